@@ -1,0 +1,2 @@
+DROP TABLE webhook_conflicts;
+DROP TABLE transactions;
