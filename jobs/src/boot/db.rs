@@ -1,0 +1,59 @@
+//! Connections to PostgreSQL, with the session settings that our promises need whatever the server's defaults are.
+
+use std::{str::FromStr, time::Duration};
+
+use sqlx::{
+    ConnectOptions, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+/// No statement of ours needs longer; one that does is stuck behind a lock or a dying server, and is retried.
+const STATEMENT_TIMEOUT: &str = "10s";
+/// A transaction that its client forgot must not hold locks for ever.
+const IDLE_IN_TRANSACTION_TIMEOUT: &str = "15s";
+/// How long a caller waits for a free connection before the answer is 503 or a retry.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where the database is.
+#[derive(Clone)]
+pub struct Database(PgConnectOptions);
+
+impl Database {
+    /// Reads a `postgres://` URL.
+    ///
+    /// # Errors
+    /// What is wrong with it, without repeating it: it may hold a password.
+    pub fn parse(url: &str) -> Result<Self, String> {
+        let expected = "must be a PostgreSQL URL, such as postgres://user:password@localhost:5432/millrace";
+        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+            return Err(expected.into());
+        }
+        let options = PgConnectOptions::from_str(url).map_err(|_| expected.to_owned())?;
+        Ok(Self(options.log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(1))))
+    }
+
+    /// How to open a session; `role` is what an operator sees in `pg_stat_activity`.
+    pub fn session(&self, role: &str) -> PgConnectOptions {
+        self.0.clone().application_name(&format!("millrace {role}")).options([
+            // An acknowledged write must survive a crash of the server even where its default says otherwise.
+            ("synchronous_commit", "on"),
+            ("statement_timeout", STATEMENT_TIMEOUT),
+            ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT),
+            ("TimeZone", "UTC"),
+        ])
+    }
+
+    /// A pool of at most `connections` sessions, opened when they are first needed.
+    pub fn pool(&self, role: &str, connections: u32) -> PgPool {
+        PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_lazy_with(self.session(role))
+    }
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Database({}/{})", self.0.get_host(), self.0.get_database().unwrap_or_default())
+    }
+}

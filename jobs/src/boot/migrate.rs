@@ -1,0 +1,104 @@
+//! The schema: apalis' own migrations first, then ours; and the check that a process and a database fit together.
+
+use std::collections::BTreeMap;
+
+use sqlx::{
+    AssertSqlSafe, Connection, PgPool, SqlSafeStr,
+    migrate::{Migrate, MigrateError, Migrator},
+};
+
+static OURS: Migrator = sqlx::migrate!("../migrations");
+
+/// Two of apalis' early migrations ask for this extension and a later one (20260605000000) ends its only use. Some
+/// builds of PostgreSQL come without it, so a new database never asks; the recorded checksums stay those of apalis.
+const UNUSED_EXTENSION: &str = "CREATE EXTENSION IF NOT EXISTS pgcrypto;";
+
+fn apalis() -> Migrator {
+    let mut migrator = apalis_postgres::PostgresStorage::<()>::migrations();
+    for migration in migrator.migrations.to_mut() {
+        if migration.sql.as_str().contains(UNUSED_EXTENSION) {
+            let sql = migration.sql.as_str().replace(UNUSED_EXTENSION, "");
+            migration.sql = AssertSqlSafe(sql).into_sql_str();
+        }
+    }
+    migrator
+}
+
+/// Why a process may not work on a database.
+#[derive(Debug, thiserror::Error)]
+pub enum SchemaError {
+    #[error("the database is not migrated ({missing} migrations missing): run `millrace migrate`")]
+    Behind { missing: usize },
+    #[error("the database is newer than this program ({unknown} unknown migrations): run a newer millrace")]
+    Ahead { unknown: usize },
+    #[error("migration {version} has changed since it was applied to this database")]
+    Changed { version: i64 },
+    #[error("cannot read the schema's version: {0}")]
+    Unreadable(#[from] sqlx::Error),
+}
+
+/// Brings the database to this program's schema. Safe to run many times and by several processes at once.
+///
+/// # Errors
+/// The first migration that failed; those before it stand.
+pub async fn run(pool: &PgPool) -> Result<(), MigrateError> {
+    // A migration takes as long as it takes; the connection is not given back with that liberty.
+    let mut connection = pool.acquire().await.map_err(MigrateError::Execute)?.detach();
+    sqlx::query("SET statement_timeout = 0").execute(&mut connection).await.map_err(MigrateError::Execute)?;
+    apalis().run(&mut connection).await?;
+    OURS.run(&mut connection).await?;
+    connection.close().await.map_err(MigrateError::Execute)
+}
+
+/// Changes whenever any migration does; names what was built from them, such as the template database of the tests.
+pub fn fingerprint() -> String {
+    use sha2::{Digest, Sha256};
+    let mut hash = Sha256::new();
+    for migrator in [&apalis(), &OURS] {
+        migrator.iter().for_each(|migration| hash.update(migration.sql.as_str()));
+    }
+    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Makes sure that the database has exactly this program's schema.
+///
+/// # Errors
+/// What does not fit, or why that could not be found out.
+pub async fn check(pool: &PgPool) -> Result<(), SchemaError> {
+    check_ledger(pool, &apalis()).await?;
+    check_ledger(pool, &OURS).await
+}
+
+async fn check_ledger(pool: &PgPool, migrator: &Migrator) -> Result<(), SchemaError> {
+    let mut connection = pool.acquire().await?;
+    let table = migrator.table_name.to_string();
+    let applied = match connection.list_applied_migrations(&table).await {
+        Ok(applied) => applied,
+        // No ledger yet: nothing was ever applied.
+        Err(MigrateError::Execute(sqlx::Error::Database(error))) if error.code().as_deref() == Some("42P01") => {
+            Vec::new()
+        }
+        Err(MigrateError::Execute(error)) => return Err(error.into()),
+        Err(other) => return Err(sqlx::Error::Protocol(other.to_string()).into()),
+    };
+    let wanted: BTreeMap<i64, &[u8]> = migrator
+        .iter()
+        .filter(|migration| !migration.migration_type.is_down_migration())
+        .map(|migration| (migration.version, &*migration.checksum))
+        .collect();
+    let mut unknown = 0;
+    for done in &applied {
+        match wanted.get(&done.version) {
+            None => unknown += 1,
+            Some(checksum) if **checksum != *done.checksum => {
+                return Err(SchemaError::Changed { version: done.version });
+            }
+            Some(_) => {}
+        }
+    }
+    match wanted.len() + unknown - applied.len() {
+        _ if unknown > 0 => Err(SchemaError::Ahead { unknown }),
+        0 => Ok(()),
+        missing => Err(SchemaError::Behind { missing }),
+    }
+}

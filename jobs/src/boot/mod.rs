@@ -1,0 +1,9 @@
+//! Process plumbing: the database, migrations, embedded PostgreSQL, telemetry and shutdown.
+
+pub mod db;
+pub mod listen;
+pub mod migrate;
+pub mod postgres;
+pub mod process;
+pub mod shutdown;
+pub mod telemetry;

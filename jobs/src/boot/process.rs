@@ -1,0 +1,51 @@
+//! What every program of ours does before and after its own work: one runtime, one way to say that it cannot go on.
+
+use std::{fmt::Display, process::ExitCode, time::Duration};
+
+use sqlx::PgPool;
+
+use super::{
+    migrate::{self, SchemaError},
+    shutdown::Shutdown,
+};
+
+/// Between two tries to reach a database that is not there yet.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Runs a program to its end. What it cannot go on with is printed to standard error, one problem a line.
+pub fn run(name: &str, program: impl Future<Output = Result<(), String>>) -> ExitCode {
+    // The only TLS there is in here; whoever installed one before us keeps it.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    match runtime.map_err(|error| error.to_string()).and_then(|runtime| runtime.block_on(program)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("{name} cannot run:");
+            problem.lines().for_each(|line| eprintln!("  {line}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Waits for the database and makes sure that it has this program's schema; `false` when told to stop meanwhile.
+///
+/// # Errors
+/// When the schema is another one: that does not pass by itself.
+pub async fn await_schema(pool: &PgPool, shutdown: &Shutdown) -> Result<bool, SchemaError> {
+    loop {
+        match migrate::check(pool).await {
+            Ok(()) => return Ok(true),
+            Err(SchemaError::Unreadable(error)) => tracing::warn!(%error, "waiting for the database"),
+            Err(misfit) => return Err(misfit),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RETRY) => {}
+            () = shutdown.drain.cancelled() => return Ok(false),
+        }
+    }
+}
+
+/// The text of an error, for [`run`].
+pub fn text(error: impl Display) -> String {
+    error.to_string()
+}
