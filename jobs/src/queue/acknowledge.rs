@@ -1,0 +1,161 @@
+//! Writes the results of runs in batches, under their fencing tokens, until the database has them.
+//!
+//! No timer: the longer one write takes, the more results the next one carries.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use metrics::counter;
+use sqlx::PgPool;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    claim::Holding,
+    metrics::FENCED,
+    retry::Backoff,
+    store::{self, Unfinished},
+};
+
+/// Results in one write.
+const MOST: usize = 1000;
+
+/// What becomes of a job after a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    Done,
+    Retry { error: String, wait: Duration },
+    Snooze { wait: Duration },
+    Dead { error: String },
+    GivenBack,
+}
+
+impl Verdict {
+    /// The `outcome` label.
+    pub fn outcome(&self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Retry { .. } => "retry",
+            Self::Snooze { .. } => "snooze",
+            Self::Dead { .. } => "dead",
+            Self::GivenBack => "given_back",
+        }
+    }
+
+    /// The one line about a run that did not simply succeed.
+    pub fn log(&self) {
+        match self {
+            Self::Done => tracing::debug!("job done"),
+            Self::Retry { error, wait } => tracing::warn!(error, retry_in = ?wait, "job failed; trying again"),
+            Self::Snooze { wait } => tracing::info!(again_in = ?wait, "job snoozed"),
+            Self::Dead { error } => tracing::error!(error, "job given up: now a dead letter"),
+            Self::GivenBack => tracing::info!("stopping: job given back"),
+        }
+    }
+}
+
+/// The result of one run.
+#[derive(Debug)]
+pub struct Result {
+    pub queue: &'static str,
+    pub id: String,
+    pub token: i32,
+    /// The limit of failures that applied.
+    pub attempts: i32,
+    pub verdict: Verdict,
+}
+
+/// What the writing loop needs.
+pub struct Acknowledger {
+    pub pool: PgPool,
+    pub worker: Arc<str>,
+    pub results: mpsc::UnboundedReceiver<Result>,
+    pub holding: HashMap<&'static str, Holding>,
+    /// Cancelled when even unwritten results must be left to the end of the lease.
+    pub abandon: CancellationToken,
+}
+
+impl Acknowledger {
+    /// Writes until every sender is gone, then tells other workers about what was given back.
+    pub async fn run(mut self) {
+        let mut batch = Vec::new();
+        let mut given_back = BTreeSet::new();
+        while self.results.recv_many(&mut batch, MOST).await > 0 {
+            given_back.extend(batch.iter().filter(|r| r.verdict == Verdict::GivenBack).map(|r| r.queue.to_owned()));
+            let (done, other) = batch.drain(..).partition(|result: &Result| result.verdict == Verdict::Done);
+            tokio::join!(self.write(done), self.write(other));
+        }
+        if !given_back.is_empty() {
+            let queues: Vec<String> = given_back.into_iter().collect();
+            if let Err(error) = store::announce(&self.pool, &queues).await {
+                tracing::debug!(%error, "could not announce what was given back; polling finds it");
+            }
+        }
+    }
+
+    /// Writes results of one kind, again and again until the database has taken them.
+    async fn write(&self, results: Vec<Result>) {
+        if results.is_empty() {
+            return;
+        }
+        let mut failures = 0;
+        let written = loop {
+            match self.write_once(&results).await {
+                Ok(written) => break written,
+                Err(error) => {
+                    failures += 1;
+                    tracing::warn!(results = results.len(), failures, %error, "could not write results; trying again");
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(Backoff::DATABASE.wait(failures)) => {}
+                () = self.abandon.cancelled() => {
+                    tracing::error!(results = results.len(), "results left unwritten: their jobs will run again");
+                    return;
+                }
+            }
+        };
+        let written: std::collections::HashSet<String> = written.into_iter().collect();
+        for result in &results {
+            if let Some(holding) = self.holding.get(result.queue) {
+                holding.release(&result.id);
+            }
+            // After a failed try this may as well be our own first write, of which we had no answer.
+            if failures == 0 && !written.contains(&result.id) {
+                counter!(FENCED, "queue" => result.queue).increment(1);
+                tracing::warn!(
+                    queue = result.queue,
+                    job = result.id,
+                    run = result.token,
+                    outcome = result.verdict.outcome(),
+                    "result dropped: the run no longer held its job",
+                );
+            }
+        }
+    }
+
+    async fn write_once(&self, results: &[Result]) -> sqlx::Result<Vec<String>> {
+        let ids: Vec<String> = results.iter().map(|result| result.id.clone()).collect();
+        let tokens: Vec<i32> = results.iter().map(|result| result.token).collect();
+        if results.iter().all(|result| result.verdict == Verdict::Done) {
+            return store::finish(&self.pool, &self.worker, &ids, &tokens).await;
+        }
+        let mut runs = Unfinished { ids, tokens, ..Unfinished::default() };
+        for Result { verdict, attempts, .. } in results {
+            let (error, wait) = match verdict {
+                Verdict::Retry { error, wait } => (Some(error.clone()), Some(wait.as_secs_f64())),
+                Verdict::Snooze { wait } => (None, Some(wait.as_secs_f64())),
+                Verdict::Dead { error } => (Some(error.clone()), None),
+                Verdict::GivenBack | Verdict::Done => (None, None),
+            };
+            runs.dead.push(matches!(verdict, Verdict::Dead { .. }));
+            runs.delays.push(wait);
+            runs.errors.push(error);
+            runs.attempts.push(*attempts);
+        }
+        store::put_back(&self.pool, &self.worker, &runs).await
+    }
+}

@@ -1,0 +1,142 @@
+//! Takes exactly as many due jobs as can run now, and knows which ones this worker holds.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use sqlx::PgPool;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    lease::Lease,
+    retry::Backoff,
+    store::{self, Claimed},
+};
+
+/// At most this many in one claim: beyond 500 the statement got no cheaper per job, only longer.
+const MOST: usize = 500;
+/// After a claim whose outcome is unknown, this long may its rows still appear: the statement's time limit and a bit.
+const DOUBT: Duration = Duration::from_secs(12);
+
+/// A job on its way through this worker, with the slot that it occupies.
+pub struct Held {
+    pub job: Claimed,
+    pub slot: OwnedSemaphorePermit,
+}
+
+/// The jobs of one queue that this worker has claimed and whose results are not yet written.
+#[derive(Clone, Default)]
+pub struct Holding(Arc<Mutex<HashSet<String>>>);
+
+impl Holding {
+    fn ids(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The result of this job is written, or its token no longer holds.
+    pub fn release(&self, id: &str) {
+        self.ids().remove(id);
+    }
+}
+
+/// What a claiming loop needs.
+pub struct Claimer {
+    pub pool: PgPool,
+    pub worker: Arc<str>,
+    pub queue: &'static str,
+    pub slots: Arc<Semaphore>,
+    pub holding: Holding,
+    pub lease: Arc<Lease>,
+    /// Rung when the queue may have due jobs.
+    pub bell: Arc<Notify>,
+    pub jobs: mpsc::Sender<Held>,
+    pub stop: CancellationToken,
+}
+
+impl Claimer {
+    /// Claims until `stop`. A claim under way is never abandoned: its rows would be nobody's.
+    pub async fn run(self) {
+        let mut failures = 0;
+        let mut doubt: Option<Instant> = None;
+        while let Some(mut slots) = self.free_slots().await {
+            if let Some(until) = doubt {
+                match self.give_back_unheld().await {
+                    Ok(()) if Instant::now() >= until => doubt = None,
+                    Ok(()) => {}
+                    Err(error) => tracing::debug!(queue = self.queue, %error, "could not look for lost claims"),
+                }
+            }
+            let wanted = slots.num_permits();
+            let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
+            let claim = store::claim(&self.pool, &self.worker, self.queue, limit, self.lease.length());
+            let jobs = match claim.await {
+                Ok(jobs) => jobs,
+                Err(error) => {
+                    failures += 1;
+                    doubt = Some(Instant::now() + DOUBT);
+                    tracing::warn!(queue = self.queue, failures, %error, "could not claim jobs; trying again");
+                    self.pause(Backoff::DATABASE.wait(failures)).await;
+                    continue;
+                }
+            };
+            failures = 0;
+            let found = jobs.len();
+            self.holding.ids().extend(jobs.iter().map(|job| job.id.clone()));
+            for job in jobs {
+                // `wanted` bounds the claim, so a slot is always left; the channel outlives this loop.
+                let Some(slot) = slots.split(1) else { break };
+                let _ = self.jobs.send(Held { job, slot }).await;
+            }
+            drop(slots);
+            if found < wanted {
+                let quiet_until = doubt.map_or(Duration::from_secs(3600), |_| Duration::from_secs(1));
+                tokio::select! {
+                    () = self.bell.notified() => {}
+                    () = tokio::time::sleep(quiet_until) => {}
+                    () = self.stop.cancelled() => {}
+                }
+            }
+        }
+    }
+
+    /// Waits for a free slot and a standing lease, and takes all slots that are free then; `None` at the stop.
+    async fn free_slots(&self) -> Option<OwnedSemaphorePermit> {
+        loop {
+            let first = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return None,
+                slot = self.slots.clone().acquire_owned() => slot.ok()?,
+            };
+            if self.lease.stands() {
+                let mut slots = first;
+                let more = self.slots.available_permits().min(MOST - 1);
+                if let Ok(permits) = u32::try_from(more)
+                    && let Ok(rest) = self.slots.clone().try_acquire_many_owned(permits)
+                {
+                    slots.merge(rest);
+                }
+                return Some(slots);
+            }
+            drop(first);
+            self.pause(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn pause(&self, time: Duration) {
+        tokio::select! { () = tokio::time::sleep(time) => {} () = self.stop.cancelled() => {} }
+    }
+
+    /// Gives back rows that are in our name and that we know nothing of: a claim reached the database, and its answer
+    /// did not reach us. Nobody else would touch them while our lease stands.
+    async fn give_back_unheld(&self) -> sqlx::Result<()> {
+        let held: Vec<String> = self.holding.ids().iter().cloned().collect();
+        let lost = store::give_back_unheld(&self.pool, &self.worker, self.queue, &held).await?;
+        if lost > 0 {
+            tracing::info!(queue = self.queue, jobs = lost, "gave back jobs whose claim was answered to nobody");
+        }
+        Ok(())
+    }
+}

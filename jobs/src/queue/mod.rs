@@ -1,0 +1,51 @@
+//! What a job is and what the queue promises; the only folder that knows apalis.
+//!
+//! Execution is **at least once**, its recorded effect **exactly once**: a run holds a fencing token
+//! ([`Run::token`](job::Run)), its result counts only under that token, and a job's own effects are conditional on
+//! the state of the record that it works on.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`job`] | the face: [`Job`], [`Outcome`], [`Failure`], [`Policy`] |
+//! | [`enqueue`](mod@enqueue) | [`Tx`]: jobs that exist if and only if their transaction commits |
+//! | [`batch`] | concurrent calls share one statement |
+//! | `store` | every SQL statement on the queue's tables |
+//! | `pace` | when to look for work: notifications, due times, and a poll behind both |
+//! | `claim` | takes exactly as many due jobs as can run now |
+//! | `engine` | apalis: a claimed job reaches its runner through an apalis worker |
+//! | `runner` | the life of one run: decode, run, judge, settle |
+//! | `retry` | how long to wait before what failed is tried again |
+//! | `acknowledge` | writes results in batches, under the fencing token |
+//! | `lease` | heartbeats, and the rescue of jobs whose worker died |
+//! | [`worker`] | puts these together and takes them apart again |
+
+mod acknowledge;
+pub mod batch;
+mod claim;
+mod engine;
+pub mod enqueue;
+pub mod job;
+mod lease;
+pub mod metrics;
+mod pace;
+pub mod retry;
+mod runner;
+mod store;
+pub mod worker;
+
+pub use enqueue::{NewJob, Queue, Tx, enqueue};
+pub use job::{Failure, Job, JobId, Origin, Outcome, Policy, Priority, Run};
+pub use worker::{Registry, Timing, Worker};
+
+use crate::error::Error;
+
+/// Every notification of the queue goes through this channel; the payload is the name of a queue with new work.
+const CHANNEL: &str = "millrace_jobs";
+
+/// Seconds until a waiting job is due, less than zero when it is overdue; `None` when it is not waiting.
+///
+/// # Errors
+/// [`Error::Unavailable`] when the database cannot be asked now.
+pub async fn due_in(pool: &sqlx::PgPool, id: JobId) -> Result<Option<f64>, Error> {
+    Ok(store::due_in(pool, &id.to_string()).await?)
+}

@@ -1,0 +1,148 @@
+//! The life of one run: decode, run under a deadline, judge, bury if it was the last, hand over the result.
+
+use std::{any::Any, future::Future, sync::Arc, time::Instant};
+
+use metrics::{counter, histogram};
+use tokio::{sync::mpsc, task::JoinError, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span, info_span};
+
+use super::{
+    acknowledge::{Result as RunResult, Verdict},
+    claim::Held,
+    engine::Handler,
+    job::{Failure, Job, JobId, Origin, Outcome, Policy, Run},
+    metrics::{FINISHED, RUN, WAIT},
+    store::Claimed,
+};
+
+/// What every run of one kind of job shares.
+struct Runner<J: Job> {
+    context: J::Context,
+    policy: Policy,
+    results: mpsc::UnboundedSender<RunResult>,
+    /// Cancelled when the time for finishing is over.
+    give_back: CancellationToken,
+}
+
+/// Makes the handler of one kind of job.
+pub fn handler<J: Job>(
+    context: J::Context,
+    policy: Policy,
+    results: mpsc::UnboundedSender<RunResult>,
+    give_back: CancellationToken,
+) -> Handler {
+    let runner = Arc::new(Runner::<J> { context, policy, results, give_back });
+    Arc::new(move |held| {
+        let runner = runner.clone();
+        Box::pin(async move { runner.live(held).await })
+    })
+}
+
+impl<J: Job> Runner<J> {
+    /// One run from its start to its result. The slot is free again when this ends.
+    async fn live(&self, Held { job, slot }: Held) {
+        histogram!(WAIT, "queue" => J::NAME).record(job.waited.max(0.0));
+        let started = Instant::now();
+        let span = info_span!(
+            "job",
+            queue = J::NAME,
+            job = job.id,
+            run = job.token,
+            correlation_id = job.correlation_id,
+            traceparent = job.traceparent,
+        );
+        let verdict = self.verdict(&job, &span).await;
+        histogram!(RUN, "queue" => J::NAME).record(started.elapsed());
+        counter!(FINISHED, "queue" => J::NAME, "outcome" => verdict.outcome()).increment(1);
+        span.in_scope(|| verdict.log());
+        let attempts = i32::try_from(self.policy.attempts).unwrap_or(i32::MAX);
+        // The receiver outlives every runner; were it gone, the lease would end and the job run again.
+        let _ = self.results.send(RunResult { queue: J::NAME, id: job.id, token: job.token, attempts, verdict });
+        drop(slot);
+    }
+
+    async fn verdict(&self, job: &Claimed, span: &Span) -> Verdict {
+        let payload: J = match serde_json::from_slice(&job.payload) {
+            Ok(payload) => payload,
+            Err(error) => return Verdict::Dead { error: format!("undecodable payload: {error}") },
+        };
+        let failures = u32::try_from(job.failures).unwrap_or(0);
+        let verdict = match self.guarded(payload.run(self.context.clone(), run_of(job, failures)), span).await {
+            Ended::Outcome(Outcome::Done) => Verdict::Done,
+            Ended::Outcome(Outcome::Snooze(wait)) => Verdict::Snooze { wait },
+            Ended::Outcome(Outcome::Reject(error)) => Verdict::Dead { error },
+            Ended::Failure(failure) if failures + 1 >= self.policy.attempts => Verdict::Dead { error: failure.error },
+            Ended::Failure(failure) => self.retry(failure, failures + 1),
+            Ended::TimeIsUp => Verdict::GivenBack,
+        };
+        match verdict {
+            Verdict::Dead { error } => self.bury(job, error, failures + 1, span).await,
+            other => other,
+        }
+    }
+
+    fn retry(&self, failure: Failure, failures: u32) -> Verdict {
+        let wait = self.policy.backoff.wait(failures).max(failure.not_before);
+        Verdict::Retry { error: failure.error, wait }
+    }
+
+    /// Lets the job record its own end; only then it may become a dead letter.
+    async fn bury(&self, job: &Claimed, error: String, failures: u32, span: &Span) -> Verdict {
+        let Ok(payload) = serde_json::from_slice::<J>(&job.payload) else { return Verdict::Dead { error } };
+        let buried = payload.bury(self.context.clone(), error.clone());
+        match self.guarded(async { buried.await.map(|()| Outcome::Done) }, span).await {
+            Ended::Outcome(_) => Verdict::Dead { error },
+            Ended::Failure(failure) => self.retry(failure, failures),
+            Ended::TimeIsUp => Verdict::GivenBack,
+        }
+    }
+
+    /// Runs on a task of its own, so that a panic stays in it and the deadline can cancel it.
+    async fn guarded<F>(&self, work: F, span: &Span) -> Ended
+    where
+        F: Future<Output = Result<Outcome, Failure>> + Send + 'static,
+    {
+        let mut task = tokio::spawn(work.instrument(span.clone()));
+        let ended = tokio::select! {
+            biased;
+            ended = timeout(self.policy.deadline, &mut task) => ended,
+            () = self.give_back.cancelled() => {
+                task.abort();
+                return Ended::TimeIsUp;
+            }
+        };
+        match ended {
+            Ok(Ok(Ok(outcome))) => Ended::Outcome(outcome),
+            Ok(Ok(Err(failure))) => Ended::Failure(failure),
+            Ok(Err(panic)) => Ended::Failure(Failure::new(panic_message(panic))),
+            Err(_elapsed) => {
+                task.abort();
+                Ended::Failure(Failure::new(format!("cancelled after its deadline of {:?}", self.policy.deadline)))
+            }
+        }
+    }
+}
+
+/// How guarded work came to its end.
+enum Ended {
+    Outcome(Outcome),
+    Failure(Failure),
+    TimeIsUp,
+}
+
+fn run_of(job: &Claimed, failures: u32) -> Run {
+    Run {
+        id: JobId::parse(&job.id),
+        token: job.token,
+        failures,
+        origin: Origin { correlation_id: job.correlation_id.clone(), traceparent: job.traceparent.clone() },
+    }
+}
+
+fn panic_message(error: JoinError) -> String {
+    let Ok(panic) = error.try_into_panic() else { return "cancelled".into() };
+    let panic: &(dyn Any + Send) = &*panic;
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("panicked: {}", text.unwrap_or("no message"))
+}

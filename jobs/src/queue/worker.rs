@@ -1,0 +1,215 @@
+//! A worker process's queues: which jobs it runs, how it starts, and how it stops.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{Notify, Semaphore, mpsc},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use ulid::Ulid;
+
+use super::{
+    acknowledge::{Acknowledger, Result as RunResult},
+    claim::{Claimer, Holding},
+    engine::{self, Handler},
+    job::{Job, Policy},
+    lease::{self, Lease},
+    metrics,
+    pace::Pacer,
+    runner,
+};
+use crate::{
+    boot::{db::Database, shutdown::Shutdown},
+    error::Error,
+};
+
+/// Sessions for claims, looks and results: each is one at a time per queue or process, and none waits for handlers.
+const SESSIONS: u32 = 6;
+/// After the grace is over, results have this long to reach the database: the whole stop stays below 30 s.
+const LAST_WRITES: Duration = Duration::from_secs(3);
+
+/// The clockwork of the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// Between two renewals of the lease.
+    pub heartbeat: Duration,
+    /// A worker silent for this long has lost its jobs.
+    pub lease: Duration,
+    /// Between two looks for jobs of dead workers.
+    pub rescue: Duration,
+    /// Between two looks for due jobs when nothing is heard.
+    pub poll: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_secs(5),
+            lease: Duration::from_secs(15),
+            rescue: Duration::from_secs(2),
+            poll: Duration::from_millis(250),
+        }
+    }
+}
+
+type MakeHandler = Box<dyn FnOnce(mpsc::UnboundedSender<RunResult>, CancellationToken) -> Handler + Send>;
+
+/// The kinds of job that a worker runs.
+#[derive(Default)]
+pub struct Registry(Vec<Entry>);
+
+struct Entry {
+    name: &'static str,
+    concurrency: usize,
+    handler: MakeHandler,
+}
+
+impl Registry {
+    /// Adds a kind of job, with what its runs need.
+    #[must_use]
+    pub fn job<J: Job>(mut self, context: J::Context) -> Self {
+        let policy: Policy = J::policy(&context);
+        self.0.push(Entry {
+            name: J::NAME,
+            concurrency: policy.concurrency.clamp(1, Semaphore::MAX_PERMITS),
+            handler: Box::new(move |results, give_back| runner::handler::<J>(context, policy, results, give_back)),
+        });
+        self
+    }
+
+    /// The names of the kinds, as registered.
+    pub fn names(&self) -> Vec<&'static str> {
+        self.0.iter().map(|entry| entry.name).collect()
+    }
+}
+
+/// A running worker.
+pub struct Worker {
+    /// Unique for each start of a process, so that a dead one is never mistaken for its successor.
+    pub name: Arc<str>,
+    lease: Arc<Lease>,
+    running: tokio::task::JoinHandle<Result<(), Error>>,
+}
+
+impl Worker {
+    /// Starts claiming and running. `shutdown.drain` stops it in good order.
+    ///
+    /// # Errors
+    /// When the thread that keeps the lease cannot be started.
+    pub fn start(
+        database: &Database,
+        timing: Timing,
+        registry: Registry,
+        shutdown: &Shutdown,
+    ) -> Result<Self, std::io::Error> {
+        let host =
+            nix::unistd::gethostname().map_or_else(|_| "host".into(), |name| name.to_string_lossy().into_owned());
+        let name: Arc<str> = format!("{host}-{}-{}", std::process::id(), Ulid::generate()).into();
+        let keep_lease = CancellationToken::new();
+        let (lease, thread) =
+            lease::keep(database.clone(), name.clone(), registry.names(), timing, keep_lease.clone())?;
+        let run = run(database.clone(), name.clone(), timing, registry, lease.clone(), shutdown.clone());
+        let running = tokio::spawn(async move {
+            let result = run.await;
+            // The lease outlives the last result.
+            keep_lease.cancel();
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+            result
+        });
+        Ok(Self { name, lease, running })
+    }
+
+    /// Whether this worker may claim: its lease stands.
+    pub fn is_ready(&self) -> impl Fn() -> bool + Send + Sync + 'static {
+        let lease = self.lease.clone();
+        move || lease.stands()
+    }
+
+    /// Waits for the stop.
+    ///
+    /// # Errors
+    /// When a part of the worker ended without being told to.
+    pub async fn stopped(self) -> Result<(), Error> {
+        self.running.await.unwrap_or_else(|error| Err(Error::Internal(format!("worker: {error}"))))
+    }
+}
+
+async fn run(
+    database: Database,
+    name: Arc<str>,
+    timing: Timing,
+    registry: Registry,
+    lease: Arc<Lease>,
+    shutdown: Shutdown,
+) -> Result<(), Error> {
+    let started = Instant::now();
+    let pool = database.pool("queue", SESSIONS);
+    let (results, results_out) = mpsc::unbounded_channel();
+    let (abandon, stop) = (CancellationToken::new(), shutdown.drain);
+    let (mut engines, mut helpers) = (JoinSet::new(), JoinSet::new());
+    let (mut bells, mut holding) = (HashMap::new(), HashMap::new());
+    for Entry { name: queue, concurrency, handler } in registry.0 {
+        metrics::zero(queue);
+        let (jobs, jobs_out) = mpsc::channel(concurrency.min(1024));
+        let claimer = Claimer {
+            pool: pool.clone(),
+            worker: name.clone(),
+            queue,
+            slots: Arc::new(Semaphore::new(concurrency)),
+            holding: Holding::default(),
+            lease: lease.clone(),
+            bell: Arc::new(Notify::new()),
+            jobs,
+            stop: stop.clone(),
+        };
+        bells.insert(queue, claimer.bell.clone());
+        holding.insert(queue, claimer.holding.clone());
+        let handler = handler(results.clone(), shutdown.now.clone());
+        engines.spawn(engine::run(queue, jobs_out, handler));
+        engines.spawn(async move {
+            claimer.run().await;
+            Ok(())
+        });
+    }
+    drop(results);
+    let pacer = Pacer { pool: pool.clone(), poll: timing.poll, bells, stop: stop.clone() };
+    helpers.spawn(pacer.run(database));
+    let acknowledger = Acknowledger {
+        pool: pool.clone(),
+        worker: name.clone(),
+        results: results_out,
+        holding,
+        abandon: abandon.clone(),
+    };
+    let written = tokio::spawn(acknowledger.run());
+    tracing::info!(worker = &*name, "worker started");
+
+    let mut failed = None;
+    while let Some(ended) = engines.join_next().await {
+        let problem = match ended {
+            Ok(Ok(())) if stop.is_cancelled() => continue,
+            Ok(Ok(())) => "a queue stopped by itself".to_owned(),
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        // Half a worker would leave jobs in its name: the rest stops too, and whoever watches the process restarts it.
+        tracing::error!(problem, "worker broken; stopping");
+        stop.cancel();
+        failed = Some(Error::Internal(problem));
+    }
+    let stopping = Instant::now();
+    tokio::spawn(async move {
+        tokio::time::sleep(LAST_WRITES).await;
+        abandon.cancel();
+    });
+    let _ = written.await;
+    while helpers.join_next().await.is_some() {}
+    pool.close().await;
+    tracing::info!(worker = &*name, up = ?started.elapsed(), last_writes = ?stopping.elapsed(), "worker stopped");
+    failed.map_or(Ok(()), Err)
+}
