@@ -1,0 +1,132 @@
+//! Builds every feature from the configuration: read it to see what the system is made of.
+
+use std::time::Duration;
+
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    boot::{
+        db::Database,
+        migrate::{self, SchemaError},
+        process,
+        shutdown::Shutdown,
+        telemetry,
+    },
+    config::{Environment, Problems, Vars},
+    error::Error,
+    queue::{Queue, Timing, metrics},
+    transactions::{self, Transactions},
+};
+
+/// What every process of ours is told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `ENV`
+    pub environment: Environment,
+    /// `DATABASE_URL`; unset means the embedded PostgreSQL of the all-in-one.
+    pub database: Option<Database>,
+    /// The clockwork of the queue.
+    pub timing: Timing,
+    pub telemetry: telemetry::Config,
+    pub transactions: transactions::Config,
+}
+
+impl Config {
+    /// Reads the variables named at the fields.
+    pub fn read(vars: &mut Vars) -> Self {
+        let environment = Environment::read(vars);
+        Self {
+            environment,
+            database: vars.read("DATABASE_URL", None, |url| Database::parse(url).map(Some)),
+            timing: timing(vars),
+            telemetry: telemetry::Config::read(vars, environment),
+            transactions: transactions::Config::read(vars),
+        }
+    }
+
+    /// Reads the process environment.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn from_env() -> Result<Self, Problems> {
+        let mut vars = Vars::from_env();
+        let config = Self::read(&mut vars);
+        vars.finish(config)
+    }
+}
+
+/// The database of a process that cannot do without `DATABASE_URL`.
+pub fn require_database(vars: &mut Vars, config: &Config) -> Option<Database> {
+    if vars.text("DATABASE_URL").is_none() {
+        vars.problem("DATABASE_URL", "must be set, such as postgres://user:password@localhost:5432/millrace");
+    }
+    config.database.clone()
+}
+
+/// `QUEUE_LEASE_SECONDS`, `QUEUE_HEARTBEAT_SECONDS`, `QUEUE_RESCUE_SECONDS`, `QUEUE_POLL_SECONDS`: for tests and for
+/// unusual networks.
+fn timing(vars: &mut Vars) -> Timing {
+    let shipped = Timing::default();
+    let timing = Timing {
+        lease: vars.seconds("QUEUE_LEASE_SECONDS", shipped.lease.as_secs_f64(), 0.5..=3600.0),
+        heartbeat: vars.seconds("QUEUE_HEARTBEAT_SECONDS", shipped.heartbeat.as_secs_f64(), 0.05..=1200.0),
+        rescue: vars.seconds("QUEUE_RESCUE_SECONDS", shipped.rescue.as_secs_f64(), 0.05..=600.0),
+        poll: vars.seconds("QUEUE_POLL_SECONDS", shipped.poll.as_secs_f64(), 0.01..=60.0),
+    };
+    if timing.heartbeat.mul_f64(2.0) > timing.lease {
+        vars.problem("QUEUE_HEARTBEAT_SECONDS", "must be at most half of QUEUE_LEASE_SECONDS, such as a third");
+    }
+    timing
+}
+
+/// Sessions that the features of one process share.
+const SESSIONS: u32 = 12;
+
+/// Every feature, started.
+#[derive(Clone)]
+pub struct App {
+    pub transactions: Transactions,
+    database: Database,
+    pool: PgPool,
+}
+
+impl App {
+    /// Starts the features; `stop` ends everything that waits.
+    ///
+    /// # Errors
+    /// What cannot be started.
+    pub fn start(database: &Database, config: &Config, role: &str, stop: &CancellationToken) -> Result<Self, Error> {
+        metrics::describe();
+        let pool = database.pool(role, SESSIONS);
+        let queue = Queue::start(pool.clone());
+        let transactions = Transactions::start(&pool, &queue, &config.transactions, stop.clone())?;
+        Ok(Self { transactions, database: database.clone(), pool })
+    }
+
+    /// Hears what other processes tell those who wait; runs until the stop.
+    pub async fn watch(&self) {
+        self.transactions.watch_settlements(&self.database).await;
+    }
+
+    /// Waits for the database and makes sure that it has this program's schema; `false` when told to stop meanwhile.
+    ///
+    /// # Errors
+    /// When the schema is another one.
+    pub async fn await_schema(&self, shutdown: &Shutdown) -> Result<bool, SchemaError> {
+        process::await_schema(&self.pool, shutdown).await
+    }
+
+    /// Whether the database can be reached and has this program's schema.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn ready(&self) -> Result<(), String> {
+        /// A probe must answer before whoever sent it gives up.
+        const LIMIT: Duration = Duration::from_secs(2);
+        match tokio::time::timeout(LIMIT, migrate::check(&self.pool)).await {
+            Ok(fits) => fits.map_err(|error| error.to_string()),
+            Err(_elapsed) => Err("the database does not answer".into()),
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! Everything Millrace *does*, apart from speaking HTTP: one folder per feature, with its rules, its SQL and its jobs.
+//!
+//! | where | what |
+//! |---|---|
+//! | [`app`] | builds every feature from [`config`]; read it to see what the system is made of |
+//! | [`boot`] | process plumbing: database, migrations, embedded PostgreSQL, telemetry, shutdown |
+//! | [`queue`] | what a job is and what the queue promises; the only folder that knows apalis |
+//! | [`transactions`] | webhooks that must be processed exactly once in effect |
+
+pub mod app;
+pub mod boot;
+pub mod config;
+pub mod error;
+pub mod queue;
+pub mod transactions;

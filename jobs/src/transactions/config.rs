@@ -1,0 +1,54 @@
+//! What the feature can be told.
+
+use std::time::Duration;
+
+use url::Url;
+
+use crate::config::Vars;
+
+/// How transactions are processed.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `PROCESSING_DELAY_SECONDS`: how long the simulated external call takes.
+    pub delay: Duration,
+    /// `PROCESSOR_URL`: the real external call instead.
+    pub processor: Option<ProcessorConfig>,
+}
+
+/// A service that processes transactions.
+#[derive(Debug, Clone)]
+pub struct ProcessorConfig {
+    /// Where transactions are posted.
+    pub url: Url,
+    /// `PROCESSOR_ATTEMPTS`: calls that may fail before the transaction has.
+    pub attempts: u32,
+    /// `PROCESSOR_TIMEOUT_SECONDS`: the limit of one call.
+    pub timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { delay: Duration::from_secs(30), processor: None }
+    }
+}
+
+impl Config {
+    /// Reads the variables named at the fields.
+    pub fn read(vars: &mut Vars) -> Self {
+        let attempts = vars.number("PROCESSOR_ATTEMPTS", 10, 1..=1000);
+        let timeout = vars.seconds("PROCESSOR_TIMEOUT_SECONDS", 30.0, 0.001..=600.0);
+        let url = vars.read("PROCESSOR_URL", None, |text| match Url::parse(text) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(Some(url)),
+            _ => Err("must be an HTTP URL, such as https://processor.example.com/charge".into()),
+        });
+        Self {
+            delay: vars.seconds("PROCESSING_DELAY_SECONDS", 30.0, 0.0..=86_400.0),
+            processor: url.map(|url| ProcessorConfig { url, attempts, timeout }),
+        }
+    }
+
+    /// When a transaction is due after it was recorded: a real processor is asked at once.
+    pub(super) fn due_after(&self) -> Duration {
+        if self.processor.is_some() { Duration::ZERO } else { self.delay }
+    }
+}

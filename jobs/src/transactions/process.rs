@@ -1,0 +1,80 @@
+//! The job: processes one transaction.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::{
+    Transactions,
+    model::{Settlement, Status},
+    processor::{Answer, Processor},
+    store,
+};
+use crate::{
+    error::Error,
+    queue::{self, Failure, Job, JobId, NewJob, Outcome, Policy, Run, retry::Backoff},
+};
+
+/// Settles the transaction with this id of ours.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ProcessTransaction {
+    pub id: Uuid,
+}
+
+/// The job of a new transaction.
+pub(super) fn job(id: Uuid, delay: Duration) -> Result<NewJob, Error> {
+    Ok(NewJob::of(&ProcessTransaction { id })?.id(JobId::from(id)).after(delay))
+}
+
+/// Seconds until the job of a transaction is due, when it waits.
+pub(super) async fn due_in(pool: &PgPool, id: Uuid) -> Result<Option<f64>, Error> {
+    queue::due_in(pool, JobId::from(id)).await
+}
+
+impl Job for ProcessTransaction {
+    const NAME: &'static str = "process_transaction";
+    type Context = Transactions;
+
+    fn policy(transactions: &Transactions) -> Policy {
+        // Full jitter draws from zero to this: the first retry comes 1 s later on average.
+        let backoff = Backoff { base: Duration::from_secs(2), cap: Duration::from_secs(600) };
+        match &*transactions.processor {
+            // One update, shared with all that run beside it.
+            Processor::Simulated => Policy { backoff, concurrency: 1000, ..Policy::default() },
+            Processor::Http { config, .. } => Policy {
+                attempts: config.attempts,
+                backoff,
+                deadline: config.timeout + Duration::from_secs(15),
+                concurrency: 200,
+            },
+        }
+    }
+
+    async fn run(self, transactions: Transactions, run: Run) -> Result<Outcome, Failure> {
+        let answer = match &*transactions.processor {
+            Processor::Simulated => Answer::Settled(Settlement::Processed),
+            Processor::Http { client, config } => match store::get(&transactions.pool, self.id).await? {
+                Some(transaction) if transaction.status == Status::Processing => {
+                    Processor::ask(client, &config.url, &transaction, &run).await
+                }
+                // Settled by an earlier run whose result was lost, or deleted.
+                _ => return Ok(Outcome::Done),
+            },
+        };
+        match answer {
+            Answer::Settled(Settlement::Failed(reason)) => Ok(Outcome::Reject(reason)),
+            Answer::Settled(settlement) => {
+                transactions.settle(self.id, settlement).await?;
+                Ok(Outcome::Done)
+            }
+            Answer::Again(pause) => Ok(Outcome::Snooze(pause)),
+            Answer::Trouble { error, not_before } => Err(Failure::new(error).not_before(not_before)),
+        }
+    }
+
+    async fn bury(self, transactions: Transactions, reason: String) -> Result<(), Failure> {
+        Ok(transactions.settle(self.id, Settlement::Failed(reason)).await?)
+    }
+}

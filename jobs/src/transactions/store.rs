@@ -1,0 +1,244 @@
+//! All SQL of transactions.
+
+use std::{collections::HashMap, time::Duration};
+
+use sqlx::{PgConnection, PgPool};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{
+    ingest::Webhook,
+    model::{Cursor, Settlement, Settling, Status, Transaction},
+    watch,
+};
+use crate::error::Error;
+
+/// A row as read.
+struct Row {
+    id: Uuid,
+    transaction_id: String,
+    source_account: String,
+    destination_account: String,
+    amount: String,
+    currency: String,
+    status: String,
+    error: Option<String>,
+    created_at: OffsetDateTime,
+    processed_at: Option<OffsetDateTime>,
+    remaining: f64,
+}
+
+impl TryFrom<Row> for Transaction {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self, Error> {
+        // The table's own constraints hold both; a row that breaks them was written around us.
+        let broken = |what: &str| Error::Internal(format!("transaction {}: stored {what} is not readable", row.id));
+        let status = Status::parse(&row.status).ok_or_else(|| broken("status"))?;
+        Ok(Self {
+            amount: row.amount.parse().map_err(|_| broken("amount"))?,
+            remaining: match status {
+                Status::Processing => Duration::try_from_secs_f64(row.remaining).unwrap_or_default(),
+                Status::Processed | Status::Failed => Duration::ZERO,
+            },
+            id: row.id,
+            transaction_id: row.transaction_id,
+            source_account: row.source_account,
+            destination_account: row.destination_account,
+            currency: row.currency,
+            status,
+            error: row.error,
+            created_at: row.created_at,
+            processed_at: row.processed_at,
+        })
+    }
+}
+
+/// Records the webhooks whose ids are new, in one statement; answers them by their place in `webhooks`.
+///
+/// In the order of their ids, so that two batches that share ids wait for each other and never in a circle.
+pub async fn insert(
+    connection: &mut PgConnection,
+    webhooks: &[Webhook],
+    delay: Duration,
+) -> Result<HashMap<usize, Transaction>, Error> {
+    let mut order: Vec<usize> = (0..webhooks.len()).collect();
+    order.sort_by(|a, b| webhooks[*a].new.transaction_id.cmp(&webhooks[*b].new.transaction_id));
+    let column =
+        |value: fn(&Webhook) -> String| -> Vec<String> { order.iter().map(|index| value(&webhooks[*index])).collect() };
+    let ids: Vec<Uuid> = order.iter().map(|_| Uuid::now_v7()).collect();
+    let rows = sqlx::query!(
+        r#"INSERT INTO transactions (id, transaction_id, source_account, destination_account, amount, currency,
+                                     created_at, due_at)
+           SELECT id, transaction_id, source_account, destination_account, amount, currency,
+                  now(), now() + make_interval(secs => $7)
+           FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[]::numeric[], $6::text[])
+                AS new (id, transaction_id, source_account, destination_account, amount, currency)
+           ON CONFLICT (transaction_id) DO NOTHING
+           RETURNING id, created_at"#,
+        &ids,
+        &column(|w| w.new.transaction_id.clone()),
+        &column(|w| w.new.source_account.clone()),
+        &column(|w| w.new.destination_account.clone()),
+        &column(|w| w.new.amount.to_string()),
+        &column(|w| w.new.currency.clone()),
+        delay.as_secs_f64(),
+    )
+    .fetch_all(connection)
+    .await?;
+    let places: HashMap<Uuid, usize> = ids.into_iter().zip(order).collect();
+    let recorded = rows.into_iter().filter_map(|row| {
+        let place = *places.get(&row.id)?;
+        let new = webhooks[place].new.clone();
+        let transaction = Transaction {
+            id: row.id,
+            transaction_id: new.transaction_id,
+            source_account: new.source_account,
+            destination_account: new.destination_account,
+            amount: new.amount,
+            currency: new.currency,
+            status: Status::Processing,
+            error: None,
+            created_at: row.created_at,
+            processed_at: None,
+            remaining: delay,
+        };
+        Some((place, transaction))
+    });
+    Ok(recorded.collect())
+}
+
+/// The transactions with these ids, in the order of the ids.
+pub async fn find(pool: PgPool, ids: Vec<String>) -> Result<Vec<Option<Transaction>>, Error> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"SELECT id, transaction_id, source_account, destination_account, amount::text AS "amount!", currency, status,
+                  error, created_at, processed_at,
+                  extract(epoch FROM due_at - clock_timestamp())::float8 AS "remaining!"
+           FROM transactions WHERE transaction_id = ANY($1)"#,
+        &ids,
+    )
+    .fetch_all(&pool)
+    .await?;
+    let found: HashMap<String, Transaction> = rows
+        .into_iter()
+        .map(|row| Transaction::try_from(row).map(|transaction| (transaction.transaction_id.clone(), transaction)))
+        .collect::<Result<_, Error>>()?;
+    Ok(ids.iter().map(|id| found.get(id).cloned()).collect())
+}
+
+/// The transaction with this id of ours.
+pub async fn get(pool: &PgPool, id: Uuid) -> Result<Option<Transaction>, Error> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"SELECT id, transaction_id, source_account, destination_account, amount::text AS "amount!", currency, status,
+                  error, created_at, processed_at,
+                  extract(epoch FROM due_at - clock_timestamp())::float8 AS "remaining!"
+           FROM transactions WHERE id = $1"#,
+        id,
+    )
+    .fetch_optional(pool)
+    .await?;
+    row.map(Transaction::try_from).transpose()
+}
+
+/// A page, newest first. Each status is walked in the order of its index and the walks are merged, so that a page costs
+/// the same wherever it lies and whatever it leaves out.
+pub async fn list(
+    pool: &PgPool,
+    status: Option<Status>,
+    limit: u32,
+    cursor: Option<Cursor>,
+) -> Result<Vec<Transaction>, Error> {
+    let statuses: Vec<String> =
+        Status::ALL.into_iter().filter(|s| status.is_none_or(|only| only == *s)).map(|s| s.as_str().into()).collect();
+    let (before, before_id) = match cursor {
+        Some(cursor) => (Some(cursor.created_at), Some(cursor.transaction_id)),
+        None => (None, None),
+    };
+    let rows = sqlx::query_as!(
+        Row,
+        r#"SELECT page.id, page.transaction_id, page.source_account, page.destination_account,
+                  page.amount::text AS "amount!", page.currency, page.status, page.error, page.created_at,
+                  page.processed_at, extract(epoch FROM page.due_at - clock_timestamp())::float8 AS "remaining!"
+           FROM unnest($1::text[]) AS wanted (status)
+           CROSS JOIN LATERAL (
+               SELECT * FROM transactions
+               WHERE status = wanted.status
+                 AND (created_at, transaction_id) < (coalesce($2, 'infinity'::timestamptz), coalesce($3, ''))
+               ORDER BY created_at DESC, transaction_id DESC LIMIT $4
+           ) AS page
+           ORDER BY page.created_at DESC, page.transaction_id DESC LIMIT $4"#,
+        &statuses,
+        before,
+        before_id,
+        i64::from(limit),
+    )
+    .fetch_all(pool)
+    .await?;
+    rows.into_iter().map(Transaction::try_from).collect()
+}
+
+/// Settles those that are still processing, in one statement, and tells whoever waits for them; answers which changed.
+pub async fn settle(pool: PgPool, settlings: Vec<Settling>) -> Result<Vec<bool>, Error> {
+    let ids: Vec<Uuid> = settlings.iter().map(|settling| settling.id).collect();
+    let (statuses, errors): (Vec<String>, Vec<Option<String>>) = settlings
+        .into_iter()
+        .map(|settling| match settling.settlement {
+            Settlement::Processed => (Status::Processed.as_str().into(), None),
+            Settlement::Failed(error) => (Status::Failed.as_str().into(), Some(error)),
+        })
+        .unzip();
+    let settled = sqlx::query_scalar!(
+        "UPDATE transactions AS transaction
+         SET status = settled.status, error = settled.error, processed_at = now()
+         FROM unnest($1::uuid[], $2::text[], $3::text[]) AS settled (id, status, error)
+         WHERE transaction.id = settled.id AND transaction.status = 'PROCESSING'
+         RETURNING transaction.id",
+        &ids,
+        &statuses,
+        &errors as &[Option<String>],
+    )
+    .fetch_all(&pool)
+    .await?;
+    if !settled.is_empty() {
+        // After the commit, and never in its way: a lost announcement is found by the watchers' own look.
+        let payloads = watch::payloads(&settled);
+        let announced =
+            sqlx::query!("SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload", watch::CHANNEL, &payloads);
+        if let Err(error) = announced.execute(&pool).await {
+            tracing::debug!(%error, "could not announce settled transactions");
+        }
+    }
+    let settled: std::collections::HashSet<Uuid> = settled.into_iter().collect();
+    Ok(ids.iter().map(|id| settled.contains(id)).collect())
+}
+
+/// Those of these transactions that are settled.
+pub async fn settled(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<Uuid>, Error> {
+    let settled = sqlx::query_scalar!("SELECT id FROM transactions WHERE id = ANY($1) AND status <> 'PROCESSING'", ids);
+    Ok(settled.fetch_all(pool).await?)
+}
+
+/// Keeps a webhook that contradicts what is recorded: once per payload, with a count.
+pub async fn record_conflict(pool: &PgPool, webhook: &Webhook, fields: &[&str]) -> Result<(), Error> {
+    let new = &webhook.new;
+    let fields: Vec<String> = fields.iter().map(|field| (*field).to_owned()).collect();
+    sqlx::query!(
+        "INSERT INTO webhook_conflicts (transaction_id, payload, digest, fields, correlation_id)
+         SELECT $1, payload, sha256(convert_to(payload::text, 'UTF8')), $6, $7
+         FROM (SELECT jsonb_build_object('source_account', $2::text, 'destination_account', $3::text,
+                                         'amount', $4::text::numeric, 'currency', $5::text) AS payload) AS given
+         ON CONFLICT (transaction_id, digest) DO UPDATE SET times = webhook_conflicts.times + 1, last_at = now()",
+        new.transaction_id,
+        new.source_account,
+        new.destination_account,
+        new.amount.to_string(),
+        new.currency,
+        &fields,
+        webhook.origin.correlation_id,
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
