@@ -1,0 +1,137 @@
+//! Millrace over HTTP: it parses, checks and answers. Everything it answers about is done by the crate `jobs`.
+//!
+//! | where | what |
+//! |---|---|
+//! | [`build`] | the list of feature APIs, made into one endpoint |
+//! | [`server`] | accepts connections, keeps them within limits, drains them |
+//! | [`middleware`] | what happens around every handler: correlation, log and metrics, body limit |
+//! | [`routes`] | which path leads where |
+//! | [`validation`] | reads bodies and query parameters, and says all that is wrong with them |
+//! | [`problem`] | every error answer and its status |
+//! | [`wire`] | decimals, times and JSON answers |
+//! | [`transactions`], [`health`], [`docs`] | wire types and handlers, one file per feature |
+//! | [`config`] | the settings |
+//! | [`program`](mod@program) | the process |
+
+pub mod config;
+pub mod docs;
+pub mod health;
+pub mod middleware;
+pub mod problem;
+pub mod program;
+pub mod routes;
+pub mod server;
+mod tags;
+pub mod transactions;
+pub mod validation;
+pub mod wire;
+
+use jobs::transactions::Transactions;
+use poem_openapi::{ExtraHeader, OpenApiService};
+pub use program::program;
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    config::Config,
+    health::{HealthApi, Metrics, Readiness},
+    routes::Routes,
+    transactions::TransactionsApi,
+};
+
+/// The title of `openapi.json`.
+const TITLE: &str = "Millrace";
+/// The introduction of `openapi.json`: what holds for every endpoint.
+const DESCRIPTION: &str = "A durable job queue behind five services.\n\n\
+    JSON in UTF-8; times are RFC 3339 in UTC; money is decimal and exact. Every answer carries `X-Correlation-Id`: \
+    yours, if it matches `[A-Za-z0-9._:@/+=-]{1,128}`, else a new one; it is in every log line and job that the request \
+    leads to. W3C `traceparent` goes the same way.\n\n\
+    Errors are `application/problem+json`. `detail` is a sentence, or for a validation error (422) the list of all \
+    failing fields as `{\"loc\", \"msg\", \"type\", \"input\"}`. A 2xx is only ever answered after its write is committed. \
+    Bodies are at most 1 MiB and arrive within 30 s.";
+
+/// What the API is made of.
+#[derive(Clone)]
+pub struct Parts {
+    /// The transactions feature.
+    pub transactions: Transactions,
+    /// Says why the system is not ready, when it is not.
+    pub readiness: Readiness,
+    /// Renders all metrics in Prometheus' text format.
+    pub metrics: Metrics,
+    /// Cancelled when this process is about to stop.
+    pub draining: CancellationToken,
+}
+
+/// Every feature's endpoints: adding a feature is one line here, one in [`build`] and one field of [`Parts`].
+type Apis = (TransactionsApi, HealthApi);
+
+/// The whole API as one endpoint, for [`server::serve`] or a test.
+pub fn build(parts: Parts, config: &Config) -> Routes {
+    let Parts { transactions, readiness, metrics, draining } = parts;
+    let apis: Apis =
+        (TransactionsApi { transactions, webhook: config.webhook.clone() }, HealthApi { readiness, metrics, draining });
+    Routes::new(apis, docs::pages(&document()))
+}
+
+/// The published contract, as it is committed in `api/openapi.json`: the same text on every machine.
+pub fn openapi_json() -> String {
+    document().spec() + "\n"
+}
+
+fn document() -> docs::Document<Apis> {
+    OpenApiService::new(docs::Shape::default(), TITLE, env!("CARGO_PKG_VERSION"))
+        .description(DESCRIPTION)
+        .license("MIT")
+        .extra_response_header::<String, _>(
+            ExtraHeader::new("X-Correlation-Id").description("Finds this request in logs, traces and jobs."),
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_is_the_same_every_time_and_everywhere() {
+        let json = openapi_json();
+        assert_eq!(json, openapi_json());
+        for local in ["localhost", "127.0.0.1", env!("CARGO_MANIFEST_DIR")] {
+            assert!(!json.contains(local), "{local}");
+        }
+    }
+
+    #[test]
+    fn the_published_document_is_up_to_date() {
+        let published = include_str!("../openapi.json");
+        let command = "cargo run -q -p api --example openapi > openapi.json && mv openapi.json api/";
+        assert!(published == openapi_json(), "the API has changed; publish it with: {command}");
+    }
+
+    #[test]
+    fn the_document_lists_every_operation_with_its_errors() {
+        let json: serde_json::Value = serde_json::from_str(&openapi_json()).expect("JSON");
+        for (path, method, statuses) in [
+            (
+                "/v1/webhooks/transactions",
+                "post",
+                vec!["202", "400", "401", "408", "409", "413", "415", "422", "500", "503"],
+            ),
+            ("/v1/transactions/{transaction_id}", "get", vec!["200", "304", "404", "422", "500", "503"]),
+            ("/v1/transactions", "get", vec!["200", "422", "500", "503"]),
+            ("/", "get", vec!["200", "500"]),
+            ("/livez", "get", vec!["200", "500"]),
+            ("/readyz", "get", vec!["200", "500", "503"]),
+            ("/api/v1/ready", "get", vec!["200", "500", "503"]),
+            ("/api/v1/health", "get", vec!["200", "500"]),
+            ("/api/v1/health/ready", "get", vec!["200", "500", "503"]),
+            ("/metrics", "get", vec!["200", "500"]),
+        ] {
+            let operation = &json["paths"][path][method];
+            assert!(operation["summary"].is_string(), "{method} {path}");
+            let responses = operation["responses"].as_object().cloned().unwrap_or_default();
+            let mut listed: Vec<_> = responses.keys().map(String::as_str).collect();
+            listed.sort_unstable();
+            assert_eq!(listed, statuses, "{method} {path}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Which path leads where: the operations of every feature and the pages, each path behind its [`Edge`].
+
+use std::collections::HashMap;
+
+use poem::{Endpoint, Request, Response, Route, endpoint::BoxEndpoint, http::Method};
+use poem_openapi::OpenApi;
+
+use crate::middleware::Edge;
+
+/// The root endpoint. Made by hand out of what [`OpenApi`] lists, because the framework's own service answers 405
+/// without `Allow`, knows no HEAD, and hides the route's pattern from the layers around it.
+pub struct Routes {
+    /// Paths without parameters, among them the busiest: found in one step.
+    fixed: HashMap<String, Edge>,
+    /// Paths with parameters, and after them everything else.
+    patterns: Route,
+    unmatched: Edge,
+}
+
+impl Routes {
+    /// All operations of `api`, and `pages` that answer GET.
+    pub fn new<A: OpenApi>(api: A, pages: Vec<(&'static str, BoxEndpoint<'static>)>) -> Self {
+        let mut table = HashMap::new();
+        api.add_routes(&mut table);
+        for (path, page) in pages {
+            table.entry(path.to_owned()).or_default().insert(Method::GET, page);
+        }
+        // The table names parameters `param0`, `param1`; the document has the names that people know.
+        let documented: HashMap<String, String> =
+            A::meta().into_iter().flat_map(|api| api.paths).map(|path| (shape(&path.path), path.path)).collect();
+        let mut fixed = HashMap::new();
+        let mut patterns = Route::new().at("/*rest", Edge::unmatched());
+        for (path, operations) in table {
+            if path.contains(':') {
+                let name = documented.get(&shape(&path)).unwrap_or(&path).clone();
+                patterns = patterns.at(&path, Edge::new(name, operations));
+            } else {
+                fixed.insert(path.clone(), Edge::new(path, operations));
+            }
+        }
+        Self { fixed, patterns, unmatched: Edge::unmatched() }
+    }
+}
+
+impl Endpoint for Routes {
+    type Output = Response;
+
+    async fn call(&self, request: Request) -> poem::Result<Response> {
+        let path = request.uri().path();
+        if let Some(edge) = self.fixed.get(path) {
+            return edge.call(request).await;
+        }
+        // `OPTIONS *` and `CONNECT host:port` have no path that a pattern could match.
+        if path.starts_with('/') { self.patterns.call(request).await } else { self.unmatched.call(request).await }
+    }
+}
+
+/// A path without the names of its parameters: `/a/:b` and `/a/{c}` are both `/a/{}`.
+fn shape(path: &str) -> String {
+    let segment = |segment: &'_ str| if segment.starts_with([':', '{']) { "{}".to_owned() } else { segment.to_owned() };
+    path.split('/').map(segment).collect::<Vec<_>>().join("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use poem::http::{StatusCode, Uri};
+    use poem_openapi::{param::Path, payload::PlainText};
+
+    use super::*;
+
+    #[derive(Clone)]
+    struct Things;
+
+    #[OpenApi]
+    impl Things {
+        #[oai(path = "/things", method = "get")]
+        async fn list(&self) -> PlainText<&'static str> {
+            PlainText("all")
+        }
+
+        #[oai(path = "/things/:id", method = "get")]
+        async fn get(&self, id: Path<String>) -> PlainText<String> {
+            PlainText(id.0)
+        }
+    }
+
+    async fn get(uri: &'static str, method: Method) -> (StatusCode, String) {
+        let request = Request::builder().method(method).uri(Uri::from_static(uri)).finish();
+        let mut response = Routes::new(Things, Vec::new()).get_response(request).await;
+        assert!(response.header("x-correlation-id").is_some(), "{uri}");
+        (response.status(), response.take_body().into_string().await.unwrap_or_default())
+    }
+
+    #[tokio::test]
+    async fn finds_the_operation() {
+        assert_eq!(get("/things", Method::GET).await, (StatusCode::OK, "all".into()));
+        assert_eq!(get("/things/a%2Fb%20%C3%A9%25", Method::GET).await, (StatusCode::OK, "a/b é%".into()));
+        for uri in ["/", "/thing", "/things/", "/things/a/b", "*", "//things", "/things/%ff"] {
+            assert_eq!(get(uri, Method::GET).await.0, StatusCode::NOT_FOUND, "{uri}");
+        }
+        assert_eq!(get("/things/a", Method::POST).await.0, StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(get("*", Method::OPTIONS).await.0, StatusCode::NOT_FOUND);
+    }
+
+    #[test]
+    fn writes_patterns_as_openapi_does() {
+        assert_eq!(shape("/v1/things/:param0/parts/:param1"), shape("/v1/things/{id}/parts/{part_id}"));
+        assert_ne!(shape("/v1/things/:param0"), shape("/v1/things/parts"));
+    }
+}

@@ -1,0 +1,12 @@
+//! The chapters of the API's documentation.
+
+use poem_openapi::Tags;
+
+/// Which chapter an operation belongs to.
+#[derive(Tags)]
+pub enum Tag {
+    /// Webhooks that are recorded once, processed once in effect, and looked up by their senders.
+    Transactions,
+    /// Whether the process lives, is ready, and how it is doing.
+    Health,
+}

@@ -1,0 +1,150 @@
+//! Pages of the list: the cursor, the link to the next page, and the path of one transaction.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jobs::transactions::{self, Transaction};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use poem_openapi::registry::MetaSchema;
+use time::OffsetDateTime;
+
+use super::view::{ID_LENGTH, State};
+use crate::validation::{Limit, QueryValue, Wrong};
+
+/// Where one transaction and the list of all are found.
+const PATH: &str = "/v1/transactions";
+/// Everything but what RFC 3986 calls unreserved is encoded, `/` too: an id is one segment, whatever it contains.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// The range of PostgreSQL's microseconds that a date of four digits covers, in both.
+const YEARS: std::ops::RangeInclusive<i32> = 1..=9999;
+
+/// The path of a transaction.
+pub fn location(transaction_id: &str) -> String {
+    // A segment of dots alone is a step in the path for most clients, encoded or not, but there is no other way to
+    // write it; the dots encoded survive at least the clients that take the path as it is.
+    match transaction_id {
+        "." => format!("{PATH}/%2E"),
+        ".." => format!("{PATH}/%2E%2E"),
+        _ => format!("{PATH}/{}", utf8_percent_encode(transaction_id, SEGMENT)),
+    }
+}
+
+/// What was asked for, to be asked again of the next page.
+#[derive(Debug, Clone, Copy)]
+pub struct Page {
+    /// Only those in this state.
+    pub status: Option<State>,
+    /// How many at most.
+    pub limit: Limit,
+}
+
+impl Page {
+    /// The `Link` to the page after the one that ends with `last`.
+    pub fn next_link(&self, last: &Transaction) -> String {
+        let cursor =
+            encode(&transactions::Cursor { created_at: last.created_at, transaction_id: last.transaction_id.clone() });
+        let status = self.status.map(|state| format!("status={}&", state.name())).unwrap_or_default();
+        format!("<{PATH}?{status}limit={}&cursor={cursor}>; rel=\"next\"", self.limit.0)
+    }
+}
+
+/// Where a page begins, as a query parameter. Opaque to clients: its form may change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor(pub transactions::Cursor);
+
+/// `microseconds:id`, in base64 that needs no encoding in a URL.
+fn encode(cursor: &transactions::Cursor) -> String {
+    let micros = cursor.created_at.unix_timestamp_nanos() / 1000;
+    URL_SAFE_NO_PAD.encode(format!("{micros}:{}", cursor.transaction_id))
+}
+
+fn decode(text: &str) -> Option<transactions::Cursor> {
+    let decoded = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
+    let (micros, transaction_id) = decoded.split_once(':')?;
+    let nanos = i128::from(micros.parse::<i64>().ok()?) * 1000;
+    let created_at = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?;
+    let valid = YEARS.contains(&created_at.year())
+        && ID_LENGTH.contains(&transaction_id.chars().count())
+        && !transaction_id.contains('\0');
+    valid.then(|| transactions::Cursor { created_at, transaction_id: transaction_id.into() })
+}
+
+impl QueryValue for Cursor {
+    fn schema() -> MetaSchema {
+        MetaSchema::new("string")
+    }
+
+    fn read(text: &str) -> Result<Self, Wrong> {
+        decode(text).map(Self).ok_or_else(|| Wrong::rule("cursor must be one that a Link header gave"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jobs::transactions::Status;
+    use time::macros::datetime;
+
+    use super::*;
+
+    fn cursor(transaction_id: &str) -> transactions::Cursor {
+        let created_at = datetime!(2024-01-15 10:30:00.123456 UTC);
+        transactions::Cursor { created_at, transaction_id: transaction_id.into() }
+    }
+
+    #[test]
+    fn a_cursor_comes_back_as_it_was() {
+        for id in ["txn_abc123", "a:b", "é/ &?", &"x".repeat(255)] {
+            assert_eq!(decode(&encode(&cursor(id))), Some(cursor(id)), "{id}");
+            let in_url = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+            assert!(encode(&cursor(id)).chars().all(in_url));
+        }
+    }
+
+    #[test]
+    fn a_made_up_cursor_is_refused() {
+        let made_up = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        let far = i64::MAX.to_string();
+        for text in
+            ["x", "1", "1:", ":a", "a:b", "1.5:a", "1:a\0", &format!("{far}:a"), &format!("1:{}", "x".repeat(256))]
+        {
+            assert_eq!(decode(&made_up(text)), None, "{text}");
+        }
+        assert_eq!(decode("%%%"), None);
+        assert_eq!(decode(&URL_SAFE_NO_PAD.encode(b"1:\xff")), None);
+    }
+
+    #[test]
+    fn ids_are_one_segment() {
+        for (id, path) in [
+            ("txn_abc123", "/v1/transactions/txn_abc123"),
+            ("a/b c?é%", "/v1/transactions/a%2Fb%20c%3F%C3%A9%25"),
+            ("..", "/v1/transactions/%2E%2E"),
+        ] {
+            assert_eq!(location(id), path);
+        }
+    }
+
+    #[test]
+    fn the_next_page_asks_for_the_same() {
+        let last = Transaction {
+            id: uuid::Uuid::nil(),
+
+            transaction_id: "t".into(),
+            source_account: "s".into(),
+            destination_account: "d".into(),
+            amount: "1".parse().expect("an amount"),
+            currency: "EUR".into(),
+            status: Status::Failed,
+            error: None,
+            created_at: cursor("t").created_at,
+            processed_at: None,
+            remaining: std::time::Duration::ZERO,
+        };
+        let next = encode(&cursor("t"));
+        let page = Page { status: Some(State::Failed), limit: Limit(5) };
+        assert_eq!(
+            page.next_link(&last),
+            format!("</v1/transactions?status=FAILED&limit=5&cursor={next}>; rel=\"next\"")
+        );
+        let page = Page { status: None, limit: Limit(20) };
+        assert_eq!(page.next_link(&last), format!("</v1/transactions?limit=20&cursor={next}>; rel=\"next\""));
+    }
+}

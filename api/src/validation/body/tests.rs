@@ -1,0 +1,217 @@
+//! What a body may look like, and the words for what it may not.
+
+use poem::{Endpoint, http::Method};
+use poem_openapi::{OpenApi, payload::PlainText};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    problem::{Fails, Statuses},
+    routes::Routes,
+};
+
+struct Named(String);
+
+impl FromBody for Named {
+    type Schema = String;
+
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        fields.text("name", 1..=5).map(Self)
+    }
+}
+
+#[derive(Clone)]
+struct Names;
+
+struct Naming;
+
+impl Statuses for Naming {
+    const ALL: &'static [u16] = &[400, 413, 415, 422];
+}
+
+#[OpenApi]
+impl Names {
+    #[oai(path = "/names", method = "post")]
+    async fn post(&self, body: Body<Named>) -> Result<PlainText<String>, Fails<Naming>> {
+        Ok(PlainText(body.read()?.0))
+    }
+}
+
+#[tokio::test]
+async fn answers_each_kind_of_wrong_body_by_its_status() {
+    let post = async |content_type: Option<&str>, body: &'static [u8]| {
+        let request = Request::builder().method(Method::POST).uri_str("/names");
+        let request = content_type.into_iter().fold(request, |request, value| request.content_type(value));
+        let mut response = Routes::new(Names, Vec::new()).get_response(request.body(body)).await;
+        (response.status().as_u16(), response.take_body().into_string().await.unwrap_or_default())
+    };
+    assert_eq!(post(None, br#"{"name":"Ada"}"#).await, (200, "Ada".into()));
+    assert_eq!(post(Some("application/json"), br#"{"x":[],"name":"Ada"}"#).await, (200, "Ada".into()));
+    for (content_type, body, status) in [
+        (None, &b"{"[..], 400),
+        (None, b"\xff", 400),
+        (None, b"", 422),
+        (None, b"{}", 422),
+        (None, b"[]", 422),
+        (None, br#"{"name":"Ada","name":"Ada"}"#, 422),
+        (Some("text/plain"), br#"{"name":"Ada"}"#, 415),
+        (None, &[b' '; body_limit::LARGEST + 1], 413),
+    ] {
+        assert_eq!(post(content_type, body).await.0, status, "{}", String::from_utf8_lossy(body).trim());
+    }
+}
+
+/// `(loc, type, msg)` of every error that reading `fields` from a body reports.
+fn errors(body: &[u8], read: impl FnOnce(&mut Fields<'_>)) -> Vec<(Value, String, String)> {
+    let invalid = match Fields::parse(body) {
+        Ok(mut fields) => {
+            read(&mut fields);
+            fields.errors
+        }
+        Err(problem) => panic!("{problem}"),
+    };
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let listed = invalid.iter().map(|invalid| serde_json::to_value(invalid).unwrap_or_default());
+    listed.map(|json| (json["loc"].clone(), text(&json["type"]), text(&json["msg"]))).collect()
+}
+
+fn kind<T: fmt::Debug>(read: Result<T, Wrong>) -> &'static str {
+    read.map_or_else(|wrong| wrong.kind, |_| "ok")
+}
+
+fn detail(body: &[u8]) -> (StatusCode, Value) {
+    use poem::error::ResponseError;
+    let problem = Fields::parse(body).expect_err("should not be an object");
+    let response = problem.respond(None);
+    let body = futures_util::FutureExt::now_or_never(response.into_body().into_vec()).and_then(Result::ok);
+    let json: Value = serde_json::from_slice(&body.unwrap_or_default()).unwrap_or_default();
+    (problem.status(), json["detail"].clone())
+}
+
+#[test]
+fn reports_all_failing_fields_at_once() {
+    let found = errors(br#"{"id":"","amount":-1,"amount":2,"currency":"RUPEES"}"#, |fields| {
+        assert_eq!(fields.text("id", 1..=255), None);
+        assert_eq!(fields.text("source", 1..=255), None);
+        assert_eq!(fields.amount("amount"), None);
+        assert_eq!(fields.currency("currency"), None);
+    });
+    let expected = [
+        ("amount", "value_error", "Value error, duplicate key"),
+        ("id", "string_too_short", "String should have at least 1 character"),
+        ("source", "missing", "Field required"),
+        ("amount", "greater_than", "Input should be greater than 0"),
+        ("currency", "value_error", "Value error, currency must be an ISO 4217 code, such as INR"),
+    ];
+    let expected: Vec<_> =
+        expected.map(|(name, kind, msg)| (json!(["body", name]), kind.to_owned(), msg.to_owned())).into();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn repeats_the_input_exactly() {
+    let mut fields = Fields::parse(br#"{"amount":-1.10000000000000000000000001}"#).expect("an object");
+    fields.amount("amount");
+    let json = serde_json::to_string(&fields.errors).unwrap_or_default();
+    assert!(json.contains(r#""input":-1.10000000000000000000000001,"ctx":{"gt":0}"#), "{json}");
+}
+
+#[test]
+fn wants_an_object() {
+    let whole = |kind: &str, msg: &str, input: Value| {
+        (StatusCode::UNPROCESSABLE_ENTITY, json!([{"loc": ["body"], "msg": msg, "type": kind, "input": input}]))
+    };
+    let msg = "Input should be a valid dictionary or object to extract fields from";
+    assert_eq!(detail(b""), whole("missing", "Field required", Value::Null));
+    assert_eq!(detail(b" [1] "), whole("model_attributes_type", msg, json!([1])));
+    assert_eq!(detail(b"null"), whole("model_attributes_type", msg, Value::Null));
+    for broken in
+        [&b" "[..], b"{", b"{}x", b"{\"a\":1,}", b"nul", b"\xff", b"{\"a\":\"\xff\"}", b"{'a':1}", b"{\"a\":NaN}"]
+    {
+        assert_eq!(detail(broken).0, StatusCode::BAD_REQUEST, "{}", String::from_utf8_lossy(broken));
+    }
+}
+
+#[test]
+fn survives_depth_and_width() {
+    let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(500_000), "]".repeat(500_000));
+    assert_eq!(errors(deep.as_bytes(), |fields| _ = fields.text("a", 1..=9)).len(), 1);
+    assert_eq!(detail("[".repeat(1_000_000).as_bytes()).0, StatusCode::BAD_REQUEST);
+    let wide = format!("{{{}}}", vec![r#""a":1"#; 100_000].join(","));
+    assert_eq!(errors(wide.as_bytes(), |_| ()).len(), MOST_ERRORS);
+}
+
+#[test]
+fn counts_characters_not_bytes() {
+    let quoted = |text: &str| format!("\"{text}\"");
+    assert_eq!(kind(text(&quoted(&"é".repeat(255)), 1..=255)), "ok");
+    assert_eq!(kind(text(&quoted(&"é".repeat(256)), 1..=255)), "string_too_long");
+    assert_eq!(kind(text(&quoted(&"a".repeat(256)), 1..=255)), "string_too_long");
+    assert_eq!(kind(text("\"é\"", 2..=3)), "string_too_short");
+    assert_eq!(kind(text("\"\"", 0..=3)), "ok");
+    assert_eq!(kind(text("7", 1..=255)), "string_type");
+    assert_eq!(kind(text("null", 1..=255)), "string_type");
+    assert_eq!(kind(text(r#""a\u0000b""#, 1..=255)), "value_error");
+    assert_eq!(kind(text(r#""\ud800""#, 1..=255)), "string_unicode");
+    assert_eq!(text(r#""\u00e9\ud83d\ude00""#, 1..=2), Ok("é😀".into()));
+}
+
+#[test]
+fn reads_amounts_without_floats() {
+    for (raw, shown) in [
+        ("1500", "1500"),
+        ("1500.00", "1500.00"),
+        ("\" 0.000001 \"", "0.000001"),
+        ("999999999999.999999", "999999999999.999999"),
+        ("1.5e3", "1500"),
+    ] {
+        assert_eq!(amount(raw).map(|amount| amount.to_string()), Ok(shown.to_owned()), "{raw}");
+    }
+    for (raw, expected) in [
+        ("true", "decimal_type"),
+        ("null", "decimal_type"),
+        ("[1]", "decimal_type"),
+        ("{}", "decimal_type"),
+        ("\"\"", "decimal_parsing"),
+        ("\"abc\"", "decimal_parsing"),
+        ("\"NaN\"", "finite_number"),
+        ("0", "greater_than"),
+        ("-5", "greater_than"),
+        ("0.0000001", "decimal_max_places"),
+        ("1000000000000", "decimal_whole_digits"),
+        ("1e999999999", "decimal_whole_digits"),
+    ] {
+        assert_eq!(kind(amount(raw)), expected, "{raw}");
+    }
+}
+
+#[test]
+fn knows_the_currencies_in_use() {
+    for code in ["INR", "EUR", "USD", "VES", "VED"] {
+        assert_eq!(currency(&format!("\"{code}\"")), Ok(code.into()));
+    }
+    for code in ["inr", "HRK", "ZZZ", "", "EURO", " EUR"] {
+        assert_eq!(kind(currency(&format!("\"{code}\""))), "value_error", "{code}");
+    }
+    assert_eq!(kind(currency("356")), "string_type");
+}
+
+#[test]
+fn counts_as_json_unless_declared_otherwise() {
+    let declared = |name, value: &'static str| {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, poem::http::HeaderValue::from_static(value));
+        check_declared_as_json(&headers).is_ok()
+    };
+    assert!(check_declared_as_json(&HeaderMap::new()).is_ok());
+    for json in
+        ["application/json", "Application/JSON; charset=utf-8", "application/vnd.api+json", "application/x+json;v=1"]
+    {
+        assert!(declared(header::CONTENT_TYPE, json), "{json}");
+    }
+    for other in ["text/plain", "application/xml", "text/x+json", "application/jsonp", "", "application/+jso"] {
+        assert!(!declared(header::CONTENT_TYPE, other), "{other}");
+    }
+    assert!(declared(header::CONTENT_ENCODING, "identity"));
+    assert!(!declared(header::CONTENT_ENCODING, "gzip"));
+}
