@@ -1,0 +1,37 @@
+//! What a worker process can be told.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use jobs::{
+    app,
+    boot::db::Database,
+    config::{Problems, Vars},
+};
+
+/// The configuration of a worker process.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub jobs: app::Config,
+    /// `DATABASE_URL`
+    pub database: Database,
+    /// `HOST`, `WORKER_HEALTH_PORT`: where the worker tells how it is; unset, it does not.
+    pub health: Option<SocketAddr>,
+}
+
+impl Config {
+    /// Reads the process environment.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn from_env() -> Result<Self, Problems> {
+        let mut vars = Vars::from_env();
+        let jobs = app::Config::read(&mut vars);
+        let host = vars.read("HOST", IpAddr::V4(Ipv4Addr::LOCALHOST), |text| {
+            text.parse().map_err(|_| "must be an IP address, such as 0.0.0.0".into())
+        });
+        let port = vars.text("WORKER_HEALTH_PORT").map(|_| vars.number("WORKER_HEALTH_PORT", 9100u16, 0..=65535));
+        let database = app::require_database(&mut vars, &jobs);
+        let health = port.map(|port| SocketAddr::new(host, port));
+        vars.finish(database.map(|database| Self { jobs, database, health }))?.ok_or_else(Problems::default)
+    }
+}

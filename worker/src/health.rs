@@ -1,0 +1,69 @@
+//! `/livez`, `/readyz` and `/metrics` of a worker.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use jobs::{
+    app::App,
+    boot::{process, shutdown::Shutdown},
+};
+use poem::{EndpointExt, Route, Server, get, handler, http::StatusCode, listener::TcpAcceptor, web::Data};
+use tokio::{net::TcpListener, task::JoinHandle};
+
+/// What readiness depends on.
+#[derive(Clone)]
+pub struct Ready {
+    pub app: App,
+    pub lease: Arc<dyn Fn() -> bool + Send + Sync>,
+    pub shutdown: Shutdown,
+}
+
+type Metrics = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// Serves on `address` until the task is aborted.
+///
+/// # Errors
+/// When the address cannot be listened on.
+pub async fn serve(address: SocketAddr, ready: Ready, metrics: Metrics) -> Result<JoinHandle<()>, String> {
+    let listener =
+        TcpListener::bind(address).await.map_err(|error| format!("WORKER_HEALTH_PORT: {address}: {error}"))?;
+    let acceptor = TcpAcceptor::from_tokio(listener).map_err(process::text)?;
+    tracing::info!(%address, "health and metrics");
+    let routes = Route::new()
+        .at("/livez", get(livez))
+        .at("/readyz", get(readyz))
+        .at("/metrics", get(render))
+        .data(ready)
+        .data(metrics)
+        .boxed();
+    let server = Server::new_with_acceptor(acceptor).run(routes);
+    Ok(tokio::spawn(async move {
+        if let Err(error) = server.await {
+            tracing::error!(%error, "health and metrics are no longer served");
+        }
+    }))
+}
+
+#[handler]
+fn livez() -> &'static str {
+    "ok"
+}
+
+#[handler]
+async fn readyz(Data(ready): Data<&Ready>) -> (StatusCode, String) {
+    let state = if ready.shutdown.drain.is_cancelled() {
+        Err("draining".to_owned())
+    } else if !(ready.lease)() {
+        Err("the lease could not be renewed".to_owned())
+    } else {
+        ready.app.ready().await
+    };
+    match state {
+        Ok(()) => (StatusCode::OK, "ready".into()),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason),
+    }
+}
+
+#[handler]
+fn render(metrics: Data<&Metrics>) -> poem::Response {
+    poem::Response::builder().content_type("text/plain; version=0.0.4; charset=utf-8").body((metrics.0)())
+}

@@ -1,0 +1,56 @@
+//! The worker process: runs the jobs, any number of it, on any host.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`registry`] | every kind of job, one line each |
+//! | [`config`] | what it can be told |
+//! | [`health`] | `/livez`, `/readyz` and `/metrics` for whoever watches it |
+
+pub mod config;
+pub mod health;
+pub mod registry;
+
+use std::sync::Arc;
+
+use config::Config;
+use jobs::{
+    app::App,
+    boot::{db::Database, process, shutdown, telemetry::Telemetry},
+    queue::{Timing, Worker},
+};
+
+/// The whole program: reads the environment, works until it is told to stop.
+///
+/// # Errors
+/// Why it could not start, or what ended it, one problem a line.
+pub async fn program() -> Result<(), String> {
+    let config = Config::from_env().map_err(process::text)?;
+    let telemetry = Telemetry::start(&config.jobs.telemetry, "worker")?;
+    let shutdown = shutdown::Shutdown::on_signals(shutdown::GRACE).map_err(process::text)?;
+    let app = App::start(&config.database, &config.jobs, "worker", &shutdown.drain).map_err(process::text)?;
+    if !app.await_schema(&shutdown).await.map_err(process::text)? {
+        return Ok(());
+    }
+    let worker = start(&app, &config.database, config.jobs.timing, &shutdown)?;
+    let health = match config.health {
+        Some(address) => {
+            let ready =
+                health::Ready { app: app.clone(), lease: Arc::new(worker.is_ready()), shutdown: shutdown.clone() };
+            Some(health::serve(address, ready, Arc::new(telemetry.metrics())).await?)
+        }
+        None => None,
+    };
+    let ended = worker.stopped().await;
+    if let Some(health) = health {
+        health.abort();
+    }
+    ended.map_err(process::text)
+}
+
+/// Starts running every registered kind of job.
+///
+/// # Errors
+/// Why that could not be started.
+pub fn start(app: &App, database: &Database, timing: Timing, shutdown: &shutdown::Shutdown) -> Result<Worker, String> {
+    Worker::start(database, timing, registry::registry(app), shutdown).map_err(process::text)
+}

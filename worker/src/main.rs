@@ -1,0 +1,7 @@
+//! The worker of production: `DATABASE_URL=… worker`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    jobs::boot::process::run("worker", worker::program())
+}
