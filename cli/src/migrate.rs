@@ -1,0 +1,33 @@
+//! `millrace migrate`: the only place from which a production schema changes.
+
+use jobs::{
+    app,
+    boot::{db::Database, migrate, process, telemetry::Telemetry},
+    config::Vars,
+};
+
+/// Applies the migrations to `DATABASE_URL`.
+///
+/// # Errors
+/// What is wrong with the configuration, or the first migration that failed.
+pub async fn program() -> Result<(), String> {
+    let mut vars = Vars::from_env();
+    let config = app::Config::read(&mut vars);
+    let database = app::require_database(&mut vars, &config);
+    let Some(database) = vars.finish(database).map_err(process::text)? else { return Ok(()) };
+    let _telemetry = Telemetry::start(&config.telemetry, "migrate")?;
+    apply(&database).await
+}
+
+/// Applies what is missing.
+///
+/// # Errors
+/// The first migration that failed.
+pub async fn apply(database: &Database) -> Result<(), String> {
+    let pool = database.pool("migrate", 1);
+    let applied = migrate::run(&pool).await.map_err(|error| format!("migrations: {error}"));
+    pool.close().await;
+    applied?;
+    tracing::info!("the database has this program's schema");
+    Ok(())
+}
