@@ -1,0 +1,52 @@
+//! The harness tested: databases are migrated, apart from each other, and removed after their test.
+
+use super::{cluster, database, eventually};
+use sqlx::{Connection, PgConnection};
+use std::time::Duration;
+
+#[tokio::test]
+async fn two_tests_do_not_see_each_other() {
+    let (one, other) = (database::fresh().await, database::fresh().await);
+    let (one, other) = (one.pool().await, other.pool().await);
+    sqlx::query("CREATE TABLE mine (x int)").execute(&one).await.unwrap();
+    assert!(sqlx::query("SELECT FROM mine").execute(&other).await.is_err(), "a table of another test is visible");
+    let jobs: i64 = sqlx::query_scalar("SELECT count(*) FROM apalis.jobs").fetch_one(&other).await.unwrap();
+    assert_eq!(jobs, 0, "the schema is there, and empty");
+}
+
+#[tokio::test]
+async fn a_database_is_removed_after_its_test() {
+    let database = database::fresh().await;
+    let (name, pool) = (database.name.clone(), database.pool().await);
+    sqlx::query("SELECT 1").execute(&pool).await.unwrap();
+    // Still connected: that must not keep it.
+    drop(database);
+    gone(&name).await;
+}
+
+#[tokio::test]
+async fn a_dead_processs_database_is_removed() {
+    // What a killed run leaves: a process that ended, or lives but started at another time.
+    let mut postgres = PgConnection::connect(&cluster::server().await.url("postgres")).await.unwrap();
+    let name = format!("test_{}_1_0", std::process::id());
+    let create = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name} STRATEGY file_copy"));
+    sqlx::query(create).execute(&mut postgres).await.unwrap();
+    // Another janitor may be at it, which is as good.
+    let swept = async || {
+        database::janitor_now().await;
+        !exists(&mut postgres, &name).await
+    };
+    eventually("the janitor has removed it", Duration::from_secs(10), swept).await;
+}
+
+async fn gone(name: &str) {
+    let url = cluster::server().await.url("postgres");
+    let mut postgres = PgConnection::connect(&url).await.unwrap();
+    let what = format!("{name} is gone");
+    eventually(&what, Duration::from_secs(10), async || !exists(&mut postgres, name).await).await;
+}
+
+async fn exists(postgres: &mut PgConnection, name: &str) -> bool {
+    let question = sqlx::query("SELECT FROM pg_database WHERE datname = $1").bind(name);
+    question.fetch_optional(postgres).await.unwrap().is_some()
+}

@@ -1,0 +1,16 @@
+//! What a test stands on: a private PostgreSQL, a fresh database each, scratch folders, and waiting for conditions.
+//!
+//! ```ignore
+//! let database = harness::database::fresh().await;
+//! let pool = database.pool().await;
+//! eventually("the job is done", Duration::from_secs(5), async || done(&pool).await).await;
+//! ```
+
+pub mod cluster;
+pub mod database;
+mod database_test;
+pub mod eventually;
+pub mod scratch;
+mod watchdog;
+
+pub use eventually::eventually;
