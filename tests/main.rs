@@ -1,4 +1,5 @@
-//! Every end-to-end test of Millrace, in one binary: one file per feature, over one harness.
+//! End to end, across processes; one module per feature, by the same word as everywhere.
 
 mod embedded_postgres;
 mod harness;
+mod smoke;

@@ -1,0 +1,143 @@
+//! The real binary as a child process: started on a free port, killed in every way, its log kept for the failure.
+
+use std::{
+    io::{BufRead, BufReader},
+    os::unix::process::CommandExt as _,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use super::eventually;
+
+/// A start takes 0.1 s; this much is for a machine that does ten of them at once.
+const START: Duration = Duration::from_secs(30);
+
+/// A child process; killed when dropped.
+pub struct Process {
+    name: String,
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Process {
+    /// Starts `millrace` with these arguments and variables and none of this process's configuration.
+    pub fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        Self::start_in(std::path::Path::new("/"), arguments, variables)
+    }
+
+    /// Starts it in a folder.
+    pub fn start_in(folder: &std::path::Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
+        command.args(arguments).current_dir(folder).env_clear();
+        for kept in ["PATH", "HOME", "PG_BIN_DIR", "RUST_LOG", "RUST_BACKTRACE", "TMPDIR", "SSL_CERT_FILE"] {
+            if let Ok(value) = std::env::var(kept) {
+                command.env(kept, value);
+            }
+        }
+        // A group of its own: a Ctrl-C at the test run is not a signal to the process under test.
+        command.envs(variables.iter().copied()).process_group(0);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the millrace binary starts");
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let streams: [Option<Box<dyn std::io::Read + Send>>; 2] =
+            [child.stdout.take().map(|s| Box::new(s) as _), child.stderr.take().map(|s| Box::new(s) as _)];
+        for stream in streams.into_iter().flatten() {
+            let lines = lines.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    lines.lock().unwrap().push(line);
+                }
+            });
+        }
+        Self { name: arguments.first().unwrap_or(&"all-in-one").to_string(), child, lines }
+    }
+
+    /// Everything it has printed.
+    pub fn log(&self) -> String {
+        self.lines.lock().unwrap().join("\n")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid().cast_signed()), signal).expect("a process to signal");
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("a child to ask").is_none()
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&mut self, deadline: Duration) -> ExitStatus {
+        let what = format!("{} has ended", self.name);
+        eventually(&what, deadline, async || !self.is_running()).await;
+        self.child.wait().expect("a status")
+    }
+
+    /// Waits until it has printed a line with this text.
+    pub async fn printed(&mut self, text: &str) -> String {
+        let begun = std::time::Instant::now();
+        loop {
+            if let Some(line) = self.lines.lock().unwrap().iter().find(|line| line.contains(text)) {
+                return line.clone();
+            }
+            assert!(self.is_running(), "{} ended without printing {text:?}:\n{}", self.name, self.log());
+            assert!(begun.elapsed() < START, "{} has not printed {text:?}:\n{}", self.name, self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- log of {} ---\n{}\n---", self.name, self.log());
+        }
+    }
+}
+
+/// An API process and where it listens.
+pub struct Api {
+    pub process: Process,
+    /// `http://127.0.0.1:PORT`
+    pub url: String,
+}
+
+impl Api {
+    /// Starts one on a free port and waits until it serves.
+    pub async fn start(database: &str, variables: &[(&str, &str)]) -> Self {
+        let fixed = [("DATABASE_URL", database), ("PORT", "0"), ("LOG_FORMAT", "json")];
+        let mut process = Process::start(&["api"], &[&fixed[..], variables].concat());
+        let line = process.printed(r#""event":"listening""#).await;
+        let line: serde_json::Value = serde_json::from_str(&line).expect("a JSON line");
+        let url = format!("http://{}", line["address"].as_str().expect("an address"));
+        Self { process, url }
+    }
+}
+
+/// Starts a worker and waits until it works.
+pub async fn worker(database: &str, variables: &[(&str, &str)]) -> Process {
+    let fixed = [("DATABASE_URL", database), ("LOG_FORMAT", "json")];
+    let mut process = Process::start(&["worker"], &[&fixed[..], variables].concat());
+    process.printed("worker started").await;
+    process
+}
+
+/// A client for every test: no proxy of the environment, and short on patience.
+pub fn client() -> reqwest::Client {
+    static TLS: std::sync::Once = std::sync::Once::new();
+    TLS.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
+    reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(90)).build().expect("a client")
+}

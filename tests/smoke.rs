@@ -1,0 +1,31 @@
+//! One webhook through the real processes, from its 202 to its settlement.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::{
+    database,
+    process::{Api, client, worker},
+};
+
+#[tokio::test]
+async fn a_webhook_is_acknowledged_and_processed() {
+    let database = database::fresh().await;
+    let api = Api::start(&database.url, &[("PROCESSING_DELAY_SECONDS", "0.2")]).await;
+    let _worker = worker(&database.url, &[]).await;
+    let webhook = json!({
+        "transaction_id": "txn_abc123", "source_account": "acc_user_1", "destination_account": "acc_merchant_1",
+        "amount": 1500, "currency": "INR",
+    });
+    let answer = client().post(format!("{}/v1/webhooks/transactions", api.url)).json(&webhook).send().await.unwrap();
+    assert_eq!(answer.status(), 202);
+    assert_eq!(answer.headers()["location"], "/v1/transactions/txn_abc123");
+    let seen: Value = answer.json().await.unwrap();
+    assert_eq!(seen["status"], "PROCESSING");
+
+    let url = format!("{}/v1/transactions/txn_abc123?wait=30", api.url);
+    let settled: Value = client().get(url).timeout(Duration::from_secs(40)).send().await.unwrap().json().await.unwrap();
+    assert_eq!(settled["status"], "PROCESSED", "{settled}");
+    assert_eq!(settled["created_at"], seen["created_at"]);
+}
