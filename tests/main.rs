@@ -2,4 +2,5 @@
 
 mod embedded_postgres;
 mod harness;
+mod queue;
 mod smoke;

@@ -12,6 +12,7 @@ mod database_test;
 pub mod eventually;
 pub mod process;
 pub mod scratch;
+pub mod stage;
 mod watchdog;
 
 pub use eventually::eventually;

@@ -121,7 +121,7 @@ impl Acknowledger {
         let written: std::collections::HashSet<String> = written.into_iter().collect();
         for result in &results {
             if let Some(holding) = self.holding.get(result.queue) {
-                holding.release(&result.id);
+                holding.release(&result.id, result.token);
             }
             // After a failed try this may as well be our own first write, of which we had no answer.
             if failures == 0 && !written.contains(&result.id) {

@@ -1,7 +1,7 @@
 //! Takes exactly as many due jobs as can run now, and knows which ones this worker holds.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -29,16 +29,19 @@ pub struct Held {
 
 /// The jobs of one queue that this worker has claimed and whose results are not yet written.
 #[derive(Clone, Default)]
-pub struct Holding(Arc<Mutex<HashSet<String>>>);
+pub struct Holding(Arc<Mutex<HashMap<String, i32>>>);
 
 impl Holding {
-    fn ids(&self) -> MutexGuard<'_, HashSet<String>> {
+    fn tokens(&self) -> MutexGuard<'_, HashMap<String, i32>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The result of this job is written, or its token no longer holds.
-    pub fn release(&self, id: &str) {
-        self.ids().remove(id);
+    /// The result of this run is written, or its token no longer holds; a later run of the job is still held.
+    pub fn release(&self, id: &str, token: i32) {
+        let mut tokens = self.tokens();
+        if tokens.get(id) == Some(&token) {
+            tokens.remove(id);
+        }
     }
 }
 
@@ -84,7 +87,7 @@ impl Claimer {
             };
             failures = 0;
             let found = jobs.len();
-            self.holding.ids().extend(jobs.iter().map(|job| job.id.clone()));
+            self.holding.tokens().extend(jobs.iter().map(|job| (job.id.clone(), job.token)));
             for job in jobs {
                 // `wanted` bounds the claim, so a slot is always left; the channel outlives this loop.
                 let Some(slot) = slots.split(1) else { break };
@@ -132,7 +135,7 @@ impl Claimer {
     /// Gives back rows that are in our name and that we know nothing of: a claim reached the database, and its answer
     /// did not reach us. Nobody else would touch them while our lease stands.
     async fn give_back_unheld(&self) -> sqlx::Result<()> {
-        let held: Vec<String> = self.holding.ids().iter().cloned().collect();
+        let held: Vec<String> = self.holding.tokens().keys().cloned().collect();
         let lost = store::give_back_unheld(&self.pool, &self.worker, self.queue, &held).await?;
         if lost > 0 {
             tracing::info!(queue = self.queue, jobs = lost, "gave back jobs whose claim was answered to nobody");

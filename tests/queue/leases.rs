@@ -1,0 +1,111 @@
+//! Promises 4 and 5: leases, rescue, and results that come too late.
+
+use std::time::Duration;
+
+use jobs::queue::Policy;
+
+use crate::harness::{
+    eventually,
+    stage::{Act, FAST, Stage, Theatre, quick_policy},
+};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// Two threads, and twice as many handlers that block theirs for longer than the lease.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn handlers_that_block_every_thread_cost_no_lease() {
+    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
+    for n in 0..4 {
+        theatre.enqueue(&format!("job {n}"), &[Act::Block(1500)]).await;
+    }
+    let running = theatre.worker(&stage, FAST);
+    let other = Theatre::worker(&theatre, &stage, FAST);
+    assert_ne!(running.worker.name, other.worker.name, "two starts, two names");
+    theatre.until("all are done", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status <> 'Done')").await;
+    running.stop().await;
+    other.stop().await;
+    for n in 0..4 {
+        let row = theatre.row(&format!("job {n}")).await;
+        assert_eq!((row.attempts, row.crashes), (1, 0), "job {n} ran once");
+    }
+}
+
+#[tokio::test]
+async fn jobs_of_a_dead_worker_run_elsewhere() {
+    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
+    theatre.enqueue("job", &[Act::Done]).await;
+    theatre
+        .execute(
+            "INSERT INTO apalis.workers (id, worker_type, storage_name, last_seen) VALUES
+             ('dead', 'millrace', 'PostgreSQL', now() - interval '1 minute'),
+             ('alive', 'millrace', 'PostgreSQL', now() + interval '1 hour')",
+        )
+        .await;
+    theatre.execute("UPDATE apalis.jobs SET status = 'Running', lock_by = 'dead', attempts = 1").await;
+    theatre.enqueue("held", &[Act::Done]).await;
+    theatre
+        .execute("UPDATE apalis.jobs SET status = 'Running', lock_by = 'alive', attempts = 1 WHERE status = 'Pending'")
+        .await;
+    let running = theatre.worker(&stage, FAST);
+    theatre.until("the dead worker's job is done", "EXISTS (SELECT FROM apalis.jobs WHERE status = 'Done')").await;
+    running.stop().await;
+    let row = theatre.row("job").await;
+    assert_eq!((row.status.as_str(), row.attempts, row.failures, row.crashes), ("Done", 2, 0, 1));
+    let held = theatre.row("held").await;
+    assert_eq!((held.status.as_str(), held.lock_by.as_deref()), ("Running", Some("alive")));
+}
+
+#[tokio::test]
+async fn a_worker_that_cannot_renew_claims_nothing_until_it_can() {
+    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
+    let running = theatre.worker(&stage, FAST);
+    let ready = running.worker.is_ready();
+    eventually("the lease stands", SOON, async || ready()).await;
+    // Whoever locks its row stops its heartbeat, and nothing else.
+    let mut lock = theatre.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM apalis.workers FOR UPDATE").execute(&mut *lock).await.unwrap();
+    eventually("the lease no longer stands", SOON, async || !ready()).await;
+    theatre.enqueue("job", &[Act::Done]).await;
+    let over = "(SELECT max(last_seen) < now() - interval '1200 milliseconds' FROM apalis.workers)";
+    theatre.until("its lease is over", over).await;
+    assert_eq!(stage.ran().len(), 0, "claimed without a lease");
+    lock.rollback().await.unwrap();
+    eventually("the job has run", SOON, async || stage.runs_of("job") == 1).await;
+    running.stop().await;
+}
+
+/// Whatever a run comes to after its job was taken away: it is not written.
+#[tokio::test]
+async fn a_result_without_a_token_is_dropped() {
+    let (theatre, stage) = (Theatre::open().await, Stage::new(Policy { attempts: 1, ..quick_policy() }));
+    for (name, end) in [("done", Act::Done), ("fails", Act::Fail), ("snoozes", Act::Snooze(1)), ("dies", Act::Reject)] {
+        theatre.enqueue(name, &[Act::Wait, end]).await;
+    }
+    let running = theatre.worker(&stage, FAST);
+    eventually("all four run", SOON, async || stage.ran().len() == 4).await;
+    // Somebody else has them now, in a later run.
+    let taken = theatre.execute("UPDATE apalis.jobs SET lock_by = 'other', attempts = attempts + 1").await;
+    assert_eq!(taken, 4);
+    stage.gate.add_permits(4);
+    running.stop().await;
+    for name in ["done", "fails", "snoozes", "dies"] {
+        let row = theatre.row(name).await;
+        let seen = (row.status.as_str(), row.lock_by.as_deref(), row.attempts, row.failures);
+        assert_eq!(seen, ("Running", Some("other"), 2, 0), "{name}");
+    }
+}
+
+/// The same worker again, one claim later, is somebody else too.
+#[tokio::test]
+async fn a_token_is_good_for_one_run() {
+    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
+    theatre.enqueue("job", &[Act::Wait]).await;
+    let running = theatre.worker(&stage, FAST);
+    eventually("it runs", SOON, async || stage.ran().len() == 1).await;
+    theatre.execute("UPDATE apalis.jobs SET status = 'Pending'").await;
+    eventually("it runs a second time beside the first", SOON, async || stage.ran().len() == 2).await;
+    stage.gate.add_permits(2);
+    running.stop().await;
+    let row = theatre.row("job").await;
+    assert_eq!((row.status.as_str(), row.attempts), ("Done", 2));
+}

@@ -1,0 +1,8 @@
+//! The queue's promises, by the numbers of its design: each test fails without what it is about.
+
+mod claims;
+mod enqueueing;
+mod leases;
+mod outcomes;
+mod stopping;
+mod waking;
