@@ -41,6 +41,7 @@ pub async fn program() -> Result<(), String> {
         None => {
             let mut settings = Settings::new(PathBuf::from(HOME).join("postgres"));
             settings.search = search;
+            tracing::info!("DATABASE_URL is unset: starting PostgreSQL in {}", settings.directory.display());
             let cluster = Cluster::start(settings).await.map_err(process::text)?;
             cluster.ensure_database(DATABASE).await.map_err(process::text)?;
             let database = Database::parse(&cluster.url(DATABASE))?;
@@ -91,7 +92,7 @@ fn banner(address: std::net::SocketAddr, jobs: &app::Config) -> String {
 
     curl -i http://{address}/v1/webhooks/transactions -H 'Content-Type: application/json' \
       -d '{{"transaction_id":"txn_abc123","source_account":"acc_user_1","destination_account":"acc_merchant_1","amount":1500,"currency":"INR"}}'
-    curl -i http://{address}/v1/transactions/txn_abc123?wait=60
+    curl -i 'http://{address}/v1/transactions/txn_abc123?wait=60'
 
 "#
     )

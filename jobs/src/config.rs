@@ -15,16 +15,9 @@ pub struct Vars {
 pub struct Problems(Vec<String>);
 
 impl Vars {
-    /// Reads the process environment, in which the file `.env` of this folder fills what is unset.
+    /// Reads the process environment.
     pub fn from_env() -> Self {
-        // A missing `.env` is the normal case; a broken one is reported like any other wrong value.
-        let mut problems = Vec::new();
-        if let Err(error) = dotenvy::dotenv()
-            && !error.not_found()
-        {
-            problems.push(format!(".env: {error}; a line reads NAME=value"));
-        }
-        Self { lookup: Box::new(|name| std::env::var(name).ok()), problems }
+        Self { lookup: Box::new(|name| std::env::var(name).ok()), problems: Vec::new() }
     }
 
     /// Reads from a list of pairs; for tests, which never touch the environment.

@@ -21,10 +21,10 @@ impl From<sqlx::Error> for Error {
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed => true,
-            // Class 08 connection, 40 rollback, 53 resources, 55 lock, 57 operator intervention, 58 system; 25006 is a
-            // server that has become read-only, as a replica has during a failover.
+            // Class 08 connection, 28 and 3D a server that does not let us in (yet), 40 rollback, 53 resources, 55 lock,
+            // 57 operator intervention, 58 system; 25006 is a server that has become read-only, as in a failover.
             sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-                matches!(code.get(..2), Some("08" | "40" | "53" | "55" | "57" | "58")) || code == "25006"
+                matches!(code.get(..2), Some("08" | "28" | "3D" | "40" | "53" | "55" | "57" | "58")) || code == "25006"
             }),
             _ => false,
         };

@@ -16,14 +16,23 @@ const RETRY: Duration = Duration::from_secs(1);
 pub fn run(name: &str, program: impl Future<Output = Result<(), String>>) -> ExitCode {
     // The only TLS there is in here; whoever installed one before us keeps it.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    match runtime.map_err(|error| error.to_string()).and_then(|runtime| runtime.block_on(program)) {
+    let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(text);
+    match read_dotenv().and_then(|()| runtime()).and_then(|runtime| runtime.block_on(program)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             eprintln!("{name} cannot run:");
             problem.lines().for_each(|line| eprintln!("  {line}"));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Lets the file `.env` of this folder fill what is unset in the environment, before there is a second thread.
+fn read_dotenv() -> Result<(), String> {
+    match dotenvy::dotenv() {
+        Ok(_) => Ok(()),
+        Err(error) if error.not_found() => Ok(()),
+        Err(error) => Err(format!(".env: {error}; a line reads NAME=value")),
     }
 }
 
