@@ -37,6 +37,9 @@ impl Database {
         self.0.clone().application_name(&format!("millrace {role}")).options([
             // An acknowledged write must survive a crash of the server even where its default says otherwise.
             ("synchronous_commit", "on"),
+            // Our statements are written for one plan, whatever their arrays hold. Planned for its values, the one that
+            // finishes 500 of 100,000 jobs read the whole table and compared each with each: 29.6 ms instead of 3.0.
+            ("plan_cache_mode", "force_generic_plan"),
             ("statement_timeout", STATEMENT_TIMEOUT),
             ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT),
             ("TimeZone", "UTC"),

@@ -45,10 +45,10 @@ impl Verdict {
         }
     }
 
-    /// The one line about a run that did not simply succeed.
+    /// The one line about a run.
     pub fn log(&self) {
         match self {
-            Self::Done => tracing::debug!("job done"),
+            Self::Done => tracing::info!("job done"),
             Self::Retry { error, wait } => tracing::warn!(error, retry_in = ?wait, "job failed; trying again"),
             Self::Snooze { wait } => tracing::info!(again_in = ?wait, "job snoozed"),
             Self::Dead { error } => tracing::error!(error, "job given up: now a dead letter"),
