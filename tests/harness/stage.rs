@@ -44,8 +44,10 @@ pub enum Act {
     Hang,
     /// Blocks its thread for these milliseconds.
     Block(u64),
-    /// Waits for a permit of [`Stage::gate`].
+    /// Waits for a permit of [`Stage::gate`], and is done.
     Wait,
+    /// Waits for a permit of [`Stage::gate`], and does that.
+    WaitThen(Box<Act>),
 }
 
 /// A job that does one act a run; the last one for every run that is left.
@@ -103,7 +105,12 @@ impl Job for Scripted {
     async fn run(self, stage: Stage, run: Run) -> Result<Outcome, Failure> {
         let earlier = stage.runs_of(&self.name);
         stage.ran.lock().unwrap().push(Ran { name: self.name.clone(), run });
-        match self.acts.get(earlier).or(self.acts.last()).unwrap_or(&Act::Done) {
+        let mut act = self.acts.get(earlier).or(self.acts.last()).unwrap_or(&Act::Done);
+        if let Act::WaitThen(then) = act {
+            stage.gate.acquire().await?.forget();
+            act = then;
+        }
+        match act {
             Act::Done => {}
             Act::Fail => return Err(Failure::new(format!("failed in run {}", earlier + 1))),
             Act::FailFor(millis) => {
@@ -114,7 +121,7 @@ impl Job for Scripted {
             Act::Panic => panic!("a panic of the script"),
             Act::Hang => std::future::pending().await,
             Act::Block(millis) => std::thread::sleep(Duration::from_millis(*millis)),
-            Act::Wait => stage.gate.acquire().await?.forget(),
+            Act::Wait | Act::WaitThen(_) => stage.gate.acquire().await?.forget(),
         }
         Ok(Outcome::Done)
     }
@@ -196,6 +203,13 @@ impl Theatre {
             sqlx::query_scalar(sqlx::AssertSqlSafe(query.clone())).fetch_one(&self.pool).await.expect("a condition")
         })
         .await;
+    }
+
+    /// Waits until the worker has nothing on its way any more: every notification sent so far has been heard.
+    pub async fn until_idle(&self) {
+        let now: String =
+            sqlx::query_scalar("SELECT clock_timestamp()::text").fetch_one(&self.pool).await.expect("a time");
+        self.until("it has beaten since", &format!("(SELECT min(last_seen) > '{now}' FROM apalis.workers)")).await;
     }
 
     /// State, claims, failures, crashes and errors of the job with this name.

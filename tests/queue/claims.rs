@@ -20,7 +20,7 @@ async fn a_worker_claims_what_it_can_run_and_no_more() {
     theatre.until("three are claimed", claimed).await;
     eventually("three run", Duration::from_secs(10), async || stage.ran().len() == 3).await;
     // Every look of the next while finds the other five, and must leave them.
-    theatre.until("it has beaten once more", "(SELECT last_seen > started_at FROM apalis.workers)").await;
+    theatre.until_idle().await;
     theatre.until("still three are claimed", claimed).await;
     stage.gate.add_permits(8);
     theatre.until("all are done", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status <> 'Done')").await;

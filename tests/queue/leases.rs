@@ -79,7 +79,7 @@ async fn a_worker_that_cannot_renew_claims_nothing_until_it_can() {
 async fn a_result_without_a_token_is_dropped() {
     let (theatre, stage) = (Theatre::open().await, Stage::new(Policy { attempts: 1, ..quick_policy() }));
     for (name, end) in [("done", Act::Done), ("fails", Act::Fail), ("snoozes", Act::Snooze(1)), ("dies", Act::Reject)] {
-        theatre.enqueue(name, &[Act::Wait, end]).await;
+        theatre.enqueue(name, &[Act::WaitThen(Box::new(end))]).await;
     }
     let running = theatre.worker(&stage, FAST);
     eventually("all four run", SOON, async || stage.ran().len() == 4).await;
@@ -99,13 +99,24 @@ async fn a_result_without_a_token_is_dropped() {
 #[tokio::test]
 async fn a_token_is_good_for_one_run() {
     let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
-    theatre.enqueue("job", &[Act::Wait]).await;
+    theatre.enqueue("done", &[Act::Wait, Act::Hang]).await;
+    theatre.enqueue("fails", &[Act::WaitThen(Box::new(Act::Fail)), Act::Hang]).await;
     let running = theatre.worker(&stage, FAST);
-    eventually("it runs", SOON, async || stage.ran().len() == 1).await;
+    eventually("both run", SOON, async || stage.ran().len() == 2).await;
     theatre.execute("UPDATE apalis.jobs SET status = 'Pending'").await;
-    eventually("it runs a second time beside the first", SOON, async || stage.ran().len() == 2).await;
+    eventually("both run a second time beside the first", SOON, async || stage.ran().len() == 4).await;
     stage.gate.add_permits(2);
-    running.stop().await;
-    let row = theatre.row("job").await;
-    assert_eq!((row.status.as_str(), row.attempts), ("Done", 2));
+    eventually("the gate was passed", SOON, async || stage.gate.available_permits() == 0).await;
+    // Results are written in their order: those of the first runs before these.
+    theatre.enqueue("later", &[Act::Done]).await;
+    theatre.enqueue("later still", &[Act::Reject]).await;
+    let written = "(SELECT count(*) FROM apalis.jobs WHERE status IN ('Done', 'Killed') AND attempts = 1) = 2";
+    theatre.until("later results are written", written).await;
+    for name in ["done", "fails"] {
+        let row = theatre.row(name).await;
+        assert_eq!((row.status.as_str(), row.attempts, row.failures), ("Running", 2, 0), "{name}");
+    }
+    running.shutdown.drain.cancel();
+    running.shutdown.now.cancel();
+    running.stopped().await;
 }

@@ -61,20 +61,23 @@ async fn no_two_runs_share_a_token() {
 async fn a_retry_waits_in_the_database() {
     let backoff = Backoff { base: Duration::from_secs(1000), cap: Duration::from_secs(1500) };
     let (theatre, stage) = (Theatre::open().await, Stage::new(Policy { backoff, ..quick_policy() }));
-    theatre.enqueue("jittered", &[Act::Fail]).await;
+    for n in 0..10 {
+        theatre.enqueue(&format!("jittered {n}"), &[Act::Fail]).await;
+    }
     theatre.enqueue("asked to wait", &[Act::FailFor(5_000_000)]).await;
     theatre.enqueue("snoozed", &[Act::Snooze(7_000_000)]).await;
     let running = theatre.worker(&stage, FAST);
-    theatre
-        .until(
-            "all three wait again",
-            "(SELECT count(*) FROM apalis.jobs WHERE status = 'Pending' AND attempts = 1) = 3",
-        )
-        .await;
+    let waiting = "(SELECT count(*) FROM apalis.jobs WHERE status = 'Pending' AND attempts = 1) = 12";
+    theatre.until("all wait again", waiting).await;
     running.stop().await;
     let due_in = |row: crate::harness::stage::Recorded| row.due_in;
-    let jittered = due_in(theatre.row("jittered").await);
-    assert!((-20.0..=1000.0).contains(&jittered), "within the first step: {jittered}");
+    let mut jittered = Vec::new();
+    for n in 0..10 {
+        jittered.push(due_in(theatre.row(&format!("jittered {n}")).await));
+    }
+    assert!(jittered.iter().all(|wait| (-20.0..=1000.0).contains(wait)), "within the first step: {jittered:?}");
+    // Ten draws that are all below a tenth: once in ten thousand million runs.
+    assert!(jittered.iter().any(|wait| *wait > 100.0), "they wait: {jittered:?}");
     let asked = due_in(theatre.row("asked to wait").await);
     assert!((4980.0..=5000.0).contains(&asked), "a wait from outside is a lower bound: {asked}");
     let snoozed = due_in(theatre.row("snoozed").await);

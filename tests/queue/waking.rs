@@ -17,7 +17,8 @@ async fn a_notification_starts_a_due_job() {
     let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
     let running = theatre.worker(&stage, Timing { poll: NEVER, ..FAST });
     theatre.enqueue("first", &[Act::Done]).await;
-    eventually("the first has run, and the worker is idle", SOON, async || stage.runs_of("first") == 1).await;
+    eventually("the first has run", SOON, async || stage.runs_of("first") == 1).await;
+    theatre.until_idle().await;
     theatre.enqueue("second", &[Act::Done]).await;
     eventually("the second has run", SOON, async || stage.runs_of("second") == 1).await;
     running.stop().await;
@@ -28,7 +29,8 @@ async fn a_look_finds_a_job_that_nobody_announced() {
     let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
     let running = theatre.worker(&stage, FAST);
     theatre.enqueue("first", &[Act::Done]).await;
-    eventually("the worker is idle", SOON, async || stage.runs_of("first") == 1).await;
+    eventually("the first has run", SOON, async || stage.runs_of("first") == 1).await;
+    theatre.until_idle().await;
     theatre
         .execute("INSERT INTO apalis.jobs (id, job_type, job) VALUES ('x', 'scripted', '{\"name\": \"silent\", \"acts\": []}')")
         .await;
@@ -41,7 +43,8 @@ async fn a_scheduled_job_starts_at_its_time() {
     let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
     let running = theatre.worker(&stage, Timing { poll: NEVER, ..FAST });
     theatre.enqueue("now", &[Act::Done]).await;
-    eventually("the worker is idle", SOON, async || stage.runs_of("now") == 1).await;
+    eventually("the first has run", SOON, async || stage.runs_of("now") == 1).await;
+    theatre.until_idle().await;
     theatre.enqueue_as("later", &[Act::Done], |job| job.after(Duration::from_millis(400))).await;
     eventually("the later one has run", SOON, async || stage.runs_of("later") == 1).await;
     running.stop().await;
@@ -54,7 +57,8 @@ async fn a_worker_that_stops_hearing_listens_again_and_looks_for_what_it_missed(
     let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
     let running = theatre.worker(&stage, Timing { poll: NEVER, ..FAST });
     theatre.enqueue("first", &[Act::Done]).await;
-    eventually("the worker listens and is idle", SOON, async || stage.runs_of("first") == 1).await;
+    eventually("the first has run", SOON, async || stage.runs_of("first") == 1).await;
+    theatre.until_idle().await;
     let insert =
         "INSERT INTO apalis.jobs (id, job_type, job) VALUES ('x', 'scripted', '{\"name\": \"missed\", \"acts\": []}')";
     let ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity

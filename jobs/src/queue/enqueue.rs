@@ -3,14 +3,13 @@
 use std::{
     collections::BTreeSet,
     ops::{Deref, DerefMut},
-    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use metrics::counter;
 use sqlx::{PgConnection, PgPool, Postgres};
 use time::OffsetDateTime;
-use tokio::sync::Notify;
+use tokio::sync::mpsc;
 
 use super::{
     job::{Job, JobId, Origin, Priority},
@@ -22,6 +21,8 @@ use crate::error::Error;
 /// At most one announcement of a queue in this time: a NOTIFY serialises the commits that carry one, so a busy
 /// enqueuer must not send one each (5,400 -> 3,100 transactions/s).
 const ANNOUNCE_EVERY: Duration = Duration::from_millis(5);
+/// More transactions than can commit within that time.
+const GATHERED: usize = 10_000;
 /// Workers look for the next due time at least this often, so only jobs due sooner need to be announced.
 const ANNOUNCE_WITHIN: Duration = Duration::from_secs(1);
 
@@ -29,21 +30,16 @@ const ANNOUNCE_WITHIN: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Queue {
     pool: PgPool,
-    announcer: Arc<Announcer>,
-}
-
-#[derive(Default)]
-struct Announcer {
-    queues: Mutex<BTreeSet<&'static str>>,
-    wake: Notify,
+    /// Queues that have new jobs.
+    news: mpsc::UnboundedSender<&'static str>,
 }
 
 impl Queue {
     /// Starts the announcing task, which ends when the last clone is dropped.
     pub fn start(pool: PgPool) -> Self {
-        let announcer = Arc::new(Announcer::default());
-        tokio::spawn(announce(pool.clone(), Arc::downgrade(&announcer)));
-        Self { pool, announcer }
+        let (news, heard) = mpsc::unbounded_channel();
+        tokio::spawn(announce(pool.clone(), heard));
+        Self { pool, news }
     }
 
     /// Opens a transaction. Never [`Tx::commit`] after an error in it: PostgreSQL rolls back and says so to nobody.
@@ -51,16 +47,16 @@ impl Queue {
     /// # Errors
     /// [`Error::Unavailable`] when there is no connection to be had.
     pub async fn begin(&self) -> Result<Tx, Error> {
-        let inner = self.pool.begin().await?;
-        Ok(Tx { inner, enqueued: Vec::new(), announcer: self.announcer.clone() })
+        Ok(Tx { inner: self.pool.begin().await?, enqueued: Vec::new(), news: self.news.clone() })
     }
 }
 
 /// A database transaction that may carry jobs. Dropped without [`Tx::commit`], nothing of it happened.
 pub struct Tx {
     inner: sqlx::Transaction<'static, Postgres>,
+    /// The queue of each job, and whether it is due soon.
     enqueued: Vec<(&'static str, bool)>,
-    announcer: Arc<Announcer>,
+    news: mpsc::UnboundedSender<&'static str>,
 }
 
 impl Tx {
@@ -70,16 +66,16 @@ impl Tx {
     /// When the outcome is not known to be a commit.
     pub async fn commit(self) -> Result<(), Error> {
         self.inner.commit().await?;
-        let mut due = BTreeSet::new();
-        for (queue, soon) in self.enqueued {
+        let mut soon = BTreeSet::new();
+        for (queue, is_soon) in self.enqueued {
             counter!(ENQUEUED, "queue" => queue).increment(1);
-            if soon {
-                due.insert(queue);
+            if is_soon {
+                soon.insert(queue);
             }
         }
-        if !due.is_empty() {
-            self.announcer.queues.lock().unwrap_or_else(PoisonError::into_inner).append(&mut due);
-            self.announcer.wake.notify_one();
+        for queue in soon {
+            // The announcing task outlives every sender; were it gone, polling would find the job.
+            let _ = self.news.send(queue);
         }
         Ok(())
     }
@@ -182,16 +178,11 @@ pub async fn enqueue(tx: &mut Tx, jobs: &[NewJob]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Sends what was gathered, until the last [`Queue`] and [`Tx`] are gone.
-async fn announce(pool: PgPool, announcer: std::sync::Weak<Announcer>) {
-    while let Some(announcer) = announcer.upgrade() {
-        // Bounded, so that the strong reference is let go of now and then.
-        let _ = tokio::time::timeout(Duration::from_secs(1), announcer.wake.notified()).await;
-        let queues = std::mem::take(&mut *announcer.queues.lock().unwrap_or_else(PoisonError::into_inner));
-        drop(announcer);
-        if queues.is_empty() {
-            continue;
-        }
+/// Sends what has gathered, until the last [`Queue`] and [`Tx`] are gone.
+async fn announce(pool: PgPool, mut news: mpsc::UnboundedReceiver<&'static str>) {
+    let mut gathered = Vec::new();
+    while news.recv_many(&mut gathered, GATHERED).await > 0 {
+        let queues: BTreeSet<&str> = gathered.drain(..).collect();
         let queues: Vec<String> = queues.into_iter().map(str::to_owned).collect();
         if let Err(error) = store::announce(&pool, &queues).await {
             // Nothing is lost: every worker polls as well.
