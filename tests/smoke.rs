@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::{
@@ -28,4 +29,19 @@ async fn a_webhook_is_acknowledged_and_processed() {
     let settled: Value = client().get(url).timeout(Duration::from_secs(40)).send().await.unwrap().json().await.unwrap();
     assert_eq!(settled["status"], "PROCESSED", "{settled}");
     assert_eq!(settled["created_at"], seen["created_at"]);
+}
+
+#[tokio::test]
+async fn both_processes_stop_in_good_order() {
+    let database = database::fresh().await;
+    let mut api = Api::start(&database.url, &[]).await;
+    let mut worker = worker(&database.url, &[]).await;
+    for process in [&mut api.process, &mut worker] {
+        process.signal(Signal::SIGTERM);
+    }
+    // Nothing is under way, so nothing is waited for.
+    for process in [&mut api.process, &mut worker] {
+        let status = process.ended(Duration::from_secs(10)).await;
+        assert!(status.success(), "{status}\n{}", process.log());
+    }
 }
