@@ -1,5 +1,9 @@
 //! End to end, across processes; one module per feature, by the same word as everywhere.
 
+// clippy.toml allows these in test functions; the functions around them are as much a test.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
+mod architecture;
 mod embedded_postgres;
 mod harness;
 mod queue;

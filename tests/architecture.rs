@@ -1,0 +1,196 @@
+//! The walls of ARCHITECTURE.md that the compiler does not hold. Each failure says what to do.
+
+mod documents;
+mod source;
+
+use std::path::Path;
+
+use source::{File, crates, imports, manifest, names, product_code, read, rust_files};
+
+/// Fails with everything that breaks a rule, and the way out.
+fn holds(way_out: &str, broken: Vec<String>) {
+    assert!(broken.is_empty(), "{way_out}\n  {}", broken.join("\n  "));
+}
+
+/// Features: the folders of `jobs/src` that are not plumbing.
+fn features() -> Vec<String> {
+    let folders = std::fs::read_dir(source::root().join("jobs/src")).expect("jobs/src").filter_map(Result::ok);
+    let names = folders.filter(|entry| entry.path().is_dir()).map(|entry| entry.file_name().display().to_string());
+    names.filter(|name| !["boot", "queue"].contains(&name.as_str())).collect()
+}
+
+#[test]
+fn crates_depend_one_way() {
+    let walls: [(&str, &[&str]); 4] = [
+        ("api", &["sqlx", "apalis", "worker", "millrace"]),
+        ("worker", &["sqlx", "apalis", "api", "millrace"]),
+        ("cli", &["sqlx", "apalis"]),
+        ("jobs", &["poem", "hyper", "api", "worker", "millrace"]),
+    ];
+    let mut broken = Vec::new();
+    for name in crates() {
+        let Some((_, forbidden)) = walls.iter().find(|(walled, _)| *walled == name) else {
+            broken.push(format!("{name}: a crate without a wall; add it to this test"));
+            continue;
+        };
+        for entry in manifest(&name) {
+            // The end-to-end tests belong to cli and look into the database.
+            let tests_own = name == "cli" && entry.section == "dev-dependencies";
+            let Some(dependency) = entry.dependency().filter(|_| !tests_own) else { continue };
+            if forbidden.iter().any(|no| dependency == *no || dependency.starts_with(&format!("{no}-"))) {
+                broken.push(format!("{name}/Cargo.toml: [{}] {dependency}", entry.section));
+            }
+        }
+    }
+    holds("HTTP stays in api and worker, SQL and apalis in jobs: give jobs a function that does it instead", broken);
+}
+
+#[test]
+fn sql_stays_in_stores() {
+    const MACROS: [&str; 6] =
+        ["query!", "query_as!", "query_scalar!", "query_file!", "query_file_as!", "query_file_scalar!"];
+    const FUNCTIONS: [&str; 6] =
+        ["sqlx::query", "sqlx::query_as", "sqlx::query_scalar", "sqlx::raw_sql", "QueryBuilder", "AssertSqlSafe"];
+    let at_home = |path: &str| {
+        let store = Path::new(path).file_name().is_some_and(|name| name == "store.rs") || path.contains("/store/");
+        store || path.starts_with("jobs/src/queue/") || path.starts_with("jobs/src/boot/")
+    };
+    let has_sql = |file: &File| MACROS.iter().chain(&FUNCTIONS).any(|sql| names(&file.text, sql));
+    let strays = product_code().into_iter().filter(|file| !at_home(&file.path) && has_sql(file));
+    holds(
+        "SQL is in the feature's store.rs, in jobs/src/queue or in jobs/src/boot: move it there",
+        strays.map(|file| file.path).collect(),
+    );
+}
+
+#[test]
+fn apalis_stays_behind_the_queue() {
+    const HOME: [&str; 2] = ["jobs/src/queue/engine.rs", "jobs/src/boot/migrate.rs"];
+    let named =
+        |file: &File| ["apalis::", "apalis_core::", "apalis_postgres::"].iter().any(|name| names(&file.text, name));
+    let strays = product_code().into_iter().filter(|file| !HOME.contains(&&*file.path) && named(file));
+    holds(
+        "only the engine and the migrations name apalis, so that its next version concerns two files: go through them",
+        strays.map(|file| file.path).collect(),
+    );
+}
+
+#[test]
+fn features_do_not_know_each_other() {
+    let features = features();
+    let mut broken = Vec::new();
+    for file in product_code() {
+        let Some(inside) = file.path.strip_prefix("jobs/src/").and_then(|path| path.split_once('/')) else { continue };
+        for other in features.iter().filter(|other| *other != inside.0) {
+            let path = format!("crate::{other}");
+            let siblings: Vec<_> = imports(&file.text).into_iter().filter(|import| names(import, &path)).collect();
+            // An id may be shared: it is a name, not a behaviour.
+            let only_ids = !siblings.is_empty() && siblings.iter().all(|import| import.ends_with("Id"));
+            let inline = file.text.lines().any(|line| !line.trim_start().starts_with("use ") && names(line, &path));
+            if inline || (!siblings.is_empty() && !only_ids) {
+                broken.push(format!("{} names {path}", file.path));
+            }
+        }
+    }
+    holds(
+        "features share ids and nothing else, and boot and queue know no feature: pass what is needed from jobs/src/app.rs",
+        broken,
+    );
+}
+
+#[test]
+fn rules_are_pure() {
+    // Rules and types that must be right without a database, a clock or a runtime, by their file's name.
+    const PURE: [&str; 5] = ["amount", "job", "model", "retry", "signature"];
+    const DATA: [&str; 10] =
+        ["std", "backoff", "base64", "bigdecimal", "hmac", "serde", "sha2", "time", "ulid", "uuid"];
+    const IMPURE: [&str; 7] = ["tokio::", "sqlx::", "reqwest::", "crate::", "SystemTime", "Instant::now", "now_utc"];
+    let pure = |path: &str| {
+        let name = path.strip_prefix("jobs/src/").and_then(|path| path.rsplit_once('/')).map(|(_, name)| name);
+        name.and_then(|name| name.strip_suffix(".rs")).is_some_and(|name| PURE.contains(&name))
+    };
+    let files: Vec<File> = product_code().into_iter().filter(|file| pure(&file.path)).collect();
+    assert!(files.len() >= PURE.len(), "the list of this test names files that are gone");
+    let mut broken = Vec::new();
+    for file in files {
+        for import in imports(&file.text) {
+            let mut steps = import.split("::");
+            let allowed = match (steps.next(), steps.next()) {
+                (Some("super"), Some(sibling)) => PURE.contains(&sibling),
+                (Some(root), _) => DATA.contains(&root),
+                _ => false,
+            };
+            if !allowed {
+                broken.push(format!("{} imports {import}", file.path));
+            }
+        }
+        broken.extend(
+            IMPURE.iter().filter(|word| names(&file.text, word)).map(|word| format!("{} names {word}", file.path)),
+        );
+    }
+    holds("this file holds rules only: take the time, the row or the answer as an argument", broken);
+}
+
+#[test]
+fn every_job_is_registered() {
+    let registry = read("worker/src/registry.rs");
+    let mut broken = Vec::new();
+    let mut jobs = 0;
+    for file in product_code() {
+        for (_, rest) in file.text.match_indices(" Job for ").map(|(at, found)| file.text.split_at(at + found.len())) {
+            let job: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            jobs += 1;
+            if !names(&registry, &format!("job::<{job}>")) {
+                broken.push(format!("{}: {job}", file.path));
+            }
+        }
+    }
+    assert!(jobs > 0, "no job found: this test no longer knows how they are written");
+    holds("nobody runs this job: add a line `.job::<…>(app.…)` to worker/src/registry.rs", broken);
+}
+
+#[test]
+fn versions_and_lints_are_the_workspaces() {
+    let mut broken = Vec::new();
+    for name in crates() {
+        let entries = manifest(&name);
+        for entry in &entries {
+            let own = ["version =", "path =", "git =", "branch =", "= \""].iter().any(|own| entry.line.contains(own));
+            if entry.dependency().is_some() && own {
+                broken.push(format!("{name}/Cargo.toml: {}: write `workspace = true`", entry.line));
+            }
+        }
+        if !entries.iter().any(|entry| entry.section == "lints" && entry.line == "workspace = true") {
+            broken.push(format!("{name}/Cargo.toml: add `[lints] workspace = true`"));
+        }
+    }
+    holds("versions and lints stand in the workspace's Cargo.toml, once", broken);
+}
+
+#[test]
+fn tls_is_ring_only() {
+    let lock = read("Cargo.lock");
+    let found = ["aws-lc-sys", "aws-lc-rs", "openssl-sys", "native-tls"];
+    let found = found.iter().filter(|name| lock.contains(&format!("name = \"{name}\"\n")));
+    holds(
+        "a second TLS came in, with its own C build: turn off the feature that brought it (cargo tree -i NAME)",
+        found.map(ToString::to_string).collect(),
+    );
+}
+
+#[test]
+fn files_are_short_and_say_their_purpose() {
+    const MOST_LINES: usize = 400;
+    let folders: Vec<String> = crates().into_iter().chain(["tests".to_owned()]).collect();
+    let mut broken = Vec::new();
+    for File { path, text } in rust_files(&folders) {
+        let lines = text.lines().count();
+        if lines > MOST_LINES {
+            broken.push(format!("{path} has {lines} lines, more than {MOST_LINES}: which two things are in it?"));
+        }
+        if !text.starts_with("//! ") {
+            broken.push(format!("{path}: its first line must be `//!` and its one purpose"));
+        }
+    }
+    holds("one file, one purpose, said in its first line", broken);
+}

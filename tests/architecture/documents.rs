@@ -1,0 +1,126 @@
+//! What the documents say is so: variables, endpoints, files and names.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jobs::{app, config::Vars};
+
+use super::{
+    holds,
+    source::{crates, names, product_code, read, root, rust_files},
+};
+
+/// Read by libraries of ours, not by us.
+const LIBRARIES: [&str; 1] = ["RUST_LOG"];
+/// The user's surroundings, which nobody sets for Millrace.
+const SURROUNDINGS: [&str; 4] = ["HOME", "PATH", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR"];
+
+/// The variables that the code reads.
+fn variables_read() -> BTreeSet<String> {
+    const READERS: [&str; 7] = [".text(", ".read(", ".number(", ".seconds(", "env::var(", "env::var_os(", "(vars, "];
+    let mut found = BTreeSet::new();
+    for file in product_code() {
+        for reader in READERS {
+            for (at, _) in file.text.match_indices(reader) {
+                let literal = file.text[at + reader.len()..].trim_start().strip_prefix('"');
+                let name = literal.and_then(|rest| rest.split('"').next()).unwrap_or_default();
+                if name.len() > 1 && name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_') {
+                    found.insert(name.to_owned());
+                }
+            }
+        }
+    }
+    found.into_iter().filter(|name| !SURROUNDINGS.contains(&name.as_str())).collect()
+}
+
+/// The variables of `.env.example`: those that are set there, to their defaults, and the examples of the others.
+fn example() -> (BTreeMap<String, String>, BTreeMap<String, String>) {
+    let (mut set, mut unset) = (BTreeMap::new(), BTreeMap::new());
+    for line in read(".env.example").lines() {
+        let (variables, line) = match line.strip_prefix('#') {
+            // A comment in words begins with a blank.
+            Some(commented) if commented.starts_with(|c: char| c.is_ascii_uppercase()) => (&mut unset, commented),
+            Some(_) => continue,
+            None => (&mut set, line),
+        };
+        if let Some((name, value)) = line.split_once('=') {
+            variables.insert(name.to_owned(), value.trim_matches('"').to_owned());
+        }
+    }
+    (set, unset)
+}
+
+#[test]
+fn every_variable_is_documented() {
+    let (set, unset) = example();
+    let documented: BTreeSet<String> = set.into_keys().chain(unset.into_keys()).collect();
+    let read_by_us = variables_read();
+    let readme = read("README.md");
+    let mut broken = Vec::new();
+    broken.extend(read_by_us.difference(&documented).map(|name| format!("{name} is read: add it to .env.example")));
+    let unknown = documented.difference(&read_by_us).filter(|name| !LIBRARIES.contains(&name.as_str()));
+    broken.extend(unknown.map(|name| format!("{name} is read by nobody: remove it from .env.example")));
+    let untold = documented.iter().filter(|name| !readme.contains(&format!("`{name}`")));
+    broken.extend(untold.map(|name| format!("{name}: add it to the table in README.md")));
+    holds("the code, .env.example and README.md name the same variables", broken);
+}
+
+#[test]
+fn the_example_environment_is_the_default() {
+    let read = |pairs: &BTreeMap<String, String>| {
+        let pairs: Vec<(&str, &str)> = pairs.iter().map(|(name, value)| (&**name, &**value)).collect();
+        let mut vars = Vars::from_pairs(&pairs);
+        let config = format!("{:#?}\n{:#?}", api::config::Config::read(&mut vars), app::Config::read(&mut vars));
+        vars.finish(config).unwrap_or_else(|problems| panic!(".env.example has wrong values:\n{problems}"))
+    };
+    let (set, unset) = example();
+    let (given, default) = (read(&set), read(&BTreeMap::new()));
+    let differences = given.lines().zip(default.lines()).filter(|(given, default)| given != default);
+    holds(
+        "a variable that .env.example sets must have its default there; others begin with #",
+        differences.map(|(given, default)| format!("{} instead of {}", given.trim(), default.trim())).collect(),
+    );
+    read(&unset);
+}
+
+#[test]
+fn every_endpoint_is_in_the_readme() {
+    let readme = read("README.md");
+    let document: serde_json::Value = serde_json::from_str(&read("api/openapi.json")).expect("openapi.json is JSON");
+    let mut missing = Vec::new();
+    for (path, operations) in document["paths"].as_object().expect("paths") {
+        for method in operations.as_object().expect("operations").keys() {
+            let endpoint = format!("`{} {path}`", method.to_uppercase());
+            if !readme.contains(&endpoint) {
+                missing.push(endpoint);
+            }
+        }
+    }
+    holds("add the endpoint to the table in README.md, written exactly so", missing);
+}
+
+#[test]
+fn documents_name_what_exists() {
+    let folders: Vec<String> = crates().into_iter().chain(["tests".to_owned()]).collect();
+    let sources: String = rust_files(&folders).into_iter().map(|file| file.text).collect();
+    let mut broken = Vec::new();
+    for document in ["README.md", "ARCHITECTURE.md", "migrations/README.md"] {
+        let text = read(document);
+        // Between fences, every second piece between backticks is code.
+        let prose: String = text.split("```").step_by(2).collect();
+        for code in prose.split('`').skip(1).step_by(2) {
+            let is_word = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_alphanumeric() || c == '_');
+            let path = code.trim_end_matches('/');
+            if code.contains('/') && [".rs", ".sql", ".json", ".md", "/"].iter().any(|end| code.ends_with(end)) {
+                if !code.starts_with('/') && !code.contains([' ', '*', '…']) && !root().join(path).exists() {
+                    broken.push(format!("{document}: {code} is no file of ours"));
+                }
+            } else if code.contains("::") && code.split("::").all(is_word) {
+                let last = code.rsplit("::").next().unwrap_or_default();
+                if !names(&sources, last) {
+                    broken.push(format!("{document}: nothing is called {last} any more ({code})"));
+                }
+            }
+        }
+    }
+    holds("the code has changed under the documents: write what is so now", broken);
+}
