@@ -1,6 +1,6 @@
 # Shortcuts for the commands of README.md; each works without `just` as well.
 
-# List these
+[private]
 default:
     @just --list
 
