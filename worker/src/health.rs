@@ -26,6 +26,8 @@ type Metrics = Arc<dyn Fn() -> String + Send + Sync>;
 pub async fn serve(address: SocketAddr, ready: Ready, metrics: Metrics) -> Result<JoinHandle<()>, String> {
     let listener =
         TcpListener::bind(address).await.map_err(|error| format!("WORKER_HEALTH_PORT: {address}: {error}"))?;
+    // Port 0 is any free one: say which.
+    let address = listener.local_addr().map_err(process::text)?;
     let acceptor = TcpAcceptor::from_tokio(listener).map_err(process::text)?;
     tracing::info!(%address, "health and metrics");
     let routes = Route::new()
