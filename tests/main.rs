@@ -5,6 +5,7 @@
 
 mod architecture;
 mod embedded_postgres;
+mod faults;
 mod harness;
 mod queue;
 mod smoke;

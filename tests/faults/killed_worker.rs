@@ -1,0 +1,71 @@
+//! `kill -9` of workers at random moments: what they held runs elsewhere, and takes effect once.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use sqlx::PgPool;
+
+use super::{
+    SOON,
+    clients::Clients,
+    processor::Processor,
+    random,
+    settlements::{agree, all_settled, log_changes},
+    with_processor,
+};
+use crate::harness::{
+    database, eventually,
+    process::{Api, worker},
+};
+
+const KILLS: usize = 8;
+
+#[tokio::test]
+async fn killing_workers_loses_nothing_and_repeats_no_effect() {
+    let database = database::fresh().await;
+    let pool = database.pool().await;
+    log_changes(&pool).await;
+    let processor = Processor::start(Duration::from_millis(200)).await;
+    let variables = with_processor(&processor.url);
+    let mut api = Api::start(&database.url, &variables).await;
+    let mut workers = [worker(&database.url, &variables).await, worker(&database.url, &variables).await];
+    let clients = Clients::start(&[&api.url], 6);
+
+    let mut killed = Instant::now();
+    for kill in 1..=KILLS {
+        let before = processor.calls();
+        eventually("runs are under way", SOON, async || processor.calls() >= before + 5).await;
+        super::moment(0..300).await;
+        eventually("no job has seen two workers die", SOON, async || !third_strike_threatens(&pool).await).await;
+        let victim = &mut workers[random(0..2) as usize];
+        victim.signal(Signal::SIGKILL);
+        killed = Instant::now();
+        victim.ended(SOON).await;
+        if kill < KILLS {
+            *victim = worker(&database.url, &variables).await;
+        }
+    }
+    let history = clients.finish().await;
+    all_settled(&pool, SOON).await;
+    let recovery = killed.elapsed();
+
+    let settled = agree(&pool, &history).await;
+    assert!(history.acknowledged.keys().all(|id| processor.was_asked_about(id)), "settled without being processed");
+    assert!(settled.most_crashes <= 2, "{settled:?}");
+    assert!(settled.crashes > 0, "no worker was killed during a run: {settled:?}");
+    assert!(processor.repeated() > 0, "no run was repeated");
+    assert_eq!(workers.iter_mut().filter_map(|worker| worker.is_running().then_some(())).count(), 1);
+    assert!(api.process.is_running());
+    println!(
+        "{KILLS} kills of a worker: {} acknowledged, all settled {recovery:.1?} after the last kill; {} calls of the \
+         processor repeated; {settled:?}",
+        history.acknowledged.len(),
+        processor.repeated(),
+    );
+}
+
+/// A third worker's death would make the job a suspect of killing them, and have it set aside.
+async fn third_strike_threatens(pool: &PgPool) -> bool {
+    let threatens = "SELECT EXISTS (SELECT FROM apalis.jobs WHERE crashes >= 2 AND status <> 'Done')";
+    sqlx::query_scalar(threatens).fetch_one(pool).await.expect("an answer")
+}

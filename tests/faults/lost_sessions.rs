@@ -1,0 +1,53 @@
+//! Every session of ours is terminated several times a second: statements fail with their outcome unknown.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    SOON,
+    clients::Clients,
+    processor::Processor,
+    settlements::{agree, all_settled, log_changes},
+    with_processor,
+};
+use crate::harness::{
+    database,
+    process::{Api, worker},
+};
+
+const TERMINATE: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                         WHERE datname = current_database() AND application_name LIKE 'millrace %'";
+
+#[tokio::test]
+async fn terminating_every_session_loses_nothing_and_leaves_nothing_running() {
+    let database = database::fresh().await;
+    let pool = database.pool().await;
+    log_changes(&pool).await;
+    let processor = Processor::start(Duration::from_millis(50)).await;
+    let variables = with_processor(&processor.url);
+    let mut api = Api::start(&database.url, &variables).await;
+    // One worker, so that nobody takes from it by rescue what it claimed and does not know of.
+    let mut worker = worker(&database.url, &variables).await;
+    let clients = Clients::start(&[&api.url], 8);
+
+    let (begun, mut storms, mut terminated) = (Instant::now(), 0, 0);
+    while begun.elapsed() < Duration::from_secs(3) {
+        super::moment(50..250).await;
+        terminated += sqlx::query_scalar::<_, i64>(TERMINATE).fetch_one(&pool).await.expect("our own session stays");
+        storms += 1;
+    }
+    let last = Instant::now();
+    let history = clients.finish().await;
+    all_settled(&pool, SOON).await;
+    let recovery = last.elapsed();
+
+    let settled = agree(&pool, &history).await;
+    assert!(api.process.is_running() && worker.is_running());
+    println!(
+        "{terminated} sessions terminated at {storms} times: {} acknowledged, {} answers 503, all settled \
+         {recovery:.1?} after the last; {} calls of the processor repeated; claims recovered: {}; {settled:?}",
+        history.acknowledged.len(),
+        history.unavailable,
+        processor.repeated(),
+        worker.log().matches("gave back jobs").count(),
+    );
+}

@@ -1,0 +1,70 @@
+//! PostgreSQL goes away without a goodbye and comes back, under load: 503 meanwhile, and everything acknowledged is there.
+
+use std::time::Instant;
+
+use jobs::boot::postgres::Running;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use super::{
+    QUICK, SOON,
+    clients::Clients,
+    server,
+    settlements::{agree, all_settled},
+};
+use crate::harness::{
+    eventually,
+    process::{Api, worker},
+    scratch::Scratch,
+};
+
+const RESTARTS: usize = 2;
+
+#[tokio::test]
+async fn restarting_postgresql_at_once_loses_nothing_acknowledged() {
+    let scratch = Scratch::new();
+    let (mut cluster, url) = server::start(&scratch).await;
+    let pool = server::prepare(&cluster, &url).await;
+    let mut api = Api::start(&url, &QUICK).await;
+    let mut workers = [worker(&url, &QUICK).await, worker(&url, &QUICK).await];
+    let clients = Clients::start(&[&api.url], 8);
+
+    let mut recoveries = Vec::new();
+    let mut back = Instant::now();
+    for _ in 0..RESTARTS {
+        let before = clients.acknowledged();
+        eventually("webhooks are acknowledged", SOON, async || clients.acknowledged() > before + 50).await;
+        super::moment(0..300).await;
+        let refused = clients.history().unavailable;
+        kill(Pid::from_raw(cluster.pid().cast_signed()), Signal::SIGQUIT).expect("a server to signal");
+        eventually("the server is gone", SOON, async || Running::find(&scratch).is_none()).await;
+        eventually("clients are told to come again", SOON, async || clients.history().unavailable > refused + 10).await;
+        // Buries the process and releases the folder.
+        drop(cluster);
+        let (again, same_url) = server::start(&scratch).await;
+        assert_eq!(same_url, url);
+        cluster = again;
+        back = Instant::now();
+        let before = clients.acknowledged();
+        eventually("webhooks are acknowledged again", SOON, async || clients.acknowledged() > before).await;
+        recoveries.push(back.elapsed());
+    }
+    let history = clients.finish().await;
+    all_settled(&pool, SOON).await;
+    let recovery = back.elapsed();
+
+    let settled = agree(&pool, &history).await;
+    assert!(api.process.is_running() && workers.iter_mut().all(|worker| worker.is_running()));
+    println!(
+        "{RESTARTS} immediate restarts of PostgreSQL: {} acknowledged, {} answers 503, acknowledging again after \
+         {recoveries:.2?}, all settled {recovery:.1?} after the last start; {} answered only to a repetition; {settled:?}",
+        history.acknowledged.len(),
+        history.unavailable,
+        history.replayed,
+    );
+    drop((api, workers));
+    pool.close().await;
+    cluster.stop().await.expect("a stop");
+}

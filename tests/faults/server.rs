@@ -1,0 +1,34 @@
+//! A PostgreSQL of one test's own, with fsync as in production, for faults of the server itself.
+
+use std::path::Path;
+
+use jobs::boot::{
+    migrate,
+    postgres::{Cluster, Search, Settings},
+};
+use sqlx::PgPool;
+
+use super::settlements::log_changes;
+
+const DATABASE: &str = "millrace";
+
+/// Starts it, or starts it again after it went away.
+pub async fn start(directory: &Path) -> (Cluster, String) {
+    let settings = Settings {
+        durable: true,
+        search: std::env::var("PG_BIN_DIR").map(|value| Search::parse(&value)).unwrap_or_default(),
+        ..Settings::new(directory)
+    };
+    let cluster = Cluster::start(settings).await.expect("a server");
+    let url = cluster.url(DATABASE);
+    (cluster, url)
+}
+
+/// Makes the database, with a log of every change.
+pub async fn prepare(cluster: &Cluster, url: &str) -> PgPool {
+    cluster.ensure_database(DATABASE).await.expect("a database");
+    let pool = PgPool::connect(url).await.expect("a connection");
+    migrate::run(&pool).await.expect("the schema");
+    log_changes(&pool).await;
+    pool
+}
