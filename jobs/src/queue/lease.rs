@@ -70,11 +70,13 @@ struct Keeper {
 impl Keeper {
     async fn run(self, stop: CancellationToken) {
         let mut connection = None;
+        let mut was_away = false;
         while !stop.is_cancelled() {
-            let next = match self.tend(&mut connection, &stop).await {
+            let next = match self.tend(&mut connection, was_away, &stop).await {
                 Ok(()) => Duration::ZERO,
                 Err(error) => {
                     connection = None;
+                    was_away = true;
                     tracing::warn!(%error, "heartbeat failed; trying again");
                     // Several tries fit into the part of the lease that is kept back.
                     self.timing.heartbeat / 10
@@ -89,12 +91,22 @@ impl Keeper {
     }
 
     /// Beats and rescues over one connection until it fails or `stop`.
-    async fn tend(&self, slot: &mut Option<PgConnection>, stop: &CancellationToken) -> sqlx::Result<()> {
+    ///
+    /// After the database was away, every worker looks dead to whoever is back first: then the others get time to beat,
+    /// or what they still run would run twice and count as their death.
+    async fn tend(
+        &self,
+        slot: &mut Option<PgConnection>,
+        was_away: bool,
+        stop: &CancellationToken,
+    ) -> sqlx::Result<()> {
         let limit = self.timing.heartbeat;
         let session = self.database.session("lease");
         let connection = slot.insert(within(limit, PgConnection::connect_with(&session)).await?);
         let queues = self.queues.join(",");
         let mut next_beat = Instant::now();
+        // A try to connect takes a heartbeat at most, and the next one follows within a tenth of it.
+        let first_rescue = if was_away { next_beat + self.timing.heartbeat * 2 } else { next_beat };
         while !stop.is_cancelled() {
             let now = Instant::now();
             if now >= next_beat {
@@ -102,7 +114,9 @@ impl Keeper {
                 self.lease.renew(now);
                 next_beat = now + self.timing.heartbeat;
             }
-            self.rescue(connection).await?;
+            if now >= first_rescue {
+                self.rescue(connection).await?;
+            }
             let pause = self.timing.rescue.min(next_beat.saturating_duration_since(Instant::now()));
             tokio::select! { () = sleep(pause) => {} () = stop.cancelled() => {} }
         }
