@@ -14,6 +14,26 @@ const IDLE_IN_TRANSACTION_TIMEOUT: &str = "15s";
 /// How long a caller waits for a free connection before the answer is 503 or a retry.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The server ends a statement after its own limit. One that has no answer by then has a server that hangs, or a network
+/// that swallows: nobody would ever end it but us.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(12);
+/// Sessions that still wait for such an answer when we stop are left to the end of the process.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Waits for the answer of the database, but not for ever; whether the statement was executed is then unknown.
+///
+/// # Errors
+/// The statement's own, or a time-out.
+pub async fn answered<T, E: From<sqlx::Error>>(statement: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    let timed_out = |_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()).into());
+    tokio::time::timeout(ANSWER_TIMEOUT, statement).await.unwrap_or_else(timed_out)
+}
+
+/// Closes a pool in good order as far as the server plays along.
+pub async fn close(pool: &PgPool) {
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, pool.close()).await;
+}
+
 /// Where the database is.
 #[derive(Clone)]
 pub struct Database(PgConnectOptions);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio_util::sync::CancellationToken;
 
-use super::db::Database;
+use super::db::{self, Database};
 
 /// Between two attempts to listen again: short beside the sweeps that bridge the gap, long beside a reconnect storm.
 const RETRY: Duration = Duration::from_millis(500);
@@ -36,7 +36,7 @@ pub async fn listen(database: &Database, channel: &str, stop: &CancellationToken
         }
         tokio::select! { () = tokio::time::sleep(RETRY) => {} () = stop.cancelled() => {} }
     }
-    pool.close().await;
+    db::close(&pool).await;
 }
 
 async fn listen_once(pool: &sqlx::PgPool, channel: &str, hear: &mut impl FnMut(Heard)) -> sqlx::Result<()> {

@@ -19,6 +19,7 @@ use super::{
     retry::Backoff,
     store::{self, Unfinished},
 };
+use crate::boot::db::answered;
 
 /// Results in one write.
 const MOST: usize = 1000;
@@ -90,7 +91,7 @@ impl Acknowledger {
         }
         if !given_back.is_empty() {
             let queues: Vec<String> = given_back.into_iter().collect();
-            if let Err(error) = store::announce(&self.pool, &queues).await {
+            if let Err(error) = answered(store::announce(&self.pool, &queues)).await {
                 tracing::debug!(%error, "could not announce what was given back; polling finds it");
             }
         }
@@ -103,15 +104,23 @@ impl Acknowledger {
         }
         let mut failures = 0;
         let written = loop {
-            match self.write_once(&results).await {
-                Ok(written) => break written,
-                Err(error) => {
-                    failures += 1;
-                    tracing::warn!(results = results.len(), failures, %error, "could not write results; trying again");
+            let again = async {
+                match answered(self.write_once(&results)).await {
+                    Ok(written) => Some(written),
+                    Err(error) => {
+                        failures += 1;
+                        tracing::warn!(results = results.len(), failures, %error, "could not write results; trying again");
+                        tokio::time::sleep(Backoff::DATABASE.wait(failures)).await;
+                        None
+                    }
                 }
-            }
+            };
             tokio::select! {
-                () = tokio::time::sleep(Backoff::DATABASE.wait(failures)) => {}
+                written = again => {
+                    if let Some(written) = written {
+                        break written;
+                    }
+                }
                 () = self.abandon.cancelled() => {
                     tracing::error!(results = results.len(), "results left unwritten: their jobs will run again");
                     return;

@@ -6,7 +6,7 @@ use std::{future::Future, sync::Arc};
 
 use tokio::sync::{Mutex, mpsc, oneshot};
 
-use crate::error::Error;
+use crate::{boot::db::answered, error::Error};
 
 struct Call<T, R> {
     item: T,
@@ -84,7 +84,7 @@ where
             continue;
         }
         let items: Vec<T> = calls.iter().map(|call| call.item.clone()).collect();
-        match write(items).await {
+        match answered(write(items)).await {
             Ok(results) => {
                 for (call, result) in calls.into_iter().zip(results) {
                     let _ = call.answer.send(Ok(result));
@@ -98,7 +98,7 @@ where
             }
             Err(_) => {
                 for call in calls {
-                    let result = write(vec![call.item.clone()]).await;
+                    let result = answered(write(vec![call.item.clone()])).await;
                     let only = |results: Vec<R>| {
                         results.into_iter().next().ok_or_else(|| Error::Internal("no answer for an item".into()))
                     };
@@ -153,6 +153,13 @@ mod tests {
         for (n, result) in calls.into_iter().enumerate() {
             assert_eq!(result.is_err(), n == 3, "{n}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_ever_when_the_database_hangs() {
+        let batch = Batch::start(LIMITS, |_: Vec<u32>| std::future::pending::<Result<Vec<u32>, Error>>());
+        assert!(matches!(batch.call(1).await, Err(Error::Unavailable(_))));
+        assert!(matches!(batch.call(2).await, Err(Error::Unavailable(_))), "the writer goes on");
     }
 
     #[tokio::test]

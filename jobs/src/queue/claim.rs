@@ -15,6 +15,7 @@ use super::{
     retry::Backoff,
     store::{self, Claimed},
 };
+use crate::boot::db::answered;
 
 /// At most this many in one claim: beyond 500 the statement got no cheaper per job, only longer.
 const MOST: usize = 500;
@@ -75,7 +76,7 @@ impl Claimer {
             let wanted = slots.num_permits();
             let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
             let claim = store::claim(&self.pool, &self.worker, self.queue, limit, self.lease.length());
-            let jobs = match claim.await {
+            let jobs = match answered(claim).await {
                 Ok(jobs) => jobs,
                 Err(error) => {
                     failures += 1;
@@ -85,6 +86,10 @@ impl Claimer {
                     continue;
                 }
             };
+            if failures > 0 {
+                // What hung with the database may be executed only now that it is back.
+                doubt = Some(Instant::now() + DOUBT);
+            }
             failures = 0;
             let found = jobs.len();
             self.holding.tokens().extend(jobs.iter().map(|job| (job.id.clone(), job.token)));
@@ -136,7 +141,7 @@ impl Claimer {
     /// did not reach us. Nobody else would touch them while our lease stands.
     async fn give_back_unheld(&self) -> sqlx::Result<()> {
         let held: Vec<String> = self.holding.tokens().keys().cloned().collect();
-        let lost = store::give_back_unheld(&self.pool, &self.worker, self.queue, &held).await?;
+        let lost = answered(store::give_back_unheld(&self.pool, &self.worker, self.queue, &held)).await?;
         if lost > 0 {
             tracing::info!(queue = self.queue, jobs = lost, "gave back jobs whose claim was answered to nobody");
         }

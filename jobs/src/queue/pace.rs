@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CHANNEL, metrics::LISTENER_UP, retry::Backoff, store};
 use crate::boot::{
-    db::Database,
+    db::{Database, answered},
     listen::{Heard, listen},
 };
 
@@ -55,7 +55,11 @@ impl Pacer {
         let queues: Vec<String> = self.bells.keys().map(|queue| (*queue).to_owned()).collect();
         let mut failures = 0;
         while !self.stop.is_cancelled() {
-            let wait = match store::next_due(&self.pool, &queues).await {
+            let due = tokio::select! {
+                due = answered(store::next_due(&self.pool, &queues)) => due,
+                () = self.stop.cancelled() => return,
+            };
+            let wait = match due {
                 Ok(due) => {
                     failures = 0;
                     self.ring_and_wait(&due)

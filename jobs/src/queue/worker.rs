@@ -24,7 +24,10 @@ use super::{
     runner,
 };
 use crate::{
-    boot::{db::Database, shutdown::Shutdown},
+    boot::{
+        db::{self, Database},
+        shutdown::Shutdown,
+    },
     error::Error,
 };
 
@@ -209,7 +212,7 @@ async fn run(
     });
     let _ = written.await;
     while helpers.join_next().await.is_some() {}
-    pool.close().await;
+    db::close(&pool).await;
     tracing::info!(worker = &*name, up = ?started.elapsed(), last_writes = ?stopping.elapsed(), "worker stopped");
     failed.map_or(Ok(()), Err)
 }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::store;
 use crate::boot::{
-    db::Database,
+    db::{Database, answered},
     listen::{Heard, listen},
 };
 
@@ -71,7 +71,11 @@ impl Watch {
             while !stop.is_cancelled() {
                 let ids: Vec<Uuid> = self.waiting().keys().copied().collect();
                 if !ids.is_empty() {
-                    match store::settled(pool, &ids).await {
+                    let settled = tokio::select! {
+                        settled = answered(store::settled(pool, &ids)) => settled,
+                        () = stop.cancelled() => return,
+                    };
+                    match settled {
                         Ok(settled) => self.wake(settled.into_iter()),
                         Err(error) => tracing::debug!(%error, "could not look for settled transactions"),
                     }
