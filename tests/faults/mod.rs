@@ -9,6 +9,7 @@
 //! | `kill -9` of workers, again and again | [`killed_worker`] |
 //! | `kill -9` of the API, again and again | [`killed_api`] |
 //! | PostgreSQL restarts at once, without goodbyes | [`restarted_database`] |
+//! | PostgreSQL is away for longer than the lease, or hangs | [`long_outage`] |
 //! | every session is terminated, several times a second | [`lost_sessions`] |
 //! | a commit happens and its answer gets lost | [`unanswered_commit`] |
 //! | a worker stands still beyond its lease, and goes on | [`frozen_worker`] |
@@ -20,6 +21,7 @@ mod clients;
 mod frozen_worker;
 mod killed_api;
 mod killed_worker;
+mod long_outage;
 mod lost_sessions;
 mod processor;
 mod restarted_database;
