@@ -17,7 +17,9 @@ pub struct Problems(Vec<String>);
 impl Vars {
     /// Reads the process environment.
     pub fn from_env() -> Self {
-        Self { lookup: Box::new(|name| std::env::var(name).ok()), problems: Vec::new() }
+        // What is not UTF-8 is set all the same: a secret must not count as unset.
+        let lookup = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+        Self { lookup: Box::new(lookup), problems: Vec::new() }
     }
 
     /// Reads from a list of pairs; for tests, which never touch the environment.
@@ -64,7 +66,11 @@ impl Vars {
 
     /// Remembers that a variable is wrong. The value itself is never repeated: it may be a secret.
     pub fn problem(&mut self, name: &str, expected: &str) {
-        self.problems.push(format!("{name}: {expected}"));
+        let problem = format!("{name}: {expected}");
+        // Several readers may want one variable.
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
     }
 
     /// Ends the reading.

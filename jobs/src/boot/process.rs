@@ -32,7 +32,11 @@ fn read_dotenv() -> Result<(), String> {
     match dotenvy::dotenv() {
         Ok(_) => Ok(()),
         Err(error) if error.not_found() => Ok(()),
-        Err(error) => Err(format!(".env: {error}; a line reads NAME=value")),
+        // It would repeat the line, which may hold a secret.
+        Err(dotenvy::Error::LineParse(..)) => {
+            Err(".env: a line of it cannot be understood; a line reads NAME=value".to_owned())
+        }
+        Err(error) => Err(format!(".env: {error}")),
     }
 }
 
