@@ -120,7 +120,7 @@ impl Config {
         });
         let environment = Environment::read(vars);
         Self {
-            host: vars.read("HOST", default.host, host),
+            host: vars.host(),
             port: vars.number("PORT", default.port, 0..=u16::MAX),
             environment,
             webhook: WebhookConfig::read(vars),
@@ -169,13 +169,6 @@ impl KeysConfig {
             given.unwrap_or(default)
         };
         Self { api: key(vars, "API_KEY", default.api), admin: key(vars, "ADMIN_API_KEY", default.admin), jwt }
-    }
-}
-
-fn host(text: &str) -> Result<IpAddr, String> {
-    match text {
-        "localhost" => Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        _ => text.parse().map_err(|_| "must be an IP address or localhost, such as HOST=0.0.0.0".into()),
     }
 }
 

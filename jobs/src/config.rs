@@ -1,6 +1,10 @@
 //! Reading the environment: every wrong value is found before anything starts, and all of them are named at once.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    str::FromStr,
+};
 
 type Lookup = Box<dyn Fn(&str) -> Option<String>>;
 
@@ -62,6 +66,15 @@ impl Vars {
     /// A duration in seconds, fractions allowed, within `range` (in seconds).
     pub fn seconds(&mut self, name: &str, default: f64, range: std::ops::RangeInclusive<f64>) -> std::time::Duration {
         std::time::Duration::from_secs_f64(self.number(name, default, range))
+    }
+
+    /// `HOST`, the address to listen on: the same for every process that listens.
+    pub fn host(&mut self) -> IpAddr {
+        let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        self.read("HOST", localhost, |text| match text {
+            "localhost" => Ok(localhost),
+            _ => text.parse().map_err(|_| "must be an IP address or localhost, such as HOST=0.0.0.0".into()),
+        })
     }
 
     /// Remembers that a variable is wrong. The value itself is never repeated: it may be a secret.

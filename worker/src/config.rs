@@ -1,6 +1,6 @@
 //! What a worker process can be told.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use jobs::{
     app,
@@ -26,9 +26,7 @@ impl Config {
     pub fn from_env() -> Result<Self, Problems> {
         let mut vars = Vars::from_env();
         let jobs = app::Config::read(&mut vars);
-        let host = vars.read("HOST", IpAddr::V4(Ipv4Addr::LOCALHOST), |text| {
-            text.parse().map_err(|_| "must be an IP address, such as 0.0.0.0".into())
-        });
+        let host = vars.host();
         let port = vars.text("WORKER_HEALTH_PORT").map(|_| vars.number("WORKER_HEALTH_PORT", 9100u16, 0..=65535));
         let database = app::require_database(&mut vars, &jobs);
         let health = port.map(|port| SocketAddr::new(host, port));
