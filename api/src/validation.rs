@@ -80,7 +80,9 @@ impl Wrong {
     }
 
     fn placed(self, loc: Loc, input: Option<&str>) -> Invalid {
-        let input = input.filter(|raw| raw.len() <= LONGEST_ECHO);
+        // Half of a surrogate pair, `1e400` and deep nests are JSON, but most readers stop at them: not to be repeated.
+        let readable = |raw: &&str| serde_json::from_str::<serde_json::Value>(raw).is_ok();
+        let input = input.filter(|raw| raw.len() <= LONGEST_ECHO).filter(readable);
         let input = input.and_then(|raw| RawValue::from_string(raw.into()).ok());
         Invalid { loc, msg: self.msg, kind: self.kind, input, ctx: self.ctx }
     }
