@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use poem::{Endpoint, Request, Response, Route, endpoint::BoxEndpoint, http::Method};
 use poem_openapi::OpenApi;
 
-use crate::middleware::Edge;
+use crate::middleware::{Edge, observe};
 
 /// The root endpoint. Made by hand out of what [`OpenApi`] lists, because the framework's own service answers 405
 /// without `Allow`, knows no HEAD, and hides the route's pattern from the layers around it.
@@ -28,6 +28,7 @@ impl Routes {
         // The table names parameters `param0`, `param1`; the document has the names that people know.
         let documented: HashMap<String, String> =
             A::meta().into_iter().flat_map(|api| api.paths).map(|path| (shape(&path.path), path.path)).collect();
+        show_every_success::<A>();
         let mut fixed = HashMap::new();
         let mut patterns = Route::new().at("/*rest", Edge::unmatched());
         for (path, operations) in table {
@@ -52,6 +53,18 @@ impl Endpoint for Routes {
         }
         // `OPTIONS *` and `CONNECT host:port` have no path that a pattern could match.
         if path.starts_with('/') { self.patterns.call(request).await } else { self.unmatched.call(request).await }
+    }
+}
+
+/// Makes the metric of every documented success visible before the first request: a rate needs a zero to start from.
+fn show_every_success<A: OpenApi>() {
+    for path in A::meta().into_iter().flat_map(|api| api.paths) {
+        for operation in &path.operations {
+            let statuses = operation.responses.responses.iter().filter_map(|response| response.status);
+            for status in statuses.filter(|status| (200..300).contains(status)) {
+                drop(observe::histogram(&operation.method, path.path.clone().into(), status));
+            }
+        }
     }
 }
 

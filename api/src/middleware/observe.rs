@@ -48,10 +48,7 @@ impl<'a> Line<'a> {
     }
 
     fn record(&self, seconds: f64) {
-        let histogram = || {
-            let method = method_label(&self.method);
-            metrics::histogram!(DURATION, "method" => method, "route" => self.route.clone(), "status" => self.status.to_string())
-        };
+        let histogram = || histogram(&self.method, self.route.clone(), self.status);
         let usual = USUAL.iter().position(|status| *status == self.status);
         // HEAD is answered by the operation of GET, but is a method of its own.
         let timings = self.timings.filter(|_| self.method != Method::HEAD);
@@ -70,6 +67,11 @@ impl Drop for Line<'_> {
         let (method, path) = (self.method.as_str(), self.uri.path());
         tracing::info!(method, path, status_code = self.status, duration_ms, "COMPLETED_REQUEST");
     }
+}
+
+/// The measurements of one kind of answer; there, and empty, from the moment that this is first called.
+pub fn histogram(method: &Method, route: SharedString, status: u16) -> Histogram {
+    metrics::histogram!(DURATION, "method" => method_label(method), "route" => route, "status" => status.to_string())
 }
 
 /// The methods of HTTP; clients can make up any number of others.

@@ -23,7 +23,7 @@ pub fn describe() {
 }
 
 /// Makes every series of a queue visible before anything happened in it.
-pub(super) fn zero(queue: &'static str) {
+pub(crate) fn zero(queue: &'static str) {
     for name in [ENQUEUED, RESCUED, FENCED] {
         counter!(name, "queue" => queue).absolute(0);
     }

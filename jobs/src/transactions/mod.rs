@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     ingest::Webhook,
     model::{Settlement, Settling},
+    process::ProcessTransaction,
     processor::Processor,
     watch::Watch,
 };
@@ -40,7 +41,7 @@ use crate::{
     boot::db::Database,
     error::Error,
     queue::{
-        Origin, Queue,
+        self, Job, Origin, Queue,
         batch::{Batch, Limits},
     },
 };
@@ -73,6 +74,8 @@ impl Transactions {
     /// When the HTTP client for the processor cannot be built.
     pub fn start(pool: &PgPool, queue: &Queue, config: &Config, stop: CancellationToken) -> Result<Self, Error> {
         counter!(CONFLICTS).absolute(0);
+        // Who only enqueues shows the queue's series as well.
+        queue::metrics::zero(ProcessTransaction::NAME);
         let delay = config.due_after();
         let (pool, queue) = (pool.clone(), queue.clone());
         Ok(Self {
