@@ -7,5 +7,7 @@ mod architecture;
 mod embedded_postgres;
 mod faults;
 mod harness;
+mod processes;
 mod queue;
 mod smoke;
+mod transactions;

@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod database;
 mod database_test;
 pub mod eventually;
+pub mod http;
 pub mod process;
 pub mod scratch;
 pub mod stage;

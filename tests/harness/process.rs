@@ -18,11 +18,15 @@ use super::eventually;
 /// A start takes 0.1 s; this much is for a machine that does ten of them at once.
 const START: Duration = Duration::from_secs(30);
 
+/// What is left in a pipe is read in far less.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// A child process; killed when dropped.
 pub struct Process {
     name: String,
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
+    readers: Vec<std::thread::JoinHandle<()>>,
 }
 
 impl Process {
@@ -47,15 +51,16 @@ impl Process {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let streams: [Option<Box<dyn std::io::Read + Send>>; 2] =
             [child.stdout.take().map(|s| Box::new(s) as _), child.stderr.take().map(|s| Box::new(s) as _)];
-        for stream in streams.into_iter().flatten() {
+        let read = |stream: Box<dyn std::io::Read + Send>| {
             let lines = lines.clone();
             std::thread::spawn(move || {
                 for line in BufReader::new(stream).lines().map_while(Result::ok) {
                     lines.lock().unwrap().push(line);
                 }
-            });
-        }
-        Self { name: arguments.first().unwrap_or(&"all-in-one").to_string(), child, lines }
+            })
+        };
+        let readers = streams.into_iter().flatten().map(read).collect();
+        Self { name: arguments.first().unwrap_or(&"all-in-one").to_string(), child, lines, readers }
     }
 
     /// Everything it has printed.
@@ -81,6 +86,11 @@ impl Process {
     pub async fn ended(&mut self, deadline: Duration) -> ExitStatus {
         let what = format!("{} has ended", self.name);
         eventually(&what, deadline, async || !self.is_running()).await;
+        // Its last words may still be in the pipes; something that it left behind may hold them open for ever.
+        let begun = std::time::Instant::now();
+        while self.readers.iter().any(|reader| !reader.is_finished()) && begun.elapsed() < LAST_WORDS {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         self.child.wait().expect("a status")
     }
 

@@ -1,0 +1,86 @@
+//! Answers over HTTP, whole and comparable; and requests that no client library would send.
+
+use reqwest::{RequestBuilder, header::HeaderMap};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Answer {
+    /// A header's text; empty when it is not there.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map(|value| value.to_str().expect("ASCII")).unwrap_or_default()
+    }
+
+    /// The body as JSON; null when it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_default()
+    }
+
+    /// `type`, `loc` and `msg` of every failing field of a 422.
+    pub fn failures(&self) -> Vec<(String, String, String)> {
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let failures = self.json()["detail"].as_array().cloned().unwrap_or_default();
+        failures.iter().map(|failure| (text(&failure["type"]), text(&failure["loc"]), text(&failure["msg"]))).collect()
+    }
+
+    /// Makes sure that this is an error answer of the one form that all have.
+    pub fn assert_problem(&self, status: u16, case: &str) -> Value {
+        assert_eq!(self.status, status, "{case}: {self:?}");
+        assert_eq!(self.header("content-type"), "application/problem+json", "{case}: {self:?}");
+        let problem = self.json();
+        assert_eq!(problem["status"], status, "{case}: {problem}");
+        for text in ["type", "title", "correlation_id"] {
+            assert!(problem[text].as_str().is_some_and(|text| !text.is_empty()), "{case}: {text}: {problem}");
+        }
+        assert!(!problem["detail"].is_null(), "{case}: {problem}");
+        assert_eq!(problem["correlation_id"], self.header("x-correlation-id"), "{case}: {problem}");
+        problem
+    }
+}
+
+/// Sends a request and reads its answer.
+pub async fn ask(request: RequestBuilder) -> Answer {
+    let response = request.send().await.expect("an answer");
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    Answer { status, headers, text: response.text().await.expect("a whole answer") }
+}
+
+/// Opens a connection to `http://HOST:PORT`.
+pub async fn connect(url: &str) -> TcpStream {
+    let address = url.strip_prefix("http://").expect("http");
+    TcpStream::connect(address).await.expect("a connection")
+}
+
+/// Sends these bytes as they are and reads until the server closes, which `Connection: close` among them asks for.
+pub async fn raw(url: &str, request: &[u8]) -> Answer {
+    let mut stream = connect(url).await;
+    // The server may close before it has read all of what it refuses.
+    let _ = stream.write_all(request).await;
+    read(stream).await
+}
+
+/// Reads an answer until the server closes.
+pub async fn read(mut stream: TcpStream) -> Answer {
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes).await;
+    let text = String::from_utf8(bytes).expect("UTF-8");
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let mut lines = head.lines();
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|status| status.parse().ok());
+    let headers = lines.filter_map(|line| line.split_once(": "));
+    Answer {
+        status: status.unwrap_or_else(|| panic!("no HTTP answer: {text:?}")),
+        headers: headers.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect(),
+        text: body.to_owned(),
+    }
+}

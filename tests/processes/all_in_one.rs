@@ -1,0 +1,123 @@
+//! `cargo run`: everything in one process, in an empty folder, and everything still there the next time.
+
+use std::{path::Path, time::Duration};
+
+use jobs::boot::postgres::Running;
+use nix::sys::signal::Signal;
+use reqwest::Client;
+use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::harness::{
+    http::ask,
+    process::{Process, client},
+    scratch::Scratch,
+};
+
+struct AllInOne {
+    process: Process,
+    url: String,
+    client: Client,
+}
+
+impl AllInOne {
+    async fn start(folder: &Path, delay: &str) -> Self {
+        let mut process = Process::start_in(folder, &[], &[("PORT", "0"), ("PROCESSING_DELAY_SECONDS", delay)]);
+        let line = process.printed("API docs").await;
+        let url = line.trim().trim_start_matches("API docs").trim().trim_end_matches("/docs").to_owned();
+        Self { process, url, client: client() }
+    }
+
+    async fn send(&self, id: &str) -> Value {
+        let webhook = json!({
+            "transaction_id": id, "source_account": "a", "destination_account": "b", "amount": 1500, "currency": "INR",
+        });
+        let answer = ask(self.client.post(format!("{}/v1/webhooks/transactions", self.url)).json(&webhook)).await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+        answer.json()
+    }
+
+    async fn get(&self, id: &str, wait: u8) -> Value {
+        ask(self.client.get(format!("{}/v1/transactions/{id}?wait={wait}", self.url))).await.json()
+    }
+
+    /// Ctrl-C; nothing of it may stay behind.
+    async fn stop(mut self, folder: &Path) -> String {
+        let server = Running::find(&folder.join(".millrace/postgres")).expect("its PostgreSQL");
+        self.process.signal(Signal::SIGINT);
+        let status = self.process.ended(Duration::from_secs(20)).await;
+        assert_eq!(status.code(), Some(0), "{}", self.process.log());
+        assert!(!Path::new(&format!("/proc/{}", server.pid())).exists(), "PostgreSQL is still there");
+        self.process.log()
+    }
+}
+
+fn seconds(transaction: &Value, field: &str) -> f64 {
+    let time = OffsetDateTime::parse(transaction[field].as_str().unwrap_or_default(), &Rfc3339);
+    time.unwrap_or_else(|error| panic!("{field}: {error}: {transaction}")).unix_timestamp_nanos() as f64 / 1e9
+}
+
+#[tokio::test]
+async fn everything_survives_a_stop_and_a_wait_does_not_start_again() {
+    let folder = Scratch::new();
+    let first = AllInOne::start(&folder, "2.5").await;
+    first.process_says(&["/docs", "/metrics", "curl -i", "Ctrl-C", "2.5 s later"]);
+    first.send("done").await;
+    let done = first.get("done", 20).await;
+    assert_eq!(done["status"], "PROCESSED", "{done}");
+    let late = seconds(&done, "processed_at") - seconds(&done, "created_at") - 2.5;
+    assert!((0.0..1.0).contains(&late), "{late}: {done}");
+    let metrics = ask(first.client.get(format!("{}/metrics", first.url))).await.text;
+    assert!(metrics.contains("millrace_jobs_enqueued_total{queue=\"process_transaction\"} 1\n"), "{metrics}");
+    first.send("waiting").await;
+    let log = first.stop(&folder).await;
+    for level in ["ERROR", "panicked"] {
+        assert!(!log.contains(level), "{log}");
+    }
+
+    // Another delay, to show that the wait is the one that was promised.
+    let second = AllInOne::start(&folder, "600").await;
+    let back = OffsetDateTime::now_utc().unix_timestamp_nanos() as f64 / 1e9;
+    assert_eq!(second.get("done", 0).await, done, "what was settled stays as it was");
+    let waited = second.get("waiting", 20).await;
+    assert_eq!(waited["status"], "PROCESSED", "{waited}");
+    let due = seconds(&waited, "created_at") + 2.5;
+    let late = seconds(&waited, "processed_at") - due;
+    assert!(late >= 0.0 && seconds(&waited, "processed_at") < due.max(back) + 1.0, "{late} s late: {waited}");
+    second.stop(&folder).await;
+    let logs: Vec<_> = std::fs::read_dir(folder.join(".millrace/logs")).unwrap().map(|f| f.unwrap().path()).collect();
+    assert_eq!(logs.len(), 2, "one file for each run: {logs:?}");
+    for file in logs {
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{}: {text}", file.display());
+        assert!(text.contains("COMPLETED_REQUEST"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn killed_it_starts_again_with_everything() {
+    let folder = Scratch::new();
+    let mut first = AllInOne::start(&folder, "1").await;
+    let sent = first.send("t").await;
+    first.process.signal(Signal::SIGKILL);
+    first.process.ended(Duration::from_secs(10)).await;
+    drop(first);
+    let second = AllInOne::start(&folder, "600").await;
+    let settled = second.get("t", 20).await;
+    assert_eq!((&settled["status"], &settled["created_at"]), (&json!("PROCESSED"), &sent["created_at"]));
+    // A second one beside it is told whose folder it is.
+    let mut beside = Process::start_in(&folder, &[], &[("PORT", "0")]);
+    assert!(!beside.ended(Duration::from_secs(20)).await.success());
+    assert!(beside.log().contains(&format!("(pid {})", second.process.pid())), "{}", beside.log());
+    assert_eq!(second.get("t", 0).await, settled);
+    second.stop(&folder).await;
+}
+
+impl AllInOne {
+    fn process_says(&self, texts: &[&str]) {
+        let log = self.process.log();
+        for text in texts {
+            assert!(log.contains(text), "{text:?}: {log}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What is wrong with the environment: all of it at once, one line each, and never a secret.
+
+use std::process::Command;
+
+use super::{refusals, run};
+use crate::harness::{process::Process, scratch::Scratch};
+
+/// What every command reads, wrong.
+const WRONG: &[(&str, &str)] = &[
+    ("ENV", "production"),
+    ("DATABASE_URL", "mysql://me:hunter2@db/x"),
+    ("LOG_FORMAT", "xml"),
+    ("PROCESSING_DELAY_SECONDS", "-1"),
+    ("PROCESSOR_URL", "ftp://me:hunter2@processor"),
+    ("PROCESSOR_ATTEMPTS", "0"),
+    ("PROCESSOR_TIMEOUT_SECONDS", "soon"),
+];
+
+/// What only the API reads, wrong.
+const WRONG_FOR_API: &[(&str, &str)] = &[
+    ("HOST", "hunter2.example.com"),
+    ("PORT", "65536"),
+    ("STORAGE_BACKEND", "paper"),
+    ("WEBHOOK_SECRET", "hunter2"),
+    ("WEBHOOK_CONFLICT", "maybe"),
+    ("JWT_SECRET", "hunter2"),
+];
+
+#[tokio::test]
+async fn every_wrong_value_is_named_at_once_and_no_secret_is_shown() {
+    let api = [WRONG, WRONG_FOR_API].concat();
+    let worker = [WRONG, &[("HOST", "hunter2"), ("WORKER_HEALTH_PORT", "hunter2")]].concat();
+    for (arguments, wrong) in
+        [(&["api"][..], &api), (&["worker"], &worker), (&[], &api), (&["migrate"], &WRONG.to_vec())]
+    {
+        let problems = refusals(arguments, wrong).await;
+        let mut named: Vec<_> = problems.iter().map(|(name, _)| &**name).collect();
+        let mut expected: Vec<_> = wrong.iter().map(|(name, _)| *name).collect();
+        named.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(named, expected, "{arguments:?}: {problems:#?}");
+        for (name, problem) in &problems {
+            assert!(!problem.contains("hunter2"), "{arguments:?}: {name}: {problem}");
+            assert!(problem.contains("must be"), "{arguments:?}: {name}: {problem}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_limit_holds() {
+    let database = ("DATABASE_URL", "postgres://nowhere.invalid/x");
+    for (name, value, example) in [
+        ("PROCESSING_DELAY_SECONDS", "NaN", "such as 30"),
+        ("PROCESSING_DELAY_SECONDS", "inf", "such as 30"),
+        ("PROCESSING_DELAY_SECONDS", "30s", "such as 30"),
+        ("PROCESSOR_ATTEMPTS", "1.5", "such as 10"),
+        ("PROCESSOR_TIMEOUT_SECONDS", "0", "such as 30"),
+        ("PROCESSOR_URL", "processor.example.com", "such as https://"),
+        ("PORT", "-1", "such as 8000"),
+        ("PORT", "http", "such as 8000"),
+        ("DATABASE_URL", "postgres://[half", "such as postgres://"),
+        ("WEBHOOK_SECRET", "whsec_dG9vIHNob3J0", "such as WEBHOOK_SECRET="),
+        ("ENV", "PROD", "such as ENV=prod"),
+    ] {
+        let problems = refusals(&["api"], &[database, (name, value)]).await;
+        assert_eq!(problems.len(), 1, "{name}={value}: {problems:?}");
+        assert_eq!(problems[0].0, name, "{value}: {problems:?}");
+        assert!(problems[0].1.contains(example), "{name}={value}: {problems:?}");
+    }
+    // Blank is unset, and blanks around a value are no part of it.
+    for command in ["api", "worker", "migrate"] {
+        for variables in [&[][..], &[("DATABASE_URL", "")], &[("DATABASE_URL", "  "), ("PORT", "")]] {
+            let problems = refusals(&[command], variables).await;
+            assert_eq!(problems.len(), 1, "{command} {variables:?}: {problems:?}");
+            assert_eq!(problems[0].0, "DATABASE_URL", "{command}");
+            assert!(problems[0].1.contains("must be set, such as postgres://"), "{command}: {problems:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn prod_refuses_default_secrets_and_names_each() {
+    let database = ("DATABASE_URL", "postgres://nowhere.invalid/x");
+    let prod = ("ENV", "prod");
+    let long = "k".repeat(32);
+    let names = |problems: Vec<(String, String)>| problems.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    let all = names(refusals(&["api"], &[database, prod]).await);
+    assert_eq!(all, ["JWT_SECRET", "API_KEY", "ADMIN_API_KEY"]);
+    let defaults = [("API_KEY", "your-secret-api-key-here"), ("ADMIN_API_KEY", "your-admin-api-key-here")];
+    let given = [&[database, prod, ("JWT_SECRET", &*long)], &defaults[..]].concat();
+    assert_eq!(names(refusals(&["api"], &given).await), ["API_KEY", "ADMIN_API_KEY"]);
+    let all_in_one = names(refusals(&[], &[prod, ("API_KEY", "own"), ("JWT_SECRET", &long)]).await);
+    assert_eq!(all_in_one, ["ADMIN_API_KEY"]);
+}
+
+#[tokio::test]
+async fn a_file_of_variables_is_read_and_never_repeated() {
+    let folder = Scratch::new();
+    std::fs::write(folder.join(".env"), "PORT=notaport\nWEBHOOK_CONFLICT=maybe\n").unwrap();
+    let mut process = Process::start_in(&folder, &["api"], &[("WEBHOOK_CONFLICT", "reject")]);
+    assert!(!process.ended(super::SOON).await.success());
+    let log = process.log();
+    assert!(log.contains("PORT: ") && log.contains("DATABASE_URL: ") && !log.contains("WEBHOOK_CONFLICT"), "{log}");
+
+    std::fs::write(folder.join(".env"), "PORT=0\nAPI_KEY=\"hunter2 without an end\n").unwrap();
+    let mut process = Process::start_in(&folder, &["api"], &[]);
+    assert!(!process.ended(super::SOON).await.success());
+    let log = process.log();
+    assert!(log.contains(".env: ") && !log.contains("hunter2"), "{log}");
+}
+
+/// A secret that is there but unreadable must not count as none.
+#[tokio::test]
+async fn a_value_that_is_not_utf8_is_wrong_not_unset() {
+    use std::os::unix::ffi::OsStrExt;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
+    let secret = std::ffi::OsStr::from_bytes(b"whsec_\xff\xfe");
+    command.arg("api").env_clear().env("WEBHOOK_SECRET", secret).current_dir("/");
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("WEBHOOK_SECRET: "), "{said}");
+}
+
+#[tokio::test]
+async fn help_lists_the_commands_and_mistakes_are_refused() {
+    let (succeeded, help) = run(&["--help"], &[]).await;
+    assert!(succeeded, "{help}");
+    for text in ["api", "worker", "migrate", "DATABASE_URL", "Usage: millrace"] {
+        assert!(help.contains(text), "{text}: {help}");
+    }
+    let (succeeded, version) = run(&["--version"], &[]).await;
+    assert!(succeeded && version.starts_with("millrace "), "{version}");
+    let (succeeded, said) = run(&["migrat"], &[]).await;
+    assert!(!succeeded && said.contains("migrate"), "{said}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_had_is_reported_at_once() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let database = crate::harness::database::fresh().await;
+    let url = ("DATABASE_URL", &*database.url);
+    for (command, name) in [("api", "PORT"), ("worker", "WORKER_HEALTH_PORT")] {
+        let (succeeded, log) = run(&[command], &[url, (name, &port)]).await;
+        assert!(!succeeded && log.contains(name) && log.contains(&port), "{command}: {log}");
+        let problems = refusals(&[command], &[url, ("PORT", "0"), ("LOG_DIR", "/proc/nowhere")]).await;
+        assert_eq!((problems.len(), &*problems[0].0), (1, "LOG_DIR"), "{command}: {problems:?}");
+    }
+}

@@ -1,0 +1,173 @@
+//! How a process says that it is well, what it counts, and the pages and answers that belong to no feature.
+
+use serde_json::{Value, json};
+
+use crate::harness::{
+    database, eventually,
+    http::{ask, raw},
+    process::{Api, client, worker},
+};
+
+const QUEUE: &str = "{queue=\"process_transaction\"}";
+
+/// The value of a series; its name with its labels as it stands in the text.
+fn series(metrics: &str, name: &str) -> Option<f64> {
+    metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+}
+
+fn has_bucket(metrics: &str, name: &str, edge: &str) -> bool {
+    let (name, edge) = (format!("{name}_bucket{{"), format!("le=\"{edge}\"}} "));
+    metrics.lines().any(|line| line.starts_with(&name) && line.contains(&edge))
+}
+
+#[tokio::test]
+async fn an_api_process_answers_for_itself() {
+    let database = database::fresh().await;
+    let api = Api::start(&database.url, &[]).await;
+    let client = client();
+    let get = |path: &str| ask(client.get(format!("{}{path}", api.url)));
+
+    // First of all, as everything is to be there from the start.
+    let metrics = get("/metrics").await;
+    assert!(metrics.header("content-type").starts_with("text/plain; version=0.0.4"), "{metrics:?}");
+    let metrics = metrics.text;
+    assert_eq!(series(&metrics, "millrace_webhook_conflicts_total"), Some(0.0), "{metrics}");
+    assert_eq!(series(&metrics, &format!("millrace_jobs_enqueued_total{QUEUE}")), Some(0.0), "{metrics}");
+    assert!(has_bucket(&metrics, "http_server_request_duration_seconds", "0.5"), "{metrics}");
+    let webhook = "http_server_request_duration_seconds_count{method=\"POST\",route=\"/v1/webhooks/transactions\",status=\"202\"}";
+    assert_eq!(series(&metrics, webhook), Some(0.0), "{metrics}");
+
+    for (path, text) in [
+        ("/livez", r#"{"status":"ok"}"#),
+        ("/api/v1/health", r#"{"status":"ok"}"#),
+        ("/readyz", r#"{"status":"ready"}"#),
+        ("/api/v1/ready", r#"{"status":"ready"}"#),
+        ("/api/v1/health/ready", r#"{"status":"ready"}"#),
+    ] {
+        let answer = get(path).await;
+        assert_eq!((answer.status, &*answer.text), (200, text), "{path}");
+        assert_eq!(answer.header("content-type"), "application/json", "{path}");
+    }
+    let welcome = get("/").await.json();
+    let keys: Vec<_> = welcome.as_object().unwrap().keys().cloned().collect();
+    assert_eq!(keys.len(), 4, "{welcome}");
+    assert_eq!(welcome["status"], "HEALTHY");
+    assert_eq!(welcome["message"], "Welcome to Millrace!");
+    assert_eq!(welcome["storage_backend"], "postgres");
+    assert!(welcome["current_time"].as_str().is_some_and(|time| time.starts_with("20") && time.ends_with('Z')));
+
+    for path in ["/docs", "/redoc"] {
+        let page = get(path).await;
+        assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"), "{path}");
+        assert!(page.text.contains("/v1/webhooks/transactions"), "{path} shows no document");
+        assert_eq!(fetched(&page.text), [""; 0], "{path} needs the internet");
+    }
+    let document = get("/openapi.json").await;
+    assert_eq!(document.header("content-type"), "application/json");
+    let published: Value = serde_json::from_str(include_str!("../../api/openapi.json")).unwrap();
+    assert!(document.json() == published, "/openapi.json differs from api/openapi.json");
+
+    for number in 0..3 {
+        assert_eq!(get(&format!("/nowhere-{number}")).await.status, 404);
+    }
+    let metrics = get("/metrics").await.text;
+    assert!(!metrics.contains("/nowhere-"), "made-up paths are no labels: {metrics}");
+    let live = "http_server_request_duration_seconds_count{method=\"GET\",route=\"/livez\",status=\"200\"}";
+    assert_eq!(series(&metrics, live), Some(1.0), "{metrics}");
+}
+
+/// The addresses that a page makes a browser fetch from elsewhere.
+fn fetched(html: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    for tag in html.split('<').filter(|tag| ["script ", "link ", "img ", "iframe "].iter().any(|t| tag.starts_with(t)))
+    {
+        let tag = tag.split('>').next().unwrap_or_default();
+        for attribute in ["src=", "href="] {
+            let value = tag.split(attribute).nth(1).unwrap_or_default().trim_start_matches(['"', '\'']);
+            if value.starts_with("http") || value.starts_with("//") {
+                found.push(tag);
+            }
+        }
+    }
+    found.extend(
+        ["@import", "url(http", "url(\"http", "url('http", "url(//"].iter().filter(|sign| html.contains(**sign)),
+    );
+    found
+}
+
+#[tokio::test]
+async fn what_belongs_to_no_operation_is_a_problem_too() {
+    let database = database::fresh().await;
+    let api = Api::start(&database.url, &[]).await;
+    let client = client();
+    for (method, path, allow) in [
+        ("GET", "/v1/webhooks/transactions", "POST, OPTIONS"),
+        ("PUT", "/v1/webhooks/transactions", "POST, OPTIONS"),
+        ("POST", "/v1/transactions", "GET, HEAD, OPTIONS"),
+        ("DELETE", "/v1/transactions/t", "GET, HEAD, OPTIONS"),
+        ("PATCH", "/", "GET, HEAD, OPTIONS"),
+        ("POST", "/livez", "GET, HEAD, OPTIONS"),
+        ("POST", "/docs", "GET, HEAD, OPTIONS"),
+        ("BREW", "/metrics", "GET, HEAD, OPTIONS"),
+    ] {
+        let case = format!("{method} {path}");
+        let url = format!("{}{path}", api.url);
+        let answer = ask(client.request(method.parse().unwrap(), &url)).await;
+        let problem = answer.assert_problem(405, &case);
+        assert_eq!((answer.header("allow"), &problem["detail"]), (allow, &json!("Method Not Allowed")), "{case}");
+        let options = ask(client.request("OPTIONS".parse().unwrap(), &url)).await;
+        assert_eq!((options.status, options.header("allow")), (204, allow), "OPTIONS {path}");
+        if allow.contains("HEAD") && !path.contains("/t") {
+            let (head, get) = (ask(client.head(&url)).await, ask(client.get(&url)).await);
+            assert_eq!((head.status, &*head.text), (200, ""), "HEAD {path}");
+            assert_eq!(head.header("content-type"), get.header("content-type"), "HEAD {path}");
+        }
+    }
+    for path in
+        ["/nowhere", "/v1", "/v1/", "//", "/livez/", "/LIVEZ", "/v1/transactions/a/b", "/docs/x", "/%00", "/%ff"]
+    {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let problem = raw(&api.url, request.as_bytes()).await.assert_problem(404, path);
+        let keys: Vec<_> = problem.as_object().unwrap().keys().cloned().collect();
+        assert_eq!(keys, ["correlation_id", "detail", "status", "title", "type"], "{path}");
+        assert_eq!((&problem["type"], &problem["title"]), (&json!("about:blank"), &json!("Not Found")), "{path}");
+    }
+    let head = raw(&api.url, b"HEAD /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+    assert_eq!((head.status, &*head.text), (404, ""));
+    // Not HTTP at all: refused, and the process goes on.
+    for nonsense in ["nonsense\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "GET  /\r\n\r\n", "\u{16}\u{3}\u{1}"] {
+        let mut stream = crate::harness::http::connect(&api.url).await;
+        tokio::io::AsyncWriteExt::write_all(&mut stream, nonsense.as_bytes()).await.unwrap();
+        drop(stream);
+    }
+    assert_eq!(ask(client.get(format!("{}/livez", api.url))).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_worker_tells_how_it_is_where_it_is_asked_to() {
+    let database = database::fresh().await;
+    // The same `HOST` as the API next to it may have.
+    let mut worker = worker(&database.url, &[("WORKER_HEALTH_PORT", "0"), ("HOST", "localhost")]).await;
+    let line: Value = serde_json::from_str(&worker.printed("health and metrics").await).unwrap();
+    let url = format!("http://{}", line["address"].as_str().unwrap());
+    let client = client();
+    assert_eq!(ask(client.get(format!("{url}/livez"))).await.status, 200);
+    let metrics = ask(client.get(format!("{url}/metrics"))).await.text;
+    for name in ["jobs_enqueued_total", "jobs_rescued_total", "jobs_fenced_total"] {
+        assert_eq!(series(&metrics, &format!("millrace_{name}{QUEUE}")), Some(0.0), "{name}: {metrics}");
+    }
+    for outcome in ["done", "retry", "snooze", "dead"] {
+        let name = format!("millrace_jobs_finished_total{{queue=\"process_transaction\",outcome=\"{outcome}\"}}");
+        assert_eq!(series(&metrics, &name), Some(0.0), "{outcome}: {metrics}");
+    }
+    for name in ["job_wait_seconds", "job_run_seconds"] {
+        assert_eq!(series(&metrics, &format!("millrace_{name}_count{QUEUE}")), Some(0.0), "{name}: {metrics}");
+        assert!(has_bucket(&metrics, &format!("millrace_{name}"), "0.5"), "{name}: {metrics}");
+    }
+    assert!(series(&metrics, "millrace_listener_up").is_some(), "{metrics}");
+    eventually("it listens", super::SOON, async || {
+        series(&ask(client.get(format!("{url}/metrics"))).await.text, "millrace_listener_up") == Some(1.0)
+    })
+    .await;
+    eventually("it is ready", super::SOON, async || ask(client.get(format!("{url}/readyz"))).await.status == 200).await;
+}

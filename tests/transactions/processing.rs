@@ -1,0 +1,186 @@
+//! What becomes of a transaction: on time by the simulation, and as the processor says where there is one.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{System, assert_ok, late, processor::Processor, webhook, with};
+use crate::harness::{eventually, http::ask};
+
+#[tokio::test]
+async fn it_is_processed_when_it_is_due_and_never_before() {
+    let system = System::start(&[("PROCESSING_DELAY_SECONDS", "1.5")]).await;
+    // Before any worker is there: the wait is in the database.
+    system.send("early").await;
+    let worker = system.worker(&[]).await;
+    for number in 0..20 {
+        system.send(&format!("t{number}")).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let claims = system.count("SELECT count(*) FROM apalis.jobs WHERE status <> 'Pending'").await;
+    assert_eq!(claims, 0, "a waiting transaction occupies no worker");
+    let mut latest = 0.0_f64;
+    for id in (0..20).map(|number| format!("t{number}")).chain(["early".into()]) {
+        let settled = system.settled(&id).await;
+        assert_eq!(settled["status"], "PROCESSED", "{settled}");
+        assert!(settled.get("error").is_none(), "{settled}");
+        let late = late(&settled, 1.5);
+        assert!(late >= 0.0, "{late} s too early: {settled}");
+        latest = latest.max(late);
+    }
+    assert!(latest < 0.5, "{latest} s late\n{}", worker.log());
+    eventually("no job is left behind", Duration::from_secs(5), async || {
+        system.count("SELECT count(*) FROM apalis.jobs WHERE status <> 'Done'").await == 0
+    })
+    .await;
+    // It stays as it is, whatever comes.
+    let before = ask(system.get("/v1/transactions/t0")).await;
+    let replay = ask(system.post(webhook("t0").to_string())).await;
+    assert_eq!((replay.status, replay.header("idempotency-replayed")), (202, "true"));
+    assert_eq!(replay.text, before.text, "a replay shows it as it now stands");
+    let conflict = ask(system.post(with("t0", "amount", "1"))).await;
+    assert_eq!((conflict.header("idempotency-conflict"), &*conflict.text), ("amount", &*before.text));
+}
+
+/// Attempts are two, and one call may take half a second.
+fn script(id: &str, call: usize) -> (u16, Option<&'static str>, Duration) {
+    let now = Duration::ZERO;
+    let status = || id.rsplit('-').next().and_then(|status| status.parse().ok()).unwrap_or(200);
+    match (id.split('-').next().unwrap_or_default(), call) {
+        ("snooze", 1..=3) => (status(), Some("1"), now),
+        ("limited", 1) => (429, Some("1"), now),
+        ("flaky", 1) => (500, None, now),
+        ("snooze" | "flaky" | "limited", _) => (200, None, now),
+        ("slow", _) => (200, None, Duration::from_secs(3)),
+        ("later", _) => (202, Some("60"), now),
+        _ => (status(), None, now),
+    }
+}
+
+#[tokio::test]
+async fn the_processor_decides() {
+    let processor = Processor::start(script).await;
+    // The delay is of the simulation only.
+    let variables = [
+        ("PROCESSOR_URL", &*processor.url),
+        ("PROCESSOR_ATTEMPTS", "2"),
+        ("PROCESSOR_TIMEOUT_SECONDS", "0.5"),
+        ("PROCESSING_DELAY_SECONDS", "600"),
+    ];
+    let system = System::start(&variables).await;
+    // Two workers: whoever does it, it is done once.
+    let _workers = [system.worker(&variables).await, system.worker(&variables).await];
+    let cases = [
+        ("done-200", 1, None),
+        ("done-204", 1, None),
+        ("done-202", 1, None),
+        ("snooze-202", 4, None),
+        ("snooze-503", 4, None),
+        ("flaky-500", 2, None),
+        ("limited-429", 2, None),
+        ("refused-400", 1, Some("400")),
+        ("refused-402", 1, Some("402")),
+        ("refused-404", 1, Some("404")),
+        ("refused-409", 1, Some("409")),
+        ("refused-422", 1, Some("422")),
+        ("broken-500", 2, Some("500")),
+        ("broken-503", 2, Some("503")),
+        ("broken-429", 2, Some("429")),
+        ("moved-302", 2, Some("302")),
+        ("slow", 2, Some("in time")),
+        ("ü b%/done", 1, None),
+    ];
+    for (id, ..) in cases {
+        let request = system.post(with(id, "amount", "1500.50").replace("acc_user_1", "acc \\\"é\\\""));
+        assert_ok(&ask(request.header("X-Correlation-Id", format!("c-{}", id.len()))).await, 202, id);
+    }
+    for (id, calls, error) in cases {
+        let path = id.replace('%', "%25").replace('/', "%2F");
+        let settled = system.settled(&path).await;
+        assert_eq!(settled["status"], if error.is_some() { "FAILED" } else { "PROCESSED" }, "{id}: {settled}");
+        match error {
+            None => assert!(settled.get("error").is_none(), "{id}: {settled}"),
+            Some(text) => {
+                let error = settled["error"].as_str().unwrap_or_default();
+                assert!(error.contains(text) && !error.contains("hidden"), "{id}: {settled}");
+            }
+        }
+        assert!(late(&settled, 0.0) >= 0.0, "{id}: {settled}");
+        let asked = processor.calls(id);
+        assert_eq!(asked.len(), calls, "{id}: {asked:?}");
+        let key = id.replace('%', "%25").replace('ü', "%C3%BC").replace(' ', "%20");
+        for call in &asked {
+            assert_eq!(call.headers["idempotency-key"], key, "{id}");
+            assert_eq!(call.headers["x-correlation-id"], format!("c-{}", id.len()), "{id}");
+            assert_eq!(call.headers["content-type"], "application/json", "{id}");
+            let expected = format!(
+                r#"{{"transaction_id":{},"source_account":"acc \"é\"","destination_account":"acc_merchant_1","amount":1500.50,"currency":"INR"}}"#,
+                json!(id)
+            );
+            assert_eq!(call.body, expected, "{id}");
+        }
+        for pair in asked.windows(2) {
+            let pause = pair[1].at - pair[0].at;
+            let asked_for = id.starts_with("snooze") || id.starts_with("limited");
+            assert!(!asked_for || pause >= Duration::from_secs(1), "{id} was asked again after {pause:?}");
+        }
+    }
+    let failed = ask(system.get("/v1/transactions?status=FAILED")).await.json();
+    assert_eq!(failed.as_array().map(Vec::len), Some(cases.iter().filter(|(.., error)| error.is_some()).count()));
+
+    // The estimate follows what the processor says.
+    system.send("later").await;
+    eventually("it is put off", Duration::from_secs(5), async || {
+        let answer = ask(system.get("/v1/transactions/later")).await;
+        answer.header("retry-after").parse::<u64>().is_ok_and(|seconds| (55..=60).contains(&seconds))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_processor_that_cannot_be_reached_fails_it_without_telling_where_it_is() {
+    // A port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let url = format!("http://user:hunter2@127.0.0.1:{port}/charge?key=hidden");
+    let variables = [("PROCESSOR_URL", &*url), ("PROCESSOR_ATTEMPTS", "1")];
+    let system = System::start(&variables).await;
+    let mut worker = system.worker(&variables).await;
+    let request = system.post(webhook("t").to_string()).header("X-Correlation-Id", "c-17");
+    assert_ok(&ask(request).await, 202, "t");
+    let settled = system.settled("t").await;
+    assert_eq!(settled["status"], "FAILED", "{settled}");
+    let line = worker.printed("cannot be reached").await;
+    assert!(line.contains("c-17"), "{line}");
+    for text in [settled.to_string(), worker.log(), system.api.process.log()] {
+        for secret in ["hunter2", "hidden"] {
+            assert!(!text.contains(secret), "{secret}: {text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_worker_killed_in_the_midst_of_a_call_is_replaced_and_the_key_stays() {
+    let processor = Processor::start(|_, call| (200, None, Duration::from_secs(if call == 1 { 60 } else { 0 }))).await;
+    let variables = [
+        ("PROCESSOR_URL", &*processor.url),
+        // One: the death of a worker is no failed attempt of the processor's.
+        ("PROCESSOR_ATTEMPTS", "1"),
+        ("QUEUE_LEASE_SECONDS", "1"),
+        ("QUEUE_HEARTBEAT_SECONDS", "0.3"),
+        ("QUEUE_RESCUE_SECONDS", "0.2"),
+    ];
+    let system = System::start(&variables).await;
+    let worker = system.worker(&variables).await;
+    let sent = system.send("t").await;
+    eventually("the processor is asked", Duration::from_secs(5), async || processor.calls("t").len() == 1).await;
+    let asked = ask(system.get("/v1/transactions/t")).await;
+    assert_eq!((&asked.json(), asked.header("retry-after")), (&sent, "1"), "still processing");
+    // Dropped is killed.
+    drop(worker);
+    let _other = system.worker(&variables).await;
+    assert_eq!(system.settled("t").await["status"], "PROCESSED");
+    let calls = processor.calls("t");
+    let keys: Vec<_> = calls.iter().map(|call| call.headers["idempotency-key"].to_str().unwrap()).collect();
+    assert_eq!(keys, ["t", "t"]);
+    assert_eq!(calls[0].body, calls[1].body);
+}
