@@ -17,6 +17,9 @@ use crate::{
     queue::{self, Failure, Job, JobId, NewJob, Outcome, Policy, Run, retry::Backoff},
 };
 
+/// The pause after the database could not be asked or written to.
+const OUR_TROUBLE: Duration = Duration::from_secs(1);
+
 /// Settles the transaction with this id of ours.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ProcessTransaction {
@@ -53,28 +56,42 @@ impl Job for ProcessTransaction {
     }
 
     async fn run(self, transactions: Transactions, run: Run) -> Result<Outcome, Failure> {
-        let answer = match &*transactions.processor {
-            Processor::Simulated => Answer::Settled(Settlement::Processed),
-            Processor::Http { client, config } => match store::get(&transactions.pool, self.id).await? {
-                Some(transaction) if transaction.status == Status::Processing => {
-                    Processor::ask(client, &config.url, &transaction, &run).await
-                }
-                // Settled by an earlier run whose result was lost, or deleted.
-                _ => return Ok(Outcome::Done),
-            },
-        };
-        match answer {
-            Answer::Settled(Settlement::Failed(reason)) => Ok(Outcome::Reject(reason)),
-            Answer::Settled(settlement) => {
-                transactions.settle(self.id, settlement).await?;
-                Ok(Outcome::Done)
+        match self.process(&transactions, &run).await {
+            Ok(Answer::Settled(Settlement::Processed)) => Ok(Outcome::Done),
+            Ok(Answer::Settled(Settlement::Failed(reason))) => Ok(Outcome::Reject(reason)),
+            Ok(Answer::Again(pause)) => Ok(Outcome::Snooze(pause)),
+            Ok(Answer::Trouble { error, not_before }) => Err(Failure::new(error).not_before(not_before)),
+            // Ours, not the processor's: it uses up no attempt, or what the processor did would end as FAILED.
+            Err(Error::Unavailable(error)) => {
+                tracing::warn!(error, "could not record what became of a transaction");
+                Ok(Outcome::Snooze(OUR_TROUBLE))
             }
-            Answer::Again(pause) => Ok(Outcome::Snooze(pause)),
-            Answer::Trouble { error, not_before } => Err(Failure::new(error).not_before(not_before)),
+            Err(error) => Err(error.into()),
         }
     }
 
     async fn bury(self, transactions: Transactions, reason: String) -> Result<(), Failure> {
         Ok(transactions.settle(self.id, Settlement::Failed(reason)).await?)
+    }
+}
+
+impl ProcessTransaction {
+    /// Asks the processor, and records its consent.
+    async fn process(&self, transactions: &Transactions, run: &Run) -> Result<Answer, Error> {
+        let consent = Answer::Settled(Settlement::Processed);
+        let answer = match &*transactions.processor {
+            Processor::Simulated => consent,
+            Processor::Http { client, config } => match store::get(&transactions.pool, self.id).await? {
+                Some(transaction) if transaction.status == Status::Processing => {
+                    Processor::ask(client, &config.url, &transaction, run).await
+                }
+                // Settled by an earlier run whose result was lost, or deleted: nothing is left to do.
+                _ => return Ok(consent),
+            },
+        };
+        if answer == Answer::Settled(Settlement::Processed) {
+            transactions.settle(self.id, Settlement::Processed).await?;
+        }
+        Ok(answer)
     }
 }
