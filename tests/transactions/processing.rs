@@ -184,3 +184,24 @@ async fn a_worker_killed_in_the_midst_of_a_call_is_replaced_and_the_key_stays() 
     assert_eq!(keys, ["t", "t"]);
     assert_eq!(calls[0].body, calls[1].body);
 }
+
+#[tokio::test]
+async fn trouble_of_our_own_uses_up_no_attempt_of_the_processors() {
+    let processor = Processor::start(|_, _| (200, None, Duration::ZERO)).await;
+    let variables = [("PROCESSOR_URL", &*processor.url), ("PROCESSOR_ATTEMPTS", "1")];
+    let system = System::start(&variables).await;
+    // The first settlement meets a statement's time limit.
+    let stumble = "CREATE SEQUENCE tries;
+        CREATE FUNCTION stumble() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF nextval('tries') = 1 THEN RAISE EXCEPTION 'internals' USING ERRCODE = '57014'; END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER stumble BEFORE UPDATE ON transactions FOR EACH ROW EXECUTE FUNCTION stumble()";
+    sqlx::raw_sql(stumble).execute(&system.database.pool().await).await.unwrap();
+    let _worker = system.worker(&variables).await;
+    system.send("t").await;
+    let settled = system.settled("t").await;
+    assert_eq!(settled["status"], "PROCESSED", "the processor agreed, so it is not FAILED: {settled}");
+    assert_eq!(system.count("SELECT last_value FROM tries").await, 2);
+    assert!(processor.calls("t").iter().all(|call| call.headers["idempotency-key"] == "t"));
+}
