@@ -67,7 +67,7 @@ pub struct Cluster {
     child: Option<Child>,
     /// Held as long as we live; the kernel gives it back whatever way we die. The server does not inherit it, since
     /// std opens files close-on-exec.
-    _owner: File,
+    _owner: Owner,
 }
 
 impl Cluster {
@@ -168,7 +168,7 @@ impl Drop for Cluster {
 }
 
 /// Makes this process the only one that works with `home`.
-fn own(home: &Path) -> Result<File, Error> {
+fn own(home: &Path) -> Result<Owner, Error> {
     let path = home.join("owner.lock");
     let mut file =
         File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(|error| match error
@@ -192,5 +192,16 @@ fn own(home: &Path) -> Result<File, Error> {
     }
     let written = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
     written.map_err(Error::file("cannot write", &path))?;
-    Ok(file)
+    Ok(Owner(file))
+}
+
+/// The lock on a home, until it is dropped.
+#[derive(Debug)]
+struct Owner(File);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        // Closing alone would leave it to a child that is between its fork and its exec at this moment.
+        let _ = self.0.unlock();
+    }
 }
