@@ -3,6 +3,10 @@
 use std::time::{Duration, Instant};
 
 use jobs::boot::postgres::{Cluster, Search, Settings};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{System, WEBHOOKS, assert_ok, webhook, with};
@@ -165,22 +169,86 @@ async fn every_answer_carries_the_callers_correlation_id_or_a_new_one() {
     }
 }
 
-/// A server of its own, since it is stopped.
-#[tokio::test]
-async fn while_the_database_is_away_it_is_503_and_nothing_is_lost() {
-    let scratch = Scratch::new();
-    let settings = || Settings {
+/// A server of one test's own, since it comes to harm.
+fn settings(scratch: &Scratch) -> Settings {
+    Settings {
         durable: false,
         max_connections: 30,
         search: std::env::var("PG_BIN_DIR").map(|value| Search::parse(&value)).unwrap_or_default(),
-        ..Settings::new(&*scratch)
-    };
-    let cluster = Cluster::start(settings()).await.unwrap();
-    cluster.ensure_database("away").await.unwrap();
-    let url = cluster.url("away");
+        ..Settings::new(&**scratch)
+    }
+}
+
+async fn own_server(scratch: &Scratch) -> (Cluster, Api) {
+    let cluster = Cluster::start(settings(scratch)).await.unwrap();
+    cluster.ensure_database("own").await.unwrap();
+    let url = cluster.url("own");
     let mut migrate = Process::start(&["migrate"], &[("DATABASE_URL", &url)]);
     assert!(migrate.ended(Duration::from_secs(30)).await.success(), "{}", migrate.log());
-    let api = Api::start(&url, &[]).await;
+    (cluster, Api::start(&url, &[]).await)
+}
+
+/// A server's processes, stopped in their tracks: connections stay open, and nothing is answered.
+struct Frozen(Vec<Pid>);
+
+impl Frozen {
+    fn freeze(server: u32) -> Self {
+        let is_child = |pid: &i32| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            status
+                .lines()
+                .any(|line| line.strip_prefix("PPid:").is_some_and(|parent| parent.trim() == server.to_string()))
+        };
+        let processes =
+            std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let all = std::iter::once(server.cast_signed()).chain(processes.filter(is_child));
+        let frozen = Self(all.map(Pid::from_raw).collect());
+        frozen.signal(Signal::SIGSTOP);
+        frozen
+    }
+
+    fn signal(&self, signal: Signal) {
+        // A backend may be gone by now.
+        for pid in &self.0 {
+            let _ = kill(*pid, signal);
+        }
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGCONT);
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_does_not_answer_keeps_nobody_waiting() {
+    let scratch = Scratch::new();
+    let (cluster, api) = own_server(&scratch).await;
+    let client = client();
+    let post = |id: &str| {
+        let request = client.post(format!("{}{WEBHOOKS}", api.url)).header("content-type", "application/json");
+        ask(request.body(webhook(id).to_string()))
+    };
+    let get = |path: &str| ask(client.get(format!("{}{path}", api.url)));
+    assert_ok(&post("before").await, 202, "before");
+    let frozen = Frozen::freeze(cluster.pid());
+    let begun = Instant::now();
+    let (posted, found, listed, ready) =
+        tokio::join!(post("meanwhile"), get("/v1/transactions/before"), get("/v1/transactions"), get("/readyz"));
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    for (case, answer) in [("post", posted), ("get", found), ("list", listed), ("ready", ready)] {
+        answer.assert_problem(503, case);
+        assert!(!answer.header("retry-after").is_empty(), "{case}: {answer:?}");
+    }
+    drop(frozen);
+    assert_ok(&post("after").await, 202, "after");
+}
+
+#[tokio::test]
+async fn while_the_database_is_away_it_is_503_and_nothing_is_lost() {
+    let scratch = Scratch::new();
+    let (cluster, api) = own_server(&scratch).await;
     let client = client();
     let post = |id: &str| {
         let request = client.post(format!("{}{WEBHOOKS}", api.url)).header("content-type", "application/json");
@@ -204,7 +272,7 @@ async fn while_the_database_is_away_it_is_503_and_nothing_is_lost() {
     }
     assert_ok(&get("/livez").await, 200, "a restart would not bring it back");
 
-    let cluster = Cluster::start(settings()).await.unwrap();
+    let cluster = Cluster::start(settings(&scratch)).await.unwrap();
     eventually("the API is ready again", Duration::from_secs(15), async || get("/readyz").await.status == 200).await;
     assert_ok(&get("/v1/transactions/before").await, 200, "kept");
     let answer = post("meanwhile").await;
