@@ -14,6 +14,7 @@ ALTER TABLE apalis.jobs
     DROP COLUMN crashes,
     DROP COLUMN errors;
 COMMENT ON COLUMN apalis.jobs.attempts IS NULL;
+ALTER TABLE apalis.workers DROP COLUMN lease;
 -- Rows whose worker is already forgotten would break the key.
 UPDATE apalis.jobs SET lock_by = NULL
     WHERE lock_by IS NOT NULL AND NOT EXISTS (SELECT FROM apalis.workers w WHERE w.id = lock_by);

@@ -11,6 +11,9 @@ ALTER TABLE apalis.jobs
     ADD COLUMN crashes  integer NOT NULL DEFAULT 0, -- runs during which the worker died: counted apart from errors
     ADD COLUMN errors   jsonb;                      -- the last few errors, oldest first
 
+-- How long a worker may be silent: each by its own word, so that workers of different settings can live together.
+ALTER TABLE apalis.workers ADD COLUMN lease interval NOT NULL DEFAULT interval '15 seconds';
+
 -- `attempts` counts claims, so that (id, lock_by, attempts) names one run: the fencing token.
 COMMENT ON COLUMN apalis.jobs.attempts IS 'claims so far; with id and lock_by the fencing token of a run';
 

@@ -8,12 +8,13 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     boot::{
         db::Database,
+        listen,
         migrate::{self, SchemaError},
         process,
         shutdown::Shutdown,
         telemetry,
     },
-    config::{Environment, Problems, Vars},
+    config::{Environment, Vars},
     error::Error,
     queue::{Queue, Timing, metrics},
     transactions::{self, Transactions},
@@ -43,16 +44,6 @@ impl Config {
             telemetry: telemetry::Config::read(vars, environment),
             transactions: transactions::Config::read(vars),
         }
-    }
-
-    /// Reads the process environment.
-    ///
-    /// # Errors
-    /// Everything that is wrong with it.
-    pub fn from_env() -> Result<Self, Problems> {
-        let mut vars = Vars::from_env();
-        let config = Self::read(&mut vars);
-        vars.finish(config)
     }
 }
 
@@ -98,6 +89,7 @@ impl App {
     /// What cannot be started.
     pub fn start(database: &Database, config: &Config, role: &str, stop: &CancellationToken) -> Result<Self, Error> {
         metrics::describe();
+        listen::describe();
         let pool = database.pool(role, SESSIONS);
         let queue = Queue::start(pool.clone());
         let transactions = Transactions::start(&pool, &queue, &config.transactions, stop.clone())?;

@@ -2,8 +2,9 @@
 //!
 //! No timer: an idle caller goes at once, and a busy system fills its batches by being busy.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, panic::AssertUnwindSafe, sync::Arc};
 
+use futures_util::FutureExt;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::{boot::db::answered, error::Error};
@@ -84,7 +85,7 @@ where
             continue;
         }
         let items: Vec<T> = calls.iter().map(|call| call.item.clone()).collect();
-        match answered(write(items)).await {
+        match guarded(write(items)).await {
             Ok(results) => {
                 for (call, result) in calls.into_iter().zip(results) {
                     let _ = call.answer.send(Ok(result));
@@ -98,7 +99,7 @@ where
             }
             Err(_) => {
                 for call in calls {
-                    let result = answered(write(vec![call.item.clone()])).await;
+                    let result = guarded(write(vec![call.item.clone()])).await;
                     let only = |results: Vec<R>| {
                         results.into_iter().next().ok_or_else(|| Error::Internal("no answer for an item".into()))
                     };
@@ -107,6 +108,12 @@ where
             }
         }
     }
+}
+
+/// A write that hangs or panics fails its callers, and leaves the writer to the next ones.
+async fn guarded<T>(write: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let written = AssertUnwindSafe(answered(write)).catch_unwind().await;
+    written.unwrap_or_else(|_| Err(Error::Internal("a batched write panicked".into())))
 }
 
 #[cfg(test)]
@@ -153,6 +160,16 @@ mod tests {
         for (n, result) in calls.into_iter().enumerate() {
             assert_eq!(result.is_err(), n == 3, "{n}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_panic_fails_its_callers_and_not_the_writer() {
+        let batch = Batch::start(LIMITS, |items: Vec<u32>| async move {
+            assert!(!items.contains(&1), "refused loudly");
+            Ok(items)
+        });
+        assert!(matches!(batch.call(1).await, Err(Error::Internal(_))));
+        assert_eq!(batch.call(2).await.ok(), Some(2));
     }
 
     #[tokio::test(start_paused = true)]

@@ -75,7 +75,7 @@ impl Claimer {
             }
             let wanted = slots.num_permits();
             let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
-            let claim = store::claim(&self.pool, &self.worker, self.queue, limit, self.lease.length());
+            let claim = store::claim(&self.pool, &self.worker, self.queue, limit);
             let jobs = match answered(claim).await {
                 Ok(jobs) => jobs,
                 Err(error) => {

@@ -19,16 +19,12 @@ use crate::boot::db::Database;
 
 /// The lease of this process, as far as it knows.
 pub struct Lease {
+    /// How long a worker may be silent before its jobs are taken away.
     length: Duration,
     renewed: Mutex<Option<Instant>>,
 }
 
 impl Lease {
-    /// How long a worker may be silent before its jobs are taken away.
-    pub fn length(&self) -> Duration {
-        self.length
-    }
-
     /// Whether there is time enough left to claim: counted from before the last renewal was sent, and with a third of
     /// the lease kept back for what is on its way.
     pub fn stands(&self) -> bool {
@@ -110,7 +106,7 @@ impl Keeper {
         while !stop.is_cancelled() {
             let now = Instant::now();
             if now >= next_beat {
-                within(limit, store::beat(&mut *connection, &self.worker, &queues)).await?;
+                within(limit, store::beat(&mut *connection, &self.worker, &queues, self.timing.lease)).await?;
                 self.lease.renew(now);
                 next_beat = now + self.timing.heartbeat;
             }
@@ -125,7 +121,7 @@ impl Keeper {
 
     /// Takes back what dead workers held, and tells everybody at once.
     async fn rescue(&self, connection: &mut PgConnection) -> sqlx::Result<()> {
-        let rescued = within(self.timing.heartbeat, store::rescue(&mut *connection, self.timing.lease)).await?;
+        let rescued = within(self.timing.heartbeat, store::rescue(&mut *connection)).await?;
         if rescued.is_empty() {
             return Ok(());
         }

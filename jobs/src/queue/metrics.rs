@@ -1,6 +1,6 @@
 //! The names of the queue's metrics, and their presence at zero from the start.
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 
 pub const ENQUEUED: &str = "millrace_jobs_enqueued_total";
 pub const FINISHED: &str = "millrace_jobs_finished_total";
@@ -8,7 +8,6 @@ pub const WAIT: &str = "millrace_job_wait_seconds";
 pub const RUN: &str = "millrace_job_run_seconds";
 pub const RESCUED: &str = "millrace_jobs_rescued_total";
 pub const FENCED: &str = "millrace_jobs_fenced_total";
-pub const LISTENER_UP: &str = "millrace_listener_up";
 
 /// Says what each metric means, once a process.
 pub fn describe() {
@@ -18,8 +17,6 @@ pub fn describe() {
     describe_histogram!(RUN, Unit::Seconds, "How long runs took.");
     describe_counter!(RESCUED, "Running jobs taken back from workers whose lease had ended.");
     describe_counter!(FENCED, "Results dropped because the run no longer held its job.");
-    describe_gauge!(LISTENER_UP, "1 while notifications are heard, 0 while only polling finds new jobs.");
-    gauge!(LISTENER_UP).set(0.0);
 }
 
 /// Makes every series of a queue visible before anything happened in it.

@@ -2,12 +2,11 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use metrics::gauge;
 use sqlx::PgPool;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{CHANNEL, metrics::LISTENER_UP, retry::Backoff, store};
+use super::{CHANNEL, retry::Backoff, store};
 use crate::boot::{
     db::{Database, answered},
     listen::{Heard, listen},
@@ -41,14 +40,9 @@ impl Pacer {
                 }
                 look.notify_one();
             }
-            Heard::Listening => {
-                gauge!(LISTENER_UP).set(1.0);
-                look.notify_one();
-            }
-            Heard::Lost => gauge!(LISTENER_UP).set(0.0),
+            Heard::Listening => look.notify_one(),
         })
         .await;
-        gauge!(LISTENER_UP).set(0.0);
     }
 
     async fn watch_due_times(&self, look: &Notify) {

@@ -77,14 +77,14 @@ impl<J: Job> Runner<J> {
             Ended::TimeIsUp => Verdict::GivenBack,
         };
         match verdict {
-            Verdict::Dead { error } => self.bury(job, error, failures + 1, span).await,
+            Verdict::Dead { error } => self.bury(job, storable(error), failures + 1, span).await,
             other => other,
         }
     }
 
     fn retry(&self, failure: Failure, failures: u32) -> Verdict {
         let wait = self.policy.backoff.wait(failures).max(failure.not_before);
-        Verdict::Retry { error: failure.error, wait }
+        Verdict::Retry { error: storable(failure.error), wait }
     }
 
     /// Lets the job record its own end; only then it may become a dead letter.
@@ -140,9 +140,29 @@ fn run_of(job: &Claimed, failures: u32) -> Run {
     }
 }
 
+/// What PostgreSQL takes as a text, and an operator reads: no NUL, and no more than a screen of it.
+fn storable(error: String) -> String {
+    const LONGEST: usize = 4000;
+    let clean = if error.contains('\0') { error.replace('\0', "\u{FFFD}") } else { error };
+    if clean.len() <= LONGEST { clean } else { clean.chars().take(LONGEST / 4).chain("…".chars()).collect() }
+}
+
 fn panic_message(error: JoinError) -> String {
     let Ok(panic) = error.try_into_panic() else { return "cancelled".into() };
     let panic: &(dyn Any + Send) = &*panic;
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("panicked: {}", text.unwrap_or("no message"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stored_of_an_error_can_be_stored() {
+        assert_eq!(storable("plain".into()), "plain");
+        assert_eq!(storable("a\0b".into()), "a\u{FFFD}b");
+        let long = storable("ä".repeat(100_000));
+        assert!(long.len() <= 4000 && long.ends_with('…'), "{} bytes", long.len());
+    }
 }

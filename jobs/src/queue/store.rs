@@ -75,7 +75,7 @@ pub struct Claimed {
 /// The three priorities are walked one by one so that each walk is a range of `jobs_ready` in its own order: one
 /// ordered scan over all of them would read every job that is not yet due before it finds that none is.
 /// `= ANY(ARRAY(...))` keeps the update on primary key look-ups whatever the planner thinks of `limit`.
-pub async fn claim(pool: &PgPool, worker: &str, queue: &str, limit: i64, lease: Duration) -> Result<Vec<Claimed>> {
+pub async fn claim(pool: &PgPool, worker: &str, queue: &str, limit: i64) -> Result<Vec<Claimed>> {
     sqlx::query_as!(
         Claimed,
         r#"UPDATE apalis.jobs AS job
@@ -88,7 +88,7 @@ pub async fn claim(pool: &PgPool, worker: &str, queue: &str, limit: i64, lease: 
                    WHERE job_type = $2 AND status = 'Pending' AND priority = level.priority AND run_at <= now()
                    ORDER BY run_at LIMIT $3 FOR UPDATE SKIP LOCKED
                ) AS ready
-               WHERE (SELECT last_seen > now() - make_interval(secs => $4) FROM apalis.workers WHERE id = $1)
+               WHERE (SELECT last_seen > now() - lease FROM apalis.workers WHERE id = $1)
                LIMIT $3))
            RETURNING job.id, job.job AS payload, job.attempts AS token, job.failures,
                      extract(epoch FROM clock_timestamp() - job.run_at)::float8 AS "waited!",
@@ -97,7 +97,6 @@ pub async fn claim(pool: &PgPool, worker: &str, queue: &str, limit: i64, lease: 
         worker,
         queue,
         limit,
-        lease.as_secs_f64(),
     )
     .fetch_all(pool)
     .await
@@ -193,13 +192,14 @@ pub async fn put_back(pool: &PgPool, worker: &str, runs: &Unfinished) -> Result<
 }
 
 /// Renews this worker's lease; a row that is not there, the first time or ever after, is written anew.
-pub async fn beat(connection: impl PgExecutor<'_>, worker: &str, queues: &str) -> Result<()> {
+pub async fn beat(connection: impl PgExecutor<'_>, worker: &str, queues: &str, lease: Duration) -> Result<()> {
     sqlx::query!(
-        "INSERT INTO apalis.workers (id, worker_type, storage_name, layers, last_seen, started_at)
-         VALUES ($1, 'millrace', 'PostgreSQL', $2, now(), now())
+        "INSERT INTO apalis.workers (id, worker_type, storage_name, layers, lease, last_seen, started_at)
+         VALUES ($1, 'millrace', 'PostgreSQL', $2, make_interval(secs => $3), now(), now())
          ON CONFLICT (id) DO UPDATE SET last_seen = now()",
         worker,
         queues,
+        lease.as_secs_f64(),
     )
     .execute(connection)
     .await?;
@@ -210,7 +210,7 @@ pub async fn beat(connection: impl PgExecutor<'_>, worker: &str, queues: &str) -
 ///
 /// Dead workers are few and their jobs are found by `jobs_running`, so this costs nothing while all are well. The
 /// worker rows stay: a claim that was under way when the lease ended is found by a later rescue.
-pub async fn rescue(connection: impl PgExecutor<'_>, lease: Duration) -> Result<Vec<String>> {
+pub async fn rescue(connection: impl PgExecutor<'_>) -> Result<Vec<String>> {
     sqlx::query_scalar!(
         "UPDATE apalis.jobs AS job
          SET status = 'Pending', crashes = crashes + 1
@@ -218,10 +218,9 @@ pub async fn rescue(connection: impl PgExecutor<'_>, lease: Duration) -> Result<
              SELECT held.id
              FROM apalis.workers AS worker
              JOIN apalis.jobs AS held ON held.lock_by = worker.id AND held.status = 'Running'
-             WHERE worker.last_seen < now() - make_interval(secs => $1)
+             WHERE worker.last_seen < now() - worker.lease
              FOR UPDATE OF held SKIP LOCKED))
-         RETURNING job.job_type",
-        lease.as_secs_f64(),
+         RETURNING job.job_type"
     )
     .fetch_all(connection)
     .await

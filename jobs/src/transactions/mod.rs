@@ -38,7 +38,7 @@ use self::{
     watch::Watch,
 };
 use crate::{
-    boot::db::Database,
+    boot::db::{Database, answered},
     error::Error,
     queue::{
         self, Job, Origin, Queue,
@@ -124,7 +124,7 @@ impl Transactions {
         if let Some(transaction) = &mut found
             && transaction.status == Status::Processing
             && transaction.remaining.is_zero()
-            && let Some(seconds) = process::due_in(&self.pool, transaction.id).await?
+            && let Some(seconds) = answered(process::due_in(&self.pool, transaction.id)).await?
         {
             // Past the first estimate: the job was put off, and knows until when.
             transaction.remaining = Duration::try_from_secs_f64(seconds).unwrap_or_default();
@@ -166,7 +166,7 @@ impl Transactions {
         limit: u32,
         cursor: Option<Cursor>,
     ) -> Result<Vec<Transaction>, Error> {
-        store::list(&self.pool, status, limit, cursor).await
+        answered(store::list(&self.pool, status, limit, cursor)).await
     }
 
     /// Settles a transaction, unless it is settled already.

@@ -13,6 +13,7 @@ use super::{
     store,
 };
 use crate::{
+    boot::db::answered,
     error::Error,
     queue::{self, Failure, Job, JobId, NewJob, Outcome, Policy, Run, retry::Backoff},
 };
@@ -66,7 +67,11 @@ impl Job for ProcessTransaction {
                 tracing::warn!(error, "could not record what became of a transaction");
                 Ok(Outcome::Snooze(OUR_TROUBLE))
             }
-            Err(error) => Err(error.into()),
+            Err(Error::Internal(error)) => {
+                tracing::error!(error, "a transaction cannot be processed");
+                // The sender reads this one when it was the last attempt.
+                Err(Failure::new("internal error"))
+            }
         }
     }
 
@@ -81,7 +86,7 @@ impl ProcessTransaction {
         let consent = Answer::Settled(Settlement::Processed);
         let answer = match &*transactions.processor {
             Processor::Simulated => consent,
-            Processor::Http { client, config } => match store::get(&transactions.pool, self.id).await? {
+            Processor::Http { client, config } => match answered(store::get(&transactions.pool, self.id)).await? {
                 Some(transaction) if transaction.status == Status::Processing => {
                     Processor::ask(client, &config.url, &transaction, run).await
                 }

@@ -65,7 +65,6 @@ impl Watch {
         let listening = listen(database, CHANNEL, stop, |heard| match heard {
             Heard::Payload(ids) => self.wake(ids.split(',').filter_map(|id| Uuid::try_parse(id).ok())),
             Heard::Listening => look.notify_one(),
-            Heard::Lost => {}
         });
         let looking = async {
             while !stop.is_cancelled() {
