@@ -6,7 +6,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use jobs::config::{Environment, Problems, Vars};
+use jobs::config::{Environment, Vars};
 
 /// The API key that only `dev` and `test` accept as one.
 const DEFAULT_API_KEY: &str = "your-secret-api-key-here";
@@ -101,16 +101,6 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads the environment of this process.
-    ///
-    /// # Errors
-    /// Every wrong value at once.
-    pub fn from_env() -> Result<Self, Problems> {
-        let mut vars = Vars::from_env();
-        let config = Self::read(&mut vars);
-        vars.finish(config)
-    }
-
     /// Reads the variables of the API; what is wrong with them is noted in `vars`.
     pub fn read(vars: &mut Vars) -> Self {
         let default = Self::default();

@@ -7,7 +7,7 @@ use jobs::{
     app::{self, App},
     boot::{
         process,
-        shutdown::{CancellationToken, GRACE, Shutdown},
+        shutdown::{GRACE, Shutdown},
         telemetry::Telemetry,
     },
     config::Vars,
@@ -29,12 +29,16 @@ pub async fn program() -> Result<(), String> {
     let shutdown = Shutdown::on_signals(GRACE).map_err(process::text)?;
     let app = App::start(&database, &jobs, "api", &shutdown.drain).map_err(process::text)?;
     let listener = listen(&config).await?;
-    if !app.await_schema(&shutdown).await.map_err(process::text)? {
-        return Ok(());
-    }
     let address = listener.local_addr().map_err(process::text)?;
-    tracing::info!(%address, "listening");
-    serve(listener, app, &config, Arc::new(telemetry.metrics()), shutdown.drain).await;
+    // Served from the start: whoever asks whether the process lives, or is ready, gets an answer while it waits.
+    let serving = tokio::spawn({
+        let (app, metrics, shutdown) = (app.clone(), Arc::new(telemetry.metrics()), shutdown.clone());
+        async move { serve(listener, app, &config, metrics, &shutdown).await }
+    });
+    if app.await_schema(&shutdown).await.map_err(process::text)? {
+        tracing::info!(%address, "listening");
+    }
+    serving.await.map_err(process::text)?;
     tracing::info!("stopped");
     Ok(())
 }
@@ -50,8 +54,8 @@ pub async fn listen(config: &Config) -> Result<TcpListener, String> {
         .map_err(|error| format!("HOST, PORT: cannot listen on {address}: {error}; choose another, such as PORT=8001"))
 }
 
-/// Serves until `stop`, then drains.
-pub async fn serve(listener: TcpListener, app: App, config: &Config, metrics: Metrics, stop: CancellationToken) {
+/// Serves until it is told to drain, and until it has drained or is told to end at once.
+pub async fn serve(listener: TcpListener, app: App, config: &Config, metrics: Metrics, shutdown: &Shutdown) {
     let watching = tokio::spawn({
         let app = app.clone();
         async move { app.watch().await }
@@ -63,9 +67,12 @@ pub async fn serve(listener: TcpListener, app: App, config: &Config, metrics: Me
             async move { app.ready().await }.boxed()
         }),
         metrics,
-        draining: stop.clone(),
+        draining: shutdown.drain.clone(),
     };
-    server::serve(listener, build(parts, config), stop).await;
-    // It ends with `stop`.
+    tokio::select! {
+        () = server::serve(listener, build(parts, config), shutdown.drain.clone()) => {}
+        () = shutdown.now.cancelled() => tracing::warn!("stopping at once: open requests are cut off"),
+    }
+    // It ends with the drain.
     let _ = watching.await;
 }

@@ -69,7 +69,7 @@ async fn run(
     let app = App::start(database, jobs, "all-in-one", &shutdown.drain).map_err(process::text)?;
     let worker = worker::start(&app, database, jobs.timing, shutdown)?;
     print!("{}", banner(address, jobs));
-    api::program::serve(listener, app, api, Arc::new(telemetry.metrics()), shutdown.drain.clone()).await;
+    api::program::serve(listener, app, api, Arc::new(telemetry.metrics()), shutdown).await;
     worker.stopped().await.map_err(process::text)
 }
 

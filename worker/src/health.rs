@@ -1,6 +1,9 @@
 //! `/livez`, `/readyz` and `/metrics` of a worker.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+};
 
 use jobs::{
     app::App,
@@ -9,11 +12,15 @@ use jobs::{
 use poem::{EndpointExt, Route, Server, get, handler, http::StatusCode, listener::TcpAcceptor, web::Data};
 use tokio::{net::TcpListener, task::JoinHandle};
 
+/// Whether a lease stands.
+pub type Lease = Box<dyn Fn() -> bool + Send + Sync>;
+
 /// What readiness depends on.
 #[derive(Clone)]
 pub struct Ready {
     pub app: App,
-    pub lease: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Whether the worker may claim; unset until there is a worker.
+    pub lease: Arc<OnceLock<Lease>>,
     pub shutdown: Shutdown,
 }
 
@@ -54,8 +61,8 @@ fn livez() -> &'static str {
 async fn readyz(Data(ready): Data<&Ready>) -> (StatusCode, String) {
     let state = if ready.shutdown.drain.is_cancelled() {
         Err("draining".to_owned())
-    } else if !(ready.lease)() {
-        Err("the lease could not be renewed".to_owned())
+    } else if !ready.lease.get().is_some_and(|stands| stands()) {
+        Err("there is no lease yet, or it could not be renewed".to_owned())
     } else {
         ready.app.ready().await
     };

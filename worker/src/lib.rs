@@ -10,7 +10,7 @@ pub mod config;
 pub mod health;
 pub mod registry;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use config::Config;
 use jobs::{
@@ -28,18 +28,21 @@ pub async fn program() -> Result<(), String> {
     let telemetry = Telemetry::start(&config.jobs.telemetry, "worker")?;
     let shutdown = shutdown::Shutdown::on_signals(shutdown::GRACE).map_err(process::text)?;
     let app = App::start(&config.database, &config.jobs, "worker", &shutdown.drain).map_err(process::text)?;
-    if !app.await_schema(&shutdown).await.map_err(process::text)? {
-        return Ok(());
-    }
-    let worker = start(&app, &config.database, config.jobs.timing, &shutdown)?;
+    let lease = Arc::new(OnceLock::new());
+    // Told from the start: also while it waits for the database.
     let health = match config.health {
         Some(address) => {
-            let ready =
-                health::Ready { app: app.clone(), lease: Arc::new(worker.is_ready()), shutdown: shutdown.clone() };
+            let ready = health::Ready { app: app.clone(), lease: lease.clone(), shutdown: shutdown.clone() };
             Some(health::serve(address, ready, Arc::new(telemetry.metrics())).await?)
         }
         None => None,
     };
+    if !app.await_schema(&shutdown).await.map_err(process::text)? {
+        return Ok(());
+    }
+    let worker = start(&app, &config.database, config.jobs.timing, &shutdown)?;
+    // Set here only.
+    let _ = lease.set(Box::new(worker.is_ready()) as health::Lease);
     let ended = worker.stopped().await;
     if let Some(health) = health {
         health.abort();

@@ -3,7 +3,8 @@
 use std::{
     fmt::{self, Write as _},
     io::IsTerminal,
-    path::PathBuf,
+    path::{Path, PathBuf},
+    time::Duration,
 };
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -29,8 +30,8 @@ const DEFAULT_FILTER: &str = "info,apalis_core=warn,sqlx=warn,hyper=warn,reqwest
 /// Upper edges in seconds; 0.5 is the promise to webhook senders, 30 and beyond the waits of jobs.
 const BUCKETS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
-/// Files kept in `LOG_DIR` for each process name.
-const FILES_KEPT: usize = 14;
+/// Files in `LOG_DIR` go this long after their last line.
+const KEPT: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// Where logs go.
 #[derive(Debug, Clone)]
@@ -83,12 +84,12 @@ impl Telemetry {
                     )
                 };
                 std::fs::create_dir_all(directory).map_err(|error| unusable(&error))?;
+                remove_old_files(directory);
                 // The process id keeps processes that share the folder out of each other's files.
                 let appender = rolling::Builder::new()
                     .rotation(rolling::Rotation::DAILY)
                     .filename_prefix(format!("{process}-{}", std::process::id()))
                     .filename_suffix("jsonl")
-                    .max_log_files(FILES_KEPT)
                     .build(directory)
                     .map_err(|error| unusable(&error))?;
                 let (writer, guard) = tracing_appender::non_blocking(appender);
@@ -116,6 +117,17 @@ impl Telemetry {
         move || {
             handle.run_upkeep();
             handle.render()
+        }
+    }
+}
+
+/// Removes what nobody wrote to for long; a file that cannot be asked or removed stays.
+fn remove_old_files(directory: &Path) {
+    let files = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    for path in files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|ending| ending == "jsonl")) {
+        let written = path.metadata().and_then(|file| file.modified()).ok();
+        if written.and_then(|time| time.elapsed().ok()).is_some_and(|age| age > KEPT) {
+            let _ = std::fs::remove_file(path);
         }
     }
 }
