@@ -52,6 +52,19 @@ async fn a_scheduled_job_starts_at_its_time() {
     assert!(row.due_in <= 0.0, "it ran before its time: {row:?}");
 }
 
+/// The next one is due while the worker is still busy with finding out about the one before.
+#[tokio::test]
+async fn each_of_a_series_starts_at_its_time() {
+    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
+    let running = theatre.worker(&stage, Timing { poll: NEVER, ..FAST });
+    theatre.until_idle().await;
+    for n in 1..=20 {
+        theatre.enqueue_as(&format!("job {n}"), &[Act::Done], |job| job.after(Duration::from_millis(n * 20))).await;
+    }
+    eventually("all have run", SOON, async || stage.ran().len() == 20).await;
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn a_worker_that_stops_hearing_listens_again_and_looks_for_what_it_missed() {
     let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));

@@ -6,7 +6,11 @@ use sqlx::PgPool;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{CHANNEL, retry::Backoff, store};
+use super::{
+    CHANNEL,
+    retry::Backoff,
+    store::{self, Look},
+};
 use crate::boot::{
     db::{Database, answered},
     listen::{Heard, listen},
@@ -49,14 +53,14 @@ impl Pacer {
         let queues: Vec<String> = self.bells.keys().map(|queue| (*queue).to_owned()).collect();
         let mut failures = 0;
         while !self.stop.is_cancelled() {
-            let due = tokio::select! {
-                due = answered(store::next_due(&self.pool, &queues)) => due,
+            let looks = tokio::select! {
+                looks = answered(store::look(&self.pool, &queues)) => looks,
                 () = self.stop.cancelled() => return,
             };
-            let wait = match due {
-                Ok(due) => {
+            let wait = match looks {
+                Ok(looks) => {
                     failures = 0;
-                    self.ring_and_wait(&due)
+                    self.ring_and_wait(&looks)
                 }
                 Err(error) => {
                     failures += 1;
@@ -75,18 +79,15 @@ impl Pacer {
     }
 
     /// Rings for what is due, and answers how long to sleep: until the next due time or the next poll.
-    fn ring_and_wait(&self, due: &[(String, f64)]) -> Duration {
+    fn ring_and_wait(&self, looks: &[Look]) -> Duration {
         let mut wait = self.poll;
-        for (queue, seconds) in due {
-            match Duration::try_from_secs_f64(*seconds) {
-                Ok(left) if !left.is_zero() => wait = wait.min(left.max(TOGETHER)),
-                // Zero, or negative: due.
-                _ => {
-                    if let Some(bell) = self.bells.get(queue.as_str()) {
-                        bell.notify_one();
-                    }
-                }
+        for Look { queue, is_due, next } in looks {
+            if *is_due && let Some(bell) = self.bells.get(queue.as_str()) {
+                bell.notify_one();
             }
+            // What is due in this moment has come since the statement began: soon, then.
+            let next = next.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default());
+            wait = next.map_or(wait, |next| wait.min(next.max(TOGETHER)));
         }
         wait
     }

@@ -102,23 +102,38 @@ pub async fn claim(pool: &PgPool, worker: &str, queue: &str, limit: i64) -> Resu
     .await
 }
 
-/// For each of these queues that has a waiting job: seconds until its first is due, zero or less when it is.
-pub async fn next_due(pool: &PgPool, queues: &[String]) -> Result<Vec<(String, f64)>> {
-    let rows = sqlx::query!(
-        r#"SELECT queue AS "queue!", extract(epoch FROM min(first.run_at) - clock_timestamp())::float8 AS "seconds!"
+/// When a queue wants attention.
+#[derive(Debug)]
+pub struct Look {
+    pub queue: String,
+    /// It has a job that is due.
+    pub is_due: bool,
+    /// Seconds until the first one that is not due yet.
+    pub next: Option<f64>,
+}
+
+/// Looks at these queues: what is due, and when the next job will be. Both are the ends of a range in `jobs_ready`.
+pub async fn look(pool: &PgPool, queues: &[String]) -> Result<Vec<Look>> {
+    sqlx::query_as!(
+        Look,
+        r#"SELECT queue AS "queue!", bool_or(due.is_due) AS "is_due!",
+                  extract(epoch FROM min(later.run_at) - now())::float8 AS next
            FROM unnest($1::text[]) AS queue
            CROSS JOIN (VALUES (1), (0), (-1)) AS level (priority)
            CROSS JOIN LATERAL (
+               SELECT EXISTS (SELECT FROM apalis.jobs WHERE job_type = queue AND status = 'Pending'
+                              AND priority = level.priority AND run_at <= now()) AS is_due
+           ) AS due
+           LEFT JOIN LATERAL (
                SELECT run_at FROM apalis.jobs
-               WHERE job_type = queue AND status = 'Pending' AND priority = level.priority
+               WHERE job_type = queue AND status = 'Pending' AND priority = level.priority AND run_at > now()
                ORDER BY run_at LIMIT 1
-           ) AS first
+           ) AS later ON true
            GROUP BY queue"#,
         queues,
     )
     .fetch_all(pool)
-    .await?;
-    Ok(rows.into_iter().map(|row| (row.queue, row.seconds)).collect())
+    .await
 }
 
 /// Marks runs as done, each under its token; answers the ids for which the token still held.
