@@ -22,6 +22,9 @@ const MOST: usize = 500;
 /// After a claim whose outcome is unknown, this long may its rows still appear: the statement's time limit and a bit.
 const DOUBT: Duration = Duration::from_secs(12);
 
+/// Between two looks for such rows while nothing else is to be done.
+const DOUBTFUL_LOOK: Duration = Duration::from_secs(1);
+
 /// A job on its way through this worker, with the slot that it occupies.
 pub struct Held {
     pub job: Claimed,
@@ -100,10 +103,9 @@ impl Claimer {
             }
             drop(slots);
             if found < wanted {
-                let quiet_until = doubt.map_or(Duration::from_secs(3600), |_| Duration::from_secs(1));
                 tokio::select! {
                     () = self.bell.notified() => {}
-                    () = tokio::time::sleep(quiet_until) => {}
+                    () = tokio::time::sleep(DOUBTFUL_LOOK), if doubt.is_some() => {}
                     () = self.stop.cancelled() => {}
                 }
             }

@@ -17,6 +17,9 @@ use tokio_util::sync::CancellationToken;
 use super::{metrics::RESCUED, store, worker::Timing};
 use crate::boot::db::Database;
 
+/// A stop does not wait longer for a server that no longer answers.
+const GOODBYE: Duration = Duration::from_secs(1);
+
 /// The lease of this process, as far as it knows.
 pub struct Lease {
     /// How long a worker may be silent before its jobs are taken away.
@@ -81,8 +84,12 @@ impl Keeper {
             tokio::select! { () = sleep(next) => {} () = stop.cancelled() => {} }
         }
         if let Some(mut connection) = connection {
-            let _ = timeout(Duration::from_secs(1), store::leave(&mut connection, &self.worker)).await;
-            let _ = connection.close().await;
+            let leave = async {
+                store::leave(&mut connection, &self.worker).await?;
+                connection.close().await
+            };
+            // Nothing depends on it: a worker that does not say goodbye is forgotten when its lease has ended.
+            let _ = timeout(GOODBYE, leave).await;
         }
     }
 
