@@ -77,21 +77,25 @@ async fn a_worker_that_cannot_renew_claims_nothing_until_it_can() {
 /// Whatever a run comes to after its job was taken away: it is not written.
 #[tokio::test]
 async fn a_result_without_a_token_is_dropped() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(Policy { attempts: 1, ..quick_policy() }));
-    for (name, end) in [("done", Act::Done), ("fails", Act::Fail), ("snoozes", Act::Snooze(1)), ("dies", Act::Reject)] {
-        theatre.enqueue(name, &[Act::WaitThen(Box::new(end))]).await;
-    }
-    let running = theatre.worker(&stage, FAST);
-    eventually("all four run", SOON, async || stage.ran().len() == 4).await;
-    // Somebody else has them now, in a later run.
-    let taken = theatre.execute("UPDATE apalis.jobs SET lock_by = 'other', attempts = attempts + 1").await;
-    assert_eq!(taken, 4);
-    stage.gate.add_permits(4);
-    running.stop().await;
-    for name in ["done", "fails", "snoozes", "dies"] {
-        let row = theatre.row(name).await;
-        let seen = (row.status.as_str(), row.lock_by.as_deref(), row.attempts, row.failures);
-        assert_eq!(seen, ("Running", Some("other"), 2, 0), "{name}");
+    for (taken, status, claims) in [
+        ("status = 'Running', lock_by = 'other', attempts = attempts + 1", "Running", 2),
+        // Rescued, and not claimed again yet.
+        ("status = 'Pending', run_at = now() + interval '1 hour'", "Pending", 1),
+    ] {
+        let (theatre, stage) = (Theatre::open().await, Stage::new(Policy { attempts: 1, ..quick_policy() }));
+        let ends = [("done", Act::Done), ("fails", Act::Fail), ("snoozes", Act::Snooze(1)), ("dies", Act::Reject)];
+        for (name, end) in &ends {
+            theatre.enqueue(name, &[Act::WaitThen(Box::new(end.clone()))]).await;
+        }
+        let running = theatre.worker(&stage, FAST);
+        eventually("all four run", SOON, async || stage.ran().len() == 4).await;
+        assert_eq!(theatre.execute(&format!("UPDATE apalis.jobs SET {taken}")).await, 4);
+        stage.gate.add_permits(4);
+        running.stop().await;
+        for (name, _) in ends {
+            let row = theatre.row(name).await;
+            assert_eq!((row.status.as_str(), row.attempts, row.failures), (status, claims, 0), "{name}, {taken}");
+        }
     }
 }
 
