@@ -1,4 +1,8 @@
 DROP INDEX apalis.idx_jobs_idempotency_key;
+-- apalis' index knows no states: of the jobs that share a key, the last one keeps it.
+UPDATE apalis.jobs AS job SET idempotency_key = NULL
+    WHERE EXISTS (SELECT FROM apalis.jobs AS later WHERE later.job_type = job.job_type
+                  AND later.idempotency_key = job.idempotency_key AND later.id > job.id);
 CREATE UNIQUE INDEX idx_jobs_idempotency_key ON apalis.jobs (job_type, idempotency_key);
 CREATE UNIQUE INDEX unique_job_id ON apalis.jobs (id);
 DROP INDEX apalis.jobs_running;

@@ -34,8 +34,11 @@ DROP INDEX IF EXISTS apalis.lidx;
 DROP INDEX IF EXISTS apalis.idx_apalis_jobs_lock_by;
 CREATE INDEX jobs_running ON apalis.jobs (lock_by) WHERE status = 'Running';
 
--- A second copy of the primary key, and an entry for every job without a key.
+-- A second copy of the primary key.
 DROP INDEX IF EXISTS apalis.unique_job_id;
+
+-- Unique while it waits or runs: an entry for each live job that has a key, and none for any other. A dead letter must
+-- not become Pending again while another job lives under its key: this refuses it.
 DROP INDEX IF EXISTS apalis.idx_jobs_idempotency_key;
 CREATE UNIQUE INDEX idx_jobs_idempotency_key ON apalis.jobs (job_type, idempotency_key)
-    WHERE idempotency_key IS NOT NULL;
+    WHERE idempotency_key IS NOT NULL AND status IN ('Pending', 'Running');

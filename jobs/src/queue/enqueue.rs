@@ -1,7 +1,7 @@
 //! Jobs that exist if and only if the transaction that creates their work commits, announced right after it.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     ops::{Deref, DerefMut},
     time::Duration,
 };
@@ -103,6 +103,7 @@ pub struct NewJob {
     pub(super) due: Due,
     pub(super) priority: Priority,
     pub(super) origin: Origin,
+    pub(super) key: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -125,6 +126,7 @@ impl NewJob {
             due: Due::After(Duration::ZERO),
             priority: Priority::Normal,
             origin: Origin::default(),
+            key: None,
         })
     }
 
@@ -152,6 +154,13 @@ impl NewJob {
         Self { id, ..self }
     }
 
+    /// Only if no job of its queue with this key waits or runs; one that has ended, well or not, leaves the key free.
+    /// A run that is under way may already have read what this one is about: make the key name the work, not its topic.
+    #[must_use]
+    pub fn unique(self, key: impl Into<String>) -> Self {
+        Self { key: Some(key.into()), ..self }
+    }
+
     /// On behalf of this request.
     #[must_use]
     pub fn origin(self, origin: Origin) -> Self {
@@ -159,23 +168,36 @@ impl NewJob {
     }
 }
 
-/// Adds jobs to a transaction, in one statement however many they are.
+/// Adds jobs to a transaction, in one statement however many they are, and answers the ids of those added: all, but for
+/// [unique](NewJob::unique) ones whose key is taken. Those are skipped, and the transaction goes on.
+///
+/// Where another transaction has taken such a key and not yet ended, this waits for its end; so of several calls in one
+/// transaction, let all transactions make them in the same order.
 ///
 /// # Errors
 /// The database's; the transaction is then good for nothing but a rollback.
-pub async fn enqueue(tx: &mut Tx, jobs: &[NewJob]) -> Result<(), Error> {
-    if jobs.is_empty() {
-        return Ok(());
+pub async fn enqueue(tx: &mut Tx, jobs: &[NewJob]) -> Result<Vec<JobId>, Error> {
+    let (mut keyed, plain): (Vec<&NewJob>, Vec<&NewJob>) = jobs.iter().partition(|job| job.key.is_some());
+    if !plain.is_empty() {
+        store::insert(tx, &plain).await?;
     }
-    store::insert(tx, jobs).await?;
-    tx.enqueued.extend(jobs.iter().map(|job| {
+    let mut skipped = HashSet::new();
+    if !keyed.is_empty() {
+        keyed.sort_by_key(|job| (job.queue, &job.key));
+        skipped.extend(keyed.iter().map(|job| job.id));
+        for id in store::insert_unique(tx, &keyed).await? {
+            skipped.remove(&JobId::parse(&id));
+        }
+    }
+    let added: Vec<&NewJob> = jobs.iter().filter(|job| !skipped.contains(&job.id)).collect();
+    tx.enqueued.extend(added.iter().map(|job| {
         let soon = match job.due {
             Due::After(delay) => delay <= ANNOUNCE_WITHIN,
             Due::At(time) => time <= OffsetDateTime::now_utc() + ANNOUNCE_WITHIN,
         };
         (job.queue, soon)
     }));
-    Ok(())
+    Ok(added.into_iter().map(|job| job.id).collect())
 }
 
 /// Sends what has gathered, until the last [`Queue`] and [`Tx`] are gone.

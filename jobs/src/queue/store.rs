@@ -9,43 +9,85 @@ use super::{
     enqueue::{Due, NewJob},
 };
 
-/// Inserts jobs. apalis' own `push_tasks` takes the client's clock and cuts it to whole seconds.
-pub async fn insert(connection: &mut PgConnection, jobs: &[NewJob]) -> Result<()> {
-    let ids: Vec<String> = jobs.iter().map(|job| job.id.to_string()).collect();
-    let queues: Vec<String> = jobs.iter().map(|job| job.queue.to_owned()).collect();
-    let payloads: Vec<Vec<u8>> = jobs.iter().map(|job| job.payload.clone()).collect();
-    let priorities: Vec<i32> = jobs.iter().map(|job| job.priority.level()).collect();
-    let (mut times, mut delays) = (Vec::with_capacity(jobs.len()), Vec::with_capacity(jobs.len()));
-    for job in jobs {
-        let (time, delay) = match job.due {
-            Due::At(time) => (Some(time), 0.0),
-            Due::After(delay) => (None, delay.as_secs_f64()),
-        };
-        times.push(time);
-        delays.push(delay);
+/// New jobs, column by column.
+#[derive(Default)]
+struct New {
+    ids: Vec<String>,
+    queues: Vec<String>,
+    payloads: Vec<Vec<u8>>,
+    priorities: Vec<i32>,
+    times: Vec<Option<time::OffsetDateTime>>,
+    delays: Vec<f64>,
+    correlation_ids: Vec<Option<String>>,
+    traceparents: Vec<Option<String>>,
+    keys: Vec<Option<String>>,
+}
+
+impl New {
+    fn of(jobs: &[&NewJob]) -> Self {
+        let mut new = Self::default();
+        for job in jobs {
+            let (time, delay) = match job.due {
+                Due::At(time) => (Some(time), 0.0),
+                Due::After(delay) => (None, delay.as_secs_f64()),
+            };
+            new.ids.push(job.id.to_string());
+            new.queues.push(job.queue.to_owned());
+            new.payloads.push(job.payload.clone());
+            new.priorities.push(job.priority.level());
+            new.times.push(time);
+            new.delays.push(delay);
+            new.correlation_ids.push(job.origin.correlation_id.clone());
+            new.traceparents.push(job.origin.traceparent.clone());
+            new.keys.push(job.key.clone());
+        }
+        new
     }
-    let correlation_ids: Vec<Option<String>> = jobs.iter().map(|job| job.origin.correlation_id.clone()).collect();
-    let traceparents: Vec<Option<String>> = jobs.iter().map(|job| job.origin.traceparent.clone()).collect();
-    sqlx::query!(
-        r#"INSERT INTO apalis.jobs (id, job_type, job, priority, run_at, metadata)
+}
+
+/// The one INSERT, with what is to be done about jobs whose key is taken.
+macro_rules! insert {
+    ($new:expr, $taken:tt) => {
+        sqlx::query!(
+            r#"INSERT INTO apalis.jobs (id, job_type, job, priority, run_at, metadata, idempotency_key)
            SELECT id, queue, payload, priority, coalesce(at, now() + make_interval(secs => delay)),
                   CASE WHEN correlation_id IS NOT NULL OR traceparent IS NOT NULL
-                       THEN hstore(ARRAY['correlation_id', 'traceparent'], ARRAY[correlation_id, traceparent]) END
+                       THEN hstore(ARRAY['correlation_id', 'traceparent'], ARRAY[correlation_id, traceparent]) END, key
            FROM unnest($1::text[], $2::text[], $3::bytea[], $4::int4[], $5::timestamptz[], $6::float8[], $7::text[],
-                       $8::text[])
-                AS new (id, queue, payload, priority, at, delay, correlation_id, traceparent)"#,
-        &ids,
-        &queues,
-        &payloads,
-        &priorities,
-        &times as &[Option<time::OffsetDateTime>],
-        &delays,
-        &correlation_ids as &[Option<String>],
-        &traceparents as &[Option<String>],
-    )
-    .execute(connection)
-    .await?;
+                       $8::text[], $9::text[])
+                AS new (id, queue, payload, priority, at, delay, correlation_id, traceparent, key)"# + $taken,
+            &$new.ids,
+            &$new.queues,
+            &$new.payloads,
+            &$new.priorities,
+            &$new.times as &[Option<time::OffsetDateTime>],
+            &$new.delays,
+            &$new.correlation_ids as &[Option<String>],
+            &$new.traceparents as &[Option<String>],
+            &$new.keys as &[Option<String>],
+        )
+    };
+}
+
+/// Inserts jobs. apalis' own `push_tasks` takes the client's clock and cuts it to whole seconds.
+pub async fn insert(connection: &mut PgConnection, jobs: &[&NewJob]) -> Result<()> {
+    let new = New::of(jobs);
+    insert!(new, "").execute(connection).await?;
     Ok(())
+}
+
+/// Inserts those jobs whose key is free, and answers their ids. A key that an open transaction is about to take is
+/// waited for, so all transactions must take theirs in one order. A statement of its own: with its second look at each
+/// row, jobs without a key would pay for those that have one.
+pub async fn insert_unique(connection: &mut PgConnection, jobs: &[&NewJob]) -> Result<Vec<String>> {
+    let new = New::of(jobs);
+    let inserted = insert!(
+        new,
+        " ON CONFLICT (job_type, idempotency_key)
+              WHERE idempotency_key IS NOT NULL AND status IN ('Pending', 'Running') DO NOTHING
+           RETURNING id"
+    );
+    Ok(inserted.fetch_all(connection).await?.into_iter().map(|row| row.id).collect())
 }
 
 /// Tells every listening worker that these queues have new jobs.
