@@ -17,6 +17,7 @@
 //! | `retry` | how long to wait before what failed is tried again |
 //! | `acknowledge` | writes results in batches, under the fencing token |
 //! | `lease` | heartbeats, and the rescue of jobs whose worker died |
+//! | `pulse` | keeps the runtime going beside jobs that block its threads |
 //! | [`worker`] | puts these together and takes them apart again |
 
 mod acknowledge;
@@ -28,6 +29,7 @@ pub mod job;
 mod lease;
 pub mod metrics;
 mod pace;
+mod pulse;
 pub mod retry;
 mod runner;
 mod store;

@@ -21,7 +21,7 @@ use super::{
     lease::{self, Lease},
     metrics,
     pace::Pacer,
-    runner,
+    pulse, runner,
 };
 use crate::{
     boot::{
@@ -69,6 +69,7 @@ pub struct Registry(Vec<Entry>);
 struct Entry {
     name: &'static str,
     concurrency: usize,
+    deadline: Duration,
     handler: MakeHandler,
 }
 
@@ -80,6 +81,7 @@ impl Registry {
         self.0.push(Entry {
             name: J::NAME,
             concurrency: policy.concurrency.clamp(1, Semaphore::MAX_PERMITS),
+            deadline: policy.deadline,
             handler: Box::new(move |results, give_back| runner::handler::<J>(context, policy, results, give_back)),
         });
         self
@@ -103,7 +105,7 @@ impl Worker {
     /// Starts claiming and running. `shutdown.drain` stops it in good order.
     ///
     /// # Errors
-    /// When the thread that keeps the lease cannot be started.
+    /// When a thread beside the runtime cannot be started.
     pub fn start(
         database: &Database,
         timing: Timing,
@@ -116,11 +118,14 @@ impl Worker {
         let keep_lease = CancellationToken::new();
         let (lease, thread) =
             lease::keep(database.clone(), name.clone(), registry.names(), timing, keep_lease.clone())?;
+        let longest = registry.0.iter().map(|entry| entry.deadline).max().unwrap_or_default();
+        let pulse = pulse::keep(tokio::runtime::Handle::current(), longest + timing.lease)?;
         let run = run(database.clone(), name.clone(), timing, registry, lease.clone(), shutdown.clone());
         let running = tokio::spawn(async move {
             let result = run.await;
             // The lease outlives the last result.
             keep_lease.cancel();
+            drop(pulse);
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
             result
         });
@@ -156,7 +161,7 @@ async fn run(
     let (abandon, stop) = (CancellationToken::new(), shutdown.drain);
     let (mut engines, mut helpers) = (JoinSet::new(), JoinSet::new());
     let (mut bells, mut holding) = (HashMap::new(), HashMap::new());
-    for Entry { name: queue, concurrency, handler } in registry.0 {
+    for Entry { name: queue, concurrency, handler, .. } in registry.0 {
         metrics::zero(queue);
         let (jobs, jobs_out) = mpsc::channel(concurrency.min(1024));
         let claimer = Claimer {
