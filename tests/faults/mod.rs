@@ -15,6 +15,7 @@
 //! | a worker stands still beyond its lease, and goes on | [`frozen_worker`] |
 //! | SIGTERM of a worker | [`stopped_worker`] |
 //! | SIGTERM of the API | [`stopped_api`] |
+//! | jobs that panic, never end, cannot be read, or take their worker with them | [`poison`] |
 //! | one id, two hundred times at once | [`same_id`] |
 
 mod clients;
@@ -23,6 +24,7 @@ mod killed_api;
 mod killed_worker;
 mod long_outage;
 mod lost_sessions;
+mod poison;
 mod processor;
 mod restarted_database;
 mod same_id;

@@ -38,7 +38,13 @@ impl Process {
     /// Starts it in a folder.
     pub fn start_in(folder: &std::path::Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
-        command.args(arguments).current_dir(folder).env_clear();
+        command.args(arguments).current_dir(folder);
+        Self::run(arguments.first().unwrap_or(&"all-in-one"), command, variables)
+    }
+
+    /// Starts any program with these variables and none of this process's configuration.
+    pub fn run(name: &str, mut command: Command, variables: &[(&str, &str)]) -> Self {
+        command.env_clear();
         for kept in ["PATH", "HOME", "PG_BIN_DIR", "RUST_LOG", "RUST_BACKTRACE", "TMPDIR", "SSL_CERT_FILE"] {
             if let Ok(value) = std::env::var(kept) {
                 command.env(kept, value);
@@ -47,7 +53,7 @@ impl Process {
         // A group of its own: a Ctrl-C at the test run is not a signal to the process under test.
         command.envs(variables.iter().copied()).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the millrace binary starts");
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{name} does not start: {error}"));
         let lines = Arc::new(Mutex::new(Vec::new()));
         let streams: [Option<Box<dyn std::io::Read + Send>>; 2] =
             [child.stdout.take().map(|s| Box::new(s) as _), child.stderr.take().map(|s| Box::new(s) as _)];
@@ -60,7 +66,7 @@ impl Process {
             })
         };
         let readers = streams.into_iter().flatten().map(read).collect();
-        Self { name: arguments.first().unwrap_or(&"all-in-one").to_string(), child, lines, readers }
+        Self { name: name.to_owned(), child, lines, readers }
     }
 
     /// Everything it has printed.
