@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use sqlx::PgPool;
+use time::OffsetDateTime;
 
 use super::{
     SOON,
-    clients::Clients,
+    clients::{Clients, send_all},
     processor::Processor,
     random,
     settlements::{agree, all_settled, log_changes},
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::harness::{
     database, eventually,
-    process::{Api, worker},
+    process::{Api, client, worker},
 };
 
 const KILLS: usize = 8;
@@ -62,6 +63,41 @@ async fn killing_workers_loses_nothing_and_repeats_no_effect() {
         history.acknowledged.len(),
         processor.repeated(),
     );
+}
+
+/// The one test with the shipped lease, heartbeat and poll: the twenty seconds that are promised of them.
+#[tokio::test]
+async fn with_the_shipped_settings_a_dead_workers_jobs_run_elsewhere_within_twenty_seconds() {
+    const RUNS: usize = 20;
+    let database = database::fresh().await;
+    let pool = database.pool().await;
+    log_changes(&pool).await;
+    let processor = Processor::start(Duration::from_secs(60)).await;
+    let variables = [("PROCESSOR_URL", &*processor.url), ("PROCESSOR_TIMEOUT_SECONDS", "120")];
+    let api = Api::start(&database.url, &variables).await;
+    let mut victim = worker(&database.url, &variables).await;
+    let ids: Vec<String> = (0..RUNS).map(|number| format!("txn_{number}")).collect();
+    let history = send_all(&client(), &api.url, &ids).await;
+    eventually("the first worker runs them all", SOON, async || processor.calls() == RUNS).await;
+    let mut other = worker(&database.url, &variables).await;
+    processor.answer_after(Duration::ZERO);
+    // The worst moment: a whole lease is left.
+    let seen = "SELECT max(last_seen) FROM apalis.workers WHERE id = (SELECT min(lock_by) FROM apalis.jobs)";
+    let last_seen = async || sqlx::query_scalar::<_, OffsetDateTime>(seen).fetch_one(&pool).await.expect("a time");
+    let before = last_seen().await;
+    eventually("it has just beaten", SOON, async || last_seen().await > before).await;
+
+    let killed = Instant::now();
+    victim.signal(Signal::SIGKILL);
+    victim.ended(SOON).await;
+    eventually("all run elsewhere", SOON, async || processor.calls() == 2 * RUNS).await;
+    let elsewhere = killed.elapsed();
+    all_settled(&pool, SOON).await;
+    let settled = agree(&pool, &history).await;
+    assert!(elsewhere < Duration::from_secs(20), "{elsewhere:?}");
+    assert_eq!((settled.claimed_again, settled.crashes), (RUNS as i64, RUNS as i64));
+    assert!(other.is_running());
+    println!("shipped settings: {RUNS} jobs of a killed worker run elsewhere after {elsewhere:.1?}; {settled:?}");
 }
 
 /// A third worker's death would make the job a suspect of killing them, and have it set aside.

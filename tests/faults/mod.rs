@@ -11,14 +11,17 @@
 //! | PostgreSQL restarts at once, without goodbyes | [`restarted_database`] |
 //! | PostgreSQL is away for longer than the lease, or hangs | [`long_outage`] |
 //! | every session is terminated, several times a second | [`lost_sessions`] |
+//! | others take every session of the server | [`exhausted_sessions`] |
 //! | a commit happens and its answer gets lost | [`unanswered_commit`] |
-//! | a worker stands still beyond its lease, and goes on | [`frozen_worker`] |
+//! | a worker, or its heartbeats alone, stand still beyond its lease and go on | [`frozen_worker`] |
 //! | SIGTERM of a worker | [`stopped_worker`] |
 //! | SIGTERM of the API | [`stopped_api`] |
 //! | jobs that panic, never end, cannot be read, or take their worker with them | [`poison`] |
+//! | hundreds of long-pollers on one API process | [`waiters`] |
 //! | one id, two hundred times at once | [`same_id`] |
 
 mod clients;
+mod exhausted_sessions;
 mod frozen_worker;
 mod killed_api;
 mod killed_worker;
@@ -33,6 +36,7 @@ mod settlements;
 mod stopped_api;
 mod stopped_worker;
 mod unanswered_commit;
+mod waiters;
 
 use std::{ops::Range, time::Duration};
 

@@ -20,7 +20,7 @@ use crate::harness::{
     scratch::Scratch,
 };
 
-const RESTARTS: usize = 2;
+const RESTARTS: usize = 5;
 
 #[tokio::test]
 async fn restarting_postgresql_at_once_loses_nothing_acknowledged() {

@@ -14,8 +14,14 @@ const DATABASE: &str = "millrace";
 
 /// Starts it, or starts it again after it went away.
 pub async fn start(directory: &Path) -> (Cluster, String) {
+    start_with(directory, Settings::new(directory).max_connections).await
+}
+
+/// Starts it with so many sessions.
+pub async fn start_with(directory: &Path, max_connections: u16) -> (Cluster, String) {
     let settings = Settings {
         durable: true,
+        max_connections,
         search: std::env::var("PG_BIN_DIR").map(|value| Search::parse(&value)).unwrap_or_default(),
         ..Settings::new(directory)
     };
