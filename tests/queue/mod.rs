@@ -4,5 +4,6 @@ mod claims;
 mod enqueueing;
 mod leases;
 mod outcomes;
+mod quarantine;
 mod stopping;
 mod waking;

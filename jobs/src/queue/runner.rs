@@ -16,6 +16,15 @@ use super::{
     store::Claimed,
 };
 
+/// A job during which a worker died this often is not run again, but set aside with the evidence: it is likely to kill
+/// the next worker too, with everything else in it.
+///
+/// One death proves nothing: a worker that loses the database for longer than its lease, or is stopped without one,
+/// leaves a crash on every job it held. Such an incident hits a job at most once, and only while it runs; an innocent
+/// one would need three of them in its few seconds or minutes of running. A job that kills its worker needs three
+/// runs for it, at most three leases apart.
+const CRASHES: i32 = 3;
+
 /// What every run of one kind of job shares.
 struct Runner<J: Job> {
     context: J::Context,
@@ -68,6 +77,10 @@ impl<J: Job> Runner<J> {
             Err(error) => return Verdict::Dead { error: format!("undecodable payload: {error}") },
         };
         let failures = u32::try_from(job.failures).unwrap_or(0);
+        if job.crashes >= CRASHES {
+            let error = format!("quarantined: a worker died during {} of its runs", job.crashes);
+            return self.bury(job, error, failures + 1, span).await;
+        }
         let verdict = match self.guarded(payload.run(self.context.clone(), run_of(job, failures)), span).await {
             Ended::Outcome(Outcome::Done) => Verdict::Done,
             Ended::Outcome(Outcome::Snooze(wait)) => Verdict::Snooze { wait },

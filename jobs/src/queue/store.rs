@@ -106,6 +106,8 @@ pub struct Claimed {
     /// Counts claims; the fence.
     pub token: i32,
     pub failures: i32,
+    /// Earlier runs during which the worker died.
+    pub crashes: i32,
     /// Seconds since it was due.
     pub waited: f64,
     pub correlation_id: Option<String>,
@@ -132,7 +134,7 @@ pub async fn claim(pool: &PgPool, worker: &str, queue: &str, limit: i64) -> Resu
                ) AS ready
                WHERE (SELECT last_seen > now() - lease FROM apalis.workers WHERE id = $1)
                LIMIT $3))
-           RETURNING job.id, job.job AS payload, job.attempts AS token, job.failures,
+           RETURNING job.id, job.job AS payload, job.attempts AS token, job.failures, job.crashes,
                      extract(epoch FROM clock_timestamp() - job.run_at)::float8 AS "waited!",
                      job.metadata -> 'correlation_id' AS correlation_id,
                      job.metadata -> 'traceparent' AS traceparent"#,
@@ -266,18 +268,26 @@ pub async fn beat(connection: impl PgExecutor<'_>, worker: &str, queues: &str, l
 /// Takes running jobs back from every worker whose lease has ended, and answers their queues, one entry a job.
 ///
 /// Dead workers are few and their jobs are found by `jobs_running`, so this costs nothing while all are well. The
-/// worker rows stay: a claim that was under way when the lease ended is found by a later rescue.
+/// worker rows stay: a claim that was under way when the lease ended is found by a later rescue. Each job gets the
+/// evidence of its crash beside its errors: whoever finds it quarantined can look for that worker's last words.
+///
+/// From its second crash on a job is due at a random moment of the next 10 s: what was held together with a job that
+/// kills its worker must not be held together with it each time, or all of it would be quarantined.
 pub async fn rescue(connection: impl PgExecutor<'_>) -> Result<Vec<String>> {
     sqlx::query_scalar!(
         "UPDATE apalis.jobs AS job
-         SET status = 'Pending', crashes = crashes + 1
+         SET status = 'Pending', crashes = crashes + 1,
+             run_at = CASE WHEN crashes > 0 THEN clock_timestamp() + random() * interval '10 seconds' ELSE run_at END,
+             errors = CASE WHEN jsonb_array_length(errors) >= $1 THEN errors - 0 ELSE coalesce(errors, '[]') END
+                 || jsonb_build_object('at', now(), 'run', attempts, 'worker', lock_by, 'error', 'the worker died')
          WHERE id = ANY(ARRAY(
              SELECT held.id
              FROM apalis.workers AS worker
              JOIN apalis.jobs AS held ON held.lock_by = worker.id AND held.status = 'Running'
              WHERE worker.last_seen < now() - worker.lease
              FOR UPDATE OF held SKIP LOCKED))
-         RETURNING job.job_type"
+         RETURNING job.job_type",
+        ERRORS_KEPT,
     )
     .fetch_all(connection)
     .await

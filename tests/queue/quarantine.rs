@@ -1,0 +1,105 @@
+//! Promise 8: crashes are counted apart from errors, and a job during which three workers died is not run again.
+
+use std::time::Duration;
+
+use jobs::queue::Policy;
+
+use crate::harness::{
+    eventually,
+    stage::{Act, FAST, Running, Stage, Theatre, quick_policy},
+};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// The job's worker dies, as far as the database can tell; answers when it was taken back.
+async fn die(theatre: &Theatre, nth: i32) {
+    theatre
+        .execute(&format!(
+            "WITH dead AS (
+                 INSERT INTO apalis.workers (id, worker_type, storage_name, last_seen)
+                 VALUES ('dead {nth}', 'millrace', 'PostgreSQL', now() - interval '1 minute'))
+             UPDATE apalis.jobs SET lock_by = 'dead {nth}' WHERE status = 'Running'"
+        ))
+        .await;
+    theatre.until("the crash is counted", &format!("(SELECT min(crashes) = {nth} FROM apalis.jobs)")).await;
+    // From the second on they are spread over some seconds, which nobody here has.
+    theatre.execute("UPDATE apalis.jobs SET run_at = now() WHERE status = 'Pending'").await;
+}
+
+async fn gone(running: Running) {
+    running.shutdown.drain.cancel();
+    running.shutdown.now.cancel();
+    running.stopped().await;
+}
+
+#[tokio::test]
+async fn three_dead_workers_set_a_job_aside_with_the_evidence() {
+    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
+    theatre.enqueue("killer", &[Act::Hang]).await;
+    let running = theatre.worker(&stage, FAST);
+    for nth in 1..=3 {
+        let runs = usize::try_from(nth).unwrap();
+        eventually("it runs", SOON, async || stage.runs_of("killer") == runs).await;
+        die(&theatre, nth).await;
+    }
+    theatre.until("it is dead", "(SELECT status = 'Killed' FROM apalis.jobs)").await;
+    gone(running).await;
+    let row = theatre.row("killer").await;
+    assert_eq!((stage.runs_of("killer"), row.crashes, row.attempts), (3, 3, 4), "never run a fourth time");
+    let reason = "quarantined: a worker died during 3 of its runs".to_owned();
+    assert_eq!(row.last_error.as_ref(), Some(&reason));
+    assert_eq!(stage.buried(), [("killer".to_owned(), reason)], "it could record its own end");
+    let evidence: Vec<(String, i32, String)> = sqlx::query_as(
+        "SELECT entry ->> 'worker', (entry ->> 'run')::int, entry ->> 'error'
+         FROM apalis.jobs, jsonb_array_elements(errors) AS entry LIMIT 3",
+    )
+    .fetch_all(&theatre.pool)
+    .await
+    .unwrap();
+    let expected = (1..=3).map(|nth| (format!("dead {nth}"), nth, "the worker died".to_owned()));
+    assert_eq!(evidence, expected.collect::<Vec<_>>(), "each crash: which worker, which run");
+}
+
+#[tokio::test]
+async fn two_dead_workers_cost_a_job_nothing_but_time() {
+    let policy = Policy { attempts: 1, ..quick_policy() };
+    let (theatre, stage) = (Theatre::open().await, Stage::new(policy));
+    theatre.enqueue("unlucky", &[Act::Hang, Act::Hang, Act::Done]).await;
+    // So many errors that something has to go.
+    theatre.execute("UPDATE apalis.jobs SET errors = (SELECT jsonb_agg(n) FROM generate_series(1, 10) AS n)").await;
+    let running = theatre.worker(&stage, FAST);
+    for nth in 1..=2 {
+        let runs = usize::try_from(nth).unwrap();
+        eventually("it runs", SOON, async || stage.runs_of("unlucky") == runs).await;
+        die(&theatre, nth).await;
+    }
+    theatre.until("it is done", "(SELECT status = 'Done' FROM apalis.jobs)").await;
+    gone(running).await;
+    let row = theatre.row("unlucky").await;
+    assert_eq!((row.failures, row.crashes, row.errors), (0, 2, 10), "no attempt used up, and the newest errors kept");
+    assert_eq!(row.last_error.as_deref(), Some("the worker died"));
+}
+
+/// What was held together with a job that kills workers must not share its fate.
+#[tokio::test]
+async fn companions_of_a_killer_part_from_it() {
+    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
+    for n in 0..10 {
+        theatre.enqueue(&format!("job {n}"), &[Act::Hang, Act::Done]).await;
+    }
+    theatre.execute("UPDATE apalis.jobs SET crashes = 1").await;
+    let running = theatre.worker(&stage, FAST);
+    eventually("all run", SOON, async || stage.ran().len() == 10).await;
+    theatre
+        .execute(
+            "WITH dead AS (
+                 INSERT INTO apalis.workers (id, worker_type, storage_name, last_seen)
+                 VALUES ('dead', 'millrace', 'PostgreSQL', now() - interval '1 minute'))
+             UPDATE apalis.jobs SET lock_by = 'dead' WHERE status = 'Running'",
+        )
+        .await;
+    theatre.until("all are taken back", "(SELECT min(crashes) = 2 FROM apalis.jobs)").await;
+    let spread = "(SELECT max(run_at) - min(run_at) > interval '1 second' FROM apalis.jobs)";
+    theatre.until("they are due at different times", spread).await;
+    gone(running).await;
+}
