@@ -16,7 +16,7 @@ use crate::{
     },
     config::{Environment, Vars},
     error::Error,
-    queue::{Queue, Timing, metrics},
+    queue::{Queue, Retention, Timing, metrics},
     transactions::{self, Transactions},
 };
 
@@ -64,11 +64,21 @@ fn timing(vars: &mut Vars) -> Timing {
         heartbeat: vars.seconds("QUEUE_HEARTBEAT_SECONDS", shipped.heartbeat.as_secs_f64(), 0.05..=1200.0),
         rescue: vars.seconds("QUEUE_RESCUE_SECONDS", shipped.rescue.as_secs_f64(), 0.05..=600.0),
         poll: vars.seconds("QUEUE_POLL_SECONDS", shipped.poll.as_secs_f64(), 0.01..=60.0),
+        retention: retention(vars),
     };
     if timing.heartbeat.mul_f64(2.0) > timing.lease {
         vars.problem("QUEUE_HEARTBEAT_SECONDS", "must be at most half of QUEUE_LEASE_SECONDS, such as a third");
     }
     timing
+}
+
+/// `QUEUE_KEEP_DONE_HOURS`, `QUEUE_KEEP_DEAD_DAYS`: at least an hour, so that no mistake empties the tables.
+fn retention(vars: &mut Vars) -> Retention {
+    const HOUR: u64 = 3600;
+    let shipped = Retention::SHIPPED;
+    let hours = vars.number("QUEUE_KEEP_DONE_HOURS", shipped.done.as_secs() / HOUR, 1..=24 * 3650);
+    let days = vars.number("QUEUE_KEEP_DEAD_DAYS", shipped.dead.as_secs() / (24 * HOUR), 1..=3650);
+    Retention { done: Duration::from_secs(hours * HOUR), dead: Duration::from_secs(days * 24 * HOUR), ..shipped }
 }
 
 /// Sessions that the features of one process share.

@@ -7,7 +7,9 @@ use std::{
 
 use jobs::{
     boot::{db::Database, shutdown::Shutdown},
-    queue::{Failure, Job, NewJob, Outcome, Policy, Queue, Registry, Run, Timing, Worker, enqueue, retry::Backoff},
+    queue::{
+        Failure, Job, NewJob, Outcome, Policy, Queue, Registry, Retention, Run, Timing, Worker, enqueue, retry::Backoff,
+    },
 };
 use serde::{Deserialize, Serialize};
 use sqlx::{PgPool, Row};
@@ -24,6 +26,7 @@ pub const FAST: Timing = Timing {
     lease: Duration::from_secs(1),
     rescue: Duration::from_millis(100),
     poll: Duration::from_millis(50),
+    retention: Retention::SHIPPED,
 };
 
 /// So rare that whatever happens in a test was not found by polling.

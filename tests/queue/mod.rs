@@ -5,5 +5,6 @@ mod enqueueing;
 mod leases;
 mod outcomes;
 mod quarantine;
+mod retention;
 mod stopping;
 mod waking;

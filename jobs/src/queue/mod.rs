@@ -16,6 +16,7 @@
 //! | `runner` | the life of one run: decode, run, judge, settle |
 //! | `retry` | how long to wait before what failed is tried again |
 //! | `acknowledge` | writes results in batches, under the fencing token |
+//! | `retain` | forgets what is finished, once it is old |
 //! | `lease` | heartbeats, and the rescue of jobs whose worker died |
 //! | `pulse` | keeps the runtime going beside jobs that block its threads |
 //! | [`worker`] | puts these together and takes them apart again |
@@ -30,6 +31,7 @@ mod lease;
 pub mod metrics;
 mod pace;
 mod pulse;
+mod retain;
 pub mod retry;
 mod runner;
 mod store;
@@ -37,6 +39,7 @@ pub mod worker;
 
 pub use enqueue::{NewJob, Queue, Tx, enqueue};
 pub use job::{Failure, Job, JobId, Origin, Outcome, Policy, Priority, Run};
+pub use retain::Retention;
 pub use worker::{Registry, Timing, Worker};
 
 use crate::error::Error;

@@ -329,3 +329,64 @@ pub async fn give_back_unheld(pool: &PgPool, worker: &str, queue: &str, held: &[
     .await?;
     Ok(done.rows_affected())
 }
+
+/// One step of forgetting: of the next `size` jobs after the id `after` and before `before`, those that ended so long ago.
+#[derive(Debug)]
+pub struct Step {
+    /// Where the next step begins.
+    pub upto: String,
+    pub forgotten: i64,
+}
+
+/// Any number: the lock of whoever forgets, for the length of one statement.
+const FORGETTING: i64 = 0x006d_696c_6c72_6163;
+
+/// Takes one such step; `None` while another process takes one.
+///
+/// A range of the primary key and no index of its own: ids are ULIDs, so what is old comes first. With 1,000,000
+/// jobs, a step over 2,000 takes 3 ms when all of them go and 5 when all of them stay; one over 10,000 takes 15. So the
+/// million goes in 12 s, most of it pauses, and a million that waits for its time costs each pass 2.5 s of reading.
+pub async fn forget(
+    pool: &PgPool,
+    after: &str,
+    before: &str,
+    size: i64,
+    done: Duration,
+    dead: Duration,
+) -> Result<Option<Step>> {
+    sqlx::query_as!(
+        Step,
+        r#"WITH step AS MATERIALIZED (
+               SELECT coalesce((SELECT id FROM apalis.jobs WHERE id > $1 AND id < $2 ORDER BY id OFFSET $3 LIMIT 1), $2)
+                      AS upto
+               WHERE pg_try_advisory_xact_lock($4)),
+           forgotten AS (
+               DELETE FROM apalis.jobs
+               WHERE id > $1 AND id <= (SELECT upto FROM step)
+                 AND (status || '' = 'Done' AND done_at < now() - make_interval(secs => $5)
+                      OR status || '' = 'Killed' AND done_at < now() - make_interval(secs => $6))
+               RETURNING id)
+           SELECT upto AS "upto!", (SELECT count(*) FROM forgotten) AS "forgotten!" FROM step"#,
+        after,
+        before,
+        size,
+        FORGETTING,
+        done.as_secs_f64(),
+        dead.as_secs_f64(),
+    )
+    .fetch_optional(pool)
+    .await
+}
+
+/// Forgets workers that have been gone for so long and hold nothing any more.
+pub async fn forget_workers(pool: &PgPool, gone: Duration) -> Result<u64> {
+    let done = sqlx::query!(
+        "DELETE FROM apalis.workers AS worker
+         WHERE last_seen < now() - make_interval(secs => $1)
+           AND NOT EXISTS (SELECT FROM apalis.jobs WHERE lock_by = worker.id AND status = 'Running')",
+        gone.as_secs_f64(),
+    )
+    .execute(pool)
+    .await?;
+    Ok(done.rows_affected())
+}

@@ -21,7 +21,9 @@ use super::{
     lease::{self, Lease},
     metrics,
     pace::Pacer,
-    pulse, runner,
+    pulse,
+    retain::{Cleaner, Retention},
+    runner,
 };
 use crate::{
     boot::{
@@ -47,6 +49,8 @@ pub struct Timing {
     pub rescue: Duration,
     /// Between two looks for due jobs when nothing is heard.
     pub poll: Duration,
+    /// What is forgotten, and when.
+    pub retention: Retention,
 }
 
 impl Default for Timing {
@@ -56,6 +60,7 @@ impl Default for Timing {
             lease: Duration::from_secs(15),
             rescue: Duration::from_secs(2),
             poll: Duration::from_millis(250),
+            retention: Retention::SHIPPED,
         }
     }
 }
@@ -187,6 +192,7 @@ async fn run(
     drop(results);
     let pacer = Pacer { pool: pool.clone(), poll: timing.poll, bells, stop: stop.clone() };
     helpers.spawn(pacer.run(database));
+    helpers.spawn(Cleaner { pool: pool.clone(), retention: timing.retention, stop: stop.clone() }.run());
     let acknowledger = Acknowledger {
         pool: pool.clone(),
         worker: name.clone(),
