@@ -16,6 +16,10 @@ pub async fn program() -> Result<(), String> {
     let database = app::require_database(&mut vars, &config);
     let Some(database) = vars.finish(database).map_err(process::text)? else { return Ok(()) };
     let _telemetry = Telemetry::start(&config.telemetry, "migrate")?;
+    if !database.has_sessions() {
+        // What keeps two of these from running at once is a lock of the session.
+        return Err("migrate: DATABASE_URL must be the database itself, without DATABASE_POOLER".into());
+    }
     apply(&database).await
 }
 

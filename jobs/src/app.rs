@@ -10,6 +10,7 @@ use crate::{
         db::Database,
         listen,
         migrate::{self, SchemaError},
+        pooler::Pooler,
         process,
         shutdown::Shutdown,
         telemetry,
@@ -25,7 +26,7 @@ use crate::{
 pub struct Config {
     /// `ENV`
     pub environment: Environment,
-    /// `DATABASE_URL`; unset means the embedded PostgreSQL of the all-in-one.
+    /// `DATABASE_URL`, `DATABASE_POOLER`; unset means the embedded PostgreSQL of the all-in-one.
     pub database: Option<Database>,
     /// The clockwork of the queue.
     pub timing: Timing,
@@ -37,9 +38,11 @@ impl Config {
     /// Reads the variables named at the fields.
     pub fn read(vars: &mut Vars) -> Self {
         let environment = Environment::read(vars);
+        let database = vars.read("DATABASE_URL", None, |url| Database::parse(url).map(Some));
+        let pooler = vars.read("DATABASE_POOLER", Pooler::None, Pooler::parse);
         Self {
             environment,
-            database: vars.read("DATABASE_URL", None, |url| Database::parse(url).map(Some)),
+            database: database.map(|database| database.through(pooler)),
             timing: timing(vars),
             telemetry: telemetry::Config::read(vars, environment),
             transactions: transactions::Config::read(vars),

@@ -28,7 +28,7 @@ mod killed_worker;
 mod long_outage;
 mod lost_sessions;
 mod poison;
-mod processor;
+pub mod processor;
 mod restarted_database;
 mod same_id;
 mod server;

@@ -11,6 +11,7 @@ pub mod database;
 mod database_test;
 pub mod eventually;
 pub mod http;
+pub mod needs;
 pub mod process;
 pub mod scratch;
 pub mod stage;

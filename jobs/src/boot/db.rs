@@ -7,10 +7,12 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
+use super::pooler::{self, Pooler};
+
 /// No statement of ours needs longer; one that does is stuck behind a lock or a dying server, and is retried.
-const STATEMENT_TIMEOUT: &str = "10s";
+pub(super) const STATEMENT_TIMEOUT: &str = "10s";
 /// A transaction that its client forgot must not hold locks for ever.
-const IDLE_IN_TRANSACTION_TIMEOUT: &str = "15s";
+pub(super) const IDLE_IN_TRANSACTION_TIMEOUT: &str = "15s";
 /// How long a caller waits for a free connection before the answer is 503 or a retry.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -36,7 +38,10 @@ pub async fn close(pool: &PgPool) {
 
 /// Where the database is.
 #[derive(Clone)]
-pub struct Database(PgConnectOptions);
+pub struct Database {
+    options: PgConnectOptions,
+    pooler: Pooler,
+}
 
 impl Database {
     /// Reads a `postgres://` URL.
@@ -49,12 +54,27 @@ impl Database {
             return Err(expected.into());
         }
         let options = PgConnectOptions::from_str(url).map_err(|_| expected.to_owned())?;
-        Ok(Self(options.log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(1))))
+        let options = options.log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(1));
+        Ok(Self { options, pooler: Pooler::None })
+    }
+
+    /// The same database through this pooler.
+    #[must_use]
+    pub fn through(self, pooler: Pooler) -> Self {
+        Self { pooler, ..self }
+    }
+
+    /// Whether sessions are ours, as LISTEN and a migration need them.
+    pub fn has_sessions(&self) -> bool {
+        self.pooler == Pooler::None
     }
 
     /// How to open a session; `role` is what an operator sees in `pg_stat_activity`.
     pub fn session(&self, role: &str) -> PgConnectOptions {
-        self.0.clone().application_name(&format!("millrace {role}")).options([
+        if self.pooler == Pooler::Transaction {
+            return pooler::session(self.options.clone(), role);
+        }
+        self.options.clone().application_name(&format!("millrace {role}")).options([
             // An acknowledged write must survive a crash of the server even where its default says otherwise.
             ("synchronous_commit", "on"),
             // Our statements are written for one plan, whatever their arrays hold. Planned for its values, the one that
@@ -77,6 +97,6 @@ impl Database {
 
 impl std::fmt::Debug for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Database({}/{})", self.0.get_host(), self.0.get_database().unwrap_or_default())
+        write!(f, "Database({}/{})", self.options.get_host(), self.options.get_database().unwrap_or_default())
     }
 }

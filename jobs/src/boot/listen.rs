@@ -55,6 +55,11 @@ pub enum Heard {
 
 /// Listens on `channel` until `stop`, handing everything to `hear`, which must not block.
 pub async fn listen(database: &Database, channel: &str, stop: &CancellationToken, mut hear: impl FnMut(Heard)) {
+    if !database.has_sessions() {
+        let _deaf = Deaf::new();
+        tracing::info!(channel, "no notifications through a pooler; polling instead");
+        return stop.cancelled().await;
+    }
     // A pool of its own: a listener must not wait behind, or take a place from, those who do the work.
     let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(database.session("listener"));
     while !stop.is_cancelled() {

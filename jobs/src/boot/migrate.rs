@@ -7,6 +7,8 @@ use sqlx::{
     migrate::{Migrate, MigrateError, Migrator},
 };
 
+use super::pooler;
+
 static OURS: Migrator = sqlx::migrate!("../migrations");
 
 /// Two of apalis' early migrations ask for this extension and a later one (20260605000000) ends its only use. Some
@@ -70,9 +72,9 @@ pub async fn check(pool: &PgPool) -> Result<(), SchemaError> {
 }
 
 async fn check_ledger(pool: &PgPool, migrator: &Migrator) -> Result<(), SchemaError> {
-    let mut connection = pool.acquire().await?;
+    let mut transaction = pooler::begin(pool).await?;
     let table = migrator.table_name.to_string();
-    let applied = match connection.list_applied_migrations(&table).await {
+    let applied = match transaction.list_applied_migrations(&table).await {
         Ok(applied) => applied,
         // No ledger yet: nothing was ever applied.
         Err(MigrateError::Execute(sqlx::Error::Database(error))) if error.code().as_deref() == Some("42P01") => {

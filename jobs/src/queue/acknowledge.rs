@@ -19,7 +19,7 @@ use super::{
     retry::Backoff,
     store::{self, Unfinished},
 };
-use crate::boot::db::answered;
+use crate::boot::{db::answered, pooler::on};
 
 /// Results in one write.
 const MOST: usize = 1000;
@@ -91,7 +91,7 @@ impl Acknowledger {
         }
         if !given_back.is_empty() {
             let queues: Vec<String> = given_back.into_iter().collect();
-            if let Err(error) = answered(store::announce(&self.pool, &queues)).await {
+            if let Err(error) = answered(store::announce(on(&self.pool), &queues)).await {
                 tracing::debug!(%error, "could not announce what was given back; polling finds it");
             }
         }

@@ -16,7 +16,10 @@ use super::{
     metrics::ENQUEUED,
     store,
 };
-use crate::error::Error;
+use crate::{
+    boot::pooler::{begin, on},
+    error::Error,
+};
 
 /// At most one announcement of a queue in this time: a NOTIFY serialises the commits that carry one, so a busy
 /// enqueuer must not send one each (5,400 -> 3,100 transactions/s).
@@ -47,7 +50,7 @@ impl Queue {
     /// # Errors
     /// [`Error::Unavailable`] when there is no connection to be had.
     pub async fn begin(&self) -> Result<Tx, Error> {
-        Ok(Tx { inner: self.pool.begin().await?, enqueued: Vec::new(), news: self.news.clone() })
+        Ok(Tx { inner: begin(&self.pool).await?, enqueued: Vec::new(), news: self.news.clone() })
     }
 }
 
@@ -206,7 +209,7 @@ async fn announce(pool: PgPool, mut news: mpsc::UnboundedReceiver<&'static str>)
     while news.recv_many(&mut gathered, GATHERED).await > 0 {
         let queues: BTreeSet<&str> = gathered.drain(..).collect();
         let queues: Vec<String> = queues.into_iter().map(str::to_owned).collect();
-        if let Err(error) = store::announce(&pool, &queues).await {
+        if let Err(error) = store::announce(on(&pool), &queues).await {
             // Nothing is lost: every worker polls as well.
             tracing::debug!(%error, "could not announce new jobs");
         }

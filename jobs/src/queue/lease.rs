@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{metrics::RESCUED, store, worker::Timing};
-use crate::boot::db::Database;
+use crate::boot::{db::Database, pooler::on_session};
 
 /// A stop does not wait longer for a server that no longer answers.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -85,7 +85,7 @@ impl Keeper {
         }
         if let Some(mut connection) = connection {
             let leave = async {
-                store::leave(&mut connection, &self.worker).await?;
+                store::leave(on_session(&mut connection, &self.database), &self.worker).await?;
                 connection.close().await
             };
             // Nothing depends on it: a worker that does not say goodbye is forgotten when its lease has ended.
@@ -113,7 +113,11 @@ impl Keeper {
         while !stop.is_cancelled() {
             let now = Instant::now();
             if now >= next_beat {
-                within(limit, store::beat(&mut *connection, &self.worker, &queues, self.timing.lease)).await?;
+                within(
+                    limit,
+                    store::beat(on_session(connection, &self.database), &self.worker, &queues, self.timing.lease),
+                )
+                .await?;
                 self.lease.renew(now);
                 next_beat = now + self.timing.heartbeat;
             }
@@ -128,7 +132,7 @@ impl Keeper {
 
     /// Takes back what dead workers held, and tells everybody at once.
     async fn rescue(&self, connection: &mut PgConnection) -> sqlx::Result<()> {
-        let rescued = within(self.timing.heartbeat, store::rescue(&mut *connection)).await?;
+        let rescued = within(self.timing.heartbeat, store::rescue(on_session(connection, &self.database))).await?;
         if rescued.is_empty() {
             return Ok(());
         }
@@ -137,7 +141,11 @@ impl Keeper {
             counter!(RESCUED, "queue" => queue.clone()).increment(1);
         }
         let queues: std::collections::BTreeSet<String> = rescued.into_iter().collect();
-        within(self.timing.heartbeat, store::announce(&mut *connection, &queues.into_iter().collect::<Vec<_>>())).await
+        within(
+            self.timing.heartbeat,
+            store::announce(on_session(connection, &self.database), &queues.into_iter().collect::<Vec<_>>()),
+        )
+        .await
     }
 }
 

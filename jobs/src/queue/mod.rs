@@ -42,7 +42,7 @@ pub use job::{Failure, Job, JobId, Origin, Outcome, Policy, Priority, Run};
 pub use retain::Retention;
 pub use worker::{Registry, Timing, Worker};
 
-use crate::error::Error;
+use crate::{boot::pooler::on, error::Error};
 
 /// Every notification of the queue goes through this channel; the payload is the name of a queue with new work.
 const CHANNEL: &str = "millrace_jobs";
@@ -52,5 +52,5 @@ const CHANNEL: &str = "millrace_jobs";
 /// # Errors
 /// [`Error::Unavailable`] when the database cannot be asked now.
 pub async fn due_in(pool: &sqlx::PgPool, id: JobId) -> Result<Option<f64>, Error> {
-    Ok(store::due_in(pool, &id.to_string()).await?)
+    Ok(store::due_in(on(pool), &id.to_string()).await?)
 }

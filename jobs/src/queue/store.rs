@@ -8,6 +8,7 @@ use super::{
     CHANNEL,
     enqueue::{Due, NewJob},
 };
+use crate::boot::pooler::on;
 
 /// New jobs, column by column.
 #[derive(Default)]
@@ -142,7 +143,7 @@ pub async fn claim(pool: &PgPool, worker: &str, queue: &str, limit: i64) -> Resu
         queue,
         limit,
     )
-    .fetch_all(pool)
+    .fetch_all(on(pool))
     .await
 }
 
@@ -176,7 +177,7 @@ pub async fn look(pool: &PgPool, queues: &[String]) -> Result<Vec<Look>> {
            GROUP BY queue"#,
         queues,
     )
-    .fetch_all(pool)
+    .fetch_all(on(pool))
     .await
 }
 
@@ -196,7 +197,7 @@ pub async fn finish(pool: &PgPool, worker: &str, ids: &[String], tokens: &[i32])
         ids,
         tokens,
     )
-    .fetch_all(pool)
+    .fetch_all(on(pool))
     .await
 }
 
@@ -246,7 +247,7 @@ pub async fn put_back(pool: &PgPool, worker: &str, runs: &Unfinished) -> Result<
         &runs.attempts,
         ERRORS_KEPT,
     )
-    .fetch_all(pool)
+    .fetch_all(on(pool))
     .await
 }
 
@@ -325,7 +326,7 @@ pub async fn give_back_unheld(pool: &PgPool, worker: &str, queue: &str, held: &[
         queue,
         held,
     )
-    .execute(pool)
+    .execute(on(pool))
     .await?;
     Ok(done.rows_affected())
 }
@@ -374,7 +375,7 @@ pub async fn forget(
         done.as_secs_f64(),
         dead.as_secs_f64(),
     )
-    .fetch_optional(pool)
+    .fetch_optional(on(pool))
     .await
 }
 
@@ -386,7 +387,7 @@ pub async fn forget_workers(pool: &PgPool, gone: Duration) -> Result<u64> {
            AND NOT EXISTS (SELECT FROM apalis.jobs WHERE lock_by = worker.id AND status = 'Running')",
         gone.as_secs_f64(),
     )
-    .execute(pool)
+    .execute(on(pool))
     .await?;
     Ok(done.rows_affected())
 }

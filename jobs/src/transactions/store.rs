@@ -11,7 +11,7 @@ use super::{
     model::{Cursor, Settlement, Settling, Status, Transaction},
     watch,
 };
-use crate::error::Error;
+use crate::{boot::pooler::on, error::Error};
 
 /// A row as read.
 struct Row {
@@ -118,7 +118,7 @@ pub async fn find(pool: PgPool, ids: Vec<String>) -> Result<Vec<Option<Transacti
            FROM transactions WHERE transaction_id = ANY($1)"#,
         &ids,
     )
-    .fetch_all(&pool)
+    .fetch_all(on(&pool))
     .await?;
     let found: HashMap<String, Transaction> = rows
         .into_iter()
@@ -137,7 +137,7 @@ pub async fn get(pool: &PgPool, id: Uuid) -> Result<Option<Transaction>, Error> 
            FROM transactions WHERE id = $1"#,
         id,
     )
-    .fetch_optional(pool)
+    .fetch_optional(on(pool))
     .await?;
     row.map(Transaction::try_from).transpose()
 }
@@ -174,7 +174,7 @@ pub async fn list(
         before_id,
         i64::from(limit),
     )
-    .fetch_all(pool)
+    .fetch_all(on(pool))
     .await?;
     rows.into_iter().map(Transaction::try_from).collect()
 }
@@ -199,14 +199,14 @@ pub async fn settle(pool: PgPool, settlings: Vec<Settling>) -> Result<Vec<bool>,
         &statuses,
         &errors as &[Option<String>],
     )
-    .fetch_all(&pool)
+    .fetch_all(on(&pool))
     .await?;
     if !settled.is_empty() {
         // After the commit, and never in its way: a lost announcement is found by the watchers' own look.
         let payloads = watch::payloads(&settled);
         let announced =
             sqlx::query!("SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload", watch::CHANNEL, &payloads);
-        if let Err(error) = announced.execute(&pool).await {
+        if let Err(error) = announced.execute(on(&pool)).await {
             tracing::debug!(%error, "could not announce settled transactions");
         }
     }
@@ -217,7 +217,7 @@ pub async fn settle(pool: PgPool, settlings: Vec<Settling>) -> Result<Vec<bool>,
 /// Those of these transactions that are settled.
 pub async fn settled(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<Uuid>, Error> {
     let settled = sqlx::query_scalar!("SELECT id FROM transactions WHERE id = ANY($1) AND status <> 'PROCESSING'", ids);
-    Ok(settled.fetch_all(pool).await?)
+    Ok(settled.fetch_all(on(pool)).await?)
 }
 
 /// Keeps a webhook that contradicts what is recorded: once per payload, with a count.
@@ -238,7 +238,7 @@ pub async fn record_conflict(pool: &PgPool, webhook: &Webhook, fields: &[&str]) 
         &fields,
         webhook.origin.correlation_id,
     )
-    .execute(pool)
+    .execute(on(pool))
     .await?;
     Ok(())
 }

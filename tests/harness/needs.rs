@@ -1,0 +1,43 @@
+//! What a test needs and a machine may lack: then it says so, once and at the end, instead of failing.
+//!
+//! With `REQUIRE_SERVERS=1` it fails: where everything must hold, nothing may be left out in silence.
+
+use std::{
+    collections::BTreeSet,
+    io::Write,
+    path::PathBuf,
+    process::{ChildStdin, Command, Stdio},
+    sync::{Mutex, OnceLock, PoisonError},
+};
+
+/// The path of a program, or `None` and a line about it.
+///
+/// ```ignore
+/// let Some(pgbouncer) = needs::program("pgbouncer") else { return };
+/// ```
+pub fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Debian keeps servers where only root looks.
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from));
+    let found = folders.map(|folder| folder.join(name)).find(|program| program.is_file());
+    if found.is_none() {
+        assert!(std::env::var_os("REQUIRE_SERVERS").is_none_or(|value| value != "1"), "needs {name}");
+        lack(name);
+    }
+    found
+}
+
+/// Says so when this process ends, below the result: libtest swallows what a test prints, and leaves nothing to run last.
+fn lack(name: &str) {
+    static LACKING: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    static TELLER: OnceLock<ChildStdin> = OnceLock::new();
+    // Its input ends with us, whatever way that is.
+    let teller = TELLER.get_or_init(|| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "list=$(cat); echo \"$list\" >&2"]).stdin(Stdio::piped()).stdout(Stdio::null());
+        shell.spawn().expect("a shell").stdin.take().expect("its input")
+    });
+    if LACKING.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned()) {
+        writeln!(&*teller, "not run: needs {name}").expect("a shell that reads");
+    }
+}

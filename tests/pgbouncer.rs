@@ -1,0 +1,191 @@
+//! Promise 15: everything works through PgBouncer in transaction mode, whose few sessions belong to nobody.
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::fs::PermissionsExt,
+    process::{Child, Command, Stdio},
+    str::FromStr,
+    time::{Duration, Instant},
+};
+
+use jobs::boot::migrate;
+use nix::{sys::signal::Signal, unistd::geteuid};
+use sqlx::postgres::PgConnectOptions;
+
+use crate::{
+    faults::processor::Processor,
+    harness::{
+        database, eventually, needs,
+        process::{Api, Process, client, worker},
+        scratch::Scratch,
+    },
+};
+
+const WEBHOOKS: usize = 200;
+/// Fewer than one process has connections: they cannot but share.
+const SESSIONS: usize = 3;
+const SOON: Duration = Duration::from_secs(30);
+
+/// A PgBouncer of one test's own.
+struct Bouncer {
+    child: Child,
+    url: String,
+    _scratch: Scratch,
+}
+
+impl Bouncer {
+    async fn start(program: &std::path::Path, database: &str) -> Self {
+        let scratch = Scratch::new();
+        let server = PgConnectOptions::from_str(database).expect("the harness's URL");
+        let sockets = server.get_socket().expect("a server with a socket");
+        let (user, name) = (server.get_username(), server.get_database().expect("a database"));
+        // Free a moment ago; whoever takes it in between makes the start fail, and says so.
+        let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its number").port();
+        let (users, config) = (scratch.join("users.txt"), scratch.join("pgbouncer.ini"));
+        fs::write(&users, format!("\"{user}\" \"\"\n")).expect("a list of users");
+        fs::write(
+            &config,
+            format!(
+                "[databases]\n* = host={} port={} user={user}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+                 listen_port = {port}\nunix_socket_dir =\nauth_type = any\nauth_file = {}\n\
+                 pool_mode = transaction\ndefault_pool_size = {SESSIONS}\n",
+                sockets.display(),
+                server.get_port(),
+                users.display(),
+            ),
+        )
+        .expect("a configuration");
+        for file in [&users, &config] {
+            fs::set_permissions(file, fs::Permissions::from_mode(0o644)).expect("readable files");
+        }
+        let mut command = Command::new(program);
+        if geteuid().is_root() {
+            // It refuses root. The account that owns the server may use its socket, and read these files.
+            let owner = fs::metadata(sockets).expect("the server's folder");
+            use std::os::unix::{fs::MetadataExt, process::CommandExt};
+            command.uid(owner.uid()).gid(owner.gid());
+        }
+        command.arg("--quiet").arg(&config).stdin(Stdio::null()).stdout(Stdio::null());
+        let child = command.spawn().expect("pgbouncer starts");
+        let url = format!("postgres://{user}@127.0.0.1:{port}/{name}?sslmode=disable");
+        eventually("pgbouncer answers", SOON, async || {
+            tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()
+        })
+        .await;
+        Self { child, url, _scratch: scratch }
+    }
+}
+
+impl Drop for Bouncer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const QUICK: [(&str, &str); 5] = [
+    ("DATABASE_POOLER", "transaction"),
+    ("QUEUE_LEASE_SECONDS", "1"),
+    ("QUEUE_HEARTBEAT_SECONDS", "0.2"),
+    ("QUEUE_RESCUE_SECONDS", "0.2"),
+    ("PROCESSING_DELAY_SECONDS", "0.3"),
+];
+
+#[tokio::test]
+async fn webhooks_settle_through_pgbouncer_and_a_killed_worker_is_replaced() {
+    let Some(program) = needs::program("pgbouncer") else { return };
+    let database = database::fresh().await;
+    let pool = database.pool().await;
+    let bouncer = Bouncer::start(&program, &database.url).await;
+    let processor = Processor::start(Duration::from_millis(500)).await;
+    let variables = [&QUICK[..], &[("PROCESSOR_URL", &processor.url)]].concat();
+    let api = Api::start(&bouncer.url, &variables).await;
+    let mut victim = worker(&bouncer.url, &variables).await;
+    let begun = Instant::now();
+    let http = client();
+    for n in 0..WEBHOOKS {
+        let webhook = serde_json::json!({
+            "transaction_id": format!("txn_{n}"), "source_account": "acc_user_1",
+            "destination_account": "acc_merchant_1", "amount": 1500, "currency": "INR",
+        });
+        let answer = http.post(format!("{}/v1/webhooks/transactions", api.url)).json(&webhook).send().await.unwrap();
+        assert_eq!(answer.status(), 202, "{n}");
+    }
+    let acknowledged = begun.elapsed();
+    eventually("runs are under way", SOON, async || processor.calls() >= 50).await;
+    victim.signal(Signal::SIGKILL);
+    victim.ended(SOON).await;
+    let killed = Instant::now();
+    let mut other = worker(&bouncer.url, &variables).await;
+    let settled = "SELECT count(*) = $1 FROM transactions WHERE status = 'PROCESSED'";
+    eventually("all are settled", SOON, async || {
+        sqlx::query_scalar(settled).bind(WEBHOOKS as i64).fetch_one(&pool).await.unwrap()
+    })
+    .await;
+    let recovered = killed.elapsed();
+    let crashes: i64 = sqlx::query_scalar("SELECT sum(crashes) FROM apalis.jobs").fetch_one(&pool).await.unwrap();
+    assert!(crashes > 0 && processor.repeated() > 0, "what the dead one held was taken back");
+    let metrics = client().get(format!("{}/metrics", api.url)).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("millrace_listener_up 0"), "only polling works here, and it says so");
+
+    // What was promised of a session holds for its transactions.
+    let (name, sessions): (Option<String>, i64) = sqlx::query_as(
+        "SELECT max(application_name), count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND application_name LIKE '%through a pooler'",
+    )
+    .fetch_one(&pool)
+    .await
+    .unwrap();
+    assert!(name.is_some() && sessions <= SESSIONS as i64, "{sessions} sessions");
+    for process in [&mut other, &mut { api.process }] {
+        stops(process).await;
+    }
+    println!(
+        "through PgBouncer with {SESSIONS} sessions: {WEBHOOKS} webhooks one by one in {acknowledged:.1?}, all settled \
+         {recovered:.1?} after a worker with {crashes} jobs was killed"
+    );
+}
+
+async fn stops(process: &mut Process) {
+    process.signal(Signal::SIGTERM);
+    let status = process.ended(SOON).await;
+    assert!(status.success(), "{status}\n{}", process.log());
+    for trouble in ["prepared statement", "unsupported startup parameter"] {
+        assert!(!process.log().contains(trouble), "{}", process.log());
+    }
+}
+
+/// Settings that a session cannot carry are there in each transaction, and the names of statements never clash.
+#[tokio::test]
+async fn transactions_through_pgbouncer_carry_our_settings() {
+    let Some(program) = needs::program("pgbouncer") else { return };
+    let database = database::fresh().await;
+    let bouncer = Bouncer::start(&program, &database.url).await;
+    let through = jobs::boot::db::Database::parse(&bouncer.url).unwrap();
+    let pool = through.through(jobs::boot::pooler::Pooler::Transaction).pool("test", 10);
+    let mut tx = jobs::boot::pooler::begin(&pool).await.unwrap();
+    for (name, value) in [
+        ("synchronous_commit", "on"),
+        ("statement_timeout", "10s"),
+        ("plan_cache_mode", "force_generic_plan"),
+        ("idle_in_transaction_session_timeout", "15s"),
+        ("TimeZone", "UTC"),
+    ] {
+        let shown: String =
+            sqlx::query_scalar("SELECT current_setting($1)").bind(name).fetch_one(&mut *tx).await.unwrap();
+        assert_eq!(shown, value, "{name}");
+    }
+    tx.rollback().await.unwrap();
+    let asked = (0..500i64).map(|n| {
+        let pool = pool.clone();
+        async move {
+            let statement = sqlx::AssertSqlSafe(format!("SELECT $1::int8 + {}", n % 7));
+            let asked = sqlx::query_scalar::<_, i64>(statement).bind(n);
+            assert_eq!(asked.fetch_one(jobs::boot::pooler::on(&pool)).await.unwrap(), n + n % 7);
+        }
+    });
+    asked.collect::<tokio::task::JoinSet<_>>().join_all().await;
+    migrate::check(&pool).await.unwrap();
+    pool.close().await;
+}
