@@ -17,8 +17,8 @@ use crate::{
     },
     config::{Environment, Vars},
     error::Error,
-    queue::{Queue, Retention, Timing, metrics},
-    transactions::{self, Transactions},
+    queue::{Kinds, Operator, Queue, Retention, Timing, metrics},
+    transactions::{self, Transactions, process::ProcessTransaction},
 };
 
 /// What every process of ours is told.
@@ -91,6 +91,8 @@ const SESSIONS: u32 = 12;
 #[derive(Clone)]
 pub struct App {
     pub transactions: Transactions,
+    /// An operator's hands on all queues.
+    pub operator: Operator,
     database: Database,
     pool: PgPool,
 }
@@ -106,7 +108,10 @@ impl App {
         let pool = database.pool(role, SESSIONS);
         let queue = Queue::start(pool.clone());
         let transactions = Transactions::start(&pool, &queue, &config.transactions, stop.clone())?;
-        Ok(Self { transactions, database: database.clone(), pool })
+        // The kinds of job that give up a record when they are given up themselves.
+        let kinds = Kinds::default().kind::<ProcessTransaction>(transactions.clone());
+        let operator = Operator::new(&pool, &queue, kinds);
+        Ok(Self { transactions, operator, database: database.clone(), pool })
     }
 
     /// Hears what other processes tell those who wait; runs until the stop.

@@ -3,6 +3,7 @@
 mod claims;
 mod enqueueing;
 mod leases;
+mod operating;
 mod outcomes;
 mod quarantine;
 mod retention;

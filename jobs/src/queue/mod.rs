@@ -19,16 +19,20 @@
 //! | `retain` | forgets what is finished, once it is old |
 //! | `lease` | heartbeats, and the rescue of jobs whose worker died |
 //! | `pulse` | keeps the runtime going beside jobs that block its threads |
+//! | `cancel` | ends running jobs that an operator has cancelled |
+//! | [`operate`] | what an operator sees and does: list, show, cancel, replay, pause |
 //! | [`worker`] | puts these together and takes them apart again |
 
 mod acknowledge;
 pub mod batch;
+mod cancel;
 mod claim;
 mod engine;
 pub mod enqueue;
 pub mod job;
 mod lease;
 pub mod metrics;
+pub mod operate;
 mod pace;
 mod pulse;
 mod retain;
@@ -37,8 +41,10 @@ mod runner;
 mod store;
 pub mod worker;
 
+pub use cancel::CANCELLED;
 pub use enqueue::{NewJob, Queue, Tx, enqueue};
 pub use job::{Failure, Job, JobId, Origin, Outcome, Policy, Priority, Run};
+pub use operate::{Kinds, Operator, Revive};
 pub use retain::Retention;
 pub use worker::{Registry, Timing, Worker};
 
@@ -46,6 +52,8 @@ use crate::{boot::pooler::on, error::Error};
 
 /// Every notification of the queue goes through this channel; the payload is the name of a queue with new work.
 const CHANNEL: &str = "millrace_jobs";
+/// The payload that is no queue: running jobs are to be ended.
+const CANCELLATIONS: &str = "*cancellations";
 
 /// Seconds until a waiting job is due, less than zero when it is overdue; `None` when it is not waiting.
 ///

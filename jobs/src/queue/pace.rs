@@ -7,7 +7,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    CHANNEL,
+    CANCELLATIONS, CHANNEL,
+    cancel::Cancellations,
     retry::Backoff,
     store::{self, Look},
 };
@@ -25,6 +26,7 @@ pub struct Pacer {
     pub pool: PgPool,
     pub poll: Duration,
     pub bells: HashMap<&'static str, Arc<Notify>>,
+    pub cancellations: Arc<Cancellations>,
     pub stop: CancellationToken,
 }
 
@@ -37,6 +39,7 @@ impl Pacer {
 
     async fn listen(&self, database: &Database, look: &Notify) {
         listen(database, CHANNEL, &self.stop, |heard| match heard {
+            Heard::Payload(news) if news == CANCELLATIONS => self.cancellations.bell.notify_one(),
             Heard::Payload(queue) => {
                 // The bell for what is due now, the look for what is due soon.
                 if let Some(bell) = self.bells.get(queue.as_str()) {
@@ -44,7 +47,10 @@ impl Pacer {
                 }
                 look.notify_one();
             }
-            Heard::Listening => look.notify_one(),
+            Heard::Listening => {
+                look.notify_one();
+                self.cancellations.bell.notify_one();
+            }
         })
         .await;
     }

@@ -3,12 +3,17 @@
 use std::{any::Any, future::Future, sync::Arc, time::Instant};
 
 use metrics::{counter, histogram};
-use tokio::{sync::mpsc, task::JoinError, time::timeout};
+use tokio::{
+    sync::mpsc,
+    task::{AbortHandle, JoinError},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, info_span};
 
 use super::{
     acknowledge::{Result as RunResult, Verdict},
+    cancel::{CANCELLED, Cancellations},
     claim::Held,
     engine::Handler,
     job::{Failure, Job, JobId, Origin, Outcome, Policy, Run},
@@ -32,6 +37,7 @@ struct Runner<J: Job> {
     results: mpsc::UnboundedSender<RunResult>,
     /// Cancelled when the time for finishing is over.
     give_back: CancellationToken,
+    cancellations: Arc<Cancellations>,
 }
 
 /// Makes the handler of one kind of job.
@@ -40,8 +46,9 @@ pub fn handler<J: Job>(
     policy: Policy,
     results: mpsc::UnboundedSender<RunResult>,
     give_back: CancellationToken,
+    cancellations: Arc<Cancellations>,
 ) -> Handler {
-    let runner = Arc::new(Runner::<J> { context, policy, results, give_back });
+    let runner = Arc::new(Runner::<J> { context, policy, results, give_back, cancellations });
     Arc::new(move |held| {
         let runner = runner.clone();
         Box::pin(async move { runner.live(held).await })
@@ -81,7 +88,14 @@ impl<J: Job> Runner<J> {
             let error = format!("quarantined: a worker died during {} of its runs", job.crashes);
             return self.bury(job, error, failures + 1, span).await;
         }
-        let verdict = match self.guarded(payload.run(self.context.clone(), run_of(job, failures)), span).await {
+        let run = self.guarded(payload.run(self.context.clone(), run_of(job, failures)), span);
+        // Dropped by a cancellation, the run is aborted at its next await.
+        let ended = tokio::select! {
+            biased;
+            () = self.cancellations.requested(&job.id) => Ended::Outcome(Outcome::Reject(CANCELLED.into())),
+            ended = run => ended,
+        };
+        let verdict = match ended {
             Ended::Outcome(Outcome::Done) => Verdict::Done,
             Ended::Outcome(Outcome::Snooze(wait)) => Verdict::Snooze { wait },
             Ended::Outcome(Outcome::Reject(error)) => Verdict::Dead { error },
@@ -117,23 +131,29 @@ impl<J: Job> Runner<J> {
         F: Future<Output = Result<Outcome, Failure>> + Send + 'static,
     {
         let mut task = tokio::spawn(work.instrument(span.clone()));
+        let _end = AbortOnDrop(task.abort_handle());
         let ended = tokio::select! {
             biased;
             ended = timeout(self.policy.deadline, &mut task) => ended,
-            () = self.give_back.cancelled() => {
-                task.abort();
-                return Ended::TimeIsUp;
-            }
+            () = self.give_back.cancelled() => return Ended::TimeIsUp,
         };
         match ended {
             Ok(Ok(Ok(outcome))) => Ended::Outcome(outcome),
             Ok(Ok(Err(failure))) => Ended::Failure(failure),
             Ok(Err(panic)) => Ended::Failure(Failure::new(panic_message(panic))),
             Err(_elapsed) => {
-                task.abort();
                 Ended::Failure(Failure::new(format!("cancelled after its deadline of {:?}", self.policy.deadline)))
             }
         }
+    }
+}
+
+/// Ends a task with the future that waits for it; one that has ended does not notice.
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

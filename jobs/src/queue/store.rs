@@ -1,5 +1,7 @@
 //! Every SQL statement on the queue's tables: one operation, one statement, one place.
 
+pub mod operate;
+
 use std::time::Duration;
 
 use sqlx::{PgConnection, PgExecutor, PgPool, Result};
@@ -115,7 +117,8 @@ pub struct Claimed {
     pub traceparent: Option<String>,
 }
 
-/// Takes up to `limit` due jobs of a queue, highest priority first, then by due time, for a worker whose lease stands.
+/// Takes up to `limit` due jobs of a queue, highest priority first, then by due time, for a worker whose lease stands;
+/// none while the queue is paused. Both conditions are asked once a claim.
 ///
 /// The three priorities are walked one by one so that each walk is a range of `jobs_ready` in its own order: one
 /// ordered scan over all of them would read every job that is not yet due before it finds that none is.
@@ -134,6 +137,7 @@ pub async fn claim(pool: &PgPool, worker: &str, queue: &str, limit: i64) -> Resu
                    ORDER BY run_at LIMIT $3 FOR UPDATE SKIP LOCKED
                ) AS ready
                WHERE (SELECT last_seen > now() - lease FROM apalis.workers WHERE id = $1)
+                 AND NOT EXISTS (SELECT FROM queues WHERE name = $2 AND paused_at IS NOT NULL)
                LIMIT $3))
            RETURNING job.id, job.job AS payload, job.attempts AS token, job.failures, job.crashes,
                      extract(epoch FROM clock_timestamp() - job.run_at)::float8 AS "waited!",
@@ -174,6 +178,7 @@ pub async fn look(pool: &PgPool, queues: &[String]) -> Result<Vec<Look>> {
                WHERE job_type = queue AND status = 'Pending' AND priority = level.priority AND run_at > now()
                ORDER BY run_at LIMIT 1
            ) AS later ON true
+           WHERE queue NOT IN (SELECT name FROM queues WHERE paused_at IS NOT NULL)
            GROUP BY queue"#,
         queues,
     )

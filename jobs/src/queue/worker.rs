@@ -15,6 +15,7 @@ use ulid::Ulid;
 
 use super::{
     acknowledge::{Acknowledger, Result as RunResult},
+    cancel::Cancellations,
     claim::{Claimer, Holding},
     engine::{self, Handler},
     job::{Job, Policy},
@@ -65,7 +66,8 @@ impl Default for Timing {
     }
 }
 
-type MakeHandler = Box<dyn FnOnce(mpsc::UnboundedSender<RunResult>, CancellationToken) -> Handler + Send>;
+type MakeHandler =
+    Box<dyn FnOnce(mpsc::UnboundedSender<RunResult>, CancellationToken, Arc<Cancellations>) -> Handler + Send>;
 
 /// The kinds of job that a worker runs.
 #[derive(Default)]
@@ -87,7 +89,9 @@ impl Registry {
             name: J::NAME,
             concurrency: policy.concurrency.clamp(1, Semaphore::MAX_PERMITS),
             deadline: policy.deadline,
-            handler: Box::new(move |results, give_back| runner::handler::<J>(context, policy, results, give_back)),
+            handler: Box::new(move |results, give_back, cancellations| {
+                runner::handler::<J>(context, policy, results, give_back, cancellations)
+            }),
         });
         self
     }
@@ -164,6 +168,7 @@ async fn run(
     let pool = database.pool("queue", SESSIONS);
     let (results, results_out) = mpsc::unbounded_channel();
     let (abandon, stop) = (CancellationToken::new(), shutdown.drain);
+    let cancellations = Arc::new(Cancellations::new(pool.clone()));
     let (mut engines, mut helpers) = (JoinSet::new(), JoinSet::new());
     let (mut bells, mut holding) = (HashMap::new(), HashMap::new());
     for Entry { name: queue, concurrency, handler, .. } in registry.0 {
@@ -182,7 +187,7 @@ async fn run(
         };
         bells.insert(queue, claimer.bell.clone());
         holding.insert(queue, claimer.holding.clone());
-        let handler = handler(results.clone(), shutdown.now.clone());
+        let handler = handler(results.clone(), shutdown.now.clone(), cancellations.clone());
         engines.spawn(engine::run(queue, jobs_out, handler));
         engines.spawn(async move {
             claimer.run().await;
@@ -190,9 +195,19 @@ async fn run(
         });
     }
     drop(results);
-    let pacer = Pacer { pool: pool.clone(), poll: timing.poll, bells, stop: stop.clone() };
+    let pacer = Pacer {
+        pool: pool.clone(),
+        poll: timing.poll,
+        bells,
+        cancellations: cancellations.clone(),
+        stop: stop.clone(),
+    };
     helpers.spawn(pacer.run(database));
     helpers.spawn(Cleaner { pool: pool.clone(), retention: timing.retention, stop: stop.clone() }.run());
+    helpers.spawn({
+        let stop = stop.clone();
+        async move { cancellations.watch(timing.heartbeat, &stop).await }
+    });
     let acknowledger = Acknowledger {
         pool: pool.clone(),
         worker: name.clone(),

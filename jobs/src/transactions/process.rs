@@ -15,7 +15,7 @@ use super::{
 use crate::{
     boot::db::answered,
     error::Error,
-    queue::{self, Failure, Job, JobId, NewJob, Outcome, Policy, Run, retry::Backoff},
+    queue::{self, Failure, Job, JobId, NewJob, Outcome, Policy, Revive, Run, Tx, retry::Backoff},
 };
 
 /// The pause after the database could not be asked or written to.
@@ -77,6 +77,13 @@ impl Job for ProcessTransaction {
 
     async fn bury(self, transactions: Transactions, reason: String) -> Result<(), Failure> {
         Ok(transactions.settle(self.id, Settlement::Failed(reason)).await?)
+    }
+}
+
+impl Revive for ProcessTransaction {
+    /// The one way back from FAILED.
+    async fn revive(self, _: Transactions, tx: &mut Tx) -> Result<(), Error> {
+        store::revive(tx, self.id).await
     }
 }
 

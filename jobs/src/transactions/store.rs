@@ -214,6 +214,18 @@ pub async fn settle(pool: PgPool, settlings: Vec<Settling>) -> Result<Vec<bool>,
     Ok(ids.iter().map(|id| settled.contains(id)).collect())
 }
 
+/// Has a failed transaction processed again, from now on; any other stays as it is.
+pub async fn revive(connection: &mut PgConnection, id: Uuid) -> Result<(), Error> {
+    sqlx::query!(
+        "UPDATE transactions SET status = 'PROCESSING', error = NULL, processed_at = NULL, due_at = now()
+         WHERE id = $1 AND status = 'FAILED'",
+        id,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// Those of these transactions that are settled.
 pub async fn settled(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<Uuid>, Error> {
     let settled = sqlx::query_scalar!("SELECT id FROM transactions WHERE id = ANY($1) AND status <> 'PROCESSING'", ids);

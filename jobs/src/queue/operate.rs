@@ -1,0 +1,395 @@
+//! What an operator sees and does, by whichever tool: list, show, cancel and replay jobs, pause and resume queues.
+
+use std::{collections::HashMap, sync::Arc};
+
+use futures_util::future::BoxFuture;
+use serde::Serialize;
+use sqlx::PgPool;
+use time::OffsetDateTime;
+
+use super::{
+    cancel::CANCELLED,
+    enqueue::{Queue, Tx},
+    job::{Failure, Job},
+    store::{self, operate as sql},
+};
+use crate::{boot::db::answered, error::Error};
+
+/// Counts of jobs end here: "at least this many".
+pub const COUNTED: i64 = 10_000;
+/// Jobs read at once where all of a kind are wanted.
+const PAGE: u32 = 1000;
+
+/// Where a job stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    Waiting,
+    Running,
+    Done,
+    /// A dead letter: given up, kept, and there to be replayed.
+    Dead,
+}
+
+impl State {
+    pub const ALL: [Self; 4] = [Self::Waiting, Self::Running, Self::Done, Self::Dead];
+
+    /// The operator's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Dead => "dead",
+        }
+    }
+
+    /// apalis' word, in the database.
+    fn status(self) -> &'static str {
+        match self {
+            Self::Waiting => "Pending",
+            Self::Running => "Running",
+            Self::Done => "Done",
+            Self::Dead => "Killed",
+        }
+    }
+
+    fn of(status: &str) -> Result<Self, Error> {
+        let found = Self::ALL.into_iter().find(|state| state.status() == status);
+        found.ok_or_else(|| Error::Internal(format!("a job in the state {status:?}, which is none of ours")))
+    }
+}
+
+/// A queue and what is in it. Counts end at [`COUNTED`].
+#[derive(Debug, Clone, Serialize)]
+pub struct QueueStatus {
+    pub name: String,
+    /// Since when nobody claims its jobs.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub paused_at: Option<OffsetDateTime>,
+    /// Why it is paused.
+    pub reason: Option<String>,
+    /// Living workers that run it.
+    pub workers: i64,
+    pub waiting: i64,
+    /// Those of the waiting whose time has come.
+    pub due: i64,
+    pub running: i64,
+    pub dead: i64,
+    /// Done among the [`COUNTED`] newest jobs of all queues.
+    pub recently_done: i64,
+    /// For how many seconds the first waiting job has been due; less than zero when none is yet.
+    pub late_seconds: Option<f64>,
+}
+
+/// A job in a list.
+#[derive(Debug, Clone, Serialize)]
+pub struct JobStatus {
+    pub id: String,
+    pub queue: String,
+    pub state: State,
+    pub priority: i32,
+    /// Runs so far, however they ended.
+    pub runs: i32,
+    /// Runs that failed since it was enqueued or replayed.
+    pub failures: i32,
+    /// Runs during which the worker died, likewise.
+    pub crashes: i32,
+    #[serde(with = "time::serde::rfc3339")]
+    pub due_at: OffsetDateTime,
+    /// By the database's clock; less than zero when its time has come.
+    pub due_in_seconds: f64,
+    /// Who runs it, or ran it last.
+    pub worker: Option<String>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub started_at: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub ended_at: Option<OffsetDateTime>,
+    pub last_error: Option<String>,
+    pub correlation_id: Option<String>,
+    pub traceparent: Option<String>,
+}
+
+impl TryFrom<sql::JobRow> for JobStatus {
+    type Error = Error;
+
+    fn try_from(row: sql::JobRow) -> Result<Self, Error> {
+        Ok(Self {
+            state: State::of(&row.status)?,
+            id: row.id,
+            queue: row.queue,
+            priority: row.priority,
+            runs: row.claims,
+            failures: row.failures,
+            crashes: row.crashes,
+            due_at: row.due_at,
+            due_in_seconds: row.due_in,
+            worker: row.worker,
+            started_at: row.started_at,
+            ended_at: row.ended_at,
+            last_error: row.last_error,
+            correlation_id: row.correlation_id,
+            traceparent: row.traceparent,
+        })
+    }
+}
+
+/// Everything about one job.
+#[derive(Debug, Clone, Serialize)]
+pub struct JobDetails {
+    #[serde(flatten)]
+    pub job: JobStatus,
+    /// Why it is not running; or, when it is, what there is to say about that.
+    pub why: String,
+    /// The last few errors, oldest first, each with `at`, `run`, `worker` and `error`.
+    pub errors: serde_json::Value,
+    /// As JSON, or as a text when it is none.
+    pub payload: serde_json::Value,
+}
+
+/// Which jobs to list.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    pub queue: Option<String>,
+    pub state: Option<State>,
+    /// Text within the last error.
+    pub error: Option<String>,
+    /// Only those with an id before this one: the last of the page before.
+    pub before: Option<String>,
+}
+
+/// What became of a cancellation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cancelled {
+    /// It waited, and is a dead letter now.
+    AtOnce,
+    /// It runs: its worker has been told, and ends the run at its next await.
+    Requested,
+    /// It had ended before.
+    Ended,
+    NotFound,
+}
+
+/// What became of a replay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Replayed {
+    /// It waits again, due now and with all its tries.
+    Replayed,
+    /// It is no dead letter.
+    NotDead,
+    NotFound,
+}
+
+/// A kind of job whose record an operator's replay must bring back.
+pub trait Revive: Job {
+    /// Brings back the record that [`Job::bury`] gave up, in the transaction in which the job waits again.
+    fn revive(self, context: Self::Context, tx: &mut Tx) -> impl Future<Output = Result<(), Error>> + Send;
+}
+
+/// Kinds of job that have records beside them. Others are cancelled and replayed without anything beside.
+#[derive(Default)]
+pub struct Kinds(HashMap<&'static str, Box<dyn Hooks>>);
+
+impl Kinds {
+    /// Adds a kind.
+    #[must_use]
+    pub fn kind<J: Revive>(mut self, context: J::Context) -> Self {
+        self.0.insert(J::NAME, Box::new(Kind::<J> { context }));
+        self
+    }
+}
+
+/// A kind of job, its type forgotten. A payload that cannot be decoded has no record that could be found.
+trait Hooks: Send + Sync {
+    fn bury(&self, payload: &[u8]) -> BoxFuture<'static, Result<(), Failure>>;
+    fn revive<'a>(&self, payload: &[u8], tx: &'a mut Tx) -> BoxFuture<'a, Result<(), Error>>;
+}
+
+struct Kind<J: Job> {
+    context: J::Context,
+}
+
+impl<J: Revive> Hooks for Kind<J> {
+    fn bury(&self, payload: &[u8]) -> BoxFuture<'static, Result<(), Failure>> {
+        match serde_json::from_slice::<J>(payload) {
+            Ok(job) => Box::pin(job.bury(self.context.clone(), CANCELLED.into())),
+            Err(_) => Box::pin(async { Ok(()) }),
+        }
+    }
+
+    fn revive<'a>(&self, payload: &[u8], tx: &'a mut Tx) -> BoxFuture<'a, Result<(), Error>> {
+        match serde_json::from_slice::<J>(payload) {
+            Ok(job) => Box::pin(job.revive(self.context.clone(), tx)),
+            Err(_) => Box::pin(async { Ok(()) }),
+        }
+    }
+}
+
+/// An operator's hands. Clones share everything.
+#[derive(Clone)]
+pub struct Operator {
+    pool: PgPool,
+    queue: Queue,
+    kinds: Arc<Kinds>,
+}
+
+impl Operator {
+    /// Knows the records of these kinds.
+    pub fn new(pool: &PgPool, queue: &Queue, kinds: Kinds) -> Self {
+        Self { pool: pool.clone(), queue: queue.clone(), kinds: Arc::new(kinds) }
+    }
+
+    /// Every queue that has jobs, workers or a pause. However many jobs there are, this reads a few index ranges of at
+    /// most [`COUNTED`] entries a queue, and the newest [`COUNTED`] jobs.
+    ///
+    /// # Errors
+    /// As of all calls in here: [`Error::Unavailable`] when the database cannot be asked now.
+    pub async fn queues(&self) -> Result<Vec<QueueStatus>, Error> {
+        let rows = answered(sql::queues(&self.pool, COUNTED)).await?;
+        let status = |row: sql::QueueRow| QueueStatus {
+            name: row.name,
+            paused_at: row.paused_at,
+            reason: row.reason,
+            workers: row.workers,
+            waiting: row.waiting,
+            due: row.due,
+            running: row.running,
+            dead: row.dead,
+            recently_done: row.recently_done,
+            late_seconds: row.late,
+        };
+        Ok(rows.into_iter().map(status).collect())
+    }
+
+    /// A page of jobs, newest first; the next one begins before its last id.
+    ///
+    /// # Errors
+    /// See [`Operator::queues`].
+    pub async fn list(&self, filter: &Filter, limit: u32) -> Result<Vec<JobStatus>, Error> {
+        let page = sql::Page {
+            queue: filter.queue.as_deref(),
+            error: filter.error.as_deref(),
+            before: filter.before.as_deref(),
+            limit: limit.into(),
+        };
+        let rows = answered(sql::list(&self.pool, filter.state.map(State::status), page)).await?;
+        rows.into_iter().map(JobStatus::try_from).collect()
+    }
+
+    /// Everything about one job.
+    ///
+    /// # Errors
+    /// See [`Operator::queues`].
+    pub async fn show(&self, id: &str) -> Result<Option<JobDetails>, Error> {
+        let Some((row, details)) = answered(sql::show(&self.pool, id)).await? else { return Ok(None) };
+        let job = JobStatus::try_from(row)?;
+        let payload = serde_json::from_slice(&details.payload)
+            .unwrap_or_else(|_| String::from_utf8_lossy(&details.payload).into_owned().into());
+        let why = why(&job, &details);
+        Ok(Some(JobDetails { why, errors: details.errors.unwrap_or_else(|| Vec::<u8>::new().into()), payload, job }))
+    }
+
+    /// Ends a job: a waiting one at once, a running one at its next await. Its record is given up as by [`Job::bury`].
+    ///
+    /// # Errors
+    /// See [`Operator::queues`]; or the record could not be given up, and nothing has changed.
+    pub async fn cancel(&self, id: &str) -> Result<Cancelled, Error> {
+        let mut tx = self.queue.begin().await?;
+        let Some(job) = answered(sql::lock(&mut tx, id)).await? else { return Ok(Cancelled::NotFound) };
+        let cancelled = match State::of(&job.status)? {
+            State::Waiting => {
+                // Locked, nobody begins to run it meanwhile.
+                if let Some(kind) = self.kinds.0.get(job.queue.as_str()) {
+                    kind.bury(&job.payload).await.map_err(|failure| Error::Unavailable(failure.error))?;
+                }
+                answered(sql::kill(&mut tx, id, CANCELLED)).await?;
+                Cancelled::AtOnce
+            }
+            State::Running => {
+                answered(sql::request_cancellation(&mut tx, id)).await?;
+                Cancelled::Requested
+            }
+            State::Done | State::Dead => return Ok(Cancelled::Ended),
+        };
+        tx.commit().await?;
+        Ok(cancelled)
+    }
+
+    /// Has a dead job run again, and brings its record back in the same transaction.
+    ///
+    /// # Errors
+    /// See [`Operator::queues`]; or the record could not be brought back, and nothing has changed.
+    pub async fn replay(&self, id: &str) -> Result<Replayed, Error> {
+        let mut tx = self.queue.begin().await?;
+        let Some(job) = answered(sql::lock(&mut tx, id)).await? else { return Ok(Replayed::NotFound) };
+        if State::of(&job.status)? != State::Dead {
+            return Ok(Replayed::NotDead);
+        }
+        if let Some(kind) = self.kinds.0.get(job.queue.as_str()) {
+            kind.revive(&job.payload, &mut tx).await?;
+        }
+        answered(sql::replay(&mut tx, id)).await?;
+        tx.commit().await?;
+        if let Err(error) = answered(store::announce(&self.pool, &[job.queue])).await {
+            tracing::debug!(%error, "could not announce a replayed job; polling finds it");
+        }
+        Ok(Replayed::Replayed)
+    }
+
+    /// The dead jobs of a queue whose last error contains this text: what a replay of all of them would replay.
+    ///
+    /// # Errors
+    /// See [`Operator::queues`].
+    pub async fn dead(&self, queue: &str, error: Option<&str>) -> Result<Vec<JobStatus>, Error> {
+        let mut filter = Filter {
+            queue: Some(queue.to_owned()),
+            state: Some(State::Dead),
+            error: error.map(str::to_owned),
+            before: None,
+        };
+        let mut dead = Vec::new();
+        loop {
+            let page = self.list(&filter, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(dead) };
+            filter.before = Some(last.id.clone());
+            dead.extend(page);
+        }
+    }
+
+    /// Stops all claims of a queue, from this moment on; what runs goes on. Paused again, only the reason changes.
+    ///
+    /// # Errors
+    /// See [`Operator::queues`].
+    pub async fn pause(&self, queue: &str, reason: &str) -> Result<(), Error> {
+        Ok(answered(sql::pause(&self.pool, queue, reason)).await?)
+    }
+
+    /// Lets a queue go on, at once; answers whether it was paused.
+    ///
+    /// # Errors
+    /// See [`Operator::queues`].
+    pub async fn resume(&self, queue: &str) -> Result<bool, Error> {
+        Ok(answered(sql::resume(&self.pool, queue)).await?)
+    }
+}
+
+/// Why a job is not running, in words.
+fn why(job: &JobStatus, details: &sql::Details) -> String {
+    let workers = details.workers;
+    match job.state {
+        State::Done => "it is done".into(),
+        State::Dead => "it was given up: replay it to have it run again".into(),
+        State::Running if details.cancelling => "it is running, and its worker has been told to end it".into(),
+        State::Running if details.held => "it is running".into(),
+        State::Running => "its worker is gone: another one takes it over when the lease is seen to have ended".into(),
+        State::Waiting if let Some(reason) = &details.paused_because => format!("its queue is paused: {reason}"),
+        State::Waiting if workers == 0 => "no living worker runs its queue".into(),
+        State::Waiting if job.due_in_seconds > 0.0 => match job.failures {
+            0 => "its time has not come".into(),
+            failures => format!("it failed {failures} times, and waits for its next try"),
+        },
+        State::Waiting => format!("it is due, and waits for one of {workers} workers to have a free slot"),
+    }
+}

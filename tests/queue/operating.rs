@@ -1,0 +1,197 @@
+//! Promises 9 and 13: an operator lists, cancels and replays jobs, and pauses queues.
+
+use std::time::Duration;
+
+use jobs::{
+    error::Error,
+    queue::{
+        CANCELLED, JobId, Kinds, Operator, Policy, Revive, Timing, Tx,
+        operate::{Cancelled, Filter, Replayed, State},
+    },
+};
+
+use crate::harness::{
+    eventually,
+    stage::{Act, FAST, NEVER, Scripted, Stage, Theatre, quick_policy},
+};
+
+const SOON: Duration = Duration::from_secs(10);
+
+impl Revive for Scripted {
+    /// Enqueues a witness, and fails for a job that is called so: the witness must then be gone, too.
+    async fn revive(self, _: Stage, tx: &mut Tx) -> Result<(), Error> {
+        let witness = Self { name: format!("witness of {}", self.name), acts: vec![Act::Done] };
+        jobs::queue::enqueue(tx, &[jobs::queue::NewJob::of(&witness)?]).await?;
+        if self.name == "refuses" { Err(Error::Internal("refused".into())) } else { Ok(()) }
+    }
+}
+
+fn operator(theatre: &Theatre, stage: &Stage) -> Operator {
+    Operator::new(&theatre.pool, &theatre.queue, Kinds::default().kind::<Scripted>(stage.clone()))
+}
+
+/// Enqueues a job and answers its id.
+async fn enqueue(theatre: &Theatre, name: &str, acts: &[Act], delay: Duration) -> String {
+    let id = JobId::generate();
+    theatre.enqueue_as(name, acts, |job| job.id(id).after(delay)).await;
+    id.to_string()
+}
+
+#[tokio::test]
+async fn a_waiting_job_is_cancelled_at_once() {
+    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
+    let operator = operator(&theatre, &stage);
+    let id = enqueue(&theatre, "job", &[Act::Done], NEVER).await;
+    assert_eq!(operator.cancel(&id).await.unwrap(), Cancelled::AtOnce);
+    let row = theatre.row("job").await;
+    let seen = (row.status.as_str(), row.attempts, row.failures, row.last_error.as_deref());
+    assert_eq!(seen, ("Killed", 0, 0, Some(CANCELLED)));
+    assert_eq!(stage.buried(), [("job".to_owned(), CANCELLED.to_owned())], "its record is given up, too");
+    assert_eq!(operator.cancel(&id).await.unwrap(), Cancelled::Ended);
+    assert_eq!(operator.cancel("unknown").await.unwrap(), Cancelled::NotFound);
+}
+
+/// The heartbeat is too rare to have found it: it was the notification.
+#[tokio::test]
+async fn a_running_job_is_cancelled_by_its_worker() {
+    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
+    let operator = operator(&theatre, &stage);
+    let id = enqueue(&theatre, "job", &[Act::Hang], Duration::ZERO).await;
+    let other = enqueue(&theatre, "other", &[Act::Wait], Duration::ZERO).await;
+    let running = theatre.worker(&stage, Timing { heartbeat: NEVER, lease: NEVER * 3, ..FAST });
+    eventually("both run", SOON, async || stage.ran().len() == 2).await;
+    theatre.until("it listens", "EXISTS (SELECT FROM pg_stat_activity WHERE query = 'LISTEN \"millrace_jobs\"')").await;
+    assert_eq!(operator.cancel(&id).await.unwrap(), Cancelled::Requested);
+    theatre.until("it is dead", "EXISTS (SELECT FROM apalis.jobs WHERE status = 'Killed')").await;
+    let row = theatre.row("job").await;
+    assert_eq!((row.status.as_str(), row.attempts, row.last_error.as_deref()), ("Killed", 1, Some(CANCELLED)));
+    assert_eq!(stage.buried(), [("job".to_owned(), CANCELLED.to_owned())]);
+    assert_eq!(theatre.row("other").await.status, "Running", "nobody else is disturbed");
+    stage.gate.add_permits(1);
+    running.stop().await;
+    assert_eq!(operator.cancel(&other).await.unwrap(), Cancelled::Ended);
+}
+
+/// Told to nobody, found at a heartbeat, whoever runs it by then; and the request goes with the job.
+#[tokio::test]
+async fn a_cancellation_outlives_the_run_it_was_made_for() {
+    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
+    let operator = operator(&theatre, &stage);
+    let id = enqueue(&theatre, "job", &[Act::Hang], Duration::ZERO).await;
+    theatre.execute("UPDATE apalis.jobs SET status = 'Running', lock_by = 'dead'").await;
+    assert_eq!(operator.cancel(&id).await.unwrap(), Cancelled::Requested);
+    theatre.execute("UPDATE apalis.jobs SET status = 'Pending'").await;
+    let running = theatre.worker(&stage, FAST);
+    theatre.until("it is dead", "EXISTS (SELECT FROM apalis.jobs WHERE status = 'Killed')").await;
+    theatre.until("the request is forgotten", "NOT EXISTS (SELECT FROM cancellations)").await;
+    running.stop().await;
+}
+
+/// A worker that still knows of the old request must not end the new run.
+#[tokio::test]
+async fn a_replay_withdraws_the_cancellation() {
+    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
+    let operator = operator(&theatre, &stage);
+    let id = enqueue(&theatre, "job", &[Act::Hang, Act::Wait], Duration::ZERO).await;
+    let running = theatre.worker(&stage, Timing { heartbeat: NEVER, lease: NEVER * 3, ..FAST });
+    eventually("it runs", SOON, async || stage.runs_of("job") == 1).await;
+    theatre.until("it listens", "EXISTS (SELECT FROM pg_stat_activity WHERE query = 'LISTEN \"millrace_jobs\"')").await;
+    operator.cancel(&id).await.unwrap();
+    theatre.until("it is dead", "EXISTS (SELECT FROM apalis.jobs WHERE status = 'Killed')").await;
+    assert_eq!(operator.replay(&id).await.unwrap(), Replayed::Replayed);
+    eventually("it runs again", SOON, async || stage.runs_of("job") == 2).await;
+    stage.gate.add_permits(1);
+    theatre
+        .until("it is done", &format!("EXISTS (SELECT FROM apalis.jobs WHERE status = 'Done' AND id = '{id}')"))
+        .await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_dead_job_is_replayed_with_its_record_or_not_at_all() {
+    let (theatre, stage) = (Theatre::open().await, Stage::new(Policy { attempts: 2, ..quick_policy() }));
+    let operator = operator(&theatre, &stage);
+    let id = enqueue(&theatre, "job", &[Act::Fail, Act::Fail, Act::Fail, Act::Done], Duration::ZERO).await;
+    let refuses = enqueue(&theatre, "refuses", &[Act::Reject], Duration::ZERO).await;
+    theatre.run_all(&stage).await;
+    assert_eq!(operator.dead("scripted", None).await.unwrap().len(), 2);
+    let found = operator.dead("scripted", Some("in run")).await.unwrap();
+    assert_eq!(found.iter().map(|job| &job.id).collect::<Vec<_>>(), [&id], "by a part of its error");
+    assert!(operator.dead("another", None).await.unwrap().is_empty());
+    assert_eq!(operator.replay(&id).await.unwrap(), Replayed::Replayed);
+    assert_eq!(operator.replay(&id).await.unwrap(), Replayed::NotDead);
+    assert_eq!(operator.replay("unknown").await.unwrap(), Replayed::NotFound);
+    assert!(operator.replay(&refuses).await.is_err());
+    theatre.run_all(&stage).await;
+    let row = theatre.row("job").await;
+    // Its tries began anew, or the third failure would have been the last; its history did not.
+    assert_eq!((row.status.as_str(), row.attempts, row.failures, row.errors), ("Done", 4, 1, 3));
+    assert_eq!(theatre.row("refuses").await.status, "Killed");
+    assert_eq!((stage.runs_of("witness of job"), stage.runs_of("witness of refuses")), (1, 0));
+}
+
+#[tokio::test]
+async fn nobody_claims_from_a_paused_queue_until_it_is_resumed() {
+    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
+    let operator = operator(&theatre, &stage);
+    let running = theatre.worker(&stage, Timing { poll: NEVER, ..FAST });
+    theatre.enqueue("first", &[Act::Done]).await;
+    eventually("the first has run", SOON, async || stage.runs_of("first") == 1).await;
+    operator.pause("scripted", "the processor is down").await.unwrap();
+    let id = enqueue(&theatre, "second", &[Act::Done], Duration::ZERO).await;
+    theatre.until_idle().await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(stage.runs_of("second"), 0, "claimed from a paused queue");
+    let details = operator.show(&id).await.unwrap().unwrap();
+    assert_eq!(details.why, "its queue is paused: the processor is down");
+    let queues = operator.queues().await.unwrap();
+    assert_eq!(queues.len(), 1);
+    let queue = &queues[0];
+    let seen = (&*queue.name, queue.reason.as_deref(), queue.workers, queue.waiting, queue.due, queue.recently_done);
+    assert_eq!(seen, ("scripted", Some("the processor is down"), 1, 1, 1, 1));
+    // No poll finds it: it is told.
+    assert!(operator.resume("scripted").await.unwrap());
+    eventually("the second has run", SOON, async || stage.runs_of("second") == 1).await;
+    assert!(!operator.resume("scripted").await.unwrap(), "it was not paused any more");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn jobs_are_listed_by_queue_and_state_page_by_page() {
+    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
+    let operator = operator(&theatre, &stage);
+    for n in 0..5 {
+        enqueue(&theatre, &format!("done {n}"), &[Act::Done], Duration::ZERO).await;
+    }
+    let dead = enqueue(&theatre, "dead", &[Act::Reject], Duration::ZERO).await;
+    theatre.run_all(&stage).await;
+    let waiting = enqueue(&theatre, "waiting", &[Act::Done], NEVER).await;
+    let ids = async |state: Option<State>, queue: &str, before: Option<String>, limit: u32| {
+        let filter = Filter { queue: Some(queue.into()), state, before, error: None };
+        let jobs = operator.list(&filter, limit).await.unwrap();
+        jobs.into_iter().map(|job| job.id).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(Some(State::Dead), "scripted", None, 10).await, [&*dead]);
+    assert_eq!(ids(Some(State::Waiting), "scripted", None, 10).await, [&*waiting]);
+    assert!(ids(Some(State::Running), "scripted", None, 10).await.is_empty());
+    assert!(ids(None, "another", None, 10).await.is_empty());
+    let all = ids(None, "scripted", None, 10).await;
+    assert!(all.len() == 7 && all.is_sorted_by(|a, b| a > b), "newest first: {all:?}");
+    let (mut pages, mut before) = (Vec::new(), None);
+    loop {
+        let page = ids(None, "scripted", before.clone(), 3).await;
+        let Some(last) = page.last() else { break };
+        before = Some(last.clone());
+        pages.extend(page);
+    }
+    assert_eq!(pages, all, "every job on one page");
+
+    let details = operator.show(&dead).await.unwrap().unwrap();
+    assert_eq!((details.job.state, details.job.last_error.as_deref()), (State::Dead, Some("rejected")));
+    assert_eq!(details.payload["name"], "dead");
+    assert_eq!(details.errors[0]["error"], "rejected");
+    let details = operator.show(&waiting).await.unwrap().unwrap();
+    assert_eq!((details.job.state, &*details.why), (State::Waiting, "no living worker runs its queue"));
+    assert!(details.job.due_in_seconds > 3500.0);
+    assert!(operator.show("unknown").await.unwrap().is_none());
+}
