@@ -6,7 +6,7 @@ use jobs::{
     app::{self, App},
     boot::{
         db::Database,
-        postgres::{Cluster, Search, Settings},
+        postgres::{Cluster, Running, Search, Settings},
         process,
         shutdown::{GRACE, Shutdown},
         telemetry::Telemetry,
@@ -54,6 +54,12 @@ pub async fn program() -> Result<(), String> {
         tracing::info!("PostgreSQL stopped; its data stays in {HOME}");
     }
     ended
+}
+
+/// The database of an all-in-one that runs in this folder.
+pub fn running_database() -> Option<String> {
+    let server = Running::find(&PathBuf::from(HOME).join("postgres")).filter(Running::is_ready);
+    server.map(|server| server.url(DATABASE))
 }
 
 async fn run(

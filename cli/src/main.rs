@@ -1,12 +1,15 @@
 //! The `millrace` command.
 
 mod all_in_one;
+mod jobs;
 mod migrate;
+mod operator;
+mod queues;
 
 use std::process::ExitCode;
 
+use ::jobs::boot::process;
 use clap::{Parser, Subcommand};
-use jobs::boot::process;
 
 /// Durable job queues: webhooks in, work done once, status out.
 ///
@@ -26,6 +29,11 @@ enum Command {
     Worker,
     /// Bring the database to this program's schema
     Migrate,
+    /// List jobs, look at one, cancel, replay
+    #[command(arg_required_else_help = true)]
+    Jobs(jobs::Arguments),
+    /// What is in each queue; pause one, and have it go on
+    Queues(queues::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -34,5 +42,7 @@ fn main() -> ExitCode {
         Some(Command::Api) => process::run("api", api::program()),
         Some(Command::Worker) => process::run("worker", worker::program()),
         Some(Command::Migrate) => process::run("migrate", migrate::program()),
+        Some(Command::Jobs(arguments)) => process::run("millrace jobs", jobs::program(arguments)),
+        Some(Command::Queues(arguments)) => process::run("millrace queues", queues::program(arguments)),
     }
 }

@@ -1,0 +1,228 @@
+//! `millrace jobs`: list them, look at one, cancel, replay.
+
+use clap::{Args, Subcommand};
+use jobs::{
+    boot::process,
+    queue::{
+        Operator,
+        operate::{Cancelled, Filter, JobDetails, JobStatus, Replayed, State},
+    },
+};
+use serde::Serialize;
+
+use crate::operator::{connect, one_line, print, print_json, span, table};
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  millrace jobs list --queue process_transaction --state dead
+  millrace jobs show 01KAJ3V1J4SJ9T7YQ0M2C6Z8XB
+  millrace jobs cancel 01KAJ3V1J4SJ9T7YQ0M2C6Z8XB
+  millrace jobs replay --queue process_transaction --error 'connection refused' --dry-run
+  millrace jobs replay --queue process_transaction --error 'connection refused'")]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// List jobs, newest first
+    List {
+        /// Only of this queue
+        #[arg(long)]
+        queue: Option<String>,
+        /// Only in this state: waiting, running, done or dead
+        #[arg(long, value_parser = state)]
+        state: Option<State>,
+        /// Only with this text in the last error
+        #[arg(long)]
+        error: Option<String>,
+        /// Only before this id: the last of the page before
+        #[arg(long, value_name = "ID")]
+        before: Option<String>,
+        /// At most so many
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+    },
+    /// Show one job, and why it is not running
+    Show { id: String },
+    /// End jobs: waiting ones at once, running ones as soon as their worker hears of it
+    Cancel {
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+    /// Have dead jobs run again, with all their tries and with what they gave up
+    Replay {
+        #[arg(required_unless_present = "queue", conflicts_with = "queue")]
+        ids: Vec<String>,
+        /// All dead jobs of this queue
+        #[arg(long)]
+        queue: Option<String>,
+        /// Only those with this text in the last error
+        #[arg(long, requires = "queue")]
+        error: Option<String>,
+        /// Only say which they are
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+fn state(text: &str) -> Result<State, String> {
+    let found = State::ALL.into_iter().find(|state| state.as_str() == text);
+    found.ok_or_else(|| "must be waiting, running, done or dead".into())
+}
+
+/// What became of one job.
+#[derive(Serialize)]
+struct Answer {
+    id: String,
+    result: &'static str,
+    #[serde(skip)]
+    good: bool,
+}
+
+/// Does what it is told.
+///
+/// # Errors
+/// Why it could not, or could not for some of the jobs.
+pub async fn program(Arguments { command, json }: Arguments) -> Result<(), String> {
+    let operator = connect().await?;
+    match command {
+        Command::List { queue, state, error, before, limit } => {
+            let filter = Filter { queue, state, error, before };
+            let jobs = operator.list(&filter, limit).await.map_err(process::text)?;
+            if json {
+                return print_json(&jobs);
+            }
+            print(&overview(&jobs));
+            Ok(())
+        }
+        Command::Show { id } => {
+            let found = operator.show(&id).await.map_err(process::text)?;
+            let job = found.ok_or_else(|| format!("there is no job {id:?}"))?;
+            if json {
+                return print_json(&job);
+            }
+            print(&details(&job)?);
+            Ok(())
+        }
+        Command::Cancel { ids } => {
+            let mut answers = Vec::new();
+            for id in ids {
+                let (result, good) = match operator.cancel(&id).await {
+                    Ok(Cancelled::AtOnce) => ("cancelled", true),
+                    Ok(Cancelled::Requested) => ("running: its worker has been told", true),
+                    Ok(Cancelled::Ended) => ("had ended before", false),
+                    Ok(Cancelled::NotFound) => ("not found", false),
+                    Err(error) => (failed(&id, &error), false),
+                };
+                answers.push(Answer { id, result, good });
+            }
+            report(&answers, json)
+        }
+        Command::Replay { ids, queue, error, dry_run } => {
+            let ids = match queue {
+                None => ids,
+                Some(queue) => {
+                    let dead = operator.dead(&queue, error.as_deref()).await.map_err(process::text)?;
+                    dead.into_iter().map(|job| job.id).collect()
+                }
+            };
+            let mut answers = Vec::new();
+            for id in ids {
+                let replayed = if dry_run { would_replay(&operator, &id).await } else { operator.replay(&id).await };
+                let (result, good) = match replayed {
+                    Ok(Replayed::Replayed) if dry_run => ("would be replayed", true),
+                    Ok(Replayed::Replayed) => ("replayed", true),
+                    Ok(Replayed::NotDead) => ("not dead", false),
+                    Ok(Replayed::NotFound) => ("not found", false),
+                    Err(error) => (failed(&id, &error), false),
+                };
+                answers.push(Answer { id, result, good });
+            }
+            report(&answers, json)
+        }
+    }
+}
+
+async fn would_replay(operator: &Operator, id: &str) -> Result<Replayed, jobs::error::Error> {
+    Ok(match operator.show(id).await?.map(|details| details.job.state) {
+        None => Replayed::NotFound,
+        Some(State::Dead) => Replayed::Replayed,
+        Some(_) => Replayed::NotDead,
+    })
+}
+
+fn failed(id: &str, error: &jobs::error::Error) -> &'static str {
+    eprintln!("{id}: {error}");
+    "failed"
+}
+
+fn report(answers: &[Answer], json: bool) -> Result<(), String> {
+    if json {
+        print_json(&answers)?;
+    } else if answers.is_empty() {
+        print("No dead job fits.\n");
+    } else {
+        let rows: Vec<[String; 2]> =
+            answers.iter().map(|answer| [one_line(&answer.id, 60), answer.result.to_owned()]).collect();
+        print(&table(["ID", "RESULT"], &rows));
+    }
+    match answers.iter().filter(|answer| !answer.good).count() {
+        0 => Ok(()),
+        bad => Err(format!("not for {bad} of {} jobs", answers.len())),
+    }
+}
+
+fn due(job: &JobStatus) -> String {
+    let span = span(job.due_in_seconds);
+    if job.due_in_seconds > 0.0 { format!("in {span}") } else { format!("{span} ago") }
+}
+
+fn overview(jobs: &[JobStatus]) -> String {
+    let rows: Vec<[String; 7]> = jobs
+        .iter()
+        .map(|job| {
+            [
+                one_line(&job.id, 60),
+                one_line(&job.queue, 60),
+                job.state.as_str().to_owned(),
+                job.runs.to_string(),
+                job.failures.to_string(),
+                due(job),
+                one_line(job.last_error.as_deref().unwrap_or_default(), 60),
+            ]
+        })
+        .collect();
+    table(["ID", "QUEUE", "STATE", "RUNS", "FAILURES", "DUE", "LAST ERROR"], &rows)
+}
+
+/// Two columns, then the errors and the payload.
+fn details(JobDetails { job, why, errors, payload }: &JobDetails) -> Result<String, String> {
+    let or_none = |text: &Option<String>| text.as_deref().map_or_else(|| "-".into(), |text| one_line(text, 200));
+    let lines = [
+        ("job", one_line(&job.id, 60)),
+        ("queue", one_line(&job.queue, 60)),
+        ("state", format!("{}: {}", job.state.as_str(), one_line(why, 200))),
+        ("due", format!("{} ({})", job.due_at, due(job))),
+        ("runs", format!("{} ({} failed, {} crashed)", job.runs, job.failures, job.crashes)),
+        ("started", job.started_at.map_or_else(|| "-".into(), |at| at.to_string())),
+        ("ended", job.ended_at.map_or_else(|| "-".into(), |at| at.to_string())),
+        ("worker", or_none(&job.worker)),
+        ("correlation id", or_none(&job.correlation_id)),
+        ("traceparent", or_none(&job.traceparent)),
+        // JSON escapes what is not printable.
+        ("payload", serde_json::to_string(payload).map_err(process::text)?),
+    ];
+    let mut text: String = lines.iter().map(|(name, value)| format!("{name:<16}{value}\n")).collect();
+    for error in errors.as_array().into_iter().flatten() {
+        let part = |name: &str| error[name].as_str().unwrap_or("-").to_owned();
+        let error = one_line(&part("error"), 4000);
+        text.push_str(&format!("{:<16}{}  {error}\n", "error", one_line(&part("at"), 40)));
+    }
+    Ok(text)
+}

@@ -1,0 +1,116 @@
+//! What the operator's commands share: the way to the database, and tables as plain text.
+
+use std::{fmt::Write as _, io::Write as _};
+
+use jobs::{
+    app::{self, App},
+    boot::{db::Database, process},
+    config::Vars,
+    queue::Operator,
+};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::all_in_one;
+
+/// The operator's calls, on `DATABASE_URL` or on the PostgreSQL of an all-in-one that runs in this folder.
+///
+/// # Errors
+/// Why the database cannot be used.
+pub async fn connect() -> Result<Operator, String> {
+    let mut vars = Vars::from_env();
+    let config = app::Config::read(&mut vars);
+    vars.finish(()).map_err(process::text)?;
+    let database = match config.database.clone() {
+        Some(database) => database,
+        None => Database::parse(&all_in_one::running_database().ok_or(
+            "DATABASE_URL is unset, and no all-in-one runs in this folder: set DATABASE_URL, such as \
+             postgres://user:password@localhost:5432/millrace, or go to the folder in which `cargo run` runs",
+        )?)?,
+    };
+    let app = App::start(&database, &config, "operator", &CancellationToken::new()).map_err(process::text)?;
+    app.ready().await?;
+    Ok(app.operator)
+}
+
+/// Prints to whoever still listens: the reader of a pipe may have seen enough.
+pub fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// Prints a value as JSON.
+///
+/// # Errors
+/// When it has no JSON form.
+pub fn print_json(value: &impl Serialize) -> Result<(), String> {
+    let text = serde_json::to_string_pretty(value).map_err(process::text)?;
+    print(&format!("{text}\n"));
+    Ok(())
+}
+
+/// Aligned columns, two blanks between them; numbers to the right.
+pub fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([head[column].chars().count()]).max().unwrap_or(0)
+    };
+    let widths: [usize; N] = std::array::from_fn(width);
+    let is_number = |cell: &str| cell.starts_with(|c: char| c.is_ascii_digit()) && cell.len() < 8;
+    let numeric: [bool; N] =
+        std::array::from_fn(|column| !rows.is_empty() && rows.iter().all(|row| is_number(&row[column])));
+    let mut text = String::new();
+    let mut line = |cells: [&str; N]| {
+        let mut line = String::new();
+        for (column, cell) in cells.iter().enumerate() {
+            // Writing to a String never fails.
+            let _ = match numeric[column] {
+                true => write!(line, "{cell:>width$}  ", width = widths[column]),
+                false => write!(line, "{cell:<width$}  ", width = widths[column]),
+            };
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    };
+    line(head);
+    for row in rows {
+        line(std::array::from_fn(|column| row[column].as_str()));
+    }
+    text
+}
+
+/// One line of at most `most` characters that does nothing to a terminal.
+pub fn one_line(text: &str, most: usize) -> String {
+    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    match clean.chars().count() {
+        count if count <= most => clean,
+        _ => clean.chars().take(most.saturating_sub(1)).chain(['…']).collect(),
+    }
+}
+
+/// A length of time in its largest unit.
+pub fn span(seconds: f64) -> String {
+    match seconds.abs() {
+        seconds if seconds < 120.0 => format!("{seconds:.0} s"),
+        seconds if seconds < 7200.0 => format!("{:.0} min", seconds / 60.0),
+        seconds if seconds < 172_800.0 => format!("{:.0} h", seconds / 3600.0),
+        seconds => format!("{:.0} d", seconds / 86_400.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_lines_end_with_their_text() {
+        let rows = [["one", "7", "x"], ["three", "10000+", ""]].map(|row| row.map(str::to_owned));
+        let expected = "NAME        N  WHY\none         7  x\nthree  10000+\n";
+        assert_eq!(table(["NAME", "N", "WHY"], &rows), expected);
+    }
+
+    #[test]
+    fn text_of_others_stays_on_its_line() {
+        assert_eq!(one_line("a\n\u{1b}[31mb", 20), "a  [31mb");
+        assert_eq!(one_line("abcdef", 4), "abc…");
+    }
+}

@@ -1,0 +1,118 @@
+//! The operator's commands, as a person or a script runs them.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::harness::{
+    database::{self, TestDatabase},
+    eventually,
+    process::{Process, worker},
+};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// Runs a command; whether it succeeded, and what it printed.
+async fn run(database: &TestDatabase, arguments: &[&str]) -> (bool, String) {
+    let mut process = Process::start(arguments, &[("DATABASE_URL", &database.url)]);
+    let succeeded = process.ended(SOON).await.success();
+    (succeeded, process.log())
+}
+
+/// Runs a command that must succeed, and reads its JSON.
+async fn json(database: &TestDatabase, arguments: &[&str]) -> Value {
+    let (succeeded, log) = run(database, &[arguments, &["--json"]].concat()).await;
+    assert!(succeeded, "{arguments:?}: {log}");
+    serde_json::from_str(&log).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {log}"))
+}
+
+/// A transaction and its job, due an hour from now; answers the id of the job.
+async fn transaction(pool: &sqlx::PgPool, name: &str) -> String {
+    let id = uuid::Uuid::now_v7();
+    let insert = "INSERT INTO transactions (id, transaction_id, source_account, destination_account, amount, currency,
+                                            created_at, due_at) VALUES ($1, $2, 'a', 'b', 1, 'INR', now(), now())";
+    sqlx::query(insert).bind(id).bind(name).execute(pool).await.unwrap();
+    let insert = "INSERT INTO apalis.jobs (id, job_type, job, run_at)
+                  VALUES ($1, 'process_transaction', convert_to($2, 'UTF8'), now() + interval '1 hour')";
+    sqlx::query(insert).bind(name).bind(format!(r#"{{"id":"{id}"}}"#)).execute(pool).await.unwrap();
+    name.to_owned()
+}
+
+async fn status(pool: &sqlx::PgPool, name: &str) -> (String, Option<String>) {
+    let query = "SELECT status, error FROM transactions WHERE transaction_id = $1";
+    sqlx::query_as(query).bind(name).fetch_one(pool).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_cancelled_transaction_fails_and_a_replayed_one_is_processed() {
+    let database = database::fresh().await;
+    let pool = database.pool().await;
+    let (first, second) = (transaction(&pool, "first").await, transaction(&pool, "second").await);
+    let listed = json(&database, &["jobs", "list", "--queue", "process_transaction", "--state", "waiting"]).await;
+    assert_eq!(listed.as_array().unwrap().len(), 2, "{listed}");
+    assert_eq!((&listed[0]["id"], &listed[0]["state"]), (&Value::from("second"), &Value::from("waiting")));
+    assert_eq!(json(&database, &["jobs", "show", &first]).await["why"], "no living worker runs its queue");
+
+    let cancelled = json(&database, &["jobs", "cancel", &first, &second]).await;
+    assert_eq!(cancelled[1]["result"], "cancelled");
+    for job in [&first, &second] {
+        assert_eq!(status(&pool, job).await, ("FAILED".into(), Some("cancelled by operator".into())), "{job}");
+        assert_eq!(json(&database, &["jobs", "show", job]).await["state"], "dead");
+    }
+    let (succeeded, log) = run(&database, &["jobs", "cancel", &first, "nobody"]).await;
+    assert!(!succeeded && log.contains("had ended before") && log.contains("not found"), "{log}");
+
+    let filter = ["jobs", "replay", "--queue", "process_transaction", "--error", "by operator"];
+    let would = json(&database, &[&filter[..], &["--dry-run"]].concat()).await;
+    assert_eq!((would.as_array().unwrap().len(), &would[0]["result"]), (2, &Value::from("would be replayed")));
+    assert_eq!(status(&pool, &first).await.0, "FAILED", "a dry run changes nothing");
+    assert_eq!(json(&database, &["jobs", "replay", &first]).await[0]["result"], "replayed");
+    assert_eq!(status(&pool, &first).await, ("PROCESSING".into(), None), "back with its job");
+    assert_eq!(status(&pool, &second).await.0, "FAILED", "nobody else's");
+    let replayed = json(&database, &filter).await;
+    assert_eq!((replayed.as_array().unwrap().len(), &replayed[0]["id"]), (1, &Value::from(&*second)));
+    let (succeeded, log) = run(&database, &["jobs", "replay", &first]).await;
+    assert!(!succeeded && log.contains("not dead"), "{log}");
+
+    let _worker = worker(&database.url, &[]).await;
+    for job in [&first, &second] {
+        eventually("it is processed", SOON, async || status(&pool, job).await.0 == "PROCESSED").await;
+    }
+}
+
+#[tokio::test]
+async fn a_queue_is_paused_and_resumed() {
+    let database = database::fresh().await;
+    let pool = database.pool().await;
+    let (_, log) = run(&database, &["queues"]).await;
+    assert!(log.contains("There are no queues"), "{log}");
+    let worker = worker(&database.url, &[]).await;
+    let queue = "process_transaction";
+    let paused = json(&database, &["queues", "pause", queue, "--reason", "the processor is down"]).await;
+    assert_eq!((&paused[0]["reason"], &paused[0]["workers"]), (&"the processor is down".into(), &1.into()));
+    let job = transaction(&pool, "job").await;
+    sqlx::query("UPDATE apalis.jobs SET run_at = now()").execute(&pool).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(status(&pool, &job).await.0, "PROCESSING", "the worker polls every 250 ms, and may not claim");
+    let (_, table) = run(&database, &["queues"]).await;
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(lines[0].starts_with("QUEUE") && lines[1].starts_with(queue), "{table}");
+    assert!(lines[1].ends_with("paused: the processor is down"), "{table}");
+    assert!(json(&database, &["queues", "resume", queue]).await[0]["reason"].is_null());
+    eventually("it is processed", SOON, async || status(&pool, &job).await.0 == "PROCESSED").await;
+    let (succeeded, log) = run(&database, &["queues", "resume", queue]).await;
+    assert!(!succeeded && log.contains("was not paused"), "{log}");
+    drop(worker);
+}
+
+#[tokio::test]
+async fn mistakes_are_told() {
+    let database = database::fresh().await;
+    let (succeeded, log) = run(&database, &["jobs", "show", "nobody"]).await;
+    assert!(!succeeded && log.contains("there is no job \"nobody\""), "{log}");
+    let (succeeded, log) = run(&database, &["jobs", "list", "--state", "tired"]).await;
+    assert!(!succeeded && log.contains("waiting, running, done or dead"), "{log}");
+    let mut lost = Process::start(&["queues"], &[]);
+    assert!(!lost.ended(SOON).await.success());
+    assert!(lost.log().contains("DATABASE_URL is unset, and no all-in-one runs in this folder"), "{}", lost.log());
+}
