@@ -133,8 +133,8 @@ fn rules_are_pure() {
 
 #[test]
 fn every_job_is_registered() {
-    let registry = read("worker/src/registry.rs");
-    let mut broken = Vec::new();
+    let (registry, app) = (read("worker/src/registry.rs"), read("jobs/src/app.rs"));
+    let (mut broken, mut burying) = (Vec::new(), Vec::new());
     let mut jobs = 0;
     for file in product_code() {
         for (_, rest) in file.text.match_indices(" Job for ").map(|(at, found)| file.text.split_at(at + found.len())) {
@@ -143,10 +143,18 @@ fn every_job_is_registered() {
             if !names(&registry, &format!("job::<{job}>")) {
                 broken.push(format!("{}: {job}", file.path));
             }
+            if names(rest, "fn bury") && !names(&app, &format!("kind::<{job}>")) {
+                burying.push(format!("{}: {job}", file.path));
+            }
         }
     }
     assert!(jobs > 0, "no job found: this test no longer knows how they are written");
     holds("nobody runs this job: add a line `.job::<…>(app.…)` to worker/src/registry.rs", broken);
+    holds(
+        "this job gives up a record, and an operator's cancellation and replay must too: implement Revive and add a line \
+         `.kind::<…>(…)` to jobs/src/app.rs",
+        burying,
+    );
 }
 
 #[test]
