@@ -174,7 +174,7 @@ fn report(answers: &[Answer], json: bool) -> Result<(), String> {
     }
     match answers.iter().filter(|answer| !answer.good).count() {
         0 => Ok(()),
-        bad => Err(format!("not for {bad} of {} jobs", answers.len())),
+        bad => Err(format!("{bad} of {} jobs are as they were: see their results", answers.len())),
     }
 }
 

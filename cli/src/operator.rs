@@ -55,7 +55,7 @@ pub fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
         cells.chain([head[column].chars().count()]).max().unwrap_or(0)
     };
     let widths: [usize; N] = std::array::from_fn(width);
-    let is_number = |cell: &str| cell.starts_with(|c: char| c.is_ascii_digit()) && cell.len() < 8;
+    let is_number = |cell: &str| !cell.is_empty() && cell.chars().all(|c| c.is_ascii_digit() || c == '+');
     let numeric: [bool; N] =
         std::array::from_fn(|column| !rows.is_empty() && rows.iter().all(|row| is_number(&row[column])));
     let mut text = String::new();
