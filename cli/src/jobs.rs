@@ -139,6 +139,7 @@ pub async fn program(Arguments { command, json }: Arguments) -> Result<(), Strin
                     Ok(Replayed::Replayed) if dry_run => ("would be replayed", true),
                     Ok(Replayed::Replayed) => ("replayed", true),
                     Ok(Replayed::NotDead) => ("not dead", false),
+                    Ok(Replayed::KeyTaken) => ("not replayed: another job with its key waits or runs", false),
                     Ok(Replayed::NotFound) => ("not found", false),
                     Err(error) => (failed(&id, &error), false),
                 };

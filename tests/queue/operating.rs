@@ -195,3 +195,17 @@ async fn jobs_are_listed_by_queue_and_state_page_by_page() {
     assert!(details.job.due_in_seconds > 3500.0);
     assert!(operator.show("unknown").await.unwrap().is_none());
 }
+
+#[tokio::test]
+async fn a_dead_job_is_not_replayed_beside_a_live_one_of_its_key() {
+    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
+    theatre.enqueue_as("dead", &[Act::Reject], |job| job.unique("key")).await;
+    theatre.run_all(&stage).await;
+    let dead: String = sqlx::query_scalar("SELECT id FROM apalis.jobs").fetch_one(&theatre.pool).await.unwrap();
+    theatre.enqueue_as("live", &[Act::Done], |job| job.unique("key")).await;
+    let operator = Operator::new(&theatre.pool, &theatre.queue, Kinds::default());
+    assert_eq!(operator.replay(&dead).await.unwrap(), Replayed::KeyTaken);
+    assert_eq!(theatre.row("dead").await.status, "Killed");
+    theatre.run_all(&stage).await;
+    assert_eq!(operator.replay(&dead).await.unwrap(), Replayed::Replayed, "its key is free again");
+}

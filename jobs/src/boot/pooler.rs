@@ -58,6 +58,7 @@ fn is_pooled(pool: &PgPool) -> bool {
 fn begin_statement() -> AssertSqlSafe<String> {
     AssertSqlSafe(format!(
         "BEGIN; DEALLOCATE ALL; SET LOCAL synchronous_commit = on; SET LOCAL plan_cache_mode = force_generic_plan;
+         SET LOCAL jit = off;
          SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}';
          SET LOCAL idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_TIMEOUT}'"
     ))

@@ -13,7 +13,10 @@ use super::{
     job::{Failure, Job},
     store::{self, operate as sql},
 };
-use crate::{boot::db::answered, error::Error};
+use crate::{
+    boot::{db::answered, pooler::on},
+    error::Error,
+};
 
 /// Counts of jobs end here: "at least this many".
 pub const COUNTED: i64 = 10_000;
@@ -179,6 +182,8 @@ pub enum Replayed {
     Replayed,
     /// It is no dead letter.
     NotDead,
+    /// Another job with its [unique](super::NewJob::unique) key waits or runs.
+    KeyTaken,
     NotFound,
 }
 
@@ -330,9 +335,11 @@ impl Operator {
         if let Some(kind) = self.kinds.0.get(job.queue.as_str()) {
             kind.revive(&job.payload, &mut tx).await?;
         }
-        answered(sql::replay(&mut tx, id)).await?;
+        if !answered(sql::replay(&mut tx, id)).await? {
+            return Ok(Replayed::KeyTaken);
+        }
         tx.commit().await?;
-        if let Err(error) = answered(store::announce(&self.pool, &[job.queue])).await {
+        if let Err(error) = answered(store::announce(on(&self.pool), &[job.queue])).await {
             tracing::debug!(%error, "could not announce a replayed job; polling finds it");
         }
         Ok(Replayed::Replayed)
@@ -363,7 +370,7 @@ impl Operator {
     /// # Errors
     /// See [`Operator::queues`].
     pub async fn pause(&self, queue: &str, reason: &str) -> Result<(), Error> {
-        Ok(answered(sql::pause(&self.pool, queue, reason)).await?)
+        Ok(answered(sql::pause(on(&self.pool), queue, reason)).await?)
     }
 
     /// Lets a queue go on, at once; answers whether it was paused.
@@ -371,7 +378,7 @@ impl Operator {
     /// # Errors
     /// See [`Operator::queues`].
     pub async fn resume(&self, queue: &str) -> Result<bool, Error> {
-        Ok(answered(sql::resume(&self.pool, queue)).await?)
+        Ok(answered(sql::resume(on(&self.pool), queue)).await?)
     }
 }
 
