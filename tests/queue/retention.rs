@@ -26,6 +26,11 @@ const LEFTOVERS: &str = "
 #[tokio::test]
 async fn what_ended_long_ago_goes_and_nothing_else() {
     let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
+    // Its id says that it came 25 hours ago: nearly young.
+    let came = std::time::UNIX_EPOCH.elapsed().unwrap() - Duration::from_secs(25 * 3600);
+    let id = uuid::Uuid::from_u128(came.as_millis() << 80);
+    theatre.enqueue_as("yesterday", &[Act::Done], |job| job.id(id.into())).await;
+    theatre.execute("UPDATE apalis.jobs SET status = 'Done', done_at = now() - interval '24 hours 1 s'").await;
     theatre.execute(LEFTOVERS).await;
     theatre
         .execute(
@@ -43,10 +48,10 @@ async fn what_ended_long_ago_goes_and_nothing_else() {
         .until("it has started", "EXISTS (SELECT FROM apalis.workers WHERE last_seen > now() - interval '1 s')")
         .await;
     tokio::time::sleep(Duration::from_millis(500)).await;
-    theatre.until("all are there", "(SELECT count(*) FROM apalis.jobs) = 12").await;
+    theatre.until("all are there", "(SELECT count(*) FROM apalis.jobs) = 13").await;
     other.rollback().await.unwrap();
 
-    theatre.until("four are gone", "(SELECT count(*) FROM apalis.jobs) = 8").await;
+    theatre.until("five are gone", "(SELECT count(*) FROM apalis.jobs) = 8").await;
     theatre.until("a worker is gone", "NOT EXISTS (SELECT FROM apalis.workers WHERE id = 'old')").await;
     // As many more passes as there is time for.
     tokio::time::sleep(Duration::from_millis(500)).await;
