@@ -98,6 +98,9 @@ async fn webhooks_settle_through_pgbouncer_and_a_killed_worker_is_replaced() {
     let database = database::fresh().await;
     let pool = database.pool().await;
     let bouncer = Bouncer::start(&program, &database.url).await;
+    // Not told, a process waits and says what to tell it.
+    Process::start(&["worker"], &[("DATABASE_URL", &*bouncer.url)]).printed("set DATABASE_POOLER=transaction").await;
+
     let processor = Processor::start(Duration::from_millis(500)).await;
     let variables = [&QUICK[..], &[("PROCESSOR_URL", &processor.url)]].concat();
     let api = Api::start(&bouncer.url, &variables).await;

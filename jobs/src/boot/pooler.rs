@@ -41,6 +41,13 @@ impl Pooler {
     }
 }
 
+/// What a refusal to start a session may mean: PgBouncer knows few parameters, PostgreSQL all that we send.
+pub(super) fn hint(error: &sqlx::Error) -> Option<&'static str> {
+    const PROTOCOL_VIOLATION: &str = "08P01";
+    let code = error.as_database_error().and_then(|error| error.code());
+    (code.as_deref() == Some(PROTOCOL_VIOLATION)).then_some("for a PgBouncer, set DATABASE_POOLER=transaction")
+}
+
 /// Ends the name of every session that goes through a pooler: operators see it, and a pool is told by it.
 const THROUGH: &str = " through a pooler";
 

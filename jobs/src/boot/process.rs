@@ -6,6 +6,7 @@ use sqlx::PgPool;
 
 use super::{
     migrate::{self, SchemaError},
+    pooler,
     shutdown::Shutdown,
 };
 
@@ -48,7 +49,9 @@ pub async fn await_schema(pool: &PgPool, shutdown: &Shutdown) -> Result<bool, Sc
     loop {
         match migrate::check(pool).await {
             Ok(()) => return Ok(true),
-            Err(SchemaError::Unreadable(error)) => tracing::warn!(%error, "waiting for the database"),
+            Err(SchemaError::Unreadable(error)) => {
+                tracing::warn!(%error, hint = pooler::hint(&error), "waiting for the database");
+            }
             Err(misfit) => return Err(misfit),
         }
         tokio::select! {
