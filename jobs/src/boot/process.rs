@@ -13,12 +13,21 @@ use super::{
 /// Between two tries to reach a database that is not there yet.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// What is left of a program when it has ended gets this long, which is for ever for what can end at all.
+const LAST_TASKS: Duration = Duration::from_secs(1);
+
 /// Runs a program to its end. What it cannot go on with is printed to standard error, one problem a line.
 pub fn run(name: &str, program: impl Future<Output = Result<(), String>>) -> ExitCode {
     // The only TLS there is in here; whoever installed one before us keeps it.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(text);
-    match read_dotenv().and_then(|()| runtime()).and_then(|runtime| runtime.block_on(program)) {
+    let ended = read_dotenv().and_then(|()| runtime()).and_then(|runtime| {
+        let ended = runtime.block_on(program);
+        // Dropped instead, it would wait for threads that a job blocks for ever.
+        runtime.shutdown_timeout(LAST_TASKS);
+        ended
+    });
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             eprintln!("{name} cannot run:");

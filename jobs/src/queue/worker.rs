@@ -128,7 +128,7 @@ impl Worker {
         let (lease, thread) =
             lease::keep(database.clone(), name.clone(), registry.names(), timing, keep_lease.clone())?;
         let longest = registry.0.iter().map(|entry| entry.deadline).max().unwrap_or_default();
-        let pulse = pulse::keep(tokio::runtime::Handle::current(), longest + timing.lease)?;
+        let pulse = pulse::keep(tokio::runtime::Handle::current(), longest.saturating_add(timing.lease))?;
         let run = run(database.clone(), name.clone(), timing, registry, lease.clone(), shutdown.clone());
         let running = tokio::spawn(async move {
             let result = run.await;
