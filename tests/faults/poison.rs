@@ -7,14 +7,19 @@ use std::{
     fs::{self, File},
     io::Write as _,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitCode},
     time::{Duration, Instant},
 };
 
 use jobs::{
-    boot::{db::Database, shutdown::Shutdown},
+    boot::{
+        db::Database,
+        process,
+        shutdown::{GRACE, Shutdown},
+    },
     queue::{Failure, Job, NewJob, Outcome, Policy, Queue, Registry, Run, Worker, enqueue},
 };
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, PgPool};
 
@@ -30,8 +35,8 @@ use crate::harness::{
 const DATABASE: &str = "MILLRACE_TEST_POISONED_WORKER";
 /// Set for a worker: where its jobs write what they do.
 const HISTORY: &str = "MILLRACE_TEST_HISTORY";
-/// Set for a worker: how many threads run its jobs.
-const THREADS: &str = "MILLRACE_TEST_THREADS";
+/// tokio's own: how many threads run jobs.
+const THREADS: &str = "TOKIO_WORKER_THREADS";
 /// Kibibytes of address space: room for threads and arenas, and for an allocation that must fail not to be too large.
 const MEMORY: u64 = 4 << 20;
 /// After killing so many workers a killer gives up: one more, and the queue may set it aside.
@@ -153,20 +158,22 @@ impl History {
 #[test]
 fn works_for_the_tests_below() {
     let (Ok(database), Some(history)) = (std::env::var(DATABASE), std::env::var_os(HISTORY)) else { return };
-    let threads = std::env::var(THREADS).ok().and_then(|threads| threads.parse().ok()).expect("a number of threads");
     let parent = nix::unistd::getppid();
+    std::thread::spawn(move || {
+        while nix::unistd::getppid() == parent {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        std::process::abort();
+    });
     let history = PathBuf::from(history);
     let registry = Registry::default().job::<Meal>(history.clone()).job::<Bystander>(history);
     let database = Database::parse(&database).expect("a database");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
-    let runtime = runtime.expect("a runtime");
-    let _inside = runtime.enter();
-    let _worker = Worker::start(&database, FAST, registry, &Shutdown::default()).expect("a worker");
-    while nix::unistd::getppid() == parent {
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    // The runtime would wait for its blocked threads.
-    std::process::abort();
+    let ended = process::run("worker", async move {
+        let shutdown = Shutdown::on_signals(GRACE).map_err(process::text)?;
+        let worker = Worker::start(&database, FAST, registry, &shutdown).map_err(process::text)?;
+        worker.stopped().await.map_err(process::text)
+    });
+    assert_eq!(ended, ExitCode::SUCCESS);
 }
 
 /// Workers that are started again when they die, and what they are given.
@@ -337,9 +344,18 @@ async fn jobs_that_go_wrong_in_their_worker_disturb_nobody() {
     let beat = format!("(SELECT count(*) FROM apalis.workers WHERE last_seen > now() - lease) = {WORKERS}");
     assert!(kitchen.holds(&beat).await, "heartbeats stopped");
     assert!(kitchen.holds("NOT EXISTS (SELECT FROM apalis.jobs WHERE crashes > 0)").await, "a lease was lost");
+
+    let begun = Instant::now();
+    for worker in &mut kitchen.workers {
+        worker.signal(Signal::SIGTERM);
+        let status = worker.ended(SOON).await;
+        assert_eq!(status.code(), Some(0), "{status}");
+    }
+    let stopped = begun.elapsed();
     println!(
         "poison that stays in its worker: others done after {done:.2?}, all {} endless ones given up after \
-         {given_up:.2?} in {} slots; 40 more jobs then took {after:.2?}",
+         {given_up:.2?} in {} slots; 40 more jobs then took {after:.2?}; \
+         both workers stopped within {stopped:.2?}",
         endless.len(),
         WORKERS * SLOTS,
     );
