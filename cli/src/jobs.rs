@@ -5,7 +5,7 @@ use jobs::{
     boot::process,
     queue::{
         Operator,
-        operate::{Cancelled, Filter, JobDetails, JobStatus, Replayed, State},
+        status::{Cancelled, Filter, JobDetails, JobStatus, Replayed, State},
     },
 };
 use serde::Serialize;

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use jobs::{
     boot::process,
-    queue::operate::{COUNTED, QueueStatus},
+    queue::{operate::COUNTED, status::QueueStatus},
 };
 
 use crate::operator::{connect, one_line, print, print_json, span, table};

@@ -6,7 +6,7 @@ use jobs::{
     error::Error,
     queue::{
         CANCELLED, JobId, Kinds, Operator, Policy, Revive, Timing, Tx,
-        operate::{Cancelled, Filter, Replayed, State},
+        status::{Cancelled, Filter, Replayed, State},
     },
 };
 

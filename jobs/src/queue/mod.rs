@@ -20,6 +20,7 @@
 //! | `lease` | heartbeats, and the rescue of jobs whose worker died |
 //! | `pulse` | keeps the runtime going beside jobs that block its threads |
 //! | `cancel` | ends running jobs that an operator has cancelled |
+//! | [`status`] | what an operator is told |
 //! | [`operate`] | what an operator sees and does: list, show, cancel, replay, pause |
 //! | [`worker`] | puts these together and takes them apart again |
 
@@ -38,6 +39,7 @@ mod pulse;
 mod retain;
 pub mod retry;
 mod runner;
+pub mod status;
 mod store;
 pub mod worker;
 
