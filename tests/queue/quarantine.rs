@@ -99,7 +99,7 @@ async fn companions_of_a_killer_part_from_it() {
         )
         .await;
     theatre.until("all are taken back", "(SELECT min(crashes) = 2 FROM apalis.jobs)").await;
-    let spread = "(SELECT max(run_at) - min(run_at) > interval '1 second' FROM apalis.jobs)";
+    let spread = "(SELECT max(run_at) - min(run_at) > interval '300 milliseconds' FROM apalis.jobs)";
     theatre.until("they are due at different times", spread).await;
     gone(running).await;
 }
