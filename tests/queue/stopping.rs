@@ -80,3 +80,31 @@ async fn lost_connections_lose_no_job() {
         assert_eq!(stage.runs_of(&format!("job {n}")), 1, "job {n}: a result was kept until it could be written");
     }
 }
+
+/// Promise 10: the write of a result fails, uncommitted, after its run has ended.
+#[tokio::test]
+async fn a_result_is_kept_until_it_is_written() {
+    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
+    theatre.enqueue("done", &[Act::Wait]).await;
+    theatre.enqueue("rejected", &[Act::WaitThen(Box::new(Act::Reject))]).await;
+    let running = theatre.worker(&stage, FAST);
+    eventually("both run", SOON, async || stage.ran().len() == 2).await;
+    let mut lock = theatre.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM apalis.jobs FOR UPDATE").execute(&mut *lock).await.unwrap();
+    stage.gate.add_permits(2);
+    let waiting = "pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()
+                   AND application_name = 'millrace queue'";
+    theatre.until("a result waits for its row", &format!("EXISTS (SELECT FROM {waiting})")).await;
+    // One statement, or two when the results were ready at different times.
+    assert!(theatre.execute(&format!("SELECT pg_terminate_backend(pid) FROM {waiting}")).await >= 1);
+    lock.rollback().await.unwrap();
+    theatre
+        .until("both are written", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status IN ('Pending', 'Running'))")
+        .await;
+    running.stop().await;
+    assert_eq!(stage.ran().len(), 2, "each ran once");
+    for (name, status) in [("done", "Done"), ("rejected", "Killed")] {
+        let row = theatre.row(name).await;
+        assert_eq!((row.status.as_str(), row.attempts), (status, 1), "{name}");
+    }
+}

@@ -83,14 +83,14 @@ impl Claimer {
                 Ok(jobs) => jobs,
                 Err(error) => {
                     failures += 1;
-                    doubt = Some(Instant::now() + DOUBT);
                     tracing::warn!(queue = self.queue, failures, %error, "could not claim jobs; trying again");
                     self.pause(Backoff::DATABASE.wait(failures)).await;
                     continue;
                 }
             };
             if failures > 0 {
-                // What hung with the database may be executed only now that it is back.
+                // The answer of one that failed may be all that was lost, and what hung with the database may be executed
+                // only now that it is back.
                 doubt = Some(Instant::now() + DOUBT);
             }
             failures = 0;
