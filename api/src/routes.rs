@@ -7,7 +7,7 @@ use poem_openapi::OpenApi;
 
 use crate::middleware::{Edge, observe};
 
-/// The root endpoint. Made by hand out of what [`OpenApi`] lists, because the framework's own service answers 405
+/// The root endpoint. Made by hand out of what [`trait@OpenApi`] lists, because the framework's own service answers 405
 /// without `Allow`, knows no HEAD, and hides the route's pattern from the layers around it.
 pub struct Routes {
     /// Paths without parameters, among them the busiest: found in one step.

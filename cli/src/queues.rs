@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use jobs::{
     boot::process,
-    queue::{operate::COUNTED, status::QueueStatus},
+    queue::status::{COUNTED, QueueStatus},
 };
 
 use crate::operator::{connect, one_line, print, print_json, span, table};
@@ -91,7 +91,7 @@ fn overview(queues: &[QueueStatus]) -> String {
                 queue.running.to_string(),
                 count(queue.dead),
                 count(queue.recently_done),
-                queue.late_seconds.filter(|late| *late > 0.0).map_or_else(|| "-".into(), span),
+                queue.late.filter(|late| *late > 0.0).map_or_else(|| "-".into(), span),
                 queue.reason.as_ref().map(|reason| format!("paused: {}", one_line(reason, 60))).unwrap_or_default(),
             ]
         })

@@ -139,8 +139,9 @@ async fn nobody_claims_from_a_paused_queue_until_it_is_resumed() {
     eventually("the first has run", SOON, async || stage.runs_of("first") == 1).await;
     operator.pause("scripted", "the processor is down").await.unwrap();
     let id = enqueue(&theatre, "second", &[Act::Done], Duration::ZERO).await;
+    // Two heartbeats later all that it was told has long been heard.
     theatre.until_idle().await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    theatre.until_idle().await;
     assert_eq!(stage.runs_of("second"), 0, "claimed from a paused queue");
     let details = operator.show(&id).await.unwrap().unwrap();
     assert_eq!(details.why, "its queue is paused: the processor is down");

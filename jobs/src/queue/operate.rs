@@ -9,7 +9,7 @@ use super::{
     cancel::CANCELLED,
     enqueue::{Queue, Tx},
     job::{Failure, Job},
-    status::{Cancelled, Filter, JobDetails, JobStatus, QueueStatus, Replayed, State},
+    status::{COUNTED, Cancelled, Filter, JobDetails, JobStatus, QueueStatus, Replayed, State},
     store::{self, operate as sql},
 };
 use crate::{
@@ -17,8 +17,6 @@ use crate::{
     error::Error,
 };
 
-/// Counts of jobs end here: "at least this many".
-pub const COUNTED: i64 = 10_000;
 /// Jobs read at once where all of a kind are wanted.
 const PAGE: u32 = 1000;
 
@@ -87,20 +85,7 @@ impl Operator {
     /// # Errors
     /// As of all calls in here: [`Error::Unavailable`] when the database cannot be asked now.
     pub async fn queues(&self) -> Result<Vec<QueueStatus>, Error> {
-        let rows = answered(sql::queues(&self.pool, COUNTED)).await?;
-        let status = |row: sql::QueueRow| QueueStatus {
-            name: row.name,
-            paused_at: row.paused_at,
-            reason: row.reason,
-            workers: row.workers,
-            waiting: row.waiting,
-            due: row.due,
-            running: row.running,
-            dead: row.dead,
-            recently_done: row.recently_done,
-            late_seconds: row.late,
-        };
-        Ok(rows.into_iter().map(status).collect())
+        Ok(answered(sql::queues(&self.pool, COUNTED)).await?)
     }
 
     /// A page of jobs, newest first; the next one begins before its last id.

@@ -6,6 +6,9 @@ use time::OffsetDateTime;
 use super::store::operate as sql;
 use crate::error::Error;
 
+/// Counts of jobs end here: "at least this many".
+pub const COUNTED: i64 = 10_000;
+
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -65,7 +68,8 @@ pub struct QueueStatus {
     /// Done among the [`COUNTED`] newest jobs of all queues.
     pub recently_done: i64,
     /// For how many seconds the first waiting job has been due; less than zero when none is yet.
-    pub late_seconds: Option<f64>,
+    #[serde(rename = "late_seconds")]
+    pub late: Option<f64>,
 }
 
 /// A job in a list.

@@ -5,31 +5,17 @@ use time::OffsetDateTime;
 
 use crate::{
     boot::pooler::on,
-    queue::{CANCELLATIONS, CHANNEL},
+    queue::{CANCELLATIONS, CHANNEL, status::QueueStatus},
 };
-
-/// A queue as read; counts end at [`super::super::operate::COUNTED`].
-pub struct QueueRow {
-    pub name: String,
-    pub paused_at: Option<OffsetDateTime>,
-    pub reason: Option<String>,
-    pub workers: i64,
-    pub waiting: i64,
-    pub due: i64,
-    pub running: i64,
-    pub dead: i64,
-    pub recently_done: i64,
-    pub late: Option<f64>,
-}
 
 /// Every queue that is known from jobs, living workers or a pause.
 ///
 /// Names come from one index look-up each; waiting and dead jobs are counted on their partial indexes up to `most`; for
 /// what is done there is no index, so only the `most` newest jobs are looked at. Three queues among 500,000 finished,
 /// 500,000 waiting and 20,000 dead jobs take 9 ms.
-pub async fn queues(pool: &PgPool, most: i64) -> Result<Vec<QueueRow>> {
+pub async fn queues(pool: &PgPool, most: i64) -> Result<Vec<QueueStatus>> {
     sqlx::query_as!(
-        QueueRow,
+        QueueStatus,
         r#"WITH RECURSIVE waiting AS (
                (SELECT job_type FROM apalis.jobs WHERE status = 'Pending' ORDER BY job_type LIMIT 1)
                UNION ALL
