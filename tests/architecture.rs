@@ -133,7 +133,9 @@ fn rules_are_pure() {
 
 #[test]
 fn every_job_is_registered() {
-    let (registry, app) = (read("worker/src/registry.rs"), read("jobs/src/app.rs"));
+    // The one that does nothing is run by the worker of the benchmark only.
+    let registry = read("worker/src/registry.rs") + &read("cli/src/bench/noop.rs");
+    let app = read("jobs/src/app.rs");
     let (mut broken, mut burying) = (Vec::new(), Vec::new());
     let mut jobs = 0;
     for file in product_code() {

@@ -17,7 +17,7 @@ use jobs::{
 use crate::migrate;
 
 /// Everything this program keeps between runs is in here.
-const HOME: &str = ".millrace";
+pub const HOME: &str = ".millrace";
 /// The embedded PostgreSQL's database.
 const DATABASE: &str = "millrace";
 

@@ -1,6 +1,7 @@
 //! The `millrace` command.
 
 mod all_in_one;
+mod bench;
 mod jobs;
 mod migrate;
 mod operator;
@@ -34,6 +35,11 @@ enum Command {
     Jobs(jobs::Arguments),
     /// What is in each queue; pause one, and have it go on
     Queues(queues::Arguments),
+    /// Measure how fast Millrace is on this machine, beside what its database can do
+    Bench(bench::Arguments),
+    /// The worker that `bench` measures
+    #[command(hide = true)]
+    BenchWorker,
 }
 
 fn main() -> ExitCode {
@@ -44,5 +50,7 @@ fn main() -> ExitCode {
         Some(Command::Migrate) => process::run("migrate", migrate::program()),
         Some(Command::Jobs(arguments)) => process::run("millrace jobs", jobs::program(arguments)),
         Some(Command::Queues(arguments)) => process::run("millrace queues", queues::program(arguments)),
+        Some(Command::Bench(arguments)) => process::run("millrace bench", bench::program(arguments)),
+        Some(Command::BenchWorker) => process::run("bench-worker", bench::noop::program()),
     }
 }

@@ -3,11 +3,13 @@
 //! | where | what |
 //! |---|---|
 //! | [`app`] | builds every feature from [`config`]; read it to see what the system is made of |
+//! | [`bench`] | what `millrace bench` compares with |
 //! | [`boot`] | process plumbing: database, migrations, embedded PostgreSQL, telemetry, shutdown |
 //! | [`queue`] | what a job is and what the queue promises; the only folder that knows apalis |
 //! | [`transactions`] | webhooks that must be processed exactly once in effect |
 
 pub mod app;
+pub mod bench;
 pub mod boot;
 pub mod config;
 pub mod error;

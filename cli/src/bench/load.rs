@@ -1,0 +1,186 @@
+//! A light HTTP load: on two cores, whatever the generator takes is missing at the server.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use jobs::boot::process;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinSet,
+};
+
+/// No answer takes this long but a lost one.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Writes the n-th request into a buffer.
+pub type Request = Arc<dyn Fn(u64, &mut Vec<u8>) + Send + Sync>;
+
+/// How fast requests are sent.
+#[derive(Debug, Clone, Copy)]
+pub enum Speed {
+    /// Each connection sends when it has its answer.
+    Full,
+    /// This many a second over all connections, whether answers come or not: what waits for a busy connection counts as
+    /// waiting, so that a slow server cannot hide how late it is.
+    PerSecond(f64),
+}
+
+/// A load to put on a server.
+#[derive(Clone)]
+pub struct Load {
+    pub address: SocketAddr,
+    pub connections: usize,
+    pub speed: Speed,
+    pub time: Duration,
+    pub request: Request,
+    /// The status that every answer must have.
+    pub expected: u16,
+}
+
+/// What came back.
+#[derive(Debug, Default)]
+pub struct Answers {
+    pub count: u64,
+    pub took: Duration,
+    /// From the moment in which each request was to be sent, ascending.
+    pub latencies: Vec<Duration>,
+}
+
+impl Answers {
+    /// Answers per second.
+    pub fn rate(&self) -> f64 {
+        self.count as f64 / self.took.as_secs_f64()
+    }
+}
+
+impl Load {
+    /// Sends until the time is over and the last answer is there; on a thread of its own.
+    ///
+    /// # Errors
+    /// A connection broke, or an answer had another status: then no figure counts.
+    pub async fn run(self) -> Result<Answers, String> {
+        let thread = tokio::task::spawn_blocking(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(process::text)?;
+            runtime.block_on(self.send())
+        });
+        thread.await.map_err(process::text)?
+    }
+
+    async fn send(self) -> Result<Answers, String> {
+        let mut streams = Vec::new();
+        for _ in 0..self.connections {
+            let stream = TcpStream::connect(self.address).await.map_err(process::text)?;
+            stream.set_nodelay(true).map_err(process::text)?;
+            streams.push(stream);
+        }
+        let (next, begun) = (Arc::new(AtomicU64::new(0)), Instant::now());
+        let mut clients = JoinSet::new();
+        for stream in streams {
+            clients.spawn(Client { stream, input: Vec::new(), load: self.clone(), begun }.send(next.clone()));
+        }
+        let mut all = Answers::default();
+        let mut wrong = BTreeMap::<u16, u64>::new();
+        while let Some(client) = clients.join_next().await {
+            let (mut latencies, others) = client.map_err(process::text)??;
+            all.latencies.append(&mut latencies);
+            others.into_iter().for_each(|(status, count)| *wrong.entry(status).or_default() += count);
+        }
+        if !wrong.is_empty() {
+            return Err(format!("answers that are not {}: {wrong:?}", self.expected));
+        }
+        all.took = begun.elapsed();
+        all.count = all.latencies.len() as u64;
+        all.latencies.sort_unstable();
+        Ok(all)
+    }
+}
+
+struct Client {
+    stream: TcpStream,
+    input: Vec<u8>,
+    load: Load,
+    begun: Instant,
+}
+
+impl Client {
+    async fn send(mut self, next: Arc<AtomicU64>) -> Result<(Vec<Duration>, BTreeMap<u16, u64>), String> {
+        let (mut latencies, mut wrong) = (Vec::new(), BTreeMap::new());
+        let mut output = Vec::new();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let from = match self.load.speed {
+                Speed::Full => Instant::now(),
+                Speed::PerSecond(rate) => {
+                    let due = self.begun + Duration::from_secs_f64(number as f64 / rate);
+                    tokio::time::sleep_until(due.into()).await;
+                    due
+                }
+            };
+            if from.duration_since(self.begun) >= self.load.time {
+                return Ok((latencies, wrong));
+            }
+            output.clear();
+            (self.load.request)(number, &mut output);
+            let exchange = async {
+                self.stream.write_all(&output).await.map_err(process::text)?;
+                self.answer().await
+            };
+            let status = tokio::time::timeout(PATIENCE, exchange).await.map_err(|_| "an answer did not come")??;
+            latencies.push(from.elapsed());
+            if status != self.load.expected {
+                *wrong.entry(status).or_default() += 1;
+            }
+        }
+    }
+
+    /// Reads one answer to its end, which `Content-Length` tells: our server sends no other kind to these requests.
+    async fn answer(&mut self) -> Result<u16, String> {
+        self.input.clear();
+        loop {
+            if self.stream.read_buf(&mut self.input).await.map_err(process::text)? == 0 {
+                return Err("the server closed a connection".into());
+            }
+            let Some(head) = self.input.windows(4).position(|end| end == b"\r\n\r\n") else { continue };
+            let text = std::str::from_utf8(&self.input[..head]).map_err(process::text)?;
+            let status = text.get(9..12).and_then(|status| status.parse().ok()).ok_or("an answer without a status")?;
+            let length = text.lines().find_map(|line| {
+                let (name, value) = line.split_once(':')?;
+                name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+            });
+            if self.input.len() >= head + 4 + length.ok_or("an answer without Content-Length")? {
+                return Ok(status);
+            }
+        }
+    }
+}
+
+/// A GET of a path.
+pub fn get(path: impl Fn(u64) -> String + Send + Sync + 'static) -> Request {
+    Arc::new(move |number, output| {
+        let path = path(number);
+        output.extend_from_slice(format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n").as_bytes());
+    })
+}
+
+/// Webhooks, each with an id that nobody else has.
+pub fn webhooks(series: String) -> Request {
+    Arc::new(move |number, output| {
+        let body = format!(
+            r#"{{"transaction_id":"{series}-{number:010}","source_account":"acc_user_1","destination_account":"acc_merchant_1","amount":1500,"currency":"INR"}}"#
+        );
+        let head = format!(
+            "POST /v1/webhooks/transactions HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        output.extend_from_slice(head.as_bytes());
+        output.extend_from_slice(body.as_bytes());
+    })
+}

@@ -1,0 +1,43 @@
+//! A job that does nothing, and the worker process that runs it: what is left is the queue itself.
+
+use jobs::{
+    app,
+    boot::{process, shutdown, telemetry::Telemetry},
+    config::Vars,
+    queue::{Failure, Job, Outcome, Policy, Registry, Run, Worker},
+};
+use serde::{Deserialize, Serialize};
+
+/// Done at once.
+#[derive(Serialize, Deserialize)]
+pub struct Noop {}
+
+impl Job for Noop {
+    const NAME: &'static str = "bench_noop";
+    type Context = ();
+
+    fn policy((): &()) -> Policy {
+        // As the simulated processing of transactions.
+        Policy { concurrency: 1000, ..Policy::default() }
+    }
+
+    async fn run(self, (): (), _: Run) -> Result<Outcome, Failure> {
+        Ok(Outcome::Done)
+    }
+}
+
+/// A worker like that of production, with this one kind of job.
+///
+/// # Errors
+/// Why it could not start, or what ended it.
+pub async fn program() -> Result<(), String> {
+    let mut vars = Vars::from_env();
+    let config = app::Config::read(&mut vars);
+    let database = app::require_database(&mut vars, &config);
+    let Some(database) = vars.finish(database).map_err(process::text)? else { return Ok(()) };
+    let _telemetry = Telemetry::start(&config.telemetry, "bench-worker")?;
+    let shutdown = shutdown::Shutdown::on_signals(shutdown::GRACE).map_err(process::text)?;
+    let registry = Registry::default().job::<Noop>(());
+    let worker = Worker::start(&database, config.timing, registry, &shutdown).map_err(process::text)?;
+    worker.stopped().await.map_err(process::text)
+}

@@ -1,0 +1,187 @@
+//! What was measured, as a table for people or as JSON for machines.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::operator::table;
+
+/// What a line must reach.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+/// A figure with its unit.
+#[derive(Debug, Clone, Serialize)]
+pub struct Figure {
+    pub what: String,
+    pub value: f64,
+    /// As in `/s`, `ms`, `KiB`, `%`.
+    pub unit: &'static str,
+}
+
+impl Figure {
+    /// A figure.
+    pub fn new(what: impl Into<String>, value: f64, unit: &'static str) -> Self {
+        Self { what: what.into(), value, unit }
+    }
+}
+
+/// One line: a figure, beside its baseline where it has one.
+#[derive(Debug, Clone, Serialize)]
+pub struct Line {
+    pub measure: &'static str,
+    #[serde(flatten)]
+    pub figure: Figure,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<Figure>,
+    /// The figure divided by its baseline.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratio: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub met: Option<bool>,
+}
+
+impl Line {
+    /// A figure that stands alone.
+    pub fn alone(measure: &'static str, figure: Figure, target: Option<Target>) -> Self {
+        let met = target.map(|target| target.is_met(figure.value));
+        Self { measure, figure, baseline: None, ratio: None, target, met }
+    }
+
+    /// A figure that is compared.
+    pub fn beside(measure: &'static str, figure: Figure, baseline: Figure, target: Option<Target>) -> Self {
+        let ratio = figure.value / baseline.value;
+        let met = target.map(|target| target.is_met(ratio));
+        Self { measure, figure, baseline: Some(baseline), ratio: Some(ratio), target, met }
+    }
+}
+
+impl Target {
+    fn is_met(self, value: f64) -> bool {
+        match self {
+            Self::AtLeast(least) => value >= least,
+            Self::AtMost(most) => value <= most,
+        }
+    }
+}
+
+/// Everything that was measured, and on what.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    pub version: &'static str,
+    pub date: String,
+    pub cores: usize,
+    pub postgresql: String,
+    pub optimized: bool,
+    pub seconds: u64,
+    pub runs: usize,
+    pub connections: usize,
+    pub lines: Vec<Line>,
+}
+
+impl Report {
+    /// For people.
+    pub fn text(&self) -> String {
+        let rows: Vec<[String; 6]> = self.lines.iter().map(row).collect();
+        let Self { version, date, cores, postgresql, seconds, runs, connections, .. } = self;
+        format!(
+            "Millrace {version}, {date}: {cores} cores, {postgresql} with fsync, {connections} connections, \
+             medians of {runs} runs of {seconds} s\n\n{}{}",
+            table(["FIGURE", "", "BASELINE OF THE SAME RUN", "", "RATIO", "TARGET"], &rows),
+            if self.optimized { "" } else { "\nThis is a debug build: its figures say nothing.\n" },
+        )
+    }
+}
+
+fn row(line: &Line) -> [String; 6] {
+    let target = match (line.target, line.met) {
+        (Some(target), met) => {
+            let unit = if line.ratio.is_some() { "" } else { line.figure.unit };
+            let (sign, value) = match target {
+                Target::AtLeast(value) => ("≥", value),
+                Target::AtMost(value) => ("≤", value),
+            };
+            format!("{sign} {}{}", number(value, unit), if met == Some(true) { "" } else { "  MISSED" })
+        }
+        (None, _) => String::new(),
+    };
+    let (what, value) = line.baseline.as_ref().map(|b| (b.what.clone(), number(b.value, b.unit))).unwrap_or_default();
+    [
+        line.figure.what.clone(),
+        number(line.figure.value, line.figure.unit),
+        what,
+        value,
+        line.ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default(),
+        target,
+    ]
+}
+
+/// A number with as many digits as it is worth, thousands apart.
+fn number(value: f64, unit: &str) -> String {
+    let digits = match value.abs() {
+        value if value >= 100.0 => {
+            let whole = format!("{value:.0}");
+            let split = |(at, c): (usize, char)| {
+                let thousands = at > 0 && (whole.len() - at).is_multiple_of(3) && whole.as_bytes()[at - 1] != b'-';
+                thousands.then_some(',').into_iter().chain([c])
+            };
+            whole.chars().enumerate().flat_map(split).collect()
+        }
+        value if value >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    };
+    match unit {
+        "" => digits,
+        "/s" | "%" => format!("{digits}{unit}"),
+        unit => format!("{digits} {unit}"),
+    }
+}
+
+/// The middle of some figures.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// What this share of some durations, which are ascending, is not above; in milliseconds.
+pub fn percentile(ascending: &[Duration], share: f64) -> f64 {
+    let rank = (ascending.len() as f64 * share).ceil() as usize;
+    ascending.get(rank.saturating_sub(1)).map_or(f64::NAN, |found| found.as_secs_f64() * 1e3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(number(1_234_567.8, "/s"), "1,234,568/s");
+        assert_eq!(number(999.6, ""), "1,000");
+        assert_eq!(number(-123.4, "ms"), "-123 ms");
+        assert_eq!(number(12.34, "ms"), "12.3 ms");
+        assert_eq!(number(0.456, "%"), "0.46%");
+    }
+
+    #[test]
+    fn the_middle_and_the_nearest_rank() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        let ascending: Vec<Duration> = (1..=200).map(Duration::from_millis).collect();
+        assert_eq!((percentile(&ascending, 0.5), percentile(&ascending, 0.99)), (100.0, 198.0));
+        assert_eq!(percentile(&ascending[..1], 0.99), 1.0);
+    }
+
+    #[test]
+    fn a_missed_target_is_said() {
+        let figure = |value| Figure::new("one", value, "/s");
+        let missed = Line::beside("x", figure(10.0), figure(20.0), Some(Target::AtLeast(0.6)));
+        assert!(row(&missed)[5].ends_with("MISSED") && missed.met == Some(false));
+        let met = Line::alone("x", figure(10.0), Some(Target::AtMost(10.0)));
+        assert_eq!(row(&met)[5], "≤ 10.0/s");
+    }
+}

@@ -1,0 +1,263 @@
+//! All SQL of the benchmark.
+
+use sqlx::{PgConnection, PgPool, Result};
+use ulid::Ulid;
+use uuid::Uuid;
+
+use crate::boot::pooler::on;
+
+/// The queue of the jobs that [`insert`] adds: due long after any benchmark, and nobody's.
+const QUEUE: &str = "bench_inserts";
+
+/// Inserts `count` transactions and a job for each, as an ingestion does, in one transaction.
+pub async fn insert(session: &mut PgConnection, count: usize) -> Result<()> {
+    let ids: Vec<Uuid> = (0..count).map(|_| Uuid::now_v7()).collect();
+    let mut tx = sqlx::Connection::begin(session).await?;
+    sqlx::query!(
+        "INSERT INTO transactions (id, transaction_id, source_account, destination_account, amount, currency,
+                                   created_at, due_at)
+         SELECT id, id::text, 'acc_user_1', 'acc_merchant_1', 1500, 'INR', now(), now() + interval '1 hour'
+         FROM unnest($1::uuid[]) AS id",
+        &ids,
+    )
+    .execute(&mut *tx)
+    .await?;
+    let payloads: Vec<Vec<u8>> = ids.iter().map(|id| format!(r#"{{"id":"{id}"}}"#).into_bytes()).collect();
+    let jobs: Vec<String> = ids.into_iter().map(|id| Ulid::from(id.as_u128()).to_string()).collect();
+    sqlx::query!(
+        "INSERT INTO apalis.jobs (id, job_type, job, priority, run_at)
+         SELECT id, $3, payload, 0, now() + interval '1 hour'
+         FROM unnest($1::text[], $2::bytea[]) AS new (id, payload)",
+        &jobs,
+        &payloads,
+        QUEUE,
+    )
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await
+}
+
+/// Takes due jobs, with nothing but what makes two claimers take different ones.
+pub async fn claim_bare(session: &mut PgConnection, queue: &str, limit: i64) -> Result<Vec<String>> {
+    sqlx::query_scalar!(
+        "UPDATE apalis.jobs SET status = 'Running', lock_by = 'bench', lock_at = now(), attempts = attempts + 1
+         WHERE id = ANY(ARRAY(
+             SELECT id FROM apalis.jobs
+             WHERE job_type = $1 AND status = 'Pending' AND priority = 0 AND run_at <= now()
+             ORDER BY run_at LIMIT $2 FOR UPDATE SKIP LOCKED))
+         RETURNING id",
+        queue,
+        limit,
+    )
+    .fetch_all(session)
+    .await
+}
+
+/// Marks jobs as done, found by nothing but their ids.
+pub async fn finish_bare(session: &mut PgConnection, ids: &[String]) -> Result<()> {
+    sqlx::query!("UPDATE apalis.jobs SET status = 'Done', done_at = now() WHERE id = ANY($1)", ids)
+        .execute(session)
+        .await?;
+    Ok(())
+}
+
+/// Empties what a benchmark fills.
+pub async fn clear(pool: &PgPool) -> Result<()> {
+    sqlx::query!("TRUNCATE apalis.jobs, transactions, webhook_conflicts").execute(on(pool)).await?;
+    Ok(())
+}
+
+/// Lifts the limit of a session whose statements may take long.
+async fn unlimited(session: &mut PgConnection) -> Result<()> {
+    sqlx::query!("SET statement_timeout = 0").execute(session).await?;
+    Ok(())
+}
+
+/// Statistics, and a checkpoint, so that its writes fall into nobody's figure.
+pub async fn settle(session: &mut PgConnection) -> Result<()> {
+    unlimited(session).await?;
+    sqlx::query!("VACUUM (ANALYZE) apalis.jobs").execute(&mut *session).await?;
+    sqlx::query!("VACUUM (ANALYZE) transactions").execute(&mut *session).await?;
+    sqlx::query!("CHECKPOINT").execute(session).await?;
+    Ok(())
+}
+
+/// Adds jobs that are due now, a microsecond apart, as they come from concurrent senders.
+pub async fn add_due(session: &mut PgConnection, queue: &str, count: i64) -> Result<()> {
+    unlimited(session).await?;
+    sqlx::query!(
+        "INSERT INTO apalis.jobs (id, job_type, job, priority, run_at)
+         SELECT '0' || upper(substr(replace(gen_random_uuid()::text, '-', ''), 1, 25)),
+                $1, convert_to('{}', 'UTF8'), 0, now() - (interval '1 microsecond' * ($2 - n))
+         FROM generate_series(1, $2::bigint) AS n",
+        queue,
+        count,
+    )
+    .execute(session)
+    .await?;
+    Ok(())
+}
+
+/// Adds transactions that are settled, and their finished jobs.
+pub async fn add_finished(session: &mut PgConnection, queue: &str, count: i64) -> Result<()> {
+    unlimited(session).await?;
+    sqlx::query!(
+        "WITH new AS (
+             SELECT gen_random_uuid() AS id, now() - interval '1 hour' + interval '1 millisecond' * n AS at
+             FROM generate_series(1, $1::bigint) AS n
+         ), recorded AS (
+             INSERT INTO transactions (id, transaction_id, source_account, destination_account, amount, currency, status,
+                                       created_at, due_at, processed_at)
+             SELECT id, 'finished-' || id, 'acc_user_1', 'acc_merchant_1', 1500, 'INR', 'PROCESSED', at, at, at FROM new
+         )
+         INSERT INTO apalis.jobs (id, job_type, job, priority, run_at, status, attempts, lock_by, lock_at, done_at,
+                                  last_result)
+         SELECT replace(id::text, '-', ''), $2, convert_to('{\"id\":\"' || id || '\"}', 'UTF8'), 0, at, 'Done', 1, 'gone', at,
+                now(), '{\"Ok\": null}'
+         FROM new",
+        count,
+        queue,
+    )
+    .execute(session)
+    .await?;
+    Ok(())
+}
+
+/// Adds transactions that are due in a year, and their jobs.
+pub async fn add_scheduled(session: &mut PgConnection, queue: &str, count: i64) -> Result<()> {
+    unlimited(session).await?;
+    sqlx::query!(
+        "WITH new AS (
+             SELECT gen_random_uuid() AS id, now() + interval '1 year' + interval '1 millisecond' * n AS at
+             FROM generate_series(1, $1::bigint) AS n
+         ), recorded AS (
+             INSERT INTO transactions (id, transaction_id, source_account, destination_account, amount, currency,
+                                       created_at, due_at)
+             SELECT id, 'scheduled-' || id, 'acc_user_1', 'acc_merchant_1', 1500, 'INR', now(), at FROM new
+         )
+         INSERT INTO apalis.jobs (id, job_type, job, priority, run_at)
+         SELECT replace(id::text, '-', ''), $2, convert_to('{\"id\":\"' || id || '\"}', 'UTF8'), 0, at FROM new",
+        count,
+        queue,
+    )
+    .execute(session)
+    .await?;
+    Ok(())
+}
+
+/// The database's clock.
+pub async fn now(pool: &PgPool) -> Result<f64> {
+    let now = sqlx::query_scalar!(r#"SELECT extract(epoch FROM clock_timestamp())::float8 AS "now!""#);
+    now.fetch_one(on(pool)).await
+}
+
+/// The date, by the same clock.
+pub async fn today(pool: &PgPool) -> Result<String> {
+    sqlx::query_scalar!(r#"SELECT current_date::text AS "today!""#).fetch_one(on(pool)).await
+}
+
+/// The server's version, without what its packager adds.
+pub async fn version(pool: &PgPool) -> Result<String> {
+    let version = sqlx::query_scalar!(
+        r#"SELECT 'PostgreSQL ' || split_part(current_setting('server_version'), ' ', 1) AS "version!""#
+    );
+    version.fetch_one(on(pool)).await
+}
+
+/// Whether a due job waits or runs.
+pub async fn has_due(pool: &PgPool, queue: &str) -> Result<bool> {
+    let due = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM apalis.jobs WHERE job_type = $1 AND status = 'Pending' AND priority = 0
+                          AND run_at <= now())
+               OR EXISTS (SELECT FROM apalis.jobs WHERE job_type = $1 AND status = 'Running') AS "due!""#,
+        queue,
+    );
+    due.fetch_one(on(pool)).await
+}
+
+/// What was done since a moment.
+pub struct Drained {
+    pub done: i64,
+    /// Those that were claimed once.
+    pub once: i64,
+    /// Until the last of them.
+    pub seconds: f64,
+}
+
+/// What was done of a queue by jobs claimed after `since`.
+pub async fn drained(pool: &PgPool, queue: &str, since: f64) -> Result<Drained> {
+    sqlx::query_as!(
+        Drained,
+        r#"SELECT count(*) AS "done!", count(*) FILTER (WHERE attempts = 1) AS "once!",
+                  coalesce(extract(epoch FROM max(done_at))::float8 - $2, 0) AS "seconds!"
+           FROM apalis.jobs WHERE job_type = $1 AND status = 'Done' AND lock_at >= to_timestamp($2)"#,
+        queue,
+        since,
+    )
+    .fetch_one(on(pool))
+    .await
+}
+
+/// Transactions created since a moment, and how many of them have the job that has their id.
+pub async fn recorded(pool: &PgPool, queue: &str, since: f64) -> Result<(i64, i64)> {
+    let ids = sqlx::query_scalar!("SELECT id FROM transactions WHERE created_at >= to_timestamp($1)", since);
+    let ids: Vec<Uuid> = ids.fetch_all(on(pool)).await?;
+    let jobs: Vec<String> = ids.iter().map(|id| Ulid::from(id.as_u128()).to_string()).collect();
+    let found = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "found!" FROM unnest($2::text[]) AS wanted (id) JOIN apalis.jobs USING (id)
+           WHERE job_type = $1"#,
+        queue,
+        &jobs,
+    );
+    Ok((i64::try_from(ids.len()).unwrap_or(i64::MAX), found.fetch_one(on(pool)).await?))
+}
+
+/// How long after their due time transactions were settled, in seconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Lateness {
+    pub settled: i64,
+    pub p50: f64,
+    pub p99: f64,
+    pub most: f64,
+}
+
+/// Those settled that were created since a moment.
+pub async fn lateness(pool: &PgPool, since: f64) -> Result<Lateness> {
+    sqlx::query_as!(
+        Lateness,
+        r#"SELECT count(*) AS "settled!", coalesce(percentile_disc(0.5) WITHIN GROUP (ORDER BY late), 0) AS "p50!",
+                  coalesce(percentile_disc(0.99) WITHIN GROUP (ORDER BY late), 0) AS "p99!", coalesce(max(late), 0) AS "most!"
+           FROM (SELECT extract(epoch FROM processed_at - due_at)::float8 AS late FROM transactions
+                 WHERE created_at >= to_timestamp($1) AND status = 'PROCESSED') AS settled"#,
+        since,
+    )
+    .fetch_one(on(pool))
+    .await
+}
+
+/// The write-ahead log.
+#[derive(Debug, Clone, Copy)]
+pub struct Wal {
+    /// Bytes since the database was made.
+    pub bytes: i64,
+    /// Images of whole pages: the first change of each after a checkpoint.
+    pub images: i64,
+}
+
+/// What was written to the log.
+pub async fn wal(pool: &PgPool) -> Result<Wal> {
+    sqlx::query_as!(
+        Wal,
+        r#"SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint AS "bytes!", wal_fpi AS "images!" FROM pg_stat_wal"#,
+    )
+    .fetch_one(on(pool))
+    .await
+}
+
+/// Transactions of this database, as far as its processes have reported them.
+pub async fn transactions(pool: &PgPool) -> Result<i64> {
+    let count = sqlx::query_scalar!(
+        r#"SELECT xact_commit + xact_rollback AS "count!" FROM pg_stat_database WHERE datname = current_database()"#,
+    );
+    count.fetch_one(on(pool)).await
+}
