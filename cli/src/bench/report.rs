@@ -125,7 +125,7 @@ fn row(line: &Line) -> [String; 6] {
 /// A number with as many digits as it is worth, thousands apart.
 fn number(value: f64, unit: &str) -> String {
     let digits = match value.abs() {
-        value if value >= 100.0 => {
+        tall if tall >= 100.0 => {
             let whole = format!("{value:.0}");
             let split = |(at, c): (usize, char)| {
                 let thousands = at > 0 && (whole.len() - at).is_multiple_of(3) && whole.as_bytes()[at - 1] != b'-';
@@ -133,7 +133,7 @@ fn number(value: f64, unit: &str) -> String {
             };
             whole.chars().enumerate().flat_map(split).collect()
         }
-        value if value >= 10.0 => format!("{value:.1}"),
+        tall if tall >= 10.0 => format!("{value:.1}"),
         _ => format!("{value:.2}"),
     };
     match unit {
