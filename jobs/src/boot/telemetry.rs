@@ -2,7 +2,7 @@
 
 use std::{
     fmt::{self, Write as _},
-    io::IsTerminal,
+    io::{BufWriter, IsTerminal},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -14,7 +14,10 @@ use tracing::{
     Event, Subscriber,
     field::{Field, Visit},
 };
-use tracing_appender::{non_blocking::WorkerGuard, rolling};
+use tracing_appender::{
+    non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard},
+    rolling,
+};
 use tracing_subscriber::{
     EnvFilter, Layer as _,
     fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields, format::Writer},
@@ -56,7 +59,8 @@ impl Config {
 
 /// Keeps logs flowing and metrics readable for as long as it lives.
 pub struct Telemetry {
-    _files: Option<WorkerGuard>,
+    /// Write their last lines when they are dropped.
+    _writers: (WorkerGuard, Option<WorkerGuard>),
     metrics: PrometheusHandle,
 }
 
@@ -69,12 +73,13 @@ impl Telemetry {
         // One filter above both outputs: with one each, an event after an `enabled!` of another crate can get lost.
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
         let terminal = std::io::stdout().is_terminal();
+        let (stdout, stdout_guard) = gathered(std::io::stdout());
         let stdout = if config.json {
-            tracing_subscriber::fmt::layer().event_format(JsonLine).fmt_fields(JsonFields).boxed()
+            tracing_subscriber::fmt::layer().event_format(JsonLine).fmt_fields(JsonFields).with_writer(stdout).boxed()
         } else {
-            tracing_subscriber::fmt::layer().with_ansi(terminal).with_target(false).boxed()
+            tracing_subscriber::fmt::layer().with_ansi(terminal).with_target(false).with_writer(stdout).boxed()
         };
-        let (files, guard) = match &config.directory {
+        let (files, file_guard) = match &config.directory {
             None => (None, None),
             Some(directory) => {
                 let unusable = |error: &dyn fmt::Display| {
@@ -92,7 +97,7 @@ impl Telemetry {
                     .filename_suffix("jsonl")
                     .build(directory)
                     .map_err(|error| unusable(&error))?;
-                let (writer, guard) = tracing_appender::non_blocking(appender);
+                let (writer, guard) = gathered(appender);
                 let layer =
                     tracing_subscriber::fmt::layer().event_format(JsonLine).fmt_fields(JsonFields).with_writer(writer);
                 (Some(layer), Some(guard))
@@ -108,7 +113,7 @@ impl Telemetry {
             .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), BUCKETS)
             .and_then(|builder| builder.install_recorder())
             .map_err(|error| error.to_string())?;
-        Ok(Self { _files: guard, metrics })
+        Ok(Self { _writers: (stdout_guard, file_guard), metrics })
     }
 
     /// Renders all metrics in Prometheus' text format.
@@ -119,6 +124,14 @@ impl Telemetry {
             handle.render()
         }
     }
+}
+
+/// A thread that writes lines for everybody: what comes while it writes goes with its next write. One write for each
+/// line, by whoever had it, took a quarter of a busy worker's time. A reader that hangs costs lines, not the service.
+fn gathered(out: impl std::io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
+    /// Lines that wait; a slot each is allocated at the start.
+    const WAITING: usize = 16_384;
+    NonBlockingBuilder::default().buffered_lines_limit(WAITING).lossy(true).finish(BufWriter::new(out))
 }
 
 /// Removes what nobody wrote to for long; a file that cannot be asked or removed stays.

@@ -3,11 +3,12 @@
 //! No timer: the longer one write takes, the more results the next one carries.
 
 use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use futures_util::{StreamExt, stream};
 use metrics::counter;
 use sqlx::PgPool;
 use tokio::sync::mpsc;
@@ -17,12 +18,14 @@ use super::{
     claim::Holding,
     metrics::FENCED,
     retry::Backoff,
-    store::{self, Unfinished},
+    store::{self, results::Unfinished},
 };
 use crate::boot::{db::answered, pooler::on};
 
 /// Results in one write.
 const MOST: usize = 1000;
+/// Writes under way at once: one gathers its next while the other waits for its commit.
+const WRITERS: usize = 2;
 
 /// What becomes of a job after a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,18 +85,25 @@ pub struct Acknowledger {
 impl Acknowledger {
     /// Writes until every sender is gone, then tells other workers about what was given back.
     pub async fn run(mut self) {
-        let mut batch = Vec::new();
-        let mut given_back = BTreeSet::new();
-        while self.results.recv_many(&mut batch, MOST).await > 0 {
-            given_back.extend(batch.iter().filter(|r| r.verdict == Verdict::GivenBack).map(|r| r.queue.to_owned()));
-            let (done, other) = batch.drain(..).partition(|result: &Result| result.verdict == Verdict::Done);
-            tokio::join!(self.write(done), self.write(other));
-        }
-        if !given_back.is_empty() {
-            let queues: Vec<String> = given_back.into_iter().collect();
-            if let Err(error) = answered(store::announce(on(&self.pool), &queues)).await {
-                tracing::debug!(%error, "could not announce what was given back; polling finds it");
-            }
+        let given_back = Mutex::new(BTreeSet::new());
+        let (_, none) = mpsc::unbounded_channel();
+        let batches = stream::unfold(std::mem::replace(&mut self.results, none), async |mut results| {
+            let mut batch = Vec::new();
+            (results.recv_many(&mut batch, MOST).await > 0).then_some((batch, results))
+        });
+        batches
+            .for_each_concurrent(WRITERS, async |batch| {
+                let queues = batch.iter().filter(|r| r.verdict == Verdict::GivenBack).map(|r| r.queue.to_owned());
+                given_back.lock().unwrap_or_else(PoisonError::into_inner).extend(queues);
+                let (done, other) = batch.into_iter().partition(|result: &Result| result.verdict == Verdict::Done);
+                tokio::join!(self.write(done), self.write(other));
+            })
+            .await;
+        let queues: Vec<String> = given_back.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect();
+        if !queues.is_empty()
+            && let Err(error) = answered(store::announce(on(&self.pool), &queues)).await
+        {
+            tracing::debug!(%error, "could not announce what was given back; polling finds it");
         }
     }
 
@@ -127,13 +137,12 @@ impl Acknowledger {
                 }
             }
         };
-        let written: std::collections::HashSet<String> = written.into_iter().collect();
         for result in &results {
             if let Some(holding) = self.holding.get(result.queue) {
                 holding.release(&result.id, result.token);
             }
             // After a failed try this may as well be our own first write, of which we had no answer.
-            if failures == 0 && !written.contains(&result.id) {
+            if failures == 0 && written.as_ref().is_some_and(|written| !written.contains(&result.id)) {
                 counter!(FENCED, "queue" => result.queue).increment(1);
                 tracing::warn!(
                     queue = result.queue,
@@ -146,11 +155,17 @@ impl Acknowledger {
         }
     }
 
-    async fn write_once(&self, results: &[Result]) -> sqlx::Result<Vec<String>> {
+    /// Answers for which jobs the tokens held; `None` when for all.
+    async fn write_once(&self, results: &[Result]) -> sqlx::Result<Option<HashSet<String>>> {
         let ids: Vec<String> = results.iter().map(|result| result.id.clone()).collect();
         let tokens: Vec<i32> = results.iter().map(|result| result.token).collect();
         if results.iter().all(|result| result.verdict == Verdict::Done) {
-            return store::finish(&self.pool, &self.worker, &ids, &tokens).await;
+            let finished = store::results::finish(&self.pool, &self.worker, &ids, &tokens).await?;
+            if usize::try_from(finished) == Ok(results.len()) {
+                return Ok(None);
+            }
+            let finished = store::results::finished(&self.pool, &self.worker, &ids, &tokens).await?;
+            return Ok(Some(finished.into_iter().collect()));
         }
         let mut runs = Unfinished { ids, tokens, ..Unfinished::default() };
         for Result { verdict, attempts, .. } in results {
@@ -165,6 +180,7 @@ impl Acknowledger {
             runs.errors.push(error);
             runs.attempts.push(*attempts);
         }
-        store::put_back(&self.pool, &self.worker, &runs).await
+        let put_back = store::results::put_back(&self.pool, &self.worker, &runs).await?;
+        Ok(Some(put_back.into_iter().collect()))
     }
 }

@@ -1,6 +1,8 @@
 //! The names of the queue's metrics, and their presence at zero from the start.
 
-use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
+use std::collections::HashMap;
+
+use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_histogram, histogram};
 
 pub const ENQUEUED: &str = "millrace_jobs_enqueued_total";
 pub const FINISHED: &str = "millrace_jobs_finished_total";
@@ -8,6 +10,36 @@ pub const WAIT: &str = "millrace_job_wait_seconds";
 pub const RUN: &str = "millrace_job_run_seconds";
 pub const RESCUED: &str = "millrace_jobs_rescued_total";
 pub const FENCED: &str = "millrace_jobs_fenced_total";
+
+/// Every value of the label `outcome`.
+const OUTCOMES: [&str; 5] = ["done", "retry", "snooze", "dead", "given_back"];
+
+/// What is counted of each run of one kind of job, looked up once: a look-up by name and labels costs more than a run
+/// of a small job.
+pub struct Runs {
+    pub wait: Histogram,
+    pub run: Histogram,
+    finished: HashMap<&'static str, Counter>,
+}
+
+impl Runs {
+    /// The series of a queue.
+    pub fn of(queue: &'static str) -> Self {
+        let finished = |outcome| (outcome, counter!(FINISHED, "queue" => queue, "outcome" => outcome));
+        Self {
+            wait: histogram!(WAIT, "queue" => queue),
+            run: histogram!(RUN, "queue" => queue),
+            finished: OUTCOMES.into_iter().map(finished).collect(),
+        }
+    }
+
+    /// A run ended so.
+    pub fn finished(&self, outcome: &str) {
+        if let Some(counter) = self.finished.get(outcome) {
+            counter.increment(1);
+        }
+    }
+}
 
 /// Says what each metric means, once a process.
 pub fn describe() {
@@ -24,10 +56,5 @@ pub(crate) fn zero(queue: &'static str) {
     for name in [ENQUEUED, RESCUED, FENCED] {
         counter!(name, "queue" => queue).absolute(0);
     }
-    for outcome in ["done", "retry", "snooze", "dead", "given_back"] {
-        counter!(FINISHED, "queue" => queue, "outcome" => outcome).absolute(0);
-    }
-    for name in [WAIT, RUN] {
-        drop(histogram!(name, "queue" => queue));
-    }
+    Runs::of(queue).finished.values().for_each(|counter| counter.absolute(0));
 }

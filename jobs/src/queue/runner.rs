@@ -2,7 +2,6 @@
 
 use std::{any::Any, future::Future, sync::Arc, time::Instant};
 
-use metrics::{counter, histogram};
 use tokio::{
     sync::mpsc,
     task::{AbortHandle, JoinError},
@@ -17,7 +16,7 @@ use super::{
     claim::Held,
     engine::Handler,
     job::{Failure, Job, JobId, Origin, Outcome, Policy, Run},
-    metrics::{FINISHED, RUN, WAIT},
+    metrics::Runs,
     store::Claimed,
 };
 
@@ -38,6 +37,7 @@ struct Runner<J: Job> {
     /// Cancelled when the time for finishing is over.
     give_back: CancellationToken,
     cancellations: Arc<Cancellations>,
+    runs: Runs,
 }
 
 /// Makes the handler of one kind of job.
@@ -48,7 +48,8 @@ pub fn handler<J: Job>(
     give_back: CancellationToken,
     cancellations: Arc<Cancellations>,
 ) -> Handler {
-    let runner = Arc::new(Runner::<J> { context, policy, results, give_back, cancellations });
+    let runs = Runs::of(J::NAME);
+    let runner = Arc::new(Runner::<J> { context, policy, results, give_back, cancellations, runs });
     Arc::new(move |held| {
         let runner = runner.clone();
         Box::pin(async move { runner.live(held).await })
@@ -58,7 +59,7 @@ pub fn handler<J: Job>(
 impl<J: Job> Runner<J> {
     /// One run from its start to its result. The slot is free again when this ends.
     async fn live(&self, Held { job, slot }: Held) {
-        histogram!(WAIT, "queue" => J::NAME).record(job.waited.max(0.0));
+        self.runs.wait.record(job.waited.max(0.0));
         let started = Instant::now();
         let span = info_span!(
             "job",
@@ -69,8 +70,8 @@ impl<J: Job> Runner<J> {
             traceparent = job.traceparent,
         );
         let verdict = self.verdict(&job, &span).await;
-        histogram!(RUN, "queue" => J::NAME).record(started.elapsed());
-        counter!(FINISHED, "queue" => J::NAME, "outcome" => verdict.outcome()).increment(1);
+        self.runs.run.record(started.elapsed());
+        self.runs.finished(verdict.outcome());
         span.in_scope(|| verdict.log());
         let attempts = i32::try_from(self.policy.attempts).unwrap_or(i32::MAX);
         // The receiver outlives every runner; were it gone, the lease would end and the job run again.

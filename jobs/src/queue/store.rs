@@ -1,6 +1,7 @@
 //! Every SQL statement on the queue's tables: one operation, one statement, one place.
 
 pub mod operate;
+pub mod results;
 
 use std::time::Duration;
 
@@ -122,17 +123,19 @@ pub struct Claimed {
 ///
 /// The three priorities are walked one by one so that each walk is a range of `jobs_ready` in its own order: one
 /// ordered scan over all of them would read every job that is not yet due before it finds that none is.
-/// `= ANY(ARRAY(...))` keeps the update on primary key look-ups whatever the planner thinks of `limit`.
+/// The rows are updated by their `ctid`: they are locked by this very statement, so it holds, and 500 look-ups in the
+/// primary key are spared (11.0 -> 8.6 us a job). One that another transaction changed a moment before is not seen by
+/// this statement and stays for the next.
 pub async fn claim(pool: &PgPool, worker: &str, queue: &str, limit: i64) -> Result<Vec<Claimed>> {
     sqlx::query_as!(
         Claimed,
         r#"UPDATE apalis.jobs AS job
            SET status = 'Running', lock_by = $1, lock_at = now(), attempts = attempts + 1
-           WHERE id = ANY(ARRAY(
-               SELECT ready.id
+           WHERE ctid = ANY(ARRAY(
+               SELECT ready.ctid
                FROM (VALUES (1), (0), (-1)) AS level (priority)
                CROSS JOIN LATERAL (
-                   SELECT id FROM apalis.jobs
+                   SELECT ctid FROM apalis.jobs
                    WHERE job_type = $2 AND status = 'Pending' AND priority = level.priority AND run_at <= now()
                    ORDER BY run_at LIMIT $3 FOR UPDATE SKIP LOCKED
                ) AS ready
@@ -186,76 +189,6 @@ pub async fn look(pool: &PgPool, queues: &[String]) -> Result<Vec<Look>> {
     .await
 }
 
-/// Marks runs as done, each under its token; answers the ids for which the token still held.
-///
-/// Everything in the condition but the primary key is written so that no index fits it: with a usable condition on
-/// `lock_by` or `status` and statistics that do not know this worker yet, 500 rows took 182 ms instead of 6.
-pub async fn finish(pool: &PgPool, worker: &str, ids: &[String], tokens: &[i32]) -> Result<Vec<String>> {
-    sqlx::query_scalar!(
-        r#"UPDATE apalis.jobs AS job
-           SET status = 'Done', done_at = now(), last_result = '{"Ok": null}'
-           FROM unnest($2::text[], $3::int4[]) AS ended (id, token)
-           WHERE job.id = ended.id AND job.attempts = ended.token
-             AND job.lock_by IS NOT DISTINCT FROM $1 AND job.status || '' = 'Running'
-           RETURNING job.id"#,
-        worker,
-        ids,
-        tokens,
-    )
-    .fetch_all(on(pool))
-    .await
-}
-
-/// Runs that did not end well, column by column.
-#[derive(Debug, Default)]
-pub struct Unfinished {
-    pub ids: Vec<String>,
-    pub tokens: Vec<i32>,
-    /// Given up: becomes a dead letter. Otherwise it waits again.
-    pub dead: Vec<bool>,
-    /// Seconds until it is due again; `None` leaves the due time as it was.
-    pub delays: Vec<Option<f64>>,
-    /// What went wrong; `None` when nothing did.
-    pub errors: Vec<Option<String>>,
-    /// The limit that applied, shown to operators.
-    pub attempts: Vec<i32>,
-}
-
-/// Errors kept with a job, the newest ones.
-const ERRORS_KEPT: i32 = 10;
-
-/// Writes the results of runs that did not end well: state, due time and error in one statement, each under its token.
-pub async fn put_back(pool: &PgPool, worker: &str, runs: &Unfinished) -> Result<Vec<String>> {
-    sqlx::query_scalar!(
-        r#"UPDATE apalis.jobs AS job
-           SET status = CASE WHEN ended.dead THEN 'Killed' ELSE 'Pending' END,
-               done_at = CASE WHEN ended.dead THEN now() END,
-               run_at = coalesce(clock_timestamp() + make_interval(secs => ended.delay), job.run_at),
-               failures = job.failures + (ended.error IS NOT NULL)::int,
-               max_attempts = ended.attempts,
-               last_result = coalesce(jsonb_build_object('Err', ended.error), job.last_result),
-               errors = CASE WHEN ended.error IS NULL THEN job.errors ELSE
-                   CASE WHEN jsonb_array_length(job.errors) >= $8 THEN job.errors - 0
-                        ELSE coalesce(job.errors, '[]') END
-                   || jsonb_build_object('at', now(), 'run', ended.token, 'worker', $1::text, 'error', ended.error) END
-           FROM unnest($2::text[], $3::int4[], $4::bool[], $5::float8[], $6::text[], $7::int4[])
-                AS ended (id, token, dead, delay, error, attempts)
-           WHERE job.id = ended.id AND job.attempts = ended.token
-             AND job.lock_by IS NOT DISTINCT FROM $1 AND job.status || '' = 'Running'
-           RETURNING job.id"#,
-        worker,
-        &runs.ids,
-        &runs.tokens,
-        &runs.dead,
-        &runs.delays as &[Option<f64>],
-        &runs.errors as &[Option<String>],
-        &runs.attempts,
-        ERRORS_KEPT,
-    )
-    .fetch_all(on(pool))
-    .await
-}
-
 /// Renews this worker's lease; a row that is not there, the first time or ever after, is written anew.
 pub async fn beat(connection: impl PgExecutor<'_>, worker: &str, queues: &str, lease: Duration) -> Result<()> {
     sqlx::query!(
@@ -294,7 +227,7 @@ pub async fn rescue(connection: impl PgExecutor<'_>) -> Result<Vec<String>> {
              WHERE worker.last_seen < now() - worker.lease
              FOR UPDATE OF held SKIP LOCKED))
          RETURNING job.job_type",
-        ERRORS_KEPT,
+        results::ERRORS_KEPT,
     )
     .fetch_all(connection)
     .await
