@@ -2,6 +2,9 @@
 
 use std::collections::HashSet;
 
+use jobs::queue::JobId;
+use uuid::Uuid;
+
 use super::{System, assert_ok, time_of};
 use crate::harness::http::ask;
 
@@ -78,6 +81,78 @@ async fn pages_follow_each_other_without_gap_or_repetition() {
     assert_eq!(together.len(), 49);
 }
 
+impl System {
+    /// Records transactions with these statuses, a millisecond apart, the first one `from` milliseconds after 2026
+    /// began; each has the name of its time.
+    async fn record(&self, from: u128, statuses: &[&str]) -> Vec<Uuid> {
+        const YEAR: u128 = 1_767_225_600_000;
+        let times: Vec<u128> = (from..).take(statuses.len()).collect();
+        let ids = times.iter().map(|time| Uuid::from_u128((YEAR + time) << 80 | 0x7 << 76 | 0x2 << 62 | time));
+        let ids: Vec<Uuid> = ids.collect();
+        let insert = "INSERT INTO transactions (id, transaction_id, source_account, destination_account, amount, currency,
+                                                status, error, created_at, due_at, processed_at)
+                      SELECT id, name, 'a', 'b', 1, 'INR', status, CASE WHEN status = 'FAILED' THEN 'refused' END, at, at,
+                             CASE WHEN status <> 'PROCESSING' THEN at END
+                      FROM unnest($1::uuid[], $2::text[], $3::text[]) AS new (id, name, status)
+                      CROSS JOIN to_timestamp(1767225600 + name::float8 / 1000) AS at";
+        let names: Vec<String> = times.iter().map(u128::to_string).collect();
+        let query = sqlx::query(insert).bind(&ids).bind(names).bind(statuses);
+        query.execute(&self.database.pool().await).await.unwrap();
+        ids
+    }
+
+    /// Adds a job for each of these transactions; every tenth runs, the others wait.
+    async fn add_jobs(&self, transactions: &[Uuid]) {
+        let ids: Vec<String> = transactions.iter().map(|id| JobId::from(*id).to_string()).collect();
+        let insert = "INSERT INTO apalis.jobs (id, job_type, job, run_at, status, lock_by)
+                      SELECT id, 'process_transaction', '', now() + interval '1 hour',
+                             CASE WHEN n % 10 = 0 THEN 'Running' ELSE 'Pending' END, CASE WHEN n % 10 = 0 THEN 'w' END
+                      FROM unnest($1::text[]) WITH ORDINALITY AS new (id, n)";
+        sqlx::query(insert).bind(&ids).execute(&self.database.pool().await).await.unwrap();
+    }
+}
+
+/// Up to 10,000 live jobs, those that are processing are read from their jobs; above that, on a walk over all.
+#[tokio::test]
+async fn few_among_many_are_found_by_their_status() {
+    const ROWS: usize = 40_000;
+    let system = System::start(&[]).await;
+    // The newest twenty with a job were settled a moment ago, and their jobs are about to be done.
+    let has_job = |n: &usize| n % 4 == 1;
+    let status = |n: usize| match n {
+        n if has_job(&n) && n < ROWS - 80 => "PROCESSING",
+        n if n % 160 == 2 => "FAILED",
+        _ => "PROCESSED",
+    };
+    let statuses: Vec<&str> = (0..ROWS).map(status).collect();
+    let expected = |wanted: &str| -> Vec<String> {
+        let newest_first = (0..ROWS).rev().filter(|n| status(*n) == wanted);
+        newest_first.map(|n| n.to_string()).collect()
+    };
+    let ids = system.record(0, &statuses).await;
+    let live: Vec<Uuid> = (0..ROWS).filter(has_job).map(|n| ids[n]).collect();
+    assert_eq!(live.len(), 10_000);
+    system.add_jobs(&live).await;
+
+    let processing = system.walk("/v1/transactions?status=PROCESSING&limit=100").await.concat();
+    assert_eq!(processing, expected("PROCESSING"), "read from 10,000 jobs");
+    let failed = system.walk("/v1/transactions?status=FAILED&limit=90").await;
+    assert_eq!(failed.iter().map(Vec::len).collect::<Vec<_>>(), [90, 90, 70]);
+    assert_eq!(failed.concat(), expected("FAILED"));
+    let shown = async |path: &str| -> Vec<String> {
+        let page = ask(system.get(path)).await.json();
+        page.as_array().unwrap().iter().map(|entry| entry["transaction_id"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(shown("/v1/transactions?status=PROCESSED&limit=100").await, expected("PROCESSED")[..100]);
+    let all: Vec<String> = (0..ROWS).rev().take(100).map(|n| n.to_string()).collect();
+    assert_eq!(shown("/v1/transactions?limit=100").await, all);
+
+    let newer = system.record(ROWS as u128, &["PROCESSING"]).await;
+    system.add_jobs(&newer).await;
+    let processing = system.walk("/v1/transactions?status=PROCESSING&limit=100").await.concat();
+    assert_eq!(processing, [vec![ROWS.to_string()], expected("PROCESSING")].concat(), "on a walk over all");
+}
+
 #[tokio::test]
 async fn wrong_parameters_are_all_named() {
     let system = System::start(&[]).await;
@@ -90,6 +165,11 @@ async fn wrong_parameters_are_all_named() {
         ("status=processed", vec!["enum status Input should be 'PROCESSING', 'PROCESSED' or 'FAILED'"]),
         ("cursor=x", vec!["value_error cursor Value error, cursor must be one that a Link header gave"]),
         ("cursor=MTIz", vec!["value_error cursor Value error, cursor must be one that a Link header gave"]),
+        // What an earlier version gave: the time of creation, and the id.
+        (
+            "cursor=MTcwNDA2NzIwMDAwMDAwMDph",
+            vec!["value_error cursor Value error, cursor must be one that a Link header gave"],
+        ),
         ("cursor=%00", vec!["value_error cursor Value error, text must not contain NUL"]),
         (
             "status=x&limit=x&cursor=x",

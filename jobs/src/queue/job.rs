@@ -133,6 +133,13 @@ impl From<Uuid> for JobId {
     }
 }
 
+impl From<JobId> for Uuid {
+    /// The id of the one record that a job with this id belongs to.
+    fn from(id: JobId) -> Self {
+        Self::from_u128(id.0.0)
+    }
+}
+
 impl fmt::Display for JobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

@@ -62,5 +62,15 @@ const CANCELLATIONS: &str = "*cancellations";
 /// # Errors
 /// [`Error::Unavailable`] when the database cannot be asked now.
 pub async fn due_in(pool: &sqlx::PgPool, id: JobId) -> Result<Option<f64>, Error> {
-    Ok(store::due_in(on(pool), &id.to_string()).await?)
+    Ok(store::live::due_in(on(pool), &id.to_string()).await?)
+}
+
+/// Up to `most` jobs of a queue that wait or run; one whose id is no ULID counts, as the id of nothing.
+///
+/// # Errors
+/// [`Error::Unavailable`] when the database cannot be asked now.
+pub async fn live(pool: &sqlx::PgPool, queue: &str, most: usize) -> Result<Vec<JobId>, Error> {
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let ids = store::live::live(on(pool), queue, most).await?;
+    Ok(ids.iter().map(|id| JobId::parse(id)).collect())
 }

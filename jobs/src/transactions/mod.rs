@@ -6,6 +6,7 @@
 //! | [`amount`] | exact decimals |
 //! | [`signature`] | Standard Webhooks |
 //! | `ingest` | concurrent webhooks share one commit of rows and jobs |
+//! | `list` | which way each list is read |
 //! | `store` | all SQL |
 //! | `processor` | who decides what becomes of a transaction: the simulation, or a service |
 //! | [`process`] | the job |
@@ -14,6 +15,7 @@
 pub mod amount;
 mod config;
 mod ingest;
+mod list;
 pub mod model;
 pub mod process;
 mod processor;
@@ -156,7 +158,8 @@ impl Transactions {
         self.find(transaction_id).await
     }
 
-    /// One page, newest first, of those with `status` (all when `None`) after `cursor`; at most `limit`.
+    /// One page, newest first, of those with `status` (all when `None`) after `cursor`; at most `limit`, and never more
+    /// than 200.
     ///
     /// # Errors
     /// As [`Transactions::find`].
@@ -166,7 +169,7 @@ impl Transactions {
         limit: u32,
         cursor: Option<Cursor>,
     ) -> Result<Vec<Transaction>, Error> {
-        answered(store::list(&self.pool, status, limit, cursor)).await
+        answered(list::page(&self.pool, status, limit, cursor)).await
     }
 
     /// Settles a transaction, unless it is settled already.

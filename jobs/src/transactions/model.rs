@@ -51,7 +51,7 @@ impl Status {
 /// A recorded transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transaction {
-    /// Ours; also the id of its job.
+    /// Ours; also the id of its job. A UUID v7 of `created_at`: ids are in the order of creation, to the microsecond.
     pub id: Uuid,
     pub transaction_id: String,
     pub source_account: String,
@@ -93,11 +93,8 @@ impl Transaction {
 }
 
 /// Where a page of the list begins: after this transaction, in the order newest first.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cursor {
-    pub created_at: OffsetDateTime,
-    pub transaction_id: String,
-}
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor(pub Uuid);
 
 /// The end of processing.
 #[derive(Debug, Clone, PartialEq, Eq)]

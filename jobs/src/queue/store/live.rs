@@ -1,0 +1,31 @@
+//! The SQL of what features ask about their jobs that wait or run.
+
+use sqlx::{PgExecutor, Result};
+
+/// Seconds until a waiting job is due; `None` when it is running, finished or unknown.
+pub async fn due_in(executor: impl PgExecutor<'_>, id: &str) -> Result<Option<f64>> {
+    sqlx::query_scalar!(
+        r#"SELECT extract(epoch FROM run_at - clock_timestamp())::float8 AS "seconds!"
+           FROM apalis.jobs WHERE id = $1 AND status = 'Pending'"#,
+        id,
+    )
+    .fetch_optional(executor)
+    .await
+}
+
+/// The ids of up to `most` jobs of a queue that wait or run, in one snapshot: a job between the two is there once.
+///
+/// The orders are those of `jobs_running` and `jobs_ready`, and matter to nobody: they keep the plan on these indexes
+/// when the statistics, made in a backlog, still take most of the table for waiting.
+pub async fn live(executor: impl PgExecutor<'_>, queue: &str, most: i64) -> Result<Vec<String>> {
+    sqlx::query_scalar!(
+        r#"(SELECT id AS "id!" FROM apalis.jobs WHERE job_type = $1 AND status = 'Running' ORDER BY lock_by LIMIT $2)
+           UNION ALL
+           (SELECT id FROM apalis.jobs WHERE job_type = $1 AND status = 'Pending' ORDER BY priority, run_at LIMIT $2)
+           LIMIT $2"#,
+        queue,
+        most,
+    )
+    .fetch_all(executor)
+    .await
+}
