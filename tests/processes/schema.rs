@@ -65,6 +65,75 @@ async fn a_database_of_another_program_version_is_refused() {
     drop(Api::start(&database.url, &[]).await);
 }
 
+/// Those that change tables with rows in them and keep the rows; in the order in which they go up.
+const IN_PLACE: [&str; 2] = ["20261121090230_settle_in_place", "20261121090240_drop_unused_worker_indexes"];
+
+/// Every index and every table's settings.
+async fn shape(pool: &sqlx::PgPool) -> Vec<String> {
+    let query = "SELECT indexdef FROM pg_indexes WHERE schemaname IN ('public', 'apalis')
+                 UNION ALL
+                 SELECT relname || ' ' || reloptions::text FROM pg_class WHERE reloptions IS NOT NULL
+                 ORDER BY 1";
+    sqlx::query_scalar(query).fetch_all(pool).await.unwrap()
+}
+
+#[tokio::test]
+async fn migrations_of_filled_tables_go_down_and_up_again() {
+    let database = database::fresh().await;
+    let pool = database.pool().await;
+    let fill = "INSERT INTO transactions (id, transaction_id, source_account, destination_account, amount, currency,
+                                          status, error, created_at, due_at, processed_at)
+                SELECT gen_random_uuid(), status || n, 'a', 'b', 1, 'INR', status, error, now(), now(),
+                       CASE WHEN status <> 'PROCESSING' THEN now() END
+                FROM generate_series(1, 1000) AS n
+                CROSS JOIN (VALUES ('PROCESSED', NULL), ('PROCESSING', NULL), ('FAILED', 'refused')) AS s (status, error);
+                INSERT INTO apalis.jobs (id, job_type, job) SELECT n::text, 'q', '' FROM generate_series(1, 1000) AS n;
+                INSERT INTO apalis.workers (id, worker_type, storage_name) VALUES ('w', 'x', 'y'), ('v', 'x', 'y')";
+    sqlx::raw_sql(fill).execute(&pool).await.unwrap();
+    let rows = "SELECT md5(string_agg(t::text, '' ORDER BY id)) FROM transactions AS t";
+    let rows: String = sqlx::query_scalar(rows).fetch_one(&pool).await.unwrap();
+    let up = shape(&pool).await;
+    let run = async |name: &str, direction: &str| {
+        let path = format!("{}/../migrations/{name}.{direction}.sql", env!("CARGO_MANIFEST_DIR"));
+        let sql = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let mut transaction = pool.begin().await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *transaction).await.unwrap();
+        transaction.commit().await.unwrap();
+    };
+    for name in IN_PLACE.iter().rev() {
+        run(name, "down").await;
+    }
+    let down = shape(&pool).await;
+    let only = |some: &[String], others: &[String]| -> Vec<String> {
+        some.iter().filter(|one| !others.contains(one)).cloned().collect()
+    };
+    assert_eq!(
+        only(&up, &down),
+        [
+            "CREATE INDEX transactions_failed ON public.transactions USING btree (id) WHERE (error IS NOT NULL)",
+            "jobs {fillfactor=40}",
+            "transactions {fillfactor=45}",
+        ]
+    );
+    assert_eq!(
+        only(&down, &up),
+        [
+            "CREATE INDEX idx_apalis_workers_last_seen ON apalis.workers USING btree (last_seen)",
+            "CREATE INDEX idx_apalis_workers_worker_type ON apalis.workers USING btree (worker_type)",
+            "CREATE INDEX lsidx ON apalis.workers USING btree (last_seen)",
+            "CREATE INDEX transactions_newest ON public.transactions USING btree (status, created_at DESC, transaction_id DESC)",
+            "CREATE INDEX wtidx ON apalis.workers USING btree (worker_type)",
+            "CREATE UNIQUE INDEX unique_worker_id ON apalis.workers USING btree (id)",
+        ]
+    );
+    for name in IN_PLACE {
+        run(name, "up").await;
+    }
+    assert_eq!(shape(&pool).await, up);
+    let same = "SELECT md5(string_agg(t::text, '' ORDER BY id)) FROM transactions AS t";
+    assert_eq!(sqlx::query_scalar::<_, String>(same).fetch_one(&pool).await.unwrap(), rows);
+}
+
 #[tokio::test]
 async fn a_database_that_comes_later_is_waited_for_and_a_stop_is_heard_meanwhile() {
     // Nobody listens there; not a refusal, since a database may well start after us.

@@ -1,10 +1,12 @@
 //! Transactions from outside: webhooks in, states out, over HTTP and between real processes.
 
+mod ids;
 mod ingest;
 mod limits;
 mod list;
 mod processing;
 mod processor;
+mod settling;
 mod signatures;
 mod status;
 
