@@ -59,7 +59,7 @@ pub fn handler<J: Job>(
 impl<J: Job> Runner<J> {
     /// One run from its start to its result. The slot is free again when this ends.
     async fn live(&self, Held { job, slot }: Held) {
-        self.runs.wait.record(job.waited.max(0.0));
+        self.runs.wait.record((job.claimed_at - job.run_at).as_seconds_f64().max(0.0));
         let started = Instant::now();
         let span = info_span!(
             "job",

@@ -6,6 +6,7 @@ pub mod results;
 
 use std::time::Duration;
 
+use sqlx::types::time::OffsetDateTime;
 use sqlx::{PgConnection, PgExecutor, PgPool, Result};
 
 use super::{
@@ -21,7 +22,7 @@ struct New {
     queues: Vec<String>,
     payloads: Vec<Vec<u8>>,
     priorities: Vec<i32>,
-    times: Vec<Option<time::OffsetDateTime>>,
+    times: Vec<Option<OffsetDateTime>>,
     delays: Vec<f64>,
     correlation_ids: Vec<Option<String>>,
     traceparents: Vec<Option<String>>,
@@ -69,7 +70,7 @@ macro_rules! insert {
             &$new.queues,
             &$new.payloads,
             &$new.priorities,
-            &$new.times as &[Option<time::OffsetDateTime>],
+            &$new.times as &[Option<OffsetDateTime>],
             &$new.delays,
             &$new.correlation_ids as &[Option<String>],
             &$new.traceparents as &[Option<String>],
@@ -117,8 +118,9 @@ pub struct Claimed {
     pub failures: i32,
     /// Earlier runs during which the worker died.
     pub crashes: i32,
-    /// Seconds since it was due.
-    pub waited: f64,
+    pub run_at: OffsetDateTime,
+    /// When it was claimed, by the same clock.
+    pub claimed_at: OffsetDateTime,
     pub correlation_id: Option<String>,
     pub traceparent: Option<String>,
 }
@@ -148,7 +150,7 @@ pub async fn claim(pool: &PgPool, worker: &str, queue: &str, limit: i64) -> Resu
                  AND NOT EXISTS (SELECT FROM queues WHERE name = $2 AND paused_at IS NOT NULL)
                LIMIT $3))
            RETURNING job.id, job.job AS payload, job.attempts AS token, job.failures, job.crashes,
-                     extract(epoch FROM clock_timestamp() - job.run_at)::float8 AS "waited!",
+                     job.run_at, clock_timestamp() AS "claimed_at!",
                      job.metadata -> 'correlation_id' AS correlation_id,
                      job.metadata -> 'traceparent' AS traceparent"#,
         worker,
