@@ -18,7 +18,7 @@ impl Job for Noop {
 
     fn policy((): &()) -> Policy {
         // As the simulated processing of transactions.
-        Policy { concurrency: 1000, ..Policy::default() }
+        Policy { concurrency: 2000, ..Policy::default() }
     }
 
     async fn run(self, (): (), _: Run) -> Result<Outcome, Failure> {

@@ -49,6 +49,8 @@ const RETRY: Duration = Duration::from_millis(500);
 pub enum Heard {
     /// Listening from now on; anything before this may have been missed, so look for yourself.
     Listening,
+    /// Nothing is heard until [`Heard::Listening`] comes again.
+    Deaf,
     /// The payload of one notification.
     Payload(String),
 }
@@ -69,6 +71,7 @@ pub async fn listen(database: &Database, channel: &str, stop: &CancellationToken
             () = stop.cancelled() => break,
         };
         gauge!(UP).set(0.0);
+        hear(Heard::Deaf);
         if let Err(error) = ended {
             tracing::warn!(channel, %error, "listener lost; polling until it is back");
         }

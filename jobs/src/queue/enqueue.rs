@@ -26,8 +26,9 @@ use crate::{
 const ANNOUNCE_EVERY: Duration = Duration::from_millis(5);
 /// More transactions than can commit within that time.
 const GATHERED: usize = 10_000;
-/// Workers look for the next due time at least this often, so only jobs due sooner need to be announced.
-const ANNOUNCE_WITHIN: Duration = Duration::from_secs(1);
+/// Workers look for the next due time more often than this even when all is quiet, so only jobs due sooner need to be
+/// announced.
+const ANNOUNCE_WITHIN: Duration = Duration::from_secs(3);
 
 /// The enqueueing side: opens transactions that may carry jobs.
 #[derive(Clone)]

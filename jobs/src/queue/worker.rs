@@ -179,6 +179,7 @@ async fn run(
     let (abandon, stop) = (CancellationToken::new(), shutdown.drain);
     let cancellations = Arc::new(Cancellations::new(pool.clone()));
     let (mut engines, mut helpers) = (JoinSet::new(), JoinSet::new());
+    let look = Arc::new(Notify::new());
     let (mut bells, mut holding) = (HashMap::new(), HashMap::new());
     for Entry { name: queue, concurrency, handler, .. } in registry.0 {
         metrics::zero(queue);
@@ -190,7 +191,8 @@ async fn run(
             slots: Arc::new(Semaphore::new(concurrency)),
             holding: Holding::default(),
             lease: lease.clone(),
-            bell: Arc::new(Notify::new()),
+            bell: Arc::default(),
+            look: look.clone(),
             jobs,
             stop: stop.clone(),
         };
@@ -208,6 +210,7 @@ async fn run(
         pool: pool.clone(),
         poll: timing.poll,
         bells,
+        look,
         cancellations: cancellations.clone(),
         stop: stop.clone(),
     };

@@ -45,8 +45,8 @@ impl Job for ProcessTransaction {
         // Full jitter draws from zero to this: the first retry comes 1 s later on average.
         let backoff = Backoff { base: Duration::from_secs(2), cap: Duration::from_secs(600) };
         match &*transactions.processor {
-            // One update, shared with all that run beside it.
-            Processor::Simulated => Policy { backoff, concurrency: 1000, ..Policy::default() },
+            // One update, shared with all that run beside it: two claims full, so that one runs while the next is made.
+            Processor::Simulated => Policy { backoff, concurrency: 2000, ..Policy::default() },
             Processor::Http { config, .. } => Policy {
                 attempts: config.attempts,
                 backoff,

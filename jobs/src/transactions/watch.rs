@@ -65,6 +65,7 @@ impl Watch {
         let listening = listen(database, CHANNEL, stop, |heard| match heard {
             Heard::Payload(ids) => self.wake(ids.split(',').filter_map(|id| Uuid::try_parse(id).ok())),
             Heard::Listening => look.notify_one(),
+            Heard::Deaf => {}
         });
         let looking = async {
             while !stop.is_cancelled() {
