@@ -131,7 +131,10 @@ impl Telemetry {
 fn gathered(out: impl std::io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
     /// Lines that wait; a slot each is allocated at the start.
     const WAITING: usize = 16_384;
-    NonBlockingBuilder::default().buffered_lines_limit(WAITING).lossy(true).finish(BufWriter::new(out))
+    NonBlockingBuilder::default()
+        .buffered_lines_limit(WAITING)
+        .lossy(true)
+        .finish(BufWriter::with_capacity(1 << 16, out))
 }
 
 /// Removes what nobody wrote to for long; a file that cannot be asked or removed stays.

@@ -25,7 +25,8 @@ struct Row {
     error: Option<String>,
     created_at: OffsetDateTime,
     processed_at: Option<OffsetDateTime>,
-    remaining: f64,
+    due_at: OffsetDateTime,
+    now: OffsetDateTime,
 }
 
 impl TryFrom<Row> for Transaction {
@@ -38,7 +39,7 @@ impl TryFrom<Row> for Transaction {
         Ok(Self {
             amount: row.amount.parse().map_err(|_| broken("amount"))?,
             remaining: match status {
-                Status::Processing => Duration::try_from_secs_f64(row.remaining).unwrap_or_default(),
+                Status::Processing => Duration::try_from(row.due_at - row.now).unwrap_or_default(),
                 Status::Processed | Status::Failed => Duration::ZERO,
             },
             id: row.id,
@@ -124,17 +125,30 @@ pub async fn find(pool: PgPool, ids: Vec<String>) -> Result<Vec<Option<Transacti
         Row,
         r#"SELECT id, transaction_id, source_account, destination_account, amount::text AS "amount!", currency, status,
                   error, created_at, processed_at,
-                  extract(epoch FROM due_at - clock_timestamp())::float8 AS "remaining!"
+                  due_at, clock_timestamp() AS "now!"
            FROM transactions WHERE transaction_id = ANY($1)"#,
         &ids,
     )
     .fetch_all(on(&pool))
     .await?;
-    let found: HashMap<String, Transaction> = rows
-        .into_iter()
-        .map(|row| Transaction::try_from(row).map(|transaction| (transaction.transaction_id.clone(), transaction)))
-        .collect::<Result<_, Error>>()?;
-    Ok(ids.iter().map(|id| found.get(id).cloned()).collect())
+    let mut first: HashMap<&str, usize> = HashMap::with_capacity(ids.len());
+    for (place, id) in ids.iter().enumerate() {
+        first.entry(id).or_insert(place);
+    }
+    let mut found = vec![None; ids.len()];
+    for row in rows {
+        let transaction = Transaction::try_from(row)?;
+        if let Some(place) = first.get(&*transaction.transaction_id) {
+            found[*place] = Some(transaction);
+        }
+    }
+    for (place, id) in ids.iter().enumerate() {
+        // Asked for twice in one batch.
+        if let Some(first) = first.get(&**id).filter(|first| **first != place) {
+            found[place] = found[*first].clone();
+        }
+    }
+    Ok(found)
 }
 
 /// The transaction with this id of ours.
@@ -143,7 +157,7 @@ pub async fn get(pool: &PgPool, id: Uuid) -> Result<Option<Transaction>, Error> 
         Row,
         r#"SELECT id, transaction_id, source_account, destination_account, amount::text AS "amount!", currency, status,
                   error, created_at, processed_at,
-                  extract(epoch FROM due_at - clock_timestamp())::float8 AS "remaining!"
+                  due_at, clock_timestamp() AS "now!"
            FROM transactions WHERE id = $1"#,
         id,
     )
@@ -161,7 +175,7 @@ macro_rules! newest {
             Row,
             r#"SELECT id, transaction_id, source_account, destination_account, amount::text AS "amount!", currency,
                       status, error, created_at, processed_at,
-                      extract(epoch FROM due_at - clock_timestamp())::float8 AS "remaining!"
+                      due_at, clock_timestamp() AS "now!"
                FROM (SELECT * FROM transactions WHERE id < $1 "#
                 + $condition
                 + " ORDER BY id DESC LIMIT 200) AS page ORDER BY id DESC LIMIT $2",
@@ -195,7 +209,7 @@ pub async fn processing(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<Transaction>,
         Row,
         r#"SELECT id, transaction_id, source_account, destination_account, amount::text AS "amount!", currency, status,
                   error, created_at, processed_at,
-                  extract(epoch FROM due_at - clock_timestamp())::float8 AS "remaining!"
+                  due_at, clock_timestamp() AS "now!"
            FROM transactions WHERE id = ANY($1) AND status = 'PROCESSING' ORDER BY id DESC"#,
         ids,
     )
