@@ -1,6 +1,7 @@
 //! The processes themselves: what they refuse to start with, how they say that they are well, and the all-in-one.
 
 mod all_in_one;
+mod bench;
 mod configuration;
 mod health;
 mod schema;

@@ -21,7 +21,10 @@ mod waiting;
 use std::{fmt, time::Duration};
 
 use clap::{Args, ValueEnum};
-use jobs::boot::process;
+use jobs::boot::{
+    process,
+    shutdown::{GRACE, Shutdown},
+};
 
 use self::{
     report::{Line, Report},
@@ -111,10 +114,11 @@ impl Run<'_> {
 /// # Errors
 /// What kept it from measuring: then nothing is printed.
 pub async fn program(arguments: Arguments) -> Result<(), String> {
+    let shutdown = Shutdown::on_signals(GRACE).map_err(process::text)?;
     let stand = Stand::start().await?;
     let measured = tokio::select! {
         measured = measure(&stand, &arguments) => measured,
-        _ = tokio::signal::ctrl_c() => Err("interrupted".to_owned()),
+        () = shutdown.drain.cancelled() => Err("interrupted".to_owned()),
     };
     let stopped = stand.stop().await;
     let report = measured?;

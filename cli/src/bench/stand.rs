@@ -8,7 +8,7 @@ use jobs::{
     bench::Bench,
     boot::{
         db::Database,
-        postgres::{Cluster, Settings},
+        postgres::{Cluster, Search, Settings},
         process,
     },
     config::Vars,
@@ -43,13 +43,17 @@ impl Stand {
     pub async fn start() -> Result<Self, String> {
         let home = PathBuf::from(HOME).join("bench");
         let mut settings = Settings::new(&home);
+        let mut vars = Vars::from_env();
+        if let Some(folder) = vars.text("PG_BIN_DIR") {
+            settings.search = Search::parse(&folder);
+        }
         settings.progress = std::sync::Arc::new(|news| eprintln!("{news}"));
         let cluster = Cluster::start(settings).await.map_err(process::text)?;
         cluster.ensure_database(DATABASE).await.map_err(process::text)?;
         let url = cluster.url(DATABASE);
         let database = Database::parse(&url)?;
         migrate::apply(&database).await?;
-        // Due at once, whatever our own environment says.
+        // Due at once, whatever our own environment says; it is about other programs.
         let config = app::Config::read(&mut Vars::from_pairs(&[("PROCESSING_DELAY_SECONDS", "0")]));
         let app = App::start(&database, &config, "bench", &CancellationToken::new()).map_err(process::text)?;
         let bench = Bench::new(&database);
