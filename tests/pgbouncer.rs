@@ -170,7 +170,7 @@ async fn transactions_through_pgbouncer_carry_our_settings() {
     let mut tx = jobs::boot::pooler::begin(&pool).await.unwrap();
     for (name, value) in [
         ("synchronous_commit", "on"),
-        ("statement_timeout", "10s"),
+        ("statement_timeout", "5s"),
         ("plan_cache_mode", "force_generic_plan"),
         ("idle_in_transaction_session_timeout", "15s"),
         ("TimeZone", "UTC"),

@@ -10,7 +10,7 @@ use sqlx::{
 use super::pooler::{self, Pooler};
 
 /// No statement of ours needs longer; one that does is stuck behind a lock or a dying server, and is retried.
-pub(super) const STATEMENT_TIMEOUT: &str = "10s";
+pub(super) const STATEMENT_TIMEOUT: &str = "5s";
 /// A transaction that its client forgot must not hold locks for ever.
 pub(super) const IDLE_IN_TRANSACTION_TIMEOUT: &str = "15s";
 /// How long a caller waits for a free connection before the answer is 503 or a retry.
@@ -22,7 +22,7 @@ const TRUSTED: Duration = Duration::from_secs(1);
 
 /// The server ends a statement after its own limit. One that has no answer by then has a server that hangs, or a network
 /// that swallows: nobody would ever end it but us.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(12);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(6);
 /// Sessions that still wait for such an answer when we stop are left to the end of the process.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 

@@ -21,7 +21,7 @@ use crate::boot::db::answered;
 /// At most this many in one claim: with 500 each job cost a tenth more, beyond 1,000 the statement only gets longer.
 const MOST: usize = 1000;
 /// After a claim whose outcome is unknown, this long may its rows still appear: the statement's time limit and a bit.
-const DOUBT: Duration = Duration::from_secs(12);
+const DOUBT: Duration = Duration::from_secs(7);
 
 /// Between two looks for such rows while nothing else is to be done.
 const DOUBTFUL_LOOK: Duration = Duration::from_secs(1);
