@@ -82,12 +82,14 @@ pub async fn settle(session: &mut PgConnection) -> Result<()> {
     Ok(())
 }
 
-/// Adds jobs that are due now, a microsecond apart, as they come from concurrent senders.
+/// Adds jobs that are due now, a microsecond apart, as they come from concurrent senders. Here and below ids are in the
+/// order of time, as ours are: 12 hexadecimal digits of milliseconds, then chance.
 pub async fn add_due(session: &mut PgConnection, queue: &str, count: i64) -> Result<()> {
     unlimited(session).await?;
     sqlx::query!(
         "INSERT INTO apalis.jobs (id, job_type, job, priority, run_at)
-         SELECT '0' || upper(substr(replace(gen_random_uuid()::text, '-', ''), 1, 25)),
+         SELECT upper(lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::int8), 12, '0')
+                      || substr(replace(gen_random_uuid()::text, '-', ''), 1, 14)),
                 $1, convert_to('{}', 'UTF8'), 0, now() - (interval '1 microsecond' * ($2 - n))
          FROM generate_series(1, $2::bigint) AS n",
         queue,
@@ -98,13 +100,15 @@ pub async fn add_due(session: &mut PgConnection, queue: &str, count: i64) -> Res
     Ok(())
 }
 
-/// Adds transactions that are settled, and their finished jobs.
+/// Adds transactions that are settled, and their finished jobs: a thousand a second, until now.
 pub async fn add_finished(session: &mut PgConnection, queue: &str, count: i64) -> Result<()> {
     unlimited(session).await?;
     sqlx::query!(
-        "WITH new AS (
-             SELECT gen_random_uuid() AS id, now() - interval '1 hour' + interval '1 millisecond' * n AS at
-             FROM generate_series(1, $1::bigint) AS n
+        "WITH new AS MATERIALIZED (
+             SELECT (lpad(to_hex((extract(epoch FROM at) * 1000)::int8), 12, '0') || '7'
+                     || substr(replace(gen_random_uuid()::text, '-', ''), 14))::uuid AS id, at
+             FROM (SELECT now() - interval '1 millisecond' * ($1 - n) AS at
+                   FROM generate_series(1, $1::bigint) AS n) AS times
          ), recorded AS (
              INSERT INTO transactions (id, transaction_id, source_account, destination_account, amount, currency, status,
                                        created_at, due_at, processed_at)
@@ -112,8 +116,8 @@ pub async fn add_finished(session: &mut PgConnection, queue: &str, count: i64) -
          )
          INSERT INTO apalis.jobs (id, job_type, job, priority, run_at, status, attempts, lock_by, lock_at, done_at,
                                   last_result)
-         SELECT replace(id::text, '-', ''), $2, convert_to('{\"id\":\"' || id || '\"}', 'UTF8'), 0, at, 'Done', 1, 'gone', at,
-                now(), '{\"Ok\": null}'
+         SELECT upper(substr(replace(id::text, '-', ''), 1, 26)), $2, convert_to('{\"id\":\"' || id || '\"}', 'UTF8'), 0,
+                at, 'Done', 1, 'gone', at, now(), '{\"Ok\": null}'
          FROM new",
         count,
         queue,
@@ -123,20 +127,23 @@ pub async fn add_finished(session: &mut PgConnection, queue: &str, count: i64) -
     Ok(())
 }
 
-/// Adds transactions that are due in a year, and their jobs.
+/// Adds transactions that are due in a year, a thousand a second, and their jobs.
 pub async fn add_scheduled(session: &mut PgConnection, queue: &str, count: i64) -> Result<()> {
     unlimited(session).await?;
     sqlx::query!(
-        "WITH new AS (
-             SELECT gen_random_uuid() AS id, now() + interval '1 year' + interval '1 millisecond' * n AS at
-             FROM generate_series(1, $1::bigint) AS n
+        "WITH new AS MATERIALIZED (
+             SELECT (lpad(to_hex((extract(epoch FROM at) * 1000)::int8), 12, '0') || '7'
+                     || substr(replace(gen_random_uuid()::text, '-', ''), 14))::uuid AS id, at
+             FROM (SELECT now() - interval '1 millisecond' * ($1 - n) AS at
+                   FROM generate_series(1, $1::bigint) AS n) AS times
          ), recorded AS (
              INSERT INTO transactions (id, transaction_id, source_account, destination_account, amount, currency,
                                        created_at, due_at)
-             SELECT id, 'scheduled-' || id, 'acc_user_1', 'acc_merchant_1', 1500, 'INR', now(), at FROM new
+             SELECT id, 'scheduled-' || id, 'acc_user_1', 'acc_merchant_1', 1500, 'INR', at, at + interval '1 year' FROM new
          )
          INSERT INTO apalis.jobs (id, job_type, job, priority, run_at)
-         SELECT replace(id::text, '-', ''), $2, convert_to('{\"id\":\"' || id || '\"}', 'UTF8'), 0, at FROM new",
+         SELECT upper(substr(replace(id::text, '-', ''), 1, 26)), $2, convert_to('{\"id\":\"' || id || '\"}', 'UTF8'), 0,
+                at + interval '1 year' FROM new",
         count,
         queue,
     )
