@@ -17,6 +17,10 @@ lint:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets --locked -- -D warnings
 
+# How fast it is here, beside what the database can do
+bench:
+    cargo run --release -- bench
+
 # Rewrite .sqlx/ after a query or a migration has changed
 prepare:
     bash .ci/prepare-sqlx

@@ -160,3 +160,37 @@ impl Pacer {
         next.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default()).min()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_look_that_was_left_out_is_made_up_when_the_claimer_waits() {
+        let (bell, look) = (Bell::default(), Notify::new());
+        assert!(!bell.is_waited_for(), "its claimer claims");
+        let waiting = bell.rung(&look);
+        tokio::pin!(waiting);
+        tokio::select! {
+            biased;
+            () = &mut waiting => panic!("nobody has rung"),
+            () = look.notified() => {}
+        }
+        assert!(bell.is_waited_for());
+        bell.ring.notify_one();
+        waiting.await;
+        assert!(!bell.is_waited_for(), "it claims again");
+    }
+
+    #[tokio::test]
+    async fn no_look_is_asked_for_when_none_was_left_out() {
+        let (bell, look) = (Bell::default(), Notify::new());
+        bell.ring.notify_one();
+        bell.rung(&look).await;
+        tokio::select! {
+            biased;
+            () = look.notified() => panic!("a look for nothing"),
+            () = std::future::ready(()) => {}
+        }
+    }
+}
