@@ -76,7 +76,6 @@ pub struct Result {
 pub struct Acknowledger {
     pub pool: PgPool,
     pub worker: Arc<str>,
-    pub results: mpsc::UnboundedReceiver<Result>,
     pub holding: HashMap<&'static str, Holding>,
     /// Cancelled when even unwritten results must be left to the end of the lease.
     pub abandon: CancellationToken,
@@ -84,10 +83,9 @@ pub struct Acknowledger {
 
 impl Acknowledger {
     /// Writes until every sender is gone, then tells other workers about what was given back.
-    pub async fn run(mut self) {
+    pub async fn run(self, results: mpsc::UnboundedReceiver<Result>) {
         let given_back = Mutex::new(BTreeSet::new());
-        let (_, none) = mpsc::unbounded_channel();
-        let batches = stream::unfold(std::mem::replace(&mut self.results, none), async |mut results| {
+        let batches = stream::unfold(results, async |mut results| {
             let mut batch = Vec::new();
             (results.recv_many(&mut batch, MOST).await > 0).then_some((batch, results))
         });

@@ -220,14 +220,8 @@ async fn run(
         let stop = stop.clone();
         async move { cancellations.watch(timing.heartbeat, &stop).await }
     });
-    let acknowledger = Acknowledger {
-        pool: pool.clone(),
-        worker: name.clone(),
-        results: results_out,
-        holding,
-        abandon: abandon.clone(),
-    };
-    let written = tokio::spawn(acknowledger.run());
+    let acknowledger = Acknowledger { pool: pool.clone(), worker: name.clone(), holding, abandon: abandon.clone() };
+    let written = tokio::spawn(acknowledger.run(results_out));
     tracing::info!(worker = &*name, "worker started");
 
     let mut failed = None;
