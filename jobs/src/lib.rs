@@ -7,6 +7,7 @@
 //! | [`boot`] | process plumbing: database, migrations, embedded PostgreSQL, telemetry, shutdown |
 //! | [`queue`] | what a job is and what the queue promises; the only folder that knows apalis |
 //! | [`transactions`] | webhooks that must be processed exactly once in effect |
+//! | [`users`] | who registers, logs in, and calls |
 
 pub mod app;
 pub mod bench;
@@ -15,3 +16,4 @@ pub mod config;
 pub mod error;
 pub mod queue;
 pub mod transactions;
+pub mod users;
