@@ -10,9 +10,11 @@
 //! | [`problem`] | every error answer and its status |
 //! | [`wire`] | decimals, times and JSON answers |
 //! | [`transactions`], [`health`], [`docs`] | wire types and handlers, one file per feature |
+//! | [`auth`] | who calls |
 //! | [`config`] | the settings |
 //! | [`program`](mod@program) | the process |
 
+pub mod auth;
 pub mod config;
 pub mod docs;
 pub mod health;
@@ -26,7 +28,10 @@ pub mod transactions;
 pub mod validation;
 pub mod wire;
 
-use jobs::transactions::Transactions;
+use jobs::{
+    transactions::Transactions,
+    users::{Users, token::Tokens},
+};
 use poem_openapi::{ExtraHeader, OpenApiService};
 pub use program::program;
 use tokio_util::sync::CancellationToken;
@@ -54,6 +59,8 @@ const DESCRIPTION: &str = "A durable job queue behind five services.\n\n\
 pub struct Parts {
     /// The transactions feature.
     pub transactions: Transactions,
+    /// The users feature.
+    pub users: Users,
     /// Says why the system is not ready, when it is not.
     pub readiness: Readiness,
     /// Renders all metrics in Prometheus' text format.
@@ -67,10 +74,11 @@ type Apis = (TransactionsApi, HealthApi);
 
 /// The whole API as one endpoint, for [`server::serve`] or a test.
 pub fn build(parts: Parts, config: &Config) -> Routes {
-    let Parts { transactions, readiness, metrics, draining } = parts;
+    let Parts { transactions, users: _, readiness, metrics, draining } = parts;
+    let tokens = config.keys.jwt.as_ref().map_or_else(Tokens::random, |key| Tokens::new(key.expose()));
     let apis: Apis =
         (TransactionsApi { transactions, webhook: config.webhook.clone() }, HealthApi { readiness, metrics, draining });
-    Routes::new(apis, docs::pages(&document()))
+    Routes::new(apis, docs::pages(&document())).known_by(tokens)
 }
 
 /// The published contract, as it is committed in `api/openapi.json`: the same text on every machine.

@@ -19,6 +19,7 @@ use crate::{
     error::Error,
     queue::{Kinds, Operator, Queue, Retention, Timing, metrics},
     transactions::{self, Transactions, process::ProcessTransaction},
+    users::Users,
 };
 
 /// What every process of ours is told.
@@ -91,6 +92,7 @@ const SESSIONS: u32 = 12;
 #[derive(Clone)]
 pub struct App {
     pub transactions: Transactions,
+    pub users: Users,
     /// An operator's hands on all queues.
     pub operator: Operator,
     database: Database,
@@ -108,10 +110,11 @@ impl App {
         let pool = database.pool(role, SESSIONS);
         let queue = Queue::start(pool.clone());
         let transactions = Transactions::start(&pool, &queue, &config.transactions, stop.clone())?;
+        let users = Users::start(&pool);
         // The kinds of job that give up a record when they are given up themselves.
         let kinds = Kinds::default().kind::<ProcessTransaction>(transactions.clone());
         let operator = Operator::new(&pool, &queue, kinds);
-        Ok(Self { transactions, operator, database: database.clone(), pool })
+        Ok(Self { transactions, users, operator, database: database.clone(), pool })
     }
 
     /// Hears what other processes tell those who wait; runs until the stop.

@@ -8,6 +8,7 @@
 //! | [`items`] | items of users: cached by id, indexed after each write |
 //! | [`queue`] | what a job is and what the queue promises; the only folder that knows apalis |
 //! | [`transactions`] | webhooks that must be processed exactly once in effect |
+//! | [`users`] | who registers, logs in, and calls |
 
 pub mod app;
 pub mod bench;
@@ -17,3 +18,4 @@ pub mod error;
 pub mod items;
 pub mod queue;
 pub mod transactions;
+pub mod users;

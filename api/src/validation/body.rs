@@ -1,5 +1,7 @@
 //! JSON bodies: read field by field in Pydantic's lax mode, every failing field reported at once.
 
+mod integer;
+
 use std::{
     borrow::Cow,
     collections::HashSet,
@@ -176,6 +178,21 @@ impl<'a> Fields<'a> {
     /// An ISO 4217 code that is in use.
     pub fn currency(&mut self, name: &'static str) -> Option<String> {
         self.field(name, currency)
+    }
+
+    /// A text of so many characters, that may be absent or null.
+    pub fn optional_text(&mut self, name: &'static str, length: RangeInclusive<usize>) -> Option<Option<String>> {
+        self.optional(name, |raw| text(raw, length))
+    }
+
+    /// A field of any kind that may be absent or null; `read` gets its raw JSON.
+    pub fn optional<T>(
+        &mut self,
+        name: &'static str,
+        read: impl FnOnce(&'a str) -> Result<T, Wrong>,
+    ) -> Option<Option<T>> {
+        let given = self.fields.iter().any(|(key, value)| key == name && value.get() != "null");
+        if given { self.field(name, read).map(Some) } else { Some(None) }
     }
 
     /// A required field of any kind; `read` gets its raw JSON.

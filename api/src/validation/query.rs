@@ -143,6 +143,29 @@ impl QueryValue for Limit {
     }
 }
 
+/// How many entries to leave out before the page.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Skip(pub i64);
+
+impl QueryValue for Skip {
+    fn schema() -> MetaSchema {
+        MetaSchema { minimum: Some(0.0), default: Some(0.into()), ..MetaSchema::new_with_format("integer", "int64") }
+    }
+
+    fn read(text: &str) -> Result<Self, Wrong> {
+        let unread = || Wrong::new("int_parsing", "Input should be a valid integer, unable to parse string as an integer");
+        let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(unread());
+        }
+        if text.starts_with('-') && digits.bytes().any(|byte| byte != b'0') {
+            check_range(-1.0, 0, 0)?;
+        }
+        // Beyond every list there is nothing, however far beyond.
+        Ok(Self(digits.parse().unwrap_or(i64::MAX)))
+    }
+}
+
 fn check_range(value: f64, least: u8, most: u8) -> Result<(), Wrong> {
     if value < f64::from(least) {
         let msg = format!("Input should be greater than or equal to {least}");
@@ -199,6 +222,21 @@ mod tests {
             ("99999999999999999999", "int_parsing"),
         ] {
             assert_eq!(kind::<Limit>(&format!("limit={text}"), "limit"), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn skip_is_a_whole_number_from_zero() {
+        for (text, expected) in [
+            ("0", "ok"),
+            ("-0", "ok"),
+            ("99999999999999999999", "ok"),
+            ("-1", "greater_than_equal"),
+            ("ten", "int_parsing"),
+            ("1.5", "int_parsing"),
+            ("-", "int_parsing"),
+        ] {
+            assert_eq!(kind::<Skip>(&format!("skip={text}"), "skip"), expected, "{text}");
         }
     }
 
