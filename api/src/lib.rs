@@ -9,7 +9,7 @@
 //! | [`validation`] | reads bodies and query parameters, and says all that is wrong with them |
 //! | [`problem`] | every error answer and its status |
 //! | [`wire`] | decimals, times and JSON answers |
-//! | [`transactions`], [`health`], [`docs`] | wire types and handlers, one file per feature |
+//! | [`transactions`], [`items`], [`health`], [`docs`] | wire types and handlers, one file per feature |
 //! | [`auth`] | who calls |
 //! | [`config`] | the settings |
 //! | [`program`](mod@program) | the process |
@@ -17,7 +17,9 @@
 pub mod auth;
 pub mod config;
 pub mod docs;
+mod entity_tag;
 pub mod health;
+pub mod items;
 pub mod middleware;
 pub mod problem;
 pub mod program;
@@ -29,6 +31,7 @@ pub mod validation;
 pub mod wire;
 
 use jobs::{
+    items::Items,
     transactions::Transactions,
     users::{Users, token::Tokens},
 };
@@ -39,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     config::Config,
     health::{HealthApi, Metrics, Readiness},
+    items::ItemsApi,
     routes::Routes,
     transactions::TransactionsApi,
 };
@@ -61,6 +65,8 @@ pub struct Parts {
     pub transactions: Transactions,
     /// The users feature.
     pub users: Users,
+    /// The items feature.
+    pub items: Items,
     /// Says why the system is not ready, when it is not.
     pub readiness: Readiness,
     /// Renders all metrics in Prometheus' text format.
@@ -70,14 +76,14 @@ pub struct Parts {
 }
 
 /// Every feature's endpoints: adding a feature is one line here, one in [`build`] and one field of [`Parts`].
-type Apis = (TransactionsApi, HealthApi);
+type Apis = (TransactionsApi, ItemsApi, HealthApi);
 
 /// The whole API as one endpoint, for [`server::serve`] or a test.
 pub fn build(parts: Parts, config: &Config) -> Routes {
-    let Parts { transactions, users: _, readiness, metrics, draining } = parts;
+    let Parts { transactions, users: _, items, readiness, metrics, draining } = parts;
     let tokens = config.keys.jwt.as_ref().map_or_else(Tokens::random, |key| Tokens::new(key.expose()));
     let apis: Apis =
-        (TransactionsApi { transactions, webhook: config.webhook.clone() }, HealthApi { readiness, metrics, draining });
+        (TransactionsApi { transactions, webhook: config.webhook.clone() }, ItemsApi { items }, HealthApi { readiness, metrics, draining });
     Routes::new(apis, docs::pages(&document())).known_by(tokens)
 }
 
@@ -126,6 +132,23 @@ mod tests {
             ),
             ("/v1/transactions/{transaction_id}", "get", vec!["200", "304", "404", "422", "500", "503"]),
             ("/v1/transactions", "get", vec!["200", "422", "500", "503"]),
+            ("/api/v1/items", "get", vec!["200", "422", "500", "503"]),
+            (
+                "/api/v1/items",
+                "post",
+                vec!["201", "400", "401", "403", "408", "413", "415", "422", "500", "503"],
+            ),
+            ("/api/v1/items/{item_id}", "get", vec!["200", "304", "404", "422", "500", "503"]),
+            (
+                "/api/v1/items/{item_id}",
+                "put",
+                vec!["200", "400", "401", "403", "404", "408", "412", "413", "415", "422", "500", "503"],
+            ),
+            (
+                "/api/v1/items/{item_id}",
+                "delete",
+                vec!["204", "401", "403", "404", "412", "422", "500", "503"],
+            ),
             ("/", "get", vec!["200", "500"]),
             ("/livez", "get", vec!["200", "500"]),
             ("/readyz", "get", vec!["200", "500", "503"]),

@@ -63,6 +63,7 @@ pub async fn serve(listener: TcpListener, app: App, config: &Config, metrics: Me
     let parts = Parts {
         transactions: app.transactions.clone(),
         users: app.users.clone(),
+        items: app.items.clone(),
         readiness: Arc::new(move || {
             let app = app.clone();
             async move { app.ready().await }.boxed()

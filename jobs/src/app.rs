@@ -1,6 +1,6 @@
 //! Builds every feature from the configuration: read it to see what the system is made of.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +17,7 @@ use crate::{
     },
     config::{Environment, Vars},
     error::Error,
+    items::{self, Items, index::Nowhere},
     queue::{Kinds, Operator, Queue, Retention, Timing, metrics},
     transactions::{self, Transactions, process::ProcessTransaction},
     users::Users,
@@ -33,6 +34,7 @@ pub struct Config {
     pub timing: Timing,
     pub telemetry: telemetry::Config,
     pub transactions: transactions::Config,
+    pub items: items::Config,
 }
 
 impl Config {
@@ -47,6 +49,7 @@ impl Config {
             timing: timing(vars),
             telemetry: telemetry::Config::read(vars, environment),
             transactions: transactions::Config::read(vars),
+            items: items::Config::read(vars),
         }
     }
 }
@@ -93,6 +96,7 @@ const SESSIONS: u32 = 12;
 pub struct App {
     pub transactions: Transactions,
     pub users: Users,
+    pub items: Items,
     /// An operator's hands on all queues.
     pub operator: Operator,
     database: Database,
@@ -111,10 +115,11 @@ impl App {
         let queue = Queue::start(pool.clone());
         let transactions = Transactions::start(&pool, &queue, &config.transactions, stop.clone())?;
         let users = Users::start(&pool);
+        let items = Items::start(&pool, &queue, &config.items, Arc::new(Nowhere))?;
         // The kinds of job that give up a record when they are given up themselves.
         let kinds = Kinds::default().kind::<ProcessTransaction>(transactions.clone());
         let operator = Operator::new(&pool, &queue, kinds);
-        Ok(Self { transactions, users, operator, database: database.clone(), pool })
+        Ok(Self { transactions, users, items, operator, database: database.clone(), pool })
     }
 
     /// Hears what other processes tell those who wait; runs until the stop.

@@ -16,8 +16,10 @@ pub struct Item {
     /// Never given twice.
     id: i64,
     title: String,
+    #[oai(nullable)]
     description: Option<String>,
     /// In hundredths of the currency that owner and buyer agree on.
+    #[oai(nullable)]
     price_cents: Option<i64>,
     /// The `id` of the owner.
     owner_id: i64,
@@ -59,12 +61,13 @@ pub struct ItemRequest {
     #[oai(validator(min_length = 1, max_length = 255))]
     title: String,
     /// More about it.
-    #[oai(validator(max_length = 10000))]
+    #[oai(nullable, validator(max_length = 10000))]
     description: Option<String>,
     /// 0 or more; may also be a string.
-    #[oai(validator(minimum(value = "0")))]
+    #[oai(nullable, validator(minimum(value = "0")))]
     price_cents: Option<i64>,
     /// The caller, who is the owner whether said or not; anybody else is a 403.
+    #[oai(nullable)]
     owner_id: Option<i64>,
 }
 

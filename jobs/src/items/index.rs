@@ -28,6 +28,20 @@ pub trait Index: Send + Sync {
     fn remove(&self, id: ItemId, version: i64) -> BoxFuture<'_, Result<(), Error>>;
 }
 
+/// Until the search is merged: nothing finds items by their texts.
+#[derive(Debug)]
+pub struct Nowhere;
+
+impl Index for Nowhere {
+    fn put(&self, _: Item) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn remove(&self, _: ItemId, _: i64) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
 /// Indexes the item with this id as it stands when the job runs.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct IndexItem {
