@@ -13,3 +13,4 @@ mod processes;
 mod queue;
 mod smoke;
 mod transactions;
+mod users;

@@ -101,9 +101,62 @@ pub fn unauthorized(why: &'static str) -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use poem::error::ResponseError;
+    use poem::{Endpoint, error::ResponseError};
+    use poem_openapi::{OpenApi, OpenApiService, payload::PlainText};
 
     use super::*;
+    use crate::{
+        problem::{CONTENT_TYPE, Fails, Statuses},
+        routes::Routes,
+    };
+
+    struct Things;
+
+    struct Asking;
+
+    impl Statuses for Asking {
+        const ALL: &'static [u16] = &[401];
+    }
+
+    #[OpenApi]
+    impl Things {
+        #[oai(path = "/me", method = "get")]
+        async fn me(&self, caller: Bearer) -> Result<PlainText<String>, Fails<Asking>> {
+            Ok(PlainText(format!("{} {}", caller.user, caller.role.as_str())))
+        }
+    }
+
+    #[tokio::test]
+    async fn an_operation_has_its_caller_or_answers_401() {
+        let tokens = Tokens::random();
+        let routes = Routes::new(Things, Vec::new()).known_by(tokens.clone());
+        let get = async |authorization: Option<String>| {
+            let request = Request::builder().uri_str("/me");
+            let request =
+                authorization.into_iter().fold(request, |request, value| request.header("authorization", value));
+            routes.get_response(request.finish()).await
+        };
+        let token = tokens.issue(UserId(7), Role::User).expect("a token");
+        let mut response = get(Some(format!("Bearer {token}"))).await;
+        assert_eq!(response.take_body().into_string().await.ok().as_deref(), Some("7 user"));
+        for authorization in [None, Some("Bearer x".into()), Some(format!("Basic {token}"))] {
+            let mut response = get(authorization.clone()).await;
+            assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{authorization:?}");
+            assert_eq!(response.content_type(), Some(CONTENT_TYPE), "{authorization:?}");
+            assert_eq!(response.header("www-authenticate"), Some("Bearer"), "{authorization:?}");
+            let body = response.take_body().into_string().await.unwrap_or_default();
+            assert!(body.contains("\"correlation_id\":\"") && !body.contains(&token), "{body}");
+        }
+    }
+
+    #[test]
+    fn the_document_shows_the_lock() {
+        let spec = OpenApiService::new(Things, "t", "1").spec();
+        let document: serde_json::Value = serde_json::from_str(&spec).expect("JSON");
+        assert_eq!(document["paths"]["/me"]["get"]["security"], serde_json::json!([{"Bearer": []}]));
+        let scheme = &document["components"]["securitySchemes"]["Bearer"];
+        assert_eq!((&scheme["type"], &scheme["scheme"]), (&"http".into(), &"bearer".into()));
+    }
 
     fn call(headers: &[&str], tokens: &Tokens) -> Result<Bearer, Problem> {
         let mut request = Request::default();

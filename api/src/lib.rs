@@ -8,8 +8,9 @@
 //! | [`routes`] | which path leads where |
 //! | [`validation`] | reads bodies and query parameters, and says all that is wrong with them |
 //! | [`problem`] | every error answer and its status |
+//! | [`rate_limit`] | how often one caller may do something |
 //! | [`wire`] | decimals, times and JSON answers |
-//! | [`transactions`], [`items`], [`health`], [`docs`] | wire types and handlers, one file per feature |
+//! | [`transactions`], [`users`], [`items`], [`health`], [`docs`] | wire types and handlers, one file per feature |
 //! | [`auth`] | who calls |
 //! | [`config`] | the settings |
 //! | [`program`](mod@program) | the process |
@@ -23,10 +24,12 @@ pub mod items;
 pub mod middleware;
 pub mod problem;
 pub mod program;
+pub mod rate_limit;
 pub mod routes;
 pub mod server;
 mod tags;
 pub mod transactions;
+pub mod users;
 pub mod validation;
 pub mod wire;
 
@@ -45,6 +48,7 @@ use self::{
     items::ItemsApi,
     routes::Routes,
     transactions::TransactionsApi,
+    users::UsersApi,
 };
 
 /// The title of `openapi.json`.
@@ -76,14 +80,18 @@ pub struct Parts {
 }
 
 /// Every feature's endpoints: adding a feature is one line here, one in [`build`] and one field of [`Parts`].
-type Apis = (TransactionsApi, ItemsApi, HealthApi);
+type Apis = (TransactionsApi, UsersApi, ItemsApi, HealthApi);
 
 /// The whole API as one endpoint, for [`server::serve`] or a test.
 pub fn build(parts: Parts, config: &Config) -> Routes {
-    let Parts { transactions, users: _, items, readiness, metrics, draining } = parts;
+    let Parts { transactions, users, items, readiness, metrics, draining } = parts;
     let tokens = config.keys.jwt.as_ref().map_or_else(Tokens::random, |key| Tokens::new(key.expose()));
-    let apis: Apis =
-        (TransactionsApi { transactions, webhook: config.webhook.clone() }, ItemsApi { items }, HealthApi { readiness, metrics, draining });
+    let apis: Apis = (
+        TransactionsApi { transactions, webhook: config.webhook.clone() },
+        UsersApi::new(users, tokens.clone()),
+        ItemsApi { items },
+        HealthApi { readiness, metrics, draining },
+    );
     Routes::new(apis, docs::pages(&document())).known_by(tokens)
 }
 
@@ -132,6 +140,12 @@ mod tests {
             ),
             ("/v1/transactions/{transaction_id}", "get", vec!["200", "304", "404", "422", "500", "503"]),
             ("/v1/transactions", "get", vec!["200", "422", "500", "503"]),
+            (
+                "/api/v1/users/register",
+                "post",
+                vec!["201", "400", "408", "409", "413", "415", "422", "429", "500", "503"],
+            ),
+            ("/api/v1/users/login", "post", vec!["200", "400", "401", "408", "413", "415", "422", "429", "500", "503"]),
             ("/api/v1/items", "get", vec!["200", "422", "500", "503"]),
             (
                 "/api/v1/items",
