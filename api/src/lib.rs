@@ -9,7 +9,7 @@
 //! | [`validation`] | reads bodies and query parameters, and says all that is wrong with them |
 //! | [`problem`] | every error answer and its status |
 //! | [`wire`] | decimals, times and JSON answers |
-//! | [`transactions`], [`health`], [`docs`] | wire types and handlers, one file per feature |
+//! | [`transactions`], [`search`], [`health`], [`docs`] | wire types and handlers, one file per feature |
 //! | [`config`] | the settings |
 //! | [`program`](mod@program) | the process |
 
@@ -20,13 +20,14 @@ pub mod middleware;
 pub mod problem;
 pub mod program;
 pub mod routes;
+pub mod search;
 pub mod server;
 mod tags;
 pub mod transactions;
 pub mod validation;
 pub mod wire;
 
-use jobs::transactions::Transactions;
+use jobs::{items::search::Searcher, transactions::Transactions};
 use poem_openapi::{ExtraHeader, OpenApiService};
 pub use program::program;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +36,7 @@ use self::{
     config::Config,
     health::{HealthApi, Metrics, Readiness},
     routes::Routes,
+    search::SearchApi,
     transactions::TransactionsApi,
 };
 
@@ -54,6 +56,8 @@ const DESCRIPTION: &str = "A durable job queue behind five services.\n\n\
 pub struct Parts {
     /// The transactions feature.
     pub transactions: Transactions,
+    /// Finds items.
+    pub search: Searcher,
     /// Says why the system is not ready, when it is not.
     pub readiness: Readiness,
     /// Renders all metrics in Prometheus' text format.
@@ -63,13 +67,16 @@ pub struct Parts {
 }
 
 /// Every feature's endpoints: adding a feature is one line here, one in [`build`] and one field of [`Parts`].
-type Apis = (TransactionsApi, HealthApi);
+type Apis = (TransactionsApi, SearchApi, HealthApi);
 
 /// The whole API as one endpoint, for [`server::serve`] or a test.
 pub fn build(parts: Parts, config: &Config) -> Routes {
-    let Parts { transactions, readiness, metrics, draining } = parts;
-    let apis: Apis =
-        (TransactionsApi { transactions, webhook: config.webhook.clone() }, HealthApi { readiness, metrics, draining });
+    let Parts { transactions, search, readiness, metrics, draining } = parts;
+    let apis: Apis = (
+        TransactionsApi { transactions, webhook: config.webhook.clone() },
+        SearchApi { search },
+        HealthApi { readiness, metrics, draining },
+    );
     Routes::new(apis, docs::pages(&document()))
 }
 
@@ -118,6 +125,7 @@ mod tests {
             ),
             ("/v1/transactions/{transaction_id}", "get", vec!["200", "304", "404", "422", "500", "503"]),
             ("/v1/transactions", "get", vec!["200", "422", "500", "503"]),
+            ("/api/v1/search/items", "get", vec!["200", "422", "500", "503"]),
             ("/", "get", vec!["200", "500"]),
             ("/livez", "get", vec!["200", "500"]),
             ("/readyz", "get", vec!["200", "500", "503"]),

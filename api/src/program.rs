@@ -62,6 +62,7 @@ pub async fn serve(listener: TcpListener, app: App, config: &Config, metrics: Me
     });
     let parts = Parts {
         transactions: app.transactions.clone(),
+        search: app.search.clone(),
         readiness: Arc::new(move || {
             let app = app.clone();
             async move { app.ready().await }.boxed()

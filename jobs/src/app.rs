@@ -17,6 +17,7 @@ use crate::{
     },
     config::{Environment, Vars},
     error::Error,
+    items::search::{self, Searcher},
     queue::{Kinds, Operator, Queue, Retention, Timing, metrics},
     transactions::{self, Transactions, process::ProcessTransaction},
 };
@@ -32,6 +33,7 @@ pub struct Config {
     pub timing: Timing,
     pub telemetry: telemetry::Config,
     pub transactions: transactions::Config,
+    pub search: search::Config,
 }
 
 impl Config {
@@ -46,6 +48,7 @@ impl Config {
             timing: timing(vars),
             telemetry: telemetry::Config::read(vars, environment),
             transactions: transactions::Config::read(vars),
+            search: search::Config::read(vars),
         }
     }
 }
@@ -91,6 +94,8 @@ const SESSIONS: u32 = 12;
 #[derive(Clone)]
 pub struct App {
     pub transactions: Transactions,
+    /// Finds items.
+    pub search: Searcher,
     /// An operator's hands on all queues.
     pub operator: Operator,
     database: Database,
@@ -108,10 +113,11 @@ impl App {
         let pool = database.pool(role, SESSIONS);
         let queue = Queue::start(pool.clone());
         let transactions = Transactions::start(&pool, &queue, &config.transactions, stop.clone())?;
+        let search = Searcher::start(&pool, &config.search)?;
         // The kinds of job that give up a record when they are given up themselves.
         let kinds = Kinds::default().kind::<ProcessTransaction>(transactions.clone());
         let operator = Operator::new(&pool, &queue, kinds);
-        Ok(Self { transactions, operator, database: database.clone(), pool })
+        Ok(Self { transactions, search, operator, database: database.clone(), pool })
     }
 
     /// Hears what other processes tell those who wait; runs until the stop.

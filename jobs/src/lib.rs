@@ -5,6 +5,7 @@
 //! | [`app`] | builds every feature from [`config`]; read it to see what the system is made of |
 //! | [`bench`] | what `millrace bench` compares with |
 //! | [`boot`] | process plumbing: database, migrations, embedded PostgreSQL, telemetry, shutdown |
+//! | [`items`] | what users offer, and how it is found |
 //! | [`queue`] | what a job is and what the queue promises; the only folder that knows apalis |
 //! | [`transactions`] | webhooks that must be processed exactly once in effect |
 
@@ -13,5 +14,6 @@ pub mod bench;
 pub mod boot;
 pub mod config;
 pub mod error;
+pub mod items;
 pub mod queue;
 pub mod transactions;

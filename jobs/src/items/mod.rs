@@ -1,0 +1,3 @@
+//! Items: what users offer, and how it is found.
+
+pub mod search;
