@@ -10,7 +10,7 @@
 //! | [`problem`] | every error answer and its status |
 //! | [`rate_limit`] | how often one caller may do something |
 //! | [`wire`] | decimals, times and JSON answers |
-//! | [`transactions`], [`users`], [`items`], [`health`], [`docs`] | wire types and handlers, one file per feature |
+//! | [`transactions`], [`users`], [`items`], [`search`], [`health`], [`docs`] | wire types and handlers, one file per feature |
 //! | [`auth`] | who calls |
 //! | [`config`] | the settings |
 //! | [`program`](mod@program) | the process |
@@ -26,6 +26,7 @@ pub mod problem;
 pub mod program;
 pub mod rate_limit;
 pub mod routes;
+pub mod search;
 pub mod server;
 mod tags;
 pub mod transactions;
@@ -34,7 +35,7 @@ pub mod validation;
 pub mod wire;
 
 use jobs::{
-    items::Items,
+    items::{Items, search::Searcher},
     transactions::Transactions,
     users::{Users, token::Tokens},
 };
@@ -47,6 +48,7 @@ use self::{
     health::{HealthApi, Metrics, Readiness},
     items::ItemsApi,
     routes::Routes,
+    search::SearchApi,
     transactions::TransactionsApi,
     users::UsersApi,
 };
@@ -71,6 +73,8 @@ pub struct Parts {
     pub users: Users,
     /// The items feature.
     pub items: Items,
+    /// Finds items.
+    pub search: Searcher,
     /// Says why the system is not ready, when it is not.
     pub readiness: Readiness,
     /// Renders all metrics in Prometheus' text format.
@@ -80,16 +84,17 @@ pub struct Parts {
 }
 
 /// Every feature's endpoints: adding a feature is one line here, one in [`build`] and one field of [`Parts`].
-type Apis = (TransactionsApi, UsersApi, ItemsApi, HealthApi);
+type Apis = (TransactionsApi, UsersApi, ItemsApi, SearchApi, HealthApi);
 
 /// The whole API as one endpoint, for [`server::serve`] or a test.
 pub fn build(parts: Parts, config: &Config) -> Routes {
-    let Parts { transactions, users, items, readiness, metrics, draining } = parts;
+    let Parts { transactions, users, items, search, readiness, metrics, draining } = parts;
     let tokens = config.keys.jwt.as_ref().map_or_else(Tokens::random, |key| Tokens::new(key.expose()));
     let apis: Apis = (
         TransactionsApi { transactions, webhook: config.webhook.clone() },
         UsersApi::new(users, tokens.clone()),
         ItemsApi { items },
+        SearchApi { search },
         HealthApi { readiness, metrics, draining },
     );
     Routes::new(apis, docs::pages(&document())).known_by(tokens)
@@ -163,6 +168,7 @@ mod tests {
                 "delete",
                 vec!["204", "401", "403", "404", "412", "422", "500", "503"],
             ),
+            ("/api/v1/search/items", "get", vec!["200", "422", "500", "503"]),
             ("/", "get", vec!["200", "500"]),
             ("/livez", "get", vec!["200", "500"]),
             ("/readyz", "get", vec!["200", "500", "503"]),

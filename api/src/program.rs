@@ -64,6 +64,7 @@ pub async fn serve(listener: TcpListener, app: App, config: &Config, metrics: Me
         transactions: app.transactions.clone(),
         users: app.users.clone(),
         items: app.items.clone(),
+        search: app.search.clone(),
         readiness: Arc::new(move || {
             let app = app.clone();
             async move { app.ready().await }.boxed()

@@ -11,6 +11,8 @@ pub enum Tag {
     Users,
     /// What users offer: written by their owners, read by everybody.
     Items,
+    /// Items found by their words.
+    Search,
     /// Whether the process lives, is ready, and how it is doing.
     Health,
 }

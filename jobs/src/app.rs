@@ -17,7 +17,10 @@ use crate::{
     },
     config::{Environment, Vars},
     error::Error,
-    items::{self, Items, index::Nowhere},
+    items::{
+        self, Items,
+        search::{self, Searcher},
+    },
     queue::{Kinds, Operator, Queue, Retention, Timing, metrics},
     transactions::{self, Transactions, process::ProcessTransaction},
     users::Users,
@@ -35,6 +38,7 @@ pub struct Config {
     pub telemetry: telemetry::Config,
     pub transactions: transactions::Config,
     pub items: items::Config,
+    pub search: search::Config,
 }
 
 impl Config {
@@ -50,6 +54,7 @@ impl Config {
             telemetry: telemetry::Config::read(vars, environment),
             transactions: transactions::Config::read(vars),
             items: items::Config::read(vars),
+            search: search::Config::read(vars),
         }
     }
 }
@@ -97,6 +102,8 @@ pub struct App {
     pub transactions: Transactions,
     pub users: Users,
     pub items: Items,
+    /// Finds items.
+    pub search: Searcher,
     /// An operator's hands on all queues.
     pub operator: Operator,
     database: Database,
@@ -115,11 +122,12 @@ impl App {
         let queue = Queue::start(pool.clone());
         let transactions = Transactions::start(&pool, &queue, &config.transactions, stop.clone())?;
         let users = Users::start(&pool);
-        let items = Items::start(&pool, &queue, &config.items, Arc::new(Nowhere))?;
+        let search = Searcher::start(&pool, &config.search)?;
+        let items = Items::start(&pool, &queue, &config.items, Arc::new(search.clone()))?;
         // The kinds of job that give up a record when they are given up themselves.
         let kinds = Kinds::default().kind::<ProcessTransaction>(transactions.clone());
         let operator = Operator::new(&pool, &queue, kinds);
-        Ok(Self { transactions, users, items, operator, database: database.clone(), pool })
+        Ok(Self { transactions, users, items, search, operator, database: database.clone(), pool })
     }
 
     /// Hears what other processes tell those who wait; runs until the stop.

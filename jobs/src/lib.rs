@@ -5,7 +5,7 @@
 //! | [`app`] | builds every feature from [`config`]; read it to see what the system is made of |
 //! | [`bench`] | what `millrace bench` compares with |
 //! | [`boot`] | process plumbing: database, migrations, embedded PostgreSQL, telemetry, shutdown |
-//! | [`items`] | items of users: cached by id, indexed after each write |
+//! | [`items`] | what users offer: cached by id, indexed after each write, and found |
 //! | [`queue`] | what a job is and what the queue promises; the only folder that knows apalis |
 //! | [`transactions`] | webhooks that must be processed exactly once in effect |
 //! | [`users`] | who registers, logs in, and calls |

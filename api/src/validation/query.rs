@@ -10,11 +10,19 @@ use super::{Invalid, Wrong};
 
 /// A value that a query parameter can have.
 pub trait QueryValue: Sized + Send {
+    /// Whether `openapi.json` says that it must be given.
+    const REQUIRED: bool = false;
+
     /// How `openapi.json` describes it.
     fn schema() -> MetaSchema;
 
     /// Reads it; the text is not empty and free of outer blanks.
     fn read(text: &str) -> Result<Self, Wrong>;
+
+    /// What one without a text means; not given, unless it says otherwise.
+    fn read_empty() -> Result<Option<Self>, Wrong> {
+        Ok(None)
+    }
 }
 
 /// An optional query parameter, read but not judged yet, so that a handler can report all that failed at once.
@@ -33,6 +41,8 @@ impl<T> Query<T> {
 
 impl<'a, T: QueryValue> ApiExtractor<'a> for Query<T> {
     const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::Parameter];
+
+    const PARAM_IS_REQUIRED: bool = T::REQUIRED;
 
     type ParamType = NeverDefault;
     type ParamRawType = NeverDefault;
@@ -62,11 +72,12 @@ pub struct NeverDefault;
 fn read<T: QueryValue>(query: Option<&str>, name: &'static str) -> Result<Option<T>, Invalid> {
     let Some(value) = query.and_then(|query| last_value(query, name)) else { return Ok(None) };
     let text = value.trim();
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let read = if text.contains('\0') { Err(Wrong::nul()) } else { T::read(text) };
-    read.map(Some).map_err(|wrong| {
+    let read = match text {
+        "" => T::read_empty(),
+        _ if text.contains('\0') => Err(Wrong::nul()),
+        _ => T::read(text).map(Some),
+    };
+    read.map_err(|wrong| {
         let input = serde_json::to_string(&value).ok();
         wrong.at("query", name, input.as_deref())
     })

@@ -6,7 +6,12 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Item, ItemId, Items, cache::redis, store};
+use super::{
+    Item, ItemId, Items,
+    cache::redis,
+    search::{Document, Searcher},
+    store,
+};
 use crate::{
     boot::db::answered,
     error::Error,
@@ -28,17 +33,22 @@ pub trait Index: Send + Sync {
     fn remove(&self, id: ItemId, version: i64) -> BoxFuture<'_, Result<(), Error>>;
 }
 
-/// Until the search is merged: nothing finds items by their texts.
-#[derive(Debug)]
-pub struct Nowhere;
-
-impl Index for Nowhere {
-    fn put(&self, _: Item) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(async { Ok(()) })
+impl Index for Searcher {
+    fn put(&self, item: Item) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.index(Document {
+            id: item.id.0,
+            version: item.version,
+            title: item.title,
+            description: item.description,
+            price_cents: item.price_cents,
+            owner_id: item.owner.id,
+            created_at: item.created_at,
+            updated_at: item.updated_at,
+        }))
     }
 
-    fn remove(&self, _: ItemId, _: i64) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(async { Ok(()) })
+    fn remove(&self, id: ItemId, version: i64) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(Searcher::remove(self, id.0, version))
     }
 }
 

@@ -8,6 +8,7 @@
 //! | [`cache`] | in this process, or shared through Redis |
 //! | `flights` | loads under way |
 //! | [`index`] | the job that follows each write |
+//! | [`search`] | items by their words |
 
 mod aside;
 pub mod cache;
@@ -15,6 +16,7 @@ mod config;
 mod flights;
 pub mod index;
 pub mod item;
+pub mod search;
 mod store;
 
 use std::sync::Arc;
