@@ -7,6 +7,7 @@ mod architecture;
 mod embedded_postgres;
 mod faults;
 mod harness;
+mod items;
 mod operator;
 mod pgbouncer;
 mod processes;

@@ -5,7 +5,6 @@ mod crud;
 mod indexing;
 mod interleaving;
 mod redis;
-mod refused;
 
 use std::{
     collections::HashMap,
