@@ -23,7 +23,8 @@ pub fn expected(headers: &HeaderMap) -> Expected {
     if given.peek().is_none() {
         return Expected::Any;
     }
-    let tags: Vec<&str> = given.flat_map(|value| value.to_str().unwrap_or_default().split(',').map(str::trim)).collect();
+    let tags: Vec<&str> =
+        given.flat_map(|value| value.to_str().unwrap_or_default().split(',').map(str::trim)).collect();
     if tags.contains(&"*") {
         return Expected::Any;
     }

@@ -175,12 +175,7 @@ impl ItemsApi {
     ///
     /// It belongs to the caller. It can be found by its texts a moment later.
     #[oai(path = "/items", method = "post", operation_id = "create_item")]
-    async fn create(
-        &self,
-        request: &Request,
-        caller: Bearer,
-        body: Body<Said>,
-    ) -> Result<Created, Fails<Creating>> {
+    async fn create(&self, request: &Request, caller: Bearer, body: Body<Said>) -> Result<Created, Fails<Creating>> {
         let said = body.read()?;
         check_owner(&said, &caller)?;
         let created = self.items.create(caller.user, &said.contents, correlation::origin(request)).await?;

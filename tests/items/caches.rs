@@ -164,7 +164,8 @@ async fn a_killed_redis_fails_no_request() {
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     // An unreachable cache holds no indexing back.
     let worker = shop.worker(&items);
-    eventually("indexed", SOON, async || shop.recorder.found().get(&item.id.0).is_some_and(|item| item.version == 51)).await;
+    eventually("indexed", SOON, async || shop.recorder.found().get(&item.id.0).is_some_and(|item| item.version == 51))
+        .await;
     worker.stop().await;
 }
 

@@ -49,9 +49,8 @@ async fn an_item_lives() {
     assert_eq!(put(Some("*"), json!({"title": "Unicycle"})).await.status, 200);
     assert_eq!(put(None, json!({"title": "Car", "price_cents": 5.0})).await.header("etag"), "\"4\"");
 
-    let delete = async |tag: &str| {
-        ask(system.call(Method::DELETE, &path).bearer_auth(&token).header("if-match", tag)).await
-    };
+    let delete =
+        async |tag: &str| ask(system.call(Method::DELETE, &path).bearer_auth(&token).header("if-match", tag)).await;
     delete("\"3\"").await.assert_problem(412, "stale");
     let deleted = delete("\"4\"").await;
     assert_eq!((deleted.status, &*deleted.text), (204, ""));
@@ -148,7 +147,8 @@ async fn pages_are_newest_first_and_counted() {
     let page = async |query: &str| {
         let answer = ask(system.call(Method::GET, &format!("{ITEMS}{query}"))).await;
         assert_eq!(answer.status, 200, "{query}: {answer:?}");
-        let titles: Vec<_> = answer.json().as_array().expect("an array").iter().map(|item| item["title"].clone()).collect();
+        let titles: Vec<_> =
+            answer.json().as_array().expect("an array").iter().map(|item| item["title"].clone()).collect();
         (titles, answer.header("x-total-count").to_owned())
     };
     assert_eq!(page("").await, (vec![], "0".into()));

@@ -105,13 +105,16 @@ async fn interleave(redis: Option<&Redis>) {
         if redis.is_some() {
             assert_eq!(shown(url).await, items, "the cache, at once");
         } else {
-            eventually("the caches agree with the table", Duration::from_secs(10), async || shown(url).await == items).await;
+            eventually("the caches agree with the table", Duration::from_secs(10), async || shown(url).await == items)
+                .await;
         }
     }
     let found = ask(system.call(Method::GET, "/api/v1/search/items?q=title&limit=100")).await.json();
     let hits = found["items"].as_array().expect("hits");
-    let found: BTreeMap<i64, String> =
-        hits.iter().map(|hit: &Value| (hit["id"].as_i64().unwrap(), hit["title"].as_str().unwrap().to_owned())).collect();
+    let found: BTreeMap<i64, String> = hits
+        .iter()
+        .map(|hit: &Value| (hit["id"].as_i64().unwrap(), hit["title"].as_str().unwrap().to_owned()))
+        .collect();
     let newest: BTreeMap<_, _> = items.iter().map(|(id, title)| (*id, title.clone())).collect();
     assert!(items.len() <= 100, "more than one page of hits: {}", items.len());
     assert_eq!(found, newest, "the search");

@@ -57,7 +57,8 @@ impl System {
     /// The value of a metric's one series.
     async fn metric(&self, series: &str) -> u64 {
         let text = crate::harness::http::ask(self.call(Method::GET, "/metrics")).await.text;
-        let line = text.lines().find_map(|line| line.strip_prefix(series)).unwrap_or_else(|| panic!("{series}:\n{text}"));
+        let line =
+            text.lines().find_map(|line| line.strip_prefix(series)).unwrap_or_else(|| panic!("{series}:\n{text}"));
         line.trim().parse().expect("a number")
     }
 }

@@ -4,7 +4,5 @@ use jobs::{app::App, items::index::IndexItem, queue::Registry, transactions::pro
 
 /// The jobs of all features.
 pub fn registry(app: &App) -> Registry {
-    Registry::default()
-        .job::<ProcessTransaction>(app.transactions.clone())
-        .job::<IndexItem>(app.items.clone())
+    Registry::default().job::<ProcessTransaction>(app.transactions.clone()).job::<IndexItem>(app.items.clone())
 }

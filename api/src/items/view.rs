@@ -110,10 +110,7 @@ pub fn id(text: &str) -> Result<Option<items::ItemId>, Wrong> {
     let trimmed = text.trim();
     let digits = trimmed.strip_prefix(['+', '-']).unwrap_or(trimmed);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(Wrong::new(
-            "int_parsing",
-            "Input should be a valid integer, unable to parse string as an integer",
-        ));
+        return Err(Wrong::new("int_parsing", "Input should be a valid integer, unable to parse string as an integer"));
     }
     Ok(trimmed.parse().ok().filter(|id| *id > 0).map(items::ItemId))
 }

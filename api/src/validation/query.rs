@@ -164,7 +164,8 @@ impl QueryValue for Skip {
     }
 
     fn read(text: &str) -> Result<Self, Wrong> {
-        let unread = || Wrong::new("int_parsing", "Input should be a valid integer, unable to parse string as an integer");
+        let unread =
+            || Wrong::new("int_parsing", "Input should be a valid integer, unable to parse string as an integer");
         let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
         if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(unread());

@@ -56,7 +56,9 @@ mod tests {
 
     #[test]
     fn reads_urls_of_redis_and_prints_none() {
-        for right in ["redis://localhost", "redis://:secret@h:6379/1", "rediss://u:secret@h/0", "unix:///run/redis.sock"] {
+        for right in
+            ["redis://localhost", "redis://:secret@h:6379/1", "rediss://u:secret@h/0", "unix:///run/redis.sock"]
+        {
             let url = redis_url(right).unwrap_or_else(|error| panic!("{right}: {error}"));
             assert!(!format!("{url:?}").contains("secret"));
         }

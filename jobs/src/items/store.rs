@@ -35,11 +35,7 @@ impl From<Row> for Item {
 }
 
 /// Records a new item, or nothing when its owner is unknown.
-pub async fn insert(
-    connection: &mut PgConnection,
-    owner: UserId,
-    contents: &Contents,
-) -> Result<Option<Item>, Error> {
+pub async fn insert(connection: &mut PgConnection, owner: UserId, contents: &Contents) -> Result<Option<Item>, Error> {
     let row = sqlx::query_as!(
         Row,
         r#"WITH owner AS (SELECT id, full_name FROM users WHERE id = $1),
