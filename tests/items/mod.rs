@@ -76,10 +76,13 @@ async fn count(pool: &PgPool, question: &str) -> i64 {
     sqlx::query_scalar(AssertSqlSafe(question.to_owned())).fetch_one(pool).await.expect("an answer")
 }
 
+/// The newest version that a search was told of, and what it finds of it.
+type Known = (i64, Option<Item>);
+
 /// A search that remembers what it is told, by the rule that all follow: no older version wins.
 #[derive(Clone)]
 struct Recorder {
-    known: Arc<Mutex<HashMap<i64, (i64, Option<Item>)>>>,
+    known: Arc<Mutex<HashMap<i64, Known>>>,
     /// A put of one of these versions waits for a permit of `gate`, after its job has read the row.
     held: Arc<Mutex<Vec<i64>>>,
     gate: Arc<Semaphore>,
