@@ -21,7 +21,7 @@ use crate::{
 /// What a guesser gets from one address, and a household or an office needs.
 const PER_ADDRESS: u32 = 60;
 /// What a guesser gets from any number of addresses; nobody mistypes more often.
-const PER_ACCOUNT: u32 = 20;
+const PER_ACCOUNT: u32 = 30;
 const WINDOW: Duration = Duration::from_secs(60);
 
 /// The users endpoints.
@@ -105,7 +105,7 @@ impl UsersApi {
     /// Register a user
     ///
     /// An e-mail address is registered once, however it is capitalised: 409 for one that is known. At most 60
-    /// registrations a minute are taken from one network address, and 20 for one e-mail address.
+    /// registrations a minute are taken from one network address, and 30 for one e-mail address.
     #[oai(path = "/api/v1/users/register", method = "post", operation_id = "register_user")]
     async fn register(&self, request: &Request, body: Body<NewUser>) -> Result<Registered, Fails<Registering>> {
         let new = body.read()?;
@@ -121,7 +121,7 @@ impl UsersApi {
     ///
     /// The token goes into the header `Authorization: Bearer …` of further requests. An unknown address and a wrong
     /// password are answered by the same 401, after the same time. At most 60 logins a minute are taken from one network
-    /// address, and 20 for one e-mail address.
+    /// address, and 30 for one e-mail address.
     #[oai(path = "/api/v1/users/login", method = "post", operation_id = "log_in")]
     async fn login(&self, request: &Request, body: Body<Credentials>) -> Result<LoggedIn, Fails<LoggingIn>> {
         let credentials = body.read()?;

@@ -60,7 +60,7 @@ async fn every_failing_field_is_named_in_pydantics_words() {
             "email",
             json!(format!("{}@example.com", "x".repeat(243))),
             "value_error",
-            email("The email address is too long (1 byte too many)."),
+            email("The email address is too long (1 character too many)."),
         ),
         ("password", json!("7 chars"), "string_too_short", "String should have at least 8 characters".into()),
         ("password", json!("üüüüüüü"), "string_too_short", "String should have at least 8 characters".into()),

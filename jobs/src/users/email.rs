@@ -8,7 +8,7 @@ const LONGEST: usize = 254;
 const LONGEST_DOMAIN: usize = 253;
 const LONGEST_LABEL: usize = 63;
 
-/// An address that mail could be sent to, with its domain in lower case.
+/// An address that mail could be sent to, its domain in lower case and in the script of its owner.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Email(String);
 
@@ -19,19 +19,21 @@ impl Email {
     /// What is wrong with it, as a sentence.
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
+        if text.ends_with('>') {
+            return Err("A display name and angle brackets around the email address are not permitted here.".into());
+        }
         let Some((local, domain)) = text.split_once('@') else {
             return Err("An email address must have an @-sign.".into());
         };
-        if domain.is_empty() {
-            return Err("There must be something after the @-sign.".into());
-        }
         check_local(local)?;
-        let domain = domain.to_lowercase();
-        check_domain(&domain)?;
+        let domain = check_domain(domain)?;
         let whole = format!("{local}@{domain}");
         match whole.len().checked_sub(LONGEST) {
             None | Some(0) => Ok(Self(whole)),
-            Some(more) => Err(format!("The email address is too long ({}).", too_many(more, "byte"))),
+            Some(more) => {
+                let unit = if whole.is_ascii() { "character" } else { "byte" };
+                Err(format!("The email address is too long ({}).", too_many(more, unit)))
+            }
         }
     }
 
@@ -58,6 +60,9 @@ fn check_local(local: &str) -> Result<(), String> {
     if local.is_empty() {
         return Err("There must be something before the @-sign.".into());
     }
+    if local.starts_with('"') {
+        return Err("Quoting the part before the @-sign is not allowed here.".into());
+    }
     if let Some(wrong) = strangers(local, |c| c.is_alphanumeric() || MARKS.contains(c)) {
         return Err(format!("The email address contains invalid characters before the @-sign: {wrong}."));
     }
@@ -68,8 +73,14 @@ fn check_local(local: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A host name with at least one period; other scripts must have a form in ASCII (IDNA).
-fn check_domain(domain: &str) -> Result<(), String> {
+/// A host name with at least one period, in the one form that all its writings share (IDNA).
+fn check_domain(domain: &str) -> Result<String, String> {
+    if domain.is_empty() {
+        return Err("There must be something after the @-sign.".into());
+    }
+    if domain.starts_with('[') && domain.ends_with(']') {
+        return Err("A bracketed IP address after the @-sign is not allowed here.".into());
+    }
     if let Some(more) = domain.chars().count().checked_sub(LONGEST_DOMAIN).filter(|more| *more > 0) {
         return Err(format!("The email address is too long after the @-sign ({}).", too_many(more, "character")));
     }
@@ -86,13 +97,15 @@ fn check_domain(domain: &str) -> Result<(), String> {
     if domain.contains(".-") || domain.contains("-.") {
         return Err("An email address cannot have a period and a hyphen next to each other.".into());
     }
-    let ascii = match url::Host::parse(domain) {
-        Ok(url::Host::Domain(ascii)) => ascii,
-        // Digits and periods only.
-        Ok(_) => domain.to_owned(),
-        Err(_) if domain.is_ascii() && !domain.contains("xn--") => domain.to_owned(),
-        Err(error) => return Err(format!("The part after the @-sign is invalid ({error}).")),
-    };
+    let invalid = |error: idna::Errors| format!("The part after the @-sign is invalid ({error}).");
+    let ascii = idna::domain_to_ascii(domain).map_err(invalid)?;
+    let (shown, readable) = idna::domain_to_unicode(&ascii);
+    readable.map_err(invalid)?;
+    let is_reserved = |label: &str| label.get(2..4) == Some("--") && !label.starts_with("xn");
+    if ascii.split('.').any(is_reserved) {
+        let place = "immediately after the @-sign or after a period, except Punycode";
+        return Err(format!("An email address cannot have two letters followed by two dashes {place}."));
+    }
     if ascii.len() > LONGEST_DOMAIN {
         let more = too_many(ascii.len() - LONGEST_DOMAIN, "byte");
         return Err(format!("The email address is too long after the @-sign ({more} after IDNA encoding)."));
@@ -109,7 +122,7 @@ fn check_domain(domain: &str) -> Result<(), String> {
     if !ascii.ends_with(|c: char| c.is_ascii_alphabetic()) {
         return Err("The part after the @-sign is not valid. It is not within a valid top-level domain.".into());
     }
-    Ok(())
+    Ok(shown)
 }
 
 fn check_ends(part: &str, mark: char, start: &str, end: &str) -> Result<(), String> {
@@ -133,7 +146,7 @@ fn display(c: char) -> String {
     match c {
         ' ' => "SPACE".into(),
         '\'' => "\"'\"".into(),
-        '\\' => r"'\\'".into(),
+        '\\' => "\"\\\"".into(),
         c if c.is_ascii_graphic() || c.is_alphanumeric() => format!("'{c}'"),
         c => format!("U+{:04X}", u32::from(c)),
     }
@@ -154,6 +167,8 @@ mod tests {
             ("  Ada.Lovelace+x@EXAMPLE.Com ", "Ada.Lovelace+x@example.com"),
             ("!#$%&'*+-/=?^_`{|}~@a-b.example", "!#$%&'*+-/=?^_`{|}~@a-b.example"),
             ("ürsula@bücher.example", "ürsula@bücher.example"),
+            ("ada@xn--bcher-kva.example", "ada@bücher.example"),
+            ("ada@b\u{3002}com", "ada@b.com"),
             ("a@1.2.3.com", "a@1.2.3.com"),
             ("a@x.test", "a@x.test"),
         ] {
@@ -163,7 +178,7 @@ mod tests {
         assert!(Email::parse(&longest).is_ok());
         assert_eq!(
             Email::parse(&format!("a{longest}")),
-            Err("The email address is too long (1 byte too many).".to_owned())
+            Err("The email address is too long (1 character too many).".to_owned())
         );
     }
 
@@ -171,6 +186,19 @@ mod tests {
     fn says_what_is_wrong() {
         for (text, why) in [
             ("", "An email address must have an @-sign."),
+            ("@", "There must be something before the @-sign."),
+            ("\"a b\"@example.com", "Quoting the part before the @-sign is not allowed here."),
+            ("ada@[1.2.3.4]", "A bracketed IP address after the @-sign is not allowed here."),
+            (
+                "Ada <ada@example.com>",
+                "A display name and angle brackets around the email address are not permitted here.",
+            ),
+            (
+                "ada@ab--cd.com",
+                "An email address cannot have two letters followed by two dashes immediately after the @-sign or after \
+                 a period, except Punycode.",
+            ),
+            ("a\\b@example.com", "The email address contains invalid characters before the @-sign: \"\\\"."),
             ("ada", "An email address must have an @-sign."),
             ("@example.com", "There must be something before the @-sign."),
             ("ada@", "There must be something after the @-sign."),

@@ -39,7 +39,8 @@ impl Users {
     /// # Errors
     /// [`Error::Unavailable`] when the database cannot take it now, or when too many passwords wait to be hashed.
     pub async fn register(&self, mut new: NewUser) -> Result<Option<User>, Error> {
-        let hash = self.hasher.hash(std::mem::take(&mut new.password)).await?;
+        let place = self.hasher.place()?;
+        let hash = place.hash(std::mem::take(&mut new.password)).await?;
         answered(store::insert(&self.pool, &new, &hash)).await
     }
 
@@ -49,8 +50,9 @@ impl Users {
     /// # Errors
     /// As [`Users::register`].
     pub async fn login(&self, credentials: Credentials) -> Result<Option<User>, Error> {
+        let place = self.hasher.place()?;
         let (user, hash) = answered(store::find_by_email(&self.pool, &credentials.email)).await?.unzip();
-        let right = self.hasher.verify(credentials.password, hash).await?;
+        let right = place.verify(credentials.password, hash).await?;
         Ok(user.filter(|_| right))
     }
 

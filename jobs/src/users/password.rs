@@ -7,7 +7,7 @@ use argon2::{
     password_hash::{self, SaltString, rand_core::OsRng},
 };
 use metrics::counter;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::model::Password;
 use crate::error::Error;
@@ -45,11 +45,31 @@ impl Hasher {
         Self { places: Arc::new(Semaphore::new(places)), threads: Arc::new(Semaphore::new(threads)) }
     }
 
-    /// A new hash of a password: Argon2id with a salt of its own, as a PHC string.
+    /// A place in the queue, kept until its hash is computed. Whoever gets none has cost nothing yet.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when too many wait already.
-    pub async fn hash(&self, password: Password) -> Result<String, Error> {
+    pub fn place(&self) -> Result<Place, Error> {
+        match Arc::clone(&self.places).try_acquire_owned() {
+            Ok(permit) => Ok(Place { _permit: permit, threads: Arc::clone(&self.threads) }),
+            Err(_) => Err(Error::Unavailable("too many passwords wait to be hashed".into())),
+        }
+    }
+}
+
+/// A place in the queue of a [`Hasher`].
+#[derive(Debug)]
+pub struct Place {
+    _permit: OwnedSemaphorePermit,
+    threads: Arc<Semaphore>,
+}
+
+impl Place {
+    /// A new hash of a password: Argon2id with a salt of its own, as a PHC string.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when it cannot be computed.
+    pub async fn hash(self, password: Password) -> Result<String, Error> {
         self.compute(move || {
             let salt = SaltString::generate(&mut OsRng);
             let hash = algorithm().hash_password(password.expose(), &salt).map_err(broken)?;
@@ -61,8 +81,8 @@ impl Hasher {
     /// Whether this hash is of this password. Without a hash it is not, which takes as long to find out.
     ///
     /// # Errors
-    /// As [`Hasher::hash`]; [`Error::Internal`] when the hash is not readable.
-    pub async fn verify(&self, password: Password, hash: Option<String>) -> Result<bool, Error> {
+    /// [`Error::Internal`] when the hash is not readable.
+    pub async fn verify(self, password: Password, hash: Option<String>) -> Result<bool, Error> {
         self.compute(move || {
             let Some(hash) = hash else {
                 let mut nowhere = [0; argon2::Params::DEFAULT_OUTPUT_LEN];
@@ -80,18 +100,16 @@ impl Hasher {
     }
 
     async fn compute<T: Send + 'static>(
-        &self,
+        self,
         work: impl FnOnce() -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let busy = |_| Error::Unavailable("too many passwords wait to be hashed".into());
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(busy)?;
         let closed = |error: tokio::sync::AcquireError| Error::Internal(error.to_string());
         let thread = Arc::clone(&self.threads).acquire_owned().await.map_err(closed)?;
         counter!(HASHES).increment(1);
         let computing = tokio::task::spawn_blocking(move || {
             let done = work();
             // Held to the end of the work, even when nobody waits for it any more.
-            drop((thread, place));
+            drop((thread, self));
             done
         });
         computing.await.map_err(|error| Error::Internal(format!("hashing a password: {error}")))?
@@ -119,39 +137,47 @@ mod tests {
     #[tokio::test]
     async fn hashes_are_argon2id_with_salts_of_their_own() {
         let hasher = Hasher::new(2);
-        let one = hasher.hash(password("correct horse")).await.expect("a hash");
-        let other = hasher.hash(password("correct horse")).await.expect("a hash");
+        let one = hasher.place().expect("a place").hash(password("correct horse")).await.expect("a hash");
+        let other = hasher.place().expect("a place").hash(password("correct horse")).await.expect("a hash");
         assert!(one.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{one}");
         assert_ne!(one, other);
+        let verify = async |typed, hash| hasher.place().ok()?.verify(password(typed), hash).await.ok();
         for (typed, right) in
             [("correct horse", true), ("Correct horse", false), ("correct horse ", false), ("", false)]
         {
-            assert_eq!(hasher.verify(password(typed), Some(one.clone())).await.ok(), Some(right), "{typed:?}");
+            assert_eq!(verify(typed, Some(one.clone())).await, Some(right), "{typed:?}");
         }
-        assert_eq!(hasher.verify(password("correct horse"), None).await.ok(), Some(false));
+        assert_eq!(verify("correct horse", None).await, Some(false));
     }
 
     #[tokio::test]
     async fn a_hash_that_is_none_is_our_fault_and_shows_nothing() {
-        let error =
-            Hasher::new(1).verify(password("secret"), Some("$argon2id$x".into())).await.expect_err("unreadable");
+        let place = Hasher::new(1).place().expect("a place");
+        let error = place.verify(password("secret"), Some("$argon2id$x".into())).await.expect_err("unreadable");
         assert!(matches!(&error, Error::Internal(text) if !text.contains("secret") && !text.contains("$x")), "{error}");
     }
 
     #[tokio::test]
     async fn beyond_the_queue_nobody_waits() {
         let hasher = Hasher::new(1);
-        let gate = hasher.threads.clone().acquire_owned().await.expect("the only thread");
-        let mut waiting: Vec<_> = (0..=WAITING).map(|_| Box::pin(hasher.hash(password("x")))).collect();
-        for hash in &mut waiting {
-            assert!(futures_util::poll!(hash).is_pending());
-        }
-        assert!(matches!(hasher.hash(password("x")).await, Err(Error::Unavailable(_))));
-        // Who gives up leaves its place to the next one.
-        drop(waiting.pop());
-        drop(gate);
-        // Who still waits must go on, since turns are taken in order.
-        let (hash, _) = tokio::join!(hasher.hash(password("x")), futures_util::future::join_all(waiting));
-        assert!(hash.is_ok());
+        let mut places: Vec<_> = (0..=WAITING).map(|_| hasher.place().expect("a place")).collect();
+        assert!(matches!(hasher.place(), Err(Error::Unavailable(_))));
+        // Who gives up leaves its place to the next one, and so does who is served.
+        drop(places.pop());
+        assert!(hasher.place().expect("a place").hash(password("x")).await.is_ok());
+        assert!(hasher.place().is_ok());
+    }
+
+    #[tokio::test]
+    async fn only_so_many_are_computed_at_a_time() {
+        let hasher = Hasher::new(1);
+        let thread = hasher.threads.clone().acquire_owned().await.expect("the only thread");
+        let mut hash = Box::pin(hasher.place().expect("a place").hash(password("x")));
+        assert!(futures_util::poll!(&mut hash).is_pending());
+        let before = hasher.places.available_permits();
+        drop(thread);
+        assert!(hash.await.is_ok());
+        assert_eq!(hasher.places.available_permits(), before + 1);
+        assert_eq!(hasher.threads.available_permits(), 1);
     }
 }
