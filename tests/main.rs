@@ -11,5 +11,6 @@ mod operator;
 mod pgbouncer;
 mod processes;
 mod queue;
+mod search;
 mod smoke;
 mod transactions;
