@@ -8,25 +8,37 @@
 //! | [`routes`] | which path leads where |
 //! | [`validation`] | reads bodies and query parameters, and says all that is wrong with them |
 //! | [`problem`] | every error answer and its status |
+//! | [`rate_limit`] | how often one caller may do something |
 //! | [`wire`] | decimals, times and JSON answers |
-//! | [`transactions`], [`health`], [`docs`] | wire types and handlers, one file per feature |
+//! | [`transactions`], [`users`], [`items`], [`search`], [`health`], [`docs`] | wire types and handlers, one file per feature |
+//! | [`auth`] | who calls |
 //! | [`config`] | the settings |
 //! | [`program`](mod@program) | the process |
 
+pub mod auth;
 pub mod config;
 pub mod docs;
+mod entity_tag;
 pub mod health;
+pub mod items;
 pub mod middleware;
 pub mod problem;
 pub mod program;
+pub mod rate_limit;
 pub mod routes;
+pub mod search;
 pub mod server;
 mod tags;
 pub mod transactions;
+pub mod users;
 pub mod validation;
 pub mod wire;
 
-use jobs::transactions::Transactions;
+use jobs::{
+    items::{Items, search::Searcher},
+    transactions::Transactions,
+    users::{Users, token::Tokens},
+};
 use poem_openapi::{ExtraHeader, OpenApiService};
 pub use program::program;
 use tokio_util::sync::CancellationToken;
@@ -34,8 +46,11 @@ use tokio_util::sync::CancellationToken;
 use self::{
     config::Config,
     health::{HealthApi, Metrics, Readiness},
+    items::ItemsApi,
     routes::Routes,
+    search::SearchApi,
     transactions::TransactionsApi,
+    users::UsersApi,
 };
 
 /// The title of `openapi.json`.
@@ -54,6 +69,12 @@ const DESCRIPTION: &str = "A durable job queue behind five services.\n\n\
 pub struct Parts {
     /// The transactions feature.
     pub transactions: Transactions,
+    /// The users feature.
+    pub users: Users,
+    /// The items feature.
+    pub items: Items,
+    /// Finds items.
+    pub search: Searcher,
     /// Says why the system is not ready, when it is not.
     pub readiness: Readiness,
     /// Renders all metrics in Prometheus' text format.
@@ -63,14 +84,20 @@ pub struct Parts {
 }
 
 /// Every feature's endpoints: adding a feature is one line here, one in [`build`] and one field of [`Parts`].
-type Apis = (TransactionsApi, HealthApi);
+type Apis = (TransactionsApi, UsersApi, ItemsApi, SearchApi, HealthApi);
 
 /// The whole API as one endpoint, for [`server::serve`] or a test.
 pub fn build(parts: Parts, config: &Config) -> Routes {
-    let Parts { transactions, readiness, metrics, draining } = parts;
-    let apis: Apis =
-        (TransactionsApi { transactions, webhook: config.webhook.clone() }, HealthApi { readiness, metrics, draining });
-    Routes::new(apis, docs::pages(&document()))
+    let Parts { transactions, users, items, search, readiness, metrics, draining } = parts;
+    let tokens = config.keys.jwt.as_ref().map_or_else(Tokens::random, |key| Tokens::new(key.expose()));
+    let apis: Apis = (
+        TransactionsApi { transactions, webhook: config.webhook.clone() },
+        UsersApi::new(users, tokens.clone()),
+        ItemsApi { items },
+        SearchApi { search },
+        HealthApi { readiness, metrics, draining },
+    );
+    Routes::new(apis, docs::pages(&document())).known_by(tokens)
 }
 
 /// The published contract, as it is committed in `api/openapi.json`: the same text on every machine.
@@ -118,6 +145,22 @@ mod tests {
             ),
             ("/v1/transactions/{transaction_id}", "get", vec!["200", "304", "404", "422", "500", "503"]),
             ("/v1/transactions", "get", vec!["200", "422", "500", "503"]),
+            (
+                "/api/v1/users/register",
+                "post",
+                vec!["201", "400", "408", "409", "413", "415", "422", "429", "500", "503"],
+            ),
+            ("/api/v1/users/login", "post", vec!["200", "400", "401", "408", "413", "415", "422", "429", "500", "503"]),
+            ("/api/v1/items", "get", vec!["200", "422", "500", "503"]),
+            ("/api/v1/items", "post", vec!["201", "400", "401", "403", "408", "413", "415", "422", "500", "503"]),
+            ("/api/v1/items/{item_id}", "get", vec!["200", "304", "404", "422", "500", "503"]),
+            (
+                "/api/v1/items/{item_id}",
+                "put",
+                vec!["200", "400", "401", "403", "404", "408", "412", "413", "415", "422", "500", "503"],
+            ),
+            ("/api/v1/items/{item_id}", "delete", vec!["204", "401", "403", "404", "412", "422", "500", "503"]),
+            ("/api/v1/search/items", "get", vec!["200", "422", "500", "503"]),
             ("/", "get", vec!["200", "500"]),
             ("/livez", "get", vec!["200", "500"]),
             ("/readyz", "get", vec!["200", "500", "503"]),

@@ -224,6 +224,7 @@ fn documented(status: u16) -> MetaResponse {
         404 => "There is no such thing.",
         408 => "The body did not arrive in time.",
         409 => "It conflicts with what is recorded; `detail` says how.",
+        412 => "It is not in the state that `If-Match` names.",
         413 => "The body is larger than 1 MiB.",
         415 => "The body is not declared as JSON.",
         422 => "The input is not valid; `detail` lists all failing fields.",

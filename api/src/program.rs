@@ -62,6 +62,9 @@ pub async fn serve(listener: TcpListener, app: App, config: &Config, metrics: Me
     });
     let parts = Parts {
         transactions: app.transactions.clone(),
+        users: app.users.clone(),
+        items: app.items.clone(),
+        search: app.search.clone(),
         readiness: Arc::new(move || {
             let app = app.clone();
             async move { app.ready().await }.boxed()

@@ -2,10 +2,14 @@
 
 use std::collections::HashMap;
 
+use jobs::users::token::Tokens;
 use poem::{Endpoint, Request, Response, Route, endpoint::BoxEndpoint, http::Method};
 use poem_openapi::OpenApi;
 
-use crate::middleware::{Edge, observe};
+use crate::{
+    auth,
+    middleware::{Edge, observe},
+};
 
 /// The root endpoint. Made by hand out of what [`trait@OpenApi`] lists, because the framework's own service answers 405
 /// without `Allow`, knows no HEAD, and hides the route's pattern from the layers around it.
@@ -15,6 +19,7 @@ pub struct Routes {
     /// Paths with parameters, and after them everything else.
     patterns: Route,
     unmatched: Edge,
+    tokens: Option<Tokens>,
 }
 
 impl Routes {
@@ -39,14 +44,23 @@ impl Routes {
                 fixed.insert(path.clone(), Edge::new(path, operations));
             }
         }
-        Self { fixed, patterns, unmatched: Edge::unmatched() }
+        Self { fixed, patterns, unmatched: Edge::unmatched(), tokens: None }
+    }
+
+    /// The same, for callers who are known by these tokens.
+    #[must_use]
+    pub fn known_by(self, tokens: Tokens) -> Self {
+        Self { tokens: Some(tokens), ..self }
     }
 }
 
 impl Endpoint for Routes {
     type Output = Response;
 
-    async fn call(&self, request: Request) -> poem::Result<Response> {
+    async fn call(&self, mut request: Request) -> poem::Result<Response> {
+        if let Some(tokens) = &self.tokens {
+            auth::equip(&mut request, tokens);
+        }
         let path = request.uri().path();
         if let Some(edge) = self.fixed.get(path) {
             return edge.call(request).await;

@@ -7,6 +7,12 @@ use poem_openapi::Tags;
 pub enum Tag {
     /// Webhooks that are recorded once, processed once in effect, and looked up by their senders.
     Transactions,
+    /// Who registers, and who logs in.
+    Users,
+    /// What users offer: written by their owners, read by everybody.
+    Items,
+    /// Items found by their words.
+    Search,
     /// Whether the process lives, is ready, and how it is doing.
     Health,
 }

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 pub use body::{Body, Fields, FromBody};
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
-pub use query::{Limit, Query, QueryValue, Wait};
+pub use query::{Limit, Query, QueryValue, Skip, Wait};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 

@@ -6,6 +6,7 @@ mod jobs;
 mod migrate;
 mod operator;
 mod queues;
+mod reindex;
 
 use std::process::ExitCode;
 
@@ -35,6 +36,8 @@ enum Command {
     Jobs(jobs::Arguments),
     /// What is in each queue; pause one, and have it go on
     Queues(queues::Arguments),
+    /// Have every item be found as it now is, while everything serves
+    Reindex(reindex::Arguments),
     /// Measure how fast Millrace is on this machine, beside what its database can do
     Bench(bench::Arguments),
     /// The worker that `bench` measures
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Some(Command::Migrate) => process::run("migrate", migrate::program()),
         Some(Command::Jobs(arguments)) => process::run("millrace jobs", jobs::program(arguments)),
         Some(Command::Queues(arguments)) => process::run("millrace queues", queues::program(arguments)),
+        Some(Command::Reindex(arguments)) => process::run("millrace reindex", reindex::program(arguments)),
         Some(Command::Bench(arguments)) => process::run("millrace bench", bench::program(arguments)),
         Some(Command::BenchWorker) => process::run("bench-worker", bench::noop::program()),
     }

@@ -13,11 +13,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::all_in_one;
 
-/// The operator's calls, on `DATABASE_URL` or on the PostgreSQL of an all-in-one that runs in this folder.
+/// The operator's calls, on the database that [`app`] finds.
 ///
 /// # Errors
 /// Why the database cannot be used.
 pub async fn connect() -> Result<Operator, String> {
+    Ok(app().await?.operator)
+}
+
+/// All features, on `DATABASE_URL` or on the PostgreSQL of an all-in-one that runs in this folder.
+///
+/// # Errors
+/// Why the database cannot be used.
+pub async fn app() -> Result<App, String> {
     let mut vars = Vars::from_env();
     let config = app::Config::read(&mut vars);
     vars.finish(()).map_err(process::text)?;
@@ -30,7 +38,7 @@ pub async fn connect() -> Result<Operator, String> {
     };
     let app = App::start(&database, &config, "operator", &CancellationToken::new()).map_err(process::text)?;
     app.ready().await?;
-    Ok(app.operator)
+    Ok(app)
 }
 
 /// Prints to whoever still listens: the reader of a pipe may have seen enough.

@@ -1,6 +1,6 @@
 //! Builds every feature from the configuration: read it to see what the system is made of.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -17,8 +17,13 @@ use crate::{
     },
     config::{Environment, Vars},
     error::Error,
+    items::{
+        self, Items,
+        search::{self, Searcher},
+    },
     queue::{Kinds, Operator, Queue, Retention, Timing, metrics},
     transactions::{self, Transactions, process::ProcessTransaction},
+    users::Users,
 };
 
 /// What every process of ours is told.
@@ -32,6 +37,8 @@ pub struct Config {
     pub timing: Timing,
     pub telemetry: telemetry::Config,
     pub transactions: transactions::Config,
+    pub items: items::Config,
+    pub search: search::Config,
 }
 
 impl Config {
@@ -46,6 +53,8 @@ impl Config {
             timing: timing(vars),
             telemetry: telemetry::Config::read(vars, environment),
             transactions: transactions::Config::read(vars),
+            items: items::Config::read(vars),
+            search: search::Config::read(vars),
         }
     }
 }
@@ -91,6 +100,10 @@ const SESSIONS: u32 = 12;
 #[derive(Clone)]
 pub struct App {
     pub transactions: Transactions,
+    pub users: Users,
+    pub items: Items,
+    /// Finds items.
+    pub search: Searcher,
     /// An operator's hands on all queues.
     pub operator: Operator,
     database: Database,
@@ -108,10 +121,13 @@ impl App {
         let pool = database.pool(role, SESSIONS);
         let queue = Queue::start(pool.clone());
         let transactions = Transactions::start(&pool, &queue, &config.transactions, stop.clone())?;
+        let users = Users::start(&pool);
+        let search = Searcher::start(&pool, &config.search)?;
+        let items = Items::start(&pool, &queue, &config.items, Arc::new(search.clone()))?;
         // The kinds of job that give up a record when they are given up themselves.
         let kinds = Kinds::default().kind::<ProcessTransaction>(transactions.clone());
         let operator = Operator::new(&pool, &queue, kinds);
-        Ok(Self { transactions, operator, database: database.clone(), pool })
+        Ok(Self { transactions, users, items, search, operator, database: database.clone(), pool })
     }
 
     /// Hears what other processes tell those who wait; runs until the stop.

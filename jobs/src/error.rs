@@ -1,7 +1,7 @@
 //! The two ways in which a feature can fail that are nobody's input.
 
 /// Why a feature could not do what it was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The database cannot be reached or cannot take the work now: the caller may try again, nothing was recorded.
     #[error("unavailable: {0}")]

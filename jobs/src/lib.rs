@@ -5,13 +5,17 @@
 //! | [`app`] | builds every feature from [`config`]; read it to see what the system is made of |
 //! | [`bench`] | what `millrace bench` compares with |
 //! | [`boot`] | process plumbing: database, migrations, embedded PostgreSQL, telemetry, shutdown |
+//! | [`items`] | what users offer: cached by id, indexed after each write, and found |
 //! | [`queue`] | what a job is and what the queue promises; the only folder that knows apalis |
 //! | [`transactions`] | webhooks that must be processed exactly once in effect |
+//! | [`users`] | who registers, logs in, and calls |
 
 pub mod app;
 pub mod bench;
 pub mod boot;
 pub mod config;
 pub mod error;
+pub mod items;
 pub mod queue;
 pub mod transactions;
+pub mod users;

@@ -27,6 +27,16 @@ pub fn program(name: &str) -> Option<PathBuf> {
     found
 }
 
+/// The value of a variable that names a server which no registry has, or `None` and a line about it; also where servers
+/// are required.
+pub fn optional_variable(name: &str) -> Option<String> {
+    let value = std::env::var(name).ok().filter(|value| !value.is_empty());
+    if value.is_none() {
+        lack(name);
+    }
+    value
+}
+
 /// Says so when this process ends, below the result: libtest swallows what a test prints, and leaves nothing to run last.
 fn lack(name: &str) {
     static LACKING: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());

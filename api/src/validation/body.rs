@@ -1,5 +1,7 @@
 //! JSON bodies: read field by field in Pydantic's lax mode, every failing field reported at once.
 
+mod integer;
+
 use std::{
     borrow::Cow,
     collections::HashSet,
@@ -25,7 +27,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::{Invalid, Wrong};
+use super::{Invalid, Loc, Wrong};
 use crate::{middleware::body_limit, problem::Problem};
 
 /// More failures of one body are not listed: a body made of nothing else would get an answer many times its size.
@@ -120,6 +122,8 @@ fn check_declared_as_json(headers: &HeaderMap) -> Result<(), Problem> {
 #[derive(Debug)]
 pub struct Fields<'a> {
     whole: &'a str,
+    /// A field that no answer repeats.
+    secret: Option<&'static str>,
     fields: Vec<(Cow<'a, str>, &'a RawValue)>,
     errors: Vec<Invalid>,
 }
@@ -141,7 +145,7 @@ impl<'a> Fields<'a> {
             return Err(Problem::invalid(vec![wrong.in_whole("body", Some(whole))]));
         }
         let Object(fields) = serde_json::from_str(whole).map_err(|error| not_json(&error))?;
-        let mut fields = Self { whole, fields, errors: Vec::new() };
+        let mut fields = Self { whole, secret: None, fields, errors: Vec::new() };
         fields.report_duplicates();
         Ok(fields)
     }
@@ -163,9 +167,26 @@ impl<'a> Fields<'a> {
         self.errors.append(&mut duplicates);
     }
 
+    /// Makes sure that no answer repeats this field, nor the body as a whole, which has it: answers end up in logs.
+    pub fn keep_secret(&mut self, name: &'static str) {
+        self.secret = Some(name);
+        let is_it = |invalid: &&mut Invalid| matches!(&invalid.loc, Loc::Field(_, field) if field == name);
+        self.errors.iter_mut().filter(is_it).for_each(|invalid| invalid.input = None);
+    }
+
     /// A text of so many characters.
     pub fn text(&mut self, name: &'static str, length: RangeInclusive<usize>) -> Option<String> {
-        self.field(name, |raw| text(raw, length))
+        self.text_as(name, length, Ok)
+    }
+
+    /// A text of so many characters, and what `read` makes of it.
+    pub fn text_as<T>(
+        &mut self,
+        name: &'static str,
+        length: RangeInclusive<usize>,
+        read: impl FnOnce(String) -> Result<T, Wrong>,
+    ) -> Option<T> {
+        self.field(name, |raw| text(raw, length).and_then(read))
     }
 
     /// A positive decimal, from a JSON number or string, never through a float.
@@ -178,13 +199,28 @@ impl<'a> Fields<'a> {
         self.field(name, currency)
     }
 
+    /// A text of so many characters, that may be absent or null.
+    pub fn optional_text(&mut self, name: &'static str, length: RangeInclusive<usize>) -> Option<Option<String>> {
+        self.optional(name, |raw| text(raw, length))
+    }
+
+    /// A field of any kind that may be absent or null; `read` gets its raw JSON.
+    pub fn optional<T>(
+        &mut self,
+        name: &'static str,
+        read: impl FnOnce(&'a str) -> Result<T, Wrong>,
+    ) -> Option<Option<T>> {
+        let given = self.fields.iter().any(|(key, value)| key == name && value.get() != "null");
+        if given { self.field(name, read).map(Some) } else { Some(None) }
+    }
+
     /// A required field of any kind; `read` gets its raw JSON.
     pub fn field<T>(&mut self, name: &'static str, read: impl FnOnce(&'a str) -> Result<T, Wrong>) -> Option<T> {
         let invalid = match self.fields.iter().find(|(key, _)| key == name) {
-            None => Wrong::missing().at("body", name, Some(self.whole)),
+            None => Wrong::missing().at("body", name, self.secret.is_none().then_some(self.whole)),
             Some((_, value)) => match read(value.get()) {
                 Ok(value) => return Some(value),
-                Err(wrong) => wrong.at("body", name, Some(value.get())),
+                Err(wrong) => wrong.at("body", name, (self.secret != Some(name)).then_some(value.get())),
             },
         };
         self.errors.push(invalid);

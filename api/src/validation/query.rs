@@ -10,11 +10,19 @@ use super::{Invalid, Wrong};
 
 /// A value that a query parameter can have.
 pub trait QueryValue: Sized + Send {
+    /// Whether `openapi.json` says that it must be given.
+    const REQUIRED: bool = false;
+
     /// How `openapi.json` describes it.
     fn schema() -> MetaSchema;
 
     /// Reads it; the text is not empty and free of outer blanks.
     fn read(text: &str) -> Result<Self, Wrong>;
+
+    /// What one without a text means; not given, unless it says otherwise.
+    fn read_empty() -> Result<Option<Self>, Wrong> {
+        Ok(None)
+    }
 }
 
 /// An optional query parameter, read but not judged yet, so that a handler can report all that failed at once.
@@ -33,6 +41,8 @@ impl<T> Query<T> {
 
 impl<'a, T: QueryValue> ApiExtractor<'a> for Query<T> {
     const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::Parameter];
+
+    const PARAM_IS_REQUIRED: bool = T::REQUIRED;
 
     type ParamType = NeverDefault;
     type ParamRawType = NeverDefault;
@@ -62,11 +72,12 @@ pub struct NeverDefault;
 fn read<T: QueryValue>(query: Option<&str>, name: &'static str) -> Result<Option<T>, Invalid> {
     let Some(value) = query.and_then(|query| last_value(query, name)) else { return Ok(None) };
     let text = value.trim();
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let read = if text.contains('\0') { Err(Wrong::nul()) } else { T::read(text) };
-    read.map(Some).map_err(|wrong| {
+    let read = match text {
+        "" => T::read_empty(),
+        _ if text.contains('\0') => Err(Wrong::nul()),
+        _ => T::read(text).map(Some),
+    };
+    read.map_err(|wrong| {
         let input = serde_json::to_string(&value).ok();
         wrong.at("query", name, input.as_deref())
     })
@@ -143,6 +154,30 @@ impl QueryValue for Limit {
     }
 }
 
+/// How many entries to leave out before the page.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Skip(pub i64);
+
+impl QueryValue for Skip {
+    fn schema() -> MetaSchema {
+        MetaSchema { minimum: Some(0.0), default: Some(0.into()), ..MetaSchema::new_with_format("integer", "int64") }
+    }
+
+    fn read(text: &str) -> Result<Self, Wrong> {
+        let unread =
+            || Wrong::new("int_parsing", "Input should be a valid integer, unable to parse string as an integer");
+        let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(unread());
+        }
+        if text.starts_with('-') && digits.bytes().any(|byte| byte != b'0') {
+            check_range(-1.0, 0, 0)?;
+        }
+        // Beyond every list there is nothing, however far beyond.
+        Ok(Self(digits.parse().unwrap_or(i64::MAX)))
+    }
+}
+
 fn check_range(value: f64, least: u8, most: u8) -> Result<(), Wrong> {
     if value < f64::from(least) {
         let msg = format!("Input should be greater than or equal to {least}");
@@ -199,6 +234,21 @@ mod tests {
             ("99999999999999999999", "int_parsing"),
         ] {
             assert_eq!(kind::<Limit>(&format!("limit={text}"), "limit"), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn skip_is_a_whole_number_from_zero() {
+        for (text, expected) in [
+            ("0", "ok"),
+            ("-0", "ok"),
+            ("99999999999999999999", "ok"),
+            ("-1", "greater_than_equal"),
+            ("ten", "int_parsing"),
+            ("1.5", "int_parsing"),
+            ("-", "int_parsing"),
+        ] {
+            assert_eq!(kind::<Skip>(&format!("skip={text}"), "skip"), expected, "{text}");
         }
     }
 

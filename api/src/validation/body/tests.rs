@@ -215,3 +215,16 @@ fn counts_as_json_unless_declared_otherwise() {
     assert!(declared(header::CONTENT_ENCODING, "identity"));
     assert!(!declared(header::CONTENT_ENCODING, "gzip"));
 }
+
+#[test]
+fn what_is_secret_is_not_repeated() {
+    let inputs = |body: &str| {
+        let mut fields = Fields::parse(body.as_bytes()).expect("an object");
+        fields.keep_secret("password");
+        let _ = (fields.text("password", 8..=9), fields.text("name", 1..=5), fields.text("email", 1..=5));
+        serde_json::to_string(&fields.errors).expect("JSON")
+    };
+    let shown = inputs(r#"{"password": "hunter2", "password": "hunter2", "name": "much too long"}"#);
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert!(shown.contains("much too long") && shown.contains("at least 8 characters"), "{shown}");
+}

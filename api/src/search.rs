@@ -1,0 +1,145 @@
+//! The search endpoint: what somebody types, and the items that it finds.
+
+use std::ops::RangeInclusive;
+
+use jobs::items::search::{self, Searcher};
+use poem_openapi::{ApiResponse, Object, OpenApi, registry::MetaSchema};
+use serde::Serialize;
+
+use crate::{
+    problem::{Fails, Problem, Statuses},
+    tags::Tag,
+    validation::{Limit, Query, QueryValue, Wrong},
+    wire::{Json, Timestamp},
+};
+
+/// How many characters a search has.
+const LENGTH: RangeInclusive<usize> = 1..=200;
+
+/// The search endpoint.
+#[derive(Clone)]
+pub struct SearchApi {
+    /// Finds items.
+    pub search: Searcher,
+}
+
+/// What was found.
+#[derive(Object, Serialize)]
+struct Results {
+    /// What was searched for, free of outer blanks.
+    query: String,
+    /// How many items match, those beyond the limit included; counted up to 5,000.
+    total: i64,
+    /// The best ones, best first.
+    items: Vec<FoundItem>,
+}
+
+/// An item that was found.
+#[derive(Object, Serialize)]
+struct FoundItem {
+    id: i64,
+    /// What it is.
+    title: String,
+    /// More about it.
+    #[oai(nullable)]
+    description: Option<String>,
+    /// What it costs, in hundredths.
+    #[oai(nullable)]
+    price_cents: Option<i64>,
+    /// Whose it is.
+    owner_id: i64,
+    /// When it was created.
+    created_at: Timestamp,
+    /// When it was last changed.
+    updated_at: Timestamp,
+    /// Where it matches, as HTML: everything is escaped but the `<em>` around what was searched for.
+    highlight: String,
+}
+
+impl From<search::Hit> for FoundItem {
+    fn from(search::Hit { document, highlight }: search::Hit) -> Self {
+        Self {
+            id: document.id,
+            title: document.title,
+            description: document.description,
+            price_cents: document.price_cents,
+            owner_id: document.owner_id,
+            created_at: Timestamp(document.created_at),
+            updated_at: Timestamp(document.updated_at),
+            highlight,
+        }
+    }
+}
+
+/// What somebody typed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Text(String);
+
+impl QueryValue for Text {
+    const REQUIRED: bool = true;
+
+    fn schema() -> MetaSchema {
+        MetaSchema {
+            min_length: Some(*LENGTH.start()),
+            max_length: Some(*LENGTH.end()),
+            example: Some("wireless keyb".into()),
+            ..MetaSchema::new("string")
+        }
+    }
+
+    fn read(text: &str) -> Result<Self, Wrong> {
+        let most = *LENGTH.end();
+        if text.chars().count() > most {
+            let limit = i64::try_from(most).unwrap_or(i64::MAX);
+            return Err(Wrong::new("string_too_long", format!("String should have at most {most} characters"))
+                .limit("max_length", limit));
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    fn read_empty() -> Result<Option<Self>, Wrong> {
+        Err(Wrong::new("string_too_short", "String should have at least 1 character").limit("min_length", 1))
+    }
+}
+
+#[derive(ApiResponse)]
+enum Searched {
+    /// What was found, be it nothing.
+    #[oai(status = 200)]
+    Ok(Json<Results>),
+}
+
+#[derive(Debug)]
+struct Searching;
+
+impl Statuses for Searching {
+    const ALL: &'static [u16] = &[422, 503];
+}
+
+#[OpenApi(tag = "Tag::Search")]
+impl SearchApi {
+    /// Search items
+    ///
+    /// Finds the items that have all the words, in title or description; a word in the title counts for more. The last
+    /// word may be only the beginning of one. When that finds nothing, words with one wrong letter, or two in longer
+    /// ones, count as well. A change of an item is found shortly after it was answered.
+    #[oai(path = "/api/v1/search/items", method = "get", operation_id = "search_items")]
+    async fn search(
+        &self,
+        /// What to search for.
+        q: Query<Text>,
+        /// How many at most.
+        limit: Query<Limit>,
+    ) -> Result<Searched, Fails<Searching>> {
+        let mut errors = Vec::new();
+        let text = q.or_note(&mut errors);
+        if text.is_none() && errors.is_empty() {
+            errors.push(Wrong::missing().at("query", "q", None));
+        }
+        let limit = limit.or_note(&mut errors).unwrap_or(Limit::DEFAULT);
+        let Some(Text(query)) = text.filter(|_| errors.is_empty()) else { return Err(Problem::invalid(errors).into()) };
+        let found = self.search.search(&query, limit.0.into()).await?;
+        let items = found.hits.into_iter().map(FoundItem::from).collect();
+        Ok(Searched::Ok(Json::new(&Results { query, total: found.total, items })?))
+    }
+}

@@ -1,0 +1,106 @@
+//! Everything anew, while serving: each item as it is now, and nothing whose item is gone.
+//!
+//! Beside it jobs go on indexing: versions decide, so whichever of both comes last, the newer document stays. What was
+//! removed meanwhile and written again from a page that was read before is found gone in the end.
+
+use super::{
+    Searcher,
+    elasticsearch::{Elasticsearch, Write},
+    store::{self, Equal},
+};
+use crate::{boot::db::answered, error::Error};
+
+/// Items of one page: of usual size, its writing takes less than 0.2 s, and its bulk request less than a megabyte.
+const PAGE: i64 = 500;
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Items written.
+    pub written: u64,
+    /// About how many there are.
+    pub of: u64,
+    /// Documents removed because their item was gone.
+    pub removed: u64,
+}
+
+impl Searcher {
+    /// The health of Elasticsearch, when there is one.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when it does not answer.
+    pub async fn health(&self) -> Result<Option<String>, Error> {
+        match &self.elasticsearch {
+            Some(elasticsearch) => elasticsearch.health().await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Writes every item and removes every document without one, here and in Elasticsearch; tells `progress` after
+    /// each page. Running it again, or twice at once, is harmless.
+    ///
+    /// # Errors
+    /// When something cannot be read or written; what was done until then stays.
+    pub async fn reindex(&self, mut progress: impl FnMut(Progress)) -> Result<Progress, Error> {
+        let pool = &self.postgres.pool;
+        let estimate = answered(store::items_estimate(pool)).await?;
+        let mut so_far = Progress { of: u64::try_from(estimate).unwrap_or_default(), ..Progress::default() };
+        let mut after = i64::MIN;
+        loop {
+            let page = answered(store::items_after(pool, after, PAGE)).await?;
+            let Some(last) = page.last() else { break };
+            after = last.id;
+            answered(store::put(pool, &page, Equal::Rewrite)).await?;
+            so_far.written += page.len() as u64;
+            if let Some(elasticsearch) = &self.elasticsearch {
+                elasticsearch.write(page.into_iter().map(Write::Put).collect()).await?;
+            }
+            so_far.of = so_far.of.max(so_far.written);
+            progress(so_far);
+        }
+        so_far.removed += self.remove_gone().await?;
+        if let Some(elasticsearch) = &self.elasticsearch {
+            so_far.removed += self.remove_gone_from(elasticsearch).await?;
+        }
+        answered(store::forget_removed(pool)).await?;
+        so_far.of = so_far.written;
+        progress(so_far);
+        Ok(so_far)
+    }
+
+    /// Documents are read before it is asked for their items, which are committed before any document of theirs: one
+    /// that is not there then has been deleted, and ids do not come back.
+    async fn remove_gone(&self) -> Result<u64, Error> {
+        let pool = &self.postgres.pool;
+        let (mut after, mut removed) = (i64::MIN, 0);
+        loop {
+            let page = answered(store::documents_after(pool, after, PAGE)).await?;
+            let Some((last, _)) = page.last() else { return Ok(removed) };
+            after = *last;
+            for (id, version) in self.gone(page).await? {
+                answered(store::remove(pool, id, version)).await?;
+                removed += 1;
+            }
+        }
+    }
+
+    async fn remove_gone_from(&self, elasticsearch: &Elasticsearch) -> Result<u64, Error> {
+        elasticsearch.prepare().await?;
+        elasticsearch.refresh().await?;
+        let (mut after, mut removed) = (i64::MIN, 0);
+        loop {
+            let page = elasticsearch.documents_after(after, PAGE).await?;
+            let Some((last, _)) = page.last() else { return Ok(removed) };
+            after = *last;
+            let gone = self.gone(page).await?;
+            removed += gone.len() as u64;
+            elasticsearch.write(gone.into_iter().map(|(id, version)| Write::Remove { id, version }).collect()).await?;
+        }
+    }
+
+    async fn gone(&self, documents: Vec<(i64, i64)>) -> Result<Vec<(i64, i64)>, Error> {
+        let ids: Vec<i64> = documents.iter().map(|(id, _)| *id).collect();
+        let gone = answered(store::gone(&self.postgres.pool, &ids)).await?;
+        Ok(documents.into_iter().filter(|(id, _)| gone.contains(id)).collect())
+    }
+}

@@ -1,0 +1,133 @@
+//! All SQL of items, but for the search.
+
+use sqlx::{PgConnection, PgPool};
+use time::OffsetDateTime;
+
+use super::item::{Contents, Item, ItemId, Owner, Page};
+use crate::{boot::pooler::on, error::Error, users::UserId};
+
+/// A row as read, with its owner.
+struct Row {
+    id: i64,
+    owner_id: i64,
+    full_name: String,
+    title: String,
+    description: Option<String>,
+    price_cents: Option<i64>,
+    version: i64,
+    created_at: OffsetDateTime,
+    updated_at: OffsetDateTime,
+}
+
+impl From<Row> for Item {
+    fn from(row: Row) -> Self {
+        Self {
+            id: ItemId(row.id),
+            owner: Owner { id: row.owner_id, full_name: row.full_name },
+            title: row.title,
+            description: row.description,
+            price_cents: row.price_cents,
+            version: row.version,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        }
+    }
+}
+
+/// Records a new item, or nothing when its owner is unknown.
+pub async fn insert(connection: &mut PgConnection, owner: UserId, contents: &Contents) -> Result<Option<Item>, Error> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"WITH owner AS (SELECT id, full_name FROM users WHERE id = $1),
+                new AS (INSERT INTO items (owner_id, title, description, price_cents)
+                        SELECT id, $2, $3, $4 FROM owner RETURNING *)
+           SELECT new.id, owner_id, full_name, title, description, price_cents, version, created_at, updated_at
+           FROM new JOIN owner ON owner.id = new.owner_id"#,
+        owner.0,
+        contents.title,
+        contents.description,
+        contents.price_cents,
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.map(Item::from))
+}
+
+/// Whom an item belongs to and its version, which nobody changes before this transaction ends.
+pub async fn lock(connection: &mut PgConnection, id: ItemId) -> Result<Option<(UserId, i64)>, Error> {
+    let row = sqlx::query!("SELECT owner_id, version FROM items WHERE id = $1 FOR UPDATE", id.0)
+        .fetch_optional(connection)
+        .await?;
+    Ok(row.map(|row| (UserId(row.owner_id), row.version)))
+}
+
+/// Writes the next version of a locked item.
+pub async fn update(connection: &mut PgConnection, id: ItemId, contents: &Contents) -> Result<Item, Error> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"UPDATE items SET title = $2, description = $3, price_cents = $4, version = version + 1,
+                            updated_at = clock_timestamp()
+           FROM users WHERE items.id = $1 AND users.id = items.owner_id
+           RETURNING items.id, owner_id, full_name, title, description, price_cents, version, items.created_at,
+                     updated_at"#,
+        id.0,
+        contents.title,
+        contents.description,
+        contents.price_cents,
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(row.into())
+}
+
+/// Removes a locked item.
+pub async fn delete(connection: &mut PgConnection, id: ItemId) -> Result<(), Error> {
+    sqlx::query!("DELETE FROM items WHERE id = $1", id.0).execute(connection).await?;
+    Ok(())
+}
+
+/// The item with this id.
+pub async fn find(pool: &PgPool, id: ItemId) -> Result<Option<Item>, Error> {
+    let row = sqlx::query_as!(
+        Row,
+        "SELECT items.id, owner_id, full_name, title, description, price_cents, version, items.created_at, updated_at
+         FROM items JOIN users ON users.id = owner_id WHERE items.id = $1",
+        id.0,
+    )
+    .fetch_optional(on(pool))
+    .await?;
+    Ok(row.map(Item::from))
+}
+
+/// A page of items with their owners, newest first, and how many there are: one statement, so that both are of one
+/// moment.
+pub async fn page(pool: &PgPool, skip: i64, limit: i64) -> Result<Page, Error> {
+    let rows = sqlx::query!(
+        r#"SELECT counted.total AS "total!", id AS "id?", owner_id AS "owner_id?", full_name AS "full_name?",
+                  title AS "title?", description, price_cents, version AS "version?", created_at AS "created_at?",
+                  updated_at AS "updated_at?"
+           FROM (SELECT count(*) AS total FROM items) AS counted
+           LEFT JOIN (SELECT items.*, users.full_name
+                      FROM (SELECT * FROM items ORDER BY id DESC OFFSET $1 LIMIT $2) AS items
+                      JOIN users ON users.id = items.owner_id) AS page ON true
+           ORDER BY id DESC"#,
+        skip,
+        limit,
+    )
+    .fetch_all(on(pool))
+    .await?;
+    let total = rows.first().map_or(0, |row| row.total);
+    let items = rows.into_iter().filter_map(|row| {
+        Some(Item {
+            id: ItemId(row.id?),
+            owner: Owner { id: row.owner_id?, full_name: row.full_name? },
+            title: row.title?,
+            description: row.description,
+            price_cents: row.price_cents,
+            version: row.version?,
+            created_at: row.created_at?,
+            updated_at: row.updated_at?,
+        })
+    });
+    Ok(Page { total, items: items.collect() })
+}

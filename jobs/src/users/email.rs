@@ -1,0 +1,234 @@
+//! What an e-mail address looks like, in the words of the Python package `email-validator`: clients match on them.
+
+use std::{collections::BTreeSet, fmt};
+
+/// An address has at most so many bytes (RFC 5321 §4.5.3.1.3).
+const LONGEST: usize = 254;
+/// A domain name (RFC 1035 §2.3.4), and each part of it between periods.
+const LONGEST_DOMAIN: usize = 253;
+const LONGEST_LABEL: usize = 63;
+
+/// An address that mail could be sent to, its domain in lower case and in the script of its owner.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Email(String);
+
+impl Email {
+    /// Reads one. Blanks around it are forgiven; quoted strings, comments, display names and IP addresses are not.
+    ///
+    /// # Errors
+    /// What is wrong with it, as a sentence.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        if text.ends_with('>') {
+            return Err("A display name and angle brackets around the email address are not permitted here.".into());
+        }
+        let Some((local, domain)) = text.split_once('@') else {
+            return Err("An email address must have an @-sign.".into());
+        };
+        check_local(local)?;
+        let domain = check_domain(domain)?;
+        let whole = format!("{local}@{domain}");
+        match whole.len().checked_sub(LONGEST) {
+            None | Some(0) => Ok(Self(whole)),
+            Some(more) => {
+                let unit = if whole.is_ascii() { "character" } else { "byte" };
+                Err(format!("The email address is too long ({}).", too_many(more, unit)))
+            }
+        }
+    }
+
+    /// The address.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What two writings of one address have in common: who is limited must not get more by writing it differently.
+    pub fn key(&self) -> String {
+        self.0.to_lowercase()
+    }
+}
+
+impl fmt::Display for Email {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// RFC 5322's dot-atom, and letters and digits of every script (RFC 6531).
+fn check_local(local: &str) -> Result<(), String> {
+    const MARKS: &str = "_!#$%&'*+-/=?^`{|}~.";
+    if local.is_empty() {
+        return Err("There must be something before the @-sign.".into());
+    }
+    if local.starts_with('"') {
+        return Err("Quoting the part before the @-sign is not allowed here.".into());
+    }
+    if let Some(wrong) = strangers(local, |c| c.is_alphanumeric() || MARKS.contains(c)) {
+        return Err(format!("The email address contains invalid characters before the @-sign: {wrong}."));
+    }
+    check_ends(local, '.', "cannot start with a period", "cannot have a period immediately before the @-sign")?;
+    if local.contains("..") {
+        return Err("An email address cannot have two periods in a row.".into());
+    }
+    Ok(())
+}
+
+/// A host name with at least one period, in the one form that all its writings share (IDNA).
+fn check_domain(domain: &str) -> Result<String, String> {
+    if domain.is_empty() {
+        return Err("There must be something after the @-sign.".into());
+    }
+    if domain.starts_with('[') && domain.ends_with(']') {
+        return Err("A bracketed IP address after the @-sign is not allowed here.".into());
+    }
+    if let Some(more) = domain.chars().count().checked_sub(LONGEST_DOMAIN).filter(|more| *more > 0) {
+        return Err(format!("The email address is too long after the @-sign ({}).", too_many(more, "character")));
+    }
+    if let Some(wrong) = strangers(domain, |c| c.is_alphanumeric() || c == '-' || c == '.' || !c.is_ascii()) {
+        return Err(format!("The part after the @-sign contains invalid characters: {wrong}."));
+    }
+    for (mark, name) in [('.', "period"), ('-', "hyphen")] {
+        let start = format!("cannot have a {name} immediately after the @-sign");
+        check_ends(domain, mark, &start, &format!("cannot end with a {name}"))?;
+    }
+    if domain.contains("..") {
+        return Err("An email address cannot have two periods in a row.".into());
+    }
+    if domain.contains(".-") || domain.contains("-.") {
+        return Err("An email address cannot have a period and a hyphen next to each other.".into());
+    }
+    let invalid = |error: idna::Errors| format!("The part after the @-sign is invalid ({error}).");
+    let ascii = idna::domain_to_ascii(domain).map_err(invalid)?;
+    let (shown, readable) = idna::domain_to_unicode(&ascii);
+    readable.map_err(invalid)?;
+    let is_reserved = |label: &str| label.get(2..4) == Some("--") && !label.starts_with("xn");
+    if ascii.split('.').any(is_reserved) {
+        let place = "immediately after the @-sign or after a period, except Punycode";
+        return Err(format!("An email address cannot have two letters followed by two dashes {place}."));
+    }
+    if ascii.len() > LONGEST_DOMAIN {
+        let more = too_many(ascii.len() - LONGEST_DOMAIN, "byte");
+        return Err(format!("The email address is too long after the @-sign ({more} after IDNA encoding)."));
+    }
+    for label in ascii.split('.') {
+        if let Some(more) = label.len().checked_sub(LONGEST_LABEL).filter(|more| *more > 0) {
+            let more = too_many(more, "character");
+            return Err(format!("After the @-sign, periods cannot be separated by so many characters ({more})."));
+        }
+    }
+    if !ascii.contains('.') {
+        return Err("The part after the @-sign is not valid. It should have a period.".into());
+    }
+    if !ascii.ends_with(|c: char| c.is_ascii_alphabetic()) {
+        return Err("The part after the @-sign is not valid. It is not within a valid top-level domain.".into());
+    }
+    Ok(shown)
+}
+
+fn check_ends(part: &str, mark: char, start: &str, end: &str) -> Result<(), String> {
+    if part.ends_with(mark) {
+        return Err(format!("An email address {end}."));
+    }
+    if part.starts_with(mark) {
+        return Err(format!("An email address {start}."));
+    }
+    Ok(())
+}
+
+/// The characters that do not belong, each once and quoted.
+fn strangers(part: &str, belongs: impl Fn(char) -> bool) -> Option<String> {
+    let strangers: BTreeSet<String> = part.chars().filter(|c| !belongs(*c)).map(display).collect();
+    (!strangers.is_empty()).then(|| strangers.into_iter().collect::<Vec<_>>().join(", "))
+}
+
+/// A character so that it can be read, even where it has no shape of its own.
+fn display(c: char) -> String {
+    match c {
+        ' ' => "SPACE".into(),
+        '\'' => "\"'\"".into(),
+        '\\' => "\"\\\"".into(),
+        c if c.is_ascii_graphic() || c.is_alphanumeric() => format!("'{c}'"),
+        c => format!("U+{:04X}", u32::from(c)),
+    }
+}
+
+fn too_many(more: usize, unit: &str) -> String {
+    format!("{more} {unit}{} too many", if more == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_addresses_of_every_kind() {
+        for (text, kept) in [
+            ("ada@example.com", "ada@example.com"),
+            ("  Ada.Lovelace+x@EXAMPLE.Com ", "Ada.Lovelace+x@example.com"),
+            ("!#$%&'*+-/=?^_`{|}~@a-b.example", "!#$%&'*+-/=?^_`{|}~@a-b.example"),
+            ("ürsula@bücher.example", "ürsula@bücher.example"),
+            ("ada@xn--bcher-kva.example", "ada@bücher.example"),
+            ("ada@b\u{3002}com", "ada@b.com"),
+            ("a@1.2.3.com", "a@1.2.3.com"),
+            ("a@x.test", "a@x.test"),
+        ] {
+            assert_eq!(Email::parse(text).as_ref().map(Email::as_str), Ok(kept), "{text}");
+        }
+        let longest = format!("{}@example.com", "a".repeat(242));
+        assert!(Email::parse(&longest).is_ok());
+        assert_eq!(
+            Email::parse(&format!("a{longest}")),
+            Err("The email address is too long (1 character too many).".to_owned())
+        );
+    }
+
+    #[test]
+    fn says_what_is_wrong() {
+        for (text, why) in [
+            ("", "An email address must have an @-sign."),
+            ("@", "There must be something before the @-sign."),
+            ("\"a b\"@example.com", "Quoting the part before the @-sign is not allowed here."),
+            ("ada@[1.2.3.4]", "A bracketed IP address after the @-sign is not allowed here."),
+            (
+                "Ada <ada@example.com>",
+                "A display name and angle brackets around the email address are not permitted here.",
+            ),
+            (
+                "ada@ab--cd.com",
+                "An email address cannot have two letters followed by two dashes immediately after the @-sign or after \
+                 a period, except Punycode.",
+            ),
+            ("a\\b@example.com", "The email address contains invalid characters before the @-sign: \"\\\"."),
+            ("ada", "An email address must have an @-sign."),
+            ("@example.com", "There must be something before the @-sign."),
+            ("ada@", "There must be something after the @-sign."),
+            ("ada@example", "The part after the @-sign is not valid. It should have a period."),
+            ("ada@1.2.3.4", "The part after the @-sign is not valid. It is not within a valid top-level domain."),
+            (".ada@example.com", "An email address cannot start with a period."),
+            ("ada.@example.com", "An email address cannot have a period immediately before the @-sign."),
+            ("a..b@example.com", "An email address cannot have two periods in a row."),
+            ("a@b..com", "An email address cannot have two periods in a row."),
+            ("a@.com", "An email address cannot have a period immediately after the @-sign."),
+            ("a@b.com.", "An email address cannot end with a period."),
+            ("a@-b.com", "An email address cannot have a hyphen immediately after the @-sign."),
+            ("a@b.com-", "An email address cannot end with a hyphen."),
+            ("a@b-.com", "An email address cannot have a period and a hyphen next to each other."),
+            ("a b@example.com", "The email address contains invalid characters before the @-sign: SPACE."),
+            ("a(b)@example.com", "The email address contains invalid characters before the @-sign: '(', ')'."),
+            ("a@b@example.com", "The part after the @-sign contains invalid characters: '@'."),
+            ("a@exam_ple.com", "The part after the @-sign contains invalid characters: '_'."),
+            ("a\u{202e}@example.com", "The email address contains invalid characters before the @-sign: U+202E."),
+        ] {
+            assert_eq!(Email::parse(text), Err(why.to_owned()), "{text}");
+        }
+        let label = format!("a@{}.com", "b".repeat(64));
+        let why = "After the @-sign, periods cannot be separated by so many characters (1 character too many).";
+        assert_eq!(Email::parse(&label), Err(why.to_owned()));
+    }
+
+    #[test]
+    fn one_address_has_one_key() {
+        let keys = ["Ada@Example.com", "ADA@EXAMPLE.COM"].map(|text| Email::parse(text).map(|email| email.key()));
+        assert_eq!(keys[0], keys[1]);
+    }
+}

@@ -1,0 +1,73 @@
+//! A Redis of one test's own: to be filled, emptied, stopped and killed.
+
+use std::{process::Command, time::Duration};
+
+use nix::sys::signal::Signal;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::harness::{eventually, needs, process::Process, scratch::Scratch};
+
+const SOON: Duration = Duration::from_secs(20);
+
+pub struct Redis {
+    process: Process,
+    port: u16,
+    pub url: String,
+    _scratch: Scratch,
+}
+
+impl Redis {
+    /// Starts one, where the machine has it.
+    pub async fn start() -> Option<Self> {
+        let program = needs::program("redis-server")?;
+        let scratch = Scratch::new();
+        // Free a moment ago; whoever takes it in between makes the start fail, and says so.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = Command::new(program);
+        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+        command.arg("--requirepass").arg("not-to-be-printed").current_dir(&*scratch);
+        let process = Process::run("redis-server", command, &[]);
+        let url = format!("redis://:not-to-be-printed@127.0.0.1:{port}/0");
+        let redis = Self { process, port, url, _scratch: scratch };
+        eventually("redis answers", SOON, async || redis.send("PING").await.is_some_and(|text| text.contains("PONG")))
+            .await;
+        Some(redis)
+    }
+
+    /// Sends a command and answers what comes back.
+    async fn send(&self, command: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
+        let text = format!("AUTH not-to-be-printed\r\n{command}\r\nQUIT\r\n");
+        stream.write_all(text.as_bytes()).await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        Some(answer)
+    }
+
+    /// How many keys it holds.
+    pub async fn keys(&self) -> u32 {
+        let answer = self.send("DBSIZE").await.expect("an answer");
+        answer.lines().find_map(|line| line.strip_prefix(':')).and_then(|size| size.parse().ok()).expect("a number")
+    }
+
+    /// Empties it.
+    pub async fn flush(&self) {
+        assert!(self.send("FLUSHALL").await.is_some_and(|answer| answer.matches("+OK").count() >= 2));
+    }
+
+    pub fn freeze(&self) {
+        self.process.signal(Signal::SIGSTOP);
+    }
+
+    pub fn thaw(&self) {
+        self.process.signal(Signal::SIGCONT);
+    }
+
+    pub async fn kill(&mut self) {
+        self.process.signal(Signal::SIGKILL);
+        self.process.ended(SOON).await;
+    }
+}

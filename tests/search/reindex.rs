@@ -1,0 +1,50 @@
+//! `millrace reindex`: every item is found as it is, nothing else is, and no newer document is lost.
+
+use jobs::items::search::{Config, Fallback, Searcher, Server};
+
+use super::{document, fake::Fake};
+use crate::harness::{
+    database,
+    process::{self, Process},
+};
+
+#[tokio::test]
+async fn everything_is_found_as_it_is() {
+    drop(process::client());
+    let (fake, database) = (Fake::start().await, database::fresh().await);
+    let pool = database.pool().await;
+    for statement in [
+        "INSERT INTO users (email, full_name, password_hash) VALUES ('a@example.com', 'A', '-')",
+        "INSERT INTO items (owner_id, title, version)
+         SELECT (SELECT min(id) FROM users), 'kettle number' || n, 5 FROM generate_series(1, 1203) AS n",
+        "DELETE FROM items WHERE id = 7",
+    ] {
+        sqlx::query(statement).execute(&pool).await.unwrap();
+    }
+    let config = Config { elasticsearch: Some(Server::parse(&fake.url()).unwrap()), fallback: Fallback::None };
+    let with = Searcher::start(&pool, &config).unwrap();
+    let without = Searcher::start(&pool, &Config::default()).unwrap();
+    // Behind, wrong at the same version, newer than the item as it was read, and without an item.
+    with.index(document(1, 4, "stale", None)).await.unwrap();
+    with.index(document(2, 5, "wrong", None)).await.unwrap();
+    with.index(document(3, 6, "newer", None)).await.unwrap();
+    with.index(document(7, 5, "ghost", None)).await.unwrap();
+    with.index(document(9999, 1, "ghost", None)).await.unwrap();
+
+    let variables = [("DATABASE_URL", &*database.url), ("ELASTICSEARCH_URL", &*fake.url())];
+    for run in ["the first", "the second"] {
+        let mut process = Process::start(&["reindex"], &variables);
+        assert!(process.ended(std::time::Duration::from_secs(60)).await.success(), "{run}: {}", process.log());
+        let log = process.log();
+        assert!(log.contains("Elasticsearch is green") && log.contains("1202 items written"), "{run}: {log}");
+        for searcher in [&with, &without] {
+            for (query, total) in [("kettle", 1201), ("stale", 0), ("wrong", 0), ("newer", 1), ("ghost", 0)] {
+                let found = searcher.search(query, 1).await.unwrap();
+                assert_eq!(found.total, total, "{run}: {query}: {found:?}");
+            }
+        }
+    }
+    let mut help = Process::start(&["reindex", "--help"], &[]);
+    assert!(help.ended(std::time::Duration::from_secs(20)).await.success());
+    assert!(help.log().contains("Running it again is harmless"), "{}", help.log());
+}
