@@ -20,7 +20,12 @@ const LONG: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// Has a running worker drain `count` jobs of `queue`, which `add` adds while it is paused; jobs per second, from the
 /// moment in which the queue goes on to the last result. Fails unless each was done in one run.
-async fn drain(run: &Run<'_>, queue: &str, add: impl AsyncFnOnce() -> Result<(), String>) -> Result<f64, String> {
+pub async fn drain(
+    run: &Run<'_>,
+    queue: &str,
+    count: i64,
+    add: impl AsyncFnOnce() -> Result<(), String>,
+) -> Result<f64, String> {
     let (bench, operator) = (&run.stand.bench, &run.stand.app.operator);
     operator.pause(queue, "filling").await.map_err(text)?;
     add().await?;
@@ -28,12 +33,12 @@ async fn drain(run: &Run<'_>, queue: &str, add: impl AsyncFnOnce() -> Result<(),
     let since = bench.now().await.map_err(text)?;
     operator.resume(queue).await.map_err(text)?;
     run.stand.until("the queue is empty", async || bench.has_due(queue).await.map(|due| !due).map_err(text)).await?;
-    let seconds = bench.drained(queue, since, run.jobs).await.map_err(text)?;
-    Ok(run.jobs as f64 / seconds)
+    let seconds = bench.drained(queue, since, count).await.map_err(text)?;
+    Ok(count as f64 / seconds)
 }
 
 async fn noops(run: &Run<'_>) -> Result<f64, String> {
-    drain(run, Noop::NAME, async || run.stand.bench.add_due(Noop::NAME, run.jobs).await.map_err(text)).await
+    drain(run, Noop::NAME, run.jobs, async || run.stand.bench.add_due(Noop::NAME, run.jobs).await.map_err(text)).await
 }
 
 async fn bare(run: &Run<'_>) -> Result<f64, String> {
@@ -66,7 +71,7 @@ pub async fn measure(run: &Run<'_>) -> Result<Vec<Line>, String> {
         clear().await?;
         let worker = run.stand.worker("worker")?;
         let add = async || run.stand.add_due_transactions(run.jobs).await;
-        settled.push(drain(run, ProcessTransaction::NAME, add).await?);
+        settled.push(drain(run, ProcessTransaction::NAME, run.jobs, add).await?);
         let processed = bench.lateness(0.0).await.map_err(text)?.settled;
         if processed != run.jobs {
             return Err(format!("of {} transactions {processed} are PROCESSED", run.jobs));

@@ -6,12 +6,13 @@
 //! | [`child`] | a program as a process |
 //! | [`load`] | HTTP requests, as fast or as often as wanted |
 //! | [`report`] | the table, and the JSON |
-//! | [`ingest`], [`drain`], [`waiting`] | the measures |
+//! | [`ingest`], [`drain`], [`waiting`], [`items`] | the measures |
 //! | [`noop`] | a job that does nothing |
 
 mod child;
 mod drain;
 mod ingest;
+mod items;
 mod load;
 pub mod noop;
 mod report;
@@ -74,6 +75,8 @@ enum Measure {
     Log,
     /// Status look-ups a second
     Reads,
+    /// Cached reads, searches, and how fast the index follows
+    Items,
     /// What an idle system takes
     Idle,
 }
@@ -87,6 +90,7 @@ impl Measure {
             Self::Full => drain::measure_full(run).await,
             Self::Log => ingest::measure_log(run).await,
             Self::Reads => ingest::measure_reads(run).await,
+            Self::Items => items::measure(run).await,
             Self::Idle => waiting::measure_idle(run).await,
         }
     }

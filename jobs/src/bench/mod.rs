@@ -79,6 +79,39 @@ impl Bench {
         Ok(store::add_scheduled(&mut session, queue, count).await?)
     }
 
+    /// Adds somebody to whom items can belong; their id.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn add_owner(&self) -> Result<i64, Error> {
+        Ok(store::items::add_owner(&self.pool).await?)
+    }
+
+    /// Adds `count` items of 15 words each out of 5,000, some of them common and most of them rare.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn add_items(&self, owner: i64, count: i64) -> Result<(), Error> {
+        let mut session = self.session().await?;
+        Ok(store::items::add_items(&mut session, owner, count).await?)
+    }
+
+    /// Words that stand in items, as often as they do there.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn words(&self, count: i64) -> Result<Vec<String>, Error> {
+        Ok(store::items::words(&self.pool, count).await?)
+    }
+
+    /// The id of an item.
+    ///
+    /// # Errors
+    /// The database's own; there is none.
+    pub async fn any_item(&self) -> Result<i64, Error> {
+        Ok(store::items::any_item(&self.pool).await?)
+    }
+
     /// The date, by the database's clock.
     ///
     /// # Errors

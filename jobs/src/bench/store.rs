@@ -1,5 +1,7 @@
 //! All SQL of the benchmark.
 
+pub mod items;
+
 use sqlx::{PgConnection, PgPool, Result};
 use ulid::Ulid;
 use uuid::Uuid;
@@ -63,7 +65,9 @@ pub async fn finish_bare(session: &mut PgConnection, ids: &[String]) -> Result<(
 
 /// Empties what a benchmark fills.
 pub async fn clear(pool: &PgPool) -> Result<()> {
-    sqlx::query!("TRUNCATE apalis.jobs, transactions, webhook_conflicts").execute(on(pool)).await?;
+    sqlx::query!("TRUNCATE apalis.jobs, transactions, webhook_conflicts, items, users, item_documents")
+        .execute(on(pool))
+        .await?;
     Ok(())
 }
 

@@ -1,0 +1,48 @@
+//! Items for the benchmark.
+
+use sqlx::{PgConnection, PgPool, Result};
+
+use super::unlimited;
+use crate::boot::pooler::on;
+
+/// Adds an owner; nobody can log in as them.
+pub async fn add_owner(pool: &PgPool) -> Result<i64> {
+    let owner = sqlx::query_scalar!(
+        "INSERT INTO users (email, full_name, password_hash) VALUES ('bench@example.com', 'Bench', '') RETURNING id",
+    );
+    owner.fetch_one(on(pool)).await
+}
+
+/// Adds items, each with words of its own (`0 * n`). They are seven letters each, made of numbers that are the more frequent the smaller they are.
+pub async fn add_items(session: &mut PgConnection, owner: i64, count: i64) -> Result<()> {
+    unlimited(session).await?;
+    sqlx::query!(
+        "INSERT INTO items (owner_id, title, description, price_cents)
+         SELECT $1, array_to_string(words[1:3], ' '), array_to_string(words[4:15], ' '), n
+         FROM generate_series(1, $2::bigint) AS n
+         CROSS JOIN LATERAL (
+             SELECT array_agg(substr(translate(md5(floor(5000 * power(random(), 3))::text),
+                                               '0123456789', 'ghijklmnop'), 1, 7)) AS words
+             FROM generate_series(1, 15 + 0 * n)
+         ) AS texts",
+        owner,
+        count,
+    )
+    .execute(session)
+    .await?;
+    Ok(())
+}
+
+/// Words of items.
+pub async fn words(pool: &PgPool, count: i64) -> Result<Vec<String>> {
+    let words = sqlx::query_scalar!(
+        r#"SELECT split_part(title, ' ', 2) AS "word!" FROM items WHERE price_cents % 97 = 1 ORDER BY id DESC LIMIT $1"#,
+        count,
+    );
+    words.fetch_all(on(pool)).await
+}
+
+/// The newest item.
+pub async fn any_item(pool: &PgPool) -> Result<i64> {
+    sqlx::query_scalar!("SELECT id FROM items ORDER BY id DESC LIMIT 1").fetch_one(on(pool)).await
+}
