@@ -59,7 +59,7 @@ pub struct Known {
 pub fn completes(query: &str) -> bool {
     let last = query.split_whitespace().next_back().unwrap_or_default();
     let letters = last.chars().rev().take_while(|c| c.is_alphanumeric()).count();
-    !last.starts_with('-') && letters >= 2 && query.matches('"').count() % 2 == 0
+    !last.starts_with('-') && letters >= 2 && query.matches('"').count().is_multiple_of(2)
 }
 
 fn split(text: &str) -> impl Iterator<Item = String> {
