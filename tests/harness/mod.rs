@@ -12,6 +12,7 @@ mod database_test;
 pub mod eventually;
 pub mod http;
 pub mod needs;
+pub mod node;
 pub mod process;
 pub mod scratch;
 pub mod stage;

@@ -4,7 +4,9 @@ mod conformance;
 mod endpoint;
 mod fake;
 mod fallback;
+mod refusals;
 mod reindex;
+mod types;
 
 use jobs::items::search::Document;
 use time::macros::datetime;

@@ -36,6 +36,8 @@ pub struct State {
     pub index: Option<Index>,
     /// `METHOD path?query` of everything that was asked.
     pub requests: Vec<String>,
+    /// The bodies among them.
+    pub sent: Vec<(String, String)>,
     /// What `Authorization` must be.
     pub authorization: Option<String>,
 }
@@ -51,7 +53,8 @@ impl Fake {
     pub async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let state = State { mood: Mood::Well, index: None, requests: Vec::new(), authorization: None };
+        let state =
+            State { mood: Mood::Well, index: None, requests: Vec::new(), sent: Vec::new(), authorization: None };
         let state = Arc::new(Mutex::new(state));
         let endpoint = answering(state.clone());
         tokio::spawn(Server::new_with_acceptor(TcpAcceptor::from_tokio(listener).unwrap()).run(endpoint));
@@ -83,7 +86,11 @@ fn answering(state: Arc<Mutex<State>>) -> impl Endpoint + 'static {
             let body = request.take_body().into_string().await.unwrap();
             let mood = {
                 let mut state = state.lock().unwrap();
-                state.requests.push(format!("{} {}", request.method(), request.uri()));
+                let asked = format!("{} {}", request.method(), request.uri());
+                if !body.is_empty() {
+                    state.sent.push((asked.clone(), body.clone()));
+                }
+                state.requests.push(asked);
                 state.mood
             };
             if mood == Mood::Silent {

@@ -8,7 +8,7 @@ use crate::boot::pooler::on;
 /// Adds an owner; nobody can log in as them.
 pub async fn add_owner(pool: &PgPool) -> Result<i64> {
     let owner = sqlx::query_scalar!(
-        "INSERT INTO users (email, full_name, password_hash) VALUES ('bench@example.com', 'Bench', '') RETURNING id",
+        "INSERT INTO users (email, full_name, password_hash) VALUES ('bench@example.com', 'Bench', '$argon2id$') RETURNING id",
     );
     owner.fetch_one(on(pool)).await
 }

@@ -1,7 +1,7 @@
 //! Search on Elasticsearch 8 and 9 and OpenSearch: plain JSON over HTTP.
 
 mod bulk;
-pub mod request;
+mod request;
 mod transport;
 
 use std::sync::Arc;

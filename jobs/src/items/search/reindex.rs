@@ -6,12 +6,15 @@
 use super::{
     Searcher,
     elasticsearch::{Elasticsearch, Write},
+    model::Document,
     store::{self, Equal},
 };
 use crate::{boot::db::answered, error::Error};
 
-/// Items of one page: of usual size, its writing takes less than 0.2 s, and its bulk request less than a megabyte.
-const PAGE: i64 = 500;
+/// Items of one page.
+const PAGE: i64 = 200;
+/// Text that is written at once, unless a single item has more: far from what a statement may take and a server accepts.
+const BYTES: usize = 4 << 20;
 
 /// How far it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -50,10 +53,12 @@ impl Searcher {
             let page = answered(store::items_after(pool, after, PAGE)).await?;
             let Some(last) = page.last() else { break };
             after = last.id;
-            answered(store::put(pool, &page, Equal::Rewrite)).await?;
-            so_far.written += page.len() as u64;
-            if let Some(elasticsearch) = &self.elasticsearch {
-                elasticsearch.write(page.into_iter().map(Write::Put).collect()).await?;
+            for part in parts(page) {
+                answered(store::put(pool, &part, Equal::Rewrite)).await?;
+                so_far.written += part.len() as u64;
+                if let Some(elasticsearch) = &self.elasticsearch {
+                    elasticsearch.write(part.into_iter().map(Write::Put).collect()).await?;
+                }
             }
             so_far.of = so_far.of.max(so_far.written);
             progress(so_far);
@@ -102,5 +107,49 @@ impl Searcher {
         let ids: Vec<i64> = documents.iter().map(|(id, _)| *id).collect();
         let gone = answered(store::gone(&self.postgres.pool, &ids)).await?;
         Ok(documents.into_iter().filter(|(id, _)| gone.contains(id)).collect())
+    }
+}
+
+/// A page in parts of at most [`BYTES`], or of one document.
+fn parts(page: Vec<Document>) -> Vec<Vec<Document>> {
+    let (mut parts, mut bytes) = (vec![Vec::new()], 0);
+    for document in page {
+        let size = document.title.len() + document.description.as_ref().map_or(0, String::len);
+        bytes += size;
+        if bytes > BYTES {
+            parts.push(Vec::new());
+            bytes = size;
+        }
+        if let Some(part) = parts.last_mut() {
+            part.push(document);
+        }
+    }
+    parts.retain(|part| !part.is_empty());
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    #[test]
+    fn a_page_of_long_texts_is_written_in_parts() {
+        let document = |id: i64, size: usize| Document {
+            id,
+            version: 1,
+            title: "x".repeat(size),
+            description: None,
+            price_cents: None,
+            owner_id: 1,
+            created_at: OffsetDateTime::UNIX_EPOCH,
+            updated_at: OffsetDateTime::UNIX_EPOCH,
+        };
+        let sizes = [BYTES + 1, 1, BYTES / 2, BYTES / 2, 5, BYTES];
+        let page = (0..).zip(sizes).map(|(id, size)| document(id, size)).collect();
+        let ids: Vec<Vec<i64>> = parts(page).into_iter().map(|part| part.iter().map(|d| d.id).collect()).collect();
+        assert_eq!(ids, [vec![0], vec![1, 2], vec![3, 4], vec![5]]);
+        assert!(parts(Vec::new()).is_empty());
     }
 }
