@@ -96,8 +96,9 @@ async fn a_queue_is_paused_and_resumed() {
     assert_eq!(status(&pool, &job).await.0, "PROCESSING", "the worker polls every 250 ms, and may not claim");
     let (_, table) = run(&database, &["queues"]).await;
     let lines: Vec<&str> = table.lines().collect();
-    assert!(lines[0].starts_with("QUEUE") && lines[1].starts_with(queue), "{table}");
-    assert!(lines[1].ends_with("paused: the processor is down"), "{table}");
+    assert!(lines[0].starts_with("QUEUE"), "{table}");
+    let line = lines.iter().find(|line| line.starts_with(queue)).unwrap_or_else(|| panic!("no line: {table}"));
+    assert!(line.ends_with("paused: the processor is down"), "{table}");
     assert!(json(&database, &["queues", "resume", queue]).await[0]["reason"].is_null());
     eventually("it is processed", SOON, async || status(&pool, &job).await.0 == "PROCESSED").await;
     let (succeeded, log) = run(&database, &["queues", "resume", queue]).await;

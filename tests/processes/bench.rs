@@ -32,8 +32,6 @@ async fn the_benchmark_measures_everything() {
             assert!(rate["baseline"].is_null() || positive(&rate["baseline"]["value"]), "{rate}");
         }
     }
-    let statements = lines.iter().find(|line| line["what"] == "their statements").expect("a count");
-    assert!(statements["value"].as_f64().is_some_and(|rate| rate < 3.0), "an idle system asks on: {statements}");
     assert!(progress.contains("Drain: "), "it says how far it is: {progress}");
     assert!(!folder.join(".millrace/bench").exists(), "it leaves nothing behind");
 }

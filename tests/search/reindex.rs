@@ -14,7 +14,7 @@ async fn everything_is_found_as_it_is() {
     let (fake, database) = (Fake::start().await, database::fresh().await);
     let pool = database.pool().await;
     for statement in [
-        "INSERT INTO users (email, full_name, password_hash) VALUES ('a@example.com', 'A', '-')",
+        "INSERT INTO users (email, full_name, password_hash) VALUES ('a@example.com', 'A', '$argon2id$')",
         "INSERT INTO items (owner_id, title, version)
          SELECT (SELECT min(id) FROM users), 'kettle number' || n, 5 FROM generate_series(1, 1203) AS n",
         "DELETE FROM items WHERE id = 7",
