@@ -48,6 +48,7 @@ pub async fn measure(run: &Run<'_>) -> Result<Vec<Line>, String> {
         tokio::time::sleep(START).await;
         let idle = worker.memory()?;
         bench.add_scheduled(ProcessTransaction::NAME, run.jobs).await.map_err(text)?;
+        bench.settle().await.map_err(text)?;
         tokio::time::sleep(START).await;
         memory.push(mebibytes(worker.memory()?) - mebibytes(idle));
         let (api, address) = run.stand.api(DELAY)?;
