@@ -58,3 +58,22 @@ async fn a_write_that_does_not_commit_leaves_no_job() {
     sqlx::query(sqlx::AssertSqlSafe(rename("away", "jobs"))).execute(&shop.pool).await.unwrap();
     assert_eq!(count(&shop.pool, "SELECT count(*) FROM items").await, 0);
 }
+
+#[tokio::test]
+async fn writes_of_one_item_share_the_job_that_waits() {
+    let shop = Shop::open().await;
+    let items = shop.process(None);
+    let id = shop.create(&items, "version 1").await.id;
+    for version in 2..=20 {
+        let title = format!("version {version}");
+        items.update(&shop.change(id), &contents(&title), Origin::default()).await.expect("updated");
+    }
+    let other = shop.create(&items, "another").await.id;
+    assert_eq!(shop.left().await, 2, "one for each item");
+    let worker = shop.worker(&items);
+    eventually("both are done", SOON, async || shop.left().await == 0).await;
+    let mut found = shop.recorder.found();
+    assert_eq!(found.remove(&id.0).map(|item| item.title).as_deref(), Some("version 20"));
+    assert_eq!(found.remove(&other.0).map(|item| item.title).as_deref(), Some("another"));
+    worker.stop().await;
+}

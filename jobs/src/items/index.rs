@@ -15,7 +15,7 @@ use super::{
 use crate::{
     boot::db::answered,
     error::Error,
-    queue::{Failure, Job, JobId, NewJob, Outcome, Policy, Run, retry::Backoff},
+    queue::{Failure, Job, JobId, NewJob, Outcome, Policy, Run, Tx, hold_waiting, retry::Backoff},
 };
 
 /// The pause after something could not be asked or written to.
@@ -64,9 +64,17 @@ pub struct IndexItem {
 ///
 /// Its key names the version, not only the item: a run of an earlier version may have read its row before this write,
 /// and a key that this run held would lose the write. So each write has its own job; a run that finds a newer row
-/// indexes that, and the newer job finds its work done.
+/// indexes that, and the newer job finds its work done. A job that still waits reads its row after this write, and is all
+/// that the write needs: see [`is_awaited`].
 pub(super) fn job(id: ItemId, version: i64) -> Result<NewJob, Error> {
     Ok(NewJob::of(&IndexItem { id: id.0, version })?.unique(format!("{id}@{version}")))
+}
+
+/// Whether a job of this item waits, which will then read what this transaction writes. A removal needs its own job: it
+/// is the version of the job that tells of it.
+pub(super) async fn is_awaited(tx: &mut Tx, id: ItemId) -> Result<bool, Error> {
+    // Keys are the id, `@` and a version; `A` comes after `@`.
+    hold_waiting(tx, IndexItem::NAME, &format!("{id}@"), &format!("{id}A")).await
 }
 
 impl Job for IndexItem {

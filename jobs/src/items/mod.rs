@@ -34,7 +34,7 @@ use self::{
 use crate::{
     boot::db::answered,
     error::Error,
-    queue::{self, Job, Origin, Queue, Tx, enqueue},
+    queue::{self, Job, NewJob, Origin, Queue, Tx, enqueue},
     users::UserId,
 };
 
@@ -68,7 +68,7 @@ impl Items {
     pub async fn create(&self, owner: UserId, contents: &Contents, origin: Origin) -> Result<Option<Item>, Error> {
         let mut tx = self.queue.begin().await?;
         let Some(item) = answered(store::insert(&mut tx, owner, contents)).await? else { return Ok(None) };
-        self.commit(tx, item.id, (item.version, item.version), origin).await?;
+        self.commit(tx, item.id, item.version, Some(index::job(item.id, item.version)?), origin).await?;
         Ok(Some(item))
     }
 
@@ -82,7 +82,11 @@ impl Items {
             return Ok(refused);
         }
         let item = answered(store::update(&mut tx, change.id, contents)).await?;
-        self.commit(tx, item.id, (item.version, item.version), origin).await?;
+        let job = match answered(index::is_awaited(&mut tx, item.id)).await? {
+            true => None,
+            false => Some(index::job(item.id, item.version)?),
+        };
+        self.commit(tx, item.id, item.version, job, origin).await?;
         Ok(Changed::Done(item))
     }
 
@@ -97,7 +101,7 @@ impl Items {
             Err(refused) => return Ok(refused),
         };
         answered(store::delete(&mut tx, change.id)).await?;
-        self.commit(tx, change.id, (version + 1, GONE), origin).await?;
+        self.commit(tx, change.id, GONE, Some(index::job(change.id, version + 1)?), origin).await?;
         Ok(Changed::Done(()))
     }
 
@@ -121,11 +125,18 @@ impl Items {
 
     /// Commits a write together with its indexing, and lets nobody be shown what was before it; `told` is the version
     /// that the item has then. In a task of its own: a caller that leaves must not come between the two.
-    async fn commit(&self, mut tx: Tx, id: ItemId, (version, told): (i64, i64), origin: Origin) -> Result<(), Error> {
-        let (job, aside) = (index::job(id, version)?.origin(origin), self.aside.clone());
+    async fn commit(
+        &self,
+        mut tx: Tx,
+        id: ItemId,
+        told: i64,
+        job: Option<NewJob>,
+        origin: Origin,
+    ) -> Result<(), Error> {
+        let (job, aside) = (job.map(|job| job.origin(origin)), self.aside.clone());
         let work = async move {
             let committed = answered(async {
-                enqueue(&mut tx, &[job]).await?;
+                enqueue(&mut tx, job.as_slice()).await?;
                 tx.commit().await
             })
             .await;

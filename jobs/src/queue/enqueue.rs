@@ -204,6 +204,16 @@ pub async fn enqueue(tx: &mut Tx, jobs: &[NewJob]) -> Result<Vec<JobId>, Error> 
     Ok(added.into_iter().map(|job| job.id).collect())
 }
 
+/// Whether a job of a queue waits whose [unique](NewJob::unique) key is from here to there, in the order of bytes and the
+/// end excluded. If so, it cannot start before this transaction ends, and sees what this transaction writes: there is no
+/// need for another one.
+///
+/// # Errors
+/// The database's; the transaction is then good for nothing but a rollback.
+pub async fn hold_waiting(tx: &mut Tx, queue: &str, from: &str, to: &str) -> Result<bool, Error> {
+    Ok(store::live::hold_waiting(&mut **tx, queue, from, to).await?)
+}
+
 /// Sends what has gathered, until the last [`Queue`] and [`Tx`] are gone.
 async fn announce(pool: PgPool, mut news: mpsc::UnboundedReceiver<&'static str>) {
     let mut gathered = Vec::new();

@@ -44,7 +44,7 @@ mod store;
 pub mod worker;
 
 pub use cancel::CANCELLED;
-pub use enqueue::{NewJob, Queue, Tx, enqueue};
+pub use enqueue::{NewJob, Queue, Tx, enqueue, hold_waiting};
 pub use job::{Failure, Job, JobId, Origin, Outcome, Policy, Priority, Run};
 pub use operate::{Kinds, Operator, Revive};
 pub use retain::Retention;

@@ -13,6 +13,21 @@ pub async fn due_in(executor: impl PgExecutor<'_>, id: &str) -> Result<Option<f6
     .await
 }
 
+/// Whether a job waits whose key is from here to there, the end excluded. It is locked: no claim takes it before the
+/// transaction ends. One that is being claimed in this moment does not count.
+pub async fn hold_waiting(executor: impl PgExecutor<'_>, queue: &str, from: &str, to: &str) -> Result<bool> {
+    let held = sqlx::query_scalar!(
+        "SELECT id FROM apalis.jobs
+         WHERE job_type = $1 AND idempotency_key IS NOT NULL AND idempotency_key >= $2 AND idempotency_key < $3
+           AND status = 'Pending'
+         LIMIT 1 FOR UPDATE SKIP LOCKED",
+        queue,
+        from,
+        to,
+    );
+    Ok(held.fetch_optional(executor).await?.is_some())
+}
+
 /// The ids of up to `most` jobs of a queue that wait or run, in one snapshot: a job between the two is there once.
 ///
 /// The orders are those of `jobs_running` and `jobs_ready`, and matter to nobody: they keep the plan on these indexes
