@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jobs::queue::{JobId, NewJob, Origin, Policy, Tx, enqueue};
+use jobs::queue::{JobId, NewJob, Origin, Policy, Tx, enqueue, hold_waiting};
 use tokio::task::JoinSet;
 
 use crate::harness::{
@@ -177,4 +177,21 @@ async fn only_live_jobs_with_a_key_cost_an_entry() {
     theatre.execute("UPDATE apalis.jobs SET status = 'Done'").await;
     // What some statement that is just running could still see gets an entry too.
     eventually("no entry is left", Duration::from_secs(10), async || entries().await == 0).await;
+}
+
+#[tokio::test]
+async fn a_waiting_job_that_is_held_starts_after_the_transaction() {
+    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
+    theatre.enqueue_as("held", &[Act::Done], |job| job.unique("k@1")).await;
+    let mut tx = theatre.queue.begin().await.unwrap();
+    assert!(!hold_waiting(&mut tx, "scripted", "j@", "jA").await.unwrap(), "another key");
+    assert!(hold_waiting(&mut tx, "scripted", "k@", "kA").await.unwrap());
+    let running = theatre.worker(&stage, FAST);
+    // Claims are in the order of due times: one that takes the later job has passed by the held one.
+    theatre.enqueue("later", &[Act::Done]).await;
+    eventually("the later one has run", Duration::from_secs(10), async || stage.runs_of("later") == 1).await;
+    assert_eq!(stage.runs_of("held"), 0);
+    tx.commit().await.unwrap();
+    eventually("the held one has run", Duration::from_secs(10), async || stage.runs_of("held") == 1).await;
+    running.stop().await;
 }
