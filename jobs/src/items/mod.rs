@@ -6,11 +6,13 @@
 //! | `store` | all SQL |
 //! | `aside` | look-ups by id: the cache, and one load for all who wait |
 //! | [`cache`] | in this process, or shared through Redis |
+//! | `breaker` | a dead server costs few callers a time-out |
 //! | `flights` | loads under way |
 //! | [`index`] | the job that follows each write |
 //! | [`search`] | items by their words |
 
 mod aside;
+mod breaker;
 pub mod cache;
 mod config;
 mod flights;

@@ -8,9 +8,8 @@
 //! | file | what |
 //! |---|---|
 //! | [`memory`] | in this process: bounded, and short, since other processes cannot drop from it |
-//! | [`redis`] | shared; [`breaker`] keeps a dead one from costing more than one wait a second |
+//! | [`redis`] | shared; a dead one costs no more than one wait a second |
 
-pub mod breaker;
 pub mod memory;
 pub mod redis;
 

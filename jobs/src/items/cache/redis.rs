@@ -6,7 +6,10 @@ use futures_util::{FutureExt, future::BoxFuture};
 use redis::{Client, Cmd, FromRedisValue, aio::ConnectionManager, aio::ConnectionManagerConfig};
 use uuid::Uuid;
 
-use super::{super::item::ItemId, Broken, Cache, Entry, LEASE, Lease, Looked, breaker::Breaker};
+use super::{
+    super::{breaker::Breaker, item::ItemId},
+    Broken, Cache, Entry, LEASE, Lease, Looked,
+};
 use crate::error::Error;
 
 /// How long entries live: as long as one may be shown after a write whose drop was lost together with its process and
@@ -16,6 +19,9 @@ pub const LIFE: Duration = Duration::from_secs(60);
 const LIFE_OF_NOTHING: Duration = Duration::from_secs(3);
 /// A healthy Redis answers within a millisecond; a request does not wait longer than this for one that is not.
 const PATIENCE: Duration = Duration::from_millis(100);
+
+/// After a failure Redis is left alone for this long, and then asked by one request at a time.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// An entry is a hash with the body `b`, empty when there is no such item; a lease one with its number `l`.
 const TAKE: &str = "local held = redis.call('HGET', KEYS[1], 'b')
@@ -50,12 +56,12 @@ impl Redis {
             .set_number_of_retries(1);
         let client = Client::open(url).map_err(wrong)?;
         let connection = ConnectionManager::new_lazy_with_config(client, config).map_err(wrong)?;
-        Ok(Self { connection, breaker: Breaker::default() })
+        Ok(Self { connection, breaker: Breaker::new(PAUSE) })
     }
 
     /// Sends a command, unless the last one failed a moment ago.
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Broken> {
-        if !self.breaker.lets_through() {
+        if !self.breaker.allows() {
             return Err(Broken("Redis is left alone after a failure".into()));
         }
         let mut connection = self.connection.clone();
@@ -63,7 +69,7 @@ impl Redis {
         let answer = tokio::time::timeout(PATIENCE, command.query_async::<T>(&mut connection)).await;
         let error = match answer {
             Ok(Ok(answer)) => {
-                self.breaker.succeeded();
+                self.breaker.answered();
                 return Ok(answer);
             }
             Ok(Err(error)) => format!("{:?}: {error}", error.kind()),

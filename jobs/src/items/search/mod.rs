@@ -7,11 +7,9 @@
 //! | [`postgres`], `store` | full text, prefixes and typos in PostgreSQL; all SQL |
 //! | `words`, `highlight` | the words of a search; what of a document is shown |
 //! | [`elasticsearch`] | the same on Elasticsearch 8 and 9 and OpenSearch |
-//! | `breaker` | a dead server costs few searches a time-out |
 //! | [`searcher`] | what the rest of the system uses: both, and the fallback |
 //! | [`reindex`] | everything anew, while serving |
 
-mod breaker;
 pub mod config;
 pub mod elasticsearch;
 mod highlight;

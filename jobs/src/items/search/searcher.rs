@@ -1,18 +1,21 @@
 //! What the rest of the system searches with: Elasticsearch when there is one, PostgreSQL otherwise and meanwhile.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use sqlx::PgPool;
 
 use super::{
+    super::breaker::Breaker,
     Search,
-    breaker::Breaker,
     config::{Config, Fallback},
     elasticsearch::Elasticsearch,
     model::{Document, Found},
     postgres::Postgres,
 };
 use crate::error::Error;
+
+/// After a failure Elasticsearch is left alone for this long, and then asked by one search at a time.
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// The configured search. Clones share everything.
 #[derive(Debug, Clone)]
@@ -33,7 +36,7 @@ impl Searcher {
             postgres: Postgres::new(pool.clone()),
             elasticsearch: config.elasticsearch.as_ref().map(Elasticsearch::new).transpose()?,
             fallback: config.fallback,
-            breaker: Arc::default(),
+            breaker: Arc::new(Breaker::new(PAUSE)),
         })
     }
 

@@ -1,4 +1,4 @@
-//! A server that is down costs one search in five seconds its time-out, not every search.
+//! A circuit breaker: a server that is down costs one caller in each pause its time-out, not every one.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -7,16 +7,22 @@ use std::{
 
 use tokio::time::Instant;
 
-/// How long nobody asks after a failure; then one search does, and decides for all.
-const PAUSE: Duration = Duration::from_secs(5);
-
 /// Remembers whether a server answers.
-#[derive(Debug, Default)]
-pub struct Breaker(Mutex<Option<Instant>>);
+#[derive(Debug)]
+pub struct Breaker {
+    /// How long nobody asks after a failure; then one caller does, and decides for all.
+    pause: Duration,
+    open_until: Mutex<Option<Instant>>,
+}
 
 impl Breaker {
+    /// All is well so far.
+    pub fn new(pause: Duration) -> Self {
+        Self { pause, open_until: Mutex::default() }
+    }
+
     fn open_until(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open_until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether this caller may ask. After a failure, one caller in each pause may.
@@ -26,7 +32,7 @@ impl Breaker {
             None => true,
             Some(until) if Instant::now() < until => false,
             Some(_) => {
-                *open_until = Some(Instant::now() + PAUSE);
+                *open_until = Some(Instant::now() + self.pause);
                 true
             }
         }
@@ -39,7 +45,7 @@ impl Breaker {
 
     /// The server did not answer. `true` when it had before.
     pub fn failed(&self) -> bool {
-        self.open_until().replace(Instant::now() + PAUSE).is_none()
+        self.open_until().replace(Instant::now() + self.pause).is_none()
     }
 }
 
@@ -47,9 +53,11 @@ impl Breaker {
 mod tests {
     use super::*;
 
+    const PAUSE: Duration = Duration::from_secs(5);
+
     #[tokio::test(start_paused = true)]
     async fn one_caller_asks_in_each_pause() {
-        let breaker = Breaker::default();
+        let breaker = Breaker::new(PAUSE);
         assert!(breaker.allows() && breaker.allows());
         assert!(breaker.failed() && !breaker.failed(), "news only once");
         assert!(!breaker.allows());
