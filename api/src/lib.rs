@@ -44,6 +44,7 @@ pub use program::program;
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    auth::Callers,
     config::Config,
     health::{HealthApi, Metrics, Readiness},
     items::ItemsApi,
@@ -90,14 +91,15 @@ type Apis = (TransactionsApi, UsersApi, ItemsApi, SearchApi, HealthApi);
 pub fn build(parts: Parts, config: &Config) -> Routes {
     let Parts { transactions, users, items, search, readiness, metrics, draining } = parts;
     let tokens = config.keys.jwt.as_ref().map_or_else(Tokens::random, |key| Tokens::new(key.expose()));
+    let callers = Callers::new(tokens.clone(), &config.keys);
     let apis: Apis = (
         TransactionsApi { transactions, webhook: config.webhook.clone() },
-        UsersApi::new(users, tokens.clone()),
+        UsersApi::new(users, tokens),
         ItemsApi { items },
         SearchApi { search },
         HealthApi { readiness, metrics, draining },
     );
-    Routes::new(apis, docs::pages(&document())).known_by(tokens)
+    Routes::new(apis, docs::pages(&document())).known_by(callers)
 }
 
 /// The published contract, as it is committed in `api/openapi.json`: the same text on every machine.

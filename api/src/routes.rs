@@ -2,12 +2,11 @@
 
 use std::collections::HashMap;
 
-use jobs::users::token::Tokens;
 use poem::{Endpoint, Request, Response, Route, endpoint::BoxEndpoint, http::Method};
 use poem_openapi::OpenApi;
 
 use crate::{
-    auth,
+    auth::Callers,
     middleware::{Edge, observe},
 };
 
@@ -19,7 +18,7 @@ pub struct Routes {
     /// Paths with parameters, and after them everything else.
     patterns: Route,
     unmatched: Edge,
-    tokens: Option<Tokens>,
+    callers: Option<Callers>,
 }
 
 impl Routes {
@@ -44,13 +43,13 @@ impl Routes {
                 fixed.insert(path.clone(), Edge::new(path, operations));
             }
         }
-        Self { fixed, patterns, unmatched: Edge::unmatched(), tokens: None }
+        Self { fixed, patterns, unmatched: Edge::unmatched(), callers: None }
     }
 
-    /// The same, for callers who are known by these tokens.
+    /// The same, for these callers.
     #[must_use]
-    pub fn known_by(self, tokens: Tokens) -> Self {
-        Self { tokens: Some(tokens), ..self }
+    pub fn known_by(self, callers: Callers) -> Self {
+        Self { callers: Some(callers), ..self }
     }
 }
 
@@ -58,8 +57,8 @@ impl Endpoint for Routes {
     type Output = Response;
 
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
-        if let Some(tokens) = &self.tokens {
-            auth::equip(&mut request, tokens);
+        if let Some(callers) = &self.callers {
+            callers.equip(&mut request);
         }
         let path = request.uri().path();
         if let Some(edge) = self.fixed.get(path) {

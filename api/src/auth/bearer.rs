@@ -1,0 +1,197 @@
+//! Who calls by a token: the user that it names.
+
+use jobs::users::{Role, UserId, token::Claims};
+use poem::{Request, RequestBody, http::header};
+use poem_openapi::{
+    ApiExtractor, ApiExtractorType, ExtractParamOptions,
+    registry::{MetaSecurityScheme, Registry},
+};
+
+use super::{Callers, unauthorized};
+use crate::problem::Problem;
+
+/// The name of the scheme in `openapi.json`.
+pub(super) const SCHEME: &str = "Bearer";
+
+/// The user who calls. As an argument of a handler it makes the operation answer 401 to everybody else: name 401 among
+/// its [`Statuses`](crate::problem::Statuses).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bearer {
+    /// Who it is.
+    pub user: UserId,
+    /// What that one may do.
+    pub role: Role,
+}
+
+impl<'a> ApiExtractor<'a> for Bearer {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
+
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        register(registry);
+    }
+
+    fn security_schemes() -> Vec<&'static str> {
+        vec![SCHEME]
+    }
+
+    async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
+        Ok(authenticate(request)?)
+    }
+}
+
+/// Documents the scheme.
+pub(super) fn register(registry: &mut Registry) {
+    registry.create_security_scheme(
+        SCHEME,
+        MetaSecurityScheme {
+            ty: "http",
+            description: Some("The `access_token` of a login, good for an hour."),
+            name: None,
+            key_in: None,
+            scheme: Some("bearer"),
+            bearer_format: Some("JWT"),
+            flows: None,
+            openid_connect_url: None,
+        },
+    );
+}
+
+/// What the caller's token says: `None` when there is no token at all.
+///
+/// # Errors
+/// 401 when there is one that is not good.
+pub fn claims(request: &Request) -> Result<Option<Claims>, Problem> {
+    let mut given = request.headers().get_all(header::AUTHORIZATION).iter();
+    let Some(value) = given.next() else { return Ok(None) };
+    // Two are two opinions about who calls.
+    let value = if given.next().is_none() { value.to_str().ok() } else { None };
+    let token = value.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(SCHEME));
+    let Some((_, token)) = token else { return Err(unauthorized("Not authenticated")) };
+    match Callers::of(request)?.tokens().check(token.trim()) {
+        Ok(claims) => Ok(Some(claims)),
+        Err(why) => {
+            tracing::debug!(%why, "TOKEN_REFUSED");
+            Err(unauthorized("Invalid or expired token"))
+        }
+    }
+}
+
+fn authenticate(request: &Request) -> Result<Bearer, Problem> {
+    let claims = claims(request)?.ok_or_else(|| unauthorized("Not authenticated"))?;
+    let user = claims.user().ok_or_else(|| unauthorized("Invalid or expired token"))?;
+    Ok(Bearer { user, role: claims.role })
+}
+
+#[cfg(test)]
+mod tests {
+    use jobs::users::token::Tokens;
+    use poem::{
+        Endpoint,
+        error::ResponseError,
+        http::{HeaderValue, StatusCode},
+    };
+    use poem_openapi::{OpenApi, OpenApiService, payload::PlainText};
+
+    use super::*;
+    use crate::{
+        auth::testing,
+        problem::{CONTENT_TYPE, Fails, Statuses},
+        routes::Routes,
+    };
+
+    struct Things;
+
+    struct Asking;
+
+    impl Statuses for Asking {
+        const ALL: &'static [u16] = &[401];
+    }
+
+    #[OpenApi]
+    impl Things {
+        #[oai(path = "/me", method = "get")]
+        async fn me(&self, caller: Bearer) -> Result<PlainText<String>, Fails<Asking>> {
+            Ok(PlainText(format!("{} {}", caller.user, caller.role.as_str())))
+        }
+    }
+
+    #[tokio::test]
+    async fn an_operation_has_its_caller_or_answers_401() {
+        let tokens = Tokens::random();
+        let routes = Routes::new(Things, Vec::new()).known_by(testing::callers(&tokens));
+        let get = async |authorization: Option<String>| {
+            let request = Request::builder().uri_str("/me");
+            let request =
+                authorization.into_iter().fold(request, |request, value| request.header("authorization", value));
+            routes.get_response(request.finish()).await
+        };
+        let token = tokens.issue(UserId(7), Role::User).expect("a token");
+        let mut response = get(Some(format!("Bearer {token}"))).await;
+        assert_eq!(response.take_body().into_string().await.ok().as_deref(), Some("7 user"));
+        for authorization in [None, Some("Bearer x".into()), Some(format!("Basic {token}"))] {
+            let mut response = get(authorization.clone()).await;
+            assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{authorization:?}");
+            assert_eq!(response.content_type(), Some(CONTENT_TYPE), "{authorization:?}");
+            assert_eq!(response.header("www-authenticate"), Some("Bearer"), "{authorization:?}");
+            let body = response.take_body().into_string().await.unwrap_or_default();
+            assert!(body.contains("\"correlation_id\":\"") && !body.contains(&token), "{body}");
+        }
+    }
+
+    #[test]
+    fn the_document_shows_the_lock() {
+        let spec = OpenApiService::new(Things, "t", "1").spec();
+        let document: serde_json::Value = serde_json::from_str(&spec).expect("JSON");
+        assert_eq!(document["paths"]["/me"]["get"]["security"], serde_json::json!([{"Bearer": []}]));
+        let scheme = &document["components"]["securitySchemes"]["Bearer"];
+        assert_eq!((&scheme["type"], &scheme["scheme"]), (&"http".into(), &"bearer".into()));
+    }
+
+    fn call(headers: &[&str], tokens: &Tokens) -> Result<Bearer, Problem> {
+        let mut request = Request::default();
+        for value in headers {
+            request.headers_mut().append(header::AUTHORIZATION, HeaderValue::from_str(value).expect("a header"));
+        }
+        testing::callers(tokens).equip(&mut request);
+        authenticate(&request)
+    }
+
+    #[test]
+    fn knows_who_calls() {
+        let tokens = Tokens::random();
+        let token = tokens.issue(UserId(7), Role::Admin).expect("a token");
+        for scheme in ["Bearer", "bearer", "BEARER", "Bearer "] {
+            let caller = call(&[&format!("{scheme} {token}")], &tokens).expect("authenticated");
+            assert_eq!(caller, Bearer { user: UserId(7), role: Role::Admin });
+        }
+    }
+
+    #[test]
+    fn refuses_everybody_else() {
+        let tokens = Tokens::random();
+        let good = format!("Bearer {}", tokens.issue(UserId(7), Role::User).expect("a token"));
+        let foreign = format!("Bearer {}", Tokens::random().issue(UserId(7), Role::User).expect("a token"));
+        let nobody = format!("Bearer {}", tokens.issue(UserId(0), Role::User).expect("a token"));
+        let refused: [&[&str]; 11] = [
+            &[],
+            &[""],
+            &["Bearer"],
+            &["Bearer "],
+            &["Basic YWRhOnNlY3JldA=="],
+            &["Bearer x.y.z"],
+            &[&good[7..]],
+            &[&foreign],
+            &[&nobody],
+            &[&good, &good],
+            &["Bearer é"],
+        ];
+        for headers in refused {
+            let problem = call(headers, &tokens).expect_err("refused");
+            assert_eq!(problem.status(), StatusCode::UNAUTHORIZED, "{headers:?}");
+            assert_eq!(problem.as_response().header("www-authenticate"), Some("Bearer"), "{headers:?}");
+        }
+    }
+}
