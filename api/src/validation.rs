@@ -5,7 +5,7 @@ mod query;
 
 use std::borrow::Cow;
 
-pub use body::{Body, Fields, FromBody};
+pub use body::{Body, Fields, FromBody, List};
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
 pub use query::{Limit, Query, QueryValue, Skip, Wait};
 use serde::{Serialize, Serializer};
@@ -17,21 +17,29 @@ const LONGEST_ECHO: usize = 4096;
 /// One failing field.
 #[derive(Debug, Clone, Serialize)]
 pub struct Invalid {
-    loc: Loc,
+    loc: Vec<Step>,
     msg: Cow<'static, str>,
     #[serde(rename = "type")]
     kind: &'static str,
     input: Option<Box<RawValue>>,
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "serialize_ctx")]
-    ctx: Option<(&'static str, i64)>,
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "serialize_ctx")]
+    ctx: Vec<(&'static str, Ctx)>,
 }
 
-/// Where the field is: `["body"]` as a whole, or `["body", "amount"]`.
-#[derive(Debug, Clone, Serialize)]
+/// A step on the way to the field: `["body", "amount"]`, or `["body", 0, "interest_rate"]` in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
-enum Loc {
-    Whole([&'static str; 1]),
-    Field(&'static str, String),
+enum Step {
+    Name(Cow<'static, str>),
+    Index(usize),
+}
+
+/// A part of what a message was made of, so that a client need not parse it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+enum Ctx {
+    Number(i64),
+    Name(&'static str),
 }
 
 /// What is wrong with a value, before it is known where it stands.
@@ -39,18 +47,24 @@ enum Loc {
 pub struct Wrong {
     kind: &'static str,
     msg: Cow<'static, str>,
-    ctx: Option<(&'static str, i64)>,
+    ctx: Vec<(&'static str, Ctx)>,
 }
 
 impl Wrong {
     /// One of Pydantic's own types with its message.
     pub fn new(kind: &'static str, msg: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, msg: msg.into(), ctx: None }
+        Self { kind, msg: msg.into(), ctx: Vec::new() }
     }
 
     /// The limit that was passed, by its name in Pydantic.
     pub fn limit(mut self, name: &'static str, limit: i64) -> Self {
-        self.ctx = Some((name, limit));
+        self.ctx.push((name, Ctx::Number(limit)));
+        self
+    }
+
+    /// The kind of field that the limit is about, by its name in Pydantic.
+    fn field_type(mut self, name: &'static str) -> Self {
+        self.ctx.push(("field_type", Ctx::Name(name)));
         self
     }
 
@@ -69,17 +83,46 @@ impl Wrong {
         Self::new("missing", "Field required")
     }
 
+    /// A text that is no number.
+    pub fn not_a_number() -> Self {
+        Self::new("float_parsing", "Input should be a valid number, unable to parse string as a number")
+    }
+
+    /// Not a number, or an infinite one.
+    pub fn not_finite() -> Self {
+        Self::new("finite_number", "Input should be a finite number")
+    }
+
+    /// A number below the least.
+    pub fn below(least: i64) -> Self {
+        let msg = format!("Input should be greater than or equal to {least}");
+        Self::new("greater_than_equal", msg).limit("ge", least)
+    }
+
+    /// A number above the most.
+    pub fn above(most: i64) -> Self {
+        let msg = format!("Input should be less than or equal to {most}");
+        Self::new("less_than_equal", msg).limit("le", most)
+    }
+
     /// Places it in `part` of the request as a whole.
     pub fn in_whole(self, part: &'static str, input: Option<&str>) -> Invalid {
-        self.placed(Loc::Whole([part]), input)
+        self.placed(vec![Step::Name(part.into())], input)
     }
 
     /// Places it at the field `name` of `part`.
     pub fn at(self, part: &'static str, name: &str, input: Option<&str>) -> Invalid {
-        self.placed(Loc::Field(part, name.into()), input)
+        self.placed(vec![Step::Name(part.into()), Step::Name(name.to_owned().into())], input)
     }
 
-    fn placed(self, loc: Loc, input: Option<&str>) -> Invalid {
+    /// Places it at the element `index` of a list, or at the field `name` of that element.
+    fn at_element(self, index: usize, name: Option<&str>, input: Option<&str>) -> Invalid {
+        let mut loc = vec![Step::Name("body".into()), Step::Index(index)];
+        loc.extend(name.map(|name| Step::Name(name.to_owned().into())));
+        self.placed(loc, input)
+    }
+
+    fn placed(self, loc: Vec<Step>, input: Option<&str>) -> Invalid {
         // Half of a surrogate pair, `1e400` and deep nests are JSON, but most readers stop at them: not to be repeated.
         let readable = |raw: &&str| serde_json::from_str::<serde_json::Value>(raw).is_ok();
         let input = input.filter(|raw| raw.len() <= LONGEST_ECHO).filter(readable);
@@ -92,13 +135,17 @@ impl Invalid {
     /// How `openapi.json` describes it.
     pub fn schema() -> MetaSchema {
         let inline = |schema| MetaSchemaRef::Inline(Box::new(schema));
+        let step = MetaSchema {
+            any_of: vec![inline(MetaSchema::new("string")), inline(MetaSchema::new("integer"))],
+            ..MetaSchema::ANY
+        };
         MetaSchema {
             required: vec!["loc", "msg", "type"],
             properties: vec![
                 (
                     "loc",
                     inline(MetaSchema {
-                        items: Some(Box::new(inline(MetaSchema::new("string")))),
+                        items: Some(Box::new(inline(step))),
                         example: Some(serde_json::json!(["body", "amount"])),
                         ..MetaSchema::new("array")
                     }),
@@ -112,8 +159,7 @@ impl Invalid {
     }
 }
 
-/// `{"gt": 0}`: a map of the one limit.
-#[allow(clippy::ref_option, reason = "serde calls it with a reference to the field")]
-fn serialize_ctx<S: Serializer>(ctx: &Option<(&'static str, i64)>, serializer: S) -> Result<S::Ok, S::Error> {
+/// `{"gt": 0}`: a map.
+fn serialize_ctx<S: Serializer>(ctx: &[(&'static str, Ctx)], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(ctx.iter().copied())
 }

@@ -113,11 +113,9 @@ impl QueryValue for Wait {
     }
 
     fn read(text: &str) -> Result<Self, Wrong> {
-        let seconds: f64 = text.parse().map_err(|_| {
-            Wrong::new("float_parsing", "Input should be a valid number, unable to parse string as a number")
-        })?;
+        let seconds: f64 = text.parse().map_err(|_| Wrong::not_a_number())?;
         if !seconds.is_finite() {
-            return Err(Wrong::new("finite_number", "Input should be a finite number"));
+            return Err(Wrong::not_finite());
         }
         check_range(seconds, 0, LONGEST_WAIT_SECONDS)?;
         Ok(Self(seconds))
@@ -180,12 +178,10 @@ impl QueryValue for Skip {
 
 fn check_range(value: f64, least: u8, most: u8) -> Result<(), Wrong> {
     if value < f64::from(least) {
-        let msg = format!("Input should be greater than or equal to {least}");
-        return Err(Wrong::new("greater_than_equal", msg).limit("ge", least.into()));
+        return Err(Wrong::below(least.into()));
     }
     if value > f64::from(most) {
-        let msg = format!("Input should be less than or equal to {most}");
-        return Err(Wrong::new("less_than_equal", msg).limit("le", most.into()));
+        return Err(Wrong::above(most.into()));
     }
     Ok(())
 }

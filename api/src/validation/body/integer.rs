@@ -2,7 +2,8 @@
 
 use std::ops::RangeInclusive;
 
-use super::{Fields, Wrong, string};
+use super::{Fields, fields::string};
+use crate::validation::Wrong;
 
 /// More digits than this are out of every range; longer texts are refused unread.
 const DIGITS: usize = 19;
@@ -36,19 +37,11 @@ fn integer(raw: &str, range: &RangeInclusive<i64>) -> Result<i64, Wrong> {
             _ => return Err(Wrong::new("int_type", "Input should be a valid integer")),
         },
     };
-    let too_small = || {
-        let msg = format!("Input should be greater than or equal to {least}");
-        Err(Wrong::new("greater_than_equal", msg).limit("ge", least))
-    };
-    let too_large = || {
-        let msg = format!("Input should be less than or equal to {most}");
-        Err(Wrong::new("less_than_equal", msg).limit("le", most))
-    };
     match number {
-        Number::BelowAll => too_small(),
-        Number::AboveAll => too_large(),
-        Number::Whole(number) if number < least => too_small(),
-        Number::Whole(number) if number > most => too_large(),
+        Number::BelowAll => Err(Wrong::below(least)),
+        Number::AboveAll => Err(Wrong::above(most)),
+        Number::Whole(number) if number < least => Err(Wrong::below(least)),
+        Number::Whole(number) if number > most => Err(Wrong::above(most)),
         Number::Whole(number) => Ok(number),
     }
 }

@@ -1,10 +1,16 @@
 //! What a body may look like, and the words for what it may not.
 
+use std::fmt;
+
 use poem::{Endpoint, http::Method};
 use poem_openapi::{OpenApi, payload::PlainText};
 use serde_json::{Value, json};
 
-use super::*;
+use super::{
+    decimal::{amount, number},
+    fields::{currency, text},
+    *,
+};
 use crate::{
     problem::{Fails, Statuses},
     routes::Routes,
@@ -183,6 +189,32 @@ fn reads_amounts_without_floats() {
     ] {
         assert_eq!(kind(amount(raw)), expected, "{raw}");
     }
+}
+
+#[test]
+fn reads_numbers_as_laxly_as_pydantic_reads_floats() {
+    let exact = |raw| number(raw, |text| Ok(text.to_owned()));
+    for (raw, read) in [
+        ("5", "5"),
+        ("-0.10000000000000000000000001", "-0.10000000000000000000000001"),
+        ("1e999", "1e999"),
+        ("\" 5.5\\n\"", "5.5"),
+        ("\"\"", ""),
+        ("true", "1"),
+        ("false", "0"),
+    ] {
+        assert_eq!(exact(raw).as_deref(), Ok(read), "{raw}");
+    }
+    for (raw, kind, msg) in [
+        ("null", "float_type", "Input should be a valid number"),
+        ("[1]", "float_type", "Input should be a valid number"),
+        ("{}", "float_type", "Input should be a valid number"),
+    ] {
+        let wrong = exact(raw).expect_err(raw);
+        assert_eq!((wrong.kind, &*wrong.msg), (kind, msg), "{raw}");
+    }
+    assert_eq!(kind(exact(r#""\ud800""#)), "string_unicode");
+    assert_eq!(kind(number("-1", |_| Err::<(), _>(Wrong::below(0)))), "greater_than_equal");
 }
 
 #[test]

@@ -1,0 +1,205 @@
+//! The fields of a JSON object: found once, read one by one, every failure noted.
+
+use std::{borrow::Cow, collections::HashSet, fmt, ops::RangeInclusive};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+use super::{MOST_ERRORS, not_json, text_of};
+use crate::{
+    problem::Problem,
+    validation::{Invalid, Step, Wrong},
+};
+
+/// Up to here, comparing each key with all before it is faster than a set; beyond, it would be quadratic.
+const FEW_FIELDS: usize = 16;
+
+/// The fields of a JSON object with their raw texts, and everything found wrong with them so far.
+#[derive(Debug)]
+pub struct Fields<'a> {
+    whole: &'a str,
+    /// Where the object stands, in a list.
+    index: Option<usize>,
+    /// A field that no answer repeats.
+    secret: Option<&'static str>,
+    fields: Vec<(Cow<'a, str>, &'a RawValue)>,
+    pub(super) errors: Vec<Invalid>,
+}
+
+impl<'a> Fields<'a> {
+    /// Finds the fields of a body that is an object.
+    ///
+    /// # Errors
+    /// 400 when it is not JSON in UTF-8, 422 when it is not an object.
+    pub(super) fn parse(raw: &'a [u8]) -> Result<Self, Problem> {
+        let whole = text_of(raw, '{', not_an_object)?;
+        Self::of_object(whole, None).map_err(|error| not_json(&error))
+    }
+
+    /// Finds the fields of an object, which may be an element of a list. Values stay unparsed, so their depth costs
+    /// nothing and their numbers stay exact.
+    ///
+    /// # Errors
+    /// When it is not JSON.
+    pub(super) fn of_object(whole: &'a str, index: Option<usize>) -> serde_json::Result<Self> {
+        let Object(fields) = serde_json::from_str(whole)?;
+        let mut fields = Self { whole, index, secret: None, fields, errors: Vec::new() };
+        fields.report_duplicates();
+        Ok(fields)
+    }
+
+    /// Two values under one key are two opinions about what was sent.
+    fn report_duplicates(&mut self) {
+        let mut seen = HashSet::new();
+        let mut duplicates = Vec::new();
+        for (at, (key, value)) in self.fields.iter().enumerate() {
+            let again = if self.fields.len() <= FEW_FIELDS {
+                self.fields.iter().take(at).any(|(earlier, _)| earlier == key)
+            } else {
+                !seen.insert(key)
+            };
+            if again && duplicates.len() < MOST_ERRORS {
+                duplicates.push(self.place(Wrong::rule("duplicate key"), key, Some(value.get())));
+            }
+        }
+        self.errors.append(&mut duplicates);
+    }
+
+    /// Makes sure that no answer repeats this field, nor the body as a whole, which has it: answers end up in logs.
+    pub fn keep_secret(&mut self, name: &'static str) {
+        self.secret = Some(name);
+        let is_it = |invalid: &&mut Invalid| matches!(invalid.loc.last(), Some(Step::Name(field)) if field == name);
+        self.errors.iter_mut().filter(is_it).for_each(|invalid| invalid.input = None);
+    }
+
+    /// A text of so many characters.
+    pub fn text(&mut self, name: &'static str, length: RangeInclusive<usize>) -> Option<String> {
+        self.text_as(name, length, Ok)
+    }
+
+    /// A text of so many characters, and what `read` makes of it.
+    pub fn text_as<T>(
+        &mut self,
+        name: &'static str,
+        length: RangeInclusive<usize>,
+        read: impl FnOnce(String) -> Result<T, Wrong>,
+    ) -> Option<T> {
+        self.field(name, |raw| text(raw, length).and_then(read))
+    }
+
+    /// An ISO 4217 code that is in use.
+    pub fn currency(&mut self, name: &'static str) -> Option<String> {
+        self.field(name, currency)
+    }
+
+    /// A text of so many characters, that may be absent or null.
+    pub fn optional_text(&mut self, name: &'static str, length: RangeInclusive<usize>) -> Option<Option<String>> {
+        self.optional(name, |raw| text(raw, length))
+    }
+
+    /// A field of any kind that may be absent or null; `read` gets its raw JSON.
+    pub fn optional<T>(
+        &mut self,
+        name: &'static str,
+        read: impl FnOnce(&'a str) -> Result<T, Wrong>,
+    ) -> Option<Option<T>> {
+        let given = self.fields.iter().any(|(key, value)| key == name && value.get() != "null");
+        if given { self.field(name, read).map(Some) } else { Some(None) }
+    }
+
+    /// A required field of any kind; `read` gets its raw JSON.
+    pub fn field<T>(&mut self, name: &'static str, read: impl FnOnce(&'a str) -> Result<T, Wrong>) -> Option<T> {
+        let invalid = match self.fields.iter().find(|(key, _)| key == name) {
+            None => self.place(Wrong::missing(), name, self.secret.is_none().then_some(self.whole)),
+            Some((_, value)) => match read(value.get()) {
+                Ok(value) => return Some(value),
+                Err(wrong) => self.place(wrong, name, (self.secret != Some(name)).then_some(value.get())),
+            },
+        };
+        self.errors.push(invalid);
+        None
+    }
+
+    fn place(&self, wrong: Wrong, name: &str, input: Option<&str>) -> Invalid {
+        match self.index {
+            None => wrong.at("body", name, input),
+            Some(index) => wrong.at_element(index, Some(name), input),
+        }
+    }
+}
+
+/// What should have been an object.
+pub(super) fn not_an_object() -> Wrong {
+    Wrong::new("model_attributes_type", "Input should be a valid dictionary or object to extract fields from")
+}
+
+/// A JSON string's text, or `None` when the raw JSON is not a string.
+pub(super) fn string(raw: &str) -> Option<Result<Cow<'_, str>, Wrong>> {
+    if !raw.starts_with('"') {
+        return None;
+    }
+    Some(serde_json::from_str::<Text<'_>>(raw).map(|Text(text)| text).map_err(|_| {
+        // The raw text is well-formed JSON, so only half of a surrogate pair is left to be wrong.
+        Wrong::new("string_unicode", "Input should be a valid string, unable to parse raw data as a unicode string")
+    }))
+}
+
+pub(super) fn text(raw: &str, length: RangeInclusive<usize>) -> Result<String, Wrong> {
+    let text = string(raw).ok_or_else(|| Wrong::new("string_type", "Input should be a valid string"))??;
+    let (least, most) = length.into_inner();
+    // The number of bytes bounds the number of characters, and mostly settles the question without counting.
+    let count = if text.len() < least || text.len() > most || least > 1 { text.chars().count() } else { least.max(1) };
+    let plural = |n: usize| if n == 1 { "" } else { "s" };
+    if text.is_empty() && least > 0 || count < least {
+        let msg = format!("String should have at least {least} character{}", plural(least));
+        return Err(Wrong::new("string_too_short", msg).limit("min_length", least as i64));
+    }
+    if count > most {
+        let msg = format!("String should have at most {most} character{}", plural(most));
+        return Err(Wrong::new("string_too_long", msg).limit("max_length", most as i64));
+    }
+    if text.contains('\0') { Err(Wrong::nul()) } else { Ok(text.into_owned()) }
+}
+
+pub(super) fn currency(raw: &str) -> Result<String, Wrong> {
+    let text = string(raw).ok_or_else(|| Wrong::new("string_type", "Input should be a valid string"))??;
+    // The list marks VES as superseded by VED, but both are codes of the same bolívar and both are in ISO 4217.
+    match iso_currency::Currency::from_code(&text) {
+        Some(currency) if currency.is_superseded().is_none() || text == "VES" => Ok(text.into_owned()),
+        _ => Err(Wrong::rule("currency must be an ISO 4217 code, such as INR")),
+    }
+}
+
+/// A string that borrows from its JSON unless it had escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// An object's entries in their order, duplicates included; a map type of serde's would drop them.
+struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Object<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Object<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
+                let mut fields = Vec::with_capacity(FEW_FIELDS / 2);
+                while let Some((Text(key), value)) = map.next_entry()? {
+                    fields.push((key, value));
+                }
+                Ok(Object(fields))
+            }
+        }
+
+        deserializer.deserialize_map(Entries)
+    }
+}

@@ -1,0 +1,126 @@
+//! What a list may look like, and the words for what it may not.
+
+use futures_util::FutureExt;
+use poem::error::ResponseError;
+use serde_json::{Value, json};
+
+use super::*;
+
+#[derive(Debug, PartialEq, Eq)]
+struct Asset {
+    id: String,
+    rate: u8,
+}
+
+impl FromBody for Asset {
+    type Schema = String;
+
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        let id = fields.text("id", 1..=5);
+        let rate = fields.number("rate", |text| match text.parse::<i64>() {
+            Ok(rate) if rate < 0 => Err(Wrong::below(0)),
+            Ok(rate) => u8::try_from(rate).map_err(|_| Wrong::above(255)),
+            Err(_) => Err(Wrong::not_a_number()),
+        });
+        Some(Self { id: id?, rate: rate? })
+    }
+}
+
+/// The status and `detail` of a body that is refused.
+fn refused(body: &[u8]) -> (u16, Value) {
+    let problem = List::<Asset>::parse(body).expect_err("should be refused");
+    let sent = problem.respond(None).into_body().into_vec().now_or_never().and_then(Result::ok);
+    let json: Value = serde_json::from_slice(&sent.unwrap_or_default()).unwrap_or_default();
+    (problem.status().as_u16(), json["detail"].clone())
+}
+
+fn errors(body: &str) -> Vec<Value> {
+    let (status, detail) = refused(body.as_bytes());
+    assert_eq!(status, 422);
+    detail.as_array().cloned().unwrap_or_default()
+}
+
+#[test]
+fn reads_every_element() {
+    let body = br#" [ {"id":"a","rate":1}, {"rate":" 2 ","id":"b","more":[{}]},{"id":"c","rate":true} ] "#;
+    let List(assets) = List::<Asset>::parse(body).expect("valid");
+    let shown: Vec<_> = assets.iter().map(|asset| (&*asset.id, asset.rate)).collect();
+    assert_eq!(shown, [("a", 1), ("b", 2), ("c", 1)]);
+}
+
+#[test]
+fn reports_all_failing_fields_of_all_elements() {
+    let body = r#"[{"id":"","rate":-1},{"id":"ok","rate":1},7,{"id":"a","id":"a","rate":null}, {}]"#;
+    let found: Vec<_> = errors(body).iter().map(|error| (error["loc"].clone(), error["type"].clone())).collect();
+    let expected = [
+        (json!(["body", 0, "id"]), "string_too_short"),
+        (json!(["body", 0, "rate"]), "greater_than_equal"),
+        (json!(["body", 2]), "model_attributes_type"),
+        (json!(["body", 3, "id"]), "value_error"),
+        (json!(["body", 3, "rate"]), "float_type"),
+        (json!(["body", 4, "id"]), "missing"),
+        (json!(["body", 4, "rate"]), "missing"),
+    ];
+    assert_eq!(found, expected.map(|(loc, kind)| (loc, kind.into())));
+    let negative = json!({
+        "loc": ["body", 0, "rate"], "msg": "Input should be greater than or equal to 0",
+        "type": "greater_than_equal", "input": -1, "ctx": {"ge": 0},
+    });
+    assert_eq!(errors(body)[1], negative);
+    assert_eq!(errors(body)[5]["input"], json!({}), "what is missing is missing in its element");
+}
+
+#[test]
+fn wants_a_list_of_one_or_more() {
+    let empty = json!([{
+        "loc": ["body"], "msg": "List should have at least 1 item after validation, not 0", "type": "too_short",
+        "input": [], "ctx": {"field_type": "List", "min_length": 1, "actual_length": 0},
+    }]);
+    assert_eq!(refused(b" [ ] "), (422, empty));
+    for (body, input) in [("{}", json!({})), ("null", Value::Null), ("\"[]\"", json!("[]")), (" 7", json!(7))] {
+        let wrong =
+            json!([{"loc": ["body"], "msg": "Input should be a valid list", "type": "list_type", "input": input}]);
+        assert_eq!(refused(body.as_bytes()), (422, wrong), "{body}");
+    }
+    let missing = json!([{"loc": ["body"], "msg": "Field required", "type": "missing", "input": null}]);
+    assert_eq!(refused(b""), (422, missing));
+}
+
+#[test]
+fn what_is_not_json_is_400_whatever_else_is_wrong() {
+    for body in [
+        &b" "[..],
+        b"[",
+        b"[{}",
+        b"[{},]",
+        b"[{}]x",
+        b"[7] [7]",
+        b"[7,{\"a\":1,}]",
+        b"[{\"\\ud800\":1}]",
+        b"[\"\xff\"]",
+        b"\xff",
+        b"nul",
+    ] {
+        assert_eq!(refused(body).0, 400, "{}", String::from_utf8_lossy(body));
+    }
+}
+
+#[test]
+fn survives_depth_width_and_repetition() {
+    let most = |body: String| errors(&body).len();
+    assert_eq!(most(format!("[{}]", vec!["{}"; 349_525].join(","))), MOST_ERRORS);
+    assert_eq!(most(format!("[{}]", vec!["7"; 524_287].join(","))), MOST_ERRORS);
+    assert_eq!(most(format!("[{{{}}}]", vec![r#""a":1"#; 170_000].join(","))), MOST_ERRORS);
+    assert_eq!(most(format!("[{}{}]", "[".repeat(500_000), "]".repeat(500_000))), 1);
+    assert_eq!(refused("[".repeat(1_000_000).as_bytes()).0, 400);
+    let broken = format!("[{},", vec!["7"; 500_000].join(","));
+    assert_eq!(refused(broken.as_bytes()).0, 400, "errors enough, but not JSON");
+    let long = format!(r#"[{}]"#, vec![r#"{"id":"a","rate":1}"#; 52_000].join(","));
+    assert_eq!(List::<Asset>::parse(long.as_bytes()).map(|List(assets)| assets.len()).ok(), Some(52_000));
+}
+
+#[test]
+fn the_document_describes_a_list() {
+    let MetaSchemaRef::Inline(schema) = <List<Asset> as FromWhole>::schema() else { panic!("should be inline") };
+    assert_eq!((schema.ty, schema.min_items, schema.items.is_some()), ("array", Some(1), true));
+}
