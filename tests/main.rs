@@ -12,6 +12,7 @@ mod operator;
 mod pgbouncer;
 mod processes;
 mod queue;
+mod rates;
 mod search;
 mod smoke;
 mod transactions;

@@ -104,10 +104,6 @@ impl Config {
     /// Reads the variables of the API; what is wrong with them is noted in `vars`.
     pub fn read(vars: &mut Vars) -> Self {
         let default = Self::default();
-        vars.read("STORAGE_BACKEND", (), |text| match text {
-            "postgres" => Ok(()),
-            _ => Err("must be postgres, the only one so far, such as STORAGE_BACKEND=postgres".into()),
-        });
         let environment = Environment::read(vars);
         Self {
             host: vars.host(),
@@ -191,7 +187,6 @@ mod tests {
     #[test]
     fn names_every_wrong_value_at_once() {
         let all = named(&[
-            ("STORAGE_BACKEND", "paper"),
             ("ENV", "production"),
             ("HOST", "example.com"),
             ("PORT", "65536"),
@@ -199,7 +194,7 @@ mod tests {
             ("WEBHOOK_CONFLICT", "maybe"),
             ("JWT_SECRET", "too short"),
         ]);
-        let expected = ["STORAGE_BACKEND", "ENV", "HOST", "PORT", "WEBHOOK_SECRET", "WEBHOOK_CONFLICT", "JWT_SECRET"];
+        let expected = ["ENV", "HOST", "PORT", "WEBHOOK_SECRET", "WEBHOOK_CONFLICT", "JWT_SECRET"];
         assert_eq!(all, expected);
     }
 

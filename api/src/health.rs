@@ -31,6 +31,8 @@ pub struct HealthApi {
     pub metrics: Metrics,
     /// Cancelled when this process is about to stop.
     pub draining: CancellationToken,
+    /// `STORAGE_BACKEND`, as it is shown.
+    pub storage_backend: &'static str,
 }
 
 /// A greeting that says what answers.
@@ -92,7 +94,7 @@ impl HealthApi {
             status: "HEALTHY".into(),
             current_time: Timestamp(OffsetDateTime::now_utc()),
             message: "Welcome to Millrace!".into(),
-            storage_backend: "postgres".into(),
+            storage_backend: self.storage_backend.into(),
         };
         Ok(Greeted::Ok(Json::new(&welcome)?))
     }
@@ -107,7 +109,8 @@ impl HealthApi {
 
     /// Is the process ready for requests?
     ///
-    /// 200 when the database is reachable and its schema is right, and the process is not about to stop.
+    /// 200 when the database is reachable and its schema is right, the storage of interest rates could save something, and
+    /// the process is not about to stop.
     #[oai(path = "/readyz", method = "get", operation_id = "readyz")]
     async fn readyz(&self) -> Result<Ok200, Fails<Ready>> {
         self.ready().await
@@ -184,7 +187,12 @@ mod tests {
         if draining {
             token.cancel();
         }
-        let api = HealthApi { readiness, metrics: Arc::new(|| "up 1\n".into()), draining: token };
+        let api = HealthApi {
+            readiness,
+            metrics: Arc::new(|| "up 1\n".into()),
+            draining: token,
+            storage_backend: "postgres",
+        };
         let request = Request::builder().uri_str(path).finish();
         let mut response = Routes::new(api, Vec::new()).get_response(request).await;
         (response.status(), response.take_body().into_string().await.unwrap_or_default())

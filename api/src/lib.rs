@@ -10,7 +10,7 @@
 //! | [`problem`] | every error answer and its status |
 //! | [`rate_limit`] | how often one caller may do something |
 //! | [`wire`] | decimals, times and JSON answers |
-//! | [`transactions`], [`users`], [`items`], [`search`], [`health`], [`docs`] | wire types and handlers, one file per feature |
+//! | [`transactions`], [`users`], [`items`], [`search`], [`rates`], [`health`], [`docs`] | wire types and handlers, one file per feature |
 //! | [`auth`] | who calls |
 //! | [`config`] | the settings |
 //! | [`program`](mod@program) | the process |
@@ -25,6 +25,7 @@ pub mod middleware;
 pub mod problem;
 pub mod program;
 pub mod rate_limit;
+pub mod rates;
 pub mod routes;
 pub mod search;
 pub mod server;
@@ -36,6 +37,7 @@ pub mod wire;
 
 use jobs::{
     items::{Items, search::Searcher},
+    rates::Rates,
     transactions::Transactions,
     users::{Users, token::Tokens},
 };
@@ -48,6 +50,7 @@ use self::{
     config::Config,
     health::{HealthApi, Metrics, Readiness},
     items::ItemsApi,
+    rates::RatesApi,
     routes::Routes,
     search::SearchApi,
     transactions::TransactionsApi,
@@ -76,6 +79,8 @@ pub struct Parts {
     pub items: Items,
     /// Finds items.
     pub search: Searcher,
+    /// Interest rates.
+    pub rates: Rates,
     /// Says why the system is not ready, when it is not.
     pub readiness: Readiness,
     /// Renders all metrics in Prometheus' text format.
@@ -85,11 +90,11 @@ pub struct Parts {
 }
 
 /// Every feature's endpoints: adding a feature is one line here, one in [`build`] and one field of [`Parts`].
-type Apis = (TransactionsApi, UsersApi, ItemsApi, SearchApi, HealthApi);
+type Apis = (TransactionsApi, UsersApi, ItemsApi, SearchApi, RatesApi, HealthApi);
 
 /// The whole API as one endpoint, for [`server::serve`] or a test.
 pub fn build(parts: Parts, config: &Config) -> Routes {
-    let Parts { transactions, users, items, search, readiness, metrics, draining } = parts;
+    let Parts { transactions, users, items, search, rates, readiness, metrics, draining } = parts;
     let tokens = config.keys.jwt.as_ref().map_or_else(Tokens::random, |key| Tokens::new(key.expose()));
     let callers = Callers::new(tokens.clone(), &config.keys);
     let apis: Apis = (
@@ -97,7 +102,8 @@ pub fn build(parts: Parts, config: &Config) -> Routes {
         UsersApi::new(users, tokens),
         ItemsApi { items },
         SearchApi { search },
-        HealthApi { readiness, metrics, draining },
+        RatesApi::new(rates.clone()),
+        HealthApi { readiness, metrics, draining, storage_backend: rates.backend() },
     );
     Routes::new(apis, docs::pages(&document())).known_by(callers)
 }
@@ -163,6 +169,9 @@ mod tests {
             ),
             ("/api/v1/items/{item_id}", "delete", vec!["204", "401", "403", "404", "412", "422", "500", "503"]),
             ("/api/v1/search/items", "get", vec!["200", "422", "500", "503"]),
+            ("/asset", "post", vec!["200", "400", "403", "408", "413", "415", "422", "429", "500", "503"]),
+            ("/interest_rate", "get", vec!["200", "403", "404", "429", "500", "503"]),
+            ("/interest_rate/history", "get", vec!["200", "403", "422", "429", "500", "503"]),
             ("/", "get", vec!["200", "500"]),
             ("/livez", "get", vec!["200", "500"]),
             ("/readyz", "get", vec!["200", "500", "503"]),

@@ -65,9 +65,10 @@ pub async fn serve(listener: TcpListener, app: App, config: &Config, metrics: Me
         users: app.users.clone(),
         items: app.items.clone(),
         search: app.search.clone(),
+        rates: app.rates.clone(),
         readiness: Arc::new(move || {
             let app = app.clone();
-            async move { app.ready().await }.boxed()
+            async move { tokio::try_join!(app.ready(), app.rates.ready()).map(drop) }.boxed()
         }),
         metrics,
         draining: shutdown.drain.clone(),

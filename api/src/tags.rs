@@ -13,6 +13,8 @@ pub enum Tag {
     Items,
     /// Items found by their words.
     Search,
+    /// The average of what is submitted, in PostgreSQL or in a contract on a chain.
+    InterestRates,
     /// Whether the process lives, is ready, and how it is doing.
     Health,
 }

@@ -22,6 +22,7 @@ use crate::{
         search::{self, Searcher},
     },
     queue::{Kinds, Operator, Queue, Retention, Timing, metrics},
+    rates::{self, Rates},
     transactions::{self, Transactions, process::ProcessTransaction},
     users::Users,
 };
@@ -39,6 +40,7 @@ pub struct Config {
     pub transactions: transactions::Config,
     pub items: items::Config,
     pub search: search::Config,
+    pub rates: rates::Config,
 }
 
 impl Config {
@@ -55,6 +57,7 @@ impl Config {
             transactions: transactions::Config::read(vars),
             items: items::Config::read(vars),
             search: search::Config::read(vars),
+            rates: rates::Config::read(vars),
         }
     }
 }
@@ -104,6 +107,7 @@ pub struct App {
     pub items: Items,
     /// Finds items.
     pub search: Searcher,
+    pub rates: Rates,
     /// An operator's hands on all queues.
     pub operator: Operator,
     database: Database,
@@ -124,10 +128,11 @@ impl App {
         let users = Users::start(&pool);
         let search = Searcher::start(&pool, &config.search)?;
         let items = Items::start(&pool, &queue, &config.items, Arc::new(search.clone()))?;
+        let rates = Rates::start(&pool, &queue, &config.rates)?;
         // The kinds of job that give up a record when they are given up themselves.
         let kinds = Kinds::default().kind::<ProcessTransaction>(transactions.clone());
         let operator = Operator::new(&pool, &queue, kinds);
-        Ok(Self { transactions, users, items, search, operator, database: database.clone(), pool })
+        Ok(Self { transactions, users, items, search, rates, operator, database: database.clone(), pool })
     }
 
     /// Hears what other processes tell those who wait; runs until the stop.

@@ -7,6 +7,7 @@
 //! | [`boot`] | process plumbing: database, migrations, embedded PostgreSQL, telemetry, shutdown |
 //! | [`items`] | what users offer: cached by id, indexed after each write, and found |
 //! | [`queue`] | what a job is and what the queue promises; the only folder that knows apalis |
+//! | [`rates`] | interest rates, in PostgreSQL or on a smart contract |
 //! | [`transactions`] | webhooks that must be processed exactly once in effect |
 //! | [`users`] | who registers, logs in, and calls |
 
@@ -17,5 +18,6 @@ pub mod config;
 pub mod error;
 pub mod items;
 pub mod queue;
+pub mod rates;
 pub mod transactions;
 pub mod users;

@@ -1,8 +1,14 @@
 //! Every kind of job that a worker runs, one line each.
 
-use jobs::{app::App, items::index::IndexItem, queue::Registry, transactions::process::ProcessTransaction};
+use jobs::{
+    app::App, items::index::IndexItem, queue::Registry, rates::reconcile::ReconcileRate,
+    transactions::process::ProcessTransaction,
+};
 
 /// The jobs of all features.
 pub fn registry(app: &App) -> Registry {
-    Registry::default().job::<ProcessTransaction>(app.transactions.clone()).job::<IndexItem>(app.items.clone())
+    Registry::default()
+        .job::<ProcessTransaction>(app.transactions.clone())
+        .job::<IndexItem>(app.items.clone())
+        .job::<ReconcileRate>(app.rates.clone())
 }

@@ -1,0 +1,161 @@
+//! Which node, which key, which contract.
+
+use std::fmt;
+
+use alloy::{
+    primitives::{Address, B256, hex},
+    signers::local::PrivateKeySigner,
+};
+use url::Url;
+
+use crate::config::Vars;
+
+/// A key, and the node that it sends through. Neither is ever printed: the URL may hold a password.
+#[derive(Clone)]
+pub struct Account {
+    pub(super) rpc_url: Url,
+    /// Overwritten in memory when it is dropped.
+    pub(super) signer: PrivateKeySigner,
+}
+
+/// An account and the contract that it writes to.
+#[derive(Clone)]
+pub struct ChainConfig {
+    pub account: Account,
+    pub(super) contract: Address,
+}
+
+impl Account {
+    /// Reads `CHAIN_RPC_URL` and `CHAIN_PRIVATE_KEY`; each one that is missing or wrong becomes a problem.
+    pub fn read(vars: &mut Vars) -> Option<Self> {
+        let rpc_url = vars.text("CHAIN_RPC_URL");
+        let rpc_url = required(vars, "CHAIN_RPC_URL", rpc_url, rpc_url_of);
+        let key = vars.text("CHAIN_PRIVATE_KEY");
+        let signer = required(vars, "CHAIN_PRIVATE_KEY", key, signer_of);
+        Some(Self { rpc_url: rpc_url?, signer: signer? })
+    }
+
+    /// The address of the key's account.
+    pub fn address(&self) -> String {
+        self.signer.address().to_string()
+    }
+}
+
+impl ChainConfig {
+    /// Reads `CHAIN_RPC_URL`, `CHAIN_PRIVATE_KEY` and `CONTRACT_ADDRESS`; each one that is missing or wrong becomes a
+    /// problem.
+    pub fn read(vars: &mut Vars) -> Option<Self> {
+        let account = Account::read(vars);
+        let contract = vars.text("CONTRACT_ADDRESS");
+        let contract = required(vars, "CONTRACT_ADDRESS", contract, address_of);
+        Some(Self { account: account?, contract: contract? })
+    }
+}
+
+fn required<T>(
+    vars: &mut Vars,
+    name: &str,
+    text: Option<String>,
+    read: impl FnOnce(&str) -> Result<T, &'static str>,
+) -> Option<T> {
+    // What is missing gets the same words as what is wrong: they say what must be there.
+    match read(text.as_deref().unwrap_or_default()) {
+        Ok(value) => Some(value),
+        Err(expected) => {
+            vars.problem(name, expected);
+            None
+        }
+    }
+}
+
+fn rpc_url_of(text: &str) -> Result<Url, &'static str> {
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    url.ok_or("must be set to the HTTP URL of an Ethereum node, such as http://localhost:8545")
+}
+
+fn signer_of(text: &str) -> Result<PrivateKeySigner, &'static str> {
+    let key = text.strip_prefix("0x").and_then(|digits| {
+        let mut key = B256::ZERO;
+        hex::decode_to_slice(digits, key.as_mut_slice()).ok()?;
+        PrivateKeySigner::from_bytes(&key).ok()
+    });
+    key.ok_or("must be set to the key of the contract's owner, 0x and 64 hexadecimal digits, such as 0x5eb1…c0de")
+}
+
+fn address_of(text: &str) -> Result<Address, &'static str> {
+    // Mixed case is a checksum, which finds typing errors.
+    let digits = text.strip_prefix("0x").filter(|digits| digits.len() == 40);
+    let address = digits.and_then(|digits| {
+        let mixed =
+            digits.contains(|c: char| c.is_ascii_lowercase()) && digits.contains(|c: char| c.is_ascii_uppercase());
+        if mixed { Address::parse_checksummed(text, None).ok() } else { text.parse().ok() }
+    });
+    address.ok_or(
+        "must be set to what `millrace contract deploy` printed, such as 0x5FbDB2315678afecb367f032d93F642f64180aa3",
+    )
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Account({})", self.address())
+    }
+}
+
+impl fmt::Debug for ChainConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChainConfig").field("sender", &self.account).field("contract", &self.contract).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const URL: &str = "http://user:secret@localhost:8545/v3/secret";
+    const KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
+    const CONTRACT: &str = "0x5FbDB2315678afecb367f032d93F642f64180aa3";
+
+    fn read(pairs: &[(&str, &str)]) -> Result<Option<ChainConfig>, String> {
+        let mut vars = Vars::from_pairs(pairs);
+        let config = ChainConfig::read(&mut vars);
+        vars.finish(config).map_err(|problems| problems.to_string())
+    }
+
+    #[test]
+    fn nothing_secret_is_printed() {
+        let config = read(&[("CHAIN_RPC_URL", URL), ("CHAIN_PRIVATE_KEY", KEY), ("CONTRACT_ADDRESS", CONTRACT)]);
+        let printed = format!("{config:#?}");
+        assert!(printed.contains(CONTRACT) || printed.contains(&CONTRACT.to_lowercase()), "{printed}");
+        assert!(!printed.contains("secret") && !printed.to_lowercase().contains(&KEY[2..20]), "{printed}");
+    }
+
+    #[test]
+    fn each_variable_that_is_missing_or_wrong_is_named() {
+        let missing = read(&[]).expect_err("nothing is set");
+        for name in ["CHAIN_RPC_URL: must be", "CHAIN_PRIVATE_KEY: must be", "CONTRACT_ADDRESS: must be"] {
+            assert!(missing.contains(name), "{missing}");
+        }
+        assert_eq!(missing.matches("such as").count(), 3, "each with an example: {missing}");
+        let zero = format!("0x{}", "0".repeat(64));
+        for (name, value) in [
+            ("CHAIN_RPC_URL", "ws://secret"),
+            ("CHAIN_RPC_URL", "localhost:8545/secret"),
+            ("CHAIN_PRIVATE_KEY", "secret"),
+            ("CHAIN_PRIVATE_KEY", &KEY[2..]),
+            ("CHAIN_PRIVATE_KEY", &KEY[..64]),
+            ("CHAIN_PRIVATE_KEY", &zero),
+            ("CONTRACT_ADDRESS", "0x5fbDB2315678afecb367f032d93F642f64180aa3"),
+            ("CONTRACT_ADDRESS", "secret"),
+            ("CONTRACT_ADDRESS", &CONTRACT[2..]),
+        ] {
+            let mut pairs = vec![("CHAIN_RPC_URL", URL), ("CHAIN_PRIVATE_KEY", KEY), ("CONTRACT_ADDRESS", CONTRACT)];
+            pairs.retain(|(other, _)| *other != name);
+            pairs.push((name, value));
+            let problem = read(&pairs).expect_err(value);
+            assert!(problem.starts_with(name) && problem.lines().count() == 1, "{problem}");
+            assert!(!problem.contains("secret") && !problem.contains(&KEY[2..20]), "{problem}");
+        }
+        let lower = CONTRACT.to_lowercase();
+        read(&[("CHAIN_RPC_URL", URL), ("CHAIN_PRIVATE_KEY", KEY), ("CONTRACT_ADDRESS", &lower)]).expect("lower case");
+    }
+}

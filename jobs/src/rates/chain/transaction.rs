@@ -1,0 +1,152 @@
+//! Transactions as they are recorded, sent and asked for; and how they are signed.
+
+use std::fmt;
+
+use alloy::{
+    consensus::{SignableTransaction as _, TxEip1559},
+    eips::eip2718::Encodable2718 as _,
+    primitives::{Bytes, TxKind, U256},
+    signers::{SignerSync as _, local::PrivateKeySigner},
+};
+
+use super::{contract::Record, error::ChainError};
+
+/// The hash by which a node knows a transaction.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Hash(pub [u8; 32]);
+
+impl fmt::Display for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("0x")?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What a transaction pays for a unit of gas, in wei.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fees {
+    /// In all, at most.
+    pub max_fee: u128,
+    /// Of it to whoever makes the block.
+    pub priority: u128,
+}
+
+impl Fees {
+    /// These, but each at least an eighth above `earlier`: a node replaces a transaction from 10 % on.
+    pub fn above(self, earlier: Self) -> Self {
+        let raised = |fee: u128| fee.saturating_add(fee.div_ceil(8)).saturating_add(1);
+        Self {
+            max_fee: self.max_fee.max(raised(earlier.max_fee)),
+            priority: self.priority.max(raised(earlier.priority)),
+        }
+    }
+}
+
+/// A signed transaction that has not been sent.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Prepared {
+    pub nonce: u64,
+    pub hash: Hash,
+    /// What is sent, as often as need be: it can be applied once.
+    pub raw: Vec<u8>,
+    pub fees: Fees,
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Prepared");
+        shown.field("nonce", &self.nonce).field("hash", &self.hash).field("fees", &self.fees).finish_non_exhaustive()
+    }
+}
+
+/// A transaction that may have been sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    pub nonce: u64,
+    pub hash: Hash,
+}
+
+/// A transaction in a block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    pub hash: Hash,
+    pub block: u64,
+    /// Whether it did what it was sent for; otherwise it has only cost its fee.
+    pub succeeded: bool,
+    /// What it has saved.
+    pub saved: Option<Record>,
+}
+
+/// What became of the transactions of one submission.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// One of them is in a block and has succeeded.
+    Confirmed(Receipt),
+    /// One of them is in a block and was refused by the contract, and none is on its way.
+    Reverted(ChainError),
+    /// The node has one of them, in no block so far.
+    Waiting,
+    /// The node knows none of them, and a nonce of theirs is free: send the same bytes again.
+    Dropped,
+    /// The node knows none of them, and their nonces have been used by others: none of them can ever be applied.
+    Superseded,
+}
+
+/// Everything of a transaction but its signature.
+pub struct Draft {
+    pub chain_id: u64,
+    pub nonce: u64,
+    pub gas: u64,
+    pub fees: Fees,
+    pub to: TxKind,
+    pub input: Bytes,
+}
+
+impl Draft {
+    /// Signs it.
+    pub fn sign(self, signer: &PrivateKeySigner) -> Result<Prepared, ChainError> {
+        let transaction = TxEip1559 {
+            chain_id: self.chain_id,
+            nonce: self.nonce,
+            gas_limit: self.gas,
+            max_fee_per_gas: self.fees.max_fee,
+            max_priority_fee_per_gas: self.fees.priority,
+            to: self.to,
+            value: U256::ZERO,
+            access_list: Default::default(),
+            input: self.input,
+        };
+        let signature = signer.sign_hash_sync(&transaction.signature_hash());
+        let signature = signature.map_err(|_| ChainError::Refused("the key does not sign".into()))?;
+        let signed = transaction.into_signed(signature);
+        Ok(Prepared { nonce: self.nonce, hash: Hash(signed.hash().0), raw: signed.encoded_2718(), fees: self.fees })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replacements_pay_an_eighth_more_at_least() {
+        let fees = |max_fee, priority| Fees { max_fee, priority };
+        assert_eq!(fees(10, 1).above(fees(1000, 100)), fees(1126, 114));
+        assert_eq!(fees(5000, 1).above(fees(1000, 100)), fees(5000, 114));
+        assert_eq!(fees(0, 0).above(fees(0, 0)), fees(1, 1));
+        assert_eq!(fees(0, 0).above(fees(u128::MAX, 9)), fees(u128::MAX, 12));
+    }
+
+    #[test]
+    fn hashes_are_written_as_everywhere() {
+        let mut hash = [0; 32];
+        hash[0] = 0xab;
+        hash[31] = 1;
+        assert_eq!(Hash(hash).to_string(), format!("0xab{}01", "0".repeat(60)));
+    }
+}

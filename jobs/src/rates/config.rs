@@ -1,0 +1,44 @@
+//! What the feature can be told.
+
+#[cfg(feature = "smart-contract")]
+use super::chain::ChainConfig;
+use crate::config::Vars;
+
+/// `STORAGE_BACKEND`: where averages are kept.
+#[derive(Debug, Clone, Default)]
+pub enum Config {
+    /// In PostgreSQL.
+    #[default]
+    Postgres,
+    /// In a contract on a chain; `CHAIN_RPC_URL`, `CHAIN_PRIVATE_KEY` and `CONTRACT_ADDRESS` say which.
+    #[cfg(feature = "smart-contract")]
+    SmartContract(ChainConfig),
+}
+
+impl Config {
+    /// Reads the variables named at the variants.
+    pub fn read(vars: &mut Vars) -> Self {
+        let on_chain = vars.read("STORAGE_BACKEND", false, |text| match text {
+            "postgres" => Ok(false),
+            "smart_contract" if cfg!(feature = "smart-contract") => Ok(true),
+            "smart_contract" => Err("smart_contract is not in this build, which lacks the feature smart-contract; \
+                                     use STORAGE_BACKEND=postgres"
+                .into()),
+            _ => Err("must be postgres or smart_contract, such as STORAGE_BACKEND=postgres".into()),
+        });
+        #[cfg(feature = "smart-contract")]
+        if on_chain && let Some(config) = ChainConfig::read(vars) {
+            return Self::SmartContract(config);
+        }
+        Self::Postgres
+    }
+
+    /// As `STORAGE_BACKEND` has it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            #[cfg(feature = "smart-contract")]
+            Self::SmartContract(_) => "smart_contract",
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! An interest rate: an exact decimal from the request's text to the stored value and the answer, never a binary float.
+
+use std::{cmp::Ordering, fmt, str::FromStr};
+
+use bigdecimal::{
+    BigDecimal, Zero,
+    num_bigint::{BigInt, Sign},
+};
+
+/// At most this many digits before the point of a rate that is sent to us.
+pub const WHOLE_DIGITS: u64 = 20;
+/// At most this many digits after the point of a rate that is sent to us.
+pub const DECIMAL_PLACES: i64 = 100;
+/// Digits after the point of an average: what both storages keep, the contract as an integer of 10^-18.
+pub const SCALE: i64 = 18;
+/// Longer texts are refused unread: no rate in range needs them, and exponents would cost memory.
+const MAX_TEXT: usize = 256;
+
+/// A rate of zero or more. Equality is by value: `55` is `55.0`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rate(BigDecimal);
+
+/// Why a text is not a [`Rate`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RateError {
+    NotNumber,
+    NotFinite,
+    Negative,
+    TooManyPlaces,
+    TooManyWholeDigits,
+}
+
+impl Rate {
+    /// The arithmetic mean, exact and then rounded once, half to even, to [`SCALE`] digits after the point; `None` of
+    /// nothing.
+    pub fn average<'a>(rates: impl ExactSizeIterator<Item = &'a Self>) -> Option<Self> {
+        let count = BigInt::from(rates.len());
+        if count.is_zero() {
+            return None;
+        }
+        let (digits, places) = rates.map(|rate| &rate.0).sum::<BigDecimal>().into_bigint_and_exponent();
+        // digits · 10^-places / count, in units of 10^-SCALE.
+        let (mut numerator, mut denominator) = (digits, count);
+        let shift = ten_to(places.abs_diff(SCALE));
+        if places < SCALE {
+            numerator *= shift
+        } else {
+            denominator *= shift
+        }
+        let (whole, rest) = (&numerator / &denominator, &numerator % &denominator);
+        let odd = &whole % 2u8 != BigInt::zero();
+        let up = match (rest * 2u8).cmp(&denominator) {
+            Ordering::Less => false,
+            Ordering::Equal => odd,
+            Ordering::Greater => true,
+        };
+        Some(Self(BigDecimal::new(whole + u8::from(up), SCALE)))
+    }
+
+    /// A rate as it was stored.
+    pub(super) fn stored(value: BigDecimal) -> Self {
+        Self(value)
+    }
+
+    /// As it is to be stored.
+    pub(super) fn decimal(&self) -> &BigDecimal {
+        &self.0
+    }
+
+    /// The digits, without zeros that say nothing and without an exponent: equal rates have equal digits.
+    pub fn digits(&self) -> String {
+        self.0.normalized().to_plain_string()
+    }
+}
+
+fn ten_to(exponent: u64) -> BigInt {
+    BigInt::from(10u8).pow(u32::try_from(exponent).unwrap_or(u32::MAX))
+}
+
+impl FromStr for Rate {
+    type Err = RateError;
+
+    /// Reads a decimal, with or without an exponent.
+    fn from_str(text: &str) -> Result<Self, RateError> {
+        let bare = text.trim_start_matches(['+', '-']).to_ascii_lowercase();
+        if matches!(bare.as_str(), "nan" | "inf" | "infinity") {
+            return Err(RateError::NotFinite);
+        }
+        let decimal_chars = text.chars().all(|c| matches!(c, '0'..='9' | '.' | '+' | '-' | 'e' | 'E'));
+        if !decimal_chars {
+            return Err(RateError::NotNumber);
+        }
+        if text.len() > MAX_TEXT {
+            return Err(RateError::TooManyPlaces);
+        }
+        let value = BigDecimal::from_str(text).map_err(|_| RateError::NotNumber)?;
+        if value.sign() == Sign::Minus {
+            return Err(RateError::Negative);
+        }
+        if value.is_zero() {
+            return Ok(Self(BigDecimal::zero()));
+        }
+        // Digits and scale alone decide, so that `1e999999999` is refused without being written out.
+        let value = value.normalized();
+        let places = value.fractional_digit_count();
+        if places > DECIMAL_PLACES {
+            return Err(RateError::TooManyPlaces);
+        }
+        if value.digits().saturating_add_signed(places.saturating_neg()) > WHOLE_DIGITS {
+            return Err(RateError::TooManyWholeDigits);
+        }
+        Ok(Self(value))
+    }
+}
+
+impl fmt::Display for Rate {
+    /// As the answers show it: plain digits, zeros at the end cut, but one kept of a whole number: `55.0`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = self.digits();
+        f.write_str(&digits)?;
+        if digits.contains('.') { Ok(()) } else { f.write_str(".0") }
+    }
+}
+
+#[cfg(test)]
+mod tests;

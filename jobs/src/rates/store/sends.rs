@@ -1,0 +1,149 @@
+//! Submissions on their way to a chain, and what was signed for them.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use sqlx::{PgConnection, PgPool, PgTransaction};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::{
+    boot::pooler::{begin, on},
+    error::Error,
+    rates::{
+        Rate,
+        chain::{Fees, Hash, Prepared},
+        model::{Recorded, State},
+    },
+};
+
+/// Records a submission that is to go to a chain, unless its key is known.
+pub async fn insert(
+    connection: &mut PgConnection,
+    rate: &Rate,
+    assets: &Value,
+    key: Option<&str>,
+) -> Result<Option<Uuid>, Error> {
+    let id = sqlx::query_scalar!(
+        "INSERT INTO interest_rates (backend, rate, assets, idempotency_key, state)
+         VALUES ('smart_contract', $1, $2, $3, 'pending')
+         ON CONFLICT (idempotency_key, backend) WHERE idempotency_key IS NOT NULL DO NOTHING
+         RETURNING id",
+        rate.decimal(),
+        assets,
+        key,
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(id)
+}
+
+/// The submission that is known by this key, and whether it is of these assets; `None` when it was withdrawn meanwhile.
+pub async fn known(pool: &PgPool, key: &str, assets: &Value) -> Result<Option<(Uuid, bool)>, Error> {
+    let row = sqlx::query!(
+        r#"SELECT id, assets = $2 AS "same!" FROM interest_rates
+           WHERE idempotency_key = $1 AND backend = 'smart_contract'"#,
+        key,
+        assets,
+    )
+    .fetch_optional(on(pool))
+    .await?;
+    Ok(row.map(|row| (row.id, row.same)))
+}
+
+/// A submission as it is recorded.
+pub async fn find(pool: &PgPool, id: Uuid) -> Result<Option<Recorded>, Error> {
+    let row =
+        sqlx::query!("SELECT id, rate, state FROM interest_rates WHERE id = $1", id).fetch_optional(on(pool)).await?;
+    let Some(row) = row else { return Ok(None) };
+    let state =
+        State::parse(&row.state).ok_or_else(|| Error::Internal(format!("interest rate {id}: unknown state")))?;
+    Ok(Some(Recorded { id: row.id, rate: Rate::stored(row.rate), state }))
+}
+
+/// All that was signed for a submission and this contract, the oldest first, each with the time since it was sent.
+pub async fn sends(pool: &PgPool, id: Uuid, contract: &str) -> Result<Vec<(Prepared, Duration)>, Error> {
+    let rows = sqlx::query!(
+        r#"SELECT nonce, hash, raw, max_fee, priority,
+                  extract(epoch FROM clock_timestamp() - sent_at)::float8 AS "age!"
+           FROM chain_sends WHERE rate_id = $1 AND contract = $2 ORDER BY number"#,
+        id,
+        contract,
+    )
+    .fetch_all(on(pool))
+    .await?;
+    let broken = |what: &str| Error::Internal(format!("interest rate {id}: the stored {what} is not readable"));
+    rows.into_iter()
+        .map(|row| {
+            let max_fee = row.max_fee.parse().map_err(|_| broken("fee"))?;
+            let priority = row.priority.parse().map_err(|_| broken("priority"))?;
+            let send = Prepared {
+                nonce: u64::try_from(row.nonce).map_err(|_| broken("nonce"))?,
+                hash: Hash(row.hash.try_into().map_err(|_| broken("hash"))?),
+                raw: row.raw,
+                fees: Fees { max_fee, priority },
+            };
+            Ok((send, Duration::try_from_secs_f64(row.age).unwrap_or_default()))
+        })
+        .collect()
+}
+
+/// Holds a sender until the transaction ends: no other process of ours signs or sends in its name meanwhile.
+pub async fn lock_sender(pool: &PgPool, sender: &str) -> Result<PgTransaction<'static>, Error> {
+    let mut tx = begin(pool).await?;
+    sqlx::query!(r#"SELECT pg_advisory_xact_lock(hashtextextended('chain ' || $1, 0)) AS "held!: ()""#, sender)
+        .fetch_one(&mut *tx)
+        .await?;
+    Ok(tx)
+}
+
+/// Records what is about to be sent, as the next of its submission.
+pub async fn record(pool: &PgPool, id: Uuid, contract: &str, sender: &str, send: &Prepared) -> Result<(), Error> {
+    sqlx::query!(
+        "INSERT INTO chain_sends (rate_id, number, contract, sender, nonce, hash, raw, max_fee, priority)
+         SELECT $1, count(*) + 1, $2, $3, $4, $5, $6, $7, $8 FROM chain_sends WHERE rate_id = $1",
+        id,
+        contract,
+        sender,
+        i64::try_from(send.nonce).unwrap_or(i64::MAX),
+        &send.hash.0,
+        send.raw,
+        send.fees.max_fee.to_string(),
+        send.fees.priority.to_string(),
+    )
+    .execute(on(pool))
+    .await?;
+    Ok(())
+}
+
+/// Remembers that the last of a submission was sent once more.
+pub async fn touch(pool: &PgPool, id: Uuid, hash: Hash) -> Result<(), Error> {
+    sqlx::query!("UPDATE chain_sends SET sent_at = clock_timestamp() WHERE rate_id = $1 AND hash = $2", id, &hash.0)
+        .execute(on(pool))
+        .await?;
+    Ok(())
+}
+
+/// Remembers that a chain has it, since `at`.
+pub async fn saved(pool: &PgPool, id: Uuid, at: OffsetDateTime) -> Result<(), Error> {
+    sqlx::query!(
+        "UPDATE interest_rates SET state = 'saved', saved_at = $2 WHERE id = $1 AND state = 'pending'",
+        id,
+        at,
+    )
+    .execute(on(pool))
+    .await?;
+    Ok(())
+}
+
+/// Takes a submission back of which nothing was signed; `false` when that is no longer so. Its key is free again.
+pub async fn withdraw(connection: &mut PgConnection, id: Uuid) -> Result<bool, Error> {
+    let withdrawn = sqlx::query!(
+        "UPDATE interest_rates SET state = 'withdrawn', idempotency_key = NULL
+         WHERE id = $1 AND state = 'pending' AND NOT EXISTS (SELECT FROM chain_sends WHERE rate_id = $1)",
+        id,
+    )
+    .execute(connection)
+    .await?;
+    Ok(withdrawn.rows_affected() == 1)
+}

@@ -1,0 +1,149 @@
+//! Submitted, averaged, read back and listed, with PostgreSQL behind it.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::{SAVED, System, one};
+use crate::harness::http::ask;
+
+#[tokio::test]
+async fn the_seeds_session() {
+    let system = System::start(&[]).await;
+    let welcome = system.get("/").await;
+    assert_eq!(welcome.json()["storage_backend"], "postgres");
+    let none = system.get("/interest_rate").await;
+    let problem = none.assert_problem(404, "before any submission");
+    assert_eq!(problem["detail"], "No interest rate found. Please update assets first.");
+    assert_eq!(system.get("/interest_rate/history").await.json(), json!([]));
+
+    let assets = json!([{"id": "id-1", "interest_rate": 100}, {"id": "id-2", "interest_rate": 10}]);
+    let saved = system.submit(assets).await;
+    assert_eq!((saved.status, saved.json()), (200, json!({"message": SAVED})), "{saved:?}");
+    let current = system.get("/interest_rate").await.json();
+    assert_eq!(current["interest_rate"], "55.0");
+    let time = current["updated_at"].as_str().expect("a time");
+    assert!(time.ends_with('Z') && time.len() == "2025-10-15T18:22:51.768546Z".len(), "{time}");
+    assert_eq!(current.as_object().expect("an object").len(), 2, "{current}");
+}
+
+#[tokio::test]
+async fn averages_are_exact_from_text_to_text() {
+    let system = System::start(&[]).await;
+    for (assets, average) in [
+        (r#"[{"id":"a","interest_rate":0.1},{"id":"b","interest_rate":0.2}]"#, "0.15"),
+        (r#"[{"id":"a","interest_rate":1},{"id":"a","interest_rate":2},{"id":"","interest_rate":2}]"#, "1.666666666666666667"),
+        (r#"[{"id":"a","interest_rate":99999999999999999999.99999999999999999999}]"#, "100000000000000000000.0"),
+        (r#"[{"id":"a","interest_rate":0.0000000000000000005}]"#, "0.0"),
+        (r#"[{"id":"a","interest_rate":0.0000000000000000015}]"#, "0.000000000000000002"),
+        (r#"[{"id":"a","interest_rate":" 1e-3 "},{"id":"b","interest_rate":true}]"#, "0.5005"),
+    ] {
+        let saved = ask(system.call(Method::POST, "/asset").body(assets)).await;
+        assert_eq!(saved.status, 200, "{assets}: {saved:?}");
+        assert_eq!(system.current().await, average, "{assets}");
+    }
+}
+
+#[tokio::test]
+async fn the_history_pages_from_the_newest_and_outlives_the_process() {
+    let mut system = System::start(&[]).await;
+    for rate in 1..=7 {
+        assert_eq!(system.submit(one(rate)).await.status, 200);
+    }
+    system.api = super::api(&system.database, &[]).await;
+    let all = ["7.0", "6.0", "5.0", "4.0", "3.0", "2.0", "1.0"];
+    for limit in [1, 3, 7, 100] {
+        assert_eq!(system.history(limit).await, all, "{limit} a page");
+    }
+    for (query, field) in [("limit=0", "limit"), ("limit=x", "limit"), ("cursor=x", "cursor"), ("cursor=", "cursor")] {
+        let refused = system.get(&format!("/interest_rate/history?{query}")).await;
+        refused.assert_problem(422, query);
+        assert!(refused.failures()[0].1.contains(field), "{query}: {refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn all_that_is_wrong_is_named() {
+    let system = System::start(&[]).await;
+    let negative = "Input should be greater than or equal to 0";
+    let number = "Input should be a valid number";
+    for (body, expected) in [
+        (json!([]), vec![("too_short", r#"["body"]"#, "List should have at least 1 item after validation, not 0")]),
+        (json!({"id": "x"}), vec![("list_type", r#"["body"]"#, "Input should be a valid list")]),
+        (json!("x"), vec![("list_type", r#"["body"]"#, "Input should be a valid list")]),
+        (one(-1), vec![("greater_than_equal", r#"["body",0,"interest_rate"]"#, negative)]),
+        (one(Value::Null), vec![("float_type", r#"["body",0,"interest_rate"]"#, number)]),
+        (one("NaN"), vec![("finite_number", r#"["body",0,"interest_rate"]"#, "Input should be a finite number")]),
+        (
+            json!([{"id": "a", "interest_rate": 1}, {"interest_rate": "x"}, {"id": 5}, 7]),
+            vec![
+                ("missing", r#"["body",1,"id"]"#, "Field required"),
+                (
+                    "float_parsing",
+                    r#"["body",1,"interest_rate"]"#,
+                    "Input should be a valid number, unable to parse string as a number",
+                ),
+                ("string_type", r#"["body",2,"id"]"#, "Input should be a valid string"),
+                ("missing", r#"["body",2,"interest_rate"]"#, "Field required"),
+                (
+                    "model_attributes_type",
+                    r#"["body",3]"#,
+                    "Input should be a valid dictionary or object to extract fields from",
+                ),
+            ],
+        ),
+    ] {
+        let refused = system.submit(body.clone()).await;
+        refused.assert_problem(422, &body.to_string());
+        let failures = refused.failures();
+        let failures: Vec<_> = failures.iter().map(|(kind, loc, msg)| (&**kind, &**loc, &**msg)).collect();
+        assert_eq!(failures, expected, "{body}");
+    }
+    for (body, status) in [("[{]", 400), ("", 422), (r#"[{"id":"a","interest_rate":1,"id":"b"}]"#, 422)] {
+        ask(system.call(Method::POST, "/asset").body(body)).await.assert_problem(status, body);
+    }
+    assert_eq!(system.history(10).await, [""; 0], "nothing was saved");
+}
+
+#[tokio::test]
+async fn a_key_is_saved_once() {
+    let system = System::start(&[]).await;
+    let first = system.submit_as("k-1", one(5)).await;
+    assert_eq!((first.status, first.header("idempotency-replayed")), (200, ""), "{first:?}");
+    assert_eq!(system.submit(one(6)).await.status, 200);
+    let again = system.submit_as("k-1", json!([{"interest_rate": "5.00", "id": "id-1", "x": 0}])).await;
+    assert_eq!((again.status, again.header("idempotency-replayed")), (200, "true"), "{again:?}");
+    assert_eq!(again.json(), first.json());
+    for other in [one(7), json!([{"id": "id-2", "interest_rate": 5}]), json!([{"id": "id-1", "interest_rate": 5}, {"id": "id-1", "interest_rate": 5}])] {
+        system.submit_as("k-1", other).await.assert_problem(422, "another body");
+    }
+    assert_eq!(system.submit_as("K-1", one(8)).await.status, 200, "keys are told apart by case");
+    assert_eq!(system.history(10).await, ["8.0", "6.0", "5.0"]);
+    for key in ["", &*"k".repeat(256), "k\tk"] {
+        let refused = system.submit_as(key, one(1)).await;
+        refused.assert_problem(422, key);
+        assert_eq!(refused.failures()[0].1, r#"["header","Idempotency-Key"]"#);
+    }
+    assert_eq!(system.submit_as(&"k".repeat(255), one(9)).await.status, 200);
+}
+
+#[tokio::test]
+async fn of_many_at_once_with_one_key_one_is_saved() {
+    let system = System::start(&[]).await;
+    let all = futures_util::future::join_all((0..40).map(|_| system.submit_as("one", one(3)))).await;
+    assert!(all.iter().all(|answer| answer.status == 200), "{all:?}");
+    assert_eq!(all.iter().filter(|answer| answer.header("idempotency-replayed").is_empty()).count(), 1);
+    assert_eq!(system.history(10).await, ["3.0"]);
+}
+
+#[tokio::test]
+async fn large_lists_are_averaged_and_larger_ones_refused() {
+    let system = System::start(&[]).await;
+    let list = |count: usize| Value::from_iter((1..=count).map(|n| json!({"id": "id", "interest_rate": n})));
+    assert_eq!(system.submit(list(25_000)).await.status, 200);
+    assert_eq!(system.current().await, "12500.5");
+    system.submit(list(50_000)).await.assert_problem(413, "more than 1 MiB");
+    let nothing = format!("[{}]", ["{}"; 300_000].join(","));
+    let refused = ask(system.call(Method::POST, "/asset").body(nothing)).await;
+    refused.assert_problem(422, "nothing but empty objects");
+    assert!(refused.text.len() < 100_000, "an answer is not larger than its request: {}", refused.text.len());
+}
