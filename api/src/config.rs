@@ -8,6 +8,8 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jobs::config::{Environment, Vars};
 
+use crate::cors::Origins;
+
 /// The API key that only `dev` and `test` accept as one.
 const DEFAULT_API_KEY: &str = "your-secret-api-key-here";
 /// The admin key that only `dev` and `test` accept as one.
@@ -30,6 +32,8 @@ pub struct Config {
     pub webhook: WebhookConfig,
     /// Who may call what.
     pub keys: KeysConfig,
+    /// `CORS_ORIGINS`: which other sites' pages may call from a browser.
+    pub origins: Origins,
 }
 
 /// How webhooks are received.
@@ -96,6 +100,7 @@ impl Default for Config {
                 admin: Secret::new(DEFAULT_ADMIN_API_KEY),
                 jwt: None,
             },
+            origins: Origins::None,
         }
     }
 }
@@ -111,6 +116,7 @@ impl Config {
             environment,
             webhook: WebhookConfig::read(vars),
             keys: KeysConfig::read(vars, environment, default.keys),
+            origins: Origins::read(vars, environment),
         }
     }
 }
@@ -193,8 +199,9 @@ mod tests {
             ("WEBHOOK_SECRET", "whsec_c2hvcnQ="),
             ("WEBHOOK_CONFLICT", "maybe"),
             ("JWT_SECRET", "too short"),
+            ("CORS_ORIGINS", "app.example.com"),
         ]);
-        let expected = ["ENV", "HOST", "PORT", "WEBHOOK_SECRET", "WEBHOOK_CONFLICT", "JWT_SECRET"];
+        let expected = ["ENV", "HOST", "PORT", "WEBHOOK_SECRET", "WEBHOOK_CONFLICT", "JWT_SECRET", "CORS_ORIGINS"];
         assert_eq!(all, expected);
     }
 

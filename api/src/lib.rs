@@ -12,11 +12,13 @@
 //! | [`wire`] | decimals, times and JSON answers |
 //! | [`transactions`], [`users`], [`items`], [`search`], [`rates`], [`health`], [`docs`] | wire types and handlers, one file per feature |
 //! | [`auth`] | who calls |
+//! | [`cors`] | which other sites' pages may call |
 //! | [`config`] | the settings |
 //! | [`program`](mod@program) | the process |
 
 pub mod auth;
 pub mod config;
+pub mod cors;
 pub mod docs;
 mod entity_tag;
 pub mod health;
@@ -105,7 +107,7 @@ pub fn build(parts: Parts, config: &Config) -> Routes {
         RatesApi::new(rates.clone()),
         HealthApi { readiness, metrics, draining, storage_backend: rates.backend() },
     );
-    Routes::new(apis, docs::pages(&document())).known_by(callers)
+    Routes::new(apis, docs::pages(&document())).known_by(callers).open_to(&config.origins)
 }
 
 /// The published contract, as it is committed in `api/openapi.json`: the same text on every machine.

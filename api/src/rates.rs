@@ -112,7 +112,7 @@ impl RatesApi {
         request_header(
             name = "Idempotency-Key",
             ty = "Option<String>",
-            description = "Names this submission, for ever: 1 to 255 visible characters."
+            description = "Names this submission, for ever: 1 to 255 printable ASCII characters."
         )
     )]
     async fn submit(

@@ -7,6 +7,7 @@ use poem_openapi::OpenApi;
 
 use crate::{
     auth::Callers,
+    cors::{Cors, Origins},
     middleware::{Edge, observe},
 };
 
@@ -19,6 +20,7 @@ pub struct Routes {
     patterns: Route,
     unmatched: Edge,
     callers: Option<Callers>,
+    cors: Option<Cors>,
 }
 
 impl Routes {
@@ -43,7 +45,7 @@ impl Routes {
                 fixed.insert(path.clone(), Edge::new(path, operations));
             }
         }
-        Self { fixed, patterns, unmatched: Edge::unmatched(), callers: None }
+        Self { fixed, patterns, unmatched: Edge::unmatched(), callers: None, cors: None }
     }
 
     /// The same, for these callers.
@@ -51,12 +53,14 @@ impl Routes {
     pub fn known_by(self, callers: Callers) -> Self {
         Self { callers: Some(callers), ..self }
     }
-}
 
-impl Endpoint for Routes {
-    type Output = Response;
+    /// The same, for pages of these origins too.
+    #[must_use]
+    pub fn open_to(self, origins: &Origins) -> Self {
+        Self { cors: Cors::new(origins), ..self }
+    }
 
-    async fn call(&self, mut request: Request) -> poem::Result<Response> {
+    async fn route(&self, mut request: Request) -> poem::Result<Response> {
         if let Some(callers) = &self.callers {
             callers.equip(&mut request);
         }
@@ -66,6 +70,18 @@ impl Endpoint for Routes {
         }
         // `OPTIONS *` and `CONNECT host:port` have no path that a pattern could match.
         if path.starts_with('/') { self.patterns.call(request).await } else { self.unmatched.call(request).await }
+    }
+}
+
+impl Endpoint for Routes {
+    type Output = Response;
+
+    async fn call(&self, request: Request) -> poem::Result<Response> {
+        let Some(cors) = &self.cors else { return self.route(request).await };
+        let permission = cors.permission(&request);
+        let mut response = self.route(request).await?;
+        permission.tell(&mut response);
+        Ok(response)
     }
 }
 

@@ -31,7 +31,10 @@ async fn averages_are_exact_from_text_to_text() {
     let system = System::start(&[]).await;
     for (assets, average) in [
         (r#"[{"id":"a","interest_rate":0.1},{"id":"b","interest_rate":0.2}]"#, "0.15"),
-        (r#"[{"id":"a","interest_rate":1},{"id":"a","interest_rate":2},{"id":"","interest_rate":2}]"#, "1.666666666666666667"),
+        (
+            r#"[{"id":"a","interest_rate":1},{"id":"a","interest_rate":2},{"id":"","interest_rate":2}]"#,
+            "1.666666666666666667",
+        ),
         (r#"[{"id":"a","interest_rate":99999999999999999999.99999999999999999999}]"#, "100000000000000000000.0"),
         (r#"[{"id":"a","interest_rate":0.0000000000000000005}]"#, "0.0"),
         (r#"[{"id":"a","interest_rate":0.0000000000000000015}]"#, "0.000000000000000002"),
@@ -54,7 +57,9 @@ async fn the_history_pages_from_the_newest_and_outlives_the_process() {
     for limit in [1, 3, 7, 100] {
         assert_eq!(system.history(limit).await, all, "{limit} a page");
     }
-    for (query, field) in [("limit=0", "limit"), ("limit=x", "limit"), ("cursor=x", "cursor"), ("cursor=", "cursor")] {
+    for (query, field) in
+        [("limit=0", "limit"), ("limit=x", "limit"), ("cursor=x", "cursor"), ("cursor=AAAA", "cursor")]
+    {
         let refused = system.get(&format!("/interest_rate/history?{query}")).await;
         refused.assert_problem(422, query);
         assert!(refused.failures()[0].1.contains(field), "{query}: {refused:?}");
@@ -113,7 +118,11 @@ async fn a_key_is_saved_once() {
     let again = system.submit_as("k-1", json!([{"interest_rate": "5.00", "id": "id-1", "x": 0}])).await;
     assert_eq!((again.status, again.header("idempotency-replayed")), (200, "true"), "{again:?}");
     assert_eq!(again.json(), first.json());
-    for other in [one(7), json!([{"id": "id-2", "interest_rate": 5}]), json!([{"id": "id-1", "interest_rate": 5}, {"id": "id-1", "interest_rate": 5}])] {
+    for other in [
+        one(7),
+        json!([{"id": "id-2", "interest_rate": 5}]),
+        json!([{"id": "id-1", "interest_rate": 5}, {"id": "id-1", "interest_rate": 5}]),
+    ] {
         system.submit_as("k-1", other).await.assert_problem(422, "another body");
     }
     assert_eq!(system.submit_as("K-1", one(8)).await.status, 200, "keys are told apart by case");

@@ -123,11 +123,13 @@ pub fn next_link(limit: Limit, last: rates::Cursor) -> String {
 pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut given = headers.get_all("idempotency-key").iter();
     let Some(value) = given.next() else { return Ok(None) };
-    let text = value.to_str().ok().filter(|text| (1..=255).contains(&text.len()) && given.next().is_none());
+    let visible = |text: &&str| text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+    let text = value.to_str().ok().filter(visible);
+    let text = text.filter(|text| (1..=255).contains(&text.len()) && given.next().is_none());
     match text {
         Some(text) => Ok(Some(text.to_owned())),
         None => {
-            let wrong = Wrong::rule("Idempotency-Key must be given once, with 1 to 255 visible ASCII characters");
+            let wrong = Wrong::rule("Idempotency-Key must be given once, with 1 to 255 printable ASCII characters");
             Err(Problem::invalid(vec![wrong.at("header", "Idempotency-Key", None)]))
         }
     }
