@@ -1,10 +1,17 @@
 //! What a list may look like, and the words for what it may not.
 
 use futures_util::FutureExt;
-use poem::error::ResponseError;
+use poem::{Endpoint, Request, error::ResponseError, http::Method};
+use poem_openapi::{OpenApi, OpenApiService, payload::PlainText};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::{
+    middleware::body_limit,
+    problem::{Fails, Statuses},
+    routes::Routes,
+    validation::Body,
+};
 
 #[derive(Debug, PartialEq, Eq)]
 struct Asset {
@@ -119,8 +126,48 @@ fn survives_depth_width_and_repetition() {
     assert_eq!(List::<Asset>::parse(long.as_bytes()).map(|List(assets)| assets.len()).ok(), Some(52_000));
 }
 
+struct Assets;
+
+struct Taking;
+
+impl Statuses for Taking {
+    const ALL: &'static [u16] = &[400, 413, 415, 422];
+}
+
+#[OpenApi]
+impl Assets {
+    #[oai(path = "/assets", method = "post")]
+    async fn post(&self, body: Body<List<Asset>>) -> Result<PlainText<String>, Fails<Taking>> {
+        let List(assets) = body.read()?;
+        Ok(PlainText(format!("{} in {} bytes", assets.len(), body.raw().len())))
+    }
+}
+
+#[tokio::test]
+async fn an_operation_takes_a_list() {
+    let routes = Routes::new(Assets, Vec::new());
+    let post = async |content_type: &str, body: &[u8]| {
+        let request = Request::builder().method(Method::POST).uri_str("/assets").content_type(content_type);
+        let mut response = routes.get_response(request.body(body.to_vec())).await;
+        (response.status().as_u16(), response.take_body().into_string().await.unwrap_or_default())
+    };
+    let body = br#"[{"id":"a","rate":1}]"#;
+    assert_eq!(post("application/json", body).await, (200, "1 in 21 bytes".into()));
+    for (content_type, body, status) in [
+        ("application/json", &b"["[..], 400),
+        ("application/json", &[b' '; body_limit::LARGEST + 1], 413),
+        ("text/plain", body, 415),
+        ("application/json", b"[]", 422),
+    ] {
+        assert_eq!(post(content_type, body).await.0, status);
+    }
+}
+
 #[test]
 fn the_document_describes_a_list() {
-    let MetaSchemaRef::Inline(schema) = <List<Asset> as FromWhole>::schema() else { panic!("should be inline") };
-    assert_eq!((schema.ty, schema.min_items, schema.items.is_some()), ("array", Some(1), true));
+    let spec = OpenApiService::new(Assets, "t", "1").spec();
+    let document: Value = serde_json::from_str(&spec).expect("JSON");
+    let body = &document["paths"]["/assets"]["post"]["requestBody"];
+    let list = json!({"type": "array", "items": {"type": "string"}, "minItems": 1});
+    assert_eq!((&body["content"]["application/json"]["schema"], &body["required"]), (&list, &json!(true)));
 }
