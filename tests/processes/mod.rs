@@ -2,6 +2,7 @@
 
 mod all_in_one;
 mod bench;
+mod browsers;
 mod configuration;
 mod health;
 mod schema;
