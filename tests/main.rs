@@ -4,6 +4,8 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod architecture;
+#[cfg(feature = "smart-contract")]
+mod contract;
 mod embedded_postgres;
 mod faults;
 mod harness;

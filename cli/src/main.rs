@@ -2,6 +2,8 @@
 
 mod all_in_one;
 mod bench;
+#[cfg(feature = "smart-contract")]
+mod contract;
 mod jobs;
 mod migrate;
 mod operator;
@@ -38,6 +40,10 @@ enum Command {
     Queues(queues::Arguments),
     /// Have every item be found as it now is, while everything serves
     Reindex(reindex::Arguments),
+    /// The smart contract that keeps interest rates: make one
+    #[cfg(feature = "smart-contract")]
+    #[command(arg_required_else_help = true)]
+    Contract(contract::Arguments),
     /// Measure how fast Millrace is on this machine, beside what its database can do
     Bench(bench::Arguments),
     /// The worker that `bench` measures
@@ -54,6 +60,8 @@ fn main() -> ExitCode {
         Some(Command::Jobs(arguments)) => process::run("millrace jobs", jobs::program(arguments)),
         Some(Command::Queues(arguments)) => process::run("millrace queues", queues::program(arguments)),
         Some(Command::Reindex(arguments)) => process::run("millrace reindex", reindex::program(arguments)),
+        #[cfg(feature = "smart-contract")]
+        Some(Command::Contract(arguments)) => process::run("millrace contract", contract::program(arguments)),
         Some(Command::Bench(arguments)) => process::run("millrace bench", bench::program(arguments)),
         Some(Command::BenchWorker) => process::run("bench-worker", bench::noop::program()),
     }

@@ -6,6 +6,8 @@
 //! eventually("the job is done", Duration::from_secs(5), async || done(&pool).await).await;
 //! ```
 
+#[cfg(feature = "smart-contract")]
+pub mod anvil;
 pub mod cluster;
 pub mod database;
 mod database_test;

@@ -1,0 +1,124 @@
+//! An Ethereum node of one test's own: mined when told, frozen, stopped with its chain kept, and started again.
+
+use std::{path::PathBuf, process::Command, time::Duration};
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use super::{
+    eventually, needs, node,
+    process::{self, Process},
+    scratch::Scratch,
+};
+
+/// A native binary without scripts of installation; 44 MB.
+const PACKAGE: &str = "@foundry-rs/anvil@1.7.1";
+const SOON: Duration = Duration::from_secs(20);
+
+/// The keys of the first two accounts of every node for development, and the addresses.
+pub const OWNER_KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
+pub const OWNER: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
+pub const OTHER_KEY: &str = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
+pub const OTHER: &str = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
+
+/// A node with a chain of its own; killed when dropped, and with the thread that started it, however that ends.
+pub struct Node {
+    program: PathBuf,
+    process: Process,
+    port: u16,
+    pub url: String,
+    scratch: Scratch,
+    client: reqwest::Client,
+}
+
+impl Node {
+    /// Starts one, where npm has it.
+    pub async fn start() -> Option<Self> {
+        let packages = node::packages(&[PACKAGE])?;
+        // The package for this platform, whichever it is.
+        let platforms = std::fs::read_dir(packages.join("node_modules/@foundry-rs")).expect("the package's folder");
+        let programs = platforms.filter_map(Result::ok).map(|entry| entry.path().join("bin/anvil"));
+        let program = programs.into_iter().find(|program| program.is_file());
+        let program = program.or_else(|| needs::lacking("anvil for this platform"))?;
+        let scratch = Scratch::new();
+        // Free a moment ago; whoever takes it in between makes the start fail, and says so.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let url = format!("http://127.0.0.1:{port}");
+        let process = run(&program, port, &scratch);
+        let mut node = Self { program, process, port, url, scratch, client: process::client() };
+        node.answers().await;
+        Some(node)
+    }
+
+    async fn answers(&mut self) {
+        let (client, url) = (self.client.clone(), self.url.clone());
+        let process = &mut self.process;
+        eventually("anvil answers", SOON, async || {
+            assert!(process.is_running(), "anvil has ended:\n{}", process.log());
+            let request = json!({ "jsonrpc": "2.0", "id": 1, "method": "eth_chainId", "params": [] });
+            client.post(&url).json(&request).send().await.is_ok_and(|answer| answer.status().is_success())
+        })
+        .await;
+    }
+
+    /// Stops it. The blocks are kept, what waits for one is lost.
+    pub async fn stop(&mut self) {
+        self.process.signal(Signal::SIGTERM);
+        self.process.ended(SOON).await;
+    }
+
+    /// Starts it again on the same port, with the same chain.
+    pub async fn start_again(&mut self) {
+        self.process = run(&self.program, self.port, &self.scratch);
+        self.answers().await;
+    }
+
+    /// Lets it answer nobody, connections stay open.
+    pub fn freeze(&self) {
+        self.process.signal(Signal::SIGSTOP);
+    }
+
+    pub fn thaw(&self) {
+        self.process.signal(Signal::SIGCONT);
+    }
+
+    /// Asks it, and answers the result.
+    pub async fn ask(&self, method: &str, params: Value) -> Value {
+        let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        let answer = self.client.post(&self.url).json(&request).send().await.expect("an answer");
+        let mut answer: Value = answer.json().await.expect("JSON");
+        assert!(answer["error"].is_null(), "{method}: {}", answer["error"]);
+        answer["result"].take()
+    }
+
+    /// Whether each transaction gets a block at once, as it does from the start, or waits for [`Node::mine`].
+    pub async fn mines(&self, at_once: bool) {
+        self.ask("evm_setAutomine", json!([at_once])).await;
+    }
+
+    /// One block with all that waits.
+    pub async fn mine(&self) {
+        self.ask("evm_mine", json!([])).await;
+    }
+
+    /// Forgets a transaction that waits.
+    pub async fn drop_transaction(&self, hash: &str) {
+        assert_eq!(self.ask("anvil_dropTransaction", json!([hash])).await, json!(hash), "it was waiting");
+    }
+}
+
+fn run(program: &PathBuf, port: u16, scratch: &Scratch) -> Process {
+    // The kernel ends it with the test's thread, also when that is killed; elsewhere than on Linux only `drop` does.
+    let mut command = match ["/usr/bin/setpriv", "/bin/setpriv"].into_iter().find(|path| PathBuf::from(path).is_file())
+    {
+        Some(setpriv) => {
+            let mut command = Command::new(setpriv);
+            command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+            command
+        }
+        None => Command::new(program),
+    };
+    command.args(["--host", "127.0.0.1", "--port", &port.to_string(), "--state"]).arg(scratch.join("chain.json"));
+    let home = scratch.display().to_string();
+    Process::run("anvil", command, &[("HOME", &home)])
+}
