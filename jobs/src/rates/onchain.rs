@@ -35,6 +35,8 @@ const STUCK: Duration = Duration::from_secs(60);
 const TURN: Duration = Duration::from_secs(12);
 /// Between two looks of the job, and after the chain could not be asked.
 const AGAIN: Duration = Duration::from_secs(5);
+/// How long a receipt is awaited before it is looked whether there can still be one.
+const LOOK: Duration = Duration::from_secs(2);
 /// Between two looks at a node that knows of a receipt but not yet of its effect.
 const BEAT: Duration = Duration::from_millis(100);
 
@@ -175,8 +177,7 @@ impl OnChain {
             let hashes: Vec<_> = sent.iter().map(|(send, _)| Sent { nonce: send.nonce, hash: send.hash }).collect();
             match self.chain.outcome(&hashes).await? {
                 Found::Waiting if *age < STUCK => {
-                    let rest = rest.min(STUCK.saturating_sub(*age)).max(BEAT);
-                    self.chain.confirmed(last.hash, rest).await?;
+                    self.chain.confirmed(last.hash, rest.min(LOOK)).await?;
                 }
                 Found::Waiting => self.send(id, &recorded.rate, sent.len(), Next::Dearer(last)).await?,
                 Found::Dropped => self.send(id, &recorded.rate, sent.len(), Next::Again(last)).await?,
