@@ -64,12 +64,13 @@ async fn what_was_dropped_is_sent_again_as_it_was() {
 #[tokio::test]
 async fn a_node_that_starts_again_has_its_blocks_and_not_what_waited() {
     let Some(mut setup) = Setup::new().await else { return };
-    let saved = setup.send(id(1), ONE).await;
+    let saved = setup.save(id(1), ONE).await;
     setup.node.mines(false).await;
     let prepared = setup.send(id(2), 2 * ONE).await;
     setup.node.stop().await;
     setup.node.start_again().await;
-    assert!(confirmed(&outcome(&setup.chain, &[&saved]).await, &saved));
+    assert_eq!(setup.chain.find(id(1)).await.unwrap(), saved.saved);
+    assert_eq!(setup.chain.confirmed(saved.hash, SOON).await, Ok(Some(saved)));
     assert_eq!(outcome(&setup.chain, &[&prepared]).await, Outcome::Dropped);
     setup.chain.send(&prepared.raw).await.unwrap();
     let receipt = setup.chain.confirmed(prepared.hash, SOON).await.unwrap().expect("a receipt");
@@ -104,10 +105,12 @@ async fn a_nonce_that_another_transaction_used_is_lost_and_the_id_is_not() {
     let prepared = setup.chain.prepare(id(1), rate(ONE)).await.unwrap();
     // From the same key, and not ours.
     let foreign = json!({ "from": OWNER, "to": OTHER, "value": "0x1", "nonce": format!("0x{:x}", prepared.nonce) });
-    setup.node.ask("eth_sendTransaction", json!([foreign])).await;
+    let hash = setup.node.ask("eth_sendTransaction", json!([foreign])).await;
+    setup.node.receipt(&hash).await;
     assert_eq!(outcome(&setup.chain, &[&prepared]).await, Outcome::Superseded);
     assert_eq!(setup.chain.send(&prepared.raw).await, Err(ChainError::NonceUsed));
     let anew = setup.send(id(1), ONE).await;
     assert_eq!(anew.nonce, prepared.nonce + 1);
+    setup.chain.confirmed(anew.hash, SOON).await.unwrap().expect("a receipt");
     assert!(confirmed(&outcome(&setup.chain, &[&prepared, &anew]).await, &anew));
 }

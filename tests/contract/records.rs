@@ -19,7 +19,7 @@ async fn a_saving_is_found_and_announced_with_all_its_fields() {
     assert_eq!((record.index, record.id, record.rate), (1, id(7), rate(55 * ONE + 1)));
     assert_eq!(record.rate.to_string(), "55.000000000000000001");
     assert_eq!(receipt.saved.as_ref(), Some(&record), "the event says the same");
-    let raw = setup.node.ask("eth_getTransactionReceipt", json!([receipt.hash.to_string()])).await;
+    let raw = setup.node.receipt(&json!(receipt.hash.to_string())).await;
     let block = setup.node.ask("eth_getBlockByNumber", json!([raw["blockNumber"], false])).await;
     let time = u128::from_str_radix(&block["timestamp"].as_str().unwrap()[2..], 16).unwrap();
     assert_eq!(record.saved_at, OffsetDateTime::from_unix_timestamp(time as i64).unwrap());
@@ -69,7 +69,7 @@ async fn only_the_owner_saves() {
     let input = sent["input"].as_str().unwrap().replace(&word(id(1).as_u128()), &word(id(2).as_u128()));
     let call = json!({ "from": OTHER, "to": setup.contract, "data": input, "gas": "0x30d40" });
     let hash = setup.node.ask("eth_sendTransaction", json!([call])).await;
-    let receipt = setup.node.ask("eth_getTransactionReceipt", json!([hash])).await;
+    let receipt = setup.node.receipt(&hash).await;
     assert_eq!(receipt["status"], "0x0");
     assert_eq!(setup.chain.find(id(2)).await, Ok(None));
     // They may all read.

@@ -28,9 +28,9 @@ fn misconfigured<T: std::fmt::Debug>(result: Result<T, ChainError>) -> String {
 #[tokio::test]
 async fn a_node_that_is_away_or_silent_is_unreachable_and_no_secret_is_told() {
     let Some(mut setup) = Setup::new().await else { return };
-    let url = setup.node.url.replace("http://", "http://user:secret@") + "/v3/secret?key=secret";
+    let url = setup.node.url.replace("http://", "http://user:secret@") + "/?key=secret";
     let chain = chain_of(&url, OWNER_KEY, &setup.contract);
-    chain.ready().await.expect("the node takes any path and any password");
+    chain.ready().await.expect("the node asks for no password");
     let prepared = chain.prepare(id(1), rate(ONE)).await.unwrap();
 
     setup.node.freeze();

@@ -101,6 +101,17 @@ impl Node {
         self.ask("evm_mine", json!([])).await;
     }
 
+    /// The receipt of a transaction, which gets its block a moment after it was sent.
+    pub async fn receipt(&self, hash: &Value) -> Value {
+        let mut receipt = Value::Null;
+        eventually("a transaction is in a block", SOON, async || {
+            receipt = self.ask("eth_getTransactionReceipt", json!([hash])).await;
+            !receipt.is_null()
+        })
+        .await;
+        receipt
+    }
+
     /// Forgets a transaction that waits.
     pub async fn drop_transaction(&self, hash: &str) {
         assert_eq!(self.ask("anvil_dropTransaction", json!([hash])).await, json!(hash), "it was waiting");

@@ -71,9 +71,11 @@ impl Node {
     }
 
     /// The gas that this takes now, and a fifth more: what another transaction changes until then must not make it fail.
+    /// On the latest block, not on what is pending, which is some nodes' default: a saving that waits is no reason to
+    /// refuse the one that replaces it.
     pub async fn gas(&self, from: Address, to: TxKind, input: &[u8]) -> Result<u64, ChainError> {
         let call = json!({ "from": from, "to": to.to(), "data": hex::encode_prefixed(input) });
-        let gas = self.number("eth_estimateGas", json!([without_null(call)])).await?;
+        let gas = self.number("eth_estimateGas", json!([without_null(call), "latest"])).await?;
         Ok(gas.saturating_add(gas / 5))
     }
 
