@@ -38,6 +38,13 @@ async fn the_printed_address_is_a_contract_of_the_keys() {
         addresses.push(address);
     }
     assert_ne!(addresses[0], addresses[1]);
+
+    // A key of nobody's, whose account cannot pay.
+    let poor = format!("0x{}", "1".repeat(64));
+    let output = deploy(&[], &[("CHAIN_RPC_URL", &node.url), ("CHAIN_PRIVATE_KEY", &poor)]);
+    let told = text(&output.stderr);
+    assert!(!output.status.success() && output.stdout.is_empty());
+    assert!(told.to_lowercase().contains("insufficient funds"), "{told}");
 }
 
 #[test]

@@ -86,9 +86,15 @@ async fn an_address_without_our_contract_is_misconfigured() {
 #[tokio::test]
 async fn a_server_that_is_no_node_is_told_by_its_answer() {
     let server = server::start().await;
-    for (path, is_passing) in
-        [("/503", true), ("/429", true), ("/html", true), ("/401", false), ("/404", false), ("/307", false)]
-    {
+    for (path, is_passing) in [
+        ("/503", true),
+        ("/429", true),
+        ("/html", true),
+        ("/endless", true),
+        ("/401", false),
+        ("/404", false),
+        ("/307", false),
+    ] {
         let chain = chain_of(&format!("{server}{path}"), OWNER_KEY, OTHER);
         let told = if is_passing { unreachable(chain.ready().await) } else { misconfigured(chain.ready().await) };
         assert!(!told.contains("secret"), "{told}");
@@ -104,6 +110,10 @@ mod server {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let answer = poem::endpoint::make_sync(|request| {
             let status = request.uri().path()[1..].parse().unwrap_or(StatusCode::OK);
+            if request.uri().path() == "/endless" {
+                let chunks = futures_util::stream::repeat_with(|| Ok::<_, std::io::Error>(vec![b' '; 1 << 16]));
+                return Response::builder().body(poem::Body::from_bytes_stream(chunks));
+            }
             Response::builder().status(status).header("Location", "/secret").body("<p>secret</p>")
         });
         let acceptor = TcpAcceptor::from_tokio(listener).unwrap();

@@ -2,7 +2,13 @@
 
 use std::{path::PathBuf, process::Command, time::Duration};
 
-use nix::sys::signal::Signal;
+use nix::{
+    sys::{
+        signal::Signal,
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::Pid,
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -76,6 +82,9 @@ impl Node {
     /// Lets it answer nobody, connections stay open.
     pub fn freeze(&self) {
         self.process.signal(Signal::SIGSTOP);
+        // Reported when the last of its threads has stopped; until then it may answer.
+        let stopped = waitpid(Pid::from_raw(self.process.pid().cast_signed()), Some(WaitPidFlag::WUNTRACED));
+        assert!(matches!(stopped, Ok(WaitStatus::Stopped(..))), "{stopped:?}");
     }
 
     pub fn thaw(&self) {

@@ -16,6 +16,8 @@ use crate::error::Error;
 
 /// The limit of one call.
 const LIMIT: Duration = Duration::from_secs(5);
+/// The largest answer: a block with many transactions has less, a page of records 40 KiB.
+const MOST_BYTES: usize = 4 << 20;
 /// A node's words are shown up to here: they may repeat what was sent.
 const MOST_WORDS: usize = 200;
 
@@ -74,9 +76,15 @@ impl Rpc {
     /// Calls a method.
     pub async fn call<T: DeserializeOwned>(&self, method: &str, params: Value) -> Result<T, Fault> {
         let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
-        let sent = self.client.post(self.url.clone()).json(&request).send().await.map_err(unreachable)?;
+        let mut sent = self.client.post(self.url.clone()).json(&request).send().await.map_err(unreachable)?;
         let status = sent.status();
-        let body = sent.bytes().await.map_err(unreachable)?;
+        let mut body = Vec::new();
+        while let Some(chunk) = sent.chunk().await.map_err(unreachable)? {
+            body.extend_from_slice(&chunk);
+            if body.len() > MOST_BYTES {
+                return Err(Fault::unreachable(format!("its answer to {method} does not end")));
+            }
+        }
         let answer: Option<Answer> = serde_json::from_slice(&body).ok();
         match (status, answer) {
             (status, _) if passing(status) => Err(Fault::unreachable(format!("it answers {status}"))),
