@@ -158,6 +158,8 @@ impl Refusal {
 
     /// What the answer to a sending means: nodes have only words for it.
     pub fn of_sending(self) -> Result<(), ChainError> {
+        /// "Internal error" (JSON-RPC 2.0).
+        const INTERNAL: i64 = -32603;
         let words = self.message.to_lowercase();
         let says = |any: &[&str]| any.iter().any(|text| words.contains(text));
         if says(&["already known", "already imported", "known transaction"]) {
@@ -166,6 +168,9 @@ impl Refusal {
             Err(ChainError::NonceUsed)
         } else if says(&["underpriced", "fee too low", "less than block base fee", "lower than the block base fee"]) {
             Err(ChainError::Underpriced)
+        } else if self.revert().is_none() && (self.code == INTERNAL || says(&["timeout", "timed out"])) {
+            // It may have been passed on before that went wrong.
+            Err(ChainError::Unreachable(self.words()))
         } else {
             Err(self.into())
         }
@@ -228,6 +233,9 @@ mod tests {
         for cheap in ["replacement transaction underpriced", "transaction underpriced: tip needed 1, tip permitted 0"] {
             assert_eq!(sent(cheap), Err(ChainError::Underpriced), "{cheap}");
         }
+        assert_eq!(sent("request timed out"), Err(ChainError::Unreachable("request timed out".into())));
+        let internal = refusal(json!({ "code": -32603, "message": "Internal error" })).of_sending();
+        assert!(matches!(internal, Err(ChainError::Unreachable(_))), "{internal:?}");
         let poor = "insufficient funds for gas * price + value";
         assert_eq!(sent(poor), Err(ChainError::Refused(poor.into())));
     }
