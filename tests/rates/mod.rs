@@ -1,6 +1,7 @@
 //! Interest rates from outside, over HTTP: on PostgreSQL, and on a contract of a real node.
 
 mod access;
+#[cfg(feature = "smart-contract")]
 mod onchain;
 
 mod postgres;

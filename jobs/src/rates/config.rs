@@ -26,6 +26,8 @@ impl Config {
                 .into()),
             _ => Err("must be postgres or smart_contract, such as STORAGE_BACKEND=postgres".into()),
         });
+        #[cfg(not(feature = "smart-contract"))]
+        let _ = on_chain;
         #[cfg(feature = "smart-contract")]
         if on_chain && let Some(config) = ChainConfig::read(vars) {
             return Self::SmartContract(config);

@@ -51,6 +51,8 @@ impl Rates {
     /// When the client of a chain cannot be built.
     pub fn start(pool: &PgPool, queue: &Queue, config: &Config) -> Result<Self, Error> {
         queue::metrics::zero(ReconcileRate::NAME);
+        #[cfg(not(feature = "smart-contract"))]
+        let _ = queue;
         let storage: Arc<dyn Storage> = match config {
             Config::Postgres => Arc::new(Postgres { pool: pool.clone() }),
             #[cfg(feature = "smart-contract")]

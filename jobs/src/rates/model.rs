@@ -3,7 +3,7 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::Rate;
+use super::rate::Rate;
 
 /// One asset of a submission.
 #[derive(Debug, Clone, PartialEq, Eq)]
