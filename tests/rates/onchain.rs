@@ -148,7 +148,7 @@ async fn two_processes_that_write_at_once_lose_and_double_nothing() {
     let Some(chained) = Chained::start().await else { return };
     let second = chained.api().await;
     let submit = async |rate: usize| {
-        let url = if rate % 2 == 0 { &chained.system.api.url } else { &second.url };
+        let url = if rate.is_multiple_of(2) { &chained.system.api.url } else { &second.url };
         let request = chained.system.client.post(format!("{url}/asset")).header("api_key", KEY);
         ask(request.json(&one(rate))).await
     };

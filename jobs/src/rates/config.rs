@@ -12,7 +12,7 @@ pub enum Config {
     Postgres,
     /// In a contract on a chain; `CHAIN_RPC_URL`, `CHAIN_PRIVATE_KEY` and `CONTRACT_ADDRESS` say which.
     #[cfg(feature = "smart-contract")]
-    SmartContract(ChainConfig),
+    SmartContract(Box<ChainConfig>),
 }
 
 impl Config {
@@ -30,7 +30,7 @@ impl Config {
         let _ = on_chain;
         #[cfg(feature = "smart-contract")]
         if on_chain && let Some(config) = ChainConfig::read(vars) {
-            return Self::SmartContract(config);
+            return Self::SmartContract(Box::new(config));
         }
         Self::Postgres
     }
