@@ -21,6 +21,7 @@ use crate::{
         self, Items,
         search::{self, Searcher},
     },
+    probes::Probes,
     queue::{Kinds, Operator, Queue, Retention, Timing, metrics},
     rates::{self, Rates},
     transactions::{self, Transactions, process::ProcessTransaction},
@@ -108,6 +109,7 @@ pub struct App {
     /// Finds items.
     pub search: Searcher,
     pub rates: Rates,
+    pub probes: Probes,
     /// An operator's hands on all queues.
     pub operator: Operator,
     database: Database,
@@ -129,10 +131,11 @@ impl App {
         let search = Searcher::start(&pool, &config.search)?;
         let items = Items::start(&pool, &queue, &config.items, Arc::new(search.clone()))?;
         let rates = Rates::start(&pool, &queue, &config.rates)?;
+        let probes = Probes::start(&pool);
         // The kinds of job that give up a record when they are given up themselves.
         let kinds = Kinds::default().kind::<ProcessTransaction>(transactions.clone());
         let operator = Operator::new(&pool, &queue, kinds);
-        Ok(Self { transactions, users, items, search, rates, operator, database: database.clone(), pool })
+        Ok(Self { transactions, users, items, search, rates, probes, operator, database: database.clone(), pool })
     }
 
     /// Hears what other processes tell those who wait; runs until the stop.

@@ -6,6 +6,7 @@
 //! | [`bench`] | what `millrace bench` compares with |
 //! | [`boot`] | process plumbing: database, migrations, embedded PostgreSQL, telemetry, shutdown |
 //! | [`items`] | what users offer: cached by id, indexed after each write, and found |
+//! | [`probes`] | probes on Mars, moved by commands |
 //! | [`queue`] | what a job is and what the queue promises; the only folder that knows apalis |
 //! | [`rates`] | interest rates, in PostgreSQL or on a smart contract |
 //! | [`transactions`] | webhooks that must be processed exactly once in effect |
@@ -17,6 +18,7 @@ pub mod boot;
 pub mod config;
 pub mod error;
 pub mod items;
+pub mod probes;
 pub mod queue;
 pub mod rates;
 pub mod transactions;
