@@ -10,7 +10,7 @@
 //! | [`problem`] | every error answer and its status |
 //! | [`rate_limit`] | how often one caller may do something |
 //! | [`wire`] | decimals, times and JSON answers |
-//! | [`transactions`], [`users`], [`items`], [`search`], [`rates`], [`health`], [`docs`] | wire types and handlers, one file per feature |
+//! | [`transactions`], [`users`], [`items`], [`search`], [`rates`], [`probes`], [`health`], [`docs`] | wire types and handlers, one file per feature |
 //! | [`auth`] | who calls |
 //! | [`cors`] | which other sites' pages may call |
 //! | [`config`] | the settings |
@@ -24,6 +24,7 @@ mod entity_tag;
 pub mod health;
 pub mod items;
 pub mod middleware;
+pub mod probes;
 pub mod problem;
 pub mod program;
 pub mod rate_limit;
@@ -39,6 +40,7 @@ pub mod wire;
 
 use jobs::{
     items::{Items, search::Searcher},
+    probes::Probes,
     rates::Rates,
     transactions::Transactions,
     users::{Users, token::Tokens},
@@ -52,6 +54,7 @@ use self::{
     config::Config,
     health::{HealthApi, Metrics, Readiness},
     items::ItemsApi,
+    probes::ProbesApi,
     rates::RatesApi,
     routes::Routes,
     search::SearchApi,
@@ -83,6 +86,8 @@ pub struct Parts {
     pub search: Searcher,
     /// Interest rates.
     pub rates: Rates,
+    /// Probes on Mars.
+    pub probes: Probes,
     /// Says why the system is not ready, when it is not.
     pub readiness: Readiness,
     /// Renders all metrics in Prometheus' text format.
@@ -92,11 +97,11 @@ pub struct Parts {
 }
 
 /// Every feature's endpoints: adding a feature is one line here, one in [`build`] and one field of [`Parts`].
-type Apis = (TransactionsApi, UsersApi, ItemsApi, SearchApi, RatesApi, HealthApi);
+type Apis = (TransactionsApi, UsersApi, ItemsApi, SearchApi, RatesApi, ProbesApi, HealthApi);
 
 /// The whole API as one endpoint, for [`server::serve`] or a test.
 pub fn build(parts: Parts, config: &Config) -> Routes {
-    let Parts { transactions, users, items, search, rates, readiness, metrics, draining } = parts;
+    let Parts { transactions, users, items, search, rates, probes, readiness, metrics, draining } = parts;
     let tokens = config.keys.jwt.as_ref().map_or_else(Tokens::random, |key| Tokens::new(key.expose()));
     let callers = Callers::new(tokens.clone(), &config.keys);
     let apis: Apis = (
@@ -105,6 +110,7 @@ pub fn build(parts: Parts, config: &Config) -> Routes {
         ItemsApi { items },
         SearchApi { search },
         RatesApi::new(rates.clone()),
+        ProbesApi { probes },
         HealthApi { readiness, metrics, draining, storage_backend: rates.backend() },
     );
     Routes::new(apis, docs::pages(&document())).known_by(callers).open_to(&config.origins)
@@ -174,6 +180,9 @@ mod tests {
             ("/asset", "post", vec!["200", "400", "403", "408", "413", "415", "422", "429", "500", "503"]),
             ("/interest_rate", "get", vec!["200", "403", "404", "429", "500", "503"]),
             ("/interest_rate/history", "get", vec!["200", "403", "422", "429", "500", "503"]),
+            ("/api/v1/setup", "post", vec!["200", "400", "408", "413", "415", "422", "500", "503"]),
+            ("/api/v1/move", "patch", vec!["200", "400", "404", "408", "413", "415", "422", "500", "503"]),
+            ("/api/v1/check", "get", vec!["200", "422", "500", "503"]),
             ("/", "get", vec!["200", "500"]),
             ("/livez", "get", vec!["200", "500"]),
             ("/readyz", "get", vec!["200", "500", "503"]),

@@ -70,6 +70,12 @@ impl Problem {
         Self::with_detail(StatusCode::UNPROCESSABLE_ENTITY, "urn:millrace:problem:validation", Detail::Invalid(errors))
     }
 
+    /// All that is wrong with the input, for the log; `None` when this is no validation error.
+    pub fn failures(&self) -> Option<String> {
+        let Detail::Invalid(errors) = &self.0.detail else { return None };
+        Some(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+    }
+
     /// A domain error of a service whose clients parse an object.
     pub fn domain(status: StatusCode, detail: serde_json::Value) -> Self {
         Self::with_detail(status, "about:blank", Detail::Object(detail))

@@ -66,6 +66,7 @@ pub async fn serve(listener: TcpListener, app: App, config: &Config, metrics: Me
         items: app.items.clone(),
         search: app.search.clone(),
         rates: app.rates.clone(),
+        probes: app.probes.clone(),
         readiness: Arc::new(move || {
             let app = app.clone();
             async move { tokio::try_join!(app.ready(), app.rates.ready()).map(drop) }.boxed()

@@ -15,6 +15,8 @@ pub enum Tag {
     Search,
     /// The average of what is submitted, in PostgreSQL or in a contract on a chain.
     InterestRates,
+    /// Probes on Mars, each on a grid of its own, moved by commands that are obeyed wholly or not at all.
+    Probes,
     /// Whether the process lives, is ready, and how it is doing.
     Health,
 }

@@ -35,11 +35,12 @@ enum Step {
 }
 
 /// A part of what a message was made of, so that a client need not parse it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 enum Ctx {
     Number(i64),
     Name(&'static str),
+    Text(String),
 }
 
 /// What is wrong with a value, before it is known where it stands.
@@ -65,6 +66,18 @@ impl Wrong {
     /// The kind of field that the limit is about, by its name in Pydantic.
     fn field_type(mut self, name: &'static str) -> Self {
         self.ctx.push(("field_type", Ctx::Name(name)));
+        self
+    }
+
+    /// The words that would have been right.
+    fn expected(mut self, words: &'static str) -> Self {
+        self.ctx.push(("expected", Ctx::Name(words)));
+        self
+    }
+
+    /// What a parser said.
+    fn error(mut self, reason: String) -> Self {
+        self.ctx.push(("error", Ctx::Text(reason)));
         self
     }
 
@@ -131,6 +144,19 @@ impl Wrong {
     }
 }
 
+impl std::fmt::Display for Invalid {
+    /// For the log: where, and which kind, but not what came in.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for step in &self.loc {
+            match step {
+                Step::Name(name) => write!(f, "{name} ")?,
+                Step::Index(index) => write!(f, "{index} ")?,
+            }
+        }
+        f.write_str(self.kind)
+    }
+}
+
 impl Invalid {
     /// How `openapi.json` describes it.
     pub fn schema() -> MetaSchema {
@@ -161,5 +187,5 @@ impl Invalid {
 
 /// `{"gt": 0}`: a map.
 fn serialize_ctx<S: Serializer>(ctx: &[(&'static str, Ctx)], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(ctx.iter().copied())
+    serializer.collect_map(ctx.iter().map(|(name, value)| (name, value)))
 }

@@ -7,8 +7,10 @@ pub mod observe;
 use std::{any::Any, panic::AssertUnwindSafe};
 
 use futures_util::FutureExt;
+use http_body_util::combinators::BoxBody;
+use hyper::body::{Body as _, Bytes};
 use poem::{
-    Endpoint, IntoResponse, Request, Response,
+    Endpoint, Request, Response,
     endpoint::BoxEndpoint,
     http::{HeaderValue, Method, StatusCode, header},
 };
@@ -103,7 +105,7 @@ impl Endpoint for Edge {
                 }
             };
             if head {
-                response = without_body(response).await;
+                response = without_body(response);
             }
             response.headers_mut().insert(correlation::HEADER, correlation_id.clone());
             line.finish(response.status());
@@ -119,11 +121,14 @@ fn is_error(response: &Response) -> bool {
         && response.content_type() != Some(problem::CONTENT_TYPE)
 }
 
-/// The answer to HEAD: the headers of GET, its length included.
-async fn without_body(mut response: Response) -> Response {
-    let body = response.take_body().into_bytes().await.unwrap_or_default();
-    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-    response.into_response()
+/// The answer to HEAD: the headers of GET, its length included, unless that is known only at the end of a stream, which
+/// is left unread.
+fn without_body(mut response: Response) -> Response {
+    let body: BoxBody<Bytes, std::io::Error> = response.take_body().into();
+    if let Some(length) = body.size_hint().exact() {
+        response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    response
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> &str {

@@ -4,6 +4,7 @@ mod decimal;
 mod fields;
 mod integer;
 mod list;
+mod names;
 
 use std::{fmt::Display, marker::PhantomData};
 

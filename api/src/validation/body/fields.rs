@@ -123,6 +123,13 @@ impl<'a> Fields<'a> {
         None
     }
 
+    /// Notes what is wrong with the body as a whole, as Pydantic's validators of a model do: only when each field is right.
+    pub fn note_whole(&mut self, wrong: Wrong) {
+        if self.errors.is_empty() {
+            self.errors.push(wrong.in_whole("body", Some(self.whole)));
+        }
+    }
+
     fn place(&self, wrong: Wrong, name: &str, input: Option<&str>) -> Invalid {
         match self.index {
             None => wrong.at("body", name, input),
