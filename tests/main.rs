@@ -12,6 +12,7 @@ mod harness;
 mod items;
 mod operator;
 mod pgbouncer;
+mod probes;
 mod processes;
 mod queue;
 mod rates;
