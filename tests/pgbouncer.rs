@@ -192,3 +192,36 @@ async fn transactions_through_pgbouncer_carry_our_settings() {
     migrate::check(&pool).await.unwrap();
     pool.close().await;
 }
+
+/// A probe's row is held from the look at it to the commit, though sessions change hands between transactions.
+#[tokio::test]
+async fn probes_move_one_after_the_other_through_pgbouncer() {
+    use jobs::probes::{
+        Moved, Probes,
+        grid::{Direction, Grid},
+    };
+    let Some(program) = needs::program("pgbouncer") else { return };
+    let database = database::fresh().await;
+    let bouncer = Bouncer::start(&program, &database.url).await;
+    let through = jobs::boot::db::Database::parse(&bouncer.url).unwrap();
+    let pool = through.through(jobs::boot::pooler::Pooler::Transaction).pool("test", 10);
+    let probes = Probes::start(&pool);
+    let probe = probes.create(Grid { x: 0, y: 40 }, Direction::North).await.unwrap();
+    let moves = (0..50).map(|_| {
+        let probes = probes.clone();
+        async move { matches!(probes.send(probe.id, "M").await.unwrap(), Moved::Done(_)) }
+    });
+    let moved = moves.collect::<tokio::task::JoinSet<_>>().join_all().await;
+    assert_eq!(moved.iter().filter(|moved| **moved).count(), 40, "each once, up to the wall");
+    assert_eq!(probes.page(None, 2).await.unwrap().first().map(|placed| placed.stand.y), Some(40));
+    assert!(matches!(probes.send(probe.id, "x").await.unwrap(), Moved::Invalid(_)));
+    let insert = "INSERT INTO probes (id, grid_id, grid_x, grid_y, x, y, direction)
+                  SELECT gen_random_uuid(), gen_random_uuid(), 1, 1, 0, 0, 'WEST' FROM generate_series(1, 2500)";
+    sqlx::query(insert).execute(&database.pool().await).await.unwrap();
+    let (mut listing, mut listed) = (probes.listing(None).await.unwrap(), 0);
+    while let Some(page) = listing.next().await {
+        listed += page.unwrap().probes.len();
+    }
+    assert_eq!(listed, 2501);
+    pool.close().await;
+}

@@ -115,9 +115,9 @@ async fn stopped_reader(system: &System) -> TcpStream {
     stream
 }
 
-/// Waits until the API has read nothing for a while, and asserts that it holds nothing.
+/// Waits until the API has read no page for a while.
 async fn until_stalled(pool: &PgPool) {
-    // The table itself can be had: no transaction and no statement has a lock on it, nor takes one meanwhile.
+    // Nothing is under way, and nothing has begun for longer than a page takes.
     let quiet = "SELECT count(*) FROM pg_stat_activity
                  WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'millrace api'
                    AND (xact_start IS NOT NULL OR state_change > clock_timestamp() - interval '300 ms')
