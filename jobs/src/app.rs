@@ -18,12 +18,14 @@ use crate::{
     config::{Environment, Vars},
     error::Error,
     items::{
-        self, Items,
+        Items,
         search::{self, Searcher},
     },
+    prices::{self, Prices},
     probes::Probes,
     queue::{Kinds, Operator, Queue, Retention, Timing, metrics},
     rates::{self, Rates},
+    remote::redis::{Redis, RedisUrl},
     transactions::{self, Transactions, process::ProcessTransaction},
     users::Users,
 };
@@ -39,9 +41,11 @@ pub struct Config {
     pub timing: Timing,
     pub telemetry: telemetry::Config,
     pub transactions: transactions::Config,
-    pub items: items::Config,
+    /// `REDIS_URL`: what all processes share, beside the database; unset means nothing.
+    pub redis: Option<RedisUrl>,
     pub search: search::Config,
     pub rates: rates::Config,
+    pub prices: prices::Config,
 }
 
 impl Config {
@@ -56,9 +60,10 @@ impl Config {
             timing: timing(vars),
             telemetry: telemetry::Config::read(vars, environment),
             transactions: transactions::Config::read(vars),
-            items: items::Config::read(vars),
+            redis: RedisUrl::read(vars),
             search: search::Config::read(vars),
             rates: rates::Config::read(vars),
+            prices: prices::Config::read(vars),
         }
     }
 }
@@ -110,6 +115,7 @@ pub struct App {
     pub search: Searcher,
     pub rates: Rates,
     pub probes: Probes,
+    pub prices: Prices,
     /// An operator's hands on all queues.
     pub operator: Operator,
     database: Database,
@@ -129,13 +135,26 @@ impl App {
         let transactions = Transactions::start(&pool, &queue, &config.transactions, stop.clone())?;
         let users = Users::start(&pool);
         let search = Searcher::start(&pool, &config.search)?;
-        let items = Items::start(&pool, &queue, &config.items, Arc::new(search.clone()))?;
+        let redis = config.redis.as_ref().map(Redis::start).transpose()?;
+        let items = Items::start(&pool, &queue, redis.clone(), Arc::new(search.clone()));
+        let prices = Prices::start(&pool, &queue, &config.prices, redis)?;
         let rates = Rates::start(&pool, &queue, &config.rates)?;
         let probes = Probes::start(&pool);
         // The kinds of job that give up a record when they are given up themselves.
         let kinds = Kinds::default().kind::<ProcessTransaction>(transactions.clone());
         let operator = Operator::new(&pool, &queue, kinds);
-        Ok(Self { transactions, users, items, search, rates, probes, operator, database: database.clone(), pool })
+        Ok(Self {
+            transactions,
+            users,
+            items,
+            search,
+            rates,
+            probes,
+            prices,
+            operator,
+            database: database.clone(),
+            pool,
+        })
     }
 
     /// Hears what other processes tell those who wait; runs until the stop.

@@ -16,6 +16,7 @@ pub mod http;
 pub mod needs;
 pub mod node;
 pub mod process;
+pub mod redis;
 pub mod scratch;
 pub mod stage;
 mod watchdog;

@@ -7,17 +7,19 @@ use std::{
 
 use futures_util::future::join_all;
 use jobs::{
+    config::Vars,
     items::{
         Changed, ItemId,
         cache::{Cache, Looked, memory::Memory, redis},
     },
     queue::Origin,
+    remote::{self, redis::RedisUrl},
 };
 use reqwest::Method;
 use serde_json::json;
 
-use super::{ITEMS, Shop, System, contents, redis::Redis, title, user};
-use crate::harness::{eventually, http::ask};
+use super::{ITEMS, Shop, System, contents, title, user};
+use crate::harness::{eventually, http::ask, redis::Redis};
 
 const SOON: Duration = Duration::from_secs(20);
 const ID: ItemId = ItemId(7);
@@ -61,7 +63,8 @@ async fn a_cache_in_the_process_refuses_late_fills() {
 #[tokio::test]
 async fn a_cache_in_redis_refuses_late_fills() {
     let Some(server) = Redis::start().await else { return };
-    let cache = redis::Redis::start(&server.url).expect("a client");
+    let url = RedisUrl::read(&mut Vars::from_pairs(&[("REDIS_URL", &server.url)])).expect("a URL");
+    let cache = redis::Redis { redis: remote::redis::Redis::start(&url).expect("a client") };
     keeps_its_promises(&cache).await;
     // Emptied between a look and its fill: a write may have been forgotten with the rest.
     let lease = leased(cache.lease(ID).await.unwrap());

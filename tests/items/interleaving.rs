@@ -6,11 +6,12 @@ use nix::sys::signal::Signal;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{ITEMS, SECRET, System, redis::Redis, user};
+use super::{ITEMS, SECRET, System, user};
 use crate::harness::{
     eventually,
     http::ask,
     process::{Api, worker},
+    redis::Redis,
 };
 
 const SOON: Duration = Duration::from_secs(60);

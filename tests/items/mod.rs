@@ -4,7 +4,6 @@ mod caches;
 mod crud;
 mod indexing;
 mod interleaving;
-mod redis;
 
 use std::{
     collections::HashMap,
@@ -17,10 +16,11 @@ use jobs::{
     config::Vars,
     error::Error,
     items::{
-        Change, Config, Contents, Expected, Item, ItemId, Items,
+        Change, Contents, Expected, Item, ItemId, Items,
         index::{Index, IndexItem},
     },
     queue::{Origin, Queue, Registry, Worker},
+    remote::{self, redis::RedisUrl},
     users::{Role, UserId, token::Tokens},
 };
 use reqwest::{Client, Method, RequestBuilder};
@@ -153,9 +153,10 @@ impl Shop {
     /// What one process has, with its own cache or the one in this Redis.
     fn process(&self, redis: Option<&str>) -> Items {
         let pairs: Vec<(&str, &str)> = redis.map(|url| ("REDIS_URL", url)).into_iter().collect();
-        let config = Config::read(&mut Vars::from_pairs(&pairs));
-        assert_eq!(config.redis.is_some(), redis.is_some());
-        Items::start(&self.pool, &self.queue, &config, Arc::new(self.recorder.clone())).expect("the feature")
+        let url = RedisUrl::read(&mut Vars::from_pairs(&pairs));
+        assert_eq!(url.is_some(), redis.is_some());
+        let redis = url.map(|url| remote::redis::Redis::start(&url).expect("a client"));
+        Items::start(&self.pool, &self.queue, redis, Arc::new(self.recorder.clone()))
     }
 
     fn worker(&self, items: &Items) -> Running {

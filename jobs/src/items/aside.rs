@@ -8,11 +8,10 @@ use sqlx::PgPool;
 
 use super::{
     cache::{Broken, Cache, Entry, Lease, Looked, redis},
-    flights::Flights,
     item::ItemId,
     store,
 };
-use crate::{boot::db::answered, error::Error};
+use crate::{boot::db::answered, error::Error, remote::flights::Flights};
 
 /// Look-ups, by what the cache came to.
 const REQUESTS: &str = "millrace_cache_requests_total";
@@ -28,7 +27,7 @@ const LOAD_AGAIN: usize = 2;
 pub struct Aside {
     pool: PgPool,
     cache: Arc<dyn Cache>,
-    flights: Flights<Result<Entry, Error>>,
+    flights: Flights<ItemId, Result<Entry, Error>>,
     /// The versions that this process wrote, for as long as a shared cache could show older ones: the drop may have
     /// failed, and its own writes a process shows in any case.
     written: sync::Cache<ItemId, i64>,
@@ -74,7 +73,7 @@ impl Aside {
     /// When a shared cache could not be told: the job of the write will tell it.
     pub async fn wrote(&self, id: ItemId, version: i64) -> Result<(), Broken> {
         self.written.entry(id).and_upsert_with(|held| held.map_or(version, |held| held.into_value().max(version)));
-        self.flights.forget(id);
+        self.flights.forget(&id);
         self.cache.forget(id).await
     }
 

@@ -6,16 +6,11 @@
 //! | `store` | all SQL |
 //! | `aside` | look-ups by id: the cache, and one load for all who wait |
 //! | [`cache`] | in this process, or shared through Redis |
-//! | `breaker` | a dead server costs few callers a time-out |
-//! | `flights` | loads under way |
 //! | [`index`] | the job that follows each write |
 //! | [`search`] | items by their words |
 
 mod aside;
-mod breaker;
 pub mod cache;
-mod config;
-mod flights;
 pub mod index;
 pub mod item;
 pub mod search;
@@ -23,7 +18,6 @@ mod store;
 
 use std::sync::Arc;
 
-pub use config::{Config, RedisUrl};
 pub use item::{Change, Changed, Contents, Expected, Item, ItemId, Owner, Page};
 use sqlx::PgPool;
 use tracing::Instrument;
@@ -37,6 +31,7 @@ use crate::{
     boot::db::answered,
     error::Error,
     queue::{self, Job, NewJob, Origin, Queue, Tx, enqueue},
+    remote,
     users::UserId,
 };
 
@@ -50,17 +45,14 @@ pub struct Items {
 }
 
 impl Items {
-    /// Starts the feature; `index` finds items by their texts.
-    ///
-    /// # Errors
-    /// When the client of the cache cannot be built.
-    pub fn start(pool: &PgPool, queue: &Queue, config: &Config, index: Arc<dyn Index>) -> Result<Self, Error> {
+    /// Starts the feature; its cache is shared through `redis`, if there is one, and `index` finds items by their texts.
+    pub fn start(pool: &PgPool, queue: &Queue, redis: Option<remote::redis::Redis>, index: Arc<dyn Index>) -> Self {
         queue::metrics::zero(IndexItem::NAME);
-        let cache: Arc<dyn Cache> = match &config.redis {
-            Some(url) => Arc::new(Redis::start(url.expose())?),
+        let cache: Arc<dyn Cache> = match redis {
+            Some(redis) => Arc::new(Redis { redis }),
             None => Arc::new(Memory::default()),
         };
-        Ok(Self { pool: pool.clone(), queue: queue.clone(), aside: Arc::new(Aside::new(pool, cache)), index })
+        Self { pool: pool.clone(), queue: queue.clone(), aside: Arc::new(Aside::new(pool, cache)), index }
     }
 
     /// Records an item of this owner; `None` when there is no such user.

@@ -44,6 +44,12 @@ pub enum Looked {
 #[error("cache: {0}")]
 pub struct Broken(pub String);
 
+impl From<crate::remote::redis::Broken> for Broken {
+    fn from(broken: crate::remote::redis::Broken) -> Self {
+        Self(broken.0)
+    }
+}
+
 /// A cache of items.
 pub trait Cache: Send + Sync {
     /// What is kept of an id.

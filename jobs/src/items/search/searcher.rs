@@ -5,14 +5,13 @@ use std::{sync::Arc, time::Duration};
 use sqlx::PgPool;
 
 use super::{
-    super::breaker::Breaker,
     Search,
     config::{Config, Fallback},
     elasticsearch::Elasticsearch,
     model::{Document, Found},
     postgres::Postgres,
 };
-use crate::error::Error;
+use crate::{error::Error, remote::breaker::Breaker};
 
 /// After a failure Elasticsearch is left alone for this long, and then asked by one search at a time.
 const PAUSE: Duration = Duration::from_secs(5);

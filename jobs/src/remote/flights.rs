@@ -3,27 +3,26 @@
 use std::{
     collections::HashMap,
     future::Future,
+    hash::Hash,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use futures_util::{FutureExt, future::BoxFuture, future::Shared};
 
-use super::item::ItemId;
-
 /// A load and its number.
 type Flight<T> = (u64, Shared<BoxFuture<'static, Option<T>>>);
 
 /// Loads by the id of what they load.
-pub struct Flights<T: Clone> {
-    state: Arc<Mutex<State<T>>>,
+pub struct Flights<K: Hash + Eq + Clone, T: Clone> {
+    state: Arc<Mutex<State<K, T>>>,
 }
 
-struct State<T: Clone> {
-    under_way: HashMap<ItemId, Flight<T>>,
+struct State<K, T: Clone> {
+    under_way: HashMap<K, Flight<T>>,
     next: u64,
 }
 
-impl<T: Clone + Send + Sync + 'static> Flights<T> {
+impl<K: Hash + Eq + Clone + Send + 'static, T: Clone + Send + Sync + 'static> Flights<K, T> {
     /// None is under way.
     pub fn new() -> Self {
         Self { state: Arc::new(Mutex::new(State { under_way: HashMap::new(), next: 0 })) }
@@ -31,7 +30,7 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
 
     /// Waits for the load of `id` that is under way, or begins `load`. It is a task of its own: whoever began it may
     /// leave, and the others still get their answer. `None` when it panicked.
-    pub async fn join<F>(&self, id: ItemId, load: impl FnOnce() -> F) -> Option<T>
+    pub async fn join<F>(&self, id: K, load: impl FnOnce() -> F) -> Option<T>
     where
         F: Future<Output = T> + Send + 'static,
     {
@@ -42,7 +41,7 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
             } else {
                 let number = state.next;
                 state.next += 1;
-                let (load, landing) = (load(), Landing { state: self.state.clone(), id, number });
+                let (load, landing) = (load(), Landing { state: self.state.clone(), id: id.clone(), number });
                 let task = tokio::spawn(async move {
                     let _landing = landing;
                     load.await
@@ -56,19 +55,19 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
     }
 
     /// Lets whoever comes from now on begin anew: what is under way may have read what has just changed.
-    pub fn forget(&self, id: ItemId) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).under_way.remove(&id);
+    pub fn forget(&self, id: &K) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).under_way.remove(id);
     }
 }
 
 /// Takes a flight off the list when it has ended, whichever way.
-struct Landing<T: Clone> {
-    state: Arc<Mutex<State<T>>>,
-    id: ItemId,
+struct Landing<K: Hash + Eq, T: Clone> {
+    state: Arc<Mutex<State<K, T>>>,
+    id: K,
     number: u64,
 }
 
-impl<T: Clone> Drop for Landing<T> {
+impl<K: Hash + Eq, T: Clone> Drop for Landing<K, T> {
     fn drop(&mut self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.under_way.get(&self.id).is_some_and(|(number, _)| *number == self.number) {
@@ -92,7 +91,7 @@ mod tests {
             let (flights, loads, gate) = (flights.clone(), loads.clone(), gate.clone());
             tokio::spawn(async move {
                 flights
-                    .join(ItemId(1), || async move {
+                    .join(1, || async move {
                         loads.fetch_add(1, Ordering::Relaxed);
                         gate.notified().await;
                         7
@@ -115,7 +114,7 @@ mod tests {
         assert_eq!(join().await.ok().flatten(), Some(7));
         let old = join();
         tokio::task::yield_now().await;
-        flights.forget(ItemId(1));
+        flights.forget(&1);
         let new = join();
         tokio::task::yield_now().await;
         gate.notify_waiters();
@@ -125,8 +124,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_nobodys_end() {
-        let flights = Flights::<u8>::new();
-        assert_eq!(flights.join(ItemId(1), || async { panic!("of the test") }).await, None);
-        assert_eq!(flights.join(ItemId(1), || async { 1 }).await, Some(1));
+        let flights = Flights::<i32, u8>::new();
+        assert_eq!(flights.join(1, || async { panic!("of the test") }).await, None);
+        assert_eq!(flights.join(1, || async { 1 }).await, Some(1));
     }
 }

@@ -8,7 +8,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::harness::{eventually, needs, process::Process, scratch::Scratch};
+use super::{eventually, needs, process::Process, scratch::Scratch};
 
 const SOON: Duration = Duration::from_secs(20);
 

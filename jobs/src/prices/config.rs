@@ -1,0 +1,139 @@
+//! What the feature can be told.
+
+use std::fmt;
+
+use url::Url;
+
+use super::model::{AssetId, Currency, Source};
+use crate::config::Vars;
+
+/// What is fetched, and from where.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `CRYPTO_ASSETS`: what the daily fetch covers.
+    pub assets: Vec<AssetId>,
+    /// `CRYPTO_CURRENCIES`: what the daily fetch covers, and all that may be asked for.
+    pub currencies: Vec<Currency>,
+    /// `CRYPTO_PROVIDERS`: who is asked, the preferred first.
+    pub providers: Vec<Source>,
+    /// `COINGECKO_URL`, `KRAKEN_URL`, `COINBASE_URL`, `BINANCE_URL`, in the order of [`Source::ALL`].
+    pub urls: [String; 4],
+    /// `COINGECKO_API_KEY`.
+    pub coingecko_key: Option<ApiKey>,
+}
+
+/// A key that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiKey(String);
+
+impl ApiKey {
+    /// The text, for the one header that needs it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiKey(…)")
+    }
+}
+
+/// Variable and default of each source's base URL, in the order of [`Source::ALL`].
+const URLS: [(&str, &str); 4] = [
+    ("COINGECKO_URL", "https://api.coingecko.com/api/v3"),
+    ("KRAKEN_URL", "https://api.kraken.com"),
+    ("COINBASE_URL", "https://api.exchange.coinbase.com"),
+    ("BINANCE_URL", "https://data-api.binance.vision"),
+];
+
+impl Config {
+    /// Reads the variables named at the fields.
+    pub fn read(vars: &mut Vars) -> Self {
+        Self {
+            assets: list(vars, "CRYPTO_ASSETS", "bitcoin,ethereum,solana", AssetId::parse),
+            currencies: list(vars, "CRYPTO_CURRENCIES", "usd,eur", Currency::parse),
+            providers: list(vars, "CRYPTO_PROVIDERS", "coingecko,kraken,coinbase,binance", Source::parse),
+            urls: URLS.map(|(name, default)| url(vars, name, default)),
+            coingecko_key: vars.text("COINGECKO_API_KEY").map(ApiKey),
+        }
+    }
+
+    /// Where a source is, without a slash at the end.
+    pub fn url(&self, source: Source) -> &str {
+        let [coingecko, kraken, coinbase, binance] = &self.urls;
+        match source {
+            Source::CoinGecko => coingecko,
+            Source::Kraken => kraken,
+            Source::Coinbase => coinbase,
+            Source::Binance => binance,
+        }
+    }
+}
+
+/// A comma-separated list, each entry once.
+fn list<T: PartialEq>(vars: &mut Vars, name: &str, default: &str, read: impl Fn(&str) -> Option<T>) -> Vec<T> {
+    let all = |text: &str| {
+        let mut entries = Vec::new();
+        for entry in text.split(',').map(|entry| read(entry.trim())) {
+            let entry = entry?;
+            if !entries.contains(&entry) {
+                entries.push(entry);
+            }
+        }
+        Some(entries)
+    };
+    let given = vars.read(name, None, |text| {
+        all(text).map(Some).ok_or_else(|| format!("must be a list separated by commas, such as {name}={default}"))
+    });
+    given.or_else(|| all(default)).unwrap_or_default()
+}
+
+fn url(vars: &mut Vars, name: &str, default: &str) -> String {
+    vars.read(name, default.to_owned(), |text| match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(text.trim_end_matches('/').into()),
+        _ => Err(format!("must be an http or https URL, such as {name}={default}")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> Result<Config, String> {
+        let mut vars = Vars::from_pairs(pairs);
+        let config = Config::read(&mut vars);
+        vars.finish(config).map_err(|problems| problems.to_string())
+    }
+
+    #[test]
+    fn reads_lists_and_urls() {
+        let config = read(&[]).expect("the defaults");
+        assert_eq!(config.assets.len(), 3);
+        assert_eq!(config.providers, Source::ALL);
+        for (source, (_, default)) in Source::ALL.into_iter().zip(URLS) {
+            assert_eq!(config.url(source), default);
+        }
+        let config = read(&[("CRYPTO_PROVIDERS", " kraken , kraken,binance"), ("CRYPTO_CURRENCIES", "USD,Eur,usd")]);
+        let config = config.expect("a configuration");
+        assert_eq!(config.providers, [Source::Kraken, Source::Binance]);
+        assert_eq!(config.currencies.iter().map(Currency::as_str).collect::<Vec<_>>(), ["usd", "eur"]);
+    }
+
+    #[test]
+    fn names_what_is_wrong_and_prints_no_key() {
+        for (name, value) in [
+            ("CRYPTO_ASSETS", "bitcoin,,solana"),
+            ("CRYPTO_ASSETS", "Bit Coin"),
+            ("CRYPTO_CURRENCIES", "u"),
+            ("CRYPTO_PROVIDERS", "coingecko,mtgox"),
+            ("KRAKEN_URL", "ftp://x"),
+            ("BINANCE_URL", "binance"),
+        ] {
+            let problem = read(&[(name, value)]).expect_err(value);
+            assert!(problem.starts_with(name) && problem.contains("such as"), "{problem}");
+        }
+        let config = read(&[("COINGECKO_API_KEY", "secret")]).expect("a key");
+        assert!(!format!("{config:?}").contains("secret"));
+    }
+}

@@ -1,0 +1,170 @@
+//! All SQL of prices.
+
+use bigdecimal::BigDecimal;
+use sqlx::PgPool;
+use time::OffsetDateTime;
+
+use super::model::{AssetId, Candle, Currency, Point, Series, Source, Spot, Volume};
+use crate::{boot::pooler::on, error::Error};
+
+/// What storing a series has changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Buckets that were not there.
+    pub new: u64,
+    /// Buckets that a source has revised.
+    pub revised: u64,
+}
+
+/// Records finished buckets of a source, in one statement. A bucket that is there is replaced when it says something
+/// else: sources revise their latest ones.
+pub async fn put(pool: &PgPool, series: &Series, source: Source, candles: &[Candle]) -> Result<Stored, Error> {
+    let column =
+        |value: fn(&Candle) -> Option<BigDecimal>| -> Vec<Option<BigDecimal>> { candles.iter().map(value).collect() };
+    let volumes: (Vec<_>, Vec<_>) = candles
+        .iter()
+        .map(|candle| match &candle.volume {
+            None => (None, None),
+            Some(Volume::Base(volume)) => (Some(volume.clone()), Some("base".to_owned())),
+            Some(Volume::Quote(volume)) => (Some(volume.clone()), Some("quote".to_owned())),
+        })
+        .unzip();
+    let row = sqlx::query!(
+        r#"WITH written AS (
+               INSERT INTO prices (asset, currency, interval, source, bucket, open, high, low, close, volume, volume_unit)
+               SELECT $1, $2, $3, $4, given.*
+               FROM unnest($5::timestamptz[], $6::numeric[], $7::numeric[], $8::numeric[], $9::numeric[], $10::numeric[],
+                           $11::text[]) AS given (bucket, open, high, low, close, volume, volume_unit)
+               ORDER BY given.bucket
+               ON CONFLICT (asset, currency, interval, bucket, source) DO UPDATE
+               SET open = EXCLUDED.open, high = EXCLUDED.high, low = EXCLUDED.low, close = EXCLUDED.close,
+                   volume = EXCLUDED.volume, volume_unit = EXCLUDED.volume_unit, fetched_at = now()
+               WHERE (prices.open, prices.high, prices.low, prices.close, prices.volume, prices.volume_unit)
+                     IS DISTINCT FROM (EXCLUDED.open, EXCLUDED.high, EXCLUDED.low, EXCLUDED.close, EXCLUDED.volume,
+                                       EXCLUDED.volume_unit)
+               RETURNING xmax = 0 AS is_new)
+           SELECT count(*) FILTER (WHERE is_new) AS "new!", count(*) FILTER (WHERE NOT is_new) AS "revised!"
+           FROM written"#,
+        series.asset.as_str(),
+        series.currency.as_str(),
+        series.interval.as_str(),
+        source.as_str(),
+        &candles.iter().map(|candle| candle.bucket).collect::<Vec<_>>(),
+        &column(|candle| candle.open.clone()) as &[Option<BigDecimal>],
+        &column(|candle| candle.high.clone()) as &[Option<BigDecimal>],
+        &column(|candle| candle.low.clone()) as &[Option<BigDecimal>],
+        &candles.iter().map(|candle| candle.close.clone()).collect::<Vec<_>>(),
+        &volumes.0 as &[Option<BigDecimal>],
+        &volumes.1 as &[Option<String>],
+    )
+    .fetch_one(on(pool))
+    .await?;
+    Ok(Stored { new: row.new.cast_unsigned(), revised: row.revised.cast_unsigned() })
+}
+
+/// The prices of the buckets that start from `from` on and before `to`, in the order of time: of each bucket the one of
+/// the source that comes first in `preferred`; of other sources none.
+pub async fn series(
+    pool: &PgPool,
+    series: &Series,
+    preferred: &[Source],
+    from: OffsetDateTime,
+    to: OffsetDateTime,
+) -> Result<Vec<Point>, Error> {
+    let preferred: Vec<String> = preferred.iter().map(|source| source.as_str().to_owned()).collect();
+    let rows = sqlx::query!(
+        "SELECT DISTINCT ON (bucket) bucket, close, source, fetched_at FROM prices
+         WHERE asset = $1 AND currency = $2 AND interval = $3 AND bucket >= $4 AND bucket < $5 AND source = ANY($6)
+         ORDER BY bucket, array_position($6, source)",
+        series.asset.as_str(),
+        series.currency.as_str(),
+        series.interval.as_str(),
+        from,
+        to,
+        &preferred,
+    )
+    .fetch_all(on(pool))
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(Point { bucket: row.bucket, price: row.close, source: stored(&row.source)?, fetched_at: row.fetched_at })
+        })
+        .collect()
+}
+
+/// The buckets of one source that are there, in the order of time: what is missing between them are gaps.
+pub async fn buckets(
+    pool: &PgPool,
+    series: &Series,
+    source: Source,
+    from: OffsetDateTime,
+    to: OffsetDateTime,
+) -> Result<Vec<OffsetDateTime>, Error> {
+    let buckets = sqlx::query_scalar!(
+        "SELECT bucket FROM prices
+         WHERE asset = $1 AND currency = $2 AND interval = $3 AND source = $4 AND bucket >= $5 AND bucket < $6
+         ORDER BY bucket",
+        series.asset.as_str(),
+        series.currency.as_str(),
+        series.interval.as_str(),
+        source.as_str(),
+        from,
+        to,
+    );
+    Ok(buckets.fetch_all(on(pool)).await?)
+}
+
+/// Records present prices in one currency; of one source an older one never replaces a newer one.
+pub async fn put_spots(pool: &PgPool, currency: &Currency, spots: &[(AssetId, Spot)]) -> Result<(), Error> {
+    let column = |value: fn(&(AssetId, Spot)) -> String| -> Vec<String> { spots.iter().map(value).collect() };
+    sqlx::query!(
+        "INSERT INTO spot_prices (asset, currency, source, price, as_of)
+         SELECT asset, $1, source, price, as_of
+         FROM unnest($2::text[], $3::text[], $4::numeric[], $5::timestamptz[]) AS given (asset, source, price, as_of)
+         ORDER BY asset, source
+         ON CONFLICT (asset, currency, source) DO UPDATE
+         SET price = EXCLUDED.price, as_of = EXCLUDED.as_of, fetched_at = now()
+         WHERE spot_prices.as_of <= EXCLUDED.as_of",
+        currency.as_str(),
+        &column(|(asset, _)| asset.as_str().to_owned()),
+        &column(|(_, spot)| spot.source.as_str().to_owned()),
+        &spots.iter().map(|(_, spot)| spot.price.clone()).collect::<Vec<_>>(),
+        &spots.iter().map(|(_, spot)| spot.as_of).collect::<Vec<_>>(),
+    )
+    .execute(on(pool))
+    .await?;
+    Ok(())
+}
+
+/// The latest prices of these assets in one currency, each with the time since it was fetched; of each asset the newest
+/// by its fetching, whoever it is from.
+pub async fn spots(
+    pool: &PgPool,
+    assets: &[AssetId],
+    currency: &Currency,
+) -> Result<Vec<(AssetId, Spot, OffsetDateTime)>, Error> {
+    let assets: Vec<String> = assets.iter().map(|asset| asset.as_str().to_owned()).collect();
+    let rows = sqlx::query!(
+        "SELECT DISTINCT ON (asset) asset, price, as_of, source, fetched_at FROM spot_prices
+         WHERE asset = ANY($1) AND currency = $2 ORDER BY asset, fetched_at DESC",
+        &assets,
+        currency.as_str(),
+    )
+    .fetch_all(on(pool))
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let asset = AssetId::parse(&row.asset).ok_or_else(|| broken("asset", &row.asset))?;
+            Ok((asset, Spot { price: row.price, as_of: row.as_of, source: stored(&row.source)? }, row.fetched_at))
+        })
+        .collect()
+}
+
+fn stored(source: &str) -> Result<Source, Error> {
+    Source::parse(source).ok_or_else(|| broken("source", source))
+}
+
+/// The tables' own constraints hold both; a row that breaks them was written around us.
+fn broken(what: &str, text: &str) -> Error {
+    Error::Internal(format!("stored {what} {text} is not readable"))
+}
