@@ -13,6 +13,7 @@ mod items;
 mod operator;
 mod pgbouncer;
 mod probes;
+mod prices;
 mod processes;
 mod queue;
 mod rates;

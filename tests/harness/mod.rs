@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod database;
 mod database_test;
 pub mod eventually;
+pub mod exchange;
 pub mod http;
 pub mod needs;
 pub mod node;

@@ -1,0 +1,323 @@
+//! What each source answers to what it is asked, in its own form.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use jobs::prices::model::Source;
+use poem::{Body, Response, http::StatusCode};
+
+use super::{
+    Fault,
+    table::{Row, Table},
+};
+
+const DAY: i64 = 86400;
+/// How each exchange writes the assets; CoinGecko uses their ids.
+const CODES: [(&str, &str, &str); 3] =
+    [("bitcoin", "BTC", "XBT"), ("ethereum", "ETH", "ETH"), ("solana", "SOL", "SOL")];
+
+/// Unix seconds.
+pub fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    i64::try_from(since.as_secs()).expect("before the end of time")
+}
+
+/// Answers a request, or fails it.
+pub fn answer(table: &Table, source: Source, path: &str, query: &str, fault: Option<&Fault>) -> Response {
+    let plain = |status: u16, text: &str| (status, text.to_owned(), "text/html", Vec::new());
+    let (status, body, kind, headers) = match fault {
+        Some(Fault::RateLimited(after)) => {
+            let headers: Vec<_> = after.map(|after| ("retry-after", after.to_owned())).into_iter().collect();
+            (429, limited(source), "application/json", headers)
+        }
+        Some(Fault::Banned(seconds)) => {
+            let body = r#"{"code":-1003,"msg":"Way too much request weight used; IP banned."}"#.to_owned();
+            (418, body, "application/json", vec![("retry-after", seconds.to_string())])
+        }
+        Some(Fault::Forbidden) => plain(403, "<html>Request blocked</html>"),
+        Some(Fault::Status(status)) => plain(*status, "upstream trouble"),
+        Some(Fault::Unavailable(after)) => (503, String::new(), "text/html", vec![("retry-after", (*after).into())]),
+        Some(Fault::Redirect) => (302, String::new(), "text/html", vec![("location", "/elsewhere".into())]),
+        Some(Fault::Html) => plain(200, "<!doctype html><title>Just a moment...</title>"),
+        Some(Fault::Huge) => (200, format!("[{}]", "0,".repeat(6 << 20)), "application/json", Vec::new()),
+        Some(Fault::LimitedWith200) => (200, limited(source), "application/json", Vec::new()),
+        _ => {
+            let (status, body) = right(table, source, path, query, fault);
+            (status, body, "application/json", Vec::new())
+        }
+    };
+    let mut response = Response::builder().status(StatusCode::from_u16(status).unwrap()).content_type(kind);
+    for (name, value) in headers {
+        response = response.header(name, value);
+    }
+    match fault {
+        Some(Fault::Truncated) => response.body(body[..body.len() / 2].to_owned()),
+        Some(Fault::Closed) => {
+            let half = body.as_bytes()[..body.len() / 2].to_vec();
+            let pieces = [Ok(half), Err(std::io::Error::other("told to"))];
+            response.body(Body::from_bytes_stream(futures_util::stream::iter(pieces)))
+        }
+        _ => response.body(body),
+    }
+}
+
+/// "Too many requests", as each source says it.
+fn limited(source: Source) -> String {
+    let text = match source {
+        Source::CoinGecko => r#"{"status":{"error_code":429,"error_message":"You've exceeded the Rate Limit."}}"#,
+        Source::Kraken => r#"{"error":["EGeneral:Too many requests"]}"#,
+        Source::Coinbase => r#"{"message":"Public rate limit exceeded"}"#,
+        Source::Binance => r#"{"code":-1003,"msg":"Too much request weight used."}"#,
+    };
+    text.to_owned()
+}
+
+fn right(table: &Table, source: Source, path: &str, query: &str, fault: Option<&Fault>) -> (u16, String) {
+    let query: Vec<(String, String)> = reqwest::Url::parse(&format!("http://x/?{query}"))
+        .map(|url| url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned())).collect())
+        .expect("a query");
+    let asked = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+    let segments: Vec<&str> = path.split('/').collect();
+    match (source, &*segments) {
+        (Source::CoinGecko, ["simple", "price"]) => coingecko_spots(table, asked, fault),
+        (Source::CoinGecko, ["coins", id, "market_chart", range @ ..]) => {
+            coingecko_chart(table, id, !range.is_empty(), asked, fault)
+        }
+        (Source::Kraken, ["0", "public", "OHLC"]) => kraken_candles(table, asked, fault),
+        (Source::Kraken, ["0", "public", "Ticker"]) => kraken_spots(table, asked, fault),
+        (Source::Coinbase, ["products", product, "candles"]) => coinbase_candles(table, product, asked, fault),
+        (Source::Coinbase, ["products", product, "ticker"]) => coinbase_spot(table, product, fault),
+        (Source::Binance, ["api", "v3", "klines"]) => binance_candles(table, asked, fault),
+        (Source::Binance, ["api", "v3", "ticker", "price"]) => binance_spots(table, asked, fault),
+        _ => (404, r#"{"error":"no such endpoint"}"#.into()),
+    }
+}
+
+/// A present price as this fault leaves it.
+fn spoiled(price: String, fault: Option<&Fault>) -> String {
+    match fault {
+        Some(Fault::NotANumber) => "NaN".into(),
+        Some(Fault::Negative) => "-1.5".into(),
+        Some(Fault::Null) => "null".into(),
+        Some(Fault::Enormous) => "1e999999999".into(),
+        _ => price,
+    }
+}
+
+fn quoted(text: &str) -> String {
+    if text == "null" { text.into() } else { format!("\"{text}\"") }
+}
+
+/// The time of a present price.
+fn as_of(fault: Option<&Fault>) -> i64 {
+    match fault {
+        Some(Fault::Stale) => now() - DAY,
+        Some(Fault::Microseconds) => now() * 1_000_000,
+        _ => now() - 20,
+    }
+}
+
+fn seconds(row: &Row) -> i64 {
+    if row.micros { row.time * 1_000_000 } else { row.time }
+}
+
+fn millis(row: &Row) -> i64 {
+    if row.micros { row.time * 1_000_000 } else { row.time * 1000 }
+}
+
+fn lines(rows: &[Row], line: impl Fn(&Row) -> String) -> String {
+    format!("[{}]", rows.iter().map(line).collect::<Vec<_>>().join(","))
+}
+
+fn coingecko_spots(table: &Table, asked: impl Fn(&str) -> Option<String>, fault: Option<&Fault>) -> (u16, String) {
+    let (Some(ids), Some(currency)) = (asked("ids"), asked("vs_currencies")) else {
+        return (422, r#"{"error":"Missing parameter"}"#.into());
+    };
+    let found = ids.split(',').filter(|_| currency != "usdt").filter_map(|id| {
+        let price = spoiled(table.spot(id, &currency)?, fault);
+        Some(format!(r#""{id}":{{"{currency}":{price},"last_updated_at":{}}}"#, as_of(fault)))
+    });
+    (200, format!("{{{}}}", found.collect::<Vec<_>>().join(",")))
+}
+
+fn coingecko_chart(
+    table: &Table,
+    id: &str,
+    range: bool,
+    asked: impl Fn(&str) -> Option<String>,
+    fault: Option<&Fault>,
+) -> (u16, String) {
+    let Some(currency) = asked("vs_currency").filter(|currency| currency != "usdt") else {
+        return (422, r#"{"error":"invalid vs_currency"}"#.into());
+    };
+    let number = |name: &str| asked(name).and_then(|text| text.parse::<i64>().ok());
+    let now = now();
+    let (from, to) = if range {
+        (number("from").expect("from"), number("to").expect("to").min(now))
+    } else {
+        (now / DAY * DAY - number("days").expect("days") * DAY, now)
+    };
+    if from < now - 366 * DAY {
+        let text = r#"{"error":{"status":{"error_code":10012,"error_message":"Your request exceeds the allowed time range."}}}"#;
+        return (401, text.into());
+    }
+    // Its granularity follows from the range, unless days are asked for.
+    let length = match to - from {
+        _ if asked("interval").as_deref() == Some("daily") => DAY,
+        span if span <= DAY => 300,
+        span if span <= 90 * DAY => 3600,
+        _ => DAY,
+    };
+    let Some(mut rows) = table.rows((id, &currency), length, (from, to), fault) else {
+        return (404, r#"{"error":"coin not found"}"#.into());
+    };
+    if length < DAY {
+        // Its hourly points are a bit off the hour.
+        rows.iter_mut().for_each(|row| row.time += 37);
+    }
+    let (Some(last), true) = (rows.last().cloned(), fault != Some(&Fault::Stale)) else {
+        return (200, format!(r#"{{"prices":{},"market_caps":[],"total_volumes":[]}}"#, prices(&rows)));
+    };
+    rows.push(Row { time: now, ..last });
+    (200, format!(r#"{{"prices":{},"market_caps":[],"total_volumes":[]}}"#, prices(&rows)))
+}
+
+fn prices(rows: &[Row]) -> String {
+    lines(rows, |row| format!("[{},{}]", millis(row), row.close))
+}
+
+/// The asset and the currency of a pair, by the exchange's codes.
+fn pair(source: Source, text: &str) -> Option<(&'static str, &'static str)> {
+    let code = |&(id, code, kraken): &(&'static str, &'static str, &'static str)| {
+        let base = if source == Source::Kraken { kraken } else { code };
+        let rest = text.strip_prefix(base)?;
+        ["usd", "eur", "usdt"]
+            .into_iter()
+            .filter(|currency| source != Source::Binance || *currency != "usd")
+            .find(|currency| rest.trim_start_matches('-') == currency.to_uppercase())
+            .map(|currency| (id, currency))
+    };
+    CODES.iter().find_map(code)
+}
+
+/// Kraken answers under the names that its oldest pairs have.
+fn kraken_key(pair: &str) -> String {
+    match (&pair[..3], &pair[3..]) {
+        ("XBT" | "ETH", "USD" | "EUR") => format!("X{}Z{}", &pair[..3], &pair[3..]),
+        _ => pair.to_owned(),
+    }
+}
+
+fn kraken_candles(table: &Table, asked: impl Fn(&str) -> Option<String>, fault: Option<&Fault>) -> (u16, String) {
+    let name = asked("pair").unwrap_or_default();
+    let Some(pair) = pair(Source::Kraken, &name) else {
+        return (200, r#"{"error":["EQuery:Unknown asset pair"]}"#.into());
+    };
+    let length = asked("interval").and_then(|text| text.parse::<i64>().ok()).expect("minutes") * 60;
+    let since = asked("since").and_then(|text| text.parse::<i64>().ok()).unwrap_or_default();
+    let from = (since + 1).max(now() / length * length - 719 * length);
+    let rows = table.rows(pair, length, (from, now()), fault).expect("an asset");
+    let text = lines(&rows, |row| {
+        let Row { open, high, low, close, .. } = row;
+        format!(r#"[{},"{open}","{high}","{low}",{},"{open}","12.5",321]"#, seconds(row), quoted(close))
+    });
+    let last = now() / length * length - length;
+    (200, format!(r#"{{"error":[],"result":{{"{}":{text},"last":{last}}}}}"#, kraken_key(&name)))
+}
+
+fn kraken_spots(table: &Table, asked: impl Fn(&str) -> Option<String>, fault: Option<&Fault>) -> (u16, String) {
+    let mut found = Vec::new();
+    for name in asked("pair").unwrap_or_default().split(',') {
+        let Some((asset, currency)) = pair(Source::Kraken, name) else {
+            return (200, r#"{"error":["EQuery:Unknown asset pair"]}"#.into());
+        };
+        let price = quoted(&spoiled(table.spot(asset, currency).expect("a price"), fault));
+        let text = format!(
+            r#""{}":{{"a":["9.9","1","1.000"],"b":["9.8","1","1.000"],"c":[{price},"0.01"],"v":["1","2"],"o":"9.0"}}"#,
+            kraken_key(name)
+        );
+        found.push(text);
+    }
+    (200, format!(r#"{{"error":[],"result":{{{}}}}}"#, found.join(",")))
+}
+
+fn coinbase_candles(
+    table: &Table,
+    product: &str,
+    asked: impl Fn(&str) -> Option<String>,
+    fault: Option<&Fault>,
+) -> (u16, String) {
+    let Some(pair) = pair(Source::Coinbase, product) else { return (404, r#"{"message":"NotFound"}"#.into()) };
+    let length = asked("granularity").and_then(|text| text.parse::<i64>().ok()).expect("seconds");
+    let time = |name: &str| {
+        let text = asked(name)?;
+        let time = time::OffsetDateTime::parse(&text, &time::format_description::well_known::Rfc3339);
+        Some(time.expect("RFC 3339").unix_timestamp())
+    };
+    // Either both count or none.
+    let (from, to) = time("start").zip(time("end")).unwrap_or((now() - 299 * length, now()));
+    if (to - from) / length >= 300 {
+        return (400, r#"{"message":"granularity too small for the requested time range."}"#.into());
+    }
+    // It may begin a row early.
+    let mut rows = table.rows(pair, length, (from - length, to), fault).expect("an asset");
+    if fault != Some(&Fault::Reordered) {
+        rows.reverse();
+    }
+    let text = lines(&rows, |row| {
+        let Row { open, high, low, close, .. } = row;
+        format!("[{},{low},{high},{open},{close},12.5]", seconds(row))
+    });
+    (200, text)
+}
+
+fn coinbase_spot(table: &Table, product: &str, fault: Option<&Fault>) -> (u16, String) {
+    let Some((asset, currency)) = pair(Source::Coinbase, product) else {
+        return (404, r#"{"message":"NotFound"}"#.into());
+    };
+    let price = quoted(&spoiled(table.spot(asset, currency).expect("a price"), fault));
+    let time = UNIX_EPOCH + Duration::from_secs(u64::try_from(as_of(fault)).expect("after 1970"));
+    let time = match fault {
+        Some(Fault::Microseconds) => as_of(fault).to_string(),
+        _ => time::OffsetDateTime::from(time).format(&time::format_description::well_known::Rfc3339).expect("a time"),
+    };
+    let text = format!(
+        r#"{{"ask":"9.9","bid":"9.8","volume":"1.0","trade_id":7,"price":{price},"size":"0.1","time":"{time}"}}"#
+    );
+    (200, text)
+}
+
+fn binance_candles(table: &Table, asked: impl Fn(&str) -> Option<String>, fault: Option<&Fault>) -> (u16, String) {
+    let Some(pair) = pair(Source::Binance, &asked("symbol").unwrap_or_default()) else {
+        return (400, r#"{"code":-1121,"msg":"Invalid symbol."}"#.into());
+    };
+    let number = |name: &str| asked(name).and_then(|text| text.parse::<i64>().ok());
+    let length = if asked("interval").as_deref() == Some("1d") { DAY } else { 3600 };
+    let limit = usize::try_from(number("limit").unwrap_or(500)).expect("a limit").min(1000);
+    let from = number("startTime").map_or(0, |millis| (millis + 999) / 1000);
+    let to = number("endTime").map_or_else(now, |millis| millis / 1000);
+    let mut rows = table.rows(pair, length, (from, to), None).expect("an asset");
+    rows.truncate(limit);
+    if fault.is_some() {
+        rows = table.rows(pair, length, (from, rows.last().map_or(to, |row| row.time)), fault).expect("an asset");
+    }
+    let text = lines(&rows, |row| {
+        let Row { open, high, low, close, .. } = row;
+        let (start, end) = (millis(row), (row.time + length) * 1000 - 1);
+        let close = quoted(close);
+        format!(r#"[{start},"{open}","{high}","{low}",{close},"12.5",{end},"99.5",321,"6.1","48.2","0"]"#)
+    });
+    (200, text)
+}
+
+fn binance_spots(table: &Table, asked: impl Fn(&str) -> Option<String>, fault: Option<&Fault>) -> (u16, String) {
+    let text = asked("symbols").unwrap_or_default();
+    let mut found = Vec::new();
+    for symbol in text.trim_matches(['[', ']']).split(',').map(|symbol| symbol.trim_matches('"')) {
+        let Some((asset, currency)) = pair(Source::Binance, symbol) else {
+            return (400, r#"{"code":-1121,"msg":"Invalid symbol."}"#.into());
+        };
+        let price = quoted(&spoiled(table.spot(asset, currency).expect("a price"), fault));
+        found.push(format!(r#"{{"symbol":"{symbol}","price":{price}}}"#));
+    }
+    (200, format!("[{}]", found.join(",")))
+}

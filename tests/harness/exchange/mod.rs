@@ -1,0 +1,212 @@
+//! A stand-in for CoinGecko, Kraken, Coinbase and Binance: one server with their endpoints, over one table of prices,
+//! that can be told to fail in every way in which they do.
+//!
+//! ```ignore
+//! let exchange = Exchange::start().await;
+//! let api = Api::start(&database.url, &exchange.variables()).await;      // COINGECKO_URL and so on
+//! exchange.fail(Source::CoinGecko, Fault::RateLimited(Some("7")));       // until heal()
+//! exchange.fail_next(Source::Kraken, 1, Fault::Status(500));             // the next call only
+//! assert_eq!(exchange.calls(Source::CoinGecko), 1);
+//! ```
+//!
+//! It has bitcoin, ethereum and solana in usd, eur and usdt, as far as each source really offers them (CoinGecko no
+//! usdt, Binance no usd), and `pepecoin` at CoinGecko only. All sources have the same price in one bucket:
+//! [`Exchange::price`].
+
+mod answer;
+mod table;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use jobs::prices::model::Source;
+use poem::{Endpoint, EndpointExt, Request, Response, Server, endpoint::make, listener::TcpAcceptor};
+use tokio::task::JoinHandle;
+
+pub use table::Table;
+
+/// What goes wrong.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fault {
+    /// 429, with this `Retry-After`.
+    RateLimited(Option<&'static str>),
+    /// 418, Binance's ban, for these seconds.
+    Banned(u32),
+    /// 403 and a page of a firewall.
+    Forbidden,
+    /// This status, with a text that is no JSON.
+    Status(u16),
+    /// 503 with this `Retry-After`.
+    Unavailable(&'static str),
+    /// 302 to elsewhere.
+    Redirect,
+    /// 200 and a page of HTML.
+    Html,
+    /// 200 and half of the JSON.
+    Truncated,
+    /// 200, and the connection ends in the middle of the body.
+    Closed,
+    /// The right answer, this much later.
+    Slow(Duration),
+    /// 200 with an error in the body: each source's own form of "too many requests".
+    LimitedWith200,
+    /// 200 and more than any of them ever sends.
+    Huge,
+    /// One price is not a number, in the source's own way of writing numbers.
+    NotANumber,
+    /// One price is below zero.
+    Negative,
+    /// One price is null.
+    Null,
+    /// One price is `1e999999999`.
+    Enormous,
+    /// The highest and the lowest price of one bucket are exchanged.
+    Inverted,
+    /// One time is in microseconds.
+    Microseconds,
+    /// One time is a bit off its bucket's start.
+    Misaligned,
+    /// The rows are not in order.
+    Reordered,
+    /// One row comes twice.
+    Duplicated,
+    /// One row comes twice, with two prices.
+    Contradicting,
+    /// Nothing of the last ten days; present prices are a day old.
+    Stale,
+}
+
+pub struct State {
+    pub table: Table,
+    always: HashMap<Source, Fault>,
+    next: HashMap<Source, VecDeque<Fault>>,
+    /// `path?query` of everything that was asked, without the prefix of the source.
+    requests: Vec<(Source, String)>,
+    headers: Vec<(Source, poem::http::HeaderMap)>,
+}
+
+/// The server; it ends with the value.
+pub struct Exchange {
+    address: SocketAddr,
+    state: Arc<Mutex<State>>,
+    server: JoinHandle<()>,
+}
+
+impl Exchange {
+    pub async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let state = State {
+            table: Table::default(),
+            always: HashMap::new(),
+            next: HashMap::new(),
+            requests: Vec::new(),
+            headers: Vec::new(),
+        };
+        let state = Arc::new(Mutex::new(state));
+        let endpoint = answering(state.clone());
+        let server = Server::new_with_acceptor(TcpAcceptor::from_tokio(listener).expect("an acceptor")).run(endpoint);
+        Self { address, state, server: tokio::spawn(async move { server.await.expect("a server") }) }
+    }
+
+    /// Where it stands in for this source.
+    pub fn url(&self, source: Source) -> String {
+        format!("http://{}/{source}", self.address)
+    }
+
+    /// What a process needs to be told to ask it.
+    pub fn variables(&self) -> Vec<(&'static str, String)> {
+        let names = ["COINGECKO_URL", "KRAKEN_URL", "COINBASE_URL", "BINANCE_URL"];
+        names.into_iter().zip(Source::ALL).map(|(name, source)| (name, self.url(source))).collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// What prices it has.
+    pub fn change(&self, change: impl FnOnce(&mut Table)) {
+        change(&mut self.state().table);
+    }
+
+    /// The price of an asset in the bucket that starts then (Unix seconds), at every source.
+    pub fn price(&self, asset: &str, currency: &str, bucket: i64) -> String {
+        self.state().table.close(asset, currency, bucket).expect("an asset of the table")
+    }
+
+    /// The present price of an asset, at every source.
+    pub fn spot(&self, asset: &str, currency: &str) -> String {
+        self.state().table.spot(asset, currency).expect("an asset of the table")
+    }
+
+    /// Fails every call to this source, until it is healed.
+    pub fn fail(&self, source: Source, fault: Fault) {
+        self.state().always.insert(source, fault);
+    }
+
+    /// Fails the next calls to this source, after those that are to fail already.
+    pub fn fail_next(&self, source: Source, calls: usize, fault: Fault) {
+        self.state().next.entry(source).or_default().extend(std::iter::repeat_n(fault, calls));
+    }
+
+    /// Everything is well again at this source.
+    pub fn heal(&self, source: Source) {
+        let mut state = self.state();
+        state.always.remove(&source);
+        state.next.remove(&source);
+    }
+
+    /// How often this source was asked.
+    pub fn calls(&self, source: Source) -> usize {
+        self.requests(source).len()
+    }
+
+    /// What this source was asked for: `path?query`.
+    pub fn requests(&self, source: Source) -> Vec<String> {
+        let state = self.state();
+        state.requests.iter().filter(|(asked, _)| *asked == source).map(|(_, request)| request.clone()).collect()
+    }
+
+    /// The headers of the last call to this source.
+    pub fn last_headers(&self, source: Source) -> poem::http::HeaderMap {
+        let state = self.state();
+        let last = state.headers.iter().rev().find(|(asked, _)| *asked == source);
+        last.expect("a call").1.clone()
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+fn answering(state: Arc<Mutex<State>>) -> impl Endpoint + 'static {
+    make(move |request: Request| {
+        let state = state.clone();
+        async move {
+            let (prefix, path) = request.uri().path()[1..].split_once('/').unwrap_or_default();
+            let Some(source) = Source::parse(prefix) else {
+                return Response::builder().status(poem::http::StatusCode::NOT_FOUND).finish();
+            };
+            let query = request.uri().query().unwrap_or_default();
+            let fault = {
+                let mut state = state.lock().unwrap();
+                state.requests.push((source, format!("{path}?{query}")));
+                state.headers.push((source, request.headers().clone()));
+                let next = state.next.get_mut(&source).and_then(VecDeque::pop_front);
+                next.or_else(|| state.always.get(&source).cloned())
+            };
+            if let Some(Fault::Slow(time)) = fault {
+                tokio::time::sleep(time).await;
+            }
+            let table = state.lock().unwrap().table.clone();
+            answer::answer(&table, source, path, query, fault.as_ref())
+        }
+    })
+    .map_to_response()
+}

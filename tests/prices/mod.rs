@@ -1,0 +1,3 @@
+//! Crypto prices: what each source answers and what becomes of it.
+
+mod stand_in;
