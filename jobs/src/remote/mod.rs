@@ -5,7 +5,9 @@
 //! | [`breaker`] | a dead server costs few callers a time-out |
 //! | [`flights`] | one load for all who want the same |
 //! | [`redis`] | the one Redis that all processes share |
+//! | [`retry_after`] | how long a server asks to be left alone |
 
 pub mod breaker;
 pub mod flights;
 pub mod redis;
+pub mod retry_after;

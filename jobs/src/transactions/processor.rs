@@ -1,6 +1,6 @@
 //! Who decides what becomes of a transaction: a simulation that always agrees, or a service that is asked over HTTP.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use reqwest::{Client, StatusCode, header, redirect};
 use url::Url;
@@ -9,12 +9,7 @@ use super::{
     config::ProcessorConfig,
     model::{Settlement, Transaction},
 };
-use crate::{error::Error, queue::Run};
-
-/// No service may put a transaction off for longer at a time.
-const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 3600);
-/// `Retry-After: 0` must not become a busy loop.
-const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+use crate::{error::Error, queue::Run, remote::retry_after::retry_after};
 
 /// What a processor answers.
 #[derive(Debug, PartialEq, Eq)]
@@ -113,16 +108,6 @@ fn judge(status: StatusCode, retry_after: Option<Duration>) -> Answer {
     }
 }
 
-/// `Retry-After` in seconds or as a date (RFC 9110, section 10.2.3), within bounds.
-fn retry_after(headers: &header::HeaderMap) -> Option<Duration> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    let pause = match text.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(SystemTime::now()).unwrap_or_default(),
-    };
-    Some(pause.clamp(SHORTEST_PAUSE, LONGEST_PAUSE))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,19 +137,6 @@ mod tests {
             let status = StatusCode::from_u16(status).expect("a status of this table");
             assert_eq!(judge(status, retry_after), meaning, "{status} {retry_after:?}");
         }
-    }
-
-    #[test]
-    fn reads_retry_after_within_bounds() {
-        let read = |text: &str| {
-            retry_after(&[(header::RETRY_AFTER, text.parse().expect("a header value"))].into_iter().collect())
-        };
-        assert_eq!(read("120"), Some(Duration::from_secs(120)));
-        assert_eq!(read("0"), Some(SHORTEST_PAUSE));
-        assert_eq!(read("99999999999"), Some(LONGEST_PAUSE));
-        assert_eq!(read("Fri, 31 Dec 1999 23:59:59 GMT"), Some(SHORTEST_PAUSE));
-        assert_eq!(read("soon"), None);
-        assert_eq!(read("-1"), None);
     }
 
     #[test]
