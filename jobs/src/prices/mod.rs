@@ -5,13 +5,17 @@
 //! |---|---|
 //! | [`model`] | prices as all sources are brought to |
 //! | [`providers`] | the sources, each with its quirks |
+//! | [`normalise`] | from their rows to candles, without one that is wrong |
+//! | [`symbols`] | what each source calls an asset |
 //! | `config` | what the feature can be told |
 //! | `store` | all SQL |
 
 mod config;
 pub mod model;
+pub mod normalise;
 pub mod providers;
 mod store;
+pub mod symbols;
 
 use std::sync::Arc;
 

@@ -1,0 +1,220 @@
+//! Whatever rows come in, what comes out is sound.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// 2026-11-20, midnight.
+const MIDNIGHT: i64 = 1_795_132_800;
+const DAY: i64 = 86400;
+
+fn at(seconds: i64) -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp(seconds).expect("a time")
+}
+
+/// The days before midnight, at noon after it.
+fn window(interval: Interval) -> Window {
+    Window { interval, from: at(MIDNIGHT - 30 * DAY), to: at(MIDNIGHT + 9 * DAY), now: at(MIDNIGHT + DAY / 2) }
+}
+
+fn raw<'a>(time: &'a str, [open, high, low, close, volume]: [&'a str; 5]) -> Raw<'a> {
+    Raw { time, unit: Unit::Seconds, open, high, low, close, volume }
+}
+
+const FINE: [&str; 5] = ["10", "12.5", "9", "11", "0"];
+
+fn rows(rows: &[(i64, [&str; 5])]) -> (Vec<Candle>, Vec<(Reason, String)>) {
+    let mut sheet = Sheet::new(window(Interval::Daily));
+    for (time, row) in rows {
+        sheet.row(raw(&time.to_string(), *row));
+    }
+    sheet.finish()
+}
+
+fn reasons(rejected: &[(Reason, String)]) -> Vec<Reason> {
+    rejected.iter().map(|(reason, _)| *reason).collect()
+}
+
+#[test]
+fn each_broken_row_has_its_reason() {
+    let day = MIDNIGHT - DAY;
+    for (time, row, reason) in [
+        (day, ["NaN", "12.5", "9", "11", "0"], Reason::Decimal),
+        (day, ["10", "inf", "9", "11", "0"], Reason::Decimal),
+        (day, ["10", "12.5", "9", "1e999999999", "0"], Reason::Decimal),
+        (day, ["10", "12.5", "9", "1e-999999999", "0"], Reason::Decimal),
+        (day, ["10", "12.5", "9", "", "0"], Reason::Decimal),
+        (day, ["10", "12.5", "9", "null", "0"], Reason::Decimal),
+        (day, ["10", "12.5", "9", "1_1", "0"], Reason::Decimal),
+        (day, ["10", "12.5", "0", "11", "0"], Reason::NotPositive),
+        (day, ["10", "12.5", "-9", "11", "0"], Reason::NotPositive),
+        (day, ["10", "9", "12.5", "11", "0"], Reason::HighLow),
+        (day, ["10", "12.5", "9", "13", "0"], Reason::HighLow),
+        (day, ["8", "12.5", "9", "11", "0"], Reason::HighLow),
+        (day, ["10", "12.5", "9", "11", "-1"], Reason::Volume),
+        (day + 1, FINE, Reason::Misaligned),
+        (MIDNIGHT + DAY, FINE, Reason::Future),
+        (day * 1000, FINE, Reason::Time),
+        (day / 1000, FINE, Reason::Time),
+        (-day, FINE, Reason::Time),
+    ] {
+        let (candles, rejected) = rows(&[(time, row), (day - DAY, FINE)]);
+        assert_eq!(reasons(&rejected), [reason], "{time} {row:?}");
+        assert_eq!(candles.len(), 1, "the row beside it stays");
+    }
+}
+
+#[test]
+fn rows_are_put_in_order_and_counted_once() {
+    let fine = |days: i64| (MIDNIGHT - days * DAY, FINE);
+    let (candles, rejected) = rows(&[fine(1), fine(3), fine(2), fine(3)]);
+    let days: Vec<i64> = candles.iter().map(|candle| (MIDNIGHT - candle.bucket.unix_timestamp()) / DAY).collect();
+    assert_eq!((days, rejected.len()), (vec![3, 2, 1], 0));
+    let other = (MIDNIGHT - 2 * DAY, ["10", "12.5", "9", "11.5", "0"]);
+    let (candles, rejected) = rows(&[fine(1), fine(2), other, fine(3)]);
+    assert_eq!(reasons(&rejected), [Reason::Contradicting; 2]);
+    assert_eq!(candles.len(), 2, "neither of the two is believed");
+}
+
+#[test]
+fn the_running_bucket_and_what_was_not_asked_for_are_left_out_in_silence() {
+    assert_eq!(rows(&[(MIDNIGHT, FINE), (MIDNIGHT - 31 * DAY, FINE)]), (vec![], vec![]));
+}
+
+#[test]
+fn digits_stay_as_they_are() {
+    let close = |text: &str| positive(text).map(|price| price.to_plain_string());
+    assert_eq!(close("69702.3087473573").as_deref(), Ok("69702.3087473573"));
+    assert_eq!(close("1.234e-05").as_deref(), Ok("0.00001234"));
+    assert_eq!(close("1E+3").as_deref(), Ok("1000"));
+    assert_eq!(close("103663.10").as_deref(), Ok("103663.1"));
+    assert_eq!(close(&"9".repeat(25)), Err(Reason::Decimal));
+    assert_eq!(close(&format!("0.{}", "1".repeat(63))), Err(Reason::Decimal));
+}
+
+fn points(interval: Interval, points: &[(i64, &str)]) -> (Vec<(i64, String)>, Vec<Reason>) {
+    let mut sheet = Sheet::new(window(interval));
+    let points: Vec<(String, &str)> = points.iter().map(|(time, price)| (time.to_string(), *price)).collect();
+    sheet.points(points.iter().map(|(time, price)| (time.as_str(), *price)));
+    let (candles, rejected) = sheet.finish();
+    let candles = candles.iter().map(|candle| (candle.bucket.unix_timestamp(), candle.close.to_plain_string()));
+    (candles.collect(), reasons(&rejected))
+}
+
+#[test]
+fn the_price_of_a_day_is_the_one_at_its_midnight() {
+    let day = (MIDNIGHT - DAY) * 1000;
+    let now = (MIDNIGHT + DAY / 2) * 1000 - 12_345;
+    let (candles, rejected) = points(Interval::Daily, &[(day, "7"), (MIDNIGHT * 1000, "8"), (now, "9")]);
+    assert_eq!((candles, rejected), (vec![(MIDNIGHT - DAY, "7".to_owned())], vec![]));
+    let (candles, rejected) = points(Interval::Daily, &[(day, "7"), (day + 1, "8"), (now, "9")]);
+    assert_eq!((candles.len(), rejected), (1, vec![Reason::Misaligned]));
+}
+
+#[test]
+fn the_price_of_an_hour_is_the_first_in_it() {
+    let hour = MIDNIGHT - 3600;
+    let told = [
+        (MIDNIGHT * 1000 + 301_000, "9"),
+        (hour * 1000 + 37_123, "7"),
+        (hour * 1000 + 337_123, "8"),
+        (MIDNIGHT * 1000 + 42, "8.5"),
+        ((MIDNIGHT + DAY / 2) * 1000 - 999, "11"),
+    ];
+    let (candles, rejected) = points(Interval::Hourly, &told);
+    assert_eq!(candles, [(hour, "7".to_owned()), (MIDNIGHT, "8.5".to_owned())]);
+    assert_eq!(rejected, []);
+}
+
+#[test]
+fn a_present_price_is_of_the_present() {
+    let now = at(MIDNIGHT);
+    assert_eq!(present(now - Duration::minutes(2), now), Ok(()));
+    assert_eq!(present(now + Duration::minutes(2), now), Ok(()));
+    assert_eq!(present(now - Duration::hours(2), now), Err(Reason::Stale));
+    assert_eq!(present(now + Duration::hours(2), now), Err(Reason::Future));
+}
+
+/// Numbers as sources write them, and as they never should.
+fn number() -> impl Strategy<Value = String> {
+    prop_oneof![
+        8 => (1_i64..2_000).prop_map(|cents| format!("{}.{:02}", cents / 100, cents % 100)),
+        1 => any::<f64>().prop_map(|number| number.to_string()),
+        1 => any::<f64>().prop_map(|number| format!("{number:e}")),
+        1 => "[-+0-9.eE]{0,70}",
+        1 => "[0-9]{1,3}e-?[0-9]{1,20}",
+        1 => ".{0,8}",
+    ]
+}
+
+fn moment() -> impl Strategy<Value = String> {
+    let near = (-40_i64..10).prop_map(|days| MIDNIGHT + days * DAY);
+    prop_oneof![
+        8 => near.prop_map(|time| time.to_string()),
+        4 => (-300_i64..300).prop_map(|hours| (MIDNIGHT + hours * 3600).to_string()),
+        2 => (MIDNIGHT - 90 * DAY..MIDNIGHT + 9 * DAY).prop_map(|time| time.to_string()),
+        2 => (MIDNIGHT - 9 * DAY..MIDNIGHT + 9 * DAY).prop_map(|time| (time * 1000 + 7).to_string()),
+        1 => any::<i64>().prop_map(|time| time.to_string()),
+        1 => "[-+0-9.eE]{0,70}",
+        1 => ".{0,8}",
+    ]
+}
+
+fn sound(interval: Interval, candles: &[Candle]) -> Result<(), TestCaseError> {
+    let window = window(interval);
+    prop_assert!(candles.is_sorted_by(|a, b| a.bucket < b.bucket), "in order, each once");
+    for candle in candles {
+        prop_assert_eq!(interval.bucket(candle.bucket), candle.bucket);
+        prop_assert!(candle.bucket >= window.from && candle.bucket < window.to);
+        prop_assert!(candle.bucket + interval.length() <= window.now, "finished");
+        let zero = BigDecimal::zero();
+        prop_assert!(candle.close > zero);
+        // What goes into PostgreSQL has no exponent, and is not long.
+        prop_assert!(candle.close.fractional_digit_count() >= 0);
+        prop_assert!(candle.close.to_plain_string().len() <= 66);
+        if let (Some(open), Some(high), Some(low)) = (&candle.open, &candle.high, &candle.low) {
+            prop_assert!(*low > zero && low <= open && low <= &candle.close);
+            prop_assert!(high >= open && high >= &candle.close);
+        }
+        if let Some(Volume::Base(volume)) = &candle.volume {
+            prop_assert!(*volume >= zero);
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn rows_become_sound_candles_or_nothing(
+        rows in prop::collection::vec((moment(), prop::array::uniform5(number()), any::<bool>()), 0..40),
+        daily in any::<bool>(),
+    ) {
+        let interval = if daily { Interval::Daily } else { Interval::Hourly };
+        let mut sheet = Sheet::new(window(interval));
+        for (time, [open, high, low, close, volume], seconds) in &rows {
+            let unit = if *seconds { Unit::Seconds } else { Unit::Millis };
+            sheet.row(Raw { time, unit, open, high, low, close, volume });
+        }
+        let (candles, rejected) = sheet.finish();
+        prop_assert!(candles.len() + rejected.len() <= rows.len());
+        sound(interval, &candles)?;
+    }
+
+    #[test]
+    fn points_become_sound_prices_or_nothing(
+        points in prop::collection::vec((moment(), number()), 0..40),
+        daily in any::<bool>(),
+    ) {
+        let interval = if daily { Interval::Daily } else { Interval::Hourly };
+        let mut sheet = Sheet::new(window(interval));
+        // Alone, and among the times that are in the right unit.
+        let points: Vec<(String, String)> =
+            points.into_iter().map(|(time, price)| (if time.len() == 10 { time + "000" } else { time }, price)).collect();
+        sheet.points(points.iter().map(|(time, price)| (time.as_str(), price.as_str())));
+        let (candles, rejected) = sheet.finish();
+        prop_assert!(candles.len() + rejected.len() <= points.len());
+        sound(interval, &candles)?;
+    }
+}
