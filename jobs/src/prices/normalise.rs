@@ -187,6 +187,12 @@ impl Sheet {
         }
     }
 
+    /// Takes in what another page has.
+    pub fn merge(&mut self, other: Self) {
+        other.buckets.into_values().flatten().for_each(|candle| self.keep(candle));
+        self.rejected.extend(other.rejected);
+    }
+
     /// Counts a row that cannot even be taken apart.
     pub fn reject(&mut self, reason: Reason, row: &str) {
         // What a source sent may be long, and may be anything.

@@ -1,13 +1,34 @@
 //! Where prices come from: one interface, and each source's quirks behind it.
+//!
+//! | file | what |
+//! |---|---|
+//! | `coingecko`, `kraken`, `coinbase`, `binance` | what each source is asked, and how its answers are read |
+//! | `answer` | rows of JSON, every number as its text |
+//! | `caller` | one call: in its turn, tried again when that may help |
+//! | `budget` | how often a source may be asked |
+//! | `circuit` | whether it may be asked now |
+//! | `metrics` | what is counted |
+
+mod answer;
+mod binance;
+mod budget;
+mod caller;
+mod circuit;
+mod coinbase;
+mod coingecko;
+mod kraken;
+mod metrics;
 
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use time::OffsetDateTime;
+use time::{OffsetDateTime, macros::datetime};
 
+use self::caller::Caller;
 use super::{
     Config,
     model::{AssetId, Candle, Currency, Series, Source, Spot},
+    normalise::{Reason, Sheet, Window, present},
 };
 use crate::error::Error;
 
@@ -49,10 +70,11 @@ pub trait Provider: Send + Sync {
         to: OffsetDateTime,
     ) -> BoxFuture<'a, Result<Fetched, Trouble>>;
 
-    /// The present prices of those of these assets that it has.
+    /// The present prices of those of these assets that it has, at least one.
     ///
     /// # Errors
-    /// As [`Provider::candles`].
+    /// As [`Provider::candles`]; [`Trouble::NotOffered`] when it has none of them. An asset whose price is no price is
+    /// left out, but when that leaves none, it is [`Trouble::Failed`].
     fn spots<'a>(
         &'a self,
         assets: &'a [AssetId],
@@ -68,8 +90,71 @@ impl Providers {
     /// Those that the configuration names.
     ///
     /// # Errors
-    /// When an HTTP client cannot be built.
-    pub fn start(_config: &Config) -> Result<Self, Error> {
-        Ok(Self(Arc::new([])))
+    /// When an HTTP client cannot be built, or a key is none.
+    pub fn start(config: &Config) -> Result<Self, Error> {
+        let client = caller::client()?;
+        let start = |source: &Source| -> Result<Arc<dyn Provider>, Error> {
+            let (client, url) = (client.clone(), config.url(*source));
+            Ok(match source {
+                Source::CoinGecko => Arc::new(coingecko::CoinGecko::new(client, url, config.coingecko_key.as_ref())?),
+                Source::Kraken => Arc::new(kraken::Kraken::new(client, url)),
+                Source::Coinbase => Arc::new(coinbase::Coinbase::new(client, url)),
+                Source::Binance => Arc::new(binance::Binance::new(client, url)),
+            })
+        };
+        Ok(Self(config.providers.iter().map(start).collect::<Result<_, _>>()?))
+    }
+}
+
+/// No source has anything older.
+const BEGINNING: OffsetDateTime = datetime!(2009-01-01 0:00 UTC);
+
+/// What is asked of a source now: nothing from before there were prices, and nothing that is still to come.
+fn window(series: &Series, from: OffsetDateTime, to: OffsetDateTime) -> Window {
+    let now = OffsetDateTime::now_utc();
+    Window { interval: series.interval, from: from.max(BEGINNING), to: to.min(now), now }
+}
+
+/// What the rows of all pages come to.
+fn fetched(caller: &Caller, series: &Series, sheet: Sheet) -> Fetched {
+    let (candles, rejected) = sheet.finish();
+    rejected.iter().for_each(|(reason, _)| caller.series.rejected(*reason));
+    if let Some((reason, row)) = rejected.first() {
+        let Series { asset, currency, interval } = series;
+        tracing::warn!(
+            provider = %caller.source, %asset, %currency, interval = interval.as_str(),
+            rows = rejected.len(), first = %reason, row, "rows rejected"
+        );
+    }
+    Fetched { candles, rejected: rejected.into_iter().map(|(reason, row)| format!("{reason}: {row}")).collect() }
+}
+
+/// A present price as its source told it: of this asset, the price, and when it was that, if it says so.
+type Told = (AssetId, Result<(bigdecimal::BigDecimal, Option<OffsetDateTime>), Reason>);
+
+/// The prices among these that are some.
+fn spots(caller: &Caller, told: Vec<Told>) -> Result<Vec<(AssetId, Spot)>, Trouble> {
+    let now = OffsetDateTime::now_utc();
+    let mut found = Vec::with_capacity(told.len());
+    let mut wrong = None;
+    for (asset, told) in told {
+        let source = caller.source;
+        let spot = told.and_then(|(price, as_of)| {
+            let as_of = as_of.unwrap_or(now);
+            present(as_of, now).map(|()| Spot { price, as_of, source })
+        });
+        match spot {
+            Ok(spot) => found.push((asset, spot)),
+            Err(reason) => {
+                caller.series.rejected(reason);
+                tracing::warn!(provider = %source, %asset, %reason, "a present price rejected");
+                wrong = Some(format!("its price of {asset} is none: {reason}"));
+            }
+        }
+    }
+    match (found.is_empty(), wrong) {
+        (true, Some(why)) => Err(Trouble::Failed(caller.source, why)),
+        (true, None) => Err(Trouble::NotOffered(caller.source)),
+        (false, _) => Ok(found),
     }
 }

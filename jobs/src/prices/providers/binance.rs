@@ -1,0 +1,185 @@
+//! Binance: at most 1,000 rows a call, times in milliseconds, prices as text, and bans of an address for two minutes up.
+//!
+//! It quotes in `usdt` and `eur`, and has no dollar. 418 is its ban; 403 is the firewall before it.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use reqwest::{Client, StatusCode};
+use serde::Deserialize;
+use time::OffsetDateTime;
+
+use super::{
+    Fetched, Provider, Told, Trouble, answer,
+    budget::Allowance,
+    caller::{Caller, Manner, Verdict},
+    fetched, spots, window,
+};
+use crate::prices::{
+    model::{AssetId, Currency, Interval, Series, Source, Spot},
+    normalise::{Raw, Reason, Sheet, Unit, Window, positive},
+    symbols::symbol,
+};
+
+/// 6,000 units of weight a minute are granted, and no call of ours costs more than 4: a fifth of that.
+const ALLOWANCE: Allowance = Allowance { every: Duration::from_millis(200), burst: 40 };
+/// Its limits are counted by the minute.
+const REST: Duration = Duration::from_secs(60);
+const ROWS: usize = 1000;
+const INVALID_SYMBOL: i64 = -1121;
+const TOO_MANY_REQUESTS: i64 = -1003;
+
+/// The source.
+pub struct Binance(Caller);
+
+#[derive(Deserialize)]
+struct Refusal {
+    code: i64,
+}
+
+#[derive(Deserialize)]
+struct Ticker<'a> {
+    symbol: String,
+    #[serde(borrow)]
+    price: answer::Field<'a>,
+}
+
+impl Binance {
+    pub fn new(client: Client, url: &str) -> Self {
+        let manner = Manner { allowance: ALLOWANCE, rest: REST, key: None };
+        Self(Caller::new(Source::Binance, client, url, manner))
+    }
+
+    async fn pages(&self, series: &Series, from: OffsetDateTime, to: OffsetDateTime) -> Result<Fetched, Trouble> {
+        let offered = symbol(Source::Binance, &series.asset, &series.currency);
+        let pair = offered.ok_or(Trouble::NotOffered(Source::Binance))?.asked;
+        let interval = match series.interval {
+            Interval::Daily => "1d",
+            Interval::Hourly => "1h",
+        };
+        let window = window(series, from, to);
+        let mut sheet = Sheet::new(window);
+        let (mut start, to) = (window.from, window.to);
+        while start < to {
+            let (first, last) = (millis(start), millis(to) - 1);
+            let path = format!(
+                "api/v3/klines?symbol={pair}&interval={interval}&startTime={first}&endTime={last}&limit={ROWS}"
+            );
+            let (page, rows, latest) = self.0.get(&path, |status, body| klines(status, body, window)).await?;
+            sheet.merge(page);
+            match latest {
+                // It starts at the first row that there is, so a full page goes on after its last.
+                Some(latest) if rows >= ROWS && latest >= start => start = latest + series.interval.length(),
+                _ => break,
+            }
+        }
+        Ok(fetched(&self.0, series, sheet))
+    }
+
+    async fn present(&self, assets: &[AssetId], currency: &Currency) -> Result<Vec<(AssetId, Spot)>, Trouble> {
+        let named = |asset| Some((asset, symbol(Source::Binance, asset, currency)?.asked));
+        let pairs: Vec<(&AssetId, &str)> = assets.iter().filter_map(named).collect();
+        let told = match self.tickers(&pairs).await {
+            // One unknown symbol fails them all.
+            Err(Trouble::NotOffered(_)) if pairs.len() > 1 => {
+                let mut told = Vec::new();
+                for pair in pairs {
+                    match self.tickers(&[pair]).await {
+                        Err(Trouble::NotOffered(_)) => {}
+                        other => told.extend(other?),
+                    }
+                }
+                told
+            }
+            other => other?,
+        };
+        spots(&self.0, told)
+    }
+
+    async fn tickers(&self, pairs: &[(&AssetId, &str)]) -> Result<Vec<Told>, Trouble> {
+        if pairs.is_empty() {
+            return Err(Trouble::NotOffered(Source::Binance));
+        }
+        let names: Vec<String> = pairs.iter().map(|(_, name)| format!("%22{name}%22")).collect();
+        let path = format!("api/v3/ticker/price?symbols=%5B{}%5D", names.join(","));
+        self.0.get(&path, |status, body| tickers(status, body, pairs)).await
+    }
+}
+
+fn millis(time: OffsetDateTime) -> i64 {
+    time.unix_timestamp().saturating_mul(1000)
+}
+
+/// A page, how many rows it had, and the latest of their times.
+type Page = (Sheet, usize, Option<OffsetDateTime>);
+
+fn klines(status: StatusCode, body: &str, window: Window) -> Verdict<Page> {
+    if let Some(refusal) = refusal(status, body) {
+        return refusal;
+    }
+    let rows: Vec<answer::Field<'_>> = match answer::read(body) {
+        Ok(rows) => rows,
+        Err(verdict) => return verdict,
+    };
+    let mut sheet = Sheet::new(window);
+    let mut latest = None;
+    for row in &rows {
+        match answer::fields(row) {
+            Some([time, open, high, low, close, volume]) => {
+                latest = latest.max(sheet.row(Raw { time, unit: Unit::Millis, open, high, low, close, volume }));
+            }
+            None => sheet.reject(Reason::Shape, row.get()),
+        }
+    }
+    Verdict::Answer((sheet, rows.len(), latest))
+}
+
+fn tickers(status: StatusCode, body: &str, pairs: &[(&AssetId, &str)]) -> Verdict<Vec<Told>> {
+    if let Some(refusal) = refusal(status, body) {
+        return refusal;
+    }
+    let tickers: Vec<Ticker<'_>> = match answer::read(body) {
+        Ok(tickers) => tickers,
+        Err(verdict) => return verdict,
+    };
+    let told = tickers.iter().filter_map(|ticker| {
+        let (asset, _) = pairs.iter().find(|(_, name)| *name == ticker.symbol)?;
+        // It does not say when.
+        Some(((*asset).clone(), positive(answer::text(ticker.price)).map(|price| (price, None))))
+    });
+    Verdict::Answer(told.collect())
+}
+
+/// An error is an object with a code where an answer is an array.
+fn refusal<T>(status: StatusCode, body: &str) -> Option<Verdict<T>> {
+    match serde_json::from_str(body) {
+        Ok(Refusal { code: INVALID_SYMBOL }) => Some(Verdict::NotOffered),
+        Ok(Refusal { code: TOO_MANY_REQUESTS }) => Some(Verdict::Limited("too many requests".into())),
+        Ok(Refusal { code }) => Some(Verdict::Refused(format!("it answered {status}, code {code}"))),
+        Err(_) if status.is_success() => None,
+        Err(_) => Some(Verdict::Refused(format!("it answered {status}"))),
+    }
+}
+
+impl Provider for Binance {
+    fn source(&self) -> Source {
+        Source::Binance
+    }
+
+    fn candles<'a>(
+        &'a self,
+        series: &'a Series,
+        from: OffsetDateTime,
+        to: OffsetDateTime,
+    ) -> BoxFuture<'a, Result<Fetched, Trouble>> {
+        Box::pin(self.pages(series, from, to))
+    }
+
+    fn spots<'a>(
+        &'a self,
+        assets: &'a [AssetId],
+        currency: &'a Currency,
+    ) -> BoxFuture<'a, Result<Vec<(AssetId, Spot)>, Trouble>> {
+        Box::pin(self.present(assets, currency))
+    }
+}
