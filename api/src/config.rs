@@ -8,7 +8,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jobs::config::{Environment, Vars};
 
-use crate::cors::Origins;
+use crate::{cors::Origins, rate_limit::Policy};
 
 /// The API key that only `dev` and `test` accept as one.
 const DEFAULT_API_KEY: &str = "your-secret-api-key-here";
@@ -34,6 +34,8 @@ pub struct Config {
     pub keys: KeysConfig,
     /// `CORS_ORIGINS`: which other sites' pages may call from a browser.
     pub origins: Origins,
+    /// `RATE_LIMIT`: what one credential may ask of the price routes.
+    pub prices_limit: Policy,
 }
 
 /// How webhooks are received.
@@ -101,6 +103,7 @@ impl Default for Config {
                 jwt: None,
             },
             origins: Origins::None,
+            prices_limit: Policy::PRICES,
         }
     }
 }
@@ -117,6 +120,7 @@ impl Config {
             webhook: WebhookConfig::read(vars),
             keys: KeysConfig::read(vars, environment, default.keys),
             origins: Origins::read(vars, environment),
+            prices_limit: Policy::read(vars),
         }
     }
 }
@@ -200,8 +204,10 @@ mod tests {
             ("WEBHOOK_CONFLICT", "maybe"),
             ("JWT_SECRET", "too short"),
             ("CORS_ORIGINS", "app.example.com"),
+            ("RATE_LIMIT", "120"),
         ]);
-        let expected = ["ENV", "HOST", "PORT", "WEBHOOK_SECRET", "WEBHOOK_CONFLICT", "JWT_SECRET", "CORS_ORIGINS"];
+        let expected =
+            ["ENV", "HOST", "PORT", "WEBHOOK_SECRET", "WEBHOOK_CONFLICT", "JWT_SECRET", "CORS_ORIGINS", "RATE_LIMIT"];
         assert_eq!(all, expected);
     }
 

@@ -42,6 +42,7 @@ use jobs::{
     items::{Items, search::Searcher},
     probes::Probes,
     rates::Rates,
+    remote::redis::Redis,
     transactions::Transactions,
     users::{Users, token::Tokens},
 };
@@ -55,6 +56,7 @@ use self::{
     health::{HealthApi, Metrics, Readiness},
     items::ItemsApi,
     probes::ProbesApi,
+    rate_limit::Limits,
     rates::RatesApi,
     routes::Routes,
     search::SearchApi,
@@ -88,6 +90,8 @@ pub struct Parts {
     pub rates: Rates,
     /// Probes on Mars.
     pub probes: Probes,
+    /// What all processes share: their limits.
+    pub redis: Option<Redis>,
     /// Says why the system is not ready, when it is not.
     pub readiness: Readiness,
     /// Renders all metrics in Prometheus' text format.
@@ -102,11 +106,13 @@ type Apis = (TransactionsApi, UsersApi, ItemsApi, SearchApi, RatesApi, ProbesApi
 /// The whole API as one endpoint, for [`server::serve`] or a test.
 pub fn build(parts: Parts, config: &Config) -> Routes {
     let Parts { transactions, users, items, search, rates, probes, readiness, metrics, draining } = parts;
+    let Parts { transactions, users, items, search, rates, redis, readiness, metrics, draining } = parts;
     let tokens = config.keys.jwt.as_ref().map_or_else(Tokens::random, |key| Tokens::new(key.expose()));
     let callers = Callers::new(tokens.clone(), &config.keys);
+    let limits = Limits::new(redis, config.prices_limit);
     let apis: Apis = (
         TransactionsApi { transactions, webhook: config.webhook.clone() },
-        UsersApi::new(users, tokens),
+        UsersApi::new(users, tokens, &limits),
         ItemsApi { items },
         SearchApi { search },
         RatesApi::new(rates.clone()),

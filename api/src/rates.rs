@@ -121,7 +121,7 @@ impl RatesApi {
         _key: ApiKey,
         body: Body<List<Said>>,
     ) -> Result<Saved, Fails<Submitting>> {
-        self.submissions.take(address(request))?;
+        self.submissions.take(address(request)).await?;
         let submission = view::submission(body.read()?, view::idempotency_key(request.headers())?);
         let replayed = match self.rates.submit(submission, correlation::origin(request)).await? {
             Submitted::Saved => None,
@@ -137,7 +137,7 @@ impl RatesApi {
     /// At most 6,000 readings a minute are answered to one network address.
     #[oai(path = "/interest_rate", method = "get", operation_id = "get_interest_rate")]
     async fn current(&self, request: &Request, _key: ApiKey) -> Result<Current, Fails<Finding>> {
-        self.readings.take(address(request))?;
+        self.readings.take(address(request)).await?;
         match self.rates.current().await? {
             Some(reading) => Ok(Current::Ok(Json::new(&Reading::from(&reading))?)),
             None => {
@@ -160,7 +160,7 @@ impl RatesApi {
         /// Where the page begins, as a `Link` header gave it.
         cursor: Query<Cursor>,
     ) -> Result<History, Fails<Paging>> {
-        self.readings.take(address(request))?;
+        self.readings.take(address(request)).await?;
         let mut errors = Vec::new();
         let limit = limit.or_note(&mut errors).unwrap_or(Limit::DEFAULT);
         let cursor = cursor.or_note(&mut errors);

@@ -12,7 +12,7 @@ use self::view::{AccessToken, User};
 use crate::{
     auth,
     problem::{Fails, Problem, Statuses},
-    rate_limit::{Limit, Policy, address},
+    rate_limit::{Limit, Limits, Policy, address},
     tags::Tag,
     validation::Body,
     wire::Json,
@@ -34,13 +34,13 @@ pub struct UsersApi {
 }
 
 impl UsersApi {
-    /// Endpoints that issue these tokens.
-    pub fn new(users: Users, tokens: Tokens) -> Self {
+    /// Endpoints that issue these tokens, within limits that all processes share.
+    pub fn new(users: Users, tokens: Tokens, limits: &Limits) -> Self {
         Self {
             users,
             tokens,
-            registrations: Attempts::new("register-address", "register-account"),
-            logins: Attempts::new("login-address", "login-account"),
+            registrations: Attempts::new(limits, "register-address", "register-account"),
+            logins: Attempts::new(limits, "login-address", "login-account"),
         }
     }
 }
@@ -53,17 +53,17 @@ struct Attempts {
 }
 
 impl Attempts {
-    fn new(address: &'static str, account: &'static str) -> Self {
+    fn new(limits: &Limits, address: &'static str, account: &'static str) -> Self {
         Self {
-            by_address: Limit::new(Policy { name: address, quota: PER_ADDRESS, window: WINDOW }),
-            by_account: Limit::new(Policy { name: account, quota: PER_ACCOUNT, window: WINDOW }),
+            by_address: limits.limit(Policy { name: address, quota: PER_ADDRESS, window: WINDOW }),
+            by_account: limits.limit(Policy { name: account, quota: PER_ACCOUNT, window: WINDOW }),
         }
     }
 
     /// Counts an attempt. By its address first: who is over that limit cannot use up what the account has left.
-    fn count(&self, request: &Request, email: &Email) -> Result<(), Problem> {
-        self.by_address.take(address(request))?;
-        self.by_account.take(email.key())
+    async fn count(&self, request: &Request, email: &Email) -> Result<(), Problem> {
+        self.by_address.take(address(request)).await?;
+        self.by_account.take(email.key()).await.map(drop)
     }
 }
 
@@ -109,7 +109,7 @@ impl UsersApi {
     #[oai(path = "/api/v1/users/register", method = "post", operation_id = "register_user")]
     async fn register(&self, request: &Request, body: Body<NewUser>) -> Result<Registered, Fails<Registering>> {
         let new = body.read()?;
-        self.registrations.count(request, &new.email)?;
+        self.registrations.count(request, &new.email).await?;
         let Some(user) = self.users.register(new).await? else {
             return Err(Problem::new(StatusCode::CONFLICT, "Email already registered").into());
         };
@@ -125,7 +125,7 @@ impl UsersApi {
     #[oai(path = "/api/v1/users/login", method = "post", operation_id = "log_in")]
     async fn login(&self, request: &Request, body: Body<Credentials>) -> Result<LoggedIn, Fails<LoggingIn>> {
         let credentials = body.read()?;
-        self.logins.count(request, &credentials.email)?;
+        self.logins.count(request, &credentials.email).await?;
         let Some(user) = self.users.login(credentials).await? else {
             return Err(auth::unauthorized("Incorrect email or password").into());
         };

@@ -116,6 +116,8 @@ pub struct App {
     pub rates: Rates,
     pub probes: Probes,
     pub prices: Prices,
+    /// `REDIS_URL`: what all processes share, beside the database.
+    pub redis: Option<Redis>,
     /// An operator's hands on all queues.
     pub operator: Operator,
     database: Database,
@@ -137,7 +139,7 @@ impl App {
         let search = Searcher::start(&pool, &config.search)?;
         let redis = config.redis.as_ref().map(Redis::start).transpose()?;
         let items = Items::start(&pool, &queue, redis.clone(), Arc::new(search.clone()));
-        let prices = Prices::start(&pool, &queue, &config.prices, redis)?;
+        let prices = Prices::start(&pool, &queue, &config.prices, redis.clone())?;
         let rates = Rates::start(&pool, &queue, &config.rates)?;
         let probes = Probes::start(&pool);
         // The kinds of job that give up a record when they are given up themselves.
@@ -151,6 +153,8 @@ impl App {
             rates,
             probes,
             prices,
+            prices,
+            redis,
             operator,
             database: database.clone(),
             pool,

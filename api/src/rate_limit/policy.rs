@@ -1,0 +1,102 @@
+//! How many in which time: what a limit is, and how `RATE_LIMIT` writes it.
+
+use std::time::Duration;
+
+use jobs::{config::Vars, remote::bucket::Size};
+
+/// The most that can be asked for in a window; beyond it a limit is none.
+const MOST: u32 = 1_000_000;
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// So many at once, and from then on evenly over the window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// What the headers call it, and the keys in Redis.
+    pub name: &'static str,
+    /// How many in a window.
+    pub quota: u32,
+    /// How long it takes until an empty bucket is full again.
+    pub window: Duration,
+}
+
+impl Policy {
+    /// What an operator does by hand, and a script that looks once a second.
+    pub const ADMIN: Self = Self { name: "admin", quota: 60, window: Duration::from_secs(60) };
+    /// Of the price routes, when `RATE_LIMIT` says nothing.
+    pub const PRICES: Self = Self { name: "prices", quota: 120, window: Duration::from_secs(60) };
+
+    /// Reads `RATE_LIMIT`: what one credential may ask of the price routes.
+    pub fn read(vars: &mut Vars) -> Self {
+        vars.read("RATE_LIMIT", Self::PRICES, |text| {
+            let limit = parse(text).map(|(quota, window)| Self { quota, window, ..Self::PRICES });
+            limit.ok_or_else(|| {
+                let expected = format!("must be requests, up to {MOST}, in seconds, minutes or hours, up to a day");
+                format!("{expected}, such as RATE_LIMIT=120/60s, 120/1m or 7200/1h")
+            })
+        })
+    }
+
+    pub(super) fn size(self) -> Size {
+        Size { quota: self.quota, window: self.window }
+    }
+}
+
+fn parse(text: &str) -> Option<(u32, Duration)> {
+    let (quota, window) = text.split_once('/')?;
+    let (quota, window) = (quota.trim_end(), window.trim_start());
+    let (number, unit) = window.split_at_checked(window.len().checked_sub(1)?)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return None,
+    };
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(quota) || !digits(number) {
+        return None;
+    }
+    let quota = quota.parse().ok().filter(|quota| (1..=MOST).contains(quota))?;
+    let window = Duration::from_secs(number.parse::<u64>().ok()?.checked_mul(seconds)?);
+    (!window.is_zero() && window <= LONGEST).then_some((quota, window))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_a_person_writes() {
+        for (text, quota, seconds) in
+            [("120/60s", 120, 60), ("1/1m", 1, 60), ("7200 / 1h", 7200, 3600), ("1000000/24h", 1_000_000, 86_400)]
+        {
+            assert_eq!(parse(text), Some((quota, Duration::from_secs(seconds))), "{text}");
+        }
+        for wrong in [
+            "",
+            "/",
+            "120",
+            "120/",
+            "/60s",
+            "0/60s",
+            "120/0s",
+            "-1/60s",
+            "+1/60s",
+            "1.5/60s",
+            "120/60",
+            "120/s",
+            "120/60ms",
+            "120/60d",
+            "1000001/1s",
+            "1/25h",
+            "1/99999999999999999999h",
+            "120/60é",
+            "120//60s",
+        ] {
+            assert_eq!(parse(wrong), None, "{wrong}");
+        }
+        let mut vars = Vars::from_pairs(&[("RATE_LIMIT", "many")]);
+        assert_eq!(Policy::read(&mut vars), Policy::PRICES);
+        let problem = vars.finish(()).expect_err("wrong").to_string();
+        assert!(problem.starts_with("RATE_LIMIT: must be") && problem.contains("RATE_LIMIT=120/60s"), "{problem}");
+    }
+}
