@@ -21,6 +21,7 @@ use crate::{
         Items,
         search::{self, Searcher},
     },
+    logs::Logs,
     prices::{self, Prices},
     probes::Probes,
     queue::{Kinds, Operator, Queue, Retention, Timing, metrics},
@@ -118,6 +119,8 @@ pub struct App {
     pub prices: Prices,
     /// `REDIS_URL`: what all processes share, beside the database.
     pub redis: Option<Redis>,
+    /// What all processes have logged.
+    pub logs: Logs,
     /// An operator's hands on all queues.
     pub operator: Operator,
     database: Database,
@@ -140,6 +143,7 @@ impl App {
         let redis = config.redis.as_ref().map(Redis::start).transpose()?;
         let items = Items::start(&pool, &queue, redis.clone(), Arc::new(search.clone()));
         let prices = Prices::start(&pool, &queue, &config.prices, redis.clone())?;
+        let logs = Logs::start(&config.telemetry);
         let rates = Rates::start(&pool, &queue, &config.rates)?;
         let probes = Probes::start(&pool);
         // The kinds of job that give up a record when they are given up themselves.
@@ -155,6 +159,7 @@ impl App {
             prices,
             prices,
             redis,
+            logs,
             operator,
             database: database.clone(),
             pool,

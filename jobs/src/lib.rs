@@ -7,6 +7,7 @@
 //! | [`boot`] | process plumbing: database, migrations, embedded PostgreSQL, telemetry, shutdown |
 //! | [`items`] | what users offer: cached by id, indexed after each write, and found |
 //! | [`probes`] | probes on Mars, moved by commands |
+//! | [`logs`] | the logs of all processes, read back |
 //! | [`queue`] | what a job is and what the queue promises; the only folder that knows apalis |
 //! | [`rates`] | interest rates, in PostgreSQL or on a smart contract |
 //! | [`transactions`] | webhooks that must be processed exactly once in effect |
@@ -18,6 +19,7 @@ pub mod boot;
 pub mod config;
 pub mod error;
 pub mod items;
+pub mod logs;
 pub mod prices;
 pub mod probes;
 pub mod queue;

@@ -1,0 +1,93 @@
+//! One flat JSON object a line: time, level, event, then the fields of the event and of the spans around it.
+
+use std::fmt::{self, Write as _};
+
+use serde_json::Value;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tracing::{
+    Event, Subscriber,
+    field::{Field, Visit},
+};
+use tracing_subscriber::{
+    fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields, format::Writer},
+    registry::LookupSpan,
+};
+
+/// What every line begins with; its time follows, in UTC and as RFC 3339 writes it, without zeros at its end.
+pub const BEGINNING: &str = r#"{"timestamp":""#;
+
+/// Events as lines.
+pub(super) struct JsonLine;
+
+impl<S, N> FormatEvent<S, N> for JsonLine
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, ctx: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut fields = JsonVisitor::default();
+        event.record(&mut fields);
+        let metadata = event.metadata();
+        let now = OffsetDateTime::now_utc().format(&Rfc3339).map_err(|_| fmt::Error)?;
+        let level = metadata.level().as_str().to_ascii_lowercase();
+        let message = Value::String(fields.message);
+        write!(writer, r#"{BEGINNING}{now}","level":"{level}","event":{message}{}"#, fields.text)?;
+        for span in ctx.event_scope().into_iter().flatten() {
+            if let Some(fields) = span.extensions().get::<FormattedFields<N>>() {
+                write!(writer, "{fields}")?;
+            }
+        }
+        writeln!(writer, r#","target":"{}"}}"#, metadata.target())
+    }
+}
+
+/// Fields as `,"name":value`, ready to stand within an object.
+pub(super) struct JsonFields;
+
+impl<'a> FormatFields<'a> for JsonFields {
+    fn format_fields<R: tracing_subscriber::field::RecordFields>(
+        &self,
+        mut writer: Writer<'a>,
+        fields: R,
+    ) -> fmt::Result {
+        let mut visitor = JsonVisitor::default();
+        fields.record(&mut visitor);
+        writer.write_str(&visitor.text)
+    }
+}
+
+#[derive(Default)]
+struct JsonVisitor {
+    message: String,
+    text: String,
+}
+
+impl JsonVisitor {
+    fn put(&mut self, field: &Field, value: impl Into<Value>) {
+        let value = value.into();
+        // Infallible: writing to a String.
+        let _ = write!(self.text, r#","{}":{value}"#, field.name());
+    }
+}
+
+impl Visit for JsonVisitor {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "message" { self.message = value.to_owned() } else { self.put(field, value) }
+    }
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put(field, value);
+    }
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put(field, value);
+    }
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.put(field, value);
+    }
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put(field, value);
+    }
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let text = format!("{value:?}");
+        if field.name() == "message" { self.message = text } else { self.put(field, text) }
+    }
+}
