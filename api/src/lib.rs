@@ -11,6 +11,7 @@
 //! | [`rate_limit`] | how often one caller may do something |
 //! | [`wire`] | decimals, times and JSON answers |
 //! | [`transactions`], [`users`], [`items`], [`search`], [`rates`], [`probes`], [`health`], [`docs`] | wire types and handlers, one file per feature |
+//! | [`transactions`], [`users`], [`items`], [`search`], [`rates`], [`logs`], [`health`], [`docs`] | wire types and handlers, one file per feature |
 //! | [`auth`] | who calls |
 //! | [`cors`] | which other sites' pages may call |
 //! | [`config`] | the settings |
@@ -23,6 +24,7 @@ pub mod docs;
 mod entity_tag;
 pub mod health;
 pub mod items;
+pub mod logs;
 pub mod middleware;
 pub mod probes;
 pub mod problem;
@@ -41,6 +43,7 @@ pub mod wire;
 use jobs::{
     items::{Items, search::Searcher},
     probes::Probes,
+    logs::Logs,
     rates::Rates,
     remote::redis::Redis,
     transactions::Transactions,
@@ -56,6 +59,7 @@ use self::{
     health::{HealthApi, Metrics, Readiness},
     items::ItemsApi,
     probes::ProbesApi,
+    logs::LogsApi,
     rate_limit::Limits,
     rates::RatesApi,
     routes::Routes,
@@ -92,6 +96,8 @@ pub struct Parts {
     pub probes: Probes,
     /// What all processes share: their limits.
     pub redis: Option<Redis>,
+    /// What all processes have logged.
+    pub logs: Logs,
     /// Says why the system is not ready, when it is not.
     pub readiness: Readiness,
     /// Renders all metrics in Prometheus' text format.
@@ -107,6 +113,11 @@ type Apis = (TransactionsApi, UsersApi, ItemsApi, SearchApi, RatesApi, ProbesApi
 pub fn build(parts: Parts, config: &Config) -> Routes {
     let Parts { transactions, users, items, search, rates, probes, readiness, metrics, draining } = parts;
     let Parts { transactions, users, items, search, rates, redis, readiness, metrics, draining } = parts;
+type Apis = (TransactionsApi, UsersApi, ItemsApi, SearchApi, RatesApi, LogsApi, HealthApi);
+
+/// The whole API as one endpoint, for [`server::serve`] or a test.
+pub fn build(parts: Parts, config: &Config) -> Routes {
+    let Parts { transactions, users, items, search, rates, redis, logs, readiness, metrics, draining } = parts;
     let tokens = config.keys.jwt.as_ref().map_or_else(Tokens::random, |key| Tokens::new(key.expose()));
     let callers = Callers::new(tokens.clone(), &config.keys);
     let limits = Limits::new(redis, config.prices_limit);
@@ -117,6 +128,7 @@ pub fn build(parts: Parts, config: &Config) -> Routes {
         SearchApi { search },
         RatesApi::new(rates.clone()),
         ProbesApi { probes },
+        LogsApi::new(logs, &limits),
         HealthApi { readiness, metrics, draining, storage_backend: rates.backend() },
     );
     Routes::new(apis, docs::pages(&document())).known_by(callers).open_to(&config.origins)
@@ -189,6 +201,7 @@ mod tests {
             ("/api/v1/setup", "post", vec!["200", "400", "408", "413", "415", "422", "500", "503"]),
             ("/api/v1/move", "patch", vec!["200", "400", "404", "408", "413", "415", "422", "500", "503"]),
             ("/api/v1/check", "get", vec!["200", "422", "500", "503"]),
+            ("/logs/export", "get", vec!["200", "401", "403", "404", "422", "429", "500", "503"]),
             ("/", "get", vec!["200", "500"]),
             ("/livez", "get", vec!["200", "500"]),
             ("/readyz", "get", vec!["200", "500", "503"]),

@@ -68,6 +68,7 @@ pub async fn serve(listener: TcpListener, app: App, config: &Config, metrics: Me
         rates: app.rates.clone(),
         probes: app.probes.clone(),
         redis: app.redis.clone(),
+        logs: app.logs.clone(),
         readiness: Arc::new(move || {
             let app = app.clone();
             async move { tokio::try_join!(app.ready(), app.rates.ready()).map(drop) }.boxed()

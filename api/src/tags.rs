@@ -17,6 +17,8 @@ pub enum Tag {
     InterestRates,
     /// Probes on Mars, each on a grid of its own, moved by commands that are obeyed wholly or not at all.
     Probes,
+    /// What the processes have logged.
+    Logs,
     /// Whether the process lives, is ready, and how it is doing.
     Health,
 }

@@ -1,5 +1,7 @@
 //! Who calls by a key or a token, whichever is shown.
 
+use std::fmt;
+
 use jobs::users::{Role, UserId};
 use poem::{Request, RequestBody};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions, registry::Registry};
@@ -24,6 +26,17 @@ pub enum Caller {
     User(UserId),
     /// The subject of a token that somebody else made under our key, and that is no user's id.
     Subject(String),
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(Key::Api) => f.write_str("API_KEY"),
+            Self::Key(Key::Admin) => f.write_str("ADMIN_API_KEY"),
+            Self::User(user) => write!(f, "user {}", user.0),
+            Self::Subject(subject) => write!(f, "subject {subject}"),
+        }
+    }
 }
 
 /// Whoever shows `API_KEY` or `ADMIN_API_KEY` in `X-API-Key`, or a token. As an argument of a handler it makes the

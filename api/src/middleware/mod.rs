@@ -11,6 +11,7 @@ use http_body_util::combinators::BoxBody;
 use hyper::body::{Body as _, Bytes};
 use poem::{
     Endpoint, Request, Response,
+    Body, Endpoint, IntoResponse, Request, Response,
     endpoint::BoxEndpoint,
     http::{HeaderValue, Method, StatusCode, header},
 };
@@ -132,6 +133,15 @@ fn without_body(mut response: Response) -> Response {
         response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
     response
+/// The answer to HEAD: the headers of GET, its length included. A stream has none until it has ended, and is not read.
+async fn without_body(mut response: Response) -> Response {
+    let body: BoxBody<Bytes, std::io::Error> = BoxBody::from(response.take_body());
+    if body.size_hint().exact().is_none() {
+        return response;
+    }
+    let body = Body::from(body).into_bytes().await.unwrap_or_default();
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    response.into_response()
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> &str {

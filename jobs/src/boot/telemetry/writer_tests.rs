@@ -117,15 +117,20 @@ fn trouble_costs_lines_of_files_and_nothing_else() {
     let folder = Folder::new("trouble");
     let mut writer = folder.writer(OffsetDateTime::now_utc);
     write(&mut writer, 0..10);
-    // Full: of what is written, a part gets through.
+    // A file that takes nothing, not even its own end: the next one is another.
     let full = File::options().write(true).open("/dev/full").expect("/dev/full");
-    let kept = writer.open.as_mut().map(|open| std::mem::replace(&mut open.file, full)).expect("an open file");
+    writer.open.as_mut().expect("an open file").file = full;
     write(&mut writer, 10..20);
     assert_eq!(writer.lost.load(Ordering::Relaxed), 10);
+    assert_eq!(writer.trouble.as_ref().map(|trouble| trouble.lost), Some(10));
     // There is room again.
-    writer.open.as_mut().expect("an open file").file = kept;
     writer.trouble.as_mut().expect("trouble").tried -= RETRY;
     write(&mut writer, 20..30);
     assert!(writer.trouble.is_none());
     assert_eq!(folder.lines(), [expected(0..10), expected(20..30)].concat());
+    // The folder is gone, and made anew.
+    fs::remove_dir_all(&folder.0).expect("removed");
+    writer.open = None;
+    write(&mut writer, 30..40);
+    assert_eq!(folder.lines(), expected(30..40));
 }

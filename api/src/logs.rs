@@ -1,0 +1,124 @@
+//! The endpoint of logs: an operator takes a range of time away.
+
+mod view;
+
+use jobs::logs::{Logs, Range, Refused};
+use poem::{Body, Request, http::StatusCode};
+use poem_openapi::{ApiResponse, OpenApi, payload::Binary};
+use time::{Duration, OffsetDateTime};
+
+use self::view::{Format, Moment};
+use crate::{
+    auth::Admin,
+    problem::{Fails, Problem, Statuses},
+    rate_limit::{Limit, Limits},
+    tags::Tag,
+    validation::{Query, Wrong},
+};
+
+/// How far back an export begins that does not say.
+const BACK: Duration = Duration::days(1);
+
+/// The endpoint of logs.
+#[derive(Clone)]
+pub struct LogsApi {
+    logs: Logs,
+    limit: Limit,
+}
+
+impl LogsApi {
+    /// The endpoint of these logs, within the limit of all admin routes.
+    pub fn new(logs: Logs, limits: &Limits) -> Self {
+        Self { logs, limit: limits.admin.clone() }
+    }
+}
+
+#[derive(ApiResponse)]
+enum Exported {
+    /// A JSON object a line, in the order of their times.
+    #[oai(status = 200, content_type = "application/x-ndjson")]
+    Lines(
+        Binary<Body>,
+        /// The name of a file to keep it in.
+        #[oai(header = "Content-Disposition")]
+        String,
+        /// `no-store`: logs are for operators alone.
+        #[oai(header = "Cache-Control")]
+        String,
+    ),
+    /// The same, compressed.
+    #[oai(status = 200, content_type = "application/gzip")]
+    Gzip(
+        Binary<Body>,
+        /// The name of a file to keep it in.
+        #[oai(header = "Content-Disposition")]
+        String,
+        /// `no-store`: logs are for operators alone.
+        #[oai(header = "Cache-Control")]
+        String,
+    ),
+}
+
+#[derive(Debug)]
+struct Exporting;
+
+impl Statuses for Exporting {
+    const ALL: &'static [u16] = &[401, 403, 404, 422, 429, 503];
+}
+
+#[OpenApi(tag = "Tag::Logs")]
+impl LogsApi {
+    /// Export logs
+    ///
+    /// The lines of all processes that share this one's `LOG_DIR`, rotated and compressed ones included, in the order of
+    /// their times. They are read while they are sent, at the speed at which they are taken; an export of which nothing
+    /// is taken for a minute ends. What was logged less than a moment ago may be missing. 404 when no logs are kept, 503
+    /// when four exports are under way. At most 60 requests a minute to all admin routes are taken from one credential.
+    #[oai(path = "/logs/export", method = "get", operation_id = "export_logs")]
+    async fn export(
+        &self,
+        request: &Request,
+        caller: Admin,
+        /// The time of the first line; a day before `to`, when it is not given.
+        from: Query<Moment>,
+        /// The time before which the last line is; now, when it is not given.
+        to: Query<Moment>,
+        /// How lines are sent.
+        format: Query<Format>,
+    ) -> Result<Exported, Fails<Exporting>> {
+        let Admin(caller) = caller;
+        self.limit.take(&caller).await?;
+        let now = OffsetDateTime::now_utc();
+        let mut errors = Vec::new();
+        let from = from.or_note(&mut errors).map(|Moment(from)| from);
+        let to = to.or_note(&mut errors).map_or(now, |Moment(to)| to);
+        let Format(format) = format.or_note(&mut errors).unwrap_or_default();
+        if !errors.is_empty() {
+            return Err(Problem::invalid(errors).into());
+        }
+        let range = Range::new(from.unwrap_or(to.saturating_sub(BACK)), to).ok_or_else(|| {
+            let input = from.and_then(|from| serde_json::to_string(&view::text(from)).ok());
+            let wrong = Wrong::rule("from must not be after to");
+            Problem::invalid(vec![wrong.at("query", "from", input.as_deref())])
+        })?;
+        let name = view::file_name(&range, format);
+        let body = if request.method() == poem::http::Method::HEAD && self.logs.are_kept() {
+            // A stream of unknown length, of which nothing is read.
+            Body::from_bytes_stream(futures_util::stream::pending::<std::io::Result<Vec<u8>>>())
+        } else {
+            Body::from_bytes_stream(self.logs.export(range, format, caller.to_string()).map_err(refused)?)
+        };
+        let disposition = format!("attachment; filename=\"{name}\"");
+        Ok(match format {
+            jobs::logs::Format::Lines => Exported::Lines(Binary(body), disposition, "no-store".into()),
+            jobs::logs::Format::Gzip => Exported::Gzip(Binary(body), disposition, "no-store".into()),
+        })
+    }
+}
+
+fn refused(why: Refused) -> Problem {
+    match why {
+        Refused::NotKept => Problem::new(StatusCode::NOT_FOUND, "LOG_DIR is not set: no logs are kept"),
+        Refused::Busy => Problem::unavailable("as many exports as there can be are under way"),
+    }
+}
