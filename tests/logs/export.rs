@@ -1,0 +1,174 @@
+//! Exports: exactly the lines of their range, whole, to operators only, and without being held in memory.
+
+use std::{
+    io::{Read, Write},
+    time::Duration,
+};
+
+use flate2::read::GzDecoder;
+use jobs::users::{Role, UserId, token::Tokens};
+use serde_json::Value;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use super::{ADMIN, SECRET, System, files, lines, time};
+use crate::harness::{eventually, http::ask};
+
+const SOON: Duration = Duration::from_secs(60);
+
+fn now() -> String {
+    OffsetDateTime::now_utc().format(&Rfc3339).expect("a time")
+}
+
+/// What the log says of the exports so far.
+async fn exports(system: &System, count: usize) -> Vec<Value> {
+    let logged = || {
+        let log = system.apis[0].process.log();
+        let lines = log.lines().filter(|line| line.contains(r#""event":"LOGS_EXPORTED""#));
+        lines.map(|line| serde_json::from_str(line).expect("JSON")).collect::<Vec<Value>>()
+    };
+    eventually("the exports are logged", SOON, async || logged().len() >= count).await;
+    logged()
+}
+
+#[tokio::test]
+async fn an_export_has_exactly_the_lines_of_its_range() {
+    let system = System::start(2, &[("LOG_FILE_MB", "1")]).await;
+    system.log(200).await;
+    let from = now();
+    system.log(300).await;
+    let to = now();
+    let written = async {
+        // Processes go on while it is read, and turn and compress files.
+        let range = format!("?from={from}&to={to}");
+        let plain = system.export(&range).await;
+        let gz = system.export_request(&format!("{range}&format=jsonl.gz")).send().await.expect("an answer");
+        (plain, gz)
+    };
+    let ((plain, gz), ()) = tokio::join!(written, system.log(300));
+    assert_eq!((plain.status, plain.header("content-type")), (200, "application/x-ndjson"), "{:?}", plain.headers);
+    assert!(plain.header("content-disposition").starts_with("attachment; filename=\"millrace-logs-20"));
+    assert_eq!((gz.status().as_u16(), &gz.headers()["content-type"]), (200, &"application/gzip".parse().unwrap()));
+    let bytes = gz.bytes().await.expect("a whole answer");
+    let mut text = String::new();
+    GzDecoder::new(&bytes[..]).read_to_string(&mut text).expect("whole");
+    assert!(text == plain.text, "{} and {} bytes", text.len(), plain.text.len());
+
+    let exported: Vec<(String, String)> = plain.text.lines().map(|line| (time(line), line.to_owned())).collect();
+    let (first, last) = (from.trim_end_matches('Z'), to.trim_end_matches('Z'));
+    let within = |time: &str| first <= time && time < last;
+    let mut sorted = exported.clone();
+    sorted.sort();
+    // Everything is written down a moment later.
+    let expected = || lines(&system.folder).into_iter().filter(|(time, _)| within(time)).collect::<Vec<_>>();
+    assert!(sorted == expected(), "{} lines of {}", sorted.len(), expected().len());
+    assert!(sorted.len() >= 600, "{}", sorted.len());
+    // Lines of one thread can be overtaken by another's between their time and the queue, by no more than moments.
+    let second = |text: &str| OffsetDateTime::parse(&format!("{text}Z"), &Rfc3339).expect("a time");
+    assert!(exported.windows(2).all(|pair| second(&pair[0].0) - second(&pair[1].0) < time::Duration::seconds(1)));
+
+    let logged = exports(&system, 2).await;
+    let line = &logged[0];
+    assert_eq!((&line["who"], &line["from"], &line["to"]), (&"ADMIN_API_KEY".into(), &from.into(), &to.into()));
+    assert_eq!(
+        (line["lines"].as_u64(), line["bytes"].as_u64()),
+        (Some(sorted.len() as u64), Some(plain.text.len() as u64))
+    );
+    assert_eq!((&line["broken"], &line["correlation_id"]), (&0.into(), &plain.header("x-correlation-id").into()));
+    assert_eq!(logged[1]["bytes"], bytes.len());
+}
+
+#[tokio::test]
+async fn operators_only_and_what_is_wrong_is_said() {
+    let system = System::start(1, &[("API_KEY", "key-of-private-routes")]).await;
+    let url = format!("{}/logs/export", system.apis[0].url);
+    let tokens = Tokens::new(SECRET.as_bytes());
+    let bearer = |role| format!("Bearer {}", tokens.issue(UserId(7), role).expect("a token"));
+    for (name, value, status) in [
+        ("x-nothing", "", 403),
+        ("x-api-key", "key-of-private-routes", 403),
+        ("x-api-key", "key-of-nobody", 403),
+        ("authorization", "Bearer x", 401),
+        ("authorization", &bearer(Role::User), 403),
+        ("authorization", &bearer(Role::Admin), 200),
+        ("x-api-key", ADMIN, 200),
+    ] {
+        let answer = ask(system.client.get(&url).header(name, value)).await;
+        assert_eq!(answer.status, status, "{name}: {value}: {answer:?}");
+    }
+    let logged = exports(&system, 2).await;
+    assert_eq!([&logged[0]["who"], &logged[1]["who"]], ["user 7", "ADMIN_API_KEY"]);
+
+    let wrong = system.export("?from=yesterday&to=2024-01-15&format=csv").await;
+    let failures = wrong.failures();
+    let kinds: Vec<_> = failures.iter().map(|(kind, at, _)| (&**kind, &**at)).collect();
+    let expected = [
+        ("datetime_parsing", r#"["query","from"]"#),
+        ("datetime_parsing", r#"["query","to"]"#),
+        ("enum", r#"["query","format"]"#),
+    ];
+    assert_eq!((wrong.status, &kinds[..]), (422, &expected[..]), "{wrong:?}");
+    assert_eq!(failures[2].2, "Input should be 'jsonl' or 'jsonl.gz'");
+    let wrong = system.export("?from=2024-01-15T10:30:01Z&to=2024-01-15T10:30:00Z").await;
+    let expected = ("value_error", r#"["query","from"]"#, "Value error, from must not be after to");
+    assert_eq!(
+        wrong.failures().iter().map(|(kind, at, text)| (&**kind, &**at, &**text)).collect::<Vec<_>>(),
+        [expected]
+    );
+
+    // Nothing is read for HEAD.
+    let head = ask(system.client.head(&url).header("x-api-key", ADMIN)).await;
+    assert_eq!((head.status, head.header("content-type"), &*head.text), (200, "application/x-ndjson", ""));
+}
+
+#[tokio::test]
+async fn where_no_logs_are_kept_there_are_none() {
+    let system = System::start(1, &[("LOG_DIR", "")]).await;
+    let problem = system.export("").await.assert_problem(404, "no folder");
+    assert_eq!(problem["detail"], "LOG_DIR is not set: no logs are kept");
+}
+
+#[tokio::test]
+async fn a_large_export_is_not_held_in_memory_and_ends_with_its_reader() {
+    const LINES: usize = 200 * 1024;
+    let system = System::start(1, &[]).await;
+    // As an earlier release named it, so that nobody compresses it.
+    let path = system.folder.join("api-1.2026-11-20.jsonl");
+    let mut file = std::io::BufWriter::new(std::fs::File::create(&path).expect("a file"));
+    let rest = format!(r#"","level":"info","event":"x","filling":"{}"}}"#, "y".repeat(945));
+    for number in 0..LINES {
+        let (second, micro) = (number / 1000 % 60, number % 1000 + 1000);
+        writeln!(file, r#"{{"timestamp":"2026-11-20T12:{:02}:{second:02}.{micro}1Z{rest}"#, number / 60_000)
+            .expect("written");
+    }
+    file.into_inner().expect("written").sync_all().expect("written");
+    let size = files(&system.folder).iter().map(|(_, size)| *size).max().expect("a file");
+    assert!(size > 200 << 20, "{size}");
+
+    let before = peak_memory(system.apis[0].process.pid());
+    let range = "?from=2026-11-20T12:00:00Z&to=2026-11-20T13:00:00Z";
+    let mut bytes = 0;
+    let mut answer = system.export_request(range).send().await.expect("an answer");
+    while let Some(piece) = answer.chunk().await.expect("a piece") {
+        bytes += piece.len() as u64;
+    }
+    let after = peak_memory(system.apis[0].process.pid());
+    println!("{} MiB exported; memory at most {before} KiB before, {after} KiB after", bytes >> 20);
+    assert_eq!(bytes, size);
+    assert!(after < before + 16 * 1024, "{before} KiB, then {after} KiB");
+
+    // Whoever leaves in the middle is noticed, and the entry says so.
+    let mut answer = system.export_request(range).send().await.expect("an answer");
+    assert!(answer.chunk().await.expect("a piece").is_some());
+    drop(answer);
+    let logged = exports(&system, 2).await;
+    assert_eq!(logged[0]["lines"], LINES);
+    assert!(logged[1]["error"].as_str().is_some_and(|error| error.contains("gone")), "{}", logged[1]);
+    assert!(logged[1]["bytes"].as_u64() < Some(size));
+}
+
+/// The most memory that a process has had, in KiB.
+fn peak_memory(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}

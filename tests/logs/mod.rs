@@ -1,0 +1,107 @@
+//! Logs from outside: their files, their export, and what is never in them.
+
+mod export;
+mod files;
+mod secrets;
+
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use flate2::read::GzDecoder;
+use futures_util::future::join_all;
+use reqwest::Client;
+use serde_json::Value;
+
+use crate::harness::{
+    database::{self, TestDatabase},
+    http::{Answer, ask},
+    process::{Api, client},
+    scratch::Scratch,
+};
+
+const ADMIN: &str = "key-of-admin";
+const SECRET: &str = "a-secret-of-these-tests-32-bytes-long";
+
+/// API processes with one folder of logs.
+struct System {
+    apis: Vec<Api>,
+    client: Client,
+    folder: Scratch,
+    database: TestDatabase,
+}
+
+impl System {
+    async fn start(processes: usize, variables: &[(&str, &str)]) -> Self {
+        let (database, folder) = (database::fresh().await, Scratch::new());
+        let mut system = Self { apis: Vec::new(), client: client(), folder, database };
+        for _ in 0..processes {
+            system.add(variables).await;
+        }
+        system
+    }
+
+    /// One more process.
+    async fn add(&mut self, variables: &[(&str, &str)]) {
+        let folder = self.folder.to_str().expect("UTF-8");
+        let own = [("LOG_DIR", folder), ("ADMIN_API_KEY", ADMIN), ("JWT_SECRET", SECRET)];
+        self.apis.push(Api::start(&self.database.url, &[&own[..], variables].concat()).await);
+    }
+
+    /// Lets every process log so many lines of about 7 KiB each: one for a request with a long path.
+    async fn log(&self, lines: usize) {
+        let path = "x".repeat(7000);
+        for batch in (0..lines).step_by(20) {
+            let requests = self.apis.iter().flat_map(|api| {
+                let path = &path;
+                (batch..lines.min(batch + 20)).map(move |number| format!("{}/{number}/{path}", api.url))
+            });
+            let answers = join_all(requests.map(|url| ask(self.client.get(url)))).await;
+            assert!(answers.iter().all(|answer| answer.status == 404));
+        }
+    }
+
+    fn export_request(&self, query: &str) -> reqwest::RequestBuilder {
+        self.client.get(format!("{}/logs/export{query}", self.apis[0].url)).header("x-api-key", ADMIN)
+    }
+
+    async fn export(&self, query: &str) -> Answer {
+        ask(self.export_request(query)).await
+    }
+}
+
+/// The files of logs in a folder, with their sizes.
+fn files(folder: &Path) -> Vec<(PathBuf, u64)> {
+    let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry"));
+    // Some may vanish meanwhile.
+    entries.filter_map(|entry| Some((entry.path(), entry.metadata().ok()?.len()))).collect()
+}
+
+/// All whole lines in a folder, by this module's own reading, with their times.
+fn lines(folder: &Path) -> Vec<(String, String)> {
+    let mut lines = Vec::new();
+    for (path, _) in files(folder) {
+        let mut text = String::new();
+        let file = std::fs::File::open(&path).expect("a file");
+        let compressed = path.extension().is_some_and(|extension| extension == "gz");
+        let mut reader: Box<dyn Read> = if compressed { Box::new(GzDecoder::new(file)) } else { Box::new(file) };
+        reader.read_to_string(&mut text).expect("text");
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _torn)| whole);
+        lines.extend(whole.lines().map(|line| (time(line), line.to_owned())));
+    }
+    lines.sort();
+    lines
+}
+
+/// The time of a line, so written that the order of texts is that of times.
+fn time(line: &str) -> String {
+    let value: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    let text = value["timestamp"].as_str().expect("a time").trim_end_matches('Z').to_owned();
+    assert_eq!(text.as_bytes()[10], b'T', "{text}");
+    text
+}
+
+fn names(folder: &Path, ending: &str) -> usize {
+    files(folder).iter().filter(|(path, _)| path.to_str().is_some_and(|path| path.ends_with(ending))).count()
+}
