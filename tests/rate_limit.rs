@@ -106,7 +106,8 @@ async fn a_process_alone_grants_a_quota_and_no_more() {
 async fn two_processes_with_one_redis_grant_a_quota_together_and_no_more() {
     let Some(redis) = Redis::start().await else { return };
     has_one_quota(&System::start(2, Some(&redis)).await).await;
-    assert_eq!(redis.keys().await, 2, "a bucket for each credential, and nothing else");
+    // A bucket for each credential, and nothing else; one that is full again goes.
+    assert!((1..=2).contains(&redis.keys().await));
 }
 
 #[tokio::test]

@@ -2,9 +2,17 @@
 
 mod view;
 
-use jobs::logs::{Logs, Range, Refused};
-use poem::{Body, Request, http::StatusCode};
-use poem_openapi::{ApiResponse, OpenApi, payload::Binary};
+use futures_util::stream;
+use jobs::logs::{self, Logs, Range, Refused};
+use poem::{
+    Body, IntoResponse, Request, Response,
+    http::{Method, StatusCode, header},
+};
+use poem_openapi::{
+    ApiResponse, OpenApi,
+    payload::{Binary, Payload},
+    registry::{MetaMediaType, MetaResponse, MetaResponses, Registry},
+};
 use time::{Duration, OffsetDateTime};
 
 use self::view::{Format, Moment};
@@ -33,30 +41,53 @@ impl LogsApi {
     }
 }
 
-#[derive(ApiResponse)]
-enum Exported {
-    /// A JSON object a line, in the order of their times.
-    #[oai(status = 200, content_type = "application/x-ndjson")]
-    Lines(
-        Binary<Body>,
-        /// The name of a file to keep it in.
-        #[oai(header = "Content-Disposition")]
-        String,
-        /// `no-store`: logs are for operators alone.
-        #[oai(header = "Cache-Control")]
-        String,
-    ),
-    /// The same, compressed.
-    #[oai(status = 200, content_type = "application/gzip")]
-    Gzip(
-        Binary<Body>,
-        /// The name of a file to keep it in.
-        #[oai(header = "Content-Disposition")]
-        String,
-        /// `no-store`: logs are for operators alone.
-        #[oai(header = "Cache-Control")]
-        String,
-    ),
+/// What is sent. Described by hand: the framework has one media type for each status.
+struct Exported {
+    body: Body,
+    format: Format,
+    /// The name of a file to keep it in.
+    name: String,
+}
+
+impl Exported {
+    fn media_type(Format(format): Format) -> &'static str {
+        match format {
+            logs::Format::Lines => "application/x-ndjson",
+            logs::Format::Gzip => "application/gzip",
+        }
+    }
+}
+
+impl IntoResponse for Exported {
+    fn into_response(self) -> Response {
+        Response::builder()
+            .content_type(Self::media_type(self.format))
+            .header(header::CONTENT_DISPOSITION, format!("attachment; filename=\"{}\"", self.name))
+            // Logs are for operators alone.
+            .header(header::CACHE_CONTROL, "no-store")
+            .body(self.body)
+    }
+}
+
+impl ApiResponse for Exported {
+    fn meta() -> MetaResponses {
+        let content = [logs::Format::Lines, logs::Format::Gzip].map(|format| MetaMediaType {
+            content_type: Self::media_type(Format(format)),
+            schema: Binary::<Body>::schema_ref(),
+        });
+        let description =
+            "A JSON object a line, in the order of their times; as `application/gzip`, the same compressed.";
+        let response = MetaResponse {
+            description,
+            status: Some(200),
+            status_range: None,
+            content: content.into(),
+            headers: Vec::new(),
+        };
+        MetaResponses { responses: vec![response] }
+    }
+
+    fn register(_: &mut Registry) {}
 }
 
 #[derive(Debug)]
@@ -102,17 +133,13 @@ impl LogsApi {
             Problem::invalid(vec![wrong.at("query", "from", input.as_deref())])
         })?;
         let name = view::file_name(&range, format);
-        let body = if request.method() == poem::http::Method::HEAD && self.logs.are_kept() {
+        let body = if request.method() == Method::HEAD && self.logs.are_kept() {
             // A stream of unknown length, of which nothing is read.
-            Body::from_bytes_stream(futures_util::stream::pending::<std::io::Result<Vec<u8>>>())
+            Body::from_bytes_stream(stream::pending::<std::io::Result<Vec<u8>>>())
         } else {
             Body::from_bytes_stream(self.logs.export(range, format, caller.to_string()).map_err(refused)?)
         };
-        let disposition = format!("attachment; filename=\"{name}\"");
-        Ok(match format {
-            jobs::logs::Format::Lines => Exported::Lines(Binary(body), disposition, "no-store".into()),
-            jobs::logs::Format::Gzip => Exported::Gzip(Binary(body), disposition, "no-store".into()),
-        })
+        Ok(Exported { body, format: Format(format), name })
     }
 }
 

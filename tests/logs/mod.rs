@@ -51,12 +51,12 @@ impl System {
 
     /// Lets every process log so many lines of about 7 KiB each: one for a request with a long path.
     async fn log(&self, lines: usize) {
-        let path = "x".repeat(7000);
+        let mut noise = Noise(lines as u64);
         for batch in (0..lines).step_by(20) {
-            let requests = self.apis.iter().flat_map(|api| {
-                let path = &path;
-                (batch..lines.min(batch + 20)).map(move |number| format!("{}/{number}/{path}", api.url))
-            });
+            let numbers = batch..lines.min(batch + 20);
+            let paths: Vec<_> = numbers.map(|number| format!("{number}/noise-{}", noise.text(7000))).collect();
+            let url = |api: &Api, path: &str| format!("{}/{path}", api.url);
+            let requests = self.apis.iter().flat_map(|api| paths.iter().map(move |path| url(api, path)));
             let answers = join_all(requests.map(|url| ask(self.client.get(url)))).await;
             assert!(answers.iter().all(|answer| answer.status == 404));
         }
@@ -68,6 +68,21 @@ impl System {
 
     async fn export(&self, query: &str) -> Answer {
         ask(self.export_request(query)).await
+    }
+}
+
+/// Letters that hardly compress, the same in every run.
+struct Noise(u64);
+
+impl Noise {
+    fn text(&mut self, length: usize) -> String {
+        let mut letter = || {
+            // Knuth's constants.
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            char::from(b'0' + (self.0 >> 33) as u8 % 75)
+        };
+        let letters = std::iter::repeat_with(&mut letter).filter(char::is_ascii_alphanumeric);
+        letters.take(length).collect()
     }
 }
 
