@@ -7,13 +7,22 @@
 //! | [`providers`] | the sources, each with its quirks |
 //! | [`normalise`] | from their rows to candles, without one that is wrong |
 //! | [`symbols`] | what each source calls an asset |
+//! | [`read`] | what readers are given, and what all reads share |
+//! | `charts`, `spots` | series, and present prices: from the cache, else PostgreSQL, else the sources |
+//! | [`ages`] | how long answers are good, and which buckets can be had |
+//! | [`cache`] | in this process, or shared through Redis |
 //! | `config` | what the feature can be told |
 //! | `store` | all SQL |
 
+pub mod ages;
+pub mod cache;
+mod charts;
 mod config;
 pub mod model;
 pub mod normalise;
 pub mod providers;
+pub mod read;
+mod spots;
 mod store;
 pub mod symbols;
 
@@ -21,8 +30,15 @@ use std::sync::Arc;
 
 pub use config::{ApiKey, Config};
 use sqlx::PgPool;
+use time::OffsetDateTime;
 
-use self::providers::Providers;
+use self::{
+    ages::Ages,
+    cache::{Cache, memory::Memory},
+    model::{AssetId, Currency, Series},
+    providers::Providers,
+    read::{Chart, Clock, Days, Quote, Read, Reader},
+};
 use crate::{error::Error, queue::Queue, remote::redis::Redis};
 
 /// The feature. Clones share everything.
@@ -31,8 +47,8 @@ pub struct Prices {
     pool: PgPool,
     queue: Queue,
     providers: Providers,
-    redis: Option<Redis>,
     config: Arc<Config>,
+    reader: Arc<Reader>,
 }
 
 impl Prices {
@@ -42,6 +58,56 @@ impl Prices {
     /// When an HTTP client cannot be built.
     pub fn start(pool: &PgPool, queue: &Queue, config: &Config, redis: Option<Redis>) -> Result<Self, Error> {
         let providers = Providers::start(config)?;
-        Ok(Self { pool: pool.clone(), queue: queue.clone(), providers, redis, config: Arc::new(config.clone()) })
+        Ok(Self::with(pool, queue, config, redis, providers, Ages::SHIPPED, Arc::new(OffsetDateTime::now_utc)))
+    }
+
+    /// The feature with sources, ages and a clock of the caller's own.
+    pub fn with(
+        pool: &PgPool,
+        queue: &Queue,
+        config: &Config,
+        redis: Option<Redis>,
+        providers: Providers,
+        ages: Ages,
+        clock: Clock,
+    ) -> Self {
+        let cache: Arc<dyn Cache> = match redis {
+            Some(redis) => Arc::new(cache::redis::Redis { redis }),
+            None => Arc::new(Memory::default()),
+        };
+        let config = Arc::new(config.clone());
+        let reader = Arc::new(Reader::new(pool, &providers, &config, cache, ages, clock));
+        Self { pool: pool.clone(), queue: queue.clone(), providers, config, reader }
+    }
+
+    /// What may be asked for.
+    pub fn currencies(&self) -> &[Currency] {
+        &self.config.currencies
+    }
+
+    /// The present prices of these assets, in their order: at most a minute old, unless marked as stale.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the database is needed and cannot be asked now.
+    pub async fn quotes(&self, assets: &[AssetId], currency: &Currency) -> Result<Vec<(AssetId, Read<Quote>)>, Error> {
+        self.reader.spots(assets, currency).await
+    }
+
+    /// The prices of the last days, or of all: with every bucket that is due, unless marked as stale. Where processes do
+    /// not share a cache, what another one has stored since may be left out for a minute.
+    ///
+    /// # Errors
+    /// As [`Prices::quotes`].
+    pub async fn chart(&self, series: &Series, days: Days) -> Result<Read<Chart>, Error> {
+        self.reader.chart(series, days).await
+    }
+
+    /// Hears that prices of a series were stored: readers see them from here on, those of other processes too when the
+    /// cache is shared.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when a shared cache could not be told: tell it again.
+    pub async fn stored(&self, series: &Series) -> Result<(), Error> {
+        self.reader.renew(series).await.map_err(|error| Error::Unavailable(error.to_string()))
     }
 }

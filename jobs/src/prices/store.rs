@@ -4,7 +4,7 @@ use bigdecimal::BigDecimal;
 use sqlx::PgPool;
 use time::OffsetDateTime;
 
-use super::model::{AssetId, Candle, Currency, Point, Series, Source, Spot, Volume};
+use super::model::{AssetId, Candle, Currency, Interval, Point, Series, Source, Spot, Volume};
 use crate::{boot::pooler::on, error::Error};
 
 /// What storing a series has changed.
@@ -88,6 +88,48 @@ pub async fn series(
     rows.into_iter()
         .map(|row| {
             Ok(Point { bucket: row.bucket, price: row.close, source: stored(&row.source)?, fetched_at: row.fetched_at })
+        })
+        .collect()
+}
+
+/// Whether anything of a series is stored, however old.
+pub async fn is_known(pool: &PgPool, series: &Series) -> Result<bool, Error> {
+    let known = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM prices WHERE asset = $1 AND currency = $2 AND interval = $3) AS "known!""#,
+        series.asset.as_str(),
+        series.currency.as_str(),
+        series.interval.as_str(),
+    );
+    Ok(known.fetch_one(on(pool)).await?)
+}
+
+/// The latest daily price of each of these assets that has one, as of the end of its day.
+pub async fn latest(
+    pool: &PgPool,
+    assets: &[AssetId],
+    currency: &Currency,
+    preferred: &[Source],
+) -> Result<Vec<(AssetId, Spot)>, Error> {
+    let assets: Vec<String> = assets.iter().map(|asset| asset.as_str().to_owned()).collect();
+    let preferred: Vec<String> = preferred.iter().map(|source| source.as_str().to_owned()).collect();
+    let rows = sqlx::query!(
+        r#"SELECT given.asset AS "asset!", last.close, last.source, last.bucket
+           FROM unnest($1::text[]) AS given (asset)
+           CROSS JOIN LATERAL (
+               SELECT close, source, bucket FROM prices
+               WHERE prices.asset = given.asset AND currency = $2 AND interval = 'daily' AND source = ANY($3)
+               ORDER BY bucket DESC, array_position($3, source) LIMIT 1) AS last"#,
+        &assets,
+        currency.as_str(),
+        &preferred,
+    )
+    .fetch_all(on(pool))
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let asset = AssetId::parse(&row.asset).ok_or_else(|| broken("asset", &row.asset))?;
+            let as_of = row.bucket + Interval::Daily.length();
+            Ok((asset, Spot { price: row.close, as_of, source: stored(&row.source)? }))
         })
         .collect()
 }
