@@ -12,6 +12,7 @@
 //! | [`wire`] | decimals, times and JSON answers |
 //! | [`transactions`], [`users`], [`items`], [`search`], [`rates`], [`probes`], [`health`], [`docs`] | wire types and handlers, one file per feature |
 //! | [`transactions`], [`users`], [`items`], [`search`], [`rates`], [`logs`], [`health`], [`docs`] | wire types and handlers, one file per feature |
+//! | [`transactions`], [`users`], [`items`], [`search`], [`rates`], [`prices`], [`health`], [`docs`] | wire types and handlers, one file per feature |
 //! | [`auth`] | who calls |
 //! | [`cors`] | which other sites' pages may call |
 //! | [`config`] | the settings |
@@ -27,6 +28,7 @@ pub mod items;
 pub mod logs;
 pub mod middleware;
 pub mod probes;
+pub mod prices;
 pub mod problem;
 pub mod program;
 pub mod rate_limit;
@@ -44,6 +46,7 @@ use jobs::{
     items::{Items, search::Searcher},
     probes::Probes,
     logs::Logs,
+    prices::Prices,
     rates::Rates,
     remote::redis::Redis,
     transactions::Transactions,
@@ -61,6 +64,7 @@ use self::{
     probes::ProbesApi,
     logs::LogsApi,
     rate_limit::Limits,
+    prices::PricesApi,
     rates::RatesApi,
     routes::Routes,
     search::SearchApi,
@@ -98,6 +102,8 @@ pub struct Parts {
     pub redis: Option<Redis>,
     /// What all processes have logged.
     pub logs: Logs,
+    /// Prices of assets.
+    pub prices: Prices,
     /// Says why the system is not ready, when it is not.
     pub readiness: Readiness,
     /// Renders all metrics in Prometheus' text format.
@@ -118,6 +124,11 @@ type Apis = (TransactionsApi, UsersApi, ItemsApi, SearchApi, RatesApi, LogsApi, 
 /// The whole API as one endpoint, for [`server::serve`] or a test.
 pub fn build(parts: Parts, config: &Config) -> Routes {
     let Parts { transactions, users, items, search, rates, redis, logs, readiness, metrics, draining } = parts;
+type Apis = (TransactionsApi, UsersApi, ItemsApi, SearchApi, RatesApi, PricesApi, HealthApi);
+
+/// The whole API as one endpoint, for [`server::serve`] or a test.
+pub fn build(parts: Parts, config: &Config) -> Routes {
+    let Parts { transactions, users, items, search, rates, prices, readiness, metrics, draining } = parts;
     let tokens = config.keys.jwt.as_ref().map_or_else(Tokens::random, |key| Tokens::new(key.expose()));
     let callers = Callers::new(tokens.clone(), &config.keys);
     let limits = Limits::new(redis, config.prices_limit);
@@ -129,6 +140,7 @@ pub fn build(parts: Parts, config: &Config) -> Routes {
         RatesApi::new(rates.clone()),
         ProbesApi { probes },
         LogsApi::new(logs, &limits),
+        PricesApi { prices },
         HealthApi { readiness, metrics, draining, storage_backend: rates.backend() },
     );
     Routes::new(apis, docs::pages(&document())).known_by(callers).open_to(&config.origins)
@@ -202,6 +214,8 @@ mod tests {
             ("/api/v1/move", "patch", vec!["200", "400", "404", "408", "413", "415", "422", "500", "503"]),
             ("/api/v1/check", "get", vec!["200", "422", "500", "503"]),
             ("/logs/export", "get", vec!["200", "401", "403", "404", "422", "429", "500", "503"]),
+            ("/simple_price", "get", vec!["200", "401", "403", "404", "422", "500", "503"]),
+            ("/market_chart", "get", vec!["200", "401", "403", "404", "422", "500", "503"]),
             ("/", "get", vec!["200", "500"]),
             ("/livez", "get", vec!["200", "500"]),
             ("/readyz", "get", vec!["200", "500", "503"]),

@@ -69,6 +69,7 @@ pub async fn serve(listener: TcpListener, app: App, config: &Config, metrics: Me
         probes: app.probes.clone(),
         redis: app.redis.clone(),
         logs: app.logs.clone(),
+        prices: app.prices.clone(),
         readiness: Arc::new(move || {
             let app = app.clone();
             async move { tokio::try_join!(app.ready(), app.rates.ready()).map(drop) }.boxed()

@@ -19,6 +19,8 @@ pub enum Tag {
     Probes,
     /// What the processes have logged.
     Logs,
+    /// What assets cost, now and in the past, from several sources.
+    Prices,
     /// Whether the process lives, is ready, and how it is doing.
     Health,
 }

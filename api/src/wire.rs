@@ -1,15 +1,15 @@
 //! What crosses the wire in a notation of its own: JSON answers, exact decimals and times.
 
-use std::{borrow::Cow, marker::PhantomData};
+use std::marker::PhantomData;
 
 use poem::{IntoResponse, Response, http::header};
 use poem_openapi::{
     payload::Payload,
     registry::{MetaSchema, MetaSchemaRef, Registry},
-    types::{ParseError, ParseFromJSON, ParseResult, ToJSON, Type},
+    types::Type,
 };
 use serde::{Serialize, Serializer};
-use serde_json::{Value, value::RawValue};
+use serde_json::value::RawValue;
 use time::{OffsetDateTime, UtcOffset};
 
 use crate::problem::Problem;
@@ -99,21 +99,21 @@ impl Serialize for Timestamp {
     }
 }
 
-/// Makes a type of this file known to `openapi.json`. The framework wants it to be readable too, but bodies are read
+/// Makes a type that is only answered known to `openapi.json`. The framework wants it to be readable too, but bodies are read
 /// by [`crate::validation`] alone.
 macro_rules! answer_only {
     ($type:ty, $name:literal, $schema:expr) => {
-        impl Type for $type {
+        impl ::poem_openapi::types::Type for $type {
             const IS_REQUIRED: bool = true;
             type RawValueType = Self;
             type RawElementValueType = Self;
 
-            fn name() -> Cow<'static, str> {
+            fn name() -> ::std::borrow::Cow<'static, str> {
                 $name.into()
             }
 
-            fn schema_ref() -> MetaSchemaRef {
-                MetaSchemaRef::Inline(Box::new($schema))
+            fn schema_ref() -> ::poem_openapi::registry::MetaSchemaRef {
+                ::poem_openapi::registry::MetaSchemaRef::Inline(Box::new($schema))
             }
 
             fn as_raw_value(&self) -> Option<&Self> {
@@ -125,19 +125,21 @@ macro_rules! answer_only {
             }
         }
 
-        impl ToJSON for $type {
-            fn to_json(&self) -> Option<Value> {
-                serde_json::to_value(self).ok()
+        impl ::poem_openapi::types::ToJSON for $type {
+            fn to_json(&self) -> Option<::serde_json::Value> {
+                ::serde_json::to_value(self).ok()
             }
         }
 
-        impl ParseFromJSON for $type {
-            fn parse_from_json(_: Option<Value>) -> ParseResult<Self> {
-                Err(ParseError::custom("only answered, never read"))
+        impl ::poem_openapi::types::ParseFromJSON for $type {
+            fn parse_from_json(_: Option<::serde_json::Value>) -> ::poem_openapi::types::ParseResult<Self> {
+                Err(::poem_openapi::types::ParseError::custom("only answered, never read"))
             }
         }
     };
 }
+
+pub(crate) use answer_only;
 
 answer_only!(
     Decimal,

@@ -1,0 +1,177 @@
+//! The price endpoints: what assets cost now, and what they have cost.
+
+mod view;
+
+use std::time::Duration;
+
+use jobs::prices::{
+    Prices,
+    model::{AssetId, Currency, Interval, Series},
+    read::{Quote, Read},
+};
+use poem::http::{HeaderValue, StatusCode, header};
+use poem_openapi::{ApiResponse, OpenApi};
+
+use self::view::{Asset, Assets, Chosen, Code, Frequency, MarketChart, SimplePrices};
+use crate::{
+    auth::Private,
+    problem::{Fails, Problem, Statuses},
+    tags::Tag,
+    validation::{Invalid, Query, Wrong},
+    wire::Json,
+};
+
+/// What an answer with something stale says (RFC 7234).
+const STALE: &str = "110 - \"Response is Stale\"";
+
+/// The price endpoints.
+#[derive(Clone)]
+pub struct PricesApi {
+    /// The feature.
+    pub prices: Prices,
+}
+
+#[derive(ApiResponse)]
+enum Quoted {
+    /// The present prices, by asset, in the order in which they were asked for.
+    #[oai(status = 200)]
+    Ok(
+        Json<SimplePrices>,
+        /// `110 - "Response is Stale"`, when a newer price of one of them could not be had.
+        #[oai(header = "Warning")]
+        Option<String>,
+    ),
+}
+
+#[derive(ApiResponse)]
+enum Charted {
+    /// The prices, in the order of time.
+    #[oai(status = 200)]
+    Ok(
+        Json<MarketChart>,
+        /// `110 - "Response is Stale"`, when newer prices could not be had.
+        #[oai(header = "Warning")]
+        Option<String>,
+    ),
+}
+
+#[derive(Debug)]
+struct Reading;
+
+impl Statuses for Reading {
+    const ALL: &'static [u16] = &[401, 403, 404, 422, 503];
+}
+
+#[OpenApi(tag = "Tag::Prices")]
+impl PricesApi {
+    /// Present prices
+    ///
+    /// At most a minute old. When no source can be asked for a newer one, the latest that is known comes with a
+    /// `Warning`, and `as_of` says of when it is.
+    #[oai(path = "/simple_price", method = "get", operation_id = "get_simple_price")]
+    async fn simple_price(
+        &self,
+        _caller: Private,
+        /// Up to 50 ids of assets, separated by commas.
+        assets: Query<Assets>,
+        /// One of those that the service is set up for.
+        currency: Query<Code>,
+    ) -> Result<Quoted, Fails<Reading>> {
+        let mut errors = Vec::new();
+        let assets = required(assets, "assets", &mut errors);
+        let currency = self.currency(currency, &mut errors);
+        let (Some(Assets(assets)), Some(currency)) = (assets, currency) else {
+            return Err(Problem::invalid(errors).into());
+        };
+        let quotes = shown(self.prices.quotes(&assets, &currency).await?, &currency)?;
+        let warning = warning(quotes.iter().any(|(_, quote)| quote.stale));
+        Ok(Quoted::Ok(Json::new(&SimplePrices { currency, quotes })?, warning))
+    }
+
+    /// Prices over time
+    ///
+    /// One price for each day or hour that is over, in UTC; a day can be had a quarter of an hour after its end. What no
+    /// source has is left out: none reaches back for ever, and hours are asked for as far as 90 days back. Where the
+    /// API's processes do not share a cache through Redis, what another one has fetched may be left out for a minute.
+    #[oai(path = "/market_chart", method = "get", operation_id = "get_market_chart")]
+    async fn market_chart(
+        &self,
+        _caller: Private,
+        /// The id of the asset.
+        asset: Query<Asset>,
+        /// One of those that the service is set up for.
+        currency: Query<Code>,
+        /// How many days up to the last one that is over: 1 to 3650, or `max` for all there are.
+        days: Query<Chosen>,
+        /// How far apart the prices are.
+        interval: Query<Frequency>,
+    ) -> Result<Charted, Fails<Reading>> {
+        let mut errors = Vec::new();
+        let asset = required(asset, "asset", &mut errors);
+        let currency = self.currency(currency, &mut errors);
+        let days = required(days, "days", &mut errors);
+        let interval = interval.or_note(&mut errors).map_or(Interval::Daily, |Frequency(interval)| interval);
+        let (Some(Asset(asset)), Some(currency), Some(days), true) = (asset, currency, days, errors.is_empty()) else {
+            return Err(Problem::invalid(errors).into());
+        };
+        let series = Series { asset, currency, interval };
+        let chart = match self.prices.chart(&series, days.0).await? {
+            Read::Found(chart) => chart,
+            Read::Unknown => return Err(unknown(&series.asset, &series.currency).into()),
+            Read::Nothing { retry_after } => return Err(nothing(retry_after).into()),
+        };
+        let warning = warning(chart.stale);
+        Ok(Charted::Ok(Json::new(&MarketChart::new(series, days, chart))?, warning))
+    }
+}
+
+impl PricesApi {
+    /// The currency, if it is one that may be asked for.
+    fn currency(&self, given: Query<Code>, errors: &mut Vec<Invalid>) -> Option<Currency> {
+        let Code(text) = required(given, "currency", errors)?;
+        let known = self.prices.currencies();
+        let found = Currency::parse(&text).filter(|currency| known.contains(currency));
+        if found.is_none() {
+            let wrong = Wrong::new("enum", format!("Input should be {}", view::either(known)));
+            errors.push(wrong.at("query", "currency", serde_json::to_string(&text).ok().as_deref()));
+        }
+        found
+    }
+}
+
+/// The value of a parameter that must be given.
+fn required<T>(given: Query<T>, name: &'static str, errors: &mut Vec<Invalid>) -> Option<T> {
+    let before = errors.len();
+    let value = given.or_note(errors);
+    if value.is_none() && errors.len() == before {
+        errors.push(Wrong::missing().at("query", name, None));
+    }
+    value
+}
+
+/// All quotes, or why there are not all.
+fn shown(reads: Vec<(AssetId, Read<Quote>)>, currency: &Currency) -> Result<Vec<(AssetId, Quote)>, Problem> {
+    if let Some((asset, _)) = reads.iter().find(|(_, read)| matches!(read, Read::Unknown)) {
+        return Err(unknown(asset, currency));
+    }
+    let shown = reads.into_iter().map(|(asset, read)| match read {
+        Read::Found(quote) => Ok((asset, quote)),
+        Read::Unknown => Err(unknown(&asset, currency)),
+        Read::Nothing { retry_after } => Err(nothing(retry_after)),
+    });
+    shown.collect()
+}
+
+fn warning(stale: bool) -> Option<String> {
+    stale.then(|| STALE.to_owned())
+}
+
+fn unknown(asset: &AssetId, currency: &Currency) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, format!("Unknown asset: no source has {asset} in {currency}"))
+}
+
+fn nothing(retry_after: Duration) -> Problem {
+    let seconds = (retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0)).max(1);
+    let detail = "No source can be asked for these prices at the moment, please try again.";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).header(header::RETRY_AFTER, HeaderValue::from(seconds))
+}
