@@ -29,6 +29,11 @@ use super::{
     Config,
     model::{AssetId, Candle, Currency, Series, Source, Spot},
     normalise::{Reason, Sheet, Window, present},
+use time::OffsetDateTime;
+
+use super::{
+    Config,
+    model::{AssetId, Candle, Currency, Series, Source, Spot},
 };
 use crate::error::Error;
 
@@ -75,6 +80,10 @@ pub trait Provider: Send + Sync {
     /// # Errors
     /// As [`Provider::candles`]; [`Trouble::NotOffered`] when it has none of them. An asset whose price is no price is
     /// left out, but when that leaves none, it is [`Trouble::Failed`].
+    /// The present prices of those of these assets that it has.
+    ///
+    /// # Errors
+    /// As [`Provider::candles`].
     fn spots<'a>(
         &'a self,
         assets: &'a [AssetId],
@@ -156,5 +165,8 @@ fn spots(caller: &Caller, told: Vec<Told>) -> Result<Vec<(AssetId, Spot)>, Troub
         (true, Some(why)) => Err(Trouble::Failed(caller.source, why)),
         (true, None) => Err(Trouble::NotOffered(caller.source)),
         (false, _) => Ok(found),
+    /// When an HTTP client cannot be built.
+    pub fn start(_config: &Config) -> Result<Self, Error> {
+        Ok(Self(Arc::new([])))
     }
 }
