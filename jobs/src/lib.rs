@@ -10,6 +10,7 @@
 //! | [`logs`] | the logs of all processes, read back |
 //! | [`queue`] | what a job is and what the queue promises; the only folder that knows apalis |
 //! | [`rates`] | interest rates, in PostgreSQL or on a smart contract |
+//! | [`schedule`] | work at fixed times, fired once by any number of workers |
 //! | [`transactions`] | webhooks that must be processed exactly once in effect |
 //! | [`users`] | who registers, logs in, and calls |
 
@@ -25,5 +26,6 @@ pub mod probes;
 pub mod queue;
 pub mod rates;
 pub mod remote;
+pub mod schedule;
 pub mod transactions;
 pub mod users;
