@@ -24,9 +24,14 @@ use crate::{
     logs::Logs,
     prices::{self, Prices},
     probes::Probes,
+    prices::{
+        self, Prices,
+        fetch::{self, FetchPrices},
+    },
     queue::{Kinds, Operator, Queue, Retention, Timing, metrics},
     rates::{self, Rates},
     remote::redis::{Redis, RedisUrl},
+    schedule::{Schedule, Schedules},
     transactions::{self, Transactions, process::ProcessTransaction},
     users::Users,
 };
@@ -121,6 +126,8 @@ pub struct App {
     pub redis: Option<Redis>,
     /// What all processes have logged.
     pub logs: Logs,
+    /// What is done at fixed times.
+    pub schedules: Schedules,
     /// An operator's hands on all queues.
     pub operator: Operator,
     database: Database,
@@ -146,8 +153,16 @@ impl App {
         let logs = Logs::start(&config.telemetry);
         let rates = Rates::start(&pool, &queue, &config.rates)?;
         let probes = Probes::start(&pool);
+        let daily = config.prices.fetch_cron.clone().map(|cron| Schedule {
+            name: fetch::SCHEDULE,
+            cron,
+            catch_up: config.prices.fetch_catch_up,
+            work: Arc::new(prices.clone()),
+        });
+        let schedules = Schedules::new(&pool, &queue, daily.into_iter().collect());
         // The kinds of job that give up a record when they are given up themselves.
-        let kinds = Kinds::default().kind::<ProcessTransaction>(transactions.clone());
+        let kinds =
+            Kinds::default().kind::<ProcessTransaction>(transactions.clone()).kind::<FetchPrices>(prices.clone());
         let operator = Operator::new(&pool, &queue, kinds);
         Ok(Self {
             transactions,
@@ -160,6 +175,8 @@ impl App {
             prices,
             redis,
             logs,
+            prices,
+            schedules,
             operator,
             database: database.clone(),
             pool,

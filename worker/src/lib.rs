@@ -17,6 +17,7 @@ use jobs::{
     app::App,
     boot::{db::Database, process, shutdown, telemetry::Telemetry},
     queue::{Timing, Worker},
+    schedule,
 };
 
 /// The whole program: reads the environment, works until it is told to stop.
@@ -50,10 +51,13 @@ pub async fn program() -> Result<(), String> {
     ended.map_err(process::text)
 }
 
-/// Starts running every registered kind of job.
+/// Starts running every registered kind of job, and firing schedules.
 ///
 /// # Errors
 /// Why that could not be started.
 pub fn start(app: &App, database: &Database, timing: Timing, shutdown: &shutdown::Shutdown) -> Result<Worker, String> {
-    Worker::start(database, timing, registry::registry(app), shutdown).map_err(process::text)
+    let worker = Worker::start(database, timing, registry::registry(app), shutdown).map_err(process::text)?;
+    // It ends with the drain, at once.
+    tokio::spawn(app.schedules.clone().run(schedule::Timing::default(), shutdown.drain.clone()));
+    Ok(worker)
 }

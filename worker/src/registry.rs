@@ -1,7 +1,7 @@
 //! Every kind of job that a worker runs, one line each.
 
 use jobs::{
-    app::App, items::index::IndexItem, queue::Registry, rates::reconcile::ReconcileRate,
+    app::App, items::index::IndexItem, prices::fetch::FetchPrices, queue::Registry, rates::reconcile::ReconcileRate,
     transactions::process::ProcessTransaction,
 };
 
@@ -11,4 +11,5 @@ pub fn registry(app: &App) -> Registry {
         .job::<ProcessTransaction>(app.transactions.clone())
         .job::<IndexItem>(app.items.clone())
         .job::<ReconcileRate>(app.rates.clone())
+        .job::<FetchPrices>(app.prices.clone())
 }

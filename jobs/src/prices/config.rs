@@ -5,7 +5,10 @@ use std::fmt;
 use url::Url;
 
 use super::model::{AssetId, Currency, Source};
-use crate::config::Vars;
+use crate::{
+    config::Vars,
+    schedule::{CatchUp, Cron},
+};
 
 /// What is fetched, and from where.
 #[derive(Debug, Clone)]
@@ -20,7 +23,14 @@ pub struct Config {
     pub urls: [String; 4],
     /// `COINGECKO_API_KEY`.
     pub coingecko_key: Option<ApiKey>,
+    /// `CRYPTO_FETCH_CRON`: when the daily fetch is; unset only beside a problem that stops the start.
+    pub fetch_cron: Option<Cron>,
+    /// `CRYPTO_FETCH_CATCH_UP`: what becomes of a daily fetch that was missed.
+    pub fetch_catch_up: CatchUp,
 }
+
+/// Sources have the day before from ten past midnight on.
+const FETCH_CRON: &str = "0 15 0 * * *";
 
 /// A key that is never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -56,6 +66,8 @@ impl Config {
             providers: list(vars, "CRYPTO_PROVIDERS", "coingecko,kraken,coinbase,binance", Source::parse),
             urls: URLS.map(|(name, default)| url(vars, name, default)),
             coingecko_key: vars.text("COINGECKO_API_KEY").map(ApiKey),
+            fetch_cron: cron(vars),
+            fetch_catch_up: vars.read("CRYPTO_FETCH_CATCH_UP", CatchUp::default(), CatchUp::parse),
         }
     }
 
@@ -69,6 +81,11 @@ impl Config {
             Source::Binance => binance,
         }
     }
+}
+
+fn cron(vars: &mut Vars) -> Option<Cron> {
+    let text = vars.text("CRYPTO_FETCH_CRON").unwrap_or_else(|| FETCH_CRON.to_owned());
+    Cron::parse(&text).map_err(|expected| vars.problem("CRYPTO_FETCH_CRON", &expected)).ok()
 }
 
 /// A comma-separated list, each entry once.
@@ -111,6 +128,8 @@ mod tests {
         let config = read(&[]).expect("the defaults");
         assert_eq!(config.assets.len(), 3);
         assert_eq!(config.providers, Source::ALL);
+        assert_eq!(config.fetch_cron.as_ref().map(Cron::as_str), Some("0 15 0 * * *"));
+        assert_eq!(config.fetch_catch_up, CatchUp::Latest);
         for (source, (_, default)) in Source::ALL.into_iter().zip(URLS) {
             assert_eq!(config.url(source), default);
         }
@@ -129,6 +148,9 @@ mod tests {
             ("CRYPTO_PROVIDERS", "coingecko,mtgox"),
             ("KRAKEN_URL", "ftp://x"),
             ("BINANCE_URL", "binance"),
+            ("CRYPTO_FETCH_CRON", "15 0 * * *"),
+            ("CRYPTO_FETCH_CRON", "0 0 0 30 2 *"),
+            ("CRYPTO_FETCH_CATCH_UP", "some"),
         ] {
             let problem = read(&[(name, value)]).expect_err(value);
             assert!(problem.starts_with(name) && problem.contains("such as"), "{problem}");

@@ -12,12 +12,14 @@
 //! | [`ages`] | how long answers are good, and which buckets can be had |
 //! | [`cache`] | in this process, or shared through Redis |
 //! | `config` | what the feature can be told |
+//! | [`fetch`] | the job of each day |
 //! | `store` | all SQL |
 
 pub mod ages;
 pub mod cache;
 mod charts;
 mod config;
+pub mod fetch;
 pub mod model;
 pub mod normalise;
 pub mod providers;
@@ -57,6 +59,7 @@ impl Prices {
     /// # Errors
     /// When an HTTP client cannot be built.
     pub fn start(pool: &PgPool, queue: &Queue, config: &Config, redis: Option<Redis>) -> Result<Self, Error> {
+        fetch::describe(&config.providers);
         let providers = Providers::start(config)?;
         Ok(Self::with(pool, queue, config, redis, providers, Ages::SHIPPED, Arc::new(OffsetDateTime::now_utc)))
     }

@@ -1,5 +1,7 @@
 //! All SQL of prices.
 
+pub mod fetches;
+
 use bigdecimal::BigDecimal;
 use sqlx::PgPool;
 use time::OffsetDateTime;
