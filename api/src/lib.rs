@@ -13,6 +13,7 @@
 //! | [`transactions`], [`users`], [`items`], [`search`], [`rates`], [`probes`], [`health`], [`docs`] | wire types and handlers, one file per feature |
 //! | [`transactions`], [`users`], [`items`], [`search`], [`rates`], [`logs`], [`health`], [`docs`] | wire types and handlers, one file per feature |
 //! | [`transactions`], [`users`], [`items`], [`search`], [`rates`], [`prices`], [`health`], [`docs`] | wire types and handlers, one file per feature |
+//! | [`transactions`], [`users`], [`items`], [`search`], [`rates`], [`prices_admin`], [`health`], [`docs`] | wire types and handlers, one file per feature |
 //! | [`auth`] | who calls |
 //! | [`cors`] | which other sites' pages may call |
 //! | [`config`] | the settings |
@@ -29,6 +30,7 @@ pub mod logs;
 pub mod middleware;
 pub mod probes;
 pub mod prices;
+pub mod prices_admin;
 pub mod problem;
 pub mod program;
 pub mod rate_limit;
@@ -65,6 +67,7 @@ use self::{
     logs::LogsApi,
     rate_limit::Limits,
     prices::PricesApi,
+    prices_admin::PricesAdminApi,
     rates::RatesApi,
     routes::Routes,
     search::SearchApi,
@@ -103,6 +106,7 @@ pub struct Parts {
     /// What all processes have logged.
     pub logs: Logs,
     /// Prices of assets.
+    /// Crypto prices.
     pub prices: Prices,
     /// Says why the system is not ready, when it is not.
     pub readiness: Readiness,
@@ -128,6 +132,10 @@ type Apis = (TransactionsApi, UsersApi, ItemsApi, SearchApi, RatesApi, PricesApi
 
 /// The whole API as one endpoint, for [`server::serve`] or a test.
 pub fn build(parts: Parts, config: &Config) -> Routes {
+type Apis = (TransactionsApi, UsersApi, ItemsApi, SearchApi, RatesApi, PricesAdminApi, HealthApi);
+
+/// The whole API as one endpoint, for [`server::serve`] or a test.
+pub fn build(parts: Parts, config: &Config) -> Routes {
     let Parts { transactions, users, items, search, rates, prices, readiness, metrics, draining } = parts;
     let tokens = config.keys.jwt.as_ref().map_or_else(Tokens::random, |key| Tokens::new(key.expose()));
     let callers = Callers::new(tokens.clone(), &config.keys);
@@ -141,6 +149,7 @@ pub fn build(parts: Parts, config: &Config) -> Routes {
         ProbesApi { probes },
         LogsApi::new(logs, &limits),
         PricesApi { prices },
+        PricesAdminApi::new(prices),
         HealthApi { readiness, metrics, draining, storage_backend: rates.backend() },
     );
     Routes::new(apis, docs::pages(&document())).known_by(callers).open_to(&config.origins)
@@ -216,6 +225,7 @@ mod tests {
             ("/logs/export", "get", vec!["200", "401", "403", "404", "422", "429", "500", "503"]),
             ("/simple_price", "get", vec!["200", "401", "403", "404", "422", "500", "503"]),
             ("/market_chart", "get", vec!["200", "401", "403", "404", "422", "500", "503"]),
+            ("/admin/prices/fetch", "post", vec!["202", "401", "403", "429", "500", "503"]),
             ("/", "get", vec!["200", "500"]),
             ("/livez", "get", vec!["200", "500"]),
             ("/readyz", "get", vec!["200", "500", "503"]),

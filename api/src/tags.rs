@@ -20,6 +20,7 @@ pub enum Tag {
     /// What the processes have logged.
     Logs,
     /// What assets cost, now and in the past, from several sources.
+    /// What crypto assets cost: fetched every day and when they are asked for.
     Prices,
     /// Whether the process lives, is ready, and how it is doing.
     Health,

@@ -9,6 +9,7 @@ mod migrate;
 mod operator;
 mod queues;
 mod reindex;
+mod schedules;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,8 @@ enum Command {
     Jobs(jobs::Arguments),
     /// What is in each queue; pause one, and have it go on
     Queues(queues::Arguments),
+    /// What is done at fixed times, and when it was; fire it now
+    Schedules(schedules::Arguments),
     /// Have every item be found as it now is, while everything serves
     Reindex(reindex::Arguments),
     /// The smart contract that keeps interest rates: make one
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Some(Command::Migrate) => process::run("migrate", migrate::program()),
         Some(Command::Jobs(arguments)) => process::run("millrace jobs", jobs::program(arguments)),
         Some(Command::Queues(arguments)) => process::run("millrace queues", queues::program(arguments)),
+        Some(Command::Schedules(arguments)) => process::run("millrace schedules", schedules::program(arguments)),
         Some(Command::Reindex(arguments)) => process::run("millrace reindex", reindex::program(arguments)),
         #[cfg(feature = "smart-contract")]
         Some(Command::Contract(arguments)) => process::run("millrace contract", contract::program(arguments)),

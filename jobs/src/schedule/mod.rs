@@ -108,6 +108,11 @@ impl Schedules {
         Self { pool: pool.clone(), queue: queue.clone(), all: all.into() }
     }
 
+    /// What there is.
+    pub fn names(&self) -> Vec<&'static str> {
+        self.all.iter().map(|schedule| schedule.name).collect()
+    }
+
     /// Every schedule as this process has it, with what the ledger says.
     ///
     /// # Errors

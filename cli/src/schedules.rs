@@ -1,0 +1,127 @@
+//! `millrace schedules`: what is done at fixed times, what was fired, and firing by hand.
+
+use clap::{Args, Subcommand};
+use jobs::{
+    boot::process,
+    schedule::{Fired, Overview, Schedules},
+};
+use time::{OffsetDateTime, UtcOffset, format_description::BorrowedFormatItem, macros::format_description};
+
+use crate::operator::{app, one_line, print, print_json, span, table};
+
+#[derive(Args)]
+#[command(after_help = "\
+Times are in UTC. A schedule is shown as this command is configured: give it the variables of the workers.
+
+Examples:
+  millrace schedules
+  millrace schedules fires daily_prices --limit 100
+  millrace schedules fire daily_prices")]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// List what was fired, newest first
+    Fires {
+        /// Only of this schedule
+        name: Option<String>,
+        /// At most so many
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+    },
+    /// Fire a schedule now, beside its own times
+    Fire { name: String },
+}
+
+/// Does what it is told.
+///
+/// # Errors
+/// Why it could not.
+pub async fn program(Arguments { command, json }: Arguments) -> Result<(), String> {
+    let schedules = app().await?.schedules;
+    let fires = match command {
+        None => {
+            let all = schedules.overview().await.map_err(process::text)?;
+            if json {
+                return print_json(&all);
+            }
+            print(&overview(&all));
+            return Ok(());
+        }
+        Some(Command::Fires { name, limit }) => {
+            if let Some(name) = &name {
+                known(&schedules, name)?;
+            }
+            schedules.fires(name.as_deref(), limit).await.map_err(process::text)?
+        }
+        Some(Command::Fire { name }) => {
+            known(&schedules, &name)?;
+            let fired = schedules.fire_by_hand(&name).await.map_err(process::text)?;
+            fired.ok_or_else(|| format!("there is no schedule {name:?}"))?;
+            schedules.fires(Some(&name), 1).await.map_err(process::text)?
+        }
+    };
+    if json {
+        return print_json(&fires);
+    }
+    print(&ledger(&fires));
+    Ok(())
+}
+
+fn known(schedules: &Schedules, name: &str) -> Result<(), String> {
+    let names = schedules.names();
+    if names.contains(&name) {
+        return Ok(());
+    }
+    Err(format!("there is no schedule {name:?}; there is {}", names.join(", ")))
+}
+
+fn overview(all: &[Overview]) -> String {
+    let rows: Vec<[String; 6]> = all
+        .iter()
+        .map(|schedule| {
+            let last = schedule.latest.first();
+            [
+                schedule.name.to_owned(),
+                one_line(&schedule.cron, 40),
+                schedule.catch_up.to_owned(),
+                last.map_or_else(|| "-".into(), |fire| instant(fire.fire_time)),
+                last.map_or_else(|| "-".into(), |fire| kind(&fire.kind)),
+                schedule.next.map_or_else(|| "-".into(), instant),
+            ]
+        })
+        .collect();
+    table(["SCHEDULE", "CRON", "CATCH UP", "LAST FIRE", "", "NEXT"], &rows)
+}
+
+fn ledger(fires: &[Fired]) -> String {
+    let rows: Vec<[String; 6]> = fires
+        .iter()
+        .map(|fire| {
+            [
+                one_line(&fire.schedule, 60),
+                instant(fire.fire_time),
+                kind(&fire.kind),
+                span((fire.fired_at - fire.fire_time).as_seconds_f64()),
+                fire.jobs.to_string(),
+                fire.passed_over.to_string(),
+            ]
+        })
+        .collect();
+    table(["SCHEDULE", "FIRE TIME", "", "LATE", "JOBS", "PASSED OVER"], &rows)
+}
+
+fn kind(kind: &str) -> String {
+    kind.replace('_', " ")
+}
+
+fn instant(time: OffsetDateTime) -> String {
+    const SECONDS: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
+    time.to_offset(UtcOffset::UTC).format(SECONDS).unwrap_or_default()
+}
