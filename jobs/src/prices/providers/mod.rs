@@ -31,9 +31,11 @@ use super::{
     normalise::{Reason, Sheet, Window, present},
 use time::OffsetDateTime;
 
+use self::caller::Caller;
 use super::{
     Config,
     model::{AssetId, Candle, Currency, Series, Source, Spot},
+    normalise::{Reason, Sheet, Window, present},
 };
 use crate::error::Error;
 
@@ -83,7 +85,8 @@ pub trait Provider: Send + Sync {
     /// The present prices of those of these assets that it has.
     ///
     /// # Errors
-    /// As [`Provider::candles`].
+    /// As [`Provider::candles`]; [`Trouble::NotOffered`] when it has none of them. An asset whose price is no price is
+    /// left out, but when that leaves none, it is [`Trouble::Failed`].
     fn spots<'a>(
         &'a self,
         assets: &'a [AssetId],
