@@ -19,6 +19,7 @@ mod processes;
 mod queue;
 mod rate_limit;
 mod rates;
+mod schedule;
 mod search;
 mod smoke;
 mod transactions;

@@ -1,0 +1,162 @@
+//! Real processes: workers that fire and are killed, admins who ask at once, and the operator's commands.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, PgPool};
+
+use super::SOON;
+use crate::harness::{
+    database, eventually,
+    http::ask,
+    process::{Api, Process, client, worker},
+};
+
+const ADMIN: &str = "the admin key of the tests";
+/// Nobody listens there: no test may call a real source.
+const NOWHERE: &str = "http://127.0.0.1:9";
+const SOURCES: [(&str, &str); 4] =
+    [("COINGECKO_URL", NOWHERE), ("KRAKEN_URL", NOWHERE), ("COINBASE_URL", NOWHERE), ("BINANCE_URL", NOWHERE)];
+/// Three assets from four sources.
+const FETCHES: usize = 12;
+
+fn with<'a>(variables: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    [&SOURCES[..], variables].concat()
+}
+
+async fn number(pool: &PgPool, query: &str) -> i64 {
+    sqlx::query_scalar(AssertSqlSafe(format!("SELECT count(*) FROM {query}"))).fetch_one(pool).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_days_fetch_exists_once_whoever_asks_for_it() {
+    let database = database::fresh().await;
+    let pool = database.pool().await;
+    let api = Api::start(&database.url, &with(&[("ADMIN_API_KEY", ADMIN)])).await;
+    let days = "SELECT count(DISTINCT day) FROM price_fetches";
+    let often = with(&[("CRYPTO_FETCH_CRON", "*/2 * * * * *")]);
+    let starting = join_all((0..2).map(|_| worker(&database.url, &often)));
+    let client = client();
+    let asking = join_all(
+        (0..5).map(|_| ask(client.post(format!("{}/admin/prices/fetch", api.url)).header("x-api-key", ADMIN))),
+    );
+    let (_workers, answers) = tokio::join!(starting, asking);
+    let fires = "schedule_fires WHERE kind = 'on_time'";
+    eventually("the workers have fired", SOON, async || number(&pool, fires).await >= 3).await;
+
+    let days: i64 = sqlx::query_scalar(days).fetch_one(&pool).await.unwrap();
+    let all = days * FETCHES as i64;
+    assert_eq!(number(&pool, "price_fetches").await, all, "each fetch of a day once");
+    assert_eq!(number(&pool, "apalis.jobs WHERE job_type = 'fetch_prices'").await, all, "and its job once");
+    let mut enqueued = 0;
+    for answer in &answers {
+        assert_eq!(answer.status, 202, "{answer:?}");
+        let said = answer.json();
+        assert!(said["day"].as_str().is_some_and(|day| day.len() == 10 && day.starts_with("20")), "{said}");
+        assert_eq!(said["enqueued"].as_u64().unwrap() + said["already"].as_u64().unwrap(), FETCHES as u64, "{said}");
+        enqueued += said["enqueued"].as_i64().unwrap();
+    }
+    assert!(enqueued <= all, "{answers:?}");
+    let fired: i64 = sqlx::query_scalar("SELECT sum(jobs) FROM schedule_fires").fetch_one(&pool).await.unwrap();
+    assert_eq!(enqueued + fired, all);
+}
+
+#[tokio::test]
+async fn only_an_admin_asks_and_not_too_often() {
+    let database = database::fresh().await;
+    let api = Api::start(&database.url, &with(&[("ADMIN_API_KEY", ADMIN), ("API_KEY", "another")])).await;
+    let client = client();
+    let post = || client.post(format!("{}/admin/prices/fetch", api.url));
+    ask(post()).await.assert_problem(403, "no key");
+    ask(post().header("x-api-key", "another")).await.assert_problem(403, "the private key");
+    ask(post().header("x-api-key", "guess")).await.assert_problem(403, "a wrong key");
+    ask(post().bearer_auth("x.y.z")).await.assert_problem(401, "a bad token");
+    let admin = || post().header("x-api-key", ADMIN);
+    assert_eq!(ask(admin().body("{}")).await.json()["enqueued"], FETCHES);
+    let again = ask(admin()).await.json();
+    assert_eq!((&again["enqueued"], &again["already"]), (&Value::from(0), &Value::from(FETCHES)));
+    let answers = join_all((0..40).map(|_| ask(admin()))).await;
+    let refused = answers.iter().find(|answer| answer.status == 429).expect("a limit");
+    refused.assert_problem(429, "too often");
+    assert!(refused.header("retry-after").parse::<u32>().is_ok_and(|seconds| seconds >= 1), "{refused:?}");
+}
+
+#[tokio::test]
+async fn killed_workers_are_made_up_for_and_a_stop_is_quick() {
+    let database = database::fresh().await;
+    let pool = database.pool().await;
+    let often = with(&[("CRYPTO_FETCH_CRON", "0 * * * * *"), ("CRYPTO_FETCH_CATCH_UP", "latest")]);
+    let killed = worker(&database.url, &often).await;
+    eventually("it knows its schedule", SOON, async || number(&pool, "schedules").await == 1).await;
+    drop(killed);
+    for shifted in ["schedules SET since = since", "schedule_fires SET fire_time = fire_time"] {
+        let shift = AssertSqlSafe(format!("UPDATE {shifted} - interval '3 hours'"));
+        sqlx::query(shift).execute(&pool).await.unwrap();
+    }
+    let variables = [&often[..], &[("WORKER_HEALTH_PORT", "0")]].concat();
+    let mut worker = worker(&database.url, &variables).await;
+    // Of three hours it is the last minute that fires: as made up, or on time, since it is not 90 s ago.
+    let fired = "schedule_fires WHERE jobs > 0 AND passed_over >= 170 AND fire_time > now() - interval '3 minutes'";
+    eventually("what was missed is made up", SOON, async || number(&pool, fired).await == 1).await;
+    assert_eq!(number(&pool, "price_fetches").await, FETCHES as i64);
+    worker.printed("SCHEDULE_MISSED").await;
+
+    let line: Value = serde_json::from_str(&worker.printed("health and metrics").await).unwrap();
+    let url = format!("http://{}/metrics", line["address"].as_str().unwrap());
+    let metrics = ask(client().get(url)).await.text;
+    for series in [
+        "millrace_cron_lag_seconds{schedule=\"daily_prices\"}",
+        "millrace_jobs_enqueued_total{queue=\"fetch_prices\"} 12",
+        "millrace_prices_stored_total{provider=\"kraken\"} 0",
+        "millrace_prices_fetches_total{provider=\"binance\",outcome=\"done\"} 0",
+        "millrace_prices_last_success_timestamp_seconds{provider=\"coingecko\"} 0",
+    ] {
+        assert!(metrics.contains(series), "{series}: {metrics}");
+    }
+    let begun = Instant::now();
+    worker.signal(Signal::SIGTERM);
+    assert!(worker.ended(SOON).await.success());
+    assert!(begun.elapsed() < Duration::from_secs(28), "{:?}", begun.elapsed());
+}
+
+/// Runs a command; whether it succeeded, and what it printed.
+async fn run(database: &str, arguments: &[&str], variables: &[(&str, &str)]) -> (bool, String) {
+    let mut process = Process::start(arguments, &[&[("DATABASE_URL", database)], variables].concat());
+    let succeeded = process.ended(SOON).await.success();
+    (succeeded, process.log())
+}
+
+#[tokio::test]
+async fn an_operator_lists_schedules_and_fires_one() {
+    let database = database::fresh().await;
+    let run = async |arguments: &[&str]| run(&database.url, arguments, &[]).await;
+    let (good, listed) = run(&["schedules"]).await;
+    assert!(good && listed.contains("daily_prices  0 15 0 * * *  latest"), "{listed}");
+    let (good, fired) = run(&["schedules", "fire", "daily_prices", "--json"]).await;
+    let fired: Value = serde_json::from_str(&fired).unwrap_or_else(|_| panic!("{good}: {fired}"));
+    assert_eq!((&fired[0]["kind"], &fired[0]["jobs"]), (&Value::from("by_hand"), &Value::from(FETCHES)));
+    let (good, fires) = run(&["schedules", "fires"]).await;
+    assert!(good && fires.contains("by hand"), "{fires}");
+    let (_, listed) = run(&["schedules", "--json"]).await;
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    assert!(listed[0]["next"].as_str().is_some_and(|next| next.ends_with("T00:15:00Z")), "{listed}");
+    for command in ["fire", "fires"] {
+        let (good, problem) = run(&["schedules", command, "nothing"]).await;
+        assert!(!good && problem.contains("there is no schedule \"nothing\"; there is daily_prices"), "{problem}");
+    }
+}
+
+#[tokio::test]
+async fn wrong_settings_stop_the_start() {
+    let wrong = [("CRYPTO_FETCH_CRON", "15 0 * * *"), ("CRYPTO_FETCH_CATCH_UP", "sometimes")];
+    let (good, problems) = run("postgres:///x", &["worker"], &wrong).await;
+    assert!(!good);
+    for line in [
+        "CRYPTO_FETCH_CRON: must be a cron expression of six fields, seconds first and in UTC, such as 0 15 0 * * *",
+        "CRYPTO_FETCH_CATCH_UP: must be skip, latest or all, such as latest",
+    ] {
+        assert!(problems.contains(line), "{problems}");
+    }
+}
