@@ -66,3 +66,24 @@ async fn by_hand_it_fires_beside_its_own_times() {
     assert_eq!(overview[0].latest.len(), 3);
     assert!(overview[0].next > Some(overview[0].latest[0].fired_at));
 }
+
+#[tokio::test]
+async fn old_fires_are_forgotten_but_for_the_latest() {
+    let ground = Ground::new().await;
+    let schedules = ground.schedules("0 0 0 1 1 *", CatchUp::All);
+    schedules.fire_by_hand(NAME).await.unwrap();
+    ground.execute("UPDATE schedules SET since = since - interval '10 years'").await;
+    ground.execute("UPDATE schedule_fires SET fired_at = fired_at - interval '91 days'").await;
+    let ticking = Ticking::start(schedules.clone(), Timing::default());
+    ground.fired(10).await;
+    ticking.stop().await;
+    let fires = ground.fires().await;
+    assert!(fires.len() == 10 && fires.iter().all(|fire| fire.kind == "made_up"), "the one by hand is gone: {fires:?}");
+    ground.execute("UPDATE schedule_fires SET fired_at = fired_at - interval '91 days'").await;
+    ground.execute("DELETE FROM schedule_fires WHERE fire_time = (SELECT max(fire_time) FROM schedule_fires)").await;
+    let ticking = Ticking::start(schedules, Timing::default());
+    let newest = "SELECT max(fire_time) > now() - interval '1 year' FROM schedule_fires";
+    eventually("the last one is made up", SOON, async || ground.value::<bool>(newest).await).await;
+    ticking.stop().await;
+    assert_eq!(ground.fires().await.len(), 1);
+}

@@ -108,9 +108,16 @@ mod tests {
         assert_eq!(last, [0, 2]);
         assert!(even.between(to, from, 100).is_empty());
         // Forwards and backwards are the same times.
-        for text in ["*/7 3 * * * *", "0 30 6 * * MON-FRI", "0 0 0 L * *", "0 15 0 1 1,7 *"] {
+        for (text, years) in [
+            ("*/7 3 * * * *", 0),
+            ("0 30 6 * * MON-FRI", 1),
+            ("0 0 0 L * *", 9),
+            ("0 15 0 1 1,7 *", 9),
+            ("0 0 0 29 2 *", 9),
+        ] {
             let cron = cron(text);
-            let (from, to) = (datetime!(2026-01-31 5:06:07 UTC), datetime!(2026-03-02 1:02:03 UTC));
+            let from = datetime!(2026-01-31 5:06:07 UTC);
+            let to = from + time::Duration::days(30 + 365 * years);
             let forwards: Vec<_> =
                 std::iter::successors(cron.next(from), |time| cron.next(*time)).take_while(|t| *t <= to).collect();
             assert_eq!(cron.between(from, to, 100_000), forwards, "{text}");

@@ -101,11 +101,11 @@ pub async fn note_jobs(tx: &mut PgConnection, name: &str, fire_time: OffsetDateT
     Ok(())
 }
 
-/// Forgets fires that are older than 90 days. Only beside a new one: the latest must stay, or it would count as missed.
+/// Forgets what was fired more than 90 days ago, but for the latest: without it, all since then would count as missed.
 pub async fn forget(tx: &mut PgConnection, name: &str) -> sqlx::Result<()> {
     sqlx::query!(
-        "DELETE FROM schedule_fires WHERE schedule = $1 AND fire_time < now() - interval '90 days'
-         AND fire_time < (SELECT max(fire_time) FROM schedule_fires WHERE schedule = $1 AND kind <> 'by_hand')",
+        "DELETE FROM schedule_fires WHERE schedule = $1 AND fired_at < now() - interval '90 days'
+         AND fire_time <> (SELECT max(fire_time) FROM schedule_fires WHERE schedule = $1 AND kind <> 'by_hand')",
         name
     )
     .execute(tx)
