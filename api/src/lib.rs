@@ -10,10 +10,7 @@
 //! | [`problem`] | every error answer and its status |
 //! | [`rate_limit`] | how often one caller may do something |
 //! | [`wire`] | decimals, times and JSON answers |
-//! | [`transactions`], [`users`], [`items`], [`search`], [`rates`], [`probes`], [`health`], [`docs`] | wire types and handlers, one file per feature |
-//! | [`transactions`], [`users`], [`items`], [`search`], [`rates`], [`logs`], [`health`], [`docs`] | wire types and handlers, one file per feature |
-//! | [`transactions`], [`users`], [`items`], [`search`], [`rates`], [`prices`], [`health`], [`docs`] | wire types and handlers, one file per feature |
-//! | [`transactions`], [`users`], [`items`], [`search`], [`rates`], [`prices_admin`], [`health`], [`docs`] | wire types and handlers, one file per feature |
+//! | [`transactions`], [`users`], [`items`], [`search`], [`rates`], [`probes`], [`prices`], [`prices_admin`], [`logs`], [`health`], [`docs`] | wire types and handlers, one file per feature |
 //! | [`auth`] | who calls |
 //! | [`cors`] | which other sites' pages may call |
 //! | [`config`] | the settings |
@@ -28,9 +25,9 @@ pub mod health;
 pub mod items;
 pub mod logs;
 pub mod middleware;
-pub mod probes;
 pub mod prices;
 pub mod prices_admin;
+pub mod probes;
 pub mod problem;
 pub mod program;
 pub mod rate_limit;
@@ -46,9 +43,9 @@ pub mod wire;
 
 use jobs::{
     items::{Items, search::Searcher},
-    probes::Probes,
     logs::Logs,
     prices::Prices,
+    probes::Probes,
     rates::Rates,
     remote::redis::Redis,
     transactions::Transactions,
@@ -63,11 +60,11 @@ use self::{
     config::Config,
     health::{HealthApi, Metrics, Readiness},
     items::ItemsApi,
-    probes::ProbesApi,
     logs::LogsApi,
-    rate_limit::Limits,
     prices::PricesApi,
     prices_admin::PricesAdminApi,
+    probes::ProbesApi,
+    rate_limit::Limits,
     rates::RatesApi,
     routes::Routes,
     search::SearchApi,
@@ -105,7 +102,6 @@ pub struct Parts {
     pub redis: Option<Redis>,
     /// What all processes have logged.
     pub logs: Logs,
-    /// Prices of assets.
     /// Crypto prices.
     pub prices: Prices,
     /// Says why the system is not ready, when it is not.
@@ -117,26 +113,23 @@ pub struct Parts {
 }
 
 /// Every feature's endpoints: adding a feature is one line here, one in [`build`] and one field of [`Parts`].
-type Apis = (TransactionsApi, UsersApi, ItemsApi, SearchApi, RatesApi, ProbesApi, HealthApi);
+type Apis = (
+    TransactionsApi,
+    UsersApi,
+    ItemsApi,
+    SearchApi,
+    RatesApi,
+    ProbesApi,
+    PricesApi,
+    PricesAdminApi,
+    LogsApi,
+    HealthApi,
+);
 
 /// The whole API as one endpoint, for [`server::serve`] or a test.
 pub fn build(parts: Parts, config: &Config) -> Routes {
-    let Parts { transactions, users, items, search, rates, probes, readiness, metrics, draining } = parts;
-    let Parts { transactions, users, items, search, rates, redis, readiness, metrics, draining } = parts;
-type Apis = (TransactionsApi, UsersApi, ItemsApi, SearchApi, RatesApi, LogsApi, HealthApi);
-
-/// The whole API as one endpoint, for [`server::serve`] or a test.
-pub fn build(parts: Parts, config: &Config) -> Routes {
-    let Parts { transactions, users, items, search, rates, redis, logs, readiness, metrics, draining } = parts;
-type Apis = (TransactionsApi, UsersApi, ItemsApi, SearchApi, RatesApi, PricesApi, HealthApi);
-
-/// The whole API as one endpoint, for [`server::serve`] or a test.
-pub fn build(parts: Parts, config: &Config) -> Routes {
-type Apis = (TransactionsApi, UsersApi, ItemsApi, SearchApi, RatesApi, PricesAdminApi, HealthApi);
-
-/// The whole API as one endpoint, for [`server::serve`] or a test.
-pub fn build(parts: Parts, config: &Config) -> Routes {
-    let Parts { transactions, users, items, search, rates, prices, readiness, metrics, draining } = parts;
+    let Parts { transactions, users, items, search, rates, probes, prices, redis, logs, readiness, metrics, draining } =
+        parts;
     let tokens = config.keys.jwt.as_ref().map_or_else(Tokens::random, |key| Tokens::new(key.expose()));
     let callers = Callers::new(tokens.clone(), &config.keys);
     let limits = Limits::new(redis, config.prices_limit);
@@ -147,9 +140,9 @@ pub fn build(parts: Parts, config: &Config) -> Routes {
         SearchApi { search },
         RatesApi::new(rates.clone()),
         ProbesApi { probes },
+        PricesApi::new(prices.clone(), &limits),
+        PricesAdminApi::new(prices, &limits),
         LogsApi::new(logs, &limits),
-        PricesApi { prices },
-        PricesAdminApi::new(prices),
         HealthApi { readiness, metrics, draining, storage_backend: rates.backend() },
     );
     Routes::new(apis, docs::pages(&document())).known_by(callers).open_to(&config.origins)
@@ -223,8 +216,8 @@ mod tests {
             ("/api/v1/move", "patch", vec!["200", "400", "404", "408", "413", "415", "422", "500", "503"]),
             ("/api/v1/check", "get", vec!["200", "422", "500", "503"]),
             ("/logs/export", "get", vec!["200", "401", "403", "404", "422", "429", "500", "503"]),
-            ("/simple_price", "get", vec!["200", "401", "403", "404", "422", "500", "503"]),
-            ("/market_chart", "get", vec!["200", "401", "403", "404", "422", "500", "503"]),
+            ("/simple_price", "get", vec!["200", "401", "403", "404", "422", "429", "500", "503"]),
+            ("/market_chart", "get", vec!["200", "401", "403", "404", "422", "429", "500", "503"]),
             ("/admin/prices/fetch", "post", vec!["202", "401", "403", "429", "500", "503"]),
             ("/", "get", vec!["200", "500"]),
             ("/livez", "get", vec!["200", "500"]),

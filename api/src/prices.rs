@@ -16,6 +16,7 @@ use self::view::{Asset, Assets, Chosen, Code, Frequency, MarketChart, SimplePric
 use crate::{
     auth::Private,
     problem::{Fails, Problem, Statuses},
+    rate_limit::{Limit, Limits},
     tags::Tag,
     validation::{Invalid, Query, Wrong},
     wire::Json,
@@ -27,8 +28,15 @@ const STALE: &str = "110 - \"Response is Stale\"";
 /// The price endpoints.
 #[derive(Clone)]
 pub struct PricesApi {
-    /// The feature.
-    pub prices: Prices,
+    prices: Prices,
+    limit: Limit,
+}
+
+impl PricesApi {
+    /// Endpoints of this feature, which share one limit: `RATE_LIMIT`.
+    pub fn new(prices: Prices, limits: &Limits) -> Self {
+        Self { prices, limit: limits.prices.clone() }
+    }
 }
 
 #[derive(ApiResponse)]
@@ -59,7 +67,7 @@ enum Charted {
 struct Reading;
 
 impl Statuses for Reading {
-    const ALL: &'static [u16] = &[401, 403, 404, 422, 503];
+    const ALL: &'static [u16] = &[401, 403, 404, 422, 429, 503];
 }
 
 #[OpenApi(tag = "Tag::Prices")]
@@ -71,12 +79,13 @@ impl PricesApi {
     #[oai(path = "/simple_price", method = "get", operation_id = "get_simple_price")]
     async fn simple_price(
         &self,
-        _caller: Private,
+        Private(caller): Private,
         /// Up to 50 ids of assets, separated by commas.
         assets: Query<Assets>,
         /// One of those that the service is set up for.
         currency: Query<Code>,
     ) -> Result<Quoted, Fails<Reading>> {
+        self.limit.take(&caller).await?;
         let mut errors = Vec::new();
         let assets = required(assets, "assets", &mut errors);
         let currency = self.currency(currency, &mut errors);
@@ -96,7 +105,7 @@ impl PricesApi {
     #[oai(path = "/market_chart", method = "get", operation_id = "get_market_chart")]
     async fn market_chart(
         &self,
-        _caller: Private,
+        Private(caller): Private,
         /// The id of the asset.
         asset: Query<Asset>,
         /// One of those that the service is set up for.
@@ -106,6 +115,7 @@ impl PricesApi {
         /// How far apart the prices are.
         interval: Query<Frequency>,
     ) -> Result<Charted, Fails<Reading>> {
+        self.limit.take(&caller).await?;
         let mut errors = Vec::new();
         let asset = required(asset, "asset", &mut errors);
         let currency = self.currency(currency, &mut errors);

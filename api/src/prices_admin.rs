@@ -1,7 +1,5 @@
 //! What an admin does about prices: have them fetched now.
 
-use std::time::Duration;
-
 use jobs::prices::{Prices, fetch::Asked};
 use poem::Request;
 use poem_openapi::{ApiResponse, Object, OpenApi};
@@ -11,26 +9,22 @@ use crate::{
     auth::Admin,
     middleware::correlation,
     problem::{Fails, Statuses},
-    rate_limit,
+    rate_limit::{Limit, Limits},
     tags::Tag,
     wire::Json,
 };
-
-/// What one admin may ask for in a minute: asking again changes nothing, but writes all the same.
-const POLICY: rate_limit::Policy =
-    rate_limit::Policy { name: "prices-fetch", quota: 30, window: Duration::from_secs(60) };
 
 /// The admin's endpoints of prices.
 #[derive(Clone)]
 pub struct PricesAdminApi {
     prices: Prices,
-    fetches: rate_limit::Limit,
+    limit: Limit,
 }
 
 impl PricesAdminApi {
-    /// Endpoints of this feature.
-    pub fn new(prices: Prices) -> Self {
-        Self { prices, fetches: rate_limit::Limit::new(POLICY) }
+    /// Endpoints of this feature, within the limit of all admin routes.
+    pub fn new(prices: Prices, limits: &Limits) -> Self {
+        Self { prices, limit: limits.admin.clone() }
     }
 }
 
@@ -71,10 +65,10 @@ impl PricesAdminApi {
     ///
     /// Enqueues the daily fetch of today in UTC: a job for each asset and provider. The fetch of a day exists once for
     /// each of them, whoever asks for it and how often; one that was given up begins again. A body is not read. At most
-    /// 30 requests a minute are taken from one admin.
+    /// 60 requests a minute of all admin routes are taken from one admin.
     #[oai(path = "/admin/prices/fetch", method = "post", operation_id = "fetch_prices")]
     async fn fetch(&self, request: &Request, Admin(caller): Admin) -> Result<Accepted, Fails<Asking>> {
-        self.fetches.take(caller)?;
+        self.limit.take(&caller).await?;
         let asked = self.prices.fetch_today(correlation::origin(request)).await?;
         Ok(Accepted::Ok(Json::new(&Fetch::from(asked))?))
     }

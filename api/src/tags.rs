@@ -19,7 +19,6 @@ pub enum Tag {
     Probes,
     /// What the processes have logged.
     Logs,
-    /// What assets cost, now and in the past, from several sources.
     /// What crypto assets cost: fetched every day and when they are asked for.
     Prices,
     /// Whether the process lives, is ready, and how it is doing.

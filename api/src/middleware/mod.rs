@@ -11,16 +11,12 @@ use http_body_util::combinators::BoxBody;
 use hyper::body::{Body as _, Bytes};
 use poem::{
     Endpoint, Request, Response,
-    Body, Endpoint, IntoResponse, Request, Response,
     endpoint::BoxEndpoint,
     http::{HeaderValue, Method, StatusCode, header},
 };
 use tracing::Instrument;
 
-use crate::{
-    problem::{self, Problem},
-    rate_limit,
-};
+use crate::problem::{self, Problem};
 
 /// All operations on one path, and everything that surrounds them. One layer instead of one for each concern: every
 /// layer of its own costs a boxed future per request.
@@ -68,7 +64,7 @@ impl Edge {
     async fn answer(&self, operation: Option<&Operation>, mut request: Request) -> Result<Response, Problem> {
         let Some(operation) = operation else { return self.no_operation(&request) };
         body_limit::check_declared(&mut request).await?;
-        match AssertUnwindSafe(rate_limit::telling(operation.endpoint.call(request))).catch_unwind().await {
+        match AssertUnwindSafe(operation.endpoint.call(request)).catch_unwind().await {
             Ok(answer) => Ok(answer?),
             Err(panic) => Err(Problem::internal(format!("panic: {}", panic_message(&*panic)))),
         }
@@ -133,15 +129,6 @@ fn without_body(mut response: Response) -> Response {
         response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
     response
-/// The answer to HEAD: the headers of GET, its length included. A stream has none until it has ended, and is not read.
-async fn without_body(mut response: Response) -> Response {
-    let body: BoxBody<Bytes, std::io::Error> = BoxBody::from(response.take_body());
-    if body.size_hint().exact().is_none() {
-        return response;
-    }
-    let body = Body::from(body).into_bytes().await.unwrap_or_default();
-    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-    response.into_response()
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> &str {

@@ -29,13 +29,6 @@ use super::{
     Config,
     model::{AssetId, Candle, Currency, Series, Source, Spot},
     normalise::{Reason, Sheet, Window, present},
-use time::OffsetDateTime;
-
-use self::caller::Caller;
-use super::{
-    Config,
-    model::{AssetId, Candle, Currency, Series, Source, Spot},
-    normalise::{Reason, Sheet, Window, present},
 };
 use crate::error::Error;
 
@@ -78,11 +71,6 @@ pub trait Provider: Send + Sync {
     ) -> BoxFuture<'a, Result<Fetched, Trouble>>;
 
     /// The present prices of those of these assets that it has, at least one.
-    ///
-    /// # Errors
-    /// As [`Provider::candles`]; [`Trouble::NotOffered`] when it has none of them. An asset whose price is no price is
-    /// left out, but when that leaves none, it is [`Trouble::Failed`].
-    /// The present prices of those of these assets that it has.
     ///
     /// # Errors
     /// As [`Provider::candles`]; [`Trouble::NotOffered`] when it has none of them. An asset whose price is no price is
@@ -168,8 +156,5 @@ fn spots(caller: &Caller, told: Vec<Told>) -> Result<Vec<(AssetId, Spot)>, Troub
         (true, Some(why)) => Err(Trouble::Failed(caller.source, why)),
         (true, None) => Err(Trouble::NotOffered(caller.source)),
         (false, _) => Ok(found),
-    /// When an HTTP client cannot be built.
-    pub fn start(_config: &Config) -> Result<Self, Error> {
-        Ok(Self(Arc::new([])))
     }
 }
