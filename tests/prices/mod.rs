@@ -1,3 +1,4 @@
 //! Crypto prices: what each source answers and what becomes of it.
 
+mod providers;
 mod stand_in;

@@ -155,9 +155,9 @@ fn refusal<T>(status: StatusCode, body: &str) -> Option<Verdict<T>> {
     match serde_json::from_str(body) {
         Ok(Refusal { code: INVALID_SYMBOL }) => Some(Verdict::NotOffered),
         Ok(Refusal { code: TOO_MANY_REQUESTS }) => Some(Verdict::Limited("too many requests".into())),
-        Ok(Refusal { code }) => Some(Verdict::Refused(format!("it answered {status}, code {code}"))),
+        Ok(Refusal { code }) => Some(Verdict::Refused(format!("it answered {}, code {code}", status.as_u16()))),
         Err(_) if status.is_success() => None,
-        Err(_) => Some(Verdict::Refused(format!("it answered {status}"))),
+        Err(_) => Some(Verdict::Refused(format!("it answered {}", status.as_u16()))),
     }
 }
 

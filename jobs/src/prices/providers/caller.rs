@@ -36,6 +36,8 @@ pub enum Verdict<T> {
     Banned(String),
     /// Trouble that may pass.
     Broken(String),
+    /// No answer in time, or only half of one: whoever waits has waited long enough.
+    Silent,
     /// It does not want this request, and will not.
     Refused(String),
 }
@@ -93,7 +95,6 @@ impl Caller {
     /// Asks for a path with its query; `read` says what the answer means, down to the errors in its body.
     pub async fn get<T>(&self, path: &str, read: impl Fn(StatusCode, &str) -> Verdict<T>) -> Result<T, Trouble> {
         let pass = self.circuit.enter().map_err(|shut| self.later(shut))?;
-        let begun = Instant::now();
         let mut tried = 0;
         loop {
             if let Err(after) = self.budget.turn().await {
@@ -105,8 +106,7 @@ impl Caller {
             let (verdict, wish) = self.attempt(path, &read).await;
             tried += 1;
             self.count(&verdict, asked.elapsed());
-            // Whoever waits has waited long enough when a try ran into its limit.
-            let again = tried < TRIES && pass == Pass::Whole && begun.elapsed() < LIMIT;
+            let again = tried < TRIES && pass == Pass::Whole;
             let wait = match verdict {
                 Verdict::Answer(answer) => {
                     self.well();
@@ -130,6 +130,7 @@ impl Caller {
                     wish if again => wish.unwrap_or_default().max(BACKOFF.wait(tried)),
                     _ => return Err(self.give_up(why)),
                 },
+                Verdict::Silent => return Err(self.give_up("no answer in time".into())),
             };
             tokio::time::sleep(wait).await;
         }
@@ -140,7 +141,7 @@ impl Caller {
             Verdict::Answer(_) => Outcome::Ok,
             Verdict::NotOffered => Outcome::NotOffered,
             Verdict::Limited(_) | Verdict::Banned(_) => Outcome::Limited,
-            Verdict::Broken(_) | Verdict::Refused(_) => Outcome::Failed,
+            Verdict::Broken(_) | Verdict::Silent | Verdict::Refused(_) => Outcome::Failed,
         };
         self.series.asked(outcome, took);
     }
@@ -178,37 +179,37 @@ impl Caller {
         }
         let response = match request.send().await {
             Ok(response) => response,
-            Err(error) => return (Verdict::Broken(unreachable(error)), None),
+            Err(error) => return (unreachable(error), None),
         };
         let (status, wish) = (response.status(), retry_after(response.headers()));
         let verdict = match body(response).await {
             Ok(body) => judge(status, &body, read),
-            Err(why) => Verdict::Broken(why),
+            Err(verdict) => verdict,
         };
         (verdict, wish)
     }
 }
 
 /// Without the URL, which an operator may have put a password into.
-fn unreachable(error: reqwest::Error) -> String {
-    if error.is_timeout() { "no answer in time".into() } else { error.without_url().to_string() }
+fn unreachable<T>(error: reqwest::Error) -> Verdict<T> {
+    if error.is_timeout() { Verdict::Silent } else { Verdict::Broken(error.without_url().to_string()) }
 }
 
 /// The text of an answer, unless it is more than any source sends.
-async fn body(mut response: Response) -> Result<String, String> {
+async fn body<T>(mut response: Response) -> Result<String, Verdict<T>> {
     let mut bytes = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
         if bytes.len() + chunk.len() > LARGEST {
-            return Err(format!("its answer is longer than {LARGEST} bytes"));
+            return Err(Verdict::Broken(format!("its answer is longer than {LARGEST} bytes")));
         }
         bytes.extend_from_slice(&chunk);
     }
-    String::from_utf8(bytes).map_err(|_| "its answer is no text".into())
+    String::from_utf8(bytes).map_err(|_| Verdict::Broken("its answer is no text".into()))
 }
 
 /// What a status means at every source; the rest is the source's own.
 fn judge<T>(status: StatusCode, body: &str, read: impl Fn(StatusCode, &str) -> Verdict<T>) -> Verdict<T> {
-    let text = || format!("it answered {status}");
+    let text = || format!("it answered {}", status.as_u16());
     match status {
         StatusCode::TOO_MANY_REQUESTS => Verdict::Limited(text()),
         // Binance's ban, and a firewall in front of any of them.

@@ -88,7 +88,7 @@ fn refusal<T>(status: StatusCode) -> Option<Verdict<T>> {
     match status {
         StatusCode::NOT_FOUND => Some(Verdict::NotOffered),
         status if status.is_success() => None,
-        status => Some(Verdict::Refused(format!("it answered {status}"))),
+        status => Some(Verdict::Refused(format!("it answered {}", status.as_u16()))),
     }
 }
 

@@ -154,7 +154,7 @@ fn refusal<T>(status: StatusCode, body: &str) -> Option<Verdict<T>> {
     let refused = |code: i64| match code {
         TOO_MANY_REQUESTS => Verdict::Limited("rate limit exceeded".into()),
         BEYOND_ITS_REACH => Verdict::NotOffered,
-        code => Verdict::Refused(format!("it answered {status}, error {code}")),
+        code => Verdict::Refused(format!("it answered {}, error {code}", status.as_u16())),
     };
     match serde_json::from_str(body) {
         Ok(Refusal::Status { status } | Refusal::Nested { error: Nested { status } }) => {
@@ -166,7 +166,7 @@ fn refusal<T>(status: StatusCode, body: &str) -> Option<Verdict<T>> {
         Err(_) if status.is_success() => None,
         _ => Some(match status {
             StatusCode::NOT_FOUND => Verdict::NotOffered,
-            status => Verdict::Refused(format!("it answered {status}")),
+            status => Verdict::Refused(format!("it answered {}", status.as_u16())),
         }),
     }
 }

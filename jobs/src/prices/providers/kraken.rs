@@ -97,7 +97,7 @@ impl Kraken {
 /// The result, or what the errors beside it mean; warnings are none.
 fn result<'a, T>(status: StatusCode, body: &'a str) -> Result<BTreeMap<String, answer::Field<'a>>, Verdict<T>> {
     if !status.is_success() {
-        return Err(Verdict::Refused(format!("it answered {status}")));
+        return Err(Verdict::Refused(format!("it answered {}", status.as_u16())));
     }
     let answer: Answer<'a> = answer::read(body)?;
     if let Some(error) = answer.error.iter().find(|error| !error.starts_with('W')) {

@@ -1,0 +1,269 @@
+//! Every source through its stand-in: the same prices from all of them, page by page, and nothing that they do not have.
+
+mod faults;
+
+use std::sync::Arc;
+
+use jobs::{
+    config::Vars,
+    prices::{
+        Config,
+        model::{AssetId, Currency, Interval, Series, Source, Volume},
+        providers::{Fetched, Provider, Providers, Trouble},
+    },
+};
+use sqlx::types::BigDecimal;
+use time::{Duration, OffsetDateTime};
+
+use crate::harness::{database, exchange::Exchange, http::ask, process};
+
+/// The sources of a process that has just started, over this stand-in.
+fn start(exchange: &Exchange, more: &[(&str, &str)]) -> Providers {
+    // Installs the TLS that our processes install first of all.
+    drop(process::client());
+    let variables = exchange.variables();
+    let mut pairs: Vec<(&str, &str)> = variables.iter().map(|(name, url)| (*name, url.as_str())).collect();
+    pairs.extend(more);
+    let mut vars = Vars::from_pairs(&pairs);
+    let config = Config::read(&mut vars);
+    Providers::start(&vars.finish(config).expect("a configuration")).expect("sources")
+}
+
+fn one(providers: &Providers, source: Source) -> Arc<dyn Provider> {
+    providers.0.iter().find(|provider| provider.source() == source).expect("a source").clone()
+}
+
+fn asset(id: &str) -> AssetId {
+    AssetId::parse(id).expect("an id")
+}
+
+fn currency(code: &str) -> Currency {
+    Currency::parse(code).expect("a code")
+}
+
+fn decimal(text: &str) -> BigDecimal {
+    text.parse().expect("a decimal")
+}
+
+/// All have euros.
+fn series(id: &str, code: &str, interval: Interval) -> Series {
+    Series { asset: asset(id), currency: currency(code), interval }
+}
+
+fn today() -> OffsetDateTime {
+    Interval::Daily.bucket(OffsetDateTime::now_utc())
+}
+
+/// The time, unless the day ends in the middle of the test: then the next day.
+async fn settled() {
+    let left = || Interval::Daily.bucket(OffsetDateTime::now_utc()) + Duration::DAY - OffsetDateTime::now_utc();
+    if left() < Duration::seconds(30) {
+        crate::harness::eventually("midnight is over", std::time::Duration::from_secs(40), async || {
+            left() > Duration::HOUR
+        })
+        .await;
+    }
+}
+
+async fn days(provider: &dyn Provider, days: i64) -> Result<Fetched, Trouble> {
+    let series = series("bitcoin", "eur", Interval::Daily);
+    provider.candles(&series, today() - Duration::days(days), OffsetDateTime::now_utc()).await
+}
+
+/// Makes sure that these are all buckets from `from` on, with the prices of the table.
+fn assert_right(exchange: &Exchange, fetched: &Fetched, series: &Series, from: OffsetDateTime, case: &str) {
+    let (mut bucket, length) = (from, series.interval.length());
+    assert_eq!(fetched.rejected, [""; 0], "{case}");
+    for candle in &fetched.candles {
+        assert_eq!(candle.bucket, bucket, "{case}");
+        let price = exchange.price(series.asset.as_str(), series.currency.as_str(), bucket.unix_timestamp());
+        assert_eq!(candle.close, decimal(&price), "{case} {bucket}");
+        bucket += length;
+    }
+    let left = OffsetDateTime::now_utc() - bucket;
+    assert!(left >= Duration::ZERO && left < length * 2, "{case}: all finished buckets, up to {bucket}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_sources_have_the_same_finished_buckets() {
+    settled().await;
+    let exchange = Exchange::start().await;
+    let providers = start(&exchange, &[]);
+    assert_eq!(providers.0.iter().map(|provider| provider.source()).collect::<Vec<_>>(), Source::ALL);
+    for provider in providers.0.iter() {
+        let source = provider.source();
+        for (interval, back) in [(Interval::Daily, 30), (Interval::Hourly, 5), (Interval::Hourly, 1)] {
+            for asset in ["bitcoin", "solana"] {
+                let series = series(asset, "eur", interval);
+                let from = today() - Duration::days(back);
+                let fetched = provider.candles(&series, from, OffsetDateTime::now_utc()).await.expect("candles");
+                assert_right(&exchange, &fetched, &series, from, &format!("{source} {interval:?}"));
+                let whole = fetched.candles.iter().all(|candle| {
+                    let whole = candle.open.is_some() && candle.high.is_some() && candle.low.is_some();
+                    whole && matches!(&candle.volume, Some(Volume::Base(volume)) if volume.to_string() == "12.5")
+                });
+                assert_eq!(whole, source != Source::CoinGecko, "{source}: CoinGecko knows prices only");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_the_past_is_that_part() {
+    settled().await;
+    let exchange = Exchange::start().await;
+    let (from, to) = (today() - Duration::days(20), today() - Duration::days(10));
+    for provider in start(&exchange, &[]).0.iter() {
+        for (interval, buckets) in [(Interval::Daily, 10), (Interval::Hourly, 240)] {
+            let fetched = provider.candles(&series("ethereum", "eur", interval), from, to).await.expect("candles");
+            let buckets_of = (fetched.candles.first(), fetched.candles.last(), fetched.candles.len());
+            let (Some(first), Some(last), found) = buckets_of else { panic!("{}: nothing", provider.source()) };
+            assert_eq!((first.bucket, last.bucket + interval.length(), found), (from, to, buckets));
+        }
+        let nothing = provider.candles(&series("bitcoin", "eur", Interval::Daily), to, from).await;
+        assert_eq!(nothing, Ok(Fetched::default()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_ranges_come_in_pages_without_a_gap() {
+    settled().await;
+    let exchange = Exchange::start().await;
+    let providers = start(&exchange, &[]);
+    for (source, asked, pages, found) in [
+        (Source::Binance, 1500, 2, 1500),
+        (Source::Coinbase, 1500, 6, 1500),
+        // What is older cannot be had.
+        (Source::Kraken, 1500, 1, 719),
+        (Source::CoinGecko, 1500, 1, 365),
+    ] {
+        let provider = one(&providers, source);
+        let fetched = days(&*provider, asked).await.expect("candles");
+        assert_eq!((exchange.calls(source), fetched.candles.len()), (pages, found), "{source}");
+        let from = today() - Duration::days(i64::try_from(found).expect("a number"));
+        assert_right(&exchange, &fetched, &series("bitcoin", "eur", Interval::Daily), from, source.as_str());
+    }
+    let hours = series("bitcoin", "eur", Interval::Hourly);
+    let from = today() - Duration::days(200);
+    let fetched = one(&providers, Source::CoinGecko).candles(&hours, from, OffsetDateTime::now_utc()).await;
+    assert_right(&exchange, &fetched.expect("candles"), &hours, from, "CoinGecko by the hour");
+    assert_eq!(exchange.calls(Source::CoinGecko), 4, "three ranges that still come by the hour");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_of_the_source_is_a_gap() {
+    settled().await;
+    let exchange = Exchange::start().await;
+    let lost = today() - Duration::days(4);
+    exchange.change(|table| table.lose(lost.unix_timestamp()));
+    for provider in start(&exchange, &[]).0.iter() {
+        let fetched = days(&**provider, 9).await.expect("candles");
+        assert_eq!((fetched.candles.len(), fetched.rejected.len()), (8, 0), "{}", provider.source());
+        assert!(fetched.candles.iter().all(|candle| candle.bucket != lost));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn present_prices_come_for_those_that_a_source_has() {
+    let exchange = Exchange::start().await;
+    let assets = ["bitcoin", "pepecoin", "no-such-coin", "ethereum"].map(asset);
+    exchange.change(|table| table.set_spot("bitcoin", "eur", "0.00001234"));
+    for provider in start(&exchange, &[]).0.iter() {
+        let source = provider.source();
+        let before = OffsetDateTime::now_utc();
+        let mut spots = provider.spots(&assets, &currency("eur")).await.expect("prices");
+        spots.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let found: Vec<&str> = spots.iter().map(|(asset, _)| asset.as_str()).collect();
+        match source {
+            Source::CoinGecko => assert_eq!(found, ["bitcoin", "ethereum", "pepecoin"]),
+            _ => assert_eq!(found, ["bitcoin", "ethereum"]),
+        }
+        for (asset, spot) in spots {
+            assert_eq!(spot.price, decimal(&exchange.spot(asset.as_str(), "eur")), "{source}");
+            assert_eq!(spot.source, source);
+            let says = matches!(source, Source::CoinGecko | Source::Coinbase);
+            let age = before - spot.as_of;
+            assert!((says && age > Duration::seconds(15)) || (!says && age <= Duration::ZERO), "{source}: {age}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_source_does_not_have_is_not_offered() {
+    let exchange = Exchange::start().await;
+    for provider in start(&exchange, &[]).0.iter() {
+        let source = provider.source();
+        let not_offered = Trouble::NotOffered(source);
+        let asked = |id, code, calls| {
+            let (exchange, provider, not_offered) = (&exchange, provider, &not_offered);
+            async move {
+                let now = OffsetDateTime::now_utc();
+                let series = series(id, code, Interval::Daily);
+                let candles = provider.candles(&series, now - Duration::days(3), now).await;
+                assert_eq!(candles.as_ref(), Err(not_offered), "{id} {code}");
+                let spots = provider.spots(&[asset(id)], &currency(code)).await;
+                assert_eq!(spots.as_ref(), Err(not_offered), "{id} {code}");
+                assert_eq!(exchange.calls(source), calls, "{source} {id} {code}");
+            }
+        };
+        // CoinGecko may be asked for any id; the exchanges have names for those that they have.
+        asked("no-such-coin", "usd", if source == Source::CoinGecko { 2 } else { 0 }).await;
+        let calls = exchange.calls(source);
+        asked("bitcoin", "xyz", calls).await;
+        match source {
+            // A dollar coin is not answered with dollars, nor a dollar with dollar coins.
+            Source::CoinGecko => asked("bitcoin", "usdt", calls).await,
+            Source::Binance => asked("bitcoin", "usd", calls).await,
+            // Known to us, but not to the stand-in: given up by the exchange.
+            Source::Kraken | Source::Coinbase => asked("litecoin", "usd", calls + 2).await,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_pair_that_an_exchange_gave_up_spoils_no_other() {
+    let exchange = Exchange::start().await;
+    let assets = ["bitcoin", "litecoin", "ethereum"].map(asset);
+    for provider in start(&exchange, &[]).0.iter() {
+        let spots = provider.spots(&assets, &currency("eur")).await.expect("prices");
+        let mut found: Vec<&str> = spots.iter().map(|(asset, _)| asset.as_str()).collect();
+        found.sort_unstable();
+        assert_eq!(found, ["bitcoin", "ethereum"], "{}", provider.source());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_goes_to_coingecko_only_and_everybody_is_told_who_asks() {
+    let exchange = Exchange::start().await;
+    let providers = start(&exchange, &[("COINGECKO_API_KEY", "a-key-of-the-tests")]);
+    for provider in providers.0.iter() {
+        drop(provider.spots(&[asset("bitcoin")], &currency("eur")).await.expect("a price"));
+        let headers = exchange.last_headers(provider.source());
+        let expected = (provider.source() == Source::CoinGecko).then_some("a-key-of-the-tests");
+        assert_eq!(headers.get("x-cg-demo-api-key").map(|key| key.to_str().expect("ASCII")), expected);
+        let agent = headers.get("user-agent").and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+        assert!(agent.starts_with("millrace/"), "{agent}");
+        assert!(!exchange.requests(provider.source()).concat().contains("a-key-of-the-tests"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_are_there_before_anything_happened() {
+    let database = database::fresh().await;
+    let exchange = Exchange::start().await;
+    let variables = exchange.variables();
+    let variables: Vec<(&str, &str)> = variables.iter().map(|(name, url)| (*name, url.as_str())).collect();
+    let api = process::Api::start(&database.url, &variables).await;
+    let text = ask(process::client().get(format!("{}/metrics", api.url))).await.text;
+    for source in Source::ALL {
+        for series in [
+            format!("millrace_provider_requests_total{{provider=\"{source}\",outcome=\"limited\"}} 0"),
+            format!("millrace_provider_request_duration_seconds_count{{provider=\"{source}\"}} 0"),
+            format!("millrace_provider_breaker_open{{provider=\"{source}\"}} 0"),
+            format!("millrace_prices_rejected_total{{provider=\"{source}\",reason=\"not_positive\"}} 0"),
+        ] {
+            assert!(text.lines().any(|line| line == series), "{series}:\n{text}");
+        }
+    }
+    assert!(Source::ALL.into_iter().all(|source| exchange.calls(source) == 0), "a start asks nobody");
+}
