@@ -183,3 +183,56 @@ impl Provider for Binance {
         Box::pin(self.present(assets, currency))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    const WINDOW: Window = Window {
+        interval: Interval::Daily,
+        from: datetime!(2024-03-01 0:00 UTC),
+        to: datetime!(2024-03-14 12:00 UTC),
+        now: datetime!(2024-03-14 12:00 UTC),
+    };
+
+    #[test]
+    fn reads_its_rows() {
+        // Twelve fields, the last row running: 2024-03-13 and 14.
+        let body = r#"[
+            [1710288000000,"65470.10000000","67510.00000000","65101.55000000","66890.25000000","1234.56700000",
+             1710374399999,"81650123.11000000",51234,"612.1","40512345.2","0"],
+            [1710374400000,"66890.25000000","67100.00000000","66000.00000000","66500.00000000","210.5",
+             1710460799999,"13998123.4",9876,"100.1","6650000.1","0"]]"#;
+        let Verdict::Answer((sheet, rows, latest)) = klines(StatusCode::OK, body, WINDOW) else { panic!("no rows") };
+        assert_eq!((rows, latest), (2, Some(datetime!(2024-03-14 0:00 UTC))));
+        let (candles, rejected) = sheet.finish();
+        assert_eq!((candles.len(), rejected), (1, vec![]));
+        let texts = [&candles[0].open, &candles[0].high, &candles[0].low, &Some(candles[0].close.clone())]
+            .map(|price| price.as_ref().map(ToString::to_string).unwrap_or_default());
+        assert_eq!(texts, ["65470.1", "67510", "65101.55", "66890.25"]);
+        assert_eq!(candles[0].bucket, datetime!(2024-03-13 0:00 UTC));
+    }
+
+    #[test]
+    fn a_row_of_another_form_is_rejected_alone() {
+        let body = r#"[null,[1710288000000,"1","2"],{"a":1},[1710201600000,"5","6","4","5","1",0,"1",1,"1","1","0"]]"#;
+        let Verdict::Answer((sheet, ..)) = klines(StatusCode::OK, body, WINDOW) else { panic!("no rows") };
+        let (candles, rejected) = sheet.finish();
+        assert_eq!((candles.len(), rejected.len()), (1, 3));
+        assert!(rejected.iter().all(|(reason, _)| *reason == Reason::Shape));
+    }
+
+    #[test]
+    fn reads_its_errors_by_their_codes() {
+        let read = |status, body| klines(status, body, WINDOW).map(|_| ());
+        let bad = StatusCode::BAD_REQUEST;
+        assert_eq!(read(bad, r#"{"code":-1121,"msg":"Invalid symbol."}"#), Verdict::NotOffered);
+        assert!(matches!(read(StatusCode::OK, r#"{"code":-1003,"msg":"Too much."}"#), Verdict::Limited(_)));
+        assert!(matches!(read(bad, r#"{"code":-1100,"msg":"Illegal characters"}"#), Verdict::Refused(_)));
+        assert!(matches!(read(bad, "<html>"), Verdict::Refused(_)));
+        assert!(matches!(read(StatusCode::OK, "<html>"), Verdict::Broken(_)));
+        assert!(matches!(read(StatusCode::OK, r#"[[1710288000000,"65470"#), Verdict::Broken(_)));
+    }
+}

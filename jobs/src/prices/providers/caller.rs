@@ -42,6 +42,22 @@ pub enum Verdict<T> {
     Refused(String),
 }
 
+#[cfg(test)]
+impl<T> Verdict<T> {
+    /// The same verdict over something else, to be compared.
+    pub fn map<U>(self, map: impl FnOnce(T) -> U) -> Verdict<U> {
+        match self {
+            Self::Answer(answer) => Verdict::Answer(map(answer)),
+            Self::NotOffered => Verdict::NotOffered,
+            Self::Limited(why) => Verdict::Limited(why),
+            Self::Banned(why) => Verdict::Banned(why),
+            Self::Broken(why) => Verdict::Broken(why),
+            Self::Silent => Verdict::Silent,
+            Self::Refused(why) => Verdict::Refused(why),
+        }
+    }
+}
+
 /// What one source grants and wants.
 pub struct Manner {
     pub allowance: Allowance,

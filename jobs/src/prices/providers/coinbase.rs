@@ -162,3 +162,53 @@ impl Provider for Coinbase {
         Box::pin(self.present(assets, currency))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prices::model::Interval;
+
+    const WINDOW: Window = Window {
+        interval: Interval::Hourly,
+        from: datetime!(2024-03-13 10:00 UTC),
+        to: datetime!(2024-03-13 13:00 UTC),
+        now: datetime!(2024-03-13 13:20 UTC),
+    };
+
+    #[test]
+    fn reads_low_before_high_before_open_and_the_newest_first() {
+        // 12:00, 10:00 and, before the range, 09:00; at 11:00 nothing was traded.
+        let body = "[[1710331200,73300.5,73402.47,73310.25,73370.65,1.56794406],
+            [1710324000,72990.01,73255,73000.1,73250.7,22.1],[1710320400,1,3,2,2,1]]";
+        let Verdict::Answer(sheet) = candles(StatusCode::OK, body, WINDOW) else { panic!("no rows") };
+        let (candles, rejected) = sheet.finish();
+        assert_eq!((candles.len(), rejected), (2, vec![]));
+        let last = &candles[1];
+        let texts = [&last.open, &last.high, &last.low].map(|price| price.as_ref().map(ToString::to_string));
+        assert_eq!(texts, ["73310.25", "73402.47", "73300.5"].map(|text| Some(text.to_owned())));
+        assert_eq!((last.bucket, last.close.to_string()), (datetime!(2024-03-13 12:00 UTC), "73370.65".into()));
+    }
+
+    #[test]
+    fn reads_its_errors() {
+        let read = |status, body| candles(status, body, WINDOW).map(|_| ());
+        assert_eq!(read(StatusCode::NOT_FOUND, r#"{"message":"NotFound"}"#), Verdict::NotOffered);
+        assert!(matches!(read(StatusCode::BAD_REQUEST, r#"{"message":"granularity"}"#), Verdict::Refused(_)));
+        assert!(matches!(read(StatusCode::OK, r#"{"message":"Public rate limit exceeded"}"#), Verdict::Limited(_)));
+        assert!(matches!(read(StatusCode::OK, "[[1710331200,NaN]]"), Verdict::Broken(_)));
+    }
+
+    #[test]
+    fn a_price_has_its_time() {
+        let asset = AssetId::parse("bitcoin").expect("an id");
+        let read = |price: &str, time: &str| {
+            let body = format!(r#"{{"ask":"1","bid":"1","trade_id":7,"price":{price},"size":"1","time":"{time}"}}"#);
+            let Verdict::Answer((_, told)) = ticker(StatusCode::OK, &body, &asset) else { panic!("no price") };
+            told.map(|(price, time)| (price.to_string(), time))
+        };
+        let time = Some(datetime!(2024-03-13 12:00:01.5 UTC));
+        assert_eq!(read("\"73370.65\"", "2024-03-13T12:00:01.500000Z"), Ok(("73370.65".into(), time)));
+        assert_eq!(read("\"73370.65\"", "1710331200"), Err(Reason::Time));
+        assert_eq!(read("null", "2024-03-13T12:00:01Z"), Err(Reason::Decimal));
+    }
+}

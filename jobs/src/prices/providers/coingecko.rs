@@ -83,16 +83,14 @@ struct Nested {
 
 impl CoinGecko {
     pub fn new(client: Client, url: &str, key: Option<&ApiKey>) -> Result<Self, Error> {
-        let pro = Url::parse(url).is_ok_and(|url| url.host_str() == Some(PRO_HOST));
-        let name = HeaderName::from_static(if pro { "x-cg-pro-api-key" } else { "x-cg-demo-api-key" });
+        let (name, allowance, reach) = plan(url);
         let header = |key: &ApiKey| -> Result<_, Error> {
             let wrong = |_| Error::Internal("COINGECKO_API_KEY: cannot be sent in a header".into());
             let mut value = HeaderValue::from_str(key.expose()).map_err(wrong)?;
             value.set_sensitive(true);
-            Ok((name, value))
+            Ok((HeaderName::from_static(name), value))
         };
         let key = key.map(header).transpose()?;
-        let (allowance, reach) = if pro { (PRO, EVER) } else { (DEMO, YEAR) };
         Ok(Self { caller: Caller::new(Source::CoinGecko, client, url, Manner { allowance, rest: REST, key }), reach })
     }
 
@@ -147,6 +145,12 @@ impl CoinGecko {
         }
         spots(&self.caller, told)
     }
+}
+
+/// The header of the key, what is granted, and how many days back: the paid plans have a host of their own.
+fn plan(url: &str) -> (&'static str, Allowance, i64) {
+    let paid = Url::parse(url).is_ok_and(|url| url.host_str() == Some(PRO_HOST));
+    if paid { ("x-cg-pro-api-key", PRO, EVER) } else { ("x-cg-demo-api-key", DEMO, YEAR) }
 }
 
 /// What an error means, under whatever status it came.
@@ -229,5 +233,69 @@ impl Provider for CoinGecko {
         currency: &'a Currency,
     ) -> BoxFuture<'a, Result<Vec<(AssetId, Spot)>, Trouble>> {
         Box::pin(self.present(assets, currency))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    const WINDOW: Window = Window {
+        interval: Interval::Daily,
+        from: datetime!(2024-03-30 0:00 UTC),
+        to: datetime!(2024-04-01 15:00 UTC),
+        now: datetime!(2024-04-01 15:00 UTC),
+    };
+
+    #[test]
+    fn reads_days_and_leaves_the_present_price_out() {
+        let body = r#"{"prices":[[1711756800000,69893.4485],[1711843200000,69702.3087473573],
+            [1711929600000,71246.9514],[1711983682000,68887.749515]],
+            "market_caps":[[1711843200000,1370247487960.09]],"total_volumes":[[1711843200000,16408802301.83]]}"#;
+        let Verdict::Answer(sheet) = points(StatusCode::OK, body, WINDOW) else { panic!("no points") };
+        let (candles, rejected) = sheet.finish();
+        let prices: Vec<String> = candles.iter().map(|candle| candle.close.to_string()).collect();
+        assert_eq!((prices, rejected), (vec!["69893.4485".into(), "69702.3087473573".into()], vec![]));
+        assert!(candles.iter().all(|candle| candle.open.is_none() && candle.volume.is_none()));
+    }
+
+    #[test]
+    fn reads_its_errors_in_every_form() {
+        let read = |status, body| points(status, body, WINDOW).map(|_| ());
+        let limited = r#"{"status":{"error_code":429,"error_message":"You've exceeded the Rate Limit."}}"#;
+        assert!(matches!(read(StatusCode::OK, limited), Verdict::Limited(_)));
+        let reach = r#"{"error":{"status":{"timestamp":"2024-04-01","error_code":10012,"error_message":"allowed time range"}}}"#;
+        assert_eq!(read(StatusCode::UNAUTHORIZED, reach), Verdict::NotOffered);
+        assert_eq!(read(StatusCode::NOT_FOUND, r#"{"error":"coin not found"}"#), Verdict::NotOffered);
+        assert_eq!(read(StatusCode::UNPROCESSABLE_ENTITY, r#"{"error":"invalid vs_currency"}"#), Verdict::NotOffered);
+        let key = r#"{"status":{"error_code":10002,"error_message":"API Key Missing"}}"#;
+        assert!(matches!(read(StatusCode::UNAUTHORIZED, key), Verdict::Refused(_)));
+        assert!(matches!(read(StatusCode::OK, "{}"), Verdict::Broken(_)));
+    }
+
+    #[test]
+    fn present_prices_are_exact_and_unknown_ids_absent() {
+        let ids = ["bitcoin", "shiba-inu", "nothing", "no-currency"].map(|id| AssetId::parse(id).expect("an id"));
+        let body = r#"{"bitcoin":{"usd":103663,"last_updated_at":1747407859},
+            "shiba-inu":{"usd":1.2350000000000001e-05,"last_updated_at":1747407859},"no-currency":{}}"#;
+        let asked: Vec<&AssetId> = ids.iter().collect();
+        let read = prices(StatusCode::OK, body, &asked, &Currency::parse("usd").expect("a code"));
+        let Verdict::Answer(told) = read else { panic!("no prices") };
+        let told: Vec<String> = told
+            .into_iter()
+            .map(|(asset, told)| {
+                told.map(|(price, _)| format!("{asset} {}", price.to_plain_string())).expect("a price")
+            })
+            .collect();
+        assert_eq!(told, ["bitcoin 103663", "shiba-inu 0.000012350000000000001"]);
+    }
+
+    #[test]
+    fn a_paid_plan_is_known_by_its_host() {
+        assert_eq!(plan("https://api.coingecko.com/api/v3"), ("x-cg-demo-api-key", DEMO, YEAR));
+        assert_eq!(plan("https://pro-api.coingecko.com/api/v3"), ("x-cg-pro-api-key", PRO, EVER));
+        assert_eq!(plan("http://127.0.0.1:8080/pro-api.coingecko.com"), ("x-cg-demo-api-key", DEMO, YEAR));
     }
 }

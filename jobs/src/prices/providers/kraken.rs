@@ -186,3 +186,69 @@ impl Provider for Kraken {
         Box::pin(self.present(assets, currency))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::prices::model::Interval;
+
+    const WINDOW: Window = Window {
+        interval: Interval::Hourly,
+        from: datetime!(2021-03-25 0:00 UTC),
+        to: datetime!(2021-03-25 18:00 UTC),
+        now: datetime!(2021-03-25 18:00 UTC),
+    };
+
+    fn read(body: &str) -> Verdict<Sheet> {
+        ohlc(StatusCode::OK, body, WINDOW)
+    }
+
+    #[test]
+    fn reads_the_one_key_that_is_not_last_and_what_is_committed() {
+        // 15:00, 16:00 and 17:00: the last one is over, but not committed yet.
+        let body = r#"{"error":[],"result":{"XXBTZUSD":[
+            [1616684400,"52556.5","52620.3","52550.8","52600.1","52590.2","11.59350101",249],
+            [1616688000,"52600.1","52643.0","52500.0","52570.0","52560.1","17.12345678",301],
+            [1616691600,"52570.0","52580.0","52570.0","52575.5","52574.9","0.51000000",12]],"last":1616688000}}"#;
+        let Verdict::Answer(sheet) = read(body) else { panic!("no rows") };
+        let (candles, rejected) = sheet.finish();
+        let closes: Vec<String> = candles.iter().map(|candle| candle.close.to_string()).collect();
+        assert_eq!((closes, rejected), (vec!["52600.1".into(), "52570".into()], vec![]));
+    }
+
+    #[test]
+    fn reads_errors_under_200() {
+        let error = |text: &str| read(&format!(r#"{{"error":["{text}"]}}"#)).map(|_| ());
+        assert_eq!(error("EQuery:Unknown asset pair"), Verdict::NotOffered);
+        for limited in ["EGeneral:Too many requests", "EAPI:Rate limit exceeded", "EService:Throttled: 1616688000"] {
+            assert!(matches!(error(limited), Verdict::Limited(_)), "{limited}");
+        }
+        for passing in ["EService:Unavailable", "EService:Busy", "EGeneral:Internal error"] {
+            assert!(matches!(error(passing), Verdict::Broken(_)), "{passing}");
+        }
+        assert!(matches!(error("EGeneral:Temporary lockout"), Verdict::Banned(_)));
+        assert!(matches!(error("EGeneral:Invalid arguments"), Verdict::Refused(_)));
+        assert!(matches!(read(r#"{"error":[]}"#), Verdict::Broken(_)));
+        assert!(matches!(read(r#"{"error":[],"result":{"last":1616688000}}"#), Verdict::Broken(_)));
+        let warned = r#"{"error":["WGeneral:Deprecated"],"result":{"XDGUSD":[],"last":1616688000}}"#;
+        assert!(matches!(read(warned), Verdict::Answer(_)));
+    }
+
+    #[test]
+    fn finds_prices_under_old_and_new_names() {
+        let ids = ["bitcoin", "dogecoin"].map(|id| AssetId::parse(id).expect("an id"));
+        let currency = Currency::parse("eur").expect("a code");
+        let named = |asset| (asset, symbol(Source::Kraken, asset, &currency).expect("a pair"));
+        let pairs: Vec<_> = ids.iter().map(named).collect();
+        let body = r#"{"error":[],"result":{
+            "XXBTZEUR":{"a":["44210.10","1","1.000"],"b":["44210.00","2","2.000"],"c":["44210.05","0.00190000"],"o":"44000.1"},
+            "XDGEUR":{"a":["0.0601","1","1.000"],"b":["0.0599","2","2.000"],"c":["0.0600123","100.0"],"o":"0.05"}}}"#;
+        let Verdict::Answer(mut told) = tickers(StatusCode::OK, body, &pairs) else { panic!("no prices") };
+        told.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let told: Vec<String> =
+            told.into_iter().map(|(asset, price)| format!("{asset} {}", price.expect("a price").0)).collect();
+        assert_eq!(told, ["bitcoin 44210.05", "dogecoin 0.0600123"]);
+    }
+}
