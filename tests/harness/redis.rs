@@ -38,7 +38,7 @@ impl Redis {
     }
 
     /// Sends a command and answers what comes back.
-    async fn send(&self, command: &str) -> Option<String> {
+    pub async fn send(&self, command: &str) -> Option<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
         let text = format!("AUTH not-to-be-printed\r\n{command}\r\nQUIT\r\n");
         stream.write_all(text.as_bytes()).await.ok()?;

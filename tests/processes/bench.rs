@@ -21,7 +21,7 @@ async fn the_benchmark_measures_everything() {
     let (progress, json) = log.split_once("\n{\n").unwrap_or_else(|| panic!("no JSON: {log}"));
     let report: Value = serde_json::from_str(&format!("{{{json}")).unwrap_or_else(|error| panic!("{error}: {json}"));
     let lines = report["lines"].as_array().expect("lines");
-    for measure in ["ingest", "drain", "pickup", "full", "log", "reads", "items", "idle"] {
+    for measure in ["ingest", "drain", "pickup", "full", "log", "reads", "items", "prices", "idle"] {
         let mut of_it = lines.iter().filter(|line| line["measure"] == measure).peekable();
         assert!(of_it.peek().is_some(), "no {measure}: {json}");
         // A difference may be less than nothing; a rate, and what it is compared with, may not.

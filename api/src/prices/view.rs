@@ -100,7 +100,7 @@ answer_only!(MarketChart, "MarketChart", {
     };
     let prices = MetaSchema {
         items: Some(Box::new(inline(point))),
-        example: Some(serde_json::json!([[1_763_596_800_000_i64, "103663.12"]])),
+        example: Some(serde_json::json!([[1_795_132_800_000_i64, "103663.12"]])),
         ..MetaSchema::new("array")
     };
     let days = MetaSchema {

@@ -170,6 +170,12 @@ pub fn get(path: impl Fn(u64) -> String + Send + Sync + 'static) -> Request {
     })
 }
 
+/// A GET of one path, with this key in `X-API-Key`.
+pub fn get_with_key(path: String, key: &'static str) -> Request {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: bench\r\nX-API-Key: {key}\r\n\r\n");
+    Arc::new(move |_, output| output.extend_from_slice(request.as_bytes()))
+}
+
 /// Webhooks, each with an id that nobody else has.
 pub fn webhooks(series: String) -> Request {
     Arc::new(move |number, output| {

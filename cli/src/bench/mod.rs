@@ -6,7 +6,7 @@
 //! | [`child`] | a program as a process |
 //! | [`load`] | HTTP requests, as fast or as often as wanted |
 //! | [`report`] | the table, and the JSON |
-//! | [`ingest`], [`drain`], [`waiting`], [`items`] | the measures |
+//! | [`ingest`], [`drain`], [`waiting`], [`items`], [`prices`] | the measures |
 //! | [`noop`] | a job that does nothing |
 
 mod child;
@@ -15,6 +15,7 @@ mod ingest;
 mod items;
 mod load;
 pub mod noop;
+mod prices;
 mod report;
 mod stand;
 mod waiting;
@@ -77,6 +78,8 @@ enum Measure {
     Reads,
     /// Cached reads, searches, and how fast the index follows
     Items,
+    /// Cached reads of prices
+    Prices,
     /// What an idle system takes
     Idle,
 }
@@ -91,6 +94,7 @@ impl Measure {
             Self::Log => ingest::measure_log(run).await,
             Self::Reads => ingest::measure_reads(run).await,
             Self::Items => items::measure(run).await,
+            Self::Prices => prices::measure(run).await,
             Self::Idle => waiting::measure_idle(run).await,
         }
     }

@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 use super::child::Child;
 use crate::{all_in_one::HOME, migrate};
 
+/// What private routes of the API ask for.
+pub const API_KEY: &str = "the key of the benchmark";
 const DATABASE: &str = "bench";
 /// Between two looks whether something has come to its end; cheap against what is measured.
 const STEP: Duration = Duration::from_millis(50);
@@ -80,7 +82,14 @@ impl Stand {
     /// Why it does not run.
     pub fn api(&self, delay: u32) -> Result<(Child, SocketAddr), String> {
         let delay = delay.to_string();
-        let variables = [("DATABASE_URL", &*self.url), ("PORT", "0"), ("PROCESSING_DELAY_SECONDS", &delay)];
+        let variables = [
+            ("DATABASE_URL", &*self.url),
+            ("PORT", "0"),
+            ("PROCESSING_DELAY_SECONDS", &delay),
+            ("API_KEY", API_KEY),
+            // What is measured is not what is allowed to one caller.
+            ("RATE_LIMIT", "1000000/1s"),
+        ];
         let (child, line) = Child::start("api", &self.home, &variables, r#""event":"listening""#)?;
         let line: serde_json::Value = serde_json::from_str(&line).map_err(process::text)?;
         let address = line["address"].as_str().and_then(|address| address.parse().ok());

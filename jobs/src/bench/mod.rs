@@ -112,6 +112,14 @@ impl Bench {
         Ok(store::items::any_item(&self.pool).await?)
     }
 
+    /// Adds a price for each of the last `days` days that are over.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn add_prices(&self, asset: &str, currency: &str, days: i32) -> Result<(), Error> {
+        Ok(store::prices::add(&self.pool, asset, currency, days).await?)
+    }
+
     /// The date, by the database's clock.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! All SQL of the benchmark.
 
 pub mod items;
+pub mod prices;
 
 use sqlx::{PgConnection, PgPool, Result};
 use ulid::Ulid;
@@ -65,7 +66,7 @@ pub async fn finish_bare(session: &mut PgConnection, ids: &[String]) -> Result<(
 
 /// Empties what a benchmark fills.
 pub async fn clear(pool: &PgPool) -> Result<()> {
-    sqlx::query!("TRUNCATE apalis.jobs, transactions, webhook_conflicts, items, users, item_documents")
+    sqlx::query!("TRUNCATE apalis.jobs, transactions, webhook_conflicts, items, users, item_documents, prices")
         .execute(on(pool))
         .await?;
     Ok(())

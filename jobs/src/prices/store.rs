@@ -75,9 +75,9 @@ pub async fn series(
 ) -> Result<Vec<Point>, Error> {
     let preferred: Vec<String> = preferred.iter().map(|source| source.as_str().to_owned()).collect();
     let rows = sqlx::query!(
-        "SELECT DISTINCT ON (bucket) bucket, close, source, fetched_at FROM prices
-         WHERE asset = $1 AND currency = $2 AND interval = $3 AND bucket >= $4 AND bucket < $5 AND source = ANY($6)
-         ORDER BY bucket, array_position($6, source)",
+        r#"SELECT DISTINCT ON (bucket) bucket, close::text AS "close!", source, fetched_at FROM prices
+           WHERE asset = $1 AND currency = $2 AND interval = $3 AND bucket >= $4 AND bucket < $5 AND source = ANY($6)
+           ORDER BY bucket, array_position($6, source)"#,
         series.asset.as_str(),
         series.currency.as_str(),
         series.interval.as_str(),
@@ -89,7 +89,8 @@ pub async fn series(
     .await?;
     rows.into_iter()
         .map(|row| {
-            Ok(Point { bucket: row.bucket, price: row.close, source: stored(&row.source)?, fetched_at: row.fetched_at })
+            let (price, source) = (decimal(&row.close)?, stored(&row.source)?);
+            Ok(Point { bucket: row.bucket, price, source, fetched_at: row.fetched_at })
         })
         .collect()
 }
@@ -115,7 +116,7 @@ pub async fn latest(
     let assets: Vec<String> = assets.iter().map(|asset| asset.as_str().to_owned()).collect();
     let preferred: Vec<String> = preferred.iter().map(|source| source.as_str().to_owned()).collect();
     let rows = sqlx::query!(
-        r#"SELECT given.asset AS "asset!", last.close, last.source, last.bucket
+        r#"SELECT given.asset AS "asset!", last.close::text AS "close!", last.source, last.bucket
            FROM unnest($1::text[]) AS given (asset)
            CROSS JOIN LATERAL (
                SELECT close, source, bucket FROM prices
@@ -131,7 +132,7 @@ pub async fn latest(
         .map(|row| {
             let asset = AssetId::parse(&row.asset).ok_or_else(|| broken("asset", &row.asset))?;
             let as_of = row.bucket + Interval::Daily.length();
-            Ok((asset, Spot { price: row.close, as_of, source: stored(&row.source)? }))
+            Ok((asset, Spot { price: decimal(&row.close)?, as_of, source: stored(&row.source)? }))
         })
         .collect()
 }
@@ -189,8 +190,8 @@ pub async fn spots(
 ) -> Result<Vec<(AssetId, Spot, OffsetDateTime)>, Error> {
     let assets: Vec<String> = assets.iter().map(|asset| asset.as_str().to_owned()).collect();
     let rows = sqlx::query!(
-        "SELECT DISTINCT ON (asset) asset, price, as_of, source, fetched_at FROM spot_prices
-         WHERE asset = ANY($1) AND currency = $2 ORDER BY asset, fetched_at DESC",
+        r#"SELECT DISTINCT ON (asset) asset, price::text AS "price!", as_of, source, fetched_at FROM spot_prices
+           WHERE asset = ANY($1) AND currency = $2 ORDER BY asset, fetched_at DESC"#,
         &assets,
         currency.as_str(),
     )
@@ -199,7 +200,8 @@ pub async fn spots(
     rows.into_iter()
         .map(|row| {
             let asset = AssetId::parse(&row.asset).ok_or_else(|| broken("asset", &row.asset))?;
-            Ok((asset, Spot { price: row.price, as_of: row.as_of, source: stored(&row.source)? }, row.fetched_at))
+            let (price, source) = (decimal(&row.price)?, stored(&row.source)?);
+            Ok((asset, Spot { price, as_of: row.as_of, source }, row.fetched_at))
         })
         .collect()
 }
@@ -208,7 +210,12 @@ fn stored(source: &str) -> Result<Source, Error> {
     Source::parse(source).ok_or_else(|| broken("source", source))
 }
 
-/// The tables' own constraints hold both; a row that breaks them was written around us.
+/// Read as text: the driver's own decoding fills the last group of four digits with zeros that nobody sent.
+fn decimal(text: &str) -> Result<BigDecimal, Error> {
+    text.parse().map_err(|_| broken("price", text))
+}
+
+/// The tables' own constraints hold all of these; a row that breaks them was written around us.
 fn broken(what: &str, text: &str) -> Error {
     Error::Internal(format!("stored {what} {text} is not readable"))
 }

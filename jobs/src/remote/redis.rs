@@ -53,6 +53,7 @@ pub struct Broken(pub String);
 pub struct Redis {
     connection: ConnectionManager,
     breaker: Arc<Breaker>,
+    patience: Duration,
 }
 
 impl Redis {
@@ -61,29 +62,37 @@ impl Redis {
     /// # Errors
     /// When the URL is none of Redis'.
     pub fn start(url: &RedisUrl) -> Result<Self, Error> {
+        Self::patient(url, PATIENCE)
+    }
+
+    /// As [`Redis::start`], but an answer is waited for this long.
+    ///
+    /// # Errors
+    /// As [`Redis::start`].
+    pub fn patient(url: &RedisUrl, patience: Duration) -> Result<Self, Error> {
         // The URL may hold a password: the error says nothing but its kind.
         let wrong = |error: redis::RedisError| Error::Internal(format!("REDIS_URL: {:?}", error.kind()));
         let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(PATIENCE))
-            .set_response_timeout(Some(PATIENCE))
+            .set_connection_timeout(Some(patience))
+            .set_response_timeout(Some(patience))
             // The breaker decides when to try again.
             .set_number_of_retries(1);
         let client = Client::open(url.0.as_str()).map_err(wrong)?;
         let connection = ConnectionManager::new_lazy_with_config(client, config).map_err(wrong)?;
-        Ok(Self { connection, breaker: Arc::new(Breaker::new(PAUSE)) })
+        Ok(Self { connection, breaker: Arc::new(Breaker::new(PAUSE)), patience })
     }
 
     /// Sends a command, unless the last one failed a moment ago.
     ///
     /// # Errors
-    /// [`Broken`] when there is no answer within a tenth of a second, or none was waited for.
+    /// [`Broken`] when there is no answer in time, which is a tenth of a second, or none was waited for.
     pub async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Broken> {
         if !self.breaker.allows() {
             return Err(Broken("left alone after a failure".into()));
         }
         let mut connection = self.connection.clone();
         // Around all of it: the manager waits for a connection that is being made before its own limits begin.
-        let answer = tokio::time::timeout(PATIENCE, command.query_async::<T>(&mut connection)).await;
+        let answer = tokio::time::timeout(self.patience, command.query_async::<T>(&mut connection)).await;
         let error = match answer {
             Ok(Ok(answer)) => {
                 self.breaker.answered();

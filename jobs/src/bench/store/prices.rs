@@ -1,0 +1,22 @@
+//! Prices for the benchmark.
+
+use sqlx::{PgPool, Result};
+
+use crate::boot::pooler::on;
+
+/// A price for each of the last `days` days that are over.
+pub async fn add(pool: &PgPool, asset: &str, currency: &str, days: i32) -> Result<()> {
+    sqlx::query!(
+        "INSERT INTO prices (asset, currency, interval, bucket, source, close)
+         SELECT $1, $2, 'daily', date_trunc('day', now(), 'UTC') - make_interval(hours => 24 * back), 'coingecko',
+                100000 + back + 0.25
+         FROM generate_series(1, $3::int) AS back
+         ON CONFLICT DO NOTHING",
+        asset,
+        currency,
+        days,
+    )
+    .execute(on(pool))
+    .await?;
+    Ok(())
+}

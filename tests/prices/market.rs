@@ -1,0 +1,225 @@
+//! Sources of prices that a test fills, breaks and counts, and the clock that they and the feature go by.
+
+use std::{
+    collections::BTreeMap,
+    str::FromStr,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::{FutureExt, future::BoxFuture};
+use jobs::prices::{
+    model::{AssetId, Candle, Currency, Interval, Series, Source, Spot},
+    providers::{Fetched, Provider, Trouble},
+    read::Clock,
+};
+use sqlx::types::BigDecimal;
+use time::OffsetDateTime;
+use tokio::sync::Semaphore;
+
+/// How a source answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mood {
+    Well,
+    Down,
+    /// For so many seconds.
+    Banned(u64),
+    /// Not before its gate opens.
+    Slow,
+}
+
+/// Two sources; the first is preferred.
+pub struct Market {
+    pub coingecko: Arc<Stall>,
+    pub kraken: Arc<Stall>,
+    /// How far the clock is ahead of the real one, in milliseconds.
+    ahead: Arc<AtomicI64>,
+}
+
+/// One source.
+pub struct Stall {
+    source: Source,
+    clock: Clock,
+    pub gate: Semaphore,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    mood: Option<Mood>,
+    /// Finished and unfinished buckets of dollar series, by asset, interval and start.
+    buckets: BTreeMap<(String, Interval, OffsetDateTime), String>,
+    present: BTreeMap<String, String>,
+    charts: usize,
+    /// The assets of each call for present prices.
+    spots: Vec<Vec<String>>,
+}
+
+impl Market {
+    pub fn new() -> Self {
+        let ahead = Arc::new(AtomicI64::new(0));
+        let stall = |source| {
+            let (clock, gate) = (clock(&ahead), Semaphore::new(0));
+            Arc::new(Stall { source, clock, gate, state: Mutex::default() })
+        };
+        Self { coingecko: stall(Source::CoinGecko), kraken: stall(Source::Kraken), ahead }
+    }
+
+    pub fn sources(&self) -> [Arc<dyn Provider>; 2] {
+        [self.coingecko.clone(), self.kraken.clone()]
+    }
+
+    pub fn clock(&self) -> Clock {
+        clock(&self.ahead)
+    }
+
+    pub fn now(&self) -> OffsetDateTime {
+        self.clock()()
+    }
+
+    /// Sets the clock.
+    pub fn set(&self, time: OffsetDateTime) {
+        let ahead = (time - OffsetDateTime::now_utc()).whole_milliseconds();
+        self.ahead.store(i64::try_from(ahead).unwrap(), Ordering::Relaxed);
+    }
+
+    pub fn pass(&self, time: Duration) {
+        self.ahead.fetch_add(i64::try_from(time.as_millis()).unwrap(), Ordering::Relaxed);
+    }
+}
+
+fn clock(ahead: &Arc<AtomicI64>) -> Clock {
+    let ahead = ahead.clone();
+    Arc::new(move || OffsetDateTime::now_utc() + time::Duration::milliseconds(ahead.load(Ordering::Relaxed)))
+}
+
+impl Stall {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    pub fn is(&self, mood: Mood) {
+        self.state().mood = Some(mood);
+    }
+
+    /// Says what this bucket's price is.
+    pub fn put(&self, asset: &str, interval: Interval, bucket: OffsetDateTime, price: &str) {
+        assert_eq!(interval.bucket(bucket), bucket);
+        self.state().buckets.insert((asset.to_owned(), interval, bucket), price.to_owned());
+    }
+
+    /// Fills this many buckets up to the running one, that one included, with the number of each as its price.
+    pub fn fill(&self, asset: &str, interval: Interval, count: u32) {
+        let running = interval.bucket((self.clock)());
+        for back in 0..=count {
+            let bucket = running - interval.length() * back;
+            let price = bucket.unix_timestamp() / interval.length().whole_seconds();
+            self.put(asset, interval, bucket, &format!("{price}.50"));
+        }
+    }
+
+    /// Says what an asset costs now.
+    pub fn quote(&self, asset: &str, price: &str) {
+        self.state().present.insert(asset.to_owned(), price.to_owned());
+    }
+
+    /// How often it was asked for a series.
+    pub fn charts(&self) -> usize {
+        self.state().charts
+    }
+
+    /// What it was asked for at once, call by call.
+    pub fn spots(&self) -> Vec<Vec<String>> {
+        self.state().spots.clone()
+    }
+
+    /// All it has of a series that is finished by now, from a time on.
+    pub fn finished(&self, asset: &str, interval: Interval, from: OffsetDateTime) -> Vec<(i64, String)> {
+        let now = (self.clock)();
+        let state = self.state();
+        let of_it = state.buckets.iter().filter(|((of, at, bucket), _)| {
+            of == asset && *at == interval && *bucket >= from && *bucket + interval.length() <= now
+        });
+        of_it.map(|((.., bucket), price)| (bucket.unix_timestamp() * 1000, price.clone())).collect()
+    }
+
+    async fn mood(&self) -> Result<(), Trouble> {
+        let mood = self.state().mood;
+        match mood.unwrap_or(Mood::Well) {
+            Mood::Well => Ok(()),
+            Mood::Down => Err(Trouble::Failed(self.source, "connection refused".into())),
+            Mood::Banned(seconds) => Err(Trouble::Later {
+                source_name: self.source,
+                after: Duration::from_secs(seconds),
+                why: "banned".into(),
+            }),
+            Mood::Slow => {
+                self.gate.acquire().await.expect("a gate").forget();
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Provider for Stall {
+    fn source(&self) -> Source {
+        self.source
+    }
+
+    fn candles<'a>(
+        &'a self,
+        series: &'a Series,
+        from: OffsetDateTime,
+        to: OffsetDateTime,
+    ) -> BoxFuture<'a, Result<Fetched, Trouble>> {
+        async move {
+            self.state().charts += 1;
+            // As long as a fast one takes: what comes at one moment overlaps.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            self.mood().await?;
+            let (asset, interval) = (series.asset.as_str(), series.interval);
+            let offered = self.state().buckets.keys().any(|(of, at, _)| of == asset && *at == interval);
+            if !offered || series.currency.as_str() != "usd" {
+                return Err(Trouble::NotOffered(self.source));
+            }
+            let to = to.unix_timestamp() * 1000;
+            let finished = self.finished(asset, interval, from).into_iter().filter(|(millis, _)| *millis < to);
+            let candles = finished.map(|(millis, price)| Candle {
+                bucket: OffsetDateTime::from_unix_timestamp(millis / 1000).unwrap(),
+                open: None,
+                high: None,
+                low: None,
+                close: BigDecimal::from_str(&price).unwrap(),
+                volume: None,
+            });
+            Ok(Fetched { candles: candles.collect(), rejected: Vec::new() })
+        }
+        .boxed()
+    }
+
+    fn spots<'a>(
+        &'a self,
+        assets: &'a [AssetId],
+        currency: &'a Currency,
+    ) -> BoxFuture<'a, Result<Vec<(AssetId, Spot)>, Trouble>> {
+        async move {
+            let wanted = assets.iter().map(|asset| asset.as_str().to_owned()).collect();
+            self.state().spots.push(wanted);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            self.mood().await?;
+            if currency.as_str() != "usd" {
+                return Err(Trouble::NotOffered(self.source));
+            }
+            let (as_of, state) = ((self.clock)(), self.state());
+            let spot = |asset: &AssetId| {
+                let price = BigDecimal::from_str(state.present.get(asset.as_str())?).unwrap();
+                Some((asset.clone(), Spot { price, as_of, source: self.source }))
+            };
+            Ok(assets.iter().filter_map(spot).collect())
+        }
+        .boxed()
+    }
+}
