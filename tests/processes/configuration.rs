@@ -10,6 +10,7 @@ const WRONG: &[(&str, &str)] = &[
     ("ENV", "production"),
     ("DATABASE_URL", "mysql://me:hunter2@db/x"),
     ("LOG_FORMAT", "xml"),
+    ("LOG_FILE_MB", "0"),
     ("PROCESSING_DELAY_SECONDS", "-1"),
     ("PROCESSOR_URL", "ftp://me:hunter2@processor"),
     ("PROCESSOR_ATTEMPTS", "0"),
@@ -24,6 +25,7 @@ const WRONG_FOR_API: &[(&str, &str)] = &[
     ("WEBHOOK_SECRET", "hunter2"),
     ("WEBHOOK_CONFLICT", "maybe"),
     ("JWT_SECRET", "hunter2"),
+    ("RATE_LIMIT", "hunter2"),
 ];
 
 #[tokio::test]
@@ -61,6 +63,9 @@ async fn each_limit_holds() {
         ("DATABASE_URL", "postgres://[half", "such as postgres://"),
         ("WEBHOOK_SECRET", "whsec_dG9vIHNob3J0", "such as WEBHOOK_SECRET="),
         ("ENV", "PROD", "such as ENV=prod"),
+        ("RATE_LIMIT", "120/60", "such as RATE_LIMIT=120/60s"),
+        ("LOG_FILE_MB", "64MB", "such as 64"),
+        ("LOG_KEEP_MB", "255", "such as LOG_KEEP_MB=1024"),
     ] {
         let problems = refusals(&["api"], &[database, (name, value)]).await;
         assert_eq!(problems.len(), 1, "{name}={value}: {problems:?}");
