@@ -103,8 +103,6 @@ fn rules_are_pure() {
     // Rules and types that must be right without a database, a clock or a runtime, by their file's name.
     const PURE: [&str; 10] =
         ["amount", "email", "grid", "job", "model", "normalise", "rate", "retry", "signature", "symbols"];
-    const PURE: [&str; 10] =
-        ["amount", "email", "grid", "job", "model", "normalise", "rate", "retry", "signature", "symbols"];
     const DATA: [&str; 10] =
         ["std", "backoff", "base64", "bigdecimal", "hmac", "serde", "sha2", "time", "ulid", "uuid"];
     const IMPURE: [&str; 7] = ["tokio::", "sqlx::", "reqwest::", "crate::", "SystemTime", "Instant::now", "now_utc"];

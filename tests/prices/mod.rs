@@ -1,12 +1,10 @@
-//! Crypto prices: what each source answers and what becomes of it.
-
-mod providers;
-mod stand_in;
 //! Prices over HTTP, from sources that do what a test wants, by a clock that it moves.
 
 mod cache;
 mod market;
+mod providers;
 mod reads;
+mod stand_in;
 
 use std::{sync::Arc, time::Duration};
 

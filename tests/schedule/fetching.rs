@@ -1,11 +1,11 @@
 //! The daily fetch: gaps filled, revisions stored, outages outlived, given up at last and asked for again.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jobs::{
     boot::{db::Database, shutdown::Shutdown},
     config::Vars,
-    prices::{self, Prices, fetch::FetchPrices},
+    prices::{self, Prices, ages::Ages, fetch::FetchPrices, providers::Providers},
     queue::{Kinds, Operator, Origin, Queue, Registry, Worker, status::Cancelled},
 };
 use sqlx::{AssertSqlSafe, PgPool, Row};
@@ -45,10 +45,8 @@ impl Market {
     async fn open() -> Self {
         let database = database::fresh().await;
         let pool = database.pool().await;
-        let mut vars = Vars::from_pairs(&[("CRYPTO_ASSETS", "bitcoin"), ("CRYPTO_PROVIDERS", "kraken")]);
-        let config = prices::Config::read(&mut vars);
         let (queue, kraken) = (Queue::start(pool.clone()), Kraken::default());
-        let prices = Prices::start(&pool, &queue, &config, None).expect("prices").asking(kraken.providers());
+        let prices = feature(&pool, &queue, kraken.providers());
         let today = sqlx::query_scalar("SELECT (now() AT TIME ZONE 'UTC')::date").fetch_one(&pool).await.unwrap();
         let market = Self { database, pool, queue, prices, kraken, today };
         for days in 1..=40 {
@@ -118,6 +116,12 @@ impl Market {
     }
 }
 
+fn feature(pool: &PgPool, queue: &Queue, providers: Providers) -> Prices {
+    let mut vars = Vars::from_pairs(&[("CRYPTO_ASSETS", "bitcoin"), ("CRYPTO_PROVIDERS", "kraken")]);
+    let config = prices::Config::read(&mut vars);
+    Prices::with(pool, queue, &config, None, providers, Ages::SHIPPED, Arc::new(OffsetDateTime::now_utc))
+}
+
 fn done(stored: i64, revised: i64) -> Fetch {
     Fetch { outcome: Some("done".into()), stored, revised, rejected: 0, error: None }
 }
@@ -180,8 +184,8 @@ async fn what_is_not_offered_is_done_and_what_is_rejected_is_counted() {
     assert_eq!(fetch.error.as_deref(), Some("usd is not offered"));
     worker.stop().await;
     // Another worker, which does not have this source any more.
-    let market =
-        Market { prices: market.prices.clone().asking(jobs::prices::providers::Providers([].into())), ..market };
+    let prices = feature(&market.pool, &market.queue, Providers([].into()));
+    let market = Market { prices, ..market };
     let worker = market.worker();
     let fetch = market.fetch_again().await;
     assert_eq!(fetch.outcome.as_deref(), Some("not_offered"));

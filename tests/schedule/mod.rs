@@ -5,6 +5,7 @@
 //! | each nominal time fires once, however many workers tick | `firing` |
 //! | what was missed is made up by policy; what fails is tried again | `catching_up` |
 //! | a day's fetch exists once; gaps are filled, revisions stored, outages outlived | `fetching` |
+//! | workers and sources from end to end | `whole` |
 //! | real processes, the admin's endpoint and the operator's commands | `processes` |
 
 mod catching_up;
@@ -12,6 +13,7 @@ mod fetching;
 mod firing;
 mod processes;
 mod source;
+mod whole;
 
 use std::{
     sync::{

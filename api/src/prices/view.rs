@@ -295,7 +295,9 @@ mod tests {
 
     #[test]
     fn assets_are_each_once_and_free_of_blanks() {
-        let read = |text| Assets::read(text).map(|Assets(assets)| assets.iter().map(AssetId::to_string).collect());
+        let read = |text: &str| -> Result<Vec<String>, Wrong> {
+            Assets::read(text).map(|Assets(assets)| assets.iter().map(AssetId::to_string).collect())
+        };
         let expected: Vec<String> = ["solana", "bitcoin", "usd-coin"].map(str::to_owned).to_vec();
         assert_eq!(read("solana, bitcoin ,solana,usd-coin,bitcoin"), Ok(expected));
         for wrong in ["Bitcoin", "bitcoin,", ",", "bit coin", "bitcoin;ethereum", "b\u{131}tcoin"] {

@@ -11,7 +11,7 @@ use time::{Date, Duration as Span, OffsetDateTime};
 use super::{
     Prices,
     model::{AssetId, Interval, Series, Source},
-    providers::{Provider, Providers, Trouble},
+    providers::{Provider, Trouble},
     store::{
         self,
         fetches::{self, Tally},
@@ -70,12 +70,6 @@ pub struct Asked {
 }
 
 impl Prices {
-    /// The same, asking others than the configuration names: a mirror, or a test's own.
-    #[must_use]
-    pub fn asking(self, providers: Providers) -> Self {
-        Self { providers, ..self }
-    }
-
     /// Enqueues today's fetch now, but for what was asked for before and not given up.
     ///
     /// # Errors
@@ -230,6 +224,12 @@ impl FetchPrices {
         }
         tally.rejected += fetched.rejected.len() as u64;
         let stored = answered(store::put(&prices.pool, series, self.source, &fetched.candles)).await?;
+        if (stored.new, stored.revised) != (0, 0)
+            && let Err(error) = prices.stored(series).await
+        {
+            // They come to it by themselves when what is cached gets old; the source is not asked again for that.
+            tracing::warn!(%error, asset = %self.asset, currency = %series.currency, "readers do not know of new prices");
+        }
         tally.stored += stored.new;
         tally.revised += stored.revised;
         counter!(STORED, "provider" => self.source.as_str()).increment(stored.new + stored.revised);
