@@ -49,14 +49,6 @@ impl fmt::Debug for ApiKey {
     }
 }
 
-/// Variable and default of each source's base URL, in the order of [`Source::ALL`].
-const URLS: [(&str, &str); 4] = [
-    ("COINGECKO_URL", "https://api.coingecko.com/api/v3"),
-    ("KRAKEN_URL", "https://api.kraken.com"),
-    ("COINBASE_URL", "https://api.exchange.coinbase.com"),
-    ("BINANCE_URL", "https://data-api.binance.vision"),
-];
-
 impl Config {
     /// Reads the variables named at the fields.
     pub fn read(vars: &mut Vars) -> Self {
@@ -64,7 +56,12 @@ impl Config {
             assets: list(vars, "CRYPTO_ASSETS", "bitcoin,ethereum,solana", AssetId::parse),
             currencies: list(vars, "CRYPTO_CURRENCIES", "usd,eur", Currency::parse),
             providers: list(vars, "CRYPTO_PROVIDERS", "coingecko,kraken,coinbase,binance", Source::parse),
-            urls: URLS.map(|(name, default)| url(vars, name, default)),
+            urls: [
+                url(vars, "COINGECKO_URL", "https://api.coingecko.com/api/v3"),
+                url(vars, "KRAKEN_URL", "https://api.kraken.com"),
+                url(vars, "COINBASE_URL", "https://api.exchange.coinbase.com"),
+                url(vars, "BINANCE_URL", "https://data-api.binance.vision"),
+            ],
             coingecko_key: vars.text("COINGECKO_API_KEY").map(ApiKey),
             fetch_cron: cron(vars),
             fetch_catch_up: vars.read("CRYPTO_FETCH_CATCH_UP", CatchUp::default(), CatchUp::parse),
@@ -132,6 +129,8 @@ mod tests {
         assert_eq!(config.fetch_catch_up, CatchUp::Latest);
         for (source, (_, default)) in Source::ALL.into_iter().zip(URLS) {
             assert_eq!(config.url(source), default);
+        for source in Source::ALL {
+            assert!(config.url(source).contains(source.as_str()) && !config.url(source).ends_with('/'));
         }
         let config = read(&[("CRYPTO_PROVIDERS", " kraken , kraken,binance"), ("CRYPTO_CURRENCIES", "USD,Eur,usd")]);
         let config = config.expect("a configuration");

@@ -156,10 +156,21 @@ async fn a_gap_of_the_source_is_a_gap() {
     let exchange = Exchange::start().await;
     let lost = today() - Duration::days(4);
     exchange.change(|table| table.lose(lost.unix_timestamp()));
-    for provider in start(&exchange, &[]).0.iter() {
+    let providers = start(&exchange, &[]);
+    for provider in providers.0.iter() {
         let fetched = days(&**provider, 9).await.expect("candles");
         assert_eq!((fetched.candles.len(), fetched.rejected.len()), (8, 0), "{}", provider.source());
         assert!(fetched.candles.iter().all(|candle| candle.bucket != lost));
+    }
+    // It turns up later, as something else than it would have been.
+    exchange.change(|table| {
+        table.find_again();
+        table.set_close("bitcoin", "eur", lost.unix_timestamp(), "91234.56789");
+    });
+    for provider in providers.0.iter() {
+        let fetched = days(&**provider, 9).await.expect("candles");
+        let found = fetched.candles.iter().find(|candle| candle.bucket == lost).expect("the bucket");
+        assert_eq!((fetched.candles.len(), found.close.to_string()), (9, "91234.56789".into()));
     }
 }
 
