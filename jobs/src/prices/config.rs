@@ -65,6 +65,7 @@ impl Config {
             coingecko_key: vars.text("COINGECKO_API_KEY").map(ApiKey),
             fetch_cron: cron(vars),
             fetch_catch_up: vars.read("CRYPTO_FETCH_CATCH_UP", CatchUp::default(), CatchUp::parse),
+            coingecko_key: vars.read("COINGECKO_API_KEY", None, key),
         }
     }
 
@@ -101,6 +102,14 @@ fn list<T: PartialEq>(vars: &mut Vars, name: &str, default: &str, read: impl Fn(
         all(text).map(Some).ok_or_else(|| format!("must be a list separated by commas, such as {name}={default}"))
     });
     given.or_else(|| all(default)).unwrap_or_default()
+}
+
+/// What can be sent in a header.
+fn key(text: &str) -> Result<Option<ApiKey>, String> {
+    let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
+    visible
+        .then(|| Some(ApiKey(text.to_owned())))
+        .ok_or_else(|| "must be visible ASCII, such as COINGECKO_API_KEY=CG-your-key".into())
 }
 
 fn url(vars: &mut Vars, name: &str, default: &str) -> String {
@@ -150,6 +159,7 @@ mod tests {
             ("CRYPTO_FETCH_CRON", "15 0 * * *"),
             ("CRYPTO_FETCH_CRON", "0 0 0 30 2 *"),
             ("CRYPTO_FETCH_CATCH_UP", "some"),
+            ("COINGECKO_API_KEY", "a key with blanks"),
         ] {
             let problem = read(&[(name, value)]).expect_err(value);
             assert!(problem.starts_with(name) && problem.contains("such as"), "{problem}");
