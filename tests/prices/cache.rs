@@ -9,7 +9,10 @@ use jobs::prices::{
 };
 use time::{OffsetDateTime, macros::datetime};
 
-use super::{Stand, market::Mood};
+use super::{
+    market::Mood,
+    stand::{Node, Stand},
+};
 use crate::harness::redis::Redis;
 
 const NOON: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
@@ -112,7 +115,7 @@ async fn what_the_daily_fetch_stores_is_shown_everywhere() {
         let revised = "UPDATE prices SET close = 42 WHERE bucket = (SELECT max(bucket) FROM prices)";
         sqlx::query(revised).execute(&a.pool).await.expect("a revised price");
         a.prices.stored(&series()).await.expect("told");
-        let newest = async |node: &super::Node| node.chart(CHART).await.0.pop().expect("a price").1;
+        let newest = async |node: &Node| node.chart(CHART).await.0.pop().expect("a price").1;
         assert_eq!(newest(&a).await, "42");
         if url.is_none() {
             assert_eq!(newest(&b).await, before[2].1, "nobody could tell it");

@@ -1,4 +1,4 @@
-//! Prices over HTTP, from sources that do what a test wants, by a clock that it moves.
+//! Crypto prices: what readers are shown, and what the caches change.
 
 mod cache;
 mod market;
@@ -126,3 +126,4 @@ impl Node {
 fn token(role: Role) -> String {
     Tokens::new(SECRET.as_bytes()).issue(UserId(7), role).expect("a token")
 }
+mod stand;

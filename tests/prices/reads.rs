@@ -12,7 +12,10 @@ use jobs::{
 use serde_json::json;
 use time::{OffsetDateTime, macros::datetime};
 
-use super::{ADMIN_KEY, KEY, STALE, Stand, market::Mood, token};
+use super::{
+    market::Mood,
+    stand::{ADMIN_KEY, KEY, STALE, Stand, token},
+};
 use crate::harness::{eventually, http::ask};
 
 const SOON: Duration = Duration::from_secs(20);

@@ -1,0 +1,122 @@
+//! API processes' worth of prices over a database of a test's own, with its sources and its clock.
+
+use std::{sync::Arc, time::Duration};
+
+use api::{config::Config as ApiConfig, program::serve};
+use jobs::{
+    app::{self, App},
+    boot::{db::Database, shutdown::Shutdown},
+    config::Vars,
+    prices::{Prices, ages::Ages, providers::Providers},
+    queue::Queue,
+    remote::redis::Redis,
+    users::{Role, UserId, token::Tokens},
+};
+use reqwest::Client;
+use serde_json::Value;
+use sqlx::PgPool;
+use tokio::{net::TcpListener, task::JoinHandle};
+
+use super::market::Market;
+use crate::harness::{
+    database::{self, TestDatabase},
+    http::{Answer, ask},
+    process,
+};
+
+pub const KEY: &str = "the key of the tests";
+pub const ADMIN_KEY: &str = "the other key of the tests";
+const SECRET: &str = "a secret of the tests, 32 bytes long or more";
+pub const STALE: &str = "110 - \"Response is Stale\"";
+
+/// A database and sources, on which any number of API processes' worth of the feature stands.
+pub struct Stand {
+    pub database: TestDatabase,
+    pub market: Arc<Market>,
+    /// How long Redis is waited for; longer than it is in production, where the machine may be busy with other tests.
+    pub patience: Duration,
+}
+
+/// An API of this process, with a cache of its own or one in Redis.
+pub struct Node {
+    pub url: String,
+    pub client: Client,
+    pub prices: Prices,
+    /// Closed, the database is out of reach.
+    pub pool: PgPool,
+    shutdown: Shutdown,
+    serving: JoinHandle<()>,
+}
+
+impl Stand {
+    pub async fn new() -> Self {
+        Self { database: database::fresh().await, market: Arc::new(Market::new()), patience: Duration::from_secs(10) }
+    }
+
+    pub async fn node(&self, redis: Option<&str>) -> Node {
+        self.node_with(redis, Ages::SHIPPED).await
+    }
+
+    pub async fn node_with(&self, redis: Option<&str>, ages: Ages) -> Node {
+        let mut pairs = vec![
+            ("API_KEY", KEY),
+            ("ADMIN_API_KEY", ADMIN_KEY),
+            ("JWT_SECRET", SECRET),
+            ("CRYPTO_CURRENCIES", "usd,eur"),
+        ];
+        pairs.push(("CRYPTO_PROVIDERS", "coingecko,kraken"));
+        pairs.extend(redis.map(|url| ("REDIS_URL", url)));
+        let mut vars = Vars::from_pairs(&pairs);
+        let (config, jobs) = (ApiConfig::read(&mut vars), app::Config::read(&mut vars));
+        let (config, jobs) = vars.finish((config, jobs)).expect("a configuration");
+        let (database, shutdown) = (Database::parse(&self.database.url).expect("a URL"), Shutdown::default());
+        let mut app = App::start(&database, &jobs, "api", &shutdown.drain).expect("an app");
+        let pool = self.database.pool().await;
+        let redis = jobs.redis.as_ref().map(|url| Redis::patient(url, self.patience).expect("a client"));
+        let providers = Providers(Arc::new(self.market.sources()));
+        let clock = self.market.clock();
+        let prices = Prices::with(&pool, &Queue::start(pool.clone()), &jobs.prices, redis, providers, ages, clock);
+        app.prices = prices.clone();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let serving = tokio::spawn({
+            let shutdown = shutdown.clone();
+            async move { serve(listener, app, &config, Arc::new(String::new), &shutdown).await }
+        });
+        Node { url, client: process::client(), prices, pool, shutdown, serving }
+    }
+}
+
+impl Node {
+    pub async fn get(&self, path: &str) -> Answer {
+        ask(self.client.get(format!("{}{path}", self.url)).header("x-api-key", KEY)).await
+    }
+
+    /// What a good answer shows, and whether it is marked as stale.
+    pub async fn shown(&self, path: &str) -> (Value, bool) {
+        let answer = self.get(path).await;
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        let warning = answer.header("warning");
+        assert!(["", STALE].contains(&warning), "{path}: {answer:?}");
+        (answer.json(), warning == STALE)
+    }
+
+    /// The buckets and prices of a chart, and whether it is marked as stale.
+    pub async fn chart(&self, query: &str) -> (Vec<(i64, String)>, bool) {
+        let (shown, stale) = self.shown(&format!("/market_chart?{query}")).await;
+        let prices = shown["prices"].as_array().expect("a list").iter().map(|point| {
+            assert_eq!(point.as_array().map(Vec::len), Some(2), "{point}");
+            (point[0].as_i64().expect("a time"), point[1].as_str().expect("a text").to_owned())
+        });
+        (prices.collect(), stale)
+    }
+
+    pub async fn stop(self) {
+        self.shutdown.drain.cancel();
+        tokio::time::timeout(Duration::from_secs(20), self.serving).await.expect("it stops").expect("no panic");
+    }
+}
+
+pub fn token(role: Role) -> String {
+    Tokens::new(SECRET.as_bytes()).issue(UserId(7), role).expect("a token")
+}
