@@ -80,7 +80,8 @@ const DESCRIPTION: &str = "A durable job queue behind five services.\n\n\
     yours, if it matches `[A-Za-z0-9._:@/+=-]{1,128}`, else a new one; it is in every log line and job that the request \
     leads to. W3C `traceparent` goes the same way.\n\n\
     Errors are `application/problem+json`. `detail` is a sentence, or for a validation error (422) the list of all \
-    failing fields as `{\"loc\", \"msg\", \"type\", \"input\"}`. A 2xx is only ever answered after its write is committed. \
+    failing fields as `{\"loc\", \"msg\", \"type\", \"input\"}`. Limited routes say what is left in `RateLimit`, and of \
+    which policy in `RateLimit-Policy`. A 2xx is only ever answered after its write is committed. \
     Bodies are at most 1 MiB and arrive within 30 s.";
 
 /// What the API is made of.

@@ -17,12 +17,9 @@ use std::{
 };
 
 use flate2::{Compression, write::GzEncoder};
-use futures_util::{Stream, stream};
+use futures_util::Stream;
 use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
-use tokio::{
-    runtime::Handle,
-    sync::{Semaphore, mpsc},
-};
+use tokio::{runtime::Handle, sync::Semaphore};
 use tracing::Span;
 
 use self::{merge::Merge, sink::Sink};
@@ -87,14 +84,13 @@ impl Logs {
         range: Range,
         format: Format,
         who: String,
-    ) -> Result<impl Stream<Item = io::Result<Vec<u8>>> + Send + 'static, Refused> {
+    ) -> Result<impl Stream<Item = io::Result<Vec<u8>>> + Send + use<>, Refused> {
         let directory = self.directory.clone().ok_or(Refused::NotKept)?;
         let place = self.places.clone().try_acquire_owned().map_err(|_| Refused::Busy)?;
-        let (sender, receiver) = mpsc::channel(sink::WAITING);
-        let (handle, span) = (Handle::current(), Span::current());
+        let (mut sink, stream) = Sink::new(Handle::current());
+        let span = Span::current();
         tokio::task::spawn_blocking(move || {
             let _entered = span.enter();
-            let mut sink = Sink::new(handle, sender);
             let mut found = Found::default();
             let read = match format {
                 Format::Lines => send(&directory, &range, &mut sink, &mut found),
@@ -109,12 +105,13 @@ impl Logs {
             let (from, to) = (text(range.from), text(range.to));
             let Found { lines, broken, unread } = found;
             let bytes = sink.sent();
-            // What cannot be finished must not look like what is.
-            sink.end(ended);
+            if ended.is_ok() {
+                sink.complete();
+            }
             tracing::info!(who, from, to, lines, bytes, broken, unread, error, "LOGS_EXPORTED");
             drop(place);
         });
-        Ok(stream::unfold(receiver, |mut receiver| async { Some((receiver.recv().await?, receiver)) }))
+        Ok(stream)
     }
 }
 

@@ -140,3 +140,16 @@ async fn a_reader_that_leaves_ends_the_reading() {
     let places = tokio::time::timeout(std::time::Duration::from_secs(20), logs.places.acquire_many(all)).await;
     assert!(places.is_ok());
 }
+
+#[tokio::test]
+async fn a_part_does_not_look_like_the_whole() {
+    use futures_util::StreamExt;
+    let folder = Folder::new("part");
+    folder.file("api", 0..1000, false);
+    let logs = |path: PathBuf| Logs { directory: Some(Arc::from(path)), places: Arc::new(Semaphore::new(AT_ONCE)) };
+    let export = |logs: Logs| logs.export(Range::new(at(0), at(60_000)).expect("a range"), Format::Gzip, "test".into());
+    let whole: Vec<_> = export(logs(folder.0.clone())).expect("a place").collect().await;
+    assert!(!whole.is_empty() && whole.iter().all(Result::is_ok));
+    let broken: Vec<_> = export(logs(folder.0.join("nowhere"))).expect("a place").collect().await;
+    assert!(matches!(&broken[..], [Err(_)]), "{} pieces", broken.len());
+}

@@ -68,21 +68,23 @@ fn keep(directory: &Path, sizes: Sizes, woken: &Receiver<()>) {
     }
 }
 
-/// Compresses every full file and a dead process's, and removes what is too much, before and in between.
+/// Compresses every full file and a dead process's, and removes what is too much, before and in between. A file that
+/// cannot be dealt with is in nobody's way; the first such error is answered.
 pub(super) fn tidy(directory: &Path, sizes: Sizes) -> io::Result<()> {
-    make_room(directory, sizes)?;
-    let full = files::list(directory)?;
+    let mut result = make_room(directory, sizes);
     // Named by somebody else, it may be somebody else's who holds no lock.
-    for file in full.into_iter().filter(|file| file.form == Form::Lines && file.start.is_some()) {
-        let Some(held) = hold(&file.path)? else { continue };
-        if held.metadata()?.len() == 0 {
-            remove(&file.path)?;
-        } else {
-            compress(&held, &file.path)?;
-            make_room(directory, sizes)?;
-        }
+    let full = files::list(directory)?.into_iter().filter(|file| file.form == Form::Lines && file.start.is_some());
+    for file in full {
+        let done = settle(&file.path).and_then(|()| make_room(directory, sizes));
+        result = result.and(done);
     }
-    Ok(())
+    result
+}
+
+/// Compresses a file that nobody writes to.
+fn settle(path: &Path) -> io::Result<()> {
+    let Some(held) = hold(path)? else { return Ok(()) };
+    if held.metadata()?.len() == 0 { remove(path) } else { compress(&held, path) }
 }
 
 /// The file with its lock, unless somebody writes or compresses it, or has done so just now.
@@ -120,36 +122,38 @@ fn write_compressed(lines: &File, to: &Path) -> io::Result<()> {
 /// Removes what is too old, and the oldest as long as all is too much. Each file that is being written to counts as full,
 /// so that there is room for what it becomes.
 fn make_room(directory: &Path, sizes: Sizes) -> io::Result<()> {
-    let mut removable = Vec::new();
-    let mut total = 0;
+    let (mut removable, mut total) = (Vec::new(), 0);
     for file in files::list(directory)? {
-        if is_written_to(&file)? {
+        if is_written_to(&file) {
             total += file.size.max(sizes.file);
         } else {
             total += file.size;
             removable.push(file);
         }
     }
+    let mut result = Ok(());
     for LogFile { path, size, form, written, .. } in removable {
         let age = SystemTime::now().duration_since(written).unwrap_or_default();
         let kept = if form == Form::Unfinished { STALE.min(sizes.age) } else { sizes.age };
         if age > kept || (total > sizes.keep && form != Form::Unfinished) {
-            remove(&path)?;
-            total = total.saturating_sub(size);
+            let removed = remove(&path);
+            if removed.is_ok() {
+                total = total.saturating_sub(size);
+            }
+            result = result.and(removed);
         }
     }
-    Ok(())
+    result
 }
 
-/// Whether a process has this open to write to it, or to compress it.
-fn is_written_to(file: &LogFile) -> io::Result<bool> {
+/// Whether a process has this open to write to it, or to compress it. One that cannot be asked about counts as such.
+fn is_written_to(file: &LogFile) -> bool {
     if file.form != Form::Lines {
-        return Ok(false);
+        return false;
     }
     match File::open(&file.path) {
-        Ok(lines) => Ok(lines.try_lock().is_err()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
+        Ok(lines) => lines.try_lock().is_err(),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
     }
 }
 
