@@ -155,17 +155,32 @@ async fn a_bucket_in_redis_is_exact() {
         eventually("an answer", Duration::from_secs(20), async || take(redis, "millrace:limit:first").await.is_ok())
             .await;
     }
-    let takes = (0..400).map(|number: usize| take(&processes[number % processes.len()], "millrace:limit:ada"));
+    let takes = (0..400).map(|number: usize| answered(&processes[number % processes.len()], "millrace:limit:ada"));
     let answers: Vec<_> = futures_util::stream::iter(takes).buffered(8).collect().await;
-    let granted = answers.iter().flatten().filter(|taken| taken.granted).count();
+    let granted = answers.iter().filter(|(taken, _)| taken.granted).count();
     // Redis may have granted what came too late to be waited for.
-    let late = answers.iter().filter(|answer| answer.is_err()).count();
+    let late: usize = answers.iter().map(|(_, late)| late).sum();
     assert!((120 - late.min(120)..=120).contains(&granted), "{granted} granted, {late} late");
-    let refused = answers.iter().flatten().rfind(|taken| !taken.granted).expect("a refusal");
+    let (refused, _) = answers.iter().rfind(|(taken, _)| !taken.granted).expect("a refusal");
     assert_eq!(refused.left, 0);
     assert!(refused.next_in <= SIZE.window / SIZE.quota && refused.full_in <= SIZE.window, "{refused:?}");
-    let other = take(&processes[0], "millrace:limit:bob").await.expect("an answer");
-    assert_eq!((other.granted, other.left, other.next_in), (true, 119, Duration::ZERO));
+    let (other, late) = answered(&processes[0], "millrace:limit:bob").await;
+    assert!(other.granted && (119 - late.min(119) as u32..=119).contains(&other.left), "{other:?}, {late} late");
+}
+
+/// Asks until there is an answer; and how often there was none, on a machine that is busy.
+async fn answered(redis: &Client, key: &str) -> (Taken, usize) {
+    let (mut taken, mut late) = (None, 0);
+    eventually("an answer", Duration::from_secs(20), async || {
+        match take(redis, key).await {
+            Ok(answer) => taken = Some(answer),
+            // Nothing was sent, when it was left alone.
+            Err(Broken(why)) => late += usize::from(!why.contains("left alone")),
+        }
+        taken.is_some()
+    })
+    .await;
+    (taken.expect("an answer"), late)
 }
 
 /// So slow that no token comes back meanwhile.
