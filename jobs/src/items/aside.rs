@@ -42,7 +42,7 @@ impl Aside {
         counter!(LOADS, "cache" => CACHE).absolute(0);
         let written = sync::Cache::builder().max_capacity(WRITTEN).eviction_policy(EvictionPolicy::lru());
         let written = written.time_to_live(redis::LIFE * 2).build();
-        Self { pool: pool.clone(), cache, flights: Flights::new(), written }
+        Self { pool: pool.clone(), cache, flights: Flights::default(), written }
     }
 
     /// The item with this id.

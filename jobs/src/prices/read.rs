@@ -130,9 +130,9 @@ impl Reader {
             cache,
             ages,
             clock,
-            charts: Flights::new(),
-            fills: Flights::new(),
-            spots: Flights::new(),
+            charts: Flights::default(),
+            fills: Flights::default(),
+            spots: Flights::default(),
         }
     }
 

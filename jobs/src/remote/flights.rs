@@ -22,12 +22,14 @@ struct State<K, T: Clone> {
     next: u64,
 }
 
-impl<K: Hash + Eq + Clone + Send + 'static, T: Clone + Send + Sync + 'static> Flights<K, T> {
+impl<K: Hash + Eq + Clone, T: Clone> Default for Flights<K, T> {
     /// None is under way.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self { state: Arc::new(Mutex::new(State { under_way: HashMap::new(), next: 0 })) }
     }
+}
 
+impl<K: Hash + Eq + Clone + Send + 'static, T: Clone + Send + Sync + 'static> Flights<K, T> {
     /// Waits for the load of `id` that is under way, or begins `load`. It is a task of its own: whoever began it may
     /// leave, and the others still get their answer. `None` when it panicked.
     pub async fn join<F>(&self, id: K, load: impl FnOnce() -> F) -> Option<T>
@@ -86,7 +88,8 @@ mod tests {
 
     #[tokio::test]
     async fn one_load_answers_all_who_wait_even_when_the_first_leaves() {
-        let (flights, loads, gate) = (Arc::new(Flights::new()), Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+        let (flights, loads, gate) =
+            (Arc::new(Flights::default()), Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
         let join = || {
             let (flights, loads, gate) = (flights.clone(), loads.clone(), gate.clone());
             tokio::spawn(async move {
@@ -124,7 +127,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_nobodys_end() {
-        let flights = Flights::<i32, u8>::new();
+        let flights = Flights::<i32, u8>::default();
         assert_eq!(flights.join(1, || async { panic!("of the test") }).await, None);
         assert_eq!(flights.join(1, || async { 1 }).await, Some(1));
     }
