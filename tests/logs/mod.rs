@@ -97,11 +97,7 @@ fn files(folder: &Path) -> Vec<(PathBuf, u64)> {
 fn lines(folder: &Path) -> Vec<(String, String)> {
     let mut lines = Vec::new();
     for (path, _) in files(folder) {
-        let mut text = String::new();
-        let file = std::fs::File::open(&path).expect("a file");
-        let compressed = path.extension().is_some_and(|extension| extension == "gz");
-        let mut reader: Box<dyn Read> = if compressed { Box::new(GzDecoder::new(file)) } else { Box::new(file) };
-        reader.read_to_string(&mut text).expect("text");
+        let text = text(&path);
         let whole = text.rsplit_once('\n').map_or("", |(whole, _torn)| whole);
         lines.extend(whole.lines().map(|line| (time(line), line.to_owned())));
     }
@@ -119,4 +115,14 @@ fn time(line: &str) -> String {
 
 fn names(folder: &Path, ending: &str) -> usize {
     files(folder).iter().filter(|(path, _)| path.to_str().is_some_and(|path| path.ends_with(ending))).count()
+}
+
+/// What a file of a log says, compressed or not.
+pub fn text(path: &Path) -> String {
+    let mut text = String::new();
+    let file = std::fs::File::open(path).expect("a file");
+    let compressed = path.extension().is_some_and(|extension| extension == "gz");
+    let mut reader: Box<dyn Read> = if compressed { Box::new(GzDecoder::new(file)) } else { Box::new(file) };
+    reader.read_to_string(&mut text).expect("text");
+    text
 }

@@ -56,6 +56,8 @@ struct State {
     charts: usize,
     /// The assets of each call for present prices.
     spots: Vec<Vec<String>>,
+    /// How old its present prices are.
+    behind: Duration,
 }
 
 impl Market {
@@ -124,6 +126,11 @@ impl Stall {
     /// Says what an asset costs now.
     pub fn quote(&self, asset: &str, price: &str) {
         self.state().present.insert(asset.to_owned(), price.to_owned());
+    }
+
+    /// From now on its present prices are of the past.
+    pub fn lag(&self, behind: Duration) {
+        self.state().behind = behind;
     }
 
     /// How often it was asked for a series.
@@ -216,7 +223,7 @@ impl Provider for Stall {
             let (as_of, state) = ((self.clock)(), self.state());
             let spot = |asset: &AssetId| {
                 let price = BigDecimal::from_str(state.present.get(asset.as_str())?).unwrap();
-                Some((asset.clone(), Spot { price, as_of, source: self.source }))
+                Some((asset.clone(), Spot { price, as_of: as_of - state.behind, source: self.source }))
             };
             Ok(assets.iter().filter_map(spot).collect())
         }

@@ -241,6 +241,25 @@ async fn while_sources_are_down_what_is_old_comes_with_a_warning() {
 }
 
 #[tokio::test]
+async fn a_price_of_the_past_is_shown_with_its_time_when_nobody_has_a_present_one() {
+    let stand = Stand::new().await;
+    let node = stand.node(None).await;
+    stand.market.set(NOON);
+    stand.market.coingecko.quote("bitcoin", "7");
+    stand.market.coingecko.lag(Duration::from_secs(2 * 86_400));
+    let (shown, stale) = node.shown("/simple_price?assets=bitcoin&currency=usd").await;
+    assert_eq!((&shown["bitcoin"]["usd"], stale), (&"7".into(), true));
+    assert_eq!(shown["bitcoin"]["as_of"], "2026-11-19T12:00:00.000000Z");
+    // Stored it is of the past as well, and one who has a present price is preferred to it.
+    stand.market.pass(Duration::from_secs(61));
+    assert!(node.shown("/simple_price?assets=bitcoin&currency=usd").await.1);
+    stand.market.kraken.quote("bitcoin", "8");
+    stand.market.pass(Duration::from_secs(61));
+    let (shown, stale) = node.shown("/simple_price?assets=bitcoin&currency=usd").await;
+    assert_eq!((&shown["bitcoin"]["usd"], &shown["bitcoin"]["source"], stale), (&"8".into(), &"kraken".into(), false));
+}
+
+#[tokio::test]
 async fn the_last_day_stands_in_for_a_present_price_with_a_warning() {
     let stand = Stand::new().await;
     let node = stand.node(None).await;

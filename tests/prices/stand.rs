@@ -63,6 +63,7 @@ impl Stand {
             ("ADMIN_API_KEY", ADMIN_KEY),
             ("JWT_SECRET", SECRET),
             ("CRYPTO_CURRENCIES", "usd,eur"),
+            ("RATE_LIMIT", "100000/60s"),
         ];
         pairs.push(("CRYPTO_PROVIDERS", "coingecko,kraken"));
         pairs.extend(redis.map(|url| ("REDIS_URL", url)));

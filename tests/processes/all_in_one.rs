@@ -88,7 +88,7 @@ async fn everything_survives_a_stop_and_a_wait_does_not_start_again() {
     let logs: Vec<_> = std::fs::read_dir(folder.join(".millrace/logs")).unwrap().map(|f| f.unwrap().path()).collect();
     assert_eq!(logs.len(), 2, "one file for each run: {logs:?}");
     for file in logs {
-        let text = std::fs::read_to_string(&file).unwrap();
+        let text = crate::logs::text(&file);
         assert!(text.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{}: {text}", file.display());
         assert!(text.contains("COMPLETED_REQUEST"), "{text}");
     }

@@ -16,7 +16,10 @@ use poem::{
 };
 use tracing::Instrument;
 
-use crate::problem::{self, Problem};
+use crate::{
+    problem::{self, Problem},
+    rate_limit,
+};
 
 /// All operations on one path, and everything that surrounds them. One layer instead of one for each concern: every
 /// layer of its own costs a boxed future per request.
@@ -64,7 +67,7 @@ impl Edge {
     async fn answer(&self, operation: Option<&Operation>, mut request: Request) -> Result<Response, Problem> {
         let Some(operation) = operation else { return self.no_operation(&request) };
         body_limit::check_declared(&mut request).await?;
-        match AssertUnwindSafe(operation.endpoint.call(request)).catch_unwind().await {
+        match AssertUnwindSafe(rate_limit::telling(operation.endpoint.call(request))).catch_unwind().await {
             Ok(answer) => Ok(answer?),
             Err(panic) => Err(Problem::internal(format!("panic: {}", panic_message(&*panic)))),
         }

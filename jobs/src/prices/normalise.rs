@@ -17,7 +17,7 @@ const DECIMAL_PLACES: i64 = 40;
 const PLAUSIBLE: std::ops::Range<i64> = 1_230_768_000..4_102_444_800;
 /// So far the clocks of sources may be ahead of ours.
 const SKEW: Duration = Duration::minutes(5);
-/// A present price that is older is none: its source has lost it.
+/// A present price that is older is one of the past: its source has lost it.
 const FRESH: Duration = Duration::hours(1);
 
 /// Why a row is not stored.
@@ -41,13 +41,11 @@ pub enum Reason {
     Contradicting,
     /// It is of a time to come.
     Future,
-    /// It is the present price of another time.
-    Stale,
 }
 
 impl Reason {
     /// All there are.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 9] = [
         Self::Shape,
         Self::Decimal,
         Self::Time,
@@ -57,7 +55,6 @@ impl Reason {
         Self::Volume,
         Self::Contradicting,
         Self::Future,
-        Self::Stale,
     ];
 
     /// As metrics and logs have it.
@@ -72,7 +69,6 @@ impl Reason {
             Self::Volume => "volume",
             Self::Contradicting => "contradicting",
             Self::Future => "future",
-            Self::Stale => "stale",
         }
     }
 }
@@ -259,15 +255,17 @@ pub fn positive(text: &str) -> Result<BigDecimal, Reason> {
     if price > BigDecimal::zero() { Ok(price) } else { Err(Reason::NotPositive) }
 }
 
-/// Whether a present price of this time is one.
+/// Whether a present price may be of this time.
 ///
 /// # Errors
-/// It is of a time to come, or of one long gone.
+/// It is of a time to come.
 pub fn present(as_of: OffsetDateTime, now: OffsetDateTime) -> Result<(), Reason> {
-    if as_of > now + SKEW {
-        return Err(Reason::Future);
-    }
-    if as_of < now - FRESH { Err(Reason::Stale) } else { Ok(()) }
+    if as_of > now + SKEW { Err(Reason::Future) } else { Ok(()) }
+}
+
+/// Whether a present price of this time is one of the past by now.
+pub fn is_stale(as_of: OffsetDateTime, now: OffsetDateTime) -> bool {
+    as_of < now - FRESH
 }
 
 fn decimal(text: &str) -> Result<BigDecimal, Reason> {

@@ -229,7 +229,6 @@ async fn a_present_price_is_right_or_none() {
             (Fault::Enormous, true),
             (Fault::Html, true),
             (Fault::Truncated, true),
-            (Fault::Stale, says_when),
             (Fault::Microseconds, says_when),
         ] {
             let providers = start(&exchange, &[]);
@@ -241,5 +240,10 @@ async fn a_present_price_is_right_or_none() {
             }
             exchange.heal(source);
         }
+        // A price of the past is what the source has: it is told with its time, and readers judge.
+        let providers = start(&exchange, &[]);
+        exchange.fail(source, Fault::Stale);
+        assert_eq!(spot(&*one(&providers, source)).await.as_ref(), Ok(&right), "{source}");
+        exchange.heal(source);
     }
 }

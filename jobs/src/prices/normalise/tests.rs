@@ -131,7 +131,8 @@ fn a_present_price_is_of_the_present() {
     let now = at(MIDNIGHT);
     assert_eq!(present(now - Duration::minutes(2), now), Ok(()));
     assert_eq!(present(now + Duration::minutes(2), now), Ok(()));
-    assert_eq!(present(now - Duration::hours(2), now), Err(Reason::Stale));
+    assert_eq!(present(now - Duration::hours(2), now), Ok(()));
+    assert!(is_stale(now - Duration::hours(2), now) && !is_stale(now - Duration::minutes(2), now));
     assert_eq!(present(now + Duration::hours(2), now), Err(Reason::Future));
 }
 

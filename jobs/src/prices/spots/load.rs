@@ -8,6 +8,7 @@ use super::{
     super::{
         cache::{Entry, Value, spot_key},
         model::{AssetId, Currency, Spot},
+        normalise::is_stale,
         read::{Quote, Read, Reader},
         store,
     },
@@ -87,9 +88,12 @@ impl Reader {
             return Ok(HashMap::new());
         }
         let spots = answered(store::spots(&self.pool, assets, currency)).await?;
+        let now = self.now();
         let mut stored: HashMap<_, _> = spots
             .into_iter()
-            .map(|(asset, spot, at)| (asset, Stored { quote: quote(&spot, false), fetched_at: Some(at) }))
+            .map(|(asset, spot, at)| {
+                (asset, Stored { quote: quote(&spot, is_stale(spot.as_of, now)), fetched_at: Some(at) })
+            })
             .collect();
         let rest: Vec<_> = assets.iter().filter(|asset| !stored.contains_key(asset)).cloned().collect();
         if !rest.is_empty() {
@@ -104,6 +108,7 @@ impl Reader {
     /// Asks the sources, the preferred first, each for what is still missing; stores and keeps what they say.
     async fn ask_spots(&self, assets: Vec<AssetId>, currency: &Currency, stored: &HashMap<AssetId, Stored>) -> Answers {
         let (mut answers, mut rest, mut troubles) = (Answers::new(), assets, Vec::new());
+        let mut past: HashMap<AssetId, Spot> = HashMap::new();
         for provider in self.providers.0.iter() {
             if rest.is_empty() {
                 break;
@@ -124,6 +129,13 @@ impl Reader {
                 tracing::warn!(%error, "present prices are not stored");
             }
             for (asset, spot) in found {
+                if is_stale(spot.as_of, self.now()) {
+                    // Another source may have a present one.
+                    if past.get(&asset).is_none_or(|other| other.as_of < spot.as_of) {
+                        past.insert(asset, spot);
+                    }
+                    continue;
+                }
                 rest.retain(|other| *other != asset);
                 let until = self.now() + self.ages.spot;
                 let answer = self.settle(&asset, currency, Value::Spot(quote(&spot, false)), until).await;
@@ -131,7 +143,12 @@ impl Reader {
             }
         }
         for asset in rest {
+            let newest =
+                past.get(&asset).filter(|spot| stored.get(&asset).is_none_or(|old| old.quote.as_of < spot.as_of));
             let (value, life) = match stored.get(&asset) {
+                _ if newest.is_some() => {
+                    (newest.map_or(Value::Nothing, |spot| Value::Spot(quote(spot, true))), self.ages.spot)
+                }
                 None if troubles.is_empty() => (Value::Unknown, self.ages.unknown),
                 stored if troubles.is_empty() => (old_or_nothing(stored), self.ages.unknown),
                 stored => (old_or_nothing(stored), self.pause(&troubles)),
