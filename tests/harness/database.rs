@@ -30,6 +30,7 @@ pub struct TestDatabase {
 
 /// Makes one. It is removed some time after this is dropped.
 pub async fn fresh() -> TestDatabase {
+    super::process::install_tls();
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let template = template().await;
     let name = format!("test_{}_{}", *OWNER, NEXT.fetch_add(1, Ordering::Relaxed));

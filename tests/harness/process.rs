@@ -151,9 +151,14 @@ pub async fn worker(database: &str, variables: &[(&str, &str)]) -> Process {
     process
 }
 
-/// A client for every test: no proxy of the environment, and short on patience.
-pub fn client() -> reqwest::Client {
+/// What every process of ours does first of all, for features that a test starts in its own.
+pub fn install_tls() {
     static TLS: std::sync::Once = std::sync::Once::new();
     TLS.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
+}
+
+/// A client for every test: no proxy of the environment, and short on patience.
+pub fn client() -> reqwest::Client {
+    install_tls();
     reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(90)).build().expect("a client")
 }
