@@ -4,6 +4,7 @@ mod all_in_one;
 mod bench;
 #[cfg(feature = "smart-contract")]
 mod contract;
+mod health;
 mod jobs;
 mod migrate;
 mod operator;
@@ -34,6 +35,8 @@ enum Command {
     Worker,
     /// Bring the database to this program's schema
     Migrate,
+    /// Ask a process whether it is well
+    Health(health::Arguments),
     /// List jobs, look at one, cancel, replay
     #[command(arg_required_else_help = true)]
     Jobs(jobs::Arguments),
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Some(Command::Api) => process::run("api", api::program()),
         Some(Command::Worker) => process::run("worker", worker::program()),
         Some(Command::Migrate) => process::run("migrate", migrate::program()),
+        Some(Command::Health(arguments)) => process::run("millrace health", health::program(arguments)),
         Some(Command::Jobs(arguments)) => process::run("millrace jobs", jobs::program(arguments)),
         Some(Command::Queues(arguments)) => process::run("millrace queues", queues::program(arguments)),
         Some(Command::Schedules(arguments)) => process::run("millrace schedules", schedules::program(arguments)),
