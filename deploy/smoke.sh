@@ -1,0 +1,21 @@
+#!/bin/sh
+# One webhook through a running Millrace, from its 202 to PROCESSED: `sh deploy/smoke.sh http://localhost:8000`.
+set -eu
+url=${1:?usage: smoke.sh URL}
+id=smoke_$(date +%s)_$$
+body="{\"transaction_id\":\"$id\",\"source_account\":\"a\",\"destination_account\":\"b\",\"amount\":\"12.50\",\"currency\":\"EUR\"}"
+
+accepted=$(curl -sS -o /dev/null -w '%{http_code}' "$url/v1/webhooks/transactions" -H 'Content-Type: application/json' -d "$body")
+if [ "$accepted" != 202 ]; then
+  echo "the webhook was answered by $accepted instead of 202" >&2
+  exit 1
+fi
+# It answers the moment that the transaction is settled, after 60 s at the latest.
+settled=$(curl -sS -m 70 "$url/v1/transactions/$id?wait=60")
+case $settled in
+  *'"status":"PROCESSED"'*) echo "$id was accepted and PROCESSED" ;;
+  *)
+    echo "the webhook was accepted but not processed: $settled" >&2
+    exit 1
+    ;;
+esac
