@@ -6,6 +6,7 @@
 mod architecture;
 #[cfg(feature = "smart-contract")]
 mod contract;
+mod deploy;
 mod embedded_postgres;
 mod faults;
 mod harness;

