@@ -24,4 +24,5 @@ mod schedule;
 mod search;
 mod smoke;
 mod transactions;
+mod upgrades;
 mod users;

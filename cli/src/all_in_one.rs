@@ -71,7 +71,7 @@ async fn run(
     shutdown: &Shutdown,
     address: std::net::SocketAddr,
 ) -> Result<(), String> {
-    migrate::apply(database).await?;
+    migrate::apply(database, migrate::PATIENCE).await?;
     let app = App::start(database, jobs, "all-in-one", &shutdown.drain).map_err(process::text)?;
     let worker = worker::start(&app, database, jobs.timing, shutdown)?;
     print!("{}", banner(address, jobs));

@@ -37,6 +37,14 @@ enum Command {
     Migrate,
     /// Ask a process whether it is well
     Health(health::Arguments),
+    #[command(after_help = "\
+Run it before a new release starts. Several at once take turns. A migration that needs a table which others hold waits 2 s, lets
+them pass, and is tried again; with standard output it says which transaction is the oldest.
+
+Examples:
+  millrace migrate
+  millrace migrate --patience 600")]
+    Migrate(migrate::Arguments),
     /// List jobs, look at one, cancel, replay
     #[command(arg_required_else_help = true)]
     Jobs(jobs::Arguments),
@@ -64,6 +72,7 @@ fn main() -> ExitCode {
         Some(Command::Worker) => process::run("worker", worker::program()),
         Some(Command::Migrate) => process::run("migrate", migrate::program()),
         Some(Command::Health(arguments)) => process::run("millrace health", health::program(arguments)),
+        Some(Command::Migrate(arguments)) => process::run("migrate", migrate::program(arguments)),
         Some(Command::Jobs(arguments)) => process::run("millrace jobs", jobs::program(arguments)),
         Some(Command::Queues(arguments)) => process::run("millrace queues", queues::program(arguments)),
         Some(Command::Schedules(arguments)) => process::run("millrace schedules", schedules::program(arguments)),

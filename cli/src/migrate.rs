@@ -1,16 +1,27 @@
 //! `millrace migrate`: the only place from which a production schema changes.
 
+use std::time::Duration;
+
+use clap::Args;
+pub use jobs::boot::migrate::PATIENCE;
 use jobs::{
     app,
     boot::{db::Database, migrate, process, telemetry::Telemetry},
     config::Vars,
 };
 
+#[derive(Args)]
+pub struct Arguments {
+    /// How many seconds a migration whose tables are in use is tried again, before this gives up
+    #[arg(long, value_name = "SECONDS", default_value_t = PATIENCE.as_secs())]
+    patience: u64,
+}
+
 /// Applies the migrations to `DATABASE_URL`.
 ///
 /// # Errors
 /// What is wrong with the configuration, or the first migration that failed.
-pub async fn program() -> Result<(), String> {
+pub async fn program(arguments: Arguments) -> Result<(), String> {
     let mut vars = Vars::from_env();
     let config = app::Config::read(&mut vars);
     let database = app::require_database(&mut vars, &config);
@@ -20,16 +31,16 @@ pub async fn program() -> Result<(), String> {
         // What keeps two of these from running at once is a lock of the session.
         return Err("migrate: DATABASE_URL must be the database itself, without DATABASE_POOLER".into());
     }
-    apply(&database).await
+    apply(&database, Duration::from_secs(arguments.patience)).await
 }
 
 /// Applies what is missing.
 ///
 /// # Errors
 /// The first migration that failed.
-pub async fn apply(database: &Database) -> Result<(), String> {
+pub async fn apply(database: &Database, patience: Duration) -> Result<(), String> {
     let pool = database.pool("migrate", 1);
-    let applied = migrate::run(&pool).await.map_err(|error| format!("migrations: {error}"));
+    let applied = migrate::run_to(&pool, None, patience).await.map_err(|error| format!("migrations: {error}"));
     pool.close().await;
     applied?;
     tracing::info!("the database has this program's schema");

@@ -54,7 +54,7 @@ impl Stand {
         cluster.ensure_database(DATABASE).await.map_err(process::text)?;
         let url = cluster.url(DATABASE);
         let database = Database::parse(&url)?;
-        migrate::apply(&database).await?;
+        migrate::apply(&database, migrate::PATIENCE).await?;
         // Due at once, whatever our own environment says; it is about other programs.
         let config = app::Config::read(&mut Vars::from_pairs(&[("PROCESSING_DELAY_SECONDS", "0")]));
         let app = App::start(&database, &config, "bench", &CancellationToken::new()).map_err(process::text)?;

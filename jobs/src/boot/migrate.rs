@@ -1,15 +1,24 @@
 //! The schema: apalis' own migrations first, then ours; and the check that a process and a database fit together.
 
-use std::collections::BTreeMap;
+mod apply;
+
+use std::{collections::BTreeMap, time::Duration};
 
 use sqlx::{
-    AssertSqlSafe, Connection, PgPool, SqlSafeStr,
+    AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool, SqlSafeStr,
     migrate::{Migrate, MigrateError, Migrator},
 };
+use tracing::log::LevelFilter;
 
-use super::pooler;
+pub use self::apply::{ApplyError, PATIENCE};
+use super::{db::answered, pooler};
 
-static OURS: Migrator = sqlx::migrate!("../migrations");
+/// The first version, as a server tells it, that knows the SQL in here.
+const OLDEST_SERVER: u32 = 150_000;
+
+fn ours() -> Migrator {
+    sqlx::migrate!("../migrations")
+}
 
 /// Two of apalis' early migrations ask for this extension and a later one (20260605000000) ends its only use. Some
 /// builds of PostgreSQL come without it, so a new database never asks; the recorded checksums stay those of apalis.
@@ -29,6 +38,8 @@ fn apalis() -> Migrator {
 /// Why a process may not work on a database.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
+    #[error(transparent)]
+    TooOld(#[from] TooOld),
     #[error("the database is not migrated ({missing} migrations missing): run `millrace migrate`")]
     Behind { missing: usize },
     #[error("the database is newer than this program ({unknown} unknown migrations): run a newer millrace")]
@@ -39,24 +50,57 @@ pub enum SchemaError {
     Unreadable(#[from] sqlx::Error),
 }
 
+/// The server is older than what our statements are written for.
+#[derive(Debug, thiserror::Error)]
+#[error("the database server is PostgreSQL {}, and Millrace needs 15 or newer: DATABASE_URL must name such a server", major(*.0))]
+pub struct TooOld(u32);
+
+fn major(version: u32) -> u32 {
+    version / 10_000
+}
+
+/// What a session was told when it began; nothing is asked. Servers that hide their version are taken as they are.
+fn check_server(session: &PgConnection) -> Result<(), TooOld> {
+    session
+        .server_version_num()
+        .filter(|version| *version < OLDEST_SERVER)
+        .map_or(Ok(()), |version| Err(TooOld(version)))
+}
+
 /// Brings the database to this program's schema. Safe to run many times and by several processes at once.
 ///
 /// # Errors
 /// The first migration that failed; those before it stand.
-pub async fn run(pool: &PgPool) -> Result<(), MigrateError> {
-    // A migration takes as long as it takes; the connection is not given back with that liberty.
-    let mut connection = pool.acquire().await.map_err(MigrateError::Execute)?.detach();
-    sqlx::query("SET statement_timeout = 0").execute(&mut connection).await.map_err(MigrateError::Execute)?;
-    apalis().run(&mut connection).await?;
-    OURS.run(&mut connection).await?;
-    connection.close().await.map_err(MigrateError::Execute)
+pub async fn run(pool: &PgPool) -> Result<(), ApplyError> {
+    run_to(pool, None, PATIENCE).await
+}
+
+/// As [`run`], up to the version `last` of ours, as an earlier release would leave a database; a migration whose tables
+/// are in use is tried again for as long as `patience`.
+///
+/// # Errors
+/// The first migration that failed; those before it stand.
+pub async fn run_to(pool: &PgPool, last: Option<i64>, patience: Duration) -> Result<(), ApplyError> {
+    // A migration takes as long as it takes; no other connection has that liberty.
+    // It is no news either that one takes longer than a statement should.
+    let options = pool.connect_options().as_ref().clone().log_slow_statements(LevelFilter::Off, Duration::MAX);
+    let mut connection: PgConnection = answered(options.connect()).await?;
+    check_server(&connection)?;
+    sqlx::query("SET statement_timeout = 0").execute(&mut connection).await?;
+    apply::take_turn(&mut connection).await?;
+    for (mut migrator, last) in [(apalis(), None), (ours(), last)] {
+        // One turn for all of them.
+        migrator.set_locking(false);
+        apply::bring(&mut connection, &migrator, last, patience).await?;
+    }
+    Ok(connection.close().await?)
 }
 
 /// Changes whenever any migration does; names what was built from them, such as the template database of the tests.
 pub fn fingerprint() -> String {
     use sha2::{Digest, Sha256};
     let mut hash = Sha256::new();
-    for migrator in [&apalis(), &OURS] {
+    for migrator in [apalis(), ours()] {
         migrator.iter().for_each(|migration| hash.update(migration.sql.as_str()));
     }
     hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
@@ -68,11 +112,12 @@ pub fn fingerprint() -> String {
 /// What does not fit, or why that could not be found out.
 pub async fn check(pool: &PgPool) -> Result<(), SchemaError> {
     check_ledger(pool, &apalis()).await?;
-    check_ledger(pool, &OURS).await
+    check_ledger(pool, &ours()).await
 }
 
 async fn check_ledger(pool: &PgPool, migrator: &Migrator) -> Result<(), SchemaError> {
     let mut transaction = pooler::begin(pool).await?;
+    check_server(&transaction)?;
     let table = migrator.table_name.to_string();
     let applied = match transaction.list_applied_migrations(&table).await {
         Ok(applied) => applied,

@@ -1,0 +1,91 @@
+//! Every migration goes down and up again on a filled database, and leads to exactly the schema that it should.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jobs::boot::migrate;
+
+use super::{
+    empty, execute,
+    fill::fill,
+    ours,
+    schema::{Contents, assert_same, contents, schema},
+    value, versions,
+};
+use crate::harness::{
+    database,
+    http::ask,
+    process::{Api, client, worker},
+};
+
+/// What a way down cannot keep, and says so in its file: apalis' own indexes and keys are stricter than ours.
+const CHANGED_ON_THE_WAY_DOWN: [(i64, &str, &str); 2] =
+    [(20_261_121_090_000, "apalis.jobs", "idempotency_key"), (20_261_121_090_000, "apalis.jobs", "lock_by")];
+
+/// What is in both, and should be the same, is the same.
+fn assert_kept(version: i64, before: &Contents, after: &Contents, case: &str) {
+    for (column, found) in after {
+        let (table, name) = (&*column.0, &*column.1);
+        let excused = CHANGED_ON_THE_WAY_DOWN.contains(&(version, table, name));
+        if let Some(was) = before.get(column).filter(|_| !excused) {
+            assert_eq!(found, was, "{case}: {table}.{name} is not what it was");
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_migration_goes_down_and_up_on_a_filled_database() {
+    let migrator = ours().await;
+    let versions = versions().await;
+    // What each release in between would have made of an empty database.
+    let (_kept, pool) = empty().await;
+    let mut wanted = BTreeMap::new();
+    for version in [0].iter().chain(&versions) {
+        migrate::run_to(&pool, Some(*version), Duration::ZERO).await.unwrap();
+        wanted.insert(*version, schema(&pool).await);
+    }
+
+    let database = database::fresh().await;
+    let pool = database.pool().await;
+    fill(&database, &pool).await;
+    assert_same(&schema(&pool).await, &wanted[versions.last().unwrap()], "all at once is one by one");
+    for pair in [0].iter().chain(&versions).collect::<Vec<_>>().windows(2).rev() {
+        let (before, version) = (*pair[0], *pair[1]);
+        let full = contents(&pool).await;
+        migrator.undo(&pool, before).await.unwrap_or_else(|error| panic!("{version} down: {error}"));
+        assert_same(&schema(&pool).await, &wanted[&before], &format!("{version} down"));
+        let lower = contents(&pool).await;
+        assert_kept(version, &full, &lower, &format!("{version} down"));
+        migrate::run_to(&pool, Some(version), Duration::ZERO)
+            .await
+            .unwrap_or_else(|error| panic!("{version} up: {error}"));
+        assert_same(&schema(&pool).await, &wanted[&version], &format!("{version} up again"));
+        assert_kept(0, &lower, &contents(&pool).await, &format!("{version} up again"));
+        migrator.undo(&pool, before).await.unwrap_or_else(|error| panic!("{version} down again: {error}"));
+    }
+
+    // From nothing of ours, with the jobs of before in apalis' tables, to a system that works.
+    let jobs = value(&pool, "SELECT count(*) FROM apalis.jobs").await;
+    assert!(jobs.parse::<u32>().unwrap() > 40, "{jobs} jobs");
+    migrate::run(&pool).await.unwrap();
+    assert_eq!(value(&pool, "SELECT count(*) FROM apalis.jobs").await, jobs);
+    let (api, _worker) = (Api::start(&database.url, &[]).await, worker(&database.url, &[]).await);
+    assert_eq!(ask(client().get(format!("{}/readyz", api.url))).await.status, 200);
+}
+
+/// What `migrations/README.md` tells an operator to type, in one transaction.
+#[tokio::test]
+async fn an_operator_goes_one_migration_back_by_hand() {
+    let database = database::fresh().await;
+    let pool = database.pool().await;
+    let newest = *versions().await.last().unwrap();
+    let files = std::fs::read_dir(super::folder()).unwrap().filter_map(Result::ok).map(|entry| entry.path());
+    let down = |path: &std::path::PathBuf| {
+        path.display().to_string().contains(&format!("/{newest}_")) && path.display().to_string().ends_with(".down.sql")
+    };
+    let down = std::fs::read_to_string(files.into_iter().find(down).unwrap()).unwrap();
+    execute(&pool, &format!("BEGIN; {down}; DELETE FROM _sqlx_migrations WHERE version = {newest}; COMMIT")).await;
+    let behind = migrate::check(&pool).await.unwrap_err().to_string();
+    assert!(behind.contains("1 migrations missing"), "{behind}");
+    migrate::run(&pool).await.unwrap();
+    migrate::check(&pool).await.unwrap();
+}

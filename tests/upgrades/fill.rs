@@ -1,0 +1,88 @@
+//! A database that has lived: written by the processes themselves, and by hand only what they rarely write.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use super::{execute, schema::contents, value};
+use crate::harness::{
+    database::TestDatabase,
+    eventually,
+    http::ask,
+    process::{Api, client, worker},
+};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// Fills every table of a migrated database; fails when one is left empty, so that the next feature is filled as well.
+pub async fn fill(database: &TestDatabase, pool: &PgPool) {
+    through_the_front_door(database, pool).await;
+    by_hand(pool).await;
+    let rows = contents(pool).await;
+    let empty: Vec<&str> = rows.iter().filter(|(_, found)| found.0 == 0).map(|((table, _), _)| &**table).collect();
+    assert!(empty.is_empty(), "fill these tables in tests/upgrades/fill.rs: {empty:?}");
+}
+
+async fn through_the_front_door(database: &TestDatabase, pool: &PgPool) {
+    let quick = [("PROCESSING_DELAY_SECONDS", "0")];
+    let (api, worker) = (Api::start(&database.url, &quick).await, worker(&database.url, &quick).await);
+    let slow = Api::start(&database.url, &[("PROCESSING_DELAY_SECONDS", "600")]).await;
+    let client = client();
+    let post = async |url: String, headers: &[(&str, &str)], body: Value| -> Value {
+        let request =
+            headers.iter().fold(client.post(&url).json(&body), |request, (name, text)| request.header(*name, *text));
+        let answer = ask(request).await;
+        assert!((200..300).contains(&answer.status), "{url}: {answer:?}");
+        answer.json()
+    };
+    let webhook = |id: String, amount: u32| json!({"transaction_id": id, "source_account": "a", "destination_account": "b", "amount": amount, "currency": "INR"});
+    for n in 0..20 {
+        post(format!("{}/v1/webhooks/transactions", api.url), &[], webhook(format!("done-{n}"), 1)).await;
+        post(format!("{}/v1/webhooks/transactions", slow.url), &[], webhook(format!("waits-{n}"), 1)).await;
+        // Contradicted: kept for the operator.
+        post(format!("{}/v1/webhooks/transactions", api.url), &[], webhook(format!("done-{n}"), 2)).await;
+    }
+    let ada = json!({"email": "Ada@example.com", "password": "correct horse", "full_name": "Ada"});
+    post(format!("{}/api/v1/users/register", api.url), &[], ada.clone()).await;
+    let token = post(format!("{}/api/v1/users/login", api.url), &[], ada).await;
+    let bearer = format!("Bearer {}", token["access_token"].as_str().expect("a token"));
+    for n in 0..5 {
+        let item = json!({"title": format!("Copper kettle {n}"), "description": "For two", "price_cents": 4900 + n});
+        post(format!("{}/api/v1/items", api.url), &[("Authorization", &bearer)], item).await;
+        let assets = json!([{"id": "id-1", "interest_rate": 100}, {"id": "id-2", "interest_rate": n}]);
+        let key = format!("key-{n}");
+        let headers = [("api_key", "your-secret-api-key-here"), ("Idempotency-Key", &*key)];
+        post(format!("{}/asset", api.url), &headers, assets).await;
+        let probe = json!({"x": 5, "y": n, "direction": "NORTH"});
+        post(format!("{}/api/v1/setup", api.url), &[], probe).await;
+    }
+    let done = "(SELECT count(*) = 20 FROM transactions WHERE status = 'PROCESSED')
+                AND (SELECT count(*) = 5 FROM item_documents)
+                AND NOT EXISTS (SELECT FROM apalis.jobs WHERE status = 'Running' OR (status = 'Pending' AND run_at < now()))";
+    eventually("everything that is due is done", SOON, async || value(pool, done).await == "true").await;
+    drop((api, slow, worker));
+}
+
+/// What only trouble writes: failures, dead letters, operators' orders, an unfinished sending.
+async fn by_hand(pool: &PgPool) {
+    execute(
+        pool,
+        "UPDATE transactions SET status = 'FAILED', error = 'refused', processed_at = now()
+         WHERE transaction_id IN ('waits-0', 'waits-1');
+         UPDATE apalis.jobs SET status = 'Killed', done_at = now(), last_result = '{\"Err\": \"refused\"}',
+                errors = '[{\"error\": \"refused\"}]', failures = 3
+         WHERE id IN (SELECT id::text FROM transactions WHERE transaction_id IN ('waits-0', 'waits-1'))
+            OR id IN (SELECT id FROM apalis.jobs WHERE status = 'Pending' ORDER BY id LIMIT 2);
+         UPDATE apalis.jobs SET status = 'Running', lock_by = (SELECT min(id) FROM apalis.workers), lock_at = now(), attempts = 1
+         WHERE id = (SELECT max(id) FROM apalis.jobs WHERE status = 'Pending');
+         -- Two under one key, of which one is over; and one whose worker is forgotten.
+         INSERT INTO apalis.jobs (id, job_type, job, status, priority, idempotency_key, lock_by)
+         VALUES ('by-hand-1', 'q', '', 'Done', 1, 'same', 'forgotten'), ('by-hand-2', 'q', '', 'Pending', -1, 'same', NULL);
+         INSERT INTO cancellations (job_id) VALUES ('by-hand-2');
+         INSERT INTO queues (name, paused_at, reason) VALUES ('q', now(), 'for a look');
+         INSERT INTO chain_sends (rate_id, number, contract, sender, nonce, hash, raw, max_fee, priority)
+         SELECT id, 1, '0x1', '0x2', 7, '\\x01', '\\x02', '3', '4' FROM interest_rates LIMIT 1",
+    )
+    .await;
+}
