@@ -193,14 +193,14 @@ impl App {
         process::await_schema(&self.pool, shutdown).await
     }
 
-    /// Whether the database can be reached and has this program's schema.
+    /// Whether the database can be reached and has this program's schema, or that of a release after it.
     ///
     /// # Errors
     /// Why not.
     pub async fn ready(&self) -> Result<(), String> {
         /// A probe must answer before whoever sent it gives up.
         const LIMIT: Duration = Duration::from_secs(2);
-        match tokio::time::timeout(LIMIT, migrate::check(&self.pool)).await {
+        match tokio::time::timeout(LIMIT, migrate::check_again(&self.pool)).await {
             Ok(fits) => fits.map_err(|error| error.to_string()),
             Err(_elapsed) => Err("the database does not answer".into()),
         }

@@ -1,5 +1,6 @@
 //! Upgrades: the schema goes up and down under data, beside processes that work, and says what is in its way.
 
+mod beside;
 mod down_and_up;
 mod fill;
 mod in_use;

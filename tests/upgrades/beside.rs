@@ -1,0 +1,50 @@
+//! Processes of one release go on while the database becomes that of the next one.
+
+use serde_json::json;
+
+use super::execute;
+use crate::harness::{
+    database,
+    http::ask,
+    process::{Api, Process, client, worker},
+};
+
+/// What the next release does: it adds, and says so in both ledgers.
+const NEXT_RELEASE: &str = "
+    ALTER TABLE transactions ADD COLUMN note text;
+    CREATE TABLE notes (id bigint PRIMARY KEY);
+    INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+    VALUES (20991231000000, 'add notes', true, '', 0)";
+
+#[tokio::test]
+async fn running_processes_go_on_when_the_schema_moves_ahead() {
+    let database = database::fresh().await;
+    let pool = database.pool().await;
+    let quick = [("PROCESSING_DELAY_SECONDS", "0")];
+    let api = Api::start(&database.url, &quick).await;
+    let _worker = worker(&database.url, &quick).await;
+    let client = client();
+    let ready = async || ask(client.get(format!("{}/readyz", api.url))).await.status;
+    assert_eq!(ready().await, 200);
+
+    execute(&pool, NEXT_RELEASE).await;
+    assert_eq!(ready().await, 200, "behind a load balancer, nobody would serve until the new release does");
+    let webhook = json!({
+        "transaction_id": "after", "source_account": "a", "destination_account": "b", "amount": 1, "currency": "INR",
+    });
+    let sent = ask(client.post(format!("{}/v1/webhooks/transactions", api.url)).json(&webhook)).await;
+    assert_eq!(sent.status, 202, "{sent:?}");
+    let settled = ask(client.get(format!("{}/v1/transactions/after?wait=20", api.url))).await;
+    assert_eq!(settled.json()["status"], "PROCESSED", "{settled:?}");
+
+    // Whoever starts from now on is of the next release, or says why not.
+    for command in ["api", "worker"] {
+        let mut late = Process::start(&[command], &[("DATABASE_URL", &database.url), ("PORT", "0")]);
+        assert_eq!(late.ended(std::time::Duration::from_secs(20)).await.code(), Some(1), "{command}");
+        assert!(late.log().contains("newer than this program"), "{command}: {}", late.log());
+    }
+
+    // What is missing is another matter.
+    execute(&pool, "DELETE FROM _sqlx_migrations WHERE version = (SELECT min(version) FROM _sqlx_migrations)").await;
+    assert_eq!(ready().await, 503);
+}
