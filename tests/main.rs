@@ -9,6 +9,7 @@ mod contract;
 mod deploy;
 mod embedded_postgres;
 mod faults;
+mod habits;
 mod harness;
 mod items;
 mod logs;

@@ -1,0 +1,61 @@
+//! The justfile and the workflow name what exists.
+
+use super::root;
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The names of the recipes.
+fn recipes(justfile: &str) -> Vec<&str> {
+    let heads =
+        justfile.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()) && line.contains(':'));
+    heads.filter_map(|line| line.split([' ', ':']).next()).collect()
+}
+
+#[test]
+fn every_recipe_says_what_it_is_for() {
+    let justfile = read("justfile");
+    let names = recipes(&justfile);
+    for wanted in ["setup", "hooks", "dev", "test", "check", "ci", "fmt", "migrate", "migration", "bench", "coverage"] {
+        assert!(names.contains(&wanted), "{wanted}: {names:?}");
+    }
+    let lines: Vec<&str> = justfile.lines().collect();
+    for pair in lines.windows(2) {
+        let is_recipe = names.iter().any(|name| pair[1].starts_with(name)) && pair[1].contains(':');
+        assert!(!is_recipe || pair[0].starts_with(['#', '[']), "{}: a line above must say what it is for", pair[1]);
+    }
+}
+
+#[test]
+fn documents_and_scripts_name_recipes_that_exist() {
+    let justfile = read("justfile");
+    let names = recipes(&justfile);
+    for document in ["README.md", "ARCHITECTURE.md", "migrations/README.md", "migrations/new", ".githooks/pre-commit"] {
+        let text = read(document);
+        for rest in text.split("`just ").skip(1) {
+            let name = rest.split([' ', '`']).next().unwrap_or_default();
+            assert!(names.contains(&name), "{document}: there is no recipe {name}");
+        }
+    }
+}
+
+#[test]
+fn scripts_can_be_run() {
+    use std::os::unix::fs::PermissionsExt;
+    for script in [".ci/run", ".ci/prepare-sqlx", ".githooks/commit-msg", ".githooks/pre-commit", "migrations/new"] {
+        let mode =
+            std::fs::metadata(root().join(script)).unwrap_or_else(|error| panic!("{script}: {error}")).permissions();
+        assert_eq!(mode.mode() & 0o111, 0o111, "{script}: git update-index --chmod=+x {script}");
+    }
+}
+
+/// Coverage is of the processes too, which the tests start without the environment.
+#[test]
+fn coverage_is_measured_by_a_fixed_version() {
+    let workflow = read(".github/workflows/ci.yml");
+    let tool = workflow.lines().find_map(|line| line.trim().strip_prefix("tool: cargo-llvm-cov@")).expect("a version");
+    assert!(tool.split('.').count() == 3 && tool.split('.').all(|part| part.parse::<u32>().is_ok()), "{tool}");
+    assert!(workflow.contains("cargo llvm-cov report --summary-only"), "the figure is in the job's output");
+    assert!(read("tests/harness/process.rs").contains("LLVM_PROFILE_FILE"));
+}
