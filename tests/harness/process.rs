@@ -45,7 +45,9 @@ impl Process {
     /// Starts any program with these variables and none of this process's configuration.
     pub fn run(name: &str, mut command: Command, variables: &[(&str, &str)]) -> Self {
         command.env_clear();
-        for kept in ["PATH", "HOME", "PG_BIN_DIR", "RUST_LOG", "RUST_BACKTRACE", "TMPDIR", "SSL_CERT_FILE"] {
+        for kept in
+            ["PATH", "HOME", "PG_BIN_DIR", "RUST_LOG", "RUST_BACKTRACE", "TMPDIR", "SSL_CERT_FILE", "LLVM_PROFILE_FILE"]
+        {
             if let Ok(value) = std::env::var(kept) {
                 command.env(kept, value);
             }
