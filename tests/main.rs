@@ -22,6 +22,7 @@ mod queue;
 mod rate_limit;
 mod rates;
 mod schedule;
+mod readme;
 mod search;
 mod smoke;
 mod transactions;

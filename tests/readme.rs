@@ -1,0 +1,209 @@
+//! The README's tour, typed into a real shell in front of a real all-in-one: it prints what the README says that it prints.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, channel},
+    time::{Duration, Instant},
+};
+
+use crate::harness::{needs, process::Process, scratch::Scratch};
+
+/// More than the longest wait of a command.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// How long "a moment later" may be.
+const MOMENT: Duration = Duration::from_secs(20);
+const ANYTHING: char = '…';
+const ADDRESS: &str = "localhost:8000";
+
+/// A command, and what it prints.
+struct Step {
+    commands: String,
+    prints: Option<String>,
+}
+
+/// The steps of a section, its title being a line of its own.
+fn section(title: &str) -> Vec<Step> {
+    let readme = include_str!("../README.md");
+    let (_, section) = readme.split_once(&format!("\n## {title}\n")).unwrap_or_else(|| panic!("no section {title}"));
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let mut steps: Vec<Step> = Vec::new();
+    let mut fences = section.split("\n```");
+    let _ = fences.next();
+    while let (Some(block), Some(_)) = (fences.next(), fences.next()) {
+        let (language, text) = block.split_once('\n').expect("a block of several lines");
+        match language {
+            "sh" => steps.push(Step { commands: text.to_owned(), prints: None }),
+            "text" => {
+                let step = steps.last_mut().filter(|step| step.prints.is_none());
+                step.expect("a block of sh before a block of text").prints = Some(text.to_owned());
+            }
+            _ => {}
+        }
+    }
+    steps
+}
+
+/// Whether a line has all that is wanted of it, in order.
+fn fits(line: &str, wanted: &str) -> bool {
+    let mut rest = line.trim_end();
+    let mut pieces = wanted.split(ANYTHING).peekable();
+    if let Some(first) = pieces.next() {
+        let Some(after) = rest.strip_prefix(first) else { return false };
+        rest = after;
+        if pieces.peek().is_none() {
+            return rest.is_empty();
+        }
+    }
+    while let Some(piece) = pieces.next() {
+        if pieces.peek().is_none() {
+            return rest.ends_with(piece);
+        }
+        let Some(at) = rest.find(piece) else { return false };
+        rest = &rest[at + piece.len()..];
+    }
+    true
+}
+
+/// Lines that were wanted, and did not come: each must be there, after the one before.
+fn missing<'w>(printed: &str, wanted: &'w str) -> Vec<&'w str> {
+    let mut lines = printed.lines();
+    wanted
+        .lines()
+        .filter(|wanted| !lines.clone().any(|line| fits(line, wanted)) || !lines.any(|line| fits(line, wanted)))
+        .collect()
+}
+
+/// Whether it only asks, so that whoever types it may do so again.
+fn only_asks(commands: &str) -> bool {
+    ![" -d ", " -X ", "=$("].iter().any(|change| commands.contains(change))
+}
+
+struct Shell {
+    child: Child,
+    lines: Receiver<String>,
+    address: String,
+}
+
+impl Shell {
+    fn open(home: &Scratch, address: &str, variables: &[(&str, &str)]) -> Self {
+        let mut shell = Command::new("bash");
+        shell.env_clear().env("PATH", std::env::var("PATH").unwrap_or_default()).env("HOME", &**home);
+        shell.envs(variables.iter().copied()).current_dir(&**home);
+        let mut child = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("bash");
+        let (sender, lines) = channel();
+        let output = BufReader::new(child.stdout.take().expect("its output"));
+        std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let mut shell = Self { child, lines, address: address.to_owned() };
+        shell.types("exec 2>&1");
+        shell
+    }
+
+    /// What is printed by these commands.
+    fn types(&mut self, commands: &str) -> String {
+        const END: &str = "--- that was all ---";
+        let input = self.child.stdin.as_mut().expect("its input");
+        let commands = commands.replace(ADDRESS, &self.address);
+        // Answers end without a line's end.
+        let commands = commands.replace("\ncurl ", "\necho; curl ");
+        writeln!(input, "{commands}\nprintf '\\n%s\\n' '{END}'").expect("a shell that listens");
+        let begun = Instant::now();
+        let mut printed = Vec::new();
+        loop {
+            let left = PATIENCE.saturating_sub(begun.elapsed());
+            let line = self.lines.recv_timeout(left).unwrap_or_else(|_| panic!("no end of {commands}\n{printed:#?}"));
+            if line == END {
+                return printed.join("\n");
+            }
+            printed.push(line);
+        }
+    }
+
+    /// Types all of it, and compares.
+    fn follows(&mut self, steps: &[Step]) {
+        for Step { commands, prints } in steps {
+            let prints =
+                prints.as_deref().unwrap_or_else(|| panic!("say in a block of text what this prints:\n{commands}"));
+            let begun = Instant::now();
+            let mut printed = self.types(commands);
+            while !missing(&printed, prints).is_empty() && only_asks(commands) && begun.elapsed() < MOMENT {
+                printed = self.types(commands);
+            }
+            assert!(
+                missing(&printed, prints).is_empty(),
+                "README.md says otherwise.\n{commands}\nprints\n{printed}\nand lacks\n{}",
+                missing(&printed, prints).join("\n")
+            );
+        }
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn programs(names: &[&str]) -> bool {
+    names.iter().all(|name| needs::program(name).is_some())
+}
+
+async fn all_in_one(home: &Scratch, variables: &[(&str, &str)]) -> (Process, String) {
+    let mut process = Process::start_in(home, &[], &[&[("PORT", "0")], variables].concat());
+    let line = process.printed("API docs").await;
+    let address = line.rsplit_once("http://").and_then(|(_, rest)| rest.strip_suffix("/docs")).expect("an address");
+    (process, address.to_owned())
+}
+
+#[tokio::test]
+async fn the_tour_prints_what_it_says() {
+    if !programs(&["bash", "curl", "sed"]) {
+        return;
+    }
+    let steps = section("The first ten minutes");
+    let (start, tour) = steps.split_first().expect("how to start it");
+    let variables = start.commands.trim().strip_suffix(" cargo run").expect("variables and cargo run");
+    let variables: Vec<_> = variables.split(' ').filter_map(|variable| variable.split_once('=')).collect();
+    assert!(!variables.is_empty() && tour.len() >= 10, "a tour of {} steps", tour.len());
+    let home = Scratch::new();
+    let (_process, address) = all_in_one(&home, &variables).await;
+    Shell::open(&home, &address, &[]).follows(tour);
+}
+
+#[tokio::test]
+async fn signed_webhooks_are_made_as_it_says() {
+    if !programs(&["bash", "curl", "openssl", "od"]) {
+        return;
+    }
+    let steps = section("Signed webhooks");
+    let (secret, signing) = steps.split_first().expect("how to make a secret");
+    let home = Scratch::new();
+    let mut shell = Shell::open(&home, "", &[]);
+    shell.types(&secret.commands);
+    let secret = shell.types("printf %s \"$WEBHOOK_SECRET\"").trim().to_owned();
+    assert!(secret.starts_with("whsec_") && secret.len() > 40, "{secret}");
+    let variables = [("WEBHOOK_SECRET", &*secret)];
+    let (_process, address) = all_in_one(&home, &variables).await;
+    Shell::open(&home, &address, &variables).follows(signing);
+}
+
+#[test]
+fn what_is_printed_is_compared() {
+    for (line, wanted, same) in [
+        ("HTTP/1.1 202 Accepted\r", "HTTP/1.1 202 Accepted", true),
+        ("HTTP/1.1 202 Accepted", "HTTP/1.1 20", false),
+        (r#"{"a":1,"b":2}"#, r#"{"a":…,"b":2}"#, true),
+        (r#"{"a":1,"b":2}"#, r#"{"b":…}"#, false),
+        (r#"{"a":1,"b":2}"#, r#"…"b":3…"#, false),
+        (r#"{"a":1,"b":2}"#, r#"…"b":2…"#, true),
+        (r#"{"a":1,"b":2}"#, r#"…"b":2…"a"…"#, false),
+        ("retry-after: 5", "retry-after: …", true),
+        ("", "…", true),
+    ] {
+        assert_eq!(fits(line, wanted), same, "{line} and {wanted}");
+    }
+    assert_eq!(missing("one\ntwo\nthree", "one\nthree"), [""; 0]);
+    assert_eq!(missing("one\ntwo\nthree", "three\none"), ["one"], "in this order");
+    assert_eq!(missing("one", "two\none"), ["two"]);
+}
