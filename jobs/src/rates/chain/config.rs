@@ -8,7 +8,12 @@ use alloy::{
 };
 use url::Url;
 
-use crate::config::Vars;
+use crate::config::{Environment, Vars};
+
+use super::known;
+
+const PROD_WANTS: &str = "must be a key of your own in prod: this one is printed by every node for development, such as \
+                          CHAIN_PRIVATE_KEY=\"0x$(openssl rand -hex 32)\"";
 
 /// A key, and the node that it sends through. Neither is ever printed: the URL may hold a password.
 #[derive(Clone)]
@@ -32,6 +37,10 @@ impl Account {
         let rpc_url = required(vars, "CHAIN_RPC_URL", rpc_url, rpc_url_of);
         let key = vars.text("CHAIN_PRIVATE_KEY");
         let signer = required(vars, "CHAIN_PRIVATE_KEY", key, signer_of);
+        let everybodys = signer.as_ref().is_some_and(|signer| known::is_everybodys(signer.address()));
+        if everybodys && Environment::read(vars) == Environment::Prod {
+            vars.problem("CHAIN_PRIVATE_KEY", PROD_WANTS);
+        }
         Some(Self { rpc_url: rpc_url?, signer: signer? })
     }
 
@@ -155,6 +164,15 @@ mod tests {
             assert!(problem.starts_with(name) && problem.lines().count() == 1, "{problem}");
             assert!(!problem.contains("secret") && !problem.contains(&KEY[2..20]), "{problem}");
         }
+        let dev = [("ENV", "dev"), ("CHAIN_RPC_URL", URL), ("CHAIN_PRIVATE_KEY", KEY), ("CONTRACT_ADDRESS", CONTRACT)];
+        read(&dev).expect("a known key for development");
+        let prod = [&[("ENV", "prod")], &dev[1..]].concat();
+        let problem = read(&prod).expect_err("a key that everybody has");
+        assert!(problem.starts_with("CHAIN_PRIVATE_KEY: must be a key of your own in prod"), "{problem}");
+        assert!(problem.lines().count() == 1 && !problem.contains(&KEY[2..20]), "{problem}");
+        let own = format!("0x{}", "7".repeat(64));
+        let prod = [&prod[..2], &[("CHAIN_PRIVATE_KEY", &*own), ("CONTRACT_ADDRESS", CONTRACT)]].concat();
+        read(&prod).expect("a key of one's own");
         let lower = CONTRACT.to_lowercase();
         read(&[("CHAIN_RPC_URL", URL), ("CHAIN_PRIVATE_KEY", KEY), ("CONTRACT_ADDRESS", &lower)]).expect("lower case");
     }

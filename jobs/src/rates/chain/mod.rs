@@ -10,6 +10,7 @@
 //! | `outcome` | what became of what was sent |
 //! | `deploy` | a new contract |
 //! | `scaled` | rates in units of 10^-18 |
+//! | `known` | accounts whose keys everybody has |
 //!
 //! Several processes write with one key, and a nonce is used once. So nothing here counts nonces: the caller takes a lock
 //! for [`Chain::sender`], has a transaction [prepared](Chain::prepare) with the next nonce by the node, records it, has it
@@ -19,6 +20,7 @@ mod config;
 mod contract;
 mod deploy;
 mod error;
+mod known;
 mod node;
 mod outcome;
 mod rpc;
