@@ -3,7 +3,7 @@
 //! | where | what |
 //! |---|---|
 //! | [`app`] | builds every feature from [`config`]; read it to see what the system is made of |
-//! | [`bench`] | what `millrace bench` compares with |
+//! | [`mod@bench`] | what `millrace bench` compares with |
 //! | [`boot`] | process plumbing: database, migrations, embedded PostgreSQL, telemetry, shutdown |
 //! | [`items`] | what users offer: cached by id, indexed after each write, and found |
 //! | [`probes`] | probes on Mars, moved by commands |
