@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::all_in_one;
 
-/// The operator's calls, on the database that [`app`] finds.
+/// The operator's calls, on the database that [`app()`] finds.
 ///
 /// # Errors
 /// Why the database cannot be used.

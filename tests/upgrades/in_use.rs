@@ -124,7 +124,7 @@ async fn two_take_turns_and_the_second_keeps_no_transaction_open() {
         assert!(process.ended(SOON).await.success(), "{}", process.log());
     }
     assert!(
-        first.log().contains("migration applied") && !second.log().contains("migration applied"),
+        first.log().contains("migrations applied") && !second.log().contains("migrations applied"),
         "{}",
         second.log()
     );

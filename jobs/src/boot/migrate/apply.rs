@@ -89,9 +89,15 @@ pub(super) async fn bring(
     migrator.run_to(i64::MIN, &mut *connection).await?;
     let applied = connection.list_applied_migrations(&migrator.table_name).await?;
     let applied: BTreeSet<i64> = applied.into_iter().map(|done| done.version).collect();
-    let missing = migrator.iter().filter(|one| !one.migration_type.is_down_migration() && one.version <= target);
-    for migration in missing.filter(|one| !applied.contains(&one.version)) {
+    let known = migrator.iter().filter(|one| !one.migration_type.is_down_migration() && one.version <= target);
+    let missing: Vec<&Migration> = known.filter(|one| !applied.contains(&one.version)).collect();
+    let begun = Instant::now();
+    for migration in &missing {
         apply(connection, migrator, migration, patience).await?;
+    }
+    if let Some(newest) = missing.last() {
+        let (applied, seconds) = (missing.len(), begun.elapsed().as_secs_f64());
+        tracing::info!(applied, newest = newest.version, table = &*migrator.table_name, seconds, "migrations applied");
     }
     // Nothing was missing, perhaps: what has changed since it was applied is found all the same.
     Ok(migrator.run_to(target, &mut *connection).await?)
@@ -113,7 +119,7 @@ async fn apply(
     loop {
         let error = match migrator.run_to(version, &mut *connection).await {
             Ok(()) => {
-                tracing::info!(version, name, seconds = begun.elapsed().as_secs_f64(), "migration applied");
+                tracing::debug!(version, name, seconds = begun.elapsed().as_secs_f64(), "migration applied");
                 return Ok(());
             }
             Err(error) if repeatable && is_others_doing(&error) => error,
