@@ -27,6 +27,7 @@ async fn good_messages_pass() {
         "tests: need a database\n\nBecause.\n",
         "# a comment of git's\nci: measure coverage\n# another one\n",
         "jobs/boot: say why\n# a comment\n\nBecause.",
+        "jobs/boot: say why\n# ------------------------ >8 ------------------------\n# Do not modify\ndiff --git a/x b/x\n",
         ".githooks: check what a commit says",
         "jobs: cut `amount` to six digits, whatever: it came in",
         // 72 characters, and some of them are two bytes.
