@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::harness::{needs, process::Process, scratch::Scratch};
+use crate::harness::{exchange::Exchange, needs, process::Process, scratch::Scratch};
 
 /// More than the longest wait of a command.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -156,7 +156,8 @@ async fn all_in_one(home: &Scratch, variables: &[(&str, &str)]) -> (Process, Str
     (process, address.to_owned())
 }
 
-#[tokio::test]
+// The shell is waited for by a thread, and the sources of prices are served meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_tour_prints_what_it_says() {
     if !programs(&["bash", "curl", "sed"]) {
         return;
@@ -167,6 +168,11 @@ async fn the_tour_prints_what_it_says() {
     let variables: Vec<_> = variables.split(' ').filter_map(|variable| variable.split_once('=')).collect();
     assert!(!variables.is_empty() && tour.len() >= 10, "a tour of {} steps", tour.len());
     let home = Scratch::new();
+    // The sources of prices are not to be had here, nor should a test ask them.
+    let exchange = Exchange::start().await;
+    let sources = exchange.variables();
+    let sources = sources.iter().map(|(name, url)| (*name, url.as_str()));
+    let variables: Vec<_> = variables.into_iter().chain(sources).collect();
     let (_process, address) = all_in_one(&home, &variables).await;
     Shell::open(&home, &address, &[]).follows(tour);
 }

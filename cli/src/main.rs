@@ -33,10 +33,9 @@ enum Command {
     Api,
     /// Run jobs (needs DATABASE_URL)
     Worker,
-    /// Bring the database to this program's schema
-    Migrate,
     /// Ask a process whether it is well
     Health(health::Arguments),
+    /// Bring the database to this program's schema
     #[command(after_help = "\
 Run it before a new release starts. Several at once take turns. A migration that needs a table which others hold waits 2 s, lets
 them pass, and is tried again; with standard output it says which transaction is the oldest.
@@ -70,7 +69,6 @@ fn main() -> ExitCode {
         None => process::run("millrace", all_in_one::program()),
         Some(Command::Api) => process::run("api", api::program()),
         Some(Command::Worker) => process::run("worker", worker::program()),
-        Some(Command::Migrate) => process::run("migrate", migrate::program()),
         Some(Command::Health(arguments)) => process::run("millrace health", health::program(arguments)),
         Some(Command::Migrate(arguments)) => process::run("migrate", migrate::program(arguments)),
         Some(Command::Jobs(arguments)) => process::run("millrace jobs", jobs::program(arguments)),
