@@ -9,6 +9,7 @@ use super::{execute, schema::contents, value};
 use crate::harness::{
     database::TestDatabase,
     eventually,
+    exchange::Exchange,
     http::ask,
     process::{Api, client, worker},
 };
@@ -25,7 +26,10 @@ pub async fn fill(database: &TestDatabase, pool: &PgPool) {
 }
 
 async fn through_the_front_door(database: &TestDatabase, pool: &PgPool) {
-    let quick = [("PROCESSING_DELAY_SECONDS", "0")];
+    let exchange = Exchange::start().await;
+    let sources = exchange.variables();
+    let mut quick = vec![("PROCESSING_DELAY_SECONDS", "0"), ("CRYPTO_PROVIDERS", "kraken,coinbase")];
+    quick.extend(sources.iter().map(|(name, url)| (*name, url.as_str())));
     let (api, worker) = (Api::start(&database.url, &quick).await, worker(&database.url, &quick).await);
     let slow = Api::start(&database.url, &[("PROCESSING_DELAY_SECONDS", "600")]).await;
     let client = client();
@@ -57,6 +61,10 @@ async fn through_the_front_door(database: &TestDatabase, pool: &PgPool) {
         let probe = json!({"x": 5, "y": n, "direction": "NORTH"});
         post(format!("{}/api/v1/setup", api.url), &[], probe).await;
     }
+    let admin = [("X-API-Key", "your-admin-api-key-here")];
+    post(format!("{}/admin/prices/fetch", api.url), &admin, json!({})).await;
+    let price = format!("{}/simple_price?assets=bitcoin&currency=usd", api.url);
+    assert_eq!(ask(client.get(price).header("X-API-Key", "your-admin-api-key-here")).await.status, 200);
     let done = "(SELECT count(*) = 20 FROM transactions WHERE status = 'PROCESSED')
                 AND (SELECT count(*) = 5 FROM item_documents)
                 AND NOT EXISTS (SELECT FROM apalis.jobs WHERE status = 'Running' OR (status = 'Pending' AND run_at < now()))";
@@ -80,6 +88,7 @@ async fn by_hand(pool: &PgPool) {
          INSERT INTO apalis.jobs (id, job_type, job, status, priority, idempotency_key, lock_by)
          VALUES ('by-hand-1', 'q', '', 'Done', 1, 'same', 'forgotten'), ('by-hand-2', 'q', '', 'Pending', -1, 'same', NULL);
          INSERT INTO cancellations (job_id) VALUES ('by-hand-2');
+         INSERT INTO schedule_fires (schedule, fire_time, kind) SELECT name, now(), 'by_hand' FROM schedules;
          INSERT INTO queues (name, paused_at, reason) VALUES ('q', now(), 'for a look');
          INSERT INTO chain_sends (rate_id, number, contract, sender, nonce, hash, raw, max_fee, priority)
          SELECT id, 1, '0x1', '0x2', 7, '\\x01', '\\x02', '3', '4' FROM interest_rates LIMIT 1",
