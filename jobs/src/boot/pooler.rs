@@ -8,10 +8,14 @@
 //!   statement runs inside a transaction ([`on`]), and the server forgets earlier statements of the same name first.
 //! - `LISTEN` hears nothing, so nobody listens: `listen::listen` leaves everything to polling.
 
+use std::{sync::OnceLock, time::Instant};
+
 use futures_util::{StreamExt, TryStreamExt, future::BoxFuture, stream, stream::BoxStream};
+use metrics::{Histogram, Unit, describe_histogram, histogram};
 use sqlx::{
     AssertSqlSafe, Connection, Describe, Either, Execute, Executor, PgConnection, PgPool, PgTransaction, Postgres,
-    SqlStr,
+    SqlSafeStr, SqlStr,
+    pool::PoolConnection,
     postgres::{PgConnectOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
 
@@ -48,6 +52,31 @@ pub(super) fn hint(error: &sqlx::Error) -> Option<&'static str> {
     (code.as_deref() == Some(PROTOCOL_VIOLATION)).then_some("for a PgBouncer, set DATABASE_POOLER=transaction")
 }
 
+/// How long callers waited for a connection.
+const WAIT: &str = "millrace_db_pool_wait_seconds";
+/// Looked up once: each statement would pay for it.
+static WAITS: OnceLock<Histogram> = OnceLock::new();
+
+/// Says what the metric means, and shows it from then on.
+pub fn describe() {
+    describe_histogram!(
+        WAIT,
+        Unit::Seconds,
+        "How long statements and transactions waited for a session of their pool."
+    );
+    WAITS.get_or_init(|| histogram!(WAIT));
+}
+
+/// Waits for a connection; those who give up have waited too.
+async fn acquire(pool: &PgPool) -> sqlx::Result<PoolConnection<Postgres>> {
+    let began = Instant::now();
+    let acquired = pool.acquire().await;
+    if let Some(waits) = WAITS.get() {
+        waits.record(began.elapsed().as_secs_f64());
+    }
+    acquired
+}
+
 /// Ends the name of every session that goes through a pooler: operators see it, and a pool is told by it.
 const THROUGH: &str = " through a pooler";
 
@@ -76,7 +105,9 @@ fn begin_statement() -> AssertSqlSafe<String> {
 /// # Errors
 /// When there is no connection to be had.
 pub async fn begin(pool: &PgPool) -> sqlx::Result<PgTransaction<'static>> {
-    if is_pooled(pool) { pool.begin_with(begin_statement()).await } else { pool.begin().await }
+    let statement = is_pooled(pool).then(|| begin_statement().into_sql_str());
+    // What `PgPool::begin` does, with the wait measured.
+    PgTransaction::begin(acquire(pool).await?, statement).await
 }
 
 /// Where one statement runs: by itself, or through a pooler in a transaction of its own.
@@ -113,7 +144,7 @@ impl<'c> Executor<'c> for On<'c> {
         E: 'q + Execute<'q, Postgres>,
     {
         match self.target {
-            Target::Pool(pool) if !self.pooled => pool.fetch_many(query),
+            Target::Pool(pool) if !self.pooled => stream::once(by_itself(pool, query)).try_flatten().boxed(),
             Target::Session(connection) if !self.pooled => connection.fetch_many(query),
             target => stream::once(in_transaction(target, query)).try_flatten().boxed(),
         }
@@ -150,13 +181,23 @@ impl<'c> Executor<'c> for On<'c> {
     }
 }
 
+/// Runs a statement on a connection of the pool, and gives that back before anybody reads what came of it.
+async fn by_itself<'q, E>(pool: &PgPool, query: E) -> sqlx::Result<BoxStream<'static, sqlx::Result<Step>>>
+where
+    E: 'q + Execute<'q, Postgres>,
+{
+    let mut session = acquire(pool).await?;
+    let steps: Vec<Step> = session.fetch_many(query).try_collect().await?;
+    Ok(stream::iter(steps.into_iter().map(Ok)).boxed())
+}
+
 /// Runs a statement, commits, and only then shows what came of it.
 async fn in_transaction<'q, E>(target: Target<'_>, query: E) -> sqlx::Result<BoxStream<'static, sqlx::Result<Step>>>
 where
     E: 'q + Execute<'q, Postgres>,
 {
     let mut transaction = match target {
-        Target::Pool(pool) => pool.begin_with(begin_statement()).await?,
+        Target::Pool(pool) => begin(pool).await?,
         Target::Session(connection) => connection.begin_with(begin_statement()).await?,
     };
     let steps: Vec<Step> = transaction.fetch_many(query).try_collect().await?;
