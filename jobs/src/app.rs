@@ -10,7 +10,7 @@ use crate::{
         db::Database,
         listen,
         migrate::{self, SchemaError},
-        pooler::Pooler,
+        pooler::{self, Pooler},
         process,
         shutdown::Shutdown,
         telemetry,
@@ -27,7 +27,7 @@ use crate::{
         fetch::{self, FetchPrices},
     },
     probes::Probes,
-    queue::{Kinds, Operator, Queue, Retention, Timing, metrics},
+    queue::{Gauges, Kinds, Operator, Queue, Retention, Timing, metrics},
     rates::{self, Rates},
     remote::redis::{Redis, RedisUrl},
     schedule::{Schedule, Schedules},
@@ -129,6 +129,8 @@ pub struct App {
     pub schedules: Schedules,
     /// An operator's hands on all queues.
     pub operator: Operator,
+    /// What `/metrics` shows of all queues.
+    pub gauges: Gauges,
     database: Database,
     pool: PgPool,
 }
@@ -141,6 +143,7 @@ impl App {
     pub fn start(database: &Database, config: &Config, role: &str, stop: &CancellationToken) -> Result<Self, Error> {
         metrics::describe();
         listen::describe();
+        pooler::describe();
         let pool = database.pool(role, SESSIONS);
         let queue = Queue::start(pool.clone());
         let transactions = Transactions::start(&pool, &queue, &config.transactions, stop.clone())?;
@@ -163,6 +166,7 @@ impl App {
         let kinds =
             Kinds::default().kind::<ProcessTransaction>(transactions.clone()).kind::<FetchPrices>(prices.clone());
         let operator = Operator::new(&pool, &queue, kinds);
+        let gauges = Gauges::new(&pool, stop.clone());
         Ok(Self {
             transactions,
             users,
@@ -175,14 +179,15 @@ impl App {
             logs,
             schedules,
             operator,
+            gauges,
             database: database.clone(),
             pool,
         })
     }
 
-    /// Hears what other processes tell those who wait; runs until the stop.
+    /// Hears what other processes tell those who wait, and measures the queues; runs until the stop.
     pub async fn watch(&self) {
-        self.transactions.watch_settlements(&self.database).await;
+        tokio::join!(self.transactions.watch_settlements(&self.database), self.gauges.clone().run());
     }
 
     /// Waits for the database and makes sure that it has this program's schema; `false` when told to stop meanwhile.

@@ -145,6 +145,7 @@ impl Telemetry {
             .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), BUCKETS)
             .and_then(|builder| builder.install_recorder())
             .map_err(|error| error.to_string())?;
+        metrics::describe_counter!(DROPPED, "Log lines that were lost, by where they were to go.");
         Ok(Self { _writers: (stdout_guard, file_guard), metrics, dropped })
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use metrics::counter;
+use metrics::{counter, describe_counter};
 use moka::{policy::EvictionPolicy, sync};
 use sqlx::PgPool;
 
@@ -36,6 +36,8 @@ pub struct Aside {
 impl Aside {
     /// Reads from `pool` what `cache` does not have.
     pub fn new(pool: &PgPool, cache: Arc<dyn Cache>) -> Self {
+        describe_counter!(REQUESTS, "Reads of a cache, by outcome.");
+        describe_counter!(LOADS, "Reads of what a cache did not have.");
         for outcome in ["hit", "miss", "error"] {
             counter!(REQUESTS, "cache" => CACHE, "outcome" => outcome).absolute(0);
         }

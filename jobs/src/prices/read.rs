@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use metrics::counter;
+use metrics::{counter, describe_counter};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sqlx::PgPool;
@@ -114,6 +114,9 @@ impl Reader {
         ages: Ages,
         clock: Clock,
     ) -> Self {
+        describe_counter!(REQUESTS, "Reads of a cache, by outcome.");
+        describe_counter!(LOADS, "Reads of what a cache did not have.");
+        describe_counter!(FETCHES, "Fetches that readers of prices waited for, by what they came to.");
         for outcome in ["hit", "miss", "error"] {
             counter!(REQUESTS, "cache" => CACHE, "outcome" => outcome).absolute(0);
         }

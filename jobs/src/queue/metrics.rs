@@ -1,6 +1,9 @@
 //! The names of the queue's metrics, and their presence at zero from the start.
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Mutex, PoisonError},
+};
 
 use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_histogram, histogram};
 
@@ -13,6 +16,9 @@ pub const FENCED: &str = "millrace_jobs_fenced_total";
 
 /// Every value of the label `outcome`.
 const OUTCOMES: [&str; 5] = ["done", "retry", "snooze", "dead", "given_back"];
+
+/// The queues that this process has shown, as global as the recorder that shows them.
+static KNOWN: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
 
 /// What is counted of each run of one kind of job, looked up once: a look-up by name and labels costs more than a run
 /// of a small job.
@@ -53,8 +59,14 @@ pub fn describe() {
 
 /// Makes every series of a queue visible before anything happened in it.
 pub(crate) fn zero(queue: &'static str) {
+    KNOWN.lock().unwrap_or_else(PoisonError::into_inner).insert(queue);
     for name in [ENQUEUED, RESCUED, FENCED] {
         counter!(name, "queue" => queue).absolute(0);
     }
     Runs::of(queue).finished.values().for_each(|counter| counter.absolute(0));
+}
+
+/// Every queue that [`zero`] was called for: a bound for labels, whatever the database names.
+pub(super) fn known() -> Vec<String> {
+    KNOWN.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|queue| (*queue).to_owned()).collect()
 }

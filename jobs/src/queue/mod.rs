@@ -20,6 +20,7 @@
 //! | `lease` | heartbeats, and the rescue of jobs whose worker died |
 //! | `pulse` | keeps the runtime going beside jobs that block its threads |
 //! | `cancel` | ends running jobs that an operator has cancelled |
+//! | [`gauges`] | how much is in each queue, for `/metrics` |
 //! | [`status`] | what an operator is told |
 //! | [`operate`] | what an operator sees and does: list, show, cancel, replay, pause |
 //! | [`worker`] | puts these together and takes them apart again |
@@ -30,6 +31,7 @@ mod cancel;
 mod claim;
 mod engine;
 pub mod enqueue;
+pub mod gauges;
 pub mod job;
 mod lease;
 pub mod metrics;
@@ -45,6 +47,7 @@ pub mod worker;
 
 pub use cancel::CANCELLED;
 pub use enqueue::{NewJob, Queue, Tx, enqueue, hold_waiting};
+pub use gauges::Gauges;
 pub use job::{Failure, Job, JobId, Origin, Outcome, Policy, Priority, Run};
 pub use operate::{Kinds, Operator, Revive};
 pub use retain::Retention;

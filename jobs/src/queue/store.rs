@@ -1,5 +1,6 @@
 //! Every SQL statement on the queue's tables: one operation, one statement, one place.
 
+pub mod gauges;
 pub mod live;
 pub mod operate;
 pub mod results;

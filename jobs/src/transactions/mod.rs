@@ -27,7 +27,7 @@ use std::{sync::Arc, time::Duration};
 
 pub use amount::{Amount, AmountError};
 pub use config::{Config, ProcessorConfig};
-use metrics::counter;
+use metrics::{counter, describe_counter};
 pub use model::{Cursor, Ingested, NewTransaction, Status, Transaction};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -76,6 +76,7 @@ impl Transactions {
     /// # Errors
     /// When the HTTP client for the processor cannot be built.
     pub fn start(pool: &PgPool, queue: &Queue, config: &Config, stop: CancellationToken) -> Result<Self, Error> {
+        describe_counter!(CONFLICTS, "Webhooks refused because their id was known with other content.");
         counter!(CONFLICTS).absolute(0);
         // Who only enqueues shows the queue's series as well.
         queue::metrics::zero(ProcessTransaction::NAME);

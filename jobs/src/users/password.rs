@@ -6,7 +6,7 @@ use argon2::{
     Argon2, PasswordHash, PasswordHasher, PasswordVerifier,
     password_hash::{self, SaltString, rand_core::OsRng},
 };
-use metrics::counter;
+use metrics::{counter, describe_counter};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::model::Password;
@@ -40,6 +40,10 @@ impl Default for Hasher {
 impl Hasher {
     /// Computes at most so many hashes at a time.
     pub fn new(threads: usize) -> Self {
+        describe_counter!(
+            HASHES,
+            "Password hashes computed: one for each registration and each login, right or wrong."
+        );
         counter!(HASHES).absolute(0);
         let places = threads.saturating_mul(WAITING + 1).min(Semaphore::MAX_PERMITS);
         Self { places: Arc::new(Semaphore::new(places)), threads: Arc::new(Semaphore::new(threads)) }
