@@ -87,6 +87,7 @@ impl Endpoint for Routes {
 
 /// Makes the metric of every documented success visible before the first request: a rate needs a zero to start from.
 fn show_every_success<A: OpenApi>() {
+    observe::describe();
     for path in A::meta().into_iter().flat_map(|api| api.paths) {
         for operation in &path.operations {
             let statuses = operation.responses.responses.iter().filter_map(|response| response.status);

@@ -69,6 +69,15 @@ impl Drop for Line<'_> {
     }
 }
 
+/// Says what [`DURATION`] means.
+pub fn describe() {
+    metrics::describe_histogram!(
+        DURATION,
+        metrics::Unit::Seconds,
+        "How long requests took, from their head to the head of their answer, by method, route pattern and status."
+    );
+}
+
 /// The measurements of one kind of answer; there, and empty, from the moment that this is first called.
 pub fn histogram(method: &Method, route: SharedString, status: u16) -> Histogram {
     metrics::histogram!(DURATION, "method" => method_label(method), "route" => route, "status" => status.to_string())
