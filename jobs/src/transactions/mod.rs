@@ -50,6 +50,7 @@ use crate::{
 
 /// Webhooks that came with a known id and another payload.
 const CONFLICTS: &str = "millrace_webhook_conflicts_total";
+const ACCEPTED: &str = "millrace_webhooks_accepted_total";
 
 /// Two writers keep the disk busy: one gathers and sends while the other waits for its commit. Measured at 64 callers:
 /// 45,000 rows/s with one, 58,000 with two, no more with three.
@@ -76,8 +77,12 @@ impl Transactions {
     /// # Errors
     /// When the HTTP client for the processor cannot be built.
     pub fn start(pool: &PgPool, queue: &Queue, config: &Config, stop: CancellationToken) -> Result<Self, Error> {
-        describe_counter!(CONFLICTS, "Webhooks refused because their id was known with other content.");
+        describe_counter!(CONFLICTS, "Webhooks whose id was known with other content; what came first stands.");
         counter!(CONFLICTS).absolute(0);
+        describe_counter!(ACCEPTED, "Webhooks by outcome: new, or replayed, which is known with the same content.");
+        for outcome in ["new", "replayed"] {
+            counter!(ACCEPTED, "outcome" => outcome).absolute(0);
+        }
         // Who only enqueues shows the queue's series as well.
         queue::metrics::zero(ProcessTransaction::NAME);
         let delay = config.due_after();
@@ -113,8 +118,10 @@ impl Transactions {
     /// [`Error::Unavailable`] when the database cannot take it now. Sending it again is always safe.
     pub async fn ingest(&self, new: NewTransaction, origin: Origin) -> Result<Ingested, Error> {
         let ingested = self.ingests.call(Webhook { new, origin }).await??;
-        if matches!(ingested, Ingested::Conflict(..)) {
-            counter!(CONFLICTS).increment(1);
+        match &ingested {
+            Ingested::New(_) => counter!(ACCEPTED, "outcome" => "new").increment(1),
+            Ingested::Replayed(_) => counter!(ACCEPTED, "outcome" => "replayed").increment(1),
+            Ingested::Conflict(..) => counter!(CONFLICTS).increment(1),
         }
         Ok(ingested)
     }
