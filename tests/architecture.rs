@@ -1,7 +1,7 @@
 //! The walls of ARCHITECTURE.md that the compiler does not hold. Each failure says what to do.
 
 mod documents;
-mod source;
+pub mod source;
 
 use std::path::Path;
 

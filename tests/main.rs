@@ -13,6 +13,7 @@ mod habits;
 mod harness;
 mod items;
 mod logs;
+mod observability;
 mod operator;
 mod pgbouncer;
 mod prices;

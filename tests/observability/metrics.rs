@@ -1,0 +1,152 @@
+//! What both processes tell at `/metrics`: as Prometheus wants it, complete, and true.
+
+use std::{
+    collections::BTreeSet,
+    io::Write,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use nix::sys::signal::Signal;
+
+use super::{prometheus::Prometheus, stand::Stand};
+use crate::harness::{eventually, needs};
+
+/// Measured every 5 s.
+const SOON: Duration = Duration::from_secs(30);
+
+/// Contract: present from the start in both processes, whatever has happened.
+const PROMISED: [&str; 16] = [
+    "millrace_jobs_enqueued_total{queue=\"process_transaction\"} 0",
+    "millrace_jobs_finished_total{queue=\"process_transaction\",outcome=\"dead\"} 0",
+    "millrace_job_wait_seconds_count{queue=\"process_transaction\"} 0",
+    "millrace_job_run_seconds_count{queue=\"process_transaction\"} 0",
+    "millrace_queue_depth{queue=\"index_item\",state=\"waiting\"} 0",
+    "millrace_queue_depth{queue=\"index_item\",state=\"due\"} 0",
+    "millrace_queue_depth{queue=\"index_item\",state=\"running\"} 0",
+    "millrace_queue_oldest_age_seconds{queue=\"reconcile_rate\"} 0",
+    "millrace_jobs_rescued_total{queue=\"fetch_prices\"} 0",
+    "millrace_jobs_fenced_total{queue=\"fetch_prices\"} 0",
+    "millrace_dead_jobs{queue=\"fetch_prices\"} 0",
+    "millrace_cron_lag_seconds{schedule=\"daily_prices\"} 0",
+    "millrace_webhook_conflicts_total 0",
+    "millrace_webhooks_accepted_total{outcome=\"new\"} 0",
+    "millrace_webhooks_accepted_total{outcome=\"replayed\"} 0",
+    "probe_created_total 0",
+];
+
+fn value(metrics: &str, series: &str) -> Option<f64> {
+    metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+}
+
+/// The labels of all series, without the edges of histograms.
+fn labels(metrics: &str) -> BTreeSet<String> {
+    let lines = metrics.lines().filter(|line| !line.starts_with('#') && !line.contains("le=\""));
+    lines.filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned())).collect()
+}
+
+#[tokio::test]
+async fn both_processes_tell_everything_in_good_form() {
+    let stand = Stand::start(&[]).await;
+    let first = stand.metrics().await;
+    for metrics in &first {
+        for series in PROMISED {
+            assert!(metrics.lines().any(|line| line == series), "{series}:\n{metrics}");
+        }
+        for name in ["millrace_listener_up", "millrace_db_pool_wait_seconds_count", "millrace_workers_live"] {
+            assert!(value(metrics, name).is_some(), "{name}:\n{metrics}");
+        }
+    }
+    stand.traffic(1).await;
+    let second = stand.metrics().await;
+    stand.traffic(2).await;
+    let third = stand.metrics().await;
+    for (before, after) in second.iter().zip(&third) {
+        assert_eq!(labels(before), labels(after), "no id of anybody is a label");
+    }
+    for metrics in &third {
+        assert!(value(metrics, "millrace_db_pool_wait_seconds_count").unwrap() > 0.0, "{metrics}");
+    }
+    let Some(promtool) = needs::program("promtool") else { return };
+    for metrics in third {
+        let mut check = Command::new(&promtool);
+        check.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut check = check.spawn().expect("promtool");
+        check.stdin.take().expect("its input").write_all(metrics.as_bytes()).expect("a reader");
+        let said = check.wait_with_output().expect("its end");
+        let text = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
+        assert!(said.status.success() && text.is_empty(), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn gauges_tell_what_is_in_the_queues_and_that_nobody_runs_them() {
+    let fast = [("QUEUE_LEASE_SECONDS", "2"), ("QUEUE_HEARTBEAT_SECONDS", "0.2")];
+    let stand = Stand::start(&fast).await;
+    let pool = stand.database.pool().await;
+    sqlx::raw_sql(
+        "INSERT INTO queues (name, paused_at, reason)
+         SELECT name, now(), 'a test' FROM unnest(ARRAY['index_item', 'process_transaction']) AS name;
+         INSERT INTO apalis.jobs (job, id, job_type, priority, status, run_at)
+         SELECT '{}', 'a' || n, 'index_item', n % 3 - 1, 'Pending',
+                now() + CASE WHEN n <= 7 THEN interval '-100 seconds' ELSE interval '1 hour' END
+         FROM generate_series(1, 12) AS n;
+         INSERT INTO apalis.jobs (job, id, job_type, status, run_at)
+         SELECT '{}', 'b' || n, 'process_transaction', 'Pending', now() - interval '7 seconds'
+         FROM generate_series(1, 10050) AS n;
+         INSERT INTO apalis.jobs (job, id, job_type, status, done_at)
+         SELECT '{}', 'c' || n, 'fetch_prices', 'Killed', now() FROM generate_series(1, 5) AS n;
+         INSERT INTO apalis.jobs (job, id, job_type, status) VALUES ('{}', 'd', 'of_somebody_else', 'Killed')",
+    )
+    .execute(&pool)
+    .await
+    .expect("jobs");
+    let told = [
+        ("millrace_queue_depth{queue=\"index_item\",state=\"waiting\"}", 12.0),
+        ("millrace_queue_depth{queue=\"index_item\",state=\"due\"}", 7.0),
+        ("millrace_queue_depth{queue=\"index_item\",state=\"running\"}", 0.0),
+        // At least as many: the count ends there.
+        ("millrace_queue_depth{queue=\"process_transaction\",state=\"waiting\"}", 10_000.0),
+        ("millrace_dead_jobs{queue=\"fetch_prices\"}", 5.0),
+        ("millrace_queue_oldest_age_seconds{queue=\"reconcile_rate\"}", 0.0),
+        ("millrace_workers_live", 1.0),
+    ];
+    eventually("both processes tell what there is", SOON, async || {
+        stand.metrics().await.iter().all(|metrics| told.iter().all(|(series, n)| value(metrics, series) == Some(*n)))
+    })
+    .await;
+    for metrics in stand.metrics().await {
+        let late = value(&metrics, "millrace_queue_oldest_age_seconds{queue=\"index_item\"}").unwrap();
+        assert!((100.0..160.0).contains(&late), "{late}");
+        assert!(!metrics.contains("of_somebody_else"), "labels are our queues");
+        assert!(value(&metrics, "millrace_queue_measured_timestamp_seconds").unwrap() > 0.0, "{metrics}");
+    }
+    // Nobody is left to tell but the API.
+    stand.worker.signal(Signal::SIGSTOP);
+    eventually("the API tells that no worker lives", SOON, async || stand.api_tells("millrace_workers_live 0").await)
+        .await;
+    stand.worker.signal(Signal::SIGCONT);
+    eventually("and that it is back", SOON, async || stand.api_tells("millrace_workers_live 1").await).await;
+}
+
+#[tokio::test]
+async fn prometheus_scrapes_both_processes() {
+    let stand = Stand::start(&[]).await;
+    let Some(prometheus) = Prometheus::start(&stand).await else { return };
+    stand.traffic(1).await;
+    for job in ["api", "worker"] {
+        let up = prometheus.query(&format!("up{{job=\"{job}\"}}")).await;
+        assert_eq!(up.iter().map(|(_, value)| *value).collect::<Vec<_>>(), [1.0], "{job}");
+    }
+    eventually("what has happened is seen", SOON, async || {
+        let done = "millrace_jobs_finished_total{job=\"worker\",queue=\"process_transaction\",outcome=\"done\"} == 1";
+        let answered = "sum(http_server_request_duration_seconds_count{route=\"/v1/webhooks/transactions\"}) == 4";
+        let replayed = "millrace_webhooks_accepted_total{job=\"api\",outcome=\"replayed\"} == 1";
+        let mut missing = 3;
+        for expression in [done, answered, replayed] {
+            missing -= prometheus.query(expression).await.len();
+        }
+        missing == 0
+    })
+    .await;
+}

@@ -1,0 +1,6 @@
+//! What is seen from outside: metrics as Prometheus reads them, alerts, dashboards.
+
+mod alerts;
+mod metrics;
+mod prometheus;
+mod stand;

@@ -1,0 +1,109 @@
+//! An API and a worker that tell their metrics, and some of everything that a dashboard shows.
+
+use std::time::Duration;
+
+use jobs::users::{Role, UserId, token::Tokens};
+use reqwest::Client;
+use serde_json::{Value, json};
+
+use crate::harness::{
+    database::{self, TestDatabase},
+    eventually,
+    http::{Answer, ask},
+    process::{self, Api, Process},
+};
+
+const SECRET: &str = "a secret of the tests, 32 bytes long or more";
+/// Nobody listens there: no test may call a real source.
+const NOWHERE: &str = "http://127.0.0.1:9";
+/// The answer to another payload under a known id, as shipped: the first one stands.
+const CONFLICT: u16 = 202;
+const SOON: Duration = Duration::from_secs(30);
+
+pub struct Stand {
+    pub api_address: String,
+    pub worker_address: String,
+    pub worker: Process,
+    pub database: TestDatabase,
+    api: Api,
+    client: Client,
+    token: String,
+    user: i64,
+}
+
+impl Stand {
+    pub async fn start(more: &[(&str, &str)]) -> Self {
+        let database = database::fresh().await;
+        let variables = [
+            ("JWT_SECRET", SECRET),
+            ("PROCESSING_DELAY_SECONDS", "0.1"),
+            ("WORKER_HEALTH_PORT", "0"),
+            ("COINGECKO_URL", NOWHERE),
+            ("KRAKEN_URL", NOWHERE),
+            ("COINBASE_URL", NOWHERE),
+            ("BINANCE_URL", NOWHERE),
+        ];
+        let variables = [&variables[..], more].concat();
+        let api = Api::start(&database.url, &variables).await;
+        let mut worker = process::worker(&database.url, &variables).await;
+        let line: Value = serde_json::from_str(&worker.printed("health and metrics").await).expect("a JSON line");
+        let user = "INSERT INTO users (email, full_name, password_hash) VALUES ('a@example.com', 'A', '$argon2id$')
+                    RETURNING id";
+        let user = sqlx::query_scalar(user).fetch_one(&database.pool().await).await.expect("a user");
+        Self {
+            api_address: api.url.trim_start_matches("http://").to_owned(),
+            worker_address: line["address"].as_str().expect("an address").to_owned(),
+            token: Tokens::new(SECRET.as_bytes()).issue(UserId(user), Role::User).expect("a token"),
+            client: process::client(),
+            user,
+            worker,
+            database,
+            api,
+        }
+    }
+
+    /// The metrics of the API and of the worker.
+    pub async fn metrics(&self) -> [String; 2] {
+        let get = async |address| ask(self.client.get(format!("http://{address}/metrics"))).await.text;
+        [get(&self.api_address).await, get(&self.worker_address).await]
+    }
+
+    /// Whether the API's metrics have this line; a worker that is stopped tells nothing.
+    pub async fn api_tells(&self, line: &str) -> bool {
+        let metrics = ask(self.client.get(format!("{}/metrics", self.api.url))).await.text;
+        metrics.lines().any(|told| told == line)
+    }
+
+    async fn webhook(&self, id: &str, amount: u32) -> Answer {
+        let body = json!({
+            "transaction_id": id, "source_account": "a", "destination_account": "b", "amount": amount,
+            "currency": "INR",
+        });
+        ask(self.client.post(format!("{}/v1/webhooks/transactions", self.api.url)).json(&body)).await
+    }
+
+    /// One round of everything: a webhook that is new, known, in conflict and wrong; an item, written and read twice;
+    /// a price that nobody has. Returns when the webhook is settled.
+    pub async fn traffic(&self, round: u32) {
+        let id = format!("txn_{round}");
+        for _ in 0..2 {
+            assert_eq!(self.webhook(&id, 1500).await.status, 202);
+        }
+        assert_eq!(self.webhook(&id, 1501).await.status, CONFLICT);
+        assert_eq!(self.webhook("", 1500).await.status, 422);
+        let item = json!({"title": "Lamp", "description": "Red", "price_cents": 500, "owner_id": self.user});
+        let items = format!("{}/api/v1/items", self.api.url);
+        let made = self.client.post(&items).bearer_auth(&self.token).json(&item);
+        let made = ask(made).await;
+        assert_eq!(made.status, 201, "{made:?}");
+        for _ in 0..2 {
+            let item = format!("{items}/{}", made.json()["id"]);
+            assert_eq!(ask(self.client.get(item).bearer_auth(&self.token)).await.status, 200);
+        }
+        eventually("the webhook is settled", SOON, async || {
+            let url = format!("{}/v1/transactions/{id}", self.api.url);
+            ask(self.client.get(url)).await.json()["status"] == "PROCESSED"
+        })
+        .await;
+    }
+}
