@@ -1,0 +1,119 @@
+//! The shipped dashboards: no panel is empty, and everything that they name is provisioned.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use serde_json::Value;
+
+use super::{alerts::metrics_in, prometheus::Prometheus, stand::Stand};
+use crate::{architecture::source, harness::eventually};
+
+const SOON: Duration = Duration::from_secs(60);
+const BOARDS: [&str; 2] = ["operator", "webhook-sender"];
+/// No price is fetched in this test, so what is divided by nothing has a series, and no number.
+const QUIET: [&str; 1] = ["millrace_provider_request_duration_seconds"];
+
+fn board(name: &str) -> Value {
+    serde_json::from_str(&source::read(&format!("deploy/grafana/dashboards/{name}.json"))).expect("JSON")
+}
+
+fn list(value: &Value) -> Vec<Value> {
+    value.as_array().cloned().unwrap_or_default()
+}
+
+/// Title and expressions of each panel that shows something.
+fn panels(board: &Value) -> Vec<(String, Vec<String>)> {
+    let panels = list(&board["panels"]).into_iter().filter(|panel| panel["type"] != "row");
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    let expressions = |panel: &Value| list(&panel["targets"]).iter().map(|target| text(&target["expr"])).collect();
+    panels.map(|panel| (text(&panel["title"]), expressions(&panel))).collect()
+}
+
+/// What Grafana puts in place of its variables: three scrapes, and everything.
+fn filled(expression: &str) -> String {
+    expression.replace("$__rate_interval", "5s").replace("$queue", ".*")
+}
+
+#[tokio::test]
+async fn no_panel_is_empty() {
+    let stand = Stand::start(&[]).await;
+    let Some(prometheus) = Prometheus::start(&stand).await else { return };
+    let mut round = 0;
+    for name in BOARDS {
+        let board = board(name);
+        let panels = panels(&board);
+        assert!(panels.len() >= 10, "{name}: {panels:?}");
+        for (title, expressions) in panels {
+            assert!(!expressions.is_empty(), "{name}: {title}");
+            for expression in expressions {
+                let filled = filled(&expression);
+                assert!(!filled.contains('$'), "{name}: {title}: {expression}");
+                let quiet = QUIET.iter().any(|metric| expression.contains(metric));
+                // A rate wants something in each of its windows.
+                eventually(&format!("{name}: {title}: {filled} has a value"), SOON, async || {
+                    let found = prometheus.query(&filled).await;
+                    let shown = found.iter().any(|(_, value)| quiet || value.is_finite());
+                    if !shown {
+                        round += 1;
+                        stand.traffic(round).await;
+                    }
+                    shown
+                })
+                .await;
+            }
+        }
+        for variable in list(&board["templating"]["list"]) {
+            let query = variable["query"].as_str().expect("a query");
+            let inner = query.strip_prefix("label_values(").and_then(|query| query.strip_suffix(')'));
+            let (metric, label) = inner.and_then(|inner| inner.split_once(", ")).expect("label_values(metric, label)");
+            let found = prometheus.query(metric).await;
+            assert!(!found.is_empty() && found.iter().all(|(labels, _)| labels[label].is_string()), "{name}: {query}");
+        }
+    }
+}
+
+#[test]
+fn what_dashboards_refer_to_is_provisioned() {
+    let source = source::read("deploy/grafana/provisioning/datasources/prometheus.yml");
+    assert!(source.contains("    uid: prometheus\n"), "{source}");
+    let scrape = "  scrape_interval: 10s\n";
+    assert!(source::read("deploy/prometheus/prometheus.yml").contains(scrape), "as timeInterval: {source}");
+    assert!(source.contains("timeInterval: 10s "), "{source}");
+    let (mut uids, mut named) = (BTreeSet::new(), BTreeSet::new());
+    for name in BOARDS {
+        let board = board(name);
+        assert!(uids.insert(board["uid"].as_str().expect("a uid").to_owned()), "{name}");
+        let mut ids = BTreeSet::new();
+        let mut places = Vec::new();
+        for panel in list(&board["panels"]) {
+            assert!(ids.insert(panel["id"].as_u64().expect("an id")), "{name}: {panel}");
+            let place = ["x", "y", "w", "h"].map(|side| panel["gridPos"][side].as_u64().expect("a side"));
+            let [x, y, w, h] = place;
+            let apart = |[a, b, c, d]: &[u64; 4]| a + c <= x || x + w <= *a || b + d <= y || y + h <= *b;
+            assert!(x + w <= 24 && places.iter().all(apart), "{name}: {panel} lies over another");
+            places.push(place);
+            if panel["type"] != "row" {
+                assert_eq!(panel["datasource"]["uid"], "prometheus", "{name}: {panel}");
+                assert!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "{name}: {panel}");
+            }
+        }
+        named.extend(panels(&board).iter().flat_map(|(_, expressions)| expressions).flat_map(|one| metrics_in(one)));
+    }
+    // What the contract promises operators, they see.
+    for metric in [
+        "jobs_enqueued_total",
+        "jobs_finished_total",
+        "job_wait_seconds_bucket",
+        "job_run_seconds_bucket",
+        "queue_depth",
+        "queue_oldest_age_seconds",
+        "jobs_rescued_total",
+        "jobs_fenced_total",
+        "listener_up",
+        "dead_jobs",
+        "cron_lag_seconds",
+        "db_pool_wait_seconds_bucket",
+        "webhook_conflicts_total",
+    ] {
+        assert!(named.contains(&format!("millrace_{metric}")), "{metric} is on no dashboard");
+    }
+}
