@@ -53,6 +53,11 @@ impl Gauges {
         if self.taken.swap(true, Ordering::SeqCst) {
             return;
         }
+        // Also in the middle of a measurement: a database that hangs must not hold up the stop.
+        tokio::select! { () = self.measure() => {} () = self.stop.cancelled() => {} }
+    }
+
+    async fn measure(&self) {
         let queues = known();
         let mut failing = false;
         loop {
@@ -70,7 +75,7 @@ impl Gauges {
                 }
                 Err(_) => {}
             }
-            tokio::select! { () = tokio::time::sleep(EVERY) => {} () = self.stop.cancelled() => return }
+            tokio::time::sleep(EVERY).await;
         }
     }
 }
