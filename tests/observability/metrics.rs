@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use nix::sys::signal::Signal;
 
 use super::{prometheus::Prometheus, stand::Stand};
@@ -127,6 +128,37 @@ async fn gauges_tell_what_is_in_the_queues_and_that_nobody_runs_them() {
         .await;
     stand.worker.signal(Signal::SIGCONT);
     eventually("and that it is back", SOON, async || stand.api_tells("millrace_workers_live 1").await).await;
+}
+
+#[tokio::test]
+async fn who_waits_for_a_session_is_measured() {
+    /// What the features of a process share, and some more.
+    const CALLERS: usize = 20;
+    let stand = Stand::start(&[]).await;
+    let pool = stand.database.pool().await;
+    let late = async || {
+        let metrics = stand.metrics().await;
+        let below = value(&metrics[0], "millrace_db_pool_wait_seconds_bucket{le=\"0.25\"}").expect("an edge");
+        value(&metrics[0], "millrace_db_pool_wait_seconds_count").expect("a count") - below
+    };
+    let before = late().await;
+    let mut lock = pool.begin().await.expect("a transaction");
+    sqlx::raw_sql("LOCK TABLE probes IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.expect("a lock");
+    let calls = join_all((0..CALLERS).map(|_| stand.lists_probes()));
+    let release = async {
+        eventually("all sessions are taken", SOON, async || {
+            let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                           AND application_name = 'millrace api' AND wait_event_type = 'Lock'";
+            sqlx::query_scalar::<_, i64>(waiting).fetch_one(&pool).await.expect("a number") == 12
+        })
+        .await;
+        // The others wait for as long as this.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        lock.rollback().await.expect("a release");
+    };
+    let (answers, ()) = tokio::join!(calls, release);
+    assert!(answers.iter().all(|status| *status == 200), "{answers:?}");
+    assert!(late().await - before >= (CALLERS - 12) as f64, "{} of {before}", late().await);
 }
 
 #[tokio::test]

@@ -74,6 +74,11 @@ impl Stand {
         metrics.lines().any(|told| told == line)
     }
 
+    /// Lists all probes, which takes a session or waits for one; answers the status.
+    pub async fn lists_probes(&self) -> u16 {
+        ask(self.client.get(format!("{}/api/v1/check", self.api.url))).await.status
+    }
+
     async fn webhook(&self, id: &str, amount: u32) -> Answer {
         let body = json!({
             "transaction_id": id, "source_account": "a", "destination_account": "b", "amount": amount,
