@@ -1,11 +1,13 @@
 //! Where a request comes from: the id and trace that go with it into the answer, the log and every job it enqueues.
 
-use jobs::queue::Origin;
+use jobs::{boot::telemetry::traces::span::{self, Span}, queue::Origin};
 use poem::{
     Request,
     http::{HeaderName, HeaderValue},
 };
 use uuid::Uuid;
+
+use super::observe;
 
 /// The header that carries the correlation id, both ways.
 pub const HEADER: HeaderName = HeaderName::from_static("x-correlation-id");
@@ -29,6 +31,20 @@ pub fn adopt(request: &mut Request) -> HeaderValue {
     };
     request.set_data(origin);
     id
+}
+
+/// Begins the request's span, below its caller's when that came with it; what the request enqueues comes from this one.
+/// Nothing changes when nothing is exported.
+pub fn trace(request: &mut Request, route: &str, correlation_id: &str) -> Span {
+    if !span::on() {
+        return Span::NONE;
+    }
+    let mut origin = origin(request);
+    let method = observe::method_label(request.method());
+    let span = Span::server(method, route, request.uri().path(), origin.traceparent.as_deref(), correlation_id);
+    origin.traceparent = span.traceparent().or(origin.traceparent);
+    request.set_data(origin);
+    span
 }
 
 /// Where this request comes from; empty for one that did not pass the edge.

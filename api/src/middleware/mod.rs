@@ -93,6 +93,7 @@ impl Endpoint for Edge {
         let correlation_id = correlation::adopt(&mut request);
         let shown_id = correlation_id.to_str().unwrap_or_default();
         let span = tracing::info_span!("request", correlation_id = shown_id, route = &*self.route,);
+        let trace = correlation::trace(&mut request, &self.route, shown_id);
         let answering = async {
             let operation = self.operation(request.method());
             let mut line = observe::Line::begin(&request, &self.route, operation.map(|operation| &operation.timings));
@@ -112,9 +113,10 @@ impl Endpoint for Edge {
             }
             response.headers_mut().insert(correlation::HEADER, correlation_id.clone());
             line.finish(response.status());
+            trace.answered(response.status().as_u16(), 500);
             response
         };
-        Ok(answering.instrument(span).await)
+        Ok(trace.around(answering.instrument(span)).await)
     }
 }
 

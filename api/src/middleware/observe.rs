@@ -84,7 +84,7 @@ pub fn histogram(method: &Method, route: SharedString, status: u16) -> Histogram
 }
 
 /// The methods of HTTP; clients can make up any number of others.
-fn method_label(method: &Method) -> &'static str {
+pub(super) fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::POST => "POST",

@@ -8,3 +8,4 @@ pub mod postgres;
 pub mod process;
 pub mod shutdown;
 pub mod telemetry;
+mod traced;

@@ -19,7 +19,10 @@ use sqlx::{
     postgres::{PgConnectOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
 
-use super::db::{IDLE_IN_TRANSACTION_TIMEOUT, STATEMENT_TIMEOUT};
+use super::{
+    db::{IDLE_IN_TRANSACTION_TIMEOUT, STATEMENT_TIMEOUT},
+    traced::traced,
+};
 
 /// `DATABASE_POOLER`: what is between us and the database.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -120,7 +123,12 @@ pub fn on_session<'c>(connection: &'c mut PgConnection, database: &super::db::Da
     On { target: Target::Session(connection), pooled: !database.has_sessions() }
 }
 
-/// An executor of single statements.
+/// As [`on`], for a statement within a transaction that has begun.
+pub fn within(transaction: &mut PgConnection) -> On<'_> {
+    On { target: Target::Session(transaction), pooled: false }
+}
+
+/// An executor of single statements, which shows them in the trace that they belong to.
 #[derive(Debug)]
 pub struct On<'c> {
     target: Target<'c>,
@@ -146,8 +154,12 @@ impl<'c> Executor<'c> for On<'c> {
         match self.target {
             Target::Pool(pool) if !self.pooled => stream::once(by_itself(pool, query)).try_flatten().boxed(),
             Target::Session(connection) if !self.pooled => connection.fetch_many(query),
+        let pooled = self.pooled;
+        traced(query, move |query| match self.target {
+            Target::Pool(pool) if !pooled => pool.fetch_many(query),
+            Target::Session(connection) if !pooled => connection.fetch_many(query),
             target => stream::once(in_transaction(target, query)).try_flatten().boxed(),
-        }
+        })
     }
 
     fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, sqlx::Result<Option<PgRow>>>

@@ -1,8 +1,9 @@
-//! Logs and metrics of a process: readable lines for people, JSON lines for machines, one schema for every process.
+//! Logs, metrics and traces of a process: readable lines for people, JSON lines for machines, one schema for every process.
 
 pub mod files;
 pub mod json;
 mod keeper;
+pub mod traces;
 mod writer;
 
 use std::{
@@ -19,7 +20,10 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt, util::SubscriberInitExt};
 
-use self::json::{JsonFields, JsonLine};
+use self::{
+    json::{JsonFields, JsonLine},
+    traces::Traces,
+};
 use crate::config::{Environment, Vars};
 
 /// What is logged when `RUST_LOG` does not say otherwise: our own information, others' warnings.
@@ -40,6 +44,8 @@ pub struct Config {
     pub directory: Option<PathBuf>,
     /// `LOG_FILE_MB`, `LOG_KEEP_MB`: how much of it.
     pub sizes: Sizes,
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT` and what belongs to it: where traces go.
+    pub traces: Option<traces::Config>,
 }
 
 /// How much may be in `LOG_DIR`.
@@ -72,12 +78,19 @@ impl Config {
             "pretty" => Ok(false),
             _ => Err("must be pretty or json, such as LOG_FORMAT=json".into()),
         });
-        Self { json, directory: vars.text("LOG_DIR").map(PathBuf::from), sizes: Sizes::read(vars) }
+        Self {
+            json,
+            directory: vars.text("LOG_DIR").map(PathBuf::from),
+            sizes: Sizes::read(vars),
+            traces: traces::Config::read(vars),
+        }
     }
 }
 
 /// Keeps logs flowing and metrics readable for as long as it lives.
 pub struct Telemetry {
+    /// First: what it has to say when it ends is still logged.
+    _traces: Option<Traces>,
     /// Write their last lines when they are dropped.
     _writers: (WorkerGuard, Option<WorkerGuard>),
     metrics: PrometheusHandle,
@@ -147,6 +160,8 @@ impl Telemetry {
             .map_err(|error| error.to_string())?;
         metrics::describe_counter!(DROPPED, "Log lines that were lost, by where they were to go.");
         Ok(Self { _writers: (stdout_guard, file_guard), metrics, dropped })
+        let traces = config.traces.as_ref().map(|traces| Traces::start(traces, process)).transpose()?;
+        Ok(Self { _traces: traces, _writers: (stdout_guard, file_guard), metrics, dropped })
     }
 
     /// Renders all metrics in Prometheus' text format.

@@ -4,7 +4,7 @@ use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 
 use super::item::{Contents, Item, ItemId, Owner, Page};
-use crate::{boot::pooler::on, error::Error, users::UserId};
+use crate::{boot::pooler::{on, within}, error::Error, users::UserId};
 
 /// A row as read, with its owner.
 struct Row {
@@ -48,7 +48,7 @@ pub async fn insert(connection: &mut PgConnection, owner: UserId, contents: &Con
         contents.description,
         contents.price_cents,
     )
-    .fetch_optional(connection)
+    .fetch_optional(within(connection))
     .await?;
     Ok(row.map(Item::from))
 }
@@ -56,7 +56,7 @@ pub async fn insert(connection: &mut PgConnection, owner: UserId, contents: &Con
 /// Whom an item belongs to and its version, which nobody changes before this transaction ends.
 pub async fn lock(connection: &mut PgConnection, id: ItemId) -> Result<Option<(UserId, i64)>, Error> {
     let row = sqlx::query!("SELECT owner_id, version FROM items WHERE id = $1 FOR UPDATE", id.0)
-        .fetch_optional(connection)
+        .fetch_optional(within(connection))
         .await?;
     Ok(row.map(|row| (UserId(row.owner_id), row.version)))
 }
@@ -75,14 +75,14 @@ pub async fn update(connection: &mut PgConnection, id: ItemId, contents: &Conten
         contents.description,
         contents.price_cents,
     )
-    .fetch_one(connection)
+    .fetch_one(within(connection))
     .await?;
     Ok(row.into())
 }
 
 /// Removes a locked item.
 pub async fn delete(connection: &mut PgConnection, id: ItemId) -> Result<(), Error> {
-    sqlx::query!("DELETE FROM items WHERE id = $1", id.0).execute(connection).await?;
+    sqlx::query!("DELETE FROM items WHERE id = $1", id.0).execute(within(connection)).await?;
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use super::{
     Placed,
     grid::{Direction, Grid, Probe, Stand},
 };
-use crate::{boot::pooler::on, error::Error};
+use crate::{boot::pooler::{on, within}, error::Error};
 
 /// Records a new probe.
 pub async fn insert(pool: &PgPool, probe: &Probe, grid_id: Uuid) -> Result<(), Error> {
@@ -38,7 +38,7 @@ pub async fn is_known(pool: &PgPool, id: Uuid) -> Result<bool, Error> {
 /// A probe, which nobody moves before this transaction ends.
 pub async fn lock(connection: &mut PgConnection, id: Uuid) -> Result<Option<Probe>, Error> {
     let row = sqlx::query!("SELECT grid_x, grid_y, x, y, direction FROM probes WHERE id = $1 FOR UPDATE", id)
-        .fetch_optional(connection)
+        .fetch_optional(within(connection))
         .await?;
     let probe = |row: (i32, i32, i32, i32, String)| {
         let (grid_x, grid_y, x, y, direction) = row;
@@ -50,7 +50,7 @@ pub async fn lock(connection: &mut PgConnection, id: Uuid) -> Result<Option<Prob
 /// Puts a locked probe there.
 pub async fn place(connection: &mut PgConnection, id: Uuid, to: Stand) -> Result<(), Error> {
     sqlx::query!("UPDATE probes SET x = $2, y = $3, direction = $4 WHERE id = $1", id, to.x, to.y, to.direction.name())
-        .execute(connection)
+        .execute(within(connection))
         .await?;
     Ok(())
 }

@@ -7,10 +7,17 @@ use std::{future::Future, panic::AssertUnwindSafe, sync::Arc};
 use futures_util::FutureExt;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
-use crate::{boot::db::answered, error::Error};
+use crate::{
+    boot::{
+        db::answered,
+        telemetry::traces::span::{Caller, Span},
+    },
+    error::Error,
+};
 
 struct Call<T, R> {
     item: T,
+    caller: Caller,
     answer: oneshot::Sender<Result<R, Error>>,
 }
 
@@ -61,7 +68,7 @@ where
     pub async fn call(&self, item: T) -> Result<R, Error> {
         let (answer, answered) = oneshot::channel();
         self.0
-            .try_send(Call { item, answer })
+            .try_send(Call { item, caller: Caller::here(), answer })
             .map_err(|_| Error::Unavailable("too much waits to be written".into()))?;
         answered.await.map_err(|_| Error::Unavailable("stopping".into()))?
     }
@@ -85,7 +92,13 @@ where
             continue;
         }
         let items: Vec<T> = calls.iter().map(|call| call.item.clone()).collect();
-        match guarded(write(items)).await {
+        let span = Span::shared("batch", calls.iter().map(|call| &call.caller));
+        let written = span.around(guarded(write(items))).await;
+        if written.is_err() {
+            span.failed("batch");
+        }
+        drop(span);
+        match written {
             Ok(results) => {
                 for (call, result) in calls.into_iter().zip(results) {
                     let _ = call.answer.send(Ok(result));
@@ -99,7 +112,9 @@ where
             }
             Err(_) => {
                 for call in calls {
-                    let result = guarded(write(vec![call.item.clone()])).await;
+                    let span = Span::shared("batch of one", std::iter::once(&call.caller));
+                    let result = span.around(guarded(write(vec![call.item.clone()]))).await;
+                    drop(span);
                     let only = |results: Vec<R>| {
                         results.into_iter().next().ok_or_else(|| Error::Internal("no answer for an item".into()))
                     };

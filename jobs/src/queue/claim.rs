@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use sqlx::PgPool;
@@ -16,7 +16,10 @@ use super::{
     retry::Backoff,
     store::{self, Claimed},
 };
-use crate::boot::db::answered;
+use crate::boot::{
+    db::answered,
+    telemetry::traces::span::{self, Span},
+};
 
 /// At most this many in one claim: with 500 each job cost a tenth more, beyond 1,000 the statement only gets longer.
 const MOST: usize = 1000;
@@ -80,6 +83,7 @@ impl Claimer {
             }
             let wanted = slots.num_permits();
             let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
+            let began = span::on().then(SystemTime::now);
             let claim = store::claim(&self.pool, &self.worker, self.queue, limit);
             let jobs = match answered(claim).await {
                 Ok(jobs) => jobs,
@@ -97,6 +101,9 @@ impl Claimer {
             }
             failures = 0;
             let found = jobs.len();
+            if let Some(began) = began.filter(|_| found > 0) {
+                Span::claimed(self.queue, began, jobs.iter().map(|job| job.traceparent.as_deref()));
+            }
             self.holding.tokens().extend(jobs.iter().map(|job| (job.id.clone(), job.token)));
             for job in jobs {
                 // `wanted` bounds the claim, so a slot is always left; the channel outlives this loop.

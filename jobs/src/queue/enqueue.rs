@@ -17,7 +17,10 @@ use super::{
     store,
 };
 use crate::{
-    boot::pooler::{begin, on},
+    boot::{
+        pooler::{begin, on, within},
+        telemetry::traces::span::{self, Span},
+    },
     error::Error,
 };
 
@@ -69,7 +72,9 @@ impl Tx {
     /// # Errors
     /// When the outcome is not known to be a commit.
     pub async fn commit(self) -> Result<(), Error> {
-        self.inner.commit().await?;
+        let span = Span::statement(|| "COMMIT".into());
+        span.around(self.inner.commit()).await.inspect_err(|_| span.failed("commit"))?;
+        drop(span);
         let mut soon = BTreeSet::new();
         for (queue, is_soon) in self.enqueued {
             counter!(ENQUEUED, "queue" => queue).increment(1);
@@ -181,6 +186,8 @@ impl NewJob {
 /// # Errors
 /// The database's; the transaction is then good for nothing but a rollback.
 pub async fn enqueue(tx: &mut Tx, jobs: &[NewJob]) -> Result<Vec<JobId>, Error> {
+    let traced = traced(jobs);
+    let jobs = traced.as_ref().map_or(jobs, |(jobs, _spans)| jobs);
     let (mut keyed, plain): (Vec<&NewJob>, Vec<&NewJob>) = jobs.iter().partition(|job| job.key.is_some());
     if !plain.is_empty() {
         store::insert(tx, &plain).await?;
@@ -204,6 +211,23 @@ pub async fn enqueue(tx: &mut Tx, jobs: &[NewJob]) -> Result<Vec<JobId>, Error> 
     Ok(added.into_iter().map(|job| job.id).collect())
 }
 
+/// These jobs, each with the span of its enqueueing as where it comes from; nothing when nothing is exported. The spans
+/// last until the jobs are inserted.
+fn traced(jobs: &[NewJob]) -> Option<(Vec<NewJob>, Vec<Span>)> {
+    span::on().then(|| {
+        let trace = |job: &NewJob| {
+            let mut job = job.clone();
+            let origin = &mut job.origin;
+            let span = origin.traceparent.as_deref().map_or(Span::NONE, |from| {
+                Span::enqueue(job.queue, &job.id.to_string(), from, origin.correlation_id.as_deref())
+            });
+            origin.traceparent = span.traceparent().or(origin.traceparent.take());
+            (job, span)
+        };
+        jobs.iter().map(trace).unzip()
+    })
+}
+
 /// Whether a job of a queue waits whose [unique](NewJob::unique) key is from here to there, in the order of bytes and the
 /// end excluded. If so, it cannot start before this transaction ends, and sees what this transaction writes: there is no
 /// need for another one.
@@ -211,7 +235,7 @@ pub async fn enqueue(tx: &mut Tx, jobs: &[NewJob]) -> Result<Vec<JobId>, Error> 
 /// # Errors
 /// The database's; the transaction is then good for nothing but a rollback.
 pub async fn hold_waiting(tx: &mut Tx, queue: &str, from: &str, to: &str) -> Result<bool, Error> {
-    Ok(store::live::hold_waiting(&mut **tx, queue, from, to).await?)
+    Ok(store::live::hold_waiting(within(tx), queue, from, to).await?)
 }
 
 /// Sends what has gathered, until the last [`Queue`] and [`Tx`] are gone.

@@ -19,6 +19,7 @@ use super::{
     metrics::Runs,
     store::Claimed,
 };
+use crate::boot::telemetry::traces;
 
 /// A job during which a worker died this often is not run again, but set aside with the evidence: it is likely to kill
 /// the next worker too, with everything else in it.
@@ -69,17 +70,26 @@ impl<J: Job> Runner<J> {
             correlation_id = job.correlation_id,
             traceparent = job.traceparent,
         );
-        let verdict = self.verdict(&job, &span).await;
+        let trace = {
+            let (enqueued, correlation_id) = (job.traceparent.as_deref(), job.correlation_id.as_deref());
+            traces::span::Span::run(J::NAME, &job.id, enqueued, correlation_id, job.token)
+        };
+        let verdict = self.verdict(&job, &Around { span: &span, trace: &trace }).await;
         self.runs.run.record(started.elapsed());
         self.runs.finished(verdict.outcome());
-        span.in_scope(|| verdict.log());
+        trace.set("millrace.job.outcome", verdict.outcome());
+        if matches!(verdict, Verdict::Retry { .. } | Verdict::Dead { .. }) {
+            trace.failed(verdict.outcome());
+        }
+        trace.around(async { span.in_scope(|| verdict.log()) }).await;
+        drop(trace);
         let attempts = i32::try_from(self.policy.attempts).unwrap_or(i32::MAX);
         // The receiver outlives every runner; were it gone, the lease would end and the job run again.
         let _ = self.results.send(RunResult { queue: J::NAME, id: job.id, token: job.token, attempts, verdict });
         drop(slot);
     }
 
-    async fn verdict(&self, job: &Claimed, span: &Span) -> Verdict {
+    async fn verdict(&self, job: &Claimed, around: &Around<'_>) -> Verdict {
         let payload: J = match serde_json::from_slice(&job.payload) {
             Ok(payload) => payload,
             Err(error) => return Verdict::Dead { error: format!("undecodable payload: {error}") },
@@ -87,9 +97,9 @@ impl<J: Job> Runner<J> {
         let failures = u32::try_from(job.failures).unwrap_or(0);
         if job.crashes >= CRASHES {
             let error = format!("quarantined: a worker died during {} of its runs", job.crashes);
-            return self.bury(job, error, failures + 1, span).await;
+            return self.bury(job, error, failures + 1, around).await;
         }
-        let run = self.guarded(payload.run(self.context.clone(), run_of(job, failures)), span);
+        let run = self.guarded(payload.run(self.context.clone(), run_of(job, failures, around.trace)), around);
         // Dropped by a cancellation, the run is aborted at its next await.
         let ended = tokio::select! {
             biased;
@@ -105,7 +115,7 @@ impl<J: Job> Runner<J> {
             Ended::TimeIsUp => Verdict::GivenBack,
         };
         match verdict {
-            Verdict::Dead { error } => self.bury(job, storable(error), failures + 1, span).await,
+            Verdict::Dead { error } => self.bury(job, storable(error), failures + 1, around).await,
             other => other,
         }
     }
@@ -116,10 +126,10 @@ impl<J: Job> Runner<J> {
     }
 
     /// Lets the job record its own end; only then it may become a dead letter.
-    async fn bury(&self, job: &Claimed, error: String, failures: u32, span: &Span) -> Verdict {
+    async fn bury(&self, job: &Claimed, error: String, failures: u32, around: &Around<'_>) -> Verdict {
         let Ok(payload) = serde_json::from_slice::<J>(&job.payload) else { return Verdict::Dead { error } };
         let buried = payload.bury(self.context.clone(), error.clone());
-        match self.guarded(async { buried.await.map(|()| Outcome::Done) }, span).await {
+        match self.guarded(async { buried.await.map(|()| Outcome::Done) }, around).await {
             Ended::Outcome(_) => Verdict::Dead { error },
             Ended::Failure(failure) => self.retry(failure, failures),
             Ended::TimeIsUp => Verdict::GivenBack,
@@ -127,11 +137,11 @@ impl<J: Job> Runner<J> {
     }
 
     /// Runs on a task of its own, so that a panic stays in it and the deadline can cancel it.
-    async fn guarded<F>(&self, work: F, span: &Span) -> Ended
+    async fn guarded<F>(&self, work: F, around: &Around<'_>) -> Ended
     where
         F: Future<Output = Result<Outcome, Failure>> + Send + 'static,
     {
-        let mut task = tokio::spawn(work.instrument(span.clone()));
+        let mut task = tokio::spawn(around.trace.around(work.instrument(around.span.clone())));
         let _end = AbortOnDrop(task.abort_handle());
         let ended = tokio::select! {
             biased;
@@ -147,6 +157,12 @@ impl<J: Job> Runner<J> {
             }
         }
     }
+}
+
+/// What is noted about a run while it runs: for its log lines, and for its trace.
+struct Around<'a> {
+    span: &'a Span,
+    trace: &'a traces::span::Span,
 }
 
 /// Ends a task with the future that waits for it; one that has ended does not notice.
@@ -165,12 +181,13 @@ enum Ended {
     TimeIsUp,
 }
 
-fn run_of(job: &Claimed, failures: u32) -> Run {
+fn run_of(job: &Claimed, failures: u32, trace: &traces::span::Span) -> Run {
+    let traceparent = trace.sampled_traceparent().or_else(|| job.traceparent.clone());
     Run {
         id: JobId::parse(&job.id),
         token: job.token,
         failures,
-        origin: Origin { correlation_id: job.correlation_id.clone(), traceparent: job.traceparent.clone() },
+        origin: Origin { correlation_id: job.correlation_id.clone(), traceparent },
     }
 }
 

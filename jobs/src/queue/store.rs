@@ -14,7 +14,7 @@ use super::{
     CHANNEL,
     enqueue::{Due, NewJob},
 };
-use crate::boot::pooler::on;
+use crate::boot::pooler::{on, within};
 
 /// New jobs, column by column.
 #[derive(Default)]
@@ -83,7 +83,7 @@ macro_rules! insert {
 /// Inserts jobs. apalis' own `push_tasks` takes the client's clock and cuts it to whole seconds.
 pub async fn insert(connection: &mut PgConnection, jobs: &[&NewJob]) -> Result<()> {
     let new = New::of(jobs);
-    insert!(new, "").execute(connection).await?;
+    insert!(new, "").execute(within(connection)).await?;
     Ok(())
 }
 
@@ -98,7 +98,7 @@ pub async fn insert_unique(connection: &mut PgConnection, jobs: &[&NewJob]) -> R
               WHERE idempotency_key IS NOT NULL AND status IN ('Pending', 'Running') DO NOTHING
            RETURNING id"
     );
-    Ok(inserted.fetch_all(connection).await?.into_iter().map(|row| row.id).collect())
+    Ok(inserted.fetch_all(within(connection)).await?.into_iter().map(|row| row.id).collect())
 }
 
 /// Tells every listening worker that these queues have new jobs.

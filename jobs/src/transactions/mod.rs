@@ -40,7 +40,10 @@ use self::{
     watch::Watch,
 };
 use crate::{
-    boot::db::{Database, answered},
+    boot::{
+        db::{Database, answered},
+        telemetry::traces::span::Span,
+    },
     error::Error,
     queue::{
         self, Job, Origin, Queue,
@@ -122,6 +125,13 @@ impl Transactions {
             Ingested::New(_) => counter!(ACCEPTED, "outcome" => "new").increment(1),
             Ingested::Replayed(_) => counter!(ACCEPTED, "outcome" => "replayed").increment(1),
             Ingested::Conflict(..) => counter!(CONFLICTS).increment(1),
+    pub async fn ingest(&self, new: NewTransaction, mut origin: Origin) -> Result<Ingested, Error> {
+        let span = Span::step("ingest");
+        origin.traceparent = span.traceparent().or(origin.traceparent);
+        let ingested = span.around(self.ingests.call(Webhook { new, origin })).await??;
+        drop(span);
+        if matches!(ingested, Ingested::Conflict(..)) {
+            counter!(CONFLICTS).increment(1);
         }
         Ok(ingested)
     }

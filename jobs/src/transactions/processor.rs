@@ -9,7 +9,11 @@ use super::{
     config::ProcessorConfig,
     model::{Settlement, Transaction},
 };
-use crate::{error::Error, queue::Run, remote::retry_after::retry_after};
+use crate::{
+    error::Error,
+    queue::Run,
+    remote::{retry_after::retry_after, send::send_on},
+};
 
 /// What a processor answers.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,7 +64,7 @@ impl Processor {
                 request = request.header(name, value);
             }
         }
-        match request.send().await {
+        match send_on(request, "processor").await {
             Ok(response) => judge(response.status(), retry_after(response.headers())),
             Err(error) if error.is_timeout() => trouble("processor did not answer in time"),
             // Without the URL, which may hold a password: this text is shown to the sender.

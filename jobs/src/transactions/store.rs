@@ -11,7 +11,7 @@ use super::{
     model::{Settlement, Settling, Status, Transaction},
     watch,
 };
-use crate::{boot::pooler::on, error::Error};
+use crate::{boot::pooler::{on, within}, error::Error};
 
 /// A row as read.
 struct Row {
@@ -93,7 +93,7 @@ pub async fn insert(
         &column(|w| w.new.currency.clone()),
         delay.as_secs_f64(),
     )
-    .fetch_all(connection)
+    .fetch_all(within(connection))
     .await?;
     // Of those with one id the first was recorded, since the sort is stable: it must be the last to be put here.
     let places: HashMap<&str, usize> =
@@ -260,7 +260,7 @@ pub async fn revive(connection: &mut PgConnection, id: Uuid) -> Result<(), Error
          WHERE id = $1 AND status = 'FAILED'",
         id,
     )
-    .execute(connection)
+    .execute(within(connection))
     .await?;
     Ok(())
 }

@@ -13,6 +13,8 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
+use super::traces::span;
+
 /// What every line begins with; its time follows, in UTC and as RFC 3339 writes it, without zeros at its end.
 pub const BEGINNING: &str = r#"{"timestamp":""#;
 
@@ -32,10 +34,13 @@ where
         let level = metadata.level().as_str().to_ascii_lowercase();
         let message = Value::String(fields.message);
         write!(writer, r#"{BEGINNING}{now}","level":"{level}","event":{message}{}"#, fields.text)?;
-        for span in ctx.event_scope().into_iter().flatten() {
-            if let Some(fields) = span.extensions().get::<FormattedFields<N>>() {
+        for scope in ctx.event_scope().into_iter().flatten() {
+            if let Some(fields) = scope.extensions().get::<FormattedFields<N>>() {
                 write!(writer, "{fields}")?;
             }
+        }
+        if let Some(trace) = span::trace_id() {
+            write!(writer, r#","trace_id":"{trace}""#)?;
         }
         writeln!(writer, r#","target":"{}"}}"#, metadata.target())
     }

@@ -11,7 +11,7 @@ use super::{
     circuit::{Circuit, Pass, Shut},
     metrics::{Outcome, Series},
 };
-use crate::{error::Error, prices::model::Source, queue::retry::Backoff, remote::retry_after::retry_after};
+use crate::{error::Error, prices::model::Source, queue::retry::Backoff, remote::{retry_after::retry_after, send::send}};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// One try, from the connection to the last byte.
@@ -193,7 +193,7 @@ impl Caller {
         if let Some((name, key)) = &self.manner.key {
             request = request.header(name, key);
         }
-        let response = match request.send().await {
+        let response = match send(request, self.source.as_str()).await {
             Ok(response) => response,
             Err(error) => return (unreachable(error), None),
         };

@@ -4,7 +4,7 @@ use sqlx::{PgConnection, PgPool};
 use time::{Date, OffsetDateTime};
 
 use super::super::model::{AssetId, Source};
-use crate::{boot::pooler::on, queue::JobId};
+use crate::{boot::pooler::{on, within}, queue::JobId};
 
 /// What one run has come to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub struct Day {
 
 /// Today by the database's clock, in UTC.
 pub async fn today(tx: &mut PgConnection) -> sqlx::Result<Date> {
-    sqlx::query_scalar!(r#"SELECT (now() AT TIME ZONE 'UTC')::date AS "today!""#).fetch_one(tx).await
+    sqlx::query_scalar!(r#"SELECT (now() AT TIME ZONE 'UTC')::date AS "today!""#).fetch_one(within(tx)).await
 }
 
 /// Records that these are to be fetched; answers the jobs of those that were not already, or that had been given up. The
@@ -58,7 +58,7 @@ pub async fn ask(tx: &mut PgConnection, day: Date, fetches: &[(AssetId, Source, 
         &fetches.iter().map(|(_, source, _)| source.as_str().to_owned()).collect::<Vec<_>>(),
         &fetches.iter().map(|(.., id)| id.to_string()).collect::<Vec<_>>(),
     )
-    .fetch_all(tx)
+    .fetch_all(within(tx))
     .await
 }
 
@@ -97,7 +97,7 @@ pub async fn note(pool: &PgPool, day: Date, asset: &AssetId, source: Source, tal
 /// Locks a day, so that of its fetches that end at once one is the last.
 pub async fn hold_day(tx: &mut PgConnection, day: Date) -> sqlx::Result<()> {
     sqlx::query!("SELECT asset FROM price_fetches WHERE day = $1 ORDER BY asset, source FOR UPDATE", day)
-        .fetch_all(tx)
+        .fetch_all(within(tx))
         .await?;
     Ok(())
 }
@@ -124,7 +124,7 @@ pub async fn finish(
         count(tally.rejected),
         tally.note,
     );
-    Ok(finished.execute(tx).await?.rows_affected() == 1)
+    Ok(finished.execute(within(tx)).await?.rows_affected() == 1)
 }
 
 /// How a day stands.
@@ -135,7 +135,7 @@ pub async fn day(tx: &mut PgConnection, day: Date) -> sqlx::Result<Day> {
            FROM price_fetches WHERE day = $1"#,
         day
     )
-    .fetch_one(tx)
+    .fetch_one(within(tx))
     .await?;
     let number = |count: i64| usize::try_from(count).unwrap_or_default();
     Ok(Day { open: number(row.open), fetches: number(row.fetches), dead: number(row.dead) })
@@ -157,7 +157,7 @@ pub async fn give_up(
         source.as_str(),
         why,
     );
-    Ok(given_up.execute(tx).await?.rows_affected() == 1)
+    Ok(given_up.execute(within(tx)).await?.rows_affected() == 1)
 }
 
 /// Has a fetch go on that was given up.
@@ -169,7 +169,7 @@ pub async fn revive(tx: &mut PgConnection, day: Date, asset: &AssetId, source: S
         asset.as_str(),
         source.as_str(),
     )
-    .execute(tx)
+    .execute(within(tx))
     .await?;
     Ok(())
 }

@@ -4,7 +4,7 @@ use sqlx::{PgConnection, PgExecutor, PgPool, Result, types::JsonValue};
 use time::OffsetDateTime;
 
 use crate::{
-    boot::pooler::on,
+    boot::pooler::{on, within},
     queue::{CANCELLATIONS, CHANNEL, status::QueueStatus},
 };
 
@@ -194,7 +194,7 @@ pub async fn lock(connection: &mut PgConnection, id: &str) -> Result<Option<Lock
         "SELECT job_type AS queue, status, job AS payload FROM apalis.jobs WHERE id = $1 FOR UPDATE",
         id,
     )
-    .fetch_optional(connection)
+    .fetch_optional(within(connection))
     .await
 }
 
@@ -209,7 +209,7 @@ pub async fn kill(connection: &mut PgConnection, id: &str, error: &str) -> Resul
         id,
         error,
     )
-    .execute(connection)
+    .execute(within(connection))
     .await?;
     Ok(())
 }
@@ -227,7 +227,7 @@ pub async fn replay(connection: &mut PgConnection, id: &str) -> Result<bool> {
                              AND live.status IN ('Pending', 'Running'))",
         id,
     )
-    .execute(connection)
+    .execute(within(connection))
     .await?;
     Ok(replayed.rows_affected() == 1)
 }
@@ -241,7 +241,7 @@ pub async fn request_cancellation(connection: &mut PgConnection, id: &str) -> Re
         CHANNEL,
         CANCELLATIONS,
     )
-    .execute(connection)
+    .execute(within(connection))
     .await?;
     Ok(())
 }

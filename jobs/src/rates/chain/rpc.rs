@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::{contract, error::ChainError};
-use crate::error::Error;
+use crate::{error::Error, remote::send::send};
 
 /// The limit of one call.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -76,7 +76,8 @@ impl Rpc {
     /// Calls a method.
     pub async fn call<T: DeserializeOwned>(&self, method: &str, params: Value) -> Result<T, Fault> {
         let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
-        let mut sent = self.client.post(self.url.clone()).json(&request).send().await.map_err(unreachable)?;
+        let request = self.client.post(self.url.clone()).json(&request);
+        let mut sent = send(request, "chain").await.map_err(unreachable)?;
         let status = sent.status();
         let mut body = Vec::new();
         while let Some(chunk) = sent.chunk().await.map_err(unreachable)? {

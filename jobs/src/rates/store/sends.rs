@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    boot::pooler::{begin, on},
+    boot::pooler::{begin, on, within},
     error::Error,
     rates::{
         Rate,
@@ -33,7 +33,7 @@ pub async fn insert(
         assets,
         key,
     )
-    .fetch_optional(connection)
+    .fetch_optional(within(connection))
     .await?;
     Ok(id)
 }
@@ -92,7 +92,7 @@ pub async fn sends(pool: &PgPool, id: Uuid, contract: &str) -> Result<Vec<(Prepa
 pub async fn lock_sender(pool: &PgPool, sender: &str) -> Result<PgTransaction<'static>, Error> {
     let mut tx = begin(pool).await?;
     sqlx::query!(r#"SELECT pg_advisory_xact_lock(hashtextextended('chain ' || $1, 0)) AS "held!: ()""#, sender)
-        .fetch_one(&mut *tx)
+        .fetch_one(within(&mut tx))
         .await?;
     Ok(tx)
 }
@@ -143,7 +143,7 @@ pub async fn withdraw(connection: &mut PgConnection, id: Uuid) -> Result<bool, E
          WHERE id = $1 AND state = 'pending' AND NOT EXISTS (SELECT FROM chain_sends WHERE rate_id = $1)",
         id,
     )
-    .execute(connection)
+    .execute(within(connection))
     .await?;
     Ok(withdrawn.rows_affected() == 1)
 }

@@ -6,7 +6,7 @@ use reqwest::{Client, Method, StatusCode, header, redirect};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::{error::Error, items::search::config::Server};
+use crate::{error::Error, items::search::config::Server, remote::send::send};
 
 /// A search that takes longer is answered by PostgreSQL.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -73,7 +73,7 @@ impl Transport {
             let why = if error.is_timeout() { "no answer in time".into() } else { error.without_url().to_string() };
             Error::Unavailable(format!("Elasticsearch: {why}"))
         };
-        let response = request.send().await.map_err(unreachable)?;
+        let response = send(request, "elasticsearch").await.map_err(unreachable)?;
         let status = response.status();
         let bytes = response.bytes().await.map_err(unreachable)?;
         Ok(Answer { status, body: serde_json::from_slice(&bytes).unwrap_or_default() })

@@ -1,0 +1,153 @@
+//! The standard variables of OpenTelemetry, as far as they decide something here.
+
+use std::{collections::HashMap, fmt};
+
+use opentelemetry::KeyValue;
+use opentelemetry_sdk::trace::Sampler;
+use percent_encoding::percent_decode_str;
+use reqwest::header::{HeaderName, HeaderValue};
+use url::Url;
+
+use crate::config::Vars;
+
+const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+const HEADERS: &str = "OTEL_EXPORTER_OTLP_HEADERS";
+const RESOURCE: &str = "OTEL_RESOURCE_ATTRIBUTES";
+
+/// Where traces go, and which.
+#[derive(Clone)]
+pub struct Config {
+    endpoint: Url,
+    headers: Vec<(String, String)>,
+    resource: Vec<(String, String)>,
+    sampler: Sampler,
+}
+
+impl Config {
+    /// Reads `OTEL_EXPORTER_OTLP_ENDPOINT`, without which there are no traces, and the variables beside it, which are
+    /// checked all the same.
+    pub fn read(vars: &mut Vars) -> Option<Self> {
+        let endpoint = vars.read(ENDPOINT, None, |text| endpoint(text).map(Some));
+        let headers = vars.read(HEADERS, Vec::new(), headers);
+        let mut resource = vars.read(RESOURCE, Vec::new(), |text| {
+            pairs(text).ok_or_else(|| "must be name=value pairs, such as deployment.environment.name=prod".into())
+        });
+        if let Some(name) = vars.text("OTEL_SERVICE_NAME") {
+            resource.push(("service.name".into(), name));
+        }
+        let ratio = vars.number("OTEL_TRACES_SAMPLER_ARG", 1.0, 0.0..=1.0);
+        let parent = |root: Sampler| Sampler::ParentBased(Box::new(root));
+        let sampler = vars.read("OTEL_TRACES_SAMPLER", parent(Sampler::AlwaysOn), |text| match text {
+            "always_on" => Ok(Sampler::AlwaysOn),
+            "always_off" => Ok(Sampler::AlwaysOff),
+            "traceidratio" => Ok(Sampler::TraceIdRatioBased(ratio)),
+            "parentbased_always_on" => Ok(parent(Sampler::AlwaysOn)),
+            "parentbased_always_off" => Ok(parent(Sampler::AlwaysOff)),
+            "parentbased_traceidratio" => Ok(parent(Sampler::TraceIdRatioBased(ratio))),
+            _ => Err("must be always_on, always_off, traceidratio, or one of these after parentbased_, such as \
+                      OTEL_TRACES_SAMPLER=parentbased_traceidratio"
+                .into()),
+        });
+        endpoint.map(|endpoint| Self { endpoint, headers, resource, sampler })
+    }
+
+    pub(super) fn endpoint(&self) -> &Url {
+        &self.endpoint
+    }
+
+    pub(super) fn headers(&self) -> HashMap<String, String> {
+        self.headers.iter().cloned().collect()
+    }
+
+    pub(super) fn resource(&self) -> Vec<KeyValue> {
+        self.resource.iter().map(|(name, value)| KeyValue::new(name.clone(), value.clone())).collect()
+    }
+
+    pub(super) fn sampler(&self) -> Sampler {
+        self.sampler.clone()
+    }
+}
+
+/// Without the headers, which hold keys, and the URL, which may hold a password.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "traces::Config({}, {:?})", self.endpoint.host_str().unwrap_or_default(), self.sampler)
+    }
+}
+
+/// The base of a collector, to which the standard adds the path of traces.
+fn endpoint(text: &str) -> Result<Url, String> {
+    let expected = "must be an http or https URL, such as OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318";
+    let mut url = Url::parse(text).map_err(|_| expected.to_owned())?;
+    if !matches!(url.scheme(), "http" | "https") || url.query().is_some() || url.fragment().is_some() {
+        return Err(expected.to_owned());
+    }
+    let path = format!("{}/v1/traces", url.path().trim_end_matches('/'));
+    url.set_path(&path);
+    Ok(url)
+}
+
+fn headers(text: &str) -> Result<Vec<(String, String)>, String> {
+    let valid = |(name, value): &(String, String)| {
+        HeaderName::from_bytes(name.as_bytes()).is_ok() && HeaderValue::from_str(value).is_ok()
+    };
+    pairs(text)
+        .filter(|headers| headers.iter().all(valid))
+        .ok_or_else(|| "must be name=value pairs, such as OTEL_EXPORTER_OTLP_HEADERS=x-api-key=KEY".to_owned())
+}
+
+/// `name=value,name=value`, the values percent-encoded where they must be.
+fn pairs(text: &str) -> Option<Vec<(String, String)>> {
+    let pair = |pair: &str| {
+        let (name, value) = pair.split_once('=')?;
+        let value = percent_decode_str(value.trim()).decode_utf8().ok()?;
+        (!name.trim().is_empty()).then(|| (name.trim().to_owned(), value.into_owned()))
+    };
+    text.split(',').filter(|text| !text.trim().is_empty()).map(pair).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_standard_variables_and_shows_no_secret() {
+        let mut vars = Vars::from_pairs(&[
+            (ENDPOINT, "http://user:hidden@collector:4318/base/"),
+            (HEADERS, "x-api-key=hid%20den, b=2"),
+            (RESOURCE, "service.name=a,region=eu"),
+            ("OTEL_SERVICE_NAME", "mine"),
+            ("OTEL_TRACES_SAMPLER", "traceidratio"),
+            ("OTEL_TRACES_SAMPLER_ARG", "0.25"),
+        ]);
+        let config = Config::read(&mut vars).expect("an endpoint");
+        assert_eq!(config.endpoint.path(), "/base/v1/traces");
+        assert_eq!(config.headers().get("x-api-key").map(String::as_str), Some("hid den"));
+        assert_eq!(config.resource.last(), Some(&("service.name".into(), "mine".into())), "the last one stands");
+        assert!(matches!(config.sampler, Sampler::TraceIdRatioBased(ratio) if ratio == 0.25));
+        let shown = format!("{config:?}");
+        assert!(!shown.contains("hid"), "{shown}");
+        assert!(vars.finish(()).is_ok());
+    }
+
+    #[test]
+    fn names_what_is_wrong_also_when_nothing_is_exported() {
+        assert!(Config::read(&mut Vars::from_pairs(&[])).is_none());
+        for (name, value) in [
+            (ENDPOINT, "collector:4318"),
+            (ENDPOINT, "ftp://collector"),
+            (HEADERS, "no pair"),
+            (HEADERS, "a b=c"),
+            (HEADERS, "a=b%0Ac"),
+            (RESOURCE, "=x"),
+            ("OTEL_TRACES_SAMPLER", "sometimes"),
+            ("OTEL_TRACES_SAMPLER_ARG", "1.5"),
+            ("OTEL_TRACES_SAMPLER_ARG", "NaN"),
+        ] {
+            let mut vars = Vars::from_pairs(&[(name, value)]);
+            Config::read(&mut vars);
+            let problem = vars.finish(()).expect_err(value).to_string();
+            assert!(problem.starts_with(&format!("{name}: must be")) && !problem.contains(value), "{problem}");
+        }
+    }
+}
