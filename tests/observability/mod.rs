@@ -5,3 +5,7 @@ mod dashboards;
 mod metrics;
 mod prometheus;
 mod stand;
+//! What can be seen of Millrace from outside.
+
+mod collector;
+mod traces;

@@ -1,6 +1,9 @@
 //! Where a request comes from: the id and trace that go with it into the answer, the log and every job it enqueues.
 
-use jobs::{boot::telemetry::traces::span::{self, Span}, queue::Origin};
+use jobs::{
+    boot::telemetry::traces::span::{self, Span},
+    queue::Origin,
+};
 use poem::{
     Request,
     http::{HeaderName, HeaderValue},

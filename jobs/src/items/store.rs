@@ -4,7 +4,11 @@ use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 
 use super::item::{Contents, Item, ItemId, Owner, Page};
-use crate::{boot::pooler::{on, within}, error::Error, users::UserId};
+use crate::{
+    boot::pooler::{on, within},
+    error::Error,
+    users::UserId,
+};
 
 /// A row as read, with its owner.
 struct Row {

@@ -7,7 +7,10 @@ use super::{
     Placed,
     grid::{Direction, Grid, Probe, Stand},
 };
-use crate::{boot::pooler::{on, within}, error::Error};
+use crate::{
+    boot::pooler::{on, within},
+    error::Error,
+};
 
 /// Records a new probe.
 pub async fn insert(pool: &PgPool, probe: &Probe, grid_id: Uuid) -> Result<(), Error> {

@@ -29,12 +29,8 @@ async fn traced(request: RequestBuilder, peer: &'static str, propagate: bool) ->
     let mut request = request?;
     let url = request.url();
     // No more of the URL: paths and queries of nodes and providers hold keys.
-    let span = Span::client(
-        request.method().as_str(),
-        url.host_str().unwrap_or_default(),
-        url.port_or_known_default(),
-        peer,
-    );
+    let span =
+        Span::client(request.method().as_str(), url.host_str().unwrap_or_default(), url.port_or_known_default(), peer);
     if propagate && let Some(value) = span.traceparent().and_then(|text| HeaderValue::from_str(&text).ok()) {
         request.headers_mut().insert(TRACEPARENT, value);
     }

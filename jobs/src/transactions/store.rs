@@ -11,7 +11,10 @@ use super::{
     model::{Settlement, Settling, Status, Transaction},
     watch,
 };
-use crate::{boot::pooler::{on, within}, error::Error};
+use crate::{
+    boot::pooler::{on, within},
+    error::Error,
+};
 
 /// A row as read.
 struct Row {

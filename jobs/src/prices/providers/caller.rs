@@ -11,7 +11,12 @@ use super::{
     circuit::{Circuit, Pass, Shut},
     metrics::{Outcome, Series},
 };
-use crate::{error::Error, prices::model::Source, queue::retry::Backoff, remote::{retry_after::retry_after, send::send}};
+use crate::{
+    error::Error,
+    prices::model::Source,
+    queue::retry::Backoff,
+    remote::{retry_after::retry_after, send::send},
+};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// One try, from the connection to the last byte.

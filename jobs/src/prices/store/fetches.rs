@@ -4,7 +4,10 @@ use sqlx::{PgConnection, PgPool};
 use time::{Date, OffsetDateTime};
 
 use super::super::model::{AssetId, Source};
-use crate::{boot::pooler::{on, within}, queue::JobId};
+use crate::{
+    boot::pooler::{on, within},
+    queue::JobId,
+};
 
 /// What one run has come to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

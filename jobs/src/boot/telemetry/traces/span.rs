@@ -1,17 +1,12 @@
 //! Spans, by the names of the semantic conventions; without an exporter each of these is one load and nothing else.
 
-use std::{
-    future::Future,
-    time::{SystemTime},
-};
+use std::{future::Future, time::SystemTime};
 
 use futures_util::future::Either;
 use opentelemetry::{
     Context, KeyValue, Value,
     context::FutureExt,
-    trace::{
-        Link, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer,
-    },
+    trace::{Link, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer},
 };
 use opentelemetry_sdk::trace::SdkTracer;
 
@@ -137,11 +132,16 @@ impl Span {
     }
 
     /// Jobs that a worker has just taken, in a statement that began then: a trace of its own, linked to who enqueued them.
-    pub fn claimed<'a>(queue: &'static str, began: SystemTime, enqueued: impl ExactSizeIterator<Item = Option<&'a str>>) {
+    pub fn claimed<'a>(
+        queue: &'static str,
+        began: SystemTime,
+        enqueued: impl ExactSizeIterator<Item = Option<&'a str>>,
+    ) {
         let Some(tracer) = TRACER.get() else { return };
         let mut attributes = message(queue, "claim", "receive", None, None);
         attributes.push(KeyValue::new("messaging.batch.message_count", enqueued.len() as i64));
-        let links = enqueued.flatten().filter_map(read).filter(SpanContext::is_sampled).map(Link::with_context).collect();
+        let links =
+            enqueued.flatten().filter_map(read).filter(SpanContext::is_sampled).map(Link::with_context).collect();
         let span = tracer
             .span_builder(format!("claim {queue}"))
             .with_kind(SpanKind::Client)

@@ -16,9 +16,11 @@ impl<'a> Summary<'a> {
         let first = words().next().unwrap_or_default().trim_matches(|c: char| !c.is_ascii_alphabetic());
         let operation = if first.eq_ignore_ascii_case("WITH") { changes(words()) } else { first.to_ascii_uppercase() };
         let table = words().zip(words().skip(1)).find_map(|(before, name)| {
-            let leads = ["FROM", "INTO", "UPDATE"].iter().any(|word| before.trim_matches('(').eq_ignore_ascii_case(word));
+            let leads =
+                ["FROM", "INTO", "UPDATE"].iter().any(|word| before.trim_matches('(').eq_ignore_ascii_case(word));
             let name = name.trim_end_matches([',', ';', ')']);
-            let named = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._".contains(&byte));
+            let named =
+                name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._".contains(&byte));
             (leads && named && !name.is_empty()).then_some(name)
         });
         Self { operation, table }
@@ -57,7 +59,10 @@ mod tests {
         for (sql, name) in [
             ("INSERT INTO apalis.jobs (id) SELECT id FROM unnest($1::text[]) AS new (id)", "INSERT apalis.jobs"),
             ("SELECT extract(epoch FROM now()), status FROM transactions WHERE id = 'x'", "SELECT transactions"),
-            ("WITH due AS (SELECT ctid FROM apalis.jobs FOR UPDATE SKIP LOCKED) UPDATE apalis.jobs SET x = 1", "UPDATE apalis.jobs"),
+            (
+                "WITH due AS (SELECT ctid FROM apalis.jobs FOR UPDATE SKIP LOCKED) UPDATE apalis.jobs SET x = 1",
+                "UPDATE apalis.jobs",
+            ),
             ("with a AS (SELECT 1) select * from a", "SELECT a"),
             ("DELETE FROM items WHERE id = $1", "DELETE items"),
             ("SELECT pg_notify($1, $2)", "SELECT"),
