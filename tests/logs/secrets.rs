@@ -33,6 +33,8 @@ const CHAIN_KEY: &str = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f46
 const CHAIN_PASSWORD: &str = "secret-node-9784";
 const PROCESSOR_PASSWORD: &str = "secret-processor-a695";
 const ELASTIC_PASSWORD: &str = "secret-elastic-b5a6";
+const COLLECTOR_PASSWORD: &str = "secret-of-the-collector";
+const COLLECTOR_KEY: &str = "secret-key-of-exports";
 const WRONG_KEY: &str = "secret-wrong-key-c4b7";
 const WRONG_TOKEN: &str = "eyJhbGciOiJIUzI1NiJ9.secret-wrong-token-d3c8.x";
 
@@ -131,6 +133,8 @@ async fn no_secret_is_in_any_log() {
     // Nobody listens on port 1: what fails has most to say.
     let node = format!("http://operator:{CHAIN_PASSWORD}@127.0.0.1:1/");
     let processor = format!("http://operator:{PROCESSOR_PASSWORD}@127.0.0.1:1/charge");
+    let collector = format!("http://operator:{COLLECTOR_PASSWORD}@127.0.0.1:1");
+    let headers = format!("x-api-key={COLLECTOR_KEY}");
     let elastic = format!("http://elastic:{ELASTIC_PASSWORD}@127.0.0.1:1");
     let mut variables = vec![
         ("RUST_LOG", "debug,api=trace,jobs=trace,worker=trace,millrace=trace"),
@@ -146,6 +150,8 @@ async fn no_secret_is_in_any_log() {
         ("COINGECKO_API_KEY", COINGECKO),
         ("COINGECKO_URL", "http://127.0.0.1:1/"),
         ("QUEUE_POLL_SECONDS", "0.1"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &collector),
+        ("OTEL_EXPORTER_OTLP_HEADERS", &headers),
     ];
     if cfg!(feature = "smart-contract") {
         let contract = "0x5FbDB2315678afecb367f032d93F642f64180aa3";
@@ -198,6 +204,8 @@ async fn no_secret_is_in_any_log() {
             CHAIN_PASSWORD,
             PROCESSOR_PASSWORD,
             ELASTIC_PASSWORD,
+            COLLECTOR_PASSWORD,
+            COLLECTOR_KEY,
             WRONG_KEY,
             "secret-wrong-token",
             &token,

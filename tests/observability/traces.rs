@@ -221,12 +221,12 @@ async fn a_collector_that_hangs_or_is_down_is_in_nobodys_way() {
         let begun = Instant::now();
         // More spans than may wait: each request has several.
         let client = client();
-        for _ in 0..40 {
+        for _ in 0..100 {
             let asked = (0..50).map(|n| ask(client.get(format!("{}/v1/transactions/unknown-{n}", api.url))));
             let answers = futures_util::future::join_all(asked).await;
             assert!(answers.iter().all(|answer| answer.status == 404), "{answers:?}");
         }
-        assert!(begun.elapsed() < SOON, "2,000 requests took {:?}", begun.elapsed());
+        assert!(begun.elapsed() < SOON, "5,000 requests took {:?}", begun.elapsed());
         api.process.printed("traces are lost").await;
         let warnings = api.process.log().matches("traces are lost").count();
         assert_eq!(warnings, 1, "a warning now and then:\n{}", api.process.log());
@@ -249,4 +249,32 @@ async fn what_is_left_is_exported_at_the_stop() {
     assert!(api.process.ended(Duration::from_secs(10)).await.success());
     let server = collector.find(|seen| seen.span.name == WEBHOOKS);
     assert_eq!(server.map(|span| hex(&span.trace_id)).as_deref(), Some(TRACE));
+}
+
+#[tokio::test]
+async fn the_sampler_decides_and_probes_are_not_traced() {
+    let (database, collector) = (database::fresh().await, Collector::start(Manner::Takes).await);
+    let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", &*collector.url);
+    let off = [endpoint, ("OTEL_TRACES_SAMPLER", "always_off"), ("OTEL_SERVICE_NAME", "off")];
+    let some = [endpoint, ("OTEL_TRACES_SAMPLER", "traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "0.5")];
+    let named = [endpoint, ("OTEL_RESOURCE_ATTRIBUTES", "service.name=named,region=eu")];
+    for variables in [&off[..], &some, &named] {
+        let mut api = Api::start(&database.url, variables).await;
+        for path in ["/livez", "/readyz", "/metrics"] {
+            assert_eq!(ask(client().get(format!("{}{path}", api.url))).await.status, 200);
+        }
+        for n in 0..64 {
+            assert_eq!(ask(client().get(format!("{}/v1/transactions/{n}", api.url))).await.status, 404);
+        }
+        api.process.signal(Signal::SIGTERM);
+        assert!(api.process.ended(Duration::from_secs(10)).await.success(), "{}", api.process.log());
+    }
+    let requests = |service: &str| {
+        let seen = collector.seen().into_iter().filter(|seen| seen.service == service);
+        seen.filter(|seen| seen.span.kind() == SpanKind::Server).map(|seen| seen.span.name).collect::<Vec<_>>()
+    };
+    assert!(requests("off").is_empty());
+    // Of 64 with one half each, fewer than 8 or more than 56 are one chance in ten thousand million.
+    assert!((8..=56).contains(&requests("millrace-api").len()), "{:?}", requests("millrace-api").len());
+    assert_eq!(requests("named"), vec!["GET /v1/transactions/{transaction_id}"; 64]);
 }

@@ -66,6 +66,11 @@ async fn each_limit_holds() {
         ("RATE_LIMIT", "120/60", "such as RATE_LIMIT=120/60s"),
         ("LOG_FILE_MB", "64MB", "such as 64"),
         ("LOG_KEEP_MB", "255", "such as LOG_KEEP_MB=1024"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318", "such as OTEL_EXPORTER_OTLP_ENDPOINT=http://"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "no pair", "such as OTEL_EXPORTER_OTLP_HEADERS=x-api-key=KEY"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "no pair", "such as deployment.environment.name=prod"),
+        ("OTEL_TRACES_SAMPLER", "sometimes", "such as OTEL_TRACES_SAMPLER="),
+        ("OTEL_TRACES_SAMPLER_ARG", "1.5", "such as 1"),
     ] {
         let problems = refusals(&["api"], &[database, (name, value)]).await;
         assert_eq!(problems.len(), 1, "{name}={value}: {problems:?}");

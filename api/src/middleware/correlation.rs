@@ -36,6 +36,9 @@ pub fn adopt(request: &mut Request) -> HeaderValue {
     id
 }
 
+/// What machines ask every few seconds: traced only as part of a trace that it came with, or there would be little else.
+const WATCHED: [&str; 6] = ["/livez", "/readyz", "/metrics", "/api/v1/health", "/api/v1/health/ready", "/api/v1/ready"];
+
 /// Begins the request's span, below its caller's when that came with it; what the request enqueues comes from this one.
 /// Nothing changes when nothing is exported.
 pub fn trace(request: &mut Request, route: &str, correlation_id: &str) -> Span {
@@ -43,6 +46,9 @@ pub fn trace(request: &mut Request, route: &str, correlation_id: &str) -> Span {
         return Span::NONE;
     }
     let mut origin = origin(request);
+    if origin.traceparent.is_none() && WATCHED.contains(&route) {
+        return Span::NONE;
+    }
     let method = observe::method_label(request.method());
     let span = Span::server(method, route, request.uri().path(), origin.traceparent.as_deref(), correlation_id);
     origin.traceparent = span.traceparent().or(origin.traceparent);

@@ -10,10 +10,6 @@ use url::Url;
 
 use crate::config::Vars;
 
-const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
-const HEADERS: &str = "OTEL_EXPORTER_OTLP_HEADERS";
-const RESOURCE: &str = "OTEL_RESOURCE_ATTRIBUTES";
-
 /// Where traces go, and which.
 #[derive(Clone)]
 pub struct Config {
@@ -27,9 +23,9 @@ impl Config {
     /// Reads `OTEL_EXPORTER_OTLP_ENDPOINT`, without which there are no traces, and the variables beside it, which are
     /// checked all the same.
     pub fn read(vars: &mut Vars) -> Option<Self> {
-        let endpoint = vars.read(ENDPOINT, None, |text| endpoint(text).map(Some));
-        let headers = vars.read(HEADERS, Vec::new(), headers);
-        let mut resource = vars.read(RESOURCE, Vec::new(), |text| {
+        let endpoint = vars.read("OTEL_EXPORTER_OTLP_ENDPOINT", None, |text| endpoint(text).map(Some));
+        let headers = vars.read("OTEL_EXPORTER_OTLP_HEADERS", Vec::new(), headers);
+        let mut resource = vars.read("OTEL_RESOURCE_ATTRIBUTES", Vec::new(), |text| {
             pairs(text).ok_or_else(|| "must be name=value pairs, such as deployment.environment.name=prod".into())
         });
         if let Some(name) = vars.text("OTEL_SERVICE_NAME") {
@@ -113,9 +109,9 @@ mod tests {
     #[test]
     fn reads_the_standard_variables_and_shows_no_secret() {
         let mut vars = Vars::from_pairs(&[
-            (ENDPOINT, "http://user:hidden@collector:4318/base/"),
-            (HEADERS, "x-api-key=hid%20den, b=2"),
-            (RESOURCE, "service.name=a,region=eu"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://user:hidden@collector:4318/base/"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "x-api-key=hid%20den, b=2"),
+            ("OTEL_RESOURCE_ATTRIBUTES", "service.name=a,region=eu"),
             ("OTEL_SERVICE_NAME", "mine"),
             ("OTEL_TRACES_SAMPLER", "traceidratio"),
             ("OTEL_TRACES_SAMPLER_ARG", "0.25"),
@@ -134,12 +130,12 @@ mod tests {
     fn names_what_is_wrong_also_when_nothing_is_exported() {
         assert!(Config::read(&mut Vars::from_pairs(&[])).is_none());
         for (name, value) in [
-            (ENDPOINT, "collector:4318"),
-            (ENDPOINT, "ftp://collector"),
-            (HEADERS, "no pair"),
-            (HEADERS, "a b=c"),
-            (HEADERS, "a=b%0Ac"),
-            (RESOURCE, "=x"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://collector"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "no pair"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "a b=c"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "a=b%0Ac"),
+            ("OTEL_RESOURCE_ATTRIBUTES", "=x"),
             ("OTEL_TRACES_SAMPLER", "sometimes"),
             ("OTEL_TRACES_SAMPLER_ARG", "1.5"),
             ("OTEL_TRACES_SAMPLER_ARG", "NaN"),

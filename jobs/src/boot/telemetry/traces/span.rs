@@ -51,7 +51,9 @@ impl Span {
         let Some(tracer) = TRACER.get() else { return Self::NONE };
         let parent = from.and_then(read).map(|from| Context::new().with_remote_span_context(from)).unwrap_or_default();
         let known = route.starts_with('/');
-        let name = if known { format!("{method} {route}") } else { method.to_owned() };
+        // The word of the conventions for a method that somebody made up.
+        let verb = if method == "other" { "HTTP" } else { method };
+        let name = if known { format!("{verb} {route}") } else { verb.to_owned() };
         let mut attributes = vec![
             KeyValue::new("http.request.method", if method == "other" { "_OTHER" } else { method }),
             KeyValue::new("url.path", cut(path)),
