@@ -151,12 +151,9 @@ impl<'c> Executor<'c> for On<'c> {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        match self.target {
-            Target::Pool(pool) if !self.pooled => stream::once(by_itself(pool, query)).try_flatten().boxed(),
-            Target::Session(connection) if !self.pooled => connection.fetch_many(query),
         let pooled = self.pooled;
         traced(query, move |query| match self.target {
-            Target::Pool(pool) if !pooled => pool.fetch_many(query),
+            Target::Pool(pool) if !pooled => stream::once(by_itself(pool, query)).try_flatten().boxed(),
             Target::Session(connection) if !pooled => connection.fetch_many(query),
             target => stream::once(in_transaction(target, query)).try_flatten().boxed(),
         })

@@ -159,7 +159,6 @@ impl Telemetry {
             .and_then(|builder| builder.install_recorder())
             .map_err(|error| error.to_string())?;
         metrics::describe_counter!(DROPPED, "Log lines that were lost, by where they were to go.");
-        Ok(Self { _writers: (stdout_guard, file_guard), metrics, dropped })
         let traces = config.traces.as_ref().map(|traces| Traces::start(traces, process)).transpose()?;
         Ok(Self { _traces: traces, _writers: (stdout_guard, file_guard), metrics, dropped })
     }

@@ -119,19 +119,15 @@ impl Transactions {
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the database cannot take it now. Sending it again is always safe.
-    pub async fn ingest(&self, new: NewTransaction, origin: Origin) -> Result<Ingested, Error> {
-        let ingested = self.ingests.call(Webhook { new, origin }).await??;
-        match &ingested {
-            Ingested::New(_) => counter!(ACCEPTED, "outcome" => "new").increment(1),
-            Ingested::Replayed(_) => counter!(ACCEPTED, "outcome" => "replayed").increment(1),
-            Ingested::Conflict(..) => counter!(CONFLICTS).increment(1),
     pub async fn ingest(&self, new: NewTransaction, mut origin: Origin) -> Result<Ingested, Error> {
         let span = Span::step("ingest");
         origin.traceparent = span.traceparent().or(origin.traceparent);
         let ingested = span.around(self.ingests.call(Webhook { new, origin })).await??;
         drop(span);
-        if matches!(ingested, Ingested::Conflict(..)) {
-            counter!(CONFLICTS).increment(1);
+        match &ingested {
+            Ingested::New(_) => counter!(ACCEPTED, "outcome" => "new").increment(1),
+            Ingested::Replayed(_) => counter!(ACCEPTED, "outcome" => "replayed").increment(1),
+            Ingested::Conflict(..) => counter!(CONFLICTS).increment(1),
         }
         Ok(ingested)
     }
