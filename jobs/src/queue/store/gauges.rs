@@ -23,8 +23,8 @@ pub struct Measured {
 /// Every count is a range of a partial index that ends after `most` entries: three for waiting jobs, one for each
 /// priority, and one for dead letters; running jobs are few by themselves. The order of each is that of its index and
 /// matters to nobody else: it keeps the plan there when statistics are old. Four queues of 1,000,000 jobs, 600,000 of
-/// them waiting, 20,000 dead and 400 running, with `most` = 10,000: 1,193 pages, all of indexes but 30, and 28 ms with
-/// a clock at each node; with next to nothing waiting less than 1 ms.
+/// them waiting, 20,000 dead and 400 running, with `most` = 10,000: 1,193 pages and 16 to 21 ms, by the same plan
+/// without statistics; in empty tables 0.4 ms.
 pub async fn measure(pool: &PgPool, queues: &[String], most: i64) -> Result<Vec<Measured>> {
     sqlx::query_as!(
         Measured,
