@@ -6,7 +6,7 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind};
+use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status};
 use poem::{Request, Server, endpoint::make_sync, http::StatusCode, listener::TcpAcceptor};
 use serde_json::json;
 
@@ -277,4 +277,44 @@ async fn the_sampler_decides_and_probes_are_not_traced() {
     // Of 64 with one half each, fewer than 8 or more than 56 are one chance in ten thousand million.
     assert!((8..=56).contains(&requests("millrace-api").len()), "{:?}", requests("millrace-api").len());
     assert_eq!(requests("named"), vec!["GET /v1/transactions/{transaction_id}"; 64]);
+}
+
+#[tokio::test]
+async fn what_goes_wrong_is_an_error_without_a_message() {
+    let (database, collector) = (database::fresh().await, Collector::start(Manner::Takes).await);
+    // Nobody listens on port 1.
+    let processor = format!("http://operator:{PASSWORD}@127.0.0.1:1/charge?key={QUERY_KEY}");
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &*collector.url),
+        ("PROCESSOR_URL", &processor),
+        ("PROCESSOR_ATTEMPTS", "1"),
+        ("PROCESSING_DELAY_SECONDS", "0.1"),
+    ];
+    let api = Api::start(&database.url, &variables).await;
+    let _worker = worker(&database.url, &variables).await;
+    webhook(&api, "lost", &format!("00-{TRACE}-{PARENT}-01")).await;
+    let mut found = None;
+    eventually("the run is exported", SOON, async || {
+        found = collector.find(|seen| is_of(seen, "run process_transaction", "lost"));
+        found.is_some()
+    })
+    .await;
+    let run = found.expect("a run");
+    assert_eq!(attribute(&run, "millrace.job.outcome").as_deref(), Some("dead"));
+    assert_eq!(attribute(&run, "error.type").as_deref(), Some("dead"));
+    let call = collector.below(&run).into_iter().find(|span| span.name == "POST").expect("a call below the run");
+    assert_eq!(attribute(&call, "error.type").as_deref(), Some("connect"));
+    for (name, value) in [("server.address", "127.0.0.1"), ("server.port", "1"), ("peer.service", "processor")] {
+        assert_eq!(attribute(&call, name).as_deref(), Some(value), "{name}");
+    }
+    for span in [&run, &call] {
+        let ended = span.status.clone().expect("a status");
+        assert_eq!((ended.code(), &*ended.message), (status::StatusCode::Error, ""), "{span:?}");
+    }
+    // What the end of the transaction is written by belongs to the run as well.
+    shared(&collector, &run, &["UPDATE transactions"]).await;
+    let everything = format!("{:?}", collector.seen());
+    for secret in [PASSWORD, QUERY_KEY] {
+        assert!(!everything.contains(secret), "{secret} is in a trace");
+    }
 }
