@@ -1,4 +1,5 @@
-//! How much is in each queue, how late it is, and who is there to run it: measured every few seconds for `/metrics`.
+//! How much is in each queue, how late it is, and who is there to run it: measured every few seconds for `/metrics`, for
+//! as long as somebody reads them.
 //!
 //! Every process that serves `/metrics` measures for itself, API and worker: that no worker lives must be told by
 //! somebody else. So all of them tell the same, and whoever reads takes `max`, never `sum`.
@@ -16,7 +17,7 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use super::{metrics::known, status::COUNTED, store::gauges as sql};
-use crate::boot::db::answered;
+use crate::boot::{db::answered, telemetry};
 
 const DEPTH: &str = "millrace_queue_depth";
 const OLDEST: &str = "millrace_queue_oldest_age_seconds";
@@ -25,8 +26,10 @@ const WORKERS: &str = "millrace_workers_live";
 const MEASURED: &str = "millrace_queue_measured_timestamp_seconds";
 const SESSIONS: &str = "millrace_db_pool_connections";
 
-/// Between two measurements: more often than anybody scrapes, and nothing beside what the queue asks anyway.
+/// Between two measurements: more often than anybody scrapes.
 const EVERY: Duration = Duration::from_secs(5);
+/// Four times the usual pause between scrapes. Whoever comes after a longer one reads what was measured last, and when.
+const WATCHED: Duration = Duration::from_secs(60);
 
 /// Measures the queues of one process. Clones are the same: however many run, one measures.
 #[derive(Clone)]
@@ -75,7 +78,13 @@ impl Gauges {
                 }
                 Err(_) => {}
             }
-            tokio::time::sleep(EVERY).await;
+            // An idle system must ask its database next to nothing.
+            loop {
+                tokio::time::sleep(EVERY).await;
+                if telemetry::is_read(WATCHED) {
+                    break;
+                }
+            }
         }
     }
 }
