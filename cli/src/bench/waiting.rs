@@ -81,8 +81,9 @@ pub async fn measure_idle(run: &Run<'_>) -> Result<Vec<Line>, String> {
     bench.clear().await.map_err(text)?;
     let (api, _) = run.stand.api(30)?;
     let worker = run.stand.worker("worker")?;
-    // Also longer than the workers' attention lasts after the last job.
-    tokio::time::sleep(START * 4).await;
+    // Longer than the workers' attention lasts after the last job; and than the 10 s after which PostgreSQL's sessions at
+    // rest report what they have counted, or the start would be among what follows.
+    tokio::time::sleep(START * 6).await;
     let used = || Ok::<_, String>(api.cpu()? + worker.cpu()?);
     // Long enough that what sessions have not yet reported does not matter.
     let time = run.time * 4;
