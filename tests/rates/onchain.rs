@@ -159,6 +159,8 @@ async fn two_processes_that_write_at_once_lose_and_double_nothing() {
     assert_eq!(saved, (1..=40).map(|rate| format!("{rate}.0")).collect::<Vec<_>>());
     let used = chained.node.ask("eth_getTransactionCount", json!([OWNER, "latest"])).await;
     assert_eq!(used, "0x29", "one transaction each, and the contract's own: none was lost or replaced");
+    // Nobody signed with a nonce that somebody else had: the sender is one process's at a time.
+    assert_eq!(chained.count("SELECT count(*) FROM chain_sends").await, 40);
     chained.assert_no_secret(&[&second.process]);
 }
 
