@@ -1,4 +1,6 @@
-//! The two ways in which a feature can fail that are nobody's input.
+//! Failures that are not the caller's fault, and the text of an error with all its causes.
+
+use std::error::Error as StdError;
 
 /// Why a feature could not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -28,6 +30,49 @@ impl From<sqlx::Error> for Error {
             }),
             _ => false,
         };
-        if passing { Self::Unavailable(error.to_string()) } else { Self::Internal(error.to_string()) }
+        if passing { Self::Unavailable(causes(&error)) } else { Self::Internal(causes(&error)) }
+    }
+}
+
+/// The text of an error followed by that of each of its sources, as in `error sending request: tcp connect error:
+/// Connection refused (os error 111)`. A source whose text the error before it already contains is left out.
+///
+/// Use it wherever an error leaves the process: in logs, in the errors of a job, in the reason of a 503.
+pub fn causes(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let cause = source.to_string();
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+        next = source.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Layer {
+        text: &'static str,
+        source: Option<Box<Self>>,
+    }
+
+    #[test]
+    fn every_cause_is_named_once() {
+        let refused = Layer { text: "Connection refused (os error 111)", source: None };
+        let connect = Layer { text: "tcp connect error", source: Some(Box::new(refused)) };
+        let sending = Layer { text: "error sending request", source: Some(Box::new(connect)) };
+        assert_eq!(causes(&sending), "error sending request: tcp connect error: Connection refused (os error 111)");
+        let inner = Layer { text: "disk full", source: None };
+        assert_eq!(
+            causes(&Layer { text: "write failed: disk full", source: Some(Box::new(inner)) }),
+            "write failed: disk full"
+        );
     }
 }
