@@ -5,6 +5,7 @@
 //! | [`app`] | builds every feature from [`config`]; read it to see what the system is made of |
 //! | [`mod@bench`] | what `millrace bench` compares with |
 //! | [`boot`] | process plumbing: database, migrations, embedded PostgreSQL, telemetry, shutdown |
+//! | [`clock`] | what time it is, so that tests set it |
 //! | [`items`] | what users offer: cached by id, indexed after each write, and found |
 //! | [`probes`] | probes on Mars, moved by commands |
 //! | [`logs`] | the logs of all processes, read back |
@@ -17,6 +18,7 @@
 pub mod app;
 pub mod bench;
 pub mod boot;
+pub mod clock;
 pub mod config;
 pub mod error;
 pub mod items;

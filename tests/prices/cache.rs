@@ -7,15 +7,14 @@ use jobs::prices::{
     cache::KEPT,
     model::{AssetId, Currency, Interval, Series},
 };
-use time::{OffsetDateTime, macros::datetime};
+use time::macros::datetime;
 
 use super::{
-    market::Mood,
+    market::{Mood, NOON},
     stand::{Node, Stand},
 };
 use crate::harness::redis::Redis;
 
-const NOON: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
 const PRICE: &str = "/simple_price?assets=bitcoin&currency=usd";
 const CHART: &str = "asset=bitcoin&currency=usd&days=3";
 
@@ -29,7 +28,6 @@ fn series() -> Series {
 
 async fn stocked() -> Stand {
     let stand = Stand::new().await;
-    stand.market.set(NOON);
     stand.market.coingecko.quote("bitcoin", "1");
     stand.market.coingecko.fill("bitcoin", Interval::Daily, 3);
     stand

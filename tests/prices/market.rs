@@ -3,22 +3,24 @@
 use std::{
     collections::BTreeMap,
     str::FromStr,
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicI64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use futures_util::{FutureExt, future::BoxFuture};
-use jobs::prices::{
-    model::{AssetId, Candle, Currency, Interval, Series, Source, Spot},
-    providers::{Fetched, Provider, Trouble},
-    read::Clock,
+use jobs::{
+    clock::Clock,
+    prices::{
+        model::{AssetId, Candle, Currency, Interval, Series, Source, Spot},
+        providers::{Fetched, Provider, Trouble},
+    },
 };
 use sqlx::types::BigDecimal;
-use time::OffsetDateTime;
+use time::{OffsetDateTime, macros::datetime};
 use tokio::sync::Semaphore;
+
+/// The time at which every test begins.
+pub const NOON: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
 
 /// How a source answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +37,8 @@ pub enum Mood {
 pub struct Market {
     pub coingecko: Arc<Stall>,
     pub kraken: Arc<Stall>,
-    /// How far the clock is ahead of the real one, in milliseconds.
-    ahead: Arc<AtomicI64>,
+    /// The time that the clock shows; it stands still until a test sets it.
+    time: Arc<Mutex<OffsetDateTime>>,
 }
 
 /// One source.
@@ -62,12 +64,12 @@ struct State {
 
 impl Market {
     pub fn new() -> Self {
-        let ahead = Arc::new(AtomicI64::new(0));
+        let time = Arc::new(Mutex::new(NOON));
         let stall = |source| {
-            let (clock, gate) = (clock(&ahead), Semaphore::new(0));
+            let (clock, gate) = (clock(&time), Semaphore::new(0));
             Arc::new(Stall { source, clock, gate, state: Mutex::default() })
         };
-        Self { coingecko: stall(Source::CoinGecko), kraken: stall(Source::Kraken), ahead }
+        Self { coingecko: stall(Source::CoinGecko), kraken: stall(Source::Kraken), time }
     }
 
     pub fn sources(&self) -> [Arc<dyn Provider>; 2] {
@@ -75,27 +77,26 @@ impl Market {
     }
 
     pub fn clock(&self) -> Clock {
-        clock(&self.ahead)
+        clock(&self.time)
     }
 
     pub fn now(&self) -> OffsetDateTime {
-        self.clock()()
+        self.clock().now()
     }
 
     /// Sets the clock.
     pub fn set(&self, time: OffsetDateTime) {
-        let ahead = (time - OffsetDateTime::now_utc()).whole_milliseconds();
-        self.ahead.store(i64::try_from(ahead).unwrap(), Ordering::Relaxed);
+        *self.time.lock().unwrap() = time;
     }
 
     pub fn pass(&self, time: Duration) {
-        self.ahead.fetch_add(i64::try_from(time.as_millis()).unwrap(), Ordering::Relaxed);
+        *self.time.lock().unwrap() += time;
     }
 }
 
-fn clock(ahead: &Arc<AtomicI64>) -> Clock {
-    let ahead = ahead.clone();
-    Arc::new(move || OffsetDateTime::now_utc() + time::Duration::milliseconds(ahead.load(Ordering::Relaxed)))
+fn clock(time: &Arc<Mutex<OffsetDateTime>>) -> Clock {
+    let time = time.clone();
+    Clock::new(move || *time.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 impl Stall {
@@ -115,7 +116,7 @@ impl Stall {
 
     /// Fills this many buckets up to the running one, that one included, with the number of each as its price.
     pub fn fill(&self, asset: &str, interval: Interval, count: u32) {
-        let running = interval.bucket((self.clock)());
+        let running = interval.bucket(self.clock.now());
         for back in 0..=count {
             let bucket = running - interval.length() * back;
             let price = bucket.unix_timestamp() / interval.length().whole_seconds();
@@ -145,7 +146,7 @@ impl Stall {
 
     /// All it has of a series that is finished by now, from a time on.
     pub fn finished(&self, asset: &str, interval: Interval, from: OffsetDateTime) -> Vec<(i64, String)> {
-        let now = (self.clock)();
+        let now = self.clock.now();
         let state = self.state();
         let of_it = state.buckets.iter().filter(|((of, at, bucket), _)| {
             of == asset && *at == interval && *bucket >= from && *bucket + interval.length() <= now
@@ -220,7 +221,7 @@ impl Provider for Stall {
             if currency.as_str() != "usd" {
                 return Err(Trouble::NotOffered(self.source));
             }
-            let (as_of, state) = ((self.clock)(), self.state());
+            let (as_of, state) = (self.clock.now(), self.state());
             let spot = |asset: &AssetId| {
                 let price = BigDecimal::from_str(state.present.get(asset.as_str())?).unwrap();
                 Some((asset.clone(), Spot { price, as_of: as_of - state.behind, source: self.source }))

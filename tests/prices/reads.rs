@@ -10,16 +10,14 @@ use jobs::{
     users::Role,
 };
 use serde_json::json;
-use time::{OffsetDateTime, macros::datetime};
 
 use super::{
-    market::Mood,
+    market::{Mood, NOON},
     stand::{ADMIN_KEY, KEY, STALE, Stand, token},
 };
 use crate::harness::{eventually, http::ask};
 
 const SOON: Duration = Duration::from_secs(20);
-const NOON: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
 
 #[tokio::test]
 async fn present_prices_come_in_the_order_of_the_request_and_from_whoever_has_them() {
@@ -60,7 +58,6 @@ async fn present_prices_come_in_the_order_of_the_request_and_from_whoever_has_th
 async fn charts_show_what_the_sources_have_finished_and_nothing_else() {
     let stand = Stand::new().await;
     let node = stand.node(None).await;
-    stand.market.set(NOON);
     stand.market.coingecko.fill("bitcoin", Interval::Daily, 400);
     stand.market.coingecko.fill("bitcoin", Interval::Hourly, 100);
     for (days, count) in [("1", 1), ("30", 30), ("365", 365), ("max", 400)] {
@@ -86,7 +83,6 @@ async fn charts_show_what_the_sources_have_finished_and_nothing_else() {
 #[tokio::test]
 async fn charts_are_made_of_all_that_some_source_has() {
     let stand = Stand::new().await;
-    stand.market.set(NOON);
     let mut random = 7_u64;
     for round in 0..12 {
         let node = stand.node(None).await;
@@ -132,7 +128,6 @@ async fn charts_are_made_of_all_that_some_source_has() {
 async fn what_nobody_has_is_not_asked_for_again_and_again() {
     let stand = Stand::new().await;
     let node = stand.node(None).await;
-    stand.market.set(NOON);
     stand.market.coingecko.fill("young", Interval::Daily, 40);
     stand.market.kraken.fill("young", Interval::Daily, 10);
     for query in ["days=max", "days=365", "days=100", "days=max", "days=5"] {
@@ -153,7 +148,6 @@ async fn what_nobody_has_is_not_asked_for_again_and_again() {
 async fn what_does_not_exist_is_404_and_remembered_for_a_minute() {
     let stand = Stand::new().await;
     let node = stand.node(None).await;
-    stand.market.set(NOON);
     stand.market.coingecko.quote("bitcoin", "1");
     stand.market.coingecko.fill("bitcoin", Interval::Daily, 3);
     for (path, named) in [
@@ -183,7 +177,6 @@ async fn what_does_not_exist_is_404_and_remembered_for_a_minute() {
 async fn with_nothing_stored_a_source_that_is_down_is_503_until_it_is_back() {
     let stand = Stand::new().await;
     let node = stand.node(None).await;
-    stand.market.set(NOON);
     stand.market.coingecko.is(Mood::Down);
     stand.market.kraken.is(Mood::Banned(40));
     let paths = ["/simple_price?assets=bitcoin&currency=usd", "/market_chart?asset=bitcoin&currency=usd&days=3"];
@@ -210,7 +203,6 @@ async fn while_sources_are_down_what_is_old_comes_with_a_warning() {
     let stand = Stand::new().await;
     let node = stand.node(None).await;
     let sources = [&stand.market.coingecko, &stand.market.kraken];
-    stand.market.set(NOON);
     stand.market.coingecko.quote("bitcoin", "1");
     stand.market.coingecko.fill("bitcoin", Interval::Daily, 3);
     let (price, chart) = ("/simple_price?assets=bitcoin&currency=usd", "asset=bitcoin&currency=usd&days=3");
@@ -264,7 +256,6 @@ async fn a_price_of_the_past_is_shown_with_its_time_when_nobody_has_a_present_on
 async fn the_last_day_stands_in_for_a_present_price_with_a_warning() {
     let stand = Stand::new().await;
     let node = stand.node(None).await;
-    stand.market.set(NOON);
     stand.market.kraken.fill("bitcoin", Interval::Daily, 3);
     node.chart("asset=bitcoin&currency=usd&days=3").await;
     stand.market.coingecko.is(Mood::Down);
@@ -280,7 +271,6 @@ async fn a_slow_source_is_waited_for_only_as_long_as_there_is_nothing_to_show() 
     let stand = Stand::new().await;
     let patience = Duration::from_millis(200);
     let node = stand.node_with(None, Ages { patience, ..Ages::SHIPPED }).await;
-    stand.market.set(NOON);
     let coingecko = &stand.market.coingecko;
     coingecko.quote("bitcoin", "1");
     coingecko.fill("bitcoin", Interval::Daily, 3);
@@ -360,7 +350,6 @@ async fn every_wrong_parameter_is_named_at_once() {
 async fn a_key_or_a_token_opens_prices() {
     let stand = Stand::new().await;
     let node = stand.node(None).await;
-    stand.market.set(NOON);
     stand.market.coingecko.quote("bitcoin", "1");
     stand.market.coingecko.fill("bitcoin", Interval::Daily, 3);
     for path in ["/simple_price?assets=bitcoin&currency=usd", "/market_chart?asset=bitcoin&currency=usd&days=3"] {

@@ -1,7 +1,8 @@
 //! The stand-in answers in the form of each source, and fails when told to.
 
-use jobs::prices::model::Source;
+use jobs::{clock::Clock, prices::model::Source};
 use serde_json::Value;
+use time::macros::datetime;
 
 use crate::harness::{
     exchange::{Exchange, Fault},
@@ -15,13 +16,15 @@ async fn get(exchange: &Exchange, source: Source, path: &str) -> Answer {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stand_in_has_each_sources_form() {
-    let exchange = Exchange::start().await;
+    let exchange = Exchange::at(Clock::new(|| datetime!(2026-11-28 12:34:56 UTC))).await;
     let chart = "coins/bitcoin/market_chart?vs_currency=usd&days=3&interval=daily";
     let chart = get(&exchange, Source::CoinGecko, chart).await.json();
     let points = chart["prices"].as_array().expect("points");
     assert_eq!(points.len(), 5, "three days, today, and now: {chart}");
     let first = points[0][0].as_i64().expect("milliseconds") / 1000;
-    assert_eq!(points[0][1].to_string(), exchange.price("bitcoin", "usd", first));
+    // As numbers: JSON does not keep the zeros at the end.
+    let price: f64 = exchange.price("bitcoin", "usd", first).parse().expect("a number");
+    assert_eq!(points[0][1].as_f64(), Some(price));
 
     let ohlc = get(&exchange, Source::Kraken, "0/public/OHLC?pair=XBTUSD&interval=1440").await.json();
     assert_eq!(ohlc["result"]["XXBTZUSD"].as_array().map(Vec::len), Some(720));
@@ -38,7 +41,7 @@ async fn the_stand_in_has_each_sources_form() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stand_in_fails_as_it_is_told() {
-    let exchange = Exchange::start().await;
+    let exchange = Exchange::at(Clock::new(|| datetime!(2026-11-28 12:34:56 UTC))).await;
     let path = "api/v3/ticker/price?symbols=%5B%22BTCUSDT%22%5D";
     exchange.fail_next(Source::Binance, 1, Fault::Banned(120));
     let answer = get(&exchange, Source::Binance, path).await;

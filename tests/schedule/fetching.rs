@@ -1,15 +1,16 @@
 //! The daily fetch: gaps filled, revisions stored, outages outlived, given up at last and asked for again.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use jobs::{
     boot::{db::Database, shutdown::Shutdown},
+    clock::Clock,
     config::Vars,
     prices::{self, Prices, ages::Ages, fetch::FetchPrices, providers::Providers},
     queue::{Kinds, Operator, Origin, Queue, Registry, Worker, status::Cancelled},
 };
 use sqlx::{AssertSqlSafe, PgPool, Row};
-use time::{Date, Duration as Span, OffsetDateTime};
+use time::{Duration as Span, OffsetDateTime, Time, macros::datetime};
 
 use super::{
     SOON,
@@ -21,14 +22,16 @@ use crate::harness::{
     stage::{FAST, Running},
 };
 
-/// One asset from one source in two currencies, and the days before `today`.
+/// The time of every test here.
+const NOON: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
+
+/// One asset from one source in two currencies, and the days before [`NOON`].
 struct Market {
     database: TestDatabase,
     pool: PgPool,
     queue: Queue,
     prices: Prices,
     kraken: Kraken,
-    today: Date,
 }
 
 /// A row of the ledger.
@@ -47,8 +50,7 @@ impl Market {
         let pool = database.pool().await;
         let (queue, kraken) = (Queue::start(pool.clone()), Kraken::default());
         let prices = feature(&pool, &queue, kraken.providers());
-        let today = sqlx::query_scalar("SELECT (now() AT TIME ZONE 'UTC')::date").fetch_one(&pool).await.unwrap();
-        let market = Self { database, pool, queue, prices, kraken, today };
+        let market = Self { database, pool, queue, prices, kraken };
         for days in 1..=40 {
             market.kraken.price(market.before(days), 100);
         }
@@ -57,7 +59,7 @@ impl Market {
 
     /// The bucket so many days before today.
     fn before(&self, days: i64) -> OffsetDateTime {
-        self.today.midnight().assume_utc() - Span::days(days)
+        NOON.replace_time(Time::MIDNIGHT) - Span::days(days)
     }
 
     fn worker(&self) -> Running {
@@ -119,7 +121,7 @@ impl Market {
 fn feature(pool: &PgPool, queue: &Queue, providers: Providers) -> Prices {
     let mut vars = Vars::from_pairs(&[("CRYPTO_ASSETS", "bitcoin"), ("CRYPTO_PROVIDERS", "kraken")]);
     let config = prices::Config::read(&mut vars);
-    Prices::with(pool, queue, &config, None, providers, Ages::SHIPPED, Arc::new(OffsetDateTime::now_utc))
+    Prices::with(pool, queue, &config, None, providers, Ages::SHIPPED, Clock::new(|| NOON))
 }
 
 fn done(stored: i64, revised: i64) -> Fetch {
@@ -200,7 +202,7 @@ async fn who_comes_before_the_day_before_is_there_comes_again() {
     market.ask().await;
     market.ended().await;
     // Tomorrow's fetch wants today, which has not ended.
-    let job = r#"{"day":"' || current_date + 1 || '","asset":"bitcoin","source":"kraken"}"#;
+    let job = r#"{"day":"2026-11-22","asset":"bitcoin","source":"kraken"}"#;
     market
         .execute("UPDATE price_fetches SET day = day + 1, job_id = 'early', finished_at = NULL, outcome = NULL")
         .await;

@@ -171,7 +171,7 @@ impl Reader {
             offered = true;
             let stored = async {
                 if !fetched.candles.is_empty() {
-                    answered(store::put(&self.pool, series, provider.source(), &fetched.candles)).await?;
+                    answered(store::put(&self.pool, series, provider.source(), &fetched.candles, self.now())).await?;
                 }
                 gap().await
             };

@@ -75,9 +75,9 @@ impl Prices {
     /// # Errors
     /// [`Error::Unavailable`] when the database cannot take it now.
     pub async fn fetch_today(&self, origin: Origin) -> Result<Asked, Error> {
+        let day = self.clock.now().date();
         answered(async {
             let mut tx = self.queue.begin().await?;
-            let day = fetches::today(&mut tx).await?;
             let jobs = self.ask(&mut tx, day).await?;
             let jobs: Vec<NewJob> = jobs.into_iter().map(|job| job.origin(origin.clone())).collect();
             let enqueued = enqueue(&mut tx, &jobs).await?.len();
@@ -186,7 +186,7 @@ impl FetchPrices {
         }
         match trouble {
             None if !offered => self.finish(prices, "not_offered", tally).await,
-            None if !complete && open.now < self.day.midnight().assume_utc() + SETTLED => {
+            None if !complete && prices.clock.now() < self.day.midnight().assume_utc() + SETTLED => {
                 tally.say("yesterday is not there yet".into());
                 self.go_on(prices, "later", tally).await?;
                 Ok(Ok(Outcome::Snooze(NOT_YET)))
@@ -223,7 +223,8 @@ impl FetchPrices {
             tracing::warn!(asset = %self.asset, source = %self.source, currency = %series.currency, reason, "PRICE_REJECTED");
         }
         tally.rejected += fetched.rejected.len() as u64;
-        let stored = answered(store::put(&prices.pool, series, self.source, &fetched.candles)).await?;
+        let stored =
+            answered(store::put(&prices.pool, series, self.source, &fetched.candles, prices.clock.now())).await?;
         if (stored.new, stored.revised) != (0, 0)
             && let Err(error) = prices.stored(series).await
         {
@@ -255,7 +256,7 @@ impl FetchPrices {
         let Some(day) = answered(finished).await? else { return Ok(Ok(Outcome::Done)) };
         self.count(outcome);
         if outcome == "done" {
-            let now = OffsetDateTime::now_utc().unix_timestamp();
+            let now = prices.clock.now().unix_timestamp();
             gauge!(SUCCESS, "provider" => self.source.as_str()).set(now as f64);
         }
         let Tally { stored: new, revised, rejected, note } = tally;

@@ -32,16 +32,15 @@ use std::sync::Arc;
 
 pub use config::{ApiKey, Config};
 use sqlx::PgPool;
-use time::OffsetDateTime;
 
 use self::{
     ages::Ages,
     cache::{Cache, memory::Memory},
     model::{AssetId, Currency, Series},
     providers::Providers,
-    read::{Chart, Clock, Days, Quote, Read, Reader},
+    read::{Chart, Days, Quote, Read, Reader},
 };
-use crate::{error::Error, queue::Queue, remote::redis::Redis};
+use crate::{clock::Clock, error::Error, queue::Queue, remote::redis::Redis};
 
 /// The feature. Clones share everything.
 #[derive(Clone)]
@@ -50,6 +49,7 @@ pub struct Prices {
     queue: Queue,
     providers: Providers,
     config: Arc<Config>,
+    clock: Clock,
     reader: Arc<Reader>,
 }
 
@@ -60,8 +60,9 @@ impl Prices {
     /// When an HTTP client cannot be built.
     pub fn start(pool: &PgPool, queue: &Queue, config: &Config, redis: Option<Redis>) -> Result<Self, Error> {
         fetch::describe(&config.providers);
-        let providers = Providers::start(config)?;
-        Ok(Self::with(pool, queue, config, redis, providers, Ages::SHIPPED, Arc::new(OffsetDateTime::now_utc)))
+        let clock = Clock::system();
+        let providers = Providers::start(config, &clock)?;
+        Ok(Self::with(pool, queue, config, redis, providers, Ages::SHIPPED, clock))
     }
 
     /// The feature with sources, ages and a clock of the caller's own.
@@ -79,8 +80,8 @@ impl Prices {
             None => Arc::new(Memory::default()),
         };
         let config = Arc::new(config.clone());
-        let reader = Arc::new(Reader::new(pool, &providers, &config, cache, ages, clock));
-        Self { pool: pool.clone(), queue: queue.clone(), providers, config, reader }
+        let reader = Arc::new(Reader::new(pool, &providers, &config, cache, ages, clock.clone()));
+        Self { pool: pool.clone(), queue: queue.clone(), providers, config, clock, reader }
     }
 
     /// What may be asked for.

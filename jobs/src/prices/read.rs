@@ -16,6 +16,7 @@ use super::{
     providers::{Providers, Trouble},
 };
 use crate::{
+    clock::Clock,
     error::Error,
     remote::{flights::Flights, redis::Broken},
 };
@@ -36,9 +37,6 @@ pub(super) const TURN: Duration = Duration::from_secs(90);
 pub(super) const TURN_PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks whether it has ended.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(25);
-
-/// What time it is.
-pub type Clock = Arc<dyn Fn() -> OffsetDateTime + Send + Sync>;
 
 /// How many days a chart covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,7 +138,7 @@ impl Reader {
     }
 
     pub(super) fn now(&self) -> OffsetDateTime {
-        (self.clock)()
+        self.clock.now()
     }
 
     /// Counts the look-up of one key.

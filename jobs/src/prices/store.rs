@@ -20,7 +20,13 @@ pub struct Stored {
 
 /// Records finished buckets of a source, in one statement. A bucket that is there is replaced when it says something
 /// else: sources revise their latest ones.
-pub async fn put(pool: &PgPool, series: &Series, source: Source, candles: &[Candle]) -> Result<Stored, Error> {
+pub async fn put(
+    pool: &PgPool,
+    series: &Series,
+    source: Source,
+    candles: &[Candle],
+    fetched_at: OffsetDateTime,
+) -> Result<Stored, Error> {
     let column =
         |value: fn(&Candle) -> Option<BigDecimal>| -> Vec<Option<BigDecimal>> { candles.iter().map(value).collect() };
     let volumes: (Vec<_>, Vec<_>) = candles
@@ -33,14 +39,15 @@ pub async fn put(pool: &PgPool, series: &Series, source: Source, candles: &[Cand
         .unzip();
     let row = sqlx::query!(
         r#"WITH written AS (
-               INSERT INTO prices (asset, currency, interval, source, bucket, open, high, low, close, volume, volume_unit)
-               SELECT $1, $2, $3, $4, given.*
+               INSERT INTO prices (asset, currency, interval, source, bucket, open, high, low, close, volume, volume_unit,
+                                   fetched_at)
+               SELECT $1, $2, $3, $4, given.*, $12
                FROM unnest($5::timestamptz[], $6::numeric[], $7::numeric[], $8::numeric[], $9::numeric[], $10::numeric[],
                            $11::text[]) AS given (bucket, open, high, low, close, volume, volume_unit)
                ORDER BY given.bucket
                ON CONFLICT (asset, currency, interval, bucket, source) DO UPDATE
                SET open = EXCLUDED.open, high = EXCLUDED.high, low = EXCLUDED.low, close = EXCLUDED.close,
-                   volume = EXCLUDED.volume, volume_unit = EXCLUDED.volume_unit, fetched_at = now()
+                   volume = EXCLUDED.volume, volume_unit = EXCLUDED.volume_unit, fetched_at = EXCLUDED.fetched_at
                WHERE (prices.open, prices.high, prices.low, prices.close, prices.volume, prices.volume_unit)
                      IS DISTINCT FROM (EXCLUDED.open, EXCLUDED.high, EXCLUDED.low, EXCLUDED.close, EXCLUDED.volume,
                                        EXCLUDED.volume_unit)
@@ -58,6 +65,7 @@ pub async fn put(pool: &PgPool, series: &Series, source: Source, candles: &[Cand
         &candles.iter().map(|candle| candle.close.clone()).collect::<Vec<_>>(),
         &volumes.0 as &[Option<BigDecimal>],
         &volumes.1 as &[Option<String>],
+        fetched_at,
     )
     .fetch_one(on(pool))
     .await?;
@@ -160,21 +168,27 @@ pub async fn buckets(
 }
 
 /// Records present prices in one currency; of one source an older one never replaces a newer one.
-pub async fn put_spots(pool: &PgPool, currency: &Currency, spots: &[(AssetId, Spot)]) -> Result<(), Error> {
+pub async fn put_spots(
+    pool: &PgPool,
+    currency: &Currency,
+    spots: &[(AssetId, Spot)],
+    fetched_at: OffsetDateTime,
+) -> Result<(), Error> {
     let column = |value: fn(&(AssetId, Spot)) -> String| -> Vec<String> { spots.iter().map(value).collect() };
     sqlx::query!(
-        "INSERT INTO spot_prices (asset, currency, source, price, as_of)
-         SELECT asset, $1, source, price, as_of
+        "INSERT INTO spot_prices (asset, currency, source, price, as_of, fetched_at)
+         SELECT asset, $1, source, price, as_of, $6
          FROM unnest($2::text[], $3::text[], $4::numeric[], $5::timestamptz[]) AS given (asset, source, price, as_of)
          ORDER BY asset, source
          ON CONFLICT (asset, currency, source) DO UPDATE
-         SET price = EXCLUDED.price, as_of = EXCLUDED.as_of, fetched_at = now()
+         SET price = EXCLUDED.price, as_of = EXCLUDED.as_of, fetched_at = EXCLUDED.fetched_at
          WHERE spot_prices.as_of <= EXCLUDED.as_of",
         currency.as_str(),
         &column(|(asset, _)| asset.as_str().to_owned()),
         &column(|(_, spot)| spot.source.as_str().to_owned()),
         &spots.iter().map(|(_, spot)| spot.price.clone()).collect::<Vec<_>>(),
         &spots.iter().map(|(_, spot)| spot.as_of).collect::<Vec<_>>(),
+        fetched_at,
     )
     .execute(on(pool))
     .await?;

@@ -1,6 +1,6 @@
 //! What each source answers to what it is asked, in its own form.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use jobs::prices::model::Source;
 use poem::{Body, Response, http::StatusCode};
@@ -14,12 +14,6 @@ const DAY: i64 = 86400;
 /// How each exchange writes the assets; CoinGecko uses their ids.
 const CODES: [(&str, &str, &str); 3] =
     [("bitcoin", "BTC", "XBT"), ("ethereum", "ETH", "ETH"), ("solana", "SOL", "SOL")];
-
-/// Unix seconds.
-pub fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-    i64::try_from(since.as_secs()).expect("before the end of time")
-}
 
 /// Answers a request, or fails it.
 pub fn answer(table: &Table, source: Source, path: &str, query: &str, fault: Option<&Fault>) -> Response {
@@ -108,11 +102,11 @@ fn quoted(text: &str) -> String {
 }
 
 /// The time of a present price.
-fn as_of(fault: Option<&Fault>) -> i64 {
+fn as_of(table: &Table, fault: Option<&Fault>) -> i64 {
     match fault {
-        Some(Fault::Stale) => now() - DAY,
-        Some(Fault::Microseconds) => now() * 1_000_000,
-        _ => now() - 20,
+        Some(Fault::Stale) => table.now() - DAY,
+        Some(Fault::Microseconds) => table.now() * 1_000_000,
+        _ => table.now() - 20,
     }
 }
 
@@ -134,7 +128,7 @@ fn coingecko_spots(table: &Table, asked: impl Fn(&str) -> Option<String>, fault:
     };
     let found = ids.split(',').filter(|_| currency != "usdt").filter_map(|id| {
         let price = spoiled(table.spot(id, &currency)?, fault);
-        Some(format!(r#""{id}":{{"{currency}":{price},"last_updated_at":{}}}"#, as_of(fault)))
+        Some(format!(r#""{id}":{{"{currency}":{price},"last_updated_at":{}}}"#, as_of(table, fault)))
     });
     (200, format!("{{{}}}", found.collect::<Vec<_>>().join(",")))
 }
@@ -150,7 +144,7 @@ fn coingecko_chart(
         return (422, r#"{"error":"invalid vs_currency"}"#.into());
     };
     let number = |name: &str| asked(name).and_then(|text| text.parse::<i64>().ok());
-    let now = now();
+    let now = table.now();
     let (from, to) = if range {
         (number("from").expect("from"), number("to").expect("to").min(now))
     } else {
@@ -214,13 +208,13 @@ fn kraken_candles(table: &Table, asked: impl Fn(&str) -> Option<String>, fault: 
     };
     let length = asked("interval").and_then(|text| text.parse::<i64>().ok()).expect("minutes") * 60;
     let since = asked("since").and_then(|text| text.parse::<i64>().ok()).unwrap_or_default();
-    let from = (since + 1).max(now() / length * length - 719 * length);
-    let rows = table.rows(pair, length, (from, now()), fault).expect("an asset");
+    let from = (since + 1).max(table.now() / length * length - 719 * length);
+    let rows = table.rows(pair, length, (from, table.now()), fault).expect("an asset");
     let text = lines(&rows, |row| {
         let Row { open, high, low, close, .. } = row;
         format!(r#"[{},"{open}","{high}","{low}",{},"{open}","12.5",321]"#, seconds(row), quoted(close))
     });
-    let last = now() / length * length - length;
+    let last = table.now() / length * length - length;
     (200, format!(r#"{{"error":[],"result":{{"{}":{text},"last":{last}}}}}"#, kraken_key(&name)))
 }
 
@@ -254,7 +248,7 @@ fn coinbase_candles(
         Some(time.expect("RFC 3339").unix_timestamp())
     };
     // Either both count or none.
-    let (from, to) = time("start").zip(time("end")).unwrap_or((now() - 299 * length, now()));
+    let (from, to) = time("start").zip(time("end")).unwrap_or((table.now() - 299 * length, table.now()));
     if (to - from) / length >= 300 {
         return (400, r#"{"message":"granularity too small for the requested time range."}"#.into());
     }
@@ -275,9 +269,9 @@ fn coinbase_spot(table: &Table, product: &str, fault: Option<&Fault>) -> (u16, S
         return (404, r#"{"message":"NotFound"}"#.into());
     };
     let price = quoted(&spoiled(table.spot(asset, currency).expect("a price"), fault));
-    let time = UNIX_EPOCH + Duration::from_secs(u64::try_from(as_of(fault)).expect("after 1970"));
+    let time = UNIX_EPOCH + Duration::from_secs(u64::try_from(as_of(table, fault)).expect("after 1970"));
     let time = match fault {
-        Some(Fault::Microseconds) => as_of(fault).to_string(),
+        Some(Fault::Microseconds) => as_of(table, fault).to_string(),
         _ => time::OffsetDateTime::from(time).format(&time::format_description::well_known::Rfc3339).expect("a time"),
     };
     let text = format!(
@@ -294,7 +288,7 @@ fn binance_candles(table: &Table, asked: impl Fn(&str) -> Option<String>, fault:
     let length = if asked("interval").as_deref() == Some("1d") { DAY } else { 3600 };
     let limit = usize::try_from(number("limit").unwrap_or(500)).expect("a limit").min(1000);
     let from = number("startTime").map_or(0, |millis| (millis + 999) / 1000);
-    let to = number("endTime").map_or_else(now, |millis| millis / 1000);
+    let to = number("endTime").map_or(table.now(), |millis| millis / 1000);
     let mut rows = table.rows(pair, length, (from, to), None).expect("an asset");
     rows.truncate(limit);
     if fault.is_some() {

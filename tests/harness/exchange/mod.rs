@@ -23,7 +23,7 @@ use std::{
     time::Duration,
 };
 
-use jobs::prices::model::Source;
+use jobs::{clock::Clock, prices::model::Source};
 use poem::{Endpoint, EndpointExt, Request, Response, Server, endpoint::make, listener::TcpAcceptor};
 use tokio::task::JoinHandle;
 
@@ -82,6 +82,7 @@ pub enum Fault {
 
 pub struct State {
     pub table: Table,
+    clock: Clock,
     always: HashMap<Source, Fault>,
     next: HashMap<Source, VecDeque<Fault>>,
     /// `path?query` of everything that was asked, without the prefix of the source.
@@ -97,11 +98,18 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// A stand-in by the real clock, for real processes.
     pub async fn start() -> Self {
+        Self::at(Clock::system()).await
+    }
+
+    /// A stand-in by this clock.
+    pub async fn at(clock: Clock) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let state = State {
             table: Table::default(),
+            clock,
             always: HashMap::new(),
             next: HashMap::new(),
             requests: Vec::new(),
@@ -204,7 +212,10 @@ fn answering(state: Arc<Mutex<State>>) -> impl Endpoint + 'static {
             if let Some(Fault::Slow(time)) = fault {
                 tokio::time::sleep(time).await;
             }
-            let table = state.lock().unwrap().table.clone();
+            let table = {
+                let state = state.lock().unwrap();
+                state.table.at(state.clock.now().unix_timestamp())
+            };
             answer::answer(&table, source, path, query, fault.as_ref())
         }
     })

@@ -26,6 +26,8 @@ pub struct Table {
     missing: HashSet<i64>,
     /// The first bucket starts so many days ago.
     pub days: i64,
+    /// The time of the request, in Unix seconds.
+    now: i64,
 }
 
 impl Default for Table {
@@ -36,7 +38,7 @@ impl Default for Table {
                 cents.insert((asset, currency), price * of_hundred / 100);
             }
         }
-        Self { cents, spots: HashMap::new(), closes: HashMap::new(), missing: HashSet::new(), days: 2000 }
+        Self { cents, spots: HashMap::new(), closes: HashMap::new(), missing: HashSet::new(), days: 2000, now: 0 }
     }
 }
 
@@ -47,6 +49,16 @@ fn text(cents: i64) -> String {
 impl Table {
     fn cents(&self, asset: &str, currency: &str) -> Option<i64> {
         self.cents.iter().find(|((a, c), _)| (*a, *c) == (asset, currency)).map(|(_, cents)| *cents)
+    }
+
+    /// The table as it is at this time.
+    pub fn at(&self, now: i64) -> Self {
+        Self { now, ..self.clone() }
+    }
+
+    /// The time of the request, in Unix seconds.
+    pub fn now(&self) -> i64 {
+        self.now
     }
 
     /// Changes a present price.
@@ -89,11 +101,10 @@ impl Table {
         fault: Option<&Fault>,
     ) -> Option<Vec<Row>> {
         let cents = self.cents(asset, currency)?;
-        let now = super::answer::now();
         let stale = if fault == Some(&Fault::Stale) { 10 * 86400 } else { 0 };
-        let first = from.max(now / 86400 * 86400 - self.days * 86400);
+        let first = from.max(self.now / 86400 * 86400 - self.days * 86400);
         let first = first + (length - first.rem_euclid(length)) % length;
-        let starts = (first..=to.min(now - stale)).step_by(usize::try_from(length).unwrap());
+        let starts = (first..=to.min(self.now - stale)).step_by(usize::try_from(length).unwrap());
         let row = |time: i64| {
             let close = self.close(asset, currency, time)?;
             // Wide enough for every price that a test sets near the formula's.

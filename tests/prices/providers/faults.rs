@@ -10,7 +10,7 @@ use jobs::prices::{
 
 use sqlx::types::BigDecimal;
 
-use super::{assert_right, asset, currency, days, decimal, one, series, settled, start, today};
+use super::{assert_right, asset, currency, days, decimal, exchange, one, series, start, today};
 use crate::harness::exchange::{Exchange, Fault};
 
 const DAYS: i64 = 30;
@@ -113,7 +113,6 @@ async fn assert_ends(exchange: &Exchange, source: Source, fault: Fault) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_fault_ends_in_a_right_answer_or_an_honest_trouble() {
-    settled().await;
     let faults = [
         Fault::RateLimited(Some("7")),
         Fault::RateLimited(Some("1")),
@@ -144,17 +143,16 @@ async fn every_fault_ends_in_a_right_answer_or_an_honest_trouble() {
     ];
     // A stand-in for each, a few at a time: some take their seconds.
     let all = faults.iter().flat_map(|fault| Source::ALL.into_iter().map(move |source| (source, fault.clone())));
-    let checks = futures_util::stream::iter(all.map(|(source, fault)| {
-        tokio::spawn(async move { assert_ends(&Exchange::start().await, source, fault).await })
-    }));
+    let checks = futures_util::stream::iter(
+        all.map(|(source, fault)| tokio::spawn(async move { assert_ends(&exchange().await, source, fault).await })),
+    );
     let ended = checks.buffer_unordered(8).map(|ended| ended.expect("as it should end")).count().await;
     assert_eq!(ended, 4 * faults.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_passes_is_tried_again_within_the_call() {
-    settled().await;
-    let exchange = Exchange::start().await;
+    let exchange = exchange().await;
     for source in Source::ALL {
         let providers = start(&exchange, &[]);
         let provider = one(&providers, source);
@@ -176,7 +174,7 @@ async fn what_passes_is_tried_again_within_the_call() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ban_is_as_long_as_it_says_and_never_short() {
-    let exchange = Exchange::start().await;
+    let exchange = exchange().await;
     for (says, least) in [(300, 300), (1, 120)] {
         let providers = start(&exchange, &[]);
         exchange.fail_next(Source::Binance, 1, Fault::Banned(says));
@@ -190,7 +188,7 @@ async fn a_ban_is_as_long_as_it_says_and_never_short() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_keeps_failing_is_left_alone() {
-    let exchange = Exchange::start().await;
+    let exchange = exchange().await;
     let providers = start(&exchange, &[]);
     for source in Source::ALL {
         let provider = one(&providers, source);
@@ -218,7 +216,7 @@ async fn spot(provider: &dyn Provider) -> Result<BigDecimal, Trouble> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_present_price_is_right_or_none() {
-    let exchange = Exchange::start().await;
+    let exchange = exchange().await;
     let right = decimal(&exchange.spot("bitcoin", "eur"));
     for source in Source::ALL {
         let says_when = matches!(source, Source::CoinGecko | Source::Coinbase);

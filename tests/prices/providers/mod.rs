@@ -5,6 +5,7 @@ mod faults;
 use std::sync::Arc;
 
 use jobs::{
+    clock::Clock,
     config::Vars,
     prices::{
         Config,
@@ -13,9 +14,17 @@ use jobs::{
     },
 };
 use sqlx::types::BigDecimal;
-use time::{Duration, OffsetDateTime};
+use time::{Duration, OffsetDateTime, macros::datetime};
 
 use crate::harness::{database, exchange::Exchange, http::ask, process};
+
+/// The time of every test here.
+const NOW: OffsetDateTime = datetime!(2026-11-21 12:34:56 UTC);
+
+/// A stand-in at that time.
+async fn exchange() -> Exchange {
+    Exchange::at(Clock::new(|| NOW)).await
+}
 
 /// The sources of a process that has just started, over this stand-in.
 fn start(exchange: &Exchange, more: &[(&str, &str)]) -> Providers {
@@ -26,7 +35,7 @@ fn start(exchange: &Exchange, more: &[(&str, &str)]) -> Providers {
     pairs.extend(more);
     let mut vars = Vars::from_pairs(&pairs);
     let config = Config::read(&mut vars);
-    Providers::start(&vars.finish(config).expect("a configuration")).expect("sources")
+    Providers::start(&vars.finish(config).expect("a configuration"), &Clock::new(|| NOW)).expect("sources")
 }
 
 fn one(providers: &Providers, source: Source) -> Arc<dyn Provider> {
@@ -51,23 +60,12 @@ fn series(id: &str, code: &str, interval: Interval) -> Series {
 }
 
 fn today() -> OffsetDateTime {
-    Interval::Daily.bucket(OffsetDateTime::now_utc())
-}
-
-/// The time, unless the day ends in the middle of the test: then the next day.
-async fn settled() {
-    let left = || Interval::Daily.bucket(OffsetDateTime::now_utc()) + Duration::DAY - OffsetDateTime::now_utc();
-    if left() < Duration::seconds(30) {
-        crate::harness::eventually("midnight is over", std::time::Duration::from_secs(40), async || {
-            left() > Duration::HOUR
-        })
-        .await;
-    }
+    Interval::Daily.bucket(NOW)
 }
 
 async fn days(provider: &dyn Provider, days: i64) -> Result<Fetched, Trouble> {
     let series = series("bitcoin", "eur", Interval::Daily);
-    provider.candles(&series, today() - Duration::days(days), OffsetDateTime::now_utc()).await
+    provider.candles(&series, today() - Duration::days(days), NOW).await
 }
 
 /// Makes sure that these are all buckets from `from` on, with the prices of the table.
@@ -80,14 +78,13 @@ fn assert_right(exchange: &Exchange, fetched: &Fetched, series: &Series, from: O
         assert_eq!(candle.close, decimal(&price), "{case} {bucket}");
         bucket += length;
     }
-    let left = OffsetDateTime::now_utc() - bucket;
+    let left = NOW - bucket;
     assert!(left >= Duration::ZERO && left < length * 2, "{case}: all finished buckets, up to {bucket}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_sources_have_the_same_finished_buckets() {
-    settled().await;
-    let exchange = Exchange::start().await;
+    let exchange = exchange().await;
     let providers = start(&exchange, &[]);
     assert_eq!(providers.0.iter().map(|provider| provider.source()).collect::<Vec<_>>(), Source::ALL);
     for provider in providers.0.iter() {
@@ -96,7 +93,7 @@ async fn all_sources_have_the_same_finished_buckets() {
             for asset in ["bitcoin", "solana"] {
                 let series = series(asset, "eur", interval);
                 let from = today() - Duration::days(back);
-                let fetched = provider.candles(&series, from, OffsetDateTime::now_utc()).await.expect("candles");
+                let fetched = provider.candles(&series, from, NOW).await.expect("candles");
                 assert_right(&exchange, &fetched, &series, from, &format!("{source} {interval:?}"));
                 let whole = fetched.candles.iter().all(|candle| {
                     let whole = candle.open.is_some() && candle.high.is_some() && candle.low.is_some();
@@ -110,8 +107,7 @@ async fn all_sources_have_the_same_finished_buckets() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_part_of_the_past_is_that_part() {
-    settled().await;
-    let exchange = Exchange::start().await;
+    let exchange = exchange().await;
     let (from, to) = (today() - Duration::days(20), today() - Duration::days(10));
     for provider in start(&exchange, &[]).0.iter() {
         for (interval, buckets) in [(Interval::Daily, 10), (Interval::Hourly, 240)] {
@@ -127,8 +123,7 @@ async fn a_part_of_the_past_is_that_part() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn long_ranges_come_in_pages_without_a_gap() {
-    settled().await;
-    let exchange = Exchange::start().await;
+    let exchange = exchange().await;
     let providers = start(&exchange, &[]);
     for (source, asked, pages, found) in [
         (Source::Binance, 1500, 2, 1500),
@@ -145,15 +140,14 @@ async fn long_ranges_come_in_pages_without_a_gap() {
     }
     let hours = series("bitcoin", "eur", Interval::Hourly);
     let from = today() - Duration::days(200);
-    let fetched = one(&providers, Source::CoinGecko).candles(&hours, from, OffsetDateTime::now_utc()).await;
+    let fetched = one(&providers, Source::CoinGecko).candles(&hours, from, NOW).await;
     assert_right(&exchange, &fetched.expect("candles"), &hours, from, "CoinGecko by the hour");
     assert_eq!(exchange.calls(Source::CoinGecko), 4, "three ranges that still come by the hour");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gap_of_the_source_is_a_gap() {
-    settled().await;
-    let exchange = Exchange::start().await;
+    let exchange = exchange().await;
     let lost = today() - Duration::days(4);
     exchange.change(|table| table.lose(lost.unix_timestamp()));
     let providers = start(&exchange, &[]);
@@ -176,12 +170,11 @@ async fn a_gap_of_the_source_is_a_gap() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn present_prices_come_for_those_that_a_source_has() {
-    let exchange = Exchange::start().await;
+    let exchange = exchange().await;
     let assets = ["bitcoin", "pepecoin", "no-such-coin", "ethereum"].map(asset);
     exchange.change(|table| table.set_spot("bitcoin", "eur", "0.00001234"));
     for provider in start(&exchange, &[]).0.iter() {
         let source = provider.source();
-        let before = OffsetDateTime::now_utc();
         let mut spots = provider.spots(&assets, &currency("eur")).await.expect("prices");
         spots.sort_by(|(a, _), (b, _)| a.cmp(b));
         let found: Vec<&str> = spots.iter().map(|(asset, _)| asset.as_str()).collect();
@@ -193,7 +186,7 @@ async fn present_prices_come_for_those_that_a_source_has() {
             assert_eq!(spot.price, decimal(&exchange.spot(asset.as_str(), "eur")), "{source}");
             assert_eq!(spot.source, source);
             let says = matches!(source, Source::CoinGecko | Source::Coinbase);
-            let age = before - spot.as_of;
+            let age = NOW - spot.as_of;
             assert!((says && age > Duration::seconds(15)) || (!says && age <= Duration::ZERO), "{source}: {age}");
         }
     }
@@ -201,14 +194,14 @@ async fn present_prices_come_for_those_that_a_source_has() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_source_does_not_have_is_not_offered() {
-    let exchange = Exchange::start().await;
+    let exchange = exchange().await;
     for provider in start(&exchange, &[]).0.iter() {
         let source = provider.source();
         let not_offered = Trouble::NotOffered(source);
         let asked = |id, code, calls| {
             let (exchange, provider, not_offered) = (&exchange, provider, &not_offered);
             async move {
-                let now = OffsetDateTime::now_utc();
+                let now = NOW;
                 let series = series(id, code, Interval::Daily);
                 let candles = provider.candles(&series, now - Duration::days(3), now).await;
                 assert_eq!(candles.as_ref(), Err(not_offered), "{id} {code}");
@@ -233,7 +226,7 @@ async fn what_a_source_does_not_have_is_not_offered() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_pair_that_an_exchange_gave_up_spoils_no_other() {
-    let exchange = Exchange::start().await;
+    let exchange = exchange().await;
     let assets = ["bitcoin", "litecoin", "ethereum"].map(asset);
     for provider in start(&exchange, &[]).0.iter() {
         let spots = provider.spots(&assets, &currency("eur")).await.expect("prices");
@@ -245,7 +238,7 @@ async fn one_pair_that_an_exchange_gave_up_spoils_no_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_key_goes_to_coingecko_only_and_everybody_is_told_who_asks() {
-    let exchange = Exchange::start().await;
+    let exchange = exchange().await;
     let providers = start(&exchange, &[("COINGECKO_API_KEY", "a-key-of-the-tests")]);
     for provider in providers.0.iter() {
         drop(provider.spots(&[asset("bitcoin")], &currency("eur")).await.expect("a price"));

@@ -15,6 +15,7 @@ use super::{
     caller::{Caller, Manner, Verdict},
     fetched, spots, window,
 };
+use crate::clock::Clock;
 use crate::prices::{
     model::{AssetId, Currency, Interval, Series, Source, Spot},
     normalise::{Raw, Reason, Sheet, Unit, Window, positive},
@@ -45,9 +46,9 @@ struct Ticker<'a> {
 }
 
 impl Binance {
-    pub fn new(client: Client, url: &str) -> Self {
+    pub fn new(client: Client, url: &str, clock: Clock) -> Self {
         let manner = Manner { allowance: ALLOWANCE, rest: REST, key: None };
-        Self(Caller::new(Source::Binance, client, url, manner))
+        Self(Caller::new(Source::Binance, client, url, clock, manner))
     }
 
     async fn pages(&self, series: &Series, from: OffsetDateTime, to: OffsetDateTime) -> Result<Fetched, Trouble> {
@@ -57,7 +58,7 @@ impl Binance {
             Interval::Daily => "1d",
             Interval::Hourly => "1h",
         };
-        let window = window(series, from, to);
+        let window = window(&self.0, series, from, to);
         let mut sheet = Sheet::new(window);
         let (mut start, to) = (window.from, window.to);
         while start < to {

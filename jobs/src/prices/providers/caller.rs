@@ -12,6 +12,7 @@ use super::{
     metrics::{Outcome, Series},
 };
 use crate::{
+    clock::Clock,
     error::Error,
     prices::model::Source,
     queue::retry::Backoff,
@@ -76,6 +77,8 @@ pub struct Manner {
 pub struct Caller {
     /// Which one.
     pub source: Source,
+    /// What time it is.
+    pub clock: Clock,
     client: Client,
     base: String,
     manner: Manner,
@@ -102,11 +105,11 @@ pub fn client() -> Result<Client, Error> {
 
 impl Caller {
     /// Asks this source at `base`.
-    pub fn new(source: Source, client: Client, base: &str, manner: Manner) -> Self {
+    pub fn new(source: Source, client: Client, base: &str, clock: Clock, manner: Manner) -> Self {
         let series = Series::of(source);
         let circuit = Circuit::new(series.breaker.clone());
         let budget = Budget::new(manner.allowance);
-        Self { source, client, base: base.to_owned(), manner, budget, circuit, series }
+        Self { source, clock, client, base: base.to_owned(), manner, budget, circuit, series }
     }
 
     fn later(&self, Shut { after, why }: Shut) -> Trouble {

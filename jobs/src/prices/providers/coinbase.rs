@@ -16,6 +16,7 @@ use super::{
     caller::{Caller, Manner, Verdict},
     fetched, spots, window,
 };
+use crate::clock::Clock;
 use crate::prices::{
     model::{AssetId, Currency, Series, Source, Spot},
     normalise::{Raw, Reason, Sheet, Unit, Window, positive},
@@ -41,15 +42,15 @@ struct Ticker<'a> {
 }
 
 impl Coinbase {
-    pub fn new(client: Client, url: &str) -> Self {
+    pub fn new(client: Client, url: &str, clock: Clock) -> Self {
         let manner = Manner { allowance: ALLOWANCE, rest: REST, key: None };
-        Self(Caller::new(Source::Coinbase, client, url, manner))
+        Self(Caller::new(Source::Coinbase, client, url, clock, manner))
     }
 
     async fn pages(&self, series: &Series, from: OffsetDateTime, to: OffsetDateTime) -> Result<Fetched, Trouble> {
         let offered = symbol(Source::Coinbase, &series.asset, &series.currency);
         let pair = offered.ok_or(Trouble::NotOffered(Source::Coinbase))?.asked;
-        let window = window(series, from, to);
+        let window = window(&self.0, series, from, to);
         let mut sheet = Sheet::new(window);
         let length = series.interval.length();
         let (mut start, to) = (series.interval.bucket(window.from.max(BEGINNING)), window.to);

@@ -21,6 +21,7 @@ use super::{
     fetched, spots, window,
 };
 use crate::{
+    clock::Clock,
     error::Error,
     prices::{
         config::ApiKey,
@@ -82,7 +83,7 @@ struct Nested {
 }
 
 impl CoinGecko {
-    pub fn new(client: Client, url: &str, key: Option<&ApiKey>) -> Result<Self, Error> {
+    pub fn new(client: Client, url: &str, key: Option<&ApiKey>, clock: Clock) -> Result<Self, Error> {
         let (name, allowance, reach) = plan(url);
         let header = |key: &ApiKey| -> Result<_, Error> {
             let wrong = |_| Error::Internal("COINGECKO_API_KEY: cannot be sent in a header".into());
@@ -91,14 +92,17 @@ impl CoinGecko {
             Ok((HeaderName::from_static(name), value))
         };
         let key = key.map(header).transpose()?;
-        Ok(Self { caller: Caller::new(Source::CoinGecko, client, url, Manner { allowance, rest: REST, key }), reach })
+        Ok(Self {
+            caller: Caller::new(Source::CoinGecko, client, url, clock, Manner { allowance, rest: REST, key }),
+            reach,
+        })
     }
 
     async fn points(&self, series: &Series, from: OffsetDateTime, to: OffsetDateTime) -> Result<Fetched, Trouble> {
         let offered = symbol(Source::CoinGecko, &series.asset, &series.currency);
         let id = offered.ok_or(Trouble::NotOffered(Source::CoinGecko))?.asked;
         let chart = format!("coins/{id}/market_chart");
-        let window = window(series, from, to);
+        let window = window(&self.caller, series, from, to);
         let Window { now, to, .. } = window;
         let today = Interval::Daily.bucket(now);
         let from = window.from.max(now - time::Duration::days(self.reach) + time::Duration::HOUR);

@@ -15,6 +15,7 @@ use super::{
     caller::{Caller, Manner, Verdict},
     fetched, spots, window,
 };
+use crate::clock::Clock;
 use crate::prices::{
     model::{AssetId, Currency, Series, Source, Spot},
     normalise::{Raw, Reason, Sheet, Unit, Window, positive, time},
@@ -44,15 +45,15 @@ struct Ticker<'a> {
 }
 
 impl Kraken {
-    pub fn new(client: Client, url: &str) -> Self {
+    pub fn new(client: Client, url: &str, clock: Clock) -> Self {
         let manner = Manner { allowance: ALLOWANCE, rest: REST, key: None };
-        Self(Caller::new(Source::Kraken, client, url, manner))
+        Self(Caller::new(Source::Kraken, client, url, clock, manner))
     }
 
     async fn rows(&self, series: &Series, from: OffsetDateTime, to: OffsetDateTime) -> Result<Fetched, Trouble> {
         let offered = symbol(Source::Kraken, &series.asset, &series.currency);
         let pair = offered.ok_or(Trouble::NotOffered(Source::Kraken))?.asked;
-        let window = window(series, from, to);
+        let window = window(&self.0, series, from, to);
         let mut sheet = Sheet::new(window);
         if window.from < window.to {
             let length = series.interval.length();

@@ -30,7 +30,7 @@ use super::{
     model::{AssetId, Candle, Currency, Series, Source, Spot},
     normalise::{Reason, Sheet, Window, present},
 };
-use crate::error::Error;
+use crate::{clock::Clock, error::Error};
 
 /// Why a source has not answered with prices. No text has a key or more than a line of what it sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -91,15 +91,17 @@ impl Providers {
     ///
     /// # Errors
     /// When an HTTP client cannot be built, or a key is none.
-    pub fn start(config: &Config) -> Result<Self, Error> {
+    pub fn start(config: &Config, clock: &Clock) -> Result<Self, Error> {
         let client = caller::client()?;
         let start = |source: &Source| -> Result<Arc<dyn Provider>, Error> {
-            let (client, url) = (client.clone(), config.url(*source));
+            let (client, url, clock) = (client.clone(), config.url(*source), clock.clone());
             Ok(match source {
-                Source::CoinGecko => Arc::new(coingecko::CoinGecko::new(client, url, config.coingecko_key.as_ref())?),
-                Source::Kraken => Arc::new(kraken::Kraken::new(client, url)),
-                Source::Coinbase => Arc::new(coinbase::Coinbase::new(client, url)),
-                Source::Binance => Arc::new(binance::Binance::new(client, url)),
+                Source::CoinGecko => {
+                    Arc::new(coingecko::CoinGecko::new(client, url, config.coingecko_key.as_ref(), clock)?)
+                }
+                Source::Kraken => Arc::new(kraken::Kraken::new(client, url, clock)),
+                Source::Coinbase => Arc::new(coinbase::Coinbase::new(client, url, clock)),
+                Source::Binance => Arc::new(binance::Binance::new(client, url, clock)),
             })
         };
         Ok(Self(config.providers.iter().map(start).collect::<Result<_, _>>()?))
@@ -110,8 +112,8 @@ impl Providers {
 const BEGINNING: OffsetDateTime = datetime!(2009-01-01 0:00 UTC);
 
 /// What is asked of a source now: nothing from before there were prices, and nothing that is still to come.
-fn window(series: &Series, from: OffsetDateTime, to: OffsetDateTime) -> Window {
-    let now = OffsetDateTime::now_utc();
+fn window(caller: &Caller, series: &Series, from: OffsetDateTime, to: OffsetDateTime) -> Window {
+    let now = caller.clock.now();
     Window { interval: series.interval, from: from.max(BEGINNING), to: to.min(now), now }
 }
 
@@ -134,7 +136,7 @@ type Told = (AssetId, Result<(bigdecimal::BigDecimal, Option<OffsetDateTime>), R
 
 /// The prices among these that are some.
 fn spots(caller: &Caller, told: Vec<Told>) -> Result<Vec<(AssetId, Spot)>, Trouble> {
-    let now = OffsetDateTime::now_utc();
+    let now = caller.clock.now();
     let mut found = Vec::with_capacity(told.len());
     let mut wrong = None;
     for (asset, told) in told {

@@ -46,7 +46,7 @@ impl Reader {
         };
         let now = self.now();
         for (asset, Stored { quote, fetched_at }) in &stored {
-            let fresh_until = fetched_at.map_or(now, |at| at + self.ages.spot);
+            let fresh_until = fetched_at.map_or(now, |at| at.min(now) + self.ages.spot);
             if now < fresh_until {
                 let answer = self.settle(asset, currency, Value::Spot(quote.clone()), fresh_until).await;
                 answers.insert(asset.clone(), answer);
@@ -124,7 +124,7 @@ impl Reader {
             if found.is_empty() {
                 continue;
             }
-            if let Err(error) = answered(store::put_spots(&self.pool, currency, &found)).await {
+            if let Err(error) = answered(store::put_spots(&self.pool, currency, &found, self.now())).await {
                 // They are good all the same: the next who asks stores them.
                 tracing::warn!(%error, "present prices are not stored");
             }

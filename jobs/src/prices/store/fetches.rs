@@ -40,11 +40,6 @@ pub struct Day {
     pub dead: usize,
 }
 
-/// Today by the database's clock, in UTC.
-pub async fn today(tx: &mut PgConnection) -> sqlx::Result<Date> {
-    sqlx::query_scalar!(r#"SELECT (now() AT TIME ZONE 'UTC')::date AS "today!""#).fetch_one(within(tx)).await
-}
-
 /// Records that these are to be fetched; answers the jobs of those that were not already, or that had been given up. The
 /// others have theirs.
 pub async fn ask(tx: &mut PgConnection, day: Date, fetches: &[(AssetId, Source, JobId)]) -> sqlx::Result<Vec<String>> {
