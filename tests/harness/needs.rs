@@ -1,4 +1,4 @@
-//! What a test needs and a machine may lack: then it says so, once and at the end, instead of failing.
+//! What a test needs and a machine may lack. Then the test is listed and counted as not run, at the end, instead of failing.
 //!
 //! With `REQUIRE_SERVERS=1` it fails: where everything must hold, nothing may be left out in silence.
 
@@ -40,17 +40,25 @@ pub fn optional_variable(name: &str) -> Option<String> {
     value
 }
 
-/// Says so when this process ends, below the result: libtest swallows what a test prints, and leaves nothing to run last.
+/// Records that the present test does not run. Both are printed when this process ends, below the result: libtest swallows
+/// what a test prints, and has no way to ignore a test that has begun.
 fn lack(name: &str) {
     static LACKING: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    static TELLER: OnceLock<ChildStdin> = OnceLock::new();
+    static REPORTER: OnceLock<ChildStdin> = OnceLock::new();
     // Its input ends with us, whatever way that is.
-    let teller = TELLER.get_or_init(|| {
+    let reporter = REPORTER.get_or_init(|| {
         let mut shell = Command::new("sh");
-        shell.args(["-c", "list=$(cat); echo \"$list\" >&2"]).stdin(Stdio::piped()).stdout(Stdio::null());
+        shell.args(["-c", REPORT]).stdin(Stdio::piped()).stdout(Stdio::null());
         shell.spawn().expect("a shell").stdin.take().expect("its input")
     });
-    if LACKING.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned()) {
-        writeln!(&*teller, "not run: needs {name}").expect("a shell that reads");
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    let line = format!("not run: {test} (needs {name})");
+    if LACKING.lock().unwrap_or_else(PoisonError::into_inner).insert(line.clone()) {
+        writeln!(&*reporter, "{line}").expect("a shell that reads");
     }
 }
+
+/// Prints what it reads, then one last line with the number of tests.
+const REPORT: &str = r#"list=$(cat)
+count=$(printf '%s\n' "$list" | cut -d' ' -f3 | sort -u | wc -l)
+printf '%s\nnot run, wholly or in part: %s tests, which count as passed above\n' "$list" "$count" >&2"#;

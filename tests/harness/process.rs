@@ -21,6 +21,23 @@ const START: Duration = Duration::from_secs(30);
 /// What is left in a pipe is read in far less.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// What a child process keeps of our environment: where programs are, how tests are run, the time zone, and the clock of
+/// `.ci/at`.
+const KEPT: [&str; 12] = [
+    "PATH",
+    "HOME",
+    "PG_BIN_DIR",
+    "RUST_LOG",
+    "RUST_BACKTRACE",
+    "TMPDIR",
+    "SSL_CERT_FILE",
+    "LLVM_PROFILE_FILE",
+    "TZ",
+    "LD_PRELOAD",
+    "FAKETIME",
+    "FAKETIME_DONT_FAKE_MONOTONIC",
+];
+
 /// A child process; killed when dropped.
 pub struct Process {
     name: String,
@@ -45,9 +62,7 @@ impl Process {
     /// Starts any program with these variables and none of this process's configuration.
     pub fn run(name: &str, mut command: Command, variables: &[(&str, &str)]) -> Self {
         command.env_clear();
-        for kept in
-            ["PATH", "HOME", "PG_BIN_DIR", "RUST_LOG", "RUST_BACKTRACE", "TMPDIR", "SSL_CERT_FILE", "LLVM_PROFILE_FILE"]
-        {
+        for kept in KEPT {
             if let Ok(value) = std::env::var(kept) {
                 command.env(kept, value);
             }
