@@ -2,17 +2,20 @@
 #
 #   docker build -t millrace .
 #   docker run --rm -e DATABASE_URL=… millrace millrace migrate
+#   docker exec CONTAINER millrace queues                          the operator's commands
 #   docker run -p 8000:8000 -e DATABASE_URL=… -e API_KEY=… -e ADMIN_API_KEY=… -e JWT_SECRET=… millrace
 #   docker run -e DATABASE_URL=… millrace worker
 #
 # Plain instructions only, so that any builder takes it. Both images can be replaced by local ones; pin them by digest
 # where builds must be the same byte for byte: --build-arg RUNTIME_IMAGE=debian@sha256:…
-ARG RUST_IMAGE=rust:1.95.0-slim-bookworm
-ARG RUNTIME_IMAGE=debian:12.15-slim
+ARG RUST_IMAGE=rust:1.95.0-slim-trixie
+ARG RUNTIME_IMAGE=debian:13.2-slim
 
 FROM ${RUST_IMAGE} AS build
 # release, or dev for a build that takes a third of the time
 ARG PROFILE=release
+# What `--version` and millrace_build_info show: --build-arg COMMIT=$(git rev-parse --short HEAD)
+ARG COMMIT=
 WORKDIR /src
 
 # The dependencies, from the manifests alone: this layer is built again only when one of these files changes.
@@ -42,7 +45,8 @@ RUN find api cli jobs worker -name '*.rs' -exec touch {} + \
 FROM ${RUNTIME_IMAGE}
 # By number, so that Kubernetes can tell that it is not root.
 RUN groupadd --gid 10001 millrace \
-    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin millrace
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin millrace \
+    && install -d -o 10001 -g 10001 /var/log/millrace
 # For the processes' own calls over TLS; the image of Rust has them, and nothing else needs the package.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /out/ /usr/local/bin/
@@ -51,7 +55,7 @@ ENV ENV=prod HOST=0.0.0.0 PORT=8000 WORKER_HEALTH_PORT=9100
 USER 10001:10001
 WORKDIR /
 EXPOSE 8000 9100
-# Whether the process answers, not whether its database does: a restart would not bring that one back.
+# Whether the process lives, API or worker, not whether its database does: a restart would not bring that one back.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=15s --retries=3 CMD ["millrace", "health"]
-# Each handles SIGTERM as process 1, and has ended 30 s later: `docker stop --time 35`.
+# Each handles SIGTERM as process 1, and has ended 30 s later, the API DRAIN_DELAY_SECONDS after that: `docker stop --time 40`.
 CMD ["api"]

@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+use jobs::boot::{process, version};
+
 fn main() -> ExitCode {
-    jobs::boot::process::run("api", api::program())
+    let about = "Serves Millrace's HTTP API; any number of processes may share one database.";
+    version::handle_arguments("api", about).unwrap_or_else(|| process::run("api", api::program()))
 }

@@ -74,7 +74,8 @@ async fn run(
     migrate::apply(database, migrate::PATIENCE).await?;
     let app = App::start(database, jobs, "all-in-one", &shutdown.drain).map_err(process::text)?;
     let worker = worker::start(&app, database, jobs.timing, shutdown)?;
-    print!("{}", banner(address, jobs));
+    // Not on standard output: there may be lines of JSON.
+    eprint!("{}", banner(address, jobs));
     api::program::serve(listener, app, api, Arc::new(telemetry.metrics()), shutdown).await;
     worker.stopped().await.map_err(process::text)
 }

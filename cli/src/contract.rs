@@ -7,6 +7,8 @@ use jobs::{
     rates::chain::{self, Account},
 };
 
+use crate::operator;
+
 #[derive(Args)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -45,7 +47,7 @@ async fn deploy() -> Result<(), String> {
     let Some(account) = vars.finish(account).map_err(process::text)? else { return Ok(()) };
     eprintln!("making the contract with the account {}, and waiting for its block", account.address());
     let address = chain::deploy(&account).await.map_err(process::text)?;
-    println!("{address}");
+    operator::print(&format!("{address}\n"))?;
     eprintln!("done: set CONTRACT_ADDRESS to it, and STORAGE_BACKEND=smart_contract");
     Ok(())
 }

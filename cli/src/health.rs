@@ -1,4 +1,4 @@
-//! `millrace health`: asks a process how it is, for health checks in images that have no `curl`.
+//! `millrace health`: asks a process whether it lives, for health checks in images that have no `curl`.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -22,10 +22,11 @@ const LONGEST: u64 = 16 * 1024;
 #[command(after_help = "\
 Exits with 0 when the answer is 200, and with 1 and the reason otherwise.
 Examples:
-  millrace health                                  the API of this machine, at HOST and PORT
+  millrace health                                  the API of this machine, at HOST and PORT; where nothing
+                                                   listens there, the worker at WORKER_HEALTH_PORT
   millrace health http://127.0.0.1:9100/readyz     a worker with WORKER_HEALTH_PORT=9100")]
 pub struct Arguments {
-    /// What to ask; unset, /livez of the API at HOST and PORT
+    /// What to ask; unset, /livez of the API at HOST and PORT, else of the worker at WORKER_HEALTH_PORT
     url: Option<String>,
 }
 
@@ -34,20 +35,47 @@ pub struct Arguments {
 /// # Errors
 /// Anything but 200, and no answer within 4 s.
 pub async fn program(Arguments { url }: Arguments) -> Result<(), String> {
-    let url = match url {
-        Some(url) => url,
-        None => {
-            let mut vars = Vars::from_env();
-            let address = SocketAddr::new(reachable(vars.host()), vars.number("PORT", 8000, 0..=u16::MAX));
-            vars.finish(format!("http://{address}/livez")).map_err(process::text)?
+    if let Some(url) = url {
+        return check(&url).await.map_err(|failure| failure.to_string());
+    }
+    let mut vars = Vars::from_env();
+    let host = reachable(vars.host());
+    let port = vars.number("PORT", 8000, 0..=u16::MAX);
+    let worker_port: Option<u16> = vars.text("WORKER_HEALTH_PORT").and_then(|port| port.parse().ok());
+    let url = |port| format!("http://{}/livez", SocketAddr::new(host, port));
+    let (api, worker) = vars.finish((url(port), worker_port.map(url))).map_err(process::text)?;
+    match (check(&api).await, worker) {
+        // One image, and so one health check, serves both: where no API listens, this is a worker's container.
+        (Err(failure), Some(worker)) if failure.is_refused => {
+            check(&worker).await.map_err(|other| format!("{failure}; {other}"))
         }
-    };
-    let (authority, path) = split(&url)?;
-    let failed = |problem: String| format!("{url}: {problem}");
+        (checked, _) => checked.map_err(|failure| failure.to_string()),
+    }
+}
+
+/// Why a process is not well.
+#[derive(Debug)]
+struct Failure {
+    url: String,
+    problem: String,
+    /// Nothing listens there.
+    is_refused: bool,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.url, self.problem)
+    }
+}
+
+/// Asks one process, once.
+async fn check(url: &str) -> Result<(), Failure> {
+    let failed = |problem: String, is_refused| Failure { url: url.to_owned(), problem, is_refused };
+    let (authority, path) = split(url).map_err(|problem| failed(problem, false))?;
     match timeout(WITHIN, ask(authority, path)).await {
-        Ok(Ok(answer)) => judge(&answer).map_err(failed),
-        Ok(Err(error)) => Err(failed(error.to_string())),
-        Err(_) => Err(failed(format!("no answer within {} s", WITHIN.as_secs()))),
+        Ok(Ok(answer)) => judge(&answer).map_err(|problem| failed(problem, false)),
+        Ok(Err(error)) => Err(failed(error.to_string(), error.kind() == std::io::ErrorKind::ConnectionRefused)),
+        Err(_) => Err(failed(format!("no answer within {} s", WITHIN.as_secs()), false)),
     }
 }
 

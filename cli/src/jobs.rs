@@ -98,7 +98,7 @@ pub async fn program(Arguments { command, json }: Arguments) -> Result<(), Strin
             if json {
                 return print_json(&jobs);
             }
-            print(&overview(&jobs));
+            print(&overview(&jobs))?;
             Ok(())
         }
         Command::Show { id } => {
@@ -107,7 +107,7 @@ pub async fn program(Arguments { command, json }: Arguments) -> Result<(), Strin
             if json {
                 return print_json(&job);
             }
-            print(&details(&job)?);
+            print(&details(&job)?)?;
             Ok(())
         }
         Command::Cancel { ids } => {
@@ -167,11 +167,11 @@ fn report(answers: &[Answer], json: bool) -> Result<(), String> {
     if json {
         print_json(&answers)?;
     } else if answers.is_empty() {
-        print("No dead job fits.\n");
+        print("No dead job fits.\n")?;
     } else {
         let rows: Vec<[String; 2]> =
             answers.iter().map(|answer| [one_line(&answer.id, 60), answer.result.to_owned()]).collect();
-        print(&table(["ID", "RESULT"], &rows));
+        print(&table(["ID", "RESULT"], &rows))?;
     }
     match answers.iter().filter(|answer| !answer.good).count() {
         0 => Ok(()),

@@ -12,16 +12,16 @@ mod queues;
 mod reindex;
 mod schedules;
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
-use ::jobs::boot::process;
-use clap::{Parser, Subcommand};
+use ::jobs::boot::{process, version::VERSION};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Durable job queues: webhooks in, work done once, status out.
 ///
 /// Without a command: everything at once, with an embedded PostgreSQL unless DATABASE_URL is set.
 #[derive(Parser)]
-#[command(name = "millrace", version)]
+#[command(name = "millrace", version = VERSION.as_str())]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -59,6 +59,17 @@ Examples:
     Contract(contract::Arguments),
     /// Measure how fast Millrace is on this machine, beside what its database can do
     Bench(bench::Arguments),
+    /// Print a script that completes commands in a shell
+    #[command(after_help = "\
+Examples:
+  millrace completions bash > ~/.local/share/bash-completion/completions/millrace
+  millrace completions zsh > ~/.zfunc/_millrace")]
+    Completions { shell: clap_complete::Shell },
+    /// Print the manual page
+    #[command(after_help = "\
+Example:
+  millrace man > ~/.local/share/man/man1/millrace.1")]
+    Man,
     /// The worker that `bench` measures
     #[command(hide = true)]
     BenchWorker,
@@ -78,6 +89,28 @@ fn main() -> ExitCode {
         #[cfg(feature = "smart-contract")]
         Some(Command::Contract(arguments)) => process::run("millrace contract", contract::program(arguments)),
         Some(Command::Bench(arguments)) => process::run("millrace bench", bench::program(arguments)),
+        Some(Command::Completions { shell }) => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "millrace", &mut script);
+            print(&script)
+        }
+        Some(Command::Man) => {
+            let mut page = Vec::new();
+            // Writing to a Vec does not fail.
+            let _ = clap_mangen::Man::new(Cli::command()).render(&mut page);
+            print(&page)
+        }
         Some(Command::BenchWorker) => process::run("bench-worker", bench::noop::program()),
+    }
+}
+
+/// Prints bytes as they are.
+fn print(bytes: &[u8]) -> ExitCode {
+    match std::io::stdout().write_all(bytes) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("millrace: standard output: {error}");
+            ExitCode::FAILURE
+        }
     }
 }

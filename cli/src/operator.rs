@@ -41,9 +41,16 @@ pub async fn app() -> Result<App, String> {
     Ok(app)
 }
 
-/// Prints to whoever still listens: the reader of a pipe may have seen enough.
-pub fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+/// Prints to standard output. A reader of a pipe that has seen enough is no failure.
+///
+/// # Errors
+/// When the text cannot be written, as to a full disk.
+pub fn print(text: &str) -> Result<(), String> {
+    let mut stdout = std::io::stdout();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(format!("standard output: {error}")),
+        _ => Ok(()),
+    }
 }
 
 /// Prints a value as JSON.
@@ -52,8 +59,7 @@ pub fn print(text: &str) {
 /// When it has no JSON form.
 pub fn print_json(value: &impl Serialize) -> Result<(), String> {
     let text = serde_json::to_string_pretty(value).map_err(process::text)?;
-    print(&format!("{text}\n"));
-    Ok(())
+    print(&format!("{text}\n"))
 }
 
 /// Aligned columns, two blanks between them; numbers to the right.

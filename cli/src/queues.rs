@@ -48,11 +48,11 @@ pub async fn program(Arguments { command, json }: Arguments) -> Result<(), Strin
     let queue = match command {
         None if json => return print_json(&queues),
         None if queues.is_empty() => {
-            print("There are no queues: no job, no worker, no pause.\n");
+            print("There are no queues: no job, no worker, no pause.\n")?;
             return Ok(());
         }
         None => {
-            print(&overview(&queues));
+            print(&overview(&queues))?;
             return Ok(());
         }
         Some(Command::Pause { queue, reason }) => {
@@ -74,7 +74,7 @@ pub async fn program(Arguments { command, json }: Arguments) -> Result<(), Strin
     if json {
         return print_json(&changed);
     }
-    print(&overview(&changed));
+    print(&overview(&changed))?;
     Ok(())
 }
 

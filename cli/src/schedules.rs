@@ -51,7 +51,7 @@ pub async fn program(Arguments { command, json }: Arguments) -> Result<(), Strin
             if json {
                 return print_json(&all);
             }
-            print(&overview(&all));
+            print(&overview(&all))?;
             return Ok(());
         }
         Some(Command::Fires { name, limit }) => {
@@ -70,7 +70,7 @@ pub async fn program(Arguments { command, json }: Arguments) -> Result<(), Strin
     if json {
         return print_json(&fires);
     }
-    print(&ledger(&fires));
+    print(&ledger(&fires))?;
     Ok(())
 }
 

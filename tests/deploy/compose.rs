@@ -11,13 +11,19 @@ const DEFAULT: [&str; 4] = ["api", "migrate", "postgres", "worker"];
 const PROFILES: [(&str, &[&str]); 5] = [
     ("adminer", &["adminer"]),
     ("elasticsearch", &["elasticsearch"]),
-    ("observability", &["grafana", "jaeger", "prometheus"]),
+    ("observability", &["alertmanager", "grafana", "jaeger", "prometheus"]),
     ("redis", &["redis"]),
     ("smart_contract", &["contract", "hardhat"]),
 ];
 /// What prod does not start without.
-const KEYS: [(&str, &str); 4] =
-    [("POSTGRES_PASSWORD", "own-1"), ("API_KEY", "own-2"), ("ADMIN_API_KEY", "own-3"), ("JWT_SECRET", "own-4")];
+const KEYS: [(&str, &str); 6] = [
+    ("POSTGRES_PASSWORD", "own-1"),
+    ("API_KEY", "own-2"),
+    ("ADMIN_API_KEY", "own-3"),
+    ("JWT_SECRET", "own-4"),
+    ("WEBHOOK_SECRET", "none"),
+    ("PROCESSOR_URL", "simulated"),
+];
 
 /// The compose files in a folder without anybody's `.env`.
 struct Files {
@@ -82,7 +88,10 @@ fn each_profile_and_override_is_understood() {
     }
     // Nothing that is for developers can be started there.
     let prod = files.config(Some("prod"), &["*"], &KEYS).unwrap();
-    assert_eq!(services(&prod), sorted(&[&DEFAULT, &["elasticsearch", "grafana", "jaeger", "prometheus", "redis"]]));
+    assert_eq!(
+        services(&prod),
+        sorted(&[&DEFAULT, &["alertmanager", "elasticsearch", "grafana", "jaeger", "prometheus", "redis"]])
+    );
 }
 
 #[test]
@@ -112,7 +121,10 @@ fn any_number_of_workers_starts_and_each_stops_in_its_time() {
             let tag = service["image"].as_str().and_then(|image| image.rsplit_once(':')).map(|(_, tag)| tag);
             assert!(tag.is_some_and(|tag| tag != "latest"), "an image without a tag: {case}");
             if service["image"].as_str().is_some_and(|image| image.starts_with("millrace:")) {
-                assert_eq!(service["stop_grace_period"], "35s", "a stop takes up to 30 s: {case}");
+                assert_eq!(
+                    service["stop_grace_period"], "40s",
+                    "a stop takes up to 30 s after the drain delay: {case}"
+                );
                 assert_eq!(service["cap_drop"][0], "ALL", "{case}");
                 assert_eq!(service["read_only"], true, "{case}");
             } else {
@@ -134,6 +146,36 @@ fn any_number_of_workers_starts_and_each_stops_in_its_time() {
     }
 }
 
+/// Builds of one tag at once, which compose starts in parallel, end with "image already exists".
+#[test]
+fn each_image_is_built_by_one_service() {
+    let Some(files) = Files::new() else { return };
+    for other in [None, Some("dev"), Some("test"), Some("prod")] {
+        let config = files.config(other, &["*"], &KEYS).unwrap();
+        let services = config["services"].as_object().unwrap();
+        let built: Vec<_> = services.values().filter(|service| service["build"].is_object()).collect();
+        for service in services.values().filter(|service| service["image"].as_str().unwrap().starts_with("millrace")) {
+            let builders = built.iter().filter(|builder| builder["image"] == service["image"]).count();
+            assert_eq!(builders, 1, "{other:?}: {}", service["image"]);
+        }
+    }
+}
+
+#[test]
+fn all_processes_log_where_the_export_reads() {
+    let Some(files) = Files::new() else { return };
+    for other in [None, Some("dev"), Some("test"), Some("prod")] {
+        let config = files.config(other, &[], &KEYS).unwrap();
+        for name in ["api", "worker", "migrate"] {
+            let service = &config["services"][name];
+            let volume = &service["volumes"][0];
+            assert_eq!((&volume["source"], &volume["type"]), (&"logs".into(), &"volume".into()), "{other:?} {name}");
+            assert_eq!(volume["target"], service["environment"]["LOG_DIR"], "{other:?} {name}");
+            assert!(read("Dockerfile").contains(&format!("10001 {}", volume["target"].as_str().unwrap())));
+        }
+    }
+}
+
 #[test]
 fn variables_reach_the_processes_from_a_file_and_from_the_shell() {
     let Some(files) = Files::new() else { return };
@@ -151,7 +193,7 @@ fn variables_reach_the_processes_from_a_file_and_from_the_shell() {
             // Not what the file says for processes outside.
             ("HOST", "0.0.0.0"),
             ("PORT", "8000"),
-            ("LOG_DIR", ""),
+            ("LOG_DIR", "/var/log/millrace"),
         ] {
             assert_eq!(environment[variable], value, "{name}: {variable}");
         }

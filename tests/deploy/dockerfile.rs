@@ -71,5 +71,5 @@ fn the_image_is_of_the_toolchain_that_the_workspace_names() {
     let version = manifest.lines().find_map(|line| line.strip_prefix("rust-version = ")).expect("a version");
     assert!(dockerfile.contains(&format!("ARG RUST_IMAGE=rust:{}.", version.trim_matches('"'))), "not {version}");
     // Both of one Debian: a newer libc than the one that it runs on would not do.
-    assert!(dockerfile.contains("-slim-bookworm\n") && dockerfile.contains("ARG RUNTIME_IMAGE=debian:12."));
+    assert!(dockerfile.contains("-slim-trixie\n") && dockerfile.contains("ARG RUNTIME_IMAGE=debian:13."));
 }

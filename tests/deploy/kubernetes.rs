@@ -87,7 +87,10 @@ fn the_scaled_object_has_kedas_types() {
     for trigger in object["spec"]["triggers"].as_array().expect("triggers") {
         assert_eq!((&trigger["type"], &trigger["metricType"]), (&"prometheus".into(), &"AverageValue".into()));
         let keys: BTreeSet<_> = trigger["metadata"].as_object().expect("metadata").keys().map(String::as_str).collect();
-        assert_eq!(keys, BTreeSet::from(["query", "serverAddress", "threshold"]));
+        assert_eq!(keys, BTreeSet::from(["ignoreNullValues", "query", "serverAddress", "threshold"]));
+        assert_eq!(trigger["metadata"]["ignoreNullValues"], "false", "else a metric that is missing scales down");
+        let address = trigger["metadata"]["serverAddress"].as_str().expect("an address");
+        assert!(address.contains(".svc"), "KEDA asks from its own namespace: {address}");
         assert!(trigger["metadata"]["query"].as_str().is_some_and(|query| query.contains("millrace_queue_")));
     }
 }
@@ -137,9 +140,13 @@ fn they_fit_each_other_and_the_programs() {
     let mut labels = BTreeSet::new();
     for deployment in of("Deployment") {
         let template = &deployment["spec"]["template"];
+        // Beyond the 30 s of a stop: 5 s, and what the API goes on serving before.
+        let drain: i32 = environment["DRAIN_DELAY_SECONDS"].as_str().expect("a variable").parse().expect("seconds");
+        let is_api = deployment["metadata"]["name"] == "millrace-api";
+        let grace = 35 + if is_api { drain } else { 0 };
         assert_eq!(deployment["spec"]["selector"]["matchLabels"], template["metadata"]["labels"]);
         labels.insert(template["metadata"]["labels"].to_string());
-        assert_eq!(template["spec"]["terminationGracePeriodSeconds"], 35, "a stop takes up to 30 s");
+        assert_eq!(template["spec"]["terminationGracePeriodSeconds"], grace, "a stop takes up to 30 s");
         let container = &template["spec"]["containers"][0];
         let (port, variable) = match container["command"][0].as_str() {
             Some("api") => ("http", "PORT"),
@@ -153,15 +160,19 @@ fn they_fit_each_other_and_the_programs() {
             assert_eq!((&get["path"], &get["port"]), (&path.into(), &port.into()), "{probe}");
         }
     }
-    for pod in [of("Deployment"), of("Job")].concat() {
+    for pod in of("Deployment") {
         let spec = &pod["spec"]["template"]["spec"];
         assert_eq!(spec["securityContext"]["runAsNonRoot"], true, "{pod}");
-        let security = &spec["containers"][0]["securityContext"];
-        assert_eq!(
-            (&security["readOnlyRootFilesystem"], &security["allowPrivilegeEscalation"]),
-            (&true.into(), &false.into())
-        );
-        assert!(!spec["containers"][0]["resources"]["limits"]["memory"].is_null(), "{pod}");
+        assert_eq!(spec["initContainers"][0]["command"], serde_json::json!(["millrace", "migrate"]), "{pod}");
+        for container in [&spec["containers"][0], &spec["initContainers"][0]] {
+            let security = &container["securityContext"];
+            assert_eq!(
+                (&security["readOnlyRootFilesystem"], &security["allowPrivilegeEscalation"]),
+                (&true.into(), &false.into())
+            );
+            assert!(!container["resources"]["limits"]["memory"].is_null(), "{pod}");
+            assert_eq!(container["volumeMounts"][0]["mountPath"], environment["LOG_DIR"], "{pod}");
+        }
         let user = spec["securityContext"]["runAsUser"].to_string();
         assert!(read("Dockerfile").contains(&format!("USER {user}:")), "the image's user is another one than {user}");
     }
@@ -173,4 +184,22 @@ fn they_fit_each_other_and_the_programs() {
     }
     let scaled = of("ScaledObject")[0]["spec"]["scaleTargetRef"]["name"].clone();
     assert!(of("Deployment").iter().any(|deployment| deployment["metadata"]["name"] == scaled), "{scaled}");
+}
+
+/// An API opens up to 13 connections, a worker up to 20; a rollout has one more of each.
+#[test]
+fn the_connections_that_the_scaler_allows_fit_what_is_asked_of_postgresql() {
+    let Some(tools) = tools() else { return };
+    let objects = all(&tools);
+    let find = |kind: &str, name: &str| {
+        let found = objects.iter().find(|object| object["kind"] == kind && object["metadata"]["name"] == name);
+        found.unwrap_or_else(|| panic!("no {kind} {name}"))
+    };
+    let apis = find("Deployment", "millrace-api")["spec"]["replicas"].as_i64().expect("a number") + 1;
+    let workers = find("ScaledObject", "millrace-worker")["spec"]["maxReplicaCount"].as_i64().expect("a number") + 1;
+    let needed = apis * 13 + workers * 20;
+    let (kustomization, scaler) =
+        (read(&format!("{FOLDER}/kustomization.yaml")), read(&format!("{FOLDER}/scaledobject.yaml")));
+    assert!(needed <= 300 && kustomization.contains("max_connections = 300"), "{needed}");
+    assert!(scaler.contains(&format!("= {needed}:")), "{needed} connections");
 }

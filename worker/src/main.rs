@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+use jobs::boot::{process, version};
+
 fn main() -> ExitCode {
-    jobs::boot::process::run("worker", worker::program())
+    let about = "Runs Millrace's jobs; any number of processes may share one database.";
+    version::handle_arguments("worker", about).unwrap_or_else(|| process::run("worker", worker::program()))
 }

@@ -134,7 +134,7 @@ pub async fn program(arguments: Arguments) -> Result<(), String> {
     if arguments.json {
         return print_json(&report);
     }
-    print(&report.text());
+    print(&report.text())?;
     Ok(())
 }
 

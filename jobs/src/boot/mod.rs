@@ -9,3 +9,4 @@ pub mod process;
 pub mod shutdown;
 pub mod telemetry;
 mod traced;
+pub mod version;

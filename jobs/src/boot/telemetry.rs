@@ -7,6 +7,7 @@ pub mod traces;
 mod writer;
 
 use std::{
+    ffi::OsString,
     io::{BufWriter, IsTerminal},
     path::PathBuf,
     sync::{
@@ -24,10 +25,12 @@ use self::{
     json::{JsonFields, JsonLine},
     traces::Traces,
 };
+use super::version;
 use crate::config::{Environment, Vars};
 
 /// What is logged when `RUST_LOG` does not say otherwise: our own information, others' warnings.
-const DEFAULT_FILTER: &str = "info,apalis_core=warn,sqlx=warn,hyper=warn,reqwest=warn";
+const DEFAULT_FILTER: &str =
+    "info,apalis_core=warn,hyper=warn,poem=warn,reqwest=warn,sqlx=warn,tokio_cron_scheduler=warn";
 /// Upper edges in seconds; 0.5 is the promise to webhook senders, 30 and beyond the waits of jobs.
 const BUCKETS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
@@ -94,6 +97,8 @@ pub struct Telemetry {
     /// Write their last lines when they are dropped.
     _writers: (WorkerGuard, Option<WorkerGuard>),
     metrics: PrometheusHandle,
+    /// `process_*`: processor time, memory, open files.
+    process_metrics: metrics_process::Collector,
     dropped: Dropped,
 }
 
@@ -124,13 +129,13 @@ impl Telemetry {
     pub fn start(config: &Config, process: &str) -> Result<Self, String> {
         // One filter above both outputs: with one each, an event after an `enabled!` of another crate can get lost.
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
-        let terminal = std::io::stdout().is_terminal();
+        let colour = has_colour(std::io::stdout().is_terminal(), |name| std::env::var_os(name));
         let (stdout, stdout_guard) = gathered(BufWriter::with_capacity(1 << 16, std::io::stdout()));
         let stdout_dropped = stdout.error_counter();
         let stdout = if config.json {
             tracing_subscriber::fmt::layer().event_format(JsonLine).fmt_fields(JsonFields).with_writer(stdout).boxed()
         } else {
-            tracing_subscriber::fmt::layer().with_ansi(terminal).with_target(false).with_writer(stdout).boxed()
+            tracing_subscriber::fmt::layer().with_ansi(colour).with_target(false).with_writer(stdout).boxed()
         };
         let mut dropped = Dropped { stdout: stdout_dropped, files: None };
         let (files, file_guard) = match &config.directory {
@@ -159,20 +164,31 @@ impl Telemetry {
             .and_then(|builder| builder.install_recorder())
             .map_err(|error| error.to_string())?;
         metrics::describe_counter!(DROPPED, "Log lines that were lost, by where they were to go.");
+        version::describe();
+        let process_metrics = metrics_process::Collector::default();
+        process_metrics.describe();
         let traces = config.traces.as_ref().map(|traces| Traces::start(traces, process)).transpose()?;
-        Ok(Self { _traces: traces, _writers: (stdout_guard, file_guard), metrics, dropped })
+        Ok(Self { _traces: traces, _writers: (stdout_guard, file_guard), metrics, process_metrics, dropped })
     }
 
     /// Renders all metrics in Prometheus' text format.
     pub fn metrics(&self) -> impl Fn() -> String + Clone + Send + Sync + 'static {
         let (handle, dropped) = (self.metrics.clone(), self.dropped.clone());
+        let process_metrics = self.process_metrics.clone();
         move || {
             *read() = Some(Instant::now());
             dropped.show();
+            process_metrics.collect();
             handle.run_upkeep();
             handle.render()
         }
     }
+}
+
+/// Whether log lines for people are coloured: on a terminal that can show it, unless `NO_COLOR` is set to anything.
+fn has_colour(is_terminal: bool, variable: impl Fn(&str) -> Option<OsString>) -> bool {
+    let refused = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
+    is_terminal && !refused && variable("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// When somebody last read the metrics of this process.
@@ -193,4 +209,26 @@ fn gathered(out: impl std::io::Write + Send + 'static) -> (NonBlocking, WorkerGu
     /// Lines that wait; a slot each is allocated at the start.
     const WAITING: usize = 16_384;
     NonBlockingBuilder::default().buffered_lines_limit(WAITING).lossy(true).finish(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colour_is_for_terminals_that_want_it() {
+        for (is_terminal, variables, expected) in [
+            (true, &[][..], true),
+            (false, &[], false),
+            (true, &[("NO_COLOR", "1")], false),
+            // As https://no-color.org says: only a value counts.
+            (true, &[("NO_COLOR", "")], true),
+            (true, &[("TERM", "dumb")], false),
+            (true, &[("TERM", "xterm-256color")], true),
+        ] {
+            let variable =
+                |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).into());
+            assert_eq!(has_colour(is_terminal, variable), expected, "{variables:?}");
+        }
+    }
 }
