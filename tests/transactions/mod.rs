@@ -1,5 +1,6 @@
 //! Transactions from outside: webhooks in, states out, over HTTP and between real processes.
 
+mod conflicts;
 mod ids;
 mod ingest;
 mod limits;
