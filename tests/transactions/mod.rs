@@ -1,6 +1,7 @@
 //! Transactions from outside: webhooks in, states out, over HTTP and between real processes.
 
 mod conflicts;
+mod explained;
 mod ids;
 mod ingest;
 mod limits;
