@@ -8,6 +8,7 @@ mod limits;
 mod list;
 mod processing;
 mod processor;
+mod retry_after;
 mod settling;
 mod signatures;
 mod status;
