@@ -1,11 +1,14 @@
 //! Transactions from outside: webhooks in, states out, over HTTP and between real processes.
 
+mod conflicts;
+mod explained;
 mod ids;
 mod ingest;
 mod limits;
 mod list;
 mod processing;
 mod processor;
+mod retry_after;
 mod settling;
 mod signatures;
 mod status;

@@ -49,7 +49,7 @@ fn script(id: &str, call: usize) -> (u16, Option<&'static str>, Duration) {
     match (id.split('-').next().unwrap_or_default(), call) {
         ("snooze", 1..=3) => (status(), Some("1"), now),
         ("limited", 1) => (429, Some("1"), now),
-        ("flaky", 1) => (500, None, now),
+        ("flaky", 1) => (status(), None, now),
         ("snooze" | "flaky" | "limited", _) => (200, None, now),
         ("slow", _) => (200, None, Duration::from_secs(3)),
         ("later", _) => (202, Some("60"), now),
@@ -81,8 +81,18 @@ async fn the_processor_decides() {
         ("refused-400", 1, Some("400")),
         ("refused-402", 1, Some("402")),
         ("refused-404", 1, Some("404")),
-        ("refused-409", 1, Some("409")),
+        ("refused-410", 1, Some("410")),
         ("refused-422", 1, Some("422")),
+        ("refused-451", 1, Some("451")),
+        ("broken-401", 2, Some("401")),
+        ("broken-403", 2, Some("403")),
+        ("broken-407", 2, Some("407")),
+        ("broken-408", 2, Some("408")),
+        ("broken-409", 2, Some("409")),
+        ("broken-421", 2, Some("421")),
+        ("broken-423", 2, Some("423")),
+        ("broken-425", 2, Some("425")),
+        ("flaky-409", 2, None),
         ("broken-500", 2, Some("500")),
         ("broken-503", 2, Some("503")),
         ("broken-429", 2, Some("429")),
@@ -103,6 +113,7 @@ async fn the_processor_decides() {
             Some(text) => {
                 let error = settled["error"].as_str().unwrap_or_default();
                 assert!(error.contains(text) && !error.contains("hidden"), "{id}: {settled}");
+                assert!(!error.contains("not wanted"), "what the processor says is for the operator: {settled}");
             }
         }
         assert!(late(&settled, 0.0) >= 0.0, "{id}: {settled}");

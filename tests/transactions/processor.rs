@@ -45,6 +45,11 @@ impl Processor {
     }
 }
 
+/// What it says about a transaction: why, and more than anybody should see.
+pub fn body_of(id: &str) -> String {
+    format!("{{\"reason\": \"{id} is not wanted\",\n\"url\": \"/charge?key=hidden\"}}{}", " ".repeat(1000))
+}
+
 fn answering(script: Script, calls: Arc<Mutex<HashMap<String, Vec<Call>>>>) -> impl Endpoint + 'static {
     make(move |mut request: Request| {
         let calls = calls.clone();
@@ -63,7 +68,9 @@ fn answering(script: Script, calls: Arc<Mutex<HashMap<String, Vec<Call>>>>) -> i
             let (status, retry_after, takes) = script(&id, number);
             tokio::time::sleep(takes).await;
             let answer = Response::builder().status(StatusCode::from_u16(status).unwrap());
-            retry_after.into_iter().fold(answer, |answer, after| answer.header("Retry-After", after)).finish()
+            let answer = retry_after.into_iter().fold(answer, |answer, after| answer.header("Retry-After", after));
+            // A status without a body must have none.
+            if status == 204 { answer.finish() } else { answer.body(body_of(&id)) }
         }
     })
     .map_to_response()

@@ -66,9 +66,12 @@ pub async fn finish_bare(session: &mut PgConnection, ids: &[String]) -> Result<(
 
 /// Empties what a benchmark fills.
 pub async fn clear(pool: &PgPool) -> Result<()> {
-    sqlx::query!("TRUNCATE apalis.jobs, transactions, webhook_conflicts, items, users, item_documents, prices")
-        .execute(on(pool))
-        .await?;
+    sqlx::query!(
+        "TRUNCATE apalis.jobs, transactions, webhook_conflicts, webhook_conflict_totals, items, users, item_documents,
+                  prices"
+    )
+    .execute(on(pool))
+    .await?;
     Ok(())
 }
 

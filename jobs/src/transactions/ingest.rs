@@ -5,6 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use sqlx::PgPool;
 
 use super::{
+    conflicts::Conflict,
     model::{Ingested, NewTransaction, Transaction},
     process, store,
 };
@@ -20,13 +21,12 @@ pub struct Webhook {
     pub origin: Origin,
 }
 
-/// Records what is new, with its jobs, and compares the rest with what is recorded; one answer per webhook, in order.
-pub async fn write(
-    pool: PgPool,
-    queue: Queue,
-    delay: Duration,
-    webhooks: Vec<Webhook>,
-) -> Result<Vec<Result<Ingested, Error>>, Error> {
+/// What became of a webhook, and the conflict that is yet to be recorded: not here, where every webhook of the batch would
+/// wait for it.
+pub type Written = Result<(Ingested, Option<Conflict>), Error>;
+
+/// Records what is new, with its jobs, and compares the rest with what is recorded; one result per webhook, in order.
+pub async fn write(pool: PgPool, queue: Queue, delay: Duration, webhooks: Vec<Webhook>) -> Result<Vec<Written>, Error> {
     let mut tx = queue.begin().await?;
     let recorded = store::insert(&mut tx, &webhooks, delay).await?;
     let jobs = recorded.iter().map(|(index, transaction)| {
@@ -49,31 +49,23 @@ pub async fn write(
         known.into_iter().flatten().map(|transaction| (transaction.transaction_id.clone(), transaction)).collect();
 
     let mut recorded = recorded;
-    let mut answers = Vec::with_capacity(webhooks.len());
-    for (index, webhook) in webhooks.iter().enumerate() {
-        answers.push(match (recorded.remove(&index), known.get(&webhook.new.transaction_id)) {
-            (Some(transaction), _) => Ok(Ingested::New(transaction)),
-            (None, Some(transaction)) => compare(&pool, transaction.clone(), webhook).await,
+    let mut results = Vec::with_capacity(webhooks.len());
+    for (index, webhook) in webhooks.into_iter().enumerate() {
+        results.push(match (recorded.remove(&index), known.get(&webhook.new.transaction_id)) {
+            (Some(transaction), _) => Ok((Ingested::New(transaction), None)),
+            (None, Some(transaction)) => Ok(compare(transaction.clone(), webhook)),
             (None, None) => Err(Error::Unavailable(
                 unreadable.clone().unwrap_or_else(|| "recorded a moment ago, but not yet readable".into()),
             )),
         });
     }
-    Ok(answers)
+    Ok(results)
 }
 
-/// Tells a replay from a conflict, and keeps the latter for the operator.
-async fn compare(pool: &PgPool, recorded: Transaction, webhook: &Webhook) -> Result<Ingested, Error> {
-    let fields = recorded.differences(&webhook.new);
-    if fields.is_empty() {
-        return Ok(Ingested::Replayed(recorded));
+/// Tells a replay from a conflict.
+fn compare(recorded: Transaction, webhook: Webhook) -> (Ingested, Option<Conflict>) {
+    match Conflict::between(&recorded, webhook.new, webhook.origin.correlation_id) {
+        Some(conflict) => (Ingested::Conflict(recorded, conflict.fields.clone()), Some(conflict)),
+        None => (Ingested::Replayed(recorded), None),
     }
-    store::record_conflict(pool, webhook, &fields).await?;
-    tracing::warn!(
-        transaction_id = recorded.transaction_id,
-        fields = fields.join(", "),
-        correlation_id = webhook.origin.correlation_id,
-        "webhook repeats an id with another payload; the first one stands",
-    );
-    Ok(Ingested::Conflict(recorded, fields))
 }

@@ -6,6 +6,7 @@
 //! | [`amount`] | exact decimals |
 //! | [`signature`] | Standard Webhooks |
 //! | `ingest` | concurrent webhooks share one commit of rows and jobs |
+//! | `conflicts` | webhooks that contradict what is recorded |
 //! | `list` | which way each list is read |
 //! | `store` | all SQL |
 //! | `processor` | who decides what becomes of a transaction: the simulation, or a service |
@@ -14,6 +15,7 @@
 
 pub mod amount;
 mod config;
+mod conflicts;
 mod ingest;
 mod list;
 pub mod model;
@@ -33,6 +35,7 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    conflicts::Conflict,
     ingest::Webhook,
     model::{Settlement, Settling},
     process::ProcessTransaction,
@@ -46,7 +49,7 @@ use crate::{
     },
     error::Error,
     queue::{
-        self, Job, Origin, Queue,
+        self, Job, Origin, Queue, Retention,
         batch::{Batch, Limits},
     },
 };
@@ -66,7 +69,8 @@ const READS: Limits = Limits { writers: 1, size: 500, waiting: 50_000 };
 #[derive(Clone)]
 pub struct Transactions {
     pool: PgPool,
-    ingests: Batch<Webhook, Result<Ingested, Error>>,
+    ingests: Batch<Webhook, ingest::Written>,
+    conflicts: Batch<Conflict, ()>,
     finds: Batch<String, Option<Transaction>>,
     settlements: Batch<Settling, bool>,
     processor: Arc<Processor>,
@@ -95,6 +99,10 @@ impl Transactions {
                 let pool = pool.clone();
                 move |webhooks| ingest::write(pool.clone(), queue.clone(), delay, webhooks)
             }),
+            conflicts: Batch::start(conflicts::WRITES, {
+                let pool = pool.clone();
+                move |conflicts| store::conflicts::record(pool.clone(), conflicts)
+            }),
             finds: Batch::start(READS, {
                 let pool = pool.clone();
                 move |ids| store::find(pool.clone(), ids)
@@ -115,6 +123,11 @@ impl Transactions {
         self.watch.run(database, &self.pool, &self.stop).await;
     }
 
+    /// Deletes old conflicts until the stop; every worker runs this.
+    pub async fn retain_conflicts(self, retention: Retention) {
+        conflicts::retain(&self.pool, retention, &self.stop).await;
+    }
+
     /// Records a transaction and its job in one commit, or finds the one recorded before.
     ///
     /// # Errors
@@ -122,7 +135,11 @@ impl Transactions {
     pub async fn ingest(&self, new: NewTransaction, mut origin: Origin) -> Result<Ingested, Error> {
         let span = Span::step("ingest");
         origin.traceparent = span.traceparent().or(origin.traceparent);
-        let ingested = span.around(self.ingests.call(Webhook { new, origin })).await??;
+        let (ingested, conflict) = span.around(self.ingests.call(Webhook { new, origin })).await??;
+        if let Some(conflict) = conflict {
+            conflict.log();
+            span.around(self.conflicts.call(conflict)).await?;
+        }
         drop(span);
         match &ingested {
             Ingested::New(_) => counter!(ACCEPTED, "outcome" => "new").increment(1),

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{
     Transactions,
     model::{Settlement, Status},
-    processor::{Answer, Processor},
+    processor::{Answer, Processor, for_sender},
     store,
 };
 use crate::{
@@ -47,10 +47,10 @@ impl Job for ProcessTransaction {
         match &*transactions.processor {
             // One update, shared with all that run beside it: two claims full, so that one runs while the next is made.
             Processor::Simulated => Policy { backoff, concurrency: 2000, ..Policy::default() },
-            Processor::Http { config, .. } => Policy {
-                attempts: config.attempts,
+            Processor::Http(service) => Policy {
+                attempts: service.config.attempts,
                 backoff,
-                deadline: config.timeout + Duration::from_secs(15),
+                deadline: service.config.timeout + Duration::from_secs(15),
                 concurrency: 200,
             },
         }
@@ -76,7 +76,7 @@ impl Job for ProcessTransaction {
     }
 
     async fn bury(self, transactions: Transactions, reason: String) -> Result<(), Failure> {
-        Ok(transactions.settle(self.id, Settlement::Failed(reason)).await?)
+        Ok(transactions.settle(self.id, Settlement::Failed(for_sender(reason))).await?)
     }
 }
 
@@ -93,10 +93,8 @@ impl ProcessTransaction {
         let consent = Answer::Settled(Settlement::Processed);
         let answer = match &*transactions.processor {
             Processor::Simulated => consent,
-            Processor::Http { client, config } => match answered(store::get(&transactions.pool, self.id)).await? {
-                Some(transaction) if transaction.status == Status::Processing => {
-                    Processor::ask(client, &config.url, &transaction, run).await
-                }
+            Processor::Http(service) => match answered(store::get(&transactions.pool, self.id)).await? {
+                Some(transaction) if transaction.status == Status::Processing => service.ask(&transaction, run).await,
                 // Settled by an earlier run whose result was lost, or deleted: nothing is left to do.
                 _ => return Ok(consent),
             },

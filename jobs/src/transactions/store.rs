@@ -1,4 +1,6 @@
-//! All SQL of transactions.
+//! All SQL of transactions; conflicting webhooks are in `store/conflicts.rs`.
+
+pub mod conflicts;
 
 use std::{collections::HashMap, time::Duration};
 
@@ -272,27 +274,4 @@ pub async fn revive(connection: &mut PgConnection, id: Uuid) -> Result<(), Error
 pub async fn settled(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<Uuid>, Error> {
     let settled = sqlx::query_scalar!("SELECT id FROM transactions WHERE id = ANY($1) AND status <> 'PROCESSING'", ids);
     Ok(settled.fetch_all(on(pool)).await?)
-}
-
-/// Keeps a webhook that contradicts what is recorded: once per payload, with a count.
-pub async fn record_conflict(pool: &PgPool, webhook: &Webhook, fields: &[&str]) -> Result<(), Error> {
-    let new = &webhook.new;
-    let fields: Vec<String> = fields.iter().map(|field| (*field).to_owned()).collect();
-    sqlx::query!(
-        "INSERT INTO webhook_conflicts (transaction_id, payload, digest, fields, correlation_id)
-         SELECT $1, payload, sha256(convert_to(payload::text, 'UTF8')), $6, $7
-         FROM (SELECT jsonb_build_object('source_account', $2::text, 'destination_account', $3::text,
-                                         'amount', $4::text::numeric, 'currency', $5::text) AS payload) AS given
-         ON CONFLICT (transaction_id, digest) DO UPDATE SET times = webhook_conflicts.times + 1, last_at = now()",
-        new.transaction_id,
-        new.source_account,
-        new.destination_account,
-        new.amount.to_string(),
-        new.currency,
-        &fields,
-        webhook.origin.correlation_id,
-    )
-    .execute(on(pool))
-    .await?;
-    Ok(())
 }

@@ -1,0 +1,147 @@
+//! Webhooks that contradict what is recorded: they keep no other webhook waiting, and what is kept of them is bounded.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use jobs::{
+    queue::{Queue, Retention},
+    transactions::{Config, Transactions},
+};
+use sqlx::{PgPool, Row as _};
+use tokio_util::sync::CancellationToken;
+
+use super::{System, with};
+use crate::harness::{eventually, http::ask, process::Api};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// Counts the statements that write to a table, as a sequence of this name.
+async fn count_statements(pool: &PgPool, table: &str) {
+    let count = format!(
+        "CREATE SEQUENCE {table}_statements MINVALUE 0 START 0;
+         CREATE FUNCTION count_{table}() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN PERFORM nextval('{table}_statements'); RETURN NULL; END $$;
+         CREATE TRIGGER count_{table} AFTER INSERT ON {table} FOR EACH STATEMENT EXECUTE FUNCTION count_{table}();
+         SELECT nextval('{table}_statements')"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(count)).execute(pool).await.unwrap();
+}
+
+#[tokio::test]
+async fn other_webhooks_do_not_wait_for_conflicts_which_share_statements() {
+    let system = System::start(&[]).await;
+    let pool = system.database.pool().await;
+    for table in ["webhook_conflicts", "webhook_conflict_totals"] {
+        count_statements(&pool, table).await;
+    }
+    for id in ["a", "b"] {
+        system.send(id).await;
+    }
+    // Nothing can be written about conflicts now, and nothing times out before this test ends it.
+    let mut held = pool.begin().await.unwrap();
+    let lock = "LOCK TABLE webhook_conflicts, webhook_conflict_totals IN ACCESS EXCLUSIVE MODE";
+    sqlx::query(lock).execute(&mut *held).await.unwrap();
+    let contradicting: Vec<_> = (0..200)
+        .map(|number| tokio::spawn(ask(system.post(with(["a", "b"][number % 2], "amount", &format!("{number}.5"))))))
+        .collect();
+    eventually("a conflict waits for the table", SOON, async || {
+        let waiting =
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'webhook_conflict_totals'::regclass";
+        sqlx::query_scalar::<_, i64>(waiting).fetch_one(&pool).await.unwrap() > 0
+    })
+    .await;
+    // Each of these would share a batch with conflicts, or come behind one.
+    for number in 0..5 {
+        system.send(&format!("stranger-{number}")).await;
+    }
+    let replayed = ask(system.post(super::webhook("a").to_string())).await;
+    assert_eq!((replayed.status, replayed.header("idempotency-replayed")), (202, "true"));
+    held.rollback().await.unwrap();
+    for answer in join_all(contradicting).await {
+        let answer = answer.unwrap();
+        assert_eq!((answer.status, answer.header("idempotency-conflict")), (202, "amount"), "{answer:?}");
+    }
+    for table in ["webhook_conflicts", "webhook_conflict_totals"] {
+        let statements = system.count(&format!("SELECT last_value FROM {table}_statements")).await;
+        assert!((1..20).contains(&statements), "200 conflicts took {statements} statements in {table}");
+    }
+    assert_eq!(system.count("SELECT sum(times)::int8 FROM webhook_conflict_totals").await, 200);
+}
+
+#[tokio::test]
+async fn of_each_id_the_first_payloads_are_kept_and_all_are_counted() {
+    let system = System::start(&[]).await;
+    let other = Api::start(&system.database.url, &[("WEBHOOK_CONFLICT", "reject")]).await;
+    for id in ["few", "many", "one"] {
+        system.send(id).await;
+    }
+    let contradict = async |id: &str, amount: &str| {
+        let answer = ask(system.post(with(id, "amount", amount))).await;
+        assert_eq!((answer.status, answer.header("idempotency-conflict")), (202, "amount"), "{answer:?}");
+    };
+    // Equal amounts are one payload, however they are written.
+    for amount in ["7", "7.0", "\"7.000\"", "70e-1", "8"] {
+        contradict("few", amount).await;
+    }
+    contradict("one", "1").await;
+    for number in 0..5 {
+        contradict("many", &format!("{number}.25")).await;
+    }
+    // Through two processes at once, far more than are kept.
+    let requests = (0..300).map(|number| {
+        let url = if number % 2 == 0 { &system.api.url } else { &other.url };
+        let request =
+            system.client.post(format!("{url}{}", super::WEBHOOKS)).header("content-type", "application/json");
+        ask(request.body(with("many", "amount", &format!("{}.75", number % 150))))
+    });
+    let answers = join_all(requests).await;
+    assert!(answers.iter().all(|answer| [202, 409].contains(&answer.status)), "{answers:?}");
+    let pool = system.database.pool().await;
+    let kept = "SELECT total.transaction_id, total.times, count(*) AS payloads, sum(kept.times)::int8 AS of_them,
+                       count(*) FILTER (WHERE kept.payload ->> 'amount' LIKE '%.25') AS early
+                FROM webhook_conflict_totals AS total JOIN webhook_conflicts AS kept USING (transaction_id)
+                GROUP BY total.transaction_id, total.times ORDER BY 1";
+    let rows = sqlx::query(kept).fetch_all(&pool).await.unwrap();
+    let rows: Vec<(String, i64, i64, i64, i64)> =
+        rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4))).collect();
+    assert_eq!(rows[0], ("few".into(), 5, 2, 5, 0));
+    assert_eq!((&*rows[1].0, rows[1].1, rows[1].2, rows[1].4), ("many", 305, 20, 5), "the first 20: {rows:?}");
+    assert_eq!(rows[2], ("one".into(), 1, 1, 1, 0));
+    // A payload that is kept is counted further on, one that is not only in the total.
+    contradict("many", "0.25").await;
+    contradict("many", "9999").await;
+    assert_eq!(system.count("SELECT times FROM webhook_conflict_totals WHERE transaction_id = 'many'").await, 307);
+    let times = "SELECT times FROM webhook_conflicts WHERE transaction_id = 'many' AND payload ->> 'amount' = '0.25'";
+    assert_eq!(system.count(times).await, 2);
+    assert_eq!(system.count("SELECT count(*) FROM webhook_conflicts WHERE transaction_id = 'many'").await, 20);
+}
+
+#[tokio::test]
+async fn old_conflicts_are_deleted_and_young_ones_are_not() {
+    let system = System::start(&[]).await;
+    for id in ["old", "young"] {
+        system.send(id).await;
+        assert_eq!(ask(system.post(with(id, "amount", "1"))).await.status, 202);
+        assert_eq!(ask(system.post(with(id, "amount", "2"))).await.status, 202);
+    }
+    let pool = system.database.pool().await;
+    let aged =
+        "UPDATE webhook_conflict_totals SET last_at = now() - interval '30 days 1 s' WHERE transaction_id = 'old';
+                UPDATE webhook_conflict_totals SET last_at = now() - interval '29 days' WHERE transaction_id = 'young'";
+    sqlx::raw_sql(aged).execute(&pool).await.unwrap();
+    let stop = CancellationToken::new();
+    let transactions =
+        Transactions::start(&pool, &Queue::start(pool.clone()), &Config::default(), stop.clone()).unwrap();
+    let often = Retention { every: Duration::from_millis(5), ..Retention::SHIPPED };
+    let retaining = tokio::spawn(transactions.retain_conflicts(often));
+    eventually("the old ones are gone", SOON, async || {
+        system.count("SELECT count(*) FROM webhook_conflicts").await == 2
+    })
+    .await;
+    stop.cancel();
+    retaining.await.unwrap();
+    let left: Vec<String> =
+        sqlx::query_scalar("SELECT transaction_id FROM webhook_conflict_totals").fetch_all(&pool).await.unwrap();
+    assert_eq!(left, ["young"]);
+    assert_eq!(system.count("SELECT count(*) FROM transactions").await, 2, "the transactions stay");
+}
