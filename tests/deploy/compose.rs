@@ -16,8 +16,14 @@ const PROFILES: [(&str, &[&str]); 5] = [
     ("smart_contract", &["contract", "hardhat"]),
 ];
 /// What prod does not start without.
-const KEYS: [(&str, &str); 4] =
-    [("POSTGRES_PASSWORD", "own-1"), ("API_KEY", "own-2"), ("ADMIN_API_KEY", "own-3"), ("JWT_SECRET", "own-4")];
+const KEYS: [(&str, &str); 6] = [
+    ("POSTGRES_PASSWORD", "own-1"),
+    ("API_KEY", "own-2"),
+    ("ADMIN_API_KEY", "own-3"),
+    ("JWT_SECRET", "own-4"),
+    ("WEBHOOK_SECRET", "none"),
+    ("PROCESSOR_URL", "simulated"),
+];
 
 /// The compose files in a folder without anybody's `.env`.
 struct Files {
