@@ -30,6 +30,7 @@ RUN for crate in api cli jobs worker; do mkdir "$crate/src" && echo 'fn main() {
     && cargo build --locked --profile "$PROFILE" --workspace --bins
 
 # The code. Copied files may be older than what was just built from the empty ones, and cargo goes by the time.
+COPY .env.example ./
 COPY .sqlx .sqlx
 COPY contracts contracts
 COPY migrations migrations

@@ -115,5 +115,5 @@ async fn mistakes_are_told() {
     assert!(!succeeded && log.contains("waiting, running, done or dead"), "{log}");
     let mut lost = Process::start(&["queues"], &[]);
     assert!(!lost.ended(SOON).await.success());
-    assert!(lost.log().contains("DATABASE_URL is unset, and no all-in-one runs in this folder"), "{}", lost.log());
+    assert!(lost.log().contains("DATABASE_URL is unset, and no all-in-one keeps its data in"), "{}", lost.log());
 }

@@ -17,7 +17,7 @@ pub use self::{
     caller::{Admin, Caller, Private},
     key::{ApiKey, Key},
 };
-use crate::{config::KeysConfig, problem::Problem};
+use crate::{config::KeysConfig, problem::Problem, rate_limit::Limit};
 
 /// Everything that callers are known by. Clones share it.
 #[derive(Clone)]
@@ -26,12 +26,13 @@ pub struct Callers(Arc<Known>);
 struct Known {
     tokens: Tokens,
     keys: key::Keys,
+    wrong_keys: Limit,
 }
 
 impl Callers {
-    /// Callers who show one of these tokens or keys.
-    pub fn new(tokens: Tokens, keys: &KeysConfig) -> Self {
-        Self(Arc::new(Known { tokens, keys: key::Keys::new(keys) }))
+    /// Callers who show one of these tokens or keys; `wrong_keys` limits each address that shows others.
+    pub fn new(tokens: Tokens, keys: &KeysConfig, wrong_keys: Limit) -> Self {
+        Self(Arc::new(Known { tokens, keys: key::Keys::new(keys), wrong_keys }))
     }
 
     /// Leaves with a request what it is checked by; one that shows nothing needs nothing.
@@ -54,6 +55,10 @@ impl Callers {
     fn keys(&self) -> &key::Keys {
         &self.0.keys
     }
+
+    fn wrong_keys(&self) -> &Limit {
+        &self.0.wrong_keys
+    }
 }
 
 impl fmt::Debug for Callers {
@@ -75,7 +80,7 @@ fn forbidden(why: &'static str) -> Problem {
 #[cfg(test)]
 mod testing {
     use super::*;
-    use crate::config::Secret;
+    use crate::{config::Secret, rate_limit::Policy};
 
     pub(super) const API: &str = "key-of-private-routes";
     pub(super) const ADMIN: &str = "key-of-admin-routes";
@@ -83,7 +88,7 @@ mod testing {
     /// Callers with these tokens, [`API`] and [`ADMIN`].
     pub(super) fn callers(tokens: &Tokens) -> Callers {
         let keys = KeysConfig { api: Secret::new(API), admin: Secret::new(ADMIN), jwt: None };
-        Callers::new(tokens.clone(), &keys)
+        Callers::new(tokens.clone(), &keys, Limit::new(Policy::WRONG_KEYS))
     }
 
     /// A request with these headers, equipped.

@@ -16,6 +16,15 @@ const DEFAULT_API_KEY: &str = "your-secret-api-key-here";
 const DEFAULT_ADMIN_API_KEY: &str = "your-admin-api-key-here";
 /// HS256 wants a key at least as long as its hash (RFC 7518 §3.2).
 const SHORTEST_JWT_SECRET: usize = 32;
+/// The least length of a key in prod, in characters.
+const SHORTEST_KEY: usize = 24;
+/// Secrets that stand in our documentation: anyone can read them there, so prod refuses them wherever they are used.
+const PUBLISHED: [&str; 4] = [
+    DEFAULT_API_KEY,
+    DEFAULT_ADMIN_API_KEY,
+    "change-me-to-32-bytes-or-more-of-your-own",
+    "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+];
 /// What Standard Webhooks 1.0 says of the length of a secret, in bytes.
 const WEBHOOK_SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
@@ -41,7 +50,8 @@ pub struct Config {
 /// How webhooks are received.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WebhookConfig {
-    /// `WEBHOOK_SECRET`: decoded secrets, any of which may sign; none means that signatures are not required.
+    /// `WEBHOOK_SECRET`: decoded secrets, any of which may sign; with none of them signatures are not required, which
+    /// prod wants to be said by the word `none`.
     pub secrets: Vec<Secret>,
     /// `WEBHOOK_CONFLICT`: what a known id with another payload gets.
     pub conflict: Conflict,
@@ -117,7 +127,7 @@ impl Config {
             host: vars.host(),
             port: vars.number("PORT", default.port, 0..=u16::MAX),
             environment,
-            webhook: WebhookConfig::read(vars),
+            webhook: WebhookConfig::read(vars, environment),
             keys: KeysConfig::read(vars, environment, default.keys),
             origins: Origins::read(vars, environment),
             prices_limit: Policy::read(vars),
@@ -126,12 +136,23 @@ impl Config {
 }
 
 impl WebhookConfig {
-    fn read(vars: &mut Vars) -> Self {
+    fn read(vars: &mut Vars, environment: Environment) -> Self {
+        let example = example_of("WEBHOOK_SECRET");
+        if environment == Environment::Prod && !vars.is_set("WEBHOOK_SECRET") {
+            let expected = format!("must be set in prod, such as {example}, or to none if webhooks are not signed");
+            vars.problem("WEBHOOK_SECRET", &expected);
+        }
         Self {
             secrets: vars.read("WEBHOOK_SECRET", Vec::new(), |text| {
-                text.split(',').map(|secret| webhook_secret(secret.trim())).collect::<Option<Vec<_>>>().ok_or_else(|| {
-                    let example = "WEBHOOK_SECRET=\"whsec_$(openssl rand -base64 32)\"";
-                    format!("must be whsec_ and 24 to 64 bytes in base64, several separated by commas, such as {example}")
+                if text == "none" {
+                    return Ok(Vec::new());
+                }
+                let secrets: Option<Vec<_>> = text.split(',').map(|secret| webhook_secret(secret.trim())).collect();
+                secrets.ok_or_else(|| {
+                    format!(
+                        "must be whsec_ and 24 to 64 bytes in base64, several separated by commas, such as {example}; \
+                         or none"
+                    )
                 })
             }),
             conflict: vars.read("WEBHOOK_CONFLICT", Conflict::Accept, |text| match text {
@@ -147,24 +168,58 @@ impl KeysConfig {
     fn read(vars: &mut Vars, environment: Environment, default: Self) -> Self {
         let jwt = vars.read("JWT_SECRET", None, |text| {
             if text.len() < SHORTEST_JWT_SECRET {
-                let example = "JWT_SECRET=\"$(openssl rand -hex 32)\"";
+                let example = example_of("JWT_SECRET");
                 return Err(format!("must be at least {SHORTEST_JWT_SECRET} bytes long, such as {example}"));
             }
             Ok(Some(Secret::new(text)))
         });
-        if environment == Environment::Prod && vars.text("JWT_SECRET").is_none() {
-            vars.problem("JWT_SECRET", "must be set in prod, such as JWT_SECRET=\"$(openssl rand -hex 32)\"");
-        }
-        let key = |vars: &mut Vars, name, default: Secret| {
-            let given = vars.text(name).map(Secret::new).filter(|key| *key != default);
-            if environment == Environment::Prod && given.is_none() {
-                let expected =
-                    format!("must be set to a key of your own in prod, such as {name}=\"$(openssl rand -hex 32)\"");
-                vars.problem(name, &expected);
-            }
-            given.unwrap_or(default)
+        let keys = Self {
+            api: vars.read("API_KEY", default.api, |text| Ok(Secret::new(text))),
+            admin: vars.read("ADMIN_API_KEY", default.admin, |text| Ok(Secret::new(text))),
+            jwt,
         };
-        Self { api: key(vars, "API_KEY", default.api), admin: key(vars, "ADMIN_API_KEY", default.admin), jwt }
+        if environment == Environment::Prod {
+            check_secrets(vars);
+        }
+        keys
+    }
+}
+
+/// What prod wants of secrets: each is set, unpublished and long enough, and no two are the same.
+fn check_secrets(vars: &mut Vars) {
+    let mut seen: Vec<(&str, String)> = Vec::new();
+    for (name, shortest) in [("JWT_SECRET", 0), ("API_KEY", SHORTEST_KEY), ("ADMIN_API_KEY", SHORTEST_KEY)] {
+        match vars.text(name) {
+            None if vars.is_set(name) => {}
+            None => vars.problem(name, &format!("must be set in prod, such as {}", example_of(name))),
+            Some(text) if text.chars().count() < shortest => {
+                let example = example_of(name);
+                vars.problem(name, &format!("must have at least {shortest} characters in prod, such as {example}"));
+            }
+            Some(text) => seen.push((name, text)),
+        }
+    }
+    let secrets = vars.text("WEBHOOK_SECRET").unwrap_or_default();
+    seen.extend(secrets.split(',').map(|secret| ("WEBHOOK_SECRET", secret.trim().to_owned())));
+    for (at, (name, text)) in seen.iter().enumerate() {
+        let twin = seen[..at].iter().find(|(other, same)| other != name && same == text);
+        if PUBLISHED.contains(&&**text) {
+            let example = example_of(name);
+            vars.problem(
+                name,
+                &format!("must be one of your own in prod, and this one is published; such as {example}"),
+            );
+        } else if let Some((twin, _)) = twin {
+            vars.problem(name, &format!("must differ from {twin} in prod, such as {}", example_of(name)));
+        }
+    }
+}
+
+/// How to make a secret for this variable.
+fn example_of(name: &str) -> String {
+    match name {
+        "WEBHOOK_SECRET" => format!("{name}=\"whsec_$(openssl rand -base64 32)\""),
+        _ => format!("{name}=\"$(openssl rand -hex 32)\""),
     }
 }
 
@@ -211,21 +266,60 @@ mod tests {
         assert_eq!(all, expected);
     }
 
+    /// A good start in prod, some of it replaced.
+    fn prod<'a>(changed: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+        let good = [
+            ("ENV", "prod"),
+            ("API_KEY", "a key of the tests, number 1"),
+            ("ADMIN_API_KEY", "a key of the tests, number 2"),
+            ("JWT_SECRET", "a secret of 32 bytes or more, number 3"),
+            ("WEBHOOK_SECRET", "none"),
+        ];
+        let kept = good.into_iter().filter(|(name, _)| changed.iter().all(|(other, _)| other != name));
+        kept.chain(changed.iter().copied()).collect()
+    }
+
     #[test]
-    fn prod_wants_keys_of_its_own() {
-        assert_eq!(named(&[("ENV", "prod")]), ["JWT_SECRET", "API_KEY", "ADMIN_API_KEY"]);
-        assert_eq!(
-            named(&[
-                ("ENV", "prod"),
-                ("API_KEY", DEFAULT_API_KEY),
-                ("ADMIN_API_KEY", "mine"),
-                ("JWT_SECRET", &"x".repeat(32))
-            ]),
-            ["API_KEY"]
-        );
-        let secret = "x".repeat(32);
-        let own = [("ENV", "prod"), ("API_KEY", "a"), ("ADMIN_API_KEY", "b"), ("JWT_SECRET", &*secret)];
-        assert_eq!(read(&own).map(|config| config.keys.api), Ok(Secret::new("a")));
+    fn prod_wants_secrets_of_its_own() {
+        assert_eq!(named(&[("ENV", "prod")]), ["WEBHOOK_SECRET", "JWT_SECRET", "API_KEY", "ADMIN_API_KEY"]);
+        let config = read(&prod(&[])).expect("valid");
+        assert_eq!(config.keys.api, Secret::new("a key of the tests, number 1"));
+        assert_eq!(config.webhook.secrets, []);
+        let one = "a key of the tests, number 1";
+        let webhook = "whsec_YSBzZWNyZXQgb2YgdGhlIHRlc3RzLCBmb3VyIGFuZCBmaXZl";
+        let two = format!("{webhook},{}", PUBLISHED[3]);
+        for (changed, refused) in [
+            (&[("API_KEY", DEFAULT_API_KEY)][..], &["API_KEY"][..]),
+            (&[("API_KEY", DEFAULT_ADMIN_API_KEY)], &["API_KEY"]),
+            (&[("ADMIN_API_KEY", DEFAULT_API_KEY)], &["ADMIN_API_KEY"]),
+            (&[("JWT_SECRET", PUBLISHED[2])], &["JWT_SECRET"]),
+            (&[("WEBHOOK_SECRET", &two)], &["WEBHOOK_SECRET"]),
+            (&[("API_KEY", "a"), ("ADMIN_API_KEY", "a")], &["API_KEY", "ADMIN_API_KEY"]),
+            (&[("API_KEY", "twenty-three characters")], &["API_KEY"]),
+            // 24 bytes, and only 12 characters.
+            (&[("ADMIN_API_KEY", "äöüäöüäöüäöü")], &["ADMIN_API_KEY"]),
+            (&[("ADMIN_API_KEY", one)], &["ADMIN_API_KEY"]),
+            (&[("ADMIN_API_KEY", "  a key of the tests, number 1  ")], &["ADMIN_API_KEY"]),
+            (
+                &[
+                    ("JWT_SECRET", "a longer key of the tests, of 32 bytes"),
+                    ("API_KEY", "a longer key of the tests, of 32 bytes"),
+                ],
+                &["API_KEY"],
+            ),
+            (&[("API_KEY", webhook), ("WEBHOOK_SECRET", &two)], &["WEBHOOK_SECRET", "WEBHOOK_SECRET"]),
+            (&[("WEBHOOK_SECRET", "")], &["WEBHOOK_SECRET"]),
+        ] {
+            assert_eq!(named(&prod(changed)), refused, "{changed:?}");
+        }
+        for accepted in [&[("WEBHOOK_SECRET", webhook)][..], &[("API_KEY", "twenty-four characters!!")]] {
+            assert!(read(&prod(accepted)).is_ok(), "{accepted:?}: {:?}", read(&prod(accepted)));
+        }
+        // Elsewhere any key will do.
+        for environment in ["dev", "test"] {
+            let same = [("ENV", environment), ("API_KEY", "a"), ("ADMIN_API_KEY", "a")];
+            assert!(read(&same).is_ok(), "{environment}");
+        }
     }
 
     #[test]

@@ -64,7 +64,7 @@ use self::{
     prices::PricesApi,
     prices_admin::PricesAdminApi,
     probes::ProbesApi,
-    rate_limit::Limits,
+    rate_limit::{Limits, Policy},
     rates::RatesApi,
     routes::Routes,
     search::SearchApi,
@@ -132,8 +132,8 @@ pub fn build(parts: Parts, config: &Config) -> Routes {
     let Parts { transactions, users, items, search, rates, probes, prices, redis, logs, readiness, metrics, draining } =
         parts;
     let tokens = config.keys.jwt.as_ref().map_or_else(Tokens::random, |key| Tokens::new(key.expose()));
-    let callers = Callers::new(tokens.clone(), &config.keys);
     let limits = Limits::new(redis, config.prices_limit);
+    let callers = Callers::new(tokens.clone(), &config.keys, limits.limit(Policy::WRONG_KEYS));
     let apis: Apis = (
         TransactionsApi { transactions, webhook: config.webhook.clone() },
         UsersApi::new(users, tokens, &limits),

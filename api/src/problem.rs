@@ -1,6 +1,14 @@
 //! Every error answer and its status: the one place where a failure becomes what a client sees (RFC 9457).
 
-use std::{borrow::Cow, fmt, marker::PhantomData};
+mod repeats;
+
+use std::{
+    borrow::Cow,
+    fmt,
+    marker::PhantomData,
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
 
 use jobs::error::Error;
 use poem::{
@@ -15,6 +23,7 @@ use poem_openapi::{
 };
 use serde::Serialize;
 
+use self::repeats::Repeats;
 use crate::validation::Invalid;
 
 /// The media type of every error answer.
@@ -112,13 +121,22 @@ impl Problem {
         Self(Box::new(Answer { status, kind, detail, headers: Vec::new(), cause: None }))
     }
 
-    /// Writes what the client must not see to the log; the caller stands inside the request's span, and calls it once.
+    /// Writes what the client must not see to the log; the caller stands inside the request's span, and calls it once. A
+    /// cause of a 503 that comes again within 10 s is only counted.
     pub fn log(&self) {
         match &self.0.cause {
             Some(cause) if self.0.status == StatusCode::INTERNAL_SERVER_ERROR => {
                 tracing::error!(cause, "REQUEST_FAILED")
             }
-            Some(cause) => tracing::warn!(cause, "REQUEST_UNAVAILABLE"),
+            Some(cause) => {
+                static REPEATS: Mutex<Repeats> = Mutex::new(Repeats::new());
+                let seen = REPEATS.lock().unwrap_or_else(PoisonError::into_inner).see(cause, Instant::now());
+                match seen {
+                    None => {}
+                    Some(0) => tracing::warn!(cause, "REQUEST_UNAVAILABLE"),
+                    Some(left_out) => tracing::warn!(cause, left_out, "REQUEST_UNAVAILABLE"),
+                }
+            }
             None => {}
         }
     }

@@ -24,8 +24,10 @@ pub async fn program() -> Result<(), String> {
     let mut vars = Vars::from_env();
     let (config, jobs) = (Config::read(&mut vars), app::Config::read(&mut vars));
     let database = app::require_database(&mut vars, &jobs);
+    app::require_choices(&mut vars, &jobs);
     let Some(database) = vars.finish(database).map_err(process::text)? else { return Ok(()) };
     let telemetry = Telemetry::start(&jobs.telemetry, "api")?;
+    process::announce(&database);
     let shutdown = Shutdown::on_signals(GRACE).map_err(process::text)?;
     let app = App::start(&database, &jobs, "api", &shutdown.drain).map_err(process::text)?;
     let listener = listen(&config).await?;

@@ -1,6 +1,6 @@
 //! `cargo run`: PostgreSQL, migrations, API and one worker in one process, with nothing set up beforehand.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{io, path::Path, sync::Arc};
 
 use jobs::{
     app::{self, App},
@@ -14,10 +14,11 @@ use jobs::{
     config::Vars,
 };
 
-use crate::migrate;
+use crate::{
+    home::{home, prepare},
+    migrate,
+};
 
-/// Everything this program keeps between runs is in here.
-pub const HOME: &str = ".millrace";
 /// The embedded PostgreSQL's database.
 const DATABASE: &str = "millrace";
 
@@ -28,10 +29,21 @@ const DATABASE: &str = "millrace";
 pub async fn program() -> Result<(), String> {
     let mut vars = Vars::from_env();
     let (api, mut jobs) = (api::config::Config::read(&mut vars), app::Config::read(&mut vars));
+    app::require_choices(&mut vars, &jobs);
     let search = vars.text("PG_BIN_DIR").map(|folder| Search::parse(&folder)).unwrap_or_default();
     vars.finish(()).map_err(process::text)?;
-    jobs.telemetry.directory.get_or_insert_with(|| PathBuf::from(HOME).join("logs"));
+    let home = home();
+    let usable = prepare(&home);
+    if let Some(error) = usable.as_ref().err().filter(|_| jobs.database.is_none()) {
+        return Err(unusable(&home, error));
+    }
+    if usable.is_ok() {
+        jobs.telemetry.directory.get_or_insert_with(|| home.join("logs"));
+    }
     let telemetry = Telemetry::start(&jobs.telemetry, "millrace")?;
+    if let (Err(error), None) = (&usable, &jobs.telemetry.directory) {
+        tracing::warn!(folder = %home.display(), %error, "logs go to standard output only: the folder cannot be written");
+    }
     let shutdown = Shutdown::on_signals(GRACE).map_err(process::text)?;
 
     let listener = api::program::listen(&api).await?;
@@ -39,7 +51,7 @@ pub async fn program() -> Result<(), String> {
     let (cluster, database) = match jobs.database.clone() {
         Some(database) => (None, database),
         None => {
-            let mut settings = Settings::new(PathBuf::from(HOME).join("postgres"));
+            let mut settings = Settings::new(home.join("postgres"));
             settings.search = search;
             tracing::info!("DATABASE_URL is unset: starting PostgreSQL in {}", settings.directory.display());
             let cluster = Cluster::start(settings).await.map_err(process::text)?;
@@ -48,17 +60,27 @@ pub async fn program() -> Result<(), String> {
             (Some(cluster), database)
         }
     };
+    process::announce(&database);
     let ended = run(&api, &jobs, &database, listener, &telemetry, &shutdown, address).await;
     if let Some(cluster) = cluster {
         cluster.stop().await.map_err(process::text)?;
-        tracing::info!("PostgreSQL stopped; its data stays in {HOME}");
+        tracing::info!("PostgreSQL stopped; its data stays in {}", home.display());
     }
     ended
 }
 
+fn unusable(home: &Path, error: &io::Error) -> String {
+    let home = std::path::absolute(home).unwrap_or_else(|_| home.to_owned());
+    format!(
+        "working folder: {} cannot be written: {error}; start in a folder that can be, or set DATABASE_URL to a \
+         PostgreSQL that runs already",
+        home.display()
+    )
+}
+
 /// The database of an all-in-one that runs in this folder.
 pub fn running_database() -> Option<String> {
-    let server = Running::find(&PathBuf::from(HOME).join("postgres")).filter(Running::is_ready);
+    let server = Running::find(&home().join("postgres")).filter(Running::is_ready);
     server.map(|server| server.url(DATABASE))
 }
 

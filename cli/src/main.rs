@@ -5,6 +5,7 @@ mod bench;
 #[cfg(feature = "smart-contract")]
 mod contract;
 mod health;
+mod home;
 mod jobs;
 mod migrate;
 mod operator;
@@ -37,12 +38,16 @@ enum Command {
     Health(health::Arguments),
     /// Bring the database to this program's schema
     #[command(after_help = "\
-Run it before a new release starts. Several at once take turns. A migration that needs a table which others hold waits 2 s, lets
-them pass, and is tried again; with standard output it says which transaction is the oldest.
+Run it before a new release starts. It refuses a database that is neither empty nor Millrace's before it changes anything.
+Several at once take turns. A migration that needs a table which others hold waits 2 s, lets them pass, and is tried again;
+the log says which transaction is the oldest. With nothing to do it needs no right but to read.
 
 Examples:
   millrace migrate
-  millrace migrate --patience 600")]
+  millrace migrate --wait 120              wait for a database that is still starting
+  millrace migrate --patience 600
+  millrace migrate --status                exit status 0 when nothing is missing, else 1
+  millrace migrate --status --wait 120     wait until another process has migrated it")]
     Migrate(migrate::Arguments),
     /// List jobs, look at one, cancel, replay
     #[command(arg_required_else_help = true)]

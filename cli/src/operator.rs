@@ -11,7 +11,7 @@ use jobs::{
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::all_in_one;
+use crate::{all_in_one, home::home};
 
 /// The operator's calls, on the database that [`app()`] finds.
 ///
@@ -31,10 +31,14 @@ pub async fn app() -> Result<App, String> {
     vars.finish(()).map_err(process::text)?;
     let database = match config.database.clone() {
         Some(database) => database,
-        None => Database::parse(&all_in_one::running_database().ok_or(
-            "DATABASE_URL is unset, and no all-in-one runs in this folder: set DATABASE_URL, such as \
-             postgres://user:password@localhost:5432/millrace, or go to the folder in which `cargo run` runs",
-        )?)?,
+        None => Database::parse(&all_in_one::running_database().ok_or_else(|| {
+            let home = std::path::absolute(home()).unwrap_or_default();
+            format!(
+                "DATABASE_URL is unset, and no all-in-one keeps its data in {}: set DATABASE_URL, such as \
+                 postgres://user:password@localhost:5432/millrace, or go to the folder in which `cargo run` runs",
+                home.display()
+            )
+        })?)?,
     };
     let app = App::start(&database, &config, "operator", &CancellationToken::new()).map_err(process::text)?;
     app.ready().await?;

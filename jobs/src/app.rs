@@ -73,12 +73,17 @@ impl Config {
     }
 }
 
-/// The database of a process that cannot do without `DATABASE_URL`.
+/// Makes sure that the database is named, for processes that cannot do without `DATABASE_URL`.
 pub fn require_database(vars: &mut Vars, config: &Config) -> Option<Database> {
-    if vars.text("DATABASE_URL").is_none() {
+    if !vars.is_set("DATABASE_URL") {
         vars.problem("DATABASE_URL", "must be set, such as postgres://user:password@localhost:5432/millrace");
     }
     config.database.clone()
+}
+
+/// Makes sure that prod sets what must not be left to a default, for processes that accept or run transactions.
+pub fn require_choices(vars: &mut Vars, config: &Config) {
+    transactions::Config::require_choice(vars, config.environment);
 }
 
 /// `QUEUE_LEASE_SECONDS`, `QUEUE_HEARTBEAT_SECONDS`, `QUEUE_RESCUE_SECONDS`, `QUEUE_POLL_SECONDS`: for tests and for

@@ -14,23 +14,26 @@ pub enum Error {
 }
 
 impl From<sqlx::Error> for Error {
-    /// Sorts a database error: connection trouble, a restart, overload and time limits pass; the rest is our fault.
     fn from(error: sqlx::Error) -> Self {
-        let passing = match &error {
-            sqlx::Error::Io(_)
-            | sqlx::Error::Tls(_)
-            | sqlx::Error::Protocol(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed => true,
-            // Class 08 connection, 28 and 3D a server that does not let us in (yet), 40 rollback, 53 resources, 55 lock,
-            // 57 operator intervention, 58 system; 25006 is a server that has become read-only, as in a failover.
-            sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-                matches!(code.get(..2), Some("08" | "28" | "3D" | "40" | "53" | "55" | "57" | "58")) || code == "25006"
-            }),
-            _ => false,
-        };
-        if passing { Self::Unavailable(causes(&error)) } else { Self::Internal(causes(&error)) }
+        if may_pass(&error) { Self::Unavailable(causes(&error)) } else { Self::Internal(causes(&error)) }
+    }
+}
+
+/// Sorts a database error: connection trouble, a restart, overload and time limits pass; the rest is our fault.
+pub(crate) fn may_pass(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        // Class 08 connection, 28 and 3D a server that does not let us in (yet), 40 rollback, 53 resources, 55 lock,
+        // 57 operator intervention, 58 system; 25006 is a server that has become read-only, as in a failover.
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+            matches!(code.get(..2), Some("08" | "28" | "3D" | "40" | "53" | "55" | "57" | "58")) || code == "25006"
+        }),
+        _ => false,
     }
 }
 

@@ -113,6 +113,39 @@ async fn killed_it_starts_again_with_everything() {
     second.stop(&folder).await;
 }
 
+/// A folder that cannot be written is named for what it is: no variable that was never set is blamed.
+#[tokio::test]
+async fn a_folder_that_cannot_be_written_is_named() {
+    let nowhere = Path::new("/proc");
+    let mut process = Process::start_in(nowhere, &[], &[("PORT", "0")]);
+    assert_eq!(process.ended(Duration::from_secs(20)).await.code(), Some(1));
+    let log = process.log();
+    assert!(log.contains("working folder: /proc/.millrace cannot be written") && !log.contains("LOG_DIR"), "{log}");
+
+    // With a database elsewhere there is nothing that must be kept here.
+    let database = crate::harness::database::fresh().await;
+    let variables = [("PORT", "0"), ("DATABASE_URL", &*database.url)];
+    let mut process = Process::start_in(nowhere, &[], &variables);
+    process.printed("API docs").await;
+    assert!(process.log().contains("logs go to standard output only"), "{}", process.log());
+}
+
+/// `cargo run` in a subfolder is about the workspace's data.
+#[tokio::test]
+async fn cargo_run_in_a_subfolder_looks_into_the_workspace() {
+    let cli = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let workspace = cli.parent().expect("a workspace");
+    let folder = workspace.join("api");
+    let under_cargo = [("CARGO_MANIFEST_DIR", env!("CARGO_MANIFEST_DIR"))];
+    for (variables, home) in [(&under_cargo[..], workspace.join(".millrace")), (&[], folder.join(".millrace"))] {
+        let mut process = Process::start_in(&folder, &["queues"], variables);
+        let found = process.ended(Duration::from_secs(20)).await.success();
+        // Where a developer's all-in-one runs, there is one to be found.
+        let named = process.log().contains(&format!("keeps its data in {}", home.display()));
+        assert!(named || (found && home.starts_with(workspace)), "{}: {}", home.display(), process.log());
+    }
+}
+
 impl AllInOne {
     fn process_says(&self, texts: &[&str]) {
         let log = self.process.log();

@@ -4,7 +4,9 @@ mod all_in_one;
 mod bench;
 mod browsers;
 mod configuration;
+mod env_file;
 mod health;
+mod keys;
 mod schema;
 
 use std::time::Duration;

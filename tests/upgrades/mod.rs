@@ -3,9 +3,12 @@
 mod beside;
 mod down_and_up;
 mod fill;
+mod foreign;
 mod in_use;
+mod roles;
 mod schema;
 mod server;
+mod status;
 
 use std::path::{Path, PathBuf};
 

@@ -29,6 +29,7 @@ impl Config {
         let host = vars.host();
         let port = vars.text("WORKER_HEALTH_PORT").map(|_| vars.number("WORKER_HEALTH_PORT", 9100u16, 0..=65535));
         let database = app::require_database(&mut vars, &jobs);
+        app::require_choices(&mut vars, &jobs);
         let health = port.map(|port| SocketAddr::new(host, port));
         vars.finish(database.map(|database| Self { jobs, database, health }))?.ok_or_else(Problems::default)
     }

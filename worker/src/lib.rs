@@ -27,6 +27,7 @@ use jobs::{
 pub async fn program() -> Result<(), String> {
     let config = Config::from_env().map_err(process::text)?;
     let telemetry = Telemetry::start(&config.jobs.telemetry, "worker")?;
+    process::announce(&config.database);
     let shutdown = shutdown::Shutdown::on_signals(shutdown::GRACE).map_err(process::text)?;
     let app = App::start(&config.database, &config.jobs, "worker", &shutdown.drain).map_err(process::text)?;
     let lease = Arc::new(OnceLock::new());

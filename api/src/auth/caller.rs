@@ -67,6 +67,7 @@ impl<'a> ApiExtractor<'a> for Private {
     }
 
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
+        key::count_wrong(request, &key::X_API_KEY).await?;
         Ok(private(request)?)
     }
 }
@@ -87,6 +88,7 @@ impl<'a> ApiExtractor<'a> for Admin {
     }
 
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
+        key::count_wrong(request, &key::X_API_KEY).await?;
         Ok(admin(request)?)
     }
 }

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::{Callers, forbidden};
-use crate::{config::KeysConfig, problem::Problem};
+use crate::{config::KeysConfig, problem::Problem, rate_limit};
 
 /// The header of [`ApiKey`].
 pub(super) const API_KEY: HeaderName = HeaderName::from_static("api_key");
@@ -90,8 +90,23 @@ impl<'a> ApiExtractor<'a> for ApiKey {
     }
 
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
+        count_wrong(request, &API_KEY).await?;
         Ok(authenticate(request)?)
     }
+}
+
+/// Counts a key in this header that is not one of ours, by the address that it comes from: guessing is slow, and a caller who
+/// has a right key is never limited by those who have not.
+///
+/// # Errors
+/// 429 for a wrong key from an address that has shown too many.
+pub(super) async fn count_wrong(request: &Request, header: &HeaderName) -> Result<(), Problem> {
+    let Ok(Some(shown)) = shown(request, header) else { return Ok(()) };
+    let callers = Callers::of(request)?;
+    if callers.keys().which(shown).is_none() {
+        callers.wrong_keys().take(rate_limit::address(request)).await?;
+    }
+    Ok(())
 }
 
 fn authenticate(request: &Request) -> Result<ApiKey, Problem> {
@@ -186,6 +201,23 @@ mod tests {
             assert!(body.contains(&format!("\"detail\":\"{why}\"")), "{key:?}: {body}");
             assert!([testing::API, testing::ADMIN, "guess-of-mine"].iter().all(|key| !body.contains(key)), "{body}");
         }
+    }
+
+    #[tokio::test]
+    async fn wrong_keys_are_limited_and_right_ones_are_not() {
+        let routes = Routes::new(Things, Vec::new()).known_by(testing::callers(&Tokens::random()));
+        let get = async |key: &str| {
+            let request = Request::builder().uri_str("/rate").header("api_key", key).finish();
+            routes.get_response(request).await
+        };
+        for number in 0..rate_limit::Policy::WRONG_KEYS.quota {
+            assert_eq!(get(&format!("guess {number}")).await.status().as_u16(), 403);
+        }
+        let response = get("one more").await;
+        assert_eq!(response.status().as_u16(), 429);
+        assert!(response.header("retry-after").is_some());
+        assert_eq!(get(testing::API).await.status().as_u16(), 200, "others behind the address are served");
+        assert_eq!(get(testing::ADMIN).await.status().as_u16(), 403, "a key of ours is no guess");
     }
 
     #[test]

@@ -25,6 +25,9 @@ impl Policy {
     /// Of the price routes, when `RATE_LIMIT` says nothing.
     pub const PRICES: Self = Self { name: "prices", quota: 120, window: Duration::from_secs(60) };
 
+    /// Keys that are not ours, by the address that shows them.
+    pub const WRONG_KEYS: Self = Self { name: "wrong-keys", quota: 30, window: Duration::from_secs(60) };
+
     /// Reads `RATE_LIMIT`: what one credential may ask of the price routes.
     pub fn read(vars: &mut Vars) -> Self {
         vars.read("RATE_LIMIT", Self::PRICES, |text| {

@@ -18,7 +18,7 @@ use jobs::{
 use tokio_util::sync::CancellationToken;
 
 use super::child::Child;
-use crate::{all_in_one::HOME, migrate};
+use crate::{home::home, migrate};
 
 /// What private routes of the API ask for.
 pub const API_KEY: &str = "the key of the benchmark";
@@ -43,7 +43,7 @@ impl Stand {
     /// # Errors
     /// Why that failed.
     pub async fn start() -> Result<Self, String> {
-        let home = PathBuf::from(HOME).join("bench");
+        let home = home().join("bench");
         let mut settings = Settings::new(&home);
         let mut vars = Vars::from_env();
         if let Some(folder) = vars.text("PG_BIN_DIR") {

@@ -1,13 +1,17 @@
 //! Connections to PostgreSQL, with the session settings that our promises need whatever the server's defaults are.
 
-use std::{str::FromStr, time::Duration};
+use std::time::Duration;
 
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use sqlx::{
     ConnectOptions, Connection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use super::pooler::{self, Pooler};
+use super::{
+    database_url,
+    pooler::{self, Pooler},
+};
 
 /// No statement of ours needs longer; one that does is stuck behind a lock or a dying server, and is retried.
 pub(super) const STATEMENT_TIMEOUT: &str = "5s";
@@ -53,11 +57,7 @@ impl Database {
     /// # Errors
     /// What is wrong with it, without repeating it: it may hold a password.
     pub fn parse(url: &str) -> Result<Self, String> {
-        let expected = "must be a PostgreSQL URL, such as postgres://user:password@localhost:5432/millrace";
-        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-            return Err(expected.into());
-        }
-        let options = PgConnectOptions::from_str(url).map_err(|_| expected.to_owned())?;
+        let options = database_url::read(url)?;
         let options = options.log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(1));
         Ok(Self { options, pooler: Pooler::None })
     }
@@ -112,6 +112,43 @@ impl Database {
 
 impl std::fmt::Debug for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Database({}/{})", self.options.get_host(), self.options.get_database().unwrap_or_default())
+        write!(f, "Database({self})")
+    }
+}
+
+/// Its URL without the password.
+impl std::fmt::Display for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'%').add(b'/').add(b':').add(b'?').add(b'@');
+        let escape = |text| utf8_percent_encode(text, ESCAPED);
+        let (user, port) = (self.options.get_username(), self.options.get_port());
+        // What libpq does without the name of a database.
+        let database = escape(self.options.get_database().unwrap_or(user));
+        let (user, host) = (escape(user), self.options.get_host());
+        match self.options.get_socket() {
+            Some(folder) => write!(f, "postgres://{user}@/{database}?host={}&port={port}", folder.display()),
+            None if host.starts_with('/') => write!(f, "postgres://{user}@/{database}?host={host}&port={port}"),
+            None if host.contains(':') => write!(f, "postgres://{user}@[{host}]:{port}/{database}"),
+            None => write!(f, "postgres://{user}@{host}:{port}/{database}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_shown_without_its_password() {
+        for (url, shown) in [
+            ("postgres://u:hunter2@h/d", "postgres://u@h:5432/d"),
+            ("postgres://u:hunter2@[::1]:6", "postgres://u@[::1]:6/u"),
+            ("postgres://u:hunter2@/d?host=/run/pg", "postgres://u@/d?host=/run/pg&port=5432"),
+            ("postgres://a%40b%0Ac:hunter2@h/d?password=hunter2", "postgres://a%40b%0Ac@h:5432/d"),
+        ] {
+            let database = Database::parse(url).expect(url);
+            assert_eq!(database.to_string(), shown);
+            assert_eq!(format!("{database:?}"), format!("Database({shown})"));
+        }
     }
 }

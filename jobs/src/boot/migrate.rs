@@ -1,23 +1,28 @@
 //! The schema: apalis' own migrations first, then ours; and the check that a process and a database fit together.
 
 mod apply;
+mod look;
+mod statements;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
-use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool, SqlSafeStr,
-    migrate::{Migrate, MigrateError, Migrator},
-};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool, SqlSafeStr, migrate::Migrator};
 use tracing::log::LevelFilter;
 
-pub use self::apply::{ApplyError, PATIENCE};
+pub use self::{
+    apply::{ApplyError, PATIENCE},
+    look::Foreign,
+};
 use super::{db::answered, pooler};
 
 /// The first version, as a server tells it, that knows the SQL in here.
 const OLDEST_SERVER: u32 = 150_000;
 
 fn ours() -> Migrator {
-    sqlx::migrate!("../migrations")
+    let mut migrator = sqlx::migrate!("../migrations");
+    // The same table as without the schema, whatever the role's or the database's `search_path` is.
+    migrator.dangerous_set_table_name("public._sqlx_migrations");
+    migrator
 }
 
 /// Two of apalis' early migrations ask for this extension and a later one (20260605000000) ends its only use. Some
@@ -44,8 +49,15 @@ pub enum SchemaError {
     Behind { missing: usize },
     #[error("the database is newer than this program ({unknown} unknown migrations): run a newer millrace")]
     Ahead { unknown: usize, missing: usize },
+    #[error(
+        "the database is another program's: all {unknown} migrations in its table _sqlx_migrations are unknown; \
+             name Millrace's own database in DATABASE_URL"
+    )]
+    Others { unknown: usize },
     #[error("migration {version} has changed since it was applied to this database")]
     Changed { version: i64 },
+    #[error("migration {version} was begun and not finished: see migrations/README.md")]
+    HalfDone { version: i64 },
     #[error("cannot read the schema's version: {0}")]
     Unreadable(#[from] sqlx::Error),
 }
@@ -81,19 +93,63 @@ pub async fn run(pool: &PgPool) -> Result<(), ApplyError> {
 /// # Errors
 /// The first migration that failed; those before it stand.
 pub async fn run_to(pool: &PgPool, last: Option<i64>, patience: Duration) -> Result<(), ApplyError> {
+    let mut connection = connect(pool).await?;
+    apply::take_turn(&mut connection).await?;
+    let migrators = [apalis(), ours()];
+    let ledgers = look::look(&mut connection, &migrators[0], &migrators[1]).await?;
+    for ((migrator, ledger), last) in migrators.iter().zip(ledgers).zip([None, last]) {
+        apply::bring(&mut connection, migrator, ledger, last, patience).await?;
+    }
+    Ok(connection.close().await?)
+}
+
+/// A session for migrations.
+async fn connect(pool: &PgPool) -> Result<PgConnection, ApplyError> {
     // A migration takes as long as it takes; no other connection has that liberty.
     // It is no news either that one takes longer than a statement should.
     let options = pool.connect_options().as_ref().clone().log_slow_statements(LevelFilter::Off, Duration::MAX);
     let mut connection: PgConnection = answered(options.connect()).await?;
     check_server(&connection)?;
-    sqlx::query("SET statement_timeout = 0").execute(&mut connection).await?;
-    apply::take_turn(&mut connection).await?;
-    for (mut migrator, last) in [(apalis(), None), (ours(), last)] {
-        // One turn for all of them.
-        migrator.set_locking(false);
-        apply::bring(&mut connection, &migrator, last, patience).await?;
+    // The migrations name no schema: a role or a database with another path would have them elsewhere, or nowhere.
+    const SETTINGS: &str = "SET statement_timeout = 0; SET search_path = public";
+    sqlx::raw_sql(SETTINGS).execute(&mut connection).await?;
+    Ok(connection)
+}
+
+/// Which migrations a database has and lacks; found without changing anything.
+#[derive(Debug)]
+pub struct Status {
+    /// How many of the engine's and of ours are applied.
+    pub applied: usize,
+    /// Version and description of those that are not, in the order in which they would be applied.
+    pub missing: Vec<(i64, String)>,
+    /// What does not fit otherwise.
+    pub misfit: Option<SchemaError>,
+}
+
+/// Looks which migrations a database has; needs no right but to read.
+///
+/// # Errors
+/// The database is another program's, or cannot be read.
+pub async fn status(pool: &PgPool) -> Result<Status, ApplyError> {
+    let mut connection = connect(pool).await?;
+    let migrators = [apalis(), ours()];
+    let ledgers = look::look(&mut connection, &migrators[0], &migrators[1]).await?;
+    let mut status = Status { applied: 0, missing: Vec::new(), misfit: None };
+    for (migrator, ledger) in migrators.iter().zip(ledgers) {
+        let ledger = ledger.unwrap_or_default();
+        status.applied += ledger.len();
+        match look::missing(&ledger, migrator) {
+            Ok(missing) => {
+                let migrations = migrator.iter().filter(|one| !one.migration_type.is_down_migration());
+                let missing = migrations.filter(|one| missing.contains(&one.version));
+                status.missing.extend(missing.map(|one| (one.version, one.description.to_string())));
+            }
+            Err(misfit) => status.misfit = Some(misfit),
+        }
     }
-    Ok(connection.close().await?)
+    connection.close().await?;
+    Ok(status)
 }
 
 /// Changes whenever any migration does; names what was built from them, such as the template database of the tests.
@@ -134,34 +190,8 @@ pub async fn check_again(pool: &PgPool) -> Result<(), SchemaError> {
 async fn check_ledger(pool: &PgPool, migrator: &Migrator) -> Result<(), SchemaError> {
     let mut transaction = pooler::begin(pool).await?;
     check_server(&transaction)?;
-    let table = migrator.table_name.to_string();
-    let applied = match transaction.list_applied_migrations(&table).await {
-        Ok(applied) => applied,
-        // No ledger yet: nothing was ever applied.
-        Err(MigrateError::Execute(sqlx::Error::Database(error))) if error.code().as_deref() == Some("42P01") => {
-            Vec::new()
-        }
-        Err(MigrateError::Execute(error)) => return Err(error.into()),
-        Err(other) => return Err(sqlx::Error::Protocol(other.to_string()).into()),
-    };
-    let wanted: BTreeMap<i64, &[u8]> = migrator
-        .iter()
-        .filter(|migration| !migration.migration_type.is_down_migration())
-        .map(|migration| (migration.version, &*migration.checksum))
-        .collect();
-    let mut unknown = 0;
-    for done in &applied {
-        match wanted.get(&done.version) {
-            None => unknown += 1,
-            Some(checksum) if **checksum != *done.checksum => {
-                return Err(SchemaError::Changed { version: done.version });
-            }
-            Some(_) => {}
-        }
-    }
-    match wanted.len() + unknown - applied.len() {
-        missing if unknown > 0 => Err(SchemaError::Ahead { unknown, missing }),
-        0 => Ok(()),
-        missing => Err(SchemaError::Behind { missing }),
+    match look::missing(&look::ledger(&mut transaction, migrator).await?.unwrap_or_default(), migrator)? {
+        missing if missing.is_empty() => Ok(()),
+        missing => Err(SchemaError::Behind { missing: missing.len() }),
     }
 }

@@ -1,5 +1,6 @@
 //! Process plumbing: the database, migrations, embedded PostgreSQL, telemetry and shutdown.
 
+mod database_url;
 pub mod db;
 pub mod listen;
 pub mod migrate;

@@ -5,10 +5,12 @@ use std::{fmt::Display, process::ExitCode, time::Duration};
 use sqlx::PgPool;
 
 use super::{
+    db::Database,
     migrate::{self, SchemaError},
     pooler,
     shutdown::Shutdown,
 };
+use crate::config::{self, EnvFile};
 
 /// Between two tries to reach a database that is not there yet.
 const RETRY: Duration = Duration::from_secs(1);
@@ -21,7 +23,7 @@ pub fn run(name: &str, program: impl Future<Output = Result<(), String>>) -> Exi
     // The only TLS there is in here; whoever installed one before us keeps it.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(text);
-    let ended = read_dotenv().and_then(|()| runtime()).and_then(|runtime| {
+    let ended = runtime().and_then(|runtime| {
         let ended = runtime.block_on(program);
         // Dropped instead, it would wait for threads that a job blocks for ever.
         runtime.shutdown_timeout(LAST_TASKS);
@@ -37,17 +39,17 @@ pub fn run(name: &str, program: impl Future<Output = Result<(), String>>) -> Exi
     }
 }
 
-/// Lets the file `.env` of this folder fill what is unset in the environment, before there is a second thread.
-fn read_dotenv() -> Result<(), String> {
-    match dotenvy::dotenv() {
-        Ok(_) => Ok(()),
-        Err(error) if error.not_found() => Ok(()),
-        // It would repeat the line, which may hold a secret.
-        Err(dotenvy::Error::LineParse(..)) => {
-            Err(".env: a line of it cannot be understood; a line reads NAME=value".to_owned())
-        }
-        Err(error) => Err(format!(".env: {error}")),
+/// Says what a process works with: the file of variables that it has read, what is strange about the variables, and its
+/// database, without the password.
+pub fn announce(database: &Database) {
+    let file = EnvFile::of_working_folder();
+    if let Some(path) = &file.path {
+        tracing::info!(file = %path.display(), variables = file.len(), "variables read from .env");
     }
+    for note in config::unknown_variables() {
+        tracing::warn!(note, "UNKNOWN_VARIABLE");
+    }
+    tracing::info!(%database, "the database of this process");
 }
 
 /// Waits for the database and makes sure that it has this program's schema; `false` when told to stop meanwhile.

@@ -47,6 +47,8 @@ pub struct Config {
     pub directory: Option<PathBuf>,
     /// `LOG_FILE_MB`, `LOG_KEEP_MB`: how much of it.
     pub sizes: Sizes,
+    /// `RUST_LOG`: what is logged, in tracing's notation.
+    pub filter: String,
     /// `OTEL_EXPORTER_OTLP_ENDPOINT` and what belongs to it: where traces go.
     pub traces: Option<traces::Config>,
 }
@@ -85,6 +87,10 @@ impl Config {
             json,
             directory: vars.text("LOG_DIR").map(PathBuf::from),
             sizes: Sizes::read(vars),
+            filter: vars.read("RUST_LOG", DEFAULT_FILTER.to_owned(), |text| match EnvFilter::try_new(text) {
+                Ok(_) => Ok(text.to_owned()),
+                Err(_) => Err("must be in tracing's notation, such as RUST_LOG=info,jobs=debug".to_owned()),
+            }),
             traces: traces::Config::read(vars),
         }
     }
@@ -128,8 +134,8 @@ impl Telemetry {
     /// What cannot be used, and why.
     pub fn start(config: &Config, process: &str) -> Result<Self, String> {
         // One filter above both outputs: with one each, an event after an `enabled!` of another crate can get lost.
-        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
         let colour = has_colour(std::io::stdout().is_terminal(), |name| std::env::var_os(name));
+        let filter = EnvFilter::try_new(&config.filter).map_err(|error| format!("RUST_LOG: {error}"))?;
         let (stdout, stdout_guard) = gathered(BufWriter::with_capacity(1 << 16, std::io::stdout()));
         let stdout_dropped = stdout.error_counter();
         let stdout = if config.json {

@@ -1,14 +1,20 @@
 //! Applying migrations beside processes that work: one `migrate` at a time, short locks, and another try.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use sqlx::{
+    AssertSqlSafe, Connection, PgConnection,
+    migrate::{Migrate, MigrateError, Migration, Migrator},
+    postgres::PgDatabaseError,
 };
 
-use sqlx::{
-    AssertSqlSafe, PgConnection,
-    migrate::{Migrate, MigrateError, Migration, Migrator},
+use super::{
+    SchemaError,
+    look::{self, Foreign, Ledger},
+    statements,
 };
+use crate::error::{causes, may_pass};
 
 /// How long one `migrate` goes on trying, in all, while others hold what it needs.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -32,12 +38,21 @@ const OTHERS: [&str; 2] = ["55P03", "40P01"];
 /// Why a database could not be brought to this program's schema; what was applied before stands.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// A migration itself fails, or does not fit what was applied before.
-    #[error(transparent)]
-    Failed(#[from] MigrateError),
+    /// The database cannot be reached, or its session ended.
+    #[error("{}", causes(.0))]
+    Database(#[from] sqlx::Error),
     /// The server is older than the SQL in here.
     #[error(transparent)]
     TooOld(#[from] super::TooOld),
+    /// The database is another program's.
+    #[error(transparent)]
+    Foreign(#[from] Foreign),
+    /// What was applied before does not fit this program.
+    #[error(transparent)]
+    Misfit(SchemaError),
+    /// The database has refused a statement.
+    #[error("{}: the database refused the statement `{statement}`: {reason}", of_migration(*.version))]
+    Refused { version: Option<i64>, statement: String, reason: String },
     /// Others held a lock all the time.
     #[error(
         "migration {version} found its tables in use for {waited:.0?}: {reason}{}; what was applied before it stands, so \
@@ -47,9 +62,45 @@ pub enum ApplyError {
     InUse { version: i64, waited: Duration, reason: String, oldest: Option<String> },
 }
 
-impl From<sqlx::Error> for ApplyError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Failed(MigrateError::Execute(error))
+impl ApplyError {
+    /// Whether it may pass by itself: the database cannot be reached, or has no place now.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Database(error) if may_pass(error))
+    }
+}
+
+impl From<SchemaError> for ApplyError {
+    fn from(error: SchemaError) -> Self {
+        match error {
+            SchemaError::Unreadable(error) => Self::Database(error),
+            misfit => Self::Misfit(misfit),
+        }
+    }
+}
+
+fn of_migration(version: Option<i64>) -> String {
+    version.map_or_else(|| "the table of migrations".to_owned(), |version| format!("migration {version}"))
+}
+
+/// A statement of a migration that failed.
+struct Failed {
+    statement: String,
+    error: sqlx::Error,
+}
+
+impl Failed {
+    fn of(migration: Option<&Migration>, Self { statement, error }: Self) -> ApplyError {
+        let Some(database) = error.as_database_error() else { return ApplyError::Database(error) };
+        let mut reason = database.message().to_owned();
+        if let Some(hint) = database.try_downcast_ref::<PgDatabaseError>().and_then(PgDatabaseError::hint) {
+            reason.push_str("; ");
+            reason.push_str(hint.trim_end_matches('.'));
+        }
+        // `insufficient_privilege`
+        if database.code().as_deref() == Some("42501") {
+            reason.push_str("; deploy/postgres/roles.sql grants what is needed");
+        }
+        ApplyError::Refused { version: migration.map(|one| one.version), statement, reason }
     }
 }
 
@@ -64,8 +115,9 @@ pub(super) async fn take_turn(connection: &mut PgConnection) -> Result<(), Apply
     loop {
         match connection.lock().await {
             Ok(()) => return Ok(()),
-            Err(error) if is_others_doing(&error) => {}
-            Err(error) => return Err(error.into()),
+            Err(MigrateError::Execute(error)) if is_others_doing(&error) => {}
+            Err(MigrateError::Execute(error)) => return Err(error.into()),
+            Err(other) => return Err(sqlx::Error::Protocol(other.to_string()).into()),
         }
         if !std::mem::replace(&mut told, true) {
             tracing::info!("another `migrate` is at work on this database: waiting for its end");
@@ -74,23 +126,25 @@ pub(super) async fn take_turn(connection: &mut PgConnection) -> Result<(), Apply
     }
 }
 
-/// Applies what is missing of these, in order, up to the version `target`.
+/// Applies what the ledger lacks of these, in order, up to the version `target`. With nothing to do it writes nothing,
+/// and so needs no right to.
 ///
 /// # Errors
 /// The first one that failed, or got no lock within `patience` from its own beginning.
 pub(super) async fn bring(
     connection: &mut PgConnection,
     migrator: &Migrator,
+    ledger: Ledger,
     target: Option<i64>,
     patience: Duration,
 ) -> Result<(), ApplyError> {
+    let missing = look::missing(ledger.as_deref().unwrap_or_default(), migrator)?;
     let target = target.unwrap_or(i64::MAX);
-    // Nothing is as old as this: it makes the ledger, and finds what this program does not know.
-    migrator.run_to(i64::MIN, &mut *connection).await?;
-    let applied = connection.list_applied_migrations(&migrator.table_name).await?;
-    let applied: BTreeSet<i64> = applied.into_iter().map(|done| done.version).collect();
     let known = migrator.iter().filter(|one| !one.migration_type.is_down_migration() && one.version <= target);
-    let missing: Vec<&Migration> = known.filter(|one| !applied.contains(&one.version)).collect();
+    let missing: Vec<&Migration> = known.filter(|one| missing.contains(&one.version)).collect();
+    if ledger.is_none() {
+        make_ledger(connection, migrator).await.map_err(|failed| Failed::of(None, failed))?;
+    }
     let begun = Instant::now();
     for migration in &missing {
         apply(connection, migrator, migration, patience).await?;
@@ -99,8 +153,32 @@ pub(super) async fn bring(
         let (applied, seconds) = (missing.len(), begun.elapsed().as_secs_f64());
         tracing::info!(applied, newest = newest.version, table = &*migrator.table_name, seconds, "migrations applied");
     }
-    // Nothing was missing, perhaps: what has changed since it was applied is found all the same.
-    Ok(migrator.run_to(target, &mut *connection).await?)
+    Ok(())
+}
+
+/// Makes the table of migrations, in sqlx's form, and its schema where that is missing: to ask for a schema that is
+/// there needs the right to create one.
+async fn make_ledger(connection: &mut PgConnection, migrator: &Migrator) -> Result<(), Failed> {
+    const EXISTS: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1)";
+    let refused = |statement: &str| {
+        let statement = statement.to_owned();
+        move |error| Failed { statement, error }
+    };
+    for schema in migrator.create_schemas.iter() {
+        let exists = sqlx::query_scalar(EXISTS).bind(&**schema).fetch_one(&mut *connection).await;
+        if !exists.map_err(refused(EXISTS))? {
+            let create = format!("CREATE SCHEMA {schema}");
+            let created = sqlx::query(AssertSqlSafe(create.clone())).execute(&mut *connection).await;
+            created.map_err(refused(&create))?;
+        }
+    }
+    let create = format!(
+        "CREATE TABLE {} (version bigint PRIMARY KEY, description text NOT NULL, installed_on timestamptz NOT NULL DEFAULT \
+         now(), success boolean NOT NULL, checksum bytea NOT NULL, execution_time bigint NOT NULL)",
+        migrator.table_name
+    );
+    let created = sqlx::query(AssertSqlSafe(create.clone())).execute(connection).await;
+    created.map_err(refused(&create)).map(drop)
 }
 
 async fn apply(
@@ -117,16 +195,16 @@ async fn apply(
     let begun = Instant::now();
     let mut pause = FIRST_PAUSE;
     loop {
-        let error = match migrator.run_to(version, &mut *connection).await {
+        let failed = match execute(connection, migrator, migration).await {
             Ok(()) => {
                 tracing::debug!(version, name, seconds = begun.elapsed().as_secs_f64(), "migration applied");
                 return Ok(());
             }
-            Err(error) if repeatable && is_others_doing(&error) => error,
-            Err(error) => return Err(error.into()),
+            Err(failed) if repeatable && is_others_doing(&failed.error) => failed,
+            Err(failed) => return Err(Failed::of(Some(migration), failed)),
         };
         let oldest = oldest_transaction(connection).await?;
-        let waited = begun.elapsed();
+        let (waited, error) = (begun.elapsed(), failed.error);
         if waited + pause > patience {
             return Err(ApplyError::InUse { version, waited, reason: error.to_string(), oldest });
         }
@@ -143,8 +221,50 @@ async fn apply(
     }
 }
 
-fn is_others_doing(error: &MigrateError) -> bool {
-    let (MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) = error else { return false };
+/// Runs one migration and records it: in one transaction, unless it says that it cannot be in one.
+async fn execute(connection: &mut PgConnection, migrator: &Migrator, migration: &Migration) -> Result<(), Failed> {
+    let failed = |statement: &str| {
+        let statement = statement.to_owned();
+        move |error| Failed { statement, error }
+    };
+    if migration.no_tx {
+        return execute_in(connection, migrator, migration).await;
+    }
+    let mut transaction = connection.begin().await.map_err(failed("BEGIN"))?;
+    execute_in(&mut transaction, migrator, migration).await?;
+    transaction.commit().await.map_err(failed("COMMIT"))
+}
+
+async fn execute_in(connection: &mut PgConnection, migrator: &Migrator, migration: &Migration) -> Result<(), Failed> {
+    let begun = Instant::now();
+    let mut done = 0;
+    let mut results = sqlx::raw_sql(migration.sql.clone()).execute_many(&mut *connection);
+    while let Some(result) = results.next().await {
+        match result {
+            Ok(_) => done += 1,
+            Err(error) => {
+                let statement = statements::split(migration.sql.as_str()).get(done).copied().unwrap_or_default();
+                return Err(Failed { statement: statements::one_line(statement), error });
+            }
+        }
+    }
+    drop(results);
+    let insert = format!(
+        "INSERT INTO {} (version, description, success, checksum, execution_time) VALUES ($1, $2, TRUE, $3, $4)",
+        migrator.table_name
+    );
+    let inserted = sqlx::query(AssertSqlSafe(insert.clone()))
+        .bind(migration.version)
+        .bind(&*migration.description)
+        .bind(&*migration.checksum)
+        .bind(i64::try_from(begun.elapsed().as_nanos()).unwrap_or(i64::MAX))
+        .execute(connection)
+        .await;
+    inserted.map_err(|error| Failed { statement: insert, error }).map(drop)
+}
+
+/// Whether nothing is wrong, and others were there first.
+fn is_others_doing(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     code.is_some_and(|code| OTHERS.contains(&&*code))
 }

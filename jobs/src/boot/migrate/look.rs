@@ -1,0 +1,166 @@
+//! Looks at a database before anything is written: whose it is, and which migrations it has.
+
+use std::collections::BTreeMap;
+
+use sqlx::{AssertSqlSafe, PgConnection, migrate::Migrator};
+
+use super::{ApplyError, SchemaError};
+
+/// A row of a table of migrations.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub(super) struct Applied {
+    pub(super) version: i64,
+    description: String,
+    checksum: Vec<u8>,
+    success: bool,
+}
+
+/// A table of migrations as it was found; `None` when there is no such table.
+pub(super) type Ledger = Option<Vec<Applied>>;
+
+/// The database belongs to another program. Nothing was changed in it.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the database {database} is neither empty nor Millrace's: {reason}; nothing was changed. Give Millrace a database \
+     of its own (CREATE DATABASE millrace) and name that one in DATABASE_URL"
+)]
+pub struct Foreign {
+    database: String,
+    reason: String,
+}
+
+/// Reads both tables of migrations, in the order of the migrators, and makes sure that the database is empty or ours.
+///
+/// # Errors
+/// Whose it is instead, or why that could not be found out.
+pub(super) async fn look(
+    connection: &mut PgConnection,
+    apalis: &Migrator,
+    ours: &Migrator,
+) -> Result<[Ledger; 2], ApplyError> {
+    let ledgers = [ledger(connection, apalis).await, ledger(connection, ours).await];
+    let foreign = match &ledgers {
+        [Err(error), _] | [_, Err(error)] if is_another_table(error) => {
+            Some("its table _sqlx_migrations is not one of sqlx".to_owned())
+        }
+        [Ok(theirs), Ok(own)] => foreign(connection, (theirs, apalis), (own, ours)).await?,
+        _ => None,
+    };
+    if let Some(reason) = foreign {
+        let database = sqlx::query_scalar("SELECT current_database()::text").fetch_one(connection).await?;
+        return Err(Foreign { database, reason }.into());
+    }
+    let [theirs, own] = ledgers;
+    Ok([theirs?, own?])
+}
+
+/// Reads one table of migrations, without any right to create it.
+pub(super) async fn ledger(connection: &mut PgConnection, migrator: &Migrator) -> sqlx::Result<Ledger> {
+    let table = &*migrator.table_name;
+    let (schema, name) = table.split_once('.').unwrap_or(("public", table));
+    // The catalogue can be read by every role; `to_regclass` fails without a right to use the schema.
+    const EXISTS: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS c
+                          JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+                          WHERE n.nspname = $1 AND c.relname = $2)";
+    if !sqlx::query_scalar(EXISTS).bind(schema).bind(name).fetch_one(&mut *connection).await? {
+        return Ok(None);
+    }
+    let rows = AssertSqlSafe(format!("SELECT version, description, checksum, success FROM {table} ORDER BY version"));
+    sqlx::query_as(rows).fetch_all(connection).await.map(Some)
+}
+
+/// Whether a table of this name was made by something else: its columns are others, or have other types.
+fn is_another_table(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.as_deref() == Some("42703") || matches!(error, sqlx::Error::ColumnDecode { .. })
+}
+
+/// Why the database is another program's.
+async fn foreign(
+    connection: &mut PgConnection,
+    (theirs, apalis): (&Ledger, &Migrator),
+    (own, ours): (&Ledger, &Migrator),
+) -> sqlx::Result<Option<String>> {
+    let rows = own.as_deref().unwrap_or_default();
+    if rows.iter().any(|row| ours.version_exists(row.version)) {
+        return Ok(None);
+    }
+    if let Some(first) = rows.first() {
+        return Ok(Some(others_migrations("public._sqlx_migrations", rows.len(), first)));
+    }
+    let engine = theirs.as_deref().unwrap_or_default();
+    if let Some(first) = engine.iter().find(|row| !apalis.version_exists(row.version)) {
+        return Ok(Some(others_migrations("apalis._sqlx_migrations", engine.len(), first)));
+    }
+    // An interrupted first `migrate` leaves the tables of the engine, and nothing in them.
+    if !engine.is_empty() && own.is_none() && has_jobs(connection).await? {
+        return Ok(Some("its schema apalis holds the jobs of another program".to_owned()));
+    }
+    let objects: Vec<String> = sqlx::query_scalar(OBJECTS).bind(!engine.is_empty()).fetch_all(connection).await?;
+    Ok((!objects.is_empty()).then(|| {
+        const SHOWN: usize = 5;
+        let shown = objects[..objects.len().min(SHOWN)].join(", ");
+        let more = objects.len().saturating_sub(SHOWN);
+        if more > 0 { format!("it has {shown} and {more} more") } else { format!("it has {shown}") }
+    }))
+}
+
+fn others_migrations(table: &str, count: usize, first: &Applied) -> String {
+    let Applied { version, description, .. } = first;
+    format!("its table {table} lists {count} migrations of another program, such as {version} {description:?}")
+}
+
+async fn has_jobs(connection: &mut PgConnection) -> sqlx::Result<bool> {
+    const TABLE: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS c
+                         JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+                         WHERE n.nspname = 'apalis' AND c.relname = 'jobs')";
+    Ok(sqlx::query_scalar(TABLE).fetch_one(&mut *connection).await?
+        && sqlx::query_scalar("SELECT EXISTS (SELECT FROM apalis.jobs)").fetch_one(connection).await?)
+}
+
+/// What is in a database besides a table of migrations, tables first: every table of any schema, and in the two schemas
+/// that we use everything that has a name. What belongs to an extension or to the system does not count; the schema
+/// apalis does not when $1.
+const OBJECTS: &str = "
+    WITH objects (place, kind, schema, name, class, id) AS (
+        SELECT CASE WHEN relkind IN ('r', 'p', 'f') THEN 1 ELSE 2 END,
+               CASE relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence' ELSE 'table' END,
+               relnamespace, relname, 'pg_catalog.pg_class'::pg_catalog.regclass, oid
+        FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p', 'f', 'v', 'm', 'S')
+        UNION ALL
+        SELECT 3, 'function', pronamespace, proname, 'pg_catalog.pg_proc'::pg_catalog.regclass, oid FROM pg_catalog.pg_proc
+        UNION ALL
+        SELECT 4, 'type', typnamespace, typname, 'pg_catalog.pg_type'::pg_catalog.regclass, oid
+        FROM pg_catalog.pg_type WHERE typtype IN ('e', 'd')
+    )
+    SELECT pg_catalog.format('the %s %s.%s', kind, nspname, name)
+    FROM objects JOIN pg_catalog.pg_namespace AS n ON n.oid = schema
+    WHERE nspname <> 'information_schema' AND nspname NOT LIKE 'pg\\_%'
+      AND (place = 1 OR nspname IN ('public', 'apalis'))
+      AND NOT (nspname = 'apalis' AND $1) AND NOT (nspname IN ('public', 'apalis') AND name = '_sqlx_migrations')
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d WHERE d.classid = class AND d.objid = id AND d.deptype = 'e')
+    ORDER BY place, nspname, name";
+
+/// The migrations that a database lacks, oldest first.
+///
+/// # Errors
+/// It has others than this program, or one that has changed since it was applied.
+pub(super) fn missing(rows: &[Applied], migrator: &Migrator) -> Result<Vec<i64>, SchemaError> {
+    let wanted = migrator.iter().filter(|migration| !migration.migration_type.is_down_migration());
+    let mut wanted: BTreeMap<i64, &[u8]> = wanted.map(|migration| (migration.version, &*migration.checksum)).collect();
+    let total = wanted.len();
+    let mut unknown = 0;
+    for row in rows {
+        match wanted.remove(&row.version) {
+            None => unknown += 1,
+            Some(checksum) if checksum != row.checksum => return Err(SchemaError::Changed { version: row.version }),
+            Some(_) if !row.success => return Err(SchemaError::HalfDone { version: row.version }),
+            Some(_) => {}
+        }
+    }
+    match wanted.len() {
+        missing if unknown > 0 && missing == total => Err(SchemaError::Others { unknown }),
+        missing if unknown > 0 => Err(SchemaError::Ahead { unknown, missing }),
+        _ => Ok(wanted.into_keys().collect()),
+    }
+}

@@ -1,0 +1,230 @@
+//! The file `.env` of the working folder: read without expanding anything, and never written to the environment.
+//!
+//! A line reads `NAME=value`; `export` before it, blank lines and lines that begin with `#` are fine.
+//!
+//! | value | how it is read |
+//! |---|---|
+//! | `a b$c\d` | as it stands, without the blanks around it; a `#` after a blank begins a comment |
+//! | `'a b$c\d # e'` | as it stands between the quotes |
+//! | `"a b$c\\d # e"` | as it stands between the quotes, except for `\\`, `\"`, `\$`, `\n`, `\r` and `\t` |
+//!
+//! A value ends on its line. A name stands once. Errors name the line and never repeat it: it may hold a secret.
+
+use std::{
+    collections::BTreeMap,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+/// Only this file of the working folder is read: a file of a parent folder belongs to something else.
+const NAME: &str = ".env";
+
+/// What a file of variables holds.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct EnvFile {
+    /// Where it is; `None` when there is no such file.
+    pub path: Option<PathBuf>,
+    /// The variables, each with the number of its line.
+    pub(super) values: BTreeMap<String, (usize, String)>,
+    /// What is wrong with it, one line each.
+    pub(super) problems: Vec<String>,
+}
+
+impl EnvFile {
+    /// The file of the working folder, read once in a process.
+    pub fn of_working_folder() -> &'static Self {
+        static FILE: OnceLock<EnvFile> = OnceLock::new();
+        FILE.get_or_init(|| Self::read(Path::new(NAME)))
+    }
+
+    /// The number of variables in it.
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Whether it sets no variable.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    fn read(path: &Path) -> Self {
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            // A folder of this name is a virtual environment of Python.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::IsADirectory) => {
+                return Self::default();
+            }
+            Err(error) => {
+                let problem = format!("{NAME}: cannot be read: {error}; it must be readable, or removed");
+                return Self { problems: vec![problem], ..Self::default() };
+            }
+        };
+        Self { path: Some(std::path::absolute(path).unwrap_or_else(|_| path.to_owned())), ..Self::parse(&bytes) }
+    }
+
+    fn parse(bytes: &[u8]) -> Self {
+        let mut file = Self::default();
+        // Editors on Windows begin a file with this mark.
+        let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
+        for (line, number) in bytes.split(|byte| *byte == b'\n').zip(1..) {
+            let read = match std::str::from_utf8(line) {
+                Ok(line) => variable(line).map_err(str::to_owned),
+                Err(_) => Err("must be text in UTF-8".to_owned()),
+            };
+            let read = read.and_then(|read| match read {
+                Some((name, _)) if file.values.contains_key(name) => {
+                    Err(format!("{name} is set on line {} as well; each name must stand once", file.values[name].0))
+                }
+                read => Ok(read),
+            });
+            match read {
+                Ok(None) => {}
+                Ok(Some((name, value))) => drop(file.values.insert(name.to_owned(), (number, value))),
+                Err(problem) => file.problems.push(format!("{NAME} line {number}: {problem}")),
+            }
+        }
+        file
+    }
+}
+
+/// The variable of one line; `None` for a blank one and for a comment.
+fn variable(line: &str) -> Result<Option<(&str, String)>, &'static str> {
+    let line = line.trim();
+    if line.is_empty() || line.starts_with('#') {
+        return Ok(None);
+    }
+    let line = line.strip_prefix("export").filter(|rest| rest.starts_with([' ', '\t'])).unwrap_or(line);
+    let (name, value) = line.split_once('=').ok_or("must read NAME=value, such as PORT=8000, or begin with #")?;
+    let name = name.trim();
+    let begins_well = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    if !begins_well || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+        return Err("must have a name of letters, digits and _ before the first =, such as PORT=8000");
+    }
+    value_of(value).map(|value| Some((name, value)))
+}
+
+fn value_of(text: &str) -> Result<String, &'static str> {
+    let begin = text.trim_start();
+    match begin.chars().next() {
+        Some('\'') => {
+            let (value, rest) =
+                begin[1..].split_once('\'').ok_or("must end the value with the ' that it begins with")?;
+            only_a_comment(rest).map(|()| value.to_owned())
+        }
+        Some('"') => in_double_quotes(&begin[1..]),
+        // The blank before a comment may be the one after `=`.
+        _ => Ok(text[..comment(text).unwrap_or(text.len())].trim().to_owned()),
+    }
+}
+
+/// Where a comment begins: at a `#` after a blank.
+fn comment(text: &str) -> Option<usize> {
+    text.match_indices('#').map(|(at, _)| at).find(|at| text[..*at].ends_with([' ', '\t']))
+}
+
+fn in_double_quotes(text: &str) -> Result<String, &'static str> {
+    let (mut value, mut characters) = (String::new(), text.chars());
+    while let Some(character) = characters.next() {
+        match character {
+            '"' => return only_a_comment(characters.as_str()).map(|()| value),
+            '\\' => value.push(match characters.next() {
+                Some(escaped @ ('\\' | '"' | '$')) => escaped,
+                Some('n') => '\n',
+                Some('r') => '\r',
+                Some('t') => '\t',
+                _ => {
+                    return Err(
+                        "must have one of \\ \" $ n r t after a \\ in double quotes; '…' takes all as it stands",
+                    );
+                }
+            }),
+            other => value.push(other),
+        }
+    }
+    Err("must end the value with the \" that it begins with")
+}
+
+fn only_a_comment(rest: &str) -> Result<(), &'static str> {
+    let blank = rest.trim().is_empty() || comment(rest).is_some_and(|at| rest[..at].trim().is_empty());
+    if blank { Ok(()) } else { Err("must have nothing but a comment after the closing quote") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(text: &str) -> Vec<(String, String)> {
+        let file = EnvFile::parse(text.as_bytes());
+        assert!(file.problems.is_empty(), "{text:?}: {:?}", file.problems);
+        file.values.into_iter().map(|(name, (_, value))| (name, value)).collect()
+    }
+
+    #[test]
+    fn a_value_is_taken_as_it_stands() {
+        for (text, value) in [
+            ("K=pa$$word", "pa$$word"),
+            ("K=${HOME}/$PATH", "${HOME}/$PATH"),
+            ("K=a\\nb\\", "a\\nb\\"),
+            ("K=a b  c  ", "a b  c"),
+            ("K = v", "v"),
+            ("  export K=v\r", "v"),
+            ("export\tK=v", "v"),
+            ("K=", ""),
+            ("K=   ", ""),
+            ("K= # nothing", ""),
+            ("K=#f00", "#f00"),
+            ("K=a#b", "a#b"),
+            ("K=a #b", "a"),
+            ("K=a\t# b = c", "a"),
+            ("K=a=b=c", "a=b=c"),
+            ("K=a'b\"c", "a'b\"c"),
+            ("K='pa$$\\word # \"x\"'", "pa$$\\word # \"x\""),
+            ("K='a' # b", "a"),
+            ("K=''", ""),
+            ("K=\"pa$$word ${HOME} # x\"", "pa$$word ${HOME} # x"),
+            (r#"K="a\"b\\c\$d\ne\tf""#, "a\"b\\c$d\ne\tf"),
+            ("K=\"ü€\" ", "ü€"),
+            ("K=0 15 0 * * *", "0 15 0 * * *"),
+            ("\u{feff}K=v", "v"),
+            ("# x\n\n  # y = z\nK=v\n", "v"),
+        ] {
+            assert_eq!(values(text), [("K".to_owned(), value.to_owned())], "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_example_can_be_copied_as_it_is() {
+        let file = EnvFile::parse(include_bytes!("../../../.env.example"));
+        assert!(file.problems.is_empty() && file.len() > 20, "{file:?}");
+        assert_eq!(file.values["CRYPTO_FETCH_CRON"].1, "0 15 0 * * *");
+        assert!(file.values.keys().all(|name| super::super::names::unknown_in_file(name).is_none()), "{file:?}");
+    }
+
+    #[test]
+    fn each_wrong_line_is_named_by_its_number_and_not_repeated() {
+        for (line, expected) in [
+            ("hunter2", "NAME=value"),
+            ("=hunter2", "name of letters"),
+            ("1K=hunter2", "name of letters"),
+            ("a-b=hunter2", "name of letters"),
+            ("a b=hunter2", "name of letters"),
+            ("K='hunter2", "the ' that it begins with"),
+            ("K=\"hunter2", "the \" that it begins with"),
+            ("K=\"hunter2\\", "after a \\"),
+            ("K=\"hunter2\\w\"", "after a \\"),
+            ("K=\"a\" hunter2", "nothing but a comment"),
+            ("K='a'#hunter2", "nothing but a comment"),
+            ("A=hunter2", "A is set on line 1 as well"),
+        ] {
+            let file = EnvFile::parse(format!("A=1\n\n{line}\nexport B=2\r\n").as_bytes());
+            let problems = file.problems.join("\n");
+            assert!(problems.starts_with(".env line 3: ") && file.problems.len() == 1, "{line}: {problems}");
+            assert!(problems.contains(expected) && !problems.contains("hunter2"), "{line}: {problems}");
+            assert_eq!(file.values["B"], (4, "2".to_owned()), "{line}: the lines after it are read");
+        }
+        let file = EnvFile::parse(b"A=\xff\nB\nC=\"\n");
+        assert_eq!(file.problems.len(), 3, "all at once: {:?}", file.problems);
+        assert!(file.problems[0].contains("line 1: must be text in UTF-8"), "{:?}", file.problems);
+    }
+}

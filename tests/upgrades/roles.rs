@@ -1,0 +1,107 @@
+//! What `migrate` and the processes need of the database: two roles, no more rights than documented, any `search_path`.
+
+use std::{str::FromStr, time::Duration};
+
+use sqlx::{PgPool, postgres::PgConnectOptions};
+
+use super::{empty, execute, fill, value, versions};
+use crate::harness::{
+    database::TestDatabase,
+    process::{Api, Process, worker},
+};
+
+const SOON: Duration = Duration::from_secs(30);
+const SCRIPT: &str = include_str!("../../deploy/postgres/roles.sql");
+
+/// The two roles of one test; roles belong to the whole server.
+struct Roles {
+    owner: String,
+    runtime: String,
+}
+
+impl Roles {
+    /// Runs the documented script, with names of this test's own.
+    async fn create(database: &TestDatabase, pool: &PgPool) -> Self {
+        let roles =
+            Self { owner: format!("owner_of_{}", database.name), runtime: format!("runtime_of_{}", database.name) };
+        roles.run_script(pool).await;
+        roles
+    }
+
+    async fn run_script(&self, pool: &PgPool) {
+        let script = SCRIPT.replace("millrace_owner", &self.owner).replace("millrace_runtime", &self.runtime);
+        execute(pool, &script).await;
+    }
+
+    async fn drop(self, pool: &PgPool) {
+        for role in [self.owner, self.runtime] {
+            execute(pool, &format!("DROP OWNED BY {role} CASCADE; DROP ROLE {role}")).await;
+        }
+    }
+}
+
+/// The database's URL for another role.
+fn url_as(database: &TestDatabase, role: &str) -> String {
+    let options = PgConnectOptions::from_str(&database.url).unwrap();
+    let (folder, port) = (options.get_socket().expect("a socket").display(), options.get_port());
+    format!("postgres://{role}:any@/{}?host={folder}&port={port}", database.name)
+}
+
+async fn migrate(url: &str, arguments: &[&str]) -> (bool, String) {
+    let mut process = Process::start(&[&["migrate"], arguments].concat(), &[("DATABASE_URL", url)]);
+    (process.ended(SOON).await.success(), process.log())
+}
+
+#[tokio::test]
+async fn an_owner_migrates_and_a_runtime_role_does_all_the_rest() {
+    let (database, pool) = empty().await;
+    let roles = Roles::create(&database, &pool).await;
+    let (owner, runtime) = (url_as(&database, &roles.owner), url_as(&database, &roles.runtime));
+    let (migrated, log) = migrate(&runtime, &[]).await;
+    assert!(!migrated && log.contains("`CREATE SCHEMA apalis`: permission denied"), "{log}");
+    assert!(log.contains("deploy/postgres/roles.sql grants what is needed"), "{log}");
+    let (migrated, log) = migrate(&owner, &[]).await;
+    assert!(migrated, "{log}");
+    roles.run_script(&pool).await;
+
+    // Every feature, by both processes, under the lesser role.
+    let by_runtime = TestDatabase { url: runtime.clone(), name: String::new() };
+    fill::fill(&by_runtime, &pool).await;
+    for arguments in [&["queues", "pause", "process_transaction", "--reason", "a test"][..], &["queues"], &["reindex"]]
+    {
+        let mut command = Process::start(arguments, &[("DATABASE_URL", &runtime)]);
+        assert!(command.ended(SOON).await.success(), "{arguments:?}: {}", command.log());
+    }
+    drop((Api::start(&runtime, &[]).await, worker(&runtime, &[]).await));
+
+    // Nothing to do needs no right but to read, and neither does a look.
+    for arguments in [&[][..], &["--status"]] {
+        let (succeeded, log) = migrate(&runtime, arguments).await;
+        assert!(succeeded, "{arguments:?}: {log}");
+    }
+    let newest = *versions().await.last().unwrap();
+    execute(&pool, &format!("DELETE FROM _sqlx_migrations WHERE version = {newest}")).await;
+    let (migrated, log) = migrate(&runtime, &[]).await;
+    assert!(!migrated && log.contains(&format!("migration {newest}: the database refused the statement `")), "{log}");
+    assert!(["permission denied", "must be owner"].iter().any(|reason| log.contains(reason)), "{log}");
+    roles.drop(&pool).await;
+}
+
+#[tokio::test]
+async fn schemas_are_named_whatever_the_search_path_is() {
+    for path in ["elsewhere", "", "\"$user\"", "elsewhere, public"] {
+        let (database, pool) = empty().await;
+        let path = if path.is_empty() { "''".to_owned() } else { path.to_owned() };
+        let name = &database.name;
+        execute(&pool, &format!("CREATE SCHEMA elsewhere; ALTER DATABASE {name} SET search_path = {path}")).await;
+        for arguments in [&[][..], &["--status"], &[]] {
+            let (succeeded, log) = migrate(&database.url, arguments).await;
+            assert!(succeeded, "{path} {arguments:?}: {log}");
+        }
+        let strays = "(SELECT count(*) FROM pg_class WHERE relnamespace = 'elsewhere'::regnamespace)";
+        assert_eq!(value(&pool, strays).await, "0", "{path}");
+        let tables =
+            "(SELECT count(*) > 10 FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace)";
+        assert_eq!(value(&pool, tables).await, "true", "{path}");
+    }
+}

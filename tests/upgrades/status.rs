@@ -1,0 +1,61 @@
+//! `migrate --status` and `--wait`: what is missing, without a change, and when it is there.
+
+use std::{path::PathBuf, str::FromStr, time::Duration};
+
+use sqlx::postgres::PgConnectOptions;
+use tokio::net::{TcpListener, UnixStream};
+
+use super::{empty, value};
+use crate::harness::process::Process;
+
+const SOON: Duration = Duration::from_secs(30);
+
+fn start(url: &str, arguments: &[&str]) -> Process {
+    Process::start(&[&["migrate"], arguments].concat(), &[("DATABASE_URL", url), ("LOG_FORMAT", "json")])
+}
+
+#[tokio::test]
+async fn a_status_shows_what_is_missing_and_changes_nothing() {
+    let (database, pool) = empty().await;
+    let mut status = start(&database.url, &["--status"]);
+    assert_eq!(status.ended(SOON).await.code(), Some(1), "{}", status.log());
+    let log = status.log();
+    assert!(log.contains("0 migrations applied, ") && log.contains("20261121090100 create transactions"), "{log}");
+    assert!(log.contains("run `millrace migrate`"), "{log}");
+    let tables = "(SELECT count(*) FROM pg_tables WHERE schemaname IN ('public', 'apalis'))";
+    assert_eq!(value(&pool, tables).await, "0");
+
+    // One waits, another one migrates.
+    let mut waiting = start(&database.url, &["--status", "--wait", "60"]);
+    waiting.printed("migrations are missing").await;
+    let mut migrate = start(&database.url, &[]);
+    assert!(migrate.ended(SOON).await.success(), "{}", migrate.log());
+    assert!(waiting.ended(SOON).await.success(), "{}", waiting.log());
+    assert!(waiting.log().contains(" migrations applied, 0 missing"), "{}", waiting.log());
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_there_yet_is_waited_for() {
+    let (database, _pool) = empty().await;
+    let options = PgConnectOptions::from_str(&database.url).unwrap();
+    let socket: PathBuf = options.get_socket().expect("a socket").join(format!(".s.PGSQL.{}", options.get_port()));
+    // Free a moment ago: nothing answers there yet.
+    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let url = format!("postgres://{}@{address}/{}?sslmode=disable", options.get_username(), database.name);
+    for arguments in [&[][..], &["--wait", "1"], &["--status"]] {
+        let mut migrate = start(&url, arguments);
+        assert_eq!(migrate.ended(SOON).await.code(), Some(1), "{arguments:?}");
+        assert!(migrate.log().contains("Connection refused"), "{arguments:?}: {}", migrate.log());
+    }
+    let mut waiting = start(&url, &["--wait"]);
+    waiting.printed("waiting for the database").await;
+    let listener = TcpListener::bind(address).await.unwrap();
+    let forwarding = tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut server = UnixStream::connect(&socket).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
+        }
+    });
+    assert!(waiting.ended(SOON).await.success(), "{}", waiting.log());
+    forwarding.abort();
+}
