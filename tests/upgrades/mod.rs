@@ -4,6 +4,7 @@ mod beside;
 mod down_and_up;
 mod fill;
 mod in_use;
+mod moved_prices;
 mod schema;
 mod server;
 
