@@ -1,6 +1,7 @@
 //! Crypto prices: what readers are shown, and what the caches change.
 
 mod cache;
+mod curve;
 mod market;
 mod providers;
 mod reads;

@@ -58,6 +58,12 @@ impl Stand {
     }
 
     pub async fn node_with(&self, redis: Option<&str>, ages: Ages) -> Node {
+        let providers = Providers(Arc::new(self.market.sources()));
+        self.node_of("coingecko,kraken", providers, redis, ages).await
+    }
+
+    /// A node with these providers, whose names are also given as `CRYPTO_PROVIDERS`.
+    pub async fn node_of(&self, names: &str, providers: Providers, redis: Option<&str>, ages: Ages) -> Node {
         let mut pairs = vec![
             ("API_KEY", KEY),
             ("ADMIN_API_KEY", ADMIN_KEY),
@@ -65,7 +71,7 @@ impl Stand {
             ("CRYPTO_CURRENCIES", "usd,eur"),
             ("RATE_LIMIT", "100000/60s"),
         ];
-        pairs.push(("CRYPTO_PROVIDERS", "coingecko,kraken"));
+        pairs.push(("CRYPTO_PROVIDERS", names));
         pairs.extend(redis.map(|url| ("REDIS_URL", url)));
         let mut vars = Vars::from_pairs(&pairs);
         let (config, jobs) = (ApiConfig::read(&mut vars), app::Config::read(&mut vars));
@@ -74,7 +80,6 @@ impl Stand {
         let mut app = App::start(&database, &jobs, "api", &shutdown.drain).expect("an app");
         let pool = self.database.pool().await;
         let redis = jobs.redis.as_ref().map(|url| Redis::patient(url, self.patience).expect("a client"));
-        let providers = Providers(Arc::new(self.market.sources()));
         let clock = self.market.clock();
         let prices = Prices::with(&pool, &Queue::start(pool.clone()), &jobs.prices, redis, providers, ages, clock);
         app.prices = prices.clone();

@@ -65,7 +65,7 @@ impl World {
         let rows: Vec<(String, String, String, i64, String)> =
             sqlx::query_as(query).fetch_all(&self.pool).await.expect("prices");
         for (asset, currency, source, bucket, close) in &rows {
-            let price = self.exchange.price(asset, currency, *bucket);
+            let price = self.exchange.price(asset, currency, *bucket + 86_400);
             assert_eq!(
                 close.parse::<f64>().unwrap(),
                 price.parse::<f64>().unwrap(),

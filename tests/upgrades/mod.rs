@@ -6,6 +6,7 @@ mod fill;
 mod foreign;
 mod in_use;
 mod roles;
+mod moved_prices;
 mod schema;
 mod server;
 mod status;

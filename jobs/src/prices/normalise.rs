@@ -17,6 +17,8 @@ const DECIMAL_PLACES: i64 = 40;
 const PLAUSIBLE: std::ops::Range<i64> = 1_230_768_000..4_102_444_800;
 /// So far the clocks of sources may be ahead of ours.
 const SKEW: Duration = Duration::minutes(5);
+/// A point closes the hour that ended at most this long before it.
+pub const NEAR: Duration = Duration::minutes(10);
 /// A present price that is older is one of the past: its source has lost it.
 const FRESH: Duration = Duration::hours(1);
 
@@ -143,8 +145,9 @@ impl Sheet {
         }
     }
 
-    /// Points of a source that tells one price at a time. The price of a bucket is the one at its start: of an hour the
-    /// first, because they are told a bit after it. The latest point of all is the present price, which is no bucket's.
+    /// Points of a provider that reports the price of a moment. A bucket closes with the price at its end: a day with the
+    /// point at midnight, an hour with the first point after it, at most [`NEAR`] late. Other points of a denser series
+    /// close nothing, and neither does the latest of all, which is the present price, unless it is right on time.
     pub fn points<'a>(&mut self, points: impl IntoIterator<Item = (&'a str, &'a str)>) {
         let mut times: BTreeMap<OffsetDateTime, Vec<&str>> = BTreeMap::new();
         for (text, price) in points {
@@ -153,33 +156,40 @@ impl Sheet {
                 Err(reason) => self.reject(reason, text),
             }
         }
-        let interval = self.window.interval;
-        let aligned = |time: OffsetDateTime| interval.bucket(time) == time;
-        if let Some(last) = times.last_entry().filter(|last| !aligned(*last.key())) {
+        let Window { interval, now, .. } = self.window;
+        if let Some(last) = times.last_entry().filter(|last| interval.bucket(*last.key()) != *last.key()) {
             last.remove();
         }
-        let mut done = None;
+        let mut closed = None;
         for (time, prices) in times {
-            let bucket = interval.bucket(time);
-            let told = if interval == Interval::Hourly { bucket } else { time };
-            let at = time.unix_timestamp().to_string();
-            match self.placed(told) {
-                Ok(true) if done == Some(bucket) => {}
-                Ok(true) => {
-                    done = Some(bucket);
-                    for price in prices {
-                        let close = positive(price);
-                        match close {
-                            Ok(close) => {
-                                self.keep(Candle { bucket, open: None, high: None, low: None, close, volume: None });
-                            }
-                            Err(reason) => self.reject(reason, &at),
+            let (end, at) = (interval.bucket(time), time.unix_timestamp().to_string());
+            let late = time - end;
+            if time > now + SKEW {
+                self.reject(Reason::Future, &at);
+            } else if interval == Interval::Daily && !late.is_zero() {
+                self.reject(Reason::Misaligned, &at);
+            } else if late <= NEAR && closed != Some(end) {
+                closed = Some(end);
+                self.close(end - interval.length(), &prices, &at);
+            }
+        }
+    }
+
+    /// Closes a bucket with each of the prices that are reported for its end.
+    fn close(&mut self, bucket: OffsetDateTime, prices: &[&str], at: &str) {
+        match self.placed(bucket) {
+            Ok(true) => {
+                for price in prices {
+                    match positive(price) {
+                        Ok(close) => {
+                            self.keep(Candle { bucket, open: None, high: None, low: None, close, volume: None })
                         }
+                        Err(reason) => self.reject(reason, at),
                     }
                 }
-                Ok(false) => {}
-                Err(reason) => self.reject(reason, &at),
             }
+            Ok(false) => {}
+            Err(reason) => self.reject(reason, at),
         }
     }
 

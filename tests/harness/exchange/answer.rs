@@ -12,7 +12,7 @@ use super::{
 
 const DAY: i64 = 86400;
 /// How each exchange writes the assets; CoinGecko uses their ids.
-const CODES: [(&str, &str, &str); 3] =
+pub const CODES: [(&str, &str, &str); 3] =
     [("bitcoin", "BTC", "XBT"), ("ethereum", "ETH", "ETH"), ("solana", "SOL", "SOL")];
 
 /// Answers a request, or fails it.
@@ -81,7 +81,7 @@ fn right(table: &Table, source: Source, path: &str, query: &str, fault: Option<&
         (Source::Coinbase, ["products", product, "candles"]) => coinbase_candles(table, product, asked, fault),
         (Source::Coinbase, ["products", product, "ticker"]) => coinbase_spot(table, product, fault),
         (Source::Binance, ["api", "v3", "klines"]) => binance_candles(table, asked, fault),
-        (Source::Binance, ["api", "v3", "ticker", "price"]) => binance_spots(table, asked, fault),
+        (Source::Binance, ["api", "v3", "ticker", "price" | "24hr"]) => binance_spots(table, asked, fault),
         _ => (404, r#"{"error":"no such endpoint"}"#.into()),
     }
 }
@@ -161,7 +161,7 @@ fn coingecko_chart(
         span if span <= 90 * DAY => 3600,
         _ => DAY,
     };
-    let Some(mut rows) = table.rows((id, &currency), length, (from, to), fault) else {
+    let Some(mut rows) = table.points(Source::CoinGecko, (id, &currency), length, (from, to), fault) else {
         return (404, r#"{"error":"coin not found"}"#.into());
     };
     if length < DAY {
@@ -171,7 +171,7 @@ fn coingecko_chart(
     let (Some(last), true) = (rows.last().cloned(), fault != Some(&Fault::Stale)) else {
         return (200, format!(r#"{{"prices":{},"market_caps":[],"total_volumes":[]}}"#, prices(&rows)));
     };
-    rows.push(Row { time: now, ..last });
+    rows.push(Row { time: now, close: table.spot(id, &currency).expect("a price"), ..last });
     (200, format!(r#"{{"prices":{},"market_caps":[],"total_volumes":[]}}"#, prices(&rows)))
 }
 
@@ -194,7 +194,7 @@ fn pair(source: Source, text: &str) -> Option<(&'static str, &'static str)> {
 }
 
 /// Kraken answers under the names that its oldest pairs have.
-fn kraken_key(pair: &str) -> String {
+pub fn kraken_key(pair: &str) -> String {
     match (&pair[..3], &pair[3..]) {
         ("XBT" | "ETH", "USD" | "EUR") => format!("X{}Z{}", &pair[..3], &pair[3..]),
         _ => pair.to_owned(),
@@ -209,7 +209,12 @@ fn kraken_candles(table: &Table, asked: impl Fn(&str) -> Option<String>, fault: 
     let length = asked("interval").and_then(|text| text.parse::<i64>().ok()).expect("minutes") * 60;
     let since = asked("since").and_then(|text| text.parse::<i64>().ok()).unwrap_or_default();
     let from = (since + 1).max(table.now() / length * length - 719 * length);
-    let rows = table.rows(pair, length, (from, table.now()), fault).expect("an asset");
+    let mut rows = table.rows(Source::Kraken, pair, length, (from, table.now()), fault).expect("an asset");
+    if let (60, Some(last)) = (length, rows.last_mut()) {
+        // The present price.
+        last.close = spoiled(last.close.clone(), fault);
+        last.micros = fault == Some(&Fault::Microseconds);
+    }
     let text = lines(&rows, |row| {
         let Row { open, high, low, close, .. } = row;
         format!(r#"[{},"{open}","{high}","{low}",{},"{open}","12.5",321]"#, seconds(row), quoted(close))
@@ -253,7 +258,7 @@ fn coinbase_candles(
         return (400, r#"{"message":"granularity too small for the requested time range."}"#.into());
     }
     // It may begin a row early.
-    let mut rows = table.rows(pair, length, (from - length, to), fault).expect("an asset");
+    let mut rows = table.rows(Source::Coinbase, pair, length, (from - length, to), fault).expect("an asset");
     if fault != Some(&Fault::Reordered) {
         rows.reverse();
     }
@@ -289,10 +294,12 @@ fn binance_candles(table: &Table, asked: impl Fn(&str) -> Option<String>, fault:
     let limit = usize::try_from(number("limit").unwrap_or(500)).expect("a limit").min(1000);
     let from = number("startTime").map_or(0, |millis| (millis + 999) / 1000);
     let to = number("endTime").map_or(table.now(), |millis| millis / 1000);
-    let mut rows = table.rows(pair, length, (from, to), None).expect("an asset");
+    let mut rows = table.rows(Source::Binance, pair, length, (from, to), None).expect("an asset");
     rows.truncate(limit);
     if fault.is_some() {
-        rows = table.rows(pair, length, (from, rows.last().map_or(to, |row| row.time)), fault).expect("an asset");
+        rows = table
+            .rows(Source::Binance, pair, length, (from, rows.last().map_or(to, |row| row.time)), fault)
+            .expect("an asset");
     }
     let text = lines(&rows, |row| {
         let Row { open, high, low, close, .. } = row;
@@ -311,7 +318,12 @@ fn binance_spots(table: &Table, asked: impl Fn(&str) -> Option<String>, fault: O
             return (400, r#"{"code":-1121,"msg":"Invalid symbol."}"#.into());
         };
         let price = quoted(&spoiled(table.spot(asset, currency).expect("a price"), fault));
-        found.push(format!(r#"{{"symbol":"{symbol}","price":{price}}}"#));
+        let close = as_of(table, fault) * 1000;
+        let text = format!(
+            r#"{{"symbol":"{symbol}","price":{price},"openPrice":"9.9","lastPrice":{price},"openTime":{},"closeTime":{close},"count":321}}"#,
+            close - DAY * 1000
+        );
+        found.push(text);
     }
     (200, format!("[{}]", found.join(",")))
 }

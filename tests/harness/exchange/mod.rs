@@ -10,21 +10,21 @@
 //! ```
 //!
 //! It has bitcoin, ethereum and solana in usd, eur and usdt, as far as each source really offers them (CoinGecko no
-//! usdt, Binance no usd), and `pepecoin` at CoinGecko only. All sources have the same price in one bucket:
-//! [`Exchange::price`].
+//! usdt, Binance no usd), and `pepecoin` at CoinGecko only. All sources follow one curve: [`Exchange::price`].
 
 mod answer;
+mod listing;
 mod table;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use jobs::{clock::Clock, prices::model::Source};
-use poem::{Endpoint, EndpointExt, Request, Response, Server, endpoint::make, listener::TcpAcceptor};
+use poem::{Endpoint, EndpointExt, Request, Response, Server, endpoint::make, http::StatusCode, listener::TcpAcceptor};
 use tokio::task::JoinHandle;
 
 pub use table::Table;
@@ -85,8 +85,11 @@ pub struct State {
     clock: Clock,
     always: HashMap<Source, Fault>,
     next: HashMap<Source, VecDeque<Fault>>,
-    /// `path?query` of everything that was asked, without the prefix of the source.
+    /// `path?query` of every call for prices, without the prefix of the source.
     requests: Vec<(Source, String)>,
+    /// Calls for what a source offers. Faults spare them, except for those of `lists_fail`.
+    lists: HashMap<Source, usize>,
+    lists_fail: HashSet<Source>,
     headers: Vec<(Source, poem::http::HeaderMap)>,
 }
 
@@ -113,6 +116,8 @@ impl Exchange {
             always: HashMap::new(),
             next: HashMap::new(),
             requests: Vec::new(),
+            lists: HashMap::new(),
+            lists_fail: HashSet::new(),
             headers: Vec::new(),
         };
         let state = Arc::new(Mutex::new(state));
@@ -141,14 +146,16 @@ impl Exchange {
         change(&mut self.state().table);
     }
 
-    /// The price of an asset in the bucket that starts then (Unix seconds), at every source.
-    pub fn price(&self, asset: &str, currency: &str, bucket: i64) -> String {
-        self.state().table.close(asset, currency, bucket).expect("an asset of the table")
+    /// The price of an asset at a moment (Unix seconds), at every source.
+    pub fn price(&self, asset: &str, currency: &str, moment: i64) -> String {
+        self.state().table.price(asset, currency, moment).expect("an asset of the table")
     }
 
     /// The present price of an asset, at every source.
     pub fn spot(&self, asset: &str, currency: &str) -> String {
-        self.state().table.spot(asset, currency).expect("an asset of the table")
+        let state = self.state();
+        let table = state.table.at(state.clock.now().unix_timestamp());
+        table.spot(asset, currency).expect("an asset of the table")
     }
 
     /// Fails every call to this source, until it is healed.
@@ -168,7 +175,22 @@ impl Exchange {
         state.next.remove(&source);
     }
 
-    /// How often this source was asked.
+    /// Fails every call for what this source offers, or no more.
+    pub fn fail_lists(&self, source: Source, fail: bool) {
+        let lists_fail = &mut self.state().lists_fail;
+        if fail {
+            lists_fail.insert(source)
+        } else {
+            lists_fail.remove(&source)
+        };
+    }
+
+    /// How often this source was asked what it offers.
+    pub fn lists(&self, source: Source) -> usize {
+        self.state().lists.get(&source).copied().unwrap_or(0)
+    }
+
+    /// How often this source was asked for prices.
     pub fn calls(&self, source: Source) -> usize {
         self.requests(source).len()
     }
@@ -199,9 +221,17 @@ fn answering(state: Arc<Mutex<State>>) -> impl Endpoint + 'static {
         async move {
             let (prefix, path) = request.uri().path()[1..].split_once('/').unwrap_or_default();
             let Some(source) = Source::parse(prefix) else {
-                return Response::builder().status(poem::http::StatusCode::NOT_FOUND).finish();
+                return Response::builder().status(StatusCode::NOT_FOUND).finish();
             };
             let query = request.uri().query().unwrap_or_default();
+            if let Some(list) = listing::listing(source, path) {
+                let mut state = state.lock().unwrap();
+                *state.lists.entry(source).or_default() += 1;
+                state.headers.push((source, request.headers().clone()));
+                let fails = state.lists_fail.contains(&source);
+                let status = if fails { StatusCode::BAD_GATEWAY } else { StatusCode::OK };
+                return Response::builder().status(status).content_type("application/json").body(list);
+            }
             let fault = {
                 let mut state = state.lock().unwrap();
                 state.requests.push((source, format!("{path}?{query}")));

@@ -1,6 +1,8 @@
-//! The prices of the stand-in: a formula, with exceptions that a test makes.
+//! The prices of the stand-in: one curve over time, with exceptions that a test makes.
 
 use std::collections::{HashMap, HashSet};
+
+use jobs::prices::model::Source;
 
 use super::Fault;
 
@@ -22,8 +24,9 @@ pub struct Table {
     /// Cents of each asset in each currency.
     cents: HashMap<(&'static str, &'static str), i64>,
     spots: HashMap<(String, String), String>,
-    closes: HashMap<(String, String, i64), String>,
-    missing: HashSet<i64>,
+    prices: HashMap<(String, String, i64), String>,
+    /// Moments whose price a source does not have; `None` stands for every source.
+    missing: HashSet<(Option<Source>, i64)>,
     /// The first bucket starts so many days ago.
     pub days: i64,
     /// The time of the request, in Unix seconds.
@@ -38,7 +41,7 @@ impl Default for Table {
                 cents.insert((asset, currency), price * of_hundred / 100);
             }
         }
-        Self { cents, spots: HashMap::new(), closes: HashMap::new(), missing: HashSet::new(), days: 2000, now: 0 }
+        Self { cents, spots: HashMap::new(), prices: HashMap::new(), missing: HashSet::new(), days: 2000, now: 0 }
     }
 }
 
@@ -66,14 +69,14 @@ impl Table {
         self.spots.insert((asset.into(), currency.into()), price.into());
     }
 
-    /// Changes the price of a bucket.
-    pub fn set_close(&mut self, asset: &str, currency: &str, bucket: i64, price: &str) {
-        self.closes.insert((asset.into(), currency.into(), bucket), price.into());
+    /// Changes the price of a moment: the close of each bucket that ends then.
+    pub fn set_price(&mut self, asset: &str, currency: &str, moment: i64, price: &str) {
+        self.prices.insert((asset.into(), currency.into(), moment), price.into());
     }
 
-    /// Takes a bucket away, from every asset.
-    pub fn lose(&mut self, bucket: i64) {
-        self.missing.insert(bucket);
+    /// Takes the price of a moment away, and with it each bucket that ends then: from every asset, at one source or all.
+    pub fn lose(&mut self, source: Option<Source>, moment: i64) {
+        self.missing.insert((source, moment));
     }
 
     /// Gives back what was taken away.
@@ -81,38 +84,72 @@ impl Table {
         self.missing.clear();
     }
 
-    pub fn spot(&self, asset: &str, currency: &str) -> Option<String> {
-        let set = self.spots.get(&(asset.to_owned(), currency.to_owned())).cloned();
-        set.or_else(|| self.cents(asset, currency).map(text))
+    /// Whether a source has the price of a moment.
+    pub fn has(&self, source: Source, moment: i64) -> bool {
+        !self.missing.contains(&(None, moment)) && !self.missing.contains(&(Some(source), moment))
     }
 
-    pub fn close(&self, asset: &str, currency: &str, bucket: i64) -> Option<String> {
-        let set = self.closes.get(&(asset.to_owned(), currency.to_owned(), bucket)).cloned();
-        set.or_else(|| self.cents(asset, currency).map(|cents| text(cents + bucket / 3600 % 100)))
+    /// The present price.
+    pub fn spot(&self, asset: &str, currency: &str) -> Option<String> {
+        let set = self.spots.get(&(asset.to_owned(), currency.to_owned())).cloned();
+        set.or_else(|| self.price(asset, currency, self.now))
+    }
+
+    /// The price of a moment: a cent more in each hour, and from the start after a hundred.
+    pub fn price(&self, asset: &str, currency: &str, moment: i64) -> Option<String> {
+        let set = self.prices.get(&(asset.to_owned(), currency.to_owned(), moment)).cloned();
+        set.or_else(|| self.cents(asset, currency).map(|cents| text(cents + moment / 3600 % 100)))
     }
 
     /// The buckets of this length that start in `from..=to`, the running one included, with what this fault does to
     /// them. `None` for an asset that is not here.
     pub fn rows(
         &self,
-        (asset, currency): (&str, &str),
+        source: Source,
+        pair: (&str, &str),
         length: i64,
+        span: (i64, i64),
+        fault: Option<&Fault>,
+    ) -> Option<Vec<Row>> {
+        self.series(source, pair, (length, length), span, fault)
+    }
+
+    /// The prices of the moments in `from..=to` that are this far apart, as [`Table::rows`].
+    pub fn points(
+        &self,
+        source: Source,
+        pair: (&str, &str),
+        step: i64,
+        span: (i64, i64),
+        fault: Option<&Fault>,
+    ) -> Option<Vec<Row>> {
+        self.series(source, pair, (step, 0), span, fault)
+    }
+
+    /// Rows that are `step` apart and have the price `later` than their time.
+    fn series(
+        &self,
+        source: Source,
+        (asset, currency): (&str, &str),
+        (step, later): (i64, i64),
         (from, to): (i64, i64),
         fault: Option<&Fault>,
     ) -> Option<Vec<Row>> {
         let cents = self.cents(asset, currency)?;
         let stale = if fault == Some(&Fault::Stale) { 10 * 86400 } else { 0 };
         let first = from.max(self.now / 86400 * 86400 - self.days * 86400);
-        let first = first + (length - first.rem_euclid(length)) % length;
-        let starts = (first..=to.min(self.now - stale)).step_by(usize::try_from(length).unwrap());
+        let first = first + (step - first.rem_euclid(step)) % step;
+        let times = (first..=to.min(self.now - stale)).step_by(usize::try_from(step).unwrap());
         let row = |time: i64| {
-            let close = self.close(asset, currency, time)?;
+            let moment = time + later;
+            let running = moment > self.now;
+            let close = if running { self.spot(asset, currency) } else { self.price(asset, currency, moment) }?;
             // Wide enough for every price that a test sets near the formula's.
             let (low, high) = (cents / 10, cents * 10);
             let row = Row { time, open: text(cents), high: text(high), low: text(low), close, micros: false };
-            Some(row)
+            self.has(source, moment).then_some(row)
         };
-        let mut rows: Vec<Row> = starts.filter(|start| !self.missing.contains(start)).filter_map(row).collect();
+        let mut rows: Vec<Row> = times.filter_map(row).collect();
         if let Some(fault) = fault {
             spoil(&mut rows, fault);
         }

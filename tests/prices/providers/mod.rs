@@ -74,7 +74,8 @@ fn assert_right(exchange: &Exchange, fetched: &Fetched, series: &Series, from: O
     assert_eq!(fetched.rejected, [""; 0], "{case}");
     for candle in &fetched.candles {
         assert_eq!(candle.bucket, bucket, "{case}");
-        let price = exchange.price(series.asset.as_str(), series.currency.as_str(), bucket.unix_timestamp());
+        let end = (bucket + length).unix_timestamp();
+        let price = exchange.price(series.asset.as_str(), series.currency.as_str(), end);
         assert_eq!(candle.close, decimal(&price), "{case} {bucket}");
         bucket += length;
     }
@@ -130,7 +131,7 @@ async fn long_ranges_come_in_pages_without_a_gap() {
         (Source::Coinbase, 1500, 6, 1500),
         // What is older cannot be had.
         (Source::Kraken, 1500, 1, 719),
-        (Source::CoinGecko, 1500, 1, 365),
+        (Source::CoinGecko, 1500, 1, 366),
     ] {
         let provider = one(&providers, source);
         let fetched = days(&*provider, asked).await.expect("candles");
@@ -149,7 +150,8 @@ async fn long_ranges_come_in_pages_without_a_gap() {
 async fn a_gap_of_the_source_is_a_gap() {
     let exchange = exchange().await;
     let lost = today() - Duration::days(4);
-    exchange.change(|table| table.lose(lost.unix_timestamp()));
+    let end = (lost + Duration::DAY).unix_timestamp();
+    exchange.change(|table| table.lose(None, end));
     let providers = start(&exchange, &[]);
     for provider in providers.0.iter() {
         let fetched = days(&**provider, 9).await.expect("candles");
@@ -159,7 +161,7 @@ async fn a_gap_of_the_source_is_a_gap() {
     // It turns up later, as something else than it would have been.
     exchange.change(|table| {
         table.find_again();
-        table.set_close("bitcoin", "eur", lost.unix_timestamp(), "91234.56789");
+        table.set_price("bitcoin", "eur", end, "91234.56789");
     });
     for provider in providers.0.iter() {
         let fetched = days(&**provider, 9).await.expect("candles");

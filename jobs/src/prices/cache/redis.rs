@@ -7,9 +7,9 @@ use futures_util::{FutureExt, future::BoxFuture};
 use super::{Cache, Entry, KEPT};
 use crate::remote::redis::{self, Broken, millis, script};
 
-/// The number changes with the form of what is stored.
-const PREFIX: &str = "millrace:1:price:";
-const LOCK_PREFIX: &str = "millrace:1:price-turn:";
+/// The number changes with the form or the meaning of what is stored.
+const PREFIX: &str = "millrace:2:price:";
+const LOCK_PREFIX: &str = "millrace:2:price-turn:";
 const TAKE: &str = "local taken = {}
 for at, key in ipairs(KEYS) do
   taken[at] = redis.call('SET', key, ARGV[1], 'NX', 'PX', ARGV[2]) and 1 or 0

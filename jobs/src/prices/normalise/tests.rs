@@ -102,27 +102,36 @@ fn points(interval: Interval, points: &[(i64, &str)]) -> (Vec<(i64, String)>, Ve
 }
 
 #[test]
-fn the_price_of_a_day_is_the_one_at_its_midnight() {
-    let day = (MIDNIGHT - DAY) * 1000;
+fn a_day_closes_with_the_price_at_the_midnight_after_it() {
+    let midnight = MIDNIGHT * 1000;
     let now = (MIDNIGHT + DAY / 2) * 1000 - 12_345;
-    let (candles, rejected) = points(Interval::Daily, &[(day, "7"), (MIDNIGHT * 1000, "8"), (now, "9")]);
-    assert_eq!((candles, rejected), (vec![(MIDNIGHT - DAY, "7".to_owned())], vec![]));
-    let (candles, rejected) = points(Interval::Daily, &[(day, "7"), (day + 1, "8"), (now, "9")]);
-    assert_eq!((candles.len(), rejected), (1, vec![Reason::Misaligned]));
+    let (candles, rejected) = points(Interval::Daily, &[(midnight - DAY * 1000, "7"), (midnight, "8"), (now, "9")]);
+    let closes = |days: i64, price: &str| (MIDNIGHT - days * DAY, price.to_owned());
+    assert_eq!((candles, rejected), (vec![closes(2, "7"), closes(1, "8")], vec![]));
+    let (candles, rejected) = points(Interval::Daily, &[(midnight, "7"), (midnight + 1, "8"), (now, "9")]);
+    assert_eq!((candles, rejected), (vec![closes(1, "7")], vec![Reason::Misaligned]));
+    // Right at midnight, the present price is the one of midnight.
+    let (candles, _) = points(Interval::Daily, &[(midnight - DAY * 1000, "7"), (midnight, "8")]);
+    assert_eq!(candles, [closes(2, "7"), closes(1, "8")]);
 }
 
 #[test]
-fn the_price_of_an_hour_is_the_first_in_it() {
-    let hour = MIDNIGHT - 3600;
-    let told = [
-        (MIDNIGHT * 1000 + 301_000, "9"),
-        (hour * 1000 + 37_123, "7"),
-        (hour * 1000 + 337_123, "8"),
-        (MIDNIGHT * 1000 + 42, "8.5"),
-        ((MIDNIGHT + DAY / 2) * 1000 - 999, "11"),
+fn an_hour_closes_with_the_first_price_after_it() {
+    let at = |minutes: i64, millis: i64| (MIDNIGHT + minutes * 60) * 1000 + millis;
+    let reported = [
+        (at(5, 1_000), "9"),
+        (at(-60, 37_123), "7"),
+        (at(-55, 37_123), "8"),
+        (at(0, 42), "8.5"),
+        // After ten minutes it is another price.
+        (at(70, 1), "10"),
+        (at(129, 0), "11"),
+        (at(120, 600_000), "12"),
+        (at(12 * 60, -999), "13"),
     ];
-    let (candles, rejected) = points(Interval::Hourly, &told);
-    assert_eq!(candles, [(hour, "7".to_owned()), (MIDNIGHT, "8.5".to_owned())]);
+    let (candles, rejected) = points(Interval::Hourly, &reported);
+    let closes = |hours: i64, price: &str| (MIDNIGHT + hours * 3600, price.to_owned());
+    assert_eq!(candles, [closes(-2, "7"), closes(-1, "8.5"), closes(1, "11")]);
     assert_eq!(rejected, []);
 }
 

@@ -1,7 +1,8 @@
 //! CoinGecko: one price at a time instead of candles, unknown ids left out in silence, and limits told under HTTP 200.
 //!
 //! Its times are milliseconds, of present prices seconds. How dense a series is follows from the range that is asked
-//! for, and the last point is the present price. Without a paid key it reaches a year back.
+//! for, and the last point is the present price. A point closes the bucket that ends then. Without a paid key it reaches
+//! a year back.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -26,7 +27,7 @@ use crate::{
     prices::{
         config::ApiKey,
         model::{AssetId, Currency, Interval, Series, Source, Spot},
-        normalise::{Reason, Sheet, Unit, Window, positive, time},
+        normalise::{NEAR, Reason, Sheet, Unit, Window, positive, time},
         symbols::symbol,
     },
 };
@@ -105,7 +106,10 @@ impl CoinGecko {
         let window = window(&self.caller, series, from, to);
         let Window { now, to, .. } = window;
         let today = Interval::Daily.bucket(now);
-        let from = window.from.max(now - time::Duration::days(self.reach) + time::Duration::HOUR);
+        // Buckets close with the points at their ends.
+        let length = series.interval.length();
+        let oldest = now - time::Duration::days(self.reach) + time::Duration::HOUR;
+        let from = window.from.max(oldest - length);
         let mut sheet = Sheet::new(window);
         if from >= to {
             return Ok(fetched(&self.caller, series, sheet));
@@ -113,7 +117,7 @@ impl CoinGecko {
         let currency = &series.currency;
         match series.interval {
             Interval::Daily => {
-                let days = ((today - from).whole_days() + 1).clamp(1, self.reach);
+                let days = (today - Interval::Daily.bucket(from + length)).whole_days().clamp(1, self.reach);
                 let path = format!("{chart}?vs_currency={currency}&days={days}&interval=daily");
                 sheet.merge(self.caller.get(&path, |status, body| points(status, body, window)).await?);
             }
@@ -122,8 +126,8 @@ impl CoinGecko {
                 while start < to {
                     let end = (start + HOURLY_RANGE).min(to);
                     // A shorter range would be denser. It ends later than the page, because its last point is left out.
-                    let last = (end + time::Duration::hours(2)).min(now);
-                    let first = start.min(last - SHORTEST_RANGE);
+                    let last = (end + time::Duration::hours(2) + NEAR).min(now);
+                    let first = (start + length).min(last - SHORTEST_RANGE);
                     let (first, last) = (first.unix_timestamp(), last.unix_timestamp());
                     let path = format!("{chart}/range?vs_currency={currency}&from={first}&to={last}");
                     let page = Window { from: start.max(window.from), to: end, ..window };
@@ -248,7 +252,7 @@ mod tests {
 
     const WINDOW: Window = Window {
         interval: Interval::Daily,
-        from: datetime!(2024-03-30 0:00 UTC),
+        from: datetime!(2024-03-29 0:00 UTC),
         to: datetime!(2024-04-01 15:00 UTC),
         now: datetime!(2024-04-01 15:00 UTC),
     };
@@ -261,7 +265,10 @@ mod tests {
         let Verdict::Answer(sheet) = points(StatusCode::OK, body, WINDOW) else { panic!("no points") };
         let (candles, rejected) = sheet.finish();
         let prices: Vec<String> = candles.iter().map(|candle| candle.close.to_string()).collect();
-        assert_eq!((prices, rejected), (vec!["69893.4485".into(), "69702.3087473573".into()], vec![]));
+        let expected = ["69893.4485", "69702.3087473573", "71246.9514"].map(str::to_owned);
+        assert_eq!((prices, rejected), (expected.to_vec(), vec![]));
+        // The price at 2024-04-01 00:00 closes the day before.
+        assert_eq!(candles[2].bucket, datetime!(2024-03-31 0:00 UTC));
         assert!(candles.iter().all(|candle| candle.open.is_none() && candle.volume.is_none()));
     }
 

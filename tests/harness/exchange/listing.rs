@@ -1,0 +1,47 @@
+//! What each source lists: CoinGecko's coins and currencies, and the pairs of the exchanges.
+
+use jobs::prices::model::Source;
+
+use super::answer::{CODES, kraken_key};
+
+/// The list that a path asks for, if it asks for one.
+pub fn listing(source: Source, path: &str) -> Option<String> {
+    let pairs = |currencies: &[&str], line: &dyn Fn(&(&str, &str, &str), &str) -> String| {
+        let lines = CODES.iter().flat_map(|asset| currencies.iter().map(move |currency| line(asset, currency)));
+        lines.collect::<Vec<_>>().join(",")
+    };
+    let list = match (source, path) {
+        (Source::CoinGecko, "simple/supported_vs_currencies") => r#"["btc","eth","usd","eur","chf","xau"]"#.into(),
+        (Source::CoinGecko, "coins/list") => {
+            let coin = |id: &str| format!(r#"{{"id":"{id}","symbol":"x","name":"A coin"}}"#);
+            let coins: Vec<_> = ["bitcoin", "ethereum", "solana", "pepecoin"].map(coin).into();
+            format!("[{}]", coins.join(","))
+        }
+        (Source::Kraken, "0/public/AssetPairs") => {
+            let line = |(_, _, code): &(&str, &str, &str), currency: &str| {
+                let (name, quote) = (format!("{code}{currency}"), currency);
+                let key = kraken_key(&name);
+                format!(r#""{key}":{{"altname":"{name}","wsname":"{code}\/{quote}","status":"online"}}"#)
+            };
+            format!(r#"{{"error":[],"result":{{{}}}}}"#, pairs(&["USD", "EUR", "USDT"], &line))
+        }
+        (Source::Coinbase, "products") => {
+            let line = |(_, code, _): &(&str, &str, &str), currency: &str| {
+                format!(
+                    r#"{{"id":"{code}-{currency}","base_currency":"{code}","quote_currency":"{currency}","status":"online"}}"#
+                )
+            };
+            format!("[{}]", pairs(&["USD", "EUR", "USDT"], &line))
+        }
+        (Source::Binance, "api/v3/exchangeInfo") => {
+            let line = |(_, code, _): &(&str, &str, &str), currency: &str| {
+                format!(
+                    r#"{{"symbol":"{code}{currency}","status":"TRADING","baseAsset":"{code}","quoteAsset":"{currency}"}}"#
+                )
+            };
+            format!(r#"{{"timezone":"UTC","symbols":[{}]}}"#, pairs(&["EUR", "USDT"], &line))
+        }
+        _ => return None,
+    };
+    Some(list)
+}

@@ -1,0 +1,151 @@
+//! One true curve at all providers: a point is the price at the end of its bucket, whichever provider it comes from.
+
+use jobs::{
+    config::Vars,
+    prices::{Config, ages::Ages, model::Source, providers::Providers},
+};
+use time::Time;
+
+use super::{
+    market::NOON,
+    stand::{Node, Stand},
+};
+use crate::harness::exchange::{Exchange, Fault};
+
+const ALL: &str = "coingecko,kraken,coinbase,binance";
+
+/// Providers that are down, for each of which the others fill in.
+const DOWN: [&[Source]; 9] = [
+    &[],
+    &[Source::CoinGecko],
+    &[Source::Kraken],
+    &[Source::Coinbase],
+    &[Source::Binance],
+    &[Source::Kraken, Source::Coinbase, Source::Binance],
+    &[Source::CoinGecko, Source::Coinbase, Source::Binance],
+    &[Source::CoinGecko, Source::Kraken, Source::Binance],
+    &[Source::CoinGecko, Source::Kraken, Source::Coinbase],
+];
+
+/// The name of an interval, its length in seconds, and how many days are asked for.
+const INTERVALS: [(&str, i64, i64); 2] = [("daily", 86_400, 400), ("hourly", 3600, 4)];
+
+struct Market {
+    stand: Stand,
+    exchange: Exchange,
+}
+
+impl Market {
+    async fn new() -> Self {
+        let stand = Stand::new().await;
+        let exchange = Exchange::at(stand.market.clock()).await;
+        Self { stand, exchange }
+    }
+
+    /// A process that has just started.
+    async fn node(&self) -> Node {
+        let variables = self.exchange.variables();
+        let mut vars = Vars::from_pairs(&variables.iter().map(|(name, url)| (*name, url.as_str())).collect::<Vec<_>>());
+        let config = Config::read(&mut vars);
+        let config = vars.finish(config).expect("a configuration");
+        let providers = Providers::start(&config, &self.stand.market.clock()).expect("providers");
+        self.stand.node_of(ALL, providers, None, Ages::SHIPPED).await
+    }
+
+    /// A process that has just started, and nothing stored.
+    async fn empty_node(&self) -> Node {
+        let node = self.node().await;
+        sqlx::query("TRUNCATE prices, spot_prices").execute(&node.pool).await.expect("an empty table");
+        node
+    }
+
+    fn fail(&self, sources: impl IntoIterator<Item = Source>) {
+        Source::ALL.into_iter().for_each(|source| self.exchange.heal(source));
+        sources.into_iter().for_each(|source| self.exchange.fail(source, Fault::Forbidden));
+    }
+
+    /// Every provider lacks other moments, the preferred ones more than the others.
+    fn lose_some(&self, length: i64) {
+        self.exchange.change(|table| {
+            for back in 0..600 {
+                let moment = (NOON.unix_timestamp() / length - back) * length;
+                for (place, source) in Source::ALL.into_iter().enumerate() {
+                    let pattern = (back + place as i64 * 3) % [2, 3, 5, 7][place];
+                    if pattern == 0 {
+                        table.lose(Some(source), moment);
+                    }
+                }
+            }
+        });
+    }
+
+    /// The moments at which buckets end and that some provider has which is not down, as far as it reaches back.
+    fn expected(&self, down: &[Source], length: i64, days: i64) -> Vec<(i64, String)> {
+        let mut points = Vec::new();
+        let now = NOON.unix_timestamp();
+        // The hour that ends at noon is not due yet; of days the last one is.
+        let last = if length == 3600 { now - length } else { now / length * length };
+        let count = days * 86_400 / length;
+        self.exchange.change(|table| {
+            for back in (0..count).rev() {
+                let end = last - back * length;
+                let reaches = |source: &Source| *source != Source::CoinGecko || end > now - 366 * 86_400;
+                let up = Source::ALL.into_iter().filter(|source| !down.contains(source));
+                if up.filter(reaches).any(|source| table.has(source, end)) {
+                    let price = table.price("bitcoin", "eur", end).expect("a price");
+                    points.push(((end - length) * 1000, price.parse::<f64>().expect("a number").to_string()));
+                }
+            }
+        });
+        points
+    }
+}
+
+/// Every point of every mix: one that is a bucket off would repeat or skip a price of the curve.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_point_is_the_price_at_the_end_of_its_bucket() {
+    let market = Market::new().await;
+    for patchy in [false, true] {
+        for (interval, length, days) in INTERVALS {
+            market.exchange.change(|table| table.find_again());
+            if patchy {
+                market.lose_some(length);
+            }
+            for down in DOWN {
+                let case = format!("{interval} without {down:?}, patchy: {patchy}");
+                let node = market.empty_node().await;
+                market.fail(down.iter().copied());
+                let query = format!("asset=bitcoin&currency=eur&days={days}&interval={interval}");
+                let (points, _) = node.chart(&query).await;
+                let points: Vec<_> = points
+                    .into_iter()
+                    .map(|(bucket, price)| (bucket, price.parse::<f64>().expect("a number").to_string()))
+                    .collect();
+                let expected = market.expected(down, length, days);
+                assert!(expected.len() > 40, "{case}: too little to compare");
+                assert_eq!(points, expected, "{case}");
+                node.stop().await;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_price_of_a_stored_day_is_of_the_end_of_the_day() {
+    let market = Market::new().await;
+    for only in Source::ALL {
+        let node = market.empty_node().await;
+        market.fail(Source::ALL.into_iter().filter(|source| *source != only));
+        node.chart("asset=bitcoin&currency=eur&days=3").await;
+        node.stop().await;
+        market.fail(Source::ALL);
+        let node = market.node().await;
+        let (shown, stale) = node.shown("/simple_price?assets=bitcoin&currency=eur").await;
+        let shown = &shown["bitcoin"];
+        let as_of = shown["as_of"].as_str().expect("a time");
+        assert_eq!((as_of, stale), ("2026-11-21T00:00:00.000000Z", true), "{only}: {shown}");
+        let price = market.exchange.price("bitcoin", "eur", NOON.replace_time(Time::MIDNIGHT).unix_timestamp());
+        assert_eq!(shown["eur"].as_str().map(str::parse::<f64>), Some(price.parse()), "{only}");
+        node.stop().await;
+    }
+}
