@@ -1,6 +1,6 @@
 //! `cargo run`: PostgreSQL, migrations, API and one worker in one process, with nothing set up beforehand.
 
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
 use jobs::{
     app::{self, App},
@@ -75,7 +75,8 @@ async fn run(
     let app = App::start(database, jobs, "all-in-one", &shutdown.drain).map_err(process::text)?;
     let worker = worker::start(&app, database, jobs.timing, shutdown)?;
     print!("{}", banner(address, jobs));
-    api::program::serve(listener, app, api, Arc::new(telemetry.metrics()), shutdown).await;
+    let metrics = app.metrics(telemetry.metrics());
+    api::program::serve(listener, app, api, metrics, shutdown).await;
     worker.stopped().await.map_err(process::text)
 }
 

@@ -10,6 +10,7 @@ mod migrate;
 mod operator;
 mod queues;
 mod reindex;
+mod report;
 mod schedules;
 
 use std::process::ExitCode;

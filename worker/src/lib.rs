@@ -34,7 +34,7 @@ pub async fn program() -> Result<(), String> {
     let health = match config.health {
         Some(address) => {
             let ready = health::Ready { app: app.clone(), lease: lease.clone(), shutdown: shutdown.clone() };
-            Some(health::serve(address, ready, Arc::new(telemetry.metrics())).await?)
+            Some(health::serve(address, ready, app.metrics(telemetry.metrics())).await?)
         }
         None => None,
     };
@@ -59,6 +59,5 @@ pub fn start(app: &App, database: &Database, timing: Timing, shutdown: &shutdown
     let worker = Worker::start(database, timing, registry::registry(app), shutdown).map_err(process::text)?;
     // Both end with the drain, at once.
     tokio::spawn(app.schedules.clone().run(schedule::Timing::default(), shutdown.drain.clone()));
-    tokio::spawn(app.gauges.clone().run());
     Ok(worker)
 }

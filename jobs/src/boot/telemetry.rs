@@ -10,10 +10,10 @@ use std::{
     io::{BufWriter, IsTerminal},
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -167,24 +167,11 @@ impl Telemetry {
     pub fn metrics(&self) -> impl Fn() -> String + Clone + Send + Sync + 'static {
         let (handle, dropped) = (self.metrics.clone(), self.dropped.clone());
         move || {
-            *read() = Some(Instant::now());
             dropped.show();
             handle.run_upkeep();
             handle.render()
         }
     }
-}
-
-/// When somebody last read the metrics of this process.
-static READ: Mutex<Option<Instant>> = Mutex::new(None);
-
-fn read() -> MutexGuard<'static, Option<Instant>> {
-    READ.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Whether somebody has read the metrics of this process within this time: what nobody reads need not be measured.
-pub fn is_read(within: Duration) -> bool {
-    read().is_some_and(|at| at.elapsed() < within)
 }
 
 /// A thread that writes lines for everybody: what comes while it writes goes with its next write. One write for each
