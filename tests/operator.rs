@@ -57,18 +57,27 @@ async fn a_cancelled_transaction_fails_and_a_replayed_one_is_processed() {
     assert_eq!(cancelled[1]["result"], "cancelled");
     for job in [&first, &second] {
         assert_eq!(status(&pool, job).await, ("FAILED".into(), Some("cancelled by operator".into())), "{job}");
-        assert_eq!(json(&database, &["jobs", "show", job]).await["state"], "dead");
+        assert_eq!(json(&database, &["jobs", "show", job]).await["state"], "cancelled");
     }
+    let listed = json(&database, &["jobs", "list", "--state", "cancelled"]).await;
+    assert_eq!(listed.as_array().unwrap().len(), 2, "{listed}");
     let (succeeded, log) = run(&database, &["jobs", "cancel", &first, "nobody"]).await;
     assert!(!succeeded && log.contains("had ended before") && log.contains("not found"), "{log}");
 
-    let filter = ["jobs", "replay", "--queue", "process_transaction", "--error", "by operator"];
-    let would = json(&database, &[&filter[..], &["--dry-run"]].concat()).await;
-    assert_eq!((would.as_array().unwrap().len(), &would[0]["result"]), (2, &Value::from("would be replayed")));
-    assert_eq!(status(&pool, &first).await.0, "FAILED", "a dry run changes nothing");
+    let filter = ["jobs", "replay", "--queue", "process_transaction"];
+    assert_eq!(json(&database, &filter).await, Value::Array(Vec::new()), "no filter brings cancelled jobs back");
+    assert_eq!(json(&database, &["jobs", "replay", &first, "--dry-run"]).await[0]["result"], "would be replayed");
     assert_eq!(json(&database, &["jobs", "replay", &first]).await[0]["result"], "replayed");
     assert_eq!(status(&pool, &first).await, ("PROCESSING".into(), None), "back with its job");
-    assert_eq!(status(&pool, &second).await.0, "FAILED", "nobody else's");
+    assert_eq!(status(&pool, &second).await.0, "FAILED", "no other one");
+    // One that died of its errors is found by them.
+    let died = "UPDATE apalis.jobs SET status = 'Killed', errors = '[{\"error\": \"connection refused\"}]'
+                WHERE id = 'second'";
+    sqlx::query(died).execute(&pool).await.unwrap();
+    let filter = [&filter[..], &["--error", "refused"]].concat();
+    let would = json(&database, &[&filter[..], &["--dry-run"]].concat()).await;
+    assert_eq!((would.as_array().unwrap().len(), &would[0]["result"]), (1, &Value::from("would be replayed")));
+    assert_eq!(status(&pool, &second).await.0, "FAILED", "a dry run changes nothing");
     let replayed = json(&database, &filter).await;
     assert_eq!((replayed.as_array().unwrap().len(), &replayed[0]["id"]), (1, &Value::from(&*second)));
     let (succeeded, log) = run(&database, &["jobs", "replay", &first]).await;
@@ -106,13 +115,48 @@ async fn a_queue_is_paused_and_resumed() {
     drop(worker);
 }
 
+/// Each result is printed when it is known, and Ctrl-C ends the run after the job at hand: nothing is left in doubt.
+#[tokio::test]
+async fn an_interrupted_replay_says_how_far_it_came() {
+    const DEAD: usize = 50_000;
+    let database = database::fresh().await;
+    let pool = database.pool().await;
+    let insert = format!(
+        "INSERT INTO apalis.jobs (id, job_type, job, status, done_at)
+         SELECT '01' || lpad(n::text, 24, '0'), 'another', '{{}}', 'Killed', now() FROM generate_series(1, {DEAD}) AS n"
+    );
+    sqlx::query(sqlx::AssertSqlSafe(insert)).execute(&pool).await.unwrap();
+    let mut before = 0;
+    for json in [false, true] {
+        let arguments = ["jobs", "replay", "--queue", "another", "--json"];
+        let arguments = if json { &arguments[..] } else { &arguments[..4] };
+        let mut process = Process::start(arguments, &[("DATABASE_URL", &database.url)]);
+        process.printed(if json { "\"replayed\"}" } else { "  replayed" }).await;
+        process.signal(nix::sys::signal::Signal::SIGINT);
+        assert!(!process.ended(SOON).await.success());
+        let log = process.log();
+        let replayed = "SELECT count(*) FROM apalis.jobs WHERE status = 'Pending'";
+        let replayed: i64 = sqlx::query_scalar(replayed).fetch_one(&pool).await.unwrap();
+        let lines = log.lines().filter(|line| line.contains("01000") && line.contains("replayed")).count();
+        assert_eq!(lines as i64, replayed - before, "every one that was replayed is printed, and no other");
+        assert!(lines < DEAD && log.contains(&format!("interrupted after {lines} of ")), "{lines}");
+        if json {
+            let array: String =
+                log.lines().filter(|line| line.starts_with(['[', ']']) || line.starts_with("  {")).collect();
+            let array: Value = serde_json::from_str(&array).unwrap_or_else(|error| panic!("{error}: {array}"));
+            assert_eq!(array.as_array().unwrap().len(), lines);
+        }
+        before = replayed;
+    }
+}
+
 #[tokio::test]
 async fn mistakes_are_told() {
     let database = database::fresh().await;
     let (succeeded, log) = run(&database, &["jobs", "show", "nobody"]).await;
     assert!(!succeeded && log.contains("there is no job \"nobody\""), "{log}");
     let (succeeded, log) = run(&database, &["jobs", "list", "--state", "tired"]).await;
-    assert!(!succeeded && log.contains("waiting, running, done or dead"), "{log}");
+    assert!(!succeeded && log.contains("waiting, running, done, dead or cancelled"), "{log}");
     let mut lost = Process::start(&["queues"], &[]);
     assert!(!lost.ended(SOON).await.success());
     assert!(lost.log().contains("DATABASE_URL is unset, and no all-in-one keeps its data in"), "{}", lost.log());

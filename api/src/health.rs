@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
+pub use jobs::app::Metrics;
 use poem_openapi::{ApiResponse, Object, OpenApi, payload::Payload, registry::MetaSchema};
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -16,8 +17,6 @@ use crate::{
 
 /// Says why the system is not ready, when it is not: database unreachable, schema wrong.
 pub type Readiness = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
-/// Renders all metrics in Prometheus' text format.
-pub type Metrics = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// A readiness check that takes longer has failed: those who ask give up sooner or later, and so do we.
 const READY_WITHIN: Duration = Duration::from_secs(3);
@@ -137,7 +136,7 @@ impl HealthApi {
     /// Metrics for Prometheus
     #[oai(path = "/metrics", method = "get", operation_id = "metrics")]
     async fn metrics(&self) -> Result<Measured, Fails<Alive>> {
-        Ok(Measured::Ok(MetricsText((self.metrics)())))
+        Ok(Measured::Ok(MetricsText((self.metrics)().await)))
     }
 }
 
@@ -189,7 +188,7 @@ mod tests {
         }
         let api = HealthApi {
             readiness,
-            metrics: Arc::new(|| "up 1\n".into()),
+            metrics: Arc::new(|| Box::pin(async { "up 1\n".to_owned() })),
             draining: token,
             storage_backend: "postgres",
         };

@@ -34,7 +34,7 @@ pub async fn program() -> Result<(), String> {
     let address = listener.local_addr().map_err(process::text)?;
     // Served from the start: whoever asks whether the process lives, or is ready, gets an answer while it waits.
     let serving = tokio::spawn({
-        let (app, metrics, shutdown) = (app.clone(), Arc::new(telemetry.metrics()), shutdown.clone());
+        let (app, metrics, shutdown) = (app.clone(), app.metrics(telemetry.metrics()), shutdown.clone());
         async move { serve(listener, app, &config, metrics, &shutdown).await }
     });
     if app.await_schema(&shutdown).await.map_err(process::text)? {

@@ -1,6 +1,6 @@
 //! `cargo run`: PostgreSQL, migrations, API and one worker in one process, with nothing set up beforehand.
 
-use std::{io, path::Path, sync::Arc};
+use std::{io, path::Path};
 
 use jobs::{
     app::{self, App},
@@ -98,7 +98,8 @@ async fn run(
     let worker = worker::start(&app, database, jobs.timing, shutdown)?;
     // Not on standard output: there may be lines of JSON.
     eprint!("{}", banner(address, jobs));
-    api::program::serve(listener, app, api, Arc::new(telemetry.metrics()), shutdown).await;
+    let metrics = app.metrics(telemetry.metrics());
+    api::program::serve(listener, app, api, metrics, shutdown).await;
     worker.stopped().await.map_err(process::text)
 }
 

@@ -8,9 +8,11 @@ use jobs::{
         status::{Cancelled, Filter, JobDetails, JobStatus, Replayed, State},
     },
 };
-use serde::Serialize;
 
-use crate::operator::{connect, one_line, print, print_json, span, table};
+use crate::{
+    operator::{connect, one_line, print, print_json, span, table},
+    report::Report,
+};
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -35,7 +37,7 @@ enum Command {
         /// Only of this queue
         #[arg(long)]
         queue: Option<String>,
-        /// Only in this state: waiting, running, done or dead
+        /// Only in this state: waiting, running, done, dead or cancelled
         #[arg(long, value_parser = state)]
         state: Option<State>,
         /// Only with this text in the last error
@@ -55,7 +57,9 @@ enum Command {
         #[arg(required = true)]
         ids: Vec<String>,
     },
-    /// Have dead jobs run again, with all their tries and with what they gave up
+    /// Run dead jobs again, with all their tries and with what they gave up
+    ///
+    /// By its id a cancelled job runs again as well; a filter finds dead ones only.
     Replay {
         #[arg(required_unless_present = "queue", conflicts_with = "queue")]
         ids: Vec<String>,
@@ -73,16 +77,7 @@ enum Command {
 
 fn state(text: &str) -> Result<State, String> {
     let found = State::ALL.into_iter().find(|state| state.as_str() == text);
-    found.ok_or_else(|| "must be waiting, running, done or dead".into())
-}
-
-/// What became of one job.
-#[derive(Serialize)]
-struct Answer {
-    id: String,
-    result: &'static str,
-    #[serde(skip)]
-    good: bool,
+    found.ok_or_else(|| "must be waiting, running, done, dead or cancelled".into())
 }
 
 /// Does what it is told.
@@ -94,11 +89,19 @@ pub async fn program(Arguments { command, json }: Arguments) -> Result<(), Strin
     match command {
         Command::List { queue, state, error, before, limit } => {
             let filter = Filter { queue, state, error, before };
-            let jobs = operator.list(&filter, limit).await.map_err(process::text)?;
+            let listed = operator.list(&filter, limit).await.map_err(process::text)?;
             if json {
-                return print_json(&jobs);
+                print_json(&listed.jobs)?;
+            } else {
+                print(&overview(&listed.jobs))?;
             }
-            print(&overview(&jobs))?;
+            if let Some(end) = listed.searched_to {
+                let end = one_line(&end, 60);
+                eprintln!(
+                    "note: not all jobs were looked at: finished ones, and all but the first 10000 waiting ones of a queue, \
+                     only down to {end}; to go on from there, add --before {end}"
+                );
+            }
             Ok(())
         }
         Command::Show { id } => {
@@ -111,18 +114,20 @@ pub async fn program(Arguments { command, json }: Arguments) -> Result<(), Strin
             Ok(())
         }
         Command::Cancel { ids } => {
-            let mut answers = Vec::new();
-            for id in ids {
-                let (result, good) = match operator.cancel(&id).await {
+            let mut report = Report::begin(json, ids.len())?;
+            while let Some(id) = report.next(&ids) {
+                let (result, good) = match operator.cancel(id).await {
                     Ok(Cancelled::AtOnce) => ("cancelled", true),
-                    Ok(Cancelled::Requested) => ("running: its worker has been told", true),
+                    Ok(Cancelled::Requested) => {
+                        ("running: ended by its worker, or by the one that takes it over", true)
+                    }
                     Ok(Cancelled::Ended) => ("had ended before", false),
                     Ok(Cancelled::NotFound) => ("not found", false),
-                    Err(error) => (failed(&id, &error), false),
+                    Err(error) => (failed(id, &error), false),
                 };
-                answers.push(Answer { id, result, good });
+                report.add(id, result, good)?;
             }
-            report(&answers, json)
+            report.end()
         }
         Command::Replay { ids, queue, error, dry_run } => {
             let ids = match queue {
@@ -132,20 +137,20 @@ pub async fn program(Arguments { command, json }: Arguments) -> Result<(), Strin
                     dead.into_iter().map(|job| job.id).collect()
                 }
             };
-            let mut answers = Vec::new();
-            for id in ids {
-                let replayed = if dry_run { would_replay(&operator, &id).await } else { operator.replay(&id).await };
+            let mut report = Report::begin(json, ids.len())?;
+            while let Some(id) = report.next(&ids) {
+                let replayed = if dry_run { would_replay(&operator, id).await } else { operator.replay(id).await };
                 let (result, good) = match replayed {
                     Ok(Replayed::Replayed) if dry_run => ("would be replayed", true),
                     Ok(Replayed::Replayed) => ("replayed", true),
                     Ok(Replayed::NotDead) => ("not dead", false),
                     Ok(Replayed::KeyTaken) => ("not replayed: another job with its key waits or runs", false),
                     Ok(Replayed::NotFound) => ("not found", false),
-                    Err(error) => (failed(&id, &error), false),
+                    Err(error) => (failed(id, &error), false),
                 };
-                answers.push(Answer { id, result, good });
+                report.add(id, result, good)?;
             }
-            report(&answers, json)
+            report.end()
         }
     }
 }
@@ -153,7 +158,7 @@ pub async fn program(Arguments { command, json }: Arguments) -> Result<(), Strin
 async fn would_replay(operator: &Operator, id: &str) -> Result<Replayed, jobs::error::Error> {
     Ok(match operator.show(id).await?.map(|details| details.job.state) {
         None => Replayed::NotFound,
-        Some(State::Dead) => Replayed::Replayed,
+        Some(State::Dead | State::Cancelled) => Replayed::Replayed,
         Some(_) => Replayed::NotDead,
     })
 }
@@ -161,22 +166,6 @@ async fn would_replay(operator: &Operator, id: &str) -> Result<Replayed, jobs::e
 fn failed(id: &str, error: &jobs::error::Error) -> &'static str {
     eprintln!("{id}: {error}");
     "failed"
-}
-
-fn report(answers: &[Answer], json: bool) -> Result<(), String> {
-    if json {
-        print_json(&answers)?;
-    } else if answers.is_empty() {
-        print("No dead job fits.\n")?;
-    } else {
-        let rows: Vec<[String; 2]> =
-            answers.iter().map(|answer| [one_line(&answer.id, 60), answer.result.to_owned()]).collect();
-        print(&table(["ID", "RESULT"], &rows))?;
-    }
-    match answers.iter().filter(|answer| !answer.good).count() {
-        0 => Ok(()),
-        bad => Err(format!("{bad} of {} jobs are as they were: see their results", answers.len())),
-    }
 }
 
 fn due(job: &JobStatus) -> String {

@@ -11,6 +11,7 @@ mod migrate;
 mod operator;
 mod queues;
 mod reindex;
+mod report;
 mod schedules;
 
 use std::{io::Write, process::ExitCode};

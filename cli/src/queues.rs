@@ -78,6 +78,17 @@ pub async fn program(Arguments { command, json }: Arguments) -> Result<(), Strin
     Ok(())
 }
 
+/// Why nothing is claimed, if so.
+fn trouble(queue: &QueueStatus) -> String {
+    match (&queue.reason, &queue.claim_error) {
+        (Some(reason), _) => format!("paused: {}", one_line(reason, 60)),
+        (None, Some(error)) => {
+            format!("claims of {} of {} workers fail: {}", queue.failing_workers, queue.workers, one_line(error, 120))
+        }
+        (None, None) => String::new(),
+    }
+}
+
 fn overview(queues: &[QueueStatus]) -> String {
     let count = |count: i64| if count < COUNTED { count.to_string() } else { format!("{COUNTED}+") };
     let rows: Vec<[String; 9]> = queues
@@ -92,7 +103,7 @@ fn overview(queues: &[QueueStatus]) -> String {
                 count(queue.dead),
                 count(queue.recently_done),
                 queue.late.filter(|late| *late > 0.0).map_or_else(|| "-".into(), span),
-                queue.reason.as_ref().map(|reason| format!("paused: {}", one_line(reason, 60))).unwrap_or_default(),
+                trouble(queue),
             ]
         })
         .collect();

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::BoxFuture;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +35,9 @@ use crate::{
     transactions::{self, Transactions, process::ProcessTransaction},
     users::Users,
 };
+
+/// Renders all metrics in Prometheus' text format.
+pub type Metrics = Arc<dyn Fn() -> BoxFuture<'static, String> + Send + Sync>;
 
 /// What every process of ours is told.
 #[derive(Debug, Clone)]
@@ -135,7 +139,7 @@ pub struct App {
     /// An operator's hands on all queues.
     pub operator: Operator,
     /// What `/metrics` shows of all queues.
-    pub gauges: Gauges,
+    gauges: Gauges,
     database: Database,
     pool: PgPool,
 }
@@ -171,7 +175,7 @@ impl App {
         let kinds =
             Kinds::default().kind::<ProcessTransaction>(transactions.clone()).kind::<FetchPrices>(prices.clone());
         let operator = Operator::new(&pool, &queue, kinds);
-        let gauges = Gauges::new(&pool, stop.clone());
+        let gauges = Gauges::new(&pool);
         Ok(Self {
             transactions,
             users,
@@ -190,9 +194,24 @@ impl App {
         })
     }
 
-    /// Hears what other processes tell those who wait, and measures the queues; runs until the stop.
+    /// Hears what other processes tell those who wait; runs until the stop.
     pub async fn watch(&self) {
-        tokio::join!(self.transactions.watch_settlements(&self.database), self.gauges.clone().run());
+        self.transactions.watch_settlements(&self.database).await;
+    }
+
+    /// What `/metrics` shows: the metrics of this process, and the gauges of all queues, measured for each reader.
+    pub fn metrics<F>(&self, process: F) -> Metrics
+    where
+        F: Fn() -> String + Send + Sync + 'static,
+    {
+        let (gauges, process) = (self.gauges.clone(), Arc::new(process));
+        Arc::new(move || {
+            let (gauges, process) = (gauges.clone(), process.clone());
+            Box::pin(async move {
+                let queues = gauges.render().await;
+                process() + &queues
+            })
+        })
     }
 
     /// Waits for the database and makes sure that it has this program's schema; `false` when told to stop meanwhile.

@@ -27,7 +27,7 @@ async fn a_worker_frozen_beyond_its_lease_changes_nothing_when_it_goes_on() {
     let pool = database.pool().await;
     log_changes(&pool).await;
     // Longer than the lease and the rescue: the answers come when the jobs are long settled by the other worker.
-    let processor = Processor::start(Duration::from_secs(3)).await;
+    let processor = Processor::start(Duration::from_secs(6)).await;
     let variables = [&with_processor(&processor.url)[..], &[("WORKER_HEALTH_PORT", "0")]].concat();
     let api = Api::start(&database.url, &variables).await;
     let mut frozen = worker(&database.url, &variables).await;
@@ -65,7 +65,7 @@ async fn a_worker_whose_heartbeats_alone_are_late_changes_nothing_any_more() {
     let database = database::fresh().await;
     let pool = database.pool().await;
     log_changes(&pool).await;
-    let processor = Processor::start(Duration::from_secs(3)).await;
+    let processor = Processor::start(Duration::from_secs(6)).await;
     let variables = [&with_processor(&processor.url)[..], &[("WORKER_HEALTH_PORT", "0")]].concat();
     let api = Api::start(&database.url, &variables).await;
     let mut late = worker(&database.url, &variables).await;

@@ -8,6 +8,7 @@
 
 #[cfg(feature = "smart-contract")]
 pub mod anvil;
+pub mod clock;
 pub mod cluster;
 pub mod database;
 mod database_test;

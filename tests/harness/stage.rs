@@ -37,12 +37,20 @@ pub const NEVER: Duration = Duration::from_secs(3600);
 pub enum Act {
     Done,
     Fail,
+    /// Fails with this error.
+    FailWith(String),
     /// Fails, and wants to wait at least these milliseconds.
     FailFor(u64),
     Reject,
+    /// With this reason.
+    RejectWith(String),
     /// Milliseconds.
     Snooze(u64),
+    /// Milliseconds, and the reason.
+    SnoozeBecause(u64, String),
     Panic,
+    /// With this message.
+    PanicWith(String),
     /// Never ends by itself.
     Hang,
     /// Blocks its thread for these milliseconds.
@@ -116,10 +124,16 @@ impl Job for Scripted {
         match act {
             Act::Done => {}
             Act::Fail => return Err(Failure::new(format!("failed in run {}", earlier + 1))),
+            Act::FailWith(error) => return Err(Failure::new(error)),
             Act::FailFor(millis) => {
                 return Err(Failure::new("asked to wait").not_before(Duration::from_millis(*millis)));
             }
             Act::Reject => return Ok(Outcome::Reject("rejected".into())),
+            Act::RejectWith(reason) => return Ok(Outcome::Reject(reason.clone())),
+            Act::SnoozeBecause(millis, reason) => {
+                return Ok(Outcome::SnoozeBecause(Duration::from_millis(*millis), reason.clone()));
+            }
+            Act::PanicWith(message) => panic!("{message}"),
             Act::Snooze(millis) => return Ok(Outcome::Snooze(Duration::from_millis(*millis))),
             Act::Panic => panic!("a panic of the script"),
             Act::Hang => std::future::pending().await,
@@ -129,9 +143,12 @@ impl Job for Scripted {
         Ok(Outcome::Done)
     }
 
+    /// Fails the first time for a job that is called so.
     async fn bury(self, stage: Stage, reason: String) -> Result<(), Failure> {
-        stage.buried.lock().unwrap().push((self.name, reason));
-        Ok(())
+        let mut buried = stage.buried.lock().unwrap();
+        let fails = self.name == "hard to bury" && buried.is_empty();
+        buried.push((self.name, reason));
+        if fails { Err(Failure::new("its record cannot be reached")) } else { Ok(()) }
     }
 }
 
@@ -150,7 +167,7 @@ pub struct Theatre {
     pub pool: PgPool,
     pub queue: Queue,
     pub database: Database,
-    _kept: TestDatabase,
+    _kept: Option<TestDatabase>,
 }
 
 /// A worker of this process.
@@ -162,9 +179,15 @@ pub struct Running {
 impl Theatre {
     pub async fn open() -> Self {
         let kept = database::fresh().await;
-        let pool = kept.pool().await;
-        let database = Database::parse(&kept.url).expect("the harness's URL");
-        Self { queue: Queue::start(pool.clone()), pool, database, _kept: kept }
+        let theatre = Self::on(&kept.url).await;
+        Self { _kept: Some(kept), ..theatre }
+    }
+
+    /// On a migrated database that the caller keeps.
+    pub async fn on(url: &str) -> Self {
+        let pool = PgPool::connect(url).await.expect("a connection");
+        let database = Database::parse(url).expect("the harness's URL");
+        Self { queue: Queue::start(pool.clone()), pool, database, _kept: None }
     }
 
     /// Enqueues a job that is due now.
@@ -210,9 +233,24 @@ impl Theatre {
 
     /// Waits until the worker has nothing on its way any more: every notification sent so far has been heard.
     pub async fn until_idle(&self) {
-        let now: String =
-            sqlx::query_scalar("SELECT clock_timestamp()::text").fetch_one(&self.pool).await.expect("a time");
-        self.until("it has beaten since", &format!("(SELECT min(last_seen) > '{now}' FROM apalis.workers)")).await;
+        self.until_beaten(1).await;
+    }
+
+    /// Waits until every worker has renewed its lease so many times, whatever any clock says.
+    pub async fn until_beaten(&self, times: u32) {
+        let versions = "SELECT array_agg(id || ':' || xmin ORDER BY id) FROM apalis.workers";
+        let versions = async || -> Vec<String> {
+            let found: Option<Vec<String>> = sqlx::query_scalar(versions).fetch_one(&self.pool).await.expect("rows");
+            found.unwrap_or_default()
+        };
+        for _ in 0..times {
+            let before = versions().await;
+            eventually("every worker has beaten", Duration::from_secs(20), async || {
+                let now = versions().await;
+                !now.is_empty() && before.iter().all(|old| !now.contains(old))
+            })
+            .await;
+        }
     }
 
     /// State, claims, failures, crashes and errors of the job with this name.

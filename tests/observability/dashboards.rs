@@ -113,6 +113,9 @@ fn what_dashboards_refer_to_is_provisioned() {
         "cron_lag_seconds",
         "db_pool_wait_seconds_bucket",
         "webhook_conflicts_total",
+        "queue_paused",
+        "jobs_cancelled_total",
+        "claim_errors_total",
     ] {
         assert!(named.contains(&format!("millrace_{metric}")), "{metric} is on no dashboard");
     }

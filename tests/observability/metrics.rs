@@ -11,13 +11,17 @@ use futures_util::future::join_all;
 use nix::sys::signal::Signal;
 
 use super::{prometheus::Prometheus, stand::Stand};
-use crate::harness::{eventually, needs};
+use crate::harness::{
+    database, eventually,
+    http::ask,
+    needs,
+    process::{Api, Process, client},
+};
 
-/// Measured every 5 s.
 const SOON: Duration = Duration::from_secs(30);
 
 /// Contract: present from the start in both processes, whatever has happened.
-const PROMISED: [&str; 16] = [
+const PROMISED: [&str; 19] = [
     "millrace_jobs_enqueued_total{queue=\"process_transaction\"} 0",
     "millrace_jobs_finished_total{queue=\"process_transaction\",outcome=\"dead\"} 0",
     "millrace_job_wait_seconds_count{queue=\"process_transaction\"} 0",
@@ -29,7 +33,10 @@ const PROMISED: [&str; 16] = [
     "millrace_jobs_rescued_total{queue=\"fetch_prices\"} 0",
     "millrace_jobs_fenced_total{queue=\"fetch_prices\"} 0",
     "millrace_dead_jobs{queue=\"fetch_prices\"} 0",
-    "millrace_cron_lag_seconds{schedule=\"daily_prices\"} 0",
+    "millrace_queue_paused{queue=\"fetch_prices\"} 0",
+    "millrace_jobs_cancelled_total{queue=\"fetch_prices\"} 0",
+    "millrace_claim_errors_total{queue=\"fetch_prices\"} 0",
+    "millrace_jobs_finished_total{queue=\"process_transaction\",outcome=\"cancelled\"} 0",
     "millrace_webhook_conflicts_total 0",
     "millrace_webhooks_accepted_total{outcome=\"new\"} 0",
     "millrace_webhooks_accepted_total{outcome=\"replayed\"} 0",
@@ -58,6 +65,11 @@ async fn both_processes_tell_everything_in_good_form() {
             assert!(value(metrics, name).is_some(), "{name}:\n{metrics}");
         }
     }
+    // Only a worker looks at schedules: what a process has not measured is absent.
+    assert!(!first[0].contains("\nmillrace_cron_lag_seconds{"), "{}", first[0]);
+    let looked = "millrace_cron_lag_seconds{schedule=\"daily_prices\"} 0";
+    eventually("the worker has looked", SOON, async || stand.metrics().await[1].lines().any(|line| line == looked))
+        .await;
     stand.traffic(1).await;
     let second = stand.metrics().await;
     stand.traffic(2).await;
@@ -86,8 +98,8 @@ async fn gauges_tell_what_is_in_the_queues_and_that_nobody_runs_them() {
     let stand = Stand::start(&fast).await;
     let pool = stand.database.pool().await;
     sqlx::raw_sql(
-        "INSERT INTO queues (name, paused_at, reason)
-         SELECT name, now(), 'a test' FROM unnest(ARRAY['index_item', 'process_transaction']) AS name;
+        "INSERT INTO queues (name, paused_at, reason, cancelled)
+         SELECT name, now(), 'a test', 3 FROM unnest(ARRAY['index_item', 'process_transaction']) AS name;
          INSERT INTO apalis.jobs (job, id, job_type, priority, status, run_at)
          SELECT '{}', 'a' || n, 'index_item', n % 3 - 1, 'Pending',
                 now() + CASE WHEN n <= 7 THEN interval '-100 seconds' ELSE interval '1 hour' END
@@ -109,6 +121,9 @@ async fn gauges_tell_what_is_in_the_queues_and_that_nobody_runs_them() {
         // At least as many: the count ends there.
         ("millrace_queue_depth{queue=\"process_transaction\",state=\"waiting\"}", 10_000.0),
         ("millrace_dead_jobs{queue=\"fetch_prices\"}", 5.0),
+        ("millrace_queue_paused{queue=\"index_item\"}", 1.0),
+        ("millrace_queue_paused{queue=\"fetch_prices\"}", 0.0),
+        ("millrace_jobs_cancelled_total{queue=\"process_transaction\"}", 3.0),
         ("millrace_queue_oldest_age_seconds{queue=\"reconcile_rate\"}", 0.0),
         ("millrace_workers_live", 1.0),
     ];
@@ -128,6 +143,51 @@ async fn gauges_tell_what_is_in_the_queues_and_that_nobody_runs_them() {
         .await;
     stand.worker.signal(Signal::SIGCONT);
     eventually("and that it is back", SOON, async || stand.api_tells("millrace_workers_live 1").await).await;
+}
+
+/// The first scrape after a start, and the first one after a pause, show what is there now, never a 0 from before.
+#[tokio::test]
+async fn the_first_read_measures() {
+    let database = database::fresh().await;
+    let pool = database.pool().await;
+    let insert = |first: u32, last: u32| {
+        let jobs = format!(
+            "INSERT INTO queues (name, paused_at, reason) VALUES ('index_item', now(), 'a test')
+             ON CONFLICT (name) DO NOTHING;
+             INSERT INTO apalis.jobs (job, id, job_type, status)
+             SELECT '{{}}', 'a' || n, 'index_item', 'Pending' FROM generate_series({first}, {last}) AS n;
+             INSERT INTO apalis.jobs (job, id, job_type, status, done_at)
+             SELECT '{{}}', 'b' || n, 'fetch_prices', 'Killed', now() FROM generate_series({first}, {last}) AS n"
+        );
+        sqlx::AssertSqlSafe(jobs)
+    };
+    sqlx::raw_sql(insert(1, 350)).execute(&pool).await.expect("jobs");
+    let api = Api::start(&database.url, &[]).await;
+    let metrics = async || ask(client().get(format!("{}/metrics", api.url))).await.text;
+    let due = "millrace_queue_depth{queue=\"index_item\",state=\"due\"}";
+    let dead = "millrace_dead_jobs{queue=\"fetch_prices\"}";
+    let first = metrics().await;
+    assert_eq!((value(&first, due), value(&first, dead)), (Some(350.0), Some(350.0)), "{first}");
+    sqlx::raw_sql(insert(351, 400)).execute(&pool).await.expect("more jobs");
+    // Longer than readers share one measurement, and nothing has read meanwhile.
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    let second = metrics().await;
+    assert_eq!((value(&second, due), value(&second, dead)), (Some(400.0), Some(400.0)), "{second}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_measured_is_absent() {
+    let nowhere = "postgres://user@127.0.0.1:9/none";
+    let variables = [("DATABASE_URL", nowhere), ("WORKER_HEALTH_PORT", "0"), ("LOG_FORMAT", "json")];
+    let mut worker = Process::start(&["worker"], &variables);
+    let line: serde_json::Value =
+        serde_json::from_str(&worker.printed("health and metrics").await).expect("a JSON line");
+    let url = format!("http://{}/metrics", line["address"].as_str().expect("an address"));
+    let metrics = ask(client().get(url)).await.text;
+    assert!(metrics.contains("millrace_jobs_enqueued_total{"), "counters are there from the start: {metrics}");
+    for gauge in ["queue_depth", "queue_oldest_age", "queue_paused", "dead_jobs", "workers_live", "queue_measured"] {
+        assert!(!metrics.contains(&format!("\nmillrace_{gauge}")), "{gauge}: {metrics}");
+    }
 }
 
 #[tokio::test]

@@ -87,7 +87,7 @@ impl Stand {
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let serving = tokio::spawn({
             let shutdown = shutdown.clone();
-            async move { serve(listener, app, &config, Arc::new(String::new), &shutdown).await }
+            async move { serve(listener, app.clone(), &config, app.metrics(String::new), &shutdown).await }
         });
         Node { url, client: process::client(), prices, pool, shutdown, serving }
     }

@@ -36,9 +36,9 @@ async fn jobs_of_a_dead_worker_run_elsewhere() {
     theatre.enqueue("job", &[Act::Done]).await;
     theatre
         .execute(
-            "INSERT INTO apalis.workers (id, worker_type, storage_name, last_seen) VALUES
-             ('dead', 'millrace', 'PostgreSQL', now() - interval '1 minute'),
-             ('alive', 'millrace', 'PostgreSQL', now() + interval '1 hour')",
+            "INSERT INTO apalis.workers (id, worker_type, storage_name, last_seen, lease) VALUES
+             ('dead', 'millrace', 'PostgreSQL', now() - interval '1 minute', '1 s'),
+             ('alive', 'millrace', 'PostgreSQL', now() - interval '1 hour', '1 h')",
         )
         .await;
     theatre.execute("UPDATE apalis.jobs SET status = 'Running', lock_by = 'dead', attempts = 1").await;
@@ -53,6 +53,72 @@ async fn jobs_of_a_dead_worker_run_elsewhere() {
     assert_eq!((row.status.as_str(), row.attempts, row.failures, row.crashes), ("Done", 2, 0, 1));
     let held = theatre.row("held").await;
     assert_eq!((held.status.as_str(), held.lock_by.as_deref()), ("Running", Some("alive")));
+}
+
+/// A worker that starts in the middle of an outage finds rows that are old, and workers that are about to renew.
+#[tokio::test]
+async fn a_new_worker_takes_nothing_before_it_has_watched_a_lease() {
+    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
+    theatre.enqueue("job", &[Act::Done]).await;
+    theatre
+        .execute(
+            "INSERT INTO apalis.workers (id, worker_type, storage_name, last_seen, lease)
+             VALUES ('slow', 'millrace', 'PostgreSQL', now() - interval '1 minute', '2 s')",
+        )
+        .await;
+    theatre.execute("UPDATE apalis.jobs SET status = 'Running', lock_by = 'slow', attempts = 1").await;
+    let running = theatre.worker(&stage, FAST);
+    for _ in 0..10 {
+        // Its clock may be wrong, but it renews.
+        theatre.execute("UPDATE apalis.workers SET last_seen = last_seen WHERE id = 'slow'").await;
+        theatre.execute("UPDATE apalis.workers SET last_seen = last_seen WHERE id = 'slow'").await;
+        let own = format!("(SELECT xmin::text FROM apalis.workers WHERE id = '{}')", running.worker.name);
+        let before: Option<String> =
+            sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT {own}"))).fetch_one(&theatre.pool).await.unwrap();
+        let beaten = format!("({own} IS DISTINCT FROM {})", before.map_or("NULL".into(), |old| format!("'{old}'")));
+        theatre.until("the new worker has beaten", &beaten).await;
+        let row = theatre.row("job").await;
+        assert_eq!((row.status.as_str(), row.crashes), ("Running", 0), "taken from a worker that lives");
+    }
+    theatre.until("it is silent, and its job is done", "(SELECT status = 'Done' FROM apalis.jobs)").await;
+    running.stop().await;
+    assert_eq!(theatre.row("job").await.crashes, 1);
+}
+
+/// Rows of workers can be deleted, by hand or by a restore: jobs without one must not be stuck.
+#[tokio::test]
+async fn jobs_whose_worker_has_no_row_run_elsewhere() {
+    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
+    for name in ["without a name", "of one that is gone"] {
+        theatre.enqueue(name, &[Act::Done]).await;
+    }
+    theatre.execute("UPDATE apalis.jobs SET status = 'Running', attempts = 1").await;
+    let gone = "UPDATE apalis.jobs SET lock_by = 'gone' WHERE position('gone' IN convert_from(job, 'UTF8')) > 0";
+    assert_eq!(theatre.execute(gone).await, 1);
+    let running = theatre.worker(&stage, FAST);
+    theatre.until("both are done", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status <> 'Done')").await;
+    running.stop().await;
+    assert_eq!(theatre.row("of one that is gone").await.crashes, 1);
+}
+
+#[tokio::test]
+async fn a_living_worker_whose_row_is_deleted_keeps_its_jobs() {
+    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
+    theatre.enqueue("job", &[Act::Wait]).await;
+    let running = theatre.worker(&stage, FAST);
+    eventually("it runs", SOON, async || stage.runs_of("job") == 1).await;
+    let other = theatre.worker(&stage, FAST);
+    theatre.until("both are there", "(SELECT count(*) FROM apalis.workers) = 2").await;
+    theatre.execute("DELETE FROM apalis.workers").await;
+    theatre.until("both are there again", "(SELECT count(*) FROM apalis.workers) = 2").await;
+    // Two leases, in which the other one looks ten times each.
+    theatre.until_beaten(10).await;
+    stage.gate.add_permits(1);
+    theatre.until("it is done", "(SELECT status = 'Done' FROM apalis.jobs)").await;
+    running.stop().await;
+    other.stop().await;
+    let row = theatre.row("job").await;
+    assert_eq!((row.attempts, row.crashes), (1, 0), "it ran once");
 }
 
 #[tokio::test]

@@ -45,7 +45,7 @@ async fn a_waiting_job_is_cancelled_at_once() {
     assert_eq!(operator.cancel(&id).await.unwrap(), Cancelled::AtOnce);
     let row = theatre.row("job").await;
     let seen = (row.status.as_str(), row.attempts, row.failures, row.last_error.as_deref());
-    assert_eq!(seen, ("Killed", 0, 0, Some(CANCELLED)));
+    assert_eq!(seen, ("Cancelled", 0, 0, Some(CANCELLED)));
     assert_eq!(stage.buried(), [("job".to_owned(), CANCELLED.to_owned())], "its record is given up, too");
     assert_eq!(operator.cancel(&id).await.unwrap(), Cancelled::Ended);
     assert_eq!(operator.cancel("unknown").await.unwrap(), Cancelled::NotFound);
@@ -62,9 +62,9 @@ async fn a_running_job_is_cancelled_by_its_worker() {
     eventually("both run", SOON, async || stage.ran().len() == 2).await;
     theatre.until("it listens", "EXISTS (SELECT FROM pg_stat_activity WHERE query = 'LISTEN \"millrace_jobs\"')").await;
     assert_eq!(operator.cancel(&id).await.unwrap(), Cancelled::Requested);
-    theatre.until("it is dead", "EXISTS (SELECT FROM apalis.jobs WHERE status = 'Killed')").await;
+    theatre.until("it is cancelled", "EXISTS (SELECT FROM apalis.jobs WHERE status = 'Cancelled')").await;
     let row = theatre.row("job").await;
-    assert_eq!((row.status.as_str(), row.attempts, row.last_error.as_deref()), ("Killed", 1, Some(CANCELLED)));
+    assert_eq!((row.status.as_str(), row.attempts, row.last_error.as_deref()), ("Cancelled", 1, Some(CANCELLED)));
     assert_eq!(stage.buried(), [("job".to_owned(), CANCELLED.to_owned())]);
     assert_eq!(theatre.row("other").await.status, "Running", "nobody else is disturbed");
     stage.gate.add_permits(1);
@@ -82,7 +82,7 @@ async fn a_cancellation_outlives_the_run_it_was_made_for() {
     assert_eq!(operator.cancel(&id).await.unwrap(), Cancelled::Requested);
     theatre.execute("UPDATE apalis.jobs SET status = 'Pending'").await;
     let running = theatre.worker(&stage, FAST);
-    theatre.until("it is dead", "EXISTS (SELECT FROM apalis.jobs WHERE status = 'Killed')").await;
+    theatre.until("it is cancelled", "EXISTS (SELECT FROM apalis.jobs WHERE status = 'Cancelled')").await;
     theatre.until("the request is forgotten", "NOT EXISTS (SELECT FROM cancellations)").await;
     running.stop().await;
 }
@@ -97,7 +97,7 @@ async fn a_replay_withdraws_the_cancellation() {
     eventually("it runs", SOON, async || stage.runs_of("job") == 1).await;
     theatre.until("it listens", "EXISTS (SELECT FROM pg_stat_activity WHERE query = 'LISTEN \"millrace_jobs\"')").await;
     operator.cancel(&id).await.unwrap();
-    theatre.until("it is dead", "EXISTS (SELECT FROM apalis.jobs WHERE status = 'Killed')").await;
+    theatre.until("it is cancelled", "EXISTS (SELECT FROM apalis.jobs WHERE status = 'Cancelled')").await;
     assert_eq!(operator.replay(&id).await.unwrap(), Replayed::Replayed);
     eventually("it runs again", SOON, async || stage.runs_of("job") == 2).await;
     stage.gate.add_permits(1);
@@ -169,7 +169,7 @@ async fn jobs_are_listed_by_queue_and_state_page_by_page() {
     let waiting = enqueue(&theatre, "waiting", &[Act::Done], NEVER).await;
     let ids = async |state: Option<State>, queue: &str, before: Option<String>, limit: u32| {
         let filter = Filter { queue: Some(queue.into()), state, before, error: None };
-        let jobs = operator.list(&filter, limit).await.unwrap();
+        let jobs = operator.list(&filter, limit).await.unwrap().jobs;
         jobs.into_iter().map(|job| job.id).collect::<Vec<_>>()
     };
     assert_eq!(ids(Some(State::Dead), "scripted", None, 10).await, [&*dead]);
@@ -209,4 +209,80 @@ async fn a_dead_job_is_not_replayed_beside_a_live_one_of_its_key() {
     assert_eq!(theatre.row("dead").await.status, "Killed");
     theatre.run_all(&stage).await;
     assert_eq!(operator.replay(&dead).await.unwrap(), Replayed::Replayed, "its key is free again");
+}
+
+/// One job dies, two are cancelled, waiting and running: only the first is a dead letter.
+#[tokio::test]
+async fn a_cancelled_job_is_no_dead_letter() {
+    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
+    let operator = operator(&theatre, &stage);
+    let dead = enqueue(&theatre, "dead", &[Act::Reject], Duration::ZERO).await;
+    let runs = enqueue(&theatre, "runs", &[Act::Hang, Act::Done], Duration::ZERO).await;
+    let waits = enqueue(&theatre, "waits", &[Act::Done], NEVER).await;
+    let running = theatre.worker(&stage, FAST);
+    eventually("it runs", SOON, async || stage.runs_of("runs") == 1).await;
+    operator.cancel(&runs).await.unwrap();
+    operator.cancel(&waits).await.unwrap();
+    theatre.until("both are cancelled", "(SELECT count(*) FROM apalis.jobs WHERE status = 'Cancelled') = 2").await;
+    theatre.until("they are counted", "(SELECT cancelled = 2 FROM queues WHERE name = 'scripted')").await;
+    let found = operator.dead("scripted", None).await.unwrap();
+    assert_eq!(found.iter().map(|job| &job.id).collect::<Vec<_>>(), [&dead]);
+    let filter = Filter { state: Some(State::Cancelled), ..Filter::default() };
+    let listed = operator.list(&filter, 10).await.unwrap().jobs;
+    assert_eq!(listed.iter().map(|job| &job.id).collect::<Vec<_>>(), [&waits, &runs]);
+    assert_eq!(operator.queues().await.unwrap()[0].dead, 1);
+    assert!(operator.show(&waits).await.unwrap().unwrap().why.contains("an operator cancelled it"));
+    assert_eq!(operator.cancel(&waits).await.unwrap(), Cancelled::Ended);
+    // By its id it runs again.
+    assert_eq!(operator.replay(&runs).await.unwrap(), Replayed::Replayed);
+    eventually("it runs again", SOON, async || stage.runs_of("runs") == 2).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn why_a_job_does_not_run_is_said_as_it_is() {
+    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
+    let operator = operator(&theatre, &stage);
+    let put_off = Act::SnoozeBecause(3_600_000, "the processor answered 503".into());
+    let snoozed = enqueue(&theatre, "snoozed", &[put_off], Duration::ZERO).await;
+    let failed = enqueue(&theatre, "failed", &[Act::FailFor(3_600_000)], Duration::ZERO).await;
+    let running = theatre.worker(&stage, FAST);
+    theatre
+        .until("both wait again", "(SELECT count(*) FROM apalis.jobs WHERE status = 'Pending' AND attempts = 1) = 2")
+        .await;
+    let why = async |id: &str| operator.show(id).await.unwrap().unwrap().why;
+    assert_eq!(why(&snoozed).await, "its last run put it off: the processor answered 503");
+    assert_eq!(why(&failed).await, "it failed 1 times, and waits for its next try");
+    // Every claim fails in the database, while every slot is free.
+    theatre
+        .execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql
+             AS $$ BEGIN RAISE EXCEPTION 'no claims today'; END $$",
+        )
+        .await;
+    theatre
+        .execute(
+            "CREATE TRIGGER refuse BEFORE UPDATE ON apalis.jobs FOR EACH ROW WHEN (NEW.status = 'Running')
+             EXECUTE FUNCTION refuse()",
+        )
+        .await;
+    let due = enqueue(&theatre, "due", &[Act::Done], Duration::ZERO).await;
+    eventually("the failing claims are shown", SOON, async || {
+        let why = why(&due).await;
+        why.contains("the claims of 1 of 1 workers fail in the database") && why.contains("no claims today")
+    })
+    .await;
+    let queue = operator.queues().await.unwrap().remove(0);
+    assert!(queue.failing_workers == 1 && queue.claim_error.is_some_and(|error| error.contains("no claims today")));
+    theatre.execute("DROP TRIGGER refuse ON apalis.jobs").await;
+    eventually("it runs", SOON, async || stage.runs_of("due") == 1).await;
+    eventually("nothing fails any more", SOON, async || operator.queues().await.unwrap()[0].failing_workers == 0).await;
+    // A job whose worker is gone is said to be so, also while it is to be ended.
+    theatre
+        .execute(&format!("UPDATE apalis.jobs SET status = 'Running', lock_by = 'gone' WHERE id = '{snoozed}'"))
+        .await;
+    running.stop().await;
+    assert!(why(&snoozed).await.starts_with("its worker is gone"));
+    operator.cancel(&snoozed).await.unwrap();
+    assert!(why(&snoozed).await.starts_with("its worker is gone"));
 }

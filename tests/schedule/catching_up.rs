@@ -116,12 +116,12 @@ async fn what_could_not_be_enqueued_has_not_fired_and_fires_later() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_is_away_at_a_tick_loses_none() {
     let ground = Ground::new().await;
-    let postgres = PgPool::connect(&ground.database.url.replace(&ground.database.name, "postgres")).await.unwrap();
+    let name = ground.url.rsplit('/').next().and_then(|end| end.split('?').next()).unwrap().to_owned();
+    let postgres = PgPool::connect(&ground.url.replace(&name, "postgres")).await.unwrap();
     let execute = async |sql: String| sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&postgres).await.unwrap();
     let start = || Ticking::start(ground.schedules("* * * * * *", CatchUp::Latest), Timing::default());
     let ticking = [start(), start()];
     let before = ground.fired(2).await.len();
-    let name = &ground.database.name;
     execute(format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false")).await;
     execute(format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")).await;
     // Ticks come and fail meanwhile: three seconds by the server's clock.

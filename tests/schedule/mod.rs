@@ -3,12 +3,14 @@
 //! | promise | held by |
 //! |---|---|
 //! | each nominal time fires once, however many workers tick | `firing` |
+//! | and whatever the database's clock does | `clocks` |
 //! | what was missed is made up by policy; what fails is tried again | `catching_up` |
 //! | a day's fetch exists once; gaps are filled, revisions stored, outages outlived | `fetching` |
 //! | workers and sources from end to end | `whole` |
 //! | real processes, the admin's endpoint and the operator's commands | `processes` |
 
 mod catching_up;
+mod clocks;
 mod fetching;
 mod firing;
 mod processes;
@@ -63,20 +65,28 @@ impl Work for OneJob {
 
 /// A database with schedules that nobody has started yet.
 struct Ground {
-    database: TestDatabase,
+    url: String,
     pool: PgPool,
     work: Arc<OneJob>,
+    _kept: Option<TestDatabase>,
 }
 
 impl Ground {
     async fn new() -> Self {
         let database = database::fresh().await;
-        Self { pool: database.pool().await, database, work: Arc::default() }
+        let ground = Self::on(&database.url).await;
+        Self { _kept: Some(database), ..ground }
+    }
+
+    /// On a migrated database that the caller keeps.
+    async fn on(url: &str) -> Self {
+        let pool = PgPool::connect(url).await.expect("a connection");
+        Self { url: url.to_owned(), pool, work: Arc::default(), _kept: None }
     }
 
     /// One schedule, as another process would have it: with sessions of its own.
     fn schedules(&self, cron: &str, catch_up: CatchUp) -> Schedules {
-        let pool = Database::parse(&self.database.url).expect("the harness's URL").pool("schedules", 2);
+        let pool = Database::parse(&self.url).expect("the harness's URL").pool("schedules", 2);
         let schedule = Schedule { name: NAME, cron: Cron::parse(cron).expect(cron), catch_up, work: self.work.clone() };
         Schedules::new(&pool, &Queue::start(pool.clone()), vec![schedule])
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use jobs::{
-    app::App,
+    app::{App, Metrics},
     boot::{process, shutdown::Shutdown},
 };
 use poem::{EndpointExt, Route, Server, get, handler, http::StatusCode, listener::TcpAcceptor, web::Data};
@@ -23,8 +23,6 @@ pub struct Ready {
     pub lease: Arc<OnceLock<Lease>>,
     pub shutdown: Shutdown,
 }
-
-type Metrics = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// Serves on `address` until the task is aborted.
 ///
@@ -73,6 +71,6 @@ async fn readyz(Data(ready): Data<&Ready>) -> (StatusCode, String) {
 }
 
 #[handler]
-fn render(metrics: Data<&Metrics>) -> poem::Response {
-    poem::Response::builder().content_type("text/plain; version=0.0.4; charset=utf-8").body((metrics.0)())
+async fn render(Data(metrics): Data<&Metrics>) -> poem::Response {
+    poem::Response::builder().content_type("text/plain; version=0.0.4; charset=utf-8").body(metrics().await)
 }

@@ -35,7 +35,7 @@ pub async fn program() -> Result<(), String> {
     let health = match config.health {
         Some(address) => {
             let ready = health::Ready { app: app.clone(), lease: lease.clone(), shutdown: shutdown.clone() };
-            Some(health::serve(address, ready, Arc::new(telemetry.metrics())).await?)
+            Some(health::serve(address, ready, app.metrics(telemetry.metrics())).await?)
         }
         None => None,
     };
@@ -60,7 +60,6 @@ pub fn start(app: &App, database: &Database, timing: Timing, shutdown: &shutdown
     let worker = Worker::start(database, timing, registry::registry(app), shutdown).map_err(process::text)?;
     // All end with the drain, at once.
     tokio::spawn(app.schedules.clone().run(schedule::Timing::default(), shutdown.drain.clone()));
-    tokio::spawn(app.gauges.clone().run());
     tokio::spawn(app.transactions.clone().retain_conflicts(timing.retention));
     Ok(worker)
 }

@@ -11,10 +11,10 @@ use std::{
     io::{BufWriter, IsTerminal},
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -182,7 +182,6 @@ impl Telemetry {
         let (handle, dropped) = (self.metrics.clone(), self.dropped.clone());
         let process_metrics = self.process_metrics.clone();
         move || {
-            *read() = Some(Instant::now());
             dropped.show();
             process_metrics.collect();
             handle.run_upkeep();
@@ -195,18 +194,6 @@ impl Telemetry {
 fn has_colour(is_terminal: bool, variable: impl Fn(&str) -> Option<OsString>) -> bool {
     let refused = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
     is_terminal && !refused && variable("TERM").is_none_or(|term| term != "dumb")
-}
-
-/// When somebody last read the metrics of this process.
-static READ: Mutex<Option<Instant>> = Mutex::new(None);
-
-fn read() -> MutexGuard<'static, Option<Instant>> {
-    READ.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Whether somebody has read the metrics of this process within this time: what nobody reads need not be measured.
-pub fn is_read(within: Duration) -> bool {
-    read().is_some_and(|at| at.elapsed() < within)
 }
 
 /// A thread that writes lines for everybody: what comes while it writes goes with its next write. One write for each

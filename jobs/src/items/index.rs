@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     boot::db::answered,
-    error::Error,
+    error::{Error, causes},
     queue::{Failure, Job, JobId, NewJob, Outcome, Policy, Run, Tx, hold_waiting, retry::Backoff},
 };
 
@@ -93,13 +93,13 @@ impl Job for IndexItem {
             // An outage of the database or of the search is nobody's fault, and no item may stay out for it.
             Err(Error::Unavailable(error)) => {
                 tracing::warn!(error, item = self.id, "could not index an item");
-                return Ok(Outcome::Snooze(TROUBLE));
+                return Ok(Outcome::SnoozeBecause(TROUBLE, error));
             }
-            Err(error) => return Err(Failure::new(error)),
+            Err(error) => return Err(error.into()),
         }
         // Once more, in case the process of the write died before, or could not reach it.
         match items.aside.drop_shared(id).await {
-            Err(_) if age(run.id) < CACHE_SETTLED => Ok(Outcome::Snooze(CACHE_TROUBLE)),
+            Err(error) if age(run.id) < CACHE_SETTLED => Ok(Outcome::SnoozeBecause(CACHE_TROUBLE, causes(&error))),
             _ => Ok(Outcome::Done),
         }
     }

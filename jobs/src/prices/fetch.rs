@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     boot::db::answered,
-    error::Error,
+    error::{Error, causes},
     queue::{self, Failure, Job, JobId, NewJob, Origin, Outcome, Policy, Revive, Run, Tx, enqueue, retry::Backoff},
     schedule::Work,
 };
@@ -127,9 +127,9 @@ impl Job for FetchPrices {
         match self.fetch(&prices).await {
             Err(Error::Unavailable(error)) => {
                 tracing::warn!(error, asset = %self.asset, source = %self.source, "could not record what was fetched");
-                Ok(Outcome::Snooze(OUR_TROUBLE))
+                Ok(Outcome::SnoozeBecause(OUR_TROUBLE, error))
             }
-            Err(error) => Err(Failure::new(error)),
+            Err(error) => Err(error.into()),
             Ok(ended) => ended,
         }
     }
@@ -189,7 +189,7 @@ impl FetchPrices {
             None if !complete && prices.clock.now() < self.day.midnight().assume_utc() + SETTLED => {
                 tally.say("yesterday is not there yet".into());
                 self.go_on(prices, "later", tally).await?;
-                Ok(Ok(Outcome::Snooze(NOT_YET)))
+                Ok(Ok(Outcome::SnoozeBecause(NOT_YET, "yesterday is not there yet".into())))
             }
             None => self.finish(prices, "done", tally).await,
             Some(trouble) => {
@@ -197,8 +197,8 @@ impl FetchPrices {
                 let later = matches!(trouble, Trouble::Later { .. });
                 self.go_on(prices, if later { "later" } else { "failed" }, tally).await?;
                 Ok(match trouble {
-                    Trouble::Later { after, .. } => Ok(Outcome::Snooze(after)),
-                    trouble => Err(Failure::new(trouble)),
+                    Trouble::Later { after, .. } => Ok(Outcome::SnoozeBecause(after, causes(&trouble))),
+                    trouble => Err(trouble.into()),
                 })
             }
         }

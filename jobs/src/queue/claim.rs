@@ -1,24 +1,32 @@
 //! Takes exactly as many due jobs as can run now, and knows which ones this worker holds.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
-use sqlx::PgPool;
+use metrics::counter;
+use serde::Serialize;
+use sqlx::{PgPool, types::JsonValue};
+use time::OffsetDateTime;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     lease::Lease,
+    metrics::CLAIM_ERRORS,
     pace::Bell,
     retry::Backoff,
+    storable::StorableText,
     store::{self, Claimed},
 };
-use crate::boot::{
-    db::answered,
-    telemetry::traces::span::{self, Span},
+use crate::{
+    boot::{
+        db::answered,
+        telemetry::traces::span::{self, Span},
+    },
+    error::causes,
 };
 
 /// At most this many in one claim: with 500 each job cost a tenth more, beyond 1,000 the statement only gets longer.
@@ -53,6 +61,36 @@ impl Holding {
     }
 }
 
+/// Why claims of this worker fail, by queue: written into its row with each heartbeat, where operators see it.
+#[derive(Default)]
+pub struct ClaimErrors(Mutex<BTreeMap<&'static str, ClaimError>>);
+
+#[derive(Serialize)]
+struct ClaimError {
+    error: String,
+    #[serde(with = "time::serde::rfc3339")]
+    since: OffsetDateTime,
+}
+
+impl ClaimErrors {
+    fn note(&self, queue: &'static str, error: &sqlx::Error) {
+        let error = StorableText::from(causes(error)).to_string();
+        let mut errors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = errors.get(queue).map_or_else(OffsetDateTime::now_utc, |earlier| earlier.since);
+        errors.insert(queue, ClaimError { error, since });
+    }
+
+    fn clear(&self, queue: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(queue);
+    }
+
+    /// As the worker's row has it; `None` while all claims succeed.
+    pub fn as_json(&self) -> Option<JsonValue> {
+        let errors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if errors.is_empty() { None } else { serde_json::to_value(&*errors).ok() }
+    }
+}
+
 /// What a claiming loop needs.
 pub struct Claimer {
     pub pool: PgPool,
@@ -61,6 +99,7 @@ pub struct Claimer {
     pub slots: Arc<Semaphore>,
     pub holding: Holding,
     pub lease: Arc<Lease>,
+    pub errors: Arc<ClaimErrors>,
     pub bell: Arc<Bell>,
     /// Asks for a look at the due times.
     pub look: Arc<Notify>,
@@ -78,7 +117,9 @@ impl Claimer {
                 match self.give_back_unheld().await {
                     Ok(()) if Instant::now() >= until => doubt = None,
                     Ok(()) => {}
-                    Err(error) => tracing::debug!(queue = self.queue, %error, "could not look for lost claims"),
+                    Err(error) => {
+                        tracing::debug!(queue = self.queue, error = causes(&error), "could not look for lost claims");
+                    }
                 }
             }
             let wanted = slots.num_permits();
@@ -89,7 +130,10 @@ impl Claimer {
                 Ok(jobs) => jobs,
                 Err(error) => {
                     failures += 1;
-                    tracing::warn!(queue = self.queue, failures, %error, "could not claim jobs; trying again");
+                    counter!(CLAIM_ERRORS, "queue" => self.queue).increment(1);
+                    self.errors.note(self.queue, &error);
+                    let error = causes(&error);
+                    tracing::warn!(queue = self.queue, failures, error, "could not claim jobs; trying again");
                     self.pause(Backoff::DATABASE.wait(failures)).await;
                     continue;
                 }
@@ -98,6 +142,7 @@ impl Claimer {
                 // The answer of one that failed may be all that was lost, and what hung with the database may be executed
                 // only now that it is back.
                 doubt = Some(Instant::now() + DOUBT);
+                self.errors.clear(self.queue);
             }
             failures = 0;
             let found = jobs.len();

@@ -21,7 +21,7 @@ use crate::{
         pooler::{begin, on, within},
         telemetry::traces::span::{self, Span},
     },
-    error::Error,
+    error::{Error, causes},
 };
 
 /// At most one announcement of a queue in this time: a NOTIFY serialises the commits that carry one, so a busy
@@ -246,7 +246,7 @@ async fn announce(pool: PgPool, mut news: mpsc::UnboundedReceiver<&'static str>)
         let queues: Vec<String> = queues.into_iter().map(str::to_owned).collect();
         if let Err(error) = store::announce(on(&pool), &queues).await {
             // Nothing is lost: every worker polls as well.
-            tracing::debug!(%error, "could not announce new jobs");
+            tracing::debug!(error = causes(&error), "could not announce new jobs");
         }
         tokio::time::sleep(ANNOUNCE_EVERY).await;
     }

@@ -1,128 +1,176 @@
-//! How much is in each queue, how late it is, and who is there to run it: measured every few seconds for `/metrics`, for
-//! as long as somebody reads them.
+//! How much is in each queue, how late it is, and who is there to run it: measured when `/metrics` is read.
 //!
-//! Every process that serves `/metrics` measures for itself, API and worker: that no worker lives must be told by
-//! somebody else. So all of them tell the same, and whoever reads takes `max`, never `sum`.
+//! Every process that serves `/metrics` measures for itself, API and worker: that no worker lives must be said by
+//! another process. So all of them say the same, and rules take `max`, never `sum`. What could not be measured is
+//! absent: a 0 would say that there is nothing, and end an alert.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Duration, SystemTime},
+    fmt::Write as _,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime},
 };
 
-use metrics::{Unit, describe_gauge, gauge};
 use sqlx::PgPool;
-use tokio_util::sync::CancellationToken;
+use tokio::time::timeout;
 
 use super::{metrics::known, status::COUNTED, store::gauges as sql};
-use crate::boot::{db::answered, telemetry};
+use crate::{boot::db::answered, error::causes};
 
-const DEPTH: &str = "millrace_queue_depth";
-const OLDEST: &str = "millrace_queue_oldest_age_seconds";
-const DEAD: &str = "millrace_dead_jobs";
-const WORKERS: &str = "millrace_workers_live";
-const MEASURED: &str = "millrace_queue_measured_timestamp_seconds";
-const SESSIONS: &str = "millrace_db_pool_connections";
+/// Readers within this time share one measurement.
+const FRESH: Duration = Duration::from_secs(2);
+/// When measuring fails, what was measured this long ago is still shown, and when that was.
+const KEPT: Duration = Duration::from_secs(60);
+/// A reader waits for a measurement no longer: Prometheus gives up after 10 s, by default.
+const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Between two measurements: more often than anybody scrapes.
-const EVERY: Duration = Duration::from_secs(5);
-/// Four times the usual pause between scrapes. Whoever comes after a longer one reads what was measured last, and when.
-const WATCHED: Duration = Duration::from_secs(60);
-
-/// Measures the queues of one process. Clones are the same: however many run, one measures.
+/// The gauges of all queues, for one process. Clones share their measurements.
 #[derive(Clone)]
 pub struct Gauges {
     pool: PgPool,
-    stop: CancellationToken,
-    taken: Arc<AtomicBool>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// Held by the one that measures.
+    measuring: tokio::sync::Mutex<()>,
+    latest: Mutex<Latest>,
+}
+
+#[derive(Default)]
+struct Latest {
+    measured: Option<Measurement>,
+    /// When measuring last failed. It is tried again after a while, and logged once an outage.
+    failed: Option<Instant>,
+}
+
+struct Measurement {
+    queues: Vec<sql::Measured>,
+    taken: Instant,
+    /// The same, for readers.
+    unix_seconds: f64,
 }
 
 impl Gauges {
-    /// Shows every gauge at 0; nothing is measured before [`Gauges::run`].
-    pub fn new(pool: &PgPool, stop: CancellationToken) -> Self {
-        describe();
-        for queue in known() {
-            show(&sql::Measured { queue, waiting: 0, due: 0, running: 0, dead: 0, late: 0.0, workers: 0 });
-        }
-        gauge!(MEASURED).set(0.0);
-        show_sessions(pool);
-        Self { pool: pool.clone(), stop, taken: Arc::default() }
+    /// Nothing is measured before the first read.
+    pub fn new(pool: &PgPool) -> Self {
+        Self { pool: pool.clone(), shared: Arc::default() }
     }
 
-    /// Measures until the stop; returns at once when another clone does already.
-    pub async fn run(self) {
-        if self.taken.swap(true, Ordering::SeqCst) {
+    /// All gauges in Prometheus' text format, measured now or a moment ago.
+    pub async fn render(&self) -> String {
+        // A task of its own: a reader that gives up does not leave a statement half-read on its session.
+        let measuring = tokio::spawn(self.clone().measure());
+        let _ = timeout(PATIENCE, measuring).await;
+        let mut text = String::new();
+        // Writing to a String never fails.
+        let _ = render(&mut text, self.shared.latest().measured.as_ref(), &self.pool);
+        text
+    }
+
+    async fn measure(self) {
+        let _one = self.shared.measuring.lock().await;
+        if !self.shared.latest().is_wanted() {
             return;
         }
-        // Also in the middle of a measurement: a database that hangs must not hold up the stop.
-        tokio::select! { () = self.measure() => {} () = self.stop.cancelled() => {} }
-    }
-
-    async fn measure(&self) {
-        let queues = known();
-        let mut failing = false;
-        loop {
-            show_sessions(&self.pool);
-            match answered(sql::measure(&self.pool, &queues, COUNTED)).await {
-                Ok(all) => {
-                    all.iter().for_each(show);
-                    gauge!(MEASURED).set(unix_seconds());
-                    failing = false;
-                }
-                // Once an outage. The gauges stay where they were, and when that was is a gauge too.
-                Err(error) if !failing => {
-                    tracing::warn!(%error, "cannot measure the queues; trying again");
-                    failing = true;
-                }
-                Err(_) => {}
+        let taken = Instant::now();
+        let measured = answered(sql::measure(&self.pool, &known(), COUNTED)).await;
+        let mut latest = self.shared.latest();
+        match measured {
+            Ok(queues) => {
+                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+                latest.measured = Some(Measurement { queues, taken, unix_seconds: now.as_secs_f64() });
+                latest.failed = None;
             }
-            // An idle system must ask its database next to nothing.
-            loop {
-                tokio::time::sleep(EVERY).await;
-                if telemetry::is_read(WATCHED) {
-                    break;
+            Err(error) => {
+                if latest.failed.replace(Instant::now()).is_none() {
+                    let error = causes(&error);
+                    tracing::warn!(error, "cannot measure the queues; trying again when /metrics is read");
                 }
             }
         }
     }
 }
 
-fn describe() {
-    describe_gauge!(
-        DEPTH,
-        "Jobs by state: waiting, due (those of the waiting whose time has come) and running. Counted up to 10000, which \
-         then means at least as many. The same from every process."
-    );
-    describe_gauge!(
-        OLDEST,
-        Unit::Seconds,
-        "For how long the first waiting job has been due; 0 when none is. The same from every process."
-    );
-    describe_gauge!(DEAD, "Dead letters, counted up to 10000. The same from every process.");
-    describe_gauge!(WORKERS, "Workers whose lease stands. The same from every process.");
-    describe_gauge!(MEASURED, Unit::Seconds, "When this process last measured the queues; 0: not yet.");
-    describe_gauge!(SESSIONS, "Sessions of the pool that the features of this process share, by state: idle or used.");
-}
-
-fn show(measured: &sql::Measured) {
-    let queue = &measured.queue;
-    for (state, jobs) in [("waiting", measured.waiting), ("due", measured.due), ("running", measured.running)] {
-        gauge!(DEPTH, "queue" => queue.clone(), "state" => state).set(jobs as f64);
+impl Shared {
+    fn latest(&self) -> MutexGuard<'_, Latest> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    gauge!(OLDEST, "queue" => queue.clone()).set(measured.late);
-    gauge!(DEAD, "queue" => queue.clone()).set(measured.dead as f64);
-    gauge!(WORKERS).set(measured.workers as f64);
 }
 
-fn show_sessions(pool: &PgPool) {
+impl Latest {
+    /// Whether a reader wants another measurement.
+    fn is_wanted(&self) -> bool {
+        let is_old = self.measured.as_ref().is_none_or(|measured| measured.taken.elapsed() >= FRESH);
+        is_old && self.failed.is_none_or(|failed| failed.elapsed() >= FRESH)
+    }
+}
+
+fn render(text: &mut String, measured: Option<&Measurement>, pool: &PgPool) -> std::fmt::Result {
+    let name = "millrace_db_pool_connections";
+    let help = "Sessions of the pool that the features of this process share, by state: idle or used.";
+    head(text, name, "gauge", help)?;
     // Both are read without a lock, so idle may be ahead by one.
     let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
-    gauge!(SESSIONS, "state" => "idle").set(idle);
-    gauge!(SESSIONS, "state" => "used").set(pool.size().saturating_sub(idle));
+    writeln!(text, "{name}{{state=\"idle\"}} {idle}")?;
+    writeln!(text, "{name}{{state=\"used\"}} {}", pool.size().saturating_sub(idle))?;
+
+    let Some(measured) = measured else { return Ok(()) };
+    let name = "millrace_queue_measured_timestamp_seconds";
+    head(text, name, "gauge", "When this process last measured the queues; absent before it has.")?;
+    writeln!(text, "{name} {}", measured.unix_seconds)?;
+    if measured.taken.elapsed() > KEPT {
+        return Ok(());
+    }
+    let name = "millrace_queue_depth";
+    let help = "Jobs by state: waiting, due (those of the waiting whose time has come) and running. Counted up to 10000, \
+                which then means at least as many. The same from every process.";
+    head(text, name, "gauge", help)?;
+    for queue in &measured.queues {
+        for (state, jobs) in [("waiting", queue.waiting), ("due", queue.due), ("running", queue.running)] {
+            writeln!(text, "{name}{{queue=\"{}\",state=\"{state}\"}} {jobs}", queue.queue)?;
+        }
+    }
+    let each: [(&str, &str, &str, fn(&sql::Measured) -> f64); 4] = [
+        (
+            "millrace_queue_oldest_age_seconds",
+            "gauge",
+            "For how long the first waiting job has been due; 0 when none is. The same from every process.",
+            |queue| queue.late,
+        ),
+        (
+            "millrace_queue_paused",
+            "gauge",
+            "1 while an operator has paused the queue, otherwise 0. The same from every process.",
+            |queue| f64::from(u8::from(queue.paused)),
+        ),
+        (
+            "millrace_dead_jobs",
+            "gauge",
+            "Dead letters, counted up to 10000; cancelled jobs are not among them. The same from every process.",
+            |queue| queue.dead as f64,
+        ),
+        (
+            "millrace_jobs_cancelled_total",
+            "counter",
+            "Jobs that operators have cancelled, counted in the database. The same from every process.",
+            |queue| queue.cancelled as f64,
+        ),
+    ];
+    for (name, kind, help, value) in each {
+        head(text, name, kind, help)?;
+        for queue in &measured.queues {
+            writeln!(text, "{name}{{queue=\"{}\"}} {}", queue.queue, value(queue))?;
+        }
+    }
+    if let Some(queue) = measured.queues.first() {
+        let name = "millrace_workers_live";
+        head(text, name, "gauge", "Workers whose lease stands. The same from every process.")?;
+        writeln!(text, "{name} {}", queue.workers)?;
+    }
+    Ok(())
 }
 
-fn unix_seconds() -> f64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+fn head(text: &mut String, name: &str, kind: &str, help: &str) -> std::fmt::Result {
+    writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}")
 }

@@ -7,6 +7,7 @@ use ulid::Ulid;
 use uuid::Uuid;
 
 use super::retry::Backoff;
+use crate::error::causes;
 
 /// Work that a worker does later. The value itself is the payload: ids, not state, since the row may have changed.
 pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
@@ -37,6 +38,8 @@ pub enum Outcome {
     Done,
     /// Not now: run again after this time. Uses up no attempt.
     Snooze(Duration),
+    /// The same, with the reason that an operator is shown.
+    SnoozeBecause(Duration, String),
     /// Never: becomes a dead letter at once, with this reason.
     Reject(String),
 }
@@ -61,21 +64,10 @@ impl Failure {
     }
 }
 
-impl<E: std::error::Error> From<E> for Failure {
+impl<E: std::error::Error + 'static> From<E> for Failure {
     /// Keeps the message of the error and of everything that caused it.
     fn from(error: E) -> Self {
-        let mut text = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            let message = error.to_string();
-            // Many errors already quote their cause.
-            if !text.contains(&message) {
-                text.push_str(": ");
-                text.push_str(&message);
-            }
-            cause = error.source();
-        }
-        Self::new(text)
+        Self::new(causes(&error))
     }
 }
 

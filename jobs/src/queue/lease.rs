@@ -2,6 +2,10 @@
 //!
 //! A thread, a runtime and a connection of their own: handlers that block every other thread of the process, a full
 //! pool and long jobs delay no heartbeat.
+//!
+//! A worker is dead when this process has watched its row unchanged for that worker's lease, by its own monotonic clock
+//! and over one connection ([`Observer`]). No reading of the database's clock decides, so that its steps double no run
+//! and delay no rescue. An outage of the database, in which no worker can renew, ends no lease either.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -14,8 +18,20 @@ use sqlx::{Connection, PgConnection};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{metrics::RESCUED, store, worker::Timing};
-use crate::boot::{db::Database, pooler::on_session};
+use super::{
+    claim::ClaimErrors,
+    metrics::RESCUED,
+    silence::Observer,
+    store::{
+        self,
+        leases::{self as sql, Holder},
+    },
+    worker::Timing,
+};
+use crate::{
+    boot::{db::Database, pooler::on_session},
+    error::causes,
+};
 
 /// A stop does not wait longer for a server that no longer answers.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -49,11 +65,12 @@ pub fn keep(
     worker: Arc<str>,
     queues: Vec<&'static str>,
     timing: Timing,
+    claim_errors: Arc<ClaimErrors>,
     stop: CancellationToken,
 ) -> std::io::Result<(Arc<Lease>, JoinHandle<()>)> {
     let lease = Arc::new(Lease { length: timing.lease, renewed: Mutex::new(None) });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let keeper = Keeper { database, worker, queues, timing, lease: lease.clone() };
+    let keeper = Keeper { database, worker, queues, timing, claim_errors, lease: lease.clone() };
     let thread = std::thread::Builder::new().name("lease".into()).spawn(move || runtime.block_on(keeper.run(stop)))?;
     Ok((lease, thread))
 }
@@ -63,20 +80,23 @@ struct Keeper {
     worker: Arc<str>,
     queues: Vec<&'static str>,
     timing: Timing,
+    /// Shown in this worker's row.
+    claim_errors: Arc<ClaimErrors>,
     lease: Arc<Lease>,
 }
 
 impl Keeper {
     async fn run(self, stop: CancellationToken) {
         let mut connection = None;
-        let mut was_away = false;
+        let mut observer = Observer::new(self.timing.lease);
         while !stop.is_cancelled() {
-            let next = match self.tend(&mut connection, was_away, &stop).await {
+            let next = match self.tend(&mut connection, &mut observer, &stop).await {
                 Ok(()) => Duration::ZERO,
                 Err(error) => {
                     connection = None;
-                    was_away = true;
-                    tracing::warn!(%error, "heartbeat failed; trying again");
+                    // No worker can renew while the database is away.
+                    observer.forget();
+                    tracing::warn!(error = causes(&error), "heartbeat failed; trying again");
                     // Several tries fit into the part of the lease that is kept back.
                     self.timing.heartbeat / 10
                 }
@@ -85,7 +105,7 @@ impl Keeper {
         }
         if let Some(mut connection) = connection {
             let leave = async {
-                store::leave(on_session(&mut connection, &self.database), &self.worker).await?;
+                sql::leave(on_session(&mut connection, &self.database), &self.worker).await?;
                 connection.close().await
             };
             // Nothing depends on it: a worker that does not say goodbye is forgotten when its lease has ended.
@@ -93,14 +113,11 @@ impl Keeper {
         }
     }
 
-    /// Beats and rescues over one connection until it fails or `stop`.
-    ///
-    /// After the database was away, every worker looks dead to whoever is back first: then the others get time to beat,
-    /// or what they still run would run twice and count as their death.
+    /// Beats, watches the other workers and rescues over one connection until it fails or `stop`.
     async fn tend(
         &self,
         slot: &mut Option<PgConnection>,
-        was_away: bool,
+        observer: &mut Observer,
         stop: &CancellationToken,
     ) -> sqlx::Result<()> {
         let limit = self.timing.heartbeat;
@@ -108,31 +125,60 @@ impl Keeper {
         let connection = slot.insert(within(limit, PgConnection::connect_with(&session)).await?);
         let queues = self.queues.join(",");
         let mut next_beat = Instant::now();
-        // A try to connect takes a heartbeat at most, and the next one follows within a tenth of it.
-        let first_rescue = if was_away { next_beat + self.timing.heartbeat * 2 } else { next_beat };
+        let mut without_row = Vec::new();
         while !stop.is_cancelled() {
             let now = Instant::now();
-            if now >= next_beat {
-                within(
-                    limit,
-                    store::beat(on_session(connection, &self.database), &self.worker, &queues, self.timing.lease),
-                )
-                .await?;
+            let beats = now >= next_beat;
+            if beats {
+                let beat = on_session(connection, &self.database);
+                let errors = self.claim_errors.as_json();
+                within(limit, sql::beat(beat, &self.worker, &queues, self.timing.lease, errors)).await?;
                 self.lease.renew(now);
                 next_beat = now + self.timing.heartbeat;
             }
-            if now >= first_rescue {
-                self.rescue(connection).await?;
+            match self.look(connection, observer, &mut without_row, beats).await {
+                Ok(()) => {}
+                // The session is good: its heartbeats go on.
+                Err(error @ sqlx::Error::Database(_)) => {
+                    tracing::warn!(error = causes(&error), "could not look for dead workers; trying again");
+                }
+                Err(error) => return Err(error),
             }
-            let pause = self.timing.rescue.min(next_beat.saturating_duration_since(Instant::now()));
+            let now = Instant::now();
+            let look = (now + self.timing.rescue).min(next_beat);
+            let pause = observer.next_end().map_or(look, |end| look.min(end)).saturating_duration_since(now);
             tokio::select! { () = sleep(pause) => {} () = stop.cancelled() => {} }
         }
         Ok(())
     }
 
-    /// Takes back what dead workers held, and tells everybody at once.
-    async fn rescue(&self, connection: &mut PgConnection) -> sqlx::Result<()> {
-        let rescued = within(self.timing.heartbeat, store::rescue(on_session(connection, &self.database))).await?;
+    /// Looks at the leases of others once, and takes back what the silent ones hold.
+    async fn look(
+        &self,
+        connection: &mut PgConnection,
+        observer: &mut Observer,
+        without_row: &mut Vec<Holder>,
+        whole: bool,
+    ) -> sqlx::Result<()> {
+        let limit = self.timing.heartbeat;
+        if whole {
+            // Rare, and it walks the running jobs: less often than the workers are looked at.
+            let holders = sql::unknown_holders(on_session(connection, &self.database), &self.worker);
+            *without_row = within(limit, holders).await?;
+        }
+        let sent = Instant::now();
+        let mut found = within(limit, sql::workers(on_session(connection, &self.database), &self.worker)).await?;
+        without_row.retain(|holder| !found.iter().any(|worker| worker.worker == holder.worker));
+        found.extend(without_row.iter().cloned());
+        observer.note(found, sent, Instant::now());
+        let silent = observer.silent();
+        if silent.is_empty() { Ok(()) } else { self.rescue(connection, &silent).await }
+    }
+
+    /// Takes back what dead workers held, and tells all workers at once.
+    async fn rescue(&self, connection: &mut PgConnection, silent: &[Holder]) -> sqlx::Result<()> {
+        let limit = self.timing.heartbeat;
+        let rescued = within(limit, sql::rescue(on_session(connection, &self.database), silent)).await?;
         if rescued.is_empty() {
             return Ok(());
         }
@@ -141,11 +187,8 @@ impl Keeper {
             counter!(RESCUED, "queue" => queue.clone()).increment(1);
         }
         let queues: std::collections::BTreeSet<String> = rescued.into_iter().collect();
-        within(
-            self.timing.heartbeat,
-            store::announce(on_session(connection, &self.database), &queues.into_iter().collect::<Vec<_>>()),
-        )
-        .await
+        let queues: Vec<String> = queues.into_iter().collect();
+        within(limit, store::announce(on_session(connection, &self.database), &queues)).await
     }
 }
 

@@ -13,9 +13,10 @@ pub const WAIT: &str = "millrace_job_wait_seconds";
 pub const RUN: &str = "millrace_job_run_seconds";
 pub const RESCUED: &str = "millrace_jobs_rescued_total";
 pub const FENCED: &str = "millrace_jobs_fenced_total";
+pub const CLAIM_ERRORS: &str = "millrace_claim_errors_total";
 
 /// Every value of the label `outcome`.
-const OUTCOMES: [&str; 5] = ["done", "retry", "snooze", "dead", "given_back"];
+const OUTCOMES: [&str; 6] = ["done", "retry", "snooze", "dead", "cancelled", "given_back"];
 
 /// The queues that this process has shown, as global as the recorder that shows them.
 static KNOWN: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
@@ -55,12 +56,13 @@ pub fn describe() {
     describe_histogram!(RUN, Unit::Seconds, "How long runs took.");
     describe_counter!(RESCUED, "Running jobs taken back from workers whose lease had ended.");
     describe_counter!(FENCED, "Results dropped because the run no longer held its job.");
+    describe_counter!(CLAIM_ERRORS, "Claims that the database refused or did not answer.");
 }
 
 /// Makes every series of a queue visible before anything happened in it.
 pub(crate) fn zero(queue: &'static str) {
     KNOWN.lock().unwrap_or_else(PoisonError::into_inner).insert(queue);
-    for name in [ENQUEUED, RESCUED, FENCED] {
+    for name in [ENQUEUED, RESCUED, FENCED, CLAIM_ERRORS] {
         counter!(name, "queue" => queue).absolute(0);
     }
     Runs::of(queue).finished.values().for_each(|counter| counter.absolute(0));

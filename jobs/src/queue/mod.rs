@@ -15,9 +15,12 @@
 //! | `engine` | apalis: a claimed job reaches its runner through an apalis worker |
 //! | `runner` | the life of one run: decode, run, judge, settle |
 //! | `retry` | how long to wait before what failed is tried again |
+//! | `result` | what becomes of a job after a run |
+//! | `storable` | what PostgreSQL can store of texts, waits and times from outside |
 //! | `acknowledge` | writes results in batches, under the fencing token |
 //! | `retain` | forgets what is finished, once it is old |
 //! | `lease` | heartbeats, and the rescue of jobs whose worker died |
+//! | `silence` | which workers are silent, by this process's own clock |
 //! | `pulse` | keeps the runtime going beside jobs that block its threads |
 //! | `cancel` | ends running jobs that an operator has cancelled |
 //! | [`gauges`] | how much is in each queue, for `/metrics` |
@@ -38,10 +41,13 @@ pub mod metrics;
 pub mod operate;
 mod pace;
 mod pulse;
+mod result;
 mod retain;
 pub mod retry;
 mod runner;
+mod silence;
 pub mod status;
+mod storable;
 mod store;
 pub mod worker;
 
@@ -51,6 +57,7 @@ pub use gauges::Gauges;
 pub use job::{Failure, Job, JobId, Origin, Outcome, Policy, Priority, Run};
 pub use operate::{Kinds, Operator, Revive};
 pub use retain::Retention;
+pub(crate) use storable::ReadTime;
 pub use worker::{Registry, Timing, Worker};
 
 use crate::{boot::pooler::on, error::Error};

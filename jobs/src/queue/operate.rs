@@ -9,12 +9,12 @@ use super::{
     cancel::CANCELLED,
     enqueue::{Queue, Tx},
     job::{Failure, Job},
-    status::{COUNTED, Cancelled, Filter, JobDetails, JobStatus, QueueStatus, Replayed, State},
-    store::{self, operate as sql},
+    status::{COUNTED, Cancelled, Filter, JobDetails, JobStatus, Listed, QueueStatus, Replayed, State},
+    store::{self, list, operate as sql},
 };
 use crate::{
     boot::{db::answered, pooler::on},
-    error::Error,
+    error::{Error, causes},
 };
 
 /// Jobs read at once where all of a kind are wanted.
@@ -88,19 +88,50 @@ impl Operator {
         Ok(answered(sql::queues(&self.pool, COUNTED)).await?)
     }
 
-    /// A page of jobs, newest first; the next one begins before its last id.
+    /// A page of jobs, newest first; the next one begins before its last id. However many jobs there are, this walks a
+    /// bounded number of them: [`Listed::searched_to`] says what was left out.
     ///
     /// # Errors
     /// See [`Operator::queues`].
-    pub async fn list(&self, filter: &Filter, limit: u32) -> Result<Vec<JobStatus>, Error> {
-        let page = sql::Page {
+    pub async fn list(&self, filter: &Filter, limit: u32) -> Result<Listed, Error> {
+        let mut page = list::Page {
             queue: filter.queue.as_deref(),
+            status: filter.state.map(State::status),
             error: filter.error.as_deref(),
-            before: filter.before.as_deref(),
+            before: filter.before.as_deref().unwrap_or(list::END),
             limit: limit.into(),
         };
-        let rows = answered(sql::list(&self.pool, filter.state.map(State::status), page)).await?;
-        rows.into_iter().map(JobStatus::try_from).collect()
+        let pool = &self.pool;
+        // The whole of these states is in an index of their own.
+        let exact = match filter.state {
+            Some(State::Running) => Some(answered(list::running(pool, &page)).await?),
+            Some(State::Dead) => Some(answered(list::dead(pool, &page)).await?),
+            Some(State::Cancelled) => Some(answered(list::cancelled(pool, &page)).await?),
+            _ => None,
+        };
+        if let Some(rows) = exact {
+            return Ok(Listed { jobs: rows.into_iter().map(JobStatus::from).collect(), searched_to: None });
+        }
+        let mut rows = answered(list::newest(pool, &page)).await?;
+        let mut searched_to = None;
+        if rows.len() < limit as usize {
+            searched_to = answered(list::window_end(pool, page.before)).await?;
+        }
+        if let Some(end) = &searched_to {
+            page.before = end;
+            page.limit -= i64::try_from(rows.len()).unwrap_or(i64::MAX);
+            if matches!(filter.state, None | Some(State::Waiting)) {
+                rows.extend(answered(list::waiting(pool, &page)).await?);
+            }
+            if filter.state.is_none() {
+                rows.extend(answered(list::running(pool, &page)).await?);
+                rows.extend(answered(list::dead(pool, &page)).await?);
+                rows.extend(answered(list::cancelled(pool, &page)).await?);
+            }
+            rows.sort_by(|one, other| other.id.cmp(&one.id));
+            rows.truncate(limit as usize);
+        }
+        Ok(Listed { jobs: rows.into_iter().map(JobStatus::from).collect(), searched_to })
     }
 
     /// Everything about one job.
@@ -108,11 +139,12 @@ impl Operator {
     /// # Errors
     /// See [`Operator::queues`].
     pub async fn show(&self, id: &str) -> Result<Option<JobDetails>, Error> {
-        let Some((row, details)) = answered(sql::show(&self.pool, id)).await? else { return Ok(None) };
-        let job = JobStatus::try_from(row)?;
+        let Some((row, details)) = answered(list::show(&self.pool, id)).await? else { return Ok(None) };
+        let status = row.status.clone();
+        let job = JobStatus::from(row);
         let payload = serde_json::from_slice(&details.payload)
             .unwrap_or_else(|_| String::from_utf8_lossy(&details.payload).into_owned().into());
-        let why = why(&job, &details);
+        let why = why(&job, &status, &details);
         Ok(Some(JobDetails { why, errors: details.errors.unwrap_or_else(|| Vec::<u8>::new().into()), payload, job }))
     }
 
@@ -123,33 +155,34 @@ impl Operator {
     pub async fn cancel(&self, id: &str) -> Result<Cancelled, Error> {
         let mut tx = self.queue.begin().await?;
         let Some(job) = answered(sql::lock(&mut tx, id)).await? else { return Ok(Cancelled::NotFound) };
-        let cancelled = match State::of(&job.status)? {
+        let cancelled = match State::of(&job.status) {
             State::Waiting => {
                 // Locked, nobody begins to run it meanwhile.
                 if let Some(kind) = self.kinds.0.get(job.queue.as_str()) {
                     kind.bury(&job.payload).await.map_err(|failure| Error::Unavailable(failure.error))?;
                 }
-                answered(sql::kill(&mut tx, id, CANCELLED)).await?;
+                answered(sql::cancel(&mut tx, id, CANCELLED)).await?;
                 Cancelled::AtOnce
             }
             State::Running => {
                 answered(sql::request_cancellation(&mut tx, id)).await?;
                 Cancelled::Requested
             }
-            State::Done | State::Dead => return Ok(Cancelled::Ended),
+            State::Done | State::Dead | State::Cancelled => return Ok(Cancelled::Ended),
+            State::Unknown => return Err(unknown(&job.status)),
         };
         tx.commit().await?;
         Ok(cancelled)
     }
 
-    /// Has a dead job run again, and brings its record back in the same transaction.
+    /// Has a dead or cancelled job run again, and brings its record back in the same transaction.
     ///
     /// # Errors
     /// See [`Operator::queues`]; or the record could not be brought back, and nothing has changed.
     pub async fn replay(&self, id: &str) -> Result<Replayed, Error> {
         let mut tx = self.queue.begin().await?;
         let Some(job) = answered(sql::lock(&mut tx, id)).await? else { return Ok(Replayed::NotFound) };
-        if State::of(&job.status)? != State::Dead {
+        if !matches!(State::of(&job.status), State::Dead | State::Cancelled) {
             return Ok(Replayed::NotDead);
         }
         if let Some(kind) = self.kinds.0.get(job.queue.as_str()) {
@@ -160,12 +193,13 @@ impl Operator {
         }
         tx.commit().await?;
         if let Err(error) = answered(store::announce(on(&self.pool), &[job.queue])).await {
-            tracing::debug!(%error, "could not announce a replayed job; polling finds it");
+            tracing::debug!(error = causes(&error), "could not announce a replayed job; polling finds it");
         }
         Ok(Replayed::Replayed)
     }
 
-    /// The dead jobs of a queue whose last error contains this text: what a replay of all of them would replay.
+    /// The dead jobs of a queue whose last error contains this text: what a replay of all of them would replay. Cancelled
+    /// jobs are not among them.
     ///
     /// # Errors
     /// See [`Operator::queues`].
@@ -178,7 +212,7 @@ impl Operator {
         };
         let mut dead = Vec::new();
         loop {
-            let page = self.list(&filter, PAGE).await?;
+            let page = self.list(&filter, PAGE).await?.jobs;
             let Some(last) = page.last() else { return Ok(dead) };
             filter.before = Some(last.id.clone());
             dead.extend(page);
@@ -202,21 +236,44 @@ impl Operator {
     }
 }
 
+fn unknown(status: &str) -> Error {
+    Error::Internal(format!(
+        "its state in the database is {status:?}, which Millrace does not know: another program wrote it"
+    ))
+}
+
 /// Why a job is not running, in words.
-fn why(job: &JobStatus, details: &sql::Details) -> String {
-    let workers = details.workers;
+fn why(job: &JobStatus, status: &str, details: &list::Details) -> String {
+    let (workers, failing) = (details.workers, details.failing);
     match job.state {
         State::Done => "it is done".into(),
         State::Dead => "it was given up: replay it to have it run again".into(),
-        State::Running if details.cancelling => "it is running, and its worker has been told to end it".into(),
+        State::Cancelled => "an operator cancelled it: replay it by its id to have it run again".into(),
+        State::Unknown => unknown(status).to_string(),
+        State::Running if details.cancelling && details.held => {
+            "it is running, and its worker ends it at its next await".into()
+        }
         State::Running if details.held => "it is running".into(),
-        State::Running => "its worker is gone: another one takes it over when the lease is seen to have ended".into(),
+        State::Running => {
+            let ends = if details.cancelling { ", which then ends it as an operator wants" } else { "" };
+            format!("its worker is gone: another one takes it over when the lease is seen to have ended{ends}")
+        }
         State::Waiting if let Some(reason) = &details.paused_because => format!("its queue is paused: {reason}"),
         State::Waiting if workers == 0 => "no living worker runs its queue".into(),
-        State::Waiting if job.due_in_seconds > 0.0 => match job.failures {
-            0 => "its time has not come".into(),
-            failures => format!("it failed {failures} times, and waits for its next try"),
+        State::Waiting if job.due_in_seconds > 0.0 => match snoozed(details) {
+            Some(Some(reason)) => format!("its last run put it off: {reason}"),
+            Some(None) => "its last run put it off".into(),
+            None if job.failures > 0 => format!("it failed {} times, and waits for its next try", job.failures),
+            None => "its time has not come".into(),
         },
+        State::Waiting if let Some(error) = &details.claim_error => {
+            format!("it is due, but the claims of {failing} of {workers} workers fail in the database: {error}")
+        }
         State::Waiting => format!("it is due, and waits for one of {workers} workers to have a free slot"),
     }
+}
+
+/// Whether the last run put the job off, and why.
+fn snoozed(details: &list::Details) -> Option<Option<&str>> {
+    details.last_result.as_ref()?.get("Snoozed").map(|reason| reason.as_str())
 }

@@ -19,9 +19,12 @@ use super::{
     retry::Backoff,
     store::{self, Look},
 };
-use crate::boot::{
-    db::{Database, answered},
-    listen::{Heard, listen},
+use crate::{
+    boot::{
+        db::{Database, answered},
+        listen::{Heard, listen},
+    },
+    error::causes,
 };
 
 /// Due times closer together than this are looked up together: at 1,000 due times a second, a look-up and a claim for
@@ -131,7 +134,11 @@ impl Pacer {
                 }
                 Err(error) => {
                     failures += 1;
-                    tracing::debug!(failures, %error, "could not look for due jobs; trying again");
+                    // Not each time: an outage is not worth a line every two seconds.
+                    if u32::is_power_of_two(failures) {
+                        let error = causes(&error);
+                        tracing::warn!(failures, error, "could not look for due jobs; trying again");
+                    }
                     Backoff::DATABASE.wait(failures).max(self.poll)
                 }
             };

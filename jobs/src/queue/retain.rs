@@ -10,14 +10,14 @@ use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
 
 use super::{retry::Backoff, store};
-use crate::boot::db::answered;
+use crate::{boot::db::answered, error::causes};
 
 /// How long what has ended is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
     /// Finished jobs, and workers that are gone.
     pub done: Duration,
-    /// Dead letters.
+    /// Dead letters and cancelled jobs.
     pub dead: Duration,
     /// Between two passes, on average.
     pub every: Duration,
@@ -58,7 +58,9 @@ impl Cleaner {
             match self.pass().await {
                 Ok((0, 0)) => {}
                 Ok((jobs, workers)) => tracing::info!(jobs, workers, "forgot what ended long ago"),
-                Err(error) => tracing::warn!(%error, "could not forget what ended long ago; trying again later"),
+                Err(error) => {
+                    tracing::warn!(error = causes(&error), "could not forget what ended long ago; trying again later");
+                }
             }
         }
     }
@@ -80,7 +82,7 @@ impl Cleaner {
                 tokio::select! { () = tokio::time::sleep(PAUSE) => {} () = self.stop.cancelled() => {} }
             }
         }
-        Ok((forgotten, answered(store::forget_workers(&self.pool, done)).await?))
+        Ok((forgotten, answered(store::leases::forget_workers(&self.pool, done)).await?))
     }
 }
 

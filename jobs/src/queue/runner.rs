@@ -1,6 +1,12 @@
 //! The life of one run: decode, run under a deadline, judge, bury if it was the last, hand over the result.
 
-use std::{any::Any, future::Future, sync::Arc, time::Instant};
+use std::{
+    any::Any,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Instant,
+};
 
 use tokio::{
     sync::mpsc,
@@ -11,18 +17,19 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, info_span};
 
 use super::{
-    acknowledge::{Result as RunResult, Verdict},
-    cancel::{CANCELLED, Cancellations},
+    cancel::Cancellations,
     claim::Held,
     engine::Handler,
     job::{Failure, Job, JobId, Origin, Outcome, Policy, Run},
     metrics::Runs,
+    result::{Result as RunResult, Verdict},
+    storable::StorableText,
     store::Claimed,
 };
 use crate::boot::telemetry::traces;
 
-/// A job during which a worker died this often is not run again, but set aside with the evidence: it is likely to kill
-/// the next worker too, with everything else in it.
+/// A job during which a worker died this often, without a run that came to an end in between, is not run again, but set
+/// aside with the evidence: it is likely to kill the next worker too, with everything else in it.
 ///
 /// One death proves nothing: a worker that loses the database for longer than its lease, or is stopped without one,
 /// leaves a crash on every job it held. Such an incident hits a job at most once, and only while it runs; an innocent
@@ -60,7 +67,7 @@ pub fn handler<J: Job>(
 impl<J: Job> Runner<J> {
     /// One run from its start to its result. The slot is free again when this ends.
     async fn live(&self, Held { job, slot }: Held) {
-        self.runs.wait.record((job.claimed_at - job.run_at).as_seconds_f64().max(0.0));
+        self.runs.wait.record(job.waited.max(0.0));
         let started = Instant::now();
         let span = info_span!(
             "job",
@@ -84,53 +91,62 @@ impl<J: Job> Runner<J> {
         trace.around(async { span.in_scope(|| verdict.log()) }).await;
         drop(trace);
         let attempts = i32::try_from(self.policy.attempts).unwrap_or(i32::MAX);
+        // A quarantined job did not run: its deaths stand, also when it could not be given up yet.
+        let survived = job.crashes < CRASHES && matches!(verdict, Verdict::Retry { .. } | Verdict::Snooze { .. });
         // The receiver outlives every runner; were it gone, the lease would end and the job run again.
-        let _ = self.results.send(RunResult { queue: J::NAME, id: job.id, token: job.token, attempts, verdict });
+        let result = RunResult { queue: J::NAME, id: job.id, token: job.token, attempts, survived, verdict };
+        let _ = self.results.send(result);
         drop(slot);
     }
 
     async fn verdict(&self, job: &Claimed, around: &Around<'_>) -> Verdict {
-        let payload: J = match serde_json::from_slice(&job.payload) {
+        let payload: J = match decode(&job.payload) {
             Ok(payload) => payload,
-            Err(error) => return Verdict::Dead { error: format!("undecodable payload: {error}") },
+            Err(error) => return Verdict::Dead { error },
         };
         let failures = u32::try_from(job.failures).unwrap_or(0);
+        let next_failure = failures.saturating_add(1);
         if job.crashes >= CRASHES {
             let error = format!("quarantined: a worker died during {} of its runs", job.crashes);
-            return self.bury(job, error, failures + 1, around).await;
+            return self.bury(job, Verdict::Dead { error: error.into() }, next_failure, around).await;
         }
-        let run = self.guarded(payload.run(self.context.clone(), run_of(job, failures, around.trace)), around);
+        let (context, run) = (self.context.clone(), run_of(job, failures, around.trace));
+        // Not called before it is polled: what panics in it does so on its own task.
+        let run = self.guarded(async move { payload.run(context, run).await }, around);
         // Dropped by a cancellation, the run is aborted at its next await.
         let ended = tokio::select! {
             biased;
-            () = self.cancellations.requested(&job.id) => Ended::Outcome(Outcome::Reject(CANCELLED.into())),
+            () = self.cancellations.requested(&job.id) => Ended::Cancelled,
             ended = run => ended,
         };
-        let verdict = match ended {
-            Ended::Outcome(Outcome::Done) => Verdict::Done,
-            Ended::Outcome(Outcome::Snooze(wait)) => Verdict::Snooze { wait },
-            Ended::Outcome(Outcome::Reject(error)) => Verdict::Dead { error },
-            Ended::Failure(failure) if failures + 1 >= self.policy.attempts => Verdict::Dead { error: failure.error },
-            Ended::Failure(failure) => self.retry(failure, failures + 1),
-            Ended::TimeIsUp => Verdict::GivenBack,
+        let given_up = match ended {
+            Ended::Outcome(Outcome::Done) => return Verdict::Done,
+            Ended::Outcome(Outcome::Snooze(wait)) => return Verdict::Snooze { wait, reason: None },
+            Ended::Outcome(Outcome::SnoozeBecause(wait, reason)) => {
+                return Verdict::Snooze { wait, reason: Some(reason.into()) };
+            }
+            Ended::TimeIsUp => return Verdict::GivenBack,
+            Ended::Failure(failure) if next_failure < self.policy.attempts => return self.retry(failure, next_failure),
+            Ended::Failure(failure) => Verdict::Dead { error: failure.error.into() },
+            Ended::Outcome(Outcome::Reject(error)) => Verdict::Dead { error: error.into() },
+            Ended::Cancelled => Verdict::cancelled(),
         };
-        match verdict {
-            Verdict::Dead { error } => self.bury(job, storable(error), failures + 1, around).await,
-            other => other,
-        }
+        self.bury(job, given_up, next_failure, around).await
     }
 
     fn retry(&self, failure: Failure, failures: u32) -> Verdict {
         let wait = self.policy.backoff.wait(failures).max(failure.not_before);
-        Verdict::Retry { error: storable(failure.error), wait }
+        Verdict::Retry { error: failure.error.into(), wait }
     }
 
-    /// Lets the job record its own end; only then it may become a dead letter.
-    async fn bury(&self, job: &Claimed, error: String, failures: u32, around: &Around<'_>) -> Verdict {
-        let Ok(payload) = serde_json::from_slice::<J>(&job.payload) else { return Verdict::Dead { error } };
-        let buried = payload.bury(self.context.clone(), error.clone());
-        match self.guarded(async { buried.await.map(|()| Outcome::Done) }, around).await {
-            Ended::Outcome(_) => Verdict::Dead { error },
+    /// Lets the job record its own end; only then it may become a dead letter, or a cancelled job.
+    async fn bury(&self, job: &Claimed, given_up: Verdict, failures: u32, around: &Around<'_>) -> Verdict {
+        let (Verdict::Dead { error } | Verdict::Cancelled { error }) = &given_up else { return given_up };
+        let Ok(payload) = decode::<J>(&job.payload) else { return given_up };
+        let (context, reason) = (self.context.clone(), error.to_string());
+        let buried = async move { payload.bury(context, reason).await.map(|()| Outcome::Done) };
+        match self.guarded(buried, around).await {
+            Ended::Outcome(_) | Ended::Cancelled => given_up,
             Ended::Failure(failure) => self.retry(failure, failures),
             Ended::TimeIsUp => Verdict::GivenBack,
         }
@@ -178,7 +194,19 @@ impl Drop for AbortOnDrop {
 enum Ended {
     Outcome(Outcome),
     Failure(Failure),
+    /// An operator wants it to end.
+    Cancelled,
     TimeIsUp,
+}
+
+/// Reads a payload. A decoder of a feature may panic as well: that must not end the queue.
+fn decode<J: Job>(payload: &[u8]) -> Result<J, StorableText> {
+    let decoded = catch_unwind(AssertUnwindSafe(|| serde_json::from_slice(payload)));
+    match decoded {
+        Ok(Ok(payload)) => Ok(payload),
+        Ok(Err(error)) => Err(format!("undecodable payload: {error}").into()),
+        Err(panic) => Err(format!("undecodable payload: {}", panic_text(&*panic)).into()),
+    }
 }
 
 fn run_of(job: &Claimed, failures: u32, trace: &traces::span::Span) -> Run {
@@ -191,29 +219,11 @@ fn run_of(job: &Claimed, failures: u32, trace: &traces::span::Span) -> Run {
     }
 }
 
-/// What PostgreSQL takes as a text, and an operator reads: no NUL, and no more than a screen of it.
-fn storable(error: String) -> String {
-    const LONGEST: usize = 4000;
-    let clean = if error.contains('\0') { error.replace('\0', "\u{FFFD}") } else { error };
-    if clean.len() <= LONGEST { clean } else { clean.chars().take(LONGEST / 4).chain("…".chars()).collect() }
+fn panic_message(error: JoinError) -> String {
+    error.try_into_panic().map_or_else(|_| "cancelled".into(), |panic| panic_text(&*panic))
 }
 
-fn panic_message(error: JoinError) -> String {
-    let Ok(panic) = error.try_into_panic() else { return "cancelled".into() };
-    let panic: &(dyn Any + Send) = &*panic;
+fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("panicked: {}", text.unwrap_or("no message"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_stored_of_an_error_can_be_stored() {
-        assert_eq!(storable("plain".into()), "plain");
-        assert_eq!(storable("a\0b".into()), "a\u{FFFD}b");
-        let long = storable("ä".repeat(100_000));
-        assert!(long.len() <= 4000 && long.ends_with('…'), "{} bytes", long.len());
-    }
 }

@@ -3,8 +3,7 @@
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::store::operate as sql;
-use crate::error::Error;
+use super::store::list as sql;
 
 /// Counts of jobs end here: "at least this many".
 pub const COUNTED: i64 = 10_000;
@@ -18,10 +17,15 @@ pub enum State {
     Done,
     /// A dead letter: given up, kept, and there to be replayed.
     Dead,
+    /// Ended by an operator: no dead letter, and replayed only by its id.
+    Cancelled,
+    /// A state that Millrace does not know: another program wrote it.
+    Unknown,
 }
 
 impl State {
-    pub const ALL: [Self; 4] = [Self::Waiting, Self::Running, Self::Done, Self::Dead];
+    /// All states of Millrace itself.
+    pub const ALL: [Self; 5] = [Self::Waiting, Self::Running, Self::Done, Self::Dead, Self::Cancelled];
 
     /// The operator's word.
     pub fn as_str(self) -> &'static str {
@@ -30,22 +34,25 @@ impl State {
             Self::Running => "running",
             Self::Done => "done",
             Self::Dead => "dead",
+            Self::Cancelled => "cancelled",
+            Self::Unknown => "unknown",
         }
     }
 
-    /// apalis' word, in the database.
+    /// The word in the database, apalis' where it has one.
     pub(super) fn status(self) -> &'static str {
         match self {
             Self::Waiting => "Pending",
             Self::Running => "Running",
             Self::Done => "Done",
             Self::Dead => "Killed",
+            Self::Cancelled => "Cancelled",
+            Self::Unknown => "",
         }
     }
 
-    pub(super) fn of(status: &str) -> Result<Self, Error> {
-        let found = Self::ALL.into_iter().find(|state| state.status() == status);
-        found.ok_or_else(|| Error::Internal(format!("a job in the state {status:?}, which is none of ours")))
+    pub(super) fn of(status: &str) -> Self {
+        Self::ALL.into_iter().find(|state| state.status() == status).unwrap_or(Self::Unknown)
     }
 }
 
@@ -60,6 +67,10 @@ pub struct QueueStatus {
     pub reason: Option<String>,
     /// Living workers that run it.
     pub workers: i64,
+    /// Those of them whose claims fail in the database.
+    pub failing_workers: i64,
+    /// Why, for one of them.
+    pub claim_error: Option<String>,
     pub waiting: i64,
     /// Those of the waiting whose time has come.
     pub due: i64,
@@ -83,7 +94,7 @@ pub struct JobStatus {
     pub runs: i32,
     /// Runs that failed since it was enqueued or replayed.
     pub failures: i32,
-    /// Runs during which the worker died, likewise.
+    /// Runs in a row during which the worker died, likewise.
     pub crashes: i32,
     #[serde(with = "time::serde::rfc3339")]
     pub due_at: OffsetDateTime,
@@ -100,28 +111,37 @@ pub struct JobStatus {
     pub traceparent: Option<String>,
 }
 
-impl TryFrom<sql::JobRow> for JobStatus {
-    type Error = Error;
-
-    fn try_from(row: sql::JobRow) -> Result<Self, Error> {
-        Ok(Self {
-            state: State::of(&row.status)?,
+impl From<sql::JobRow> for JobStatus {
+    fn from(row: sql::JobRow) -> Self {
+        let (due_at, now): (OffsetDateTime, OffsetDateTime) = (row.due_at.into(), row.now.into());
+        Self {
+            state: State::of(&row.status),
             id: row.id,
             queue: row.queue,
             priority: row.priority,
             runs: row.claims,
             failures: row.failures,
             crashes: row.crashes,
-            due_at: row.due_at,
-            due_in_seconds: row.due_in,
+            due_at,
+            due_in_seconds: (due_at - now).as_seconds_f64(),
             worker: row.worker,
-            started_at: row.started_at,
-            ended_at: row.ended_at,
+            started_at: row.started_at.map(OffsetDateTime::from),
+            ended_at: row.ended_at.map(OffsetDateTime::from),
             last_error: row.last_error,
             correlation_id: row.correlation_id,
             traceparent: row.traceparent,
-        })
+        }
     }
+}
+
+/// A page of jobs.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// Newest first.
+    pub jobs: Vec<JobStatus>,
+    /// Finished jobs, and more than 10,000 waiting ones of one queue, were looked for down to this id only. `None` when
+    /// nothing was left out.
+    pub searched_to: Option<String>,
 }
 
 /// Everything about one job.
@@ -152,9 +172,9 @@ pub struct Filter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cancelled {
-    /// It waited, and is a dead letter now.
+    /// It waited, and is cancelled now.
     AtOnce,
-    /// It runs: its worker has been told, and ends the run at its next await.
+    /// It runs: its worker ends the run at its next await, or the worker that takes it over does.
     Requested,
     /// It had ended before.
     Ended,
@@ -167,7 +187,7 @@ pub enum Cancelled {
 pub enum Replayed {
     /// It waits again, due now and with all its tries.
     Replayed,
-    /// It is no dead letter.
+    /// It is neither a dead letter nor cancelled.
     NotDead,
     /// Another job with its [unique](super::NewJob::unique) key waits or runs.
     KeyTaken,

@@ -1,6 +1,8 @@
 //! Every SQL statement on the queue's tables: one operation, one statement, one place.
 
 pub mod gauges;
+pub mod leases;
+pub mod list;
 pub mod live;
 pub mod operate;
 pub mod results;
@@ -13,6 +15,7 @@ use sqlx::{PgConnection, PgExecutor, PgPool, Result};
 use super::{
     CHANNEL,
     enqueue::{Due, NewJob},
+    storable::{StorableText, storable_key, storable_time, wait_seconds},
 };
 use crate::boot::pooler::{on, within};
 
@@ -35,8 +38,8 @@ impl New {
         let mut new = Self::default();
         for job in jobs {
             let (time, delay) = match job.due {
-                Due::At(time) => (Some(time), 0.0),
-                Due::After(delay) => (None, delay.as_secs_f64()),
+                Due::At(time) => (Some(storable_time(time)), 0.0),
+                Due::After(delay) => (None, wait_seconds(delay)),
             };
             new.ids.push(job.id.to_string());
             new.queues.push(job.queue.to_owned());
@@ -44,9 +47,10 @@ impl New {
             new.priorities.push(job.priority.level());
             new.times.push(time);
             new.delays.push(delay);
-            new.correlation_ids.push(job.origin.correlation_id.clone());
-            new.traceparents.push(job.origin.traceparent.clone());
-            new.keys.push(job.key.clone());
+            let text = |text: &String| StorableText::from(&**text).to_string();
+            new.correlation_ids.push(job.origin.correlation_id.as_ref().map(text));
+            new.traceparents.push(job.origin.traceparent.as_ref().map(text));
+            new.keys.push(job.key.as_deref().map(storable_key));
         }
         new
     }
@@ -119,15 +123,21 @@ pub struct Claimed {
     pub failures: i32,
     /// Earlier runs during which the worker died.
     pub crashes: i32,
-    pub run_at: OffsetDateTime,
-    /// When it was claimed, by the same clock.
-    pub claimed_at: OffsetDateTime,
+    /// Seconds from its due time to its claim, both by the database's clock; at most 30 days.
+    pub waited: f64,
     pub correlation_id: Option<String>,
     pub traceparent: Option<String>,
 }
 
-/// Takes up to `limit` due jobs of a queue, highest priority first, then by due time, for a worker whose lease stands;
-/// none while the queue is paused. Both conditions are asked once a claim.
+/// Takes up to `limit` due jobs of a queue, highest priority first, then by due time; none while the queue is paused,
+/// which is asked once a claim.
+///
+/// The lease is no condition here: the worker judges it by its own monotonic clock before it claims, and `last_seen` is
+/// of the database's clock, which may step. What a worker claims after it was seen silent is taken back by the next
+/// rescue, until it renews its lease.
+///
+/// A row that another program wrote must not fail the claim of all others: a token that cannot grow begins again at 1,
+/// and a due time is bounded before it is subtracted.
 ///
 /// The three priorities are walked one by one so that each walk is a range of `jobs_ready` in its own order: one
 /// ordered scan over all of them would read every job that is not yet due before it finds that none is.
@@ -138,7 +148,8 @@ pub async fn claim(pool: &PgPool, worker: &str, queue: &str, limit: i64) -> Resu
     sqlx::query_as!(
         Claimed,
         r#"UPDATE apalis.jobs AS job
-           SET status = 'Running', lock_by = $1, lock_at = now(), attempts = attempts + 1
+           SET status = 'Running', lock_by = $1, lock_at = now(),
+               attempts = CASE attempts WHEN 2147483647 THEN 1 ELSE attempts + 1 END
            WHERE ctid = ANY(ARRAY(
                SELECT ready.ctid
                FROM (VALUES (1), (0), (-1)) AS level (priority)
@@ -147,11 +158,11 @@ pub async fn claim(pool: &PgPool, worker: &str, queue: &str, limit: i64) -> Resu
                    WHERE job_type = $2 AND status = 'Pending' AND priority = level.priority AND run_at <= now()
                    ORDER BY run_at LIMIT $3 FOR UPDATE SKIP LOCKED
                ) AS ready
-               WHERE (SELECT last_seen > now() - lease FROM apalis.workers WHERE id = $1)
-                 AND NOT EXISTS (SELECT FROM queues WHERE name = $2 AND paused_at IS NOT NULL)
+               WHERE NOT EXISTS (SELECT FROM queues WHERE name = $2 AND paused_at IS NOT NULL)
                LIMIT $3))
            RETURNING job.id, job.job AS payload, job.attempts AS token, job.failures, job.crashes,
-                     job.run_at, clock_timestamp() AS "claimed_at!",
+                     extract(epoch FROM clock_timestamp()
+                             - greatest(job.run_at, clock_timestamp() - interval '30 days'))::float8 AS "waited!",
                      job.metadata -> 'correlation_id' AS correlation_id,
                      job.metadata -> 'traceparent' AS traceparent"#,
         worker,
@@ -172,12 +183,13 @@ pub struct Look {
     pub next: Option<f64>,
 }
 
-/// Looks at these queues: what is due, and when the next job will be. Both are the ends of a range in `jobs_ready`.
+/// Looks at these queues: what is due, and when the next job will be, a day from now at most. Both are the ends of a
+/// range in `jobs_ready`.
 pub async fn look(pool: &PgPool, queues: &[String]) -> Result<Vec<Look>> {
     sqlx::query_as!(
         Look,
         r#"SELECT queue AS "queue!", bool_or(due.is_due) AS "is_due!",
-                  extract(epoch FROM min(later.run_at) - now())::float8 AS next
+                  extract(epoch FROM min(least(later.run_at, now() + interval '1 day')) - now())::float8 AS next
            FROM unnest($1::text[]) AS queue
            CROSS JOIN (VALUES (1), (0), (-1)) AS level (priority)
            CROSS JOIN LATERAL (
@@ -197,67 +209,15 @@ pub async fn look(pool: &PgPool, queues: &[String]) -> Result<Vec<Look>> {
     .await
 }
 
-/// Renews this worker's lease; a row that is not there, the first time or ever after, is written anew.
-pub async fn beat(connection: impl PgExecutor<'_>, worker: &str, queues: &str, lease: Duration) -> Result<()> {
-    sqlx::query!(
-        "INSERT INTO apalis.workers (id, worker_type, storage_name, layers, lease, last_seen, started_at)
-         VALUES ($1, 'millrace', 'PostgreSQL', $2, make_interval(secs => $3), now(), now())
-         ON CONFLICT (id) DO UPDATE SET last_seen = now()",
-        worker,
-        queues,
-        lease.as_secs_f64(),
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-/// Takes running jobs back from every worker whose lease has ended, and answers their queues, one entry a job.
-///
-/// Dead workers are few and their jobs are found by `jobs_running`, so this costs nothing while all are well. The
-/// worker rows stay: a claim that was under way when the lease ended is found by a later rescue. Each job gets the
-/// evidence of its crash beside its errors: whoever finds it quarantined can look for that worker's last words.
-///
-/// From its second crash on a job is due at a random moment of the next 2.5 s: what was held together with a job that
-/// kills its worker must not be held together with it each time, or all of it would be quarantined. After a lease of
-/// 15 s and a look every 2 s, that still has it running elsewhere within 20 s.
-pub async fn rescue(connection: impl PgExecutor<'_>) -> Result<Vec<String>> {
-    sqlx::query_scalar!(
-        "UPDATE apalis.jobs AS job
-         SET status = 'Pending', crashes = crashes + 1,
-             run_at = CASE WHEN crashes > 0 THEN clock_timestamp() + random() * interval '2500 milliseconds' ELSE run_at END,
-             errors = CASE WHEN jsonb_array_length(errors) >= $1 THEN errors - 0 ELSE coalesce(errors, '[]') END
-                 || jsonb_build_object('at', now(), 'run', attempts, 'worker', lock_by, 'error', 'the worker died')
-         WHERE id = ANY(ARRAY(
-             SELECT held.id
-             FROM apalis.workers AS worker
-             JOIN apalis.jobs AS held ON held.lock_by = worker.id AND held.status = 'Running'
-             WHERE worker.last_seen < now() - worker.lease
-             FOR UPDATE OF held SKIP LOCKED))
-         RETURNING job.job_type",
-        results::ERRORS_KEPT,
-    )
-    .fetch_all(connection)
-    .await
-}
-
-/// Forgets a worker that stopped in good order, unless jobs are still in its name: those are for the rescue.
-pub async fn leave(connection: impl PgExecutor<'_>, worker: &str) -> Result<()> {
-    sqlx::query!(
-        "DELETE FROM apalis.workers
-         WHERE id = $1 AND NOT EXISTS (SELECT FROM apalis.jobs WHERE lock_by = $1 AND status = 'Running')",
-        worker,
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-/// Gives back running jobs of a worker's queue that it does not hold; answers how many.
+/// Gives back running jobs of a worker's queue that it does not hold, but for those that another session has locked;
+/// returns how many. Their due time has come, whatever the clock of the database has done since.
 pub async fn give_back_unheld(pool: &PgPool, worker: &str, queue: &str, held: &[String]) -> Result<u64> {
     let done = sqlx::query!(
-        "UPDATE apalis.jobs SET status = 'Pending'
-         WHERE lock_by = $1 AND status = 'Running' AND job_type = $2 AND id <> ALL($3)",
+        "UPDATE apalis.jobs SET status = 'Pending', run_at = least(run_at, now())
+         WHERE id = ANY(ARRAY(
+             SELECT id FROM apalis.jobs
+             WHERE lock_by = $1 AND status = 'Running' AND job_type = $2 AND id <> ALL($3)
+             FOR UPDATE SKIP LOCKED))",
         worker,
         queue,
         held,
@@ -302,7 +262,7 @@ pub async fn forget(
                DELETE FROM apalis.jobs
                WHERE id > $1 AND id <= (SELECT upto FROM step)
                  AND (status || '' = 'Done' AND done_at < now() - make_interval(secs => $5)
-                      OR status || '' = 'Killed' AND done_at < now() - make_interval(secs => $6))
+                      OR status || '' IN ('Killed', 'Cancelled') AND done_at < now() - make_interval(secs => $6))
                RETURNING id)
            SELECT upto AS "upto!", (SELECT count(*) FROM forgotten) AS "forgotten!" FROM step"#,
         after,
@@ -314,17 +274,4 @@ pub async fn forget(
     )
     .fetch_optional(on(pool))
     .await
-}
-
-/// Forgets workers that have been gone for so long and hold nothing any more.
-pub async fn forget_workers(pool: &PgPool, gone: Duration) -> Result<u64> {
-    let done = sqlx::query!(
-        "DELETE FROM apalis.workers AS worker
-         WHERE last_seen < now() - make_interval(secs => $1)
-           AND NOT EXISTS (SELECT FROM apalis.jobs WHERE lock_by = worker.id AND status = 'Running')",
-        gone.as_secs_f64(),
-    )
-    .execute(on(pool))
-    .await?;
-    Ok(done.rows_affected())
 }

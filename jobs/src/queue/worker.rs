@@ -14,15 +14,16 @@ use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
 
 use super::{
-    acknowledge::{Acknowledger, Result as RunResult},
+    acknowledge::{Acknowledger, Apart},
     cancel::Cancellations,
-    claim::{Claimer, Holding},
+    claim::{ClaimErrors, Claimer, Holding},
     engine::{self, Handler},
     job::{Job, Policy},
     lease::{self, Lease},
     metrics,
     pace::Pacer,
     pulse,
+    result::Result as RunResult,
     retain::{Cleaner, Retention},
     runner,
 };
@@ -123,11 +124,12 @@ impl Worker {
     ) -> Result<Self, std::io::Error> {
         let name: Arc<str> = name().into();
         let keep_lease = CancellationToken::new();
-        let (lease, thread) =
-            lease::keep(database.clone(), name.clone(), registry.names(), timing, keep_lease.clone())?;
+        let errors = Arc::<ClaimErrors>::default();
+        let (queues, ends) = (registry.names(), keep_lease.clone());
+        let (lease, thread) = lease::keep(database.clone(), name.clone(), queues, timing, errors.clone(), ends)?;
         let longest = registry.0.iter().map(|entry| entry.deadline).max().unwrap_or_default();
         let pulse = pulse::keep(tokio::runtime::Handle::current(), longest.saturating_add(timing.lease))?;
-        let run = run(database.clone(), name.clone(), timing, registry, lease.clone(), shutdown.clone());
+        let run = run(database.clone(), name.clone(), timing, registry, lease.clone(), errors, shutdown.clone());
         let running = tokio::spawn(async move {
             let result = run.await;
             // The lease outlives the last result.
@@ -171,6 +173,7 @@ async fn run(
     timing: Timing,
     registry: Registry,
     lease: Arc<Lease>,
+    errors: Arc<ClaimErrors>,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
     let started = Instant::now();
@@ -191,6 +194,7 @@ async fn run(
             slots: Arc::new(Semaphore::new(concurrency)),
             holding: Holding::default(),
             lease: lease.clone(),
+            errors: errors.clone(),
             bell: Arc::default(),
             look: look.clone(),
             jobs,
@@ -220,7 +224,13 @@ async fn run(
         let stop = stop.clone();
         async move { cancellations.watch(timing.heartbeat, &stop).await }
     });
-    let acknowledger = Acknowledger { pool: pool.clone(), worker: name.clone(), holding, abandon: abandon.clone() };
+    let acknowledger = Acknowledger {
+        pool: pool.clone(),
+        worker: name.clone(),
+        holding,
+        abandon: abandon.clone(),
+        apart: Apart::default(),
+    };
     let written = tokio::spawn(acknowledger.run(results_out));
     tracing::info!(worker = &*name, "worker started");
 

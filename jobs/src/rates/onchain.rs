@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     boot::db::answered,
-    error::Error,
+    error::{Error, causes},
     queue::{Failure, NewJob, Origin, Outcome, Queue, enqueue},
 };
 
@@ -280,13 +280,13 @@ impl Storage for OnChain {
         async move {
             match self.drive(id).await {
                 Ok(Driven::Saved | Driven::Withdrawn) => Ok(Outcome::Done),
-                Ok(Driven::Waiting) => Ok(Outcome::Snooze(AGAIN)),
+                Ok(Driven::Waiting) => Ok(Outcome::SnoozeBecause(AGAIN, "the chain has not confirmed it yet".into())),
                 // An outage of the chain or of the database uses up no attempt.
                 Err(trouble @ (Trouble::Chain(ChainError::Unreachable(_)) | Trouble::Ours(Error::Unavailable(_)))) => {
                     tracing::warn!(rate = %id, %trouble, "a rate waits to be saved");
-                    Ok(Outcome::Snooze(AGAIN))
+                    Ok(Outcome::SnoozeBecause(AGAIN, causes(&trouble)))
                 }
-                Err(trouble) => Err(Failure::new(trouble)),
+                Err(trouble) => Err(trouble.into()),
             }
         }
         .boxed()

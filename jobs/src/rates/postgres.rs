@@ -56,6 +56,9 @@ impl Storage for Postgres {
 
     fn reconcile(&self, id: Uuid) -> BoxFuture<'_, Result<Outcome, Failure>> {
         tracing::warn!(rate = %id, "a rate waits for a worker with STORAGE_BACKEND=smart_contract");
-        async { Ok(Outcome::Snooze(ELSEWHERE)) }.boxed()
+        async {
+            Ok(Outcome::SnoozeBecause(ELSEWHERE, "it waits for a worker with STORAGE_BACKEND=smart_contract".into()))
+        }
+        .boxed()
     }
 }

@@ -21,19 +21,26 @@ const AT_ONCE: usize = 50;
 
 impl Schedules {
     /// Fires what is due by the database's clock, so that a worker whose clock is wrong neither doubles nor loses
-    /// anything; answers that clock. Nominal times older than `late` count as missed.
+    /// anything; returns that clock, and whether anything was due. Nominal times older than `late` count as missed.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the database cannot be asked now, as of all calls in here: what was not committed will
     /// be found due again.
-    pub async fn fire_due(&self, schedule: &Schedule, late: Duration) -> Result<OffsetDateTime, Error> {
+    pub async fn fire_due(&self, schedule: &Schedule, late: Duration) -> Result<(OffsetDateTime, bool), Error> {
+        let mut was_due = false;
         loop {
             // Without a lock: most of the time nothing is due, and of many workers one is enough.
             let standing = answered(store::standing(&self.pool, schedule.name)).await?;
             let Some(standing) = standing else { return Err(unknown(schedule.name)) };
-            if schedule.cron.latest(standing.now).is_none_or(|due| due <= standing.decided) {
-                return Ok(standing.now);
+            if standing.is_ahead() {
+                tracing::warn!(schedule = schedule.name, "the database's clock went back: the schedule begins anew");
+                self.register(schedule).await?;
+                continue;
             }
+            if schedule.cron.latest(standing.now()).is_none_or(|due| due <= standing.decided()) {
+                return Ok((standing.now(), was_due));
+            }
+            was_due = true;
             answered(self.fire_some(schedule, late)).await?;
         }
     }
@@ -41,7 +48,7 @@ impl Schedules {
     async fn fire_some(&self, schedule: &Schedule, late: Duration) -> Result<(), Error> {
         let mut tx = self.queue.begin().await?;
         let standing = store::hold(&mut tx, schedule.name).await?.ok_or_else(|| unknown(schedule.name))?;
-        let mut fires = schedule.catch_up.plan(&schedule.cron, standing.decided, standing.now, late);
+        let mut fires = schedule.catch_up.plan(&schedule.cron, standing.decided(), standing.now(), late);
         fires.truncate(AT_ONCE);
         let mut fired = Vec::new();
         for fire in fires {
@@ -52,7 +59,7 @@ impl Schedules {
         store::forget(&mut tx, schedule.name).await?;
         tx.commit().await?;
         for (fire, jobs) in fired {
-            told(schedule, &fire, jobs, standing.now);
+            told(schedule, &fire, jobs, standing.now());
         }
         Ok(())
     }

@@ -3,7 +3,8 @@
 //! A *fire* is a row of the ledger, named by its schedule and its nominal time, in one transaction with its jobs. Every
 //! worker ticks; a tick, a start and a look each minute do the same: they fire what the ledger has not.
 //!
-//! - A nominal time fires when the database's clock has reached it, whatever the workers' clocks say.
+//! - A nominal time fires when the database's clock has reached it, whatever the workers' clocks say. When that clock
+//!   goes back, nominal times that have fired do not fire again, and those that have not do.
 //! - Up to 90 s late it counts as on time: a restart, or a database that was away for a moment, misses nothing.
 //! - What is older was missed, and [`CatchUp`] says what becomes of it.
 //! - A schedule that was never seen before has missed nothing, and neither has one whose cron expression is new.
@@ -22,12 +23,12 @@ mod ledger;
 mod store;
 mod ticker;
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 pub use catch_up::CatchUp;
 pub use cron::Cron;
 use futures_util::future::BoxFuture;
-use metrics::{Unit, describe_gauge, gauge};
+use metrics::{Unit, describe_gauge};
 use serde::Serialize;
 use sqlx::PgPool;
 pub use ticker::Timing;
@@ -73,7 +74,8 @@ pub struct Overview {
     pub catch_up: &'static str,
     /// Its latest fires, newest first.
     pub latest: Vec<Fired>,
-    /// By the clock of this machine.
+    /// The next fire by the database's clock. A nominal time that has fired already does not fire again, also when the
+    /// clock went back since.
     #[serde(with = "time::serde::rfc3339::option")]
     pub next: Option<OffsetDateTime>,
 }
@@ -101,10 +103,11 @@ const SHOWN: u32 = 3;
 impl Schedules {
     /// These schedules; nothing fires before [`Schedules::run`].
     pub fn new(pool: &PgPool, queue: &Queue, all: Vec<Schedule>) -> Self {
-        describe_gauge!(LAG, Unit::Seconds, "From the nominal time of this process's latest fire to its jobs.");
-        for schedule in &all {
-            gauge!(LAG, "schedule" => schedule.name).set(0.0);
-        }
+        describe_gauge!(
+            LAG,
+            Unit::Seconds,
+            "From the nominal time of this process's latest fire to its jobs; 0 once it has looked and fired none."
+        );
         Self { pool: pool.clone(), queue: queue.clone(), all: all.into() }
     }
 
@@ -121,7 +124,10 @@ impl Schedules {
         let mut overview = Vec::new();
         for Schedule { name, cron, catch_up, .. } in self.all.iter() {
             let latest = self.fires(Some(name), SHOWN).await?;
-            let next = cron.next(OffsetDateTime::now_utc());
+            let (now, ahead) = answered(store::fired_ahead(&self.pool, name)).await?;
+            let ahead: HashSet<OffsetDateTime> = ahead.into_iter().collect();
+            let next =
+                std::iter::successors(cron.next(now), |time| cron.next(*time)).find(|time| !ahead.contains(time));
             overview.push(Overview { name, cron: cron.as_str().into(), catch_up: catch_up.as_str(), latest, next });
         }
         Ok(overview)
@@ -135,9 +141,9 @@ impl Schedules {
         let rows = answered(store::fires(&self.pool, name, limit.into())).await?;
         let fired = |row: store::Recorded| Fired {
             schedule: row.schedule,
-            fire_time: row.fire_time,
+            fire_time: row.fire_time.into(),
             kind: row.kind,
-            fired_at: row.fired_at,
+            fired_at: row.fired_at.into(),
             passed_over: row.passed_over,
             jobs: row.jobs,
         };

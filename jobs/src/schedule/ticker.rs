@@ -2,12 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use metrics::gauge;
 use time::OffsetDateTime;
 use tokio::{sync::Notify, task::JoinSet};
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 use tokio_util::sync::CancellationToken;
 
-use super::{Schedule, Schedules};
+use super::{LAG, Schedule, Schedules};
 
 /// When to look at the ledger beside the ticks, and what counts as missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +56,7 @@ impl Schedules {
     }
 
     async fn keep(&self, schedule: &Schedule, timing: Timing, bell: &Notify) {
-        let mut registered = false;
+        let (mut registered, mut looked_once) = (false, false);
         loop {
             let ticked = OffsetDateTime::now_utc();
             let looked = async {
@@ -65,8 +66,12 @@ impl Schedules {
                 self.fire_due(schedule, timing.late).await
             };
             let wait = match looked.await {
-                Ok(now) => {
+                Ok((now, was_due)) => {
                     registered = true;
+                    if !looked_once && !was_due {
+                        gauge!(LAG, "schedule" => schedule.name).set(0.0);
+                    }
+                    looked_once = true;
                     pause(schedule, ticked, now).unwrap_or(timing.look).min(timing.look)
                 }
                 Err(error) => {

@@ -60,12 +60,14 @@ impl Job for ProcessTransaction {
         match self.process(&transactions, &run).await {
             Ok(Answer::Settled(Settlement::Processed)) => Ok(Outcome::Done),
             Ok(Answer::Settled(Settlement::Failed(reason))) => Ok(Outcome::Reject(reason)),
-            Ok(Answer::Again(pause)) => Ok(Outcome::Snooze(pause)),
+            Ok(Answer::Again(pause)) => {
+                Ok(Outcome::SnoozeBecause(pause, "the processor wants to be asked again later".into()))
+            }
             Ok(Answer::Trouble { error, not_before }) => Err(Failure::new(error).not_before(not_before)),
             // Ours, not the processor's: it uses up no attempt, or what the processor did would end as FAILED.
             Err(Error::Unavailable(error)) => {
                 tracing::warn!(error, "could not record what became of a transaction");
-                Ok(Outcome::Snooze(OUR_TROUBLE))
+                Ok(Outcome::SnoozeBecause(OUR_TROUBLE, format!("its settlement could not be recorded: {error}")))
             }
             Err(Error::Internal(error)) => {
                 tracing::error!(error, "a transaction cannot be processed");

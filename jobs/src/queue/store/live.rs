@@ -2,10 +2,12 @@
 
 use sqlx::{PgExecutor, Result};
 
-/// Seconds until a waiting job is due; `None` when it is running, finished or unknown.
+/// Seconds until a waiting job is due, 100 years at most; `None` when it is running, finished or unknown. Bounded before
+/// it is subtracted: the time of another program's row may be infinite.
 pub async fn due_in(executor: impl PgExecutor<'_>, id: &str) -> Result<Option<f64>> {
     sqlx::query_scalar!(
-        r#"SELECT extract(epoch FROM run_at - clock_timestamp())::float8 AS "seconds!"
+        r#"SELECT extract(epoch FROM greatest(least(run_at, now() + interval '100 years'), now() - interval '100 years')
+                          - clock_timestamp())::float8 AS "seconds!"
            FROM apalis.jobs WHERE id = $1 AND status = 'Pending'"#,
         id,
     )

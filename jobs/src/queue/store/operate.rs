@@ -1,7 +1,6 @@
 //! The SQL of an operator's calls: what is there, and the few ways to change it by hand.
 
-use sqlx::{PgConnection, PgExecutor, PgPool, Result, types::JsonValue};
-use time::OffsetDateTime;
+use sqlx::{PgConnection, PgExecutor, PgPool, Result};
 
 use crate::{
     boot::pooler::{on, within},
@@ -34,15 +33,18 @@ pub async fn queues(pool: &PgPool, most: i64) -> Result<Vec<QueueStatus>> {
                SELECT job_type AS name, count(*) FILTER (WHERE status = 'Done') AS done
                FROM (SELECT job_type, status FROM apalis.jobs ORDER BY id DESC LIMIT $1) AS newest GROUP BY job_type
            ), working AS (
-               SELECT name, count(*) AS workers
+               SELECT name, count(*) AS workers, count(claim_errors -> name) AS failing,
+                      max(claim_errors -> name ->> 'error') AS claim_error
                FROM apalis.workers CROSS JOIN unnest(string_to_array(layers, ',')) AS name
-               WHERE last_seen > now() - lease GROUP BY name
+               WHERE abs(extract(epoch FROM last_seen) - extract(epoch FROM now())) < extract(epoch FROM lease)
+               GROUP BY name
            ), known AS (
                SELECT job_type AS name FROM waiting UNION SELECT job_type FROM dead UNION SELECT name FROM running
                UNION SELECT name FROM recent UNION SELECT name FROM working UNION SELECT name FROM queues
            )
            SELECT known.name AS "name!", queues.paused_at AS "paused_at?", queues.reason AS "reason?",
-                  coalesce(working.workers, 0) AS "workers!", least(ready.waiting, $1) AS "waiting!",
+                  coalesce(working.workers, 0) AS "workers!", coalesce(working.failing, 0) AS "failing_workers!",
+                  working.claim_error AS "claim_error?", least(ready.waiting, $1) AS "waiting!",
                   least(ready.due, $1) AS "due!", coalesce(running.jobs, 0) AS "running!",
                   (SELECT count(*) FROM (SELECT FROM apalis.jobs WHERE job_type = known.name AND status = 'Killed'
                                          LIMIT $1) AS buried) AS "dead!",
@@ -58,7 +60,8 @@ pub async fn queues(pool: &PgPool, most: i64) -> Result<Vec<QueueStatus>> {
                FROM (VALUES (1), (0), (-1)) AS level (priority)
                CROSS JOIN LATERAL (
                    -- The first by due time: when not all of them are counted, those that are due are.
-                   SELECT count(*) AS waiting, count(*) FILTER (WHERE run_at <= now()) AS due, min(run_at) AS first
+                   SELECT count(*) AS waiting, count(*) FILTER (WHERE run_at <= now()) AS due,
+                          min(greatest(least(run_at, now() + interval '100 years'), now() - interval '100 years')) AS first
                    FROM (SELECT run_at FROM apalis.jobs
                          WHERE job_type = known.name AND status = 'Pending' AND priority = level.priority
                          ORDER BY run_at LIMIT $1) AS soonest
@@ -70,114 +73,6 @@ pub async fn queues(pool: &PgPool, most: i64) -> Result<Vec<QueueStatus>> {
     )
     .fetch_all(on(pool))
     .await
-}
-
-/// A job as read, without what only the look at one needs.
-pub struct JobRow {
-    pub id: String,
-    pub queue: String,
-    pub status: String,
-    pub priority: i32,
-    pub claims: i32,
-    pub failures: i32,
-    pub crashes: i32,
-    pub due_at: OffsetDateTime,
-    pub due_in: f64,
-    pub worker: Option<String>,
-    pub started_at: Option<OffsetDateTime>,
-    pub ended_at: Option<OffsetDateTime>,
-    pub last_error: Option<String>,
-    pub correlation_id: Option<String>,
-    pub traceparent: Option<String>,
-}
-
-/// One page of jobs. The condition is text and not a parameter: partial indexes are for literals only. So is the order:
-/// by `id` a plan walks the primary key, by `id || ''` it sorts what its condition finds.
-macro_rules! page {
-    ($condition:tt, $order:tt, $pool:expr, $page:expr) => {
-        sqlx::query_as!(
-            JobRow,
-            r#"SELECT id, job_type AS queue, status, priority, attempts AS claims, failures, crashes, run_at AS due_at,
-                      extract(epoch FROM run_at - clock_timestamp())::float8 AS "due_in!", lock_by AS worker,
-                      lock_at AS started_at, done_at AS ended_at, errors -> -1 ->> 'error' AS last_error,
-                      metadata -> 'correlation_id' AS correlation_id, metadata -> 'traceparent' AS traceparent
-               FROM apalis.jobs
-               WHERE ($1::text IS NULL OR job_type = $1) AND id < coalesce($2, (SELECT max(id) || '~' FROM apalis.jobs))
-                 AND ($3::text IS NULL OR position($3 IN errors -> -1 ->> 'error') > 0) AND "#
-                + $condition
-                + " ORDER BY "
-                + $order
-                + " DESC LIMIT $4",
-            $page.queue,
-            $page.before,
-            $page.error,
-            $page.limit,
-        )
-        .fetch_all(on($pool))
-        .await
-    };
-}
-
-/// Which jobs to read.
-pub struct Page<'a> {
-    pub queue: Option<&'a str>,
-    /// Text within the last error.
-    pub error: Option<&'a str>,
-    /// Only ids before this one.
-    pub before: Option<&'a str>,
-    pub limit: i64,
-}
-
-/// A page of jobs, newest first. Running and dead ones are read from their own indexes; the others on a walk from the
-/// newest id that ends with the page, or with the table when fewer fit: 80 ms for each 500,000 jobs that do not.
-pub async fn list(pool: &PgPool, status: Option<&str>, page: Page<'_>) -> Result<Vec<JobRow>> {
-    match status {
-        Some("Pending") => page!("status = 'Pending'", "id", pool, page),
-        Some("Running") => page!("status = 'Running'", "id || ''", pool, page),
-        Some("Killed") if page.queue.is_some() => page!("status = 'Killed' AND job_type = $1", "id", pool, page),
-        Some("Killed") => page!("status = 'Killed'", "id || ''", pool, page),
-        Some(_) => page!("status = 'Done'", "id", pool, page),
-        None => page!("status IN ('Pending', 'Running', 'Done', 'Killed')", "id", pool, page),
-    }
-}
-
-/// What belongs to one job beside its row in a list.
-pub struct Details {
-    pub payload: Vec<u8>,
-    pub errors: Option<JsonValue>,
-    pub paused_because: Option<String>,
-    /// Living workers that run its queue.
-    pub workers: i64,
-    /// Whether the worker that holds it is alive.
-    pub held: bool,
-    pub cancelling: bool,
-}
-
-/// Everything about one job.
-pub async fn show(pool: &PgPool, id: &str) -> Result<Option<(JobRow, Details)>> {
-    let row = sqlx::query_as!(
-        JobRow,
-        r#"SELECT id, job_type AS queue, status, priority, attempts AS claims, failures, crashes, run_at AS due_at,
-                  extract(epoch FROM run_at - clock_timestamp())::float8 AS "due_in!", lock_by AS worker,
-                  lock_at AS started_at, done_at AS ended_at, errors -> -1 ->> 'error' AS last_error,
-                  metadata -> 'correlation_id' AS correlation_id, metadata -> 'traceparent' AS traceparent
-           FROM apalis.jobs WHERE id = $1"#,
-        id,
-    );
-    let Some(row) = row.fetch_optional(on(pool)).await? else { return Ok(None) };
-    let details = sqlx::query_as!(
-        Details,
-        r#"SELECT job AS payload, errors,
-                  (SELECT reason FROM queues WHERE name = job_type AND paused_at IS NOT NULL) AS paused_because,
-                  (SELECT count(*) FROM apalis.workers
-                   WHERE last_seen > now() - lease AND job_type = ANY(string_to_array(layers, ','))) AS "workers!",
-                  EXISTS (SELECT FROM apalis.workers WHERE workers.id = lock_by AND last_seen > now() - lease)
-                      AS "held!",
-                  EXISTS (SELECT FROM cancellations WHERE job_id = jobs.id) AS "cancelling!"
-           FROM apalis.jobs WHERE id = $1"#,
-        id,
-    );
-    Ok(details.fetch_optional(on(pool)).await?.map(|details| (row, details)))
 }
 
 /// A job that nobody else changes until the transaction ends.
@@ -198,14 +93,19 @@ pub async fn lock(connection: &mut PgConnection, id: &str) -> Result<Option<Lock
     .await
 }
 
-/// Makes a locked, waiting job a dead letter.
-pub async fn kill(connection: &mut PgConnection, id: &str, error: &str) -> Result<()> {
+/// Cancels a locked, waiting job, and counts it.
+pub async fn cancel(connection: &mut PgConnection, id: &str, error: &str) -> Result<()> {
     sqlx::query!(
-        "UPDATE apalis.jobs
-         SET status = 'Killed', done_at = now(), last_result = jsonb_build_object('Err', $2::text),
-             errors = coalesce(errors, '[]')
-                 || jsonb_build_object('at', now(), 'run', attempts, 'worker', NULL, 'error', $2::text)
-         WHERE id = $1 AND status = 'Pending'",
+        "WITH cancelled AS (
+             UPDATE apalis.jobs
+             SET status = 'Cancelled', done_at = now(), last_result = jsonb_build_object('Err', $2::text),
+                 errors = CASE WHEN jsonb_typeof(errors) = 'array' THEN errors ELSE '[]' END
+                     || jsonb_build_object('at', now(), 'run', attempts, 'worker', NULL, 'error', $2::text)
+             WHERE id = $1 AND status = 'Pending'
+             RETURNING job_type
+         )
+         INSERT INTO queues (name, cancelled) SELECT job_type, 1 FROM cancelled
+         ON CONFLICT (name) DO UPDATE SET cancelled = queues.cancelled + 1",
         id,
         error,
     )
@@ -214,14 +114,14 @@ pub async fn kill(connection: &mut PgConnection, id: &str, error: &str) -> Resul
     Ok(())
 }
 
-/// Makes a locked, dead job wait again, due now and with all its tries; its errors and claims stay. Answers whether it
+/// Makes a locked, dead or cancelled job wait again, due now and with all its tries; its errors and claims stay. Answers whether it
 /// does: not while another job with its key waits or runs.
 pub async fn replay(connection: &mut PgConnection, id: &str) -> Result<bool> {
     let replayed = sqlx::query!(
         "WITH over AS (DELETE FROM cancellations WHERE job_id = $1)
          UPDATE apalis.jobs
          SET status = 'Pending', run_at = now(), done_at = NULL, last_result = NULL, failures = 0, crashes = 0
-         WHERE id = $1 AND status = 'Killed'
+         WHERE id = $1 AND status IN ('Killed', 'Cancelled')
            AND NOT EXISTS (SELECT FROM apalis.jobs AS live
                            WHERE live.job_type = jobs.job_type AND live.idempotency_key = jobs.idempotency_key
                              AND live.status IN ('Pending', 'Running'))",

@@ -1,0 +1,96 @@
+//! Rows that other programs wrote: whatever is in one harms that row only.
+
+use std::time::Duration;
+
+use jobs::queue::{
+    Kinds, Operator, Policy, Timing,
+    status::{Filter, State},
+};
+
+use crate::harness::{
+    eventually,
+    stage::{Act, FAST, NEVER, Stage, Theatre, quick_policy},
+};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// Times that PostgreSQL has and the crate `time` has not, counts that cannot grow, texts and JSON of other shapes.
+const ROWS: &str = r#"
+    INSERT INTO apalis.jobs (id, job_type, job, run_at, status, attempts, failures, crashes, errors, done_at, lock_at, last_result)
+    SELECT 'row ' || row_number() OVER (), 'scripted', '{"name": "foreign", "acts": ["Fail", "Done"]}', odd.*
+    FROM (VALUES
+        (timestamptz 'infinity', 'Pending', 0, 0, 0, NULL::jsonb, NULL::timestamptz, NULL::timestamptz, NULL::jsonb),
+        ('-infinity', 'Pending', 0, 0, 0, NULL, NULL, NULL, NULL),
+        ('20000-01-01', 'Pending', 0, 0, 0, NULL, 'infinity', '-infinity', '"x"'),
+        ('4000-01-01 BC', 'Pending', 0, 0, 0, NULL, NULL, NULL, '[]'),
+        ('2020-01-01', 'Pending', 2147483647, 0, 0, '{}', NULL, NULL, NULL),
+        ('2020-01-01', 'Pending', -5, -5, -5, '"x"', NULL, NULL, NULL),
+        ('2020-01-01', 'Pending', 0, 2147483647, 0, '[1, null, "x"]', NULL, NULL, NULL),
+        ('2020-01-01', 'Pending', 0, 0, 2147483647, 'null', NULL, NULL, NULL),
+        ('2020-01-01', 'Running', 2147483647, 2147483647, 2147483647, '{}', NULL, '20000-01-01', NULL),
+        ('-infinity', 'Running', -1, 0, 1, 'null', NULL, 'infinity', NULL),
+        ('infinity', 'Done', 1, 0, 0, NULL, '-infinity', 'infinity', NULL),
+        ('infinity', 'Killed', 1, 0, 0, '{"error": 1}', 'infinity', '4700-01-01 BC', NULL),
+        ('infinity', 'Weird', 1, 0, 0, NULL, '4000-01-01 BC', '20000-01-01', NULL),
+        ('-infinity', 'Queued', 1, 0, 0, NULL, NULL, NULL, NULL)
+    ) AS odd (run_at, status, attempts, failures, crashes, errors, done_at, lock_at, last_result)"#;
+
+const WORKERS: &str = "
+    INSERT INTO apalis.workers (id, worker_type, storage_name, layers, last_seen, lease, claim_errors) VALUES
+        ('a', 'm', 'p', 'scripted', 'infinity', '178000000 years', '[]'), ('b', 'm', 'p', ',,', '-infinity', '-1 year', '3'),
+        ('c', 'm', 'p', '', '20000-01-01', '0', '{\"scripted\": 1}')";
+
+#[tokio::test]
+async fn odd_rows_harm_only_themselves() {
+    let (theatre, stage) = (Theatre::open().await, Stage::new(Policy { attempts: 2, ..quick_policy() }));
+    let operator = Operator::new(&theatre.pool, &theatre.queue, Kinds::default());
+    theatre.execute(ROWS).await;
+    theatre.execute(WORKERS).await;
+    look_at_everything(&operator).await;
+    // No notification and no poll: what starts was seen to be due.
+    let running = theatre.worker(&stage, Timing { poll: NEVER, ..FAST });
+    for (name, delay) in [("now", 0), ("soon", 300), ("later", 1500)] {
+        theatre.enqueue_as(name, &[Act::Done], |job| job.after(Duration::from_millis(delay))).await;
+    }
+    for name in ["now", "soon", "later"] {
+        eventually(name, SOON, async || stage.runs_of(name) == 1).await;
+    }
+    theatre
+        .until(
+            "all that was due has ended, and what ran without a worker was taken back",
+            "NOT EXISTS (SELECT FROM apalis.jobs WHERE status = 'Running' OR status = 'Pending' AND run_at < '3000-01-01')",
+        )
+        .await;
+    running.stop().await;
+    let left = "SELECT array_agg(status ORDER BY status) FROM apalis.jobs WHERE run_at > now()";
+    let left: Vec<String> = sqlx::query_scalar(left).fetch_one(&theatre.pool).await.unwrap();
+    assert_eq!(left, ["Done", "Killed", "Pending", "Pending", "Weird"]);
+    look_at_everything(&operator).await;
+}
+
+async fn look_at_everything(operator: &Operator) {
+    let mut states: Vec<Option<State>> = State::ALL.into_iter().map(Some).collect();
+    states.push(None);
+    for state in states {
+        for queue in [None, Some("scripted".to_owned())] {
+            let filter = Filter { queue, state, ..Filter::default() };
+            let listed = operator.list(&filter, 100).await.unwrap_or_else(|error| panic!("{state:?}: {error}"));
+            assert!(state.is_some() || listed.jobs.len() >= 14, "{listed:?}");
+            serde_json::to_string(&listed.jobs).unwrap_or_else(|error| panic!("{state:?}: {error}"));
+            for job in listed.jobs {
+                let details =
+                    operator.show(&job.id).await.unwrap_or_else(|error| panic!("{}: {error}", job.id)).unwrap();
+                serde_json::to_string(&details).unwrap_or_else(|error| panic!("{}: {error}", job.id));
+                assert!(job.state != State::Unknown || details.why.contains("does not know"), "{}", details.why);
+            }
+        }
+    }
+    let queues = operator.queues().await.unwrap();
+    serde_json::to_string(&queues).unwrap();
+    assert!(queues.iter().any(|queue| queue.name == "scripted"), "{queues:?}");
+    // Cancelled and replayed one by one: an odd one says what is wrong with it.
+    for id in ["row 13", "row 14"] {
+        let error = operator.cancel(id).await.unwrap_err().to_string();
+        assert!(error.contains("does not know"), "{error}");
+    }
+}

@@ -1,0 +1,182 @@
+//! Promise 10: a result that the database refuses, or whose row another session has locked, holds up no other result.
+
+use std::time::Duration;
+
+use jobs::queue::{Policy, retry::Backoff};
+
+use crate::harness::{
+    eventually,
+    stage::{Act, FAST, Stage, Theatre, quick_policy},
+};
+
+const SOON: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn whatever_a_run_comes_to_is_stored() {
+    let (theatre, stage) = (Theatre::open().await, Stage::new(Policy { attempts: 1, ..quick_policy() }));
+    let bad = ["nul \0 and \0", &"x\0".repeat(1_000_000), &"😀".repeat(100_000), "\u{1}\u{7f}\\u0000\u{202e}\u{FFFF}"];
+    let mut expected = Vec::new();
+    for (n, text) in bad.into_iter().enumerate() {
+        let text = text.to_owned();
+        let acts = [
+            (Act::FailWith(text.clone()), "Killed"),
+            (Act::RejectWith(text.clone()), "Killed"),
+            (Act::PanicWith(text.clone()), "Killed"),
+            (Act::SnoozeBecause(u64::MAX, text), "Pending"),
+        ];
+        for (m, (act, status)) in acts.into_iter().enumerate() {
+            expected.push((format!("text {n} {m}"), act, status));
+        }
+    }
+    expected.push(("endless snooze".into(), Act::Snooze(u64::MAX), "Pending"));
+    expected.push(("done".into(), Act::Done, "Done"));
+    for (name, act, _) in &expected {
+        theatre.enqueue(name, std::slice::from_ref(act)).await;
+    }
+    // What a decoder says about its payload is in its error, the NUL as well.
+    theatre
+        .execute(
+            r#"INSERT INTO apalis.jobs (id, job_type, job) VALUES
+               ('a', 'scripted', '{"name": "x", "acts": ["\\u0000"]}'), ('b', 'scripted', '{"\\u0000": 1}'),
+               ('c', 'scripted', '\x00'), ('d', 'scripted', convert_to(repeat('[', 100000), 'UTF8'))"#,
+        )
+        .await;
+    let running = theatre.worker(&stage, FAST);
+    let ended = "NOT EXISTS (SELECT FROM apalis.jobs WHERE status = 'Running' OR status = 'Pending' AND attempts = 0)";
+    theatre.until("every result is written", ended).await;
+    running.stop().await;
+    let dead = "DELETE FROM apalis.jobs WHERE length(id) = 1 AND status = 'Killed' AND attempts = 1";
+    assert_eq!(theatre.execute(dead).await, 4, "what cannot be decoded is dead");
+    for (name, _, status) in expected {
+        let row = theatre.row(&format!("{name}\",\"acts")).await;
+        assert_eq!((row.status.as_str(), row.attempts), (status, 1), "{name}");
+    }
+}
+
+/// A wait of any length, from a backoff or a `Retry-After`.
+#[tokio::test]
+async fn a_wait_of_any_length_is_stored() {
+    let backoff = Backoff { base: Duration::MAX, cap: Duration::MAX };
+    let (theatre, stage) = (Theatre::open().await, Stage::new(Policy { backoff, ..quick_policy() }));
+    theatre.enqueue("fails", &[Act::Fail]).await;
+    theatre.enqueue("asked to wait", &[Act::FailFor(u64::MAX)]).await;
+    theatre.enqueue_as("enqueued", &[Act::Done], |job| job.after(Duration::MAX)).await;
+    let last = time::macros::datetime!(9999-12-31 23:59:59.999 +0);
+    for (name, time) in [("last", last), ("first", time::macros::datetime!(-9999-01-01 0:00 +0))] {
+        theatre.enqueue_as(name, &[Act::Done], |job| job.at(time)).await;
+    }
+    let running = theatre.worker(&stage, FAST);
+    theatre
+        .until("both wait", "(SELECT count(*) FROM apalis.jobs WHERE failures = 1 AND status = 'Pending') = 2")
+        .await;
+    theatre.until("one was due", "(SELECT count(*) FROM apalis.jobs WHERE status = 'Done') = 1").await;
+    running.stop().await;
+}
+
+/// Constraints and triggers of others refuse a row: by its state, by their own exception, by a value.
+#[tokio::test]
+async fn a_result_that_is_refused_becomes_a_dead_letter_alone() {
+    const JOBS: usize = 40;
+    let trigger = |body: &str| {
+        format!(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RETURN NEW; END $$;
+             CREATE TRIGGER refuse BEFORE UPDATE ON apalis.jobs FOR EACH ROW
+             WHEN (NEW.status IN ('Done', 'Pending') AND OLD.status = 'Running'
+                   AND position('refused' IN convert_from(NEW.job, 'UTF8')) > 0)
+             EXECUTE FUNCTION refuse()"
+        )
+    };
+    for refusal in [
+        "ALTER TABLE apalis.jobs ADD CONSTRAINT refuse
+         CHECK (status NOT IN ('Done', 'Pending') OR attempts = 0 OR position('refused' IN convert_from(job, 'UTF8')) = 0)"
+            .to_owned(),
+        trigger("RAISE EXCEPTION 'not this one';"),
+        trigger("PERFORM 1 / 0;"),
+    ] {
+        let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
+        sqlx::raw_sql(sqlx::AssertSqlSafe(refusal.clone())).execute(&theatre.pool).await.unwrap();
+        for n in 0..JOBS {
+            let (name, act) = match n {
+                7 => ("refused when done".into(), Act::Done),
+                8 => ("refused when it fails".into(), Act::Fail),
+                9 => ("refused when it snoozes".into(), Act::Snooze(1)),
+                _ => (format!("job {n}."), Act::Done),
+            };
+            theatre.enqueue(&name, &[Act::WaitThen(Box::new(act))]).await;
+        }
+        let running = theatre.worker(&stage, FAST);
+        let running_now = stage.policy.concurrency;
+        eventually("as many run as can", SOON, async || stage.ran().len() == running_now).await;
+        stage.gate.add_permits(JOBS);
+        theatre
+            .until("all have ended", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status IN ('Pending', 'Running'))")
+            .await;
+        running.stop().await;
+        for name in ["refused when done", "refused when it fails", "refused when it snoozes"] {
+            let row = theatre.row(name).await;
+            assert_eq!((row.status.as_str(), row.attempts), ("Killed", 1), "{name}: {refusal}");
+            let error = row.last_error.unwrap_or_default();
+            assert!(error.contains("refused to store the result"), "{name}: {error}");
+        }
+        theatre
+            .until("all others are done", &format!("(SELECT count(*) FROM apalis.jobs WHERE status = 'Done') = {}", JOBS - 3))
+            .await;
+    }
+}
+
+/// Not even as a dead letter: the row stays as it is, and everything else goes on, the stop included.
+#[tokio::test]
+async fn a_row_that_takes_no_result_at_all_holds_up_nothing() {
+    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
+    theatre.enqueue("stuck", &[Act::Done]).await;
+    theatre
+        .execute(
+            "ALTER TABLE apalis.jobs ADD CONSTRAINT stuck
+             CHECK (attempts = 0 OR status = 'Running' OR position('stuck' IN convert_from(job, 'UTF8')) = 0)",
+        )
+        .await;
+    let running = theatre.worker(&stage, FAST);
+    eventually("it has run", SOON, async || stage.runs_of("stuck") == 1).await;
+    for n in 0..20 {
+        theatre.enqueue(&format!("job {n}."), &[if n % 2 == 0 { Act::Done } else { Act::Reject }]).await;
+    }
+    theatre.until("all others have ended", "(SELECT count(*) = 20 FROM apalis.jobs WHERE done_at IS NOT NULL)").await;
+    theatre.execute("ALTER TABLE apalis.jobs DROP CONSTRAINT stuck").await;
+    theatre
+        .until(
+            "it is a dead letter once that is possible",
+            "(SELECT count(*) = 21 FROM apalis.jobs WHERE done_at IS NOT NULL)",
+        )
+        .await;
+    running.stop().await;
+    assert_eq!(theatre.row("stuck").await.status, "Killed");
+}
+
+#[tokio::test]
+async fn rows_that_another_session_has_locked_hold_up_no_other_result() {
+    let (theatre, stage) = (Theatre::open().await, Stage::new(Policy { concurrency: 50, ..quick_policy() }));
+    for n in 0..30 {
+        let act = if n % 3 == 0 { Act::Reject } else { Act::Done };
+        theatre.enqueue(&format!("job {n}."), &[Act::WaitThen(Box::new(act))]).await;
+    }
+    let running = theatre.worker(&stage, FAST);
+    eventually("all run", SOON, async || stage.ran().len() == 30).await;
+    let mut lock = theatre.pool.begin().await.unwrap();
+    let locked = "SELECT FROM apalis.jobs WHERE convert_from(job, 'UTF8') ~ 'job (6|7)\\.' FOR UPDATE";
+    assert_eq!(sqlx::query(locked).execute(&mut *lock).await.unwrap().rows_affected(), 2);
+    stage.gate.add_permits(30);
+    theatre.until("all others are written", "(SELECT count(*) FROM apalis.jobs WHERE done_at IS NOT NULL) = 28").await;
+    // While some are locked, new results do not wait for a time limit first.
+    for n in 30..60 {
+        theatre.enqueue(&format!("job {n}."), &[Act::Done]).await;
+    }
+    theatre.until("later ones are written", "(SELECT count(*) FROM apalis.jobs WHERE done_at IS NOT NULL) = 58").await;
+    lock.rollback().await.unwrap();
+    theatre.until("all are written", "(SELECT count(*) FROM apalis.jobs WHERE done_at IS NOT NULL) = 60").await;
+    running.stop().await;
+    for (name, status) in [("job 6.", "Killed"), ("job 7.", "Done")] {
+        let row = theatre.row(name).await;
+        assert_eq!((row.status.as_str(), row.attempts), (status, 1), "{name}");
+    }
+    assert_eq!(stage.ran().len(), 60, "each ran once");
+}
