@@ -19,6 +19,8 @@ use super::{Sizes, files, keeper::Keeper};
 const GATHERED: usize = 1 << 16;
 /// Between two tries when nothing can be written.
 const RETRY: Duration = Duration::from_secs(1);
+/// Between two reports of trouble: on a full disk a short line may find room, and the next one may not, all the time.
+const REPORT: Duration = Duration::from_secs(60);
 
 /// Writes lines. Each call of [`Write::write`] is a line; none of them fails: whoever logs could do nothing about it, and
 /// standard output has the line as well. Lines that could not be written are counted, and a file never has half of one.
@@ -32,6 +34,8 @@ pub(super) struct Writer {
     waiting: u64,
     open: Option<Open>,
     trouble: Option<Trouble>,
+    /// When trouble was last reported.
+    reported: Option<Instant>,
     lost: Arc<AtomicU64>,
     keeper: Keeper,
 }
@@ -47,6 +51,8 @@ struct Open {
 struct Trouble {
     tried: Instant,
     lost: u64,
+    /// Whether its begin was reported, so that its end is as well.
+    reported: bool,
 }
 
 impl Writer {
@@ -77,6 +83,7 @@ impl Writer {
             waiting: 0,
             open: Some(open),
             trouble: None,
+            reported: None,
             lost: Arc::default(),
             keeper,
         })
@@ -105,16 +112,21 @@ impl Writer {
         }
         match self.store() {
             Ok(()) => {
-                if let Some(Trouble { lost, .. }) = self.trouble.take() {
+                if let Some(Trouble { lost, reported: true, .. }) = self.trouble.take() {
                     tracing::warn!(lost, "LOG_FILES_BACK");
                 }
             }
             Err(error) => {
                 self.lost.fetch_add(self.waiting, Ordering::Relaxed);
                 let trouble = self.trouble.get_or_insert_with(|| {
-                    // Once: whoever reads standard output has it.
-                    tracing::warn!(%error, "LOG_FILES_BROKEN");
-                    Trouble { tried: Instant::now(), lost: 0 }
+                    let now = Instant::now();
+                    let reported = self.reported.is_none_or(|last| now.duration_since(last) >= REPORT);
+                    if reported {
+                        self.reported = Some(now);
+                        // Once: it is on standard output.
+                        tracing::warn!(%error, "LOG_FILES_BROKEN");
+                    }
+                    Trouble { tried: now, lost: 0, reported }
                 });
                 trouble.lost += self.waiting;
             }

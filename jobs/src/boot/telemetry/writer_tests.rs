@@ -134,3 +134,25 @@ fn trouble_costs_lines_of_files_and_nothing_else() {
     write(&mut writer, 30..40);
     assert_eq!(folder.lines(), expected(30..40));
 }
+
+#[test]
+fn trouble_that_comes_and_goes_is_reported_once_in_a_while() {
+    let folder = Folder::new("flapping");
+    let mut writer = folder.writer(OffsetDateTime::now_utc);
+    let once = |writer: &mut Writer| {
+        let full = File::options().write(true).open("/dev/full").expect("/dev/full");
+        writer.open.as_mut().expect("an open file").file = full;
+        write(writer, 0..1);
+        let trouble = writer.trouble.as_mut().expect("trouble");
+        let reported = trouble.reported;
+        // There is room again.
+        trouble.tried -= RETRY;
+        write(writer, 1..2);
+        assert!(writer.trouble.is_none());
+        reported
+    };
+    assert_eq!([once(&mut writer), once(&mut writer), once(&mut writer)], [true, false, false]);
+    writer.reported = writer.reported.map(|last| last - REPORT);
+    assert!(once(&mut writer));
+    assert_eq!(writer.lost.load(Ordering::Relaxed), 4);
+}
