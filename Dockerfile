@@ -2,9 +2,9 @@
 #
 #   docker build -t millrace .
 #   docker run --rm -e DATABASE_URL=… millrace millrace migrate
+#   docker run -p 8000:8000 --env-file millrace.env millrace       (deploy/kubernetes/secret.example.env: what is in it)
+#   docker run --env-file millrace.env millrace worker
 #   docker exec CONTAINER millrace queues                          the operator's commands
-#   docker run -p 8000:8000 -e DATABASE_URL=… -e API_KEY=… -e ADMIN_API_KEY=… -e JWT_SECRET=… millrace
-#   docker run -e DATABASE_URL=… millrace worker
 #
 # Plain instructions only, so that any builder takes it. Both images can be replaced by local ones; pin them by digest
 # where builds must be the same byte for byte: --build-arg RUNTIME_IMAGE=debian@sha256:…

@@ -3,15 +3,34 @@
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use sqlx::postgres::PgConnectOptions;
-use tokio::net::{TcpListener, UnixStream};
+use tokio::{
+    net::{TcpListener, UnixStream},
+    task::JoinHandle,
+};
 
 use super::{empty, value};
-use crate::harness::process::Process;
+use crate::harness::{database::TestDatabase, process::Process};
 
 const SOON: Duration = Duration::from_secs(30);
 
 fn start(url: &str, arguments: &[&str]) -> Process {
     Process::start(&[&["migrate"], arguments].concat(), &[("DATABASE_URL", url), ("LOG_FORMAT", "json")])
+}
+
+/// The socket of the server that this database is on.
+fn socket_of(database: &TestDatabase) -> PathBuf {
+    let options = PgConnectOptions::from_str(&database.url).unwrap();
+    options.get_socket().expect("a socket").join(format!(".s.PGSQL.{}", options.get_port()))
+}
+
+/// Leads each connection to the server's socket.
+fn forward(listener: TcpListener, socket: PathBuf) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut server = UnixStream::connect(&socket).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
+        }
+    })
 }
 
 #[tokio::test]
@@ -37,8 +56,8 @@ async fn a_status_shows_what_is_missing_and_changes_nothing() {
 #[tokio::test]
 async fn a_database_that_is_not_there_yet_is_waited_for() {
     let (database, _pool) = empty().await;
+    let socket = socket_of(&database);
     let options = PgConnectOptions::from_str(&database.url).unwrap();
-    let socket: PathBuf = options.get_socket().expect("a socket").join(format!(".s.PGSQL.{}", options.get_port()));
     // Free a moment ago: nothing answers there yet.
     let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let url = format!("postgres://{}@{address}/{}?sslmode=disable", options.get_username(), database.name);
@@ -50,12 +69,26 @@ async fn a_database_that_is_not_there_yet_is_waited_for() {
     let mut waiting = start(&url, &["--wait"]);
     waiting.printed("waiting for the database").await;
     let listener = TcpListener::bind(address).await.unwrap();
-    let forwarding = tokio::spawn(async move {
-        while let Ok((mut client, _)) = listener.accept().await {
-            let mut server = UnixStream::connect(&socket).await.unwrap();
-            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
-        }
-    });
+    let forwarding = forward(listener, socket);
     assert!(waiting.ended(SOON).await.success(), "{}", waiting.log());
+    forwarding.abort();
+}
+
+#[tokio::test]
+async fn an_ipv6_address_stands_in_brackets() {
+    let (database, _pool) = empty().await;
+    // A machine without IPv6 tries the same with the other kind of address.
+    let listener = match TcpListener::bind("[::1]:0").await {
+        Ok(listener) => listener,
+        Err(_) => TcpListener::bind("127.0.0.1:0").await.unwrap(),
+    };
+    let address = listener.local_addr().unwrap();
+    let user = PgConnectOptions::from_str(&database.url).unwrap().get_username().to_owned();
+    let forwarding = forward(listener, socket_of(&database));
+    let url = format!("postgres://{user}:any@{address}/{}?sslmode=disable", database.name);
+    let mut migrate = start(&url, &[]);
+    assert!(migrate.ended(SOON).await.success(), "{}", migrate.log());
+    let shown = format!("postgres://{user}@{address}/{}", database.name);
+    assert!(migrate.log().contains(&shown), "{shown}: {}", migrate.log());
     forwarding.abort();
 }

@@ -19,6 +19,9 @@ use super::{Sizes, files, keeper::Keeper};
 const GATHERED: usize = 1 << 16;
 /// Between two tries when nothing can be written.
 const RETRY: Duration = Duration::from_secs(1);
+/// How long nothing may fail before trouble counts as over: on a full disk a short line may find room, and the next one
+/// may not, all the time.
+const SETTLED: Duration = Duration::from_secs(10);
 
 /// Writes lines. Each call of [`Write::write`] is a line; none of them fails: whoever logs could do nothing about it, and
 /// standard output has the line as well. Lines that could not be written are counted, and a file never has half of one.
@@ -45,7 +48,11 @@ struct Open {
 }
 
 struct Trouble {
+    /// When it was last tried to write.
     tried: Instant,
+    /// When that failed last, and whether it was the last try.
+    failed: Instant,
+    failing: bool,
     lost: u64,
 }
 
@@ -105,17 +112,23 @@ impl Writer {
         }
         match self.store() {
             Ok(()) => {
-                if let Some(Trouble { lost, .. }) = self.trouble.take() {
-                    tracing::warn!(lost, "LOG_FILES_BACK");
+                if let Some(trouble) = &mut self.trouble {
+                    trouble.failing = false;
+                    if trouble.failed.elapsed() >= SETTLED {
+                        tracing::warn!(lost = trouble.lost, "LOG_FILES_BACK");
+                        self.trouble = None;
+                    }
                 }
             }
             Err(error) => {
                 self.lost.fetch_add(self.waiting, Ordering::Relaxed);
+                let now = Instant::now();
                 let trouble = self.trouble.get_or_insert_with(|| {
-                    // Once: whoever reads standard output has it.
+                    // Once: it is on standard output.
                     tracing::warn!(%error, "LOG_FILES_BROKEN");
-                    Trouble { tried: Instant::now(), lost: 0 }
+                    Trouble { tried: now, failed: now, failing: true, lost: 0 }
                 });
+                (trouble.failed, trouble.failing) = (now, true);
                 trouble.lost += self.waiting;
             }
         }
@@ -124,7 +137,7 @@ impl Writer {
     }
 
     fn store(&mut self) -> io::Result<()> {
-        if let Some(trouble) = &mut self.trouble {
+        if let Some(trouble) = self.trouble.as_mut().filter(|trouble| trouble.failing) {
             if trouble.tried.elapsed() < RETRY {
                 return Err(io::ErrorKind::WouldBlock.into());
             }

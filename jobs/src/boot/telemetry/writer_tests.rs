@@ -124,7 +124,8 @@ fn trouble_costs_lines_of_files_and_nothing_else() {
     assert_eq!(writer.lost.load(Ordering::Relaxed), 10);
     assert_eq!(writer.trouble.as_ref().map(|trouble| trouble.lost), Some(10));
     // There is room again.
-    writer.trouble.as_mut().expect("trouble").tried -= RETRY;
+    let trouble = writer.trouble.as_mut().expect("trouble");
+    (trouble.tried, trouble.failed) = (trouble.tried - RETRY, trouble.failed - SETTLED);
     write(&mut writer, 20..30);
     assert!(writer.trouble.is_none());
     assert_eq!(folder.lines(), [expected(0..10), expected(20..30)].concat());
@@ -133,4 +134,24 @@ fn trouble_costs_lines_of_files_and_nothing_else() {
     writer.open = None;
     write(&mut writer, 30..40);
     assert_eq!(folder.lines(), expected(30..40));
+}
+
+#[test]
+fn trouble_that_comes_and_goes_is_one_trouble() {
+    let folder = Folder::new("flapping");
+    let mut writer = folder.writer(OffsetDateTime::now_utc);
+    for round in 1..=3 {
+        let full = File::options().write(true).open("/dev/full").expect("/dev/full");
+        writer.open.as_mut().expect("an open file").file = full;
+        write(&mut writer, 0..1);
+        // There is room for a moment, and every line of it is written.
+        writer.trouble.as_mut().expect("trouble").tried -= RETRY;
+        write(&mut writer, 1..3);
+        let trouble = writer.trouble.as_ref().expect("not over yet");
+        assert_eq!((trouble.lost, trouble.failing), (round, false), "reported once, when it began");
+    }
+    writer.trouble.as_mut().expect("trouble").failed -= SETTLED;
+    write(&mut writer, 3..4);
+    assert!(writer.trouble.is_none());
+    assert_eq!(folder.lines().len(), 7);
 }
