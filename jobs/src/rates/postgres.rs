@@ -58,4 +58,9 @@ impl Storage for Postgres {
         tracing::warn!(rate = %id, "a rate waits for a worker with STORAGE_BACKEND=smart_contract");
         async { Ok(Outcome::Snooze(ELSEWHERE)) }.boxed()
     }
+
+    fn abandon(&self, id: Uuid) -> BoxFuture<'_, Result<(), Failure>> {
+        tracing::error!(rate = %id, "RATE_ABANDONED: only a worker with STORAGE_BACKEND=smart_contract can save it");
+        async { Ok(()) }.boxed()
+    }
 }
