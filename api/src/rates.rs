@@ -148,8 +148,8 @@ impl RatesApi {
 
     /// All average interest rates
     ///
-    /// The current one first, then the others, the last saved first. The `Link` header names the next page. At most 6,000 readings a minute are answered to one network
-    /// address.
+    /// The current one first, then the others, the last saved first. The `Link` header names the next page. At most 6,000
+    /// readings a minute are answered to one network address.
     #[oai(path = "/interest_rate/history", method = "get", operation_id = "list_interest_rates")]
     async fn history(
         &self,

@@ -129,7 +129,7 @@ async fn what_is_promised_outlives_any_number_of_refusals() {
     let request = chained.submit_and_wait(5, "k").await;
     chained.system.api.process.signal(Signal::SIGKILL);
     assert!(request.await.expect("a task").is_none());
-    // Nobody has it any more, and nobody could pay for it.
+    // The node has forgotten it, and refuses it from now on.
     chained.node.drop_transaction(&chained.hash().await).await;
     chained.node.mines(true).await;
     proxy.apply(SEND, Rule::Refuse { code: -32000, message: "insufficient funds for transfer" }, ALWAYS);

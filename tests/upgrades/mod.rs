@@ -4,6 +4,7 @@ mod beside;
 mod down_and_up;
 mod fill;
 mod in_use;
+mod rewritten;
 mod schema;
 mod server;
 

@@ -1,4 +1,4 @@
-//! What is left to do for a submission, whoever began it: look for it on the chain, sign, send, send again.
+//! Drives a submission to its end, from wherever it stands: looks for it on the chain, signs, sends, sends again.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ pub enum Driven {
     Saved,
     /// It is on its way.
     Waiting,
-    /// There is none any more.
+    /// It was withdrawn.
     Withdrawn,
 }
 
@@ -109,7 +109,7 @@ impl OnChain {
         }
     }
 
-    /// Signs and sends in this sender's name, alone among all processes; does nothing when somebody else has sent for
+    /// Signs and sends in this sender's name, alone among all processes; does nothing when another process has sent for
     /// this submission since `seen`.
     async fn send(&self, id: Uuid, rate: &Rate, seen: usize, next: Next<'_>) -> Result<(), Trouble> {
         let _turn = self.turn.lock().await;
@@ -143,7 +143,7 @@ impl OnChain {
             Next::Again(last) => {
                 answered(sends::touch(&self.pool, id, last.hash)).await?;
                 match self.chain.send(&last.raw).await {
-                    // Prices have risen since it was signed: the same once more would be refused for ever.
+                    // Prices have risen since it was signed: the same bytes would be refused every time.
                     Err(ChainError::Underpriced) => last,
                     sent => return arrived(sent),
                 }

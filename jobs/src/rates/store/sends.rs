@@ -124,7 +124,7 @@ pub async fn touch(pool: &PgPool, id: Uuid, hash: Hash) -> Result<(), Error> {
     Ok(())
 }
 
-/// Deletes what was signed last for a submission, and refused: its bytes are nowhere, and nobody sends them again.
+/// Deletes a transaction that was signed for a submission and refused by the node, so that its bytes are never sent again.
 pub async fn delete_refused(pool: &PgPool, id: Uuid, hash: Hash) -> Result<(), Error> {
     sqlx::query!("DELETE FROM chain_sends WHERE rate_id = $1 AND hash = $2", id, &hash.0).execute(on(pool)).await?;
     Ok(())
