@@ -67,7 +67,7 @@ enum Current {
 
 #[derive(ApiResponse)]
 enum History {
-    /// One page, newest first.
+    /// One page, the current one first.
     #[oai(status = 200)]
     Ok(
         Json<Vec<Reading>>,
@@ -148,8 +148,8 @@ impl RatesApi {
 
     /// All average interest rates
     ///
-    /// Newest first. The `Link` header names the next page. At most 6,000 readings a minute are answered to one network
-    /// address.
+    /// The current one first, then the others, the last saved first. The `Link` header names the next page. At most 6,000
+    /// readings a minute are answered to one network address.
     #[oai(path = "/interest_rate/history", method = "get", operation_id = "list_interest_rates")]
     async fn history(
         &self,

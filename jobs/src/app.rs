@@ -29,7 +29,7 @@ use crate::{
     },
     probes::Probes,
     queue::{Gauges, Kinds, Operator, Queue, Retention, Timing, metrics},
-    rates::{self, Rates},
+    rates::{self, Rates, reconcile::ReconcileRate},
     remote::redis::{Redis, RedisUrl},
     schedule::{Schedule, Schedules},
     transactions::{self, Transactions, process::ProcessTransaction},
@@ -172,8 +172,10 @@ impl App {
         });
         let schedules = Schedules::new(&pool, &queue, daily.into_iter().collect());
         // The kinds of job that give up a record when they are given up themselves.
-        let kinds =
-            Kinds::default().kind::<ProcessTransaction>(transactions.clone()).kind::<FetchPrices>(prices.clone());
+        let kinds = Kinds::default()
+            .kind::<ProcessTransaction>(transactions.clone())
+            .kind::<FetchPrices>(prices.clone())
+            .kind::<ReconcileRate>(rates.clone());
         let operator = Operator::new(&pool, &queue, kinds);
         let gauges = Gauges::new(&pool);
         Ok(Self {

@@ -34,12 +34,18 @@ pub struct Node {
     port: u16,
     pub url: String,
     scratch: Scratch,
+    arguments: &'static [&'static str],
     client: reqwest::Client,
 }
 
 impl Node {
     /// Starts one, where npm has it.
     pub async fn start() -> Option<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts one with more arguments, such as `--hardfork berlin`.
+    pub async fn start_with(arguments: &'static [&'static str]) -> Option<Self> {
         let packages = node::packages(&[PACKAGE])?;
         // The package for this platform, whichever it is.
         let platforms = std::fs::read_dir(packages.join("node_modules/@foundry-rs")).expect("the package's folder");
@@ -50,8 +56,8 @@ impl Node {
         // Free a moment ago; whoever takes it in between makes the start fail, and says so.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let url = format!("http://127.0.0.1:{port}");
-        let process = run(&program, port, &scratch);
-        let mut node = Self { program, process, port, url, scratch, client: process::client() };
+        let process = run(&program, port, &scratch, arguments);
+        let mut node = Self { program, process, port, url, scratch, arguments, client: process::client() };
         node.answers().await;
         Some(node)
     }
@@ -75,7 +81,7 @@ impl Node {
 
     /// Starts it again on the same port, with the same chain.
     pub async fn start_again(&mut self) {
-        self.process = run(&self.program, self.port, &self.scratch);
+        self.process = run(&self.program, self.port, &self.scratch, self.arguments);
         self.answers().await;
     }
 
@@ -127,7 +133,7 @@ impl Node {
     }
 }
 
-fn run(program: &PathBuf, port: u16, scratch: &Scratch) -> Process {
+fn run(program: &PathBuf, port: u16, scratch: &Scratch, arguments: &[&str]) -> Process {
     // The kernel ends it with the test's thread, also when that is killed; elsewhere than on Linux only `drop` does.
     let mut command = match ["/usr/bin/setpriv", "/bin/setpriv"].into_iter().find(|path| PathBuf::from(path).is_file())
     {
@@ -138,7 +144,10 @@ fn run(program: &PathBuf, port: u16, scratch: &Scratch) -> Process {
         }
         None => Command::new(program),
     };
-    command.args(["--host", "127.0.0.1", "--port", &port.to_string(), "--state"]).arg(scratch.join("chain.json"));
+    command
+        .args(["--host", "127.0.0.1", "--port", &port.to_string(), "--state"])
+        .arg(scratch.join("chain.json"))
+        .args(arguments);
     let home = scratch.display().to_string();
     Process::run("anvil", command, &[("HOME", &home)])
 }

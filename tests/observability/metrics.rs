@@ -21,7 +21,7 @@ use crate::harness::{
 const SOON: Duration = Duration::from_secs(30);
 
 /// Contract: present from the start in both processes, whatever has happened.
-const PROMISED: [&str; 19] = [
+const PROMISED: [&str; 20] = [
     "millrace_jobs_enqueued_total{queue=\"process_transaction\"} 0",
     "millrace_jobs_finished_total{queue=\"process_transaction\",outcome=\"dead\"} 0",
     "millrace_job_wait_seconds_count{queue=\"process_transaction\"} 0",
@@ -38,6 +38,7 @@ const PROMISED: [&str; 19] = [
     "millrace_claim_errors_total{queue=\"fetch_prices\"} 0",
     "millrace_jobs_finished_total{queue=\"process_transaction\",outcome=\"cancelled\"} 0",
     "millrace_webhook_conflicts_total 0",
+    "millrace_chain_errors_total{reason=\"unfunded\"} 0",
     "millrace_webhooks_accepted_total{outcome=\"new\"} 0",
     "millrace_webhooks_accepted_total{outcome=\"replayed\"} 0",
     "probe_created_total 0",

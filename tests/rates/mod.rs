@@ -2,9 +2,14 @@
 
 mod access;
 #[cfg(feature = "smart-contract")]
+mod history;
+#[cfg(feature = "smart-contract")]
 mod onchain;
-
 mod postgres;
+#[cfg(feature = "smart-contract")]
+mod proxy;
+#[cfg(feature = "smart-contract")]
+mod refusals;
 
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};

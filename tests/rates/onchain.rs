@@ -23,16 +23,24 @@ use crate::harness::{
 const SOON: Duration = Duration::from_secs(60);
 
 /// An API over a database, a node and a contract of its own.
-struct Chained {
-    node: Node,
-    contract: String,
-    system: System,
-    pool: PgPool,
+pub(super) struct Chained {
+    pub(super) node: Node,
+    /// Where the processes find the node.
+    url: String,
+    pub(super) contract: String,
+    pub(super) system: System,
+    pub(super) pool: PgPool,
 }
 
 impl Chained {
     async fn start() -> Option<Self> {
         let node = Node::start().await?;
+        let url = node.url.clone();
+        Some(Self::over(node, url).await)
+    }
+
+    /// Over this node, which the processes find at `url`.
+    pub(super) async fn over(node: Node, url: String) -> Self {
         drop(process::client());
         let mut vars = Vars::from_pairs(&[("CHAIN_RPC_URL", &node.url), ("CHAIN_PRIVATE_KEY", OWNER_KEY)]);
         let account = Account::read(&mut vars);
@@ -40,33 +48,37 @@ impl Chained {
         let contract = chain::deploy(&account).await.expect("a contract");
         let database = database::fresh().await;
         let pool = database.pool().await;
-        let api = api(&database, &variables(&node, &contract)).await;
+        let api = api(&database, &variables(&url, &contract)).await;
         let system = System { api, client: process::client(), database };
-        Some(Self { node, contract, system, pool })
+        Self { node, url, contract, system, pool }
     }
 
     /// One more API process.
-    async fn api(&self) -> Api {
-        api(&self.system.database, &variables(&self.node, &self.contract)).await
+    pub(super) async fn api(&self) -> Api {
+        api(&self.system.database, &variables(&self.url, &self.contract)).await
     }
 
     /// A worker, which looks after all submissions now and not when their jobs are due.
-    async fn reconcile(&self) -> Process {
+    pub(super) async fn reconcile(&self) -> Process {
         let now = "UPDATE apalis.jobs SET run_at = now() WHERE job_type = 'reconcile_rate' AND status = 'Pending'";
         sqlx::query(now).execute(&self.pool).await.expect("jobs");
-        process::worker(&self.system.database.url, &variables(&self.node, &self.contract)).await
+        process::worker(&self.system.database.url, &variables(&self.url, &self.contract)).await
     }
 
-    async fn count(&self, question: &'static str) -> i64 {
+    pub(super) async fn count(&self, question: &'static str) -> i64 {
         sqlx::query_scalar(question).fetch_one(&self.pool).await.expect("a number")
     }
 
-    async fn pending(&self) -> i64 {
+    pub(super) async fn pending(&self) -> i64 {
         self.count("SELECT count(*) FROM interest_rates WHERE state = 'pending'").await
     }
 
     /// A submission whose transaction waits for its block; its request goes on.
-    async fn submit_and_wait(&self, rate: i32, key: &'static str) -> tokio::task::JoinHandle<Option<Answer>> {
+    pub(super) async fn submit_and_wait(
+        &self,
+        rate: i32,
+        key: &'static str,
+    ) -> tokio::task::JoinHandle<Option<Answer>> {
         self.node.mines(false).await;
         let request = self.system.call(Method::POST, "/asset").header("idempotency-key", key).json(&one(rate));
         let request = tokio::spawn(async move {
@@ -83,7 +95,7 @@ impl Chained {
     }
 
     /// The hash of what was signed last.
-    async fn hash(&self) -> String {
+    pub(super) async fn hash(&self) -> String {
         let hash: Vec<u8> =
             sqlx::query_scalar("SELECT hash FROM chain_sends ORDER BY sent_at DESC, number DESC LIMIT 1")
                 .fetch_one(&self.pool)
@@ -92,7 +104,7 @@ impl Chained {
         hash.iter().fold("0x".to_owned(), |text, byte| format!("{text}{byte:02x}"))
     }
 
-    fn assert_no_secret(&self, more: &[&Process]) {
+    pub(super) fn assert_no_secret(&self, more: &[&Process]) {
         let digits = OWNER_KEY.trim_start_matches("0x");
         for process in more.iter().copied().chain([&self.system.api.process]) {
             let log = process.log();
@@ -101,10 +113,10 @@ impl Chained {
     }
 }
 
-fn variables<'a>(node: &'a Node, contract: &'a str) -> [(&'a str, &'a str); 4] {
+fn variables<'a>(url: &'a str, contract: &'a str) -> [(&'a str, &'a str); 4] {
     [
         ("STORAGE_BACKEND", "smart_contract"),
-        ("CHAIN_RPC_URL", &node.url),
+        ("CHAIN_RPC_URL", url),
         ("CHAIN_PRIVATE_KEY", OWNER_KEY),
         ("CONTRACT_ADDRESS", contract),
     ]

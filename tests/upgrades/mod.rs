@@ -7,6 +7,7 @@ mod foreign;
 mod in_use;
 mod moved_prices;
 mod roles;
+mod rewritten;
 mod schema;
 mod server;
 mod status;

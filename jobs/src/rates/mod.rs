@@ -9,11 +9,14 @@
 //! | `onchain` | the other: recorded first, signed, sent, confirmed |
 //! | [`chain`] | what is said to the node |
 //! | [`reconcile`] | the job: ends what a process left unfinished |
+//! | `metrics` | what the chain says, counted |
 //! | `store` | all SQL |
 
 #[cfg(feature = "smart-contract")]
 pub mod chain;
 mod config;
+#[cfg(feature = "smart-contract")]
+mod metrics;
 pub mod model;
 #[cfg(feature = "smart-contract")]
 mod onchain;
@@ -51,6 +54,8 @@ impl Rates {
     /// When the client of a chain cannot be built.
     pub fn start(pool: &PgPool, queue: &Queue, config: &Config) -> Result<Self, Error> {
         queue::metrics::zero(ReconcileRate::NAME);
+        #[cfg(feature = "smart-contract")]
+        metrics::describe();
         #[cfg(not(feature = "smart-contract"))]
         let _ = queue;
         let storage: Arc<dyn Storage> = match config {

@@ -61,4 +61,9 @@ impl Storage for Postgres {
         }
         .boxed()
     }
+
+    fn abandon(&self, id: Uuid) -> BoxFuture<'_, Result<(), Failure>> {
+        tracing::error!(rate = %id, "RATE_ABANDONED: only a worker with STORAGE_BACKEND=smart_contract can save it");
+        async { Ok(()) }.boxed()
+    }
 }

@@ -6,7 +6,14 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Rates;
-use crate::queue::{Failure, Job, Outcome, Policy, Run, retry::Backoff};
+use crate::{
+    error::Error,
+    queue::{Failure, Job, Outcome, Policy, Revive, Run, Tx, retry::Backoff},
+};
+
+/// A sender may have been promised that its rate will be saved: only an operator ends that. At one failure in ten minutes
+/// these are 19 years.
+const ENDLESS: u32 = 1_000_000;
 
 /// Ends the submission with this id, unless that has happened.
 #[derive(Debug, Serialize, Deserialize)]
@@ -21,10 +28,21 @@ impl Job for ReconcileRate {
     fn policy(_: &Rates) -> Policy {
         let backoff = Backoff { base: Duration::from_secs(5), cap: Duration::from_secs(600) };
         // One sender sends one after the other: more at once would only wait for each other.
-        Policy { backoff, deadline: Duration::from_secs(60), concurrency: 8, ..Policy::default() }
+        Policy { attempts: ENDLESS, backoff, deadline: Duration::from_secs(60), concurrency: 8 }
     }
 
     async fn run(self, rates: Rates, _: Run) -> Result<Outcome, Failure> {
         rates.storage.reconcile(self.id).await
+    }
+
+    async fn bury(self, rates: Rates, _reason: String) -> Result<(), Failure> {
+        rates.storage.abandon(self.id).await
+    }
+}
+
+impl Revive for ReconcileRate {
+    /// Its next run sees how the submission stands.
+    async fn revive(self, _: Rates, _: &mut Tx) -> Result<(), Error> {
+        Ok(())
     }
 }

@@ -34,4 +34,7 @@ pub trait Storage: Send + Sync {
 
     /// Brings a submission to its end whose process may have died on the way.
     fn reconcile(&self, id: Uuid) -> BoxFuture<'_, Result<Outcome, Failure>>;
+
+    /// Withdraws a submission whose job is given up, if nothing of it was sent; otherwise it can still be saved.
+    fn abandon(&self, id: Uuid) -> BoxFuture<'_, Result<(), Failure>>;
 }

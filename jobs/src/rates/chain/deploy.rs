@@ -26,15 +26,19 @@ pub async fn deploy(account: &Account) -> Result<String, ChainError> {
     let build: Build = serde_json::from_str(BUILD).map_err(|error| internal(error.to_string()))?;
     let node = Node::new(&account.rpc_url).map_err(|error| internal(error.to_string()))?;
     let sender = account.signer.address();
-    let (nonce, chain_id, gas, fees) = tokio::try_join!(
+    let (nonce, chain_id, gas, pricing) = tokio::try_join!(
         node.next_nonce(sender),
         node.chain_id(),
         node.gas(sender, TxKind::Create, &build.bytecode),
-        node.fees(),
+        node.pricing(),
     )?;
-    let draft = Draft { chain_id, nonce, gas, fees, to: TxKind::Create, input: build.bytecode };
+    let draft = Draft { chain_id, nonce, gas, pricing, to: TxKind::Create, input: build.bytecode };
     let prepared = draft.sign(&account.signer)?;
-    node.send(&prepared.raw).await?;
+    match node.send(&prepared.raw).await {
+        // It may have arrived, and only the answer was lost.
+        Ok(()) | Err(ChainError::Unreachable(_)) => {}
+        Err(error) => return Err(error),
+    }
     match outcome::awaited(&node, prepared.hash, LIMIT).await? {
         Some((receipt, Some(address))) if receipt.succeeded => Ok(address.to_string()),
         Some(_) => Err(ChainError::Refused(format!("the transaction {} failed", prepared.hash))),

@@ -19,8 +19,26 @@ pub enum ChainError {
     /// The node wants higher fees, for instance because it has a transaction with this nonce.
     #[error("the node wants higher fees")]
     Underpriced,
+    /// The account cannot pay for it, by its balance or in the node's words. Nothing has been taken; funds help.
+    #[error("the account of CHAIN_PRIVATE_KEY cannot pay for it: {0}")]
+    Unfunded(String),
     /// The node or the contract has refused it, for this reason. A transaction that is refused when it is sent has not
     /// been taken.
     #[error("refused by the chain: {0}")]
     Refused(String),
+}
+
+impl ChainError {
+    /// Every [`ChainError::reason`].
+    pub const REASONS: [&'static str; 4] = ["unreachable", "misconfigured", "unfunded", "refused"];
+
+    /// One of few words, for a metric.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "unreachable",
+            Self::Misconfigured(_) => "misconfigured",
+            Self::Unfunded(_) => "unfunded",
+            Self::AlreadySaved | Self::NonceUsed | Self::Underpriced | Self::Refused(_) => "refused",
+        }
+    }
 }

@@ -88,6 +88,21 @@ impl Chain {
         if owner == self.signer.address() { Ok(()) } else { Err(not_owner()) }
     }
 
+    /// Whether the account can pay for a saving at the prices of now.
+    ///
+    /// # Errors
+    /// [`ChainError::Unfunded`] when it cannot; when the node does not say what a saving costs.
+    pub async fn can_pay(&self) -> Result<(), ChainError> {
+        // An id that no submission has.
+        let input = save_input(Uuid::now_v7(), Scaled::MOST);
+        let (gas, pricing, balance) = tokio::try_join!(
+            self.node.gas(self.signer.address(), TxKind::Call(self.contract), &input),
+            self.node.pricing(),
+            self.node.balance(self.signer.address()),
+        )?;
+        self.payable(gas, pricing.fees, balance)
+    }
+
     /// The record with the highest id, which is the one submitted last.
     ///
     /// # Errors
@@ -142,24 +157,44 @@ impl Chain {
         nonce: impl Future<Output = Result<u64, ChainError>>,
         earlier: Option<Fees>,
     ) -> Result<Prepared, ChainError> {
-        let input = saveCall { id: id.as_u128(), rate: U256::from(rate.units()) }.abi_encode();
+        let input = save_input(id, rate);
         let to = TxKind::Call(self.contract);
-        let (nonce, chain_id, gas, fees, ()) = tokio::try_join!(
+        let (nonce, chain_id, gas, pricing, balance, ()) = tokio::try_join!(
             nonce,
             self.node.chain_id(),
             self.node.gas(self.signer.address(), to, &input),
-            self.node.fees(),
+            self.node.pricing(),
+            self.node.balance(self.signer.address()),
             // An address without code takes every call, and keeps nothing.
             self.coded(),
         )?;
-        let fees = earlier.map_or(fees, |earlier| fees.above(earlier));
-        Draft { chain_id, nonce, gas, fees, to, input: input.into() }.sign(&self.signer)
+        let pricing = earlier.map_or(pricing, |earlier| pricing.above(earlier));
+        // A node would refuse it as well, but only after it was signed and recorded.
+        self.payable(gas, pricing.fees, balance)?;
+        Draft { chain_id, nonce, gas, pricing, to, input: input.into() }.sign(&self.signer)
+    }
+
+    fn payable(&self, gas: u64, fees: Fees, balance: U256) -> Result<(), ChainError> {
+        let cost = U256::from(gas).saturating_mul(U256::from(fees.max_fee));
+        if balance >= cost {
+            return Ok(());
+        }
+        let sender = self.signer.address();
+        Err(ChainError::Unfunded(format!("{sender} has {balance} wei, and a saving may cost {cost}; send it funds")))
+    }
+
+    /// Whether the node has this transaction, in a block or not.
+    ///
+    /// # Errors
+    /// When the node cannot be asked.
+    pub async fn knows(&self, hash: Hash) -> Result<bool, ChainError> {
+        Ok(self.node.transaction(hash).await?.is_some())
     }
 
     /// Sends what was signed; again as often as need be.
     ///
     /// # Errors
-    /// [`ChainError::Unreachable`] when it may or may not have arrived; [`ChainError::NonceUsed`] when its nonce is in a
+    /// [`ChainError::Unreachable`] when it may or may not have arrived; [`ChainError::Unfunded`]; [`ChainError::NonceUsed`] when its nonce is in a
     /// block, by itself or by another one; [`ChainError::Underpriced`]; [`ChainError::Refused`].
     pub async fn send(&self, raw: &[u8]) -> Result<(), ChainError> {
         self.node.send(raw).await
@@ -187,6 +222,10 @@ impl std::fmt::Debug for Chain {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Chain").field("sender", &self.sender()).field("contract", &self.contract).finish()
     }
+}
+
+fn save_input(id: Uuid, rate: Scaled) -> Vec<u8> {
+    saveCall { id: id.as_u128(), rate: U256::from(rate.units()) }.abi_encode()
 }
 
 fn misplaced() -> ChainError {

@@ -1,6 +1,6 @@
 //! What a node is asked, in its own words.
 
-use alloy::primitives::{Address, B256, Bytes, TxKind, U64, U128, hex};
+use alloy::primitives::{Address, B256, Bytes, TxKind, U64, U128, U256, hex};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
@@ -9,7 +9,7 @@ use super::{
     contract::Record,
     error::ChainError,
     rpc::{Fault, Rpc},
-    transaction::{Fees, Hash, Receipt},
+    transaction::{Fees, Hash, Pricing, Receipt},
 };
 use crate::error::Error;
 
@@ -79,19 +79,37 @@ impl Node {
         Ok(gas.saturating_add(gas / 5))
     }
 
-    /// What the node advises to pay, good for a base fee that doubles.
-    pub async fn fees(&self) -> Result<Fees, ChainError> {
-        let (block, priority): (Block, U128) = tokio::try_join!(
-            self.rpc.call("eth_getBlockByNumber", json!(["latest", false])),
-            self.rpc.call("eth_maxPriorityFeePerGas", json!([])),
-        )?;
-        let base = block.base_fee_per_gas.ok_or_else(|| {
-            ChainError::Misconfigured(
-                "the chain knows no priority fees (EIP-1559), without which we do not send".into(),
-            )
-        })?;
-        let priority = priority.to::<u128>().max(1);
-        Ok(Fees { max_fee: base.to::<u128>().saturating_mul(2).saturating_add(priority), priority })
+    /// What to pay, good for a base fee that doubles. A chain without base fees, and a node that advises no priority fee,
+    /// are asked for a price of the gas instead.
+    pub async fn pricing(&self) -> Result<Pricing, ChainError> {
+        let (block, priority) = tokio::join!(
+            self.rpc.call::<Block>("eth_getBlockByNumber", json!(["latest", false])),
+            self.rpc.call::<Option<U128>>("eth_maxPriorityFeePerGas", json!([])),
+        );
+        let Some(base) = block?.base_fee_per_gas.map(|base| base.to::<u128>()) else {
+            let price = self.gas_price().await?;
+            return Ok(Pricing { fees: Fees { max_fee: price, priority: price }, has_base_fee: false });
+        };
+        let priority = match priority {
+            Ok(Some(priority)) => priority.to(),
+            Err(Fault::Transport(error @ ChainError::Unreachable(_))) => return Err(error),
+            // Nodes refuse a method that they do not know with different codes, and some proxies with a status.
+            Ok(None) | Err(_) => self.gas_price().await?.saturating_sub(base),
+        };
+        let priority = priority.max(1);
+        let fees = Fees { max_fee: base.saturating_mul(2).saturating_add(priority), priority };
+        Ok(Pricing { fees, has_base_fee: true })
+    }
+
+    /// What a unit of gas costs in all.
+    async fn gas_price(&self) -> Result<u128, ChainError> {
+        let price: U128 = self.rpc.call("eth_gasPrice", json!([])).await?;
+        Ok(price.to())
+    }
+
+    /// What an account has, in wei.
+    pub async fn balance(&self, account: Address) -> Result<U256, ChainError> {
+        Ok(self.rpc.call("eth_getBalance", json!([account, "latest"])).await?)
     }
 
     /// Whether a contract is there.

@@ -12,7 +12,10 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::{contract, error::ChainError};
-use crate::{error::Error, remote::send::send};
+use crate::{
+    error::{Error, causes},
+    remote::send::send,
+};
 
 /// The limit of one call.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -69,7 +72,7 @@ impl Rpc {
             .redirect(redirect::Policy::none())
             .user_agent("millrace")
             .build()
-            .map_err(|error| Error::Internal(format!("HTTP client: {error}")))?;
+            .map_err(|error| Error::Internal(format!("HTTP client: {}", causes(&error))))?;
         Ok(Self { client, url: url.clone() })
     }
 
@@ -109,13 +112,7 @@ fn unreachable(error: reqwest::Error) -> Fault {
     if error.is_timeout() {
         return Fault::unreachable(format!("it does not answer within {} s", LIMIT.as_secs()));
     }
-    let error = error.without_url();
-    // The first text says only that something failed; the last one says what.
-    let mut innermost: &dyn std::error::Error = &error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    Fault::unreachable(innermost.to_string())
+    Fault::unreachable(causes(&error.without_url()))
 }
 
 impl Fault {
@@ -127,9 +124,29 @@ impl Fault {
 impl Refusal {
     /// Nodes report by errors as well that they are too busy.
     fn sorted(self) -> Fault {
-        /// "Limit exceeded" (EIP-1474), and HTTP's code by some providers.
-        const BUSY: [i64; 2] = [-32005, 429];
-        if BUSY.contains(&self.code) { Fault::unreachable(self.words()) } else { Fault::Answer(self) }
+        /// "Limit exceeded" (EIP-1474), "too many requests" by some providers, and HTTP's code by others.
+        const BUSY: [i64; 3] = [-32005, -32029, 429];
+        let is_limit = BUSY.contains(&self.code)
+            || self.says(&["rate limit", "too many requests", "request limit", "requests per second", "request rate"]);
+        if is_limit && !self.is_revert() { Fault::unreachable(self.words()) } else { Fault::Answer(self) }
+    }
+
+    fn says(&self, any: &[&str]) -> bool {
+        let words = self.message.to_lowercase();
+        any.iter().any(|text| words.contains(text))
+    }
+
+    /// Nodes have only words for it. An estimate says that the gas "exceeds the allowance" that the balance pays for.
+    fn is_unfunded(&self) -> bool {
+        self.says(&[
+            "insufficient funds",
+            "insufficient balance",
+            "insufficient sender balance",
+            "enough funds",
+            "enough balance",
+            "exceeds allowance",
+            "upfront cost exceeds",
+        ])
     }
 
     fn words(&self) -> String {
@@ -161,15 +178,21 @@ impl Refusal {
     pub fn of_sending(self) -> Result<(), ChainError> {
         /// "Internal error" (JSON-RPC 2.0).
         const INTERNAL: i64 = -32603;
-        let words = self.message.to_lowercase();
-        let says = |any: &[&str]| any.iter().any(|text| words.contains(text));
-        if says(&["already known", "already imported", "known transaction"]) {
+        if self.says(&["already known", "alreadyknown", "already imported", "already in mempool", "known transaction"])
+        {
             Ok(())
-        } else if says(&["nonce too low", "nonce is too low", "already been used"]) {
+        } else if self.says(&["nonce too low", "nonce is too low", "already been used"]) {
             Err(ChainError::NonceUsed)
-        } else if says(&["underpriced", "fee too low", "less than block base fee", "lower than the block base fee"]) {
+        } else if self.says(&[
+            "underpriced",
+            "fee too low",
+            "less than block base fee",
+            "lower than the block base fee",
+        ]) {
             Err(ChainError::Underpriced)
-        } else if self.revert().is_none() && (self.code == INTERNAL || says(&["timeout", "timed out"])) {
+        } else if self.is_unfunded() {
+            Err(ChainError::Unfunded(self.words()))
+        } else if self.revert().is_none() && (self.code == INTERNAL || self.says(&["timeout", "timed out"])) {
             // It may have been passed on before that went wrong.
             Err(ChainError::Unreachable(self.words()))
         } else {
@@ -180,8 +203,11 @@ impl Refusal {
 
 impl From<Refusal> for ChainError {
     fn from(refusal: Refusal) -> Self {
-        let known = refusal.revert().and_then(|data| contract::refusal(&data));
-        known.unwrap_or_else(|| Self::Refused(refusal.words()))
+        match refusal.revert().and_then(|data| contract::refusal(&data)) {
+            Some(known) => known,
+            None if !refusal.is_revert() && refusal.is_unfunded() => Self::Unfunded(refusal.words()),
+            None => Self::Refused(refusal.words()),
+        }
     }
 }
 
@@ -237,14 +263,38 @@ mod tests {
         assert_eq!(sent("request timed out"), Err(ChainError::Unreachable("request timed out".into())));
         let internal = refusal(json!({ "code": -32603, "message": "Internal error" })).of_sending();
         assert!(matches!(internal, Err(ChainError::Unreachable(_))), "{internal:?}");
-        let poor = "insufficient funds for gas * price + value";
-        assert_eq!(sent(poor), Err(ChainError::Refused(poor.into())));
+        for poor in [
+            "insufficient funds for gas * price + value: balance 0, tx cost 1, overshot 1",
+            "Insufficient funds for gas * price + value",
+            "sender doesn't have enough funds to send tx. The max upfront cost is: 1 and the sender's balance is: 0.",
+            "Upfront cost exceeds account balance",
+        ] {
+            assert_eq!(sent(poor), Err(ChainError::Unfunded(poor.into())), "{poor}");
+            let internal = refusal(json!({ "code": -32603, "message": poor })).of_sending();
+            assert_eq!(internal, Err(ChainError::Unfunded(poor.into())), "{poor}");
+        }
+        let large = "exceeds block gas limit";
+        assert_eq!(sent(large), Err(ChainError::Refused(large.into())));
     }
 
     #[test]
     fn a_node_that_is_busy_is_one_that_cannot_be_reached() {
-        let busy = refusal(json!({ "code": -32005, "message": "daily limit exceeded" })).sorted();
-        assert!(matches!(busy.into(), ChainError::Unreachable(_)));
+        for (code, message) in [
+            (-32005, "daily limit exceeded"),
+            (-32029, "Too Many Requests"),
+            (-32029, ""),
+            (429, "slow down"),
+            (-32016, "over rate limit"),
+            (-32007, "50/second request limit reached - reduce calls per second"),
+            (-32000, "Your app has exceeded its compute units per second capacity: too many requests"),
+        ] {
+            let busy = refusal(json!({ "code": code, "message": message })).sorted();
+            assert!(matches!(busy.into(), ChainError::Unreachable(_)), "{code} {message}");
+        }
+        for (code, message) in [(-32000, "exceeds block gas limit"), (3, "execution reverted: rate limit")] {
+            let other = refusal(json!({ "code": code, "message": message })).sorted();
+            assert!(matches!(other.into(), ChainError::Refused(_)), "{code} {message}");
+        }
     }
 
     #[test]

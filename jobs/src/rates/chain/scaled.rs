@@ -25,6 +25,9 @@ pub enum ScaledError {
 }
 
 impl Scaled {
+    /// The largest rate.
+    pub const MOST: Self = Self(MOST);
+
     /// A rate of this many units.
     ///
     /// # Errors

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use alloy::{
-    consensus::{SignableTransaction as _, TxEip1559},
+    consensus::{SignableTransaction, TxEip1559, TxLegacy},
     eips::eip2718::Encodable2718 as _,
-    primitives::{Bytes, TxKind, U256},
+    primitives::{Bytes, Signature, TxKind, U256},
     signers::{SignerSync as _, local::PrivateKeySigner},
 };
 
@@ -45,6 +45,22 @@ impl Fees {
             max_fee: self.max_fee.max(raised(earlier.max_fee)),
             priority: self.priority.max(raised(earlier.priority)),
         }
+    }
+}
+
+/// What a chain takes now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pricing {
+    pub fees: Fees,
+    /// Whether it knows base fees and priority fees (EIP-1559). Otherwise a transaction has one price for its gas, which
+    /// is then both of [`Fees`].
+    pub has_base_fee: bool,
+}
+
+impl Pricing {
+    /// These, but each at least an eighth above `earlier`.
+    pub fn above(self, earlier: Fees) -> Self {
+        Self { fees: self.fees.above(earlier), ..self }
     }
 }
 
@@ -103,30 +119,53 @@ pub struct Draft {
     pub chain_id: u64,
     pub nonce: u64,
     pub gas: u64,
-    pub fees: Fees,
+    pub pricing: Pricing,
     pub to: TxKind,
     pub input: Bytes,
 }
 
 impl Draft {
-    /// Signs it.
+    /// Signs it, in the form that the chain takes.
     pub fn sign(self, signer: &PrivateKeySigner) -> Result<Prepared, ChainError> {
-        let transaction = TxEip1559 {
-            chain_id: self.chain_id,
-            nonce: self.nonce,
-            gas_limit: self.gas,
-            max_fee_per_gas: self.fees.max_fee,
-            max_priority_fee_per_gas: self.fees.priority,
-            to: self.to,
-            value: U256::ZERO,
-            access_list: Default::default(),
-            input: self.input,
+        let Self { chain_id, nonce, gas, pricing: Pricing { fees, has_base_fee }, to, input } = self;
+        let (hash, raw) = if has_base_fee {
+            let transaction = TxEip1559 {
+                chain_id,
+                nonce,
+                gas_limit: gas,
+                max_fee_per_gas: fees.max_fee,
+                max_priority_fee_per_gas: fees.priority,
+                to,
+                value: U256::ZERO,
+                access_list: Default::default(),
+                input,
+            };
+            let signed = signature(&transaction, signer).map(|signature| transaction.into_signed(signature))?;
+            (*signed.hash(), signed.encoded_2718())
+        } else {
+            let transaction = TxLegacy {
+                // It is signed as well, so that nothing can be replayed on another chain (EIP-155).
+                chain_id: Some(chain_id),
+                nonce,
+                gas_price: fees.max_fee,
+                gas_limit: gas,
+                to,
+                value: U256::ZERO,
+                input,
+            };
+            let signed = signature(&transaction, signer).map(|signature| transaction.into_signed(signature))?;
+            (*signed.hash(), signed.encoded_2718())
         };
-        let signature = signer.sign_hash_sync(&transaction.signature_hash());
-        let signature = signature.map_err(|_| ChainError::Refused("the key does not sign".into()))?;
-        let signed = transaction.into_signed(signature);
-        Ok(Prepared { nonce: self.nonce, hash: Hash(signed.hash().0), raw: signed.encoded_2718(), fees: self.fees })
+        Ok(Prepared { nonce, hash: Hash(hash.0), raw, fees })
     }
+}
+
+fn signature(
+    transaction: &impl SignableTransaction<Signature>,
+    signer: &PrivateKeySigner,
+) -> Result<Signature, ChainError> {
+    let signature = signer.sign_hash_sync(&transaction.signature_hash());
+    signature.map_err(|_| ChainError::Refused("the key does not sign".into()))
 }
 
 #[cfg(test)]

@@ -124,6 +124,12 @@ pub async fn touch(pool: &PgPool, id: Uuid, hash: Hash) -> Result<(), Error> {
     Ok(())
 }
 
+/// Deletes a transaction that was signed for a submission and refused by the node, so that its bytes are never sent again.
+pub async fn delete_refused(pool: &PgPool, id: Uuid, hash: Hash) -> Result<(), Error> {
+    sqlx::query!("DELETE FROM chain_sends WHERE rate_id = $1 AND hash = $2", id, &hash.0).execute(on(pool)).await?;
+    Ok(())
+}
+
 /// Remembers that a chain has it, since `at`.
 pub async fn saved(pool: &PgPool, id: Uuid, at: OffsetDateTime) -> Result<(), Error> {
     sqlx::query!(

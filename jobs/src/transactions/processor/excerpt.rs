@@ -18,7 +18,7 @@ const SHORTEST: usize = 4;
 /// A part of a path as long as this may be a token.
 const TOKEN: usize = 16;
 
-/// The texts that nobody may read.
+/// Texts that must not appear in a log or an error.
 #[derive(Default)]
 pub struct Secrets(Vec<String>);
 
@@ -76,7 +76,7 @@ impl Secrets {
         shown
     }
 
-    /// The first 500 bytes of a body, on one line; empty when there is none.
+    /// The first 500 bytes of a body, on one line; empty when the response has no body.
     pub async fn excerpt(&self, response: Response) -> String {
         self.shorten(&beginning(response).await)
     }
