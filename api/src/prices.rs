@@ -8,6 +8,7 @@ use jobs::prices::{
     Prices,
     model::{AssetId, Currency, Interval, Series},
     read::{Quote, Read},
+    symbols::suggestion,
 };
 use poem::http::{HeaderValue, StatusCode, header};
 use poem_openapi::{ApiResponse, OpenApi};
@@ -57,7 +58,8 @@ enum Charted {
     #[oai(status = 200)]
     Ok(
         Json<MarketChart>,
-        /// `110 - "Response is Stale"`, when newer prices could not be had.
+        /// `110 - "Response is Stale"`, when no provider could be asked for newer prices. `199 - "25 points are missing"`,
+        /// when the chart lacks points that should be there. Both are separated by a comma.
         #[oai(header = "Warning")]
         Option<String>,
     ),
@@ -74,8 +76,8 @@ impl Statuses for Reading {
 impl PricesApi {
     /// Present prices
     ///
-    /// At most a minute old. When no source can be asked for a newer one, the latest that is known comes with a
-    /// `Warning`, and `as_of` says of when it is.
+    /// The newest that is known, after a provider was asked within the last minute. When none can be asked, or none has a
+    /// price of the last hour, it comes with a `Warning`. `as_of` is the time of the price, by its provider.
     #[oai(path = "/simple_price", method = "get", operation_id = "get_simple_price")]
     async fn simple_price(
         &self,
@@ -93,15 +95,17 @@ impl PricesApi {
             return Err(Problem::invalid(errors).into());
         };
         let quotes = shown(self.prices.quotes(&assets, &currency).await?, &currency)?;
-        let warning = warning(quotes.iter().any(|(_, quote)| quote.stale));
+        let warning = warning(quotes.iter().any(|(_, quote)| quote.stale), 0);
         Ok(Quoted::Ok(Json::new(&SimplePrices { currency, quotes })?, warning))
     }
 
     /// Prices over time
     ///
-    /// One price for each day or hour that is over, in UTC; a day can be had a quarter of an hour after its end. What no
-    /// source has is left out: none reaches back for ever, and hours are asked for as far as 90 days back. Where the
-    /// API's processes do not share a cache through Redis, what another one has fetched may be left out for a minute.
+    /// One price for each day or hour that is over, in UTC: the price at its end, whichever provider it is from. A day is
+    /// there a quarter of an hour after its end. Providers reach back for different times, and are asked for hours of the
+    /// last 90 days. A chart that lacks points after its first one, or points for which a provider could not be asked,
+    /// comes with a `Warning` that says how many. Where the API's processes do not share a cache through Redis, what
+    /// another one has fetched may be left out for a minute.
     #[oai(path = "/market_chart", method = "get", operation_id = "get_market_chart")]
     async fn market_chart(
         &self,
@@ -128,9 +132,9 @@ impl PricesApi {
         let chart = match self.prices.chart(&series, days.0).await? {
             Read::Found(chart) => chart,
             Read::Unknown => return Err(unknown(&series.asset, &series.currency).into()),
-            Read::Nothing { retry_after } => return Err(nothing(retry_after).into()),
+            Read::Nothing { retry_after } => return Err(nothing(series.asset.as_str(), retry_after).into()),
         };
-        let warning = warning(chart.stale);
+        let warning = warning(chart.stale, chart.missing);
         Ok(Charted::Ok(Json::new(&MarketChart::new(series, days, chart))?, warning))
     }
 }
@@ -164,24 +168,38 @@ fn shown(reads: Vec<(AssetId, Read<Quote>)>, currency: &Currency) -> Result<Vec<
     if let Some((asset, _)) = reads.iter().find(|(_, read)| matches!(read, Read::Unknown)) {
         return Err(unknown(asset, currency));
     }
-    let shown = reads.into_iter().map(|(asset, read)| match read {
-        Read::Found(quote) => Ok((asset, quote)),
-        Read::Unknown => Err(unknown(&asset, currency)),
-        Read::Nothing { retry_after } => Err(nothing(retry_after)),
+    let unavailable = reads.iter().filter_map(|(asset, read)| match read {
+        Read::Nothing { retry_after } => Some((asset.as_str(), *retry_after)),
+        Read::Found(_) | Read::Unknown => None,
     });
-    shown.collect()
+    let (assets, waits): (Vec<_>, Vec<_>) = unavailable.unzip();
+    if let Some(wait) = waits.into_iter().max() {
+        return Err(nothing(&assets.join(", "), wait));
+    }
+    let shown = reads.into_iter().filter_map(|(asset, read)| match read {
+        Read::Found(quote) => Some((asset, quote)),
+        Read::Unknown | Read::Nothing { .. } => None,
+    });
+    Ok(shown.collect())
 }
 
-fn warning(stale: bool) -> Option<String> {
-    stale.then(|| STALE.to_owned())
+fn warning(stale: bool, missing: u32) -> Option<String> {
+    let missing = match missing {
+        0 => None,
+        1 => Some("199 - \"1 point is missing\"".to_owned()),
+        missing => Some(format!("199 - \"{missing} points are missing\"")),
+    };
+    let warnings: Vec<String> = stale.then(|| STALE.to_owned()).into_iter().chain(missing).collect();
+    (!warnings.is_empty()).then(|| warnings.join(", "))
 }
 
 fn unknown(asset: &AssetId, currency: &Currency) -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, format!("Unknown asset: no source has {asset} in {currency}"))
+    let meant = suggestion(asset.as_str()).map(|id| format!("; did you mean {id}?")).unwrap_or_default();
+    Problem::new(StatusCode::NOT_FOUND, format!("Unknown asset: no source has {asset} in {currency}{meant}"))
 }
 
-fn nothing(retry_after: Duration) -> Problem {
+fn nothing(assets: &str, retry_after: Duration) -> Problem {
     let seconds = (retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0)).max(1);
-    let detail = "No source can be asked for these prices at the moment, please try again.";
+    let detail = format!("No source can be asked for prices of {assets} at the moment, please try again.");
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).header(header::RETRY_AFTER, HeaderValue::from(seconds))
 }

@@ -189,7 +189,7 @@ async fn without_the_database_what_is_cached_is_shown_and_else_503() {
             assert!(!refused.header("retry-after").is_empty());
         }
         stand.market.set(NOON + Duration::from_secs(24 * 3600));
-        assert_eq!(node.chart(CHART).await, (before, true), "old");
+        assert_eq!(node.chart_with_missing(CHART).await, (before, true, 1), "old");
         assert!(node.shown(PRICE).await.1);
     }
 }

@@ -1,18 +1,12 @@
 //! One true curve at all providers: a point is the price at the end of its bucket, whichever provider it comes from.
 
-use jobs::{
-    config::Vars,
-    prices::{Config, ages::Ages, model::Source, providers::Providers},
-};
+use jobs::prices::model::Source;
 use time::Time;
 
 use super::{
     market::NOON,
-    stand::{Node, Stand},
+    real::{ALL, RealProviders},
 };
-use crate::harness::exchange::{Exchange, Fault};
-
-const ALL: &str = "coingecko,kraken,coinbase,binance";
 
 /// Providers that are down, for each of which the others fill in.
 const DOWN: [&[Source]; 9] = [
@@ -30,40 +24,7 @@ const DOWN: [&[Source]; 9] = [
 /// The name of an interval, its length in seconds, and how many days are asked for.
 const INTERVALS: [(&str, i64, i64); 2] = [("daily", 86_400, 400), ("hourly", 3600, 4)];
 
-struct Market {
-    stand: Stand,
-    exchange: Exchange,
-}
-
-impl Market {
-    async fn new() -> Self {
-        let stand = Stand::new().await;
-        let exchange = Exchange::at(stand.market.clock()).await;
-        Self { stand, exchange }
-    }
-
-    /// A process that has just started.
-    async fn node(&self) -> Node {
-        let variables = self.exchange.variables();
-        let mut vars = Vars::from_pairs(&variables.iter().map(|(name, url)| (*name, url.as_str())).collect::<Vec<_>>());
-        let config = Config::read(&mut vars);
-        let config = vars.finish(config).expect("a configuration");
-        let providers = Providers::start(&config, &self.stand.market.clock()).expect("providers");
-        self.stand.node_of(ALL, providers, None, Ages::SHIPPED).await
-    }
-
-    /// A process that has just started, and nothing stored.
-    async fn empty_node(&self) -> Node {
-        let node = self.node().await;
-        sqlx::query("TRUNCATE prices, spot_prices").execute(&node.pool).await.expect("an empty table");
-        node
-    }
-
-    fn fail(&self, sources: impl IntoIterator<Item = Source>) {
-        Source::ALL.into_iter().for_each(|source| self.exchange.heal(source));
-        sources.into_iter().for_each(|source| self.exchange.fail(source, Fault::Forbidden));
-    }
-
+impl RealProviders {
     /// Every provider lacks other moments, the preferred ones more than the others.
     fn lose_some(&self, length: i64) {
         self.exchange.change(|table| {
@@ -104,7 +65,7 @@ impl Market {
 /// Every point of every mix: one that is a bucket off would repeat or skip a price of the curve.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_point_is_the_price_at_the_end_of_its_bucket() {
-    let market = Market::new().await;
+    let market = RealProviders::new().await;
     for patchy in [false, true] {
         for (interval, length, days) in INTERVALS {
             market.exchange.change(|table| table.find_again());
@@ -116,7 +77,7 @@ async fn every_point_is_the_price_at_the_end_of_its_bucket() {
                 let node = market.empty_node().await;
                 market.fail(down.iter().copied());
                 let query = format!("asset=bitcoin&currency=eur&days={days}&interval={interval}");
-                let (points, _) = node.chart(&query).await;
+                let (points, _, missing) = node.chart_with_missing(&query).await;
                 let points: Vec<_> = points
                     .into_iter()
                     .map(|(bucket, price)| (bucket, price.parse::<f64>().expect("a number").to_string()))
@@ -124,6 +85,11 @@ async fn every_point_is_the_price_at_the_end_of_its_bucket() {
                 let expected = market.expected(down, length, days);
                 assert!(expected.len() > 40, "{case}: too little to compare");
                 assert_eq!(points, expected, "{case}");
+                let count = usize::try_from(days * 86_400 / length).expect("a number");
+                // What a provider that is down may have counts as missing.
+                if !patchy || !down.is_empty() {
+                    assert_eq!(missing + points.len(), count, "{case}");
+                }
                 node.stop().await;
             }
         }
@@ -132,14 +98,14 @@ async fn every_point_is_the_price_at_the_end_of_its_bucket() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_price_of_a_stored_day_is_of_the_end_of_the_day() {
-    let market = Market::new().await;
+    let market = RealProviders::new().await;
     for only in Source::ALL {
         let node = market.empty_node().await;
         market.fail(Source::ALL.into_iter().filter(|source| *source != only));
-        node.chart("asset=bitcoin&currency=eur&days=3").await;
+        node.chart_with_missing("asset=bitcoin&currency=eur&days=3").await;
         node.stop().await;
         market.fail(Source::ALL);
-        let node = market.node().await;
+        let node = market.node(ALL).await;
         let (shown, stale) = node.shown("/simple_price?assets=bitcoin&currency=eur").await;
         let shown = &shown["bitcoin"];
         let as_of = shown["as_of"].as_str().expect("a time");

@@ -7,12 +7,12 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{FutureExt, future::BoxFuture};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use jobs::{
     clock::Clock,
     prices::{
         model::{AssetId, Candle, Currency, Interval, Series, Source, Spot},
-        providers::{Fetched, Provider, Trouble},
+        providers::{Fetched, Names, Pages, Provider, Spots, Trouble},
     },
 };
 use sqlx::types::BigDecimal;
@@ -172,62 +172,62 @@ impl Stall {
     }
 }
 
+impl Stall {
+    async fn page(&self, series: &Series, from: OffsetDateTime, to: OffsetDateTime) -> Result<Fetched, Trouble> {
+        self.state().charts += 1;
+        // As long as a fast one takes: what comes at one moment overlaps.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        self.mood().await?;
+        let (asset, interval) = (series.asset.as_str(), series.interval);
+        let offered = self.state().buckets.keys().any(|(of, at, _)| of == asset && *at == interval);
+        if !offered || series.currency.as_str() != "usd" {
+            return Err(Trouble::NotOffered(self.source));
+        }
+        let to = to.unix_timestamp() * 1000;
+        let finished = self.finished(asset, interval, from).into_iter().filter(|(millis, _)| *millis < to);
+        let candles = finished.map(|(millis, price)| Candle {
+            bucket: OffsetDateTime::from_unix_timestamp(millis / 1000).unwrap(),
+            open: None,
+            high: None,
+            low: None,
+            close: BigDecimal::from_str(&price).unwrap(),
+            volume: None,
+        });
+        Ok(Fetched { candles: candles.collect(), rejected: Vec::new() })
+    }
+}
+
 impl Provider for Stall {
     fn source(&self) -> Source {
         self.source
     }
 
-    fn candles<'a>(
-        &'a self,
-        series: &'a Series,
-        from: OffsetDateTime,
-        to: OffsetDateTime,
-    ) -> BoxFuture<'a, Result<Fetched, Trouble>> {
-        async move {
-            self.state().charts += 1;
-            // As long as a fast one takes: what comes at one moment overlaps.
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            self.mood().await?;
-            let (asset, interval) = (series.asset.as_str(), series.interval);
-            let offered = self.state().buckets.keys().any(|(of, at, _)| of == asset && *at == interval);
-            if !offered || series.currency.as_str() != "usd" {
-                return Err(Trouble::NotOffered(self.source));
-            }
-            let to = to.unix_timestamp() * 1000;
-            let finished = self.finished(asset, interval, from).into_iter().filter(|(millis, _)| *millis < to);
-            let candles = finished.map(|(millis, price)| Candle {
-                bucket: OffsetDateTime::from_unix_timestamp(millis / 1000).unwrap(),
-                open: None,
-                high: None,
-                low: None,
-                close: BigDecimal::from_str(&price).unwrap(),
-                volume: None,
-            });
-            Ok(Fetched { candles: candles.collect(), rejected: Vec::new() })
-        }
-        .boxed()
+    fn candles<'a>(&'a self, series: &'a Series, from: OffsetDateTime, to: OffsetDateTime) -> Pages<'a> {
+        stream::once(self.page(series, from, to)).boxed()
     }
 
-    fn spots<'a>(
-        &'a self,
-        assets: &'a [AssetId],
-        currency: &'a Currency,
-    ) -> BoxFuture<'a, Result<Vec<(AssetId, Spot)>, Trouble>> {
+    fn spots<'a>(&'a self, assets: &'a [AssetId], currency: &'a Currency) -> BoxFuture<'a, Spots> {
         async move {
             let wanted = assets.iter().map(|asset| asset.as_str().to_owned()).collect();
             self.state().spots.push(wanted);
             tokio::time::sleep(Duration::from_millis(20)).await;
-            self.mood().await?;
+            if let Err(trouble) = self.mood().await {
+                return Spots::failed(assets, &trouble);
+            }
             if currency.as_str() != "usd" {
-                return Err(Trouble::NotOffered(self.source));
+                return Spots::default();
             }
             let (as_of, state) = (self.clock.now(), self.state());
             let spot = |asset: &AssetId| {
                 let price = BigDecimal::from_str(state.present.get(asset.as_str())?).unwrap();
                 Some((asset.clone(), Spot { price, as_of: as_of - state.behind, source: self.source }))
             };
-            Ok(assets.iter().filter_map(spot).collect())
+            Spots { found: assets.iter().filter_map(spot).collect(), failed: Vec::new() }
         }
         .boxed()
+    }
+
+    fn names(&self) -> BoxFuture<'_, Result<Names, Trouble>> {
+        async { Ok(Names::default()) }.boxed()
     }
 }

@@ -109,7 +109,8 @@ async fn charts_are_made_of_all_that_some_source_has() {
         // In a narrow chart first, then in a wide one, and the other way round: no order of asking loses a bucket.
         let days = if round % 2 == 0 { ["5", "max"] } else { ["max", "5"] };
         for days in days {
-            let (prices, stale) = node.chart(&format!("asset={asset}&currency=usd&days={days}")).await;
+            let (prices, stale, missing) =
+                node.chart_with_missing(&format!("asset={asset}&currency=usd&days={days}")).await;
             assert!(!stale);
             let from = (Interval::Daily.bucket(NOON).unix_timestamp() - 5 * 86_400) * 1000;
             let wanted: Vec<_> = expected.iter().filter(|(at, _)| days == "max" || *at >= from).cloned().collect();
@@ -119,6 +120,11 @@ async fn charts_are_made_of_all_that_some_source_has() {
                 wanted.iter().map(|(at, _)| at).collect::<Vec<_>>()
             );
             assert_eq!(prices, wanted, "{asset} {days}");
+            // Days without a price after the oldest that is stored are holes.
+            let oldest = if round % 2 == 0 { wanted[0].0 } else { expected[0].0 };
+            let first = if days == "max" { oldest } else { from.max(oldest) };
+            let today = Interval::Daily.bucket(NOON).unix_timestamp() * 1000;
+            assert_eq!(missing as i64, (today - first) / 86_400_000 - prices.len() as i64, "{asset} {days}");
         }
         node.stop().await;
     }
@@ -213,14 +219,14 @@ async fn while_sources_are_down_what_is_old_comes_with_a_warning() {
     for _ in 0..3 {
         let (shown, stale) = node.shown(price).await;
         assert_eq!((&shown["bitcoin"]["usd"], stale), (&json!("1"), true));
-        let (shown, stale) = node.chart(chart).await;
-        assert_eq!((&shown[..], stale), (&before[1..], true));
+        let (shown, stale, missing) = node.chart_with_missing(chart).await;
+        assert_eq!((&shown[..], stale, missing), (&before[1..], true, 1));
     }
     assert_eq!((stand.market.kraken.charts(), stand.market.kraken.spots().len()), (1, 1), "asked once in a while");
     // Another process, whose cache is empty: what is stored is enough. A day's price stands in for a present one.
     let other = stand.node(None).await;
     stand.market.coingecko.fill("solana", Interval::Daily, 3);
-    assert!(other.shown(price).await.1 && other.chart(chart).await.1);
+    assert!(other.shown(price).await.1 && other.chart_with_missing(chart).await.1);
     sources.iter().for_each(|source| source.is(Mood::Well));
     stand.market.coingecko.quote("bitcoin", "2");
     stand.market.coingecko.fill("bitcoin", Interval::Daily, 3);
@@ -281,14 +287,14 @@ async fn a_slow_source_is_waited_for_only_as_long_as_there_is_nothing_to_show() 
     coingecko.quote("bitcoin", "2");
     coingecko.fill("bitcoin", Interval::Daily, 3);
     let begun = Instant::now();
-    assert!(node.shown(price).await.1 && node.chart(chart).await.1);
+    assert!(node.shown(price).await.1 && node.chart_with_missing(chart).await.1);
     assert!(begun.elapsed() >= 2 * patience && begun.elapsed() < SOON, "{:?}", begun.elapsed());
     // Nobody has waited for it, and it was not asked in vain.
     coingecko.gate.add_permits(2);
     eventually("the late answers are shown", SOON, async || {
         stand.market.pass(Duration::from_secs(1));
         let (shown, stale) = node.shown(price).await;
-        shown["bitcoin"]["usd"] == "2" && !stale && !node.chart(chart).await.1
+        shown["bitcoin"]["usd"] == "2" && !stale && !node.chart_with_missing(chart).await.1
     })
     .await;
     assert_eq!((coingecko.charts(), coingecko.spots().len()), (2, 2));

@@ -7,7 +7,7 @@ use jobs::{
     app::{self, App},
     boot::{db::Database, shutdown::Shutdown},
     config::Vars,
-    prices::{Prices, ages::Ages, providers::Providers},
+    prices::{Prices, ages::Ages, model::Source, providers::Providers},
     queue::Queue,
     remote::redis::Redis,
     users::{Role, UserId, token::Tokens},
@@ -54,12 +54,19 @@ impl Stand {
     }
 
     pub async fn node(&self, redis: Option<&str>) -> Node {
-        self.node_with(redis, Ages::SHIPPED).await
+        // On a busy machine even a fast source may be silent for a second.
+        self.node_with(redis, Ages { hedge: Duration::from_secs(10), ..Ages::SHIPPED }).await
     }
 
     pub async fn node_with(&self, redis: Option<&str>, ages: Ages) -> Node {
         let providers = Providers(Arc::new(self.market.sources()));
         self.node_of("coingecko,kraken", providers, redis, ages).await
+    }
+
+    /// A node with one of the two providers.
+    pub async fn node_with_only(&self, source: Source, redis: Option<&str>) -> Node {
+        let sources = self.market.sources().into_iter().filter(|provider| provider.source() == source);
+        self.node_of(source.as_str(), Providers(sources.collect()), redis, Ages::SHIPPED).await
     }
 
     /// A node with these providers, whose names are also given as `CRYPTO_PROVIDERS`.
@@ -98,23 +105,45 @@ impl Node {
         ask(self.client.get(format!("{}{path}", self.url)).header("x-api-key", KEY)).await
     }
 
-    /// What a good answer shows, and whether it is marked as stale.
+    /// What a good answer shows, and whether it is marked as stale. It lacks nothing.
     pub async fn shown(&self, path: &str) -> (Value, bool) {
-        let answer = self.get(path).await;
-        assert_eq!(answer.status, 200, "{path}: {answer:?}");
-        let warning = answer.header("warning");
-        assert!(["", STALE].contains(&warning), "{path}: {answer:?}");
-        (answer.json(), warning == STALE)
+        let (shown, stale, missing) = self.shown_with_missing(path).await;
+        assert_eq!(missing, 0, "{path}: {shown}");
+        (shown, stale)
     }
 
-    /// The buckets and prices of a chart, and whether it is marked as stale.
+    /// What a good answer shows, whether it is marked as stale, and how many points it says that it lacks.
+    pub async fn shown_with_missing(&self, path: &str) -> (Value, bool, usize) {
+        let answer = self.get(path).await;
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        let warnings: Vec<&str> = answer.header("warning").split(", ").filter(|warning| !warning.is_empty()).collect();
+        let (stale, others): (Vec<_>, Vec<_>) = warnings.into_iter().partition(|warning| *warning == STALE);
+        let missing = others.iter().map(|warning| {
+            let text = warning.strip_prefix("199 - \"").and_then(|text| text.strip_suffix('"'));
+            let (count, rest) = text.and_then(|text| text.split_once(' ')).unwrap_or_default();
+            assert!(["point is missing", "points are missing"].contains(&rest), "{path}: {answer:?}");
+            count.parse::<usize>().expect("a number")
+        });
+        let missing: Vec<_> = missing.collect();
+        assert!(stale.len() <= 1 && missing.len() <= 1, "{path}: {answer:?}");
+        (answer.json(), stale.len() == 1, missing.first().copied().unwrap_or(0))
+    }
+
+    /// The buckets and prices of a chart that lacks nothing, and whether it is marked as stale.
     pub async fn chart(&self, query: &str) -> (Vec<(i64, String)>, bool) {
-        let (shown, stale) = self.shown(&format!("/market_chart?{query}")).await;
+        let (prices, stale, missing) = self.chart_with_missing(query).await;
+        assert_eq!(missing, 0, "{query}: {prices:?}");
+        (prices, stale)
+    }
+
+    /// The buckets and prices of a chart, whether it is marked as stale, and how many points it says that it lacks.
+    pub async fn chart_with_missing(&self, query: &str) -> (Vec<(i64, String)>, bool, usize) {
+        let (shown, stale, missing) = self.shown_with_missing(&format!("/market_chart?{query}")).await;
         let prices = shown["prices"].as_array().expect("a list").iter().map(|point| {
             assert_eq!(point.as_array().map(Vec::len), Some(2), "{point}");
             (point[0].as_i64().expect("a time"), point[1].as_str().expect("a text").to_owned())
         });
-        (prices.collect(), stale)
+        (prices.collect(), stale, missing)
     }
 
     pub async fn stop(self) {

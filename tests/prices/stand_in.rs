@@ -42,7 +42,7 @@ async fn the_stand_in_has_each_sources_form() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stand_in_fails_as_it_is_told() {
     let exchange = Exchange::at(Clock::new(|| datetime!(2026-11-28 12:34:56 UTC))).await;
-    let path = "api/v3/ticker/price?symbols=%5B%22BTCUSDT%22%5D";
+    let path = "api/v3/ticker/24hr?symbols=%5B%22BTCUSDT%22%5D";
     exchange.fail_next(Source::Binance, 1, Fault::Banned(120));
     let answer = get(&exchange, Source::Binance, path).await;
     assert_eq!((answer.status, answer.header("retry-after")), (418, "120"));

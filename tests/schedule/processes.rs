@@ -110,7 +110,7 @@ async fn killed_workers_are_made_up_for_and_a_stop_is_quick() {
         "millrace_cron_lag_seconds{schedule=\"daily_prices\"}",
         "millrace_jobs_enqueued_total{queue=\"fetch_prices\"} 12",
         "millrace_prices_stored_total{provider=\"kraken\"} 0",
-        "millrace_prices_fetches_total{provider=\"binance\",outcome=\"done\"} 0",
+        "millrace_daily_price_fetches_total{provider=\"binance\",outcome=\"done\"} 0",
         "millrace_prices_last_success_timestamp_seconds{provider=\"coingecko\"} 0",
     ] {
         assert!(metrics.contains(series), "{series}: {metrics}");

@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::BoxFuture;
+use futures_util::{StreamExt, future::BoxFuture, stream};
 use jobs::prices::{
-    model::{AssetId, Candle, Currency, Series, Source, Spot},
-    providers::{Fetched, Provider, Providers, Trouble},
+    model::{AssetId, Candle, Currency, Series, Source},
+    providers::{Fetched, Names, Pages, Provider, Providers, Spots, Trouble},
 };
 use time::OffsetDateTime;
 
@@ -69,13 +69,8 @@ impl Provider for Kraken {
         Source::Kraken
     }
 
-    fn candles<'a>(
-        &'a self,
-        series: &'a Series,
-        from: OffsetDateTime,
-        to: OffsetDateTime,
-    ) -> BoxFuture<'a, Result<Fetched, Trouble>> {
-        Box::pin(async move {
+    fn candles<'a>(&'a self, series: &'a Series, from: OffsetDateTime, to: OffsetDateTime) -> Pages<'a> {
+        let page = async move {
             let answer = {
                 let mut state = self.0.lock().unwrap();
                 state.calls.push((series.currency.as_str().to_owned(), from, to));
@@ -106,10 +101,17 @@ impl Provider for Kraken {
                 Some(answer) => answer,
                 None => std::future::pending().await,
             }
-        })
+        };
+        stream::once(page).boxed()
     }
 
-    fn spots<'a>(&'a self, _: &'a [AssetId], _: &'a Currency) -> BoxFuture<'a, Result<Vec<(AssetId, Spot)>, Trouble>> {
-        Box::pin(async { Ok(Vec::new()) })
+    fn spots<'a>(&'a self, _: &'a [AssetId], _: &'a Currency) -> BoxFuture<'a, Spots> {
+        Box::pin(async { Spots::default() })
+    }
+
+    fn names(&self) -> BoxFuture<'_, Result<Names, Trouble>> {
+        let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let names = Names { assets: set(&["bitcoin", "ethereum"]), currencies: set(&["usd", "eur"]) };
+        Box::pin(async { Ok(names) })
     }
 }

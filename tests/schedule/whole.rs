@@ -32,6 +32,10 @@ impl World {
 
     /// One that fires every other second, and takes over soon from one that died.
     async fn worker(&self) -> Process {
+        self.worker_with(&[]).await
+    }
+
+    async fn worker_with(&self, more: &[(&str, &str)]) -> Process {
         let sources = self.exchange.variables();
         let mut variables: Vec<(&str, &str)> = sources.iter().map(|(name, url)| (*name, url.as_str())).collect();
         variables.extend([
@@ -40,6 +44,7 @@ impl World {
             ("QUEUE_HEARTBEAT_SECONDS", "0.2"),
             ("QUEUE_RESCUE_SECONDS", "0.2"),
         ]);
+        variables.extend(more);
         worker(&self.database.url, &variables).await
     }
 
@@ -127,4 +132,29 @@ async fn what_a_killed_worker_was_fetching_another_one_fetches() {
     let _worker = world.worker().await;
     world.until("another one fetches it", DONE).await;
     world.assert_month().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_no_provider_knows_is_logged_with_what_may_be_meant() {
+    let world = World::new().await;
+    let names = [("CRYPTO_ASSETS", "btc,bitcoin"), ("CRYPTO_CURRENCIES", "usd,euro")];
+    let worker = world.worker_with(&names).await;
+    world.until("all is fetched", "SELECT count(*) = 8 AND bool_and(outcome IS NOT NULL) FROM price_fetches").await;
+    let lines = || {
+        worker.log().lines().filter(|line| line.contains("PRICE_NAME_UNKNOWN")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    eventually("both are logged", SOON, async || lines().len() >= 2).await;
+    assert_eq!(lines().len(), 2, "once: {:?}", lines());
+    for (name, suggestion) in [("btc", "bitcoin"), ("euro", "eur")] {
+        assert!(lines().iter().any(|line| line.contains(name) && line.contains(suggestion)), "{name}: {:?}", lines());
+    }
+    for (asset, note) in [
+        ("btc", "CRYPTO_ASSETS: no provider knows btc; did you mean bitcoin?"),
+        ("bitcoin", "CRYPTO_CURRENCIES: no provider knows euro; did you mean eur?"),
+    ] {
+        let noted =
+            format!("SELECT error LIKE '%{note}%' FROM price_fetches WHERE source = 'kraken' AND asset = '{asset}'");
+        assert!(world.holds(&noted).await, "{asset}: {note}");
+    }
+    eventually("the day is complete", SOON, async || worker.log().contains("PRICES_DAY_COMPLETE")).await;
 }

@@ -28,7 +28,7 @@ pub async fn fill(database: &TestDatabase, pool: &PgPool) {
 async fn through_the_front_door(database: &TestDatabase, pool: &PgPool) {
     let exchange = Exchange::start().await;
     let sources = exchange.variables();
-    let mut quick = vec![("PROCESSING_DELAY_SECONDS", "0"), ("CRYPTO_PROVIDERS", "kraken,coinbase")];
+    let mut quick = vec![("PROCESSING_DELAY_SECONDS", "0"), ("CRYPTO_PROVIDERS", "coingecko,coinbase")];
     quick.extend(sources.iter().map(|(name, url)| (*name, url.as_str())));
     let (api, worker) = (Api::start(&database.url, &quick).await, worker(&database.url, &quick).await);
     let slow = Api::start(&database.url, &[("PROCESSING_DELAY_SECONDS", "600")]).await;

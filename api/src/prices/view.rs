@@ -53,7 +53,7 @@ answer_only!(SimplePrices, "SimplePrices", {
         description: Some("The price under the currency's name, as exact decimal text."),
         required: vec!["as_of", "source"],
         properties: vec![
-            ("as_of", described(MetaSchema::new_with_format("string", "date-time"), "Of when it is.")),
+            ("as_of", described(MetaSchema::new_with_format("string", "date-time"), "The time of the price.")),
             ("source", described(MetaSchema::new("string"), "Who it is from.")),
         ],
         additional_properties: Some(Box::new(inline(MetaSchema::new("string")))),
@@ -119,7 +119,7 @@ answer_only!(MarketChart, "MarketChart", {
                 "prices",
                 described(
                     prices,
-                    "When each day or hour began, in milliseconds of Unix time, and its price as exact decimal text.",
+                    "When each day or hour began, in milliseconds of Unix time, and the price at its end as exact decimal text.",
                 ),
             ),
         ],

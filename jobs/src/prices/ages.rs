@@ -24,6 +24,8 @@ pub struct Ages {
     pub absent: Duration,
     /// Whatever is kept where other processes cannot drop it.
     pub local: Duration,
+    /// A provider that is silent for so long is not waited for alone: the next one is asked as well.
+    pub hedge: Duration,
     /// A caller waits so long for the sources when there is something stored to show,
     pub patience: Duration,
     /// and so long when there is nothing.
@@ -39,6 +41,7 @@ impl Ages {
         late: Duration::from_secs(300),
         absent: Duration::from_secs(24 * 3600),
         local: Duration::from_secs(60),
+        hedge: Duration::from_secs(1),
         patience: Duration::from_secs(3),
         patience_with_nothing: Duration::from_secs(20),
     };

@@ -1,22 +1,19 @@
-//! Charts: a series as it is stored, with what is missing fetched by one for all.
+//! Charts: a series as it is stored, after one caller for all has had what is missing fetched.
 
-use std::{fmt::Write, sync::Arc, time::Instant};
+use std::{fmt::Write, sync::Arc};
 
 use serde_json::value::RawValue;
 use time::{Duration, OffsetDateTime};
-use uuid::Uuid;
 
 use super::{
     ages::{missing, newest_due, next_due, reach},
-    cache::{Asked, Entry, Value, asked_key, chart_key, generation_key},
-    model::{Point, Series},
-    read::{Chart, Days, LOOK_AGAIN, Read, Reader, TURN, TURN_PATIENCE, generation_of},
+    cache::{Asked, Entry, Value, chart_key, generation_key},
+    model::{Interval, Point, Series},
+    read::{Chart, Days, Read, Reader},
+    refill::Span,
     store,
 };
 use crate::{boot::db::answered, error::Error};
-
-/// From a bucket up to the end of another.
-type Span = (OffsetDateTime, OffsetDateTime);
 
 impl Reader {
     /// The prices of the last days, or of all.
@@ -26,7 +23,7 @@ impl Reader {
     pub(super) async fn chart(self: &Arc<Self>, series: &Series, days: Days) -> Result<Read<Chart>, Error> {
         let keys = [chart_key(series, &days.to_string()), generation_key(series)];
         let looked = self.cache.get(&keys).await;
-        let hit = looked.as_ref().ok().and_then(|found| self.fresh(found));
+        let hit = looked.as_ref().ok().and_then(|found| self.fresh(series, found));
         self.count(match (&hit, &looked) {
             (Some(_), _) => "hit",
             (None, Ok(_)) => "miss",
@@ -41,19 +38,19 @@ impl Reader {
     }
 
     /// What a fresh entry of the present generation says.
-    fn fresh(&self, found: &[Option<Arc<Entry>>]) -> Option<Read<Chart>> {
+    fn fresh(&self, series: &Series, found: &[Option<Arc<Entry>>]) -> Option<Read<Chart>> {
         let [Some(entry), mark] = found else { return None };
         let now = self.now();
-        if now >= entry.fresh_until || entry.generation != generation_of(mark.as_ref()) {
+        if now >= entry.fresh_until || entry.generation != self.generation_of(mark.as_ref()) {
             return None;
         }
-        read(entry, now)
+        read(entry, series.interval, now)
     }
 
     async fn load(self: Arc<Self>, series: Series, days: Days, keys: &[String; 2]) -> Result<Read<Chart>, Error> {
         // Another process may have filled it since.
         let found = self.cache.get(keys).await.unwrap_or_default();
-        if let Some(hit) = self.fresh(&found) {
+        if let Some(hit) = self.fresh(&series, &found) {
             return Ok(hit);
         }
         self.count_load();
@@ -61,20 +58,24 @@ impl Reader {
             Ok(entry) => {
                 let entry = Arc::new(entry);
                 self.keep(&keys[0], entry.clone()).await;
-                read(&entry, self.now()).ok_or_else(|| Error::Internal("a chart is none".into()))
+                read(&entry, series.interval, self.now())
+                    .ok_or_else(|| Error::Internal("an entry of a chart has another form".into()))
             }
-            Err(Error::Unavailable(error)) => match found.first().and_then(Option::as_ref).map(|entry| &entry.value) {
-                Some(Value::Chart { prices, .. }) => {
-                    tracing::warn!(error, "an old chart is shown");
-                    Ok(Read::Found(Chart { prices: prices.clone(), stale: true }))
+            Err(Error::Unavailable(error)) => {
+                let old = found.first().and_then(Option::as_ref);
+                match old.and_then(|entry| read(entry, series.interval, self.now())) {
+                    Some(Read::Found(chart)) => {
+                        tracing::warn!(error, "an old chart is shown");
+                        Ok(Read::Found(Chart { stale: true, ..chart }))
+                    }
+                    _ => Err(Error::Unavailable(error)),
                 }
-                _ => Err(Error::Unavailable(error)),
-            },
+            }
             Err(error) => Err(error),
         }
     }
 
-    /// The entry of a chart, after asking the sources for what is missing, if need be.
+    /// The entry of a chart, after asking the providers for what is missing, if need be.
     async fn build(self: &Arc<Self>, series: &Series, days: Days) -> Result<Entry, Error> {
         let now = self.now();
         let window = Window::new(series, days, now);
@@ -83,32 +84,28 @@ impl Reader {
         let mut timed_out = false;
         let gap = window.gap(series, now, &points, asked);
         if gap.is_some_and(|(from, _)| !asked.is_some_and(|asked| asked.is_paused(from, now))) {
-            let (this, wanted) = (self.clone(), series.clone());
-            let fill = self.fills.join(series.clone(), move || this.fill(wanted, window.asked_from));
-            let patience = if points.is_empty() { self.ages.patience_with_nothing } else { self.ages.patience };
-            match tokio::time::timeout(patience, fill).await {
-                Ok(Some(filled)) => asked = Some(filled),
-                // It goes on without us.
-                Ok(None) | Err(_) => timed_out = true,
-            }
+            let filled = self.wait_for_fill(series, &window, points.is_empty()).await?;
+            timed_out = filled.is_none();
+            asked = filled.or(asked);
             generation = self.generation(series).await;
             points = self.points(series, &window).await?;
         }
         let gap = window.gap(series, now, &points, asked);
         let failed = gap.is_some() && (timed_out || asked.is_some_and(|asked| asked.failed));
         let paused = asked.map_or(now, |asked| asked.pause_until).max(now + self.ages.failed.min(self.ages.local));
-        let newest = points.last().map(|point| point.bucket);
-        let (value, mut fresh_until) = match newest {
+        let oldest = answered(store::oldest(&self.pool, series, &self.config.providers)).await?;
+        let (value, mut fresh_until) = match points.last().map(|point| point.bucket) {
             None if failed => (Value::Nothing, paused),
-            None if !asked.is_some_and(|asked| asked.offered)
-                && !answered(store::is_known(&self.pool, series)).await? =>
-            {
+            None if !asked.is_some_and(|asked| asked.offered) && oldest.is_none() => {
                 (Value::Unknown, now + self.ages.unknown)
             }
             newest => {
-                let stale = failed && newest.is_none_or(|newest| newest < newest_due(series.interval, now));
+                let due = newest_due(series.interval, now);
+                let stale = failed && newest.is_none_or(|newest| newest < due);
+                let missing = window.count_missing(series.interval, due, &points, oldest, asked);
                 let until = next_due(series, now);
-                (Value::Chart { prices: shown(&points)?, stale }, if gap.is_some() { until.min(paused) } else { until })
+                let until = if gap.is_some() { until.min(paused) } else { until };
+                (Value::Chart { prices: shown(&points)?, stale, missing, due }, until)
             }
         };
         if !self.cache.is_shared() {
@@ -117,120 +114,32 @@ impl Reader {
         Ok(Entry { value, fresh_until, generation })
     }
 
+    /// Waits until what is missing is fetched, but not for long: with something to show less long than with nothing.
+    /// `None` when it was not waited for to its end; it goes on.
+    async fn wait_for_fill(
+        self: &Arc<Self>,
+        series: &Series,
+        window: &Window,
+        is_empty: bool,
+    ) -> Result<Option<Asked>, Error> {
+        let (this, wanted, from) = (self.clone(), series.clone(), window.asked_from);
+        let mut fill = std::pin::pin!(self.fills.join(series.clone(), move || this.fill(wanted, from)));
+        if let Ok(filled) = tokio::time::timeout(self.ages.patience, &mut fill).await {
+            return Ok(filled);
+        }
+        if !is_empty || !self.points(series, window).await?.is_empty() {
+            return Ok(None);
+        }
+        let more = self.ages.patience_with_nothing.saturating_sub(self.ages.patience);
+        Ok(tokio::time::timeout(more, fill).await.ok().flatten())
+    }
+
     async fn points(&self, series: &Series, window: &Window) -> Result<Vec<Point>, Error> {
         let preferred = &self.config.providers;
         let mut points = answered(store::series(&self.pool, series, preferred, window.from, window.to)).await?;
-        if let (Some(last), Some(length)) = (points.last(), window.length) {
-            // When the newest bucket is there before it is due, the oldest one leaves for it.
-            let from = last.bucket + series.interval.length() - length;
-            points.retain(|point| point.bucket >= from);
-        }
+        let from = window.start(series.interval, &points);
+        points.retain(|point| point.bucket >= from);
         Ok(points)
-    }
-
-    /// Asks the sources for what is missing, when it is this process's turn, and nobody has done it meanwhile.
-    async fn fill(self: Arc<Self>, series: Series, from: OffsetDateTime) -> Asked {
-        let (turn, token, begun) = ([asked_key(&series)], Uuid::new_v4().as_u128(), Instant::now());
-        // A cache that cannot be asked holds nobody back.
-        while self.cache.take(&turn, token, TURN).await.is_ok_and(|taken| taken != [true])
-            && begun.elapsed() < TURN_PATIENCE
-        {
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-        let asked = self.ask(&series, from).await;
-        // If that fails, it ends by itself.
-        let _ = self.cache.give_back(&turn, token).await;
-        asked
-    }
-
-    async fn ask(&self, series: &Series, from: OffsetDateTime) -> Asked {
-        let now = self.now();
-        let (before, counts_until) = match self.asked(series).await {
-            Some((asked, until)) => (Some(asked), until),
-            None => (None, now + self.ages.absent),
-        };
-        let gap = async || self.gap(series, from, now, before).await;
-        let whole = match gap().await {
-            Ok(Some(whole)) if !before.is_some_and(|before| before.is_paused(whole.0, now)) => whole,
-            Ok(_) => return before.unwrap_or(Asked::nothing(now)),
-            Err(error) => {
-                tracing::warn!(%error, "prices are not fetched");
-                return Asked { failed: true, ..before.unwrap_or(Asked::nothing(now)) };
-            }
-        };
-        let (mut rest, mut troubles, mut offered) = (Some(whole), Vec::new(), false);
-        for provider in self.providers.0.iter() {
-            let Some((from, to)) = rest else { break };
-            let fetched = match self.fetched(provider.source(), provider.candles(series, from, to)).await {
-                Ok(fetched) => fetched,
-                Err(trouble) => {
-                    troubles.extend(trouble);
-                    continue;
-                }
-            };
-            offered = true;
-            let stored = async {
-                if !fetched.candles.is_empty() {
-                    answered(store::put(&self.pool, series, provider.source(), &fetched.candles, self.now())).await?;
-                }
-                gap().await
-            };
-            match stored.await {
-                Ok(left) => rest = left,
-                Err(error) => {
-                    tracing::warn!(%error, "prices could not be stored");
-                    troubles.push(self.ages.failed);
-                }
-            }
-        }
-        let asked = self.conclude(before, series, now, (whole, rest), &troubles, offered);
-        let entry = Entry { value: Value::Asked(asked), fresh_until: counts_until, generation: 0 };
-        self.keep(&asked_key(series), Arc::new(entry)).await;
-        if offered && let Err(error) = self.renew(series).await {
-            tracing::debug!(%error, "others may show an older chart until it is due");
-        }
-        asked
-    }
-
-    async fn gap(
-        &self,
-        series: &Series,
-        from: OffsetDateTime,
-        now: OffsetDateTime,
-        asked: Option<Asked>,
-    ) -> Result<Option<Span>, Error> {
-        let to = series.interval.bucket(now);
-        let points = answered(store::series(&self.pool, series, &self.config.providers, from, to)).await?;
-        let there = points.iter().map(|point| point.bucket);
-        Ok(missing(series.interval, from, now, there, asked.map(|asked| (asked.from, asked.to))))
-    }
-
-    /// What is known after asking for `whole` when `rest` is still missing.
-    fn conclude(
-        &self,
-        before: Option<Asked>,
-        series: &Series,
-        now: OffsetDateTime,
-        (whole, rest): (Span, Option<Span>),
-        troubles: &[std::time::Duration],
-        offered: bool,
-    ) -> Asked {
-        let before = before.unwrap_or(Asked::nothing(now));
-        let known = Asked { failed: false, offered: offered || before.offered, tried_from: whole.0, ..before };
-        let Some((_, end)) = rest else { return known.widened(whole).paused(now) };
-        if !troubles.is_empty() {
-            return Asked { failed: true, ..known.paused(now + self.pause(troubles)) };
-        }
-        if !known.offered {
-            return known.paused(now + self.ages.unknown);
-        }
-        let newest = newest_due(series.interval, now);
-        // The newest one will come; what is older and was not there will not.
-        if end > newest {
-            known.widened((whole.0, newest)).paused(now + self.ages.late)
-        } else {
-            known.widened(whole).paused(now)
-        }
     }
 }
 
@@ -239,7 +148,7 @@ impl Reader {
 struct Window {
     from: OffsetDateTime,
     to: OffsetDateTime,
-    /// From where on sources are asked for what is missing.
+    /// From where on providers are asked for what is missing.
     asked_from: OffsetDateTime,
     /// How long it is, when it is not everything.
     length: Option<Duration>,
@@ -258,21 +167,53 @@ impl Window {
         Self { from, to: series.interval.bucket(now), asked_from: from.max(due - reach(series.interval)), length }
     }
 
+    /// Where it starts: when the newest bucket is there before it is due, the oldest one leaves for it.
+    fn start(&self, interval: Interval, points: &[Point]) -> OffsetDateTime {
+        match (points.last(), self.length) {
+            (Some(last), Some(length)) => self.from.max(last.bucket + interval.length() - length),
+            _ => self.from,
+        }
+    }
+
     fn gap(&self, series: &Series, now: OffsetDateTime, points: &[Point], asked: Option<Asked>) -> Option<Span> {
-        // The oldest bucket may have left for one that was not due yet.
-        let from = match (points.last(), self.length) {
-            (Some(last), Some(length)) => self.asked_from.max(last.bucket + series.interval.length() - length),
-            _ => self.asked_from,
-        };
+        let from = self.asked_from.max(self.start(series.interval, points));
         let there = points.iter().map(|point| point.bucket);
         missing(series.interval, from, now, there, asked.map(|asked| (asked.from, asked.to)))
     }
+
+    /// How many points should be there up to `due` and are not: those after the oldest price of the series, and those
+    /// before it about which a provider could not be asked.
+    fn count_missing(
+        &self,
+        interval: Interval,
+        due: OffsetDateTime,
+        points: &[Point],
+        oldest: Option<OffsetDateTime>,
+        asked: Option<Asked>,
+    ) -> u32 {
+        let known = |bucket| asked.is_some_and(|asked| asked.from <= bucket && bucket < asked.to);
+        let first = oldest.map_or(self.asked_from, |oldest| oldest.min(self.asked_from));
+        let mut bucket = interval.bucket(self.start(interval, points).max(first));
+        let (mut there, mut count) = (points.iter().map(|point| point.bucket).peekable(), 0);
+        while bucket <= due {
+            while there.next_if(|held| *held < bucket).is_some() {}
+            let expected =
+                oldest.is_some_and(|oldest| oldest <= bucket) || (bucket >= self.asked_from && !known(bucket));
+            count += u32::from(expected && there.peek() != Some(&bucket));
+            bucket += interval.length();
+        }
+        count
+    }
 }
 
-/// What an entry shows, if it is one of a chart.
-fn read(entry: &Entry, now: OffsetDateTime) -> Option<Read<Chart>> {
+/// What an entry shows, if it is one of a chart. One that is shown later than it was made lacks what has become due.
+fn read(entry: &Entry, interval: Interval, now: OffsetDateTime) -> Option<Read<Chart>> {
     match &entry.value {
-        Value::Chart { prices, stale } => Some(Read::Found(Chart { prices: prices.clone(), stale: *stale })),
+        Value::Chart { prices, stale, missing, due } => {
+            let since = (newest_due(interval, now) - *due).whole_seconds() / interval.length().whole_seconds();
+            let missing = missing.saturating_add(u32::try_from(since).unwrap_or(0));
+            Some(Read::Found(Chart { prices: prices.clone(), stale: *stale, missing }))
+        }
         Value::Unknown => Some(Read::Unknown),
         Value::Nothing => Some(Read::Nothing { retry_after: (entry.fresh_until - now).unsigned_abs() }),
         Value::Spot(_) | Value::Asked(_) | Value::Mark => None,

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::{StreamExt, future::BoxFuture};
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 use serde::{Deserialize, Serialize};
 use time::{Date, Duration as Span, OffsetDateTime};
@@ -11,7 +11,8 @@ use time::{Date, Duration as Span, OffsetDateTime};
 use super::{
     Prices,
     model::{AssetId, Interval, Series, Source},
-    providers::{Provider, Trouble},
+    names::{CURRENCIES, UnknownName},
+    providers::{Fetched, Provider, Trouble},
     store::{
         self,
         fetches::{self, Tally},
@@ -25,7 +26,7 @@ use crate::{
 };
 
 const STORED: &str = "millrace_prices_stored_total";
-const FETCHES: &str = "millrace_prices_fetches_total";
+const FETCHES: &str = "millrace_daily_price_fetches_total";
 const SUCCESS: &str = "millrace_prices_last_success_timestamp_seconds";
 /// Every value of the label `outcome`: what a run came to.
 const OUTCOMES: [&str; 5] = ["done", "not_offered", "later", "failed", "dead"];
@@ -126,7 +127,7 @@ impl Job for FetchPrices {
     async fn run(self, prices: Prices, _: Run) -> Result<Outcome, Failure> {
         match self.fetch(&prices).await {
             Err(Error::Unavailable(error)) => {
-                tracing::warn!(error, asset = %self.asset, source = %self.source, "could not record what was fetched");
+                tracing::warn!(error, asset = %self.asset, provider = %self.source, "could not record what was fetched");
                 Ok(Outcome::SnoozeBecause(OUR_TROUBLE, error))
             }
             Err(error) => Err(error.into()),
@@ -142,7 +143,7 @@ impl Job for FetchPrices {
         tx.commit().await?;
         if ended {
             self.count("dead");
-            tracing::warn!(asset = %self.asset, source = %self.source, day = %self.day, reason, "PRICES_GIVEN_UP");
+            tracing::warn!(asset = %self.asset, provider = %self.source, day = %self.day, reason, "PRICES_GIVEN_UP");
             self.tell_day(&day);
         }
         Ok(())
@@ -170,12 +171,15 @@ impl FetchPrices {
             tally.note = Some(format!("{} is not configured any more", self.source));
             return self.finish(prices, "not_offered", tally).await;
         };
-        let (mut offered, mut complete, mut trouble) = (false, true, None);
+        let (mut offered, mut complete, mut trouble, mut unknown) = (false, true, None, false);
         for currency in &prices.config.currencies {
             let series = Series { asset: self.asset.clone(), currency: currency.clone(), interval: Interval::Daily };
             match self.fill(prices, &**provider, &series, &mut tally).await? {
                 Ok(whole) => (offered, complete) = (true, complete && whole),
-                Err(Trouble::NotOffered(_)) => tally.say(format!("{currency} is not offered")),
+                Err(Trouble::NotOffered(_)) => {
+                    unknown = true;
+                    tally.say(format!("{currency} is not offered"));
+                }
                 Err(later @ Trouble::Later { .. }) => {
                     trouble = Some(later);
                     break;
@@ -183,6 +187,10 @@ impl FetchPrices {
                 // The other currencies may fare better.
                 Err(failed) => trouble = Some(failed),
             }
+        }
+        if unknown {
+            let names = prices.unknown_names().await.iter();
+            names.filter(|unknown| self.concerns(unknown)).for_each(|unknown| tally.say(unknown.message()));
         }
         match trouble {
             None if !offered => self.finish(prices, "not_offered", tally).await,
@@ -215,16 +223,29 @@ impl FetchPrices {
         let to = self.day.midnight().assume_utc();
         let from = to - Span::days(DAYS);
         let have = answered(store::buckets(&prices.pool, series, self.source, from, to)).await?;
-        let fetched = match provider.candles(series, first_needed(&have, from, to), to).await {
-            Ok(fetched) => fetched,
-            Err(trouble) => return Ok(Err(trouble)),
-        };
-        for reason in &fetched.rejected {
-            tracing::warn!(asset = %self.asset, source = %self.source, currency = %series.currency, reason, "PRICE_REJECTED");
+        let last = to - Span::DAY;
+        let (mut offered, mut trouble, mut reaches) = (false, None, have.last() == Some(&last));
+        let mut pages = provider.candles(series, first_needed(&have, from, to), to);
+        while let Some(page) = pages.next().await {
+            match page {
+                Ok(page) => {
+                    offered = true;
+                    reaches |= page.candles.iter().any(|candle| candle.bucket == last);
+                    self.store(prices, series, &page, tally).await?;
+                }
+                Err(Trouble::NotOffered(_)) if offered => {}
+                Err(failed) => trouble = Some(failed),
+            }
         }
-        tally.rejected += fetched.rejected.len() as u64;
-        let stored =
-            answered(store::put(&prices.pool, series, self.source, &fetched.candles, prices.clock.now())).await?;
+        Ok(trouble.map_or(Ok(reaches), Err))
+    }
+
+    async fn store(&self, prices: &Prices, series: &Series, page: &Fetched, tally: &mut Tally) -> Result<(), Error> {
+        for reason in &page.rejected {
+            tracing::warn!(asset = %self.asset, provider = %self.source, currency = %series.currency, reason, "PRICE_REJECTED");
+        }
+        tally.rejected += page.rejected.len() as u64;
+        let stored = answered(store::put(&prices.pool, series, self.source, &page.candles, prices.clock.now())).await?;
         if (stored.new, stored.revised) != (0, 0)
             && let Err(error) = prices.stored(series).await
         {
@@ -234,9 +255,12 @@ impl FetchPrices {
         tally.stored += stored.new;
         tally.revised += stored.revised;
         counter!(STORED, "provider" => self.source.as_str()).increment(stored.new + stored.revised);
-        let last = to - Span::DAY;
-        let reaches = have.last() == Some(&last) || fetched.candles.iter().any(|candle| candle.bucket == last);
-        Ok(Ok(reaches))
+        Ok(())
+    }
+
+    /// Whether an unknown name is one of this fetch: its asset, or any currency.
+    fn concerns(&self, unknown: &UnknownName) -> bool {
+        unknown.variable == CURRENCIES || unknown.name == self.asset.as_str()
     }
 
     async fn finish(
@@ -260,8 +284,8 @@ impl FetchPrices {
             gauge!(SUCCESS, "provider" => self.source.as_str()).set(now as f64);
         }
         let Tally { stored: new, revised, rejected, note } = tally;
-        let (asset, source) = (self.asset.as_str(), self.source.as_str());
-        tracing::info!(asset, source, day = %self.day, outcome, new, revised, rejected, note, "PRICES_FETCHED");
+        let (asset, provider) = (self.asset.as_str(), self.source.as_str());
+        tracing::info!(asset, provider, day = %self.day, outcome, new, revised, rejected, note, "PRICES_FETCHED");
         self.tell_day(&day);
         Ok(Ok(Outcome::Done))
     }
@@ -270,8 +294,8 @@ impl FetchPrices {
     async fn go_on(&self, prices: &Prices, outcome: &'static str, tally: Tally) -> Result<(), Error> {
         answered(fetches::note(&prices.pool, self.day, &self.asset, self.source, &tally)).await?;
         self.count(outcome);
-        let (asset, source, note) = (self.asset.as_str(), self.source.as_str(), tally.note);
-        tracing::warn!(asset, source, day = %self.day, outcome, note, "PRICES_NOT_YET_FETCHED");
+        let (asset, provider, note) = (self.asset.as_str(), self.source.as_str(), tally.note);
+        tracing::warn!(asset, provider, day = %self.day, outcome, note, "PRICES_NOT_YET_FETCHED");
         Ok(())
     }
 
@@ -282,7 +306,7 @@ impl FetchPrices {
     /// One line for the fetch that was the last of its day.
     fn tell_day(&self, day: &fetches::Day) {
         if day.open == 0 {
-            tracing::info!(day = %self.day, fetches = day.fetches, dead = day.dead, "PRICES_DAY_COMPLETE");
+            tracing::info!(day = %self.day, fetches = day.fetches, not_offered = day.not_offered, dead = day.dead, "PRICES_DAY_COMPLETE");
         }
     }
 }

@@ -6,9 +6,11 @@
 //! | [`model`] | prices as all sources are brought to |
 //! | [`providers`] | the sources, each with its quirks |
 //! | [`normalise`] | from their rows to candles, without one that is wrong |
-//! | [`symbols`] | what each source calls an asset |
+//! | [`symbols`] | the codes under which exchanges trade assets |
+//! | `names` | the configured names, checked against what the providers offer |
 //! | [`read`] | what readers are given, and what all reads share |
 //! | `charts`, `spots` | series, and present prices: from the cache, else PostgreSQL, else the sources |
+//! | `refill`, `hedge` | what a series lacks, fetched page by page; a silent source is not waited for alone |
 //! | [`ages`] | how long answers are good, and which buckets can be had |
 //! | [`cache`] | in this process, or shared through Redis |
 //! | `config` | what the feature can be told |
@@ -20,10 +22,13 @@ pub mod cache;
 mod charts;
 mod config;
 pub mod fetch;
+mod hedge;
 pub mod model;
+mod names;
 pub mod normalise;
 pub mod providers;
 pub mod read;
+mod refill;
 mod spots;
 mod store;
 pub mod symbols;
@@ -32,11 +37,13 @@ use std::sync::Arc;
 
 pub use config::{ApiKey, Config};
 use sqlx::PgPool;
+use tokio::sync::OnceCell;
 
 use self::{
     ages::Ages,
     cache::{Cache, memory::Memory},
     model::{AssetId, Currency, Series},
+    names::UnknownName,
     providers::Providers,
     read::{Chart, Days, Quote, Read, Reader},
 };
@@ -51,6 +58,7 @@ pub struct Prices {
     config: Arc<Config>,
     clock: Clock,
     reader: Arc<Reader>,
+    unknown_names: Arc<OnceCell<Vec<UnknownName>>>,
 }
 
 impl Prices {
@@ -81,7 +89,8 @@ impl Prices {
         };
         let config = Arc::new(config.clone());
         let reader = Arc::new(Reader::new(pool, &providers, &config, cache, ages, clock.clone()));
-        Self { pool: pool.clone(), queue: queue.clone(), providers, config, clock, reader }
+        let (pool, queue) = (pool.clone(), queue.clone());
+        Self { pool, queue, providers, config, clock, reader, unknown_names: Arc::default() }
     }
 
     /// What may be asked for.

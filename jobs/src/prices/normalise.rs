@@ -112,7 +112,7 @@ pub struct Window {
     pub now: OffsetDateTime,
 }
 
-/// Gathers the rows of all pages.
+/// Gathers the rows of a page.
 #[derive(Debug)]
 pub struct Sheet {
     window: Window,
@@ -127,21 +127,15 @@ impl Sheet {
         Self { window, buckets: BTreeMap::new(), rejected: Vec::new() }
     }
 
-    /// A row of an exchange; answers its time, when it has one.
-    pub fn row(&mut self, row: Raw<'_>) -> Option<OffsetDateTime> {
-        match time(row.time, row.unit) {
-            Ok(time) => {
-                let candle = self.placed(time).and_then(|wanted| wanted.then(|| candle(time, row)).transpose());
-                match candle {
-                    Ok(candle) => candle.into_iter().for_each(|candle| self.keep(candle)),
-                    Err(reason) => self.reject(reason, row.time),
-                }
-                Some(time)
-            }
-            Err(reason) => {
-                self.reject(reason, row.time);
-                None
-            }
+    /// A row of an exchange.
+    pub fn row(&mut self, row: Raw<'_>) {
+        let candle = time(row.time, row.unit).and_then(|time| {
+            let wanted = self.placed(time)?;
+            wanted.then(|| candle(time, row)).transpose()
+        });
+        match candle {
+            Ok(candle) => candle.into_iter().for_each(|candle| self.keep(candle)),
+            Err(reason) => self.reject(reason, row.time),
         }
     }
 
@@ -193,12 +187,6 @@ impl Sheet {
         }
     }
 
-    /// Takes in what another page has.
-    pub fn merge(&mut self, other: Self) {
-        other.buckets.into_values().flatten().for_each(|candle| self.keep(candle));
-        self.rejected.extend(other.rejected);
-    }
-
     /// Counts a row that cannot even be taken apart.
     pub fn reject(&mut self, reason: Reason, row: &str) {
         // What a source sent may be long, and may be anything.
@@ -220,7 +208,7 @@ impl Sheet {
 
     fn keep(&mut self, candle: Candle) {
         let said = self.buckets.entry(candle.bucket).or_default();
-        // Twice the same is what pages that overlap are like.
+        // Some answers have a row twice.
         if !said.contains(&candle) {
             said.push(candle);
         }

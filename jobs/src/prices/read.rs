@@ -25,12 +25,10 @@ use crate::{
 const REQUESTS: &str = "millrace_cache_requests_total";
 /// Look-ups that went to the database; fewer than misses, since those at one moment share one.
 const LOADS: &str = "millrace_cache_loads_total";
-/// Calls of sources because somebody reads, by what came of each.
-const FETCHES: &str = "millrace_price_fetches_total";
+/// Calls of providers for readers, by outcome: a page of a chart, or present prices.
+const READS: &str = "millrace_price_reads_total";
 const CACHE: &str = "prices";
 
-/// No source is waited for longer than this.
-pub(super) const SOURCE_LIMIT: Duration = Duration::from_secs(20);
 /// How long a turn lasts at most: all sources, each at its slowest, and some more.
 pub(super) const TURN: Duration = Duration::from_secs(90);
 /// How long somebody else's turn is waited for; then both ask, which is only wasteful.
@@ -73,8 +71,10 @@ pub struct Quote {
 pub struct Chart {
     /// `[[unix_ms,"price"],…]`: finished buckets, ascending.
     pub prices: Box<RawValue>,
-    /// The newest bucket was to be had, but not now.
+    /// The newest bucket exists, but no provider could be asked for it.
     pub stale: bool,
+    /// How many points should be there and are not.
+    pub missing: u32,
 }
 
 /// What came of a read.
@@ -100,6 +100,9 @@ pub(super) struct Reader {
     pub(super) charts: Flights<String, Result<Read<Chart>, Error>>,
     pub(super) fills: Flights<Series, Asked>,
     pub(super) spots: Flights<String, Result<Read<Quote>, Error>>,
+    /// A number of the configured providers and their order. Processes that share a cache may be configured differently:
+    /// what one has made of its providers is not what another shows.
+    pub(super) salt: Generation,
 }
 
 impl Reader {
@@ -114,14 +117,17 @@ impl Reader {
     ) -> Self {
         describe_counter!(REQUESTS, "Reads of a cache, by outcome.");
         describe_counter!(LOADS, "Reads of what a cache did not have.");
-        describe_counter!(FETCHES, "Fetches that readers of prices waited for, by what they came to.");
+        describe_counter!(
+            READS,
+            "Calls of price providers for readers: pages of charts and present prices, by outcome."
+        );
         for outcome in ["hit", "miss", "error"] {
             counter!(REQUESTS, "cache" => CACHE, "outcome" => outcome).absolute(0);
         }
         counter!(LOADS, "cache" => CACHE).absolute(0);
         for source in &config.providers {
             for outcome in ["answered", "not_offered", "later", "failed"] {
-                counter!(FETCHES, "source" => source.as_str(), "outcome" => outcome).absolute(0);
+                counter!(READS, "provider" => source.as_str(), "outcome" => outcome).absolute(0);
             }
         }
         Self {
@@ -134,6 +140,7 @@ impl Reader {
             charts: Flights::default(),
             fills: Flights::default(),
             spots: Flights::default(),
+            salt: salt(&config.providers),
         }
     }
 
@@ -160,7 +167,12 @@ impl Reader {
 
     /// The present generation of a series.
     pub(super) async fn generation(&self, series: &Series) -> Generation {
-        generation_of(self.peek(generation_key(series)).await.as_ref())
+        self.generation_of(self.peek(generation_key(series)).await.as_ref())
+    }
+
+    /// The generation that a mark says, for these providers.
+    pub(super) fn generation_of(&self, mark: Option<&Arc<Entry>>) -> Generation {
+        mark.map_or(0, |mark| mark.generation) ^ self.salt
     }
 
     /// Begins a new generation of a series: nobody takes for fresh what was read before.
@@ -177,7 +189,9 @@ impl Reader {
     pub(super) async fn asked(&self, series: &Series) -> Option<(Asked, OffsetDateTime)> {
         let entry = self.peek(asked_key(series)).await?;
         match entry.value {
-            Value::Asked(asked) if self.now() < entry.fresh_until => Some((asked, entry.fresh_until)),
+            Value::Asked(asked) if self.now() < entry.fresh_until && entry.generation == self.salt => {
+                Some((asked, entry.fresh_until))
+            }
             _ => None,
         }
     }
@@ -186,27 +200,31 @@ impl Reader {
         self.cache.get(&[key]).await.ok()?.pop()?
     }
 
-    /// Waits for a source, and counts what came of it. `Err` says when it may be asked again, if it offers this at all.
-    pub(super) async fn fetched<T>(
-        &self,
-        source: Source,
-        call: impl Future<Output = Result<T, Trouble>>,
-    ) -> Result<T, Option<Duration>> {
-        let slow = |_| Err(Trouble::Failed(source, format!("no answer within {} s", SOURCE_LIMIT.as_secs())));
-        let (outcome, answer) = match tokio::time::timeout(SOURCE_LIMIT, call).await.unwrap_or_else(slow) {
-            Ok(answer) => ("answered", Ok(answer)),
-            Err(Trouble::NotOffered(_)) => ("not_offered", Err(None)),
-            Err(trouble @ Trouble::Later { after, .. }) => {
+    /// Counts what came of a call. `Err` says after which time it may be made again, if the provider offers this at all.
+    pub(super) fn counted<T>(&self, source: Source, result: Result<T, Trouble>) -> Result<T, Option<Duration>> {
+        let outcome = match &result {
+            Ok(_) => "answered",
+            Err(Trouble::NotOffered(_)) => "not_offered",
+            Err(trouble @ Trouble::Later { .. }) => {
                 tracing::debug!(%trouble, "prices are not fetched");
-                ("later", Err(Some(after)))
+                "later"
             }
             Err(trouble @ Trouble::Failed(..)) => {
                 tracing::warn!(%trouble, "prices could not be fetched");
-                ("failed", Err(Some(self.ages.failed)))
+                "failed"
             }
         };
-        counter!(FETCHES, "source" => source.as_str(), "outcome" => outcome).increment(1);
-        answer
+        counter!(READS, "provider" => source.as_str(), "outcome" => outcome).increment(1);
+        result.map_err(|trouble| self.wait_after(&trouble))
+    }
+
+    /// After which time a call may be made again.
+    pub(super) fn wait_after(&self, trouble: &Trouble) -> Option<Duration> {
+        match trouble {
+            Trouble::NotOffered(_) => None,
+            Trouble::Later { after, .. } => Some(*after),
+            Trouble::Failed(..) => Some(self.ages.failed),
+        }
     }
 
     /// How long nobody is asked after these troubles: until the first may be asked again, within limits.
@@ -216,7 +234,9 @@ impl Reader {
     }
 }
 
-/// The generation that a mark says.
-pub(super) fn generation_of(mark: Option<&Arc<Entry>>) -> Generation {
-    mark.map_or(0, |mark| mark.generation)
+fn salt(providers: &[Source]) -> Generation {
+    providers.iter().fold(0, |salt, source| {
+        let place = Source::ALL.iter().position(|other| other == source).unwrap_or_default();
+        salt * 8 + place as Generation + 1
+    })
 }

@@ -102,7 +102,15 @@ impl Reader {
 
     pub(super) fn fresh_spot(&self, entry: &Entry) -> Option<Read<Quote>> {
         let now = self.now();
-        if now < entry.fresh_until { read(entry, now) } else { None }
+        if now < entry.fresh_until && self.counts(entry) { read(entry, now) } else { None }
+    }
+
+    /// Whether an entry is of a provider that is configured; others may share the cache.
+    fn counts(&self, entry: &Entry) -> bool {
+        match &entry.value {
+            Value::Spot(quote) => self.config.providers.contains(&quote.source),
+            _ => entry.generation == self.salt,
+        }
     }
 
     /// Loads these, taking turns with other processes.
@@ -142,7 +150,7 @@ impl Reader {
         let (mut answers, mut old) = (Answers::new(), HashMap::new());
         let entries = self.cache.get(&keys(rest, currency)).await.unwrap_or_default();
         for (asset, entry) in rest.iter().zip(&entries) {
-            let Some(entry) = entry else { continue };
+            let Some(entry) = entry.as_ref().filter(|entry| self.counts(entry)) else { continue };
             if let Some(fresh) = self.fresh_spot(entry) {
                 answers.insert(asset.clone(), Ok(fresh));
             } else if let Value::Spot(quote) = &entry.value {

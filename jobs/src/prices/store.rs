@@ -6,7 +6,7 @@ use bigdecimal::BigDecimal;
 use sqlx::PgPool;
 use time::OffsetDateTime;
 
-use super::model::{AssetId, Candle, Currency, Interval, Point, Series, Source, Spot, Volume};
+use super::model::{AssetId, Candle, Currency, Point, Series, Source, Spot, Volume};
 use crate::{boot::pooler::on, error::Error};
 
 /// What storing a series has changed.
@@ -81,7 +81,6 @@ pub async fn series(
     from: OffsetDateTime,
     to: OffsetDateTime,
 ) -> Result<Vec<Point>, Error> {
-    let preferred: Vec<String> = preferred.iter().map(|source| source.as_str().to_owned()).collect();
     let rows = sqlx::query!(
         r#"SELECT DISTINCT ON (bucket) bucket, close::text AS "close!", source, fetched_at FROM prices
            WHERE asset = $1 AND currency = $2 AND interval = $3 AND bucket >= $4 AND bucket < $5 AND source = ANY($6)
@@ -91,7 +90,7 @@ pub async fn series(
         series.interval.as_str(),
         from,
         to,
-        &preferred,
+        &names(preferred),
     )
     .fetch_all(on(pool))
     .await?;
@@ -103,18 +102,20 @@ pub async fn series(
         .collect()
 }
 
-/// Whether anything of a series is stored, however old.
-pub async fn is_known(pool: &PgPool, series: &Series) -> Result<bool, Error> {
-    let known = sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT FROM prices WHERE asset = $1 AND currency = $2 AND interval = $3) AS "known!""#,
+/// The oldest bucket of a series that one of these providers has.
+pub async fn oldest(pool: &PgPool, series: &Series, providers: &[Source]) -> Result<Option<OffsetDateTime>, Error> {
+    let oldest = sqlx::query_scalar!(
+        "SELECT bucket FROM prices WHERE asset = $1 AND currency = $2 AND interval = $3 AND source = ANY($4)
+         ORDER BY bucket LIMIT 1",
         series.asset.as_str(),
         series.currency.as_str(),
         series.interval.as_str(),
+        &names(providers),
     );
-    Ok(known.fetch_one(on(pool)).await?)
+    Ok(oldest.fetch_optional(on(pool)).await?)
 }
 
-/// The latest daily price of each of these assets that has one, as of the end of its day.
+/// The latest close of each of these assets that has one, of a day or of an hour, as of its end.
 pub async fn latest(
     pool: &PgPool,
     assets: &[AssetId],
@@ -122,25 +123,24 @@ pub async fn latest(
     preferred: &[Source],
 ) -> Result<Vec<(AssetId, Spot)>, Error> {
     let assets: Vec<String> = assets.iter().map(|asset| asset.as_str().to_owned()).collect();
-    let preferred: Vec<String> = preferred.iter().map(|source| source.as_str().to_owned()).collect();
     let rows = sqlx::query!(
-        r#"SELECT given.asset AS "asset!", last.close::text AS "close!", last.source, last.bucket
+        r#"SELECT given.asset AS "asset!", last.close::text AS "close!", last.source AS "source!", last.ends AS "ends!"
            FROM unnest($1::text[]) AS given (asset)
+           CROSS JOIN (VALUES ('daily', interval '24 hours'), ('hourly', interval '1 hour')) AS buckets (name, length)
            CROSS JOIN LATERAL (
-               SELECT close, source, bucket FROM prices
-               WHERE prices.asset = given.asset AND currency = $2 AND interval = 'daily' AND source = ANY($3)
+               SELECT close, source, bucket + buckets.length AS ends FROM prices
+               WHERE prices.asset = given.asset AND currency = $2 AND prices.interval = buckets.name AND source = ANY($3)
                ORDER BY bucket DESC, array_position($3, source) LIMIT 1) AS last"#,
         &assets,
         currency.as_str(),
-        &preferred,
+        &names(preferred),
     )
     .fetch_all(on(pool))
     .await?;
     rows.into_iter()
         .map(|row| {
             let asset = AssetId::parse(&row.asset).ok_or_else(|| broken("asset", &row.asset))?;
-            let as_of = row.bucket + Interval::Daily.length();
-            Ok((asset, Spot { price: decimal(&row.close)?, as_of, source: stored(&row.source)? }))
+            Ok((asset, Spot { price: decimal(&row.close)?, as_of: row.ends, source: stored(&row.source)? }))
         })
         .collect()
 }
@@ -195,19 +195,21 @@ pub async fn put_spots(
     Ok(())
 }
 
-/// The latest prices of these assets in one currency, each with the time since it was fetched; of each asset the newest
-/// by its fetching, whoever it is from.
+/// The newest price of each of these assets in one currency by one of these providers, and when it was fetched.
 pub async fn spots(
     pool: &PgPool,
     assets: &[AssetId],
     currency: &Currency,
+    preferred: &[Source],
 ) -> Result<Vec<(AssetId, Spot, OffsetDateTime)>, Error> {
     let assets: Vec<String> = assets.iter().map(|asset| asset.as_str().to_owned()).collect();
     let rows = sqlx::query!(
         r#"SELECT DISTINCT ON (asset) asset, price::text AS "price!", as_of, source, fetched_at FROM spot_prices
-           WHERE asset = ANY($1) AND currency = $2 ORDER BY asset, fetched_at DESC"#,
+           WHERE asset = ANY($1) AND currency = $2 AND source = ANY($3)
+           ORDER BY asset, as_of DESC, array_position($3, source)"#,
         &assets,
         currency.as_str(),
+        &names(preferred),
     )
     .fetch_all(on(pool))
     .await?;
@@ -218,6 +220,10 @@ pub async fn spots(
             Ok((asset, Spot { price, as_of: row.as_of, source }, row.fetched_at))
         })
         .collect()
+}
+
+fn names(sources: &[Source]) -> Vec<String> {
+    sources.iter().map(|source| source.as_str().to_owned()).collect()
 }
 
 fn stored(source: &str) -> Result<Source, Error> {

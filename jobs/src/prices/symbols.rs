@@ -1,136 +1,138 @@
-//! What each source calls an asset in a currency: data, never made by upper-casing.
+//! The codes under which exchanges trade assets.
 //!
-//! From the public lists of pairs of the exchanges (Kraken's `AssetPairs`, Coinbase's `products`, Binance's
-//! `exchangeInfo`) and CoinGecko's `supported_vs_currencies`, as they were known in November 2026. A pair that is not
-//! here is not asked for; one that an exchange gives up is answered by it with its own "unknown", which is ours too.
-//! `usdt` is a currency of its own, and a pair with it never answers for `usd`.
+//! Ids are CoinGecko's, and codes are not unique: dozens of coins call themselves `BTC`. So a code is data, and never
+//! made of an id. Which pairs an exchange has, and what it calls them, is in its own list of pairs (`providers`). An
+//! asset that is not here is only asked of CoinGecko.
 
-use super::model::{AssetId, Currency, Source};
-
-/// What a source calls a pair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Symbol<'a> {
-    /// In its paths and queries.
-    pub asked: &'a str,
-    /// In its answers: Kraken's oldest pairs have an `X` and a `Z` there.
-    pub answered: &'a str,
-}
-
-/// Canonical id, currency, and what Kraken, Coinbase and Binance call the pair; empty where they have none.
-type Row = (&'static str, &'static str, Symbol<'static>, &'static str, &'static str);
-
-const fn same(name: &'static str) -> Symbol<'static> {
-    Symbol { asked: name, answered: name }
-}
-
-const fn old(asked: &'static str, answered: &'static str) -> Symbol<'static> {
-    Symbol { asked, answered }
-}
-
-/// Ids are CoinGecko's. Binance has no dollar, only what is meant to be worth one.
-const PAIRS: [Row; 24] = [
-    ("bitcoin", "usd", old("XBTUSD", "XXBTZUSD"), "BTC-USD", ""),
-    ("bitcoin", "eur", old("XBTEUR", "XXBTZEUR"), "BTC-EUR", "BTCEUR"),
-    ("bitcoin", "usdt", same("XBTUSDT"), "BTC-USDT", "BTCUSDT"),
-    ("ethereum", "usd", old("ETHUSD", "XETHZUSD"), "ETH-USD", ""),
-    ("ethereum", "eur", old("ETHEUR", "XETHZEUR"), "ETH-EUR", "ETHEUR"),
-    ("ethereum", "usdt", same("ETHUSDT"), "ETH-USDT", "ETHUSDT"),
-    ("solana", "usd", same("SOLUSD"), "SOL-USD", ""),
-    ("solana", "eur", same("SOLEUR"), "SOL-EUR", "SOLEUR"),
-    ("solana", "usdt", same("SOLUSDT"), "SOL-USDT", "SOLUSDT"),
-    ("dogecoin", "usd", same("XDGUSD"), "DOGE-USD", ""),
-    ("dogecoin", "eur", same("XDGEUR"), "DOGE-EUR", "DOGEEUR"),
-    ("dogecoin", "usdt", same("XDGUSDT"), "DOGE-USDT", "DOGEUSDT"),
-    ("litecoin", "usd", old("LTCUSD", "XLTCZUSD"), "LTC-USD", ""),
-    ("litecoin", "eur", old("LTCEUR", "XLTCZEUR"), "LTC-EUR", "LTCEUR"),
-    ("litecoin", "usdt", same("LTCUSDT"), "", "LTCUSDT"),
-    ("ripple", "usd", old("XRPUSD", "XXRPZUSD"), "XRP-USD", ""),
-    ("ripple", "eur", old("XRPEUR", "XXRPZEUR"), "XRP-EUR", "XRPEUR"),
-    ("ripple", "usdt", same("XRPUSDT"), "XRP-USDT", "XRPUSDT"),
-    ("cardano", "usd", same("ADAUSD"), "ADA-USD", ""),
-    ("cardano", "eur", same("ADAEUR"), "ADA-EUR", "ADAEUR"),
-    ("cardano", "usdt", same("ADAUSDT"), "ADA-USDT", "ADAUSDT"),
-    ("polkadot", "usd", same("DOTUSD"), "DOT-USD", ""),
-    ("polkadot", "eur", same("DOTEUR"), "DOT-EUR", "DOTEUR"),
-    ("polkadot", "usdt", same("DOTUSDT"), "DOT-USDT", "DOTUSDT"),
+/// The id and the code of an asset.
+const CODES: [(&str, &str); 60] = [
+    ("aave", "AAVE"),
+    ("algorand", "ALGO"),
+    ("aptos", "APT"),
+    ("arbitrum", "ARB"),
+    ("avalanche-2", "AVAX"),
+    ("basic-attention-token", "BAT"),
+    ("binancecoin", "BNB"),
+    ("bitcoin", "BTC"),
+    ("bitcoin-cash", "BCH"),
+    ("blockstack", "STX"),
+    ("bonk", "BONK"),
+    ("cardano", "ADA"),
+    ("celestia", "TIA"),
+    ("chainlink", "LINK"),
+    ("chiliz", "CHZ"),
+    ("compound-governance-token", "COMP"),
+    ("cosmos", "ATOM"),
+    ("curve-dao-token", "CRV"),
+    ("dash", "DASH"),
+    ("decentraland", "MANA"),
+    ("dogecoin", "DOGE"),
+    ("dogwifcoin", "WIF"),
+    ("ethereum", "ETH"),
+    ("ethereum-classic", "ETC"),
+    ("filecoin", "FIL"),
+    ("flow", "FLOW"),
+    ("havven", "SNX"),
+    ("hedera-hashgraph", "HBAR"),
+    ("injective-protocol", "INJ"),
+    ("internet-computer", "ICP"),
+    ("kusama", "KSM"),
+    ("lido-dao", "LDO"),
+    ("litecoin", "LTC"),
+    ("monero", "XMR"),
+    ("near", "NEAR"),
+    ("ondo-finance", "ONDO"),
+    ("optimism", "OP"),
+    ("pepe", "PEPE"),
+    ("polkadot", "DOT"),
+    ("polygon-ecosystem-token", "POL"),
+    ("quant-network", "QNT"),
+    ("render-token", "RENDER"),
+    ("ripple", "XRP"),
+    ("shiba-inu", "SHIB"),
+    ("solana", "SOL"),
+    ("stellar", "XLM"),
+    ("sui", "SUI"),
+    ("tether", "USDT"),
+    ("tezos", "XTZ"),
+    ("the-graph", "GRT"),
+    ("the-open-network", "TON"),
+    ("the-sandbox", "SAND"),
+    ("theta-token", "THETA"),
+    ("tron", "TRX"),
+    ("uniswap", "UNI"),
+    ("usd-coin", "USDC"),
+    ("vechain", "VET"),
+    ("worldcoin-wld", "WLD"),
+    ("yearn-finance", "YFI"),
+    ("zcash", "ZEC"),
 ];
 
-/// What CoinGecko quotes in; no coin that stands for a currency is among them.
-const COINGECKO_CURRENCIES: [&str; 61] = [
-    "aed", "ars", "aud", "bch", "bdt", "bhd", "bits", "bmd", "bnb", "brl", "btc", "cad", "chf", "clp", "cny", "czk",
-    "dkk", "dot", "eos", "eth", "eur", "gbp", "gel", "hkd", "huf", "idr", "ils", "inr", "jpy", "krw", "kwd", "link",
-    "lkr", "ltc", "mmk", "mxn", "myr", "ngn", "nok", "nzd", "php", "pkr", "pln", "rub", "sar", "sats", "sek", "sgd",
-    "sol", "thb", "try", "twd", "uah", "usd", "vef", "vnd", "xag", "xau", "xlm", "xrp", "zar",
-];
+/// The code of an asset.
+pub fn code(id: &str) -> Option<&'static str> {
+    CODES.iter().find(|(known, _)| *known == id).map(|(_, code)| *code)
+}
 
-/// What a source calls this asset in this currency; `None` when it does not have it. CoinGecko's ids are ours, so it may
-/// be asked for any.
-pub fn symbol<'a>(source: Source, asset: &'a AssetId, currency: &Currency) -> Option<Symbol<'a>> {
-    if source == Source::CoinGecko {
-        let offered = COINGECKO_CURRENCIES.contains(&currency.as_str());
-        return offered.then_some(Symbol { asked: asset.as_str(), answered: asset.as_str() });
-    }
-    let row = PAIRS.iter().find(|row| (row.0, row.1) == (asset.as_str(), currency.as_str()))?;
-    let symbol = match source {
-        Source::Kraken => row.2,
-        Source::Coinbase => same(row.3),
-        Source::Binance => same(row.4),
-        Source::CoinGecko => return None,
-    };
-    (!symbol.asked.is_empty()).then_some(symbol)
+/// Every id that has a code.
+pub fn ids() -> impl Iterator<Item = &'static str> {
+    CODES.iter().map(|(id, _)| *id)
+}
+
+/// The id that a code means.
+pub fn id_of(code: &str) -> Option<&'static str> {
+    CODES.iter().find(|(_, known)| known.eq_ignore_ascii_case(code)).map(|(id, _)| *id)
+}
+
+/// The id of ours that a wrong one may stand for: the asset of that code, else the nearest id.
+pub fn suggestion(wrong: &str) -> Option<&'static str> {
+    if code(wrong).is_some() { None } else { id_of(wrong).or_else(|| nearest(wrong, ids())) }
+}
+
+/// The known name that is nearest to a wrong one, if it differs in few places.
+pub fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    // A short name is near to many others.
+    let most = (wrong.len() / 3).clamp(1, 2);
+    let near = known.map(|name| (strsim::damerau_levenshtein(wrong, name), name));
+    near.filter(|(distance, _)| (1..=most).contains(distance)).min().map(|(_, name)| name)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn named(source: Source, asset: &str, currency: &str) -> Option<String> {
-        let (asset, currency) = (AssetId::parse(asset).expect("an id"), Currency::parse(currency).expect("a code"));
-        symbol(source, &asset, &currency).map(|symbol| symbol.asked.to_owned())
+    #[test]
+    fn every_id_and_every_code_stands_once() {
+        assert!(CODES.is_sorted_by(|(a, _), (b, _)| a < b));
+        let mut codes: Vec<_> = CODES.iter().map(|(_, code)| code).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), CODES.len());
     }
 
     #[test]
-    fn names_are_each_sources_own() {
-        for (source, asset, currency, name) in [
-            (Source::Kraken, "bitcoin", "usd", Some("XBTUSD")),
-            (Source::Kraken, "dogecoin", "eur", Some("XDGEUR")),
-            (Source::Coinbase, "ripple", "usd", Some("XRP-USD")),
-            (Source::Coinbase, "litecoin", "usdt", None),
-            (Source::Binance, "bitcoin", "eur", Some("BTCEUR")),
-            (Source::CoinGecko, "bitcoin", "usd", Some("bitcoin")),
-            (Source::CoinGecko, "a-coin-of-tomorrow", "chf", Some("a-coin-of-tomorrow")),
-            (Source::Kraken, "a-coin-of-tomorrow", "usd", None),
-            (Source::Kraken, "bitcoin", "chf", None),
+    fn a_code_is_never_made_of_an_id() {
+        assert_eq!(code("bitcoin"), Some("BTC"));
+        assert_eq!(code("btc"), None);
+        assert_eq!(code("a-coin-of-tomorrow"), None);
+        assert_eq!((id_of("btc"), id_of("XRP"), id_of("nothing")), (Some("bitcoin"), Some("ripple"), None));
+    }
+
+    #[test]
+    fn a_wrong_name_gets_the_nearest_right_one() {
+        for (wrong, right) in [
+            ("btc", Some("bitcoin")),
+            ("xrp", Some("ripple")),
+            ("bitcion", Some("bitcoin")),
+            ("etherium", Some("ethereum")),
+            ("solona", Some("solana")),
+            ("a-coin-of-tomorrow", None),
+            ("bitcoin", None),
         ] {
-            assert_eq!(named(source, asset, currency).as_deref(), name, "{source} {asset} {currency}");
+            assert_eq!(suggestion(wrong), right, "{wrong}");
         }
-    }
-
-    #[test]
-    fn a_dollar_coin_is_no_dollar() {
-        assert_eq!(named(Source::CoinGecko, "bitcoin", "usdt"), None);
-        for (id, ..) in PAIRS {
-            assert_eq!(named(Source::Binance, id, "usd"), None, "{id}");
+        let currencies = ["usd", "eur", "gbp", "usdt"];
+        for (wrong, right) in [("euro", Some("eur")), ("usdd", Some("usd")), ("yen", None), ("us", Some("usd"))] {
+            assert_eq!(nearest(wrong, currencies.into_iter()), right, "{wrong}");
         }
-        for (id, currency, kraken, coinbase, binance) in PAIRS {
-            let suffix = currency.to_uppercase();
-            for name in [kraken.asked, kraken.answered, coinbase, binance] {
-                assert!(name.is_empty() || name.ends_with(&suffix), "{id} in {currency}: {name}");
-            }
-        }
-    }
-
-    #[test]
-    fn every_pair_stands_once() {
-        for (at, row) in PAIRS.iter().enumerate() {
-            let again = |other: &Row| {
-                (other.0, other.1) == (row.0, row.1)
-                    || other.2.asked == row.2.asked
-                    || (!row.3.is_empty() && other.3 == row.3)
-                    || (!row.4.is_empty() && other.4 == row.4)
-            };
-            assert!(!PAIRS[..at].iter().any(again), "{row:?}");
-        }
-        assert!(COINGECKO_CURRENCIES.is_sorted());
     }
 }

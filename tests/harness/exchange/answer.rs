@@ -77,11 +77,10 @@ fn right(table: &Table, source: Source, path: &str, query: &str, fault: Option<&
             coingecko_chart(table, id, !range.is_empty(), asked, fault)
         }
         (Source::Kraken, ["0", "public", "OHLC"]) => kraken_candles(table, asked, fault),
-        (Source::Kraken, ["0", "public", "Ticker"]) => kraken_spots(table, asked, fault),
         (Source::Coinbase, ["products", product, "candles"]) => coinbase_candles(table, product, asked, fault),
         (Source::Coinbase, ["products", product, "ticker"]) => coinbase_spot(table, product, fault),
         (Source::Binance, ["api", "v3", "klines"]) => binance_candles(table, asked, fault),
-        (Source::Binance, ["api", "v3", "ticker", "price" | "24hr"]) => binance_spots(table, asked, fault),
+        (Source::Binance, ["api", "v3", "ticker", "24hr"]) => binance_spots(table, asked, fault),
         _ => (404, r#"{"error":"no such endpoint"}"#.into()),
     }
 }
@@ -223,22 +222,6 @@ fn kraken_candles(table: &Table, asked: impl Fn(&str) -> Option<String>, fault: 
     (200, format!(r#"{{"error":[],"result":{{"{}":{text},"last":{last}}}}}"#, kraken_key(&name)))
 }
 
-fn kraken_spots(table: &Table, asked: impl Fn(&str) -> Option<String>, fault: Option<&Fault>) -> (u16, String) {
-    let mut found = Vec::new();
-    for name in asked("pair").unwrap_or_default().split(',') {
-        let Some((asset, currency)) = pair(Source::Kraken, name) else {
-            return (200, r#"{"error":["EQuery:Unknown asset pair"]}"#.into());
-        };
-        let price = quoted(&spoiled(table.spot(asset, currency).expect("a price"), fault));
-        let text = format!(
-            r#""{}":{{"a":["9.9","1","1.000"],"b":["9.8","1","1.000"],"c":[{price},"0.01"],"v":["1","2"],"o":"9.0"}}"#,
-            kraken_key(name)
-        );
-        found.push(text);
-    }
-    (200, format!(r#"{{"error":[],"result":{{{}}}}}"#, found.join(",")))
-}
-
 fn coinbase_candles(
     table: &Table,
     product: &str,
@@ -320,7 +303,7 @@ fn binance_spots(table: &Table, asked: impl Fn(&str) -> Option<String>, fault: O
         let price = quoted(&spoiled(table.spot(asset, currency).expect("a price"), fault));
         let close = as_of(table, fault) * 1000;
         let text = format!(
-            r#"{{"symbol":"{symbol}","price":{price},"openPrice":"9.9","lastPrice":{price},"openTime":{},"closeTime":{close},"count":321}}"#,
+            r#"{{"symbol":"{symbol}","openPrice":"9.9","lastPrice":{price},"openTime":{},"closeTime":{close},"count":321}}"#,
             close - DAY * 1000
         );
         found.push(text);

@@ -2,12 +2,17 @@
 
 use jobs::prices::model::Source;
 
-use super::answer::{CODES, kraken_key};
+use super::{
+    answer::{CODES, kraken_key},
+    table::Table,
+};
 
 /// The list that a path asks for, if it asks for one.
-pub fn listing(source: Source, path: &str) -> Option<String> {
+pub fn listing(table: &Table, source: Source, path: &str) -> Option<String> {
     let pairs = |currencies: &[&str], line: &dyn Fn(&(&str, &str, &str), &str) -> String| {
-        let lines = CODES.iter().flat_map(|asset| currencies.iter().map(move |currency| line(asset, currency)));
+        let gone = table.gone.iter().map(|code| ("", *code, *code));
+        let assets = CODES.into_iter().chain(gone);
+        let lines = assets.flat_map(|asset| currencies.iter().map(move |currency| line(&asset, currency)));
         lines.collect::<Vec<_>>().join(",")
     };
     let list = match (source, path) {

@@ -84,7 +84,9 @@ pub struct State {
     pub table: Table,
     clock: Clock,
     always: HashMap<Source, Fault>,
-    next: HashMap<Source, VecDeque<Fault>>,
+    next: HashMap<Source, VecDeque<Option<Fault>>>,
+    /// Faults of the calls whose path has this in it.
+    matching: Vec<(Source, &'static str, Fault)>,
     /// `path?query` of every call for prices, without the prefix of the source.
     requests: Vec<(Source, String)>,
     /// Calls for what a source offers. Faults spare them, except for those of `lists_fail`.
@@ -115,6 +117,7 @@ impl Exchange {
             clock,
             always: HashMap::new(),
             next: HashMap::new(),
+            matching: Vec::new(),
             requests: Vec::new(),
             lists: HashMap::new(),
             lists_fail: HashSet::new(),
@@ -165,7 +168,20 @@ impl Exchange {
 
     /// Fails the next calls to this source, after those that are to fail already.
     pub fn fail_next(&self, source: Source, calls: usize, fault: Fault) {
-        self.state().next.entry(source).or_default().extend(std::iter::repeat_n(fault, calls));
+        self.fail_after(source, 0, calls, fault);
+    }
+
+    /// Serves some calls to this source, and fails those that come then.
+    pub fn fail_after(&self, source: Source, served: usize, calls: usize, fault: Fault) {
+        let mut state = self.state();
+        let next = state.next.entry(source).or_default();
+        next.extend(std::iter::repeat_n(None, served));
+        next.extend(std::iter::repeat_n(Some(fault), calls));
+    }
+
+    /// Fails the calls to this source whose path has this in it, until it is healed.
+    pub fn fail_matching(&self, source: Source, part: &'static str, fault: Fault) {
+        self.state().matching.push((source, part, fault));
     }
 
     /// Everything is well again at this source.
@@ -173,6 +189,7 @@ impl Exchange {
         let mut state = self.state();
         state.always.remove(&source);
         state.next.remove(&source);
+        state.matching.retain(|(other, ..)| *other != source);
     }
 
     /// Fails every call for what this source offers, or no more.
@@ -224,7 +241,8 @@ fn answering(state: Arc<Mutex<State>>) -> impl Endpoint + 'static {
                 return Response::builder().status(StatusCode::NOT_FOUND).finish();
             };
             let query = request.uri().query().unwrap_or_default();
-            if let Some(list) = listing::listing(source, path) {
+            let list = listing::listing(&state.lock().unwrap().table, source, path);
+            if let Some(list) = list {
                 let mut state = state.lock().unwrap();
                 *state.lists.entry(source).or_default() += 1;
                 state.headers.push((source, request.headers().clone()));
@@ -237,7 +255,10 @@ fn answering(state: Arc<Mutex<State>>) -> impl Endpoint + 'static {
                 state.requests.push((source, format!("{path}?{query}")));
                 state.headers.push((source, request.headers().clone()));
                 let next = state.next.get_mut(&source).and_then(VecDeque::pop_front);
-                next.or_else(|| state.always.get(&source).cloned())
+                let matching = state.matching.iter().find(|(other, part, _)| *other == source && path.contains(part));
+                next.flatten()
+                    .or_else(|| matching.map(|(.., fault)| fault.clone()))
+                    .or_else(|| state.always.get(&source).cloned())
             };
             if let Some(Fault::Slow(time)) = fault {
                 tokio::time::sleep(time).await;

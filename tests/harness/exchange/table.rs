@@ -27,6 +27,8 @@ pub struct Table {
     prices: HashMap<(String, String, i64), String>,
     /// Moments whose price a source does not have; `None` stands for every source.
     missing: HashSet<(Option<Source>, i64)>,
+    /// Codes that exchanges list although they have no pair of them.
+    pub gone: Vec<&'static str>,
     /// The first bucket starts so many days ago.
     pub days: i64,
     /// The time of the request, in Unix seconds.
@@ -41,7 +43,15 @@ impl Default for Table {
                 cents.insert((asset, currency), price * of_hundred / 100);
             }
         }
-        Self { cents, spots: HashMap::new(), prices: HashMap::new(), missing: HashSet::new(), days: 2000, now: 0 }
+        Self {
+            cents,
+            spots: HashMap::new(),
+            prices: HashMap::new(),
+            missing: HashSet::new(),
+            gone: Vec::new(),
+            days: 2000,
+            now: 0,
+        }
     }
 }
 

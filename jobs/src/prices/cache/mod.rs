@@ -42,8 +42,14 @@ pub struct Entry {
 /// What an entry says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Value {
-    /// `[[unix_ms,"price"],…]`, as it is shown.
-    Chart { prices: Box<RawValue>, stale: bool },
+    /// `[[unix_ms,"price"],…]`, as it is shown; how many points up to the bucket `due` are missing.
+    Chart {
+        prices: Box<RawValue>,
+        stale: bool,
+        missing: u32,
+        #[serde(with = "time::serde::timestamp::milliseconds")]
+        due: OffsetDateTime,
+    },
     /// A present price.
     Spot(Quote),
     /// There is no such thing.

@@ -22,8 +22,10 @@ use crate::{
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// One try, from the connection to the last byte.
 const LIMIT: Duration = Duration::from_secs(10);
-/// The longest answer is a year of hours at CoinGecko, three series of them: half a mebibyte.
+/// The longest answers are lists of all pairs or coins: some mebibytes.
 const LARGEST: usize = 8 << 20;
+/// One call, with its turn and all its tries. Of many pages each is a call.
+const CALL_LIMIT: Duration = Duration::from_secs(20);
 const TRIES: u32 = 3;
 const BACKOFF: Backoff = Backoff { base: Duration::from_millis(250), cap: Duration::from_secs(2) };
 /// A source that wants to be asked again within this is waited for; a longer wait is the caller's affair.
@@ -118,6 +120,11 @@ impl Caller {
 
     /// Asks for a path with its query; `read` says what the answer means, down to the errors in its body.
     pub async fn get<T>(&self, path: &str, read: impl Fn(StatusCode, &str) -> Verdict<T>) -> Result<T, Trouble> {
+        let slow = |_| Err(self.give_up(format!("no answer within {} s", CALL_LIMIT.as_secs())));
+        tokio::time::timeout(CALL_LIMIT, self.try_to_get(path, read)).await.unwrap_or_else(slow)
+    }
+
+    async fn try_to_get<T>(&self, path: &str, read: impl Fn(StatusCode, &str) -> Verdict<T>) -> Result<T, Trouble> {
         let pass = self.circuit.enter().map_err(|shut| self.later(shut))?;
         let mut tried = 0;
         loop {

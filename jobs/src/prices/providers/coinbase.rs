@@ -11,16 +11,19 @@ use serde::Deserialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339, macros::datetime};
 
 use super::{
-    Fetched, Provider, Told, Trouble, answer,
+    Names, Pages, Provider, Spots, Trouble, answer,
     budget::Allowance,
     caller::{Caller, Manner, Verdict},
-    fetched, spots, window,
+    listing::{PairNames, Pairs},
+    pages::{cut, load, window},
+    spots::{ReportedPrice, one_by_one},
 };
-use crate::clock::Clock;
-use crate::prices::{
-    model::{AssetId, Currency, Series, Source, Spot},
-    normalise::{Raw, Reason, Sheet, Unit, Window, positive},
-    symbols::symbol,
+use crate::{
+    clock::Clock,
+    prices::{
+        model::{AssetId, Currency, Series, Source},
+        normalise::{Raw, Reason, Sheet, Unit, Window, positive},
+    },
 };
 
 const ALLOWANCE: Allowance = Allowance { every: Duration::from_millis(100), burst: 15 };
@@ -31,52 +34,74 @@ const ROWS: i32 = 300;
 const BEGINNING: OffsetDateTime = datetime!(2015-01-01 0:00 UTC);
 
 /// The source.
-pub struct Coinbase(Caller);
+pub struct Coinbase {
+    caller: Caller,
+    pairs: PairNames,
+}
 
 #[derive(Deserialize)]
 struct Ticker<'a> {
     #[serde(borrow)]
-    price: answer::Field<'a>,
+    price: Option<answer::Field<'a>>,
     #[serde(borrow)]
-    time: answer::Field<'a>,
+    time: Option<answer::Field<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Product {
+    id: String,
+    base_currency: String,
+    quote_currency: String,
+    status: String,
 }
 
 impl Coinbase {
     pub fn new(client: Client, url: &str, clock: Clock) -> Self {
         let manner = Manner { allowance: ALLOWANCE, rest: REST, key: None };
-        Self(Caller::new(Source::Coinbase, client, url, clock, manner))
+        let caller = Caller::new(Source::Coinbase, client, url, clock, manner);
+        Self { caller, pairs: PairNames::new(usual) }
     }
 
-    async fn pages(&self, series: &Series, from: OffsetDateTime, to: OffsetDateTime) -> Result<Fetched, Trouble> {
-        let offered = symbol(Source::Coinbase, &series.asset, &series.currency);
-        let pair = offered.ok_or(Trouble::NotOffered(Source::Coinbase))?.asked;
-        let window = window(&self.0, series, from, to);
-        let mut sheet = Sheet::new(window);
+    async fn list(&self) -> Result<Pairs, Trouble> {
+        self.caller.get("products", listed).await
+    }
+
+    async fn page(&self, series: &Series, page: Window) -> Result<Sheet, Trouble> {
+        let pair = self.pairs.name(self.list(), &series.asset, &series.currency).await;
+        let pair = pair.ok_or(Trouble::NotOffered(Source::Coinbase))?;
         let length = series.interval.length();
-        let (mut start, to) = (series.interval.bucket(window.from.max(BEGINNING)), window.to);
-        while start < to {
-            let next = start + length * ROWS;
-            let (first, last) = (text(start), text((next - length).min(to)));
-            let path =
-                format!("products/{pair}/candles?granularity={}&start={first}&end={last}", length.whole_seconds());
-            sheet.merge(self.0.get(&path, |status, body| candles(status, body, window)).await?);
-            start = next;
-        }
-        Ok(fetched(&self.0, series, sheet))
+        // Both are starts of rows: the first and the last of the page.
+        let [first, last] = [page.from, page.to - time::Duration::SECOND].map(|at| text(series.interval.bucket(at)));
+        let path = format!("products/{pair}/candles?granularity={}&start={first}&end={last}", length.whole_seconds());
+        self.caller.get(&path, |status, body| candles(status, body, page)).await
     }
 
-    async fn present(&self, assets: &[AssetId], currency: &Currency) -> Result<Vec<(AssetId, Spot)>, Trouble> {
-        let mut told: Vec<Told> = Vec::new();
-        for asset in assets {
-            let Some(pair) = symbol(Source::Coinbase, asset, currency) else { continue };
-            let path = format!("products/{}/ticker", pair.asked);
-            match self.0.get(&path, |status, body| ticker(status, body, asset)).await {
-                Err(Trouble::NotOffered(_)) => {}
-                other => told.push(other?),
-            }
-        }
-        spots(&self.0, told)
+    async fn present(&self, assets: &[AssetId], currency: &Currency) -> Spots {
+        let pairs = self.pairs.of(self.list(), assets, currency).await;
+        let caller = &self.caller;
+        let ask = move |pair: String| async move { caller.get(&format!("products/{pair}/ticker"), ticker).await };
+        one_by_one(caller, pairs, ask).await
     }
+}
+
+fn usual(base: &str, quote: &str) -> Option<String> {
+    Some(format!("{base}-{quote}"))
+}
+
+fn listed(status: StatusCode, body: &str) -> Verdict<Pairs> {
+    if let Some(verdict) = refusal(status).or_else(|| limited(body)) {
+        return verdict;
+    }
+    let products: Vec<answer::Field<'_>> = match answer::read(body) {
+        Ok(products) => products,
+        Err(verdict) => return verdict,
+    };
+    let mut pairs = Pairs::default();
+    let products = products.iter().filter_map(|product| serde_json::from_str::<Product>(product.get()).ok());
+    for product in products.filter(|product| product.status != "delisted") {
+        pairs.add(&product.base_currency, &product.quote_currency, &product.id);
+    }
+    Verdict::Answer(pairs)
 }
 
 /// As its queries have times, in whole seconds.
@@ -128,7 +153,7 @@ fn candles(status: StatusCode, body: &str, window: Window) -> Verdict<Sheet> {
     Verdict::Answer(sheet)
 }
 
-fn ticker(status: StatusCode, body: &str, asset: &AssetId) -> Verdict<Told> {
+fn ticker(status: StatusCode, body: &str) -> Verdict<ReportedPrice> {
     if let Some(verdict) = refusal(status).or_else(|| limited(body)) {
         return verdict;
     }
@@ -136,9 +161,10 @@ fn ticker(status: StatusCode, body: &str, asset: &AssetId) -> Verdict<Told> {
         Ok(ticker) => ticker,
         Err(verdict) => return verdict,
     };
-    let time = OffsetDateTime::parse(answer::text(ticker.time), &Rfc3339).map_err(|_| Reason::Time);
-    let told = positive(answer::text(ticker.price)).and_then(|price| time.map(|time| (price, Some(time))));
-    Verdict::Answer((asset.clone(), told))
+    // A product without a trade has neither.
+    let (Some(price), Some(time)) = (ticker.price, ticker.time) else { return Verdict::Answer(Ok(None)) };
+    let time = OffsetDateTime::parse(answer::text(time), &Rfc3339).map_err(|_| Reason::Time);
+    Verdict::Answer(positive(answer::text(price)).and_then(|price| Ok(Some((price, time?)))))
 }
 
 impl Provider for Coinbase {
@@ -146,21 +172,17 @@ impl Provider for Coinbase {
         Source::Coinbase
     }
 
-    fn candles<'a>(
-        &'a self,
-        series: &'a Series,
-        from: OffsetDateTime,
-        to: OffsetDateTime,
-    ) -> BoxFuture<'a, Result<Fetched, Trouble>> {
-        Box::pin(self.pages(series, from, to))
+    fn candles<'a>(&'a self, series: &'a Series, from: OffsetDateTime, to: OffsetDateTime) -> Pages<'a> {
+        let pages = cut(window(&self.caller, series, from.max(BEGINNING), to), ROWS);
+        load(&self.caller, series, pages, |page| Box::pin(self.page(series, page)))
     }
 
-    fn spots<'a>(
-        &'a self,
-        assets: &'a [AssetId],
-        currency: &'a Currency,
-    ) -> BoxFuture<'a, Result<Vec<(AssetId, Spot)>, Trouble>> {
+    fn spots<'a>(&'a self, assets: &'a [AssetId], currency: &'a Currency) -> BoxFuture<'a, Spots> {
         Box::pin(self.present(assets, currency))
+    }
+
+    fn names(&self) -> BoxFuture<'_, Result<Names, Trouble>> {
+        Box::pin(self.pairs.names(self.list()))
     }
 }
 
@@ -201,15 +223,25 @@ mod tests {
 
     #[test]
     fn a_price_has_its_time() {
-        let asset = AssetId::parse("bitcoin").expect("an id");
         let read = |price: &str, time: &str| {
-            let body = format!(r#"{{"ask":"1","bid":"1","trade_id":7,"price":{price},"size":"1","time":"{time}"}}"#);
-            let Verdict::Answer((_, told)) = ticker(StatusCode::OK, &body, &asset) else { panic!("no price") };
-            told.map(|(price, time)| (price.to_string(), time))
+            let body = format!(r#"{{"ask":"1","bid":"1","trade_id":7,"price":{price},"size":"1","time":{time}}}"#);
+            let Verdict::Answer(reported) = ticker(StatusCode::OK, &body) else { panic!("no price") };
+            reported.map(|price| price.map(|(price, time)| (price.to_string(), time)))
         };
-        let time = Some(datetime!(2024-03-13 12:00:01.5 UTC));
-        assert_eq!(read("\"73370.65\"", "2024-03-13T12:00:01.500000Z"), Ok(("73370.65".into(), time)));
-        assert_eq!(read("\"73370.65\"", "1710331200"), Err(Reason::Time));
-        assert_eq!(read("null", "2024-03-13T12:00:01Z"), Err(Reason::Decimal));
+        let time = datetime!(2024-03-13 12:00:01.5 UTC);
+        assert_eq!(read("\"73370.65\"", "\"2024-03-13T12:00:01.500000Z\""), Ok(Some(("73370.65".into(), time))));
+        assert_eq!(read("\"73370.65\"", "\"1710331200\""), Err(Reason::Time));
+        assert_eq!(read("\"NaN\"", "\"2024-03-13T12:00:01Z\""), Err(Reason::Decimal));
+        assert_eq!(read("null", "\"2024-03-13T12:00:01Z\""), Ok(None), "nothing was traded");
+        assert_eq!(read("\"73370.65\"", "null"), Ok(None), "a price without its time");
+    }
+
+    #[test]
+    fn a_product_that_was_given_up_is_not_listed() {
+        let body = r#"[{"id":"BTC-USD","base_currency":"BTC","quote_currency":"USD","status":"online","max":"1"},
+            {"id":"XRP-USD","base_currency":"XRP","quote_currency":"USD","status":"delisted"}]"#;
+        let Verdict::Answer(pairs) = listed(StatusCode::OK, body) else { panic!("no products") };
+        let name = |code| pairs.name(code, &Currency::parse("usd").expect("a code")).map(str::to_owned);
+        assert_eq!((name("BTC"), name("XRP")), (usual("BTC", "USD"), None));
     }
 }

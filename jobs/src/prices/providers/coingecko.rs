@@ -1,10 +1,14 @@
-//! CoinGecko: one price at a time instead of candles, unknown ids left out in silence, and limits told under HTTP 200.
+//! CoinGecko: one price at a time instead of candles, unknown ids left out in silence, limits reported under HTTP 200.
 //!
 //! Its times are milliseconds, of present prices seconds. How dense a series is follows from the range that is asked
 //! for, and the last point is the present price. A point closes the bucket that ends then. Without a paid key it reaches
 //! a year back.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::future::BoxFuture;
 use reqwest::{
@@ -16,19 +20,20 @@ use time::OffsetDateTime;
 use url::Url;
 
 use super::{
-    Fetched, Provider, Told, Trouble, answer,
+    Names, Pages, Provider, Spots, Trouble, answer,
     budget::Allowance,
     caller::{Caller, Manner, Verdict},
-    fetched, spots, window,
+    listing::Listing,
+    pages::{cut, load, whole, window},
+    spots::{ReportedPrice, add},
 };
 use crate::{
     clock::Clock,
     error::Error,
     prices::{
         config::ApiKey,
-        model::{AssetId, Currency, Interval, Series, Source, Spot},
+        model::{AssetId, Currency, Interval, Series, Source},
         normalise::{NEAR, Reason, Sheet, Unit, Window, positive, time},
-        symbols::symbol,
     },
 };
 
@@ -44,8 +49,8 @@ const IDS: usize = 100;
 /// How far back it reaches.
 const YEAR: i64 = 365;
 const EVER: i64 = 20 * 365;
-/// Ranges of 2 to 90 days come by the hour; a margin keeps them there.
-const HOURLY_RANGE: time::Duration = time::Duration::days(88);
+/// Hours in one question: ranges of 2 to 90 days come by the hour; a margin keeps them there.
+const HOURS: i32 = 88 * 24;
 const SHORTEST_RANGE: time::Duration = time::Duration::days(2);
 
 const TOO_MANY_REQUESTS: i64 = 429;
@@ -56,6 +61,8 @@ pub struct CoinGecko {
     caller: Caller,
     /// Days that it reaches back.
     reach: i64,
+    /// What it quotes in.
+    currencies: Listing<HashSet<String>>,
 }
 
 #[derive(Deserialize)]
@@ -83,6 +90,11 @@ struct Nested {
     status: Status,
 }
 
+#[derive(Deserialize)]
+struct Coin {
+    id: String,
+}
+
 impl CoinGecko {
     pub fn new(client: Client, url: &str, key: Option<&ApiKey>, clock: Clock) -> Result<Self, Error> {
         let (name, allowance, reach) = plan(url);
@@ -96,63 +108,93 @@ impl CoinGecko {
         Ok(Self {
             caller: Caller::new(Source::CoinGecko, client, url, clock, Manner { allowance, rest: REST, key }),
             reach,
+            currencies: Listing::default(),
         })
     }
 
-    async fn points(&self, series: &Series, from: OffsetDateTime, to: OffsetDateTime) -> Result<Fetched, Trouble> {
-        let offered = symbol(Source::CoinGecko, &series.asset, &series.currency);
-        let id = offered.ok_or(Trouble::NotOffered(Source::CoinGecko))?.asked;
-        let chart = format!("coins/{id}/market_chart");
-        let window = window(&self.caller, series, from, to);
-        let Window { now, to, .. } = window;
-        let today = Interval::Daily.bucket(now);
-        // Buckets close with the points at their ends.
-        let length = series.interval.length();
-        let oldest = now - time::Duration::days(self.reach) + time::Duration::HOUR;
-        let from = window.from.max(oldest - length);
-        let mut sheet = Sheet::new(window);
-        if from >= to {
-            return Ok(fetched(&self.caller, series, sheet));
-        }
-        let currency = &series.currency;
-        match series.interval {
-            Interval::Daily => {
-                let days = (today - Interval::Daily.bucket(from + length)).whole_days().clamp(1, self.reach);
-                let path = format!("{chart}?vs_currency={currency}&days={days}&interval=daily");
-                sheet.merge(self.caller.get(&path, |status, body| points(status, body, window)).await?);
-            }
-            Interval::Hourly => {
-                let mut start = from;
-                while start < to {
-                    let end = (start + HOURLY_RANGE).min(to);
-                    // A shorter range would be denser. It ends later than the page, because its last point is left out.
-                    let last = (end + time::Duration::hours(2) + NEAR).min(now);
-                    let first = (start + length).min(last - SHORTEST_RANGE);
-                    let (first, last) = (first.unix_timestamp(), last.unix_timestamp());
-                    let path = format!("{chart}/range?vs_currency={currency}&from={first}&to={last}");
-                    let page = Window { from: start.max(window.from), to: end, ..window };
-                    sheet.merge(self.caller.get(&path, |status, body| points(status, body, page)).await?);
-                    start = end;
-                }
-            }
-        }
-        Ok(fetched(&self.caller, series, sheet))
+    async fn currencies(&self) -> Result<Arc<HashSet<String>>, Trouble> {
+        self.currencies.get(self.caller.get("simple/supported_vs_currencies", listed)).await
     }
 
-    async fn present(&self, assets: &[AssetId], currency: &Currency) -> Result<Vec<(AssetId, Spot)>, Trouble> {
-        let offered = |asset: &&AssetId| symbol(Source::CoinGecko, asset, currency).is_some();
-        let assets: Vec<&AssetId> = assets.iter().filter(offered).collect();
-        let mut told = Vec::new();
+    /// Whether it quotes in this currency. While its list cannot be loaded any may be asked for: it refuses others.
+    async fn quotes_in(&self, currency: &Currency) -> bool {
+        self.currencies().await.map_or(true, |currencies| currencies.contains(currency.as_str()))
+    }
+
+    /// The points at the ends of these buckets. An id is the asset's own, so any may be asked for.
+    async fn page(&self, series: &Series, page: Window) -> Result<Sheet, Trouble> {
+        let Series { asset, currency, interval } = series;
+        if !self.quotes_in(currency).await {
+            return Err(Trouble::NotOffered(Source::CoinGecko));
+        }
+        let (now, oldest) = (page.now, page.now - time::Duration::days(self.reach) + time::Duration::HOUR);
+        let first = (page.from + interval.length()).max(oldest);
+        if first >= page.to + interval.length() {
+            return Ok(Sheet::new(page));
+        }
+        let chart = format!("coins/{asset}/market_chart");
+        let path = match interval {
+            Interval::Daily => {
+                let today = Interval::Daily.bucket(now);
+                let days = (today - Interval::Daily.bucket(first)).whole_days().clamp(1, self.reach);
+                format!("{chart}?vs_currency={currency}&days={days}&interval=daily")
+            }
+            Interval::Hourly => {
+                // A shorter range would be denser. It ends later than the page, because its last point is left out.
+                let last = (page.to + time::Duration::hours(2) + NEAR).min(now);
+                let first = first.min(last - SHORTEST_RANGE);
+                let (first, last) = (first.unix_timestamp(), last.unix_timestamp());
+                format!("{chart}/range?vs_currency={currency}&from={first}&to={last}")
+            }
+        };
+        self.caller.get(&path, |status, body| points(status, body, page)).await
+    }
+
+    async fn present(&self, assets: &[AssetId], currency: &Currency) -> Spots {
+        if !self.quotes_in(currency).await {
+            return Spots::default();
+        }
+        let mut spots = Spots::default();
         for assets in assets.chunks(IDS) {
-            let ids: Vec<&str> = assets.iter().map(|asset| asset.as_str()).collect();
+            let ids: Vec<&str> = assets.iter().map(AssetId::as_str).collect();
             let path = format!(
                 "simple/price?ids={}&vs_currencies={currency}&include_last_updated_at=true&precision=full",
                 ids.join(",")
             );
-            told.extend(self.caller.get(&path, |status, body| prices(status, body, assets, currency)).await?);
+            match self.caller.get(&path, |status, body| prices(status, body, assets, currency)).await {
+                Ok(reported) => add(&self.caller, &mut spots, reported),
+                Err(trouble) => spots.failed.extend(Spots::failed(assets, &trouble).failed),
+            }
         }
-        spots(&self.caller, told)
+        spots
     }
+
+    async fn known(&self) -> Result<Names, Trouble> {
+        let currencies = (*self.currencies().await?).clone();
+        Ok(Names { assets: self.caller.get("coins/list", coins).await?, currencies })
+    }
+}
+
+fn listed(status: StatusCode, body: &str) -> Verdict<HashSet<String>> {
+    if let Some(verdict) = refusal(status, body) {
+        return verdict;
+    }
+    let currencies: Vec<String> = match answer::read(body) {
+        Ok(currencies) => currencies,
+        Err(verdict) => return verdict,
+    };
+    Verdict::Answer(currencies.into_iter().map(|currency| currency.to_ascii_lowercase()).collect())
+}
+
+fn coins(status: StatusCode, body: &str) -> Verdict<HashSet<String>> {
+    if let Some(verdict) = refusal(status, body) {
+        return verdict;
+    }
+    let coins: Vec<Coin> = match answer::read(body) {
+        Ok(coins) => coins,
+        Err(verdict) => return verdict,
+    };
+    Verdict::Answer(coins.into_iter().map(|coin| coin.id).collect())
 }
 
 /// The header of the key, what is granted, and how many days back: the paid plans have a host of their own.
@@ -203,22 +245,28 @@ fn points(status: StatusCode, body: &str, window: Window) -> Verdict<Sheet> {
     Verdict::Answer(sheet)
 }
 
-fn prices(status: StatusCode, body: &str, assets: &[&AssetId], currency: &Currency) -> Verdict<Vec<Told>> {
+fn prices(
+    status: StatusCode,
+    body: &str,
+    assets: &[AssetId],
+    currency: &Currency,
+) -> Verdict<Vec<(AssetId, ReportedPrice)>> {
     if let Some(verdict) = refusal(status, body) {
         return verdict;
     }
-    let found: BTreeMap<String, BTreeMap<String, answer::Field<'_>>> = match answer::read(body) {
+    let found: BTreeMap<String, BTreeMap<String, Option<answer::Field<'_>>>> = match answer::read(body) {
         Ok(found) => found,
         Err(verdict) => return verdict,
     };
-    // An id that it does not know is not there, and a currency that it does not have for one neither.
-    let told = assets.iter().filter_map(|asset| {
+    // An id that it does not know is missing, and so is a currency that it does not have for one; a coin without a
+    // market has null. A price without its time is left out.
+    let reported = assets.iter().filter_map(|asset| {
         let fields = found.get(asset.as_str())?;
-        let price = positive(answer::text(fields.get(currency.as_str())?));
-        let as_of = fields.get("last_updated_at").map(|at| time(answer::text(at), Unit::Seconds)).transpose();
-        Some(((*asset).clone(), price.and_then(|price| as_of.map(|as_of| (price, as_of)))))
+        let (price, at) = ((*fields.get(currency.as_str())?)?, (*fields.get("last_updated_at")?)?);
+        let price = positive(answer::text(price));
+        Some((asset.clone(), price.and_then(|price| Ok(Some((price, time(answer::text(at), Unit::Seconds)?))))))
     });
-    Verdict::Answer(told.collect())
+    Verdict::Answer(reported.collect())
 }
 
 impl Provider for CoinGecko {
@@ -226,21 +274,22 @@ impl Provider for CoinGecko {
         Source::CoinGecko
     }
 
-    fn candles<'a>(
-        &'a self,
-        series: &'a Series,
-        from: OffsetDateTime,
-        to: OffsetDateTime,
-    ) -> BoxFuture<'a, Result<Fetched, Trouble>> {
-        Box::pin(self.points(series, from, to))
+    fn candles<'a>(&'a self, series: &'a Series, from: OffsetDateTime, to: OffsetDateTime) -> Pages<'a> {
+        let window = window(&self.caller, series, from, to);
+        let oldest = window.now - time::Duration::days(self.reach) - series.interval.length();
+        let pages = match series.interval {
+            Interval::Daily => whole(window),
+            Interval::Hourly => cut(Window { from: window.from.max(oldest), ..window }, HOURS),
+        };
+        load(&self.caller, series, pages, |page| Box::pin(self.page(series, page)))
     }
 
-    fn spots<'a>(
-        &'a self,
-        assets: &'a [AssetId],
-        currency: &'a Currency,
-    ) -> BoxFuture<'a, Result<Vec<(AssetId, Spot)>, Trouble>> {
+    fn spots<'a>(&'a self, assets: &'a [AssetId], currency: &'a Currency) -> BoxFuture<'a, Spots> {
         Box::pin(self.present(assets, currency))
+    }
+
+    fn names(&self) -> BoxFuture<'_, Result<Names, Trouble>> {
+        Box::pin(self.known())
     }
 }
 
@@ -287,20 +336,32 @@ mod tests {
     }
 
     #[test]
-    fn present_prices_are_exact_and_unknown_ids_absent() {
-        let ids = ["bitcoin", "shiba-inu", "nothing", "no-currency"].map(|id| AssetId::parse(id).expect("an id"));
+    fn present_prices_are_exact_and_what_has_none_is_absent() {
+        let ids = ["bitcoin", "shiba-inu", "nothing", "no-currency", "no-market", "no-time", "broken"];
+        let assets = ids.map(|id| AssetId::parse(id).expect("an id"));
         let body = r#"{"bitcoin":{"usd":103663,"last_updated_at":1747407859},
-            "shiba-inu":{"usd":1.2350000000000001e-05,"last_updated_at":1747407859},"no-currency":{}}"#;
-        let asked: Vec<&AssetId> = ids.iter().collect();
-        let read = prices(StatusCode::OK, body, &asked, &Currency::parse("usd").expect("a code"));
-        let Verdict::Answer(told) = read else { panic!("no prices") };
-        let told: Vec<String> = told
+            "shiba-inu":{"usd":1.2350000000000001e-05,"last_updated_at":1747407859},"no-currency":{},
+            "no-market":{"usd":null,"last_updated_at":null},"no-time":{"usd":5,"last_updated_at":null},
+            "broken":{"usd":-5,"last_updated_at":1747407859}}"#;
+        let read = prices(StatusCode::OK, body, &assets, &Currency::parse("usd").expect("a code"));
+        let Verdict::Answer(reported) = read else { panic!("no prices") };
+        let reported: Vec<String> = reported
             .into_iter()
-            .map(|(asset, told)| {
-                told.map(|(price, _)| format!("{asset} {}", price.to_plain_string())).expect("a price")
+            .map(|(asset, price)| match price {
+                Ok(price) => format!("{asset} {}", price.expect("a price").0.to_plain_string()),
+                Err(reason) => format!("{asset} {reason}"),
             })
             .collect();
-        assert_eq!(told, ["bitcoin 103663", "shiba-inu 0.000012350000000000001"]);
+        assert_eq!(reported, ["bitcoin 103663", "shiba-inu 0.000012350000000000001", "broken not_positive"]);
+    }
+
+    #[test]
+    fn reads_what_it_lists() {
+        let Verdict::Answer(currencies) = listed(StatusCode::OK, r#"["usd","EUR","bits"]"#) else { panic!("no list") };
+        assert!(currencies.len() == 3 && currencies.contains("eur"));
+        let coin = r#"[{"id":"bitcoin","symbol":"btc","name":"Bitcoin"},{"id":"other","symbol":"btc","name":"Other"}]"#;
+        let Verdict::Answer(ids) = coins(StatusCode::OK, coin) else { panic!("no coins") };
+        assert!(ids.contains("bitcoin") && !ids.contains("btc"));
     }
 
     #[test]

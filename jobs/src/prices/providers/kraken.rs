@@ -1,6 +1,7 @@
 //! Kraken: errors under HTTP 200, answers under other names than were asked for, and 720 rows at most, ever.
 //!
-//! Its times are seconds and its prices text. The last row is the running bucket's: `last` is the last finished one.
+//! Its times are seconds and its prices text. The last row is the running bucket's: `last` is the last finished one. Its
+//! ticker has no time, so a present price is the close of the last minute in which something was traded.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -10,24 +11,32 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 
 use super::{
-    Fetched, Provider, Told, Trouble, answer,
+    Names, Pages, Provider, Spots, Trouble, answer,
     budget::Allowance,
     caller::{Caller, Manner, Verdict},
-    fetched, spots, window,
+    listing::{PairNames, Pairs},
+    pages::{load, whole, window},
+    spots::{ReportedPrice, one_by_one},
 };
-use crate::clock::Clock;
-use crate::prices::{
-    model::{AssetId, Currency, Series, Source, Spot},
-    normalise::{Raw, Reason, Sheet, Unit, Window, positive, time},
-    symbols::{Symbol, symbol},
+use crate::{
+    clock::Clock,
+    prices::{
+        model::{AssetId, Currency, Series, Source},
+        normalise::{Raw, Reason, Sheet, Unit, Window, positive, time},
+    },
 };
 
 const ALLOWANCE: Allowance = Allowance { every: Duration::from_secs(1), burst: 15 };
 /// Its counter of 15 falls by one in three seconds.
 const REST: Duration = Duration::from_secs(15);
+/// What was not traded for so long has no present price.
+const PRESENT: time::Duration = time::Duration::hours(2);
 
 /// The source.
-pub struct Kraken(Caller);
+pub struct Kraken {
+    caller: Caller,
+    pairs: PairNames,
+}
 
 #[derive(Deserialize)]
 struct Answer<'a> {
@@ -37,65 +46,46 @@ struct Answer<'a> {
     result: Option<BTreeMap<String, answer::Field<'a>>>,
 }
 
-/// `c` is the last trade: its price and its amount.
+/// `wsname` is `XBT/USD`; `altname` is `XBTUSD`, which its queries take.
 #[derive(Deserialize)]
-struct Ticker<'a> {
-    #[serde(borrow)]
-    c: Vec<answer::Field<'a>>,
+struct Pair {
+    altname: String,
+    wsname: String,
 }
 
 impl Kraken {
     pub fn new(client: Client, url: &str, clock: Clock) -> Self {
         let manner = Manner { allowance: ALLOWANCE, rest: REST, key: None };
-        Self(Caller::new(Source::Kraken, client, url, clock, manner))
+        let caller = Caller::new(Source::Kraken, client, url, clock, manner);
+        Self { caller, pairs: PairNames::new(usual) }
     }
 
-    async fn rows(&self, series: &Series, from: OffsetDateTime, to: OffsetDateTime) -> Result<Fetched, Trouble> {
-        let offered = symbol(Source::Kraken, &series.asset, &series.currency);
-        let pair = offered.ok_or(Trouble::NotOffered(Source::Kraken))?.asked;
-        let window = window(&self.0, series, from, to);
-        let mut sheet = Sheet::new(window);
-        if window.from < window.to {
-            let length = series.interval.length();
-            // Only rows after `since` are told; what is too early is left out later.
-            let (minutes, since) = (length.whole_minutes(), (window.from - length).unix_timestamp());
-            let path = format!("0/public/OHLC?pair={pair}&interval={minutes}&since={since}");
-            sheet.merge(self.0.get(&path, |status, body| ohlc(status, body, window)).await?);
-        }
-        Ok(fetched(&self.0, series, sheet))
+    async fn list(&self) -> Result<Pairs, Trouble> {
+        self.caller.get("0/public/AssetPairs", listed).await
     }
 
-    async fn present(&self, assets: &[AssetId], currency: &Currency) -> Result<Vec<(AssetId, Spot)>, Trouble> {
-        let named = |asset| Some((asset, symbol(Source::Kraken, asset, currency)?));
-        let pairs: Vec<(&AssetId, Symbol<'_>)> = assets.iter().filter_map(named).collect();
-        let told = match self.tickers(&pairs).await {
-            // One unknown pair fails them all.
-            Err(Trouble::NotOffered(_)) if pairs.len() > 1 => {
-                let mut told = Vec::new();
-                for pair in pairs {
-                    match self.tickers(&[pair]).await {
-                        Err(Trouble::NotOffered(_)) => {}
-                        other => told.extend(other?),
-                    }
-                }
-                told
-            }
-            other => other?,
+    async fn page(&self, series: &Series, page: Window) -> Result<Sheet, Trouble> {
+        let pair = self.pairs.name(self.list(), &series.asset, &series.currency).await;
+        let pair = pair.ok_or(Trouble::NotOffered(Source::Kraken))?;
+        let length = series.interval.length();
+        // It returns rows after `since`; what is too early is left out later.
+        let (minutes, since) = (length.whole_minutes(), (page.from - length).unix_timestamp());
+        let path = format!("0/public/OHLC?pair={pair}&interval={minutes}&since={since}");
+        self.caller.get(&path, |status, body| ohlc(status, body, page)).await
+    }
+
+    async fn present(&self, assets: &[AssetId], currency: &Currency) -> Spots {
+        let pairs = self.pairs.of(self.list(), assets, currency).await;
+        let since = (self.caller.clock.now() - PRESENT).unix_timestamp();
+        let caller = &self.caller;
+        let ask = move |pair: String| async move {
+            caller.get(&format!("0/public/OHLC?pair={pair}&interval=1&since={since}"), last_trade).await
         };
-        spots(&self.0, told)
-    }
-
-    async fn tickers(&self, pairs: &[(&AssetId, Symbol<'_>)]) -> Result<Vec<Told>, Trouble> {
-        if pairs.is_empty() {
-            return Err(Trouble::NotOffered(Source::Kraken));
-        }
-        let names: Vec<&str> = pairs.iter().map(|(_, symbol)| symbol.asked).collect();
-        let path = format!("0/public/Ticker?pair={}", names.join(","));
-        self.0.get(&path, |status, body| tickers(status, body, pairs)).await
+        one_by_one(caller, pairs, ask).await
     }
 }
 
-/// The result, or what the errors beside it mean; warnings are none.
+/// The result, or what its errors mean; warnings are none.
 fn result<'a, T>(status: StatusCode, body: &'a str) -> Result<BTreeMap<String, answer::Field<'a>>, Verdict<T>> {
     if !status.is_success() {
         return Err(Verdict::Refused(format!("it answered {}", status.as_u16())));
@@ -116,27 +106,31 @@ fn result<'a, T>(status: StatusCode, body: &'a str) -> Result<BTreeMap<String, a
     answer.result.ok_or_else(|| Verdict::Broken("its answer has neither a result nor an error".into()))
 }
 
-fn ohlc(status: StatusCode, body: &str, window: Window) -> Verdict<Sheet> {
-    let result = match result(status, body) {
-        Ok(result) => result,
+/// The rows of the one key that is not `last`, whatever the pair was called in the question; and `last`.
+fn rows<T>(status: StatusCode, body: &str) -> Result<(Vec<answer::Field<'_>>, Option<OffsetDateTime>), Verdict<T>> {
+    let result = result(status, body)?;
+    let last = result.get("last").and_then(|last| time(answer::text(last), Unit::Seconds).ok());
+    match result.iter().find(|(key, _)| *key != "last") {
+        Some((_, rows)) => Ok((answer::read(rows.get())?, last)),
+        None => Err(Verdict::Broken("its answer has no rows".into())),
+    }
+}
+
+fn ohlc(status: StatusCode, body: &str, page: Window) -> Verdict<Sheet> {
+    let (rows, last) = match rows(status, body) {
+        Ok(rows) => rows,
         Err(verdict) => return verdict,
     };
-    let last = result.get("last").and_then(|last| time(answer::text(last), Unit::Seconds).ok());
-    // The one key that is not `last`, whatever the pair was called in the question.
-    let rows = result.iter().find(|(key, _)| *key != "last").map(|(_, rows)| answer::read(rows.get()));
-    let rows: Vec<answer::Field<'_>> = match rows {
-        Some(Ok(rows)) => rows,
-        Some(Err(verdict)) => return verdict,
-        None => return Verdict::Broken("its answer has no rows".into()),
-    };
-    let mut sheet = Sheet::new(window);
+    let mut sheet = Sheet::new(page);
     for row in rows {
         match answer::fields(row) {
             // Rows after the last finished one still change.
-            Some([at, _, _, _, _, _, _])
+            Some([at, _, _, _, _, _, _, _])
                 if last.zip(time(at, Unit::Seconds).ok()).is_some_and(|(last, at)| at > last) => {}
+            // The eighth is the number of trades; without any, the price is that of an earlier time.
+            Some([_, _, _, _, _, _, _, "0"]) => {}
             // The sixth is the average price.
-            Some([time, open, high, low, close, _, volume]) => {
+            Some([time, open, high, low, close, _, volume, _]) => {
                 sheet.row(Raw { time, unit: Unit::Seconds, open, high, low, close, volume });
             }
             None => sheet.reject(Reason::Shape, row.get()),
@@ -145,24 +139,56 @@ fn ohlc(status: StatusCode, body: &str, window: Window) -> Verdict<Sheet> {
     Verdict::Answer(sheet)
 }
 
-fn tickers(status: StatusCode, body: &str, pairs: &[(&AssetId, Symbol<'_>)]) -> Verdict<Vec<Told>> {
+/// The price of the last trade. It is of the minute that it is in; the start of that minute is the time which is certain.
+fn last_trade(status: StatusCode, body: &str) -> Verdict<ReportedPrice> {
+    let (rows, _) = match rows(status, body) {
+        Ok(rows) => rows,
+        Err(verdict) => return verdict,
+    };
+    for row in rows.into_iter().rev() {
+        match answer::fields(row) {
+            Some([_, _, _, _, _, _, _, "0"]) => {}
+            Some([at, _, _, _, close, _, _, _]) => {
+                let time = time(at, Unit::Seconds);
+                return Verdict::Answer(positive(close).and_then(|price| Ok(Some((price, time?)))));
+            }
+            None => return Verdict::Answer(Err(Reason::Shape)),
+        }
+    }
+    Verdict::Answer(Ok(None))
+}
+
+fn listed(status: StatusCode, body: &str) -> Verdict<Pairs> {
     let result = match result(status, body) {
         Ok(result) => result,
         Err(verdict) => return verdict,
     };
-    let told = result.iter().filter_map(|(key, ticker)| {
-        let named = |symbol: &Symbol<'_>| symbol.answered == key || symbol.asked == key;
-        // One pair was asked for: it is that, whatever it is called.
-        let asset = match pairs {
-            [(asset, _)] => asset,
-            _ => pairs.iter().find(|(_, symbol)| named(symbol)).map(|(asset, _)| asset)?,
-        };
-        let price = serde_json::from_str::<Ticker<'_>>(ticker.get()).ok();
-        let price = price.and_then(|ticker| ticker.c.first().copied()).ok_or(Reason::Shape);
-        // It does not say when.
-        Some(((*asset).clone(), price.and_then(|price| positive(answer::text(price))).map(|price| (price, None))))
-    });
-    Verdict::Answer(told.collect())
+    let mut pairs = Pairs::default();
+    for pair in result.values().filter_map(|pair| serde_json::from_str::<Pair>(pair.get()).ok()) {
+        if let Some((base, quote)) = pair.wsname.split_once('/') {
+            pairs.add(common(base), common(quote), &pair.altname);
+        }
+    }
+    Verdict::Answer(pairs)
+}
+
+/// It takes both codes in a row.
+fn usual(base: &str, quote: &str) -> Option<String> {
+    let own = |code| match code {
+        "BTC" => "XBT",
+        "DOGE" => "XDG",
+        code => code,
+    };
+    Some(format!("{}{}", own(base), own(quote)))
+}
+
+/// The code that other exchanges have for one of Kraken's.
+fn common(code: &str) -> &str {
+    match code {
+        "XBT" => "BTC",
+        "XDG" => "DOGE",
+        code => code,
+    }
 }
 
 impl Provider for Kraken {
@@ -170,21 +196,17 @@ impl Provider for Kraken {
         Source::Kraken
     }
 
-    fn candles<'a>(
-        &'a self,
-        series: &'a Series,
-        from: OffsetDateTime,
-        to: OffsetDateTime,
-    ) -> BoxFuture<'a, Result<Fetched, Trouble>> {
-        Box::pin(self.rows(series, from, to))
+    fn candles<'a>(&'a self, series: &'a Series, from: OffsetDateTime, to: OffsetDateTime) -> Pages<'a> {
+        let pages = whole(window(&self.caller, series, from, to));
+        load(&self.caller, series, pages, |page| Box::pin(self.page(series, page)))
     }
 
-    fn spots<'a>(
-        &'a self,
-        assets: &'a [AssetId],
-        currency: &'a Currency,
-    ) -> BoxFuture<'a, Result<Vec<(AssetId, Spot)>, Trouble>> {
+    fn spots<'a>(&'a self, assets: &'a [AssetId], currency: &'a Currency) -> BoxFuture<'a, Spots> {
         Box::pin(self.present(assets, currency))
+    }
+
+    fn names(&self) -> BoxFuture<'_, Result<Names, Trouble>> {
+        Box::pin(self.pairs.names(self.list()))
     }
 }
 
@@ -238,18 +260,42 @@ mod tests {
     }
 
     #[test]
-    fn finds_prices_under_old_and_new_names() {
-        let ids = ["bitcoin", "dogecoin"].map(|id| AssetId::parse(id).expect("an id"));
-        let currency = Currency::parse("eur").expect("a code");
-        let named = |asset| (asset, symbol(Source::Kraken, asset, &currency).expect("a pair"));
-        let pairs: Vec<_> = ids.iter().map(named).collect();
+    fn a_candle_without_trades_is_left_out() {
+        let body = r#"{"error":[],"result":{"XXBTZUSD":[[1616684400,"5","6","4","5","5","1",7],
+            [1616688000,"5","5","5","5","0.0","0.00000000",0]],"last":1616688000}}"#;
+        let Verdict::Answer(sheet) = read(body) else { panic!("no rows") };
+        let (candles, rejected) = sheet.finish();
+        assert_eq!((candles.len(), rejected), (1, vec![]));
+    }
+
+    #[test]
+    fn a_present_price_is_that_of_the_last_trade_and_its_minute() {
+        let read = |rows: &str| {
+            let body = format!(r#"{{"error":[],"result":{{"XXBTZUSD":[{rows}],"last":1616688000}}}}"#);
+            let Verdict::Answer(reported) = last_trade(StatusCode::OK, &body) else { panic!("no price") };
+            reported.map(|price| price.map(|(price, at)| (price.to_string(), at)))
+        };
+        let traded = r#"[1616688000,"5","6","4","5.50","5","1",7]"#;
+        let quiet = r#"[1616688060,"5.5","5.5","5.5","5.5","0.0","0.00000000",0]"#;
+        let price = Ok(Some(("5.5".to_owned(), datetime!(2021-03-25 16:00 UTC))));
+        assert_eq!(read(traded), price);
+        assert_eq!(read(&format!("{traded},{quiet}")), price, "a minute without a trade has no price of its own");
+        assert_eq!(read(quiet), Ok(None));
+        assert_eq!(read(""), Ok(None));
+        assert_eq!(read(&traded.replace("5.50", "NaN")), Err(Reason::Decimal));
+        assert_eq!(read("[7]"), Err(Reason::Shape));
+    }
+
+    #[test]
+    fn pairs_are_listed_under_common_codes() {
         let body = r#"{"error":[],"result":{
-            "XXBTZEUR":{"a":["44210.10","1","1.000"],"b":["44210.00","2","2.000"],"c":["44210.05","0.00190000"],"o":"44000.1"},
-            "XDGEUR":{"a":["0.0601","1","1.000"],"b":["0.0599","2","2.000"],"c":["0.0600123","100.0"],"o":"0.05"}}}"#;
-        let Verdict::Answer(mut told) = tickers(StatusCode::OK, body, &pairs) else { panic!("no prices") };
-        told.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let told: Vec<String> =
-            told.into_iter().map(|(asset, price)| format!("{asset} {}", price.expect("a price").0)).collect();
-        assert_eq!(told, ["bitcoin 44210.05", "dogecoin 0.0600123"]);
+            "XXBTZUSD":{"altname":"XBTUSD","wsname":"XBT\/USD","base":"XXBT","quote":"ZUSD","status":"online"},
+            "XDGEUR":{"altname":"XDGEUR","wsname":"XDG\/EUR"},"XETHXXBT":{"altname":"ETHXBT","wsname":"ETH\/XBT"},
+            "XXBTZUSD.d":{"altname":"XBTUSD.d"}}}"#;
+        let Verdict::Answer(pairs) = listed(StatusCode::OK, body) else { panic!("no pairs") };
+        for (base, quote, name) in [("BTC", "usd", "XBTUSD"), ("DOGE", "eur", "XDGEUR"), ("ETH", "btc", "ETHXBT")] {
+            assert_eq!(pairs.name(base, &Currency::parse(quote).expect("a code")), Some(name));
+            assert_eq!(usual(base, &quote.to_uppercase()).as_deref(), Some(name));
+        }
     }
 }

@@ -1,13 +1,4 @@
-//! Where prices come from: one interface, and each source's quirks behind it.
-//!
-//! | file | what |
-//! |---|---|
-//! | `coingecko`, `kraken`, `coinbase`, `binance` | what each source is asked, and how its answers are read |
-//! | `answer` | rows of JSON, every number as its text |
-//! | `caller` | one call: in its turn, tried again when that may help |
-//! | `budget` | how often a source may be asked |
-//! | `circuit` | whether it may be asked now |
-//! | `metrics` | what is counted |
+//! Where prices come from: one interface, and each provider's quirks behind it.
 
 mod answer;
 mod binance;
@@ -17,18 +8,19 @@ mod circuit;
 mod coinbase;
 mod coingecko;
 mod kraken;
+mod listing;
 mod metrics;
+mod pages;
+mod spots;
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
-use futures_util::future::BoxFuture;
-use time::{OffsetDateTime, macros::datetime};
+use futures_util::{future::BoxFuture, stream::BoxStream};
+use time::OffsetDateTime;
 
-use self::caller::Caller;
 use super::{
     Config,
     model::{AssetId, Candle, Currency, Series, Source, Spot},
-    normalise::{Reason, Sheet, Window, present},
 };
 use crate::{clock::Clock, error::Error};
 
@@ -54,32 +46,52 @@ pub struct Fetched {
     pub rejected: Vec<String>,
 }
 
-/// One source of prices.
+/// The pages of a range, the newest first, no two with the same bucket. A page that fails costs its own buckets only;
+/// after [`Trouble::NotOffered`] and [`Trouble::Later`] there are no more.
+pub type Pages<'a> = BoxStream<'a, Result<Fetched, Trouble>>;
+
+/// Present prices of some assets. An asset that is in neither list is not offered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Spots {
+    pub found: Vec<(AssetId, Spot)>,
+    /// Assets that the provider may have, and why their price is not here.
+    pub failed: Vec<(AssetId, Trouble)>,
+}
+
+impl Spots {
+    /// No price, for one reason. What is not offered is in neither list.
+    pub fn failed<'a>(assets: impl IntoIterator<Item = &'a AssetId>, trouble: &Trouble) -> Self {
+        let mut spots = Self::default();
+        if !matches!(trouble, Trouble::NotOffered(_)) {
+            spots.failed.extend(assets.into_iter().map(|asset| (asset.clone(), trouble.clone())));
+        }
+        spots
+    }
+}
+
+/// What a provider knows by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Names {
+    pub assets: HashSet<String>,
+    pub currencies: HashSet<String>,
+}
+
+/// One source of prices. The price of a bucket is the one at its end.
 pub trait Provider: Send + Sync {
     /// Which one.
     fn source(&self) -> Source;
 
-    /// The finished buckets that start from `from` on and before `to`, as far as the source reaches; all its pages.
-    ///
-    /// # Errors
-    /// Why there are none to be had.
-    fn candles<'a>(
-        &'a self,
-        series: &'a Series,
-        from: OffsetDateTime,
-        to: OffsetDateTime,
-    ) -> BoxFuture<'a, Result<Fetched, Trouble>>;
+    /// The finished buckets that start from `from` on and before `to`, as far as the source reaches.
+    fn candles<'a>(&'a self, series: &'a Series, from: OffsetDateTime, to: OffsetDateTime) -> Pages<'a>;
 
-    /// The present prices of those of these assets that it has, at least one.
+    /// The present prices of those of these assets that it has, each with the provider's own time.
+    fn spots<'a>(&'a self, assets: &'a [AssetId], currency: &'a Currency) -> BoxFuture<'a, Spots>;
+
+    /// The assets and currencies that it knows.
     ///
     /// # Errors
-    /// As [`Provider::candles`]; [`Trouble::NotOffered`] when it has none of them. An asset whose price is no price is
-    /// left out, but when that leaves none, it is [`Trouble::Failed`].
-    fn spots<'a>(
-        &'a self,
-        assets: &'a [AssetId],
-        currency: &'a Currency,
-    ) -> BoxFuture<'a, Result<Vec<(AssetId, Spot)>, Trouble>>;
+    /// Why its lists cannot be read now.
+    fn names(&self) -> BoxFuture<'_, Result<Names, Trouble>>;
 }
 
 /// All sources, in the order of preference.
@@ -105,58 +117,5 @@ impl Providers {
             })
         };
         Ok(Self(config.providers.iter().map(start).collect::<Result<_, _>>()?))
-    }
-}
-
-/// No source has anything older.
-const BEGINNING: OffsetDateTime = datetime!(2009-01-01 0:00 UTC);
-
-/// What is asked of a source now: nothing from before there were prices, and nothing that is still to come.
-fn window(caller: &Caller, series: &Series, from: OffsetDateTime, to: OffsetDateTime) -> Window {
-    let now = caller.clock.now();
-    Window { interval: series.interval, from: from.max(BEGINNING), to: to.min(now), now }
-}
-
-/// What the rows of all pages come to.
-fn fetched(caller: &Caller, series: &Series, sheet: Sheet) -> Fetched {
-    let (candles, rejected) = sheet.finish();
-    rejected.iter().for_each(|(reason, _)| caller.series.rejected(*reason));
-    if let Some((reason, row)) = rejected.first() {
-        let Series { asset, currency, interval } = series;
-        tracing::warn!(
-            provider = %caller.source, %asset, %currency, interval = interval.as_str(),
-            rows = rejected.len(), first = %reason, row, "rows rejected"
-        );
-    }
-    Fetched { candles, rejected: rejected.into_iter().map(|(reason, row)| format!("{reason}: {row}")).collect() }
-}
-
-/// A present price as its source told it: of this asset, the price, and when it was that, if it says so.
-type Told = (AssetId, Result<(bigdecimal::BigDecimal, Option<OffsetDateTime>), Reason>);
-
-/// The prices among these that are some.
-fn spots(caller: &Caller, told: Vec<Told>) -> Result<Vec<(AssetId, Spot)>, Trouble> {
-    let now = caller.clock.now();
-    let mut found = Vec::with_capacity(told.len());
-    let mut wrong = None;
-    for (asset, told) in told {
-        let source = caller.source;
-        let spot = told.and_then(|(price, as_of)| {
-            let as_of = as_of.unwrap_or(now);
-            present(as_of, now).map(|()| Spot { price, as_of, source })
-        });
-        match spot {
-            Ok(spot) => found.push((asset, spot)),
-            Err(reason) => {
-                caller.series.rejected(reason);
-                tracing::warn!(provider = %source, %asset, %reason, "a present price rejected");
-                wrong = Some(format!("its price of {asset} is none: {reason}"));
-            }
-        }
-    }
-    match (found.is_empty(), wrong) {
-        (true, Some(why)) => Err(Trouble::Failed(caller.source, why)),
-        (true, None) => Err(Trouble::NotOffered(caller.source)),
-        (false, _) => Ok(found),
     }
 }

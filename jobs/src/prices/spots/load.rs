@@ -1,14 +1,16 @@
-//! Loading present prices: from PostgreSQL, else from the sources, else older ones.
+//! Loading present prices: from PostgreSQL, else from the providers. Of all that are known the newest is shown.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use time::OffsetDateTime;
 
 use super::{
     super::{
         cache::{Entry, Value, spot_key},
+        hedge::{HedgedCalls, Step},
         model::{AssetId, Currency, Spot},
         normalise::is_stale,
+        providers::{Provider, Spots, Trouble},
         read::{Quote, Read, Reader},
         store,
     },
@@ -16,10 +18,17 @@ use super::{
 };
 use crate::{boot::db::answered, error::Error};
 
-/// What is stored of an asset.
-pub(super) struct Stored {
+/// The newest known price of an asset.
+pub(super) struct Known {
     quote: Quote,
+    /// When it was fetched, if it is a present price that we stored.
     fetched_at: Option<OffsetDateTime>,
+}
+
+/// What a provider reported, and when each asset that it failed for can be asked for again.
+struct News {
+    found: Vec<(AssetId, Spot)>,
+    failed: Vec<(AssetId, Duration)>,
 }
 
 impl Reader {
@@ -31,10 +40,10 @@ impl Reader {
         token: u128,
     ) -> Answers {
         let keys = keys(&rest, currency);
-        // Whoever had the turn before may have left an answer.
+        // The process that had the turn before may have left an answer.
         let (mut answers, mut old) = self.look(&mut rest, currency).await;
-        let stored = match self.stored_spots(&rest, currency).await {
-            Ok(stored) => stored,
+        let known = match self.known_spots(&rest, currency, &old).await {
+            Ok(known) => known,
             Err(error) => {
                 let _ = self.cache.give_back(&keys, token).await;
                 answers.extend(rest.into_iter().map(|asset| match (old.remove(&asset), &error) {
@@ -45,7 +54,7 @@ impl Reader {
             }
         };
         let now = self.now();
-        for (asset, Stored { quote, fetched_at }) in &stored {
+        for (asset, Known { quote, fetched_at }) in &known {
             let fresh_until = fetched_at.map_or(now, |at| at.min(now) + self.ages.spot);
             if now < fresh_until {
                 let answer = self.settle(asset, currency, Value::Spot(quote.clone()), fresh_until).await;
@@ -57,14 +66,14 @@ impl Reader {
             let _ = self.cache.give_back(&keys, token).await;
             return answers;
         }
-        let all_stored = rest.iter().all(|asset| stored.contains_key(asset));
-        let patience = if all_stored { self.ages.patience } else { self.ages.patience_with_nothing };
-        let stored = Arc::new(stored);
-        // A task of its own: it goes on when nobody waits any more.
+        let all_known = rest.iter().all(|asset| known.contains_key(asset));
+        let patience = if all_known { self.ages.patience } else { self.ages.patience_with_nothing };
+        let known = Arc::new(known);
+        // A task of its own: it goes on when its callers have gone.
         let asking = tokio::spawn({
-            let (this, rest, currency, stored) = (self.clone(), rest.clone(), currency.clone(), stored.clone());
+            let (this, rest, currency, known) = (self.clone(), rest.clone(), currency.clone(), known.clone());
             async move {
-                let answers = this.ask_spots(rest, &currency, &stored).await;
+                let answers = this.ask_spots(rest, &currency, &known).await;
                 let _ = this.cache.give_back(&keys, token).await;
                 answers
             }
@@ -73,7 +82,7 @@ impl Reader {
             Ok(Ok(asked)) => answers.extend(asked),
             Ok(Err(_)) | Err(_) => {
                 for asset in rest {
-                    let value = old_or_nothing(stored.get(&asset));
+                    let value = old_or_nothing(known.get(&asset).map(|known| &known.quote));
                     let answer = self.settle(&asset, currency, value, self.now() + self.ages.failed).await;
                     answers.insert(asset, answer);
                 }
@@ -82,81 +91,114 @@ impl Reader {
         answers
     }
 
-    /// The latest prices that are stored: those of a moment, else those of a day.
-    async fn stored_spots(&self, assets: &[AssetId], currency: &Currency) -> Result<HashMap<AssetId, Stored>, Error> {
+    /// The newest prices that are stored or cached: of a moment, or of the end of a day or an hour.
+    async fn known_spots(
+        &self,
+        assets: &[AssetId],
+        currency: &Currency,
+        cached: &HashMap<AssetId, Quote>,
+    ) -> Result<HashMap<AssetId, Known>, Error> {
+        let mut known = HashMap::new();
         if assets.is_empty() {
-            return Ok(HashMap::new());
+            return Ok(known);
         }
-        let spots = answered(store::spots(&self.pool, assets, currency)).await?;
-        let now = self.now();
-        let mut stored: HashMap<_, _> = spots
-            .into_iter()
-            .map(|(asset, spot, at)| {
-                (asset, Stored { quote: quote(&spot, is_stale(spot.as_of, now)), fetched_at: Some(at) })
-            })
-            .collect();
-        let rest: Vec<_> = assets.iter().filter(|asset| !stored.contains_key(asset)).cloned().collect();
-        if !rest.is_empty() {
-            let daily = answered(store::latest(&self.pool, &rest, currency, &self.config.providers)).await?;
-            stored.extend(
-                daily.into_iter().map(|(asset, spot)| (asset, Stored { quote: quote(&spot, true), fetched_at: None })),
-            );
+        let (providers, now) = (&self.config.providers, self.now());
+        let spots = answered(store::spots(&self.pool, assets, currency, providers)).await?;
+        let closes = answered(store::latest(&self.pool, assets, currency, providers)).await?;
+        let spots = spots.into_iter().map(|(asset, spot, at)| {
+            (asset, Known { quote: quote(&spot, is_stale(spot.as_of, now)), fetched_at: Some(at) })
+        });
+        let closes =
+            closes.into_iter().map(|(asset, spot)| (asset, Known { quote: quote(&spot, true), fetched_at: None }));
+        let cached = assets.iter().filter_map(|asset| {
+            let quote = cached.get(asset)?.clone();
+            Some((asset.clone(), Known { quote, fetched_at: None }))
+        });
+        for (asset, price) in spots.chain(closes).chain(cached) {
+            let newer = known.get(&asset).is_none_or(|other: &Known| other.quote.as_of < price.quote.as_of);
+            if newer {
+                known.insert(asset, price);
+            }
         }
-        Ok(stored)
+        Ok(known)
     }
 
-    /// Asks the sources, the preferred first, each for what is still missing; stores and keeps what they say.
-    async fn ask_spots(&self, assets: Vec<AssetId>, currency: &Currency, stored: &HashMap<AssetId, Stored>) -> Answers {
-        let (mut answers, mut rest, mut troubles) = (Answers::new(), assets, Vec::new());
-        let mut past: HashMap<AssetId, Spot> = HashMap::new();
-        for provider in self.providers.0.iter() {
-            if rest.is_empty() {
-                break;
-            }
-            let mut found = match self.fetched(provider.source(), provider.spots(&rest, currency)).await {
-                Ok(found) => found,
-                Err(trouble) => {
-                    troubles.extend(trouble);
+    /// Asks the providers, each for what is still missing, and keeps what they say.
+    async fn ask_spots(
+        self: &Arc<Self>,
+        assets: Vec<AssetId>,
+        currency: &Currency,
+        known: &HashMap<AssetId, Known>,
+    ) -> Answers {
+        let (mut answers, mut rest) = (Answers::new(), assets);
+        let mut newest: HashMap<AssetId, Quote> =
+            known.iter().map(|(asset, known)| (asset.clone(), known.quote.clone())).collect();
+        let mut troubles = HashMap::<AssetId, Vec<Duration>>::new();
+        let mut calls = HedgedCalls::new(&self.providers, self.ages.hedge);
+        while !rest.is_empty() {
+            let news = match calls.next().await {
+                Step::Call(provider) => {
+                    let (this, rest, currency) = (self.clone(), rest.clone(), currency.clone());
+                    calls.spawn(|reporter| async move {
+                        let news = this.store_spots(&*provider, &rest, &currency).await;
+                        // When all is found, nothing waits for it; but it is stored.
+                        let _ = reporter.report(news);
+                    });
                     continue;
                 }
+                Step::News(news) => news,
+                Step::Finished => break,
             };
-            found.retain(|(asset, _)| rest.contains(asset));
-            if found.is_empty() {
-                continue;
+            for (asset, after) in news.failed {
+                troubles.entry(asset).or_default().push(after);
             }
-            if let Err(error) = answered(store::put_spots(&self.pool, currency, &found, self.now())).await {
-                // They are good all the same: the next who asks stores them.
-                tracing::warn!(%error, "present prices are not stored");
-            }
-            for (asset, spot) in found {
-                if is_stale(spot.as_of, self.now()) {
-                    // Another source may have a present one.
-                    if past.get(&asset).is_none_or(|other| other.as_of < spot.as_of) {
-                        past.insert(asset, spot);
-                    }
+            for (asset, spot) in news.found {
+                let is_newer = newest.get(&asset).is_none_or(|known| known.as_of <= spot.as_of);
+                if is_newer {
+                    newest.insert(asset.clone(), quote(&spot, true));
+                }
+                // Another provider may have a present one.
+                if is_stale(spot.as_of, self.now()) || !rest.contains(&asset) {
                     continue;
                 }
                 rest.retain(|other| *other != asset);
+                let shown = newest
+                    .get(&asset)
+                    .map_or_else(|| quote(&spot, false), |newest| Quote { stale: false, ..newest.clone() });
                 let until = self.now() + self.ages.spot;
-                let answer = self.settle(&asset, currency, Value::Spot(quote(&spot, false)), until).await;
+                let answer = self.settle(&asset, currency, Value::Spot(shown), until).await;
                 answers.insert(asset, answer);
             }
         }
         for asset in rest {
-            let newest =
-                past.get(&asset).filter(|spot| stored.get(&asset).is_none_or(|old| old.quote.as_of < spot.as_of));
-            let (value, life) = match stored.get(&asset) {
-                _ if newest.is_some() => {
-                    (newest.map_or(Value::Nothing, |spot| Value::Spot(quote(spot, true))), self.ages.spot)
-                }
-                None if troubles.is_empty() => (Value::Unknown, self.ages.unknown),
-                stored if troubles.is_empty() => (old_or_nothing(stored), self.ages.unknown),
-                stored => (old_or_nothing(stored), self.pause(&troubles)),
+            let (value, life) = match (newest.get(&asset), troubles.get(&asset)) {
+                (known, Some(troubles)) => (old_or_nothing(known), self.pause(troubles)),
+                (None, None) => (Value::Unknown, self.ages.unknown),
+                (known, None) => (old_or_nothing(known), self.ages.unknown),
             };
             let answer = self.settle(&asset, currency, value, self.now() + life).await;
             answers.insert(asset, answer);
         }
         answers
+    }
+
+    /// Asks one provider, and stores what it has.
+    async fn store_spots(&self, provider: &dyn Provider, assets: &[AssetId], currency: &Currency) -> News {
+        let Spots { found, failed } = provider.spots(assets, currency).await;
+        let result = match (found.is_empty(), failed.first()) {
+            (true, Some((_, trouble))) => Err(trouble.clone()),
+            (true, None) => Err(Trouble::NotOffered(provider.source())),
+            (false, _) => Ok(()),
+        };
+        let _ = self.counted(provider.source(), result);
+        if !found.is_empty()
+            && let Err(error) = answered(store::put_spots(&self.pool, currency, &found, self.now())).await
+        {
+            // They are good all the same, and the next call stores them.
+            tracing::warn!(%error, "present prices are not stored");
+        }
+        let failed = failed.into_iter().filter_map(|(asset, trouble)| Some((asset, self.wait_after(&trouble)?)));
+        News { found, failed: failed.collect() }
     }
 
     /// Keeps what became of an asset, and says it.
@@ -167,9 +209,9 @@ impl Reader {
         value: Value,
         fresh_until: OffsetDateTime,
     ) -> Result<Read<Quote>, Error> {
-        let entry = Arc::new(Entry { value, fresh_until, generation: 0 });
+        let entry = Arc::new(Entry { value, fresh_until, generation: self.salt });
         self.keep(&spot_key(asset.as_str(), currency.as_str()), entry.clone()).await;
-        read(&entry, self.now()).ok_or_else(|| Error::Internal("a price is none".into()))
+        read(&entry, self.now()).ok_or_else(|| Error::Internal("an entry of a price has another form".into()))
     }
 }
 
@@ -177,6 +219,6 @@ fn quote(spot: &Spot, stale: bool) -> Quote {
     Quote { price: spot.price.to_plain_string(), as_of: spot.as_of, source: spot.source, stale }
 }
 
-fn old_or_nothing(stored: Option<&Stored>) -> Value {
-    stored.map_or(Value::Nothing, |stored| Value::Spot(Quote { stale: true, ..stored.quote.clone() }))
+fn old_or_nothing(known: Option<&Quote>) -> Value {
+    known.map_or(Value::Nothing, |quote| Value::Spot(Quote { stale: true, ..quote.clone() }))
 }

@@ -36,6 +36,8 @@ pub struct Day {
     /// Fetches that have not ended.
     pub open: usize,
     pub fetches: usize,
+    /// Those of assets that the provider does not have.
+    pub not_offered: usize,
     /// Those that were given up.
     pub dead: usize,
 }
@@ -129,6 +131,7 @@ pub async fn finish(
 pub async fn day(tx: &mut PgConnection, day: Date) -> sqlx::Result<Day> {
     let row = sqlx::query!(
         r#"SELECT count(*) AS "fetches!", count(*) FILTER (WHERE finished_at IS NULL) AS "open!",
+                  count(*) FILTER (WHERE outcome = 'not_offered') AS "not_offered!",
                   count(*) FILTER (WHERE outcome = 'dead') AS "dead!"
            FROM price_fetches WHERE day = $1"#,
         day
@@ -136,7 +139,8 @@ pub async fn day(tx: &mut PgConnection, day: Date) -> sqlx::Result<Day> {
     .fetch_one(within(tx))
     .await?;
     let number = |count: i64| usize::try_from(count).unwrap_or_default();
-    Ok(Day { open: number(row.open), fetches: number(row.fetches), dead: number(row.dead) })
+    let (open, fetches) = (number(row.open), number(row.fetches));
+    Ok(Day { open, fetches, not_offered: number(row.not_offered), dead: number(row.dead) })
 }
 
 /// Gives up a fetch; what its runs have stored stays told. `false` when it has ended before.

@@ -1,0 +1,2 @@
+-- Nothing to undo: the next call for a present price stores it again.
+SELECT 1;

@@ -1,0 +1,23 @@
+//! Names that no provider knows, answered with what may be meant.
+
+use super::stand::Stand;
+
+#[tokio::test]
+async fn an_unknown_asset_comes_with_what_may_be_meant() {
+    let stand = Stand::new().await;
+    let node = stand.node(None).await;
+    for (asset, expected) in [
+        ("btc", "Unknown asset: no source has btc in usd; did you mean bitcoin?"),
+        ("etherium", "Unknown asset: no source has etherium in usd; did you mean ethereum?"),
+        ("a-coin-of-tomorrow", "Unknown asset: no source has a-coin-of-tomorrow in usd"),
+        ("bitcoin", "Unknown asset: no source has bitcoin in usd"),
+    ] {
+        for path in [
+            format!("/simple_price?assets={asset}&currency=usd"),
+            format!("/market_chart?asset={asset}&currency=usd&days=3"),
+        ] {
+            let problem = node.get(&path).await.assert_problem(404, &path);
+            assert_eq!(problem["detail"], expected, "{path}");
+        }
+    }
+}
