@@ -8,6 +8,8 @@ use jobs::{
     app,
     boot::{db::Database, migrate, process, telemetry::Telemetry},
     config::Vars,
+    error::causes,
+    users::Users,
 };
 
 #[derive(Args)]
@@ -41,8 +43,14 @@ pub async fn program(arguments: Arguments) -> Result<(), String> {
 pub async fn apply(database: &Database, patience: Duration) -> Result<(), String> {
     let pool = database.pool("migrate", 1);
     let applied = migrate::run_to(&pool, None, patience).await.map_err(|error| format!("migrations: {error}"));
+    // What SQL cannot compute.
+    let keyed = match &applied {
+        Ok(_) => Users::add_missing_keys(&pool).await.map_err(|error| format!("account keys: {}", causes(&error))),
+        Err(_) => Ok(0),
+    };
     pool.close().await;
     applied?;
+    keyed?;
     tracing::info!("the database has this program's schema");
     Ok(())
 }
