@@ -57,7 +57,8 @@ pub async fn program() -> Result<(), String> {
 /// Why that could not be started.
 pub fn start(app: &App, database: &Database, timing: Timing, shutdown: &shutdown::Shutdown) -> Result<Worker, String> {
     let worker = Worker::start(database, timing, registry::registry(app), shutdown).map_err(process::text)?;
-    // Both end with the drain, at once.
+    // All end with the drain, at once.
+    tokio::spawn(app.clone().catch_up(shutdown.drain.clone()));
     tokio::spawn(app.schedules.clone().run(schedule::Timing::default(), shutdown.drain.clone()));
     tokio::spawn(app.gauges.clone().run());
     Ok(worker)
