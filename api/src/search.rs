@@ -2,7 +2,10 @@
 
 use std::ops::RangeInclusive;
 
-use jobs::items::search::{self, Searcher};
+use jobs::{
+    items::search::{self, Searcher},
+    text::is_blank,
+};
 use poem_openapi::{ApiResponse, Object, OpenApi, registry::MetaSchema};
 use serde::Serialize;
 
@@ -88,6 +91,9 @@ impl QueryValue for Text {
     }
 
     fn read(text: &str) -> Result<Self, Wrong> {
+        if is_blank(text) {
+            return Err(too_short());
+        }
         let most = *LENGTH.end();
         if text.chars().count() > most {
             let limit = i64::try_from(most).unwrap_or(i64::MAX);
@@ -98,8 +104,12 @@ impl QueryValue for Text {
     }
 
     fn read_empty() -> Result<Option<Self>, Wrong> {
-        Err(Wrong::new("string_too_short", "String should have at least 1 character").limit("min_length", 1))
+        Err(too_short())
     }
+}
+
+fn too_short() -> Wrong {
+    Wrong::new("string_too_short", "String should have at least 1 character").limit("min_length", 1)
 }
 
 #[derive(ApiResponse)]
@@ -120,9 +130,14 @@ impl Statuses for Searching {
 impl SearchApi {
     /// Search items
     ///
-    /// Finds the items that have all the words, in title or description; a word in the title counts for more. The last
-    /// word may be only the beginning of one. When that finds nothing, words with one wrong letter, or two in longer
-    /// ones, count as well. A change of an item is found shortly after it was answered.
+    /// Finds the items that have all the words, in title or description. Words end at everything that is no letter, mark
+    /// or digit; capital letters, accents and width make no difference; there are no operators. In Chinese, Japanese,
+    /// Korean, Thai, Lao, Khmer and Burmese any part of a text is found.
+    ///
+    /// First the item whose title is the search, then those with all the words, then those in which the last word is
+    /// only the beginning of one, then, if fewer than a hundred items match, those with one wrong letter in a word, or
+    /// two in longer ones. Within each group, matches in the title come first, and shorter titles before longer ones. A
+    /// change of an item is found shortly after it was answered.
     #[oai(path = "/api/v1/search/items", method = "get", operation_id = "search_items")]
     async fn search(
         &self,

@@ -104,7 +104,7 @@ impl Statuses for LoggingIn {
 impl UsersApi {
     /// Register a user
     ///
-    /// An e-mail address is registered once, however it is capitalised: 409 for one that is known. At most 60
+    /// An e-mail address is registered once, however it is written: 409 for one that is known. At most 60
     /// registrations a minute are taken from one network address, and 30 for one e-mail address.
     #[oai(path = "/api/v1/users/register", method = "post", operation_id = "register_user")]
     async fn register(&self, request: &Request, body: Body<NewUser>) -> Result<Registered, Fails<Registering>> {

@@ -13,6 +13,8 @@ use jobs::{
         telemetry::Telemetry,
     },
     config::Vars,
+    error::causes,
+    users::Users,
 };
 
 /// Between two tries to reach a database that is not there yet.
@@ -104,8 +106,14 @@ fn show(status: &Status) -> Result<(), String> {
 pub async fn apply(database: &Database, patience: Duration) -> Result<(), String> {
     let pool = database.pool("migrate", 1);
     let applied = migrate::run_to(&pool, None, patience).await.map_err(|error| format!("migrations: {error}"));
+    // What SQL cannot compute.
+    let keyed = match &applied {
+        Ok(_) => Users::add_missing_keys(&pool).await.map_err(|error| format!("account keys: {}", causes(&error))),
+        Err(_) => Ok(0),
+    };
     pool.close().await;
     applied?;
+    keyed?;
     tracing::info!("the database has this program's schema");
     Ok(())
 }

@@ -14,7 +14,7 @@ const EVERY: Duration = Duration::from_secs(1);
 #[command(after_help = "\
 Writes every item to PostgreSQL's documents, and to Elasticsearch when ELASTICSEARCH_URL is set; then removes the documents
 whose item is gone. API and workers go on meanwhile: an older version of an item never replaces a newer one. Run it after
-Elasticsearch has been set up or has lost its data, or after an update that says so. Running it again is harmless.
+Elasticsearch has been set up or has lost its data; after an update, workers do it by themselves. Running it again is harmless.
 
 Examples:
   millrace reindex

@@ -17,10 +17,10 @@ use crate::{
         telemetry,
     },
     config::{Environment, Vars},
-    error::Error,
+    error::{Error, causes},
     items::{
         Items,
-        search::{self, Searcher},
+        search::{self, Searcher, reindex::ReindexItems},
     },
     logs::Logs,
     prices::{
@@ -28,7 +28,7 @@ use crate::{
         fetch::{self, FetchPrices},
     },
     probes::Probes,
-    queue::{Gauges, Kinds, Operator, Queue, Retention, Timing, metrics},
+    queue::{Gauges, Job, Kinds, Operator, Queue, Retention, Timing, metrics},
     rates::{self, Rates, reconcile::ReconcileRate},
     remote::redis::{Redis, RedisUrl},
     schedule::{Schedule, Schedules},
@@ -141,6 +141,7 @@ pub struct App {
     /// What `/metrics` shows of all queues.
     gauges: Gauges,
     database: Database,
+    queue: Queue,
     pool: PgPool,
 }
 
@@ -151,6 +152,7 @@ impl App {
     /// What cannot be started.
     pub fn start(database: &Database, config: &Config, role: &str, stop: &CancellationToken) -> Result<Self, Error> {
         metrics::describe();
+        metrics::zero(ReindexItems::NAME);
         listen::describe();
         pooler::describe();
         let pool = database.pool(role, SESSIONS);
@@ -192,8 +194,31 @@ impl App {
             operator,
             gauges,
             database: database.clone(),
+            queue,
             pool,
         })
+    }
+
+    /// Brings what earlier releases have written to this release's form, every minute until the stop: while
+    /// processes of such a release still run, there is always more.
+    pub async fn catch_up(self, stop: CancellationToken) {
+        const EVERY: Duration = Duration::from_secs(60);
+        loop {
+            for result in
+                [Users::add_missing_keys(&self.pool).await.map(drop), self.search.enqueue_reindex(&self.queue).await]
+            {
+                if let Err(error) = result {
+                    tracing::warn!(
+                        error = causes(&error),
+                        "could not catch up with earlier releases, to be tried again"
+                    );
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(EVERY) => {}
+            }
+        }
     }
 
     /// Hears what other processes tell those who wait; runs until the stop.

@@ -12,6 +12,7 @@
 //! | [`queue`] | what a job is and what the queue promises; the only folder that knows apalis |
 //! | [`rates`] | interest rates, in PostgreSQL or on a smart contract |
 //! | [`schedule`] | work at fixed times, fired once by any number of workers |
+//! | [`text`] | text normalisation for searches, accounts, passwords and names |
 //! | [`transactions`] | webhooks that must be processed exactly once in effect |
 //! | [`users`] | who registers, logs in, and calls |
 
@@ -29,5 +30,6 @@ pub mod queue;
 pub mod rates;
 pub mod remote;
 pub mod schedule;
+pub mod text;
 pub mod transactions;
 pub mod users;

@@ -4,6 +4,7 @@ mod caches;
 mod crud;
 mod indexing;
 mod interleaving;
+mod names;
 
 use std::{
     collections::HashMap,

@@ -6,7 +6,7 @@ use super::{document, fake::Fake};
 use crate::harness::{database, needs, process};
 
 /// A backend under test, and how to make its writes visible.
-trait Subject: Search {
+pub trait Subject: Search {
     async fn refresh(&self);
 }
 

@@ -7,6 +7,8 @@ mod fallback;
 mod refusals;
 mod reindex;
 mod types;
+mod upgrade;
+mod words;
 
 use jobs::items::search::Document;
 use time::macros::datetime;

@@ -15,7 +15,7 @@ async fn what_is_sent_has_elastics_types() {
     let program = typescript(&everything_sent().await);
     assert_eq!(compile(&packages, &program), None, "{program}");
     // It would tell: in each kind of request a key that is none. Settings of an index are open to any key in these types.
-    for key in ["fuzziness", "number_of_fragments", "version_type", "search_after", "dynamic", "aliases"] {
+    for key in ["fuzziness", "minimum_should_match", "version_type", "search_after", "dynamic", "aliases"] {
         let planted = program.replacen(&format!("\"{key}\":"), &format!("\"{key}_\":"), 1);
         assert_ne!(planted, program, "{key} is sent");
         let complaint = compile(&packages, &planted).unwrap_or_default();

@@ -3,6 +3,7 @@
 mod limits;
 mod login;
 mod registration;
+mod writings;
 
 use std::net::Ipv4Addr;
 

@@ -59,6 +59,7 @@ pub async fn program() -> Result<(), String> {
 pub fn start(app: &App, database: &Database, timing: Timing, shutdown: &shutdown::Shutdown) -> Result<Worker, String> {
     let worker = Worker::start(database, timing, registry::registry(app), shutdown).map_err(process::text)?;
     // All end with the drain, at once.
+    tokio::spawn(app.clone().catch_up(shutdown.drain.clone()));
     tokio::spawn(app.schedules.clone().run(schedule::Timing::default(), shutdown.drain.clone()));
     tokio::spawn(app.transactions.clone().retain_conflicts(timing.retention));
     Ok(worker)

@@ -1,7 +1,11 @@
 //! Every kind of job that a worker runs, one line each.
 
 use jobs::{
-    app::App, items::index::IndexItem, prices::fetch::FetchPrices, queue::Registry, rates::reconcile::ReconcileRate,
+    app::App,
+    items::{index::IndexItem, search::reindex::ReindexItems},
+    prices::fetch::FetchPrices,
+    queue::Registry,
+    rates::reconcile::ReconcileRate,
     transactions::process::ProcessTransaction,
 };
 
@@ -10,6 +14,7 @@ pub fn registry(app: &App) -> Registry {
     Registry::default()
         .job::<ProcessTransaction>(app.transactions.clone())
         .job::<IndexItem>(app.items.clone())
+        .job::<ReindexItems>(app.search.clone())
         .job::<ReconcileRate>(app.rates.clone())
         .job::<FetchPrices>(app.prices.clone())
 }

@@ -57,7 +57,7 @@ impl From<&items::Item> for Item {
 #[derive(Object)]
 #[oai(example)]
 pub struct ItemRequest {
-    /// What it is called.
+    /// What it is called; at least one character that can be seen.
     #[oai(validator(min_length = 1, max_length = 255))]
     title: String,
     /// More about it.
@@ -93,7 +93,7 @@ impl FromBody for Said {
     type Schema = ItemRequest;
 
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
-        let title = fields.text("title", 1..=255);
+        let title = fields.visible_text("title", 1..=255);
         let description = fields.optional_text("description", 0..=10_000);
         let price_cents = fields.optional_integer("price_cents", 0..=i64::MAX);
         let owner_id = fields.optional_integer("owner_id", i64::MIN..=i64::MAX);

@@ -18,7 +18,7 @@ const LONGEST_EMAIL: usize = 1024;
 pub struct User {
     /// Ours, and the `sub` of tokens.
     id: i64,
-    /// As it was registered, its domain in lower case.
+    /// As it was registered, in NFC, its domain in lower case.
     email: String,
     /// As it was registered.
     full_name: String,
@@ -52,13 +52,13 @@ impl AccessToken {
 #[derive(Object)]
 #[oai(example)]
 pub struct RegisterRequest {
-    /// An e-mail address; capital letters make no difference.
+    /// An e-mail address; capital letters, width and the encoding of accents make no difference.
     #[oai(validator(max_length = 254))]
     email: String,
-    /// Kept as a hash only (Argon2id).
+    /// Kept as a hash only (Argon2id); the encoding of accents makes no difference.
     #[oai(validator(min_length = 8, max_length = 1024))]
     password: String,
-    /// How to address the user.
+    /// How to address the user; at least one character that can be seen.
     #[oai(validator(min_length = 1, max_length = 255))]
     full_name: String,
 }
@@ -74,7 +74,7 @@ impl Example for RegisterRequest {
 #[derive(Object)]
 #[oai(example)]
 pub struct LoginRequest {
-    /// The address of the registration; capital letters make no difference.
+    /// The address of the registration; capital letters, width and the encoding of accents make no difference.
     #[oai(validator(max_length = 254))]
     email: String,
     /// The password of the registration.
@@ -95,7 +95,7 @@ impl FromBody for NewUser {
         fields.keep_secret("password");
         let email = email(fields);
         let password = fields.text("password", PASSWORD_LENGTH);
-        let full_name = fields.text("full_name", NAME_LENGTH);
+        let full_name = fields.visible_text("full_name", NAME_LENGTH);
         Some(Self { email: email?, password: Password::new(password?), full_name: full_name? })
     }
 }

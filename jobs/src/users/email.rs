@@ -2,13 +2,17 @@
 
 use std::{collections::BTreeSet, fmt};
 
+use icu_properties::props::GeneralCategoryGroup;
+
+use crate::text::{self, category, is_mark};
+
 /// An address has at most so many bytes (RFC 5321 §4.5.3.1.3).
 const LONGEST: usize = 254;
 /// A domain name (RFC 1035 §2.3.4), and each part of it between periods.
 const LONGEST_DOMAIN: usize = 253;
 const LONGEST_LABEL: usize = 63;
 
-/// An address that mail could be sent to, its domain in lower case and in the script of its owner.
+/// An address that mail could be sent to, in NFC, its domain in lower case and in the script of its owner.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Email(String);
 
@@ -26,8 +30,12 @@ impl Email {
             return Err("An email address must have an @-sign.".into());
         };
         check_local(local)?;
+        let composed = text::nfc(local);
+        if composed != local {
+            check_local(&composed).map_err(|wrong| format!("After Unicode normalization: {wrong}"))?;
+        }
         let domain = check_domain(domain)?;
-        let whole = format!("{local}@{domain}");
+        let whole = format!("{composed}@{domain}");
         match whole.len().checked_sub(LONGEST) {
             None | Some(0) => Ok(Self(whole)),
             Some(more) => {
@@ -42,9 +50,10 @@ impl Email {
         &self.0
     }
 
-    /// What two writings of one address have in common: who is limited must not get more by writing it differently.
+    /// The key of its account: the database compares accounts by it, and limits count by it, so that no other writing
+    /// of an address gets around either.
     pub fn key(&self) -> String {
-        self.0.to_lowercase()
+        text::account_key(&self.0)
     }
 }
 
@@ -54,7 +63,7 @@ impl fmt::Display for Email {
     }
 }
 
-/// RFC 5322's dot-atom, and letters and digits of every script (RFC 6531).
+/// RFC 5322's dot-atom, and what can be seen of every script (RFC 6531).
 fn check_local(local: &str) -> Result<(), String> {
     const MARKS: &str = "_!#$%&'*+-/=?^`{|}~.";
     if local.is_empty() {
@@ -63,14 +72,26 @@ fn check_local(local: &str) -> Result<(), String> {
     if local.starts_with('"') {
         return Err("Quoting the part before the @-sign is not allowed here.".into());
     }
-    if let Some(wrong) = strangers(local, |c| c.is_alphanumeric() || MARKS.contains(c)) {
+    if let Some(wrong) = strangers(local, |c| c.is_ascii_alphanumeric() || !c.is_ascii() || MARKS.contains(c)) {
         return Err(format!("The email address contains invalid characters before the @-sign: {wrong}."));
     }
     check_ends(local, '.', "cannot start with a period", "cannot have a period immediately before the @-sign")?;
     if local.contains("..") {
         return Err("An email address cannot have two periods in a row.".into());
     }
-    Ok(())
+    // A mark at the start would modify what is shown before the address.
+    let starts_with_mark = local.starts_with(is_mark);
+    match strangers(local, |c| is_visible(c) || (is_mark(c) && !(starts_with_mark && local.starts_with(c)))) {
+        Some(wrong) => Err(format!("The email address contains unsafe characters: {wrong}.")),
+        None => Ok(()),
+    }
+}
+
+/// Whether a character has a picture of its own.
+fn is_visible(c: char) -> bool {
+    use GeneralCategoryGroup as Group;
+    let groups = [Group::Letter, Group::Number, Group::Punctuation, Group::Symbol];
+    c.is_ascii_graphic() || groups.iter().any(|group| group.contains(category(c)))
 }
 
 /// A host name with at least one period, in the one form that all its writings share (IDNA).
@@ -147,7 +168,7 @@ fn display(c: char) -> String {
         ' ' => "SPACE".into(),
         '\'' => "\"'\"".into(),
         '\\' => "\"\\\"".into(),
-        c if c.is_ascii_graphic() || c.is_alphanumeric() => format!("'{c}'"),
+        c if is_visible(c) => format!("'{c}'"),
         c => format!("U+{:04X}", u32::from(c)),
     }
 }
@@ -171,6 +192,12 @@ mod tests {
             ("ada@b\u{3002}com", "ada@b.com"),
             ("a@1.2.3.com", "a@1.2.3.com"),
             ("a@x.test", "a@x.test"),
+            ("jose\u{301}@example.com", "josé@example.com"),
+            ("ada@bu\u{308}cher.example", "ada@bücher.example"),
+            ("กำ@example.com", "กำ@example.com"),
+            ("हिन्दी@example.com", "हिन्दी@example.com"),
+            ("a\u{338}@example.com", "a\u{338}@example.com"),
+            ("☃…@example.com", "☃…@example.com"),
         ] {
             assert_eq!(Email::parse(text).as_ref().map(Email::as_str), Ok(kept), "{text}");
         }
@@ -217,7 +244,14 @@ mod tests {
             ("a(b)@example.com", "The email address contains invalid characters before the @-sign: '(', ')'."),
             ("a@b@example.com", "The part after the @-sign contains invalid characters: '@'."),
             ("a@exam_ple.com", "The part after the @-sign contains invalid characters: '_'."),
-            ("a\u{202e}@example.com", "The email address contains invalid characters before the @-sign: U+202E."),
+            ("a\u{202e}@example.com", "The email address contains unsafe characters: U+202E."),
+            ("a\u{200d}b\u{a0}@example.com", "The email address contains unsafe characters: U+00A0, U+200D."),
+            ("\u{301}a@example.com", "The email address contains unsafe characters: U+0301."),
+            ("é.@example.com", "An email address cannot have a period immediately before the @-sign."),
+            (
+                "a\u{37e}@example.com",
+                "After Unicode normalization: The email address contains invalid characters before the @-sign: ';'.",
+            ),
         ] {
             assert_eq!(Email::parse(text), Err(why.to_owned()), "{text}");
         }
@@ -228,7 +262,11 @@ mod tests {
 
     #[test]
     fn one_address_has_one_key() {
-        let keys = ["Ada@Example.com", "ADA@EXAMPLE.COM"].map(|text| Email::parse(text).map(|email| email.key()));
-        assert_eq!(keys[0], keys[1]);
+        for (one, other) in
+            [("Ada@Example.com", "ADA@EXAMPLE.COM"), ("ALİ@x.com", "ali@x.com"), ("ß@x.com", "SS@x.com")]
+        {
+            let keys = [one, other].map(|text| Email::parse(text).map(|email| email.key()));
+            assert_eq!(keys[0], keys[1]);
+        }
     }
 }

@@ -14,12 +14,14 @@ mod password;
 mod store;
 pub mod token;
 
+use std::collections::HashSet;
+
 pub use email::Email;
 pub use model::{Credentials, NewUser, Password, Role, User, UserId};
 use sqlx::PgPool;
 
-use self::password::Hasher;
-use crate::{boot::db::answered, error::Error};
+use self::password::{Hasher, Verified};
+use crate::{boot::db::answered, error::Error, text};
 
 /// The feature. Clones share everything.
 #[derive(Debug, Clone)]
@@ -52,8 +54,31 @@ impl Users {
     pub async fn login(&self, credentials: Credentials) -> Result<Option<User>, Error> {
         let place = self.hasher.place()?;
         let (user, hash) = answered(store::find_by_email(&self.pool, &credentials.email)).await?.unzip();
-        let right = place.verify(credentials.password, hash).await?;
-        Ok(user.filter(|_| right))
+        let verified = place.verify(credentials.password, hash.clone()).await?;
+        let user = user.filter(|_| verified != Verified::Wrong);
+        if let (Some(user), Some(old), Verified::Outdated(new)) = (&user, hash, &verified) {
+            answered(store::replace_hash(&self.pool, user.id, &old, new)).await?;
+        }
+        Ok(user)
+    }
+
+    /// Computes the account keys that are missing: those of users that a release without keys has recorded. Of two users
+    /// with one key the first one gets it; the other stays without, and is found by its own writing as before.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the database cannot take it now.
+    pub async fn add_missing_keys(pool: &PgPool) -> Result<u64, Error> {
+        const PAGE: i64 = 1000;
+        let (mut after, mut added) = (0, 0);
+        loop {
+            let page = answered(store::without_key(pool, after, PAGE)).await?;
+            let Some((last, _)) = page.last() else { return Ok(added) };
+            after = *last;
+            let mut seen = HashSet::new();
+            let keyed = page.into_iter().map(|(id, email)| (id, text::account_key(&email)));
+            let (ids, keys): (Vec<_>, Vec<_>) = keyed.filter(|(_, key)| seen.insert(key.clone())).unzip();
+            added += answered(store::add_keys(pool, &ids, &keys)).await?;
+        }
     }
 
     /// The user with this id.

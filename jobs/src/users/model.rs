@@ -3,6 +3,7 @@
 use std::fmt;
 
 pub use super::email::Email;
+use crate::text;
 
 /// A user's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -73,9 +74,14 @@ impl Password {
         Self(text)
     }
 
-    /// Its bytes, for the one computation that needs them.
-    pub(super) fn expose(&self) -> &[u8] {
-        self.0.as_bytes()
+    /// What is hashed: its bytes in NFC, since keyboards differ in how they encode an accent (RFC 8265 §4.2).
+    pub(super) fn normalised(&self) -> Vec<u8> {
+        text::nfc(&self.0).into_owned().into_bytes()
+    }
+
+    /// Its bytes as they came, unless those are the normalised ones: what earlier releases hashed.
+    pub(super) fn as_sent(&self) -> Option<&[u8]> {
+        (text::nfc(&self.0) != self.0).then_some(self.0.as_bytes())
     }
 }
 

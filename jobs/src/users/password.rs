@@ -18,7 +18,7 @@ const HASHES: &str = "millrace_password_hashes_total";
 /// second; whoever comes then is told to come back, since by the time of its turn its client would have given up.
 const WAITING: usize = 32;
 /// Compared with when there is no hash to compare with. Any salt costs the same.
-const NOBODYS_SALT: &[u8] = b"nobody has this!";
+const UNUSED_SALT: &[u8] = b"nobody has this!";
 
 /// Computes hashes. Clones share the threads.
 #[derive(Debug, Clone)]
@@ -74,30 +74,23 @@ impl Place {
     /// # Errors
     /// [`Error::Internal`] when it cannot be computed.
     pub async fn hash(self, password: Password) -> Result<String, Error> {
-        self.compute(move || {
-            let salt = SaltString::generate(&mut OsRng);
-            let hash = algorithm().hash_password(password.expose(), &salt).map_err(broken)?;
-            Ok(hash.to_string())
-        })
-        .await
+        self.compute(move || hash(&password.normalised())).await
     }
 
-    /// Whether this hash is of this password. Without a hash it is not, which takes as long to find out.
+    /// Compares a password with a hash: normalised first, then as it came, which earlier releases hashed. Without a hash
+    /// it is wrong, which takes as long to find out.
     ///
     /// # Errors
     /// [`Error::Internal`] when the hash is not readable.
-    pub async fn verify(self, password: Password, hash: Option<String>) -> Result<bool, Error> {
+    pub async fn verify(self, password: Password, hash: Option<String>) -> Result<Verified, Error> {
         self.compute(move || {
-            let Some(hash) = hash else {
-                let mut nowhere = [0; argon2::Params::DEFAULT_OUTPUT_LEN];
-                let hashed = algorithm().hash_password_into(password.expose(), NOBODYS_SALT, &mut nowhere);
-                return hashed.map(|()| false).map_err(|error| broken(error.into()));
-            };
-            // Parameters and salt are the hash's own.
-            match algorithm().verify_password(password.expose(), &PasswordHash::new(&hash).map_err(broken)?) {
-                Ok(()) => Ok(true),
-                Err(password_hash::Error::Password) => Ok(false),
-                Err(error) => Err(broken(error)),
+            let (hash, normalised) = (hash.as_deref(), password.normalised());
+            if is_of(hash, &normalised)? {
+                return Ok(Verified::Right);
+            }
+            match password.as_sent() {
+                Some(as_sent) if is_of(hash, as_sent)? => self::hash(&normalised).map(Verified::Outdated),
+                _ => Ok(Verified::Wrong),
             }
         })
         .await
@@ -117,6 +110,36 @@ impl Place {
             done
         });
         computing.await.map_err(|error| Error::Internal(format!("hashing a password: {error}")))?
+    }
+}
+
+/// What a comparison found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verified {
+    Right,
+    /// Right, but the hash is not of the normalised password; this one is.
+    Outdated(String),
+    Wrong,
+}
+
+/// A hash with a salt of its own.
+fn hash(password: &[u8]) -> Result<String, Error> {
+    let salt = SaltString::generate(&mut OsRng);
+    Ok(algorithm().hash_password(password, &salt).map_err(broken)?.to_string())
+}
+
+/// Whether a hash is of these bytes.
+fn is_of(hash: Option<&str>, password: &[u8]) -> Result<bool, Error> {
+    let Some(hash) = hash else {
+        let mut nowhere = [0; argon2::Params::DEFAULT_OUTPUT_LEN];
+        let hashed = algorithm().hash_password_into(password, UNUSED_SALT, &mut nowhere);
+        return hashed.map(|()| false).map_err(|error| broken(error.into()));
+    };
+    // Parameters and salt are the hash's own.
+    match algorithm().verify_password(password, &PasswordHash::new(hash).map_err(broken)?) {
+        Ok(()) => Ok(true),
+        Err(password_hash::Error::Password) => Ok(false),
+        Err(error) => Err(broken(error)),
     }
 }
 
@@ -146,12 +169,35 @@ mod tests {
         assert!(one.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{one}");
         assert_ne!(one, other);
         let verify = async |typed, hash| hasher.place().ok()?.verify(password(typed), hash).await.ok();
-        for (typed, right) in
-            [("correct horse", true), ("Correct horse", false), ("correct horse ", false), ("", false)]
-        {
-            assert_eq!(verify(typed, Some(one.clone())).await, Some(right), "{typed:?}");
+        for (typed, verified) in [
+            ("correct horse", Verified::Right),
+            ("Correct horse", Verified::Wrong),
+            ("correct horse ", Verified::Wrong),
+            ("", Verified::Wrong),
+        ] {
+            assert_eq!(verify(typed, Some(one.clone())).await, Some(verified), "{typed:?}");
         }
-        assert_eq!(verify("correct horse", None).await, Some(false));
+        assert_eq!(verify("correct horse", None).await, Some(Verified::Wrong));
+    }
+
+    #[tokio::test]
+    async fn both_encodings_of_an_accent_are_one_password() {
+        const COMPOSED: &str = "caf\u{e9} noir";
+        const DECOMPOSED: &str = "cafe\u{301} noir";
+        let hasher = Hasher::new(1);
+        let verify = async |typed, hash: &str| {
+            hasher.place().expect("a place").verify(password(typed), Some(hash.into())).await.expect("compared")
+        };
+        let new = hasher.place().expect("a place").hash(password(DECOMPOSED)).await.expect("a hash");
+        for typed in [COMPOSED, DECOMPOSED] {
+            assert_eq!(verify(typed, &new).await, Verified::Right, "{typed}");
+        }
+        assert_eq!(verify("cafe noir", &new).await, Verified::Wrong);
+        // As an earlier release made it.
+        let old = super::hash(DECOMPOSED.as_bytes()).expect("a hash");
+        let Verified::Outdated(newer) = verify(DECOMPOSED, &old).await else { panic!("it is right, and old") };
+        assert_eq!(verify(COMPOSED, &newer).await, Verified::Right);
+        assert_eq!(verify("cafe\u{300} noir", &old).await, Verified::Wrong);
     }
 
     #[tokio::test]

@@ -5,12 +5,13 @@ use sqlx::PgPool;
 use super::model::{Email, NewUser, Role, User, UserId};
 use crate::{boot::pooler::on, error::Error};
 
-/// Records a user, unless the address is known: the unique index decides, also between two that come at once.
+/// Records a user, unless the address is known: the unique indexes decide, also between two that come at once.
 pub async fn insert(pool: &PgPool, new: &NewUser, password_hash: &str) -> Result<Option<User>, Error> {
     let id = sqlx::query_scalar!(
-        "INSERT INTO users (email, full_name, password_hash) VALUES ($1, $2, $3)
-         ON CONFLICT (lower(email)) DO NOTHING RETURNING id",
+        "INSERT INTO users (email, email_key, full_name, password_hash) VALUES ($1, $2, $3, $4)
+         ON CONFLICT DO NOTHING RETURNING id",
         new.email.as_str(),
+        new.email.key(),
         new.full_name,
         password_hash,
     )
@@ -24,15 +25,50 @@ pub async fn insert(pool: &PgPool, new: &NewUser, password_hash: &str) -> Result
     }))
 }
 
-/// The user with this address, however it is capitalised, and the hash of the password.
+/// The user with this address, however it is written, and the hash of the password.
+///
+/// A user without a key was recorded by an earlier release, which compared addresses by `lower()`. Such a user has
+/// either not got its key yet, or cannot have it because another one has: so its own writing is looked for first.
 pub async fn find_by_email(pool: &PgPool, email: &Email) -> Result<Option<(User, String)>, Error> {
     let row = sqlx::query!(
-        "SELECT id, email, full_name, password_hash, role FROM users WHERE lower(email) = lower($1)",
+        "SELECT id, email, full_name, password_hash, role FROM users
+         WHERE email_key = $1 OR (email_key IS NULL AND lower(email) = lower($2))
+         ORDER BY email_key NULLS FIRST LIMIT 1",
+        email.key(),
         email.as_str(),
     )
     .fetch_optional(on(pool))
     .await?;
     row.map(|row| Ok((user(row.id, row.email, row.full_name, &row.role)?, row.password_hash))).transpose()
+}
+
+/// Replaces the hash of a password, unless it has changed meanwhile.
+pub async fn replace_hash(pool: &PgPool, id: UserId, old: &str, new: &str) -> Result<(), Error> {
+    sqlx::query!("UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2", id.0, old, new)
+        .execute(on(pool))
+        .await?;
+    Ok(())
+}
+
+/// A page of the ids and addresses of users without a key, by id.
+pub async fn without_key(pool: &PgPool, id: i64, limit: i64) -> Result<Vec<(i64, String)>, Error> {
+    let rows =
+        sqlx::query!("SELECT id, email FROM users WHERE email_key IS NULL AND id > $1 ORDER BY id LIMIT $2", id, limit)
+            .fetch_all(on(pool))
+            .await?;
+    Ok(rows.into_iter().map(|row| (row.id, row.email)).collect())
+}
+
+/// Gives each of these users its key, unless another user has it. The keys differ from each other.
+pub async fn add_keys(pool: &PgPool, ids: &[i64], keys: &[String]) -> Result<u64, Error> {
+    let added = sqlx::query!(
+        "UPDATE users SET email_key = new.key FROM unnest($1::int8[], $2::text[]) AS new (id, key)
+         WHERE users.id = new.id AND users.email_key IS NULL
+           AND NOT EXISTS (SELECT FROM users AS other WHERE other.email_key = new.key)",
+        ids,
+        keys,
+    );
+    Ok(added.execute(on(pool)).await?.rows_affected())
 }
 
 /// The user with this id.

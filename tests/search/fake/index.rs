@@ -114,30 +114,34 @@ impl Index {
         let body = json_of(body)?;
         reject::search(&body)?;
         let after = body["search_after"][0].as_i64();
-        let mut found: Vec<(i64, i64, &Value)> = Vec::new();
+        let mut found: Vec<(i64, &Value)> = Vec::new();
         for source in self.documents.values().filter_map(|(_, source)| source.as_ref()) {
-            let (score, id) = (score(&body["query"], source), source["id"].as_i64().unwrap());
-            if score > 0 && after.is_none_or(|after| id > after) {
-                found.push((score, id, source));
+            let score = self.score(&body["query"], source);
+            if score > 0 && after.is_none_or(|after| source["id"].as_i64().unwrap() > after) {
+                found.push((score, source));
             }
         }
-        found.sort_by_key(|(score, id, _)| (-score, *id));
+        let sort: Vec<(String, bool)> = body["sort"].as_array().into_iter().flatten().map(sorting).collect();
+        found.sort_by_key(|(score, source)| {
+            let key = |(field, descending): &(String, bool)| {
+                let value = if field == "_score" { *score } else { source[field].as_i64().expect("a number") };
+                if *descending { -value } else { value }
+            };
+            sort.iter().map(key).collect::<Vec<i64>>()
+        });
         let total = found.len();
-        let query = body["query"]["bool"]["should"][0]["multi_match"]["query"].as_str().unwrap_or_default();
+        let shown = |source: &Value| match body["_source"].as_array() {
+            None => source.clone(),
+            Some(fields) => {
+                fields.iter().map(|name| name.as_str().unwrap()).map(|n| (n.to_owned(), source[n].clone())).collect()
+            }
+        };
         let hits: Vec<Value> = found
             .iter()
             .take(usize::try_from(body["size"].as_u64().unwrap_or(10)).unwrap())
-            .map(|(score, id, source)| {
-                let mut hit = json!({ "_id": id.to_string(), "_score": score, "_source": source });
-                for field in ["title", "description"] {
-                    let text = source[field].as_str().unwrap_or_default();
-                    let marked = marked(text, query);
-                    if body.get("highlight").is_some() && marked.contains("<em>") {
-                        hit["highlight"][field] = json!([marked]);
-                    }
-                }
-                hit
-            })
+            .map(
+                |(score, source)| json!({ "_id": source["id"].to_string(), "_score": score, "_source": shown(source) }),
+            )
             .collect();
         let mut hits = json!({ "hits": hits });
         if body["track_total_hits"] != false {
@@ -145,6 +149,51 @@ impl Index {
         }
         Ok((200, json!({ "took": 1, "timed_out": false, "hits": hits })))
     }
+
+    /// Zero for no match; a whole number otherwise, larger for a better one.
+    fn score(&self, query: &Value, source: &Value) -> i64 {
+        let (kind, inner) = query.as_object().and_then(|query| query.iter().next()).expect("a query");
+        match kind.as_str() {
+            "dis_max" => {
+                let scores = inner["queries"].as_array().unwrap().iter().map(|query| self.score(query, source));
+                scores.max().unwrap_or(0)
+            }
+            "constant_score" => match self.score(&inner["filter"], source) {
+                0 => 0,
+                _ => inner["boost"].as_i64().expect("a whole boost"),
+            },
+            "bool" => {
+                let list = |name: &str| inner[name].as_array().cloned().unwrap_or_default();
+                let hit = |query: &Value| self.score(query, source) > 0;
+                let should = list("should").iter().filter(|query| hit(query)).count() as u64;
+                let least = inner["minimum_should_match"].as_u64().unwrap_or(0);
+                i64::from(list("must").iter().all(hit) && should >= least)
+            }
+            "term" => {
+                let (field, term) = inner.as_object().and_then(|term| term.iter().next()).expect("a field");
+                assert_eq!(self.mappings["properties"][field]["type"], "keyword", "{field}");
+                i64::from(source[field] == term["value"])
+            }
+            "multi_match" => {
+                let fields = inner["fields"].as_array().unwrap().iter().map(|field| field.as_str().unwrap());
+                i64::from(fields.into_iter().any(|field| matches(inner, &self.words(field, source))))
+            }
+            _ => 1,
+        }
+    }
+
+    /// The words of a field, as the analyzer in its mapping finds them.
+    fn words(&self, field: &str, source: &Value) -> Vec<String> {
+        let mapping = &self.mappings["properties"][field];
+        assert_ne!(mapping["index"], false, "{field} is not searched");
+        assert_eq!(mapping["analyzer"], "whitespace", "{field}");
+        source[field].as_str().unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+    }
+}
+
+fn sorting(by: &Value) -> (String, bool) {
+    let (field, order) = by.as_object().and_then(|by| by.iter().next()).expect("a field to sort by");
+    (field.clone(), order["order"] == "desc")
 }
 
 fn known(parameters: &[(&str, &str)]) -> Result<(), Answer> {
@@ -159,41 +208,14 @@ fn json_of(text: &str) -> Result<Value, Answer> {
     serde_json::from_str(text).map_err(|why| error(400, "json_parse_exception", why.to_string()))
 }
 
-fn words(text: &str) -> Vec<String> {
-    let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
-    words.map(str::to_lowercase).collect()
-}
-
-/// Zero for no match; a whole number otherwise, larger for a better one.
-fn score(query: &Value, source: &Value) -> i64 {
-    if query.get("match_all").is_some() {
-        return 1;
-    }
-    if let Some(clauses) = query["bool"]["should"].as_array() {
-        return clauses.iter().map(|clause| score(clause, source)).sum();
-    }
-    let query = &query["multi_match"];
-    let asked = words(query["query"].as_str().unwrap());
-    let text = |field: &str| words(source[field].as_str().unwrap_or_default());
-    let (title, description) = (text("title"), text("description"));
-    let boost = query["boost"].as_i64().unwrap_or(1);
-    let (fuzzy, prefix) = (query["fuzziness"] == "AUTO", query["type"] == "bool_prefix");
-    let all = |field: &[String]| {
-        let hit = |at: usize, word: &String| {
-            field.iter().any(|own| {
-                own == word
-                    || (prefix && at + 1 == asked.len() && own.starts_with(&**word))
-                    || (fuzzy && near(own, word))
-            })
-        };
-        !asked.is_empty() && asked.iter().enumerate().all(|(at, word)| hit(at, word))
-    };
+/// Whether a field with these words matches.
+fn matches(query: &Value, own: &[String]) -> bool {
+    let text = query["query"].as_str().unwrap();
+    let asked: Vec<&str> = text.split_whitespace().collect();
     match query["type"].as_str() {
-        _ if all(&title) => 3 * boost,
-        Some("cross_fields") if all(&[title, description.clone()].concat()) => boost,
-        Some("cross_fields") => 0,
-        _ if all(&description) => boost,
-        _ => 0,
+        Some("phrase") => own.windows(asked.len()).any(|window| window == asked),
+        Some("bool_prefix") => own.iter().any(|own| own.starts_with(text)),
+        _ => own.iter().any(|own| own == text || (query["fuzziness"] == "AUTO" && near(own, text))),
     }
 }
 
@@ -206,25 +228,4 @@ fn near(a: &str, b: &str) -> bool {
     let swapped = a.len() > 1 && b.len() > 1 && a[0] == b[1] && a[1] == b[0] && rest(a, 2) == rest(b, 2);
     let lost = rest(a, 1).is_some_and(|a| a == b) || rest(b, 1).is_some_and(|b| a == b);
     swapped || lost || (!a.is_empty() && rest(a, 1) == rest(b, 1))
-}
-
-fn marked(text: &str, query: &str) -> String {
-    let asked = words(query);
-    let escaped = |text: &str| {
-        let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-        text.replace('"', "&quot;").replace('\'', "&#x27;").replace('/', "&#x2F;")
-    };
-    let is_hit = |word: &str| {
-        let word = word.to_lowercase();
-        asked.iter().any(|own| own == &word || near(own, &word))
-            || asked.last().is_some_and(|own| word.starts_with(&**own))
-    };
-    let mut html = String::new();
-    for piece in text.split_inclusive(|c: char| !c.is_alphanumeric()) {
-        let word = piece.trim_end_matches(|c: char| !c.is_alphanumeric());
-        let end = escaped(&piece[word.len()..]);
-        html +=
-            &if !word.is_empty() && is_hit(word) { format!("<em>{word}</em>{end}") } else { format!("{word}{end}") };
-    }
-    html
 }

@@ -45,7 +45,7 @@ pub fn index(body: &Value) -> Checked {
     keys(&body["settings"]["index"], &["number_of_shards", "number_of_replicas", "gc_deletes"], "settings.index")?;
     keys(&body["mappings"], &["dynamic", "properties"], "_doc")?;
     for (name, field) in body["mappings"]["properties"].as_object().unwrap() {
-        keys(field, &["type", "analyzer", "fields"], name)?;
+        keys(field, &["type", "analyzer", "fields", "index", "ignore_above"], name)?;
         if !matches!(field["type"].as_str(), Some("long" | "text" | "date" | "keyword")) {
             return Err(error(400, "mapper_parsing_exception", format!("no handler for the type of [{name}]")));
         }
@@ -64,7 +64,7 @@ pub fn document(mappings: &Value, source: &Value) -> Checked {
         let fits = match field["type"].as_str() {
             _ if value.is_null() && !field.is_null() => true,
             Some("long") => value.is_i64(),
-            Some("text") => value.is_string(),
+            Some("text" | "keyword") => value.is_string(),
             Some("date") => value.as_str().is_some_and(|text| OffsetDateTime::parse(text, &Rfc3339).is_ok()),
             _ => {
                 let reason = format!("introduction of [{name}] within [_doc] is not allowed");
@@ -104,9 +104,19 @@ fn query(query: &Value) -> Checked {
     };
     match name.as_str() {
         "match_all" => keys(inner, &["boost"], "match_all"),
+        "dis_max" => {
+            keys(inner, &["queries", "tie_breaker", "boost"], "dis_max")?;
+            inner["queries"].as_array().unwrap().iter().try_for_each(self::query)
+        }
+        "constant_score" => {
+            keys(inner, &["filter", "boost"], "constant_score")?;
+            self::query(&inner["filter"])
+        }
+        "term" => inner.as_object().unwrap().values().try_for_each(|term| keys(term, &["value", "boost"], "term")),
         "bool" => {
             keys(inner, &["should", "must", "filter", "must_not", "minimum_should_match", "boost"], "bool")?;
-            inner["should"].as_array().unwrap().iter().try_for_each(self::query)
+            let clauses = ["should", "must", "filter", "must_not"].map(|name| inner[name].as_array());
+            clauses.into_iter().flatten().flatten().try_for_each(self::query)
         }
         "multi_match" => {
             let allowed = ["query", "type", "operator", "fields", "fuzziness", "boost", "prefix_length"];

@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, collections::HashSet, fmt, ops::RangeInclusive};
 
+use jobs::text::is_blank;
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
@@ -90,6 +91,11 @@ impl<'a> Fields<'a> {
         self.field(name, |raw| text(raw, length).and_then(read))
     }
 
+    /// A text of so many characters, of which at least one can be seen: blanks and invisible characters are no name.
+    pub fn visible_text(&mut self, name: &'static str, length: RangeInclusive<usize>) -> Option<String> {
+        self.text_as(name, length, |text| if is_blank(&text) { Err(too_short(1)) } else { Ok(text) })
+    }
+
     /// An ISO 4217 code that is in use.
     pub fn currency(&mut self, name: &'static str) -> Option<String> {
         self.field(name, currency)
@@ -159,16 +165,23 @@ pub(super) fn text(raw: &str, length: RangeInclusive<usize>) -> Result<String, W
     let (least, most) = length.into_inner();
     // The number of bytes bounds the number of characters, and mostly settles the question without counting.
     let count = if text.len() < least || text.len() > most || least > 1 { text.chars().count() } else { least.max(1) };
-    let plural = |n: usize| if n == 1 { "" } else { "s" };
     if text.is_empty() && least > 0 || count < least {
-        let msg = format!("String should have at least {least} character{}", plural(least));
-        return Err(Wrong::new("string_too_short", msg).limit("min_length", least as i64));
+        return Err(too_short(least));
     }
     if count > most {
         let msg = format!("String should have at most {most} character{}", plural(most));
         return Err(Wrong::new("string_too_long", msg).limit("max_length", most as i64));
     }
     if text.contains('\0') { Err(Wrong::nul()) } else { Ok(text.into_owned()) }
+}
+
+fn too_short(least: usize) -> Wrong {
+    let msg = format!("String should have at least {least} character{}", plural(least));
+    Wrong::new("string_too_short", msg).limit("min_length", least as i64)
+}
+
+fn plural(n: usize) -> &'static str {
+    if n == 1 { "" } else { "s" }
 }
 
 pub(super) fn currency(raw: &str) -> Result<String, Wrong> {

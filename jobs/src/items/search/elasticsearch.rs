@@ -9,23 +9,24 @@ use std::sync::Arc;
 pub use bulk::Write;
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
-use serde_json::Value;
 use tokio::sync::Mutex;
 
 use self::transport::{Answer, Transport};
 use super::{
     Search,
     config::Server,
-    highlight::{BETWEEN, escape},
+    highlight::highlight,
     model::{Document, Found, Hit},
+    words::Terms,
 };
 use crate::error::Error;
 
-/// The index. A new mapping gets a new number, and `millrace reindex` fills it.
-pub const INDEX: &str = "millrace-items-1";
-/// What everybody names. Writes require it to be an alias: an index that somebody deleted is not made again by a write,
+/// The index. A new mapping gets a new number here and in the alias, so that processes of both releases work side by side;
+/// what is in the index of before is written to it by [`super::reindex`].
+pub const INDEX: &str = "millrace-items-2";
+/// What all requests name. Writes require it to be an alias: an index that an operator deleted is not made again by a write,
 /// with a mapping that Elasticsearch guesses, but by us.
-pub const ALIAS: &str = "millrace-items";
+pub const ALIAS: &str = "millrace-items-v2";
 
 /// One server. Clones share everything.
 #[derive(Debug, Clone)]
@@ -120,7 +121,7 @@ impl Search for Elasticsearch {
         self.prepare().await?;
         let (id, version) = (document.id, document.version);
         let path = format!("{ALIAS}/_doc/{id}?version={version}&version_type=external&require_alias=true");
-        let body = serde_json::to_value(&document).map_err(|error| Error::Internal(error.to_string()))?;
+        let body = request::document(&document)?;
         let answer = self.transport.ask(Method::PUT, &path, Some(&body)).await?;
         self.written(answer, "a document").await
     }
@@ -134,10 +135,15 @@ impl Search for Elasticsearch {
     }
 
     async fn search(&self, query: &str, limit: u32) -> Result<Found, Error> {
-        let body = request::search(query, limit);
+        let terms = Terms::read(query);
+        if terms.is_empty() {
+            return Ok(Found::default());
+        }
+        let body = request::search(&terms, limit);
         let answer = self.transport.ask(Method::POST, &format!("{ALIAS}/_search"), Some(&body)).await?;
         let page: Page<Document> = answer.read("a search")?;
-        let hits = page.hits.hits.into_iter().map(|hit| Hit { highlight: hit.shown(), document: hit.source });
+        let hit = |Source { source }: Source<Document>| Hit { highlight: highlight(&source, &terms), document: source };
+        let hits = page.hits.hits.into_iter().map(hit);
         Ok(Found { total: page.hits.total.map_or(0, |total| total.value), hits: hits.collect() })
     }
 }
@@ -162,24 +168,10 @@ struct Total {
 struct Source<S> {
     #[serde(rename = "_source")]
     source: S,
-    #[serde(default)]
-    highlight: Value,
 }
 
 #[derive(Deserialize)]
 struct Key {
     id: i64,
     version: i64,
-}
-
-impl Source<Document> {
-    /// The fields that match, as PostgreSQL's side shows them. Escaped by Elasticsearch, which we asked for that.
-    fn shown(&self) -> String {
-        let field = |name: &str| self.highlight[name][0].as_str();
-        match (field("title"), field("description")) {
-            (Some(title), Some(description)) => format!("{title}{BETWEEN}{description}"),
-            (Some(text), None) | (None, Some(text)) => text.to_owned(),
-            (None, None) => escape(&self.source.title),
-        }
-    }
 }

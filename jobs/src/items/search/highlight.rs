@@ -1,27 +1,31 @@
 //! Shows where a document matches: everything escaped first, then marked; the excerpt is around the first match.
 
-use super::{model::Document, words::Terms};
+use std::ops::Range;
 
-/// An excerpt of a description has about this many characters, as Elasticsearch is asked for, too.
-pub const EXCERPT: usize = 150;
+use super::{model::Document, words::Terms};
+use crate::text::{is_mark, words};
+
+/// An excerpt of a description has about this many characters.
+const EXCERPT: usize = 150;
 /// Between the title and the excerpt.
-pub const BETWEEN: &str = " … ";
+const BETWEEN: &str = " … ";
 
 /// The title, and the part of the description that matches, with `<em>` around the words that do.
 pub fn highlight(document: &Document, terms: &Terms) -> String {
-    let title = mark(&document.title, terms);
-    let description = document.description.as_deref().and_then(|text| mark(excerpt(text, terms)?, terms));
-    match (title, description) {
-        (Some(title), Some(description)) => format!("{title}{BETWEEN}{description}"),
-        (Some(text), None) | (None, Some(text)) => text,
-        // The database and we cut words apart in different places: shown all the same.
-        (None, None) => escape(&document.title),
+    let (title, description) = (&*document.title, document.description.as_deref().unwrap_or_default());
+    let [in_title, in_description] = terms.places([&words(title), &words(description)]);
+    let shown = excerpt(description, &in_description);
+    let description = || mark(description, &in_description, shown.clone());
+    match (in_title.is_empty(), in_description.is_empty()) {
+        (false, false) => format!("{}{BETWEEN}{}", mark(title, &in_title, 0..title.len()), description()),
+        (true, false) => description(),
+        // Also without a match: what an earlier release indexed is found by other rules until it is indexed anew.
+        _ => mark(title, &in_title, 0..title.len()),
     }
 }
 
-/// HTML that shows this text.
-pub fn escape(text: &str) -> String {
-    let mut html = String::with_capacity(text.len());
+/// Writes HTML that shows this text.
+fn escape(text: &str, html: &mut String) {
     for c in text.chars() {
         match c {
             '&' => html.push_str("&amp;"),
@@ -32,56 +36,39 @@ pub fn escape(text: &str) -> String {
             _ => html.push(c),
         }
     }
+}
+
+/// A part of a text in HTML, with these places of it marked.
+fn mark(text: &str, places: &[Range<usize>], part: Range<usize>) -> String {
+    let mut html = String::with_capacity(part.len() + 32);
+    let mut at = part.start;
+    for place in places.iter().filter(|place| part.start <= place.start && place.end <= part.end) {
+        escape(&text[at..place.start], &mut html);
+        html.push_str("<em>");
+        escape(&text[place.clone()], &mut html);
+        html.push_str("</em>");
+        at = place.end;
+    }
+    escape(&text[at..part.end], &mut html);
     html
 }
 
-/// Runs of letters and digits, and what is between them, in order; `true` for the former.
-fn pieces(text: &str) -> impl Iterator<Item = (bool, &str)> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        let is_word = rest.chars().next()?.is_alphanumeric();
-        let end = rest.find(|c: char| c.is_alphanumeric() != is_word).unwrap_or(rest.len());
-        let (piece, later) = rest.split_at(end);
-        rest = later;
-        Some((is_word, piece))
-    })
-}
-
-/// The text in HTML with its matches marked; `None` when there are none.
-fn mark(text: &str, terms: &Terms) -> Option<String> {
-    let (mut html, mut marked) = (String::with_capacity(text.len() + 32), false);
-    for (is_word, piece) in pieces(text) {
-        if is_word && terms.matches(&piece.to_lowercase()) {
-            marked = true;
-            html.push_str("<em>");
-            html.push_str(&escape(piece));
-            html.push_str("</em>");
-        } else {
-            html.push_str(&escape(piece));
-        }
-    }
-    marked.then_some(html)
-}
-
-/// About [`EXCERPT`] characters of whole words that begin a little before the first match; `None` without a match.
-fn excerpt<'a>(text: &'a str, terms: &Terms) -> Option<&'a str> {
+/// About [`EXCERPT`] characters of whole words that begin a little before the first match.
+fn excerpt(text: &str, places: &[Range<usize>]) -> Range<usize> {
     /// What the first match stands in.
     const BEFORE: usize = 40;
-    let mut at = 0;
-    let found = pieces(text).find_map(|(is_word, piece)| {
-        let start = at;
-        at += piece.len();
-        (is_word && terms.matches(&piece.to_lowercase())).then_some((start, at))
-    });
-    let (start, end) = found?;
+    let Some(Range { start, end }) = places.first().cloned() else { return 0..0 };
     let is_gap = |c: char| c.is_whitespace();
     let earliest = text[..start].char_indices().rev().take(BEFORE).last().map_or(start, |(at, _)| at);
     // A word that would be cut is left out.
     let from = if earliest == 0 { 0 } else { text[earliest..start].find(is_gap).map_or(start, |gap| earliest + gap) };
     let latest = text[from..].char_indices().nth(EXCERPT).map_or(text.len(), |(at, _)| from + at).max(end);
-    let to =
-        if latest == text.len() { latest } else { text[end..latest].rfind(is_gap).map_or(latest, |gap| end + gap) };
-    Some(text[from..to].trim())
+    // Without blanks, it ends between two characters and their marks.
+    let whole = text[latest..].find(|c| !is_mark(c)).map_or(text.len(), |more| latest + more);
+    let to = if latest == text.len() { latest } else { text[end..latest].rfind(is_gap).map_or(whole, |gap| end + gap) };
+    let shown = &text[from..to];
+    let blank = shown.len() - shown.trim_start().len();
+    from + blank..from + blank + shown.trim().len()
 }
 
 #[cfg(test)]
@@ -114,9 +101,20 @@ mod tests {
     }
 
     #[test]
-    fn the_last_word_matches_what_it_begins() {
-        assert_eq!(shown("Red Keyboard", None, "red key"), "<em>Red</em> <em>Keyboard</em>");
-        assert_eq!(shown("Redder Keyboard", None, "red keyboard"), "Redder <em>Keyboard</em>");
+    fn the_words_that_are_found_are_marked() {
+        for (title, query, expected) in [
+            ("Red Keyboard", "red key", "<em>Red</em> <em>Keyboard</em>"),
+            ("Redder Keyboard", "red keyboard", "Redder <em>Keyboard</em>"),
+            ("AC/DC live", "dc", "AC/<em>DC</em> live"),
+            ("Cafe\u{301} Crème", "café creme", "<em>Cafe\u{301}</em> <em>Crème</em>"),
+            ("ﬁne ｆｕｌｌ", "fine full", "<em>ﬁne</em> <em>ｆｕｌｌ</em>"),
+            ("東京都庁 Tower", "京都", "東<em>京都</em>庁 Tower"),
+            ("ｶﾞﾗｽの靴", "ガラス", "<em>ｶﾞﾗｽ</em>の靴"),
+            ("Blue keyboards", "keybord", "Blue <em>keyboards</em>"),
+            ("keyboard keybord", "keybord", "keyboard <em>keybord</em>"),
+        ] {
+            assert_eq!(shown(title, None, query), expected, "{title}: {query}");
+        }
     }
 
     #[test]
@@ -128,5 +126,7 @@ mod tests {
         let word = "ü".repeat(1000);
         assert_eq!(shown("x", Some(&word), &word), format!("<em>{word}</em>"));
         assert_eq!(shown("A needle", Some("one needle"), "needle"), "A <em>needle</em> … one <em>needle</em>");
+        let thai = "กำ".repeat(300);
+        assert!(shown("x", Some(&format!("{thai}ไม้{thai}")), "ไม้").contains("<em>ไม้</em>"));
     }
 }

@@ -5,11 +5,13 @@
 //! | [`model`] | what is searched and found |
 //! | [`config`] | who is asked, and who instead |
 //! | [`postgres`], `store` | full text, prefixes and typos in PostgreSQL; all SQL |
+//! | `analysis` | the words of a document, the same for both |
 //! | `words`, `highlight` | the words of a search; what of a document is shown |
 //! | [`elasticsearch`] | the same on Elasticsearch 8 and 9 and OpenSearch |
 //! | [`searcher`] | what the rest of the system uses: both, and the fallback |
 //! | [`reindex`] | everything anew, while serving |
 
+mod analysis;
 pub mod config;
 pub mod elasticsearch;
 mod highlight;
@@ -45,8 +47,9 @@ pub trait Search: Send + Sync {
     /// As [`Search::put`].
     fn remove(&self, id: i64, version: i64) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// At most `limit` documents that have all these words, or the last one begun, or nearly these; best first, and
-    /// equally good ones by id.
+    /// At most `limit` documents: first those whose title is the search, then those with all its words, then those with
+    /// the last word begun, then those with nearly these words. In each group matches in the title come first, then
+    /// shorter titles, then smaller ids.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when nothing can be asked now.

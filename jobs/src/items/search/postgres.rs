@@ -1,15 +1,19 @@
-//! Search in PostgreSQL: full text first, and when nothing matches as it was typed, the words that were meant.
+//! Search in PostgreSQL: full text first, and while few match as it was typed, the words that were meant.
 
 use sqlx::PgPool;
 
 use super::{
     Search,
     highlight::highlight,
-    model::{Document, Found, Hit},
-    store::{self, Asked, Equal},
-    words::{Terms, completes},
+    model::{COUNTED, Document, Found, Hit},
+    store::{self, Equal, Sought},
+    words::{Field, Match, Terms, corrections},
 };
 use crate::{boot::db::answered, error::Error};
+
+/// Misspelt words are looked for while fewer match as it was typed: as many as the longest page shows, so that neither
+/// the total nor the order depends on the page that is asked for.
+const ENOUGH: i64 = 100;
 
 /// The documents in PostgreSQL.
 #[derive(Debug, Clone)]
@@ -21,6 +25,20 @@ impl Postgres {
     /// Searches in this database.
     pub fn new(pool: PgPool) -> Self {
         Self { pool }
+    }
+
+    /// What matches with the words that were meant, and only with them.
+    async fn find_misspelt(&self, terms: &Terms, sought: &Sought, limit: u32) -> Result<store::Found, Error> {
+        let correctable = terms.correctable();
+        if correctable.is_empty() {
+            return Ok(store::Found::default());
+        }
+        let corrections = corrections(&answered(store::resembling(&self.pool, &correctable)).await?);
+        if corrections.is_empty() {
+            return Ok(store::Found::default());
+        }
+        let meant = both(terms, Match::Meant(&corrections));
+        answered(store::find_misspelt(&self.pool, &meant, sought, limit)).await
     }
 }
 
@@ -35,22 +53,27 @@ impl Search for Postgres {
 
     async fn search(&self, query: &str, limit: u32) -> Result<Found, Error> {
         let terms = Terms::read(query);
-        if terms.words().is_empty() {
+        if terms.is_empty() {
             return Ok(Found::default());
         }
-        let typed = Asked::Typed { text: query, completes: completes(query) };
-        let (total, documents) = answered(store::find(&self.pool, typed, limit)).await?;
-        if total > 0 {
-            return Ok(shown(total, documents, &terms));
+        let sought = Sought {
+            key: terms.key().to_owned(),
+            whole: both(&terms, Match::Whole),
+            begun: terms.is_begun().then(|| both(&terms, Match::Begun)),
+        };
+        let store::Found { mut total, mut documents } = answered(store::find(&self.pool, &sought, limit)).await?;
+        if total < ENOUGH {
+            let misspelt = self.find_misspelt(&terms, &sought, limit).await?;
+            total = COUNTED.min(total + misspelt.total);
+            documents.extend(misspelt.documents);
+            documents.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         }
-        let known = answered(store::resembling(&self.pool, terms.words())).await?;
-        let Some((query, meant)) = terms.corrected(&known) else { return Ok(Found::default()) };
-        let (total, documents) = answered(store::find(&self.pool, Asked::Query(&query), limit)).await?;
-        Ok(shown(total, documents, &meant))
+        let hit = |document: Document| Hit { highlight: highlight(&document, &terms), document };
+        Ok(Found { total, hits: documents.into_iter().map(hit).collect() })
     }
 }
 
-fn shown(total: i64, documents: Vec<Document>, terms: &Terms) -> Found {
-    let hit = |document: Document| Hit { highlight: highlight(&document, terms), document };
-    Found { total, hits: documents.into_iter().map(hit).collect() }
+/// The query for any field, and the same for titles.
+fn both(terms: &Terms, how: Match<'_>) -> [String; 2] {
+    [Field::Any, Field::Title].map(|field| terms.query(how, field))
 }

@@ -3,18 +3,56 @@
 //! Beside it jobs go on indexing: versions decide, so whichever of both comes last, the newer document stays. What was
 //! removed meanwhile and written again from a page that was read before is found gone in the end.
 
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
 use super::{
     Searcher,
     elasticsearch::{Elasticsearch, Write},
     model::Document,
     store::{self, Equal},
 };
-use crate::{boot::db::answered, error::Error};
+use crate::{
+    boot::db::answered,
+    error::Error,
+    queue::{Failure, Job, NewJob, Outcome, Policy, Queue, Run, enqueue},
+};
 
 /// Items of one page.
 const PAGE: i64 = 200;
 /// Text that is written at once, unless a single item has more: far from what a statement may take and a server accepts.
 const BYTES: usize = 4 << 20;
+
+/// How long a run of the job goes on before it lets others have its place.
+const SLICE: Duration = Duration::from_secs(20);
+/// The pause after something could not be asked or written to.
+const TROUBLE: Duration = Duration::from_secs(5);
+
+/// Indexes anew what an earlier release has indexed, by its rules: after an update, and while processes of that release run.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ReindexItems {}
+
+impl Job for ReindexItems {
+    const NAME: &'static str = "reindex_items";
+    type Context = Searcher;
+
+    fn policy(_: &Searcher) -> Policy {
+        Policy { deadline: SLICE * 3, concurrency: 1, ..Policy::default() }
+    }
+
+    async fn run(self, search: Searcher, _: Run) -> Result<Outcome, Failure> {
+        match search.reindex_stale(Instant::now() + SLICE).await {
+            Ok(true) => Ok(Outcome::Done),
+            Ok(false) => Ok(Outcome::Snooze(Duration::ZERO)),
+            Err(Error::Unavailable(error)) => {
+                tracing::warn!(error, "items cannot be indexed anew now");
+                Ok(Outcome::Snooze(TROUBLE))
+            }
+            Err(error) => Err(Failure::new(error)),
+        }
+    }
+}
 
 /// How far it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -71,6 +109,48 @@ impl Searcher {
         so_far.of = so_far.written;
         progress(so_far);
         Ok(so_far)
+    }
+
+    /// Enqueues the job, if there is anything for it; however many processes do, there is one.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the database cannot take it now.
+    pub async fn enqueue_reindex(&self, queue: &Queue) -> Result<(), Error> {
+        if !answered(store::has_stale(&self.postgres.pool)).await? {
+            return Ok(());
+        }
+        let mut tx = queue.begin().await?;
+        answered(async {
+            enqueue(&mut tx, &[NewJob::of(&ReindexItems {})?.unique("stale".to_owned())]).await?;
+            tx.commit().await
+        })
+        .await
+    }
+
+    /// Indexes anew what an earlier release has indexed, until the time is over; returns whether nothing is left.
+    async fn reindex_stale(&self, until: Instant) -> Result<bool, Error> {
+        let pool = &self.postgres.pool;
+        let (mut after, mut written) = (i64::MIN, 0);
+        loop {
+            let page = answered(store::stale_after(pool, after, PAGE)).await?;
+            let Some(last) = page.last() else {
+                tracing::info!(items = written, "nothing is left to be indexed anew");
+                return Ok(true);
+            };
+            after = last.id;
+            written += page.len();
+            for part in parts(page) {
+                // Elasticsearch first: a document counts as indexed anew once PostgreSQL has it.
+                if let Some(elasticsearch) = &self.elasticsearch {
+                    elasticsearch.write(part.iter().cloned().map(Write::Put).collect()).await?;
+                }
+                answered(store::put(pool, &part, Equal::Rewrite)).await?;
+            }
+            if Instant::now() > until {
+                tracing::info!(items = written, "items indexed anew, and there are more");
+                return Ok(false);
+            }
+        }
     }
 
     /// Documents are read before it is asked for their items, which are committed before any document of theirs: one

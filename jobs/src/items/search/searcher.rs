@@ -1,6 +1,12 @@
 //! What the rest of the system searches with: Elasticsearch when there is one, PostgreSQL otherwise and meanwhile.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use sqlx::PgPool;
 
@@ -10,8 +16,9 @@ use super::{
     elasticsearch::Elasticsearch,
     model::{Document, Found},
     postgres::Postgres,
+    store,
 };
-use crate::{error::Error, remote::breaker::Breaker};
+use crate::{boot::db::answered, error::Error, remote::breaker::Breaker};
 
 /// After a failure Elasticsearch is left alone for this long, and then asked by one search at a time.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -23,6 +30,8 @@ pub struct Searcher {
     pub(super) elasticsearch: Option<Elasticsearch>,
     fallback: Fallback,
     breaker: Arc<Breaker>,
+    /// Whether everything that an earlier release indexed has been indexed anew.
+    is_complete: Arc<AtomicBool>,
 }
 
 impl Searcher {
@@ -36,6 +45,7 @@ impl Searcher {
             elasticsearch: config.elasticsearch.as_ref().map(Elasticsearch::new).transpose()?,
             fallback: config.fallback,
             breaker: Arc::new(Breaker::new(PAUSE)),
+            is_complete: Arc::default(),
         })
     }
 
@@ -69,6 +79,10 @@ impl Searcher {
     /// [`Error::Unavailable`] when Elasticsearch is down and nobody may answer instead, or PostgreSQL cannot either.
     pub async fn search(&self, query: &str, limit: u32) -> Result<Found, Error> {
         let Some(elasticsearch) = &self.elasticsearch else { return self.postgres.search(query, limit).await };
+        // After an update its index is new, and PostgreSQL has more.
+        if self.fallback == Fallback::Postgres && !self.is_complete().await {
+            return self.postgres.search(query, limit).await;
+        }
         let failed = if self.breaker.allows() {
             match elasticsearch.search(query, limit).await {
                 Ok(found) => {
@@ -92,5 +106,15 @@ impl Searcher {
             // Whatever it was: it may pass, and a search changes nothing.
             Fallback::None => Err(Error::Unavailable(failed.to_string())),
         }
+    }
+
+    /// Whether no document waits to be indexed anew. Once that is so it stays so: this release leaves none.
+    async fn is_complete(&self) -> bool {
+        if !self.is_complete.load(Ordering::Relaxed) {
+            // Without an answer, Elasticsearch may still have one.
+            let stale = answered(store::has_stale(&self.postgres.pool)).await.unwrap_or(false);
+            self.is_complete.store(!stale, Ordering::Relaxed);
+        }
+        self.is_complete.load(Ordering::Relaxed)
     }
 }

@@ -1,12 +1,14 @@
 //! All SQL of the search.
 
+mod find;
+
+use std::collections::{BTreeMap, BTreeSet};
+
 use sqlx::PgPool;
 use time::OffsetDateTime;
 
-use super::{
-    model::{COUNTED, Document},
-    words::Known,
-};
+pub use self::find::{Found, Sought, find, find_misspelt, resembling};
+use super::{analysis::Analysis, model::Document};
 use crate::{boot::pooler::on, error::Error};
 
 /// Whether a document of the same version is written again.
@@ -42,29 +44,38 @@ impl From<Row> for Document {
 /// In the order of their ids, so that two such statements wait for each other and never in a circle.
 pub async fn put(pool: &PgPool, documents: &[Document], equal: Equal) -> Result<(), Error> {
     // One version of each: a statement cannot write a row twice.
-    let mut newest: std::collections::BTreeMap<i64, &Document> = std::collections::BTreeMap::new();
+    let mut newest: BTreeMap<i64, &Document> = BTreeMap::new();
     for document in documents {
         let kept = newest.entry(document.id).or_insert(document);
         if kept.version <= document.version {
             *kept = document;
         }
     }
+    let mut analyses = Vec::with_capacity(newest.len());
+    for document in newest.values() {
+        analyses.push(Analysis::of(document));
+        // A long text takes some milliseconds: others get their turn between two.
+        tokio::task::yield_now().await;
+    }
+    remember(pool, &analyses).await?;
     let ids: Vec<i64> = newest.keys().copied().collect();
     let titles: Vec<String> = newest.values().map(|d| d.title.clone()).collect();
     let descriptions: Vec<Option<String>> = newest.values().map(|d| d.description.clone()).collect();
-    remember(pool, &titles, &descriptions).await?;
     sqlx::query!(
         r#"INSERT INTO item_documents AS known
-                  (item_id, version, removed, title, description, price_cents, owner_id, created_at, updated_at)
-           SELECT id, version, false, title, description, price_cents, owner_id, created_at, updated_at
+                  (item_id, version, removed, title, description, price_cents, owner_id, created_at, updated_at,
+                   words, title_key, analysed)
+           SELECT id, version, false, title, description, price_cents, owner_id, created_at, updated_at,
+                  words::tsvector, title_key, version
            FROM unnest($1::int8[], $2::int8[], $3::text[], $4::text[], $5::int8[], $6::int8[],
-                       $7::timestamptz[], $8::timestamptz[])
-                AS new (id, version, title, description, price_cents, owner_id, created_at, updated_at)
+                       $7::timestamptz[], $8::timestamptz[], $10::text[], $11::text[])
+                AS new (id, version, title, description, price_cents, owner_id, created_at, updated_at, words, title_key)
            ORDER BY id
            ON CONFLICT (item_id) DO UPDATE
            SET version = EXCLUDED.version, removed = false, title = EXCLUDED.title,
                description = EXCLUDED.description, price_cents = EXCLUDED.price_cents, owner_id = EXCLUDED.owner_id,
-               created_at = EXCLUDED.created_at, updated_at = EXCLUDED.updated_at, written_at = now()
+               created_at = EXCLUDED.created_at, updated_at = EXCLUDED.updated_at, written_at = now(),
+               words = EXCLUDED.words, title_key = EXCLUDED.title_key, analysed = EXCLUDED.analysed
            WHERE known.version < EXCLUDED.version
                  OR ($9 AND known.version = EXCLUDED.version AND NOT known.removed)"#,
         &ids,
@@ -76,28 +87,30 @@ pub async fn put(pool: &PgPool, documents: &[Document], equal: Equal) -> Result<
         &newest.values().map(|d| d.created_at).collect::<Vec<_>>(),
         &newest.values().map(|d| d.updated_at).collect::<Vec<_>>(),
         equal == Equal::Rewrite,
+        &analyses.iter().map(Analysis::vector).collect::<Vec<_>>(),
+        &analyses.iter().map(|analysis| analysis.title_key.clone()).collect::<Vec<_>>(),
     )
     .execute(on(pool))
     .await?;
     Ok(())
 }
 
-/// Keeps the words of texts to correct searches by. A word that is in no document any more finds nothing, and stays.
-async fn remember(pool: &PgPool, titles: &[String], descriptions: &[Option<String>]) -> Result<(), Error> {
+/// Keeps the words of documents to correct searches by. A word that is in no document any more finds nothing, and stays.
+///
+/// Each word is looked up by itself: a join is planned once, when the table may still be empty, and then compared each
+/// of 3,000 words with all that were known, for more than 5 s.
+async fn remember(pool: &PgPool, analyses: &[Analysis]) -> Result<(), Error> {
+    let words: BTreeSet<&str> = analyses.iter().flat_map(Analysis::vocabulary).collect();
+    let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
     sqlx::query!(
         r#"INSERT INTO item_words (word, shapes)
            SELECT word, ARRAY[word] || ARRAY(SELECT overlay(word placing '' from place for 1)
                                              FROM generate_series(1, length(word)) AS place)
-           FROM (SELECT DISTINCT word COLLATE "C" AS word
-                 FROM unnest($1::text[], $2::text[]) AS new (title, description),
-                      unnest(tsvector_to_array(to_tsvector('simple', left(title, 1000) || ' '
-                                                           || left(coalesce(description, ''), 100000)))) AS word
-                 WHERE word ~ '^[[:alpha:]]+$' AND length(word) BETWEEN 3 AND 32) AS found
-           WHERE NOT EXISTS (SELECT FROM item_words AS known WHERE known.word = found.word)
-           ORDER BY word
+           FROM unnest($1::text[]) AS found (word)
+           WHERE (SELECT true FROM item_words AS known WHERE known.word = found.word) IS NULL
+           ORDER BY word COLLATE "C"
            ON CONFLICT DO NOTHING"#,
-        titles,
-        descriptions as &[Option<String>],
+        &words,
     )
     .execute(on(pool))
     .await?;
@@ -111,7 +124,7 @@ pub async fn remove(pool: &PgPool, id: i64, version: i64) -> Result<(), Error> {
          VALUES ($1, $2, true, '', 0, now(), now())
          ON CONFLICT (item_id) DO UPDATE
          SET version = EXCLUDED.version, removed = true, title = '', description = NULL, price_cents = NULL,
-             written_at = now()
+             words = '', title_key = '', written_at = now()
          WHERE known.version <= EXCLUDED.version",
         id,
         version,
@@ -119,86 +132,6 @@ pub async fn remove(pool: &PgPool, id: i64, version: i64) -> Result<(), Error> {
     .execute(on(pool))
     .await?;
     Ok(())
-}
-
-/// What is searched for.
-#[derive(Debug, Clone, Copy)]
-pub enum Asked<'a> {
-    /// As it was typed; `completes` when the last word may be the beginning of one.
-    Typed { text: &'a str, completes: bool },
-    /// In PostgreSQL's notation.
-    Query(&'a str),
-}
-
-/// The best matches, and how many there are, counted up to [`COUNTED`].
-///
-/// Of 100,000 items with 35 words each: 2.5 ms for a word that 700 of them have, 23 ms for one that 95,000 have. Of 1,000
-/// searches for one to three words drawn as in natural text, one in five with its last word begun: median 0.8 ms, 90% within
-/// 9.4, 99% within 17.1, on two cores that compiled beside it. What is excluded only, such as `-red`, would read them all and matches
-/// nothing. Of more than [`COUNTED`] matches those are ranked that stand first in the table: the same ones each time.
-pub async fn find(pool: &PgPool, asked: Asked<'_>, limit: u32) -> Result<(i64, Vec<Document>), Error> {
-    let (text, completes, is_query) = match asked {
-        Asked::Typed { text, completes } => (text, completes, false),
-        Asked::Query(text) => (text, false, true),
-    };
-    let rows = sqlx::query!(
-        r#"WITH parsed AS MATERIALIZED (
-               SELECT CASE WHEN $3 THEN $1::text::tsquery ELSE websearch_to_tsquery('simple', $1) END AS query
-           ), asked AS MATERIALIZED (
-               SELECT CASE WHEN $2 AND query::text ~ '''$' AND query::text !~ '!''([^'']|'''')*''$'
-                           THEN (query::text || ':*')::tsquery ELSE query END AS query
-               FROM parsed WHERE querytree(query) NOT IN ('', 'T')
-           ), found AS MATERIALIZED (
-               SELECT item_id, ts_rank(words, query) AS rank
-               FROM asked, item_documents WHERE words @@ query AND NOT removed LIMIT $4
-           ), best AS MATERIALIZED (
-               SELECT item_id, rank FROM found ORDER BY rank DESC, item_id LIMIT $5
-           )
-           SELECT item_id AS id, version, title, description, price_cents, owner_id, created_at, updated_at,
-                  (SELECT count(*) FROM found) AS "total!"
-           FROM best JOIN item_documents USING (item_id)
-           ORDER BY rank DESC, item_id"#,
-        text,
-        completes,
-        is_query,
-        COUNTED,
-        i64::from(limit),
-    )
-    .fetch_all(on(pool))
-    .await?;
-    let total = rows.first().map_or(0, |row| row.total);
-    let documents = rows.into_iter().map(|row| Document {
-        id: row.id,
-        version: row.version,
-        title: row.title,
-        description: row.description,
-        price_cents: row.price_cents,
-        owner_id: row.owner_id,
-        created_at: row.created_at,
-        updated_at: row.updated_at,
-    });
-    Ok((total, documents.collect()))
-}
-
-/// Words of the documents that resemble these: within one letter, or by a third of their trigrams. Three words against
-/// 17,400 take 0.8 ms.
-pub async fn resembling(pool: &PgPool, words: &[String]) -> Result<Vec<Known>, Error> {
-    let known = sqlx::query_as!(
-        Known,
-        r#"SELECT asked AS "asked!", known.word AS "word!"
-           FROM unnest($1::text[]) AS asked,
-                LATERAL (SELECT word FROM item_words
-                         WHERE shapes && (ARRAY[asked] || ARRAY(SELECT overlay(asked placing '' from place for 1)
-                                                                FROM generate_series(1, length(asked)) AS place))
-                         UNION
-                         (SELECT word FROM item_words WHERE length(asked) > 5 AND word % asked
-                          ORDER BY similarity(word, asked) DESC, word LIMIT 50)) AS known
-           WHERE length(asked) BETWEEN 3 AND 32"#,
-        words,
-    )
-    .fetch_all(on(pool))
-    .await?;
-    Ok(known)
 }
 
 /// A page of items as documents, by id.
@@ -213,6 +146,28 @@ pub async fn items_after(pool: &PgPool, id: i64, limit: i64) -> Result<Vec<Docum
     .fetch_all(on(pool))
     .await?;
     Ok(rows.into_iter().map(Document::from).collect())
+}
+
+/// A page of the documents whose words an earlier release has computed, by id.
+pub async fn stale_after(pool: &PgPool, id: i64, limit: i64) -> Result<Vec<Document>, Error> {
+    let rows = sqlx::query_as!(
+        Row,
+        "SELECT item_id AS id, version, title, description, price_cents, owner_id, created_at, updated_at
+         FROM item_documents WHERE analysed < version AND NOT removed AND item_id > $1 ORDER BY item_id LIMIT $2",
+        id,
+        limit,
+    )
+    .fetch_all(on(pool))
+    .await?;
+    Ok(rows.into_iter().map(Document::from).collect())
+}
+
+/// Whether there is such a document.
+pub async fn has_stale(pool: &PgPool) -> Result<bool, Error> {
+    let stale = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM item_documents WHERE analysed < version AND NOT removed) AS "stale!""#
+    );
+    Ok(stale.fetch_one(on(pool)).await?)
 }
 
 /// About how many items there are.

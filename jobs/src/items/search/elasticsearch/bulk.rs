@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{ALIAS, Elasticsearch};
+use super::{ALIAS, Elasticsearch, request};
 use crate::{error::Error, items::search::model::Document};
 
 /// How often what was refused for the moment is sent again, and the first pause, doubled each time.
@@ -28,7 +28,7 @@ impl Write {
             Self::Put(document) => {
                 let (id, version) = (document.id.to_string(), document.version);
                 let action = json!({ "index": { "_id": id, "version": version, "version_type": "external_gte" } });
-                let source = serde_json::to_string(document).map_err(|error| Error::Internal(error.to_string()))?;
+                let source = request::document(document)?;
                 Ok(format!("{action}\n{source}\n"))
             }
             Self::Remove { id, version } => {

@@ -1,0 +1,155 @@
+//! The SQL that finds documents and ranks them.
+
+use sqlx::PgPool;
+use time::OffsetDateTime;
+
+use crate::{
+    boot::pooler::on,
+    error::Error,
+    items::search::{
+        model::{COUNTED, Document},
+        words::Known,
+    },
+};
+
+/// What is searched for, in PostgreSQL's notation.
+#[derive(Debug, Clone)]
+pub struct Sought {
+    /// The key of a title that is exactly this.
+    pub key: String,
+    /// All words, anywhere and in the title.
+    pub whole: [String; 2],
+    /// The same with the last word begun only, when it may be.
+    pub begun: Option<[String; 2]>,
+}
+
+/// The best matches, and how many there are, counted up to [`COUNTED`].
+#[derive(Debug, Clone, Default)]
+pub struct Found {
+    pub total: i64,
+    pub documents: Vec<Document>,
+}
+
+struct Row {
+    id: i64,
+    version: i64,
+    title: String,
+    description: Option<String>,
+    price_cents: Option<i64>,
+    owner_id: i64,
+    created_at: OffsetDateTime,
+    updated_at: OffsetDateTime,
+    total: i64,
+}
+
+impl From<Vec<Row>> for Found {
+    fn from(rows: Vec<Row>) -> Self {
+        let total = rows.first().map_or(0, |row| row.total);
+        let documents = rows.into_iter().map(|row| {
+            let Row { id, version, title, description, price_cents, owner_id, created_at, updated_at, total: _ } = row;
+            Document { id, version, title, description, price_cents, owner_id, created_at, updated_at }
+        });
+        Self { total, documents: documents.collect() }
+    }
+}
+
+/// The documents that match as it was typed: the exact title, then all words, then the last word begun; in each group
+/// matches in the title first, then shorter titles, then smaller ids.
+///
+/// Of more than [`COUNTED`] documents with all words, those are ranked that stand first in the table, the same ones each
+/// time, and the exact title.
+pub async fn find(pool: &PgPool, sought: &Sought, limit: u32) -> Result<Found, Error> {
+    let [whole, whole_title] = &sought.whole;
+    let (begun, begun_title) = sought.begun.as_ref().map(|[begun, title]| (begun, title)).unzip();
+    let rows = sqlx::query_as!(
+        Row,
+        r#"WITH asked AS MATERIALIZED (
+               SELECT $1::text AS key, $2::text::tsquery AS whole, $3::text::tsquery AS whole_title,
+                      $4::text::tsquery && !! $2::text::tsquery AS begun, $5::text::tsquery AS begun_title
+           ), whole AS MATERIALIZED (
+               SELECT item_id, char_length(title) AS length,
+                      CASE WHEN title_key = key THEN 0 WHEN words @@ whole_title THEN 1 ELSE 2 END AS tier
+               FROM asked, item_documents WHERE words @@ whole AND NOT removed LIMIT $6
+           ), found AS MATERIALIZED (
+               SELECT item_id, length, tier FROM whole
+               UNION ALL
+               (SELECT item_id, char_length(title), 0 FROM asked, item_documents
+                WHERE title_key = key AND title_key <> '' AND NOT removed
+                  AND item_id NOT IN (SELECT item_id FROM whole) LIMIT $6)
+               UNION ALL
+               (SELECT item_id, char_length(title), CASE WHEN words @@ begun_title THEN 3 ELSE 4 END
+                FROM asked, item_documents WHERE words @@ begun AND NOT removed
+                LIMIT $6 - (SELECT count(*) FROM whole))
+           ), best AS MATERIALIZED (
+               SELECT item_id, tier, length FROM found ORDER BY tier, length, item_id LIMIT $7
+           )
+           SELECT item_id AS "id!", version, title, description, price_cents, owner_id, created_at, updated_at,
+                  (SELECT least(count(*), $6) FROM found) AS "total!"
+           FROM best JOIN item_documents USING (item_id)
+           ORDER BY tier, length, item_id"#,
+        sought.key,
+        whole,
+        whole_title,
+        begun,
+        begun_title,
+        COUNTED,
+        i64::from(limit),
+    )
+    .fetch_all(on(pool))
+    .await?;
+    Ok(rows.into())
+}
+
+/// The documents that match only with words that were meant, anywhere or in the title, in the same order.
+pub async fn find_misspelt(
+    pool: &PgPool,
+    [meant, meant_title]: &[String; 2],
+    sought: &Sought,
+    limit: u32,
+) -> Result<Found, Error> {
+    let typed = sought.begun.as_ref().map_or(&sought.whole[0], |[begun, _]| begun);
+    let rows = sqlx::query_as!(
+        Row,
+        r#"WITH asked AS MATERIALIZED (
+               SELECT $1::text::tsquery && !! $3::text::tsquery AS meant, $2::text::tsquery AS meant_title
+           ), found AS MATERIALIZED (
+               SELECT item_id, CASE WHEN words @@ meant_title THEN 5 ELSE 6 END AS tier, char_length(title) AS length
+               FROM asked, item_documents WHERE words @@ meant AND NOT removed LIMIT $4
+           ), best AS MATERIALIZED (
+               SELECT item_id, tier, length FROM found ORDER BY tier, length, item_id LIMIT $5
+           )
+           SELECT item_id AS id, version, title, description, price_cents, owner_id, created_at, updated_at,
+                  (SELECT count(*) FROM found) AS "total!"
+           FROM best JOIN item_documents USING (item_id)
+           ORDER BY tier, length, item_id"#,
+        meant,
+        meant_title,
+        typed,
+        COUNTED,
+        i64::from(limit),
+    )
+    .fetch_all(on(pool))
+    .await?;
+    Ok(rows.into())
+}
+
+/// Words of the documents that resemble these: within one letter, or by a third of their trigrams. Three words against
+/// 17,400 take 0.8 ms.
+pub async fn resembling(pool: &PgPool, words: &[String]) -> Result<Vec<Known>, Error> {
+    let known = sqlx::query_as!(
+        Known,
+        r#"SELECT asked AS "asked!", known.word AS "word!"
+           FROM unnest($1::text[]) AS asked,
+                LATERAL (SELECT word FROM item_words
+                         WHERE shapes && (ARRAY[asked] || ARRAY(SELECT overlay(asked placing '' from place for 1)
+                                                                FROM generate_series(1, length(asked)) AS place))
+                         UNION
+                         (SELECT word FROM item_words WHERE length(asked) > 5 AND word % asked
+                          ORDER BY similarity(word, asked) DESC, word LIMIT 50)) AS known
+           WHERE length(asked) BETWEEN 3 AND 32"#,
+        words,
+    )
+    .fetch_all(on(pool))
+    .await?;
+    Ok(known)
+}

@@ -1,0 +1,156 @@
+//! Folding: what of a letter counts when texts are compared.
+
+use icu_normalizer::DecomposingNormalizerBorrowed;
+use icu_properties::{
+    CodePointMapData,
+    props::{GeneralCategory, Script},
+};
+
+use super::{category, is_ignorable};
+
+/// The compatibility decomposition (NFKD) of a text: each letter is followed by its marks.
+pub(super) fn decompose(text: &str) -> std::borrow::Cow<'_, str> {
+    const { DecomposingNormalizerBorrowed::new_nfkd() }.normalize(text)
+}
+
+/// Full case folding of one decomposed character, as in Unicode's `CaseFolding.txt`: `ß` becomes `ss`, `ς` becomes `σ`.
+///
+/// Lower, upper and lower case again lead there, except for the dotless `ı`, whose upper case is that of `i`. A test
+/// compares all characters with their folded form.
+pub(super) fn case_fold(c: char) -> impl Iterator<Item = char> {
+    let dotless = (c == 'ı').then_some(c);
+    let others = dotless.is_none().then(|| {
+        let upper = c.to_lowercase().flat_map(char::to_uppercase);
+        upper.flat_map(char::to_lowercase)
+    });
+    dotless.into_iter().chain(others.into_iter().flatten())
+}
+
+/// Writes a decomposed text without case, diacritics and invisible characters.
+pub(super) fn write_folded(decomposed: &str, to: &mut String) {
+    for c in decomposed.chars().filter(|c| !is_ignorable(*c) && !is_diacritic(*c)) {
+        for folded in case_fold(c) {
+            match plain(folded) {
+                Some(plain) => to.push_str(plain),
+                None => to.push(folded),
+            }
+        }
+    }
+}
+
+/// The script of a character.
+pub(super) fn script(c: char) -> Script {
+    const { CodePointMapData::<Script>::new() }.get(c)
+}
+
+/// Whether a mark only accentuates or points its letter. Other scripts write vowels as marks, and Japanese other
+/// consonants: `か` and `が` are two letters.
+fn is_diacritic(c: char) -> bool {
+    const VOICING: [char; 2] = ['\u{3099}', '\u{309a}'];
+    !c.is_ascii()
+        && matches!(category(c), GeneralCategory::NonspacingMark | GeneralCategory::EnclosingMark)
+        && matches!(
+            script(c),
+            Script::Inherited
+                | Script::Latin
+                | Script::Greek
+                | Script::Cyrillic
+                | Script::Hebrew
+                | Script::Arabic
+                | Script::Syriac
+        )
+        && !VOICING.contains(&c)
+}
+
+/// The letters of the Latin alphabet for one that has a stroke, a hook or the like, which Unicode does not decompose:
+/// all lower-case letters whose name is `LATIN SMALL LETTER … WITH …`, and a few more.
+fn plain(letter: char) -> Option<&'static str> {
+    const PLAIN: [(&str, &str); 32] = [
+        ("a", "ᶏⱥ"),
+        ("ae", "æ"),
+        ("b", "ƀƃɓᵬᶀꞗ"),
+        ("c", "ƈȼɕꞓꞔ𝼝"),
+        ("d", "đðƌȡɖɗᵭᶁᶑ"),
+        ("e", "ɇᶒⱸꬴ"),
+        ("f", "ƒᵮᶂꞙ"),
+        ("g", "ǥɠᶃꞡ"),
+        ("h", "ħɦⱨꞕ"),
+        ("i", "ıɨᶖ𝼚"),
+        ("j", "ȷɉʝ"),
+        ("k", "ĸƙᶄⱪꝁꝃꝅꞣ"),
+        ("l", "łƚȴɫɬɭᶅⱡꝉꞎꬷꬸꬹ𝼑𝼓"),
+        ("m", "ɱᵯᶆꬺ"),
+        ("n", "ŋƞȵɲɳᵰᶇꞑꞥꬻ"),
+        ("o", "øⱺꝋꝍ𝼛"),
+        ("oe", "œ"),
+        ("p", "ƥᵱᵽᶈꝑꝓꝕ"),
+        ("q", "ɋʠꝗꝙ"),
+        ("r", "ɍɼɽɾᵲᵳᶉꞧꭉ𝼖"),
+        ("s", "ȿʂᵴᶊꞩ𝼞"),
+        ("t", "ŧƫƭȶʈᵵⱦ𝼉"),
+        ("th", "þᵺ"),
+        ("u", "ᶙꞹꭎꭒ"),
+        ("v", "ʋᶌⱱⱴꝟ"),
+        ("w", "ⱳ"),
+        ("x", "ᶍꭖꭗꭘꭙ"),
+        ("y", "ƴɏỿꭚ"),
+        ("z", "ƶȥɀʐʑᵶᶎⱬ"),
+        ("av", "ꜻ"),
+        ("ao", "ꜵ"),
+        ("hv", "ƕ"),
+    ];
+    let row = (!letter.is_ascii()).then(|| PLAIN.iter().find(|(_, letters)| letters.contains(letter)))?;
+    row.map(|(plain, _)| *plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tests::characters, *};
+
+    fn folded(text: &str) -> String {
+        let mut folded = String::new();
+        write_folded(&decompose(text), &mut folded);
+        super::super::nfkc(&folded).into_owned()
+    }
+
+    #[test]
+    fn case_width_and_diacritics_do_not_count() {
+        for (text, expected) in [
+            ("Café", "cafe"),
+            ("cafe\u{301}", "cafe"),
+            ("STRASSE", "strasse"),
+            ("straße", "strasse"),
+            ("STRAẞE", "strasse"),
+            ("Łódź", "lodz"),
+            ("Smørrebrød", "smorrebrod"),
+            ("Ærø", "aero"),
+            ("İstanbul", "istanbul"),
+            ("ISPARTA ısparta", "isparta isparta"),
+            ("ΟΔΟΣ οδός", "οδοσ οδοσ"),
+            ("ｆｕｌｌ ﬁne", "full fine"),
+            ("Ёлка", "елка"),
+            ("soft\u{ad}hyphen", "softhyphen"),
+            ("שָׁלוֹם", "שלום"),
+            ("Đặng Thùy", "dang thuy"),
+        ] {
+            assert_eq!(folded(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn marks_that_are_letters_stay() {
+        for text in ["が", "ガラス", "हिन्दी", "ไม้", "한국어", "தமிழ்"] {
+            assert_eq!(folded(text), super::super::nfkc(text), "{text}");
+        }
+        assert_eq!(folded("ｶﾞﾗｽ"), "ガラス");
+        assert_eq!(folded("\u{1112}\u{1161}\u{11ab}"), "한");
+    }
+
+    #[test]
+    fn folding_twice_changes_nothing() {
+        for c in characters() {
+            let once = folded(c.encode_utf8(&mut [0; 4]));
+            assert_eq!(folded(&once), once, "U+{:04X}", u32::from(c));
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! The words of a text, and where each one stands in it.
+
+use std::ops::Range;
+
+use icu_properties::props::{GeneralCategoryGroup, Script};
+
+use super::{
+    category,
+    fold::{decompose, script, write_folded},
+    is_ignorable, is_mark, nfkc,
+};
+
+/// A word has at most so many characters; the others do not count.
+const LONGEST: usize = 200;
+
+/// A word of a text: a run of letters, marks and digits, folded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Word {
+    /// The word without case, width and diacritics.
+    pub text: String,
+    /// Where it stands in the text, in bytes.
+    pub at: Range<usize>,
+    /// Where each character stands, in a script that is written without blanks; empty in any other.
+    places: Vec<Range<usize>>,
+}
+
+impl Word {
+    /// Whether this is a run of a script that is written without blanks, of which any part may be a word.
+    pub fn is_unspaced(&self) -> bool {
+        !self.places.is_empty()
+    }
+
+    /// What an index keeps of it: the word; of a run without blanks each pair of neighbours, then its last character.
+    pub fn tokens(&self) -> Vec<String> {
+        if self.is_unspaced() { pairs(&self.text, true) } else { vec![self.text.clone()] }
+    }
+
+    /// Where a part of a run without blanks stands in the text, each time that it occurs.
+    pub fn places_of(&self, part: &str) -> Vec<Range<usize>> {
+        let length = part.chars().count();
+        let starts = self.text.char_indices().enumerate().filter(|(_, (byte, _))| self.text[*byte..].starts_with(part));
+        let place = |first: usize| {
+            let last = self.places.get((first + length).checked_sub(1)?)?;
+            Some(self.places.get(first)?.start..last.end)
+        };
+        starts.filter_map(|(first, _)| place(first)).collect()
+    }
+}
+
+/// The pairs of neighbours in a run of characters; with its last character alone, if so wished or if there is no pair.
+pub(crate) fn pairs(run: &str, with_last: bool) -> Vec<String> {
+    let following = run.chars().skip(1);
+    let mut pairs: Vec<String> = run.chars().zip(following).map(|(a, b)| String::from_iter([a, b])).collect();
+    if with_last || pairs.is_empty() {
+        pairs.extend(run.chars().next_back().map(String::from));
+    }
+    pairs
+}
+
+/// The words of a text, in order.
+///
+/// Everything that is no letter, mark or digit separates words, in the text as it is after NFKC; invisible characters
+/// inside a word do not, but a zero-width space does. A word ends where a script without blanks begins or ends.
+pub fn words(text: &str) -> Vec<Word> {
+    let mut splitter = Splitter::default();
+    let (mut at, mut folded) = (0, String::new());
+    while let Some(c) = text.get(at..).and_then(|rest| rest.chars().next()) {
+        let start = at;
+        at += c.len_utf8();
+        // The common case, and the whole of most texts.
+        if c.is_ascii() && text.as_bytes().get(at).is_none_or(u8::is_ascii) {
+            match c.is_ascii_alphanumeric() {
+                true => splitter.push(c.to_ascii_lowercase(), start..at),
+                false => splitter.close(),
+            }
+            continue;
+        }
+        at += text[at..].find(|c| !continues(c)).unwrap_or(text.len() - at);
+        folded.clear();
+        write_folded(&decompose(&text[start..at]), &mut folded);
+        // A sign after a word, such as `™`, is not part of it.
+        let is_sign = matches!(c, '\u{2120}' | '\u{2122}' | '\u{1f16a}'..='\u{1f16c}');
+        if is_sign || c == '\u{200b}' {
+            splitter.close();
+        }
+        for c in nfkc(&folded).chars() {
+            if belongs(c) { splitter.push(c, start..at) } else { splitter.close() }
+        }
+        if is_sign {
+            splitter.close();
+        }
+    }
+    splitter.close();
+    splitter.words
+}
+
+/// Whether a character is shown together with the one before it, and composed with it.
+fn continues(c: char) -> bool {
+    // Vowels and final consonants of Korean syllables; voicing marks of half width.
+    is_mark(c) || matches!(c, '\u{1160}'..='\u{11ff}' | '\u{ff9e}' | '\u{ff9f}') || (is_ignorable(c) && c != '\u{200b}')
+}
+
+/// Whether a character is part of a word.
+fn belongs(c: char) -> bool {
+    let groups = [GeneralCategoryGroup::Letter, GeneralCategoryGroup::Mark, GeneralCategoryGroup::Number];
+    c.is_ascii_alphanumeric() || (!c.is_ascii() && groups.iter().any(|group| group.contains(category(c))))
+}
+
+/// Whether a character belongs to a script that is written without blanks between words.
+fn is_unspaced(c: char) -> bool {
+    // Signs for a longer vowel and for repetition belong to several scripts.
+    !c.is_ascii()
+        && (matches!(c, '\u{30fc}' | '\u{3031}'..='\u{3035}')
+            || matches!(
+                script(c),
+                Script::Han
+                    | Script::Hiragana
+                    | Script::Katakana
+                    | Script::Hangul
+                    | Script::Bopomofo
+                    | Script::Yi
+                    | Script::Thai
+                    | Script::Lao
+                    | Script::Khmer
+                    | Script::Myanmar
+                    | Script::TaiLe
+                    | Script::NewTaiLue
+                    | Script::TaiTham
+                    | Script::TaiViet
+            ))
+}
+
+/// Puts characters together to words.
+#[derive(Default)]
+struct Splitter {
+    words: Vec<Word>,
+    open: Option<Open>,
+}
+
+struct Open {
+    word: Word,
+    length: usize,
+    unspaced: bool,
+}
+
+impl Splitter {
+    fn push(&mut self, c: char, at: Range<usize>) {
+        // A mark belongs to whatever it modifies.
+        let unspaced = match &self.open {
+            Some(open) if is_mark(c) => open.unspaced,
+            _ => is_unspaced(c),
+        };
+        if self.open.as_ref().is_some_and(|open| open.unspaced != unspaced) {
+            self.close();
+        }
+        let open = self.open.get_or_insert_with(|| Open {
+            word: Word { text: String::new(), at: at.start..at.start, places: Vec::new() },
+            length: 0,
+            unspaced,
+        });
+        open.word.at.end = at.end;
+        if unspaced {
+            open.word.places.push(at);
+        } else {
+            open.length += 1;
+        }
+        if open.length <= LONGEST {
+            open.word.text.push(c);
+        }
+    }
+
+    fn close(&mut self) {
+        self.words.extend(self.open.take().map(|open| open.word));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(text: &str) -> Vec<String> {
+        words(text).into_iter().map(|word| word.text).collect()
+    }
+
+    #[test]
+    fn everything_but_letters_marks_and_digits_separates() {
+        for (text, expected) in [
+            ("AC/DC", &["ac", "dc"][..]),
+            ("iPhone 12/13", &["iphone", "12", "13"]),
+            ("SKU-1234_x", &["sku", "1234", "x"]),
+            ("<b>fast</b>&nbsp;", &["b", "fast", "b", "nbsp"]),
+            ("https://shop.example.com/a?b=c", &["https", "shop", "example", "com", "a", "b", "c"]),
+            ("ada@example.com", &["ada", "example", "com"]),
+            ("-5.5e3", &["5", "5e3"]),
+            ("don't", &["don", "t"]),
+            ("Apple™ Watch", &["apple", "tm", "watch"]),
+            ("10㎏ ½", &["10kg", "1", "2"]),
+            ("key\u{ad}board zero\u{200b}width", &["keyboard", "zero", "width"]),
+            ("iPhone手机壳", &["iphone", "手机壳"]),
+            ("第3章", &["第", "3", "章"]),
+            ("スーパーマン2", &["スーパーマン", "2"]),
+            ("café cafe\u{301}", &["cafe", "cafe"]),
+            ("हिन्दी भाषा", &["हिन्दी", "भाषा"]),
+            ("!?", &[]),
+            ("", &[]),
+            ("👍🏽", &[]),
+        ] {
+            assert_eq!(texts(text), expected, "{text}");
+        }
+        assert_eq!(texts(&"é".repeat(300)), ["e".repeat(LONGEST)]);
+    }
+
+    #[test]
+    fn words_stand_where_they_say() {
+        let text = "Ｔｅａ, cafe\u{301}! 東京都";
+        let found = words(text);
+        let shown: Vec<&str> = found.iter().map(|word| &text[word.at.clone()]).collect();
+        assert_eq!(shown, ["Ｔｅａ", "cafe\u{301}", "東京都"]);
+        let parts: Vec<&str> = found[2].places_of("京都").into_iter().map(|place| &text[place]).collect();
+        assert_eq!(parts, ["京都"]);
+        assert!(found[2].places_of("都東").is_empty() && !found[0].is_unspaced());
+    }
+
+    #[test]
+    fn a_run_without_blanks_is_kept_in_pairs() {
+        let tokens = |text: &str| words(text).iter().flat_map(Word::tokens).collect::<Vec<_>>();
+        assert_eq!(tokens("東京都 x"), ["東京", "京都", "都", "x"]);
+        assert_eq!(tokens("茶"), ["茶"]);
+        assert_eq!(pairs("茶", false), ["茶"]);
+        assert_eq!(pairs("東京", false), ["東京"]);
+    }
+
+    #[test]
+    fn the_form_of_the_text_does_not_count() {
+        for text in ["Ångström ﬁne ①② Ⅳ ㎏", "ｶﾞﾗｽ 한국어 ไม้", "ﷺ", "e\u{301}a\u{323}\u{307}"]
+        {
+            assert_eq!(texts(&decompose(text)), texts(text), "{text}");
+            assert_eq!(texts(&nfkc(text)), texts(text), "{text}");
+        }
+    }
+}

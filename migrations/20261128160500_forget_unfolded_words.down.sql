@@ -1,0 +1,2 @@
+-- Nothing: `millrace reindex` of the earlier release adds them again.
+SELECT;
