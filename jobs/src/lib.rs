@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`app`] | builds every feature from [`config`]; read it to see what the system is made of |
 //! | [`mod@bench`] | what `millrace bench` compares with |
+//! | [`decimal`] | decimal texts, read within bounds |
 //! | [`boot`] | process plumbing: database, migrations, embedded PostgreSQL, telemetry, shutdown |
 //! | [`items`] | what users offer: cached by id, indexed after each write, and found |
 //! | [`probes`] | probes on Mars, moved by commands |
@@ -18,6 +19,7 @@ pub mod app;
 pub mod bench;
 pub mod boot;
 pub mod config;
+pub mod decimal;
 pub mod error;
 pub mod items;
 pub mod logs;
