@@ -6,6 +6,7 @@ mod limits;
 mod list;
 mod processing;
 mod processor;
+mod reading;
 mod settling;
 mod signatures;
 mod status;

@@ -2,6 +2,7 @@
 
 mod limits;
 mod login;
+mod proxies;
 mod registration;
 
 use std::net::Ipv4Addr;
