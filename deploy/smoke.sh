@@ -1,5 +1,6 @@
 #!/bin/sh
 # One webhook through a running Millrace, from its 202 to PROCESSED: `sh deploy/smoke.sh http://localhost:8000`.
+# With TRANSACTIONS_READ=key, as in prod, set API_KEY too.
 set -eu
 url=${1:?usage: smoke.sh URL}
 id=smoke_$(date +%s)_$$
@@ -11,7 +12,7 @@ if [ "$accepted" != 202 ]; then
   exit 1
 fi
 # It answers the moment that the transaction is settled, after 60 s at the latest.
-settled=$(curl -sS -m 70 "$url/v1/transactions/$id?wait=60")
+settled=$(curl -sS -m 70 ${API_KEY:+-H "X-API-Key: $API_KEY"} "$url/v1/transactions/$id?wait=60")
 case $settled in
   *'"status":"PROCESSED"'*) echo "$id was accepted and PROCESSED" ;;
   *)

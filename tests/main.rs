@@ -7,6 +7,7 @@ mod architecture;
 #[cfg(feature = "smart-contract")]
 mod contract;
 mod deploy;
+mod document;
 mod embedded_postgres;
 mod faults;
 mod habits;

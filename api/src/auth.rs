@@ -14,7 +14,7 @@ use poem::{
 
 pub use self::{
     bearer::{Bearer, claims},
-    caller::{Admin, Caller, Private},
+    caller::{Admin, Caller, MaybePrivate, Private},
     key::{ApiKey, Key},
 };
 use crate::{config::KeysConfig, problem::Problem, rate_limit::Limit};

@@ -8,7 +8,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jobs::config::{Environment, Vars};
 
-use crate::{cors::Origins, rate_limit::Policy};
+use crate::{client_address::TrustedProxies, cors::Origins, rate_limit::Policy};
 
 /// The API key that only `dev` and `test` accept as one.
 const DEFAULT_API_KEY: &str = "your-secret-api-key-here";
@@ -43,8 +43,33 @@ pub struct Config {
     pub keys: KeysConfig,
     /// `CORS_ORIGINS`: which other sites' pages may call from a browser.
     pub origins: Origins,
+    /// `TRUSTED_PROXIES`: whose word on the client's address is taken.
+    pub trusted_proxies: TrustedProxies,
+    /// `TRANSACTIONS_READ`: who may look transactions up.
+    pub transactions_read: TransactionsRead,
     /// `RATE_LIMIT`: what one credential may ask of the price routes.
     pub prices_limit: Policy,
+}
+
+/// Who may look transactions up and list them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TransactionsRead {
+    /// Everyone who can reach the API.
+    #[default]
+    Open,
+    /// Callers with a key or a token.
+    Key,
+}
+
+impl TransactionsRead {
+    fn read(vars: &mut Vars, environment: Environment) -> Self {
+        let default = if environment == Environment::Prod { Self::Key } else { Self::Open };
+        vars.read("TRANSACTIONS_READ", default, |text| match text {
+            "open" => Ok(Self::Open),
+            "key" => Ok(Self::Key),
+            _ => Err("must be open or key, such as TRANSACTIONS_READ=key".into()),
+        })
+    }
 }
 
 /// How webhooks are received.
@@ -113,6 +138,8 @@ impl Default for Config {
                 jwt: None,
             },
             origins: Origins::None,
+            trusted_proxies: TrustedProxies::default(),
+            transactions_read: TransactionsRead::Open,
             prices_limit: Policy::PRICES,
         }
     }
@@ -130,6 +157,8 @@ impl Config {
             webhook: WebhookConfig::read(vars, environment),
             keys: KeysConfig::read(vars, environment, default.keys),
             origins: Origins::read(vars, environment),
+            trusted_proxies: TrustedProxies::read(vars),
+            transactions_read: TransactionsRead::read(vars, environment),
             prices_limit: Policy::read(vars),
         }
     }
@@ -259,10 +288,22 @@ mod tests {
             ("WEBHOOK_CONFLICT", "maybe"),
             ("JWT_SECRET", "too short"),
             ("CORS_ORIGINS", "app.example.com"),
+            ("TRUSTED_PROXIES", "proxy"),
+            ("TRANSACTIONS_READ", "closed"),
             ("RATE_LIMIT", "120"),
         ]);
-        let expected =
-            ["ENV", "HOST", "PORT", "WEBHOOK_SECRET", "WEBHOOK_CONFLICT", "JWT_SECRET", "CORS_ORIGINS", "RATE_LIMIT"];
+        let expected = [
+            "ENV",
+            "HOST",
+            "PORT",
+            "WEBHOOK_SECRET",
+            "WEBHOOK_CONFLICT",
+            "JWT_SECRET",
+            "CORS_ORIGINS",
+            "TRUSTED_PROXIES",
+            "TRANSACTIONS_READ",
+            "RATE_LIMIT",
+        ];
         assert_eq!(all, expected);
     }
 
@@ -319,6 +360,22 @@ mod tests {
         for environment in ["dev", "test"] {
             let same = [("ENV", environment), ("API_KEY", "a"), ("ADMIN_API_KEY", "a")];
             assert!(read(&same).is_ok(), "{environment}");
+        }
+    }
+
+    #[test]
+    fn in_prod_transactions_are_read_with_a_key() {
+        let secret = "x".repeat(32);
+        let keys = [("API_KEY", &*secret), ("ADMIN_API_KEY", "another"), ("JWT_SECRET", &secret)];
+        for (given, expected) in [
+            (&[][..], TransactionsRead::Open),
+            (&[("ENV", "test")], TransactionsRead::Open),
+            (&[("ENV", "prod")], TransactionsRead::Key),
+            (&[("ENV", "prod"), ("TRANSACTIONS_READ", "open")], TransactionsRead::Open),
+            (&[("TRANSACTIONS_READ", "key")], TransactionsRead::Key),
+        ] {
+            let mut vars = Vars::from_pairs(&[&keys[..], given].concat());
+            assert_eq!(Config::read(&mut vars).transactions_read, expected, "{given:?}");
         }
     }
 

@@ -1,5 +1,7 @@
 //! The documentation pages and `openapi.json`. Everything is in the pages themselves, so they work without internet.
 
+mod document;
+
 use std::{collections::HashMap, marker::PhantomData, sync::OnceLock};
 
 use hyper::body::Bytes;
@@ -42,23 +44,41 @@ impl<A> Clone for Shape<A> {
 
 impl<A: OpenApi> OpenApi for Shape<A> {
     fn meta() -> Vec<MetaApi> {
-        A::meta()
+        document::complete_operations(A::meta())
     }
 
     fn register(registry: &mut Registry) {
         A::register(registry);
+        registry.schemas.values_mut().for_each(document::simplify_parts);
     }
 
     fn add_routes(self, _: &mut HashMap<String, HashMap<Method, BoxEndpoint<'static>>>) {}
+}
+
+/// The text of `openapi.json`.
+pub fn text<A: OpenApi>(document: &Document<A>) -> String {
+    document::finish(&document.spec())
 }
 
 /// `/docs`, `/redoc` and `/openapi.json`. A page of megabytes is made when it is first asked for.
 pub fn pages<A: OpenApi + 'static>(document: &Document<A>) -> Vec<(&'static str, BoxEndpoint<'static>)> {
     let (swagger, redoc, spec) = (document.clone(), document.clone(), document.clone());
     vec![
-        ("/docs", page("text/html; charset=utf-8", move || without_validator(&swagger.swagger_ui_html()))),
-        ("/redoc", page("text/html; charset=utf-8", move || without_fonts(&redoc.redoc_html()))),
-        ("/openapi.json", page("application/json", move || spec.spec())),
+        (
+            "/docs",
+            page("text/html; charset=utf-8", move || {
+                let html = swagger.swagger_ui_html().replacen(&swagger.spec(), &text(&swagger), 1);
+                without_validator(&html)
+            }),
+        ),
+        (
+            "/redoc",
+            page("text/html; charset=utf-8", move || {
+                let html = redoc.redoc_html().replacen(&redoc.spec(), &text(&redoc), 1);
+                without_fonts(&html)
+            }),
+        ),
+        ("/openapi.json", page("application/json", move || text(&spec))),
     ]
 }
 

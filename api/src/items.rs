@@ -6,7 +6,7 @@ use jobs::items::{Change, Changed, ItemId, Items};
 use poem::{Request, http::StatusCode};
 use poem_openapi::{ApiResponse, OpenApi, param::Path};
 
-use self::view::{Item, Said};
+use self::view::{Item, ItemIdText, Said};
 use crate::{
     auth::{self, Bearer},
     entity_tag,
@@ -162,7 +162,7 @@ impl ItemsApi {
             description = "The `ETag` of an earlier answer."
         )
     )]
-    async fn get(&self, request: &Request, item_id: Path<String>) -> Result<Found, Fails<Finding>> {
+    async fn get(&self, request: &Request, item_id: Path<ItemIdText>) -> Result<Found, Fails<Finding>> {
         let Some(item) = self.items.find(id(&item_id)?).await? else { return Err(unknown().into()) };
         let tag = entity_tag::of_version(item.version);
         if entity_tag::is_known(request.headers(), &tag) {
@@ -203,7 +203,7 @@ impl ItemsApi {
         &self,
         request: &Request,
         caller: Bearer,
-        item_id: Path<String>,
+        item_id: Path<ItemIdText>,
         body: Body<Said>,
     ) -> Result<Updated, Fails<Updating>> {
         let said = body.read()?;
@@ -230,7 +230,7 @@ impl ItemsApi {
         &self,
         request: &Request,
         caller: Bearer,
-        item_id: Path<String>,
+        item_id: Path<ItemIdText>,
     ) -> Result<Deleted, Fails<Deleting>> {
         let change = change(request, &caller, id(&item_id)?);
         done(self.items.delete(&change, correlation::origin(request)).await?)?;
@@ -239,7 +239,7 @@ impl ItemsApi {
 }
 
 /// The id in the path, or why there is no such item.
-fn id(text: &str) -> Result<ItemId, Problem> {
+fn id(Path(ItemIdText(text)): &Path<ItemIdText>) -> Result<ItemId, Problem> {
     match view::id(text) {
         Ok(id) => id.ok_or_else(unknown),
         Err(wrong) => {

@@ -12,11 +12,13 @@
 //! | [`wire`] | decimals, times and JSON answers |
 //! | [`transactions`], [`users`], [`items`], [`search`], [`rates`], [`probes`], [`prices`], [`prices_admin`], [`logs`], [`health`], [`docs`] | wire types and handlers, one file per feature |
 //! | [`auth`] | who calls |
+//! | `client_address` | which address a request comes from |
 //! | [`cors`] | which other sites' pages may call |
 //! | [`config`] | the settings |
 //! | [`program`](mod@program) | the process |
 
 pub mod auth;
+mod client_address;
 pub mod config;
 pub mod cors;
 pub mod docs;
@@ -135,29 +137,33 @@ pub fn build(parts: Parts, config: &Config) -> Routes {
     let limits = Limits::new(redis, config.prices_limit);
     let callers = Callers::new(tokens.clone(), &config.keys, limits.limit(Policy::WRONG_KEYS));
     let apis: Apis = (
-        TransactionsApi { transactions, webhook: config.webhook.clone() },
+        TransactionsApi { transactions, webhook: config.webhook.clone(), read: config.transactions_read },
         UsersApi::new(users, tokens, &limits),
         ItemsApi { items },
         SearchApi { search },
-        RatesApi::new(rates.clone()),
+        RatesApi::new(rates.clone(), &limits),
         ProbesApi { probes },
         PricesApi::new(prices.clone(), &limits),
         PricesAdminApi::new(prices, &limits),
         LogsApi::new(logs, &limits),
         HealthApi { readiness, metrics, draining, storage_backend: rates.backend() },
     );
-    Routes::new(apis, docs::pages(&document())).known_by(callers).open_to(&config.origins)
+    Routes::new(apis, docs::pages(&document()))
+        .known_by(callers)
+        .behind(&config.trusted_proxies)
+        .open_to(&config.origins)
 }
 
 /// The published contract, as it is committed in `api/openapi.json`: the same text on every machine.
 pub fn openapi_json() -> String {
-    document().spec() + "\n"
+    docs::text(&document()) + "\n"
 }
 
 fn document() -> docs::Document<Apis> {
     OpenApiService::new(docs::Shape::default(), TITLE, env!("CARGO_PKG_VERSION"))
         .description(DESCRIPTION)
         .license("MIT")
+        .server("/")
         .extra_response_header::<String, _>(
             ExtraHeader::new("X-Correlation-Id").description("Finds this request in logs, traces and jobs."),
         )
@@ -192,8 +198,8 @@ mod tests {
                 "post",
                 vec!["202", "400", "401", "408", "409", "413", "415", "422", "500", "503"],
             ),
-            ("/v1/transactions/{transaction_id}", "get", vec!["200", "304", "404", "422", "500", "503"]),
-            ("/v1/transactions", "get", vec!["200", "422", "500", "503"]),
+            ("/v1/transactions/{transaction_id}", "get", vec!["200", "304", "401", "403", "404", "422", "500", "503"]),
+            ("/v1/transactions", "get", vec!["200", "401", "403", "422", "500", "503"]),
             (
                 "/api/v1/users/register",
                 "post",

@@ -11,12 +11,12 @@ use uuid::Uuid;
 
 use self::{
     listing::Listing,
-    view::{Cursor, Move, PageSize, Probe, Setup},
+    view::{Move, PageSize, Probe, Setup},
 };
 use crate::{
     problem::{Fails, Problem, Statuses},
     tags::Tag,
-    validation::{Body, Query},
+    validation::{Body, Cursor, Query},
     wire::Json,
 };
 
@@ -114,11 +114,11 @@ impl ProbesApi {
         /// How many at most; all, when it is not given.
         limit: Query<PageSize>,
         /// Where the list begins, as a `Link` header gave it.
-        cursor: Query<Cursor>,
+        cursor: Query<Cursor<8>>,
     ) -> Result<Listed, Fails<Checking>> {
         let mut errors = Vec::new();
         let limit = limit.or_note(&mut errors);
-        let after = cursor.or_note(&mut errors).map(|Cursor(number)| number);
+        let after = cursor.or_note(&mut errors).map(|Cursor(bytes)| i64::from_be_bytes(bytes));
         if !errors.is_empty() {
             return Err(Problem::invalid(errors).into());
         }

@@ -102,6 +102,16 @@ impl Limit {
         Err(problem)
     }
 
+    /// Gives a token back that this caller has taken.
+    pub async fn give_back(&self, caller: impl Counted) {
+        let caller = caller::digest(&caller);
+        self.table.give_back(caller);
+        if let Some(SharedRedis(redis)) = &self.redis {
+            // Without an answer the token comes back with time.
+            let _ = bucket::give_back(redis, &caller::key(self.policy.name, &caller), self.policy.size()).await;
+        }
+    }
+
     async fn ask(&self, caller: [u8; 32]) -> Taken {
         let Some(SharedRedis(redis)) = &self.redis else { return self.table.take(caller) };
         match bucket::take(redis, &caller::key(self.policy.name, &caller), self.policy.size()).await {
@@ -154,6 +164,24 @@ mod tests {
         assert_eq!(response.header("retry-after"), Some("10"));
         assert_eq!(response.header("ratelimit-policy"), Some("\"login\";q=6;w=60"));
         assert_eq!(response.header("ratelimit"), Some("\"login\";r=0;t=10"));
+    }
+
+    #[tokio::test]
+    async fn a_token_that_is_given_back_can_be_taken_again() {
+        let limit = limit();
+        for _ in 0..100 {
+            limit.take("ada").await.expect("a token");
+            limit.give_back("ada").await;
+        }
+        limit.give_back("bob").await;
+        let taken = async |caller: &str| {
+            let mut taken = 0;
+            while limit.take(caller).await.is_ok() {
+                taken += 1;
+            }
+            taken
+        };
+        assert_eq!((taken("ada").await, taken("bob").await), (6, 6), "never more than a quota");
     }
 
     #[tokio::test]

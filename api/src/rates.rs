@@ -4,21 +4,21 @@ mod view;
 
 use std::time::Duration;
 
-use jobs::rates::{Rates, Submitted};
+use jobs::rates::{self, Rates, Submitted};
 use poem::{
     Request,
     http::{HeaderValue, StatusCode, header},
 };
 use poem_openapi::{ApiResponse, OpenApi};
 
-use self::view::{Cursor, Outcome, Reading, Said};
+use self::view::{AssetRequest, IdempotencyKey, Outcome, Reading};
 use crate::{
     auth::ApiKey,
     middleware::correlation,
     problem::{Fails, Problem, Statuses},
-    rate_limit::{self, address},
+    rate_limit::{self, Limits, address},
     tags::Tag,
-    validation::{Body, Limit, List, Query},
+    validation::{Body, Cursor, Limit, List, Query},
     wire::Json,
 };
 
@@ -39,9 +39,9 @@ pub struct RatesApi {
 }
 
 impl RatesApi {
-    /// Endpoints of this feature.
-    pub fn new(rates: Rates) -> Self {
-        let [submissions, readings] = POLICIES.map(rate_limit::Limit::new);
+    /// Endpoints of this feature, within limits that all processes share.
+    pub fn new(rates: Rates, limits: &Limits) -> Self {
+        let [submissions, readings] = POLICIES.map(|policy| limits.limit(policy));
         Self { rates, submissions, readings }
     }
 }
@@ -111,7 +111,7 @@ impl RatesApi {
         operation_id = "submit_assets",
         request_header(
             name = "Idempotency-Key",
-            ty = "Option<String>",
+            ty = "Option<IdempotencyKey>",
             description = "Names this submission, for ever: 1 to 255 printable ASCII characters."
         )
     )]
@@ -119,7 +119,7 @@ impl RatesApi {
         &self,
         request: &Request,
         _key: ApiKey,
-        body: Body<List<Said>>,
+        body: Body<List<AssetRequest>>,
     ) -> Result<Saved, Fails<Submitting>> {
         self.submissions.take(address(request)).await?;
         let submission = view::submission(body.read()?, view::idempotency_key(request.headers())?);
@@ -158,17 +158,17 @@ impl RatesApi {
         /// How many at most.
         limit: Query<Limit>,
         /// Where the page begins, as a `Link` header gave it.
-        cursor: Query<Cursor>,
+        cursor: Query<Cursor<16>>,
     ) -> Result<History, Fails<Paging>> {
         self.readings.take(address(request)).await?;
         let mut errors = Vec::new();
         let limit = limit.or_note(&mut errors).unwrap_or(Limit::DEFAULT);
-        let cursor = cursor.or_note(&mut errors);
+        let cursor = cursor.or_note(&mut errors).map(|Cursor(bytes)| rates::Cursor(u128::from_be_bytes(bytes)));
         if !errors.is_empty() {
             return Err(Problem::invalid(errors).into());
         }
         // One more than shown tells whether there is a next page.
-        let mut found = self.rates.history(cursor.map(|Cursor(cursor)| cursor), u32::from(limit.0) + 1).await?;
+        let mut found = self.rates.history(cursor, u32::from(limit.0) + 1).await?;
         let more = found.len() > usize::from(limit.0);
         found.truncate(limit.0.into());
         let link = found.last().filter(|_| more).map(|last| view::next_link(limit, last.cursor));

@@ -7,6 +7,7 @@ use poem_openapi::OpenApi;
 
 use crate::{
     auth::Callers,
+    client_address::TrustedProxies,
     cors::{Cors, Origins},
     middleware::{Edge, observe},
 };
@@ -20,6 +21,7 @@ pub struct Routes {
     patterns: Route,
     unmatched: Edge,
     callers: Option<Callers>,
+    proxies: TrustedProxies,
     cors: Option<Cors>,
 }
 
@@ -45,13 +47,26 @@ impl Routes {
                 fixed.insert(path.clone(), Edge::new(path, operations));
             }
         }
-        Self { fixed, patterns, unmatched: Edge::unmatched(), callers: None, cors: None }
+        Self {
+            fixed,
+            patterns,
+            unmatched: Edge::unmatched(),
+            callers: None,
+            proxies: TrustedProxies::default(),
+            cors: None,
+        }
     }
 
     /// The same, for these callers.
     #[must_use]
     pub fn known_by(self, callers: Callers) -> Self {
         Self { callers: Some(callers), ..self }
+    }
+
+    /// The same, behind these proxies.
+    #[must_use]
+    pub fn behind(self, proxies: &TrustedProxies) -> Self {
+        Self { proxies: proxies.clone(), ..self }
     }
 
     /// The same, for pages of these origins too.
@@ -64,6 +79,7 @@ impl Routes {
         if let Some(callers) = &self.callers {
             callers.equip(&mut request);
         }
+        self.proxies.adopt(&mut request);
         let path = request.uri().path();
         if let Some(edge) = self.fixed.get(path) {
             return edge.call(request).await;

@@ -12,8 +12,8 @@ use serde::Serialize;
 use crate::{
     problem::{Fails, Problem, Statuses},
     tags::Tag,
-    validation::{Limit, Query, QueryValue, Wrong},
-    wire::{Json, Timestamp},
+    validation::{Limit, Query, QueryValue, Wrong, visible_pattern},
+    wire::{Json, Nullable, Timestamp},
 };
 
 /// How many characters a search has.
@@ -44,11 +44,9 @@ struct FoundItem {
     /// What it is.
     title: String,
     /// More about it.
-    #[oai(nullable)]
-    description: Option<String>,
+    description: Nullable<String>,
     /// What it costs, in hundredths.
-    #[oai(nullable)]
-    price_cents: Option<i64>,
+    price_cents: Nullable<i64>,
     /// Whose it is.
     owner_id: i64,
     /// When it was created.
@@ -64,8 +62,8 @@ impl From<search::Hit> for FoundItem {
         Self {
             id: document.id,
             title: document.title,
-            description: document.description,
-            price_cents: document.price_cents,
+            description: Nullable(document.description),
+            price_cents: Nullable(document.price_cents),
             owner_id: document.owner_id,
             created_at: Timestamp(document.created_at),
             updated_at: Timestamp(document.updated_at),
@@ -83,7 +81,7 @@ impl QueryValue for Text {
 
     fn schema() -> MetaSchema {
         MetaSchema {
-            min_length: Some(*LENGTH.start()),
+            pattern: Some(visible_pattern().into()),
             max_length: Some(*LENGTH.end()),
             example: Some("wireless keyb".into()),
             ..MetaSchema::new("string")
@@ -92,24 +90,13 @@ impl QueryValue for Text {
 
     fn read(text: &str) -> Result<Self, Wrong> {
         if is_blank(text) {
-            return Err(too_short());
+            return Err(Wrong::too_short(*LENGTH.start()));
         }
-        let most = *LENGTH.end();
-        if text.chars().count() > most {
-            let limit = i64::try_from(most).unwrap_or(i64::MAX);
-            return Err(Wrong::new("string_too_long", format!("String should have at most {most} characters"))
-                .limit("max_length", limit));
+        if text.chars().count() > *LENGTH.end() {
+            return Err(Wrong::too_long(*LENGTH.end()));
         }
         Ok(Self(text.to_owned()))
     }
-
-    fn read_empty() -> Result<Option<Self>, Wrong> {
-        Err(too_short())
-    }
-}
-
-fn too_short() -> Wrong {
-    Wrong::new("string_too_short", "String should have at least 1 character").limit("min_length", 1)
 }
 
 #[derive(ApiResponse)]

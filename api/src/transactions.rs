@@ -1,12 +1,13 @@
 //! The transactions endpoints: webhooks in, states out.
 
 mod page;
+mod request;
 mod view;
 
 use std::time::Duration;
 
 use jobs::transactions::{
-    Ingested, NewTransaction, Transactions,
+    self, Ingested, NewTransaction, Transactions,
     signature::{self, Signed},
 };
 use poem::{
@@ -15,17 +16,19 @@ use poem::{
 };
 use poem_openapi::{ApiResponse, OpenApi, param::Path};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use self::{
-    page::{Cursor, Page},
+    page::Page,
     view::{ID_LENGTH, State, Transaction},
 };
 use crate::{
-    config::{Conflict, WebhookConfig},
+    auth::MaybePrivate,
+    config::{Conflict, TransactionsRead, WebhookConfig},
     middleware::correlation,
     problem::{Fails, Problem, Statuses},
     tags::Tag,
-    validation::{Body, Limit, Query, Wait},
+    validation::{Body, Cursor, Limit, Query, Wait},
     wire::Json,
 };
 
@@ -39,6 +42,8 @@ pub struct TransactionsApi {
     pub transactions: Transactions,
     /// How webhooks are received.
     pub webhook: WebhookConfig,
+    /// Who may look transactions up.
+    pub read: TransactionsRead,
 }
 
 #[derive(ApiResponse)]
@@ -108,14 +113,14 @@ impl Statuses for Receiving {
 struct Finding;
 
 impl Statuses for Finding {
-    const ALL: &'static [u16] = &[404, 422, 503];
+    const ALL: &'static [u16] = &[401, 403, 404, 422, 503];
 }
 
 #[derive(Debug)]
 struct Listing;
 
 impl Statuses for Listing {
-    const ALL: &'static [u16] = &[422, 503];
+    const ALL: &'static [u16] = &[401, 403, 422, 503];
 }
 
 #[OpenApi(tag = "Tag::Transactions")]
@@ -136,7 +141,7 @@ impl TransactionsApi {
         request_header(name = "webhook-id", ty = "Option<String>", description = "Part of what is signed."),
         request_header(
             name = "webhook-timestamp",
-            ty = "Option<i64>",
+            ty = "Option<String>",
             description = "When it was signed, in seconds."
         ),
         request_header(
@@ -163,7 +168,8 @@ impl TransactionsApi {
     /// Look a transaction up
     ///
     /// With `wait`, a transaction that is PROCESSING is answered as soon as that changes, or as it stands when the time
-    /// is over. With `If-None-Match`, an answer that has not changed is 304.
+    /// is over. With `If-None-Match`, an answer that has not changed is 304. With `TRANSACTIONS_READ=key`, as in prod, it
+    /// wants a key or a token.
     #[oai(
         path = "/v1/transactions/:transaction_id",
         method = "get",
@@ -177,11 +183,13 @@ impl TransactionsApi {
     async fn get(
         &self,
         request: &Request,
+        caller: MaybePrivate,
         /// The sender's id, percent-encoded.
         transaction_id: Path<String>,
         /// Seconds to hold the answer while the transaction is PROCESSING; fractions are allowed.
         wait: Query<Wait>,
     ) -> Result<Found, Fails<Finding>> {
+        self.check_reader(&caller)?;
         let mut errors = Vec::new();
         let wait = wait.or_note(&mut errors);
         if !errors.is_empty() {
@@ -211,17 +219,19 @@ impl TransactionsApi {
     /// List transactions
     ///
     /// Newest first. The `Link` header names the next page; following it until it is absent visits every transaction
-    /// that was there at the start exactly once.
+    /// that was there at the start exactly once. With `TRANSACTIONS_READ=key`, as in prod, it wants a key or a token.
     #[oai(path = "/v1/transactions", method = "get", operation_id = "list_transactions")]
     async fn list(
         &self,
+        caller: MaybePrivate,
         /// Only those in this state.
         status: Query<State>,
         /// How many at most.
         limit: Query<Limit>,
         /// Where the page begins, as a `Link` header gave it.
-        cursor: Query<Cursor>,
+        cursor: Query<Cursor<16>>,
     ) -> Result<Listed, Fails<Listing>> {
+        self.check_reader(&caller)?;
         let mut errors = Vec::new();
         let page =
             Page { status: status.or_note(&mut errors), limit: limit.or_note(&mut errors).unwrap_or(Limit::DEFAULT) };
@@ -232,12 +242,25 @@ impl TransactionsApi {
         let status = page.status.map(Into::into);
         // One more than shown tells whether there is a next page.
         let asked = u32::from(page.limit.0) + 1;
-        let mut found = self.transactions.list(status, asked, cursor.map(|Cursor(cursor)| cursor)).await?;
+        let mut found = self
+            .transactions
+            .list(status, asked, cursor.map(|Cursor(id)| transactions::Cursor(Uuid::from_bytes(id))))
+            .await?;
         let more = found.len() > usize::from(page.limit.0);
         found.truncate(page.limit.0.into());
         let link = found.last().filter(|_| more).map(|last| page.next_link(last));
         let shown = found.into_iter().map(Transaction::new).collect::<Result<Vec<_>, _>>()?;
         Ok(Listed::Ok(Json::new(&shown)?, link))
+    }
+}
+
+impl TransactionsApi {
+    /// Makes sure that this caller may look transactions up.
+    fn check_reader(&self, caller: &MaybePrivate) -> Result<(), Problem> {
+        match self.read {
+            TransactionsRead::Open => Ok(()),
+            TransactionsRead::Key => caller.require(),
+        }
     }
 }
 

@@ -1,28 +1,24 @@
 //! The users endpoints: registration and login.
 
+mod attempts;
 mod view;
 
-use std::time::Duration;
-
-use jobs::users::{Credentials, Email, NewUser, Users, token::Tokens};
+use jobs::users::{Credentials, NewUser, Users, token::Tokens};
 use poem::{Request, http::StatusCode};
 use poem_openapi::{ApiResponse, OpenApi};
 
-use self::view::{AccessToken, User};
+use self::{
+    attempts::Attempts,
+    view::{AccessToken, User},
+};
 use crate::{
     auth,
     problem::{Fails, Problem, Statuses},
-    rate_limit::{Limit, Limits, Policy, address},
+    rate_limit::Limits,
     tags::Tag,
     validation::Body,
     wire::Json,
 };
-
-/// What a guesser gets from one address, and a household or an office needs.
-const PER_ADDRESS: u32 = 60;
-/// What a guesser gets from any number of addresses; nobody mistypes more often.
-const PER_ACCOUNT: u32 = 30;
-const WINDOW: Duration = Duration::from_secs(60);
 
 /// The users endpoints.
 #[derive(Clone)]
@@ -39,31 +35,9 @@ impl UsersApi {
         Self {
             users,
             tokens,
-            registrations: Attempts::new(limits, "register-address", "register-account"),
-            logins: Attempts::new(limits, "login-address", "login-account"),
+            registrations: Attempts::new(limits, ["register-pair", "register-address", "register-account"]),
+            logins: Attempts::new(limits, ["login-pair", "login-address", "login-account"]),
         }
-    }
-}
-
-/// How often something may be tried.
-#[derive(Clone)]
-struct Attempts {
-    by_address: Limit,
-    by_account: Limit,
-}
-
-impl Attempts {
-    fn new(limits: &Limits, address: &'static str, account: &'static str) -> Self {
-        Self {
-            by_address: limits.limit(Policy { name: address, quota: PER_ADDRESS, window: WINDOW }),
-            by_account: limits.limit(Policy { name: account, quota: PER_ACCOUNT, window: WINDOW }),
-        }
-    }
-
-    /// Counts an attempt. By its address first: who is over that limit cannot use up what the account has left.
-    async fn count(&self, request: &Request, email: &Email) -> Result<(), Problem> {
-        self.by_address.take(address(request)).await?;
-        self.by_account.take(email.key()).await.map(drop)
     }
 }
 
@@ -105,7 +79,8 @@ impl UsersApi {
     /// Register a user
     ///
     /// An e-mail address is registered once, however it is written: 409 for one that is known. At most 60
-    /// registrations a minute are taken from one network address, and 30 for one e-mail address.
+    /// registrations a minute are taken from one network address, 30 for one e-mail address, and 10 from one network
+    /// address for one e-mail address.
     #[oai(path = "/api/v1/users/register", method = "post", operation_id = "register_user")]
     async fn register(&self, request: &Request, body: Body<NewUser>) -> Result<Registered, Fails<Registering>> {
         let new = body.read()?;
@@ -121,14 +96,18 @@ impl UsersApi {
     ///
     /// The token goes into the header `Authorization: Bearer …` of further requests. An unknown address and a wrong
     /// password are answered by the same 401, after the same time. At most 60 logins a minute are taken from one network
-    /// address, and 30 for one e-mail address.
+    /// address, 30 for one e-mail address, and 10 wrong ones from one network address for one e-mail address.
     #[oai(path = "/api/v1/users/login", method = "post", operation_id = "log_in")]
     async fn login(&self, request: &Request, body: Body<Credentials>) -> Result<LoggedIn, Fails<LoggingIn>> {
         let credentials = body.read()?;
-        self.logins.count(request, &credentials.email).await?;
-        let Some(user) = self.users.login(credentials).await? else {
-            return Err(auth::unauthorized("Incorrect email or password").into());
+        let attempt = self.logins.count(request, &credentials.email).await?;
+        let user = match self.users.login(credentials).await {
+            Ok(None) => return Err(auth::unauthorized("Incorrect email or password").into()),
+            Ok(Some(user)) => Ok(user),
+            Err(failed) => Err(failed),
         };
+        attempt.take_back().await;
+        let user = user?;
         let token = AccessToken::new(self.tokens.issue(user.id, user.role)?);
         Ok(LoggedIn::Ok(Json::new(&token)?, "no-store".into()))
     }

@@ -1,15 +1,24 @@
 //! What is wrong with an input, in Pydantic v2's words: clients match on them.
 
 mod body;
+mod cursor;
+mod number;
 mod query;
+mod request;
+mod value;
 
 use std::borrow::Cow;
 
-pub use body::{Body, Fields, FromBody, List};
+pub use body::{Body, Fields, FromBody, FromWhole, List, string};
+pub use cursor::Cursor;
+pub use number::{any_of, decimal_in_json, integer_in_text, integer_schema, number_in_json, whole_in_text};
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
 pub use query::{Limit, Query, QueryValue, Skip, Wait};
+pub(crate) use request::request;
+pub use request::{Field, object_schema};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
+pub use value::{Integer, Stripped, Text, Value, VisibleText, choice, text_schema, visible_pattern};
 
 /// Longer inputs are not repeated in the answer: it would only be as large as the request, once for every error.
 const LONGEST_ECHO: usize = 4096;
@@ -89,6 +98,28 @@ impl Wrong {
     /// A text that PostgreSQL cannot hold.
     pub fn nul() -> Self {
         Self::rule("text must not contain NUL")
+    }
+
+    /// Something that is no text.
+    pub fn not_a_string() -> Self {
+        Self::new("string_type", "Input should be a valid string")
+    }
+
+    /// Bytes, or half of a surrogate pair, that make no text.
+    pub fn not_unicode() -> Self {
+        Self::new("string_unicode", "Input should be a valid string, unable to parse raw data as a unicode string")
+    }
+
+    /// A text of fewer than so many characters.
+    pub fn too_short(least: usize) -> Self {
+        let msg = format!("String should have at least {least} character{}", plural(least));
+        Self::new("string_too_short", msg).limit("min_length", least as i64)
+    }
+
+    /// A text of more than so many characters.
+    pub fn too_long(most: usize) -> Self {
+        let msg = format!("String should have at most {most} character{}", plural(most));
+        Self::new("string_too_long", msg).limit("max_length", most as i64)
     }
 
     /// A field that is not there.
@@ -183,6 +214,10 @@ impl Invalid {
             ..MetaSchema::new("object")
         }
     }
+}
+
+fn plural(number: usize) -> &'static str {
+    if number == 1 { "" } else { "s" }
 }
 
 /// `{"gt": 0}`: a map.

@@ -6,7 +6,7 @@ use poem::{IntoResponse, Response, http::header};
 use poem_openapi::{
     payload::Payload,
     registry::{MetaSchema, MetaSchemaRef, Registry},
-    types::Type,
+    types::{ParseError, ParseFromJSON, ParseResult, ToJSON, Type},
 };
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -73,13 +73,6 @@ impl Decimal {
     }
 }
 
-impl From<u32> for Decimal {
-    fn from(whole: u32) -> Self {
-        // The digits of a whole number are always JSON.
-        Self(RawValue::from_string(whole.to_string()).unwrap_or_else(|_| RawValue::NULL.to_owned()))
-    }
-}
-
 /// A time, in UTC and to the microsecond, as RFC 3339 writes it: `2024-01-15T10:30:00.000000Z`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timestamp(pub OffsetDateTime);
@@ -99,9 +92,47 @@ impl Serialize for Timestamp {
     }
 }
 
-/// Makes a type that is only answered known to `openapi.json`. The framework wants it to be readable too, but bodies are read
-/// by [`crate::validation`] alone.
-macro_rules! answer_only {
+/// What is always in an answer, be it null. A plain `Option` would be documented as one that may be missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Nullable<T>(pub Option<T>);
+
+impl<T: Type + Serialize> Type for Nullable<T> {
+    const IS_REQUIRED: bool = true;
+    type RawValueType = Self;
+    type RawElementValueType = Self;
+
+    fn name() -> std::borrow::Cow<'static, str> {
+        format!("nullable_{}", T::name()).into()
+    }
+
+    fn schema_ref() -> MetaSchemaRef {
+        T::schema_ref().merge(MetaSchema { nullable: true, ..MetaSchema::ANY })
+    }
+
+    fn as_raw_value(&self) -> Option<&Self> {
+        Some(self)
+    }
+
+    fn raw_element_iter<'a>(&'a self) -> Box<dyn Iterator<Item = &'a Self> + 'a> {
+        Box::new(std::iter::once(self))
+    }
+}
+
+impl<T: Type + Serialize> ToJSON for Nullable<T> {
+    fn to_json(&self) -> Option<serde_json::Value> {
+        serde_json::to_value(self).ok()
+    }
+}
+
+impl<T: Type + Serialize> ParseFromJSON for Nullable<T> {
+    fn parse_from_json(_: Option<serde_json::Value>) -> ParseResult<Self> {
+        Err(ParseError::custom("only answered, never read"))
+    }
+}
+
+/// Makes a type known to `openapi.json` by this schema.
+macro_rules! documented {
     ($type:ty, $name:literal, $schema:expr) => {
         impl ::poem_openapi::types::Type for $type {
             const IS_REQUIRED: bool = true;
@@ -124,6 +155,14 @@ macro_rules! answer_only {
                 Box::new(std::iter::once(self))
             }
         }
+    };
+}
+
+/// Makes a type that is only answered known to `openapi.json`. The framework wants it to be readable too, but bodies are read
+/// by [`crate::validation`] alone.
+macro_rules! answer_only {
+    ($type:ty, $name:literal, $schema:expr) => {
+        $crate::wire::documented!($type, $name, $schema);
 
         impl ::poem_openapi::types::ToJSON for $type {
             fn to_json(&self) -> Option<::serde_json::Value> {
@@ -140,6 +179,7 @@ macro_rules! answer_only {
 }
 
 pub(crate) use answer_only;
+pub(crate) use documented;
 
 answer_only!(
     Decimal,

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`app`] | builds every feature from [`config`]; read it to see what the system is made of |
 //! | [`mod@bench`] | what `millrace bench` compares with |
+//! | [`decimal`] | decimal texts, read within bounds |
 //! | [`boot`] | process plumbing: database, migrations, embedded PostgreSQL, telemetry, shutdown |
 //! | [`clock`] | what time it is, so that tests set it |
 //! | [`items`] | what users offer: cached by id, indexed after each write, and found |
@@ -21,6 +22,7 @@ pub mod bench;
 pub mod boot;
 pub mod clock;
 pub mod config;
+pub mod decimal;
 pub mod error;
 pub mod items;
 pub mod logs;

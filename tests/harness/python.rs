@@ -56,8 +56,11 @@ impl Packages {
         self.with_path(Command::new("python3"))
     }
 
+    /// They are found, and so are their programs, which some of them call.
     fn with_path(&self, mut command: Command) -> Command {
-        command.env("PYTHONPATH", &self.0);
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let folders = std::iter::once(self.0.join("bin")).chain(std::env::split_paths(&path));
+        command.env("PATH", std::env::join_paths(folders).expect("a path")).env("PYTHONPATH", &self.0);
         command
     }
 

@@ -160,7 +160,7 @@ async fn pages_are_newest_first_and_counted() {
     assert_eq!(page("?skip=20").await, (titles(0..5), "25".into()));
     assert_eq!(page("?skip=3&limit=2").await, (titles(20..22), "25".into()));
     assert_eq!(page("?limit=100").await, (titles(0..25), "25".into()));
-    for beyond in ["25", "9223372036854775807", "99999999999999999999"] {
+    for beyond in ["25", "9223372036854775807"] {
         assert_eq!(page(&format!("?skip={beyond}")).await, (vec![], "25".into()), "{beyond}");
     }
     let answer = ask(system.call(Method::GET, &format!("{ITEMS}?skip=-1&limit=101"))).await;
@@ -171,4 +171,9 @@ async fn pages_are_newest_first_and_counted() {
         failure("less_than_equal", "limit", "Input should be less than or equal to 100"),
     ];
     assert_eq!(answer.failures(), expected);
+    for beyond in ["9223372036854775808", "99999999999999999999"] {
+        let answer = ask(system.call(Method::GET, &format!("{ITEMS}?skip={beyond}"))).await;
+        let most = "Input should be less than or equal to 9223372036854775807";
+        assert_eq!(answer.failures(), [failure("less_than_equal", "skip", most)], "{beyond}");
+    }
 }

@@ -340,6 +340,10 @@ async fn every_wrong_parameter_is_named_at_once() {
             vec![("less_than_equal", "days", "Input should be less than or equal to 3650")],
         ),
         ("/market_chart?asset=bitcoin&currency=usd&days=1.5", vec![("int_parsing", "days", whole)]),
+        (
+            "/market_chart?asset=bitcoin&currency=usd&days=&interval=",
+            vec![("int_parsing", "days", whole), ("enum", "interval", "Input should be 'daily' or 'hourly'")],
+        ),
     ] {
         let answer = node.get(path).await;
         answer.assert_problem(422, path);

@@ -2,8 +2,8 @@
 
 use reqwest::Method;
 
-use super::{KEY, System, one};
-use crate::harness::http::ask;
+use super::{KEY, System, api, one};
+use crate::harness::{http::ask, redis::Redis};
 
 const ROUTES: [(Method, &str); 3] =
     [(Method::POST, "/asset"), (Method::GET, "/interest_rate"), (Method::GET, "/interest_rate/history")];
@@ -46,4 +46,32 @@ async fn a_loop_is_slowed_down() {
     assert_eq!(refused.header("ratelimit-policy"), "\"asset\";q=1200;w=60");
     assert!(refused.header("ratelimit").starts_with("\"asset\";r=0;t="), "{refused:?}");
     assert_eq!(system.current().await, "1.0", "reading has a limit of its own");
+}
+
+#[tokio::test]
+async fn processes_with_one_redis_share_the_limits() {
+    let Some(redis) = Redis::start().await else { return };
+    let variables = [("REDIS_URL", &*redis.url)];
+    let system = System::start(&variables).await;
+    let other = api(&system.database, &variables).await;
+    let post = |url: &str| {
+        let request = system.client.post(format!("{url}/asset")).header("api_key", KEY).json(&one(1));
+        async move { ask(request).await.status }
+    };
+    let drain = async |url: &str, most: usize| {
+        let mut granted = 0;
+        while granted < most {
+            let statuses = futures_util::future::join_all((0..100).map(|_| post(url))).await;
+            granted += statuses.iter().filter(|status| **status == 200).count();
+            if statuses.contains(&429) {
+                break;
+            }
+        }
+        granted
+    };
+    let granted = drain(&system.api.url, 3000).await;
+    assert!((1200..3000).contains(&granted), "{granted} at the first process");
+    // Twenty a second come back meanwhile.
+    let granted = drain(&other.url, 1200).await;
+    assert!(granted < 1000, "the first process has used up what the second one may: {granted}");
 }

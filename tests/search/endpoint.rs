@@ -44,6 +44,14 @@ async fn shows_what_it_found_and_names_what_is_wrong() {
         ("?q=", vec![("string_too_short", r#"["query","q"]"#, "String should have at least 1 character")]),
         ("?q=%20%20", vec![("string_too_short", r#"["query","q"]"#, "String should have at least 1 character")]),
         ("?q=%E2%80%8B", vec![("string_too_short", r#"["query","q"]"#, "String should have at least 1 character")]),
+        (
+            "?q=%FF",
+            vec![(
+                "string_unicode",
+                r#"["query","q"]"#,
+                "Input should be a valid string, unable to parse raw data as a unicode string",
+            )],
+        ),
         ("?q=%00", vec![("value_error", r#"["query","q"]"#, "Value error, text must not contain NUL")]),
         (
             &*long,

@@ -137,6 +137,7 @@ async fn every_failing_field_is_named_in_pydantics_words() {
     }
     let places = "Decimal input should have no more than 6 decimal places";
     let digits = "Decimal input should have no more than 12 digits before the decimal point";
+    let total = "Decimal input should have no more than 18 digits in total";
     let not_decimal = "Input should be a valid decimal";
     let no_type = "Decimal input should be an integer, float, string or Decimal object";
     for (raw, kind, msg) in [
@@ -146,10 +147,15 @@ async fn every_failing_field_is_named_in_pydantics_words() {
         ("\"-0.000001\"", "greater_than", "Input should be greater than 0"),
         ("0.0000001", "decimal_max_places", places),
         ("1e-7", "decimal_max_places", places),
-        ("1E-999999999", "decimal_max_places", places),
+        ("1E-999999999", "decimal_max_digits", total),
+        ("-1.12345678", "decimal_max_places", places),
         ("1000000000000", "decimal_whole_digits", digits),
         ("1e12", "decimal_whole_digits", digits),
-        ("\"1e999999999\"", "decimal_whole_digits", digits),
+        ("\"1e999999999\"", "decimal_max_digits", total),
+        ("1234567890123456789", "decimal_max_digits", total),
+        ("-1234567890123456789", "decimal_max_digits", total),
+        ("1234567890123.1234567", "decimal_max_digits", total),
+        ("1234567890123.1", "decimal_whole_digits", digits),
         ("\"1,500\"", "decimal_parsing", not_decimal),
         ("\"\"", "decimal_parsing", not_decimal),
         ("\"0x10\"", "decimal_parsing", not_decimal),

@@ -54,7 +54,7 @@ async fn pages_follow_each_other_without_gap_or_repetition() {
         ("/v1/transactions?limit=48", vec![48]),
         ("/v1/transactions?limit=47", vec![47, 1]),
         ("/v1/transactions?limit=100", vec![48]),
-        ("/v1/transactions?status=&limit=&cursor=", vec![20, 20, 8]),
+        ("/v1/transactions?limit=%20+4_8.0", vec![48]),
         ("/v1/transactions?status=PROCESSING", vec![20, 20, 8]),
         ("/v1/transactions?status=PROCESSED", vec![0]),
     ] {
@@ -171,6 +171,19 @@ async fn wrong_parameters_are_all_named() {
             vec!["value_error cursor Value error, cursor must be one that a Link header gave"],
         ),
         ("cursor=%00", vec!["value_error cursor Value error, text must not contain NUL"]),
+        ("limit=99999999999999999999", vec!["less_than_equal limit Input should be less than or equal to 100"]),
+        (
+            "status=%FF",
+            vec!["string_unicode status Input should be a valid string, unable to parse raw data as a unicode string"],
+        ),
+        (
+            "status=&limit=&cursor=",
+            vec![
+                "enum status Input should be 'PROCESSING', 'PROCESSED' or 'FAILED'",
+                "int_parsing limit Input should be a valid integer, unable to parse string as an integer",
+                "value_error cursor Value error, cursor must be one that a Link header gave",
+            ],
+        ),
         (
             "status=x&limit=x&cursor=x",
             vec![

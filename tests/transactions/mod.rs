@@ -8,6 +8,7 @@ mod limits;
 mod list;
 mod processing;
 mod processor;
+mod reading;
 mod retry_after;
 mod settling;
 mod signatures;

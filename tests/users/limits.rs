@@ -9,7 +9,10 @@ use futures_util::future::join_all;
 use serde_json::json;
 
 use super::{LOGIN, PASSWORD, REGISTER, System, client_at, registration};
-use crate::harness::http::{Answer, ask};
+use crate::harness::{
+    http::{Answer, ask},
+    redis::Redis,
+};
 
 fn login(email: &str) -> String {
     json!({"email": email, "password": PASSWORD}).to_string()
@@ -46,6 +49,30 @@ async fn an_account_is_limited_from_wherever_it_is_tried() {
     let other = system.post_from(&here, LOGIN, login("other@example.com")).await;
     other.assert_problem(401, "another account is another matter");
     assert_eq!(system.post(REGISTER, &registration("bob@example.com")).await.status, 201, "so is a registration");
+}
+
+#[tokio::test]
+async fn one_address_cannot_lock_an_account() {
+    let Some(redis) = Redis::start().await else { return };
+    for variables in [&[][..], &[("REDIS_URL", &*redis.url)]] {
+        let system = System::start(variables).await;
+        system.register("ada@example.com").await;
+        let (attacker, owner) = (client_at(5), client_at(6));
+        let guess = json!({"email": "ada@example.com", "password": "a wrong guess"}).to_string();
+        let mut answers = Vec::new();
+        for _ in 0..60 {
+            answers.push(system.post_from(&attacker, LOGIN, guess.clone()).await);
+        }
+        assert!(answers[..10].iter().all(|answer| answer.status == 401), "{:?}", answers[..10].last());
+        assert_limited(answers.last().expect("an answer"), "login-pair", 10);
+        // More often than the pair may be wrong: what is right costs nothing.
+        for _ in 0..15 {
+            let answer = system.post_from(&owner, LOGIN, login("ada@example.com")).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+        }
+        let other = system.post_from(&attacker, LOGIN, login("bob@example.com")).await;
+        other.assert_problem(401, "refused guesses use up nothing of what the address has for other accounts");
+    }
 }
 
 #[tokio::test]

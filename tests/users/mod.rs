@@ -2,6 +2,7 @@
 
 mod limits;
 mod login;
+mod proxies;
 mod registration;
 mod writings;
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use jobs::users::{Role, UserId};
-use poem::{Request, RequestBody};
+use poem::{Request, RequestBody, http::header};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions, registry::Registry};
 
 use super::{
@@ -90,6 +90,44 @@ impl<'a> ApiExtractor<'a> for Admin {
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
         key::count_wrong(request, &key::X_API_KEY).await?;
         Ok(admin(request)?)
+    }
+}
+
+/// A caller as for [`Private`], or one without any credential. A credential that is shown must be good all the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MaybePrivate(Option<Caller>);
+
+impl MaybePrivate {
+    /// Makes sure that there is a credential.
+    ///
+    /// # Errors
+    /// 403 without a credential.
+    pub fn require(&self) -> Result<(), Problem> {
+        if self.0.is_some() { Ok(()) } else { Err(forbidden(key::MISSING)) }
+    }
+}
+
+impl<'a> ApiExtractor<'a> for MaybePrivate {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
+
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        Private::register(registry);
+    }
+
+    fn security_schemes() -> Vec<&'static str> {
+        Private::security_schemes()
+    }
+
+    fn has_security_fallback() -> bool {
+        true
+    }
+
+    async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
+        let nothing = !key::is_shown(request) && !request.headers().contains_key(header::AUTHORIZATION);
+        if nothing { Ok(Self(None)) } else { Ok(private(request).map(|Private(caller)| Self(Some(caller)))?) }
     }
 }
 

@@ -140,6 +140,11 @@ pub(super) fn of_header(request: &Request) -> Result<Option<Key>, Problem> {
     Callers::of(request)?.keys().which(shown).map(Some).ok_or_else(|| forbidden(WRONG))
 }
 
+/// Whether there is a header `X-API-Key`.
+pub(super) fn is_shown(request: &Request) -> bool {
+    request.headers().contains_key(X_API_KEY)
+}
+
 /// The bytes of the key that is shown. An empty header shows none.
 ///
 /// # Errors

@@ -1,12 +1,16 @@
 //! Items on the wire.
 
-use jobs::{items, items::Contents};
-use poem_openapi::{Object, types::Example};
+use jobs::{decimal::Whole, items, items::Contents};
+use poem_openapi::{
+    Object,
+    registry::MetaSchema,
+    types::{ParseFromParameter, ParseResult},
+};
 use serde::Serialize;
 
 use crate::{
-    validation::{Fields, FromBody, Wrong},
-    wire::Timestamp,
+    validation::{Fields, FromBody, Integer, Text, VisibleText, Wrong, request, whole_in_text},
+    wire::{Nullable, Timestamp, documented},
 };
 
 /// An item as it stands.
@@ -16,11 +20,9 @@ pub struct Item {
     /// Never given twice.
     id: i64,
     title: String,
-    #[oai(nullable)]
-    description: Option<String>,
+    description: Nullable<String>,
     /// In hundredths of the currency that owner and buyer agree on.
-    #[oai(nullable)]
-    price_cents: Option<i64>,
+    price_cents: Nullable<i64>,
     /// The `id` of the owner.
     owner_id: i64,
     owner: Owner,
@@ -43,8 +45,8 @@ impl From<&items::Item> for Item {
         Self {
             id: from.id.0,
             title: from.title.clone(),
-            description: from.description.clone(),
-            price_cents: from.price_cents,
+            description: Nullable(from.description.clone()),
+            price_cents: Nullable(from.price_cents),
             owner_id: from.owner.id,
             owner: Owner { id: from.owner.id, full_name: from.owner.full_name.clone() },
             created_at: Timestamp(from.created_at),
@@ -53,32 +55,18 @@ impl From<&items::Item> for Item {
     }
 }
 
-/// An item as its owner describes it. Unknown fields are ignored.
-#[derive(Object)]
-#[oai(example)]
-pub struct ItemRequest {
-    /// What it is called; at least one character that can be seen.
-    #[oai(validator(min_length = 1, max_length = 255))]
-    title: String,
-    /// More about it.
-    #[oai(nullable, validator(max_length = 10000))]
-    description: Option<String>,
-    /// 0 or more; may also be a string.
-    #[oai(nullable, validator(minimum(value = "0")))]
-    price_cents: Option<i64>,
-    /// The caller, who is the owner whether said or not; anybody else is a 403.
-    #[oai(nullable)]
-    owner_id: Option<i64>,
-}
-
-impl Example for ItemRequest {
-    fn example() -> Self {
-        Self {
-            title: "Blue bicycle".into(),
-            description: Some("Three gears, two years old.".into()),
-            price_cents: Some(12_500),
-            owner_id: None,
-        }
+request! {
+    /// An item as its owner describes it. Unknown fields are ignored.
+    #[example({"title": "Blue bicycle", "description": "Three gears, two years old.", "price_cents": 12500})]
+    pub struct ItemRequest {
+        /// What it is called; at least one character that can be seen.
+        title: VisibleText<1, 255>,
+        /// More about it.
+        description: Option<Text<0, 10_000>>,
+        /// 0 or more.
+        price_cents: Option<Integer<0, { i64::MAX }>>,
+        /// The caller's id, who is the owner whether said or not; anybody else is a 403.
+        owner_id: Option<Integer<{ -i64::MAX }, { i64::MAX }>>,
     }
 }
 
@@ -93,12 +81,25 @@ impl FromBody for Said {
     type Schema = ItemRequest;
 
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
-        let title = fields.visible_text("title", 1..=255);
-        let description = fields.optional_text("description", 0..=10_000);
-        let price_cents = fields.optional_integer("price_cents", 0..=i64::MAX);
-        let owner_id = fields.optional_integer("owner_id", i64::MIN..=i64::MAX);
-        let contents = Contents { title: title?, description: description?, price_cents: price_cents? };
-        Some(Self { contents, owner_id: owner_id? })
+        let ItemRequest { title, description, price_cents, owner_id } = ItemRequest::read(fields)?;
+        let contents = Contents {
+            title: title.0,
+            description: description.map(|text| text.0),
+            price_cents: price_cents.map(|cents| cents.0),
+        };
+        Some(Self { contents, owner_id: owner_id.map(|id| id.0) })
+    }
+}
+
+/// The id in a path, as it was written: a number that no item has is a 404, so all that is wrong with it is found later.
+#[derive(Debug)]
+pub struct ItemIdText(pub String);
+
+documented!(ItemIdText, "integer_int64", MetaSchema::new_with_format("integer", "int64"));
+
+impl ParseFromParameter for ItemIdText {
+    fn parse_from_parameter(value: &str) -> ParseResult<Self> {
+        Ok(Self(value.to_owned()))
     }
 }
 
@@ -107,12 +108,11 @@ impl FromBody for Said {
 /// # Errors
 /// What is wrong with one that is no number.
 pub fn id(text: &str) -> Result<Option<items::ItemId>, Wrong> {
-    let trimmed = text.trim();
-    let digits = trimmed.strip_prefix(['+', '-']).unwrap_or(trimmed);
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(Wrong::new("int_parsing", "Input should be a valid integer, unable to parse string as an integer"));
-    }
-    Ok(trimmed.parse().ok().filter(|id| *id > 0).map(items::ItemId))
+    let whole = whole_in_text(text)?;
+    Ok(match whole {
+        Whole::Number(id) if id > 0 => Some(items::ItemId(id)),
+        _ => None,
+    })
 }
 
 #[cfg(test)]
@@ -121,12 +121,17 @@ mod tests {
 
     #[test]
     fn ids_are_numbers() {
-        for (text, expected) in
-            [("7", Some(7)), (" 7 ", Some(7)), ("0", None), ("-1", None), ("99999999999999999999", None)]
-        {
+        for (text, expected) in [
+            ("7", Some(7)),
+            (" 7 ", Some(7)),
+            ("7.0", Some(7)),
+            ("0", None),
+            ("-1", None),
+            ("99999999999999999999", None),
+        ] {
             assert_eq!(id(text), Ok(expected.map(items::ItemId)), "{text}");
         }
-        for text in ["", "x", "7x", "1.0", "--1", "\0"] {
+        for text in ["", "x", "7x", "1.5", "--1", "\0"] {
             assert!(id(text).is_err(), "{text}");
         }
     }

@@ -1,12 +1,14 @@
 //! One log line and one measurement per request, however it ends.
 
-use std::{sync::OnceLock, time::Instant};
+use std::{net::IpAddr, sync::OnceLock, time::Instant};
 
 use metrics::{Histogram, SharedString};
 use poem::{
     Request,
     http::{Method, StatusCode, Uri},
 };
+
+use crate::client_address;
 
 /// How long requests take, in seconds, by method, route pattern and status.
 pub const DURATION: &str = "http_server_request_duration_seconds";
@@ -30,6 +32,7 @@ pub struct Line<'a> {
     began: Instant,
     method: Method,
     uri: Uri,
+    client: Option<IpAddr>,
     route: &'a SharedString,
     timings: Option<&'a Timings>,
     status: u16,
@@ -39,7 +42,8 @@ impl<'a> Line<'a> {
     /// Starts the clock.
     pub fn begin(request: &Request, route: &'a SharedString, timings: Option<&'a Timings>) -> Self {
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        Self { began: Instant::now(), method, uri, route, timings, status: CLIENT_CLOSED_REQUEST }
+        let client = client_address::of(request);
+        Self { began: Instant::now(), method, uri, client, route, timings, status: CLIENT_CLOSED_REQUEST }
     }
 
     /// Says how it ended.
@@ -65,7 +69,8 @@ impl Drop for Line<'_> {
         self.record(took.as_secs_f64());
         let duration_ms = took.as_micros() as f64 / 1000.0;
         let (method, path) = (self.method.as_str(), self.uri.path());
-        tracing::info!(method, path, status_code = self.status, duration_ms, "COMPLETED_REQUEST");
+        let client_address = self.client.map(tracing::field::display);
+        tracing::info!(method, path, status_code = self.status, duration_ms, client_address, "COMPLETED_REQUEST");
     }
 }
 

@@ -2,15 +2,18 @@
 
 use std::collections::HashSet;
 
-use jobs::prices::{
-    model::{AssetId, Currency, Interval, Series},
-    read::{Chart, Days, Quote},
+use jobs::{
+    decimal::Whole,
+    prices::{
+        model::{AssetId, Currency, Interval, Series},
+        read::{Chart, Days, Quote},
+    },
 };
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use crate::{
-    validation::{QueryValue, Wrong},
+    validation::{QueryValue, Wrong, whole_in_text},
     wire::{Timestamp, answer_only},
 };
 
@@ -140,9 +143,8 @@ fn asset(text: &str) -> Result<AssetId, Wrong> {
     AssetId::parse(text).ok_or_else(|| Wrong::rule(rule))
 }
 
-fn too_short<T>() -> Result<T, Wrong> {
-    Err(Wrong::new("string_too_short", "String should have at least 1 character").limit("min_length", 1))
-}
+/// The texts of an asset's id, as a pattern.
+const ASSET: &str = "[a-z0-9-]{1,64}";
 
 /// One asset.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,15 +154,12 @@ impl QueryValue for Asset {
     const REQUIRED: bool = true;
 
     fn schema() -> MetaSchema {
-        MetaSchema { example: Some("bitcoin".into()), ..MetaSchema::new("string") }
+        let pattern = Some(format!("^\\s*{ASSET}\\s*$"));
+        MetaSchema { example: Some("bitcoin".into()), pattern, ..MetaSchema::new("string") }
     }
 
     fn read(text: &str) -> Result<Self, Wrong> {
-        asset(text).map(Self)
-    }
-
-    fn read_empty() -> Result<Option<Self>, Wrong> {
-        too_short()
+        if text.is_empty() { Err(Wrong::too_short(1)) } else { asset(text).map(Self) }
     }
 }
 
@@ -172,10 +171,14 @@ impl QueryValue for Assets {
     const REQUIRED: bool = true;
 
     fn schema() -> MetaSchema {
-        MetaSchema { example: Some("bitcoin,ethereum".into()), ..MetaSchema::new("string") }
+        let pattern = Some(format!("^\\s*{ASSET}\\s*(,\\s*{ASSET}\\s*){{0,{}}}$", MOST_ASSETS - 1));
+        MetaSchema { example: Some("bitcoin,ethereum".into()), pattern, ..MetaSchema::new("string") }
     }
 
     fn read(text: &str) -> Result<Self, Wrong> {
+        if text.is_empty() {
+            return Err(Wrong::too_short(1));
+        }
         let (mut assets, mut seen) = (Vec::new(), HashSet::new());
         for text in text.split(',') {
             let asset = asset(text.trim())?;
@@ -189,10 +192,6 @@ impl QueryValue for Assets {
         }
         Ok(Self(assets))
     }
-
-    fn read_empty() -> Result<Option<Self>, Wrong> {
-        too_short()
-    }
 }
 
 /// The text of a currency, which the configuration judges.
@@ -203,15 +202,12 @@ impl QueryValue for Code {
     const REQUIRED: bool = true;
 
     fn schema() -> MetaSchema {
-        MetaSchema { example: Some("usd".into()), ..MetaSchema::new("string") }
+        let pattern = Some("^\\s*[A-Za-z0-9]{2,10}\\s*$".into());
+        MetaSchema { example: Some("usd".into()), pattern, ..MetaSchema::new("string") }
     }
 
     fn read(text: &str) -> Result<Self, Wrong> {
         Ok(Self(text.to_owned()))
-    }
-
-    fn read_empty() -> Result<Option<Self>, Wrong> {
-        Ok(Some(Self(String::new())))
     }
 }
 
@@ -242,24 +238,17 @@ impl QueryValue for Chosen {
         if text == "max" {
             return Ok(Self(Days::Max));
         }
-        let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
-        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(Wrong::new(
-                "int_parsing",
-                "Input should be a valid integer or 'max', unable to parse string as an integer",
-            ));
+        let words = "Input should be a valid integer or 'max', unable to parse string as an integer";
+        let number = whole_in_text(text).map_err(|_| Wrong::new("int_parsing", words))?;
+        match number {
+            Whole::Number(number) if number < 1 => Err(Wrong::below(1)),
+            Whole::BelowAll => Err(Wrong::below(1)),
+            Whole::Number(number) => match u16::try_from(number) {
+                Ok(days @ 1..=MOST_DAYS) => Ok(Self(Days::Number(days))),
+                _ => Err(Wrong::above(MOST_DAYS.into())),
+            },
+            Whole::AboveAll => Err(Wrong::above(MOST_DAYS.into())),
         }
-        // A number of more digits than any integer has is out of range all the same.
-        let number = text.parse().unwrap_or(if text.starts_with('-') { i64::MIN } else { i64::MAX });
-        match u16::try_from(number) {
-            Ok(days @ 1..=MOST_DAYS) => Ok(Self(Days::Number(days))),
-            _ if number < 1 => Err(Wrong::below(1)),
-            _ => Err(Wrong::above(MOST_DAYS.into())),
-        }
-    }
-
-    fn read_empty() -> Result<Option<Self>, Wrong> {
-        too_short()
     }
 }
 
@@ -316,7 +305,7 @@ mod tests {
 
     #[test]
     fn days_are_a_number_or_max() {
-        for (text, days) in [("1", 1), ("3650", 3650), ("+30", 30), ("007", 7)] {
+        for (text, days) in [("1", 1), ("3650", 3650), ("+30", 30), ("007", 7), ("30.0", 30)] {
             assert_eq!(Chosen::read(text), Ok(Chosen(Days::Number(days))));
         }
         assert_eq!(Chosen::read("max"), Ok(Chosen(Days::Max)));

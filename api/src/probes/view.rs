@@ -1,12 +1,14 @@
 //! Probes on the wire.
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jobs::probes::grid::{self, Grid, Stand};
-use poem_openapi::{Enum, Object, registry::MetaSchema, types::Example};
+use poem_openapi::{Enum, Object, registry::MetaSchema};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::validation::{Fields, FromBody, QueryValue, Wrong};
+use crate::validation::{
+    Cursor, Fields, FromBody, Integer, QueryValue, Stripped, Value, Wrong, choice, integer_in_text, integer_schema,
+    request,
+};
 
 /// Where a probe looks.
 #[derive(Debug, Clone, Copy, Enum, Serialize)]
@@ -48,44 +50,43 @@ impl Probe {
 
 /// All probes, or a page of them.
 #[derive(Object)]
-#[oai(rename = "Probes")]
+#[oai(rename = "ProbeList")]
 pub struct Probes {
     probes: Vec<Probe>,
 }
 
-/// A grid, and the probe on it. Unknown fields are ignored.
-#[derive(Object)]
-#[oai(example)]
-pub struct SetupRequest {
-    /// The largest `x`; not 0 when `y` is.
-    #[oai(validator(minimum(value = "0"), maximum(value = "2147483647")))]
-    x: i32,
-    /// The largest `y`.
-    #[oai(validator(minimum(value = "0"), maximum(value = "2147483647")))]
-    y: i32,
-    direction: Direction,
-}
-
-impl Example for SetupRequest {
-    fn example() -> Self {
-        Self { x: 5, y: 5, direction: Direction::North }
+request! {
+    /// A grid, and the probe on it. Unknown fields are ignored.
+    #[example({"x": 5, "y": 5, "direction": "NORTH"})]
+    pub struct SetupRequest {
+        /// The largest `x`; not 0 when `y` is.
+        x: Integer<0, { i32::MAX as i64 }>,
+        /// The largest `y`.
+        y: Integer<0, { i32::MAX as i64 }>,
+        /// Where the probe looks at first.
+        direction: grid::Direction,
     }
 }
 
-/// A command for a probe. Unknown fields are ignored.
-#[derive(Object)]
-#[oai(example)]
-pub struct MoveRequest {
-    /// As it was answered when the probe was set up.
-    id: Uuid,
-    /// `M`, `L` and `R`.
-    #[oai(validator(min_length = 1))]
-    command: String,
+impl Value for grid::Direction {
+    fn schema() -> MetaSchema {
+        let names = ["NORTH", "SOUTH", "EAST", "WEST"].map(Into::into);
+        MetaSchema { enum_items: names.into(), ..MetaSchema::new("string") }
+    }
+
+    fn read(raw: &str) -> Result<Self, Wrong> {
+        choice(raw, "'NORTH', 'SOUTH', 'EAST' or 'WEST'", Self::parse)
+    }
 }
 
-impl Example for MoveRequest {
-    fn example() -> Self {
-        Self { id: Uuid::nil(), command: "MRM".into() }
+request! {
+    /// A command for a probe. Unknown fields are ignored.
+    #[example({"id": "00000000-0000-0000-0000-000000000000", "command": "MRM"})]
+    pub struct MoveRequest {
+        /// As it was answered when the probe was set up.
+        id: Uuid,
+        /// `M`, `L` and `R`, in either case.
+        command: Stripped,
     }
 }
 
@@ -100,12 +101,8 @@ impl FromBody for Setup {
     type Schema = SetupRequest;
 
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
-        let mut largest =
-            |name| fields.integer(name, 0..=i32::MAX.into()).and_then(|number| i32::try_from(number).ok());
-        let (x, y) = (largest("x"), largest("y"));
-        let expected = "'NORTH', 'SOUTH', 'EAST' or 'WEST'";
-        let direction = fields.choice("direction", expected, grid::Direction::parse);
-        let (grid, direction) = (Grid { x: x?, y: y? }, direction?);
+        let SetupRequest { x, y, direction } = SetupRequest::read(fields)?;
+        let grid = Grid { x: i32::try_from(x.0).ok()?, y: i32::try_from(y.0).ok()? };
         if grid == (Grid { x: 0, y: 0 }) {
             fields.note_whole(Wrong::rule("X and Y cannot both be zero"));
         }
@@ -124,8 +121,8 @@ impl FromBody for Move {
     type Schema = MoveRequest;
 
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
-        let (id, command) = (fields.uuid("id"), fields.stripped("command"));
-        Some(Self { id: id?, command: command?.into_owned() })
+        let MoveRequest { id, command } = MoveRequest::read(fields)?;
+        Some(Self { id, command: command.0 })
     }
 }
 
@@ -139,43 +136,18 @@ impl PageSize {
 
 impl QueryValue for PageSize {
     fn schema() -> MetaSchema {
-        MetaSchema { minimum: Some(1.0), maximum: Some(f64::from(Self::MOST)), ..MetaSchema::new("integer") }
+        integer_schema(1, Self::MOST.into())
     }
 
     fn read(text: &str) -> Result<Self, Wrong> {
-        let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
-        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            let msg = "Input should be a valid integer, unable to parse string as an integer";
-            return Err(Wrong::new("int_parsing", msg));
-        }
-        if text.starts_with('-') || digits.bytes().all(|byte| byte == b'0') {
-            return Err(Wrong::below(1));
-        }
-        // What does not fit is too many as well.
-        let size = digits.parse().ok().filter(|size| *size <= Self::MOST);
-        size.map(Self).ok_or_else(|| Wrong::above(Self::MOST.into()))
-    }
-}
-
-/// Where a page begins, as a query parameter. Opaque to clients: its form may change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cursor(pub i64);
-
-impl QueryValue for Cursor {
-    fn schema() -> MetaSchema {
-        MetaSchema::new("string")
-    }
-
-    fn read(text: &str) -> Result<Self, Wrong> {
-        let bytes = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| bytes.try_into().ok());
-        let number = bytes.map(i64::from_be_bytes).filter(|number| *number > 0);
-        number.map(Self).ok_or_else(|| Wrong::rule("cursor must be one that a Link header gave"))
+        let size = integer_in_text(text, 1, Self::MOST.into())?;
+        u16::try_from(size).map(Self).map_err(|_| Wrong::above(Self::MOST.into()))
     }
 }
 
 /// The `Link` to the page after the one that ends with this number.
 pub fn next_link(limit: PageSize, last: i64) -> String {
-    let cursor = URL_SAFE_NO_PAD.encode(last.to_be_bytes());
+    let cursor = Cursor(last.to_be_bytes());
     format!("</api/v1/check?limit={}&cursor={cursor}>; rel=\"next\"", limit.0)
 }
 
@@ -195,16 +167,6 @@ mod tests {
         }
         for text in ["x", "1.5", "+", "--1"] {
             assert!(PageSize::read(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_cursor_comes_back_as_it_was_and_a_made_up_one_does_not() {
-        for number in [1, 1000, i64::MAX] {
-            assert_eq!(Cursor::read(&URL_SAFE_NO_PAD.encode(number.to_be_bytes())), Ok(Cursor(number)));
-        }
-        for text in ["x", "%%%", "AAAAAAAAAAA", "__________8", &URL_SAFE_NO_PAD.encode([1; 9])] {
-            assert!(Cursor::read(text).is_err(), "{text}");
         }
     }
 }

@@ -8,7 +8,10 @@ use std::{
 use poem::Request;
 use sha2::{Digest, Sha256};
 
-use crate::auth::{Caller, Key};
+use crate::{
+    auth::{Caller, Key},
+    client_address,
+};
 
 /// What a limit counts by.
 pub trait Counted {
@@ -74,10 +77,10 @@ pub(super) fn key(policy: &str, digest: &[u8; 32]) -> String {
     key
 }
 
-/// Where a request comes from: the other end of the connection, whatever the request says of itself, since whoever is
-/// limited could say anything.
+/// The address that a request is counted by. What the request says of itself counts only where a trusted proxy says it:
+/// a caller could say anything.
 pub fn address(request: &Request) -> Option<IpAddr> {
-    request.remote_addr().as_socket_addr().map(|peer| network(peer.ip()))
+    client_address::of(request).map(network)
 }
 
 /// An address of IPv4; of IPv6 the network, of which one customer has all the addresses.

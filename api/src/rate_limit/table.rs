@@ -37,9 +37,24 @@ impl Table {
         self.take_at(caller, self.start.elapsed())
     }
 
+    /// Gives a token of this caller's back.
+    pub(super) fn give_back(&self, caller: impl Hash) {
+        let (now, token) = (nanos(self.start.elapsed()), self.token());
+        let at = self.hasher.hash_one(caller) as usize % BUCKETS;
+        if let Some(bucket) = self.buckets.get(at) {
+            let give = |full_at: u64| (full_at > now).then(|| full_at.saturating_sub(token));
+            let _ = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, give);
+        }
+    }
+
+    /// The time that one token is worth.
+    fn token(&self) -> u64 {
+        (nanos(self.size.window) / u64::from(self.size.quota.max(1))).max(1)
+    }
+
     fn take_at(&self, caller: impl Hash, now: Duration) -> Taken {
         let quota = u64::from(self.size.quota.max(1));
-        let (now, token) = (nanos(now), (nanos(self.size.window) / quota).max(1));
+        let (now, token) = (nanos(now), self.token());
         let window = token.saturating_mul(quota);
         let tell = |granted, full_at: u64| {
             let full_in = full_at.saturating_sub(now);

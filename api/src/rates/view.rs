@@ -1,44 +1,44 @@
 //! Interest rates as the wire shows them, and assets as they are read from it.
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jobs::rates::{self, Asset, Rate, RateError, Submission};
 use poem::http::HeaderMap;
-use poem_openapi::{Object, registry::MetaSchema, types::Example};
+use poem_openapi::{Object, registry::MetaSchema};
 use serde::Serialize;
 
 use crate::{
     problem::Problem,
-    validation::{Fields, FromBody, Limit, List, QueryValue, Wrong},
-    wire::{Decimal, Timestamp},
+    validation::{Cursor, Limit, List, Text, Value, Wrong, any_of, number_in_json, request},
+    wire::{Timestamp, documented},
 };
 
-/// One asset of a submission. Unknown fields are ignored.
-#[derive(Object)]
-#[oai(example)]
-pub struct AssetRequest {
-    /// The sender's name for it; several assets of one submission may share it.
-    #[oai(validator(max_length = 255))]
-    id: String,
-    /// 0 or more, with at most 20 digits before the point and 100 after it; may also be a string.
-    interest_rate: Decimal,
-}
-
-impl Example for AssetRequest {
-    fn example() -> Self {
-        Self { id: "id-1".into(), interest_rate: 100.into() }
+request! {
+    /// One asset of a submission. Unknown fields are ignored.
+    #[example({"id": "id-1", "interest_rate": 100})]
+    pub struct AssetRequest {
+        /// The sender's name for it; several assets of one submission may share it.
+        id: Text<0, 255>,
+        /// 0 or more, with at most 20 digits before the point and 100 after it. As a text it stays exact in every client.
+        interest_rate: Rate,
     }
 }
 
-/// What one element of a body says.
-#[derive(Debug)]
-pub struct Said(Asset);
+/// The texts of [`Rate`]s, without an exponent.
+const RATE_PATTERN: &str = "^\\s*\\+?0*[0-9]{1,20}(\\.[0-9]{1,100})?\\s*$";
 
-impl FromBody for Said {
-    type Schema = AssetRequest;
+impl Value for Rate {
+    fn schema() -> MetaSchema {
+        let number = MetaSchema {
+            minimum: Some(0.0),
+            maximum: Some(1e20),
+            exclusive_maximum: Some(true),
+            ..MetaSchema::new("number")
+        };
+        let text = MetaSchema { pattern: Some(RATE_PATTERN.into()), ..MetaSchema::new("string") };
+        any_of([number, text, MetaSchema::new("boolean")])
+    }
 
-    fn read(fields: &mut Fields<'_>) -> Option<Self> {
-        let (id, rate) = (fields.text("id", 0..=255), fields.number("interest_rate", rate));
-        Some(Self(Asset { id: id?, rate: rate? }))
+    fn read(raw: &str) -> Result<Self, Wrong> {
+        number_in_json(raw, rate)
     }
 }
 
@@ -60,8 +60,9 @@ fn rate(text: &str) -> Result<Rate, Wrong> {
 }
 
 /// All assets of a body, under this key.
-pub fn submission(List(said): List<Said>, idempotency_key: Option<String>) -> Submission {
-    Submission { assets: said.into_iter().map(|Said(asset)| asset).collect(), idempotency_key }
+pub fn submission(List(assets): List<AssetRequest>, idempotency_key: Option<String>) -> Submission {
+    let assets = assets.into_iter().map(|AssetRequest { id, interest_rate }| Asset { id: id.0, rate: interest_rate });
+    Submission { assets: assets.collect(), idempotency_key }
 }
 
 /// That a submission is saved.
@@ -94,27 +95,20 @@ impl From<&rates::Reading> for Reading {
     }
 }
 
-/// Where a page begins, as a query parameter. Opaque to clients: its form may change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cursor(pub rates::Cursor);
-
-impl QueryValue for Cursor {
-    fn schema() -> MetaSchema {
-        MetaSchema::new("string")
-    }
-
-    fn read(text: &str) -> Result<Self, Wrong> {
-        let bytes = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| bytes.try_into().ok());
-        let cursor = bytes.map(|bytes| Self(rates::Cursor(u128::from_be_bytes(bytes))));
-        cursor.ok_or_else(|| Wrong::rule("cursor must be one that a Link header gave"))
-    }
-}
-
 /// The `Link` to the page that goes on after `last`.
 pub fn next_link(limit: Limit, last: rates::Cursor) -> String {
-    let cursor = URL_SAFE_NO_PAD.encode(last.0.to_be_bytes());
+    let cursor = Cursor(last.0.to_be_bytes());
     format!("</interest_rate/history?limit={}&cursor={cursor}>; rel=\"next\"", limit.0)
 }
+
+/// A name for a submission, as the header `Idempotency-Key` has it.
+pub struct IdempotencyKey;
+
+documented!(
+    IdempotencyKey,
+    "idempotency_key",
+    MetaSchema { pattern: Some("^[!-~]([ -~]{0,253}[!-~])?$".into()), ..MetaSchema::new("string") }
+);
 
 /// What `Idempotency-Key` says.
 ///

@@ -1,19 +1,19 @@
-//! A transaction as the wire shows it, and as it is read from the wire.
+//! A transaction as the wire shows it.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     ops::RangeInclusive,
 };
 
-use jobs::transactions::{self, NewTransaction, Status};
+use jobs::transactions::{self, Status};
 use poem::http::HeaderValue;
-use poem_openapi::{Enum, Object, registry::MetaSchema, types::Example};
+use poem_openapi::{Enum, Object, registry::MetaSchema};
 use serde::Serialize;
 
 use crate::{
     problem::Problem,
-    validation::{Fields, FromBody, QueryValue, Wrong},
-    wire::{Decimal, Timestamp},
+    validation::{QueryValue, Wrong},
+    wire::{Decimal, Nullable, Timestamp},
 };
 
 /// How many characters an id or account has.
@@ -22,7 +22,7 @@ pub const ID_LENGTH: RangeInclusive<usize> = 1..=255;
 /// A recorded transaction.
 #[derive(Object, Serialize)]
 pub struct Transaction {
-    /// The sender's id, unique for ever.
+    /// The sender's id: it never names another transaction.
     transaction_id: String,
     /// Where the money comes from.
     source_account: String,
@@ -37,8 +37,7 @@ pub struct Transaction {
     /// When it was recorded.
     created_at: Timestamp,
     /// When it was processed or failed; null until then.
-    #[oai(nullable)]
-    processed_at: Option<Timestamp>,
+    processed_at: Nullable<Timestamp>,
     /// Why it failed; only when `FAILED`.
     #[oai(skip_serializing_if_is_none)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,7 +58,7 @@ impl Transaction {
             currency: from.currency,
             status: from.status.into(),
             created_at: Timestamp(from.created_at),
-            processed_at: from.processed_at.map(Timestamp),
+            processed_at: Nullable(from.processed_at.map(Timestamp)),
             error: if from.status == Status::Failed { Some(from.error.unwrap_or_default()) } else { None },
         })
     }
@@ -84,57 +83,6 @@ pub fn etag(body: &[u8]) -> String {
 pub fn is_among(etag: &str, if_none_match: &HeaderValue) -> bool {
     let listed = if_none_match.to_str().unwrap_or_default();
     listed.split(',').map(str::trim).any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
-}
-
-/// A transaction as its sender describes it. Unknown fields are ignored.
-#[derive(Object)]
-#[oai(example)]
-pub struct TransactionRequest {
-    /// The sender's id, unique for ever.
-    #[oai(validator(min_length = 1, max_length = 255))]
-    transaction_id: String,
-    /// Where the money comes from.
-    #[oai(validator(min_length = 1, max_length = 255))]
-    source_account: String,
-    /// Where the money goes.
-    #[oai(validator(min_length = 1, max_length = 255))]
-    destination_account: String,
-    /// How much: more than 0, at most 12 digits before the point and 6 after it. May also be a string.
-    amount: Decimal,
-    /// ISO 4217 code.
-    #[oai(validator(min_length = 3, max_length = 3))]
-    currency: String,
-}
-
-impl Example for TransactionRequest {
-    fn example() -> Self {
-        Self {
-            transaction_id: "txn_abc123".into(),
-            source_account: "acc_user_1".into(),
-            destination_account: "acc_merchant_1".into(),
-            amount: 1500.into(),
-            currency: "INR".into(),
-        }
-    }
-}
-
-impl FromBody for NewTransaction {
-    type Schema = TransactionRequest;
-
-    fn read(fields: &mut Fields<'_>) -> Option<Self> {
-        let transaction_id = fields.text("transaction_id", ID_LENGTH);
-        let source_account = fields.text("source_account", ID_LENGTH);
-        let destination_account = fields.text("destination_account", ID_LENGTH);
-        let amount = fields.amount("amount");
-        let currency = fields.currency("currency");
-        Some(Self {
-            transaction_id: transaction_id?,
-            source_account: source_account?,
-            destination_account: destination_account?,
-            amount: amount?,
-            currency: currency?,
-        })
-    }
 }
 
 /// Where a transaction stands.

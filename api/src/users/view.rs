@@ -1,15 +1,11 @@
 //! Users and tokens as the wire shows them, and what is read from the wire.
 
 use jobs::users::{self, Credentials, Email, NewUser, Password, token};
-use poem_openapi::{Object, types::Example};
+use poem_openapi::{Object, registry::MetaSchema};
 use serde::Serialize;
 
-use crate::validation::{Fields, FromBody, Wrong};
+use crate::validation::{Fields, FromBody, Text, Value, VisibleText, Wrong, request};
 
-/// How many characters a password may have: more prove nothing.
-const PASSWORD_LENGTH: std::ops::RangeInclusive<usize> = 8..=1024;
-/// How many characters a name may have.
-const NAME_LENGTH: std::ops::RangeInclusive<usize> = 1..=255;
 /// Longer texts are no addresses, and are not searched for what is wrong with them.
 const LONGEST_EMAIL: usize = 1024;
 
@@ -48,43 +44,27 @@ impl AccessToken {
     }
 }
 
-/// Who wants to become a user. Unknown fields are ignored.
-#[derive(Object)]
-#[oai(example)]
-pub struct RegisterRequest {
-    /// An e-mail address; capital letters, width and the encoding of accents make no difference.
-    #[oai(validator(max_length = 254))]
-    email: String,
-    /// Kept as a hash only (Argon2id); the encoding of accents makes no difference.
-    #[oai(validator(min_length = 8, max_length = 1024))]
-    password: String,
-    /// How to address the user; at least one character that can be seen.
-    #[oai(validator(min_length = 1, max_length = 255))]
-    full_name: String,
-}
-
-impl Example for RegisterRequest {
-    fn example() -> Self {
-        let LoginRequest { email, password } = LoginRequest::example();
-        Self { email, password, full_name: "Ada Lovelace".into() }
+request! {
+    /// Registers a user. Unknown fields are ignored.
+    #[example({"email": "ada@example.com", "password": "correct horse battery", "full_name": "Ada Lovelace"})]
+    pub struct RegisterRequest {
+        /// An e-mail address; capital letters, width and the encoding of accents make no difference.
+        email: Email,
+        /// Kept as a hash only (Argon2id); the encoding of accents makes no difference.
+        password: SecretText<8, 1024>,
+        /// How to address the user; at least one character that can be seen.
+        full_name: VisibleText<1, 255>,
     }
 }
 
-/// Who wants a token. Unknown fields are ignored.
-#[derive(Object)]
-#[oai(example)]
-pub struct LoginRequest {
-    /// The address of the registration; capital letters, width and the encoding of accents make no difference.
-    #[oai(validator(max_length = 254))]
-    email: String,
-    /// The password of the registration.
-    #[oai(validator(max_length = 1024))]
-    password: String,
-}
-
-impl Example for LoginRequest {
-    fn example() -> Self {
-        Self { email: "ada@example.com".into(), password: "correct horse battery".into() }
+request! {
+    /// Asks for a token. Unknown fields are ignored.
+    #[example({"email": "ada@example.com", "password": "correct horse battery"})]
+    pub struct LoginRequest {
+        /// The address of the registration; capital letters, width and the encoding of accents make no difference.
+        email: Email,
+        /// The password of the registration. One that is too short is only wrong.
+        password: SecretText<0, 1024>,
     }
 }
 
@@ -92,11 +72,8 @@ impl FromBody for NewUser {
     type Schema = RegisterRequest;
 
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
-        fields.keep_secret("password");
-        let email = email(fields);
-        let password = fields.text("password", PASSWORD_LENGTH);
-        let full_name = fields.visible_text("full_name", NAME_LENGTH);
-        Some(Self { email: email?, password: Password::new(password?), full_name: full_name? })
+        let RegisterRequest { email, password, full_name } = RegisterRequest::read(fields)?;
+        Some(Self { email, password: password.0, full_name: full_name.0 })
     }
 }
 
@@ -104,17 +81,35 @@ impl FromBody for Credentials {
     type Schema = LoginRequest;
 
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
-        fields.keep_secret("password");
-        let email = email(fields);
-        // One that is too short is only wrong.
-        let password = fields.text("password", 0..=*PASSWORD_LENGTH.end());
-        Some(Self { email: email?, password: Password::new(password?) })
+        let LoginRequest { email, password } = LoginRequest::read(fields)?;
+        Some(Self { email, password: password.0 })
     }
 }
 
-fn email(fields: &mut Fields<'_>) -> Option<Email> {
-    fields.text_as("email", 0..=LONGEST_EMAIL, |text| {
-        Email::parse(&text)
+/// A password of so many characters.
+#[derive(Debug)]
+struct SecretText<const LEAST: usize, const MOST: usize>(Password);
+
+impl<const LEAST: usize, const MOST: usize> Value for SecretText<LEAST, MOST> {
+    const SECRET: bool = true;
+
+    fn schema() -> MetaSchema {
+        MetaSchema { format: Some("password"), ..Text::<LEAST, MOST>::schema() }
+    }
+
+    fn read(raw: &str) -> Result<Self, Wrong> {
+        Text::<LEAST, MOST>::read(raw).map(|Text(text)| Self(Password::new(text)))
+    }
+}
+
+impl Value for Email {
+    fn schema() -> MetaSchema {
+        MetaSchema { max_length: Some(254), ..MetaSchema::new_with_format("string", "email") }
+    }
+
+    fn read(raw: &str) -> Result<Self, Wrong> {
+        let Text(text) = Text::<0, LONGEST_EMAIL>::read(raw)?;
+        Self::parse(&text)
             .map_err(|reason| Wrong::new("value_error", format!("value is not a valid email address: {reason}")))
-    })
+    }
 }

@@ -1,10 +1,7 @@
 //! JSON bodies: read field by field in Pydantic's lax mode, every failing field reported at once.
 
-mod decimal;
 mod fields;
-mod integer;
 mod list;
-mod names;
 
 use std::{fmt::Display, marker::PhantomData};
 
@@ -20,7 +17,10 @@ use poem_openapi::{
 };
 use serde_json::value::RawValue;
 
-pub use self::{fields::Fields, list::List};
+pub use self::{
+    fields::{Fields, string, text},
+    list::List,
+};
 use super::Wrong;
 use crate::{middleware::body_limit, problem::Problem};
 

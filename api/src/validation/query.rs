@@ -6,7 +6,10 @@ use poem_openapi::{
     registry::{MetaParamIn, MetaSchema, MetaSchemaRef, Registry},
 };
 
-use super::{Invalid, Wrong};
+use super::{
+    Invalid, Wrong,
+    number::{integer_in_text, integer_schema, number_in_text},
+};
 
 /// A value that a query parameter can have.
 pub trait QueryValue: Sized + Send {
@@ -16,17 +19,15 @@ pub trait QueryValue: Sized + Send {
     /// How `openapi.json` describes it.
     fn schema() -> MetaSchema;
 
-    /// Reads it; the text is not empty and free of outer blanks.
+    /// Reads it; the text is free of outer blanks, and may be empty.
+    ///
+    /// # Errors
+    /// What is wrong with it, in Pydantic's words.
     fn read(text: &str) -> Result<Self, Wrong>;
-
-    /// What one without a text means; not given, unless it says otherwise.
-    fn read_empty() -> Result<Option<Self>, Wrong> {
-        Ok(None)
-    }
 }
 
 /// An optional query parameter, read but not judged yet, so that a handler can report all that failed at once.
-/// An empty one counts as not given, as `?status=&limit=` is what a form sends; of several the last one counts.
+/// An empty one is read like any other text, as Pydantic does; of several the last one counts.
 pub struct Query<T>(Result<Option<T>, Invalid>);
 
 impl<T> Query<T> {
@@ -71,27 +72,29 @@ pub struct NeverDefault;
 
 fn read<T: QueryValue>(query: Option<&str>, name: &'static str) -> Result<Option<T>, Invalid> {
     let Some(value) = query.and_then(|query| last_value(query, name)) else { return Ok(None) };
-    let text = value.trim();
-    let read = match text {
-        "" => T::read_empty(),
-        _ if text.contains('\0') => Err(Wrong::nul()),
-        _ => T::read(text).map(Some),
+    let (value, read) = match String::from_utf8(value) {
+        Ok(value) => {
+            let text = value.trim();
+            let read = if text.contains('\0') { Err(Wrong::nul()) } else { T::read(text) };
+            (value, read)
+        }
+        Err(error) => (String::from_utf8_lossy(error.as_bytes()).into_owned(), Err(Wrong::not_unicode())),
     };
-    read.map_err(|wrong| {
+    read.map(Some).map_err(|wrong| {
         let input = serde_json::to_string(&value).ok();
         wrong.at("query", name, input.as_deref())
     })
 }
 
-/// The last value of a parameter, decoded; bytes that are not UTF-8 become replacement characters.
-fn last_value(query: &str, name: &str) -> Option<String> {
+/// The last value of a parameter, its percent-encoding decoded.
+fn last_value(query: &str, name: &str) -> Option<Vec<u8>> {
     let decode = |text: &str| {
         let spaced = text.replace('+', " ");
-        percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
+        percent_encoding::percent_decode_str(&spaced).collect::<Vec<u8>>()
     };
     query.rsplit('&').find_map(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decode(key) == name).then(|| decode(value))
+        (decode(key) == name.as_bytes()).then(|| decode(value))
     })
 }
 
@@ -113,11 +116,16 @@ impl QueryValue for Wait {
     }
 
     fn read(text: &str) -> Result<Self, Wrong> {
-        let seconds: f64 = text.parse().map_err(|_| Wrong::not_a_number())?;
+        let seconds: f64 = number_in_text(text, |text| text.parse().map_err(|_| Wrong::not_a_number()))?;
         if !seconds.is_finite() {
             return Err(Wrong::not_finite());
         }
-        check_range(seconds, 0, LONGEST_WAIT_SECONDS)?;
+        if seconds < 0.0 {
+            return Err(Wrong::below(0));
+        }
+        if seconds > f64::from(LONGEST_WAIT_SECONDS) {
+            return Err(Wrong::above(LONGEST_WAIT_SECONDS.into()));
+        }
         Ok(Self(seconds))
     }
 }
@@ -135,20 +143,12 @@ impl Limit {
 
 impl QueryValue for Limit {
     fn schema() -> MetaSchema {
-        MetaSchema {
-            minimum: Some(1.0),
-            maximum: Some(f64::from(Self::MOST)),
-            default: Some(Self::DEFAULT.0.into()),
-            ..MetaSchema::new("integer")
-        }
+        MetaSchema { default: Some(Self::DEFAULT.0.into()), ..integer_schema(1, Self::MOST.into()) }
     }
 
     fn read(text: &str) -> Result<Self, Wrong> {
-        let limit: i64 = text.parse().map_err(|_| {
-            Wrong::new("int_parsing", "Input should be a valid integer, unable to parse string as an integer")
-        })?;
-        check_range(limit as f64, 1, Self::MOST)?;
-        u8::try_from(limit).map(Self).map_err(|_| Wrong::rule("limit is out of range"))
+        let limit = integer_in_text(text, 1, Self::MOST.into())?;
+        u8::try_from(limit).map(Self).map_err(|_| Wrong::above(Self::MOST.into()))
     }
 }
 
@@ -158,32 +158,12 @@ pub struct Skip(pub i64);
 
 impl QueryValue for Skip {
     fn schema() -> MetaSchema {
-        MetaSchema { minimum: Some(0.0), default: Some(0.into()), ..MetaSchema::new_with_format("integer", "int64") }
+        MetaSchema { format: Some("int64"), default: Some(0.into()), ..integer_schema(0, i64::MAX) }
     }
 
     fn read(text: &str) -> Result<Self, Wrong> {
-        let unread =
-            || Wrong::new("int_parsing", "Input should be a valid integer, unable to parse string as an integer");
-        let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
-        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(unread());
-        }
-        if text.starts_with('-') && digits.bytes().any(|byte| byte != b'0') {
-            check_range(-1.0, 0, 0)?;
-        }
-        // Beyond every list there is nothing, however far beyond.
-        Ok(Self(digits.parse().unwrap_or(i64::MAX)))
+        integer_in_text(text, 0, i64::MAX).map(Self)
     }
-}
-
-fn check_range(value: f64, least: u8, most: u8) -> Result<(), Wrong> {
-    if value < f64::from(least) {
-        return Err(Wrong::below(least.into()));
-    }
-    if value > f64::from(most) {
-        return Err(Wrong::above(most.into()));
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -209,8 +189,12 @@ mod tests {
             ("soon", "float_parsing"),
             ("NaN", "finite_number"),
             ("inf", "finite_number"),
-            ("", "ok"),
+            ("1_0", "ok"),
+            ("1e1", "ok"),
+            ("1__0", "float_parsing"),
+            ("", "float_parsing"),
             ("%00", "value_error"),
+            ("%FF", "string_unicode"),
         ] {
             assert_eq!(kind::<Wait>(&format!("wait={text}"), "wait"), expected, "{text}");
         }
@@ -227,7 +211,13 @@ mod tests {
             ("0", "greater_than_equal"),
             ("ten", "int_parsing"),
             ("1.5", "int_parsing"),
-            ("99999999999999999999", "int_parsing"),
+            ("1.0", "ok"),
+            ("+7", "ok"),
+            ("%207%20", "ok"),
+            ("99999999999999999999", "less_than_equal"),
+            ("-99999999999999999999", "greater_than_equal"),
+            ("", "int_parsing"),
+            ("%FF", "string_unicode"),
         ] {
             assert_eq!(kind::<Limit>(&format!("limit={text}"), "limit"), expected, "{text}");
         }
@@ -238,7 +228,10 @@ mod tests {
         for (text, expected) in [
             ("0", "ok"),
             ("-0", "ok"),
-            ("99999999999999999999", "ok"),
+            ("1.0", "ok"),
+            ("9223372036854775807", "ok"),
+            ("9223372036854775808", "less_than_equal"),
+            ("99999999999999999999", "less_than_equal"),
             ("-1", "greater_than_equal"),
             ("ten", "int_parsing"),
             ("1.5", "int_parsing"),

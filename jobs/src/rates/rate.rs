@@ -2,20 +2,16 @@
 
 use std::{cmp::Ordering, fmt, str::FromStr};
 
-use bigdecimal::{
-    BigDecimal, Zero,
-    num_bigint::{BigInt, Sign},
-};
+use bigdecimal::{BigDecimal, Zero, num_bigint::BigInt};
+
+use crate::decimal::{Decimal, DecimalError};
 
 /// At most this many digits before the point of a rate that is sent to us.
 pub const WHOLE_DIGITS: u64 = 20;
 /// At most this many digits after the point of a rate that is sent to us.
-pub const DECIMAL_PLACES: i64 = 100;
+pub const DECIMAL_PLACES: u64 = 100;
 /// Digits after the point of an average: what both storages keep, the contract as an integer of 10^-18.
 pub const SCALE: i64 = 18;
-/// Longer texts are refused unread: no rate in range needs them, and exponents would cost memory.
-const MAX_TEXT: usize = 256;
-
 /// A rate of zero or more. Equality is by value: `55` is `55.0`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rate(BigDecimal);
@@ -82,34 +78,20 @@ impl FromStr for Rate {
 
     /// Reads a decimal, with or without an exponent.
     fn from_str(text: &str) -> Result<Self, RateError> {
-        let bare = text.trim_start_matches(['+', '-']).to_ascii_lowercase();
-        if matches!(bare.as_str(), "nan" | "inf" | "infinity") {
-            return Err(RateError::NotFinite);
-        }
-        let decimal_chars = text.chars().all(|c| matches!(c, '0'..='9' | '.' | '+' | '-' | 'e' | 'E'));
-        if !decimal_chars {
-            return Err(RateError::NotNumber);
-        }
-        if text.len() > MAX_TEXT {
-            return Err(RateError::TooManyPlaces);
-        }
-        let value = BigDecimal::from_str(text).map_err(|_| RateError::NotNumber)?;
-        if value.sign() == Sign::Minus {
+        let decimal: Decimal = text.parse().map_err(|error| match error {
+            DecimalError::NotDecimal => RateError::NotNumber,
+            DecimalError::NotFinite => RateError::NotFinite,
+        })?;
+        if decimal.is_negative() {
             return Err(RateError::Negative);
         }
-        if value.is_zero() {
-            return Ok(Self(BigDecimal::zero()));
-        }
-        // Digits and scale alone decide, so that `1e999999999` is refused without being written out.
-        let value = value.normalized();
-        let places = value.fractional_digit_count();
-        if places > DECIMAL_PLACES {
+        if decimal.places() > DECIMAL_PLACES {
             return Err(RateError::TooManyPlaces);
         }
-        if value.digits().saturating_add_signed(places.saturating_neg()) > WHOLE_DIGITS {
+        if decimal.whole_digits() > WHOLE_DIGITS {
             return Err(RateError::TooManyWholeDigits);
         }
-        Ok(Self(value))
+        Ok(Self(decimal.to_big_decimal()))
     }
 }
 

@@ -27,6 +27,20 @@ local left = math.floor((now + window - full) / token)
 return {taken, left, full - now, math.max(0, full + token - now - window)}
 ";
 
+/// Puts a token back into a bucket that is not full. One that would be full goes.
+const GIVE_BACK: &str = r"
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local full = tonumber(redis.call('GET', KEYS[1]) or now) or now
+full = full - tonumber(ARGV[2])
+if full > now then
+    redis.call('SET', KEYS[1], string.format('%.0f', full), 'PX', math.ceil((full - now) / 1000))
+else
+    redis.call('DEL', KEYS[1])
+end
+return 1
+";
+
 /// So many at once, and from then on evenly over the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size {
@@ -54,7 +68,7 @@ pub struct Taken {
 /// # Errors
 /// [`Broken`] when Redis does not answer: whoever asks counts for himself.
 pub async fn take(redis: &Redis, key: &str, size: Size) -> Result<Taken, Broken> {
-    let (taken, left, full_in, next_in) = redis.ask::<(u8, u32, u64, u64)>(&command(key, size)).await?;
+    let (taken, left, full_in, next_in) = redis.ask::<(u8, u32, u64, u64)>(&command(TAKE, key, size)).await?;
     Ok(Taken {
         granted: taken == 1,
         left,
@@ -63,10 +77,18 @@ pub async fn take(redis: &Redis, key: &str, size: Size) -> Result<Taken, Broken>
     })
 }
 
-fn command(key: &str, Size { quota, window }: Size) -> Cmd {
+/// Puts a token back that was taken out of the bucket of this key.
+///
+/// # Errors
+/// [`Broken`] when Redis does not answer.
+pub async fn give_back(redis: &Redis, key: &str, size: Size) -> Result<(), Broken> {
+    redis.ask::<u8>(&command(GIVE_BACK, key, size)).await.map(drop)
+}
+
+fn command(text: &str, key: &str, Size { quota, window }: Size) -> Cmd {
     let quota = quota.max(1);
     let token = (window.as_micros() / u128::from(quota)).max(1);
-    let mut command = script(TAKE, &[key]);
+    let mut command = script(text, &[key]);
     command.arg(quota).arg(u64::try_from(token).unwrap_or(u64::MAX));
     command
 }

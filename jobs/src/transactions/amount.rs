@@ -2,14 +2,16 @@
 
 use std::{fmt, str::FromStr};
 
-use bigdecimal::{BigDecimal, Zero};
+use bigdecimal::BigDecimal;
+
+use crate::decimal::{Decimal, DecimalError};
 
 /// At most this many digits before the point.
 pub const WHOLE_DIGITS: u64 = 12;
 /// At most this many digits after the point.
-pub const DECIMAL_PLACES: i64 = 6;
-/// Longer texts are refused unread: no amount in range needs them, and exponents would cost memory.
-const MAX_TEXT: usize = 64;
+pub const DECIMAL_PLACES: u64 = 6;
+/// At most this many digits in all.
+pub const DIGITS: u64 = WHOLE_DIGITS + DECIMAL_PLACES;
 
 /// A positive decimal of at most 12 digits before and 6 after the point. Equality is by value: `1500` is `1500.00`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +23,7 @@ pub enum AmountError {
     NotDecimal,
     NotFinite,
     NotPositive,
+    TooManyDigits,
     TooManyPlaces,
     TooManyWholeDigits,
 }
@@ -28,32 +31,27 @@ pub enum AmountError {
 impl FromStr for Amount {
     type Err = AmountError;
 
-    /// Reads a decimal, with or without an exponent.
+    /// Reads a decimal, with or without an exponent. What is wrong is found in Pydantic's order.
     fn from_str(text: &str) -> Result<Self, AmountError> {
-        let bare = text.trim_start_matches(['+', '-']).to_ascii_lowercase();
-        if matches!(bare.as_str(), "nan" | "inf" | "infinity") {
-            return Err(AmountError::NotFinite);
+        let decimal: Decimal = text.parse().map_err(|error| match error {
+            DecimalError::NotDecimal => AmountError::NotDecimal,
+            DecimalError::NotFinite => AmountError::NotFinite,
+        })?;
+        if decimal.total_digits() > DIGITS {
+            return Err(AmountError::TooManyDigits);
         }
-        let decimal_chars = text.chars().all(|c| matches!(c, '0'..='9' | '.' | '+' | '-' | 'e' | 'E'));
-        if text.len() > MAX_TEXT || !decimal_chars {
-            return Err(AmountError::NotDecimal);
-        }
-        let value = BigDecimal::from_str(text).map_err(|_| AmountError::NotDecimal)?;
-        if value <= BigDecimal::zero() {
-            return Err(AmountError::NotPositive);
-        }
-        // Digits and scale alone decide, so that `1e999999999` is refused without being written out.
-        let normal = value.normalized();
-        let places = normal.fractional_digit_count();
-        if places > DECIMAL_PLACES {
+        if decimal.places() > DECIMAL_PLACES {
             return Err(AmountError::TooManyPlaces);
         }
-        if normal.digits().saturating_add_signed(places.saturating_neg()) > WHOLE_DIGITS {
+        if decimal.whole_digits() > WHOLE_DIGITS {
             return Err(AmountError::TooManyWholeDigits);
         }
+        if decimal.is_negative() || decimal.is_zero() {
+            return Err(AmountError::NotPositive);
+        }
         // What came in is what goes out, but trailing zeros beyond the stored scale and exponents are not kept.
-        let scale = value.fractional_digit_count().clamp(0, DECIMAL_PLACES);
-        Ok(Self(value.with_scale(scale)))
+        let scale = decimal.written_places().clamp(0, DECIMAL_PLACES as i64);
+        Ok(Self(decimal.to_big_decimal().with_scale(scale)))
     }
 }
 
@@ -78,6 +76,9 @@ mod tests {
             ("1e-6", "0.000001"),
             ("999999999999.999999", "999999999999.999999"),
             ("1.50000000", "1.500000"),
+            ("00001", "1"),
+            (&format!("1.{}", "0".repeat(1000)), "1.000000"),
+            (&format!("{}1", "0".repeat(1000)), "1"),
         ] {
             assert_eq!(text.parse::<Amount>().map(|amount| amount.to_string()), Ok(shown.to_owned()), "{text}");
         }
@@ -95,11 +96,20 @@ mod tests {
             ("-Infinity", NotFinite),
             ("0", NotPositive),
             ("-1", NotPositive),
+            ("0.0000000", NotPositive),
             ("0.0000001", TooManyPlaces),
-            ("1e-999999999", TooManyPlaces),
+            ("-1.12345678", TooManyPlaces),
+            ("1e-999999999", TooManyDigits),
+            ("0.1234567891234567891", TooManyDigits),
+            ("1234567890123456789", TooManyDigits),
+            ("-1234567890123456789", TooManyDigits),
+            ("123456789012.1234567", TooManyDigits),
             ("1000000000000", TooManyWholeDigits),
+            ("1000000000000.000000", TooManyWholeDigits),
             ("1e12", TooManyWholeDigits),
-            ("1e999999999", TooManyWholeDigits),
+            ("1e17", TooManyWholeDigits),
+            ("1e18", TooManyDigits),
+            ("1e999999999", TooManyDigits),
         ] {
             assert_eq!(text.parse::<Amount>(), Err(error), "{text}");
         }

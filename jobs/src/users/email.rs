@@ -118,10 +118,9 @@ fn check_domain(domain: &str) -> Result<String, String> {
     if domain.contains(".-") || domain.contains("-.") {
         return Err("An email address cannot have a period and a hyphen next to each other.".into());
     }
-    let invalid = |error: idna::Errors| format!("The part after the @-sign is invalid ({error}).");
-    let ascii = idna::domain_to_ascii(domain).map_err(invalid)?;
+    let ascii = idna::domain_to_ascii(domain).map_err(|_| not_idna(domain))?;
     let (shown, readable) = idna::domain_to_unicode(&ascii);
-    readable.map_err(invalid)?;
+    readable.map_err(|_| not_idna(domain))?;
     let is_reserved = |label: &str| label.get(2..4) == Some("--") && !label.starts_with("xn");
     if ascii.split('.').any(is_reserved) {
         let place = "immediately after the @-sign or after a period, except Punycode";
@@ -144,6 +143,19 @@ fn check_domain(domain: &str) -> Result<String, String> {
         return Err("The part after the @-sign is not valid. It is not within a valid top-level domain.".into());
     }
     Ok(shown)
+}
+
+/// What is wrong with a domain that IDNA refuses. The library says no more than that something is.
+fn not_idna(domain: &str) -> String {
+    let is_wrong = |label: &&str| idna::domain_to_ascii(label).is_err() || idna::domain_to_unicode(label).1.is_err();
+    let place = "The part after the @-sign";
+    match domain.split(['.', '\u{3002}', '\u{ff0e}', '\u{ff61}']).find(is_wrong) {
+        Some(label) if label.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("xn--")) => {
+            format!("{place} is not valid IDNA (Invalid A-label).")
+        }
+        Some(label) => format!("{place} is invalid (The label '{}' is not valid IDNA).", label.escape_debug()),
+        None => format!("{place} is invalid (Its labels together are not valid IDNA)."),
+    }
 }
 
 fn check_ends(part: &str, mark: char, start: &str, end: &str) -> Result<(), String> {
@@ -252,6 +264,10 @@ mod tests {
                 "a\u{37e}@example.com",
                 "After Unicode normalization: The email address contains invalid characters before the @-sign: ';'.",
             ),
+            ("a@xn--a.com", "The part after the @-sign is not valid IDNA (Invalid A-label)."),
+            ("a@XN--zzzzzzzz.com", "The part after the @-sign is not valid IDNA (Invalid A-label)."),
+            ("a@b.1\u{5d0}.com", "The part after the @-sign is invalid (The label '1\u{5d0}' is not valid IDNA)."),
+            ("a@b\u{200d}c.com", "The part after the @-sign is invalid (The label 'b\\u{200d}c' is not valid IDNA)."),
         ] {
             assert_eq!(Email::parse(text), Err(why.to_owned()), "{text}");
         }

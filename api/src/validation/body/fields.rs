@@ -2,7 +2,6 @@
 
 use std::{borrow::Cow, collections::HashSet, fmt, ops::RangeInclusive};
 
-use jobs::text::is_blank;
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
@@ -12,7 +11,7 @@ use serde_json::value::RawValue;
 use super::{MOST_ERRORS, not_json, text_of};
 use crate::{
     problem::Problem,
-    validation::{Invalid, Step, Wrong},
+    validation::{Invalid, Step, Value, Wrong},
 };
 
 /// Up to here, comparing each key with all before it is faster than a set; beyond, it would be quadratic.
@@ -76,48 +75,14 @@ impl<'a> Fields<'a> {
         self.errors.iter_mut().filter(is_it).for_each(|invalid| invalid.input = None);
     }
 
-    /// A text of so many characters.
-    pub fn text(&mut self, name: &'static str, length: RangeInclusive<usize>) -> Option<String> {
-        self.text_as(name, length, Ok)
+    /// The value of a field.
+    pub fn value<T: Value>(&mut self, name: &'static str) -> Option<T> {
+        let given = self.fields.iter().any(|(key, _)| key == name);
+        if given || T::REQUIRED { self.field(name, T::read) } else { T::absent() }
     }
 
-    /// A text of so many characters, and what `read` makes of it.
-    pub fn text_as<T>(
-        &mut self,
-        name: &'static str,
-        length: RangeInclusive<usize>,
-        read: impl FnOnce(String) -> Result<T, Wrong>,
-    ) -> Option<T> {
-        self.field(name, |raw| text(raw, length).and_then(read))
-    }
-
-    /// A text of so many characters, of which at least one can be seen: blanks and invisible characters are no name.
-    pub fn visible_text(&mut self, name: &'static str, length: RangeInclusive<usize>) -> Option<String> {
-        self.text_as(name, length, |text| if is_blank(&text) { Err(too_short(1)) } else { Ok(text) })
-    }
-
-    /// An ISO 4217 code that is in use.
-    pub fn currency(&mut self, name: &'static str) -> Option<String> {
-        self.field(name, currency)
-    }
-
-    /// A text of so many characters, that may be absent or null.
-    pub fn optional_text(&mut self, name: &'static str, length: RangeInclusive<usize>) -> Option<Option<String>> {
-        self.optional(name, |raw| text(raw, length))
-    }
-
-    /// A field of any kind that may be absent or null; `read` gets its raw JSON.
-    pub fn optional<T>(
-        &mut self,
-        name: &'static str,
-        read: impl FnOnce(&'a str) -> Result<T, Wrong>,
-    ) -> Option<Option<T>> {
-        let given = self.fields.iter().any(|(key, value)| key == name && value.get() != "null");
-        if given { self.field(name, read).map(Some) } else { Some(None) }
-    }
-
-    /// A required field of any kind; `read` gets its raw JSON.
-    pub fn field<T>(&mut self, name: &'static str, read: impl FnOnce(&'a str) -> Result<T, Wrong>) -> Option<T> {
+    /// A field that must be there; `read` gets its raw JSON.
+    fn field<T>(&mut self, name: &'static str, read: impl FnOnce(&'a str) -> Result<T, Wrong>) -> Option<T> {
         let invalid = match self.fields.iter().find(|(key, _)| key == name) {
             None => self.place(Wrong::missing(), name, self.secret.is_none().then_some(self.whole)),
             Some((_, value)) => match read(value.get()) {
@@ -150,47 +115,29 @@ pub(super) fn not_an_object() -> Wrong {
 }
 
 /// A JSON string's text, or `None` when the raw JSON is not a string.
-pub(super) fn string(raw: &str) -> Option<Result<Cow<'_, str>, Wrong>> {
+pub fn string(raw: &str) -> Option<Result<Cow<'_, str>, Wrong>> {
     if !raw.starts_with('"') {
         return None;
     }
     Some(serde_json::from_str::<Text<'_>>(raw).map(|Text(text)| text).map_err(|_| {
         // The raw text is well-formed JSON, so only half of a surrogate pair is left to be wrong.
-        Wrong::new("string_unicode", "Input should be a valid string, unable to parse raw data as a unicode string")
+        Wrong::not_unicode()
     }))
 }
 
-pub(super) fn text(raw: &str, length: RangeInclusive<usize>) -> Result<String, Wrong> {
-    let text = string(raw).ok_or_else(|| Wrong::new("string_type", "Input should be a valid string"))??;
+/// Reads the raw JSON of a text of so many characters.
+pub fn text(raw: &str, length: RangeInclusive<usize>) -> Result<String, Wrong> {
+    let text = string(raw).ok_or_else(Wrong::not_a_string)??;
     let (least, most) = length.into_inner();
     // The number of bytes bounds the number of characters, and mostly settles the question without counting.
     let count = if text.len() < least || text.len() > most || least > 1 { text.chars().count() } else { least.max(1) };
     if text.is_empty() && least > 0 || count < least {
-        return Err(too_short(least));
+        return Err(Wrong::too_short(least));
     }
     if count > most {
-        let msg = format!("String should have at most {most} character{}", plural(most));
-        return Err(Wrong::new("string_too_long", msg).limit("max_length", most as i64));
+        return Err(Wrong::too_long(most));
     }
     if text.contains('\0') { Err(Wrong::nul()) } else { Ok(text.into_owned()) }
-}
-
-fn too_short(least: usize) -> Wrong {
-    let msg = format!("String should have at least {least} character{}", plural(least));
-    Wrong::new("string_too_short", msg).limit("min_length", least as i64)
-}
-
-fn plural(n: usize) -> &'static str {
-    if n == 1 { "" } else { "s" }
-}
-
-pub(super) fn currency(raw: &str) -> Result<String, Wrong> {
-    let text = string(raw).ok_or_else(|| Wrong::new("string_type", "Input should be a valid string"))??;
-    // The list marks VES as superseded by VED, but both are codes of the same bolívar and both are in ISO 4217.
-    match iso_currency::Currency::from_code(&text) {
-        Some(currency) if currency.is_superseded().is_none() || text == "VES" => Ok(text.into_owned()),
-        _ => Err(Wrong::rule("currency must be an ISO 4217 code, such as INR")),
-    }
 }
 
 /// A string that borrows from its JSON unless it had escapes.

@@ -10,7 +10,7 @@ use crate::{
     middleware::body_limit,
     problem::{Fails, Statuses},
     routes::Routes,
-    validation::Body,
+    validation::{Body, Integer, Text},
 };
 
 #[derive(Debug, PartialEq, Eq)]
@@ -23,13 +23,9 @@ impl FromBody for Asset {
     type Schema = String;
 
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
-        let id = fields.text("id", 1..=5);
-        let rate = fields.number("rate", |text| match text.parse::<i64>() {
-            Ok(rate) if rate < 0 => Err(Wrong::below(0)),
-            Ok(rate) => u8::try_from(rate).map_err(|_| Wrong::above(255)),
-            Err(_) => Err(Wrong::not_a_number()),
-        });
-        Some(Self { id: id?, rate: rate? })
+        let (id, rate) = (fields.value::<Text<1, 5>>("id"), fields.value::<Integer<0, 255>>("rate"));
+        let rate = rate.and_then(|Integer(rate)| u8::try_from(rate).ok());
+        Some(Self { id: id?.0, rate: rate? })
     }
 }
 
@@ -64,7 +60,7 @@ fn reports_all_failing_fields_of_all_elements() {
         (json!(["body", 0, "rate"]), "greater_than_equal"),
         (json!(["body", 2]), "model_attributes_type"),
         (json!(["body", 3, "id"]), "value_error"),
-        (json!(["body", 3, "rate"]), "float_type"),
+        (json!(["body", 3, "rate"]), "int_type"),
         (json!(["body", 4, "id"]), "missing"),
         (json!(["body", 4, "rate"]), "missing"),
     ];

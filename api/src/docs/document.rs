@@ -1,0 +1,133 @@
+//! What the framework's document lacks: an order of its chapters, exact bounds, what limits say, and schemas that every
+//! generator of clients can read.
+
+use poem_openapi::{
+    Tags,
+    registry::{MetaApi, MetaHeader, MetaOperation, MetaSchema, MetaSchemaRef},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::tags::Tag;
+
+/// Completes the operations.
+pub fn complete_operations(mut apis: Vec<MetaApi>) -> Vec<MetaApi> {
+    for operation in apis.iter_mut().flat_map(|api| &mut api.paths).flat_map(|path| &mut path.operations) {
+        document_limits(operation);
+        let params = operation.params.iter_mut().map(|param| &mut param.schema);
+        let bodies = operation.request.iter_mut().flat_map(|request| &mut request.content);
+        let answers = operation.responses.responses.iter_mut().flat_map(|response| &mut response.content);
+        params.chain(bodies.chain(answers).map(|media| &mut media.schema)).for_each(simplify);
+    }
+    apis
+}
+
+/// An operation that may answer 429 says with every answer what its caller has left.
+fn document_limits(operation: &mut MetaOperation) {
+    let responses = &mut operation.responses.responses;
+    if !responses.iter().any(|response| response.status == Some(429)) {
+        return;
+    }
+    for response in responses {
+        let header = |name: &str, description: &str| MetaHeader {
+            name: name.into(),
+            description: Some(description.into()),
+            required: response.status == Some(429),
+            deprecated: false,
+            schema: MetaSchemaRef::Inline(Box::new(MetaSchema::new("string"))),
+        };
+        let policy = "Each limit that the request was counted by: its name, `q` requests in `w` seconds.";
+        let state = "What is left of each limit: `r` requests now, and `t` seconds until there are more.";
+        response.headers.extend([header("RATELIMIT-POLICY", policy), header("RATELIMIT", state)]);
+    }
+}
+
+/// Makes a reference with a description of its own one that generators of clients follow: in `allOf`, nothing but the
+/// reference may stand.
+pub fn simplify(schema: &mut MetaSchemaRef) {
+    let MetaSchemaRef::Inline(schema) = schema else { return };
+    simplify_parts(schema);
+}
+
+/// Does the same with everything that a schema is made of.
+pub fn simplify_parts(schema: &mut MetaSchema) {
+    if schema.all_of.iter().any(|part| matches!(part, MetaSchemaRef::Reference(_))) {
+        schema.all_of.retain(|part| matches!(part, MetaSchemaRef::Reference(_)));
+    }
+    let boxed = schema.items.iter_mut().chain(&mut schema.additional_properties).map(|part| &mut **part);
+    let listed = schema.any_of.iter_mut().chain(&mut schema.one_of).chain(&mut schema.all_of);
+    let properties = schema.properties.iter_mut().map(|(_, property)| property);
+    boxed.chain(listed).chain(properties).for_each(simplify);
+}
+
+/// The framework's document, in its order.
+#[derive(Deserialize, Serialize)]
+struct Parts<'a> {
+    #[serde(borrow)]
+    openapi: &'a RawValue,
+    info: &'a RawValue,
+    servers: &'a RawValue,
+    tags: Vec<&'a RawValue>,
+    paths: &'a RawValue,
+    components: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct Named<'a> {
+    name: &'a str,
+}
+
+/// The text of the document, with its chapters in the order of [`Tag::ALL`] and with exact bounds.
+pub fn finish(spec: &str) -> String {
+    let Ok(mut parts) = serde_json::from_str::<Parts<'_>>(spec) else { return spec.to_owned() };
+    parts.tags.sort_by_key(|tag| {
+        let named = serde_json::from_str::<Named<'_>>(tag.get());
+        named.ok().and_then(|named| Tag::ALL.iter().position(|tag| tag.name() == named.name))
+    });
+    let text = serde_json::to_string_pretty(&parts).unwrap_or_else(|_| spec.to_owned());
+    // The framework's bounds are binary floats, in which the largest `i64` is one more than it is.
+    let inexact = serde_json::to_string(&(i64::MAX as f64)).unwrap_or_default();
+    text.replace(&inexact, &i64::MAX.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn bounds_are_exact() {
+        let bounds = MetaSchema {
+            minimum: Some(-i64::MAX as f64),
+            maximum: Some(i64::MAX as f64),
+            ..MetaSchema::new("integer")
+        };
+        let paths = serde_json::to_string(&bounds).expect("JSON");
+        let spec = format!(r#"{{"openapi":"3","info":{{}},"servers":[],"tags":[],"paths":{paths},"components":{{}}}}"#);
+        let text = finish(&spec);
+        assert!(text.contains(r#""minimum":-9223372036854775807"#), "{text}");
+        assert!(text.contains(r#""maximum":9223372036854775807"#), "{text}");
+    }
+
+    #[test]
+    fn the_main_job_comes_first() {
+        let spec = r#"{"openapi":"3","info":{},"servers":[],"tags":[{"name":"Health"},{"name":"Transactions"}],"paths":{},
+            "components":{}}"#;
+        let text: serde_json::Value = serde_json::from_str(&finish(spec)).expect("JSON");
+        assert_eq!(text["tags"], json!([{"name": "Transactions"}, {"name": "Health"}]));
+    }
+
+    #[test]
+    fn a_described_reference_stands_alone() {
+        let description = MetaSchema { description: Some("Why."), ..MetaSchema::ANY };
+        let described = MetaSchemaRef::Reference("Thing".into()).merge(description);
+        let mut list = MetaSchemaRef::Inline(Box::new(MetaSchema {
+            items: Some(Box::new(described)),
+            ..MetaSchema::new("array")
+        }));
+        simplify(&mut list);
+        let expected = json!({"allOf": [{"$ref": "#/components/schemas/Thing"}], "description": "Why."});
+        assert_eq!(serde_json::to_value(&list).expect("JSON")["items"], expected);
+    }
+}

@@ -1,0 +1,165 @@
+//! A transaction as its sender describes it.
+
+use jobs::transactions::{Amount, AmountError, NewTransaction};
+use poem_openapi::registry::MetaSchema;
+
+use crate::validation::{Fields, FromBody, Text, Value, Wrong, any_of, decimal_in_json, request, string};
+
+request! {
+    /// A transaction as its sender describes it. Unknown fields are ignored.
+    #[example({
+        "transaction_id": "txn_abc123", "source_account": "acc_user_1", "destination_account": "acc_merchant_1",
+        "amount": 1500, "currency": "INR"
+    })]
+    pub struct TransactionRequest {
+        /// The sender's id: it never names another transaction.
+        transaction_id: Text<1, 255>,
+        /// Where the money comes from.
+        source_account: Text<1, 255>,
+        /// Where the money goes.
+        destination_account: Text<1, 255>,
+        /// How much: more than 0, at most 12 digits before the point and 6 after it. As a text it stays exact in every
+        /// client; a number may also have an exponent.
+        amount: Amount,
+        /// ISO 4217 code.
+        currency: Currency,
+    }
+}
+
+impl FromBody for NewTransaction {
+    type Schema = TransactionRequest;
+
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        let TransactionRequest { transaction_id, source_account, destination_account, amount, currency } =
+            TransactionRequest::read(fields)?;
+        Some(Self {
+            transaction_id: transaction_id.0,
+            source_account: source_account.0,
+            destination_account: destination_account.0,
+            amount,
+            currency: currency.0,
+        })
+    }
+}
+
+/// The texts of [`Amount`]s: up to 12 digits, up to 6 more after the point, and not all of them 0.
+const AMOUNT_PATTERN: &str = "^([1-9][0-9]{0,11}(\\.[0-9]{1,6})?|0\\.([1-9][0-9]{0,5}|0[1-9][0-9]{0,4}|00[1-9][0-9]{0,3}|\
+                              000[1-9][0-9]{0,2}|0000[1-9][0-9]?|00000[1-9]))$";
+
+impl Value for Amount {
+    fn schema() -> MetaSchema {
+        let number = MetaSchema {
+            minimum: Some(0.000_001),
+            maximum: Some(1e12),
+            exclusive_maximum: Some(true),
+            ..MetaSchema::new("number")
+        };
+        let text = MetaSchema { pattern: Some(AMOUNT_PATTERN.into()), ..MetaSchema::new("string") };
+        any_of([number, text])
+    }
+
+    fn read(raw: &str) -> Result<Self, Wrong> {
+        decimal_in_json(raw, |text| {
+            text.parse().map_err(|error| match error {
+                AmountError::NotDecimal => Wrong::new("decimal_parsing", "Input should be a valid decimal"),
+                AmountError::NotFinite => Wrong::not_finite(),
+                AmountError::NotPositive => Wrong::new("greater_than", "Input should be greater than 0").limit("gt", 0),
+                AmountError::TooManyDigits => {
+                    Wrong::new("decimal_max_digits", "Decimal input should have no more than 18 digits in total")
+                        .limit("max_digits", 18)
+                }
+                AmountError::TooManyPlaces => {
+                    Wrong::new("decimal_max_places", "Decimal input should have no more than 6 decimal places")
+                        .limit("decimal_places", 6)
+                }
+                AmountError::TooManyWholeDigits => Wrong::new(
+                    "decimal_whole_digits",
+                    "Decimal input should have no more than 12 digits before the decimal point",
+                )
+                .limit("whole_digits", 12),
+            })
+        })
+    }
+}
+
+/// An ISO 4217 code that is in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Currency(String);
+
+impl Currency {
+    fn is_code(text: &str) -> bool {
+        // The list marks VES as superseded by VED, but both are codes of the same bolívar and both are in ISO 4217.
+        iso_currency::Currency::from_code(text)
+            .is_some_and(|currency| currency.is_superseded().is_none() || text == "VES")
+    }
+}
+
+impl Value for Currency {
+    /// The list itself: a client learns of a wrong code before it sends it.
+    fn schema() -> MetaSchema {
+        let letters = || 'A'..='Z';
+        let texts =
+            letters().flat_map(|a| letters().flat_map(move |b| letters().map(move |c| String::from_iter([a, b, c]))));
+        let codes: Vec<String> = texts.filter(|text| Self::is_code(text)).collect();
+        MetaSchema { pattern: Some(format!("^({})$", codes.join("|"))), ..MetaSchema::new("string") }
+    }
+
+    fn read(raw: &str) -> Result<Self, Wrong> {
+        let text = string(raw).ok_or_else(Wrong::not_a_string)??;
+        if !Self::is_code(&text) {
+            return Err(Wrong::rule("currency must be an ISO 4217 code, such as INR"));
+        }
+        Ok(Self(text.into_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_amounts_without_floats() {
+        for (raw, shown) in [
+            ("1500", "1500"),
+            ("1500.00", "1500.00"),
+            ("\" 0.000001 \"", "0.000001"),
+            ("999999999999.999999", "999999999999.999999"),
+            ("1.5e3", "1500"),
+            ("\"1_000\"", "1000"),
+            (&format!("1.{}", "0".repeat(70)), "1.000000"),
+        ] {
+            assert_eq!(Amount::read(raw).map(|amount| amount.to_string()), Ok(shown.to_owned()), "{raw}");
+        }
+        for (raw, expected) in [
+            ("true", "decimal_type"),
+            ("null", "decimal_type"),
+            ("[1]", "decimal_type"),
+            ("{}", "decimal_type"),
+            ("\"\"", "decimal_parsing"),
+            ("\"abc\"", "decimal_parsing"),
+            ("\"NaN\"", "finite_number"),
+            ("0", "greater_than"),
+            ("-5", "greater_than"),
+            ("0.0000001", "decimal_max_places"),
+            ("1000000000000", "decimal_whole_digits"),
+            ("1234567890123456789", "decimal_max_digits"),
+            ("1e999999999", "decimal_max_digits"),
+        ] {
+            let wrong = Amount::read(raw).expect_err(raw);
+            assert!(format!("{wrong:?}").contains(&format!("\"{expected}\"")), "{raw}: {wrong:?}");
+        }
+    }
+
+    #[test]
+    fn knows_the_currencies_in_use() {
+        for code in ["INR", "EUR", "USD", "VES", "VED"] {
+            assert_eq!(Currency::read(&format!("\"{code}\"")), Ok(Currency(code.into())));
+        }
+        for code in ["inr", "HRK", "ZZZ", "", "EURO", " EUR"] {
+            assert!(Currency::read(&format!("\"{code}\"")).is_err(), "{code}");
+        }
+        let pattern = Currency::schema().pattern.unwrap_or_default();
+        assert!(pattern.contains("|INR|") && pattern.contains("|VES|") && !pattern.contains("HRK"), "{pattern}");
+        assert_eq!(Currency::read("356"), Err(Wrong::not_a_string()));
+    }
+}

@@ -1,0 +1,166 @@
+//! What is read as a number, as Pydantic 2.13.4 was seen to read it.
+
+use super::*;
+
+const PARSING: &str = "Input should be a valid integer, unable to parse string as an integer";
+const FRACTION: &str = "Input should be a valid integer, got a number with a fractional part";
+
+#[test]
+fn reads_integers_that_pydantic_reads() {
+    for (raw, value) in [
+        ("5", 5),
+        ("5.0", 5),
+        ("5.000", 5),
+        ("true", 1),
+        ("false", 0),
+        ("-0", 0),
+        ("0.0e99", 0),
+        ("1e2", 100),
+        ("1.5e1", 15),
+        ("500e-2", 5),
+        ("9007199254740993.0", 9_007_199_254_740_993),
+        ("9223372036854775807", i64::MAX),
+    ] {
+        assert_eq!(integer_in_json(raw, 0, i64::MAX), Ok(value), "{raw}");
+    }
+    assert_eq!(integer_in_json("-9223372036854775808", i64::MIN, 0), Ok(i64::MIN));
+}
+
+#[test]
+fn a_text_is_read_alike_in_bodies_and_queries() {
+    let zeros = "0".repeat(5000);
+    for (text, value) in [
+        ("5", 5),
+        (" 5 ", 5),
+        ("5\n", 5),
+        ("\u{a0}5\u{3000}", 5),
+        ("5.0", 5),
+        ("5.000000000", 5),
+        ("+5", 5),
+        ("007", 7),
+        ("1_000", 1000),
+        ("1_0.0", 10),
+        ("0_5", 5),
+        ("0__5", 5),
+        ("-0", 0),
+        ("0_0", 0),
+        (&format!("{zeros}5"), 5),
+        ("9223372036854775807", i64::MAX),
+    ] {
+        let raw = serde_json::to_string(text).expect("JSON");
+        assert_eq!(integer_in_text(text, 0, i64::MAX), Ok(value), "{text}");
+        assert_eq!(integer_in_json(&raw, 0, i64::MAX), Ok(value), "{text}");
+    }
+    assert_eq!(integer_in_text("-3", -5, 5), Ok(-3));
+}
+
+#[test]
+fn refuses_texts_in_pydantics_words() {
+    let nines = "9".repeat(5000);
+    for (text, kind, msg) in [
+        ("99999999999999999999", "less_than_equal", "Input should be less than or equal to 10"),
+        ("-99999999999999999999", "greater_than_equal", "Input should be greater than or equal to 0"),
+        ("11", "less_than_equal", "Input should be less than or equal to 10"),
+        ("-5", "greater_than_equal", "Input should be greater than or equal to 0"),
+        (&nines, "int_parsing_size", "Unable to parse input string as an integer, exceeded maximum size"),
+    ] {
+        let wrong = integer_in_text(text, 0, 10).expect_err(text);
+        assert_eq!((wrong.kind, &*wrong.msg), (kind, msg), "{text}");
+    }
+    for text in [
+        "",
+        " ",
+        "x",
+        "true",
+        "5.5",
+        "5.",
+        ".0",
+        "1e2",
+        "+-1",
+        "-+1",
+        "--5",
+        "+ 5",
+        "-",
+        "1__0",
+        "_1",
+        "1_",
+        "0_",
+        "5.0_0",
+        "0x5",
+        "٥",
+        "５",
+        "\u{feff}5",
+        "NaN",
+        "inf",
+        "5 .0",
+        "0-5",
+    ] {
+        let wrong = integer_in_text(text, 0, 10).expect_err(text);
+        assert_eq!((wrong.kind, &*wrong.msg), ("int_parsing", PARSING), "{text}");
+    }
+}
+
+#[test]
+fn refuses_json_in_pydantics_words() {
+    for (raw, kind, msg) in [
+        ("5.5", "int_from_float", FRACTION),
+        ("1e-1", "int_from_float", FRACTION),
+        ("1e-99999999999999999999", "int_from_float", FRACTION),
+        ("\"5.5\"", "int_parsing", PARSING),
+        ("null", "int_type", "Input should be a valid integer"),
+        ("[]", "int_type", "Input should be a valid integer"),
+        ("{}", "int_type", "Input should be a valid integer"),
+        ("-1", "greater_than_equal", "Input should be greater than or equal to 0"),
+        ("-1e99", "greater_than_equal", "Input should be greater than or equal to 0"),
+        ("11", "less_than_equal", "Input should be less than or equal to 10"),
+        ("9223372036854775808", "less_than_equal", "Input should be less than or equal to 10"),
+        ("1e99999999999999999999", "less_than_equal", "Input should be less than or equal to 10"),
+    ] {
+        let wrong = integer_in_json(raw, 0, 10).expect_err(raw);
+        assert_eq!((wrong.kind, &*wrong.msg), (kind, msg), "{raw}");
+    }
+}
+
+#[test]
+fn reads_numbers_as_laxly_as_pydantic_reads_floats() {
+    let exact = |raw| number_in_json(raw, |text| Ok(text.to_owned()));
+    for (raw, read) in [
+        ("5", "5"),
+        ("-0.10000000000000000000000001", "-0.10000000000000000000000001"),
+        ("1e999", "1e999"),
+        ("\" 5.5\\n\"", "5.5"),
+        ("\"1_0.0_1\"", "10.01"),
+        ("true", "1"),
+        ("false", "0"),
+    ] {
+        assert_eq!(exact(raw).as_deref(), Ok(read), "{raw}");
+    }
+    for (raw, kind, msg) in [
+        ("null", "float_type", "Input should be a valid number"),
+        ("[1]", "float_type", "Input should be a valid number"),
+        ("{}", "float_type", "Input should be a valid number"),
+        ("\"\"", "float_parsing", "Input should be a valid number, unable to parse string as a number"),
+        ("\"1__0\"", "float_parsing", "Input should be a valid number, unable to parse string as a number"),
+        ("\"_1\"", "float_parsing", "Input should be a valid number, unable to parse string as a number"),
+    ] {
+        let wrong = exact(raw).expect_err(raw);
+        assert_eq!((wrong.kind, &*wrong.msg), (kind, msg), "{raw}");
+    }
+    assert_eq!(exact(r#""\ud800""#).expect_err("half a pair").kind, "string_unicode");
+    assert_eq!(number_in_json("-1", |_| Err::<(), _>(Wrong::below(0))), Err(Wrong::below(0)));
+}
+
+/// Checks a text against a pattern of [`integer_pattern`] with nothing but the digits in it.
+fn forms(most: i64) -> Vec<String> {
+    let pattern = integer_pattern(0, most);
+    let inner = pattern.split_once("0*(").and_then(|(_, rest)| rest.split_once(')')).map(|(inner, _)| inner);
+    inner.unwrap_or_default().split('|').map(str::to_owned).collect()
+}
+
+#[test]
+fn a_pattern_has_the_bounds_of_its_range() {
+    assert_eq!(forms(10), ["0", "[1-9][0-9]{0,0}", "10"]);
+    assert_eq!(forms(255), ["0", "[1-9][0-9]{0,1}", "[1-1][0-9]{2}", "2[0-4][0-9]{1}", "25[0-4][0-9]{0}", "255"]);
+    assert!(integer_pattern(0, 10).starts_with("^\\s*(\\+?0*(0|"), "{}", integer_pattern(0, 10));
+    assert!(integer_pattern(-10, 10).starts_with("^\\s*[+-]?0*(0|"), "{}", integer_pattern(-10, 10));
+}

@@ -1,0 +1,236 @@
+//! Decimal texts, read within bounds: neither a large exponent nor a long run of zeros costs memory.
+
+use std::str::FromStr;
+
+use bigdecimal::{BigDecimal, num_bigint::BigInt};
+
+/// Exponents beyond this are refused, as Python's `Decimal` refuses them.
+const LARGEST_EXPONENT: i64 = 999_999_999_999_999_999;
+
+/// A decimal, as its significant digits and their exponent: `1500.00` is `15` and 2.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decimal {
+    negative: bool,
+    /// Without zeros at either end; empty for zero.
+    digits: String,
+    exponent: i64,
+    /// How many digits the text has after the point, zeros included.
+    written_places: i64,
+}
+
+/// Why a text is not a [`Decimal`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DecimalError {
+    /// It is not a number.
+    NotDecimal,
+    /// It is `NaN` or infinite.
+    NotFinite,
+}
+
+impl FromStr for Decimal {
+    type Err = DecimalError;
+
+    /// Reads a sign, digits with or without a point, and an exponent.
+    fn from_str(text: &str) -> Result<Self, DecimalError> {
+        let negative = text.starts_with('-');
+        let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+        if is_not_finite(unsigned) {
+            return Err(DecimalError::NotFinite);
+        }
+        let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
+        let (whole, places) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        let exponent_digits = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
+        if whole.is_empty() && places.is_empty()
+            || !is_number(whole)
+            || !is_number(places)
+            || exponent_digits.is_empty()
+            || !is_number(exponent_digits)
+        {
+            return Err(DecimalError::NotDecimal);
+        }
+        let exponent: i64 = exponent.parse().map_err(|_| DecimalError::NotDecimal)?;
+        if exponent.abs() > LARGEST_EXPONENT {
+            return Err(DecimalError::NotDecimal);
+        }
+        let length = |text: &str| i64::try_from(text.len()).unwrap_or(LARGEST_EXPONENT);
+        let all = format!("{whole}{places}");
+        let significant = all.trim_end_matches('0');
+        let zeros = length(&all) - length(significant);
+        let digits = significant.trim_start_matches('0').to_owned();
+        let exponent = exponent - length(places);
+        let written_places = exponent.saturating_neg().max(0);
+        let exponent = if digits.is_empty() { 0 } else { exponent + zeros };
+        Ok(Self { negative, digits, exponent, written_places })
+    }
+}
+
+/// The names that Python's `Decimal` and Rust's `f64` have for what is no finite number.
+fn is_not_finite(unsigned: &str) -> bool {
+    let name = unsigned.to_ascii_lowercase();
+    let name = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    matches!(name, "nan" | "snan") || matches!(&*unsigned.to_ascii_lowercase(), "inf" | "infinity")
+}
+
+impl Decimal {
+    /// Whether it is less than zero; `-0` is not.
+    pub fn is_negative(&self) -> bool {
+        self.negative && !self.is_zero()
+    }
+
+    /// Whether it is zero.
+    pub fn is_zero(&self) -> bool {
+        self.digits.is_empty()
+    }
+
+    /// How many digits it has before the point.
+    pub fn whole_digits(&self) -> u64 {
+        u64::try_from(self.length().saturating_add(self.exponent)).unwrap_or(0)
+    }
+
+    /// How many digits it has after the point, trailing zeros left out.
+    pub fn places(&self) -> u64 {
+        u64::try_from(self.exponent.saturating_neg()).unwrap_or(0)
+    }
+
+    /// How many digits it has in all, as Pydantic counts them: `0.001` has three, `1e3` has four.
+    pub fn total_digits(&self) -> u64 {
+        self.whole_digits().saturating_add(self.places())
+    }
+
+    /// Its whole value, when it is one that fits.
+    ///
+    /// # Errors
+    /// When it has a fractional part.
+    pub fn whole(&self) -> Result<Whole, Fraction> {
+        if self.exponent < 0 {
+            return Err(Fraction);
+        }
+        let beyond = if self.negative { Whole::BelowAll } else { Whole::AboveAll };
+        // An `i64` has at most 19 digits.
+        if self.whole_digits() > 19 {
+            return Ok(beyond);
+        }
+        let sign = if self.is_negative() { "-" } else { "" };
+        let zeros = "0".repeat(usize::try_from(self.exponent).unwrap_or(0));
+        Ok(format!("{sign}0{}{zeros}", self.digits).parse().map_or(beyond, Whole::Number))
+    }
+
+    /// The same number for arithmetic. Check the number of its digits first: they are written out when it is used.
+    pub fn to_big_decimal(&self) -> BigDecimal {
+        let digits = self.digits.parse::<BigInt>().unwrap_or_default();
+        BigDecimal::new(if self.negative { -digits } else { digits }, self.exponent.saturating_neg())
+    }
+
+    /// How many digits its text has after the point, zeros included.
+    pub fn written_places(&self) -> i64 {
+        self.written_places
+    }
+
+    fn length(&self) -> i64 {
+        i64::try_from(self.digits.len()).unwrap_or(i64::MAX)
+    }
+}
+
+/// A whole number of any size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whole {
+    /// One that fits.
+    Number(i64),
+    /// Less than every `i64`.
+    BelowAll,
+    /// Greater than every `i64`.
+    AboveAll,
+}
+
+/// A number has a fractional part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fraction;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Decimal {
+        text.parse().unwrap_or_else(|error| panic!("{text}: {error:?}"))
+    }
+
+    #[test]
+    fn counts_digits_as_pydantic_does() {
+        let million_zeros = "0".repeat(1_000_000);
+        for (text, total, whole, places) in [
+            ("0", 0, 0, 0),
+            ("-0.000", 0, 0, 0),
+            ("1500.00", 4, 4, 0),
+            ("0.001", 3, 0, 3),
+            ("1e3", 4, 4, 0),
+            ("1.5e1", 2, 2, 0),
+            ("1.", 1, 1, 0),
+            (".5", 1, 0, 1),
+            ("00012.340", 4, 2, 2),
+            ("1e999999999", 1_000_000_000, 1_000_000_000, 0),
+            ("1e-999999999", 999_999_999, 0, 999_999_999),
+            (&format!("1.{million_zeros}"), 1, 1, 0),
+            (&format!("{million_zeros}1"), 1, 1, 0),
+        ] {
+            let decimal = read(text);
+            let counted = (decimal.total_digits(), decimal.whole_digits(), decimal.places());
+            assert_eq!(counted, (total, whole, places), "{}", &text[..text.len().min(40)]);
+        }
+    }
+
+    #[test]
+    fn keeps_value_and_written_places() {
+        for (text, value, places) in
+            [("1500.00", "1500", 2), ("-1.50", "-1.5", 2), ("1e2", "100", 0), ("15e-1", "1.5", 1)]
+        {
+            let decimal = read(text);
+            assert_eq!(
+                (decimal.to_big_decimal(), decimal.written_places()),
+                (value.parse().expect("a number"), places)
+            );
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_decimal() {
+        for text in [
+            "",
+            "+",
+            ".",
+            "e5",
+            "1e",
+            "1e+",
+            "++1",
+            "1,5",
+            "1 2",
+            "0x10",
+            "1_000",
+            "1.2.3",
+            "١",
+            "1e99999999999999999999",
+        ] {
+            assert_eq!(text.parse::<Decimal>(), Err(DecimalError::NotDecimal), "{text}");
+        }
+        for text in ["NaN", "nan12", "sNaN", "inf", "-Infinity", "+INF"] {
+            assert_eq!(text.parse::<Decimal>(), Err(DecimalError::NotFinite), "{text}");
+        }
+        assert_eq!("inf1".parse::<Decimal>(), Err(DecimalError::NotDecimal));
+    }
+
+    #[test]
+    fn whole_numbers_are_of_any_size() {
+        for (text, whole) in [
+            ("5.0", Ok(Whole::Number(5))),
+            ("-0", Ok(Whole::Number(0))),
+            ("-9223372036854775808", Ok(Whole::Number(i64::MIN))),
+            ("9223372036854775808", Ok(Whole::AboveAll)),
+            ("-1e99", Ok(Whole::BelowAll)),
+            ("0e99", Ok(Whole::Number(0))),
+            ("5.5", Err(Fraction)),
+            ("1e-999999999", Err(Fraction)),
+        ] {
+            assert_eq!(read(text).whole(), whole, "{text}");
+        }
+    }
+}
