@@ -91,8 +91,9 @@ impl Example for LoginRequest {
 impl FromBody for NewUser {
     type Schema = RegisterRequest;
 
+    const SECRET: Option<&'static str> = Some("password");
+
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
-        fields.keep_secret("password");
         let email = email(fields);
         let password = fields.text("password", PASSWORD_LENGTH);
         let full_name = fields.text("full_name", NAME_LENGTH);
@@ -103,8 +104,9 @@ impl FromBody for NewUser {
 impl FromBody for Credentials {
     type Schema = LoginRequest;
 
+    const SECRET: Option<&'static str> = Some("password");
+
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
-        fields.keep_secret("password");
         let email = email(fields);
         // One that is too short is only wrong.
         let password = fields.text("password", 0..=*PASSWORD_LENGTH.end());
