@@ -11,6 +11,7 @@ mod embedded_postgres;
 mod faults;
 mod habits;
 mod harness;
+mod http;
 mod items;
 mod logs;
 mod observability;

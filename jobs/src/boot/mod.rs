@@ -3,6 +3,7 @@
 pub mod db;
 pub mod listen;
 pub mod migrate;
+pub mod open_files;
 pub mod pooler;
 pub mod postgres;
 pub mod process;
