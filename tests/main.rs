@@ -12,6 +12,7 @@ mod embedded_postgres;
 mod faults;
 mod habits;
 mod harness;
+mod http;
 mod items;
 mod logs;
 mod observability;

@@ -37,8 +37,7 @@ impl Callers {
 
     /// Leaves with a request what it is checked by; one that shows nothing needs nothing.
     pub fn equip(&self, request: &mut Request) {
-        let shown = [header::AUTHORIZATION, key::API_KEY, key::X_API_KEY];
-        if shown.iter().any(|name| request.headers().contains_key(name)) {
+        if shows_credentials(request) {
             request.set_data(self.clone());
         }
     }
@@ -65,6 +64,11 @@ impl fmt::Debug for Callers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Callers(…)")
     }
+}
+
+/// Whether a request shows any credential, be it a good one or not.
+pub fn shows_credentials(request: &Request) -> bool {
+    [header::AUTHORIZATION, key::API_KEY, key::X_API_KEY].iter().any(|name| request.headers().contains_key(name))
 }
 
 /// 401, with the scheme that would be right.

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr},
+    time::Duration,
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -14,6 +15,8 @@ use crate::{client_address::TrustedProxies, cors::Origins, rate_limit::Policy};
 const DEFAULT_API_KEY: &str = "your-secret-api-key-here";
 /// The admin key that only `dev` and `test` accept as one.
 const DEFAULT_ADMIN_API_KEY: &str = "your-admin-api-key-here";
+/// In seconds. A whole stop takes at most 30 s, and what is left of them is for open requests.
+const LONGEST_DRAIN_DELAY: f64 = 15.0;
 /// HS256 wants a key at least as long as its hash (RFC 7518 §3.2).
 const SHORTEST_JWT_SECRET: usize = 32;
 /// The least length of a key in prod, in characters.
@@ -35,6 +38,8 @@ pub struct Config {
     pub host: IpAddr,
     /// `PORT`: the port to listen on; 0 is any free one.
     pub port: u16,
+    /// `DRAIN_DELAY_SECONDS`: how long connections are still accepted after SIGTERM.
+    pub drain_delay: Duration,
     /// `ENV`: `dev`, `test` or `prod`.
     pub environment: Environment,
     /// How webhooks are received.
@@ -130,6 +135,7 @@ impl Default for Config {
         Self {
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             port: 8000,
+            drain_delay: Duration::ZERO,
             environment: Environment::Dev,
             webhook: WebhookConfig::default(),
             keys: KeysConfig {
@@ -153,6 +159,7 @@ impl Config {
         Self {
             host: vars.host(),
             port: vars.number("PORT", default.port, 0..=u16::MAX),
+            drain_delay: vars.seconds("DRAIN_DELAY_SECONDS", 0.0, 0.0..=LONGEST_DRAIN_DELAY),
             environment,
             webhook: WebhookConfig::read(vars, environment),
             keys: KeysConfig::read(vars, environment, default.keys),

@@ -98,7 +98,9 @@ impl Cors {
 
     /// What the answer to this request has to say.
     pub fn permission(&self, request: &Request) -> Permission {
-        let given = request.headers().get(header::ORIGIN);
+        let mut lines = request.headers().get_all(header::ORIGIN).iter();
+        // Two origins are none: a browser sends one.
+        let given = lines.next().filter(|_| lines.next().is_none());
         let origin = given.and_then(|given| match &self.origins {
             None => Some(HeaderValue::from_static("*")),
             Some(origins) => origins.iter().find(|origin| *origin == given).cloned(),

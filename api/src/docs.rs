@@ -8,12 +8,15 @@ use hyper::body::Bytes;
 use poem::{
     EndpointExt, Response,
     endpoint::{BoxEndpoint, make_sync},
-    http::{HeaderValue, Method, header},
+    http::{HeaderValue, Method, StatusCode, header},
 };
 use poem_openapi::{
     OpenApi, OpenApiService,
     registry::{MetaApi, Registry},
 };
+use sha2::{Digest, Sha256};
+
+use crate::entity_tag;
 
 /// Holds the pages to what they bring along: should an update of a viewer want a font or an image from elsewhere, the
 /// browser refuses it instead of telling a stranger who reads this.
@@ -60,7 +63,8 @@ pub fn text<A: OpenApi>(document: &Document<A>) -> String {
     document::finish(&document.spec())
 }
 
-/// `/docs`, `/redoc` and `/openapi.json`. A page of megabytes is made when it is first asked for.
+/// `/docs`, `/redoc` and `/openapi.json`. A page of megabytes is made when it is first asked for, and sent again only
+/// once it has changed.
 pub fn pages<A: OpenApi + 'static>(document: &Document<A>) -> Vec<(&'static str, BoxEndpoint<'static>)> {
     let (swagger, redoc, spec) = (document.clone(), document.clone(), document.clone());
     vec![
@@ -78,19 +82,31 @@ pub fn pages<A: OpenApi + 'static>(document: &Document<A>) -> Vec<(&'static str,
                 without_fonts(&html)
             }),
         ),
-        ("/openapi.json", page("application/json", move || text(&spec))),
+        ("/openapi.json", page("application/json", move || text(&spec) + "\n")),
     ]
 }
 
 fn page(content_type: &'static str, text: impl Fn() -> String + Send + Sync + 'static) -> BoxEndpoint<'static> {
-    let made = OnceLock::<Bytes>::new();
-    let endpoint = make_sync(move |_| {
-        let mut response = Response::from(made.get_or_init(|| text().into()).clone());
+    let made = OnceLock::<(Bytes, String)>::new();
+    let endpoint = make_sync(move |request| -> poem::Result<Response> {
+        let (text, tag) = made.get_or_init(|| tagged(text()));
+        entity_tag::check_expected(request.headers(), tag)?;
+        let known = entity_tag::is_known(request.headers(), tag);
+        let mut response = if known { Response::from(StatusCode::NOT_MODIFIED) } else { Response::from(text.clone()) };
+        if let Ok(tag) = HeaderValue::from_str(tag) {
+            response.headers_mut().insert(header::ETAG, tag);
+        }
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-        response
+        Ok(response)
     });
     endpoint.map_to_response().boxed()
+}
+
+/// A page with its tag, which is the same in all processes of one build.
+fn tagged(text: String) -> (Bytes, String) {
+    let tag = Sha256::digest(&text).iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>();
+    (text.into(), format!("\"{tag}\""))
 }
 
 fn without_fonts(html: &str) -> String {

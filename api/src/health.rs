@@ -204,7 +204,7 @@ mod tests {
     #[tokio::test]
     async fn readiness_asks_and_liveness_does_not() {
         for path in ["/readyz", "/api/v1/ready", "/api/v1/health/ready"] {
-            assert_eq!(get(path, readiness(Ok(())), false).await, (StatusCode::OK, r#"{"status":"ready"}"#.into()));
+            assert_eq!(get(path, readiness(Ok(())), false).await, (StatusCode::OK, "{\"status\":\"ready\"}\n".into()));
             let (status, body) = get(path, readiness(Err("password=hunter2")), false).await;
             assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
             assert!(!body.contains("hunter2"), "{body}");
@@ -212,7 +212,7 @@ mod tests {
         }
         for path in ["/livez", "/api/v1/health"] {
             let never: Readiness = Arc::new(|| Box::pin(std::future::pending()));
-            assert_eq!(get(path, never, true).await, (StatusCode::OK, r#"{"status":"ok"}"#.into()));
+            assert_eq!(get(path, never, true).await, (StatusCode::OK, "{\"status\":\"ok\"}\n".into()));
         }
     }
 
@@ -227,7 +227,10 @@ mod tests {
         let (status, body) = get("/", readiness(Ok(())), false).await;
         assert_eq!(status, StatusCode::OK);
         assert!(body.starts_with(r#"{"status":"HEALTHY","current_time":"2"#), "{body}");
-        assert!(body.ends_with(r#"Z","message":"Welcome to Millrace!","storage_backend":"postgres"}"#), "{body}");
+        assert!(
+            body.ends_with("Z\",\"message\":\"Welcome to Millrace!\",\"storage_backend\":\"postgres\"}\n"),
+            "{body}"
+        );
         assert_eq!(get("/metrics", readiness(Ok(())), false).await.1, "up 1\n");
     }
 }

@@ -100,7 +100,7 @@ impl Statuses for Listing {
 struct Finding;
 
 impl Statuses for Finding {
-    const ALL: &'static [u16] = &[404, 422, 503];
+    const ALL: &'static [u16] = &[404, 412, 422, 503];
 }
 
 #[derive(Debug)]
@@ -160,11 +160,17 @@ impl ItemsApi {
             name = "If-None-Match",
             ty = "Option<String>",
             description = "The `ETag` of an earlier answer."
+        ),
+        request_header(
+            name = "If-Match",
+            ty = "Option<String>",
+            description = "An `ETag` that is wanted: 412 for another."
         )
     )]
     async fn get(&self, request: &Request, item_id: Path<ItemIdText>) -> Result<Found, Fails<Finding>> {
         let Some(item) = self.items.find(id(&item_id)?).await? else { return Err(unknown().into()) };
         let tag = entity_tag::of_version(item.version);
+        entity_tag::check_expected(request.headers(), &tag)?;
         if entity_tag::is_known(request.headers(), &tag) {
             return Ok(Found::NotModified(tag));
         }
@@ -196,7 +202,12 @@ impl ItemsApi {
         request_header(
             name = "If-Match",
             ty = "Option<String>",
-            description = "The `ETag` of the item as the caller knows it: 412 when somebody has changed it since."
+            description = "The `ETag` of the item as the caller knows it: 412 when it has changed since."
+        ),
+        request_header(
+            name = "If-None-Match",
+            ty = "Option<String>",
+            description = "`*` or an `ETag` that the item must not have: 412 when it has."
         )
     )]
     async fn update(
@@ -223,7 +234,12 @@ impl ItemsApi {
         request_header(
             name = "If-Match",
             ty = "Option<String>",
-            description = "The `ETag` of the item as the caller knows it: 412 when somebody has changed it since."
+            description = "The `ETag` of the item as the caller knows it: 412 when it has changed since."
+        ),
+        request_header(
+            name = "If-None-Match",
+            ty = "Option<String>",
+            description = "`*` or an `ETag` that the item must not have: 412 when it has."
         )
     )]
     async fn delete(
@@ -250,7 +266,9 @@ fn id(Path(ItemIdText(text)): &Path<ItemIdText>) -> Result<ItemId, Problem> {
 }
 
 fn change(request: &Request, caller: &Bearer, id: ItemId) -> Change {
-    Change { id, by: caller.user, expected: entity_tag::expected(request.headers()) }
+    let headers = request.headers();
+    let (expected, unwanted) = (entity_tag::expected(headers), entity_tag::unwanted(headers));
+    Change { id, by: caller.user, expected, unwanted }
 }
 
 /// An item is its writer's own.
@@ -269,10 +287,7 @@ fn done<T>(changed: Changed<T>) -> Result<T, Problem> {
         Changed::Done(value) => Ok(value),
         Changed::Unknown => Err(unknown()),
         Changed::NotYours => Err(Problem::new(StatusCode::FORBIDDEN, "Not the owner of this item")),
-        Changed::Stale(version) => {
-            let now = entity_tag::of_version(version);
-            Err(Problem::new(StatusCode::PRECONDITION_FAILED, format!("The item has changed: its ETag is now {now}")))
-        }
+        Changed::Stale(version) => Err(entity_tag::failed(&entity_tag::of_version(version))),
     }
 }
 

@@ -83,7 +83,8 @@ const DESCRIPTION: &str = "A durable job queue behind five services.\n\n\
     leads to. W3C `traceparent` goes the same way.\n\n\
     Errors are `application/problem+json`. `detail` is a sentence, or for a validation error (422) the list of all \
     failing fields as `{\"loc\", \"msg\", \"type\", \"input\"}`. Limited routes say what is left in `RateLimit`, and of \
-    which policy in `RateLimit-Policy`. A 2xx is only ever answered after its write is committed. \
+    which policy in `RateLimit-Policy`, also when they fail. Every answer has a `Cache-Control`: `private, no-store` for \
+    requests with a key or a token, `no-cache` where an `ETag` may be asked for again, `no-store` otherwise. A 2xx is only ever answered after its write is committed. \
     Bodies are at most 1 MiB and arrive within 30 s.";
 
 /// What the API is made of.
@@ -198,7 +199,7 @@ mod tests {
                 "post",
                 vec!["202", "400", "401", "408", "409", "413", "415", "422", "500", "503"],
             ),
-            ("/v1/transactions/{transaction_id}", "get", vec!["200", "304", "401", "403", "404", "422", "500", "503"]),
+            ("/v1/transactions/{transaction_id}", "get", vec!["200", "304", "401", "403", "404", "412", "422", "500", "503"]),
             ("/v1/transactions", "get", vec!["200", "401", "403", "422", "500", "503"]),
             (
                 "/api/v1/users/register",
@@ -208,7 +209,7 @@ mod tests {
             ("/api/v1/users/login", "post", vec!["200", "400", "401", "408", "413", "415", "422", "429", "500", "503"]),
             ("/api/v1/items", "get", vec!["200", "422", "500", "503"]),
             ("/api/v1/items", "post", vec!["201", "400", "401", "403", "408", "413", "415", "422", "500", "503"]),
-            ("/api/v1/items/{item_id}", "get", vec!["200", "304", "404", "422", "500", "503"]),
+            ("/api/v1/items/{item_id}", "get", vec!["200", "304", "404", "412", "422", "500", "503"]),
             (
                 "/api/v1/items/{item_id}",
                 "put",
@@ -216,9 +217,9 @@ mod tests {
             ),
             ("/api/v1/items/{item_id}", "delete", vec!["204", "401", "403", "404", "412", "422", "500", "503"]),
             ("/api/v1/search/items", "get", vec!["200", "422", "500", "503"]),
-            ("/asset", "post", vec!["200", "400", "403", "408", "413", "415", "422", "429", "500", "503"]),
-            ("/interest_rate", "get", vec!["200", "403", "404", "429", "500", "503"]),
-            ("/interest_rate/history", "get", vec!["200", "403", "422", "429", "500", "503"]),
+            ("/asset", "post", vec!["200", "400", "401", "403", "408", "413", "415", "422", "429", "500", "503"]),
+            ("/interest_rate", "get", vec!["200", "401", "403", "404", "429", "500", "503"]),
+            ("/interest_rate/history", "get", vec!["200", "401", "403", "422", "429", "500", "503"]),
             ("/api/v1/setup", "post", vec!["200", "400", "408", "413", "415", "422", "500", "503"]),
             ("/api/v1/move", "patch", vec!["200", "400", "404", "408", "413", "415", "422", "500", "503"]),
             ("/api/v1/check", "get", vec!["200", "422", "500", "503"]),

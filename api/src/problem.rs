@@ -141,13 +141,21 @@ impl Problem {
         }
     }
 
-    /// The answer itself.
-    pub fn respond(&self, correlation_id: Option<&str>) -> Response {
-        let Answer { status, kind, detail, headers, .. } = &*self.0;
+    /// The body of the answer.
+    pub fn text(&self, correlation_id: Option<&str>) -> Vec<u8> {
+        let Answer { status, kind, detail, .. } = &*self.0;
         let title = status.canonical_reason().unwrap_or("Error");
         let wire = Wire { kind, title, status: status.as_u16(), detail, correlation_id };
         // Writing strings and numbers to memory does not fail; should it ever, the status alone still says what counts.
-        let body = serde_json::to_vec(&wire).unwrap_or_default();
+        let mut text = serde_json::to_vec(&wire).unwrap_or_default();
+        text.push(b'\n');
+        text
+    }
+
+    /// The answer itself.
+    pub fn respond(&self, correlation_id: Option<&str>) -> Response {
+        let Answer { status, headers, .. } = &*self.0;
+        let body = self.text(correlation_id);
         let mut response = Response::builder().status(*status).content_type(CONTENT_TYPE).body(body);
         for (name, value) in headers {
             response.headers_mut().insert(name.clone(), value.clone());

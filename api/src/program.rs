@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use jobs::{
     app::{self, App},
     boot::{
-        process,
+        open_files, process,
         shutdown::{GRACE, Shutdown},
         telemetry::Telemetry,
     },
@@ -14,7 +14,12 @@ use jobs::{
 };
 use tokio::net::TcpListener;
 
-use crate::{Parts, build, config::Config, health::Metrics, server};
+use crate::{
+    Parts, build,
+    config::Config,
+    health::Metrics,
+    server::{self, Settings},
+};
 
 /// The whole program: reads the environment, serves until it is told to stop.
 ///
@@ -79,8 +84,10 @@ pub async fn serve(listener: TcpListener, app: App, config: &Config, metrics: Me
         metrics,
         draining: shutdown.drain.clone(),
     };
+    let settings = Settings::within(open_files::raise(), config.drain_delay);
+    tracing::info!(connections = settings.connections, "connections at a time");
     tokio::select! {
-        () = server::serve(listener, build(parts, config), shutdown.drain.clone()) => {}
+        () = server::serve(listener, build(parts, config), settings, shutdown.drain.clone()) => {}
         () = shutdown.now.cancelled() => tracing::warn!("stopping at once: open requests are cut off"),
     }
     // It ends with the drain.

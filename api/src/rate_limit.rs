@@ -17,7 +17,7 @@ use self::table::Table;
 pub use self::{
     caller::{Counted, address},
     policy::Policy,
-    told::telling,
+    told::{LimitHeaders, telling},
 };
 use crate::problem::Problem;
 
@@ -76,7 +76,7 @@ impl Limit {
         Self { policy, table: Table::new(policy.size()), redis: None }
     }
 
-    /// Takes one token of this caller's. A successful answer to the request says what is left.
+    /// Takes one token of this caller's. The answer to the request says what is left, whatever its status is.
     ///
     /// # Errors
     /// 429, when none is left.
@@ -185,23 +185,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_success_says_what_is_left() {
+    async fn every_answer_says_what_is_left() {
         let limit = limit();
-        let told = |asked: usize| {
+        let response_to = async |asked: usize| {
             let limit = limit.clone();
-            telling(async move {
+            let (answer, limits) = telling(async move {
                 for _ in 0..asked {
                     limit.take("ada").await?;
                 }
                 Ok::<_, Problem>(Response::default())
             })
+            .await;
+            let mut response = answer.unwrap_or_else(|problem| problem.as_response());
+            limits.add_to(&mut response);
+            response
         };
-        let response = told(1).await.expect("a token");
+        let response = response_to(1).await;
         assert_eq!(response.header("ratelimit-policy"), Some("\"login\";q=6;w=60"));
         assert_eq!(response.header("ratelimit"), Some("\"login\";r=5;t=10"));
-        let response = told(2).await.expect("two tokens");
+        let response = response_to(2).await;
         assert_eq!(response.header("ratelimit"), Some("\"login\";r=4;t=20, \"login\";r=3;t=30"));
-        let response = told(0).await.expect("nothing to take");
+        let response = response_to(0).await;
         assert!(response.header("ratelimit").is_none(), "nothing was counted");
+        let refused = response_to(4).await;
+        assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(refused.header("ratelimit"), Some("\"login\";r=0;t=10"), "a refusal speaks of its own limit");
     }
 }

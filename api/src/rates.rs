@@ -81,21 +81,21 @@ enum History {
 struct Submitting;
 
 impl Statuses for Submitting {
-    const ALL: &'static [u16] = &[400, 403, 408, 413, 415, 422, 429, 503];
+    const ALL: &'static [u16] = &[400, 401, 403, 408, 413, 415, 422, 429, 503];
 }
 
 #[derive(Debug)]
 struct Finding;
 
 impl Statuses for Finding {
-    const ALL: &'static [u16] = &[403, 404, 429, 503];
+    const ALL: &'static [u16] = &[401, 403, 404, 429, 503];
 }
 
 #[derive(Debug)]
 struct Paging;
 
 impl Statuses for Paging {
-    const ALL: &'static [u16] = &[403, 422, 429, 503];
+    const ALL: &'static [u16] = &[401, 403, 422, 429, 503];
 }
 
 #[OpenApi(tag = "Tag::InterestRates")]

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use poem::{Endpoint, Request, Response, Route, endpoint::BoxEndpoint, http::Method};
-use poem_openapi::OpenApi;
+use poem_openapi::{OpenApi, registry::MetaPath};
 
 use crate::{
     auth::Callers,
@@ -34,17 +34,19 @@ impl Routes {
             table.entry(path.to_owned()).or_default().insert(Method::GET, page);
         }
         // The table names parameters `param0`, `param1`; the document has the names that people know.
-        let documented: HashMap<String, String> =
-            A::meta().into_iter().flat_map(|api| api.paths).map(|path| (shape(&path.path), path.path)).collect();
+        let documented: HashMap<String, MetaPath> =
+            A::meta().into_iter().flat_map(|api| api.paths).map(|path| (shape(&path.path), path)).collect();
         show_every_success::<A>();
         let mut fixed = HashMap::new();
         let mut patterns = Route::new().at("/*rest", Edge::unmatched());
         for (path, operations) in table {
+            let meta = documented.get(&shape(&path));
+            let keyed = meta.map(keyed).unwrap_or_default();
             if path.contains(':') {
-                let name = documented.get(&shape(&path)).unwrap_or(&path).clone();
-                patterns = patterns.at(&path, Edge::new(name, operations));
+                let name = meta.map_or(&path, |meta| &meta.path).clone();
+                patterns = patterns.at(&path, Edge::new(name, operations).keyed(&keyed));
             } else {
-                fixed.insert(path.clone(), Edge::new(path, operations));
+                fixed.insert(path.clone(), Edge::new(path, operations).keyed(&keyed));
             }
         }
         Self {
@@ -112,6 +114,12 @@ fn show_every_success<A: OpenApi>() {
             }
         }
     }
+}
+
+/// The methods of a path whose operations want a credential.
+fn keyed(path: &MetaPath) -> Vec<Method> {
+    let keyed = path.operations.iter().filter(|operation| !operation.security.is_empty());
+    keyed.map(|operation| operation.method.clone()).collect()
 }
 
 /// A path without the names of its parameters: `/a/:b` and `/a/{c}` are both `/a/{}`.

@@ -12,7 +12,7 @@ use jobs::transactions::{
 };
 use poem::{
     Request,
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderName, HeaderValue, StatusCode},
 };
 use poem_openapi::{ApiResponse, OpenApi, param::Path};
 use time::OffsetDateTime;
@@ -25,8 +25,10 @@ use self::{
 use crate::{
     auth::MaybePrivate,
     config::{Conflict, TransactionsRead, WebhookConfig},
-    middleware::correlation,
+    entity_tag,
+    middleware::{caching, correlation},
     problem::{Fails, Problem, Statuses},
+    server::HalfClosed,
     tags::Tag,
     validation::{Body, Cursor, Limit, Query, Wait},
     wire::Json,
@@ -77,6 +79,9 @@ enum Found {
         /// While PROCESSING: the seconds after which it is expected to have changed.
         #[oai(header = "Retry-After")]
         Option<u64>,
+        /// While PROCESSING: `private, no-store`; from then on `no-cache`, which is to ask again with the `ETag`.
+        #[oai(header = "Cache-Control")]
+        String,
     ),
     /// Nothing has changed since the answer with the `ETag` named in `If-None-Match`.
     #[oai(status = 304)]
@@ -87,6 +92,9 @@ enum Found {
         /// While PROCESSING: the seconds after which it is expected to have changed.
         #[oai(header = "Retry-After")]
         Option<u64>,
+        /// While PROCESSING: `private, no-store`; from then on `no-cache`, which is to ask again with the `ETag`.
+        #[oai(header = "Cache-Control")]
+        String,
     ),
 }
 
@@ -113,7 +121,7 @@ impl Statuses for Receiving {
 struct Finding;
 
 impl Statuses for Finding {
-    const ALL: &'static [u16] = &[401, 403, 404, 422, 503];
+    const ALL: &'static [u16] = &[401, 403, 404, 412, 422, 503];
 }
 
 #[derive(Debug)]
@@ -147,7 +155,8 @@ impl TransactionsApi {
         request_header(
             name = "webhook-signature",
             ty = "Option<String>",
-            description = "`v1,` and the HMAC-SHA256 in base64; several separated by blanks while a secret is replaced."
+            description = "`v1,` and the HMAC-SHA256 in base64; several separated by blanks, or in a line each, while a secret is \
+                           replaced."
         )
     )]
     async fn receive(&self, request: &Request, body: Body<NewTransaction>) -> Result<Received, Fails<Receiving>> {
@@ -168,8 +177,8 @@ impl TransactionsApi {
     /// Look a transaction up
     ///
     /// With `wait`, a transaction that is PROCESSING is answered as soon as that changes, or as it stands when the time
-    /// is over. With `If-None-Match`, an answer that has not changed is 304. With `TRANSACTIONS_READ=key`, as in prod, it
-    /// wants a key or a token.
+    /// is over. A client that shuts down its side of the connection ends the wait. With `If-None-Match`, an answer that has
+    /// not changed is 304. With `TRANSACTIONS_READ=key`, as in prod, it wants a key or a token.
     #[oai(
         path = "/v1/transactions/:transaction_id",
         method = "get",
@@ -178,6 +187,11 @@ impl TransactionsApi {
             name = "If-None-Match",
             ty = "Option<String>",
             description = "The `ETag` of an earlier answer."
+        ),
+        request_header(
+            name = "If-Match",
+            ty = "Option<String>",
+            description = "An `ETag` that is wanted: 412 for another."
         )
     )]
     async fn get(
@@ -200,7 +214,11 @@ impl TransactionsApi {
             // No such id was ever recorded, and PostgreSQL would not even take it as a text.
             _ if id.contains('\0') || !ID_LENGTH.contains(&id.chars().count()) => None,
             Some(Wait(seconds)) if seconds > 0.0 => {
-                self.transactions.find_settled(id, Duration::from_secs_f64(seconds)).await?
+                tokio::select! {
+                    found = self.transactions.find_settled(id, Duration::from_secs_f64(seconds)) => found?,
+                    // Gone, or waiting for what there is.
+                    () = half_closed(request) => self.transactions.find(id).await?,
+                }
             }
             _ => self.transactions.find(id).await?,
         };
@@ -208,12 +226,14 @@ impl TransactionsApi {
             return Err(Problem::new(StatusCode::NOT_FOUND, "Transaction not found").into());
         };
         let retry_after = view::retry_after(&transaction);
+        let caching = if retry_after.is_some() { caching::PRIVATE } else { caching::REVALIDATED };
         let json = Json::new(&Transaction::new(transaction)?)?;
         let etag = view::etag(json.text());
-        if request.headers().get_all(header::IF_NONE_MATCH).iter().any(|tags| view::is_among(&etag, tags)) {
-            return Ok(Found::NotModified(etag, retry_after));
+        entity_tag::check_expected(request.headers(), &etag)?;
+        if entity_tag::is_known(request.headers(), &etag) {
+            return Ok(Found::NotModified(etag, retry_after, caching.into()));
         }
-        Ok(Found::Ok(json, etag, retry_after))
+        Ok(Found::Ok(json, etag, retry_after, caching.into()))
     }
 
     /// List transactions
@@ -264,21 +284,32 @@ impl TransactionsApi {
     }
 }
 
+/// Waits until the client of this request has shut down its side.
+async fn half_closed(request: &Request) {
+    match request.data::<HalfClosed>() {
+        Some(HalfClosed(token)) => token.cancelled().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Checks the signature over the bytes as they came, before anything reads them as JSON.
 fn check_signature(webhook: &WebhookConfig, request: &Request, body: &[u8]) -> Result<(), Problem> {
     if webhook.secrets.is_empty() {
         return Ok(());
     }
     let unauthorized = |why: String| Problem::new(StatusCode::UNAUTHORIZED, why);
-    let header = |name: &'static str| {
-        let value = request.headers().get(name).map(HeaderValue::as_bytes);
-        value.ok_or_else(|| unauthorized(format!("{name} is missing")))
+    let lines = |name: &'static str| {
+        let lines: Vec<_> = request.headers().get_all(name).iter().map(HeaderValue::as_bytes).collect();
+        if lines.is_empty() { Err(unauthorized(format!("{name} is missing"))) } else { Ok(lines) }
     };
-    let signed = Signed {
-        id: header("webhook-id")?,
-        timestamp: header("webhook-timestamp")?,
-        signature: header("webhook-signature")?,
+    // Two ids or times are two opinions about what is signed; signatures are several by their nature.
+    let only = |name: &'static str| match lines(name)?[..] {
+        [line] => Ok(line),
+        _ => Err(unauthorized(format!("{name} must be given once"))),
     };
+    let (id, timestamp) = (only("webhook-id")?, only("webhook-timestamp")?);
+    let signatures = lines("webhook-signature")?.join(&b' ');
+    let signed = Signed { id, timestamp, signature: &signatures };
     let secrets = webhook.secrets.iter().map(|secret| secret.expose());
     signature::verify(signed, body, secrets, OffsetDateTime::now_utc()).map_err(|error| unauthorized(error.to_string()))
 }

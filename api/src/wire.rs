@@ -27,7 +27,9 @@ impl<T: Serialize> Json<T> {
     /// # Errors
     /// 500, when a type cannot be written as JSON at all.
     pub fn new(value: &T) -> Result<Self, Problem> {
-        let text = serde_json::to_vec(value).map_err(|error| Problem::internal(error.to_string()))?;
+        let mut text = serde_json::to_vec(value).map_err(|error| Problem::internal(error.to_string()))?;
+        // So that the prompt of a shell does not run into the answer.
+        text.push(b'\n');
         Ok(Self { text, shows: PhantomData })
     }
 
@@ -215,7 +217,7 @@ mod tests {
     fn decimals_keep_their_digits() {
         for text in ["1500", "1500.00", "999999999999.999999"] {
             let json = Decimal::new(text.into()).and_then(|decimal| Json::new(&decimal));
-            assert_eq!(json.ok().map(|json| json.text), Some(text.as_bytes().to_vec()));
+            assert_eq!(json.ok().map(|json| json.text), Some(format!("{text}\n").into_bytes()));
         }
         assert!(Decimal::new("1,5".into()).is_err());
     }

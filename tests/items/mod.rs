@@ -172,7 +172,7 @@ impl Shop {
     }
 
     fn change(&self, id: ItemId) -> Change {
-        Change { id, by: self.owner, expected: Expected::Any }
+        Change { id, by: self.owner, expected: Expected::Any, unwanted: None }
     }
 
     /// How many indexing jobs have not ended.

@@ -45,8 +45,8 @@ async fn an_api_process_answers_for_itself() {
         ("/api/v1/health/ready", r#"{"status":"ready"}"#),
     ] {
         let answer = get(path).await;
-        assert_eq!((answer.status, &*answer.text), (200, text), "{path}");
         assert_eq!(answer.header("content-type"), "application/json", "{path}");
+        assert_eq!((answer.status, answer.text), (200, format!("{text}\n")), "{path}");
     }
     let welcome = get("/").await.json();
     let keys: Vec<_> = welcome.as_object().unwrap().keys().cloned().collect();

@@ -27,6 +27,16 @@ async fn without_the_key_nothing_is_told() {
         }
     }
     assert_eq!(system.history(10).await, [""; 0], "nothing was saved");
+    // Of two credentials both must be good.
+    for (method, path) in ROUTES {
+        for bad in ["Bearer garbage", "Bearer x.y.z", "Bearer", "Basic YTpi"] {
+            let call = system.client.request(method.clone(), format!("{}{path}", system.api.url)).json(&one(1));
+            let refused = ask(call.header("api_key", KEY).header("authorization", bad)).await;
+            refused.assert_problem(401, &format!("{bad} for {path}"));
+            assert_eq!(refused.header("www-authenticate"), "Bearer", "{path}");
+        }
+    }
+    assert_eq!(system.history(10).await, [""; 0], "nothing was saved");
 }
 
 #[tokio::test]

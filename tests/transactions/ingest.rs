@@ -25,7 +25,7 @@ async fn the_curl_of_the_seed_is_answered_as_written() {
     let created = answer.json()["created_at"].as_str().unwrap_or_default().to_owned();
     let shown = format!(
         r#"{{"transaction_id":"txn_test_001","source_account":"acc_user_1","destination_account":"acc_merchant_1","amount":1500,"currency":"INR","status":"PROCESSING","created_at":"{created}","processed_at":null}}"#
-    );
+    ) + "\n";
     assert_eq!(answer.text, shown);
     assert_eq!(ask(system.get("/v1/transactions/txn_test_001")).await.text, shown, "GET shows the same");
 
@@ -227,6 +227,8 @@ async fn a_body_that_is_no_json_object_is_refused() {
     let object = "Input should be a valid dictionary or object to extract fields from";
     for (case, body, status, msg) in [
         ("empty", vec![], 422, Some("Field required")),
+        ("a byte order mark", b"\xEF\xBB\xBF".to_vec(), 422, Some("Field required")),
+        ("two of them", [b"\xEF\xBB\xBF\xEF\xBB\xBF", &*valid("n")].concat(), 400, None),
         ("array", b"[]".to_vec(), 422, Some(object)),
         ("a webhook in an array", [b"[", &*valid("n"), b"]"].concat(), 422, Some(object)),
         ("number", b"5".to_vec(), 422, Some(object)),
@@ -271,6 +273,8 @@ async fn a_body_that_is_no_json_object_is_refused() {
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     assert_ok(&ask(system.post(with("deep", "unknown", &deep))).await, 202, "a deep field of no interest");
     assert_eq!(system.count("SELECT count(*) FROM transactions").await, 1);
+    let marked = [b"\xEF\xBB\xBF", &*valid("marked")].concat();
+    assert_ok(&ask(system.post(marked)).await, 202, "a byte order mark, which editors write");
 }
 
 #[tokio::test]

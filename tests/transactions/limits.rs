@@ -166,6 +166,8 @@ async fn every_answer_carries_the_callers_correlation_id_or_a_new_one() {
             let made = checked(ask(request(id)).await);
             assert!(uuid::Uuid::parse_str(&made).is_ok(), "{case}, {id:?}: {made:?}");
         }
+        let made = checked(ask(request(Some("one")).header("X-Correlation-Id", "two")).await);
+        assert!(uuid::Uuid::parse_str(&made).is_ok(), "{case}, two ids: {made:?}");
     }
 }
 

@@ -33,7 +33,7 @@ impl System {
 async fn pages_follow_each_other_without_gap_or_repetition() {
     let system = System::start(&[]).await;
     let empty = ask(system.get("/v1/transactions")).await;
-    assert_eq!((empty.status, &*empty.text, empty.header("link")), (200, "[]", ""));
+    assert_eq!((empty.status, &*empty.text, empty.header("link")), (200, "[]\n", ""));
 
     // At once, so that many share a commit and with it their time of creation.
     let mut requests = tokio::task::JoinSet::new();

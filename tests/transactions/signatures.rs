@@ -65,6 +65,16 @@ async fn only_what_a_secret_signed_a_moment_ago_is_accepted() {
         ("milliseconds", all("m", &format!("{this}000"), &sign(NEW, "m", &format!("{this}000"), &body)), &body, 401),
         ("a sign", all("m", &format!("+{this}"), &sign(NEW, "m", &format!("+{this}"), &body)), &body, 401),
     ];
+    let line = |signature: &str| ("webhook-signature", signature.to_owned());
+    let and = |more: &[(&'static str, String)]| [&all("m", &this, good)[..], more].concat();
+    cases.extend([
+        ("a second line of signatures", and(&[line("v1,AAAA")]), &body, 202),
+        ("in the second line", [&all("m", &this, "v1,AAAA")[..], &[line(good)]].concat(), &body, 202),
+        ("in no line", [&all("m", &this, "v1,AAAA")[..], &[line("v1,BBBB")]].concat(), &body, 401),
+        ("a second id", and(&[("webhook-id", "n".into())]), &body, 401),
+        ("the same id twice", and(&[("webhook-id", "m".into())]), &body, 401),
+        ("a second time", and(&[("webhook-timestamp", before.clone())]), &body, 401),
+    ]);
     for missing in 0..3 {
         let mut headers = all("m", &this, good);
         headers.remove(missing);

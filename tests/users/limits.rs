@@ -48,6 +48,9 @@ async fn an_account_is_limited_from_wherever_it_is_tried() {
     assert!(answers.iter().all(|answer| matches!(answer.status, 200 | 429)));
     let other = system.post_from(&here, LOGIN, login("other@example.com")).await;
     other.assert_problem(401, "another account is another matter");
+    // A failure says what is left as well: it is who guesses or mistypes that needs it.
+    assert!(other.header("ratelimit-policy").contains("\"login-account\";q=30;w=60"), "{other:?}");
+    assert!(other.header("ratelimit").contains("\"login-account\";r=29;t="), "{other:?}");
     assert_eq!(system.post(REGISTER, &registration("bob@example.com")).await.status, 201, "so is a registration");
 }
 

@@ -77,6 +77,31 @@ async fn what_is_no_login_is_named() {
 }
 
 #[tokio::test]
+async fn no_answer_repeats_a_password() {
+    let system = System::start(&[]).await;
+    for path in [LOGIN, super::REGISTER] {
+        for body in [
+            format!("[{{\"email\": \"ada@example.com\", \"password\": \"{PASSWORD}\"}}]"),
+            format!("\"{PASSWORD}\""),
+            format!("[[\"{PASSWORD}\"]]"),
+            format!("{{\"password\": \"{PASSWORD}\"}}"),
+            format!("{{\"passwort\": \"{PASSWORD}\", \"passwort\": \"{PASSWORD}\"}}"),
+            format!("{{\"password\": [\"{PASSWORD}\"]}}"),
+            format!("{{\"email\": {{\"password\": \"{PASSWORD}\"}}, \"password\": 1}}"),
+            format!("{{\"full_name\": [\"{PASSWORD}\"], \"email\": [\"{PASSWORD}\"], \"password\": 1}}"),
+            format!("{{\"password\": \"{PASSWORD}\""),
+            PASSWORD.to_owned(),
+        ] {
+            let answer = system.post_text(path, body.clone()).await;
+            assert!(matches!(answer.status, 400 | 422), "{path} {body}: {answer:?}");
+            assert!(!answer.text.contains(PASSWORD), "{path} {body}: {answer:?}");
+        }
+    }
+    let log = system.api.process.log();
+    assert!(!log.contains(PASSWORD), "{log}");
+}
+
+#[tokio::test]
 async fn without_a_secret_each_process_has_a_key_of_its_own() {
     let system = System::start(&[]).await;
     system.register("ada@example.com").await;

@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 use config::Config;
 use jobs::{
     app::App,
-    boot::{db::Database, process, shutdown, telemetry::Telemetry},
+    boot::{db::Database, open_files, process, shutdown, telemetry::Telemetry},
     queue::{Timing, Worker},
     schedule,
 };
@@ -28,6 +28,7 @@ pub async fn program() -> Result<(), String> {
     let config = Config::from_env().map_err(process::text)?;
     let telemetry = Telemetry::start(&config.jobs.telemetry, "worker")?;
     process::announce(&config.database);
+    open_files::raise();
     let shutdown = shutdown::Shutdown::on_signals(shutdown::GRACE).map_err(process::text)?;
     let app = App::start(&config.database, &config.jobs, "worker", &shutdown.drain).map_err(process::text)?;
     let lease = Arc::new(OnceLock::new());

@@ -11,7 +11,7 @@ use poem_openapi::{
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::{Callers, forbidden};
+use super::{Callers, bearer, forbidden};
 use crate::{config::KeysConfig, problem::Problem, rate_limit};
 
 /// The header of [`ApiKey`].
@@ -70,8 +70,8 @@ fn hash(key: &[u8]) -> [u8; 32] {
     Sha256::digest(key).into()
 }
 
-/// Proof that the header `api_key` holds `API_KEY`. As an argument of a handler it makes the operation answer 403 to
-/// everybody else: name 403 among its [`Statuses`](crate::problem::Statuses).
+/// Proof that the header `api_key` holds `API_KEY`. As an argument of a handler it makes the operation return 401 for a bad
+/// token and 403 for a missing or wrong key: name both among its [`Statuses`](crate::problem::Statuses).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ApiKey(());
 
@@ -109,7 +109,9 @@ pub(super) async fn count_wrong(request: &Request, header: &HeaderName) -> Resul
     Ok(())
 }
 
+/// Of two credentials both must be good, here too: a bad token is 401 anywhere.
 fn authenticate(request: &Request) -> Result<ApiKey, Problem> {
+    bearer::claims(request)?;
     let shown = shown(request, &API_KEY)?.ok_or_else(|| forbidden(MISSING))?;
     if Callers::of(request)?.keys().is(Key::Api, shown) { Ok(ApiKey(())) } else { Err(forbidden(WRONG)) }
 }
@@ -176,7 +178,7 @@ mod tests {
     struct Asking;
 
     impl Statuses for Asking {
-        const ALL: &'static [u16] = &[403];
+        const ALL: &'static [u16] = &[401, 403];
     }
 
     #[OpenApi]
@@ -253,8 +255,7 @@ mod tests {
     fn tells_a_missing_key_from_a_wrong_one() {
         let key = testing::API.as_bytes();
         assert_eq!(told(&[("api_key", key)]), "welcome");
-        let missing: [&[Header]; 5] =
-            [&[], &[("api_key", b"")], &[("api_key", b"  ")], &[("x-api-key", key)], &[("authorization", key)]];
+        let missing: [&[Header]; 4] = [&[], &[("api_key", b"")], &[("api_key", b"  ")], &[("x-api-key", key)]];
         for headers in missing {
             assert_eq!(told(headers), MISSING, "{headers:?}");
         }
@@ -272,6 +273,25 @@ mod tests {
         for headers in wrong {
             assert_eq!(told(headers), WRONG, "{headers:?}");
         }
+    }
+
+    #[test]
+    fn a_bad_token_next_to_a_good_key_is_401() {
+        let tokens = Tokens::random();
+        let good = tokens.issue(jobs::users::UserId(7), jobs::users::Role::User).expect("a token");
+        let status = |authorization: &[&str]| {
+            let lines = authorization.iter().map(|value| ("authorization", value.as_bytes()));
+            let headers: Vec<Header> = [("api_key", testing::API.as_bytes())].into_iter().chain(lines).collect();
+            authenticate(&testing::request(&tokens, &headers)).map_or_else(|problem| problem.status().as_u16(), |_| 200)
+        };
+        let good = format!("Bearer {good}");
+        assert_eq!(status(&[]), 200);
+        assert_eq!(status(&[&good]), 200);
+        for bad in [&["Bearer garbage"][..], &["Bearer"], &[""], &["Basic YTpi"], &[&good, &good], &["Bearer x.y.z"]] {
+            assert_eq!(status(bad), 401, "{bad:?}");
+        }
+        let without_a_key = testing::request(&tokens, &[("authorization", b"Bearer garbage")]);
+        assert_eq!(authenticate(&without_a_key).map_or_else(|problem| problem.status().as_u16(), |_| 200), 401);
     }
 
     #[test]

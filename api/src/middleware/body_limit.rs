@@ -1,8 +1,9 @@
-//! How large a body may be and how long it may take: checked before reading it and while reading it.
+//! How large a body may be and how long it may take: checked before reading it and while reading it. What is left of a
+//! refused body is read and dropped by its connection.
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
-use futures_util::{Stream, StreamExt};
+use futures_util::StreamExt;
 use hyper::body::Bytes;
 use poem::{
     Body, Request,
@@ -13,9 +14,6 @@ use crate::problem::Problem;
 
 /// The largest body: a thousand times what a webhook needs.
 pub const LARGEST: usize = 1024 * 1024;
-/// How much of a refused body is read all the same, and how long that may take; beyond, the connection is closed.
-const DISCARDED_AT_MOST: usize = 8 * LARGEST;
-const DISCARDED_WITHIN: Duration = Duration::from_secs(5);
 /// The time a whole body may take: 1 MiB at 35 KiB/s.
 const WITHIN: Duration = Duration::from_secs(30);
 
@@ -23,17 +21,11 @@ const WITHIN: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// 413.
-pub async fn check_declared(request: &mut Request) -> Result<(), Problem> {
+pub fn check_declared(request: &Request) -> Result<(), Problem> {
     let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     // What is no number here is refused by the HTTP library before.
     match declared.and_then(|value| value.parse::<u64>().ok()) {
-        Some(length) if length > LARGEST as u64 => {
-            // A client that waits for `100 Continue` has sent nothing yet, and reading would ask for it.
-            if !request.headers().contains_key(header::EXPECT) {
-                discard(request.take_body().into_bytes_stream()).await;
-            }
-            Err(too_large())
-        }
+        Some(length) if length > LARGEST as u64 => Err(too_large()),
         _ => Ok(()),
     }
 }
@@ -49,21 +41,6 @@ pub async fn read(body: Body) -> Result<Bytes, Problem> {
     }
 }
 
-/// Lets a client finish sending what is refused: most read no answer before they have, and closing on them while they
-/// send would lose it.
-async fn discard(mut chunks: impl Stream<Item = io::Result<Bytes>> + Unpin) {
-    let reading = async {
-        let mut length = 0;
-        while let Some(Ok(chunk)) = chunks.next().await {
-            length += chunk.len();
-            if length > DISCARDED_AT_MOST {
-                break;
-            }
-        }
-    };
-    let _ = tokio::time::timeout(DISCARDED_WITHIN, reading).await;
-}
-
 async fn collect(body: Body) -> Result<Bytes, Problem> {
     let mut chunks = body.into_bytes_stream();
     let mut first = Bytes::new();
@@ -71,7 +48,6 @@ async fn collect(body: Body) -> Result<Bytes, Problem> {
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "The body broke off."))?;
         if first.len() + rest.len() + chunk.len() > LARGEST {
-            discard(chunks).await;
             return Err(too_large());
         }
         // Most bodies are one chunk, which is then handed on without a copy.
@@ -86,6 +62,8 @@ fn too_large() -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use poem::error::ResponseError;
 
     use super::*;

@@ -15,29 +15,44 @@ use super::observe;
 /// The header that carries the correlation id, both ways.
 pub const HEADER: HeaderName = HeaderName::from_static("x-correlation-id");
 /// W3C Trace Context.
-const TRACEPARENT: &str = "traceparent";
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// Longer ids are replaced by one of ours.
 const LONGEST_ID: usize = 128;
 
 /// Takes the caller's correlation id over, or makes one, and leaves the [`Origin`] with the request.
 pub fn adopt(request: &mut Request) -> HeaderValue {
-    let given = request.headers().get(HEADER).filter(|id| is_id(id.as_bytes())).cloned();
-    let id = given.unwrap_or_else(|| {
-        let mut buffer = Uuid::encode_buffer();
-        let id = Uuid::new_v4().hyphenated().encode_lower(&mut buffer);
-        // A UUID is always valid in a header.
-        HeaderValue::from_str(id).unwrap_or(HeaderValue::from_static("none"))
-    });
+    let given = only(request, &HEADER).filter(|id| is_id(id.as_bytes())).cloned();
+    let id = given.unwrap_or_else(new_id);
+    let traceparent = only(request, &TRACEPARENT).and_then(|value| value.to_str().ok());
     let origin = Origin {
         correlation_id: id.to_str().ok().map(Into::into),
-        traceparent: request.header(TRACEPARENT).filter(|value| is_traceparent(value)).map(Into::into),
+        traceparent: traceparent.filter(|value| is_traceparent(value)).map(Into::into),
     };
     request.set_data(origin);
     id
 }
 
+/// An id of our own.
+pub fn new_id() -> HeaderValue {
+    let mut buffer = Uuid::encode_buffer();
+    let id = Uuid::new_v4().hyphenated().encode_lower(&mut buffer);
+    // A UUID is always valid in a header.
+    HeaderValue::from_str(id).unwrap_or(HeaderValue::from_static("none"))
+}
+
+/// The value of a header that is given once: two lines are two opinions, and name nothing.
+fn only<'a>(request: &'a Request, name: &HeaderName) -> Option<&'a HeaderValue> {
+    let mut given = request.headers().get_all(name).iter();
+    given.next().filter(|_| given.next().is_none())
+}
+
 /// What machines ask every few seconds: traced only as part of a trace that it came with, or there would be little else.
 const WATCHED: [&str; 6] = ["/livez", "/readyz", "/metrics", "/api/v1/health", "/api/v1/health/ready", "/api/v1/ready"];
+
+/// Whether machines ask this route for the health of the process.
+pub fn is_watched(route: &str) -> bool {
+    WATCHED.contains(&route)
+}
 
 /// Begins the request's span, below its caller's when that came with it; what the request enqueues comes from this one.
 /// Nothing changes when nothing is exported.
@@ -46,7 +61,7 @@ pub fn trace(request: &mut Request, route: &str, correlation_id: &str) -> Span {
         return Span::NONE;
     }
     let mut origin = origin(request);
-    if origin.traceparent.is_none() && WATCHED.contains(&route) {
+    if origin.traceparent.is_none() && is_watched(route) {
         return Span::NONE;
     }
     let method = observe::method_label(request.method());

@@ -1,6 +1,7 @@
 //! What happens around every handler, in this order: correlation, span, log line and metric, body limit, panic guard.
 
 pub mod body_limit;
+pub mod caching;
 pub mod correlation;
 pub mod observe;
 
@@ -17,8 +18,10 @@ use poem::{
 use tracing::Instrument;
 
 use crate::{
+    auth,
     problem::{self, Problem},
-    rate_limit,
+    rate_limit::{self, LimitHeaders},
+    server::Refused,
 };
 
 /// All operations on one path, and everything that surrounds them. One layer instead of one for each concern: every
@@ -35,12 +38,15 @@ struct Operation {
     method: Method,
     endpoint: BoxEndpoint<'static>,
     timings: observe::Timings,
+    /// Whether it wants a credential.
+    keyed: bool,
 }
 
 impl Edge {
     /// The edge of a path.
     pub fn new(route: String, operations: impl IntoIterator<Item = (Method, BoxEndpoint<'static>)>) -> Self {
-        let operation = |(method, endpoint)| Operation { method, endpoint, timings: observe::Timings::default() };
+        let operation =
+            |(method, endpoint)| Operation { method, endpoint, timings: observe::Timings::default(), keyed: false };
         let mut operations: Vec<_> = operations.into_iter().map(operation).collect();
         operations.sort_by(|a, b| a.method.as_str().cmp(b.method.as_str()));
         let mut allow: Vec<_> = operations.iter().map(|operation| operation.method.as_str()).collect();
@@ -51,6 +57,15 @@ impl Edge {
         // Method names are always valid in a header.
         let allow = HeaderValue::from_str(&allow.join(", ")).unwrap_or(HeaderValue::from_static("OPTIONS"));
         Self { route: route.into(), operations, allow }
+    }
+
+    /// The same, where the operations of these methods want a credential.
+    #[must_use]
+    pub fn keyed(mut self, methods: &[Method]) -> Self {
+        for operation in &mut self.operations {
+            operation.keyed = methods.contains(&operation.method);
+        }
+        self
     }
 
     /// The edge of all paths that do not exist.
@@ -64,13 +79,38 @@ impl Edge {
         find(method).or_else(|| if *method == Method::HEAD { find(&Method::GET) } else { None })
     }
 
-    async fn answer(&self, operation: Option<&Operation>, mut request: Request) -> Result<Response, Problem> {
-        let Some(operation) = operation else { return self.no_operation(&request) };
-        body_limit::check_declared(&mut request).await?;
+    async fn answer(
+        &self,
+        operation: Option<&Operation>,
+        request: Request,
+    ) -> (Result<Response, Problem>, LimitHeaders) {
+        let operation = match self.admit(operation, &request) {
+            Ok(operation) => operation,
+            Err(early) => return (early, LimitHeaders::default()),
+        };
         match AssertUnwindSafe(rate_limit::telling(operation.endpoint.call(request))).catch_unwind().await {
-            Ok(answer) => Ok(answer?),
-            Err(panic) => Err(Problem::internal(format!("panic: {}", panic_message(&*panic)))),
+            Ok((answer, limits)) => (answer.map_err(Problem::from), limits),
+            Err(panic) => {
+                (Err(Problem::internal(format!("panic: {}", panic_message(&*panic)))), LimitHeaders::default())
+            }
         }
+    }
+
+    /// The operation, or the answer where none is asked.
+    fn admit<'a>(
+        &self,
+        operation: Option<&'a Operation>,
+        request: &Request,
+    ) -> Result<&'a Operation, Result<Response, Problem>> {
+        let health = correlation::is_watched(&self.route);
+        match request.data::<Refused>() {
+            Some(Refused::Full) if health => {}
+            Some(refused) => return Err(Err(refused.problem())),
+            None => {}
+        }
+        let operation = operation.ok_or_else(|| self.no_operation(request))?;
+        body_limit::check_declared(request).map_err(Err)?;
+        Ok(operation)
     }
 
     fn no_operation(&self, request: &Request) -> Result<Response, Problem> {
@@ -98,7 +138,9 @@ impl Endpoint for Edge {
             let operation = self.operation(request.method());
             let mut line = observe::Line::begin(&request, &self.route, operation.map(|operation| &operation.timings));
             let head = request.method() == Method::HEAD;
-            let mut response = match self.answer(operation, request).await {
+            let keyed = operation.is_some_and(|operation| operation.keyed) || auth::shows_credentials(&request);
+            let (answer, limits) = self.answer(operation, request).await;
+            let mut response = match answer {
                 Ok(response) if is_error(&response) => {
                     Problem::from(poem::Error::from(response.status())).respond(Some(shown_id))
                 }
@@ -111,6 +153,8 @@ impl Endpoint for Edge {
             if head {
                 response = without_body(response);
             }
+            limits.add_to(&mut response);
+            caching::instruct(response.headers_mut(), keyed);
             response.headers_mut().insert(correlation::HEADER, correlation_id.clone());
             line.finish(response.status());
             trace.answered(response.status().as_u16(), 500);
@@ -127,10 +171,11 @@ fn is_error(response: &Response) -> bool {
 }
 
 /// The answer to HEAD: the headers of GET, its length included, unless that is known only at the end of a stream, which
-/// is left unread.
+/// is left unread, or is another one: an answer that never has a body says nothing of the one that GET would have had.
 fn without_body(mut response: Response) -> Response {
     let body: BoxBody<Bytes, std::io::Error> = response.take_body().into();
-    if let Some(length) = body.size_hint().exact() {
+    let bodiless = matches!(response.status(), StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT);
+    if let Some(length) = body.size_hint().exact().filter(|_| !bodiless) {
         response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
     response

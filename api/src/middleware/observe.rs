@@ -22,6 +22,9 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 const USUAL: [u16; 18] =
     [200, 201, 202, 204, 304, 400, 401, 403, 404, 405, 409, 413, 415, 422, 429, CLIENT_CLOSED_REQUEST, 500, 503];
 
+/// The route of a request that could not be read.
+const UNREADABLE: &str = "unreadable";
+
 /// The histograms of one operation, one for each usual status, looked up when first needed.
 #[derive(Default)]
 pub struct Timings([OnceLock<Histogram>; USUAL.len()]);
@@ -72,6 +75,16 @@ impl Drop for Line<'_> {
         let client_address = self.client.map(tracing::field::display);
         tracing::info!(method, path, status_code = self.status, duration_ms, client_address, "COMPLETED_REQUEST");
     }
+}
+
+/// The line and the measurement of a request whose head could not be read: neither its method nor its path is known.
+pub fn unreadable(status: StatusCode, correlation_id: &str, reason: &str) {
+    let span = tracing::info_span!("request", correlation_id, route = UNREADABLE);
+    span.in_scope(|| {
+        tracing::info!(status_code = status.as_u16(), duration_ms = 0.0, reason, "COMPLETED_REQUEST");
+    });
+    let labels = ("other", UNREADABLE, status.as_u16().to_string());
+    metrics::histogram!(DURATION, "method" => labels.0, "route" => labels.1, "status" => labels.2).record(0.0);
 }
 
 /// Says what [`DURATION`] means.

@@ -16,7 +16,7 @@ use super::view::{Probe, Probes};
 use crate::problem::Problem;
 
 const OPENING: &[u8] = b"{\"probes\":[";
-const CLOSING: &[u8] = b"]}";
+const CLOSING: &[u8] = b"]}\n";
 
 /// `{"probes": […]}`, as a body.
 pub struct Listing(Body);

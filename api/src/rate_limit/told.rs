@@ -1,4 +1,4 @@
-//! What successful answers say of the limits that their requests were counted by.
+//! What answers say of the limits that their requests were counted by: a refused login needs it more than a good one.
 
 use std::cell::RefCell;
 
@@ -15,29 +15,35 @@ tokio::task_local! {
     static TOLD: RefCell<Vec<(String, String)>>;
 }
 
-/// Remembers what a limit has to say. Outside of [`telling`] nobody hears it.
+/// The headers about the limits that a request was counted by.
+#[derive(Debug, Default)]
+pub struct LimitHeaders(Vec<(String, String)>);
+
+/// Remembers what a limit has to say. Outside of [`telling`] nothing hears it.
 pub(super) fn tell(policy: String, state: String) {
     let _ = TOLD.try_with(|told| told.borrow_mut().push((policy, state)));
 }
 
-/// Lets the answer say what all limits that were asked for it have to say; one that says something itself, which a
-/// refusal does, stays as it is.
-///
-/// # Errors
-/// Those of `answering`.
-pub async fn telling<E>(answering: impl Future<Output = Result<Response, E>>) -> Result<Response, E> {
+/// Runs a handler, and returns its result with the headers of all limits that it has asked.
+pub async fn telling<T>(answering: impl Future<Output = T>) -> (T, LimitHeaders) {
     let with_told = async {
-        let mut response = answering.await?;
-        let told = TOLD.try_with(RefCell::take).unwrap_or_default();
-        if !told.is_empty() && !response.headers().contains_key(POLICY_HEADER) {
-            let (policies, states): (Vec<_>, Vec<_>) = told.into_iter().unzip();
-            for (name, items) in [(POLICY_HEADER, policies), (STATE_HEADER, states)] {
-                insert(&mut response, name, &items.join(", "));
-            }
-        }
-        Ok(response)
+        let answer = answering.await;
+        (answer, LimitHeaders(TOLD.try_with(RefCell::take).unwrap_or_default()))
     };
     TOLD.scope(RefCell::default(), with_told).await
+}
+
+impl LimitHeaders {
+    /// Adds it to the answer, whatever its status is. One that says something itself, which a refusal does, stays as it is.
+    pub fn add_to(self, response: &mut Response) {
+        if self.0.is_empty() || response.headers().contains_key(POLICY_HEADER) {
+            return;
+        }
+        let (policies, states): (Vec<_>, Vec<_>) = self.0.into_iter().unzip();
+        for (name, items) in [(POLICY_HEADER, policies), (STATE_HEADER, states)] {
+            insert(response, name, &items.join(", "));
+        }
+    }
 }
 
 fn insert(response: &mut Response, name: HeaderName, text: &str) {

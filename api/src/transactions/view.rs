@@ -191,16 +191,9 @@ mod tests {
     }
 
     #[test]
-    fn compares_entity_tags_as_rfc_9110_does() {
-        let tag = etag(b"body");
-        assert_ne!(tag, etag(b"other body"));
-        let among = |value: String| HeaderValue::from_str(&value).is_ok_and(|value| is_among(&tag, &value));
-        for names_it in [tag.clone(), format!("W/{tag}"), format!("\"x\" , {tag}"), "*".into()] {
-            assert!(among(names_it.clone()), "{names_it}");
-        }
-        for other in [String::new(), "\"x\"".into(), tag.replace('"', ""), format!("w/{tag}")] {
-            assert!(!among(other.clone()), "{other}");
-        }
+    fn a_tag_changes_with_the_answer() {
+        assert_eq!(etag(b"body"), etag(b"body"));
+        assert_ne!(etag(b"body"), etag(b"other body"));
     }
 
     #[test]

@@ -71,6 +71,8 @@ request! {
 impl FromBody for NewUser {
     type Schema = RegisterRequest;
 
+    const SECRET: Option<&'static str> = RegisterRequest::SECRET;
+
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
         let RegisterRequest { email, password, full_name } = RegisterRequest::read(fields)?;
         Some(Self { email, password: password.0, full_name: full_name.0 })
@@ -79,6 +81,8 @@ impl FromBody for NewUser {
 
 impl FromBody for Credentials {
     type Schema = LoginRequest;
+
+    const SECRET: Option<&'static str> = LoginRequest::SECRET;
 
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
         let LoginRequest { email, password } = LoginRequest::read(fields)?;

@@ -27,10 +27,16 @@ use crate::{middleware::body_limit, problem::Problem};
 /// More failures of one body are not listed: a body made of nothing else would get an answer many times its size.
 const MOST_ERRORS: usize = 100;
 
+/// U+FEFF in UTF-8 (RFC 8259 §8.1: a reader may ignore it).
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
 /// What a JSON object is read into.
 pub trait FromBody: Sized {
     /// The type whose schema `openapi.json` shows for the body.
     type Schema: Type;
+
+    /// A field that no answer repeats, nor anything else of the body that could have it: answers end up in logs.
+    const SECRET: Option<&'static str> = None;
 
     /// Reads every field, and answers `None` when any of them failed.
     fn read(fields: &mut Fields<'_>) -> Option<Self>;
@@ -61,7 +67,7 @@ impl<T: FromBody> FromWhole for T {
     }
 
     fn parse(raw: &[u8]) -> Result<Self, Problem> {
-        let mut fields = Fields::parse(raw)?;
+        let mut fields = Fields::parse(raw, T::SECRET)?;
         match T::read(&mut fields) {
             Some(value) if fields.errors.is_empty() => Ok(value),
             _ => Err(Problem::invalid(fields.errors)),
@@ -119,7 +125,7 @@ impl<'a, T: FromWhole> ApiExtractor<'a> for Body<T> {
 
 /// No `Content-Type` counts as JSON; so do `application/json` and `application/*+json`, with any parameters.
 fn check_declared_as_json(headers: &HeaderMap) -> Result<(), Problem> {
-    if let Some(declared) = headers.get(header::CONTENT_TYPE) {
+    for declared in headers.get_all(header::CONTENT_TYPE) {
         let essence = declared.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
         let json = essence.eq_ignore_ascii_case("application/json")
             || essence.split_once('/').is_some_and(|(kind, subtype)| {
@@ -131,26 +137,28 @@ fn check_declared_as_json(headers: &HeaderMap) -> Result<(), Problem> {
         }
     }
     // An encoded body would only look like broken JSON.
-    match headers.get(header::CONTENT_ENCODING) {
-        Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => {
-            Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content-Encoding is not supported."))
-        }
-        _ => Ok(()),
+    let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+    if encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        Ok(())
+    } else {
+        Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content-Encoding is not supported."))
     }
 }
 
-/// The text of a body that should begin with `opening`.
+/// The text of a body that should begin with `opening`; a body that may hold a secret is not repeated. A byte order mark,
+/// which some editors and libraries write, is left out.
 ///
 /// # Errors
 /// 400 when it is not JSON in UTF-8; 422 when there is none, or with `otherwise` when it is JSON of another kind.
-fn text_of(raw: &[u8], opening: char, otherwise: fn() -> Wrong) -> Result<&str, Problem> {
+fn text_of(raw: &[u8], opening: char, otherwise: fn() -> Wrong, secret: bool) -> Result<&str, Problem> {
+    let raw = raw.strip_prefix(BYTE_ORDER_MARK).unwrap_or(raw);
     if raw.is_empty() {
         return Err(Problem::invalid(vec![Wrong::missing().in_whole("body", None)]));
     }
     let whole = std::str::from_utf8(raw).map_err(|error| not_json(&error))?;
     if !whole.trim_start().starts_with(opening) {
         serde_json::from_str::<&RawValue>(whole).map_err(|error| not_json(&error))?;
-        return Err(Problem::invalid(vec![otherwise().in_whole("body", Some(whole))]));
+        return Err(Problem::invalid(vec![otherwise().in_whole("body", Some(whole).filter(|_| !secret))]));
     }
     Ok(whole)
 }

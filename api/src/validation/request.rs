@@ -52,10 +52,15 @@ macro_rules! request {
         impl $crate::validation::FromBody for $Name {
             type Schema = Self;
 
-            fn read(fields: &mut $crate::validation::Fields<'_>) -> Option<Self> {
+            const SECRET: Option<&'static str> = {
+                let mut secret = None;
                 $(if <$Type as $crate::validation::Value>::SECRET {
-                    fields.keep_secret(stringify!($field));
+                    secret = Some(stringify!($field));
                 })*
+                secret
+            };
+
+            fn read(fields: &mut $crate::validation::Fields<'_>) -> Option<Self> {
                 $(let $field = fields.value::<$Type>(stringify!($field));)*
                 Some(Self { $($field: $field?,)* })
             }

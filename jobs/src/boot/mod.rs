@@ -4,6 +4,7 @@ mod database_url;
 pub mod db;
 pub mod listen;
 pub mod migrate;
+pub mod open_files;
 pub mod pooler;
 pub mod postgres;
 pub mod process;

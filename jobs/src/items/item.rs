@@ -76,6 +76,15 @@ pub struct Change {
     /// Who asks.
     pub by: UserId,
     pub expected: Expected,
+    /// The versions that it must not be made to.
+    pub unwanted: Option<Expected>,
+}
+
+impl Change {
+    /// Whether it may be made to this version.
+    pub fn suits(&self, version: i64) -> bool {
+        self.expected.allows(version) && !self.unwanted.as_ref().is_some_and(|unwanted| unwanted.allows(version))
+    }
 }
 
 /// What became of a change.
@@ -87,7 +96,7 @@ pub enum Changed<T> {
     Unknown,
     /// It belongs to somebody else.
     NotYours,
-    /// It has this version, which is none of those expected.
+    /// It has this version, to which the change must not be made.
     Stale(i64),
 }
 

@@ -150,7 +150,7 @@ async fn allowed<T>(tx: &mut Tx, change: &Change) -> Result<Result<i64, Changed<
     Ok(match answered(store::lock(tx, change.id)).await? {
         None => Err(Changed::Unknown),
         Some((owner, _)) if owner != change.by => Err(Changed::NotYours),
-        Some((_, version)) if !change.expected.allows(version) => Err(Changed::Stale(version)),
+        Some((_, version)) if !change.suits(version) => Err(Changed::Stale(version)),
         Some((_, version)) => Ok(version),
     })
 }

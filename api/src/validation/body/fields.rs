@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::{MOST_ERRORS, not_json, text_of};
 use crate::{
     problem::Problem,
-    validation::{Invalid, Step, Value, Wrong},
+    validation::{Invalid, Value, Wrong},
 };
 
 /// Up to here, comparing each key with all before it is faster than a set; beyond, it would be quadratic.
@@ -23,7 +23,7 @@ pub struct Fields<'a> {
     whole: &'a str,
     /// Where the object stands, in a list.
     index: Option<usize>,
-    /// A field that no answer repeats.
+    /// A field that no answer repeats ([`super::FromBody::SECRET`]).
     secret: Option<&'static str>,
     fields: Vec<(Cow<'a, str>, &'a RawValue)>,
     pub(super) errors: Vec<Invalid>,
@@ -34,9 +34,9 @@ impl<'a> Fields<'a> {
     ///
     /// # Errors
     /// 400 when it is not JSON in UTF-8, 422 when it is not an object.
-    pub(super) fn parse(raw: &'a [u8]) -> Result<Self, Problem> {
-        let whole = text_of(raw, '{', not_an_object)?;
-        Self::of_object(whole, None).map_err(|error| not_json(&error))
+    pub(super) fn parse(raw: &'a [u8], secret: Option<&'static str>) -> Result<Self, Problem> {
+        let whole = text_of(raw, '{', not_an_object, secret.is_some())?;
+        Self::of_object(whole, None, secret).map_err(|error| not_json(&error))
     }
 
     /// Finds the fields of an object, which may be an element of a list. Values stay unparsed, so their depth costs
@@ -44,9 +44,13 @@ impl<'a> Fields<'a> {
     ///
     /// # Errors
     /// When it is not JSON.
-    pub(super) fn of_object(whole: &'a str, index: Option<usize>) -> serde_json::Result<Self> {
+    pub(super) fn of_object(
+        whole: &'a str,
+        index: Option<usize>,
+        secret: Option<&'static str>,
+    ) -> serde_json::Result<Self> {
         let Object(fields) = serde_json::from_str(whole)?;
-        let mut fields = Self { whole, index, secret: None, fields, errors: Vec::new() };
+        let mut fields = Self { whole, index, secret, fields, errors: Vec::new() };
         fields.report_duplicates();
         Ok(fields)
     }
@@ -62,17 +66,11 @@ impl<'a> Fields<'a> {
                 !seen.insert(key)
             };
             if again && duplicates.len() < MOST_ERRORS {
-                duplicates.push(self.place(Wrong::rule("duplicate key"), key, Some(value.get())));
+                let shown = Some(value.get()).filter(|_| self.secret.is_none());
+                duplicates.push(self.place(Wrong::rule("duplicate key"), key, shown));
             }
         }
         self.errors.append(&mut duplicates);
-    }
-
-    /// Makes sure that no answer repeats this field, nor the body as a whole, which has it: answers end up in logs.
-    pub fn keep_secret(&mut self, name: &'static str) {
-        self.secret = Some(name);
-        let is_it = |invalid: &&mut Invalid| matches!(invalid.loc.last(), Some(Step::Name(field)) if field == name);
-        self.errors.iter_mut().filter(is_it).for_each(|invalid| invalid.input = None);
     }
 
     /// The value of a field.
@@ -87,7 +85,7 @@ impl<'a> Fields<'a> {
             None => self.place(Wrong::missing(), name, self.secret.is_none().then_some(self.whole)),
             Some((_, value)) => match read(value.get()) {
                 Ok(value) => return Some(value),
-                Err(wrong) => self.place(wrong, name, (self.secret != Some(name)).then_some(value.get())),
+                Err(wrong) => self.place(wrong, name, self.shown(name, value.get())),
             },
         };
         self.errors.push(invalid);
@@ -97,8 +95,14 @@ impl<'a> Fields<'a> {
     /// Notes what is wrong with the body as a whole, as Pydantic's validators of a model do: only when each field is right.
     pub fn note_whole(&mut self, wrong: Wrong) {
         if self.errors.is_empty() {
-            self.errors.push(wrong.in_whole("body", Some(self.whole)));
+            self.errors.push(wrong.in_whole("body", Some(self.whole).filter(|_| self.secret.is_none())));
         }
+    }
+
+    /// What an answer repeats of a field: of a body with a secret, no other field that could have it inside.
+    fn shown(&self, name: &str, raw: &'a str) -> Option<&'a str> {
+        let shown = self.secret.is_none_or(|secret| secret != name && !raw.starts_with(['{', '[']));
+        shown.then_some(raw)
     }
 
     fn place(&self, wrong: Wrong, name: &str, input: Option<&str>) -> Invalid {

@@ -36,7 +36,7 @@ impl<T: FromBody> FromWhole for List<T> {
     }
 
     fn parse(raw: &[u8]) -> Result<Self, Problem> {
-        let whole = text_of(raw, '[', || Wrong::new("list_type", "Input should be a valid list"))?;
+        let whole = text_of(raw, '[', || Wrong::new("list_type", "Input should be a valid list"), T::SECRET.is_some())?;
         let mut json = serde_json::Deserializer::from_str(whole);
         let read = json.deserialize_seq(Elements::<T>::default()).map_err(|error| not_json(&error))?;
         json.end().map_err(|error| not_json(&error))?;
@@ -74,11 +74,11 @@ impl<T: FromBody> Elements<T> {
             return Ok(());
         }
         if !raw.starts_with('{') {
-            self.errors.push(not_an_object().at_element(index, None, Some(raw)));
+            self.errors.push(not_an_object().at_element(index, None, Some(raw).filter(|_| T::SECRET.is_none())));
             self.failed = true;
             return Ok(());
         }
-        let mut fields = Fields::of_object(raw, Some(index))?;
+        let mut fields = Fields::of_object(raw, Some(index), T::SECRET)?;
         match T::read(&mut fields) {
             Some(value) if fields.errors.is_empty() => self.values.push(value),
             _ => {

@@ -65,7 +65,7 @@ async fn answers_each_kind_of_wrong_body_by_its_status() {
 
 /// `(loc, type, msg)` of every error that reading `fields` from a body reports.
 fn errors(body: &[u8], read: impl FnOnce(&mut Fields<'_>)) -> Vec<(Value, String, String)> {
-    let invalid = match Fields::parse(body) {
+    let invalid = match Fields::parse(body, None) {
         Ok(mut fields) => {
             read(&mut fields);
             fields.errors
@@ -79,7 +79,7 @@ fn errors(body: &[u8], read: impl FnOnce(&mut Fields<'_>)) -> Vec<(Value, String
 
 fn detail(body: &[u8]) -> (StatusCode, Value) {
     use poem::error::ResponseError;
-    let problem = Fields::parse(body).expect_err("should not be an object");
+    let problem = Fields::parse(body, None).expect_err("should not be an object");
     let response = problem.respond(None);
     let body = futures_util::FutureExt::now_or_never(response.into_body().into_vec()).and_then(Result::ok);
     let json: Value = serde_json::from_slice(&body.unwrap_or_default()).unwrap_or_default();
@@ -109,7 +109,7 @@ fn reports_all_failing_fields_at_once() {
 
 #[test]
 fn repeats_the_input_exactly() {
-    let mut fields = Fields::parse(br#"{"amount":-1.10000000000000000000000000}"#).expect("an object");
+    let mut fields = Fields::parse(br#"{"amount":-1.10000000000000000000000000}"#, None).expect("an object");
     fields.value::<Amount>("amount");
     let json = serde_json::to_string(&fields.errors).unwrap_or_default();
     assert!(json.contains(r#""input":-1.10000000000000000000000000,"ctx":{"gt":0}"#), "{json}");
@@ -160,17 +160,65 @@ fn counts_as_json_unless_declared_otherwise() {
     assert!(!declared(header::CONTENT_ENCODING, "gzip"));
 }
 
+#[derive(Debug)]
+struct Login;
+
+impl FromBody for Login {
+    type Schema = String;
+
+    const SECRET: Option<&'static str> = Some("password");
+
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        let password = fields.value::<Text<8, 9>>("password");
+        let name = fields.value::<Text<1, 5>>("name");
+        fields.note_whole(Wrong::rule("not good as a whole"));
+        password.and(name).map(|_| Self)
+    }
+}
+
+/// What is said of a body that is wrong, read as one login and as a list of them.
+fn said(body: &str) -> [String; 2] {
+    let text = |problem: Problem| String::from_utf8(problem.text(None)).expect("UTF-8");
+    [Login::parse(body.as_bytes()).expect_err("wrong"), List::<Login>::parse(body.as_bytes()).expect_err("wrong")]
+        .map(text)
+}
+
 #[test]
 fn what_is_secret_is_not_repeated() {
-    let inputs = |body: &str| {
-        let mut fields = Fields::parse(body.as_bytes()).expect("an object");
-        fields.keep_secret("password");
-        fields.value::<Text<8, 9>>("password");
-        fields.value::<Text<1, 5>>("name");
-        fields.value::<Text<1, 5>>("email");
-        serde_json::to_string(&fields.errors).expect("JSON")
-    };
-    let shown = inputs(r#"{"password": "hunter2", "password": "hunter2", "name": "much too long"}"#);
-    assert!(!shown.contains("hunter2"), "{shown}");
-    assert!(shown.contains("much too long") && shown.contains("at least 8 characters"), "{shown}");
+    for body in [
+        r#"{"password": "hunter2"}"#,
+        r#"{"password": "hunter2", "password": "hunter2", "name": "Ada"}"#,
+        r#"{"pass\u0077ord": "hunter2", "name": "Ada"}"#,
+        r#"{"pasword": "hunter2", "pasword": "hunter2", "name": "Ada"}"#,
+        r#"{"password": ["hunter2"], "name": {"password": "hunter2"}}"#,
+        r#"{"password": "12345678", "name": ["hunter2"]}"#,
+        r#"{"Password": "hunter2", "name": "Ada"}"#,
+        r#"{"password": "hunter2hu", "name": "Ada"}"#,
+        r#"[{"password": "hunter2"}]"#,
+        r#"[["hunter2"], "hunter2", {"password": "hunter2", "name": "hunter2"}, {"password": "hunter2hu", "name": "A"}]"#,
+        r#""hunter2""#,
+        r#"{"password": "hunter2""#,
+        r#"hunter2"#,
+        "\u{feff}[{\"password\": \"hunter2\"}]",
+    ] {
+        for said in said(body) {
+            assert!(!said.contains("hunter2") || body.contains(r#""name": "hunter2""#), "{body}: {said}");
+        }
+    }
+    let [said, _] = said(r#"{"password": "hunter2", "name": "much too long"}"#);
+    assert!(said.contains("much too long") && said.contains("at least 8 characters"), "{said}");
+}
+
+#[test]
+fn a_byte_order_mark_is_left_out() {
+    let mark = "\u{feff}";
+    let fields = |body: String| Fields::parse(body.as_bytes(), None).map(|fields| fields.errors.len());
+    assert!(matches!(fields(format!("{mark}{{}}")), Ok(0)));
+    assert!(matches!(fields(format!("{mark} {{}}")), Ok(0)));
+    for (body, status) in [(format!("{mark}{mark}{{}}"), 400), (format!(" {mark}{{}}"), 400), (mark.to_owned(), 422)] {
+        let problem = fields(body.clone()).expect_err("refused");
+        assert_eq!(poem::error::ResponseError::status(&problem).as_u16(), status, "{body:?}");
+    }
+    let listed = List::<Login>::parse(format!("{mark}[1]").as_bytes()).expect_err("no login");
+    assert_eq!(poem::error::ResponseError::status(&listed).as_u16(), 422, "read as a list");
 }

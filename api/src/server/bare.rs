@@ -1,0 +1,88 @@
+//! Error answers that the HTTP library gives by itself, to requests that it cannot read: recognised as they are written,
+//! and completed to what every error answer of ours is.
+//!
+//! Hyper has no hook for them. It writes a head without a body, in one piece, with `content-length: 0`; every answer of
+//! ours has a correlation id in its head.
+
+use hyper::body::Bytes;
+use poem::http::StatusCode;
+
+use crate::{
+    middleware::{correlation, observe},
+    problem::{self, Problem},
+};
+
+/// The complete answer, if these bytes are a bare one. It is logged and measured, and so must be sent.
+pub fn completed(written: &[u8]) -> Option<Bytes> {
+    if !written.starts_with(b"HTTP/1.") {
+        return None;
+    }
+    let head = std::str::from_utf8(written).ok()?.strip_suffix("\r\n\r\n")?;
+    let status: u16 = head.get(9..12)?.parse().ok().filter(|status| (400..500).contains(status))?;
+    let mut kept: Vec<&str> = head.lines().collect();
+    let lines = kept.len();
+    kept.retain(|line| *line != "content-length: 0");
+    if kept.len() == lines || kept.iter().any(|line| line.is_empty() || line.starts_with(correlation::HEADER.as_str()))
+    {
+        return None;
+    }
+    let status = StatusCode::from_u16(status).ok()?;
+    let id = correlation::new_id();
+    let id = id.to_str().ok()?;
+    let detail = detail(status);
+    observe::unreadable(status, id, detail);
+    let body = Problem::new(status, detail).text(Some(id));
+    let more = format!(
+        "content-type: {}\r\n{}: {id}\r\ncache-control: no-store\r\ncontent-length: {}\r\n\r\n",
+        problem::CONTENT_TYPE,
+        correlation::HEADER,
+        body.len(),
+    );
+    let head = kept.join("\r\n") + "\r\n" + &more;
+    Some([head.into_bytes(), body].concat().into())
+}
+
+fn detail(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+            "A request must have at most 100 headers, and its head must not be larger than 64 KiB."
+        }
+        StatusCode::URI_TOO_LONG => "The target of a request must be shorter than 64 KiB.",
+        _ => "The request is not HTTP/1.1: its first line or one of its headers is malformed.",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_answer_becomes_a_problem() {
+        let bare = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\ndate: x\r\n\r\n";
+        let completed = completed(bare).expect("recognised");
+        let text = std::str::from_utf8(&completed).expect("text");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+        assert!(head.starts_with("HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ndate: x\r\n"));
+        assert!(head.ends_with(&format!("content-length: {}", body.len())), "{head}");
+        let problem: serde_json::Value = serde_json::from_str(body).expect("JSON");
+        let id = problem["correlation_id"].as_str().unwrap_or_default();
+        assert!(head.contains(&format!("\r\nx-correlation-id: {id}\r\n")) && id.len() == 36, "{text}");
+        assert_eq!(problem["status"], 431);
+    }
+
+    #[test]
+    fn other_bytes_are_left_alone() {
+        for other in [
+            "",
+            "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 400 Bad Request\r\nx-correlation-id: a\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n{}",
+            "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n{}\r\n\r\n",
+            "HTTP/1.1 400 Bad Request\r\ncontent-length: 10\r\n\r\n",
+            "HTTP/1.1 4",
+            "GET / HTTP/1.1\r\ncontent-length: 0\r\n\r\n",
+        ] {
+            assert!(completed(other.as_bytes()).is_none(), "{other:?}");
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Whether the head of a request can be served: what the HTTP library lets pass and RFC 9110, 9112 and 9113 do not.
+
+use std::net::Ipv6Addr;
+
+use poem::http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header};
+
+use crate::problem::Problem;
+
+/// The target and all headers of a request together. Four times what browsers send, and what proxies in front of us
+/// accept. The HTTP library's own limit is one of its buffer, which may hold twice as much.
+pub const LARGEST: usize = 64 * 1024;
+/// What each header counts beyond its name and value: a colon, a blank and the end of the line.
+const HEADER_OVERHEAD: usize = 4;
+
+/// Why a request is refused before any handler sees it. The connection leaves it with the request, so that the answer
+/// has a correlation id and a log line like any other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// Its head is malformed.
+    Malformed(&'static str),
+    /// Its headers are too large together.
+    TooLarge,
+    /// The process serves as many connections as it can. Health checks are answered all the same.
+    Full,
+}
+
+impl Refused {
+    /// The answer; the connection ends with it.
+    pub fn problem(self) -> Problem {
+        let problem = match self {
+            Self::Malformed(why) => Problem::new(StatusCode::BAD_REQUEST, why),
+            Self::TooLarge => Problem::new(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "The target and the headers of a request must not be larger than 64 KiB together.",
+            ),
+            Self::Full => Problem::unavailable("this process serves as many connections as it can"),
+        };
+        problem.header(header::CONNECTION, HeaderValue::from_static("close"))
+    }
+}
+
+/// Why this request is refused, if it is.
+pub fn check<B>(request: &Request<B>) -> Option<Refused> {
+    let headers = request.headers();
+    let size = |(name, value): (&header::HeaderName, &HeaderValue)| name.as_str().len() + value.len() + HEADER_OVERHEAD;
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if target + headers.iter().map(size).sum::<usize>() > LARGEST {
+        return Some(Refused::TooLarge);
+    }
+    let hosts = headers.get_all(header::HOST);
+    let mut given = hosts.iter();
+    let (host, second) = (given.next(), given.next());
+    if second.is_some() {
+        return Some(Refused::Malformed("Host must be given once."));
+    }
+    if host.is_some_and(|host| !is_host(host.as_bytes())) {
+        return Some(Refused::Malformed("Host must be a host name or address, with a port if need be."));
+    }
+    match request.version() {
+        Version::HTTP_2 => check_http2(request, host),
+        Version::HTTP_11 if host.is_none() => Some(Refused::Malformed("Host is missing.")),
+        _ => check_transfer_encoding(headers),
+    }
+}
+
+fn check_http2<B>(request: &Request<B>, host: Option<&HeaderValue>) -> Option<Refused> {
+    match (request.uri().authority(), host) {
+        (None, None) => Some(Refused::Malformed(":authority is missing.")),
+        (Some(authority), Some(host)) if !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) => {
+            Some(Refused::Malformed("Host must be the same as :authority."))
+        }
+        _ => None,
+    }
+}
+
+/// `chunked` and nothing else, once. Anything more means that two readers could see two different bodies.
+fn check_transfer_encoding(headers: &HeaderMap) -> Option<Refused> {
+    let mut given = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let coding = given.next()?;
+    let chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") && given.next().is_none();
+    (!chunked).then_some(Refused::Malformed("Transfer-Encoding must be chunked, given once, or absent."))
+}
+
+/// `uri-host [":" port]` of RFC 9110 §7.2, not empty.
+fn is_host(host: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(host) else { return false };
+    let (name, port) = match text.strip_prefix('[') {
+        Some(literal) => {
+            let Some((address, rest)) = literal.split_once(']') else { return false };
+            if address.parse::<Ipv6Addr>().is_err() {
+                return false;
+            }
+            match rest.strip_prefix(':') {
+                Some(port) => (None, port),
+                None => return rest.is_empty(),
+            }
+        }
+        None => match text.split_once(':') {
+            Some((name, port)) => (Some(name), port),
+            None => (Some(text), ""),
+        },
+    };
+    name.is_none_or(is_name) && (port.is_empty() || is_port(port))
+}
+
+/// `reg-name` of RFC 3986 §3.2.2, which covers IPv4 addresses.
+fn is_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    while let Some(byte) = bytes.next() {
+        let valid = match byte {
+            b'%' => {
+                [bytes.next(), bytes.next()].iter().all(|digit| digit.is_some_and(|digit| digit.is_ascii_hexdigit()))
+            }
+            byte => byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte),
+        };
+        if !valid {
+            return false;
+        }
+    }
+    !name.is_empty()
+}
+
+fn is_port(port: &str) -> bool {
+    port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(version: Version, uri: &str, headers: &[(&str, &[u8])]) -> Option<Refused> {
+        let request = Request::builder().version(version).uri(uri);
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        check(&request.body(()).expect("a request"))
+    }
+
+    #[test]
+    fn a_host_is_given_once_and_is_one() {
+        let http11 = |hosts: &[&[u8]]| {
+            let headers: Vec<_> = hosts.iter().map(|host| ("host", *host)).collect();
+            refused(Version::HTTP_11, "/", &headers)
+        };
+        for host in [
+            "x",
+            "example.com",
+            "example.com:8000",
+            "my_service:80",
+            "10.0.0.7",
+            "[::1]",
+            "[2001:db8::1]:443",
+            "x:",
+            "%41",
+        ] {
+            assert_eq!(http11(&[host.as_bytes()]), None, "{host}");
+        }
+        let invalid: [&[u8]; 20] = [
+            b"",
+            b" ",
+            b"a b",
+            b"a/b",
+            b"user@x",
+            b"http://x",
+            b"x:port",
+            b"x:65536",
+            b"x:80:80",
+            b"::1",
+            b"[::1",
+            b"[x]",
+            b"[::1]x",
+            b"[]",
+            b":80",
+            b"%4",
+            b"%zz",
+            b"x\xff",
+            "é".as_bytes(),
+            b"x?y",
+        ];
+        for host in invalid {
+            assert!(matches!(http11(&[host]), Some(Refused::Malformed(_))), "{host:?}");
+        }
+        assert!(http11(&[]).is_some() && http11(&[b"x", b"x"]).is_some());
+        assert_eq!(refused(Version::HTTP_10, "/", &[]), None, "HTTP/1.0 knows none");
+        assert!(refused(Version::HTTP_10, "/", &[("host", b"a b")]).is_some());
+    }
+
+    #[test]
+    fn http2_names_one_authority() {
+        let http2 = |uri, headers: &[(&str, &[u8])]| refused(Version::HTTP_2, uri, headers);
+        assert_eq!(http2("http://x:80/", &[]), None);
+        assert_eq!(http2("http://x:80/", &[("host", b"X:80")]), None);
+        assert_eq!(http2("/", &[("host", b"x")]), None);
+        assert!(http2("http://x/", &[("host", b"y")]).is_some());
+        assert!(http2("/", &[]).is_some());
+        let long = vec![b'x'; LARGEST];
+        assert_eq!(http2("http://x/", &[("x", &long)]), Some(Refused::TooLarge));
+        assert_eq!(refused(Version::HTTP_11, "/", &[("host", b"x"), ("x", &long)]), Some(Refused::TooLarge));
+    }
+
+    #[test]
+    fn chunked_is_the_only_transfer_coding() {
+        let coded = |codings: &[&'static [u8]]| {
+            let codings = codings.iter().map(|coding| ("transfer-encoding", *coding));
+            let headers: Vec<(&str, &[u8])> = [("host", &b"x"[..])].into_iter().chain(codings).collect();
+            refused(Version::HTTP_11, "/", &headers)
+        };
+        assert_eq!(coded(&[]), None);
+        assert_eq!(coded(&[b"chunked"]), None);
+        assert_eq!(coded(&[b"Chunked"]), None);
+        let wrong: [&[&[u8]]; 8] = [
+            &[b"foo, chunked"],
+            &[b"identity", b"chunked"],
+            &[b"chunked", b"chunked"],
+            &[b"chunked, chunked"],
+            &[b"gzip, chunked"],
+            &[b"chunked;q=1"],
+            &[b"", b"chunked"],
+            &[b", chunked"],
+        ];
+        for codings in wrong {
+            assert!(coded(codings).is_some(), "{codings:?}");
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Bodies that an answer does not wait for: a client that sends all before it reads gets the answer, not a reset.
+
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+
+use super::{System, WEBHOOKS};
+use crate::harness::http::{connect, read};
+
+/// The size of the defect's report: more than the kernel takes on its own.
+const BODY: usize = 828 * 1024;
+/// More than all buffers between two processes of this machine.
+const LARGE: usize = 6 << 20;
+
+#[tokio::test]
+async fn early_answers_wait_for_the_body_that_they_refuse() {
+    let system = System::start(&[]).await;
+    for (method, path, headers, status) in [
+        ("POST", "/asset", "api_key: wrong\r\n", 403),
+        ("POST", "/asset", "", 403),
+        ("POST", "/api/v1/items", "", 401),
+        ("POST", "/api/v1/items", "Authorization: Bearer x\r\n", 401),
+        ("PUT", "/api/v1/items/1", "", 401),
+        ("POST", "/nowhere", "", 404),
+        ("POST", "/livez", "", 405),
+        ("PUT", WEBHOOKS, "", 405),
+        ("POST", "/admin/prices/fetch", "x-api-key: wrong\r\n", 403),
+        ("DELETE", "/api/v1/items/1", "", 401),
+        ("GET", "/nowhere", "", 404),
+        ("POST", WEBHOOKS, "Content-Type: text/plain\r\n", 415),
+        ("POST", WEBHOOKS, "Host: y\r\n", 400),
+    ] {
+        for (length, chunked) in [(BODY, false), (LARGE, false), (BODY, true)] {
+            let case = format!("{method} {path} {headers:?}, {length} bytes, chunked: {chunked}");
+            let framing =
+                if chunked { "Transfer-Encoding: chunked".to_owned() } else { format!("Content-Length: {length}") };
+            let head =
+                format!("{method} {path} HTTP/1.1\r\nHost: x\r\n{headers}{framing}\r\nConnection: close\r\n\r\n");
+            let mut stream = connect(&system.api.url).await;
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let sending = async {
+                // In pieces, as libraries do: the first one may already be answered.
+                for _ in 0..length / 16384 {
+                    if chunked {
+                        stream.write_all(b"4000\r\n").await?;
+                    }
+                    stream.write_all(&[b' '; 16384]).await?;
+                    if chunked {
+                        stream.write_all(b"\r\n").await?;
+                    }
+                }
+                stream.write_all(if chunked { b"0\r\n\r\n" } else { &[b' '; 16384][..length % 16384] }).await
+            };
+            let sent = tokio::time::timeout(Duration::from_secs(20), sending).await.expect("taken");
+            assert!(sent.is_ok(), "{case}: {sent:?}");
+            // Its declared size is looked at first, where there is an operation at all.
+            let too_large = length == LARGE && matches!(status, 401 | 403 | 415);
+            read(stream).await.assert_problem(if too_large { 413 } else { status }, &case);
+        }
+    }
+}
