@@ -6,7 +6,6 @@ use std::{
 };
 
 use jobs::transactions::{self, Status};
-use poem::http::HeaderValue;
 use poem_openapi::{Enum, Object, registry::MetaSchema};
 use serde::Serialize;
 
@@ -77,12 +76,6 @@ pub fn etag(body: &[u8]) -> String {
     let mut hasher = DefaultHasher::new();
     body.hash(&mut hasher);
     format!("\"{:016x}\"", hasher.finish())
-}
-
-/// Whether an `If-None-Match` names this tag; weakly compared, as RFC 9110 wants it for GET.
-pub fn is_among(etag: &str, if_none_match: &HeaderValue) -> bool {
-    let listed = if_none_match.to_str().unwrap_or_default();
-    listed.split(',').map(str::trim).any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
 }
 
 /// Where a transaction stands.
