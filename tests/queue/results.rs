@@ -180,3 +180,31 @@ async fn rows_that_another_session_has_locked_hold_up_no_other_result() {
     }
     assert_eq!(stage.ran().len(), 60, "each ran once");
 }
+
+/// The row in which cancelled jobs are counted is locked: that delays cancelled jobs, and no other result.
+#[tokio::test]
+async fn a_locked_count_of_cancelled_jobs_holds_up_no_other_result() {
+    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
+    let operator = jobs::queue::Operator::new(&theatre.pool, &theatre.queue, jobs::queue::Kinds::default());
+    let ids: Vec<jobs::queue::JobId> = (0..3).map(|_| jobs::queue::JobId::generate()).collect();
+    for (n, id) in ids.iter().enumerate() {
+        theatre.enqueue_as(&format!("cancelled {n}"), &[Act::Hang], |job| job.id(*id)).await;
+    }
+    let running = theatre.worker(&stage, FAST);
+    eventually("they run", SOON, async || stage.ran().len() == 3).await;
+    theatre.execute("INSERT INTO queues (name) VALUES ('scripted')").await;
+    let mut lock = theatre.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM queues FOR UPDATE").execute(&mut *lock).await.unwrap();
+    for id in &ids {
+        operator.cancel(&id.to_string()).await.unwrap();
+    }
+    eventually("they were ended", SOON, async || stage.buried().len() == 3).await;
+    for n in 0..30 {
+        theatre.enqueue(&format!("job {n}."), &[if n % 2 == 0 { Act::Done } else { Act::Reject }]).await;
+    }
+    theatre.until("all others have ended", "(SELECT count(*) = 30 FROM apalis.jobs WHERE done_at IS NOT NULL)").await;
+    lock.rollback().await.unwrap();
+    theatre.until("they are cancelled", "(SELECT count(*) = 3 FROM apalis.jobs WHERE status = 'Cancelled')").await;
+    theatre.until("and counted", "(SELECT cancelled = 3 FROM queues)").await;
+    running.stop().await;
+}

@@ -4,7 +4,7 @@
 //! whose row another session has locked, is written apart from the others and holds up none of them.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -14,7 +14,6 @@ use std::{
 
 use futures_util::{StreamExt, stream};
 use metrics::counter;
-use sqlx::{PgConnection, PgPool};
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -24,16 +23,11 @@ use super::{
     result::{Result, Verdict},
     retry::Backoff,
     storable::StorableText,
-    store::{
-        self,
-        results::{self as sql, Unfinished},
-    },
+    store,
+    write_results::{ResultWriter, Written, is_refusal, is_without_effect},
 };
 use crate::{
-    boot::{
-        db::answered,
-        pooler::{On, begin, on, within},
-    },
+    boot::{db::answered, pooler::on},
     error::causes,
 };
 
@@ -48,8 +42,7 @@ const REFUSED: &str = "the database refused to store the result of this run; the
 
 /// What the writing loop needs.
 pub struct Acknowledger {
-    pub pool: PgPool,
-    pub worker: Arc<str>,
+    pub writer: ResultWriter,
     pub holding: HashMap<&'static str, Holding>,
     /// Cancelled when even unwritten results must be left to the end of the lease.
     pub abandon: CancellationToken,
@@ -84,7 +77,7 @@ impl Apart {
 impl Acknowledger {
     /// Writes until every sender is gone, then tells other workers about what was given back.
     pub async fn run(self, results: mpsc::UnboundedReceiver<Result>) {
-        let writer = Arc::new(self);
+        let acknowledger = Arc::new(self);
         let given_back = Mutex::new(BTreeSet::new());
         let batches = stream::unfold(results, async |mut results| {
             let mut batch = Vec::new();
@@ -94,14 +87,18 @@ impl Acknowledger {
             .for_each_concurrent(WRITERS, async |batch| {
                 let queues = batch.iter().filter(|r| r.verdict == Verdict::GivenBack).map(|r| r.queue.to_owned());
                 given_back.lock().unwrap_or_else(PoisonError::into_inner).extend(queues);
-                let (done, other) = batch.into_iter().partition(|result: &Result| result.verdict == Verdict::Done);
-                tokio::join!(writer.write(done), writer.write(other));
+                let (done, other): (Vec<Result>, Vec<Result>) =
+                    batch.into_iter().partition(|result| result.verdict == Verdict::Done);
+                // Those that were cancelled are counted in a row of `queues`, which another session may have locked.
+                let (cancelled, other) =
+                    other.into_iter().partition(|result| matches!(result.verdict, Verdict::Cancelled { .. }));
+                tokio::join!(acknowledger.write(done), acknowledger.write(other), acknowledger.write(cancelled));
             })
             .await;
-        writer.apart.ended().await;
+        acknowledger.apart.ended().await;
         let queues: Vec<String> = given_back.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect();
         if !queues.is_empty()
-            && let Err(error) = answered(store::announce(on(&writer.pool), &queues)).await
+            && let Err(error) = answered(store::announce(on(&acknowledger.writer.pool), &queues)).await
         {
             tracing::debug!(error = causes(&error), "could not announce what was given back; polling finds it");
         }
@@ -120,12 +117,17 @@ impl Acknowledger {
             // Once a lock was met others are likely: waiting for each would take a statement's time limit.
             let careful = failures > 0 || self.apart.results.load(Ordering::Relaxed) > 0;
             let written = tokio::select! {
-                written = answered(self.write_once(&part, careful)) => written,
+                written = answered(self.writer.write(&part, careful)) => written,
                 () = self.abandon.cancelled() => return self.leave(&part, parts.iter().map(Vec::len).sum()),
             };
             match written {
                 Ok(written) => self.settle(part, &written, unsure),
                 Err(error) if is_refusal(&error) => self.divide(part, &mut parts, &error),
+                Err(error) if careful && is_without_effect(&error) => {
+                    let error = causes(&error);
+                    tracing::warn!(results = part.len(), error, "results meet a lock again and again; they wait");
+                    self.set_apart(part, unsure);
+                }
                 Err(error) => {
                     failures += 1;
                     unsure |= !is_without_effect(&error);
@@ -149,7 +151,7 @@ impl Acknowledger {
             failures += 1;
             let again = async {
                 tokio::time::sleep(APART.wait(failures)).await;
-                answered(self.write_once(&waiting, true)).await
+                answered(self.writer.write(&waiting, true)).await
             };
             let written = tokio::select! {
                 written = again => written,
@@ -190,8 +192,12 @@ impl Acknowledger {
             result.verdict = Verdict::Dead { error: StorableText::from(REFUSED) };
         }
         // If this is refused too, it is tried for as long as the worker lives, apart from the others.
-        self.apart.results.fetch_add(refused.len(), Ordering::Relaxed);
-        self.spawn(refused, false);
+        self.set_apart(refused, false);
+    }
+
+    fn set_apart(self: &Arc<Self>, results: Vec<Result>, unsure: bool) {
+        self.apart.results.fetch_add(results.len(), Ordering::Relaxed);
+        self.spawn(results, unsure);
     }
 
     fn settle(self: &Arc<Self>, results: Vec<Result>, written: &Written, unsure: bool) {
@@ -200,8 +206,7 @@ impl Acknowledger {
         self.release(&ended, written, unsure);
         if !locked.is_empty() {
             tracing::warn!(results = locked.len(), "another session has locked the rows of some results; they wait");
-            self.apart.results.fetch_add(locked.len(), Ordering::Relaxed);
-            self.spawn(locked, unsure);
+            self.set_apart(locked, unsure);
         }
     }
 
@@ -233,85 +238,4 @@ impl Acknowledger {
     fn leave(&self, results: &[Result], more: usize) {
         tracing::error!(results = results.len() + more, "results left unwritten: their jobs will run again");
     }
-
-    /// Writes what can be written now. Careful, it passes over rows that another session has locked.
-    async fn write_once(&self, results: &[Result], careful: bool) -> sqlx::Result<Written> {
-        let results: Vec<&Result> = results.iter().collect();
-        if !careful {
-            let ids = self.write_on(&mut Place::Pool(&self.pool), &results).await?;
-            return Ok(Written { ids, locked: HashSet::new() });
-        }
-        let ids: Vec<String> = results.iter().map(|result| result.id.clone()).collect();
-        let mut transaction = begin(&self.pool).await?;
-        let free: HashSet<String> = sql::lock_free(&mut transaction, &ids).await?.into_iter().collect();
-        let (free, others): (Vec<&Result>, Vec<&Result>) = results.iter().partition(|one| free.contains(&one.id));
-        let ids = match self.write_on(&mut Place::Transaction(&mut transaction), &free).await? {
-            Some(ids) => ids,
-            None => free.iter().map(|result| result.id.clone()).collect(),
-        };
-        transaction.commit().await?;
-        // The other rows are locked, or another session has changed them and the run holds them no longer.
-        let (others, tokens) = keys(&others);
-        let locked =
-            if others.is_empty() { Vec::new() } else { sql::held(&self.pool, &self.worker, &others, &tokens).await? };
-        Ok(Written { ids: Some(ids), locked: locked.into_iter().collect() })
-    }
-
-    /// Returns for which jobs the tokens held; `None` when for all.
-    async fn write_on(&self, place: &mut Place<'_>, results: &[&Result]) -> sqlx::Result<Option<HashSet<String>>> {
-        let (ids, tokens) = keys(results);
-        if results.iter().all(|result| result.verdict == Verdict::Done) {
-            let finished = sql::finish(place.on(), &self.worker, &ids, &tokens).await?;
-            if usize::try_from(finished) == Ok(results.len()) {
-                return Ok(None);
-            }
-            let finished = sql::finished(place.on(), &self.worker, &ids, &tokens).await?;
-            return Ok(Some(finished.into_iter().collect()));
-        }
-        let mut runs = Unfinished::default();
-        for result in results {
-            runs.push(&result.id, result.token, result.attempts, result.survived, result.verdict.next());
-        }
-        Ok(Some(sql::put_back(place.on(), &self.worker, &runs).await?.into_iter().collect()))
-    }
-}
-
-/// Where a result is written.
-enum Place<'p> {
-    Pool(&'p PgPool),
-    Transaction(&'p mut PgConnection),
-}
-
-impl Place<'_> {
-    fn on(&mut self) -> On<'_> {
-        match self {
-            Self::Pool(pool) => on(pool),
-            Self::Transaction(transaction) => within(transaction),
-        }
-    }
-}
-
-/// What a write came to.
-struct Written {
-    /// Jobs for which the token held; `None` for all.
-    ids: Option<HashSet<String>>,
-    /// Jobs that the run still holds and whose rows another session has locked: not written.
-    locked: HashSet<String>,
-}
-
-fn keys(results: &[&Result]) -> (Vec<String>, Vec<i32>) {
-    results.iter().map(|result| (result.id.clone(), result.token)).unzip()
-}
-
-/// Whether the database refuses a value or a row, as it will again: data exceptions, constraints, what is too large for
-/// a page of an index, and exceptions of triggers.
-fn is_refusal(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code());
-    code.is_some_and(|code| matches!(code.get(..2), Some("22" | "23" | "44" | "54")) || code == "P0001")
-}
-
-/// Whether the statement certainly changed nothing: it ran out of time behind a lock, or was the victim of a deadlock.
-fn is_without_effect(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code());
-    code.is_some_and(|code| ["57014", "55P03", "40P01"].contains(&&*code))
 }

@@ -7,7 +7,6 @@ use ulid::Ulid;
 use uuid::Uuid;
 
 use super::retry::Backoff;
-use crate::error::causes;
 
 /// Work that a worker does later. The value itself is the payload: ids, not state, since the row may have changed.
 pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
@@ -44,7 +43,7 @@ pub enum Outcome {
     Reject(String),
 }
 
-/// Why a run failed; any error becomes one through `?`.
+/// Why a run failed; any error becomes one through `?`, with all its causes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     pub(super) error: String,
@@ -61,13 +60,6 @@ impl Failure {
     #[must_use]
     pub fn not_before(self, not_before: Duration) -> Self {
         Self { not_before, ..self }
-    }
-}
-
-impl<E: std::error::Error + 'static> From<E> for Failure {
-    /// Keeps the message of the error and of everything that caused it.
-    fn from(error: E) -> Self {
-        Self::new(causes(&error))
     }
 }
 

@@ -18,6 +18,7 @@
 //! | `result` | what becomes of a job after a run |
 //! | `storable` | what PostgreSQL can store of texts, waits and times from outside |
 //! | `acknowledge` | writes results in batches, under the fencing token |
+//! | `write_results` | one write of results, past rows that others have locked |
 //! | `retain` | forgets what is finished, once it is old |
 //! | `lease` | heartbeats, and the rescue of jobs whose worker died |
 //! | `silence` | which workers are silent, by this process's own clock |
@@ -50,6 +51,7 @@ pub mod status;
 mod storable;
 mod store;
 pub mod worker;
+mod write_results;
 
 pub use cancel::CANCELLED;
 pub use enqueue::{NewJob, Queue, Tx, enqueue, hold_waiting};

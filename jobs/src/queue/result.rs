@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{cancel::CANCELLED, storable::StorableText, store::results::Next};
+use super::{cancel::CANCELLED, job::Failure, storable::StorableText, store::results::Next};
+use crate::error::causes;
 
 /// What becomes of a job after a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +69,13 @@ impl Verdict {
             Self::Cancelled { .. } => tracing::warn!("job cancelled by an operator"),
             Self::GivenBack => tracing::info!("stopping: job given back"),
         }
+    }
+}
+
+impl<E: std::error::Error + 'static> From<E> for Failure {
+    /// Keeps the message of the error and of everything that caused it.
+    fn from(error: E) -> Self {
+        Self::new(causes(&error))
     }
 }
 

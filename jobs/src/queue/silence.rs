@@ -46,7 +46,8 @@ impl Observer {
     /// Notes what one look found: sent then, come back then. After too long a pause all counting starts again; whatever
     /// kept this process from looking may have kept others from their heartbeats.
     pub fn note(&mut self, found: Vec<Holder>, sent: Instant, received: Instant) {
-        if self.last.is_some_and(|last| sent.saturating_duration_since(last) > self.lease / 2) {
+        // Looks are a heartbeat apart at most, which is at most half of the lease.
+        if self.last.is_some_and(|last| sent.saturating_duration_since(last) > self.lease.mul_f64(0.75)) {
             self.forget();
         }
         self.last = Some(received);
@@ -113,6 +114,17 @@ mod tests {
         assert_eq!(observer.next_end(), None);
         let renewed = [holder("dead", Some("2")), holder("gone", Some("1"))];
         assert!(look(&mut observer, begin, 16..17, &renewed).is_empty(), "it renews, and has a row again");
+    }
+
+    /// The rarest looks that can be configured: one for each heartbeat of half a lease.
+    #[test]
+    fn rare_looks_are_no_pause() {
+        let (begin, mut observer) = (Instant::now(), Observer::new(LEASE));
+        for look in 0..4 {
+            let at = begin + LEASE.mul_f64(0.51) * look;
+            observer.note(vec![holder("dead", Some("1"))], at, at);
+        }
+        assert_eq!(observer.silent().len(), 1);
     }
 
     #[test]

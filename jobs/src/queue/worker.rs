@@ -26,6 +26,7 @@ use super::{
     result::Result as RunResult,
     retain::{Cleaner, Retention},
     runner,
+    write_results::ResultWriter,
 };
 use crate::{
     boot::{
@@ -225,8 +226,7 @@ async fn run(
         async move { cancellations.watch(timing.heartbeat, &stop).await }
     });
     let acknowledger = Acknowledger {
-        pool: pool.clone(),
-        worker: name.clone(),
+        writer: ResultWriter { pool: pool.clone(), worker: name.clone() },
         holding,
         abandon: abandon.clone(),
         apart: Apart::default(),
