@@ -32,7 +32,7 @@ async fn pages_of_named_origins_may_call_and_no_others() {
         let answer = from(&api, method.clone(), path, "https://evil.example.com").await;
         assert_eq!(answer.status, status, "{method} {path}: {answer:?}");
         assert!(!answer.headers.keys().any(|name| name.as_str().starts_with("access-control-")), "{answer:?}");
-        assert_eq!(answer.header("vary"), "Origin", "{method} {path}: {answer:?}");
+        assert!(answer.headers.get_all("vary").iter().any(|value| value == "Origin"), "{method} {path}: {answer:?}");
     }
     let preflight = from(&api, Method::OPTIONS, "/api/v1/items/1", OURS).await;
     assert_eq!(preflight.header("access-control-allow-methods"), "DELETE, GET, PUT, HEAD, OPTIONS");
