@@ -108,3 +108,96 @@ impl<T: Send + 'static> HedgedCalls<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{StreamExt, future::BoxFuture, stream};
+    use time::OffsetDateTime;
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+    use crate::prices::{
+        model::{AssetId, Currency, Series, Source},
+        providers::{Names, Pages, Spots, Trouble},
+    };
+
+    const DELAY: Duration = Duration::from_secs(1);
+
+    struct Idle(Source);
+
+    impl Provider for Idle {
+        fn source(&self) -> Source {
+            self.0
+        }
+
+        fn candles<'a>(&'a self, _: &'a Series, _: OffsetDateTime, _: OffsetDateTime) -> Pages<'a> {
+            stream::empty().boxed()
+        }
+
+        fn spots<'a>(&'a self, _: &'a [AssetId], _: &'a Currency) -> BoxFuture<'a, Spots> {
+            Box::pin(async { Spots::default() })
+        }
+
+        fn names(&self) -> BoxFuture<'_, Result<Names, Trouble>> {
+            Box::pin(async { Ok(Names::default()) })
+        }
+    }
+
+    fn calls() -> HedgedCalls<Source> {
+        let idle = |source| Arc::new(Idle(source)) as Arc<dyn Provider>;
+        HedgedCalls::new(&Providers(Source::ALL.into_iter().map(idle).collect()), DELAY)
+    }
+
+    /// The next step as text.
+    async fn step(calls: &mut HedgedCalls<Source>) -> String {
+        match calls.next().await {
+            Step::Call(provider) => format!("call {}", provider.source()),
+            Step::News(source) => format!("news of {source}"),
+            Step::Finished => "finished".to_owned(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_call_is_overtaken_and_its_news_still_count() {
+        let (begun, mut calls) = (Instant::now(), calls());
+        assert_eq!(step(&mut calls).await, "call coingecko");
+        calls.spawn(|reporter| async move {
+            sleep(DELAY * 10).await;
+            reporter.report(Source::CoinGecko);
+        });
+        assert_eq!(step(&mut calls).await, "call kraken");
+        assert_eq!(begun.elapsed(), DELAY);
+        // One that ends without news is followed at once, although the first is still running.
+        calls.spawn(|reporter| async move { drop(reporter) });
+        assert_eq!(step(&mut calls).await, "call coinbase");
+        assert_eq!(begun.elapsed(), DELAY);
+        // News put off the next call.
+        calls.spawn(|reporter| async move {
+            for _ in 0..2 {
+                sleep(DELAY * 3 / 4).await;
+                reporter.report(Source::Coinbase);
+            }
+        });
+        assert_eq!(step(&mut calls).await, "news of coinbase");
+        assert_eq!(step(&mut calls).await, "news of coinbase");
+        assert_eq!(step(&mut calls).await, "call binance");
+        assert_eq!(begun.elapsed(), DELAY * 5 / 2);
+        calls.spawn(|reporter| async move { drop(reporter) });
+        assert_eq!(step(&mut calls).await, "news of coingecko");
+        assert_eq!(begun.elapsed(), DELAY * 10);
+        assert_eq!(step(&mut calls).await, "finished");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_goes_on_when_its_news_are_not_wanted_any_more() {
+        let mut calls = calls();
+        assert_eq!(step(&mut calls).await, "call coingecko");
+        let (sender, received) = tokio::sync::oneshot::channel();
+        calls.spawn(|reporter| async move {
+            sleep(DELAY * 10).await;
+            let _ = sender.send(reporter.report(Source::CoinGecko));
+        });
+        drop(calls);
+        assert_eq!(received.await, Ok(false));
+    }
+}
