@@ -89,9 +89,11 @@ fn check_local(local: &str) -> Result<(), String> {
 
 /// Whether a character has a picture of its own.
 fn is_visible(c: char) -> bool {
-    use GeneralCategoryGroup as Group;
-    let groups = [Group::Letter, Group::Number, Group::Punctuation, Group::Symbol];
-    c.is_ascii_graphic() || groups.iter().any(|group| group.contains(category(c)))
+    const VISIBLE: GeneralCategoryGroup = GeneralCategoryGroup::Letter
+        .union(GeneralCategoryGroup::Number)
+        .union(GeneralCategoryGroup::Punctuation)
+        .union(GeneralCategoryGroup::Symbol);
+    c.is_ascii_graphic() || VISIBLE.contains(category(c))
 }
 
 /// A host name with at least one period, in the one form that all its writings share (IDNA).

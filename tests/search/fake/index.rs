@@ -221,6 +221,9 @@ fn matches(query: &Value, own: &[String]) -> bool {
 
 /// One wrong letter, or two that changed places.
 fn near(a: &str, b: &str) -> bool {
+    if a.len().abs_diff(b.len()) > 4 {
+        return false;
+    }
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let same = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
     let (a, b) = (&a[same..], &b[same..]);

@@ -110,11 +110,16 @@ impl Searcher {
 
     /// Whether no document waits to be indexed anew. Once that is so it stays so: this release leaves none.
     async fn is_complete(&self) -> bool {
-        if !self.is_complete.load(Ordering::Relaxed) {
-            // Without an answer, Elasticsearch may still have one.
-            let stale = answered(store::has_stale(&self.postgres.pool)).await.unwrap_or(false);
-            self.is_complete.store(!stale, Ordering::Relaxed);
+        if self.is_complete.load(Ordering::Relaxed) {
+            return true;
         }
-        self.is_complete.load(Ordering::Relaxed)
+        match answered(store::has_stale(&self.postgres.pool)).await {
+            Ok(stale) => {
+                self.is_complete.store(!stale, Ordering::Relaxed);
+                !stale
+            }
+            // Elasticsearch may still answer, and PostgreSQL cannot.
+            Err(_unavailable) => true,
+        }
     }
 }
