@@ -11,10 +11,7 @@ use sqlx::{
 use tracing::log::LevelFilter;
 
 pub use self::apply::{ApplyError, PATIENCE};
-use super::{db::answered, pooler};
-
-/// The first version, as a server tells it, that knows the SQL in here.
-const OLDEST_SERVER: u32 = 150_000;
+use super::{db::answered, pooler, row_security, settings::OLDEST_SERVER};
 
 fn ours() -> Migrator {
     sqlx::migrate!("../migrations")
@@ -46,6 +43,11 @@ pub enum SchemaError {
     Ahead { unknown: usize, missing: usize },
     #[error("migration {version} has changed since it was applied to this database")]
     Changed { version: i64 },
+    #[error(
+        "row-level security hides rows of {tables} from this user: give it BYPASSRLS, or ALTER TABLE ... DISABLE ROW \
+         LEVEL SECURITY"
+    )]
+    Hidden { tables: String },
     #[error("cannot read the schema's version: {0}")]
     Unreadable(#[from] sqlx::Error),
 }
@@ -112,7 +114,12 @@ pub fn fingerprint() -> String {
 /// What does not fit, or why that could not be found out.
 pub async fn check(pool: &PgPool) -> Result<(), SchemaError> {
     check_ledger(pool, &apalis()).await?;
-    check_ledger(pool, &ours()).await
+    check_ledger(pool, &ours()).await?;
+    check_rows(pool).await
+}
+
+async fn check_rows(pool: &PgPool) -> Result<(), SchemaError> {
+    row_security::hidden(pool).await?.map_or(Ok(()), |tables| Err(SchemaError::Hidden { tables }))
 }
 
 /// Makes sure that a process which has started can go on. The next release migrates while this one works, and what it
@@ -128,7 +135,7 @@ pub async fn check_again(pool: &PgPool) -> Result<(), SchemaError> {
             other => other?,
         }
     }
-    Ok(())
+    check_rows(pool).await
 }
 
 async fn check_ledger(pool: &PgPool, migrator: &Migrator) -> Result<(), SchemaError> {

@@ -5,10 +5,11 @@ use std::{fmt::Display, process::ExitCode, time::Duration};
 use sqlx::PgPool;
 
 use super::{
+    diagnose,
     migrate::{self, SchemaError},
-    pooler,
     shutdown::Shutdown,
 };
+use crate::error::causes;
 
 /// Between two tries to reach a database that is not there yet.
 const RETRY: Duration = Duration::from_secs(1);
@@ -59,7 +60,7 @@ pub async fn await_schema(pool: &PgPool, shutdown: &Shutdown) -> Result<bool, Sc
         match migrate::check(pool).await {
             Ok(()) => return Ok(true),
             Err(SchemaError::Unreadable(error)) => {
-                tracing::warn!(%error, hint = pooler::hint(&error), "waiting for the database");
+                tracing::warn!(error = causes(&error), hint = diagnose::hint(&error), "waiting for the database");
             }
             Err(misfit) => return Err(misfit),
         }

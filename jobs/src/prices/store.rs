@@ -7,7 +7,10 @@ use sqlx::PgPool;
 use time::OffsetDateTime;
 
 use super::model::{AssetId, Candle, Currency, Interval, Point, Series, Source, Spot, Volume};
-use crate::{boot::pooler::on, error::Error};
+use crate::{
+    boot::pooler::{on, repeatable},
+    error::Error,
+};
 
 /// What storing a series has changed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -85,7 +88,7 @@ pub async fn series(
         to,
         &preferred,
     )
-    .fetch_all(on(pool))
+    .fetch_all(repeatable(pool))
     .await?;
     rows.into_iter()
         .map(|row| {
@@ -103,7 +106,7 @@ pub async fn is_known(pool: &PgPool, series: &Series) -> Result<bool, Error> {
         series.currency.as_str(),
         series.interval.as_str(),
     );
-    Ok(known.fetch_one(on(pool)).await?)
+    Ok(known.fetch_one(repeatable(pool)).await?)
 }
 
 /// The latest daily price of each of these assets that has one, as of the end of its day.
@@ -126,7 +129,7 @@ pub async fn latest(
         currency.as_str(),
         &preferred,
     )
-    .fetch_all(on(pool))
+    .fetch_all(repeatable(pool))
     .await?;
     rows.into_iter()
         .map(|row| {
@@ -156,7 +159,7 @@ pub async fn buckets(
         from,
         to,
     );
-    Ok(buckets.fetch_all(on(pool)).await?)
+    Ok(buckets.fetch_all(repeatable(pool)).await?)
 }
 
 /// Records present prices in one currency; of one source an older one never replaces a newer one.
@@ -176,7 +179,7 @@ pub async fn put_spots(pool: &PgPool, currency: &Currency, spots: &[(AssetId, Sp
         &spots.iter().map(|(_, spot)| spot.price.clone()).collect::<Vec<_>>(),
         &spots.iter().map(|(_, spot)| spot.as_of).collect::<Vec<_>>(),
     )
-    .execute(on(pool))
+    .execute(repeatable(pool))
     .await?;
     Ok(())
 }
@@ -195,7 +198,7 @@ pub async fn spots(
         &assets,
         currency.as_str(),
     )
-    .fetch_all(on(pool))
+    .fetch_all(repeatable(pool))
     .await?;
     rows.into_iter()
         .map(|row| {

@@ -20,7 +20,10 @@ use super::{
     retry::Backoff,
     store::{self, results::Unfinished},
 };
-use crate::boot::{db::answered, pooler::on};
+use crate::{
+    boot::{db::answered, pooler::repeatable},
+    error::causes,
+};
 
 /// Results in one write.
 const MOST: usize = 1000;
@@ -99,9 +102,9 @@ impl Acknowledger {
             .await;
         let queues: Vec<String> = given_back.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect();
         if !queues.is_empty()
-            && let Err(error) = answered(store::announce(on(&self.pool), &queues)).await
+            && let Err(error) = answered(store::announce(repeatable(&self.pool), &queues)).await
         {
-            tracing::debug!(%error, "could not announce what was given back; polling finds it");
+            tracing::debug!(error = causes(&error), "could not announce what was given back; polling finds it");
         }
     }
 
@@ -117,7 +120,12 @@ impl Acknowledger {
                     Ok(written) => Some(written),
                     Err(error) => {
                         failures += 1;
-                        tracing::warn!(results = results.len(), failures, %error, "could not write results; trying again");
+                        tracing::warn!(
+                            results = results.len(),
+                            failures,
+                            error = causes(&error),
+                            "could not write results; trying again"
+                        );
                         tokio::time::sleep(Backoff::DATABASE.wait(failures)).await;
                         None
                     }

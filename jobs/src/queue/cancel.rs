@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{retry::Backoff, store};
-use crate::boot::db::answered;
+use crate::{boot::db::answered, error::causes};
 
 /// The error of a job that an operator has cancelled.
 pub const CANCELLED: &str = "cancelled by operator";
@@ -41,7 +41,9 @@ impl Cancellations {
                         !requested.is_empty()
                     });
                 }
-                Err(error) => tracing::debug!(%error, "could not look for cancelled jobs; trying again"),
+                Err(error) => {
+                    tracing::debug!(error = causes(&error), "could not look for cancelled jobs; trying again")
+                }
             }
             tokio::select! {
                 () = tokio::time::sleep(every) => {}

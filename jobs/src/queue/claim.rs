@@ -16,9 +16,12 @@ use super::{
     retry::Backoff,
     store::{self, Claimed},
 };
-use crate::boot::{
-    db::answered,
-    telemetry::traces::span::{self, Span},
+use crate::{
+    boot::{
+        db::answered,
+        telemetry::traces::span::{self, Span},
+    },
+    error::causes,
 };
 
 /// At most this many in one claim: with 500 each job cost a tenth more, beyond 1,000 the statement only gets longer.
@@ -78,7 +81,9 @@ impl Claimer {
                 match self.give_back_unheld().await {
                     Ok(()) if Instant::now() >= until => doubt = None,
                     Ok(()) => {}
-                    Err(error) => tracing::debug!(queue = self.queue, %error, "could not look for lost claims"),
+                    Err(error) => {
+                        tracing::debug!(queue = self.queue, error = causes(&error), "could not look for lost claims")
+                    }
                 }
             }
             let wanted = slots.num_permits();
@@ -89,7 +94,12 @@ impl Claimer {
                 Ok(jobs) => jobs,
                 Err(error) => {
                     failures += 1;
-                    tracing::warn!(queue = self.queue, failures, %error, "could not claim jobs; trying again");
+                    tracing::warn!(
+                        queue = self.queue,
+                        failures,
+                        error = causes(&error),
+                        "could not claim jobs; trying again"
+                    );
                     self.pause(Backoff::DATABASE.wait(failures)).await;
                     continue;
                 }

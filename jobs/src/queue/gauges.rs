@@ -17,7 +17,10 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use super::{metrics::known, status::COUNTED, store::gauges as sql};
-use crate::boot::{db::answered, telemetry};
+use crate::{
+    boot::{db::answered, telemetry},
+    error::causes,
+};
 
 const DEPTH: &str = "millrace_queue_depth";
 const OLDEST: &str = "millrace_queue_oldest_age_seconds";
@@ -73,7 +76,7 @@ impl Gauges {
                 }
                 // Once an outage. The gauges stay where they were, and when that was is a gauge too.
                 Err(error) if !failing => {
-                    tracing::warn!(%error, "cannot measure the queues; trying again");
+                    tracing::warn!(error = causes(&error), "cannot measure the queues; trying again");
                     failing = true;
                 }
                 Err(_) => {}

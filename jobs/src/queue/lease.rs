@@ -15,7 +15,10 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{metrics::RESCUED, store, worker::Timing};
-use crate::boot::{db::Database, pooler::on_session};
+use crate::{
+    boot::{db::Database, pooler::on_session, writable},
+    error::causes,
+};
 
 /// A stop does not wait longer for a server that no longer answers.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -76,7 +79,7 @@ impl Keeper {
                 Err(error) => {
                     connection = None;
                     was_away = true;
-                    tracing::warn!(%error, "heartbeat failed; trying again");
+                    tracing::warn!(error = causes(&error), "heartbeat failed; trying again");
                     // Several tries fit into the part of the lease that is kept back.
                     self.timing.heartbeat / 10
                 }
@@ -104,8 +107,7 @@ impl Keeper {
         stop: &CancellationToken,
     ) -> sqlx::Result<()> {
         let limit = self.timing.heartbeat;
-        let session = self.database.session("lease");
-        let connection = slot.insert(within(limit, PgConnection::connect_with(&session)).await?);
+        let connection = slot.insert(within(limit, self.database.connect("lease")).await?);
         let queues = self.queues.join(",");
         let mut next_beat = Instant::now();
         // A try to connect takes a heartbeat at most, and the next one follows within a tenth of it.
@@ -113,6 +115,7 @@ impl Keeper {
         while !stop.is_cancelled() {
             let now = Instant::now();
             if now >= next_beat {
+                writable::require_primary()?;
                 within(
                     limit,
                     store::beat(on_session(connection, &self.database), &self.worker, &queues, self.timing.lease),

@@ -13,8 +13,8 @@ use super::{
     store::{self, operate as sql},
 };
 use crate::{
-    boot::{db::answered, pooler::on},
-    error::Error,
+    boot::{db::answered, pooler::repeatable},
+    error::{Error, causes},
 };
 
 /// Jobs read at once where all of a kind are wanted.
@@ -159,8 +159,8 @@ impl Operator {
             return Ok(Replayed::KeyTaken);
         }
         tx.commit().await?;
-        if let Err(error) = answered(store::announce(on(&self.pool), &[job.queue])).await {
-            tracing::debug!(%error, "could not announce a replayed job; polling finds it");
+        if let Err(error) = answered(store::announce(repeatable(&self.pool), &[job.queue])).await {
+            tracing::debug!(error = causes(&error), "could not announce a replayed job; polling finds it");
         }
         Ok(Replayed::Replayed)
     }
@@ -190,7 +190,7 @@ impl Operator {
     /// # Errors
     /// See [`Operator::queues`].
     pub async fn pause(&self, queue: &str, reason: &str) -> Result<(), Error> {
-        Ok(answered(sql::pause(on(&self.pool), queue, reason)).await?)
+        Ok(answered(sql::pause(repeatable(&self.pool), queue, reason)).await?)
     }
 
     /// Lets a queue go on, at once; answers whether it was paused.
@@ -198,7 +198,7 @@ impl Operator {
     /// # Errors
     /// See [`Operator::queues`].
     pub async fn resume(&self, queue: &str) -> Result<bool, Error> {
-        Ok(answered(sql::resume(on(&self.pool), queue)).await?)
+        Ok(answered(sql::resume(repeatable(&self.pool), queue)).await?)
     }
 }
 

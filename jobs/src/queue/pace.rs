@@ -19,9 +19,12 @@ use super::{
     retry::Backoff,
     store::{self, Look},
 };
-use crate::boot::{
-    db::{Database, answered},
-    listen::{Heard, listen},
+use crate::{
+    boot::{
+        db::{Database, answered},
+        listen::{Heard, listen},
+    },
+    error::causes,
 };
 
 /// Due times closer together than this are looked up together: at 1,000 due times a second, a look-up and a claim for
@@ -131,7 +134,7 @@ impl Pacer {
                 }
                 Err(error) => {
                     failures += 1;
-                    tracing::debug!(failures, %error, "could not look for due jobs; trying again");
+                    tracing::debug!(failures, error = causes(&error), "could not look for due jobs; trying again");
                     Backoff::DATABASE.wait(failures).max(self.poll)
                 }
             };

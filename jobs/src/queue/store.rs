@@ -14,7 +14,7 @@ use super::{
     CHANNEL,
     enqueue::{Due, NewJob},
 };
-use crate::boot::pooler::{on, within};
+use crate::boot::pooler::{once, repeatable, within};
 
 /// New jobs, column by column.
 #[derive(Default)]
@@ -158,7 +158,7 @@ pub async fn claim(pool: &PgPool, worker: &str, queue: &str, limit: i64) -> Resu
         queue,
         limit,
     )
-    .fetch_all(on(pool))
+    .fetch_all(once(pool))
     .await
 }
 
@@ -193,7 +193,7 @@ pub async fn look(pool: &PgPool, queues: &[String]) -> Result<Vec<Look>> {
            GROUP BY queue"#,
         queues,
     )
-    .fetch_all(on(pool))
+    .fetch_all(repeatable(pool))
     .await
 }
 
@@ -262,7 +262,7 @@ pub async fn give_back_unheld(pool: &PgPool, worker: &str, queue: &str, held: &[
         queue,
         held,
     )
-    .execute(on(pool))
+    .execute(repeatable(pool))
     .await?;
     Ok(done.rows_affected())
 }
@@ -312,7 +312,7 @@ pub async fn forget(
         done.as_secs_f64(),
         dead.as_secs_f64(),
     )
-    .fetch_optional(on(pool))
+    .fetch_optional(repeatable(pool))
     .await
 }
 
@@ -324,7 +324,7 @@ pub async fn forget_workers(pool: &PgPool, gone: Duration) -> Result<u64> {
            AND NOT EXISTS (SELECT FROM apalis.jobs WHERE lock_by = worker.id AND status = 'Running')",
         gone.as_secs_f64(),
     )
-    .execute(on(pool))
+    .execute(repeatable(pool))
     .await?;
     Ok(done.rows_affected())
 }

@@ -4,7 +4,7 @@ use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 
 use super::catch_up::Fire;
-use crate::boot::pooler::{on, within};
+use crate::boot::pooler::{repeatable, within};
 
 /// Where a schedule stands, by the database's clock.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +39,7 @@ pub async fn register(pool: &PgPool, name: &str, cron: &str, catch_up: &str) -> 
         cron,
         catch_up,
     )
-    .execute(on(pool))
+    .execute(repeatable(pool))
     .await?;
     Ok(())
 }
@@ -54,7 +54,7 @@ pub async fn standing(pool: &PgPool, name: &str) -> sqlx::Result<Option<Standing
          FROM schedules WHERE name = $1"#,
         name,
     )
-    .fetch_optional(on(pool))
+    .fetch_optional(repeatable(pool))
     .await
 }
 
@@ -127,6 +127,6 @@ pub async fn fires(pool: &PgPool, name: Option<&str>, limit: i64) -> sqlx::Resul
         name,
         limit,
     )
-    .fetch_all(on(pool))
+    .fetch_all(repeatable(pool))
     .await
 }

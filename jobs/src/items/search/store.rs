@@ -7,7 +7,7 @@ use super::{
     model::{COUNTED, Document},
     words::Known,
 };
-use crate::{boot::pooler::on, error::Error};
+use crate::{boot::pooler::repeatable, error::Error};
 
 /// Whether a document of the same version is written again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +77,7 @@ pub async fn put(pool: &PgPool, documents: &[Document], equal: Equal) -> Result<
         &newest.values().map(|d| d.updated_at).collect::<Vec<_>>(),
         equal == Equal::Rewrite,
     )
-    .execute(on(pool))
+    .execute(repeatable(pool))
     .await?;
     Ok(())
 }
@@ -99,7 +99,7 @@ async fn remember(pool: &PgPool, titles: &[String], descriptions: &[Option<Strin
         titles,
         descriptions as &[Option<String>],
     )
-    .execute(on(pool))
+    .execute(repeatable(pool))
     .await?;
     Ok(())
 }
@@ -116,7 +116,7 @@ pub async fn remove(pool: &PgPool, id: i64, version: i64) -> Result<(), Error> {
         id,
         version,
     )
-    .execute(on(pool))
+    .execute(repeatable(pool))
     .await?;
     Ok(())
 }
@@ -164,7 +164,7 @@ pub async fn find(pool: &PgPool, asked: Asked<'_>, limit: u32) -> Result<(i64, V
         COUNTED,
         i64::from(limit),
     )
-    .fetch_all(on(pool))
+    .fetch_all(repeatable(pool))
     .await?;
     let total = rows.first().map_or(0, |row| row.total);
     let documents = rows.into_iter().map(|row| Document {
@@ -196,7 +196,7 @@ pub async fn resembling(pool: &PgPool, words: &[String]) -> Result<Vec<Known>, E
            WHERE length(asked) BETWEEN 3 AND 32"#,
         words,
     )
-    .fetch_all(on(pool))
+    .fetch_all(repeatable(pool))
     .await?;
     Ok(known)
 }
@@ -210,7 +210,7 @@ pub async fn items_after(pool: &PgPool, id: i64, limit: i64) -> Result<Vec<Docum
         id,
         limit,
     )
-    .fetch_all(on(pool))
+    .fetch_all(repeatable(pool))
     .await?;
     Ok(rows.into_iter().map(Document::from).collect())
 }
@@ -220,7 +220,7 @@ pub async fn items_estimate(pool: &PgPool) -> Result<i64, Error> {
     let estimate = sqlx::query_scalar!(
         r#"SELECT greatest(reltuples, 0)::int8 AS "estimate!" FROM pg_class WHERE oid = 'items'::regclass"#
     );
-    Ok(estimate.fetch_one(on(pool)).await?)
+    Ok(estimate.fetch_one(repeatable(pool)).await?)
 }
 
 /// Those of these ids that no item has.
@@ -230,7 +230,7 @@ pub async fn gone(pool: &PgPool, ids: &[i64]) -> Result<Vec<i64>, Error> {
            WHERE NOT EXISTS (SELECT FROM items WHERE items.id = asked.id)"#,
         ids
     );
-    Ok(gone.fetch_all(on(pool)).await?)
+    Ok(gone.fetch_all(repeatable(pool)).await?)
 }
 
 /// A page of the ids and versions of the documents that are there, by id.
@@ -240,7 +240,7 @@ pub async fn documents_after(pool: &PgPool, id: i64, limit: i64) -> Result<Vec<(
         id,
         limit,
     )
-    .fetch_all(on(pool))
+    .fetch_all(repeatable(pool))
     .await?;
     Ok(rows.into_iter().map(|row| (row.item_id, row.version)).collect())
 }
@@ -248,5 +248,5 @@ pub async fn documents_after(pool: &PgPool, id: i64, limit: i64) -> Result<Vec<(
 /// Forgets what was removed more than a day ago: no job that read the item before is still on its way.
 pub async fn forget_removed(pool: &PgPool) -> Result<u64, Error> {
     let forgotten = sqlx::query!("DELETE FROM item_documents WHERE removed AND written_at < now() - interval '1 day'");
-    Ok(forgotten.execute(on(pool)).await?.rows_affected())
+    Ok(forgotten.execute(repeatable(pool)).await?.rows_affected())
 }

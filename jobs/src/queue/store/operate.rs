@@ -4,7 +4,7 @@ use sqlx::{PgConnection, PgExecutor, PgPool, Result, types::JsonValue};
 use time::OffsetDateTime;
 
 use crate::{
-    boot::pooler::{on, within},
+    boot::pooler::{repeatable, within},
     queue::{CANCELLATIONS, CHANNEL, status::QueueStatus},
 };
 
@@ -68,7 +68,7 @@ pub async fn queues(pool: &PgPool, most: i64) -> Result<Vec<QueueStatus>> {
            ORDER BY known.name"#,
         most,
     )
-    .fetch_all(on(pool))
+    .fetch_all(repeatable(pool))
     .await
 }
 
@@ -113,7 +113,7 @@ macro_rules! page {
             $page.error,
             $page.limit,
         )
-        .fetch_all(on($pool))
+        .fetch_all(repeatable($pool))
         .await
     };
 }
@@ -164,7 +164,7 @@ pub async fn show(pool: &PgPool, id: &str) -> Result<Option<(JobRow, Details)>> 
            FROM apalis.jobs WHERE id = $1"#,
         id,
     );
-    let Some(row) = row.fetch_optional(on(pool)).await? else { return Ok(None) };
+    let Some(row) = row.fetch_optional(repeatable(pool)).await? else { return Ok(None) };
     let details = sqlx::query_as!(
         Details,
         r#"SELECT job AS payload, errors,
@@ -177,7 +177,7 @@ pub async fn show(pool: &PgPool, id: &str) -> Result<Option<(JobRow, Details)>> 
            FROM apalis.jobs WHERE id = $1"#,
         id,
     );
-    Ok(details.fetch_optional(on(pool)).await?.map(|details| (row, details)))
+    Ok(details.fetch_optional(repeatable(pool)).await?.map(|details| (row, details)))
 }
 
 /// A job that nobody else changes until the transaction ends.
@@ -256,14 +256,14 @@ pub async fn cancellations(pool: &PgPool) -> Result<Vec<String>> {
          )
          SELECT job_id FROM cancellations WHERE job_id NOT IN (SELECT job_id FROM over)"
     )
-    .fetch_all(on(pool))
+    .fetch_all(repeatable(pool))
     .await
 }
 
 /// Whether this job is still to be ended.
 pub async fn is_cancelled(pool: &PgPool, id: &str) -> Result<bool> {
     sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM cancellations WHERE job_id = $1) AS "exists!""#, id)
-        .fetch_one(on(pool))
+        .fetch_one(repeatable(pool))
         .await
 }
 

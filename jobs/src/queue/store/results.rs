@@ -2,7 +2,7 @@
 
 use sqlx::{PgPool, Result};
 
-use crate::boot::pooler::on;
+use crate::boot::pooler::{once, repeatable};
 
 /// Marks runs as done, each under its token; answers how many tokens still held.
 ///
@@ -19,7 +19,7 @@ pub async fn finish(pool: &PgPool, worker: &str, ids: &[String], tokens: &[i32])
         ids,
         tokens,
     );
-    Ok(finished.execute(on(pool)).await?.rows_affected())
+    Ok(finished.execute(repeatable(pool)).await?.rows_affected())
 }
 
 /// Those of these runs that are marked as done.
@@ -31,7 +31,7 @@ pub async fn finished(pool: &PgPool, worker: &str, ids: &[String], tokens: &[i32
         ids,
         tokens,
     )
-    .fetch_all(on(pool))
+    .fetch_all(repeatable(pool))
     .await
 }
 
@@ -81,6 +81,6 @@ pub async fn put_back(pool: &PgPool, worker: &str, runs: &Unfinished) -> Result<
         &runs.attempts,
         ERRORS_KEPT,
     )
-    .fetch_all(on(pool))
+    .fetch_all(once(pool))
     .await
 }
