@@ -15,7 +15,7 @@ use crate::{
     wire::{Json, Timestamp},
 };
 
-/// Says why the system is not ready, when it is not: database unreachable, schema wrong.
+/// Says why the system is not ready, when it is not: database unreachable or read-only, schema wrong.
 pub type Readiness = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
 /// A readiness check that takes longer has failed: those who ask give up sooner or later, and so do we.
@@ -108,8 +108,8 @@ impl HealthApi {
 
     /// Is the process ready for requests?
     ///
-    /// 200 when the database is reachable and its schema is right, the storage of interest rates could save something, and
-    /// the process is not about to stop.
+    /// 200 when the database can be reached and written to and its schema is right, the storage of interest rates could
+    /// save something, and the process is not about to stop.
     #[oai(path = "/readyz", method = "get", operation_id = "readyz")]
     async fn readyz(&self) -> Result<Ok200, Fails<Ready>> {
         self.ready().await

@@ -41,7 +41,7 @@ pub async fn app() -> Result<App, String> {
         })?)?,
     };
     let app = App::start(&database, &config, "operator", &CancellationToken::new()).map_err(process::text)?;
-    app.ready().await?;
+    app.check_schema().await?;
     Ok(app)
 }
 

@@ -8,9 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     boot::{
-        db::Database,
+        db::{self, Database},
         listen,
-        migrate::{self, SchemaError},
+        migrate::SchemaError,
         pooler::{self, Pooler},
         process,
         shutdown::Shutdown,
@@ -116,6 +116,8 @@ fn retention(vars: &mut Vars) -> Retention {
     Retention { done: Duration::from_secs(hours * HOUR), dead: Duration::from_secs(days * 24 * HOUR), ..shipped }
 }
 
+/// With the search for the cause of a failure, below the 3 s after which the API itself gives up.
+const READY_WITHIN: Duration = Duration::from_secs(2);
 /// Sessions that the features of one process share.
 const SESSIONS: u32 = 12;
 
@@ -249,16 +251,19 @@ impl App {
         process::await_schema(&self.pool, shutdown).await
     }
 
-    /// Whether the database can be reached and has this program's schema, or that of a release after it.
+    /// Makes sure that the database can be reached, and has this program's schema or that of a release after it.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn check_schema(&self) -> Result<(), String> {
+        db::check_schema(&self.pool, READY_WITHIN).await
+    }
+
+    /// Whether the database can be reached and written to, and has this program's schema or that of a release after it.
     ///
     /// # Errors
     /// Why not.
     pub async fn ready(&self) -> Result<(), String> {
-        /// A probe must answer before whoever sent it gives up.
-        const LIMIT: Duration = Duration::from_secs(2);
-        match tokio::time::timeout(LIMIT, migrate::check_again(&self.pool)).await {
-            Ok(fits) => fits.map_err(|error| error.to_string()),
-            Err(_elapsed) => Err("the database does not answer".into()),
-        }
+        db::ready(&self.pool, READY_WITHIN).await
     }
 }

@@ -2,6 +2,10 @@
 
 use std::error::Error as StdError;
 
+use sqlx::postgres::PgDatabaseError;
+
+use crate::boot::writable;
+
 /// Why a feature could not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
@@ -29,10 +33,14 @@ pub(crate) fn may_pass(error: &sqlx::Error) -> bool {
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed => true,
         // Class 08 connection, 28 and 3D a server that does not let us in (yet), 40 rollback, 53 resources, 55 lock,
-        // 57 operator intervention, 58 system; 25006 is a server that has become read-only, as in a failover.
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-            matches!(code.get(..2), Some("08" | "28" | "3D" | "40" | "53" | "55" | "57" | "58")) || code == "25006"
-        }),
+        // 57 operator intervention, 58 system; 25006 is a server that has become read-only, as in a failover; 25P03 and
+        // 25P04 a session that was idle or open for too long.
+        sqlx::Error::Database(refusal) => {
+            refusal.code().is_some_and(|code| {
+                matches!(code.get(..2), Some("08" | "28" | "3D" | "40" | "53" | "55" | "57" | "58"))
+                    || matches!(&*code, "25006" | "25P03" | "25P04")
+            }) || writable::is_out_of_ids(error)
+        }
         _ => false,
     }
 }
@@ -42,17 +50,36 @@ pub(crate) fn may_pass(error: &sqlx::Error) -> bool {
 ///
 /// Use it wherever an error leaves the process: in logs, in the errors of a job, in the reason of a 503.
 pub fn causes(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
+    let refusal = refusal(error);
+    // sqlx ends what the server says with a line of the server's own source code.
+    let text = |error: &dyn StdError| {
+        let text = error.to_string();
+        refusal.map_or(text.clone(), |refusal| text.replace(&refusal.to_string(), refusal.message()))
+    };
+    let mut all = text(error);
     let mut next = error.source();
     while let Some(source) = next {
-        let cause = source.to_string();
-        if !text.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
+        let cause = text(source);
+        if !all.contains(&cause) {
+            all.push_str(": ");
+            all.push_str(&cause);
         }
         next = source.source();
     }
-    text
+    all
+}
+
+/// What the server said, when an error or one of its sources came from there.
+fn refusal<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e PgDatabaseError> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let database = error.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
+        if let Some(refusal) = database.and_then(|error| error.try_downcast_ref()) {
+            return Some(refusal);
+        }
+        next = error.source();
+    }
+    None
 }
 
 #[cfg(test)]

@@ -7,7 +7,9 @@ mod configuration;
 mod env_file;
 mod health;
 mod keys;
+mod plans;
 mod schema;
+mod sessions;
 
 use std::time::Duration;
 

@@ -59,10 +59,12 @@ fn livez() -> &'static str {
 async fn readyz(Data(ready): Data<&Ready>) -> (StatusCode, String) {
     let state = if ready.shutdown.drain.is_cancelled() {
         Err("draining".to_owned())
-    } else if !ready.lease.get().is_some_and(|stands| stands()) {
-        Err("there is no lease yet, or it could not be renewed".to_owned())
     } else {
-        ready.app.ready().await
+        // The database first: when it is away or read-only, that is also why there is no lease.
+        ready.app.ready().await.and_then(|()| match ready.lease.get() {
+            Some(stands) if stands() => Ok(()),
+            _ => Err("there is no lease yet, or it could not be renewed".to_owned()),
+        })
     };
     match state {
         Ok(()) => (StatusCode::OK, "ready".into()),

@@ -7,7 +7,7 @@ use sqlx::{PgConnection, PgPool, Result};
 use ulid::Ulid;
 use uuid::Uuid;
 
-use crate::boot::pooler::on;
+use crate::boot::pooler::repeatable;
 
 /// The queue of the jobs that [`insert`] adds: due long after any benchmark, and nobody's.
 const QUEUE: &str = "bench_inserts";
@@ -70,7 +70,7 @@ pub async fn clear(pool: &PgPool) -> Result<()> {
         "TRUNCATE apalis.jobs, transactions, webhook_conflicts, webhook_conflict_totals, items, users, item_documents,
                   prices"
     )
-    .execute(on(pool))
+    .execute(repeatable(pool))
     .await?;
     Ok(())
 }
@@ -163,12 +163,12 @@ pub async fn add_scheduled(session: &mut PgConnection, queue: &str, count: i64) 
 /// The database's clock.
 pub async fn now(pool: &PgPool) -> Result<f64> {
     let now = sqlx::query_scalar!(r#"SELECT extract(epoch FROM clock_timestamp())::float8 AS "now!""#);
-    now.fetch_one(on(pool)).await
+    now.fetch_one(repeatable(pool)).await
 }
 
 /// The date, by the same clock.
 pub async fn today(pool: &PgPool) -> Result<String> {
-    sqlx::query_scalar!(r#"SELECT current_date::text AS "today!""#).fetch_one(on(pool)).await
+    sqlx::query_scalar!(r#"SELECT current_date::text AS "today!""#).fetch_one(repeatable(pool)).await
 }
 
 /// The server's version, without what its packager adds.
@@ -176,7 +176,7 @@ pub async fn version(pool: &PgPool) -> Result<String> {
     let version = sqlx::query_scalar!(
         r#"SELECT 'PostgreSQL ' || split_part(current_setting('server_version'), ' ', 1) AS "version!""#
     );
-    version.fetch_one(on(pool)).await
+    version.fetch_one(repeatable(pool)).await
 }
 
 /// Whether a due job waits or runs.
@@ -187,7 +187,7 @@ pub async fn has_due(pool: &PgPool, queue: &str) -> Result<bool> {
                OR EXISTS (SELECT FROM apalis.jobs WHERE job_type = $1 AND status = 'Running') AS "due!""#,
         queue,
     );
-    due.fetch_one(on(pool)).await
+    due.fetch_one(repeatable(pool)).await
 }
 
 /// What was done since a moment.
@@ -209,14 +209,14 @@ pub async fn drained(pool: &PgPool, queue: &str, since: f64) -> Result<Drained> 
         queue,
         since,
     )
-    .fetch_one(on(pool))
+    .fetch_one(repeatable(pool))
     .await
 }
 
 /// Transactions created since a moment, and how many of them have the job that has their id.
 pub async fn recorded(pool: &PgPool, queue: &str, since: f64) -> Result<(i64, i64)> {
     let ids = sqlx::query_scalar!("SELECT id FROM transactions WHERE created_at >= to_timestamp($1)", since);
-    let ids: Vec<Uuid> = ids.fetch_all(on(pool)).await?;
+    let ids: Vec<Uuid> = ids.fetch_all(repeatable(pool)).await?;
     let jobs: Vec<String> = ids.iter().map(|id| Ulid::from(id.as_u128()).to_string()).collect();
     let found = sqlx::query_scalar!(
         r#"SELECT count(*) AS "found!" FROM unnest($2::text[]) AS wanted (id) JOIN apalis.jobs USING (id)
@@ -224,7 +224,7 @@ pub async fn recorded(pool: &PgPool, queue: &str, since: f64) -> Result<(i64, i6
         queue,
         &jobs,
     );
-    Ok((i64::try_from(ids.len()).unwrap_or(i64::MAX), found.fetch_one(on(pool)).await?))
+    Ok((i64::try_from(ids.len()).unwrap_or(i64::MAX), found.fetch_one(repeatable(pool)).await?))
 }
 
 /// How long after their due time transactions were settled, in seconds.
@@ -246,7 +246,7 @@ pub async fn lateness(pool: &PgPool, since: f64) -> Result<Lateness> {
                  WHERE created_at >= to_timestamp($1) AND status = 'PROCESSED') AS settled"#,
         since,
     )
-    .fetch_one(on(pool))
+    .fetch_one(repeatable(pool))
     .await
 }
 
@@ -265,7 +265,7 @@ pub async fn wal(pool: &PgPool) -> Result<Wal> {
         Wal,
         r#"SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint AS "bytes!", wal_fpi AS "images!" FROM pg_stat_wal"#,
     )
-    .fetch_one(on(pool))
+    .fetch_one(repeatable(pool))
     .await
 }
 
@@ -274,5 +274,5 @@ pub async fn transactions(pool: &PgPool) -> Result<i64> {
     let count = sqlx::query_scalar!(
         r#"SELECT xact_commit + xact_rollback AS "count!" FROM pg_stat_database WHERE datname = current_database()"#,
     );
-    count.fetch_one(on(pool)).await
+    count.fetch_one(repeatable(pool)).await
 }

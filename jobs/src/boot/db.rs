@@ -4,25 +4,21 @@ use std::time::Duration;
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use sqlx::{
-    ConnectOptions, Connection, PgPool,
+    ConnectOptions, Connection, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
 use super::{
-    database_url,
+    database_url, diagnose,
+    migrate::{self, SchemaError},
     pooler::{self, Pooler},
+    session, settings,
+    writable::{self, Reuse},
 };
+use crate::error::causes;
 
-/// No statement of ours needs longer; one that does is stuck behind a lock or a dying server, and is retried.
-pub(super) const STATEMENT_TIMEOUT: &str = "5s";
-/// A transaction that its client forgot must not hold locks for ever.
-pub(super) const IDLE_IN_TRANSACTION_TIMEOUT: &str = "15s";
 /// How long a caller waits for a free connection before the answer is 503 or a retry.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A session that was used this recently is used again untested: a round trip before each statement took a third of all
-/// look-ups. One that broke since then fails the one caller that meets it, who may try again.
-const TRUSTED: Duration = Duration::from_secs(1);
 
 /// The server ends a statement after its own limit. One that has no answer by then has a server that hangs, or a network
 /// that swallows: nobody would ever end it but us.
@@ -37,6 +33,39 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 pub async fn answered<T, E: From<sqlx::Error>>(statement: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     let timed_out = |_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()).into());
     tokio::time::timeout(ANSWER_TIMEOUT, statement).await.unwrap_or_else(timed_out)
+}
+
+/// Makes sure that the database can be reached, and has this program's schema or that of a release after it.
+///
+/// # Errors
+/// Why not, within less than a second after `limit`.
+pub async fn check_schema(pool: &PgPool, limit: Duration) -> Result<(), String> {
+    in_time(pool, limit, migrate::check_again(pool)).await
+}
+
+/// As [`check_schema`], and that the database can be written to.
+///
+/// # Errors
+/// Why not, within less than a second after `limit`.
+pub async fn ready(pool: &PgPool, limit: Duration) -> Result<(), String> {
+    let checked = async {
+        migrate::check_again(pool).await?;
+        Ok(session::probe(pool).await?)
+    };
+    in_time(pool, limit, checked).await?;
+    writable::refusal().map_or(Ok(()), Err)
+}
+
+async fn in_time(
+    pool: &PgPool,
+    limit: Duration,
+    check: impl Future<Output = Result<(), SchemaError>>,
+) -> Result<(), String> {
+    match tokio::time::timeout(limit, check).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(causes(&error)),
+        Err(_elapsed) => Err(format!("the database did not reply in time: {}", diagnose::cause(pool).await)),
+    }
 }
 
 /// Closes a pool in good order as far as the server plays along.
@@ -78,32 +107,45 @@ impl Database {
         if self.pooler == Pooler::Transaction {
             return pooler::session(self.options.clone(), role);
         }
-        self.options.clone().application_name(&format!("millrace {role}")).options([
-            // An acknowledged write must survive a crash of the server even where its default says otherwise.
-            ("synchronous_commit", "on"),
-            // Our statements are written for one plan, whatever their arrays hold. Planned for its values, the one that
-            // finishes 500 of 100,000 jobs read the whole table and compared each with each: 29.6 ms instead of 3.0.
-            ("plan_cache_mode", "force_generic_plan"),
-            // It takes longer than anything that we ask: an overview of the queues 450 ms instead of 9.
-            ("jit", "off"),
-            ("statement_timeout", STATEMENT_TIMEOUT),
-            ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT),
-            ("TimeZone", "UTC"),
-        ])
+        self.options.clone().application_name(&format!("millrace {role}")).options(settings::options())
+    }
+
+    /// Opens a session that belongs to no pool.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub async fn connect(&self, role: &str) -> sqlx::Result<PgConnection> {
+        let mut session = PgConnection::connect_with(&self.session(role)).await?;
+        settings::open(&mut session, self.pooler).await?;
+        Ok(session)
     }
 
     /// A pool of at most `connections` sessions, opened when they are first needed.
     pub fn pool(&self, role: &str, connections: u32) -> PgPool {
+        let pooler = self.pooler;
         PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .test_before_acquire(false)
+            .after_connect(move |session, _| {
+                Box::pin(async move {
+                    writable::found(settings::open(session, pooler).await?);
+                    Ok(())
+                })
+            })
             .before_acquire(|session, state| {
                 Box::pin(async move {
-                    if state.idle_for > TRUSTED {
-                        session.ping().await?;
-                    }
-                    Ok(true)
+                    let usable = match writable::reuse(state.age, state.idle_for) {
+                        Reuse::AsItIs => Ok(true),
+                        Reuse::Never => Ok(false),
+                        Reuse::AfterPing => settings::ping(session).await.map(|()| true),
+                        Reuse::AfterProbe => settings::probe(session).await.map(|read_only| {
+                            writable::found(read_only);
+                            !read_only
+                        }),
+                    };
+                    // Closed and replaced by a new one, at once: no error, only news about the others.
+                    Ok(usable.inspect_err(writable::note).unwrap_or(false))
                 })
             })
             .connect_lazy_with(self.session(role))

@@ -13,10 +13,7 @@ pub use self::{
     apply::{ApplyError, PATIENCE},
     look::Foreign,
 };
-use super::{db::answered, pooler};
-
-/// The first version, as a server tells it, that knows the SQL in here.
-const OLDEST_SERVER: u32 = 150_000;
+use super::{db::answered, pooler, row_security, settings::OLDEST_SERVER};
 
 fn ours() -> Migrator {
     let mut migrator = sqlx::migrate!("../migrations");
@@ -58,6 +55,11 @@ pub enum SchemaError {
     Changed { version: i64 },
     #[error("migration {version} was begun and not finished: see migrations/README.md")]
     HalfDone { version: i64 },
+    #[error(
+        "row-level security hides rows of {tables} from this user: give it BYPASSRLS, or ALTER TABLE ... DISABLE ROW \
+         LEVEL SECURITY"
+    )]
+    Hidden { tables: String },
     #[error("cannot read the schema's version: {0}")]
     Unreadable(#[from] sqlx::Error),
 }
@@ -168,7 +170,12 @@ pub fn fingerprint() -> String {
 /// What does not fit, or why that could not be found out.
 pub async fn check(pool: &PgPool) -> Result<(), SchemaError> {
     check_ledger(pool, &apalis()).await?;
-    check_ledger(pool, &ours()).await
+    check_ledger(pool, &ours()).await?;
+    check_rows(pool).await
+}
+
+async fn check_rows(pool: &PgPool) -> Result<(), SchemaError> {
+    row_security::hidden(pool).await?.map_or(Ok(()), |tables| Err(SchemaError::Hidden { tables }))
 }
 
 /// Makes sure that a process which has started can go on. The next release migrates while this one works, and what it
@@ -184,7 +191,7 @@ pub async fn check_again(pool: &PgPool) -> Result<(), SchemaError> {
             other => other?,
         }
     }
-    Ok(())
+    check_rows(pool).await
 }
 
 async fn check_ledger(pool: &PgPool, migrator: &Migrator) -> Result<(), SchemaError> {

@@ -1,4 +1,5 @@
-//! PgBouncer in transaction mode: a session lasts for one transaction, so nothing may be left to a session.
+//! How statements run on a pool, and PgBouncer in transaction mode: there a session lasts for one transaction, so nothing
+//! may be left to a session.
 //!
 //! Three things break through it, and each has its answer here or next door:
 //!
@@ -8,21 +9,21 @@
 //!   statement runs inside a transaction ([`on`]), and the server forgets earlier statements of the same name first.
 //! - `LISTEN` hears nothing, so nobody listens: `listen::listen` leaves everything to polling.
 
-use std::{sync::OnceLock, time::Instant};
-
 use futures_util::{StreamExt, TryStreamExt, future::BoxFuture, stream, stream::BoxStream};
-use metrics::{Histogram, Unit, describe_histogram, histogram};
 use sqlx::{
-    AssertSqlSafe, Connection, Describe, Either, Execute, Executor, PgConnection, PgPool, PgTransaction, Postgres,
-    SqlSafeStr, SqlStr,
-    pool::PoolConnection,
+    Connection, Describe, Either, Execute, Executor, PgConnection, PgPool, Postgres, SqlStr,
     postgres::{PgConnectOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
 
+pub use super::session::{Transaction, begin, describe};
 use super::{
-    db::{IDLE_IN_TRANSACTION_TIMEOUT, STATEMENT_TIMEOUT},
-    traced::traced,
+    db::answered,
+    session::{Session, TRIES},
+    settings,
+    traced::{Query, traced},
+    writable,
 };
+use crate::error::causes;
 
 /// `DATABASE_POOLER`: what is between us and the database.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -48,38 +49,6 @@ impl Pooler {
     }
 }
 
-/// What a refusal to start a session may mean: PgBouncer knows few parameters, PostgreSQL all that we send.
-pub(super) fn hint(error: &sqlx::Error) -> Option<&'static str> {
-    const PROTOCOL_VIOLATION: &str = "08P01";
-    let code = error.as_database_error().and_then(|error| error.code());
-    (code.as_deref() == Some(PROTOCOL_VIOLATION)).then_some("for a PgBouncer, set DATABASE_POOLER=transaction")
-}
-
-/// How long callers waited for a connection.
-const WAIT: &str = "millrace_db_pool_wait_seconds";
-/// Looked up once: each statement would pay for it.
-static WAITS: OnceLock<Histogram> = OnceLock::new();
-
-/// Says what the metric means, and shows it from then on.
-pub fn describe() {
-    describe_histogram!(
-        WAIT,
-        Unit::Seconds,
-        "How long statements and transactions waited for a session of their pool."
-    );
-    WAITS.get_or_init(|| histogram!(WAIT));
-}
-
-/// Waits for a connection; those who give up have waited too.
-async fn acquire(pool: &PgPool) -> sqlx::Result<PoolConnection<Postgres>> {
-    let began = Instant::now();
-    let acquired = pool.acquire().await;
-    if let Some(waits) = WAITS.get() {
-        waits.record(began.elapsed().as_secs_f64());
-    }
-    acquired
-}
-
 /// Ends the name of every session that goes through a pooler: operators see it, and a pool is told by it.
 const THROUGH: &str = " through a pooler";
 
@@ -90,58 +59,67 @@ pub(super) fn session(options: PgConnectOptions, role: &str) -> PgConnectOptions
     options.statement_cache_capacity(0)
 }
 
-fn is_pooled(pool: &PgPool) -> bool {
-    pool.connect_options().get_application_name().is_some_and(|name| name.ends_with(THROUGH))
+/// What is between a pool and the database.
+pub(super) fn of(pool: &PgPool) -> Pooler {
+    let is_pooled = pool.connect_options().get_application_name().is_some_and(|name| name.ends_with(THROUGH));
+    if is_pooled { Pooler::Transaction } else { Pooler::None }
 }
 
-fn begin_statement() -> AssertSqlSafe<String> {
-    AssertSqlSafe(format!(
-        "BEGIN; DEALLOCATE ALL; SET LOCAL synchronous_commit = on; SET LOCAL plan_cache_mode = force_generic_plan;
-         SET LOCAL jit = off;
-         SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}';
-         SET LOCAL idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_TIMEOUT}'"
-    ))
-}
-
-/// Begins a transaction that has our settings, also through a pooler.
+/// Where one statement runs that must not run twice: in a transaction of its own. A session that died while it was idle
+/// is noticed when the transaction begins, before the statement is used, and another one is taken.
 ///
-/// # Errors
-/// When there is no connection to be had.
-pub async fn begin(pool: &PgPool) -> sqlx::Result<PgTransaction<'static>> {
-    let statement = is_pooled(pool).then(|| begin_statement().into_sql_str());
-    // What `PgPool::begin` does, with the wait measured.
-    PgTransaction::begin(acquire(pool).await?, statement).await
-}
-
-/// Where one statement runs: by itself, or through a pooler in a transaction of its own.
+/// That costs two more round trips. See [`repeatable`] and [`once`] for statements that can do without.
 pub fn on(pool: &PgPool) -> On<'_> {
-    On { target: Target::Pool(pool), pooled: is_pooled(pool) }
+    On(Target::Pool(pool, Use::InTransaction))
 }
 
-/// As [`on`], for a connection that belongs to no pool.
+/// Where one statement runs that may run twice: it only reads, or it finds its own work done. On a session that turns out
+/// to be dead it is repeated on another one.
+pub fn repeatable(pool: &PgPool) -> On<'_> {
+    On(Target::Pool(pool, Use::Repeatable))
+}
+
+/// Where one statement runs at most once, for callers that handle its failure themselves, also that of a session which
+/// died while it was idle.
+pub fn once(pool: &PgPool) -> On<'_> {
+    On(Target::Pool(pool, Use::Once))
+}
+
+/// Where one statement runs on a connection that belongs to no pool.
 pub fn on_session<'c>(connection: &'c mut PgConnection, database: &super::db::Database) -> On<'c> {
-    On { target: Target::Session(connection), pooled: !database.has_sessions() }
+    On(if database.has_sessions() { Target::Session(connection) } else { Target::Pooled(connection) })
 }
 
-/// As [`on`], for a statement within a transaction that has begun.
+/// Where a statement runs within a transaction that has begun.
 pub fn within(transaction: &mut PgConnection) -> On<'_> {
-    On { target: Target::Session(transaction), pooled: false }
+    On(Target::Transaction(transaction))
 }
 
-/// An executor of single statements, which shows them in the trace that they belong to.
+/// An executor of single statements, each with a time limit, which shows them in the trace that they belong to.
 #[derive(Debug)]
-pub struct On<'c> {
-    target: Target<'c>,
-    pooled: bool,
-}
+pub struct On<'c>(Target<'c>);
 
 #[derive(Debug)]
 enum Target<'c> {
-    Pool(&'c PgPool),
+    Pool(&'c PgPool, Use),
+    /// A connection of its own.
     Session(&'c mut PgConnection),
+    /// A connection of its own to a pooler.
+    Pooled(&'c mut PgConnection),
+    /// A connection of a pool, with a transaction.
+    Transaction(&'c mut PgConnection),
+}
+
+/// What may be done with a statement whose session turns out to be dead.
+#[derive(Debug, Clone, Copy)]
+enum Use {
+    InTransaction,
+    Repeatable,
+    Once,
 }
 
 type Step = Either<PgQueryResult, PgRow>;
+type Steps = sqlx::Result<Vec<Step>>;
 
 impl<'c> Executor<'c> for On<'c> {
     type Database = Postgres;
@@ -151,11 +129,20 @@ impl<'c> Executor<'c> for On<'c> {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        let pooled = self.pooled;
-        traced(query, move |query| match self.target {
-            Target::Pool(pool) if !pooled => stream::once(by_itself(pool, query)).try_flatten().boxed(),
-            Target::Session(connection) if !pooled => connection.fetch_many(query),
-            target => stream::once(in_transaction(target, query)).try_flatten().boxed(),
+        traced(query, move |query| {
+            let steps = async move {
+                let steps = match self.0 {
+                    Target::Pool(pool, how) => on_pool(pool, how, query).await,
+                    Target::Session(connection) => answered(run(connection, query)).await,
+                    Target::Pooled(connection) => answered(in_transaction(connection, query)).await,
+                    Target::Transaction(connection) => {
+                        answered(run(connection, query)).await.inspect_err(writable::note)
+                    }
+                };
+                // Given to the reader after the session has been given back.
+                steps.map(|steps| stream::iter(steps.into_iter().map(Ok)))
+            };
+            stream::once(steps).try_flatten().boxed()
         })
     }
 
@@ -173,9 +160,11 @@ impl<'c> Executor<'c> for On<'c> {
     where
         'c: 'e,
     {
-        match self.target {
-            Target::Pool(pool) => pool.prepare_with(sql, types),
-            Target::Session(connection) => connection.prepare_with(sql, types),
+        match self.0 {
+            Target::Pool(pool, _) => pool.prepare_with(sql, types),
+            Target::Session(connection) | Target::Pooled(connection) | Target::Transaction(connection) => {
+                connection.prepare_with(sql, types)
+            }
         }
     }
 
@@ -183,33 +172,47 @@ impl<'c> Executor<'c> for On<'c> {
     where
         'c: 'e,
     {
-        match self.target {
-            Target::Pool(pool) => pool.describe(sql),
-            Target::Session(connection) => connection.describe(sql),
+        match self.0 {
+            Target::Pool(pool, _) => pool.describe(sql),
+            Target::Session(connection) | Target::Pooled(connection) | Target::Transaction(connection) => {
+                connection.describe(sql)
+            }
         }
     }
 }
 
-/// Runs a statement on a connection of the pool, and gives that back before anybody reads what came of it.
-async fn by_itself<'q, E>(pool: &PgPool, query: E) -> sqlx::Result<BoxStream<'static, sqlx::Result<Step>>>
-where
-    E: 'q + Execute<'q, Postgres>,
-{
-    let mut session = acquire(pool).await?;
-    let steps: Vec<Step> = session.fetch_many(query).try_collect().await?;
-    Ok(stream::iter(steps.into_iter().map(Ok)).boxed())
+async fn run(connection: &mut PgConnection, query: Query) -> Steps {
+    connection.fetch_many(query).try_collect().await
 }
 
-/// Runs a statement, commits, and only then shows what came of it.
-async fn in_transaction<'q, E>(target: Target<'_>, query: E) -> sqlx::Result<BoxStream<'static, sqlx::Result<Step>>>
-where
-    E: 'q + Execute<'q, Postgres>,
-{
-    let mut transaction = match target {
-        Target::Pool(pool) => begin(pool).await?,
-        Target::Session(connection) => connection.begin_with(begin_statement()).await?,
-    };
-    let steps: Vec<Step> = transaction.fetch_many(query).try_collect().await?;
+async fn on_pool(pool: &PgPool, how: Use, query: Query) -> Steps {
+    if matches!(how, Use::Repeatable) {
+        for _ in 1..TRIES {
+            match on_pool_once(pool, how, query.clone()).await {
+                Err(error) if writable::is_dead(&error) => {
+                    tracing::debug!(error = causes(&error), "trying another session")
+                }
+                ended => return ended,
+            }
+        }
+    }
+    on_pool_once(pool, how, query).await
+}
+
+async fn on_pool_once(pool: &PgPool, how: Use, query: Query) -> Steps {
+    if matches!(how, Use::InTransaction) || of(pool) == Pooler::Transaction {
+        let mut transaction = begin(pool).await?;
+        let steps = answered(run(&mut transaction, query)).await.inspect_err(writable::note)?;
+        transaction.commit().await?;
+        return Ok(steps);
+    }
+    Session::acquire(pool).await?.run(|connection| run(connection, query)).await
+}
+
+/// Runs a statement and commits.
+async fn in_transaction(connection: &mut PgConnection, query: Query) -> Steps {
+    let mut transaction = connection.begin_with(settings::begin()).await?;
+    let steps = run(&mut transaction, query).await?;
     transaction.commit().await?;
-    Ok(stream::iter(steps.into_iter().map(Ok)).boxed())
+    Ok(steps)
 }

@@ -6,11 +6,14 @@ use sqlx::PgPool;
 
 use super::{
     db::Database,
+    diagnose,
     migrate::{self, SchemaError},
-    pooler,
     shutdown::Shutdown,
 };
-use crate::config::{self, EnvFile};
+use crate::{
+    config::{self, EnvFile},
+    error::causes,
+};
 
 /// Between two tries to reach a database that is not there yet.
 const RETRY: Duration = Duration::from_secs(1);
@@ -61,7 +64,7 @@ pub async fn await_schema(pool: &PgPool, shutdown: &Shutdown) -> Result<bool, Sc
         match migrate::check(pool).await {
             Ok(()) => return Ok(true),
             Err(SchemaError::Unreadable(error)) => {
-                tracing::warn!(%error, hint = pooler::hint(&error), "waiting for the database");
+                tracing::warn!(error = causes(&error), hint = diagnose::hint(&error), "waiting for the database");
             }
             Err(misfit) => return Err(misfit),
         }

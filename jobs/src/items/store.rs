@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 
 use super::item::{Contents, Item, ItemId, Owner, Page};
 use crate::{
-    boot::pooler::{on, within},
+    boot::pooler::{repeatable, within},
     error::Error,
     users::UserId,
 };
@@ -98,7 +98,7 @@ pub async fn find(pool: &PgPool, id: ItemId) -> Result<Option<Item>, Error> {
          FROM items JOIN users ON users.id = owner_id WHERE items.id = $1",
         id.0,
     )
-    .fetch_optional(on(pool))
+    .fetch_optional(repeatable(pool))
     .await?;
     Ok(row.map(Item::from))
 }
@@ -120,7 +120,7 @@ pub async fn page(pool: &PgPool, skip: i64, limit: i64) -> Result<Page, Error> {
         skip,
         limit,
     )
-    .fetch_all(on(pool))
+    .fetch_all(repeatable(pool))
     .await?;
     let total = rows.first().map_or(0, |row| row.total);
     let items = rows.into_iter().filter_map(|row| {

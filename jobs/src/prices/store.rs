@@ -7,7 +7,10 @@ use sqlx::PgPool;
 use time::OffsetDateTime;
 
 use super::model::{AssetId, Candle, Currency, Point, Series, Source, Spot, Volume};
-use crate::{boot::pooler::on, error::Error};
+use crate::{
+    boot::pooler::{on, repeatable},
+    error::Error,
+};
 
 /// What storing a series has changed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -92,7 +95,7 @@ pub async fn series(
         to,
         &names(preferred),
     )
-    .fetch_all(on(pool))
+    .fetch_all(repeatable(pool))
     .await?;
     rows.into_iter()
         .map(|row| {
@@ -112,7 +115,7 @@ pub async fn oldest(pool: &PgPool, series: &Series, providers: &[Source]) -> Res
         series.interval.as_str(),
         &names(providers),
     );
-    Ok(oldest.fetch_optional(on(pool)).await?)
+    Ok(oldest.fetch_optional(repeatable(pool)).await?)
 }
 
 /// The latest close of each of these assets that has one, of a day or of an hour, as of its end.
@@ -135,7 +138,7 @@ pub async fn latest(
         currency.as_str(),
         &names(preferred),
     )
-    .fetch_all(on(pool))
+    .fetch_all(repeatable(pool))
     .await?;
     rows.into_iter()
         .map(|row| {
@@ -164,7 +167,7 @@ pub async fn buckets(
         from,
         to,
     );
-    Ok(buckets.fetch_all(on(pool)).await?)
+    Ok(buckets.fetch_all(repeatable(pool)).await?)
 }
 
 /// Records present prices in one currency; of one source an older one never replaces a newer one.
@@ -190,7 +193,7 @@ pub async fn put_spots(
         &spots.iter().map(|(_, spot)| spot.as_of).collect::<Vec<_>>(),
         fetched_at,
     )
-    .execute(on(pool))
+    .execute(repeatable(pool))
     .await?;
     Ok(())
 }
@@ -211,7 +214,7 @@ pub async fn spots(
         currency.as_str(),
         &names(preferred),
     )
-    .fetch_all(on(pool))
+    .fetch_all(repeatable(pool))
     .await?;
     rows.into_iter()
         .map(|row| {

@@ -8,7 +8,7 @@ use super::{
     grid::{Direction, Grid, Probe, Stand},
 };
 use crate::{
-    boot::pooler::{on, within},
+    boot::pooler::{on, repeatable, within},
     error::Error,
 };
 
@@ -33,7 +33,7 @@ pub async fn insert(pool: &PgPool, probe: &Probe, grid_id: Uuid) -> Result<(), E
 /// Whether there is such a probe.
 pub async fn is_known(pool: &PgPool, id: Uuid) -> Result<bool, Error> {
     let known = sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM probes WHERE id = $1) AS "known!""#, id)
-        .fetch_one(on(pool))
+        .fetch_one(repeatable(pool))
         .await?;
     Ok(known)
 }
@@ -66,7 +66,7 @@ pub async fn page(pool: &PgPool, after: i64, last: i64, limit: i64) -> Result<Ve
         last,
         limit,
     )
-    .fetch_all(on(pool))
+    .fetch_all(repeatable(pool))
     .await?;
     rows.into_iter()
         .map(|row| Ok(Placed { number: row.number, id: row.id, stand: stand(row.x, row.y, &row.direction)? }))
@@ -75,7 +75,7 @@ pub async fn page(pool: &PgPool, after: i64, last: i64, limit: i64) -> Result<Ve
 
 /// The number of the newest probe.
 pub async fn newest(pool: &PgPool) -> Result<i64, Error> {
-    let newest = sqlx::query_scalar!("SELECT max(number) FROM probes").fetch_one(on(pool)).await?;
+    let newest = sqlx::query_scalar!("SELECT max(number) FROM probes").fetch_one(repeatable(pool)).await?;
     Ok(newest.unwrap_or(0))
 }
 

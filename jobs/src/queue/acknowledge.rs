@@ -27,7 +27,7 @@ use super::{
     write_results::{ResultWriter, Written, is_refusal, is_without_effect},
 };
 use crate::{
-    boot::{db::answered, pooler::on},
+    boot::{db::answered, pooler::repeatable},
     error::causes,
 };
 
@@ -98,7 +98,7 @@ impl Acknowledger {
         acknowledger.apart.ended().await;
         let queues: Vec<String> = given_back.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect();
         if !queues.is_empty()
-            && let Err(error) = answered(store::announce(on(&acknowledger.writer.pool), &queues)).await
+            && let Err(error) = answered(store::announce(repeatable(&acknowledger.writer.pool), &queues)).await
         {
             tracing::debug!(error = causes(&error), "could not announce what was given back; polling finds it");
         }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use metrics::counter;
-use sqlx::{PgConnection, PgPool, Postgres};
+use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     boot::{
-        pooler::{begin, on, within},
+        pooler::{Transaction, begin, repeatable, within},
         telemetry::traces::span::{self, Span},
     },
     error::{Error, causes},
@@ -60,7 +60,7 @@ impl Queue {
 
 /// A database transaction that may carry jobs. Dropped without [`Tx::commit`], nothing of it happened.
 pub struct Tx {
-    inner: sqlx::Transaction<'static, Postgres>,
+    inner: Transaction,
     /// The queue of each job, and whether it is due soon.
     enqueued: Vec<(&'static str, bool)>,
     news: mpsc::UnboundedSender<&'static str>,
@@ -244,7 +244,7 @@ async fn announce(pool: PgPool, mut news: mpsc::UnboundedReceiver<&'static str>)
     while news.recv_many(&mut gathered, GATHERED).await > 0 {
         let queues: BTreeSet<&str> = gathered.drain(..).collect();
         let queues: Vec<String> = queues.into_iter().map(str::to_owned).collect();
-        if let Err(error) = store::announce(on(&pool), &queues).await {
+        if let Err(error) = store::announce(repeatable(&pool), &queues).await {
             // Nothing is lost: every worker polls as well.
             tracing::debug!(error = causes(&error), "could not announce new jobs");
         }

@@ -29,7 +29,7 @@ use super::{
     worker::Timing,
 };
 use crate::{
-    boot::{db::Database, pooler::on_session},
+    boot::{db::Database, pooler::on_session, writable},
     error::causes,
 };
 
@@ -121,8 +121,7 @@ impl Keeper {
         stop: &CancellationToken,
     ) -> sqlx::Result<()> {
         let limit = self.timing.heartbeat;
-        let session = self.database.session("lease");
-        let connection = slot.insert(within(limit, PgConnection::connect_with(&session)).await?);
+        let connection = slot.insert(within(limit, self.database.connect("lease")).await?);
         let queues = self.queues.join(",");
         let mut next_beat = Instant::now();
         let mut without_row = Vec::new();
@@ -130,6 +129,7 @@ impl Keeper {
             let now = Instant::now();
             let beats = now >= next_beat;
             if beats {
+                writable::require_primary()?;
                 let beat = on_session(connection, &self.database);
                 let errors = self.claim_errors.as_json();
                 within(limit, sql::beat(beat, &self.worker, &queues, self.timing.lease, errors)).await?;

@@ -62,7 +62,7 @@ pub use retain::Retention;
 pub(crate) use storable::ReadTime;
 pub use worker::{Registry, Timing, Worker};
 
-use crate::{boot::pooler::on, error::Error};
+use crate::{boot::pooler::repeatable, error::Error};
 
 /// Every notification of the queue goes through this channel; the payload is the name of a queue with new work.
 const CHANNEL: &str = "millrace_jobs";
@@ -74,7 +74,7 @@ const CANCELLATIONS: &str = "*cancellations";
 /// # Errors
 /// [`Error::Unavailable`] when the database cannot be asked now.
 pub async fn due_in(pool: &sqlx::PgPool, id: JobId) -> Result<Option<f64>, Error> {
-    Ok(store::live::due_in(on(pool), &id.to_string()).await?)
+    Ok(store::live::due_in(repeatable(pool), &id.to_string()).await?)
 }
 
 /// Up to `most` jobs of a queue that wait or run; one whose id is no ULID counts, as the id of nothing.
@@ -83,6 +83,6 @@ pub async fn due_in(pool: &sqlx::PgPool, id: JobId) -> Result<Option<f64>, Error
 /// [`Error::Unavailable`] when the database cannot be asked now.
 pub async fn live(pool: &sqlx::PgPool, queue: &str, most: usize) -> Result<Vec<JobId>, Error> {
     let most = i64::try_from(most).unwrap_or(i64::MAX);
-    let ids = store::live::live(on(pool), queue, most).await?;
+    let ids = store::live::live(repeatable(pool), queue, most).await?;
     Ok(ids.iter().map(|id| JobId::parse(id)).collect())
 }

@@ -13,7 +13,7 @@ use super::{
     store::{self, list, operate as sql},
 };
 use crate::{
-    boot::{db::answered, pooler::on},
+    boot::{db::answered, pooler::repeatable},
     error::{Error, causes},
 };
 
@@ -192,7 +192,7 @@ impl Operator {
             return Ok(Replayed::KeyTaken);
         }
         tx.commit().await?;
-        if let Err(error) = answered(store::announce(on(&self.pool), &[job.queue])).await {
+        if let Err(error) = answered(store::announce(repeatable(&self.pool), &[job.queue])).await {
             tracing::debug!(error = causes(&error), "could not announce a replayed job; polling finds it");
         }
         Ok(Replayed::Replayed)
@@ -224,7 +224,7 @@ impl Operator {
     /// # Errors
     /// See [`Operator::queues`].
     pub async fn pause(&self, queue: &str, reason: &str) -> Result<(), Error> {
-        Ok(answered(sql::pause(on(&self.pool), queue, reason)).await?)
+        Ok(answered(sql::pause(repeatable(&self.pool), queue, reason)).await?)
     }
 
     /// Lets a queue go on, at once; answers whether it was paused.
@@ -232,7 +232,7 @@ impl Operator {
     /// # Errors
     /// See [`Operator::queues`].
     pub async fn resume(&self, queue: &str) -> Result<bool, Error> {
-        Ok(answered(sql::resume(on(&self.pool), queue)).await?)
+        Ok(answered(sql::resume(repeatable(&self.pool), queue)).await?)
     }
 }
 

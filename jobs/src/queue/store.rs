@@ -17,7 +17,7 @@ use super::{
     enqueue::{Due, NewJob},
     storable::{StorableText, storable_key, storable_time, wait_seconds},
 };
-use crate::boot::pooler::{on, within};
+use crate::boot::pooler::{once, repeatable, within};
 
 /// New jobs, column by column.
 #[derive(Default)]
@@ -169,7 +169,7 @@ pub async fn claim(pool: &PgPool, worker: &str, queue: &str, limit: i64) -> Resu
         queue,
         limit,
     )
-    .fetch_all(on(pool))
+    .fetch_all(once(pool))
     .await
 }
 
@@ -205,7 +205,7 @@ pub async fn look(pool: &PgPool, queues: &[String]) -> Result<Vec<Look>> {
            GROUP BY queue"#,
         queues,
     )
-    .fetch_all(on(pool))
+    .fetch_all(repeatable(pool))
     .await
 }
 
@@ -222,7 +222,7 @@ pub async fn give_back_unheld(pool: &PgPool, worker: &str, queue: &str, held: &[
         queue,
         held,
     )
-    .execute(on(pool))
+    .execute(repeatable(pool))
     .await?;
     Ok(done.rows_affected())
 }
@@ -272,6 +272,6 @@ pub async fn forget(
         done.as_secs_f64(),
         dead.as_secs_f64(),
     )
-    .fetch_optional(on(pool))
+    .fetch_optional(repeatable(pool))
     .await
 }

@@ -8,7 +8,7 @@ use super::{
     result::{Result, Verdict},
     store::results::{self as sql, Unfinished},
 };
-use crate::boot::pooler::{On, begin, on, within};
+use crate::boot::pooler::{On, begin, once, within};
 
 /// Where results go, and the worker whose runs they are of.
 pub struct ResultWriter {
@@ -68,7 +68,7 @@ enum Place<'p> {
 impl Place<'_> {
     fn on(&mut self) -> On<'_> {
         match self {
-            Self::Pool(pool) => on(pool),
+            Self::Pool(pool) => once(pool),
             Self::Transaction(transaction) => within(transaction),
         }
     }

@@ -11,7 +11,10 @@ use super::{
     Rate,
     model::{Asset, Cursor, Reading},
 };
-use crate::{boot::pooler::on, error::Error};
+use crate::{
+    boot::pooler::{on, repeatable},
+    error::Error,
+};
 
 /// Assets as they are stored: equal ones are stored alike, however their numbers were written.
 pub fn assets(assets: &[Asset]) -> Value {
@@ -41,7 +44,7 @@ pub async fn is_same(pool: &PgPool, backend: &str, key: Option<&str>, assets: &V
         key,
         assets,
     )
-    .fetch_one(on(pool))
+    .fetch_one(repeatable(pool))
     .await?;
     Ok(same)
 }
@@ -54,7 +57,7 @@ pub async fn history(pool: &PgPool, before: Uuid, limit: u32) -> Result<Vec<Read
         before,
         i64::from(limit),
     )
-    .fetch_all(on(pool))
+    .fetch_all(repeatable(pool))
     .await?;
     let reading = |id: Uuid, rate, at| Reading { rate: Rate::stored(rate), at, cursor: Cursor(id.as_u128()) };
     Ok(rows.into_iter().map(|row| reading(row.id, row.rate, row.saved_at)).collect())

@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 
 use super::catch_up::Fire;
 use crate::{
-    boot::pooler::{on, within},
+    boot::pooler::{repeatable, within},
     queue::ReadTime,
 };
 
@@ -61,7 +61,7 @@ pub async fn register(pool: &PgPool, name: &str, cron: &str, catch_up: &str) -> 
         cron,
         catch_up,
     )
-    .execute(on(pool))
+    .execute(repeatable(pool))
     .await?;
     Ok(())
 }
@@ -77,7 +77,7 @@ pub async fn standing(pool: &PgPool, name: &str) -> sqlx::Result<Option<Standing
          FROM schedules WHERE name = $1"#,
         name,
     )
-    .fetch_optional(on(pool))
+    .fetch_optional(repeatable(pool))
     .await
 }
 
@@ -154,7 +154,7 @@ pub async fn fires(pool: &PgPool, name: Option<&str>, limit: i64) -> sqlx::Resul
         name,
         limit,
     )
-    .fetch_all(on(pool))
+    .fetch_all(repeatable(pool))
     .await
 }
 
@@ -167,6 +167,6 @@ pub async fn fired_ahead(pool: &PgPool, name: &str) -> sqlx::Result<(OffsetDateT
                         ORDER BY fire_time LIMIT 100000) AS "ahead!: Vec<ReadTime>""#,
         name,
     );
-    let row = row.fetch_one(on(pool)).await?;
+    let row = row.fetch_one(repeatable(pool)).await?;
     Ok((row.now.into(), row.ahead.into_iter().map(OffsetDateTime::from).collect()))
 }

@@ -14,8 +14,8 @@ use super::{
     watch,
 };
 use crate::{
-    boot::pooler::{on, within},
-    error::Error,
+    boot::pooler::{on, repeatable, within},
+    error::{Error, causes},
 };
 
 /// A row as read.
@@ -134,7 +134,7 @@ pub async fn find(pool: PgPool, ids: Vec<String>) -> Result<Vec<Option<Transacti
            FROM transactions WHERE transaction_id = ANY($1)"#,
         &ids,
     )
-    .fetch_all(on(&pool))
+    .fetch_all(repeatable(&pool))
     .await?;
     let mut first: HashMap<&str, usize> = HashMap::with_capacity(ids.len());
     for (place, id) in ids.iter().enumerate() {
@@ -166,7 +166,7 @@ pub async fn get(pool: &PgPool, id: Uuid) -> Result<Option<Transaction>, Error> 
            FROM transactions WHERE id = $1"#,
         id,
     )
-    .fetch_optional(on(pool))
+    .fetch_optional(repeatable(pool))
     .await?;
     row.map(Transaction::try_from).transpose()
 }
@@ -187,7 +187,7 @@ macro_rules! newest {
             $before,
             i64::from($limit),
         )
-        .fetch_all(on($pool))
+        .fetch_all(repeatable($pool))
         .await
     };
 }
@@ -218,7 +218,7 @@ pub async fn processing(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<Transaction>,
            FROM transactions WHERE id = ANY($1) AND status = 'PROCESSING' ORDER BY id DESC"#,
         ids,
     )
-    .fetch_all(on(pool))
+    .fetch_all(repeatable(pool))
     .await?;
     rows.into_iter().map(Transaction::try_from).collect()
 }
@@ -243,15 +243,15 @@ pub async fn settle(pool: PgPool, settlings: Vec<Settling>) -> Result<Vec<bool>,
         &statuses,
         &errors as &[Option<String>],
     )
-    .fetch_all(on(&pool))
+    .fetch_all(repeatable(&pool))
     .await?;
     if !settled.is_empty() {
         // After the commit, and never in its way: a lost announcement is found by the watchers' own look.
         let payloads = watch::payloads(&settled);
         let announced =
             sqlx::query!("SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload", watch::CHANNEL, &payloads);
-        if let Err(error) = announced.execute(on(&pool)).await {
-            tracing::debug!(%error, "could not announce settled transactions");
+        if let Err(error) = announced.execute(repeatable(&pool)).await {
+            tracing::debug!(error = causes(&error), "could not announce settled transactions");
         }
     }
     let settled: std::collections::HashSet<Uuid> = settled.into_iter().collect();
@@ -273,5 +273,5 @@ pub async fn revive(connection: &mut PgConnection, id: Uuid) -> Result<(), Error
 /// Those of these transactions that are settled.
 pub async fn settled(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<Uuid>, Error> {
     let settled = sqlx::query_scalar!("SELECT id FROM transactions WHERE id = ANY($1) AND status <> 'PROCESSING'", ids);
-    Ok(settled.fetch_all(on(pool)).await?)
+    Ok(settled.fetch_all(repeatable(pool)).await?)
 }

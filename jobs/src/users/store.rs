@@ -3,7 +3,10 @@
 use sqlx::PgPool;
 
 use super::model::{Email, NewUser, Role, User, UserId};
-use crate::{boot::pooler::on, error::Error};
+use crate::{
+    boot::pooler::{on, repeatable},
+    error::Error,
+};
 
 /// Records a user, unless the address is known: the unique indexes decide, also between two that come at once.
 pub async fn insert(pool: &PgPool, new: &NewUser, password_hash: &str) -> Result<Option<User>, Error> {
@@ -37,7 +40,7 @@ pub async fn find_by_email(pool: &PgPool, email: &Email) -> Result<Option<(User,
         email.key(),
         email.as_str(),
     )
-    .fetch_optional(on(pool))
+    .fetch_optional(repeatable(pool))
     .await?;
     row.map(|row| Ok((user(row.id, row.email, row.full_name, &row.role)?, row.password_hash))).transpose()
 }
@@ -74,7 +77,7 @@ pub async fn add_keys(pool: &PgPool, ids: &[i64], keys: &[String]) -> Result<u64
 /// The user with this id.
 pub async fn find(pool: &PgPool, id: UserId) -> Result<Option<User>, Error> {
     let row = sqlx::query!("SELECT id, email, full_name, role FROM users WHERE id = $1", id.0)
-        .fetch_optional(on(pool))
+        .fetch_optional(repeatable(pool))
         .await?;
     row.map(|row| user(row.id, row.email, row.full_name, &row.role)).transpose()
 }

@@ -3,14 +3,14 @@
 use sqlx::{PgConnection, PgPool, Result};
 
 use super::unlimited;
-use crate::boot::pooler::on;
+use crate::boot::pooler::repeatable;
 
 /// Adds an owner; nobody can log in as them.
 pub async fn add_owner(pool: &PgPool) -> Result<i64> {
     let owner = sqlx::query_scalar!(
         "INSERT INTO users (email, full_name, password_hash) VALUES ('bench@example.com', 'Bench', '$argon2id$') RETURNING id",
     );
-    owner.fetch_one(on(pool)).await
+    owner.fetch_one(repeatable(pool)).await
 }
 
 /// Adds items, each with words of its own (`0 * n`). They are seven letters each, made of numbers that are the more frequent the smaller they are.
@@ -39,10 +39,10 @@ pub async fn words(pool: &PgPool, count: i64) -> Result<Vec<String>> {
         r#"SELECT split_part(title, ' ', 2) AS "word!" FROM items WHERE price_cents % 97 = 1 ORDER BY id DESC LIMIT $1"#,
         count,
     );
-    words.fetch_all(on(pool)).await
+    words.fetch_all(repeatable(pool)).await
 }
 
 /// The newest item.
 pub async fn any_item(pool: &PgPool) -> Result<i64> {
-    sqlx::query_scalar!("SELECT id FROM items ORDER BY id DESC LIMIT 1").fetch_one(on(pool)).await
+    sqlx::query_scalar!("SELECT id FROM items ORDER BY id DESC LIMIT 1").fetch_one(repeatable(pool)).await
 }

@@ -2,7 +2,7 @@
 
 use sqlx::{PgPool, Result};
 
-use crate::boot::pooler::on;
+use crate::boot::pooler::repeatable;
 
 /// A price for each of the last `days` days that are over.
 pub async fn add(pool: &PgPool, asset: &str, currency: &str, days: i32) -> Result<()> {
@@ -16,7 +16,7 @@ pub async fn add(pool: &PgPool, asset: &str, currency: &str, days: i32) -> Resul
         currency,
         days,
     )
-    .execute(on(pool))
+    .execute(repeatable(pool))
     .await?;
     Ok(())
 }

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 pub use self::find::{Found, Sought, find, find_misspelt, resembling};
 use super::{analysis::Analysis, model::Document};
-use crate::{boot::pooler::on, error::Error};
+use crate::{boot::pooler::repeatable, error::Error};
 
 /// Text that is analysed without a pause: some milliseconds.
 const TURN: usize = 64 << 10;
@@ -97,7 +97,7 @@ pub async fn put(pool: &PgPool, documents: &[Document], equal: Equal) -> Result<
         &analyses.iter().map(Analysis::vector).collect::<Vec<_>>(),
         &analyses.iter().map(|analysis| analysis.title_key.clone()).collect::<Vec<_>>(),
     )
-    .execute(on(pool))
+    .execute(repeatable(pool))
     .await?;
     Ok(())
 }
@@ -119,7 +119,7 @@ async fn remember(pool: &PgPool, analyses: &[Analysis]) -> Result<(), Error> {
            ON CONFLICT DO NOTHING"#,
         &words,
     )
-    .execute(on(pool))
+    .execute(repeatable(pool))
     .await?;
     Ok(())
 }
@@ -136,7 +136,7 @@ pub async fn remove(pool: &PgPool, id: i64, version: i64) -> Result<(), Error> {
         id,
         version,
     )
-    .execute(on(pool))
+    .execute(repeatable(pool))
     .await?;
     Ok(())
 }
@@ -150,7 +150,7 @@ pub async fn items_after(pool: &PgPool, id: i64, limit: i64) -> Result<Vec<Docum
         id,
         limit,
     )
-    .fetch_all(on(pool))
+    .fetch_all(repeatable(pool))
     .await?;
     Ok(rows.into_iter().map(Document::from).collect())
 }
@@ -164,7 +164,7 @@ pub async fn stale_after(pool: &PgPool, id: i64, limit: i64) -> Result<Vec<Docum
         id,
         limit,
     )
-    .fetch_all(on(pool))
+    .fetch_all(repeatable(pool))
     .await?;
     Ok(rows.into_iter().map(Document::from).collect())
 }
@@ -174,7 +174,7 @@ pub async fn has_stale(pool: &PgPool) -> Result<bool, Error> {
     let stale = sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT FROM item_documents WHERE analysed < version AND NOT removed) AS "stale!""#
     );
-    Ok(stale.fetch_one(on(pool)).await?)
+    Ok(stale.fetch_one(repeatable(pool)).await?)
 }
 
 /// About how many items there are.
@@ -182,7 +182,7 @@ pub async fn items_estimate(pool: &PgPool) -> Result<i64, Error> {
     let estimate = sqlx::query_scalar!(
         r#"SELECT greatest(reltuples, 0)::int8 AS "estimate!" FROM pg_class WHERE oid = 'items'::regclass"#
     );
-    Ok(estimate.fetch_one(on(pool)).await?)
+    Ok(estimate.fetch_one(repeatable(pool)).await?)
 }
 
 /// Those of these ids that no item has.
@@ -192,7 +192,7 @@ pub async fn gone(pool: &PgPool, ids: &[i64]) -> Result<Vec<i64>, Error> {
            WHERE NOT EXISTS (SELECT FROM items WHERE items.id = asked.id)"#,
         ids
     );
-    Ok(gone.fetch_all(on(pool)).await?)
+    Ok(gone.fetch_all(repeatable(pool)).await?)
 }
 
 /// A page of the ids and versions of the documents that are there, by id.
@@ -202,7 +202,7 @@ pub async fn documents_after(pool: &PgPool, id: i64, limit: i64) -> Result<Vec<(
         id,
         limit,
     )
-    .fetch_all(on(pool))
+    .fetch_all(repeatable(pool))
     .await?;
     Ok(rows.into_iter().map(|row| (row.item_id, row.version)).collect())
 }
@@ -210,5 +210,5 @@ pub async fn documents_after(pool: &PgPool, id: i64, limit: i64) -> Result<Vec<(
 /// Forgets what was removed more than a day ago: no job that read the item before is still on its way.
 pub async fn forget_removed(pool: &PgPool) -> Result<u64, Error> {
     let forgotten = sqlx::query!("DELETE FROM item_documents WHERE removed AND written_at < now() - interval '1 day'");
-    Ok(forgotten.execute(on(pool)).await?.rows_affected())
+    Ok(forgotten.execute(repeatable(pool)).await?.rows_affected())
 }

@@ -5,7 +5,7 @@ use time::{Date, OffsetDateTime};
 
 use super::super::model::{AssetId, Source};
 use crate::{
-    boot::pooler::{on, within},
+    boot::pooler::{on, repeatable, within},
     queue::JobId,
 };
 
@@ -72,7 +72,7 @@ pub async fn open(pool: &PgPool, day: Date, asset: &AssetId, source: Source) -> 
         asset.as_str(),
         source.as_str(),
     )
-    .fetch_optional(on(pool))
+    .fetch_optional(repeatable(pool))
     .await
 }
 

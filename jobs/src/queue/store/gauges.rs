@@ -2,7 +2,7 @@
 
 use sqlx::{PgPool, Result};
 
-use crate::boot::pooler::on;
+use crate::boot::pooler::repeatable;
 
 /// What is in one queue. Counts end at the limit that was asked for.
 pub struct Measured {
@@ -69,6 +69,6 @@ pub async fn measure(pool: &PgPool, queues: &[String], most: i64) -> Result<Vec<
         queues,
         most,
     )
-    .fetch_all(on(pool))
+    .fetch_all(repeatable(pool))
     .await
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use sqlx::{PgExecutor, PgPool, Result, types::JsonValue};
 
 use super::results::ERRORS_KEPT;
-use crate::boot::pooler::on;
+use crate::boot::pooler::repeatable;
 
 /// Renews this worker's lease; a row that is not there, the first time or because it was deleted, is written anew.
 pub async fn beat(
@@ -139,7 +139,7 @@ pub async fn forget_workers(pool: &PgPool, gone: Duration) -> Result<u64> {
            AND NOT EXISTS (SELECT FROM apalis.jobs WHERE lock_by = worker.id AND status = 'Running')",
         gone.as_secs_f64(),
     )
-    .execute(on(pool))
+    .execute(repeatable(pool))
     .await?;
     Ok(done.rows_affected())
 }

@@ -6,7 +6,7 @@
 
 use sqlx::{PgPool, Result, types::JsonValue};
 
-use crate::{boot::pooler::on, queue::storable::ReadTime};
+use crate::{boot::pooler::repeatable, queue::storable::ReadTime};
 
 /// Ids that one page walks from the newest on. Among 10,000,000 finished jobs a page that none of them fits takes 60 ms.
 pub const WINDOW: i64 = 100_000;
@@ -67,7 +67,7 @@ macro_rules! page {
             $page.limit
             $(, $more)*
         )
-        .fetch_all(on($pool))
+        .fetch_all(repeatable($pool))
         .await
     };
 }
@@ -92,7 +92,7 @@ pub async fn window_end(pool: &PgPool, before: &str) -> Result<Option<String>> {
         before,
         WINDOW - 1,
     );
-    end.fetch_optional(on(pool)).await
+    end.fetch_optional(repeatable(pool)).await
 }
 
 /// Running jobs before the id of the page, newest first. They are few by themselves.
@@ -197,7 +197,7 @@ pub async fn show(pool: &PgPool, id: &str) -> Result<Option<(JobRow, Details)>> 
            FROM apalis.jobs WHERE id = $1"#,
         id,
     );
-    let Some(row) = row.fetch_optional(on(pool)).await? else { return Ok(None) };
+    let Some(row) = row.fetch_optional(repeatable(pool)).await? else { return Ok(None) };
     let details = sqlx::query_as!(
         Details,
         r#"WITH live AS MATERIALIZED (
@@ -214,5 +214,5 @@ pub async fn show(pool: &PgPool, id: &str) -> Result<Option<(JobRow, Details)>> 
            FROM apalis.jobs WHERE id = $1"#,
         id,
     );
-    Ok(details.fetch_optional(on(pool)).await?.map(|details| (row, details)))
+    Ok(details.fetch_optional(repeatable(pool)).await?.map(|details| (row, details)))
 }

@@ -3,7 +3,7 @@
 use sqlx::{PgConnection, PgExecutor, PgPool, Result};
 
 use crate::{
-    boot::pooler::{on, within},
+    boot::pooler::{repeatable, within},
     queue::{CANCELLATIONS, CHANNEL, status::QueueStatus},
 };
 
@@ -71,7 +71,7 @@ pub async fn queues(pool: &PgPool, most: i64) -> Result<Vec<QueueStatus>> {
            ORDER BY known.name"#,
         most,
     )
-    .fetch_all(on(pool))
+    .fetch_all(repeatable(pool))
     .await
 }
 
@@ -156,14 +156,14 @@ pub async fn cancellations(pool: &PgPool) -> Result<Vec<String>> {
          )
          SELECT job_id FROM cancellations WHERE job_id NOT IN (SELECT job_id FROM over)"
     )
-    .fetch_all(on(pool))
+    .fetch_all(repeatable(pool))
     .await
 }
 
 /// Whether this job is still to be ended.
 pub async fn is_cancelled(pool: &PgPool, id: &str) -> Result<bool> {
     sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM cancellations WHERE job_id = $1) AS "exists!""#, id)
-        .fetch_one(on(pool))
+        .fetch_one(repeatable(pool))
         .await
 }
 

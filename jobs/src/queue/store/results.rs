@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::{PgConnection, PgExecutor, PgPool, Result};
 
 use crate::{
-    boot::pooler::{on, within},
+    boot::pooler::{repeatable, within},
     queue::storable::{StorableText, wait_seconds},
 };
 
@@ -54,7 +54,7 @@ pub async fn held(pool: &PgPool, worker: &str, ids: &[String], tokens: &[i32]) -
         ids,
         tokens,
     )
-    .fetch_all(on(pool))
+    .fetch_all(repeatable(pool))
     .await
 }
 

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use sqlx::{PgConnection, PgPool, PgTransaction};
+use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    boot::pooler::{begin, on, within},
+    boot::pooler::{Transaction, begin, on, repeatable, within},
     error::Error,
     rates::{
         Rate,
@@ -46,15 +46,16 @@ pub async fn known(pool: &PgPool, key: &str, assets: &Value) -> Result<Option<(U
         key,
         assets,
     )
-    .fetch_optional(on(pool))
+    .fetch_optional(repeatable(pool))
     .await?;
     Ok(row.map(|row| (row.id, row.same)))
 }
 
 /// A submission as it is recorded.
 pub async fn find(pool: &PgPool, id: Uuid) -> Result<Option<Recorded>, Error> {
-    let row =
-        sqlx::query!("SELECT id, rate, state FROM interest_rates WHERE id = $1", id).fetch_optional(on(pool)).await?;
+    let row = sqlx::query!("SELECT id, rate, state FROM interest_rates WHERE id = $1", id)
+        .fetch_optional(repeatable(pool))
+        .await?;
     let Some(row) = row else { return Ok(None) };
     let state =
         State::parse(&row.state).ok_or_else(|| Error::Internal(format!("interest rate {id}: unknown state")))?;
@@ -70,7 +71,7 @@ pub async fn sends(pool: &PgPool, id: Uuid, contract: &str) -> Result<Vec<(Prepa
         id,
         contract,
     )
-    .fetch_all(on(pool))
+    .fetch_all(repeatable(pool))
     .await?;
     let broken = |what: &str| Error::Internal(format!("interest rate {id}: the stored {what} is not readable"));
     rows.into_iter()
@@ -89,7 +90,7 @@ pub async fn sends(pool: &PgPool, id: Uuid, contract: &str) -> Result<Vec<(Prepa
 }
 
 /// Holds a sender until the transaction ends: no other process of ours signs or sends in its name meanwhile.
-pub async fn lock_sender(pool: &PgPool, sender: &str) -> Result<PgTransaction<'static>, Error> {
+pub async fn lock_sender(pool: &PgPool, sender: &str) -> Result<Transaction, Error> {
     let mut tx = begin(pool).await?;
     sqlx::query!(r#"SELECT pg_advisory_xact_lock(hashtextextended('chain ' || $1, 0)) AS "held!: ()""#, sender)
         .fetch_one(within(&mut tx))
@@ -119,7 +120,7 @@ pub async fn record(pool: &PgPool, id: Uuid, contract: &str, sender: &str, send:
 /// Remembers that the last of a submission was sent once more.
 pub async fn touch(pool: &PgPool, id: Uuid, hash: Hash) -> Result<(), Error> {
     sqlx::query!("UPDATE chain_sends SET sent_at = clock_timestamp() WHERE rate_id = $1 AND hash = $2", id, &hash.0)
-        .execute(on(pool))
+        .execute(repeatable(pool))
         .await?;
     Ok(())
 }
@@ -137,7 +138,7 @@ pub async fn saved(pool: &PgPool, id: Uuid, at: OffsetDateTime) -> Result<(), Er
         id,
         at,
     )
-    .execute(on(pool))
+    .execute(repeatable(pool))
     .await?;
     Ok(())
 }

@@ -4,7 +4,7 @@ use sqlx::PgPool;
 use time::OffsetDateTime;
 
 use crate::{
-    boot::pooler::on,
+    boot::pooler::repeatable,
     error::Error,
     items::search::{
         model::{COUNTED, Document},
@@ -95,7 +95,7 @@ pub async fn find(pool: &PgPool, sought: &Sought, limit: u32) -> Result<Found, E
         COUNTED,
         i64::from(limit),
     )
-    .fetch_all(on(pool))
+    .fetch_all(repeatable(pool))
     .await?;
     Ok(rows.into())
 }
@@ -128,7 +128,7 @@ pub async fn find_misspelt(
         COUNTED,
         i64::from(limit),
     )
-    .fetch_all(on(pool))
+    .fetch_all(repeatable(pool))
     .await?;
     Ok(rows.into())
 }
@@ -149,7 +149,7 @@ pub async fn resembling(pool: &PgPool, words: &[String]) -> Result<Vec<Known>, E
            WHERE length(asked) BETWEEN 3 AND 32"#,
         words,
     )
-    .fetch_all(on(pool))
+    .fetch_all(repeatable(pool))
     .await?;
     Ok(known)
 }
