@@ -14,7 +14,7 @@ use super::{
     watch,
 };
 use crate::{
-    boot::pooler::{on, repeatable, within},
+    boot::pooler::{repeatable, within},
     error::{Error, causes},
 };
 
