@@ -11,7 +11,7 @@ use std::{
 
 use jobs::boot::migrate;
 use nix::{sys::signal::Signal, unistd::geteuid};
-use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, postgres::PgConnectOptions};
 
 use crate::{
     faults::processor::Processor,
@@ -36,6 +36,10 @@ struct Bouncer {
 
 impl Bouncer {
     async fn start(program: &std::path::Path, database: &str) -> Self {
+        Self::start_with(program, database, "pool_mode = transaction").await
+    }
+
+    async fn start_with(program: &std::path::Path, database: &str, more: &str) -> Self {
         let scratch = Scratch::new();
         let server = PgConnectOptions::from_str(database).expect("the harness's URL");
         let sockets = server.get_socket().expect("a server with a socket");
@@ -49,7 +53,7 @@ impl Bouncer {
             format!(
                 "[databases]\n* = host={} port={} user={user}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
                  listen_port = {port}\nunix_socket_dir =\nauth_type = any\nauth_file = {}\n\
-                 pool_mode = transaction\ndefault_pool_size = {SESSIONS}\n",
+                 {more}\ndefault_pool_size = {SESSIONS}\n",
                 sockets.display(),
                 server.get_port(),
                 users.display(),
@@ -185,7 +189,7 @@ async fn transactions_through_pgbouncer_carry_our_settings() {
     let asked = (0..500i64).map(|n| {
         let pool = pool.clone();
         async move {
-            let statement = sqlx::AssertSqlSafe(format!("SELECT $1::int8 + {}", n % 7));
+            let statement = AssertSqlSafe(format!("SELECT $1::int8 + {}", n % 7));
             let asked = sqlx::query_scalar::<_, i64>(statement).bind(n);
             assert_eq!(asked.fetch_one(jobs::boot::pooler::on(&pool)).await.unwrap(), n + n % 7);
         }
@@ -193,6 +197,32 @@ async fn transactions_through_pgbouncer_carry_our_settings() {
     asked.collect::<tokio::task::JoinSet<_>>().join_all().await;
     migrate::check(&pool).await.unwrap();
     pool.close().await;
+}
+
+/// A pooler that gives each client a session of its own, but drops the options with which that is to start.
+#[tokio::test]
+async fn settings_hold_when_a_pooler_drops_them() {
+    let Some(program) = needs::program("pgbouncer") else { return };
+    let database = database::fresh().await;
+    let off = AssertSqlSafe(format!("ALTER DATABASE {} SET synchronous_commit = off", database.name));
+    sqlx::raw_sql(off).execute(&database.pool().await).await.unwrap();
+    let mode = "pool_mode = session\nignore_startup_parameters = extra_float_digits,options";
+    let bouncer = Bouncer::start_with(&program, &database.url, mode).await;
+    let pool = jobs::boot::db::Database::parse(&bouncer.url).unwrap().pool("test", 2);
+    for (name, value) in [
+        ("synchronous_commit", "on"),
+        ("plan_cache_mode", "force_generic_plan"),
+        ("statement_timeout", "5s"),
+        ("default_transaction_isolation", "read committed"),
+        ("row_security", "off"),
+    ] {
+        let shown = sqlx::query_scalar::<_, String>("SELECT current_setting($1)").bind(name);
+        assert_eq!(shown.fetch_one(jobs::boot::pooler::repeatable(&pool)).await.unwrap(), value, "{name}");
+    }
+    pool.close().await;
+    let mut worker = Process::start(&["worker"], &[("DATABASE_URL", &*bouncer.url)]);
+    worker.printed("a pooler drops the start-up options").await;
+    worker.printed("worker started").await;
 }
 
 /// A probe's row is held from the look at it to the commit, though sessions change hands between transactions.

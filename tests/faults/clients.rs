@@ -60,6 +60,16 @@ pub async fn send(http: &Client, api: &str, webhook: &Value) -> reqwest::Result<
     http.post(format!("{api}/v1/webhooks/transactions")).json(webhook).send().await
 }
 
+/// Posts one webhook so many times at once; the statuses of the answers.
+pub async fn answers_to_one_id(api: &str, posts: usize) -> Vec<u16> {
+    let http = client();
+    let posts = (0..posts).map(|_| {
+        let (http, api, webhook) = (http.clone(), api.to_owned(), webhook("txn_1"));
+        async move { send(&http, &api, &webhook).await.expect("an answer").status().as_u16() }
+    });
+    posts.collect::<JoinSet<_>>().join_all().await
+}
+
 /// Posts webhooks with these ids, all at once, each of which must be taken.
 pub async fn send_all(http: &Client, api: &str, ids: &[String]) -> History {
     let mut history = History::default();

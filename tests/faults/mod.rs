@@ -12,6 +12,9 @@
 //! | PostgreSQL is away for longer than the lease, or hangs | [`long_outage`] |
 //! | every session is terminated, several times a second | [`lost_sessions`] |
 //! | others take every session of the server | [`exhausted_sessions`] |
+//! | a standby is promoted, and the old primary lives on | [`failover`] |
+//! | connections die without a RST | [`silent_connections`] |
+//! | the disk is full, or transaction ids have run out | [`refused_writes`] |
 //! | a commit happens and its answer gets lost | [`unanswered_commit`] |
 //! | a worker, or its heartbeats alone, stand still beyond its lease and go on | [`frozen_worker`] |
 //! | SIGTERM of a worker | [`stopped_worker`] |
@@ -22,6 +25,7 @@
 
 mod clients;
 mod exhausted_sessions;
+mod failover;
 mod frozen_worker;
 mod killed_api;
 mod killed_worker;
@@ -29,16 +33,20 @@ mod long_outage;
 mod lost_sessions;
 mod poison;
 pub mod processor;
+mod refused_writes;
 mod restarted_database;
 mod same_id;
 mod server;
 mod settlements;
+mod silent_connections;
 mod stopped_api;
 mod stopped_worker;
 mod unanswered_commit;
 mod waiters;
 
 use std::{ops::Range, time::Duration};
+
+pub use self::clients::{answers_to_one_id, webhook};
 
 /// Variables of the processes under test: a lease of a second instead of fifteen, and everything else in proportion.
 const QUICK: [(&str, &str); 5] = [

@@ -17,6 +17,7 @@ pub mod http;
 pub mod needs;
 pub mod node;
 pub mod process;
+pub mod proxy;
 pub mod python;
 pub mod redis;
 pub mod scratch;

@@ -212,7 +212,11 @@ impl Theatre {
     pub async fn until_idle(&self) {
         let now: String =
             sqlx::query_scalar("SELECT clock_timestamp()::text").fetch_one(&self.pool).await.expect("a time");
-        self.until("it has beaten since", &format!("(SELECT min(last_seen) > '{now}' FROM apalis.workers)")).await;
+        self.until(
+            "it has beaten since",
+            &format!("coalesce((SELECT min(last_seen) > '{now}' FROM apalis.workers), false)"),
+        )
+        .await;
     }
 
     /// State, claims, failures, crashes and errors of the job with this name.

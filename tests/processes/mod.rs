@@ -5,7 +5,9 @@ mod bench;
 mod browsers;
 mod configuration;
 mod health;
+mod plans;
 mod schema;
+mod sessions;
 
 use std::time::Duration;
 
