@@ -24,8 +24,8 @@ async fn sixty_readers_are_served_again_within_thirty_seconds() {
     let api = Api::start(&through(&proxy, &database.url), &QUICK).await;
     let http = client();
     assert_eq!(send(&http, &api.url, &webhook("txn_1")).await.expect("an answer").status(), 202);
-    let url = format!("{}/v1/transactions/txn_1", api.url);
-    // All of them at once, so that every session of the pool is in use when its connection dies.
+    // Each takes a session of its own, so that every session of the pool is in use when its connection dies.
+    let url = format!("{}/v1/transactions?limit=1", api.url);
     let read = || {
         let reads = (0..READERS).map(|_| {
             let (http, url) = (http.clone(), url.clone());
@@ -34,9 +34,8 @@ async fn sixty_readers_are_served_again_within_thirty_seconds() {
         reads.collect::<JoinSet<_>>().join_all()
     };
     assert!(read().await.iter().all(|status| *status == 200), "before");
-    let under_way = tokio::spawn(read());
     proxy.swallow();
-    let begun = Instant::now();
+    let (begun, under_way) = (Instant::now(), tokio::spawn(read()));
     let mut refused = under_way.await.expect("answers").iter().filter(|status| **status != 200).count();
     loop {
         let failed = read().await.iter().filter(|status| **status != 200).count();

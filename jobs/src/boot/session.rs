@@ -103,7 +103,7 @@ impl Drop for Session {
         if self.is_reusable
             && let Ok(runtime) = Handle::try_current()
         {
-            runtime.spawn(async move { drop(timeout(RELEASE_TIMEOUT, released).await) });
+            runtime.spawn(timeout(RELEASE_TIMEOUT, released));
         }
     }
 }
