@@ -106,6 +106,9 @@ impl Latest {
     }
 }
 
+/// What one series says of a queue.
+type Value = fn(&sql::Measured) -> f64;
+
 fn render(text: &mut String, measured: Option<&Measurement>, pool: &PgPool) -> std::fmt::Result {
     let name = "millrace_db_pool_connections";
     let help = "Sessions of the pool that the features of this process share, by state: idle or used.";
@@ -131,7 +134,7 @@ fn render(text: &mut String, measured: Option<&Measurement>, pool: &PgPool) -> s
             writeln!(text, "{name}{{queue=\"{}\",state=\"{state}\"}} {jobs}", queue.queue)?;
         }
     }
-    let each: [(&str, &str, &str, fn(&sql::Measured) -> f64); 4] = [
+    let each: [(&str, &str, &str, Value); 4] = [
         (
             "millrace_queue_oldest_age_seconds",
             "gauge",
