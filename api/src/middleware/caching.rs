@@ -38,7 +38,7 @@ mod tests {
         };
         let tag = (header::ETAG, "\"1\"");
         assert_eq!(instructed(false, &[]), ("no-store".into(), false));
-        assert_eq!(instructed(false, &[tag.clone()]), ("no-cache".into(), false));
+        assert_eq!(instructed(false, std::slice::from_ref(&tag)), ("no-cache".into(), false));
         assert_eq!(instructed(false, &[tag.clone(), (header::CACHE_CONTROL, PRIVATE)]), (PRIVATE.into(), false));
         assert_eq!(instructed(true, &[tag, (header::CACHE_CONTROL, "no-cache")]), (PRIVATE.into(), true));
     }

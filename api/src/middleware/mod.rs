@@ -84,33 +84,29 @@ impl Edge {
         operation: Option<&Operation>,
         request: Request,
     ) -> (Result<Response, Problem>, LimitHeaders) {
-        let operation = match self.admit(operation, &request) {
-            Ok(operation) => operation,
-            Err(early) => return (early, LimitHeaders::default()),
-        };
+        if let Err(problem) = self.admit(&request) {
+            return (Err(problem), LimitHeaders::default());
+        }
+        let Some(operation) = operation else { return (self.no_operation(&request), LimitHeaders::default()) };
+        if let Err(problem) = body_limit::check_declared(&request) {
+            return (Err(problem), LimitHeaders::default());
+        }
         match AssertUnwindSafe(rate_limit::telling(operation.endpoint.call(request))).catch_unwind().await {
             Ok((answer, limits)) => (answer.map_err(Problem::from), limits),
             Err(panic) => {
-                (Err(Problem::internal(format!("panic: {}", panic_message(&*panic)))), LimitHeaders::default())
+                let problem = Problem::internal(format!("panic: {}", panic_message(&*panic)));
+                (Err(problem), LimitHeaders::default())
             }
         }
     }
 
-    /// The operation, or the answer where none is asked.
-    fn admit<'a>(
-        &self,
-        operation: Option<&'a Operation>,
-        request: &Request,
-    ) -> Result<&'a Operation, Result<Response, Problem>> {
-        let health = correlation::is_watched(&self.route);
+    /// Refuses what its connection refuses. A full process is no reason not to say how it is.
+    fn admit(&self, request: &Request) -> Result<(), Problem> {
         match request.data::<Refused>() {
-            Some(Refused::Full) if health => {}
-            Some(refused) => return Err(Err(refused.problem())),
-            None => {}
+            None => Ok(()),
+            Some(Refused::Full) if correlation::is_watched(&self.route) => Ok(()),
+            Some(refused) => Err(refused.problem()),
         }
-        let operation = operation.ok_or_else(|| self.no_operation(request))?;
-        body_limit::check_declared(request).map_err(Err)?;
-        Ok(operation)
     }
 
     fn no_operation(&self, request: &Request) -> Result<Response, Problem> {
