@@ -33,11 +33,15 @@ impl TrustedProxies {
         })
     }
 
-    /// Leaves the client's address with a request that comes from a trusted proxy.
+    /// Leaves the client's address with a request, where there are proxies.
     pub fn adopt(&self, request: &mut Request) {
-        let Some(peer) = peer(request).filter(|peer| self.trusts(*peer)) else { return };
-        let client = self.client(peer, request.headers());
-        request.set_data(ClientAddress(client));
+        if self.0.is_empty() {
+            return;
+        }
+        if let Some(peer) = peer(request) {
+            let client = self.client(peer, request.headers());
+            request.set_data(ClientAddress(client));
+        }
     }
 
     /// The nearest address that is not a trusted proxy's. Hops are read from the right, since everything to the left of
@@ -46,6 +50,9 @@ impl TrustedProxies {
     /// A proxy that writes one of the two headers may pass the other one on as its client sent it. So where both are
     /// there and disagree neither is believed, and the proxy itself is counted.
     fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        if !self.trusts(peer) {
+            return peer;
+        }
         let resolve = |name: &HeaderName, hops: fn(&str) -> Vec<Option<IpAddr>>| {
             let mut lines = headers.get_all(name).iter().peekable();
             lines.peek()?;
@@ -78,7 +85,12 @@ impl TrustedProxies {
 
 /// The address that a request comes from.
 pub fn of(request: &Request) -> Option<IpAddr> {
-    request.data::<ClientAddress>().map(|ClientAddress(client)| *client).or_else(|| peer(request))
+    behind_proxies(request).or_else(|| peer(request))
+}
+
+/// The same where there are proxies, for the log; without any the line stays as short as it was.
+pub fn behind_proxies(request: &Request) -> Option<IpAddr> {
+    request.data::<ClientAddress>().map(|ClientAddress(client)| *client)
 }
 
 /// The other end of the connection.

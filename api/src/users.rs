@@ -20,6 +20,11 @@ use crate::{
     wire::Json,
 };
 
+/// How many wrong logins one address may try at one account in a minute.
+const WRONG_LOGINS: u32 = 10;
+/// How many registrations of one account one address may try in a minute; none of them is a guess.
+const REGISTRATIONS: u32 = 20;
+
 /// The users endpoints.
 #[derive(Clone)]
 pub struct UsersApi {
@@ -35,8 +40,12 @@ impl UsersApi {
         Self {
             users,
             tokens,
-            registrations: Attempts::new(limits, ["register-pair", "register-address", "register-account"]),
-            logins: Attempts::new(limits, ["login-pair", "login-address", "login-account"]),
+            registrations: Attempts::new(
+                limits,
+                ["register-pair", "register-address", "register-account"],
+                REGISTRATIONS,
+            ),
+            logins: Attempts::new(limits, ["login-pair", "login-address", "login-account"], WRONG_LOGINS),
         }
     }
 }
@@ -79,7 +88,7 @@ impl UsersApi {
     /// Register a user
     ///
     /// An e-mail address is registered once, however it is written: 409 for one that is known. At most 60
-    /// registrations a minute are taken from one network address, 30 for one e-mail address, and 10 from one network
+    /// registrations a minute are taken from one network address, 30 for one e-mail address, and 20 from one network
     /// address for one e-mail address.
     #[oai(path = "/api/v1/users/register", method = "post", operation_id = "register_user")]
     async fn register(&self, request: &Request, body: Body<NewUser>) -> Result<Registered, Fails<Registering>> {

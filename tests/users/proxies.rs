@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use reqwest::Client;
 
 use super::{LOGIN, PASSWORD, System, client_at};
 use crate::harness::{eventually, http::ask};
@@ -11,9 +12,9 @@ use crate::harness::{eventually, http::ask};
 const PROXY: u8 = 30;
 
 /// Logs an unknown account in, from this peer and with these headers, and returns the status.
-async fn login(system: &System, peer: u8, account: usize, headers: &[(&'static str, &str)]) -> u16 {
+async fn login(system: &System, peer: &Client, account: usize, headers: &[(&'static str, &str)]) -> u16 {
     let body = serde_json::json!({"email": format!("user-{account}@example.com"), "password": PASSWORD}).to_string();
-    let request = client_at(peer).post(format!("{}{LOGIN}", system.api.url)).header("content-type", "application/json");
+    let request = peer.post(format!("{}{LOGIN}", system.api.url)).header("content-type", "application/json");
     let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
     ask(request.body(body)).await.status
 }
@@ -32,14 +33,15 @@ fn logged(system: &System) -> Vec<String> {
 #[tokio::test]
 async fn clients_of_a_trusted_proxy_have_addresses_of_their_own() {
     let system = System::start(&[("TRUSTED_PROXIES", "127.0.1.30, 10.0.0.0/8")]).await;
+    let (proxy, stranger) = (client_at(PROXY), client_at(31));
     let mut expected = Vec::new();
     for (account, (peer, headers, address)) in [
-        (PROXY, vec![("x-forwarded-for", "203.0.113.7")], "203.0.113.7"),
-        (PROXY, vec![("x-forwarded-for", "6.6.6.6, 203.0.113.7, 10.0.0.2")], "203.0.113.7"),
-        (PROXY, vec![("forwarded", "for=6.6.6.6, for=\"[2001:db8::7]:4711\";proto=https")], "2001:db8::7"),
-        (PROXY, vec![("forwarded", "for=6.6.6.6"), ("x-forwarded-for", "203.0.113.7")], "127.0.1.30"),
-        (PROXY, vec![], "127.0.1.30"),
-        (31, vec![("x-forwarded-for", "203.0.113.7")], "127.0.1.31"),
+        (&proxy, vec![("x-forwarded-for", "203.0.113.7")], "203.0.113.7"),
+        (&proxy, vec![("x-forwarded-for", "6.6.6.6, 203.0.113.7, 10.0.0.2")], "203.0.113.7"),
+        (&proxy, vec![("forwarded", "for=6.6.6.6, for=\"[2001:db8::7]:4711\";proto=https")], "2001:db8::7"),
+        (&proxy, vec![("forwarded", "for=6.6.6.6"), ("x-forwarded-for", "203.0.113.7")], "127.0.1.30"),
+        (&proxy, vec![], "127.0.1.30"),
+        (&stranger, vec![("x-forwarded-for", "203.0.113.7")], "127.0.1.31"),
     ]
     .into_iter()
     .enumerate()
@@ -54,6 +56,7 @@ async fn clients_of_a_trusted_proxy_have_addresses_of_their_own() {
 #[tokio::test]
 async fn a_client_behind_a_trusted_proxy_is_limited_by_itself() {
     let system = System::start(&[("TRUSTED_PROXIES", "127.0.1.30")]).await;
+    let proxy = client_at(PROXY);
     // A new address of its own making each time, in front of the one that the proxy has seen. At once, since tokens come
     // back with time.
     let begun = Instant::now();
@@ -61,11 +64,11 @@ async fn a_client_behind_a_trusted_proxy_is_limited_by_itself() {
     let tries = forged
         .iter()
         .enumerate()
-        .map(async |(number, forged)| login(&system, PROXY, number, &[("x-forwarded-for", forged)]).await);
+        .map(async |(number, forged)| login(&system, &proxy, number, &[("x-forwarded-for", forged)]).await);
     let statuses = join_all(tries).await;
     let counted = statuses.iter().filter(|status| **status != 429).count() as u64;
     let refilled = begun.elapsed().as_secs() + 1;
     assert!((60..=60 + refilled).contains(&counted), "{counted} in {:?}: {statuses:?}", begun.elapsed());
-    let status = login(&system, PROXY, 999, &[("x-forwarded-for", "203.0.113.8")]).await;
+    let status = login(&system, &proxy, 999, &[("x-forwarded-for", "203.0.113.8")]).await;
     assert_ne!(status, 429, "another client of the same proxy is another matter");
 }

@@ -45,7 +45,7 @@ impl<'a> Line<'a> {
     /// Starts the clock.
     pub fn begin(request: &Request, route: &'a SharedString, timings: Option<&'a Timings>) -> Self {
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        let client = client_address::of(request);
+        let client = client_address::behind_proxies(request);
         Self { began: Instant::now(), method, uri, client, route, timings, status: CLIENT_CLOSED_REQUEST }
     }
 

@@ -10,8 +10,6 @@ use crate::{
     rate_limit::{Counted, Limit, Limits, Policy, address},
 };
 
-/// What one address may get wrong about one account: so few that it cannot use up what the account has.
-const PER_PAIR: u32 = 10;
 /// What a guesser gets from one address, and a household or an office needs.
 const PER_ADDRESS: u32 = 60;
 /// What a guesser gets from any number of addresses; people do not mistype more often.
@@ -47,11 +45,12 @@ impl Counted for Pair {
 }
 
 impl Attempts {
-    /// Limits with these names: by pair, by address, by account.
-    pub fn new(limits: &Limits, [pair, address, account]: [&'static str; 3]) -> Self {
+    /// Limits with these names: by pair, by address, by account. A pair has fewer tokens than an account, so that one
+    /// address cannot use up what the account has.
+    pub fn new(limits: &Limits, [pair, address, account]: [&'static str; 3], per_pair: u32) -> Self {
         let limit = |name, quota| limits.limit(Policy { name, quota, window: WINDOW });
         Self {
-            by_pair: limit(pair, PER_PAIR),
+            by_pair: limit(pair, per_pair),
             by_address: limit(address, PER_ADDRESS),
             by_account: limit(account, PER_ACCOUNT),
         }
