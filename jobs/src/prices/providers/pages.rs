@@ -82,7 +82,7 @@ mod tests {
         let cut = |from, to, buckets| -> Vec<_> {
             cut(window(from, to), buckets).iter().map(|page| (page.from, page.to)).collect()
         };
-        let day = |day| datetime!(2024-03-01 0:00 UTC) + time::Duration::days(day - 1);
+        let day = |day: i64| datetime!(2024-03-01 0:00 UTC) + time::Duration::days(day - 1);
         assert_eq!(cut(from, to, 4), [(day(7), to), (day(3), day(7)), (day(1), day(3))]);
         assert_eq!(cut(from, day(10), 9), [(day(1), day(10))]);
         let noon = from + time::Duration::hours(12);
