@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::refusals;
+use super::{SOON, refusals};
 use crate::harness::{
-    cluster, database,
+    cluster, database, eventually,
     http::ask,
     process::{Api, client, worker},
 };
@@ -118,8 +118,9 @@ async fn a_cause_that_fails_every_request_is_not_logged_for_every_request() {
         let asked = ask(client.get(format!("{}/v1/transactions/t-{number}", api.url))).await;
         assert_eq!(asked.status, 503, "{asked:?}");
     }
-    let log = api.process.log();
-    let lines: Vec<&str> = log.lines().filter(|line| line.contains("REQUEST_UNAVAILABLE")).collect();
-    assert!((1..=10).contains(&lines.len()), "{} lines: {lines:#?}", lines.len());
-    assert!(log.lines().filter(|line| line.contains("COMPLETED_REQUEST")).count() >= 60, "each request has its line");
+    // Lines are written by a thread of their own.
+    let lines_of = |event: &str| api.process.log().lines().filter(|line| line.contains(event)).count();
+    eventually("each request has its line", SOON, async || lines_of("COMPLETED_REQUEST") >= 60).await;
+    let causes = lines_of("REQUEST_UNAVAILABLE");
+    assert!((1..=10).contains(&causes), "{causes} lines: {}", api.process.log());
 }
