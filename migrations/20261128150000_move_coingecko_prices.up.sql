@@ -6,7 +6,7 @@ SET LOCAL lock_timeout = '2s';
 --
 -- A row that moves alone would collide with its neighbour, which has not moved yet: so all are taken out first. A day is
 -- '24 hours', because a day of the session's time zone may have 23. Measured on two cores: 24 s for 1,000,000 rows of
--- CoinGecko, in a table with 500,000 more. Readers see the old prices until the commit. A process that stores prices meanwhile
+-- CoinGecko, in a table with 250,000 more. Readers see the old prices until the commit. A process that stores prices meanwhile
 -- gets an error after 5 s and tries again.
 --
 -- Stop the API and the workers of the release before first: they store what they fetch from CoinGecko a bucket too late.

@@ -118,7 +118,9 @@ fn show_every_success<A: OpenApi>() {
 
 /// The methods of a path whose operations want a credential.
 fn keyed(path: &MetaPath) -> Vec<Method> {
-    let keyed = path.operations.iter().filter(|operation| !operation.security.is_empty());
+    // An empty requirement among several means that a credential may be left out (OpenAPI 3.0, Operation Object).
+    let wants_key = |security: &[HashMap<_, _>]| !security.is_empty() && security.iter().all(|one| !one.is_empty());
+    let keyed = path.operations.iter().filter(|operation| wants_key(&operation.security));
     keyed.map(|operation| operation.method.clone()).collect()
 }
 

@@ -125,11 +125,18 @@ impl Keeper {
         let queues = self.queues.join(",");
         let mut next_beat = Instant::now();
         let mut without_row = Vec::new();
+        let mut is_new = true;
         while !stop.is_cancelled() {
             let now = Instant::now();
             let beats = now >= next_beat;
             if beats {
                 writable::require_primary()?;
+                // A connection that died without a word is noticed by a ping. A heartbeat may take longer, as on a slow disk;
+                // a new connection begins with it, so that however slow the database is, leases are renewed.
+                if !is_new {
+                    within(self.reply_limit(), connection.ping()).await?;
+                }
+                is_new = false;
                 let beat = on_session(connection, &self.database);
                 let errors = self.claim_errors.as_json();
                 within(limit, sql::beat(beat, &self.worker, &queues, self.timing.lease, errors)).await?;
@@ -152,6 +159,12 @@ impl Keeper {
         Ok(())
     }
 
+    /// How long a reply that needs no disk is waited for. Together with a lease of 15 s that is watched anew, the jobs of a
+    /// dead worker still run elsewhere within 20 s after this worker's own connection died.
+    fn reply_limit(&self) -> Duration {
+        self.timing.heartbeat.min(Duration::from_secs(2))
+    }
+
     /// Looks at the leases of others once, and takes back what the silent ones hold.
     async fn look(
         &self,
@@ -160,7 +173,7 @@ impl Keeper {
         without_row: &mut Vec<Holder>,
         whole: bool,
     ) -> sqlx::Result<()> {
-        let limit = self.timing.heartbeat;
+        let limit = self.reply_limit();
         if whole {
             // Rare, and it walks the running jobs: less often than the workers are looked at.
             let holders = sql::unknown_holders(on_session(connection, &self.database), &self.worker);

@@ -7,9 +7,12 @@ use super::{
     table::Table,
 };
 
+/// Writes one pair: an asset, its codes, and a currency.
+type Line<'l> = dyn Fn(&(&str, &str, &str), &str) -> String + 'l;
+
 /// The list that a path asks for, if it asks for one.
 pub fn listing(table: &Table, source: Source, path: &str) -> Option<String> {
-    let pairs = |currencies: &[&str], line: &dyn Fn(&(&str, &str, &str), &str) -> String| {
+    let pairs = |currencies: &[&str], line: &Line<'_>| {
         let gone = table.gone.iter().map(|code| ("", *code, *code));
         let assets = CODES.into_iter().chain(gone);
         let lines = assets.flat_map(|asset| currencies.iter().map(move |currency| line(&asset, currency)));

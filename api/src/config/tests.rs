@@ -1,0 +1,141 @@
+//! What the API can be configured with, and what it refuses.
+
+use super::*;
+
+fn read(pairs: &[(&str, &str)]) -> Result<Config, String> {
+    let mut vars = Vars::from_pairs(pairs);
+    let config = Config::read(&mut vars);
+    vars.finish(config).map_err(|problems| problems.to_string())
+}
+
+/// The variables named by the problems, in order.
+fn named(pairs: &[(&str, &str)]) -> Vec<String> {
+    let problems = read(pairs).expect_err("should be refused");
+    problems.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.to_owned()).collect()
+}
+
+#[test]
+fn needs_nothing_in_dev() {
+    assert_eq!(read(&[]), Ok(Config::default()));
+}
+
+#[test]
+fn names_every_wrong_value_at_once() {
+    let all = named(&[
+        ("ENV", "production"),
+        ("HOST", "example.com"),
+        ("PORT", "65536"),
+        ("WEBHOOK_SECRET", "whsec_c2hvcnQ="),
+        ("WEBHOOK_CONFLICT", "maybe"),
+        ("JWT_SECRET", "too short"),
+        ("CORS_ORIGINS", "app.example.com"),
+        ("TRUSTED_PROXIES", "proxy"),
+        ("TRANSACTIONS_READ", "closed"),
+        ("RATE_LIMIT", "120"),
+    ]);
+    let expected = [
+        "ENV",
+        "HOST",
+        "PORT",
+        "WEBHOOK_SECRET",
+        "WEBHOOK_CONFLICT",
+        "JWT_SECRET",
+        "CORS_ORIGINS",
+        "TRUSTED_PROXIES",
+        "TRANSACTIONS_READ",
+        "RATE_LIMIT",
+    ];
+    assert_eq!(all, expected);
+}
+
+/// A good start in prod, some of it replaced.
+fn prod<'a>(changed: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    let good = [
+        ("ENV", "prod"),
+        ("API_KEY", "a key of the tests, number 1"),
+        ("ADMIN_API_KEY", "a key of the tests, number 2"),
+        ("JWT_SECRET", "a secret of 32 bytes or more, number 3"),
+        ("WEBHOOK_SECRET", "none"),
+    ];
+    let kept = good.into_iter().filter(|(name, _)| changed.iter().all(|(other, _)| other != name));
+    kept.chain(changed.iter().copied()).collect()
+}
+
+#[test]
+fn prod_wants_secrets_of_its_own() {
+    assert_eq!(named(&[("ENV", "prod")]), ["WEBHOOK_SECRET", "JWT_SECRET", "API_KEY", "ADMIN_API_KEY"]);
+    let config = read(&prod(&[])).expect("valid");
+    assert_eq!(config.keys.api, Secret::new("a key of the tests, number 1"));
+    assert_eq!(config.webhook.secrets, []);
+    let one = "a key of the tests, number 1";
+    let webhook = "whsec_YSBzZWNyZXQgb2YgdGhlIHRlc3RzLCBmb3VyIGFuZCBmaXZl";
+    let two = format!("{webhook},{}", PUBLISHED[3]);
+    for (changed, refused) in [
+        (&[("API_KEY", DEFAULT_API_KEY)][..], &["API_KEY"][..]),
+        (&[("API_KEY", DEFAULT_ADMIN_API_KEY)], &["API_KEY"]),
+        (&[("ADMIN_API_KEY", DEFAULT_API_KEY)], &["ADMIN_API_KEY"]),
+        (&[("JWT_SECRET", PUBLISHED[2])], &["JWT_SECRET"]),
+        (&[("WEBHOOK_SECRET", &two)], &["WEBHOOK_SECRET"]),
+        (&[("API_KEY", "a"), ("ADMIN_API_KEY", "a")], &["API_KEY", "ADMIN_API_KEY"]),
+        (&[("API_KEY", "twenty-three characters")], &["API_KEY"]),
+        // 24 bytes, and only 12 characters.
+        (&[("ADMIN_API_KEY", "äöüäöüäöüäöü")], &["ADMIN_API_KEY"]),
+        (&[("ADMIN_API_KEY", one)], &["ADMIN_API_KEY"]),
+        (&[("ADMIN_API_KEY", "  a key of the tests, number 1  ")], &["ADMIN_API_KEY"]),
+        (
+            &[
+                ("JWT_SECRET", "a longer key of the tests, of 32 bytes"),
+                ("API_KEY", "a longer key of the tests, of 32 bytes"),
+            ],
+            &["API_KEY"],
+        ),
+        (&[("API_KEY", webhook), ("WEBHOOK_SECRET", &two)], &["WEBHOOK_SECRET", "WEBHOOK_SECRET"]),
+        (&[("WEBHOOK_SECRET", "")], &["WEBHOOK_SECRET"]),
+    ] {
+        assert_eq!(named(&prod(changed)), refused, "{changed:?}");
+    }
+    for accepted in [&[("WEBHOOK_SECRET", webhook)][..], &[("API_KEY", "twenty-four characters!!")]] {
+        assert!(read(&prod(accepted)).is_ok(), "{accepted:?}: {:?}", read(&prod(accepted)));
+    }
+    // Elsewhere any key will do.
+    for environment in ["dev", "test"] {
+        let same = [("ENV", environment), ("API_KEY", "a"), ("ADMIN_API_KEY", "a")];
+        assert!(read(&same).is_ok(), "{environment}");
+    }
+}
+
+#[test]
+fn in_prod_transactions_are_read_with_a_key() {
+    let secret = "x".repeat(32);
+    let keys = [("API_KEY", &*secret), ("ADMIN_API_KEY", "another"), ("JWT_SECRET", &secret)];
+    for (given, expected) in [
+        (&[][..], TransactionsRead::Open),
+        (&[("ENV", "test")], TransactionsRead::Open),
+        (&[("ENV", "prod")], TransactionsRead::Key),
+        (&[("ENV", "prod"), ("TRANSACTIONS_READ", "open")], TransactionsRead::Open),
+        (&[("TRANSACTIONS_READ", "key")], TransactionsRead::Key),
+    ] {
+        let mut vars = Vars::from_pairs(&[&keys[..], given].concat());
+        assert_eq!(Config::read(&mut vars).transactions_read, expected, "{given:?}");
+    }
+}
+
+#[test]
+fn reads_several_webhook_secrets() {
+    let one = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let config = read(&[("WEBHOOK_SECRET", &format!("{one}, {one}"))]).expect("valid");
+    assert_eq!(config.webhook.secrets.iter().map(|secret| secret.expose().len()).collect::<Vec<_>>(), [24, 24]);
+    for wrong in [&one[6..], "whsec_", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw,", "whsec_%%%"] {
+        assert_eq!(named(&[("WEBHOOK_SECRET", wrong)]), ["WEBHOOK_SECRET"], "{wrong}");
+    }
+}
+
+#[test]
+fn prints_no_secret() {
+    let secret = "do-not-print-me-do-not-print-me-32";
+    let config = read(&[("API_KEY", secret), ("ADMIN_API_KEY", secret), ("JWT_SECRET", secret)]).expect("valid");
+    let printed = format!("{config:?}");
+    assert!(!printed.contains("print-me") && !printed.contains("112"), "{printed}");
+    let problems = read(&[("JWT_SECRET", "do-not-print-me")]).expect_err("too short");
+    assert!(!problems.contains("print-me"), "{problems}");
+}
