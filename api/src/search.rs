@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::{
     problem::{Fails, Problem, Statuses},
     tags::Tag,
-    validation::{Limit, Query, QueryValue, Wrong, visible_pattern},
+    validation::{Limit, Query, QueryValue, VISIBLE, Wrong},
     wire::{Json, Nullable, Timestamp},
 };
 
@@ -81,7 +81,7 @@ impl QueryValue for Text {
 
     fn schema() -> MetaSchema {
         MetaSchema {
-            pattern: Some(visible_pattern().into()),
+            pattern: Some(VISIBLE.into()),
             max_length: Some(*LENGTH.end()),
             example: Some("wireless keyb".into()),
             ..MetaSchema::new("string")

@@ -18,7 +18,7 @@ pub(crate) use request::request;
 pub use request::{Field, object_schema};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
-pub use value::{Integer, Stripped, Text, Value, VisibleText, choice, text_schema, visible_pattern};
+pub use value::{Integer, Stripped, Text, VISIBLE, Value, VisibleText, choice, text_schema};
 
 /// Longer inputs are not repeated in the answer: it would only be as large as the request, once for every error.
 const LONGEST_ECHO: usize = 4096;

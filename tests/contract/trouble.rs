@@ -56,7 +56,8 @@ async fn a_node_that_is_away_or_silent_is_unreachable_and_no_secret_is_told() {
         assert!(!text.contains("secret") && !text.contains(&OWNER_KEY[2..20]), "{text}");
     }
     assert!(told[0].contains("does not answer within 5 s"), "{}", told[0]);
-    assert!(told[2].contains("refused"), "{}", told[2]);
+    // The call before this one may still have met the connection that the node was closing.
+    assert!(told[3].contains("refused"), "{}", told[3]);
 
     setup.node.start_again().await;
     chain.ready().await.expect("it is back");

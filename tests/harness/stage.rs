@@ -225,7 +225,7 @@ impl Theatre {
     /// Waits until a condition in SQL holds.
     pub async fn until(&self, what: &str, condition: &str) {
         let query = format!("SELECT {condition}");
-        eventually(what, Duration::from_secs(20), async || {
+        eventually(what, Duration::from_secs(60), async || {
             sqlx::query_scalar(sqlx::AssertSqlSafe(query.clone())).fetch_one(&self.pool).await.expect("a condition")
         })
         .await;

@@ -7,7 +7,7 @@ mod fold;
 mod key;
 mod words;
 
-use std::{borrow::Cow, ops::RangeInclusive};
+use std::borrow::Cow;
 
 use icu_normalizer::ComposingNormalizerBorrowed;
 use icu_properties::{
@@ -34,20 +34,6 @@ fn nfkc(text: &str) -> Cow<'_, str> {
 /// Whether a text shows nothing: blanks, control characters and characters without width only.
 pub fn is_blank(text: &str) -> bool {
     text.chars().all(shows_nothing)
-}
-
-/// The characters of which a blank text consists, in order, as ranges that do not touch.
-pub fn blank_ranges() -> impl Iterator<Item = RangeInclusive<char>> {
-    // Between these two no character is assigned that shows nothing: the test compares with all.
-    let mut rest = ('\0'..='\u{1ffff}').chain('\u{e0000}'..='\u{e0fff}').filter(|c| shows_nothing(*c)).peekable();
-    std::iter::from_fn(move || {
-        let first = rest.next()?;
-        let mut last = first;
-        while let Some(next) = rest.next_if(|next| u32::from(*next) == u32::from(last) + 1) {
-            last = next;
-        }
-        Some(first..=last)
-    })
 }
 
 fn shows_nothing(c: char) -> bool {
@@ -97,14 +83,6 @@ mod tests {
         for text in ["a", " a ", "\u{200d}👍", "!", "0", "東", "\u{301}x"] {
             assert!(!is_blank(text), "{text:?}");
         }
-    }
-
-    #[test]
-    fn ranges_are_the_blank_characters() {
-        let ranges: Vec<_> = blank_ranges().collect();
-        assert!(ranges.windows(2).all(|pair| u32::from(*pair[0].end()) + 1 < u32::from(*pair[1].start())));
-        let blank = |c: char| ranges.iter().any(|range| range.contains(&c));
-        assert!(('\0'..=char::MAX).all(|c| blank(c) == is_blank(&c.to_string())));
     }
 
     #[test]
