@@ -15,7 +15,7 @@ use crate::{client_address::TrustedProxies, cors::Origins, rate_limit::Policy};
 const DEFAULT_API_KEY: &str = "your-secret-api-key-here";
 /// The admin key that only `dev` and `test` accept as one.
 const DEFAULT_ADMIN_API_KEY: &str = "your-admin-api-key-here";
-/// In seconds. A whole stop takes at most 30 s, and what is left of them is for open requests.
+/// In seconds. A whole stop takes at most 30 s; the rest of them is for open requests.
 const LONGEST_DRAIN_DELAY: f64 = 15.0;
 /// HS256 wants a key at least as long as its hash (RFC 7518 §3.2).
 const SHORTEST_JWT_SECRET: usize = 32;
