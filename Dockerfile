@@ -58,5 +58,5 @@ WORKDIR /
 EXPOSE 8000 9100
 # Whether the process lives, API or worker, not whether its database does: a restart would not bring that one back.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=15s --retries=3 CMD ["millrace", "health"]
-# Each handles SIGTERM as process 1, and has ended 30 s later, the API DRAIN_DELAY_SECONDS after that: `docker stop --time 40`.
+# Each handles SIGTERM as process 1, and has ended 30 s later, DRAIN_DELAY_SECONDS included: `docker stop --time 40`.
 CMD ["api"]
