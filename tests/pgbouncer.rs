@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    net::TcpListener,
     os::unix::fs::PermissionsExt,
     process::{Child, Command, Stdio},
     str::FromStr,
@@ -17,6 +16,7 @@ use crate::{
     faults::processor::Processor,
     harness::{
         database, eventually, needs,
+        port::Port,
         process::{Api, Process, client, worker},
         scratch::Scratch,
     },
@@ -31,6 +31,7 @@ const SOON: Duration = Duration::from_secs(30);
 struct Bouncer {
     child: Child,
     url: String,
+    _port: Port,
     _scratch: Scratch,
 }
 
@@ -44,8 +45,7 @@ impl Bouncer {
         let server = PgConnectOptions::from_str(database).expect("the harness's URL");
         let sockets = server.get_socket().expect("a server with a socket");
         let (user, name) = (server.get_username(), server.get_database().expect("a database"));
-        // Free a moment ago; whoever takes it in between makes the start fail, and says so.
-        let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its number").port();
+        let port = Port::free();
         let (users, config) = (scratch.join("users.txt"), scratch.join("pgbouncer.ini"));
         fs::write(&users, format!("\"{user}\" \"\"\n")).expect("a list of users");
         fs::write(
@@ -73,11 +73,9 @@ impl Bouncer {
         command.arg("--quiet").arg(&config).stdin(Stdio::null()).stdout(Stdio::null());
         let child = command.spawn().expect("pgbouncer starts");
         let url = format!("postgres://{user}@127.0.0.1:{port}/{name}?sslmode=disable");
-        eventually("pgbouncer answers", SOON, async || {
-            tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()
-        })
-        .await;
-        Self { child, url, _scratch: scratch }
+        eventually("pgbouncer answers", SOON, async || tokio::net::TcpStream::connect(port.address()).await.is_ok())
+            .await;
+        Self { child, url, _port: port, _scratch: scratch }
     }
 }
 

@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 use super::{ONE, SOON, chain_of, id, rate};
 use crate::harness::{
     anvil::{Node, OTHER_KEY, OWNER_KEY},
+    port::Port,
     scratch::Scratch,
 };
 
@@ -49,8 +50,8 @@ async fn the_printed_address_is_a_contract_of_the_keys() {
 
 #[test]
 fn what_is_wrong_is_said() {
-    // Nobody listens there: the port was free a moment ago.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // Nothing listens there.
+    let port = Port::free();
     let url = format!("http://user:secret@127.0.0.1:{port}/secret");
     let output = deploy(&[], &[("CHAIN_RPC_URL", &url), ("CHAIN_PRIVATE_KEY", OWNER_KEY)]);
     let told = text(&output.stderr);

@@ -9,6 +9,7 @@ use tokio::{
 
 use crate::harness::{
     database,
+    port::Port,
     process::{Api, Process, worker},
 };
 
@@ -39,12 +40,10 @@ async fn it_says_whether_api_and_worker_are_well() {
 
 #[tokio::test]
 async fn one_that_waits_for_its_database_lives_and_is_not_ready() {
-    // Taken, and nobody there who speaks PostgreSQL.
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = nobody.local_addr().unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-    let url = format!("postgres://me:hunter2@{address}/x");
-    drop(nobody);
+    let closed = Port::free();
+    let reserved = Port::free();
+    let port = reserved.to_string();
+    let url = format!("postgres://me:hunter2@127.0.0.1:{closed}/x");
     let mut api = Process::start(&["api"], &[("DATABASE_URL", &url), ("PORT", &port)]);
     api.printed("waiting for the database").await;
     assert_eq!(health(&[], &[("PORT", &port)]).await, (true, String::new()));

@@ -9,6 +9,7 @@ use sqlx::AssertSqlSafe;
 use super::{read, tools};
 use crate::harness::{
     database, eventually,
+    port::Port,
     process::{Process, client},
     scratch::Scratch,
 };
@@ -27,7 +28,7 @@ async fn it_releases_serves_and_stops() {
     let folder = Scratch::new();
     std::fs::write(folder.join("Procfile"), read("Procfile")).unwrap();
     let path = programs(&folder);
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let port = Port::free();
     let variables =
         [("DATABASE_URL", &*database.url), ("PROCESSING_DELAY_SECONDS", "0.2"), ("PATH", &path), tools.variable()];
     let honcho = |arguments: &[&str]| {
@@ -38,7 +39,7 @@ async fn it_releases_serves_and_stops() {
     let mut release = honcho(&["release"]);
     assert!(release.ended(SOON).await.success(), "{}", release.log());
 
-    let mut running = honcho(&["--port", &port, "web", "worker"]);
+    let mut running = honcho(&["--port", &port.to_string(), "web", "worker"]);
     running.printed("worker started").await;
     let (client, url) = (client(), format!("http://127.0.0.1:{port}"));
     eventually("the API is ready", SOON, async || {

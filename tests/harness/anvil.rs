@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::{
     eventually, needs, node,
+    port::Port,
     process::{self, Process},
     scratch::Scratch,
 };
@@ -31,7 +32,7 @@ pub const OTHER: &str = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
 pub struct Node {
     program: PathBuf,
     process: Process,
-    port: u16,
+    port: Port,
     pub url: String,
     scratch: Scratch,
     arguments: &'static [&'static str],
@@ -53,10 +54,9 @@ impl Node {
         let program = programs.into_iter().find(|program| program.is_file());
         let program = program.or_else(|| needs::lacking("anvil for this platform"))?;
         let scratch = Scratch::new();
-        // Free a moment ago; whoever takes it in between makes the start fail, and says so.
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = Port::free();
         let url = format!("http://127.0.0.1:{port}");
-        let process = run(&program, port, &scratch, arguments);
+        let process = run(&program, &port, &scratch, arguments);
         let mut node = Self { program, process, port, url, scratch, arguments, client: process::client() };
         node.answers().await;
         Some(node)
@@ -81,7 +81,7 @@ impl Node {
 
     /// Starts it again on the same port, with the same chain.
     pub async fn start_again(&mut self) {
-        self.process = run(&self.program, self.port, &self.scratch, self.arguments);
+        self.process = run(&self.program, &self.port, &self.scratch, self.arguments);
         self.answers().await;
     }
 
@@ -133,7 +133,7 @@ impl Node {
     }
 }
 
-fn run(program: &PathBuf, port: u16, scratch: &Scratch, arguments: &[&str]) -> Process {
+fn run(program: &PathBuf, port: &Port, scratch: &Scratch, arguments: &[&str]) -> Process {
     // The kernel ends it with the test's thread, also when that is killed; elsewhere than on Linux only `drop` does.
     let mut command = match ["/usr/bin/setpriv", "/bin/setpriv"].into_iter().find(|path| PathBuf::from(path).is_file())
     {

@@ -1,9 +1,10 @@
-//! A PostgreSQL of one test's own whose clock the test steps while it runs, by Debian's `faketime`.
+//! PostgreSQL with another clock than the machine's, by Debian's `faketime`: one of a test's own that is stepped while it
+//! runs, and that of all tests under the moved clock of `.ci/at`.
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, symlink},
-    path::PathBuf,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
 };
 
 use jobs::boot::{
@@ -28,40 +29,29 @@ pub struct SteppedServer {
 }
 
 impl SteppedServer {
-    /// Starts one; `None` where there is no faketime or no PostgreSQL to wrap.
+    /// Starts one; `None` where there is no faketime.
     pub async fn start() -> Option<Self> {
         let library = LIBRARIES.map(|folder| PathBuf::from(folder).join("faketime/libfaketimeMT.so.1"));
         let Some(library) = library.into_iter().find(|path| path.is_file()) else { return needs::lacking("faketime") };
-        let folder = std::env::var_os("PG_BIN_DIR").map(PathBuf::from).filter(|folder| folder.is_dir());
-        let programs = match folder {
-            Some(folder) => folder,
-            None => fs::canonicalize(needs::program("postgres")?).expect("a path").parent()?.to_owned(),
-        };
         let scratch = Scratch::new();
-        let (bin, clock) = (scratch.join("bin"), scratch.join("clock"));
-        fs::create_dir(&bin).expect("a folder");
-        for program in fs::read_dir(&programs).expect("programs").filter_map(Result::ok) {
-            symlink(program.path(), bin.join(program.file_name())).expect("a link");
-        }
-        // The server itself gets another clock for the time of day, and keeps its own for time-outs.
-        let postgres = bin.join("postgres");
-        fs::remove_file(&postgres).expect("the link to the server");
-        let script = format!(
-            "#!/bin/sh\nLD_PRELOAD={} FAKETIME_TIMESTAMP_FILE={} FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1 \
-             exec {}/postgres \"$@\"\n",
-            library.display(),
-            clock.display(),
-            programs.display()
-        );
-        fs::write(&postgres, script).expect("a script");
-        for path in [&bin, &postgres] {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("permissions");
-        }
+        let clock = scratch.join("clock");
         fs::write(&clock, "+0").expect("a clock");
         fs::set_permissions(&clock, fs::Permissions::from_mode(0o644)).expect("permissions");
-        let search = Search::Folder(bin);
-        let settings =
-            Settings { durable: false, max_connections: 50, search, ..Settings::new(scratch.join("server")) };
+        let environment = [
+            ("LD_PRELOAD", library.as_path()),
+            ("FAKETIME_TIMESTAMP_FILE", &clock),
+            ("FAKETIME_NO_CACHE", Path::new("1")),
+            // Its time-outs keep their length.
+            ("FAKETIME_DONT_FAKE_MONOTONIC", Path::new("1")),
+        ];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_str().expect("UTF-8").to_owned()));
+        let settings = Settings {
+            durable: false,
+            max_connections: 50,
+            search: std::env::var("PG_BIN_DIR").map(|value| Search::parse(&value)).unwrap_or_default(),
+            environment: environment.to_vec(),
+            ..Settings::new(scratch.join("server"))
+        };
         let cluster = Cluster::start(settings).await.expect("a server");
         cluster.ensure_database(DATABASE).await.expect("a database");
         let url = cluster.url(DATABASE);
@@ -78,4 +68,14 @@ impl SteppedServer {
         fs::write(&new, format!("{seconds:+}")).expect("a clock");
         fs::rename(new, &self.clock).expect("a clock");
     }
+}
+
+/// The variables by which `.ci/at` moves the clock of this process, for a server that is to have the same; none on every
+/// other run.
+pub(super) fn of_this_process() -> Vec<(String, String)> {
+    if std::env::var_os("FAKETIME").is_none() {
+        return Vec::new();
+    }
+    let names = ["LD_PRELOAD", "FAKETIME", "FAKETIME_DONT_FAKE_MONOTONIC"];
+    names.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect()
 }

@@ -5,7 +5,7 @@
 //! as long as it lives, whatever way it dies; `watchdog.lock` (exclusive) by the [watchdog](super::watchdog), which stops
 //! the server.
 
-use super::watchdog;
+use super::{clock, watchdog};
 use jobs::boot::postgres::{Cluster, Running, Search, Settings};
 use nix::{sys::statvfs::statvfs, unistd::geteuid};
 use std::{
@@ -43,6 +43,7 @@ async fn start() -> Running {
     settings.durable = false;
     settings.max_connections = MAX_CONNECTIONS;
     settings.search = std::env::var("PG_BIN_DIR").map(|value| Search::parse(&value)).unwrap_or_default();
+    settings.environment = clock::of_this_process();
     settings.progress = std::sync::Arc::new(|news| eprintln!("{news}"));
     let extra = [
         // Databases live for a second: cleaning them only makes timings differ.
@@ -89,12 +90,14 @@ pub(super) fn open(base: &Path, name: &str) -> File {
     file.unwrap_or_else(|error| panic!("cannot open {name} in {}: {error}", base.display()))
 }
 
-/// This checkout's and this user's folder: in memory if there is room, else under `target`, else with temporary files.
+/// This checkout's, this user's and this clock's folder: in memory if there is room, else under `target`, else with temporary files.
 fn base() -> &'static Path {
     static BASE: OnceLock<PathBuf> = OnceLock::new();
     BASE.get_or_init(|| {
         let mut hash = DefaultHasher::new();
         env!("CARGO_MANIFEST_DIR").hash(&mut hash);
+        // A server has the clock with which it was started.
+        clock::of_this_process().hash(&mut hash);
         let name = format!("millrace-tests-{}-{:016x}", geteuid(), hash.finish());
         let memory = Path::new(MEMORY).join(&name);
         let room =

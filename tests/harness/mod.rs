@@ -17,6 +17,7 @@ pub mod exchange;
 pub mod http;
 pub mod needs;
 pub mod node;
+pub mod port;
 pub mod process;
 pub mod proxy;
 pub mod python;

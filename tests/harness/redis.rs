@@ -8,13 +8,13 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{eventually, needs, process::Process, scratch::Scratch};
+use super::{eventually, needs, port::Port, process::Process, scratch::Scratch};
 
 const SOON: Duration = Duration::from_secs(20);
 
 pub struct Redis {
     process: Process,
-    port: u16,
+    port: Port,
     pub url: String,
     _scratch: Scratch,
 }
@@ -24,8 +24,7 @@ impl Redis {
     pub async fn start() -> Option<Self> {
         let program = needs::program("redis-server")?;
         let scratch = Scratch::new();
-        // Free a moment ago; whoever takes it in between makes the start fail, and says so.
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = Port::free();
         let mut command = Command::new(program);
         command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
         command.arg("--requirepass").arg("not-to-be-printed").current_dir(&*scratch);
@@ -40,7 +39,7 @@ impl Redis {
 
     /// Sends a command and answers what comes back.
     pub async fn send(&self, command: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
+        let mut stream = TcpStream::connect(self.port.address()).await.ok()?;
         let text = format!("AUTH not-to-be-printed\r\n{command}\r\nQUIT\r\n");
         stream.write_all(text.as_bytes()).await.ok()?;
         let mut answer = String::new();

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::stand::Stand;
 use crate::{
     architecture::source,
-    harness::{eventually, http::ask, needs, process, process::Process, scratch::Scratch},
+    harness::{eventually, http::ask, needs, port::Port, process, process::Process, scratch::Scratch},
 };
 
 /// It starts in half a second.
@@ -18,6 +18,7 @@ pub struct Prometheus {
     url: String,
     client: Client,
     _process: Process,
+    _port: Port,
     _scratch: Scratch,
 }
 
@@ -31,8 +32,7 @@ impl Prometheus {
         let scratch = Scratch::new();
         fs::write(scratch.join("prometheus.yml"), configuration(stand)).expect("a configuration");
         fs::copy(shipped("alerts.yml"), scratch.join("alerts.yml")).expect("the rules");
-        // Free a moment ago; whoever takes it in between makes the start fail, and says so.
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = Port::free();
         let mut command = Command::new(program);
         command.arg("--config.file=prometheus.yml").arg("--storage.tsdb.path=data");
         command.arg(format!("--web.listen-address=127.0.0.1:{port}")).current_dir(&*scratch);
@@ -41,6 +41,7 @@ impl Prometheus {
             url: format!("http://127.0.0.1:{port}"),
             client: process::client(),
             _process: process,
+            _port: port,
             _scratch: scratch,
         };
         eventually("both processes are scraped", SOON, async || {

@@ -7,6 +7,7 @@ use sqlx::AssertSqlSafe;
 use super::{SOON, run};
 use crate::harness::{
     database,
+    port::Port,
     process::{Api, Process, worker},
 };
 
@@ -136,8 +137,8 @@ async fn migrations_of_filled_tables_go_down_and_up_again() {
 
 #[tokio::test]
 async fn a_database_that_comes_later_is_waited_for_and_a_stop_is_heard_meanwhile() {
-    // Nobody listens there; not a refusal, since a database may well start after us.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // Nothing listens there; not a refusal, since a database may well start after us.
+    let port = Port::free();
     let url = format!("postgres://me:hunter2@127.0.0.1:{port}/x");
     for command in ["api", "worker"] {
         let variables = [("DATABASE_URL", &*url), ("PORT", "0"), ("LOG_FORMAT", "json")];

@@ -18,6 +18,7 @@ use crate::{
         database::{self, TestDatabase},
         eventually,
         http::{Answer, ask},
+        port::Port,
         process::{Api, Process, client, worker},
     },
 };
@@ -249,8 +250,8 @@ async fn what_prevents_a_session_is_named() {
     let error = begin(&taken).await.expect_err("no session").to_string();
     assert!(error.contains("all 1 sessions of this process are in use"), "{error}");
     transaction.rollback().await.expect("an end");
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its number");
-    let mut worker = Process::start(&["worker"], &[("DATABASE_URL", &format!("postgres://me@{closed}/x"))]);
+    let closed = Port::free();
+    let mut worker = Process::start(&["worker"], &[("DATABASE_URL", &format!("postgres://me@127.0.0.1:{closed}/x"))]);
     let line = worker.printed("waiting for the database").await;
     assert!(line.contains("Connection refused"), "{line}");
 }

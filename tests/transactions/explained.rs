@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{System, processor, processor::Processor, webhook};
-use crate::harness::http::ask;
+use crate::harness::{http::ask, port::Port};
 
 /// The errors of a transaction's job, as an operator reads them.
 async fn errors_of(system: &System) -> String {
@@ -30,8 +30,8 @@ async fn failed(url: &str, for_sender: &str) -> (String, String) {
 
 #[tokio::test]
 async fn every_cause_of_a_failed_connection_is_kept() {
-    // A port that was free a moment ago, a name that is not there, and a server that speaks no TLS.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // A port on which nothing listens, a name that is not there, and a server that speaks no TLS.
+    let port = Port::free();
     let plain = Processor::start(|_, _| (200, None, std::time::Duration::ZERO)).await;
     let plain = plain.url.replace("http://", "https://user:hunter2@");
     for (url, cause) in [

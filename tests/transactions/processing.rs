@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{System, assert_ok, late, processor::Processor, webhook, with};
-use crate::harness::{eventually, http::ask};
+use crate::harness::{eventually, http::ask, port::Port};
 
 #[tokio::test]
 async fn it_is_processed_when_it_is_due_and_never_before() {
@@ -150,8 +150,7 @@ async fn the_processor_decides() {
 
 #[tokio::test]
 async fn a_processor_that_cannot_be_reached_fails_it_without_telling_where_it_is() {
-    // A port that was free a moment ago.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = Port::free();
     let url = format!("http://user:hunter2@127.0.0.1:{port}/charge?key=hidden");
     let variables = [("PROCESSOR_URL", &*url), ("PROCESSOR_ATTEMPTS", "1")];
     let system = System::start(&variables).await;

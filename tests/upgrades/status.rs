@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{empty, value};
-use crate::harness::{database::TestDatabase, process::Process};
+use crate::harness::{database::TestDatabase, port::Port, process::Process};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -58,8 +58,9 @@ async fn a_database_that_is_not_there_yet_is_waited_for() {
     let (database, _pool) = empty().await;
     let socket = socket_of(&database);
     let options = PgConnectOptions::from_str(&database.url).unwrap();
-    // Free a moment ago: nothing answers there yet.
-    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    // Nothing listens there yet.
+    let port = Port::free();
+    let address = port.address();
     let url = format!("postgres://{}@{address}/{}?sslmode=disable", options.get_username(), database.name);
     for arguments in [&[][..], &["--wait", "1"], &["--status"]] {
         let mut migrate = start(&url, arguments);

@@ -35,6 +35,8 @@ pub struct Settings {
     pub max_connections: u16,
     /// More settings of `postgresql.conf`; they win over ours.
     pub extra: Vec<(String, String)>,
+    /// Variables of the server's process, which has nothing else of ours but the path of programs and libraries.
+    pub environment: Vec<(String, String)>,
     /// Where to look for binaries.
     pub search: Search,
     /// Where fetched binaries are kept; unset: the user's cache folder.
@@ -52,6 +54,7 @@ impl Settings {
             // Enough for an all-in-one and a few workers and psqls beside it; a slot costs some kilobytes.
             max_connections: 200,
             extra: Vec::new(),
+            environment: Vec::new(),
             search: Search::Anywhere,
             cache: None,
             progress: Arc::new(|news| tracing::info!("{news}")),

@@ -62,7 +62,7 @@ async fn attempt(
 ) -> Result<(Child, Running), Error> {
     let data = home.join("data");
     let mut command = account.command(binaries.bin.join("postgres"));
-    command.arg("-D").arg(&data);
+    command.arg("-D").arg(&data).envs(settings.environment.iter().cloned());
     for (name, value) in parameters(settings, sockets) {
         command.arg("-c").arg(format!("{name}={value}"));
     }
