@@ -70,10 +70,13 @@ impl SteppedServer {
     }
 }
 
-/// The variables by which `.ci/at` moves the clock of this process, for a server that is to have the same; none on every
-/// other run.
+/// The variables by which `.ci/at` moves the clock of this process to a later time, for a server that is to have the same
+/// clock. Empty on every other run.
+///
+/// A server is not moved to an earlier time. While PostgreSQL waits, its signal handler sees the true clock: all its
+/// time-outs would seem to be over, and it would cancel statements and end sessions.
 pub(super) fn of_this_process() -> Vec<(String, String)> {
-    if std::env::var_os("FAKETIME").is_none() {
+    if !std::env::var("FAKETIME").is_ok_and(|moved| moved.starts_with('+')) {
         return Vec::new();
     }
     let names = ["LD_PRELOAD", "FAKETIME", "FAKETIME_DONT_FAKE_MONOTONIC"];
