@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::harness::{
     database::{self, TestDatabase},
     eventually,
-    process::{Process, worker},
+    process::{Process, start_worker},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -15,7 +15,7 @@ const SOON: Duration = Duration::from_secs(20);
 /// Runs a command; whether it succeeded, and what it printed.
 async fn run(database: &TestDatabase, arguments: &[&str]) -> (bool, String) {
     let mut process = Process::start(arguments, &[("DATABASE_URL", &database.url)]);
-    let succeeded = process.ended(SOON).await.success();
+    let succeeded = process.wait_for_exit(SOON).await.success();
     (succeeded, process.log())
 }
 
@@ -83,7 +83,7 @@ async fn a_cancelled_transaction_fails_and_a_replayed_one_is_processed() {
     let (succeeded, log) = run(&database, &["jobs", "replay", &first]).await;
     assert!(!succeeded && log.contains("not dead"), "{log}");
 
-    let _worker = worker(&database.url, &[]).await;
+    let _worker = start_worker(&database.url, &[]).await;
     for job in [&first, &second] {
         eventually("it is processed", SOON, async || status(&pool, job).await.0 == "PROCESSED").await;
     }
@@ -95,7 +95,7 @@ async fn a_queue_is_paused_and_resumed() {
     let pool = database.pool().await;
     let (_, log) = run(&database, &["queues"]).await;
     assert!(log.contains("There are no queues"), "{log}");
-    let worker = worker(&database.url, &[]).await;
+    let worker = start_worker(&database.url, &[]).await;
     let queue = "process_transaction";
     let paused = json(&database, &["queues", "pause", queue, "--reason", "the processor is down"]).await;
     assert_eq!((&paused[0]["reason"], &paused[0]["workers"]), (&"the processor is down".into(), &1.into()));
@@ -131,9 +131,9 @@ async fn an_interrupted_replay_says_how_far_it_came() {
         let arguments = ["jobs", "replay", "--queue", "another", "--json"];
         let arguments = if json { &arguments[..] } else { &arguments[..4] };
         let mut process = Process::start(arguments, &[("DATABASE_URL", &database.url)]);
-        process.printed(if json { "\"replayed\"}" } else { "  replayed" }).await;
+        process.wait_for_line(if json { "\"replayed\"}" } else { "  replayed" }).await;
         process.signal(nix::sys::signal::Signal::SIGINT);
-        assert!(!process.ended(SOON).await.success());
+        assert!(!process.wait_for_exit(SOON).await.success());
         let log = process.log();
         let replayed = "SELECT count(*) FROM apalis.jobs WHERE status = 'Pending'";
         let replayed: i64 = sqlx::query_scalar(replayed).fetch_one(&pool).await.unwrap();
@@ -158,6 +158,6 @@ async fn mistakes_are_told() {
     let (succeeded, log) = run(&database, &["jobs", "list", "--state", "tired"]).await;
     assert!(!succeeded && log.contains("waiting, running, done, dead or cancelled"), "{log}");
     let mut lost = Process::start(&["queues"], &[]);
-    assert!(!lost.ended(SOON).await.success());
+    assert!(!lost.wait_for_exit(SOON).await.success());
     assert!(lost.log().contains("DATABASE_URL is unset, and no all-in-one keeps its data in"), "{}", lost.log());
 }

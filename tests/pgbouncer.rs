@@ -17,7 +17,7 @@ use crate::{
     harness::{
         database, eventually, needs,
         port::Port,
-        process::{Api, Process, client, worker},
+        process::{Api, Process, http_client, start_worker},
         scratch::Scratch,
     },
 };
@@ -103,14 +103,16 @@ async fn webhooks_settle_through_pgbouncer_and_a_killed_worker_is_replaced() {
     let pool = database.pool().await;
     let bouncer = Bouncer::start(&program, &database.url).await;
     // Not told, a process waits and says what to tell it.
-    Process::start(&["worker"], &[("DATABASE_URL", &*bouncer.url)]).printed("set DATABASE_POOLER=transaction").await;
+    Process::start(&["worker"], &[("DATABASE_URL", &*bouncer.url)])
+        .wait_for_line("set DATABASE_POOLER=transaction")
+        .await;
 
     let processor = Processor::start(Duration::from_millis(500)).await;
     let variables = [&QUICK[..], &[("PROCESSOR_URL", &processor.url)]].concat();
     let api = Api::start(&bouncer.url, &variables).await;
-    let mut victim = worker(&bouncer.url, &variables).await;
+    let mut victim = start_worker(&bouncer.url, &variables).await;
     let begun = Instant::now();
-    let http = client();
+    let http = http_client();
     for n in 0..WEBHOOKS {
         let webhook = serde_json::json!({
             "transaction_id": format!("txn_{n}"), "source_account": "acc_user_1",
@@ -122,9 +124,9 @@ async fn webhooks_settle_through_pgbouncer_and_a_killed_worker_is_replaced() {
     let acknowledged = begun.elapsed();
     eventually("runs are under way", SOON, async || processor.calls() >= 50).await;
     victim.signal(Signal::SIGKILL);
-    victim.ended(SOON).await;
+    victim.wait_for_exit(SOON).await;
     let killed = Instant::now();
-    let mut other = worker(&bouncer.url, &variables).await;
+    let mut other = start_worker(&bouncer.url, &variables).await;
     let settled = "SELECT count(*) = $1 FROM transactions WHERE status = 'PROCESSED'";
     eventually("all are settled", SOON, async || {
         sqlx::query_scalar(settled).bind(WEBHOOKS as i64).fetch_one(&pool).await.unwrap()
@@ -133,7 +135,7 @@ async fn webhooks_settle_through_pgbouncer_and_a_killed_worker_is_replaced() {
     let recovered = killed.elapsed();
     let crashes: i64 = sqlx::query_scalar("SELECT sum(crashes) FROM apalis.jobs").fetch_one(&pool).await.unwrap();
     assert!(crashes > 0 && processor.repeated() > 0, "what the dead one held was taken back");
-    let metrics = client().get(format!("{}/metrics", api.url)).send().await.unwrap().text().await.unwrap();
+    let metrics = http_client().get(format!("{}/metrics", api.url)).send().await.unwrap().text().await.unwrap();
     assert!(metrics.contains("millrace_listener_up 0"), "only polling works here, and it says so");
 
     // What was promised of a session holds for its transactions.
@@ -156,7 +158,7 @@ async fn webhooks_settle_through_pgbouncer_and_a_killed_worker_is_replaced() {
 
 async fn stops(process: &mut Process) {
     process.signal(Signal::SIGTERM);
-    let status = process.ended(SOON).await;
+    let status = process.wait_for_exit(SOON).await;
     assert!(status.success(), "{status}\n{}", process.log());
     for trouble in ["prepared statement", "unsupported startup parameter"] {
         assert!(!process.log().contains(trouble), "{}", process.log());
@@ -219,8 +221,8 @@ async fn settings_hold_when_a_pooler_drops_them() {
     }
     pool.close().await;
     let mut worker = Process::start(&["worker"], &[("DATABASE_URL", &*bouncer.url)]);
-    worker.printed("a pooler drops the start-up options").await;
-    worker.printed("worker started").await;
+    worker.wait_for_line("a pooler drops the start-up options").await;
+    worker.wait_for_line("worker started").await;
 }
 
 /// A probe's row is held from the look at it to the commit, though sessions change hands between transactions.

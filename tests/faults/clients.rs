@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::{SOON, random};
-use crate::harness::process::client;
+use crate::harness::process::http_client;
 
 /// Between two requests of one client.
 const PACE: Duration = Duration::from_millis(20);
@@ -62,7 +62,7 @@ pub async fn send(http: &Client, api: &str, webhook: &Value) -> reqwest::Result<
 
 /// Posts one webhook so many times at once; the statuses of the answers.
 pub async fn answers_to_one_id(api: &str, posts: usize) -> Vec<u16> {
-    let http = client();
+    let http = http_client();
     let posts = (0..posts).map(|_| {
         let (http, api, webhook) = (http.clone(), api.to_owned(), webhook("txn_1"));
         async move { send(&http, &api, &webhook).await.expect("an answer").status().as_u16() }
@@ -94,7 +94,7 @@ impl Clients {
     pub fn start(urls: &[&str], number: usize) -> Self {
         let urls = Mutex::new(urls.iter().map(|url| (*url).to_owned()).collect());
         let shared =
-            Arc::new(Shared { http: client(), urls, history: Mutex::default(), enough: AtomicBool::new(false) });
+            Arc::new(Shared { http: http_client(), urls, history: Mutex::default(), enough: AtomicBool::new(false) });
         let mut tasks = JoinSet::new();
         for number in 0..number {
             tasks.spawn(shared.clone().go_on(number));

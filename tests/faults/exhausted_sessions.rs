@@ -12,7 +12,7 @@ use super::{
 };
 use crate::harness::{
     eventually,
-    process::{Api, worker},
+    process::{Api, start_worker},
     scratch::Scratch,
 };
 
@@ -29,7 +29,7 @@ async fn a_server_without_a_free_session_stops_nothing_for_good() {
     let mut watcher = PgConnection::connect(&url).await.expect("a connection");
     pool.close().await;
     let mut api = Api::start(&url, &QUICK).await;
-    let mut workers = [worker(&url, &QUICK).await, worker(&url, &QUICK).await];
+    let mut workers = [start_worker(&url, &QUICK).await, start_worker(&url, &QUICK).await];
     let clients = Clients::start(&[&api.url], 8);
     eventually("webhooks are acknowledged", SOON, async || clients.acknowledged() > 50).await;
 

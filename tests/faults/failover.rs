@@ -20,7 +20,7 @@ use super::{
 };
 use crate::harness::{
     eventually, needs,
-    process::{Api, Process, client, worker},
+    process::{Api, Process, http_client, start_worker},
     proxy::Proxy,
     scratch::Scratch,
 };
@@ -45,15 +45,15 @@ async fn after_a_failover_all_follow_and_a_healthy_worker_takes_over() {
         [("PROCESSOR_URL", &*processor.url), ("PROCESSOR_TIMEOUT_SECONDS", "120"), ("WORKER_HEALTH_PORT", "0")];
     let through_late = through(&late, &url);
     let api = Api::start(&through_late, &[]).await;
-    let mut stuck = worker(&through_late, &variables).await;
+    let mut stuck = start_worker(&through_late, &variables).await;
     let ids: Vec<String> = (0..RUNS).map(|number| format!("txn_{number}")).collect();
     // Due at once.
     let hurry = [("PROCESSING_DELAY_SECONDS", "0")];
     let sender = Api::start(&through_late, &hurry).await;
-    let mut history = send_all(&client(), &sender.url, &ids).await;
+    let mut history = send_all(&http_client(), &sender.url, &ids).await;
     eventually("the first worker runs them all", SOON, async || processor.calls() == RUNS).await;
     drop(sender);
-    let healthy = worker(&through(&prompt, &url), &variables).await;
+    let healthy = start_worker(&through(&prompt, &url), &variables).await;
     let readiness = [format!("{}/readyz", api.url), health(&mut stuck).await];
     for url in &readiness {
         assert_eq!(status(url).await, 200, "{url} before the failover");
@@ -65,12 +65,12 @@ async fn after_a_failover_all_follow_and_a_healthy_worker_takes_over() {
     sqlx::raw_sql("SELECT pg_reload_conf()").execute(&old_pool).await.expect("a reload");
     let failover = Instant::now();
     assert!(sqlx::query_scalar("SELECT pg_promote()").fetch_one::<_>(&new_pool).await.unwrap_or(false), "promoted");
-    prompt.point_at(socket(&new_url));
-    prompt.swallow();
+    prompt.set_target(socket(&new_url));
+    prompt.drop_traffic();
 
     for url in &readiness {
         eventually("it says that it cannot write", Duration::from_secs(6), async || status(url).await == 503).await;
-        let reason = client().get(url).send().await.expect("an answer").text().await.expect("a body");
+        let reason = http_client().get(url).send().await.expect("an answer").text().await.expect("a body");
         assert!(url.contains(&api.url) || reason.contains("read-only"), "{url}: {reason}");
     }
     let not_ready = failover.elapsed();
@@ -89,9 +89,9 @@ async fn after_a_failover_all_follow_and_a_healthy_worker_takes_over() {
         tokio::time::sleep(left).await;
     }
 
-    late.point_at(socket(&new_url));
+    late.set_target(socket(&new_url));
     let moved = Instant::now();
-    let http = client();
+    let http = http_client();
     for url in &readiness {
         eventually("it is ready again", Duration::from_secs(10), async || status(url).await == 200).await;
     }
@@ -150,12 +150,12 @@ pub(super) fn through(proxy: &Proxy, url: &str) -> String {
 /// Where a worker tells whether it is ready.
 async fn health(worker: &mut Process) -> String {
     let line: serde_json::Value =
-        serde_json::from_str(&worker.printed("health and metrics").await).expect("a JSON line");
+        serde_json::from_str(&worker.wait_for_line("health and metrics").await).expect("a JSON line");
     format!("http://{}/readyz", line["address"].as_str().expect("an address"))
 }
 
 async fn status(url: &str) -> u16 {
-    client().get(url).send().await.map_or(0, |answer| answer.status().as_u16())
+    http_client().get(url).send().await.map_or(0, |answer| answer.status().as_u16())
 }
 
 async fn counted(pool: &PgPool) -> i64 {

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::harness::{
     database, eventually,
-    process::{Api, Process, client, worker},
+    process::{Api, Process, http_client, start_worker},
 };
 
 const RUNS: usize = 40;
@@ -30,16 +30,16 @@ async fn a_worker_frozen_beyond_its_lease_changes_nothing_when_it_goes_on() {
     let processor = Processor::start(Duration::from_secs(6)).await;
     let variables = [&with_processor(&processor.url)[..], &[("WORKER_HEALTH_PORT", "0")]].concat();
     let api = Api::start(&database.url, &variables).await;
-    let mut frozen = worker(&database.url, &variables).await;
+    let mut frozen = start_worker(&database.url, &variables).await;
 
-    let http = client();
+    let http = http_client();
     let ids: Vec<String> = (0..RUNS).map(|number| format!("txn_{number}")).collect();
     let history = send_all(&http, &api.url, &ids).await;
     eventually("the first worker runs them all", SOON, async || processor.calls() == RUNS).await;
     frozen.signal(Signal::SIGSTOP);
     processor.answer_after(Duration::ZERO);
     let begun = Instant::now();
-    let mut other = worker(&database.url, &variables).await;
+    let mut other = start_worker(&database.url, &variables).await;
     all_settled(&pool, SOON).await;
     let taken_over = begun.elapsed();
     eventually("the late answers are there", SOON, async || processor.answered() == 2 * RUNS).await;
@@ -52,7 +52,7 @@ async fn a_worker_frozen_beyond_its_lease_changes_nothing_when_it_goes_on() {
     assert_eq!((settled.transactions, settled.crashes), (RUNS, RUNS as i64));
     // It works again, by a lease that it renewed.
     other.signal(Signal::SIGTERM);
-    assert!(other.ended(SOON).await.success());
+    assert!(other.wait_for_exit(SOON).await.success());
     assert_eq!(send(&http, &api.url, &webhook("txn_after")).await.unwrap().status(), 202);
     all_settled(&pool, SOON).await;
     assert!(frozen.is_running());
@@ -68,9 +68,9 @@ async fn a_worker_whose_heartbeats_alone_are_late_changes_nothing_any_more() {
     let processor = Processor::start(Duration::from_secs(6)).await;
     let variables = [&with_processor(&processor.url)[..], &[("WORKER_HEALTH_PORT", "0")]].concat();
     let api = Api::start(&database.url, &variables).await;
-    let mut late = worker(&database.url, &variables).await;
+    let mut late = start_worker(&database.url, &variables).await;
 
-    let http = client();
+    let http = http_client();
     let ids: Vec<String> = (0..RUNS).map(|number| format!("txn_{number}")).collect();
     let history = send_all(&http, &api.url, &ids).await;
     eventually("the first worker runs them all", SOON, async || processor.calls() == RUNS).await;
@@ -78,7 +78,7 @@ async fn a_worker_whose_heartbeats_alone_are_late_changes_nothing_any_more() {
     sqlx::query("SELECT FROM apalis.workers FOR UPDATE").execute(&mut *lock).await.unwrap();
     processor.answer_after(Duration::ZERO);
     let begun = Instant::now();
-    let mut other = worker(&database.url, &variables).await;
+    let mut other = start_worker(&database.url, &variables).await;
     all_settled(&pool, SOON).await;
     let taken_over = begun.elapsed();
 
@@ -91,7 +91,7 @@ async fn a_worker_whose_heartbeats_alone_are_late_changes_nothing_any_more() {
     assert_eq!(fenced(&http, &mut other).await, 0);
     // It works again, by a lease that it renewed.
     other.signal(Signal::SIGTERM);
-    assert!(other.ended(SOON).await.success());
+    assert!(other.wait_for_exit(SOON).await.success());
     assert_eq!(send(&http, &api.url, &webhook("txn_after")).await.unwrap().status(), 202);
     all_settled(&pool, SOON).await;
     assert!(late.is_running());
@@ -103,7 +103,7 @@ async fn a_worker_whose_heartbeats_alone_are_late_changes_nothing_any_more() {
 
 /// `millrace_jobs_fenced_total` of a worker.
 async fn fenced(http: &Client, worker: &mut Process) -> usize {
-    let line: Value = serde_json::from_str(&worker.printed("health and metrics").await).expect("a JSON line");
+    let line: Value = serde_json::from_str(&worker.wait_for_line("health and metrics").await).expect("a JSON line");
     let url = format!("http://{}/metrics", line["address"].as_str().expect("an address"));
     let metrics = http.get(url).send().await.unwrap().text().await.unwrap();
     let line = metrics.lines().find(|line| line.starts_with("millrace_jobs_fenced_total{")).expect("the counter");

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::harness::{
     database, eventually,
-    process::{Api, worker},
+    process::{Api, start_worker},
 };
 
 const KILLS: usize = 6;
@@ -21,7 +21,7 @@ async fn killing_the_api_loses_no_acknowledged_webhook_and_records_none_twice() 
     let database = database::fresh().await;
     let pool = database.pool().await;
     log_changes(&pool).await;
-    let mut worker = worker(&database.url, &QUICK).await;
+    let mut worker = start_worker(&database.url, &QUICK).await;
     let mut api = Api::start(&database.url, &QUICK).await;
     let clients = Clients::start(&[&api.url], 16);
     for _ in 0..KILLS {
@@ -29,7 +29,7 @@ async fn killing_the_api_loses_no_acknowledged_webhook_and_records_none_twice() 
         eventually("webhooks are acknowledged", SOON, async || clients.acknowledged() > before + 30).await;
         super::moment(0..100).await;
         api.process.signal(Signal::SIGKILL);
-        api.process.ended(SOON).await;
+        api.process.wait_for_exit(SOON).await;
         api = Api::start(&database.url, &QUICK).await;
         clients.redirect(&api.url);
     }

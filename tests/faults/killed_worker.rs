@@ -16,7 +16,7 @@ use super::{
 };
 use crate::harness::{
     database, eventually,
-    process::{Api, client, worker},
+    process::{Api, http_client, start_worker},
 };
 
 const KILLS: usize = 8;
@@ -29,7 +29,7 @@ async fn killing_workers_loses_nothing_and_repeats_no_effect() {
     let processor = Processor::start(Duration::from_millis(200)).await;
     let variables = with_processor(&processor.url);
     let mut api = Api::start(&database.url, &variables).await;
-    let mut workers = [worker(&database.url, &variables).await, worker(&database.url, &variables).await];
+    let mut workers = [start_worker(&database.url, &variables).await, start_worker(&database.url, &variables).await];
     let clients = Clients::start(&[&api.url], 6);
 
     let mut killed = Instant::now();
@@ -41,9 +41,9 @@ async fn killing_workers_loses_nothing_and_repeats_no_effect() {
         let victim = &mut workers[random(0..2) as usize];
         victim.signal(Signal::SIGKILL);
         killed = Instant::now();
-        victim.ended(SOON).await;
+        victim.wait_for_exit(SOON).await;
         if kill < KILLS {
-            *victim = worker(&database.url, &variables).await;
+            *victim = start_worker(&database.url, &variables).await;
         }
     }
     let history = clients.finish().await;
@@ -75,11 +75,11 @@ async fn with_the_shipped_settings_a_dead_workers_jobs_run_elsewhere_within_twen
     let processor = Processor::start(Duration::from_secs(60)).await;
     let variables = [("PROCESSOR_URL", &*processor.url), ("PROCESSOR_TIMEOUT_SECONDS", "120")];
     let api = Api::start(&database.url, &variables).await;
-    let mut victim = worker(&database.url, &variables).await;
+    let mut victim = start_worker(&database.url, &variables).await;
     let ids: Vec<String> = (0..RUNS).map(|number| format!("txn_{number}")).collect();
-    let history = send_all(&client(), &api.url, &ids).await;
+    let history = send_all(&http_client(), &api.url, &ids).await;
     eventually("the first worker runs them all", SOON, async || processor.calls() == RUNS).await;
-    let mut other = worker(&database.url, &variables).await;
+    let mut other = start_worker(&database.url, &variables).await;
     processor.answer_after(Duration::ZERO);
     // The worst moment: a whole lease is left.
     let seen = "SELECT max(last_seen) FROM apalis.workers WHERE id = (SELECT min(lock_by) FROM apalis.jobs)";
@@ -89,7 +89,7 @@ async fn with_the_shipped_settings_a_dead_workers_jobs_run_elsewhere_within_twen
 
     let killed = Instant::now();
     victim.signal(Signal::SIGKILL);
-    victim.ended(SOON).await;
+    victim.wait_for_exit(SOON).await;
     eventually("all run elsewhere", SOON, async || processor.calls() == 2 * RUNS).await;
     let elsewhere = killed.elapsed();
     all_settled(&pool, SOON).await;

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::harness::{
     eventually,
-    process::{Api, client, worker},
+    process::{Api, http_client, start_worker},
     scratch::Scratch,
 };
 
@@ -43,8 +43,12 @@ async fn an_outage_longer_than_the_lease_repeats_no_run_of_a_living_worker() {
     let timing = [("QUEUE_LEASE_SECONDS", "2"), ("QUEUE_HEARTBEAT_SECONDS", "1")];
     let variables = [&with_processor(&processor.url)[..], &timing].concat();
     let api = Api::start(&url, &variables).await;
-    let mut workers = [worker(&url, &variables).await, worker(&url, &variables).await, worker(&url, &variables).await];
-    let history = send_all(&client(), &api.url, &ids()).await;
+    let mut workers = [
+        start_worker(&url, &variables).await,
+        start_worker(&url, &variables).await,
+        start_worker(&url, &variables).await,
+    ];
+    let history = send_all(&http_client(), &api.url, &ids()).await;
     eventually("all are under way", SOON, async || processor.calls() == RUNS).await;
 
     crash(&cluster, &scratch).await;
@@ -70,8 +74,8 @@ async fn processes_can_be_stopped_while_the_database_is_away() {
     let processor = Processor::start(Duration::from_secs(1)).await;
     let variables = with_processor(&processor.url);
     let mut api = Api::start(&url, &variables).await;
-    let mut stopped = worker(&url, &variables).await;
-    let history = send_all(&client(), &api.url, &ids()).await;
+    let mut stopped = start_worker(&url, &variables).await;
+    let history = send_all(&http_client(), &api.url, &ids()).await;
     eventually("all are under way", SOON, async || processor.calls() == RUNS).await;
     crash(&cluster, &scratch).await;
     drop(cluster);
@@ -79,14 +83,14 @@ async fn processes_can_be_stopped_while_the_database_is_away() {
     let begun = Instant::now();
     stopped.signal(Signal::SIGTERM);
     api.process.signal(Signal::SIGTERM);
-    assert_eq!(api.process.ended(STOP).await.code(), Some(0));
+    assert_eq!(api.process.wait_for_exit(STOP).await.code(), Some(0));
     let api_took = begun.elapsed();
-    assert_eq!(stopped.ended(STOP).await.code(), Some(0));
+    assert_eq!(stopped.wait_for_exit(STOP).await.code(), Some(0));
     let worker_took = begun.elapsed();
 
     // What it could not write down is run again, and takes effect once.
     let (cluster, _) = server::start(&scratch).await;
-    let other = worker(&url, &variables).await;
+    let other = start_worker(&url, &variables).await;
     all_settled(&pool, SOON).await;
     let settled = agree(&pool, &history).await;
     println!(
@@ -105,8 +109,8 @@ async fn a_database_that_hangs_is_answered_by_503_and_keeps_nobody_from_stopping
     let processor = Processor::start(Duration::from_secs(1)).await;
     let variables = with_processor(&processor.url);
     let mut api = Api::start(&url, &variables).await;
-    let mut stopped = worker(&url, &variables).await;
-    let http = client();
+    let mut stopped = start_worker(&url, &variables).await;
+    let http = http_client();
     let history = send_all(&http, &api.url, &ids()).await;
     eventually("all are under way", SOON, async || processor.calls() == RUNS).await;
 
@@ -121,17 +125,17 @@ async fn a_database_that_hangs_is_answered_by_503_and_keeps_nobody_from_stopping
     let begun = Instant::now();
     api.process.signal(Signal::SIGTERM);
     stopped.signal(Signal::SIGTERM);
-    stopped.printed("draining").await;
+    stopped.wait_for_line("draining").await;
     // The runs have the whole grace otherwise.
     stopped.signal(Signal::SIGTERM);
-    assert_eq!(api.process.ended(STOP).await.code(), Some(0));
+    assert_eq!(api.process.wait_for_exit(STOP).await.code(), Some(0));
     let api_took = begun.elapsed();
-    assert_eq!(stopped.ended(STOP).await.code(), Some(0));
+    assert_eq!(stopped.wait_for_exit(STOP).await.code(), Some(0));
     let worker_took = begun.elapsed();
     drop(server);
 
     processor.answer_after(Duration::ZERO);
-    let other = worker(&url, &variables).await;
+    let other = start_worker(&url, &variables).await;
     all_settled(&pool, SOON).await;
     let settled = agree(&pool, &history).await;
     println!(

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::harness::{
     database,
-    process::{Api, worker},
+    process::{Api, start_worker},
 };
 
 const TERMINATE: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -26,7 +26,7 @@ async fn terminating_every_session_loses_nothing_and_leaves_nothing_running() {
     let variables = with_processor(&processor.url);
     let mut api = Api::start(&database.url, &variables).await;
     // One worker, so that nobody takes from it by rescue what it claimed and does not know of.
-    let mut worker = worker(&database.url, &variables).await;
+    let mut worker = start_worker(&database.url, &variables).await;
     let clients = Clients::start(&[&api.url], 8);
 
     let (begun, mut storms, mut terminated) = (Instant::now(), 0, 0);

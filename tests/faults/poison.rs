@@ -27,8 +27,8 @@ use super::SOON;
 use crate::harness::{
     database,
     process::Process,
+    queue_harness::{FAST, quick_policy},
     scratch::Scratch,
-    stage::{FAST, quick_policy},
 };
 
 /// Set for a worker: its database.
@@ -238,7 +238,7 @@ impl Kitchen {
             assert!(begun.elapsed() < SOON, "not within {SOON:?}: {what}");
             for at in 0..self.workers.len() {
                 if !self.workers[at].is_running() {
-                    self.workers[at].ended(SOON).await;
+                    self.workers[at].wait_for_exit(SOON).await;
                     self.deaths.push(self.workers[at].log());
                     self.workers[at] = self.worker();
                 }
@@ -251,7 +251,7 @@ impl Kitchen {
     async fn all_harmless_are_done(&mut self, names: &[String]) {
         let unfinished = "NOT EXISTS (SELECT FROM apalis.jobs WHERE convert_from(job, 'UTF8') LIKE '%harmless%'
                           AND status <> 'Done')";
-        self.until("all harmless jobs are done", unfinished).await;
+        self.wait_until("all harmless jobs are done", unfinished).await;
         let history = History::read(&self.history);
         let lost: Vec<_> = names.iter().filter(|name| !history.has_ended(name)).collect();
         assert!(lost.is_empty(), "done without having run to their ends: {lost:?}");
@@ -265,7 +265,7 @@ impl Kitchen {
         jobs.insert(10, meal(name, dose));
         self.serve(jobs).await;
         let begun = Instant::now();
-        self.until("all are done", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status <> 'Done')").await;
+        self.wait_until("all are done", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status <> 'Done')").await;
         let took = begun.elapsed();
         self.all_harmless_are_done(&names).await;
 
@@ -348,7 +348,7 @@ async fn jobs_that_go_wrong_in_their_worker_disturb_nobody() {
     let begun = Instant::now();
     for worker in &mut kitchen.workers {
         worker.signal(Signal::SIGTERM);
-        let status = worker.ended(SOON).await;
+        let status = worker.wait_for_exit(SOON).await;
         assert_eq!(status.code(), Some(0), "{status}");
     }
     let stopped = begun.elapsed();

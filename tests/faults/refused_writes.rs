@@ -18,7 +18,7 @@ use super::{
 };
 use crate::harness::{
     database, eventually, needs,
-    process::{Api, client},
+    process::{Api, http_client},
     scratch::Scratch,
 };
 
@@ -35,7 +35,7 @@ async fn on_a_full_disk_a_process_is_not_ready_until_it_can_write() {
     let database = database::fresh().await;
     let pool = database.pool().await;
     let api = Api::start(&database.url, &QUICK).await;
-    let http = client();
+    let http = http_client();
     // What the server says when a table cannot grow.
     let full = "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$
                 BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100'; END $$;
@@ -65,7 +65,7 @@ async fn at_the_limit_of_transaction_ids_senders_are_told_to_come_again() {
     cluster.stop().await.expect("a stop");
     let reset = Path::new(&bin).join("pg_resetwal");
     if !reset.is_file() {
-        needs::lacking::<()>("pg_resetwal");
+        needs::missing::<()>("pg_resetwal");
         return;
     }
     // Three million before the ids repeat, the server stops giving them out.
@@ -73,7 +73,7 @@ async fn at_the_limit_of_transaction_ids_senders_are_told_to_come_again() {
 
     let (cluster, _) = server::start(&scratch).await;
     let api = Api::start(&url, &QUICK).await;
-    let http = client();
+    let http = http_client();
     assert_eq!(post(&http, &api, "txn_1").await, 503, "{}", api.process.log());
     assert_eq!(ready(&http, &api).await, 503);
     eventually("reads go on", SOON, async || {

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::harness::{
     eventually,
-    process::{Api, worker},
+    process::{Api, start_worker},
     scratch::Scratch,
 };
 
@@ -28,7 +28,7 @@ async fn restarting_postgresql_at_once_loses_nothing_acknowledged() {
     let (mut cluster, url) = server::start(&scratch).await;
     let pool = server::prepare(&cluster, &url).await;
     let mut api = Api::start(&url, &QUICK).await;
-    let mut workers = [worker(&url, &QUICK).await, worker(&url, &QUICK).await];
+    let mut workers = [start_worker(&url, &QUICK).await, start_worker(&url, &QUICK).await];
     let clients = Clients::start(&[&api.url], 8);
 
     let mut recoveries = Vec::new();

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::harness::{
     database::{self, TestDatabase},
-    process::{Api, client, worker},
+    process::{Api, http_client, start_worker},
 };
 
 const POSTS: usize = 200;
@@ -62,7 +62,7 @@ async fn of_two_payloads_the_first_stands_and_the_other_is_told_and_counted() {
             }
         }
     }
-    let stored = client().get(format!("{}/v1/transactions/txn_1", apis[1].url)).send().await.unwrap();
+    let stored = http_client().get(format!("{}/v1/transactions/txn_1", apis[1].url)).send().await.unwrap();
     let stored: Value = stored.json().await.unwrap();
     assert_eq!((&stored["amount"], &stored["currency"]), (&first["amount"], &first["currency"]));
     let kept =
@@ -86,7 +86,7 @@ async fn start() -> (TestDatabase, PgPool, [Api; 2]) {
 
 /// All at once, half of them to each API.
 async fn post_all(apis: &[Api; 2], payload: impl Fn(usize) -> Value) -> Vec<(usize, Answer)> {
-    let http = client();
+    let http = http_client();
     let mut posts = JoinSet::new();
     for number in 0..POSTS {
         let (http, url, webhook) = (http.clone(), apis[number % 2].url.clone(), payload(number));
@@ -107,7 +107,7 @@ async fn post_all(apis: &[Api; 2], payload: impl Fn(usize) -> Value) -> Vec<(usi
 
 /// Lets the one transaction be processed.
 async fn settle(database: &TestDatabase, pool: &PgPool) -> Settled {
-    let _worker = worker(&database.url, &QUICK).await;
+    let _worker = start_worker(&database.url, &QUICK).await;
     all_settled(pool, SOON).await;
     let mut history = History::default();
     history.acknowledge("txn_1");
@@ -118,7 +118,7 @@ async fn settle(database: &TestDatabase, pool: &PgPool) -> Settled {
 
 /// `millrace_webhook_conflicts_total` of an API.
 async fn counted(api: &Api) -> u64 {
-    let metrics = client().get(format!("{}/metrics", api.url)).send().await.unwrap().text().await.unwrap();
+    let metrics = http_client().get(format!("{}/metrics", api.url)).send().await.unwrap().text().await.unwrap();
     let line = metrics.lines().find(|line| line.starts_with("millrace_webhook_conflicts_total")).expect("the counter");
     line.rsplit(' ').next().and_then(|value| value.parse().ok()).expect("a count")
 }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::harness::{
     database, eventually,
-    process::{Api, client, worker},
+    process::{Api, http_client, start_worker},
     proxy::Proxy,
 };
 
@@ -22,7 +22,7 @@ async fn sixty_readers_are_served_again_within_thirty_seconds() {
     let database = database::fresh().await;
     let proxy = Proxy::start(socket(&database.url)).await;
     let api = Api::start(&through(&proxy, &database.url), &QUICK).await;
-    let http = client();
+    let http = http_client();
     assert_eq!(send(&http, &api.url, &webhook("txn_1")).await.expect("an answer").status(), 202);
     // Each takes a session of its own, so that every session of the pool is in use when its connection dies.
     let url = format!("{}/v1/transactions?limit=1", api.url);
@@ -34,7 +34,7 @@ async fn sixty_readers_are_served_again_within_thirty_seconds() {
         reads.collect::<JoinSet<_>>().join_all()
     };
     assert!(read().await.iter().all(|status| *status == 200), "before");
-    proxy.swallow();
+    proxy.drop_traffic();
     let (begun, under_way) = (Instant::now(), tokio::spawn(read()));
     let mut refused = under_way.await.expect("answers").iter().filter(|status| **status != 200).count();
     loop {
@@ -55,13 +55,13 @@ async fn a_listener_over_a_silent_connection_listens_anew() {
     let database = database::fresh().await;
     let pool = database.pool().await;
     let proxy = Proxy::start(socket(&database.url)).await;
-    let worker = worker(&through(&proxy, &database.url), &QUICK).await;
+    let worker = start_worker(&through(&proxy, &database.url), &QUICK).await;
     let listeners = "SELECT count(*), max(pid) FROM pg_stat_activity
                      WHERE application_name = 'millrace listener' AND datname = current_database()";
     let listening =
         async || sqlx::query_as::<_, (i64, Option<i32>)>(listeners).fetch_one(&pool).await.expect("a count");
     eventually("it listens", SOON, async || listening().await.0 == 1).await;
-    proxy.swallow();
+    proxy.drop_traffic();
     let begun = Instant::now();
     // The server still has the first: it got no sign of its end.
     eventually("it listens over another connection", Duration::from_secs(15), async || listening().await.0 == 2).await;

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::harness::{
     database, eventually,
-    process::{Api, client, worker},
+    process::{Api, http_client, start_worker},
 };
 
 #[tokio::test]
@@ -27,7 +27,7 @@ async fn a_stopping_api_answers_what_it_has_taken() {
     // No row can be written, so posts stay under way; the first two are known to be, as both writers are seen to wait.
     let mut gate = pool.begin().await.unwrap();
     sqlx::raw_sql("LOCK TABLE transactions IN EXCLUSIVE MODE").execute(&mut *gate).await.unwrap();
-    let (http, mut posts) = (client(), JoinSet::new());
+    let (http, mut posts) = (http_client(), JoinSet::new());
     for number in 0..20 {
         let (http, url, id) = (http.clone(), api.url.clone(), format!("txn_{number}"));
         posts.spawn(async move { (number, send(&http, &url, &webhook(&id)).await) });
@@ -36,9 +36,9 @@ async fn a_stopping_api_answers_what_it_has_taken() {
         }
     }
     // The others were sent before this is asked and answered, on another connection.
-    assert_eq!(client().get(format!("{}/livez", api.url)).send().await.unwrap().status(), 200);
+    assert_eq!(http_client().get(format!("{}/livez", api.url)).send().await.unwrap().status(), 200);
     api.process.signal(Signal::SIGTERM);
-    api.process.printed("draining").await;
+    api.process.wait_for_line("draining").await;
     gate.commit().await.unwrap();
 
     let mut history = History::default();
@@ -52,8 +52,8 @@ async fn a_stopping_api_answers_what_it_has_taken() {
             (number, Err(error)) => assert!(number >= 2, "a request under way got no answer: {error}"),
         }
     }
-    assert_eq!(api.process.ended(SOON).await.code(), Some(0));
-    let _worker = worker(&database.url, &QUICK).await;
+    assert_eq!(api.process.wait_for_exit(SOON).await.code(), Some(0));
+    let _worker = start_worker(&database.url, &QUICK).await;
     all_settled(&pool, SOON).await;
     agree(&pool, &history).await;
     println!("SIGTERM with 20 posts under way: {} answered 202, all of them recorded", history.acknowledged.len());
@@ -70,7 +70,7 @@ async fn stopping_one_api_under_load_loses_nothing() {
     let database = database::fresh().await;
     let pool = database.pool().await;
     log_changes(&pool).await;
-    let mut worker = worker(&database.url, &QUICK).await;
+    let mut worker = start_worker(&database.url, &QUICK).await;
     let mut stopped = Api::start(&database.url, &QUICK).await;
     let mut other = Api::start(&database.url, &QUICK).await;
     let clients = Clients::start(&[&stopped.url], 16);
@@ -78,7 +78,7 @@ async fn stopping_one_api_under_load_loses_nothing() {
     super::moment(0..100).await;
     let begun = Instant::now();
     stopped.process.signal(Signal::SIGTERM);
-    assert_eq!(stopped.process.ended(SOON).await.code(), Some(0));
+    assert_eq!(stopped.process.wait_for_exit(SOON).await.code(), Some(0));
     let took = begun.elapsed();
     clients.redirect(&other.url);
     let before = clients.acknowledged();
@@ -98,7 +98,7 @@ async fn stopping_one_api_under_load_loses_nothing() {
 async fn a_long_poller_is_told_the_present_state_when_the_api_stops() {
     let database = database::fresh().await;
     let mut api = Api::start(&database.url, &[("PROCESSING_DELAY_SECONDS", "3600")]).await;
-    let http = client();
+    let http = http_client();
     assert_eq!(send(&http, &api.url, &webhook("txn_1")).await.unwrap().status(), 202);
     let pool = database.pool().await;
     let url = format!("{}/v1/transactions/txn_1?wait=60", api.url);
@@ -119,7 +119,7 @@ async fn a_long_poller_is_told_the_present_state_when_the_api_stops() {
     }
     let took = begun.elapsed();
     assert!(took < Duration::from_secs(5), "{took:?}");
-    assert_eq!(api.process.ended(SOON).await.code(), Some(0));
+    assert_eq!(api.process.wait_for_exit(SOON).await.code(), Some(0));
     println!(
         "SIGTERM with 10 long-pollers of 60 s: all answered after {took:.2?}, exit 0 after {:.2?}",
         begun.elapsed()

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::harness::{
     database, eventually,
-    process::{Api, client, worker},
+    process::{Api, http_client, start_worker},
 };
 
 /// What running jobs are given to finish.
@@ -28,19 +28,19 @@ async fn a_stopping_worker_finishes_what_it_runs() {
     let processor = Processor::start(Duration::from_secs(1)).await;
     let variables = with_processor(&processor.url);
     let api = Api::start(&database.url, &variables).await;
-    let mut stopped = worker(&database.url, &variables).await;
+    let mut stopped = start_worker(&database.url, &variables).await;
     let clients = Clients::start(&[&api.url], 8);
     eventually("many runs are under way", SOON, async || processor.calls() >= processor.answered() + 50).await;
 
     let begun = Instant::now();
     stopped.signal(Signal::SIGTERM);
-    let status = stopped.ended(GRACE).await;
+    let status = stopped.wait_for_exit(GRACE).await;
     let took = begun.elapsed();
     assert_eq!(status.code(), Some(0), "{status}");
     assert_eq!(running(&pool).await, 0, "a stopped worker holds jobs");
     let finished = processor.answered();
 
-    let mut next = worker(&database.url, &variables).await;
+    let mut next = start_worker(&database.url, &variables).await;
     let history = clients.finish().await;
     all_settled(&pool, SOON).await;
     let settled = agree(&pool, &history).await;
@@ -61,19 +61,19 @@ async fn a_second_signal_gives_back_at_once_what_cannot_finish() {
     let lease = [("QUEUE_LEASE_SECONDS", "60")];
     let variables = [&with_processor(&processor.url)[..], &[("PROCESSOR_TIMEOUT_SECONDS", "120")], &lease].concat();
     let api = Api::start(&database.url, &variables).await;
-    let mut stopped = worker(&database.url, &variables).await;
+    let mut stopped = start_worker(&database.url, &variables).await;
     let ids: Vec<String> = (0..RUNS).map(|number| format!("txn_{number}")).collect();
-    let history = send_all(&client(), &api.url, &ids).await;
+    let history = send_all(&http_client(), &api.url, &ids).await;
     eventually("all are under way", SOON, async || processor.calls() == RUNS).await;
     processor.answer_after(Duration::ZERO);
-    let mut other = worker(&database.url, &variables).await;
+    let mut other = start_worker(&database.url, &variables).await;
 
     stopped.signal(Signal::SIGTERM);
-    stopped.printed("draining").await;
+    stopped.wait_for_line("draining").await;
     assert_eq!(running(&pool).await, RUNS as i64, "the first signal gives nothing back");
     let begun = Instant::now();
     stopped.signal(Signal::SIGTERM);
-    let status = stopped.ended(SOON).await;
+    let status = stopped.wait_for_exit(SOON).await;
     let took = begun.elapsed();
     assert_eq!(status.code(), Some(0), "{status}");
     assert!(took < Duration::from_secs(5), "{took:?}");

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::harness::{
     eventually,
-    process::{Api, client, worker},
+    process::{Api, http_client, start_worker},
     scratch::Scratch,
 };
 
@@ -32,9 +32,9 @@ async fn a_claim_whose_answer_is_lost_is_given_back_by_the_worker_itself() {
     // Due when the trap is set.
     let variables = [&QUICK[..], &[LEASE, ("PROCESSING_DELAY_SECONDS", "2")]].concat();
     let mut api = Api::start(&url, &variables).await;
-    let mut worker = worker(&url, &variables).await;
+    let mut worker = start_worker(&url, &variables).await;
     let ids: Vec<String> = (0..JOBS).map(|number| format!("txn_{number}")).collect();
-    let history = send_all(&client(), &api.url, &ids).await;
+    let history = send_all(&http_client(), &api.url, &ids).await;
 
     answer_no_commit(&pool).await;
     lose_the_answer(&pool, "millrace queue", "UPDATE apalis.jobs%'Running'%").await;
@@ -48,7 +48,7 @@ async fn a_claim_whose_answer_is_lost_is_given_back_by_the_worker_itself() {
     assert_eq!(settled.claimed_again, lost);
     assert_eq!((settled.failures, settled.crashes), (0, 0));
     assert!(api.process.is_running() && worker.is_running());
-    worker.printed("gave back jobs").await;
+    worker.wait_for_line("gave back jobs").await;
     println!("a claim of {lost} jobs answered to nobody: all settled {took:.2?} later; {settled:?}");
 }
 
@@ -58,7 +58,7 @@ async fn a_webhook_whose_commit_is_not_answered_is_not_acknowledged_and_recorded
     let (cluster, url) = server::start(&scratch).await;
     let pool = server::prepare(&cluster, &url).await;
     let api = Api::start(&url, &QUICK).await;
-    let http = client();
+    let http = http_client();
 
     answer_no_commit(&pool).await;
     let post = tokio::spawn({
@@ -76,7 +76,7 @@ async fn a_webhook_whose_commit_is_not_answered_is_not_acknowledged_and_recorded
     assert_eq!((answer.status().as_u16(), answer.headers().contains_key("idempotency-replayed")), (202, true));
     let mut history = History::default();
     history.acknowledge("txn_1");
-    let _worker = worker(&url, &QUICK).await;
+    let _worker = start_worker(&url, &QUICK).await;
     all_settled(&pool, SOON).await;
     assert_eq!(agree(&pool, &history).await.transactions, 1);
 }
@@ -94,8 +94,8 @@ async fn a_settlement_and_a_result_whose_answers_are_lost_count_once() {
         let pool = server::prepare(&cluster, &url).await;
         let variables = [&QUICK[..], &[LEASE, ("PROCESSING_DELAY_SECONDS", "2")]].concat();
         let api = Api::start(&url, &variables).await;
-        let mut worker = worker(&url, &variables).await;
-        let history = send_all(&client(), &api.url, &["txn_1".into()]).await;
+        let mut worker = start_worker(&url, &variables).await;
+        let history = send_all(&http_client(), &api.url, &["txn_1".into()]).await;
 
         answer_no_commit(&pool).await;
         eventually(statement, SOON, async || {
@@ -110,7 +110,7 @@ async fn a_settlement_and_a_result_whose_answers_are_lost_count_once() {
         assert_eq!((settled.failures, settled.crashes), (0, 0), "{statement}");
         assert!(worker.is_running());
         assert!(!worker.log().contains("result dropped"), "our own first write was taken for somebody else's");
-        let seen = client().get(format!("{}/v1/transactions/txn_1", api.url)).send().await.unwrap();
+        let seen = http_client().get(format!("{}/v1/transactions/txn_1", api.url)).send().await.unwrap();
         assert_eq!(seen.json::<Value>().await.unwrap()["status"], "PROCESSED");
     }
 }

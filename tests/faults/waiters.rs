@@ -8,8 +8,8 @@ use tokio::task::JoinSet;
 use super::{QUICK, SOON, clients::send_all};
 use crate::harness::{
     database,
-    http::ask,
-    process::{Api, client, worker},
+    http::send,
+    process::{Api, http_client, start_worker},
 };
 
 const WAITERS: usize = 500;
@@ -22,7 +22,7 @@ async fn long_polls_are_answered_and_cost_no_sessions() {
     let database = database::fresh().await;
     let pool = database.pool().await;
     let api = Api::start(&database.url, &QUICK).await;
-    let http = client();
+    let http = http_client();
     let ids: Vec<String> = (0..TRANSACTIONS).map(|number| format!("txn_{number}")).collect();
     send_all(&http, &api.url, &ids).await;
 
@@ -30,7 +30,7 @@ async fn long_polls_are_answered_and_cost_no_sessions() {
     for waiter in 0..WAITERS {
         let id = &ids[waiter % TRANSACTIONS];
         let request = http.get(format!("{}/v1/transactions/{id}?wait=30", api.url));
-        waiters.spawn(async move { ask(request).await });
+        waiters.spawn(async move { send(request).await });
     }
     // Nothing settles before there is a worker: until then all of them wait.
     let (begun, mut most, mut samples) = (Instant::now(), 0, 0);
@@ -47,7 +47,7 @@ async fn long_polls_are_answered_and_cost_no_sessions() {
     }
     assert!(waiters.try_join_next().is_none(), "somebody was answered before anything had settled");
     let begun = Instant::now();
-    let mut worker = worker(&database.url, &QUICK).await;
+    let mut worker = start_worker(&database.url, &QUICK).await;
     let mut answered = 0;
     while answered < WAITERS {
         assert!(begun.elapsed() < SOON, "{answered} of {WAITERS} answered");

@@ -52,17 +52,17 @@ impl Node {
         let platforms = std::fs::read_dir(packages.join("node_modules/@foundry-rs")).expect("the package's folder");
         let programs = platforms.filter_map(Result::ok).map(|entry| entry.path().join("bin/anvil"));
         let program = programs.into_iter().find(|program| program.is_file());
-        let program = program.or_else(|| needs::lacking("anvil for this platform"))?;
+        let program = program.or_else(|| needs::missing("anvil for this platform"))?;
         let scratch = Scratch::new();
         let port = Port::free();
         let url = format!("http://127.0.0.1:{port}");
         let process = run(&program, &port, &scratch, arguments);
-        let mut node = Self { program, process, port, url, scratch, arguments, client: process::client() };
-        node.answers().await;
+        let mut node = Self { program, process, port, url, scratch, arguments, client: process::http_client() };
+        node.wait_until_ready().await;
         Some(node)
     }
 
-    async fn answers(&mut self) {
+    async fn wait_until_ready(&mut self) {
         let (client, url) = (self.client.clone(), self.url.clone());
         let process = &mut self.process;
         eventually("anvil answers", SOON, async || {
@@ -76,13 +76,13 @@ impl Node {
     /// Stops it. The blocks are kept, what waits for one is lost.
     pub async fn stop(&mut self) {
         self.process.signal(Signal::SIGTERM);
-        self.process.ended(SOON).await;
+        self.process.wait_for_exit(SOON).await;
     }
 
     /// Starts it again on the same port, with the same chain.
     pub async fn start_again(&mut self) {
         self.process = run(&self.program, &self.port, &self.scratch, self.arguments);
-        self.answers().await;
+        self.wait_until_ready().await;
     }
 
     /// Lets it answer nobody, connections stay open.
@@ -98,7 +98,7 @@ impl Node {
     }
 
     /// Asks it, and answers the result.
-    pub async fn ask(&self, method: &str, params: Value) -> Value {
+    pub async fn call(&self, method: &str, params: Value) -> Value {
         let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         let answer = self.client.post(&self.url).json(&request).send().await.expect("an answer");
         let mut answer: Value = answer.json().await.expect("JSON");
@@ -107,20 +107,20 @@ impl Node {
     }
 
     /// Whether each transaction gets a block at once, as it does from the start, or waits for [`Node::mine`].
-    pub async fn mines(&self, at_once: bool) {
-        self.ask("evm_setAutomine", json!([at_once])).await;
+    pub async fn set_automine(&self, at_once: bool) {
+        self.call("evm_setAutomine", json!([at_once])).await;
     }
 
     /// One block with all that waits.
     pub async fn mine(&self) {
-        self.ask("evm_mine", json!([])).await;
+        self.call("evm_mine", json!([])).await;
     }
 
     /// The receipt of a transaction, which gets its block a moment after it was sent.
     pub async fn receipt(&self, hash: &Value) -> Value {
         let mut receipt = Value::Null;
         eventually("a transaction is in a block", SOON, async || {
-            receipt = self.ask("eth_getTransactionReceipt", json!([hash])).await;
+            receipt = self.call("eth_getTransactionReceipt", json!([hash])).await;
             !receipt.is_null()
         })
         .await;
@@ -129,7 +129,7 @@ impl Node {
 
     /// Forgets a transaction that waits.
     pub async fn drop_transaction(&self, hash: &str) {
-        assert_eq!(self.ask("anvil_dropTransaction", json!([hash])).await, json!(hash), "it was waiting");
+        assert_eq!(self.call("anvil_dropTransaction", json!([hash])).await, json!(hash), "it was waiting");
     }
 }
 

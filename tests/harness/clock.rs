@@ -32,7 +32,7 @@ impl SteppedServer {
     /// Starts one; `None` where there is no faketime.
     pub async fn start() -> Option<Self> {
         let library = LIBRARIES.map(|folder| PathBuf::from(folder).join("faketime/libfaketimeMT.so.1"));
-        let Some(library) = library.into_iter().find(|path| path.is_file()) else { return needs::lacking("faketime") };
+        let Some(library) = library.into_iter().find(|path| path.is_file()) else { return needs::missing("faketime") };
         let scratch = Scratch::new();
         let clock = scratch.join("clock");
         fs::write(&clock, "+0").expect("a clock");

@@ -9,13 +9,13 @@ use tokio::{
 
 /// An answer, read to its end.
 #[derive(Debug)]
-pub struct Answer {
+pub struct HttpResponse {
     pub status: u16,
     pub headers: HeaderMap,
     pub text: String,
 }
 
-impl Answer {
+impl HttpResponse {
     /// A header's text; empty when it is not there.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map(|value| value.to_str().expect("ASCII")).unwrap_or_default()
@@ -27,7 +27,7 @@ impl Answer {
     }
 
     /// `type`, `loc` and `msg` of every failing field of a 422.
-    pub fn failures(&self) -> Vec<(String, String, String)> {
+    pub fn validation_errors(&self) -> Vec<(String, String, String)> {
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let failures = self.json()["detail"].as_array().cloned().unwrap_or_default();
         failures.iter().map(|failure| (text(&failure["type"]), text(&failure["loc"]), text(&failure["msg"]))).collect()
@@ -49,10 +49,10 @@ impl Answer {
 }
 
 /// Sends a request and reads its answer.
-pub async fn ask(request: RequestBuilder) -> Answer {
+pub async fn send(request: RequestBuilder) -> HttpResponse {
     let response = request.send().await.expect("an answer");
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
-    Answer { status, headers, text: response.text().await.expect("a whole answer") }
+    HttpResponse { status, headers, text: response.text().await.expect("a whole answer") }
 }
 
 /// Opens a connection to `http://HOST:PORT`.
@@ -62,15 +62,15 @@ pub async fn connect(url: &str) -> TcpStream {
 }
 
 /// Sends these bytes as they are and reads until the server closes, which `Connection: close` among them asks for.
-pub async fn raw(url: &str, request: &[u8]) -> Answer {
+pub async fn send_raw(url: &str, request: &[u8]) -> HttpResponse {
     let mut stream = connect(url).await;
     // The server may close before it has read all of what it refuses.
     let _ = stream.write_all(request).await;
-    read(stream).await
+    read_response(stream).await
 }
 
 /// Reads an answer until the server closes.
-pub async fn read(mut stream: TcpStream) -> Answer {
+pub async fn read_response(mut stream: TcpStream) -> HttpResponse {
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes).await;
     let text = String::from_utf8(bytes).expect("UTF-8");
@@ -78,7 +78,7 @@ pub async fn read(mut stream: TcpStream) -> Answer {
     let mut lines = head.lines();
     let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|status| status.parse().ok());
     let headers = lines.filter_map(|line| line.split_once(": "));
-    Answer {
+    HttpResponse {
         status: status.unwrap_or_else(|| panic!("no HTTP answer: {text:?}")),
         headers: headers.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect(),
         text: body.to_owned(),

@@ -20,11 +20,11 @@ pub fn program(name: &str) -> Option<PathBuf> {
     // Debian keeps servers where only root looks.
     let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from));
     let found = folders.map(|folder| folder.join(name)).find(|program| program.is_file());
-    found.or_else(|| lacking(name))
+    found.or_else(|| missing(name))
 }
 
 /// `None`, and a line about what is missing; a failure where servers are required.
-pub fn lacking<T>(name: &str) -> Option<T> {
+pub fn missing<T>(name: &str) -> Option<T> {
     assert!(std::env::var_os("REQUIRE_SERVERS").is_none_or(|value| value != "1"), "needs {name}");
     lack(name);
     None

@@ -28,7 +28,7 @@ pub fn packages(names: &[&str]) -> Option<PathBuf> {
         install.args(["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefer-offline", "--prefix"]);
         install.arg(&folder).args(names).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         if !install.status().is_ok_and(|status| status.success()) {
-            return needs::lacking("npm's registry");
+            return needs::missing("npm's registry");
         }
         File::create(complete).expect("a mark");
     }

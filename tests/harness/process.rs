@@ -106,7 +106,7 @@ impl Process {
     }
 
     /// Waits for its end.
-    pub async fn ended(&mut self, deadline: Duration) -> ExitStatus {
+    pub async fn wait_for_exit(&mut self, deadline: Duration) -> ExitStatus {
         let what = format!("{} has ended", self.name);
         eventually(&what, deadline, async || !self.is_running()).await;
         // Its last words may still be in the pipes; something that it left behind may hold them open for ever.
@@ -118,7 +118,7 @@ impl Process {
     }
 
     /// Waits until it has printed a line with this text.
-    pub async fn printed(&mut self, text: &str) -> String {
+    pub async fn wait_for_line(&mut self, text: &str) -> String {
         let begun = std::time::Instant::now();
         loop {
             if let Some(line) = self.lines.lock().unwrap().iter().find(|line| line.contains(text)) {
@@ -153,7 +153,7 @@ impl Api {
     pub async fn start(database: &str, variables: &[(&str, &str)]) -> Self {
         let fixed = [("DATABASE_URL", database), ("PORT", "0"), ("LOG_FORMAT", "json")];
         let mut process = Process::start(&["api"], &[&fixed[..], variables].concat());
-        let line = process.printed(r#""event":"listening""#).await;
+        let line = process.wait_for_line(r#""event":"listening""#).await;
         let line: serde_json::Value = serde_json::from_str(&line).expect("a JSON line");
         let url = format!("http://{}", line["address"].as_str().expect("an address"));
         Self { process, url }
@@ -161,10 +161,10 @@ impl Api {
 }
 
 /// Starts a worker and waits until it works.
-pub async fn worker(database: &str, variables: &[(&str, &str)]) -> Process {
+pub async fn start_worker(database: &str, variables: &[(&str, &str)]) -> Process {
     let fixed = [("DATABASE_URL", database), ("LOG_FORMAT", "json")];
     let mut process = Process::start(&["worker"], &[&fixed[..], variables].concat());
-    process.printed("worker started").await;
+    process.wait_for_line("worker started").await;
     process
 }
 
@@ -175,7 +175,7 @@ pub fn install_tls() {
 }
 
 /// A client for every test: no proxy of the environment, and short on patience.
-pub fn client() -> reqwest::Client {
+pub fn http_client() -> reqwest::Client {
     install_tls();
     reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(90)).build().expect("a client")
 }

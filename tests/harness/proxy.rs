@@ -51,12 +51,12 @@ impl Proxy {
     }
 
     /// Sends new connections to another socket; those that are open stay where they are.
-    pub fn point_at(&self, target: PathBuf) {
+    pub fn set_target(&self, target: PathBuf) {
         *self.state.target.lock().unwrap() = target;
     }
 
     /// Swallows everything on the connections that are open, without closing them: a cable that was pulled out.
-    pub fn swallow(&self) {
+    pub fn drop_traffic(&self) {
         self.state.generation.fetch_add(1, Ordering::SeqCst);
     }
 }

@@ -31,14 +31,14 @@ pub fn packages(names: &[&str]) -> Option<Packages> {
             pip
         };
         if !pip(&["--version"]).status().is_ok_and(|status| status.success()) {
-            return needs::lacking("pip");
+            return needs::missing("pip");
         }
         // What an interrupted run left would be in the way. A folder, not an environment: Debian has those in a package
         // of their own.
         let _ = fs::remove_dir_all(&folder);
         let mut install = pip(&["install", "--quiet", "--only-binary", ":all:", "--target"]);
         if !install.arg(&folder).args(names).status().is_ok_and(|status| status.success()) {
-            return needs::lacking("PyPI");
+            return needs::missing("PyPI");
         }
         File::create(complete).expect("a mark");
     }

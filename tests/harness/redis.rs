@@ -32,13 +32,15 @@ impl Redis {
         let process = Process::run("redis-server", command, &[("LD_PRELOAD", "")]);
         let url = format!("redis://:not-to-be-printed@127.0.0.1:{port}/0");
         let redis = Self { process, port, url, _scratch: scratch };
-        eventually("redis answers", SOON, async || redis.send("PING").await.is_some_and(|text| text.contains("PONG")))
-            .await;
+        eventually("redis answers", SOON, async || {
+            redis.command("PING").await.is_some_and(|text| text.contains("PONG"))
+        })
+        .await;
         Some(redis)
     }
 
     /// Sends a command and answers what comes back.
-    pub async fn send(&self, command: &str) -> Option<String> {
+    pub async fn command(&self, command: &str) -> Option<String> {
         let mut stream = TcpStream::connect(self.port.address()).await.ok()?;
         let text = format!("AUTH not-to-be-printed\r\n{command}\r\nQUIT\r\n");
         stream.write_all(text.as_bytes()).await.ok()?;
@@ -49,13 +51,13 @@ impl Redis {
 
     /// How many keys it holds.
     pub async fn keys(&self) -> u32 {
-        let answer = self.send("DBSIZE").await.expect("an answer");
+        let answer = self.command("DBSIZE").await.expect("an answer");
         answer.lines().find_map(|line| line.strip_prefix(':')).and_then(|size| size.parse().ok()).expect("a number")
     }
 
     /// Empties it.
     pub async fn flush(&self) {
-        assert!(self.send("FLUSHALL").await.is_some_and(|answer| answer.matches("+OK").count() >= 2));
+        assert!(self.command("FLUSHALL").await.is_some_and(|answer| answer.matches("+OK").count() >= 2));
     }
 
     pub fn freeze(&self) {
@@ -68,6 +70,6 @@ impl Redis {
 
     pub async fn kill(&mut self) {
         self.process.signal(Signal::SIGKILL);
-        self.process.ended(SOON).await;
+        self.process.wait_for_exit(SOON).await;
     }
 }

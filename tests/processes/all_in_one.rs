@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::harness::{
-    http::ask,
-    process::{Process, client},
+    http::send,
+    process::{Process, http_client},
     scratch::Scratch,
 };
 
@@ -23,29 +23,29 @@ struct AllInOne {
 impl AllInOne {
     async fn start(folder: &Path, delay: &str) -> Self {
         let mut process = Process::start_in(folder, &[], &[("PORT", "0"), ("PROCESSING_DELAY_SECONDS", delay)]);
-        let line = process.printed("API docs").await;
+        let line = process.wait_for_line("API docs").await;
         let url = line.trim().trim_start_matches("API docs").trim().trim_end_matches("/docs").to_owned();
-        Self { process, url, client: client() }
+        Self { process, url, client: http_client() }
     }
 
     async fn send(&self, id: &str) -> Value {
         let webhook = json!({
             "transaction_id": id, "source_account": "a", "destination_account": "b", "amount": 1500, "currency": "INR",
         });
-        let answer = ask(self.client.post(format!("{}/v1/webhooks/transactions", self.url)).json(&webhook)).await;
+        let answer = send(self.client.post(format!("{}/v1/webhooks/transactions", self.url)).json(&webhook)).await;
         assert_eq!(answer.status, 202, "{answer:?}");
         answer.json()
     }
 
     async fn get(&self, id: &str, wait: u8) -> Value {
-        ask(self.client.get(format!("{}/v1/transactions/{id}?wait={wait}", self.url))).await.json()
+        send(self.client.get(format!("{}/v1/transactions/{id}?wait={wait}", self.url))).await.json()
     }
 
     /// Ctrl-C; nothing of it may stay behind.
     async fn stop(mut self, folder: &Path) -> String {
         let server = Running::find(&folder.join(".millrace/postgres")).expect("its PostgreSQL");
         self.process.signal(Signal::SIGINT);
-        let status = self.process.ended(Duration::from_secs(20)).await;
+        let status = self.process.wait_for_exit(Duration::from_secs(20)).await;
         assert_eq!(status.code(), Some(0), "{}", self.process.log());
         assert!(!Path::new(&format!("/proc/{}", server.pid())).exists(), "PostgreSQL is still there");
         self.process.log()
@@ -67,7 +67,7 @@ async fn everything_survives_a_stop_and_a_wait_does_not_start_again() {
     assert_eq!(done["status"], "PROCESSED", "{done}");
     let late = seconds(&done, "processed_at") - seconds(&done, "created_at") - 2.5;
     assert!((0.0..1.0).contains(&late), "{late}: {done}");
-    let metrics = ask(first.client.get(format!("{}/metrics", first.url))).await.text;
+    let metrics = send(first.client.get(format!("{}/metrics", first.url))).await.text;
     assert!(metrics.contains("millrace_jobs_enqueued_total{queue=\"process_transaction\"} 1\n"), "{metrics}");
     first.send("waiting").await;
     let log = first.stop(&folder).await;
@@ -100,14 +100,14 @@ async fn killed_it_starts_again_with_everything() {
     let mut first = AllInOne::start(&folder, "1").await;
     let sent = first.send("t").await;
     first.process.signal(Signal::SIGKILL);
-    first.process.ended(Duration::from_secs(10)).await;
+    first.process.wait_for_exit(Duration::from_secs(10)).await;
     drop(first);
     let second = AllInOne::start(&folder, "600").await;
     let settled = second.get("t", 20).await;
     assert_eq!((&settled["status"], &settled["created_at"]), (&json!("PROCESSED"), &sent["created_at"]));
     // A second one beside it is told whose folder it is.
     let mut beside = Process::start_in(&folder, &[], &[("PORT", "0")]);
-    assert!(!beside.ended(Duration::from_secs(20)).await.success());
+    assert!(!beside.wait_for_exit(Duration::from_secs(20)).await.success());
     assert!(beside.log().contains(&format!("(pid {})", second.process.pid())), "{}", beside.log());
     assert_eq!(second.get("t", 0).await, settled);
     second.stop(&folder).await;
@@ -118,7 +118,7 @@ async fn killed_it_starts_again_with_everything() {
 async fn a_folder_that_cannot_be_written_is_named() {
     let nowhere = Path::new("/proc");
     let mut process = Process::start_in(nowhere, &[], &[("PORT", "0")]);
-    assert_eq!(process.ended(Duration::from_secs(20)).await.code(), Some(1));
+    assert_eq!(process.wait_for_exit(Duration::from_secs(20)).await.code(), Some(1));
     let log = process.log();
     assert!(log.contains("working folder: /proc/.millrace cannot be written") && !log.contains("LOG_DIR"), "{log}");
 
@@ -126,7 +126,7 @@ async fn a_folder_that_cannot_be_written_is_named() {
     let database = crate::harness::database::fresh().await;
     let variables = [("PORT", "0"), ("DATABASE_URL", &*database.url)];
     let mut process = Process::start_in(nowhere, &[], &variables);
-    process.printed("API docs").await;
+    process.wait_for_line("API docs").await;
     assert!(process.log().contains("logs go to standard output only"), "{}", process.log());
 }
 
@@ -139,7 +139,7 @@ async fn cargo_run_in_a_subfolder_looks_into_the_workspace() {
     let under_cargo = [("CARGO_MANIFEST_DIR", env!("CARGO_MANIFEST_DIR"))];
     for (variables, home) in [(&under_cargo[..], workspace.join(".millrace")), (&[], folder.join(".millrace"))] {
         let mut process = Process::start_in(&folder, &["queues"], variables);
-        let found = process.ended(Duration::from_secs(20)).await.success();
+        let found = process.wait_for_exit(Duration::from_secs(20)).await.success();
         // Where a developer's all-in-one runs, there is one to be found.
         let named = process.log().contains(&format!("keeps its data in {}", home.display()));
         assert!(named || (found && home.starts_with(workspace)), "{}: {}", home.display(), process.log());

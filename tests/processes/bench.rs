@@ -15,7 +15,7 @@ async fn the_benchmark_measures_everything() {
     let folder = Scratch::new();
     let arguments = ["bench", "--seconds", "1", "--runs", "1", "--clients", "8", "--json"];
     let mut bench = Process::start_in(&folder, &arguments, &[]);
-    let status = bench.ended(LONG).await;
+    let status = bench.wait_for_exit(LONG).await;
     let log = bench.log();
     assert!(status.success(), "{log}");
     let (progress, json) = log.split_once("\n{\n").unwrap_or_else(|| panic!("no JSON: {log}"));
@@ -43,7 +43,7 @@ async fn an_interrupted_benchmark_leaves_nothing_behind() {
     let server = folder.join(".millrace/bench/data/postmaster.pid");
     crate::harness::eventually("its PostgreSQL runs", LONG, async || server.exists()).await;
     bench.signal(Signal::SIGTERM);
-    let status = bench.ended(LONG).await;
+    let status = bench.wait_for_exit(LONG).await;
     assert_eq!(status.code(), Some(1), "{}", bench.log());
     assert!(bench.log().contains("interrupted"), "{}", bench.log());
     assert!(!folder.join(".millrace/bench").exists(), "it leaves nothing behind");

@@ -4,15 +4,15 @@ use reqwest::Method;
 
 use crate::harness::{
     database,
-    http::{Answer, ask},
+    http::{HttpResponse, send},
     process::{self, Api},
 };
 
 const OURS: &str = "https://app.example.com";
 
-async fn from(api: &Api, method: Method, path: &str, origin: &str) -> Answer {
-    let request = process::client().request(method, format!("{}{path}", api.url)).header("origin", origin);
-    ask(request.header("access-control-request-method", "GET")).await
+async fn from(api: &Api, method: Method, path: &str, origin: &str) -> HttpResponse {
+    let request = process::http_client().request(method, format!("{}{path}", api.url)).header("origin", origin);
+    send(request.header("access-control-request-method", "GET")).await
 }
 
 #[tokio::test]

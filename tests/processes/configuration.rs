@@ -96,13 +96,13 @@ async fn a_file_of_variables_is_read_and_never_repeated() {
     let folder = Scratch::new();
     std::fs::write(folder.join(".env"), "PORT=notaport\nWEBHOOK_CONFLICT=maybe\n").unwrap();
     let mut process = Process::start_in(&folder, &["api"], &[("WEBHOOK_CONFLICT", "reject")]);
-    assert!(!process.ended(super::SOON).await.success());
+    assert!(!process.wait_for_exit(super::SOON).await.success());
     let log = process.log();
     assert!(log.contains("PORT: ") && log.contains("DATABASE_URL: ") && !log.contains("WEBHOOK_CONFLICT"), "{log}");
 
     std::fs::write(folder.join(".env"), "PORT=0\nAPI_KEY=\"hunter2 without an end\n").unwrap();
     let mut process = Process::start_in(&folder, &["api"], &[]);
-    assert!(!process.ended(super::SOON).await.success());
+    assert!(!process.wait_for_exit(super::SOON).await.success());
     let log = process.log();
     assert!(log.contains(".env line 2: ") && !log.contains("hunter2"), "{log}");
 }

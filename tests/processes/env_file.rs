@@ -7,8 +7,8 @@ use sqlx::{PgPool, postgres::PgConnectOptions};
 use super::SOON;
 use crate::harness::{
     database::{self, TestDatabase},
-    http::ask,
-    process::{Process, client},
+    http::send,
+    process::{Process, http_client},
     scratch::Scratch,
 };
 
@@ -24,13 +24,13 @@ async fn api_in(folder: &Scratch, variables: &[(&str, &str)]) -> (Process, Strin
     let fixed = [("PORT", "0"), ("LOG_FORMAT", "json")];
     let mut process = Process::start_in(folder, &["api"], &[&fixed[..], variables].concat());
     let line: serde_json::Value =
-        serde_json::from_str(&process.printed(r#""event":"listening""#).await).expect("a JSON line");
+        serde_json::from_str(&process.wait_for_line(r#""event":"listening""#).await).expect("a JSON line");
     let url = format!("http://{}", line["address"].as_str().expect("an address"));
     (process, url)
 }
 
 async fn status_with_key(url: &str, key: &str) -> u16 {
-    ask(client().get(format!("{url}/interest_rate")).header("api_key", key)).await.status
+    send(http_client().get(format!("{url}/interest_rate")).header("api_key", key)).await.status
 }
 
 #[tokio::test]
@@ -49,7 +49,7 @@ async fn a_file_of_a_parent_folder_is_not_read() {
     }
     for command in ["migrate", "api", "worker"] {
         let mut process = Process::start_in(&below, &[command], &[]);
-        assert!(!process.ended(SOON).await.success(), "{command}");
+        assert!(!process.wait_for_exit(SOON).await.success(), "{command}");
         let log = process.log();
         assert!(log.contains("DATABASE_URL: must be set") && !log.contains("PORT"), "{command}: {log}");
     }
@@ -97,7 +97,7 @@ async fn everything_wrong_with_the_file_is_said_with_its_line_and_with_the_rest(
     fs::write(folder.join(".env"), "# ours\n\nhunter2\nPORT=http\nAPI_KEY=\"hunter2\nPORT=1\nENV=\u{fc}\n").unwrap();
     for (command, others) in [("api", &["PORT", "DATABASE_URL", "ENV"][..]), ("worker", &["DATABASE_URL", "ENV"])] {
         let mut process = Process::start_in(&folder, &[command], &[]);
-        assert!(!process.ended(SOON).await.success(), "{command}");
+        assert!(!process.wait_for_exit(SOON).await.success(), "{command}");
         let log = process.log();
         let lines = [
             ".env line 3: must read NAME=value",
@@ -113,12 +113,12 @@ async fn everything_wrong_with_the_file_is_said_with_its_line_and_with_the_rest(
     fs::remove_file(folder.join(".env")).unwrap();
     std::os::unix::fs::symlink("/proc/self/mem", folder.join(".env")).unwrap();
     let mut process = Process::start_in(&folder, &["api"], &[]);
-    assert!(!process.ended(SOON).await.success());
+    assert!(!process.wait_for_exit(SOON).await.success());
     assert!(process.log().contains("  .env: cannot be read"), "{}", process.log());
     fs::remove_file(folder.join(".env")).unwrap();
     fs::create_dir(folder.join(".env")).unwrap();
     let mut process = Process::start_in(&folder, &["api"], &[]);
-    assert!(!process.ended(SOON).await.success());
+    assert!(!process.wait_for_exit(SOON).await.success());
     assert!(!process.log().contains(".env"), "{}", process.log());
 }
 
@@ -138,7 +138,7 @@ async fn secrets_can_be_in_files() {
     // Both, and a file that is not there; each named, with all the rest.
     let wrong = [("API_KEY_FILE", key), ("API_KEY", "x"), ("JWT_SECRET_FILE", "/nowhere/hunter2"), ("PORT", "x")];
     let mut refused = Process::start_in(&folder, &["api"], &wrong);
-    assert!(!refused.ended(SOON).await.success());
+    assert!(!refused.wait_for_exit(SOON).await.success());
     let log = refused.log();
     for text in
         ["  API_KEY: must not be set together with API_KEY_FILE", "  JWT_SECRET_FILE: must name a file", "  PORT: "]

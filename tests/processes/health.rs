@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use crate::harness::{
     database, eventually,
-    http::{ask, raw},
-    process::{Api, client, worker},
+    http::{send, send_raw},
+    process::{Api, http_client, start_worker},
 };
 
 const QUEUE: &str = "{queue=\"process_transaction\"}";
@@ -24,8 +24,8 @@ fn has_bucket(metrics: &str, name: &str, edge: &str) -> bool {
 async fn an_api_process_answers_for_itself() {
     let database = database::fresh().await;
     let api = Api::start(&database.url, &[]).await;
-    let client = client();
-    let get = |path: &str| ask(client.get(format!("{}{path}", api.url)));
+    let client = http_client();
+    let get = |path: &str| send(client.get(format!("{}{path}", api.url)));
 
     // First of all, as everything is to be there from the start.
     let metrics = get("/metrics").await;
@@ -99,7 +99,7 @@ fn fetched(html: &str) -> Vec<&str> {
 async fn what_belongs_to_no_operation_is_a_problem_too() {
     let database = database::fresh().await;
     let api = Api::start(&database.url, &[]).await;
-    let client = client();
+    let client = http_client();
     for (method, path, allow) in [
         ("GET", "/v1/webhooks/transactions", "POST, OPTIONS"),
         ("PUT", "/v1/webhooks/transactions", "POST, OPTIONS"),
@@ -112,13 +112,13 @@ async fn what_belongs_to_no_operation_is_a_problem_too() {
     ] {
         let case = format!("{method} {path}");
         let url = format!("{}{path}", api.url);
-        let answer = ask(client.request(method.parse().unwrap(), &url)).await;
+        let answer = send(client.request(method.parse().unwrap(), &url)).await;
         let problem = answer.assert_problem(405, &case);
         assert_eq!((answer.header("allow"), &problem["detail"]), (allow, &json!("Method Not Allowed")), "{case}");
-        let options = ask(client.request("OPTIONS".parse().unwrap(), &url)).await;
+        let options = send(client.request("OPTIONS".parse().unwrap(), &url)).await;
         assert_eq!((options.status, options.header("allow")), (204, allow), "OPTIONS {path}");
         if allow.contains("HEAD") && !path.contains("/t") {
-            let (head, get) = (ask(client.head(&url)).await, ask(client.get(&url)).await);
+            let (head, get) = (send(client.head(&url)).await, send(client.get(&url)).await);
             assert_eq!((head.status, &*head.text), (200, ""), "HEAD {path}");
             assert_eq!(head.header("content-type"), get.header("content-type"), "HEAD {path}");
         }
@@ -127,12 +127,12 @@ async fn what_belongs_to_no_operation_is_a_problem_too() {
         ["/nowhere", "/v1", "/v1/", "//", "/livez/", "/LIVEZ", "/v1/transactions/a/b", "/docs/x", "/%00", "/%ff"]
     {
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        let problem = raw(&api.url, request.as_bytes()).await.assert_problem(404, path);
+        let problem = send_raw(&api.url, request.as_bytes()).await.assert_problem(404, path);
         let keys: Vec<_> = problem.as_object().unwrap().keys().cloned().collect();
         assert_eq!(keys, ["correlation_id", "detail", "status", "title", "type"], "{path}");
         assert_eq!((&problem["type"], &problem["title"]), (&json!("about:blank"), &json!("Not Found")), "{path}");
     }
-    let head = raw(&api.url, b"HEAD /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+    let head = send_raw(&api.url, b"HEAD /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
     assert_eq!((head.status, &*head.text), (404, ""));
     // Not HTTP at all: refused, and the process goes on.
     for nonsense in ["nonsense\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "GET  /\r\n\r\n", "\u{16}\u{3}\u{1}"] {
@@ -140,19 +140,19 @@ async fn what_belongs_to_no_operation_is_a_problem_too() {
         tokio::io::AsyncWriteExt::write_all(&mut stream, nonsense.as_bytes()).await.unwrap();
         drop(stream);
     }
-    assert_eq!(ask(client.get(format!("{}/livez", api.url))).await.status, 200);
+    assert_eq!(send(client.get(format!("{}/livez", api.url))).await.status, 200);
 }
 
 #[tokio::test]
 async fn a_worker_tells_how_it_is_where_it_is_asked_to() {
     let database = database::fresh().await;
     // The same `HOST` as the API next to it may have.
-    let mut worker = worker(&database.url, &[("WORKER_HEALTH_PORT", "0"), ("HOST", "localhost")]).await;
-    let line: Value = serde_json::from_str(&worker.printed("health and metrics").await).unwrap();
+    let mut worker = start_worker(&database.url, &[("WORKER_HEALTH_PORT", "0"), ("HOST", "localhost")]).await;
+    let line: Value = serde_json::from_str(&worker.wait_for_line("health and metrics").await).unwrap();
     let url = format!("http://{}", line["address"].as_str().unwrap());
-    let client = client();
-    assert_eq!(ask(client.get(format!("{url}/livez"))).await.status, 200);
-    let metrics = ask(client.get(format!("{url}/metrics"))).await.text;
+    let client = http_client();
+    assert_eq!(send(client.get(format!("{url}/livez"))).await.status, 200);
+    let metrics = send(client.get(format!("{url}/metrics"))).await.text;
     for name in ["jobs_enqueued_total", "jobs_rescued_total", "jobs_fenced_total"] {
         assert_eq!(series(&metrics, &format!("millrace_{name}{QUEUE}")), Some(0.0), "{name}: {metrics}");
     }
@@ -166,8 +166,9 @@ async fn a_worker_tells_how_it_is_where_it_is_asked_to() {
     }
     assert!(series(&metrics, "millrace_listener_up").is_some(), "{metrics}");
     eventually("it listens", super::SOON, async || {
-        series(&ask(client.get(format!("{url}/metrics"))).await.text, "millrace_listener_up") == Some(1.0)
+        series(&send(client.get(format!("{url}/metrics"))).await.text, "millrace_listener_up") == Some(1.0)
     })
     .await;
-    eventually("it is ready", super::SOON, async || ask(client.get(format!("{url}/readyz"))).await.status == 200).await;
+    eventually("it is ready", super::SOON, async || send(client.get(format!("{url}/readyz"))).await.status == 200)
+        .await;
 }

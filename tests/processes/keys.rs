@@ -5,8 +5,8 @@ use serde_json::json;
 use super::{SOON, refusals};
 use crate::harness::{
     cluster, database, eventually,
-    http::ask,
-    process::{Api, client, worker},
+    http::send,
+    process::{Api, http_client, start_worker},
 };
 
 const NOWHERE: (&str, &str) = ("DATABASE_URL", "postgres://nowhere.invalid/x");
@@ -57,12 +57,13 @@ async fn prod_wants_its_secrets_and_choices_and_names_each() {
 async fn prod_starts_with_what_was_chosen_and_migrates_without() {
     let database = database::fresh().await;
     let quick = [&CHOSEN[..], &[("PROCESSING_DELAY_SECONDS", "0")]].concat();
-    let (api, _worker) = (Api::start(&database.url, &quick).await, worker(&database.url, &[PROD, CHOSEN[5]]).await);
+    let (api, _worker) =
+        (Api::start(&database.url, &quick).await, start_worker(&database.url, &[PROD, CHOSEN[5]]).await);
     let webhook = json!({
         "transaction_id": "chosen", "source_account": "a", "destination_account": "b", "amount": 1, "currency": "INR",
     });
-    let client = client();
-    let sent = ask(client.post(format!("{}/v1/webhooks/transactions", api.url)).json(&webhook)).await;
+    let client = http_client();
+    let sent = send(client.post(format!("{}/v1/webhooks/transactions", api.url)).json(&webhook)).await;
     assert_eq!(sent.status, 202, "unsigned, as was chosen: {sent:?}");
     // The migration and the operator's commands serve no one, and want no keys.
     for command in ["migrate", "queues"] {
@@ -75,9 +76,9 @@ async fn prod_starts_with_what_was_chosen_and_migrates_without() {
 async fn wrong_keys_of_an_address_are_limited_and_right_ones_are_served() {
     let database = database::fresh().await;
     let api = Api::start(&database.url, &[]).await;
-    let client = client();
+    let client = http_client();
     let status = async |path: &str, header: &str, key: &str| {
-        ask(client.get(format!("{}{path}", api.url)).header(header, key)).await
+        send(client.get(format!("{}{path}", api.url)).header(header, key)).await
     };
     let mut refused = 0;
     let limited = loop {
@@ -106,7 +107,7 @@ async fn wrong_keys_of_an_address_are_limited_and_right_ones_are_served() {
 async fn a_cause_that_fails_every_request_is_not_logged_for_every_request() {
     let database = database::fresh().await;
     let api = Api::start(&database.url, &[]).await;
-    let (name, client) = (&database.name, client());
+    let (name, client) = (&database.name, http_client());
     let postgres = sqlx::PgPool::connect(&cluster::server().await.url("postgres")).await.unwrap();
     for statement in [
         format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false"),
@@ -115,7 +116,7 @@ async fn a_cause_that_fails_every_request_is_not_logged_for_every_request() {
         sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&postgres).await.unwrap();
     }
     for number in 0..60 {
-        let asked = ask(client.get(format!("{}/v1/transactions/t-{number}", api.url))).await;
+        let asked = send(client.get(format!("{}/v1/transactions/t-{number}", api.url))).await;
         assert_eq!(asked.status, 503, "{asked:?}");
     }
     // Lines are written by a thread of their own.

@@ -21,7 +21,7 @@ const SOON: Duration = Duration::from_secs(20);
 /// Runs a command that is expected to end by itself; whether it succeeded, and everything it said.
 async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (bool, String) {
     let mut process = Process::start(arguments, variables);
-    let status = process.ended(SOON).await;
+    let status = process.wait_for_exit(SOON).await;
     assert!(status.code().is_some(), "{arguments:?} was killed: {status}");
     (status.success(), process.log())
 }

@@ -8,7 +8,7 @@ use super::{SOON, run};
 use crate::harness::{
     database,
     port::Port,
-    process::{Api, Process, worker},
+    process::{Api, Process, start_worker},
 };
 
 #[tokio::test]
@@ -28,11 +28,11 @@ async fn an_unmigrated_database_is_refused_until_it_is_migrated() {
 
     let mut migrating: Vec<_> = (0..3).map(|_| Process::start(&["migrate"], &url)).collect();
     for process in &mut migrating {
-        assert!(process.ended(SOON).await.success(), "at once: {}", process.log());
+        assert!(process.wait_for_exit(SOON).await.success(), "at once: {}", process.log());
     }
     let (succeeded, log) = run(&["migrate"], &url).await;
     assert!(succeeded, "again: {log}");
-    drop((Api::start(&database.url, &[]).await, worker(&database.url, &[]).await));
+    drop((Api::start(&database.url, &[]).await, start_worker(&database.url, &[]).await));
 }
 
 #[tokio::test]
@@ -143,9 +143,9 @@ async fn a_database_that_comes_later_is_waited_for_and_a_stop_is_heard_meanwhile
     for command in ["api", "worker"] {
         let variables = [("DATABASE_URL", &*url), ("PORT", "0"), ("LOG_FORMAT", "json")];
         let mut process = Process::start(&[command], &variables);
-        process.printed("waiting for the database").await;
+        process.wait_for_line("waiting for the database").await;
         process.signal(nix::sys::signal::Signal::SIGTERM);
-        assert!(process.ended(Duration::from_secs(10)).await.success(), "{}", process.log());
+        assert!(process.wait_for_exit(Duration::from_secs(10)).await.success(), "{}", process.log());
         assert!(!process.log().contains("hunter2"), "{}", process.log());
     }
 }

@@ -17,16 +17,16 @@ use crate::{
     harness::{
         database::{self, TestDatabase},
         eventually,
-        http::{Answer, ask},
+        http::{HttpResponse, send},
         port::Port,
-        process::{Api, Process, client, worker},
+        process::{Api, Process, http_client, start_worker},
     },
 };
 
 const KEY: &str = "sessions";
 
 /// Every kind of request that needs the database: reads, and writes that may not happen twice.
-async fn everything(http: &Client, api: &str, round: usize) -> Vec<(String, Answer)> {
+async fn everything(http: &Client, api: &str, round: usize) -> Vec<(String, HttpResponse)> {
     let user =
         json!({"email": format!("ada{round}@example.com"), "password": "correct horse battery", "full_name": "Ada"});
     let requests: Vec<(Method, String, Option<Value>)> = vec![
@@ -47,7 +47,7 @@ async fn everything(http: &Client, api: &str, round: usize) -> Vec<(String, Answ
     let sent = requests.into_iter().map(|(method, path, body)| {
         let request = http.request(method.clone(), format!("{api}{path}")).header("api_key", KEY);
         let request = body.iter().fold(request, |request, body| request.json(body));
-        async move { (format!("{method} {path}"), ask(request).await) }
+        async move { (format!("{method} {path}"), send(request).await) }
     });
     sent.collect::<JoinSet<_>>().join_all().await
 }
@@ -66,14 +66,14 @@ async fn sessions_that_were_terminated_while_idle_cost_no_request() {
     let database = database::fresh().await;
     let pool = database.pool().await;
     let api = Api::start(&database.url, &API).await;
-    let http = client();
+    let http = http_client();
     let terminate = "SELECT count(pg_terminate_backend(pid, 1000)) FROM pg_stat_activity
                      WHERE datname = current_database() AND application_name = 'millrace api'";
     let mut terminated = 0;
     for round in 0..20 {
         assert_served(&http, &api, round).await;
         // Used a moment ago, so that none is pinged before its next use.
-        let reads = (0..12).map(|_| ask(http.get(format!("{}/v1/transactions?limit=1", api.url))));
+        let reads = (0..12).map(|_| send(http.get(format!("{}/v1/transactions?limit=1", api.url))));
         reads.collect::<JoinSet<_>>().join_all().await;
         terminated += sqlx::query_scalar::<_, i64>(terminate).fetch_one(&pool).await.expect("our own session stays");
     }
@@ -85,7 +85,7 @@ async fn a_limit_for_idle_sessions_costs_no_request() {
     let database = database::fresh().await;
     change(&database, "SET idle_session_timeout = '400ms'").await;
     let api = Api::start(&database.url, &API).await;
-    let http = client();
+    let http = http_client();
     for round in 0..6 {
         assert_served(&http, &api, round).await;
         // Not a wait for something: beyond the limit.
@@ -147,12 +147,12 @@ async fn stricter_isolation_by_default_fails_no_sender() {
 async fn a_database_that_becomes_read_only_is_followed_both_ways() {
     let database = database::fresh().await;
     let api = Api::start(&database.url, &[]).await;
-    let mut worker = worker(&database.url, &[("WORKER_HEALTH_PORT", "0")]).await;
-    let line: Value = serde_json::from_str(&worker.printed("health and metrics").await).expect("a JSON line");
+    let mut worker = start_worker(&database.url, &[("WORKER_HEALTH_PORT", "0")]).await;
+    let line: Value = serde_json::from_str(&worker.wait_for_line("health and metrics").await).expect("a JSON line");
     let health = format!("http://{}/readyz", line["address"].as_str().expect("an address"));
-    let http = client();
+    let http = http_client();
     let post = async |id: &str| {
-        ask(http.post(format!("{}/v1/webhooks/transactions", api.url)).json(&webhook(id))).await.status
+        send(http.post(format!("{}/v1/webhooks/transactions", api.url)).json(&webhook(id))).await.status
     };
     assert_eq!(post("txn_1").await, 202);
     for round in ["one", "two"] {
@@ -161,10 +161,10 @@ async fn a_database_that_becomes_read_only_is_followed_both_ways() {
         terminate_all(&database).await;
         eventually("webhooks are refused", SOON, async || post(round).await == 503).await;
         for url in [format!("{}/readyz", api.url), health.clone()] {
-            eventually("it is not ready", SOON, async || ask(http.get(&url)).await.status == 503).await;
+            eventually("it is not ready", SOON, async || send(http.get(&url)).await.status == 503).await;
         }
-        assert!(ask(http.get(&health)).await.text.contains("read-only"));
-        assert_eq!(ask(http.get(format!("{}/v1/transactions/txn_1", api.url))).await.status, 200, "reads go on");
+        assert!(send(http.get(&health)).await.text.contains("read-only"));
+        assert_eq!(send(http.get(format!("{}/v1/transactions/txn_1", api.url))).await.status, 200, "reads go on");
         let admin = Database::parse(&database.url).expect("a URL").pool("admin", 1);
         let mut session = admin.acquire().await.expect("a session");
         for statement in [
@@ -178,7 +178,7 @@ async fn a_database_that_becomes_read_only_is_followed_both_ways() {
         let limit = Duration::from_secs(5);
         eventually("webhooks are taken again", limit, async || post(&format!("after {round}")).await == 202).await;
         for url in [format!("{}/readyz", api.url), health.clone()] {
-            eventually("it is ready again", SOON, async || ask(http.get(&url)).await.status == 200).await;
+            eventually("it is ready again", SOON, async || send(http.get(&url)).await.status == 200).await;
         }
     }
 }
@@ -212,12 +212,12 @@ async fn hidden_rows_are_named_at_the_start_and_by_readiness() {
     let pool = database.pool().await;
     as_role(&database, "", async |url| {
         let api = Api::start(&url, &[]).await;
-        let http = client();
-        assert_eq!(ask(http.get(format!("{}/readyz", api.url))).await.status, 200);
+        let http = http_client();
+        assert_eq!(send(http.get(format!("{}/readyz", api.url))).await.status, 200);
         for table in ["apalis.jobs", "transactions"] {
             let enable = AssertSqlSafe(format!("ALTER TABLE {table} ENABLE ROW LEVEL SECURITY"));
             sqlx::raw_sql(enable).execute(&pool).await.expect("a change");
-            let answer = ask(http.get(format!("{}/readyz", api.url))).await;
+            let answer = send(http.get(format!("{}/readyz", api.url))).await;
             assert_eq!(answer.status, 503, "{table}: {answer:?}");
             for command in ["api", "worker"] {
                 let (succeeded, log) = run(&[command], &[("DATABASE_URL", &url), ("PORT", "0")]).await;
@@ -252,7 +252,7 @@ async fn what_prevents_a_session_is_named() {
     transaction.rollback().await.expect("an end");
     let closed = Port::free();
     let mut worker = Process::start(&["worker"], &[("DATABASE_URL", &format!("postgres://me@127.0.0.1:{closed}/x"))]);
-    let line = worker.printed("waiting for the database").await;
+    let line = worker.wait_for_line("waiting for the database").await;
     assert!(line.contains("Connection refused"), "{line}");
 }
 
@@ -263,7 +263,7 @@ async fn what_the_server_says_is_logged_as_it_is_and_with_advice() {
     let unknown = database.url.replace("user=", "user=unknown_");
     for (url, advice) in [(nowhere, "create it"), (unknown, "refuses the user or the password")] {
         let mut worker = Process::start(&["worker"], &[("DATABASE_URL", &url)]);
-        let line = worker.printed("waiting for the database").await;
+        let line = worker.wait_for_line("waiting for the database").await;
         assert!(line.contains("does not exist") && !line.contains(" at line "), "{line}");
         assert!(line.contains(advice), "it says what to do: {line}");
         assert!(worker.is_running(), "and goes on");

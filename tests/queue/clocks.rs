@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::harness::{
     clock::SteppedServer,
     eventually,
-    stage::{Act, FAST, Stage, Theatre, quick_policy},
+    queue_harness::{FAST, QueueHarness, ScriptedJobs, Step, quick_policy},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -16,50 +16,50 @@ const JOBS: usize = 5;
 #[tokio::test]
 async fn steps_of_the_clock_double_no_run_of_a_living_worker() {
     let Some(server) = SteppedServer::start().await else { return };
-    let (theatre, stage) = (Theatre::on(&server.url).await, Stage::new(quick_policy()));
-    let (one, other) = (theatre.worker(&stage, FAST), theatre.worker(&stage, FAST));
-    theatre.until_beaten(1).await;
+    let (harness, scripted) = (QueueHarness::on_database(&server.url).await, ScriptedJobs::new(quick_policy()));
+    let (one, other) = (harness.worker(&scripted, FAST), harness.worker(&scripted, FAST));
+    harness.wait_for_heartbeats(1).await;
     for n in 0..JOBS {
-        theatre.enqueue(&format!("job {n}"), &[Act::Wait]).await;
+        harness.enqueue(&format!("job {n}"), &[Step::Wait]).await;
     }
-    eventually("all run", SOON, async || stage.ran().len() == JOBS).await;
+    eventually("all run", SOON, async || scripted.ran().len() == JOBS).await;
     for step in STEPS {
         server.step(step);
         // More than a lease, in which each looks ten times.
-        theatre.until_beaten(6).await;
+        harness.wait_for_heartbeats(6).await;
         let held = format!("(SELECT count(*) FROM apalis.jobs WHERE status = 'Running' AND attempts = 1) = {JOBS}");
-        theatre.until(&format!("all are held after a step to {step} s"), &held).await;
-        assert_eq!(stage.ran().len(), JOBS, "after a step to {step} s");
+        harness.wait_until(&format!("all are held after a step to {step} s"), &held).await;
+        assert_eq!(scripted.ran().len(), JOBS, "after a step to {step} s");
     }
-    stage.gate.add_permits(JOBS);
-    theatre.until("all are done", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status <> 'Done')").await;
+    scripted.gate.add_permits(JOBS);
+    harness.wait_until("all are done", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status <> 'Done')").await;
     one.stop().await;
     other.stop().await;
-    assert_eq!(stage.ran().len(), JOBS, "each ran once");
-    theatre.until("no crash was counted", "(SELECT max(crashes) = 0 FROM apalis.jobs)").await;
+    assert_eq!(scripted.ran().len(), JOBS, "each ran once");
+    harness.wait_until("no crash was counted", "(SELECT max(crashes) = 0 FROM apalis.jobs)").await;
 }
 
 #[tokio::test]
 async fn steps_of_the_clock_delay_no_rescue() {
     let Some(server) = SteppedServer::start().await else { return };
-    let theatre = Theatre::on(&server.url).await;
+    let harness = QueueHarness::on_database(&server.url).await;
     for (number, step) in STEPS.into_iter().enumerate() {
-        let stage = Stage::new(quick_policy());
+        let scripted = ScriptedJobs::new(quick_policy());
         let name = format!("job {number}");
-        theatre.enqueue(&name, &[Act::Done]).await;
+        harness.enqueue(&name, &[Step::Done]).await;
         let dead = format!(
             "WITH dead AS (
                  INSERT INTO apalis.workers (id, worker_type, storage_name, last_seen, lease)
                  VALUES ('dead {number}', 'millrace', 'PostgreSQL', now(), '1 s'))
              UPDATE apalis.jobs SET status = 'Running', lock_by = 'dead {number}', attempts = 1 WHERE status = 'Pending'"
         );
-        assert_eq!(theatre.execute(&dead).await, 1);
+        assert_eq!(harness.execute(&dead).await, 1);
         server.step(step);
-        let running = theatre.worker(&stage, FAST);
+        let running = harness.worker(&scripted, FAST);
         // A lease and a look; the rest is for a machine that builds three other things.
-        eventually(&format!("it runs after a step to {step} s"), SOON, async || stage.runs_of(&name) == 1).await;
+        eventually(&format!("it runs after a step to {step} s"), SOON, async || scripted.runs_of(&name) == 1).await;
         running.stop().await;
-        assert_eq!(theatre.row(&name).await.crashes, 1);
+        assert_eq!(harness.row(&name).await.crashes, 1);
     }
 }
 
@@ -67,15 +67,15 @@ async fn steps_of_the_clock_delay_no_rescue() {
 #[tokio::test]
 async fn the_overview_is_right_one_heartbeat_after_a_step() {
     let Some(server) = SteppedServer::start().await else { return };
-    let (theatre, stage) = (Theatre::on(&server.url).await, Stage::new(quick_policy()));
-    theatre
+    let (harness, scripted) = (QueueHarness::on_database(&server.url).await, ScriptedJobs::new(quick_policy()));
+    harness
         .execute(
             "INSERT INTO apalis.workers (id, worker_type, storage_name, layers, last_seen, lease)
              VALUES ('dead', 'millrace', 'PostgreSQL', 'scripted', now() - interval '5 s', '1 s')",
         )
         .await;
-    let operator = jobs::queue::Operator::new(&theatre.pool, &theatre.queue, jobs::queue::Kinds::default());
-    let running = theatre.worker(&stage, FAST);
+    let operator = jobs::queue::Operator::new(&harness.pool, &harness.queue, jobs::queue::Kinds::default());
+    let running = harness.worker(&scripted, FAST);
     for step in STEPS {
         server.step(step);
         let what = format!("one worker lives after a step to {step} s");

@@ -9,7 +9,7 @@ use jobs::queue::{
 
 use crate::harness::{
     eventually,
-    stage::{Act, FAST, NEVER, Stage, Theatre, quick_policy},
+    queue_harness::{FAST, NEVER, QueueHarness, ScriptedJobs, Step, quick_policy},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -17,7 +17,7 @@ const SOON: Duration = Duration::from_secs(20);
 /// Times that PostgreSQL has and the crate `time` has not, counts that cannot grow, texts and JSON of other shapes.
 const ROWS: &str = r#"
     INSERT INTO apalis.jobs (id, job_type, job, run_at, status, attempts, failures, crashes, errors, done_at, lock_at, last_result)
-    SELECT 'row ' || row_number() OVER (), 'scripted', '{"name": "foreign", "acts": ["Fail", "Done"]}', odd.*
+    SELECT 'row ' || row_number() OVER (), 'scripted', '{"name": "foreign", "steps": ["Fail", "Done"]}', odd.*
     FROM (VALUES
         (timestamptz 'infinity', 'Pending', 0, 0, 0, NULL::jsonb, NULL::timestamptz, NULL::timestamptz, NULL::jsonb),
         ('-infinity', 'Pending', 0, 0, 0, NULL, NULL, NULL, NULL),
@@ -42,28 +42,28 @@ const WORKERS: &str = "
 
 #[tokio::test]
 async fn odd_rows_harm_only_themselves() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(Policy { attempts: 2, ..quick_policy() }));
-    let operator = Operator::new(&theatre.pool, &theatre.queue, Kinds::default());
-    theatre.execute(ROWS).await;
-    theatre.execute(WORKERS).await;
+    let (harness, scripted) =
+        (QueueHarness::start().await, ScriptedJobs::new(Policy { attempts: 2, ..quick_policy() }));
+    let operator = Operator::new(&harness.pool, &harness.queue, Kinds::default());
+    harness.execute(ROWS).await;
+    harness.execute(WORKERS).await;
     look_at_everything(&operator).await;
     // No notification and no poll: what starts was seen to be due.
-    let running = theatre.worker(&stage, Timing { poll: NEVER, ..FAST });
+    let running = harness.worker(&scripted, Timing { poll: NEVER, ..FAST });
     for (name, delay) in [("now", 0), ("soon", 300), ("later", 1500)] {
-        theatre.enqueue_as(name, &[Act::Done], |job| job.after(Duration::from_millis(delay))).await;
+        harness.enqueue_as(name, &[Step::Done], |job| job.after(Duration::from_millis(delay))).await;
     }
     for name in ["now", "soon", "later"] {
-        eventually(name, SOON, async || stage.runs_of(name) == 1).await;
+        eventually(name, SOON, async || scripted.runs_of(name) == 1).await;
     }
-    theatre
-        .until(
+    harness.wait_until(
             "all that was due has ended, and what ran without a worker was taken back",
             "NOT EXISTS (SELECT FROM apalis.jobs WHERE status = 'Running' OR status = 'Pending' AND run_at < '3000-01-01')",
         )
         .await;
     running.stop().await;
     let left = "SELECT array_agg(status ORDER BY status) FROM apalis.jobs WHERE run_at > now()";
-    let left: Vec<String> = sqlx::query_scalar(left).fetch_one(&theatre.pool).await.unwrap();
+    let left: Vec<String> = sqlx::query_scalar(left).fetch_one(&harness.pool).await.unwrap();
     assert_eq!(left, ["Done", "Killed", "Pending", "Pending", "Weird"]);
     look_at_everything(&operator).await;
 }

@@ -16,7 +16,7 @@
 //! | 13 unique, cancel, pause, priorities | `enqueueing`, `operating`, `claims` |
 //! | 14 retention | `retention` |
 //! | 15 PgBouncer | `pgbouncer` |
-//! | 16 the face | every scripted job of `harness::stage` |
+//! | 16 the face | every scripted job of `harness::queue_harness` |
 
 mod claims;
 mod clocks;

@@ -6,7 +6,7 @@ use jobs::queue::{Retention, Timing};
 
 use crate::harness::{
     eventually,
-    stage::{Act, FAST, Stage, Theatre, quick_policy},
+    queue_harness::{FAST, QueueHarness, ScriptedJobs, Step, quick_policy},
 };
 
 /// Looks often; what counts as old is what is shipped.
@@ -25,14 +25,14 @@ const LEFTOVERS: &str = "
 
 #[tokio::test]
 async fn what_ended_long_ago_goes_and_nothing_else() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
     // Its id says that it came 25 hours ago: nearly young.
     let came = std::time::UNIX_EPOCH.elapsed().unwrap() - Duration::from_secs(25 * 3600);
     let id = uuid::Uuid::from_u128(came.as_millis() << 80);
-    theatre.enqueue_as("yesterday", &[Act::Done], |job| job.id(id.into())).await;
-    theatre.execute("UPDATE apalis.jobs SET status = 'Done', done_at = now() - interval '24 hours 1 s'").await;
-    theatre.execute(LEFTOVERS).await;
-    theatre
+    harness.enqueue_as("yesterday", &[Step::Done], |job| job.id(id.into())).await;
+    harness.execute("UPDATE apalis.jobs SET status = 'Done', done_at = now() - interval '24 hours 1 s'").await;
+    harness.execute(LEFTOVERS).await;
+    harness
         .execute(
             "INSERT INTO apalis.workers (id, worker_type, storage_name, last_seen, lease) VALUES
              ('old', 'millrace', 'PostgreSQL', now() - interval '25 hours', '15 s'),
@@ -41,42 +41,42 @@ async fn what_ended_long_ago_goes_and_nothing_else() {
         )
         .await;
     // One process at a time: while another is at it, nothing happens.
-    let mut other = theatre.pool.begin().await.unwrap();
+    let mut other = harness.pool.begin().await.unwrap();
     sqlx::query("SELECT pg_advisory_xact_lock(x'006d696c6c726163'::bigint)").execute(&mut *other).await.unwrap();
-    let running = theatre.worker(&stage, OFTEN);
-    theatre
-        .until("it has started", "EXISTS (SELECT FROM apalis.workers WHERE last_seen > now() - interval '1 s')")
+    let running = harness.worker(&scripted, OFTEN);
+    harness
+        .wait_until("it has started", "EXISTS (SELECT FROM apalis.workers WHERE last_seen > now() - interval '1 s')")
         .await;
     tokio::time::sleep(Duration::from_millis(500)).await;
-    theatre.until("all are there", "(SELECT count(*) FROM apalis.jobs) = 13").await;
+    harness.wait_until("all are there", "(SELECT count(*) FROM apalis.jobs) = 13").await;
     other.rollback().await.unwrap();
 
-    theatre.until("five are gone", "(SELECT count(*) FROM apalis.jobs) = 8").await;
-    theatre.until("a worker is gone", "NOT EXISTS (SELECT FROM apalis.workers WHERE id = 'old')").await;
+    harness.wait_until("five are gone", "(SELECT count(*) FROM apalis.jobs) = 8").await;
+    harness.wait_until("a worker is gone", "NOT EXISTS (SELECT FROM apalis.workers WHERE id = 'old')").await;
     // As many more passes as there is time for.
     tokio::time::sleep(Duration::from_millis(500)).await;
     running.stop().await;
     let left = "SELECT convert_from(job, 'UTF8') FROM apalis.jobs ORDER BY 1";
-    let left: Vec<String> = sqlx::query_scalar(left).fetch_all(&theatre.pool).await.unwrap();
+    let left: Vec<String> = sqlx::query_scalar(left).fetch_all(&harness.pool).await.unwrap();
     let expected = ["dead, young", "done, young", "running, old", "waiting, old"];
     assert_eq!(left, expected.map(|name| [format!("{name}0"), format!("{name}n")]).concat());
     let workers = "SELECT id FROM apalis.workers ORDER BY 1";
-    let workers: Vec<String> = sqlx::query_scalar(workers).fetch_all(&theatre.pool).await.unwrap();
+    let workers: Vec<String> = sqlx::query_scalar(workers).fetch_all(&harness.pool).await.unwrap();
     assert_eq!(workers, ["holds something", "young"], "and its own went with its stop");
 }
 
 #[tokio::test]
 async fn work_goes_on_while_a_table_is_cleaned() {
     const OLD: usize = 100_000;
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
-    theatre
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    harness
         .execute(&format!(
             "INSERT INTO apalis.jobs (id, job_type, job, status, done_at)
              SELECT '00' || lpad(n::text, 24, '0'), 'another', '{{}}', 'Done', now() - interval '2 days'
              FROM generate_series(1, {OLD}) AS n"
         ))
         .await;
-    let running = theatre.worker(&stage, OFTEN);
+    let running = harness.worker(&scripted, OFTEN);
     let old = "SELECT count(*) FROM apalis.jobs WHERE job_type = 'another'";
     let begun = Instant::now();
     let (mut runs, mut slowest) = (0, Duration::ZERO);
@@ -85,11 +85,11 @@ async fn work_goes_on_while_a_table_is_cleaned() {
         assert!(begun.elapsed() < Duration::from_secs(60), "{left} left");
         let name = format!("job {runs}.");
         let sent = Instant::now();
-        theatre.enqueue(&name, &[Act::Done]).await;
-        eventually("it runs", Duration::from_secs(10), async || stage.runs_of(&name) == 1).await;
+        harness.enqueue(&name, &[Step::Done]).await;
+        eventually("it runs", Duration::from_secs(10), async || scripted.runs_of(&name) == 1).await;
         slowest = slowest.max(sent.elapsed());
         runs += 1;
-        left = sqlx::query_scalar(old).fetch_one(&theatre.pool).await.unwrap();
+        left = sqlx::query_scalar(old).fetch_one(&harness.pool).await.unwrap();
     }
     running.stop().await;
     println!(

@@ -14,12 +14,12 @@ use time::{Duration as Span, OffsetDateTime, Time, macros::datetime};
 
 use super::{
     SOON,
-    source::{Kraken, Mood},
+    source::{FakeMode, Kraken},
 };
 use crate::harness::{
     database::{self, TestDatabase},
     eventually,
-    stage::{FAST, Running},
+    queue_harness::{FAST, RunningWorker},
 };
 
 /// The time of every test here.
@@ -45,7 +45,7 @@ struct Fetch {
 }
 
 impl Market {
-    async fn open() -> Self {
+    async fn start() -> Self {
         let database = database::fresh().await;
         let pool = database.pool().await;
         let (queue, kraken) = (Queue::start(pool.clone()), Kraken::default());
@@ -62,12 +62,12 @@ impl Market {
         NOON.replace_time(Time::MIDNIGHT) - Span::days(days)
     }
 
-    fn worker(&self) -> Running {
+    fn worker(&self) -> RunningWorker {
         let shutdown = Shutdown::default();
         let registry = Registry::default().job::<FetchPrices>(self.prices.clone());
         let database = Database::parse(&self.database.url).expect("the harness's URL");
         let worker = Worker::start(&database, FAST, registry, &shutdown).expect("a worker");
-        Running { worker, shutdown }
+        RunningWorker { worker, shutdown }
     }
 
     async fn ask(&self) -> usize {
@@ -96,7 +96,7 @@ impl Market {
     }
 
     async fn ended(&self) -> Fetch {
-        self.until("the fetch has ended", "outcome IS NOT NULL AND status IN ('Done', 'Killed')").await;
+        self.wait_until("the fetch has ended", "outcome IS NOT NULL AND status IN ('Done', 'Killed')").await;
         self.fetch().await
     }
 
@@ -158,17 +158,17 @@ async fn a_month_is_filled_then_gaps_and_late_revisions() {
 async fn a_source_that_is_down_is_asked_again_until_it_is_back() {
     let market = Market::open().await;
     let worker = market.worker();
-    market.kraken.is(Mood::Down);
+    market.kraken.is(FakeMode::Down);
     market.ask().await;
     market.until("it failed, and waits", "status = 'Pending' AND failures = 1 AND outcome IS NULL").await;
     assert_eq!(market.kraken.calls().len(), 2, "one currency may fare better than the other");
     let error = market.fetch().await.error.expect("a note");
     assert!(error.contains("kraken: connection refused"), "{error}");
-    market.kraken.is(Mood::Later(Duration::from_secs(3600)));
+    market.kraken.is(FakeMode::Later(Duration::from_secs(3600)));
     market.execute("UPDATE apalis.jobs SET run_at = now()").await;
     market.until("it snoozes", "status = 'Pending' AND failures = 1 AND run_at > now() + interval '50 minutes'").await;
     assert_eq!(market.kraken.calls().len(), 1, "who says later is not asked for more");
-    market.kraken.is(Mood::Serves);
+    market.kraken.is(FakeMode::Serves);
     market.execute("UPDATE apalis.jobs SET run_at = now()").await;
     assert_eq!(market.ended().await, done(60, 0));
     worker.stop().await;
@@ -178,7 +178,7 @@ async fn a_source_that_is_down_is_asked_again_until_it_is_back() {
 async fn what_is_not_offered_is_done_and_what_is_rejected_is_counted() {
     let market = Market::open().await;
     let worker = market.worker();
-    market.kraken.is(Mood::Lacks("usd"));
+    market.kraken.is(FakeMode::Lacks("usd"));
     market.kraken.rejects("high below low");
     market.ask().await;
     let fetch = market.ended().await;
@@ -219,7 +219,7 @@ async fn who_comes_before_the_day_before_is_there_comes_again() {
 async fn a_fetch_that_was_given_up_can_be_asked_for_again() {
     let market = Market::open().await;
     let worker = market.worker();
-    market.kraken.is(Mood::Down);
+    market.kraken.is(FakeMode::Down);
     market.ask().await;
     market.until("it failed, and waits", "status = 'Pending' AND failures = 1").await;
     assert_eq!(market.ask().await, 0, "it is still on its way");
@@ -227,7 +227,7 @@ async fn a_fetch_that_was_given_up_can_be_asked_for_again() {
     let fetch = market.ended().await;
     assert_eq!(fetch.outcome.as_deref(), Some("dead"));
     assert!(fetch.error.is_some_and(|error| error.contains("connection refused")));
-    market.kraken.is(Mood::Serves);
+    market.kraken.is(FakeMode::Serves);
     assert_eq!(market.ask().await, 1);
     assert_eq!(market.ended().await, done(60, 0));
     assert_eq!(market.ask().await, 0, "it is done");
@@ -253,14 +253,14 @@ async fn an_operator_cancels_a_fetch_and_replays_it() {
 #[tokio::test]
 async fn a_worker_that_ends_in_the_middle_leaves_the_fetch_to_another() {
     let market = Market::open().await;
-    market.kraken.is(Mood::Hangs);
+    market.kraken.is(FakeMode::Hangs);
     let first = market.worker();
     market.ask().await;
     market.until("it runs", "status = 'Running'").await;
     first.shutdown.drain.cancel();
     first.shutdown.now.cancel();
     first.stopped().await;
-    market.kraken.is(Mood::Serves);
+    market.kraken.is(FakeMode::Serves);
     let second = market.worker();
     assert_eq!(market.ended().await, done(60, 0));
     second.stop().await;

@@ -39,7 +39,7 @@ use tokio::task::JoinHandle;
 use crate::harness::{
     database::{self, TestDatabase},
     eventually,
-    stage::{Act, Scripted},
+    queue_harness::{ScriptedJob, Step},
 };
 
 const SOON: Duration = Duration::from_secs(30);
@@ -57,7 +57,7 @@ impl Work for OneJob {
             if self.fails.load(Ordering::Relaxed) {
                 return Err(Error::Unavailable("the script".into()));
             }
-            let job = Scripted { name: fire_time.to_string(), acts: vec![Act::Done] };
+            let job = ScriptedJob { name: fire_time.to_string(), steps: vec![Step::Done] };
             Ok(vec![NewJob::of(&job)?])
         })
     }

@@ -10,8 +10,8 @@ use sqlx::{AssertSqlSafe, PgPool};
 use super::SOON;
 use crate::harness::{
     database, eventually,
-    http::ask,
-    process::{Api, Process, client, worker},
+    http::send,
+    process::{Api, Process, http_client, start_worker},
 };
 
 const ADMIN: &str = "the admin key of the tests";
@@ -37,10 +37,10 @@ async fn a_days_fetch_exists_once_whoever_asks_for_it() {
     let api = Api::start(&database.url, &with(&[("ADMIN_API_KEY", ADMIN)])).await;
     let days = "SELECT count(DISTINCT day) FROM price_fetches";
     let often = with(&[("CRYPTO_FETCH_CRON", "*/2 * * * * *")]);
-    let starting = join_all((0..2).map(|_| worker(&database.url, &often)));
-    let client = client();
+    let starting = join_all((0..2).map(|_| start_worker(&database.url, &often)));
+    let client = http_client();
     let asking = join_all(
-        (0..5).map(|_| ask(client.post(format!("{}/admin/prices/fetch", api.url)).header("x-api-key", ADMIN))),
+        (0..5).map(|_| send(client.post(format!("{}/admin/prices/fetch", api.url)).header("x-api-key", ADMIN))),
     );
     let (_workers, answers) = tokio::join!(starting, asking);
     let fires = "schedule_fires WHERE kind = 'on_time'";
@@ -67,17 +67,17 @@ async fn a_days_fetch_exists_once_whoever_asks_for_it() {
 async fn only_an_admin_asks_and_not_too_often() {
     let database = database::fresh().await;
     let api = Api::start(&database.url, &with(&[("ADMIN_API_KEY", ADMIN), ("API_KEY", "another")])).await;
-    let client = client();
+    let client = http_client();
     let post = || client.post(format!("{}/admin/prices/fetch", api.url));
-    ask(post()).await.assert_problem(403, "no key");
-    ask(post().header("x-api-key", "another")).await.assert_problem(403, "the private key");
-    ask(post().header("x-api-key", "guess")).await.assert_problem(403, "a wrong key");
-    ask(post().bearer_auth("x.y.z")).await.assert_problem(401, "a bad token");
+    send(post()).await.assert_problem(403, "no key");
+    send(post().header("x-api-key", "another")).await.assert_problem(403, "the private key");
+    send(post().header("x-api-key", "guess")).await.assert_problem(403, "a wrong key");
+    send(post().bearer_auth("x.y.z")).await.assert_problem(401, "a bad token");
     let admin = || post().header("x-api-key", ADMIN);
-    assert_eq!(ask(admin().body("{}")).await.json()["enqueued"], FETCHES);
-    let again = ask(admin()).await.json();
+    assert_eq!(send(admin().body("{}")).await.json()["enqueued"], FETCHES);
+    let again = send(admin()).await.json();
     assert_eq!((&again["enqueued"], &again["already"]), (&Value::from(0), &Value::from(FETCHES)));
-    let answers = join_all((0..70).map(|_| ask(admin()))).await;
+    let answers = join_all((0..70).map(|_| send(admin()))).await;
     let refused = answers.iter().find(|answer| answer.status == 429).expect("a limit");
     refused.assert_problem(429, "too often");
     assert!(refused.header("retry-after").parse::<u32>().is_ok_and(|seconds| seconds >= 1), "{refused:?}");
@@ -88,7 +88,7 @@ async fn killed_workers_are_made_up_for_and_a_stop_is_quick() {
     let database = database::fresh().await;
     let pool = database.pool().await;
     let often = with(&[("CRYPTO_FETCH_CRON", "0 * * * * *"), ("CRYPTO_FETCH_CATCH_UP", "latest")]);
-    let killed = worker(&database.url, &often).await;
+    let killed = start_worker(&database.url, &often).await;
     eventually("it knows its schedule", SOON, async || number(&pool, "schedules").await == 1).await;
     drop(killed);
     for shifted in ["schedules SET since = since", "schedule_fires SET fire_time = fire_time"] {
@@ -96,16 +96,16 @@ async fn killed_workers_are_made_up_for_and_a_stop_is_quick() {
         sqlx::query(shift).execute(&pool).await.unwrap();
     }
     let variables = [&often[..], &[("WORKER_HEALTH_PORT", "0")]].concat();
-    let mut worker = worker(&database.url, &variables).await;
+    let mut worker = start_worker(&database.url, &variables).await;
     // Of three hours it is the last minute that fires: as made up, or on time, since it is not 90 s ago.
     let fired = "schedule_fires WHERE jobs > 0 AND passed_over >= 170 AND fire_time > now() - interval '3 minutes'";
     eventually("what was missed is made up", SOON, async || number(&pool, fired).await == 1).await;
     assert_eq!(number(&pool, "price_fetches").await, FETCHES as i64);
-    worker.printed("SCHEDULE_MISSED").await;
+    worker.wait_for_line("SCHEDULE_MISSED").await;
 
-    let line: Value = serde_json::from_str(&worker.printed("health and metrics").await).unwrap();
+    let line: Value = serde_json::from_str(&worker.wait_for_line("health and metrics").await).unwrap();
     let url = format!("http://{}/metrics", line["address"].as_str().unwrap());
-    let metrics = ask(client().get(url)).await.text;
+    let metrics = send(http_client().get(url)).await.text;
     for series in [
         "millrace_cron_lag_seconds{schedule=\"daily_prices\"}",
         "millrace_jobs_enqueued_total{queue=\"fetch_prices\"} 12",
@@ -117,14 +117,14 @@ async fn killed_workers_are_made_up_for_and_a_stop_is_quick() {
     }
     let begun = Instant::now();
     worker.signal(Signal::SIGTERM);
-    assert!(worker.ended(SOON).await.success());
+    assert!(worker.wait_for_exit(SOON).await.success());
     assert!(begun.elapsed() < Duration::from_secs(28), "{:?}", begun.elapsed());
 }
 
 /// Runs a command; whether it succeeded, and what it printed.
 async fn run(database: &str, arguments: &[&str], variables: &[(&str, &str)]) -> (bool, String) {
     let mut process = Process::start(arguments, &[&[("DATABASE_URL", database)], variables].concat());
-    let succeeded = process.ended(SOON).await.success();
+    let succeeded = process.wait_for_exit(SOON).await.success();
     (succeeded, process.log())
 }
 

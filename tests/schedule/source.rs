@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 
 /// How it answers.
 #[derive(Debug, Clone, Default)]
-pub enum Mood {
+pub enum FakeMode {
     #[default]
     Serves,
     /// Has nothing in this currency.
@@ -31,7 +31,7 @@ pub type Call = (String, OffsetDateTime, OffsetDateTime);
 
 #[derive(Default)]
 struct State {
-    mood: Mood,
+    mood: FakeMode,
     prices: BTreeMap<OffsetDateTime, u32>,
     rejects: Vec<String>,
     calls: Vec<Call>,
@@ -46,7 +46,7 @@ impl Kraken {
         Providers(Arc::from([Arc::new(self.clone()) as Arc<dyn Provider>]))
     }
 
-    pub fn is(&self, mood: Mood) {
+    pub fn is(&self, mood: FakeMode) {
         self.0.lock().unwrap().mood = mood;
     }
 
@@ -75,11 +75,11 @@ impl Provider for Kraken {
                 let mut state = self.0.lock().unwrap();
                 state.calls.push((series.currency.as_str().to_owned(), from, to));
                 match &state.mood {
-                    Mood::Hangs => None,
-                    Mood::Lacks(currency) if series.currency.as_str() == *currency => {
+                    FakeMode::Hangs => None,
+                    FakeMode::Lacks(currency) if series.currency.as_str() == *currency => {
                         Some(Err(Trouble::NotOffered(Source::Kraken)))
                     }
-                    Mood::Serves | Mood::Lacks(_) => {
+                    FakeMode::Serves | FakeMode::Lacks(_) => {
                         let candle = |(bucket, price): (&OffsetDateTime, &u32)| Candle {
                             bucket: *bucket,
                             open: None,
@@ -91,8 +91,8 @@ impl Provider for Kraken {
                         let candles = state.prices.range(from..to).map(candle).collect();
                         Some(Ok(Fetched { candles, rejected: state.rejects.clone() }))
                     }
-                    Mood::Down => Some(Err(Trouble::Failed(Source::Kraken, "connection refused".into()))),
-                    Mood::Later(after) => {
+                    FakeMode::Down => Some(Err(Trouble::Failed(Source::Kraken, "connection refused".into()))),
+                    FakeMode::Later(after) => {
                         Some(Err(Trouble::Later { source_name: Source::Kraken, after: *after, why: "429".into() }))
                     }
                 }

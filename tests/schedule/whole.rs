@@ -9,8 +9,8 @@ use super::SOON;
 use crate::harness::{
     database::{self, TestDatabase},
     eventually,
-    exchange::{Exchange, Fault},
-    process::{Process, worker},
+    fake_providers::{FakeProviders, Fault},
+    process::{Process, start_worker},
 };
 
 /// A fetch waits for its source's turn, and for the next try.
@@ -21,13 +21,13 @@ const DONE: &str = "SELECT count(*) = 12 AND bool_and(coalesce(outcome = 'done',
 struct World {
     database: TestDatabase,
     pool: PgPool,
-    exchange: Exchange,
+    exchange: FakeProviders,
 }
 
 impl World {
     async fn new() -> Self {
         let database = database::fresh().await;
-        Self { pool: database.pool().await, database, exchange: Exchange::start().await }
+        Self { pool: database.pool().await, database, exchange: FakeProviders::start().await }
     }
 
     /// One that fires every other second, and takes over soon from one that died.
@@ -45,7 +45,7 @@ impl World {
             ("QUEUE_RESCUE_SECONDS", "0.2"),
         ]);
         variables.extend(more);
-        worker(&self.database.url, &variables).await
+        start_worker(&self.database.url, &variables).await
     }
 
     async fn holds(&self, query: &str) -> bool {

@@ -2,7 +2,7 @@
 //! that can be told to fail in every way in which they do.
 //!
 //! ```ignore
-//! let exchange = Exchange::start().await;
+//! let exchange = FakeProviders::start().await;
 //! let api = Api::start(&database.url, &exchange.variables()).await;      // COINGECKO_URL and so on
 //! exchange.fail(Source::CoinGecko, Fault::RateLimited(Some("7")));       // until heal()
 //! exchange.fail_next(Source::Kraken, 1, Fault::Status(500));             // the next call only
@@ -10,10 +10,10 @@
 //! ```
 //!
 //! It has bitcoin, ethereum and solana in usd, eur and usdt, as far as each source really offers them (CoinGecko no
-//! usdt, Binance no usd), and `pepecoin` at CoinGecko only. All sources follow one curve: [`Exchange::price`].
+//! usdt, Binance no usd), and `pepecoin` at CoinGecko only. All sources follow one curve: [`FakeProviders::price`].
 
-mod answer;
 mod listing;
+mod response;
 mod table;
 
 use std::{
@@ -96,13 +96,13 @@ pub struct State {
 }
 
 /// The server; it ends with the value.
-pub struct Exchange {
+pub struct FakeProviders {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
     server: JoinHandle<()>,
 }
 
-impl Exchange {
+impl FakeProviders {
     /// A stand-in by the real clock, for real processes.
     pub async fn start() -> Self {
         Self::at(Clock::system()).await
@@ -145,7 +145,7 @@ impl Exchange {
     }
 
     /// What prices it has.
-    pub fn change(&self, change: impl FnOnce(&mut Table)) {
+    pub fn edit_table(&self, change: impl FnOnce(&mut Table)) {
         change(&mut self.state().table);
     }
 
@@ -203,7 +203,7 @@ impl Exchange {
     }
 
     /// How often this source was asked what it offers.
-    pub fn lists(&self, source: Source) -> usize {
+    pub fn list_calls(&self, source: Source) -> usize {
         self.state().lists.get(&source).copied().unwrap_or(0)
     }
 
@@ -226,7 +226,7 @@ impl Exchange {
     }
 }
 
-impl Drop for Exchange {
+impl Drop for FakeProviders {
     fn drop(&mut self) {
         self.server.abort();
     }
@@ -267,7 +267,7 @@ fn answering(state: Arc<Mutex<State>>) -> impl Endpoint + 'static {
                 let state = state.lock().unwrap();
                 state.table.at(state.clock.now().unix_timestamp())
             };
-            answer::answer(&table, source, path, query, fault.as_ref())
+            response::build(&table, source, path, query, fault.as_ref())
         }
     })
     .map_to_response()

@@ -85,12 +85,12 @@ impl Table {
     }
 
     /// Takes the price of a moment away, and with it each bucket that ends then: from every asset, at one source or all.
-    pub fn lose(&mut self, source: Option<Source>, moment: i64) {
+    pub fn remove_price(&mut self, source: Option<Source>, moment: i64) {
         self.missing.insert((source, moment));
     }
 
     /// Gives back what was taken away.
-    pub fn find_again(&mut self) {
+    pub fn restore_prices(&mut self) {
         self.missing.clear();
     }
 

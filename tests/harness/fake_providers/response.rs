@@ -16,7 +16,7 @@ pub const CODES: [(&str, &str, &str); 3] =
     [("bitcoin", "BTC", "XBT"), ("ethereum", "ETH", "ETH"), ("solana", "SOL", "SOL")];
 
 /// Answers a request, or fails it.
-pub fn answer(table: &Table, source: Source, path: &str, query: &str, fault: Option<&Fault>) -> Response {
+pub fn build(table: &Table, source: Source, path: &str, query: &str, fault: Option<&Fault>) -> Response {
     let plain = |status: u16, text: &str| (status, text.to_owned(), "text/html", Vec::new());
     let (status, body, kind, headers) = match fault {
         Some(Fault::RateLimited(after)) => {

@@ -34,7 +34,7 @@ pub const NEVER: Duration = Duration::from_secs(3600);
 
 /// What a run does.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum Act {
+pub enum Step {
     Done,
     Fail,
     /// Fails with this error.
@@ -55,17 +55,17 @@ pub enum Act {
     Hang,
     /// Blocks its thread for these milliseconds.
     Block(u64),
-    /// Waits for a permit of [`Stage::gate`], and is done.
+    /// Waits for a permit of [`ScriptedJobs::gate`], and is done.
     Wait,
-    /// Waits for a permit of [`Stage::gate`], and does that.
-    WaitThen(Box<Act>),
+    /// Waits for a permit of [`ScriptedJobs::gate`], and does that.
+    WaitThen(Box<Step>),
 }
 
-/// A job that does one act a run; the last one for every run that is left.
+/// A job that does one step a run; the last one for every run that is left.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Scripted {
+pub struct ScriptedJob {
     pub name: String,
-    pub acts: Vec<Act>,
+    pub steps: Vec<Step>,
 }
 
 /// One run, as its job saw it.
@@ -77,14 +77,14 @@ pub struct Ran {
 
 /// What scripted jobs share with their test.
 #[derive(Clone)]
-pub struct Stage {
+pub struct ScriptedJobs {
     pub policy: Policy,
     pub gate: Arc<Semaphore>,
     ran: Arc<Mutex<Vec<Ran>>>,
     buried: Arc<Mutex<Vec<(String, String)>>>,
 }
 
-impl Stage {
+impl ScriptedJobs {
     pub fn new(policy: Policy) -> Self {
         Self { policy, gate: Arc::new(Semaphore::new(0)), ran: Arc::default(), buried: Arc::default() }
     }
@@ -105,47 +105,47 @@ impl Stage {
     }
 }
 
-impl Job for Scripted {
+impl Job for ScriptedJob {
     const NAME: &'static str = "scripted";
-    type Context = Stage;
+    type Context = ScriptedJobs;
 
-    fn policy(stage: &Stage) -> Policy {
-        stage.policy.clone()
+    fn policy(scripted: &ScriptedJobs) -> Policy {
+        scripted.policy.clone()
     }
 
-    async fn run(self, stage: Stage, run: Run) -> Result<Outcome, Failure> {
-        let earlier = stage.runs_of(&self.name);
-        stage.ran.lock().unwrap().push(Ran { name: self.name.clone(), run });
-        let mut act = self.acts.get(earlier).or(self.acts.last()).unwrap_or(&Act::Done);
-        if let Act::WaitThen(then) = act {
-            stage.gate.acquire().await?.forget();
-            act = then;
+    async fn run(self, scripted: ScriptedJobs, run: Run) -> Result<Outcome, Failure> {
+        let earlier = scripted.runs_of(&self.name);
+        scripted.ran.lock().unwrap().push(Ran { name: self.name.clone(), run });
+        let mut step = self.steps.get(earlier).or(self.steps.last()).unwrap_or(&Step::Done);
+        if let Step::WaitThen(then) = step {
+            scripted.gate.acquire().await?.forget();
+            step = then;
         }
-        match act {
-            Act::Done => {}
-            Act::Fail => return Err(Failure::new(format!("failed in run {}", earlier + 1))),
-            Act::FailWith(error) => return Err(Failure::new(error)),
-            Act::FailFor(millis) => {
+        match step {
+            Step::Done => {}
+            Step::Fail => return Err(Failure::new(format!("failed in run {}", earlier + 1))),
+            Step::FailWith(error) => return Err(Failure::new(error)),
+            Step::FailFor(millis) => {
                 return Err(Failure::new("asked to wait").not_before(Duration::from_millis(*millis)));
             }
-            Act::Reject => return Ok(Outcome::Reject("rejected".into())),
-            Act::RejectWith(reason) => return Ok(Outcome::Reject(reason.clone())),
-            Act::SnoozeBecause(millis, reason) => {
+            Step::Reject => return Ok(Outcome::Reject("rejected".into())),
+            Step::RejectWith(reason) => return Ok(Outcome::Reject(reason.clone())),
+            Step::SnoozeBecause(millis, reason) => {
                 return Ok(Outcome::SnoozeBecause(Duration::from_millis(*millis), reason.clone()));
             }
-            Act::PanicWith(message) => panic!("{message}"),
-            Act::Snooze(millis) => return Ok(Outcome::Snooze(Duration::from_millis(*millis))),
-            Act::Panic => panic!("a panic of the script"),
-            Act::Hang => std::future::pending().await,
-            Act::Block(millis) => std::thread::sleep(Duration::from_millis(*millis)),
-            Act::Wait | Act::WaitThen(_) => stage.gate.acquire().await?.forget(),
+            Step::PanicWith(message) => panic!("{message}"),
+            Step::Snooze(millis) => return Ok(Outcome::Snooze(Duration::from_millis(*millis))),
+            Step::Panic => panic!("a panic of the script"),
+            Step::Hang => std::future::pending().await,
+            Step::Block(millis) => std::thread::sleep(Duration::from_millis(*millis)),
+            Step::Wait | Step::WaitThen(_) => scripted.gate.acquire().await?.forget(),
         }
         Ok(Outcome::Done)
     }
 
     /// Fails the first time for a job that is called so.
-    async fn bury(self, stage: Stage, reason: String) -> Result<(), Failure> {
-        let mut buried = stage.buried.lock().unwrap();
+    async fn bury(self, scripted: ScriptedJobs, reason: String) -> Result<(), Failure> {
+        let mut buried = scripted.buried.lock().unwrap();
         let fails = self.name == "hard to bury" && buried.is_empty();
         buried.push((self.name, reason));
         if fails { Err(Failure::new("its record cannot be reached")) } else { Ok(()) }
@@ -163,7 +163,7 @@ pub fn quick_policy() -> Policy {
 }
 
 /// A database with the enqueueing side of its queue.
-pub struct Theatre {
+pub struct QueueHarness {
     pub pool: PgPool,
     pub queue: Queue,
     pub database: Database,
@@ -171,50 +171,50 @@ pub struct Theatre {
 }
 
 /// A worker of this process.
-pub struct Running {
+pub struct RunningWorker {
     pub worker: Worker,
     pub shutdown: Shutdown,
 }
 
-impl Theatre {
-    pub async fn open() -> Self {
+impl QueueHarness {
+    pub async fn start() -> Self {
         let kept = database::fresh().await;
-        let theatre = Self::on(&kept.url).await;
-        Self { _kept: Some(kept), ..theatre }
+        let harness = Self::on_database(&kept.url).await;
+        Self { _kept: Some(kept), ..harness }
     }
 
     /// On a migrated database that the caller keeps.
-    pub async fn on(url: &str) -> Self {
+    pub async fn on_database(url: &str) -> Self {
         let pool = PgPool::connect(url).await.expect("a connection");
         let database = Database::parse(url).expect("the harness's URL");
         Self { queue: Queue::start(pool.clone()), pool, database, _kept: None }
     }
 
     /// Enqueues a job that is due now.
-    pub async fn enqueue(&self, name: &str, acts: &[Act]) {
-        self.enqueue_as(name, acts, |job| job).await;
+    pub async fn enqueue(&self, name: &str, steps: &[Step]) {
+        self.enqueue_as(name, steps, |job| job).await;
     }
 
     /// Enqueues a job, changed before.
-    pub async fn enqueue_as(&self, name: &str, acts: &[Act], change: impl FnOnce(NewJob) -> NewJob) {
+    pub async fn enqueue_as(&self, name: &str, steps: &[Step], change: impl FnOnce(NewJob) -> NewJob) {
         let mut tx = self.queue.begin().await.expect("a transaction");
-        let job = NewJob::of(&Scripted { name: name.into(), acts: acts.to_vec() }).expect("a payload");
+        let job = NewJob::of(&ScriptedJob { name: name.into(), steps: steps.to_vec() }).expect("a payload");
         enqueue(&mut tx, &[change(job)]).await.expect("an enqueued job");
         tx.commit().await.expect("a commit");
     }
 
     /// Starts a worker for scripted jobs.
-    pub fn worker(&self, stage: &Stage, timing: Timing) -> Running {
+    pub fn worker(&self, scripted: &ScriptedJobs, timing: Timing) -> RunningWorker {
         let shutdown = Shutdown::default();
-        let registry = Registry::default().job::<Scripted>(stage.clone());
+        let registry = Registry::default().job::<ScriptedJob>(scripted.clone());
         let worker = Worker::start(&self.database, timing, registry, &shutdown).expect("a worker");
-        Running { worker, shutdown }
+        RunningWorker { worker, shutdown }
     }
 
     /// Runs everything that is or becomes due, and makes sure that nothing is left but what is finished.
-    pub async fn run_all(&self, stage: &Stage) {
-        let running = self.worker(stage, FAST);
-        self.until(
+    pub async fn run_all(&self, scripted: &ScriptedJobs) {
+        let running = self.worker(scripted, FAST);
+        self.wait_until(
             "nothing is left to run",
             "NOT EXISTS (SELECT FROM apalis.jobs WHERE status IN ('Pending', 'Running'))",
         )
@@ -223,7 +223,7 @@ impl Theatre {
     }
 
     /// Waits until a condition in SQL holds.
-    pub async fn until(&self, what: &str, condition: &str) {
+    pub async fn wait_until(&self, what: &str, condition: &str) {
         let query = format!("SELECT {condition}");
         eventually(what, Duration::from_secs(60), async || {
             sqlx::query_scalar(sqlx::AssertSqlSafe(query.clone())).fetch_one(&self.pool).await.expect("a condition")
@@ -232,12 +232,12 @@ impl Theatre {
     }
 
     /// Waits until the worker has nothing on its way any more: every notification sent so far has been heard.
-    pub async fn until_idle(&self) {
-        self.until_beaten(1).await;
+    pub async fn wait_until_idle(&self) {
+        self.wait_for_heartbeats(1).await;
     }
 
     /// Waits until every worker has renewed its lease so many times, whatever any clock says.
-    pub async fn until_beaten(&self, times: u32) {
+    pub async fn wait_for_heartbeats(&self, times: u32) {
         let versions = "SELECT array_agg(id || ':' || xmin ORDER BY id) FROM apalis.workers";
         let versions = async || -> Vec<String> {
             let found: Option<Vec<String>> = sqlx::query_scalar(versions).fetch_one(&self.pool).await.expect("rows");
@@ -254,7 +254,7 @@ impl Theatre {
     }
 
     /// State, claims, failures, crashes and errors of the job with this name.
-    pub async fn row(&self, name: &str) -> Recorded {
+    pub async fn row(&self, name: &str) -> JobRow {
         let row = sqlx::query(
             "SELECT status, attempts, failures, crashes, coalesce(jsonb_array_length(errors), 0) AS errors,
                     errors -> -1 ->> 'error' AS last_error, lock_by,
@@ -265,7 +265,7 @@ impl Theatre {
         .fetch_one(&self.pool)
         .await
         .expect("one job of this name");
-        Recorded {
+        JobRow {
             status: row.get("status"),
             attempts: row.get("attempts"),
             failures: row.get("failures"),
@@ -286,7 +286,7 @@ impl Theatre {
 
 /// A job's row.
 #[derive(Debug)]
-pub struct Recorded {
+pub struct JobRow {
     pub status: String,
     pub attempts: i32,
     pub failures: i32,
@@ -297,7 +297,7 @@ pub struct Recorded {
     pub due_in: f64,
 }
 
-impl Running {
+impl RunningWorker {
     /// Stops it in good order.
     pub async fn stop(self) {
         self.shutdown.drain.cancel();

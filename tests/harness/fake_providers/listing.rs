@@ -3,7 +3,7 @@
 use jobs::prices::model::Source;
 
 use super::{
-    answer::{CODES, kraken_key},
+    response::{CODES, kraken_key},
     table::Table,
 };
 
