@@ -1,4 +1,4 @@
-//! What a test stands on: a private PostgreSQL, a fresh database each, scratch folders, and waiting for conditions.
+//! The test harness: a private PostgreSQL, a fresh database per test, real processes, fakes and waiting.
 //!
 //! ```ignore
 //! let database = harness::database::fresh().await;

@@ -1,4 +1,4 @@
-//! A queue to play on: jobs that do what their script says, and a record of what they did.
+//! The queue under test, with scripted jobs and a record of their runs.
 
 use std::{
     sync::{Arc, Mutex},
@@ -20,7 +20,7 @@ use super::{
     eventually,
 };
 
-/// Short by configuration: nothing of the queue may depend on the shipped values.
+/// Short durations, so that tests are fast and do not depend on the shipped values.
 pub const FAST: Timing = Timing {
     heartbeat: Duration::from_millis(200),
     lease: Duration::from_secs(1),
@@ -29,79 +29,78 @@ pub const FAST: Timing = Timing {
     retention: Retention::SHIPPED,
 };
 
-/// So rare that whatever happens in a test was not found by polling.
+/// An interval longer than any test: nothing in the test was found by polling.
 pub const NEVER: Duration = Duration::from_secs(3600);
 
-/// What a run does.
+/// What a run does; durations are in milliseconds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Step {
     Done,
     Fail,
     /// Fails with this error.
     FailWith(String),
-    /// Fails, and wants to wait at least these milliseconds.
-    FailFor(u64),
+    /// Fails, and asks to wait at least this long.
+    FailWithDelay(u64),
     Reject,
-    /// With this reason.
+    /// Rejects the job with this reason.
     RejectWith(String),
-    /// Milliseconds.
     Snooze(u64),
-    /// Milliseconds, and the reason.
+    /// Snoozes with this reason.
     SnoozeBecause(u64, String),
     Panic,
-    /// With this message.
+    /// Panics with this message.
     PanicWith(String),
-    /// Never ends by itself.
+    /// Never ends unless it is cancelled.
     Hang,
-    /// Blocks its thread for these milliseconds.
+    /// Blocks its thread.
     Block(u64),
-    /// Waits for a permit of [`ScriptedJobs::gate`], and is done.
+    /// Waits for a permit of [`ScriptedJobs::gate`], then ends as done.
     Wait,
-    /// Waits for a permit of [`ScriptedJobs::gate`], and does that.
+    /// Waits for a permit of [`ScriptedJobs::gate`], then does this step.
     WaitThen(Box<Step>),
 }
 
-/// A job that does one step a run; the last one for every run that is left.
+/// A job that does one step per run. Further runs repeat the last step.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ScriptedJob {
     pub name: String,
     pub steps: Vec<Step>,
 }
 
-/// One run, as its job saw it.
+/// A recorded run of a scripted job.
 #[derive(Debug, Clone)]
-pub struct Ran {
+pub struct RecordedRun {
     pub name: String,
     pub run: Run,
 }
 
-/// What scripted jobs share with their test.
+/// The state that scripted jobs share with their test.
 #[derive(Clone)]
 pub struct ScriptedJobs {
     pub policy: Policy,
     pub gate: Arc<Semaphore>,
-    ran: Arc<Mutex<Vec<Ran>>>,
-    buried: Arc<Mutex<Vec<(String, String)>>>,
+    runs: Arc<Mutex<Vec<RecordedRun>>>,
+    discarded: Arc<Mutex<Vec<(String, String)>>>,
 }
 
 impl ScriptedJobs {
     pub fn new(policy: Policy) -> Self {
-        Self { policy, gate: Arc::new(Semaphore::new(0)), ran: Arc::default(), buried: Arc::default() }
+        Self { policy, gate: Arc::new(Semaphore::new(0)), runs: Arc::default(), discarded: Arc::default() }
     }
 
     /// All runs so far.
-    pub fn ran(&self) -> Vec<Ran> {
-        self.ran.lock().unwrap().clone()
+    pub fn runs(&self) -> Vec<RecordedRun> {
+        self.runs.lock().unwrap().clone()
     }
 
-    /// The runs of one job so far.
+    /// The number of runs of one job so far.
     pub fn runs_of(&self, name: &str) -> usize {
-        self.ran().iter().filter(|ran| ran.name == name).count()
+        self.runs().iter().filter(|run| run.name == name).count()
     }
 
-    /// Jobs that were given up, with the reasons.
-    pub fn buried(&self) -> Vec<(String, String)> {
-        self.buried.lock().unwrap().clone()
+    /// The discarded jobs with their reasons.
+    pub fn discarded(&self) -> Vec<(String, String)> {
+        self.discarded.lock().unwrap().clone()
     }
 }
 
@@ -115,7 +114,7 @@ impl Job for ScriptedJob {
 
     async fn run(self, scripted: ScriptedJobs, run: Run) -> Result<Outcome, Failure> {
         let earlier = scripted.runs_of(&self.name);
-        scripted.ran.lock().unwrap().push(Ran { name: self.name.clone(), run });
+        scripted.runs.lock().unwrap().push(RecordedRun { name: self.name.clone(), run });
         let mut step = self.steps.get(earlier).or(self.steps.last()).unwrap_or(&Step::Done);
         if let Step::WaitThen(then) = step {
             scripted.gate.acquire().await?.forget();
@@ -125,7 +124,7 @@ impl Job for ScriptedJob {
             Step::Done => {}
             Step::Fail => return Err(Failure::new(format!("failed in run {}", earlier + 1))),
             Step::FailWith(error) => return Err(Failure::new(error)),
-            Step::FailFor(millis) => {
+            Step::FailWithDelay(millis) => {
                 return Err(Failure::new("asked to wait").not_before(Duration::from_millis(*millis)));
             }
             Step::Reject => return Ok(Outcome::Reject("rejected".into())),
@@ -143,16 +142,16 @@ impl Job for ScriptedJob {
         Ok(Outcome::Done)
     }
 
-    /// Fails the first time for a job that is called so.
+    /// Fails the first time for the job named `hard to discard`.
     async fn bury(self, scripted: ScriptedJobs, reason: String) -> Result<(), Failure> {
-        let mut buried = scripted.buried.lock().unwrap();
-        let fails = self.name == "hard to bury" && buried.is_empty();
-        buried.push((self.name, reason));
+        let mut discarded = scripted.discarded.lock().unwrap();
+        let fails = self.name == "hard to discard" && discarded.is_empty();
+        discarded.push((self.name, reason));
         if fails { Err(Failure::new("its record cannot be reached")) } else { Ok(()) }
     }
 }
 
-/// Attempts and waits that a test has time for.
+/// Few attempts and short waits.
 pub fn quick_policy() -> Policy {
     Policy {
         attempts: 3,
@@ -162,15 +161,16 @@ pub fn quick_policy() -> Policy {
     }
 }
 
-/// A database with the enqueueing side of its queue.
+/// A database with its queue, which starts workers and inspects jobs.
 pub struct QueueHarness {
     pub pool: PgPool,
     pub queue: Queue,
     pub database: Database,
-    _kept: Option<TestDatabase>,
+    /// Removed with the harness.
+    _test_database: Option<TestDatabase>,
 }
 
-/// A worker of this process.
+/// A worker inside the test process.
 pub struct RunningWorker {
     pub worker: Worker,
     pub shutdown: Shutdown,
@@ -178,16 +178,16 @@ pub struct RunningWorker {
 
 impl QueueHarness {
     pub async fn start() -> Self {
-        let kept = database::fresh().await;
-        let harness = Self::on_database(&kept.url).await;
-        Self { _kept: Some(kept), ..harness }
+        let database = database::fresh().await;
+        let harness = Self::on_database(&database.url).await;
+        Self { _test_database: Some(database), ..harness }
     }
 
-    /// On a migrated database that the caller keeps.
+    /// Uses a migrated database that the caller owns.
     pub async fn on_database(url: &str) -> Self {
         let pool = PgPool::connect(url).await.expect("a connection");
         let database = Database::parse(url).expect("the harness's URL");
-        Self { queue: Queue::start(pool.clone()), pool, database, _kept: None }
+        Self { queue: Queue::start(pool.clone()), pool, database, _test_database: None }
     }
 
     /// Enqueues a job that is due now.
@@ -195,7 +195,7 @@ impl QueueHarness {
         self.enqueue_as(name, steps, |job| job).await;
     }
 
-    /// Enqueues a job, changed before.
+    /// Enqueues a job after `change` has modified it.
     pub async fn enqueue_as(&self, name: &str, steps: &[Step], change: impl FnOnce(NewJob) -> NewJob) {
         let mut tx = self.queue.begin().await.expect("a transaction");
         let job = NewJob::of(&ScriptedJob { name: name.into(), steps: steps.to_vec() }).expect("a payload");
@@ -211,11 +211,11 @@ impl QueueHarness {
         RunningWorker { worker, shutdown }
     }
 
-    /// Runs everything that is or becomes due, and makes sure that nothing is left but what is finished.
+    /// Runs a worker until every job has finished.
     pub async fn run_all(&self, scripted: &ScriptedJobs) {
         let running = self.worker(scripted, FAST);
         self.wait_until(
-            "nothing is left to run",
+            "every job has finished",
             "NOT EXISTS (SELECT FROM apalis.jobs WHERE status IN ('Pending', 'Running'))",
         )
         .await;
@@ -231,12 +231,12 @@ impl QueueHarness {
         .await;
     }
 
-    /// Waits until the worker has nothing on its way any more: every notification sent so far has been heard.
+    /// Waits until the worker has received every notification that was sent so far.
     pub async fn wait_until_idle(&self) {
         self.wait_for_heartbeats(1).await;
     }
 
-    /// Waits until every worker has renewed its lease so many times, whatever any clock says.
+    /// Waits until every worker has renewed its lease `times` times. Does not depend on any clock.
     pub async fn wait_for_heartbeats(&self, times: u32) {
         let versions = "SELECT array_agg(id || ':' || xmin ORDER BY id) FROM apalis.workers";
         let versions = async || -> Vec<String> {
@@ -245,7 +245,7 @@ impl QueueHarness {
         };
         for _ in 0..times {
             let before = versions().await;
-            eventually("every worker has beaten", Duration::from_secs(20), async || {
+            eventually("every worker has renewed its lease", Duration::from_secs(20), async || {
                 let now = versions().await;
                 !now.is_empty() && before.iter().all(|old| !now.contains(old))
             })
@@ -253,7 +253,7 @@ impl QueueHarness {
         }
     }
 
-    /// State, claims, failures, crashes and errors of the job with this name.
+    /// Returns the row of the job with this name.
     pub async fn row(&self, name: &str) -> JobRow {
         let row = sqlx::query(
             "SELECT status, attempts, failures, crashes, coalesce(jsonb_array_length(errors), 0) AS errors,
@@ -277,14 +277,14 @@ impl QueueHarness {
         }
     }
 
-    /// Changes the database behind everybody's back.
+    /// Executes SQL that no worker knows about, and returns the number of affected rows.
     pub async fn execute(&self, sql: &str) -> u64 {
         let done = sqlx::query(sqlx::AssertSqlSafe(sql.to_owned())).execute(&self.pool).await;
         done.unwrap_or_else(|error| panic!("{sql}: {error}")).rows_affected()
     }
 }
 
-/// A job's row.
+/// A row of `apalis.jobs`.
 #[derive(Debug)]
 pub struct JobRow {
     pub status: String,
@@ -298,17 +298,24 @@ pub struct JobRow {
 }
 
 impl RunningWorker {
-    /// Stops it in good order.
+    /// Drains the worker and waits for its end.
     pub async fn stop(self) {
         self.shutdown.drain.cancel();
-        self.stopped().await;
+        self.wait_for_end().await;
     }
 
-    /// Waits for its end, which must be a good one.
-    pub async fn stopped(self) {
+    /// Stops the worker without waiting for its runs, and waits for its end.
+    pub async fn abort(self) {
+        self.shutdown.drain.cancel();
+        self.shutdown.now.cancel();
+        self.wait_for_end().await;
+    }
+
+    /// Waits until the worker has ended without an error.
+    pub async fn wait_for_end(self) {
         tokio::time::timeout(Duration::from_secs(20), self.worker.stopped())
             .await
             .expect("the worker stops")
-            .expect("the worker stops in good order");
+            .expect("the worker ends without an error");
     }
 }

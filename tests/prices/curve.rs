@@ -52,7 +52,7 @@ impl RealProviders {
                 let end = last - back * length;
                 let reaches = |source: &Source| *source != Source::CoinGecko || end > now - 366 * 86_400;
                 let up = Source::ALL.into_iter().filter(|source| !down.contains(source));
-                if up.filter(reaches).any(|source| table.has(source, end)) {
+                if up.filter(reaches).any(|source| table.has_price(source, end)) {
                     let price = table.price("bitcoin", "eur", end).expect("a price");
                     points.push(((end - length) * 1000, price.parse::<f64>().expect("a number").to_string()));
                 }

@@ -19,7 +19,7 @@ pub struct RealProviders {
 impl RealProviders {
     pub async fn new() -> Self {
         let stand = Stand::new().await;
-        let exchange = FakeProviders::at(stand.market.clock()).await;
+        let exchange = FakeProviders::with_clock(stand.market.clock()).await;
         Self { stand, exchange }
     }
 

@@ -16,7 +16,7 @@ async fn get(exchange: &FakeProviders, source: Source, path: &str) -> HttpRespon
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stand_in_has_each_sources_form() {
-    let exchange = FakeProviders::at(Clock::new(|| datetime!(2026-11-28 12:34:56 UTC))).await;
+    let exchange = FakeProviders::with_clock(Clock::new(|| datetime!(2026-11-28 12:34:56 UTC))).await;
     let chart = "coins/bitcoin/market_chart?vs_currency=usd&days=3&interval=daily";
     let chart = get(&exchange, Source::CoinGecko, chart).await.json();
     let points = chart["prices"].as_array().expect("points");
@@ -41,7 +41,7 @@ async fn the_stand_in_has_each_sources_form() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stand_in_fails_as_it_is_told() {
-    let exchange = FakeProviders::at(Clock::new(|| datetime!(2026-11-28 12:34:56 UTC))).await;
+    let exchange = FakeProviders::with_clock(Clock::new(|| datetime!(2026-11-28 12:34:56 UTC))).await;
     let path = "api/v3/ticker/24hr?symbols=%5B%22BTCUSDT%22%5D";
     exchange.fail_next(Source::Binance, 1, Fault::Banned(120));
     let answer = get(&exchange, Source::Binance, path).await;

@@ -19,14 +19,14 @@ async fn a_worker_claims_what_it_can_run_and_no_more() {
     let running = harness.worker(&scripted, FAST);
     let claimed = "(SELECT count(*) FROM apalis.jobs WHERE status = 'Running') = 3";
     harness.wait_until("three are claimed", claimed).await;
-    eventually("three run", Duration::from_secs(10), async || scripted.ran().len() == 3).await;
+    eventually("three run", Duration::from_secs(10), async || scripted.runs().len() == 3).await;
     // Every look of the next while finds the other five, and must leave them.
     harness.wait_until_idle().await;
     harness.wait_until("still three are claimed", claimed).await;
     scripted.gate.add_permits(8);
     harness.wait_until("all are done", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status <> 'Done')").await;
     running.stop().await;
-    assert_eq!(scripted.ran().len(), 8);
+    assert_eq!(scripted.runs().len(), 8);
 }
 
 #[tokio::test]
@@ -44,7 +44,7 @@ async fn priority_comes_before_due_time_and_due_time_before_the_rest() {
         harness.enqueue_as(name, &[Step::Done], |job| job.priority(priority).at(due)).await;
     }
     harness.run_all(&scripted).await;
-    let order: Vec<String> = scripted.ran().into_iter().map(|ran| ran.name).collect();
+    let order: Vec<String> = scripted.runs().into_iter().map(|ran| ran.name).collect();
     assert_eq!(order, ["high, youngest", "normal, older", "normal, younger", "low, oldest"]);
 }
 
@@ -103,7 +103,7 @@ async fn claims_read_only_what_they_claim() {
     let begun = Instant::now();
     let running = harness.worker(&scripted, FAST);
     // Not asked of the table: the test's own reading would be counted too.
-    eventually("all due ones have run", Duration::from_secs(20), async || scripted.ran().len() == DUE).await;
+    eventually("all due ones have run", Duration::from_secs(20), async || scripted.runs().len() == DUE).await;
     let drained = begun.elapsed();
     running.stop().await;
     let written = format!("(SELECT n_tup_upd >= 2 * {DUE} FROM pg_stat_user_tables WHERE relname = 'jobs')");

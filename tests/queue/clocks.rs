@@ -22,20 +22,20 @@ async fn steps_of_the_clock_double_no_run_of_a_living_worker() {
     for n in 0..JOBS {
         harness.enqueue(&format!("job {n}"), &[Step::Wait]).await;
     }
-    eventually("all run", SOON, async || scripted.ran().len() == JOBS).await;
+    eventually("all run", SOON, async || scripted.runs().len() == JOBS).await;
     for step in STEPS {
         server.step(step);
         // More than a lease, in which each looks ten times.
         harness.wait_for_heartbeats(6).await;
         let held = format!("(SELECT count(*) FROM apalis.jobs WHERE status = 'Running' AND attempts = 1) = {JOBS}");
         harness.wait_until(&format!("all are held after a step to {step} s"), &held).await;
-        assert_eq!(scripted.ran().len(), JOBS, "after a step to {step} s");
+        assert_eq!(scripted.runs().len(), JOBS, "after a step to {step} s");
     }
     scripted.gate.add_permits(JOBS);
     harness.wait_until("all are done", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status <> 'Done')").await;
     one.stop().await;
     other.stop().await;
-    assert_eq!(scripted.ran().len(), JOBS, "each ran once");
+    assert_eq!(scripted.runs().len(), JOBS, "each ran once");
     harness.wait_until("no crash was counted", "(SELECT max(crashes) = 0 FROM apalis.jobs)").await;
 }
 

@@ -21,7 +21,7 @@ async fn a_job_exists_if_and_only_if_its_transaction_commits() {
     enqueue(&mut tx, &[job("first"), job("second")]).await.unwrap();
     tx.commit().await.unwrap();
     harness.run_all(&scripted).await;
-    let mut names: Vec<String> = scripted.ran().into_iter().map(|ran| ran.name).collect();
+    let mut names: Vec<String> = scripted.runs().into_iter().map(|ran| ran.name).collect();
     names.sort();
     assert_eq!(names, ["first", "second"]);
 }
@@ -36,7 +36,7 @@ async fn a_job_carries_its_origin() {
     harness.enqueue_as("with", &[Step::Done], |job| job.origin(origin.clone())).await;
     harness.enqueue("without", &[Step::Done]).await;
     harness.run_all(&scripted).await;
-    for ran in scripted.ran() {
+    for ran in scripted.runs() {
         let expected = if ran.name == "with" { origin.clone() } else { Origin::default() };
         assert_eq!(ran.run.origin, expected, "{}", ran.name);
     }
@@ -89,7 +89,7 @@ async fn a_key_is_taken_while_its_job_waits_or_runs_and_free_afterwards() {
         .wait_until("all have ended", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status NOT IN ('Done', 'Killed'))")
         .await;
     running.stop().await;
-    assert_eq!((scripted.ran().len(), scripted.runs_of("skipped")), (7, 0));
+    assert_eq!((scripted.runs().len(), scripted.runs_of("skipped")), (7, 0));
 }
 
 /// Two at once with one key: the second waits for what becomes of the first, and takes the key when it is rolled back.

@@ -134,7 +134,7 @@ async fn a_worker_that_cannot_renew_claims_nothing_until_it_can() {
     harness.enqueue("job", &[Step::Done]).await;
     let over = "(SELECT max(last_seen) < now() - interval '1200 milliseconds' FROM apalis.workers)";
     harness.wait_until("its lease is over", over).await;
-    assert_eq!(scripted.ran().len(), 0, "claimed without a lease");
+    assert_eq!(scripted.runs().len(), 0, "claimed without a lease");
     lock.rollback().await.unwrap();
     eventually("the job has run", SOON, async || scripted.runs_of("job") == 1).await;
     running.stop().await;
@@ -155,7 +155,7 @@ async fn a_result_without_a_token_is_dropped() {
             harness.enqueue(name, &[Step::WaitThen(Box::new(end.clone()))]).await;
         }
         let running = harness.worker(&scripted, FAST);
-        eventually("all four run", SOON, async || scripted.ran().len() == 4).await;
+        eventually("all four run", SOON, async || scripted.runs().len() == 4).await;
         assert_eq!(harness.execute(&format!("UPDATE apalis.jobs SET {taken}")).await, 4);
         scripted.gate.add_permits(4);
         running.stop().await;
@@ -173,9 +173,9 @@ async fn a_token_is_good_for_one_run() {
     harness.enqueue("done", &[Step::Wait, Step::Hang]).await;
     harness.enqueue("fails", &[Step::WaitThen(Box::new(Step::Fail)), Step::Hang]).await;
     let running = harness.worker(&scripted, FAST);
-    eventually("both run", SOON, async || scripted.ran().len() == 2).await;
+    eventually("both run", SOON, async || scripted.runs().len() == 2).await;
     harness.execute("UPDATE apalis.jobs SET status = 'Pending'").await;
-    eventually("both run a second time beside the first", SOON, async || scripted.ran().len() == 4).await;
+    eventually("both run a second time beside the first", SOON, async || scripted.runs().len() == 4).await;
     scripted.gate.add_permits(2);
     eventually("the gate was passed", SOON, async || scripted.gate.available_permits() == 0).await;
     // Results are written in their order: those of the first runs before these.
@@ -187,7 +187,5 @@ async fn a_token_is_good_for_one_run() {
         let row = harness.row(name).await;
         assert_eq!((row.status.as_str(), row.attempts, row.failures), ("Running", 2, 0), "{name}");
     }
-    running.shutdown.drain.cancel();
-    running.shutdown.now.cancel();
-    running.stopped().await;
+    running.abort().await;
 }

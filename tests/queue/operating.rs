@@ -46,7 +46,7 @@ async fn a_waiting_job_is_cancelled_at_once() {
     let row = harness.row("job").await;
     let seen = (row.status.as_str(), row.attempts, row.failures, row.last_error.as_deref());
     assert_eq!(seen, ("Cancelled", 0, 0, Some(CANCELLED)));
-    assert_eq!(scripted.buried(), [("job".to_owned(), CANCELLED.to_owned())], "its record is given up, too");
+    assert_eq!(scripted.discarded(), [("job".to_owned(), CANCELLED.to_owned())], "its record is given up, too");
     assert_eq!(operator.cancel(&id).await.unwrap(), Cancelled::Ended);
     assert_eq!(operator.cancel("unknown").await.unwrap(), Cancelled::NotFound);
 }
@@ -59,7 +59,7 @@ async fn a_running_job_is_cancelled_by_its_worker() {
     let id = enqueue(&harness, "job", &[Step::Hang], Duration::ZERO).await;
     let other = enqueue(&harness, "other", &[Step::Wait], Duration::ZERO).await;
     let running = harness.worker(&scripted, Timing { heartbeat: NEVER, lease: NEVER * 3, ..FAST });
-    eventually("both run", SOON, async || scripted.ran().len() == 2).await;
+    eventually("both run", SOON, async || scripted.runs().len() == 2).await;
     harness
         .wait_until("it listens", "EXISTS (SELECT FROM pg_stat_activity WHERE query = 'LISTEN \"millrace_jobs\"')")
         .await;
@@ -67,7 +67,7 @@ async fn a_running_job_is_cancelled_by_its_worker() {
     harness.wait_until("it is cancelled", "EXISTS (SELECT FROM apalis.jobs WHERE status = 'Cancelled')").await;
     let row = harness.row("job").await;
     assert_eq!((row.status.as_str(), row.attempts, row.last_error.as_deref()), ("Cancelled", 1, Some(CANCELLED)));
-    assert_eq!(scripted.buried(), [("job".to_owned(), CANCELLED.to_owned())]);
+    assert_eq!(scripted.discarded(), [("job".to_owned(), CANCELLED.to_owned())]);
     assert_eq!(harness.row("other").await.status, "Running", "nobody else is disturbed");
     scripted.gate.add_permits(1);
     running.stop().await;
@@ -250,7 +250,7 @@ async fn why_a_job_does_not_run_is_said_as_it_is() {
     let operator = operator(&harness, &scripted);
     let put_off = Step::SnoozeBecause(3_600_000, "the processor answered 503".into());
     let snoozed = enqueue(&harness, "snoozed", &[put_off], Duration::ZERO).await;
-    let failed = enqueue(&harness, "failed", &[Step::FailFor(3_600_000)], Duration::ZERO).await;
+    let failed = enqueue(&harness, "failed", &[Step::FailWithDelay(3_600_000)], Duration::ZERO).await;
     let running = harness.worker(&scripted, FAST);
     harness
         .wait_until(

@@ -42,7 +42,7 @@ async fn every_outcome_is_recorded_as_what_it_is() {
         assert_eq!(row.crashes, 0, "{name}");
         assert_eq!(scripted.runs_of(name), usize::try_from(*runs).unwrap(), "{name}");
     }
-    let mut buried = scripted.buried();
+    let mut buried = scripted.discarded();
     buried.sort();
     let expected = [("rejected", "rejected"), ("snoozes and fails", "failed in run 6"), ("used up", "failed in run 3")];
     assert_eq!(buried, expected.map(|(name, reason)| (name.to_owned(), reason.to_owned())), "given up, each once");
@@ -53,7 +53,7 @@ async fn no_two_runs_share_a_token() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
     harness.enqueue("job", &[Step::Snooze(1), Step::Fail, Step::Snooze(1), Step::Fail, Step::Done]).await;
     harness.run_all(&scripted).await;
-    let tokens: Vec<i32> = scripted.ran().iter().map(|ran| ran.run.token).collect();
+    let tokens: Vec<i32> = scripted.runs().iter().map(|ran| ran.run.token).collect();
     assert_eq!(tokens, [1, 2, 3, 4, 5]);
 }
 
@@ -64,7 +64,7 @@ async fn a_retry_waits_in_the_database() {
     for n in 0..10 {
         harness.enqueue(&format!("jittered {n}"), &[Step::Fail]).await;
     }
-    harness.enqueue("asked to wait", &[Step::FailFor(5_000_000)]).await;
+    harness.enqueue("asked to wait", &[Step::FailWithDelay(5_000_000)]).await;
     harness.enqueue("snoozed", &[Step::Snooze(7_000_000)]).await;
     let running = harness.worker(&scripted, FAST);
     let waiting = "(SELECT count(*) FROM apalis.jobs WHERE status = 'Pending' AND attempts = 1) = 12";

@@ -28,9 +28,7 @@ async fn die(harness: &QueueHarness, nth: i32) {
 }
 
 async fn gone(running: RunningWorker) {
-    running.shutdown.drain.cancel();
-    running.shutdown.now.cancel();
-    running.stopped().await;
+    running.abort().await;
 }
 
 #[tokio::test]
@@ -49,7 +47,7 @@ async fn three_dead_workers_set_a_job_aside_with_the_evidence() {
     assert_eq!((scripted.runs_of("killer"), row.crashes, row.attempts), (3, 3, 4), "never run a fourth time");
     let reason = "quarantined: a worker died during 3 of its runs".to_owned();
     assert_eq!(row.last_error.as_ref(), Some(&reason));
-    assert_eq!(scripted.buried(), [("killer".to_owned(), reason)], "it could record its own end");
+    assert_eq!(scripted.discarded(), [("killer".to_owned(), reason)], "it could record its own end");
     let evidence: Vec<(String, i32, String)> = sqlx::query_as(
         "SELECT entry ->> 'worker', (entry ->> 'run')::int, entry ->> 'error'
          FROM apalis.jobs, jsonb_array_elements(errors) AS entry LIMIT 3",
@@ -90,7 +88,7 @@ async fn companions_of_a_killer_part_from_it() {
     }
     harness.execute("UPDATE apalis.jobs SET crashes = 1").await;
     let running = harness.worker(&scripted, FAST);
-    eventually("all run", SOON, async || scripted.ran().len() == 10).await;
+    eventually("all run", SOON, async || scripted.runs().len() == 10).await;
     harness
         .execute(
             "WITH dead AS (
@@ -139,10 +137,10 @@ async fn deaths_stand_when_a_run_is_given_back() {
 #[tokio::test]
 async fn a_quarantined_job_that_cannot_be_given_up_yet_is_not_run() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
-    harness.enqueue("hard to bury", &[Step::Done]).await;
+    harness.enqueue("hard to discard", &[Step::Done]).await;
     harness.execute("UPDATE apalis.jobs SET crashes = 3").await;
     harness.run_all(&scripted).await;
-    let row = harness.row("hard to bury").await;
-    assert_eq!((row.status.as_str(), row.crashes, scripted.runs_of("hard to bury")), ("Killed", 3, 0));
-    assert_eq!(scripted.buried().len(), 2, "it was tried again");
+    let row = harness.row("hard to discard").await;
+    assert_eq!((row.status.as_str(), row.crashes, scripted.runs_of("hard to discard")), ("Killed", 3, 0));
+    assert_eq!(scripted.discarded().len(), 2, "it was tried again");
 }

@@ -60,7 +60,7 @@ async fn a_wait_of_any_length_is_stored() {
     let backoff = Backoff { base: Duration::MAX, cap: Duration::MAX };
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(Policy { backoff, ..quick_policy() }));
     harness.enqueue("fails", &[Step::Fail]).await;
-    harness.enqueue("asked to wait", &[Step::FailFor(u64::MAX)]).await;
+    harness.enqueue("asked to wait", &[Step::FailWithDelay(u64::MAX)]).await;
     harness.enqueue_as("enqueued", &[Step::Done], |job| job.after(Duration::MAX)).await;
     let last = time::macros::datetime!(9999-12-31 23:59:59.999 +0);
     for (name, time) in [("last", last), ("first", time::macros::datetime!(-9999-01-01 0:00 +0))] {
@@ -107,7 +107,7 @@ async fn a_result_that_is_refused_becomes_a_dead_letter_alone() {
         }
         let running = harness.worker(&scripted, FAST);
         let running_now = scripted.policy.concurrency;
-        eventually("as many run as can", SOON, async || scripted.ran().len() == running_now).await;
+        eventually("as many run as can", SOON, async || scripted.runs().len() == running_now).await;
         scripted.gate.add_permits(JOBS);
         harness.wait_until("all have ended", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status IN ('Pending', 'Running'))")
             .await;
@@ -162,7 +162,7 @@ async fn rows_that_another_session_has_locked_hold_up_no_other_result() {
         harness.enqueue(&format!("job {n}."), &[Step::WaitThen(Box::new(step))]).await;
     }
     let running = harness.worker(&scripted, FAST);
-    eventually("all run", SOON, async || scripted.ran().len() == 30).await;
+    eventually("all run", SOON, async || scripted.runs().len() == 30).await;
     let mut lock = harness.pool.begin().await.unwrap();
     let locked = "SELECT FROM apalis.jobs WHERE convert_from(job, 'UTF8') ~ 'job (6|7)\\.' FOR UPDATE";
     assert_eq!(sqlx::query(locked).execute(&mut *lock).await.unwrap().rows_affected(), 2);
@@ -184,7 +184,7 @@ async fn rows_that_another_session_has_locked_hold_up_no_other_result() {
         let row = harness.row(name).await;
         assert_eq!((row.status.as_str(), row.attempts), (status, 1), "{name}");
     }
-    assert_eq!(scripted.ran().len(), 60, "each ran once");
+    assert_eq!(scripted.runs().len(), 60, "each ran once");
 }
 
 /// The row in which cancelled jobs are counted is locked: that delays cancelled jobs, and no other result.
@@ -197,14 +197,14 @@ async fn a_locked_count_of_cancelled_jobs_holds_up_no_other_result() {
         harness.enqueue_as(&format!("cancelled {n}"), &[Step::Hang], |job| job.id(*id)).await;
     }
     let running = harness.worker(&scripted, FAST);
-    eventually("they run", SOON, async || scripted.ran().len() == 3).await;
+    eventually("they run", SOON, async || scripted.runs().len() == 3).await;
     harness.execute("INSERT INTO queues (name) VALUES ('scripted')").await;
     let mut lock = harness.pool.begin().await.unwrap();
     sqlx::query("SELECT FROM queues FOR UPDATE").execute(&mut *lock).await.unwrap();
     for id in &ids {
         operator.cancel(&id.to_string()).await.unwrap();
     }
-    eventually("they were ended", SOON, async || scripted.buried().len() == 3).await;
+    eventually("they were ended", SOON, async || scripted.discarded().len() == 3).await;
     for n in 0..30 {
         harness.enqueue(&format!("job {n}."), &[if n % 2 == 0 { Step::Done } else { Step::Reject }]).await;
     }

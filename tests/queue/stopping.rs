@@ -22,7 +22,7 @@ async fn a_drain_finishes_what_runs_and_claims_nothing_more() {
     running.shutdown.drain.cancel();
     harness.enqueue("too late", &[Step::Done]).await;
     scripted.gate.add_permits(1);
-    running.stopped().await;
+    running.wait_for_end().await;
     assert_eq!(harness.row("running").await.status, "Done");
     let left = harness.row("too late").await;
     assert_eq!((left.status.as_str(), left.attempts), ("Pending", 0));
@@ -37,10 +37,8 @@ async fn what_cannot_finish_is_given_back_at_once_and_costs_no_attempt() {
         harness.enqueue(&format!("job {n}"), &[Step::Hang, Step::Done]).await;
     }
     let running = harness.worker(&scripted, FAST);
-    eventually("all run", SOON, async || scripted.ran().len() == 10).await;
-    running.shutdown.drain.cancel();
-    running.shutdown.now.cancel();
-    running.stopped().await;
+    eventually("all run", SOON, async || scripted.runs().len() == 10).await;
+    running.abort().await;
     for n in 0..10 {
         let row = harness.row(&format!("job {n}")).await;
         let seen = (row.status.as_str(), row.failures, row.crashes, row.last_error);
@@ -48,7 +46,7 @@ async fn what_cannot_finish_is_given_back_at_once_and_costs_no_attempt() {
         assert!(row.due_in <= 0.0, "job {n} keeps its place");
     }
     harness.run_all(&scripted).await;
-    assert_eq!(scripted.ran().len(), 20);
+    assert_eq!(scripted.runs().len(), 20);
 }
 
 #[tokio::test]
@@ -89,7 +87,7 @@ async fn a_result_is_kept_until_it_is_written() {
     harness.enqueue("done", &[Step::Wait]).await;
     harness.enqueue("rejected", &[Step::WaitThen(Box::new(Step::Reject))]).await;
     let running = harness.worker(&scripted, FAST);
-    eventually("both run", SOON, async || scripted.ran().len() == 2).await;
+    eventually("both run", SOON, async || scripted.runs().len() == 2).await;
     let mut lock = harness.pool.begin().await.unwrap();
     sqlx::query("SELECT FROM apalis.jobs FOR UPDATE").execute(&mut *lock).await.unwrap();
     scripted.gate.add_permits(2);
@@ -103,7 +101,7 @@ async fn a_result_is_kept_until_it_is_written() {
         .wait_until("both are written", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status IN ('Pending', 'Running'))")
         .await;
     running.stop().await;
-    assert_eq!(scripted.ran().len(), 2, "each ran once");
+    assert_eq!(scripted.runs().len(), 2, "each ran once");
     for (name, status) in [("done", "Done"), ("rejected", "Killed")] {
         let row = harness.row(name).await;
         assert_eq!((row.status.as_str(), row.attempts), (status, 1), "{name}");

@@ -61,7 +61,7 @@ async fn each_of_a_series_starts_at_its_time() {
     for n in 1..=20 {
         harness.enqueue_as(&format!("job {n}"), &[Step::Done], |job| job.after(Duration::from_millis(n * 20))).await;
     }
-    eventually("all have run", SOON, async || scripted.ran().len() == 20).await;
+    eventually("all have run", SOON, async || scripted.runs().len() == 20).await;
     running.stop().await;
 }
 

@@ -24,7 +24,7 @@ const NOW: OffsetDateTime = datetime!(2026-11-21 12:34:56 UTC);
 
 /// A stand-in at that time.
 async fn exchange() -> FakeProviders {
-    FakeProviders::at(Clock::new(|| NOW)).await
+    FakeProviders::with_clock(Clock::new(|| NOW)).await
 }
 
 /// The sources of a process that has just started, over this stand-in.
@@ -288,7 +288,7 @@ async fn one_pair_that_an_exchange_gave_up_spoils_no_other() {
     let exchange = exchange().await;
     let assets = ["bitcoin", "litecoin", "ethereum"].map(asset);
     // It is still listed, as it may be for a day, but no longer known.
-    exchange.edit_table(|table| table.gone.push("LTC"));
+    exchange.edit_table(|table| table.delisted.push("LTC"));
     for provider in start(&exchange, &[]).0.iter() {
         let spots = spots(&**provider, &assets, &currency("eur")).await.expect("prices");
         let mut found: Vec<&str> = spots.iter().map(|(asset, _)| asset.as_str()).collect();

@@ -1,4 +1,4 @@
-//! From the cron expression to the stored price: real workers, and a stand-in for the sources.
+//! End-to-end tests from the cron expression to the stored price: real workers and fake providers.
 
 use std::time::Duration;
 
@@ -13,31 +13,31 @@ use crate::harness::{
     process::{Process, start_worker},
 };
 
-/// A fetch waits for its source's turn, and for the next try.
+/// A fetch waits for the provider's rate limit, and for its next attempt.
 const LONG: Duration = Duration::from_secs(90);
 const DONE: &str = "SELECT count(*) = 12 AND bool_and(coalesce(outcome = 'done', false)) FROM price_fetches";
 
-/// Sources that answer, and workers that ask them.
-struct World {
+/// A database and fake providers for real workers.
+struct FetchSystem {
     database: TestDatabase,
     pool: PgPool,
-    exchange: FakeProviders,
+    providers: FakeProviders,
 }
 
-impl World {
+impl FetchSystem {
     async fn new() -> Self {
         let database = database::fresh().await;
-        Self { pool: database.pool().await, database, exchange: FakeProviders::start().await }
+        Self { pool: database.pool().await, database, providers: FakeProviders::start().await }
     }
 
-    /// One that fires every other second, and takes over soon from one that died.
+    /// Starts a worker that fires every two seconds and soon takes over jobs of a dead worker.
     async fn worker(&self) -> Process {
         self.worker_with(&[]).await
     }
 
     async fn worker_with(&self, more: &[(&str, &str)]) -> Process {
-        let sources = self.exchange.variables();
-        let mut variables: Vec<(&str, &str)> = sources.iter().map(|(name, url)| (*name, url.as_str())).collect();
+        let urls = self.providers.variables();
+        let mut variables: Vec<(&str, &str)> = urls.iter().map(|(name, url)| (*name, url.as_str())).collect();
         variables.extend([
             ("CRYPTO_FETCH_CRON", "*/2 * * * * *"),
             ("QUEUE_LEASE_SECONDS", "1"),
@@ -53,24 +53,25 @@ impl World {
         query.fetch_one(&self.pool).await.expect("a condition").unwrap_or_default()
     }
 
-    /// Waits for a condition; meanwhile no job waits for its hour.
-    async fn until(&self, what: &str, query: &str) {
+    /// Waits for a condition, and makes waiting fetches due in the meantime.
+    async fn wait_until(&self, what: &str, query: &str) {
         eventually(what, LONG, async || {
-            let hurry = "UPDATE apalis.jobs SET run_at = now() WHERE job_type = 'fetch_prices' AND status = 'Pending'";
-            sqlx::query(hurry).execute(&self.pool).await.expect("jobs");
+            let make_due =
+                "UPDATE apalis.jobs SET run_at = now() WHERE job_type = 'fetch_prices' AND status = 'Pending'";
+            sqlx::query(make_due).execute(&self.pool).await.expect("jobs");
             self.holds(query).await
         })
         .await;
     }
 
-    /// Every source that offers it has told the same last month as the exchange has it.
+    /// Asserts that the last month of every provider is stored with the prices that the fakes returned.
     async fn assert_month(&self) {
         let query = "SELECT asset, currency, source, extract(epoch FROM bucket)::bigint, trim_scale(close)::text
                      FROM prices WHERE interval = 'daily'";
         let rows: Vec<(String, String, String, i64, String)> =
             sqlx::query_as(query).fetch_all(&self.pool).await.expect("prices");
         for (asset, currency, source, bucket, close) in &rows {
-            let price = self.exchange.price(asset, currency, *bucket + 86_400);
+            let price = self.providers.price(asset, currency, *bucket + 86_400);
             assert_eq!(
                 close.parse::<f64>().unwrap(),
                 price.parse::<f64>().unwrap(),
@@ -86,65 +87,68 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_workers_fetch_a_month_from_every_source_once() {
-    let world = World::new().await;
-    let workers = [world.worker().await, world.worker().await];
-    world.until("all is fetched", DONE).await;
-    world.assert_month().await;
+async fn two_workers_fetch_a_month_from_every_provider_once() {
+    let system = FetchSystem::new().await;
+    let workers = [system.worker().await, system.worker().await];
+    system.wait_until("all fetches are done", DONE).await;
+    system.assert_month().await;
     let offered =
         "SELECT error = 'usd is not offered' FROM price_fetches WHERE source = 'binance' AND asset = 'bitcoin'";
-    assert!(world.holds(offered).await);
-    // A day has one last fetch, and one worker says so.
+    assert!(system.holds(offered).await);
+    // Each day has one last fetch, and one worker logs it.
     let days = "SELECT count(DISTINCT day) FROM price_fetches";
-    let days: i64 = sqlx::query_scalar(days).fetch_one(&world.pool).await.unwrap();
-    let told = || workers.iter().map(|worker| worker.log().matches("PRICES_DAY_COMPLETE").count()).sum::<usize>();
-    eventually("it is told", SOON, async || told() == days as usize).await;
-    // Fires go on, and ask for nothing more.
-    world.until("more fires", "SELECT count(*) > 2 FROM schedule_fires WHERE jobs = 0").await;
-    assert_eq!(world.exchange.calls(Source::Kraken), 6, "three assets in two currencies");
+    let days: i64 = sqlx::query_scalar(days).fetch_one(&system.pool).await.unwrap();
+    let complete_lines =
+        || workers.iter().map(|worker| worker.log().matches("PRICES_DAY_COMPLETE").count()).sum::<usize>();
+    eventually("each day is logged as complete", SOON, async || complete_lines() == days as usize).await;
+    // Further fires request no further fetch.
+    system.wait_until("the schedule fires again", "SELECT count(*) > 2 FROM schedule_fires WHERE jobs = 0").await;
+    assert_eq!(system.providers.calls(Source::Kraken), 6, "three assets in two currencies");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_that_was_down_is_fetched_when_it_is_back() {
-    let world = World::new().await;
-    world.exchange.fail(Source::Kraken, Fault::Status(500));
-    let _worker = world.worker().await;
+async fn a_provider_that_was_down_is_fetched_when_it_is_back() {
+    let system = FetchSystem::new().await;
+    system.providers.fail(Source::Kraken, Fault::Status(500));
+    let _worker = system.worker().await;
     let others = "SELECT count(*) FILTER (WHERE outcome = 'done') = 9
                      AND count(*) FILTER (WHERE error LIKE 'kraken%' AND outcome IS NULL) = 3 FROM price_fetches";
-    world.until("all others are fetched", others).await;
-    assert!(world.holds("SELECT count(*) = 0 FROM prices WHERE source = 'kraken'").await);
-    world.exchange.heal(Source::Kraken);
-    world.until("it is fetched", DONE).await;
-    world.assert_month().await;
+    system.wait_until("all other providers are fetched", others).await;
+    assert!(system.holds("SELECT count(*) = 0 FROM prices WHERE source = 'kraken'").await);
+    system.providers.heal(Source::Kraken);
+    system.wait_until("the provider is fetched", DONE).await;
+    system.assert_month().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_killed_worker_was_fetching_another_one_fetches() {
-    let world = World::new().await;
+async fn fetches_of_a_killed_worker_continue_in_another() {
+    let system = FetchSystem::new().await;
     for source in Source::ALL {
-        world.exchange.fail(source, Fault::Slow(Duration::from_secs(600)));
+        system.providers.fail(source, Fault::Slow(Duration::from_secs(600)));
     }
-    let killed = world.worker().await;
+    let killed = system.worker().await;
     let running = "SELECT count(*) >= 3 FROM apalis.jobs WHERE job_type = 'fetch_prices' AND status = 'Running'";
-    world.until("it is fetching", running).await;
+    system.wait_until("the worker is fetching", running).await;
     drop(killed);
-    Source::ALL.into_iter().for_each(|source| world.exchange.heal(source));
-    let _worker = world.worker().await;
-    world.until("another one fetches it", DONE).await;
-    world.assert_month().await;
+    Source::ALL.into_iter().for_each(|source| system.providers.heal(source));
+    let _worker = system.worker().await;
+    system.wait_until("the other worker has fetched", DONE).await;
+    system.assert_month().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_name_that_no_provider_knows_is_logged_with_what_may_be_meant() {
-    let world = World::new().await;
+async fn a_name_unknown_to_every_provider_is_logged_with_a_suggestion() {
+    let system = FetchSystem::new().await;
     let names = [("CRYPTO_ASSETS", "btc,bitcoin"), ("CRYPTO_CURRENCIES", "usd,euro")];
-    let worker = world.worker_with(&names).await;
-    world.until("all is fetched", "SELECT count(*) = 8 AND bool_and(outcome IS NOT NULL) FROM price_fetches").await;
+    let worker = system.worker_with(&names).await;
+    system
+        .wait_until("all fetches are done", "SELECT count(*) = 8 AND bool_and(outcome IS NOT NULL) FROM price_fetches")
+        .await;
     let lines = || {
         worker.log().lines().filter(|line| line.contains("PRICE_NAME_UNKNOWN")).map(str::to_owned).collect::<Vec<_>>()
     };
-    eventually("both are logged", SOON, async || lines().len() >= 2).await;
-    assert_eq!(lines().len(), 2, "once: {:?}", lines());
+    eventually("both unknown names are logged", SOON, async || lines().len() >= 2).await;
+    assert_eq!(lines().len(), 2, "each name is logged once: {:?}", lines());
     for (name, suggestion) in [("btc", "bitcoin"), ("euro", "eur")] {
         assert!(lines().iter().any(|line| line.contains(name) && line.contains(suggestion)), "{name}: {:?}", lines());
     }
@@ -154,7 +158,7 @@ async fn a_name_that_no_provider_knows_is_logged_with_what_may_be_meant() {
     ] {
         let noted =
             format!("SELECT error LIKE '%{note}%' FROM price_fetches WHERE source = 'kraken' AND asset = '{asset}'");
-        assert!(world.holds(&noted).await, "{asset}: {note}");
+        assert!(system.holds(&noted).await, "{asset}: {note}");
     }
     eventually("the day is complete", SOON, async || worker.log().contains("PRICES_DAY_COMPLETE")).await;
 }
