@@ -134,7 +134,7 @@ async fn webhooks_settle_through_pgbouncer_and_a_killed_worker_is_replaced() {
     .await;
     let recovered = killed.elapsed();
     let crashes: i64 = sqlx::query_scalar("SELECT sum(crashes) FROM apalis.jobs").fetch_one(&pool).await.unwrap();
-    assert!(crashes > 0 && processor.repeated() > 0, "what the dead one held was taken back");
+    assert!(crashes > 0 && processor.repeated_calls() > 0, "what the dead one held was taken back");
     let metrics = http_client().get(format!("{}/metrics", api.url)).send().await.unwrap().text().await.unwrap();
     assert!(metrics.contains("millrace_listener_up 0"), "only polling works here, and it says so");
 

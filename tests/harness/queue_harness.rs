@@ -204,7 +204,7 @@ impl QueueHarness {
     }
 
     /// Starts a worker for scripted jobs.
-    pub fn worker(&self, scripted: &ScriptedJobs, timing: Timing) -> RunningWorker {
+    pub fn start_worker(&self, scripted: &ScriptedJobs, timing: Timing) -> RunningWorker {
         let shutdown = Shutdown::default();
         let registry = Registry::default().job::<ScriptedJob>(scripted.clone());
         let worker = Worker::start(&self.database, timing, registry, &shutdown).expect("a worker");
@@ -213,7 +213,7 @@ impl QueueHarness {
 
     /// Runs a worker until every job has finished.
     pub async fn run_all(&self, scripted: &ScriptedJobs) {
-        let running = self.worker(scripted, FAST);
+        let running = self.start_worker(scripted, FAST);
         self.wait_until(
             "every job has finished",
             "NOT EXISTS (SELECT FROM apalis.jobs WHERE status IN ('Pending', 'Running'))",

@@ -144,7 +144,7 @@ struct Shop {
 }
 
 impl Shop {
-    async fn start() -> Self {
+    async fn open() -> Self {
         let database = database::fresh().await;
         let pool = database.pool().await;
         let (owner, _) = user(&pool, "ada").await;

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use super::{SOON, run};
 use crate::{
-    faults::{answers_to_one_id, webhook},
+    faults::{post_same_id, webhook},
     harness::{
         database::{self, TestDatabase},
         eventually,
@@ -138,7 +138,7 @@ async fn stricter_isolation_by_default_fails_no_sender() {
         let database = database::fresh().await;
         change(&database, &format!("SET default_transaction_isolation = '{level}'")).await;
         let api = Api::start(&database.url, &[]).await;
-        let answers = answers_to_one_id(&api.url, 200).await;
+        let answers = post_same_id(&api.url, 200).await;
         assert!(answers.iter().all(|status| *status == 202), "{level}: {answers:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Promises 4 and 8: steps of the database's clock double no run of a living worker and delay no rescue.
+//! Promises 4 and 8: steps of the database's clock repeat no run of a live worker, and delay no rescue.
 
 use std::time::Duration;
 
@@ -9,15 +9,15 @@ use crate::harness::{
 };
 
 const SOON: Duration = Duration::from_secs(20);
-/// Above every lease here, forwards and backwards, and back to the true time.
+/// Steps longer than every lease, forwards and backwards, then back to the real time.
 const STEPS: [i64; 5] = [20, -20, 600, -600, 0];
 const JOBS: usize = 5;
 
 #[tokio::test]
-async fn steps_of_the_clock_double_no_run_of_a_living_worker() {
+async fn steps_of_the_clock_repeat_no_run_of_a_live_worker() {
     let Some(server) = SteppedServer::start().await else { return };
     let (harness, scripted) = (QueueHarness::on_database(&server.url).await, ScriptedJobs::new(quick_policy()));
-    let (one, other) = (harness.worker(&scripted, FAST), harness.worker(&scripted, FAST));
+    let (one, other) = (harness.start_worker(&scripted, FAST), harness.start_worker(&scripted, FAST));
     harness.wait_for_heartbeats(1).await;
     for n in 0..JOBS {
         harness.enqueue(&format!("job {n}"), &[Step::Wait]).await;
@@ -25,7 +25,7 @@ async fn steps_of_the_clock_double_no_run_of_a_living_worker() {
     eventually("all run", SOON, async || scripted.runs().len() == JOBS).await;
     for step in STEPS {
         server.step(step);
-        // More than a lease, in which each looks ten times.
+        // Longer than a lease, in which each worker looks for dead workers ten times.
         harness.wait_for_heartbeats(6).await;
         let held = format!("(SELECT count(*) FROM apalis.jobs WHERE status = 'Running' AND attempts = 1) = {JOBS}");
         harness.wait_until(&format!("all are held after a step to {step} s"), &held).await;
@@ -55,17 +55,18 @@ async fn steps_of_the_clock_delay_no_rescue() {
         );
         assert_eq!(harness.execute(&dead).await, 1);
         server.step(step);
-        let running = harness.worker(&scripted, FAST);
-        // A lease and a look; the rest is for a machine that builds three other things.
-        eventually(&format!("it runs after a step to {step} s"), SOON, async || scripted.runs_of(&name) == 1).await;
+        let running = harness.start_worker(&scripted, FAST);
+        // A lease and a rescue interval suffice; the rest is for a machine that runs three other builds.
+        eventually(&format!("the job runs after a step to {step} s"), SOON, async || scripted.runs_of(&name) == 1)
+            .await;
         running.stop().await;
         assert_eq!(harness.row(&name).await.crashes, 1);
     }
 }
 
-/// What a worker shows of others, too: after one heartbeat it is right again.
+/// The overview counts live workers correctly one heartbeat after a step.
 #[tokio::test]
-async fn the_overview_is_right_one_heartbeat_after_a_step() {
+async fn the_overview_is_correct_one_heartbeat_after_a_step() {
     let Some(server) = SteppedServer::start().await else { return };
     let (harness, scripted) = (QueueHarness::on_database(&server.url).await, ScriptedJobs::new(quick_policy()));
     harness
@@ -75,10 +76,10 @@ async fn the_overview_is_right_one_heartbeat_after_a_step() {
         )
         .await;
     let operator = jobs::queue::Operator::new(&harness.pool, &harness.queue, jobs::queue::Kinds::default());
-    let running = harness.worker(&scripted, FAST);
+    let running = harness.start_worker(&scripted, FAST);
     for step in STEPS {
         server.step(step);
-        let what = format!("one worker lives after a step to {step} s");
+        let what = format!("one worker is alive after a step to {step} s");
         eventually(&what, SOON, async || {
             let queues = operator.queues().await.expect("an overview");
             queues.iter().find(|queue| queue.name == "scripted").is_some_and(|queue| queue.workers == 1)

@@ -1,4 +1,4 @@
-//! Promises 4 and 5: leases, rescue, and results that come too late.
+//! Promises 4 and 5: leases, rescue, and fencing of late results.
 
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ use crate::harness::{
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// Two threads, and twice as many handlers that block theirs for longer than the lease.
+/// Four handlers block the two threads for longer than the lease.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn handlers_that_block_every_thread_cost_no_lease() {
+async fn handlers_that_block_every_thread_lose_no_lease() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
     for n in 0..4 {
         harness.enqueue(&format!("job {n}"), &[Step::Block(1500)]).await;
     }
-    let running = harness.worker(&scripted, FAST);
-    let other = QueueHarness::worker(&harness, &scripted, FAST);
-    assert_ne!(running.worker.name, other.worker.name, "two starts, two names");
+    let running = harness.start_worker(&scripted, FAST);
+    let other = harness.start_worker(&scripted, FAST);
+    assert_ne!(running.worker.name, other.worker.name, "each worker has its own name");
     harness.wait_until("all are done", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status <> 'Done')").await;
     running.stop().await;
     other.stop().await;
@@ -46,7 +46,7 @@ async fn jobs_of_a_dead_worker_run_elsewhere() {
     harness
         .execute("UPDATE apalis.jobs SET status = 'Running', lock_by = 'alive', attempts = 1 WHERE status = 'Pending'")
         .await;
-    let running = harness.worker(&scripted, FAST);
+    let running = harness.start_worker(&scripted, FAST);
     harness.wait_until("the dead worker's job is done", "EXISTS (SELECT FROM apalis.jobs WHERE status = 'Done')").await;
     running.stop().await;
     let row = harness.row("job").await;
@@ -55,9 +55,9 @@ async fn jobs_of_a_dead_worker_run_elsewhere() {
     assert_eq!((held.status.as_str(), held.lock_by.as_deref()), ("Running", Some("alive")));
 }
 
-/// A worker that starts in the middle of an outage finds rows that are old, and workers that are about to renew.
+/// A worker that starts during an outage sees old rows of workers that are about to renew their leases.
 #[tokio::test]
-async fn a_new_worker_takes_nothing_before_it_has_watched_a_lease() {
+async fn a_new_worker_rescues_no_job_before_it_has_watched_a_whole_lease() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
     harness.enqueue("job", &[Step::Done]).await;
     harness
@@ -67,25 +67,30 @@ async fn a_new_worker_takes_nothing_before_it_has_watched_a_lease() {
         )
         .await;
     harness.execute("UPDATE apalis.jobs SET status = 'Running', lock_by = 'slow', attempts = 1").await;
-    let running = harness.worker(&scripted, FAST);
+    let running = harness.start_worker(&scripted, FAST);
     for _ in 0..10 {
-        // Its clock may be wrong, but it renews.
+        // The slow worker's clock may be wrong, but it renews its lease.
         harness.execute("UPDATE apalis.workers SET last_seen = last_seen WHERE id = 'slow'").await;
         harness.execute("UPDATE apalis.workers SET last_seen = last_seen WHERE id = 'slow'").await;
         let own = format!("(SELECT xmin::text FROM apalis.workers WHERE id = '{}')", running.worker.name);
         let before: Option<String> =
             sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT {own}"))).fetch_one(&harness.pool).await.unwrap();
-        let beaten = format!("({own} IS DISTINCT FROM {})", before.map_or("NULL".into(), |old| format!("'{old}'")));
-        harness.wait_until("the new worker has beaten", &beaten).await;
+        let renewed = format!("({own} IS DISTINCT FROM {})", before.map_or("NULL".into(), |old| format!("'{old}'")));
+        harness.wait_until("the new worker has renewed its lease", &renewed).await;
         let row = harness.row("job").await;
-        assert_eq!((row.status.as_str(), row.crashes), ("Running", 0), "taken from a worker that lives");
+        assert_eq!((row.status.as_str(), row.crashes), ("Running", 0), "the job was taken from a live worker");
     }
-    harness.wait_until("it is silent, and its job is done", "(SELECT status = 'Done' FROM apalis.jobs)").await;
+    harness
+        .wait_until(
+            "the slow worker no longer renews, and its job is done",
+            "(SELECT status = 'Done' FROM apalis.jobs)",
+        )
+        .await;
     running.stop().await;
     assert_eq!(harness.row("job").await.crashes, 1);
 }
 
-/// Rows of workers can be deleted, by hand or by a restore: jobs without one must not be stuck.
+/// A worker's row can be deleted by hand or by a restore. Its jobs must not be stuck.
 #[tokio::test]
 async fn jobs_whose_worker_has_no_row_run_elsewhere() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
@@ -95,57 +100,57 @@ async fn jobs_whose_worker_has_no_row_run_elsewhere() {
     harness.execute("UPDATE apalis.jobs SET status = 'Running', attempts = 1").await;
     let gone = "UPDATE apalis.jobs SET lock_by = 'gone' WHERE position('gone' IN convert_from(job, 'UTF8')) > 0";
     assert_eq!(harness.execute(gone).await, 1);
-    let running = harness.worker(&scripted, FAST);
+    let running = harness.start_worker(&scripted, FAST);
     harness.wait_until("both are done", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status <> 'Done')").await;
     running.stop().await;
     assert_eq!(harness.row("of one that is gone").await.crashes, 1);
 }
 
 #[tokio::test]
-async fn a_living_worker_whose_row_is_deleted_keeps_its_jobs() {
+async fn a_live_worker_whose_row_is_deleted_keeps_its_jobs() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
     harness.enqueue("job", &[Step::Wait]).await;
-    let running = harness.worker(&scripted, FAST);
-    eventually("it runs", SOON, async || scripted.runs_of("job") == 1).await;
-    let other = harness.worker(&scripted, FAST);
-    harness.wait_until("both are there", "(SELECT count(*) FROM apalis.workers) = 2").await;
+    let running = harness.start_worker(&scripted, FAST);
+    eventually("the job runs", SOON, async || scripted.runs_of("job") == 1).await;
+    let other = harness.start_worker(&scripted, FAST);
+    harness.wait_until("both workers have a row", "(SELECT count(*) FROM apalis.workers) = 2").await;
     harness.execute("DELETE FROM apalis.workers").await;
-    harness.wait_until("both are there again", "(SELECT count(*) FROM apalis.workers) = 2").await;
-    // Two leases, in which the other one looks ten times each.
+    harness.wait_until("both workers have a row again", "(SELECT count(*) FROM apalis.workers) = 2").await;
+    // Two leases, in each of which the other worker looks for dead workers ten times.
     harness.wait_for_heartbeats(10).await;
     scripted.gate.add_permits(1);
-    harness.wait_until("it is done", "(SELECT status = 'Done' FROM apalis.jobs)").await;
+    harness.wait_until("the job is done", "(SELECT status = 'Done' FROM apalis.jobs)").await;
     running.stop().await;
     other.stop().await;
     let row = harness.row("job").await;
-    assert_eq!((row.attempts, row.crashes), (1, 0), "it ran once");
+    assert_eq!((row.attempts, row.crashes), (1, 0), "the job ran once");
 }
 
 #[tokio::test]
 async fn a_worker_that_cannot_renew_claims_nothing_until_it_can() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
-    let running = harness.worker(&scripted, FAST);
+    let running = harness.start_worker(&scripted, FAST);
     let ready = running.worker.is_ready();
-    eventually("the lease stands", SOON, async || ready()).await;
-    // Whoever locks its row stops its heartbeat, and nothing else.
+    eventually("the lease is valid", SOON, async || ready()).await;
+    // A lock on the worker's row blocks only its heartbeat.
     let mut lock = harness.pool.begin().await.unwrap();
     sqlx::query("SELECT FROM apalis.workers FOR UPDATE").execute(&mut *lock).await.unwrap();
-    eventually("the lease no longer stands", SOON, async || !ready()).await;
+    eventually("the lease is no longer valid", SOON, async || !ready()).await;
     harness.enqueue("job", &[Step::Done]).await;
-    let over = "(SELECT max(last_seen) < now() - interval '1200 milliseconds' FROM apalis.workers)";
-    harness.wait_until("its lease is over", over).await;
+    let expired = "(SELECT max(last_seen) < now() - interval '1200 milliseconds' FROM apalis.workers)";
+    harness.wait_until("its lease has expired", expired).await;
     assert_eq!(scripted.runs().len(), 0, "claimed without a lease");
     lock.rollback().await.unwrap();
     eventually("the job has run", SOON, async || scripted.runs_of("job") == 1).await;
     running.stop().await;
 }
 
-/// Whatever a run comes to after its job was taken away: it is not written.
+/// No outcome of a run is written after its job was claimed by another worker or rescued.
 #[tokio::test]
-async fn a_result_without_a_token_is_dropped() {
+async fn a_result_with_an_old_token_is_dropped() {
     for (taken, status, claims) in [
         ("status = 'Running', lock_by = 'other', attempts = attempts + 1", "Running", 2),
-        // Rescued, and not claimed again yet.
+        // Rescued, but not yet claimed again.
         ("status = 'Pending', run_at = now() + interval '1 hour'", "Pending", 1),
     ] {
         let (harness, scripted) =
@@ -154,7 +159,7 @@ async fn a_result_without_a_token_is_dropped() {
         for (name, end) in &ends {
             harness.enqueue(name, &[Step::WaitThen(Box::new(end.clone()))]).await;
         }
-        let running = harness.worker(&scripted, FAST);
+        let running = harness.start_worker(&scripted, FAST);
         eventually("all four run", SOON, async || scripted.runs().len() == 4).await;
         assert_eq!(harness.execute(&format!("UPDATE apalis.jobs SET {taken}")).await, 4);
         scripted.gate.add_permits(4);
@@ -166,19 +171,19 @@ async fn a_result_without_a_token_is_dropped() {
     }
 }
 
-/// The same worker again, one claim later, is somebody else too.
+/// A later claim of the same worker has another token.
 #[tokio::test]
-async fn a_token_is_good_for_one_run() {
+async fn a_token_is_valid_for_one_run() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
     harness.enqueue("done", &[Step::Wait, Step::Hang]).await;
     harness.enqueue("fails", &[Step::WaitThen(Box::new(Step::Fail)), Step::Hang]).await;
-    let running = harness.worker(&scripted, FAST);
+    let running = harness.start_worker(&scripted, FAST);
     eventually("both run", SOON, async || scripted.runs().len() == 2).await;
     harness.execute("UPDATE apalis.jobs SET status = 'Pending'").await;
-    eventually("both run a second time beside the first", SOON, async || scripted.runs().len() == 4).await;
+    eventually("both run a second time while the first runs continue", SOON, async || scripted.runs().len() == 4).await;
     scripted.gate.add_permits(2);
-    eventually("the gate was passed", SOON, async || scripted.gate.available_permits() == 0).await;
-    // Results are written in their order: those of the first runs before these.
+    eventually("both first runs have passed the gate", SOON, async || scripted.gate.available_permits() == 0).await;
+    // Results are written in order, so that those of the first runs come before these.
     harness.enqueue("later", &[Step::Done]).await;
     harness.enqueue("later still", &[Step::Reject]).await;
     let written = "(SELECT count(*) FROM apalis.jobs WHERE status IN ('Done', 'Killed') AND attempts = 1) = 2";

@@ -1,4 +1,4 @@
-//! Promises 6 and 7: what can come of a run, and when it is tried again.
+//! Promises 6 and 7: the outcomes of a run, and the time of the next attempt.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use jobs::queue::{Policy, retry::Backoff};
 use crate::harness::queue_harness::{FAST, QueueHarness, ScriptedJobs, Step, quick_policy};
 
 #[tokio::test]
-async fn every_outcome_is_recorded_as_what_it_is() {
+async fn every_outcome_is_recorded() {
     let policy = Policy { deadline: Duration::from_millis(300), ..quick_policy() };
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(policy));
     use Step::{Done, Fail, Hang, Panic, Reject, Snooze};
@@ -42,10 +42,14 @@ async fn every_outcome_is_recorded_as_what_it_is() {
         assert_eq!(row.crashes, 0, "{name}");
         assert_eq!(scripted.runs_of(name), usize::try_from(*runs).unwrap(), "{name}");
     }
-    let mut buried = scripted.discarded();
-    buried.sort();
+    let mut discarded = scripted.discarded();
+    discarded.sort();
     let expected = [("rejected", "rejected"), ("snoozes and fails", "failed in run 6"), ("used up", "failed in run 3")];
-    assert_eq!(buried, expected.map(|(name, reason)| (name.to_owned(), reason.to_owned())), "given up, each once");
+    assert_eq!(
+        discarded,
+        expected.map(|(name, reason)| (name.to_owned(), reason.to_owned())),
+        "each is discarded once"
+    );
 }
 
 #[tokio::test]
@@ -53,7 +57,7 @@ async fn no_two_runs_share_a_token() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
     harness.enqueue("job", &[Step::Snooze(1), Step::Fail, Step::Snooze(1), Step::Fail, Step::Done]).await;
     harness.run_all(&scripted).await;
-    let tokens: Vec<i32> = scripted.runs().iter().map(|ran| ran.run.token).collect();
+    let tokens: Vec<i32> = scripted.runs().iter().map(|recorded| recorded.run.token).collect();
     assert_eq!(tokens, [1, 2, 3, 4, 5]);
 }
 
@@ -66,7 +70,7 @@ async fn a_retry_waits_in_the_database() {
     }
     harness.enqueue("asked to wait", &[Step::FailWithDelay(5_000_000)]).await;
     harness.enqueue("snoozed", &[Step::Snooze(7_000_000)]).await;
-    let running = harness.worker(&scripted, FAST);
+    let running = harness.start_worker(&scripted, FAST);
     let waiting = "(SELECT count(*) FROM apalis.jobs WHERE status = 'Pending' AND attempts = 1) = 12";
     harness.wait_until("all wait again", waiting).await;
     running.stop().await;
@@ -76,10 +80,10 @@ async fn a_retry_waits_in_the_database() {
         jittered.push(due_in(harness.row(&format!("jittered {n}")).await));
     }
     assert!(jittered.iter().all(|wait| (-20.0..=1000.0).contains(wait)), "within the first step: {jittered:?}");
-    // Ten draws that are all below a tenth: once in ten thousand million runs.
-    assert!(jittered.iter().any(|wait| *wait > 100.0), "they wait: {jittered:?}");
+    // Ten random waits are all below a tenth of the range once in ten thousand million runs.
+    assert!(jittered.iter().any(|wait| *wait > 100.0), "not all waits are short: {jittered:?}");
     let asked = due_in(harness.row("asked to wait").await);
-    assert!((4980.0..=5000.0).contains(&asked), "a wait from outside is a lower bound: {asked}");
+    assert!((4980.0..=5000.0).contains(&asked), "a requested wait is a lower bound: {asked}");
     let snoozed = due_in(harness.row("snoozed").await);
     assert!((6980.0..=7000.0).contains(&snoozed), "{snoozed}");
 }

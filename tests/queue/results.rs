@@ -1,4 +1,4 @@
-//! Promise 10: a result that the database refuses, or whose row another session has locked, holds up no other result.
+//! Promise 10: a result that the database refuses, or whose row is locked by another session, delays no other result.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::harness::{
 const SOON: Duration = Duration::from_secs(20);
 
 #[tokio::test]
-async fn whatever_a_run_comes_to_is_stored() {
+async fn a_result_with_any_text_is_stored() {
     let (harness, scripted) =
         (QueueHarness::start().await, ScriptedJobs::new(Policy { attempts: 1, ..quick_policy() }));
     let bad = ["nul \0 and \0", &"x\0".repeat(1_000_000), &"😀".repeat(100_000), "\u{1}\u{7f}\\u0000\u{202e}\u{FFFF}"];
@@ -34,7 +34,7 @@ async fn whatever_a_run_comes_to_is_stored() {
     for (name, step, _) in &expected {
         harness.enqueue(name, std::slice::from_ref(step)).await;
     }
-    // What a decoder says about its payload is in its error, the NUL as well.
+    // A decoder's error quotes the payload, including NUL characters.
     harness
         .execute(
             r#"INSERT INTO apalis.jobs (id, job_type, job) VALUES
@@ -42,19 +42,19 @@ async fn whatever_a_run_comes_to_is_stored() {
                ('c', 'scripted', '\x00'), ('d', 'scripted', convert_to(repeat('[', 100000), 'UTF8'))"#,
         )
         .await;
-    let running = harness.worker(&scripted, FAST);
+    let running = harness.start_worker(&scripted, FAST);
     let ended = "NOT EXISTS (SELECT FROM apalis.jobs WHERE status = 'Running' OR status = 'Pending' AND attempts = 0)";
     harness.wait_until("every result is written", ended).await;
     running.stop().await;
     let dead = "DELETE FROM apalis.jobs WHERE length(id) = 1 AND status = 'Killed' AND attempts = 1";
-    assert_eq!(harness.execute(dead).await, 4, "what cannot be decoded is dead");
+    assert_eq!(harness.execute(dead).await, 4, "undecodable jobs are dead");
     for (name, _, status) in expected {
         let row = harness.row(&format!("{name}\",\"steps")).await;
         assert_eq!((row.status.as_str(), row.attempts), (status, 1), "{name}");
     }
 }
 
-/// A wait of any length, from a backoff or a `Retry-After`.
+/// The wait comes from a backoff, a `Retry-After` or the caller.
 #[tokio::test]
 async fn a_wait_of_any_length_is_stored() {
     let backoff = Backoff { base: Duration::MAX, cap: Duration::MAX };
@@ -66,17 +66,20 @@ async fn a_wait_of_any_length_is_stored() {
     for (name, time) in [("last", last), ("first", time::macros::datetime!(-9999-01-01 0:00 +0))] {
         harness.enqueue_as(name, &[Step::Done], |job| job.at(time)).await;
     }
-    let running = harness.worker(&scripted, FAST);
+    let running = harness.start_worker(&scripted, FAST);
     harness
-        .wait_until("both wait", "(SELECT count(*) FROM apalis.jobs WHERE failures = 1 AND status = 'Pending') = 2")
+        .wait_until(
+            "both failed jobs wait",
+            "(SELECT count(*) FROM apalis.jobs WHERE failures = 1 AND status = 'Pending') = 2",
+        )
         .await;
-    harness.wait_until("one was due", "(SELECT count(*) FROM apalis.jobs WHERE status = 'Done') = 1").await;
+    harness.wait_until("the due job is done", "(SELECT count(*) FROM apalis.jobs WHERE status = 'Done') = 1").await;
     running.stop().await;
 }
 
-/// Constraints and triggers of others refuse a row: by its state, by their own exception, by a value.
+/// Constraints and triggers of other programs refuse a row: by its state, by an exception, by an invalid value.
 #[tokio::test]
-async fn a_result_that_is_refused_becomes_a_dead_letter_alone() {
+async fn a_refused_result_becomes_a_dead_letter_and_affects_no_other() {
     const JOBS: usize = 40;
     let trigger = |body: &str| {
         format!(
@@ -105,9 +108,9 @@ async fn a_result_that_is_refused_becomes_a_dead_letter_alone() {
             };
             harness.enqueue(&name, &[Step::WaitThen(Box::new(step))]).await;
         }
-        let running = harness.worker(&scripted, FAST);
-        let running_now = scripted.policy.concurrency;
-        eventually("as many run as can", SOON, async || scripted.runs().len() == running_now).await;
+        let running = harness.start_worker(&scripted, FAST);
+        let slots = scripted.policy.concurrency;
+        eventually("every slot is occupied", SOON, async || scripted.runs().len() == slots).await;
         scripted.gate.add_permits(JOBS);
         harness.wait_until("all have ended", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status IN ('Pending', 'Running'))")
             .await;
@@ -123,9 +126,9 @@ async fn a_result_that_is_refused_becomes_a_dead_letter_alone() {
     }
 }
 
-/// Not even as a dead letter: the row stays as it is, and everything else goes on, the stop included.
+/// The row cannot even become a dead letter. It stays unchanged, and everything else continues, including a stop.
 #[tokio::test]
-async fn a_row_that_takes_no_result_at_all_holds_up_nothing() {
+async fn a_row_that_refuses_every_result_delays_no_other() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
     harness.enqueue("stuck", &[Step::Done]).await;
     harness
@@ -134,8 +137,8 @@ async fn a_row_that_takes_no_result_at_all_holds_up_nothing() {
              CHECK (attempts = 0 OR status = 'Running' OR position('stuck' IN convert_from(job, 'UTF8')) = 0)",
         )
         .await;
-    let running = harness.worker(&scripted, FAST);
-    eventually("it has run", SOON, async || scripted.runs_of("stuck") == 1).await;
+    let running = harness.start_worker(&scripted, FAST);
+    eventually("the job has run", SOON, async || scripted.runs_of("stuck") == 1).await;
     for n in 0..20 {
         harness.enqueue(&format!("job {n}."), &[if n % 2 == 0 { Step::Done } else { Step::Reject }]).await;
     }
@@ -145,7 +148,7 @@ async fn a_row_that_takes_no_result_at_all_holds_up_nothing() {
     harness.execute("ALTER TABLE apalis.jobs DROP CONSTRAINT stuck").await;
     harness
         .wait_until(
-            "it is a dead letter once that is possible",
+            "the job becomes a dead letter as soon as possible",
             "(SELECT count(*) = 21 FROM apalis.jobs WHERE done_at IS NOT NULL)",
         )
         .await;
@@ -154,14 +157,14 @@ async fn a_row_that_takes_no_result_at_all_holds_up_nothing() {
 }
 
 #[tokio::test]
-async fn rows_that_another_session_has_locked_hold_up_no_other_result() {
+async fn rows_locked_by_another_session_delay_no_other_result() {
     let (harness, scripted) =
         (QueueHarness::start().await, ScriptedJobs::new(Policy { concurrency: 50, ..quick_policy() }));
     for n in 0..30 {
         let step = if n % 3 == 0 { Step::Reject } else { Step::Done };
         harness.enqueue(&format!("job {n}."), &[Step::WaitThen(Box::new(step))]).await;
     }
-    let running = harness.worker(&scripted, FAST);
+    let running = harness.start_worker(&scripted, FAST);
     eventually("all run", SOON, async || scripted.runs().len() == 30).await;
     let mut lock = harness.pool.begin().await.unwrap();
     let locked = "SELECT FROM apalis.jobs WHERE convert_from(job, 'UTF8') ~ 'job (6|7)\\.' FOR UPDATE";
@@ -170,12 +173,12 @@ async fn rows_that_another_session_has_locked_hold_up_no_other_result() {
     harness
         .wait_until("all others are written", "(SELECT count(*) FROM apalis.jobs WHERE done_at IS NOT NULL) = 28")
         .await;
-    // While some are locked, new results do not wait for a time limit first.
+    // While some rows are locked, new results are written without waiting for a time-out.
     for n in 30..60 {
         harness.enqueue(&format!("job {n}."), &[Step::Done]).await;
     }
     harness
-        .wait_until("later ones are written", "(SELECT count(*) FROM apalis.jobs WHERE done_at IS NOT NULL) = 58")
+        .wait_until("later results are written", "(SELECT count(*) FROM apalis.jobs WHERE done_at IS NOT NULL) = 58")
         .await;
     lock.rollback().await.unwrap();
     harness.wait_until("all are written", "(SELECT count(*) FROM apalis.jobs WHERE done_at IS NOT NULL) = 60").await;
@@ -187,24 +190,24 @@ async fn rows_that_another_session_has_locked_hold_up_no_other_result() {
     assert_eq!(scripted.runs().len(), 60, "each ran once");
 }
 
-/// The row in which cancelled jobs are counted is locked: that delays cancelled jobs, and no other result.
+/// The row that counts cancelled jobs is locked. This delays cancelled jobs, and no other result.
 #[tokio::test]
-async fn a_locked_count_of_cancelled_jobs_holds_up_no_other_result() {
+async fn a_locked_count_of_cancelled_jobs_delays_no_other_result() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
     let operator = jobs::queue::Operator::new(&harness.pool, &harness.queue, jobs::queue::Kinds::default());
     let ids: Vec<jobs::queue::JobId> = (0..3).map(|_| jobs::queue::JobId::generate()).collect();
     for (n, id) in ids.iter().enumerate() {
         harness.enqueue_as(&format!("cancelled {n}"), &[Step::Hang], |job| job.id(*id)).await;
     }
-    let running = harness.worker(&scripted, FAST);
-    eventually("they run", SOON, async || scripted.runs().len() == 3).await;
+    let running = harness.start_worker(&scripted, FAST);
+    eventually("all jobs run", SOON, async || scripted.runs().len() == 3).await;
     harness.execute("INSERT INTO queues (name) VALUES ('scripted')").await;
     let mut lock = harness.pool.begin().await.unwrap();
     sqlx::query("SELECT FROM queues FOR UPDATE").execute(&mut *lock).await.unwrap();
     for id in &ids {
         operator.cancel(&id.to_string()).await.unwrap();
     }
-    eventually("they were ended", SOON, async || scripted.discarded().len() == 3).await;
+    eventually("the cancelled runs have ended", SOON, async || scripted.discarded().len() == 3).await;
     for n in 0..30 {
         harness.enqueue(&format!("job {n}."), &[if n % 2 == 0 { Step::Done } else { Step::Reject }]).await;
     }
@@ -212,7 +215,9 @@ async fn a_locked_count_of_cancelled_jobs_holds_up_no_other_result() {
         .wait_until("all others have ended", "(SELECT count(*) = 30 FROM apalis.jobs WHERE done_at IS NOT NULL)")
         .await;
     lock.rollback().await.unwrap();
-    harness.wait_until("they are cancelled", "(SELECT count(*) = 3 FROM apalis.jobs WHERE status = 'Cancelled')").await;
-    harness.wait_until("and counted", "(SELECT cancelled = 3 FROM queues)").await;
+    harness
+        .wait_until("the jobs are cancelled", "(SELECT count(*) = 3 FROM apalis.jobs WHERE status = 'Cancelled')")
+        .await;
+    harness.wait_until("the cancelled jobs are counted", "(SELECT cancelled = 3 FROM queues)").await;
     running.stop().await;
 }
