@@ -1,4 +1,4 @@
-//! One webhook through the real processes, from its 202 to its settlement.
+//! Smoke test: one webhook through the real processes, from its 202 to its settlement.
 
 use std::time::Duration;
 
@@ -19,11 +19,11 @@ async fn a_webhook_is_acknowledged_and_processed() {
         "transaction_id": "txn_abc123", "source_account": "acc_user_1", "destination_account": "acc_merchant_1",
         "amount": 1500, "currency": "INR",
     });
-    let answer =
+    let response =
         http_client().post(format!("{}/v1/webhooks/transactions", api.url)).json(&webhook).send().await.unwrap();
-    assert_eq!(answer.status(), 202);
-    assert_eq!(answer.headers()["location"], "/v1/transactions/txn_abc123");
-    let seen: Value = answer.json().await.unwrap();
+    assert_eq!(response.status(), 202);
+    assert_eq!(response.headers()["location"], "/v1/transactions/txn_abc123");
+    let seen: Value = response.json().await.unwrap();
     assert_eq!(seen["status"], "PROCESSING");
 
     let url = format!("{}/v1/transactions/txn_abc123?wait=30", api.url);
@@ -34,14 +34,14 @@ async fn a_webhook_is_acknowledged_and_processed() {
 }
 
 #[tokio::test]
-async fn both_processes_stop_in_good_order() {
+async fn both_processes_stop_without_an_error() {
     let database = database::fresh().await;
     let mut api = Api::start(&database.url, &[]).await;
     let mut worker = start_worker(&database.url, &[]).await;
     for process in [&mut api.process, &mut worker] {
         process.signal(Signal::SIGTERM);
     }
-    // Nothing is under way, so nothing is waited for.
+    // No request and no job is in progress, so that both end at once.
     for process in [&mut api.process, &mut worker] {
         let status = process.wait_for_exit(Duration::from_secs(10)).await;
         assert!(status.success(), "{status}\n{}", process.log());
