@@ -190,7 +190,7 @@ async fn terminate_our_sessions(database: &TestDatabase) {
     sqlx::query(terminate).execute(&database.pool().await).await.expect("terminated sessions");
 }
 
-/// Creates a role without tables of its own, but with the rights that a process needs. Drops it after `run`.
+/// Creates a role that owns no tables, but has the rights that a process needs. Drops it after `run`.
 async fn with_role(database: &TestDatabase, options: &str, run: impl AsyncFnOnce(String)) {
     let (pool, role) = (database.pool().await, format!("role_{}", database.name));
     let create = format!(
