@@ -81,5 +81,5 @@ async fn query_value<T>(watcher: &mut PgConnection, query: &str) -> T
 where
     T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin,
 {
-    sqlx::query_scalar(AssertSqlSafe(query.to_owned())).fetch_one(watcher).await.expect("a response")
+    sqlx::query_scalar(AssertSqlSafe(query.to_owned())).fetch_one(watcher).await.expect("a result")
 }

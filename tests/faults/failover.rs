@@ -55,14 +55,10 @@ async fn after_a_failover_every_process_reconnects_and_a_healthy_worker_takes_ov
     drop(sender);
     let healthy = start_worker(&url_through(&prompt, &url), &variables).await;
     let readiness = [format!("{}/readyz", api.url), readiness_url(&mut stuck).await];
-    for url in &readiness {
-        assert_eq!(get_status(url).await, 200, "{url} before the failover");
-    }
+    assert_readiness(&readiness, 200, "before the failover").await;
     eventually("the standby has every job", SOON, async || count_running(&new_pool).await == RUNS as i64).await;
 
-    // From here on the old primary is read-only. Both servers have the same data.
-    sqlx::raw_sql("ALTER SYSTEM SET default_transaction_read_only = on").execute(&old_pool).await.expect("a setting");
-    sqlx::raw_sql("SELECT pg_reload_conf()").execute(&old_pool).await.expect("a reload");
+    make_read_only(&old_pool).await;
     let failover = Instant::now();
     assert!(sqlx::query_scalar("SELECT pg_promote()").fetch_one::<_>(&new_pool).await.unwrap_or(false), "promoted");
     prompt.set_target(socket(&new_url));
@@ -77,14 +73,12 @@ async fn after_a_failover_every_process_reconnects_and_a_healthy_worker_takes_ov
     // The deadline is longer than the host name is stale: the worker must take over in the meantime.
     let taken = "SELECT count(*) = $1 FROM apalis.jobs WHERE status = 'Running' AND attempts = 2";
     eventually("the healthy worker has taken over", Duration::from_secs(25), async || {
-        sqlx::query_scalar(taken).bind(RUNS as i64).fetch_one(&new_pool).await.expect("a response")
+        sqlx::query_scalar(taken).bind(RUNS as i64).fetch_one(&new_pool).await.expect("a result")
     })
     .await;
     let took_over = failover.elapsed();
     assert!(took_over < Duration::from_secs(20), "{took_over:?}");
-    for url in &readiness {
-        assert_eq!(get_status(url).await, 503, "{url} while the host name is stale");
-    }
+    assert_readiness(&readiness, 503, "while the host name is stale").await;
     if let Some(left) = STALE.checked_sub(failover.elapsed()) {
         tokio::time::sleep(left).await;
     }
@@ -102,7 +96,7 @@ async fn after_a_failover_every_process_reconnects_and_a_healthy_worker_takes_ov
     history.acknowledge("txn_after");
     let listening = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'millrace listener'";
     eventually("every process listens to the new primary", Duration::from_secs(10), async || {
-        sqlx::query_scalar::<_, i64>(listening).fetch_one(&new_pool).await.expect("a response") == 3
+        sqlx::query_scalar::<_, i64>(listening).fetch_one(&new_pool).await.expect("a result") == 3
     })
     .await;
     let followed = moved.elapsed();
@@ -119,6 +113,18 @@ async fn after_a_failover_every_process_reconnects_and_a_healthy_worker_takes_ov
     for (pool, cluster) in [(new_pool, new), (old_pool, old)] {
         pool.close().await;
         cluster.stop().await.expect("a stop");
+    }
+}
+
+/// Makes the old primary read-only. From then on both servers have the same data.
+async fn make_read_only(pool: &PgPool) {
+    sqlx::raw_sql("ALTER SYSTEM SET default_transaction_read_only = on").execute(pool).await.expect("a setting");
+    sqlx::raw_sql("SELECT pg_reload_conf()").execute(pool).await.expect("a reload");
+}
+
+async fn assert_readiness(urls: &[String], expected: u16, when: &str) {
+    for url in urls {
+        assert_eq!(get_status(url).await, expected, "{url} {when}");
     }
 }
 

@@ -106,5 +106,5 @@ async fn with_the_shipped_settings_a_dead_workers_jobs_run_elsewhere_within_twen
 /// Whether an unfinished job has seen two crashes. A third one would quarantine it.
 async fn has_two_crashes(pool: &PgPool) -> bool {
     let query = "SELECT EXISTS (SELECT FROM apalis.jobs WHERE crashes >= 2 AND status <> 'Done')";
-    sqlx::query_scalar(query).fetch_one(pool).await.expect("a response")
+    sqlx::query_scalar(query).fetch_one(pool).await.expect("a result")
 }

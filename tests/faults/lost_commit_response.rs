@@ -145,7 +145,7 @@ async fn lose_response(pool: &PgPool, role: &str, statement: &str) {
         sqlx::query("SELECT pg_terminate_backend($1)").bind(process).execute(pool).await.expect("a terminated session");
         eventually("the session has ended", SOON, async || {
             let left = sqlx::query("SELECT FROM pg_stat_activity WHERE pid = $1").bind(process);
-            left.fetch_optional(pool).await.expect("a response").is_none()
+            left.fetch_optional(pool).await.expect("a result").is_none()
         })
         .await;
     }
@@ -155,14 +155,14 @@ async fn lose_response(pool: &PgPool, role: &str, statement: &str) {
 async fn held_sessions(pool: &PgPool, role: &str, statement: &str) -> Vec<i32> {
     let waiting = "SELECT pid FROM pg_stat_activity
                    WHERE wait_event = 'SyncRep' AND application_name = $1 AND query LIKE $2";
-    sqlx::query_scalar(waiting).bind(role).bind(statement).fetch_all(pool).await.expect("a response")
+    sqlx::query_scalar(waiting).bind(role).bind(statement).fetch_all(pool).await.expect("a result")
 }
 
 /// Releases every other commit. Cancelling the wait of a commit does not cancel the commit.
 async fn release_other_commits(pool: &PgPool, role: &str, statement: &str) {
     let others = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity
                   WHERE wait_event = 'SyncRep' AND NOT (application_name = $1 AND query LIKE $2)";
-    sqlx::query(others).bind(role).bind(statement).execute(pool).await.expect("a response");
+    sqlx::query(others).bind(role).bind(statement).execute(pool).await.expect("a result");
 }
 
 async fn count_claimed(pool: &PgPool) -> i64 {

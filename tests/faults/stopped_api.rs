@@ -130,5 +130,5 @@ async fn a_long_poller_gets_the_current_state_when_the_api_stops() {
 async fn last_settlement_query(pool: &PgPool) -> Option<String> {
     let query = "SELECT max(query_start)::text FROM pg_stat_activity
                 WHERE datname = current_database() AND query LIKE 'SELECT id FROM transactions%status <>%'";
-    sqlx::query_scalar(query).fetch_one(pool).await.expect("a response")
+    sqlx::query_scalar(query).fetch_one(pool).await.expect("a result")
 }
