@@ -1,6 +1,6 @@
-//! End to end, across processes; one module per feature, by the same word as everywhere.
+//! End-to-end tests across processes; one module per feature, with the feature's name.
 
-// clippy.toml allows these in test functions; the functions around them are as much a test.
+// clippy.toml allows these in test functions; the helper functions are part of the tests.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod architecture;

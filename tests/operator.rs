@@ -1,4 +1,4 @@
-//! The operator's commands, as a person or a script runs them.
+//! The operator's commands, run like a person or a script would run them.
 
 use std::time::Duration;
 
@@ -7,27 +7,27 @@ use serde_json::Value;
 use crate::harness::{
     database::{self, TestDatabase},
     eventually,
-    process::{Process, worker},
+    process::{Process, start_worker},
 };
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// Runs a command; whether it succeeded, and what it printed.
+/// Runs a command. Returns whether it succeeded, and its output.
 async fn run(database: &TestDatabase, arguments: &[&str]) -> (bool, String) {
     let mut process = Process::start(arguments, &[("DATABASE_URL", &database.url)]);
-    let succeeded = process.ended(SOON).await.success();
+    let succeeded = process.wait_for_exit(SOON).await.success();
     (succeeded, process.log())
 }
 
-/// Runs a command that must succeed, and reads its JSON.
-async fn json(database: &TestDatabase, arguments: &[&str]) -> Value {
+/// Runs a command that must succeed, and returns its JSON.
+async fn run_json(database: &TestDatabase, arguments: &[&str]) -> Value {
     let (succeeded, log) = run(database, &[arguments, &["--json"]].concat()).await;
     assert!(succeeded, "{arguments:?}: {log}");
     serde_json::from_str(&log).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {log}"))
 }
 
-/// A transaction and its job, due an hour from now; answers the id of the job.
-async fn transaction(pool: &sqlx::PgPool, name: &str) -> String {
+/// Inserts a transaction and its job, due in an hour. Returns the id of the job.
+async fn insert_transaction(pool: &sqlx::PgPool, name: &str) -> String {
     let id = uuid::Uuid::now_v7();
     let insert = "INSERT INTO transactions (id, transaction_id, source_account, destination_account, amount, currency,
                                             created_at, due_at) VALUES ($1, $2, 'a', 'b', 1, 'INR', now(), now())";
@@ -47,45 +47,45 @@ async fn status(pool: &sqlx::PgPool, name: &str) -> (String, Option<String>) {
 async fn a_cancelled_transaction_fails_and_a_replayed_one_is_processed() {
     let database = database::fresh().await;
     let pool = database.pool().await;
-    let (first, second) = (transaction(&pool, "first").await, transaction(&pool, "second").await);
-    let listed = json(&database, &["jobs", "list", "--queue", "process_transaction", "--state", "waiting"]).await;
+    let (first, second) = (insert_transaction(&pool, "first").await, insert_transaction(&pool, "second").await);
+    let listed = run_json(&database, &["jobs", "list", "--queue", "process_transaction", "--state", "waiting"]).await;
     assert_eq!(listed.as_array().unwrap().len(), 2, "{listed}");
     assert_eq!((&listed[0]["id"], &listed[0]["state"]), (&Value::from("second"), &Value::from("waiting")));
-    assert_eq!(json(&database, &["jobs", "show", &first]).await["why"], "no living worker runs its queue");
+    assert_eq!(run_json(&database, &["jobs", "show", &first]).await["why"], "no living worker runs its queue");
 
-    let cancelled = json(&database, &["jobs", "cancel", &first, &second]).await;
+    let cancelled = run_json(&database, &["jobs", "cancel", &first, &second]).await;
     assert_eq!(cancelled[1]["result"], "cancelled");
     for job in [&first, &second] {
         assert_eq!(status(&pool, job).await, ("FAILED".into(), Some("cancelled by operator".into())), "{job}");
-        assert_eq!(json(&database, &["jobs", "show", job]).await["state"], "cancelled");
+        assert_eq!(run_json(&database, &["jobs", "show", job]).await["state"], "cancelled");
     }
-    let listed = json(&database, &["jobs", "list", "--state", "cancelled"]).await;
+    let listed = run_json(&database, &["jobs", "list", "--state", "cancelled"]).await;
     assert_eq!(listed.as_array().unwrap().len(), 2, "{listed}");
-    let (succeeded, log) = run(&database, &["jobs", "cancel", &first, "nobody"]).await;
+    let (succeeded, log) = run(&database, &["jobs", "cancel", &first, "unknown"]).await;
     assert!(!succeeded && log.contains("had ended before") && log.contains("not found"), "{log}");
 
     let filter = ["jobs", "replay", "--queue", "process_transaction"];
-    assert_eq!(json(&database, &filter).await, Value::Array(Vec::new()), "no filter brings cancelled jobs back");
-    assert_eq!(json(&database, &["jobs", "replay", &first, "--dry-run"]).await[0]["result"], "would be replayed");
-    assert_eq!(json(&database, &["jobs", "replay", &first]).await[0]["result"], "replayed");
-    assert_eq!(status(&pool, &first).await, ("PROCESSING".into(), None), "back with its job");
-    assert_eq!(status(&pool, &second).await.0, "FAILED", "no other one");
-    // One that died of its errors is found by them.
+    assert_eq!(run_json(&database, &filter).await, Value::Array(Vec::new()), "a filter replays no cancelled jobs");
+    assert_eq!(run_json(&database, &["jobs", "replay", &first, "--dry-run"]).await[0]["result"], "would be replayed");
+    assert_eq!(run_json(&database, &["jobs", "replay", &first]).await[0]["result"], "replayed");
+    assert_eq!(status(&pool, &first).await, ("PROCESSING".into(), None), "the transaction is replayed with its job");
+    assert_eq!(status(&pool, &second).await.0, "FAILED", "the other transaction is unchanged");
+    // A job that died of an error is found by it.
     let died = "UPDATE apalis.jobs SET status = 'Killed', errors = '[{\"error\": \"connection refused\"}]'
                 WHERE id = 'second'";
     sqlx::query(died).execute(&pool).await.unwrap();
     let filter = [&filter[..], &["--error", "refused"]].concat();
-    let would = json(&database, &[&filter[..], &["--dry-run"]].concat()).await;
-    assert_eq!((would.as_array().unwrap().len(), &would[0]["result"]), (1, &Value::from("would be replayed")));
+    let dry_run = run_json(&database, &[&filter[..], &["--dry-run"]].concat()).await;
+    assert_eq!((dry_run.as_array().unwrap().len(), &dry_run[0]["result"]), (1, &Value::from("would be replayed")));
     assert_eq!(status(&pool, &second).await.0, "FAILED", "a dry run changes nothing");
-    let replayed = json(&database, &filter).await;
+    let replayed = run_json(&database, &filter).await;
     assert_eq!((replayed.as_array().unwrap().len(), &replayed[0]["id"]), (1, &Value::from(&*second)));
     let (succeeded, log) = run(&database, &["jobs", "replay", &first]).await;
     assert!(!succeeded && log.contains("not dead"), "{log}");
 
-    let _worker = worker(&database.url, &[]).await;
+    let _worker = start_worker(&database.url, &[]).await;
     for job in [&first, &second] {
-        eventually("it is processed", SOON, async || status(&pool, job).await.0 == "PROCESSED").await;
+        eventually("the transaction is processed", SOON, async || status(&pool, job).await.0 == "PROCESSED").await;
     }
 }
 
@@ -95,29 +95,29 @@ async fn a_queue_is_paused_and_resumed() {
     let pool = database.pool().await;
     let (_, log) = run(&database, &["queues"]).await;
     assert!(log.contains("There are no queues"), "{log}");
-    let worker = worker(&database.url, &[]).await;
+    let worker = start_worker(&database.url, &[]).await;
     let queue = "process_transaction";
-    let paused = json(&database, &["queues", "pause", queue, "--reason", "the processor is down"]).await;
+    let paused = run_json(&database, &["queues", "pause", queue, "--reason", "the processor is down"]).await;
     assert_eq!((&paused[0]["reason"], &paused[0]["workers"]), (&"the processor is down".into(), &1.into()));
-    let job = transaction(&pool, "job").await;
+    let job = insert_transaction(&pool, "job").await;
     sqlx::query("UPDATE apalis.jobs SET run_at = now()").execute(&pool).await.unwrap();
     tokio::time::sleep(Duration::from_millis(600)).await;
-    assert_eq!(status(&pool, &job).await.0, "PROCESSING", "the worker polls every 250 ms, and may not claim");
+    assert_eq!(status(&pool, &job).await.0, "PROCESSING", "the worker polls every 250 ms, but must not claim");
     let (_, table) = run(&database, &["queues"]).await;
     let lines: Vec<&str> = table.lines().collect();
     assert!(lines[0].starts_with("QUEUE"), "{table}");
     let line = lines.iter().find(|line| line.starts_with(queue)).unwrap_or_else(|| panic!("no line: {table}"));
     assert!(line.ends_with("paused: the processor is down"), "{table}");
-    assert!(json(&database, &["queues", "resume", queue]).await[0]["reason"].is_null());
-    eventually("it is processed", SOON, async || status(&pool, &job).await.0 == "PROCESSED").await;
+    assert!(run_json(&database, &["queues", "resume", queue]).await[0]["reason"].is_null());
+    eventually("the transaction is processed", SOON, async || status(&pool, &job).await.0 == "PROCESSED").await;
     let (succeeded, log) = run(&database, &["queues", "resume", queue]).await;
     assert!(!succeeded && log.contains("was not paused"), "{log}");
     drop(worker);
 }
 
-/// Each result is printed when it is known, and Ctrl-C ends the run after the job at hand: nothing is left in doubt.
+/// Each result is printed at once, and Ctrl-C ends the run after the current job, so that the output is complete.
 #[tokio::test]
-async fn an_interrupted_replay_says_how_far_it_came() {
+async fn an_interrupted_replay_prints_its_progress() {
     const DEAD: usize = 50_000;
     let database = database::fresh().await;
     let pool = database.pool().await;
@@ -131,14 +131,14 @@ async fn an_interrupted_replay_says_how_far_it_came() {
         let arguments = ["jobs", "replay", "--queue", "another", "--json"];
         let arguments = if json { &arguments[..] } else { &arguments[..4] };
         let mut process = Process::start(arguments, &[("DATABASE_URL", &database.url)]);
-        process.printed(if json { "\"replayed\"}" } else { "  replayed" }).await;
+        process.wait_for_line(if json { "\"replayed\"}" } else { "  replayed" }).await;
         process.signal(nix::sys::signal::Signal::SIGINT);
-        assert!(!process.ended(SOON).await.success());
+        assert!(!process.wait_for_exit(SOON).await.success());
         let log = process.log();
         let replayed = "SELECT count(*) FROM apalis.jobs WHERE status = 'Pending'";
         let replayed: i64 = sqlx::query_scalar(replayed).fetch_one(&pool).await.unwrap();
         let lines = log.lines().filter(|line| line.contains("01000") && line.contains("replayed")).count();
-        assert_eq!(lines as i64, replayed - before, "every one that was replayed is printed, and no other");
+        assert_eq!(lines as i64, replayed - before, "exactly the replayed jobs are printed");
         assert!(lines < DEAD && log.contains(&format!("interrupted after {lines} of ")), "{lines}");
         if json {
             let array: String =
@@ -151,13 +151,13 @@ async fn an_interrupted_replay_says_how_far_it_came() {
 }
 
 #[tokio::test]
-async fn mistakes_are_told() {
+async fn mistakes_are_reported() {
     let database = database::fresh().await;
-    let (succeeded, log) = run(&database, &["jobs", "show", "nobody"]).await;
-    assert!(!succeeded && log.contains("there is no job \"nobody\""), "{log}");
+    let (succeeded, log) = run(&database, &["jobs", "show", "unknown"]).await;
+    assert!(!succeeded && log.contains("there is no job \"unknown\""), "{log}");
     let (succeeded, log) = run(&database, &["jobs", "list", "--state", "tired"]).await;
     assert!(!succeeded && log.contains("waiting, running, done, dead or cancelled"), "{log}");
-    let mut lost = Process::start(&["queues"], &[]);
-    assert!(!lost.ended(SOON).await.success());
-    assert!(lost.log().contains("DATABASE_URL is unset, and no all-in-one keeps its data in"), "{}", lost.log());
+    let mut process = Process::start(&["queues"], &[]);
+    assert!(!process.wait_for_exit(SOON).await.success());
+    assert!(process.log().contains("DATABASE_URL is unset, and no all-in-one keeps its data in"), "{}", process.log());
 }

@@ -1,4 +1,4 @@
-//! Promise 15: everything works through PgBouncer in transaction mode, whose few sessions belong to nobody.
+//! Promise 15: everything works through PgBouncer in transaction mode, where clients share a few sessions.
 
 use std::{
     fs,
@@ -17,17 +17,17 @@ use crate::{
     harness::{
         database, eventually, needs,
         port::Port,
-        process::{Api, Process, client, worker},
+        process::{Api, Process, http_client, start_worker},
         scratch::Scratch,
     },
 };
 
 const WEBHOOKS: usize = 200;
-/// Fewer than one process has connections: they cannot but share.
+/// Fewer than the connections of one process, so that they must share sessions.
 const SESSIONS: usize = 3;
 const SOON: Duration = Duration::from_secs(30);
 
-/// A PgBouncer of one test's own.
+/// A private PgBouncer for one test.
 struct Bouncer {
     child: Child,
     url: String,
@@ -65,7 +65,7 @@ impl Bouncer {
         }
         let mut command = Command::new(program);
         if geteuid().is_root() {
-            // It refuses root. The account that owns the server may use its socket, and read these files.
+            // PgBouncer refuses to run as root. The owner of the server may use its socket and read these files.
             let owner = fs::metadata(sockets).expect("the server's folder");
             use std::os::unix::{fs::MetadataExt, process::CommandExt};
             command.uid(owner.uid()).gid(owner.gid());
@@ -73,8 +73,10 @@ impl Bouncer {
         command.arg("--quiet").arg(&config).stdin(Stdio::null()).stdout(Stdio::null());
         let child = command.spawn().expect("pgbouncer starts");
         let url = format!("postgres://{user}@127.0.0.1:{port}/{name}?sslmode=disable");
-        eventually("pgbouncer answers", SOON, async || tokio::net::TcpStream::connect(port.address()).await.is_ok())
-            .await;
+        eventually("pgbouncer accepts connections", SOON, async || {
+            tokio::net::TcpStream::connect(port.address()).await.is_ok()
+        })
+        .await;
         Self { child, url, _port: port, _scratch: scratch }
     }
 }
@@ -88,7 +90,7 @@ impl Drop for Bouncer {
 
 const QUICK: [(&str, &str); 6] = [
     ("DATABASE_POOLER", "transaction"),
-    // Statements are put together anew in a trace; nobody listens on port 1.
+    // Tracing changes how statements are built. No collector listens on port 1.
     ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1"),
     ("QUEUE_LEASE_SECONDS", "1"),
     ("QUEUE_HEARTBEAT_SECONDS", "0.2"),
@@ -102,29 +104,31 @@ async fn webhooks_settle_through_pgbouncer_and_a_killed_worker_is_replaced() {
     let database = database::fresh().await;
     let pool = database.pool().await;
     let bouncer = Bouncer::start(&program, &database.url).await;
-    // Not told, a process waits and says what to tell it.
-    Process::start(&["worker"], &[("DATABASE_URL", &*bouncer.url)]).printed("set DATABASE_POOLER=transaction").await;
+    // Without the setting, a process waits and logs which setting it needs.
+    Process::start(&["worker"], &[("DATABASE_URL", &*bouncer.url)])
+        .wait_for_line("set DATABASE_POOLER=transaction")
+        .await;
 
     let processor = Processor::start(Duration::from_millis(500)).await;
     let variables = [&QUICK[..], &[("PROCESSOR_URL", &processor.url)]].concat();
     let api = Api::start(&bouncer.url, &variables).await;
-    let mut victim = worker(&bouncer.url, &variables).await;
+    let mut victim = start_worker(&bouncer.url, &variables).await;
     let begun = Instant::now();
-    let http = client();
+    let http = http_client();
     for n in 0..WEBHOOKS {
         let webhook = serde_json::json!({
             "transaction_id": format!("txn_{n}"), "source_account": "acc_user_1",
             "destination_account": "acc_merchant_1", "amount": 1500, "currency": "INR",
         });
-        let answer = http.post(format!("{}/v1/webhooks/transactions", api.url)).json(&webhook).send().await.unwrap();
-        assert_eq!(answer.status(), 202, "{n}");
+        let response = http.post(format!("{}/v1/webhooks/transactions", api.url)).json(&webhook).send().await.unwrap();
+        assert_eq!(response.status(), 202, "{n}");
     }
     let acknowledged = begun.elapsed();
-    eventually("runs are under way", SOON, async || processor.calls() >= 50).await;
+    eventually("jobs are running", SOON, async || processor.calls() >= 50).await;
     victim.signal(Signal::SIGKILL);
-    victim.ended(SOON).await;
+    victim.wait_for_exit(SOON).await;
     let killed = Instant::now();
-    let mut other = worker(&bouncer.url, &variables).await;
+    let mut other = start_worker(&bouncer.url, &variables).await;
     let settled = "SELECT count(*) = $1 FROM transactions WHERE status = 'PROCESSED'";
     eventually("all are settled", SOON, async || {
         sqlx::query_scalar(settled).bind(WEBHOOKS as i64).fetch_one(&pool).await.unwrap()
@@ -132,11 +136,11 @@ async fn webhooks_settle_through_pgbouncer_and_a_killed_worker_is_replaced() {
     .await;
     let recovered = killed.elapsed();
     let crashes: i64 = sqlx::query_scalar("SELECT sum(crashes) FROM apalis.jobs").fetch_one(&pool).await.unwrap();
-    assert!(crashes > 0 && processor.repeated() > 0, "what the dead one held was taken back");
-    let metrics = client().get(format!("{}/metrics", api.url)).send().await.unwrap().text().await.unwrap();
-    assert!(metrics.contains("millrace_listener_up 0"), "only polling works here, and it says so");
+    assert!(crashes > 0 && processor.repeated_calls() > 0, "the dead worker's jobs were rescued");
+    let metrics = http_client().get(format!("{}/metrics", api.url)).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("millrace_listener_up 0"), "notifications do not work here, and the metric shows it");
 
-    // What was promised of a session holds for its transactions.
+    // Every transaction has the settings that a session has without a pooler.
     let (name, sessions): (Option<String>, i64) = sqlx::query_as(
         "SELECT max(application_name), count(*) FROM pg_stat_activity
          WHERE datname = current_database() AND application_name LIKE '%through a pooler'",
@@ -146,7 +150,7 @@ async fn webhooks_settle_through_pgbouncer_and_a_killed_worker_is_replaced() {
     .unwrap();
     assert!(name.is_some() && sessions <= SESSIONS as i64, "{sessions} sessions");
     for process in [&mut other, &mut { api.process }] {
-        stops(process).await;
+        assert_stops(process).await;
     }
     println!(
         "through PgBouncer with {SESSIONS} sessions: {WEBHOOKS} webhooks one by one in {acknowledged:.1?}, all settled \
@@ -154,18 +158,18 @@ async fn webhooks_settle_through_pgbouncer_and_a_killed_worker_is_replaced() {
     );
 }
 
-async fn stops(process: &mut Process) {
+async fn assert_stops(process: &mut Process) {
     process.signal(Signal::SIGTERM);
-    let status = process.ended(SOON).await;
+    let status = process.wait_for_exit(SOON).await;
     assert!(status.success(), "{status}\n{}", process.log());
-    for trouble in ["prepared statement", "unsupported startup parameter"] {
-        assert!(!process.log().contains(trouble), "{}", process.log());
+    for error in ["prepared statement", "unsupported startup parameter"] {
+        assert!(!process.log().contains(error), "{}", process.log());
     }
 }
 
-/// Settings that a session cannot carry are there in each transaction, and the names of statements never clash.
+/// Each transaction gets the settings that a session cannot carry, and the names of statements do not clash.
 #[tokio::test]
-async fn transactions_through_pgbouncer_carry_our_settings() {
+async fn transactions_through_pgbouncer_have_our_settings() {
     let Some(program) = needs::program("pgbouncer") else { return };
     let database = database::fresh().await;
     let bouncer = Bouncer::start(&program, &database.url).await;
@@ -184,22 +188,22 @@ async fn transactions_through_pgbouncer_carry_our_settings() {
         assert_eq!(shown, value, "{name}");
     }
     tx.rollback().await.unwrap();
-    let asked = (0..500i64).map(|n| {
+    let queries = (0..500i64).map(|n| {
         let pool = pool.clone();
         async move {
             let statement = AssertSqlSafe(format!("SELECT $1::int8 + {}", n % 7));
-            let asked = sqlx::query_scalar::<_, i64>(statement).bind(n);
-            assert_eq!(asked.fetch_one(jobs::boot::pooler::on(&pool)).await.unwrap(), n + n % 7);
+            let query = sqlx::query_scalar::<_, i64>(statement).bind(n);
+            assert_eq!(query.fetch_one(jobs::boot::pooler::on(&pool)).await.unwrap(), n + n % 7);
         }
     });
-    asked.collect::<tokio::task::JoinSet<_>>().join_all().await;
+    queries.collect::<tokio::task::JoinSet<_>>().join_all().await;
     migrate::check(&pool).await.unwrap();
     pool.close().await;
 }
 
-/// A pooler that gives each client a session of its own, but drops the options with which that is to start.
+/// The pooler gives each client its own session, but drops the start-up options.
 #[tokio::test]
-async fn settings_hold_when_a_pooler_drops_them() {
+async fn our_settings_apply_although_a_pooler_drops_the_startup_options() {
     let Some(program) = needs::program("pgbouncer") else { return };
     let database = database::fresh().await;
     let off = AssertSqlSafe(format!("ALTER DATABASE {} SET synchronous_commit = off", database.name));
@@ -219,11 +223,11 @@ async fn settings_hold_when_a_pooler_drops_them() {
     }
     pool.close().await;
     let mut worker = Process::start(&["worker"], &[("DATABASE_URL", &*bouncer.url)]);
-    worker.printed("a pooler drops the start-up options").await;
-    worker.printed("worker started").await;
+    worker.wait_for_line("a pooler drops the start-up options").await;
+    worker.wait_for_line("worker started").await;
 }
 
-/// A probe's row is held from the look at it to the commit, though sessions change hands between transactions.
+/// A probe's row stays locked from its read to the commit, although clients share sessions.
 #[tokio::test]
 async fn probes_move_one_after_the_other_through_pgbouncer() {
     use jobs::probes::{
@@ -242,7 +246,7 @@ async fn probes_move_one_after_the_other_through_pgbouncer() {
         async move { matches!(probes.send(probe.id, "M").await.unwrap(), Moved::Done(_)) }
     });
     let moved = moves.collect::<tokio::task::JoinSet<_>>().join_all().await;
-    assert_eq!(moved.iter().filter(|moved| **moved).count(), 40, "each once, up to the wall");
+    assert_eq!(moved.iter().filter(|moved| **moved).count(), 40, "each move once, up to the edge of the grid");
     assert_eq!(probes.page(None, 2).await.unwrap().first().map(|placed| placed.stand.y), Some(40));
     assert!(matches!(probes.send(probe.id, "x").await.unwrap(), Moved::Invalid(_)));
     let insert = "INSERT INTO probes (id, grid_id, grid_x, grid_y, x, y, direction)

@@ -14,8 +14,8 @@ use jobs::{
 
 use crate::harness::{
     database, eventually,
-    http::{Answer, ask},
-    process::{Api, client},
+    http::{HttpResponse, send},
+    process::{Api, http_client},
     redis::Redis,
     scratch::Scratch,
 };
@@ -41,22 +41,22 @@ impl System {
             variables.extend(redis.map(|redis| ("REDIS_URL", &*redis.url)));
             apis.push(Api::start(&database.url, &variables).await);
         }
-        Self { apis, client: client(), _database: database, _logs: logs }
+        Self { apis, client: http_client(), _database: database, _logs: logs }
     }
 
     /// Asks one of the processes for an export of nothing.
-    async fn ask(&self, process: usize, name: &'static str, credential: &str) -> Answer {
+    async fn ask(&self, process: usize, name: &'static str, credential: &str) -> HttpResponse {
         const NOTHING: &str = "from=2024-01-15T10:30:00Z&to=2024-01-15T10:30:00Z";
         let url = format!("{}/logs/export?{NOTHING}", self.apis[process % self.apis.len()].url);
-        ask(self.client.get(url).header(name, credential)).await
+        send(self.client.get(url).header(name, credential)).await
     }
 
-    async fn ask_as_admin(&self, process: usize) -> Answer {
+    async fn ask_as_admin(&self, process: usize) -> HttpResponse {
         self.ask(process, "x-api-key", "key-of-admin").await
     }
 
     /// Asks the processes in turn until one refuses; how many were granted meanwhile.
-    async fn drain(&self, processes: std::ops::Range<usize>) -> (usize, Answer) {
+    async fn drain(&self, processes: std::ops::Range<usize>) -> (usize, HttpResponse) {
         for granted in 0..5 * QUOTA {
             let answer = self.ask_as_admin(processes.start + granted % processes.len()).await;
             if answer.status != 200 {
@@ -67,7 +67,7 @@ impl System {
     }
 }
 
-fn assert_refused(answer: &Answer) -> u64 {
+fn assert_refused(answer: &HttpResponse) -> u64 {
     answer.assert_problem(429, "refused");
     let seconds = answer.header("retry-after").parse().expect("seconds");
     assert!((1..=2).contains(&seconds), "{answer:?}");

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::harness::{exchange::Exchange, needs, process::Process, scratch::Scratch};
+use crate::harness::{fake_providers::FakeProviders, needs, process::Process, scratch::Scratch};
 
 /// More than the longest wait of a command.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -151,7 +151,7 @@ fn programs(names: &[&str]) -> bool {
 
 async fn all_in_one(home: &Scratch, variables: &[(&str, &str)]) -> (Process, String) {
     let mut process = Process::start_in(home, &[], &[&[("PORT", "0")], variables].concat());
-    let line = process.printed("API docs").await;
+    let line = process.wait_for_line("API docs").await;
     let address = line.rsplit_once("http://").and_then(|(_, rest)| rest.strip_suffix("/docs")).expect("an address");
     (process, address.to_owned())
 }
@@ -169,7 +169,7 @@ async fn the_tour_prints_what_it_says() {
     assert!(!variables.is_empty() && tour.len() >= 10, "a tour of {} steps", tour.len());
     let home = Scratch::new();
     // The sources of prices are not to be had here, nor should a test ask them.
-    let exchange = Exchange::start().await;
+    let exchange = FakeProviders::start().await;
     let sources = exchange.variables();
     let sources = sources.iter().map(|(name, url)| (*name, url.as_str()));
     let variables: Vec<_> = variables.into_iter().chain(sources).collect();

@@ -20,7 +20,7 @@ fn confirmed(outcome: &Outcome, by: &Prepared) -> bool {
 #[tokio::test]
 async fn a_transaction_waits_is_known_and_is_confirmed() {
     let Some(Setup { node, chain, .. }) = Setup::new().await else { return };
-    node.mines(false).await;
+    node.set_automine(false).await;
     let prepared = chain.prepare(id(1), rate(ONE)).await.unwrap();
     assert_eq!(outcome(&chain, &[&prepared]).await, Outcome::Dropped, "not sent so far");
     chain.send(&prepared.raw).await.unwrap();
@@ -38,7 +38,7 @@ async fn a_transaction_waits_is_known_and_is_confirmed() {
 async fn nonces_follow_what_waits_and_leave_no_hole() {
     let Some(setup) = Setup::new().await else { return };
     setup.save(id(1), ONE).await;
-    setup.node.mines(false).await;
+    setup.node.set_automine(false).await;
     let first = setup.send(id(2), ONE).await;
     // Given up before it has a nonce: nothing is used up.
     setup.chain.prepare(id(1), rate(ONE)).await.expect_err("it is known");
@@ -52,7 +52,7 @@ async fn nonces_follow_what_waits_and_leave_no_hole() {
 #[tokio::test]
 async fn what_was_dropped_is_sent_again_as_it_was() {
     let Some(setup) = Setup::new().await else { return };
-    setup.node.mines(false).await;
+    setup.node.set_automine(false).await;
     let prepared = setup.send(id(1), ONE).await;
     setup.node.drop_transaction(&prepared.hash.to_string()).await;
     assert_eq!(outcome(&setup.chain, &[&prepared]).await, Outcome::Dropped);
@@ -65,7 +65,7 @@ async fn what_was_dropped_is_sent_again_as_it_was() {
 async fn a_node_that_starts_again_has_its_blocks_and_not_what_waited() {
     let Some(mut setup) = Setup::new().await else { return };
     let saved = setup.save(id(1), ONE).await;
-    setup.node.mines(false).await;
+    setup.node.set_automine(false).await;
     let prepared = setup.send(id(2), 2 * ONE).await;
     setup.node.stop().await;
     setup.node.start_again().await;
@@ -81,7 +81,7 @@ async fn a_node_that_starts_again_has_its_blocks_and_not_what_waited() {
 async fn a_replacement_has_the_same_nonce_and_pays_more() {
     let Some(setup) = Setup::new().await else { return };
     let chain = &setup.chain;
-    setup.node.mines(false).await;
+    setup.node.set_automine(false).await;
     let first = setup.send(id(1), ONE).await;
     // Another content for the same fees is refused, and so the fees decide.
     let cheap = chain.replace(id(1), rate(2 * ONE), first.nonce, Fees { max_fee: 0, priority: 0 }).await.unwrap();
@@ -105,7 +105,7 @@ async fn a_nonce_that_another_transaction_used_is_lost_and_the_id_is_not() {
     let prepared = setup.chain.prepare(id(1), rate(ONE)).await.unwrap();
     // From the same key, and not ours.
     let foreign = json!({ "from": OWNER, "to": OTHER, "value": "0x1", "nonce": format!("0x{:x}", prepared.nonce) });
-    let hash = setup.node.ask("eth_sendTransaction", json!([foreign])).await;
+    let hash = setup.node.call("eth_sendTransaction", json!([foreign])).await;
     setup.node.receipt(&hash).await;
     assert_eq!(outcome(&setup.chain, &[&prepared]).await, Outcome::Superseded);
     assert_eq!(setup.chain.send(&prepared.raw).await, Err(ChainError::NonceUsed));

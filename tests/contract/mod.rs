@@ -55,14 +55,14 @@ impl Setup {
     async fn view(&self, signature: &str, arguments: &[u128]) -> Vec<String> {
         let selector = self.keccak(signature).await[..10].to_owned();
         let data = arguments.iter().fold(selector, |data, argument| format!("{data}{argument:064x}"));
-        let answer = self.node.ask("eth_call", json!([{ "to": self.contract, "data": data }, "latest"])).await;
+        let answer = self.node.call("eth_call", json!([{ "to": self.contract, "data": data }, "latest"])).await;
         words(&answer)
     }
 
     /// The hash by which the ABI knows functions and events.
     async fn keccak(&self, text: &str) -> String {
         let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
-        self.node.ask("web3_sha3", json!([format!("0x{hex}")])).await.as_str().expect("a hash").to_owned()
+        self.node.call("web3_sha3", json!([format!("0x{hex}")])).await.as_str().expect("a hash").to_owned()
     }
 }
 
@@ -71,7 +71,7 @@ const SOON: std::time::Duration = std::time::Duration::from_secs(20);
 /// A client as the variables make it.
 fn chain_of(url: &str, key: &str, contract: &str) -> Chain {
     // It installs the TLS that the client is made with.
-    drop(crate::harness::process::client());
+    drop(crate::harness::process::http_client());
     let pairs = [("CHAIN_RPC_URL", url), ("CHAIN_PRIVATE_KEY", key), ("CONTRACT_ADDRESS", contract)];
     let mut vars = Vars::from_pairs(&pairs);
     let config = ChainConfig::read(&mut vars);

@@ -20,7 +20,7 @@ async fn a_saving_is_found_and_announced_with_all_its_fields() {
     assert_eq!(record.rate.to_string(), "55.000000000000000001");
     assert_eq!(receipt.saved.as_ref(), Some(&record), "the event says the same");
     let raw = setup.node.receipt(&json!(receipt.hash.to_string())).await;
-    let block = setup.node.ask("eth_getBlockByNumber", json!([raw["blockNumber"], false])).await;
+    let block = setup.node.call("eth_getBlockByNumber", json!([raw["blockNumber"], false])).await;
     let time = u128::from_str_radix(&block["timestamp"].as_str().unwrap()[2..], 16).unwrap();
     assert_eq!(record.saved_at, OffsetDateTime::from_unix_timestamp(time as i64).unwrap());
 
@@ -39,7 +39,7 @@ async fn a_saving_is_found_and_announced_with_all_its_fields() {
 async fn an_id_is_saved_once_whatever_is_sent() {
     let Some(setup) = Setup::new().await else { return };
     // Both fit while neither is in a block.
-    setup.node.mines(false).await;
+    setup.node.set_automine(false).await;
     let first = setup.send(id(1), ONE).await;
     let second = setup.send(id(1), 2 * ONE).await;
     setup.node.mine().await;
@@ -65,10 +65,10 @@ async fn only_the_owner_saves() {
     assert!(matches!(refused, Err(ChainError::Misconfigured(why)) if why.contains("owner")));
     // The contract itself, not only the estimate: the same call in a block.
     let receipt = setup.save(id(1), ONE).await;
-    let sent = setup.node.ask("eth_getTransactionByHash", json!([receipt.hash.to_string()])).await;
+    let sent = setup.node.call("eth_getTransactionByHash", json!([receipt.hash.to_string()])).await;
     let input = sent["input"].as_str().unwrap().replace(&word(id(1).as_u128()), &word(id(2).as_u128()));
     let call = json!({ "from": OTHER, "to": setup.contract, "data": input, "gas": "0x30d40" });
-    let hash = setup.node.ask("eth_sendTransaction", json!([call])).await;
+    let hash = setup.node.call("eth_sendTransaction", json!([call])).await;
     let receipt = setup.node.receipt(&hash).await;
     assert_eq!(receipt["status"], "0x0");
     assert_eq!(setup.chain.find(id(2)).await, Ok(None));
@@ -106,7 +106,7 @@ async fn pages_are_newest_first_and_bounded() {
     let Some(setup) = Setup::new().await else { return };
     assert_eq!(setup.chain.page(None, 10).await, Ok(vec![]));
     // One block for all.
-    setup.node.mines(false).await;
+    setup.node.set_automine(false).await;
     for number in 0..SAVED {
         setup.send(id(SAVED - number), number).await;
     }

@@ -79,7 +79,7 @@ async fn an_address_without_our_contract_is_misconfigured() {
         assert!(told.contains("CONTRACT_ADDRESS"), "{told}");
     }
     // Another contract, which refuses whatever it is asked.
-    setup.node.ask("anvil_setCode", json!([OTHER, "0x60006000fd"])).await;
+    setup.node.call("anvil_setCode", json!([OTHER, "0x60006000fd"])).await;
     misconfigured(nothing.ready().await);
     misconfigured(nothing.current().await);
 }

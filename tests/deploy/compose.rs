@@ -226,7 +226,7 @@ async fn the_first_contract_is_where_compose_looks_for_it() {
     let Some(node) = Node::start().await else { return };
     let variables = [("CHAIN_RPC_URL", &*node.url), ("CHAIN_PRIVATE_KEY", OWNER_KEY)];
     let mut deploy = Process::start(&["contract", "deploy"], &variables);
-    assert!(deploy.ended(std::time::Duration::from_secs(60)).await.success(), "{}", deploy.log());
+    assert!(deploy.wait_for_exit(std::time::Duration::from_secs(60)).await.success(), "{}", deploy.log());
     let (file, log) = (read("docker-compose.yml"), deploy.log());
     let address = log.lines().find(|line| line.starts_with("0x")).unwrap_or_else(|| panic!("no address: {log}"));
     assert!(file.to_lowercase().contains(&format!("contract_address:-{address}}}").to_lowercase()), "{address}");

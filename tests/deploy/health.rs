@@ -10,14 +10,14 @@ use tokio::{
 use crate::harness::{
     database,
     port::Port,
-    process::{Api, Process, worker},
+    process::{Api, Process, start_worker},
 };
 
 const SOON: Duration = Duration::from_secs(20);
 
 async fn health(arguments: &[&str], variables: &[(&str, &str)]) -> (bool, String) {
     let mut process = Process::start(&[&["health"], arguments].concat(), variables);
-    let status = process.ended(SOON).await;
+    let status = process.wait_for_exit(SOON).await;
     assert!(status.code().is_some(), "{status}");
     (status.success(), process.log())
 }
@@ -30,8 +30,8 @@ async fn it_says_whether_api_and_worker_are_well() {
     // As the image has it, where the API listens on every address.
     assert_eq!(health(&[], &[("HOST", "0.0.0.0"), ("PORT", port)]).await, (true, String::new()));
     assert_eq!(health(&[&format!("{}/readyz", api.url)], &[]).await, (true, String::new()));
-    let mut worker = worker(&database.url, &[("WORKER_HEALTH_PORT", "0")]).await;
-    let line: serde_json::Value = serde_json::from_str(&worker.printed("health and metrics").await).unwrap();
+    let mut worker = start_worker(&database.url, &[("WORKER_HEALTH_PORT", "0")]).await;
+    let line: serde_json::Value = serde_json::from_str(&worker.wait_for_line("health and metrics").await).unwrap();
     let url = format!("http://{}/livez", line["address"].as_str().unwrap());
     assert_eq!(health(&[&url], &[]).await, (true, String::new()));
     let (well, said) = health(&[&format!("{}/nowhere", api.url)], &[]).await;
@@ -45,7 +45,7 @@ async fn one_that_waits_for_its_database_lives_and_is_not_ready() {
     let port = reserved.to_string();
     let url = format!("postgres://me:hunter2@127.0.0.1:{closed}/x");
     let mut api = Process::start(&["api"], &[("DATABASE_URL", &url), ("PORT", &port)]);
-    api.printed("waiting for the database").await;
+    api.wait_for_line("waiting for the database").await;
     assert_eq!(health(&[], &[("PORT", &port)]).await, (true, String::new()));
     let (ready, said) = health(&[&format!("http://127.0.0.1:{port}/readyz")], &[]).await;
     assert!(!ready && said.contains("503") && !said.contains("hunter2"), "{said}");

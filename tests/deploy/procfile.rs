@@ -10,7 +10,7 @@ use super::{read, tools};
 use crate::harness::{
     database, eventually,
     port::Port,
-    process::{Process, client},
+    process::{Process, http_client},
     scratch::Scratch,
 };
 
@@ -37,11 +37,11 @@ async fn it_releases_serves_and_stops() {
         Process::run("honcho", command, &variables)
     };
     let mut release = honcho(&["release"]);
-    assert!(release.ended(SOON).await.success(), "{}", release.log());
+    assert!(release.wait_for_exit(SOON).await.success(), "{}", release.log());
 
     let mut running = honcho(&["--port", &port.to_string(), "web", "worker"]);
-    running.printed("worker started").await;
-    let (client, url) = (client(), format!("http://127.0.0.1:{port}"));
+    running.wait_for_line("worker started").await;
+    let (client, url) = (http_client(), format!("http://127.0.0.1:{port}"));
     eventually("the API is ready", SOON, async || {
         client.get(format!("{url}/readyz")).send().await.is_ok_and(|answer| answer.status() == 200)
     })
@@ -58,11 +58,11 @@ async fn it_releases_serves_and_stops() {
     let children = descendants(running.pid());
     assert!(children.len() >= 2, "{children:?}");
     // The runner must not be printing when the signal comes: it fails then, and leaves its children behind.
-    running.printed("path=\"/v1/transactions/txn_proc\"").await;
+    running.wait_for_line("path=\"/v1/transactions/txn_proc\"").await;
     running.signal(Signal::SIGTERM);
     // The runner starts each through a shell, which ends by the signal at once; the programs end in their own time, and
     // write their status down.
-    running.ended(SOON).await;
+    running.wait_for_exit(SOON).await;
     for name in ["api", "worker"] {
         let status = folder.join(name).with_extension("status");
         eventually("it has ended", SOON, async || std::fs::read_to_string(&status).is_ok_and(|it| it.ends_with('\n')))

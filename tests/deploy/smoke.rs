@@ -5,14 +5,14 @@ use std::{path::Path, process::Command, time::Duration};
 use super::root;
 use crate::harness::{
     database, needs,
-    process::{Api, Process, worker},
+    process::{Api, Process, start_worker},
 };
 
 async fn smoke(url: &str) -> (bool, String) {
     let mut command = Command::new("sh");
     command.arg(root().join("deploy/smoke.sh")).arg(url).current_dir(Path::new("/"));
     let mut script = Process::run("smoke.sh", command, &[("no_proxy", "*")]);
-    let status = script.ended(Duration::from_secs(80)).await;
+    let status = script.wait_for_exit(Duration::from_secs(80)).await;
     (status.success(), script.log())
 }
 
@@ -23,7 +23,7 @@ async fn it_succeeds_where_a_webhook_is_processed_and_fails_elsewhere() {
     }
     let database = database::fresh().await;
     let api = Api::start(&database.url, &[("PROCESSING_DELAY_SECONDS", "0.2")]).await;
-    let worker = worker(&database.url, &[]).await;
+    let worker = start_worker(&database.url, &[]).await;
     let (succeeded, said) = smoke(&api.url).await;
     assert!(succeeded && said.contains("PROCESSED"), "{said}");
     drop(worker);

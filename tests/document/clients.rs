@@ -7,7 +7,7 @@ use std::{
 
 use crate::harness::{
     database::{self, TestDatabase},
-    http::ask,
+    http::send,
     node,
     process::{self, Api, Process},
     python,
@@ -31,8 +31,8 @@ impl System {
     async fn start() -> Self {
         let (database, folder) = (database::fresh().await, Scratch::new());
         let api = Api::start(&database.url, &[("API_KEY", KEY), ("PROCESSING_DELAY_SECONDS", "0.5")]).await;
-        let worker = process::worker(&database.url, &[]).await;
-        let document = ask(process::client().get(format!("{}/openapi.json", api.url))).await;
+        let worker = process::start_worker(&database.url, &[]).await;
+        let document = send(process::http_client().get(format!("{}/openapi.json", api.url))).await;
         assert_eq!(document.status, 200, "{document:?}");
         std::fs::write(folder.join("openapi.json"), document.text).expect("a file");
         Self { api, folder, _worker: worker, _database: database }

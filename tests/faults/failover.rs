@@ -1,5 +1,5 @@
-//! A standby is promoted, and the name of the database points at the old primary for ten seconds longer. That one lives on
-//! and only reads.
+//! Failover: a standby is promoted, and the database's host name points to the old primary for ten more seconds.
+//! The old primary still runs, but is read-only.
 
 use std::{
     path::PathBuf,
@@ -13,106 +13,100 @@ use sqlx::{PgPool, postgres::PgConnectOptions};
 
 use super::{
     SOON,
-    clients::{send, send_all, webhook},
+    clients::{post_webhook, post_webhooks, webhook},
     processor::Processor,
     server,
-    settlements::{agree, all_settled},
+    settlements::{assert_consistent, wait_until_settled},
 };
 use crate::harness::{
     eventually, needs,
-    process::{Api, Process, client, worker},
+    process::{Api, Process, http_client, start_worker},
     proxy::Proxy,
     scratch::Scratch,
 };
 
 const RUNS: usize = 20;
-/// How long the name points at the old primary.
+/// How long the host name points to the old primary.
 const STALE: Duration = Duration::from_secs(10);
 
 #[tokio::test]
-async fn after_a_failover_all_follow_and_a_healthy_worker_takes_over() {
+async fn after_a_failover_every_process_reconnects_and_a_healthy_worker_takes_over() {
     let Some(backup) = needs::program("pg_basebackup") else { return };
     let (scratch, copy) = (Scratch::new(), Scratch::new());
     let (old, url) = server::start(&scratch).await;
     let old_pool = server::prepare(&old, &url).await;
-    let (new, new_url) = follow(&backup, &url, &copy).await;
-    let new_pool = PgPool::connect(&new_url).await.expect("a standby that can be read");
+    let (new, new_url) = start_standby(&backup, &url, &copy).await;
+    let new_pool = PgPool::connect(&new_url).await.expect("a readable standby");
     let processor = Processor::start(Duration::from_secs(45)).await;
 
-    // The first worker and the API go by the name that is late, the second worker by one that is not.
+    // The API and the first worker use a host name that changes late, the second worker one that changes at once.
     let (late, prompt) = (Proxy::start(socket(&url)).await, Proxy::start(socket(&url)).await);
     let variables =
         [("PROCESSOR_URL", &*processor.url), ("PROCESSOR_TIMEOUT_SECONDS", "120"), ("WORKER_HEALTH_PORT", "0")];
-    let through_late = through(&late, &url);
+    let through_late = url_through(&late, &url);
     let api = Api::start(&through_late, &[]).await;
-    let mut stuck = worker(&through_late, &variables).await;
+    let mut stuck = start_worker(&through_late, &variables).await;
     let ids: Vec<String> = (0..RUNS).map(|number| format!("txn_{number}")).collect();
-    // Due at once.
-    let hurry = [("PROCESSING_DELAY_SECONDS", "0")];
-    let sender = Api::start(&through_late, &hurry).await;
-    let mut history = send_all(&client(), &sender.url, &ids).await;
+    // This sender's transactions are due at once.
+    let no_delay = [("PROCESSING_DELAY_SECONDS", "0")];
+    let sender = Api::start(&through_late, &no_delay).await;
+    let mut history = post_webhooks(&http_client(), &sender.url, &ids).await;
     eventually("the first worker runs them all", SOON, async || processor.calls() == RUNS).await;
     drop(sender);
-    let healthy = worker(&through(&prompt, &url), &variables).await;
-    let readiness = [format!("{}/readyz", api.url), health(&mut stuck).await];
-    for url in &readiness {
-        assert_eq!(status(url).await, 200, "{url} before the failover");
-    }
-    eventually("the standby has it all", SOON, async || counted(&new_pool).await == RUNS as i64).await;
+    let healthy = start_worker(&url_through(&prompt, &url), &variables).await;
+    let readiness = [format!("{}/readyz", api.url), readiness_url(&mut stuck).await];
+    assert_readiness(&readiness, 200, "before the failover").await;
+    eventually("the standby has every job", SOON, async || count_running(&new_pool).await == RUNS as i64).await;
 
-    // From here on the old one only reads; what it holds and what the new one has is the same.
-    sqlx::raw_sql("ALTER SYSTEM SET default_transaction_read_only = on").execute(&old_pool).await.expect("a setting");
-    sqlx::raw_sql("SELECT pg_reload_conf()").execute(&old_pool).await.expect("a reload");
+    make_read_only(&old_pool).await;
     let failover = Instant::now();
     assert!(sqlx::query_scalar("SELECT pg_promote()").fetch_one::<_>(&new_pool).await.unwrap_or(false), "promoted");
-    prompt.point_at(socket(&new_url));
-    prompt.swallow();
+    prompt.set_target(socket(&new_url));
+    prompt.drop_traffic();
 
     for url in &readiness {
-        eventually("it says that it cannot write", Duration::from_secs(6), async || status(url).await == 503).await;
-        let reason = client().get(url).send().await.expect("an answer").text().await.expect("a body");
+        eventually("the process is not ready", Duration::from_secs(6), async || get_status(url).await == 503).await;
+        let reason = http_client().get(url).send().await.expect("a response").text().await.expect("a body");
         assert!(url.contains(&api.url) || reason.contains("read-only"), "{url}: {reason}");
     }
     let not_ready = failover.elapsed();
-    // Longer than the name is late: the point is what happens meanwhile.
+    // The deadline is longer than the host name is stale: the worker must take over in the meantime.
     let taken = "SELECT count(*) = $1 FROM apalis.jobs WHERE status = 'Running' AND attempts = 2";
     eventually("the healthy worker has taken over", Duration::from_secs(25), async || {
-        sqlx::query_scalar(taken).bind(RUNS as i64).fetch_one(&new_pool).await.expect("an answer")
+        sqlx::query_scalar(taken).bind(RUNS as i64).fetch_one(&new_pool).await.expect("a result")
     })
     .await;
     let took_over = failover.elapsed();
     assert!(took_over < Duration::from_secs(20), "{took_over:?}");
-    for url in &readiness {
-        assert_eq!(status(url).await, 503, "{url} while the name is late");
-    }
+    assert_readiness(&readiness, 503, "while the host name is stale").await;
     if let Some(left) = STALE.checked_sub(failover.elapsed()) {
         tokio::time::sleep(left).await;
     }
 
-    late.point_at(socket(&new_url));
+    late.set_target(socket(&new_url));
     let moved = Instant::now();
-    let http = client();
+    let http = http_client();
     for url in &readiness {
-        eventually("it is ready again", Duration::from_secs(10), async || status(url).await == 200).await;
+        eventually("the process is ready again", Duration::from_secs(10), async || get_status(url).await == 200).await;
     }
     eventually("webhooks are acknowledged", Duration::from_secs(10), async || {
-        send(&http, &api.url, &webhook("txn_after")).await.is_ok_and(|answer| answer.status() == 202)
+        post_webhook(&http, &api.url, &webhook("txn_after")).await.is_ok_and(|response| response.status() == 202)
     })
     .await;
     history.acknowledge("txn_after");
     let listening = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'millrace listener'";
     eventually("every process listens to the new primary", Duration::from_secs(10), async || {
-        sqlx::query_scalar::<_, i64>(listening).fetch_one(&new_pool).await.expect("an answer") == 3
+        sqlx::query_scalar::<_, i64>(listening).fetch_one(&new_pool).await.expect("a result") == 3
     })
     .await;
     let followed = moved.elapsed();
     assert!(followed < Duration::from_secs(10), "{followed:?}");
 
-    processor.answer_after(Duration::ZERO);
-    all_settled(&new_pool, Duration::from_secs(90)).await;
-    let settled = agree(&new_pool, &history).await;
+    processor.set_delay(Duration::ZERO);
+    wait_until_settled(&new_pool, Duration::from_secs(90)).await;
+    let settled = assert_consistent(&new_pool, &history).await;
     println!(
-        "failover: not ready after {not_ready:.1?}, taken over after {took_over:.1?}, all follow {followed:.1?} after the \
+        "failover: not ready after {not_ready:.1?}, taken over after {took_over:.1?}, all reconnected {followed:.1?} after the \
          name moved; {settled:?}"
     );
     drop((api, stuck, healthy));
@@ -122,8 +116,20 @@ async fn after_a_failover_all_follow_and_a_healthy_worker_takes_over() {
     }
 }
 
+/// Makes the old primary read-only. From then on both servers have the same data.
+async fn make_read_only(pool: &PgPool) {
+    sqlx::raw_sql("ALTER SYSTEM SET default_transaction_read_only = on").execute(pool).await.expect("a setting");
+    sqlx::raw_sql("SELECT pg_reload_conf()").execute(pool).await.expect("a reload");
+}
+
+async fn assert_readiness(urls: &[String], expected: u16, when: &str) {
+    for url in urls {
+        assert_eq!(get_status(url).await, expected, "{url} {when}");
+    }
+}
+
 /// Copies a server and starts the copy as its standby.
-async fn follow(backup: &std::path::Path, url: &str, home: &std::path::Path) -> (Cluster, String) {
+async fn start_standby(backup: &std::path::Path, url: &str, home: &std::path::Path) -> (Cluster, String) {
     let primary = PgConnectOptions::from_str(url).expect("the harness's URL");
     let mut command = Command::new(backup);
     command.args(["--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync"]);
@@ -136,29 +142,31 @@ async fn follow(backup: &std::path::Path, url: &str, home: &std::path::Path) -> 
     server::start(home).await
 }
 
+/// The path of a server's Unix socket.
 pub(super) fn socket(url: &str) -> PathBuf {
     let server = PgConnectOptions::from_str(url).expect("the harness's URL");
     server.get_socket().expect("a socket").join(format!(".s.PGSQL.{}", server.get_port()))
 }
 
-pub(super) fn through(proxy: &Proxy, url: &str) -> String {
+/// The database URL with the proxy's address.
+pub(super) fn url_through(proxy: &Proxy, url: &str) -> String {
     let server = PgConnectOptions::from_str(url).expect("the harness's URL");
     let (user, database) = (server.get_username(), server.get_database().expect("a database"));
     format!("postgres://{user}@{}/{database}?sslmode=disable", proxy.address)
 }
 
-/// Where a worker tells whether it is ready.
-async fn health(worker: &mut Process) -> String {
+/// The readiness URL of a worker.
+async fn readiness_url(worker: &mut Process) -> String {
     let line: serde_json::Value =
-        serde_json::from_str(&worker.printed("health and metrics").await).expect("a JSON line");
+        serde_json::from_str(&worker.wait_for_line("health and metrics").await).expect("a JSON line");
     format!("http://{}/readyz", line["address"].as_str().expect("an address"))
 }
 
-async fn status(url: &str) -> u16 {
-    client().get(url).send().await.map_or(0, |answer| answer.status().as_u16())
+async fn get_status(url: &str) -> u16 {
+    http_client().get(url).send().await.map_or(0, |response| response.status().as_u16())
 }
 
-async fn counted(pool: &PgPool) -> i64 {
+async fn count_running(pool: &PgPool) -> i64 {
     let running = "SELECT count(*) FROM apalis.jobs WHERE status = 'Running'";
     sqlx::query_scalar(running).fetch_one(pool).await.expect("a count")
 }

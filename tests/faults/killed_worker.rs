@@ -1,4 +1,4 @@
-//! `kill -9` of workers at random moments: what they held runs elsewhere, and takes effect once.
+//! `kill -9` of workers at random moments: their jobs run elsewhere and take effect once.
 
 use std::time::{Duration, Instant};
 
@@ -8,15 +8,15 @@ use time::OffsetDateTime;
 
 use super::{
     SOON,
-    clients::{Clients, send_all},
+    clients::{Clients, post_webhooks},
     processor::Processor,
     random,
-    settlements::{agree, all_settled, log_changes},
+    settlements::{assert_consistent, log_changes, wait_until_settled},
     with_processor,
 };
 use crate::harness::{
     database, eventually,
-    process::{Api, client, worker},
+    process::{Api, http_client, start_worker},
 };
 
 const KILLS: usize = 8;
@@ -29,43 +29,46 @@ async fn killing_workers_loses_nothing_and_repeats_no_effect() {
     let processor = Processor::start(Duration::from_millis(200)).await;
     let variables = with_processor(&processor.url);
     let mut api = Api::start(&database.url, &variables).await;
-    let mut workers = [worker(&database.url, &variables).await, worker(&database.url, &variables).await];
+    let mut workers = [start_worker(&database.url, &variables).await, start_worker(&database.url, &variables).await];
     let clients = Clients::start(&[&api.url], 6);
 
     let mut killed = Instant::now();
     for kill in 1..=KILLS {
         let before = processor.calls();
-        eventually("runs are under way", SOON, async || processor.calls() >= before + 5).await;
-        super::moment(0..300).await;
-        eventually("no job has seen two workers die", SOON, async || !third_strike_threatens(&pool).await).await;
+        eventually("jobs are running", SOON, async || processor.calls() >= before + 5).await;
+        super::random_delay(0..300).await;
+        eventually("no job has seen two workers die", SOON, async || !has_two_crashes(&pool).await).await;
         let victim = &mut workers[random(0..2) as usize];
         victim.signal(Signal::SIGKILL);
         killed = Instant::now();
-        victim.ended(SOON).await;
+        victim.wait_for_exit(SOON).await;
         if kill < KILLS {
-            *victim = worker(&database.url, &variables).await;
+            *victim = start_worker(&database.url, &variables).await;
         }
     }
     let history = clients.finish().await;
-    all_settled(&pool, SOON).await;
+    wait_until_settled(&pool, SOON).await;
     let recovery = killed.elapsed();
 
-    let settled = agree(&pool, &history).await;
-    assert!(history.acknowledged.keys().all(|id| processor.was_asked_about(id)), "settled without being processed");
+    let settled = assert_consistent(&pool, &history).await;
+    assert!(
+        history.acknowledged.keys().all(|id| processor.was_called_for(id)),
+        "settled without a call of the processor"
+    );
     assert!(settled.most_crashes <= 2, "{settled:?}");
     assert!(settled.crashes > 0, "no worker was killed during a run: {settled:?}");
-    assert!(processor.repeated() > 0, "no run was repeated");
+    assert!(processor.repeated_calls() > 0, "no run was repeated");
     assert_eq!(workers.iter_mut().filter_map(|worker| worker.is_running().then_some(())).count(), 1);
     assert!(api.process.is_running());
     println!(
         "{KILLS} kills of a worker: {} acknowledged, all settled {recovery:.1?} after the last kill; {} calls of the \
          processor repeated; {settled:?}",
         history.acknowledged.len(),
-        processor.repeated(),
+        processor.repeated_calls(),
     );
 }
 
-/// The one test with the shipped lease, heartbeat and poll: the twenty seconds that are promised of them.
+/// The only test with the shipped lease, heartbeat and poll interval. They promise twenty seconds.
 #[tokio::test]
 async fn with_the_shipped_settings_a_dead_workers_jobs_run_elsewhere_within_twenty_seconds() {
     const RUNS: usize = 20;
@@ -75,33 +78,33 @@ async fn with_the_shipped_settings_a_dead_workers_jobs_run_elsewhere_within_twen
     let processor = Processor::start(Duration::from_secs(60)).await;
     let variables = [("PROCESSOR_URL", &*processor.url), ("PROCESSOR_TIMEOUT_SECONDS", "120")];
     let api = Api::start(&database.url, &variables).await;
-    let mut victim = worker(&database.url, &variables).await;
+    let mut victim = start_worker(&database.url, &variables).await;
     let ids: Vec<String> = (0..RUNS).map(|number| format!("txn_{number}")).collect();
-    let history = send_all(&client(), &api.url, &ids).await;
+    let history = post_webhooks(&http_client(), &api.url, &ids).await;
     eventually("the first worker runs them all", SOON, async || processor.calls() == RUNS).await;
-    let mut other = worker(&database.url, &variables).await;
-    processor.answer_after(Duration::ZERO);
-    // The worst moment: a whole lease is left.
+    let mut other = start_worker(&database.url, &variables).await;
+    processor.set_delay(Duration::ZERO);
+    // The worst moment: right after a heartbeat, when the whole lease is left.
     let seen = "SELECT max(last_seen) FROM apalis.workers WHERE id = (SELECT min(lock_by) FROM apalis.jobs)";
     let last_seen = async || sqlx::query_scalar::<_, OffsetDateTime>(seen).fetch_one(&pool).await.expect("a time");
     let before = last_seen().await;
-    eventually("it has just beaten", SOON, async || last_seen().await > before).await;
+    eventually("the worker has just renewed its lease", SOON, async || last_seen().await > before).await;
 
     let killed = Instant::now();
     victim.signal(Signal::SIGKILL);
-    victim.ended(SOON).await;
+    victim.wait_for_exit(SOON).await;
     eventually("all run elsewhere", SOON, async || processor.calls() == 2 * RUNS).await;
     let elsewhere = killed.elapsed();
-    all_settled(&pool, SOON).await;
-    let settled = agree(&pool, &history).await;
+    wait_until_settled(&pool, SOON).await;
+    let settled = assert_consistent(&pool, &history).await;
     assert!(elsewhere < Duration::from_secs(20), "{elsewhere:?}");
     assert_eq!((settled.claimed_again, settled.crashes), (RUNS as i64, RUNS as i64));
     assert!(other.is_running());
     println!("shipped settings: {RUNS} jobs of a killed worker run elsewhere after {elsewhere:.1?}; {settled:?}");
 }
 
-/// A third worker's death would make the job a suspect of killing them, and have it set aside.
-async fn third_strike_threatens(pool: &PgPool) -> bool {
-    let threatens = "SELECT EXISTS (SELECT FROM apalis.jobs WHERE crashes >= 2 AND status <> 'Done')";
-    sqlx::query_scalar(threatens).fetch_one(pool).await.expect("an answer")
+/// Whether an unfinished job has seen two crashes. A third one would quarantine it.
+async fn has_two_crashes(pool: &PgPool) -> bool {
+    let query = "SELECT EXISTS (SELECT FROM apalis.jobs WHERE crashes >= 2 AND status <> 'Done')";
+    sqlx::query_scalar(query).fetch_one(pool).await.expect("a result")
 }

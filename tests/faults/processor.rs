@@ -1,4 +1,4 @@
-//! The external service that processes transactions, in the test process: it remembers every call.
+//! A fake of the external service that processes transactions. It runs in the test process and records every call.
 
 use std::{
     collections::HashMap,
@@ -12,7 +12,7 @@ use std::{
 use poem::{EndpointExt, Request, Route, Server, handler, listener::TcpAcceptor, post, web::Data};
 use tokio::{net::TcpListener, task::JoinHandle};
 
-/// A running processor; it ends with the value.
+/// A running processor; dropping it stops the server.
 pub struct Processor {
     pub url: String,
     state: Arc<State>,
@@ -20,51 +20,48 @@ pub struct Processor {
 }
 
 struct State {
-    /// How often each `Idempotency-Key` came.
+    /// The number of calls per `Idempotency-Key`.
     calls: Mutex<HashMap<String, usize>>,
-    answer_after: Mutex<Duration>,
-    answered: AtomicUsize,
+    delay: Mutex<Duration>,
+    completed: AtomicUsize,
 }
 
 impl Processor {
-    /// Starts one that agrees with everything after this time.
-    pub async fn start(answer_after: Duration) -> Self {
+    /// Starts a processor that accepts every transaction after this delay.
+    pub async fn start(delay: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}/charge", listener.local_addr().expect("an address"));
-        let state = Arc::new(State {
-            calls: Mutex::default(),
-            answer_after: Mutex::new(answer_after),
-            answered: AtomicUsize::new(0),
-        });
+        let state =
+            Arc::new(State { calls: Mutex::default(), delay: Mutex::new(delay), completed: AtomicUsize::new(0) });
         let routes = Route::new().at("/charge", post(charge)).data(state.clone());
         let server = Server::new_with_acceptor(TcpAcceptor::from_tokio(listener).expect("an acceptor")).run(routes);
         let server = tokio::spawn(async move { server.await.expect("a server") });
         Self { url, state, server }
     }
 
-    /// Changes the time for calls that come from now on.
-    pub fn answer_after(&self, time: Duration) {
-        *self.state.answer_after.lock().unwrap() = time;
+    /// Sets the delay of further calls.
+    pub fn set_delay(&self, delay: Duration) {
+        *self.state.delay.lock().unwrap() = delay;
     }
 
-    /// Calls that came.
+    /// The number of calls.
     pub fn calls(&self) -> usize {
         self.state.calls.lock().unwrap().values().sum()
     }
 
-    /// Whether there was a call about this transaction.
-    pub fn was_asked_about(&self, transaction_id: &str) -> bool {
+    /// Whether there was a call for this transaction.
+    pub fn was_called_for(&self, transaction_id: &str) -> bool {
         self.state.calls.lock().unwrap().contains_key(transaction_id)
     }
 
-    /// Calls beyond the first of each transaction.
-    pub fn repeated(&self) -> usize {
+    /// The number of calls after the first one of each transaction.
+    pub fn repeated_calls(&self) -> usize {
         self.state.calls.lock().unwrap().values().map(|calls| calls - 1).sum()
     }
 
-    /// Calls that somebody waited for until the answer.
-    pub fn answered(&self) -> usize {
-        self.state.answered.load(Ordering::Relaxed)
+    /// The number of calls whose caller waited for the response.
+    pub fn completed_calls(&self) -> usize {
+        self.state.completed.load(Ordering::Relaxed)
     }
 }
 
@@ -78,7 +75,7 @@ impl Drop for Processor {
 async fn charge(request: &Request, Data(state): Data<&Arc<State>>) {
     let key = request.header("Idempotency-Key").expect("an Idempotency-Key").to_owned();
     *state.calls.lock().unwrap().entry(key).or_default() += 1;
-    let time = *state.answer_after.lock().unwrap();
-    tokio::time::sleep(time).await;
-    state.answered.fetch_add(1, Ordering::Relaxed);
+    let delay = *state.delay.lock().unwrap();
+    tokio::time::sleep(delay).await;
+    state.completed.fetch_add(1, Ordering::Relaxed);
 }

@@ -1,5 +1,6 @@
-//! The database takes no writes: its disk is full, or it has run out of transaction ids. Senders get 503, readiness says
-//! why, and everything goes on when it is over.
+//! The database refuses writes because its disk is full or its transaction ids have run out.
+//!
+//! Senders get 503, readiness reports the reason, and all processes recover afterwards.
 
 use std::{
     fs,
@@ -13,21 +14,21 @@ use reqwest::Client;
 
 use super::{
     QUICK, SOON,
-    clients::{send, webhook},
+    clients::{post_webhook, webhook},
     server,
 };
 use crate::harness::{
     database, eventually, needs,
-    process::{Api, client},
+    process::{Api, http_client},
     scratch::Scratch,
 };
 
 async fn post(http: &Client, api: &Api, id: &str) -> u16 {
-    send(http, &api.url, &webhook(id)).await.expect("an answer").status().as_u16()
+    send(http, &api.url, &webhook(id)).await.expect("a response").status().as_u16()
 }
 
-async fn ready(http: &Client, api: &Api) -> u16 {
-    http.get(format!("{}/readyz", api.url)).send().await.expect("an answer").status().as_u16()
+async fn readiness(http: &Client, api: &Api) -> u16 {
+    http.get(format!("{}/readyz", api.url)).send().await.expect("a response").status().as_u16()
 }
 
 #[tokio::test]
@@ -35,21 +36,21 @@ async fn on_a_full_disk_a_process_is_not_ready_until_it_can_write() {
     let database = database::fresh().await;
     let pool = database.pool().await;
     let api = Api::start(&database.url, &QUICK).await;
-    let http = client();
-    // What the server says when a table cannot grow.
+    let http = http_client();
+    // Raises the server's error for a table that cannot grow.
     let full = "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$
                 BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100'; END $$;
                 CREATE TRIGGER full_disk BEFORE INSERT ON transactions EXECUTE FUNCTION full_disk()";
     sqlx::raw_sql(full).execute(&pool).await.expect("a trigger");
     assert_eq!(post(&http, &api, "txn_1").await, 503);
-    assert_eq!(ready(&http, &api).await, 503);
+    assert_eq!(readiness(&http, &api).await, 503);
     sqlx::raw_sql("DROP FUNCTION full_disk CASCADE").execute(&pool).await.expect("no trigger");
-    assert_eq!(post(&http, &api, "txn_1").await, 202, "as soon as there is room");
-    eventually("it is ready again", Duration::from_secs(8), async || ready(&http, &api).await == 200).await;
+    assert_eq!(post(&http, &api, "txn_1").await, 202, "the disk has room again");
+    eventually("the API is ready again", Duration::from_secs(8), async || readiness(&http, &api).await == 200).await;
 }
 
 #[tokio::test]
-async fn at_the_limit_of_transaction_ids_senders_are_told_to_come_again() {
+async fn at_the_limit_of_transaction_ids_senders_get_503() {
     let scratch = Scratch::new();
     let (cluster, url) = server::start(&scratch).await;
     let pool = server::prepare(&cluster, &url).await;
@@ -65,19 +66,19 @@ async fn at_the_limit_of_transaction_ids_senders_are_told_to_come_again() {
     cluster.stop().await.expect("a stop");
     let reset = Path::new(&bin).join("pg_resetwal");
     if !reset.is_file() {
-        needs::lacking::<()>("pg_resetwal");
+        needs::missing::<()>("pg_resetwal");
         return;
     }
-    // Three million before the ids repeat, the server stops giving them out.
+    // The server assigns no more ids when three million are left before they wrap around.
     advance(&reset, &scratch.join("data"), oldest + (1 << 31) - 3_000_000 + 10).await;
 
     let (cluster, _) = server::start(&scratch).await;
     let api = Api::start(&url, &QUICK).await;
-    let http = client();
+    let http = http_client();
     assert_eq!(post(&http, &api, "txn_1").await, 503, "{}", api.process.log());
-    assert_eq!(ready(&http, &api).await, 503);
-    eventually("reads go on", SOON, async || {
-        let read = http.get(format!("{}/v1/transactions?limit=1", api.url)).send().await.expect("an answer");
+    assert_eq!(readiness(&http, &api).await, 503);
+    eventually("reads still work", SOON, async || {
+        let read = http.get(format!("{}/v1/transactions?limit=1", api.url)).send().await.expect("a response");
         read.status() == 200
     })
     .await;
@@ -85,14 +86,14 @@ async fn at_the_limit_of_transaction_ids_senders_are_told_to_come_again() {
     cluster.stop().await.expect("a stop");
 }
 
-/// Makes a stopped server believe that so many ids were used.
+/// Sets the next transaction id of a stopped server.
 async fn advance(reset: &Path, data: &Path, next: i64) {
-    // The state of that many transactions, 4 to a byte and 256 KiB to a file.
-    let states = data.join("pg_xact").join(format!("{:04X}", next / (4 * 256 * 1024)));
-    fs::write(&states, vec![0; 256 * 1024]).expect("a file");
-    fs::set_permissions(&states, fs::Permissions::from_mode(0o600)).expect("rights");
+    // The status file of that id: four transactions per byte, 256 KiB per file.
+    let status_file = data.join("pg_xact").join(format!("{:04X}", next / (4 * 256 * 1024)));
+    fs::write(&status_file, vec![0; 256 * 1024]).expect("a file");
+    fs::set_permissions(&status_file, fs::Permissions::from_mode(0o600)).expect("permissions");
     let owner = fs::metadata(data).expect("a folder");
-    chown(&states, Some(owner.uid()), Some(owner.gid())).expect("an owner");
+    chown(&status_file, Some(owner.uid()), Some(owner.gid())).expect("an owner");
     let mut command = Command::new(reset);
     command.arg("--next-transaction-id").arg(next.to_string()).arg("--pgdata").arg(data);
     command.stdin(Stdio::null()).stdout(Stdio::null()).current_dir("/");

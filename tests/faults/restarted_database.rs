@@ -1,4 +1,4 @@
-//! PostgreSQL goes away without a goodbye and comes back, under load: 503 meanwhile, and everything acknowledged is there.
+//! Immediate restarts of PostgreSQL under load: clients get 503 meanwhile, and no acknowledged webhook is lost.
 
 use std::time::Instant;
 
@@ -12,23 +12,23 @@ use super::{
     QUICK, SOON,
     clients::Clients,
     server,
-    settlements::{agree, all_settled},
+    settlements::{assert_consistent, wait_until_settled},
 };
 use crate::harness::{
     eventually,
-    process::{Api, worker},
+    process::{Api, start_worker},
     scratch::Scratch,
 };
 
 const RESTARTS: usize = 5;
 
 #[tokio::test]
-async fn restarting_postgresql_at_once_loses_nothing_acknowledged() {
+async fn immediate_restarts_of_postgresql_lose_no_acknowledged_webhook() {
     let scratch = Scratch::new();
     let (mut cluster, url) = server::start(&scratch).await;
     let pool = server::prepare(&cluster, &url).await;
     let mut api = Api::start(&url, &QUICK).await;
-    let mut workers = [worker(&url, &QUICK).await, worker(&url, &QUICK).await];
+    let mut workers = [start_worker(&url, &QUICK).await, start_worker(&url, &QUICK).await];
     let clients = Clients::start(&[&api.url], 8);
 
     let mut recoveries = Vec::new();
@@ -36,12 +36,12 @@ async fn restarting_postgresql_at_once_loses_nothing_acknowledged() {
     for _ in 0..RESTARTS {
         let before = clients.acknowledged();
         eventually("webhooks are acknowledged", SOON, async || clients.acknowledged() > before + 50).await;
-        super::moment(0..300).await;
-        let refused = clients.history().unavailable;
-        kill(Pid::from_raw(cluster.pid().cast_signed()), Signal::SIGQUIT).expect("a server to signal");
+        super::random_delay(0..300).await;
+        let unavailable_before = clients.history().unavailable;
+        kill(Pid::from_raw(cluster.pid().cast_signed()), Signal::SIGQUIT).expect("a running server");
         eventually("the server is gone", SOON, async || Running::find(&scratch).is_none()).await;
-        eventually("clients are told to come again", SOON, async || clients.history().unavailable > refused + 10).await;
-        // Buries the process and releases the folder.
+        eventually("clients get 503", SOON, async || clients.history().unavailable > unavailable_before + 10).await;
+        // Reaps the process and releases the folder.
         drop(cluster);
         let (again, same_url) = server::start(&scratch).await;
         assert_eq!(same_url, url);
@@ -52,14 +52,14 @@ async fn restarting_postgresql_at_once_loses_nothing_acknowledged() {
         recoveries.push(back.elapsed());
     }
     let history = clients.finish().await;
-    all_settled(&pool, SOON).await;
+    wait_until_settled(&pool, SOON).await;
     let recovery = back.elapsed();
 
-    let settled = agree(&pool, &history).await;
+    let settled = assert_consistent(&pool, &history).await;
     assert!(api.process.is_running() && workers.iter_mut().all(|worker| worker.is_running()));
     println!(
-        "{RESTARTS} immediate restarts of PostgreSQL: {} acknowledged, {} answers 503, acknowledging again after \
-         {recoveries:.2?}, all settled {recovery:.1?} after the last start; {} answered only to a repetition; {settled:?}",
+        "{RESTARTS} immediate restarts of PostgreSQL: {} acknowledged, {} responses 503, acknowledging again after \
+         {recoveries:.2?}, all settled {recovery:.1?} after the last start; {} acknowledged only when repeated; {settled:?}",
         history.acknowledged.len(),
         history.unavailable,
         history.replayed,

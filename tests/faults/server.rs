@@ -1,4 +1,4 @@
-//! A PostgreSQL of one test's own, with fsync as in production, for faults of the server itself.
+//! A private PostgreSQL for one test, with fsync as in production, for faults of the server itself.
 
 use std::path::Path;
 
@@ -12,12 +12,12 @@ use super::settlements::log_changes;
 
 const DATABASE: &str = "millrace";
 
-/// Starts it, or starts it again after it went away.
+/// Starts the server, also after it was stopped or killed.
 pub async fn start(directory: &Path) -> (Cluster, String) {
     start_with(directory, Settings::new(directory).max_connections).await
 }
 
-/// Starts it with so many sessions.
+/// Starts the server with this limit of sessions.
 pub async fn start_with(directory: &Path, max_connections: u16) -> (Cluster, String) {
     let settings = Settings {
         durable: true,
@@ -30,7 +30,7 @@ pub async fn start_with(directory: &Path, max_connections: u16) -> (Cluster, Str
     (cluster, url)
 }
 
-/// Makes the database, with a log of every change.
+/// Creates the database, with a log of every change.
 pub async fn prepare(cluster: &Cluster, url: &str) -> PgPool {
     cluster.ensure_database(DATABASE).await.expect("a database");
     let pool = PgPool::connect(url).await.expect("a connection");

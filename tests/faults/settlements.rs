@@ -1,4 +1,4 @@
-//! What became of the transactions in the database, compared with what the clients were told.
+//! Compares the settled transactions in the database with the responses that the clients got.
 
 use std::{
     collections::HashMap,
@@ -10,7 +10,7 @@ use sqlx::{PgPool, Row};
 
 use super::clients::History;
 
-/// Logs every change of a transaction, whoever makes it.
+/// A trigger that logs every change of a transaction by any session.
 const LOG_EVERY_CHANGE: &str = "
     CREATE TABLE changes (transaction_id text NOT NULL, before text NOT NULL, after text, at timestamptz NOT NULL);
     CREATE FUNCTION log_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -19,28 +19,28 @@ const LOG_EVERY_CHANGE: &str = "
     END $$;
     CREATE TRIGGER log_change AFTER UPDATE OR DELETE ON transactions FOR EACH ROW EXECUTE FUNCTION log_change();";
 
-/// What the end looks like.
+/// The final state of the transactions and their jobs.
 #[derive(Debug)]
-pub struct Settled {
-    /// Transactions recorded, acknowledged or not.
+pub struct Settlements {
+    /// Recorded transactions, acknowledged or not.
     pub transactions: usize,
-    /// Claims of their jobs beyond the first of each.
+    /// Claims after the first one of each job.
     pub claimed_again: i64,
     /// Runs that ended in an error.
     pub failures: i64,
     /// Runs during which a worker died.
     pub crashes: i64,
-    /// Most of those of one job.
+    /// The highest number of crashes of one job.
     pub most_crashes: i32,
 }
 
-/// Logs every change from now on.
+/// Installs the trigger that logs every change.
 pub async fn log_changes(pool: &PgPool) {
     sqlx::raw_sql(LOG_EVERY_CHANGE).execute(pool).await.expect("a trigger");
 }
 
 /// Waits until every transaction is settled and every job done.
-pub async fn all_settled(pool: &PgPool, deadline: Duration) {
+pub async fn wait_until_settled(pool: &PgPool, deadline: Duration) {
     const UNSETTLED: &str = "
         SELECT concat_ws(' ', t.transaction_id, t.status, job.status, 'claims', job.attempts, 'failures', job.failures,
                          'crashes', job.crashes, 'by', job.lock_by, 'seen', now() - worker.last_seen,
@@ -68,8 +68,8 @@ async fn is_settled(pool: &PgPool) -> sqlx::Result<bool> {
     .await
 }
 
-/// Compares the histories once all is settled: everything acknowledged is there, settled once, as the clients saw it.
-pub async fn agree(pool: &PgPool, history: &History) -> Settled {
+/// Asserts that every acknowledged transaction exists, settled once, and has the state that the clients saw.
+pub async fn assert_consistent(pool: &PgPool, history: &History) -> Settlements {
     let rows = sqlx::query(
         r#"SELECT transaction_id, status, to_char(processed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
            FROM transactions"#,
@@ -78,10 +78,10 @@ pub async fn agree(pool: &PgPool, history: &History) -> Settled {
     let recorded: HashMap<String, (String, String)> =
         rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect();
     for (id, (status, processed_at)) in &history.acknowledged {
-        let Some(stored) = recorded.get(id) else { panic!("{id} was acknowledged and is not there") };
+        let Some(stored) = recorded.get(id) else { panic!("{id} was acknowledged and is lost") };
         assert_eq!(stored.0, "PROCESSED", "{id}");
         if status != "PROCESSING" {
-            assert_eq!(*processed_at, Value::String(stored.1.clone()), "{id}: seen and stored");
+            assert_eq!(*processed_at, Value::String(stored.1.clone()), "{id}: seen by the client, and stored");
         }
     }
     let other: Vec<_> = recorded.iter().filter(|(_, (status, _))| status != "PROCESSED").collect();
@@ -93,7 +93,7 @@ pub async fn agree(pool: &PgPool, history: &History) -> Settled {
     let wrong: Vec<String> = sqlx::query_scalar(changes).fetch_all(pool).await.expect("the changes");
     assert!(wrong.is_empty(), "settled more than once or backwards: {wrong:#?}");
     let changed: i64 = sqlx::query_scalar("SELECT count(*) FROM changes").fetch_one(pool).await.expect("the changes");
-    assert_eq!(changed as usize, recorded.len(), "settlements and transactions");
+    assert_eq!(changed as usize, recorded.len(), "one settlement per transaction");
 
     let jobs = sqlx::query(
         "SELECT count(*), coalesce(sum(attempts - 1), 0), coalesce(sum(failures), 0), coalesce(sum(crashes), 0),
@@ -101,8 +101,8 @@ pub async fn agree(pool: &PgPool, history: &History) -> Settled {
          FROM apalis.jobs WHERE status = 'Done'",
     );
     let jobs = jobs.fetch_one(pool).await.expect("the jobs");
-    assert_eq!(jobs.get::<i64, _>(0) as usize, recorded.len(), "jobs and transactions");
-    Settled {
+    assert_eq!(jobs.get::<i64, _>(0) as usize, recorded.len(), "one job per transaction");
+    Settlements {
         transactions: recorded.len(),
         claimed_again: jobs.get(1),
         failures: jobs.get(2),

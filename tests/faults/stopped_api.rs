@@ -1,4 +1,4 @@
-//! SIGTERM of the API: what it has taken is answered, what waits is told how things stand, and every 202 is true.
+//! SIGTERM of the API: it responds to every accepted request, long-pollers get the current state, and every 202 holds.
 
 use std::time::{Duration, Instant};
 
@@ -9,54 +9,54 @@ use tokio::task::JoinSet;
 
 use super::{
     QUICK, SOON,
-    clients::{Clients, History, send, webhook},
-    settlements::{agree, all_settled, log_changes},
+    clients::{Clients, History, post_webhook, webhook},
+    settlements::{assert_consistent, log_changes, wait_until_settled},
 };
 use crate::harness::{
     database, eventually,
-    process::{Api, client, worker},
+    process::{Api, http_client, start_worker},
 };
 
 #[tokio::test]
-async fn a_stopping_api_answers_what_it_has_taken() {
+async fn a_stopping_api_responds_to_every_accepted_request() {
     let database = database::fresh().await;
     let pool = database.pool().await;
     log_changes(&pool).await;
     let mut api = Api::start(&database.url, &QUICK).await;
 
-    // No row can be written, so posts stay under way; the first two are known to be, as both writers are seen to wait.
+    // The lock keeps all posts in progress. For the first two posts the test sees the waiting writers.
     let mut gate = pool.begin().await.unwrap();
     sqlx::raw_sql("LOCK TABLE transactions IN EXCLUSIVE MODE").execute(&mut *gate).await.unwrap();
-    let (http, mut posts) = (client(), JoinSet::new());
+    let (http, mut posts) = (http_client(), JoinSet::new());
     for number in 0..20 {
         let (http, url, id) = (http.clone(), api.url.clone(), format!("txn_{number}"));
-        posts.spawn(async move { (number, send(&http, &url, &webhook(&id)).await) });
+        posts.spawn(async move { (number, post_webhook(&http, &url, &webhook(&id)).await) });
         if number < 2 {
             eventually("a writer waits", SOON, async || waiting_writers(&pool).await == number + 1).await;
         }
     }
-    // The others were sent before this is asked and answered, on another connection.
-    assert_eq!(client().get(format!("{}/livez", api.url)).send().await.unwrap().status(), 200);
+    // The other posts were sent before this request, which uses another connection.
+    assert_eq!(http_client().get(format!("{}/livez", api.url)).send().await.unwrap().status(), 200);
     api.process.signal(Signal::SIGTERM);
-    api.process.printed("draining").await;
+    api.process.wait_for_line("draining").await;
     gate.commit().await.unwrap();
 
     let mut history = History::default();
     while let Some(post) = posts.join_next().await {
         match post.unwrap() {
-            (number, Ok(answer)) => {
-                assert_eq!(answer.status(), 202);
+            (number, Ok(response)) => {
+                assert_eq!(response.status(), 202);
                 history.acknowledge(&format!("txn_{number}"));
             }
-            // Not yet read when the signal came: refused, and nothing of it is promised.
-            (number, Err(error)) => assert!(number >= 2, "a request under way got no answer: {error}"),
+            // A request that was not yet read at the signal may be refused; nothing was promised.
+            (number, Err(error)) => assert!(number >= 2, "a request in progress got no response: {error}"),
         }
     }
-    assert_eq!(api.process.ended(SOON).await.code(), Some(0));
-    let _worker = worker(&database.url, &QUICK).await;
-    all_settled(&pool, SOON).await;
-    agree(&pool, &history).await;
-    println!("SIGTERM with 20 posts under way: {} answered 202, all of them recorded", history.acknowledged.len());
+    assert_eq!(api.process.wait_for_exit(SOON).await.code(), Some(0));
+    let _worker = start_worker(&database.url, &QUICK).await;
+    wait_until_settled(&pool, SOON).await;
+    assert_consistent(&pool, &history).await;
+    println!("SIGTERM with 20 posts in progress: {} got 202, all of them are recorded", history.acknowledged.len());
 }
 
 async fn waiting_writers(pool: &PgPool) -> i64 {
@@ -70,65 +70,65 @@ async fn stopping_one_api_under_load_loses_nothing() {
     let database = database::fresh().await;
     let pool = database.pool().await;
     log_changes(&pool).await;
-    let mut worker = worker(&database.url, &QUICK).await;
+    let mut worker = start_worker(&database.url, &QUICK).await;
     let mut stopped = Api::start(&database.url, &QUICK).await;
     let mut other = Api::start(&database.url, &QUICK).await;
     let clients = Clients::start(&[&stopped.url], 16);
     eventually("webhooks are acknowledged", SOON, async || clients.acknowledged() > 100).await;
-    super::moment(0..100).await;
+    super::random_delay(0..100).await;
     let begun = Instant::now();
     stopped.process.signal(Signal::SIGTERM);
-    assert_eq!(stopped.process.ended(SOON).await.code(), Some(0));
+    assert_eq!(stopped.process.wait_for_exit(SOON).await.code(), Some(0));
     let took = begun.elapsed();
     clients.redirect(&other.url);
     let before = clients.acknowledged();
-    eventually("the other API goes on", SOON, async || clients.acknowledged() > before + 50).await;
+    eventually("the other API acknowledges webhooks", SOON, async || clients.acknowledged() > before + 50).await;
     let history = clients.finish().await;
-    all_settled(&pool, SOON).await;
-    let settled = agree(&pool, &history).await;
+    wait_until_settled(&pool, SOON).await;
+    let settled = assert_consistent(&pool, &history).await;
     assert!(worker.is_running() && other.process.is_running());
     println!(
         "SIGTERM of an API under load: exit 0 after {took:.2?}; {} acknowledged, {} refused and repeated; {settled:?}",
         history.acknowledged.len(),
-        history.unanswered,
+        history.without_response,
     );
 }
 
 #[tokio::test]
-async fn a_long_poller_is_told_the_present_state_when_the_api_stops() {
+async fn a_long_poller_gets_the_current_state_when_the_api_stops() {
     let database = database::fresh().await;
     let mut api = Api::start(&database.url, &[("PROCESSING_DELAY_SECONDS", "3600")]).await;
-    let http = client();
-    assert_eq!(send(&http, &api.url, &webhook("txn_1")).await.unwrap().status(), 202);
+    let http = http_client();
+    assert_eq!(post_webhook(&http, &api.url, &webhook("txn_1")).await.unwrap().status(), 202);
     let pool = database.pool().await;
     let url = format!("{}/v1/transactions/txn_1?wait=60", api.url);
     let mut pollers = JoinSet::new();
-    let before = looks(&pool).await;
+    let before = last_settlement_query(&pool).await;
     for _ in 0..10 {
         pollers.spawn(http.get(&url).send());
     }
-    // The process looks for all who wait, every second, as soon as somebody does.
-    eventually("somebody waits", SOON, async || looks(&pool).await != before).await;
+    // While requests wait, the process queries their transactions every second.
+    eventually("a request waits", SOON, async || last_settlement_query(&pool).await != before).await;
 
     let begun = Instant::now();
     api.process.signal(Signal::SIGTERM);
-    while let Some(answer) = pollers.join_next().await {
-        let answer = answer.unwrap().expect("an answer");
-        assert_eq!(answer.status(), 200);
-        assert_eq!(answer.json::<Value>().await.unwrap()["status"], "PROCESSING");
+    while let Some(response) = pollers.join_next().await {
+        let response = response.unwrap().expect("a response");
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.json::<Value>().await.unwrap()["status"], "PROCESSING");
     }
     let took = begun.elapsed();
     assert!(took < Duration::from_secs(5), "{took:?}");
-    assert_eq!(api.process.ended(SOON).await.code(), Some(0));
+    assert_eq!(api.process.wait_for_exit(SOON).await.code(), Some(0));
     println!(
-        "SIGTERM with 10 long-pollers of 60 s: all answered after {took:.2?}, exit 0 after {:.2?}",
+        "SIGTERM with 10 long-pollers of 60 s: all got a response after {took:.2?}, exit 0 after {:.2?}",
         begun.elapsed()
     );
 }
 
-/// The last look for settled transactions by any session of the API: when it was, or nothing before the first.
-async fn looks(pool: &PgPool) -> Option<String> {
-    let look = "SELECT max(query_start)::text FROM pg_stat_activity
+/// The time of the API's last query for settled transactions; `None` before the first.
+async fn last_settlement_query(pool: &PgPool) -> Option<String> {
+    let query = "SELECT max(query_start)::text FROM pg_stat_activity
                 WHERE datname = current_database() AND query LIKE 'SELECT id FROM transactions%status <>%'";
-    sqlx::query_scalar(look).fetch_one(pool).await.expect("an answer")
+    sqlx::query_scalar(query).fetch_one(pool).await.expect("a result")
 }

@@ -1,4 +1,4 @@
-//! SIGTERM of a worker: it finishes what runs; what cannot finish is given back, and no attempt is used up.
+//! SIGTERM of a worker: it finishes running jobs. Jobs that cannot finish are released without using up an attempt.
 
 use std::time::{Duration, Instant};
 
@@ -7,89 +7,89 @@ use sqlx::PgPool;
 
 use super::{
     SOON,
-    clients::{Clients, send_all},
+    clients::{Clients, post_webhooks},
     processor::Processor,
-    settlements::{agree, all_settled, log_changes},
+    settlements::{assert_consistent, log_changes, wait_until_settled},
     with_processor,
 };
 use crate::harness::{
     database, eventually,
-    process::{Api, client, worker},
+    process::{Api, http_client, start_worker},
 };
 
-/// What running jobs are given to finish.
+/// The time that running jobs have to finish.
 const GRACE: Duration = Duration::from_secs(25);
 
 #[tokio::test]
-async fn a_stopping_worker_finishes_what_it_runs() {
+async fn a_stopping_worker_finishes_its_running_jobs() {
     let database = database::fresh().await;
     let pool = database.pool().await;
     log_changes(&pool).await;
     let processor = Processor::start(Duration::from_secs(1)).await;
     let variables = with_processor(&processor.url);
     let api = Api::start(&database.url, &variables).await;
-    let mut stopped = worker(&database.url, &variables).await;
+    let mut stopped = start_worker(&database.url, &variables).await;
     let clients = Clients::start(&[&api.url], 8);
-    eventually("many runs are under way", SOON, async || processor.calls() >= processor.answered() + 50).await;
+    eventually("many jobs are running", SOON, async || processor.calls() >= processor.completed_calls() + 50).await;
 
     let begun = Instant::now();
     stopped.signal(Signal::SIGTERM);
-    let status = stopped.ended(GRACE).await;
+    let status = stopped.wait_for_exit(GRACE).await;
     let took = begun.elapsed();
     assert_eq!(status.code(), Some(0), "{status}");
-    assert_eq!(running(&pool).await, 0, "a stopped worker holds jobs");
-    let finished = processor.answered();
+    assert_eq!(count_running(&pool).await, 0, "a stopped worker still holds jobs");
+    let finished = processor.completed_calls();
 
-    let mut next = worker(&database.url, &variables).await;
+    let mut next = start_worker(&database.url, &variables).await;
     let history = clients.finish().await;
-    all_settled(&pool, SOON).await;
-    let settled = agree(&pool, &history).await;
-    assert_eq!(processor.repeated(), 0, "a run that was under way was not finished, or was run again");
+    wait_until_settled(&pool, SOON).await;
+    let settled = assert_consistent(&pool, &history).await;
+    assert_eq!(processor.repeated_calls(), 0, "a running job was not finished, or ran twice");
     assert_eq!((settled.claimed_again, settled.failures, settled.crashes), (0, 0, 0));
     assert!(next.is_running());
     println!("SIGTERM with runs of 1 s: exit 0 after {took:.1?}, {finished} runs finished, none repeated; {settled:?}");
 }
 
 #[tokio::test]
-async fn a_second_signal_gives_back_at_once_what_cannot_finish() {
+async fn a_second_signal_releases_running_jobs_at_once() {
     const RUNS: usize = 30;
     let database = database::fresh().await;
     let pool = database.pool().await;
     log_changes(&pool).await;
     let processor = Processor::start(Duration::from_secs(60)).await;
-    // Nobody waits for a lease here: with a long one, only what was given back can be settled in time.
+    // With this long lease, only jobs that were released can be settled in time.
     let lease = [("QUEUE_LEASE_SECONDS", "60")];
     let variables = [&with_processor(&processor.url)[..], &[("PROCESSOR_TIMEOUT_SECONDS", "120")], &lease].concat();
     let api = Api::start(&database.url, &variables).await;
-    let mut stopped = worker(&database.url, &variables).await;
+    let mut stopped = start_worker(&database.url, &variables).await;
     let ids: Vec<String> = (0..RUNS).map(|number| format!("txn_{number}")).collect();
-    let history = send_all(&client(), &api.url, &ids).await;
-    eventually("all are under way", SOON, async || processor.calls() == RUNS).await;
-    processor.answer_after(Duration::ZERO);
-    let mut other = worker(&database.url, &variables).await;
+    let history = post_webhooks(&http_client(), &api.url, &ids).await;
+    eventually("all jobs are running", SOON, async || processor.calls() == RUNS).await;
+    processor.set_delay(Duration::ZERO);
+    let mut other = start_worker(&database.url, &variables).await;
 
     stopped.signal(Signal::SIGTERM);
-    stopped.printed("draining").await;
-    assert_eq!(running(&pool).await, RUNS as i64, "the first signal gives nothing back");
+    stopped.wait_for_line("draining").await;
+    assert_eq!(count_running(&pool).await, RUNS as i64, "the first signal releases no job");
     let begun = Instant::now();
     stopped.signal(Signal::SIGTERM);
-    let status = stopped.ended(SOON).await;
+    let status = stopped.wait_for_exit(SOON).await;
     let took = begun.elapsed();
     assert_eq!(status.code(), Some(0), "{status}");
     assert!(took < Duration::from_secs(5), "{took:?}");
 
-    all_settled(&pool, Duration::from_secs(10)).await;
+    wait_until_settled(&pool, Duration::from_secs(10)).await;
     let run_elsewhere = begun.elapsed();
-    let settled = agree(&pool, &history).await;
+    let settled = assert_consistent(&pool, &history).await;
     assert_eq!((settled.transactions, settled.claimed_again), (RUNS, RUNS as i64));
-    assert_eq!((settled.failures, settled.crashes), (0, 0), "being given back uses up nothing");
+    assert_eq!((settled.failures, settled.crashes), (0, 0), "a released job uses up no attempt");
     assert!(other.is_running());
     println!(
         "second SIGTERM with {RUNS} runs of 60 s: exit 0 after {took:.2?}, all run elsewhere after {run_elsewhere:.2?}"
     );
 }
 
-async fn running(pool: &PgPool) -> i64 {
+async fn count_running(pool: &PgPool) -> i64 {
     let count = "SELECT count(*) FROM apalis.jobs WHERE status = 'Running'";
     sqlx::query_scalar(count).fetch_one(pool).await.expect("a count")
 }

@@ -1,5 +1,6 @@
-//! PostgreSQL with another clock than the machine's, by Debian's `faketime`: one of a test's own that is stepped while it
-//! runs, and that of all tests under the moved clock of `.ci/at`.
+//! PostgreSQL with a fake clock, by Debian's `faketime`.
+//!
+//! [`SteppedServer`] belongs to one test, which steps its clock. [`faketime_variables`] is for all tests under `.ci/at`.
 
 use std::{
     fs,
@@ -16,23 +17,23 @@ use sqlx::PgPool;
 use super::{needs, scratch::Scratch};
 
 const DATABASE: &str = "millrace";
-/// Where Debian has it, by architecture.
+/// Debian's library folders, by architecture.
 const LIBRARIES: [&str; 2] = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];
 
 /// A migrated database on a server whose clock can be stepped. The clock of this process stays as it is.
 pub struct SteppedServer {
     pub url: String,
     clock: PathBuf,
-    // Stopped before its folder goes.
+    // Stopped before its folder is removed.
     _cluster: Cluster,
     _scratch: Scratch,
 }
 
 impl SteppedServer {
-    /// Starts one; `None` where there is no faketime.
+    /// Starts a server. If faketime is missing, records this test as not run.
     pub async fn start() -> Option<Self> {
         let library = LIBRARIES.map(|folder| PathBuf::from(folder).join("faketime/libfaketimeMT.so.1"));
-        let Some(library) = library.into_iter().find(|path| path.is_file()) else { return needs::lacking("faketime") };
+        let Some(library) = library.into_iter().find(|path| path.is_file()) else { return needs::missing("faketime") };
         let scratch = Scratch::new();
         let clock = scratch.join("clock");
         fs::write(&clock, "+0").expect("a clock");
@@ -41,7 +42,7 @@ impl SteppedServer {
             ("LD_PRELOAD", library.as_path()),
             ("FAKETIME_TIMESTAMP_FILE", &clock),
             ("FAKETIME_NO_CACHE", Path::new("1")),
-            // Its time-outs keep their length.
+            // Time-outs keep their length.
             ("FAKETIME_DONT_FAKE_MONOTONIC", Path::new("1")),
         ];
         let environment = environment.map(|(name, value)| (name.to_owned(), value.to_str().expect("UTF-8").to_owned()));
@@ -61,21 +62,21 @@ impl SteppedServer {
         Some(Self { url, clock, _cluster: cluster, _scratch: scratch })
     }
 
-    /// Steps the server's clock to so many seconds from the true time.
+    /// Sets the server's clock to `seconds` after the real time.
     pub fn step(&self, seconds: i64) {
-        // Replaced at once: a session that reads half a number would have no clock.
+        // The file is replaced atomically: a session that reads half a number would have no clock.
         let new = self.clock.with_extension("new");
         fs::write(&new, format!("{seconds:+}")).expect("a clock");
         fs::rename(new, &self.clock).expect("a clock");
     }
 }
 
-/// The variables by which `.ci/at` moves the clock of this process to a later time, for a server that is to have the same
-/// clock. Empty on every other run.
+/// Returns the variables by which `.ci/at` moves the clock of this process to a later time, for a server with the same
+/// clock. Empty in every other run.
 ///
 /// A server is not moved to an earlier time. While PostgreSQL waits, its signal handler sees the true clock: all its
 /// time-outs would seem to be over, and it would cancel statements and end sessions.
-pub(super) fn of_this_process() -> Vec<(String, String)> {
+pub(super) fn faketime_variables() -> Vec<(String, String)> {
     if !std::env::var("FAKETIME").is_ok_and(|moved| moved.starts_with('+')) {
         return Vec::new();
     }

@@ -1,18 +1,18 @@
-//! Waiting for a named condition with a named deadline, instead of sleeping.
+//! Waits for a named condition with a deadline, instead of a fixed sleep.
 
 use std::time::{Duration, Instant};
 
-/// Short against anything worth waiting for, long against the cost of asking a database.
+/// Much shorter than any wait in a test, much longer than a database query takes.
 const STEP: Duration = Duration::from_millis(10);
 
 /// Waits until the condition holds.
 ///
 /// # Panics
-/// It does not within `deadline`; `what` says which one it was.
+/// If the condition does not hold within `deadline`. The message contains `what`.
 pub async fn eventually(what: &str, deadline: Duration, mut condition: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();
     while !condition().await {
-        assert!(begun.elapsed() < deadline, "not within {deadline:?}: {what}");
+        assert!(begun.elapsed() < deadline, "condition not met within {deadline:?}: {what}");
         tokio::time::sleep(STEP).await;
     }
 }

@@ -1,4 +1,4 @@
-//! Answers over HTTP, whole and comparable; and requests that no client library would send.
+//! Complete HTTP responses, and raw requests that no client library would send.
 
 use reqwest::{RequestBuilder, header::HeaderMap};
 use serde_json::Value;
@@ -7,33 +7,33 @@ use tokio::{
     net::TcpStream,
 };
 
-/// An answer, read to its end.
+/// A response, read to its end.
 #[derive(Debug)]
-pub struct Answer {
+pub struct HttpResponse {
     pub status: u16,
     pub headers: HeaderMap,
     pub text: String,
 }
 
-impl Answer {
-    /// A header's text; empty when it is not there.
+impl HttpResponse {
+    /// The value of a header; empty if the header is missing.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map(|value| value.to_str().expect("ASCII")).unwrap_or_default()
     }
 
-    /// The body as JSON; null when it is none.
+    /// The body as JSON; null if it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_default()
     }
 
-    /// `type`, `loc` and `msg` of every failing field of a 422.
-    pub fn failures(&self) -> Vec<(String, String, String)> {
+    /// `type`, `loc` and `msg` of every invalid field in a 422 response.
+    pub fn validation_errors(&self) -> Vec<(String, String, String)> {
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let failures = self.json()["detail"].as_array().cloned().unwrap_or_default();
-        failures.iter().map(|failure| (text(&failure["type"]), text(&failure["loc"]), text(&failure["msg"]))).collect()
+        let errors = self.json()["detail"].as_array().cloned().unwrap_or_default();
+        errors.iter().map(|error| (text(&error["type"]), text(&error["loc"]), text(&error["msg"]))).collect()
     }
 
-    /// Makes sure that this is an error answer of the one form that all have.
+    /// Asserts that this is a problem document with this status, and returns it.
     pub fn assert_problem(&self, status: u16, case: &str) -> Value {
         assert_eq!(self.status, status, "{case}: {self:?}");
         assert_eq!(self.header("content-type"), "application/problem+json", "{case}: {self:?}");
@@ -48,11 +48,11 @@ impl Answer {
     }
 }
 
-/// Sends a request and reads its answer.
-pub async fn ask(request: RequestBuilder) -> Answer {
-    let response = request.send().await.expect("an answer");
+/// Sends a request and reads the complete response.
+pub async fn send(request: RequestBuilder) -> HttpResponse {
+    let response = request.send().await.expect("a response");
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
-    Answer { status, headers, text: response.text().await.expect("a whole answer") }
+    HttpResponse { status, headers, text: response.text().await.expect("a complete response") }
 }
 
 /// Opens a connection to `http://HOST:PORT`.
@@ -61,16 +61,16 @@ pub async fn connect(url: &str) -> TcpStream {
     TcpStream::connect(address).await.expect("a connection")
 }
 
-/// Sends these bytes as they are and reads until the server closes, which `Connection: close` among them asks for.
-pub async fn raw(url: &str, request: &[u8]) -> Answer {
+/// Sends these bytes unchanged and reads until the server closes. They should contain `Connection: close`.
+pub async fn send_raw(url: &str, request: &[u8]) -> HttpResponse {
     let mut stream = connect(url).await;
-    // The server may close before it has read all of what it refuses.
+    // The server may reject the request and close before it has read all of it.
     let _ = stream.write_all(request).await;
-    read(stream).await
+    read_response(stream).await
 }
 
-/// Reads an answer until the server closes.
-pub async fn read(mut stream: TcpStream) -> Answer {
+/// Reads a response until the server closes.
+pub async fn read_response(mut stream: TcpStream) -> HttpResponse {
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes).await;
     let text = String::from_utf8(bytes).expect("UTF-8");
@@ -78,8 +78,8 @@ pub async fn read(mut stream: TcpStream) -> Answer {
     let mut lines = head.lines();
     let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|status| status.parse().ok());
     let headers = lines.filter_map(|line| line.split_once(": "));
-    Answer {
-        status: status.unwrap_or_else(|| panic!("no HTTP answer: {text:?}")),
+    HttpResponse {
+        status: status.unwrap_or_else(|| panic!("not an HTTP response: {text:?}")),
         headers: headers.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect(),
         text: body.to_owned(),
     }

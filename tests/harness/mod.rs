@@ -1,4 +1,4 @@
-//! What a test stands on: a private PostgreSQL, a fresh database each, scratch folders, and waiting for conditions.
+//! The test harness: a private PostgreSQL, a fresh database per test, real processes, fakes and waiting.
 //!
 //! ```ignore
 //! let database = harness::database::fresh().await;
@@ -13,7 +13,7 @@ pub mod cluster;
 pub mod database;
 mod database_test;
 pub mod eventually;
-pub mod exchange;
+pub mod fake_providers;
 pub mod http;
 pub mod needs;
 pub mod node;
@@ -21,9 +21,9 @@ pub mod port;
 pub mod process;
 pub mod proxy;
 pub mod python;
+pub mod queue_harness;
 pub mod redis;
 pub mod scratch;
-pub mod stage;
 mod watchdog;
 
 pub use eventually::eventually;

@@ -1,37 +1,36 @@
-//! Port numbers that no other test uses: for a server that must be given its port, and for one that must not be there.
+//! Port numbers that no other test uses: for servers that need a fixed port, and for addresses without a server.
 //!
-//! Asking the kernel for a free port, closing it and starting a server on it is a race: any outgoing connection may get
-//! that number in between. These lie below the range from which the kernel takes the ports of outgoing connections.
+//! Asking the kernel for a free port, closing it and starting a server on it is a race: an outgoing connection may get
+//! the number in between. These numbers lie below the kernel's range for outgoing connections.
 
 use std::{
     net::{SocketAddr, TcpListener, UdpSocket},
     sync::atomic::{AtomicU16, Ordering},
 };
 
-/// From the first number beyond those of common services up to where Linux begins with outgoing connections.
+/// The range starts above the ports of common services, and ends where Linux's range for outgoing connections starts.
 const FIRST: u16 = 12_000;
 const COUNT: u16 = 20_000;
 
-/// A TCP port of 127.0.0.1 on which nothing listens. No other test, in this process or another, gets it before it is
-/// dropped.
+/// A TCP port of 127.0.0.1 without a listener. No other test in any process gets it until this value is dropped.
 pub struct Port {
     number: u16,
-    /// The same number of UDP, which none of our servers uses: it tells other tests that the port is taken, and the
-    /// kernel takes it back however this process ends.
-    _taken: UdpSocket,
+    /// The UDP port of the same number, which none of our servers uses. It marks the port as taken for other tests, and
+    /// the kernel releases it when this process ends in any way.
+    _reservation: UdpSocket,
 }
 
 impl Port {
     pub fn free() -> Self {
-        // Processes start at different places, so that they seldom try the same numbers.
+        // Each process starts at another number, so that processes rarely try the same ones.
         static NEXT: AtomicU16 = AtomicU16::new(0);
         let begin = u16::try_from(std::process::id() % u32::from(COUNT)).expect("less than a u16");
         for _ in 0..COUNT {
             let step = u32::from(NEXT.fetch_add(1, Ordering::Relaxed)) + u32::from(begin);
             let number = FIRST + u16::try_from(step % u32::from(COUNT)).expect("less than a u16");
-            let Ok(taken) = UdpSocket::bind(("127.0.0.1", number)) else { continue };
+            let Ok(reservation) = UdpSocket::bind(("127.0.0.1", number)) else { continue };
             if TcpListener::bind(("127.0.0.1", number)).is_ok() {
-                return Self { number, _taken: taken };
+                return Self { number, _reservation: reservation };
             }
         }
         panic!("no free port from {FIRST} on");
@@ -53,11 +52,11 @@ impl std::fmt::Display for Port {
 }
 
 #[test]
-fn each_port_is_given_once_and_again_when_it_is_dropped() {
+fn a_port_is_unique_until_it_is_dropped() {
     let ports: Vec<Port> = (0..50).map(|_| Port::free()).collect();
     let numbers: std::collections::HashSet<u16> = ports.iter().map(Port::number).collect();
     assert_eq!(numbers.len(), ports.len());
-    // A server can listen on one, and a second process sees by the UDP number that it is taken.
+    // A server can listen on the port, and other tests see by its UDP port that it is taken.
     TcpListener::bind(ports[0].address()).expect("free for a server");
     UdpSocket::bind(ports[0].address()).expect_err("taken for other tests");
     let address = ports[0].address();

@@ -1,4 +1,4 @@
-//! The real binary as a child process: started on a free port, killed in every way, its log kept for the failure.
+//! The real binary as a child process: started on a free port, stopped by any signal. A failed test prints its log.
 
 use std::{
     io::{BufRead, BufReader},
@@ -15,15 +15,15 @@ use nix::{
 
 use super::eventually;
 
-/// A start takes 0.1 s; this much is for a machine that does ten of them at once.
+/// A start takes 0.1 s; the rest is for a machine that starts ten processes at once.
 const START: Duration = Duration::from_secs(30);
 
-/// What is left in a pipe is read in far less.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Reading the rest of a pipe takes far less.
+const READ_REST: Duration = Duration::from_secs(2);
 
-/// What a child process keeps of our environment: where programs are, how tests are run, the time zone, and the clock of
-/// `.ci/at`.
-const KEPT: [&str; 12] = [
+/// The variables that a child process inherits: paths of programs, settings of the test run, the time zone and the fake
+/// clock of `.ci/at`.
+const INHERITED: [&str; 12] = [
     "PATH",
     "HOME",
     "PG_BIN_DIR",
@@ -47,27 +47,27 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `millrace` with these arguments and variables and none of this process's configuration.
+    /// Starts `millrace` with these arguments and variables, and without this process's configuration.
     pub fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         Self::start_in(std::path::Path::new("/"), arguments, variables)
     }
 
-    /// Starts it in a folder.
+    /// Starts `millrace` in this folder.
     pub fn start_in(folder: &std::path::Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
         command.args(arguments).current_dir(folder);
         Self::run(arguments.first().unwrap_or(&"all-in-one"), command, variables)
     }
 
-    /// Starts any program with these variables and none of this process's configuration.
+    /// Starts any program with these variables, and without this process's configuration.
     pub fn run(name: &str, mut command: Command, variables: &[(&str, &str)]) -> Self {
         command.env_clear();
-        for kept in KEPT {
-            if let Ok(value) = std::env::var(kept) {
-                command.env(kept, value);
+        for name in INHERITED {
+            if let Ok(value) = std::env::var(name) {
+                command.env(name, value);
             }
         }
-        // A group of its own: a Ctrl-C at the test run is not a signal to the process under test.
+        // A separate process group, so that Ctrl-C stops the test run without a signal to the process under test.
         command.envs(variables.iter().copied()).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{name} does not start: {error}"));
@@ -86,7 +86,7 @@ impl Process {
         Self { name: name.to_owned(), child, lines, readers }
     }
 
-    /// Everything it has printed.
+    /// All output so far.
     pub fn log(&self) -> String {
         self.lines.lock().unwrap().join("\n")
     }
@@ -100,25 +100,25 @@ impl Process {
         kill(Pid::from_raw(self.pid().cast_signed()), signal).expect("a process to signal");
     }
 
-    /// Whether it still runs.
+    /// Returns whether the process still runs.
     pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().expect("a child to ask").is_none()
+        self.child.try_wait().expect("a child process").is_none()
     }
 
-    /// Waits for its end.
-    pub async fn ended(&mut self, deadline: Duration) -> ExitStatus {
+    /// Waits until the process has ended.
+    pub async fn wait_for_exit(&mut self, deadline: Duration) -> ExitStatus {
         let what = format!("{} has ended", self.name);
         eventually(&what, deadline, async || !self.is_running()).await;
-        // Its last words may still be in the pipes; something that it left behind may hold them open for ever.
+        // The last output may still be in the pipes. A process that it left behind may keep them open.
         let begun = std::time::Instant::now();
-        while self.readers.iter().any(|reader| !reader.is_finished()) && begun.elapsed() < LAST_WORDS {
+        while self.readers.iter().any(|reader| !reader.is_finished()) && begun.elapsed() < READ_REST {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         self.child.wait().expect("a status")
     }
 
-    /// Waits until it has printed a line with this text.
-    pub async fn printed(&mut self, text: &str) -> String {
+    /// Waits for a line of output that contains this text, and returns the line.
+    pub async fn wait_for_line(&mut self, text: &str) -> String {
         let begun = std::time::Instant::now();
         loop {
             if let Some(line) = self.lines.lock().unwrap().iter().find(|line| line.contains(text)) {
@@ -141,7 +141,7 @@ impl Drop for Process {
     }
 }
 
-/// An API process and where it listens.
+/// An API process and its address.
 pub struct Api {
     pub process: Process,
     /// `http://127.0.0.1:PORT`
@@ -149,33 +149,33 @@ pub struct Api {
 }
 
 impl Api {
-    /// Starts one on a free port and waits until it serves.
+    /// Starts a process on a free port and waits until it serves.
     pub async fn start(database: &str, variables: &[(&str, &str)]) -> Self {
         let fixed = [("DATABASE_URL", database), ("PORT", "0"), ("LOG_FORMAT", "json")];
         let mut process = Process::start(&["api"], &[&fixed[..], variables].concat());
-        let line = process.printed(r#""event":"listening""#).await;
+        let line = process.wait_for_line(r#""event":"listening""#).await;
         let line: serde_json::Value = serde_json::from_str(&line).expect("a JSON line");
         let url = format!("http://{}", line["address"].as_str().expect("an address"));
         Self { process, url }
     }
 }
 
-/// Starts a worker and waits until it works.
-pub async fn worker(database: &str, variables: &[(&str, &str)]) -> Process {
+/// Starts a worker and waits until it is ready.
+pub async fn start_worker(database: &str, variables: &[(&str, &str)]) -> Process {
     let fixed = [("DATABASE_URL", database), ("LOG_FORMAT", "json")];
     let mut process = Process::start(&["worker"], &[&fixed[..], variables].concat());
-    process.printed("worker started").await;
+    process.wait_for_line("worker started").await;
     process
 }
 
-/// What every process of ours does first of all, for features that a test starts in its own.
+/// Installs the TLS provider, as every process of Millrace does first. For features that run inside the test process.
 pub fn install_tls() {
     static TLS: std::sync::Once = std::sync::Once::new();
     TLS.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
 }
 
-/// A client for every test: no proxy of the environment, and short on patience.
-pub fn client() -> reqwest::Client {
+/// The HTTP client of every test: it uses no proxy and has a time-out.
+pub fn http_client() -> reqwest::Client {
     install_tls();
     reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(90)).build().expect("a client")
 }

@@ -1,4 +1,4 @@
-//! A TCP proxy in front of a server's socket: it can point elsewhere, and let connections die without a word.
+//! A TCP proxy for a server's Unix socket. It can change its target, and drop the traffic of open connections.
 
 use std::{
     net::SocketAddr,
@@ -15,7 +15,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// A running proxy; it ends with the value.
+/// A running proxy; dropping it stops the proxy.
 pub struct Proxy {
     pub address: SocketAddr,
     state: Arc<State>,
@@ -24,12 +24,12 @@ pub struct Proxy {
 
 struct State {
     target: Mutex<PathBuf>,
-    /// Connections of earlier generations are silent: what they carry is read and thrown away.
+    /// The proxy reads and discards the traffic of connections of earlier generations.
     generation: AtomicUsize,
 }
 
 impl Proxy {
-    /// Starts one in front of a Unix socket.
+    /// Starts a proxy for a Unix socket.
     pub async fn start(target: PathBuf) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
@@ -38,25 +38,25 @@ impl Proxy {
             let state = state.clone();
             async move {
                 while let Ok((client, _)) = listener.accept().await {
-                    let (target, born) =
+                    let (target, generation) =
                         (state.target.lock().unwrap().clone(), state.generation.load(Ordering::SeqCst));
                     let Ok(server) = UnixStream::connect(target).await else { continue };
                     let ((client_in, client_out), (server_in, server_out)) = (client.into_split(), server.into_split());
-                    tokio::spawn(pass(client_in, server_out, state.clone(), born));
-                    tokio::spawn(pass(server_in, client_out, state.clone(), born));
+                    tokio::spawn(forward(client_in, server_out, state.clone(), generation));
+                    tokio::spawn(forward(server_in, client_out, state.clone(), generation));
                 }
             }
         });
         Self { address, state, server }
     }
 
-    /// Sends new connections to another socket; those that are open stay where they are.
-    pub fn point_at(&self, target: PathBuf) {
+    /// Forwards new connections to another socket. Open connections keep their target.
+    pub fn set_target(&self, target: PathBuf) {
         *self.state.target.lock().unwrap() = target;
     }
 
-    /// Swallows everything on the connections that are open, without closing them: a cable that was pulled out.
-    pub fn swallow(&self) {
+    /// Drops all further traffic of the open connections without closing them, like a pulled cable.
+    pub fn drop_traffic(&self) {
         self.state.generation.fetch_add(1, Ordering::SeqCst);
     }
 }
@@ -67,13 +67,18 @@ impl Drop for Proxy {
     }
 }
 
-async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, state: Arc<State>, born: usize) {
+async fn forward(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    state: Arc<State>,
+    generation: usize,
+) {
     let mut bytes = vec![0; 16 * 1024];
     loop {
         let read = from.read(&mut bytes).await.unwrap_or(0);
-        if state.generation.load(Ordering::SeqCst) != born {
+        if state.generation.load(Ordering::SeqCst) != generation {
             if read == 0 {
-                // Not even its end is passed on.
+                // The end of the stream is not forwarded either.
                 return std::future::pending().await;
             }
             continue;

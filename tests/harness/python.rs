@@ -1,4 +1,4 @@
-//! Programs that PyPI carries, for tests, fetched once per checkout.
+//! PyPI packages for tests, installed once per checkout.
 
 use std::{
     fs::{self, File},
@@ -12,7 +12,7 @@ use super::needs;
 /// A folder with these packages, such as `honcho==2.0.0`.
 pub struct Packages(PathBuf);
 
-/// Fetches them, or says in a line what is missing.
+/// Installs the packages. If Python, pip or PyPI is missing, records this test as not run.
 pub fn packages(names: &[&str]) -> Option<Packages> {
     let python = needs::program("python3")?;
     let mut hash = DefaultHasher::new();
@@ -20,7 +20,7 @@ pub fn packages(names: &[&str]) -> Option<Packages> {
     let base = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let folder = base.join(format!("pip-{:016x}", hash.finish()));
     let lock = File::options().create(true).truncate(false).write(true).open(folder.with_extension("lock"));
-    // Another test process may be fetching them. Opened close-on-exec, as Rust opens every file.
+    // Another test process may be installing them. Rust opens files close-on-exec, so child processes do not hold the lock.
     let lock = lock.unwrap_or_else(|error| panic!("cannot open the lock of {}: {error}", folder.display()));
     lock.lock().expect("a lock");
     let complete = folder.join("complete");
@@ -31,14 +31,14 @@ pub fn packages(names: &[&str]) -> Option<Packages> {
             pip
         };
         if !pip(&["--version"]).status().is_ok_and(|status| status.success()) {
-            return needs::lacking("pip");
+            return needs::missing("pip");
         }
-        // What an interrupted run left would be in the way. A folder, not an environment: Debian has those in a package
-        // of their own.
+        // Removes the files of an interrupted installation. Installs into a plain folder, not a virtual environment,
+        // because Debian ships `venv` in a separate package.
         let _ = fs::remove_dir_all(&folder);
         let mut install = pip(&["install", "--quiet", "--only-binary", ":all:", "--target"]);
         if !install.arg(&folder).args(names).status().is_ok_and(|status| status.success()) {
-            return needs::lacking("PyPI");
+            return needs::missing("PyPI");
         }
         File::create(complete).expect("a mark");
     }
@@ -46,17 +46,17 @@ pub fn packages(names: &[&str]) -> Option<Packages> {
 }
 
 impl Packages {
-    /// One of their programs.
+    /// Returns a command for a program of the packages.
     pub fn program(&self, name: &str) -> Command {
         self.with_path(Command::new(self.0.join("bin").join(name)))
     }
 
-    /// A Python that has them.
+    /// Returns a command for a Python that can import the packages.
     pub fn python(&self) -> Command {
         self.with_path(Command::new("python3"))
     }
 
-    /// They are found, and so are their programs, which some of them call.
+    /// Adds the packages and their programs, which some of them call, to the command's environment.
     fn with_path(&self, mut command: Command) -> Command {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let folders = std::iter::once(self.0.join("bin")).chain(std::env::split_paths(&path));
@@ -64,7 +64,7 @@ impl Packages {
         command
     }
 
-    /// For a program whose environment is made elsewhere.
+    /// The variable for a program whose environment the caller sets.
     pub fn variable(&self) -> (&'static str, &str) {
         ("PYTHONPATH", self.0.to_str().expect("a path in UTF-8"))
     }

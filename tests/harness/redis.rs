@@ -1,4 +1,4 @@
-//! A Redis of one test's own: to be filled, emptied, stopped and killed.
+//! A private Redis for one test, which can fill, empty, freeze and kill it.
 
 use std::{process::Command, time::Duration};
 
@@ -20,7 +20,7 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Starts one, where the machine has it.
+    /// Starts a server. If Redis is not installed, records this test as not run.
     pub async fn start() -> Option<Self> {
         let program = needs::program("redis-server")?;
         let scratch = Scratch::new();
@@ -28,34 +28,37 @@ impl Redis {
         let mut command = Command::new(program);
         command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
         command.arg("--requirepass").arg("not-to-be-printed").current_dir(&*scratch);
-        // Under the moved clock of `.ci/at` its allocator hangs at the start. It only measures spans of time.
+        // Under the fake clock of `.ci/at`, Redis's allocator hangs at the start. Redis only measures durations, so the real
+        // clock will do.
         let process = Process::run("redis-server", command, &[("LD_PRELOAD", "")]);
         let url = format!("redis://:not-to-be-printed@127.0.0.1:{port}/0");
         let redis = Self { process, port, url, _scratch: scratch };
-        eventually("redis answers", SOON, async || redis.send("PING").await.is_some_and(|text| text.contains("PONG")))
-            .await;
+        eventually("redis responds", SOON, async || {
+            redis.command("PING").await.is_some_and(|text| text.contains("PONG"))
+        })
+        .await;
         Some(redis)
     }
 
-    /// Sends a command and answers what comes back.
-    pub async fn send(&self, command: &str) -> Option<String> {
+    /// Sends a command and returns the raw response.
+    pub async fn command(&self, command: &str) -> Option<String> {
         let mut stream = TcpStream::connect(self.port.address()).await.ok()?;
         let text = format!("AUTH not-to-be-printed\r\n{command}\r\nQUIT\r\n");
         stream.write_all(text.as_bytes()).await.ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.ok()?;
-        Some(answer)
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.ok()?;
+        Some(response)
     }
 
-    /// How many keys it holds.
+    /// The number of keys.
     pub async fn keys(&self) -> u32 {
-        let answer = self.send("DBSIZE").await.expect("an answer");
-        answer.lines().find_map(|line| line.strip_prefix(':')).and_then(|size| size.parse().ok()).expect("a number")
+        let response = self.command("DBSIZE").await.expect("a response");
+        response.lines().find_map(|line| line.strip_prefix(':')).and_then(|size| size.parse().ok()).expect("a number")
     }
 
-    /// Empties it.
+    /// Deletes every key.
     pub async fn flush(&self) {
-        assert!(self.send("FLUSHALL").await.is_some_and(|answer| answer.matches("+OK").count() >= 2));
+        assert!(self.command("FLUSHALL").await.is_some_and(|text| text.matches("+OK").count() >= 2));
     }
 
     pub fn freeze(&self) {
@@ -68,6 +71,6 @@ impl Redis {
 
     pub async fn kill(&mut self) {
         self.process.signal(Signal::SIGKILL);
-        self.process.ended(SOON).await;
+        self.process.wait_for_exit(SOON).await;
     }
 }

@@ -1,4 +1,4 @@
-//! A folder for one test, removed after it with every server in it.
+//! A temporary folder for one test, removed afterwards together with every server in it.
 
 use super::{cluster, watchdog};
 use std::{
@@ -9,19 +9,19 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-/// An empty folder; removed when dropped, or by the watchdog when the test process dies before.
+/// An empty folder. It is removed when this value is dropped, or by the watchdog if the test process dies first.
 pub struct Scratch(PathBuf);
 
 impl Scratch {
-    /// Makes one that every account may pass through.
+    /// Creates a folder that every account may pass through.
     pub fn new() -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = cluster::enter().join(format!("scratch-{}-{number}", std::process::id()));
-        // Left by a dead process of the same number.
-        watchdog::sweep(&path);
-        let made: io::Result<()> = fs::DirBuilder::new().mode(0o711).create(&path);
-        made.unwrap_or_else(|error| panic!("cannot make {}: {error}", path.display()));
+        let path = cluster::register_user().join(format!("scratch-{}-{number}", std::process::id()));
+        // A dead process with the same id may have left one.
+        watchdog::stop_and_remove(&path);
+        let created: io::Result<()> = fs::DirBuilder::new().mode(0o711).create(&path);
+        created.unwrap_or_else(|error| panic!("cannot create {}: {error}", path.display()));
         Self(path)
     }
 }
@@ -36,6 +36,6 @@ impl Deref for Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        watchdog::sweep(&self.0);
+        watchdog::stop_and_remove(&self.0);
     }
 }

@@ -1,7 +1,7 @@
-//! A process of its own that stops the test server when no test process is left, also after a Ctrl-C or a kill -9.
+//! The watchdog: a process that stops the test server when no test process is left, also after Ctrl-C or `kill -9`.
 //!
-//! It is this test binary once more, asked to run the one test below with a variable set: so it needs no program that a
-//! machine may lack, and takes the same locks by the same code.
+//! It is this test binary, started with a variable set and only the test below selected. So it needs no other program,
+//! and takes the locks with the same code.
 
 use super::cluster::{self, lock, open};
 use jobs::boot::postgres::Running;
@@ -13,37 +13,36 @@ use std::{
     time::Duration,
 };
 
-/// Set for the watchdog itself: the folder it watches.
+/// The variable that makes a process the watchdog: the folder to watch.
 const FOLDER: &str = "MILLRACE_TEST_WATCHDOG";
-/// nextest runs a process per test, with gaps between those that need a database, and a developer runs the tests again
-/// at once: a cold start costs 0.6 s, an idle server nothing.
+/// How long the server outlives the last test process. nextest runs one process per test, with gaps between those that
+/// need a database, and developers repeat test runs. A cold start costs 0.6 s, an idle server nothing.
 const LINGER: Duration = Duration::from_secs(5);
-/// Where a root process keeps what its server's account could not reach: see `jobs::boot::postgres`.
+/// Where a root process moves folders that its server's account cannot reach. See `jobs::boot::postgres`.
 const RELOCATED: &str = "/var/lib/millrace";
 
-/// Starts the watchdog unless there is one. The caller holds the boot lock, as a leaving watchdog does until it is gone.
-#[expect(clippy::zombie_processes, reason = "nobody waits for it: it outlives us")]
+/// Starts the watchdog unless one runs. The caller must hold the boot lock; a watchdog holds it while it exits.
+#[expect(clippy::zombie_processes, reason = "the watchdog outlives this process")]
 pub(super) fn ensure(base: &Path) {
     if open(base, "watchdog.lock").try_lock().is_err() {
         return;
     }
     let mut command = Command::new(std::env::current_exe().expect("the path of this test binary"));
-    let test = concat!(module_path!(), "::stands_behind_the_tests");
+    let test = concat!(module_path!(), "::runs_during_tests");
     let test = test.split_once("::").map_or(test, |(_, within_crate)| within_crate);
     command.args([test, "--exact", "--quiet", "--nocapture"]).env(FOLDER, base).current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    // Its own process group, from its first moment: neither a Ctrl-C in the terminal nor nextest's killing of a test's
-    // group reaches it.
+    // A separate process group protects it from Ctrl-C in the terminal, and from nextest, which kills a test's group.
     command.process_group(0).spawn().expect("the watchdog starts");
 }
 
-/// In a test run: there is a watchdog. As the watchdog: watches until everything is cleared away.
+/// In a test run, asserts that a watchdog runs. In the watchdog process, watches until everything is removed.
 #[tokio::test]
-async fn stands_behind_the_tests() {
+async fn runs_during_tests() {
     if let Some(base) = std::env::var_os(FOLDER) {
         return watch(&PathBuf::from(base));
     }
-    let base = cluster::enter();
+    let base = cluster::register_user();
     super::eventually("a watchdog holds its lock", Duration::from_secs(10), async || {
         open(base, "watchdog.lock").try_lock().is_err()
     })
@@ -56,15 +55,15 @@ fn watch(base: &Path) {
         return;
     }
     loop {
-        // Granted when the last user is gone. Given back before asking for the boot lock: a new user holds that one
-        // while waiting for this one.
+        // Acquired once the last user has exited. Released before the boot lock is taken: a new user holds the boot lock
+        // while it waits for this one.
         drop(lock(base, "users.lock"));
         std::thread::sleep(LINGER);
         let boot = lock(base, "boot.lock");
         let users = open(base, "users.lock");
         if users.try_lock().is_ok() {
-            clear(base);
-            // In this order: a new user waits for the boot lock and must then see that there is no watchdog.
+            remove_all(base);
+            // Released in this order: a new user waits for the boot lock, and must then see that no watchdog runs.
             drop(watchdog);
             drop(users);
             drop(boot);
@@ -73,20 +72,20 @@ fn watch(base: &Path) {
     }
 }
 
-/// Removes everything but the lock files: another process may have opened one of them already.
-fn clear(base: &Path) {
+/// Removes everything except the lock files: another process may already have opened one of them.
+fn remove_all(base: &Path) {
     for entry in fs::read_dir(base).into_iter().flatten().filter_map(Result::ok) {
         if !entry.file_name().to_string_lossy().ends_with(".lock") {
-            sweep(&entry.path());
+            stop_and_remove(&entry.path());
         }
     }
 }
 
-/// Stops every server in a folder and removes the folder, also where a root process had to put it elsewhere.
-pub(super) fn sweep(path: &Path) {
+/// Stops every server in a folder and removes the folder, also if a root process had to move it to [`RELOCATED`].
+pub(super) fn stop_and_remove(path: &Path) {
     if path.is_symlink() {
         if let Some(target) = fs::canonicalize(path).ok().filter(|target| target.starts_with(RELOCATED)) {
-            sweep(&target);
+            stop_and_remove(&target);
         }
         let _ = fs::remove_file(path);
     } else if path.is_dir() {
@@ -95,11 +94,11 @@ pub(super) fn sweep(path: &Path) {
         {
             eprintln!("{error}");
         }
-        // What is inside a data directory is PostgreSQL's.
+        // A data directory contains no other servers.
         if !path.join("PG_VERSION").exists() {
             let entries: Vec<PathBuf> =
                 fs::read_dir(path).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path()).collect();
-            entries.iter().for_each(|entry| sweep(entry));
+            entries.iter().for_each(|entry| stop_and_remove(entry));
         }
         let _ = fs::remove_dir_all(path);
     } else {

@@ -7,8 +7,8 @@ use tokio::net::TcpStream;
 use super::{SOON, WEBHOOKS, one_answer, webhook};
 use crate::harness::{
     database, eventually,
-    http::{ask, connect, read},
-    process::{Process, client},
+    http::{connect, read_response, send},
+    process::{Process, http_client},
 };
 use tokio::io::AsyncWriteExt;
 
@@ -19,7 +19,7 @@ async fn start(database: &str, ulimit: &str) -> (Process, String) {
     let variables =
         [("DATABASE_URL", database), ("PORT", "0"), ("LOG_FORMAT", "json"), ("PROCESSING_DELAY_SECONDS", "3600")];
     let mut process = Process::run("api", command, &variables);
-    let line: serde_json::Value = serde_json::from_str(&process.printed(r#""event":"listening""#).await).unwrap();
+    let line: serde_json::Value = serde_json::from_str(&process.wait_for_line(r#""event":"listening""#).await).unwrap();
     (process, format!("http://{}", line["address"].as_str().expect("an address")))
 }
 
@@ -33,17 +33,17 @@ async fn poll(url: &str) -> TcpStream {
 async fn a_soft_limit_of_files_is_raised() {
     let database = database::fresh().await;
     let (mut process, url) = start(&database.url, "ulimit -Sn 256").await;
-    let line: serde_json::Value = serde_json::from_str(&process.printed("limit of open files").await).unwrap();
+    let line: serde_json::Value = serde_json::from_str(&process.wait_for_line("limit of open files").await).unwrap();
     let (before, now) = (line["before"].as_u64().unwrap(), line["now"].as_u64().unwrap());
     assert!(before == 256 && now >= 1024, "{line}");
-    let sent = ask(client().post(format!("{url}{WEBHOOKS}")).json(&webhook("t"))).await;
+    let sent = send(http_client().post(format!("{url}{WEBHOOKS}")).json(&webhook("t"))).await;
     assert_eq!(sent.status, 202);
     let mut pollers = Vec::new();
     for _ in 0..400 {
         pollers.push(poll(&url).await);
     }
     for path in ["/livez", "/readyz"] {
-        assert_eq!(ask(client().get(format!("{url}{path}")).timeout(SOON)).await.status, 200, "{path}");
+        assert_eq!(send(http_client().get(format!("{url}{path}")).timeout(SOON)).await.status, 200, "{path}");
     }
     drop(pollers);
 }
@@ -52,27 +52,27 @@ async fn a_soft_limit_of_files_is_raised() {
 async fn at_the_hard_limit_strangers_are_refused_and_health_is_not() {
     let database = database::fresh().await;
     let (process, url) = start(&database.url, "ulimit -n 320").await;
-    let sent = ask(client().post(format!("{url}{WEBHOOKS}")).json(&webhook("t"))).await;
+    let sent = send(http_client().post(format!("{url}{WEBHOOKS}")).json(&webhook("t"))).await;
     assert_eq!(sent.status, 202);
     let mut pollers = Vec::new();
     for _ in 0..300 {
         pollers.push(poll(&url).await);
     }
     // Beyond 128 connections they are refused, politely: with a reason, and when to come back.
-    let refused = read(pollers.pop().unwrap()).await;
+    let refused = read_response(pollers.pop().unwrap()).await;
     refused.assert_problem(503, "beyond the limit");
     assert_eq!((refused.header("retry-after"), refused.header("connection")), ("1", "close"), "{refused:?}");
     for _ in 0..20 {
         for path in ["/livez", "/readyz", "/metrics", "/api/v1/health"] {
-            let answer = ask(client().get(format!("{url}{path}")).timeout(SOON)).await;
+            let answer = send(http_client().get(format!("{url}{path}")).timeout(SOON)).await;
             assert_eq!((answer.status, answer.header("connection")), (200, "close"), "{path}");
         }
-        ask(client().get(format!("{url}/v1/transactions/t")).timeout(SOON)).await.assert_problem(503, "full");
+        send(http_client().get(format!("{url}/v1/transactions/t")).timeout(SOON)).await.assert_problem(503, "full");
     }
     assert!(!process.log().contains("ACCEPT_FAILED"), "{}", process.log());
     drop(pollers);
     eventually("it serves again", SOON, async || {
-        ask(client().get(format!("{url}/v1/transactions/t"))).await.status == 200
+        send(http_client().get(format!("{url}/v1/transactions/t"))).await.status == 200
     })
     .await;
     let mut stream = poll(&url).await;

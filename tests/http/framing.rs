@@ -1,7 +1,7 @@
 //! Requests whose head is malformed: each is refused by a problem like any other, with an id that is in the log.
 
 use super::System;
-use crate::harness::{eventually, http::raw};
+use crate::harness::{eventually, http::send_raw};
 
 #[tokio::test]
 async fn a_malformed_head_is_a_problem_with_an_id_and_a_line_in_the_log() {
@@ -44,7 +44,7 @@ async fn a_malformed_head_is_a_problem_with_an_id_and_a_line_in_the_log() {
         ("one over 64 KiB", get(&format!("Host: x\r\nX: {}\r\n", "x".repeat(64 * 1024))), 431),
         ("a long target", format!("GET /{large} HTTP/1.1\r\nHost: x\r\n\r\n"), 431),
     ] {
-        let answer = raw(&system.api.url, request.as_bytes()).await;
+        let answer = send_raw(&system.api.url, request.as_bytes()).await;
         answer.assert_problem(status, case);
         assert_eq!(answer.header("connection"), "close", "{case}: {answer:?}");
         assert_eq!(answer.header("content-length"), answer.text.len().to_string(), "{case}: {answer:?}");
@@ -63,7 +63,7 @@ async fn a_malformed_head_is_a_problem_with_an_id_and_a_line_in_the_log() {
         ("HTTP/1.0", "GET /livez HTTP/1.0\r\n\r\n".to_owned()),
         ("absolute", "GET http://x/livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".into()),
     ] {
-        assert_eq!(raw(&system.api.url, request.as_bytes()).await.status, 200, "{case}");
+        assert_eq!(send_raw(&system.api.url, request.as_bytes()).await.status, 200, "{case}");
     }
     assert_eq!(system.recorded().await, 0);
 }

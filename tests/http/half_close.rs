@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use super::{System, WEBHOOKS, one_answer, post, webhook};
 use crate::harness::{
     eventually,
-    http::{ask, connect, read},
+    http::{connect, read_response, send},
 };
 
 #[tokio::test]
@@ -41,7 +41,7 @@ async fn of_twenty_senders_that_shut_down_their_side_each_gets_its_answer() {
             }
         };
         stream.shutdown().await.unwrap();
-        let answer = read(stream).await;
+        let answer = read_response(stream).await;
         assert_eq!((answer.status, &answer.json()["transaction_id"]), (202, &Value::from(id)), "{number}: {answer:?}");
     }
     assert_eq!(system.recorded().await, 25);
@@ -49,7 +49,7 @@ async fn of_twenty_senders_that_shut_down_their_side_each_gets_its_answer() {
     let both = post("p-1", "") + &post("p-2", "");
     let mut stream = system.sent(both.as_bytes()).await;
     stream.shutdown().await.unwrap();
-    let answers = read(stream).await;
+    let answers = read_response(stream).await;
     assert_eq!(answers.status, 202);
     assert!(answers.text.contains("\"p-1\"") && answers.text.contains("HTTP/1.1 202"), "{answers:?}");
 
@@ -57,7 +57,7 @@ async fn of_twenty_senders_that_shut_down_their_side_each_gets_its_answer() {
     let cut = post("cut", "");
     let mut stream = system.sent(&cut.as_bytes()[..cut.len() - 1]).await;
     stream.shutdown().await.unwrap();
-    read(stream).await.assert_problem(400, "broken off");
+    read_response(stream).await.assert_problem(400, "broken off");
     assert_eq!(system.recorded().await, 27);
 }
 
@@ -70,7 +70,7 @@ fn ended(system: &System) -> usize {
 #[tokio::test]
 async fn twenty_long_pollers_that_leave_are_noticed_at_once() {
     let system = System::start(&[("PROCESSING_DELAY_SECONDS", "3600")]).await;
-    let sent = ask(system.call(reqwest::Method::POST, WEBHOOKS).json(&webhook("t"))).await;
+    let sent = send(system.call(reqwest::Method::POST, WEBHOOKS).json(&webhook("t"))).await;
     assert_eq!(sent.status, 202);
     let poll = b"GET /v1/transactions/t?wait=60 HTTP/1.1\r\nHost: x\r\n\r\n";
     let mut pollers = Vec::new();
@@ -78,7 +78,7 @@ async fn twenty_long_pollers_that_leave_are_noticed_at_once() {
         pollers.push(system.sent(poll).await);
     }
     // They wait: a look that came after them is answered.
-    let waited = ask(system.call(reqwest::Method::GET, "/v1/transactions/t?wait=0.5")).await;
+    let waited = send(system.call(reqwest::Method::GET, "/v1/transactions/t?wait=0.5")).await;
     assert_eq!(waited.status, 200);
     eventually("its line is in the log", super::SOON, async || ended(&system) > 0).await;
     assert_eq!(ended(&system), 1, "{}", system.api.process.log());
@@ -96,6 +96,6 @@ async fn twenty_long_pollers_that_leave_are_noticed_at_once() {
     let mut stream = connect(&system.api.url).await;
     stream.write_all(poll).await.unwrap();
     stream.shutdown().await.unwrap();
-    let answer = tokio::time::timeout(Duration::from_secs(10), read(stream)).await.expect("at once");
+    let answer = tokio::time::timeout(Duration::from_secs(10), read_response(stream)).await.expect("at once");
     assert_eq!((answer.status, &answer.json()["status"]), (200, &Value::from("PROCESSING")));
 }

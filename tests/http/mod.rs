@@ -36,7 +36,7 @@ struct System {
 impl System {
     async fn start(variables: &[(&str, &str)]) -> Self {
         let database = database::fresh().await;
-        Self { api: Api::start(&database.url, variables).await, client: process::client(), database }
+        Self { api: Api::start(&database.url, variables).await, client: process::http_client(), database }
     }
 
     fn call(&self, method: Method, path: &str) -> RequestBuilder {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
 use super::{System, WEBHOOKS};
-use crate::harness::http::{connect, read};
+use crate::harness::http::{connect, read_response};
 
 /// The size of the defect's report: more than the kernel takes on its own.
 const BODY: usize = 828 * 1024;
@@ -55,7 +55,7 @@ async fn early_answers_wait_for_the_body_that_they_refuse() {
             assert!(sent.is_ok(), "{case}: {sent:?}");
             // Its declared size is looked at first, where there is an operation at all.
             let too_large = length == LARGE && matches!(status, 401 | 403 | 415);
-            read(stream).await.assert_problem(if too_large { 413 } else { status }, &case);
+            read_response(stream).await.assert_problem(if too_large { 413 } else { status }, &case);
         }
     }
 }

@@ -19,7 +19,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::{ITEMS, Shop, System, contents, title, user};
-use crate::harness::{eventually, http::ask, redis::Redis};
+use crate::harness::{eventually, http::send, redis::Redis};
 
 const SOON: Duration = Duration::from_secs(20);
 const ID: ItemId = ItemId(7);
@@ -179,9 +179,9 @@ async fn a_cold_key_is_loaded_once_however_many_ask() {
         let variables: Vec<(&str, &str)> = url.map(|url| ("REDIS_URL", url)).into_iter().collect();
         let system = Arc::new(System::start(&variables).await);
         let (_, token) = user(&system.database.pool().await, "ada").await;
-        let created = ask(system.call(Method::POST, ITEMS).bearer_auth(&token).json(&json!({"title": "cold"}))).await;
+        let created = send(system.call(Method::POST, ITEMS).bearer_auth(&token).json(&json!({"title": "cold"}))).await;
         let path = created.header("location").to_owned();
-        let answers = join_all((0..100).map(|_| ask(system.call(Method::GET, &path)))).await;
+        let answers = join_all((0..100).map(|_| send(system.call(Method::GET, &path)))).await;
         assert!(answers.iter().all(|answer| answer.status == 200));
         assert_eq!(system.metric("millrace_cache_loads_total{cache=\"items\"}").await, 1);
         let mut requests = 0;

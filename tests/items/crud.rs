@@ -4,10 +4,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{ITEMS, System, count, user};
-use crate::harness::http::{Answer, ask};
+use crate::harness::http::{HttpResponse, send};
 
-async fn post(system: &System, token: &str, body: Value) -> Answer {
-    ask(system.call(Method::POST, ITEMS).bearer_auth(token).json(&body)).await
+async fn post(system: &System, token: &str, body: Value) -> HttpResponse {
+    send(system.call(Method::POST, ITEMS).bearer_auth(token).json(&body)).await
 }
 
 #[tokio::test]
@@ -29,32 +29,32 @@ async fn an_item_lives() {
     assert_eq!(item, shown);
     assert!(!created.text.contains("example.com"), "no address of anybody");
 
-    let found = ask(system.call(Method::GET, &path)).await;
+    let found = send(system.call(Method::GET, &path)).await;
     assert_eq!((found.status, found.header("etag"), found.json()), (200, "\"1\"", item.clone()));
-    let unchanged = ask(system.call(Method::GET, &path).header("if-none-match", "W/\"1\"")).await;
+    let unchanged = send(system.call(Method::GET, &path).header("if-none-match", "W/\"1\"")).await;
     assert_eq!((unchanged.status, &*unchanged.text, unchanged.header("etag")), (304, "", "\"1\""));
 
     let put = async |tag: Option<&str>, body: Value| {
         let request = system.call(Method::PUT, &path).bearer_auth(&token).json(&body);
-        ask(tag.into_iter().fold(request, |request, tag| request.header("if-match", tag))).await
+        send(tag.into_iter().fold(request, |request, tag| request.header("if-match", tag))).await
     };
     let updated = put(Some("\"1\""), json!({"title": "Tricycle"})).await;
     assert_eq!((updated.status, updated.header("etag")), (200, "\"2\""), "{updated:?}");
     assert_eq!(updated.json()["description"], Value::Null, "replaced as a whole");
     assert_eq!(updated.json()["created_at"], item["created_at"]);
     assert_ne!(updated.json()["updated_at"], item["updated_at"]);
-    assert_eq!(ask(system.call(Method::GET, &path)).await.json(), updated.json());
+    assert_eq!(send(system.call(Method::GET, &path)).await.json(), updated.json());
     let stale = put(Some("\"1\", W/\"2\""), json!({"title": "Unicycle"})).await;
     assert!(stale.assert_problem(412, "stale")["detail"].as_str().unwrap().contains("\"2\""));
     assert_eq!(put(Some("*"), json!({"title": "Unicycle"})).await.status, 200);
     assert_eq!(put(None, json!({"title": "Car", "price_cents": 5.0})).await.header("etag"), "\"4\"");
 
     let delete =
-        async |tag: &str| ask(system.call(Method::DELETE, &path).bearer_auth(&token).header("if-match", tag)).await;
+        async |tag: &str| send(system.call(Method::DELETE, &path).bearer_auth(&token).header("if-match", tag)).await;
     delete("\"3\"").await.assert_problem(412, "stale");
     let deleted = delete("\"4\"").await;
     assert_eq!((deleted.status, &*deleted.text), (204, ""));
-    ask(system.call(Method::GET, &path)).await.assert_problem(404, "gone");
+    send(system.call(Method::GET, &path)).await.assert_problem(404, "gone");
     delete("\"4\"").await.assert_problem(404, "gone");
     put(None, json!({"title": "Car"})).await.assert_problem(404, "gone");
     // No worker took the job of the first write, so the three that follow share it; the deletion has its own.
@@ -70,16 +70,16 @@ async fn only_owners_write() {
     let path = post(&system, &token, json!({"title": "mine"})).await.header("location").to_owned();
     post(&system, &other, json!({"title": "x", "owner_id": ada.0})).await.assert_problem(403, "in another's name");
     for (method, body) in [(Method::PUT, json!({"title": "x"})), (Method::DELETE, json!(null))] {
-        ask(system.call(method.clone(), &path).bearer_auth(&other).json(&body)).await.assert_problem(403, "another's");
-        ask(system.call(method.clone(), &path).json(&body)).await.assert_problem(401, "nobody");
-        ask(system.call(method.clone(), &path).bearer_auth("x.y.z").json(&body)).await.assert_problem(401, "no token");
+        send(system.call(method.clone(), &path).bearer_auth(&other).json(&body)).await.assert_problem(403, "another's");
+        send(system.call(method.clone(), &path).json(&body)).await.assert_problem(401, "nobody");
+        send(system.call(method.clone(), &path).bearer_auth("x.y.z").json(&body)).await.assert_problem(401, "no token");
         let unknown = format!("{ITEMS}/9223372036854775807");
-        ask(system.call(method, &unknown).bearer_auth(&other).json(&body)).await.assert_problem(404, "unknown");
+        send(system.call(method, &unknown).bearer_auth(&other).json(&body)).await.assert_problem(404, "unknown");
     }
-    ask(system.call(Method::POST, ITEMS).body("{}")).await.assert_problem(401, "nobody");
+    send(system.call(Method::POST, ITEMS).body("{}")).await.assert_problem(401, "nobody");
     let body = json!({"title": "x", "owner_id": 999_999});
-    ask(system.call(Method::PUT, &path).bearer_auth(&token).json(&body)).await.assert_problem(403, "given away");
-    assert_eq!(ask(system.call(Method::GET, &path)).await.json()["title"], "mine");
+    send(system.call(Method::PUT, &path).bearer_auth(&token).json(&body)).await.assert_problem(403, "given away");
+    assert_eq!(send(system.call(Method::GET, &path)).await.json()["title"], "mine");
     // A user who is gone: the token says who it was.
     sqlx::query("DELETE FROM users WHERE full_name = 'Eve'").execute(&pool).await.unwrap();
     post(&system, &other, json!({"title": "x"})).await.assert_problem(401, "gone");
@@ -115,28 +115,29 @@ async fn bad_input_is_named_in_pydantics_words() {
         (r#"{"title":"a","price_cents":[]}"#, "int_type", "price_cents", "Input should be a valid integer"),
         (r#"{"title":"a\u0000"}"#, "value_error", "title", "Value error, text must not contain NUL"),
     ] {
-        let answer = ask(system.call(Method::POST, ITEMS).bearer_auth(&token).body(body)).await;
+        let answer = send(system.call(Method::POST, ITEMS).bearer_auth(&token).body(body)).await;
         answer.assert_problem(422, body);
-        assert_eq!(answer.failures(), [(kind.into(), format!(r#"["body","{loc}"]"#), msg.into())], "{body}");
+        assert_eq!(answer.validation_errors(), [(kind.into(), format!(r#"["body","{loc}"]"#), msg.into())], "{body}");
     }
     let long = json!({"title": "é".repeat(256), "description": "é".repeat(10_001), "price_cents": "x"});
-    let kinds: Vec<_> = post(&system, &token, long).await.failures().into_iter().map(|failure| failure.0).collect();
+    let kinds: Vec<_> =
+        post(&system, &token, long).await.validation_errors().into_iter().map(|failure| failure.0).collect();
     assert_eq!(kinds, ["string_too_long", "string_too_long", "int_parsing"]);
     let most = json!({"title": "é".repeat(255), "description": "é".repeat(10_000), "price_cents": i64::MAX});
     let created = post(&system, &token, most).await;
     assert_eq!((created.status, created.json()["price_cents"].as_i64()), (201, Some(i64::MAX)));
     for (price, shown) in [("5.0", 5), ("\"5\"", 5), ("true", 1), ("1e2", 100)] {
         let body = format!(r#"{{"title":"a","price_cents":{price}}}"#);
-        let answer = ask(system.call(Method::POST, ITEMS).bearer_auth(&token).body(body)).await;
+        let answer = send(system.call(Method::POST, ITEMS).bearer_auth(&token).body(body)).await;
         assert_eq!(answer.json()["price_cents"], shown, "{price}");
     }
     for path in ["x", "1.5", "%00"] {
-        let answer = ask(system.call(Method::GET, &format!("{ITEMS}/{path}"))).await;
+        let answer = send(system.call(Method::GET, &format!("{ITEMS}/{path}"))).await;
         answer.assert_problem(422, path);
-        assert_eq!(answer.failures()[0].1, r#"["path","item_id"]"#);
+        assert_eq!(answer.validation_errors()[0].1, r#"["path","item_id"]"#);
     }
     for path in ["0", "-1", "99999999999999999999"] {
-        ask(system.call(Method::GET, &format!("{ITEMS}/{path}"))).await.assert_problem(404, path);
+        send(system.call(Method::GET, &format!("{ITEMS}/{path}"))).await.assert_problem(404, path);
     }
 }
 
@@ -145,7 +146,7 @@ async fn pages_are_newest_first_and_counted() {
     let system = System::start(&[]).await;
     let (_, token) = user(&system.database.pool().await, "Ada").await;
     let page = async |query: &str| {
-        let answer = ask(system.call(Method::GET, &format!("{ITEMS}{query}"))).await;
+        let answer = send(system.call(Method::GET, &format!("{ITEMS}{query}"))).await;
         assert_eq!(answer.status, 200, "{query}: {answer:?}");
         let titles: Vec<_> =
             answer.json().as_array().expect("an array").iter().map(|item| item["title"].clone()).collect();
@@ -163,17 +164,17 @@ async fn pages_are_newest_first_and_counted() {
     for beyond in ["25", "9223372036854775807"] {
         assert_eq!(page(&format!("?skip={beyond}")).await, (vec![], "25".into()), "{beyond}");
     }
-    let answer = ask(system.call(Method::GET, &format!("{ITEMS}?skip=-1&limit=101"))).await;
+    let answer = send(system.call(Method::GET, &format!("{ITEMS}?skip=-1&limit=101"))).await;
     answer.assert_problem(422, "both");
     let failure = |kind: &str, name: &str, msg: &str| (kind.into(), format!(r#"["query","{name}"]"#), msg.into());
     let expected = [
         failure("greater_than_equal", "skip", "Input should be greater than or equal to 0"),
         failure("less_than_equal", "limit", "Input should be less than or equal to 100"),
     ];
-    assert_eq!(answer.failures(), expected);
+    assert_eq!(answer.validation_errors(), expected);
     for beyond in ["9223372036854775808", "99999999999999999999"] {
-        let answer = ask(system.call(Method::GET, &format!("{ITEMS}?skip={beyond}"))).await;
+        let answer = send(system.call(Method::GET, &format!("{ITEMS}?skip={beyond}"))).await;
         let most = "Input should be less than or equal to 9223372036854775807";
-        assert_eq!(answer.failures(), [failure("less_than_equal", "skip", most)], "{beyond}");
+        assert_eq!(answer.validation_errors(), [failure("less_than_equal", "skip", most)], "{beyond}");
     }
 }

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::{ITEMS, SECRET, System, user};
 use crate::harness::{
     eventually,
-    http::ask,
-    process::{Api, worker},
+    http::send,
+    process::{Api, start_worker},
     redis::Redis,
 };
 
@@ -50,7 +50,7 @@ async fn interleave(redis: Option<&Redis>) {
     eprintln!("seed {seed}");
 
     let worker_variables = [&FAST[..], &variables[..]].concat();
-    let first = worker(&system.database.url, &worker_variables).await;
+    let first = start_worker(&system.database.url, &worker_variables).await;
     let writers = (0..WRITERS).map(|number| {
         let (client, urls, token) = (system.client.clone(), urls.clone(), token.clone());
         let mut dice = Dice(seed.wrapping_mul(2 * number + 1));
@@ -66,7 +66,7 @@ async fn interleave(redis: Option<&Redis>) {
                     5 => client.request(Method::DELETE, &one),
                     _ => client.request(Method::GET, &one),
                 };
-                let answer = ask(request.bearer_auth(&token)).await;
+                let answer = send(request.bearer_auth(&token)).await;
                 assert!([200, 201, 204, 404].contains(&answer.status), "{answer:?}");
             }
         })
@@ -80,7 +80,7 @@ async fn interleave(redis: Option<&Redis>) {
     if let Some(redis) = redis {
         redis.flush().await;
     }
-    let _heir = worker(&system.database.url, &worker_variables).await;
+    let _heir = start_worker(&system.database.url, &worker_variables).await;
     for writer in writers {
         writer.await.expect("a writer's end");
     }
@@ -95,7 +95,7 @@ async fn interleave(redis: Option<&Redis>) {
     let shown = async |url: &str| {
         let mut shown = BTreeMap::new();
         for id in 1..=highest + 5 {
-            let answer = ask(system.client.get(format!("{url}{ITEMS}/{id}"))).await;
+            let answer = send(system.client.get(format!("{url}{ITEMS}/{id}"))).await;
             if answer.status == 200 {
                 shown.insert(id, answer.json()["title"].as_str().expect("a title").to_owned());
             }
@@ -110,7 +110,7 @@ async fn interleave(redis: Option<&Redis>) {
                 .await;
         }
     }
-    let found = ask(system.call(Method::GET, "/api/v1/search/items?q=title&limit=100")).await.json();
+    let found = send(system.call(Method::GET, "/api/v1/search/items?q=title&limit=100")).await.json();
     let hits = found["items"].as_array().expect("hits");
     let found: BTreeMap<i64, String> = hits
         .iter()

@@ -31,7 +31,7 @@ use tokio::sync::Semaphore;
 use crate::harness::{
     database::{self, TestDatabase},
     process::{self, Api},
-    stage::{FAST, Running},
+    queue_harness::{FAST, RunningWorker},
 };
 
 const SECRET: &str = "a secret of the tests, 32 bytes long or more";
@@ -48,7 +48,7 @@ impl System {
     async fn start(variables: &[(&str, &str)]) -> Self {
         let database = database::fresh().await;
         let variables = [&[("JWT_SECRET", SECRET)], variables].concat();
-        Self { api: Api::start(&database.url, &variables).await, client: process::client(), database }
+        Self { api: Api::start(&database.url, &variables).await, client: process::http_client(), database }
     }
 
     fn call(&self, method: Method, path: &str) -> RequestBuilder {
@@ -57,7 +57,7 @@ impl System {
 
     /// The value of a metric's one series.
     async fn metric(&self, series: &str) -> u64 {
-        let text = crate::harness::http::ask(self.call(Method::GET, "/metrics")).await.text;
+        let text = crate::harness::http::send(self.call(Method::GET, "/metrics")).await.text;
         let line =
             text.lines().find_map(|line| line.strip_prefix(series)).unwrap_or_else(|| panic!("{series}:\n{text}"));
         line.trim().parse().expect("a number")
@@ -160,11 +160,11 @@ impl Shop {
         Items::start(&self.pool, &self.queue, redis, Arc::new(self.recorder.clone()))
     }
 
-    fn worker(&self, items: &Items) -> Running {
+    fn worker(&self, items: &Items) -> RunningWorker {
         let shutdown = Shutdown::default();
         let registry = Registry::default().job::<IndexItem>(items.clone());
         let database = jobs::boot::db::Database::parse(&self.database.url).expect("the harness's URL");
-        Running { worker: Worker::start(&database, FAST, registry, &shutdown).expect("a worker"), shutdown }
+        RunningWorker { worker: Worker::start(&database, FAST, registry, &shutdown).expect("a worker"), shutdown }
     }
 
     async fn create(&self, items: &Items, title: &str) -> Item {

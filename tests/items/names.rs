@@ -4,14 +4,14 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::{ITEMS, System, user};
-use crate::harness::http::ask;
+use crate::harness::http::send;
 
 #[tokio::test]
 async fn a_title_shows_something() {
     let system = System::start(&[]).await;
     let (_, token) = user(&system.database.pool().await, "ada").await;
     let send = async |method: Method, path: &str, title: &str| {
-        ask(system.call(method, path).bearer_auth(&token).json(&json!({"title": title}))).await
+        send(system.call(method, path).bearer_auth(&token).json(&json!({"title": title}))).await
     };
     let created = send(Method::POST, ITEMS, " Kettle ").await;
     assert_eq!((created.status, created.json()["title"].as_str()), (201, Some(" Kettle ")));
@@ -32,7 +32,7 @@ async fn a_title_shows_something() {
             let answer = send(method, path, title).await;
             answer.assert_problem(422, title);
             let expected = ("string_too_short", "[\"body\",\"title\"]", "String should have at least 1 character");
-            let failures = answer.failures();
+            let failures = answer.validation_errors();
             let found: Vec<_> = failures.iter().map(|(kind, loc, msg)| (&**kind, &**loc, &**msg)).collect();
             assert_eq!(found, [expected], "{title:?}");
         }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{ADMIN, SECRET, System, files, lines, time};
-use crate::harness::{eventually, http::ask};
+use crate::harness::{eventually, http::send};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -92,14 +92,14 @@ async fn operators_only_and_what_is_wrong_is_said() {
         ("authorization", &bearer(Role::Admin), 200),
         ("x-api-key", ADMIN, 200),
     ] {
-        let answer = ask(system.client.get(&url).header(name, value)).await;
+        let answer = send(system.client.get(&url).header(name, value)).await;
         assert_eq!(answer.status, status, "{name}: {value}: {answer:?}");
     }
     let logged = exports(&system, 2).await;
     assert_eq!([&logged[0]["who"], &logged[1]["who"]], ["user 7", "ADMIN_API_KEY"]);
 
     let wrong = system.export("?from=yesterday&to=2024-01-15&format=csv").await;
-    let failures = wrong.failures();
+    let failures = wrong.validation_errors();
     let kinds: Vec<_> = failures.iter().map(|(kind, at, _)| (&**kind, &**at)).collect();
     let expected = [
         ("datetime_parsing", r#"["query","from"]"#),
@@ -111,12 +111,12 @@ async fn operators_only_and_what_is_wrong_is_said() {
     let wrong = system.export("?from=2024-01-15T10:30:01Z&to=2024-01-15T10:30:00Z").await;
     let expected = ("value_error", r#"["query","from"]"#, "Value error, from must not be after to");
     assert_eq!(
-        wrong.failures().iter().map(|(kind, at, text)| (&**kind, &**at, &**text)).collect::<Vec<_>>(),
+        wrong.validation_errors().iter().map(|(kind, at, text)| (&**kind, &**at, &**text)).collect::<Vec<_>>(),
         [expected]
     );
 
     // Nothing is read for HEAD.
-    let head = ask(system.client.head(&url).header("x-api-key", ADMIN)).await;
+    let head = send(system.client.head(&url).header("x-api-key", ADMIN)).await;
     assert_eq!((head.status, head.header("content-type"), &*head.text), (200, "application/x-ndjson", ""));
 }
 

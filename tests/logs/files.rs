@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::{System, files, lines, names};
-use crate::harness::{eventually, http::ask};
+use crate::harness::{eventually, http::send};
 
 const SOON: Duration = Duration::from_secs(60);
 const MEBIBYTE: u64 = 1 << 20;
@@ -29,7 +29,7 @@ async fn two_processes_lose_no_line_when_their_files_are_full() {
         }
     }
     assert!(seen.len() == 500 && seen.values().all(|times| *times == 2), "each line once a process: {seen:?}");
-    let metrics = ask(system.client.get(format!("{}/metrics", system.apis[0].url))).await.text;
+    let metrics = send(system.client.get(format!("{}/metrics", system.apis[0].url))).await.text;
     for output in ["stdout", "files"] {
         let line = format!("millrace_log_lines_dropped_total{{output=\"{output}\"}} 0");
         assert!(metrics.contains(&line), "{output}: {metrics}");
@@ -61,7 +61,7 @@ async fn a_dead_processs_file_is_compressed_by_the_next_one() {
     system.log(20).await;
     let mut dead = system.apis.remove(1);
     dead.process.signal(Signal::SIGKILL);
-    dead.process.ended(SOON).await;
+    dead.process.wait_for_exit(SOON).await;
     assert_eq!(names(&system.folder, ".gz"), 0);
     let before = lines(&system.folder);
     system.add(&[]).await;

@@ -16,8 +16,8 @@ use serde_json::Value;
 
 use crate::harness::{
     database::{self, TestDatabase},
-    http::{Answer, ask},
-    process::{Api, client},
+    http::{HttpResponse, send},
+    process::{Api, http_client},
     scratch::Scratch,
 };
 
@@ -35,7 +35,7 @@ struct System {
 impl System {
     async fn start(processes: usize, variables: &[(&str, &str)]) -> Self {
         let (database, folder) = (database::fresh().await, Scratch::new());
-        let mut system = Self { apis: Vec::new(), client: client(), folder, database };
+        let mut system = Self { apis: Vec::new(), client: http_client(), folder, database };
         for _ in 0..processes {
             system.add(variables).await;
         }
@@ -57,7 +57,7 @@ impl System {
             let paths: Vec<_> = numbers.map(|number| format!("{number}/noise-{}", noise.text(7000))).collect();
             let url = |api: &Api, path: &str| format!("{}/{path}", api.url);
             let requests = self.apis.iter().flat_map(|api| paths.iter().map(move |path| url(api, path)));
-            let answers = join_all(requests.map(|url| ask(self.client.get(url)))).await;
+            let answers = join_all(requests.map(|url| send(self.client.get(url)))).await;
             assert!(answers.iter().all(|answer| answer.status == 404));
         }
     }
@@ -66,8 +66,8 @@ impl System {
         self.client.get(format!("{}/logs/export{query}", self.apis[0].url)).header("x-api-key", ADMIN)
     }
 
-    async fn export(&self, query: &str) -> Answer {
-        ask(self.export_request(query)).await
+    async fn export(&self, query: &str) -> HttpResponse {
+        send(self.export_request(query)).await
     }
 }
 

@@ -12,8 +12,8 @@ use time::OffsetDateTime;
 use super::lines;
 use crate::harness::{
     database, eventually,
-    http::{Answer, ask},
-    process::{self, Api, client},
+    http::{HttpResponse, send},
+    process::{self, Api, http_client},
     redis::Redis,
     scratch::Scratch,
 };
@@ -49,13 +49,13 @@ impl Session<'_> {
         self.client.request(method, format!("{}{path}", self.url)).timeout(Duration::from_secs(60))
     }
 
-    async fn get(&self, path: &str, header: (&'static str, &str)) -> Answer {
-        ask(self.request(Method::GET, path).header(header.0, header.1)).await
+    async fn get(&self, path: &str, header: (&'static str, &str)) -> HttpResponse {
+        send(self.request(Method::GET, path).header(header.0, header.1)).await
     }
 
-    async fn post(&self, path: &str, header: (&'static str, &str), body: &str) -> Answer {
+    async fn post(&self, path: &str, header: (&'static str, &str), body: &str) -> HttpResponse {
         let request = self.request(Method::POST, path).header(header.0, header.1);
-        ask(request.header("content-type", "application/json").body(body.to_owned())).await
+        send(request.header("content-type", "application/json").body(body.to_owned())).await
     }
 
     /// Registration, login and items; answers the token.
@@ -97,7 +97,7 @@ impl Session<'_> {
             let request = self.request(Method::POST, "/v1/webhooks/transactions").header("webhook-id", "m");
             let request =
                 request.header("webhook-timestamp", &now).header("webhook-signature", format!("v1,{signature}"));
-            let answer = ask(request.header("content-type", "application/json").body(body.clone())).await;
+            let answer = send(request.header("content-type", "application/json").body(body.clone())).await;
             assert_eq!(answer.status, status, "{answer:?}");
         }
         vec![good, bad]
@@ -159,8 +159,8 @@ async fn no_secret_is_in_any_log() {
         variables.extend([("CHAIN_RPC_URL", &*node), ("CHAIN_PRIVATE_KEY", CHAIN_KEY)]);
     }
     let api = Api::start(&url, &variables).await;
-    let worker = process::worker(&url, &variables).await;
-    let session = Session { client: client(), url: &api.url };
+    let worker = process::start_worker(&url, &variables).await;
+    let session = Session { client: http_client(), url: &api.url };
     let token = session.users().await;
     let signatures = session.webhooks().await;
     if cfg!(feature = "smart-contract") {

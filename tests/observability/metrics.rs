@@ -13,9 +13,9 @@ use nix::sys::signal::Signal;
 use super::{prometheus::Prometheus, stand::Stand};
 use crate::harness::{
     database, eventually,
-    http::ask,
+    http::send,
     needs,
-    process::{Api, Process, client},
+    process::{Api, Process, http_client},
 };
 
 const SOON: Duration = Duration::from_secs(30);
@@ -164,7 +164,7 @@ async fn the_first_read_measures() {
     };
     sqlx::raw_sql(insert(1, 350)).execute(&pool).await.expect("jobs");
     let api = Api::start(&database.url, &[]).await;
-    let metrics = async || ask(client().get(format!("{}/metrics", api.url))).await.text;
+    let metrics = async || send(http_client().get(format!("{}/metrics", api.url))).await.text;
     let due = "millrace_queue_depth{queue=\"index_item\",state=\"due\"}";
     let dead = "millrace_dead_jobs{queue=\"fetch_prices\"}";
     let first = metrics().await;
@@ -182,9 +182,9 @@ async fn what_cannot_be_measured_is_absent() {
     let variables = [("DATABASE_URL", nowhere), ("WORKER_HEALTH_PORT", "0"), ("LOG_FORMAT", "json")];
     let mut worker = Process::start(&["worker"], &variables);
     let line: serde_json::Value =
-        serde_json::from_str(&worker.printed("health and metrics").await).expect("a JSON line");
+        serde_json::from_str(&worker.wait_for_line("health and metrics").await).expect("a JSON line");
     let url = format!("http://{}/metrics", line["address"].as_str().expect("an address"));
-    let metrics = ask(client().get(url)).await.text;
+    let metrics = send(http_client().get(url)).await.text;
     assert!(metrics.contains("millrace_jobs_enqueued_total{"), "counters are there from the start: {metrics}");
     for gauge in ["queue_depth", "queue_oldest_age", "queue_paused", "dead_jobs", "workers_live", "queue_measured"] {
         assert!(!metrics.contains(&format!("\nmillrace_{gauge}")), "{gauge}: {metrics}");

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::stand::Stand;
 use crate::{
     architecture::source,
-    harness::{eventually, http::ask, needs, port::Port, process, process::Process, scratch::Scratch},
+    harness::{eventually, http::send, needs, port::Port, process, process::Process, scratch::Scratch},
 };
 
 /// It starts in half a second.
@@ -39,7 +39,7 @@ impl Prometheus {
         let process = Process::run("prometheus", command, &[]);
         let prometheus = Self {
             url: format!("http://127.0.0.1:{port}"),
-            client: process::client(),
+            client: process::http_client(),
             _process: process,
             _port: port,
             _scratch: scratch,
@@ -67,7 +67,7 @@ impl Prometheus {
 
     /// What it says at a path of its interface.
     pub async fn get(&self, path: &str) -> Value {
-        ask(self.client.get(format!("{}/api/v1/{path}", self.url))).await.json()
+        send(self.client.get(format!("{}/api/v1/{path}", self.url))).await.json()
     }
 }
 

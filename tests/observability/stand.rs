@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::harness::{
     database::{self, TestDatabase},
     eventually,
-    http::{Answer, ask},
+    http::{HttpResponse, send},
     process::{self, Api, Process},
 };
 
@@ -45,8 +45,8 @@ impl Stand {
         ];
         let variables = [&variables[..], more].concat();
         let api = Api::start(&database.url, &variables).await;
-        let mut worker = process::worker(&database.url, &variables).await;
-        let line: Value = serde_json::from_str(&worker.printed("health and metrics").await).expect("a JSON line");
+        let mut worker = process::start_worker(&database.url, &variables).await;
+        let line: Value = serde_json::from_str(&worker.wait_for_line("health and metrics").await).expect("a JSON line");
         let user = "INSERT INTO users (email, full_name, password_hash) VALUES ('a@example.com', 'A', '$argon2id$')
                     RETURNING id";
         let user = sqlx::query_scalar(user).fetch_one(&database.pool().await).await.expect("a user");
@@ -54,7 +54,7 @@ impl Stand {
             api_address: api.url.trim_start_matches("http://").to_owned(),
             worker_address: line["address"].as_str().expect("an address").to_owned(),
             token: Tokens::new(SECRET.as_bytes()).issue(UserId(user), Role::User).expect("a token"),
-            client: process::client(),
+            client: process::http_client(),
             user,
             worker,
             database,
@@ -64,27 +64,27 @@ impl Stand {
 
     /// The metrics of the API and of the worker.
     pub async fn metrics(&self) -> [String; 2] {
-        let get = async |address| ask(self.client.get(format!("http://{address}/metrics"))).await.text;
+        let get = async |address| send(self.client.get(format!("http://{address}/metrics"))).await.text;
         [get(&self.api_address).await, get(&self.worker_address).await]
     }
 
     /// Whether the API's metrics have this line; a worker that is stopped tells nothing.
     pub async fn api_tells(&self, line: &str) -> bool {
-        let metrics = ask(self.client.get(format!("{}/metrics", self.api.url))).await.text;
+        let metrics = send(self.client.get(format!("{}/metrics", self.api.url))).await.text;
         metrics.lines().any(|told| told == line)
     }
 
     /// Lists all probes, which takes a session or waits for one; answers the status.
     pub async fn lists_probes(&self) -> u16 {
-        ask(self.client.get(format!("{}/api/v1/check", self.api.url))).await.status
+        send(self.client.get(format!("{}/api/v1/check", self.api.url))).await.status
     }
 
-    async fn webhook(&self, id: &str, amount: u32) -> Answer {
+    async fn webhook(&self, id: &str, amount: u32) -> HttpResponse {
         let body = json!({
             "transaction_id": id, "source_account": "a", "destination_account": "b", "amount": amount,
             "currency": "INR",
         });
-        ask(self.client.post(format!("{}/v1/webhooks/transactions", self.api.url)).json(&body)).await
+        send(self.client.post(format!("{}/v1/webhooks/transactions", self.api.url)).json(&body)).await
     }
 
     /// One round of everything: a webhook that is new, known, in conflict and wrong; an item, written and read twice;
@@ -99,15 +99,15 @@ impl Stand {
         let item = json!({"title": "Lamp", "description": "Red", "price_cents": 500, "owner_id": self.user});
         let items = format!("{}/api/v1/items", self.api.url);
         let made = self.client.post(&items).bearer_auth(&self.token).json(&item);
-        let made = ask(made).await;
+        let made = send(made).await;
         assert_eq!(made.status, 201, "{made:?}");
         for _ in 0..2 {
             let item = format!("{items}/{}", made.json()["id"]);
-            assert_eq!(ask(self.client.get(item).bearer_auth(&self.token)).await.status, 200);
+            assert_eq!(send(self.client.get(item).bearer_auth(&self.token)).await.status, 200);
         }
         eventually("the webhook is settled", SOON, async || {
             let url = format!("{}/v1/transactions/{id}", self.api.url);
-            ask(self.client.get(url)).await.json()["status"] == "PROCESSED"
+            send(self.client.get(url)).await.json()["status"] == "PROCESSED"
         })
         .await;
     }

@@ -13,8 +13,8 @@ use serde_json::json;
 use super::collector::{Collector, Manner, Seen, hex, links, text};
 use crate::harness::{
     database, eventually,
-    http::ask,
-    process::{Api, client, worker},
+    http::send,
+    process::{Api, http_client, start_worker},
 };
 
 const SOON: Duration = Duration::from_secs(30);
@@ -47,13 +47,13 @@ async fn webhook(api: &Api, id: &str, traceparent: &str) {
         "transaction_id": id, "source_account": "secret-account-1", "destination_account": "secret-account-2",
         "amount": 1500, "currency": "INR",
     });
-    let request = client().post(format!("{}/v1/webhooks/transactions?note={QUERY_KEY}", api.url)).json(&body);
-    let answer = ask(request.header("traceparent", traceparent).header("x-correlation-id", format!("c-{id}"))).await;
+    let request = http_client().post(format!("{}/v1/webhooks/transactions?note={QUERY_KEY}", api.url)).json(&body);
+    let answer = send(request.header("traceparent", traceparent).header("x-correlation-id", format!("c-{id}"))).await;
     assert_eq!(answer.status, 202, "{answer:?}");
 }
 
 async fn settled(api: &Api, id: &str) {
-    let answer = ask(client().get(format!("{}/v1/transactions/{id}?wait=30", api.url))).await;
+    let answer = send(http_client().get(format!("{}/v1/transactions/{id}?wait=30", api.url))).await;
     assert_eq!(answer.json()["status"], "PROCESSED", "{answer:?}");
 }
 
@@ -101,7 +101,7 @@ async fn one_webhook_is_followed_from_its_request_to_its_settlement() {
         ("RUST_LOG", "info,jobs=trace"),
     ];
     let api = Api::start(&url, &variables).await;
-    let worker = worker(&url, &variables).await;
+    let worker = start_worker(&url, &variables).await;
     webhook(&api, "t", &format!("00-{TRACE}-{PARENT}-01")).await;
     settled(&api, "t").await;
 
@@ -191,7 +191,7 @@ async fn of_a_trace_that_is_not_sampled_nothing_is_exported() {
         ("PROCESSING_DELAY_SECONDS", "0.1"),
     ];
     let api = Api::start(&database.url, &variables).await;
-    let _worker = worker(&database.url, &variables).await;
+    let _worker = start_worker(&database.url, &variables).await;
     webhook(&api, "silent", &format!("00-{UNSAMPLED}-{PARENT}-00")).await;
     settled(&api, "silent").await;
     webhook(&api, "heard", &format!("00-{TRACE}-{PARENT}-01")).await;
@@ -220,19 +220,19 @@ async fn a_collector_that_hangs_or_is_down_is_in_nobodys_way() {
         let mut api = Api::start(&database.url, &[("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)]).await;
         let begun = Instant::now();
         // More spans than may wait: each request has several.
-        let client = client();
+        let client = http_client();
         for _ in 0..100 {
-            let asked = (0..50).map(|n| ask(client.get(format!("{}/v1/transactions/unknown-{n}", api.url))));
+            let asked = (0..50).map(|n| send(client.get(format!("{}/v1/transactions/unknown-{n}", api.url))));
             let answers = futures_util::future::join_all(asked).await;
             assert!(answers.iter().all(|answer| answer.status == 404), "{answers:?}");
         }
         assert!(begun.elapsed() < SOON, "5,000 requests took {:?}", begun.elapsed());
-        api.process.printed("traces are lost").await;
+        api.process.wait_for_line("traces are lost").await;
         let warnings = api.process.log().matches("traces are lost").count();
         assert_eq!(warnings, 1, "a warning now and then:\n{}", api.process.log());
         let begun = Instant::now();
         api.process.signal(Signal::SIGTERM);
-        let status = api.process.ended(Duration::from_secs(10)).await;
+        let status = api.process.wait_for_exit(Duration::from_secs(10)).await;
         assert!(status.success(), "{status}");
         // Two seconds for the last spans, and what a stop takes anyway.
         assert!(begun.elapsed() < Duration::from_secs(8), "the stop took {:?}", begun.elapsed());
@@ -246,7 +246,7 @@ async fn what_is_left_is_exported_at_the_stop() {
     let mut api = Api::start(&database.url, &[("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url)]).await;
     webhook(&api, "last", &format!("00-{TRACE}-{PARENT}-01")).await;
     api.process.signal(Signal::SIGTERM);
-    assert!(api.process.ended(Duration::from_secs(10)).await.success());
+    assert!(api.process.wait_for_exit(Duration::from_secs(10)).await.success());
     let server = collector.find(|seen| seen.span.name == WEBHOOKS);
     assert_eq!(server.map(|span| hex(&span.trace_id)).as_deref(), Some(TRACE));
 }
@@ -261,13 +261,13 @@ async fn the_sampler_decides_and_probes_are_not_traced() {
     for variables in [&off[..], &some, &named] {
         let mut api = Api::start(&database.url, variables).await;
         for path in ["/livez", "/readyz", "/metrics"] {
-            assert_eq!(ask(client().get(format!("{}{path}", api.url))).await.status, 200);
+            assert_eq!(send(http_client().get(format!("{}{path}", api.url))).await.status, 200);
         }
         for n in 0..64 {
-            assert_eq!(ask(client().get(format!("{}/v1/transactions/{n}", api.url))).await.status, 404);
+            assert_eq!(send(http_client().get(format!("{}/v1/transactions/{n}", api.url))).await.status, 404);
         }
         api.process.signal(Signal::SIGTERM);
-        assert!(api.process.ended(Duration::from_secs(10)).await.success(), "{}", api.process.log());
+        assert!(api.process.wait_for_exit(Duration::from_secs(10)).await.success(), "{}", api.process.log());
     }
     let requests = |service: &str| {
         let seen = collector.seen().into_iter().filter(|seen| seen.service == service);
@@ -291,7 +291,7 @@ async fn what_goes_wrong_is_an_error_without_a_message() {
         ("PROCESSING_DELAY_SECONDS", "0.1"),
     ];
     let api = Api::start(&database.url, &variables).await;
-    let _worker = worker(&database.url, &variables).await;
+    let _worker = start_worker(&database.url, &variables).await;
     webhook(&api, "lost", &format!("00-{TRACE}-{PARENT}-01")).await;
     let mut found = None;
     eventually("the run is exported", SOON, async || {

@@ -10,7 +10,7 @@ use jobs::prices::{
 use time::macros::datetime;
 
 use super::{
-    market::{Mood, NOON},
+    market::{FakeMode, NOON},
     stand::{Node, Stand},
 };
 use crate::harness::redis::Redis;
@@ -94,9 +94,9 @@ async fn the_keys_in_redis_are_the_contracts_and_live_a_day() {
     let stand = stocked().await;
     let node = stand.node(Some(&redis.url)).await;
     node.chart(CHART).await;
-    let text = redis.send("GET millrace:2:price:bitcoin:usd:daily:3").await.expect("an answer");
+    let text = redis.command("GET millrace:2:price:bitcoin:usd:daily:3").await.expect("an answer");
     assert!(text.contains("[[1794") && text.contains(".50"), "{text}");
-    let text = redis.send("PTTL millrace:2:price:bitcoin:usd:daily:3").await.expect("an answer");
+    let text = redis.command("PTTL millrace:2:price:bitcoin:usd:daily:3").await.expect("an answer");
     let millis: Vec<u128> = text.lines().filter_map(|line| line.strip_prefix(':')?.parse().ok()).collect();
     assert!(millis.len() == 1 && (1..=KEPT.as_millis()).contains(&millis[0]), "{text}");
 }
@@ -202,7 +202,7 @@ async fn a_turn_that_is_never_given_back_ends() {
     let node = stand.node(Some(&redis.url)).await;
     for key in ["bitcoin:usd:daily:asked", "bitcoin:usd:spot:0"] {
         assert!(
-            redis.send(&format!("SET millrace:2:price-turn:{key} 1")).await.is_some_and(|text| text.contains("OK"))
+            redis.command(&format!("SET millrace:2:price-turn:{key} 1")).await.is_some_and(|text| text.contains("OK"))
         );
     }
     let begun = Instant::now();
@@ -216,8 +216,11 @@ async fn a_turn_that_is_never_given_back_ends() {
     assert_eq!(stand.market.coingecko.charts(), 1);
     // It was not ours to give back.
     assert!(
-        redis.send("GET millrace:2:price-turn:bitcoin:usd:spot:0").await.is_some_and(|text| text.contains("\r\n1\r\n"))
+        redis
+            .command("GET millrace:2:price-turn:bitcoin:usd:spot:0")
+            .await
+            .is_some_and(|text| text.contains("\r\n1\r\n"))
     );
-    stand.market.coingecko.is(Mood::Down);
+    stand.market.coingecko.is(FakeMode::Down);
     assert!(!node.chart(CHART).await.1, "fresh");
 }

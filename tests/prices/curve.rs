@@ -27,13 +27,13 @@ const INTERVALS: [(&str, i64, i64); 2] = [("daily", 86_400, 400), ("hourly", 360
 impl RealProviders {
     /// Every provider lacks other moments, the preferred ones more than the others.
     fn lose_some(&self, length: i64) {
-        self.exchange.change(|table| {
+        self.exchange.edit_table(|table| {
             for back in 0..600 {
                 let moment = (NOON.unix_timestamp() / length - back) * length;
                 for (place, source) in Source::ALL.into_iter().enumerate() {
                     let pattern = (back + place as i64 * 3) % [2, 3, 5, 7][place];
                     if pattern == 0 {
-                        table.lose(Some(source), moment);
+                        table.remove_price(Some(source), moment);
                     }
                 }
             }
@@ -47,12 +47,12 @@ impl RealProviders {
         // The hour that ends at noon is not due yet; of days the last one is.
         let last = if length == 3600 { now - length } else { now / length * length };
         let count = days * 86_400 / length;
-        self.exchange.change(|table| {
+        self.exchange.edit_table(|table| {
             for back in (0..count).rev() {
                 let end = last - back * length;
                 let reaches = |source: &Source| *source != Source::CoinGecko || end > now - 366 * 86_400;
                 let up = Source::ALL.into_iter().filter(|source| !down.contains(source));
-                if up.filter(reaches).any(|source| table.has(source, end)) {
+                if up.filter(reaches).any(|source| table.has_price(source, end)) {
                     let price = table.price("bitcoin", "eur", end).expect("a price");
                     points.push(((end - length) * 1000, price.parse::<f64>().expect("a number").to_string()));
                 }
@@ -68,7 +68,7 @@ async fn every_point_is_the_price_at_the_end_of_its_bucket() {
     let market = RealProviders::new().await;
     for patchy in [false, true] {
         for (interval, length, days) in INTERVALS {
-            market.exchange.change(|table| table.find_again());
+            market.exchange.edit_table(|table| table.restore_prices());
             if patchy {
                 market.lose_some(length);
             }

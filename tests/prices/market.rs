@@ -24,7 +24,7 @@ pub const NOON: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
 
 /// How a source answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mood {
+pub enum FakeMode {
     Well,
     Down,
     /// For so many seconds.
@@ -51,7 +51,7 @@ pub struct Stall {
 
 #[derive(Default)]
 struct State {
-    mood: Option<Mood>,
+    mood: Option<FakeMode>,
     /// Finished and unfinished buckets of dollar series, by asset, interval and start.
     buckets: BTreeMap<(String, Interval, OffsetDateTime), String>,
     present: BTreeMap<String, String>,
@@ -104,7 +104,7 @@ impl Stall {
         self.state.lock().unwrap()
     }
 
-    pub fn is(&self, mood: Mood) {
+    pub fn is(&self, mood: FakeMode) {
         self.state().mood = Some(mood);
     }
 
@@ -156,15 +156,15 @@ impl Stall {
 
     async fn mood(&self) -> Result<(), Trouble> {
         let mood = self.state().mood;
-        match mood.unwrap_or(Mood::Well) {
-            Mood::Well => Ok(()),
-            Mood::Down => Err(Trouble::Failed(self.source, "connection refused".into())),
-            Mood::Banned(seconds) => Err(Trouble::Later {
+        match mood.unwrap_or(FakeMode::Well) {
+            FakeMode::Well => Ok(()),
+            FakeMode::Down => Err(Trouble::Failed(self.source, "connection refused".into())),
+            FakeMode::Banned(seconds) => Err(Trouble::Later {
                 source_name: self.source,
                 after: Duration::from_secs(seconds),
                 why: "banned".into(),
             }),
-            Mood::Slow => {
+            FakeMode::Slow => {
                 self.gate.acquire().await.expect("a gate").forget();
                 Ok(())
             }

@@ -6,11 +6,11 @@ use jobs::prices::model::{Interval, Source};
 use serde_json::Value;
 
 use super::{
-    market::{Mood, NOON},
+    market::{FakeMode, NOON},
     real::RealProviders,
     stand::{Node, Stand},
 };
-use crate::harness::{exchange::Fault, redis::Redis};
+use crate::harness::{fake_providers::Fault, redis::Redis};
 
 const PATH: &str = "/simple_price?assets=bitcoin&currency=usd";
 
@@ -27,7 +27,7 @@ async fn execute(node: &Node, sql: &'static str) {
 async fn the_newest_known_price_wins_whichever_table_it_is_in() {
     let stand = Stand::new().await;
     let node = stand.node(None).await;
-    [&stand.market.coingecko, &stand.market.kraken].iter().for_each(|source| source.is(Mood::Down));
+    [&stand.market.coingecko, &stand.market.kraken].iter().for_each(|source| source.is(FakeMode::Down));
     // A present price of long ago, then yesterday's close, this morning's, and a present one of an hour later.
     for (insert, expected) in [
         (
@@ -62,11 +62,11 @@ async fn the_newest_known_price_wins_whichever_table_it_is_in() {
 async fn a_price_never_goes_back_in_time() {
     let stand = Stand::new().await;
     let node = stand.node(None).await;
-    stand.market.coingecko.is(Mood::Down);
+    stand.market.coingecko.is(FakeMode::Down);
     stand.market.kraken.quote("bitcoin", "8");
     assert_eq!(price(&node).await, ("8".into(), false));
     // The preferred one is back, with a price of five minutes ago.
-    stand.market.coingecko.is(Mood::Well);
+    stand.market.coingecko.is(FakeMode::Well);
     stand.market.coingecko.quote("bitcoin", "7");
     stand.market.coingecko.lag(Duration::from_secs(300));
     stand.market.pass(Duration::from_secs(61));
@@ -83,14 +83,14 @@ async fn what_is_known_of_a_provider_that_is_not_configured_is_not_shown() {
         let both = stand.node(url).await;
         stand.market.kraken.quote("bitcoin", "8");
         stand.market.kraken.fill("bitcoin", Interval::Daily, 3);
-        stand.market.coingecko.is(Mood::Down);
+        stand.market.coingecko.is(FakeMode::Down);
         let chart = "/market_chart?asset=bitcoin&currency=usd&days=3";
         assert!(!both.shown(PATH).await.1 && !both.shown(chart).await.1);
         let one = stand.node_with_only(Source::CoinGecko, url).await;
         for path in [PATH, chart] {
             one.get(path).await.assert_problem(503, path);
         }
-        stand.market.coingecko.is(Mood::Well);
+        stand.market.coingecko.is(FakeMode::Well);
         stand.market.pass(Duration::from_secs(61));
         for path in [PATH, chart] {
             one.get(path).await.assert_problem(404, path);

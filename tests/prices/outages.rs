@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use jobs::prices::model::{Interval, Source};
 
 use super::{
-    market::{Mood, NOON},
+    market::{FakeMode, NOON},
     real::RealProviders,
     stand::Stand,
 };
-use crate::harness::{eventually, exchange::Fault};
+use crate::harness::{eventually, fake_providers::Fault};
 
 /// A provider that hangs is given up after ten seconds; readers must not notice that, on a busy machine either.
 const HANGS: Duration = Duration::from_secs(600);
@@ -98,7 +98,7 @@ async fn a_product_that_fails_loses_no_other_asset() {
 async fn a_coin_without_a_price_is_unknown_alone_and_in_company() {
     let world = RealProviders::new().await;
     for (price, status) in [("null", 404), ("-1", 503)] {
-        world.exchange.change(|table| table.set_spot("pepecoin", "usd", price));
+        world.exchange.edit_table(|table| table.set_spot("pepecoin", "usd", price));
         for assets in ["pepecoin", "bitcoin,pepecoin", "pepecoin,bitcoin"] {
             let node = world.empty_node().await;
             let path = format!("/simple_price?assets={assets}&currency=usd");
@@ -119,7 +119,7 @@ async fn a_chart_says_how_many_points_it_lacks() {
                   SELECT 'bitcoin', 'usd', 'daily', timestamptz '2026-11-20 00:00Z' - n * interval '24 hours', 'kraken', 7
                   FROM unnest(ARRAY[0, 1, 2, 5, 6]) AS n";
     sqlx::query(insert).execute(&node.pool).await.expect("five days");
-    sources.iter().for_each(|source| source.is(Mood::Down));
+    sources.iter().for_each(|source| source.is(FakeMode::Down));
     for (days, there, missing) in [("30", 5, 25), ("7", 5, 2), ("3", 3, 0), ("max", 5, 3645)] {
         let (prices, stale, lacks) = node.chart_with_missing(&format!("asset=bitcoin&currency=usd&days={days}")).await;
         assert_eq!((prices.len(), stale, lacks), (there, false, missing), "{days}");
@@ -135,7 +135,7 @@ async fn a_chart_says_how_many_points_it_lacks() {
     // What no provider has is a hole between two points, but not missing before the first.
     let node = stand.node(None).await;
     sqlx::query("TRUNCATE prices").execute(&node.pool).await.expect("an empty table");
-    sources.iter().for_each(|source| source.is(Mood::Well));
+    sources.iter().for_each(|source| source.is(FakeMode::Well));
     let bucket = |back: i32| Interval::Daily.bucket(stand.market.now()) - time::Duration::DAY * back;
     [1, 2, 4].into_iter().for_each(|back| stand.market.coingecko.put("bitcoin", Interval::Daily, bucket(back), "7"));
     let (prices, stale, lacks) = node.chart_with_missing("asset=bitcoin&currency=usd&days=30").await;

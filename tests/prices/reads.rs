@@ -12,10 +12,10 @@ use jobs::{
 use serde_json::json;
 
 use super::{
-    market::{Mood, NOON},
+    market::{FakeMode, NOON},
     stand::{ADMIN_KEY, KEY, STALE, Stand, token},
 };
-use crate::harness::{eventually, http::ask};
+use crate::harness::{eventually, http::send};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -183,8 +183,8 @@ async fn what_does_not_exist_is_404_and_remembered_for_a_minute() {
 async fn with_nothing_stored_a_source_that_is_down_is_503_until_it_is_back() {
     let stand = Stand::new().await;
     let node = stand.node(None).await;
-    stand.market.coingecko.is(Mood::Down);
-    stand.market.kraken.is(Mood::Banned(40));
+    stand.market.coingecko.is(FakeMode::Down);
+    stand.market.kraken.is(FakeMode::Banned(40));
     let paths = ["/simple_price?assets=bitcoin&currency=usd", "/market_chart?asset=bitcoin&currency=usd&days=3"];
     for path in paths {
         for _ in 0..3 {
@@ -195,7 +195,7 @@ async fn with_nothing_stored_a_source_that_is_down_is_503_until_it_is_back() {
         }
     }
     assert_eq!((stand.market.coingecko.charts(), stand.market.coingecko.spots().len()), (1, 1), "not again at once");
-    stand.market.coingecko.is(Mood::Well);
+    stand.market.coingecko.is(FakeMode::Well);
     stand.market.coingecko.quote("bitcoin", "1");
     stand.market.coingecko.fill("bitcoin", Interval::Daily, 3);
     stand.market.pass(Duration::from_secs(16));
@@ -214,7 +214,7 @@ async fn while_sources_are_down_what_is_old_comes_with_a_warning() {
     let (price, chart) = ("/simple_price?assets=bitcoin&currency=usd", "asset=bitcoin&currency=usd&days=3");
     assert_eq!(node.shown(price).await.0["bitcoin"]["usd"], "1");
     let (before, _) = node.chart(chart).await;
-    sources.iter().for_each(|source| source.is(Mood::Down));
+    sources.iter().for_each(|source| source.is(FakeMode::Down));
     stand.market.set(NOON + Duration::from_secs(24 * 3600));
     for _ in 0..3 {
         let (shown, stale) = node.shown(price).await;
@@ -227,7 +227,7 @@ async fn while_sources_are_down_what_is_old_comes_with_a_warning() {
     let other = stand.node(None).await;
     stand.market.coingecko.fill("solana", Interval::Daily, 3);
     assert!(other.shown(price).await.1 && other.chart_with_missing(chart).await.1);
-    sources.iter().for_each(|source| source.is(Mood::Well));
+    sources.iter().for_each(|source| source.is(FakeMode::Well));
     stand.market.coingecko.quote("bitcoin", "2");
     stand.market.coingecko.fill("bitcoin", Interval::Daily, 3);
     stand.market.pass(Duration::from_secs(61));
@@ -264,7 +264,7 @@ async fn the_last_day_stands_in_for_a_present_price_with_a_warning() {
     let node = stand.node(None).await;
     stand.market.kraken.fill("bitcoin", Interval::Daily, 3);
     node.chart("asset=bitcoin&currency=usd&days=3").await;
-    stand.market.coingecko.is(Mood::Down);
+    stand.market.coingecko.is(FakeMode::Down);
     let (shown, stale) = node.shown("/simple_price?assets=bitcoin&currency=usd").await;
     let yesterday = Interval::Daily.bucket(NOON).unix_timestamp() / 86_400 - 1;
     assert_eq!(shown["bitcoin"]["usd"], format!("{yesterday}.50"));
@@ -282,7 +282,7 @@ async fn a_slow_source_is_waited_for_only_as_long_as_there_is_nothing_to_show() 
     coingecko.fill("bitcoin", Interval::Daily, 3);
     let (price, chart) = ("/simple_price?assets=bitcoin&currency=usd", "asset=bitcoin&currency=usd&days=3");
     assert!(!node.shown(price).await.1 && !node.chart(chart).await.1);
-    coingecko.is(Mood::Slow);
+    coingecko.is(FakeMode::Slow);
     stand.market.set(NOON + Duration::from_secs(24 * 3600));
     coingecko.quote("bitcoin", "2");
     coingecko.fill("bitcoin", Interval::Daily, 3);
@@ -351,7 +351,7 @@ async fn every_wrong_parameter_is_named_at_once() {
             .into_iter()
             .map(|(kind, name, msg)| (kind.to_owned(), format!("[\"query\",\"{name}\"]"), msg.to_owned()))
             .collect();
-        assert_eq!(answer.failures(), expected, "{path}");
+        assert_eq!(answer.validation_errors(), expected, "{path}");
     }
     assert_eq!((stand.market.coingecko.charts(), stand.market.coingecko.spots().len()), (0, 0), "nobody was asked");
 }
@@ -374,11 +374,11 @@ async fn a_key_or_a_token_opens_prices() {
             (call().bearer_auth("x"), 401),
             (call().bearer_auth("x").header("x-api-key", KEY), 401),
         ] {
-            let answer = ask(request).await;
+            let answer = send(request).await;
             assert_eq!(answer.status, status, "{answer:?}");
             assert!(!answer.text.contains(KEY) && answer.header("warning") != STALE);
         }
     }
     // Who may not read learns nothing of what would be wrong.
-    ask(node.client.get(format!("{}/market_chart", node.url))).await.assert_problem(403, "no key, no parameters");
+    send(node.client.get(format!("{}/market_chart", node.url))).await.assert_problem(403, "no key, no parameters");
 }

@@ -6,20 +6,20 @@ use jobs::{
 };
 
 use super::stand::{Node, Stand};
-use crate::harness::exchange::{Exchange, Fault};
+use crate::harness::fake_providers::{FakeProviders, Fault};
 
 pub const ALL: &str = "coingecko,kraken,coinbase,binance";
 
 /// A database, a clock and a stand-in.
 pub struct RealProviders {
     pub stand: Stand,
-    pub exchange: Exchange,
+    pub exchange: FakeProviders,
 }
 
 impl RealProviders {
     pub async fn new() -> Self {
         let stand = Stand::new().await;
-        let exchange = Exchange::at(stand.market.clock()).await;
+        let exchange = FakeProviders::with_clock(stand.market.clock()).await;
         Self { stand, exchange }
     }
 

@@ -20,7 +20,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use super::market::Market;
 use crate::harness::{
     database::{self, TestDatabase},
-    http::{Answer, ask},
+    http::{HttpResponse, send},
     process,
 };
 
@@ -96,13 +96,13 @@ impl Stand {
             let shutdown = shutdown.clone();
             async move { serve(listener, app.clone(), &config, app.metrics(String::new), &shutdown).await }
         });
-        Node { url, client: process::client(), prices, pool, shutdown, serving }
+        Node { url, client: process::http_client(), prices, pool, shutdown, serving }
     }
 }
 
 impl Node {
-    pub async fn get(&self, path: &str) -> Answer {
-        ask(self.client.get(format!("{}{path}", self.url)).header("x-api-key", KEY)).await
+    pub async fn get(&self, path: &str) -> HttpResponse {
+        send(self.client.get(format!("{}{path}", self.url)).header("x-api-key", KEY)).await
     }
 
     /// What a good answer shows, and whether it is marked as stale. It lacks nothing.

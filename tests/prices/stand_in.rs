@@ -5,18 +5,18 @@ use serde_json::Value;
 use time::macros::datetime;
 
 use crate::harness::{
-    exchange::{Exchange, Fault},
-    http::{Answer, ask},
+    fake_providers::{FakeProviders, Fault},
+    http::{HttpResponse, send},
     process,
 };
 
-async fn get(exchange: &Exchange, source: Source, path: &str) -> Answer {
-    ask(process::client().get(format!("{}/{path}", exchange.url(source)))).await
+async fn get(exchange: &FakeProviders, source: Source, path: &str) -> HttpResponse {
+    send(process::http_client().get(format!("{}/{path}", exchange.url(source)))).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stand_in_has_each_sources_form() {
-    let exchange = Exchange::at(Clock::new(|| datetime!(2026-11-28 12:34:56 UTC))).await;
+    let exchange = FakeProviders::with_clock(Clock::new(|| datetime!(2026-11-28 12:34:56 UTC))).await;
     let chart = "coins/bitcoin/market_chart?vs_currency=usd&days=3&interval=daily";
     let chart = get(&exchange, Source::CoinGecko, chart).await.json();
     let points = chart["prices"].as_array().expect("points");
@@ -34,14 +34,14 @@ async fn the_stand_in_has_each_sources_form() {
     let klines = get(&exchange, Source::Binance, "api/v3/klines?symbol=BTCUSDT&interval=1d&limit=2000").await.json();
     assert_eq!(klines.as_array().map(Vec::len), Some(1000));
 
-    exchange.change(|table| table.set_spot("bitcoin", "usd", "7.50"));
+    exchange.edit_table(|table| table.set_spot("bitcoin", "usd", "7.50"));
     let ticker = get(&exchange, Source::Coinbase, "products/BTC-USD/ticker").await.json();
     assert_eq!((ticker["price"].as_str(), exchange.spot("bitcoin", "usd")), (Some("7.50"), "7.50".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stand_in_fails_as_it_is_told() {
-    let exchange = Exchange::at(Clock::new(|| datetime!(2026-11-28 12:34:56 UTC))).await;
+    let exchange = FakeProviders::with_clock(Clock::new(|| datetime!(2026-11-28 12:34:56 UTC))).await;
     let path = "api/v3/ticker/24hr?symbols=%5B%22BTCUSDT%22%5D";
     exchange.fail_next(Source::Binance, 1, Fault::Banned(120));
     let answer = get(&exchange, Source::Binance, path).await;

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::System;
-use crate::harness::http::ask;
+use crate::harness::http::send;
 
 const TASKS: usize = 12;
 const COMMANDS: usize = 25;
@@ -106,7 +106,7 @@ async fn moves_at_once_take_place_one_after_the_other() {
                     let command = letters.command();
                     let body = json!({"id": id, "command": command}).to_string();
                     let answer = client.request(Method::PATCH, format!("{url}/api/v1/move")).body(body);
-                    answers.push((command, ask(answer).await));
+                    answers.push((command, send(answer).await));
                 }
                 answers
             })

@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::System;
-use crate::harness::{eventually, http::ask};
+use crate::harness::{eventually, http::send};
 
 const MANY: usize = 100_000;
 const SOON: Duration = Duration::from_secs(20);
@@ -94,9 +94,9 @@ async fn pages_and_the_whole_are_the_same_oldest_first() {
     assert_eq!(system.check(&format!("?cursor={cursor}")).await.json()["probes"].as_array().map(Vec::len), Some(1001));
     let wrong = system.check("?limit=1001&cursor=x").await;
     wrong.assert_problem(422, "both");
-    let kinds: Vec<_> = wrong.failures().into_iter().map(|(kind, ..)| kind).collect();
+    let kinds: Vec<_> = wrong.validation_errors().into_iter().map(|(kind, ..)| kind).collect();
     assert_eq!(kinds, ["less_than_equal", "value_error"]);
-    let head = ask(system.client.head(format!("{}/api/v1/check", system.url()))).await;
+    let head = send(system.client.head(format!("{}/api/v1/check", system.url()))).await;
     assert_eq!(
         (head.status, head.header("content-type"), head.header("content-length")),
         (200, "application/json", "")

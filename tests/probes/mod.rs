@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{
     database::{self as databases, TestDatabase},
-    http::{Answer, ask},
+    http::{HttpResponse, send},
     process::{self, Api},
 };
 
@@ -31,18 +31,18 @@ impl System {
         for _ in 0..processes {
             apis.push(Api::start(&database.url, &[]).await);
         }
-        Self { apis, client: process::client(), database }
+        Self { apis, client: process::http_client(), database }
     }
 
     fn url(&self) -> &str {
         &self.apis[0].url
     }
 
-    async fn send(&self, method: Method, path: &str, body: impl Into<String>) -> Answer {
-        ask(self.client.request(method, format!("{}{path}", self.url())).body(body.into())).await
+    async fn send(&self, method: Method, path: &str, body: impl Into<String>) -> HttpResponse {
+        send(self.client.request(method, format!("{}{path}", self.url())).body(body.into())).await
     }
 
-    async fn setup(&self, body: Value) -> Answer {
+    async fn setup(&self, body: Value) -> HttpResponse {
         self.send(Method::POST, "/api/v1/setup", body.to_string()).await
     }
 
@@ -53,11 +53,11 @@ impl System {
         answer.json()["id"].as_str().expect("an id").to_owned()
     }
 
-    async fn order(&self, id: &str, command: &str) -> Answer {
+    async fn order(&self, id: &str, command: &str) -> HttpResponse {
         self.send(Method::PATCH, "/api/v1/move", json!({"id": id, "command": command}).to_string()).await
     }
 
-    async fn check(&self, query: &str) -> Answer {
+    async fn check(&self, query: &str) -> HttpResponse {
         self.send(Method::GET, &format!("/api/v1/check{query}"), "").await
     }
 

@@ -78,14 +78,14 @@ async fn setups_are_validated_in_pydantics_words() {
     let one_of = "Input should be 'NORTH', 'SOUTH', 'EAST' or 'WEST'";
     let below = "Input should be greater than or equal to 0";
     let missing = [x, y, direction].map(|loc| failure("missing", loc, "Field required"));
-    assert_eq!(setup("{}").await.failures(), missing);
+    assert_eq!(setup("{}").await.validation_errors(), missing);
     let wrong = setup(r#"{"x":-1,"y":1.5,"direction":"north"}"#).await;
     let all = [
         failure("greater_than_equal", x, below),
         failure("int_from_float", y, fraction),
         failure("enum", direction, one_of),
     ];
-    assert_eq!(wrong.failures(), all, "all at once");
+    assert_eq!(wrong.validation_errors(), all, "all at once");
     let detail = wrong.json()["detail"].clone();
     assert_eq!(detail[2]["ctx"], json!({"expected": "'NORTH', 'SOUTH', 'EAST' or 'WEST'"}));
     assert_eq!((&detail[0]["ctx"], &detail[0]["input"]), (&json!({"ge": 0}), &json!(-1)));
@@ -98,17 +98,20 @@ async fn setups_are_validated_in_pydantics_words() {
         ("1e400", "less_than_equal", "Input should be less than or equal to 2147483647"),
     ] {
         let answer = setup(&format!(r#"{{"x":{value},"y":5,"direction":"EAST"}}"#)).await;
-        assert_eq!(answer.failures(), [failure(kind, x, msg)], "{value}");
+        assert_eq!(answer.validation_errors(), [failure(kind, x, msg)], "{value}");
     }
     for value in ["5", "null", "\" NORTH \"", "\"UP\"", "\"\""] {
         let answer = setup(&format!(r#"{{"x":5,"y":5,"direction":{value}}}"#)).await;
-        assert_eq!(answer.failures(), [failure("enum", direction, one_of)], "{value}");
+        assert_eq!(answer.validation_errors(), [failure("enum", direction, one_of)], "{value}");
     }
     let both = setup(r#"{"x":0,"y":false,"direction":"EAST"}"#).await;
-    assert_eq!(both.failures(), [failure("value_error", r#"["body"]"#, "Value error, X and Y cannot both be zero")]);
+    assert_eq!(
+        both.validation_errors(),
+        [failure("value_error", r#"["body"]"#, "Value error, X and Y cannot both be zero")]
+    );
     let one = setup(r#"{"x":0,"y":0,"direction":"UP"}"#).await;
     assert_eq!(
-        one.failures(),
+        one.validation_errors(),
         [failure("enum", direction, one_of)],
         "the whole is looked at when its fields are right"
     );
@@ -126,7 +129,7 @@ async fn moves_are_validated_in_pydantics_words() {
     let order = async |body: Value| {
         let answer = system.send(Method::PATCH, "/api/v1/move", body.to_string()).await;
         answer.assert_problem(422, &body.to_string());
-        answer.failures()
+        answer.validation_errors()
     };
     let (at_id, at_command) = (r#"["body","id"]"#, r#"["body","command"]"#);
     let missing = [at_id, at_command].map(|loc| failure("missing", loc, "Field required"));

@@ -1,4 +1,4 @@
-//! `cargo run`: everything in one process, in an empty folder, and everything still there the next time.
+//! The all-in-one (`cargo run`): all processes in one, started in an empty folder, with data that survives a restart.
 
 use std::{path::Path, time::Duration};
 
@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::harness::{
-    http::ask,
-    process::{Process, client},
+    http::send,
+    process::{Process, http_client},
     scratch::Scratch,
 };
 
@@ -23,31 +23,31 @@ struct AllInOne {
 impl AllInOne {
     async fn start(folder: &Path, delay: &str) -> Self {
         let mut process = Process::start_in(folder, &[], &[("PORT", "0"), ("PROCESSING_DELAY_SECONDS", delay)]);
-        let line = process.printed("API docs").await;
+        let line = process.wait_for_line("API docs").await;
         let url = line.trim().trim_start_matches("API docs").trim().trim_end_matches("/docs").to_owned();
-        Self { process, url, client: client() }
+        Self { process, url, client: http_client() }
     }
 
-    async fn send(&self, id: &str) -> Value {
+    async fn post_webhook(&self, id: &str) -> Value {
         let webhook = json!({
             "transaction_id": id, "source_account": "a", "destination_account": "b", "amount": 1500, "currency": "INR",
         });
-        let answer = ask(self.client.post(format!("{}/v1/webhooks/transactions", self.url)).json(&webhook)).await;
-        assert_eq!(answer.status, 202, "{answer:?}");
-        answer.json()
+        let response = send(self.client.post(format!("{}/v1/webhooks/transactions", self.url)).json(&webhook)).await;
+        assert_eq!(response.status, 202, "{response:?}");
+        response.json()
     }
 
     async fn get(&self, id: &str, wait: u8) -> Value {
-        ask(self.client.get(format!("{}/v1/transactions/{id}?wait={wait}", self.url))).await.json()
+        send(self.client.get(format!("{}/v1/transactions/{id}?wait={wait}", self.url))).await.json()
     }
 
-    /// Ctrl-C; nothing of it may stay behind.
+    /// Stops it like Ctrl-C, asserts that its PostgreSQL has ended, and returns the log.
     async fn stop(mut self, folder: &Path) -> String {
         let server = Running::find(&folder.join(".millrace/postgres")).expect("its PostgreSQL");
         self.process.signal(Signal::SIGINT);
-        let status = self.process.ended(Duration::from_secs(20)).await;
+        let status = self.process.wait_for_exit(Duration::from_secs(20)).await;
         assert_eq!(status.code(), Some(0), "{}", self.process.log());
-        assert!(!Path::new(&format!("/proc/{}", server.pid())).exists(), "PostgreSQL is still there");
+        assert!(!Path::new(&format!("/proc/{}", server.pid())).exists(), "PostgreSQL still runs");
         self.process.log()
     }
 }
@@ -58,35 +58,35 @@ fn seconds(transaction: &Value, field: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn everything_survives_a_stop_and_a_wait_does_not_start_again() {
+async fn data_survives_a_stop_and_a_wait_does_not_start_again() {
     let folder = Scratch::new();
     let first = AllInOne::start(&folder, "2.5").await;
-    first.process_says(&["/docs", "/metrics", "curl -i", "Ctrl-C", "2.5 s later"]);
-    first.send("done").await;
+    first.assert_log_contains(&["/docs", "/metrics", "curl -i", "Ctrl-C", "2.5 s later"]);
+    first.post_webhook("done").await;
     let done = first.get("done", 20).await;
     assert_eq!(done["status"], "PROCESSED", "{done}");
     let late = seconds(&done, "processed_at") - seconds(&done, "created_at") - 2.5;
     assert!((0.0..1.0).contains(&late), "{late}: {done}");
-    let metrics = ask(first.client.get(format!("{}/metrics", first.url))).await.text;
+    let metrics = send(first.client.get(format!("{}/metrics", first.url))).await.text;
     assert!(metrics.contains("millrace_jobs_enqueued_total{queue=\"process_transaction\"} 1\n"), "{metrics}");
-    first.send("waiting").await;
+    first.post_webhook("waiting").await;
     let log = first.stop(&folder).await;
     for level in ["ERROR", "panicked"] {
         assert!(!log.contains(level), "{log}");
     }
 
-    // Another delay, to show that the wait is the one that was promised.
+    // Another delay shows that the wait keeps the first one.
     let second = AllInOne::start(&folder, "600").await;
-    let back = OffsetDateTime::now_utc().unix_timestamp_nanos() as f64 / 1e9;
-    assert_eq!(second.get("done", 0).await, done, "what was settled stays as it was");
+    let restarted = OffsetDateTime::now_utc().unix_timestamp_nanos() as f64 / 1e9;
+    assert_eq!(second.get("done", 0).await, done, "a settled transaction does not change");
     let waited = second.get("waiting", 20).await;
     assert_eq!(waited["status"], "PROCESSED", "{waited}");
     let due = seconds(&waited, "created_at") + 2.5;
     let late = seconds(&waited, "processed_at") - due;
-    assert!(late >= 0.0 && seconds(&waited, "processed_at") < due.max(back) + 1.0, "{late} s late: {waited}");
+    assert!(late >= 0.0 && seconds(&waited, "processed_at") < due.max(restarted) + 1.0, "{late} s late: {waited}");
     second.stop(&folder).await;
     let logs: Vec<_> = std::fs::read_dir(folder.join(".millrace/logs")).unwrap().map(|f| f.unwrap().path()).collect();
-    assert_eq!(logs.len(), 2, "one file for each run: {logs:?}");
+    assert_eq!(logs.len(), 2, "one log file per run: {logs:?}");
     for file in logs {
         let text = crate::logs::text(&file);
         assert!(text.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{}: {text}", file.display());
@@ -95,59 +95,59 @@ async fn everything_survives_a_stop_and_a_wait_does_not_start_again() {
 }
 
 #[tokio::test]
-async fn killed_it_starts_again_with_everything() {
+async fn after_a_kill_it_starts_again_with_its_data() {
     let folder = Scratch::new();
     let mut first = AllInOne::start(&folder, "1").await;
-    let sent = first.send("t").await;
+    let sent = first.post_webhook("t").await;
     first.process.signal(Signal::SIGKILL);
-    first.process.ended(Duration::from_secs(10)).await;
+    first.process.wait_for_exit(Duration::from_secs(10)).await;
     drop(first);
     let second = AllInOne::start(&folder, "600").await;
     let settled = second.get("t", 20).await;
     assert_eq!((&settled["status"], &settled["created_at"]), (&json!("PROCESSED"), &sent["created_at"]));
-    // A second one beside it is told whose folder it is.
-    let mut beside = Process::start_in(&folder, &[], &[("PORT", "0")]);
-    assert!(!beside.ended(Duration::from_secs(20)).await.success());
-    assert!(beside.log().contains(&format!("(pid {})", second.process.pid())), "{}", beside.log());
+    // A second one in the same folder is refused with the process id of the first.
+    let mut second_in_folder = Process::start_in(&folder, &[], &[("PORT", "0")]);
+    assert!(!second_in_folder.wait_for_exit(Duration::from_secs(20)).await.success());
+    assert!(second_in_folder.log().contains(&format!("(pid {})", second.process.pid())), "{}", second_in_folder.log());
     assert_eq!(second.get("t", 0).await, settled);
     second.stop(&folder).await;
 }
 
-/// A folder that cannot be written is named for what it is: no variable that was never set is blamed.
+/// The error names the working folder, and no variable that was not set.
 #[tokio::test]
-async fn a_folder_that_cannot_be_written_is_named() {
+async fn a_read_only_working_folder_is_reported() {
     let nowhere = Path::new("/proc");
     let mut process = Process::start_in(nowhere, &[], &[("PORT", "0")]);
-    assert_eq!(process.ended(Duration::from_secs(20)).await.code(), Some(1));
+    assert_eq!(process.wait_for_exit(Duration::from_secs(20)).await.code(), Some(1));
     let log = process.log();
     assert!(log.contains("working folder: /proc/.millrace cannot be written") && !log.contains("LOG_DIR"), "{log}");
 
-    // With a database elsewhere there is nothing that must be kept here.
+    // With an external database, the folder is not needed.
     let database = crate::harness::database::fresh().await;
     let variables = [("PORT", "0"), ("DATABASE_URL", &*database.url)];
     let mut process = Process::start_in(nowhere, &[], &variables);
-    process.printed("API docs").await;
+    process.wait_for_line("API docs").await;
     assert!(process.log().contains("logs go to standard output only"), "{}", process.log());
 }
 
-/// `cargo run` in a subfolder is about the workspace's data.
+/// `cargo run` in a subfolder uses the workspace's data folder.
 #[tokio::test]
-async fn cargo_run_in_a_subfolder_looks_into_the_workspace() {
+async fn cargo_run_in_a_subfolder_uses_the_workspaces_data() {
     let cli = Path::new(env!("CARGO_MANIFEST_DIR"));
     let workspace = cli.parent().expect("a workspace");
     let folder = workspace.join("api");
     let under_cargo = [("CARGO_MANIFEST_DIR", env!("CARGO_MANIFEST_DIR"))];
     for (variables, home) in [(&under_cargo[..], workspace.join(".millrace")), (&[], folder.join(".millrace"))] {
         let mut process = Process::start_in(&folder, &["queues"], variables);
-        let found = process.ended(Duration::from_secs(20)).await.success();
-        // Where a developer's all-in-one runs, there is one to be found.
+        let found = process.wait_for_exit(Duration::from_secs(20)).await.success();
+        // On a developer's machine an all-in-one may be running, which the command then finds.
         let named = process.log().contains(&format!("keeps its data in {}", home.display()));
         assert!(named || (found && home.starts_with(workspace)), "{}: {}", home.display(), process.log());
     }
 }
 
 impl AllInOne {
-    fn process_says(&self, texts: &[&str]) {
+    fn assert_log_contains(&self, texts: &[&str]) {
         let log = self.process.log();
         for text in texts {
             assert!(log.contains(text), "{text:?}: {log}");

@@ -1,11 +1,11 @@
-//! What is wrong with the environment: all of it at once, one line each, and never a secret.
+//! Configuration errors: all are reported at once, one line each, without secrets.
 
 use std::process::Command;
 
-use super::{refusals, run};
+use super::{run, startup_problems};
 use crate::harness::{process::Process, scratch::Scratch};
 
-/// What every command reads, wrong.
+/// Wrong values of variables that every command reads.
 const WRONG: &[(&str, &str)] = &[
     ("ENV", "production"),
     ("DATABASE_URL", "mysql://me:hunter2@db/x"),
@@ -18,7 +18,7 @@ const WRONG: &[(&str, &str)] = &[
     ("PROCESSOR_TIMEOUT_SECONDS", "soon"),
 ];
 
-/// What only the API reads, wrong.
+/// Wrong values of variables that only the API reads.
 const WRONG_FOR_API: &[(&str, &str)] = &[
     ("HOST", "hunter2.example.com"),
     ("PORT", "65536"),
@@ -30,13 +30,13 @@ const WRONG_FOR_API: &[(&str, &str)] = &[
 ];
 
 #[tokio::test]
-async fn every_wrong_value_is_named_at_once_and_no_secret_is_shown() {
+async fn every_wrong_value_is_reported_at_once_without_secrets() {
     let api = [WRONG, WRONG_FOR_API].concat();
     let worker = [WRONG, &[("HOST", "hunter2"), ("WORKER_HEALTH_PORT", "hunter2")]].concat();
     for (arguments, wrong) in
         [(&["api"][..], &api), (&["worker"], &worker), (&[], &api), (&["migrate"], &WRONG.to_vec())]
     {
-        let problems = refusals(arguments, wrong).await;
+        let problems = startup_problems(arguments, wrong).await;
         let mut named: Vec<_> = problems.iter().map(|(name, _)| &**name).collect();
         let mut expected: Vec<_> = wrong.iter().map(|(name, _)| *name).collect();
         named.sort_unstable();
@@ -50,7 +50,7 @@ async fn every_wrong_value_is_named_at_once_and_no_secret_is_shown() {
 }
 
 #[tokio::test]
-async fn each_limit_holds() {
+async fn each_limit_of_a_value_is_enforced() {
     let database = ("DATABASE_URL", "postgres://nowhere.invalid/x");
     for (name, value, example) in [
         ("PROCESSING_DELAY_SECONDS", "NaN", "such as 30"),
@@ -75,15 +75,15 @@ async fn each_limit_holds() {
         ("OTEL_TRACES_SAMPLER", "sometimes", "such as OTEL_TRACES_SAMPLER="),
         ("OTEL_TRACES_SAMPLER_ARG", "1.5", "such as 1"),
     ] {
-        let problems = refusals(&["api"], &[database, (name, value)]).await;
+        let problems = startup_problems(&["api"], &[database, (name, value)]).await;
         assert_eq!(problems.len(), 1, "{name}={value}: {problems:?}");
         assert_eq!(problems[0].0, name, "{value}: {problems:?}");
         assert!(problems[0].1.contains(example), "{name}={value}: {problems:?}");
     }
-    // Blank is unset, and blanks around a value are no part of it.
+    // A blank value counts as unset, and blanks around a value are removed.
     for command in ["api", "worker", "migrate"] {
         for variables in [&[][..], &[("DATABASE_URL", "")], &[("DATABASE_URL", "  "), ("PORT", "")]] {
-            let problems = refusals(&[command], variables).await;
+            let problems = startup_problems(&[command], variables).await;
             assert_eq!(problems.len(), 1, "{command} {variables:?}: {problems:?}");
             assert_eq!(problems[0].0, "DATABASE_URL", "{command}");
             assert!(problems[0].1.contains("must be set, such as postgres://"), "{command}: {problems:?}");
@@ -92,22 +92,22 @@ async fn each_limit_holds() {
 }
 
 #[tokio::test]
-async fn a_file_of_variables_is_read_and_never_repeated() {
+async fn the_env_file_is_read_and_its_values_are_not_printed() {
     let folder = Scratch::new();
     std::fs::write(folder.join(".env"), "PORT=notaport\nWEBHOOK_CONFLICT=maybe\n").unwrap();
     let mut process = Process::start_in(&folder, &["api"], &[("WEBHOOK_CONFLICT", "reject")]);
-    assert!(!process.ended(super::SOON).await.success());
+    assert!(!process.wait_for_exit(super::SOON).await.success());
     let log = process.log();
     assert!(log.contains("PORT: ") && log.contains("DATABASE_URL: ") && !log.contains("WEBHOOK_CONFLICT"), "{log}");
 
     std::fs::write(folder.join(".env"), "PORT=0\nAPI_KEY=\"hunter2 without an end\n").unwrap();
     let mut process = Process::start_in(&folder, &["api"], &[]);
-    assert!(!process.ended(super::SOON).await.success());
+    assert!(!process.wait_for_exit(super::SOON).await.success());
     let log = process.log();
     assert!(log.contains(".env line 2: ") && !log.contains("hunter2"), "{log}");
 }
 
-/// A secret that is there but unreadable must not count as none.
+/// An unreadable secret must not count as unset.
 #[tokio::test]
 async fn a_value_that_is_not_utf8_is_wrong_not_unset() {
     use std::os::unix::ffi::OsStrExt;
@@ -115,12 +115,12 @@ async fn a_value_that_is_not_utf8_is_wrong_not_unset() {
     let secret = std::ffi::OsStr::from_bytes(b"whsec_\xff\xfe");
     command.arg("api").env_clear().env("WEBHOOK_SECRET", secret).current_dir("/");
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && said.contains("WEBHOOK_SECRET: "), "{said}");
+    let output = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && output.contains("WEBHOOK_SECRET: "), "{output}");
 }
 
 #[tokio::test]
-async fn help_lists_the_commands_and_mistakes_are_refused() {
+async fn help_lists_the_commands_and_unknown_commands_are_refused() {
     let (succeeded, help) = run(&["--help"], &[]).await;
     assert!(succeeded, "{help}");
     for text in ["api", "worker", "migrate", "DATABASE_URL", "Usage: millrace"] {
@@ -128,20 +128,20 @@ async fn help_lists_the_commands_and_mistakes_are_refused() {
     }
     let (succeeded, version) = run(&["--version"], &[]).await;
     assert!(succeeded && version.starts_with("millrace "), "{version}");
-    let (succeeded, said) = run(&["migrat"], &[]).await;
-    assert!(!succeeded && said.contains("migrate"), "{said}");
+    let (succeeded, output) = run(&["migrat"], &[]).await;
+    assert!(!succeeded && output.contains("migrate"), "{output}");
 }
 
 #[tokio::test]
-async fn what_cannot_be_had_is_reported_at_once() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = taken.local_addr().unwrap().port().to_string();
+async fn an_unavailable_port_or_folder_is_reported_at_once() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
     let database = crate::harness::database::fresh().await;
     let url = ("DATABASE_URL", &*database.url);
     for (command, name) in [("api", "PORT"), ("worker", "WORKER_HEALTH_PORT")] {
         let (succeeded, log) = run(&[command], &[url, (name, &port)]).await;
         assert!(!succeeded && log.contains(name) && log.contains(&port), "{command}: {log}");
-        let problems = refusals(&[command], &[url, ("PORT", "0"), ("LOG_DIR", "/proc/nowhere")]).await;
+        let problems = startup_problems(&[command], &[url, ("PORT", "0"), ("LOG_DIR", "/proc/nowhere")]).await;
         assert_eq!((problems.len(), &*problems[0].0), (1, "LOG_DIR"), "{command}: {problems:?}");
     }
 }

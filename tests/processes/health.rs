@@ -1,16 +1,16 @@
-//! How a process says that it is well, what it counts, and the pages and answers that belong to no feature.
+//! Health, metrics, pages and error responses that belong to no feature.
 
 use serde_json::{Value, json};
 
 use crate::harness::{
     database, eventually,
-    http::{ask, raw},
-    process::{Api, client, worker},
+    http::{send, send_raw},
+    process::{Api, http_client, start_worker},
 };
 
 const QUEUE: &str = "{queue=\"process_transaction\"}";
 
-/// The value of a series; its name with its labels as it stands in the text.
+/// The value of a series, given its name with its labels.
 fn series(metrics: &str, name: &str) -> Option<f64> {
     metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
 }
@@ -21,13 +21,13 @@ fn has_bucket(metrics: &str, name: &str, edge: &str) -> bool {
 }
 
 #[tokio::test]
-async fn an_api_process_answers_for_itself() {
+async fn an_api_process_serves_health_metrics_and_documentation() {
     let database = database::fresh().await;
     let api = Api::start(&database.url, &[]).await;
-    let client = client();
-    let get = |path: &str| ask(client.get(format!("{}{path}", api.url)));
+    let client = http_client();
+    let get = |path: &str| send(client.get(format!("{}{path}", api.url)));
 
-    // First of all, as everything is to be there from the start.
+    // The first request: every series must exist from the start.
     let metrics = get("/metrics").await;
     assert!(metrics.header("content-type").starts_with("text/plain; version=0.0.4"), "{metrics:?}");
     let metrics = metrics.text;
@@ -44,9 +44,9 @@ async fn an_api_process_answers_for_itself() {
         ("/api/v1/ready", r#"{"status":"ready"}"#),
         ("/api/v1/health/ready", r#"{"status":"ready"}"#),
     ] {
-        let answer = get(path).await;
-        assert_eq!(answer.header("content-type"), "application/json", "{path}");
-        assert_eq!((answer.status, answer.text), (200, format!("{text}\n")), "{path}");
+        let response = get(path).await;
+        assert_eq!(response.header("content-type"), "application/json", "{path}");
+        assert_eq!((response.status, response.text), (200, format!("{text}\n")), "{path}");
     }
     let welcome = get("/").await.json();
     let keys: Vec<_> = welcome.as_object().unwrap().keys().cloned().collect();
@@ -59,8 +59,8 @@ async fn an_api_process_answers_for_itself() {
     for path in ["/docs", "/redoc"] {
         let page = get(path).await;
         assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"), "{path}");
-        assert!(page.text.contains("/v1/webhooks/transactions"), "{path} shows no document");
-        assert_eq!(fetched(&page.text), [""; 0], "{path} needs the internet");
+        assert!(page.text.contains("/v1/webhooks/transactions"), "{path} does not show the API's document");
+        assert_eq!(external_addresses(&page.text), [""; 0], "{path} needs the internet");
     }
     let document = get("/openapi.json").await;
     assert_eq!(document.header("content-type"), "application/json");
@@ -71,13 +71,13 @@ async fn an_api_process_answers_for_itself() {
         assert_eq!(get(&format!("/nowhere-{number}")).await.status, 404);
     }
     let metrics = get("/metrics").await.text;
-    assert!(!metrics.contains("/nowhere-"), "made-up paths are no labels: {metrics}");
+    assert!(!metrics.contains("/nowhere-"), "unknown paths are not used as labels: {metrics}");
     let live = "http_server_request_duration_seconds_count{method=\"GET\",route=\"/livez\",status=\"200\"}";
     assert_eq!(series(&metrics, live), Some(1.0), "{metrics}");
 }
 
-/// The addresses that a page makes a browser fetch from elsewhere.
-fn fetched(html: &str) -> Vec<&str> {
+/// The parts of a page that make a browser fetch from another server.
+fn external_addresses(html: &str) -> Vec<&str> {
     let mut found = Vec::new();
     for tag in html.split('<').filter(|tag| ["script ", "link ", "img ", "iframe "].iter().any(|t| tag.starts_with(t)))
     {
@@ -96,10 +96,10 @@ fn fetched(html: &str) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn what_belongs_to_no_operation_is_a_problem_too() {
+async fn unknown_paths_and_methods_get_a_problem_document() {
     let database = database::fresh().await;
     let api = Api::start(&database.url, &[]).await;
-    let client = client();
+    let client = http_client();
     for (method, path, allow) in [
         ("GET", "/v1/webhooks/transactions", "POST, OPTIONS"),
         ("PUT", "/v1/webhooks/transactions", "POST, OPTIONS"),
@@ -112,13 +112,13 @@ async fn what_belongs_to_no_operation_is_a_problem_too() {
     ] {
         let case = format!("{method} {path}");
         let url = format!("{}{path}", api.url);
-        let answer = ask(client.request(method.parse().unwrap(), &url)).await;
-        let problem = answer.assert_problem(405, &case);
-        assert_eq!((answer.header("allow"), &problem["detail"]), (allow, &json!("Method Not Allowed")), "{case}");
-        let options = ask(client.request("OPTIONS".parse().unwrap(), &url)).await;
+        let response = send(client.request(method.parse().unwrap(), &url)).await;
+        let problem = response.assert_problem(405, &case);
+        assert_eq!((response.header("allow"), &problem["detail"]), (allow, &json!("Method Not Allowed")), "{case}");
+        let options = send(client.request("OPTIONS".parse().unwrap(), &url)).await;
         assert_eq!((options.status, options.header("allow")), (204, allow), "OPTIONS {path}");
         if allow.contains("HEAD") && !path.contains("/t") {
-            let (head, get) = (ask(client.head(&url)).await, ask(client.get(&url)).await);
+            let (head, get) = (send(client.head(&url)).await, send(client.get(&url)).await);
             assert_eq!((head.status, &*head.text), (200, ""), "HEAD {path}");
             assert_eq!(head.header("content-type"), get.header("content-type"), "HEAD {path}");
         }
@@ -127,32 +127,32 @@ async fn what_belongs_to_no_operation_is_a_problem_too() {
         ["/nowhere", "/v1", "/v1/", "//", "/livez/", "/LIVEZ", "/v1/transactions/a/b", "/docs/x", "/%00", "/%ff"]
     {
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        let problem = raw(&api.url, request.as_bytes()).await.assert_problem(404, path);
+        let problem = send_raw(&api.url, request.as_bytes()).await.assert_problem(404, path);
         let keys: Vec<_> = problem.as_object().unwrap().keys().cloned().collect();
         assert_eq!(keys, ["correlation_id", "detail", "status", "title", "type"], "{path}");
         assert_eq!((&problem["type"], &problem["title"]), (&json!("about:blank"), &json!("Not Found")), "{path}");
     }
-    let head = raw(&api.url, b"HEAD /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+    let head = send_raw(&api.url, b"HEAD /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
     assert_eq!((head.status, &*head.text), (404, ""));
-    // Not HTTP at all: refused, and the process goes on.
+    // The process refuses input that is not HTTP, and continues.
     for nonsense in ["nonsense\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "GET  /\r\n\r\n", "\u{16}\u{3}\u{1}"] {
         let mut stream = crate::harness::http::connect(&api.url).await;
         tokio::io::AsyncWriteExt::write_all(&mut stream, nonsense.as_bytes()).await.unwrap();
         drop(stream);
     }
-    assert_eq!(ask(client.get(format!("{}/livez", api.url))).await.status, 200);
+    assert_eq!(send(client.get(format!("{}/livez", api.url))).await.status, 200);
 }
 
 #[tokio::test]
-async fn a_worker_tells_how_it_is_where_it_is_asked_to() {
+async fn a_worker_serves_health_and_metrics_at_its_health_port() {
     let database = database::fresh().await;
-    // The same `HOST` as the API next to it may have.
-    let mut worker = worker(&database.url, &[("WORKER_HEALTH_PORT", "0"), ("HOST", "localhost")]).await;
-    let line: Value = serde_json::from_str(&worker.printed("health and metrics").await).unwrap();
+    // The API on the same machine may have the same `HOST`.
+    let mut worker = start_worker(&database.url, &[("WORKER_HEALTH_PORT", "0"), ("HOST", "localhost")]).await;
+    let line: Value = serde_json::from_str(&worker.wait_for_line("health and metrics").await).unwrap();
     let url = format!("http://{}", line["address"].as_str().unwrap());
-    let client = client();
-    assert_eq!(ask(client.get(format!("{url}/livez"))).await.status, 200);
-    let metrics = ask(client.get(format!("{url}/metrics"))).await.text;
+    let client = http_client();
+    assert_eq!(send(client.get(format!("{url}/livez"))).await.status, 200);
+    let metrics = send(client.get(format!("{url}/metrics"))).await.text;
     for name in ["jobs_enqueued_total", "jobs_rescued_total", "jobs_fenced_total"] {
         assert_eq!(series(&metrics, &format!("millrace_{name}{QUEUE}")), Some(0.0), "{name}: {metrics}");
     }
@@ -165,9 +165,12 @@ async fn a_worker_tells_how_it_is_where_it_is_asked_to() {
         assert!(has_bucket(&metrics, &format!("millrace_{name}"), "0.5"), "{name}: {metrics}");
     }
     assert!(series(&metrics, "millrace_listener_up").is_some(), "{metrics}");
-    eventually("it listens", super::SOON, async || {
-        series(&ask(client.get(format!("{url}/metrics"))).await.text, "millrace_listener_up") == Some(1.0)
+    eventually("the worker listens", super::SOON, async || {
+        series(&send(client.get(format!("{url}/metrics"))).await.text, "millrace_listener_up") == Some(1.0)
     })
     .await;
-    eventually("it is ready", super::SOON, async || ask(client.get(format!("{url}/readyz"))).await.status == 200).await;
+    eventually("the worker is ready", super::SOON, async || {
+        send(client.get(format!("{url}/readyz"))).await.status == 200
+    })
+    .await;
 }

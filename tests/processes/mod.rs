@@ -1,4 +1,4 @@
-//! The processes themselves: what they refuse to start with, how they say that they are well, and the all-in-one.
+//! Tests of the processes: configuration errors at the start, health, sessions, schema and the all-in-one.
 
 mod all_in_one;
 mod bench;
@@ -15,24 +15,24 @@ use std::time::Duration;
 
 use crate::harness::process::Process;
 
-/// Generous: a machine may be starting ten of them at once.
+/// A long deadline, because a machine may start ten processes at once.
 const SOON: Duration = Duration::from_secs(20);
 
-/// Runs a command that is expected to end by itself; whether it succeeded, and everything it said.
+/// Runs a command that ends by itself. Returns whether it succeeded, and its output.
 async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (bool, String) {
     let mut process = Process::start(arguments, variables);
-    let status = process.ended(SOON).await;
+    let status = process.wait_for_exit(SOON).await;
     assert!(status.code().is_some(), "{arguments:?} was killed: {status}");
     (status.success(), process.log())
 }
 
-/// The problems with which a command refuses to start, by variable, in order.
-async fn refusals(arguments: &[&str], variables: &[(&str, &str)]) -> Vec<(String, String)> {
+/// Runs a command that must refuse to start. Returns the reported variables and problems, in order.
+async fn startup_problems(arguments: &[&str], variables: &[(&str, &str)]) -> Vec<(String, String)> {
     let (succeeded, log) = run(arguments, variables).await;
     assert!(!succeeded, "{arguments:?} with {variables:?}: {log}");
-    let (_, problems) = log.split_once("cannot run:\n").unwrap_or_else(|| panic!("no refusal: {log}"));
+    let (_, problems) = log.split_once("cannot run:\n").unwrap_or_else(|| panic!("no list of problems: {log}"));
     let problem = |line: &str| {
-        let (name, what) = line.trim().split_once(": ").unwrap_or_else(|| panic!("no variable: {line:?}"));
+        let (name, what) = line.trim().split_once(": ").unwrap_or_else(|| panic!("no variable in {line:?}"));
         (name.to_owned(), what.to_owned())
     };
     problems.lines().map(problem).collect()

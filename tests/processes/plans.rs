@@ -1,4 +1,4 @@
-//! The plans of our statements in a database that was migrated a moment ago: its tables are empty, nothing was analysed.
+//! Query plans in a newly migrated database, whose tables are empty and not analysed.
 
 use std::{fs, path::Path};
 
@@ -8,8 +8,8 @@ use sqlx::{AssertSqlSafe, Executor};
 
 use crate::harness::database;
 
-/// Statements of `millrace bench`, by a part of their text: they read whole tables on purpose.
-const OF_BENCH: [&str; 3] = ["\"once!\"", "\"p50!\"", "created_at >= to_timestamp($1)"];
+/// Parts of statements of `millrace bench`, which read whole tables on purpose.
+const BENCH_STATEMENTS: [&str; 3] = ["\"once!\"", "\"p50!\"", "created_at >= to_timestamp($1)"];
 
 #[tokio::test]
 async fn no_statement_reads_all_jobs_or_all_transactions() {
@@ -25,22 +25,22 @@ async fn no_statement_reads_all_jobs_or_all_transactions() {
         let is_ours = sql.contains("apalis.jobs") || sql.contains("transactions");
         let can_be_planned =
             ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "("].iter().any(|word| sql.starts_with(word));
-        if !is_ours || !can_be_planned || OF_BENCH.iter().any(|part| sql.contains(part)) {
+        if !is_ours || !can_be_planned || BENCH_STATEMENTS.iter().any(|part| sql.contains(part)) {
             continue;
         }
         let parameters = query["describe"]["parameters"]["Left"].as_array().map_or(0, Vec::len);
         let values = vec!["NULL"; parameters].join(", ");
         let values = if parameters == 0 { values } else { format!("({values})") };
-        let prepare = AssertSqlSafe(format!("PREPARE asked AS {sql}"));
+        let prepare = AssertSqlSafe(format!("PREPARE statement AS {sql}"));
         session.execute(prepare).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
-        let explain = AssertSqlSafe(format!("EXPLAIN EXECUTE asked{values}"));
+        let explain = AssertSqlSafe(format!("EXPLAIN EXECUTE statement{values}"));
         let plan: Vec<String> =
             sqlx::query_scalar(explain).persistent(false).fetch_all(&mut *session).await.expect(sql);
-        session.execute("DEALLOCATE asked").await.expect("it was prepared");
-        let whole =
+        session.execute("DEALLOCATE statement").await.expect("a prepared statement");
+        let table_scan =
             plan.iter().find(|line| line.contains("Seq Scan on jobs") || line.contains("Seq Scan on transactions"));
-        assert!(whole.is_none(), "{sql}\n{}", plan.join("\n"));
+        assert!(table_scan.is_none(), "{sql}\n{}", plan.join("\n"));
         explained += 1;
     }
-    assert!(explained > 30, "{explained} statements only");
+    assert!(explained > 30, "only {explained} statements");
 }

@@ -1,4 +1,4 @@
-//! A process and a database that do not fit together.
+//! Processes with an unmigrated, newer or changed schema, and migrations of filled tables.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::{SOON, run};
 use crate::harness::{
     database,
     port::Port,
-    process::{Api, Process, worker},
+    process::{Api, Process, start_worker},
 };
 
 #[tokio::test]
@@ -24,15 +24,19 @@ async fn an_unmigrated_database_is_refused_until_it_is_migrated() {
         assert!(!succeeded && log.contains("not migrated") && log.contains("millrace migrate"), "{command}: {log}");
     }
     let tables = "SELECT count(*) FROM pg_tables WHERE schemaname IN ('public', 'apalis')";
-    assert_eq!(sqlx::query_scalar::<_, i64>(tables).fetch_one(&pool).await.unwrap(), 0, "nothing migrates by itself");
+    assert_eq!(
+        sqlx::query_scalar::<_, i64>(tables).fetch_one(&pool).await.unwrap(),
+        0,
+        "no process migrates by itself"
+    );
 
     let mut migrating: Vec<_> = (0..3).map(|_| Process::start(&["migrate"], &url)).collect();
     for process in &mut migrating {
-        assert!(process.ended(SOON).await.success(), "at once: {}", process.log());
+        assert!(process.wait_for_exit(SOON).await.success(), "concurrent migration: {}", process.log());
     }
     let (succeeded, log) = run(&["migrate"], &url).await;
-    assert!(succeeded, "again: {log}");
-    drop((Api::start(&database.url, &[]).await, worker(&database.url, &[]).await));
+    assert!(succeeded, "repeated migration: {log}");
+    drop((Api::start(&database.url, &[]).await, start_worker(&database.url, &[]).await));
 }
 
 #[tokio::test]
@@ -66,11 +70,11 @@ async fn a_database_of_another_program_version_is_refused() {
     drop(Api::start(&database.url, &[]).await);
 }
 
-/// Those that change tables with rows in them and keep the rows; in the order in which they go up.
+/// Migrations that change filled tables and keep their rows, in the order in which they are applied.
 const IN_PLACE: [&str; 2] = ["20261121090230_settle_in_place", "20261121090240_drop_unused_worker_indexes"];
 
-/// Every index and every table's settings.
-async fn shape(pool: &sqlx::PgPool) -> Vec<String> {
+/// Every index and the settings of every table.
+async fn indexes_and_settings(pool: &sqlx::PgPool) -> Vec<String> {
     let query = "SELECT indexdef FROM pg_indexes WHERE schemaname IN ('public', 'apalis')
                  UNION ALL
                  SELECT relname || ' ' || reloptions::text FROM pg_class WHERE reloptions IS NOT NULL
@@ -79,7 +83,7 @@ async fn shape(pool: &sqlx::PgPool) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn migrations_of_filled_tables_go_down_and_up_again() {
+async fn migrations_of_filled_tables_can_be_reverted_and_reapplied() {
     let database = database::fresh().await;
     let pool = database.pool().await;
     let fill = "INSERT INTO transactions (id, transaction_id, source_account, destination_account, amount, currency,
@@ -93,7 +97,7 @@ async fn migrations_of_filled_tables_go_down_and_up_again() {
     sqlx::raw_sql(fill).execute(&pool).await.unwrap();
     let rows = "SELECT md5(string_agg(t::text, '' ORDER BY id)) FROM transactions AS t";
     let rows: String = sqlx::query_scalar(rows).fetch_one(&pool).await.unwrap();
-    let up = shape(&pool).await;
+    let up = indexes_and_settings(&pool).await;
     let run = async |name: &str, direction: &str| {
         let path = format!("{}/../migrations/{name}.{direction}.sql", env!("CARGO_MANIFEST_DIR"));
         let sql = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
@@ -104,7 +108,7 @@ async fn migrations_of_filled_tables_go_down_and_up_again() {
     for name in IN_PLACE.iter().rev() {
         run(name, "down").await;
     }
-    let down = shape(&pool).await;
+    let down = indexes_and_settings(&pool).await;
     let only = |some: &[String], others: &[String]| -> Vec<String> {
         some.iter().filter(|one| !others.contains(one)).cloned().collect()
     };
@@ -130,22 +134,22 @@ async fn migrations_of_filled_tables_go_down_and_up_again() {
     for name in IN_PLACE {
         run(name, "up").await;
     }
-    assert_eq!(shape(&pool).await, up);
+    assert_eq!(indexes_and_settings(&pool).await, up);
     let same = "SELECT md5(string_agg(t::text, '' ORDER BY id)) FROM transactions AS t";
     assert_eq!(sqlx::query_scalar::<_, String>(same).fetch_one(&pool).await.unwrap(), rows);
 }
 
 #[tokio::test]
-async fn a_database_that_comes_later_is_waited_for_and_a_stop_is_heard_meanwhile() {
-    // Nothing listens there; not a refusal, since a database may well start after us.
+async fn a_process_waits_for_a_missing_database_and_can_be_stopped_meanwhile() {
+    // No server listens there. The process waits, because a database may start after it.
     let port = Port::free();
     let url = format!("postgres://me:hunter2@127.0.0.1:{port}/x");
     for command in ["api", "worker"] {
         let variables = [("DATABASE_URL", &*url), ("PORT", "0"), ("LOG_FORMAT", "json")];
         let mut process = Process::start(&[command], &variables);
-        process.printed("waiting for the database").await;
+        process.wait_for_line("waiting for the database").await;
         process.signal(nix::sys::signal::Signal::SIGTERM);
-        assert!(process.ended(Duration::from_secs(10)).await.success(), "{}", process.log());
+        assert!(process.wait_for_exit(Duration::from_secs(10)).await.success(), "{}", process.log());
         assert!(!process.log().contains("hunter2"), "{}", process.log());
     }
 }

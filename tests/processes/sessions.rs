@@ -1,4 +1,4 @@
-//! What others do to our sessions: they end them, change their defaults, hide rows, and leave none.
+//! Interference with our database sessions: they are terminated, get other defaults, lose rows or are used up.
 
 use std::time::Duration;
 
@@ -13,20 +13,20 @@ use tokio::task::JoinSet;
 
 use super::{SOON, run};
 use crate::{
-    faults::{answers_to_one_id, webhook},
+    faults::{post_same_id, webhook},
     harness::{
         database::{self, TestDatabase},
         eventually,
-        http::{Answer, ask},
+        http::{HttpResponse, send},
         port::Port,
-        process::{Api, Process, client, worker},
+        process::{Api, Process, http_client, start_worker},
     },
 };
 
 const KEY: &str = "sessions";
 
-/// Every kind of request that needs the database: reads, and writes that may not happen twice.
-async fn everything(http: &Client, api: &str, round: usize) -> Vec<(String, Answer)> {
+/// Sends every kind of request that needs the database: reads, and writes that must not be repeated.
+async fn send_every_request(http: &Client, api: &str, round: usize) -> Vec<(String, HttpResponse)> {
     let user =
         json!({"email": format!("ada{round}@example.com"), "password": "correct horse battery", "full_name": "Ada"});
     let requests: Vec<(Method, String, Option<Value>)> = vec![
@@ -47,67 +47,67 @@ async fn everything(http: &Client, api: &str, round: usize) -> Vec<(String, Answ
     let sent = requests.into_iter().map(|(method, path, body)| {
         let request = http.request(method.clone(), format!("{api}{path}")).header("api_key", KEY);
         let request = body.iter().fold(request, |request, body| request.json(body));
-        async move { (format!("{method} {path}"), ask(request).await) }
+        async move { (format!("{method} {path}"), send(request).await) }
     });
     sent.collect::<JoinSet<_>>().join_all().await
 }
 
-/// No request fails because of its session.
+/// Asserts that no request fails because of its session.
 async fn assert_served(http: &Client, api: &Api, round: usize) {
-    for (request, answer) in everything(http, &api.url, round).await {
-        assert!(answer.status < 500, "round {round}, {request}: {answer:?}\n{}", api.process.log());
+    for (request, response) in send_every_request(http, &api.url, round).await {
+        assert!(response.status < 500, "round {round}, {request}: {response:?}\n{}", api.process.log());
     }
 }
 
 const API: [(&str, &str); 2] = [("API_KEY", KEY), ("RATE_LIMIT", "100000/60s")];
 
 #[tokio::test]
-async fn sessions_that_were_terminated_while_idle_cost_no_request() {
+async fn terminated_idle_sessions_fail_no_request() {
     let database = database::fresh().await;
     let pool = database.pool().await;
     let api = Api::start(&database.url, &API).await;
-    let http = client();
+    let http = http_client();
     let terminate = "SELECT count(pg_terminate_backend(pid, 1000)) FROM pg_stat_activity
                      WHERE datname = current_database() AND application_name = 'millrace api'";
     let mut terminated = 0;
     for round in 0..20 {
         assert_served(&http, &api, round).await;
-        // Used a moment ago, so that none is pinged before its next use.
-        let reads = (0..12).map(|_| ask(http.get(format!("{}/v1/transactions?limit=1", api.url))));
+        // Uses every session, so that none is pinged before its next use.
+        let reads = (0..12).map(|_| send(http.get(format!("{}/v1/transactions?limit=1", api.url))));
         reads.collect::<JoinSet<_>>().join_all().await;
-        terminated += sqlx::query_scalar::<_, i64>(terminate).fetch_one(&pool).await.expect("our own session stays");
+        terminated += sqlx::query_scalar::<_, i64>(terminate).fetch_one(&pool).await.expect("the test's own session");
     }
-    assert!(terminated > 40, "several at once in each round, not {terminated}");
+    assert!(terminated > 40, "only {terminated} sessions terminated; each round must terminate several");
 }
 
 #[tokio::test]
-async fn a_limit_for_idle_sessions_costs_no_request() {
+async fn a_time_limit_for_idle_sessions_fails_no_request() {
     let database = database::fresh().await;
-    change(&database, "SET idle_session_timeout = '400ms'").await;
+    alter_database(&database, "SET idle_session_timeout = '400ms'").await;
     let api = Api::start(&database.url, &API).await;
-    let http = client();
+    let http = http_client();
     for round in 0..6 {
         assert_served(&http, &api, round).await;
-        // Not a wait for something: beyond the limit.
+        // Longer than the limit.
         tokio::time::sleep(Duration::from_millis(450)).await;
     }
 }
 
-/// Changes a default of a database.
-async fn change(database: &TestDatabase, change: &str) {
+/// Runs `ALTER DATABASE` with this change.
+async fn alter_database(database: &TestDatabase, change: &str) {
     let statement = AssertSqlSafe(format!("ALTER DATABASE {} {change}", database.name));
     sqlx::raw_sql(statement).execute(&database.pool().await).await.expect("a change");
 }
 
-async fn setting(pool: &PgPool, name: &str) -> String {
-    let shown = sqlx::query_scalar("SELECT current_setting($1)").bind(name);
-    shown.fetch_one(repeatable(pool)).await.expect("a setting")
+async fn current_setting(pool: &PgPool, name: &str) -> String {
+    let query = sqlx::query_scalar("SELECT current_setting($1)").bind(name);
+    query.fetch_one(repeatable(pool)).await.expect("a setting")
 }
 
 #[tokio::test]
 async fn defaults_of_the_database_change_none_of_our_settings() {
     let database = database::fresh().await;
-    let wanted = [
+    let settings = [
         ("search_path", "elsewhere", "public"),
         ("synchronous_commit", "off", "on"),
         ("default_transaction_isolation", "serializable", "read committed"),
@@ -121,14 +121,14 @@ async fn defaults_of_the_database_change_none_of_our_settings() {
         ("idle_session_timeout", "9s", "0"),
         ("timezone", "Asia/Kathmandu", "UTC"),
     ];
-    for (name, default, _) in wanted {
-        change(&database, &format!("SET {name} = '{default}'")).await;
+    for (name, default, _) in settings {
+        alter_database(&database, &format!("SET {name} = '{default}'")).await;
         let pool = Database::parse(&database.url).expect("a URL").pool("test", 1);
-        for (name, _, value) in wanted {
-            assert_eq!(setting(&pool, name).await, value, "{name}");
+        for (name, _, value) in settings {
+            assert_eq!(current_setting(&pool, name).await, value, "{name}");
         }
         pool.close().await;
-        change(&database, &format!("RESET {name}")).await;
+        alter_database(&database, &format!("RESET {name}")).await;
     }
 }
 
@@ -136,35 +136,35 @@ async fn defaults_of_the_database_change_none_of_our_settings() {
 async fn stricter_isolation_by_default_fails_no_sender() {
     for level in ["repeatable read", "serializable"] {
         let database = database::fresh().await;
-        change(&database, &format!("SET default_transaction_isolation = '{level}'")).await;
+        alter_database(&database, &format!("SET default_transaction_isolation = '{level}'")).await;
         let api = Api::start(&database.url, &[]).await;
-        let answers = answers_to_one_id(&api.url, 200).await;
-        assert!(answers.iter().all(|status| *status == 202), "{level}: {answers:?}");
+        let statuses = post_same_id(&api.url, 200).await;
+        assert!(statuses.iter().all(|status| *status == 202), "{level}: {statuses:?}");
     }
 }
 
 #[tokio::test]
-async fn a_database_that_becomes_read_only_is_followed_both_ways() {
+async fn processes_follow_a_database_that_becomes_read_only_and_back() {
     let database = database::fresh().await;
     let api = Api::start(&database.url, &[]).await;
-    let mut worker = worker(&database.url, &[("WORKER_HEALTH_PORT", "0")]).await;
-    let line: Value = serde_json::from_str(&worker.printed("health and metrics").await).expect("a JSON line");
+    let mut worker = start_worker(&database.url, &[("WORKER_HEALTH_PORT", "0")]).await;
+    let line: Value = serde_json::from_str(&worker.wait_for_line("health and metrics").await).expect("a JSON line");
     let health = format!("http://{}/readyz", line["address"].as_str().expect("an address"));
-    let http = client();
+    let http = http_client();
     let post = async |id: &str| {
-        ask(http.post(format!("{}/v1/webhooks/transactions", api.url)).json(&webhook(id))).await.status
+        send(http.post(format!("{}/v1/webhooks/transactions", api.url)).json(&webhook(id))).await.status
     };
     assert_eq!(post("txn_1").await, 202);
     for round in ["one", "two"] {
-        change(&database, "SET default_transaction_read_only = on").await;
-        // Sessions that are open stay as they are; others come when these end.
-        terminate_all(&database).await;
+        alter_database(&database, "SET default_transaction_read_only = on").await;
+        // Open sessions keep their setting, so they are terminated.
+        terminate_our_sessions(&database).await;
         eventually("webhooks are refused", SOON, async || post(round).await == 503).await;
         for url in [format!("{}/readyz", api.url), health.clone()] {
-            eventually("it is not ready", SOON, async || ask(http.get(&url)).await.status == 503).await;
+            eventually("the process is not ready", SOON, async || send(http.get(&url)).await.status == 503).await;
         }
-        assert!(ask(http.get(&health)).await.text.contains("read-only"));
-        assert_eq!(ask(http.get(format!("{}/v1/transactions/txn_1", api.url))).await.status, 200, "reads go on");
+        assert!(send(http.get(&health)).await.text.contains("read-only"));
+        assert_eq!(send(http.get(format!("{}/v1/transactions/txn_1", api.url))).await.status, 200, "reads still work");
         let admin = Database::parse(&database.url).expect("a URL").pool("admin", 1);
         let mut session = admin.acquire().await.expect("a session");
         for statement in [
@@ -176,58 +176,59 @@ async fn a_database_that_becomes_read_only_is_followed_both_ways() {
         drop(session);
         admin.close().await;
         let limit = Duration::from_secs(5);
-        eventually("webhooks are taken again", limit, async || post(&format!("after {round}")).await == 202).await;
+        eventually("webhooks are acknowledged again", limit, async || post(&format!("after {round}")).await == 202)
+            .await;
         for url in [format!("{}/readyz", api.url), health.clone()] {
-            eventually("it is ready again", SOON, async || ask(http.get(&url)).await.status == 200).await;
+            eventually("the process is ready again", SOON, async || send(http.get(&url)).await.status == 200).await;
         }
     }
 }
 
-async fn terminate_all(database: &TestDatabase) {
+async fn terminate_our_sessions(database: &TestDatabase) {
     let terminate = "SELECT count(pg_terminate_backend(pid, 1000)) FROM pg_stat_activity
                      WHERE datname = current_database() AND application_name LIKE 'millrace %'";
-    sqlx::query(terminate).execute(&database.pool().await).await.expect("an end");
+    sqlx::query(terminate).execute(&database.pool().await).await.expect("terminated sessions");
 }
 
-/// A role that owns nothing, and may do what a process of ours must; gone with its rights when `run` has ended.
-async fn as_role(database: &TestDatabase, options: &str, run: impl AsyncFnOnce(String)) {
+/// Creates a role that owns no tables, but has the rights that a process needs. Drops it after `run`.
+async fn with_role(database: &TestDatabase, options: &str, run: impl AsyncFnOnce(String)) {
     let (pool, role) = (database.pool().await, format!("role_{}", database.name));
-    let make = format!(
+    let create = format!(
         "CREATE ROLE {role} LOGIN {options};
          GRANT USAGE ON SCHEMA apalis, public TO {role};
          GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA apalis, public TO {role};
          GRANT USAGE ON ALL SEQUENCES IN SCHEMA apalis, public TO {role}"
     );
-    sqlx::raw_sql(AssertSqlSafe(make)).execute(&pool).await.expect("a role");
-    let (place, rest) = database.url.split_once("user=").expect("a user");
+    sqlx::raw_sql(AssertSqlSafe(create)).execute(&pool).await.expect("a role");
+    let (prefix, rest) = database.url.split_once("user=").expect("a user");
     let (_, rest) = rest.split_once('&').expect("more than a user");
-    run(format!("{place}user={role}&{rest}")).await;
-    let unmake = format!("DROP OWNED BY {role}; DROP ROLE {role}");
-    sqlx::raw_sql(AssertSqlSafe(unmake)).execute(&pool).await.expect("no role");
+    run(format!("{prefix}user={role}&{rest}")).await;
+    let drop = format!("DROP OWNED BY {role}; DROP ROLE {role}");
+    sqlx::raw_sql(AssertSqlSafe(drop)).execute(&pool).await.expect("no role");
 }
 
 #[tokio::test]
-async fn hidden_rows_are_named_at_the_start_and_by_readiness() {
+async fn rows_hidden_by_row_level_security_are_reported_at_the_start_and_by_readiness() {
     let database = database::fresh().await;
     let pool = database.pool().await;
-    as_role(&database, "", async |url| {
+    with_role(&database, "", async |url| {
         let api = Api::start(&url, &[]).await;
-        let http = client();
-        assert_eq!(ask(http.get(format!("{}/readyz", api.url))).await.status, 200);
+        let http = http_client();
+        assert_eq!(send(http.get(format!("{}/readyz", api.url))).await.status, 200);
         for table in ["apalis.jobs", "transactions"] {
             let enable = AssertSqlSafe(format!("ALTER TABLE {table} ENABLE ROW LEVEL SECURITY"));
             sqlx::raw_sql(enable).execute(&pool).await.expect("a change");
-            let answer = ask(http.get(format!("{}/readyz", api.url))).await;
-            assert_eq!(answer.status, 503, "{table}: {answer:?}");
+            let response = send(http.get(format!("{}/readyz", api.url))).await;
+            assert_eq!(response.status, 503, "{table}: {response:?}");
             for command in ["api", "worker"] {
                 let (succeeded, log) = run(&[command], &[("DATABASE_URL", &url), ("PORT", "0")]).await;
-                let said = log.contains("row-level security hides rows of") && log.contains(table);
-                assert!(!succeeded && said, "{command}, {table}: {log}");
+                let reported = log.contains("row-level security hides rows of") && log.contains(table);
+                assert!(!succeeded && reported, "{command}, {table}: {log}");
             }
             let disable = AssertSqlSafe(format!("ALTER TABLE {table} DISABLE ROW LEVEL SECURITY"));
             sqlx::raw_sql(disable).execute(&pool).await.expect("a change");
         }
-        // Its owner sees everything.
+        // The owner of a table sees every row.
         let enable = "ALTER TABLE apalis.jobs ENABLE ROW LEVEL SECURITY";
         sqlx::raw_sql(enable).execute(&pool).await.expect("a change");
         drop(Api::start(&database.url, &[]).await);
@@ -236,36 +237,36 @@ async fn hidden_rows_are_named_at_the_start_and_by_readiness() {
 }
 
 #[tokio::test]
-async fn what_prevents_a_session_is_named() {
+async fn the_reason_for_a_missing_session_is_reported() {
     let database = database::fresh().await;
-    as_role(&database, "CONNECTION LIMIT 0", async |url| {
+    with_role(&database, "CONNECTION LIMIT 0", async |url| {
         let pool = Database::parse(&url).expect("a URL").pool("test", 2);
         let error = begin(&pool).await.expect_err("no session").to_string();
         assert!(error.contains("no database session within 5 s") && error.contains("too many connections"), "{error}");
         pool.close().await;
     })
     .await;
-    let taken = Database::parse(&database.url).expect("a URL").pool("test", 1);
-    let transaction = begin(&taken).await.expect("the only session");
-    let error = begin(&taken).await.expect_err("no session").to_string();
+    let busy = Database::parse(&database.url).expect("a URL").pool("test", 1);
+    let transaction = begin(&busy).await.expect("the only session");
+    let error = begin(&busy).await.expect_err("no session").to_string();
     assert!(error.contains("all 1 sessions of this process are in use"), "{error}");
-    transaction.rollback().await.expect("an end");
+    transaction.rollback().await.expect("terminated sessions");
     let closed = Port::free();
     let mut worker = Process::start(&["worker"], &[("DATABASE_URL", &format!("postgres://me@127.0.0.1:{closed}/x"))]);
-    let line = worker.printed("waiting for the database").await;
+    let line = worker.wait_for_line("waiting for the database").await;
     assert!(line.contains("Connection refused"), "{line}");
 }
 
 #[tokio::test]
-async fn what_the_server_says_is_logged_as_it_is_and_with_advice() {
+async fn a_server_error_is_logged_unchanged_and_with_advice() {
     let database = database::fresh().await;
     let nowhere = database.url.replace(&database.name, "nowhere");
     let unknown = database.url.replace("user=", "user=unknown_");
     for (url, advice) in [(nowhere, "create it"), (unknown, "refuses the user or the password")] {
         let mut worker = Process::start(&["worker"], &[("DATABASE_URL", &url)]);
-        let line = worker.printed("waiting for the database").await;
+        let line = worker.wait_for_line("waiting for the database").await;
         assert!(line.contains("does not exist") && !line.contains(" at line "), "{line}");
-        assert!(line.contains(advice), "it says what to do: {line}");
-        assert!(worker.is_running(), "and goes on");
+        assert!(line.contains(advice), "the advice is missing: {line}");
+        assert!(worker.is_running(), "the worker continues");
     }
 }

@@ -1,4 +1,4 @@
-//! Promise 2: claims take what can run now, in order, whatever else the tables hold; 9: others' jobs are left alone.
+//! Promise 2: claims take only jobs that can run now, in order, in tables of any size. Promise 9: unknown jobs stay.
 
 use std::time::{Duration, Instant};
 
@@ -6,31 +6,33 @@ use jobs::queue::{Policy, Priority};
 
 use crate::harness::{
     eventually,
-    stage::{Act, FAST, Stage, Theatre, quick_policy},
+    queue_harness::{FAST, QueueHarness, ScriptedJobs, Step, quick_policy},
 };
 
 #[tokio::test]
-async fn a_worker_claims_what_it_can_run_and_no_more() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(Policy { concurrency: 3, ..quick_policy() }));
+async fn a_worker_claims_only_as_many_jobs_as_it_can_run() {
+    let (harness, scripted) =
+        (QueueHarness::start().await, ScriptedJobs::new(Policy { concurrency: 3, ..quick_policy() }));
     for n in 0..8 {
-        theatre.enqueue(&format!("job {n}"), &[Act::Wait]).await;
+        harness.enqueue(&format!("job {n}"), &[Step::Wait]).await;
     }
-    let running = theatre.worker(&stage, FAST);
+    let running = harness.start_worker(&scripted, FAST);
     let claimed = "(SELECT count(*) FROM apalis.jobs WHERE status = 'Running') = 3";
-    theatre.until("three are claimed", claimed).await;
-    eventually("three run", Duration::from_secs(10), async || stage.ran().len() == 3).await;
-    // Every look of the next while finds the other five, and must leave them.
-    theatre.until_idle().await;
-    theatre.until("still three are claimed", claimed).await;
-    stage.gate.add_permits(8);
-    theatre.until("all are done", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status <> 'Done')").await;
+    harness.wait_until("three are claimed", claimed).await;
+    eventually("three run", Duration::from_secs(10), async || scripted.runs().len() == 3).await;
+    // Every poll sees the other five jobs, and must not claim them.
+    harness.wait_until_idle().await;
+    harness.wait_until("still three are claimed", claimed).await;
+    scripted.gate.add_permits(8);
+    harness.wait_until("all are done", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status <> 'Done')").await;
     running.stop().await;
-    assert_eq!(stage.ran().len(), 8);
+    assert_eq!(scripted.runs().len(), 8);
 }
 
 #[tokio::test]
-async fn priority_comes_before_due_time_and_due_time_before_the_rest() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(Policy { concurrency: 1, ..quick_policy() }));
+async fn jobs_are_claimed_by_priority_then_by_due_time() {
+    let (harness, scripted) =
+        (QueueHarness::start().await, ScriptedJobs::new(Policy { concurrency: 1, ..quick_policy() }));
     let old = time::OffsetDateTime::now_utc() - Duration::from_secs(60);
     for (name, priority, age) in [
         ("low, oldest", Priority::Low, 30),
@@ -39,34 +41,33 @@ async fn priority_comes_before_due_time_and_due_time_before_the_rest() {
         ("high, youngest", Priority::High, 1),
     ] {
         let due = old - Duration::from_secs(age);
-        theatre.enqueue_as(name, &[Act::Done], |job| job.priority(priority).at(due)).await;
+        harness.enqueue_as(name, &[Step::Done], |job| job.priority(priority).at(due)).await;
     }
-    theatre.run_all(&stage).await;
-    let order: Vec<String> = stage.ran().into_iter().map(|ran| ran.name).collect();
+    harness.run_all(&scripted).await;
+    let order: Vec<String> = scripted.runs().into_iter().map(|recorded| recorded.name).collect();
     assert_eq!(order, ["high, youngest", "normal, older", "normal, younger", "low, oldest"]);
 }
 
 #[tokio::test]
-async fn unknown_kinds_wait_for_those_who_know_them_and_undecodable_ones_disturb_nobody() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
-    theatre
+async fn unknown_job_types_wait_and_undecodable_jobs_affect_no_others() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    harness
         .execute(
             "INSERT INTO apalis.jobs (id, job_type, job) VALUES ('01J00000000000000000000001', 'from_the_future', '{}'),
              ('01J00000000000000000000002', 'scripted', 'no JSON'), ('not a ULID', 'scripted', '{\"nam\": 1}')",
         )
         .await;
-    theatre.enqueue("good", &[Act::Done]).await;
-    let running = theatre.worker(&stage, FAST);
-    theatre
-        .until(
-            "all scripted ones have ended",
+    harness.enqueue("good", &[Step::Done]).await;
+    let running = harness.start_worker(&scripted, FAST);
+    harness
+        .wait_until(
+            "all scripted jobs have ended",
             "NOT EXISTS (SELECT FROM apalis.jobs WHERE job_type = 'scripted' AND status NOT IN ('Done', 'Killed'))",
         )
         .await;
     running.stop().await;
-    assert_eq!(theatre.row("good").await.status, "Done");
-    theatre
-        .until(
+    assert_eq!(harness.row("good").await.status, "Done");
+    harness.wait_until(
             "two are dead with a reason, one is untouched",
             "(SELECT count(*) FROM apalis.jobs WHERE status = 'Killed' AND errors -> 0 ->> 'error' LIKE 'undecodable payload%') = 2
              AND (SELECT status = 'Pending' AND attempts = 0 FROM apalis.jobs WHERE job_type = 'from_the_future')",
@@ -74,38 +75,39 @@ async fn unknown_kinds_wait_for_those_who_know_them_and_undecodable_ones_disturb
         .await;
 }
 
-/// A million finished and a million scheduled jobs beside those that are due.
+/// The table has a million finished and a million scheduled jobs in addition to the due ones.
 #[tokio::test]
 async fn claims_read_only_what_they_claim() {
     const FULL: usize = 1_000_000;
     const DUE: usize = 2_000;
-    let (theatre, stage) = (Theatre::open().await, Stage::new(Policy { concurrency: 100, ..quick_policy() }));
+    let (harness, scripted) =
+        (QueueHarness::start().await, ScriptedJobs::new(Policy { concurrency: 100, ..quick_policy() }));
     let begun = Instant::now();
-    // One session, whose own scans are counted before the worker begins; without a log it takes half the time.
+    // One session, so that its own scans are counted before the worker starts. Without a log this takes half the time.
     let fill = format!(
         "ALTER TABLE apalis.jobs SET UNLOGGED;
          INSERT INTO apalis.jobs (id, job_type, job, status, run_at, priority, lock_by)
-         SELECT '01' || lpad(n::text, 24, '0'), 'scripted', '{{\"name\": \"x\", \"acts\": []}}',
+         SELECT '01' || lpad(n::text, 24, '0'), 'scripted', '{{\"name\": \"x\", \"steps\": []}}',
                 CASE WHEN n <= {FULL} THEN 'Done' ELSE 'Pending' END,
                 now() + CASE WHEN n <= 2 * {FULL} THEN interval '1 day' ELSE -interval '1 hour' END,
-                n % 3 - 1, CASE WHEN n <= {FULL} THEN 'somebody' END
+                n % 3 - 1, CASE WHEN n <= {FULL} THEN 'another worker' END
          FROM generate_series(1, 2 * {FULL} + {DUE}) AS n;
          SELECT pg_stat_force_next_flush();"
     );
-    sqlx::raw_sql(sqlx::AssertSqlSafe(fill)).execute(&theatre.pool).await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(fill)).execute(&harness.pool).await.unwrap();
     let filled = begun.elapsed();
-    let read = |what: &'static str| sqlx::query_scalar::<_, i64>(what).fetch_one(&theatre.pool);
+    let read = |what: &'static str| sqlx::query_scalar::<_, i64>(what).fetch_one(&harness.pool);
     let scans = "SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'jobs'";
     let scans_before = read(scans).await.unwrap();
-    // Statistics as they are in a young table: none. The plans must not need them.
+    // A new table has no statistics. The plans must not need them.
     let begun = Instant::now();
-    let running = theatre.worker(&stage, FAST);
-    // Not asked of the table: the test's own reading would be counted too.
-    eventually("all due ones have run", Duration::from_secs(20), async || stage.ran().len() == DUE).await;
+    let running = harness.start_worker(&scripted, FAST);
+    // The test does not query the table, because its own scans would be counted too.
+    eventually("all due jobs have run", Duration::from_secs(20), async || scripted.runs().len() == DUE).await;
     let drained = begun.elapsed();
     running.stop().await;
     let written = format!("(SELECT n_tup_upd >= 2 * {DUE} FROM pg_stat_user_tables WHERE relname = 'jobs')");
-    theatre.until("the worker's counts have arrived", &written).await;
+    harness.wait_until("the worker's statistics have arrived", &written).await;
     let scans = read(scans).await.unwrap() - scans_before;
     let entries =
         read("SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'jobs_ready'").await.unwrap();
@@ -113,6 +115,6 @@ async fn claims_read_only_what_they_claim() {
         "{} jobs inserted in {filled:.1?}; {DUE} of them drained in {drained:.2?}, reading {entries} index entries",
         2 * FULL + DUE,
     );
-    assert_eq!(scans, 0, "whole tables read by the worker");
+    assert_eq!(scans, 0, "the worker read whole tables");
     assert!(entries < 20 * i64::try_from(DUE).unwrap(), "{entries} entries of jobs_ready read for {DUE} claims");
 }

@@ -1,84 +1,85 @@
-//! Promises 4 and 8: steps of the database's clock double no run of a living worker and delay no rescue.
+//! Promises 4 and 8: steps of the database's clock repeat no run of a live worker, and delay no rescue.
 
 use std::time::Duration;
 
 use crate::harness::{
     clock::SteppedServer,
     eventually,
-    stage::{Act, FAST, Stage, Theatre, quick_policy},
+    queue_harness::{FAST, QueueHarness, ScriptedJobs, Step, quick_policy},
 };
 
 const SOON: Duration = Duration::from_secs(20);
-/// Above every lease here, forwards and backwards, and back to the true time.
+/// Steps longer than every lease, forwards and backwards, then back to the real time.
 const STEPS: [i64; 5] = [20, -20, 600, -600, 0];
 const JOBS: usize = 5;
 
 #[tokio::test]
-async fn steps_of_the_clock_double_no_run_of_a_living_worker() {
+async fn steps_of_the_clock_repeat_no_run_of_a_live_worker() {
     let Some(server) = SteppedServer::start().await else { return };
-    let (theatre, stage) = (Theatre::on(&server.url).await, Stage::new(quick_policy()));
-    let (one, other) = (theatre.worker(&stage, FAST), theatre.worker(&stage, FAST));
-    theatre.until_beaten(1).await;
+    let (harness, scripted) = (QueueHarness::on_database(&server.url).await, ScriptedJobs::new(quick_policy()));
+    let (one, other) = (harness.start_worker(&scripted, FAST), harness.start_worker(&scripted, FAST));
+    harness.wait_for_heartbeats(1).await;
     for n in 0..JOBS {
-        theatre.enqueue(&format!("job {n}"), &[Act::Wait]).await;
+        harness.enqueue(&format!("job {n}"), &[Step::Wait]).await;
     }
-    eventually("all run", SOON, async || stage.ran().len() == JOBS).await;
+    eventually("all run", SOON, async || scripted.runs().len() == JOBS).await;
     for step in STEPS {
         server.step(step);
-        // More than a lease, in which each looks ten times.
-        theatre.until_beaten(6).await;
+        // Longer than a lease, in which each worker looks for dead workers ten times.
+        harness.wait_for_heartbeats(6).await;
         let held = format!("(SELECT count(*) FROM apalis.jobs WHERE status = 'Running' AND attempts = 1) = {JOBS}");
-        theatre.until(&format!("all are held after a step to {step} s"), &held).await;
-        assert_eq!(stage.ran().len(), JOBS, "after a step to {step} s");
+        harness.wait_until(&format!("all are held after a step to {step} s"), &held).await;
+        assert_eq!(scripted.runs().len(), JOBS, "after a step to {step} s");
     }
-    stage.gate.add_permits(JOBS);
-    theatre.until("all are done", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status <> 'Done')").await;
+    scripted.gate.add_permits(JOBS);
+    harness.wait_until("all are done", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status <> 'Done')").await;
     one.stop().await;
     other.stop().await;
-    assert_eq!(stage.ran().len(), JOBS, "each ran once");
-    theatre.until("no crash was counted", "(SELECT max(crashes) = 0 FROM apalis.jobs)").await;
+    assert_eq!(scripted.runs().len(), JOBS, "each ran once");
+    harness.wait_until("no crash was counted", "(SELECT max(crashes) = 0 FROM apalis.jobs)").await;
 }
 
 #[tokio::test]
 async fn steps_of_the_clock_delay_no_rescue() {
     let Some(server) = SteppedServer::start().await else { return };
-    let theatre = Theatre::on(&server.url).await;
+    let harness = QueueHarness::on_database(&server.url).await;
     for (number, step) in STEPS.into_iter().enumerate() {
-        let stage = Stage::new(quick_policy());
+        let scripted = ScriptedJobs::new(quick_policy());
         let name = format!("job {number}");
-        theatre.enqueue(&name, &[Act::Done]).await;
+        harness.enqueue(&name, &[Step::Done]).await;
         let dead = format!(
             "WITH dead AS (
                  INSERT INTO apalis.workers (id, worker_type, storage_name, last_seen, lease)
                  VALUES ('dead {number}', 'millrace', 'PostgreSQL', now(), '1 s'))
              UPDATE apalis.jobs SET status = 'Running', lock_by = 'dead {number}', attempts = 1 WHERE status = 'Pending'"
         );
-        assert_eq!(theatre.execute(&dead).await, 1);
+        assert_eq!(harness.execute(&dead).await, 1);
         server.step(step);
-        let running = theatre.worker(&stage, FAST);
-        // A lease and a look; the rest is for a machine that builds three other things.
-        eventually(&format!("it runs after a step to {step} s"), SOON, async || stage.runs_of(&name) == 1).await;
+        let running = harness.start_worker(&scripted, FAST);
+        // A lease and a rescue interval suffice; the rest is for a machine that runs three other builds.
+        eventually(&format!("the job runs after a step to {step} s"), SOON, async || scripted.runs_of(&name) == 1)
+            .await;
         running.stop().await;
-        assert_eq!(theatre.row(&name).await.crashes, 1);
+        assert_eq!(harness.row(&name).await.crashes, 1);
     }
 }
 
-/// What a worker shows of others, too: after one heartbeat it is right again.
+/// The overview counts live workers correctly one heartbeat after a step.
 #[tokio::test]
-async fn the_overview_is_right_one_heartbeat_after_a_step() {
+async fn the_overview_is_correct_one_heartbeat_after_a_step() {
     let Some(server) = SteppedServer::start().await else { return };
-    let (theatre, stage) = (Theatre::on(&server.url).await, Stage::new(quick_policy()));
-    theatre
+    let (harness, scripted) = (QueueHarness::on_database(&server.url).await, ScriptedJobs::new(quick_policy()));
+    harness
         .execute(
             "INSERT INTO apalis.workers (id, worker_type, storage_name, layers, last_seen, lease)
              VALUES ('dead', 'millrace', 'PostgreSQL', 'scripted', now() - interval '5 s', '1 s')",
         )
         .await;
-    let operator = jobs::queue::Operator::new(&theatre.pool, &theatre.queue, jobs::queue::Kinds::default());
-    let running = theatre.worker(&stage, FAST);
+    let operator = jobs::queue::Operator::new(&harness.pool, &harness.queue, jobs::queue::Kinds::default());
+    let running = harness.start_worker(&scripted, FAST);
     for step in STEPS {
         server.step(step);
-        let what = format!("one worker lives after a step to {step} s");
+        let what = format!("one worker is alive after a step to {step} s");
         eventually(&what, SOON, async || {
             let queues = operator.queues().await.expect("an overview");
             queues.iter().find(|queue| queue.name == "scripted").is_some_and(|queue| queue.workers == 1)

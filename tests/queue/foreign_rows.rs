@@ -1,4 +1,4 @@
-//! Rows that other programs wrote: whatever is in one harms that row only.
+//! Rows written by other programs: a malformed row affects only itself.
 
 use std::time::Duration;
 
@@ -9,15 +9,15 @@ use jobs::queue::{
 
 use crate::harness::{
     eventually,
-    stage::{Act, FAST, NEVER, Stage, Theatre, quick_policy},
+    queue_harness::{FAST, NEVER, QueueHarness, ScriptedJobs, Step, quick_policy},
 };
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// Times that PostgreSQL has and the crate `time` has not, counts that cannot grow, texts and JSON of other shapes.
+/// Rows with times that the `time` crate cannot represent, counts at their limit, and unexpected texts and JSON.
 const ROWS: &str = r#"
     INSERT INTO apalis.jobs (id, job_type, job, run_at, status, attempts, failures, crashes, errors, done_at, lock_at, last_result)
-    SELECT 'row ' || row_number() OVER (), 'scripted', '{"name": "foreign", "acts": ["Fail", "Done"]}', odd.*
+    SELECT 'row ' || row_number() OVER (), 'scripted', '{"name": "foreign", "steps": ["Fail", "Done"]}', odd.*
     FROM (VALUES
         (timestamptz 'infinity', 'Pending', 0, 0, 0, NULL::jsonb, NULL::timestamptz, NULL::timestamptz, NULL::jsonb),
         ('-infinity', 'Pending', 0, 0, 0, NULL, NULL, NULL, NULL),
@@ -41,34 +41,35 @@ const WORKERS: &str = "
         ('c', 'm', 'p', '', '20000-01-01', '0', '{\"scripted\": 1}')";
 
 #[tokio::test]
-async fn odd_rows_harm_only_themselves() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(Policy { attempts: 2, ..quick_policy() }));
-    let operator = Operator::new(&theatre.pool, &theatre.queue, Kinds::default());
-    theatre.execute(ROWS).await;
-    theatre.execute(WORKERS).await;
-    look_at_everything(&operator).await;
-    // No notification and no poll: what starts was seen to be due.
-    let running = theatre.worker(&stage, Timing { poll: NEVER, ..FAST });
+async fn a_malformed_row_affects_only_itself() {
+    let (harness, scripted) =
+        (QueueHarness::start().await, ScriptedJobs::new(Policy { attempts: 2, ..quick_policy() }));
+    let operator = Operator::new(&harness.pool, &harness.queue, Kinds::default());
+    harness.execute(ROWS).await;
+    harness.execute(WORKERS).await;
+    query_everything(&operator).await;
+    // Without notifications and polls: the worker must find the jobs by their due times.
+    let running = harness.start_worker(&scripted, Timing { poll: NEVER, ..FAST });
     for (name, delay) in [("now", 0), ("soon", 300), ("later", 1500)] {
-        theatre.enqueue_as(name, &[Act::Done], |job| job.after(Duration::from_millis(delay))).await;
+        harness.enqueue_as(name, &[Step::Done], |job| job.after(Duration::from_millis(delay))).await;
     }
     for name in ["now", "soon", "later"] {
-        eventually(name, SOON, async || stage.runs_of(name) == 1).await;
+        eventually(name, SOON, async || scripted.runs_of(name) == 1).await;
     }
-    theatre
-        .until(
-            "all that was due has ended, and what ran without a worker was taken back",
+    harness.wait_until(
+            "all due jobs have ended, and running jobs without a worker were rescued",
             "NOT EXISTS (SELECT FROM apalis.jobs WHERE status = 'Running' OR status = 'Pending' AND run_at < '3000-01-01')",
         )
         .await;
     running.stop().await;
     let left = "SELECT array_agg(status ORDER BY status) FROM apalis.jobs WHERE run_at > now()";
-    let left: Vec<String> = sqlx::query_scalar(left).fetch_one(&theatre.pool).await.unwrap();
+    let left: Vec<String> = sqlx::query_scalar(left).fetch_one(&harness.pool).await.unwrap();
     assert_eq!(left, ["Done", "Killed", "Pending", "Pending", "Weird"]);
-    look_at_everything(&operator).await;
+    query_everything(&operator).await;
 }
 
-async fn look_at_everything(operator: &Operator) {
+/// Calls every read of the operator, and asserts that malformed rows are reported.
+async fn query_everything(operator: &Operator) {
     let mut states: Vec<Option<State>> = State::ALL.into_iter().map(Some).collect();
     states.push(None);
     for state in states {
@@ -88,7 +89,7 @@ async fn look_at_everything(operator: &Operator) {
     let queues = operator.queues().await.unwrap();
     serde_json::to_string(&queues).unwrap();
     assert!(queues.iter().any(|queue| queue.name == "scripted"), "{queues:?}");
-    // Cancelled and replayed one by one: an odd one says what is wrong with it.
+    // A malformed row is rejected with the reason when it is cancelled.
     for id in ["row 13", "row 14"] {
         let error = operator.cancel(id).await.unwrap_err().to_string();
         assert!(error.contains("does not know"), "{error}");

@@ -1,4 +1,4 @@
-//! Promises 4 and 5: leases, rescue, and results that come too late.
+//! Promises 4 and 5: leases, rescue, and fencing of late results.
 
 use std::time::Duration;
 
@@ -6,187 +6,191 @@ use jobs::queue::Policy;
 
 use crate::harness::{
     eventually,
-    stage::{Act, FAST, Stage, Theatre, quick_policy},
+    queue_harness::{FAST, QueueHarness, ScriptedJobs, Step, quick_policy},
 };
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// Two threads, and twice as many handlers that block theirs for longer than the lease.
+/// Four handlers block the two threads for longer than the lease.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn handlers_that_block_every_thread_cost_no_lease() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
+async fn handlers_that_block_every_thread_lose_no_lease() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
     for n in 0..4 {
-        theatre.enqueue(&format!("job {n}"), &[Act::Block(1500)]).await;
+        harness.enqueue(&format!("job {n}"), &[Step::Block(1500)]).await;
     }
-    let running = theatre.worker(&stage, FAST);
-    let other = Theatre::worker(&theatre, &stage, FAST);
-    assert_ne!(running.worker.name, other.worker.name, "two starts, two names");
-    theatre.until("all are done", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status <> 'Done')").await;
+    let running = harness.start_worker(&scripted, FAST);
+    let other = harness.start_worker(&scripted, FAST);
+    assert_ne!(running.worker.name, other.worker.name, "each worker has its own name");
+    harness.wait_until("all are done", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status <> 'Done')").await;
     running.stop().await;
     other.stop().await;
     for n in 0..4 {
-        let row = theatre.row(&format!("job {n}")).await;
+        let row = harness.row(&format!("job {n}")).await;
         assert_eq!((row.attempts, row.crashes), (1, 0), "job {n} ran once");
     }
 }
 
 #[tokio::test]
 async fn jobs_of_a_dead_worker_run_elsewhere() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
-    theatre.enqueue("job", &[Act::Done]).await;
-    theatre
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    harness.enqueue("job", &[Step::Done]).await;
+    harness
         .execute(
             "INSERT INTO apalis.workers (id, worker_type, storage_name, last_seen, lease) VALUES
              ('dead', 'millrace', 'PostgreSQL', now() - interval '1 minute', '1 s'),
              ('alive', 'millrace', 'PostgreSQL', now() - interval '1 hour', '1 h')",
         )
         .await;
-    theatre.execute("UPDATE apalis.jobs SET status = 'Running', lock_by = 'dead', attempts = 1").await;
-    theatre.enqueue("held", &[Act::Done]).await;
-    theatre
+    harness.execute("UPDATE apalis.jobs SET status = 'Running', lock_by = 'dead', attempts = 1").await;
+    harness.enqueue("held", &[Step::Done]).await;
+    harness
         .execute("UPDATE apalis.jobs SET status = 'Running', lock_by = 'alive', attempts = 1 WHERE status = 'Pending'")
         .await;
-    let running = theatre.worker(&stage, FAST);
-    theatre.until("the dead worker's job is done", "EXISTS (SELECT FROM apalis.jobs WHERE status = 'Done')").await;
+    let running = harness.start_worker(&scripted, FAST);
+    harness.wait_until("the dead worker's job is done", "EXISTS (SELECT FROM apalis.jobs WHERE status = 'Done')").await;
     running.stop().await;
-    let row = theatre.row("job").await;
+    let row = harness.row("job").await;
     assert_eq!((row.status.as_str(), row.attempts, row.failures, row.crashes), ("Done", 2, 0, 1));
-    let held = theatre.row("held").await;
+    let held = harness.row("held").await;
     assert_eq!((held.status.as_str(), held.lock_by.as_deref()), ("Running", Some("alive")));
 }
 
-/// A worker that starts in the middle of an outage finds rows that are old, and workers that are about to renew.
+/// A worker that starts during an outage sees old rows of workers that are about to renew their leases.
 #[tokio::test]
-async fn a_new_worker_takes_nothing_before_it_has_watched_a_lease() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
-    theatre.enqueue("job", &[Act::Done]).await;
-    theatre
+async fn a_new_worker_rescues_no_job_before_it_has_watched_a_whole_lease() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    harness.enqueue("job", &[Step::Done]).await;
+    harness
         .execute(
             "INSERT INTO apalis.workers (id, worker_type, storage_name, last_seen, lease)
              VALUES ('slow', 'millrace', 'PostgreSQL', now() - interval '1 minute', '2 s')",
         )
         .await;
-    theatre.execute("UPDATE apalis.jobs SET status = 'Running', lock_by = 'slow', attempts = 1").await;
-    let running = theatre.worker(&stage, FAST);
+    harness.execute("UPDATE apalis.jobs SET status = 'Running', lock_by = 'slow', attempts = 1").await;
+    let running = harness.start_worker(&scripted, FAST);
     for _ in 0..10 {
-        // Its clock may be wrong, but it renews.
-        theatre.execute("UPDATE apalis.workers SET last_seen = last_seen WHERE id = 'slow'").await;
-        theatre.execute("UPDATE apalis.workers SET last_seen = last_seen WHERE id = 'slow'").await;
+        // The slow worker's clock may be wrong, but it renews its lease.
+        harness.execute("UPDATE apalis.workers SET last_seen = last_seen WHERE id = 'slow'").await;
+        harness.execute("UPDATE apalis.workers SET last_seen = last_seen WHERE id = 'slow'").await;
         let own = format!("(SELECT xmin::text FROM apalis.workers WHERE id = '{}')", running.worker.name);
         let before: Option<String> =
-            sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT {own}"))).fetch_one(&theatre.pool).await.unwrap();
-        let beaten = format!("({own} IS DISTINCT FROM {})", before.map_or("NULL".into(), |old| format!("'{old}'")));
-        theatre.until("the new worker has beaten", &beaten).await;
-        let row = theatre.row("job").await;
-        assert_eq!((row.status.as_str(), row.crashes), ("Running", 0), "taken from a worker that lives");
+            sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT {own}"))).fetch_one(&harness.pool).await.unwrap();
+        let renewed = format!("({own} IS DISTINCT FROM {})", before.map_or("NULL".into(), |old| format!("'{old}'")));
+        harness.wait_until("the new worker has renewed its lease", &renewed).await;
+        let row = harness.row("job").await;
+        assert_eq!((row.status.as_str(), row.crashes), ("Running", 0), "the job was taken from a live worker");
     }
-    theatre.until("it is silent, and its job is done", "(SELECT status = 'Done' FROM apalis.jobs)").await;
+    harness
+        .wait_until(
+            "the slow worker no longer renews, and its job is done",
+            "(SELECT status = 'Done' FROM apalis.jobs)",
+        )
+        .await;
     running.stop().await;
-    assert_eq!(theatre.row("job").await.crashes, 1);
+    assert_eq!(harness.row("job").await.crashes, 1);
 }
 
-/// Rows of workers can be deleted, by hand or by a restore: jobs without one must not be stuck.
+/// A worker's row can be deleted by hand or by a restore. Its jobs must not be stuck.
 #[tokio::test]
 async fn jobs_whose_worker_has_no_row_run_elsewhere() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
     for name in ["without a name", "of one that is gone"] {
-        theatre.enqueue(name, &[Act::Done]).await;
+        harness.enqueue(name, &[Step::Done]).await;
     }
-    theatre.execute("UPDATE apalis.jobs SET status = 'Running', attempts = 1").await;
+    harness.execute("UPDATE apalis.jobs SET status = 'Running', attempts = 1").await;
     let gone = "UPDATE apalis.jobs SET lock_by = 'gone' WHERE position('gone' IN convert_from(job, 'UTF8')) > 0";
-    assert_eq!(theatre.execute(gone).await, 1);
-    let running = theatre.worker(&stage, FAST);
-    theatre.until("both are done", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status <> 'Done')").await;
+    assert_eq!(harness.execute(gone).await, 1);
+    let running = harness.start_worker(&scripted, FAST);
+    harness.wait_until("both are done", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status <> 'Done')").await;
     running.stop().await;
-    assert_eq!(theatre.row("of one that is gone").await.crashes, 1);
+    assert_eq!(harness.row("of one that is gone").await.crashes, 1);
 }
 
 #[tokio::test]
-async fn a_living_worker_whose_row_is_deleted_keeps_its_jobs() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
-    theatre.enqueue("job", &[Act::Wait]).await;
-    let running = theatre.worker(&stage, FAST);
-    eventually("it runs", SOON, async || stage.runs_of("job") == 1).await;
-    let other = theatre.worker(&stage, FAST);
-    theatre.until("both are there", "(SELECT count(*) FROM apalis.workers) = 2").await;
-    theatre.execute("DELETE FROM apalis.workers").await;
-    theatre.until("both are there again", "(SELECT count(*) FROM apalis.workers) = 2").await;
-    // Two leases, in which the other one looks ten times each.
-    theatre.until_beaten(10).await;
-    stage.gate.add_permits(1);
-    theatre.until("it is done", "(SELECT status = 'Done' FROM apalis.jobs)").await;
+async fn a_live_worker_whose_row_is_deleted_keeps_its_jobs() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    harness.enqueue("job", &[Step::Wait]).await;
+    let running = harness.start_worker(&scripted, FAST);
+    eventually("the job runs", SOON, async || scripted.runs_of("job") == 1).await;
+    let other = harness.start_worker(&scripted, FAST);
+    harness.wait_until("both workers have a row", "(SELECT count(*) FROM apalis.workers) = 2").await;
+    harness.execute("DELETE FROM apalis.workers").await;
+    harness.wait_until("both workers have a row again", "(SELECT count(*) FROM apalis.workers) = 2").await;
+    // Two leases, in each of which the other worker looks for dead workers ten times.
+    harness.wait_for_heartbeats(10).await;
+    scripted.gate.add_permits(1);
+    harness.wait_until("the job is done", "(SELECT status = 'Done' FROM apalis.jobs)").await;
     running.stop().await;
     other.stop().await;
-    let row = theatre.row("job").await;
-    assert_eq!((row.attempts, row.crashes), (1, 0), "it ran once");
+    let row = harness.row("job").await;
+    assert_eq!((row.attempts, row.crashes), (1, 0), "the job ran once");
 }
 
 #[tokio::test]
 async fn a_worker_that_cannot_renew_claims_nothing_until_it_can() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
-    let running = theatre.worker(&stage, FAST);
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    let running = harness.start_worker(&scripted, FAST);
     let ready = running.worker.is_ready();
-    eventually("the lease stands", SOON, async || ready()).await;
-    // Whoever locks its row stops its heartbeat, and nothing else.
-    let mut lock = theatre.pool.begin().await.unwrap();
+    eventually("the lease is valid", SOON, async || ready()).await;
+    // A lock on the worker's row blocks only its heartbeat.
+    let mut lock = harness.pool.begin().await.unwrap();
     sqlx::query("SELECT FROM apalis.workers FOR UPDATE").execute(&mut *lock).await.unwrap();
-    eventually("the lease no longer stands", SOON, async || !ready()).await;
-    theatre.enqueue("job", &[Act::Done]).await;
-    let over = "(SELECT max(last_seen) < now() - interval '1200 milliseconds' FROM apalis.workers)";
-    theatre.until("its lease is over", over).await;
-    assert_eq!(stage.ran().len(), 0, "claimed without a lease");
+    eventually("the lease is no longer valid", SOON, async || !ready()).await;
+    harness.enqueue("job", &[Step::Done]).await;
+    let expired = "(SELECT max(last_seen) < now() - interval '1200 milliseconds' FROM apalis.workers)";
+    harness.wait_until("its lease has expired", expired).await;
+    assert_eq!(scripted.runs().len(), 0, "claimed without a lease");
     lock.rollback().await.unwrap();
-    eventually("the job has run", SOON, async || stage.runs_of("job") == 1).await;
+    eventually("the job has run", SOON, async || scripted.runs_of("job") == 1).await;
     running.stop().await;
 }
 
-/// Whatever a run comes to after its job was taken away: it is not written.
+/// No outcome of a run is written after its job was claimed by another worker or rescued.
 #[tokio::test]
-async fn a_result_without_a_token_is_dropped() {
+async fn a_result_with_an_old_token_is_dropped() {
     for (taken, status, claims) in [
         ("status = 'Running', lock_by = 'other', attempts = attempts + 1", "Running", 2),
-        // Rescued, and not claimed again yet.
+        // Rescued, but not yet claimed again.
         ("status = 'Pending', run_at = now() + interval '1 hour'", "Pending", 1),
     ] {
-        let (theatre, stage) = (Theatre::open().await, Stage::new(Policy { attempts: 1, ..quick_policy() }));
-        let ends = [("done", Act::Done), ("fails", Act::Fail), ("snoozes", Act::Snooze(1)), ("dies", Act::Reject)];
+        let (harness, scripted) =
+            (QueueHarness::start().await, ScriptedJobs::new(Policy { attempts: 1, ..quick_policy() }));
+        let ends = [("done", Step::Done), ("fails", Step::Fail), ("snoozes", Step::Snooze(1)), ("dies", Step::Reject)];
         for (name, end) in &ends {
-            theatre.enqueue(name, &[Act::WaitThen(Box::new(end.clone()))]).await;
+            harness.enqueue(name, &[Step::WaitThen(Box::new(end.clone()))]).await;
         }
-        let running = theatre.worker(&stage, FAST);
-        eventually("all four run", SOON, async || stage.ran().len() == 4).await;
-        assert_eq!(theatre.execute(&format!("UPDATE apalis.jobs SET {taken}")).await, 4);
-        stage.gate.add_permits(4);
+        let running = harness.start_worker(&scripted, FAST);
+        eventually("all four run", SOON, async || scripted.runs().len() == 4).await;
+        assert_eq!(harness.execute(&format!("UPDATE apalis.jobs SET {taken}")).await, 4);
+        scripted.gate.add_permits(4);
         running.stop().await;
         for (name, _) in ends {
-            let row = theatre.row(name).await;
+            let row = harness.row(name).await;
             assert_eq!((row.status.as_str(), row.attempts, row.failures), (status, claims, 0), "{name}, {taken}");
         }
     }
 }
 
-/// The same worker again, one claim later, is somebody else too.
+/// A later claim of the same worker has another token.
 #[tokio::test]
-async fn a_token_is_good_for_one_run() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
-    theatre.enqueue("done", &[Act::Wait, Act::Hang]).await;
-    theatre.enqueue("fails", &[Act::WaitThen(Box::new(Act::Fail)), Act::Hang]).await;
-    let running = theatre.worker(&stage, FAST);
-    eventually("both run", SOON, async || stage.ran().len() == 2).await;
-    theatre.execute("UPDATE apalis.jobs SET status = 'Pending'").await;
-    eventually("both run a second time beside the first", SOON, async || stage.ran().len() == 4).await;
-    stage.gate.add_permits(2);
-    eventually("the gate was passed", SOON, async || stage.gate.available_permits() == 0).await;
-    // Results are written in their order: those of the first runs before these.
-    theatre.enqueue("later", &[Act::Done]).await;
-    theatre.enqueue("later still", &[Act::Reject]).await;
+async fn a_token_is_valid_for_one_run() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    harness.enqueue("done", &[Step::Wait, Step::Hang]).await;
+    harness.enqueue("fails", &[Step::WaitThen(Box::new(Step::Fail)), Step::Hang]).await;
+    let running = harness.start_worker(&scripted, FAST);
+    eventually("both run", SOON, async || scripted.runs().len() == 2).await;
+    harness.execute("UPDATE apalis.jobs SET status = 'Pending'").await;
+    eventually("both run a second time while the first runs continue", SOON, async || scripted.runs().len() == 4).await;
+    scripted.gate.add_permits(2);
+    eventually("both first runs have passed the gate", SOON, async || scripted.gate.available_permits() == 0).await;
+    // Results are written in order, so that those of the first runs come before these.
+    harness.enqueue("later", &[Step::Done]).await;
+    harness.enqueue("later still", &[Step::Reject]).await;
     let written = "(SELECT count(*) FROM apalis.jobs WHERE status IN ('Done', 'Killed') AND attempts = 1) = 2";
-    theatre.until("later results are written", written).await;
+    harness.wait_until("later results are written", written).await;
     for name in ["done", "fails"] {
-        let row = theatre.row(name).await;
+        let row = harness.row(name).await;
         assert_eq!((row.status.as_str(), row.attempts, row.failures), ("Running", 2, 0), "{name}");
     }
-    running.shutdown.drain.cancel();
-    running.shutdown.now.cancel();
-    running.stopped().await;
+    running.abort().await;
 }

@@ -12,137 +12,152 @@ use jobs::{
 
 use crate::harness::{
     eventually,
-    stage::{Act, FAST, NEVER, Scripted, Stage, Theatre, quick_policy},
+    queue_harness::{FAST, NEVER, QueueHarness, ScriptedJob, ScriptedJobs, Step, quick_policy},
 };
 
 const SOON: Duration = Duration::from_secs(10);
 
-impl Revive for Scripted {
-    /// Enqueues a witness, and fails for a job that is called so: the witness must then be gone, too.
-    async fn revive(self, _: Stage, tx: &mut Tx) -> Result<(), Error> {
-        let witness = Self { name: format!("witness of {}", self.name), acts: vec![Act::Done] };
+impl Revive for ScriptedJob {
+    /// Enqueues a witness job. Fails for the job named `refuses`, whose witness must then be rolled back.
+    async fn revive(self, _: ScriptedJobs, tx: &mut Tx) -> Result<(), Error> {
+        let witness = Self { name: format!("witness of {}", self.name), steps: vec![Step::Done] };
         jobs::queue::enqueue(tx, &[jobs::queue::NewJob::of(&witness)?]).await?;
         if self.name == "refuses" { Err(Error::Internal("refused".into())) } else { Ok(()) }
     }
 }
 
-fn operator(theatre: &Theatre, stage: &Stage) -> Operator {
-    Operator::new(&theatre.pool, &theatre.queue, Kinds::default().kind::<Scripted>(stage.clone()))
+fn operator(harness: &QueueHarness, scripted: &ScriptedJobs) -> Operator {
+    Operator::new(&harness.pool, &harness.queue, Kinds::default().kind::<ScriptedJob>(scripted.clone()))
 }
 
-/// Enqueues a job and answers its id.
-async fn enqueue(theatre: &Theatre, name: &str, acts: &[Act], delay: Duration) -> String {
+/// Enqueues a job and returns its id.
+async fn enqueue(harness: &QueueHarness, name: &str, steps: &[Step], delay: Duration) -> String {
     let id = JobId::generate();
-    theatre.enqueue_as(name, acts, |job| job.id(id).after(delay)).await;
+    harness.enqueue_as(name, steps, |job| job.id(id).after(delay)).await;
     id.to_string()
 }
 
 #[tokio::test]
 async fn a_waiting_job_is_cancelled_at_once() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
-    let operator = operator(&theatre, &stage);
-    let id = enqueue(&theatre, "job", &[Act::Done], NEVER).await;
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    let operator = operator(&harness, &scripted);
+    let id = enqueue(&harness, "job", &[Step::Done], NEVER).await;
     assert_eq!(operator.cancel(&id).await.unwrap(), Cancelled::AtOnce);
-    let row = theatre.row("job").await;
+    let row = harness.row("job").await;
     let seen = (row.status.as_str(), row.attempts, row.failures, row.last_error.as_deref());
     assert_eq!(seen, ("Cancelled", 0, 0, Some(CANCELLED)));
-    assert_eq!(stage.buried(), [("job".to_owned(), CANCELLED.to_owned())], "its record is given up, too");
+    assert_eq!(scripted.discarded(), [("job".to_owned(), CANCELLED.to_owned())], "its discard hook ran");
     assert_eq!(operator.cancel(&id).await.unwrap(), Cancelled::Ended);
     assert_eq!(operator.cancel("unknown").await.unwrap(), Cancelled::NotFound);
 }
 
-/// The heartbeat is too rare to have found it: it was the notification.
+/// Without heartbeats, only the notification can tell the worker.
 #[tokio::test]
 async fn a_running_job_is_cancelled_by_its_worker() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
-    let operator = operator(&theatre, &stage);
-    let id = enqueue(&theatre, "job", &[Act::Hang], Duration::ZERO).await;
-    let other = enqueue(&theatre, "other", &[Act::Wait], Duration::ZERO).await;
-    let running = theatre.worker(&stage, Timing { heartbeat: NEVER, lease: NEVER * 3, ..FAST });
-    eventually("both run", SOON, async || stage.ran().len() == 2).await;
-    theatre.until("it listens", "EXISTS (SELECT FROM pg_stat_activity WHERE query = 'LISTEN \"millrace_jobs\"')").await;
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    let operator = operator(&harness, &scripted);
+    let id = enqueue(&harness, "job", &[Step::Hang], Duration::ZERO).await;
+    let other = enqueue(&harness, "other", &[Step::Wait], Duration::ZERO).await;
+    let running = harness.start_worker(&scripted, Timing { heartbeat: NEVER, lease: NEVER * 3, ..FAST });
+    eventually("both run", SOON, async || scripted.runs().len() == 2).await;
+    harness
+        .wait_until(
+            "the worker listens",
+            "EXISTS (SELECT FROM pg_stat_activity WHERE query = 'LISTEN \"millrace_jobs\"')",
+        )
+        .await;
     assert_eq!(operator.cancel(&id).await.unwrap(), Cancelled::Requested);
-    theatre.until("it is cancelled", "EXISTS (SELECT FROM apalis.jobs WHERE status = 'Cancelled')").await;
-    let row = theatre.row("job").await;
+    harness.wait_until("the job is cancelled", "EXISTS (SELECT FROM apalis.jobs WHERE status = 'Cancelled')").await;
+    let row = harness.row("job").await;
     assert_eq!((row.status.as_str(), row.attempts, row.last_error.as_deref()), ("Cancelled", 1, Some(CANCELLED)));
-    assert_eq!(stage.buried(), [("job".to_owned(), CANCELLED.to_owned())]);
-    assert_eq!(theatre.row("other").await.status, "Running", "nobody else is disturbed");
-    stage.gate.add_permits(1);
+    assert_eq!(scripted.discarded(), [("job".to_owned(), CANCELLED.to_owned())]);
+    assert_eq!(harness.row("other").await.status, "Running", "the other job still runs");
+    scripted.gate.add_permits(1);
     running.stop().await;
     assert_eq!(operator.cancel(&other).await.unwrap(), Cancelled::Ended);
 }
 
-/// Told to nobody, found at a heartbeat, whoever runs it by then; and the request goes with the job.
+/// No worker gets a notification. The worker that runs the job later finds the request at its heartbeat, and the request
+/// is deleted with the job's end.
 #[tokio::test]
-async fn a_cancellation_outlives_the_run_it_was_made_for() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
-    let operator = operator(&theatre, &stage);
-    let id = enqueue(&theatre, "job", &[Act::Hang], Duration::ZERO).await;
-    theatre.execute("UPDATE apalis.jobs SET status = 'Running', lock_by = 'dead'").await;
+async fn a_cancellation_outlives_the_run_for_which_it_was_requested() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    let operator = operator(&harness, &scripted);
+    let id = enqueue(&harness, "job", &[Step::Hang], Duration::ZERO).await;
+    harness.execute("UPDATE apalis.jobs SET status = 'Running', lock_by = 'dead'").await;
     assert_eq!(operator.cancel(&id).await.unwrap(), Cancelled::Requested);
-    theatre.execute("UPDATE apalis.jobs SET status = 'Pending'").await;
-    let running = theatre.worker(&stage, FAST);
-    theatre.until("it is cancelled", "EXISTS (SELECT FROM apalis.jobs WHERE status = 'Cancelled')").await;
-    theatre.until("the request is forgotten", "NOT EXISTS (SELECT FROM cancellations)").await;
+    harness.execute("UPDATE apalis.jobs SET status = 'Pending'").await;
+    let running = harness.start_worker(&scripted, FAST);
+    harness.wait_until("the job is cancelled", "EXISTS (SELECT FROM apalis.jobs WHERE status = 'Cancelled')").await;
+    harness.wait_until("the request is deleted", "NOT EXISTS (SELECT FROM cancellations)").await;
     running.stop().await;
 }
 
-/// A worker that still knows of the old request must not end the new run.
+/// A worker that remembers the old request must not end the new run.
 #[tokio::test]
 async fn a_replay_withdraws_the_cancellation() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
-    let operator = operator(&theatre, &stage);
-    let id = enqueue(&theatre, "job", &[Act::Hang, Act::Wait], Duration::ZERO).await;
-    let running = theatre.worker(&stage, Timing { heartbeat: NEVER, lease: NEVER * 3, ..FAST });
-    eventually("it runs", SOON, async || stage.runs_of("job") == 1).await;
-    theatre.until("it listens", "EXISTS (SELECT FROM pg_stat_activity WHERE query = 'LISTEN \"millrace_jobs\"')").await;
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    let operator = operator(&harness, &scripted);
+    let id = enqueue(&harness, "job", &[Step::Hang, Step::Wait], Duration::ZERO).await;
+    let running = harness.start_worker(&scripted, Timing { heartbeat: NEVER, lease: NEVER * 3, ..FAST });
+    eventually("the job runs", SOON, async || scripted.runs_of("job") == 1).await;
+    harness
+        .wait_until(
+            "the worker listens",
+            "EXISTS (SELECT FROM pg_stat_activity WHERE query = 'LISTEN \"millrace_jobs\"')",
+        )
+        .await;
     operator.cancel(&id).await.unwrap();
-    theatre.until("it is cancelled", "EXISTS (SELECT FROM apalis.jobs WHERE status = 'Cancelled')").await;
+    harness.wait_until("the job is cancelled", "EXISTS (SELECT FROM apalis.jobs WHERE status = 'Cancelled')").await;
     assert_eq!(operator.replay(&id).await.unwrap(), Replayed::Replayed);
-    eventually("it runs again", SOON, async || stage.runs_of("job") == 2).await;
-    stage.gate.add_permits(1);
-    theatre
-        .until("it is done", &format!("EXISTS (SELECT FROM apalis.jobs WHERE status = 'Done' AND id = '{id}')"))
+    eventually("the job runs again", SOON, async || scripted.runs_of("job") == 2).await;
+    scripted.gate.add_permits(1);
+    harness
+        .wait_until(
+            "the job is done",
+            &format!("EXISTS (SELECT FROM apalis.jobs WHERE status = 'Done' AND id = '{id}')"),
+        )
         .await;
     running.stop().await;
 }
 
 #[tokio::test]
 async fn a_dead_job_is_replayed_with_its_record_or_not_at_all() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(Policy { attempts: 2, ..quick_policy() }));
-    let operator = operator(&theatre, &stage);
-    let id = enqueue(&theatre, "job", &[Act::Fail, Act::Fail, Act::Fail, Act::Done], Duration::ZERO).await;
-    let refuses = enqueue(&theatre, "refuses", &[Act::Reject], Duration::ZERO).await;
-    theatre.run_all(&stage).await;
+    let (harness, scripted) =
+        (QueueHarness::start().await, ScriptedJobs::new(Policy { attempts: 2, ..quick_policy() }));
+    let operator = operator(&harness, &scripted);
+    let id = enqueue(&harness, "job", &[Step::Fail, Step::Fail, Step::Fail, Step::Done], Duration::ZERO).await;
+    let refuses = enqueue(&harness, "refuses", &[Step::Reject], Duration::ZERO).await;
+    harness.run_all(&scripted).await;
     assert_eq!(operator.dead("scripted", None).await.unwrap().len(), 2);
     let found = operator.dead("scripted", Some("in run")).await.unwrap();
-    assert_eq!(found.iter().map(|job| &job.id).collect::<Vec<_>>(), [&id], "by a part of its error");
+    assert_eq!(found.iter().map(|job| &job.id).collect::<Vec<_>>(), [&id], "found by a part of its error");
     assert!(operator.dead("another", None).await.unwrap().is_empty());
     assert_eq!(operator.replay(&id).await.unwrap(), Replayed::Replayed);
     assert_eq!(operator.replay(&id).await.unwrap(), Replayed::NotDead);
     assert_eq!(operator.replay("unknown").await.unwrap(), Replayed::NotFound);
     assert!(operator.replay(&refuses).await.is_err());
-    theatre.run_all(&stage).await;
-    let row = theatre.row("job").await;
-    // Its tries began anew, or the third failure would have been the last; its history did not.
+    harness.run_all(&scripted).await;
+    let row = harness.row("job").await;
+    // The replay reset the attempts, otherwise the third failure would have been the last one. It kept the history.
     assert_eq!((row.status.as_str(), row.attempts, row.failures, row.errors), ("Done", 4, 1, 3));
-    assert_eq!(theatre.row("refuses").await.status, "Killed");
-    assert_eq!((stage.runs_of("witness of job"), stage.runs_of("witness of refuses")), (1, 0));
+    assert_eq!(harness.row("refuses").await.status, "Killed");
+    assert_eq!((scripted.runs_of("witness of job"), scripted.runs_of("witness of refuses")), (1, 0));
 }
 
 #[tokio::test]
-async fn nobody_claims_from_a_paused_queue_until_it_is_resumed() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
-    let operator = operator(&theatre, &stage);
-    let running = theatre.worker(&stage, Timing { poll: NEVER, ..FAST });
-    theatre.enqueue("first", &[Act::Done]).await;
-    eventually("the first has run", SOON, async || stage.runs_of("first") == 1).await;
+async fn no_worker_claims_from_a_paused_queue_until_it_is_resumed() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    let operator = operator(&harness, &scripted);
+    let running = harness.start_worker(&scripted, Timing { poll: NEVER, ..FAST });
+    harness.enqueue("first", &[Step::Done]).await;
+    eventually("the first has run", SOON, async || scripted.runs_of("first") == 1).await;
     operator.pause("scripted", "the processor is down").await.unwrap();
-    let id = enqueue(&theatre, "second", &[Act::Done], Duration::ZERO).await;
-    // Two heartbeats later all that it was told has long been heard.
-    theatre.until_idle().await;
-    theatre.until_idle().await;
-    assert_eq!(stage.runs_of("second"), 0, "claimed from a paused queue");
+    let id = enqueue(&harness, "second", &[Step::Done], Duration::ZERO).await;
+    // After two heartbeats the worker has received every notification.
+    harness.wait_until_idle().await;
+    harness.wait_until_idle().await;
+    assert_eq!(scripted.runs_of("second"), 0, "claimed from a paused queue");
     let details = operator.show(&id).await.unwrap().unwrap();
     assert_eq!(details.why, "its queue is paused: the processor is down");
     let queues = operator.queues().await.unwrap();
@@ -150,23 +165,23 @@ async fn nobody_claims_from_a_paused_queue_until_it_is_resumed() {
     let queue = &queues[0];
     let seen = (&*queue.name, queue.reason.as_deref(), queue.workers, queue.waiting, queue.due, queue.recently_done);
     assert_eq!(seen, ("scripted", Some("the processor is down"), 1, 1, 1, 1));
-    // No poll finds it: it is told.
+    // No poll can find the job, so that only the notification of the resumption starts it.
     assert!(operator.resume("scripted").await.unwrap());
-    eventually("the second has run", SOON, async || stage.runs_of("second") == 1).await;
-    assert!(!operator.resume("scripted").await.unwrap(), "it was not paused any more");
+    eventually("the second has run", SOON, async || scripted.runs_of("second") == 1).await;
+    assert!(!operator.resume("scripted").await.unwrap(), "the queue was no longer paused");
     running.stop().await;
 }
 
 #[tokio::test]
 async fn jobs_are_listed_by_queue_and_state_page_by_page() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
-    let operator = operator(&theatre, &stage);
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    let operator = operator(&harness, &scripted);
     for n in 0..5 {
-        enqueue(&theatre, &format!("done {n}"), &[Act::Done], Duration::ZERO).await;
+        enqueue(&harness, &format!("done {n}"), &[Step::Done], Duration::ZERO).await;
     }
-    let dead = enqueue(&theatre, "dead", &[Act::Reject], Duration::ZERO).await;
-    theatre.run_all(&stage).await;
-    let waiting = enqueue(&theatre, "waiting", &[Act::Done], NEVER).await;
+    let dead = enqueue(&harness, "dead", &[Step::Reject], Duration::ZERO).await;
+    harness.run_all(&scripted).await;
+    let waiting = enqueue(&harness, "waiting", &[Step::Done], NEVER).await;
     let ids = async |state: Option<State>, queue: &str, before: Option<String>, limit: u32| {
         let filter = Filter { queue: Some(queue.into()), state, before, error: None };
         let jobs = operator.list(&filter, limit).await.unwrap().jobs;
@@ -185,7 +200,7 @@ async fn jobs_are_listed_by_queue_and_state_page_by_page() {
         before = Some(last.clone());
         pages.extend(page);
     }
-    assert_eq!(pages, all, "every job on one page");
+    assert_eq!(pages, all, "every job is on exactly one page");
 
     let details = operator.show(&dead).await.unwrap().unwrap();
     assert_eq!((details.job.state, details.job.last_error.as_deref()), (State::Dead, Some("rejected")));
@@ -198,33 +213,33 @@ async fn jobs_are_listed_by_queue_and_state_page_by_page() {
 }
 
 #[tokio::test]
-async fn a_dead_job_is_not_replayed_beside_a_live_one_of_its_key() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
-    theatre.enqueue_as("dead", &[Act::Reject], |job| job.unique("key")).await;
-    theatre.run_all(&stage).await;
-    let dead: String = sqlx::query_scalar("SELECT id FROM apalis.jobs").fetch_one(&theatre.pool).await.unwrap();
-    theatre.enqueue_as("live", &[Act::Done], |job| job.unique("key")).await;
-    let operator = Operator::new(&theatre.pool, &theatre.queue, Kinds::default());
+async fn a_dead_job_is_not_replayed_while_a_live_job_has_its_key() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    harness.enqueue_as("dead", &[Step::Reject], |job| job.unique("key")).await;
+    harness.run_all(&scripted).await;
+    let dead: String = sqlx::query_scalar("SELECT id FROM apalis.jobs").fetch_one(&harness.pool).await.unwrap();
+    harness.enqueue_as("live", &[Step::Done], |job| job.unique("key")).await;
+    let operator = Operator::new(&harness.pool, &harness.queue, Kinds::default());
     assert_eq!(operator.replay(&dead).await.unwrap(), Replayed::KeyTaken);
-    assert_eq!(theatre.row("dead").await.status, "Killed");
-    theatre.run_all(&stage).await;
+    assert_eq!(harness.row("dead").await.status, "Killed");
+    harness.run_all(&scripted).await;
     assert_eq!(operator.replay(&dead).await.unwrap(), Replayed::Replayed, "its key is free again");
 }
 
-/// One job dies, two are cancelled, waiting and running: only the first is a dead letter.
+/// One job dies; a waiting and a running job are cancelled. Only the first is a dead letter.
 #[tokio::test]
-async fn a_cancelled_job_is_no_dead_letter() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
-    let operator = operator(&theatre, &stage);
-    let dead = enqueue(&theatre, "dead", &[Act::Reject], Duration::ZERO).await;
-    let runs = enqueue(&theatre, "runs", &[Act::Hang, Act::Done], Duration::ZERO).await;
-    let waits = enqueue(&theatre, "waits", &[Act::Done], NEVER).await;
-    let running = theatre.worker(&stage, FAST);
-    eventually("it runs", SOON, async || stage.runs_of("runs") == 1).await;
+async fn a_cancelled_job_is_not_a_dead_letter() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    let operator = operator(&harness, &scripted);
+    let dead = enqueue(&harness, "dead", &[Step::Reject], Duration::ZERO).await;
+    let runs = enqueue(&harness, "runs", &[Step::Hang, Step::Done], Duration::ZERO).await;
+    let waits = enqueue(&harness, "waits", &[Step::Done], NEVER).await;
+    let running = harness.start_worker(&scripted, FAST);
+    eventually("the job runs", SOON, async || scripted.runs_of("runs") == 1).await;
     operator.cancel(&runs).await.unwrap();
     operator.cancel(&waits).await.unwrap();
-    theatre.until("both are cancelled", "(SELECT count(*) FROM apalis.jobs WHERE status = 'Cancelled') = 2").await;
-    theatre.until("they are counted", "(SELECT cancelled = 2 FROM queues WHERE name = 'scripted')").await;
+    harness.wait_until("both are cancelled", "(SELECT count(*) FROM apalis.jobs WHERE status = 'Cancelled') = 2").await;
+    harness.wait_until("both are counted", "(SELECT cancelled = 2 FROM queues WHERE name = 'scripted')").await;
     let found = operator.dead("scripted", None).await.unwrap();
     assert_eq!(found.iter().map(|job| &job.id).collect::<Vec<_>>(), [&dead]);
     let filter = Filter { state: Some(State::Cancelled), ..Filter::default() };
@@ -233,52 +248,56 @@ async fn a_cancelled_job_is_no_dead_letter() {
     assert_eq!(operator.queues().await.unwrap()[0].dead, 1);
     assert!(operator.show(&waits).await.unwrap().unwrap().why.contains("an operator cancelled it"));
     assert_eq!(operator.cancel(&waits).await.unwrap(), Cancelled::Ended);
-    // By its id it runs again.
+    // A cancelled job can be replayed by its id.
     assert_eq!(operator.replay(&runs).await.unwrap(), Replayed::Replayed);
-    eventually("it runs again", SOON, async || stage.runs_of("runs") == 2).await;
+    eventually("the job runs again", SOON, async || scripted.runs_of("runs") == 2).await;
     running.stop().await;
 }
 
 #[tokio::test]
-async fn why_a_job_does_not_run_is_said_as_it_is() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
-    let operator = operator(&theatre, &stage);
-    let put_off = Act::SnoozeBecause(3_600_000, "the processor answered 503".into());
-    let snoozed = enqueue(&theatre, "snoozed", &[put_off], Duration::ZERO).await;
-    let failed = enqueue(&theatre, "failed", &[Act::FailFor(3_600_000)], Duration::ZERO).await;
-    let running = theatre.worker(&stage, FAST);
-    theatre
-        .until("both wait again", "(SELECT count(*) FROM apalis.jobs WHERE status = 'Pending' AND attempts = 1) = 2")
+async fn the_reason_why_a_job_does_not_run_is_reported() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    let operator = operator(&harness, &scripted);
+    let snooze = Step::SnoozeBecause(3_600_000, "the processor returned 503".into());
+    let snoozed = enqueue(&harness, "snoozed", &[snooze], Duration::ZERO).await;
+    let failed = enqueue(&harness, "failed", &[Step::FailWithDelay(3_600_000)], Duration::ZERO).await;
+    let running = harness.start_worker(&scripted, FAST);
+    harness
+        .wait_until(
+            "both wait again",
+            "(SELECT count(*) FROM apalis.jobs WHERE status = 'Pending' AND attempts = 1) = 2",
+        )
         .await;
     let why = async |id: &str| operator.show(id).await.unwrap().unwrap().why;
-    assert_eq!(why(&snoozed).await, "its last run put it off: the processor answered 503");
+    assert_eq!(why(&snoozed).await, "its last run put it off: the processor returned 503");
     assert_eq!(why(&failed).await, "it failed 1 times, and waits for its next try");
-    // Every claim fails in the database, while every slot is free.
-    theatre
+    // Every claim fails in the database although every slot is free.
+    harness
         .execute(
             "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql
              AS $$ BEGIN RAISE EXCEPTION 'no claims today'; END $$",
         )
         .await;
-    theatre
+    harness
         .execute(
             "CREATE TRIGGER refuse BEFORE UPDATE ON apalis.jobs FOR EACH ROW WHEN (NEW.status = 'Running')
              EXECUTE FUNCTION refuse()",
         )
         .await;
-    let due = enqueue(&theatre, "due", &[Act::Done], Duration::ZERO).await;
-    eventually("the failing claims are shown", SOON, async || {
+    let due = enqueue(&harness, "due", &[Step::Done], Duration::ZERO).await;
+    eventually("the failing claims are reported", SOON, async || {
         let why = why(&due).await;
         why.contains("the claims of 1 of 1 workers fail in the database") && why.contains("no claims today")
     })
     .await;
     let queue = operator.queues().await.unwrap().remove(0);
     assert!(queue.failing_workers == 1 && queue.claim_error.is_some_and(|error| error.contains("no claims today")));
-    theatre.execute("DROP TRIGGER refuse ON apalis.jobs").await;
-    eventually("it runs", SOON, async || stage.runs_of("due") == 1).await;
-    eventually("nothing fails any more", SOON, async || operator.queues().await.unwrap()[0].failing_workers == 0).await;
-    // A job whose worker is gone is said to be so, also while it is to be ended.
-    theatre
+    harness.execute("DROP TRIGGER refuse ON apalis.jobs").await;
+    eventually("the job runs", SOON, async || scripted.runs_of("due") == 1).await;
+    eventually("no claim fails any more", SOON, async || operator.queues().await.unwrap()[0].failing_workers == 0)
+        .await;
+    // A missing worker is reported, also after the job was cancelled.
+    harness
         .execute(&format!("UPDATE apalis.jobs SET status = 'Running', lock_by = 'gone' WHERE id = '{snoozed}'"))
         .await;
     running.stop().await;

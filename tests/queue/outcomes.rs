@@ -1,18 +1,18 @@
-//! Promises 6 and 7: what can come of a run, and when it is tried again.
+//! Promises 6 and 7: the outcomes of a run, and the time of the next attempt.
 
 use std::time::Duration;
 
 use jobs::queue::{Policy, retry::Backoff};
 
-use crate::harness::stage::{Act, FAST, Stage, Theatre, quick_policy};
+use crate::harness::queue_harness::{FAST, QueueHarness, ScriptedJobs, Step, quick_policy};
 
 #[tokio::test]
-async fn every_outcome_is_recorded_as_what_it_is() {
+async fn every_outcome_is_recorded() {
     let policy = Policy { deadline: Duration::from_millis(300), ..quick_policy() };
-    let (theatre, stage) = (Theatre::open().await, Stage::new(policy));
-    use Act::{Done, Fail, Hang, Panic, Reject, Snooze};
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(policy));
+    use Step::{Done, Fail, Hang, Panic, Reject, Snooze};
     /// Name, script, state, runs, failures, last error.
-    type Case<'a> = (&'a str, &'a [Act], &'a str, i32, i32, Option<&'a str>);
+    type Case<'a> = (&'a str, &'a [Step], &'a str, i32, i32, Option<&'a str>);
     let cases: &[Case] = &[
         ("done", &[Done], "Done", 1, 0, None),
         ("second try", &[Fail, Done], "Done", 2, 1, Some("failed in run 1")),
@@ -30,66 +30,71 @@ async fn every_outcome_is_recorded_as_what_it_is() {
             Some("failed in run 6"),
         ),
     ];
-    for (name, acts, ..) in cases {
-        theatre.enqueue(name, acts).await;
+    for (name, steps, ..) in cases {
+        harness.enqueue(name, steps).await;
     }
-    theatre.run_all(&stage).await;
+    harness.run_all(&scripted).await;
     for (name, _, status, runs, failures, error) in cases {
-        let row = theatre.row(name).await;
+        let row = harness.row(name).await;
         let seen = (row.status.as_str(), row.attempts, row.failures, row.last_error.as_deref());
         assert_eq!(seen, (*status, *runs, *failures, *error), "{name}");
         assert_eq!(row.errors, row.failures, "{name}: every failure is kept");
         assert_eq!(row.crashes, 0, "{name}");
-        assert_eq!(stage.runs_of(name), usize::try_from(*runs).unwrap(), "{name}");
+        assert_eq!(scripted.runs_of(name), usize::try_from(*runs).unwrap(), "{name}");
     }
-    let mut buried = stage.buried();
-    buried.sort();
+    let mut discarded = scripted.discarded();
+    discarded.sort();
     let expected = [("rejected", "rejected"), ("snoozes and fails", "failed in run 6"), ("used up", "failed in run 3")];
-    assert_eq!(buried, expected.map(|(name, reason)| (name.to_owned(), reason.to_owned())), "given up, each once");
+    assert_eq!(
+        discarded,
+        expected.map(|(name, reason)| (name.to_owned(), reason.to_owned())),
+        "each is discarded once"
+    );
 }
 
 #[tokio::test]
 async fn no_two_runs_share_a_token() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
-    theatre.enqueue("job", &[Act::Snooze(1), Act::Fail, Act::Snooze(1), Act::Fail, Act::Done]).await;
-    theatre.run_all(&stage).await;
-    let tokens: Vec<i32> = stage.ran().iter().map(|ran| ran.run.token).collect();
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    harness.enqueue("job", &[Step::Snooze(1), Step::Fail, Step::Snooze(1), Step::Fail, Step::Done]).await;
+    harness.run_all(&scripted).await;
+    let tokens: Vec<i32> = scripted.runs().iter().map(|recorded| recorded.run.token).collect();
     assert_eq!(tokens, [1, 2, 3, 4, 5]);
 }
 
 #[tokio::test]
 async fn a_retry_waits_in_the_database() {
     let backoff = Backoff { base: Duration::from_secs(1000), cap: Duration::from_secs(1500) };
-    let (theatre, stage) = (Theatre::open().await, Stage::new(Policy { backoff, ..quick_policy() }));
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(Policy { backoff, ..quick_policy() }));
     for n in 0..10 {
-        theatre.enqueue(&format!("jittered {n}"), &[Act::Fail]).await;
+        harness.enqueue(&format!("jittered {n}"), &[Step::Fail]).await;
     }
-    theatre.enqueue("asked to wait", &[Act::FailFor(5_000_000)]).await;
-    theatre.enqueue("snoozed", &[Act::Snooze(7_000_000)]).await;
-    let running = theatre.worker(&stage, FAST);
+    harness.enqueue("asked to wait", &[Step::FailWithDelay(5_000_000)]).await;
+    harness.enqueue("snoozed", &[Step::Snooze(7_000_000)]).await;
+    let running = harness.start_worker(&scripted, FAST);
     let waiting = "(SELECT count(*) FROM apalis.jobs WHERE status = 'Pending' AND attempts = 1) = 12";
-    theatre.until("all wait again", waiting).await;
+    harness.wait_until("all wait again", waiting).await;
     running.stop().await;
-    let due_in = |row: crate::harness::stage::Recorded| row.due_in;
+    let due_in = |row: crate::harness::queue_harness::JobRow| row.due_in;
     let mut jittered = Vec::new();
     for n in 0..10 {
-        jittered.push(due_in(theatre.row(&format!("jittered {n}")).await));
+        jittered.push(due_in(harness.row(&format!("jittered {n}")).await));
     }
     assert!(jittered.iter().all(|wait| (-20.0..=1000.0).contains(wait)), "within the first step: {jittered:?}");
-    // Ten draws that are all below a tenth: once in ten thousand million runs.
-    assert!(jittered.iter().any(|wait| *wait > 100.0), "they wait: {jittered:?}");
-    let asked = due_in(theatre.row("asked to wait").await);
-    assert!((4980.0..=5000.0).contains(&asked), "a wait from outside is a lower bound: {asked}");
-    let snoozed = due_in(theatre.row("snoozed").await);
+    // Ten random waits are all below a tenth of the range once in ten thousand million runs.
+    assert!(jittered.iter().any(|wait| *wait > 100.0), "not all waits are short: {jittered:?}");
+    let asked = due_in(harness.row("asked to wait").await);
+    assert!((4980.0..=5000.0).contains(&asked), "a requested wait is a lower bound: {asked}");
+    let snoozed = due_in(harness.row("snoozed").await);
     assert!((6980.0..=7000.0).contains(&snoozed), "{snoozed}");
 }
 
 #[tokio::test]
 async fn only_the_newest_errors_are_kept() {
     let backoff = Backoff { base: Duration::from_millis(1), cap: Duration::from_millis(1) };
-    let (theatre, stage) = (Theatre::open().await, Stage::new(Policy { attempts: 15, backoff, ..quick_policy() }));
-    theatre.enqueue("job", &[Act::Fail]).await;
-    theatre.run_all(&stage).await;
-    let row = theatre.row("job").await;
+    let (harness, scripted) =
+        (QueueHarness::start().await, ScriptedJobs::new(Policy { attempts: 15, backoff, ..quick_policy() }));
+    harness.enqueue("job", &[Step::Fail]).await;
+    harness.run_all(&scripted).await;
+    let row = harness.row("job").await;
     assert_eq!((row.failures, row.errors, row.last_error.as_deref()), (15, 10, Some("failed in run 15")));
 }

@@ -1,4 +1,4 @@
-//! Promise 8: crashes are counted apart from errors, and a job during which three workers in a row died is not run again.
+//! Promise 8: crashes are counted separately from errors, and a job is quarantined after three consecutive crashes.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use jobs::queue::Policy;
 
 use crate::harness::{
     eventually,
-    stage::{Act, FAST, Running, Stage, Theatre, quick_policy},
+    queue_harness::{FAST, QueueHarness, ScriptedJobs, Step, quick_policy},
 };
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// The job's worker dies, as far as the database can tell; answers when it was taken back.
-async fn die(theatre: &Theatre, nth: i32) {
-    theatre
+/// Makes the job's worker look dead in the database, and waits until the job is rescued.
+async fn simulate_crash(harness: &QueueHarness, nth: i32) {
+    harness
         .execute(&format!(
             "WITH dead AS (
                  INSERT INTO apalis.workers (id, worker_type, storage_name, last_seen, lease)
@@ -22,76 +22,74 @@ async fn die(theatre: &Theatre, nth: i32) {
              UPDATE apalis.jobs SET lock_by = 'dead {nth}' WHERE status = 'Running'"
         ))
         .await;
-    theatre.until("the crash is counted", &format!("(SELECT min(crashes) = {nth} FROM apalis.jobs)")).await;
-    // From the second on they are spread over some seconds, which nobody here has.
-    theatre.execute("UPDATE apalis.jobs SET run_at = now() WHERE status = 'Pending'").await;
-}
-
-async fn gone(running: Running) {
-    running.shutdown.drain.cancel();
-    running.shutdown.now.cancel();
-    running.stopped().await;
+    harness.wait_until("the crash is counted", &format!("(SELECT min(crashes) = {nth} FROM apalis.jobs)")).await;
+    // From the second crash on, rescued jobs are spread over some seconds. The test does not wait for that.
+    harness.execute("UPDATE apalis.jobs SET run_at = now() WHERE status = 'Pending'").await;
 }
 
 #[tokio::test]
-async fn three_dead_workers_set_a_job_aside_with_the_evidence() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
-    theatre.enqueue("killer", &[Act::Hang]).await;
-    let running = theatre.worker(&stage, FAST);
+async fn a_job_is_quarantined_after_three_crashes_with_the_evidence() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    harness.enqueue("poison", &[Step::Hang]).await;
+    let running = harness.start_worker(&scripted, FAST);
     for nth in 1..=3 {
         let runs = usize::try_from(nth).unwrap();
-        eventually("it runs", SOON, async || stage.runs_of("killer") == runs).await;
-        die(&theatre, nth).await;
+        eventually("the job runs", SOON, async || scripted.runs_of("poison") == runs).await;
+        simulate_crash(&harness, nth).await;
     }
-    theatre.until("it is dead", "(SELECT status = 'Killed' FROM apalis.jobs)").await;
-    gone(running).await;
-    let row = theatre.row("killer").await;
-    assert_eq!((stage.runs_of("killer"), row.crashes, row.attempts), (3, 3, 4), "never run a fourth time");
+    harness.wait_until("the job is dead", "(SELECT status = 'Killed' FROM apalis.jobs)").await;
+    running.abort().await;
+    let row = harness.row("poison").await;
+    assert_eq!((scripted.runs_of("poison"), row.crashes, row.attempts), (3, 3, 4), "the job never ran a fourth time");
     let reason = "quarantined: a worker died during 3 of its runs".to_owned();
     assert_eq!(row.last_error.as_ref(), Some(&reason));
-    assert_eq!(stage.buried(), [("killer".to_owned(), reason)], "it could record its own end");
+    assert_eq!(scripted.discarded(), [("poison".to_owned(), reason)], "the job's discard hook ran");
     let evidence: Vec<(String, i32, String)> = sqlx::query_as(
         "SELECT entry ->> 'worker', (entry ->> 'run')::int, entry ->> 'error'
          FROM apalis.jobs, jsonb_array_elements(errors) AS entry LIMIT 3",
     )
-    .fetch_all(&theatre.pool)
+    .fetch_all(&harness.pool)
     .await
     .unwrap();
     let expected = (1..=3).map(|nth| (format!("dead {nth}"), nth, "the worker died".to_owned()));
-    assert_eq!(evidence, expected.collect::<Vec<_>>(), "each crash: which worker, which run");
+    assert_eq!(evidence, expected.collect::<Vec<_>>(), "each crash is recorded with its worker and run");
 }
 
 #[tokio::test]
-async fn two_dead_workers_cost_a_job_nothing_but_time() {
+async fn two_crashes_use_up_no_attempt() {
     let policy = Policy { attempts: 1, ..quick_policy() };
-    let (theatre, stage) = (Theatre::open().await, Stage::new(policy));
-    theatre.enqueue("unlucky", &[Act::Hang, Act::Hang, Act::Done]).await;
-    // So many errors that something has to go.
-    theatre.execute("UPDATE apalis.jobs SET errors = (SELECT jsonb_agg(n) FROM generate_series(1, 10) AS n)").await;
-    let running = theatre.worker(&stage, FAST);
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(policy));
+    harness.enqueue("unlucky", &[Step::Hang, Step::Hang, Step::Done]).await;
+    // The list of errors is full, so that the oldest must be dropped.
+    harness.execute("UPDATE apalis.jobs SET errors = (SELECT jsonb_agg(n) FROM generate_series(1, 10) AS n)").await;
+    let running = harness.start_worker(&scripted, FAST);
     for nth in 1..=2 {
         let runs = usize::try_from(nth).unwrap();
-        eventually("it runs", SOON, async || stage.runs_of("unlucky") == runs).await;
-        die(&theatre, nth).await;
+        eventually("the job runs", SOON, async || scripted.runs_of("unlucky") == runs).await;
+        simulate_crash(&harness, nth).await;
     }
-    theatre.until("it is done", "(SELECT status = 'Done' FROM apalis.jobs)").await;
-    gone(running).await;
-    let row = theatre.row("unlucky").await;
-    assert_eq!((row.failures, row.crashes, row.errors), (0, 2, 10), "no attempt used up, and the newest errors kept");
+    harness.wait_until("the job is done", "(SELECT status = 'Done' FROM apalis.jobs)").await;
+    running.abort().await;
+    let row = harness.row("unlucky").await;
+    assert_eq!(
+        (row.failures, row.crashes, row.errors),
+        (0, 2, 10),
+        "no attempt is used up, and the newest errors are kept"
+    );
     assert_eq!(row.last_error.as_deref(), Some("the worker died"));
 }
 
-/// What was held together with a job that kills workers must not share its fate.
+/// Jobs that ran together with a job that kills workers must not be quarantined with it.
 #[tokio::test]
-async fn companions_of_a_killer_part_from_it() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
+async fn jobs_of_a_crashed_worker_are_rescued_at_different_times() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
     for n in 0..10 {
-        theatre.enqueue(&format!("job {n}"), &[Act::Hang, Act::Done]).await;
+        harness.enqueue(&format!("job {n}"), &[Step::Hang, Step::Done]).await;
     }
-    theatre.execute("UPDATE apalis.jobs SET crashes = 1").await;
-    let running = theatre.worker(&stage, FAST);
-    eventually("all run", SOON, async || stage.ran().len() == 10).await;
-    theatre
+    harness.execute("UPDATE apalis.jobs SET crashes = 1").await;
+    let running = harness.start_worker(&scripted, FAST);
+    eventually("all run", SOON, async || scripted.runs().len() == 10).await;
+    harness
         .execute(
             "WITH dead AS (
                  INSERT INTO apalis.workers (id, worker_type, storage_name, last_seen, lease)
@@ -99,49 +97,50 @@ async fn companions_of_a_killer_part_from_it() {
              UPDATE apalis.jobs SET lock_by = 'dead' WHERE status = 'Running'",
         )
         .await;
-    theatre.until("all are taken back", "(SELECT min(crashes) = 2 FROM apalis.jobs)").await;
+    harness.wait_until("all jobs are rescued", "(SELECT min(crashes) = 2 FROM apalis.jobs)").await;
     let spread = "(SELECT max(run_at) - min(run_at) > interval '300 milliseconds' FROM apalis.jobs)";
-    theatre.until("they are due at different times", spread).await;
-    gone(running).await;
+    harness.wait_until("the jobs are due at different times", spread).await;
+    running.abort().await;
 }
 
-/// On machines that go away every hour, a job that polls for days sees many workers die, and each run after that end well.
+/// On machines that disappear every hour, a job that polls for days sees many workers die, with successful runs between.
 #[tokio::test]
-async fn deaths_are_counted_anew_after_a_run_that_ended() {
-    for (name, end) in [("snoozes", Act::Snooze(0)), ("fails", Act::FailWith("not yet".into()))] {
-        let (theatre, stage) = (Theatre::open().await, Stage::new(Policy { attempts: 5, ..quick_policy() }));
-        theatre.enqueue(name, &[Act::Hang, Act::Hang, end, Act::Hang, Act::Hang, Act::Done]).await;
-        let running = theatre.worker(&stage, FAST);
+async fn a_run_that_ends_resets_the_count_of_crashes() {
+    for (name, end) in [("snoozes", Step::Snooze(0)), ("fails", Step::FailWith("not yet".into()))] {
+        let (harness, scripted) =
+            (QueueHarness::start().await, ScriptedJobs::new(Policy { attempts: 5, ..quick_policy() }));
+        harness.enqueue(name, &[Step::Hang, Step::Hang, end, Step::Hang, Step::Hang, Step::Done]).await;
+        let running = harness.start_worker(&scripted, FAST);
         for (run, nth) in [(1, 1), (2, 2), (4, 1), (5, 2)] {
-            eventually("it hangs", SOON, async || stage.runs_of(name) == run).await;
-            die(&theatre, nth).await;
+            eventually("the job hangs", SOON, async || scripted.runs_of(name) == run).await;
+            simulate_crash(&harness, nth).await;
         }
-        theatre.until("it is done", "(SELECT status = 'Done' FROM apalis.jobs)").await;
-        gone(running).await;
-        assert_eq!(stage.runs_of(name), 6, "{name}");
+        harness.wait_until("the job is done", "(SELECT status = 'Done' FROM apalis.jobs)").await;
+        running.abort().await;
+        assert_eq!(scripted.runs_of(name), 6, "{name}");
     }
 }
 
-/// A run that is given back at a stop has not ended: a job that kills its workers must not get away with it.
+/// A run that is released at a stop has not ended. Otherwise a job that kills its workers could escape its quarantine.
 #[tokio::test]
-async fn deaths_stand_when_a_run_is_given_back() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
-    theatre.enqueue("killer", &[Act::Hang]).await;
-    theatre.execute("UPDATE apalis.jobs SET crashes = 2").await;
-    let running = theatre.worker(&stage, FAST);
-    eventually("it runs", SOON, async || stage.runs_of("killer") == 1).await;
-    gone(running).await;
-    let row = theatre.row("killer").await;
+async fn a_released_run_does_not_reset_the_count_of_crashes() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    harness.enqueue("poison", &[Step::Hang]).await;
+    harness.execute("UPDATE apalis.jobs SET crashes = 2").await;
+    let running = harness.start_worker(&scripted, FAST);
+    eventually("the job runs", SOON, async || scripted.runs_of("poison") == 1).await;
+    running.abort().await;
+    let row = harness.row("poison").await;
     assert_eq!((row.status.as_str(), row.crashes), ("Pending", 2));
 }
 
 #[tokio::test]
-async fn a_quarantined_job_that_cannot_be_given_up_yet_is_not_run() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
-    theatre.enqueue("hard to bury", &[Act::Done]).await;
-    theatre.execute("UPDATE apalis.jobs SET crashes = 3").await;
-    theatre.run_all(&stage).await;
-    let row = theatre.row("hard to bury").await;
-    assert_eq!((row.status.as_str(), row.crashes, stage.runs_of("hard to bury")), ("Killed", 3, 0));
-    assert_eq!(stage.buried().len(), 2, "it was tried again");
+async fn a_quarantined_job_whose_discard_hook_fails_is_not_run() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    harness.enqueue("hard to discard", &[Step::Done]).await;
+    harness.execute("UPDATE apalis.jobs SET crashes = 3").await;
+    harness.run_all(&scripted).await;
+    let row = harness.row("hard to discard").await;
+    assert_eq!((row.status.as_str(), row.crashes, scripted.runs_of("hard to discard")), ("Killed", 3, 0));
+    assert_eq!(scripted.discarded().len(), 2, "the discard hook was called again");
 }

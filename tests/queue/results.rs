@@ -1,4 +1,4 @@
-//! Promise 10: a result that the database refuses, or whose row another session has locked, holds up no other result.
+//! Promise 10: a result that the database refuses, or whose row is locked by another session, delays no other result.
 
 use std::time::Duration;
 
@@ -6,76 +6,80 @@ use jobs::queue::{Policy, retry::Backoff};
 
 use crate::harness::{
     eventually,
-    stage::{Act, FAST, Stage, Theatre, quick_policy},
+    queue_harness::{FAST, QueueHarness, ScriptedJobs, Step, quick_policy},
 };
 
 const SOON: Duration = Duration::from_secs(20);
 
 #[tokio::test]
-async fn whatever_a_run_comes_to_is_stored() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(Policy { attempts: 1, ..quick_policy() }));
+async fn a_result_with_any_text_is_stored() {
+    let (harness, scripted) =
+        (QueueHarness::start().await, ScriptedJobs::new(Policy { attempts: 1, ..quick_policy() }));
     let bad = ["nul \0 and \0", &"x\0".repeat(1_000_000), &"😀".repeat(100_000), "\u{1}\u{7f}\\u0000\u{202e}\u{FFFF}"];
     let mut expected = Vec::new();
     for (n, text) in bad.into_iter().enumerate() {
         let text = text.to_owned();
-        let acts = [
-            (Act::FailWith(text.clone()), "Killed"),
-            (Act::RejectWith(text.clone()), "Killed"),
-            (Act::PanicWith(text.clone()), "Killed"),
-            (Act::SnoozeBecause(u64::MAX, text), "Pending"),
+        let steps = [
+            (Step::FailWith(text.clone()), "Killed"),
+            (Step::RejectWith(text.clone()), "Killed"),
+            (Step::PanicWith(text.clone()), "Killed"),
+            (Step::SnoozeBecause(u64::MAX, text), "Pending"),
         ];
-        for (m, (act, status)) in acts.into_iter().enumerate() {
-            expected.push((format!("text {n} {m}"), act, status));
+        for (m, (step, status)) in steps.into_iter().enumerate() {
+            expected.push((format!("text {n} {m}"), step, status));
         }
     }
-    expected.push(("endless snooze".into(), Act::Snooze(u64::MAX), "Pending"));
-    expected.push(("done".into(), Act::Done, "Done"));
-    for (name, act, _) in &expected {
-        theatre.enqueue(name, std::slice::from_ref(act)).await;
+    expected.push(("endless snooze".into(), Step::Snooze(u64::MAX), "Pending"));
+    expected.push(("done".into(), Step::Done, "Done"));
+    for (name, step, _) in &expected {
+        harness.enqueue(name, std::slice::from_ref(step)).await;
     }
-    // What a decoder says about its payload is in its error, the NUL as well.
-    theatre
+    // A decoder's error quotes the payload, including NUL characters.
+    harness
         .execute(
             r#"INSERT INTO apalis.jobs (id, job_type, job) VALUES
-               ('a', 'scripted', '{"name": "x", "acts": ["\\u0000"]}'), ('b', 'scripted', '{"\\u0000": 1}'),
+               ('a', 'scripted', '{"name": "x", "steps": ["\\u0000"]}'), ('b', 'scripted', '{"\\u0000": 1}'),
                ('c', 'scripted', '\x00'), ('d', 'scripted', convert_to(repeat('[', 100000), 'UTF8'))"#,
         )
         .await;
-    let running = theatre.worker(&stage, FAST);
+    let running = harness.start_worker(&scripted, FAST);
     let ended = "NOT EXISTS (SELECT FROM apalis.jobs WHERE status = 'Running' OR status = 'Pending' AND attempts = 0)";
-    theatre.until("every result is written", ended).await;
+    harness.wait_until("every result is written", ended).await;
     running.stop().await;
     let dead = "DELETE FROM apalis.jobs WHERE length(id) = 1 AND status = 'Killed' AND attempts = 1";
-    assert_eq!(theatre.execute(dead).await, 4, "what cannot be decoded is dead");
+    assert_eq!(harness.execute(dead).await, 4, "undecodable jobs are dead");
     for (name, _, status) in expected {
-        let row = theatre.row(&format!("{name}\",\"acts")).await;
+        let row = harness.row(&format!("{name}\",\"steps")).await;
         assert_eq!((row.status.as_str(), row.attempts), (status, 1), "{name}");
     }
 }
 
-/// A wait of any length, from a backoff or a `Retry-After`.
+/// The wait comes from a backoff, a `Retry-After` or the caller.
 #[tokio::test]
 async fn a_wait_of_any_length_is_stored() {
     let backoff = Backoff { base: Duration::MAX, cap: Duration::MAX };
-    let (theatre, stage) = (Theatre::open().await, Stage::new(Policy { backoff, ..quick_policy() }));
-    theatre.enqueue("fails", &[Act::Fail]).await;
-    theatre.enqueue("asked to wait", &[Act::FailFor(u64::MAX)]).await;
-    theatre.enqueue_as("enqueued", &[Act::Done], |job| job.after(Duration::MAX)).await;
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(Policy { backoff, ..quick_policy() }));
+    harness.enqueue("fails", &[Step::Fail]).await;
+    harness.enqueue("asked to wait", &[Step::FailWithDelay(u64::MAX)]).await;
+    harness.enqueue_as("enqueued", &[Step::Done], |job| job.after(Duration::MAX)).await;
     let last = time::macros::datetime!(9999-12-31 23:59:59.999 +0);
     for (name, time) in [("last", last), ("first", time::macros::datetime!(-9999-01-01 0:00 +0))] {
-        theatre.enqueue_as(name, &[Act::Done], |job| job.at(time)).await;
+        harness.enqueue_as(name, &[Step::Done], |job| job.at(time)).await;
     }
-    let running = theatre.worker(&stage, FAST);
-    theatre
-        .until("both wait", "(SELECT count(*) FROM apalis.jobs WHERE failures = 1 AND status = 'Pending') = 2")
+    let running = harness.start_worker(&scripted, FAST);
+    harness
+        .wait_until(
+            "both failed jobs wait",
+            "(SELECT count(*) FROM apalis.jobs WHERE failures = 1 AND status = 'Pending') = 2",
+        )
         .await;
-    theatre.until("one was due", "(SELECT count(*) FROM apalis.jobs WHERE status = 'Done') = 1").await;
+    harness.wait_until("the due job is done", "(SELECT count(*) FROM apalis.jobs WHERE status = 'Done') = 1").await;
     running.stop().await;
 }
 
-/// Constraints and triggers of others refuse a row: by its state, by their own exception, by a value.
+/// Constraints and triggers of other programs refuse a row: by its state, by an exception, by an invalid value.
 #[tokio::test]
-async fn a_result_that_is_refused_becomes_a_dead_letter_alone() {
+async fn a_refused_result_becomes_a_dead_letter_and_affects_no_other() {
     const JOBS: usize = 40;
     let trigger = |body: &str| {
         format!(
@@ -93,118 +97,127 @@ async fn a_result_that_is_refused_becomes_a_dead_letter_alone() {
         trigger("RAISE EXCEPTION 'not this one';"),
         trigger("PERFORM 1 / 0;"),
     ] {
-        let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
-        sqlx::raw_sql(sqlx::AssertSqlSafe(refusal.clone())).execute(&theatre.pool).await.unwrap();
+        let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+        sqlx::raw_sql(sqlx::AssertSqlSafe(refusal.clone())).execute(&harness.pool).await.unwrap();
         for n in 0..JOBS {
-            let (name, act) = match n {
-                7 => ("refused when done".into(), Act::Done),
-                8 => ("refused when it fails".into(), Act::Fail),
-                9 => ("refused when it snoozes".into(), Act::Snooze(1)),
-                _ => (format!("job {n}."), Act::Done),
+            let (name, step) = match n {
+                7 => ("refused when done".into(), Step::Done),
+                8 => ("refused when it fails".into(), Step::Fail),
+                9 => ("refused when it snoozes".into(), Step::Snooze(1)),
+                _ => (format!("job {n}."), Step::Done),
             };
-            theatre.enqueue(&name, &[Act::WaitThen(Box::new(act))]).await;
+            harness.enqueue(&name, &[Step::WaitThen(Box::new(step))]).await;
         }
-        let running = theatre.worker(&stage, FAST);
-        let running_now = stage.policy.concurrency;
-        eventually("as many run as can", SOON, async || stage.ran().len() == running_now).await;
-        stage.gate.add_permits(JOBS);
-        theatre
-            .until("all have ended", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status IN ('Pending', 'Running'))")
+        let running = harness.start_worker(&scripted, FAST);
+        let slots = scripted.policy.concurrency;
+        eventually("every slot is occupied", SOON, async || scripted.runs().len() == slots).await;
+        scripted.gate.add_permits(JOBS);
+        harness.wait_until("all have ended", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status IN ('Pending', 'Running'))")
             .await;
         running.stop().await;
         for name in ["refused when done", "refused when it fails", "refused when it snoozes"] {
-            let row = theatre.row(name).await;
+            let row = harness.row(name).await;
             assert_eq!((row.status.as_str(), row.attempts), ("Killed", 1), "{name}: {refusal}");
             let error = row.last_error.unwrap_or_default();
             assert!(error.contains("refused to store the result"), "{name}: {error}");
         }
-        theatre
-            .until("all others are done", &format!("(SELECT count(*) FROM apalis.jobs WHERE status = 'Done') = {}", JOBS - 3))
+        harness.wait_until("all others are done", &format!("(SELECT count(*) FROM apalis.jobs WHERE status = 'Done') = {}", JOBS - 3))
             .await;
     }
 }
 
-/// Not even as a dead letter: the row stays as it is, and everything else goes on, the stop included.
+/// The row cannot even become a dead letter. It stays unchanged, and everything else continues, including a stop.
 #[tokio::test]
-async fn a_row_that_takes_no_result_at_all_holds_up_nothing() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
-    theatre.enqueue("stuck", &[Act::Done]).await;
-    theatre
+async fn a_row_that_refuses_every_result_delays_no_other() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    harness.enqueue("stuck", &[Step::Done]).await;
+    harness
         .execute(
             "ALTER TABLE apalis.jobs ADD CONSTRAINT stuck
              CHECK (attempts = 0 OR status = 'Running' OR position('stuck' IN convert_from(job, 'UTF8')) = 0)",
         )
         .await;
-    let running = theatre.worker(&stage, FAST);
-    eventually("it has run", SOON, async || stage.runs_of("stuck") == 1).await;
+    let running = harness.start_worker(&scripted, FAST);
+    eventually("the job has run", SOON, async || scripted.runs_of("stuck") == 1).await;
     for n in 0..20 {
-        theatre.enqueue(&format!("job {n}."), &[if n % 2 == 0 { Act::Done } else { Act::Reject }]).await;
+        harness.enqueue(&format!("job {n}."), &[if n % 2 == 0 { Step::Done } else { Step::Reject }]).await;
     }
-    theatre.until("all others have ended", "(SELECT count(*) = 20 FROM apalis.jobs WHERE done_at IS NOT NULL)").await;
-    theatre.execute("ALTER TABLE apalis.jobs DROP CONSTRAINT stuck").await;
-    theatre
-        .until(
-            "it is a dead letter once that is possible",
+    harness
+        .wait_until("all others have ended", "(SELECT count(*) = 20 FROM apalis.jobs WHERE done_at IS NOT NULL)")
+        .await;
+    harness.execute("ALTER TABLE apalis.jobs DROP CONSTRAINT stuck").await;
+    harness
+        .wait_until(
+            "the job becomes a dead letter as soon as possible",
             "(SELECT count(*) = 21 FROM apalis.jobs WHERE done_at IS NOT NULL)",
         )
         .await;
     running.stop().await;
-    assert_eq!(theatre.row("stuck").await.status, "Killed");
+    assert_eq!(harness.row("stuck").await.status, "Killed");
 }
 
 #[tokio::test]
-async fn rows_that_another_session_has_locked_hold_up_no_other_result() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(Policy { concurrency: 50, ..quick_policy() }));
+async fn rows_locked_by_another_session_delay_no_other_result() {
+    let (harness, scripted) =
+        (QueueHarness::start().await, ScriptedJobs::new(Policy { concurrency: 50, ..quick_policy() }));
     for n in 0..30 {
-        let act = if n % 3 == 0 { Act::Reject } else { Act::Done };
-        theatre.enqueue(&format!("job {n}."), &[Act::WaitThen(Box::new(act))]).await;
+        let step = if n % 3 == 0 { Step::Reject } else { Step::Done };
+        harness.enqueue(&format!("job {n}."), &[Step::WaitThen(Box::new(step))]).await;
     }
-    let running = theatre.worker(&stage, FAST);
-    eventually("all run", SOON, async || stage.ran().len() == 30).await;
-    let mut lock = theatre.pool.begin().await.unwrap();
+    let running = harness.start_worker(&scripted, FAST);
+    eventually("all run", SOON, async || scripted.runs().len() == 30).await;
+    let mut lock = harness.pool.begin().await.unwrap();
     let locked = "SELECT FROM apalis.jobs WHERE convert_from(job, 'UTF8') ~ 'job (6|7)\\.' FOR UPDATE";
     assert_eq!(sqlx::query(locked).execute(&mut *lock).await.unwrap().rows_affected(), 2);
-    stage.gate.add_permits(30);
-    theatre.until("all others are written", "(SELECT count(*) FROM apalis.jobs WHERE done_at IS NOT NULL) = 28").await;
-    // While some are locked, new results do not wait for a time limit first.
+    scripted.gate.add_permits(30);
+    harness
+        .wait_until("all others are written", "(SELECT count(*) FROM apalis.jobs WHERE done_at IS NOT NULL) = 28")
+        .await;
+    // While some rows are locked, new results are written without waiting for a time-out.
     for n in 30..60 {
-        theatre.enqueue(&format!("job {n}."), &[Act::Done]).await;
+        harness.enqueue(&format!("job {n}."), &[Step::Done]).await;
     }
-    theatre.until("later ones are written", "(SELECT count(*) FROM apalis.jobs WHERE done_at IS NOT NULL) = 58").await;
+    harness
+        .wait_until("later results are written", "(SELECT count(*) FROM apalis.jobs WHERE done_at IS NOT NULL) = 58")
+        .await;
     lock.rollback().await.unwrap();
-    theatre.until("all are written", "(SELECT count(*) FROM apalis.jobs WHERE done_at IS NOT NULL) = 60").await;
+    harness.wait_until("all are written", "(SELECT count(*) FROM apalis.jobs WHERE done_at IS NOT NULL) = 60").await;
     running.stop().await;
     for (name, status) in [("job 6.", "Killed"), ("job 7.", "Done")] {
-        let row = theatre.row(name).await;
+        let row = harness.row(name).await;
         assert_eq!((row.status.as_str(), row.attempts), (status, 1), "{name}");
     }
-    assert_eq!(stage.ran().len(), 60, "each ran once");
+    assert_eq!(scripted.runs().len(), 60, "each ran once");
 }
 
-/// The row in which cancelled jobs are counted is locked: that delays cancelled jobs, and no other result.
+/// The row that counts cancelled jobs is locked. This delays cancelled jobs, and no other result.
 #[tokio::test]
-async fn a_locked_count_of_cancelled_jobs_holds_up_no_other_result() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
-    let operator = jobs::queue::Operator::new(&theatre.pool, &theatre.queue, jobs::queue::Kinds::default());
+async fn a_locked_count_of_cancelled_jobs_delays_no_other_result() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    let operator = jobs::queue::Operator::new(&harness.pool, &harness.queue, jobs::queue::Kinds::default());
     let ids: Vec<jobs::queue::JobId> = (0..3).map(|_| jobs::queue::JobId::generate()).collect();
     for (n, id) in ids.iter().enumerate() {
-        theatre.enqueue_as(&format!("cancelled {n}"), &[Act::Hang], |job| job.id(*id)).await;
+        harness.enqueue_as(&format!("cancelled {n}"), &[Step::Hang], |job| job.id(*id)).await;
     }
-    let running = theatre.worker(&stage, FAST);
-    eventually("they run", SOON, async || stage.ran().len() == 3).await;
-    theatre.execute("INSERT INTO queues (name) VALUES ('scripted')").await;
-    let mut lock = theatre.pool.begin().await.unwrap();
+    let running = harness.start_worker(&scripted, FAST);
+    eventually("all jobs run", SOON, async || scripted.runs().len() == 3).await;
+    harness.execute("INSERT INTO queues (name) VALUES ('scripted')").await;
+    let mut lock = harness.pool.begin().await.unwrap();
     sqlx::query("SELECT FROM queues FOR UPDATE").execute(&mut *lock).await.unwrap();
     for id in &ids {
         operator.cancel(&id.to_string()).await.unwrap();
     }
-    eventually("they were ended", SOON, async || stage.buried().len() == 3).await;
+    eventually("the cancelled runs have ended", SOON, async || scripted.discarded().len() == 3).await;
     for n in 0..30 {
-        theatre.enqueue(&format!("job {n}."), &[if n % 2 == 0 { Act::Done } else { Act::Reject }]).await;
+        harness.enqueue(&format!("job {n}."), &[if n % 2 == 0 { Step::Done } else { Step::Reject }]).await;
     }
-    theatre.until("all others have ended", "(SELECT count(*) = 30 FROM apalis.jobs WHERE done_at IS NOT NULL)").await;
+    harness
+        .wait_until("all others have ended", "(SELECT count(*) = 30 FROM apalis.jobs WHERE done_at IS NOT NULL)")
+        .await;
     lock.rollback().await.unwrap();
-    theatre.until("they are cancelled", "(SELECT count(*) = 3 FROM apalis.jobs WHERE status = 'Cancelled')").await;
-    theatre.until("and counted", "(SELECT cancelled = 3 FROM queues)").await;
+    harness
+        .wait_until("the jobs are cancelled", "(SELECT count(*) = 3 FROM apalis.jobs WHERE status = 'Cancelled')")
+        .await;
+    harness.wait_until("the cancelled jobs are counted", "(SELECT cancelled = 3 FROM queues)").await;
     running.stop().await;
 }

@@ -1,4 +1,4 @@
-//! Promise 14: what ended long ago is forgotten, and nothing else, while the work goes on.
+//! Promise 14: jobs that ended long ago are deleted, and nothing else, without disturbing running work.
 
 use std::time::{Duration, Instant};
 
@@ -6,13 +6,13 @@ use jobs::queue::{Retention, Timing};
 
 use crate::harness::{
     eventually,
-    stage::{Act, FAST, Stage, Theatre, quick_policy},
+    queue_harness::{FAST, QueueHarness, ScriptedJobs, Step, quick_policy},
 };
 
-/// Looks often; what counts as old is what is shipped.
+/// Cleans often. The ages at which rows are deleted are the shipped ones.
 const OFTEN: Timing = Timing { retention: Retention { every: Duration::from_millis(50), ..FAST.retention }, ..FAST };
 
-/// Jobs of the given states and ages, their ids as old as they are; and workers.
+/// Jobs of different states and ages, whose ids are as old as they are.
 const LEFTOVERS: &str = "
     WITH kinds (name, status, ended, worker) AS (VALUES
         ('done, old', 'Done', interval '25 hours', 'x'), ('done, young', 'Done', '23 hours', 'x'),
@@ -24,15 +24,15 @@ const LEFTOVERS: &str = "
     FROM kinds, (VALUES ('0'), ('n')) AS forms (form)";
 
 #[tokio::test]
-async fn what_ended_long_ago_goes_and_nothing_else() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
-    // Its id says that it came 25 hours ago: nearly young.
-    let came = std::time::UNIX_EPOCH.elapsed().unwrap() - Duration::from_secs(25 * 3600);
-    let id = uuid::Uuid::from_u128(came.as_millis() << 80);
-    theatre.enqueue_as("yesterday", &[Act::Done], |job| job.id(id.into())).await;
-    theatre.execute("UPDATE apalis.jobs SET status = 'Done', done_at = now() - interval '24 hours 1 s'").await;
-    theatre.execute(LEFTOVERS).await;
-    theatre
+async fn only_jobs_that_ended_long_ago_are_deleted() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    // By its id the job was enqueued 25 hours ago.
+    let enqueued = std::time::UNIX_EPOCH.elapsed().unwrap() - Duration::from_secs(25 * 3600);
+    let id = uuid::Uuid::from_u128(enqueued.as_millis() << 80);
+    harness.enqueue_as("yesterday", &[Step::Done], |job| job.id(id.into())).await;
+    harness.execute("UPDATE apalis.jobs SET status = 'Done', done_at = now() - interval '24 hours 1 s'").await;
+    harness.execute(LEFTOVERS).await;
+    harness
         .execute(
             "INSERT INTO apalis.workers (id, worker_type, storage_name, last_seen, lease) VALUES
              ('old', 'millrace', 'PostgreSQL', now() - interval '25 hours', '15 s'),
@@ -40,43 +40,48 @@ async fn what_ended_long_ago_goes_and_nothing_else() {
              ('holds something', 'millrace', 'PostgreSQL', now() - interval '25 hours', '1000 days')",
         )
         .await;
-    // One process at a time: while another is at it, nothing happens.
-    let mut other = theatre.pool.begin().await.unwrap();
+    // Only one process cleans at a time. While another one holds the lock, no row is deleted.
+    let mut other = harness.pool.begin().await.unwrap();
     sqlx::query("SELECT pg_advisory_xact_lock(x'006d696c6c726163'::bigint)").execute(&mut *other).await.unwrap();
-    let running = theatre.worker(&stage, OFTEN);
-    theatre
-        .until("it has started", "EXISTS (SELECT FROM apalis.workers WHERE last_seen > now() - interval '1 s')")
+    let running = harness.start_worker(&scripted, OFTEN);
+    harness
+        .wait_until(
+            "the worker has started",
+            "EXISTS (SELECT FROM apalis.workers WHERE last_seen > now() - interval '1 s')",
+        )
         .await;
     tokio::time::sleep(Duration::from_millis(500)).await;
-    theatre.until("all are there", "(SELECT count(*) FROM apalis.jobs) = 13").await;
+    harness.wait_until("all jobs are left", "(SELECT count(*) FROM apalis.jobs) = 13").await;
     other.rollback().await.unwrap();
 
-    theatre.until("five are gone", "(SELECT count(*) FROM apalis.jobs) = 8").await;
-    theatre.until("a worker is gone", "NOT EXISTS (SELECT FROM apalis.workers WHERE id = 'old')").await;
-    // As many more passes as there is time for.
+    harness.wait_until("five jobs are deleted", "(SELECT count(*) FROM apalis.jobs) = 8").await;
+    harness
+        .wait_until("the old worker's row is deleted", "NOT EXISTS (SELECT FROM apalis.workers WHERE id = 'old')")
+        .await;
+    // Lets the cleaner run several more times.
     tokio::time::sleep(Duration::from_millis(500)).await;
     running.stop().await;
     let left = "SELECT convert_from(job, 'UTF8') FROM apalis.jobs ORDER BY 1";
-    let left: Vec<String> = sqlx::query_scalar(left).fetch_all(&theatre.pool).await.unwrap();
+    let left: Vec<String> = sqlx::query_scalar(left).fetch_all(&harness.pool).await.unwrap();
     let expected = ["dead, young", "done, young", "running, old", "waiting, old"];
     assert_eq!(left, expected.map(|name| [format!("{name}0"), format!("{name}n")]).concat());
     let workers = "SELECT id FROM apalis.workers ORDER BY 1";
-    let workers: Vec<String> = sqlx::query_scalar(workers).fetch_all(&theatre.pool).await.unwrap();
-    assert_eq!(workers, ["holds something", "young"], "and its own went with its stop");
+    let workers: Vec<String> = sqlx::query_scalar(workers).fetch_all(&harness.pool).await.unwrap();
+    assert_eq!(workers, ["holds something", "young"], "the worker deleted its own row when it stopped");
 }
 
 #[tokio::test]
 async fn work_goes_on_while_a_table_is_cleaned() {
     const OLD: usize = 100_000;
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
-    theatre
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    harness
         .execute(&format!(
             "INSERT INTO apalis.jobs (id, job_type, job, status, done_at)
              SELECT '00' || lpad(n::text, 24, '0'), 'another', '{{}}', 'Done', now() - interval '2 days'
              FROM generate_series(1, {OLD}) AS n"
         ))
         .await;
-    let running = theatre.worker(&stage, OFTEN);
+    let running = harness.start_worker(&scripted, OFTEN);
     let old = "SELECT count(*) FROM apalis.jobs WHERE job_type = 'another'";
     let begun = Instant::now();
     let (mut runs, mut slowest) = (0, Duration::ZERO);
@@ -85,16 +90,16 @@ async fn work_goes_on_while_a_table_is_cleaned() {
         assert!(begun.elapsed() < Duration::from_secs(60), "{left} left");
         let name = format!("job {runs}.");
         let sent = Instant::now();
-        theatre.enqueue(&name, &[Act::Done]).await;
-        eventually("it runs", Duration::from_secs(10), async || stage.runs_of(&name) == 1).await;
+        harness.enqueue(&name, &[Step::Done]).await;
+        eventually("the job runs", Duration::from_secs(10), async || scripted.runs_of(&name) == 1).await;
         slowest = slowest.max(sent.elapsed());
         runs += 1;
-        left = sqlx::query_scalar(old).fetch_one(&theatre.pool).await.unwrap();
+        left = sqlx::query_scalar(old).fetch_one(&harness.pool).await.unwrap();
     }
     running.stop().await;
     println!(
-        "{OLD} forgotten in {:.1?}; beside it {runs} jobs, the slowest begun after {slowest:.1?}",
+        "{OLD} rows deleted in {:.1?}; meanwhile {runs} jobs ran, the slowest started after {slowest:.1?}",
         begun.elapsed()
     );
-    assert!(slowest < Duration::from_secs(2), "a job had to wait {slowest:?}");
+    assert!(slowest < Duration::from_secs(2), "a job waited {slowest:?}");
 }

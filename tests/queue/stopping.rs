@@ -1,4 +1,4 @@
-//! Promises 11 and 12: a stop loses nothing and never hangs; errors of the database end nothing.
+//! Promises 11 and 12: a stop loses no job and never hangs; database errors end no worker.
 
 use std::time::Duration;
 
@@ -6,105 +6,107 @@ use jobs::queue::Policy;
 
 use crate::harness::{
     eventually,
-    stage::{Act, FAST, Stage, Theatre, quick_policy},
+    queue_harness::{FAST, QueueHarness, ScriptedJobs, Step, quick_policy},
 };
 
 const SOON: Duration = Duration::from_secs(10);
 
 #[tokio::test]
-async fn a_drain_finishes_what_runs_and_claims_nothing_more() {
-    // One slot, and it is taken: the next claim can only come when it is free again, after the stop.
-    let (theatre, stage) = (Theatre::open().await, Stage::new(Policy { concurrency: 1, ..quick_policy() }));
-    theatre.enqueue("running", &[Act::Wait]).await;
-    let running = theatre.worker(&stage, FAST);
-    eventually("it runs", SOON, async || stage.runs_of("running") == 1).await;
+async fn a_drain_finishes_running_jobs_and_claims_no_more() {
+    // The only slot is occupied until after the stop, so that a claim can only happen then.
+    let (harness, scripted) =
+        (QueueHarness::start().await, ScriptedJobs::new(Policy { concurrency: 1, ..quick_policy() }));
+    harness.enqueue("running", &[Step::Wait]).await;
+    let running = harness.start_worker(&scripted, FAST);
+    eventually("the job runs", SOON, async || scripted.runs_of("running") == 1).await;
     running.shutdown.drain.cancel();
-    theatre.enqueue("too late", &[Act::Done]).await;
-    stage.gate.add_permits(1);
-    running.stopped().await;
-    assert_eq!(theatre.row("running").await.status, "Done");
-    let left = theatre.row("too late").await;
+    harness.enqueue("too late", &[Step::Done]).await;
+    scripted.gate.add_permits(1);
+    running.wait_for_end().await;
+    assert_eq!(harness.row("running").await.status, "Done");
+    let left = harness.row("too late").await;
     assert_eq!((left.status.as_str(), left.attempts), ("Pending", 0));
-    theatre.until("the worker has left", "NOT EXISTS (SELECT FROM apalis.workers)").await;
+    harness.wait_until("the worker has removed its row", "NOT EXISTS (SELECT FROM apalis.workers)").await;
 }
 
 #[tokio::test]
-async fn what_cannot_finish_is_given_back_at_once_and_costs_no_attempt() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
-    // More than any batch of the engine: the stock backend hangs here.
+async fn jobs_that_cannot_finish_are_released_at_once_and_use_up_no_attempt() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    // More jobs than a batch of the engine; the original apalis backend hangs here.
     for n in 0..10 {
-        theatre.enqueue(&format!("job {n}"), &[Act::Hang, Act::Done]).await;
+        harness.enqueue(&format!("job {n}"), &[Step::Hang, Step::Done]).await;
     }
-    let running = theatre.worker(&stage, FAST);
-    eventually("all run", SOON, async || stage.ran().len() == 10).await;
-    running.shutdown.drain.cancel();
-    running.shutdown.now.cancel();
-    running.stopped().await;
+    let running = harness.start_worker(&scripted, FAST);
+    eventually("all run", SOON, async || scripted.runs().len() == 10).await;
+    running.abort().await;
     for n in 0..10 {
-        let row = theatre.row(&format!("job {n}")).await;
+        let row = harness.row(&format!("job {n}")).await;
         let seen = (row.status.as_str(), row.failures, row.crashes, row.last_error);
         assert_eq!(seen, ("Pending", 0, 0, None), "job {n}");
-        assert!(row.due_in <= 0.0, "job {n} keeps its place");
+        assert!(row.due_in <= 0.0, "job {n} keeps its due time");
     }
-    theatre.run_all(&stage).await;
-    assert_eq!(stage.ran().len(), 20);
+    harness.run_all(&scripted).await;
+    assert_eq!(scripted.runs().len(), 20);
 }
 
 #[tokio::test]
-async fn a_stop_without_a_database_ends_too() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
+async fn a_stop_without_a_database_ends() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
     let nowhere = jobs::boot::db::Database::parse("postgres:///none?host=/nonexistent").unwrap();
     let shutdown = jobs::boot::shutdown::Shutdown::default();
-    let registry = jobs::queue::Registry::default().job::<crate::harness::stage::Scripted>(stage);
+    let registry = jobs::queue::Registry::default().job::<crate::harness::queue_harness::ScriptedJob>(scripted);
     let worker = jobs::queue::Worker::start(&nowhere, FAST, registry, &shutdown).unwrap();
     shutdown.drain.cancel();
-    tokio::time::timeout(SOON, worker.stopped()).await.expect("it stops").expect("in good order");
-    drop(theatre);
+    tokio::time::timeout(SOON, worker.stopped())
+        .await
+        .expect("the worker stops")
+        .expect("the worker ends without an error");
+    drop(harness);
 }
 
 #[tokio::test]
 async fn lost_connections_lose_no_job() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
-    let running = theatre.worker(&stage, FAST);
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    let running = harness.start_worker(&scripted, FAST);
     let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                WHERE application_name LIKE 'millrace %' AND datname = current_database()";
     for n in 0..30 {
-        theatre.enqueue(&format!("job {n}"), &[Act::Done]).await;
+        harness.enqueue(&format!("job {n}"), &[Step::Done]).await;
         if n % 3 == 0 {
-            theatre.execute(cut).await;
+            harness.execute(cut).await;
         }
     }
-    theatre.until("all are done", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status <> 'Done')").await;
+    harness.wait_until("all are done", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status <> 'Done')").await;
     running.stop().await;
     for n in 0..30 {
-        assert_eq!(stage.runs_of(&format!("job {n}")), 1, "job {n}: a result was kept until it could be written");
+        assert_eq!(scripted.runs_of(&format!("job {n}")), 1, "job {n}: its result was kept until it could be written");
     }
 }
 
-/// Promise 10: the write of a result fails, uncommitted, after its run has ended.
+/// Promise 10: the run has ended, and the write of its result fails before the commit.
 #[tokio::test]
 async fn a_result_is_kept_until_it_is_written() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
-    theatre.enqueue("done", &[Act::Wait]).await;
-    theatre.enqueue("rejected", &[Act::WaitThen(Box::new(Act::Reject))]).await;
-    let running = theatre.worker(&stage, FAST);
-    eventually("both run", SOON, async || stage.ran().len() == 2).await;
-    let mut lock = theatre.pool.begin().await.unwrap();
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    harness.enqueue("done", &[Step::Wait]).await;
+    harness.enqueue("rejected", &[Step::WaitThen(Box::new(Step::Reject))]).await;
+    let running = harness.start_worker(&scripted, FAST);
+    eventually("both run", SOON, async || scripted.runs().len() == 2).await;
+    let mut lock = harness.pool.begin().await.unwrap();
     sqlx::query("SELECT FROM apalis.jobs FOR UPDATE").execute(&mut *lock).await.unwrap();
-    stage.gate.add_permits(2);
+    scripted.gate.add_permits(2);
     let waiting = "pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()
                    AND application_name = 'millrace queue'";
-    theatre.until("a result waits for its row", &format!("EXISTS (SELECT FROM {waiting})")).await;
-    // One statement, or two when the results were ready at different times.
-    assert!(theatre.execute(&format!("SELECT pg_terminate_backend(pid) FROM {waiting}")).await >= 1);
+    harness.wait_until("a result waits for its row", &format!("EXISTS (SELECT FROM {waiting})")).await;
+    // One statement, or two if the results were ready at different times.
+    assert!(harness.execute(&format!("SELECT pg_terminate_backend(pid) FROM {waiting}")).await >= 1);
     lock.rollback().await.unwrap();
-    theatre
-        .until("both are written", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status IN ('Pending', 'Running'))")
+    harness
+        .wait_until("both are written", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status IN ('Pending', 'Running'))")
         .await;
     running.stop().await;
-    assert_eq!(stage.ran().len(), 2, "each ran once");
+    assert_eq!(scripted.runs().len(), 2, "each ran once");
     for (name, status) in [("done", "Done"), ("rejected", "Killed")] {
-        let row = theatre.row(name).await;
+        let row = harness.row(name).await;
         assert_eq!((row.status.as_str(), row.attempts), (status, 1), "{name}");
     }
 }

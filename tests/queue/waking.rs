@@ -1,4 +1,4 @@
-//! Promise 3: a due job is started by its notification, by its due time, or by a look; each without the other two.
+//! Promise 3: a due job starts by its notification, by its due time, or by a poll; each works without the other two.
 
 use std::time::Duration;
 
@@ -6,80 +6,80 @@ use jobs::queue::Timing;
 
 use crate::harness::{
     eventually,
-    stage::{Act, FAST, NEVER, Stage, Theatre, quick_policy},
+    queue_harness::{FAST, NEVER, QueueHarness, ScriptedJobs, Step, quick_policy},
 };
 
-/// Long beside any wake-up, short beside [`NEVER`].
+/// Much longer than any wake-up, much shorter than [`NEVER`].
 const SOON: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn a_notification_starts_a_due_job() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
-    let running = theatre.worker(&stage, Timing { poll: NEVER, ..FAST });
-    theatre.enqueue("first", &[Act::Done]).await;
-    eventually("the first has run", SOON, async || stage.runs_of("first") == 1).await;
-    theatre.until_idle().await;
-    theatre.enqueue("second", &[Act::Done]).await;
-    eventually("the second has run", SOON, async || stage.runs_of("second") == 1).await;
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    let running = harness.start_worker(&scripted, Timing { poll: NEVER, ..FAST });
+    harness.enqueue("first", &[Step::Done]).await;
+    eventually("the first job has run", SOON, async || scripted.runs_of("first") == 1).await;
+    harness.wait_until_idle().await;
+    harness.enqueue("second", &[Step::Done]).await;
+    eventually("the second job has run", SOON, async || scripted.runs_of("second") == 1).await;
     running.stop().await;
 }
 
 #[tokio::test]
-async fn a_look_finds_a_job_that_nobody_announced() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
-    let running = theatre.worker(&stage, FAST);
-    theatre.enqueue("first", &[Act::Done]).await;
-    eventually("the first has run", SOON, async || stage.runs_of("first") == 1).await;
-    theatre.until_idle().await;
-    theatre
-        .execute("INSERT INTO apalis.jobs (id, job_type, job) VALUES ('x', 'scripted', '{\"name\": \"silent\", \"acts\": []}')")
+async fn a_poll_finds_a_job_without_a_notification() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    let running = harness.start_worker(&scripted, FAST);
+    harness.enqueue("first", &[Step::Done]).await;
+    eventually("the first job has run", SOON, async || scripted.runs_of("first") == 1).await;
+    harness.wait_until_idle().await;
+    harness
+        .execute("INSERT INTO apalis.jobs (id, job_type, job) VALUES ('x', 'scripted', '{\"name\": \"silent\", \"steps\": []}')")
         .await;
-    eventually("the silent one has run", SOON, async || stage.runs_of("silent") == 1).await;
+    eventually("the job without a notification has run", SOON, async || scripted.runs_of("silent") == 1).await;
     running.stop().await;
 }
 
 #[tokio::test]
 async fn a_scheduled_job_starts_at_its_time() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
-    let running = theatre.worker(&stage, Timing { poll: NEVER, ..FAST });
-    theatre.enqueue("now", &[Act::Done]).await;
-    eventually("the first has run", SOON, async || stage.runs_of("now") == 1).await;
-    theatre.until_idle().await;
-    theatre.enqueue_as("later", &[Act::Done], |job| job.after(Duration::from_millis(400))).await;
-    eventually("the later one has run", SOON, async || stage.runs_of("later") == 1).await;
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    let running = harness.start_worker(&scripted, Timing { poll: NEVER, ..FAST });
+    harness.enqueue("now", &[Step::Done]).await;
+    eventually("the first job has run", SOON, async || scripted.runs_of("now") == 1).await;
+    harness.wait_until_idle().await;
+    harness.enqueue_as("later", &[Step::Done], |job| job.after(Duration::from_millis(400))).await;
+    eventually("the later job has run", SOON, async || scripted.runs_of("later") == 1).await;
     running.stop().await;
-    let row = theatre.row("later").await;
-    assert!(row.due_in <= 0.0, "it ran before its time: {row:?}");
+    let row = harness.row("later").await;
+    assert!(row.due_in <= 0.0, "the job ran before its time: {row:?}");
 }
 
-/// The next one is due while the worker is still busy with finding out about the one before.
+/// Each job is due while the worker is still looking for the previous one.
 #[tokio::test]
-async fn each_of_a_series_starts_at_its_time() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
-    let running = theatre.worker(&stage, Timing { poll: NEVER, ..FAST });
-    theatre.until_idle().await;
+async fn each_job_of_a_series_starts_at_its_time() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    let running = harness.start_worker(&scripted, Timing { poll: NEVER, ..FAST });
+    harness.wait_until_idle().await;
     for n in 1..=20 {
-        theatre.enqueue_as(&format!("job {n}"), &[Act::Done], |job| job.after(Duration::from_millis(n * 20))).await;
+        harness.enqueue_as(&format!("job {n}"), &[Step::Done], |job| job.after(Duration::from_millis(n * 20))).await;
     }
-    eventually("all have run", SOON, async || stage.ran().len() == 20).await;
+    eventually("all have run", SOON, async || scripted.runs().len() == 20).await;
     running.stop().await;
 }
 
 #[tokio::test]
-async fn a_worker_that_stops_hearing_listens_again_and_looks_for_what_it_missed() {
-    let (theatre, stage) = (Theatre::open().await, Stage::new(quick_policy()));
-    let running = theatre.worker(&stage, Timing { poll: NEVER, ..FAST });
-    theatre.enqueue("first", &[Act::Done]).await;
-    eventually("the first has run", SOON, async || stage.runs_of("first") == 1).await;
-    theatre.until_idle().await;
+async fn a_worker_that_loses_its_listener_reconnects_and_finds_missed_jobs() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    let running = harness.start_worker(&scripted, Timing { poll: NEVER, ..FAST });
+    harness.enqueue("first", &[Step::Done]).await;
+    eventually("the first job has run", SOON, async || scripted.runs_of("first") == 1).await;
+    harness.wait_until_idle().await;
     let insert =
-        "INSERT INTO apalis.jobs (id, job_type, job) VALUES ('x', 'scripted', '{\"name\": \"missed\", \"acts\": []}')";
-    let ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        "INSERT INTO apalis.jobs (id, job_type, job) VALUES ('x', 'scripted', '{\"name\": \"missed\", \"steps\": []}')";
+    let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                  WHERE application_name = 'millrace listener' AND datname = current_database()";
-    assert_eq!(theatre.execute(ended).await, 1, "one listener");
-    theatre.execute(insert).await;
-    eventually("the missed one has run", SOON, async || stage.runs_of("missed") == 1).await;
-    theatre.enqueue("announced", &[Act::Done]).await;
-    eventually("announcements are heard again", SOON, async || stage.runs_of("announced") == 1).await;
+    assert_eq!(harness.execute(terminate).await, 1, "there is one listener");
+    harness.execute(insert).await;
+    eventually("the missed job has run", SOON, async || scripted.runs_of("missed") == 1).await;
+    harness.enqueue("announced", &[Step::Done]).await;
+    eventually("notifications are received again", SOON, async || scripted.runs_of("announced") == 1).await;
     running.stop().await;
 }

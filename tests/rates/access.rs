@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::Method;
 
 use super::{KEY, System, one};
-use crate::harness::{eventually, http::ask, redis::Redis};
+use crate::harness::{eventually, http::send, redis::Redis};
 
 const ROUTES: [(Method, &str); 3] =
     [(Method::POST, "/asset"), (Method::GET, "/interest_rate"), (Method::GET, "/interest_rate/history")];
@@ -23,7 +23,7 @@ async fn without_the_key_nothing_is_told() {
             (call().header("api_key", KEY.to_uppercase()), "Invalid API key"),
             (call().header("api_key", KEY).header("api_key", KEY), "Invalid API key"),
         ] {
-            let refused = ask(request).await;
+            let refused = send(request).await;
             assert_eq!(refused.assert_problem(403, path)["detail"], detail, "{path}");
             assert!(!refused.text.contains(KEY), "{refused:?}");
         }
@@ -33,7 +33,7 @@ async fn without_the_key_nothing_is_told() {
     for (method, path) in ROUTES {
         for bad in ["Bearer garbage", "Bearer x.y.z", "Bearer", "Basic YTpi"] {
             let call = system.client.request(method.clone(), format!("{}{path}", system.api.url)).json(&one(1));
-            let refused = ask(call.header("api_key", KEY).header("authorization", bad)).await;
+            let refused = send(call.header("api_key", KEY).header("authorization", bad)).await;
             refused.assert_problem(401, &format!("{bad} for {path}"));
             assert_eq!(refused.header("www-authenticate"), "Bearer", "{path}");
         }
@@ -66,7 +66,7 @@ async fn processes_with_one_redis_share_the_limits() {
     let system = System::start(&[("REDIS_URL", &*redis.url)]).await;
     // The scripts that take a token are the only ones on these routes.
     let scripts = async || {
-        let statistics = redis.send("INFO commandstats").await.unwrap_or_default();
+        let statistics = redis.command("INFO commandstats").await.unwrap_or_default();
         let calls =
             statistics.split("cmdstat_eval:calls=").nth(1).and_then(|rest| rest.split(',').next()?.parse().ok());
         calls.unwrap_or(0_u32)
@@ -76,7 +76,7 @@ async fn processes_with_one_redis_share_the_limits() {
         // On a busy machine a process counts for itself for a while.
         eventually(path, Duration::from_secs(20), async || {
             let request = system.client.request(method.clone(), format!("{}{path}", system.api.url));
-            let answer = ask(request.header("api_key", KEY).json(&one(1))).await;
+            let answer = send(request.header("api_key", KEY).json(&one(1))).await;
             assert_eq!(answer.status, 200, "{path}: {answer:?}");
             scripts().await > before
         })

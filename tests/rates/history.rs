@@ -71,7 +71,7 @@ async fn pages_lose_and_repeat_nothing_while_rates_are_saved() {
     }
     chained.save_late(1, 10).await;
     let first = chained.system.get("/interest_rate/history?limit=2").await;
-    let shown = |answer: &crate::harness::http::Answer| -> Vec<String> {
+    let shown = |answer: &crate::harness::http::HttpResponse| -> Vec<String> {
         let rates = answer.json();
         rates.as_array().unwrap().iter().map(|one| one["interest_rate"].as_str().unwrap().to_owned()).collect()
     };

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{
     database::{self, TestDatabase},
-    http::{Answer, ask},
+    http::{HttpResponse, send},
     process::{self, Api},
 };
 
@@ -33,23 +33,23 @@ struct System {
 impl System {
     async fn start(variables: &[(&str, &str)]) -> Self {
         let database = database::fresh().await;
-        Self { api: api(&database, variables).await, client: process::client(), database }
+        Self { api: api(&database, variables).await, client: process::http_client(), database }
     }
 
     fn call(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("{}{path}", self.api.url)).header("api_key", KEY)
     }
 
-    async fn get(&self, path: &str) -> Answer {
-        ask(self.call(Method::GET, path)).await
+    async fn get(&self, path: &str) -> HttpResponse {
+        send(self.call(Method::GET, path)).await
     }
 
-    async fn submit(&self, assets: Value) -> Answer {
-        ask(self.call(Method::POST, "/asset").json(&assets)).await
+    async fn submit(&self, assets: Value) -> HttpResponse {
+        send(self.call(Method::POST, "/asset").json(&assets)).await
     }
 
-    async fn submit_as(&self, key: &str, assets: Value) -> Answer {
-        ask(self.call(Method::POST, "/asset").header("idempotency-key", key).json(&assets)).await
+    async fn submit_as(&self, key: &str, assets: Value) -> HttpResponse {
+        send(self.call(Method::POST, "/asset").header("idempotency-key", key).json(&assets)).await
     }
 
     /// The newest rate.

@@ -16,7 +16,7 @@ use super::{KEY, SAVED, System, api, one};
 use crate::harness::{
     anvil::{Node, OTHER, OWNER, OWNER_KEY},
     database, eventually,
-    http::{Answer, ask},
+    http::{HttpResponse, send},
     process::{self, Api, Process},
 };
 
@@ -41,7 +41,7 @@ impl Chained {
 
     /// Over this node, which the processes find at `url`.
     pub(super) async fn over(node: Node, url: String) -> Self {
-        drop(process::client());
+        drop(process::http_client());
         let mut vars = Vars::from_pairs(&[("CHAIN_RPC_URL", &node.url), ("CHAIN_PRIVATE_KEY", OWNER_KEY)]);
         let account = Account::read(&mut vars);
         let account = vars.finish(account).unwrap().unwrap();
@@ -49,7 +49,7 @@ impl Chained {
         let database = database::fresh().await;
         let pool = database.pool().await;
         let api = api(&database, &variables(&url, &contract)).await;
-        let system = System { api, client: process::client(), database };
+        let system = System { api, client: process::http_client(), database };
         Self { node, url, contract, system, pool }
     }
 
@@ -62,7 +62,7 @@ impl Chained {
     pub(super) async fn reconcile(&self) -> Process {
         let now = "UPDATE apalis.jobs SET run_at = now() WHERE job_type = 'reconcile_rate' AND status = 'Pending'";
         sqlx::query(now).execute(&self.pool).await.expect("jobs");
-        process::worker(&self.system.database.url, &variables(&self.url, &self.contract)).await
+        process::start_worker(&self.system.database.url, &variables(&self.url, &self.contract)).await
     }
 
     pub(super) async fn count(&self, question: &'static str) -> i64 {
@@ -78,16 +78,16 @@ impl Chained {
         &self,
         rate: i32,
         key: &'static str,
-    ) -> tokio::task::JoinHandle<Option<Answer>> {
-        self.node.mines(false).await;
+    ) -> tokio::task::JoinHandle<Option<HttpResponse>> {
+        self.node.set_automine(false).await;
         let request = self.system.call(Method::POST, "/asset").header("idempotency-key", key).json(&one(rate));
         let request = tokio::spawn(async move {
             let response = request.send().await.ok()?;
             let (status, headers) = (response.status().as_u16(), response.headers().clone());
-            Some(Answer { status, headers, text: response.text().await.ok()? })
+            Some(HttpResponse { status, headers, text: response.text().await.ok()? })
         });
         eventually("the transaction waits in the node", SOON, async || {
-            let status = self.node.ask("txpool_status", json!([])).await;
+            let status = self.node.call("txpool_status", json!([])).await;
             status["pending"] != "0x0"
         })
         .await;
@@ -162,14 +162,14 @@ async fn two_processes_that_write_at_once_lose_and_double_nothing() {
     let submit = async |rate: usize| {
         let url = if rate.is_multiple_of(2) { &chained.system.api.url } else { &second.url };
         let request = chained.system.client.post(format!("{url}/asset")).header("api_key", KEY);
-        ask(request.json(&one(rate))).await
+        send(request.json(&one(rate))).await
     };
     let answers = join_all((1..=40).map(submit)).await;
     assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
     let mut saved = chained.system.history(100).await;
     saved.sort_by_key(|rate| rate.trim_end_matches(".0").parse::<usize>().expect("a number"));
     assert_eq!(saved, (1..=40).map(|rate| format!("{rate}.0")).collect::<Vec<_>>());
-    let used = chained.node.ask("eth_getTransactionCount", json!([OWNER, "latest"])).await;
+    let used = chained.node.call("eth_getTransactionCount", json!([OWNER, "latest"])).await;
     assert_eq!(used, "0x29", "one transaction each, and the contract's own: none was lost or replaced");
     // Nobody signed with a nonce that somebody else had: the sender is one process's at a time.
     assert_eq!(chained.count("SELECT count(*) FROM chain_sends").await, 40);
@@ -217,7 +217,7 @@ async fn a_process_that_dies_before_the_receipt_leaves_one_update() {
     let worker = chained.reconcile().await;
     // While the job waits for the block, its sender asks again; both drive the same submission.
     let again =
-        tokio::spawn(ask(chained.system.call(Method::POST, "/asset").header("idempotency-key", "k").json(&one(5))));
+        tokio::spawn(send(chained.system.call(Method::POST, "/asset").header("idempotency-key", "k").json(&one(5))));
     chained.node.mine().await;
     let again = again.await.expect("an answer");
     assert_eq!((again.status, again.header("idempotency-replayed")), (200, "true"), "{again:?}");
@@ -238,7 +238,7 @@ async fn a_transaction_that_the_node_forgot_is_sent_again() {
     chained.system.api.process.signal(Signal::SIGKILL);
     assert!(request.await.expect("a task").is_none());
     chained.node.drop_transaction(&chained.hash().await).await;
-    chained.node.mines(true).await;
+    chained.node.set_automine(true).await;
     let _worker = chained.reconcile().await;
     eventually("it is saved", SOON, async || chained.pending().await == 0).await;
     chained.system.api = chained.api().await;
@@ -250,13 +250,13 @@ async fn a_transaction_that_the_node_forgot_is_sent_again() {
 async fn a_nonce_that_another_used_is_not_the_end() {
     let Some(chained) = Chained::start().await else { return };
     let request = chained.submit_and_wait(5, "k").await;
-    let nonce = chained.node.ask("eth_getTransactionCount", json!([OWNER, "latest"])).await;
+    let nonce = chained.node.call("eth_getTransactionCount", json!([OWNER, "latest"])).await;
     let fee = "0x174876e800";
     let foreign = json!([{ "from": OWNER, "to": OTHER, "value": "0x1", "nonce": nonce, "gas": "0x5208",
         "maxFeePerGas": fee, "maxPriorityFeePerGas": fee }]);
-    chained.node.ask("eth_sendTransaction", foreign).await;
+    chained.node.call("eth_sendTransaction", foreign).await;
     chained.node.mine().await;
-    chained.node.mines(true).await;
+    chained.node.set_automine(true).await;
     let answer = request.await.expect("a task").expect("an answer");
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(chained.system.history(10).await, ["5.0"]);
@@ -284,7 +284,7 @@ async fn a_node_that_dies_in_the_middle_leaves_what_was_promised_and_nothing_els
     let system = &chained.system;
     let submitted = Vec::from_iter((1..=60).map(|rate| {
         let request = system.call(Method::POST, "/asset").json(&one(rate));
-        tokio::spawn(async move { (rate, ask(request).await) })
+        tokio::spawn(async move { (rate, send(request).await) })
     }));
     eventually("some are saved", SOON, async || {
         chained.count("SELECT count(*) FROM interest_rates WHERE state = 'saved'").await >= 5
@@ -323,7 +323,7 @@ async fn what_is_wrong_with_the_chain_stops_the_start() {
     ];
     for program in ["api", "worker"] {
         let mut process = Process::start(&[program], &variables);
-        assert_ne!(process.ended(SOON).await.code(), Some(0));
+        assert_ne!(process.wait_for_exit(SOON).await.code(), Some(0));
         let log = process.log();
         for name in ["CHAIN_RPC_URL: ", "CHAIN_PRIVATE_KEY: ", "CONTRACT_ADDRESS: "] {
             assert!(log.contains(name), "{program}: {name}: {log}");

@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{SAVED, System, one};
-use crate::harness::http::ask;
+use crate::harness::http::send;
 
 #[tokio::test]
 async fn the_seeds_session() {
@@ -40,7 +40,7 @@ async fn averages_are_exact_from_text_to_text() {
         (r#"[{"id":"a","interest_rate":0.0000000000000000015}]"#, "0.000000000000000002"),
         (r#"[{"id":"a","interest_rate":" 1e-3 "},{"id":"b","interest_rate":true}]"#, "0.5005"),
     ] {
-        let saved = ask(system.call(Method::POST, "/asset").body(assets)).await;
+        let saved = send(system.call(Method::POST, "/asset").body(assets)).await;
         assert_eq!(saved.status, 200, "{assets}: {saved:?}");
         assert_eq!(system.current().await, average, "{assets}");
     }
@@ -62,7 +62,7 @@ async fn the_history_pages_from_the_newest_and_outlives_the_process() {
     {
         let refused = system.get(&format!("/interest_rate/history?{query}")).await;
         refused.assert_problem(422, query);
-        assert!(refused.failures()[0].1.contains(field), "{query}: {refused:?}");
+        assert!(refused.validation_errors()[0].1.contains(field), "{query}: {refused:?}");
     }
 }
 
@@ -99,12 +99,12 @@ async fn all_that_is_wrong_is_named() {
     ] {
         let refused = system.submit(body.clone()).await;
         refused.assert_problem(422, &body.to_string());
-        let failures = refused.failures();
+        let failures = refused.validation_errors();
         let failures: Vec<_> = failures.iter().map(|(kind, loc, msg)| (&**kind, &**loc, &**msg)).collect();
         assert_eq!(failures, expected, "{body}");
     }
     for (body, status) in [("[{]", 400), ("", 422), (r#"[{"id":"a","interest_rate":1,"id":"b"}]"#, 422)] {
-        ask(system.call(Method::POST, "/asset").body(body)).await.assert_problem(status, body);
+        send(system.call(Method::POST, "/asset").body(body)).await.assert_problem(status, body);
     }
     assert_eq!(system.history(10).await, [""; 0], "nothing was saved");
 }
@@ -130,7 +130,7 @@ async fn a_key_is_saved_once() {
     for key in ["", &*"k".repeat(256), "k\tk"] {
         let refused = system.submit_as(key, one(1)).await;
         refused.assert_problem(422, key);
-        assert_eq!(refused.failures()[0].1, r#"["header","Idempotency-Key"]"#);
+        assert_eq!(refused.validation_errors()[0].1, r#"["header","Idempotency-Key"]"#);
     }
     assert_eq!(system.submit_as(&"k".repeat(255), one(9)).await.status, 200);
 }
@@ -152,7 +152,7 @@ async fn large_lists_are_averaged_and_larger_ones_refused() {
     assert_eq!(system.current().await, "12500.5");
     system.submit(list(50_000)).await.assert_problem(413, "more than 1 MiB");
     let nothing = format!("[{}]", ["{}"; 300_000].join(","));
-    let refused = ask(system.call(Method::POST, "/asset").body(nothing)).await;
+    let refused = send(system.call(Method::POST, "/asset").body(nothing)).await;
     refused.assert_problem(422, "nothing but empty objects");
     assert!(refused.text.len() < 100_000, "an answer is not larger than its request: {}", refused.text.len());
 }

@@ -55,7 +55,7 @@ impl Proxy {
 }
 
 fn passing_on(node: String, rules: Rules, calls: Arc<Mutex<Vec<String>>>) -> impl Endpoint + 'static {
-    let client = crate::harness::process::client();
+    let client = crate::harness::process::http_client();
     make(move |mut request: Request| {
         let (client, node, rules, calls) = (client.clone(), node.clone(), rules.clone(), calls.clone());
         async move {

@@ -28,7 +28,7 @@ async fn chained() -> Option<(Chained, Proxy)> {
 
 impl Chained {
     async fn fund(&self, wei: &str) {
-        self.node.ask("anvil_setBalance", json!([OWNER, wei])).await;
+        self.node.call("anvil_setBalance", json!([OWNER, wei])).await;
     }
 
     /// How often the chain did not do what it was asked, for this reason.
@@ -131,7 +131,7 @@ async fn what_is_promised_outlives_any_number_of_refusals() {
     assert!(request.await.expect("a task").is_none());
     // The node has forgotten it, and refuses it from now on.
     chained.node.drop_transaction(&chained.hash().await).await;
-    chained.node.mines(true).await;
+    chained.node.set_automine(true).await;
     proxy.apply(SEND, Rule::Refuse { code: -32000, message: "insufficient funds for transfer" }, ALWAYS);
     let _worker = chained.reconcile().await;
     // More often than a job that fails is run.
@@ -196,7 +196,7 @@ async fn a_lost_answer_to_a_send_is_waited_for() {
     assert_eq!(system.submit(one(7)).await.status, 200);
     assert_eq!(system.history(10).await, ["7.0", "6.0", "6.0", "6.0", "5.0"]);
     // Until the 20 seconds are over: then it is promised.
-    chained.node.mines(false).await;
+    chained.node.set_automine(false).await;
     proxy.apply(SEND, Rule::LoseAnswer, ALWAYS);
     let begun = Instant::now();
     let promised = system.submit_as("promised", one(8)).await;
@@ -205,7 +205,7 @@ async fn a_lost_answer_to_a_send_is_waited_for() {
     assert!(begun.elapsed() >= Duration::from_secs(19), "{:?}", begun.elapsed());
     proxy.heal();
     chained.node.mine().await;
-    chained.node.mines(true).await;
+    chained.node.set_automine(true).await;
     let _worker = chained.reconcile().await;
     eventually("the promise is kept", SOON, async || chained.pending().await == 0).await;
     assert_eq!(system.current().await, "8.0");
@@ -216,7 +216,7 @@ async fn a_chain_without_base_fees_is_written_to() {
     let Some(node) = Node::start_with(&["--hardfork", "berlin"]).await else { return };
     let url = node.url.clone();
     let chained = Chained::over(node, url).await;
-    let block = chained.node.ask("eth_getBlockByNumber", json!(["latest", false])).await;
+    let block = chained.node.call("eth_getBlockByNumber", json!(["latest", false])).await;
     assert!(block["baseFeePerGas"].is_null(), "{block}");
     assert_eq!(chained.system.get("/readyz").await.status, 200);
     for rate in 1..=3 {
@@ -224,7 +224,7 @@ async fn a_chain_without_base_fees_is_written_to() {
     }
     assert_eq!(chained.system.history(10).await, ["3.0", "2.0", "1.0"]);
     let hash = chained.hash().await;
-    let sent = chained.node.ask("eth_getTransactionByHash", json!([hash])).await;
+    let sent = chained.node.call("eth_getTransactionByHash", json!([hash])).await;
     assert!(sent["type"] == "0x0" || sent["type"].is_null(), "{sent}");
     // One that pays too little is replaced here as well.
     let request = chained.submit_and_wait(4, "k").await;

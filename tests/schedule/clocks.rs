@@ -1,61 +1,61 @@
-//! Steps of the database's clock: each nominal time fires once, and what is shown as the next fire is the next fire.
+//! Tests with a stepped database clock: each nominal time fires once, and the next fire is shown correctly.
 
 use std::time::Duration;
 
 use jobs::schedule::{CatchUp, Timing};
 use time::OffsetDateTime;
 
-use super::{Ground, SOON, Ticking};
+use super::{RunningScheduler, SOON, ScheduleHarness};
 use crate::harness::{clock::SteppedServer, eventually};
 
 const OFTEN: Timing =
     Timing { look: Duration::from_millis(200), again: Duration::from_millis(50), late: Duration::from_secs(90) };
 
-async fn now(ground: &Ground) -> OffsetDateTime {
-    ground.value("SELECT clock_timestamp()").await
+async fn database_time(harness: &ScheduleHarness) -> OffsetDateTime {
+    harness.query_value("SELECT clock_timestamp()").await
 }
 
-/// Every row of the ledger has one job, and a nominal time has one row: nothing fires twice.
-async fn fires_until(ground: &Ground, what: &str, condition: &str) {
-    eventually(what, SOON, async || ground.value::<bool>(&format!("SELECT {condition}")).await).await;
-    ground.assert_jobs().await;
+/// Waits for a condition, then asserts that no time fired twice: each time has one row, and each row has one job.
+async fn wait_and_assert_jobs(harness: &ScheduleHarness, what: &str, condition: &str) {
+    eventually(what, SOON, async || harness.query_value::<bool>(&format!("SELECT {condition}")).await).await;
+    harness.assert_jobs().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_step_back_it_fires_what_has_not_fired() {
+async fn after_a_step_back_only_times_that_have_not_fired_fire() {
     let Some(server) = SteppedServer::start().await else { return };
-    let ground = Ground::on(&server.url).await;
-    let schedules = ground.schedules("* * * * * *", CatchUp::Latest);
-    let ticking = Ticking::start(schedules.clone(), OFTEN);
-    ground.fired(3).await;
+    let harness = ScheduleHarness::on_database(&server.url).await;
+    let schedules = harness.schedules("* * * * * *", CatchUp::Latest);
+    let scheduler = RunningScheduler::start(schedules.clone(), OFTEN);
+    harness.wait_for_fires(3).await;
     for step in [-600, -1_000_000, 0] {
         server.step(step);
-        let stepped = now(&ground).await;
+        let stepped = database_time(&harness).await;
         let fires = format!(
             "(SELECT count(*) >= 3 FROM schedule_fires WHERE fire_time BETWEEN '{stepped}' AND '{stepped}'::timestamptz + interval '1 minute')"
         );
-        fires_until(&ground, &format!("it fires after a step to {step} s"), &fires).await;
+        wait_and_assert_jobs(&harness, &format!("the schedule fires after a step to {step} s"), &fires).await;
     }
-    ticking.stop().await;
+    scheduler.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_next_fire_is_one_that_has_not_fired() {
+async fn the_next_fire_shown_has_not_fired_yet() {
     let Some(server) = SteppedServer::start().await else { return };
-    let ground = Ground::on(&server.url).await;
-    let schedules = ground.schedules("* * * * * *", CatchUp::Latest);
-    let ticking = Ticking::start(schedules.clone(), OFTEN);
-    ground.fired(3).await;
+    let harness = ScheduleHarness::on_database(&server.url).await;
+    let schedules = harness.schedules("* * * * * *", CatchUp::Latest);
+    let scheduler = RunningScheduler::start(schedules.clone(), OFTEN);
+    harness.wait_for_fires(3).await;
     server.step(-30);
-    fires_until(
-        &ground,
-        "it fires after the step",
+    wait_and_assert_jobs(
+        &harness,
+        "the schedule fires after the step",
         "(SELECT min(fire_time) < max(fire_time) - interval '20 s' FROM schedule_fires)",
     )
     .await;
-    ticking.stop().await;
-    let ahead: Vec<OffsetDateTime> = ground.fires().await.into_iter().map(|fire| fire.fire_time).collect();
-    // At the last second before those that fired before the step, and at each of them.
+    scheduler.stop().await;
+    let ahead: Vec<OffsetDateTime> = harness.fires().await.into_iter().map(|fire| fire.fire_time).collect();
+    // Checks at the seconds that fired before the step, and at the second before them.
     let last = *ahead.last().expect("fires");
     for second in 0..4 {
         let wanted = last - Duration::from_secs(second) - Duration::from_millis(500);
@@ -63,28 +63,29 @@ async fn the_next_fire_is_one_that_has_not_fired() {
         server.step(offset);
         let overview = schedules.overview().await.unwrap();
         let next = overview[0].next.expect("a next fire");
-        assert!(!ahead.contains(&next), "{next} has fired: {ahead:?}");
-        assert!(next > now(&ground).await - Duration::from_secs(1), "{next} is over");
+        assert!(!ahead.contains(&next), "{next} has already fired: {ahead:?}");
+        assert!(next > database_time(&harness).await - Duration::from_secs(1), "{next} is in the past");
     }
 }
 
-/// Registered, and fired, while the clock was a year ahead.
+/// The schedule was registered and fired while the clock was a year ahead.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_clock_that_was_a_year_ahead_silences_no_schedule() {
-    let ground = Ground::new().await;
-    let schedules = ground.schedules("* * * * * *", CatchUp::Latest);
+async fn a_clock_that_was_a_year_ahead_stops_no_schedule() {
+    let harness = ScheduleHarness::new().await;
+    let schedules = harness.schedules("* * * * * *", CatchUp::Latest);
     schedules.fire_by_hand(super::NAME).await.unwrap();
-    ground.execute("UPDATE schedules SET since = since + interval '1 year'").await;
-    ground
+    harness.execute("UPDATE schedules SET since = since + interval '1 year'").await;
+    harness
         .execute(&format!(
             "INSERT INTO schedule_fires (schedule, fire_time, kind)
              VALUES ('{0}', now() + interval '1 year', 'skipped'), ('{0}', 'infinity', 'skipped'), ('{0}', '-infinity', 'skipped')",
             super::NAME
         ))
         .await;
-    let ticking = Ticking::start(schedules.clone(), OFTEN);
+    let scheduler = RunningScheduler::start(schedules.clone(), OFTEN);
     let fires = "(SELECT count(*) >= 3 FROM schedule_fires WHERE kind = 'on_time' AND fire_time < now())";
-    eventually("it fires", SOON, async || ground.value::<bool>(&format!("SELECT {fires}")).await).await;
-    ticking.stop().await;
-    assert!(schedules.fires(None, 100).await.unwrap().len() >= 6, "shown, the infinite ones too");
+    eventually("the schedule fires", SOON, async || harness.query_value::<bool>(&format!("SELECT {fires}")).await)
+        .await;
+    scheduler.stop().await;
+    assert!(schedules.fires(None, 100).await.unwrap().len() >= 6, "infinite times are listed too");
 }

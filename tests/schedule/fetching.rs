@@ -1,4 +1,4 @@
-//! The daily fetch: gaps filled, revisions stored, outages outlived, given up at last and asked for again.
+//! Tests of the daily price fetch: it fills gaps, stores revisions, survives outages and can be repeated.
 
 use std::time::Duration;
 
@@ -14,29 +14,29 @@ use time::{Duration as Span, OffsetDateTime, Time, macros::datetime};
 
 use super::{
     SOON,
-    source::{Kraken, Mood},
+    fake_kraken::{FakeKraken, FakeMode},
 };
 use crate::harness::{
     database::{self, TestDatabase},
     eventually,
-    stage::{FAST, Running},
+    queue_harness::{FAST, RunningWorker},
 };
 
-/// The time of every test here.
+/// The current time in every test of this file.
 const NOON: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
 
-/// One asset from one source in two currencies, and the days before [`NOON`].
-struct Market {
+/// The price feature with one asset, one provider and two currencies, and prices for 40 days before [`NOON`].
+struct DailyFetchHarness {
     database: TestDatabase,
     pool: PgPool,
     queue: Queue,
     prices: Prices,
-    kraken: Kraken,
+    kraken: FakeKraken,
 }
 
-/// A row of the ledger.
+/// A row of `price_fetches`.
 #[derive(Debug, PartialEq)]
-struct Fetch {
+struct FetchRow {
     outcome: Option<String>,
     stored: i64,
     revised: i64,
@@ -44,40 +44,41 @@ struct Fetch {
     error: Option<String>,
 }
 
-impl Market {
-    async fn open() -> Self {
+impl DailyFetchHarness {
+    async fn start() -> Self {
         let database = database::fresh().await;
         let pool = database.pool().await;
-        let (queue, kraken) = (Queue::start(pool.clone()), Kraken::default());
+        let (queue, kraken) = (Queue::start(pool.clone()), FakeKraken::default());
         let prices = feature(&pool, &queue, kraken.providers());
-        let market = Self { database, pool, queue, prices, kraken };
+        let harness = Self { database, pool, queue, prices, kraken };
         for days in 1..=40 {
-            market.kraken.price(market.before(days), 100);
+            harness.kraken.set_price(harness.days_ago(days), 100);
         }
-        market
+        harness
     }
 
-    /// The bucket so many days before today.
-    fn before(&self, days: i64) -> OffsetDateTime {
+    /// The bucket `days` before today.
+    fn days_ago(&self, days: i64) -> OffsetDateTime {
         NOON.replace_time(Time::MIDNIGHT) - Span::days(days)
     }
 
-    fn worker(&self) -> Running {
+    fn worker(&self) -> RunningWorker {
         let shutdown = Shutdown::default();
         let registry = Registry::default().job::<FetchPrices>(self.prices.clone());
         let database = Database::parse(&self.database.url).expect("the harness's URL");
         let worker = Worker::start(&database, FAST, registry, &shutdown).expect("a worker");
-        Running { worker, shutdown }
+        RunningWorker { worker, shutdown }
     }
 
-    async fn ask(&self) -> usize {
-        self.prices.fetch_today(Origin::default()).await.expect("asked").enqueued
+    /// Requests today's fetch, and returns how many jobs that enqueued.
+    async fn request_fetch(&self) -> usize {
+        self.prices.fetch_today(Origin::default()).await.expect("an accepted request").enqueued
     }
 
-    async fn fetch(&self) -> Fetch {
+    async fn row(&self) -> FetchRow {
         let query = "SELECT outcome, stored, revised, rejected, error FROM price_fetches";
         let row = sqlx::query(query).fetch_one(&self.pool).await.expect("one fetch");
-        Fetch {
+        FetchRow {
             outcome: row.get("outcome"),
             stored: row.get("stored"),
             revised: row.get("revised"),
@@ -86,7 +87,7 @@ impl Market {
         }
     }
 
-    async fn until(&self, what: &str, condition: &str) {
+    async fn wait_until(&self, what: &str, condition: &str) {
         let query =
             format!("SELECT EXISTS (SELECT FROM price_fetches JOIN apalis.jobs ON id = job_id WHERE {condition})");
         eventually(what, SOON, async || {
@@ -95,20 +96,20 @@ impl Market {
         .await;
     }
 
-    async fn ended(&self) -> Fetch {
-        self.until("the fetch has ended", "outcome IS NOT NULL AND status IN ('Done', 'Killed')").await;
-        self.fetch().await
+    async fn wait_for_end(&self) -> FetchRow {
+        self.wait_until("the fetch has ended", "outcome IS NOT NULL AND status IN ('Done', 'Killed')").await;
+        self.row().await
     }
 
     async fn execute(&self, sql: &str) {
         sqlx::query(AssertSqlSafe(sql.to_owned())).execute(&self.pool).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
     }
 
-    /// As a day later: the ledger has none of today.
-    async fn fetch_again(&self) -> Fetch {
+    /// Fetches once more, as on the next day: without a row for today.
+    async fn fetch_again(&self) -> FetchRow {
         self.execute("DELETE FROM price_fetches").await;
-        assert_eq!(self.ask().await, 1);
-        self.ended().await
+        assert_eq!(self.request_fetch().await, 1);
+        self.wait_for_end().await
     }
 
     async fn closes(&self) -> Vec<(OffsetDateTime, i64)> {
@@ -124,144 +125,152 @@ fn feature(pool: &PgPool, queue: &Queue, providers: Providers) -> Prices {
     Prices::with(pool, queue, &config, None, providers, Ages::SHIPPED, Clock::new(|| NOON))
 }
 
-fn done(stored: i64, revised: i64) -> Fetch {
-    Fetch { outcome: Some("done".into()), stored, revised, rejected: 0, error: None }
+fn done(stored: i64, revised: i64) -> FetchRow {
+    FetchRow { outcome: Some("done".into()), stored, revised, rejected: 0, error: None }
 }
 
 #[tokio::test]
 async fn a_month_is_filled_then_gaps_and_late_revisions() {
-    let market = Market::open().await;
-    let worker = market.worker();
-    assert_eq!(market.ask().await, 1);
-    assert_eq!(market.ended().await, done(60, 0));
-    let month: Vec<_> = (1..=30).rev().map(|days| (market.before(days), 100)).collect();
-    assert_eq!(market.closes().await, month);
-    let call = |currency: &str, days| (currency.to_owned(), market.before(days), market.before(0));
-    assert_eq!(market.kraken.calls(), [call("usd", 30), call("eur", 30)]);
+    let harness = DailyFetchHarness::start().await;
+    let worker = harness.worker();
+    assert_eq!(harness.request_fetch().await, 1);
+    assert_eq!(harness.wait_for_end().await, done(60, 0));
+    let month: Vec<_> = (1..=30).rev().map(|days| (harness.days_ago(days), 100)).collect();
+    assert_eq!(harness.closes().await, month);
+    let call = |currency: &str, days| (currency.to_owned(), harness.days_ago(days), harness.days_ago(0));
+    assert_eq!(harness.kraken.take_calls(), [call("usd", 30), call("eur", 30)]);
 
-    // Yesterday was revised, and so was a day that nobody asks about any more.
-    market.kraken.price(market.before(1), 101);
-    market.kraken.price(market.before(20), 99);
-    assert_eq!(market.fetch_again().await, done(0, 2));
-    assert_eq!(market.kraken.calls(), [call("usd", 3), call("eur", 3)]);
-    assert_eq!(market.closes().await.last(), Some(&(market.before(1), 101)));
+    // Two days are revised: yesterday, and a day that is no longer fetched.
+    harness.kraken.set_price(harness.days_ago(1), 101);
+    harness.kraken.set_price(harness.days_ago(20), 99);
+    assert_eq!(harness.fetch_again().await, done(0, 2));
+    assert_eq!(harness.kraken.take_calls(), [call("usd", 3), call("eur", 3)]);
+    assert_eq!(harness.closes().await.last(), Some(&(harness.days_ago(1), 101)));
 
-    market.execute("DELETE FROM prices WHERE currency = 'eur' AND bucket = (SELECT min(bucket) + interval '15 days' FROM prices)").await;
-    assert_eq!(market.closes().await.len(), 29);
-    assert_eq!(market.fetch_again().await, done(1, 0));
-    assert_eq!(market.kraken.calls(), [call("usd", 3), call("eur", 15)]);
-    assert_eq!(market.closes().await.len(), 30);
+    harness.execute("DELETE FROM prices WHERE currency = 'eur' AND bucket = (SELECT min(bucket) + interval '15 days' FROM prices)").await;
+    assert_eq!(harness.closes().await.len(), 29);
+    assert_eq!(harness.fetch_again().await, done(1, 0));
+    assert_eq!(harness.kraken.take_calls(), [call("usd", 3), call("eur", 15)]);
+    assert_eq!(harness.closes().await.len(), 30);
     worker.stop().await;
 }
 
 #[tokio::test]
-async fn a_source_that_is_down_is_asked_again_until_it_is_back() {
-    let market = Market::open().await;
-    let worker = market.worker();
-    market.kraken.is(Mood::Down);
-    market.ask().await;
-    market.until("it failed, and waits", "status = 'Pending' AND failures = 1 AND outcome IS NULL").await;
-    assert_eq!(market.kraken.calls().len(), 2, "one currency may fare better than the other");
-    let error = market.fetch().await.error.expect("a note");
+async fn a_provider_that_is_down_is_called_again_until_it_is_back() {
+    let harness = DailyFetchHarness::start().await;
+    let worker = harness.worker();
+    harness.kraken.set_mode(FakeMode::Down);
+    harness.request_fetch().await;
+    harness.wait_until("the fetch failed and waits", "status = 'Pending' AND failures = 1 AND outcome IS NULL").await;
+    assert_eq!(harness.kraken.take_calls().len(), 2, "each currency is tried, even if another failed");
+    let error = harness.row().await.error.expect("a note");
     assert!(error.contains("kraken: connection refused"), "{error}");
-    market.kraken.is(Mood::Later(Duration::from_secs(3600)));
-    market.execute("UPDATE apalis.jobs SET run_at = now()").await;
-    market.until("it snoozes", "status = 'Pending' AND failures = 1 AND run_at > now() + interval '50 minutes'").await;
-    assert_eq!(market.kraken.calls().len(), 1, "who says later is not asked for more");
-    market.kraken.is(Mood::Serves);
-    market.execute("UPDATE apalis.jobs SET run_at = now()").await;
-    assert_eq!(market.ended().await, done(60, 0));
+    harness.kraken.set_mode(FakeMode::RetryAfter(Duration::from_secs(3600)));
+    harness.execute("UPDATE apalis.jobs SET run_at = now()").await;
+    harness
+        .wait_until(
+            "the fetch is snoozed",
+            "status = 'Pending' AND failures = 1 AND run_at > now() + interval '50 minutes'",
+        )
+        .await;
+    assert_eq!(harness.kraken.take_calls().len(), 1, "a provider that asks to wait gets no second call");
+    harness.kraken.set_mode(FakeMode::Works);
+    harness.execute("UPDATE apalis.jobs SET run_at = now()").await;
+    assert_eq!(harness.wait_for_end().await, done(60, 0));
     worker.stop().await;
 }
 
 #[tokio::test]
-async fn what_is_not_offered_is_done_and_what_is_rejected_is_counted() {
-    let market = Market::open().await;
-    let worker = market.worker();
-    market.kraken.is(Mood::Lacks("usd"));
-    market.kraken.rejects("high below low");
-    market.ask().await;
-    let fetch = market.ended().await;
-    assert_eq!((fetch.outcome.as_deref(), fetch.stored, fetch.rejected), (Some("done"), 30, 1));
-    assert_eq!(fetch.error.as_deref(), Some("usd is not offered"));
+async fn a_missing_currency_ends_a_fetch_and_rejected_rows_are_counted() {
+    let harness = DailyFetchHarness::start().await;
+    let worker = harness.worker();
+    harness.kraken.set_mode(FakeMode::WithoutCurrency("usd"));
+    harness.kraken.add_rejected_row("high below low");
+    harness.request_fetch().await;
+    let row = harness.wait_for_end().await;
+    assert_eq!((row.outcome.as_deref(), row.stored, row.rejected), (Some("done"), 30, 1));
+    assert_eq!(row.error.as_deref(), Some("usd is not offered"));
     worker.stop().await;
-    // Another worker, which does not have this source any more.
-    let prices = feature(&market.pool, &market.queue, Providers([].into()));
-    let market = Market { prices, ..market };
-    let worker = market.worker();
-    let fetch = market.fetch_again().await;
-    assert_eq!(fetch.outcome.as_deref(), Some("not_offered"));
-    assert_eq!(fetch.error.as_deref(), Some("kraken is not configured any more"));
+    // The next worker no longer has this provider.
+    let prices = feature(&harness.pool, &harness.queue, Providers([].into()));
+    let harness = DailyFetchHarness { prices, ..harness };
+    let worker = harness.worker();
+    let row = harness.fetch_again().await;
+    assert_eq!(row.outcome.as_deref(), Some("not_offered"));
+    assert_eq!(row.error.as_deref(), Some("kraken is not configured any more"));
     worker.stop().await;
 }
 
 #[tokio::test]
-async fn who_comes_before_the_day_before_is_there_comes_again() {
-    let market = Market::open().await;
-    let worker = market.worker();
-    market.ask().await;
-    market.ended().await;
-    // Tomorrow's fetch wants today, which has not ended.
+async fn a_fetch_that_starts_before_the_day_has_ended_is_repeated() {
+    let harness = DailyFetchHarness::start().await;
+    let worker = harness.worker();
+    harness.request_fetch().await;
+    harness.wait_for_end().await;
+    // Tomorrow's fetch needs today's price, but today has not ended.
     let job = r#"{"day":"2026-11-22","asset":"bitcoin","source":"kraken"}"#;
-    market
+    harness
         .execute("UPDATE price_fetches SET day = day + 1, job_id = 'early', finished_at = NULL, outcome = NULL")
         .await;
     let insert =
         "INSERT INTO apalis.jobs (id, job_type, job) VALUES ('early', 'fetch_prices', convert_to('{job}', 'UTF8'))";
-    market.execute(&insert.replace("{job}", job)).await;
-    market.until("it snoozes", "id = 'early' AND status = 'Pending' AND run_at > now() + interval '5 minutes'").await;
-    let error = market.fetch().await.error;
+    harness.execute(&insert.replace("{job}", job)).await;
+    harness
+        .wait_until(
+            "the fetch is snoozed",
+            "id = 'early' AND status = 'Pending' AND run_at > now() + interval '5 minutes'",
+        )
+        .await;
+    let error = harness.row().await.error;
     assert_eq!(error.as_deref(), Some("yesterday is not there yet"));
     worker.stop().await;
 }
 
 #[tokio::test]
-async fn a_fetch_that_was_given_up_can_be_asked_for_again() {
-    let market = Market::open().await;
-    let worker = market.worker();
-    market.kraken.is(Mood::Down);
-    market.ask().await;
-    market.until("it failed, and waits", "status = 'Pending' AND failures = 1").await;
-    assert_eq!(market.ask().await, 0, "it is still on its way");
-    market.execute("UPDATE apalis.jobs SET failures = 23, run_at = now()").await;
-    let fetch = market.ended().await;
-    assert_eq!(fetch.outcome.as_deref(), Some("dead"));
-    assert!(fetch.error.is_some_and(|error| error.contains("connection refused")));
-    market.kraken.is(Mood::Serves);
-    assert_eq!(market.ask().await, 1);
-    assert_eq!(market.ended().await, done(60, 0));
-    assert_eq!(market.ask().await, 0, "it is done");
+async fn a_dead_fetch_can_be_requested_again() {
+    let harness = DailyFetchHarness::start().await;
+    let worker = harness.worker();
+    harness.kraken.set_mode(FakeMode::Down);
+    harness.request_fetch().await;
+    harness.wait_until("the fetch failed and waits", "status = 'Pending' AND failures = 1").await;
+    assert_eq!(harness.request_fetch().await, 0, "the fetch is still running");
+    harness.execute("UPDATE apalis.jobs SET failures = 23, run_at = now()").await;
+    let row = harness.wait_for_end().await;
+    assert_eq!(row.outcome.as_deref(), Some("dead"));
+    assert!(row.error.is_some_and(|error| error.contains("connection refused")));
+    harness.kraken.set_mode(FakeMode::Works);
+    assert_eq!(harness.request_fetch().await, 1);
+    assert_eq!(harness.wait_for_end().await, done(60, 0));
+    assert_eq!(harness.request_fetch().await, 0, "the fetch is done");
     worker.stop().await;
 }
 
 #[tokio::test]
 async fn an_operator_cancels_a_fetch_and_replays_it() {
-    let market = Market::open().await;
-    market.ask().await;
-    let kinds = Kinds::default().kind::<FetchPrices>(market.prices.clone());
-    let operator = Operator::new(&market.pool, &market.queue, kinds);
-    let id: String = sqlx::query_scalar("SELECT job_id FROM price_fetches").fetch_one(&market.pool).await.unwrap();
+    let harness = DailyFetchHarness::start().await;
+    harness.request_fetch().await;
+    let kinds = Kinds::default().kind::<FetchPrices>(harness.prices.clone());
+    let operator = Operator::new(&harness.pool, &harness.queue, kinds);
+    let id: String = sqlx::query_scalar("SELECT job_id FROM price_fetches").fetch_one(&harness.pool).await.unwrap();
     assert!(matches!(operator.cancel(&id).await, Ok(Cancelled::AtOnce)));
-    assert_eq!(market.fetch().await.outcome.as_deref(), Some("dead"));
+    assert_eq!(harness.row().await.outcome.as_deref(), Some("dead"));
     operator.replay(&id).await.expect("a replay");
-    assert_eq!(market.fetch().await.outcome, None);
-    let worker = market.worker();
-    assert_eq!(market.ended().await, done(60, 0));
+    assert_eq!(harness.row().await.outcome, None);
+    let worker = harness.worker();
+    assert_eq!(harness.wait_for_end().await, done(60, 0));
     worker.stop().await;
 }
 
 #[tokio::test]
-async fn a_worker_that_ends_in_the_middle_leaves_the_fetch_to_another() {
-    let market = Market::open().await;
-    market.kraken.is(Mood::Hangs);
-    let first = market.worker();
-    market.ask().await;
-    market.until("it runs", "status = 'Running'").await;
-    first.shutdown.drain.cancel();
-    first.shutdown.now.cancel();
-    first.stopped().await;
-    market.kraken.is(Mood::Serves);
-    let second = market.worker();
-    assert_eq!(market.ended().await, done(60, 0));
+async fn a_fetch_of_a_stopped_worker_continues_in_another() {
+    let harness = DailyFetchHarness::start().await;
+    harness.kraken.set_mode(FakeMode::Hangs);
+    let first = harness.worker();
+    harness.request_fetch().await;
+    harness.wait_until("the fetch runs", "status = 'Running'").await;
+    first.abort().await;
+    harness.kraken.set_mode(FakeMode::Works);
+    let second = harness.worker();
+    assert_eq!(harness.wait_for_end().await, done(60, 0));
     second.stop().await;
 }

@@ -1,21 +1,21 @@
-//! Schedules and the daily fetch: each fire once, whatever is missed made up, each day's prices fetched once.
+//! Tests of schedules and of the daily price fetch: each time fires once, and each day is fetched once.
 //!
-//! | promise | held by |
+//! | promise | tested by |
 //! |---|---|
-//! | each nominal time fires once, however many workers tick | `firing` |
-//! | and whatever the database's clock does | `clocks` |
-//! | what was missed is made up by policy; what fails is tried again | `catching_up` |
-//! | a day's fetch exists once; gaps are filled, revisions stored, outages outlived | `fetching` |
-//! | workers and sources from end to end | `whole` |
-//! | real processes, the admin's endpoint and the operator's commands | `processes` |
+//! | each nominal time fires once, with any number of workers | `firing` |
+//! | the same while the database's clock steps | `clocks` |
+//! | missed fires are made up by policy; failed fires are retried | `catching_up` |
+//! | a day's fetch exists once; it fills gaps, stores revisions and survives outages | `fetching` |
+//! | workers and providers from end to end | `end_to_end` |
+//! | real processes, the admin endpoint and the operator's commands | `processes` |
 
 mod catching_up;
 mod clocks;
+mod end_to_end;
+mod fake_kraken;
 mod fetching;
 mod firing;
 mod processes;
-mod source;
-mod whole;
 
 use std::{
     sync::{
@@ -39,13 +39,13 @@ use tokio::task::JoinHandle;
 use crate::harness::{
     database::{self, TestDatabase},
     eventually,
-    stage::{Act, Scripted},
+    queue_harness::{ScriptedJob, Step},
 };
 
 const SOON: Duration = Duration::from_secs(30);
 const NAME: &str = "tests";
 
-/// Enqueues one job a fire, unless told to fail.
+/// Enqueues one job per fire, or fails while `fails` is set.
 #[derive(Default)]
 struct OneJob {
     fails: AtomicBool,
@@ -55,56 +55,57 @@ impl Work for OneJob {
     fn jobs<'a>(&'a self, _: &'a mut Tx, fire_time: OffsetDateTime) -> BoxFuture<'a, Result<Vec<NewJob>, Error>> {
         Box::pin(async move {
             if self.fails.load(Ordering::Relaxed) {
-                return Err(Error::Unavailable("the script".into()));
+                return Err(Error::Unavailable("fails is set".into()));
             }
-            let job = Scripted { name: fire_time.to_string(), acts: vec![Act::Done] };
+            let job = ScriptedJob { name: fire_time.to_string(), steps: vec![Step::Done] };
             Ok(vec![NewJob::of(&job)?])
         })
     }
 }
 
-/// A database with schedules that nobody has started yet.
-struct Ground {
+/// A database and the work of its schedules; no scheduler runs yet.
+struct ScheduleHarness {
     url: String,
     pool: PgPool,
     work: Arc<OneJob>,
-    _kept: Option<TestDatabase>,
+    /// Removed with the harness.
+    _database: Option<TestDatabase>,
 }
 
-impl Ground {
+impl ScheduleHarness {
     async fn new() -> Self {
         let database = database::fresh().await;
-        let ground = Self::on(&database.url).await;
-        Self { _kept: Some(database), ..ground }
+        let harness = Self::on_database(&database.url).await;
+        Self { _database: Some(database), ..harness }
     }
 
-    /// On a migrated database that the caller keeps.
-    async fn on(url: &str) -> Self {
+    /// Uses a migrated database that the caller owns.
+    async fn on_database(url: &str) -> Self {
         let pool = PgPool::connect(url).await.expect("a connection");
-        Self { url: url.to_owned(), pool, work: Arc::default(), _kept: None }
+        Self { url: url.to_owned(), pool, work: Arc::default(), _database: None }
     }
 
-    /// One schedule, as another process would have it: with sessions of its own.
+    /// One schedule with its own pool, as in another process.
     fn schedules(&self, cron: &str, catch_up: CatchUp) -> Schedules {
         let pool = Database::parse(&self.url).expect("the harness's URL").pool("schedules", 2);
         let schedule = Schedule { name: NAME, cron: Cron::parse(cron).expect(cron), catch_up, work: self.work.clone() };
         Schedules::new(&pool, &Queue::start(pool.clone()), vec![schedule])
     }
 
-    /// A row of the ledger for each fire so far, in the order of their times.
-    async fn fires(&self) -> Vec<Fired> {
+    /// The recorded fires, ordered by nominal time.
+    async fn fires(&self) -> Vec<FireRow> {
         let query = "SELECT fire_time, kind, passed_over, jobs, extract(epoch FROM fired_at - fire_time)::float8 AS lag
                      FROM schedule_fires ORDER BY fire_time";
-        sqlx::query_as(query).fetch_all(&self.pool).await.expect("the ledger")
+        sqlx::query_as(query).fetch_all(&self.pool).await.expect("the recorded fires")
     }
 
-    /// Waits for so many fires.
-    async fn fired(&self, count: usize) -> Vec<Fired> {
-        eventually("it has fired", SOON, async || self.fires().await.len() >= count).await;
+    /// Waits until `count` fires are recorded, and returns them.
+    async fn wait_for_fires(&self, count: usize) -> Vec<FireRow> {
+        eventually("enough fires are recorded", SOON, async || self.fires().await.len() >= count).await;
         self.fires().await
     }
 
-    async fn value<T>(&self, query: &str) -> T
+    async fn query_value<T>(&self, query: &str) -> T
     where
         T: Send + Unpin + sqlx::Type<sqlx::Postgres> + for<'r> sqlx::Decode<'r, sqlx::Postgres>,
     {
@@ -119,17 +120,17 @@ impl Ground {
             .unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 
-    /// Every fire has its one job, and no job is without its fire.
+    /// Asserts that every fire has one job, and every job has a fire.
     async fn assert_jobs(&self) {
         let query = "SELECT count(*) FROM apalis.jobs WHERE job_type = 'scripted'";
         let fires = self.fires().await;
-        assert_eq!(self.value::<i64>(query).await, fires.iter().filter(|fire| fire.jobs == 1).count() as i64);
+        assert_eq!(self.query_value::<i64>(query).await, fires.iter().filter(|fire| fire.jobs == 1).count() as i64);
         assert!(fires.iter().all(|fire| fire.jobs == i32::from(fire.kind != "skipped")), "{fires:?}");
     }
 }
 
 #[derive(Debug, Clone, sqlx::FromRow)]
-struct Fired {
+struct FireRow {
     fire_time: OffsetDateTime,
     kind: String,
     passed_over: i32,
@@ -137,13 +138,13 @@ struct Fired {
     lag: f64,
 }
 
-/// A scheduler as a worker runs it.
-struct Ticking {
+/// A running scheduler, as in a worker.
+struct RunningScheduler {
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
-impl Ticking {
+impl RunningScheduler {
     fn start(schedules: Schedules, timing: Timing) -> Self {
         let stop = CancellationToken::new();
         Self { task: tokio::spawn(schedules.run(timing, stop.clone())), stop }
@@ -151,12 +152,15 @@ impl Ticking {
 
     async fn stop(self) {
         self.stop.cancel();
-        tokio::time::timeout(SOON, self.task).await.expect("it stops").expect("it does not panic");
+        tokio::time::timeout(SOON, self.task)
+            .await
+            .expect("the scheduler stops")
+            .expect("the scheduler does not panic");
     }
 }
 
-/// Every nominal time from the first to the last, each once.
-fn assert_each_second(fires: &[Fired]) {
+/// Asserts that every second from the first fire to the last fired exactly once.
+fn assert_each_second(fires: &[FireRow]) {
     let times: Vec<i64> = fires.iter().map(|fire| fire.fire_time.unix_timestamp()).collect();
     let all: Vec<i64> = (times[0]..times[0] + times.len() as i64).collect();
     assert_eq!(times, all);

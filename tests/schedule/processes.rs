@@ -1,4 +1,4 @@
-//! Real processes: workers that fire and are killed, admins who ask at once, and the operator's commands.
+//! Tests of schedules in real processes: killed workers, concurrent admin requests and the operator's commands.
 
 use std::time::{Duration, Instant};
 
@@ -10,102 +10,103 @@ use sqlx::{AssertSqlSafe, PgPool};
 use super::SOON;
 use crate::harness::{
     database, eventually,
-    http::ask,
-    process::{Api, Process, client, worker},
+    http::send,
+    process::{Api, Process, http_client, start_worker},
 };
 
 const ADMIN: &str = "the admin key of the tests";
-/// Nobody listens there: no test may call a real source.
+/// An address without a listener: no test may call a real provider.
 const NOWHERE: &str = "http://127.0.0.1:9";
-const SOURCES: [(&str, &str); 4] =
+const PROVIDERS: [(&str, &str); 4] =
     [("COINGECKO_URL", NOWHERE), ("KRAKEN_URL", NOWHERE), ("COINBASE_URL", NOWHERE), ("BINANCE_URL", NOWHERE)];
-/// Three assets from four sources.
+/// Three assets from four providers.
 const FETCHES: usize = 12;
 
-fn with<'a>(variables: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
-    [&SOURCES[..], variables].concat()
+/// The variables of a process without real providers.
+fn with_providers<'a>(variables: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    [&PROVIDERS[..], variables].concat()
 }
 
-async fn number(pool: &PgPool, query: &str) -> i64 {
+async fn count(pool: &PgPool, query: &str) -> i64 {
     sqlx::query_scalar(AssertSqlSafe(format!("SELECT count(*) FROM {query}"))).fetch_one(pool).await.unwrap()
 }
 
 #[tokio::test]
-async fn a_days_fetch_exists_once_whoever_asks_for_it() {
+async fn a_days_fetch_exists_once_for_all_schedulers_and_admins() {
     let database = database::fresh().await;
     let pool = database.pool().await;
-    let api = Api::start(&database.url, &with(&[("ADMIN_API_KEY", ADMIN)])).await;
+    let api = Api::start(&database.url, &with_providers(&[("ADMIN_API_KEY", ADMIN)])).await;
     let days = "SELECT count(DISTINCT day) FROM price_fetches";
-    let often = with(&[("CRYPTO_FETCH_CRON", "*/2 * * * * *")]);
-    let starting = join_all((0..2).map(|_| worker(&database.url, &often)));
-    let client = client();
-    let asking = join_all(
-        (0..5).map(|_| ask(client.post(format!("{}/admin/prices/fetch", api.url)).header("x-api-key", ADMIN))),
+    let often = with_providers(&[("CRYPTO_FETCH_CRON", "*/2 * * * * *")]);
+    let starting = join_all((0..2).map(|_| start_worker(&database.url, &often)));
+    let client = http_client();
+    let requesting = join_all(
+        (0..5).map(|_| send(client.post(format!("{}/admin/prices/fetch", api.url)).header("x-api-key", ADMIN))),
     );
-    let (_workers, answers) = tokio::join!(starting, asking);
+    let (_workers, responses) = tokio::join!(starting, requesting);
     let fires = "schedule_fires WHERE kind = 'on_time'";
-    eventually("the workers have fired", SOON, async || number(&pool, fires).await >= 3).await;
+    eventually("the workers have fired", SOON, async || count(&pool, fires).await >= 3).await;
 
     let days: i64 = sqlx::query_scalar(days).fetch_one(&pool).await.unwrap();
     let all = days * FETCHES as i64;
-    assert_eq!(number(&pool, "price_fetches").await, all, "each fetch of a day once");
-    assert_eq!(number(&pool, "apalis.jobs WHERE job_type = 'fetch_prices'").await, all, "and its job once");
+    assert_eq!(count(&pool, "price_fetches").await, all, "each fetch of a day exists once");
+    assert_eq!(count(&pool, "apalis.jobs WHERE job_type = 'fetch_prices'").await, all, "each fetch has one job");
     let mut enqueued = 0;
-    for answer in &answers {
-        assert_eq!(answer.status, 202, "{answer:?}");
-        let said = answer.json();
-        assert!(said["day"].as_str().is_some_and(|day| day.len() == 10 && day.starts_with("20")), "{said}");
-        assert_eq!(said["enqueued"].as_u64().unwrap() + said["already"].as_u64().unwrap(), FETCHES as u64, "{said}");
-        enqueued += said["enqueued"].as_i64().unwrap();
+    for response in &responses {
+        assert_eq!(response.status, 202, "{response:?}");
+        let body = response.json();
+        assert!(body["day"].as_str().is_some_and(|day| day.len() == 10 && day.starts_with("20")), "{body}");
+        assert_eq!(body["enqueued"].as_u64().unwrap() + body["already"].as_u64().unwrap(), FETCHES as u64, "{body}");
+        enqueued += body["enqueued"].as_i64().unwrap();
     }
-    assert!(enqueued <= all, "{answers:?}");
+    assert!(enqueued <= all, "{responses:?}");
     let fired: i64 = sqlx::query_scalar("SELECT sum(jobs) FROM schedule_fires").fetch_one(&pool).await.unwrap();
     assert_eq!(enqueued + fired, all);
 }
 
 #[tokio::test]
-async fn only_an_admin_asks_and_not_too_often() {
+async fn only_an_admin_may_request_a_fetch_at_a_limited_rate() {
     let database = database::fresh().await;
-    let api = Api::start(&database.url, &with(&[("ADMIN_API_KEY", ADMIN), ("API_KEY", "another")])).await;
-    let client = client();
+    let api = Api::start(&database.url, &with_providers(&[("ADMIN_API_KEY", ADMIN), ("API_KEY", "another")])).await;
+    let client = http_client();
     let post = || client.post(format!("{}/admin/prices/fetch", api.url));
-    ask(post()).await.assert_problem(403, "no key");
-    ask(post().header("x-api-key", "another")).await.assert_problem(403, "the private key");
-    ask(post().header("x-api-key", "guess")).await.assert_problem(403, "a wrong key");
-    ask(post().bearer_auth("x.y.z")).await.assert_problem(401, "a bad token");
+    send(post()).await.assert_problem(403, "no key");
+    send(post().header("x-api-key", "another")).await.assert_problem(403, "the private key");
+    send(post().header("x-api-key", "guess")).await.assert_problem(403, "a wrong key");
+    send(post().bearer_auth("x.y.z")).await.assert_problem(401, "a bad token");
     let admin = || post().header("x-api-key", ADMIN);
-    assert_eq!(ask(admin().body("{}")).await.json()["enqueued"], FETCHES);
-    let again = ask(admin()).await.json();
+    assert_eq!(send(admin().body("{}")).await.json()["enqueued"], FETCHES);
+    let again = send(admin()).await.json();
     assert_eq!((&again["enqueued"], &again["already"]), (&Value::from(0), &Value::from(FETCHES)));
-    let answers = join_all((0..70).map(|_| ask(admin()))).await;
-    let refused = answers.iter().find(|answer| answer.status == 429).expect("a limit");
-    refused.assert_problem(429, "too often");
-    assert!(refused.header("retry-after").parse::<u32>().is_ok_and(|seconds| seconds >= 1), "{refused:?}");
+    let responses = join_all((0..70).map(|_| send(admin()))).await;
+    let limited = responses.iter().find(|response| response.status == 429).expect("a limit");
+    limited.assert_problem(429, "too often");
+    assert!(limited.header("retry-after").parse::<u32>().is_ok_and(|seconds| seconds >= 1), "{limited:?}");
 }
 
 #[tokio::test]
-async fn killed_workers_are_made_up_for_and_a_stop_is_quick() {
+async fn fires_missed_by_a_killed_worker_are_made_up_and_a_stop_is_quick() {
     let database = database::fresh().await;
     let pool = database.pool().await;
-    let often = with(&[("CRYPTO_FETCH_CRON", "0 * * * * *"), ("CRYPTO_FETCH_CATCH_UP", "latest")]);
-    let killed = worker(&database.url, &often).await;
-    eventually("it knows its schedule", SOON, async || number(&pool, "schedules").await == 1).await;
+    let often = with_providers(&[("CRYPTO_FETCH_CRON", "0 * * * * *"), ("CRYPTO_FETCH_CATCH_UP", "latest")]);
+    let killed = start_worker(&database.url, &often).await;
+    eventually("the schedule is registered", SOON, async || count(&pool, "schedules").await == 1).await;
     drop(killed);
-    for shifted in ["schedules SET since = since", "schedule_fires SET fire_time = fire_time"] {
-        let shift = AssertSqlSafe(format!("UPDATE {shifted} - interval '3 hours'"));
+    for column in ["schedules SET since = since", "schedule_fires SET fire_time = fire_time"] {
+        let shift = AssertSqlSafe(format!("UPDATE {column} - interval '3 hours'"));
         sqlx::query(shift).execute(&pool).await.unwrap();
     }
     let variables = [&often[..], &[("WORKER_HEALTH_PORT", "0")]].concat();
-    let mut worker = worker(&database.url, &variables).await;
-    // Of three hours it is the last minute that fires: as made up, or on time, since it is not 90 s ago.
+    let mut worker = start_worker(&database.url, &variables).await;
+    // Only the last minute of the three hours fires. It counts as on time if it is less than 90 s ago.
     let fired = "schedule_fires WHERE jobs > 0 AND passed_over >= 170 AND fire_time > now() - interval '3 minutes'";
-    eventually("what was missed is made up", SOON, async || number(&pool, fired).await == 1).await;
-    assert_eq!(number(&pool, "price_fetches").await, FETCHES as i64);
-    worker.printed("SCHEDULE_MISSED").await;
+    eventually("the missed fire is made up", SOON, async || count(&pool, fired).await == 1).await;
+    assert_eq!(count(&pool, "price_fetches").await, FETCHES as i64);
+    worker.wait_for_line("SCHEDULE_MISSED").await;
 
-    let line: Value = serde_json::from_str(&worker.printed("health and metrics").await).unwrap();
+    let line: Value = serde_json::from_str(&worker.wait_for_line("health and metrics").await).unwrap();
     let url = format!("http://{}/metrics", line["address"].as_str().unwrap());
-    let metrics = ask(client().get(url)).await.text;
+    let metrics = send(http_client().get(url)).await.text;
     for series in [
         "millrace_cron_lag_seconds{schedule=\"daily_prices\"}",
         "millrace_jobs_enqueued_total{queue=\"fetch_prices\"} 12",
@@ -117,14 +118,14 @@ async fn killed_workers_are_made_up_for_and_a_stop_is_quick() {
     }
     let begun = Instant::now();
     worker.signal(Signal::SIGTERM);
-    assert!(worker.ended(SOON).await.success());
+    assert!(worker.wait_for_exit(SOON).await.success());
     assert!(begun.elapsed() < Duration::from_secs(28), "{:?}", begun.elapsed());
 }
 
-/// Runs a command; whether it succeeded, and what it printed.
+/// Runs a command. Returns whether it succeeded, and its output.
 async fn run(database: &str, arguments: &[&str], variables: &[(&str, &str)]) -> (bool, String) {
     let mut process = Process::start(arguments, &[&[("DATABASE_URL", database)], variables].concat());
-    let succeeded = process.ended(SOON).await.success();
+    let succeeded = process.wait_for_exit(SOON).await.success();
     (succeeded, process.log())
 }
 
@@ -149,7 +150,7 @@ async fn an_operator_lists_schedules_and_fires_one() {
 }
 
 #[tokio::test]
-async fn wrong_settings_stop_the_start() {
+async fn wrong_settings_prevent_the_start() {
     let wrong = [("CRYPTO_FETCH_CRON", "15 0 * * *"), ("CRYPTO_FETCH_CATCH_UP", "sometimes")];
     let (good, problems) = run("postgres:///x", &["worker"], &wrong).await;
     assert!(!good);

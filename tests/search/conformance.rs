@@ -28,7 +28,7 @@ async fn postgres_conforms() {
 
 #[tokio::test]
 async fn the_imitation_of_elasticsearch_conforms() {
-    drop(process::client());
+    drop(process::http_client());
     let fake = Fake::start().await;
     conforms(&Elasticsearch::new(&Server::parse(&fake.url()).unwrap()).unwrap(), 1).await;
 }
@@ -36,7 +36,7 @@ async fn the_imitation_of_elasticsearch_conforms() {
 #[tokio::test]
 async fn a_real_elasticsearch_conforms() {
     let Some(url) = needs::optional_variable("ELASTICSEARCH_URL") else { return };
-    drop(process::client());
+    drop(process::http_client());
     let server = Elasticsearch::new(&Server::parse(&url).expect("a URL")).unwrap();
     // Its index outlives this test: ids and words of this run alone.
     let now = time::OffsetDateTime::now_utc().unix_timestamp();

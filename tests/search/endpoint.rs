@@ -5,7 +5,7 @@ use jobs::items::search::{Config, Searcher};
 use super::document;
 use crate::harness::{
     database,
-    http::{ask, raw},
+    http::{send, send_raw},
     process::{self, Api},
 };
 
@@ -16,8 +16,8 @@ async fn shows_what_it_found_and_names_what_is_wrong() {
     searcher.index(document(1, 1, "Red <b>Kettle</b>", None)).await.unwrap();
     searcher.index(document(2, 1, "Blue Kettle", Some("It whistles like a red one"))).await.unwrap();
     let api = Api::start(&database.url, &[]).await;
-    let client = process::client();
-    let get = |query: &str| ask(client.get(format!("{}/api/v1/search/items{query}", api.url)));
+    let client = process::http_client();
+    let get = |query: &str| send(client.get(format!("{}/api/v1/search/items{query}", api.url)));
 
     let answer = get("?q=+red+kett&limit=5").await;
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -82,13 +82,13 @@ async fn shows_what_it_found_and_names_what_is_wrong() {
             .iter()
             .map(|(kind, loc, msg)| ((*kind).to_owned(), (*loc).to_owned(), (*msg).to_owned()))
             .collect();
-        let mut actual = answer.failures();
+        let mut actual = answer.validation_errors();
         expected.sort();
         actual.sort();
         assert_eq!(actual, expected, "{query}");
     }
     // Bytes that are not UTF-8, as no library sends them.
     let answer =
-        raw(&api.url, b"GET /api/v1/search/items?q=%ff%fe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+        send_raw(&api.url, b"GET /api/v1/search/items?q=%ff%fe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
     answer.assert_problem(422, "bytes that are not UTF-8");
 }

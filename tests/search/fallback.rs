@@ -10,11 +10,11 @@ use sqlx::PgPool;
 
 use super::{
     document,
-    fake::{Fake, Mood},
+    fake::{Fake, FakeMode},
 };
 use crate::harness::{
     database::{self, TestDatabase},
-    http::ask,
+    http::send,
     process::{self, Api},
 };
 
@@ -27,7 +27,7 @@ struct System {
 
 impl System {
     async fn start(fallback: Fallback) -> Self {
-        drop(process::client());
+        drop(process::http_client());
         let (fake, database) = (Fake::start().await, database::fresh().await);
         let pool = database.pool().await;
         let config = Config { elasticsearch: Some(Server::parse(&fake.url()).unwrap()), fallback };
@@ -46,16 +46,16 @@ async fn postgres_answers_while_elasticsearch_is_down() {
     system.searcher.index(document(1, 1, "kettle", None)).await.unwrap();
     assert_eq!(system.found("kettle").await, [1]);
     assert_eq!(system.fake.searches(), 1, "it was Elasticsearch that answered");
-    for mood in [Mood::Refusing(503), Mood::Refusing(429), Mood::Refusing(400)] {
+    for mood in [FakeMode::Refusing(503), FakeMode::Refusing(429), FakeMode::Refusing(400)] {
         system.fake.be(mood);
         let error = system.searcher.index(document(2, 1, "second kettle", None)).await.expect_err("a refusal");
-        assert_eq!(matches!(error, Error::Unavailable(_)), mood != Mood::Refusing(400), "{error}");
+        assert_eq!(matches!(error, Error::Unavailable(_)), mood != FakeMode::Refusing(400), "{error}");
         assert_eq!(system.found("kettle").await, [1, 2], "PostgreSQL has it already");
     }
     // Down already, so that nobody asks it: one search in five seconds does.
     assert_eq!(system.fake.searches(), 2, "{:?}", system.fake.state().requests);
     // The job tries again, and then it is there.
-    system.fake.be(Mood::Well);
+    system.fake.be(FakeMode::Well);
     system.searcher.index(document(2, 1, "second kettle", None)).await.unwrap();
     assert_eq!(system.fake.state().index.as_ref().unwrap().documents.len(), 2);
 }
@@ -64,7 +64,7 @@ async fn postgres_answers_while_elasticsearch_is_down() {
 async fn a_silent_elasticsearch_costs_one_search_its_time_out() {
     let system = System::start(Fallback::Postgres).await;
     system.searcher.index(document(1, 1, "kettle", None)).await.unwrap();
-    system.fake.be(Mood::Silent);
+    system.fake.be(FakeMode::Silent);
     let begun = Instant::now();
     assert_eq!(system.found("kettle").await, [1]);
     let first = begun.elapsed();
@@ -83,8 +83,8 @@ async fn without_a_fallback_it_is_503_and_no_password_is_shown() {
     let url = format!("http://me:hidden-pw@{}", system.fake.address);
     let variables = [("ELASTICSEARCH_URL", &*url), ("SEARCH_FALLBACK", "none"), ("RUST_LOG", "debug")];
     let api = Api::start(&system.database.url, &variables).await;
-    let get = || ask(process::client().get(format!("{}/api/v1/search/items?q=kettle", api.url)));
-    for mood in [Mood::Well, Mood::Refusing(503), Mood::Refusing(503)] {
+    let get = || send(process::http_client().get(format!("{}/api/v1/search/items?q=kettle", api.url)));
+    for mood in [FakeMode::Well, FakeMode::Refusing(503), FakeMode::Refusing(503)] {
         // No index yet; down; and still.
         system.fake.be(mood);
         let answer = get().await;
@@ -95,7 +95,7 @@ async fn without_a_fallback_it_is_503_and_no_password_is_shown() {
     assert!(!api.process.log().contains("hidden-pw"), "{}", api.process.log());
     let credentials = Server::parse(&url).unwrap();
     let config = Config { elasticsearch: Some(credentials), fallback: Fallback::None };
-    system.fake.be(Mood::Well);
+    system.fake.be(FakeMode::Well);
     let searcher = Searcher::start(&system.pool, &config).unwrap();
     searcher.index(document(1, 1, "kettle", None)).await.expect("with its password");
     let error = system.searcher.index(document(1, 2, "kettle", None)).await.expect_err("without one");
@@ -110,7 +110,7 @@ async fn a_bulk_sends_again_what_was_refused_and_nothing_else() {
     let writes =
         |version| (1..=9).map(move |id| Write::Put(document(id, version, "kettle\nwith a \"line\"", None))).collect();
     for (version, status) in [(1, 429), (2, 503)] {
-        system.fake.be(Mood::HalfOfBulk(status));
+        system.fake.be(FakeMode::HalfOfBulk(status));
         elasticsearch.write(writes(version)).await.expect("all of them in the end");
         let state = system.fake.state();
         let documents = &state.index.as_ref().unwrap().documents;
@@ -119,7 +119,7 @@ async fn a_bulk_sends_again_what_was_refused_and_nothing_else() {
         assert_eq!(i64::try_from(bulks).unwrap(), 2 * version, "{:?}", state.requests);
     }
     // What is refused for good is told, and not sent for ever.
-    system.fake.be(Mood::HalfOfBulk(400));
+    system.fake.be(FakeMode::HalfOfBulk(400));
     let error = elasticsearch.write(writes(3)).await.expect_err("a mistake of ours");
     assert!(matches!(&error, Error::Internal(why) if why.contains("400")), "{error}");
     // An older one: 409 of each, which is as it should be.

@@ -7,7 +7,7 @@ use crate::harness::process;
 
 #[tokio::test]
 async fn the_imitation_refuses_what_a_real_one_does() {
-    let (fake, client) = (Fake::start().await, process::client());
+    let (fake, client) = (Fake::start().await, process::http_client());
     let send = async |method: &str, path: &str, kind: &str, body: &str| {
         let request = client.request(method.parse().unwrap(), format!("{}/{path}", fake.url()));
         let request =

@@ -10,7 +10,7 @@ use crate::harness::{
 
 #[tokio::test]
 async fn everything_is_found_as_it_is() {
-    drop(process::client());
+    drop(process::http_client());
     let (fake, database) = (Fake::start().await, database::fresh().await);
     let pool = database.pool().await;
     for statement in [
@@ -34,7 +34,7 @@ async fn everything_is_found_as_it_is() {
     let variables = [("DATABASE_URL", &*database.url), ("ELASTICSEARCH_URL", &*fake.url())];
     for run in ["the first", "the second"] {
         let mut process = Process::start(&["reindex"], &variables);
-        assert!(process.ended(std::time::Duration::from_secs(60)).await.success(), "{run}: {}", process.log());
+        assert!(process.wait_for_exit(std::time::Duration::from_secs(60)).await.success(), "{run}: {}", process.log());
         let log = process.log();
         assert!(log.contains("Elasticsearch is green") && log.contains("1202 items written"), "{run}: {log}");
         for searcher in [&with, &without] {
@@ -45,6 +45,6 @@ async fn everything_is_found_as_it_is() {
         }
     }
     let mut help = Process::start(&["reindex", "--help"], &[]);
-    assert!(help.ended(std::time::Duration::from_secs(20)).await.success());
+    assert!(help.wait_for_exit(std::time::Duration::from_secs(20)).await.success());
     assert!(help.log().contains("Running it again is harmless"), "{}", help.log());
 }

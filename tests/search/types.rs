@@ -25,7 +25,7 @@ async fn what_is_sent_has_elastics_types() {
 
 /// Every request with a body, as the imitation got it.
 async fn everything_sent() -> Vec<(String, String)> {
-    drop(process::client());
+    drop(process::http_client());
     let fake = Fake::start().await;
     let elasticsearch = Elasticsearch::new(&Server::parse(&fake.url()).unwrap()).unwrap();
     elasticsearch.put(document(1, 1, "kettle", Some("red"))).await.unwrap();

@@ -8,7 +8,7 @@ use sqlx::PgPool;
 use super::fake::Fake;
 use crate::harness::{
     database, eventually,
-    process::{self, worker},
+    process::{self, start_worker},
 };
 
 const SOON: Duration = Duration::from_secs(30);
@@ -28,7 +28,7 @@ async fn total(searcher: &Searcher, query: &str) -> i64 {
 
 #[tokio::test]
 async fn documents_of_an_earlier_release_are_indexed_anew() {
-    drop(process::client());
+    drop(process::http_client());
     let (fake, database) = (Fake::start().await, database::fresh().await);
     let pool = database.pool().await;
     earlier(&pool).await;
@@ -37,7 +37,7 @@ async fn documents_of_an_earlier_release_are_indexed_anew() {
     assert_eq!((total(&searcher, "adapter").await, total(&searcher, "hdmi").await), (450, 0), "as before");
     assert_eq!(fake.searches(), 0, "its index has nothing yet");
 
-    let _worker = worker(&database.url, &[("ELASTICSEARCH_URL", &*fake.url())]).await;
+    let _worker = start_worker(&database.url, &[("ELASTICSEARCH_URL", &*fake.url())]).await;
     eventually("all are indexed anew", SOON, async || total(&searcher, "hdmi cafe").await == 450).await;
     eventually("Elasticsearch answers", SOON, async || total(&searcher, "usb").await == 450 && fake.searches() > 0)
         .await;
@@ -60,7 +60,7 @@ async fn what_an_old_process_overwrites_counts_as_stale() {
     searcher.index(super::document(1, 1, "Café", None)).await.unwrap();
     assert_eq!(total(&searcher, "cafe").await, 1);
     sqlx::query("UPDATE item_documents SET version = 2, title = 'AC/DC'").execute(&pool).await.unwrap();
-    let _worker = worker(&database.url, &[]).await;
+    let _worker = start_worker(&database.url, &[]).await;
     eventually("the new title is found", SOON, async || total(&searcher, "dc").await == 1).await;
     assert_eq!(total(&searcher, "cafe").await, 0);
 }

@@ -151,7 +151,7 @@ async fn every_word_is_found_in_postgres() {
 
 #[tokio::test]
 async fn every_word_is_found_in_the_imitation() {
-    drop(process::client());
+    drop(process::http_client());
     let fake = Fake::start().await;
     finds_every_word(&Elasticsearch::new(&Server::parse(&fake.url()).unwrap()).unwrap()).await;
 }
@@ -164,7 +164,7 @@ async fn titles_rank_first_in_postgres() {
 
 #[tokio::test]
 async fn titles_rank_first_in_the_imitation() {
-    drop(process::client());
+    drop(process::http_client());
     let fake = Fake::start().await;
     ranks(&Elasticsearch::new(&Server::parse(&fake.url()).unwrap()).unwrap()).await;
 }

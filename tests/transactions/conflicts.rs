@@ -11,7 +11,7 @@ use sqlx::{PgPool, Row as _};
 use tokio_util::sync::CancellationToken;
 
 use super::{System, with};
-use crate::harness::{eventually, http::ask, process::Api};
+use crate::harness::{eventually, http::send, process::Api};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -42,7 +42,7 @@ async fn other_webhooks_do_not_wait_for_conflicts_which_share_statements() {
     let lock = "LOCK TABLE webhook_conflicts, webhook_conflict_totals IN ACCESS EXCLUSIVE MODE";
     sqlx::query(lock).execute(&mut *held).await.unwrap();
     let contradicting: Vec<_> = (0..200)
-        .map(|number| tokio::spawn(ask(system.post(with(["a", "b"][number % 2], "amount", &format!("{number}.5"))))))
+        .map(|number| tokio::spawn(send(system.post(with(["a", "b"][number % 2], "amount", &format!("{number}.5"))))))
         .collect();
     eventually("a conflict waits for the table", SOON, async || {
         let waiting =
@@ -54,7 +54,7 @@ async fn other_webhooks_do_not_wait_for_conflicts_which_share_statements() {
     for number in 0..5 {
         system.send(&format!("stranger-{number}")).await;
     }
-    let replayed = ask(system.post(super::webhook("a").to_string())).await;
+    let replayed = send(system.post(super::webhook("a").to_string())).await;
     assert_eq!((replayed.status, replayed.header("idempotency-replayed")), (202, "true"));
     held.rollback().await.unwrap();
     for answer in join_all(contradicting).await {
@@ -76,7 +76,7 @@ async fn of_each_id_the_first_payloads_are_kept_and_all_are_counted() {
         system.send(id).await;
     }
     let contradict = async |id: &str, amount: &str| {
-        let answer = ask(system.post(with(id, "amount", amount))).await;
+        let answer = send(system.post(with(id, "amount", amount))).await;
         assert_eq!((answer.status, answer.header("idempotency-conflict")), (202, "amount"), "{answer:?}");
     };
     // Equal amounts are one payload, however they are written.
@@ -92,7 +92,7 @@ async fn of_each_id_the_first_payloads_are_kept_and_all_are_counted() {
         let url = if number % 2 == 0 { &system.api.url } else { &other.url };
         let request =
             system.client.post(format!("{url}{}", super::WEBHOOKS)).header("content-type", "application/json");
-        ask(request.body(with("many", "amount", &format!("{}.75", number % 150))))
+        send(request.body(with("many", "amount", &format!("{}.75", number % 150))))
     });
     let answers = join_all(requests).await;
     assert!(answers.iter().all(|answer| [202, 409].contains(&answer.status)), "{answers:?}");
@@ -121,8 +121,8 @@ async fn old_conflicts_are_deleted_and_young_ones_are_not() {
     let system = System::start(&[]).await;
     for id in ["old", "young"] {
         system.send(id).await;
-        assert_eq!(ask(system.post(with(id, "amount", "1"))).await.status, 202);
-        assert_eq!(ask(system.post(with(id, "amount", "2"))).await.status, 202);
+        assert_eq!(send(system.post(with(id, "amount", "1"))).await.status, 202);
+        assert_eq!(send(system.post(with(id, "amount", "2"))).await.status, 202);
     }
     let pool = system.database.pool().await;
     let aged =

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{System, processor, processor::Processor, webhook};
-use crate::harness::{http::ask, port::Port};
+use crate::harness::{http::send, port::Port};
 
 /// The errors of a transaction's job, as an operator reads them.
 async fn errors_of(system: &System) -> String {
@@ -95,7 +95,7 @@ async fn an_operator_reads_it_with_the_job() {
     let variables = [("PROCESSOR_URL", &*processor.url)];
     let system = System::start(&variables).await;
     let _worker = system.worker(&variables).await;
-    let sent = ask(system.post(webhook("t").to_string()).header("X-Correlation-Id", "c-1")).await;
+    let sent = send(system.post(webhook("t").to_string()).header("X-Correlation-Id", "c-1")).await;
     assert_eq!(sent.status, 202, "{sent:?}");
     system.settled("t").await;
     let id: String =

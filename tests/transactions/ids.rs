@@ -3,7 +3,7 @@
 use tokio::task::JoinSet;
 
 use super::{JSON, System, WEBHOOKS, webhook};
-use crate::harness::{http::ask, process::Api};
+use crate::harness::{http::send, process::Api};
 
 #[tokio::test]
 async fn ids_are_in_the_order_of_creation_whoever_records() {
@@ -16,10 +16,10 @@ async fn ids_are_in_the_order_of_creation_whoever_records() {
             let body = webhook(&format!("{round}-{number}")).to_string();
             let to_other = system.client.post(format!("{}{WEBHOOKS}", other.url)).header(JSON.0, JSON.1);
             if number % 10 == 0 || number % 2 == 1 {
-                requests.spawn(ask(to_other.body(body.clone())));
+                requests.spawn(send(to_other.body(body.clone())));
             }
             if number % 2 == 0 {
-                requests.spawn(ask(system.post(body)));
+                requests.spawn(send(system.post(body)));
             }
         }
         assert!(requests.join_all().await.iter().all(|answer| answer.status == 202));

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{System, assert_ok, webhook, with};
-use crate::harness::{http::ask, process::Api};
+use crate::harness::{http::send, process::Api};
 
 #[tokio::test]
 async fn the_curl_of_the_seed_is_answered_as_written() {
@@ -15,7 +15,7 @@ async fn the_curl_of_the_seed_is_answered_as_written() {
     "amount": 1500,
     "currency": "INR"
   }"#;
-    let answer = ask(system.post(body)).await;
+    let answer = send(system.post(body)).await;
     assert_ok(&answer, 202, "new");
     assert_eq!(answer.header("location"), "/v1/transactions/txn_test_001");
     assert_eq!(answer.header("content-type"), "application/json");
@@ -27,9 +27,9 @@ async fn the_curl_of_the_seed_is_answered_as_written() {
         r#"{{"transaction_id":"txn_test_001","source_account":"acc_user_1","destination_account":"acc_merchant_1","amount":1500,"currency":"INR","status":"PROCESSING","created_at":"{created}","processed_at":null}}"#
     ) + "\n";
     assert_eq!(answer.text, shown);
-    assert_eq!(ask(system.get("/v1/transactions/txn_test_001")).await.text, shown, "GET shows the same");
+    assert_eq!(send(system.get("/v1/transactions/txn_test_001")).await.text, shown, "GET shows the same");
 
-    let again = ask(system.post(body)).await;
+    let again = send(system.post(body)).await;
     assert_ok(&again, 202, "again");
     assert_eq!((again.header("idempotency-replayed"), &*again.text), ("true", &*shown));
     assert_eq!(again.header("location"), "/v1/transactions/txn_test_001");
@@ -38,7 +38,7 @@ async fn the_curl_of_the_seed_is_answered_as_written() {
 #[tokio::test]
 async fn equal_values_are_a_replay_and_others_a_conflict() {
     let system = System::start(&[]).await;
-    let first = ask(system.post(webhook("t").to_string())).await;
+    let first = send(system.post(webhook("t").to_string())).await;
     for (case, body) in [
         ("as it was", webhook("t").to_string()),
         (
@@ -52,7 +52,7 @@ async fn equal_values_are_a_replay_and_others_a_conflict() {
         ("blanks", format!(" \r\n\t{} \n", webhook("t"))),
         ("escapes", webhook("t").to_string().replace("INR", "\\u0049NR")),
     ] {
-        let answer = ask(system.post(body)).await;
+        let answer = send(system.post(body)).await;
         assert_ok(&answer, 202, case);
         assert_eq!(answer.header("idempotency-replayed"), "true", "{case}: {answer:?}");
         assert!(!answer.headers.contains_key("idempotency-conflict"), "{case}: {answer:?}");
@@ -68,31 +68,31 @@ async fn equal_values_are_a_replay_and_others_a_conflict() {
         ("several", several.clone(), "source_account, amount, currency"),
         ("several again", several, "source_account, amount, currency"),
     ] {
-        let answer = ask(system.post(body)).await;
+        let answer = send(system.post(body)).await;
         assert_ok(&answer, 202, case);
         assert_eq!(answer.header("idempotency-conflict"), fields, "{case}: {answer:?}");
         assert!(!answer.headers.contains_key("idempotency-replayed"), "{case}: {answer:?}");
         assert_eq!(answer.text, first.text, "{case}: the first payload stands");
     }
-    assert_eq!(ask(system.get("/v1/transactions/t")).await.text, first.text);
-    assert_eq!(ask(system.post(webhook("t").to_string())).await.header("idempotency-replayed"), "true");
+    assert_eq!(send(system.get("/v1/transactions/t")).await.text, first.text);
+    assert_eq!(send(system.post(webhook("t").to_string())).await.header("idempotency-replayed"), "true");
     assert_eq!(system.count("SELECT count(*) FROM transactions").await, 1);
     assert_eq!(system.count("SELECT count(*) FROM apalis.jobs").await, 1);
     assert_eq!(system.count("SELECT count(*) FROM webhook_conflicts").await, 5, "one row per payload");
     assert_eq!(system.count("SELECT sum(times)::int8 FROM webhook_conflicts").await, 6);
-    let metrics = ask(system.get("/metrics")).await.text;
+    let metrics = send(system.get("/metrics")).await.text;
     assert!(metrics.contains("\nmillrace_webhook_conflicts_total 6\n"), "{metrics}");
 
     // The same database behind a process that rejects.
     let api = Api::start(&system.database.url, &[("WEBHOOK_CONFLICT", "reject")]).await;
     let strict = System { api, ..system };
-    let refused = ask(strict.post(with("t", "amount", "7"))).await;
+    let refused = send(strict.post(with("t", "amount", "7"))).await;
     let problem = refused.assert_problem(409, "reject");
     assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("amount")), "{problem}");
     assert_eq!(refused.header("idempotency-conflict"), "amount");
-    let replayed = ask(strict.post(webhook("t").to_string())).await;
+    let replayed = send(strict.post(webhook("t").to_string())).await;
     assert_eq!((replayed.status, replayed.header("idempotency-replayed")), (202, "true"));
-    assert_eq!(ask(strict.get("/v1/transactions/t")).await.text, first.text);
+    assert_eq!(send(strict.get("/v1/transactions/t")).await.text, first.text);
     assert_eq!(strict.count("SELECT sum(times)::int8 FROM webhook_conflicts").await, 7, "a rejected one is kept too");
 }
 
@@ -109,7 +109,7 @@ async fn many_at_once_are_recorded_once() {
     for number in 0..60 {
         let to = if number % 2 == 0 { &system } else { &other };
         let request = to.post(with("t", "amount", &(1 + number % 4).to_string()));
-        requests.spawn(ask(request));
+        requests.spawn(send(request));
     }
     let answers = requests.join_all().await;
     assert!(answers.iter().all(|answer| answer.status == 202), "{answers:?}");
@@ -181,9 +181,13 @@ async fn every_failing_field_is_named_in_pydantics_words() {
     }
     for (field, raw, kind, msg) in cases {
         let case = format!("{field} = {raw}");
-        let answer = ask(system.post(with("v", field, &raw))).await;
+        let answer = send(system.post(with("v", field, &raw))).await;
         answer.assert_problem(422, &case);
-        assert_eq!(answer.failures(), [(kind.into(), format!("[\"body\",\"{field}\"]"), msg.into())], "{case}");
+        assert_eq!(
+            answer.validation_errors(),
+            [(kind.into(), format!("[\"body\",\"{field}\"]"), msg.into())],
+            "{case}"
+        );
         let input = &answer.json()["detail"][0]["input"];
         let number = raw.starts_with(|c: char| c == '-' || c.is_ascii_digit());
         if !number {
@@ -192,18 +196,18 @@ async fn every_failing_field_is_named_in_pydantics_words() {
         assert!(answer.text.contains(&format!("\"input\":{raw}")), "{case}: the input as it came: {}", answer.text);
     }
 
-    let all = |answer: crate::harness::http::Answer| {
+    let all = |answer: crate::harness::http::HttpResponse| {
         answer.assert_problem(422, "all");
-        answer.failures().into_iter().map(|(kind, loc, _)| format!("{kind} {loc}")).collect::<Vec<_>>()
+        answer.validation_errors().into_iter().map(|(kind, loc, _)| format!("{kind} {loc}")).collect::<Vec<_>>()
     };
-    let empty = ask(system.post("{}")).await;
+    let empty = send(system.post("{}")).await;
     assert_eq!(empty.json()["detail"][0]["input"], json!({}), "what is missing is missing from the whole");
     assert_eq!(empty.json()["detail"][0]["msg"], "Field required");
     let fields = ["transaction_id", "source_account", "destination_account", "amount", "currency"];
     assert_eq!(all(empty), fields.map(|field| format!("missing [\"body\",\"{field}\"]")));
     let wrong = r#"{"transaction_id":"","source_account":null,"amount":0,"currency":"XX","amount_":1}"#;
     assert_eq!(
-        all(ask(system.post(wrong)).await),
+        all(send(system.post(wrong)).await),
         [
             r#"string_too_short ["body","transaction_id"]"#,
             r#"string_type ["body","source_account"]"#,
@@ -213,7 +217,7 @@ async fn every_failing_field_is_named_in_pydantics_words() {
         ]
     );
     let twice = r#"{"transaction_id":"v","transaction_id":"v","amount":1,"\u0061mount":1,"x":1,"x":1}"#;
-    let twice = all(ask(system.post(twice)).await);
+    let twice = all(send(system.post(twice)).await);
     for field in ["transaction_id", "amount", "x"] {
         assert!(twice.contains(&format!("value_error [\"body\",\"{field}\"]")), "{field} twice: {twice:?}");
     }
@@ -250,7 +254,7 @@ async fn a_body_that_is_no_json_object_is_refused() {
         ("deep", [vec![b'['; 200_000], vec![b']'; 200_000]].concat(), 422, Some(object)),
         ("deep and unfinished", b"[".repeat(200_000), 400, None),
     ] {
-        let answer = ask(system.post(body)).await;
+        let answer = send(system.post(body)).await;
         let problem = answer.assert_problem(status, case);
         match msg {
             Some(msg) => {
@@ -263,18 +267,18 @@ async fn a_body_that_is_no_json_object_is_refused() {
             None => assert!(problem["detail"].is_string(), "{case}: {problem}"),
         }
     }
-    let half = ask(system.post(with("n", "transaction_id", r#""\ud800""#))).await;
+    let half = send(system.post(with("n", "transaction_id", r#""\ud800""#))).await;
     half.assert_problem(422, "half a surrogate pair");
-    assert_eq!(half.failures()[0].0, "string_unicode");
+    assert_eq!(half.validation_errors()[0].0, "string_unicode");
     // Valid JSON that many clients cannot read: repeated in the answer, it would make that unreadable as well.
-    ask(system.post(with("n", "amount", "1e400"))).await.assert_problem(422, "beyond a float");
+    send(system.post(with("n", "amount", "1e400"))).await.assert_problem(422, "beyond a float");
     let nested = format!("{{\"x\":{}{}}}", "[".repeat(500), "]".repeat(500));
-    ask(system.post(nested)).await.assert_problem(422, "fields missing from something deep");
+    send(system.post(nested)).await.assert_problem(422, "fields missing from something deep");
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    assert_ok(&ask(system.post(with("deep", "unknown", &deep))).await, 202, "a deep field of no interest");
+    assert_ok(&send(system.post(with("deep", "unknown", &deep))).await, 202, "a deep field of no interest");
     assert_eq!(system.count("SELECT count(*) FROM transactions").await, 1);
     let marked = [b"\xEF\xBB\xBF", &*valid("marked")].concat();
-    assert_ok(&ask(system.post(marked)).await, 202, "a byte order mark, which editors write");
+    assert_ok(&send(system.post(marked)).await, 202, "a byte order mark, which editors write");
 }
 
 #[tokio::test]
@@ -299,7 +303,7 @@ async fn what_a_body_is_declared_as_decides() {
         let mut request = system.client.post(format!("{}{}", system.api.url, super::WEBHOOKS));
         request = declared.into_iter().fold(request, |request, declared| request.header("content-type", declared));
         request = encoding.into_iter().fold(request, |request, encoding| request.header("content-encoding", encoding));
-        let answer = ask(request.body(webhook("t").to_string())).await;
+        let answer = send(request.body(webhook("t").to_string())).await;
         assert_ok(&answer, status, &format!("{declared:?} {encoding:?}"));
         if status == 415 {
             answer.assert_problem(415, &format!("{declared:?}"));
@@ -330,14 +334,14 @@ async fn amounts_are_exact() {
     .enumerate()
     {
         let id = format!("amount-{number}");
-        let answer = ask(system.post(with(&id, "amount", given))).await;
+        let answer = send(system.post(with(&id, "amount", given))).await;
         assert_ok(&answer, 202, given);
         let expected = format!("\"amount\":{shown},");
         assert!(answer.text.contains(&expected), "{given}: {}", answer.text);
-        let seen = ask(system.get(&format!("/v1/transactions/{id}"))).await;
+        let seen = send(system.get(&format!("/v1/transactions/{id}"))).await;
         assert!(seen.text.contains(&expected), "{given}: {}", seen.text);
     }
-    let page = ask(system.get("/v1/transactions")).await.text;
+    let page = send(system.get("/v1/transactions")).await.text;
     assert!(page.contains("\"amount\":999999999999.999999,"), "{page}");
 }
 
@@ -354,7 +358,7 @@ async fn every_currency_in_use_is_known() {
     let system = System::start(&[]).await;
     let mut unknown = Vec::new();
     for code in CURRENCIES.split_whitespace() {
-        let answer = ask(system.post(with(code, "currency", &format!("\"{code}\"")))).await;
+        let answer = send(system.post(with(code, "currency", &format!("\"{code}\"")))).await;
         if answer.status != 202 || answer.json()["currency"] != code {
             unknown.push(code);
         }

@@ -12,8 +12,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::{System, WEBHOOKS, assert_ok, webhook, with};
 use crate::harness::{
     eventually,
-    http::{ask, connect, raw, read},
-    process::{Api, Process, client},
+    http::{connect, read_response, send, send_raw},
+    process::{Api, Process, http_client},
     scratch::Scratch,
 };
 
@@ -26,13 +26,13 @@ async fn a_body_is_at_most_a_mebibyte_by_header_and_by_stream() {
         let webhook = webhook(id).to_string();
         format!("{webhook}{}", " ".repeat(length - webhook.len()))
     };
-    assert_ok(&ask(system.post(padded("exactly", MIB))).await, 202, "1 MiB");
-    ask(system.post(padded("more", MIB + 1))).await.assert_problem(413, "one byte more");
-    ask(system.post(padded("much", 5 * MIB))).await.assert_problem(413, "much more");
+    assert_ok(&send(system.post(padded("exactly", MIB))).await, 202, "1 MiB");
+    send(system.post(padded("more", MIB + 1))).await.assert_problem(413, "one byte more");
+    send(system.post(padded("much", 5 * MIB))).await.assert_problem(413, "much more");
 
     let head = |more: &str| format!("POST {WEBHOOKS} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{more}\r\n\r\n");
     let announced = head("Content-Length: 99999999999\r\nExpect: 100-continue");
-    raw(&system.api.url, announced.as_bytes()).await.assert_problem(413, "announced, and nothing sent");
+    send_raw(&system.api.url, announced.as_bytes()).await.assert_problem(413, "announced, and nothing sent");
 
     let chunked = |body: &str| {
         let mut request = head("Transfer-Encoding: chunked");
@@ -41,8 +41,8 @@ async fn a_body_is_at_most_a_mebibyte_by_header_and_by_stream() {
         }
         request + "0\r\n\r\n"
     };
-    assert_ok(&raw(&system.api.url, chunked(&padded("stream", MIB)).as_bytes()).await, 202, "1 MiB as a stream");
-    let larger = raw(&system.api.url, chunked(&padded("larger", MIB + 1)).as_bytes()).await;
+    assert_ok(&send_raw(&system.api.url, chunked(&padded("stream", MIB)).as_bytes()).await, 202, "1 MiB as a stream");
+    let larger = send_raw(&system.api.url, chunked(&padded("larger", MIB + 1)).as_bytes()).await;
     larger.assert_problem(413, "a longer stream");
 
     // What many clients do with a body of some size.
@@ -54,7 +54,7 @@ async fn a_body_is_at_most_a_mebibyte_by_header_and_by_stream() {
     stream.read_exact(&mut go_on).await.unwrap();
     assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
     stream.write_all(body.as_bytes()).await.unwrap();
-    assert_ok(&read(stream).await, 202, "asked before it sent");
+    assert_ok(&read_response(stream).await, 202, "asked before it sent");
     assert_eq!(system.count("SELECT count(*) FROM transactions").await, 3);
 }
 
@@ -89,7 +89,7 @@ async fn clients_that_dribble_are_in_nobodys_way() {
         stream.flush().await.unwrap();
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    assert_ok(&read(stream).await, 202, "in pieces");
+    assert_ok(&read_response(stream).await, 202, "in pieces");
     drop(slow);
     assert_eq!(system.count("SELECT count(*) FROM transactions").await, 21, "a broken-off body records nothing");
 }
@@ -102,12 +102,12 @@ async fn ids_of_every_kind_are_found_at_their_location() {
         ["a b", "a/b", "/", "..", ".", "%2F", "%", "a?b=c#d", "+", "é漢字", "\u{1F600}", "a\nb\t", "\"'\\", "  "];
     let quoted = |id: &str| serde_json::to_string(id).unwrap();
     for id in plain.into_iter().chain(longest.iter().map(|id| &**id)) {
-        let answer = ask(system.post(with("x", "transaction_id", &quoted(id)))).await;
+        let answer = send(system.post(with("x", "transaction_id", &quoted(id)))).await;
         assert_ok(&answer, 202, id);
         assert_eq!(answer.json()["transaction_id"], id);
         // As it is: client libraries take a step back at `..`, encoded or not.
         let get = format!("GET {} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", answer.header("location"));
-        let found = raw(&system.api.url, get.as_bytes()).await;
+        let found = send_raw(&system.api.url, get.as_bytes()).await;
         assert_ok(&found, 200, &format!("{id:?} at {}", answer.header("location")));
         assert_eq!(found.text, answer.text, "{id:?}");
     }
@@ -115,9 +115,9 @@ async fn ids_of_every_kind_are_found_at_their_location() {
     for path in ["unknown", "", "a%00b", "%00", "%ff", &"x".repeat(256), "txn/status", "%F0%9F"] {
         let path = format!("/v1/transactions/{path}");
         let get = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        raw(&system.api.url, get.as_bytes()).await.assert_problem(404, &path);
+        send_raw(&system.api.url, get.as_bytes()).await.assert_problem(404, &path);
     }
-    ask(system.get("/v1/transactions/unknown?wait=20").timeout(Duration::from_secs(5)))
+    send(system.get("/v1/transactions/unknown?wait=20").timeout(Duration::from_secs(5)))
         .await
         .assert_problem(404, "what is not there is not waited for");
 }
@@ -152,7 +152,7 @@ async fn every_answer_carries_the_callers_correlation_id_or_a_new_one() {
             let request = request.header("content-type", content_type).body(body.to_owned());
             id.into_iter().fold(request, |request, id| request.header("X-Correlation-Id", id))
         };
-        let checked = |answer: crate::harness::http::Answer| {
+        let checked = |answer: crate::harness::http::HttpResponse| {
             assert_ok(&answer, status, case);
             if status >= 400 {
                 answer.assert_problem(status, case);
@@ -160,13 +160,13 @@ async fn every_answer_carries_the_callers_correlation_id_or_a_new_one() {
             answer.header("x-correlation-id").to_owned()
         };
         for id in valid {
-            assert_eq!(checked(ask(request(Some(id))).await), id, "{case}");
+            assert_eq!(checked(send(request(Some(id))).await), id, "{case}");
         }
         for id in invalid.into_iter().map(Some).chain([None]) {
-            let made = checked(ask(request(id)).await);
+            let made = checked(send(request(id)).await);
             assert!(uuid::Uuid::parse_str(&made).is_ok(), "{case}, {id:?}: {made:?}");
         }
-        let made = checked(ask(request(Some("one")).header("X-Correlation-Id", "two")).await);
+        let made = checked(send(request(Some("one")).header("X-Correlation-Id", "two")).await);
         assert!(uuid::Uuid::parse_str(&made).is_ok(), "{case}, two ids: {made:?}");
     }
 }
@@ -186,7 +186,7 @@ async fn own_server(scratch: &Scratch) -> (Cluster, Api) {
     cluster.ensure_database("own").await.unwrap();
     let url = cluster.url("own");
     let mut migrate = Process::start(&["migrate"], &[("DATABASE_URL", &url)]);
-    assert!(migrate.ended(Duration::from_secs(30)).await.success(), "{}", migrate.log());
+    assert!(migrate.wait_for_exit(Duration::from_secs(30)).await.success(), "{}", migrate.log());
     (cluster, Api::start(&url, &[]).await)
 }
 
@@ -227,12 +227,12 @@ impl Drop for Frozen {
 async fn a_database_that_does_not_answer_keeps_nobody_waiting() {
     let scratch = Scratch::new();
     let (cluster, api) = own_server(&scratch).await;
-    let client = client();
+    let client = http_client();
     let post = |id: &str| {
         let request = client.post(format!("{}{WEBHOOKS}", api.url)).header("content-type", "application/json");
-        ask(request.body(webhook(id).to_string()))
+        send(request.body(webhook(id).to_string()))
     };
-    let get = |path: &str| ask(client.get(format!("{}{path}", api.url)));
+    let get = |path: &str| send(client.get(format!("{}{path}", api.url)));
     assert_ok(&post("before").await, 202, "before");
     let frozen = Frozen::freeze(cluster.pid());
     let begun = Instant::now();
@@ -251,12 +251,12 @@ async fn a_database_that_does_not_answer_keeps_nobody_waiting() {
 async fn while_the_database_is_away_it_is_503_and_nothing_is_lost() {
     let scratch = Scratch::new();
     let (cluster, api) = own_server(&scratch).await;
-    let client = client();
+    let client = http_client();
     let post = |id: &str| {
         let request = client.post(format!("{}{WEBHOOKS}", api.url)).header("content-type", "application/json");
-        ask(request.body(webhook(id).to_string()))
+        send(request.body(webhook(id).to_string()))
     };
-    let get = |path: &str| ask(client.get(format!("{}{path}", api.url)));
+    let get = |path: &str| send(client.get(format!("{}{path}", api.url)));
     assert_ok(&post("before").await, 202, "before");
 
     cluster.stop().await.unwrap();

@@ -6,14 +6,14 @@ use jobs::queue::JobId;
 use uuid::Uuid;
 
 use super::{System, assert_ok, time_of};
-use crate::harness::http::ask;
+use crate::harness::http::send;
 
 impl System {
     /// Follows the list to its end; the ids of each page.
     async fn walk(&self, first: &str) -> Vec<Vec<String>> {
         let (mut path, mut pages) = (first.to_owned(), Vec::new());
         loop {
-            let answer = ask(self.get(&path)).await;
+            let answer = send(self.get(&path)).await;
             assert_ok(&answer, 200, &path);
             let page = answer.json().as_array().cloned().expect("a bare array");
             assert!(page.is_sorted_by_key(|entry| std::cmp::Reverse(time_of(&entry["created_at"]))), "{page:?}");
@@ -32,13 +32,13 @@ impl System {
 #[tokio::test]
 async fn pages_follow_each_other_without_gap_or_repetition() {
     let system = System::start(&[]).await;
-    let empty = ask(system.get("/v1/transactions")).await;
+    let empty = send(system.get("/v1/transactions")).await;
     assert_eq!((empty.status, &*empty.text, empty.header("link")), (200, "[]\n", ""));
 
     // At once, so that many share a commit and with it their time of creation.
     let mut requests = tokio::task::JoinSet::new();
     for number in 0..47 {
-        requests.spawn(ask(system.post(super::webhook(&format!("a b/é {number}")).to_string())));
+        requests.spawn(send(system.post(super::webhook(&format!("a b/é {number}")).to_string())));
     }
     assert!(requests.join_all().await.iter().all(|answer| answer.status == 202));
     let newest = system.send("newest").await;
@@ -47,7 +47,7 @@ async fn pages_follow_each_other_without_gap_or_repetition() {
     let distinct: HashSet<_> = all.iter().flatten().collect();
     assert_eq!(distinct.len(), 48);
     assert_eq!(all[0][0], "newest");
-    let first = ask(system.get("/v1/transactions?limit=1")).await.json();
+    let first = send(system.get("/v1/transactions?limit=1")).await.json();
     assert_eq!(first[0], newest, "an entry is the transaction as GET shows it");
     for (path, lengths) in [
         ("/v1/transactions", vec![20, 20, 8]),
@@ -62,7 +62,7 @@ async fn pages_follow_each_other_without_gap_or_repetition() {
     }
 
     // Whatever is added or settled meanwhile, a walk goes on where it was.
-    let answer = ask(system.get("/v1/transactions?limit=10")).await;
+    let answer = send(system.get("/v1/transactions?limit=10")).await;
     let next = answer.header("link").split(['<', '>']).nth(1).unwrap().to_owned();
     system.send("later").await;
     let settled = "UPDATE transactions SET status = 'PROCESSED', processed_at = now()
@@ -73,7 +73,7 @@ async fn pages_follow_each_other_without_gap_or_repetition() {
 
     let processed = system.walk("/v1/transactions?status=PROCESSED&limit=9").await;
     assert_eq!(processed.iter().map(Vec::len).collect::<Vec<_>>(), [9, 9, 5]);
-    assert!(ask(system.get("/v1/transactions?status=PROCESSED&limit=9")).await.header("link").contains("PROCESSED"));
+    assert!(send(system.get("/v1/transactions?status=PROCESSED&limit=9")).await.header("link").contains("PROCESSED"));
     let processing = system.walk("/v1/transactions?status=PROCESSING&limit=9").await.concat();
     let mut together: Vec<_> = processed.concat().into_iter().chain(processing).collect();
     together.sort();
@@ -140,7 +140,7 @@ async fn few_among_many_are_found_by_their_status() {
     assert_eq!(failed.iter().map(Vec::len).collect::<Vec<_>>(), [90, 90, 70]);
     assert_eq!(failed.concat(), expected("FAILED"));
     let shown = async |path: &str| -> Vec<String> {
-        let page = ask(system.get(path)).await.json();
+        let page = send(system.get(path)).await.json();
         page.as_array().unwrap().iter().map(|entry| entry["transaction_id"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(shown("/v1/transactions?status=PROCESSED&limit=100").await, expected("PROCESSED")[..100]);
@@ -193,9 +193,9 @@ async fn wrong_parameters_are_all_named() {
             ],
         ),
     ] {
-        let answer = ask(system.get(&format!("/v1/transactions?{query}"))).await;
+        let answer = send(system.get(&format!("/v1/transactions?{query}"))).await;
         answer.assert_problem(422, query);
-        let found = answer.failures().into_iter().map(|(kind, loc, msg)| {
+        let found = answer.validation_errors().into_iter().map(|(kind, loc, msg)| {
             let name = loc.trim_start_matches("[\"query\",\"").trim_end_matches("\"]").to_owned();
             format!("{kind} {name} {msg}")
         });

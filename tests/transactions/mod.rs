@@ -21,7 +21,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::harness::{
     database::{self, TestDatabase},
-    http::{Answer, ask},
+    http::{HttpResponse, send},
     process::{self, Api, Process},
 };
 
@@ -38,11 +38,11 @@ struct System {
 impl System {
     async fn start(variables: &[(&str, &str)]) -> Self {
         let database = database::fresh().await;
-        Self { api: Api::start(&database.url, variables).await, client: process::client(), database }
+        Self { api: Api::start(&database.url, variables).await, client: process::http_client(), database }
     }
 
     async fn worker(&self, variables: &[(&str, &str)]) -> Process {
-        process::worker(&self.database.url, variables).await
+        process::start_worker(&self.database.url, variables).await
     }
 
     fn get(&self, path: &str) -> RequestBuilder {
@@ -56,14 +56,14 @@ impl System {
 
     /// Sends a webhook that must be accepted.
     async fn send(&self, id: &str) -> Value {
-        let answer = ask(self.post(webhook(id).to_string())).await;
+        let answer = send(self.post(webhook(id).to_string())).await;
         assert_eq!(answer.status, 202, "{id}: {answer:?}");
         answer.json()
     }
 
     /// The transaction once it is settled.
     async fn settled(&self, id: &str) -> Value {
-        let answer = ask(self.get(&format!("/v1/transactions/{id}?wait=30"))).await;
+        let answer = send(self.get(&format!("/v1/transactions/{id}?wait=30"))).await;
         assert_ne!(answer.json()["status"], "PROCESSING", "{answer:?}\n{}", self.api.process.log());
         answer.json()
     }
@@ -100,6 +100,6 @@ fn late(transaction: &Value, delay: f64) -> f64 {
     (time_of(&transaction["processed_at"]) - time_of(&transaction["created_at"])).as_seconds_f64() - delay
 }
 
-fn assert_ok(answer: &Answer, status: u16, case: &str) {
+fn assert_ok(answer: &HttpResponse, status: u16, case: &str) {
     assert_eq!(answer.status, status, "{case}: {answer:?}");
 }

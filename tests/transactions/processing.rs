@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{System, assert_ok, late, processor::Processor, webhook, with};
-use crate::harness::{eventually, http::ask, port::Port};
+use crate::harness::{eventually, http::send, port::Port};
 
 #[tokio::test]
 async fn it_is_processed_when_it_is_due_and_never_before() {
@@ -34,11 +34,11 @@ async fn it_is_processed_when_it_is_due_and_never_before() {
     })
     .await;
     // It stays as it is, whatever comes.
-    let before = ask(system.get("/v1/transactions/t0")).await;
-    let replay = ask(system.post(webhook("t0").to_string())).await;
+    let before = send(system.get("/v1/transactions/t0")).await;
+    let replay = send(system.post(webhook("t0").to_string())).await;
     assert_eq!((replay.status, replay.header("idempotency-replayed")), (202, "true"));
     assert_eq!(replay.text, before.text, "a replay shows it as it now stands");
-    let conflict = ask(system.post(with("t0", "amount", "1"))).await;
+    let conflict = send(system.post(with("t0", "amount", "1"))).await;
     assert_eq!((conflict.header("idempotency-conflict"), &*conflict.text), ("amount", &*before.text));
 }
 
@@ -102,7 +102,7 @@ async fn the_processor_decides() {
     ];
     for (id, ..) in cases {
         let request = system.post(with(id, "amount", "1500.50").replace("acc_user_1", "acc \\\"é\\\""));
-        assert_ok(&ask(request.header("X-Correlation-Id", format!("c-{}", id.len()))).await, 202, id);
+        assert_ok(&send(request.header("X-Correlation-Id", format!("c-{}", id.len()))).await, 202, id);
     }
     for (id, calls, error) in cases {
         let path = id.replace('%', "%25").replace('/', "%2F");
@@ -136,13 +136,13 @@ async fn the_processor_decides() {
             assert!(!asked_for || pause >= Duration::from_secs(1), "{id} was asked again after {pause:?}");
         }
     }
-    let failed = ask(system.get("/v1/transactions?status=FAILED")).await.json();
+    let failed = send(system.get("/v1/transactions?status=FAILED")).await.json();
     assert_eq!(failed.as_array().map(Vec::len), Some(cases.iter().filter(|(.., error)| error.is_some()).count()));
 
     // The estimate follows what the processor says.
     system.send("later").await;
     eventually("it is put off", Duration::from_secs(5), async || {
-        let answer = ask(system.get("/v1/transactions/later")).await;
+        let answer = send(system.get("/v1/transactions/later")).await;
         answer.header("retry-after").parse::<u64>().is_ok_and(|seconds| (55..=60).contains(&seconds))
     })
     .await;
@@ -156,10 +156,10 @@ async fn a_processor_that_cannot_be_reached_fails_it_without_telling_where_it_is
     let system = System::start(&variables).await;
     let mut worker = system.worker(&variables).await;
     let request = system.post(webhook("t").to_string()).header("X-Correlation-Id", "c-17");
-    assert_ok(&ask(request).await, 202, "t");
+    assert_ok(&send(request).await, 202, "t");
     let settled = system.settled("t").await;
     assert_eq!(settled["status"], "FAILED", "{settled}");
-    let line = worker.printed("cannot be reached").await;
+    let line = worker.wait_for_line("cannot be reached").await;
     assert!(line.contains("c-17"), "{line}");
     for text in [settled.to_string(), worker.log(), system.api.process.log()] {
         for secret in ["hunter2", "hidden"] {
@@ -183,7 +183,7 @@ async fn a_worker_killed_in_the_midst_of_a_call_is_replaced_and_the_key_stays() 
     let worker = system.worker(&variables).await;
     let sent = system.send("t").await;
     eventually("the processor is asked", Duration::from_secs(5), async || processor.calls("t").len() == 1).await;
-    let asked = ask(system.get("/v1/transactions/t")).await;
+    let asked = send(system.get("/v1/transactions/t")).await;
     assert_eq!((&asked.json(), asked.header("retry-after")), (&sent, "1"), "still processing");
     // Dropped is killed.
     drop(worker);

@@ -3,7 +3,7 @@
 use jobs::users::{Role, UserId, token::Tokens};
 
 use super::System;
-use crate::harness::http::{Answer, ask};
+use crate::harness::http::{HttpResponse, send};
 
 const SECRET: &str = "a-secret-of-these-tests-32-bytes-long";
 const KEY: &str = "the-key-of-private-routes";
@@ -11,8 +11,8 @@ const ADMIN_KEY: &str = "the-key-of-admin-routes-of-these-tests";
 const PATHS: [&str; 4] =
     ["/v1/transactions", "/v1/transactions/t", "/v1/transactions/t?wait=0.1", "/v1/transactions/unknown"];
 
-async fn get(system: &System, path: &str, headers: &[(&'static str, &str)]) -> Answer {
-    ask(headers.iter().fold(system.get(path), |request, (name, value)| request.header(*name, *value))).await
+async fn get(system: &System, path: &str, headers: &[(&'static str, &str)]) -> HttpResponse {
+    send(headers.iter().fold(system.get(path), |request, (name, value)| request.header(*name, *value))).await
 }
 
 #[tokio::test]

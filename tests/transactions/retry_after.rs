@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{System, processor::Processor};
-use crate::harness::{eventually, http::ask};
+use crate::harness::{eventually, http::send};
 
 const DEFAULT: Duration = Duration::from_secs(5);
 /// What an answer says, by the number in the transaction's id.
@@ -64,7 +64,7 @@ async fn it_is_called_again_whatever_its_retry_after_says() {
     assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
     for id in &far {
         eventually("it is put off for a day", Duration::from_secs(5), async || {
-            let answer = ask(system.get(&format!("/v1/transactions/{id}"))).await;
+            let answer = send(system.get(&format!("/v1/transactions/{id}"))).await;
             let seconds = answer.header("retry-after").parse::<u64>();
             seconds.is_ok_and(|seconds| (86_000..=86_400).contains(&seconds))
         })

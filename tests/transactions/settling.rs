@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use tokio::task::JoinSet;
 
 use super::{System, webhook};
-use crate::harness::{eventually, http::ask};
+use crate::harness::{eventually, http::send};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -26,7 +26,7 @@ async fn settlements_are_hot_updates() {
     sqlx::query(fill).execute(&pool).await.unwrap();
     let mut requests = JoinSet::new();
     for number in 0..COUNT {
-        requests.spawn(ask(system.post(webhook(&format!("new {number}")).to_string())));
+        requests.spawn(send(system.post(webhook(&format!("new {number}")).to_string())));
     }
     assert!(requests.join_all().await.iter().all(|answer| answer.status == 202));
 
@@ -37,7 +37,7 @@ async fn settlements_are_hot_updates() {
     .await;
     // A session hands its counts in when it ends; else within ten seconds.
     worker.signal(Signal::SIGTERM);
-    assert!(worker.ended(SOON).await.success(), "{}", worker.log());
+    assert!(worker.wait_for_exit(SOON).await.success(), "{}", worker.log());
     let counts = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'transactions'";
     let mut seen = (0_i64, 0_i64);
     eventually("all are counted", SOON, async || {

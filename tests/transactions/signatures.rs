@@ -6,7 +6,7 @@ use sha2::Sha256;
 use time::OffsetDateTime;
 
 use super::{System, assert_ok, webhook};
-use crate::harness::http::ask;
+use crate::harness::http::send;
 
 const OLD: &[u8] = b"the secret that is on its way out";
 const NEW: &[u8] = b"the secret that is on its way in..";
@@ -83,7 +83,7 @@ async fn only_what_a_secret_signed_a_moment_ago_is_accepted() {
     for (case, headers, body, status) in cases {
         let request =
             headers.iter().fold(system.post(body.clone()), |request, (name, value)| request.header(*name, value));
-        let answer = ask(request).await;
+        let answer = send(request).await;
         assert_ok(&answer, status, case);
         if status == 401 {
             answer.assert_problem(401, case);
@@ -101,14 +101,14 @@ async fn only_what_a_secret_signed_a_moment_ago_is_accepted() {
         unsigned_is_401(unsigned).await;
         let headers = all("m", &this, &sign(OLD, "m", &this, body));
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, value));
-        assert_ok(&ask(request).await, status, body);
+        assert_ok(&send(request).await, status, body);
     }
     // Looking up needs no signature.
-    assert_ok(&ask(system.get("/v1/transactions/t")).await, 200, "GET");
+    assert_ok(&send(system.get("/v1/transactions/t")).await, 200, "GET");
     let log = system.api.process.log();
     assert!(!log.contains("whsec_") && !log.contains(&STANDARD.encode(NEW)), "{log}");
 }
 
 async fn unsigned_is_401(request: reqwest::RequestBuilder) {
-    ask(request).await.assert_problem(401, "unsigned");
+    send(request).await.assert_problem(401, "unsigned");
 }

@@ -6,31 +6,31 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::{System, assert_ok, late};
-use crate::harness::{eventually, http::ask};
+use crate::harness::{eventually, http::send};
 
 #[tokio::test]
 async fn what_has_not_changed_is_304_and_what_will_is_estimated() {
     let system = System::start(&[("PROCESSING_DELAY_SECONDS", "600")]).await;
     system.send("t").await;
-    let first = ask(system.get("/v1/transactions/t")).await;
+    let first = send(system.get("/v1/transactions/t")).await;
     let tag = first.header("etag").to_owned();
     assert!(tag.starts_with('"') && tag.ends_with('"') && tag.len() > 2, "{tag}");
     let estimate: u64 = first.header("retry-after").parse().unwrap();
     assert!((590..=600).contains(&estimate), "{estimate}");
-    assert_eq!(ask(system.get("/v1/transactions/t")).await.header("etag"), tag, "as long as nothing changes");
+    assert_eq!(send(system.get("/v1/transactions/t")).await.header("etag"), tag, "as long as nothing changes");
 
     let weak = format!("W/{tag}");
     let several = format!("\"x\", {tag}");
     for (given, status) in
         [(&*tag, 304), (&*weak, 304), (&*several, 304), ("*", 304), ("\"x\"", 200), ("x", 200), ("", 200)]
     {
-        let answer = ask(system.get("/v1/transactions/t").header("If-None-Match", given)).await;
+        let answer = send(system.get("/v1/transactions/t").header("If-None-Match", given)).await;
         assert_ok(&answer, status, given);
         assert_eq!(answer.header("etag"), tag, "{given}");
         assert_eq!(answer.text.is_empty(), status == 304, "{given}: {}", answer.text);
         assert!(answer.headers.contains_key("x-correlation-id"), "{given}");
     }
-    let head = ask(system.client.head(format!("{}/v1/transactions/t", system.api.url))).await;
+    let head = send(system.client.head(format!("{}/v1/transactions/t", system.api.url))).await;
     assert_ok(&head, 200, "HEAD");
     assert_eq!((head.header("etag"), &*head.text), (&*tag, ""));
     assert_eq!(head.header("content-length"), first.text.len().to_string());
@@ -41,9 +41,9 @@ async fn a_wait_ends_with_the_change_or_with_its_time() {
     let system = System::start(&[("PROCESSING_DELAY_SECONDS", "1.2")]).await;
     let _worker = system.worker(&[]).await;
     let seen = system.send("t").await;
-    let tag = ask(system.get("/v1/transactions/t")).await.header("etag").to_owned();
+    let tag = send(system.get("/v1/transactions/t")).await.header("etag").to_owned();
     let begun = Instant::now();
-    let short = ask(system.get("/v1/transactions/t?wait=0.3")).await;
+    let short = send(system.get("/v1/transactions/t?wait=0.3")).await;
     assert!((0.3..1.1).contains(&begun.elapsed().as_secs_f64()), "{:?}", begun.elapsed());
     assert_eq!((short.status, &short.json()["status"]), (200, &json!("PROCESSING")));
     assert!((1..=2).contains(&short.header("retry-after").parse::<u64>().unwrap()), "{short:?}");
@@ -51,7 +51,7 @@ async fn a_wait_ends_with_the_change_or_with_its_time() {
     // Many wait at once, and an old tag does not make them wait less.
     let mut waiters = tokio::task::JoinSet::new();
     for _ in 0..100 {
-        waiters.spawn(ask(system.get("/v1/transactions/t?wait=30").header("If-None-Match", &tag)));
+        waiters.spawn(send(system.get("/v1/transactions/t?wait=30").header("If-None-Match", &tag)));
     }
     for answer in waiters.join_all().await {
         assert_ok(&answer, 200, "a waiter");
@@ -63,7 +63,7 @@ async fn a_wait_ends_with_the_change_or_with_its_time() {
     }
     assert!(begun.elapsed() < Duration::from_secs(5), "the change was not noticed: {:?}", begun.elapsed());
     let begun = Instant::now();
-    assert_ok(&ask(system.get("/v1/transactions/t?wait=60")).await, 200, "settled before");
+    assert_ok(&send(system.get("/v1/transactions/t?wait=60")).await, 200, "settled before");
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
 
     for (wait, kind) in [
@@ -76,9 +76,13 @@ async fn a_wait_ends_with_the_change_or_with_its_time() {
         ("NaN", "finite_number"),
         ("inf", "finite_number"),
     ] {
-        let answer = ask(system.get(&format!("/v1/transactions/t?wait={wait}"))).await;
+        let answer = send(system.get(&format!("/v1/transactions/t?wait={wait}"))).await;
         answer.assert_problem(422, wait);
-        assert_eq!((&*answer.failures()[0].0, &*answer.failures()[0].1), (kind, "[\"query\",\"wait\"]"), "{wait}");
+        assert_eq!(
+            (&*answer.validation_errors()[0].0, &*answer.validation_errors()[0].1),
+            (kind, "[\"query\",\"wait\"]"),
+            "{wait}"
+        );
         assert_eq!(answer.json()["detail"][0]["input"], wait);
     }
 }
@@ -87,7 +91,7 @@ async fn a_wait_ends_with_the_change_or_with_its_time() {
 async fn whoever_waits_when_it_stops_gets_the_present_state_at_once() {
     let mut system = System::start(&[("PROCESSING_DELAY_SECONDS", "600")]).await;
     system.send("t").await;
-    let waiting = tokio::spawn(ask(system.get("/v1/transactions/t?wait=60")));
+    let waiting = tokio::spawn(send(system.get("/v1/transactions/t?wait=60")));
     // There is no other sign of a waiter than that the process has a request under way.
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!waiting.is_finished());
@@ -95,7 +99,7 @@ async fn whoever_waits_when_it_stops_gets_the_present_state_at_once() {
     let begun = Instant::now();
     let answer = waiting.await.unwrap();
     assert_eq!((answer.status, &answer.json()["status"]), (200, &json!("PROCESSING")));
-    assert!(system.api.process.ended(Duration::from_secs(10)).await.success(), "{}", system.api.process.log());
+    assert!(system.api.process.wait_for_exit(Duration::from_secs(10)).await.success(), "{}", system.api.process.log());
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
@@ -105,7 +109,7 @@ async fn the_request_goes_with_its_job() {
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let request = |id: &str, trace: &str, correlation: &str| {
         let request = system.post(super::webhook(id).to_string()).header("traceparent", trace);
-        ask(request.header("X-Correlation-Id", correlation))
+        send(request.header("X-Correlation-Id", correlation))
     };
     assert_ok(&request("traced", trace, "order/17@shop").await, 202, "traced");
     assert_ok(&request("untraced", "00-00-00-00", "not valid").await, 202, "untraced");

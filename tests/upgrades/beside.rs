@@ -5,8 +5,8 @@ use serde_json::json;
 use super::execute;
 use crate::harness::{
     database,
-    http::ask,
-    process::{Api, Process, client, worker},
+    http::send,
+    process::{Api, Process, http_client, start_worker},
 };
 
 /// What the next release does: it adds, and says so in both ledgers.
@@ -22,9 +22,9 @@ async fn running_processes_go_on_when_the_schema_moves_ahead() {
     let pool = database.pool().await;
     let quick = [("PROCESSING_DELAY_SECONDS", "0")];
     let api = Api::start(&database.url, &quick).await;
-    let _worker = worker(&database.url, &quick).await;
-    let client = client();
-    let ready = async || ask(client.get(format!("{}/readyz", api.url))).await.status;
+    let _worker = start_worker(&database.url, &quick).await;
+    let client = http_client();
+    let ready = async || send(client.get(format!("{}/readyz", api.url))).await.status;
     assert_eq!(ready().await, 200);
 
     execute(&pool, NEXT_RELEASE).await;
@@ -32,15 +32,15 @@ async fn running_processes_go_on_when_the_schema_moves_ahead() {
     let webhook = json!({
         "transaction_id": "after", "source_account": "a", "destination_account": "b", "amount": 1, "currency": "INR",
     });
-    let sent = ask(client.post(format!("{}/v1/webhooks/transactions", api.url)).json(&webhook)).await;
+    let sent = send(client.post(format!("{}/v1/webhooks/transactions", api.url)).json(&webhook)).await;
     assert_eq!(sent.status, 202, "{sent:?}");
-    let settled = ask(client.get(format!("{}/v1/transactions/after?wait=20", api.url))).await;
+    let settled = send(client.get(format!("{}/v1/transactions/after?wait=20", api.url))).await;
     assert_eq!(settled.json()["status"], "PROCESSED", "{settled:?}");
 
     // Whoever starts from now on is of the next release, or says why not.
     for command in ["api", "worker"] {
         let mut late = Process::start(&[command], &[("DATABASE_URL", &database.url), ("PORT", "0")]);
-        assert_eq!(late.ended(std::time::Duration::from_secs(20)).await.code(), Some(1), "{command}");
+        assert_eq!(late.wait_for_exit(std::time::Duration::from_secs(20)).await.code(), Some(1), "{command}");
         assert!(late.log().contains("newer than this program"), "{command}: {}", late.log());
     }
 

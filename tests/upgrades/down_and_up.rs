@@ -13,8 +13,8 @@ use super::{
 };
 use crate::harness::{
     database,
-    http::ask,
-    process::{Api, client, worker},
+    http::send,
+    process::{Api, http_client, start_worker},
 };
 
 /// What a way down cannot keep, and says so in its file: apalis' own indexes and keys are stricter than ours, and the
@@ -76,8 +76,8 @@ async fn each_migration_goes_down_and_up_on_a_filled_database() {
     assert!(jobs.parse::<u32>().unwrap() > 40, "{jobs} jobs");
     migrate::run(&pool).await.unwrap();
     assert_eq!(value(&pool, "SELECT count(*) FROM apalis.jobs").await, jobs);
-    let (api, _worker) = (Api::start(&database.url, &[]).await, worker(&database.url, &[]).await);
-    assert_eq!(ask(client().get(format!("{}/readyz", api.url))).await.status, 200);
+    let (api, _worker) = (Api::start(&database.url, &[]).await, start_worker(&database.url, &[]).await);
+    assert_eq!(send(http_client().get(format!("{}/readyz", api.url))).await.status, 200);
 }
 
 /// What `migrations/README.md` tells an operator to type, in one transaction.

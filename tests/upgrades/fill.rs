@@ -9,9 +9,9 @@ use super::{execute, schema::contents, value};
 use crate::harness::{
     database::TestDatabase,
     eventually,
-    exchange::Exchange,
-    http::ask,
-    process::{Api, client, worker},
+    fake_providers::FakeProviders,
+    http::send,
+    process::{Api, http_client, start_worker},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -26,17 +26,17 @@ pub async fn fill(database: &TestDatabase, pool: &PgPool) {
 }
 
 async fn through_the_front_door(database: &TestDatabase, pool: &PgPool) {
-    let exchange = Exchange::start().await;
+    let exchange = FakeProviders::start().await;
     let sources = exchange.variables();
     let mut quick = vec![("PROCESSING_DELAY_SECONDS", "0"), ("CRYPTO_PROVIDERS", "coingecko,coinbase")];
     quick.extend(sources.iter().map(|(name, url)| (*name, url.as_str())));
-    let (api, worker) = (Api::start(&database.url, &quick).await, worker(&database.url, &quick).await);
+    let (api, worker) = (Api::start(&database.url, &quick).await, start_worker(&database.url, &quick).await);
     let slow = Api::start(&database.url, &[("PROCESSING_DELAY_SECONDS", "600")]).await;
-    let client = client();
+    let client = http_client();
     let post = async |url: String, headers: &[(&str, &str)], body: Value| -> Value {
         let request =
             headers.iter().fold(client.post(&url).json(&body), |request, (name, text)| request.header(*name, *text));
-        let answer = ask(request).await;
+        let answer = send(request).await;
         assert!((200..300).contains(&answer.status), "{url}: {answer:?}");
         answer.json()
     };
@@ -64,7 +64,7 @@ async fn through_the_front_door(database: &TestDatabase, pool: &PgPool) {
     let admin = [("X-API-Key", "your-admin-api-key-here")];
     post(format!("{}/admin/prices/fetch", api.url), &admin, json!({})).await;
     let price = format!("{}/simple_price?assets=bitcoin&currency=usd", api.url);
-    assert_eq!(ask(client.get(price).header("X-API-Key", "your-admin-api-key-here")).await.status, 200);
+    assert_eq!(send(client.get(price).header("X-API-Key", "your-admin-api-key-here")).await.status, 200);
     let done = "(SELECT count(*) = 20 FROM transactions WHERE status = 'PROCESSED')
                 AND (SELECT count(*) = 5 FROM item_documents)
                 AND NOT EXISTS (SELECT FROM apalis.jobs WHERE status = 'Running' OR (status = 'Pending' AND run_at < now()))";

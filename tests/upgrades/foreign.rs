@@ -53,7 +53,7 @@ async fn names(pool: &PgPool) -> String {
 async fn is_refused(arguments: &[&str], url: &str, case: &str, reason: &str) -> String {
     let folder = Scratch::new();
     let mut process = Process::start_in(&folder, arguments, &[("DATABASE_URL", url), ("PORT", "0")]);
-    assert_eq!(process.ended(SOON).await.code(), Some(1), "{case}: {}", process.log());
+    assert_eq!(process.wait_for_exit(SOON).await.code(), Some(1), "{case}: {}", process.log());
     let log = process.log();
     assert!(log.contains(reason), "{case}: {reason}: {log}");
     log
@@ -112,10 +112,10 @@ async fn an_empty_database_and_an_interrupted_one_are_taken() {
     let (interrupted, _pool) = without_ours().await;
     for url in [&database.url, &interrupted.url] {
         let mut migrate = Process::start(&["migrate"], &[("DATABASE_URL", url)]);
-        assert!(migrate.ended(SOON).await.success(), "{}", migrate.log());
+        assert!(migrate.wait_for_exit(SOON).await.success(), "{}", migrate.log());
     }
     // Once it is ours, others may keep tables next to our own.
     execute(&pool, "CREATE TABLE notes_of_an_operator (id int)").await;
     let mut migrate = Process::start(&["migrate"], &[("DATABASE_URL", &database.url)]);
-    assert!(migrate.ended(SOON).await.success(), "{}", migrate.log());
+    assert!(migrate.wait_for_exit(SOON).await.success(), "{}", migrate.log());
 }

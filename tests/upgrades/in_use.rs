@@ -44,7 +44,7 @@ async fn a_table_in_use_is_waited_for_and_nobody_queues_for_long() {
     let report = reader(&pool).await;
     let url = [("DATABASE_URL", &*database.url), ("LOG_FORMAT", "json")];
     let mut migrating = Process::start(&["migrate", "--patience", "120"], &url);
-    migrating.printed(r#"again_in_seconds":0.5"#).await;
+    migrating.wait_for_line(r#"again_in_seconds":0.5"#).await;
     // Somebody whose statements come one after the other, while it is tried a second and a third time.
     let (mut longest, mut served) = (Duration::ZERO, 0);
     let begun = Instant::now();
@@ -70,7 +70,7 @@ async fn a_table_in_use_is_waited_for_and_nobody_queues_for_long() {
     assert!(oldest.starts_with("a long report, process ") && oldest.contains("idle in transaction for"), "{line}");
 
     report.rollback().await.unwrap();
-    assert!(migrating.ended(SOON).await.success(), "{}", migrating.log());
+    assert!(migrating.wait_for_exit(SOON).await.success(), "{}", migrating.log());
     migrate::check(&pool).await.unwrap();
 }
 
@@ -80,7 +80,7 @@ async fn patience_ends_with_what_to_do_and_nothing_half_done() {
     let report = reader(&pool).await;
     let url = [("DATABASE_URL", &*database.url)];
     let mut migrating = Process::start(&["migrate", "--patience", "1"], &url);
-    assert_eq!(migrating.ended(SOON).await.code(), Some(1));
+    assert_eq!(migrating.wait_for_exit(SOON).await.code(), Some(1));
     let log = migrating.log();
     for text in ["20261121090230", "in use for", "lock timeout", "a long report, process", "again when that has ended"]
     {
@@ -89,7 +89,7 @@ async fn patience_ends_with_what_to_do_and_nothing_half_done() {
     report.rollback().await.unwrap();
     assert!(migrate::check(&pool).await.unwrap_err().to_string().contains("not migrated"));
     let mut again = Process::start(&["migrate", "--patience", "0"], &url);
-    assert!(again.ended(SOON).await.success(), "{}", again.log());
+    assert!(again.wait_for_exit(SOON).await.success(), "{}", again.log());
     migrate::check(&pool).await.unwrap();
 }
 
@@ -99,7 +99,7 @@ async fn a_migration_that_fails_is_not_tried_again() {
     // What it removes is gone.
     execute(&pool, "DROP INDEX transactions_newest").await;
     let mut migrating = Process::start(&["migrate"], &[("DATABASE_URL", &*database.url)]);
-    assert_eq!(migrating.ended(SOON).await.code(), Some(1));
+    assert_eq!(migrating.wait_for_exit(SOON).await.code(), Some(1));
     let log = migrating.log();
     assert!(log.contains("transactions_newest") && log.contains("20261121090230"), "{log}");
     assert!(!log.contains("again"), "{log}");
@@ -111,9 +111,9 @@ async fn two_take_turns_and_the_second_keeps_no_transaction_open() {
     let report = reader(&pool).await;
     let url = [("DATABASE_URL", &*database.url)];
     let mut first = Process::start(&["migrate", "--patience", "120"], &url);
-    first.printed("tried again").await;
+    first.wait_for_line("tried again").await;
     let mut second = Process::start(&["migrate"], &url);
-    second.printed("another `migrate` is at work").await;
+    second.wait_for_line("another `migrate` is at work").await;
     // What an index made CONCURRENTLY waits for: the snapshots of that moment, which must all end.
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
                    AND application_name = 'millrace migrate' AND backend_xmin IS NULL AND state = 'idle'";
@@ -121,7 +121,7 @@ async fn two_take_turns_and_the_second_keeps_no_transaction_open() {
     assert!(second.is_running(), "{}", second.log());
     report.rollback().await.unwrap();
     for process in [&mut first, &mut second] {
-        assert!(process.ended(SOON).await.success(), "{}", process.log());
+        assert!(process.wait_for_exit(SOON).await.success(), "{}", process.log());
     }
     assert!(
         first.log().contains("migrations applied") && !second.log().contains("migrations applied"),

@@ -7,7 +7,7 @@ use sqlx::{PgPool, postgres::PgConnectOptions};
 use super::{empty, execute, fill, ours, value, versions};
 use crate::harness::{
     database::TestDatabase,
-    process::{Api, Process, worker},
+    process::{Api, Process, start_worker},
 };
 
 const SOON: Duration = Duration::from_secs(30);
@@ -49,7 +49,7 @@ fn url_as(database: &TestDatabase, role: &str) -> String {
 
 async fn migrate(url: &str, arguments: &[&str]) -> (bool, String) {
     let mut process = Process::start(&[&["migrate"], arguments].concat(), &[("DATABASE_URL", url)]);
-    (process.ended(SOON).await.success(), process.log())
+    (process.wait_for_exit(SOON).await.success(), process.log())
 }
 
 #[tokio::test]
@@ -70,9 +70,9 @@ async fn an_owner_migrates_and_a_runtime_role_does_all_the_rest() {
     for arguments in [&["queues", "pause", "process_transaction", "--reason", "a test"][..], &["queues"], &["reindex"]]
     {
         let mut command = Process::start(arguments, &[("DATABASE_URL", &runtime)]);
-        assert!(command.ended(SOON).await.success(), "{arguments:?}: {}", command.log());
+        assert!(command.wait_for_exit(SOON).await.success(), "{arguments:?}: {}", command.log());
     }
-    drop((Api::start(&runtime, &[]).await, worker(&runtime, &[]).await));
+    drop((Api::start(&runtime, &[]).await, start_worker(&runtime, &[]).await));
 
     // Nothing to do needs no right but to read, and neither does a look.
     for arguments in [&[][..], &["--status"]] {

@@ -45,7 +45,12 @@ async fn a_server_before_version_15_is_refused() {
     let url = postgres_14().await;
     for command in ["migrate", "api", "worker"] {
         let mut process = Process::start(&[command], &[("DATABASE_URL", &url), ("PORT", "0")]);
-        assert_eq!(process.ended(Duration::from_secs(30)).await.code(), Some(1), "{command}: {}", process.log());
+        assert_eq!(
+            process.wait_for_exit(Duration::from_secs(30)).await.code(),
+            Some(1),
+            "{command}: {}",
+            process.log()
+        );
         let log = process.log();
         assert!(log.contains("is PostgreSQL 14, and Millrace needs 15 or newer"), "{command}: {log}");
     }

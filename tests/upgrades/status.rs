@@ -37,7 +37,7 @@ fn forward(listener: TcpListener, socket: PathBuf) -> JoinHandle<()> {
 async fn a_status_shows_what_is_missing_and_changes_nothing() {
     let (database, pool) = empty().await;
     let mut status = start(&database.url, &["--status"]);
-    assert_eq!(status.ended(SOON).await.code(), Some(1), "{}", status.log());
+    assert_eq!(status.wait_for_exit(SOON).await.code(), Some(1), "{}", status.log());
     let log = status.log();
     assert!(log.contains("0 migrations applied, ") && log.contains("20261121090100 create transactions"), "{log}");
     assert!(log.contains("run `millrace migrate`"), "{log}");
@@ -46,10 +46,10 @@ async fn a_status_shows_what_is_missing_and_changes_nothing() {
 
     // One waits, another one migrates.
     let mut waiting = start(&database.url, &["--status", "--wait", "60"]);
-    waiting.printed("migrations are missing").await;
+    waiting.wait_for_line("migrations are missing").await;
     let mut migrate = start(&database.url, &[]);
-    assert!(migrate.ended(SOON).await.success(), "{}", migrate.log());
-    assert!(waiting.ended(SOON).await.success(), "{}", waiting.log());
+    assert!(migrate.wait_for_exit(SOON).await.success(), "{}", migrate.log());
+    assert!(waiting.wait_for_exit(SOON).await.success(), "{}", waiting.log());
     assert!(waiting.log().contains(" migrations applied, 0 missing"), "{}", waiting.log());
 }
 
@@ -64,14 +64,14 @@ async fn a_database_that_is_not_there_yet_is_waited_for() {
     let url = format!("postgres://{}@{address}/{}?sslmode=disable", options.get_username(), database.name);
     for arguments in [&[][..], &["--wait", "1"], &["--status"]] {
         let mut migrate = start(&url, arguments);
-        assert_eq!(migrate.ended(SOON).await.code(), Some(1), "{arguments:?}");
+        assert_eq!(migrate.wait_for_exit(SOON).await.code(), Some(1), "{arguments:?}");
         assert!(migrate.log().contains("Connection refused"), "{arguments:?}: {}", migrate.log());
     }
     let mut waiting = start(&url, &["--wait"]);
-    waiting.printed("waiting for the database").await;
+    waiting.wait_for_line("waiting for the database").await;
     let listener = TcpListener::bind(address).await.unwrap();
     let forwarding = forward(listener, socket);
-    assert!(waiting.ended(SOON).await.success(), "{}", waiting.log());
+    assert!(waiting.wait_for_exit(SOON).await.success(), "{}", waiting.log());
     forwarding.abort();
 }
 
@@ -88,7 +88,7 @@ async fn an_ipv6_address_stands_in_brackets() {
     let forwarding = forward(listener, socket_of(&database));
     let url = format!("postgres://{user}:any@{address}/{}?sslmode=disable", database.name);
     let mut migrate = start(&url, &[]);
-    assert!(migrate.ended(SOON).await.success(), "{}", migrate.log());
+    assert!(migrate.wait_for_exit(SOON).await.success(), "{}", migrate.log());
     let shown = format!("postgres://{user}@{address}/{}", database.name);
     assert!(migrate.log().contains(&shown), "{shown}: {}", migrate.log());
     forwarding.abort();

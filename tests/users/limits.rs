@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{LOGIN, PASSWORD, REGISTER, System, client_at, registration};
 use crate::harness::{
-    http::{Answer, ask},
+    http::{HttpResponse, send},
     redis::Redis,
 };
 
@@ -19,7 +19,7 @@ fn login(email: &str) -> String {
 }
 
 /// Makes sure that this says when to come back.
-fn assert_limited(answer: &Answer, policy: &str, quota: u32) {
+fn assert_limited(answer: &HttpResponse, policy: &str, quota: u32) {
     let problem = answer.assert_problem(429, policy);
     assert_eq!(problem["detail"], "Too many requests, please try again later.");
     let seconds = answer.header("retry-after");
@@ -87,7 +87,7 @@ async fn an_address_is_limited_whatever_it_says_of_itself() {
         let body = registration(&format!("user-{number}@example.com")).to_string();
         let request = client.post(format!("{}{REGISTER}", system.api.url)).header("content-type", "application/json");
         let request = request.header("x-forwarded-for", format!("10.0.0.{number}"));
-        ask(request.header("forwarded", format!("for=10.0.0.{number}")).body(body))
+        send(request.header("forwarded", format!("for=10.0.0.{number}")).body(body))
     });
     let answers = join_all(tries).await;
     let refilled = begun.elapsed().as_secs() + 1;
@@ -119,7 +119,7 @@ async fn a_storm_of_logins_is_in_nobodys_way() {
         let mut times = Vec::new();
         while !over.load(Ordering::Relaxed) {
             let asked = Instant::now();
-            let answer = ask(system.client.get(format!("{}/v1/transactions", system.api.url))).await;
+            let answer = send(system.client.get(format!("{}/v1/transactions", system.api.url))).await;
             assert_eq!(answer.status, 200, "{answer:?}");
             times.push(asked.elapsed());
         }

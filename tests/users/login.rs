@@ -69,7 +69,7 @@ async fn what_is_no_login_is_named() {
     ] {
         let answer = system.post(LOGIN, &body).await;
         answer.assert_problem(422, &body.to_string());
-        let found: Vec<_> = answer.failures().into_iter().map(|(kind, loc, _)| (kind, loc)).collect();
+        let found: Vec<_> = answer.validation_errors().into_iter().map(|(kind, loc, _)| (kind, loc)).collect();
         let expected: Vec<_> =
             failures.iter().map(|(kind, name)| ((*kind).to_owned(), format!("[\"body\",\"{name}\"]"))).collect();
         assert_eq!(found, expected, "{body}");

@@ -14,7 +14,7 @@ use sqlx::AssertSqlSafe;
 
 use crate::harness::{
     database::{self, TestDatabase},
-    http::{Answer, ask},
+    http::{HttpResponse, send},
     process::{self, Api},
 };
 
@@ -34,20 +34,20 @@ struct System {
 impl System {
     async fn start(variables: &[(&str, &str)]) -> Self {
         let database = database::fresh().await;
-        Self { api: Api::start(&database.url, variables).await, client: process::client(), database }
+        Self { api: Api::start(&database.url, variables).await, client: process::http_client(), database }
     }
 
-    async fn post(&self, path: &str, body: &Value) -> Answer {
+    async fn post(&self, path: &str, body: &Value) -> HttpResponse {
         self.post_text(path, body.to_string()).await
     }
 
-    async fn post_text(&self, path: &str, body: String) -> Answer {
+    async fn post_text(&self, path: &str, body: String) -> HttpResponse {
         self.post_from(&self.client, path, body).await
     }
 
-    async fn post_from(&self, client: &Client, path: &str, body: String) -> Answer {
+    async fn post_from(&self, client: &Client, path: &str, body: String) -> HttpResponse {
         let request = client.post(format!("{}{path}", self.api.url)).header("content-type", "application/json");
-        ask(request.body(body)).await
+        send(request.body(body)).await
     }
 
     /// Registers a user that must be new.
@@ -57,13 +57,13 @@ impl System {
         answer.json()
     }
 
-    async fn login(&self, email: &str, password: &str) -> Answer {
+    async fn login(&self, email: &str, password: &str) -> HttpResponse {
         self.post(LOGIN, &json!({"email": email, "password": password})).await
     }
 
     /// How many hashes it has computed.
     async fn hashes(&self) -> u64 {
-        let metrics = ask(self.client.get(format!("{}/metrics", self.api.url))).await.text;
+        let metrics = send(self.client.get(format!("{}/metrics", self.api.url))).await.text;
         let line = metrics.lines().find_map(|line| line.strip_prefix(HASHES)).unwrap_or_else(|| panic!("{metrics}"));
         line.trim().parse().expect("a number")
     }
@@ -82,7 +82,7 @@ fn registration(email: &str) -> Value {
 /// A client with an address of its own: on Linux, all of 127/8 is this machine.
 fn client_at(number: u8) -> Client {
     // It sets TLS up, once for the whole test run.
-    drop(process::client());
+    drop(process::http_client());
     let builder = Client::builder().no_proxy().local_address(std::net::IpAddr::V4(Ipv4Addr::new(127, 0, 1, number)));
     builder.build().expect("a client")
 }

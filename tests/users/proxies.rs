@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use reqwest::Client;
 
 use super::{LOGIN, PASSWORD, System, client_at};
-use crate::harness::{eventually, http::ask};
+use crate::harness::{eventually, http::send};
 
 /// The address of the trusted proxy.
 const PROXY: u8 = 30;
@@ -16,7 +16,7 @@ async fn login(system: &System, peer: &Client, account: usize, headers: &[(&'sta
     let body = serde_json::json!({"email": format!("user-{account}@example.com"), "password": PASSWORD}).to_string();
     let request = peer.post(format!("{}{LOGIN}", system.api.url)).header("content-type", "application/json");
     let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-    ask(request.body(body)).await.status
+    send(request.body(body)).await.status
 }
 
 /// The addresses of the last logins, as the log has them.

@@ -73,11 +73,11 @@ async fn every_failing_field_is_named_in_pydantics_words() {
         let answer = system.post(REGISTER, &with(name, value.clone())).await;
         answer.assert_problem(422, name);
         let expected = (kind.to_owned(), format!("[\"body\",\"{name}\"]"), message);
-        assert_eq!(answer.failures(), [expected], "{name}: {value}");
+        assert_eq!(answer.validation_errors(), [expected], "{name}: {value}");
         assert!(name != "password" || answer.json()["detail"][0]["input"].is_null(), "{answer:?}");
     }
     let answer = system.post(REGISTER, &json!({"email": "x", "password": "hunter2"})).await;
-    let kinds: Vec<String> = answer.failures().into_iter().map(|(kind, ..)| kind).collect();
+    let kinds: Vec<String> = answer.validation_errors().into_iter().map(|(kind, ..)| kind).collect();
     assert_eq!(kinds, ["value_error", "string_too_short", "missing"]);
     assert!(!answer.text.contains("hunter2"), "{answer:?}");
     for path in [REGISTER, LOGIN] {

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::{LOGIN, PASSWORD, REGISTER, System, client_at, registration};
 use crate::harness::{
-    http::ask,
-    process::{Process, worker},
+    http::send,
+    process::{Process, start_worker},
 };
 
 const SOON: Duration = Duration::from_secs(30);
@@ -104,7 +104,7 @@ async fn an_address_may_have_what_email_validator_accepts() {
         let answer = system.post(REGISTER, &registration(sent)).await;
         answer.assert_problem(422, sent);
         let expected = format!("value is not a valid email address: {why}");
-        assert_eq!(answer.failures()[0].2, expected);
+        assert_eq!(answer.validation_errors()[0].2, expected);
     }
 }
 
@@ -128,7 +128,7 @@ async fn a_name_shows_something() {
         let answer = system.post(REGISTER, &body).await;
         answer.assert_problem(422, name);
         let expected = ("string_too_short", "[\"body\",\"full_name\"]", "String should have at least 1 character");
-        let failures = answer.failures();
+        let failures = answer.validation_errors();
         let found: Vec<_> = failures.iter().map(|(kind, loc, msg)| (&**kind, &**loc, &**msg)).collect();
         assert_eq!(found, [expected], "{name:?}");
     }
@@ -177,7 +177,7 @@ async fn accounts_of_an_earlier_release_stay_apart_and_get_their_keys() {
     earlier(&system).await;
     assert_all_log_in(&system, "before").await;
     let mut migrating = Process::start(&["migrate"], &[("DATABASE_URL", &*system.database.url)]);
-    assert!(migrating.ended(SOON).await.success(), "{}", migrating.log());
+    assert!(migrating.wait_for_exit(SOON).await.success(), "{}", migrating.log());
     assert_all_log_in(&system, "after").await;
     assert_eq!(system.count("SELECT count(*) FROM users WHERE email_key IS NULL").await, 1, "the second of one key");
     assert_eq!(system.login("jose\u{301}@example.com", PASSWORD).await.status, 200, "by its key");
@@ -190,11 +190,11 @@ async fn accounts_of_an_earlier_release_stay_apart_and_get_their_keys() {
 async fn a_worker_adds_the_keys_that_are_missing() {
     let system = System::start(&[]).await;
     earlier(&system).await;
-    let _worker = worker(&system.database.url, &[]).await;
+    let _worker = start_worker(&system.database.url, &[]).await;
     crate::harness::eventually("they have their keys", SOON, async || {
         system.count("SELECT count(*) FROM users WHERE email_key IS NULL").await == 1
     })
     .await;
-    let ready = ask(system.client.get(format!("{}/readyz", system.api.url))).await;
+    let ready = send(system.client.get(format!("{}/readyz", system.api.url))).await;
     assert_eq!(ready.status, 200);
 }

@@ -11,7 +11,7 @@ use jobs::prices::{
 use sqlx::types::BigDecimal;
 
 use super::{NOW, assert_right, asset, currency, days, decimal, exchange, one, series, spots, start, today};
-use crate::harness::exchange::{Exchange, Fault};
+use crate::harness::fake_providers::{FakeProviders, Fault};
 
 const DAYS: i64 = 30;
 
@@ -59,7 +59,7 @@ fn end(source: Source, fault: &Fault) -> End {
 }
 
 /// Makes sure that these candles are the table's, but for one bucket.
-fn assert_sound(exchange: &Exchange, fetched: &Fetched, missing: usize, case: &str) {
+fn assert_sound(exchange: &FakeProviders, fetched: &Fetched, missing: usize, case: &str) {
     assert_eq!(fetched.candles.len() + missing, usize::try_from(DAYS).expect("days"), "{case}");
     assert!(fetched.candles.is_sorted_by(|a, b| a.bucket < b.bucket), "{case}");
     for candle in &fetched.candles {
@@ -68,7 +68,7 @@ fn assert_sound(exchange: &Exchange, fetched: &Fetched, missing: usize, case: &s
     }
 }
 
-async fn assert_ends(exchange: &Exchange, source: Source, fault: Fault) {
+async fn assert_ends(exchange: &FakeProviders, source: Source, fault: Fault) {
     let case = format!("{source} {fault:?}");
     let providers = start(exchange, &[]);
     let provider = one(&providers, source);

@@ -17,20 +17,20 @@ use jobs::{
 use sqlx::types::BigDecimal;
 use time::{Duration, OffsetDateTime, macros::datetime};
 
-use crate::harness::{database, exchange::Exchange, http::ask, process};
+use crate::harness::{database, fake_providers::FakeProviders, http::send, process};
 
 /// The time of every test here.
 const NOW: OffsetDateTime = datetime!(2026-11-21 12:34:56 UTC);
 
 /// A stand-in at that time.
-async fn exchange() -> Exchange {
-    Exchange::at(Clock::new(|| NOW)).await
+async fn exchange() -> FakeProviders {
+    FakeProviders::with_clock(Clock::new(|| NOW)).await
 }
 
 /// The sources of a process that has just started, over this stand-in.
-fn start(exchange: &Exchange, more: &[(&str, &str)]) -> Providers {
+fn start(exchange: &FakeProviders, more: &[(&str, &str)]) -> Providers {
     // Installs the TLS that our processes install first of all.
-    drop(process::client());
+    drop(process::http_client());
     let variables = exchange.variables();
     let mut pairs: Vec<(&str, &str)> = variables.iter().map(|(name, url)| (*name, url.as_str())).collect();
     pairs.extend(more);
@@ -101,7 +101,7 @@ async fn spots(
 }
 
 /// Makes sure that these are all buckets from `from` on, with the prices of the table.
-fn assert_right(exchange: &Exchange, fetched: &Fetched, series: &Series, from: OffsetDateTime, case: &str) {
+fn assert_right(exchange: &FakeProviders, fetched: &Fetched, series: &Series, from: OffsetDateTime, case: &str) {
     let (mut bucket, length) = (from, series.interval.length());
     assert_eq!(fetched.rejected, [""; 0], "{case}");
     for candle in &fetched.candles {
@@ -183,7 +183,7 @@ async fn a_gap_of_the_source_is_a_gap() {
     let exchange = exchange().await;
     let lost = today() - Duration::days(4);
     let end = (lost + Duration::DAY).unix_timestamp();
-    exchange.change(|table| table.lose(None, end));
+    exchange.edit_table(|table| table.remove_price(None, end));
     let providers = start(&exchange, &[]);
     for provider in providers.0.iter() {
         let fetched = days(&**provider, 9).await.expect("candles");
@@ -191,8 +191,8 @@ async fn a_gap_of_the_source_is_a_gap() {
         assert!(fetched.candles.iter().all(|candle| candle.bucket != lost));
     }
     // It turns up later, as something else than it would have been.
-    exchange.change(|table| {
-        table.find_again();
+    exchange.edit_table(|table| {
+        table.restore_prices();
         table.set_price("bitcoin", "eur", end, "91234.56789");
     });
     for provider in providers.0.iter() {
@@ -206,7 +206,7 @@ async fn a_gap_of_the_source_is_a_gap() {
 async fn present_prices_come_for_those_that_a_source_has() {
     let exchange = exchange().await;
     let assets = ["bitcoin", "pepecoin", "no-such-coin", "ethereum"].map(asset);
-    exchange.change(|table| table.set_spot("bitcoin", "eur", "0.00001234"));
+    exchange.edit_table(|table| table.set_spot("bitcoin", "eur", "0.00001234"));
     for provider in start(&exchange, &[]).0.iter() {
         let source = provider.source();
         let mut spots = spots(&**provider, &assets, &currency("eur")).await.expect("prices");
@@ -267,13 +267,13 @@ async fn what_a_source_offers_is_asked_once_and_no_price_waits_for_it() {
     let exchange = exchange().await;
     for (fails, calls) in [(true, 3), (false, 1)] {
         for provider in start(&exchange, &[]).0.iter() {
-            let (source, before) = (provider.source(), exchange.lists(provider.source()));
+            let (source, before) = (provider.source(), exchange.list_calls(provider.source()));
             exchange.fail_lists(source, fails);
             for _ in 0..3 {
                 spots(&**provider, &[asset("bitcoin")], &currency("eur")).await.expect("a price");
                 days(&**provider, 3).await.expect("candles");
             }
-            assert_eq!(exchange.lists(source) - before, calls, "{source}: a call that fails has three tries");
+            assert_eq!(exchange.list_calls(source) - before, calls, "{source}: a call that fails has three tries");
             let names = provider.names().await;
             assert_eq!(names.is_err(), fails, "{source}");
             let Ok(names) = names else { continue };
@@ -288,7 +288,7 @@ async fn one_pair_that_an_exchange_gave_up_spoils_no_other() {
     let exchange = exchange().await;
     let assets = ["bitcoin", "litecoin", "ethereum"].map(asset);
     // It is still listed, as it may be for a day, but no longer known.
-    exchange.change(|table| table.gone.push("LTC"));
+    exchange.edit_table(|table| table.delisted.push("LTC"));
     for provider in start(&exchange, &[]).0.iter() {
         let spots = spots(&**provider, &assets, &currency("eur")).await.expect("prices");
         let mut found: Vec<&str> = spots.iter().map(|(asset, _)| asset.as_str()).collect();
@@ -315,11 +315,11 @@ async fn the_key_goes_to_coingecko_only_and_everybody_is_told_who_asks() {
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_are_there_before_anything_happened() {
     let database = database::fresh().await;
-    let exchange = Exchange::start().await;
+    let exchange = FakeProviders::start().await;
     let variables = exchange.variables();
     let variables: Vec<(&str, &str)> = variables.iter().map(|(name, url)| (*name, url.as_str())).collect();
     let api = process::Api::start(&database.url, &variables).await;
-    let text = ask(process::client().get(format!("{}/metrics", api.url))).await.text;
+    let text = send(process::http_client().get(format!("{}/metrics", api.url))).await.text;
     for source in Source::ALL {
         for series in [
             format!("millrace_provider_requests_total{{provider=\"{source}\",outcome=\"limited\"}} 0"),
@@ -332,6 +332,6 @@ async fn metrics_are_there_before_anything_happened() {
             assert!(text.lines().any(|line| line == series), "{series}:\n{text}");
         }
     }
-    let asked = |source| exchange.calls(source) + exchange.lists(source);
+    let asked = |source| exchange.calls(source) + exchange.list_calls(source);
     assert!(Source::ALL.into_iter().all(|source| asked(source) == 0), "a start makes no call");
 }

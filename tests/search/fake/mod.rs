@@ -20,7 +20,7 @@ pub type Answer = (u16, Value);
 
 /// How the server is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mood {
+pub enum FakeMode {
     Well,
     /// Answers everything with this status.
     Refusing(u16),
@@ -32,7 +32,7 @@ pub enum Mood {
 
 #[derive(Debug)]
 pub struct State {
-    pub mood: Mood,
+    pub mood: FakeMode,
     pub index: Option<Index>,
     /// `METHOD path?query` of everything that was asked.
     pub requests: Vec<String>,
@@ -54,7 +54,7 @@ impl Fake {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let state =
-            State { mood: Mood::Well, index: None, requests: Vec::new(), sent: Vec::new(), authorization: None };
+            State { mood: FakeMode::Well, index: None, requests: Vec::new(), sent: Vec::new(), authorization: None };
         let state = Arc::new(Mutex::new(state));
         let endpoint = answering(state.clone());
         tokio::spawn(Server::new_with_acceptor(TcpAcceptor::from_tokio(listener).unwrap()).run(endpoint));
@@ -69,7 +69,7 @@ impl Fake {
         self.state.lock().unwrap()
     }
 
-    pub fn be(&self, mood: Mood) {
+    pub fn be(&self, mood: FakeMode) {
         self.state().mood = mood;
     }
 
@@ -93,7 +93,7 @@ fn answering(state: Arc<Mutex<State>>) -> impl Endpoint + 'static {
                 state.requests.push(asked);
                 state.mood
             };
-            if mood == Mood::Silent {
+            if mood == FakeMode::Silent {
                 std::future::pending::<()>().await;
             }
             let (status, body) = answer(&mut state.lock().unwrap(), &request, &body);
@@ -111,7 +111,7 @@ pub fn error(status: u16, kind: &str, reason: impl Into<String>) -> Answer {
 }
 
 fn answer(state: &mut State, request: &Request, body: &str) -> Answer {
-    if let Mood::Refusing(status) = state.mood {
+    if let FakeMode::Refusing(status) = state.mood {
         return error(status, "es_rejected_execution_exception", "told to");
     }
     if let Some(expected) = &state.authorization
@@ -133,10 +133,10 @@ fn answer(state: &mut State, request: &Request, body: &str) -> Answer {
         ("POST", [name, "_search"]) => Index::named(state, name).and_then(|index| index.search(body)),
         ("POST", [name, "_bulk"]) => {
             let half = match state.mood {
-                Mood::HalfOfBulk(status) => Some(status),
+                FakeMode::HalfOfBulk(status) => Some(status),
                 _ => None,
             };
-            state.mood = Mood::Well;
+            state.mood = FakeMode::Well;
             Index::named(state, name).and_then(|index| index.bulk(body, &parameters, half))
         }
         ("PUT", [name, "_doc", id]) => Index::named(state, name).and_then(|index| index.put(id, &parameters, body)),

@@ -1,19 +1,19 @@
-//! A stand-in for CoinGecko, Kraken, Coinbase and Binance: one server with their endpoints, over one table of prices,
-//! that can be told to fail in every way in which they do.
+//! A fake of CoinGecko, Kraken, Coinbase and Binance: one server with their endpoints and one table of prices.
+//! A test can make it fail in every way in which they fail.
 //!
 //! ```ignore
-//! let exchange = Exchange::start().await;
-//! let api = Api::start(&database.url, &exchange.variables()).await;      // COINGECKO_URL and so on
-//! exchange.fail(Source::CoinGecko, Fault::RateLimited(Some("7")));       // until heal()
-//! exchange.fail_next(Source::Kraken, 1, Fault::Status(500));             // the next call only
-//! assert_eq!(exchange.calls(Source::CoinGecko), 1);
+//! let providers = FakeProviders::start().await;
+//! let api = Api::start(&database.url, &providers.variables()).await;     // COINGECKO_URL and so on
+//! providers.fail(Source::CoinGecko, Fault::RateLimited(Some("7")));      // until heal()
+//! providers.fail_next(Source::Kraken, 1, Fault::Status(500));            // the next call only
+//! assert_eq!(providers.calls(Source::CoinGecko), 1);
 //! ```
 //!
-//! It has bitcoin, ethereum and solana in usd, eur and usdt, as far as each source really offers them (CoinGecko no
-//! usdt, Binance no usd), and `pepecoin` at CoinGecko only. All sources follow one curve: [`Exchange::price`].
+//! It has bitcoin, ethereum and solana in usd, eur and usdt, as far as the real providers offer them: CoinGecko has no
+//! usdt, Binance no usd. Only CoinGecko has `pepecoin`. All providers follow one curve: [`FakeProviders::price`].
 
-mod answer;
 mod listing;
+mod response;
 mod table;
 
 use std::{
@@ -29,54 +29,54 @@ use tokio::task::JoinHandle;
 
 pub use table::Table;
 
-/// What goes wrong.
+/// A failure of a provider.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fault {
-    /// 429, with this `Retry-After`.
+    /// 429 with this `Retry-After`.
     RateLimited(Option<&'static str>),
-    /// 418, Binance's ban, for these seconds.
+    /// 418, Binance's ban, for this many seconds.
     Banned(u32),
-    /// 403 and a page of a firewall.
+    /// 403 and the HTML page of a firewall.
     Forbidden,
-    /// This status, with a text that is no JSON.
+    /// This status with a body that is not JSON.
     Status(u16),
     /// 503 with this `Retry-After`.
     Unavailable(&'static str),
-    /// 302 to elsewhere.
+    /// 302 to another path.
     Redirect,
-    /// 200 and a page of HTML.
+    /// 200 and an HTML page.
     Html,
     /// 200 and half of the JSON.
     Truncated,
-    /// 200, and the connection ends in the middle of the body.
+    /// 200, and the connection closes in the middle of the body.
     Closed,
-    /// The right answer, this much later.
+    /// The correct response after this delay.
     Slow(Duration),
-    /// 200 with an error in the body: each source's own form of "too many requests".
+    /// 200 with the provider's form of "too many requests" in the body.
     LimitedWith200,
-    /// 200 and more than any of them ever sends.
+    /// 200 and a body larger than any provider sends.
     Huge,
-    /// One price is not a number, in the source's own way of writing numbers.
+    /// One price is not a number, written as the provider writes numbers.
     NotANumber,
-    /// One price is below zero.
+    /// One price is negative.
     Negative,
     /// One price is null.
     Null,
     /// One price is `1e999999999`.
     Enormous,
-    /// The highest and the lowest price of one bucket are exchanged.
+    /// The high and low of one bucket are swapped.
     Inverted,
     /// One time is in microseconds.
     Microseconds,
-    /// One time is a bit off its bucket's start.
+    /// One time is a few seconds after its bucket's start.
     Misaligned,
-    /// The rows are not in order.
+    /// The rows are in reverse order.
     Reordered,
     /// One row comes twice.
     Duplicated,
-    /// One row comes twice, with two prices.
+    /// One row comes twice, with different prices.
     Contradicting,
-    /// Nothing of the last ten days; present prices are a day old.
+    /// The last ten days are missing, and current prices are a day old.
     Stale,
 }
 
@@ -85,31 +85,31 @@ pub struct State {
     clock: Clock,
     always: HashMap<Source, Fault>,
     next: HashMap<Source, VecDeque<Option<Fault>>>,
-    /// Faults of the calls whose path has this in it.
+    /// Faults for calls whose path contains this text.
     matching: Vec<(Source, &'static str, Fault)>,
-    /// `path?query` of every call for prices, without the prefix of the source.
+    /// `path?query` of every call for prices, without the provider's prefix.
     requests: Vec<(Source, String)>,
-    /// Calls for what a source offers. Faults spare them, except for those of `lists_fail`.
+    /// The number of calls for a provider's list of assets and pairs. Only `lists_fail` makes these fail.
     lists: HashMap<Source, usize>,
     lists_fail: HashSet<Source>,
     headers: Vec<(Source, poem::http::HeaderMap)>,
 }
 
-/// The server; it ends with the value.
-pub struct Exchange {
+/// The fake server; dropping it stops the server.
+pub struct FakeProviders {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
     server: JoinHandle<()>,
 }
 
-impl Exchange {
-    /// A stand-in by the real clock, for real processes.
+impl FakeProviders {
+    /// Starts the fake with the real clock, for real processes.
     pub async fn start() -> Self {
-        Self::at(Clock::system()).await
+        Self::with_clock(Clock::system()).await
     }
 
-    /// A stand-in by this clock.
-    pub async fn at(clock: Clock) -> Self {
+    /// Starts the fake with this clock.
+    pub async fn with_clock(clock: Clock) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let state = State {
@@ -124,17 +124,17 @@ impl Exchange {
             headers: Vec::new(),
         };
         let state = Arc::new(Mutex::new(state));
-        let endpoint = answering(state.clone());
+        let endpoint = endpoint(state.clone());
         let server = Server::new_with_acceptor(TcpAcceptor::from_tokio(listener).expect("an acceptor")).run(endpoint);
         Self { address, state, server: tokio::spawn(async move { server.await.expect("a server") }) }
     }
 
-    /// Where it stands in for this source.
+    /// The base URL of this provider.
     pub fn url(&self, source: Source) -> String {
         format!("http://{}/{source}", self.address)
     }
 
-    /// What a process needs to be told to ask it.
+    /// The variables with which a process calls the fake.
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         let names = ["COINGECKO_URL", "KRAKEN_URL", "COINBASE_URL", "BINANCE_URL"];
         names.into_iter().zip(Source::ALL).map(|(name, source)| (name, self.url(source))).collect()
@@ -144,34 +144,34 @@ impl Exchange {
         self.state.lock().unwrap()
     }
 
-    /// What prices it has.
-    pub fn change(&self, change: impl FnOnce(&mut Table)) {
+    /// Edits the table of prices.
+    pub fn edit_table(&self, change: impl FnOnce(&mut Table)) {
         change(&mut self.state().table);
     }
 
-    /// The price of an asset at a moment (Unix seconds), at every source.
-    pub fn price(&self, asset: &str, currency: &str, moment: i64) -> String {
-        self.state().table.price(asset, currency, moment).expect("an asset of the table")
+    /// The price of an asset at a time (Unix seconds), the same at every provider.
+    pub fn price(&self, asset: &str, currency: &str, time: i64) -> String {
+        self.state().table.price(asset, currency, time).expect("an asset of the table")
     }
 
-    /// The present price of an asset, at every source.
+    /// The current price of an asset, the same at every provider.
     pub fn spot(&self, asset: &str, currency: &str) -> String {
         let state = self.state();
         let table = state.table.at(state.clock.now().unix_timestamp());
         table.spot(asset, currency).expect("an asset of the table")
     }
 
-    /// Fails every call to this source, until it is healed.
+    /// Fails every call to this provider until [`FakeProviders::heal`].
     pub fn fail(&self, source: Source, fault: Fault) {
         self.state().always.insert(source, fault);
     }
 
-    /// Fails the next calls to this source, after those that are to fail already.
+    /// Fails the next calls to this provider, after the calls that already have a planned outcome.
     pub fn fail_next(&self, source: Source, calls: usize, fault: Fault) {
         self.fail_after(source, 0, calls, fault);
     }
 
-    /// Serves some calls to this source, and fails those that come then.
+    /// Serves the next `served` calls to this provider, and fails the following `calls` calls.
     pub fn fail_after(&self, source: Source, served: usize, calls: usize, fault: Fault) {
         let mut state = self.state();
         let next = state.next.entry(source).or_default();
@@ -179,12 +179,12 @@ impl Exchange {
         next.extend(std::iter::repeat_n(Some(fault), calls));
     }
 
-    /// Fails the calls to this source whose path has this in it, until it is healed.
+    /// Fails calls to this provider whose path contains `part`, until [`FakeProviders::heal`].
     pub fn fail_matching(&self, source: Source, part: &'static str, fault: Fault) {
         self.state().matching.push((source, part, fault));
     }
 
-    /// Everything is well again at this source.
+    /// Removes every fault of this provider.
     pub fn heal(&self, source: Source) {
         let mut state = self.state();
         state.always.remove(&source);
@@ -192,7 +192,7 @@ impl Exchange {
         state.matching.retain(|(other, ..)| *other != source);
     }
 
-    /// Fails every call for what this source offers, or no more.
+    /// Sets whether calls for this provider's list of assets and pairs fail.
     pub fn fail_lists(&self, source: Source, fail: bool) {
         let lists_fail = &mut self.state().lists_fail;
         if fail {
@@ -202,37 +202,37 @@ impl Exchange {
         };
     }
 
-    /// How often this source was asked what it offers.
-    pub fn lists(&self, source: Source) -> usize {
+    /// The number of calls for this provider's list of assets and pairs.
+    pub fn list_calls(&self, source: Source) -> usize {
         self.state().lists.get(&source).copied().unwrap_or(0)
     }
 
-    /// How often this source was asked for prices.
+    /// The number of calls for this provider's prices.
     pub fn calls(&self, source: Source) -> usize {
         self.requests(source).len()
     }
 
-    /// What this source was asked for: `path?query`.
+    /// `path?query` of every call for this provider's prices.
     pub fn requests(&self, source: Source) -> Vec<String> {
         let state = self.state();
-        state.requests.iter().filter(|(asked, _)| *asked == source).map(|(_, request)| request.clone()).collect()
+        state.requests.iter().filter(|(called, _)| *called == source).map(|(_, request)| request.clone()).collect()
     }
 
-    /// The headers of the last call to this source.
+    /// The headers of the last call to this provider.
     pub fn last_headers(&self, source: Source) -> poem::http::HeaderMap {
         let state = self.state();
-        let last = state.headers.iter().rev().find(|(asked, _)| *asked == source);
+        let last = state.headers.iter().rev().find(|(called, _)| *called == source);
         last.expect("a call").1.clone()
     }
 }
 
-impl Drop for Exchange {
+impl Drop for FakeProviders {
     fn drop(&mut self) {
         self.server.abort();
     }
 }
 
-fn answering(state: Arc<Mutex<State>>) -> impl Endpoint + 'static {
+fn endpoint(state: Arc<Mutex<State>>) -> impl Endpoint + 'static {
     make(move |request: Request| {
         let state = state.clone();
         async move {
@@ -267,7 +267,7 @@ fn answering(state: Arc<Mutex<State>>) -> impl Endpoint + 'static {
                 let state = state.lock().unwrap();
                 state.table.at(state.clock.now().unix_timestamp())
             };
-            answer::answer(&table, source, path, query, fault.as_ref())
+            response::build(&table, source, path, query, fault.as_ref())
         }
     })
     .map_to_response()

@@ -1,4 +1,4 @@
-//! What each source answers to what it is asked, in its own form.
+//! The responses of each provider, in its own format.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -11,17 +11,17 @@ use super::{
 };
 
 const DAY: i64 = 86400;
-/// How each exchange writes the assets; CoinGecko uses their ids.
+/// The code of each asset at the exchanges, and at Kraken. CoinGecko uses the ids.
 pub const CODES: [(&str, &str, &str); 3] =
     [("bitcoin", "BTC", "XBT"), ("ethereum", "ETH", "ETH"), ("solana", "SOL", "SOL")];
 
-/// Answers a request, or fails it.
-pub fn answer(table: &Table, source: Source, path: &str, query: &str, fault: Option<&Fault>) -> Response {
+/// Builds the response to a request, with the fault if there is one.
+pub fn build(table: &Table, source: Source, path: &str, query: &str, fault: Option<&Fault>) -> Response {
     let plain = |status: u16, text: &str| (status, text.to_owned(), "text/html", Vec::new());
     let (status, body, kind, headers) = match fault {
         Some(Fault::RateLimited(after)) => {
             let headers: Vec<_> = after.map(|after| ("retry-after", after.to_owned())).into_iter().collect();
-            (429, limited(source), "application/json", headers)
+            (429, too_many_requests(source), "application/json", headers)
         }
         Some(Fault::Banned(seconds)) => {
             let body = r#"{"code":-1003,"msg":"Way too much request weight used; IP banned."}"#.to_owned();
@@ -33,9 +33,9 @@ pub fn answer(table: &Table, source: Source, path: &str, query: &str, fault: Opt
         Some(Fault::Redirect) => (302, String::new(), "text/html", vec![("location", "/elsewhere".into())]),
         Some(Fault::Html) => plain(200, "<!doctype html><title>Just a moment...</title>"),
         Some(Fault::Huge) => (200, format!("[{}]", "0,".repeat(6 << 20)), "application/json", Vec::new()),
-        Some(Fault::LimitedWith200) => (200, limited(source), "application/json", Vec::new()),
+        Some(Fault::LimitedWith200) => (200, too_many_requests(source), "application/json", Vec::new()),
         _ => {
-            let (status, body) = right(table, source, path, query, fault);
+            let (status, body) = correct(table, source, path, query, fault);
             (status, body, "application/json", Vec::new())
         }
     };
@@ -47,15 +47,15 @@ pub fn answer(table: &Table, source: Source, path: &str, query: &str, fault: Opt
         Some(Fault::Truncated) => response.body(body[..body.len() / 2].to_owned()),
         Some(Fault::Closed) => {
             let half = body.as_bytes()[..body.len() / 2].to_vec();
-            let pieces = [Ok(half), Err(std::io::Error::other("told to"))];
+            let pieces = [Ok(half), Err(std::io::Error::other("fault: closed"))];
             response.body(Body::from_bytes_stream(futures_util::stream::iter(pieces)))
         }
         _ => response.body(body),
     }
 }
 
-/// "Too many requests", as each source says it.
-fn limited(source: Source) -> String {
+/// "Too many requests" in the provider's format.
+fn too_many_requests(source: Source) -> String {
     let text = match source {
         Source::CoinGecko => r#"{"status":{"error_code":429,"error_message":"You've exceeded the Rate Limit."}}"#,
         Source::Kraken => r#"{"error":["EGeneral:Too many requests"]}"#,
@@ -65,28 +65,29 @@ fn limited(source: Source) -> String {
     text.to_owned()
 }
 
-fn right(table: &Table, source: Source, path: &str, query: &str, fault: Option<&Fault>) -> (u16, String) {
+/// The correct response, except for faults in single prices and rows.
+fn correct(table: &Table, source: Source, path: &str, query: &str, fault: Option<&Fault>) -> (u16, String) {
     let query: Vec<(String, String)> = reqwest::Url::parse(&format!("http://x/?{query}"))
         .map(|url| url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned())).collect())
         .expect("a query");
-    let asked = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+    let parameter = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
     let segments: Vec<&str> = path.split('/').collect();
     match (source, &*segments) {
-        (Source::CoinGecko, ["simple", "price"]) => coingecko_spots(table, asked, fault),
+        (Source::CoinGecko, ["simple", "price"]) => coingecko_spots(table, parameter, fault),
         (Source::CoinGecko, ["coins", id, "market_chart", range @ ..]) => {
-            coingecko_chart(table, id, !range.is_empty(), asked, fault)
+            coingecko_chart(table, id, !range.is_empty(), parameter, fault)
         }
-        (Source::Kraken, ["0", "public", "OHLC"]) => kraken_candles(table, asked, fault),
-        (Source::Coinbase, ["products", product, "candles"]) => coinbase_candles(table, product, asked, fault),
+        (Source::Kraken, ["0", "public", "OHLC"]) => kraken_candles(table, parameter, fault),
+        (Source::Coinbase, ["products", product, "candles"]) => coinbase_candles(table, product, parameter, fault),
         (Source::Coinbase, ["products", product, "ticker"]) => coinbase_spot(table, product, fault),
-        (Source::Binance, ["api", "v3", "klines"]) => binance_candles(table, asked, fault),
-        (Source::Binance, ["api", "v3", "ticker", "24hr"]) => binance_spots(table, asked, fault),
+        (Source::Binance, ["api", "v3", "klines"]) => binance_candles(table, parameter, fault),
+        (Source::Binance, ["api", "v3", "ticker", "24hr"]) => binance_spots(table, parameter, fault),
         _ => (404, r#"{"error":"no such endpoint"}"#.into()),
     }
 }
 
-/// A present price as this fault leaves it.
-fn spoiled(price: String, fault: Option<&Fault>) -> String {
+/// A current price with this fault applied.
+fn apply_to_price(price: String, fault: Option<&Fault>) -> String {
     match fault {
         Some(Fault::NotANumber) => "NaN".into(),
         Some(Fault::Negative) => "-1.5".into(),
@@ -100,7 +101,7 @@ fn quoted(text: &str) -> String {
     if text == "null" { text.into() } else { format!("\"{text}\"") }
 }
 
-/// The time of a present price.
+/// The time of a current price.
 fn as_of(table: &Table, fault: Option<&Fault>) -> i64 {
     match fault {
         Some(Fault::Stale) => table.now() - DAY,
@@ -121,12 +122,12 @@ fn lines(rows: &[Row], line: impl Fn(&Row) -> String) -> String {
     format!("[{}]", rows.iter().map(line).collect::<Vec<_>>().join(","))
 }
 
-fn coingecko_spots(table: &Table, asked: impl Fn(&str) -> Option<String>, fault: Option<&Fault>) -> (u16, String) {
-    let (Some(ids), Some(currency)) = (asked("ids"), asked("vs_currencies")) else {
+fn coingecko_spots(table: &Table, parameter: impl Fn(&str) -> Option<String>, fault: Option<&Fault>) -> (u16, String) {
+    let (Some(ids), Some(currency)) = (parameter("ids"), parameter("vs_currencies")) else {
         return (422, r#"{"error":"Missing parameter"}"#.into());
     };
     let found = ids.split(',').filter(|_| currency != "usdt").filter_map(|id| {
-        let price = spoiled(table.spot(id, &currency)?, fault);
+        let price = apply_to_price(table.spot(id, &currency)?, fault);
         Some(format!(r#""{id}":{{"{currency}":{price},"last_updated_at":{}}}"#, as_of(table, fault)))
     });
     (200, format!("{{{}}}", found.collect::<Vec<_>>().join(",")))
@@ -136,13 +137,13 @@ fn coingecko_chart(
     table: &Table,
     id: &str,
     range: bool,
-    asked: impl Fn(&str) -> Option<String>,
+    parameter: impl Fn(&str) -> Option<String>,
     fault: Option<&Fault>,
 ) -> (u16, String) {
-    let Some(currency) = asked("vs_currency").filter(|currency| currency != "usdt") else {
+    let Some(currency) = parameter("vs_currency").filter(|currency| currency != "usdt") else {
         return (422, r#"{"error":"invalid vs_currency"}"#.into());
     };
-    let number = |name: &str| asked(name).and_then(|text| text.parse::<i64>().ok());
+    let number = |name: &str| parameter(name).and_then(|text| text.parse::<i64>().ok());
     let now = table.now();
     let (from, to) = if range {
         (number("from").expect("from"), number("to").expect("to").min(now))
@@ -153,9 +154,9 @@ fn coingecko_chart(
         let text = r#"{"error":{"status":{"error_code":10012,"error_message":"Your request exceeds the allowed time range."}}}"#;
         return (401, text.into());
     }
-    // Its granularity follows from the range, unless days are asked for.
+    // CoinGecko derives the granularity from the range unless the request sets it to daily.
     let length = match to - from {
-        _ if asked("interval").as_deref() == Some("daily") => DAY,
+        _ if parameter("interval").as_deref() == Some("daily") => DAY,
         span if span <= DAY => 300,
         span if span <= 90 * DAY => 3600,
         _ => DAY,
@@ -164,7 +165,7 @@ fn coingecko_chart(
         return (404, r#"{"error":"coin not found"}"#.into());
     };
     if length < DAY {
-        // Its hourly points are a bit off the hour.
+        // CoinGecko's hourly points are some seconds after the hour.
         rows.iter_mut().for_each(|row| row.time += 37);
     }
     let (Some(last), true) = (rows.last().cloned(), fault != Some(&Fault::Stale)) else {
@@ -178,8 +179,8 @@ fn prices(rows: &[Row]) -> String {
     lines(rows, |row| format!("[{},{}]", millis(row), row.close))
 }
 
-/// The asset and the currency of a pair, by the exchange's codes.
-fn pair(source: Source, text: &str) -> Option<(&'static str, &'static str)> {
+/// Splits an exchange's pair into asset and currency.
+fn parse_pair(source: Source, text: &str) -> Option<(&'static str, &'static str)> {
     let code = |&(id, code, kraken): &(&'static str, &'static str, &'static str)| {
         let base = if source == Source::Kraken { kraken } else { code };
         let rest = text.strip_prefix(base)?;
@@ -192,7 +193,7 @@ fn pair(source: Source, text: &str) -> Option<(&'static str, &'static str)> {
     CODES.iter().find_map(code)
 }
 
-/// Kraken answers under the names that its oldest pairs have.
+/// Kraken returns its oldest pairs under their old names.
 pub fn kraken_key(pair: &str) -> String {
     match (&pair[..3], &pair[3..]) {
         ("XBT" | "ETH", "USD" | "EUR") => format!("X{}Z{}", &pair[..3], &pair[3..]),
@@ -200,18 +201,18 @@ pub fn kraken_key(pair: &str) -> String {
     }
 }
 
-fn kraken_candles(table: &Table, asked: impl Fn(&str) -> Option<String>, fault: Option<&Fault>) -> (u16, String) {
-    let name = asked("pair").unwrap_or_default();
-    let Some(pair) = pair(Source::Kraken, &name) else {
+fn kraken_candles(table: &Table, parameter: impl Fn(&str) -> Option<String>, fault: Option<&Fault>) -> (u16, String) {
+    let name = parameter("pair").unwrap_or_default();
+    let Some(pair) = parse_pair(Source::Kraken, &name) else {
         return (200, r#"{"error":["EQuery:Unknown asset pair"]}"#.into());
     };
-    let length = asked("interval").and_then(|text| text.parse::<i64>().ok()).expect("minutes") * 60;
-    let since = asked("since").and_then(|text| text.parse::<i64>().ok()).unwrap_or_default();
+    let length = parameter("interval").and_then(|text| text.parse::<i64>().ok()).expect("minutes") * 60;
+    let since = parameter("since").and_then(|text| text.parse::<i64>().ok()).unwrap_or_default();
     let from = (since + 1).max(table.now() / length * length - 719 * length);
     let mut rows = table.rows(Source::Kraken, pair, length, (from, table.now()), fault).expect("an asset");
     if let (60, Some(last)) = (length, rows.last_mut()) {
-        // The present price.
-        last.close = spoiled(last.close.clone(), fault);
+        // The last close is the current price.
+        last.close = apply_to_price(last.close.clone(), fault);
         last.micros = fault == Some(&Fault::Microseconds);
     }
     let text = lines(&rows, |row| {
@@ -225,22 +226,22 @@ fn kraken_candles(table: &Table, asked: impl Fn(&str) -> Option<String>, fault: 
 fn coinbase_candles(
     table: &Table,
     product: &str,
-    asked: impl Fn(&str) -> Option<String>,
+    parameter: impl Fn(&str) -> Option<String>,
     fault: Option<&Fault>,
 ) -> (u16, String) {
-    let Some(pair) = pair(Source::Coinbase, product) else { return (404, r#"{"message":"NotFound"}"#.into()) };
-    let length = asked("granularity").and_then(|text| text.parse::<i64>().ok()).expect("seconds");
+    let Some(pair) = parse_pair(Source::Coinbase, product) else { return (404, r#"{"message":"NotFound"}"#.into()) };
+    let length = parameter("granularity").and_then(|text| text.parse::<i64>().ok()).expect("seconds");
     let time = |name: &str| {
-        let text = asked(name)?;
+        let text = parameter(name)?;
         let time = time::OffsetDateTime::parse(&text, &time::format_description::well_known::Rfc3339);
         Some(time.expect("RFC 3339").unix_timestamp())
     };
-    // Either both count or none.
+    // Coinbase ignores `start` without `end`, and `end` without `start`.
     let (from, to) = time("start").zip(time("end")).unwrap_or((table.now() - 299 * length, table.now()));
     if (to - from) / length >= 300 {
         return (400, r#"{"message":"granularity too small for the requested time range."}"#.into());
     }
-    // It may begin a row early.
+    // Coinbase may return one row before `start`.
     let mut rows = table.rows(Source::Coinbase, pair, length, (from - length, to), fault).expect("an asset");
     if fault != Some(&Fault::Reordered) {
         rows.reverse();
@@ -253,10 +254,10 @@ fn coinbase_candles(
 }
 
 fn coinbase_spot(table: &Table, product: &str, fault: Option<&Fault>) -> (u16, String) {
-    let Some((asset, currency)) = pair(Source::Coinbase, product) else {
+    let Some((asset, currency)) = parse_pair(Source::Coinbase, product) else {
         return (404, r#"{"message":"NotFound"}"#.into());
     };
-    let price = quoted(&spoiled(table.spot(asset, currency).expect("a price"), fault));
+    let price = quoted(&apply_to_price(table.spot(asset, currency).expect("a price"), fault));
     let time = UNIX_EPOCH + Duration::from_secs(u64::try_from(as_of(table, fault)).expect("after 1970"));
     let time = match fault {
         Some(Fault::Microseconds) => as_of(table, fault).to_string(),
@@ -268,12 +269,12 @@ fn coinbase_spot(table: &Table, product: &str, fault: Option<&Fault>) -> (u16, S
     (200, text)
 }
 
-fn binance_candles(table: &Table, asked: impl Fn(&str) -> Option<String>, fault: Option<&Fault>) -> (u16, String) {
-    let Some(pair) = pair(Source::Binance, &asked("symbol").unwrap_or_default()) else {
+fn binance_candles(table: &Table, parameter: impl Fn(&str) -> Option<String>, fault: Option<&Fault>) -> (u16, String) {
+    let Some(pair) = parse_pair(Source::Binance, &parameter("symbol").unwrap_or_default()) else {
         return (400, r#"{"code":-1121,"msg":"Invalid symbol."}"#.into());
     };
-    let number = |name: &str| asked(name).and_then(|text| text.parse::<i64>().ok());
-    let length = if asked("interval").as_deref() == Some("1d") { DAY } else { 3600 };
+    let number = |name: &str| parameter(name).and_then(|text| text.parse::<i64>().ok());
+    let length = if parameter("interval").as_deref() == Some("1d") { DAY } else { 3600 };
     let limit = usize::try_from(number("limit").unwrap_or(500)).expect("a limit").min(1000);
     let from = number("startTime").map_or(0, |millis| (millis + 999) / 1000);
     let to = number("endTime").map_or(table.now(), |millis| millis / 1000);
@@ -293,14 +294,14 @@ fn binance_candles(table: &Table, asked: impl Fn(&str) -> Option<String>, fault:
     (200, text)
 }
 
-fn binance_spots(table: &Table, asked: impl Fn(&str) -> Option<String>, fault: Option<&Fault>) -> (u16, String) {
-    let text = asked("symbols").unwrap_or_default();
+fn binance_spots(table: &Table, parameter: impl Fn(&str) -> Option<String>, fault: Option<&Fault>) -> (u16, String) {
+    let text = parameter("symbols").unwrap_or_default();
     let mut found = Vec::new();
     for symbol in text.trim_matches(['[', ']']).split(',').map(|symbol| symbol.trim_matches('"')) {
-        let Some((asset, currency)) = pair(Source::Binance, symbol) else {
+        let Some((asset, currency)) = parse_pair(Source::Binance, symbol) else {
             return (400, r#"{"code":-1121,"msg":"Invalid symbol."}"#.into());
         };
-        let price = quoted(&spoiled(table.spot(asset, currency).expect("a price"), fault));
+        let price = quoted(&apply_to_price(table.spot(asset, currency).expect("a price"), fault));
         let close = as_of(table, fault) * 1000;
         let text = format!(
             r#"{{"symbol":"{symbol}","openPrice":"9.9","lastPrice":{price},"openTime":{},"closeTime":{close},"count":321}}"#,

@@ -1,4 +1,4 @@
-//! The prices of the stand-in: one curve over time, with exceptions that a test makes.
+//! The prices of the fake providers: one curve over time, with exceptions set by a test.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,30 +6,30 @@ use jobs::prices::model::Source;
 
 use super::Fault;
 
-/// One bucket, every price as text.
+/// One bucket. All prices are texts.
 #[derive(Debug, Clone)]
 pub struct Row {
-    /// Unix seconds; `time_suffix` follows the number as the source writes it.
+    /// Unix seconds.
     pub time: i64,
     pub open: String,
     pub high: String,
     pub low: String,
     pub close: String,
-    /// The time comes in microseconds.
+    /// Whether the provider writes the time in microseconds.
     pub micros: bool,
 }
 
 #[derive(Debug, Clone)]
 pub struct Table {
-    /// Cents of each asset in each currency.
+    /// The base price of each asset in each currency, in cents.
     cents: HashMap<(&'static str, &'static str), i64>,
     spots: HashMap<(String, String), String>,
     prices: HashMap<(String, String, i64), String>,
-    /// Moments whose price a source does not have; `None` stands for every source.
+    /// Times at which a provider has no price. `None` means every provider.
     missing: HashSet<(Option<Source>, i64)>,
-    /// Codes that exchanges list although they have no pair of them.
-    pub gone: Vec<&'static str>,
-    /// The first bucket starts so many days ago.
+    /// Codes that exchanges list although they have no prices for them.
+    pub delisted: Vec<&'static str>,
+    /// How many days ago the first bucket starts.
     pub days: i64,
     /// The time of the request, in Unix seconds.
     now: i64,
@@ -48,7 +48,7 @@ impl Default for Table {
             spots: HashMap::new(),
             prices: HashMap::new(),
             missing: HashSet::new(),
-            gone: Vec::new(),
+            delisted: Vec::new(),
             days: 2000,
             now: 0,
         }
@@ -64,7 +64,7 @@ impl Table {
         self.cents.iter().find(|((a, c), _)| (*a, *c) == (asset, currency)).map(|(_, cents)| *cents)
     }
 
-    /// The table as it is at this time.
+    /// Returns the table at this time.
     pub fn at(&self, now: i64) -> Self {
         Self { now, ..self.clone() }
     }
@@ -74,45 +74,45 @@ impl Table {
         self.now
     }
 
-    /// Changes a present price.
+    /// Sets a current price.
     pub fn set_spot(&mut self, asset: &str, currency: &str, price: &str) {
         self.spots.insert((asset.into(), currency.into()), price.into());
     }
 
-    /// Changes the price of a moment: the close of each bucket that ends then.
-    pub fn set_price(&mut self, asset: &str, currency: &str, moment: i64, price: &str) {
-        self.prices.insert((asset.into(), currency.into(), moment), price.into());
+    /// Sets the price at a time, which is the close of every bucket that ends then.
+    pub fn set_price(&mut self, asset: &str, currency: &str, time: i64, price: &str) {
+        self.prices.insert((asset.into(), currency.into(), time), price.into());
     }
 
-    /// Takes the price of a moment away, and with it each bucket that ends then: from every asset, at one source or all.
-    pub fn lose(&mut self, source: Option<Source>, moment: i64) {
-        self.missing.insert((source, moment));
+    /// Removes the price at a time for every asset, and with it every bucket that ends then. `None` means every provider.
+    pub fn remove_price(&mut self, source: Option<Source>, time: i64) {
+        self.missing.insert((source, time));
     }
 
-    /// Gives back what was taken away.
-    pub fn find_again(&mut self) {
+    /// Restores every removed price.
+    pub fn restore_prices(&mut self) {
         self.missing.clear();
     }
 
-    /// Whether a source has the price of a moment.
-    pub fn has(&self, source: Source, moment: i64) -> bool {
-        !self.missing.contains(&(None, moment)) && !self.missing.contains(&(Some(source), moment))
+    /// Returns whether a provider has the price at a time.
+    pub fn has_price(&self, source: Source, time: i64) -> bool {
+        !self.missing.contains(&(None, time)) && !self.missing.contains(&(Some(source), time))
     }
 
-    /// The present price.
+    /// The current price.
     pub fn spot(&self, asset: &str, currency: &str) -> Option<String> {
         let set = self.spots.get(&(asset.to_owned(), currency.to_owned())).cloned();
         set.or_else(|| self.price(asset, currency, self.now))
     }
 
-    /// The price of a moment: a cent more in each hour, and from the start after a hundred.
-    pub fn price(&self, asset: &str, currency: &str, moment: i64) -> Option<String> {
-        let set = self.prices.get(&(asset.to_owned(), currency.to_owned(), moment)).cloned();
-        set.or_else(|| self.cents(asset, currency).map(|cents| text(cents + moment / 3600 % 100)))
+    /// The price at a time: one cent more each hour, and back to the base price every 100 hours.
+    pub fn price(&self, asset: &str, currency: &str, time: i64) -> Option<String> {
+        let set = self.prices.get(&(asset.to_owned(), currency.to_owned(), time)).cloned();
+        set.or_else(|| self.cents(asset, currency).map(|cents| text(cents + time / 3600 % 100)))
     }
 
-    /// The buckets of this length that start in `from..=to`, the running one included, with what this fault does to
-    /// them. `None` for an asset that is not here.
+    /// The buckets of this length that start in `from..=to`, the current one included, with this fault applied.
+    /// `None` for an unknown asset.
     pub fn rows(
         &self,
         source: Source,
@@ -124,7 +124,7 @@ impl Table {
         self.series(source, pair, (length, length), span, fault)
     }
 
-    /// The prices of the moments in `from..=to` that are this far apart, as [`Table::rows`].
+    /// The prices at the times in `from..=to`, `step` seconds apart. Otherwise as [`Table::rows`].
     pub fn points(
         &self,
         source: Source,
@@ -136,7 +136,7 @@ impl Table {
         self.series(source, pair, (step, 0), span, fault)
     }
 
-    /// Rows that are `step` apart and have the price `later` than their time.
+    /// Rows that are `step` seconds apart. Each has the price `later` seconds after its time.
     fn series(
         &self,
         source: Source,
@@ -152,31 +152,27 @@ impl Table {
         let times = (first..=to.min(self.now - stale)).step_by(usize::try_from(step).unwrap());
         let row = |time: i64| {
             let moment = time + later;
-            let running = moment > self.now;
-            let close = if running { self.spot(asset, currency) } else { self.price(asset, currency, moment) }?;
-            // Wide enough for every price that a test sets near the formula's.
+            let current = moment > self.now;
+            let close = if current { self.spot(asset, currency) } else { self.price(asset, currency, moment) }?;
+            // Wide enough for every price that a test sets close to the curve.
             let (low, high) = (cents / 10, cents * 10);
             let row = Row { time, open: text(cents), high: text(high), low: text(low), close, micros: false };
-            self.has(source, moment).then_some(row)
+            self.has_price(source, moment).then_some(row)
         };
         let mut rows: Vec<Row> = times.filter_map(row).collect();
         if let Some(fault) = fault {
-            spoil(&mut rows, fault);
+            apply_to_rows(&mut rows, fault);
         }
         Some(rows)
     }
 }
 
-/// Which row a fault is in: a finished one.
-fn spoiled(rows: &[Row]) -> usize {
-    rows.len() / 2
-}
-
-fn spoil(rows: &mut Vec<Row>, fault: &Fault) {
+/// Applies a fault to one row in the middle, whose bucket has ended.
+fn apply_to_rows(rows: &mut Vec<Row>, fault: &Fault) {
     if rows.len() < 3 {
         return;
     }
-    let at = spoiled(rows);
+    let at = rows.len() / 2;
     let row = &mut rows[at];
     match fault {
         Fault::NotANumber => row.close = "NaN".into(),

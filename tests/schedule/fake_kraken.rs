@@ -1,4 +1,4 @@
-//! A source of prices that does what its test says.
+//! A fake price provider under Kraken's name, controlled by its test.
 
 use std::{
     collections::BTreeMap,
@@ -13,73 +13,75 @@ use jobs::prices::{
 };
 use time::OffsetDateTime;
 
-/// How it answers.
+/// How the fake provider responds.
 #[derive(Debug, Clone, Default)]
-pub enum Mood {
+pub enum FakeMode {
     #[default]
-    Serves,
-    /// Has nothing in this currency.
-    Lacks(&'static str),
+    Works,
+    /// Does not offer this currency.
+    WithoutCurrency(&'static str),
     Down,
-    Later(Duration),
-    /// Never answers.
+    /// Asks to be called again after this time.
+    RetryAfter(Duration),
+    /// Never responds.
     Hangs,
 }
 
-/// A call: of which currency, from when, up to when.
+/// One call: currency, start and end of the range.
 pub type Call = (String, OffsetDateTime, OffsetDateTime);
 
 #[derive(Default)]
 struct State {
-    mood: Mood,
+    mode: FakeMode,
     prices: BTreeMap<OffsetDateTime, u32>,
-    rejects: Vec<String>,
+    rejected: Vec<String>,
     calls: Vec<Call>,
 }
 
-/// Kraken by name; the same prices for every asset and in every currency.
+/// Has the same prices for every asset and in every currency.
 #[derive(Clone, Default)]
-pub struct Kraken(Arc<Mutex<State>>);
+pub struct FakeKraken(Arc<Mutex<State>>);
 
-impl Kraken {
+impl FakeKraken {
     pub fn providers(&self) -> Providers {
         Providers(Arc::from([Arc::new(self.clone()) as Arc<dyn Provider>]))
     }
 
-    pub fn is(&self, mood: Mood) {
-        self.0.lock().unwrap().mood = mood;
+    pub fn set_mode(&self, mode: FakeMode) {
+        self.0.lock().unwrap().mode = mode;
     }
 
-    pub fn price(&self, bucket: OffsetDateTime, price: u32) {
+    pub fn set_price(&self, bucket: OffsetDateTime, price: u32) {
         self.0.lock().unwrap().prices.insert(bucket, price);
     }
 
-    pub fn rejects(&self, reason: &str) {
-        self.0.lock().unwrap().rejects.push(reason.to_owned());
+    /// Every response reports one row more as rejected.
+    pub fn add_rejected_row(&self, reason: &str) {
+        self.0.lock().unwrap().rejected.push(reason.to_owned());
     }
 
-    /// The calls since this was last asked.
-    pub fn calls(&self) -> Vec<Call> {
+    /// Returns the calls since the last call of this function.
+    pub fn take_calls(&self) -> Vec<Call> {
         std::mem::take(&mut self.0.lock().unwrap().calls)
     }
 }
 
-impl Provider for Kraken {
+impl Provider for FakeKraken {
     fn source(&self) -> Source {
         Source::Kraken
     }
 
     fn candles<'a>(&'a self, series: &'a Series, from: OffsetDateTime, to: OffsetDateTime) -> Pages<'a> {
         let page = async move {
-            let answer = {
+            let response = {
                 let mut state = self.0.lock().unwrap();
                 state.calls.push((series.currency.as_str().to_owned(), from, to));
-                match &state.mood {
-                    Mood::Hangs => None,
-                    Mood::Lacks(currency) if series.currency.as_str() == *currency => {
+                match &state.mode {
+                    FakeMode::Hangs => None,
+                    FakeMode::WithoutCurrency(currency) if series.currency.as_str() == *currency => {
                         Some(Err(Trouble::NotOffered(Source::Kraken)))
                     }
-                    Mood::Serves | Mood::Lacks(_) => {
+                    FakeMode::Works | FakeMode::WithoutCurrency(_) => {
                         let candle = |(bucket, price): (&OffsetDateTime, &u32)| Candle {
                             bucket: *bucket,
                             open: None,
@@ -89,16 +91,16 @@ impl Provider for Kraken {
                             volume: None,
                         };
                         let candles = state.prices.range(from..to).map(candle).collect();
-                        Some(Ok(Fetched { candles, rejected: state.rejects.clone() }))
+                        Some(Ok(Fetched { candles, rejected: state.rejected.clone() }))
                     }
-                    Mood::Down => Some(Err(Trouble::Failed(Source::Kraken, "connection refused".into()))),
-                    Mood::Later(after) => {
+                    FakeMode::Down => Some(Err(Trouble::Failed(Source::Kraken, "connection refused".into()))),
+                    FakeMode::RetryAfter(after) => {
                         Some(Err(Trouble::Later { source_name: Source::Kraken, after: *after, why: "429".into() }))
                     }
                 }
             };
-            match answer {
-                Some(answer) => answer,
+            match response {
+                Some(response) => response,
                 None => std::future::pending().await,
             }
         };

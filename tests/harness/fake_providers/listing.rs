@@ -1,20 +1,20 @@
-//! What each source lists: CoinGecko's coins and currencies, and the pairs of the exchanges.
+//! The lists of each provider: CoinGecko's coins and currencies, and the pairs of the exchanges.
 
 use jobs::prices::model::Source;
 
 use super::{
-    answer::{CODES, kraken_key},
+    response::{CODES, kraken_key},
     table::Table,
 };
 
-/// Writes one pair: an asset, its codes, and a currency.
+/// Formats one pair: an asset with its codes, and a currency.
 type Line<'l> = dyn Fn(&(&str, &str, &str), &str) -> String + 'l;
 
-/// The list that a path asks for, if it asks for one.
+/// Returns the list at a path, or `None` if the path is not that of a list.
 pub fn listing(table: &Table, source: Source, path: &str) -> Option<String> {
     let pairs = |currencies: &[&str], line: &Line<'_>| {
-        let gone = table.gone.iter().map(|code| ("", *code, *code));
-        let assets = CODES.into_iter().chain(gone);
+        let delisted = table.delisted.iter().map(|code| ("", *code, *code));
+        let assets = CODES.into_iter().chain(delisted);
         let lines = assets.flat_map(|asset| currencies.iter().map(move |currency| line(&asset, currency)));
         lines.collect::<Vec<_>>().join(",")
     };

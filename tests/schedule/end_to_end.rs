@@ -1,0 +1,164 @@
+//! End-to-end tests from the cron expression to the stored price: real workers and fake providers.
+
+use std::time::Duration;
+
+use jobs::prices::model::Source;
+use sqlx::{AssertSqlSafe, PgPool};
+
+use super::SOON;
+use crate::harness::{
+    database::{self, TestDatabase},
+    eventually,
+    fake_providers::{FakeProviders, Fault},
+    process::{Process, start_worker},
+};
+
+/// A fetch waits for the provider's rate limit, and for its next attempt.
+const LONG: Duration = Duration::from_secs(90);
+const DONE: &str = "SELECT count(*) = 12 AND bool_and(coalesce(outcome = 'done', false)) FROM price_fetches";
+
+/// A database and fake providers for real workers.
+struct FetchSystem {
+    database: TestDatabase,
+    pool: PgPool,
+    providers: FakeProviders,
+}
+
+impl FetchSystem {
+    async fn new() -> Self {
+        let database = database::fresh().await;
+        Self { pool: database.pool().await, database, providers: FakeProviders::start().await }
+    }
+
+    /// Starts a worker that fires every two seconds and soon takes over jobs of a dead worker.
+    async fn worker(&self) -> Process {
+        self.worker_with(&[]).await
+    }
+
+    async fn worker_with(&self, more: &[(&str, &str)]) -> Process {
+        let urls = self.providers.variables();
+        let mut variables: Vec<(&str, &str)> = urls.iter().map(|(name, url)| (*name, url.as_str())).collect();
+        variables.extend([
+            ("CRYPTO_FETCH_CRON", "*/2 * * * * *"),
+            ("QUEUE_LEASE_SECONDS", "1"),
+            ("QUEUE_HEARTBEAT_SECONDS", "0.2"),
+            ("QUEUE_RESCUE_SECONDS", "0.2"),
+        ]);
+        variables.extend(more);
+        start_worker(&self.database.url, &variables).await
+    }
+
+    async fn holds(&self, query: &str) -> bool {
+        let query = sqlx::query_scalar::<_, Option<bool>>(AssertSqlSafe(query.to_owned()));
+        query.fetch_one(&self.pool).await.expect("a condition").unwrap_or_default()
+    }
+
+    /// Waits for a condition, and makes waiting fetches due in the meantime.
+    async fn wait_until(&self, what: &str, query: &str) {
+        eventually(what, LONG, async || {
+            let make_due =
+                "UPDATE apalis.jobs SET run_at = now() WHERE job_type = 'fetch_prices' AND status = 'Pending'";
+            sqlx::query(make_due).execute(&self.pool).await.expect("jobs");
+            self.holds(query).await
+        })
+        .await;
+    }
+
+    /// Asserts that the last month of every provider is stored with the prices that the fakes returned.
+    async fn assert_month(&self) {
+        let query = "SELECT asset, currency, source, extract(epoch FROM bucket)::bigint, trim_scale(close)::text
+                     FROM prices WHERE interval = 'daily'";
+        let rows: Vec<(String, String, String, i64, String)> =
+            sqlx::query_as(query).fetch_all(&self.pool).await.expect("prices");
+        for (asset, currency, source, bucket, close) in &rows {
+            let price = self.providers.price(asset, currency, *bucket + 86_400);
+            assert_eq!(
+                close.parse::<f64>().unwrap(),
+                price.parse::<f64>().unwrap(),
+                "{asset} {currency} {source} {bucket}"
+            );
+        }
+        for source in Source::ALL {
+            let count =
+                rows.iter().filter(|row| row.2 == source.as_str() && row.0 == "bitcoin" && row.1 == "eur").count();
+            assert_eq!(count, 30, "{source}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_workers_fetch_a_month_from_every_provider_once() {
+    let system = FetchSystem::new().await;
+    let workers = [system.worker().await, system.worker().await];
+    system.wait_until("all fetches are done", DONE).await;
+    system.assert_month().await;
+    let offered =
+        "SELECT error = 'usd is not offered' FROM price_fetches WHERE source = 'binance' AND asset = 'bitcoin'";
+    assert!(system.holds(offered).await);
+    // Each day has one last fetch, and one worker logs it.
+    let days = "SELECT count(DISTINCT day) FROM price_fetches";
+    let days: i64 = sqlx::query_scalar(days).fetch_one(&system.pool).await.unwrap();
+    let complete_lines =
+        || workers.iter().map(|worker| worker.log().matches("PRICES_DAY_COMPLETE").count()).sum::<usize>();
+    eventually("each day is logged as complete", SOON, async || complete_lines() == days as usize).await;
+    // Further fires request no further fetch.
+    system.wait_until("the schedule fires again", "SELECT count(*) > 2 FROM schedule_fires WHERE jobs = 0").await;
+    assert_eq!(system.providers.calls(Source::Kraken), 6, "three assets in two currencies");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_was_down_is_fetched_when_it_is_back() {
+    let system = FetchSystem::new().await;
+    system.providers.fail(Source::Kraken, Fault::Status(500));
+    let _worker = system.worker().await;
+    let others = "SELECT count(*) FILTER (WHERE outcome = 'done') = 9
+                     AND count(*) FILTER (WHERE error LIKE 'kraken%' AND outcome IS NULL) = 3 FROM price_fetches";
+    system.wait_until("all other providers are fetched", others).await;
+    assert!(system.holds("SELECT count(*) = 0 FROM prices WHERE source = 'kraken'").await);
+    system.providers.heal(Source::Kraken);
+    system.wait_until("the provider is fetched", DONE).await;
+    system.assert_month().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fetches_of_a_killed_worker_continue_in_another() {
+    let system = FetchSystem::new().await;
+    for source in Source::ALL {
+        system.providers.fail(source, Fault::Slow(Duration::from_secs(600)));
+    }
+    let killed = system.worker().await;
+    let running = "SELECT count(*) >= 3 FROM apalis.jobs WHERE job_type = 'fetch_prices' AND status = 'Running'";
+    system.wait_until("the worker is fetching", running).await;
+    drop(killed);
+    Source::ALL.into_iter().for_each(|source| system.providers.heal(source));
+    let _worker = system.worker().await;
+    system.wait_until("the other worker has fetched", DONE).await;
+    system.assert_month().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_unknown_to_every_provider_is_logged_with_a_suggestion() {
+    let system = FetchSystem::new().await;
+    let names = [("CRYPTO_ASSETS", "btc,bitcoin"), ("CRYPTO_CURRENCIES", "usd,euro")];
+    let worker = system.worker_with(&names).await;
+    system
+        .wait_until("all fetches are done", "SELECT count(*) = 8 AND bool_and(outcome IS NOT NULL) FROM price_fetches")
+        .await;
+    let lines = || {
+        worker.log().lines().filter(|line| line.contains("PRICE_NAME_UNKNOWN")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    eventually("both unknown names are logged", SOON, async || lines().len() >= 2).await;
+    assert_eq!(lines().len(), 2, "each name is logged once: {:?}", lines());
+    for (name, suggestion) in [("btc", "bitcoin"), ("euro", "eur")] {
+        assert!(lines().iter().any(|line| line.contains(name) && line.contains(suggestion)), "{name}: {:?}", lines());
+    }
+    for (asset, note) in [
+        ("btc", "CRYPTO_ASSETS: no provider knows btc; did you mean bitcoin?"),
+        ("bitcoin", "CRYPTO_CURRENCIES: no provider knows euro; did you mean eur?"),
+    ] {
+        let noted =
+            format!("SELECT error LIKE '%{note}%' FROM price_fetches WHERE source = 'kraken' AND asset = '{asset}'");
+        assert!(system.holds(&noted).await, "{asset}: {note}");
+    }
+    eventually("the day is complete", SOON, async || worker.log().contains("PRICES_DAY_COMPLETE")).await;
+}
