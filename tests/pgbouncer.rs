@@ -226,7 +226,7 @@ async fn settings_hold_when_a_pooler_drops_them() {
 /// A probe's row is held from the look at it to the commit, though sessions change hands between transactions.
 #[tokio::test]
 async fn probes_move_one_after_the_other_through_pgbouncer() {
-    use jobs::probes::{
+    use jobs::mars_probes::{
         Moved, Probes,
         grid::{Direction, Grid},
     };

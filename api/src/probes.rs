@@ -3,7 +3,7 @@
 mod listing;
 mod view;
 
-use jobs::probes::{Moved, Probes, events};
+use jobs::mars_probes::{Moved, Probes, events};
 use poem::{Request, http::Method, http::StatusCode};
 use poem_openapi::{ApiResponse, OpenApi};
 use serde_json::json;

@@ -4,7 +4,7 @@ mod view;
 
 use std::time::Duration;
 
-use jobs::rates::{self, Rates, Submitted};
+use jobs::interest_rates::{self, Rates, Submitted};
 use poem::{
     Request,
     http::{HeaderValue, StatusCode, header},
@@ -163,7 +163,8 @@ impl RatesApi {
         self.readings.take(address(request)).await?;
         let mut errors = Vec::new();
         let limit = limit.or_note(&mut errors).unwrap_or(Limit::DEFAULT);
-        let cursor = cursor.or_note(&mut errors).map(|Cursor(bytes)| rates::Cursor(u128::from_be_bytes(bytes)));
+        let cursor =
+            cursor.or_note(&mut errors).map(|Cursor(bytes)| interest_rates::Cursor(u128::from_be_bytes(bytes)));
         if !errors.is_empty() {
             return Err(Problem::invalid(errors).into());
         }

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use jobs::{
     boot::process,
     config::Vars,
-    rates::chain::{self, Account},
+    interest_rates::chain::{self, Account},
 };
 
 use crate::operator;

@@ -18,18 +18,18 @@ use crate::{
     },
     config::{Environment, Vars},
     error::{Error, causes},
+    interest_rates::{self, Rates, reconcile::ReconcileRate},
     items::{
         Items,
         search::{self, Searcher, reindex::ReindexItems},
     },
     logs::Logs,
+    mars_probes::Probes,
     prices::{
         self, Prices,
         fetch::{self, FetchPrices},
     },
-    probes::Probes,
     queue::{Gauges, Job, Kinds, Operator, Queue, Retention, Timing, metrics},
-    rates::{self, Rates, reconcile::ReconcileRate},
     remote::redis::{Redis, RedisUrl},
     schedule::{Schedule, Schedules},
     transactions::{self, Transactions, process::ProcessTransaction},
@@ -53,7 +53,7 @@ pub struct Config {
     /// `REDIS_URL`: what all processes share, beside the database; unset means nothing.
     pub redis: Option<RedisUrl>,
     pub search: search::Config,
-    pub rates: rates::Config,
+    pub rates: interest_rates::Config,
     pub prices: prices::Config,
 }
 
@@ -71,7 +71,7 @@ impl Config {
             transactions: transactions::Config::read(vars),
             redis: RedisUrl::read(vars),
             search: search::Config::read(vars),
-            rates: rates::Config::read(vars),
+            rates: interest_rates::Config::read(vars),
             prices: prices::Config::read(vars),
         }
     }

@@ -8,10 +8,10 @@
 //! | [`boot`] | process plumbing: database, migrations, embedded PostgreSQL, telemetry, shutdown |
 //! | [`clock`] | what time it is, so that tests set it |
 //! | [`items`] | what users offer: cached by id, indexed after each write, and found |
-//! | [`probes`] | probes on Mars, moved by commands |
+//! | [`mars_probes`] | probes on Mars, moved by commands |
 //! | [`logs`] | the logs of all processes, read back |
 //! | [`queue`] | what a job is and what the queue promises; the only folder that knows apalis |
-//! | [`rates`] | interest rates, in PostgreSQL or on a smart contract |
+//! | [`interest_rates`] | interest rates, in PostgreSQL or on a smart contract |
 //! | [`schedule`] | work at fixed times, fired once by any number of workers |
 //! | [`text`] | text normalisation for searches, accounts, passwords and names |
 //! | [`transactions`] | webhooks that must be processed exactly once in effect |
@@ -24,12 +24,12 @@ pub mod clock;
 pub mod config;
 pub mod decimal;
 pub mod error;
+pub mod interest_rates;
 pub mod items;
 pub mod logs;
+pub mod mars_probes;
 pub mod prices;
-pub mod probes;
 pub mod queue;
-pub mod rates;
 pub mod remote;
 pub mod schedule;
 pub mod text;

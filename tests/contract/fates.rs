@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jobs::rates::chain::{Chain, ChainError, Fees, Outcome, Prepared, Sent};
+use jobs::interest_rates::chain::{Chain, ChainError, Fees, Outcome, Prepared, Sent};
 use serde_json::json;
 
 use super::{ONE, SOON, Setup, id, rate};

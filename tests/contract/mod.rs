@@ -8,7 +8,7 @@ mod trouble;
 
 use jobs::{
     config::Vars,
-    rates::chain::{self, Account, Chain, ChainConfig, Prepared, Scaled},
+    interest_rates::chain::{self, Account, Chain, ChainConfig, Prepared, Scaled},
 };
 use serde_json::{Value, json};
 use uuid::Uuid;

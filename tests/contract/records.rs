@@ -1,6 +1,6 @@
 //! What the contract keeps and refuses, and how it is read.
 
-use jobs::rates::chain::{ChainError, Outcome, Record, Sent};
+use jobs::interest_rates::chain::{ChainError, Outcome, Record, Sent};
 use serde_json::json;
 use time::OffsetDateTime;
 
@@ -43,7 +43,7 @@ async fn an_id_is_saved_once_whatever_is_sent() {
     let first = setup.send(id(1), ONE).await;
     let second = setup.send(id(1), 2 * ONE).await;
     setup.node.mine().await;
-    let outcome = async |one: &jobs::rates::chain::Prepared| {
+    let outcome = async |one: &jobs::interest_rates::chain::Prepared| {
         setup.chain.outcome(&[Sent { nonce: one.nonce, hash: one.hash }]).await.expect("an outcome")
     };
     assert!(matches!(outcome(&first).await, Outcome::Confirmed(receipt) if receipt.saved.is_some()));

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use jobs::rates::chain::{ChainError, Hash};
+use jobs::interest_rates::chain::{ChainError, Hash};
 use serde_json::json;
 
 use super::{ONE, Setup, chain_of, id, rate};

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use futures_util::future::join_all;
-use jobs::probes::grid::{Commands, Direction, Grid, Stand, apply};
+use jobs::mars_probes::grid::{Commands, Direction, Grid, Stand, apply};
 use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;

@@ -3,7 +3,7 @@
 use jobs::{
     boot::db::Database,
     error::Error,
-    probes::{
+    mars_probes::{
         Moved, Probes,
         grid::{Direction, Grid, InvalidCommand, OutOfGrid, Stand},
     },

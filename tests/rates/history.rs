@@ -2,7 +2,7 @@
 
 use jobs::{
     config::Vars,
-    rates::chain::{Chain, ChainConfig, Scaled},
+    interest_rates::chain::{Chain, ChainConfig, Scaled},
 };
 use serde_json::Value;
 use uuid::Uuid;

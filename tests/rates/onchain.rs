@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use jobs::{
     config::Vars,
-    rates::chain::{self, Account},
+    interest_rates::chain::{self, Account},
 };
 use nix::sys::signal::Signal;
 use reqwest::Method;

@@ -4,7 +4,7 @@ use std::io;
 
 use futures_util::stream;
 use hyper::body::Bytes;
-use jobs::probes::{Placed, listing};
+use jobs::mars_probes::{Placed, listing};
 use poem::{Body, IntoResponse, Response, http::header};
 use poem_openapi::{
     payload::Payload,

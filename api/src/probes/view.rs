@@ -1,6 +1,6 @@
 //! Probes on the wire.
 
-use jobs::probes::grid::{self, Grid, Stand};
+use jobs::mars_probes::grid::{self, Grid, Stand};
 use poem_openapi::{Enum, Object, registry::MetaSchema};
 use serde::Serialize;
 use uuid::Uuid;

@@ -9,7 +9,7 @@ use super::{OnChain, Trouble};
 use crate::{
     boot::db::answered,
     error::Error,
-    rates::{
+    interest_rates::{
         Rate,
         chain::{ChainError, Hash, Outcome as Found, Prepared, Scaled, Sent},
         model::State,

@@ -5,7 +5,7 @@ use std::{sync::PoisonError, time::Duration};
 use tokio::time::Instant;
 
 use super::OnChain;
-use crate::{error::causes, rates::chain::ChainError};
+use crate::{error::causes, interest_rates::chain::ChainError};
 
 /// How long an account that could pay is taken to be able to: a look costs four calls, and readiness is asked for often.
 const FUNDED_FOR: Duration = Duration::from_secs(30);

@@ -4,7 +4,7 @@
 //! A submission that was saved late, after a newer one, is not the current one. In the contract's own order it would
 //! be the first of the history, while `current` shows the newer one.
 
-use crate::rates::{
+use crate::interest_rates::{
     Rate,
     chain::{Chain, ChainError, Record},
     model::{Cursor, Reading},

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::{
     boot::pooler::{Transaction, begin, on, repeatable, within},
     error::Error,
-    rates::{
+    interest_rates::{
         Rate,
         chain::{Fees, Hash, Prepared},
         model::{Recorded, State},
