@@ -16,7 +16,7 @@ use crate::{
         shutdown::Shutdown,
         telemetry,
     },
-    config::{Environment, Vars},
+    config::{EnvReader, Environment},
     error::{Error, causes},
     interest_rates::{self, Rates, reconcile::ReconcileRate},
     items::{
@@ -59,7 +59,7 @@ pub struct Config {
 
 impl Config {
     /// Reads the variables named at the fields.
-    pub fn read(vars: &mut Vars) -> Self {
+    pub fn read(vars: &mut EnvReader) -> Self {
         let environment = Environment::read(vars);
         let database = vars.read("DATABASE_URL", None, |url| Database::parse(url).map(Some));
         let pooler = vars.read("DATABASE_POOLER", Pooler::None, Pooler::parse);
@@ -78,7 +78,7 @@ impl Config {
 }
 
 /// Makes sure that the database is named, for processes that cannot do without `DATABASE_URL`.
-pub fn require_database(vars: &mut Vars, config: &Config) -> Option<Database> {
+pub fn require_database(vars: &mut EnvReader, config: &Config) -> Option<Database> {
     if !vars.is_set("DATABASE_URL") {
         vars.problem("DATABASE_URL", "must be set, such as postgres://user:password@localhost:5432/millrace");
     }
@@ -86,13 +86,13 @@ pub fn require_database(vars: &mut Vars, config: &Config) -> Option<Database> {
 }
 
 /// Makes sure that prod sets what must not be left to a default, for processes that accept or run transactions.
-pub fn require_choices(vars: &mut Vars, config: &Config) {
+pub fn require_choices(vars: &mut EnvReader, config: &Config) {
     transactions::Config::require_choice(vars, config.environment);
 }
 
 /// `QUEUE_LEASE_SECONDS`, `QUEUE_HEARTBEAT_SECONDS`, `QUEUE_RESCUE_SECONDS`, `QUEUE_POLL_SECONDS`: for tests and for
 /// unusual networks.
-fn timing(vars: &mut Vars) -> Timing {
+fn timing(vars: &mut EnvReader) -> Timing {
     let shipped = Timing::default();
     let timing = Timing {
         lease: vars.seconds("QUEUE_LEASE_SECONDS", shipped.lease.as_secs_f64(), 0.5..=3600.0),
@@ -108,7 +108,7 @@ fn timing(vars: &mut Vars) -> Timing {
 }
 
 /// `QUEUE_KEEP_DONE_HOURS`, `QUEUE_KEEP_DEAD_DAYS`: at least an hour, so that no mistake empties the tables.
-fn retention(vars: &mut Vars) -> Retention {
+fn retention(vars: &mut EnvReader) -> Retention {
     const HOUR: u64 = 3600;
     let shipped = Retention::SHIPPED;
     let hours = vars.number("QUEUE_KEEP_DONE_HOURS", shipped.done.as_secs() / HOUR, 1..=24 * 3650);

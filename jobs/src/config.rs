@@ -18,7 +18,7 @@ pub use self::{env_file::EnvFile, names::SECRETS};
 type Lookup = Box<dyn Fn(&str) -> Option<OsString>>;
 
 /// Variables being read, and everything found wrong with them so far.
-pub struct Vars {
+pub struct EnvReader {
     lookup: Lookup,
     /// What the files of secrets hold, by their variables: a pipe can be read only once.
     files: BTreeMap<String, Option<String>>,
@@ -27,9 +27,9 @@ pub struct Vars {
 
 /// Every problem of a start, one line each: the variable, what is wrong, an example.
 #[derive(Debug, Default)]
-pub struct Problems(Vec<String>);
+pub struct ConfigErrors(Vec<String>);
 
-impl Vars {
+impl EnvReader {
     /// Reads the process environment; what is unset there is taken from the file `.env` of the working folder.
     pub fn from_env() -> Self {
         let file = EnvFile::of_working_folder();
@@ -140,8 +140,8 @@ impl Vars {
     ///
     /// # Errors
     /// All the problems, when there are any.
-    pub fn finish<T>(self, config: T) -> Result<T, Problems> {
-        if self.problems.is_empty() { Ok(config) } else { Err(Problems(self.problems)) }
+    pub fn finish<T>(self, config: T) -> Result<T, ConfigErrors> {
+        if self.problems.is_empty() { Ok(config) } else { Err(ConfigErrors(self.problems)) }
     }
 }
 
@@ -169,13 +169,13 @@ pub fn unknown_variables() -> Vec<String> {
     in_file.chain(names::misspelt(std::env::vars_os().map(|(name, _)| name))).collect()
 }
 
-impl fmt::Display for Problems {
+impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.join("\n"))
     }
 }
 
-impl std::error::Error for Problems {}
+impl std::error::Error for ConfigErrors {}
 
 /// Which of three surroundings this process runs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,7 +190,7 @@ pub enum Environment {
 
 impl Environment {
     /// Reads `ENV`.
-    pub fn read(vars: &mut Vars) -> Self {
+    pub fn read(vars: &mut EnvReader) -> Self {
         vars.read("ENV", Self::Dev, |text| match text {
             "dev" => Ok(Self::Dev),
             "test" => Ok(Self::Test),
@@ -230,16 +230,16 @@ mod tests {
         let file = SecretFile::new("good", b"  a secret \r\n");
         for name in SECRETS {
             let variable = format!("{name}_FILE");
-            let mut vars = Vars::from_pairs(&[(&variable, file.path()), (name, " ")]);
+            let mut vars = EnvReader::from_pairs(&[(&variable, file.path()), (name, " ")]);
             assert!(vars.is_set(name), "{name}");
             assert_eq!(vars.text(name).as_deref(), Some("a secret"), "{name}");
             assert!(vars.finish(()).is_ok(), "{name}");
-            let mut both = Vars::from_pairs(&[(&variable, file.path()), (name, "another")]);
+            let mut both = EnvReader::from_pairs(&[(&variable, file.path()), (name, "another")]);
             both.text(name);
             let problem = both.finish(()).expect_err("both").to_string();
             assert!(problem.starts_with(&format!("{name}: ")) && problem.contains(&variable), "{problem}");
         }
-        let mut vars = Vars::from_pairs(&[("PORT_FILE", file.path())]);
+        let mut vars = EnvReader::from_pairs(&[("PORT_FILE", file.path())]);
         assert!(!vars.is_set("PORT") && vars.text("PORT").is_none(), "only secrets");
     }
 
@@ -248,7 +248,7 @@ mod tests {
         let (empty, lines) = (SecretFile::new("empty", b" \n"), SecretFile::new("lines", b"hunter2\nhunter2\n"));
         let binary = SecretFile::new("binary", b"hunter2\xff");
         for path in [empty.path(), lines.path(), binary.path(), "/nowhere/hunter", "/", "/dev/zero", "/dev/null"] {
-            let mut vars = Vars::from_pairs(&[("API_KEY_FILE", path)]);
+            let mut vars = EnvReader::from_pairs(&[("API_KEY_FILE", path)]);
             assert!(vars.is_set("API_KEY") && vars.text("API_KEY").is_none(), "{path}");
             vars.text("API_KEY");
             let problems = vars.finish(()).expect_err(path).to_string();

@@ -7,7 +7,7 @@ mod records;
 mod trouble;
 
 use jobs::{
-    config::Vars,
+    config::EnvReader,
     interest_rates::chain::{self, Account, Chain, ChainConfig, Prepared, Scaled},
 };
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ struct Setup {
 impl Setup {
     async fn new() -> Option<Self> {
         let node = Node::start().await?;
-        let mut vars = Vars::from_pairs(&[("CHAIN_RPC_URL", &node.url), ("CHAIN_PRIVATE_KEY", OWNER_KEY)]);
+        let mut vars = EnvReader::from_pairs(&[("CHAIN_RPC_URL", &node.url), ("CHAIN_PRIVATE_KEY", OWNER_KEY)]);
         let account = Account::read(&mut vars);
         let account = vars.finish(account).unwrap().unwrap();
         let contract = chain::deploy(&account).await.expect("a contract");
@@ -73,7 +73,7 @@ fn chain_of(url: &str, key: &str, contract: &str) -> Chain {
     // It installs the TLS that the client is made with.
     drop(crate::harness::process::client());
     let pairs = [("CHAIN_RPC_URL", url), ("CHAIN_PRIVATE_KEY", key), ("CONTRACT_ADDRESS", contract)];
-    let mut vars = Vars::from_pairs(&pairs);
+    let mut vars = EnvReader::from_pairs(&pairs);
     let config = ChainConfig::read(&mut vars);
     let config = vars.finish(config).unwrap_or_else(|problems| panic!("{problems}"));
     Chain::new(&config.expect("a configuration")).expect("a client")

@@ -1,7 +1,7 @@
 //! The history on a chain begins with the current rate, whatever was saved late.
 
 use jobs::{
-    config::Vars,
+    config::EnvReader,
     interest_rates::chain::{Chain, ChainConfig, Scaled},
 };
 use serde_json::Value;
@@ -18,7 +18,7 @@ impl Chained {
             ("CHAIN_PRIVATE_KEY", OWNER_KEY),
             ("CONTRACT_ADDRESS", &self.contract),
         ];
-        let mut vars = Vars::from_pairs(&pairs);
+        let mut vars = EnvReader::from_pairs(&pairs);
         let config = ChainConfig::read(&mut vars);
         let chain = Chain::new(&vars.finish(config).unwrap().unwrap()).unwrap();
         let id = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0000 + number);

@@ -2,7 +2,7 @@
 
 #[cfg(feature = "smart-contract")]
 use super::chain::ChainConfig;
-use crate::config::Vars;
+use crate::config::EnvReader;
 
 /// `STORAGE_BACKEND`: where averages are kept.
 #[derive(Debug, Clone, Default)]
@@ -17,7 +17,7 @@ pub enum Config {
 
 impl Config {
     /// Reads the variables named at the variants.
-    pub fn read(vars: &mut Vars) -> Self {
+    pub fn read(vars: &mut EnvReader) -> Self {
         let on_chain = vars.read("STORAGE_BACKEND", false, |text| match text {
             "postgres" => Ok(false),
             "smart_contract" if cfg!(feature = "smart-contract") => Ok(true),

@@ -8,7 +8,7 @@ use alloy::{
 };
 use url::Url;
 
-use crate::config::{Environment, Vars};
+use crate::config::{EnvReader, Environment};
 
 use super::known;
 
@@ -32,7 +32,7 @@ pub struct ChainConfig {
 
 impl Account {
     /// Reads `CHAIN_RPC_URL` and `CHAIN_PRIVATE_KEY`; each one that is missing or wrong becomes a problem.
-    pub fn read(vars: &mut Vars) -> Option<Self> {
+    pub fn read(vars: &mut EnvReader) -> Option<Self> {
         let rpc_url = vars.text("CHAIN_RPC_URL");
         let rpc_url = required(vars, "CHAIN_RPC_URL", rpc_url, rpc_url_of);
         let key = vars.text("CHAIN_PRIVATE_KEY");
@@ -53,7 +53,7 @@ impl Account {
 impl ChainConfig {
     /// Reads `CHAIN_RPC_URL`, `CHAIN_PRIVATE_KEY` and `CONTRACT_ADDRESS`; each one that is missing or wrong becomes a
     /// problem.
-    pub fn read(vars: &mut Vars) -> Option<Self> {
+    pub fn read(vars: &mut EnvReader) -> Option<Self> {
         let account = Account::read(vars);
         let contract = vars.text("CONTRACT_ADDRESS");
         let contract = required(vars, "CONTRACT_ADDRESS", contract, address_of);
@@ -62,7 +62,7 @@ impl ChainConfig {
 }
 
 fn required<T>(
-    vars: &mut Vars,
+    vars: &mut EnvReader,
     name: &str,
     text: Option<String>,
     read: impl FnOnce(&str) -> Result<T, &'static str>,
@@ -125,7 +125,7 @@ mod tests {
     const CONTRACT: &str = "0x5FbDB2315678afecb367f032d93F642f64180aa3";
 
     fn read(pairs: &[(&str, &str)]) -> Result<Option<ChainConfig>, String> {
-        let mut vars = Vars::from_pairs(pairs);
+        let mut vars = EnvReader::from_pairs(pairs);
         let config = ChainConfig::read(&mut vars);
         vars.finish(config).map_err(|problems| problems.to_string())
     }
