@@ -227,7 +227,7 @@ async fn settings_hold_when_a_pooler_drops_them() {
 #[tokio::test]
 async fn probes_move_one_after_the_other_through_pgbouncer() {
     use jobs::mars_probes::{
-        Moved, Probes,
+        MoveOutcome, Probes,
         grid::{Direction, Grid},
     };
     let Some(program) = needs::program("pgbouncer") else { return };
@@ -239,12 +239,12 @@ async fn probes_move_one_after_the_other_through_pgbouncer() {
     let probe = probes.create(Grid { x: 0, y: 40 }, Direction::North).await.unwrap();
     let moves = (0..50).map(|_| {
         let probes = probes.clone();
-        async move { matches!(probes.send(probe.id, "M").await.unwrap(), Moved::Done(_)) }
+        async move { matches!(probes.send(probe.id, "M").await.unwrap(), MoveOutcome::Done(_)) }
     });
     let moved = moves.collect::<tokio::task::JoinSet<_>>().join_all().await;
     assert_eq!(moved.iter().filter(|moved| **moved).count(), 40, "each once, up to the wall");
-    assert_eq!(probes.page(None, 2).await.unwrap().first().map(|placed| placed.stand.y), Some(40));
-    assert!(matches!(probes.send(probe.id, "x").await.unwrap(), Moved::Invalid(_)));
+    assert_eq!(probes.page(None, 2).await.unwrap().first().map(|placed| placed.position.y), Some(40));
+    assert!(matches!(probes.send(probe.id, "x").await.unwrap(), MoveOutcome::Invalid(_)));
     let insert = "INSERT INTO probes (id, grid_id, grid_x, grid_y, x, y, direction)
                   SELECT gen_random_uuid(), gen_random_uuid(), 1, 1, 0, 0, 'WEST' FROM generate_series(1, 2500)";
     sqlx::query(insert).execute(&database.pool().await).await.unwrap();

@@ -65,7 +65,7 @@ pub async fn listen(config: &Config) -> Result<TcpListener, String> {
 pub async fn serve(listener: TcpListener, app: App, config: &Config, metrics: Metrics, shutdown: &Shutdown) {
     let watching = tokio::spawn({
         let app = app.clone();
-        async move { app.watch().await }
+        async move { app.listen_for_settlements().await }
     });
     let parts = Parts {
         transactions: app.transactions.clone(),

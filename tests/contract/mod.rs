@@ -8,7 +8,7 @@ mod trouble;
 
 use jobs::{
     config::EnvReader,
-    interest_rates::chain::{self, Account, Chain, ChainConfig, Prepared, Scaled},
+    interest_rates::chain::{self, Account, Chain, ChainConfig, ScaledRate, SignedTransaction},
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -37,7 +37,7 @@ impl Setup {
     }
 
     /// Prepares and sends a saving.
-    async fn send(&self, id: Uuid, units: u128) -> Prepared {
+    async fn send(&self, id: Uuid, units: u128) -> SignedTransaction {
         let prepared = self.chain.prepare(id, rate(units)).await.expect("a transaction");
         self.chain.send(&prepared.raw).await.expect("sent");
         prepared
@@ -46,7 +46,7 @@ impl Setup {
     /// Saves, and waits for the block.
     async fn save(&self, id: Uuid, units: u128) -> chain::Receipt {
         let prepared = self.send(id, units).await;
-        let receipt = self.chain.confirmed(prepared.hash, SOON).await.expect("an answer").expect("a receipt");
+        let receipt = self.chain.await_receipt(prepared.hash, SOON).await.expect("an answer").expect("a receipt");
         assert!(receipt.succeeded);
         receipt
     }
@@ -84,8 +84,8 @@ fn id(number: u128) -> Uuid {
     Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0000 + number)
 }
 
-fn rate(units: u128) -> Scaled {
-    Scaled::from_units(units).expect("a rate")
+fn rate(units: u128) -> ScaledRate {
+    ScaledRate::from_units(units).expect("a rate")
 }
 
 /// The parts of an answer of the ABI.

@@ -89,8 +89,8 @@ pub struct Reading {
     updated_at: Timestamp,
 }
 
-impl From<&interest_rates::Reading> for Reading {
-    fn from(from: &interest_rates::Reading) -> Self {
+impl From<&interest_rates::SavedRate> for Reading {
+    fn from(from: &interest_rates::SavedRate) -> Self {
         Self { interest_rate: from.rate.to_string(), updated_at: Timestamp(from.at) }
     }
 }

@@ -1,22 +1,22 @@
-//! What the feature can be told.
+//! Configuration of interest rates.
 
 #[cfg(feature = "smart-contract")]
 use super::chain::ChainConfig;
 use crate::config::EnvReader;
 
-/// `STORAGE_BACKEND`: where averages are kept.
+/// `STORAGE_BACKEND`: the storage of averages.
 #[derive(Debug, Clone, Default)]
 pub enum Config {
-    /// In PostgreSQL.
+    /// PostgreSQL.
     #[default]
     Postgres,
-    /// In a contract on a chain; `CHAIN_RPC_URL`, `CHAIN_PRIVATE_KEY` and `CONTRACT_ADDRESS` say which.
+    /// A smart contract. `CHAIN_RPC_URL`, `CHAIN_PRIVATE_KEY` and `CONTRACT_ADDRESS` select it.
     #[cfg(feature = "smart-contract")]
     SmartContract(Box<ChainConfig>),
 }
 
 impl Config {
-    /// Reads the variables named at the variants.
+    /// Reads the variables that the variants name.
     pub fn read(vars: &mut EnvReader) -> Self {
         let on_chain = vars.read("STORAGE_BACKEND", false, |text| match text {
             "postgres" => Ok(false),
@@ -35,7 +35,7 @@ impl Config {
         Self::Postgres
     }
 
-    /// As `STORAGE_BACKEND` has it.
+    /// The value of `STORAGE_BACKEND`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Postgres => "postgres",

@@ -1,18 +1,18 @@
-//! What the chain says, counted.
+//! Counters of chain errors.
 
 use metrics::{counter, describe_counter};
 
 use super::chain::ChainError;
 
-/// Calls for a submission that the chain did not do, by reason.
+/// Chain calls for interest rates that failed, by reason.
 pub const CHAIN_ERRORS: &str = "millrace_chain_errors_total";
 
-/// Says what the metric means, and shows it at 0 from the start.
+/// Describes the metric, and sets it to 0 for each reason.
 pub fn describe() {
     describe_counter!(
         CHAIN_ERRORS,
-        "What the chain did not do for interest rates, by reason: unreachable, misconfigured, unfunded, which is an account \
-         that cannot pay, or refused."
+        "Chain calls for interest rates that failed, by reason: unreachable, misconfigured, unfunded (the account cannot \
+         pay), or refused."
     );
     for reason in ChainError::REASONS {
         counter!(CHAIN_ERRORS, "reason" => reason).absolute(0);

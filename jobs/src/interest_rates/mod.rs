@@ -1,16 +1,16 @@
-//! Interest rates: the average of what is submitted, kept in PostgreSQL or in a contract on a chain.
+//! Interest rates: stores the average of each submission in PostgreSQL or in a smart contract.
 //!
 //! | file | what |
 //! |---|---|
-//! | [`rate`] | exact decimals, and their average |
-//! | [`model`] | what is submitted and saved |
-//! | [`storage`] | the interface of both storages |
-//! | `postgres` | the one |
-//! | `onchain` | the other: recorded first, signed, sent, confirmed |
-//! | [`chain`] | what is said to the node |
-//! | [`reconcile`] | the job: ends what a process left unfinished |
-//! | `metrics` | what the chain says, counted |
-//! | `store` | all SQL |
+//! | [`rate`] | exact decimals and their average |
+//! | [`model`] | submissions and saved averages |
+//! | [`storage`] | the interface of the storages |
+//! | `postgres` | the storage in PostgreSQL |
+//! | `onchain` | the storage on a chain: record, sign, send, confirm |
+//! | [`chain`] | the client of the smart contract |
+//! | [`reconcile`] | the job that completes unfinished submissions |
+//! | `metrics` | counters of chain errors |
+//! | `store` | SQL |
 
 #[cfg(feature = "smart-contract")]
 pub mod chain;
@@ -29,18 +29,18 @@ mod store;
 use std::{sync::Arc, time::Duration};
 
 pub use config::Config;
-pub use model::{Asset, Cursor, Reading, Submission, Submitted};
+pub use model::{Asset, Cursor, SavedRate, Submission, SubmissionOutcome};
 pub use rate::{Rate, RateError};
 use sqlx::PgPool;
 use tracing::Instrument;
 
-use self::{postgres::Postgres, reconcile::ReconcileRate, storage::Storage};
+use self::{postgres::PostgresStorage, reconcile::ReconcileRate, storage::Storage};
 use crate::{
     error::Error,
     queue::{self, Job, Origin, Queue},
 };
 
-/// The feature. Clones share everything.
+/// The feature. Clones share its state.
 #[derive(Clone)]
 pub struct Rates {
     storage: Arc<dyn Storage>,
@@ -48,10 +48,10 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// Starts the feature on the storage that the configuration names.
+    /// Starts the feature with the configured storage.
     ///
     /// # Errors
-    /// When the client of a chain cannot be built.
+    /// Fails if the client of the chain cannot be built.
     pub fn start(pool: &PgPool, queue: &Queue, config: &Config) -> Result<Self, Error> {
         queue::metrics::zero(ReconcileRate::NAME);
         #[cfg(feature = "smart-contract")]
@@ -59,23 +59,23 @@ impl Rates {
         #[cfg(not(feature = "smart-contract"))]
         let _ = queue;
         let storage: Arc<dyn Storage> = match config {
-            Config::Postgres => Arc::new(Postgres { pool: pool.clone() }),
+            Config::Postgres => Arc::new(PostgresStorage { pool: pool.clone() }),
             #[cfg(feature = "smart-contract")]
-            Config::SmartContract(config) => Arc::new(onchain::OnChain::new(pool, queue, config)?),
+            Config::SmartContract(config) => Arc::new(onchain::ChainStorage::new(pool, queue, config)?),
         };
         Ok(Self { storage, backend: config.name() })
     }
 
-    /// The name of the storage, as `STORAGE_BACKEND` has it.
+    /// The name of the storage: the value of `STORAGE_BACKEND`.
     pub fn backend(&self) -> &'static str {
         self.backend
     }
 
-    /// Saves the average of these assets. In a task of its own: a caller who leaves stops nothing halfway.
+    /// Saves the average of the submitted assets. Spawned, so that a client that disconnects cannot cancel it halfway.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when the storage cannot take it now: then nothing is saved, nor will it be.
-    pub async fn submit(&self, submission: Submission, origin: Origin) -> Result<Submitted, Error> {
+    /// Returns [`Error::Unavailable`] if the storage cannot take it now. Then it is not saved, and will not be saved later.
+    pub async fn submit(&self, submission: Submission, origin: Origin) -> Result<SubmissionOutcome, Error> {
         let rate = Rate::average(submission.assets.iter().map(|asset| &asset.rate));
         let rate = rate.ok_or_else(|| Error::Internal("a submission without assets".into()))?;
         let storage = self.storage.clone();
@@ -86,27 +86,27 @@ impl Rates {
     /// The newest average.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when the storage cannot be asked now.
-    pub async fn current(&self) -> Result<Option<Reading>, Error> {
+    /// Returns [`Error::Unavailable`] if the storage cannot be read now.
+    pub async fn current(&self) -> Result<Option<SavedRate>, Error> {
         self.storage.current().await
     }
 
-    /// One page of all averages, newest first.
+    /// One page of the history, newest first.
     ///
     /// # Errors
-    /// As [`Rates::current`].
-    pub async fn history(&self, before: Option<Cursor>, limit: u32) -> Result<Vec<Reading>, Error> {
+    /// Returns [`Error::Unavailable`] if the storage cannot be read now.
+    pub async fn history(&self, before: Option<Cursor>, limit: u32) -> Result<Vec<SavedRate>, Error> {
         self.storage.history(before, limit).await
     }
 
-    /// Whether the storage could save something now.
+    /// Checks that the storage can save a submission now.
     ///
     /// # Errors
-    /// Why not.
+    /// Returns the reason if it cannot.
     pub async fn ready(&self) -> Result<(), String> {
-        /// A probe must answer before whoever sent it gives up.
+        /// Below the usual time limit of a readiness probe.
         const LIMIT: Duration = Duration::from_secs(2);
         let ready = tokio::time::timeout(LIMIT, self.storage.ready()).await;
-        ready.unwrap_or_else(|_elapsed| Err("the storage of interest rates does not answer".into()))
+        ready.unwrap_or_else(|_elapsed| Err("the storage of interest rates does not respond within 2 s".into()))
     }
 }

@@ -1,4 +1,4 @@
-//! What is submitted, what is saved, and what can come of it.
+//! Data types of interest rates: submissions, their outcomes, and saved averages.
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -8,68 +8,68 @@ use super::rate::Rate;
 /// One asset of a submission.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asset {
-    /// The sender's name for it.
+    /// The client's id of the asset.
     pub id: String,
-    /// Its interest rate.
+    /// The interest rate.
     pub rate: Rate,
 }
 
-/// Assets whose average is to be saved; at least one.
+/// A request to save the average of one or more assets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Submission {
     pub assets: Vec<Asset>,
-    /// The sender's name for this submission: repeated, it is saved once.
+    /// The client's key of the submission. A repetition with the same key is saved once.
     pub idempotency_key: Option<String>,
 }
 
-/// What became of a submission.
+/// The outcome of a submission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Submitted {
-    /// Saved.
+pub enum SubmissionOutcome {
+    /// It was saved now.
     Saved,
-    /// It had been saved before.
+    /// It had been saved by an earlier request.
     Replayed,
-    /// Its key belongs to other assets, which stand.
+    /// Its key belongs to a submission with other assets, which stays unchanged.
     Conflict,
-    /// It was handed to the storage, which has not confirmed it in time. It will be saved, once.
+    /// The storage has not confirmed it in time. It will be saved later, exactly once.
     Outstanding,
 }
 
 /// A saved average.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reading {
+pub struct SavedRate {
     pub rate: Rate,
-    /// When it was saved.
+    /// The time of saving.
     pub at: OffsetDateTime,
-    /// Where the history goes on after it.
+    /// The cursor of the history after this average.
     pub cursor: Cursor,
 }
 
-/// A place in the history of one storage.
+/// A position in the history of one storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor(pub u128);
 
-/// A submission as it is recorded in PostgreSQL.
+/// A submission as recorded in PostgreSQL.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recorded {
+pub struct RecordedSubmission {
     pub id: Uuid,
     pub rate: Rate,
-    pub state: State,
+    pub state: SubmissionState,
 }
 
-/// Where a recorded submission stands.
+/// The state of a recorded submission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// To be saved.
+pub enum SubmissionState {
+    /// It is yet to be saved.
     Pending,
-    /// Saved; it never changes again.
+    /// It is saved. This state is final.
     Saved,
-    /// Its sender was told that nothing was saved, and nothing was or will be.
+    /// The client got an error, and the submission is not and will not be saved. This state is final.
     Withdrawn,
 }
 
-impl State {
-    /// As the table has it.
+impl SubmissionState {
+    /// Parses the value of the table's column.
     pub fn parse(text: &str) -> Option<Self> {
         match text {
             "pending" => Some(Self::Pending),

@@ -1,4 +1,4 @@
-//! Averages in PostgreSQL: saved when they are recorded.
+//! Storage of averages in PostgreSQL.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     Rate,
-    model::{Cursor, Reading, Submission, Submitted},
+    model::{Cursor, SavedRate, Submission, SubmissionOutcome},
     storage::Storage,
     store,
 };
@@ -18,46 +18,49 @@ use crate::{
     queue::{Failure, Origin, Outcome},
 };
 
-/// The pause of a job that another worker has to run.
-const ELSEWHERE: Duration = Duration::from_secs(30);
+/// The snooze of a job that only a worker with another backend can run.
+const OTHER_WORKER_PAUSE: Duration = Duration::from_secs(30);
 
-/// The storage that needs nothing else.
-pub struct Postgres {
+/// The storage in PostgreSQL.
+pub struct PostgresStorage {
     pub pool: PgPool,
 }
 
-impl Storage for Postgres {
-    fn save(&self, submission: Submission, rate: Rate, _: Origin) -> BoxFuture<'_, Result<Submitted, Error>> {
+impl Storage for PostgresStorage {
+    fn save(&self, submission: Submission, rate: Rate, _: Origin) -> BoxFuture<'_, Result<SubmissionOutcome, Error>> {
         async move {
-            let assets = store::assets(&submission.assets);
+            let assets = store::assets_json(&submission.assets);
             let key = submission.idempotency_key.as_deref();
             if answered(store::save(&self.pool, &rate, &assets, key)).await? {
-                return Ok(Submitted::Saved);
+                return Ok(SubmissionOutcome::Saved);
             }
-            let known = answered(store::is_same(&self.pool, "postgres", key, &assets)).await?;
-            Ok(if known { Submitted::Replayed } else { Submitted::Conflict })
+            let known = answered(store::has_same_assets(&self.pool, "postgres", key, &assets)).await?;
+            Ok(if known { SubmissionOutcome::Replayed } else { SubmissionOutcome::Conflict })
         }
         .boxed()
     }
 
-    fn current(&self) -> BoxFuture<'_, Result<Option<Reading>, Error>> {
+    fn current(&self) -> BoxFuture<'_, Result<Option<SavedRate>, Error>> {
         async move { Ok(self.history(None, 1).await?.pop()) }.boxed()
     }
 
-    fn history(&self, before: Option<Cursor>, limit: u32) -> BoxFuture<'_, Result<Vec<Reading>, Error>> {
+    fn history(&self, before: Option<Cursor>, limit: u32) -> BoxFuture<'_, Result<Vec<SavedRate>, Error>> {
         let before = before.map_or(Uuid::max(), |Cursor(id)| Uuid::from_u128(id));
         answered(store::history(&self.pool, before, limit)).boxed()
     }
 
-    /// The database is asked by whoever asks for this.
+    /// Always ready: the readiness check of the process covers the database.
     fn ready(&self) -> BoxFuture<'_, Result<(), String>> {
         async { Ok(()) }.boxed()
     }
 
     fn reconcile(&self, id: Uuid) -> BoxFuture<'_, Result<Outcome, Failure>> {
-        tracing::warn!(rate = %id, "a rate waits for a worker with STORAGE_BACKEND=smart_contract");
+        tracing::warn!(rate = %id, "only a worker with STORAGE_BACKEND=smart_contract can save this rate; its job is snoozed");
         async {
-            Ok(Outcome::SnoozeBecause(ELSEWHERE, "it waits for a worker with STORAGE_BACKEND=smart_contract".into()))
+            Ok(Outcome::SnoozeBecause(
+                OTHER_WORKER_PAUSE,
+                "it waits for a worker with STORAGE_BACKEND=smart_contract".into(),
+            ))
         }
         .boxed()
     }

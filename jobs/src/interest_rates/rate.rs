@@ -1,4 +1,4 @@
-//! An interest rate: an exact decimal from the request's text to the stored value and the answer, never a binary float.
+//! Interest rate: an exact decimal in requests, in storage and in responses, never a binary float.
 
 use std::{cmp::Ordering, fmt, str::FromStr};
 
@@ -6,13 +6,14 @@ use bigdecimal::{BigDecimal, Zero, num_bigint::BigInt};
 
 use crate::decimal::{Decimal, DecimalError};
 
-/// At most this many digits before the point of a rate that is sent to us.
+/// The limit of digits before the point in a request.
 pub const WHOLE_DIGITS: u64 = 20;
-/// At most this many digits after the point of a rate that is sent to us.
+/// The limit of digits after the point in a request.
 pub const DECIMAL_PLACES: u64 = 100;
-/// Digits after the point of an average: what both storages keep, the contract as an integer of 10^-18.
+/// The digits after the point of an average, in both storages. The contract stores an integer in units of 10^-18.
 pub const SCALE: i64 = 18;
-/// A rate of zero or more. Equality is by value: `55` is `55.0`.
+
+/// A non-negative rate. Equality is by value: `55` equals `55.0`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rate(BigDecimal);
 
@@ -27,8 +28,8 @@ pub enum RateError {
 }
 
 impl Rate {
-    /// The arithmetic mean, exact and then rounded once, half to even, to [`SCALE`] digits after the point; `None` of
-    /// nothing.
+    /// The arithmetic mean: computed exactly, then rounded once, half to even, to [`SCALE`] digits after the point. `None`
+    /// without any rates.
     pub fn average<'a>(rates: impl ExactSizeIterator<Item = &'a Self>) -> Option<Self> {
         let count = BigInt::from(rates.len());
         if count.is_zero() {
@@ -53,17 +54,17 @@ impl Rate {
         Some(Self(BigDecimal::new(whole + u8::from(up), SCALE)))
     }
 
-    /// A rate as it was stored.
-    pub(super) fn stored(value: BigDecimal) -> Self {
+    /// A rate from its stored value.
+    pub(super) fn from_stored(value: BigDecimal) -> Self {
         Self(value)
     }
 
-    /// As it is to be stored.
-    pub(super) fn decimal(&self) -> &BigDecimal {
+    /// The value to store.
+    pub(super) fn as_decimal(&self) -> &BigDecimal {
         &self.0
     }
 
-    /// The digits, without zeros that say nothing and without an exponent: equal rates have equal digits.
+    /// The digits without insignificant zeros and without an exponent. Equal rates have equal digits.
     pub fn digits(&self) -> String {
         self.0.normalized().to_plain_string()
     }
@@ -76,7 +77,7 @@ fn ten_to(exponent: u64) -> BigInt {
 impl FromStr for Rate {
     type Err = RateError;
 
-    /// Reads a decimal, with or without an exponent.
+    /// Parses a decimal with an optional exponent.
     fn from_str(text: &str) -> Result<Self, RateError> {
         let decimal: Decimal = text.parse().map_err(|error| match error {
             DecimalError::NotDecimal => RateError::NotNumber,
@@ -96,7 +97,7 @@ impl FromStr for Rate {
 }
 
 impl fmt::Display for Rate {
-    /// As the answers show it: plain digits, zeros at the end cut, but one kept of a whole number: `55.0`.
+    /// The format of responses: plain digits without trailing zeros. A whole number keeps one, as in `55.0`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let digits = self.digits();
         f.write_str(&digits)?;

@@ -1,4 +1,4 @@
-//! The job: brings a submission to its end whose process may have died between sending it and hearing of it.
+//! Reconcile job: completes a submission whose process may have crashed between sending and confirmation.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use crate::{
     queue::{Failure, Job, Outcome, Policy, Revive, Run, Tx, retry::Backoff},
 };
 
-/// A sender may have been promised that its rate will be saved: only an operator ends that. At one failure in ten minutes
-/// these are 19 years.
-const ENDLESS: u32 = 1_000_000;
+/// The client may have been promised that its rate will be saved, so only an operator may end the job. At one attempt
+/// every 10 min this number lasts 19 years.
+const UNLIMITED_ATTEMPTS: u32 = 1_000_000;
 
-/// Ends the submission with this id, unless that has happened.
+/// Completes the submission with this id, unless it is complete.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ReconcileRate {
     pub id: Uuid,
@@ -27,8 +27,8 @@ impl Job for ReconcileRate {
 
     fn policy(_: &Rates) -> Policy {
         let backoff = Backoff { base: Duration::from_secs(5), cap: Duration::from_secs(600) };
-        // One sender sends one after the other: more at once would only wait for each other.
-        Policy { attempts: ENDLESS, backoff, deadline: Duration::from_secs(60), concurrency: 8 }
+        // Transactions of one account are sent one by one: more concurrent runs would only wait for each other.
+        Policy { attempts: UNLIMITED_ATTEMPTS, backoff, deadline: Duration::from_secs(60), concurrency: 8 }
     }
 
     async fn run(self, rates: Rates, _: Run) -> Result<Outcome, Failure> {
@@ -41,7 +41,7 @@ impl Job for ReconcileRate {
 }
 
 impl Revive for ReconcileRate {
-    /// Its next run sees how the submission stands.
+    /// Nothing to restore: the next run reads the state of the submission.
     async fn revive(self, _: Rates, _: &mut Tx) -> Result<(), Error> {
         Ok(())
     }

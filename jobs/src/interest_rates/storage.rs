@@ -1,40 +1,57 @@
-//! Where averages are kept: one interface, two storages.
+//! Storage interface of averages. PostgreSQL and the smart contract implement it.
 
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
 use super::{
     Rate,
-    model::{Cursor, Reading, Submission, Submitted},
+    model::{Cursor, SavedRate, Submission, SubmissionOutcome},
 };
 use crate::{
     error::Error,
     queue::{Failure, Origin, Outcome},
 };
 
-/// Keeps averages, and remembers all of them.
+/// A storage of averages and their history.
 pub trait Storage: Send + Sync {
-    /// Saves the average of a submission, once for each of its keys.
+    /// Saves the average of a submission, at most once per idempotency key.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when it cannot be saved now: then nothing is, nor will it be.
-    fn save(&self, submission: Submission, rate: Rate, origin: Origin) -> BoxFuture<'_, Result<Submitted, Error>>;
+    /// Returns [`Error::Unavailable`] if it cannot be saved now. Then it is not saved, and will not be saved later.
+    fn save(
+        &self,
+        submission: Submission,
+        rate: Rate,
+        origin: Origin,
+    ) -> BoxFuture<'_, Result<SubmissionOutcome, Error>>;
 
-    /// The newest one.
+    /// The newest average.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when the storage cannot be asked now, as for all that follow.
-    fn current(&self) -> BoxFuture<'_, Result<Option<Reading>, Error>>;
+    /// Returns [`Error::Unavailable`] if the storage cannot be read now.
+    fn current(&self) -> BoxFuture<'_, Result<Option<SavedRate>, Error>>;
 
-    /// At most `limit` of those before `before`, newest first.
-    fn history(&self, before: Option<Cursor>, limit: u32) -> BoxFuture<'_, Result<Vec<Reading>, Error>>;
+    /// At most `limit` averages before the cursor `before`, newest first.
+    ///
+    /// # Errors
+    /// Returns [`Error::Unavailable`] if the storage cannot be read now.
+    fn history(&self, before: Option<Cursor>, limit: u32) -> BoxFuture<'_, Result<Vec<SavedRate>, Error>>;
 
-    /// Whether it could save something now; the error says why not.
+    /// Checks that the storage can save a submission now.
+    ///
+    /// # Errors
+    /// Returns the reason if it cannot.
     fn ready(&self) -> BoxFuture<'_, Result<(), String>>;
 
-    /// Brings a submission to its end whose process may have died on the way.
+    /// Completes a submission whose process may have crashed.
+    ///
+    /// # Errors
+    /// Fails if the storage cannot complete it now, and a retry counts as an attempt.
     fn reconcile(&self, id: Uuid) -> BoxFuture<'_, Result<Outcome, Failure>>;
 
-    /// Withdraws a submission whose job is given up, if nothing of it was sent; otherwise it can still be saved.
+    /// Withdraws a submission whose job is discarded, unless a transaction for it was signed. Then it may still be saved.
+    ///
+    /// # Errors
+    /// Fails if the database cannot be written to now.
     fn abandon(&self, id: Uuid) -> BoxFuture<'_, Result<(), Failure>>;
 }

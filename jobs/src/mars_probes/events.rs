@@ -1,6 +1,6 @@
-//! What the log and the metrics tell of probes, in the names and fields that the seed's readers know.
+//! Log events and counters of probes. Their names and fields are those of the original service.
 //!
-//! `started` is what is about to be recorded; `finished` is told only after its commit. Counters are of this process.
+//! The status `started` precedes the write; `finished` follows its commit. The counters count this process only.
 
 use std::{
     fmt::Write as _,
@@ -10,16 +10,16 @@ use std::{
 use metrics::{counter, describe_counter};
 use uuid::Uuid;
 
-use super::grid::{Commands, Probe, Stand};
+use super::grid::{Commands, Position, Probe};
 
-/// A counter and the event that tells each of its steps. Its value is kept here: a metric cannot be read.
-struct Count {
+/// A counter, and the event that logs each increment. It keeps its own value, because a metric cannot be read back.
+struct EventCounter {
     name: &'static str,
     event: &'static str,
     value: AtomicU64,
 }
 
-impl Count {
+impl EventCounter {
     const fn new(name: &'static str, event: &'static str) -> Self {
         Self { name, event, value: AtomicU64::new(0) }
     }
@@ -31,53 +31,57 @@ impl Count {
     }
 }
 
-static CREATED: Count = Count::new("probe_created_total", "PROBE_CREATED_TOTAL");
-static COMMANDS: Count = Count::new("probe_commands_total", "PROBE_COMMANDS_TOTAL");
-static INVALID_SETUPS: Count = Count::new("probe_invalid_setups_total", "PROBE_INVALID_SETUPS_TOTAL");
-static INVALID_COMMANDS: Count = Count::new("probe_invalid_commands_total", "PROBE_INVALID_COMMANDS_TOTAL");
+static CREATED: EventCounter = EventCounter::new("probe_created_total", "PROBE_CREATED_TOTAL");
+static COMMANDS: EventCounter = EventCounter::new("probe_commands_total", "PROBE_COMMANDS_TOTAL");
+static INVALID_SETUPS: EventCounter = EventCounter::new("probe_invalid_setups_total", "PROBE_INVALID_SETUPS_TOTAL");
+static INVALID_COMMANDS: EventCounter =
+    EventCounter::new("probe_invalid_commands_total", "PROBE_INVALID_COMMANDS_TOTAL");
 
-/// Says what each counter means, and shows it at 0.
+/// Describes the counters, and sets them to 0.
 pub fn describe() {
-    describe_counter!(CREATED.name, "Probes recorded.");
-    describe_counter!(COMMANDS.name, "Command strings obeyed and recorded, each counted once whatever its length.");
-    describe_counter!(INVALID_SETUPS.name, "Setups refused because a field is wrong (422).");
+    describe_counter!(CREATED.name, "Probes created.");
+    describe_counter!(
+        COMMANDS.name,
+        "Command strings applied and committed. Each counts once, regardless of its length."
+    );
+    describe_counter!(INVALID_SETUPS.name, "Setups refused because a field is invalid (422).");
     describe_counter!(
         INVALID_COMMANDS.name,
-        "Command strings refused: a field or a letter is wrong, or the probe is unknown or would leave its grid."
+        "Command strings refused: a field or a command is invalid, the probe is unknown, or it would leave its grid."
     );
     for count in [&CREATED, &COMMANDS, &INVALID_SETUPS, &INVALID_COMMANDS] {
         counter!(count.name).absolute(0);
     }
 }
 
-/// `PROBE_CREATED`, `started` or `finished`.
-pub fn created(status: &'static str, probe: &Probe, grid_id: Uuid) {
+/// Logs `PROBE_CREATED`; counts it if it is `finished`.
+pub fn record_created(status: &'static str, probe: &Probe, grid_id: Uuid) {
     if status == FINISHED {
         CREATED.increment();
     }
-    let Probe { id, grid, stand } = probe;
+    let Probe { id, grid, position } = probe;
     tracing::info!(
         status,
         %grid_id,
         grid_x = grid.x,
         grid_y = grid.y,
         probe_id = %id,
-        probe_x = stand.x,
-        probe_y = stand.y,
-        probe_direction = stand.direction.name(),
+        probe_x = position.x,
+        probe_y = position.y,
+        probe_direction = position.direction.name(),
         "PROBE_CREATED"
     );
 }
 
-/// `PROBE_COMMAND_SENT`, `started` or `finished`.
-pub fn command_sent(status: &'static str, id: Uuid, commands: &Commands, from: Stand, to: Stand) {
+/// Logs `PROBE_COMMAND_SENT`; counts it if it is `finished`.
+pub fn record_command_sent(status: &'static str, id: Uuid, commands: &Commands, from: Position, to: Position) {
     if status == FINISHED {
         COMMANDS.increment();
     }
     tracing::info!(
         status,
         probe_id = %id,
-        command = &*cut(commands),
+        command = &*truncate(commands),
         from_x = from.x,
         from_y = from.y,
         from_direction = from.direction.name(),
@@ -88,36 +92,35 @@ pub fn command_sent(status: &'static str, id: Uuid, commands: &Commands, from: S
     );
 }
 
-/// Before the commit.
+/// The status before the write.
 pub const STARTED: &str = "started";
-/// After it.
+/// The status after the commit.
 pub const FINISHED: &str = "finished";
 
-/// A setup was refused, and nothing recorded; `errors` says why.
-pub fn invalid_setup(errors: &str) {
+/// Logs and counts a refused setup. `errors` contains the reasons.
+pub fn record_invalid_setup(errors: &str) {
     INVALID_SETUPS.increment();
-    tracing::info!(errors = &*cut(errors), "PROBE_INVALID_SETUP");
+    tracing::info!(errors = &*truncate(errors), "PROBE_INVALID_SETUP");
 }
 
-/// A command was refused, and nothing recorded; `code` and `message` are the answer's, and empty when not even its fields
-/// were right.
-pub fn invalid_command(id: Option<Uuid>, code: &str, message: &str) {
+/// Logs and counts a refused command. `code` and `message` are those of the response; `code` is empty if the body itself
+/// is invalid.
+pub fn record_invalid_command(id: Option<Uuid>, code: &str, message: &str) {
     INVALID_COMMANDS.increment();
     let probe_id = id.map(|id| id.to_string());
-    tracing::info!(probe_id, code, detail = &*cut(message), "PROBE_INVALID_COMMAND");
+    tracing::info!(probe_id, code, detail = &*truncate(message), "PROBE_INVALID_COMMAND");
 }
 
-/// The beginning of a text: a body of 1 MiB must not become a line of as much.
-fn cut(text: impl std::fmt::Display) -> String {
-    /// Characters of it, at most.
-    const MOST: usize = 256;
-    /// Writes until it is full, and counts the rest.
-    struct Beginning(String, usize);
+/// The first characters of a text: a body of 1 MiB must not become a log line of that size.
+fn truncate(text: impl std::fmt::Display) -> String {
+    const MAX_CHARACTERS: usize = 256;
+    /// A writer that keeps the first characters, and counts all of them.
+    struct Prefix(String, usize);
 
-    impl std::fmt::Write for Beginning {
+    impl std::fmt::Write for Prefix {
         fn write_str(&mut self, text: &str) -> std::fmt::Result {
             for c in text.chars() {
-                if self.1 < MOST {
+                if self.1 < MAX_CHARACTERS {
                     self.0.push(c);
                 }
                 self.1 += 1;
@@ -126,11 +129,11 @@ fn cut(text: impl std::fmt::Display) -> String {
         }
     }
 
-    let mut beginning = Beginning(String::new(), 0);
-    // Infallible: writing to a String.
-    let _ = write!(beginning, "{text}");
-    let Beginning(mut text, length) = beginning;
-    if length > MOST {
+    let mut prefix = Prefix(String::new(), 0);
+    // Writing to a String cannot fail.
+    let _ = write!(prefix, "{text}");
+    let Prefix(mut text, length) = prefix;
+    if length > MAX_CHARACTERS {
         let _ = write!(text, "… ({length} characters)");
     }
     text
@@ -141,9 +144,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_texts_are_cut_with_a_mark() {
-        assert_eq!(cut("MRM"), "MRM");
-        assert_eq!(cut("é".repeat(256)), "é".repeat(256));
-        assert_eq!(cut("M".repeat(1 << 20)), format!("{}… (1048576 characters)", "M".repeat(256)));
+    fn long_texts_are_truncated_with_their_length() {
+        assert_eq!(truncate("MRM"), "MRM");
+        assert_eq!(truncate("é".repeat(256)), "é".repeat(256));
+        assert_eq!(truncate("M".repeat(1 << 20)), format!("{}… (1048576 characters)", "M".repeat(256)));
     }
 }

@@ -1,17 +1,17 @@
-//! A probe on its grid: what commands are, and where they lead. Pure; each command takes constant time and no memory.
+//! Pure rules of probes: commands, positions and grid limits. Each command takes constant time and no memory.
 
 use std::fmt;
 
 use uuid::Uuid;
 
-/// The largest coordinates of a grid; the smallest are 0.
+/// A grid, by its largest coordinates. The smallest ones are 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grid {
     pub x: i32,
     pub y: i32,
 }
 
-/// Where a probe looks.
+/// The direction that a probe faces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Direction {
     North,
@@ -21,10 +21,10 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// All of them, in the order of the contract.
+    /// All directions, in the order of the API's texts.
     pub const ALL: [Self; 4] = [Self::North, Self::South, Self::East, Self::West];
 
-    /// Its name on the wire and in the table.
+    /// The name in the API and in the database.
     pub fn name(self) -> &'static str {
         match self {
             Self::North => "NORTH",
@@ -34,7 +34,7 @@ impl Direction {
         }
     }
 
-    /// The one with this name, in upper case.
+    /// Parses a name in upper case.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|direction| direction.name() == name)
     }
@@ -58,20 +58,20 @@ impl Direction {
     }
 }
 
-/// A place, and where whoever stands there looks.
+/// Coordinates, and the direction that the probe faces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Stand {
+pub struct Position {
     pub x: i32,
     pub y: i32,
     pub direction: Direction,
 }
 
-/// A probe as it now stands.
+/// A probe with its grid and current position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Probe {
     pub id: Uuid,
     pub grid: Grid,
-    pub stand: Stand,
+    pub position: Position,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,23 +81,24 @@ enum Command {
     Right,
 }
 
-/// Commands for a probe, in their order.
+/// A parsed command string.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commands(Vec<Command>);
 
-/// The first character that is no command, in upper case: of one that has several there, such as ß, the first.
+/// The first invalid character of a command string, in upper case. If its upper case has several characters, as that of
+/// ß, only the first of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidCommand(pub char);
 
-/// A command leads out of this grid.
+/// The error for commands that lead out of this grid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutOfGrid(pub Grid);
 
 impl Commands {
-    /// Reads `M`, `L` and `R` of either case, outer blanks left out.
+    /// Parses `M`, `L` and `R` in either case. Surrounding whitespace is ignored.
     ///
     /// # Errors
-    /// The first character that is none of them.
+    /// Returns the first character that is not a command.
     pub fn parse(text: &str) -> Result<Self, InvalidCommand> {
         let read = |letter| match letter {
             'M' => Ok(Command::Move),
@@ -108,12 +109,12 @@ impl Commands {
         text.trim().chars().flat_map(char::to_uppercase).map(read).collect::<Result<_, _>>().map(Self)
     }
 
-    /// How many there are.
+    /// The number of commands.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no commands.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -130,28 +131,28 @@ impl fmt::Display for Commands {
     }
 }
 
-/// Where these commands lead a probe; all of them, or none.
+/// Returns the position after all commands.
 ///
 /// # Errors
-/// When one of them leads out of the grid.
-pub fn apply(grid: Grid, from: Stand, commands: &Commands) -> Result<Stand, OutOfGrid> {
-    commands.0.iter().try_fold(from, |stand, command| match command {
-        Command::Left => Ok(Stand { direction: stand.direction.left(), ..stand }),
-        Command::Right => Ok(Stand { direction: stand.direction.right(), ..stand }),
-        Command::Move => step(grid, stand).ok_or(OutOfGrid(grid)),
+/// Returns [`OutOfGrid`] if one of the commands leads out of the grid; then none is applied.
+pub fn apply(grid: Grid, from: Position, commands: &Commands) -> Result<Position, OutOfGrid> {
+    commands.0.iter().try_fold(from, |position, command| match command {
+        Command::Left => Ok(Position { direction: position.direction.left(), ..position }),
+        Command::Right => Ok(Position { direction: position.direction.right(), ..position }),
+        Command::Move => step(grid, position).ok_or(OutOfGrid(grid)),
     })
 }
 
-fn step(grid: Grid, stand: Stand) -> Option<Stand> {
+fn step(grid: Grid, position: Position) -> Option<Position> {
     let along = |at: i32, by: i32, most: i32| at.checked_add(by).filter(|at| (0..=most).contains(at));
-    let Stand { x, y, direction } = stand;
+    let Position { x, y, direction } = position;
     let (x, y) = match direction {
         Direction::North => (x, along(y, 1, grid.y)?),
         Direction::South => (x, along(y, -1, grid.y)?),
         Direction::East => (along(x, 1, grid.x)?, y),
         Direction::West => (along(x, -1, grid.x)?, y),
     };
-    Some(Stand { x, y, direction })
+    Some(Position { x, y, direction })
 }
 
 #[cfg(test)]

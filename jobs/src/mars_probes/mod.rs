@@ -1,11 +1,11 @@
-//! Probes on Mars: each on a grid of its own, moved by commands that it obeys wholly or not at all.
+//! Mars probes: each has its own grid. Clients move it by command strings, which are applied completely or not at all.
 //!
 //! | file | what |
 //! |---|---|
-//! | [`grid`] | where commands lead: pure |
-//! | [`events`] | what the log and the metrics tell |
-//! | [`listing`] | all probes, for readers of any speed |
-//! | `store` | all SQL |
+//! | [`grid`] | pure rules: commands, positions, grid limits |
+//! | [`events`] | log events and counters |
+//! | [`listing`] | streaming list of all probes, with back-pressure |
+//! | `store` | SQL |
 
 pub mod events;
 pub mod grid;
@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use self::{
     events::{FINISHED, STARTED},
-    grid::{Commands, Direction, Grid, InvalidCommand, OutOfGrid, Probe, Stand},
+    grid::{Commands, Direction, Grid, InvalidCommand, OutOfGrid, Position, Probe},
     listing::Listing,
 };
 use crate::{
@@ -29,35 +29,35 @@ use crate::{
     error::Error,
 };
 
-/// Moves at once in one process. Those of one probe wait for each other in the database, each in a session: without this,
-/// a crowd around one probe would take all sessions from everybody else.
-const MOVES: usize = 4;
-/// As long as one waits for a session.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The limit of concurrent moves in one process. Moves of one probe wait for its row lock, each on its own connection.
+/// Without the limit, many moves of one probe would use up the connection pool.
+const MAX_CONCURRENT_MOVES: usize = 4;
+/// How long a move waits for its turn: the same as the wait for a pooled connection.
+const MOVE_QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A probe in a list.
+/// A probe in a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Placed {
-    /// Where the list goes on after it.
+pub struct ListedProbe {
+    /// Its serial number, the cursor of the next page.
     pub number: i64,
     pub id: Uuid,
-    pub stand: Stand,
+    pub position: Position,
 }
 
-/// What became of a command.
+/// The outcome of a move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Moved {
-    /// The probe stands there, and that is committed.
-    Done(Stand),
-    /// There is no such probe.
+pub enum MoveOutcome {
+    /// The probe has moved to this position, and the move is committed.
+    Done(Position),
+    /// The probe does not exist.
     Unknown,
-    /// The command has a character that is none.
+    /// The command string contains an invalid character.
     Invalid(InvalidCommand),
-    /// It leads out of the grid.
-    Wall(OutOfGrid),
+    /// The commands lead out of the grid.
+    OutOfGrid(OutOfGrid),
 }
 
-/// The feature. Clones share everything.
+/// The feature. Clones share its state.
 #[derive(Clone)]
 pub struct Probes {
     pool: PgPool,
@@ -68,84 +68,88 @@ impl Probes {
     /// Starts the feature.
     pub fn start(pool: &PgPool) -> Self {
         events::describe();
-        Self { pool: pool.clone(), moves: Arc::new(Semaphore::new(MOVES)) }
+        Self { pool: pool.clone(), moves: Arc::new(Semaphore::new(MAX_CONCURRENT_MOVES)) }
     }
 
-    /// Records a probe at (0, 0) of a new grid.
+    /// Creates a probe at (0, 0) of a new grid.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when the database cannot take it now, as for every change here.
+    /// Returns [`Error::Unavailable`] if the database cannot take the write now.
     pub async fn create(&self, grid: Grid, direction: Direction) -> Result<Probe, Error> {
-        // Made here, not by the database: `started` names the probe before it is there.
+        // Generated here, not by the database: the `started` event contains the id before the insert.
         let (id, grid_id) = (Uuid::now_v7(), Uuid::now_v7());
-        let probe = Probe { id, grid, stand: Stand { x: 0, y: 0, direction } };
+        let probe = Probe { id, grid, position: Position { x: 0, y: 0, direction } };
         let pool = self.pool.clone();
-        whole(async move {
-            events::created(STARTED, &probe, grid_id);
+        run_to_completion(async move {
+            events::record_created(STARTED, &probe, grid_id);
             answered(store::insert(&pool, &probe, grid_id)).await?;
-            events::created(FINISHED, &probe, grid_id);
+            events::record_created(FINISHED, &probe, grid_id);
             Ok(probe)
         })
         .await
     }
 
-    /// Moves a probe by this command. Moves of one probe take place one after the other, whichever processes they come
-    /// through: each holds the probe's row from its look at it to its commit.
+    /// Moves a probe by a command string. Moves of one probe are serialised across all processes: each locks the probe's
+    /// row from the read to the commit.
     ///
     /// # Errors
-    /// As [`Probes::create`].
-    pub async fn send(&self, id: Uuid, command: &str) -> Result<Moved, Error> {
+    /// Returns [`Error::Unavailable`] if the database cannot take the write now, or if too many moves wait.
+    pub async fn send(&self, id: Uuid, command: &str) -> Result<MoveOutcome, Error> {
         let commands = match Commands::parse(command) {
             Ok(commands) => commands,
-            // Nobody need be kept waiting for that.
+            // An invalid command needs neither a turn nor a lock.
             Err(invalid) => {
-                let known = answered(store::is_known(&self.pool, id)).await?;
-                return Ok(if known { Moved::Invalid(invalid) } else { Moved::Unknown });
+                let known = answered(store::exists(&self.pool, id)).await?;
+                return Ok(if known { MoveOutcome::Invalid(invalid) } else { MoveOutcome::Unknown });
             }
         };
-        let turn = tokio::time::timeout(PATIENCE, self.moves.clone().acquire_owned()).await;
+        let turn = tokio::time::timeout(MOVE_QUEUE_TIMEOUT, self.moves.clone().acquire_owned()).await;
         let busy = |_| Error::Unavailable("too many moves at once".into());
         let turn = turn.map_err(busy)?.map_err(|closed| Error::Internal(closed.to_string()))?;
         let pool = self.pool.clone();
-        whole(async move {
+        run_to_completion(async move {
             let _turn = turn;
-            answered(obey(&pool, id, &commands)).await
+            answered(move_probe(&pool, id, &commands)).await
         })
         .await
     }
 
-    /// All probes after this place, oldest first, for a reader of any speed.
+    /// Streams all probes after the number `after`, oldest first. A slow reader holds neither a connection nor more than
+    /// a few pages of memory.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when the database cannot be asked now.
+    /// Returns [`Error::Unavailable`] if the database cannot be read now.
     pub async fn listing(&self, after: Option<i64>) -> Result<Listing, Error> {
         Listing::begin(&self.pool, after.unwrap_or(0)).await
     }
 
-    /// One page of at most `limit` probes after this place, oldest first.
+    /// Returns one page of at most `limit` probes after the number `after`, oldest first.
     ///
     /// # Errors
-    /// As [`Probes::listing`].
-    pub async fn page(&self, after: Option<i64>, limit: u32) -> Result<Vec<Placed>, Error> {
+    /// Returns [`Error::Unavailable`] if the database cannot be read now.
+    pub async fn page(&self, after: Option<i64>, limit: u32) -> Result<Vec<ListedProbe>, Error> {
         answered(store::page(&self.pool, after.unwrap_or(0), i64::MAX, limit.into())).await
     }
 }
 
-async fn obey(pool: &PgPool, id: Uuid, commands: &Commands) -> Result<Moved, Error> {
+/// Moves a probe under its row lock.
+async fn move_probe(pool: &PgPool, id: Uuid, commands: &Commands) -> Result<MoveOutcome, Error> {
     let mut tx = pooler::begin(pool).await?;
-    let Some(probe) = store::lock(&mut tx, id).await? else { return Ok(Moved::Unknown) };
-    let to = match grid::apply(probe.grid, probe.stand, commands) {
+    let Some(probe) = store::lock(&mut tx, id).await? else { return Ok(MoveOutcome::Unknown) };
+    let to = match grid::apply(probe.grid, probe.position, commands) {
         Ok(to) => to,
-        Err(wall) => return Ok(Moved::Wall(wall)),
+        Err(error) => return Ok(MoveOutcome::OutOfGrid(error)),
     };
-    events::command_sent(STARTED, id, commands, probe.stand, to);
-    store::place(&mut tx, id, to).await?;
+    events::record_command_sent(STARTED, id, commands, probe.position, to);
+    store::set_position(&mut tx, id, to).await?;
     tx.commit().await?;
-    events::command_sent(FINISHED, id, commands, probe.stand, to);
-    Ok(Moved::Done(to))
+    events::record_command_sent(FINISHED, id, commands, probe.position, to);
+    Ok(MoveOutcome::Done(to))
 }
 
-/// In a task of its own: a caller who leaves must not come between a commit and the telling of it.
-async fn whole<T: Send + 'static>(work: impl Future<Output = Result<T, Error>> + Send + 'static) -> Result<T, Error> {
+/// Runs the work in its own task, so that a client that disconnects cannot cancel it between the commit and the event.
+async fn run_to_completion<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
     tokio::spawn(work.in_current_span()).await.unwrap_or_else(|error| Err(Error::Internal(error.to_string())))
 }

@@ -1,4 +1,4 @@
-//! Which node, which key, which contract.
+//! Configuration of the chain: node, key and contract.
 
 use std::fmt;
 
@@ -10,20 +10,20 @@ use url::Url;
 
 use crate::config::{EnvReader, Environment};
 
-use super::known;
+use super::published_keys;
 
-const PROD_WANTS: &str = "must be a key of your own in prod: this one is printed by every node for development, such as \
+const NEEDS_OWN_KEY: &str = "must be a key of your own in prod: this one is printed by every node for development, such as \
                           CHAIN_PRIVATE_KEY=\"0x$(openssl rand -hex 32)\"";
 
-/// A key, and the node that it sends through. Neither is ever printed: the URL may hold a password.
+/// A key and the node to send through. `Debug` prints neither: the URL may hold a password.
 #[derive(Clone)]
 pub struct Account {
     pub(super) rpc_url: Url,
-    /// Overwritten in memory when it is dropped.
+    /// Its memory is overwritten on drop.
     pub(super) signer: PrivateKeySigner,
 }
 
-/// An account and the contract that it writes to.
+/// An account and the contract to which it writes.
 #[derive(Clone)]
 pub struct ChainConfig {
     pub account: Account,
@@ -31,15 +31,15 @@ pub struct ChainConfig {
 }
 
 impl Account {
-    /// Reads `CHAIN_RPC_URL` and `CHAIN_PRIVATE_KEY`; each one that is missing or wrong becomes a problem.
+    /// Reads `CHAIN_RPC_URL` and `CHAIN_PRIVATE_KEY`. Each one that is missing or invalid becomes a configuration error.
     pub fn read(vars: &mut EnvReader) -> Option<Self> {
         let rpc_url = vars.text("CHAIN_RPC_URL");
         let rpc_url = required(vars, "CHAIN_RPC_URL", rpc_url, rpc_url_of);
         let key = vars.text("CHAIN_PRIVATE_KEY");
         let signer = required(vars, "CHAIN_PRIVATE_KEY", key, signer_of);
-        let everybodys = signer.as_ref().is_some_and(|signer| known::is_everybodys(signer.address()));
-        if everybodys && Environment::read(vars) == Environment::Prod {
-            vars.problem("CHAIN_PRIVATE_KEY", PROD_WANTS);
+        let is_published_key = signer.as_ref().is_some_and(|signer| published_keys::is_published(signer.address()));
+        if is_published_key && Environment::read(vars) == Environment::Prod {
+            vars.problem("CHAIN_PRIVATE_KEY", NEEDS_OWN_KEY);
         }
         Some(Self { rpc_url: rpc_url?, signer: signer? })
     }
@@ -51,8 +51,8 @@ impl Account {
 }
 
 impl ChainConfig {
-    /// Reads `CHAIN_RPC_URL`, `CHAIN_PRIVATE_KEY` and `CONTRACT_ADDRESS`; each one that is missing or wrong becomes a
-    /// problem.
+    /// Reads `CHAIN_RPC_URL`, `CHAIN_PRIVATE_KEY` and `CONTRACT_ADDRESS`. Each one that is missing or invalid becomes a
+    /// configuration error.
     pub fn read(vars: &mut EnvReader) -> Option<Self> {
         let account = Account::read(vars);
         let contract = vars.text("CONTRACT_ADDRESS");
@@ -67,7 +67,7 @@ fn required<T>(
     text: Option<String>,
     read: impl FnOnce(&str) -> Result<T, &'static str>,
 ) -> Option<T> {
-    // What is missing gets the same words as what is wrong: they say what must be there.
+    // A missing value gets the same message as an invalid one: it describes the expected value.
     match read(text.as_deref().unwrap_or_default()) {
         Ok(value) => Some(value),
         Err(expected) => {
@@ -92,12 +92,12 @@ fn signer_of(text: &str) -> Result<PrivateKeySigner, &'static str> {
 }
 
 fn address_of(text: &str) -> Result<Address, &'static str> {
-    // Mixed case is a checksum, which finds typing errors.
+    // A mixed-case address contains a checksum (EIP-55), which detects typing errors.
     let digits = text.strip_prefix("0x").filter(|digits| digits.len() == 40);
     let address = digits.and_then(|digits| {
-        let mixed =
+        let is_mixed_case =
             digits.contains(|c: char| c.is_ascii_lowercase()) && digits.contains(|c: char| c.is_ascii_uppercase());
-        if mixed { Address::parse_checksummed(text, None).ok() } else { text.parse().ok() }
+        if is_mixed_case { Address::parse_checksummed(text, None).ok() } else { text.parse().ok() }
     });
     address.ok_or(
         "must be set to what `millrace contract deploy` printed, such as 0x5FbDB2315678afecb367f032d93F642f64180aa3",
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_secret_is_printed() {
+    fn debug_output_contains_no_secret() {
         let config = read(&[("CHAIN_RPC_URL", URL), ("CHAIN_PRIVATE_KEY", KEY), ("CONTRACT_ADDRESS", CONTRACT)]);
         let printed = format!("{config:#?}");
         assert!(printed.contains(CONTRACT) || printed.contains(&CONTRACT.to_lowercase()), "{printed}");
@@ -139,12 +139,12 @@ mod tests {
     }
 
     #[test]
-    fn each_variable_that_is_missing_or_wrong_is_named() {
+    fn every_missing_or_invalid_variable_is_reported() {
         let missing = read(&[]).expect_err("nothing is set");
         for name in ["CHAIN_RPC_URL: must be", "CHAIN_PRIVATE_KEY: must be", "CONTRACT_ADDRESS: must be"] {
             assert!(missing.contains(name), "{missing}");
         }
-        assert_eq!(missing.matches("such as").count(), 3, "each with an example: {missing}");
+        assert_eq!(missing.matches("such as").count(), 3, "each error has an example: {missing}");
         let zero = format!("0x{}", "0".repeat(64));
         for (name, value) in [
             ("CHAIN_RPC_URL", "ws://secret"),
@@ -165,14 +165,14 @@ mod tests {
             assert!(!problem.contains("secret") && !problem.contains(&KEY[2..20]), "{problem}");
         }
         let dev = [("ENV", "dev"), ("CHAIN_RPC_URL", URL), ("CHAIN_PRIVATE_KEY", KEY), ("CONTRACT_ADDRESS", CONTRACT)];
-        read(&dev).expect("a known key for development");
+        read(&dev).expect("a published key in dev");
         let prod = [&[("ENV", "prod")], &dev[1..]].concat();
-        let problem = read(&prod).expect_err("a key that everybody has");
+        let problem = read(&prod).expect_err("a published key");
         assert!(problem.starts_with("CHAIN_PRIVATE_KEY: must be a key of your own in prod"), "{problem}");
         assert!(problem.lines().count() == 1 && !problem.contains(&KEY[2..20]), "{problem}");
         let own = format!("0x{}", "7".repeat(64));
         let prod = [&prod[..2], &[("CHAIN_PRIVATE_KEY", &*own), ("CONTRACT_ADDRESS", CONTRACT)]].concat();
-        read(&prod).expect("a key of one's own");
+        read(&prod).expect("a private key");
         let lower = CONTRACT.to_lowercase();
         read(&[("CHAIN_RPC_URL", URL), ("CHAIN_PRIVATE_KEY", KEY), ("CONTRACT_ADDRESS", &lower)]).expect("lower case");
     }

@@ -1,4 +1,4 @@
-//! The contract's functions, errors and event, as its source declares them, and what we read from them.
+//! ABI of the contract, generated from its source, and the conversion of its records and errors.
 
 use alloy::{
     primitives::{B256, Bytes, U256},
@@ -8,35 +8,35 @@ use alloy::{
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{error::ChainError, scaled::Scaled};
+use super::{error::ChainError, scaled::ScaledRate};
 
 sol!("../contracts/InterestRates.sol");
 
 pub use InterestRates::{
-    InterestRatesErrors, Record as Kept, Saved, currentCall, findCall, ownerCall, pageCall, saveCall,
+    InterestRatesErrors, Record as StoredRecord, Saved, currentCall, findCall, ownerCall, pageCall, saveCall,
 };
 
-/// What an address without our contract is said to be.
-pub const NOT_OURS: &str = "there is no contract of ours at CONTRACT_ADDRESS";
+/// The error text for an address without our contract.
+pub const NO_CONTRACT: &str = "there is no contract of ours at CONTRACT_ADDRESS";
 
 /// One rate on the contract.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Its place, counted from 0 in the order of saving.
+    /// Its position in the order of saving, from 0.
     pub index: u64,
     pub id: Uuid,
-    pub rate: Scaled,
+    pub rate: ScaledRate,
     /// The time of its block.
     pub saved_at: OffsetDateTime,
 }
 
 impl Record {
-    /// Reads what a view returned.
-    pub fn of(index: U256, kept: &Kept) -> Result<Self, ChainError> {
-        Self::read(index, kept.id, kept.rate, kept.savedAt)
+    /// Converts a record that a view function returned.
+    pub fn of(index: U256, stored: &StoredRecord) -> Result<Self, ChainError> {
+        Self::read(index, stored.id, stored.rate, stored.savedAt)
     }
 
-    /// Reads the event of a saving.
+    /// Decodes the event that the contract emits for a saved rate.
     pub fn of_log(topics: &[B256], data: &Bytes) -> Option<Self> {
         let saved = Saved::decode_raw_log(topics.iter().copied(), data).ok()?;
         Self::read(saved.index, saved.id, saved.rate, saved.savedAt).ok()
@@ -49,21 +49,21 @@ impl Record {
         Ok(Self {
             index: u64::try_from(index).map_err(|_| beyond("place"))?,
             id: Uuid::from_u128(id),
-            rate: Scaled::from_units(units).map_err(|_| beyond("rate"))?,
+            rate: ScaledRate::from_units(units).map_err(|_| beyond("rate"))?,
             saved_at: OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| beyond("time"))?,
         })
     }
 }
 
-/// What the data of a revert means, if it is one of the contract's own errors.
-pub fn refusal(data: &[u8]) -> Option<ChainError> {
+/// Decodes the data of a revert; `None` if it is not an error of the contract.
+pub fn decode_revert(data: &[u8]) -> Option<ChainError> {
     match InterestRatesErrors::abi_decode(data).ok()? {
         InterestRatesErrors::AlreadySaved(_) => Some(ChainError::AlreadySaved),
         InterestRatesErrors::NotOwner(_) => Some(not_owner()),
     }
 }
 
-/// The key is another one's.
+/// The error for a key that is not the owner's.
 pub fn not_owner() -> ChainError {
     ChainError::Misconfigured("the contract's owner is not the account of CHAIN_PRIVATE_KEY".into())
 }

@@ -1,15 +1,15 @@
-//! A new contract, from the bytecode that is committed with its source.
+//! Deployment of a new contract from the committed bytecode.
 
 use std::time::Duration;
 
 use alloy::primitives::{Bytes, TxKind};
 use serde::Deserialize;
 
-use super::{config::Account, error::ChainError, node::Node, outcome, transaction::Draft};
+use super::{config::Account, error::ChainError, node::Node, outcome, transaction::UnsignedTransaction};
 
-/// What `npm run build` wrote in `contracts/`.
+/// The output of `npm run build` in `contracts/`.
 const BUILD: &str = include_str!("../../../../contracts/InterestRates.json");
-/// Several blocks of any chain.
+/// The time limit of a deployment: several blocks on most chains.
 const LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Deserialize)]
@@ -17,10 +17,11 @@ struct Build {
     bytecode: Bytes,
 }
 
-/// Makes a contract whose owner is this account, and answers its address as soon as it is in a block.
+/// Deploys a contract that this account owns, and returns its address once a block includes it.
 ///
 /// # Errors
-/// When the node cannot be reached, refuses it, or has no block with it within 60 s; the text then has its hash.
+/// Fails if the node cannot be reached or refuses the transaction, or if no block includes it within 60 s. Then the text
+/// contains the transaction's hash.
 pub async fn deploy(account: &Account) -> Result<String, ChainError> {
     let internal = |error: String| ChainError::Refused(format!("a fault of ours: {error}"));
     let build: Build = serde_json::from_str(BUILD).map_err(|error| internal(error.to_string()))?;
@@ -32,14 +33,14 @@ pub async fn deploy(account: &Account) -> Result<String, ChainError> {
         node.gas(sender, TxKind::Create, &build.bytecode),
         node.pricing(),
     )?;
-    let draft = Draft { chain_id, nonce, gas, pricing, to: TxKind::Create, input: build.bytecode };
+    let draft = UnsignedTransaction { chain_id, nonce, gas, pricing, to: TxKind::Create, input: build.bytecode };
     let prepared = draft.sign(&account.signer)?;
     match node.send(&prepared.raw).await {
-        // It may have arrived, and only the answer was lost.
+        // The transaction may have arrived although the response was lost.
         Ok(()) | Err(ChainError::Unreachable(_)) => {}
         Err(error) => return Err(error),
     }
-    match outcome::awaited(&node, prepared.hash, LIMIT).await? {
+    match outcome::await_receipt(&node, prepared.hash, LIMIT).await? {
         Some((receipt, Some(address))) if receipt.succeeded => Ok(address.to_string()),
         Some(_) => Err(ChainError::Refused(format!("the transaction {} failed", prepared.hash))),
         None => Err(ChainError::Unreachable(format!(

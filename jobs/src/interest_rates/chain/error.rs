@@ -1,38 +1,36 @@
-//! Why the chain did not do what it was asked.
+//! Errors of chain calls.
 
-/// What went wrong. No text has the node's URL or a key in it.
+/// Why a chain call failed. No text contains the node's URL or a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChainError {
-    /// The node cannot be reached, does not answer in time, or is overloaded. After a sending the outcome is unknown.
+    /// The node cannot be reached, does not respond in time, or is overloaded. After a send the outcome is unknown.
     #[error("the chain cannot be reached: {0}")]
     Unreachable(String),
-    /// The node answers, but it is not ours, the contract is not at its address, or the key is not its owner's: only a
-    /// change of the configuration helps.
+    /// The node responds, but its URL, the contract's address or the key is wrong. Only a change of the configuration helps.
     #[error("the chain is misconfigured: {0}")]
     Misconfigured(String),
-    /// The contract has this id.
+    /// The contract has this id already.
     #[error("the contract has this id already")]
     AlreadySaved,
-    /// The nonce has been used by another transaction, or by this one.
+    /// A block has a transaction with this nonce: this one or another.
     #[error("the nonce has been used")]
     NonceUsed,
-    /// The node wants higher fees, for instance because it has a transaction with this nonce.
+    /// The node requires higher fees, for instance because it has a pending transaction with this nonce.
     #[error("the node wants higher fees")]
     Underpriced,
-    /// The account cannot pay for it, by its balance or in the node's words. Nothing has been taken; funds help.
+    /// The account cannot pay, according to its balance or to the node. The transaction was not accepted.
     #[error("the account of CHAIN_PRIVATE_KEY cannot pay for it: {0}")]
     Unfunded(String),
-    /// The node or the contract has refused it, for this reason. A transaction that is refused when it is sent has not
-    /// been taken.
+    /// The node or the contract refused the call for this reason. A transaction that is refused when sent was not accepted.
     #[error("refused by the chain: {0}")]
     Refused(String),
 }
 
 impl ChainError {
-    /// Every [`ChainError::reason`].
+    /// All values of [`ChainError::reason`].
     pub const REASONS: [&'static str; 4] = ["unreachable", "misconfigured", "unfunded", "refused"];
 
-    /// One of few words, for a metric.
+    /// The label of this error in a metric.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Unreachable(_) => "unreachable",

@@ -1,28 +1,29 @@
-//! The chain: rates on a smart contract that no id can enter twice, whatever is sent again.
+//! Client of the smart contract that stores rates. The contract accepts each id once, so a transaction may be sent again
+//! without a double save.
 //!
 //! | file | what |
 //! |---|---|
-//! | `config` | which node, key and contract |
-//! | `contract` | what the contract offers, from its source |
-//! | `transaction` | transactions: signed, sent, and what became of them |
-//! | `node` | what a node is asked, in its own words |
-//! | `rpc` | JSON-RPC |
-//! | `outcome` | what became of what was sent |
-//! | `deploy` | a new contract |
+//! | `config` | node, key and contract |
+//! | `contract` | ABI of the contract, generated from its source |
+//! | `transaction` | transactions: fees, signing, outcomes |
+//! | `node` | typed calls of an Ethereum node |
+//! | `rpc` | JSON-RPC over HTTP |
+//! | `outcome` | outcomes of sent transactions |
+//! | `deploy` | deployment of a new contract |
 //! | `scaled` | rates in units of 10^-18 |
-//! | `known` | accounts whose keys everybody has |
+//! | `published_keys` | development accounts whose keys are public |
 //!
-//! Several processes write with one key, and a nonce is used once. So nothing here counts nonces: the caller takes a lock
-//! for [`Chain::sender`], has a transaction [prepared](Chain::prepare) with the next nonce by the node, records it, has it
-//! [sent](Chain::send), and only then lets the next one in.
+//! Several processes write with one key, and each nonce can be used once. Nonces are therefore not counted here. The caller
+//! locks [`Chain::sender`], [prepares](Chain::prepare) a transaction with the node's next nonce, records it,
+//! [sends](Chain::send) it, and then releases the lock.
 
 mod config;
 mod contract;
 mod deploy;
 mod error;
-mod known;
 mod node;
 mod outcome;
+mod published_keys;
 mod rpc;
 mod scaled;
 mod transaction;
@@ -40,18 +41,18 @@ pub use self::{
     contract::Record,
     deploy::deploy,
     error::ChainError,
-    scaled::{Scaled, ScaledError},
-    transaction::{Fees, Hash, Outcome, Prepared, Receipt, Sent},
+    scaled::{ScaledRate, ScaledRateError},
+    transaction::{Fees, Hash, Outcome, Receipt, SentTransaction, SignedTransaction},
 };
 use self::{
-    contract::{NOT_OURS, currentCall, findCall, not_owner, ownerCall, pageCall, saveCall},
+    contract::{NO_CONTRACT, currentCall, findCall, not_owner, ownerCall, pageCall, saveCall},
     node::Node,
-    rpc::Fault,
-    transaction::Draft,
+    rpc::RpcError,
+    transaction::UnsignedTransaction,
 };
 use crate::error::Error;
 
-/// One contract, written to with one key. Clones share everything.
+/// One contract, and the key that writes to it. Clones share the connection.
 #[derive(Clone)]
 pub struct Chain {
     node: Node,
@@ -60,16 +61,16 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// Without any I/O: who uses it starts while the chain is down.
+    /// Builds the client without I/O, so that a process can start while the chain is down.
     ///
     /// # Errors
-    /// When the HTTP client cannot be built.
+    /// Fails if the HTTP client cannot be built.
     pub fn new(config: &ChainConfig) -> Result<Self, Error> {
         let node = Node::new(&config.account.rpc_url)?;
         Ok(Self { node, signer: config.account.signer.clone(), contract: config.contract })
     }
 
-    /// The address of the account that writes, whose nonces are taken one after the other.
+    /// The address of the account that writes. Its nonces are used in sequence.
     pub fn sender(&self) -> String {
         self.signer.address().to_string()
     }
@@ -79,84 +80,90 @@ impl Chain {
         self.contract.to_string()
     }
 
-    /// Whether it could be written to: the node answers, the contract is there, and it is ours.
+    /// Checks that the node responds, and that the contract exists and belongs to the account.
     ///
     /// # Errors
-    /// Why not.
+    /// Returns [`ChainError::Unreachable`] or [`ChainError::Misconfigured`] with the reason.
     pub async fn ready(&self) -> Result<(), ChainError> {
-        let owner = self.view(ownerCall {}).await?;
+        let owner = self.call_view(ownerCall {}).await?;
         if owner == self.signer.address() { Ok(()) } else { Err(not_owner()) }
     }
 
-    /// Whether the account can pay for a saving at the prices of now.
+    /// Checks that the account can pay for a save at current fees.
     ///
     /// # Errors
-    /// [`ChainError::Unfunded`] when it cannot; when the node does not say what a saving costs.
+    /// Returns [`ChainError::Unfunded`] if it cannot. Fails as well if the node does not return the fees.
     pub async fn can_pay(&self) -> Result<(), ChainError> {
-        // An id that no submission has.
-        let input = save_input(Uuid::now_v7(), Scaled::MOST);
+        // A fresh id, so that the contract does not refuse it.
+        let input = save_input(Uuid::now_v7(), ScaledRate::MAX);
         let (gas, pricing, balance) = tokio::try_join!(
             self.node.gas(self.signer.address(), TxKind::Call(self.contract), &input),
             self.node.pricing(),
             self.node.balance(self.signer.address()),
         )?;
-        self.payable(gas, pricing.fees, balance)
+        self.require_funds(gas, pricing.fees, balance)
     }
 
-    /// The record with the highest id, which is the one submitted last.
+    /// The record with the highest id: the one submitted last.
     ///
     /// # Errors
-    /// When the contract cannot be asked.
+    /// Fails if the contract cannot be read.
     pub async fn current(&self) -> Result<Option<Record>, ChainError> {
-        let current = self.view(currentCall {}).await?;
+        let current = self.call_view(currentCall {}).await?;
         current.found.then(|| Record::of(current.index, &current.saved)).transpose()
     }
 
-    /// The records before the place `before`, or the last ones; the last saved first, at most `limit` and at most 200.
+    /// The records with an index below `before`, or the last ones; the last saved one first, at most `limit` and at most 200.
     ///
     /// # Errors
-    /// When the contract cannot be asked.
+    /// Fails if the contract cannot be read.
     pub async fn page(&self, before: Option<u64>, limit: u32) -> Result<Vec<Record>, ChainError> {
         let before = before.map_or(U256::MAX, U256::from);
-        let page = self.view(pageCall { before, limit: U256::from(limit) }).await?;
-        let places = (0..page.found.len()).map(|behind| page.first.saturating_sub(U256::from(behind)));
-        places.zip(&page.found).map(|(index, kept)| Record::of(index, kept)).collect()
+        let page = self.call_view(pageCall { before, limit: U256::from(limit) }).await?;
+        let indexes = (0..page.found.len()).map(|behind| page.first.saturating_sub(U256::from(behind)));
+        indexes.zip(&page.found).map(|(index, stored)| Record::of(index, stored)).collect()
     }
 
-    /// The record of an id.
+    /// The record with this id.
     ///
     /// # Errors
-    /// When the contract cannot be asked.
+    /// Fails if the contract cannot be read.
     pub async fn find(&self, id: Uuid) -> Result<Option<Record>, ChainError> {
-        let found = self.view(findCall { id: id.as_u128() }).await?;
+        let found = self.call_view(findCall { id: id.as_u128() }).await?;
         found.found.then(|| Record::of(found.index, &found.saved)).transpose()
     }
 
-    /// Signs a saving with the next nonce, behind everything that the node has of this sender.
+    /// Signs a transaction that saves a rate, with the next nonce after all transactions of the account that the node has.
     ///
     /// # Errors
-    /// [`ChainError::AlreadySaved`] when the contract has the id; [`ChainError::Misconfigured`] when it is not ours; when
-    /// the node cannot be asked.
-    pub async fn prepare(&self, id: Uuid, rate: Scaled) -> Result<Prepared, ChainError> {
+    /// Returns [`ChainError::AlreadySaved`] if the contract has the id, and [`ChainError::Misconfigured`] if the contract is
+    /// missing or has another owner. Fails as well if the node cannot be reached or the account cannot pay.
+    pub async fn prepare(&self, id: Uuid, rate: ScaledRate) -> Result<SignedTransaction, ChainError> {
         let nonce = self.node.next_nonce(self.signer.address());
-        self.signed(id, rate, nonce, None).await
+        self.sign_saving(id, rate, nonce, None).await
     }
 
-    /// Signs a saving in the place of one that was sent with the same nonce, for fees at least an eighth higher.
+    /// Signs a replacement for a sent transaction: the same nonce, with fees at least an eighth higher.
     ///
     /// # Errors
-    /// As [`Chain::prepare`].
-    pub async fn replace(&self, id: Uuid, rate: Scaled, nonce: u64, earlier: Fees) -> Result<Prepared, ChainError> {
-        self.signed(id, rate, async { Ok(nonce) }, Some(earlier)).await
-    }
-
-    async fn signed(
+    /// Fails in the same cases as [`Chain::prepare`].
+    pub async fn replace(
         &self,
         id: Uuid,
-        rate: Scaled,
+        rate: ScaledRate,
+        nonce: u64,
+        earlier: Fees,
+    ) -> Result<SignedTransaction, ChainError> {
+        self.sign_saving(id, rate, async { Ok(nonce) }, Some(earlier)).await
+    }
+
+    async fn sign_saving(
+        &self,
+        id: Uuid,
+        rate: ScaledRate,
         nonce: impl Future<Output = Result<u64, ChainError>>,
         earlier: Option<Fees>,
-    ) -> Result<Prepared, ChainError> {
+    ) -> Result<SignedTransaction, ChainError> {
         let input = save_input(id, rate);
         let to = TxKind::Call(self.contract);
         let (nonce, chain_id, gas, pricing, balance, ()) = tokio::try_join!(
@@ -165,16 +172,16 @@ impl Chain {
             self.node.gas(self.signer.address(), to, &input),
             self.node.pricing(),
             self.node.balance(self.signer.address()),
-            // An address without code takes every call, and keeps nothing.
-            self.coded(),
+            // An address without code accepts every call, but stores nothing.
+            self.require_code(),
         )?;
         let pricing = earlier.map_or(pricing, |earlier| pricing.above(earlier));
-        // A node would refuse it as well, but only after it was signed and recorded.
-        self.payable(gas, pricing.fees, balance)?;
-        Draft { chain_id, nonce, gas, pricing, to, input: input.into() }.sign(&self.signer)
+        // The node would refuse it too, but only after it is signed and recorded.
+        self.require_funds(gas, pricing.fees, balance)?;
+        UnsignedTransaction { chain_id, nonce, gas, pricing, to, input: input.into() }.sign(&self.signer)
     }
 
-    fn payable(&self, gas: u64, fees: Fees, balance: U256) -> Result<(), ChainError> {
+    fn require_funds(&self, gas: u64, fees: Fees, balance: U256) -> Result<(), ChainError> {
         let cost = U256::from(gas).saturating_mul(U256::from(fees.max_fee));
         if balance >= cost {
             return Ok(());
@@ -183,36 +190,37 @@ impl Chain {
         Err(ChainError::Unfunded(format!("{sender} has {balance} wei, and a saving may cost {cost}; send it funds")))
     }
 
-    /// Whether the node has this transaction, in a block or not.
+    /// Whether the node has this transaction, pending or in a block.
     ///
     /// # Errors
-    /// When the node cannot be asked.
-    pub async fn knows(&self, hash: Hash) -> Result<bool, ChainError> {
+    /// Fails if the node cannot be reached.
+    pub async fn has_transaction(&self, hash: Hash) -> Result<bool, ChainError> {
         Ok(self.node.transaction(hash).await?.is_some())
     }
 
-    /// Sends what was signed; again as often as need be.
+    /// Sends a signed transaction. It may be sent any number of times.
     ///
     /// # Errors
-    /// [`ChainError::Unreachable`] when it may or may not have arrived; [`ChainError::Unfunded`]; [`ChainError::NonceUsed`] when its nonce is in a
-    /// block, by itself or by another one; [`ChainError::Underpriced`]; [`ChainError::Refused`].
+    /// Returns [`ChainError::Unreachable`] if it may or may not have arrived, and [`ChainError::NonceUsed`] if a block has a
+    /// transaction with its nonce: this one or another. Returns [`ChainError::Unfunded`], [`ChainError::Underpriced`] or
+    /// [`ChainError::Refused`] if the node refused it.
     pub async fn send(&self, raw: &[u8]) -> Result<(), ChainError> {
         self.node.send(raw).await
     }
 
-    async fn coded(&self) -> Result<(), ChainError> {
-        if self.node.has_code(self.contract).await? { Ok(()) } else { Err(misplaced()) }
+    async fn require_code(&self) -> Result<(), ChainError> {
+        if self.node.has_code(self.contract).await? { Ok(()) } else { Err(no_contract()) }
     }
 
-    /// Asks the contract, as of the latest block.
-    async fn view<C: SolCall>(&self, call: C) -> Result<C::Return, ChainError> {
+    /// Calls a view function of the contract on the latest block.
+    async fn call_view<C: SolCall>(&self, call: C) -> Result<C::Return, ChainError> {
         let call = json!({ "to": self.contract, "data": hex::encode_prefixed(call.abi_encode()) });
-        let returned: Result<Bytes, Fault> = self.node.rpc.call("eth_call", json!([call, "latest"])).await;
+        let returned: Result<Bytes, RpcError> = self.node.rpc.call("eth_call", json!([call, "latest"])).await;
         match returned {
-            // An address without code answers with nothing.
-            Ok(returned) => C::abi_decode_returns(&returned).map_err(|_| misplaced()),
-            // No view of ours refuses anything.
-            Err(Fault::Answer(refusal)) if refusal.is_revert() => Err(misplaced()),
+            // An address without code returns no data.
+            Ok(returned) => C::abi_decode_returns(&returned).map_err(|_| no_contract()),
+            // Our view functions never revert, so this is another contract.
+            Err(RpcError::Node(refusal)) if refusal.is_revert() => Err(no_contract()),
             Err(fault) => Err(fault.into()),
         }
     }
@@ -224,10 +232,10 @@ impl std::fmt::Debug for Chain {
     }
 }
 
-fn save_input(id: Uuid, rate: Scaled) -> Vec<u8> {
+fn save_input(id: Uuid, rate: ScaledRate) -> Vec<u8> {
     saveCall { id: id.as_u128(), rate: U256::from(rate.units()) }.abi_encode()
 }
 
-fn misplaced() -> ChainError {
-    ChainError::Misconfigured(NOT_OURS.into())
+fn no_contract() -> ChainError {
+    ChainError::Misconfigured(NO_CONTRACT.into())
 }

@@ -1,4 +1,4 @@
-//! What a node is asked, in its own words.
+//! Typed JSON-RPC calls of an Ethereum node.
 
 use alloy::primitives::{Address, B256, Bytes, TxKind, U64, U128, U256, hex};
 use serde::Deserialize;
@@ -8,12 +8,12 @@ use url::Url;
 use super::{
     contract::Record,
     error::ChainError,
-    rpc::{Fault, Rpc},
+    rpc::{Rpc, RpcError},
     transaction::{Fees, Hash, Pricing, Receipt},
 };
 use crate::error::Error;
 
-/// A node of Ethereum's, or of a chain like it.
+/// A node of Ethereum or of a compatible chain.
 #[derive(Clone)]
 pub struct Node {
     pub rpc: Rpc,
@@ -41,46 +41,45 @@ struct Log {
     data: Bytes,
 }
 
-/// What is read of a transaction that the node knows.
+/// The fields that are read of a transaction on the node.
 #[derive(Deserialize)]
-pub struct Known {
+pub struct NodeTransaction {
     pub from: Address,
     pub to: Option<Address>,
     pub input: Bytes,
 }
 
 impl Node {
-    /// Without any I/O.
+    /// Builds the client without I/O.
     pub fn new(url: &Url) -> Result<Self, Error> {
         Ok(Self { rpc: Rpc::new(url)? })
     }
 
-    /// The chain's number, which is signed with everything: nothing can be replayed on another one.
+    /// The id of the chain. Every signature covers it, so that a transaction cannot be replayed on another chain.
     pub async fn chain_id(&self) -> Result<u64, ChainError> {
         self.number("eth_chainId", json!([])).await
     }
 
-    /// The nonce behind everything of this account's that the node has, mined or not.
+    /// The next nonce of an account, after all its transactions that the node has, pending ones included.
     pub async fn next_nonce(&self, account: Address) -> Result<u64, ChainError> {
         self.number("eth_getTransactionCount", json!([account, "pending"])).await
     }
 
-    /// How many nonces of this account's are in blocks.
+    /// The number of nonces of an account that blocks include.
     pub async fn used_nonces(&self, account: Address) -> Result<u64, ChainError> {
         self.number("eth_getTransactionCount", json!([account, "latest"])).await
     }
 
-    /// The gas that this takes now, and a fifth more: what another transaction changes until then must not make it fail.
-    /// On the latest block, not on what is pending, which is some nodes' default: a saving that waits is no reason to
-    /// refuse the one that replaces it.
+    /// Estimates the gas of a call on the latest block, and adds a fifth: other transactions may raise the need meanwhile.
+    /// Some nodes estimate on the pending block by default. There a waiting transaction would make its own replacement fail.
     pub async fn gas(&self, from: Address, to: TxKind, input: &[u8]) -> Result<u64, ChainError> {
         let call = json!({ "from": from, "to": to.to(), "data": hex::encode_prefixed(input) });
         let gas = self.number("eth_estimateGas", json!([without_null(call), "latest"])).await?;
         Ok(gas.saturating_add(gas / 5))
     }
 
-    /// What to pay, good for a base fee that doubles. A chain without base fees, and a node that advises no priority fee,
-    /// are asked for a price of the gas instead.
+    /// The current fees, sufficient even if the base fee doubles. The gas price is used instead if the chain has no base fee,
+    /// or if the node suggests no priority fee.
     pub async fn pricing(&self) -> Result<Pricing, ChainError> {
         let (block, priority) = tokio::join!(
             self.rpc.call::<Block>("eth_getBlockByNumber", json!(["latest", false])),
@@ -92,8 +91,8 @@ impl Node {
         };
         let priority = match priority {
             Ok(Some(priority)) => priority.to(),
-            Err(Fault::Transport(error @ ChainError::Unreachable(_))) => return Err(error),
-            // Nodes refuse a method that they do not know with different codes, and some proxies with a status.
+            Err(RpcError::Transport(error @ ChainError::Unreachable(_))) => return Err(error),
+            // For an unknown method nodes return different error codes, and some proxies an HTTP status.
             Ok(None) | Err(_) => self.gas_price().await?.saturating_sub(base),
         };
         let priority = priority.max(1);
@@ -101,35 +100,35 @@ impl Node {
         Ok(Pricing { fees, has_base_fee: true })
     }
 
-    /// What a unit of gas costs in all.
+    /// The price of a unit of gas, in wei.
     async fn gas_price(&self) -> Result<u128, ChainError> {
         let price: U128 = self.rpc.call("eth_gasPrice", json!([])).await?;
         Ok(price.to())
     }
 
-    /// What an account has, in wei.
+    /// The balance of an account, in wei.
     pub async fn balance(&self, account: Address) -> Result<U256, ChainError> {
         Ok(self.rpc.call("eth_getBalance", json!([account, "latest"])).await?)
     }
 
-    /// Whether a contract is there.
+    /// Whether the address has a contract.
     pub async fn has_code(&self, address: Address) -> Result<bool, ChainError> {
         let code: Bytes = self.rpc.call("eth_getCode", json!([address, "latest"])).await?;
         Ok(!code.is_empty())
     }
 
-    /// Hands over a signed transaction; one that it has already is fine.
+    /// Sends a signed transaction. Succeeds as well if the node has it already.
     pub async fn send(&self, raw: &[u8]) -> Result<(), ChainError> {
-        let sent: Result<Value, Fault> =
+        let sent: Result<Value, RpcError> =
             self.rpc.call("eth_sendRawTransaction", json!([hex::encode_prefixed(raw)])).await;
         match sent {
             Ok(_hash) => Ok(()),
-            Err(Fault::Answer(refusal)) => refusal.of_sending(),
-            Err(Fault::Transport(error)) => Err(error),
+            Err(RpcError::Node(error)) => error.into_send_result(),
+            Err(RpcError::Transport(error)) => Err(error),
         }
     }
 
-    /// The receipt of a transaction that is in a block, and the address of the contract that it made.
+    /// The receipt of a transaction in a block, and the address of the contract that it created.
     pub async fn receipt(&self, hash: Hash) -> Result<Option<(Receipt, Option<Address>)>, ChainError> {
         let raw: Option<RawReceipt> = self.rpc.call("eth_getTransactionReceipt", json!([hash.to_string()])).await?;
         Ok(raw.and_then(|raw| {
@@ -140,23 +139,23 @@ impl Node {
         }))
     }
 
-    /// A transaction, if the node has it, in a block or not.
-    pub async fn transaction(&self, hash: Hash) -> Result<Option<Known>, ChainError> {
+    /// A transaction that the node has, pending or in a block.
+    pub async fn transaction(&self, hash: Hash) -> Result<Option<NodeTransaction>, ChainError> {
         Ok(self.rpc.call("eth_getTransactionByHash", json!([hash.to_string()])).await?)
     }
 
-    /// Why a transaction that is in this block was refused: asked again on the state behind that block.
-    pub async fn reason(&self, transaction: &Known, block: u64) -> Result<ChainError, ChainError> {
+    /// Why a transaction in this block was reverted. Repeats the call on the state after that block.
+    pub async fn reason(&self, transaction: &NodeTransaction, block: u64) -> Result<ChainError, ChainError> {
         let input = hex::encode_prefixed(&transaction.input);
         let call = json!({ "from": transaction.from, "to": transaction.to, "data": input });
         let block = format!("0x{block:x}");
-        let again: Result<Bytes, Fault> = self.rpc.call("eth_call", json!([without_null(call), block])).await;
+        let again: Result<Bytes, RpcError> = self.rpc.call("eth_call", json!([without_null(call), block])).await;
         match again {
-            Err(Fault::Answer(refusal)) => Ok(refusal.into()),
-            Err(Fault::Transport(error)) => Err(error),
-            Ok(_) => {
-                Ok(ChainError::Refused("the transaction failed, for want of gas or on a state that has passed".into()))
-            }
+            Err(RpcError::Node(error)) => Ok(error.into()),
+            Err(RpcError::Transport(error)) => Err(error),
+            Ok(_) => Ok(ChainError::Refused(
+                "the transaction failed: it ran out of gas, or the state has changed since".into(),
+            )),
         }
     }
 
@@ -166,7 +165,7 @@ impl Node {
     }
 }
 
-/// A contract that is yet to be made has no address; some nodes refuse a `null` there.
+/// Removes null fields. A deployment has no `to` address, and some nodes refuse a `null` there.
 fn without_null(mut call: Value) -> Value {
     if let Some(fields) = call.as_object_mut() {
         fields.retain(|_, value| !value.is_null());

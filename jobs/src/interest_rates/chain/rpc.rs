@@ -1,7 +1,6 @@
-//! JSON-RPC over HTTP, each call with a limit, and without a word about the URL in errors or logs.
+//! JSON-RPC client over HTTP. Each call has a time limit. Errors and logs do not contain the URL, which may hold a password.
 //!
-//! Not alloy's provider: it puts the URL, which may hold a password, into a span at `RUST_LOG=debug`, and its layers cost
-//! more crates than these lines.
+//! It replaces alloy's provider, which puts the URL into a span at `RUST_LOG=debug` and needs several more crates.
 
 use std::time::Duration;
 
@@ -17,32 +16,32 @@ use crate::{
     remote::send::send,
 };
 
-/// The limit of one call.
+/// The time limit of one call.
 const LIMIT: Duration = Duration::from_secs(5);
-/// The largest answer: a block with many transactions has less, a page of records 40 KiB.
-const MOST_BYTES: usize = 4 << 20;
-/// A node's words are shown up to here: they may repeat what was sent.
-const MOST_WORDS: usize = 200;
+/// The limit of a response body. A block with many transactions is smaller; a page of records has 40 KiB.
+const MAX_RESPONSE_BYTES: usize = 4 << 20;
+/// The limit of a node's error message in our errors: it may repeat the request.
+const MAX_MESSAGE_CHARS: usize = 200;
 
-/// A node.
+/// A JSON-RPC endpoint.
 #[derive(Clone)]
 pub struct Rpc {
     client: Client,
     url: Url,
 }
 
-/// Why a call has no result.
+/// Why a call failed.
 #[derive(Debug)]
-pub enum Fault {
-    /// There was no answer, or none of a node of Ethereum's.
+pub enum RpcError {
+    /// There was no response, or not a JSON-RPC response.
     Transport(ChainError),
-    /// The node has refused it.
-    Answer(Refusal),
+    /// The node returned an error.
+    Node(NodeError),
 }
 
-/// An error of the node's.
+/// An error that a node returned.
 #[derive(Debug, Deserialize)]
-pub struct Refusal {
+pub struct NodeError {
     code: i64,
     #[serde(default)]
     message: String,
@@ -51,24 +50,24 @@ pub struct Refusal {
 }
 
 #[derive(Deserialize)]
-struct Answer {
-    // Both may be missing: then it is no answer.
-    #[serde(default, deserialize_with = "present")]
+struct RpcResponse {
+    // If both are missing, it is not a JSON-RPC response.
+    #[serde(default, deserialize_with = "present_value")]
     result: Option<Value>,
-    error: Option<Refusal>,
+    error: Option<NodeError>,
 }
 
-/// `null` is a result as well: a transaction that the node does not know.
-fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+/// Keeps a `null` result apart from a missing one: it stands for an unknown transaction.
+fn present_value<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
 }
 
 impl Rpc {
-    /// Without any I/O.
+    /// Builds the client without I/O.
     pub fn new(url: &Url) -> Result<Self, Error> {
         let client = Client::builder()
             .timeout(LIMIT)
-            // A redirected call would show the password to somebody else.
+            // A redirect would send the password to another server.
             .redirect(redirect::Policy::none())
             .user_agent("millrace")
             .build()
@@ -76,69 +75,78 @@ impl Rpc {
         Ok(Self { client, url: url.clone() })
     }
 
-    /// Calls a method.
-    pub async fn call<T: DeserializeOwned>(&self, method: &str, params: Value) -> Result<T, Fault> {
+    /// Calls a JSON-RPC method.
+    pub async fn call<T: DeserializeOwned>(&self, method: &str, params: Value) -> Result<T, RpcError> {
         let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         let request = self.client.post(self.url.clone()).json(&request);
-        let mut sent = send(request, "chain").await.map_err(unreachable)?;
-        let status = sent.status();
+        let mut response = send(request, "chain").await.map_err(transport_error)?;
+        let status = response.status();
         let mut body = Vec::new();
-        while let Some(chunk) = sent.chunk().await.map_err(unreachable)? {
+        while let Some(chunk) = response.chunk().await.map_err(transport_error)? {
             body.extend_from_slice(&chunk);
-            if body.len() > MOST_BYTES {
-                return Err(Fault::unreachable(format!("its answer to {method} does not end")));
+            if body.len() > MAX_RESPONSE_BYTES {
+                return Err(RpcError::unreachable(format!(
+                    "its response to {method} is larger than {MAX_RESPONSE_BYTES} bytes"
+                )));
             }
         }
-        let answer: Option<Answer> = serde_json::from_slice(&body).ok();
-        match (status, answer) {
-            (status, _) if passing(status) => Err(Fault::unreachable(format!("it answers {status}"))),
-            (_, Some(Answer { error: Some(refusal), .. })) => Err(refusal.sorted()),
-            (StatusCode::OK, Some(Answer { result: Some(result), .. })) => serde_json::from_value(result)
-                .map_err(|_| Fault::unreachable(format!("its answer to {method} cannot be understood"))),
-            (StatusCode::OK, _) => Err(Fault::unreachable("its answer is no JSON-RPC".into())),
-            (status, _) => Err(Fault::Transport(ChainError::Misconfigured(format!(
-                "what is at CHAIN_RPC_URL answers {status}, not as a node does"
+        let response: Option<RpcResponse> = serde_json::from_slice(&body).ok();
+        match (status, response) {
+            (status, _) if is_transient(status) => Err(RpcError::unreachable(format!("it responded with {status}"))),
+            (_, Some(RpcResponse { error: Some(error), .. })) => Err(error.classify()),
+            (StatusCode::OK, Some(RpcResponse { result: Some(result), .. })) => serde_json::from_value(result)
+                .map_err(|_| RpcError::unreachable(format!("its response to {method} has an unexpected form"))),
+            (StatusCode::OK, _) => Err(RpcError::unreachable("its response is not JSON-RPC".into())),
+            (status, _) => Err(RpcError::Transport(ChainError::Misconfigured(format!(
+                "the server at CHAIN_RPC_URL responded with {status}, which is not a node's response"
             )))),
         }
     }
 }
 
-/// Statuses of a server or a proxy that is overloaded, restarts, or has lost its node.
-fn passing(status: StatusCode) -> bool {
+/// Whether the status is temporary: a server or proxy that is overloaded, restarts, or has lost its node.
+fn is_transient(status: StatusCode) -> bool {
     status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
 }
 
-fn unreachable(error: reqwest::Error) -> Fault {
+fn transport_error(error: reqwest::Error) -> RpcError {
     if error.is_timeout() {
-        return Fault::unreachable(format!("it does not answer within {} s", LIMIT.as_secs()));
+        return RpcError::unreachable(format!("it did not respond within {} s", LIMIT.as_secs()));
     }
-    Fault::unreachable(causes(&error.without_url()))
+    RpcError::unreachable(causes(&error.without_url()))
 }
 
-impl Fault {
-    fn unreachable(why: String) -> Self {
-        Self::Transport(ChainError::Unreachable(why))
+impl RpcError {
+    fn unreachable(reason: String) -> Self {
+        Self::Transport(ChainError::Unreachable(reason))
     }
 }
 
-impl Refusal {
-    /// Nodes report by errors as well that they are too busy.
-    fn sorted(self) -> Fault {
-        /// "Limit exceeded" (EIP-1474), "too many requests" by some providers, and HTTP's code by others.
+impl NodeError {
+    /// Converts it into an [`RpcError`]. A rate limit of the node counts as unreachable.
+    fn classify(self) -> RpcError {
+        /// "Limit exceeded" (EIP-1474), "too many requests" of some providers, and the HTTP status of others.
         const BUSY: [i64; 3] = [-32005, -32029, 429];
         let is_limit = BUSY.contains(&self.code)
-            || self.says(&["rate limit", "too many requests", "request limit", "requests per second", "request rate"]);
-        if is_limit && !self.is_revert() { Fault::unreachable(self.words()) } else { Fault::Answer(self) }
+            || self.message_contains(&[
+                "rate limit",
+                "too many requests",
+                "request limit",
+                "requests per second",
+                "request rate",
+            ]);
+        if is_limit && !self.is_revert() { RpcError::unreachable(self.short_message()) } else { RpcError::Node(self) }
     }
 
-    fn says(&self, any: &[&str]) -> bool {
-        let words = self.message.to_lowercase();
-        any.iter().any(|text| words.contains(text))
+    fn message_contains(&self, any: &[&str]) -> bool {
+        let message = self.message.to_lowercase();
+        any.iter().any(|text| message.contains(text))
     }
 
-    /// Nodes have only words for it. An estimate says that the gas "exceeds the allowance" that the balance pays for.
+    /// Whether the account cannot pay. Only the message tells it: there is no error code. A gas estimate fails with
+    /// "exceeds allowance".
     fn is_unfunded(&self) -> bool {
-        self.says(&[
+        self.message_contains(&[
             "insufficient funds",
             "insufficient balance",
             "insufficient sender balance",
@@ -149,16 +157,17 @@ impl Refusal {
         ])
     }
 
-    fn words(&self) -> String {
-        let words: String = self.message.chars().filter(|c| !c.is_control()).take(MOST_WORDS).collect();
-        if words.is_empty() { format!("error {}", self.code) } else { words }
+    /// The message without control characters, limited in length.
+    fn short_message(&self) -> String {
+        let message: String = self.message.chars().filter(|c| !c.is_control()).take(MAX_MESSAGE_CHARS).collect();
+        if message.is_empty() { format!("error {}", self.code) } else { message }
     }
 
-    /// What the contract answered. Nodes put it at different depths.
-    fn revert(&self) -> Option<Bytes> {
+    /// The revert data of the contract. Nodes put it at different depths.
+    fn revert_data(&self) -> Option<Bytes> {
         fn find(value: &Value) -> Option<Bytes> {
             match value {
-                // Some write `Reverted 0x…`.
+                // Some nodes return `Reverted 0x…`.
                 Value::String(text) => hex::decode(text.rsplit(' ').next()?.strip_prefix("0x")?).ok().map(Bytes::from),
                 Value::Object(fields) => fields.values().find_map(find),
                 _ => None,
@@ -167,23 +176,28 @@ impl Refusal {
         find(&self.data).filter(|data| data.len() >= 4)
     }
 
-    /// Whether the contract has refused it, and not the node.
+    /// Whether the contract reverted the call; otherwise the node refused it.
     pub fn is_revert(&self) -> bool {
-        /// Of geth and those like it.
+        /// The code of geth and compatible nodes.
         const REVERTED: i64 = 3;
-        self.code == REVERTED || self.revert().is_some()
+        self.code == REVERTED || self.revert_data().is_some()
     }
 
-    /// What the answer to a sending means: nodes have only words for it.
-    pub fn of_sending(self) -> Result<(), ChainError> {
+    /// The result of a send. Only the message tells it: there are no error codes.
+    pub fn into_send_result(self) -> Result<(), ChainError> {
         /// "Internal error" (JSON-RPC 2.0).
         const INTERNAL: i64 = -32603;
-        if self.says(&["already known", "alreadyknown", "already imported", "already in mempool", "known transaction"])
-        {
+        if self.message_contains(&[
+            "already known",
+            "alreadyknown",
+            "already imported",
+            "already in mempool",
+            "known transaction",
+        ]) {
             Ok(())
-        } else if self.says(&["nonce too low", "nonce is too low", "already been used"]) {
+        } else if self.message_contains(&["nonce too low", "nonce is too low", "already been used"]) {
             Err(ChainError::NonceUsed)
-        } else if self.says(&[
+        } else if self.message_contains(&[
             "underpriced",
             "fee too low",
             "less than block base fee",
@@ -191,31 +205,33 @@ impl Refusal {
         ]) {
             Err(ChainError::Underpriced)
         } else if self.is_unfunded() {
-            Err(ChainError::Unfunded(self.words()))
-        } else if self.revert().is_none() && (self.code == INTERNAL || self.says(&["timeout", "timed out"])) {
-            // It may have been passed on before that went wrong.
-            Err(ChainError::Unreachable(self.words()))
+            Err(ChainError::Unfunded(self.short_message()))
+        } else if self.revert_data().is_none()
+            && (self.code == INTERNAL || self.message_contains(&["timeout", "timed out"]))
+        {
+            // The node may have forwarded the transaction before it failed.
+            Err(ChainError::Unreachable(self.short_message()))
         } else {
             Err(self.into())
         }
     }
 }
 
-impl From<Refusal> for ChainError {
-    fn from(refusal: Refusal) -> Self {
-        match refusal.revert().and_then(|data| contract::refusal(&data)) {
+impl From<NodeError> for ChainError {
+    fn from(error: NodeError) -> Self {
+        match error.revert_data().and_then(|data| contract::decode_revert(&data)) {
             Some(known) => known,
-            None if !refusal.is_revert() && refusal.is_unfunded() => Self::Unfunded(refusal.words()),
-            None => Self::Refused(refusal.words()),
+            None if !error.is_revert() && error.is_unfunded() => Self::Unfunded(error.short_message()),
+            None => Self::Refused(error.short_message()),
         }
     }
 }
 
-impl From<Fault> for ChainError {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Transport(error) => error,
-            Fault::Answer(refusal) => refusal.into(),
+impl From<RpcError> for ChainError {
+    fn from(error: RpcError) -> Self {
+        match error {
+            RpcError::Transport(error) => error,
+            RpcError::Node(error) => error.into(),
         }
     }
 }
@@ -224,44 +240,44 @@ impl From<Fault> for ChainError {
 mod tests {
     use super::*;
 
-    fn refusal(json: Value) -> Refusal {
+    fn node_error(json: Value) -> NodeError {
         serde_json::from_value(json).expect("an error")
     }
 
     #[test]
-    fn reverts_are_read_from_their_data_wherever_it_is() {
+    fn revert_data_is_found_at_any_depth() {
         const ALREADY: &str = "0xe0ff2fee0000000000000000000000000000000000000000000000000000000000000001";
         let selector = hex::encode(<contract::InterestRates::AlreadySaved as alloy::sol_types::SolError>::SELECTOR);
         let data = ALREADY.replace("e0ff2fee", &selector);
         for data in [
             json!(data),
-            json!({ "data": data, "message": "whatever" }),
+            json!({ "data": data, "message": "any" }),
             json!({ "hash": { "return": data } }),
             json!(format!("Reverted {data}")),
         ] {
-            let error = refusal(json!({ "code": 3, "message": "NotOwner()", "data": data }));
+            let error = node_error(json!({ "code": 3, "message": "NotOwner()", "data": data }));
             assert_eq!(ChainError::from(error), ChainError::AlreadySaved, "{data}");
         }
-        let other = refusal(json!({ "code": 3, "message": "execution reverted", "data": "0x12345678" }));
+        let other = node_error(json!({ "code": 3, "message": "execution reverted", "data": "0x12345678" }));
         assert_eq!(ChainError::from(other), ChainError::Refused("execution reverted".into()));
-        let none = refusal(json!({ "code": -32000 }));
+        let none = node_error(json!({ "code": -32000 }));
         assert_eq!(ChainError::from(none), ChainError::Refused("error -32000".into()));
     }
 
     #[test]
-    fn a_sendings_answer_has_its_meaning_on_every_node() {
-        let sent = |message: &str| refusal(json!({ "code": -32000, "message": message })).of_sending();
+    fn send_errors_of_all_nodes_are_recognised() {
+        let send_result = |message: &str| node_error(json!({ "code": -32000, "message": message })).into_send_result();
         for known in ["already known", "ALREADY_EXISTS: already known", "transaction already imported"] {
-            assert_eq!(sent(known), Ok(()), "{known}");
+            assert_eq!(send_result(known), Ok(()), "{known}");
         }
         for used in ["nonce too low", "nonce too low: next nonce 5, tx nonce 4", "Transaction nonce is too low."] {
-            assert_eq!(sent(used), Err(ChainError::NonceUsed), "{used}");
+            assert_eq!(send_result(used), Err(ChainError::NonceUsed), "{used}");
         }
         for cheap in ["replacement transaction underpriced", "transaction underpriced: tip needed 1, tip permitted 0"] {
-            assert_eq!(sent(cheap), Err(ChainError::Underpriced), "{cheap}");
+            assert_eq!(send_result(cheap), Err(ChainError::Underpriced), "{cheap}");
         }
-        assert_eq!(sent("request timed out"), Err(ChainError::Unreachable("request timed out".into())));
-        let internal = refusal(json!({ "code": -32603, "message": "Internal error" })).of_sending();
+        assert_eq!(send_result("request timed out"), Err(ChainError::Unreachable("request timed out".into())));
+        let internal = node_error(json!({ "code": -32603, "message": "Internal error" })).into_send_result();
         assert!(matches!(internal, Err(ChainError::Unreachable(_))), "{internal:?}");
         for poor in [
             "insufficient funds for gas * price + value: balance 0, tx cost 1, overshot 1",
@@ -269,16 +285,16 @@ mod tests {
             "sender doesn't have enough funds to send tx. The max upfront cost is: 1 and the sender's balance is: 0.",
             "Upfront cost exceeds account balance",
         ] {
-            assert_eq!(sent(poor), Err(ChainError::Unfunded(poor.into())), "{poor}");
-            let internal = refusal(json!({ "code": -32603, "message": poor })).of_sending();
+            assert_eq!(send_result(poor), Err(ChainError::Unfunded(poor.into())), "{poor}");
+            let internal = node_error(json!({ "code": -32603, "message": poor })).into_send_result();
             assert_eq!(internal, Err(ChainError::Unfunded(poor.into())), "{poor}");
         }
         let large = "exceeds block gas limit";
-        assert_eq!(sent(large), Err(ChainError::Refused(large.into())));
+        assert_eq!(send_result(large), Err(ChainError::Refused(large.into())));
     }
 
     #[test]
-    fn a_node_that_is_busy_is_one_that_cannot_be_reached() {
+    fn a_rate_limit_counts_as_unreachable() {
         for (code, message) in [
             (-32005, "daily limit exceeded"),
             (-32029, "Too Many Requests"),
@@ -288,18 +304,18 @@ mod tests {
             (-32007, "50/second request limit reached - reduce calls per second"),
             (-32000, "Your app has exceeded its compute units per second capacity: too many requests"),
         ] {
-            let busy = refusal(json!({ "code": code, "message": message })).sorted();
+            let busy = node_error(json!({ "code": code, "message": message })).classify();
             assert!(matches!(busy.into(), ChainError::Unreachable(_)), "{code} {message}");
         }
         for (code, message) in [(-32000, "exceeds block gas limit"), (3, "execution reverted: rate limit")] {
-            let other = refusal(json!({ "code": code, "message": message })).sorted();
+            let other = node_error(json!({ "code": code, "message": message })).classify();
             assert!(matches!(other.into(), ChainError::Refused(_)), "{code} {message}");
         }
     }
 
     #[test]
-    fn null_is_a_result() {
-        let read = |text: &str| serde_json::from_str::<Answer>(text).expect("an answer").result;
+    fn a_null_result_is_not_a_missing_result() {
+        let read = |text: &str| serde_json::from_str::<RpcResponse>(text).expect("a response").result;
         assert_eq!(read(r#"{"result":null}"#), Some(Value::Null));
         assert_eq!(read(r#"{}"#), None);
     }

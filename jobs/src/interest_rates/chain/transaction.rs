@@ -1,4 +1,4 @@
-//! Transactions as they are recorded, sent and asked for; and how they are signed.
+//! Transactions: fees, signing, receipts and outcomes.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use alloy::{
 
 use super::{contract::Record, error::ChainError};
 
-/// The hash by which a node knows a transaction.
+/// The hash that identifies a transaction.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Hash(pub [u8; 32]);
 
@@ -28,17 +28,17 @@ impl fmt::Debug for Hash {
     }
 }
 
-/// What a transaction pays for a unit of gas, in wei.
+/// The fees of a transaction per unit of gas, in wei.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fees {
-    /// In all, at most.
+    /// The upper limit of the whole fee.
     pub max_fee: u128,
-    /// Of it to whoever makes the block.
+    /// The part that goes to the block's producer.
     pub priority: u128,
 }
 
 impl Fees {
-    /// These, but each at least an eighth above `earlier`: a node replaces a transaction from 10 % on.
+    /// These fees, each raised to at least an eighth above `earlier`: nodes accept a replacement from 10 % on.
     pub fn above(self, earlier: Self) -> Self {
         let raised = |fee: u128| fee.saturating_add(fee.div_ceil(8)).saturating_add(1);
         Self {
@@ -48,42 +48,42 @@ impl Fees {
     }
 }
 
-/// What a chain takes now.
+/// The current fees of a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pricing {
     pub fees: Fees,
-    /// Whether it knows base fees and priority fees (EIP-1559). Otherwise a transaction has one price for its gas, which
-    /// is then both of [`Fees`].
+    /// Whether the chain has base fees and priority fees (EIP-1559). Otherwise a transaction has one gas price, and both
+    /// [`Fees`] are equal to it.
     pub has_base_fee: bool,
 }
 
 impl Pricing {
-    /// These, but each at least an eighth above `earlier`.
+    /// These fees, each raised to at least an eighth above `earlier`.
     pub fn above(self, earlier: Fees) -> Self {
         Self { fees: self.fees.above(earlier), ..self }
     }
 }
 
-/// A signed transaction that has not been sent.
+/// A signed transaction.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Prepared {
+pub struct SignedTransaction {
     pub nonce: u64,
     pub hash: Hash,
-    /// What is sent, as often as need be: it can be applied once.
+    /// The bytes to send. They may be sent any number of times, since a transaction takes effect once.
     pub raw: Vec<u8>,
     pub fees: Fees,
 }
 
-impl fmt::Debug for Prepared {
+impl fmt::Debug for SignedTransaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shown = f.debug_struct("Prepared");
+        let mut shown = f.debug_struct("SignedTransaction");
         shown.field("nonce", &self.nonce).field("hash", &self.hash).field("fees", &self.fees).finish_non_exhaustive()
     }
 }
 
 /// A transaction that may have been sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sent {
+pub struct SentTransaction {
     pub nonce: u64,
     pub hash: Hash,
 }
@@ -93,29 +93,29 @@ pub struct Sent {
 pub struct Receipt {
     pub hash: Hash,
     pub block: u64,
-    /// Whether it did what it was sent for; otherwise it has only cost its fee.
+    /// Whether it succeeded. A reverted transaction only costs its fee.
     pub succeeded: bool,
-    /// What it has saved.
+    /// The record that it saved.
     pub saved: Option<Record>,
 }
 
-/// What became of the transactions of one submission.
+/// The outcome of the transactions of one submission.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// One of them is in a block and has succeeded.
+    /// A block includes one of them, and it succeeded.
     Confirmed(Receipt),
-    /// One of them is in a block and was refused by the contract, and none is on its way.
+    /// A block includes one of them, the contract reverted it, and none is pending.
     Reverted(ChainError),
-    /// The node has one of them, in no block so far.
+    /// The node has one of them, but no block includes it yet.
     Waiting,
-    /// The node knows none of them, and a nonce of theirs is free: send the same bytes again.
+    /// The node has none of them, and one of their nonces is unused: send the same bytes again.
     Dropped,
-    /// The node knows none of them, and their nonces have been used by others: none of them can ever be applied.
+    /// The node has none of them, and other transactions have used their nonces: none of them can take effect.
     Superseded,
 }
 
-/// Everything of a transaction but its signature.
-pub struct Draft {
+/// A transaction without its signature.
+pub struct UnsignedTransaction {
     pub chain_id: u64,
     pub nonce: u64,
     pub gas: u64,
@@ -124,9 +124,9 @@ pub struct Draft {
     pub input: Bytes,
 }
 
-impl Draft {
-    /// Signs it, in the form that the chain takes.
-    pub fn sign(self, signer: &PrivateKeySigner) -> Result<Prepared, ChainError> {
+impl UnsignedTransaction {
+    /// Signs it in the format of the chain: EIP-1559, or legacy if there are no base fees.
+    pub fn sign(self, signer: &PrivateKeySigner) -> Result<SignedTransaction, ChainError> {
         let Self { chain_id, nonce, gas, pricing: Pricing { fees, has_base_fee }, to, input } = self;
         let (hash, raw) = if has_base_fee {
             let transaction = TxEip1559 {
@@ -144,7 +144,7 @@ impl Draft {
             (*signed.hash(), signed.encoded_2718())
         } else {
             let transaction = TxLegacy {
-                // It is signed as well, so that nothing can be replayed on another chain (EIP-155).
+                // The signature covers it, so that it cannot be replayed on another chain (EIP-155).
                 chain_id: Some(chain_id),
                 nonce,
                 gas_price: fees.max_fee,
@@ -156,7 +156,7 @@ impl Draft {
             let signed = signature(&transaction, signer).map(|signature| transaction.into_signed(signature))?;
             (*signed.hash(), signed.encoded_2718())
         };
-        Ok(Prepared { nonce, hash: Hash(hash.0), raw, fees })
+        Ok(SignedTransaction { nonce, hash: Hash(hash.0), raw, fees })
     }
 }
 
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn replacements_pay_an_eighth_more_at_least() {
+    fn replacements_pay_at_least_an_eighth_more() {
         let fees = |max_fee, priority| Fees { max_fee, priority };
         assert_eq!(fees(10, 1).above(fees(1000, 100)), fees(1126, 114));
         assert_eq!(fees(5000, 1).above(fees(1000, 100)), fees(5000, 114));
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn hashes_are_written_as_everywhere() {
+    fn hashes_are_formatted_as_hexadecimal() {
         let mut hash = [0; 32];
         hash[0] = 0xab;
         hash[31] = 1;

@@ -1,18 +1,18 @@
-//! What readiness says about the chain beyond its answers: whether the account can pay, and what was refused last.
+//! Readiness of the chain storage: contract, funds of the account, and the last refusal.
 
 use std::{sync::PoisonError, time::Duration};
 
 use tokio::time::Instant;
 
-use super::OnChain;
+use super::ChainStorage;
 use crate::{error::causes, interest_rates::chain::ChainError};
 
-/// How long an account that could pay is taken to be able to: a look costs four calls, and readiness is asked for often.
+/// How long a successful check of the funds stays valid. A check costs four calls, and readiness is polled often.
 const FUNDED_FOR: Duration = Duration::from_secs(30);
-/// How long a refusal counts, unless something is accepted before. Then requests try again.
+/// How long a refusal makes the storage unready, unless a transaction is accepted earlier. Then requests may try again.
 const REFUSED_FOR: Duration = Duration::from_secs(30);
 
-/// What is remembered of earlier calls.
+/// Results of earlier calls.
 #[derive(Debug, Default)]
 pub struct Health {
     funded_until: Option<Instant>,
@@ -20,33 +20,33 @@ pub struct Health {
 }
 
 impl Health {
-    /// The node took a transaction.
-    pub fn accepted(&mut self) {
+    /// Records that the node accepted a transaction.
+    pub fn record_acceptance(&mut self) {
         self.refused = None;
     }
 
-    /// A transaction could not be signed, or was not taken.
-    pub fn failed(&mut self, error: &ChainError) {
+    /// Records that a transaction could not be signed or was refused.
+    pub fn record_failure(&mut self, error: &ChainError) {
         match error {
-            // Its own look says it, and when that is over.
+            // The next check of the funds reports it, and also when it is over.
             ChainError::Unfunded(_) => self.funded_until = None,
             ChainError::Refused(_) => self.refused = Some((Instant::now() + REFUSED_FOR, causes(error))),
             _ => {}
         }
     }
 
-    /// The refusal that still counts.
+    /// The last refusal, if it is recent.
     fn refusal(&self) -> Option<String> {
         self.refused.as_ref().filter(|(until, _)| *until > Instant::now()).map(|(_, error)| error.clone())
     }
 }
 
-impl OnChain {
+impl ChainStorage {
     pub(super) fn health(&self) -> std::sync::MutexGuard<'_, Health> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a submission would be saved now.
+    /// Checks that a submission can be saved now.
     pub(super) async fn check(&self) -> Result<(), String> {
         self.chain.ready().await.map_err(|error| causes(&error))?;
         let (funded, refusal) = {

@@ -1,83 +1,86 @@
-//! The order in which the contract's records are shown: the current one first, which is the one submitted last, and then
-//! the others, the last saved first.
+//! History of the contract's records. The current record, the last submitted one, comes first; then the others, the last
+//! saved one first.
 //!
-//! A submission that was saved late, after a newer one, is not the current one. In the contract's own order it would
-//! be the first of the history, while `current` shows the newer one.
+//! A submission may be saved after a newer one. In the contract's own order it would be the first of the history, although
+//! `current` returns the newer one.
 
 use crate::interest_rates::{
     Rate,
     chain::{Chain, ChainError, Record},
-    model::{Cursor, Reading},
+    model::{Cursor, SavedRate},
 };
 
-/// Between the page and the current record others may be saved; then both are read again, so often at most.
-const TRIES: u32 = 3;
+/// How often to read the page and the current record. Both are read again if records were saved between the two reads.
+const MAX_TRIES: u32 = 3;
 
-/// The newest one.
-pub async fn current(chain: &Chain) -> Result<Option<Reading>, ChainError> {
-    Ok(chain.current().await?.map(|record| reading(&record, Place { head: record.index, before: u64::MAX })))
+/// The current record.
+pub async fn current(chain: &Chain) -> Result<Option<SavedRate>, ChainError> {
+    Ok(chain
+        .current()
+        .await?
+        .map(|record| to_saved_rate(&record, HistoryCursor { head: record.index, before: u64::MAX })))
 }
 
-/// At most `limit` of those after a cursor.
-pub async fn page(chain: &Chain, after: Option<Cursor>, limit: u32) -> Result<Vec<Reading>, ChainError> {
-    match after.map(Place::of) {
+/// At most `limit` records after a cursor.
+pub async fn page(chain: &Chain, after: Option<Cursor>, limit: u32) -> Result<Vec<SavedRate>, ChainError> {
+    match after.map(HistoryCursor::of) {
         None => first_page(chain, limit).await,
-        Some(Place { head, before }) => {
-            // One more, since the one that was shown first may be among them.
+        Some(HistoryCursor { head, before }) => {
+            // One more, because the record that came first may be among them.
             let found = chain.page(Some(before), limit.saturating_add(1)).await?;
-            Ok(rest(&found, head).take(limit as usize).collect())
+            Ok(others(&found, head).take(limit as usize).collect())
         }
     }
 }
 
-async fn first_page(chain: &Chain, limit: u32) -> Result<Vec<Reading>, ChainError> {
+async fn first_page(chain: &Chain, limit: u32) -> Result<Vec<SavedRate>, ChainError> {
     let mut tries = 0;
     loop {
         tries += 1;
         let found = chain.page(None, limit).await?;
-        // Read second, so that no record of the page is newer.
+        // Read after the page, so that no record of the page is newer.
         let Some(current) = chain.current().await? else { return Ok(Vec::new()) };
         let has_gap = found.first().is_none_or(|last| last.index < current.index);
-        if has_gap && tries < TRIES && limit > 0 {
+        if has_gap && tries < MAX_TRIES && limit > 0 {
             continue;
         }
-        let head = reading(&current, Place { head: current.index, before: u64::MAX });
-        return Ok(std::iter::once(head).chain(rest(&found, current.index)).take(limit as usize).collect());
+        let head = to_saved_rate(&current, HistoryCursor { head: current.index, before: u64::MAX });
+        return Ok(std::iter::once(head).chain(others(&found, current.index)).take(limit as usize).collect());
     }
 }
 
-/// All but the one that is shown first.
-fn rest(found: &[Record], head: u64) -> impl Iterator<Item = Reading> {
+/// All records but the one that comes first.
+fn others(found: &[Record], head: u64) -> impl Iterator<Item = SavedRate> {
     found
         .iter()
         .filter(move |record| record.index != head)
-        .map(move |record| reading(record, Place { head, before: record.index }))
+        .map(move |record| to_saved_rate(record, HistoryCursor { head, before: record.index }))
 }
 
-fn reading(record: &Record, place: Place) -> Reading {
-    Reading { rate: Rate::stored(record.rate.to_decimal()), at: record.saved_at, cursor: place.into() }
+fn to_saved_rate(record: &Record, position: HistoryCursor) -> SavedRate {
+    SavedRate { rate: Rate::from_stored(record.rate.to_decimal()), at: record.saved_at, cursor: position.into() }
 }
 
-/// Where the history goes on.
+/// The position from which a page continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
-    /// The record that was shown first; `u64::MAX` when that is not known.
+struct HistoryCursor {
+    /// The index of the record that came first; `u64::MAX` if unknown.
     head: u64,
-    /// Behind all records from this place on.
+    /// The page contains only records with a lower index.
     before: u64,
 }
 
-impl Place {
-    /// Reads a cursor. In those of earlier releases only the lower half is set.
+impl HistoryCursor {
+    /// Decodes a cursor. Cursors of earlier releases have only the lower half.
     fn of(Cursor(cursor): Cursor) -> Self {
         let half = |bits: u128| u64::try_from(bits).unwrap_or(u64::MAX);
         Self { head: half(cursor >> 64).wrapping_sub(1), before: half(cursor & u128::from(u64::MAX)) }
     }
 }
 
-impl From<Place> for Cursor {
-    fn from(place: Place) -> Self {
-        Self(u128::from(place.head.wrapping_add(1)) << 64 | u128::from(place.before))
+impl From<HistoryCursor> for Cursor {
+    fn from(position: HistoryCursor) -> Self {
+        Self(u128::from(position.head.wrapping_add(1)) << 64 | u128::from(position.before))
     }
 }
 
@@ -86,11 +89,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cursors_keep_both_places_and_earlier_ones_are_read() {
-        for place in [Place { head: 0, before: 7 }, Place { head: 12, before: u64::MAX }, Place { head: 3, before: 0 }]
-        {
-            assert_eq!(Place::of(place.into()), place);
+    fn cursors_of_this_and_earlier_releases_are_decoded() {
+        for position in [
+            HistoryCursor { head: 0, before: 7 },
+            HistoryCursor { head: 12, before: u64::MAX },
+            HistoryCursor { head: 3, before: 0 },
+        ] {
+            assert_eq!(HistoryCursor::of(position.into()), position);
         }
-        assert_eq!(Place::of(Cursor(7)), Place { head: u64::MAX, before: 7 });
+        assert_eq!(HistoryCursor::of(Cursor(7)), HistoryCursor { head: u64::MAX, before: 7 });
     }
 }

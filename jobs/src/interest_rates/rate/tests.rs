@@ -1,4 +1,4 @@
-//! What averages are, checked against rationals of any size.
+//! Tests of averages against rationals of arbitrary precision.
 
 use num_rational::BigRational;
 use proptest::prelude::*;
@@ -15,7 +15,7 @@ fn average(texts: &[&str]) -> String {
 }
 
 #[test]
-fn averages_are_shown_as_the_seed_shows_them() {
+fn averages_are_formatted_as_in_the_original_service() {
     assert_eq!(average(&["100", "10"]), "55.0");
     assert_eq!(average(&["0"]), "0.0");
     assert_eq!(average(&["0.10", "0.2"]), "0.15");
@@ -41,7 +41,7 @@ fn ties_go_to_the_even_digit() {
 }
 
 #[test]
-fn refuses_what_is_no_rate() {
+fn refuses_invalid_rates() {
     use RateError::*;
     for (text, error) in [
         ("", NotNumber),
@@ -64,7 +64,7 @@ fn refuses_what_is_no_rate() {
     }
 }
 
-/// Digits before and after the point, as they may be sent.
+/// Decimal texts as clients may send them.
 fn texts() -> impl Strategy<Value = String> {
     prop_oneof![
         3 => "[0-9]{1,20}(\\.[0-9]{1,18})?",
@@ -73,7 +73,7 @@ fn texts() -> impl Strategy<Value = String> {
     ]
 }
 
-/// The same value by other means: digits and a power of ten.
+/// Parses the same value independently, as digits and a power of ten.
 fn rational(text: &str) -> BigRational {
     let (mantissa, exponent) = text.split_once('e').unwrap_or((text, "0"));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
@@ -84,7 +84,7 @@ fn rational(text: &str) -> BigRational {
 
 proptest! {
     #[test]
-    fn an_average_is_the_nearest_of_its_scale(texts in prop::collection::vec(texts(), 1..40)) {
+    fn an_average_is_rounded_to_the_nearest_value(texts in prop::collection::vec(texts(), 1..40)) {
         let rates: Vec<Rate> = texts.iter().map(|text| rate(text)).collect();
         let average = Rate::average(rates.iter()).expect("an average");
         let exact = texts.iter().map(|text| rational(text)).sum::<BigRational>()
@@ -98,7 +98,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_shown_reads_back_as_the_same(text in texts()) {
+    fn a_formatted_rate_parses_to_the_same_value(text in texts()) {
         let average = Rate::average([rate(&text)].iter()).expect("an average");
         let shown = average.to_string();
         prop_assert_eq!(rate(&shown), average);

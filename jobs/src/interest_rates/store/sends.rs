@@ -1,4 +1,4 @@
-//! Submissions on their way to a chain, and what was signed for them.
+//! SQL of submissions to a chain, and of the transactions signed for them.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use crate::{
     error::Error,
     interest_rates::{
         Rate,
-        chain::{Fees, Hash, Prepared},
-        model::{Recorded, State},
+        chain::{Fees, Hash, SignedTransaction},
+        model::{RecordedSubmission, SubmissionState},
     },
 };
 
-/// Records a submission that is to go to a chain, unless its key is known.
+/// Records a submission for a chain; `None` if its key is known already.
 pub async fn insert(
     connection: &mut PgConnection,
     rate: &Rate,
@@ -29,7 +29,7 @@ pub async fn insert(
          VALUES ('smart_contract', $1, $2, $3, 'pending')
          ON CONFLICT (idempotency_key, backend) WHERE idempotency_key IS NOT NULL DO NOTHING
          RETURNING id",
-        rate.decimal(),
+        rate.as_decimal(),
         assets,
         key,
     )
@@ -38,8 +38,8 @@ pub async fn insert(
     Ok(id)
 }
 
-/// The submission that is known by this key, and whether it is of these assets; `None` when it was withdrawn meanwhile.
-pub async fn known(pool: &PgPool, key: &str, assets: &Value) -> Result<Option<(Uuid, bool)>, Error> {
+/// The submission with this key, and whether it has the same assets; `None` if it was withdrawn meanwhile.
+pub async fn find_by_key(pool: &PgPool, key: &str, assets: &Value) -> Result<Option<(Uuid, bool)>, Error> {
     let row = sqlx::query!(
         r#"SELECT id, assets = $2 AS "same!" FROM interest_rates
            WHERE idempotency_key = $1 AND backend = 'smart_contract'"#,
@@ -51,19 +51,20 @@ pub async fn known(pool: &PgPool, key: &str, assets: &Value) -> Result<Option<(U
     Ok(row.map(|row| (row.id, row.same)))
 }
 
-/// A submission as it is recorded.
-pub async fn find(pool: &PgPool, id: Uuid) -> Result<Option<Recorded>, Error> {
+/// Reads a recorded submission.
+pub async fn find(pool: &PgPool, id: Uuid) -> Result<Option<RecordedSubmission>, Error> {
     let row = sqlx::query!("SELECT id, rate, state FROM interest_rates WHERE id = $1", id)
         .fetch_optional(repeatable(pool))
         .await?;
     let Some(row) = row else { return Ok(None) };
-    let state =
-        State::parse(&row.state).ok_or_else(|| Error::Internal(format!("interest rate {id}: unknown state")))?;
-    Ok(Some(Recorded { id: row.id, rate: Rate::stored(row.rate), state }))
+    let state = SubmissionState::parse(&row.state)
+        .ok_or_else(|| Error::Internal(format!("interest rate {id}: unknown state")))?;
+    Ok(Some(RecordedSubmission { id: row.id, rate: Rate::from_stored(row.rate), state }))
 }
 
-/// All that was signed for a submission and this contract, the oldest first, each with the time since it was sent.
-pub async fn sends(pool: &PgPool, id: Uuid, contract: &str) -> Result<Vec<(Prepared, Duration)>, Error> {
+/// The transactions signed for a submission and this contract, oldest first. Each comes with the time since it was last
+/// sent.
+pub async fn list(pool: &PgPool, id: Uuid, contract: &str) -> Result<Vec<(SignedTransaction, Duration)>, Error> {
     let rows = sqlx::query!(
         r#"SELECT nonce, hash, raw, max_fee, priority,
                   extract(epoch FROM clock_timestamp() - sent_at)::float8 AS "age!"
@@ -78,7 +79,7 @@ pub async fn sends(pool: &PgPool, id: Uuid, contract: &str) -> Result<Vec<(Prepa
         .map(|row| {
             let max_fee = row.max_fee.parse().map_err(|_| broken("fee"))?;
             let priority = row.priority.parse().map_err(|_| broken("priority"))?;
-            let send = Prepared {
+            let send = SignedTransaction {
                 nonce: u64::try_from(row.nonce).map_err(|_| broken("nonce"))?,
                 hash: Hash(row.hash.try_into().map_err(|_| broken("hash"))?),
                 raw: row.raw,
@@ -89,7 +90,7 @@ pub async fn sends(pool: &PgPool, id: Uuid, contract: &str) -> Result<Vec<(Prepa
         .collect()
 }
 
-/// Holds a sender until the transaction ends: no other process of ours signs or sends in its name meanwhile.
+/// Locks a sender until the database transaction ends. Meanwhile no other process signs or sends for this account.
 pub async fn lock_sender(pool: &PgPool, sender: &str) -> Result<Transaction, Error> {
     let mut tx = begin(pool).await?;
     sqlx::query!(r#"SELECT pg_advisory_xact_lock(hashtextextended('chain ' || $1, 0)) AS "held!: ()""#, sender)
@@ -98,8 +99,14 @@ pub async fn lock_sender(pool: &PgPool, sender: &str) -> Result<Transaction, Err
     Ok(tx)
 }
 
-/// Records what is about to be sent, as the next of its submission.
-pub async fn record(pool: &PgPool, id: Uuid, contract: &str, sender: &str, send: &Prepared) -> Result<(), Error> {
+/// Records a signed transaction before it is sent, as the next one of its submission.
+pub async fn insert_send(
+    pool: &PgPool,
+    id: Uuid,
+    contract: &str,
+    sender: &str,
+    send: &SignedTransaction,
+) -> Result<(), Error> {
     sqlx::query!(
         "INSERT INTO chain_sends (rate_id, number, contract, sender, nonce, hash, raw, max_fee, priority)
          SELECT $1, count(*) + 1, $2, $3, $4, $5, $6, $7, $8 FROM chain_sends WHERE rate_id = $1",
@@ -117,22 +124,22 @@ pub async fn record(pool: &PgPool, id: Uuid, contract: &str, sender: &str, send:
     Ok(())
 }
 
-/// Remembers that the last of a submission was sent once more.
-pub async fn touch(pool: &PgPool, id: Uuid, hash: Hash) -> Result<(), Error> {
+/// Records the time at which a transaction was sent again.
+pub async fn mark_resent(pool: &PgPool, id: Uuid, hash: Hash) -> Result<(), Error> {
     sqlx::query!("UPDATE chain_sends SET sent_at = clock_timestamp() WHERE rate_id = $1 AND hash = $2", id, &hash.0)
         .execute(repeatable(pool))
         .await?;
     Ok(())
 }
 
-/// Deletes a transaction that was signed for a submission and refused by the node, so that its bytes are never sent again.
+/// Deletes a signed transaction that the node refused, so that it is not sent again.
 pub async fn delete_refused(pool: &PgPool, id: Uuid, hash: Hash) -> Result<(), Error> {
     sqlx::query!("DELETE FROM chain_sends WHERE rate_id = $1 AND hash = $2", id, &hash.0).execute(on(pool)).await?;
     Ok(())
 }
 
-/// Remembers that a chain has it, since `at`.
-pub async fn saved(pool: &PgPool, id: Uuid, at: OffsetDateTime) -> Result<(), Error> {
+/// Marks a submission as saved on the chain at the time `at`.
+pub async fn mark_saved(pool: &PgPool, id: Uuid, at: OffsetDateTime) -> Result<(), Error> {
     sqlx::query!(
         "UPDATE interest_rates SET state = 'saved', saved_at = $2 WHERE id = $1 AND state = 'pending'",
         id,
@@ -143,7 +150,8 @@ pub async fn saved(pool: &PgPool, id: Uuid, at: OffsetDateTime) -> Result<(), Er
     Ok(())
 }
 
-/// Takes a submission back of which nothing was signed; `false` when that is no longer so. Its key is free again.
+/// Withdraws a pending submission and releases its key; `false` if a transaction was signed for it or it is no longer
+/// pending.
 pub async fn withdraw(connection: &mut PgConnection, id: Uuid) -> Result<bool, Error> {
     let withdrawn = sqlx::query!(
         "UPDATE interest_rates SET state = 'withdrawn', idempotency_key = NULL

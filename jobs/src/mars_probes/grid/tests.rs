@@ -1,4 +1,4 @@
-//! The pure level: whatever a probe is told, it obeys wholly or not at all, and stays on its grid.
+//! Property tests of the rules: commands apply completely or not at all, and a probe stays on its grid.
 
 use proptest::prelude::*;
 
@@ -8,23 +8,23 @@ fn commands(text: &str) -> Commands {
     Commands::parse(text).expect("commands")
 }
 
-fn stand(x: i32, y: i32, direction: Direction) -> Stand {
-    Stand { x, y, direction }
+fn position(x: i32, y: i32, direction: Direction) -> Position {
+    Position { x, y, direction }
 }
 
 #[test]
-fn the_examples_of_the_contract() {
-    let (grid, start) = (Grid { x: 5, y: 5 }, stand(0, 0, Direction::North));
-    assert_eq!(apply(grid, start, &commands("MRM")), Ok(stand(1, 1, Direction::East)));
-    assert_eq!(apply(grid, start, &commands(" mmMrMMm\n")), Ok(stand(3, 3, Direction::East)));
+fn the_documented_examples_hold() {
+    let (grid, start) = (Grid { x: 5, y: 5 }, position(0, 0, Direction::North));
+    assert_eq!(apply(grid, start, &commands("MRM")), Ok(position(1, 1, Direction::East)));
+    assert_eq!(apply(grid, start, &commands(" mmMrMMm\n")), Ok(position(3, 3, Direction::East)));
     let line = Grid { x: 3, y: 0 };
     assert_eq!(apply(line, start, &commands("M")), Err(OutOfGrid(line)));
-    assert_eq!(apply(line, start, &commands("RMMM")), Ok(stand(3, 0, Direction::East)));
+    assert_eq!(apply(line, start, &commands("RMMM")), Ok(position(3, 0, Direction::East)));
     assert_eq!(apply(line, start, &commands("RMMMM")), Err(OutOfGrid(line)));
     assert_eq!(apply(line, start, &commands("LM")), Err(OutOfGrid(line)));
     let vast = Grid { x: i32::MAX, y: i32::MAX };
-    let corner = stand(i32::MAX, i32::MAX, Direction::East);
-    assert_eq!(apply(vast, corner, &commands("M")), Err(OutOfGrid(vast)), "beyond what is countable");
+    let corner = position(i32::MAX, i32::MAX, Direction::East);
+    assert_eq!(apply(vast, corner, &commands("M")), Err(OutOfGrid(vast)), "no overflow");
 }
 
 #[test]
@@ -52,9 +52,9 @@ fn a_direction() -> impl Strategy<Value = Direction> {
     prop::sample::select(Direction::ALL.to_vec())
 }
 
-fn a_grid_with_a_probe() -> impl Strategy<Value = (Grid, Stand)> {
+fn a_grid_with_a_probe() -> impl Strategy<Value = (Grid, Position)> {
     (0..12_i32, 0..12_i32, a_direction()).prop_flat_map(|(x, y, direction)| {
-        (0..=x, 0..=y).prop_map(move |(at_x, at_y)| (Grid { x, y }, stand(at_x, at_y, direction)))
+        (0..=x, 0..=y).prop_map(move |(at_x, at_y)| (Grid { x, y }, position(at_x, at_y, direction)))
     })
 }
 
@@ -73,9 +73,9 @@ proptest! {
         }
     }
 
-    /// A string is obeyed if and only if each of its commands would be, one after the other, to the same end.
+    /// A command string succeeds if and only if its commands succeed one by one, with the same result.
     #[test]
-    fn commands_apply_wholly_or_not_at_all((grid, from) in a_grid_with_a_probe(), text in "[MLR]{0,40}", cut in 0..40_usize) {
+    fn commands_apply_completely_or_not_at_all((grid, from) in a_grid_with_a_probe(), text in "[MLR]{0,40}", cut in 0..40_usize) {
         let one_by_one = text.chars().try_fold(from, |at, c| apply(grid, at, &commands(&c.to_string())));
         prop_assert_eq!(apply(grid, from, &commands(&text)), one_by_one);
         let (first, rest) = text.split_at(cut.min(text.len()));
@@ -84,27 +84,27 @@ proptest! {
     }
 
     #[test]
-    fn texts_are_read_back_as_they_were(text in "[MLRmlr]{0,40}") {
+    fn commands_are_displayed_in_upper_case(text in "[MLRmlr]{0,40}") {
         prop_assert_eq!(commands(&text).to_string(), text.to_uppercase());
     }
 
     #[test]
-    fn whatever_comes_is_read_or_refused(text in any::<String>()) {
+    fn every_text_is_parsed_or_refused(text in any::<String>()) {
         let expected = text.trim().to_uppercase().chars().find(|c| !"MLR".contains(*c));
         prop_assert_eq!(Commands::parse(&text).err().map(|InvalidCommand(first)| first), expected);
     }
 }
 
-/// As long as a body may be, on a stack of 64 KiB. Unoptimized it takes 0.1 s; anything quadratic would take hours.
+/// The largest body, on a stack of 64 KiB. It takes 0.1 s unoptimised; a quadratic algorithm would take hours.
 #[test]
 fn a_mebibyte_of_commands_takes_linear_time_and_little_stack() {
-    let obey = || {
-        let (grid, from) = (Grid { x: 1, y: 1 }, stand(0, 0, Direction::North));
+    let run = || {
+        let (grid, from) = (Grid { x: 1, y: 1 }, position(0, 0, Direction::North));
         let round = "MRMRMRMR".repeat(1 << 17);
         assert_eq!(apply(grid, from, &commands(&round)), Ok(from));
         assert_eq!(apply(grid, from, &commands(&format!("{round}LM"))), Err(OutOfGrid(grid)));
     };
-    let begun = std::time::Instant::now();
-    std::thread::Builder::new().stack_size(1 << 16).spawn(obey).expect("a thread").join().expect("obeyed");
-    assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{:?}", begun.elapsed());
+    let started = std::time::Instant::now();
+    std::thread::Builder::new().stack_size(1 << 16).spawn(run).expect("a thread").join().expect("no overflow");
+    assert!(started.elapsed() < std::time::Duration::from_secs(10), "{:?}", started.elapsed());
 }

@@ -1,4 +1,4 @@
-//! All SQL of interest rates; what a chain is sent is in `store/sends.rs`.
+//! SQL of interest rates. `sends.rs` has the SQL of transactions for a chain.
 
 #[cfg(feature = "smart-contract")]
 pub mod sends;
@@ -9,25 +9,25 @@ use uuid::Uuid;
 
 use super::{
     Rate,
-    model::{Asset, Cursor, Reading},
+    model::{Asset, Cursor, SavedRate},
 };
 use crate::{
     boot::pooler::{on, repeatable},
     error::Error,
 };
 
-/// Assets as they are stored: equal ones are stored alike, however their numbers were written.
-pub fn assets(assets: &[Asset]) -> Value {
+/// The stored form of assets. Equal assets have equal forms, regardless of how the client wrote the numbers.
+pub fn assets_json(assets: &[Asset]) -> Value {
     assets.iter().map(|asset| json!({"id": asset.id, "interest_rate": asset.rate.digits()})).collect()
 }
 
-/// Saves an average in PostgreSQL, unless its key is known.
+/// Saves an average in PostgreSQL; `false` if its key is known already.
 pub async fn save(pool: &PgPool, rate: &Rate, assets: &Value, key: Option<&str>) -> Result<bool, Error> {
     let saved = sqlx::query!(
         "INSERT INTO interest_rates (backend, rate, assets, idempotency_key, state, saved_at)
          VALUES ('postgres', $1, $2, $3, 'saved', clock_timestamp())
          ON CONFLICT (idempotency_key, backend) WHERE idempotency_key IS NOT NULL DO NOTHING",
-        rate.decimal(),
+        rate.as_decimal(),
         assets,
         key,
     )
@@ -36,8 +36,8 @@ pub async fn save(pool: &PgPool, rate: &Rate, assets: &Value, key: Option<&str>)
     Ok(saved.rows_affected() == 1)
 }
 
-/// Whether what is known by this key are these assets.
-pub async fn is_same(pool: &PgPool, backend: &str, key: Option<&str>, assets: &Value) -> Result<bool, Error> {
+/// Whether the submission with this key has the same assets.
+pub async fn has_same_assets(pool: &PgPool, backend: &str, key: Option<&str>, assets: &Value) -> Result<bool, Error> {
     let same = sqlx::query_scalar!(
         r#"SELECT assets = $3 AS "same!" FROM interest_rates WHERE idempotency_key = $2 AND backend = $1"#,
         backend,
@@ -49,8 +49,8 @@ pub async fn is_same(pool: &PgPool, backend: &str, key: Option<&str>, assets: &V
     Ok(same)
 }
 
-/// Those saved in PostgreSQL before an id, newest first.
-pub async fn history(pool: &PgPool, before: Uuid, limit: u32) -> Result<Vec<Reading>, Error> {
+/// At most `limit` averages in PostgreSQL with an id below `before`, newest first.
+pub async fn history(pool: &PgPool, before: Uuid, limit: u32) -> Result<Vec<SavedRate>, Error> {
     let rows = sqlx::query!(
         r#"SELECT id, rate, saved_at AS "saved_at!" FROM interest_rates WHERE backend = 'postgres' AND id < $1
            ORDER BY id DESC LIMIT $2"#,
@@ -59,6 +59,6 @@ pub async fn history(pool: &PgPool, before: Uuid, limit: u32) -> Result<Vec<Read
     )
     .fetch_all(repeatable(pool))
     .await?;
-    let reading = |id: Uuid, rate, at| Reading { rate: Rate::stored(rate), at, cursor: Cursor(id.as_u128()) };
-    Ok(rows.into_iter().map(|row| reading(row.id, row.rate, row.saved_at)).collect())
+    let saved_rate = |id: Uuid, rate, at| SavedRate { rate: Rate::from_stored(rate), at, cursor: Cursor(id.as_u128()) };
+    Ok(rows.into_iter().map(|row| saved_rate(row.id, row.rate, row.saved_at)).collect())
 }

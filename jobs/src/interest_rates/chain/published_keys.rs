@@ -1,10 +1,10 @@
-//! Accounts whose keys everybody has: every node for development prints them.
+//! Development accounts with public keys. Every development node prints their private keys.
 
 use alloy::primitives::{Address, address};
 
-/// The accounts of the phrase `test test test test test test test test test test test junk`: Anvil prints the first ten,
-/// Hardhat all of them.
-const EVERYBODYS: [Address; 20] = [
+/// The accounts of the mnemonic `test test test test test test test test test test test junk`. Anvil prints the first ten,
+/// Hardhat prints all of them.
+const PUBLISHED_ACCOUNTS: [Address; 20] = [
     address!("0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"),
     address!("0x70997970C51812dc3A010C7d01b50e0d17dc79C8"),
     address!("0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"),
@@ -27,7 +27,7 @@ const EVERYBODYS: [Address; 20] = [
     address!("0x8626f6940E2eb28930eFb4CeF49B2d1F2C9C1199"),
 ];
 
-/// Whether whoever looks can spend what this account has, and own what it owns.
-pub(super) fn is_everybodys(account: Address) -> bool {
-    EVERYBODYS.contains(&account)
+/// Whether the private key of this account is public.
+pub(super) fn is_published(account: Address) -> bool {
+    PUBLISHED_ACCOUNTS.contains(&account)
 }

@@ -1,4 +1,4 @@
-//! Reading the environment: every wrong value is found before anything starts, and all of them are named at once.
+//! Configuration from environment variables. All wrong values are found before anything starts and reported together.
 
 mod env_file;
 mod names;
@@ -17,20 +17,20 @@ pub use self::{env_file::EnvFile, names::SECRETS};
 
 type Lookup = Box<dyn Fn(&str) -> Option<OsString>>;
 
-/// Variables being read, and everything found wrong with them so far.
+/// Reads variables, and collects what is wrong with them.
 pub struct EnvReader {
     lookup: Lookup,
-    /// What the files of secrets hold, by their variables: a pipe can be read only once.
+    /// The contents of secret files by variable. Each file is read once, since a pipe can be read only once.
     files: BTreeMap<String, Option<String>>,
     problems: Vec<String>,
 }
 
-/// Every problem of a start, one line each: the variable, what is wrong, an example.
+/// All errors of a configuration, one line each: the variable, what is wrong, an example.
 #[derive(Debug, Default)]
 pub struct ConfigErrors(Vec<String>);
 
 impl EnvReader {
-    /// Reads the process environment; what is unset there is taken from the file `.env` of the working folder.
+    /// Reads the process environment. A variable that is unset there comes from the file `.env` of the working folder.
     pub fn from_env() -> Self {
         let file = EnvFile::of_working_folder();
         let lookup = |name: &str| {
@@ -39,26 +39,26 @@ impl EnvReader {
         Self { lookup: Box::new(lookup), files: BTreeMap::new(), problems: file.problems.clone() }
     }
 
-    /// Reads from a list of pairs; for tests, which never touch the environment.
+    /// Reads from a list of pairs, for tests: they never touch the environment.
     pub fn from_pairs(pairs: &[(&str, &str)]) -> Self {
         let pairs: Vec<(String, String)> = pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
         let lookup = move |name: &str| pairs.iter().find(|(k, _)| k == name).map(|(_, v)| v.into());
         Self { lookup: Box::new(lookup), files: BTreeMap::new(), problems: Vec::new() }
     }
 
-    /// The trimmed value of a variable; empty counts as unset. One of [`SECRETS`] may be in a file that `NAME_FILE`
-    /// names.
+    /// The trimmed value of a variable; an empty value counts as unset. For one of [`SECRETS`], `NAME_FILE` may name a
+    /// file that holds the value.
     pub fn text(&mut self, name: &str) -> Option<String> {
-        let value = self.plain(name);
+        let value = self.single_text(name);
         if !SECRETS.contains(&name) {
             return value;
         }
         let variable = format!("{name}_FILE");
-        match (value, self.plain(&variable)) {
+        match (value, self.single_text(&variable)) {
             (None, Some(path)) => match self.files.get(&variable) {
                 Some(read) => read.clone(),
                 None => {
-                    let read = secret_in(&path).map_err(|problem| self.problem(&variable, &problem)).ok();
+                    let read = read_secret_file(&path).map_err(|problem| self.problem(&variable, &problem)).ok();
                     self.files.insert(variable, read.clone());
                     read
                 }
@@ -71,16 +71,17 @@ impl EnvReader {
         }
     }
 
-    /// Whether a variable has a value, be it a wrong one.
+    /// Whether a variable has a value, valid or not.
     pub fn is_set(&self, name: &str) -> bool {
         let set = |name: &str| (self.lookup)(name).is_some_and(|value| !value.to_string_lossy().trim().is_empty());
         set(name) || (SECRETS.contains(&name) && set(&format!("{name}_FILE")))
     }
 
-    fn plain(&mut self, name: &str) -> Option<String> {
+    /// The trimmed value of exactly this variable, without `NAME_FILE`.
+    fn single_text(&mut self, name: &str) -> Option<String> {
         match (self.lookup)(name)?.into_string() {
             Ok(value) => Some(value.trim().to_owned()).filter(|value| !value.is_empty()),
-            // It is set all the same: a secret must not count as unset.
+            // `is_set` still returns true: an unreadable secret must not count as unset.
             Err(_) => {
                 self.problem(name, "must be text in UTF-8");
                 None
@@ -88,7 +89,7 @@ impl EnvReader {
         }
     }
 
-    /// A value that `read` makes of the text; `read` answers what would be right, with an example, when it cannot.
+    /// The value that `read` parses from the text. On failure `read` returns what is expected, with an example.
     pub fn read<T>(&mut self, name: &str, default: T, read: impl FnOnce(&str) -> Result<T, String>) -> T {
         match self.text(name).map(|text| read(&text)) {
             None => default,
@@ -100,7 +101,7 @@ impl EnvReader {
         }
     }
 
-    /// A number within `range`, both ends included.
+    /// A number within the inclusive `range`.
     pub fn number<T>(&mut self, name: &str, default: T, range: std::ops::RangeInclusive<T>) -> T
     where
         T: FromStr + PartialOrd + fmt::Display + Copy,
@@ -113,12 +114,12 @@ impl EnvReader {
         })
     }
 
-    /// A duration in seconds, fractions allowed, within `range` (in seconds).
+    /// A duration within `range`. Both are in seconds, and fractions are allowed.
     pub fn seconds(&mut self, name: &str, default: f64, range: std::ops::RangeInclusive<f64>) -> std::time::Duration {
         std::time::Duration::from_secs_f64(self.number(name, default, range))
     }
 
-    /// `HOST`, the address to listen on: the same for every process that listens.
+    /// `HOST`, the address to listen on. Every listening process reads the same variable.
     pub fn host(&mut self) -> IpAddr {
         let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
         self.read("HOST", localhost, |text| match text {
@@ -127,27 +128,27 @@ impl EnvReader {
         })
     }
 
-    /// Remembers that a variable is wrong. The value itself is never repeated: it may be a secret.
+    /// Records that a variable is wrong. The text never contains the value, which may be a secret.
     pub fn problem(&mut self, name: &str, expected: &str) {
         let problem = format!("{name}: {expected}");
-        // Several readers may want one variable.
+        // Several readers may read the same variable.
         if !self.problems.contains(&problem) {
             self.problems.push(problem);
         }
     }
 
-    /// Ends the reading.
+    /// Returns `config` if no variable was wrong.
     ///
     /// # Errors
-    /// All the problems, when there are any.
+    /// Returns all errors together if any variable was wrong.
     pub fn finish<T>(self, config: T) -> Result<T, ConfigErrors> {
         if self.problems.is_empty() { Ok(config) } else { Err(ConfigErrors(self.problems)) }
     }
 }
 
-/// The secret in a file: its text without the blanks and line ends around it.
-fn secret_in(path: &str) -> Result<String, String> {
-    /// More than any secret; less than what a wrong path such as `/dev/zero` would give.
+/// Reads the secret in a file, without surrounding whitespace.
+fn read_secret_file(path: &str) -> Result<String, String> {
+    /// More than any secret, and a bound for wrong paths such as `/dev/zero`.
     const LIMIT: u64 = 64 << 10;
     let expected = "must name a file that holds the value";
     let mut bytes = Vec::new();
@@ -160,13 +161,13 @@ fn secret_in(path: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// What to say about variables that are set and that no program of Millrace reads, as far as they look like a mistake.
+/// Warnings about variables that are set, but that Millrace does not read, if they look like a mistake.
 pub fn unknown_variables() -> Vec<String> {
     let file = &EnvFile::of_working_folder().values;
     let in_file = file
         .iter()
         .filter_map(|(name, (line, _))| names::unknown_in_file(name).map(|note| format!(".env line {line}: {note}")));
-    in_file.chain(names::misspelt(std::env::vars_os().map(|(name, _)| name))).collect()
+    in_file.chain(names::misspelt_variables(std::env::vars_os().map(|(name, _)| name))).collect()
 }
 
 impl fmt::Display for ConfigErrors {
@@ -177,14 +178,14 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// Which of three surroundings this process runs in.
+/// The environment in which this process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Environment {
-    /// A developer's machine: default secrets are fine.
+    /// A developer's machine. Default secrets are accepted.
     Dev,
     /// A test run.
     Test,
-    /// Production: default secrets and missing keys stop the process at start.
+    /// Production. Default secrets and missing keys stop the process at start.
     Prod,
 }
 
@@ -204,7 +205,7 @@ impl Environment {
 mod tests {
     use super::*;
 
-    /// A file of one test's own, removed with it.
+    /// A temporary file of one test, removed on drop.
     struct SecretFile(std::path::PathBuf);
 
     impl SecretFile {
@@ -236,15 +237,15 @@ mod tests {
             assert!(vars.finish(()).is_ok(), "{name}");
             let mut both = EnvReader::from_pairs(&[(&variable, file.path()), (name, "another")]);
             both.text(name);
-            let problem = both.finish(()).expect_err("both").to_string();
+            let problem = both.finish(()).expect_err("both are set").to_string();
             assert!(problem.starts_with(&format!("{name}: ")) && problem.contains(&variable), "{problem}");
         }
         let mut vars = EnvReader::from_pairs(&[("PORT_FILE", file.path())]);
-        assert!(!vars.is_set("PORT") && vars.text("PORT").is_none(), "only secrets");
+        assert!(!vars.is_set("PORT") && vars.text("PORT").is_none(), "only secrets have NAME_FILE");
     }
 
     #[test]
-    fn a_file_without_a_secret_is_named_and_not_repeated() {
+    fn an_unusable_secret_file_is_reported_without_its_content() {
         let (empty, lines) = (SecretFile::new("empty", b" \n"), SecretFile::new("lines", b"hunter2\nhunter2\n"));
         let binary = SecretFile::new("binary", b"hunter2\xff");
         for path in [empty.path(), lines.path(), binary.path(), "/nowhere/hunter", "/", "/dev/zero", "/dev/null"] {
