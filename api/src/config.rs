@@ -176,7 +176,7 @@ impl WebhookConfig {
         let example = example_of("WEBHOOK_SECRET");
         if environment == Environment::Prod && !vars.is_set("WEBHOOK_SECRET") {
             let expected = format!("must be set in prod, such as {example}, or to none if webhooks are not signed");
-            vars.problem("WEBHOOK_SECRET", &expected);
+            vars.add_error("WEBHOOK_SECRET", &expected);
         }
         Self {
             secrets: vars.read("WEBHOOK_SECRET", Vec::new(), |text| {
@@ -227,10 +227,10 @@ fn check_secrets(vars: &mut EnvReader) {
     for (name, shortest) in [("JWT_SECRET", 0), ("API_KEY", SHORTEST_KEY), ("ADMIN_API_KEY", SHORTEST_KEY)] {
         match vars.text(name) {
             None if vars.is_set(name) => {}
-            None => vars.problem(name, &format!("must be set in prod, such as {}", example_of(name))),
+            None => vars.add_error(name, &format!("must be set in prod, such as {}", example_of(name))),
             Some(text) if text.chars().count() < shortest => {
                 let example = example_of(name);
-                vars.problem(name, &format!("must have at least {shortest} characters in prod, such as {example}"));
+                vars.add_error(name, &format!("must have at least {shortest} characters in prod, such as {example}"));
             }
             Some(text) => seen.push((name, text)),
         }
@@ -241,12 +241,12 @@ fn check_secrets(vars: &mut EnvReader) {
         let twin = seen[..at].iter().find(|(other, same)| other != name && same == text);
         if PUBLISHED.contains(&&**text) {
             let example = example_of(name);
-            vars.problem(
+            vars.add_error(
                 name,
                 &format!("must be one of your own in prod, and this one is published; such as {example}"),
             );
         } else if let Some((twin, _)) = twin {
-            vars.problem(name, &format!("must differ from {twin} in prod, such as {}", example_of(name)));
+            vars.add_error(name, &format!("must differ from {twin} in prod, such as {}", example_of(name)));
         }
     }
 }

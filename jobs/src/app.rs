@@ -77,11 +77,11 @@ impl Config {
     }
 }
 
-/// Returns the configured database. An unset `DATABASE_URL` becomes a configuration error, for processes that cannot run
-/// without it.
+/// Returns the configured database. An unset `DATABASE_URL` becomes a configuration error, for processes that cannot
+/// run without it.
 pub fn require_database(vars: &mut EnvReader, config: &Config) -> Option<Database> {
     if !vars.is_set("DATABASE_URL") {
-        vars.problem("DATABASE_URL", "must be set, such as postgres://user:password@localhost:5432/millrace");
+        vars.add_error("DATABASE_URL", "must be set, such as postgres://user:password@localhost:5432/millrace");
     }
     config.database.clone()
 }
@@ -103,7 +103,7 @@ fn timing(vars: &mut EnvReader) -> Timing {
         retention: retention(vars),
     };
     if timing.heartbeat.mul_f64(2.0) > timing.lease {
-        vars.problem("QUEUE_HEARTBEAT_SECONDS", "must be at most half of QUEUE_LEASE_SECONDS, such as a third");
+        vars.add_error("QUEUE_HEARTBEAT_SECONDS", "must be at most half of QUEUE_LEASE_SECONDS, such as a third");
     }
     timing
 }

@@ -69,7 +69,7 @@ impl Sizes {
         let file = vars.number("LOG_FILE_MB", 64, 1..=4096);
         let keep = vars.number("LOG_KEEP_MB", 1024, 4..=1 << 20);
         if keep < 4 * file {
-            vars.problem("LOG_KEEP_MB", "must be at least four times LOG_FILE_MB, such as LOG_KEEP_MB=1024");
+            vars.add_error("LOG_KEEP_MB", "must be at least four times LOG_FILE_MB, such as LOG_KEEP_MB=1024");
         }
         Self { file: file * MEBIBYTE, keep: keep * MEBIBYTE, age: Duration::from_secs(14 * 24 * 3600) }
     }

@@ -29,7 +29,7 @@ pub struct EnvFile {
     /// The variables, each with its line number and value.
     pub(super) values: BTreeMap<String, (usize, String)>,
     /// Its errors, one line each.
-    pub(super) problems: Vec<String>,
+    pub(super) errors: Vec<String>,
 }
 
 impl EnvFile {
@@ -57,8 +57,8 @@ impl EnvFile {
                 return Self::default();
             }
             Err(error) => {
-                let problem = format!("{NAME}: cannot be read: {error}; it must be readable, or removed");
-                return Self { problems: vec![problem], ..Self::default() };
+                let error = format!("{NAME}: cannot be read: {error}; it must be readable, or removed");
+                return Self { errors: vec![error], ..Self::default() };
             }
         };
         Self { path: Some(std::path::absolute(path).unwrap_or_else(|_| path.to_owned())), ..Self::parse(&bytes) }
@@ -82,7 +82,7 @@ impl EnvFile {
             match read {
                 Ok(None) => {}
                 Ok(Some((name, value))) => drop(file.values.insert(name.to_owned(), (number, value))),
-                Err(problem) => file.problems.push(format!("{NAME} line {number}: {problem}")),
+                Err(error) => file.errors.push(format!("{NAME} line {number}: {error}")),
             }
         }
         file
@@ -157,7 +157,7 @@ mod tests {
 
     fn values(text: &str) -> Vec<(String, String)> {
         let file = EnvFile::parse(text.as_bytes());
-        assert!(file.problems.is_empty(), "{text:?}: {:?}", file.problems);
+        assert!(file.errors.is_empty(), "{text:?}: {:?}", file.errors);
         file.values.into_iter().map(|(name, (_, value))| (name, value)).collect()
     }
 
@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn the_example_file_is_valid() {
         let file = EnvFile::parse(include_bytes!("../../../.env.example"));
-        assert!(file.problems.is_empty() && file.len() > 20, "{file:?}");
+        assert!(file.errors.is_empty() && file.len() > 20, "{file:?}");
         assert_eq!(file.values["CRYPTO_FETCH_CRON"].1, "0 15 0 * * *");
         assert!(file.values.keys().all(|name| super::super::names::unknown_in_file(name).is_none()), "{file:?}");
     }
@@ -219,13 +219,13 @@ mod tests {
             ("A=hunter2", "A is set on line 1 as well"),
         ] {
             let file = EnvFile::parse(format!("A=1\n\n{line}\nexport B=2\r\n").as_bytes());
-            let problems = file.problems.join("\n");
-            assert!(problems.starts_with(".env line 3: ") && file.problems.len() == 1, "{line}: {problems}");
-            assert!(problems.contains(expected) && !problems.contains("hunter2"), "{line}: {problems}");
+            let errors = file.errors.join("\n");
+            assert!(errors.starts_with(".env line 3: ") && file.errors.len() == 1, "{line}: {errors}");
+            assert!(errors.contains(expected) && !errors.contains("hunter2"), "{line}: {errors}");
             assert_eq!(file.values["B"], (4, "2".to_owned()), "{line}: later lines are read");
         }
         let file = EnvFile::parse(b"A=\xff\nB\nC=\"\n");
-        assert_eq!(file.problems.len(), 3, "all errors are reported: {:?}", file.problems);
-        assert!(file.problems[0].contains("line 1: must be text in UTF-8"), "{:?}", file.problems);
+        assert_eq!(file.errors.len(), 3, "all errors are reported: {:?}", file.errors);
+        assert!(file.errors[0].contains("line 1: must be text in UTF-8"), "{:?}", file.errors);
     }
 }

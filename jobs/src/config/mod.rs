@@ -22,7 +22,7 @@ pub struct EnvReader {
     lookup: Lookup,
     /// The contents of secret files by variable. Each file is read once, since a pipe can be read only once.
     files: BTreeMap<String, Option<String>>,
-    problems: Vec<String>,
+    errors: Vec<String>,
 }
 
 /// All errors of a configuration, one line each: the variable, what is wrong, an example.
@@ -36,14 +36,14 @@ impl EnvReader {
         let lookup = |name: &str| {
             std::env::var_os(name).or_else(|| file.values.get(name).map(|(_, value)| OsString::from(value)))
         };
-        Self { lookup: Box::new(lookup), files: BTreeMap::new(), problems: file.problems.clone() }
+        Self { lookup: Box::new(lookup), files: BTreeMap::new(), errors: file.errors.clone() }
     }
 
     /// Reads from a list of pairs, for tests: they never touch the environment.
     pub fn from_pairs(pairs: &[(&str, &str)]) -> Self {
         let pairs: Vec<(String, String)> = pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
         let lookup = move |name: &str| pairs.iter().find(|(k, _)| k == name).map(|(_, v)| v.into());
-        Self { lookup: Box::new(lookup), files: BTreeMap::new(), problems: Vec::new() }
+        Self { lookup: Box::new(lookup), files: BTreeMap::new(), errors: Vec::new() }
     }
 
     /// The trimmed value of a variable; an empty value counts as unset. For one of [`SECRETS`], `NAME_FILE` may name a
@@ -58,13 +58,13 @@ impl EnvReader {
             (None, Some(path)) => match self.files.get(&variable) {
                 Some(read) => read.clone(),
                 None => {
-                    let read = read_secret_file(&path).map_err(|problem| self.problem(&variable, &problem)).ok();
+                    let read = read_secret_file(&path).map_err(|expected| self.add_error(&variable, &expected)).ok();
                     self.files.insert(variable, read.clone());
                     read
                 }
             },
             (Some(value), Some(_)) => {
-                self.problem(name, &format!("must not be set together with {variable}: unset one of the two"));
+                self.add_error(name, &format!("must not be set together with {variable}: unset one of the two"));
                 Some(value)
             }
             (value, None) => value,
@@ -83,7 +83,7 @@ impl EnvReader {
             Ok(value) => Some(value.trim().to_owned()).filter(|value| !value.is_empty()),
             // `is_set` still returns true: an unreadable secret must not count as unset.
             Err(_) => {
-                self.problem(name, "must be text in UTF-8");
+                self.add_error(name, "must be text in UTF-8");
                 None
             }
         }
@@ -95,7 +95,7 @@ impl EnvReader {
             None => default,
             Some(Ok(value)) => value,
             Some(Err(expected)) => {
-                self.problem(name, &expected);
+                self.add_error(name, &expected);
                 default
             }
         }
@@ -129,11 +129,11 @@ impl EnvReader {
     }
 
     /// Records that a variable is wrong. The text never contains the value, which may be a secret.
-    pub fn problem(&mut self, name: &str, expected: &str) {
-        let problem = format!("{name}: {expected}");
+    pub fn add_error(&mut self, name: &str, expected: &str) {
+        let error = format!("{name}: {expected}");
         // Several readers may read the same variable.
-        if !self.problems.contains(&problem) {
-            self.problems.push(problem);
+        if !self.errors.contains(&error) {
+            self.errors.push(error);
         }
     }
 
@@ -142,7 +142,7 @@ impl EnvReader {
     /// # Errors
     /// Returns all errors together if any variable was wrong.
     pub fn finish<T>(self, config: T) -> Result<T, ConfigErrors> {
-        if self.problems.is_empty() { Ok(config) } else { Err(ConfigErrors(self.problems)) }
+        if self.errors.is_empty() { Ok(config) } else { Err(ConfigErrors(self.errors)) }
     }
 }
 
@@ -237,8 +237,8 @@ mod tests {
             assert!(vars.finish(()).is_ok(), "{name}");
             let mut both = EnvReader::from_pairs(&[(&variable, file.path()), (name, "another")]);
             both.text(name);
-            let problem = both.finish(()).expect_err("both are set").to_string();
-            assert!(problem.starts_with(&format!("{name}: ")) && problem.contains(&variable), "{problem}");
+            let error = both.finish(()).expect_err("both are set").to_string();
+            assert!(error.starts_with(&format!("{name}: ")) && error.contains(&variable), "{error}");
         }
         let mut vars = EnvReader::from_pairs(&[("PORT_FILE", file.path())]);
         assert!(!vars.is_set("PORT") && vars.text("PORT").is_none(), "only secrets have NAME_FILE");
@@ -252,9 +252,9 @@ mod tests {
             let mut vars = EnvReader::from_pairs(&[("API_KEY_FILE", path)]);
             assert!(vars.is_set("API_KEY") && vars.text("API_KEY").is_none(), "{path}");
             vars.text("API_KEY");
-            let problems = vars.finish(()).expect_err(path).to_string();
-            assert!(problems.starts_with("API_KEY_FILE: must name a file that holds the value"), "{path}: {problems}");
-            assert!(!problems.contains("hunter2") && problems.lines().count() == 1, "{path}: {problems}");
+            let errors = vars.finish(()).expect_err(path).to_string();
+            assert!(errors.starts_with("API_KEY_FILE: must name a file that holds the value"), "{path}: {errors}");
+            assert!(!errors.contains("hunter2") && errors.lines().count() == 1, "{path}: {errors}");
         }
     }
 }

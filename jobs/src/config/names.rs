@@ -42,8 +42,8 @@ pub(super) fn unknown_in_file(name: &str) -> Option<String> {
     })
 }
 
-/// Warnings about names of the process environment that are close to a variable of Millrace. Other names belong to other
-/// programs.
+/// Warnings about names of the process environment that are close to a variable of Millrace. Other names belong to
+/// other programs.
 pub(super) fn misspelt_variables(environment: impl Iterator<Item = OsString>) -> Vec<String> {
     /// Shorter names are often close by chance, such as `HOME` and `HOST`.
     const SHORTEST: usize = 7;

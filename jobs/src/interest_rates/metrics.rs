@@ -11,8 +11,8 @@ pub const CHAIN_ERRORS: &str = "millrace_chain_errors_total";
 pub fn describe() {
     describe_counter!(
         CHAIN_ERRORS,
-        "Chain calls for interest rates that failed, by reason: unreachable, misconfigured, unfunded (the account cannot \
-         pay), or refused."
+        "Chain calls for interest rates that failed, by reason: unreachable, misconfigured, unfunded (the account \
+         cannot pay), or refused."
     );
     for reason in ChainError::REASONS {
         counter!(CHAIN_ERRORS, "reason" => reason).absolute(0);

@@ -74,7 +74,8 @@ impl Rates {
     /// Saves the average of the submitted assets. Spawned, so that a client that disconnects cannot cancel it halfway.
     ///
     /// # Errors
-    /// Returns [`Error::Unavailable`] if the storage cannot take it now. Then it is not saved, and will not be saved later.
+    /// Returns [`Error::Unavailable`] if the storage cannot take it now. Then it is not saved, and will not be saved
+    /// later.
     pub async fn submit(&self, submission: Submission, origin: Origin) -> Result<SubmissionOutcome, Error> {
         let rate = Rate::average(submission.assets.iter().map(|asset| &asset.rate));
         let rate = rate.ok_or_else(|| Error::Internal("a submission without assets".into()))?;

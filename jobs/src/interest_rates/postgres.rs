@@ -55,7 +55,7 @@ impl Storage for PostgresStorage {
     }
 
     fn reconcile(&self, id: Uuid) -> BoxFuture<'_, Result<Outcome, Failure>> {
-        tracing::warn!(rate = %id, "only a worker with STORAGE_BACKEND=smart_contract can save this rate; its job is snoozed");
+        tracing::warn!(rate = %id, "only a worker with STORAGE_BACKEND=smart_contract can save the rate; job snoozed");
         async {
             Ok(Outcome::SnoozeBecause(
                 OTHER_WORKER_PAUSE,

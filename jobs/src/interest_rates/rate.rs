@@ -28,8 +28,8 @@ pub enum RateError {
 }
 
 impl Rate {
-    /// The arithmetic mean: computed exactly, then rounded once, half to even, to [`SCALE`] digits after the point. `None`
-    /// without any rates.
+    /// The arithmetic mean: computed exactly, then rounded once, half to even, to [`SCALE`] digits after the point.
+    /// `None` without any rates.
     pub fn average<'a>(rates: impl ExactSizeIterator<Item = &'a Self>) -> Option<Self> {
         let count = BigInt::from(rates.len());
         if count.is_zero() {

@@ -49,7 +49,8 @@ pub trait Storage: Send + Sync {
     /// Fails if the storage cannot complete it now, and a retry counts as an attempt.
     fn reconcile(&self, id: Uuid) -> BoxFuture<'_, Result<Outcome, Failure>>;
 
-    /// Withdraws a submission whose job is discarded, unless a transaction for it was signed. Then it may still be saved.
+    /// Withdraws a submission whose job is discarded, unless a transaction for it was signed. Then it may still be
+    /// saved.
     ///
     /// # Errors
     /// Fails if the database cannot be written to now.

@@ -103,8 +103,8 @@ pub fn record_invalid_setup(errors: &str) {
     tracing::info!(errors = &*truncate(errors), "PROBE_INVALID_SETUP");
 }
 
-/// Logs and counts a refused command. `code` and `message` are those of the response; `code` is empty if the body itself
-/// is invalid.
+/// Logs and counts a refused command. `code` and `message` are those of the response; `code` is empty if the body
+/// itself is invalid.
 pub fn record_invalid_command(id: Option<Uuid>, code: &str, message: &str) {
     INVALID_COMMANDS.increment();
     let probe_id = id.map(|id| id.to_string());

@@ -89,8 +89,8 @@ impl Probes {
         .await
     }
 
-    /// Moves a probe by a command string. Moves of one probe are serialised across all processes: each locks the probe's
-    /// row from the read to the commit.
+    /// Moves a probe by a command string. Moves of one probe are serialised across all processes: each locks the
+    /// probe's row from the read to the commit.
     ///
     /// # Errors
     /// Returns [`Error::Unavailable`] if the database cannot take the write now, or if too many moves wait.
@@ -114,8 +114,8 @@ impl Probes {
         .await
     }
 
-    /// Streams all probes after the number `after`, oldest first. A slow reader holds neither a connection nor more than
-    /// a few pages of memory.
+    /// Streams all probes after the number `after`, oldest first. A slow reader holds neither a connection nor more
+    /// than a few pages of memory.
     ///
     /// # Errors
     /// Returns [`Error::Unavailable`] if the database cannot be read now.

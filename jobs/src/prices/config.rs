@@ -82,7 +82,7 @@ impl Config {
 
 fn cron(vars: &mut EnvReader) -> Option<Cron> {
     let text = vars.text("CRYPTO_FETCH_CRON").unwrap_or_else(|| FETCH_CRON.to_owned());
-    Cron::parse(&text).map_err(|expected| vars.problem("CRYPTO_FETCH_CRON", &expected)).ok()
+    Cron::parse(&text).map_err(|expected| vars.add_error("CRYPTO_FETCH_CRON", &expected)).ok()
 }
 
 /// A comma-separated list, each entry once.

@@ -15,8 +15,8 @@ pub(super) fn decompose(text: &str) -> std::borrow::Cow<'_, str> {
 
 /// Full case folding of one decomposed character, as in Unicode's `CaseFolding.txt`: `ß` becomes `ss`, `ς` becomes `σ`.
 ///
-/// It is computed as lower case, upper case, then lower case again. The dotless `ı` is an exception, since its upper case is
-/// that of `i`. A test covers all characters.
+/// It is computed as lower case, upper case, then lower case again. The dotless `ı` is an exception, since its upper
+/// case is that of `i`. A test covers all characters.
 pub(super) fn case_fold(c: char) -> impl Iterator<Item = char> {
     let dotless = (c == 'ı').then_some(c);
     let others = dotless.is_none().then(|| {
@@ -43,8 +43,8 @@ pub(super) fn script(c: char) -> Script {
     const { CodePointMapData::<Script>::new() }.get(c)
 }
 
-/// Whether a mark is only an accent or a vowel point. In other scripts marks are vowels, and in Japanese they change the
-/// consonant: `か` and `が` are two letters.
+/// Whether a mark is only an accent or a vowel point. In other scripts marks are vowels, and in Japanese they change
+/// the consonant: `か` and `が` are two letters.
 fn is_diacritic(c: char) -> bool {
     const VOICING: [char; 2] = ['\u{3099}', '\u{309a}'];
     !c.is_ascii()
@@ -62,8 +62,8 @@ fn is_diacritic(c: char) -> bool {
         && !VOICING.contains(&c)
 }
 
-/// The basic Latin letters for a letter with a stroke, a hook or a similar feature, which Unicode does not decompose. Covers
-/// all lower-case letters whose name is `LATIN SMALL LETTER … WITH …`, and a few more.
+/// The basic Latin letters for a letter with a stroke, a hook or a similar feature, which Unicode does not decompose.
+/// Covers all lower-case letters whose name is `LATIN SMALL LETTER … WITH …`, and a few more.
 fn base_letters(letter: char) -> Option<&'static str> {
     const BASE_LETTERS: [(&str, &str); 32] = [
         ("a", "ᶏⱥ"),
@@ -107,7 +107,7 @@ fn base_letters(letter: char) -> Option<&'static str> {
 mod tests {
     use super::{super::tests::characters, *};
 
-    fn folded(text: &str) -> String {
+    fn fold(text: &str) -> String {
         let mut folded = String::new();
         write_folded(&decompose(text), &mut folded);
         super::super::nfkc(&folded).into_owned()
@@ -133,24 +133,24 @@ mod tests {
             ("שָׁלוֹם", "שלום"),
             ("Đặng Thùy", "dang thuy"),
         ] {
-            assert_eq!(folded(text), expected, "{text}");
+            assert_eq!(fold(text), expected, "{text}");
         }
     }
 
     #[test]
     fn marks_that_distinguish_letters_are_kept() {
         for text in ["が", "ガラス", "हिन्दी", "ไม้", "한국어", "தமிழ்"] {
-            assert_eq!(folded(text), super::super::nfkc(text), "{text}");
+            assert_eq!(fold(text), super::super::nfkc(text), "{text}");
         }
-        assert_eq!(folded("ｶﾞﾗｽ"), "ガラス");
-        assert_eq!(folded("\u{1112}\u{1161}\u{11ab}"), "한");
+        assert_eq!(fold("ｶﾞﾗｽ"), "ガラス");
+        assert_eq!(fold("\u{1112}\u{1161}\u{11ab}"), "한");
     }
 
     #[test]
     fn folding_is_idempotent() {
         for c in characters() {
-            let once = folded(c.encode_utf8(&mut [0; 4]));
-            assert_eq!(folded(&once), once, "U+{:04X}", u32::from(c));
+            let once = fold(c.encode_utf8(&mut [0; 4]));
+            assert_eq!(fold(&once), once, "U+{:04X}", u32::from(c));
         }
     }
 }

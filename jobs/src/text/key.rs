@@ -8,9 +8,9 @@ use super::{
 /// The canonical form of an e-mail address: NFKC with full case folding and without invisible characters, as Unicode's
 /// `NFKC_Casefold`, and with `İ` as `i`.
 ///
-/// It is at least as coarse as PostgreSQL's `lower()` under any locale. Two addresses that an earlier release treated as
-/// one account therefore have the same key. For `İ` the dot above is dropped after an `i`: its lower case is `i` in the C
-/// library, but `i` with the dot above in Unicode.
+/// It is at least as coarse as PostgreSQL's `lower()` under any locale. Two addresses that an earlier release treated
+/// as one account therefore have the same key. The dot above is dropped after an `i`, because of `İ`. Its lower case is
+/// `i` in the C library, but `i` with the dot above in Unicode.
 pub fn account_key(address: &str) -> String {
     if address.is_ascii() {
         return address.to_ascii_lowercase();

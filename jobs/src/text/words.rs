@@ -21,30 +21,30 @@ pub struct Word {
     /// Its position in the text, in bytes.
     pub at: Range<usize>,
     /// The position of each character, in a script without blanks between words; otherwise empty.
-    places: Vec<Range<usize>>,
+    positions: Vec<Range<usize>>,
 }
 
 impl Word {
     /// Whether this is a run of a script without blanks between words, so that any part of it may be a word.
     pub fn is_unspaced(&self) -> bool {
-        !self.places.is_empty()
+        !self.positions.is_empty()
     }
 
-    /// The tokens for a search index: the word itself. For a run without blanks, each pair of adjacent characters, then the
-    /// last character.
+    /// The tokens for a search index: the word itself. For a run without blanks, each pair of adjacent characters, then
+    /// the last character.
     pub fn tokens(&self) -> Vec<String> {
         if self.is_unspaced() { pairs(&self.text, true) } else { vec![self.text.clone()] }
     }
 
     /// The positions in the text at which a part of a run without blanks occurs.
-    pub fn places_of(&self, part: &str) -> Vec<Range<usize>> {
+    pub fn positions_of(&self, part: &str) -> Vec<Range<usize>> {
         let length = part.chars().count();
         let starts = self.text.char_indices().enumerate().filter(|(_, (byte, _))| self.text[*byte..].starts_with(part));
-        let place = |first: usize| {
-            let last = self.places.get((first + length).checked_sub(1)?)?;
-            Some(self.places.get(first)?.start..last.end)
+        let position = |first: usize| {
+            let last = self.positions.get((first + length).checked_sub(1)?)?;
+            Some(self.positions.get(first)?.start..last.end)
         };
-        starts.filter_map(|(first, _)| place(first)).collect()
+        starts.filter_map(|(first, _)| position(first)).collect()
     }
 }
 
@@ -60,8 +60,8 @@ pub(crate) fn pairs(run: &str, with_last: bool) -> Vec<String> {
 
 /// The words of a text, in order.
 ///
-/// After NFKC, every character that is not a letter, mark or digit separates words. Invisible characters inside a word do
-/// not, except for the zero-width space. A word also ends where a script without blanks begins or ends.
+/// After NFKC, every character that is not a letter, mark or digit separates words. Invisible characters inside a word
+/// do not, except for the zero-width space. A word also ends where a script without blanks begins or ends.
 pub fn words(text: &str) -> Vec<Word> {
     let mut splitter = Splitter::default();
     let (mut at, mut folded) = (0, String::new());
@@ -156,13 +156,13 @@ impl Splitter {
             self.close();
         }
         let open = self.open.get_or_insert_with(|| OpenWord {
-            word: Word { text: String::new(), at: at.start..at.start, places: Vec::new() },
+            word: Word { text: String::new(), at: at.start..at.start, positions: Vec::new() },
             length: 0,
             unspaced,
         });
         open.word.at.end = at.end;
         if unspaced {
-            open.word.places.push(at);
+            open.word.positions.push(at);
         } else {
             open.length += 1;
         }
@@ -215,12 +215,12 @@ mod tests {
     #[test]
     fn words_have_their_positions_in_the_text() {
         let text = "Ｔｅａ, cafe\u{301}! 東京都";
-        let found = words(text);
-        let shown: Vec<&str> = found.iter().map(|word| &text[word.at.clone()]).collect();
-        assert_eq!(shown, ["Ｔｅａ", "cafe\u{301}", "東京都"]);
-        let parts: Vec<&str> = found[2].places_of("京都").into_iter().map(|place| &text[place]).collect();
+        let found_words = words(text);
+        let texts: Vec<&str> = found_words.iter().map(|word| &text[word.at.clone()]).collect();
+        assert_eq!(texts, ["Ｔｅａ", "cafe\u{301}", "東京都"]);
+        let parts: Vec<&str> = found_words[2].positions_of("京都").into_iter().map(|position| &text[position]).collect();
         assert_eq!(parts, ["京都"]);
-        assert!(found[2].places_of("都東").is_empty() && !found[0].is_unspaced());
+        assert!(found_words[2].positions_of("都東").is_empty() && !found_words[0].is_unspaced());
     }
 
     #[test]

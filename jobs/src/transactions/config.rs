@@ -55,7 +55,7 @@ impl Config {
     pub fn require_choice(vars: &mut EnvReader, environment: Environment) {
         if environment == Environment::Prod && !vars.is_set("PROCESSOR_URL") {
             let expected = "must be set in prod, such as https://processor.example.com/charge, or to simulated";
-            vars.problem("PROCESSOR_URL", expected);
+            vars.add_error("PROCESSOR_URL", expected);
         }
     }
 

@@ -19,8 +19,8 @@ const MAX_LABEL_BYTES: usize = 63;
 pub struct Email(String);
 
 impl Email {
-    /// Parses an address. Surrounding whitespace is ignored. Quoted strings, comments, display names and IP addresses are
-    /// refused.
+    /// Parses an address. Surrounding whitespace is ignored. Quoted strings, comments, display names and IP addresses
+    /// are refused.
     ///
     /// # Errors
     /// Returns the reason as a sentence.
@@ -38,11 +38,11 @@ impl Email {
             check_local(&composed).map_err(|wrong| format!("After Unicode normalization: {wrong}"))?;
         }
         let domain = check_domain(domain)?;
-        let whole = format!("{composed}@{domain}");
-        match whole.len().checked_sub(MAX_BYTES) {
-            None | Some(0) => Ok(Self(whole)),
+        let address = format!("{composed}@{domain}");
+        match address.len().checked_sub(MAX_BYTES) {
+            None | Some(0) => Ok(Self(address)),
             Some(more) => {
-                let unit = if whole.is_ascii() { "character" } else { "byte" };
+                let unit = if address.is_ascii() { "character" } else { "byte" };
                 Err(format!("The email address is too long ({}).", describe_excess(more, unit)))
             }
         }
@@ -53,8 +53,8 @@ impl Email {
         &self.0
     }
 
-    /// The account key. The database compares accounts by it, and rate limits count by it, so that a different spelling of
-    /// the same address circumvents neither.
+    /// The account key. The database compares accounts by it, and rate limits count by it, so that a different spelling
+    /// of the same address circumvents neither.
     pub fn key(&self) -> String {
         text::account_key(&self.0)
     }
@@ -131,8 +131,8 @@ fn check_domain(domain: &str) -> Result<String, String> {
         return Err("An email address cannot have a period and a hyphen next to each other.".into());
     }
     let ascii = idna::domain_to_ascii(domain).map_err(|_| idna_error(domain))?;
-    let (shown, readable) = idna::domain_to_unicode(&ascii);
-    readable.map_err(|_| idna_error(domain))?;
+    let (unicode, result) = idna::domain_to_unicode(&ascii);
+    result.map_err(|_| idna_error(domain))?;
     let is_reserved = |label: &str| label.get(2..4) == Some("--") && !label.starts_with("xn");
     if ascii.split('.').any(is_reserved) {
         let place = "immediately after the @-sign or after a period, except Punycode";
@@ -154,7 +154,7 @@ fn check_domain(domain: &str) -> Result<String, String> {
     if !ascii.ends_with(|c: char| c.is_ascii_alphabetic()) {
         return Err("The part after the @-sign is not valid. It is not within a valid top-level domain.".into());
     }
-    Ok(shown)
+    Ok(unicode)
 }
 
 /// The error text for a domain that IDNA refuses. The library does not return the reason.

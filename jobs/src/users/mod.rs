@@ -39,18 +39,20 @@ impl Users {
     /// Creates a user; `None` if the address is known already.
     ///
     /// # Errors
-    /// Returns [`Error::Unavailable`] if the database cannot take the write now, or if too many passwords wait to be hashed.
+    /// Returns [`Error::Unavailable`] if the database cannot take the write now, or if too many passwords wait to be
+    /// hashed.
     pub async fn register(&self, mut new: NewUser) -> Result<Option<User>, Error> {
         let slot = self.hasher.reserve()?;
         let hash = slot.hash(std::mem::take(&mut new.password)).await?;
         answered(store::insert(&self.pool, &new, &hash)).await
     }
 
-    /// Returns the user with this address and password; `None` if the address is unknown or the password is wrong. Both take
-    /// the same time, because each computes one hash.
+    /// Returns the user with this address and password; `None` if the address is unknown or the password is wrong. Both
+    /// take the same time, because each computes one hash.
     ///
     /// # Errors
-    /// Returns [`Error::Unavailable`] if the database cannot be reached now, or if too many passwords wait to be hashed.
+    /// Returns [`Error::Unavailable`] if the database cannot be reached now, or if too many passwords wait to be
+    /// hashed.
     pub async fn login(&self, credentials: Credentials) -> Result<Option<User>, Error> {
         let slot = self.hasher.reserve()?;
         let (user, hash) = answered(store::find_by_email(&self.pool, &credentials.email)).await?.unzip();
@@ -62,8 +64,8 @@ impl Users {
         Ok(user)
     }
 
-    /// Computes the missing account keys of users that a release without keys created. If two users have the same key, the
-    /// first one gets it. The other one keeps none, and is still found by its address as written.
+    /// Computes the missing account keys of users that a release without keys created. If two users have the same key,
+    /// the first one gets it. The other one keeps none, and is still found by its address as written.
     ///
     /// # Errors
     /// Returns [`Error::Unavailable`] if the database cannot take the write now.

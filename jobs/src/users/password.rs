@@ -14,8 +14,8 @@ use crate::error::Error;
 
 /// Computed hashes, for registrations and for comparisons.
 const HASHES: &str = "millrace_password_hashes_total";
-/// The length of the queue, per hashing thread. A hash takes about 25 ms, so the last request in the queue waits less than
-/// 1 s. Further requests are refused: their clients would have given up before their turn.
+/// The length of the queue, per hashing thread. A hash takes about 25 ms, so the last request in the queue waits less
+/// than 1 s. Further requests are refused: their clients would have given up before their turn.
 const WAITING_PER_THREAD: usize = 32;
 /// The salt of the hash that is computed for an unknown user. Every salt costs the same time.
 const UNUSED_SALT: &[u8] = b"unused salt text";
@@ -30,7 +30,8 @@ pub struct Hasher {
 }
 
 impl Default for Hasher {
-    /// Uses half of the processors; the other half stays free for requests. Each hash takes 19 MiB while it is computed.
+    /// Uses half of the processors; the other half stays free for requests. Each hash takes 19 MiB while it is
+    /// computed.
     fn default() -> Self {
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
         Self::new((processors / 2).max(1))
@@ -49,8 +50,8 @@ impl Hasher {
         Self { slots: Arc::new(Semaphore::new(slots)), threads: Arc::new(Semaphore::new(threads)) }
     }
 
-    /// Reserves a slot in the queue until the hash is computed. Reserve it before other work, so that a refused request costs
-    /// nothing.
+    /// Reserves a slot in the queue until the hash is computed. Reserve it before other work, so that a refused request
+    /// costs nothing.
     ///
     /// # Errors
     /// Returns [`Error::Unavailable`] if the queue is full.
@@ -78,8 +79,8 @@ impl QueueSlot {
         self.compute(move || hash(&password.normalised_bytes())).await
     }
 
-    /// Compares a password with a hash: first normalised, then as sent, which earlier releases hashed. Without a hash the
-    /// password is wrong, and the comparison takes the same time.
+    /// Compares a password with a hash: first normalised, then as sent, which earlier releases hashed. Without a hash
+    /// the password is wrong, and the comparison takes the same time.
     ///
     /// # Errors
     /// Returns [`Error::Internal`] if the hash cannot be parsed.

@@ -30,8 +30,8 @@ pub async fn insert(pool: &PgPool, new: &NewUser, password_hash: &str) -> Result
 
 /// The user with this address in any spelling, and the password hash.
 ///
-/// Users of an earlier release have no key; that release compared addresses by `lower()`. Such a user's key is either not
-/// computed yet or belongs to another user. A match by `lower()` therefore comes first.
+/// Users of an earlier release have no key; that release compared addresses by `lower()`. Such a user's key is either
+/// not computed yet or belongs to another user. A match by `lower()` therefore comes first.
 pub async fn find_by_email(pool: &PgPool, email: &Email) -> Result<Option<(User, String)>, Error> {
     let row = sqlx::query!(
         "SELECT id, email, full_name, password_hash, role FROM users

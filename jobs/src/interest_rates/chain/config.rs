@@ -12,8 +12,8 @@ use crate::config::{EnvReader, Environment};
 
 use super::published_keys;
 
-const NEEDS_OWN_KEY: &str = "must be a key of your own in prod: this one is printed by every node for development, such as \
-                          CHAIN_PRIVATE_KEY=\"0x$(openssl rand -hex 32)\"";
+const NEEDS_OWN_KEY: &str = "must be a key of your own in prod: this one is printed by every node for development, \
+                             such as CHAIN_PRIVATE_KEY=\"0x$(openssl rand -hex 32)\"";
 
 /// A key and the node to send through. `Debug` prints neither: the URL may hold a password.
 #[derive(Clone)]
@@ -31,7 +31,8 @@ pub struct ChainConfig {
 }
 
 impl Account {
-    /// Reads `CHAIN_RPC_URL` and `CHAIN_PRIVATE_KEY`. Each one that is missing or invalid becomes a configuration error.
+    /// Reads `CHAIN_RPC_URL` and `CHAIN_PRIVATE_KEY`. Each one that is missing or invalid becomes a configuration
+    /// error.
     pub fn read(vars: &mut EnvReader) -> Option<Self> {
         let rpc_url = vars.text("CHAIN_RPC_URL");
         let rpc_url = required(vars, "CHAIN_RPC_URL", rpc_url, rpc_url_of);
@@ -39,7 +40,7 @@ impl Account {
         let signer = required(vars, "CHAIN_PRIVATE_KEY", key, signer_of);
         let is_published_key = signer.as_ref().is_some_and(|signer| published_keys::is_published(signer.address()));
         if is_published_key && Environment::read(vars) == Environment::Prod {
-            vars.problem("CHAIN_PRIVATE_KEY", NEEDS_OWN_KEY);
+            vars.add_error("CHAIN_PRIVATE_KEY", NEEDS_OWN_KEY);
         }
         Some(Self { rpc_url: rpc_url?, signer: signer? })
     }
@@ -71,7 +72,7 @@ fn required<T>(
     match read(text.as_deref().unwrap_or_default()) {
         Ok(value) => Some(value),
         Err(expected) => {
-            vars.problem(name, expected);
+            vars.add_error(name, expected);
             None
         }
     }
@@ -127,7 +128,7 @@ mod tests {
     fn read(pairs: &[(&str, &str)]) -> Result<Option<ChainConfig>, String> {
         let mut vars = EnvReader::from_pairs(pairs);
         let config = ChainConfig::read(&mut vars);
-        vars.finish(config).map_err(|problems| problems.to_string())
+        vars.finish(config).map_err(|errors| errors.to_string())
     }
 
     #[test]
@@ -160,16 +161,16 @@ mod tests {
             let mut pairs = vec![("CHAIN_RPC_URL", URL), ("CHAIN_PRIVATE_KEY", KEY), ("CONTRACT_ADDRESS", CONTRACT)];
             pairs.retain(|(other, _)| *other != name);
             pairs.push((name, value));
-            let problem = read(&pairs).expect_err(value);
-            assert!(problem.starts_with(name) && problem.lines().count() == 1, "{problem}");
-            assert!(!problem.contains("secret") && !problem.contains(&KEY[2..20]), "{problem}");
+            let error = read(&pairs).expect_err(value);
+            assert!(error.starts_with(name) && error.lines().count() == 1, "{error}");
+            assert!(!error.contains("secret") && !error.contains(&KEY[2..20]), "{error}");
         }
         let dev = [("ENV", "dev"), ("CHAIN_RPC_URL", URL), ("CHAIN_PRIVATE_KEY", KEY), ("CONTRACT_ADDRESS", CONTRACT)];
         read(&dev).expect("a published key in dev");
         let prod = [&[("ENV", "prod")], &dev[1..]].concat();
-        let problem = read(&prod).expect_err("a published key");
-        assert!(problem.starts_with("CHAIN_PRIVATE_KEY: must be a key of your own in prod"), "{problem}");
-        assert!(problem.lines().count() == 1 && !problem.contains(&KEY[2..20]), "{problem}");
+        let error = read(&prod).expect_err("a published key");
+        assert!(error.starts_with("CHAIN_PRIVATE_KEY: must be a key of your own in prod"), "{error}");
+        assert!(error.lines().count() == 1 && !error.contains(&KEY[2..20]), "{error}");
         let own = format!("0x{}", "7".repeat(64));
         let prod = [&prod[..2], &[("CHAIN_PRIVATE_KEY", &*own), ("CONTRACT_ADDRESS", CONTRACT)]].concat();
         read(&prod).expect("a private key");

@@ -20,8 +20,8 @@ struct Build {
 /// Deploys a contract that this account owns, and returns its address once a block includes it.
 ///
 /// # Errors
-/// Fails if the node cannot be reached or refuses the transaction, or if no block includes it within 60 s. Then the text
-/// contains the transaction's hash.
+/// Fails if the node cannot be reached or refuses the transaction, or if no block includes it within 60 s. Then the
+/// text contains the transaction's hash.
 pub async fn deploy(account: &Account) -> Result<String, ChainError> {
     let internal = |error: String| ChainError::Refused(format!("a fault of ours: {error}"));
     let build: Build = serde_json::from_str(BUILD).map_err(|error| internal(error.to_string()))?;

@@ -6,7 +6,8 @@ pub enum ChainError {
     /// The node cannot be reached, does not respond in time, or is overloaded. After a send the outcome is unknown.
     #[error("the chain cannot be reached: {0}")]
     Unreachable(String),
-    /// The node responds, but its URL, the contract's address or the key is wrong. Only a change of the configuration helps.
+    /// The node responds, but its URL, the contract's address or the key is wrong. Only a change of the configuration
+    /// helps.
     #[error("the chain is misconfigured: {0}")]
     Misconfigured(String),
     /// The contract has this id already.
@@ -21,7 +22,8 @@ pub enum ChainError {
     /// The account cannot pay, according to its balance or to the node. The transaction was not accepted.
     #[error("the account of CHAIN_PRIVATE_KEY cannot pay for it: {0}")]
     Unfunded(String),
-    /// The node or the contract refused the call for this reason. A transaction that is refused when sent was not accepted.
+    /// The node or the contract refused the call for this reason. A transaction that is refused when sent was not
+    /// accepted.
     #[error("refused by the chain: {0}")]
     Refused(String),
 }

@@ -1,5 +1,5 @@
-//! Client of the smart contract that stores rates. The contract accepts each id once, so a transaction may be sent again
-//! without a double save.
+//! Client of the smart contract that stores rates. The contract accepts each id once, so a transaction may be sent
+//! again without a double save.
 //!
 //! | file | what |
 //! |---|---|
@@ -13,8 +13,8 @@
 //! | `scaled` | rates in units of 10^-18 |
 //! | `published_keys` | development accounts whose keys are public |
 //!
-//! Several processes write with one key, and each nonce can be used once. Nonces are therefore not counted here. The caller
-//! locks [`Chain::sender`], [prepares](Chain::prepare) a transaction with the node's next nonce, records it,
+//! Several processes write with one key, and each nonce can be used once. Nonces are therefore not counted here. The
+//! caller locks [`Chain::sender`], [prepares](Chain::prepare) a transaction with the node's next nonce, records it,
 //! [sends](Chain::send) it, and then releases the lock.
 
 mod config;
@@ -113,7 +113,8 @@ impl Chain {
         current.found.then(|| Record::of(current.index, &current.saved)).transpose()
     }
 
-    /// The records with an index below `before`, or the last ones; the last saved one first, at most `limit` and at most 200.
+    /// The records with an index below `before`, or the last ones; the last saved one first, at most `limit` and at
+    /// most 200.
     ///
     /// # Errors
     /// Fails if the contract cannot be read.
@@ -133,11 +134,12 @@ impl Chain {
         found.found.then(|| Record::of(found.index, &found.saved)).transpose()
     }
 
-    /// Signs a transaction that saves a rate, with the next nonce after all transactions of the account that the node has.
+    /// Signs a transaction that saves a rate, with the next nonce after all transactions of the account that the node
+    /// has.
     ///
     /// # Errors
-    /// Returns [`ChainError::AlreadySaved`] if the contract has the id, and [`ChainError::Misconfigured`] if the contract is
-    /// missing or has another owner. Fails as well if the node cannot be reached or the account cannot pay.
+    /// Returns [`ChainError::AlreadySaved`] if the contract has the id, and [`ChainError::Misconfigured`] if the
+    /// contract is missing or has another owner. Fails as well if the node cannot be reached or the account cannot pay.
     pub async fn prepare(&self, id: Uuid, rate: ScaledRate) -> Result<SignedTransaction, ChainError> {
         let nonce = self.node.next_nonce(self.signer.address());
         self.sign_saving(id, rate, nonce, None).await
@@ -201,9 +203,9 @@ impl Chain {
     /// Sends a signed transaction. It may be sent any number of times.
     ///
     /// # Errors
-    /// Returns [`ChainError::Unreachable`] if it may or may not have arrived, and [`ChainError::NonceUsed`] if a block has a
-    /// transaction with its nonce: this one or another. Returns [`ChainError::Unfunded`], [`ChainError::Underpriced`] or
-    /// [`ChainError::Refused`] if the node refused it.
+    /// Returns [`ChainError::Unreachable`] if it may or may not have arrived. Returns [`ChainError::NonceUsed`] if a block
+    /// has a transaction with its nonce: this one or another. Returns [`ChainError::Unfunded`],
+    /// [`ChainError::Underpriced`] or [`ChainError::Refused`] if the node refused it.
     pub async fn send(&self, raw: &[u8]) -> Result<(), ChainError> {
         self.node.send(raw).await
     }

@@ -70,16 +70,17 @@ impl Node {
         self.number("eth_getTransactionCount", json!([account, "latest"])).await
     }
 
-    /// Estimates the gas of a call on the latest block, and adds a fifth: other transactions may raise the need meanwhile.
-    /// Some nodes estimate on the pending block by default. There a waiting transaction would make its own replacement fail.
+    /// Estimates the gas of a call on the latest block, and adds a fifth: other transactions may raise the need
+    /// meanwhile. Some nodes estimate on the pending block by default. There a waiting transaction would make its own
+    /// replacement fail.
     pub async fn gas(&self, from: Address, to: TxKind, input: &[u8]) -> Result<u64, ChainError> {
         let call = json!({ "from": from, "to": to.to(), "data": hex::encode_prefixed(input) });
         let gas = self.number("eth_estimateGas", json!([without_null(call), "latest"])).await?;
         Ok(gas.saturating_add(gas / 5))
     }
 
-    /// The current fees, sufficient even if the base fee doubles. The gas price is used instead if the chain has no base fee,
-    /// or if the node suggests no priority fee.
+    /// The current fees, sufficient even if the base fee doubles. The gas price is used instead if the chain has no
+    /// base fee, or if the node suggests no priority fee.
     pub async fn pricing(&self) -> Result<Pricing, ChainError> {
         let (block, priority) = tokio::join!(
             self.rpc.call::<Block>("eth_getBlockByNumber", json!(["latest", false])),

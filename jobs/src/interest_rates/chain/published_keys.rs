@@ -2,8 +2,8 @@
 
 use alloy::primitives::{Address, address};
 
-/// The accounts of the mnemonic `test test test test test test test test test test test junk`. Anvil prints the first ten,
-/// Hardhat prints all of them.
+/// The accounts of the mnemonic `test test test test test test test test test test test junk`. Anvil prints the first
+/// ten, Hardhat prints all of them.
 const PUBLISHED_ACCOUNTS: [Address; 20] = [
     address!("0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"),
     address!("0x70997970C51812dc3A010C7d01b50e0d17dc79C8"),

@@ -1,4 +1,5 @@
-//! JSON-RPC client over HTTP. Each call has a time limit. Errors and logs do not contain the URL, which may hold a password.
+//! JSON-RPC client over HTTP. Each call has a time limit. Errors and logs do not contain the URL, which may hold a
+//! password.
 //!
 //! It replaces alloy's provider, which puts the URL into a span at `RUST_LOG=debug` and needs several more crates.
 

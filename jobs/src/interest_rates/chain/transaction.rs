@@ -52,8 +52,8 @@ impl Fees {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pricing {
     pub fees: Fees,
-    /// Whether the chain has base fees and priority fees (EIP-1559). Otherwise a transaction has one gas price, and both
-    /// [`Fees`] are equal to it.
+    /// Whether the chain has base fees and priority fees (EIP-1559). Otherwise a transaction has one gas price, and
+    /// both [`Fees`] are equal to it.
     pub has_base_fee: bool,
 }
 

@@ -52,8 +52,8 @@ pub enum Progress {
 }
 
 impl ChainStorage {
-    /// Advances a submission for as long as a request may wait. Once a transaction is signed, an unreachable node does not
-    /// end it: the response to a send may be lost, and the next attempt finds the transaction by its hash.
+    /// Advances a submission for as long as a request may wait. Once a transaction is signed, it retries while the node is
+    /// unreachable. The response to a send may be lost, and the next attempt finds the transaction by its hash.
     pub(super) async fn advance_with_retries(&self, id: Uuid) -> Result<Progress, StorageError> {
         let deadline = Instant::now() + CONFIRM_WITHIN;
         loop {
@@ -195,8 +195,8 @@ impl ChainStorage {
         Ok(Some(signed))
     }
 
-    /// Deletes a transaction that the node refused when it was sent, since it cannot take effect. Some nodes also refuse a
-    /// transaction that they have, so the node is queried first.
+    /// Deletes a transaction that the node refused when it was sent, since it cannot take effect. Some nodes also
+    /// refuse a transaction that they have, so the node is queried first.
     async fn discard_refused(&self, id: Uuid, hash: Hash, error: ChainError) -> Result<(), StorageError> {
         if self.chain.has_transaction(hash).await? {
             return Ok(());

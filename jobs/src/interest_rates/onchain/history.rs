@@ -1,8 +1,8 @@
-//! History of the contract's records. The current record, the last submitted one, comes first; then the others, the last
-//! saved one first.
+//! History of the contract's records. The current record, the last submitted one, comes first; then the others, the
+//! last saved one first.
 //!
-//! A submission may be saved after a newer one. In the contract's own order it would be the first of the history, although
-//! `current` returns the newer one.
+//! A submission may be saved after a newer one. In the contract's own order it would be the first of the history,
+//! although `current` returns the newer one.
 
 use crate::interest_rates::{
     Rate,

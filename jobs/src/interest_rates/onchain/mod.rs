@@ -1,8 +1,8 @@
-//! Storage of averages in a smart contract. A submission is recorded in PostgreSQL, then signed. The signed transaction is
-//! recorded as well, and only then sent. After a crash at any point another process knows what may be on the chain.
+//! Storage of averages in a smart contract. A submission is recorded in PostgreSQL, then signed. The signed transaction
+//! is recorded as well, and only then sent. After a crash at any point another process knows what may be on the chain.
 //!
-//! A submission cannot be saved twice, because the contract refuses a known id. It cannot be lost: a recorded submission
-//! that is not withdrawn is advanced until it is saved, by its request, by a repetition of the request, or by the job.
+//! A submission cannot be saved twice, because the contract refuses a known id. It cannot be lost: unless it is withdrawn,
+//! it is advanced until it is saved. Its request, a repetition of the request, and the job all advance it.
 
 mod advance;
 mod health;
@@ -124,8 +124,8 @@ impl ChainStorage {
         }
     }
 
-    /// Ends a request that could not save its submission. Withdraws the submission if nothing was signed. Otherwise returns
-    /// `Outstanding`: the job retries until it is saved.
+    /// Ends a request that could not save its submission. Withdraws the submission if nothing was signed. Otherwise
+    /// returns `Outstanding`: the job retries until it is saved.
     async fn give_up(&self, id: Uuid, error: StorageError) -> Result<SubmissionOutcome, Error> {
         match self.withdraw(id).await {
             Ok(true) => Err(error.into()),
@@ -191,7 +191,7 @@ impl Storage for ChainStorage {
                 // The client may have been promised that it is saved. Outages, a wrong configuration and an account
                 // without funds are temporary, so they use up no attempt.
                 Err(error @ (StorageError::Chain(_) | StorageError::Local(Error::Unavailable(_)))) => {
-                    tracing::warn!(rate = %id, error = causes(&error), "the chain cannot save this rate now; its job is snoozed");
+                    tracing::warn!(rate = %id, error = causes(&error), "the chain cannot save the rate now; job snoozed");
                     Ok(Outcome::SnoozeBecause(RECHECK_AFTER, causes(&error)))
                 }
                 Err(error) => Err(error.into()),
@@ -206,7 +206,7 @@ impl Storage for ChainStorage {
                 found.is_some_and(|recorded| recorded.state == SubmissionState::Pending)
             };
             if !self.withdraw(id).await? && is_pending(answered(sends::find(&self.pool, id)).await?) {
-                tracing::error!(rate = %id, "RATE_ABANDONED: its job is dead, but it was sent; replay the job to save it");
+                tracing::error!(rate = %id, "RATE_ABANDONED: the job is dead, but a transaction was sent; replay the job");
             }
             Ok(())
         }

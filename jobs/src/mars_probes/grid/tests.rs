@@ -75,7 +75,11 @@ proptest! {
 
     /// A command string succeeds if and only if its commands succeed one by one, with the same result.
     #[test]
-    fn commands_apply_completely_or_not_at_all((grid, from) in a_grid_with_a_probe(), text in "[MLR]{0,40}", cut in 0..40_usize) {
+    fn commands_apply_completely_or_not_at_all(
+        (grid, from) in a_grid_with_a_probe(),
+        text in "[MLR]{0,40}",
+        cut in 0..40_usize,
+    ) {
         let one_by_one = text.chars().try_fold(from, |at, c| apply(grid, at, &commands(&c.to_string())));
         prop_assert_eq!(apply(grid, from, &commands(&text)), one_by_one);
         let (first, rest) = text.split_at(cut.min(text.len()));
