@@ -230,8 +230,8 @@ async fn our_settings_apply_although_a_pooler_drops_the_startup_options() {
 /// A probe's row stays locked from its read to the commit, although clients share sessions.
 #[tokio::test]
 async fn probes_move_one_after_the_other_through_pgbouncer() {
-    use jobs::probes::{
-        Moved, Probes,
+    use jobs::mars_probes::{
+        MoveOutcome, Probes,
         grid::{Direction, Grid},
     };
     let Some(program) = needs::program("pgbouncer") else { return };
@@ -243,12 +243,12 @@ async fn probes_move_one_after_the_other_through_pgbouncer() {
     let probe = probes.create(Grid { x: 0, y: 40 }, Direction::North).await.unwrap();
     let moves = (0..50).map(|_| {
         let probes = probes.clone();
-        async move { matches!(probes.send(probe.id, "M").await.unwrap(), Moved::Done(_)) }
+        async move { matches!(probes.send(probe.id, "M").await.unwrap(), MoveOutcome::Done(_)) }
     });
     let moved = moves.collect::<tokio::task::JoinSet<_>>().join_all().await;
     assert_eq!(moved.iter().filter(|moved| **moved).count(), 40, "each move once, up to the edge of the grid");
-    assert_eq!(probes.page(None, 2).await.unwrap().first().map(|placed| placed.stand.y), Some(40));
-    assert!(matches!(probes.send(probe.id, "x").await.unwrap(), Moved::Invalid(_)));
+    assert_eq!(probes.page(None, 2).await.unwrap().first().map(|placed| placed.position.y), Some(40));
+    assert!(matches!(probes.send(probe.id, "x").await.unwrap(), MoveOutcome::Invalid(_)));
     let insert = "INSERT INTO probes (id, grid_id, grid_x, grid_y, x, y, direction)
                   SELECT gen_random_uuid(), gen_random_uuid(), 1, 1, 0, 0, 'WEST' FROM generate_series(1, 2500)";
     sqlx::query(insert).execute(&database.pool().await).await.unwrap();

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use jobs::{
-    config::Vars,
+    config::EnvReader,
     remote::{
         bucket::{self, Size, Taken},
         redis::{Broken, Redis as Client, RedisUrl},
@@ -148,7 +148,7 @@ async fn a_frozen_redis_fails_nothing_and_opens_nothing() {
 #[tokio::test]
 async fn a_bucket_in_redis_is_exact() {
     let Some(server) = Redis::start().await else { return };
-    let url = RedisUrl::read(&mut Vars::from_pairs(&[("REDIS_URL", &server.url)])).expect("a URL");
+    let url = RedisUrl::read(&mut EnvReader::from_pairs(&[("REDIS_URL", &server.url)])).expect("a URL");
     let processes: Vec<_> = (0..4).map(|_| Client::start(&url).expect("a client")).collect();
     for redis in &processes {
         // Connected: this waits for a tenth of a second at most.

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
-use jobs::config::Vars;
+use jobs::config::EnvReader;
 use poem::{
     Request,
     http::{HeaderMap, HeaderName, header},
@@ -21,7 +21,7 @@ struct ClientAddress(IpAddr);
 
 impl TrustedProxies {
     /// Reads `TRUSTED_PROXIES`: networks and addresses, separated by commas.
-    pub fn read(vars: &mut Vars) -> Self {
+    pub fn read(vars: &mut EnvReader) -> Self {
         vars.read("TRUSTED_PROXIES", Self::default(), |text| {
             let network = |text: &str| text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok();
             let networks = text.split(',').map(|text| network(text.trim())).collect::<Option<Arc<[IpNet]>>>();

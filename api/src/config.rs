@@ -7,7 +7,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use jobs::config::{Environment, Vars};
+use jobs::config::{EnvReader, Environment};
 
 use crate::{client_address::TrustedProxies, cors::Origins, rate_limit::Policy};
 
@@ -67,7 +67,7 @@ pub enum TransactionsRead {
 }
 
 impl TransactionsRead {
-    fn read(vars: &mut Vars, environment: Environment) -> Self {
+    fn read(vars: &mut EnvReader, environment: Environment) -> Self {
         let default = if environment == Environment::Prod { Self::Key } else { Self::Open };
         vars.read("TRANSACTIONS_READ", default, |text| match text {
             "open" => Ok(Self::Open),
@@ -153,7 +153,7 @@ impl Default for Config {
 
 impl Config {
     /// Reads the variables of the API; what is wrong with them is noted in `vars`.
-    pub fn read(vars: &mut Vars) -> Self {
+    pub fn read(vars: &mut EnvReader) -> Self {
         let default = Self::default();
         let environment = Environment::read(vars);
         Self {
@@ -172,11 +172,11 @@ impl Config {
 }
 
 impl WebhookConfig {
-    fn read(vars: &mut Vars, environment: Environment) -> Self {
+    fn read(vars: &mut EnvReader, environment: Environment) -> Self {
         let example = example_of("WEBHOOK_SECRET");
         if environment == Environment::Prod && !vars.is_set("WEBHOOK_SECRET") {
             let expected = format!("must be set in prod, such as {example}, or to none if webhooks are not signed");
-            vars.problem("WEBHOOK_SECRET", &expected);
+            vars.add_error("WEBHOOK_SECRET", &expected);
         }
         Self {
             secrets: vars.read("WEBHOOK_SECRET", Vec::new(), |text| {
@@ -201,7 +201,7 @@ impl WebhookConfig {
 }
 
 impl KeysConfig {
-    fn read(vars: &mut Vars, environment: Environment, default: Self) -> Self {
+    fn read(vars: &mut EnvReader, environment: Environment, default: Self) -> Self {
         let jwt = vars.read("JWT_SECRET", None, |text| {
             if text.len() < SHORTEST_JWT_SECRET {
                 let example = example_of("JWT_SECRET");
@@ -222,15 +222,15 @@ impl KeysConfig {
 }
 
 /// What prod wants of secrets: each is set, unpublished and long enough, and no two are the same.
-fn check_secrets(vars: &mut Vars) {
+fn check_secrets(vars: &mut EnvReader) {
     let mut seen: Vec<(&str, String)> = Vec::new();
     for (name, shortest) in [("JWT_SECRET", 0), ("API_KEY", SHORTEST_KEY), ("ADMIN_API_KEY", SHORTEST_KEY)] {
         match vars.text(name) {
             None if vars.is_set(name) => {}
-            None => vars.problem(name, &format!("must be set in prod, such as {}", example_of(name))),
+            None => vars.add_error(name, &format!("must be set in prod, such as {}", example_of(name))),
             Some(text) if text.chars().count() < shortest => {
                 let example = example_of(name);
-                vars.problem(name, &format!("must have at least {shortest} characters in prod, such as {example}"));
+                vars.add_error(name, &format!("must have at least {shortest} characters in prod, such as {example}"));
             }
             Some(text) => seen.push((name, text)),
         }
@@ -241,12 +241,12 @@ fn check_secrets(vars: &mut Vars) {
         let twin = seen[..at].iter().find(|(other, same)| other != name && same == text);
         if PUBLISHED.contains(&&**text) {
             let example = example_of(name);
-            vars.problem(
+            vars.add_error(
                 name,
                 &format!("must be one of your own in prod, and this one is published; such as {example}"),
             );
         } else if let Some((twin, _)) = twin {
-            vars.problem(name, &format!("must differ from {twin} in prod, such as {}", example_of(name)));
+            vars.add_error(name, &format!("must differ from {twin} in prod, such as {}", example_of(name)));
         }
     }
 }

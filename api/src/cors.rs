@@ -5,7 +5,7 @@
 //! and it sends no `Vary` with an origin that it repeats, so that a shared cache would answer one site with the
 //! permission of another.
 
-use jobs::config::{Environment, Vars};
+use jobs::config::{EnvReader, Environment};
 use poem::{
     Request, Response,
     http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
@@ -34,7 +34,7 @@ pub enum Origins {
 
 impl Origins {
     /// Reads `CORS_ORIGINS`.
-    pub fn read(vars: &mut Vars, environment: Environment) -> Self {
+    pub fn read(vars: &mut EnvReader, environment: Environment) -> Self {
         vars.read("CORS_ORIGINS", Self::None, |text| {
             if text == "*" {
                 return match environment {

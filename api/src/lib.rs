@@ -44,11 +44,11 @@ pub mod validation;
 pub mod wire;
 
 use jobs::{
+    interest_rates::Rates,
     items::{Items, search::Searcher},
     logs::Logs,
+    mars_probes::Probes,
     prices::Prices,
-    probes::Probes,
-    rates::Rates,
     remote::redis::Redis,
     transactions::Transactions,
     users::{Users, token::Tokens},

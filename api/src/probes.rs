@@ -3,7 +3,7 @@
 mod listing;
 mod view;
 
-use jobs::probes::{Moved, Probes, events};
+use jobs::mars_probes::{MoveOutcome, Probes, events};
 use poem::{Request, http::Method, http::StatusCode};
 use poem_openapi::{ApiResponse, OpenApi};
 use serde_json::json;
@@ -76,12 +76,12 @@ impl ProbesApi {
     async fn setup(&self, body: Body<Setup>) -> Result<Stands, Fails<SettingUp>> {
         let said = body.read().inspect_err(|problem| {
             if let Some(failures) = problem.failures() {
-                events::invalid_setup(&failures);
+                events::record_invalid_setup(&failures);
             }
         });
         let Setup { grid, direction } = said?;
         let probe = self.probes.create(grid, direction).await?;
-        Ok(Stands::Ok(Json::new(&Probe::new(probe.id, probe.stand))?))
+        Ok(Stands::Ok(Json::new(&Probe::new(probe.id, probe.position))?))
     }
 
     /// Move a probe
@@ -93,12 +93,12 @@ impl ProbesApi {
     async fn send(&self, body: Body<Move>) -> Result<Stands, Fails<Moving>> {
         let said = body.read().inspect_err(|problem| {
             if let Some(failures) = problem.failures() {
-                events::invalid_command(None, "", &failures);
+                events::record_invalid_command(None, "", &failures);
             }
         });
         let Move { id, command } = said?;
         match self.probes.send(id, &command).await? {
-            Moved::Done(stand) => Ok(Stands::Ok(Json::new(&Probe::new(id, stand))?)),
+            MoveOutcome::Done(stand) => Ok(Stands::Ok(Json::new(&Probe::new(id, stand))?)),
             refused => Err(refusal(id, refused).into()),
         }
     }
@@ -138,9 +138,9 @@ impl ProbesApi {
 }
 
 /// What the seed's clients are told of a move that did not take place.
-fn refusal(id: Uuid, refused: Moved) -> Problem {
+fn refusal(id: Uuid, refused: MoveOutcome) -> Problem {
     let (status, code, message) = match refused {
-        Moved::Invalid(letter) => (
+        MoveOutcome::Invalid(letter) => (
             StatusCode::BAD_REQUEST,
             "INVALID_COMMAND_ERROR",
             format!(
@@ -149,7 +149,7 @@ fn refusal(id: Uuid, refused: Moved) -> Problem {
                 letter.0
             ),
         ),
-        Moved::Wall(wall) => (
+        MoveOutcome::OutOfGrid(wall) => (
             StatusCode::UNPROCESSABLE_ENTITY,
             "INVALID_MOVEMENT_ERROR",
             format!(
@@ -159,8 +159,10 @@ fn refusal(id: Uuid, refused: Moved) -> Problem {
             ),
         ),
         // What is done is no refusal.
-        Moved::Unknown | Moved::Done(_) => (StatusCode::NOT_FOUND, "PROBE_NOT_FOUND", format!("Probe {id} not found.")),
+        MoveOutcome::Unknown | MoveOutcome::Done(_) => {
+            (StatusCode::NOT_FOUND, "PROBE_NOT_FOUND", format!("Probe {id} not found."))
+        }
     };
-    events::invalid_command(Some(id), code, &message);
+    events::record_invalid_command(Some(id), code, &message);
     Problem::domain(status, json!({"code": code, "message": message}))
 }

@@ -10,7 +10,7 @@ use jobs::{
         shutdown::{GRACE, Shutdown},
         telemetry::Telemetry,
     },
-    config::Vars,
+    config::EnvReader,
 };
 use tokio::net::TcpListener;
 
@@ -26,7 +26,7 @@ use crate::{
 /// # Errors
 /// Why it could not start, one problem a line.
 pub async fn program() -> Result<(), String> {
-    let mut vars = Vars::from_env();
+    let mut vars = EnvReader::from_env();
     let (config, jobs) = (Config::read(&mut vars), app::Config::read(&mut vars));
     let database = app::require_database(&mut vars, &jobs);
     app::require_choices(&mut vars, &jobs);
@@ -65,7 +65,7 @@ pub async fn listen(config: &Config) -> Result<TcpListener, String> {
 pub async fn serve(listener: TcpListener, app: App, config: &Config, metrics: Metrics, shutdown: &Shutdown) {
     let watching = tokio::spawn({
         let app = app.clone();
-        async move { app.watch().await }
+        async move { app.listen_for_settlements().await }
     });
     let parts = Parts {
         transactions: app.transactions.clone(),

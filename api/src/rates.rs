@@ -4,7 +4,7 @@ mod view;
 
 use std::time::Duration;
 
-use jobs::rates::{self, Rates, Submitted};
+use jobs::interest_rates::{self, Rates, SubmissionOutcome};
 use poem::{
     Request,
     http::{HeaderValue, StatusCode, header},
@@ -124,10 +124,10 @@ impl RatesApi {
         self.submissions.take(address(request)).await?;
         let submission = view::submission(body.read()?, view::idempotency_key(request.headers())?);
         let replayed = match self.rates.submit(submission, correlation::origin(request)).await? {
-            Submitted::Saved => None,
-            Submitted::Replayed => Some("true".into()),
-            Submitted::Conflict => return Err(other_assets().into()),
-            Submitted::Outstanding => return Err(outstanding().into()),
+            SubmissionOutcome::Saved => None,
+            SubmissionOutcome::Replayed => Some("true".into()),
+            SubmissionOutcome::Conflict => return Err(other_assets().into()),
+            SubmissionOutcome::Outstanding => return Err(outstanding().into()),
         };
         Ok(Saved::Ok(Json::new(&Outcome::saved())?, replayed))
     }
@@ -163,7 +163,8 @@ impl RatesApi {
         self.readings.take(address(request)).await?;
         let mut errors = Vec::new();
         let limit = limit.or_note(&mut errors).unwrap_or(Limit::DEFAULT);
-        let cursor = cursor.or_note(&mut errors).map(|Cursor(bytes)| rates::Cursor(u128::from_be_bytes(bytes)));
+        let cursor =
+            cursor.or_note(&mut errors).map(|Cursor(bytes)| interest_rates::Cursor(u128::from_be_bytes(bytes)));
         if !errors.is_empty() {
             return Err(Problem::invalid(errors).into());
         }

@@ -11,7 +11,7 @@ use jobs::{
         shutdown::{GRACE, Shutdown},
         telemetry::Telemetry,
     },
-    config::Vars,
+    config::EnvReader,
 };
 
 use crate::{
@@ -27,7 +27,7 @@ const DATABASE: &str = "millrace";
 /// # Errors
 /// Why it could not start, or what ended it, one problem a line.
 pub async fn program() -> Result<(), String> {
-    let mut vars = Vars::from_env();
+    let mut vars = EnvReader::from_env();
     let (api, mut jobs) = (api::config::Config::read(&mut vars), app::Config::read(&mut vars));
     app::require_choices(&mut vars, &jobs);
     let search = vars.text("PG_BIN_DIR").map(|folder| Search::parse(&folder)).unwrap_or_default();

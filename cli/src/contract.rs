@@ -3,8 +3,8 @@
 use clap::{Args, Subcommand};
 use jobs::{
     boot::process,
-    config::Vars,
-    rates::chain::{self, Account},
+    config::EnvReader,
+    interest_rates::chain::{self, Account},
 };
 
 use crate::operator;
@@ -42,7 +42,7 @@ pub async fn program(Arguments { command }: Arguments) -> Result<(), String> {
 }
 
 async fn deploy() -> Result<(), String> {
-    let mut vars = Vars::from_env();
+    let mut vars = EnvReader::from_env();
     let account = Account::read(&mut vars);
     let Some(account) = vars.finish(account).map_err(process::text)? else { return Ok(()) };
     eprintln!("making the contract with the account {}, and waiting for its block", account.address());

@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::Args;
-use jobs::{boot::process, config::Vars};
+use jobs::{boot::process, config::EnvReader};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -38,7 +38,7 @@ pub async fn program(Arguments { url }: Arguments) -> Result<(), String> {
     if let Some(url) = url {
         return check(&url).await.map_err(|failure| failure.to_string());
     }
-    let mut vars = Vars::from_env();
+    let mut vars = EnvReader::from_env();
     let host = reachable(vars.host());
     let port = vars.number("PORT", 8000, 0..=u16::MAX);
     let worker_port: Option<u16> = vars.text("WORKER_HEALTH_PORT").and_then(|port| port.parse().ok());

@@ -12,7 +12,7 @@ use jobs::{
         process,
         telemetry::Telemetry,
     },
-    config::Vars,
+    config::EnvReader,
     error::causes,
     users::Users,
 };
@@ -39,7 +39,7 @@ pub struct Arguments {
 /// # Errors
 /// What is wrong with the configuration, or the first migration that failed.
 pub async fn program(arguments: Arguments) -> Result<(), String> {
-    let mut vars = Vars::from_env();
+    let mut vars = EnvReader::from_env();
     let config = app::Config::read(&mut vars);
     let database = app::require_database(&mut vars, &config);
     let Some(database) = vars.finish(database).map_err(process::text)? else { return Ok(()) };

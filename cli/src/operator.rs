@@ -5,7 +5,7 @@ use std::{fmt::Write as _, io::Write as _};
 use jobs::{
     app::{self, App},
     boot::{db::Database, process},
-    config::Vars,
+    config::EnvReader,
     queue::Operator,
 };
 use serde::Serialize;
@@ -26,7 +26,7 @@ pub async fn connect() -> Result<Operator, String> {
 /// # Errors
 /// Why the database cannot be used.
 pub async fn app() -> Result<App, String> {
-    let mut vars = Vars::from_env();
+    let mut vars = EnvReader::from_env();
     let config = app::Config::read(&mut vars);
     vars.finish(()).map_err(process::text)?;
     let database = match config.database.clone() {

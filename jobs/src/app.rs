@@ -1,4 +1,4 @@
-//! Builds every feature from the configuration: read it to see what the system is made of.
+//! Composition root: builds all features from the configuration.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,20 +16,20 @@ use crate::{
         shutdown::Shutdown,
         telemetry,
     },
-    config::{Environment, Vars},
+    config::{EnvReader, Environment},
     error::{Error, causes},
+    interest_rates::{self, Rates, reconcile::ReconcileRate},
     items::{
         Items,
         search::{self, Searcher, reindex::ReindexItems},
     },
     logs::Logs,
+    mars_probes::Probes,
     prices::{
         self, Prices,
         fetch::{self, FetchPrices},
     },
-    probes::Probes,
     queue::{Gauges, Job, Kinds, Operator, Queue, Retention, Timing, metrics},
-    rates::{self, Rates, reconcile::ReconcileRate},
     remote::redis::{Redis, RedisUrl},
     schedule::{Schedule, Schedules},
     transactions::{self, Transactions, process::ProcessTransaction},
@@ -39,27 +39,27 @@ use crate::{
 /// Renders all metrics in Prometheus' text format.
 pub type Metrics = Arc<dyn Fn() -> BoxFuture<'static, String> + Send + Sync>;
 
-/// What every process of ours is told.
+/// The configuration that all processes share.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// `ENV`
     pub environment: Environment,
     /// `DATABASE_URL`, `DATABASE_POOLER`; unset means the embedded PostgreSQL of the all-in-one.
     pub database: Option<Database>,
-    /// The clockwork of the queue.
+    /// The intervals of the queue.
     pub timing: Timing,
     pub telemetry: telemetry::Config,
     pub transactions: transactions::Config,
-    /// `REDIS_URL`: what all processes share, beside the database; unset means nothing.
+    /// `REDIS_URL`: the cache and rate limits that all processes share. Unset means in-process ones.
     pub redis: Option<RedisUrl>,
     pub search: search::Config,
-    pub rates: rates::Config,
+    pub rates: interest_rates::Config,
     pub prices: prices::Config,
 }
 
 impl Config {
-    /// Reads the variables named at the fields.
-    pub fn read(vars: &mut Vars) -> Self {
+    /// Reads the variables that the fields name.
+    pub fn read(vars: &mut EnvReader) -> Self {
         let environment = Environment::read(vars);
         let database = vars.read("DATABASE_URL", None, |url| Database::parse(url).map(Some));
         let pooler = vars.read("DATABASE_POOLER", Pooler::None, Pooler::parse);
@@ -71,28 +71,29 @@ impl Config {
             transactions: transactions::Config::read(vars),
             redis: RedisUrl::read(vars),
             search: search::Config::read(vars),
-            rates: rates::Config::read(vars),
+            rates: interest_rates::Config::read(vars),
             prices: prices::Config::read(vars),
         }
     }
 }
 
-/// Makes sure that the database is named, for processes that cannot do without `DATABASE_URL`.
-pub fn require_database(vars: &mut Vars, config: &Config) -> Option<Database> {
+/// Returns the configured database. An unset `DATABASE_URL` becomes a configuration error, for processes that cannot
+/// run without it.
+pub fn require_database(vars: &mut EnvReader, config: &Config) -> Option<Database> {
     if !vars.is_set("DATABASE_URL") {
-        vars.problem("DATABASE_URL", "must be set, such as postgres://user:password@localhost:5432/millrace");
+        vars.add_error("DATABASE_URL", "must be set, such as postgres://user:password@localhost:5432/millrace");
     }
     config.database.clone()
 }
 
-/// Makes sure that prod sets what must not be left to a default, for processes that accept or run transactions.
-pub fn require_choices(vars: &mut Vars, config: &Config) {
+/// Requires explicit values in prod for settings without a safe default, for processes that accept or run transactions.
+pub fn require_choices(vars: &mut EnvReader, config: &Config) {
     transactions::Config::require_choice(vars, config.environment);
 }
 
-/// `QUEUE_LEASE_SECONDS`, `QUEUE_HEARTBEAT_SECONDS`, `QUEUE_RESCUE_SECONDS`, `QUEUE_POLL_SECONDS`: for tests and for
-/// unusual networks.
-fn timing(vars: &mut Vars) -> Timing {
+/// Reads `QUEUE_LEASE_SECONDS`, `QUEUE_HEARTBEAT_SECONDS`, `QUEUE_RESCUE_SECONDS` and `QUEUE_POLL_SECONDS`, which exist
+/// for tests and for unusual networks.
+fn timing(vars: &mut EnvReader) -> Timing {
     let shipped = Timing::default();
     let timing = Timing {
         lease: vars.seconds("QUEUE_LEASE_SECONDS", shipped.lease.as_secs_f64(), 0.5..=3600.0),
@@ -102,13 +103,14 @@ fn timing(vars: &mut Vars) -> Timing {
         retention: retention(vars),
     };
     if timing.heartbeat.mul_f64(2.0) > timing.lease {
-        vars.problem("QUEUE_HEARTBEAT_SECONDS", "must be at most half of QUEUE_LEASE_SECONDS, such as a third");
+        vars.add_error("QUEUE_HEARTBEAT_SECONDS", "must be at most half of QUEUE_LEASE_SECONDS, such as a third");
     }
     timing
 }
 
-/// `QUEUE_KEEP_DONE_HOURS`, `QUEUE_KEEP_DEAD_DAYS`: at least an hour, so that no mistake empties the tables.
-fn retention(vars: &mut Vars) -> Retention {
+/// Reads `QUEUE_KEEP_DONE_HOURS` and `QUEUE_KEEP_DEAD_DAYS`. The minimum is an hour, so that a mistake cannot empty the
+/// tables.
+fn retention(vars: &mut EnvReader) -> Retention {
     const HOUR: u64 = 3600;
     let shipped = Retention::SHIPPED;
     let hours = vars.number("QUEUE_KEEP_DONE_HOURS", shipped.done.as_secs() / HOUR, 1..=24 * 3650);
@@ -116,31 +118,32 @@ fn retention(vars: &mut Vars) -> Retention {
     Retention { done: Duration::from_secs(hours * HOUR), dead: Duration::from_secs(days * 24 * HOUR), ..shipped }
 }
 
-/// With the search for the cause of a failure, below the 3 s after which the API itself gives up.
-const READY_WITHIN: Duration = Duration::from_secs(2);
-/// Sessions that the features of one process share.
-const SESSIONS: u32 = 12;
+/// The time limit of a readiness check. It includes finding the cause of a failure, and is below the API's own limit of
+/// 3 s.
+const READY_TIMEOUT: Duration = Duration::from_secs(2);
+/// The size of the connection pool that the features of one process share.
+const MAX_SESSIONS: u32 = 12;
 
-/// Every feature, started.
+/// All features, started.
 #[derive(Clone)]
 pub struct App {
     pub transactions: Transactions,
     pub users: Users,
     pub items: Items,
-    /// Finds items.
+    /// The search for items.
     pub search: Searcher,
     pub rates: Rates,
     pub probes: Probes,
     pub prices: Prices,
-    /// `REDIS_URL`: what all processes share, beside the database.
+    /// `REDIS_URL`: the cache and rate limits that all processes share.
     pub redis: Option<Redis>,
-    /// What all processes have logged.
+    /// The log files of all processes.
     pub logs: Logs,
-    /// What is done at fixed times.
+    /// The cron schedules.
     pub schedules: Schedules,
-    /// An operator's hands on all queues.
+    /// The operator's actions on all queues.
     pub operator: Operator,
-    /// What `/metrics` shows of all queues.
+    /// The gauges of all queues for `/metrics`.
     gauges: Gauges,
     database: Database,
     queue: Queue,
@@ -148,16 +151,16 @@ pub struct App {
 }
 
 impl App {
-    /// Starts the features; `stop` ends everything that waits.
+    /// Starts all features. `stop` ends everything that waits.
     ///
     /// # Errors
-    /// What cannot be started.
+    /// Fails if a feature cannot start, for example because its HTTP client cannot be built.
     pub fn start(database: &Database, config: &Config, role: &str, stop: &CancellationToken) -> Result<Self, Error> {
         metrics::describe();
         metrics::zero(ReindexItems::NAME);
         listen::describe();
         pooler::describe();
-        let pool = database.pool(role, SESSIONS);
+        let pool = database.pool(role, MAX_SESSIONS);
         let queue = Queue::start(pool.clone());
         let transactions = Transactions::start(&pool, &queue, &config.transactions, stop.clone())?;
         let users = Users::start(&pool);
@@ -175,7 +178,7 @@ impl App {
             work: Arc::new(prices.clone()),
         });
         let schedules = Schedules::new(&pool, &queue, daily.into_iter().collect());
-        // The kinds of job that give up a record when they are given up themselves.
+        // The kinds of job whose record must be ended when the job is discarded.
         let kinds = Kinds::default()
             .kind::<ProcessTransaction>(transactions.clone())
             .kind::<FetchPrices>(prices.clone())
@@ -201,8 +204,8 @@ impl App {
         })
     }
 
-    /// Brings what earlier releases have written to this release's form, every minute until the stop: while
-    /// processes of such a release still run, there is always more.
+    /// Upgrades data of earlier releases to this release's format, once a minute until the stop. It repeats because
+    /// processes of an earlier release may still run and write more.
     pub async fn catch_up(self, stop: CancellationToken) {
         const EVERY: Duration = Duration::from_secs(60);
         loop {
@@ -212,7 +215,8 @@ impl App {
                 if let Err(error) = result {
                     tracing::warn!(
                         error = causes(&error),
-                        "could not catch up with earlier releases, to be tried again"
+                        retry_after_s = EVERY.as_secs(),
+                        "upgrading data of earlier releases failed; it is retried"
                     );
                 }
             }
@@ -223,12 +227,12 @@ impl App {
         }
     }
 
-    /// Hears what other processes tell those who wait; runs until the stop.
-    pub async fn watch(&self) {
+    /// Receives settlement notifications of other processes, for clients that wait for one. Runs until the stop.
+    pub async fn listen_for_settlements(&self) {
         self.transactions.watch_settlements(&self.database).await;
     }
 
-    /// What `/metrics` shows: the metrics of this process, and the gauges of all queues, measured for each reader.
+    /// The renderer of `/metrics`: the metrics of this process, and the gauges of all queues, measured for each scrape.
     pub fn metrics<F>(&self, process: F) -> Metrics
     where
         F: Fn() -> String + Send + Sync + 'static,
@@ -243,27 +247,28 @@ impl App {
         })
     }
 
-    /// Waits for the database and makes sure that it has this program's schema; `false` when told to stop meanwhile.
+    /// Waits for the database, then checks that it has this program's schema. Returns `false` if the process is stopped
+    /// meanwhile.
     ///
     /// # Errors
-    /// When the schema is another one.
+    /// Fails if the database has another schema.
     pub async fn await_schema(&self, shutdown: &Shutdown) -> Result<bool, SchemaError> {
         process::await_schema(&self.pool, shutdown).await
     }
 
-    /// Makes sure that the database can be reached, and has this program's schema or that of a release after it.
+    /// Checks that the database can be reached, and has the schema of this or a later release.
     ///
     /// # Errors
-    /// Why not.
+    /// Returns the reason if one of them does not hold.
     pub async fn check_schema(&self) -> Result<(), String> {
-        db::check_schema(&self.pool, READY_WITHIN).await
+        db::check_schema(&self.pool, READY_TIMEOUT).await
     }
 
-    /// Whether the database can be reached and written to, and has this program's schema or that of a release after it.
+    /// Checks that the database can be reached and written to, and has the schema of this or a later release.
     ///
     /// # Errors
-    /// Why not.
+    /// Returns the reason if one of them does not hold.
     pub async fn ready(&self) -> Result<(), String> {
-        db::ready(&self.pool, READY_WITHIN).await
+        db::ready(&self.pool, READY_TIMEOUT).await
     }
 }

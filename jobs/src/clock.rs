@@ -1,25 +1,25 @@
-//! What time it is. Everything that decides by the time of day is given a clock, so that a test sets the time.
+//! Clock: the source of the current time. Code that depends on the time takes a clock, so that tests can set it.
 
 use std::{fmt, sync::Arc};
 
 use time::OffsetDateTime;
 
-/// A source of the present time, in UTC. Clones show the same time.
+/// A source of the current time in UTC. Clones share the source.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> OffsetDateTime + Send + Sync>);
 
 impl Clock {
-    /// The clock of this machine.
+    /// The system clock.
     pub fn system() -> Self {
         Self::new(OffsetDateTime::now_utc)
     }
 
-    /// A clock that shows what `now` returns.
+    /// A clock that returns the result of `now`.
     pub fn new(now: impl Fn() -> OffsetDateTime + Send + Sync + 'static) -> Self {
         Self(Arc::new(now))
     }
 
-    /// The present time.
+    /// The current time.
     pub fn now(&self) -> OffsetDateTime {
         (self.0)()
     }

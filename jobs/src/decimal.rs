@@ -1,36 +1,36 @@
-//! Decimal texts, read within bounds: neither a large exponent nor a long run of zeros costs memory.
+//! Decimal parser with bounded memory use: neither a large exponent nor a long run of zeros is written out.
 
 use std::str::FromStr;
 
 use bigdecimal::{BigDecimal, num_bigint::BigInt};
 
-/// Exponents beyond this are refused, as Python's `Decimal` refuses them.
+/// The largest exponent, as in Python's `Decimal`. Larger ones are refused.
 const LARGEST_EXPONENT: i64 = 999_999_999_999_999_999;
 
-/// A decimal, as its significant digits and their exponent: `1500.00` is `15` and 2.
+/// A decimal number: its significant digits and their exponent. `1500.00` is `15` and 2.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decimal {
     negative: bool,
-    /// Without zeros at either end; empty for zero.
+    /// Without leading and trailing zeros; empty for zero.
     digits: String,
     exponent: i64,
-    /// How many digits the text has after the point, zeros included.
+    /// The number of digits after the point in the text, trailing zeros included.
     written_places: i64,
 }
 
 /// Why a text is not a [`Decimal`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DecimalError {
-    /// It is not a number.
+    /// The text is not a number.
     NotDecimal,
-    /// It is `NaN` or infinite.
+    /// The text is `NaN` or infinite.
     NotFinite,
 }
 
 impl FromStr for Decimal {
     type Err = DecimalError;
 
-    /// Reads a sign, digits with or without a point, and an exponent.
+    /// Parses an optional sign, digits with an optional point, and an optional exponent.
     fn from_str(text: &str) -> Result<Self, DecimalError> {
         let negative = text.starts_with('-');
         let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
@@ -65,7 +65,7 @@ impl FromStr for Decimal {
     }
 }
 
-/// The names that Python's `Decimal` and Rust's `f64` have for what is no finite number.
+/// Whether the text is a name for a non-finite number in Python's `Decimal` or Rust's `f64`.
 fn is_not_finite(unsigned: &str) -> bool {
     let name = unsigned.to_ascii_lowercase();
     let name = name.trim_end_matches(|c: char| c.is_ascii_digit());
@@ -73,35 +73,35 @@ fn is_not_finite(unsigned: &str) -> bool {
 }
 
 impl Decimal {
-    /// Whether it is less than zero; `-0` is not.
+    /// Whether the number is less than zero; `-0` is not.
     pub fn is_negative(&self) -> bool {
         self.negative && !self.is_zero()
     }
 
-    /// Whether it is zero.
+    /// Whether the number is zero.
     pub fn is_zero(&self) -> bool {
         self.digits.is_empty()
     }
 
-    /// How many digits it has before the point.
+    /// The number of digits before the point.
     pub fn whole_digits(&self) -> u64 {
         u64::try_from(self.length().saturating_add(self.exponent)).unwrap_or(0)
     }
 
-    /// How many digits it has after the point, trailing zeros left out.
+    /// The number of digits after the point, without trailing zeros.
     pub fn places(&self) -> u64 {
         u64::try_from(self.exponent.saturating_neg()).unwrap_or(0)
     }
 
-    /// How many digits it has in all, as Pydantic counts them: `0.001` has three, `1e3` has four.
+    /// The total number of digits as Pydantic counts them: `0.001` has three, `1e3` has four.
     pub fn total_digits(&self) -> u64 {
         self.whole_digits().saturating_add(self.places())
     }
 
-    /// Its whole value, when it is one that fits.
+    /// The value as a whole number.
     ///
     /// # Errors
-    /// When it has a fractional part.
+    /// Returns [`Fraction`] if the number has a fractional part.
     pub fn whole(&self) -> Result<Whole, Fraction> {
         if self.exponent < 0 {
             return Err(Fraction);
@@ -116,13 +116,13 @@ impl Decimal {
         Ok(format!("{sign}0{}{zeros}", self.digits).parse().map_or(beyond, Whole::Number))
     }
 
-    /// The same number for arithmetic. Check the number of its digits first: they are written out when it is used.
+    /// The same number for arithmetic. Check the number of digits first: arithmetic writes all of them out.
     pub fn to_big_decimal(&self) -> BigDecimal {
         let digits = self.digits.parse::<BigInt>().unwrap_or_default();
         BigDecimal::new(if self.negative { -digits } else { digits }, self.exponent.saturating_neg())
     }
 
-    /// How many digits its text has after the point, zeros included.
+    /// The number of digits after the point in the text, trailing zeros included.
     pub fn written_places(&self) -> i64 {
         self.written_places
     }
@@ -132,18 +132,18 @@ impl Decimal {
     }
 }
 
-/// A whole number of any size.
+/// A whole number of any magnitude.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Whole {
-    /// One that fits.
+    /// It fits into an `i64`.
     Number(i64),
-    /// Less than every `i64`.
+    /// It is less than every `i64`.
     BelowAll,
-    /// Greater than every `i64`.
+    /// It is greater than every `i64`.
     AboveAll,
 }
 
-/// A number has a fractional part.
+/// The error for a number with a fractional part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fraction;
 
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_decimal() {
+    fn refuses_texts_that_are_not_decimals() {
         for text in [
             "",
             "+",
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_numbers_are_of_any_size() {
+    fn whole_numbers_may_exceed_i64() {
         for (text, whole) in [
             ("5.0", Ok(Whole::Number(5))),
             ("-0", Ok(Whole::Number(0))),

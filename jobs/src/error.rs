@@ -1,4 +1,4 @@
-//! Failures that are not the caller's fault, and the text of an error with all its causes.
+//! Failures that are not the caller's fault: temporary unavailability and internal errors. Also formats error chains.
 
 use std::error::Error as StdError;
 
@@ -6,25 +6,27 @@ use sqlx::postgres::PgDatabaseError;
 
 use crate::boot::writable;
 
-/// Why a feature could not do what it was asked.
+/// A failure of a feature that is not the caller's fault.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// The database cannot be reached or cannot take the work now: the caller may try again, nothing was recorded.
+    /// A dependency, mostly the database, cannot be reached or cannot take the work now. Nothing was recorded, and the
+    /// caller may retry.
     #[error("unavailable: {0}")]
     Unavailable(String),
-    /// A fault of ours: trying again will not help.
+    /// A fault of Millrace. A retry does not help.
     #[error("internal: {0}")]
     Internal(String),
 }
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        if may_pass(&error) { Self::Unavailable(causes(&error)) } else { Self::Internal(causes(&error)) }
+        if is_temporary(&error) { Self::Unavailable(causes(&error)) } else { Self::Internal(causes(&error)) }
     }
 }
 
-/// Sorts a database error: connection trouble, a restart, overload and time limits pass; the rest is our fault.
-pub(crate) fn may_pass(error: &sqlx::Error) -> bool {
+/// Whether a database error is temporary: a lost connection, a restart, overload or a time limit. All others are faults
+/// of Millrace.
+pub(crate) fn is_temporary(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
@@ -32,11 +34,11 @@ pub(crate) fn may_pass(error: &sqlx::Error) -> bool {
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed => true,
-        // Class 08 connection, 28 and 3D a server that does not let us in (yet), 40 rollback, 53 resources, 55 lock,
-        // 57 operator intervention, 58 system; 25006 is a server that has become read-only, as in a failover; 25P03 and
-        // 25P04 a session that was idle or open for too long.
-        sqlx::Error::Database(refusal) => {
-            refusal.code().is_some_and(|code| {
+        // Classes: 08 connection, 28 and 3D access not (yet) allowed, 40 rollback, 53 resources, 55 lock, 57 operator
+        // intervention, 58 system. Codes: 25006 read-only server, as after a failover; 25P03 and 25P04 session idle or
+        // open for too long.
+        sqlx::Error::Database(database_error) => {
+            database_error.code().is_some_and(|code| {
                 matches!(code.get(..2), Some("08" | "28" | "3D" | "40" | "53" | "55" | "57" | "58"))
                     || matches!(&*code, "25006" | "25P03" | "25P04")
             }) || writable::is_out_of_ids(error)
@@ -45,16 +47,16 @@ pub(crate) fn may_pass(error: &sqlx::Error) -> bool {
     }
 }
 
-/// The text of an error followed by that of each of its sources, as in `error sending request: tcp connect error:
-/// Connection refused (os error 111)`. A source whose text the error before it already contains is left out.
+/// Formats an error with all its sources, as in `error sending request: tcp connect error: Connection refused (os error
+/// 111)`. A source is left out if the text already contains it.
 ///
 /// Use it wherever an error leaves the process: in logs, in the errors of a job, in the reason of a 503.
 pub fn causes(error: &(dyn StdError + 'static)) -> String {
-    let refusal = refusal(error);
-    // sqlx ends what the server says with a line of the server's own source code.
+    let server_error = database_error(error);
+    // sqlx appends a line number of the server's source code to the server's message.
     let text = |error: &dyn StdError| {
         let text = error.to_string();
-        refusal.map_or(text.clone(), |refusal| text.replace(&refusal.to_string(), refusal.message()))
+        server_error.map_or(text.clone(), |server| text.replace(&server.to_string(), server.message()))
     };
     let mut all = text(error);
     let mut next = error.source();
@@ -69,13 +71,13 @@ pub fn causes(error: &(dyn StdError + 'static)) -> String {
     all
 }
 
-/// What the server said, when an error or one of its sources came from there.
-fn refusal<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e PgDatabaseError> {
+/// The PostgreSQL server's error in a chain of errors, if there is one.
+fn database_error<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e PgDatabaseError> {
     let mut next = Some(error);
     while let Some(error) = next {
         let database = error.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
-        if let Some(refusal) = database.and_then(|error| error.try_downcast_ref()) {
-            return Some(refusal);
+        if let Some(database_error) = database.and_then(|error| error.try_downcast_ref()) {
+            return Some(database_error);
         }
         next = error.source();
     }
@@ -94,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cause_is_named_once() {
+    fn every_cause_is_listed_once() {
         let refused = Layer { text: "Connection refused (os error 111)", source: None };
         let connect = Layer { text: "tcp connect error", source: Some(Box::new(refused)) };
         let sending = Layer { text: "error sending request", source: Some(Box::new(connect)) };

@@ -1,21 +1,23 @@
-//! Everything Millrace *does*, apart from speaking HTTP: one folder per feature, with its rules, its SQL and its jobs.
+//! Domain logic of Millrace, without HTTP: one folder per feature with its rules, its SQL and its background jobs.
 //!
 //! | where | what |
 //! |---|---|
-//! | [`app`] | builds every feature from [`config`]; read it to see what the system is made of |
-//! | [`mod@bench`] | what `millrace bench` compares with |
-//! | [`decimal`] | decimal texts, read within bounds |
+//! | [`app`] | builds all features from [`config`]: the overview of the system |
+//! | [`mod@bench`] | baselines for `millrace bench` |
+//! | [`error`] | failures that are not the caller's fault |
+//! | [`decimal`] | decimal parser with bounded memory use |
 //! | [`boot`] | process plumbing: database, migrations, embedded PostgreSQL, telemetry, shutdown |
-//! | [`clock`] | what time it is, so that tests set it |
-//! | [`items`] | what users offer: cached by id, indexed after each write, and found |
-//! | [`probes`] | probes on Mars, moved by commands |
-//! | [`logs`] | the logs of all processes, read back |
-//! | [`queue`] | what a job is and what the queue promises; the only folder that knows apalis |
-//! | [`rates`] | interest rates, in PostgreSQL or on a smart contract |
-//! | [`schedule`] | work at fixed times, fired once by any number of workers |
+//! | [`clock`] | the source of the current time, replaceable in tests |
+//! | [`items`] | items that users offer: cached by id, indexed after each write, searchable |
+//! | [`mars_probes`] | probes on Mars that clients move by commands |
+//! | [`logs`] | export of the log files of all processes |
+//! | [`prices`] | crypto prices from several providers |
+//! | [`queue`] | the job queue and its guarantees; the only folder that uses apalis |
+//! | [`interest_rates`] | interest rates, in PostgreSQL or on a smart contract |
+//! | [`schedule`] | cron schedules; any number of workers fire each time once |
 //! | [`text`] | text normalisation for searches, accounts, passwords and names |
-//! | [`transactions`] | webhooks that must be processed exactly once in effect |
-//! | [`users`] | who registers, logs in, and calls |
+//! | [`transactions`] | transactions from webhooks, processed with exactly-once effect |
+//! | [`users`] | registration, login and access tokens |
 
 pub mod app;
 pub mod bench;
@@ -24,12 +26,12 @@ pub mod clock;
 pub mod config;
 pub mod decimal;
 pub mod error;
+pub mod interest_rates;
 pub mod items;
 pub mod logs;
+pub mod mars_probes;
 pub mod prices;
-pub mod probes;
 pub mod queue;
-pub mod rates;
 pub mod remote;
 pub mod schedule;
 pub mod text;

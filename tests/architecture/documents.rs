@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jobs::{app, config::Vars};
+use jobs::{app, config::EnvReader};
 
 use super::{
     holds,
@@ -67,7 +67,7 @@ fn every_variable_is_documented() {
 fn the_example_environment_is_the_default() {
     let read = |pairs: &BTreeMap<String, String>| {
         let pairs: Vec<(&str, &str)> = pairs.iter().map(|(name, value)| (&**name, &**value)).collect();
-        let mut vars = Vars::from_pairs(&pairs);
+        let mut vars = EnvReader::from_pairs(&pairs);
         let config = format!("{:#?}\n{:#?}", api::config::Config::read(&mut vars), app::Config::read(&mut vars));
         vars.finish(config).unwrap_or_else(|problems| panic!(".env.example has wrong values:\n{problems}"))
     };

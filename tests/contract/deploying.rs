@@ -35,7 +35,7 @@ async fn the_printed_address_is_a_contract_of_the_keys() {
         chain.ready().await.expect("a contract of this key's");
         let prepared = chain.prepare(id(1), rate(ONE)).await.unwrap();
         chain.send(&prepared.raw).await.unwrap();
-        assert!(chain.confirmed(prepared.hash, SOON).await.unwrap().expect("a receipt").succeeded);
+        assert!(chain.await_receipt(prepared.hash, SOON).await.unwrap().expect("a receipt").succeeded);
         addresses.push(address);
     }
     assert_ne!(addresses[0], addresses[1]);

@@ -2,18 +2,19 @@
 
 use std::time::Duration;
 
-use jobs::rates::chain::{Chain, ChainError, Fees, Outcome, Prepared, Sent};
+use jobs::interest_rates::chain::{Chain, ChainError, Fees, Outcome, SentTransaction, SignedTransaction};
 use serde_json::json;
 
 use super::{ONE, SOON, Setup, id, rate};
 use crate::harness::anvil::{OTHER, OWNER};
 
-async fn outcome(chain: &Chain, prepared: &[&Prepared]) -> Outcome {
-    let sent: Vec<Sent> = prepared.iter().map(|one| Sent { nonce: one.nonce, hash: one.hash }).collect();
+async fn outcome(chain: &Chain, prepared: &[&SignedTransaction]) -> Outcome {
+    let sent: Vec<SentTransaction> =
+        prepared.iter().map(|one| SentTransaction { nonce: one.nonce, hash: one.hash }).collect();
     chain.outcome(&sent).await.expect("an outcome")
 }
 
-fn confirmed(outcome: &Outcome, by: &Prepared) -> bool {
+fn confirmed(outcome: &Outcome, by: &SignedTransaction) -> bool {
     matches!(outcome, Outcome::Confirmed(receipt) if receipt.hash == by.hash && receipt.succeeded)
 }
 
@@ -26,9 +27,9 @@ async fn a_transaction_waits_is_known_and_is_confirmed() {
     chain.send(&prepared.raw).await.unwrap();
     assert_eq!(outcome(&chain, &[&prepared]).await, Outcome::Waiting);
     assert_eq!(chain.send(&prepared.raw).await, Ok(()), "sent again, it is known");
-    assert_eq!(chain.confirmed(prepared.hash, Duration::from_millis(300)).await, Ok(None));
+    assert_eq!(chain.await_receipt(prepared.hash, Duration::from_millis(300)).await, Ok(None));
     node.mine().await;
-    let receipt = chain.confirmed(prepared.hash, SOON).await.unwrap().expect("a receipt");
+    let receipt = chain.await_receipt(prepared.hash, SOON).await.unwrap().expect("a receipt");
     assert_eq!(outcome(&chain, &[&prepared]).await, Outcome::Confirmed(receipt));
     assert_eq!(chain.send(&prepared.raw).await, Err(ChainError::NonceUsed), "by itself");
     assert_eq!(outcome(&chain, &[]).await, Outcome::Superseded, "nothing was sent");
@@ -70,10 +71,10 @@ async fn a_node_that_starts_again_has_its_blocks_and_not_what_waited() {
     setup.node.stop().await;
     setup.node.start_again().await;
     assert_eq!(setup.chain.find(id(1)).await.unwrap(), saved.saved);
-    assert_eq!(setup.chain.confirmed(saved.hash, SOON).await, Ok(Some(saved)));
+    assert_eq!(setup.chain.await_receipt(saved.hash, SOON).await, Ok(Some(saved)));
     assert_eq!(outcome(&setup.chain, &[&prepared]).await, Outcome::Dropped);
     setup.chain.send(&prepared.raw).await.unwrap();
-    let receipt = setup.chain.confirmed(prepared.hash, SOON).await.unwrap().expect("a receipt");
+    let receipt = setup.chain.await_receipt(prepared.hash, SOON).await.unwrap().expect("a receipt");
     assert_eq!(receipt.saved, setup.chain.find(id(2)).await.unwrap());
 }
 
@@ -111,6 +112,6 @@ async fn a_nonce_that_another_transaction_used_is_lost_and_the_id_is_not() {
     assert_eq!(setup.chain.send(&prepared.raw).await, Err(ChainError::NonceUsed));
     let anew = setup.send(id(1), ONE).await;
     assert_eq!(anew.nonce, prepared.nonce + 1);
-    setup.chain.confirmed(anew.hash, SOON).await.unwrap().expect("a receipt");
+    setup.chain.await_receipt(anew.hash, SOON).await.unwrap().expect("a receipt");
     assert!(confirmed(&outcome(&setup.chain, &[&prepared, &anew]).await, &anew));
 }

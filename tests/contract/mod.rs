@@ -7,8 +7,8 @@ mod records;
 mod trouble;
 
 use jobs::{
-    config::Vars,
-    rates::chain::{self, Account, Chain, ChainConfig, Prepared, Scaled},
+    config::EnvReader,
+    interest_rates::chain::{self, Account, Chain, ChainConfig, ScaledRate, SignedTransaction},
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -28,7 +28,7 @@ struct Setup {
 impl Setup {
     async fn new() -> Option<Self> {
         let node = Node::start().await?;
-        let mut vars = Vars::from_pairs(&[("CHAIN_RPC_URL", &node.url), ("CHAIN_PRIVATE_KEY", OWNER_KEY)]);
+        let mut vars = EnvReader::from_pairs(&[("CHAIN_RPC_URL", &node.url), ("CHAIN_PRIVATE_KEY", OWNER_KEY)]);
         let account = Account::read(&mut vars);
         let account = vars.finish(account).unwrap().unwrap();
         let contract = chain::deploy(&account).await.expect("a contract");
@@ -37,7 +37,7 @@ impl Setup {
     }
 
     /// Prepares and sends a saving.
-    async fn send(&self, id: Uuid, units: u128) -> Prepared {
+    async fn send(&self, id: Uuid, units: u128) -> SignedTransaction {
         let prepared = self.chain.prepare(id, rate(units)).await.expect("a transaction");
         self.chain.send(&prepared.raw).await.expect("sent");
         prepared
@@ -46,7 +46,7 @@ impl Setup {
     /// Saves, and waits for the block.
     async fn save(&self, id: Uuid, units: u128) -> chain::Receipt {
         let prepared = self.send(id, units).await;
-        let receipt = self.chain.confirmed(prepared.hash, SOON).await.expect("an answer").expect("a receipt");
+        let receipt = self.chain.await_receipt(prepared.hash, SOON).await.expect("an answer").expect("a receipt");
         assert!(receipt.succeeded);
         receipt
     }
@@ -73,7 +73,7 @@ fn chain_of(url: &str, key: &str, contract: &str) -> Chain {
     // It installs the TLS that the client is made with.
     drop(crate::harness::process::http_client());
     let pairs = [("CHAIN_RPC_URL", url), ("CHAIN_PRIVATE_KEY", key), ("CONTRACT_ADDRESS", contract)];
-    let mut vars = Vars::from_pairs(&pairs);
+    let mut vars = EnvReader::from_pairs(&pairs);
     let config = ChainConfig::read(&mut vars);
     let config = vars.finish(config).unwrap_or_else(|problems| panic!("{problems}"));
     Chain::new(&config.expect("a configuration")).expect("a client")
@@ -84,8 +84,8 @@ fn id(number: u128) -> Uuid {
     Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0000 + number)
 }
 
-fn rate(units: u128) -> Scaled {
-    Scaled::from_units(units).expect("a rate")
+fn rate(units: u128) -> ScaledRate {
+    ScaledRate::from_units(units).expect("a rate")
 }
 
 /// The parts of an answer of the ABI.

@@ -1,6 +1,6 @@
 //! What the contract keeps and refuses, and how it is read.
 
-use jobs::rates::chain::{ChainError, Outcome, Record, Sent};
+use jobs::interest_rates::chain::{ChainError, Outcome, Record, SentTransaction};
 use serde_json::json;
 use time::OffsetDateTime;
 
@@ -43,13 +43,13 @@ async fn an_id_is_saved_once_whatever_is_sent() {
     let first = setup.send(id(1), ONE).await;
     let second = setup.send(id(1), 2 * ONE).await;
     setup.node.mine().await;
-    let outcome = async |one: &jobs::rates::chain::Prepared| {
-        setup.chain.outcome(&[Sent { nonce: one.nonce, hash: one.hash }]).await.expect("an outcome")
+    let outcome = async |one: &jobs::interest_rates::chain::SignedTransaction| {
+        setup.chain.outcome(&[SentTransaction { nonce: one.nonce, hash: one.hash }]).await.expect("an outcome")
     };
     assert!(matches!(outcome(&first).await, Outcome::Confirmed(receipt) if receipt.saved.is_some()));
     assert_eq!(outcome(&second).await, Outcome::Reverted(ChainError::AlreadySaved));
     // Of one submission with both, the one that was applied counts.
-    let both = [&second, &first].map(|one| Sent { nonce: one.nonce, hash: one.hash });
+    let both = [&second, &first].map(|one| SentTransaction { nonce: one.nonce, hash: one.hash });
     assert!(matches!(setup.chain.outcome(&both).await, Ok(Outcome::Confirmed(receipt)) if receipt.hash == first.hash));
     assert_eq!(setup.chain.prepare(id(1), rate(3 * ONE)).await, Err(ChainError::AlreadySaved));
     assert_eq!(setup.chain.find(id(1)).await.unwrap().expect("a record").rate, rate(ONE));

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use jobs::rates::chain::{ChainError, Hash};
+use jobs::interest_rates::chain::{ChainError, Hash};
 use serde_json::json;
 
 use super::{ONE, Setup, chain_of, id, rate};
@@ -48,14 +48,14 @@ async fn a_node_that_is_away_or_silent_is_unreachable_and_no_secret_is_told() {
     told.push(unreachable(chain.prepare(id(1), rate(ONE)).await));
     told.push(unreachable(chain.send(&prepared.raw).await));
     told.push(unreachable(chain.outcome(&[]).await));
-    told.push(unreachable(chain.confirmed(Hash([1; 32]), Duration::from_millis(200)).await));
+    told.push(unreachable(chain.await_receipt(Hash([1; 32]), Duration::from_millis(200)).await));
     assert!(begun.elapsed() < LIMIT, "{:?}", begun.elapsed());
     told.push(format!("{chain:?} {prepared:?}"));
     for text in &told {
         let text = text.to_lowercase();
         assert!(!text.contains("secret") && !text.contains(&OWNER_KEY[2..20]), "{text}");
     }
-    assert!(told[0].contains("does not answer within 5 s"), "{}", told[0]);
+    assert!(told[0].contains("did not respond within 5 s"), "{}", told[0]);
     // The call before this one may still have met the connection that the node was closing.
     assert!(told[3].contains("refused"), "{}", told[3]);
 

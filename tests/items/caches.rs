@@ -7,7 +7,7 @@ use std::{
 
 use futures_util::future::join_all;
 use jobs::{
-    config::Vars,
+    config::EnvReader,
     items::{
         Changed, ItemId,
         cache::{Cache, Looked, memory::Memory, redis},
@@ -63,7 +63,7 @@ async fn a_cache_in_the_process_refuses_late_fills() {
 #[tokio::test]
 async fn a_cache_in_redis_refuses_late_fills() {
     let Some(server) = Redis::start().await else { return };
-    let url = RedisUrl::read(&mut Vars::from_pairs(&[("REDIS_URL", &server.url)])).expect("a URL");
+    let url = RedisUrl::read(&mut EnvReader::from_pairs(&[("REDIS_URL", &server.url)])).expect("a URL");
     let cache = redis::Redis { redis: remote::redis::Redis::start(&url).expect("a client") };
     keeps_its_promises(&cache).await;
     // Emptied between a look and its fill: a write may have been forgotten with the rest.

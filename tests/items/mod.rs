@@ -14,7 +14,7 @@ use std::{
 use futures_util::{FutureExt, future::BoxFuture};
 use jobs::{
     boot::shutdown::Shutdown,
-    config::Vars,
+    config::EnvReader,
     error::Error,
     items::{
         Change, Contents, Expected, Item, ItemId, Items,
@@ -154,7 +154,7 @@ impl Shop {
     /// What one process has, with its own cache or the one in this Redis.
     fn process(&self, redis: Option<&str>) -> Items {
         let pairs: Vec<(&str, &str)> = redis.map(|url| ("REDIS_URL", url)).into_iter().collect();
-        let url = RedisUrl::read(&mut Vars::from_pairs(&pairs));
+        let url = RedisUrl::read(&mut EnvReader::from_pairs(&pairs));
         assert_eq!(url.is_some(), redis.is_some());
         let redis = url.map(|url| remote::redis::Redis::start(&url).expect("a client"));
         Items::start(&self.pool, &self.queue, redis, Arc::new(self.recorder.clone()))

@@ -1,7 +1,7 @@
 //! API processes' worth of prices with the real providers, over a stand-in of all of them that goes by one clock.
 
 use jobs::{
-    config::Vars,
+    config::EnvReader,
     prices::{Config, ages::Ages, model::Source, providers::Providers},
 };
 
@@ -28,7 +28,7 @@ impl RealProviders {
         let variables = self.exchange.variables();
         let mut pairs: Vec<_> = variables.iter().map(|(name, url)| (*name, url.as_str())).collect();
         pairs.push(("CRYPTO_PROVIDERS", names));
-        let mut vars = Vars::from_pairs(&pairs);
+        let mut vars = EnvReader::from_pairs(&pairs);
         let config = Config::read(&mut vars);
         let config = vars.finish(config).expect("a configuration");
         let providers = Providers::start(&config, &self.stand.market.clock()).expect("providers");

@@ -6,7 +6,7 @@ use api::{config::Config as ApiConfig, program::serve};
 use jobs::{
     app::{self, App},
     boot::{db::Database, shutdown::Shutdown},
-    config::Vars,
+    config::EnvReader,
     prices::{Prices, ages::Ages, model::Source, providers::Providers},
     queue::Queue,
     remote::redis::Redis,
@@ -80,7 +80,7 @@ impl Stand {
         ];
         pairs.push(("CRYPTO_PROVIDERS", names));
         pairs.extend(redis.map(|url| ("REDIS_URL", url)));
-        let mut vars = Vars::from_pairs(&pairs);
+        let mut vars = EnvReader::from_pairs(&pairs);
         let (config, jobs) = (ApiConfig::read(&mut vars), app::Config::read(&mut vars));
         let (config, jobs) = vars.finish((config, jobs)).expect("a configuration");
         let (database, shutdown) = (Database::parse(&self.database.url).expect("a URL"), Shutdown::default());

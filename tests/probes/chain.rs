@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use futures_util::future::join_all;
-use jobs::probes::grid::{Commands, Direction, Grid, Stand, apply};
+use jobs::mars_probes::grid::{Commands, Direction, Grid, Position, apply};
 use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -35,14 +35,14 @@ impl Letters {
     }
 }
 
-fn stand(probe: &Value) -> Stand {
+fn stand(probe: &Value) -> Position {
     let at = |name: &str| i32::try_from(probe[name].as_i64().expect("a coordinate")).expect("a small one");
     let direction = Direction::parse(probe["direction"].as_str().expect("a text")).expect("a direction");
-    Stand { x: at("x"), y: at("y"), direction }
+    Position { x: at("x"), y: at("y"), direction }
 }
 
 /// Where a probe stood that this command has led there; `None` when no place on the grid leads there.
-fn before(grid: Grid, command: &str, answered: Stand) -> Option<Stand> {
+fn before(grid: Grid, command: &str, answered: Position) -> Option<Position> {
     // Turned round, the last command first and the turns the other way.
     let back: String = command
         .chars()
@@ -60,9 +60,9 @@ fn before(grid: Grid, command: &str, answered: Stand) -> Option<Stand> {
 }
 
 /// Whether these edges make one trail from `first` to `last` that has each of them once.
-fn is_trail(edges: &[(Stand, Stand)], first: Stand, last: Stand) -> bool {
-    let mut balance: HashMap<Stand, i64> = HashMap::new();
-    let mut neighbours: HashMap<Stand, Vec<Stand>> = HashMap::new();
+fn is_trail(edges: &[(Position, Position)], first: Position, last: Position) -> bool {
+    let mut balance: HashMap<Position, i64> = HashMap::new();
+    let mut neighbours: HashMap<Position, Vec<Position>> = HashMap::new();
     *balance.entry(first).or_default() -= 1;
     *balance.entry(last).or_default() += 1;
     for (from, to) in edges {
@@ -80,7 +80,7 @@ fn is_trail(edges: &[(Stand, Stand)], first: Stand, last: Stand) -> bool {
 
 #[test]
 fn a_lost_move_is_no_trail() {
-    let at = |x| Stand { x, y: 0, direction: Direction::East };
+    let at = |x| Position { x, y: 0, direction: Direction::East };
     assert!(is_trail(&[(at(0), at(1)), (at(1), at(2))], at(0), at(2)));
     assert!(is_trail(&[(at(0), at(1)), (at(1), at(0)), (at(0), at(0))], at(0), at(0)));
     assert!(is_trail(&[], at(0), at(0)));
@@ -96,7 +96,7 @@ async fn moves_at_once_take_place_one_after_the_other() {
     for grid in [Grid { x: 3, y: 2 }, Grid { x: 1000, y: 1000 }] {
         let seed = Uuid::new_v4().as_u64_pair().0;
         let id = system.probe(grid.x, grid.y, "NORTH").await;
-        let first = Stand { x: 0, y: 0, direction: Direction::North };
+        let first = Position { x: 0, y: 0, direction: Direction::North };
         let tasks = (0..TASKS).map(|task| {
             let (client, url) = (system.client.clone(), system.apis[task % 2].url.clone());
             let (id, mut letters) = (id.clone(), Letters(seed.wrapping_add(u64::try_from(task).unwrap())));
@@ -128,7 +128,7 @@ async fn moves_at_once_take_place_one_after_the_other() {
         }
         assert!(is_trail(&edges, first, last), "seed {seed}: no order of these leads to {last:?}: {edges:?}");
         // And each that was refused would have hit a wall at one of the places on the way.
-        let visited: HashSet<Stand> = edges.iter().map(|(_, to)| *to).chain([first]).collect();
+        let visited: HashSet<Position> = edges.iter().map(|(_, to)| *to).chain([first]).collect();
         for command in &refused {
             let commands = Commands::parse(command).expect("commands");
             assert!(visited.iter().any(|at| apply(grid, *at, &commands).is_err()), "seed {seed}: {command} was free");

@@ -3,9 +3,9 @@
 use jobs::{
     boot::db::Database,
     error::Error,
-    probes::{
-        Moved, Probes,
-        grid::{Direction, Grid, InvalidCommand, OutOfGrid, Stand},
+    mars_probes::{
+        MoveOutcome, Probes,
+        grid::{Direction, Grid, InvalidCommand, OutOfGrid, Position},
     },
 };
 use sqlx::{PgPool, Row};
@@ -30,8 +30,8 @@ async fn a_probe_is_recorded_and_moved() {
     let (probes, pool, _kept) = feature().await;
     let probe = probes.create(Grid { x: 5, y: 5 }, Direction::North).await.unwrap();
     assert_eq!(recorded(&pool, probe.id).await, (0, 0, "NORTH".into()));
-    let there = Stand { x: 1, y: 1, direction: Direction::East };
-    assert_eq!(probes.send(probe.id, " mrM ").await.unwrap(), Moved::Done(there));
+    let there = Position { x: 1, y: 1, direction: Direction::East };
+    assert_eq!(probes.send(probe.id, " mrM ").await.unwrap(), MoveOutcome::Done(there));
     assert_eq!(recorded(&pool, probe.id).await, (1, 1, "EAST".into()));
 }
 
@@ -43,15 +43,15 @@ async fn what_is_refused_changes_nothing_and_holds_nothing() {
     let before: String = sqlx::query_scalar("SELECT xmin::text FROM probes").fetch_one(&pool).await.unwrap();
     let unknown = Uuid::now_v7();
     for _ in 0..20 {
-        assert_eq!(probes.send(probe.id, "MMMM").await.unwrap(), Moved::Wall(OutOfGrid(grid)));
-        assert_eq!(probes.send(probe.id, "MMMMX").await.unwrap(), Moved::Invalid(InvalidCommand('X')));
-        assert_eq!(probes.send(unknown, "X").await.unwrap(), Moved::Unknown, "before its command");
-        assert_eq!(probes.send(unknown, "M").await.unwrap(), Moved::Unknown);
+        assert_eq!(probes.send(probe.id, "MMMM").await.unwrap(), MoveOutcome::OutOfGrid(OutOfGrid(grid)));
+        assert_eq!(probes.send(probe.id, "MMMMX").await.unwrap(), MoveOutcome::Invalid(InvalidCommand('X')));
+        assert_eq!(probes.send(unknown, "X").await.unwrap(), MoveOutcome::Unknown, "before its command");
+        assert_eq!(probes.send(unknown, "M").await.unwrap(), MoveOutcome::Unknown);
     }
     assert_eq!(recorded(&pool, probe.id).await, (0, 0, "EAST".into()));
     let after: String = sqlx::query_scalar("SELECT xmin::text FROM probes").fetch_one(&pool).await.unwrap();
     assert_eq!(before, after, "not even written again");
-    assert!(matches!(probes.send(probe.id, "MMM").await.unwrap(), Moved::Done(_)), "the row is free");
+    assert!(matches!(probes.send(probe.id, "MMM").await.unwrap(), MoveOutcome::Done(_)), "the row is free");
 }
 
 #[tokio::test]
@@ -100,7 +100,7 @@ async fn a_crowd_around_one_probe_leaves_sessions_to_others() {
     assert_eq!(probes.page(None, 10).await.expect("a session").len(), 2);
     holder.rollback().await.unwrap();
     for moved in crowd {
-        assert!(matches!(moved.await.unwrap(), Ok(Moved::Done(_))));
+        assert!(matches!(moved.await.unwrap(), Ok(MoveOutcome::Done(_))));
     }
     assert_eq!(recorded(&pool, probe.id).await, (0, 50, "NORTH".into()));
 }

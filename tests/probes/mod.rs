@@ -1,6 +1,6 @@
 //! Probes at the levels that are not pure: the feature against the database, and the endpoints over HTTP.
 //!
-//! The pure level is `jobs/src/probes/grid/tests.rs`.
+//! The pure level is `jobs/src/mars_probes/grid/tests.rs`.
 
 mod chain;
 mod database;

@@ -1,8 +1,8 @@
 //! The history on a chain begins with the current rate, whatever was saved late.
 
 use jobs::{
-    config::Vars,
-    rates::chain::{Chain, ChainConfig, Scaled},
+    config::EnvReader,
+    interest_rates::chain::{Chain, ChainConfig, ScaledRate},
 };
 use serde_json::Value;
 use uuid::Uuid;
@@ -18,15 +18,15 @@ impl Chained {
             ("CHAIN_PRIVATE_KEY", OWNER_KEY),
             ("CONTRACT_ADDRESS", &self.contract),
         ];
-        let mut vars = Vars::from_pairs(&pairs);
+        let mut vars = EnvReader::from_pairs(&pairs);
         let config = ChainConfig::read(&mut vars);
         let chain = Chain::new(&vars.finish(config).unwrap().unwrap()).unwrap();
         let id = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0000 + number);
-        let units = Scaled::from_units(rate * 10_u128.pow(18)).unwrap();
+        let units = ScaledRate::from_units(rate * 10_u128.pow(18)).unwrap();
         let prepared = chain.prepare(id, units).await.unwrap();
         chain.send(&prepared.raw).await.unwrap();
         let limit = std::time::Duration::from_secs(20);
-        assert!(chain.confirmed(prepared.hash, limit).await.unwrap().expect("a receipt").succeeded);
+        assert!(chain.await_receipt(prepared.hash, limit).await.unwrap().expect("a receipt").succeeded);
     }
 
     /// The first entry of the history is the current rate, and all pages together are all rates, each once.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use jobs::{
-    config::Vars,
-    rates::chain::{self, Account},
+    config::EnvReader,
+    interest_rates::chain::{self, Account},
 };
 use nix::sys::signal::Signal;
 use reqwest::Method;
@@ -42,7 +42,7 @@ impl Chained {
     /// Over this node, which the processes find at `url`.
     pub(super) async fn over(node: Node, url: String) -> Self {
         drop(process::http_client());
-        let mut vars = Vars::from_pairs(&[("CHAIN_RPC_URL", &node.url), ("CHAIN_PRIVATE_KEY", OWNER_KEY)]);
+        let mut vars = EnvReader::from_pairs(&[("CHAIN_RPC_URL", &node.url), ("CHAIN_PRIVATE_KEY", OWNER_KEY)]);
         let account = Account::read(&mut vars);
         let account = vars.finish(account).unwrap().unwrap();
         let contract = chain::deploy(&account).await.expect("a contract");

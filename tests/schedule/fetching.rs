@@ -5,7 +5,7 @@ use std::time::Duration;
 use jobs::{
     boot::{db::Database, shutdown::Shutdown},
     clock::Clock,
-    config::Vars,
+    config::EnvReader,
     prices::{self, Prices, ages::Ages, fetch::FetchPrices, providers::Providers},
     queue::{Kinds, Operator, Origin, Queue, Registry, Worker, status::Cancelled},
 };
@@ -120,7 +120,7 @@ impl DailyFetchHarness {
 }
 
 fn feature(pool: &PgPool, queue: &Queue, providers: Providers) -> Prices {
-    let mut vars = Vars::from_pairs(&[("CRYPTO_ASSETS", "bitcoin"), ("CRYPTO_PROVIDERS", "kraken")]);
+    let mut vars = EnvReader::from_pairs(&[("CRYPTO_ASSETS", "bitcoin"), ("CRYPTO_PROVIDERS", "kraken")]);
     let config = prices::Config::read(&mut vars);
     Prices::with(pool, queue, &config, None, providers, Ages::SHIPPED, Clock::new(|| NOON))
 }

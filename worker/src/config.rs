@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use jobs::{
     app,
     boot::db::Database,
-    config::{Problems, Vars},
+    config::{ConfigErrors, EnvReader},
 };
 
 /// The configuration of a worker process.
@@ -23,14 +23,14 @@ impl Config {
     ///
     /// # Errors
     /// Everything that is wrong with it.
-    pub fn from_env() -> Result<Self, Problems> {
-        let mut vars = Vars::from_env();
+    pub fn from_env() -> Result<Self, ConfigErrors> {
+        let mut vars = EnvReader::from_env();
         let jobs = app::Config::read(&mut vars);
         let host = vars.host();
         let port = vars.text("WORKER_HEALTH_PORT").map(|_| vars.number("WORKER_HEALTH_PORT", 9100u16, 0..=65535));
         let database = app::require_database(&mut vars, &jobs);
         app::require_choices(&mut vars, &jobs);
         let health = port.map(|port| SocketAddr::new(host, port));
-        vars.finish(database.map(|database| Self { jobs, database, health }))?.ok_or_else(Problems::default)
+        vars.finish(database.map(|database| Self { jobs, database, health }))?.ok_or_else(ConfigErrors::default)
     }
 }

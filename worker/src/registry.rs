@@ -2,10 +2,10 @@
 
 use jobs::{
     app::App,
+    interest_rates::reconcile::ReconcileRate,
     items::{index::IndexItem, search::reindex::ReindexItems},
     prices::fetch::FetchPrices,
     queue::Registry,
-    rates::reconcile::ReconcileRate,
     transactions::process::ProcessTransaction,
 };
 

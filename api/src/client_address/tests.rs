@@ -5,7 +5,7 @@ use poem::http::HeaderValue;
 use super::*;
 
 fn trusted(text: &str) -> TrustedProxies {
-    let mut vars = Vars::from_pairs(&[("TRUSTED_PROXIES", text)]);
+    let mut vars = EnvReader::from_pairs(&[("TRUSTED_PROXIES", text)]);
     let proxies = TrustedProxies::read(&mut vars);
     vars.finish(proxies).unwrap_or_else(|problems| panic!("{problems}"))
 }
@@ -83,7 +83,7 @@ fn reads_networks_and_addresses() {
     assert_eq!(trusted("127.0.0.1"), trusted("127.0.0.1/32"));
     assert!(!TrustedProxies::default().trusts(IpAddr::from([127, 0, 0, 1])), "unset trusts none");
     for wrong in ["10.0.0.0/33", "proxy.example.com", "10.0.0.0/8,", "10.0.0", "*"] {
-        let mut vars = Vars::from_pairs(&[("TRUSTED_PROXIES", wrong)]);
+        let mut vars = EnvReader::from_pairs(&[("TRUSTED_PROXIES", wrong)]);
         TrustedProxies::read(&mut vars);
         let problem = vars.finish(()).expect_err(wrong).to_string();
         assert!(problem.starts_with("TRUSTED_PROXIES: must be networks"), "{wrong}: {problem}");

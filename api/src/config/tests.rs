@@ -3,7 +3,7 @@
 use super::*;
 
 fn read(pairs: &[(&str, &str)]) -> Result<Config, String> {
-    let mut vars = Vars::from_pairs(pairs);
+    let mut vars = EnvReader::from_pairs(pairs);
     let config = Config::read(&mut vars);
     vars.finish(config).map_err(|problems| problems.to_string())
 }
@@ -115,7 +115,7 @@ fn in_prod_transactions_are_read_with_a_key() {
         (&[("ENV", "prod"), ("TRANSACTIONS_READ", "open")], TransactionsRead::Open),
         (&[("TRANSACTIONS_READ", "key")], TransactionsRead::Key),
     ] {
-        let mut vars = Vars::from_pairs(&[&keys[..], given].concat());
+        let mut vars = EnvReader::from_pairs(&[&keys[..], given].concat());
         assert_eq!(Config::read(&mut vars).transactions_read, expected, "{given:?}");
     }
 }

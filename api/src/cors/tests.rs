@@ -38,7 +38,7 @@ impl Things {
 }
 
 fn routes(origins: &str) -> Routes {
-    let mut vars = Vars::from_pairs(&[("CORS_ORIGINS", origins)]);
+    let mut vars = EnvReader::from_pairs(&[("CORS_ORIGINS", origins)]);
     let origins = Origins::read(&mut vars, Environment::Dev);
     Routes::new(Things, Vec::new()).open_to(&vars.finish(origins).expect("valid"))
 }
@@ -177,7 +177,7 @@ fn reads_origins_as_browsers_write_them() {
 #[test]
 fn wrong_origins_stop_the_start_and_any_origin_does_in_prod() {
     let read = |text: &str, environment| {
-        let mut vars = Vars::from_pairs(&[("CORS_ORIGINS", text)]);
+        let mut vars = EnvReader::from_pairs(&[("CORS_ORIGINS", text)]);
         let origins = Origins::read(&mut vars, environment);
         vars.finish(origins).map_err(|problems| problems.to_string())
     };

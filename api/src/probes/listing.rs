@@ -4,7 +4,7 @@ use std::io;
 
 use futures_util::stream;
 use hyper::body::Bytes;
-use jobs::probes::{Placed, listing};
+use jobs::mars_probes::{ListedProbe, listing};
 use poem::{Body, IntoResponse, Response, http::header};
 use poem_openapi::{
     payload::Payload,
@@ -26,7 +26,7 @@ impl Listing {
     ///
     /// # Errors
     /// 500, should a probe not be writable as JSON.
-    pub fn of_page(page: &[Placed]) -> Result<Self, Problem> {
+    pub fn of_page(page: &[ListedProbe]) -> Result<Self, Problem> {
         let text = written(page, true, true).map_err(|error| Problem::internal(error.to_string()))?;
         Ok(Self(text.into()))
     }
@@ -67,13 +67,13 @@ async fn next(listing: Option<listing::Listing>) -> Option<(io::Result<Bytes>, O
 }
 
 /// These probes as a part of the answer.
-fn written(probes: &[Placed], opens: bool, closes: bool) -> serde_json::Result<Bytes> {
+fn written(probes: &[ListedProbe], opens: bool, closes: bool) -> serde_json::Result<Bytes> {
     let mut text = if opens { OPENING.to_vec() } else { Vec::new() };
     for (at, placed) in probes.iter().enumerate() {
         if at > 0 || !opens {
             text.push(b',');
         }
-        serde_json::to_writer(&mut text, &Probe::new(placed.id, placed.stand))?;
+        serde_json::to_writer(&mut text, &Probe::new(placed.id, placed.position))?;
     }
     if closes {
         text.extend_from_slice(CLOSING);

@@ -1,6 +1,6 @@
 //! Probes on the wire.
 
-use jobs::probes::grid::{self, Grid, Stand};
+use jobs::mars_probes::grid::{self, Grid, Position};
 use poem_openapi::{Enum, Object, registry::MetaSchema};
 use serde::Serialize;
 use uuid::Uuid;
@@ -43,7 +43,7 @@ pub struct Probe {
 
 impl Probe {
     /// This probe there.
-    pub fn new(id: Uuid, stand: Stand) -> Self {
+    pub fn new(id: Uuid, stand: Position) -> Self {
         Self { id, x: stand.x, y: stand.y, direction: stand.direction.into() }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jobs::{config::Vars, remote::bucket::Size};
+use jobs::{config::EnvReader, remote::bucket::Size};
 
 /// The most that can be asked for in a window; beyond it a limit is none.
 const MOST: u32 = 1_000_000;
@@ -29,7 +29,7 @@ impl Policy {
     pub const WRONG_KEYS: Self = Self { name: "wrong-keys", quota: 30, window: Duration::from_secs(60) };
 
     /// Reads `RATE_LIMIT`: what one credential may ask of the price routes.
-    pub fn read(vars: &mut Vars) -> Self {
+    pub fn read(vars: &mut EnvReader) -> Self {
         vars.read("RATE_LIMIT", Self::PRICES, |text| {
             let limit = parse(text).map(|(quota, window)| Self { quota, window, ..Self::PRICES });
             limit.ok_or_else(|| {
@@ -97,7 +97,7 @@ mod tests {
         ] {
             assert_eq!(parse(wrong), None, "{wrong}");
         }
-        let mut vars = Vars::from_pairs(&[("RATE_LIMIT", "many")]);
+        let mut vars = EnvReader::from_pairs(&[("RATE_LIMIT", "many")]);
         assert_eq!(Policy::read(&mut vars), Policy::PRICES);
         let problem = vars.finish(()).expect_err("wrong").to_string();
         assert!(problem.starts_with("RATE_LIMIT: must be") && problem.contains("RATE_LIMIT=120/60s"), "{problem}");

@@ -1,6 +1,6 @@
 //! Interest rates as the wire shows them, and assets as they are read from it.
 
-use jobs::rates::{self, Asset, Rate, RateError, Submission};
+use jobs::interest_rates::{self, Asset, Rate, RateError, Submission};
 use poem::http::HeaderMap;
 use poem_openapi::{Object, registry::MetaSchema};
 use serde::Serialize;
@@ -89,14 +89,14 @@ pub struct Reading {
     updated_at: Timestamp,
 }
 
-impl From<&rates::Reading> for Reading {
-    fn from(from: &rates::Reading) -> Self {
+impl From<&interest_rates::SavedRate> for Reading {
+    fn from(from: &interest_rates::SavedRate) -> Self {
         Self { interest_rate: from.rate.to_string(), updated_at: Timestamp(from.at) }
     }
 }
 
 /// The `Link` to the page that goes on after `last`.
-pub fn next_link(limit: Limit, last: rates::Cursor) -> String {
+pub fn next_link(limit: Limit, last: interest_rates::Cursor) -> String {
     let cursor = Cursor(last.0.to_be_bytes());
     format!("</interest_rate/history?limit={}&cursor={cursor}>; rel=\"next\"", limit.0)
 }

@@ -3,7 +3,7 @@
 use jobs::{
     app,
     boot::{process, shutdown, telemetry::Telemetry},
-    config::Vars,
+    config::EnvReader,
     queue::{Failure, Job, Outcome, Policy, Registry, Run, Worker},
 };
 use serde::{Deserialize, Serialize};
@@ -31,7 +31,7 @@ impl Job for Noop {
 /// # Errors
 /// Why it could not start, or what ended it.
 pub async fn program() -> Result<(), String> {
-    let mut vars = Vars::from_env();
+    let mut vars = EnvReader::from_env();
     let config = app::Config::read(&mut vars);
     let database = app::require_database(&mut vars, &config);
     let Some(database) = vars.finish(database).map_err(process::text)? else { return Ok(()) };

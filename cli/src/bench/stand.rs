@@ -11,7 +11,7 @@ use jobs::{
         postgres::{Cluster, Search, Settings},
         process,
     },
-    config::Vars,
+    config::EnvReader,
     queue::Origin,
     transactions::NewTransaction,
 };
@@ -45,7 +45,7 @@ impl Stand {
     pub async fn start() -> Result<Self, String> {
         let home = home().join("bench");
         let mut settings = Settings::new(&home);
-        let mut vars = Vars::from_env();
+        let mut vars = EnvReader::from_env();
         if let Some(folder) = vars.text("PG_BIN_DIR") {
             settings.search = Search::parse(&folder);
         }
@@ -56,7 +56,7 @@ impl Stand {
         let database = Database::parse(&url)?;
         migrate::apply(&database, migrate::PATIENCE).await?;
         // Due at once, whatever our own environment says; it is about other programs.
-        let config = app::Config::read(&mut Vars::from_pairs(&[("PROCESSING_DELAY_SECONDS", "0")]));
+        let config = app::Config::read(&mut EnvReader::from_pairs(&[("PROCESSING_DELAY_SECONDS", "0")]));
         let app = App::start(&database, &config, "bench", &CancellationToken::new()).map_err(process::text)?;
         let bench = Bench::new(&database);
         bench.clear().await.map_err(process::text)?;

@@ -26,7 +26,7 @@ use self::{
     traces::Traces,
 };
 use super::version;
-use crate::config::{Environment, Vars};
+use crate::config::{EnvReader, Environment};
 
 /// What is logged when `RUST_LOG` does not say otherwise: our own information, others' warnings.
 const DEFAULT_FILTER: &str =
@@ -65,11 +65,11 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    fn read(vars: &mut Vars) -> Self {
+    fn read(vars: &mut EnvReader) -> Self {
         let file = vars.number("LOG_FILE_MB", 64, 1..=4096);
         let keep = vars.number("LOG_KEEP_MB", 1024, 4..=1 << 20);
         if keep < 4 * file {
-            vars.problem("LOG_KEEP_MB", "must be at least four times LOG_FILE_MB, such as LOG_KEEP_MB=1024");
+            vars.add_error("LOG_KEEP_MB", "must be at least four times LOG_FILE_MB, such as LOG_KEEP_MB=1024");
         }
         Self { file: file * MEBIBYTE, keep: keep * MEBIBYTE, age: Duration::from_secs(14 * 24 * 3600) }
     }
@@ -77,7 +77,7 @@ impl Sizes {
 
 impl Config {
     /// Reads the variables named at the fields.
-    pub fn read(vars: &mut Vars, environment: Environment) -> Self {
+    pub fn read(vars: &mut EnvReader, environment: Environment) -> Self {
         let json = vars.read("LOG_FORMAT", environment == Environment::Prod, |text| match text {
             "json" => Ok(true),
             "pretty" => Ok(false),

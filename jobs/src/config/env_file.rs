@@ -1,14 +1,15 @@
-//! The file `.env` of the working folder: read without expanding anything, and never written to the environment.
+//! Parser for the file `.env` of the working folder. It expands nothing, and does not modify the process environment.
 //!
-//! A line reads `NAME=value`; `export` before it, blank lines and lines that begin with `#` are fine.
+//! A line is `NAME=value`, optionally after `export`. Blank lines and lines that begin with `#` are ignored.
 //!
-//! | value | how it is read |
+//! | value | meaning |
 //! |---|---|
-//! | `a b$c\d` | as it stands, without the blanks around it; a `#` after a blank begins a comment |
-//! | `'a b$c\d # e'` | as it stands between the quotes |
-//! | `"a b$c\\d # e"` | as it stands between the quotes, except for `\\`, `\"`, `\$`, `\n`, `\r` and `\t` |
+//! | `a b$c\d` | literal, without surrounding whitespace; a `#` after a blank begins a comment |
+//! | `'a b$c\d # e'` | literal between the quotes |
+//! | `"a b$c\\d # e"` | literal between the quotes, except for the escapes `\\`, `\"`, `\$`, `\n`, `\r` and `\t` |
 //!
-//! A value ends on its line. A name stands once. Errors name the line and never repeat it: it may hold a secret.
+//! A value ends on its line, and each name occurs once. Errors contain the line number, but not the line: it may hold
+//! a secret.
 
 use std::{
     collections::BTreeMap,
@@ -17,33 +18,33 @@ use std::{
     sync::OnceLock,
 };
 
-/// Only this file of the working folder is read: a file of a parent folder belongs to something else.
+/// Only the working folder is searched: a `.env` of a parent folder belongs to another project.
 const NAME: &str = ".env";
 
-/// What a file of variables holds.
+/// A parsed `.env` file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct EnvFile {
-    /// Where it is; `None` when there is no such file.
+    /// Its absolute path; `None` if the file does not exist.
     pub path: Option<PathBuf>,
-    /// The variables, each with the number of its line.
+    /// The variables, each with its line number and value.
     pub(super) values: BTreeMap<String, (usize, String)>,
-    /// What is wrong with it, one line each.
-    pub(super) problems: Vec<String>,
+    /// Its errors, one line each.
+    pub(super) errors: Vec<String>,
 }
 
 impl EnvFile {
-    /// The file of the working folder, read once in a process.
+    /// The file of the working folder. It is read once per process.
     pub fn of_working_folder() -> &'static Self {
         static FILE: OnceLock<EnvFile> = OnceLock::new();
         FILE.get_or_init(|| Self::read(Path::new(NAME)))
     }
 
-    /// The number of variables in it.
+    /// The number of variables.
     pub fn len(&self) -> usize {
         self.values.len()
     }
 
-    /// Whether it sets no variable.
+    /// Whether the file sets no variables.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
     }
@@ -51,13 +52,13 @@ impl EnvFile {
     fn read(path: &Path) -> Self {
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
-            // A folder of this name is a virtual environment of Python.
+            // A folder of this name is a Python virtual environment.
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::IsADirectory) => {
                 return Self::default();
             }
             Err(error) => {
-                let problem = format!("{NAME}: cannot be read: {error}; it must be readable, or removed");
-                return Self { problems: vec![problem], ..Self::default() };
+                let error = format!("{NAME}: cannot be read: {error}; it must be readable, or removed");
+                return Self { errors: vec![error], ..Self::default() };
             }
         };
         Self { path: Some(std::path::absolute(path).unwrap_or_else(|_| path.to_owned())), ..Self::parse(&bytes) }
@@ -65,11 +66,11 @@ impl EnvFile {
 
     fn parse(bytes: &[u8]) -> Self {
         let mut file = Self::default();
-        // Editors on Windows begin a file with this mark.
+        // Windows editors write a byte order mark.
         let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
         for (line, number) in bytes.split(|byte| *byte == b'\n').zip(1..) {
             let read = match std::str::from_utf8(line) {
-                Ok(line) => variable(line).map_err(str::to_owned),
+                Ok(line) => parse_line(line).map_err(str::to_owned),
                 Err(_) => Err("must be text in UTF-8".to_owned()),
             };
             let read = read.and_then(|read| match read {
@@ -81,15 +82,15 @@ impl EnvFile {
             match read {
                 Ok(None) => {}
                 Ok(Some((name, value))) => drop(file.values.insert(name.to_owned(), (number, value))),
-                Err(problem) => file.problems.push(format!("{NAME} line {number}: {problem}")),
+                Err(error) => file.errors.push(format!("{NAME} line {number}: {error}")),
             }
         }
         file
     }
 }
 
-/// The variable of one line; `None` for a blank one and for a comment.
-fn variable(line: &str) -> Result<Option<(&str, String)>, &'static str> {
+/// Parses one line into a name and a value; `None` for a blank line or a comment.
+fn parse_line(line: &str) -> Result<Option<(&str, String)>, &'static str> {
     let line = line.trim();
     if line.is_empty() || line.starts_with('#') {
         return Ok(None);
@@ -101,33 +102,33 @@ fn variable(line: &str) -> Result<Option<(&str, String)>, &'static str> {
     if !begins_well || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
         return Err("must have a name of letters, digits and _ before the first =, such as PORT=8000");
     }
-    value_of(value).map(|value| Some((name, value)))
+    parse_value(value).map(|value| Some((name, value)))
 }
 
-fn value_of(text: &str) -> Result<String, &'static str> {
+fn parse_value(text: &str) -> Result<String, &'static str> {
     let begin = text.trim_start();
     match begin.chars().next() {
         Some('\'') => {
             let (value, rest) =
                 begin[1..].split_once('\'').ok_or("must end the value with the ' that it begins with")?;
-            only_a_comment(rest).map(|()| value.to_owned())
+            expect_comment_or_end(rest).map(|()| value.to_owned())
         }
-        Some('"') => in_double_quotes(&begin[1..]),
-        // The blank before a comment may be the one after `=`.
-        _ => Ok(text[..comment(text).unwrap_or(text.len())].trim().to_owned()),
+        Some('"') => parse_double_quoted(&begin[1..]),
+        // In `K= # comment` the blank before the comment is the one after `=`.
+        _ => Ok(text[..comment_start(text).unwrap_or(text.len())].trim().to_owned()),
     }
 }
 
-/// Where a comment begins: at a `#` after a blank.
-fn comment(text: &str) -> Option<usize> {
+/// The offset at which a comment begins: a `#` after a blank.
+fn comment_start(text: &str) -> Option<usize> {
     text.match_indices('#').map(|(at, _)| at).find(|at| text[..*at].ends_with([' ', '\t']))
 }
 
-fn in_double_quotes(text: &str) -> Result<String, &'static str> {
+fn parse_double_quoted(text: &str) -> Result<String, &'static str> {
     let (mut value, mut characters) = (String::new(), text.chars());
     while let Some(character) = characters.next() {
         match character {
-            '"' => return only_a_comment(characters.as_str()).map(|()| value),
+            '"' => return expect_comment_or_end(characters.as_str()).map(|()| value),
             '\\' => value.push(match characters.next() {
                 Some(escaped @ ('\\' | '"' | '$')) => escaped,
                 Some('n') => '\n',
@@ -145,8 +146,8 @@ fn in_double_quotes(text: &str) -> Result<String, &'static str> {
     Err("must end the value with the \" that it begins with")
 }
 
-fn only_a_comment(rest: &str) -> Result<(), &'static str> {
-    let blank = rest.trim().is_empty() || comment(rest).is_some_and(|at| rest[..at].trim().is_empty());
+fn expect_comment_or_end(rest: &str) -> Result<(), &'static str> {
+    let blank = rest.trim().is_empty() || comment_start(rest).is_some_and(|at| rest[..at].trim().is_empty());
     if blank { Ok(()) } else { Err("must have nothing but a comment after the closing quote") }
 }
 
@@ -156,12 +157,12 @@ mod tests {
 
     fn values(text: &str) -> Vec<(String, String)> {
         let file = EnvFile::parse(text.as_bytes());
-        assert!(file.problems.is_empty(), "{text:?}: {:?}", file.problems);
+        assert!(file.errors.is_empty(), "{text:?}: {:?}", file.errors);
         file.values.into_iter().map(|(name, (_, value))| (name, value)).collect()
     }
 
     #[test]
-    fn a_value_is_taken_as_it_stands() {
+    fn values_are_not_expanded() {
         for (text, value) in [
             ("K=pa$$word", "pa$$word"),
             ("K=${HOME}/$PATH", "${HOME}/$PATH"),
@@ -194,15 +195,15 @@ mod tests {
     }
 
     #[test]
-    fn the_example_can_be_copied_as_it_is() {
+    fn the_example_file_is_valid() {
         let file = EnvFile::parse(include_bytes!("../../../.env.example"));
-        assert!(file.problems.is_empty() && file.len() > 20, "{file:?}");
+        assert!(file.errors.is_empty() && file.len() > 20, "{file:?}");
         assert_eq!(file.values["CRYPTO_FETCH_CRON"].1, "0 15 0 * * *");
         assert!(file.values.keys().all(|name| super::super::names::unknown_in_file(name).is_none()), "{file:?}");
     }
 
     #[test]
-    fn each_wrong_line_is_named_by_its_number_and_not_repeated() {
+    fn an_error_names_the_line_number_without_the_line() {
         for (line, expected) in [
             ("hunter2", "NAME=value"),
             ("=hunter2", "name of letters"),
@@ -218,13 +219,13 @@ mod tests {
             ("A=hunter2", "A is set on line 1 as well"),
         ] {
             let file = EnvFile::parse(format!("A=1\n\n{line}\nexport B=2\r\n").as_bytes());
-            let problems = file.problems.join("\n");
-            assert!(problems.starts_with(".env line 3: ") && file.problems.len() == 1, "{line}: {problems}");
-            assert!(problems.contains(expected) && !problems.contains("hunter2"), "{line}: {problems}");
-            assert_eq!(file.values["B"], (4, "2".to_owned()), "{line}: the lines after it are read");
+            let errors = file.errors.join("\n");
+            assert!(errors.starts_with(".env line 3: ") && file.errors.len() == 1, "{line}: {errors}");
+            assert!(errors.contains(expected) && !errors.contains("hunter2"), "{line}: {errors}");
+            assert_eq!(file.values["B"], (4, "2".to_owned()), "{line}: later lines are read");
         }
         let file = EnvFile::parse(b"A=\xff\nB\nC=\"\n");
-        assert_eq!(file.problems.len(), 3, "all at once: {:?}", file.problems);
-        assert!(file.problems[0].contains("line 1: must be text in UTF-8"), "{:?}", file.problems);
+        assert_eq!(file.errors.len(), 3, "all errors are reported: {:?}", file.errors);
+        assert!(file.errors[0].contains("line 1: must be text in UTF-8"), "{:?}", file.errors);
     }
 }

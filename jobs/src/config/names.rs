@@ -1,8 +1,8 @@
-//! The names of variables: which ones exist, which of them hold secrets, and what a misspelt one may have meant.
+//! Names of environment variables: the known ones, those that hold secrets, and suggestions for misspelt ones.
 
 use std::{collections::BTreeSet, ffi::OsString, sync::LazyLock};
 
-/// Each variable that can hold a secret. It can be read from a file instead, which `NAME_FILE` names.
+/// The variables that may hold a secret. Each can also be read from a file that `NAME_FILE` names.
 pub const SECRETS: [&str; 12] = [
     "DATABASE_URL",
     "REDIS_URL",
@@ -18,12 +18,12 @@ pub const SECRETS: [&str; 12] = [
     "OTEL_EXPORTER_OTLP_HEADERS",
 ];
 
-/// What `docker-compose.yml` reads from the same `.env`, and Compose itself.
+/// Variables that `docker-compose.yml` and Compose itself read from the same `.env`.
 const COMPOSE: [&str; 4] = ["BIND", "GRAFANA_PASSWORD", "MILLRACE_IMAGE", "POSTGRES_PASSWORD"];
 
-/// Every variable that the documentation names, `NAME_FILE` included.
+/// All documented variables, including `NAME_FILE`.
 static KNOWN: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
-    // The one list of all variables; a test compares it with the code.
+    // The only list of all variables. A test compares it with the code.
     let example = include_str!("../../../.env.example").lines();
     let names = example.filter_map(|line| Some(line.strip_prefix('#').unwrap_or(line).split_once('=')?.0));
     let is_name = |name: &&str| name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
@@ -31,30 +31,30 @@ static KNOWN: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
     names.filter(is_name).map(str::to_owned).chain(files).collect()
 });
 
-/// What to say about a name in `.env` that is not a variable of ours.
+/// A warning about a name in `.env` that is not a variable of Millrace.
 pub(super) fn unknown_in_file(name: &str) -> Option<String> {
     if KNOWN.contains(name) || COMPOSE.contains(&name) || name.starts_with("COMPOSE_") {
         return None;
     }
-    Some(match meant(name) {
+    Some(match closest_variable(name) {
         Some(meant) => format!("{name} is not a variable of Millrace and is ignored; did you mean {meant}?"),
         None => format!("{name} is not a variable of Millrace and is ignored"),
     })
 }
 
-/// What to say about names of the process environment that are close to one of ours. Most of the others there belong
-/// to other programs.
-pub(super) fn misspelt(environment: impl Iterator<Item = OsString>) -> Vec<String> {
-    /// Shorter names are close to each other by chance, such as `HOME` to `HOST`.
+/// Warnings about names of the process environment that are close to a variable of Millrace. Other names belong to
+/// other programs.
+pub(super) fn misspelt_variables(environment: impl Iterator<Item = OsString>) -> Vec<String> {
+    /// Shorter names are often close by chance, such as `HOME` and `HOST`.
     const SHORTEST: usize = 7;
     let names = environment.filter_map(|name| name.into_string().ok());
     let names = names.filter(|name| name.len() >= SHORTEST && !KNOWN.contains(name) && !COMPOSE.contains(&&**name));
-    let notes = names.filter_map(|name| Some((meant(&name)?, name)));
+    let notes = names.filter_map(|name| Some((closest_variable(&name)?, name)));
     notes.map(|(meant, name)| format!("{name} is not a variable of Millrace; did you mean {meant}?")).collect()
 }
 
-/// The variable that this name may be a misspelling of.
-fn meant(name: &str) -> Option<&'static str> {
+/// The known variable that is closest to a misspelt name, within an edit distance of 1 or 2.
+fn closest_variable(name: &str) -> Option<&'static str> {
     let name = name.to_ascii_uppercase().replace('-', "_");
     let name = name.strip_prefix("MILLRACE_").unwrap_or(&name);
     let most = if name.len() < 8 { 1 } else { 2 };
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_variables() {
+    fn secrets_are_known_variables() {
         for name in SECRETS {
             assert!(KNOWN.contains(name), "{name} is not in .env.example");
         }
@@ -101,9 +101,9 @@ mod tests {
     }
 
     #[test]
-    fn of_the_environment_only_close_names_are_mentioned() {
+    fn only_close_names_of_the_environment_are_reported() {
         let names = ["HOME", "HOSTNAME", "PATH", "LOGNAME", "SHELL", "PORTS", "PROCESOR_URL", "DATABASE_URL", "EDITOR"];
-        let notes = misspelt(names.iter().map(OsString::from));
+        let notes = misspelt_variables(names.iter().map(OsString::from));
         assert_eq!(notes.len(), 1, "{notes:?}");
         assert!(notes[0].contains("PROCESSOR_URL"), "{notes:?}");
     }

@@ -6,7 +6,7 @@ use url::Url;
 
 use super::model::{AssetId, Currency, Source};
 use crate::{
-    config::Vars,
+    config::EnvReader,
     schedule::{CatchUp, Cron},
 };
 
@@ -51,7 +51,7 @@ impl fmt::Debug for ApiKey {
 
 impl Config {
     /// Reads the variables named at the fields.
-    pub fn read(vars: &mut Vars) -> Self {
+    pub fn read(vars: &mut EnvReader) -> Self {
         Self {
             assets: list(vars, "CRYPTO_ASSETS", "bitcoin,ethereum,solana", AssetId::parse),
             currencies: list(vars, "CRYPTO_CURRENCIES", "usd,eur", Currency::parse),
@@ -80,13 +80,13 @@ impl Config {
     }
 }
 
-fn cron(vars: &mut Vars) -> Option<Cron> {
+fn cron(vars: &mut EnvReader) -> Option<Cron> {
     let text = vars.text("CRYPTO_FETCH_CRON").unwrap_or_else(|| FETCH_CRON.to_owned());
-    Cron::parse(&text).map_err(|expected| vars.problem("CRYPTO_FETCH_CRON", &expected)).ok()
+    Cron::parse(&text).map_err(|expected| vars.add_error("CRYPTO_FETCH_CRON", &expected)).ok()
 }
 
 /// A comma-separated list, each entry once.
-fn list<T: PartialEq>(vars: &mut Vars, name: &str, default: &str, read: impl Fn(&str) -> Option<T>) -> Vec<T> {
+fn list<T: PartialEq>(vars: &mut EnvReader, name: &str, default: &str, read: impl Fn(&str) -> Option<T>) -> Vec<T> {
     let all = |text: &str| {
         let mut entries = Vec::new();
         for entry in text.split(',').map(|entry| read(entry.trim())) {
@@ -111,7 +111,7 @@ fn key(text: &str) -> Result<Option<ApiKey>, String> {
         .ok_or_else(|| "must be visible ASCII, such as COINGECKO_API_KEY=CG-your-key".into())
 }
 
-fn url(vars: &mut Vars, name: &str, default: &str) -> String {
+fn url(vars: &mut EnvReader, name: &str, default: &str) -> String {
     vars.read(name, default.to_owned(), |text| match Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(text.trim_end_matches('/').into()),
         _ => Err(format!("must be an http or https URL, such as {name}={default}")),
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     fn read(pairs: &[(&str, &str)]) -> Result<Config, String> {
-        let mut vars = Vars::from_pairs(pairs);
+        let mut vars = EnvReader::from_pairs(pairs);
         let config = Config::read(&mut vars);
         vars.finish(config).map_err(|problems| problems.to_string())
     }

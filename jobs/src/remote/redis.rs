@@ -6,7 +6,7 @@ use redis::{Client, Cmd, FromRedisValue, aio::ConnectionManager, aio::Connection
 use url::Url;
 
 use super::breaker::Breaker;
-use crate::{config::Vars, error::Error};
+use crate::{config::EnvReader, error::Error};
 
 /// A healthy Redis answers within a millisecond; a request does not wait longer than this for one that is not.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -19,7 +19,7 @@ pub struct RedisUrl(String);
 
 impl RedisUrl {
     /// Reads `REDIS_URL`: the Redis that all processes share; unset means none.
-    pub fn read(vars: &mut Vars) -> Option<Self> {
+    pub fn read(vars: &mut EnvReader) -> Option<Self> {
         vars.read("REDIS_URL", None, |text| Self::parse(text).map(Some))
     }
 

@@ -1,4 +1,4 @@
-//! Folding: what of a letter counts when texts are compared.
+//! Folding: removes case and diacritics, so that texts can be compared without them.
 
 use icu_normalizer::DecomposingNormalizerBorrowed;
 use icu_properties::{
@@ -8,15 +8,15 @@ use icu_properties::{
 
 use super::{category, is_ignorable};
 
-/// The compatibility decomposition (NFKD) of a text: each letter is followed by its marks.
+/// The compatibility decomposition (NFKD): each letter is followed by its marks.
 pub(super) fn decompose(text: &str) -> std::borrow::Cow<'_, str> {
     const { DecomposingNormalizerBorrowed::new_nfkd() }.normalize(text)
 }
 
 /// Full case folding of one decomposed character, as in Unicode's `CaseFolding.txt`: `ß` becomes `ss`, `ς` becomes `σ`.
 ///
-/// Lower, upper and lower case again lead there, except for the dotless `ı`, whose upper case is that of `i`. A test
-/// compares all characters with their folded form.
+/// It is computed as lower case, upper case, then lower case again. The dotless `ı` is an exception, since its upper
+/// case is that of `i`. A test covers all characters.
 pub(super) fn case_fold(c: char) -> impl Iterator<Item = char> {
     let dotless = (c == 'ı').then_some(c);
     let others = dotless.is_none().then(|| {
@@ -26,11 +26,11 @@ pub(super) fn case_fold(c: char) -> impl Iterator<Item = char> {
     dotless.into_iter().chain(others.into_iter().flatten())
 }
 
-/// Writes a decomposed text without case, diacritics and invisible characters.
+/// Appends a decomposed text to `to`, without case, diacritics and invisible characters.
 pub(super) fn write_folded(decomposed: &str, to: &mut String) {
     for c in decomposed.chars().filter(|c| !is_ignorable(*c) && !is_diacritic(*c)) {
         for folded in case_fold(c) {
-            match plain(folded) {
+            match base_letters(folded) {
                 Some(plain) => to.push_str(plain),
                 None => to.push(folded),
             }
@@ -43,8 +43,8 @@ pub(super) fn script(c: char) -> Script {
     const { CodePointMapData::<Script>::new() }.get(c)
 }
 
-/// Whether a mark only accentuates or points its letter. Other scripts write vowels as marks, and Japanese other
-/// consonants: `か` and `が` are two letters.
+/// Whether a mark is only an accent or a vowel point. In other scripts marks are vowels, and in Japanese they change
+/// the consonant: `か` and `が` are two letters.
 fn is_diacritic(c: char) -> bool {
     const VOICING: [char; 2] = ['\u{3099}', '\u{309a}'];
     !c.is_ascii()
@@ -62,10 +62,10 @@ fn is_diacritic(c: char) -> bool {
         && !VOICING.contains(&c)
 }
 
-/// The letters of the Latin alphabet for one that has a stroke, a hook or the like, which Unicode does not decompose:
-/// all lower-case letters whose name is `LATIN SMALL LETTER … WITH …`, and a few more.
-fn plain(letter: char) -> Option<&'static str> {
-    const PLAIN: [(&str, &str); 32] = [
+/// The basic Latin letters for a letter with a stroke, a hook or a similar feature, which Unicode does not decompose.
+/// Covers all lower-case letters whose name is `LATIN SMALL LETTER … WITH …`, and a few more.
+fn base_letters(letter: char) -> Option<&'static str> {
+    const BASE_LETTERS: [(&str, &str); 32] = [
         ("a", "ᶏⱥ"),
         ("ae", "æ"),
         ("b", "ƀƃɓᵬᶀꞗ"),
@@ -99,7 +99,7 @@ fn plain(letter: char) -> Option<&'static str> {
         ("ao", "ꜵ"),
         ("hv", "ƕ"),
     ];
-    let row = (!letter.is_ascii()).then(|| PLAIN.iter().find(|(_, letters)| letters.contains(letter)))?;
+    let row = (!letter.is_ascii()).then(|| BASE_LETTERS.iter().find(|(_, letters)| letters.contains(letter)))?;
     row.map(|(plain, _)| *plain)
 }
 
@@ -107,14 +107,14 @@ fn plain(letter: char) -> Option<&'static str> {
 mod tests {
     use super::{super::tests::characters, *};
 
-    fn folded(text: &str) -> String {
+    fn fold(text: &str) -> String {
         let mut folded = String::new();
         write_folded(&decompose(text), &mut folded);
         super::super::nfkc(&folded).into_owned()
     }
 
     #[test]
-    fn case_width_and_diacritics_do_not_count() {
+    fn case_width_and_diacritics_are_removed() {
         for (text, expected) in [
             ("Café", "cafe"),
             ("cafe\u{301}", "cafe"),
@@ -133,24 +133,24 @@ mod tests {
             ("שָׁלוֹם", "שלום"),
             ("Đặng Thùy", "dang thuy"),
         ] {
-            assert_eq!(folded(text), expected, "{text}");
+            assert_eq!(fold(text), expected, "{text}");
         }
     }
 
     #[test]
-    fn marks_that_are_letters_stay() {
+    fn marks_that_distinguish_letters_are_kept() {
         for text in ["が", "ガラス", "हिन्दी", "ไม้", "한국어", "தமிழ்"] {
-            assert_eq!(folded(text), super::super::nfkc(text), "{text}");
+            assert_eq!(fold(text), super::super::nfkc(text), "{text}");
         }
-        assert_eq!(folded("ｶﾞﾗｽ"), "ガラス");
-        assert_eq!(folded("\u{1112}\u{1161}\u{11ab}"), "한");
+        assert_eq!(fold("ｶﾞﾗｽ"), "ガラス");
+        assert_eq!(fold("\u{1112}\u{1161}\u{11ab}"), "한");
     }
 
     #[test]
-    fn folding_twice_changes_nothing() {
+    fn folding_is_idempotent() {
         for c in characters() {
-            let once = folded(c.encode_utf8(&mut [0; 4]));
-            assert_eq!(folded(&once), once, "U+{:04X}", u32::from(c));
+            let once = fold(c.encode_utf8(&mut [0; 4]));
+            assert_eq!(fold(&once), once, "U+{:04X}", u32::from(c));
         }
     }
 }

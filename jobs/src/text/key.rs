@@ -1,16 +1,16 @@
-//! The key of an account: equal for all writings of one address.
+//! Account key: equal for all spellings of an e-mail address.
 
 use super::{
     fold::{case_fold, decompose},
     is_ignorable, is_mark, nfkc,
 };
 
-/// What all writings of one e-mail address have in common: NFKC with full case folding and without invisible
-/// characters, as Unicode's `NFKC_Casefold`, and with `İ` as `i`.
+/// The canonical form of an e-mail address: NFKC with full case folding and without invisible characters, as Unicode's
+/// `NFKC_Casefold`, and with `İ` as `i`.
 ///
-/// It is at least as coarse as PostgreSQL's `lower()` under any locale: two addresses that an earlier release took
-/// for one account have one key. `İ` is why the dot above is dropped after an `i`: the C library's lower case of it is
-/// `i`, Unicode's has the dot.
+/// It is at least as coarse as PostgreSQL's `lower()` under any locale. Two addresses that an earlier release treated
+/// as one account therefore have the same key. The dot above is dropped after an `i`, because of `İ`. Its lower case is
+/// `i` in the C library, but `i` with the dot above in Unicode.
 pub fn account_key(address: &str) -> String {
     if address.is_ascii() {
         return address.to_ascii_lowercase();
@@ -37,8 +37,8 @@ mod tests {
     };
 
     #[test]
-    fn all_writings_of_an_address_have_one_key() {
-        for (key, writings) in [
+    fn all_spellings_of_an_address_have_the_same_key() {
+        for (key, spellings) in [
             ("ali@x.com", &["ALI@x.com", "ALİ@x.com", "alI\u{307}@x.com", "ａｌｉ@x.com"][..]),
             ("strasse@x.com", &["straße@x.com", "STRASSE@x.com", "STRAẞE@x.com", "ſtraſſe@x.com"]),
             ("οδοσ@x.com", &["ΟΔΟΣ@x.com", "οδος@x.com", "οδοσ@x.com"]),
@@ -46,8 +46,8 @@ mod tests {
             ("figaro@x.com", &["ﬁgaro@x.com", "FIGARO@x.com"]),
             ("k@x.com", &["\u{212a}@x.com", "Ⓚ@x.com"]),
         ] {
-            for writing in writings {
-                assert_eq!(account_key(writing), key, "{writing}");
+            for spelling in spellings {
+                assert_eq!(account_key(spelling), key, "{spelling}");
             }
         }
         assert_ne!(account_key("jose@x.com"), account_key("josé@x.com"), "another mailbox");
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn every_character_has_the_key_of_its_other_cases_and_forms() {
+    fn case_and_normal_form_do_not_change_the_key_of_any_character() {
         for c in characters() {
             let text = format!("a{c}");
             let key = account_key(&text);

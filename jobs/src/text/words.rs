@@ -1,4 +1,4 @@
-//! The words of a text, and where each one stands in it.
+//! Tokeniser: splits a text into folded words with their positions.
 
 use std::ops::Range;
 
@@ -10,44 +10,45 @@ use super::{
     is_ignorable, is_mark, nfkc,
 };
 
-/// A word has at most so many characters; the others do not count.
-const LONGEST: usize = 200;
+/// The limit of a word. Further characters are ignored.
+const MAX_CHARACTERS: usize = 200;
 
 /// A word of a text: a run of letters, marks and digits, folded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Word {
     /// The word without case, width and diacritics.
     pub text: String,
-    /// Where it stands in the text, in bytes.
+    /// Its position in the text, in bytes.
     pub at: Range<usize>,
-    /// Where each character stands, in a script that is written without blanks; empty in any other.
-    places: Vec<Range<usize>>,
+    /// The position of each character, in a script without blanks between words; otherwise empty.
+    positions: Vec<Range<usize>>,
 }
 
 impl Word {
-    /// Whether this is a run of a script that is written without blanks, of which any part may be a word.
+    /// Whether this is a run of a script without blanks between words, so that any part of it may be a word.
     pub fn is_unspaced(&self) -> bool {
-        !self.places.is_empty()
+        !self.positions.is_empty()
     }
 
-    /// What an index keeps of it: the word; of a run without blanks each pair of neighbours, then its last character.
+    /// The tokens for a search index: the word itself. For a run without blanks, each pair of adjacent characters, then
+    /// the last character.
     pub fn tokens(&self) -> Vec<String> {
         if self.is_unspaced() { pairs(&self.text, true) } else { vec![self.text.clone()] }
     }
 
-    /// Where a part of a run without blanks stands in the text, each time that it occurs.
-    pub fn places_of(&self, part: &str) -> Vec<Range<usize>> {
+    /// The positions in the text at which a part of a run without blanks occurs.
+    pub fn positions_of(&self, part: &str) -> Vec<Range<usize>> {
         let length = part.chars().count();
         let starts = self.text.char_indices().enumerate().filter(|(_, (byte, _))| self.text[*byte..].starts_with(part));
-        let place = |first: usize| {
-            let last = self.places.get((first + length).checked_sub(1)?)?;
-            Some(self.places.get(first)?.start..last.end)
+        let position = |first: usize| {
+            let last = self.positions.get((first + length).checked_sub(1)?)?;
+            Some(self.positions.get(first)?.start..last.end)
         };
-        starts.filter_map(|(first, _)| place(first)).collect()
+        starts.filter_map(|(first, _)| position(first)).collect()
     }
 }
 
-/// The pairs of neighbours in a run of characters; with its last character alone, if so wished or if there is no pair.
+/// The pairs of adjacent characters of a run. The last character follows if `with_last` is set or if there is no pair.
 pub(crate) fn pairs(run: &str, with_last: bool) -> Vec<String> {
     let following = run.chars().skip(1);
     let mut pairs: Vec<String> = run.chars().zip(following).map(|(a, b)| String::from_iter([a, b])).collect();
@@ -59,15 +60,15 @@ pub(crate) fn pairs(run: &str, with_last: bool) -> Vec<String> {
 
 /// The words of a text, in order.
 ///
-/// Everything that is no letter, mark or digit separates words, in the text as it is after NFKC; invisible characters
-/// inside a word do not, but a zero-width space does. A word ends where a script without blanks begins or ends.
+/// After NFKC, every character that is not a letter, mark or digit separates words. Invisible characters inside a word
+/// do not, except for the zero-width space. A word also ends where a script without blanks begins or ends.
 pub fn words(text: &str) -> Vec<Word> {
     let mut splitter = Splitter::default();
     let (mut at, mut folded) = (0, String::new());
     while let Some(c) = text.get(at..).and_then(|rest| rest.chars().next()) {
         let start = at;
         at += c.len_utf8();
-        // The common case, and the whole of most texts.
+        // Fast path for ASCII, which is all of most texts.
         if c.is_ascii() && text.as_bytes().get(at).is_none_or(u8::is_ascii) {
             match c.is_ascii_alphanumeric() {
                 true => splitter.push(c.to_ascii_lowercase(), start..at),
@@ -75,16 +76,16 @@ pub fn words(text: &str) -> Vec<Word> {
             }
             continue;
         }
-        at += text[at..].find(|c| !continues(c)).unwrap_or(text.len() - at);
+        at += text[at..].find(|c| !extends_previous(c)).unwrap_or(text.len() - at);
         folded.clear();
         write_folded(&decompose(&text[start..at]), &mut folded);
-        // A sign after a word, such as `™`, is not part of it.
+        // A sign after a word, such as `™`, is a separate word.
         let is_sign = matches!(c, '\u{2120}' | '\u{2122}' | '\u{1f16a}'..='\u{1f16c}');
         if is_sign || c == '\u{200b}' {
             splitter.close();
         }
         for c in nfkc(&folded).chars() {
-            if belongs(c) { splitter.push(c, start..at) } else { splitter.close() }
+            if is_word_character(c) { splitter.push(c, start..at) } else { splitter.close() }
         }
         if is_sign {
             splitter.close();
@@ -94,21 +95,21 @@ pub fn words(text: &str) -> Vec<Word> {
     splitter.words
 }
 
-/// Whether a character is shown together with the one before it, and composed with it.
-fn continues(c: char) -> bool {
-    // Vowels and final consonants of Korean syllables; voicing marks of half width.
+/// Whether a character combines with the one before it.
+fn extends_previous(c: char) -> bool {
+    // Vowels and final consonants of Korean syllables; half-width voicing marks.
     is_mark(c) || matches!(c, '\u{1160}'..='\u{11ff}' | '\u{ff9e}' | '\u{ff9f}') || (is_ignorable(c) && c != '\u{200b}')
 }
 
 /// Whether a character is part of a word.
-fn belongs(c: char) -> bool {
+fn is_word_character(c: char) -> bool {
     let groups = [GeneralCategoryGroup::Letter, GeneralCategoryGroup::Mark, GeneralCategoryGroup::Number];
     c.is_ascii_alphanumeric() || (!c.is_ascii() && groups.iter().any(|group| group.contains(category(c))))
 }
 
-/// Whether a character belongs to a script that is written without blanks between words.
+/// Whether a character belongs to a script without blanks between words.
 fn is_unspaced(c: char) -> bool {
-    // Signs for a longer vowel and for repetition belong to several scripts.
+    // The signs for long vowels and for repetition belong to several scripts.
     !c.is_ascii()
         && (matches!(c, '\u{30fc}' | '\u{3031}'..='\u{3035}')
             || matches!(
@@ -130,14 +131,15 @@ fn is_unspaced(c: char) -> bool {
             ))
 }
 
-/// Puts characters together to words.
+/// Collects characters into words.
 #[derive(Default)]
 struct Splitter {
     words: Vec<Word>,
-    open: Option<Open>,
+    open: Option<OpenWord>,
 }
 
-struct Open {
+/// The word that is being collected.
+struct OpenWord {
     word: Word,
     length: usize,
     unspaced: bool,
@@ -145,7 +147,7 @@ struct Open {
 
 impl Splitter {
     fn push(&mut self, c: char, at: Range<usize>) {
-        // A mark belongs to whatever it modifies.
+        // A mark belongs to the word of the character that it modifies.
         let unspaced = match &self.open {
             Some(open) if is_mark(c) => open.unspaced,
             _ => is_unspaced(c),
@@ -153,18 +155,18 @@ impl Splitter {
         if self.open.as_ref().is_some_and(|open| open.unspaced != unspaced) {
             self.close();
         }
-        let open = self.open.get_or_insert_with(|| Open {
-            word: Word { text: String::new(), at: at.start..at.start, places: Vec::new() },
+        let open = self.open.get_or_insert_with(|| OpenWord {
+            word: Word { text: String::new(), at: at.start..at.start, positions: Vec::new() },
             length: 0,
             unspaced,
         });
         open.word.at.end = at.end;
         if unspaced {
-            open.word.places.push(at);
+            open.word.positions.push(at);
         } else {
             open.length += 1;
         }
-        if open.length <= LONGEST {
+        if open.length <= MAX_CHARACTERS {
             open.word.text.push(c);
         }
     }
@@ -183,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_but_letters_marks_and_digits_separates() {
+    fn words_consist_of_letters_marks_and_digits() {
         for (text, expected) in [
             ("AC/DC", &["ac", "dc"][..]),
             ("iPhone 12/13", &["iphone", "12", "13"]),
@@ -207,22 +209,22 @@ mod tests {
         ] {
             assert_eq!(texts(text), expected, "{text}");
         }
-        assert_eq!(texts(&"é".repeat(300)), ["e".repeat(LONGEST)]);
+        assert_eq!(texts(&"é".repeat(300)), ["e".repeat(MAX_CHARACTERS)]);
     }
 
     #[test]
-    fn words_stand_where_they_say() {
+    fn words_have_their_positions_in_the_text() {
         let text = "Ｔｅａ, cafe\u{301}! 東京都";
-        let found = words(text);
-        let shown: Vec<&str> = found.iter().map(|word| &text[word.at.clone()]).collect();
-        assert_eq!(shown, ["Ｔｅａ", "cafe\u{301}", "東京都"]);
-        let parts: Vec<&str> = found[2].places_of("京都").into_iter().map(|place| &text[place]).collect();
+        let found_words = words(text);
+        let texts: Vec<&str> = found_words.iter().map(|word| &text[word.at.clone()]).collect();
+        assert_eq!(texts, ["Ｔｅａ", "cafe\u{301}", "東京都"]);
+        let parts: Vec<&str> = found_words[2].positions_of("京都").into_iter().map(|position| &text[position]).collect();
         assert_eq!(parts, ["京都"]);
-        assert!(found[2].places_of("都東").is_empty() && !found[0].is_unspaced());
+        assert!(found_words[2].positions_of("都東").is_empty() && !found_words[0].is_unspaced());
     }
 
     #[test]
-    fn a_run_without_blanks_is_kept_in_pairs() {
+    fn a_run_without_blanks_is_split_into_pairs() {
         let tokens = |text: &str| words(text).iter().flat_map(Word::tokens).collect::<Vec<_>>();
         assert_eq!(tokens("東京都 x"), ["東京", "京都", "都", "x"]);
         assert_eq!(tokens("茶"), ["茶"]);
@@ -231,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn the_form_of_the_text_does_not_count() {
+    fn the_normal_form_of_the_text_does_not_matter() {
         for text in ["Ångström ﬁne ①② Ⅳ ㎏", "ｶﾞﾗｽ 한국어 ไม้", "ﷺ", "e\u{301}a\u{323}\u{307}"]
         {
             assert_eq!(texts(&decompose(text)), texts(text), "{text}");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::config::{Environment, Vars};
+use crate::config::{EnvReader, Environment};
 
 /// What `PROCESSOR_URL` says instead of a URL where no real processor is meant.
 const SIMULATED: &str = "simulated";
@@ -37,7 +37,7 @@ impl Default for Config {
 
 impl Config {
     /// Reads the variables named at the fields.
-    pub fn read(vars: &mut Vars) -> Self {
+    pub fn read(vars: &mut EnvReader) -> Self {
         let attempts = vars.number("PROCESSOR_ATTEMPTS", 10, 1..=1000);
         let timeout = vars.seconds("PROCESSOR_TIMEOUT_SECONDS", 30.0, 0.001..=600.0);
         let url = vars.read("PROCESSOR_URL", None, |text| match Url::parse(text) {
@@ -52,10 +52,10 @@ impl Config {
     }
 
     /// Makes sure that the simulation was chosen: in prod it must not settle payments because a variable was forgotten.
-    pub fn require_choice(vars: &mut Vars, environment: Environment) {
+    pub fn require_choice(vars: &mut EnvReader, environment: Environment) {
         if environment == Environment::Prod && !vars.is_set("PROCESSOR_URL") {
             let expected = "must be set in prod, such as https://processor.example.com/charge, or to simulated";
-            vars.problem("PROCESSOR_URL", expected);
+            vars.add_error("PROCESSOR_URL", expected);
         }
     }
 

@@ -1,4 +1,5 @@
-//! What an e-mail address looks like, in the words of the Python package `email-validator`: clients match on them.
+//! Validation of e-mail addresses. The error texts are those of the Python package `email-validator`, on which clients
+//! match.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -6,21 +7,23 @@ use icu_properties::props::GeneralCategoryGroup;
 
 use crate::text::{self, category, is_mark};
 
-/// An address has at most so many bytes (RFC 5321 §4.5.3.1.3).
-const LONGEST: usize = 254;
-/// A domain name (RFC 1035 §2.3.4), and each part of it between periods.
-const LONGEST_DOMAIN: usize = 253;
-const LONGEST_LABEL: usize = 63;
+/// The limit of an address (RFC 5321 §4.5.3.1.3).
+const MAX_BYTES: usize = 254;
+/// The limit of a domain name (RFC 1035 §2.3.4).
+const MAX_DOMAIN_BYTES: usize = 253;
+/// The limit of each part of a domain name between periods.
+const MAX_LABEL_BYTES: usize = 63;
 
-/// An address that mail could be sent to, in NFC, its domain in lower case and in the script of its owner.
+/// A valid e-mail address in NFC. Its domain is in lower case, with Unicode instead of Punycode.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Email(String);
 
 impl Email {
-    /// Reads one. Blanks around it are forgiven; quoted strings, comments, display names and IP addresses are not.
+    /// Parses an address. Surrounding whitespace is ignored. Quoted strings, comments, display names and IP addresses
+    /// are refused.
     ///
     /// # Errors
-    /// What is wrong with it, as a sentence.
+    /// Returns the reason as a sentence.
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
         if text.ends_with('>') {
@@ -35,12 +38,12 @@ impl Email {
             check_local(&composed).map_err(|wrong| format!("After Unicode normalization: {wrong}"))?;
         }
         let domain = check_domain(domain)?;
-        let whole = format!("{composed}@{domain}");
-        match whole.len().checked_sub(LONGEST) {
-            None | Some(0) => Ok(Self(whole)),
+        let address = format!("{composed}@{domain}");
+        match address.len().checked_sub(MAX_BYTES) {
+            None | Some(0) => Ok(Self(address)),
             Some(more) => {
-                let unit = if whole.is_ascii() { "character" } else { "byte" };
-                Err(format!("The email address is too long ({}).", too_many(more, unit)))
+                let unit = if address.is_ascii() { "character" } else { "byte" };
+                Err(format!("The email address is too long ({}).", describe_excess(more, unit)))
             }
         }
     }
@@ -50,8 +53,8 @@ impl Email {
         &self.0
     }
 
-    /// The key of its account: the database compares accounts by it, and limits count by it, so that no other writing
-    /// of an address gets around either.
+    /// The account key. The database compares accounts by it, and rate limits count by it, so that a different spelling
+    /// of the same address circumvents neither.
     pub fn key(&self) -> String {
         text::account_key(&self.0)
     }
@@ -63,7 +66,7 @@ impl fmt::Display for Email {
     }
 }
 
-/// RFC 5322's dot-atom, and what can be seen of every script (RFC 6531).
+/// Checks the part before the @-sign: a dot-atom (RFC 5322) with visible characters of every script (RFC 6531).
 fn check_local(local: &str) -> Result<(), String> {
     const MARKS: &str = "_!#$%&'*+-/=?^`{|}~.";
     if local.is_empty() {
@@ -72,22 +75,25 @@ fn check_local(local: &str) -> Result<(), String> {
     if local.starts_with('"') {
         return Err("Quoting the part before the @-sign is not allowed here.".into());
     }
-    if let Some(wrong) = strangers(local, |c| c.is_ascii_alphanumeric() || !c.is_ascii() || MARKS.contains(c)) {
+    if let Some(wrong) =
+        unexpected_characters(local, |c| c.is_ascii_alphanumeric() || !c.is_ascii() || MARKS.contains(c))
+    {
         return Err(format!("The email address contains invalid characters before the @-sign: {wrong}."));
     }
     check_ends(local, '.', "cannot start with a period", "cannot have a period immediately before the @-sign")?;
     if local.contains("..") {
         return Err("An email address cannot have two periods in a row.".into());
     }
-    // A mark at the start would modify what is shown before the address.
+    // A mark at the start would modify the character before the address.
     let starts_with_mark = local.starts_with(is_mark);
-    match strangers(local, |c| is_visible(c) || (is_mark(c) && !(starts_with_mark && local.starts_with(c)))) {
+    match unexpected_characters(local, |c| is_visible(c) || (is_mark(c) && !(starts_with_mark && local.starts_with(c))))
+    {
         Some(wrong) => Err(format!("The email address contains unsafe characters: {wrong}.")),
         None => Ok(()),
     }
 }
 
-/// Whether a character has a picture of its own.
+/// Whether a character has its own glyph.
 fn is_visible(c: char) -> bool {
     const VISIBLE: GeneralCategoryGroup = GeneralCategoryGroup::Letter
         .union(GeneralCategoryGroup::Number)
@@ -96,7 +102,7 @@ fn is_visible(c: char) -> bool {
     c.is_ascii_graphic() || VISIBLE.contains(category(c))
 }
 
-/// A host name with at least one period, in the one form that all its writings share (IDNA).
+/// Checks the domain, and returns its canonical form (IDNA).
 fn check_domain(domain: &str) -> Result<String, String> {
     if domain.is_empty() {
         return Err("There must be something after the @-sign.".into());
@@ -104,10 +110,14 @@ fn check_domain(domain: &str) -> Result<String, String> {
     if domain.starts_with('[') && domain.ends_with(']') {
         return Err("A bracketed IP address after the @-sign is not allowed here.".into());
     }
-    if let Some(more) = domain.chars().count().checked_sub(LONGEST_DOMAIN).filter(|more| *more > 0) {
-        return Err(format!("The email address is too long after the @-sign ({}).", too_many(more, "character")));
+    if let Some(more) = domain.chars().count().checked_sub(MAX_DOMAIN_BYTES).filter(|more| *more > 0) {
+        return Err(format!(
+            "The email address is too long after the @-sign ({}).",
+            describe_excess(more, "character")
+        ));
     }
-    if let Some(wrong) = strangers(domain, |c| c.is_alphanumeric() || c == '-' || c == '.' || !c.is_ascii()) {
+    if let Some(wrong) = unexpected_characters(domain, |c| c.is_alphanumeric() || c == '-' || c == '.' || !c.is_ascii())
+    {
         return Err(format!("The part after the @-sign contains invalid characters: {wrong}."));
     }
     for (mark, name) in [('.', "period"), ('-', "hyphen")] {
@@ -120,21 +130,21 @@ fn check_domain(domain: &str) -> Result<String, String> {
     if domain.contains(".-") || domain.contains("-.") {
         return Err("An email address cannot have a period and a hyphen next to each other.".into());
     }
-    let ascii = idna::domain_to_ascii(domain).map_err(|_| not_idna(domain))?;
-    let (shown, readable) = idna::domain_to_unicode(&ascii);
-    readable.map_err(|_| not_idna(domain))?;
+    let ascii = idna::domain_to_ascii(domain).map_err(|_| idna_error(domain))?;
+    let (unicode, result) = idna::domain_to_unicode(&ascii);
+    result.map_err(|_| idna_error(domain))?;
     let is_reserved = |label: &str| label.get(2..4) == Some("--") && !label.starts_with("xn");
     if ascii.split('.').any(is_reserved) {
         let place = "immediately after the @-sign or after a period, except Punycode";
         return Err(format!("An email address cannot have two letters followed by two dashes {place}."));
     }
-    if ascii.len() > LONGEST_DOMAIN {
-        let more = too_many(ascii.len() - LONGEST_DOMAIN, "byte");
+    if ascii.len() > MAX_DOMAIN_BYTES {
+        let more = describe_excess(ascii.len() - MAX_DOMAIN_BYTES, "byte");
         return Err(format!("The email address is too long after the @-sign ({more} after IDNA encoding)."));
     }
     for label in ascii.split('.') {
-        if let Some(more) = label.len().checked_sub(LONGEST_LABEL).filter(|more| *more > 0) {
-            let more = too_many(more, "character");
+        if let Some(more) = label.len().checked_sub(MAX_LABEL_BYTES).filter(|more| *more > 0) {
+            let more = describe_excess(more, "character");
             return Err(format!("After the @-sign, periods cannot be separated by so many characters ({more})."));
         }
     }
@@ -144,11 +154,11 @@ fn check_domain(domain: &str) -> Result<String, String> {
     if !ascii.ends_with(|c: char| c.is_ascii_alphabetic()) {
         return Err("The part after the @-sign is not valid. It is not within a valid top-level domain.".into());
     }
-    Ok(shown)
+    Ok(unicode)
 }
 
-/// What is wrong with a domain that IDNA refuses. The library says no more than that something is.
-fn not_idna(domain: &str) -> String {
+/// The error text for a domain that IDNA refuses. The library does not return the reason.
+fn idna_error(domain: &str) -> String {
     let is_wrong = |label: &&str| idna::domain_to_ascii(label).is_err() || idna::domain_to_unicode(label).1.is_err();
     let place = "The part after the @-sign";
     match domain.split(['.', '\u{3002}', '\u{ff0e}', '\u{ff61}']).find(is_wrong) {
@@ -160,6 +170,7 @@ fn not_idna(domain: &str) -> String {
     }
 }
 
+/// Checks that a part neither starts nor ends with `mark`.
 fn check_ends(part: &str, mark: char, start: &str, end: &str) -> Result<(), String> {
     if part.ends_with(mark) {
         return Err(format!("An email address {end}."));
@@ -170,14 +181,14 @@ fn check_ends(part: &str, mark: char, start: &str, end: &str) -> Result<(), Stri
     Ok(())
 }
 
-/// The characters that do not belong, each once and quoted.
-fn strangers(part: &str, belongs: impl Fn(char) -> bool) -> Option<String> {
-    let strangers: BTreeSet<String> = part.chars().filter(|c| !belongs(*c)).map(display).collect();
-    (!strangers.is_empty()).then(|| strangers.into_iter().collect::<Vec<_>>().join(", "))
+/// The characters that are not allowed, each once and quoted; `None` if there are none.
+fn unexpected_characters(part: &str, is_allowed: impl Fn(char) -> bool) -> Option<String> {
+    let found: BTreeSet<String> = part.chars().filter(|c| !is_allowed(*c)).map(describe_character).collect();
+    (!found.is_empty()).then(|| found.into_iter().collect::<Vec<_>>().join(", "))
 }
 
-/// A character so that it can be read, even where it has no shape of its own.
-fn display(c: char) -> String {
+/// A readable form of a character, also of an invisible one.
+fn describe_character(c: char) -> String {
     match c {
         ' ' => "SPACE".into(),
         '\'' => "\"'\"".into(),
@@ -187,7 +198,7 @@ fn display(c: char) -> String {
     }
 }
 
-fn too_many(more: usize, unit: &str) -> String {
+fn describe_excess(more: usize, unit: &str) -> String {
     format!("{more} {unit}{} too many", if more == 1 { "" } else { "s" })
 }
 
@@ -196,8 +207,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn takes_addresses_of_every_kind() {
-        for (text, kept) in [
+    fn valid_addresses_are_normalised() {
+        for (text, expected) in [
             ("ada@example.com", "ada@example.com"),
             ("  Ada.Lovelace+x@EXAMPLE.Com ", "Ada.Lovelace+x@example.com"),
             ("!#$%&'*+-/=?^_`{|}~@a-b.example", "!#$%&'*+-/=?^_`{|}~@a-b.example"),
@@ -213,7 +224,7 @@ mod tests {
             ("a\u{338}@example.com", "a\u{338}@example.com"),
             ("☃…@example.com", "☃…@example.com"),
         ] {
-            assert_eq!(Email::parse(text).as_ref().map(Email::as_str), Ok(kept), "{text}");
+            assert_eq!(Email::parse(text).as_ref().map(Email::as_str), Ok(expected), "{text}");
         }
         let longest = format!("{}@example.com", "a".repeat(242));
         assert!(Email::parse(&longest).is_ok());
@@ -224,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_is_wrong() {
+    fn invalid_addresses_are_refused_with_the_reason() {
         for (text, why) in [
             ("", "An email address must have an @-sign."),
             ("@", "There must be something before the @-sign."),
@@ -279,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn one_address_has_one_key() {
+    fn all_spellings_of_an_address_have_the_same_key() {
         for (one, other) in
             [("Ada@Example.com", "ADA@EXAMPLE.COM"), ("ALİ@x.com", "ali@x.com"), ("ß@x.com", "SS@x.com")]
         {

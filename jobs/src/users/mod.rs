@@ -1,12 +1,12 @@
-//! Users: registered once for an e-mail address, known by a password, and from then on by a token.
+//! Users: registration by e-mail address, login by password, and access tokens.
 //!
 //! | file | what |
 //! |---|---|
-//! | `model` | a user and its parts |
-//! | [`email`] | what an address looks like |
-//! | `password` | hashes, a few at a time |
-//! | [`token`] | who calls |
-//! | `store` | all SQL |
+//! | `model` | data types of users and credentials |
+//! | [`email`] | validation of e-mail addresses |
+//! | `password` | password hashing with limited concurrency |
+//! | [`token`] | access tokens (JWT) |
+//! | `store` | SQL |
 
 pub mod email;
 mod model;
@@ -20,10 +20,10 @@ pub use email::Email;
 pub use model::{Credentials, NewUser, Password, Role, User, UserId};
 use sqlx::PgPool;
 
-use self::password::{Hasher, Verified};
+use self::password::{Hasher, Verification};
 use crate::{boot::db::answered, error::Error, text};
 
-/// The feature. Clones share everything.
+/// The feature. Clones share its state.
 #[derive(Debug, Clone)]
 pub struct Users {
     pool: PgPool,
@@ -36,37 +36,39 @@ impl Users {
         Self { pool: pool.clone(), hasher: Hasher::default() }
     }
 
-    /// Records a user; `None` when the address is known already.
+    /// Creates a user; `None` if the address is known already.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when the database cannot take it now, or when too many passwords wait to be hashed.
+    /// Returns [`Error::Unavailable`] if the database cannot take the write now, or if too many passwords wait to be
+    /// hashed.
     pub async fn register(&self, mut new: NewUser) -> Result<Option<User>, Error> {
-        let place = self.hasher.place()?;
-        let hash = place.hash(std::mem::take(&mut new.password)).await?;
+        let slot = self.hasher.reserve()?;
+        let hash = slot.hash(std::mem::take(&mut new.password)).await?;
         answered(store::insert(&self.pool, &new, &hash)).await
     }
 
-    /// The user with this address and password; `None` for an unknown address as for a wrong password, after the same
-    /// time: either computes one hash.
+    /// Returns the user with this address and password; `None` if the address is unknown or the password is wrong. Both
+    /// take the same time, because each computes one hash.
     ///
     /// # Errors
-    /// As [`Users::register`].
+    /// Returns [`Error::Unavailable`] if the database cannot be reached now, or if too many passwords wait to be
+    /// hashed.
     pub async fn login(&self, credentials: Credentials) -> Result<Option<User>, Error> {
-        let place = self.hasher.place()?;
+        let slot = self.hasher.reserve()?;
         let (user, hash) = answered(store::find_by_email(&self.pool, &credentials.email)).await?.unzip();
-        let verified = place.verify(credentials.password, hash.clone()).await?;
-        let user = user.filter(|_| verified != Verified::Wrong);
-        if let (Some(user), Some(old), Verified::Outdated(new)) = (&user, hash, &verified) {
+        let verification = slot.verify(credentials.password, hash.clone()).await?;
+        let user = user.filter(|_| verification != Verification::Wrong);
+        if let (Some(user), Some(old), Verification::Outdated(new)) = (&user, hash, &verification) {
             answered(store::replace_hash(&self.pool, user.id, &old, new)).await?;
         }
         Ok(user)
     }
 
-    /// Computes the account keys that are missing: those of users that a release without keys has recorded. Of two users
-    /// with one key the first one gets it; the other stays without, and is found by its own writing as before.
+    /// Computes the missing account keys of users that a release without keys created. If two users have the same key,
+    /// the first one gets it. The other one keeps none, and is still found by its address as written.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when the database cannot take it now.
+    /// Returns [`Error::Unavailable`] if the database cannot take the write now.
     pub async fn add_missing_keys(pool: &PgPool) -> Result<u64, Error> {
         const PAGE: i64 = 1000;
         let (mut after, mut added) = (0, 0);
@@ -81,10 +83,10 @@ impl Users {
         }
     }
 
-    /// The user with this id.
+    /// Returns the user with this id.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when the database cannot be asked now.
+    /// Returns [`Error::Unavailable`] if the database cannot be read now.
     pub async fn find(&self, id: UserId) -> Result<Option<User>, Error> {
         answered(store::find(&self.pool, id)).await
     }

@@ -1,4 +1,4 @@
-//! A user and its parts.
+//! Data types of users and their credentials.
 
 use std::fmt;
 
@@ -15,18 +15,18 @@ impl fmt::Display for UserId {
     }
 }
 
-/// What a user may do.
+/// The role of a user.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// What everybody may.
+    /// The rights of every user.
     #[default]
     User,
-    /// Also what operators may.
+    /// Also the rights of operators.
     Admin,
 }
 
 impl Role {
-    /// Its name in the database and in tokens.
+    /// The name in the database and in tokens.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::User => "user",
@@ -34,13 +34,13 @@ impl Role {
         }
     }
 
-    /// Reads its name.
+    /// Parses a name.
     pub fn parse(text: &str) -> Option<Self> {
         [Self::User, Self::Admin].into_iter().find(|role| role.as_str() == text)
     }
 }
 
-/// A registered user, without what proves it.
+/// A registered user, without the password hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
     pub id: UserId,
@@ -49,7 +49,7 @@ pub struct User {
     pub role: Role,
 }
 
-/// Who wants to become a user.
+/// The input of a registration.
 #[derive(Debug, Clone)]
 pub struct NewUser {
     pub email: Email,
@@ -57,30 +57,30 @@ pub struct NewUser {
     pub password: Password,
 }
 
-/// Who wants to be taken for a user.
+/// The input of a login.
 #[derive(Debug, Clone)]
 pub struct Credentials {
     pub email: Email,
     pub password: Password,
 }
 
-/// A password as it was typed. It is never printed, and never leaves this feature but as a hash.
+/// A password as the client sent it. `Debug` does not print it, and it leaves this feature only as a hash.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Password(String);
 
 impl Password {
-    /// Hides it.
+    /// Wraps a password.
     pub fn new(text: String) -> Self {
         Self(text)
     }
 
-    /// What is hashed: its bytes in NFC, since keyboards differ in how they encode an accent (RFC 8265 §4.2).
-    pub(super) fn normalised(&self) -> Vec<u8> {
+    /// The bytes to hash: NFC, because keyboards differ in how they encode an accent (RFC 8265 §4.2).
+    pub(super) fn normalised_bytes(&self) -> Vec<u8> {
         text::nfc(&self.0).into_owned().into_bytes()
     }
 
-    /// Its bytes as they came, unless those are the normalised ones: what earlier releases hashed.
-    pub(super) fn as_sent(&self) -> Option<&[u8]> {
+    /// The bytes as sent, which earlier releases hashed; `None` if they are equal to the normalised ones.
+    pub(super) fn bytes_as_sent(&self) -> Option<&[u8]> {
         (text::nfc(&self.0) != self.0).then_some(self.0.as_bytes())
     }
 }

@@ -1,4 +1,4 @@
-//! All SQL of users.
+//! SQL of users.
 
 use sqlx::PgPool;
 
@@ -8,7 +8,7 @@ use crate::{
     error::Error,
 };
 
-/// Records a user, unless the address is known: the unique indexes decide, also between two that come at once.
+/// Inserts a user; `None` if the address is known already. The unique indexes decide, also between concurrent inserts.
 pub async fn insert(pool: &PgPool, new: &NewUser, password_hash: &str) -> Result<Option<User>, Error> {
     let id = sqlx::query_scalar!(
         "INSERT INTO users (email, email_key, full_name, password_hash) VALUES ($1, $2, $3, $4)
@@ -28,10 +28,10 @@ pub async fn insert(pool: &PgPool, new: &NewUser, password_hash: &str) -> Result
     }))
 }
 
-/// The user with this address, however it is written, and the hash of the password.
+/// The user with this address in any spelling, and the password hash.
 ///
-/// A user without a key was recorded by an earlier release, which compared addresses by `lower()`. Such a user has
-/// either not got its key yet, or cannot have it because another one has: so its own writing is looked for first.
+/// Users of an earlier release have no key; that release compared addresses by `lower()`. Such a user's key is either
+/// not computed yet or belongs to another user. A match by `lower()` therefore comes first.
 pub async fn find_by_email(pool: &PgPool, email: &Email) -> Result<Option<(User, String)>, Error> {
     let row = sqlx::query!(
         "SELECT id, email, full_name, password_hash, role FROM users
@@ -45,7 +45,7 @@ pub async fn find_by_email(pool: &PgPool, email: &Email) -> Result<Option<(User,
     row.map(|row| Ok((user(row.id, row.email, row.full_name, &row.role)?, row.password_hash))).transpose()
 }
 
-/// Replaces the hash of a password, unless it has changed meanwhile.
+/// Replaces a password hash, unless it has changed meanwhile.
 pub async fn replace_hash(pool: &PgPool, id: UserId, old: &str, new: &str) -> Result<(), Error> {
     sqlx::query!("UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2", id.0, old, new)
         .execute(on(pool))
@@ -53,7 +53,7 @@ pub async fn replace_hash(pool: &PgPool, id: UserId, old: &str, new: &str) -> Re
     Ok(())
 }
 
-/// A page of the ids and addresses of users without a key, by id.
+/// A page of users without a key: their ids and addresses, after `id`, by id.
 pub async fn without_key(pool: &PgPool, id: i64, limit: i64) -> Result<Vec<(i64, String)>, Error> {
     let rows =
         sqlx::query!("SELECT id, email FROM users WHERE email_key IS NULL AND id > $1 ORDER BY id LIMIT $2", id, limit)
@@ -62,7 +62,7 @@ pub async fn without_key(pool: &PgPool, id: i64, limit: i64) -> Result<Vec<(i64,
     Ok(rows.into_iter().map(|row| (row.id, row.email)).collect())
 }
 
-/// Gives each of these users its key, unless another user has it. The keys differ from each other.
+/// Sets the key of each user, unless another user has the same key. The keys must be distinct.
 pub async fn add_keys(pool: &PgPool, ids: &[i64], keys: &[String]) -> Result<u64, Error> {
     let added = sqlx::query!(
         "UPDATE users SET email_key = new.key FROM unnest($1::int8[], $2::text[]) AS new (id, key)
@@ -83,7 +83,7 @@ pub async fn find(pool: &PgPool, id: UserId) -> Result<Option<User>, Error> {
 }
 
 fn user(id: i64, email: String, full_name: String, role: &str) -> Result<User, Error> {
-    // The table's own constraint holds it; a row that breaks it was written around us.
+    // The table's constraint allows only known roles.
     let role = Role::parse(role).ok_or_else(|| Error::Internal(format!("user {id}: stored role is not readable")))?;
     Ok(User { id: UserId(id), email, full_name, role })
 }

@@ -1,4 +1,4 @@
-//! Tokens that say who calls: JSON Web Tokens under one key and one algorithm, made and checked nowhere else.
+//! Access tokens: JSON Web Tokens with one key and one algorithm. Only this module issues and checks them.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -10,16 +10,16 @@ use time::OffsetDateTime;
 use super::model::{Role, UserId};
 use crate::error::Error;
 
-/// How long a token is good for.
+/// The lifetime of a token.
 pub const LIFETIME: Duration = Duration::from_secs(3600);
-/// Clocks of two machines may differ by this much.
+/// The tolerated difference between the clocks of two machines.
 const LEEWAY: Duration = Duration::from_secs(30);
-/// As long as the hash of HS256 (RFC 7518 §3.2).
+/// The key length: that of the HS256 hash (RFC 7518 §3.2).
 const KEY_BYTES: usize = 32;
-/// A token of ours has some 180 bytes; one of a stranger need not be read to its end.
-const LONGEST: usize = 4096;
+/// The limit of a token. Our tokens have about 180 bytes; longer texts are refused without parsing.
+const MAX_BYTES: usize = 4096;
 
-/// The one key of a system, which makes tokens and checks them. Clones share it.
+/// Issues and checks tokens with the system's key. Clones share the key.
 #[derive(Clone)]
 pub struct Tokens(Arc<Keys>);
 
@@ -29,32 +29,32 @@ struct Keys {
     validation: Validation,
 }
 
-/// What a valid token says.
+/// The claims of a valid token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
-    /// Whom it is about; the id of a user in tokens that we make.
+    /// The `sub` claim: the id of a user in tokens that we issue.
     pub subject: String,
-    /// What that one may do.
+    /// The role of the subject.
     pub role: Role,
 }
 
 impl Claims {
-    /// The user that it is about; none in a token that something else was given under our key.
+    /// The user id; `None` if the subject is not a user, as in a token that another system issued with our key.
     pub fn user(&self) -> Option<UserId> {
-        // `+1` and `01` are numbers, but not how an id is written.
+        // `+1` and `01` parse as numbers, but are not the canonical form of an id.
         let id: i64 = self.subject.parse().ok()?;
         (id > 0 && id.to_string() == self.subject).then_some(UserId(id))
     }
 }
 
-/// Why a token is not valid. It is for the log: who shows a wrong token is not told what would be right.
+/// Why a token is invalid. The reason is for the log only: the client does not see it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Refused(String);
+pub struct InvalidToken(String);
 
-/// The claims as they travel.
+/// The claims in the token's payload.
 #[derive(Debug, Serialize, Deserialize)]
-struct Wire {
+struct WireClaims {
     sub: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     role: Option<String>,
@@ -64,7 +64,7 @@ struct Wire {
 }
 
 impl Tokens {
-    /// Tokens under this key.
+    /// Tokens with this key.
     pub fn new(key: &[u8]) -> Self {
         let mut validation = Validation::new(Algorithm::HS256);
         validation.leeway = LEEWAY.as_secs();
@@ -74,20 +74,20 @@ impl Tokens {
         Self(Arc::new(Keys { sign, check, validation }))
     }
 
-    /// Tokens under a key that nobody knows, and that ends with this process.
+    /// Tokens with a random key that exists only in this process.
     pub fn random() -> Self {
         let mut key = [0; KEY_BYTES];
         OsRng.fill_bytes(&mut key);
         Self::new(&key)
     }
 
-    /// A token for a user, good from now on for [`LIFETIME`].
+    /// Issues a token for a user, valid for [`LIFETIME`] from now.
     ///
     /// # Errors
-    /// When it cannot be signed.
+    /// Fails if the token cannot be signed.
     pub fn issue(&self, user: UserId, role: Role) -> Result<String, Error> {
         let now = OffsetDateTime::now_utc().unix_timestamp();
-        let claims = Wire {
+        let claims = WireClaims {
             sub: user.to_string(),
             role: Some(role.as_str().into()),
             iat: Some(now.into()),
@@ -97,24 +97,24 @@ impl Tokens {
             .map_err(|error| Error::Internal(format!("cannot sign a token: {error}")))
     }
 
-    /// What a token says, if it is one of ours and good now.
+    /// Returns the claims of a token that is signed with our key and valid now.
     ///
     /// # Errors
-    /// Why it is not.
-    pub fn check(&self, token: &str) -> Result<Claims, Refused> {
-        let refused = |why: &dyn fmt::Display| Refused(why.to_string());
-        if token.len() > LONGEST {
-            return Err(refused(&"longer than any of ours"));
+    /// Returns the reason if it is not.
+    pub fn check(&self, token: &str) -> Result<Claims, InvalidToken> {
+        let invalid = |reason: &dyn fmt::Display| InvalidToken(reason.to_string());
+        if token.len() > MAX_BYTES {
+            return Err(invalid(&"longer than any of ours"));
         }
-        let data =
-            jsonwebtoken::decode::<Wire>(token, &self.0.check, &self.0.validation).map_err(|error| refused(&error))?;
-        // RFC 7515 §4.1.11: who does not understand what is critical must refuse it; we understand nothing of the kind.
+        let data = jsonwebtoken::decode::<WireClaims>(token, &self.0.check, &self.0.validation)
+            .map_err(|error| invalid(&error))?;
+        // RFC 7515 §4.1.11: a token with unsupported critical extensions must be refused. We support none.
         if data.header.crit.is_some() {
-            return Err(refused(&"has critical extensions"));
+            return Err(invalid(&"has critical extensions"));
         }
         let role = match data.claims.role {
             None => Role::User,
-            Some(name) => Role::parse(&name).ok_or_else(|| refused(&"has an unknown role"))?,
+            Some(name) => Role::parse(&name).ok_or_else(|| invalid(&"has an unknown role"))?,
         };
         Ok(Claims { subject: data.claims.sub, role })
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use jobs::{
     clock::Clock,
-    config::Vars,
+    config::EnvReader,
     prices::{
         Config,
         model::{AssetId, Currency, Interval, Series, Source, Spot, Volume},
@@ -34,7 +34,7 @@ fn start(exchange: &FakeProviders, more: &[(&str, &str)]) -> Providers {
     let variables = exchange.variables();
     let mut pairs: Vec<(&str, &str)> = variables.iter().map(|(name, url)| (*name, url.as_str())).collect();
     pairs.extend(more);
-    let mut vars = Vars::from_pairs(&pairs);
+    let mut vars = EnvReader::from_pairs(&pairs);
     let config = Config::read(&mut vars);
     Providers::start(&vars.finish(config).expect("a configuration"), &Clock::new(|| NOW)).expect("sources")
 }

@@ -14,7 +14,7 @@ use super::{
     look::{self, Foreign, Ledger},
     statements,
 };
-use crate::error::{causes, may_pass};
+use crate::error::{causes, is_temporary};
 
 /// How long one `migrate` goes on trying, in all, while others hold what it needs.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -65,7 +65,7 @@ pub enum ApplyError {
 impl ApplyError {
     /// Whether it may pass by itself: the database cannot be reached, or has no place now.
     pub fn may_pass(&self) -> bool {
-        matches!(self, Self::Database(error) if may_pass(error))
+        matches!(self, Self::Database(error) if is_temporary(error))
     }
 }
 

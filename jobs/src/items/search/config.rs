@@ -4,7 +4,7 @@ use std::fmt;
 
 use url::Url;
 
-use crate::config::Vars;
+use crate::config::EnvReader;
 
 /// How items are searched.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub struct Server {
 
 impl Config {
     /// Reads the variables named at the fields.
-    pub fn read(vars: &mut Vars) -> Self {
+    pub fn read(vars: &mut EnvReader) -> Self {
         Self {
             elasticsearch: vars.read("ELASTICSEARCH_URL", None, |text| Server::parse(text).map(Some)),
             fallback: vars.read("SEARCH_FALLBACK", Fallback::default(), |text| match text {
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn wrong_values_are_named_and_not_repeated() {
-        let mut vars = Vars::from_pairs(&[("ELASTICSEARCH_URL", "ftp://secret@x"), ("SEARCH_FALLBACK", "redis")]);
+        let mut vars = EnvReader::from_pairs(&[("ELASTICSEARCH_URL", "ftp://secret@x"), ("SEARCH_FALLBACK", "redis")]);
         let config = Config::read(&mut vars);
         let problems = vars.finish(config).expect_err("wrong values").to_string();
         assert!(problems.contains("ELASTICSEARCH_URL: must be") && problems.contains("SEARCH_FALLBACK: must be"));

@@ -137,7 +137,7 @@ impl Terms {
 
 fn occurrences(words: &[Word], term: &Term, matches: impl Fn(&str, &str) -> bool) -> Vec<Range<usize>> {
     let places = words.iter().flat_map(|own| match term {
-        Term::Run(run) if own.is_unspaced() => own.places_of(run),
+        Term::Run(run) if own.is_unspaced() => own.positions_of(run),
         Term::Word(word) if !own.is_unspaced() && matches(&own.text, word) => vec![own.at.clone()],
         _ => Vec::new(),
     });

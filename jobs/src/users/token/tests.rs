@@ -1,4 +1,4 @@
-//! Which tokens are taken, and every way in which one is refused.
+//! Tests of valid tokens, and of every reason to refuse one.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, Mac};
@@ -13,20 +13,20 @@ fn now() -> i64 {
     OffsetDateTime::now_utc().unix_timestamp()
 }
 
-fn encoded(part: &Value) -> String {
+fn encode(part: &Value) -> String {
     URL_SAFE_NO_PAD.encode(part.to_string())
 }
 
-/// A token of this header and these claims, signed by hand.
-fn signed<M: Mac + hmac::digest::KeyInit>(header: &Value, claims: &Value, key: &[u8]) -> String {
-    let content = format!("{}.{}", encoded(header), encoded(claims));
+/// A token with this header and these claims, signed without the library.
+fn sign<M: Mac + hmac::digest::KeyInit>(header: &Value, claims: &Value, key: &[u8]) -> String {
+    let content = format!("{}.{}", encode(header), encode(claims));
     let mut mac = <M as Mac>::new_from_slice(key).expect("any key");
     mac.update(content.as_bytes());
     format!("{content}.{}", URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()))
 }
 
 fn hs256(claims: &Value) -> String {
-    signed::<Hmac<Sha256>>(&json!({"alg": "HS256", "typ": "JWT"}), claims, KEY)
+    sign::<Hmac<Sha256>>(&json!({"alg": "HS256", "typ": "JWT"}), claims, KEY)
 }
 
 fn claims() -> Value {
@@ -46,7 +46,7 @@ fn without(name: &str) -> Value {
 }
 
 #[test]
-fn takes_what_it_issued() {
+fn issued_tokens_are_valid() {
     let tokens = Tokens::new(KEY);
     for (user, role) in [(UserId(1), Role::User), (UserId(i64::MAX), Role::Admin)] {
         let token = tokens.issue(user, role).expect("a token");
@@ -61,17 +61,17 @@ fn takes_what_it_issued() {
 }
 
 #[test]
-fn takes_what_others_may_have_signed_under_our_key() {
+fn foreign_tokens_with_our_key_are_valid() {
     for (case, claims, user, role) in [
-        ("all of it", claims(), Some(UserId(7)), Role::User),
+        ("all claims", claims(), Some(UserId(7)), Role::User),
         ("no role", without("role"), Some(UserId(7)), Role::User),
         ("no iat", without("iat"), Some(UserId(7)), Role::User),
-        ("an admin that is no user", json!({"sub": "ops", "role": "admin", "exp": now() + 60}), None, Role::Admin),
+        ("an admin that is not a user", json!({"sub": "ops", "role": "admin", "exp": now() + 60}), None, Role::Admin),
         ("a time with a fraction", with("exp", json!(now() as f64 + 60.5)), Some(UserId(7)), Role::User),
-        ("good since now", with("nbf", json!(now())), Some(UserId(7)), Role::User),
-        ("clocks that differ, after", with("exp", json!(now() - 25)), Some(UserId(7)), Role::User),
-        ("clocks that differ, before", with("nbf", json!(now() + 25)), Some(UserId(7)), Role::User),
-        ("more claims", with("email", json!("ada@example.com")), Some(UserId(7)), Role::User),
+        ("valid from now", with("nbf", json!(now())), Some(UserId(7)), Role::User),
+        ("expired within the leeway", with("exp", json!(now() - 25)), Some(UserId(7)), Role::User),
+        ("not valid yet, within the leeway", with("nbf", json!(now() + 25)), Some(UserId(7)), Role::User),
+        ("additional claims", with("email", json!("ada@example.com")), Some(UserId(7)), Role::User),
     ] {
         let found = Tokens::new(KEY).check(&hs256(&claims)).map(|claims| (claims.user(), claims.role));
         assert_eq!(found, Ok((user, role)), "{case}");
@@ -79,58 +79,55 @@ fn takes_what_others_may_have_signed_under_our_key() {
 }
 
 #[test]
-fn refuses_claims_that_do_not_hold() {
+fn invalid_claims_are_refused() {
     for (case, claims) in [
         ("no exp", without("exp")),
         ("exp is null", with("exp", json!(null))),
         ("exp is a text", with("exp", json!((now() + 60).to_string()))),
         ("exp is negative", with("exp", json!(-1))),
         ("exp is zero", with("exp", json!(0))),
-        ("over", with("exp", json!(now() - 35))),
-        ("long over", with("exp", json!(1_500_000_000))),
-        ("not yet", with("nbf", json!(now() + 40))),
+        ("expired", with("exp", json!(now() - 35))),
+        ("long expired", with("exp", json!(1_500_000_000))),
+        ("not valid yet", with("nbf", json!(now() + 40))),
         ("nbf is a text", with("nbf", json!("now"))),
         ("no sub", without("sub")),
         ("sub is a number", with("sub", json!(7))),
-        ("a role that we do not know", with("role", json!("superuser"))),
-        ("a role that is no text", with("role", json!(["admin"]))),
-        ("for somebody else", with("aud", json!("another-service"))),
-        ("no object", json!([1, 2])),
+        ("an unknown role", with("role", json!("superuser"))),
+        ("a role that is not a text", with("role", json!(["admin"]))),
+        ("another audience", with("aud", json!("another-service"))),
+        ("not an object", json!([1, 2])),
     ] {
         assert!(Tokens::new(KEY).check(&hs256(&claims)).is_err(), "{case}");
     }
 }
 
 #[test]
-fn refuses_other_algorithms_and_keys() {
+fn other_algorithms_and_keys_are_refused() {
     let header = |algorithm: &str| json!({"alg": algorithm, "typ": "JWT"});
-    let unsigned = |algorithm: &str| format!("{}.{}.", encoded(&header(algorithm)), encoded(&claims()));
+    let unsigned = |algorithm: &str| format!("{}.{}.", encode(&header(algorithm)), encode(&claims()));
     let good = hs256(&claims());
     let (content, signature) = good.rsplit_once('.').expect("three parts");
     for (case, token) in [
         ("none", unsigned("none")),
         ("None", unsigned("None")),
-        ("none, with the signature of another", format!("{}{signature}", unsigned("none"))),
+        ("none, with a valid signature of another token", format!("{}{signature}", unsigned("none"))),
         ("HS256 without a signature", unsigned("HS256")),
-        ("HS384", signed::<Hmac<Sha384>>(&header("HS384"), &claims(), KEY)),
-        ("HS512", signed::<Hmac<Sha512>>(&header("HS512"), &claims(), KEY)),
-        ("RS256 by name", signed::<Hmac<Sha256>>(&header("RS256"), &claims(), KEY)),
-        ("ES256 by name", signed::<Hmac<Sha256>>(&header("ES256"), &claims(), KEY)),
-        ("EdDSA by name", signed::<Hmac<Sha256>>(&header("EdDSA"), &claims(), KEY)),
-        ("no algorithm", signed::<Hmac<Sha256>>(&json!({"typ": "JWT"}), &claims(), KEY)),
-        ("another key", signed::<Hmac<Sha256>>(&header("HS256"), &claims(), b"another key")),
-        ("an empty key", signed::<Hmac<Sha256>>(&header("HS256"), &claims(), b"")),
-        ("a key that it brings along", {
+        ("HS384", sign::<Hmac<Sha384>>(&header("HS384"), &claims(), KEY)),
+        ("HS512", sign::<Hmac<Sha512>>(&header("HS512"), &claims(), KEY)),
+        ("RS256 by name", sign::<Hmac<Sha256>>(&header("RS256"), &claims(), KEY)),
+        ("ES256 by name", sign::<Hmac<Sha256>>(&header("ES256"), &claims(), KEY)),
+        ("EdDSA by name", sign::<Hmac<Sha256>>(&header("EdDSA"), &claims(), KEY)),
+        ("no algorithm", sign::<Hmac<Sha256>>(&json!({"typ": "JWT"}), &claims(), KEY)),
+        ("another key", sign::<Hmac<Sha256>>(&header("HS256"), &claims(), b"another key")),
+        ("an empty key", sign::<Hmac<Sha256>>(&header("HS256"), &claims(), b"")),
+        ("a key in its own header", {
             let jwk = json!({"kty": "oct", "k": URL_SAFE_NO_PAD.encode("mine"), "alg": "HS256"});
-            signed::<Hmac<Sha256>>(&json!({"alg": "HS256", "jwk": jwk}), &claims(), b"mine")
+            sign::<Hmac<Sha256>>(&json!({"alg": "HS256", "jwk": jwk}), &claims(), b"mine")
         }),
-        (
-            "critical extensions",
-            signed::<Hmac<Sha256>>(&json!({"alg": "HS256", "crit": ["x"], "x": 1}), &claims(), KEY),
-        ),
-        ("other claims under the same signature", {
+        ("critical extensions", sign::<Hmac<Sha256>>(&json!({"alg": "HS256", "crit": ["x"], "x": 1}), &claims(), KEY)),
+        ("other claims with the same signature", {
             let header = content.split('.').next().unwrap_or_default();
-            format!("{header}.{}.{signature}", encoded(&with("sub", json!("8"))))
+            format!("{header}.{}.{signature}", encode(&with("sub", json!("8"))))
         }),
     ] {
         assert!(Tokens::new(KEY).check(&token).is_err(), "{case}");
@@ -140,24 +137,24 @@ fn refuses_other_algorithms_and_keys() {
 }
 
 #[test]
-fn refuses_whatever_is_no_token() {
+fn texts_that_are_not_tokens_are_refused() {
     let tokens = Tokens::new(KEY);
     let good = hs256(&claims());
     for text in ["", ".", "..", "...", "a.b.c", "é.é.é", "\0", &"a".repeat(100_000), &format!("{good}.x")] {
         assert!(tokens.check(text).is_err(), "{text:.40}");
     }
-    // Whatever is cut off, doubled or turned into another character.
+    // Every truncation, and every character doubled or changed.
     for at in 0..good.len() {
         let (before, after) = good.split_at(at);
         let other = if after.starts_with('A') { "B" } else { "A" };
-        assert!(tokens.check(before).is_err(), "cut off at {at}");
+        assert!(tokens.check(before).is_err(), "truncated at {at}");
         assert!(tokens.check(&format!("{before}{other}{}", &after[1..])).is_err(), "changed at {at}");
         assert!(tokens.check(&format!("{before}{}{after}", &after[..1])).is_err(), "doubled at {at}");
     }
 }
 
 #[test]
-fn only_an_id_as_we_write_it_names_a_user() {
+fn only_a_canonical_id_names_a_user() {
     let user = |subject: &str| Claims { subject: subject.into(), role: Role::User }.user();
     assert_eq!(user("42"), Some(UserId(42)));
     for subject in ["", "0", "-1", "+1", "01", " 1", "1.0", "9223372036854775808", "ada"] {
@@ -166,6 +163,6 @@ fn only_an_id_as_we_write_it_names_a_user() {
 }
 
 #[test]
-fn prints_no_key() {
+fn debug_output_contains_no_key() {
     assert_eq!(format!("{:?}", Tokens::new(KEY)), "Tokens(…)");
 }

@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 use reqwest::header::{HeaderName, HeaderValue};
 use url::Url;
 
-use crate::config::Vars;
+use crate::config::EnvReader;
 
 /// Where traces go, and which.
 #[derive(Clone)]
@@ -22,7 +22,7 @@ pub struct Config {
 impl Config {
     /// Reads `OTEL_EXPORTER_OTLP_ENDPOINT`, without which there are no traces, and the variables beside it, which are
     /// checked all the same.
-    pub fn read(vars: &mut Vars) -> Option<Self> {
+    pub fn read(vars: &mut EnvReader) -> Option<Self> {
         let endpoint = vars.read("OTEL_EXPORTER_OTLP_ENDPOINT", None, |text| endpoint(text).map(Some));
         let headers = vars.read("OTEL_EXPORTER_OTLP_HEADERS", Vec::new(), headers);
         let mut resource = vars.read("OTEL_RESOURCE_ATTRIBUTES", Vec::new(), |text| {
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn reads_the_standard_variables_and_shows_no_secret() {
-        let mut vars = Vars::from_pairs(&[
+        let mut vars = EnvReader::from_pairs(&[
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://user:hidden@collector:4318/base/"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "x-api-key=hid%20den, b=2"),
             ("OTEL_RESOURCE_ATTRIBUTES", "service.name=a,region=eu"),
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn names_what_is_wrong_also_when_nothing_is_exported() {
-        assert!(Config::read(&mut Vars::from_pairs(&[])).is_none());
+        assert!(Config::read(&mut EnvReader::from_pairs(&[])).is_none());
         for (name, value) in [
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://collector"),
@@ -140,7 +140,7 @@ mod tests {
             ("OTEL_TRACES_SAMPLER_ARG", "1.5"),
             ("OTEL_TRACES_SAMPLER_ARG", "NaN"),
         ] {
-            let mut vars = Vars::from_pairs(&[(name, value)]);
+            let mut vars = EnvReader::from_pairs(&[(name, value)]);
             Config::read(&mut vars);
             let problem = vars.finish(()).expect_err(value).to_string();
             assert!(problem.starts_with(&format!("{name}: must be")) && !problem.contains(value), "{problem}");

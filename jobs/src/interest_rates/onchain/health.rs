@@ -1,0 +1,62 @@
+//! Readiness of the chain storage: contract, funds of the account, and the last refusal.
+
+use std::{sync::PoisonError, time::Duration};
+
+use tokio::time::Instant;
+
+use super::ChainStorage;
+use crate::{error::causes, interest_rates::chain::ChainError};
+
+/// How long a successful check of the funds stays valid. A check costs four calls, and readiness is polled often.
+const FUNDED_FOR: Duration = Duration::from_secs(30);
+/// How long a refusal makes the storage unready, unless a transaction is accepted earlier. Then requests may try again.
+const REFUSED_FOR: Duration = Duration::from_secs(30);
+
+/// Results of earlier calls.
+#[derive(Debug, Default)]
+pub struct Health {
+    funded_until: Option<Instant>,
+    refused: Option<(Instant, String)>,
+}
+
+impl Health {
+    /// Records that the node accepted a transaction.
+    pub fn record_acceptance(&mut self) {
+        self.refused = None;
+    }
+
+    /// Records that a transaction could not be signed or was refused.
+    pub fn record_failure(&mut self, error: &ChainError) {
+        match error {
+            // The next check of the funds reports it, and also when it is over.
+            ChainError::Unfunded(_) => self.funded_until = None,
+            ChainError::Refused(_) => self.refused = Some((Instant::now() + REFUSED_FOR, causes(error))),
+            _ => {}
+        }
+    }
+
+    /// The last refusal, if it is recent.
+    fn refusal(&self) -> Option<String> {
+        self.refused.as_ref().filter(|(until, _)| *until > Instant::now()).map(|(_, error)| error.clone())
+    }
+}
+
+impl ChainStorage {
+    pub(super) fn health(&self) -> std::sync::MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Checks that a submission can be saved now.
+    pub(super) async fn check(&self) -> Result<(), String> {
+        self.chain.ready().await.map_err(|error| causes(&error))?;
+        let (funded, refusal) = {
+            let health = self.health();
+            (health.funded_until.is_some_and(|until| until > Instant::now()), health.refusal())
+        };
+        if !funded {
+            self.chain.can_pay().await.map_err(|error| causes(&error))?;
+            self.health().funded_until = Some(Instant::now() + FUNDED_FOR);
+        }
+        refusal.map_or(Ok(()), Err)
+    }
+}

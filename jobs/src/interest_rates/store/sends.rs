@@ -1,0 +1,164 @@
+//! SQL of submissions to a chain, and of the transactions signed for them.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use sqlx::{PgConnection, PgPool};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::{
+    boot::pooler::{Transaction, begin, on, repeatable, within},
+    error::Error,
+    interest_rates::{
+        Rate,
+        chain::{Fees, Hash, SignedTransaction},
+        model::{RecordedSubmission, SubmissionState},
+    },
+};
+
+/// Records a submission for a chain; `None` if its key is known already.
+pub async fn insert(
+    connection: &mut PgConnection,
+    rate: &Rate,
+    assets: &Value,
+    key: Option<&str>,
+) -> Result<Option<Uuid>, Error> {
+    let id = sqlx::query_scalar!(
+        "INSERT INTO interest_rates (backend, rate, assets, idempotency_key, state)
+         VALUES ('smart_contract', $1, $2, $3, 'pending')
+         ON CONFLICT (idempotency_key, backend) WHERE idempotency_key IS NOT NULL DO NOTHING
+         RETURNING id",
+        rate.as_decimal(),
+        assets,
+        key,
+    )
+    .fetch_optional(within(connection))
+    .await?;
+    Ok(id)
+}
+
+/// The submission with this key, and whether it has the same assets; `None` if it was withdrawn meanwhile.
+pub async fn find_by_key(pool: &PgPool, key: &str, assets: &Value) -> Result<Option<(Uuid, bool)>, Error> {
+    let row = sqlx::query!(
+        r#"SELECT id, assets = $2 AS "same!" FROM interest_rates
+           WHERE idempotency_key = $1 AND backend = 'smart_contract'"#,
+        key,
+        assets,
+    )
+    .fetch_optional(repeatable(pool))
+    .await?;
+    Ok(row.map(|row| (row.id, row.same)))
+}
+
+/// Reads a recorded submission.
+pub async fn find(pool: &PgPool, id: Uuid) -> Result<Option<RecordedSubmission>, Error> {
+    let row = sqlx::query!("SELECT id, rate, state FROM interest_rates WHERE id = $1", id)
+        .fetch_optional(repeatable(pool))
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let state = SubmissionState::parse(&row.state)
+        .ok_or_else(|| Error::Internal(format!("interest rate {id}: unknown state")))?;
+    Ok(Some(RecordedSubmission { id: row.id, rate: Rate::from_stored(row.rate), state }))
+}
+
+/// The transactions signed for a submission and this contract, oldest first. Each comes with the time since it was last
+/// sent.
+pub async fn list(pool: &PgPool, id: Uuid, contract: &str) -> Result<Vec<(SignedTransaction, Duration)>, Error> {
+    let rows = sqlx::query!(
+        r#"SELECT nonce, hash, raw, max_fee, priority,
+                  extract(epoch FROM clock_timestamp() - sent_at)::float8 AS "age!"
+           FROM chain_sends WHERE rate_id = $1 AND contract = $2 ORDER BY number"#,
+        id,
+        contract,
+    )
+    .fetch_all(repeatable(pool))
+    .await?;
+    let broken = |what: &str| Error::Internal(format!("interest rate {id}: the stored {what} is not readable"));
+    rows.into_iter()
+        .map(|row| {
+            let max_fee = row.max_fee.parse().map_err(|_| broken("fee"))?;
+            let priority = row.priority.parse().map_err(|_| broken("priority"))?;
+            let send = SignedTransaction {
+                nonce: u64::try_from(row.nonce).map_err(|_| broken("nonce"))?,
+                hash: Hash(row.hash.try_into().map_err(|_| broken("hash"))?),
+                raw: row.raw,
+                fees: Fees { max_fee, priority },
+            };
+            Ok((send, Duration::try_from_secs_f64(row.age).unwrap_or_default()))
+        })
+        .collect()
+}
+
+/// Locks a sender until the database transaction ends. Meanwhile no other process signs or sends for this account.
+pub async fn lock_sender(pool: &PgPool, sender: &str) -> Result<Transaction, Error> {
+    let mut tx = begin(pool).await?;
+    sqlx::query!(r#"SELECT pg_advisory_xact_lock(hashtextextended('chain ' || $1, 0)) AS "held!: ()""#, sender)
+        .fetch_one(within(&mut tx))
+        .await?;
+    Ok(tx)
+}
+
+/// Records a signed transaction before it is sent, as the next one of its submission.
+pub async fn insert_send(
+    pool: &PgPool,
+    id: Uuid,
+    contract: &str,
+    sender: &str,
+    send: &SignedTransaction,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "INSERT INTO chain_sends (rate_id, number, contract, sender, nonce, hash, raw, max_fee, priority)
+         SELECT $1, count(*) + 1, $2, $3, $4, $5, $6, $7, $8 FROM chain_sends WHERE rate_id = $1",
+        id,
+        contract,
+        sender,
+        i64::try_from(send.nonce).unwrap_or(i64::MAX),
+        &send.hash.0,
+        send.raw,
+        send.fees.max_fee.to_string(),
+        send.fees.priority.to_string(),
+    )
+    .execute(on(pool))
+    .await?;
+    Ok(())
+}
+
+/// Records the time at which a transaction was sent again.
+pub async fn mark_resent(pool: &PgPool, id: Uuid, hash: Hash) -> Result<(), Error> {
+    sqlx::query!("UPDATE chain_sends SET sent_at = clock_timestamp() WHERE rate_id = $1 AND hash = $2", id, &hash.0)
+        .execute(repeatable(pool))
+        .await?;
+    Ok(())
+}
+
+/// Deletes a signed transaction that the node refused, so that it is not sent again.
+pub async fn delete_refused(pool: &PgPool, id: Uuid, hash: Hash) -> Result<(), Error> {
+    sqlx::query!("DELETE FROM chain_sends WHERE rate_id = $1 AND hash = $2", id, &hash.0).execute(on(pool)).await?;
+    Ok(())
+}
+
+/// Marks a submission as saved on the chain at the time `at`.
+pub async fn mark_saved(pool: &PgPool, id: Uuid, at: OffsetDateTime) -> Result<(), Error> {
+    sqlx::query!(
+        "UPDATE interest_rates SET state = 'saved', saved_at = $2 WHERE id = $1 AND state = 'pending'",
+        id,
+        at,
+    )
+    .execute(repeatable(pool))
+    .await?;
+    Ok(())
+}
+
+/// Withdraws a pending submission and releases its key; `false` if a transaction was signed for it or it is no longer
+/// pending.
+pub async fn withdraw(connection: &mut PgConnection, id: Uuid) -> Result<bool, Error> {
+    let withdrawn = sqlx::query!(
+        "UPDATE interest_rates SET state = 'withdrawn', idempotency_key = NULL
+         WHERE id = $1 AND state = 'pending' AND NOT EXISTS (SELECT FROM chain_sends WHERE rate_id = $1)",
+        id,
+    )
+    .execute(within(connection))
+    .await?;
+    Ok(withdrawn.rows_affected() == 1)
+}

@@ -1,0 +1,88 @@
+//! SQL of probes.
+
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use super::{
+    ListedProbe,
+    grid::{Direction, Grid, Position, Probe},
+};
+use crate::{
+    boot::pooler::{on, repeatable, within},
+    error::Error,
+};
+
+/// Inserts a probe.
+pub async fn insert(pool: &PgPool, probe: &Probe, grid_id: Uuid) -> Result<(), Error> {
+    let Probe { id, grid, position } = probe;
+    sqlx::query!(
+        "INSERT INTO probes (id, grid_id, grid_x, grid_y, x, y, direction) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        id,
+        grid_id,
+        grid.x,
+        grid.y,
+        position.x,
+        position.y,
+        position.direction.name(),
+    )
+    .execute(on(pool))
+    .await?;
+    Ok(())
+}
+
+/// Whether the probe exists.
+pub async fn exists(pool: &PgPool, id: Uuid) -> Result<bool, Error> {
+    let known = sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM probes WHERE id = $1) AS "known!""#, id)
+        .fetch_one(repeatable(pool))
+        .await?;
+    Ok(known)
+}
+
+/// Reads a probe and locks its row until the transaction ends.
+pub async fn lock(connection: &mut PgConnection, id: Uuid) -> Result<Option<Probe>, Error> {
+    let row = sqlx::query!("SELECT grid_x, grid_y, x, y, direction FROM probes WHERE id = $1 FOR UPDATE", id)
+        .fetch_optional(within(connection))
+        .await?;
+    let probe = |row: (i32, i32, i32, i32, String)| {
+        let (grid_x, grid_y, x, y, direction) = row;
+        Ok(Probe { id, grid: Grid { x: grid_x, y: grid_y }, position: parse_position(x, y, &direction)? })
+    };
+    row.map(|row| probe((row.grid_x, row.grid_y, row.x, row.y, row.direction))).transpose()
+}
+
+/// Updates the position of a locked probe.
+pub async fn set_position(connection: &mut PgConnection, id: Uuid, to: Position) -> Result<(), Error> {
+    sqlx::query!("UPDATE probes SET x = $2, y = $3, direction = $4 WHERE id = $1", id, to.x, to.y, to.direction.name())
+        .execute(within(connection))
+        .await?;
+    Ok(())
+}
+
+/// Reads at most `limit` probes after the number `after` and up to `last`, oldest first.
+pub async fn page(pool: &PgPool, after: i64, last: i64, limit: i64) -> Result<Vec<ListedProbe>, Error> {
+    let rows = sqlx::query!(
+        "SELECT number, id, x, y, direction FROM probes WHERE number > $1 AND number <= $2 ORDER BY number LIMIT $3",
+        after,
+        last,
+        limit,
+    )
+    .fetch_all(repeatable(pool))
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(ListedProbe { number: row.number, id: row.id, position: parse_position(row.x, row.y, &row.direction)? })
+        })
+        .collect()
+}
+
+/// The number of the newest probe; 0 if there are no probes.
+pub async fn newest_number(pool: &PgPool) -> Result<i64, Error> {
+    let newest = sqlx::query_scalar!("SELECT max(number) FROM probes").fetch_one(repeatable(pool)).await?;
+    Ok(newest.unwrap_or(0))
+}
+
+fn parse_position(x: i32, y: i32, direction: &str) -> Result<Position, Error> {
+    // The table's constraint allows the same four names.
+    let direction = Direction::parse(direction).ok_or_else(|| Error::Internal("a probe without a direction".into()))?;
+    Ok(Position { x, y, direction })
+}
