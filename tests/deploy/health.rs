@@ -69,7 +69,7 @@ async fn what_does_not_answer_rightly_is_not_well() {
         listener.accept().await.unwrap();
         drop(silent);
     });
-    for expected in ["does not speak HTTP", "no answer within 4 s"] {
+    for expected in ["does not speak HTTP", "no response within 4 s"] {
         let (well, said) = health(&[&url], &[]).await;
         assert!(!well && said.contains(expected), "{expected}: {said}");
     }
