@@ -142,7 +142,10 @@ fn services_can_be_scaled_and_have_time_to_stop() {
             assert_eq!(migrated, "service_completed_successfully", "{other:?} {name}");
         }
         assert_eq!(config["services"]["migrate"]["depends_on"]["postgres"]["condition"], "service_healthy");
-        assert_eq!(config["services"]["migrate"]["restart"], "no", "{other:?}: a restart would keep it from completing");
+        assert_eq!(
+            config["services"]["migrate"]["restart"], "no",
+            "{other:?}: a restart would keep it from completing"
+        );
     }
 }
 

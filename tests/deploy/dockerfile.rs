@@ -69,7 +69,10 @@ fn secrets_and_large_folders_are_not_in_the_build_context() {
 fn the_rust_image_has_the_version_of_the_workspace() {
     let (dockerfile, manifest) = (read("Dockerfile"), read("Cargo.toml"));
     let version = manifest.lines().find_map(|line| line.strip_prefix("rust-version = ")).expect("a version");
-    assert!(dockerfile.contains(&format!("ARG RUST_IMAGE=rust:{}.", version.trim_matches('"'))), "the version is not {version}");
+    assert!(
+        dockerfile.contains(&format!("ARG RUST_IMAGE=rust:{}.", version.trim_matches('"'))),
+        "the version is not {version}"
+    );
     // Both images use the same Debian: a program built with a newer libc would not start on an older one.
     assert!(dockerfile.contains("-slim-trixie\n") && dockerfile.contains("ARG RUNTIME_IMAGE=debian:13."));
 }

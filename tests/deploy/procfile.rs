@@ -68,7 +68,7 @@ async fn the_procfile_releases_serves_and_stops() {
         eventually("it has ended", SOON, async || {
             std::fs::read_to_string(&status).is_ok_and(|text| text.ends_with('\n'))
         })
-            .await;
+        .await;
         let status = std::fs::read_to_string(status).unwrap();
         assert_eq!(status, "0\n", "{name} did not stop gracefully:\n{}", running.log());
     }
