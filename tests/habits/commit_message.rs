@@ -29,7 +29,7 @@ async fn good_messages_are_accepted() {
         "jobs/boot: say why\n# a comment\n\nBecause.",
         "jobs/boot: say why\n# ------------------------ >8 ------------------------\n# Do not modify\ndiff --git a/x b/x\n",
         ".githooks: check what a commit says",
-        "jobs: cut `amount` to six digits, whatever: it came in",
+        "jobs: round `amount`: keep six digits",
         // 72 characters, and some of them are two bytes.
         "jobs: größe größe größe größe größe größe größe größe größe größe größer",
         "Merge branch 'main' of elsewhere into something whose name is longer than a subject may be",

@@ -19,11 +19,11 @@ const SOON: Duration = Duration::from_secs(30);
 pub fn metrics_in(expression: &str) -> BTreeSet<String> {
     let letter = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     let words = expression.split(|c| !letter(c));
-    let ours = |word: &&str| {
+    let is_metric = |word: &&str| {
         ["millrace_", "http_server_", "probe_", "webhook:"].iter().any(|prefix| word.starts_with(prefix))
             || *word == "up"
     };
-    words.filter(ours).map(str::to_owned).collect()
+    words.filter(is_metric).map(str::to_owned).collect()
 }
 
 #[test]

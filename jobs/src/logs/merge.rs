@@ -19,7 +19,7 @@ use super::{
 use crate::boot::telemetry::files::{self, Form, LogFile};
 
 /// How far the timestamp of a line may be out of order, or from the time in its file's name: a line gets its timestamp
-/// before it waits to be written, and clocks are adjusted. A line further off is missing from an export of its own time.
+/// before it waits to be written, and clocks are adjusted. A line further off may be missing from an export.
 const MAX_DISORDER: Duration = Duration::from_secs(60);
 /// A file is opened this long before its first line is needed, so that few files are open at a time.
 const OPEN_AHEAD: Duration = Duration::from_secs(2);
