@@ -4,24 +4,24 @@
 default:
     @just --list
 
-# Once after cloning: git's hooks, the crates, and a look at what the tests may miss here
+# Run once after cloning: install the git hooks, fetch the crates, and list missing test servers
 setup: hooks
     cargo fetch --locked
-    @for program in redis-server npm git; do command -v "$program" >/dev/null || echo "not here, so some tests will say so: $program"; done
+    @for program in redis-server npm git; do command -v "$program" >/dev/null || echo "$program is not installed: the tests that need it will not run"; done
 
-# Have git check each commit and its message
+# Install the git hooks, which check each commit and its message
 hooks:
     git config core.hooksPath .githooks
 
-# Everything in one process, on http://127.0.0.1:8000
+# Run everything in one process, on http://127.0.0.1:8000
 dev:
     cargo run
 
-# The tests whose names contain this; without it, all of every crate
+# Run the tests whose names contain a text; without arguments, all tests of all crates
 test *names:
     cargo test {{ if names == "" { "" } else { "-p millrace --test tests -- " + names } }}
 
-# Formatting and lints
+# Check formatting and lints
 check:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets --locked -- -D warnings
@@ -30,15 +30,15 @@ check:
 fmt:
     cargo fmt --all
 
-# What must hold before a change lands
+# Run all checks of continuous integration
 ci:
     bash .ci/run
 
-# Bring DATABASE_URL to this program's schema
+# Apply the migrations to DATABASE_URL
 migrate *options:
     cargo run -q -- migrate {{ options }}
 
-# Begin a migration, such as `just migration create_invoices`
+# Create the files of a migration, such as `just migration create_invoices`
 migration name:
     migrations/new {{ name }}
 
@@ -46,20 +46,20 @@ migration name:
 prepare:
     bash .ci/prepare-sqlx
 
-# Publish api/openapi.json after the API has changed
+# Regenerate api/openapi.json after the API has changed
 openapi:
     cargo run -q -p api --example openapi > target/openapi.json
     mv target/openapi.json api/openapi.json
 
-# How fast it is here, beside what the database can do
+# Measure throughput and latency on this machine against PostgreSQL baselines
 bench *options:
     cargo run --release -- bench {{ options }}
 
-# Which lines the tests run; needs cargo-llvm-cov
+# Measure line coverage; needs cargo-llvm-cov
 coverage:
     cargo llvm-cov --workspace --locked --html
     cargo llvm-cov report --summary-only
 
-# The documentation of every crate, with no link that leads nowhere
+# Build the documentation of all crates; broken links are errors
 docs:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked

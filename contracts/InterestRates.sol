@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.0;
 
-/// Interest rates, each saved once, by one owner, and never changed.
+/// An append-only list of interest rates. Only the owner may save, and each id is saved once.
 ///
-/// A rate is a fixed-point number with 18 decimals: 1.0 is 10^18. Ids are UUIDs of version 7, so that their order is that
-/// of their submission. A sender that does not know what became of a transaction may send the same id again: it is
-/// refused here when it has been saved, whatever transaction saved it.
+/// A rate is a fixed-point number with 18 decimals: 1.0 is 10^18. Ids are UUIDs of version 7, so they are ordered by
+/// submission. A sender that does not know whether a transaction succeeded may send the same id again: the contract
+/// refuses an id that is already saved.
 contract InterestRates {
-    /// What is kept of a rate: two slots of storage, the first one shared by the id and the time.
+    /// A saved rate. It takes two storage slots; the id and the time share the first one.
     struct Record {
         uint128 id;
         uint64 savedAt;
@@ -21,16 +21,16 @@ contract InterestRates {
 
     event Saved(uint256 indexed index, uint128 indexed id, uint256 rate, uint64 savedAt);
 
-    /// No more records than this in one page, so that a page never costs more than a node allows for a call.
+    /// The maximum number of records in one page. It keeps a call below the gas limit of a node.
     uint256 public constant MAX_PAGE = 200;
 
-    /// Who made the contract, and alone may save.
+    /// The account that deployed the contract. Only this account may save.
     address public immutable owner;
 
     Record[] private records;
-    /// The place of each id in `records`, plus one: zero is an id that has not been saved.
+    /// The index of each id in `records`, plus one; zero means that the id has not been saved.
     mapping(uint128 => uint256) private places;
-    /// The highest id so far and the place of its record, in one slot.
+    /// The highest id so far and the index of its record, in one slot.
     uint128 private highest;
     uint128 private highestIndex;
 
@@ -53,12 +53,12 @@ contract InterestRates {
         emit Saved(index, id, rate, savedAt);
     }
 
-    /// How many rates have been saved.
+    /// The number of saved rates.
     function count() external view returns (uint256) {
         return records.length;
     }
 
-    /// The record at a place; the first one is at 0.
+    /// The record at an index; the first one is at 0.
     function record(uint256 index) external view returns (Record memory) {
         return records[index];
     }
@@ -70,14 +70,14 @@ contract InterestRates {
         return (true, place - 1, records[place - 1]);
     }
 
-    /// The record with the highest id, if there is any: a submission that is saved late never hides a newer one.
+    /// The record with the highest id, if one exists: a submission that is saved late does not replace a newer one.
     function current() external view returns (bool found, uint256 index, Record memory saved) {
         if (records.length == 0) return (false, 0, saved);
         return (true, highestIndex, records[highestIndex]);
     }
 
-    /// The records before a place, the last saved first, at most `limit` and at most `MAX_PAGE` of them. The first of
-    /// them is at the place `first`, each other one place before its predecessor.
+    /// The records before an index, newest first, at most `limit` and at most `MAX_PAGE` of them. The first one has the
+    /// index `first`; the indexes of the others decrease by one.
     function page(uint256 before, uint256 limit) external view returns (uint256 first, Record[] memory found) {
         uint256 end = before < records.length ? before : records.length;
         uint256 length = limit < MAX_PAGE ? limit : MAX_PAGE;

@@ -1,12 +1,11 @@
-// Compiles InterestRates.sol and writes InterestRates.json, or the file that is named: `npm install && npm run build`.
+// Compiles InterestRates.sol to InterestRates.json, or to the file given as argument: `npm install && npm run build`.
 //
-// The same source and compiler give the same bytes on every machine: the compiler's version is pinned in package.json,
-// and the bytecode carries no hash of its metadata.
+// The build is reproducible: package.json pins the compiler's version, and the bytecode contains no metadata hash.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { resolve } from 'node:path';
 
-// Packages are looked for in the folder that this is run in, so that they may be kept outside of the repository.
+// Packages are resolved from the working folder, so that they can be installed outside the repository.
 const solc = createRequire(resolve('package.json'))('solc');
 const here = (name) => new URL(name, import.meta.url);
 const target = process.argv[2] ?? here('InterestRates.json');
@@ -16,7 +15,7 @@ const input = {
   sources: { 'InterestRates.sol': { content: readFileSync(here('InterestRates.sol'), 'utf8') } },
   settings: {
     optimizer: { enabled: true, runs: 200 },
-    // Understood by every chain and by every node for development.
+    // Supported by all chains and development nodes.
     evmVersion: 'paris',
     metadata: { bytecodeHash: 'none', appendCBOR: false },
     outputSelection: { '*': { '*': ['abi', 'evm.bytecode.object'] } },
@@ -24,7 +23,7 @@ const input = {
 };
 const output = JSON.parse(solc.compile(JSON.stringify(input)));
 for (const problem of output.errors ?? []) console.error(problem.formattedMessage);
-// A warning is one as well: nobody reads it once it has been deployed.
+// Warnings fail the build too: after deployment it is too late to read them.
 if (output.errors?.length) process.exit(1);
 
 const { abi, evm } = output.contracts['InterestRates.sol'].InterestRates;

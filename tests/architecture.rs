@@ -1,18 +1,19 @@
-//! The walls of ARCHITECTURE.md that the compiler does not hold. Each failure says what to do.
+//! Rules of ARCHITECTURE.md that the compiler cannot check. Each failure says how to fix it.
 
 mod documents;
+mod language;
 pub mod source;
 
 use std::path::Path;
 
 use source::{File, crates, imports, manifest, names, product_code, read, rust_files};
 
-/// Fails with everything that breaks a rule, and the way out.
-fn holds(way_out: &str, broken: Vec<String>) {
-    assert!(broken.is_empty(), "{way_out}\n  {}", broken.join("\n  "));
+/// Fails with all violations of a rule, and how to fix them.
+fn assert_none(fix: &str, violations: Vec<String>) {
+    assert!(violations.is_empty(), "{fix}\n  {}", violations.join("\n  "));
 }
 
-/// Features: the folders of `jobs/src` that are not plumbing.
+/// Features: the folders of `jobs/src` that are not infrastructure.
 fn features() -> Vec<String> {
     let folders = std::fs::read_dir(source::root().join("jobs/src")).expect("jobs/src").filter_map(Result::ok);
     let names = folders.filter(|entry| entry.path().is_dir()).map(|entry| entry.file_name().display().to_string());
@@ -30,11 +31,11 @@ fn crates_depend_one_way() {
     let mut broken = Vec::new();
     for name in crates() {
         let Some((_, forbidden)) = walls.iter().find(|(walled, _)| *walled == name) else {
-            broken.push(format!("{name}: a crate without a wall; add it to this test"));
+            broken.push(format!("{name}: the crate has no rule; add one to this test"));
             continue;
         };
         for entry in manifest(&name) {
-            // The end-to-end tests belong to cli and look into the database.
+            // The end-to-end tests belong to cli and query the database.
             let tests_own = name == "cli" && entry.section == "dev-dependencies";
             let Some(dependency) = entry.dependency().filter(|_| !tests_own) else { continue };
             if forbidden.iter().any(|no| dependency == *no || dependency.starts_with(&format!("{no}-"))) {
@@ -42,7 +43,10 @@ fn crates_depend_one_way() {
             }
         }
     }
-    holds("HTTP stays in api and worker, SQL and apalis in jobs: give jobs a function that does it instead", broken);
+    assert_none(
+        "HTTP stays in api and worker, SQL and apalis in jobs: give jobs a function that does it instead",
+        broken,
+    );
 }
 
 #[test]
@@ -51,13 +55,13 @@ fn sql_stays_in_stores() {
         ["query!", "query_as!", "query_scalar!", "query_file!", "query_file_as!", "query_file_scalar!"];
     const FUNCTIONS: [&str; 6] =
         ["sqlx::query", "sqlx::query_as", "sqlx::query_scalar", "sqlx::raw_sql", "QueryBuilder", "AssertSqlSafe"];
-    let at_home = |path: &str| {
+    let may_have_sql = |path: &str| {
         let store = Path::new(path).file_name().is_some_and(|name| name == "store.rs") || path.contains("/store/");
         store || path.starts_with("jobs/src/queue/") || path.starts_with("jobs/src/boot/")
     };
     let has_sql = |file: &File| MACROS.iter().chain(&FUNCTIONS).any(|sql| names(&file.text, sql));
-    let strays = product_code().into_iter().filter(|file| !at_home(&file.path) && has_sql(file));
-    holds(
+    let strays = product_code().into_iter().filter(|file| !may_have_sql(&file.path) && has_sql(file));
+    assert_none(
         "SQL is in the feature's store.rs, in jobs/src/queue or in jobs/src/boot: move it there",
         strays.map(|file| file.path).collect(),
     );
@@ -69,8 +73,8 @@ fn apalis_stays_behind_the_queue() {
     let named =
         |file: &File| ["apalis::", "apalis_core::", "apalis_postgres::"].iter().any(|name| names(&file.text, name));
     let strays = product_code().into_iter().filter(|file| !HOME.contains(&&*file.path) && named(file));
-    holds(
-        "only the engine and the migrations name apalis, so that its next version concerns two files: go through them",
+    assert_none(
+        "only the engine and the migrations name apalis, so that an upgrade of apalis changes two files: use these instead",
         strays.map(|file| file.path).collect(),
     );
 }
@@ -84,7 +88,7 @@ fn features_do_not_know_each_other() {
         for other in features.iter().filter(|other| *other != inside.0) {
             let path = format!("crate::{other}");
             let siblings: Vec<_> = imports(&file.text).into_iter().filter(|import| names(import, &path)).collect();
-            // An id may be shared: it is a name, not a behaviour.
+            // Ids may be shared, because they have no behaviour.
             let only_ids = !siblings.is_empty() && siblings.iter().all(|import| import.ends_with("Id"));
             let inline = file.text.lines().any(|line| !line.trim_start().starts_with("use ") && names(line, &path));
             if inline || (!siblings.is_empty() && !only_ids) {
@@ -92,7 +96,7 @@ fn features_do_not_know_each_other() {
             }
         }
     }
-    holds(
+    assert_none(
         "features share ids and nothing else, and boot and queue know no feature: pass what is needed from jobs/src/app.rs",
         broken,
     );
@@ -100,7 +104,7 @@ fn features_do_not_know_each_other() {
 
 #[test]
 fn rules_are_pure() {
-    // Rules and types that must be right without a database, a clock or a runtime, by their file's name.
+    // Files of pure rules and types, by name: they need no database, clock or runtime.
     const PURE: [&str; 11] =
         ["amount", "decimal", "email", "grid", "job", "model", "normalise", "rate", "retry", "signature", "symbols"];
     const DATA: [&str; 12] = [
@@ -117,7 +121,7 @@ fn rules_are_pure() {
         "ulid",
         "uuid",
     ];
-    // What several features share, and is pure itself.
+    // Pure code that several features share.
     const SHARED: [&str; 2] = ["crate::text", "crate::decimal"];
     const IMPURE: [&str; 7] = ["tokio::", "sqlx::", "reqwest::", "crate::", "SystemTime", "Instant::now", "now_utc"];
     let pure = |path: &str| {
@@ -129,7 +133,7 @@ fn rules_are_pure() {
         name.and_then(|name| name.strip_suffix(".rs")).is_some_and(|name| PURE.contains(&name))
     };
     let files: Vec<File> = product_code().into_iter().filter(|file| pure(&file.path)).collect();
-    assert!(files.len() >= PURE.len(), "the list of this test names files that are gone");
+    assert!(files.len() >= PURE.len(), "the list of this test names files that do not exist");
     let mut broken = Vec::new();
     for mut file in files {
         let in_text = file.path.starts_with("jobs/src/text/");
@@ -152,12 +156,12 @@ fn rules_are_pure() {
             IMPURE.iter().filter(|word| names(&file.text, word)).map(|word| format!("{} names {word}", file.path)),
         );
     }
-    holds("this file holds rules only: take the time, the row or the answer as an argument", broken);
+    assert_none("this file has pure rules only: take the time, the row or the response as an argument", broken);
 }
 
 #[test]
 fn every_job_is_registered() {
-    // The one that does nothing is run by the worker of the benchmark only.
+    // Only the worker of the benchmark runs the no-op job.
     let registry = read("worker/src/registry.rs") + &read("cli/src/bench/noop.rs");
     let app = read("jobs/src/app.rs");
     let (mut broken, mut burying) = (Vec::new(), Vec::new());
@@ -174,9 +178,9 @@ fn every_job_is_registered() {
             }
         }
     }
-    assert!(jobs > 0, "no job found: this test no longer knows how they are written");
-    holds("nobody runs this job: add a line `.job::<…>(app.…)` to worker/src/registry.rs", broken);
-    holds(
+    assert!(jobs > 0, "no job found: update the pattern of this test");
+    assert_none("no worker runs this job: add a line `.job::<…>(app.…)` to worker/src/registry.rs", broken);
+    assert_none(
         "this job gives up a record, and an operator's cancellation and replay must too: implement Revive and add a line \
          `.kind::<…>(…)` to jobs/src/app.rs",
         burying,
@@ -198,7 +202,7 @@ fn versions_and_lints_are_the_workspaces() {
             broken.push(format!("{name}/Cargo.toml: add `[lints] workspace = true`"));
         }
     }
-    holds("versions and lints stand in the workspace's Cargo.toml, once", broken);
+    assert_none("declare versions and lints once, in the workspace's Cargo.toml", broken);
 }
 
 #[test]
@@ -206,25 +210,25 @@ fn tls_is_ring_only() {
     let lock = read("Cargo.lock");
     let found = ["aws-lc-sys", "aws-lc-rs", "openssl-sys", "native-tls"];
     let found = found.iter().filter(|name| lock.contains(&format!("name = \"{name}\"\n")));
-    holds(
-        "a second TLS came in, with its own C build: turn off the feature that brought it (cargo tree -i NAME)",
+    assert_none(
+        "a second TLS library with a C build: disable the feature that adds it (cargo tree -i NAME)",
         found.map(ToString::to_string).collect(),
     );
 }
 
 #[test]
-fn files_are_short_and_say_their_purpose() {
+fn files_are_short_and_state_their_purpose() {
     const MOST_LINES: usize = 400;
     let folders: Vec<String> = crates().into_iter().chain(["tests".to_owned()]).collect();
     let mut broken = Vec::new();
     for File { path, text } in rust_files(&folders) {
         let lines = text.lines().count();
         if lines > MOST_LINES {
-            broken.push(format!("{path} has {lines} lines, more than {MOST_LINES}: which two things are in it?"));
+            broken.push(format!("{path} has {lines} lines, more than {MOST_LINES}: split it by purpose"));
         }
         if !text.starts_with("//! ") {
-            broken.push(format!("{path}: its first line must be `//!` and its one purpose"));
+            broken.push(format!("{path}: its first line must be `//!` and its purpose"));
         }
     }
-    holds("one file, one purpose, said in its first line", broken);
+    assert_none("each file has one purpose and states it in its first line", broken);
 }

@@ -61,8 +61,8 @@ async fn a_cancelled_transaction_fails_and_a_replayed_one_is_processed() {
     }
     let listed = run_json(&database, &["jobs", "list", "--state", "cancelled"]).await;
     assert_eq!(listed.as_array().unwrap().len(), 2, "{listed}");
-    let (succeeded, log) = run(&database, &["jobs", "cancel", &first, "unknown"]).await;
-    assert!(!succeeded && log.contains("had ended before") && log.contains("not found"), "{log}");
+    let (succeeded, log) = run(&database, &["jobs", "cancel", &first, "nobody"]).await;
+    assert!(!succeeded && log.contains("already ended") && log.contains("not found"), "{log}");
 
     let filter = ["jobs", "replay", "--queue", "process_transaction"];
     assert_eq!(run_json(&database, &filter).await, Value::Array(Vec::new()), "a filter replays no cancelled jobs");

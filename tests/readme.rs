@@ -1,4 +1,4 @@
-//! The README's tour, typed into a real shell in front of a real all-in-one: it prints what the README says that it prints.
+//! The tour of README.md, typed into a real shell against a real all-in-one process: the output must match the document.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -9,20 +9,21 @@ use std::{
 
 use crate::harness::{fake_providers::FakeProviders, needs, process::Process, scratch::Scratch};
 
-/// More than the longest wait of a command.
-const PATIENCE: Duration = Duration::from_secs(90);
-/// How long "a moment later" may be.
-const MOMENT: Duration = Duration::from_secs(20);
-const ANYTHING: char = '…';
+/// Limit of one step; longer than the longest `?wait=` of a command.
+const STEP_TIMEOUT: Duration = Duration::from_secs(90);
+/// How long a read-only step is repeated until its output matches.
+const RETRY_TIMEOUT: Duration = Duration::from_secs(20);
+/// Matches any text.
+const WILDCARD: char = '…';
 const ADDRESS: &str = "localhost:8000";
 
-/// A command, and what it prints.
+/// Commands and their expected output.
 struct Step {
     commands: String,
     prints: Option<String>,
 }
 
-/// The steps of a section, its title being a line of its own.
+/// The steps of the section with this title.
 fn section(title: &str) -> Vec<Step> {
     let readme = include_str!("../README.md");
     let (_, section) = readme.split_once(&format!("\n## {title}\n")).unwrap_or_else(|| panic!("no section {title}"));
@@ -44,10 +45,10 @@ fn section(title: &str) -> Vec<Step> {
     steps
 }
 
-/// Whether a line has all that is wanted of it, in order.
-fn fits(line: &str, wanted: &str) -> bool {
+/// Whether a line matches a pattern, in which `…` matches any text.
+fn line_matches(line: &str, pattern: &str) -> bool {
     let mut rest = line.trim_end();
-    let mut pieces = wanted.split(ANYTHING).peekable();
+    let mut pieces = pattern.split(WILDCARD).peekable();
     if let Some(first) = pieces.next() {
         let Some(after) = rest.strip_prefix(first) else { return false };
         rest = after;
@@ -65,17 +66,20 @@ fn fits(line: &str, wanted: &str) -> bool {
     true
 }
 
-/// Lines that were wanted, and did not come: each must be there, after the one before.
-fn missing<'w>(printed: &str, wanted: &'w str) -> Vec<&'w str> {
+/// The expected lines that are missing from the output; they must appear in the same order.
+fn missing<'e>(printed: &str, expected: &'e str) -> Vec<&'e str> {
     let mut lines = printed.lines();
-    wanted
+    expected
         .lines()
-        .filter(|wanted| !lines.clone().any(|line| fits(line, wanted)) || !lines.any(|line| fits(line, wanted)))
+        .filter(|pattern| {
+            let matches = |line: &str| line_matches(line, pattern);
+            !lines.clone().any(matches) || !lines.any(matches)
+        })
         .collect()
 }
 
-/// Whether it only asks, so that whoever types it may do so again.
-fn only_asks(commands: &str) -> bool {
+/// Whether the commands change nothing, so that they can be repeated.
+fn is_read_only(commands: &str) -> bool {
     ![" -d ", " -X ", "=$("].iter().any(|change| commands.contains(change))
 }
 
@@ -95,22 +99,22 @@ impl Shell {
         let output = BufReader::new(child.stdout.take().expect("its output"));
         std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
         let mut shell = Self { child, lines, address: address.to_owned() };
-        shell.types("exec 2>&1");
+        shell.run("exec 2>&1");
         shell
     }
 
-    /// What is printed by these commands.
-    fn types(&mut self, commands: &str) -> String {
+    /// Runs commands and returns their output.
+    fn run(&mut self, commands: &str) -> String {
         const END: &str = "--- that was all ---";
         let input = self.child.stdin.as_mut().expect("its input");
         let commands = commands.replace(ADDRESS, &self.address);
-        // Answers end without a line's end.
+        // Some responses end without a newline.
         let commands = commands.replace("\ncurl ", "\necho; curl ");
-        writeln!(input, "{commands}\nprintf '\\n%s\\n' '{END}'").expect("a shell that listens");
+        writeln!(input, "{commands}\nprintf '\\n%s\\n' '{END}'").expect("a running shell");
         let begun = Instant::now();
         let mut printed = Vec::new();
         loop {
-            let left = PATIENCE.saturating_sub(begun.elapsed());
+            let left = STEP_TIMEOUT.saturating_sub(begun.elapsed());
             let line = self.lines.recv_timeout(left).unwrap_or_else(|_| panic!("no end of {commands}\n{printed:#?}"));
             if line == END {
                 return printed.join("\n");
@@ -119,19 +123,19 @@ impl Shell {
         }
     }
 
-    /// Types all of it, and compares.
-    fn follows(&mut self, steps: &[Step]) {
+    /// Runs all steps and compares their output.
+    fn follow(&mut self, steps: &[Step]) {
         for Step { commands, prints } in steps {
             let prints =
-                prints.as_deref().unwrap_or_else(|| panic!("say in a block of text what this prints:\n{commands}"));
+                prints.as_deref().unwrap_or_else(|| panic!("add a `text` block with the output of:\n{commands}"));
             let begun = Instant::now();
-            let mut printed = self.types(commands);
-            while !missing(&printed, prints).is_empty() && only_asks(commands) && begun.elapsed() < MOMENT {
-                printed = self.types(commands);
+            let mut printed = self.run(commands);
+            while !missing(&printed, prints).is_empty() && is_read_only(commands) && begun.elapsed() < RETRY_TIMEOUT {
+                printed = self.run(commands);
             }
             assert!(
                 missing(&printed, prints).is_empty(),
-                "README.md says otherwise.\n{commands}\nprints\n{printed}\nand lacks\n{}",
+                "the output differs from README.md.\n{commands}\nprints\n{printed}\nMissing lines:\n{}",
                 missing(&printed, prints).join("\n")
             );
         }
@@ -145,7 +149,7 @@ impl Drop for Shell {
     }
 }
 
-fn programs(names: &[&str]) -> bool {
+fn are_installed(names: &[&str]) -> bool {
     names.iter().all(|name| needs::program(name).is_some())
 }
 
@@ -156,10 +160,10 @@ async fn all_in_one(home: &Scratch, variables: &[(&str, &str)]) -> (Process, Str
     (process, address.to_owned())
 }
 
-// The shell is waited for by a thread, and the sources of prices are served meanwhile.
+// Two threads: one blocks on the shell while the other serves the fake providers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_tour_prints_what_it_says() {
-    if !programs(&["bash", "curl", "sed"]) {
+async fn the_tour_prints_the_documented_output() {
+    if !are_installed(&["bash", "curl", "sed"]) {
         return;
     }
     let steps = section("The first ten minutes");
@@ -168,35 +172,35 @@ async fn the_tour_prints_what_it_says() {
     let variables: Vec<_> = variables.split(' ').filter_map(|variable| variable.split_once('=')).collect();
     assert!(!variables.is_empty() && tour.len() >= 10, "a tour of {} steps", tour.len());
     let home = Scratch::new();
-    // The sources of prices are not to be had here, nor should a test ask them.
+    // Fake price providers: a test must not call the real ones.
     let exchange = FakeProviders::start().await;
     let sources = exchange.variables();
     let sources = sources.iter().map(|(name, url)| (*name, url.as_str()));
     let variables: Vec<_> = variables.into_iter().chain(sources).collect();
     let (_process, address) = all_in_one(&home, &variables).await;
-    Shell::open(&home, &address, &[]).follows(tour);
+    Shell::open(&home, &address, &[]).follow(tour);
 }
 
 #[tokio::test]
-async fn signed_webhooks_are_made_as_it_says() {
-    if !programs(&["bash", "curl", "openssl", "od"]) {
+async fn webhooks_are_signed_as_documented() {
+    if !are_installed(&["bash", "curl", "openssl", "od"]) {
         return;
     }
     let steps = section("Signed webhooks");
     let (secret, signing) = steps.split_first().expect("how to make a secret");
     let home = Scratch::new();
     let mut shell = Shell::open(&home, "", &[]);
-    shell.types(&secret.commands);
-    let secret = shell.types("printf %s \"$WEBHOOK_SECRET\"").trim().to_owned();
+    shell.run(&secret.commands);
+    let secret = shell.run("printf %s \"$WEBHOOK_SECRET\"").trim().to_owned();
     assert!(secret.starts_with("whsec_") && secret.len() > 40, "{secret}");
     let variables = [("WEBHOOK_SECRET", &*secret)];
     let (_process, address) = all_in_one(&home, &variables).await;
-    Shell::open(&home, &address, &variables).follows(signing);
+    Shell::open(&home, &address, &variables).follow(signing);
 }
 
 #[test]
-fn what_is_printed_is_compared() {
-    for (line, wanted, same) in [
+fn output_is_matched_against_patterns_in_order() {
+    for (line, pattern, expected) in [
         ("HTTP/1.1 202 Accepted\r", "HTTP/1.1 202 Accepted", true),
         ("HTTP/1.1 202 Accepted", "HTTP/1.1 20", false),
         (r#"{"a":1,"b":2}"#, r#"{"a":…,"b":2}"#, true),
@@ -207,9 +211,9 @@ fn what_is_printed_is_compared() {
         ("retry-after: 5", "retry-after: …", true),
         ("", "…", true),
     ] {
-        assert_eq!(fits(line, wanted), same, "{line} and {wanted}");
+        assert_eq!(line_matches(line, pattern), expected, "{line} and {pattern}");
     }
     assert_eq!(missing("one\ntwo\nthree", "one\nthree"), [""; 0]);
-    assert_eq!(missing("one\ntwo\nthree", "three\none"), ["one"], "in this order");
+    assert_eq!(missing("one\ntwo\nthree", "three\none"), ["one"], "the order counts");
     assert_eq!(missing("one", "two\none"), ["two"]);
 }

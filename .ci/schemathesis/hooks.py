@@ -1,4 +1,4 @@
-"""Inputs that the document allows and a rule forbids that JSON Schema cannot express. They are not generated."""
+"""Schemathesis hooks: skip inputs that the schema allows but a rule forbids which JSON Schema cannot express."""
 
 import re
 import unicodedata
@@ -14,27 +14,27 @@ def is_zero(value):
 
 
 def places(value):
-    """How many decimal places a number has; `multipleOf` would compare binary fractions."""
+    """The number of decimal places of a number. `multipleOf` would compare binary fractions."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return 0
     mantissa, _, exponent = repr(value).partition("e")
     return len(mantissa.partition(".")[2].rstrip("0")) - int(exponent or 0)
 
 
-# Characters without a picture that are no separators, controls or formats by their category.
-UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]")
+# Invisible characters whose Unicode category is not separator, control or format.
+INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]")
 
 
 def is_blank(text):
-    """Whether nothing of a text can be seen: no title and no name."""
+    """Whether a text has no visible character. Such a text is not a valid title or name."""
     return isinstance(text, str) and all(
-        unicodedata.category(c) in ("Zs", "Zl", "Zp", "Cc", "Cf") or UNSEEN.match(c) for c in text
+        unicodedata.category(c) in ("Zs", "Zl", "Zp", "Cc", "Cf") or INVISIBLE.match(c) for c in text
     )
 
 
 @schemathesis.hook
 def map_headers(context, headers):
-    # A key that was used before with another body is a 422, whatever the document says of each alone.
+    # An idempotency key that was used before with another body is a 422, although each request alone is valid.
     if context.operation.path == "/asset" and headers:
         return {name: value for name, value in headers.items() if name.lower() != "idempotency-key"}
     return headers
@@ -44,7 +44,7 @@ def map_headers(context, headers):
 def filter_body(context, body):
     path = context.operation.path
     if path == "/api/v1/setup" and isinstance(body, dict):
-        # A grid of one place: "X and Y cannot both be zero".
+        # A grid with a single cell is refused: "X and Y cannot both be zero".
         return not (is_zero(body.get("x")) and is_zero(body.get("y")))
     if path == "/v1/webhooks/transactions" and isinstance(body, dict):
         return places(body.get("amount")) <= 6
@@ -57,7 +57,7 @@ def filter_body(context, body):
 
 @schemathesis.hook
 def map_query(context, query):
-    # Which currencies there are is a setting, so the document does not list them.
+    # The currencies are a setting, so the schema does not list them.
     if context.operation.path in ("/simple_price", "/market_chart") and query and re.fullmatch(
         r"\s*[A-Za-z0-9]{2,10}\s*", str(query.get("currency", ""))
     ):

@@ -3,7 +3,7 @@
 mod view;
 
 use futures_util::stream;
-use jobs::logs::{self, Logs, Range, Refused};
+use jobs::logs::{self, ExportError, Logs, Range};
 use poem::{
     Body, IntoResponse, Request, Response,
     http::{Method, StatusCode, header},
@@ -133,7 +133,7 @@ impl LogsApi {
             Problem::invalid(vec![wrong.at("query", "from", input.as_deref())])
         })?;
         let name = view::file_name(&range, format);
-        let body = if request.method() == Method::HEAD && self.logs.are_kept() {
+        let body = if request.method() == Method::HEAD && self.logs.has_files() {
             // A stream of unknown length, of which nothing is read.
             Body::from_bytes_stream(stream::pending::<std::io::Result<Vec<u8>>>())
         } else {
@@ -143,9 +143,9 @@ impl LogsApi {
     }
 }
 
-fn refused(why: Refused) -> Problem {
+fn refused(why: ExportError) -> Problem {
     match why {
-        Refused::NotKept => Problem::new(StatusCode::NOT_FOUND, "LOG_DIR is not set: no logs are kept"),
-        Refused::Busy => Problem::unavailable("as many exports as there can be are under way"),
+        ExportError::NoLogDir => Problem::new(StatusCode::NOT_FOUND, "LOG_DIR is not set: no logs are kept"),
+        ExportError::Busy => Problem::unavailable("as many exports as there can be are under way"),
     }
 }

@@ -1,4 +1,4 @@
-//! `cargo run`: PostgreSQL, migrations, API and one worker in one process, with nothing set up beforehand.
+//! The all-in-one process of `cargo run`: PostgreSQL, migrations, the API and one worker, without any setup.
 
 use std::{io, path::Path};
 
@@ -15,34 +15,34 @@ use jobs::{
 };
 
 use crate::{
-    home::{home, prepare},
+    data_dir::{create_writable, data_dir},
     migrate,
 };
 
-/// The embedded PostgreSQL's database.
+/// The database on the embedded PostgreSQL.
 const DATABASE: &str = "millrace";
 
-/// The whole program: starts everything, serves until it is told to stop, and stops everything.
+/// Starts all parts, serves until a stop signal arrives, and stops all parts.
 ///
 /// # Errors
-/// Why it could not start, or what ended it, one problem a line.
+/// When the configuration is wrong, a part does not start, or a part fails later. One problem a line.
 pub async fn program() -> Result<(), String> {
     let mut vars = EnvReader::from_env();
     let (api, mut jobs) = (api::config::Config::read(&mut vars), app::Config::read(&mut vars));
     app::require_choices(&mut vars, &jobs);
     let search = vars.text("PG_BIN_DIR").map(|folder| Search::parse(&folder)).unwrap_or_default();
     vars.finish(()).map_err(process::text)?;
-    let home = home();
-    let usable = prepare(&home);
-    if let Some(error) = usable.as_ref().err().filter(|_| jobs.database.is_none()) {
-        return Err(unusable(&home, error));
+    let data_dir = data_dir();
+    let writable = create_writable(&data_dir);
+    if let Some(error) = writable.as_ref().err().filter(|_| jobs.database.is_none()) {
+        return Err(not_writable(&data_dir, error));
     }
-    if usable.is_ok() {
-        jobs.telemetry.directory.get_or_insert_with(|| home.join("logs"));
+    if writable.is_ok() {
+        jobs.telemetry.directory.get_or_insert_with(|| data_dir.join("logs"));
     }
     let telemetry = Telemetry::start(&jobs.telemetry, "millrace")?;
-    if let (Err(error), None) = (&usable, &jobs.telemetry.directory) {
-        tracing::warn!(folder = %home.display(), %error, "logs go to standard output only: the folder cannot be written");
+    if let (Err(error), None) = (&writable, &jobs.telemetry.directory) {
+        tracing::warn!(folder = %data_dir.display(), %error, "logging to standard output only: the folder is not writable");
     }
     let shutdown = Shutdown::on_signals(GRACE).map_err(process::text)?;
 
@@ -51,7 +51,7 @@ pub async fn program() -> Result<(), String> {
     let (cluster, database) = match jobs.database.clone() {
         Some(database) => (None, database),
         None => {
-            let mut settings = Settings::new(home.join("postgres"));
+            let mut settings = Settings::new(data_dir.join("postgres"));
             settings.search = search;
             tracing::info!("DATABASE_URL is unset: starting PostgreSQL in {}", settings.directory.display());
             let cluster = Cluster::start(settings).await.map_err(process::text)?;
@@ -61,26 +61,26 @@ pub async fn program() -> Result<(), String> {
         }
     };
     process::announce(&database);
-    let ended = run(&api, &jobs, &database, listener, &telemetry, &shutdown, address).await;
+    let result = run(&api, &jobs, &database, listener, &telemetry, &shutdown, address).await;
     if let Some(cluster) = cluster {
         cluster.stop().await.map_err(process::text)?;
-        tracing::info!("PostgreSQL stopped; its data stays in {}", home.display());
+        tracing::info!("PostgreSQL stopped; its data stays in {}", data_dir.display());
     }
-    ended
+    result
 }
 
-fn unusable(home: &Path, error: &io::Error) -> String {
-    let home = std::path::absolute(home).unwrap_or_else(|_| home.to_owned());
+fn not_writable(data_dir: &Path, error: &io::Error) -> String {
+    let data_dir = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());
     format!(
-        "working folder: {} cannot be written: {error}; start in a folder that can be, or set DATABASE_URL to a \
-         PostgreSQL that runs already",
-        home.display()
+        "working folder: {} cannot be written: {error}; start in a writable folder, or set DATABASE_URL to a running \
+         PostgreSQL",
+        data_dir.display()
     )
 }
 
-/// The database of an all-in-one that runs in this folder.
+/// The URL of the database of an all-in-one process that runs in this folder.
 pub fn running_database() -> Option<String> {
-    let server = Running::find(&home().join("postgres")).filter(Running::is_ready);
+    let server = Running::find(&data_dir().join("postgres")).filter(Running::is_ready);
     server.map(|server| server.url(DATABASE))
 }
 
@@ -96,29 +96,29 @@ async fn run(
     migrate::apply(database, migrate::PATIENCE).await?;
     let app = App::start(database, jobs, "all-in-one", &shutdown.drain).map_err(process::text)?;
     let worker = worker::start(&app, database, jobs.timing, shutdown)?;
-    // Not on standard output: there may be lines of JSON.
+    // On standard error, because standard output may carry log lines in JSON.
     eprint!("{}", banner(address, jobs));
     let metrics = app.metrics(telemetry.metrics());
     api::program::serve(listener, app, api, metrics, shutdown).await;
     worker.stopped().await.map_err(process::text)
 }
 
-/// What a newcomer needs next.
+/// The URLs, and commands to try first.
 fn banner(address: std::net::SocketAddr, jobs: &app::Config) -> String {
     let delay = jobs.transactions.delay.as_secs_f64();
     let finish = match &jobs.transactions.processor {
-        Some(_) => "once the processor has agreed".to_owned(),
+        Some(_) => "once the processor has accepted it".to_owned(),
         None => format!("{delay} s later"),
     };
     format!(
         r#"
-  Millrace is running. Ctrl-C drains and stops all of it.
+  Millrace is running. Press Ctrl-C to drain and stop it.
 
     API        http://{address}/
     API docs   http://{address}/docs
     Metrics    http://{address}/metrics
 
-  Send a webhook, then look at it; it is PROCESSED {finish}:
+  Send a webhook, then read its status. It is PROCESSED {finish}:
 
     curl -i http://{address}/v1/webhooks/transactions -H 'Content-Type: application/json' \
       -d '{{"transaction_id":"txn_abc123","source_account":"acc_user_1","destination_account":"acc_merchant_1","amount":1500,"currency":"INR"}}'

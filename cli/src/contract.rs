@@ -1,4 +1,4 @@
-//! `millrace contract`: the smart contract that keeps interest rates.
+//! `millrace contract`: deploys the smart contract that stores interest rates.
 
 use clap::{Args, Subcommand};
 use jobs::{
@@ -17,10 +17,10 @@ pub struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make a new contract, and print its address
+    /// Deploy a new contract and print its address
     #[command(after_help = "\
-The account of CHAIN_PRIVATE_KEY pays for the contract, becomes its owner, and alone may save rates on it. Standard output is
-the address and nothing else. Running it again makes another, empty contract.
+The account of CHAIN_PRIVATE_KEY pays for the contract and becomes its owner. Only the owner may save rates. Standard output
+is only the address. Each run deploys another, empty contract.
 
   CHAIN_RPC_URL       the HTTP URL of an Ethereum node, such as http://localhost:8545
   CHAIN_PRIVATE_KEY   the owner's key, 0x and 64 hexadecimal digits
@@ -31,10 +31,10 @@ Examples:
     Deploy,
 }
 
-/// Does what it is told.
+/// Runs `millrace contract`.
 ///
 /// # Errors
-/// Why it could not.
+/// When the configuration is wrong or the contract cannot be deployed.
 pub async fn program(Arguments { command }: Arguments) -> Result<(), String> {
     match command {
         Command::Deploy => deploy().await,
@@ -45,9 +45,9 @@ async fn deploy() -> Result<(), String> {
     let mut vars = EnvReader::from_env();
     let account = Account::read(&mut vars);
     let Some(account) = vars.finish(account).map_err(process::text)? else { return Ok(()) };
-    eprintln!("making the contract with the account {}, and waiting for its block", account.address());
+    eprintln!("deploying the contract from the account {}, and waiting for its block", account.address());
     let address = chain::deploy(&account).await.map_err(process::text)?;
     operator::print(&format!("{address}\n"))?;
-    eprintln!("done: set CONTRACT_ADDRESS to it, and STORAGE_BACKEND=smart_contract");
+    eprintln!("deployed: set CONTRACT_ADDRESS to this address, and STORAGE_BACKEND=smart_contract");
     Ok(())
 }

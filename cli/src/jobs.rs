@@ -1,4 +1,4 @@
-//! `millrace jobs`: list them, look at one, cancel, replay.
+//! `millrace jobs`: lists, shows, cancels and replays jobs.
 
 use clap::{Args, Subcommand};
 use jobs::{
@@ -10,8 +10,8 @@ use jobs::{
 };
 
 use crate::{
-    operator::{connect, one_line, print, print_json, span, table},
-    report::Report,
+    bulk_results::BulkResults,
+    operator::{connect, format_duration, one_line, print, print_json, table},
 };
 
 #[derive(Args)]
@@ -34,56 +34,59 @@ pub struct Arguments {
 enum Command {
     /// List jobs, newest first
     List {
-        /// Only of this queue
+        /// List only jobs of this queue
         #[arg(long)]
         queue: Option<String>,
-        /// Only in this state: waiting, running, done, dead or cancelled
-        #[arg(long, value_parser = state)]
+        /// List only jobs in this state: waiting, running, done, dead or cancelled
+        #[arg(long, value_parser = parse_state)]
         state: Option<State>,
-        /// Only with this text in the last error
+        /// List only jobs whose last error contains this text
         #[arg(long)]
         error: Option<String>,
-        /// Only before this id: the last of the page before
+        /// List only jobs before this id; give the last id of the previous page
         #[arg(long, value_name = "ID")]
         before: Option<String>,
-        /// At most so many
+        /// List at most this many jobs
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
     },
     /// Show one job, and why it is not running
     Show { id: String },
-    /// End jobs: waiting ones at once, running ones as soon as their worker hears of it
+    /// Cancel waiting and running jobs
+    ///
+    /// A waiting job is cancelled at once. A running job is stopped as soon as its worker receives the request.
     Cancel {
         #[arg(required = true)]
         ids: Vec<String>,
     },
-    /// Run dead jobs again, with all their tries and with what they gave up
+    /// Run dead jobs again, with a full set of attempts
     ///
-    /// By its id a cancelled job runs again as well; a filter finds dead ones only.
+    /// What a job changed when it was given up is undone: a FAILED transaction is PROCESSING again. A job that is named by
+    /// its id may also be a cancelled one; --queue selects only dead jobs.
     Replay {
         #[arg(required_unless_present = "queue", conflicts_with = "queue")]
         ids: Vec<String>,
-        /// All dead jobs of this queue
+        /// Replay all dead jobs of this queue
         #[arg(long)]
         queue: Option<String>,
-        /// Only those with this text in the last error
+        /// Replay only jobs whose last error contains this text
         #[arg(long, requires = "queue")]
         error: Option<String>,
-        /// Only say which they are
+        /// Print the selected jobs, and replay none of them
         #[arg(long)]
         dry_run: bool,
     },
 }
 
-fn state(text: &str) -> Result<State, String> {
+fn parse_state(text: &str) -> Result<State, String> {
     let found = State::ALL.into_iter().find(|state| state.as_str() == text);
     found.ok_or_else(|| "must be waiting, running, done, dead or cancelled".into())
 }
 
-/// Does what it is told.
+/// Runs `millrace jobs`.
 ///
 /// # Errors
-/// Why it could not, or could not for some of the jobs.
+/// When the database cannot be used, or some of the jobs could not be changed.
 pub async fn program(Arguments { command, json }: Arguments) -> Result<(), String> {
     let operator = connect().await?;
     match command {
@@ -93,13 +96,13 @@ pub async fn program(Arguments { command, json }: Arguments) -> Result<(), Strin
             if json {
                 print_json(&listed.jobs)?;
             } else {
-                print(&overview(&listed.jobs))?;
+                print(&jobs_table(&listed.jobs))?;
             }
             if let Some(end) = listed.searched_to {
                 let end = one_line(&end, 60);
                 eprintln!(
-                    "note: not all jobs were looked at: finished ones, and all but the first 10000 waiting ones of a queue, \
-                     only down to {end}; to go on from there, add --before {end}"
+                    "note: not all jobs were searched: finished jobs, and waiting jobs beyond the first 10000 of a queue, \
+                     only down to {end}; to continue from there, add --before {end}"
                 );
             }
             Ok(())
@@ -114,20 +117,20 @@ pub async fn program(Arguments { command, json }: Arguments) -> Result<(), Strin
             Ok(())
         }
         Command::Cancel { ids } => {
-            let mut report = Report::begin(json, ids.len())?;
-            while let Some(id) = report.next(&ids) {
+            let mut results = BulkResults::start(json, ids.len())?;
+            while let Some(id) = results.next_id(&ids) {
                 let (result, good) = match operator.cancel(id).await {
                     Ok(Cancelled::AtOnce) => ("cancelled", true),
                     Ok(Cancelled::Requested) => {
-                        ("running: ended by its worker, or by the one that takes it over", true)
+                        ("running: its worker, or the next worker that claims it, will cancel it", true)
                     }
-                    Ok(Cancelled::Ended) => ("had ended before", false),
+                    Ok(Cancelled::Ended) => ("already ended", false),
                     Ok(Cancelled::NotFound) => ("not found", false),
-                    Err(error) => (failed(id, &error), false),
+                    Err(error) => (print_error(id, &error), false),
                 };
-                report.add(id, result, good)?;
+                results.add(id, result, good)?;
             }
-            report.end()
+            results.finish()
         }
         Command::Replay { ids, queue, error, dry_run } => {
             let ids = match queue {
@@ -137,20 +140,22 @@ pub async fn program(Arguments { command, json }: Arguments) -> Result<(), Strin
                     dead.into_iter().map(|job| job.id).collect()
                 }
             };
-            let mut report = Report::begin(json, ids.len())?;
-            while let Some(id) = report.next(&ids) {
+            let mut results = BulkResults::start(json, ids.len())?;
+            while let Some(id) = results.next_id(&ids) {
                 let replayed = if dry_run { would_replay(&operator, id).await } else { operator.replay(id).await };
                 let (result, good) = match replayed {
                     Ok(Replayed::Replayed) if dry_run => ("would be replayed", true),
                     Ok(Replayed::Replayed) => ("replayed", true),
                     Ok(Replayed::NotDead) => ("not dead", false),
-                    Ok(Replayed::KeyTaken) => ("not replayed: another job with its key waits or runs", false),
+                    Ok(Replayed::KeyTaken) => {
+                        ("not replayed: another job with the same key is waiting or running", false)
+                    }
                     Ok(Replayed::NotFound) => ("not found", false),
-                    Err(error) => (failed(id, &error), false),
+                    Err(error) => (print_error(id, &error), false),
                 };
-                report.add(id, result, good)?;
+                results.add(id, result, good)?;
             }
-            report.end()
+            results.finish()
         }
     }
 }
@@ -163,17 +168,18 @@ async fn would_replay(operator: &Operator, id: &str) -> Result<Replayed, jobs::e
     })
 }
 
-fn failed(id: &str, error: &jobs::error::Error) -> &'static str {
+/// Prints why one job could not be changed; returns its result.
+fn print_error(id: &str, error: &jobs::error::Error) -> &'static str {
     eprintln!("{id}: {error}");
     "failed"
 }
 
-fn due(job: &JobStatus) -> String {
-    let span = span(job.due_in_seconds);
-    if job.due_in_seconds > 0.0 { format!("in {span}") } else { format!("{span} ago") }
+fn format_due(job: &JobStatus) -> String {
+    let duration = format_duration(job.due_in_seconds);
+    if job.due_in_seconds > 0.0 { format!("in {duration}") } else { format!("{duration} ago") }
 }
 
-fn overview(jobs: &[JobStatus]) -> String {
+fn jobs_table(jobs: &[JobStatus]) -> String {
     let rows: Vec<[String; 7]> = jobs
         .iter()
         .map(|job| {
@@ -183,7 +189,7 @@ fn overview(jobs: &[JobStatus]) -> String {
                 job.state.as_str().to_owned(),
                 job.runs.to_string(),
                 job.failures.to_string(),
-                due(job),
+                format_due(job),
                 one_line(job.last_error.as_deref().unwrap_or_default(), 60),
             ]
         })
@@ -191,21 +197,21 @@ fn overview(jobs: &[JobStatus]) -> String {
     table(["ID", "QUEUE", "STATE", "RUNS", "FAILURES", "DUE", "LAST ERROR"], &rows)
 }
 
-/// Two columns, then the errors and the payload.
+/// The fields of one job in two columns, then its errors.
 fn details(JobDetails { job, why, errors, payload }: &JobDetails) -> Result<String, String> {
     let or_none = |text: &Option<String>| text.as_deref().map_or_else(|| "-".into(), |text| one_line(text, 200));
     let lines = [
         ("job", one_line(&job.id, 60)),
         ("queue", one_line(&job.queue, 60)),
         ("state", format!("{}: {}", job.state.as_str(), one_line(why, 200))),
-        ("due", format!("{} ({})", job.due_at, due(job))),
+        ("due", format!("{} ({})", job.due_at, format_due(job))),
         ("runs", format!("{} ({} failed, {} crashed)", job.runs, job.failures, job.crashes)),
         ("started", job.started_at.map_or_else(|| "-".into(), |at| at.to_string())),
         ("ended", job.ended_at.map_or_else(|| "-".into(), |at| at.to_string())),
         ("worker", or_none(&job.worker)),
         ("correlation id", or_none(&job.correlation_id)),
         ("traceparent", or_none(&job.traceparent)),
-        // JSON escapes what is not printable.
+        // JSON escapes characters that are not printable.
         ("payload", serde_json::to_string(payload).map_err(process::text)?),
     ];
     let mut text: String = lines.iter().map(|(name, value)| format!("{name:<16}{value}\n")).collect();

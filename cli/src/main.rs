@@ -1,17 +1,17 @@
-//! The `millrace` command.
+//! The `millrace` command line: subcommands, shell completions and the manual page.
 
 mod all_in_one;
 mod bench;
+mod bulk_results;
 #[cfg(feature = "smart-contract")]
 mod contract;
+mod data_dir;
 mod health;
-mod home;
 mod jobs;
 mod migrate;
 mod operator;
 mod queues;
 mod reindex;
-mod report;
 mod schedules;
 
 use std::{io::Write, process::ExitCode};
@@ -19,9 +19,9 @@ use std::{io::Write, process::ExitCode};
 use ::jobs::boot::{process, version::VERSION};
 use clap::{CommandFactory, Parser, Subcommand};
 
-/// Durable job queues: webhooks in, work done once, status out.
+/// A durable job queue on PostgreSQL with an HTTP API
 ///
-/// Without a command: everything at once, with an embedded PostgreSQL unless DATABASE_URL is set.
+/// Without a command it runs the API and a worker in one process, with an embedded PostgreSQL unless DATABASE_URL is set.
 #[derive(Parser)]
 #[command(name = "millrace", version = VERSION.as_str())]
 struct Cli {
@@ -31,41 +31,41 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve the API (needs DATABASE_URL)
+    /// Serve the HTTP API (needs DATABASE_URL)
     Api,
     /// Run jobs (needs DATABASE_URL)
     Worker,
-    /// Ask a process whether it is well
+    /// Check the health of a process
     Health(health::Arguments),
-    /// Bring the database to this program's schema
+    /// Apply database migrations
     #[command(after_help = "\
-Run it before a new release starts. It refuses a database that is neither empty nor Millrace's before it changes anything.
-Several at once take turns. A migration that needs a table which others hold waits 2 s, lets them pass, and is tried again;
-the log says which transaction is the oldest. With nothing to do it needs no right but to read.
+Run it before a new release starts. A database that belongs to another program is refused before anything is changed.
+Concurrent runs take turns. A migration waits up to 2 s for a table lock, then backs off and retries; the log names the
+oldest open transaction. If no migration is pending, read permission is enough.
 
 Examples:
   millrace migrate
   millrace migrate --wait 120              wait for a database that is still starting
-  millrace migrate --patience 600
-  millrace migrate --status                exit status 0 when nothing is missing, else 1
-  millrace migrate --status --wait 120     wait until another process has migrated it")]
+  millrace migrate --patience 600          keep retrying for 10 minutes while tables are locked
+  millrace migrate --status                exit with 0 if no migration is pending, else with 1
+  millrace migrate --status --wait 120     wait until another process has applied the migrations")]
     Migrate(migrate::Arguments),
-    /// List jobs, look at one, cancel, replay
+    /// List, inspect, cancel and replay jobs
     #[command(arg_required_else_help = true)]
     Jobs(jobs::Arguments),
-    /// What is in each queue; pause one, and have it go on
+    /// Show, pause and resume queues
     Queues(queues::Arguments),
-    /// What is done at fixed times, and when it was; fire it now
+    /// Show schedules and their past fires, or fire one now
     Schedules(schedules::Arguments),
-    /// Have every item be found as it now is, while everything serves
+    /// Rebuild the search index without downtime
     Reindex(reindex::Arguments),
-    /// The smart contract that keeps interest rates: make one
+    /// Deploy the smart contract that stores interest rates
     #[cfg(feature = "smart-contract")]
     #[command(arg_required_else_help = true)]
     Contract(contract::Arguments),
-    /// Measure how fast Millrace is on this machine, beside what its database can do
+    /// Measure throughput and latency on this machine against PostgreSQL baselines
     Bench(bench::Arguments),
-    /// Print a script that completes commands in a shell
+    /// Print a shell completion script
     #[command(after_help = "\
 Examples:
   millrace completions bash > ~/.local/share/bash-completion/completions/millrace
@@ -76,7 +76,7 @@ Examples:
 Example:
   millrace man > ~/.local/share/man/man1/millrace.1")]
     Man,
-    /// The worker that `bench` measures
+    /// Run the worker that `bench` measures
     #[command(hide = true)]
     BenchWorker,
 }
@@ -98,20 +98,20 @@ fn main() -> ExitCode {
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "millrace", &mut script);
-            print(&script)
+            print_bytes(&script)
         }
         Some(Command::Man) => {
             let mut page = Vec::new();
             // Writing to a Vec does not fail.
             let _ = clap_mangen::Man::new(Cli::command()).render(&mut page);
-            print(&page)
+            print_bytes(&page)
         }
         Some(Command::BenchWorker) => process::run("bench-worker", bench::noop::program()),
     }
 }
 
-/// Prints bytes as they are.
-fn print(bytes: &[u8]) -> ExitCode {
+/// Writes raw bytes to standard output.
+fn print_bytes(bytes: &[u8]) -> ExitCode {
     match std::io::stdout().write_all(bytes) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,4 +1,4 @@
-//! `millrace migrate`: the only place from which a production schema changes.
+//! `millrace migrate`: applies the database migrations. No other command changes the schema in production.
 
 use std::time::{Duration, Instant};
 
@@ -17,27 +17,27 @@ use jobs::{
     users::Users,
 };
 
-/// Between two tries to reach a database that is not there yet.
+/// Pause between two attempts to connect.
 const RETRY: Duration = Duration::from_secs(1);
 
 #[derive(Args)]
 pub struct Arguments {
-    /// How many seconds a migration whose tables are in use is tried again, before this gives up
+    /// Seconds to keep retrying a migration whose tables are locked
     #[arg(long, value_name = "SECONDS", default_value_t = PATIENCE.as_secs())]
     patience: u64,
-    /// Show which migrations are missing, and change nothing; fails unless the schema is this program's
+    /// Show pending migrations and change nothing; fails unless the schema is that of this release
     #[arg(long)]
     status: bool,
-    /// Wait up to this many seconds for a database that cannot be reached; with --status, also for its migration by
-    /// another process
+    /// Wait up to this many seconds for the database to accept connections; with --status, also until another process
+    /// has migrated it
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "60")]
     wait: Option<u64>,
 }
 
-/// Applies the migrations to `DATABASE_URL`.
+/// Applies the migrations to `DATABASE_URL`, or shows which are pending.
 ///
 /// # Errors
-/// What is wrong with the configuration, or the first migration that failed.
+/// When the configuration is wrong, the database cannot be reached, or a migration fails.
 pub async fn program(arguments: Arguments) -> Result<(), String> {
     let mut vars = EnvReader::from_env();
     let config = app::Config::read(&mut vars);
@@ -46,46 +46,47 @@ pub async fn program(arguments: Arguments) -> Result<(), String> {
     let _telemetry = Telemetry::start(&config.telemetry, "migrate")?;
     process::announce(&database);
     if !database.has_sessions() {
-        // What keeps two of these from running at once is a lock of the session.
+        // A session-level advisory lock keeps two migrations from running at once; a transaction pooler would break it.
         return Err("migrate: DATABASE_URL must be the database itself, without DATABASE_POOLER".into());
     }
-    let found = look(&database, Duration::from_secs(arguments.wait.unwrap_or(0)), arguments.status).await?;
+    let max_wait = Duration::from_secs(arguments.wait.unwrap_or(0));
+    let status = wait_for_status(&database, max_wait, arguments.status).await?;
     match arguments.status {
-        true => show(&found),
+        true => print_status(&status),
         false => apply(&database, Duration::from_secs(arguments.patience)).await,
     }
 }
 
-/// Looks at the database, for as long as `patience` while it cannot be reached; and, `until_fitting`, while migrations
-/// are missing.
-async fn look(database: &Database, patience: Duration, until_fitting: bool) -> Result<Status, String> {
+/// Reads the migration status. Retries for up to `max_wait` while the database cannot be reached and, with
+/// `until_migrated`, while migrations are missing.
+async fn wait_for_status(database: &Database, max_wait: Duration, until_migrated: bool) -> Result<Status, String> {
     let (pool, begun) = (database.pool("migrate", 1), Instant::now());
-    let mut said = String::new();
+    let mut logged_reason = String::new();
     loop {
         let found = migrate::status(&pool).await;
         let reason = match &found {
-            Ok(status) if until_fitting && !status.missing.is_empty() => {
+            Ok(status) if until_migrated && !status.missing.is_empty() => {
                 format!("{} migrations are missing", status.missing.len())
             }
             Err(error) if error.may_pass() => error.to_string(),
             _ => return found.map_err(|error| format!("migrations: {error}")),
         };
-        if begun.elapsed() + RETRY > patience {
+        if begun.elapsed() + RETRY > max_wait {
             return found.map_err(|error| format!("migrations: {error}"));
         }
-        if reason != said {
+        if reason != logged_reason {
             tracing::warn!(reason, "waiting for the database");
-            said = reason;
+            logged_reason = reason;
         }
         tokio::time::sleep(RETRY).await;
     }
 }
 
-/// Prints which migrations are missing.
+/// Prints how many migrations are applied, and which are missing.
 ///
 /// # Errors
-/// When any is, or the schema is another one.
-fn show(status: &Status) -> Result<(), String> {
+/// When a migration is missing, or the schema is not that of this release.
+fn print_status(status: &Status) -> Result<(), String> {
     let Status { applied, missing, misfit } = status;
     let mut text = format!("{applied} migrations applied, {} missing\n", missing.len());
     missing.iter().for_each(|(version, name)| text.push_str(&format!("  {version} {name}\n")));
@@ -99,14 +100,14 @@ fn show(status: &Status) -> Result<(), String> {
     }
 }
 
-/// Applies what is missing.
+/// Applies the missing migrations.
 ///
 /// # Errors
-/// The first migration that failed.
+/// When the database cannot be reached or a migration fails; later migrations are not applied.
 pub async fn apply(database: &Database, patience: Duration) -> Result<(), String> {
     let pool = database.pool("migrate", 1);
     let applied = migrate::run_to(&pool, None, patience).await.map_err(|error| format!("migrations: {error}"));
-    // What SQL cannot compute.
+    // The keys of accounts are computed in Rust: SQL has no function for it.
     let keyed = match &applied {
         Ok(_) => Users::add_missing_keys(&pool).await.map_err(|error| format!("account keys: {}", causes(&error))),
         Err(_) => Ok(0),
@@ -114,6 +115,6 @@ pub async fn apply(database: &Database, patience: Duration) -> Result<(), String
     pool.close().await;
     applied?;
     keyed?;
-    tracing::info!("the database has this program's schema");
+    tracing::info!("the database schema is up to date");
     Ok(())
 }

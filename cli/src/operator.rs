@@ -1,4 +1,4 @@
-//! What the operator's commands share: the way to the database, and tables as plain text.
+//! Shared helpers of the operator commands: the database connection, output, and plain-text tables.
 
 use std::{fmt::Write as _, io::Write as _};
 
@@ -11,20 +11,20 @@ use jobs::{
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::{all_in_one, home::home};
+use crate::{all_in_one, data_dir::data_dir};
 
-/// The operator's calls, on the database that [`app()`] finds.
+/// Connects the operator interface of the queue to the database that [`app()`] finds.
 ///
 /// # Errors
-/// Why the database cannot be used.
+/// When the configuration is wrong, or the database cannot be reached or has another schema.
 pub async fn connect() -> Result<Operator, String> {
     Ok(app().await?.operator)
 }
 
-/// All features, on `DATABASE_URL` or on the PostgreSQL of an all-in-one that runs in this folder.
+/// Connects all features to `DATABASE_URL`, or to the PostgreSQL of an all-in-one process that runs in this folder.
 ///
 /// # Errors
-/// Why the database cannot be used.
+/// When the configuration is wrong, or the database cannot be reached or has another schema.
 pub async fn app() -> Result<App, String> {
     let mut vars = EnvReader::from_env();
     let config = app::Config::read(&mut vars);
@@ -32,11 +32,11 @@ pub async fn app() -> Result<App, String> {
     let database = match config.database.clone() {
         Some(database) => database,
         None => Database::parse(&all_in_one::running_database().ok_or_else(|| {
-            let home = std::path::absolute(home()).unwrap_or_default();
+            let data_dir = std::path::absolute(data_dir()).unwrap_or_default();
             format!(
                 "DATABASE_URL is unset, and no all-in-one keeps its data in {}: set DATABASE_URL, such as \
-                 postgres://user:password@localhost:5432/millrace, or go to the folder in which `cargo run` runs",
-                home.display()
+                 postgres://user:password@localhost:5432/millrace, or change to the folder in which `cargo run` runs",
+                data_dir.display()
             )
         })?)?,
     };
@@ -45,10 +45,10 @@ pub async fn app() -> Result<App, String> {
     Ok(app)
 }
 
-/// Prints to standard output. A reader of a pipe that has seen enough is no failure.
+/// Prints to standard output. A closed pipe is not an error: a reader such as `head` may stop early.
 ///
 /// # Errors
-/// When the text cannot be written, as to a full disk.
+/// When the text cannot be written, for example to a full disk.
 pub fn print(text: &str) -> Result<(), String> {
     let mut stdout = std::io::stdout();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -60,13 +60,13 @@ pub fn print(text: &str) -> Result<(), String> {
 /// Prints a value as JSON.
 ///
 /// # Errors
-/// When it has no JSON form.
+/// When the value cannot be serialised, or the output cannot be written.
 pub fn print_json(value: &impl Serialize) -> Result<(), String> {
     let text = serde_json::to_string_pretty(value).map_err(process::text)?;
     print(&format!("{text}\n"))
 }
 
-/// Aligned columns, two blanks between them; numbers to the right.
+/// Formats aligned columns with two blanks between them; numbers are right-aligned.
 pub fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
@@ -96,17 +96,17 @@ pub fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
     text
 }
 
-/// One line of at most `most` characters that does nothing to a terminal.
-pub fn one_line(text: &str, most: usize) -> String {
+/// Makes foreign text safe to print: one line of at most `limit` characters, without control characters.
+pub fn one_line(text: &str, limit: usize) -> String {
     let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     match clean.chars().count() {
-        count if count <= most => clean,
-        _ => clean.chars().take(most.saturating_sub(1)).chain(['…']).collect(),
+        count if count <= limit => clean,
+        _ => clean.chars().take(limit.saturating_sub(1)).chain(['…']).collect(),
     }
 }
 
-/// A length of time in its largest unit.
-pub fn span(seconds: f64) -> String {
+/// Formats a duration in its largest suitable unit.
+pub fn format_duration(seconds: f64) -> String {
     match seconds.abs() {
         seconds if seconds < 120.0 => format!("{seconds:.0} s"),
         seconds if seconds < 7200.0 => format!("{:.0} min", seconds / 60.0),
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn text_of_others_stays_on_its_line() {
+    fn foreign_text_stays_on_one_line() {
         assert_eq!(one_line("a\n\u{1b}[31mb", 20), "a  [31mb");
         assert_eq!(one_line("abcdef", 4), "abc…");
     }

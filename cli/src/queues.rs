@@ -1,4 +1,4 @@
-//! `millrace queues`: what is in each queue; pause one, and have it go on.
+//! `millrace queues`: shows, pauses and resumes queues.
 
 use clap::{Args, Subcommand};
 use jobs::{
@@ -6,11 +6,11 @@ use jobs::{
     queue::status::{COUNTED, QueueStatus},
 };
 
-use crate::operator::{connect, one_line, print, print_json, span, table};
+use crate::operator::{connect, format_duration, one_line, print, print_json, table};
 
 #[derive(Args)]
 #[command(after_help = "\
-Counts end at 10000. DONE counts among the 10000 newest jobs of all queues.
+Counts stop at 10000. DONE counts only among the 10000 newest jobs of all queues.
 
 Examples:
   millrace queues
@@ -27,38 +27,38 @@ pub struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Have no worker claim from a queue; what runs goes on
+    /// Stop workers from claiming jobs of a queue; running jobs continue
     Pause {
         queue: String,
-        /// Why, for whoever wonders
+        /// The reason, shown to other operators
         #[arg(long)]
         reason: String,
     },
-    /// Have a paused queue go on
+    /// Resume a paused queue
     Resume { queue: String },
 }
 
-/// Does what it is told.
+/// Runs `millrace queues`.
 ///
 /// # Errors
-/// Why it could not.
+/// When the database cannot be used, or the queue to resume was not paused.
 pub async fn program(Arguments { command, json }: Arguments) -> Result<(), String> {
     let operator = connect().await?;
     let queues = operator.queues().await.map_err(process::text)?;
     let queue = match command {
         None if json => return print_json(&queues),
         None if queues.is_empty() => {
-            print("There are no queues: no job, no worker, no pause.\n")?;
+            print("There are no queues: no queue has a job, a worker or a pause.\n")?;
             return Ok(());
         }
         None => {
-            print(&overview(&queues))?;
+            print(&queues_table(&queues))?;
             return Ok(());
         }
         Some(Command::Pause { queue, reason }) => {
             operator.pause(&queue, &reason).await.map_err(process::text)?;
             if !queues.iter().any(|known| known.name == queue) {
-                eprintln!("note: no job and no worker is known of a queue {queue:?}; it is paused for when they come");
+                eprintln!("note: the queue {queue:?} has no jobs and no workers yet; it is paused for later ones");
             }
             queue
         }
@@ -74,12 +74,12 @@ pub async fn program(Arguments { command, json }: Arguments) -> Result<(), Strin
     if json {
         return print_json(&changed);
     }
-    print(&overview(&changed))?;
+    print(&queues_table(&changed))?;
     Ok(())
 }
 
-/// Why nothing is claimed, if so.
-fn trouble(queue: &QueueStatus) -> String {
+/// Why workers claim nothing from the queue; empty when they can.
+fn claim_obstacle(queue: &QueueStatus) -> String {
     match (&queue.reason, &queue.claim_error) {
         (Some(reason), _) => format!("paused: {}", one_line(reason, 60)),
         (None, Some(error)) => {
@@ -89,7 +89,7 @@ fn trouble(queue: &QueueStatus) -> String {
     }
 }
 
-fn overview(queues: &[QueueStatus]) -> String {
+fn queues_table(queues: &[QueueStatus]) -> String {
     let count = |count: i64| if count < COUNTED { count.to_string() } else { format!("{COUNTED}+") };
     let rows: Vec<[String; 9]> = queues
         .iter()
@@ -102,8 +102,8 @@ fn overview(queues: &[QueueStatus]) -> String {
                 queue.running.to_string(),
                 count(queue.dead),
                 count(queue.recently_done),
-                queue.late.filter(|late| *late > 0.0).map_or_else(|| "-".into(), span),
-                trouble(queue),
+                queue.late.filter(|late| *late > 0.0).map_or_else(|| "-".into(), format_duration),
+                claim_obstacle(queue),
             ]
         })
         .collect();

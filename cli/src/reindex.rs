@@ -1,4 +1,4 @@
-//! `millrace reindex`: every item in the search as it now is.
+//! `millrace reindex`: rebuilds the search index.
 
 use std::time::{Duration, Instant};
 
@@ -7,38 +7,38 @@ use jobs::{boot::process, items::search::reindex::Progress};
 
 use crate::operator::app;
 
-/// Between two lines of progress.
-const EVERY: Duration = Duration::from_secs(1);
+/// Interval between two lines of progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Args)]
 #[command(after_help = "\
-Writes every item to PostgreSQL's documents, and to Elasticsearch when ELASTICSEARCH_URL is set; then removes the documents
-whose item is gone. API and workers go on meanwhile: an older version of an item never replaces a newer one. Run it after
-Elasticsearch has been set up or has lost its data; after an update, workers do it by themselves. Running it again is harmless.
+Indexes every item in PostgreSQL and, if ELASTICSEARCH_URL is set, in Elasticsearch; then removes the documents of deleted
+items. The API and the workers keep running: an older version of an item never replaces a newer one. Run it after setting up
+Elasticsearch or after it has lost its data; after an upgrade the workers reindex on their own. Running it again is harmless.
 
 Examples:
   millrace reindex
   ELASTICSEARCH_URL=http://localhost:9200 millrace reindex --quiet")]
 pub struct Arguments {
-    /// Print no progress, only errors
+    /// Print only errors, no progress
     #[arg(long, short)]
     quiet: bool,
 }
 
-/// Does it.
+/// Runs `millrace reindex`.
 ///
 /// # Errors
-/// Why it could not, or what stopped it halfway.
+/// When the database or Elasticsearch cannot be used, also halfway.
 pub async fn program(Arguments { quiet }: Arguments) -> Result<(), String> {
     let app = app().await?;
     if let Some(health) = app.search.health().await.map_err(process::text)?.filter(|_| !quiet) {
         eprintln!("Elasticsearch is {health}");
     }
     let begun = Instant::now();
-    let mut told = begun;
+    let mut last_printed = begun;
     let progress = |so_far: Progress| {
-        if !quiet && told.elapsed() >= EVERY {
-            told = Instant::now();
+        if !quiet && last_printed.elapsed() >= PROGRESS_INTERVAL {
+            last_printed = Instant::now();
             eprintln!("{} of about {} items", so_far.written, so_far.of);
         }
     };

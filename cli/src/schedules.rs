@@ -1,4 +1,4 @@
-//! `millrace schedules`: what is done at fixed times, what was fired, and firing by hand.
+//! `millrace schedules`: shows schedules and their past fires, and fires one by hand.
 
 use clap::{Args, Subcommand};
 use jobs::{
@@ -7,11 +7,11 @@ use jobs::{
 };
 use time::{OffsetDateTime, UtcOffset, format_description::BorrowedFormatItem, macros::format_description};
 
-use crate::operator::{app, one_line, print, print_json, span, table};
+use crate::operator::{app, format_duration, one_line, print, print_json, table};
 
 #[derive(Args)]
 #[command(after_help = "\
-Times are in UTC. A schedule is shown as this command is configured: give it the variables of the workers.
+Times are in UTC. The list follows the configuration of this command: give it the same variables as the workers.
 
 Examples:
   millrace schedules
@@ -27,22 +27,22 @@ pub struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// List what was fired, newest first
+    /// List past fires, newest first
     Fires {
-        /// Only of this schedule
+        /// List only fires of this schedule
         name: Option<String>,
-        /// At most so many
+        /// List at most this many fires
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
     },
-    /// Fire a schedule now, beside its own times
+    /// Fire a schedule now, in addition to its regular times
     Fire { name: String },
 }
 
-/// Does what it is told.
+/// Runs `millrace schedules`.
 ///
 /// # Errors
-/// Why it could not.
+/// When the database cannot be used, or there is no schedule of this name.
 pub async fn program(Arguments { command, json }: Arguments) -> Result<(), String> {
     let schedules = app().await?.schedules;
     let fires = match command {
@@ -51,17 +51,17 @@ pub async fn program(Arguments { command, json }: Arguments) -> Result<(), Strin
             if json {
                 return print_json(&all);
             }
-            print(&overview(&all))?;
+            print(&schedules_table(&all))?;
             return Ok(());
         }
         Some(Command::Fires { name, limit }) => {
             if let Some(name) = &name {
-                known(&schedules, name)?;
+                check_name(&schedules, name)?;
             }
             schedules.fires(name.as_deref(), limit).await.map_err(process::text)?
         }
         Some(Command::Fire { name }) => {
-            known(&schedules, &name)?;
+            check_name(&schedules, &name)?;
             let fired = schedules.fire_by_hand(&name).await.map_err(process::text)?;
             fired.ok_or_else(|| format!("there is no schedule {name:?}"))?;
             schedules.fires(Some(&name), 1).await.map_err(process::text)?
@@ -70,11 +70,11 @@ pub async fn program(Arguments { command, json }: Arguments) -> Result<(), Strin
     if json {
         return print_json(&fires);
     }
-    print(&ledger(&fires))?;
+    print(&fires_table(&fires))?;
     Ok(())
 }
 
-fn known(schedules: &Schedules, name: &str) -> Result<(), String> {
+fn check_name(schedules: &Schedules, name: &str) -> Result<(), String> {
     let names = schedules.names();
     if names.contains(&name) {
         return Ok(());
@@ -82,7 +82,7 @@ fn known(schedules: &Schedules, name: &str) -> Result<(), String> {
     Err(format!("there is no schedule {name:?}; there is {}", names.join(", ")))
 }
 
-fn overview(all: &[Overview]) -> String {
+fn schedules_table(all: &[Overview]) -> String {
     let rows: Vec<[String; 6]> = all
         .iter()
         .map(|schedule| {
@@ -91,24 +91,24 @@ fn overview(all: &[Overview]) -> String {
                 schedule.name.to_owned(),
                 one_line(&schedule.cron, 40),
                 schedule.catch_up.to_owned(),
-                last.map_or_else(|| "-".into(), |fire| instant(fire.fire_time)),
-                last.map_or_else(|| "-".into(), |fire| kind(&fire.kind)),
-                schedule.next.map_or_else(|| "-".into(), instant),
+                last.map_or_else(|| "-".into(), |fire| format_time(fire.fire_time)),
+                last.map_or_else(|| "-".into(), |fire| format_kind(&fire.kind)),
+                schedule.next.map_or_else(|| "-".into(), format_time),
             ]
         })
         .collect();
     table(["SCHEDULE", "CRON", "CATCH UP", "LAST FIRE", "", "NEXT"], &rows)
 }
 
-fn ledger(fires: &[Fired]) -> String {
+fn fires_table(fires: &[Fired]) -> String {
     let rows: Vec<[String; 6]> = fires
         .iter()
         .map(|fire| {
             [
                 one_line(&fire.schedule, 60),
-                instant(fire.fire_time),
-                kind(&fire.kind),
-                span((fire.fired_at - fire.fire_time).as_seconds_f64()),
+                format_time(fire.fire_time),
+                format_kind(&fire.kind),
+                format_duration((fire.fired_at - fire.fire_time).as_seconds_f64()),
                 fire.jobs.to_string(),
                 fire.passed_over.to_string(),
             ]
@@ -117,11 +117,11 @@ fn ledger(fires: &[Fired]) -> String {
     table(["SCHEDULE", "FIRE TIME", "", "LATE", "JOBS", "PASSED OVER"], &rows)
 }
 
-fn kind(kind: &str) -> String {
+fn format_kind(kind: &str) -> String {
     kind.replace('_', " ")
 }
 
-fn instant(time: OffsetDateTime) -> String {
+fn format_time(time: OffsetDateTime) -> String {
     const SECONDS: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
     time.to_offset(UtcOffset::UTC).format(SECONDS).unwrap_or_default()
 }

@@ -1,16 +1,16 @@
-//! What the documents say is so: variables, endpoints, files and names.
+//! The documents match the code: variables, endpoints, files and names.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jobs::{app, config::EnvReader};
 
 use super::{
-    holds,
+    assert_none,
     source::{crates, names, product_code, read, root, rust_files},
 };
 
-/// The user's surroundings, which are not set for Millrace; the first one is cargo's.
-const SURROUNDINGS: [&str; 5] = ["CARGO_MANIFEST_DIR", "HOME", "PATH", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR"];
+/// Variables of the user's environment, which are not settings of Millrace; cargo sets the first one.
+const ENVIRONMENT: [&str; 5] = ["CARGO_MANIFEST_DIR", "HOME", "PATH", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR"];
 
 /// The variables that the code reads.
 fn variables_read() -> BTreeSet<String> {
@@ -27,15 +27,15 @@ fn variables_read() -> BTreeSet<String> {
             }
         }
     }
-    found.into_iter().filter(|name| !SURROUNDINGS.contains(&name.as_str())).collect()
+    found.into_iter().filter(|name| !ENVIRONMENT.contains(&name.as_str())).collect()
 }
 
-/// The variables of `.env.example`: those that are set there, to their defaults, and the examples of the others.
+/// The variables of `.env.example`: those that are set to their defaults, and the commented examples.
 fn example() -> (BTreeMap<String, String>, BTreeMap<String, String>) {
     let (mut set, mut unset) = (BTreeMap::new(), BTreeMap::new());
     for line in read(".env.example").lines() {
         let (variables, line) = match line.strip_prefix('#') {
-            // A comment in words begins with a blank.
+            // Prose comments begin with a blank.
             Some(commented) if commented.starts_with(|c: char| c.is_ascii_uppercase()) => (&mut unset, commented),
             Some(_) => continue,
             None => (&mut set, line),
@@ -58,9 +58,9 @@ fn every_variable_is_documented() {
     broken.extend(
         documented.difference(&read_by_us).map(|name| format!("{name} is not read: remove it from .env.example")),
     );
-    let untold = documented.iter().filter(|name| !readme.contains(&format!("`{name}`")));
-    broken.extend(untold.map(|name| format!("{name}: add it to the table in README.md")));
-    holds("the code, .env.example and README.md name the same variables", broken);
+    let undocumented = documented.iter().filter(|name| !readme.contains(&format!("`{name}`")));
+    broken.extend(undocumented.map(|name| format!("{name}: add it to the table in README.md")));
+    assert_none("the code, .env.example and README.md must name the same variables", broken);
 }
 
 #[test]
@@ -72,12 +72,12 @@ fn the_example_environment_is_the_default() {
         vars.finish(config).unwrap_or_else(|problems| panic!(".env.example has wrong values:\n{problems}"))
     };
     let (mut set, unset) = example();
-    // Some variables matter only beside another one, such as the limits of a processor.
+    // Some variables have an effect only if another one is set, such as the limits of a processor.
     set.extend(unset.clone());
     let (given, default) = (read(&set), read(&unset));
     let differences = given.lines().zip(default.lines()).filter(|(given, default)| given != default);
-    holds(
-        "a variable that .env.example sets must have its default there; others begin with #",
+    assert_none(
+        "a variable that .env.example sets must have its default there; comment out the others with #",
         differences.map(|(given, default)| format!("{} instead of {}", given.trim(), default.trim())).collect(),
     );
 }
@@ -95,32 +95,32 @@ fn every_endpoint_is_in_the_readme() {
             }
         }
     }
-    holds("add the endpoint to the table in README.md, written exactly so", missing);
+    assert_none("add the endpoint to the table in README.md, in exactly this form", missing);
 }
 
 #[test]
-fn documents_name_what_exists() {
+fn documents_name_existing_files_and_items() {
     let folders: Vec<String> = crates().into_iter().chain(["tests".to_owned()]).collect();
     let sources: String = rust_files(&folders).into_iter().map(|file| file.text).collect();
     let mut broken = Vec::new();
     for document in ["README.md", "ARCHITECTURE.md", "migrations/README.md"] {
         let text = read(document);
-        // Between fences, every second piece between backticks is code.
+        // Outside fenced blocks, every second part between backticks is code.
         let prose: String = text.split("```").step_by(2).collect();
         for code in prose.split('`').skip(1).step_by(2) {
             let is_word = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_alphanumeric() || c == '_');
             let path = code.trim_end_matches('/');
             if code.contains('/') && [".rs", ".sql", ".json", ".md", "/"].iter().any(|end| code.ends_with(end)) {
                 if !code.starts_with('/') && !code.contains([' ', '*', '…']) && !root().join(path).exists() {
-                    broken.push(format!("{document}: {code} is no file of ours"));
+                    broken.push(format!("{document}: the file {code} does not exist"));
                 }
             } else if code.contains("::") && code.split("::").all(is_word) {
                 let last = code.rsplit("::").next().unwrap_or_default();
                 if !names(&sources, last) {
-                    broken.push(format!("{document}: nothing is called {last} any more ({code})"));
+                    broken.push(format!("{document}: no code has the name {last} ({code})"));
                 }
             }
         }
     }
-    holds("the code has changed under the documents: write what is so now", broken);
+    assert_none("the documents are out of date: update them to the code", broken);
 }

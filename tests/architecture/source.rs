@@ -1,4 +1,4 @@
-//! Reads this repository as text: its files, its imports and its manifests.
+//! Reads the repository as text: files, imports and manifests.
 
 use std::{
     fs,
@@ -27,7 +27,7 @@ pub fn crates() -> Vec<String> {
     members.split('"').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// Every Rust file in these folders, those that are missing left out.
+/// Every Rust file in these folders; missing folders are skipped.
 pub fn rust_files(folders: &[String]) -> Vec<File> {
     let mut found = Vec::new();
     folders.iter().for_each(|folder| walk(&root().join(folder), &mut found));
@@ -48,7 +48,7 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The product code of every crate: no tests, no comments.
+/// The product code of every crate, without tests and comments.
 pub fn product_code() -> Vec<File> {
     let folders: Vec<String> = crates().iter().map(|name| format!("{name}/src")).collect();
     let mut files = rust_files(&folders);
@@ -61,7 +61,7 @@ pub fn product_code() -> Vec<File> {
     files
 }
 
-/// Whether the code has this word, not as a part of a longer one.
+/// Whether the code contains this name as a whole word.
 pub fn names(code: &str, word: &str) -> bool {
     let letter = |c: char| c.is_alphanumeric() || c == '_';
     code.match_indices(word).any(|(at, _)| {
@@ -70,7 +70,7 @@ pub fn names(code: &str, word: &str) -> bool {
     })
 }
 
-/// Every `use`, written out: `use a::{b, c::d}` is `a::b` and `a::c::d`.
+/// Every imported path: `use a::{b, c::d}` gives `a::b` and `a::c::d`.
 pub fn imports(code: &str) -> Vec<String> {
     let mut found = Vec::new();
     for statement in code.split(';') {
@@ -110,14 +110,14 @@ fn expand(prefix: &str, tree: &str, found: &mut Vec<String>) {
     expand(&prefix, &inner[from..], found);
 }
 
-/// A line of a manifest, with the section that it stands in.
+/// A line of a manifest, with its section.
 pub struct Entry {
     pub section: String,
     pub line: String,
 }
 
 impl Entry {
-    /// The name of the dependency, when this is one.
+    /// The name of the dependency, if the line declares one.
     pub fn dependency(&self) -> Option<&str> {
         let name = self.line.split(['=', '.', ' ']).next()?;
         self.section.ends_with("dependencies").then_some(name)

@@ -1,4 +1,4 @@
-//! The compose files, as the real compose understands them.
+//! The compose files, parsed by the real Docker Compose.
 
 use std::fs;
 
@@ -15,7 +15,7 @@ const PROFILES: [(&str, &[&str]); 5] = [
     ("redis", &["redis"]),
     ("smart_contract", &["contract", "hardhat"]),
 ];
-/// What prod does not start without.
+/// The variables that prod requires.
 const KEYS: [(&str, &str); 6] = [
     ("POSTGRES_PASSWORD", "own-1"),
     ("API_KEY", "own-2"),
@@ -25,7 +25,7 @@ const KEYS: [(&str, &str); 6] = [
     ("PROCESSOR_URL", "simulated"),
 ];
 
-/// The compose files in a folder without anybody's `.env`.
+/// The compose files in a temporary folder without a `.env`.
 struct Files {
     folder: Scratch,
     tools: Packages,
@@ -42,7 +42,7 @@ impl Files {
         Some(Self { folder, tools })
     }
 
-    /// What compose makes of the file, an override and some profiles; else what it says against them.
+    /// The configuration that Compose derives from the file, an override and some profiles, or its error message.
     fn config(&self, other: Option<&str>, profiles: &[&str], variables: &[(&str, &str)]) -> Result<Value, String> {
         let mut compose = self.tools.program("docker-compose");
         compose.env_clear().envs(variables.iter().copied()).env("HOME", &*self.folder).current_dir(&*self.folder);
@@ -54,11 +54,11 @@ impl Files {
             compose.args(["--profile", profile]);
         }
         let output = compose.args(["config", "--format", "json"]).output().expect("compose");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         if !output.status.success() {
-            return Err(said);
+            return Err(stderr);
         }
-        assert_eq!(said, "", "compose warns");
+        assert_eq!(stderr, "", "Compose prints no warning");
         Ok(serde_json::from_slice(&output.stdout).expect("JSON"))
     }
 }
@@ -70,7 +70,7 @@ fn services(config: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn each_profile_and_override_is_understood() {
+fn each_profile_and_override_is_valid() {
     let Some(files) = Files::new() else { return };
     assert_eq!(services(&files.config(None, &[], &[]).unwrap()), DEFAULT);
     let sorted = |names: &[&[&'static str]]| {
@@ -83,10 +83,10 @@ fn each_profile_and_override_is_understood() {
     }
     let all: Vec<_> = PROFILES.iter().flat_map(|(_, own)| own.iter().copied()).collect();
     for (other, more) in [(None, &[][..]), (Some("dev"), &[]), (Some("test"), &["smoke"])] {
-        let config = files.config(other, &["*"], &[]).unwrap_or_else(|said| panic!("{other:?}: {said}"));
+        let config = files.config(other, &["*"], &[]).unwrap_or_else(|error| panic!("{other:?}: {error}"));
         assert_eq!(services(&config), sorted(&[&DEFAULT, &all, more]), "{other:?}");
     }
-    // Nothing that is for developers can be started there.
+    // Development services cannot be started in prod.
     let prod = files.config(Some("prod"), &["*"], &KEYS).unwrap();
     assert_eq!(
         services(&prod),
@@ -95,7 +95,7 @@ fn each_profile_and_override_is_understood() {
 }
 
 #[test]
-fn a_misspelt_key_is_noticed() {
+fn a_misspelt_key_is_an_error() {
     let Some(files) = Files::new() else { return };
     let file = read("docker-compose.yml");
     for (key, wrong, complaint) in [
@@ -105,48 +105,51 @@ fn a_misspelt_key_is_noticed() {
         let planted = file.replacen(key, wrong, 1);
         assert_ne!(planted, file, "{key} is there");
         fs::write(files.folder.join("docker-compose.yml"), planted).unwrap();
-        let said = files.config(None, &[], &[]).expect_err(wrong);
-        assert!(said.contains(complaint), "{wrong}: {said}");
+        let error = files.config(None, &[], &[]).expect_err(wrong);
+        assert!(error.contains(complaint), "{wrong}: {error}");
     }
 }
 
 #[test]
-fn any_number_of_workers_starts_and_each_stops_in_its_time() {
+fn services_can_be_scaled_and_have_time_to_stop() {
     let Some(files) = Files::new() else { return };
     for other in [None, Some("dev"), Some("test"), Some("prod")] {
         let config = files.config(other, &["*"], &KEYS).unwrap();
         for (name, service) in config["services"].as_object().unwrap() {
             let case = format!("{other:?} {name}: {service}");
-            assert!(service["container_name"].is_null(), "a name can be given once: {case}");
+            assert!(service["container_name"].is_null(), "a container name prevents scaling: {case}");
             let tag = service["image"].as_str().and_then(|image| image.rsplit_once(':')).map(|(_, tag)| tag);
-            assert!(tag.is_some_and(|tag| tag != "latest"), "an image without a tag: {case}");
+            assert!(tag.is_some_and(|tag| tag != "latest"), "the image has a fixed tag: {case}");
             if service["image"].as_str().is_some_and(|image| image.starts_with("millrace:")) {
                 assert_eq!(
                     service["stop_grace_period"], "40s",
-                    "a stop takes up to 30 s after the drain delay: {case}"
+                    "a stop takes up to 30 s, drain delay included: {case}"
                 );
                 assert_eq!(service["cap_drop"][0], "ALL", "{case}");
                 assert_eq!(service["read_only"], true, "{case}");
             } else {
-                // Ours are pinned by what is built; others by more than a major version.
-                assert!(tag.is_some_and(|tag| tag.contains('.') || tag == "local"), "an image that moves: {case}");
+                // Images of others are pinned to more than a major version.
+                assert!(tag.is_some_and(|tag| tag.contains('.') || tag == "local"), "the tag is not pinned: {case}");
             }
             for port in service["ports"].as_array().into_iter().flatten() {
-                assert_eq!(port["host_ip"], "127.0.0.1", "default keys are for this machine only: {case}");
+                assert_eq!(port["host_ip"], "127.0.0.1", "default keys must not be reachable from other hosts: {case}");
             }
         }
         let worker = &config["services"]["worker"];
-        assert!(worker["ports"].is_null(), "a port of the host can be had once: {worker}");
+        assert!(worker["ports"].is_null(), "a host port prevents scaling: {worker}");
         for name in ["api", "worker"] {
             let migrated = &config["services"][name]["depends_on"]["migrate"]["condition"];
             assert_eq!(migrated, "service_completed_successfully", "{other:?} {name}");
         }
         assert_eq!(config["services"]["migrate"]["depends_on"]["postgres"]["condition"], "service_healthy");
-        assert_eq!(config["services"]["migrate"]["restart"], "no", "{other:?}: else it never completes");
+        assert_eq!(
+            config["services"]["migrate"]["restart"], "no",
+            "{other:?}: a restart would keep it from completing"
+        );
     }
 }
 
-/// Builds of one tag at once, which compose starts in parallel, end with "image already exists".
+/// Compose builds in parallel, and parallel builds of one tag fail with "image already exists".
 #[test]
 fn each_image_is_built_by_one_service() {
     let Some(files) = Files::new() else { return };
@@ -190,7 +193,7 @@ fn variables_reach_the_processes_from_a_file_and_from_the_shell() {
             ("WEBHOOK_CONFLICT", "reject"),
             ("PROCESSOR_ATTEMPTS", "10"),
             ("REDIS_URL", "redis://shell:6379"),
-            // Not what the file says for processes outside.
+            // Fixed in containers; the values of `.env` are for processes on the host.
             ("HOST", "0.0.0.0"),
             ("PORT", "8000"),
             ("LOG_DIR", "/var/log/millrace"),
@@ -204,9 +207,9 @@ fn variables_reach_the_processes_from_a_file_and_from_the_shell() {
 #[test]
 fn prod_names_every_key_that_is_missing() {
     let Some(files) = Files::new() else { return };
-    let said = files.config(Some("prod"), &[], &[]).expect_err("no keys");
+    let error = files.config(Some("prod"), &[], &[]).expect_err("no keys");
     for (key, _) in KEYS {
-        assert!(said.contains(&format!("required variable {key} is missing")), "{key}: {said}");
+        assert!(error.contains(&format!("required variable {key} is missing")), "{key}: {error}");
     }
     let prod = files.config(Some("prod"), &[], &KEYS).unwrap();
     for name in ["api", "worker", "migrate"] {
@@ -215,10 +218,10 @@ fn prod_names_every_key_that_is_missing() {
     }
 }
 
-/// Compose's default for `CONTRACT_ADDRESS` is where a new chain puts the first contract of the default key.
+/// Compose's default for `CONTRACT_ADDRESS` is the address of the first contract of the default key on a new chain.
 #[cfg(feature = "smart-contract")]
 #[tokio::test]
-async fn the_first_contract_is_where_compose_looks_for_it() {
+async fn the_first_contract_has_composes_default_address() {
     use crate::harness::{
         anvil::{Node, OWNER_KEY},
         process::Process,
@@ -234,8 +237,8 @@ async fn the_first_contract_is_where_compose_looks_for_it() {
 }
 
 #[test]
-fn the_real_compose_is_what_is_asked() {
+fn the_program_is_docker_compose() {
     let Some(tools) = tools() else { return };
-    let (succeeded, said) = run(tools.program("docker-compose").arg("version"));
-    assert!(succeeded && said.starts_with("Docker Compose version"), "{said}");
+    let (succeeded, output) = run(tools.program("docker-compose").arg("version"));
+    assert!(succeeded && output.starts_with("Docker Compose version"), "{output}");
 }

@@ -1,4 +1,4 @@
-//! The Dockerfiles: lint, and that everything a build needs is copied.
+//! The Dockerfiles: they pass the linter, and copy everything that a build needs.
 
 use std::fs;
 
@@ -6,29 +6,29 @@ use super::{read, root, run, tools};
 use crate::harness::scratch::Scratch;
 
 #[test]
-fn the_linter_has_nothing_against_them() {
+fn dockerfiles_pass_the_linter() {
     let Some(tools) = tools() else { return };
     for path in ["Dockerfile", "deploy/hardhat/Dockerfile"] {
-        let (succeeded, said) = run(tools.program("hadolint").arg(root().join(path)));
-        assert!(succeeded && said.is_empty(), "{path}: {said}");
+        let (succeeded, output) = run(tools.program("hadolint").arg(root().join(path)));
+        assert!(succeeded && output.is_empty(), "{path}: {output}");
     }
-    // It would tell.
+    // The linter reports planted mistakes.
     let folder = Scratch::new();
     let planted =
         read("Dockerfile").replace("COPY .sqlx .sqlx", "ADD .sqlx .sqlx").replace("WORKDIR /src", "WORKDIR src");
     fs::write(folder.join("Dockerfile"), planted).unwrap();
-    let (succeeded, said) = run(tools.program("hadolint").arg(folder.join("Dockerfile")));
-    assert!(!succeeded && said.contains("DL3020") && said.contains("DL3000"), "{said}");
+    let (succeeded, output) = run(tools.program("hadolint").arg(folder.join("Dockerfile")));
+    assert!(!succeeded && output.contains("DL3020") && output.contains("DL3000"), "{output}");
 }
 
-/// The sources of its `COPY` instructions from the context, in order.
+/// The sources of the `COPY` instructions from the build context, in order.
 fn copied(dockerfile: &str) -> Vec<&str> {
     let lines = dockerfile.lines().filter_map(|line| line.strip_prefix("COPY ")).filter(|line| !line.starts_with("--"));
     lines.flat_map(|line| line.split(' ').rev().skip(1)).collect()
 }
 
 #[test]
-fn a_build_gets_every_crate_and_everything_beside_them() {
+fn a_build_copies_every_crate_and_folder_it_needs() {
     let (dockerfile, ignored) = (read("Dockerfile"), read(".dockerignore"));
     let copied = copied(&dockerfile);
     let manifest = read("Cargo.toml");
@@ -44,32 +44,35 @@ fn a_build_gets_every_crate_and_everything_beside_them() {
         assert!(copied.contains(&folder), "{folder}");
     }
     for path in &copied {
-        assert!(root().join(path).exists(), "{path} is copied and is not there");
+        assert!(root().join(path).exists(), "{path} is copied and does not exist");
         let top = path.split('/').next().expect("a first step");
-        assert!(ignored.lines().any(|line| line == format!("!{top}")), ".dockerignore keeps {top} away");
+        assert!(ignored.lines().any(|line| line == format!("!{top}")), ".dockerignore excludes {top}");
     }
     let programs = ["api", "worker", "millrace"];
     assert!(
         programs.iter().all(|name| dockerfile.contains(&format!("/{name}\""))),
-        "one of {programs:?} is left behind"
+        "one of {programs:?} is not copied to the image"
     );
 }
 
 #[test]
-fn what_is_secret_or_large_is_never_sent_to_a_builder() {
+fn secrets_and_large_folders_are_not_in_the_build_context() {
     let ignored = read(".dockerignore");
     let rules: Vec<_> = ignored.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
-    assert_eq!(rules.first(), Some(&"*"), "everything is left away but what is named");
+    assert_eq!(rules.first(), Some(&"*"), "everything is excluded by default");
     for never in [".env", ".git", ".millrace", "target", "tests"] {
         assert!(!rules.contains(&&*format!("!{never}")), "{never}");
     }
 }
 
 #[test]
-fn the_image_is_of_the_toolchain_that_the_workspace_names() {
+fn the_rust_image_has_the_version_of_the_workspace() {
     let (dockerfile, manifest) = (read("Dockerfile"), read("Cargo.toml"));
     let version = manifest.lines().find_map(|line| line.strip_prefix("rust-version = ")).expect("a version");
-    assert!(dockerfile.contains(&format!("ARG RUST_IMAGE=rust:{}.", version.trim_matches('"'))), "not {version}");
-    // Both of one Debian: a newer libc than the one that it runs on would not do.
+    assert!(
+        dockerfile.contains(&format!("ARG RUST_IMAGE=rust:{}.", version.trim_matches('"'))),
+        "the version is not {version}"
+    );
+    // Both images use the same Debian: a program built with a newer libc would not start on an older one.
     assert!(dockerfile.contains("-slim-trixie\n") && dockerfile.contains("ARG RUNTIME_IMAGE=debian:13."));
 }

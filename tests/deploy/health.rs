@@ -1,4 +1,4 @@
-//! `millrace health`, which images ask instead of `curl`.
+//! `millrace health`, the health check of the images.
 
 use std::time::Duration;
 
@@ -23,23 +23,23 @@ async fn health(arguments: &[&str], variables: &[(&str, &str)]) -> (bool, String
 }
 
 #[tokio::test]
-async fn it_says_whether_api_and_worker_are_well() {
+async fn it_checks_api_and_worker() {
     let database = database::fresh().await;
     let api = Api::start(&database.url, &[]).await;
     let port = api.url.rsplit_once(':').unwrap().1;
-    // As the image has it, where the API listens on every address.
+    // As in the image, where the API listens on every address.
     assert_eq!(health(&[], &[("HOST", "0.0.0.0"), ("PORT", port)]).await, (true, String::new()));
     assert_eq!(health(&[&format!("{}/readyz", api.url)], &[]).await, (true, String::new()));
     let mut worker = start_worker(&database.url, &[("WORKER_HEALTH_PORT", "0")]).await;
     let line: serde_json::Value = serde_json::from_str(&worker.wait_for_line("health and metrics").await).unwrap();
     let url = format!("http://{}/livez", line["address"].as_str().unwrap());
     assert_eq!(health(&[&url], &[]).await, (true, String::new()));
-    let (well, said) = health(&[&format!("{}/nowhere", api.url)], &[]).await;
-    assert!(!well && said.contains("404"), "{said}");
+    let (healthy, output) = health(&[&format!("{}/nowhere", api.url)], &[]).await;
+    assert!(!healthy && output.contains("404"), "{output}");
 }
 
 #[tokio::test]
-async fn one_that_waits_for_its_database_lives_and_is_not_ready() {
+async fn an_api_without_its_database_is_alive_and_not_ready() {
     let closed = Port::free();
     let reserved = Port::free();
     let port = reserved.to_string();
@@ -47,40 +47,40 @@ async fn one_that_waits_for_its_database_lives_and_is_not_ready() {
     let mut api = Process::start(&["api"], &[("DATABASE_URL", &url), ("PORT", &port)]);
     api.wait_for_line("waiting for the database").await;
     assert_eq!(health(&[], &[("PORT", &port)]).await, (true, String::new()));
-    let (ready, said) = health(&[&format!("http://127.0.0.1:{port}/readyz")], &[]).await;
-    assert!(!ready && said.contains("503") && !said.contains("hunter2"), "{said}");
+    let (ready, output) = health(&[&format!("http://127.0.0.1:{port}/readyz")], &[]).await;
+    assert!(!ready && output.contains("503") && !output.contains("hunter2"), "{output}");
 }
 
 #[tokio::test]
-async fn what_does_not_answer_rightly_is_not_well() {
+async fn wrong_missing_and_refused_responses_are_unhealthy() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/livez", listener.local_addr().unwrap());
-    let answers = tokio::spawn(async move {
+    let server = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
-        // Read first: unread, the question would reset the connection, answer and all.
-        let mut question = Vec::new();
-        while !question.ends_with(b"\r\n\r\n") {
-            assert_ne!(stream.read_buf(&mut question).await.unwrap(), 0);
+        // Read the request first: closing a socket with unread data resets the connection and loses the response.
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0);
         }
-        stream.write_all(b"SSH-2.0-nobody\r\n").await.unwrap();
+        stream.write_all(b"SSH-2.0-server\r\n").await.unwrap();
         drop(stream);
-        // Accepts, and never says a word.
+        // Accepts a connection and sends nothing.
         let silent = listener.accept().await.unwrap();
         listener.accept().await.unwrap();
         drop(silent);
     });
-    for expected in ["does not speak HTTP", "no answer within 4 s"] {
-        let (well, said) = health(&[&url], &[]).await;
-        assert!(!well && said.contains(expected), "{expected}: {said}");
+    for expected in ["does not speak HTTP", "no response within 4 s"] {
+        let (healthy, output) = health(&[&url], &[]).await;
+        assert!(!healthy && output.contains(expected), "{expected}: {output}");
     }
-    answers.abort();
-    let _ = answers.await;
-    let (well, said) = health(&[&url], &[]).await;
-    assert!(!well && said.contains("refused"), "{said}");
+    server.abort();
+    let _ = server.await;
+    let (healthy, output) = health(&[&url], &[]).await;
+    assert!(!healthy && output.contains("refused"), "{output}");
     for (arguments, variables, named) in
         [(&["https://a:1/"][..], &[][..], "URL: must be "), (&[], &[("PORT", "x")], "PORT: must be ")]
     {
-        let (well, said) = health(arguments, variables).await;
-        assert!(!well && said.contains(named), "{arguments:?}: {said}");
+        let (healthy, output) = health(arguments, variables).await;
+        assert!(!healthy && output.contains(named), "{arguments:?}: {output}");
     }
 }

@@ -1,4 +1,4 @@
-//! The manifests against what Kubernetes and KEDA publish, and against each other.
+//! The Kubernetes manifests: they match the schemas of Kubernetes and KEDA, and each other.
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
@@ -9,10 +9,10 @@ use crate::harness::{node, scratch::Scratch};
 
 const FOLDER: &str = "deploy/kubernetes";
 const KEDA: [&str; 2] = ["@kubernetes-models/keda@2.0.0", "typescript@7.0.2"];
-/// The oldest release that is still cared for, and the newest one that the schemas know.
+/// The oldest supported Kubernetes release, and the newest one with published schemas.
 const RELEASES: [&str; 2] = ["1.34.0", "1.37.0"];
 
-/// The names of the files that are applied.
+/// The names of the manifests that are applied.
 fn files() -> Vec<String> {
     let files = fs::read_dir(root().join(FOLDER)).expect("manifests").flatten();
     let mut names: Vec<String> = files.map(|file| file.file_name().display().to_string()).collect();
@@ -25,12 +25,12 @@ fn files() -> Vec<String> {
 fn objects(tools: &Packages, name: &str) -> Vec<Value> {
     let mut python = tools.python();
     python.args(["-c", "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))"]);
-    let (succeeded, said) = run(python.arg(root().join(FOLDER).join(name)));
-    assert!(succeeded, "{name}: {said}");
-    serde_json::from_str(&said).expect("JSON")
+    let (succeeded, output) = run(python.arg(root().join(FOLDER).join(name)));
+    assert!(succeeded, "{name}: {output}");
+    serde_json::from_str(&output).expect("JSON")
 }
 
-fn all(tools: &Packages) -> Vec<Value> {
+fn all_objects(tools: &Packages) -> Vec<Value> {
     files().iter().flat_map(|name| objects(tools, name)).collect()
 }
 
@@ -39,17 +39,17 @@ fn validate(tools: &Packages, release: &str, file: &Path) -> (bool, String) {
 }
 
 #[test]
-fn each_manifest_fits_the_published_schemas() {
+fn each_manifest_matches_the_published_schemas() {
     let Some(tools) = tools() else { return };
     for release in RELEASES {
         for name in files() {
-            let (valid, said) = validate(&tools, release, &root().join(FOLDER).join(&name));
-            assert!(valid, "{release} {name}: {said}");
-            // KEDA's own kind is checked below.
-            assert!(!said.contains("WARN") || name == "scaledobject.yaml", "{release} {name}: {said}");
+            let (valid, output) = validate(&tools, release, &root().join(FOLDER).join(&name));
+            assert!(valid, "{release} {name}: {output}");
+            // Kubernetes has no schema for KEDA's ScaledObject; the test below checks it.
+            assert!(!output.contains("WARN") || name == "scaledobject.yaml", "{release} {name}: {output}");
         }
     }
-    // It would tell: a key that is none, a value of another type, a word that is none.
+    // The validator reports planted mistakes: an unknown key, and values of another type.
     let (folder, api) = (Scratch::new(), read(&format!("{FOLDER}/api.yaml")));
     for (right, wrong) in [
         ("terminationGracePeriodSeconds", "terminationGracePeriod"),
@@ -60,13 +60,13 @@ fn each_manifest_fits_the_published_schemas() {
         assert_ne!(planted, api, "{right} is there");
         let file = folder.join("planted.yaml");
         fs::write(&file, planted).unwrap();
-        let (valid, said) = validate(&tools, RELEASES[1], &file);
-        assert!(!valid, "{wrong} goes unnoticed: {said}");
+        let (valid, output) = validate(&tools, RELEASES[1], &file);
+        assert!(!valid, "{wrong} is not reported: {output}");
     }
 }
 
 #[test]
-fn the_scaled_object_has_kedas_types() {
+fn the_scaled_object_matches_the_types_of_keda() {
     let (Some(tools), Some(packages)) = (tools(), node::packages(&KEDA)) else { return };
     let object = objects(&tools, "scaledobject.yaml").remove(0);
     let program = |object: &str| {
@@ -81,29 +81,29 @@ fn the_scaled_object_has_kedas_types() {
         let planted = text.replacen(&format!("\"{key}\":"), &format!("\"{key}_\":"), 1);
         assert_ne!(planted, text, "{key} is there");
         let complaint = compile(&packages, &program(&planted)).unwrap_or_default();
-        assert!(complaint.contains(key), "a misspelt {key} goes unnoticed: {complaint}");
+        assert!(complaint.contains(key), "a misspelt {key} is not reported: {complaint}");
     }
-    // What a trigger's metadata may hold is in no schema, only in KEDA's documentation of its Prometheus scaler.
+    // The metadata of a trigger has no schema; these keys are from KEDA's documentation of its Prometheus scaler.
     for trigger in object["spec"]["triggers"].as_array().expect("triggers") {
         assert_eq!((&trigger["type"], &trigger["metricType"]), (&"prometheus".into(), &"AverageValue".into()));
         let keys: BTreeSet<_> = trigger["metadata"].as_object().expect("metadata").keys().map(String::as_str).collect();
         assert_eq!(keys, BTreeSet::from(["ignoreNullValues", "query", "serverAddress", "threshold"]));
-        assert_eq!(trigger["metadata"]["ignoreNullValues"], "false", "else a metric that is missing scales down");
+        assert_eq!(trigger["metadata"]["ignoreNullValues"], "false", "a missing metric must not scale down");
         let address = trigger["metadata"]["serverAddress"].as_str().expect("an address");
         assert!(address.contains(".svc"), "KEDA asks from its own namespace: {address}");
         assert!(trigger["metadata"]["query"].as_str().is_some_and(|query| query.contains("millrace_queue_")));
     }
 }
 
-/// What the compiler says against it.
+/// The error messages of the TypeScript compiler, if there are any.
 fn compile(packages: &Path, program: &str) -> Option<String> {
     let folder = Scratch::new();
     std::os::unix::fs::symlink(packages.join("node_modules"), folder.join("node_modules")).unwrap();
     fs::write(folder.join("object.ts"), program).unwrap();
     let flags = ["--noEmit", "--strict", "--skipLibCheck", "--module", "preserve", "--moduleResolution", "bundler"];
     let mut compiler = Command::new(packages.join("node_modules/.bin/tsc"));
-    let (succeeded, said) = run(compiler.args(flags).arg("object.ts").current_dir(&*folder));
-    (!succeeded).then_some(said)
+    let (succeeded, output) = run(compiler.args(flags).arg("object.ts").current_dir(&*folder));
+    (!succeeded).then_some(output)
 }
 
 #[test]
@@ -117,21 +117,21 @@ fn every_manifest_is_applied_and_none_names_a_namespace() {
         .collect();
     applied.sort_unstable();
     assert_eq!(applied, files());
-    for object in all(&tools) {
+    for object in all_objects(&tools) {
         assert!(object["metadata"]["namespace"].is_null(), "{object}");
-        assert_ne!(object["kind"], "Secret", "values of secrets are in no repository: {object}");
+        assert_ne!(object["kind"], "Secret", "secrets must not be in the repository: {object}");
     }
 }
 
 #[test]
-fn they_fit_each_other_and_the_programs() {
+fn manifests_match_each_other_and_the_programs() {
     let Some(tools) = tools() else { return };
-    let objects = all(&tools);
+    let objects = all_objects(&tools);
     let of = |kind: &str| objects.iter().filter(move |object| object["kind"] == kind).collect::<Vec<_>>();
     let environment = &of("ConfigMap")[0]["data"];
     let example = read(".env.example");
     for variable in environment.as_object().expect("variables").keys() {
-        assert!(example.contains(&format!("{variable}=")), "{variable} is no variable of ours");
+        assert!(example.contains(&format!("{variable}=")), "{variable} is not a variable of Millrace");
     }
     for line in read(&format!("{FOLDER}/secret.example.env")).lines().filter(|line| !line.starts_with('#')) {
         let (name, value) = line.split_once('=').expect("NAME=");
@@ -140,7 +140,7 @@ fn they_fit_each_other_and_the_programs() {
     let mut labels = BTreeSet::new();
     for deployment in of("Deployment") {
         let template = &deployment["spec"]["template"];
-        // Beyond the 30 s of a stop: 5 s, and what the API goes on serving before.
+        // The 30 s of a stop and 5 s in reserve; the API also has its drain delay.
         let drain: i32 = environment["DRAIN_DELAY_SECONDS"].as_str().expect("a variable").parse().expect("seconds");
         let is_api = deployment["metadata"]["name"] == "millrace-api";
         let grace = 35 + if is_api { drain } else { 0 };
@@ -151,7 +151,7 @@ fn they_fit_each_other_and_the_programs() {
         let (port, variable) = match container["command"][0].as_str() {
             Some("api") => ("http", "PORT"),
             Some("worker") => ("health", "WORKER_HEALTH_PORT"),
-            other => panic!("a program that is none of the image's: {other:?}"),
+            other => panic!("the image has no program {other:?}"),
         };
         assert_eq!(container["ports"][0]["name"], port);
         assert_eq!(container["ports"][0]["containerPort"].to_string(), environment[variable].as_str().unwrap());
@@ -174,23 +174,23 @@ fn they_fit_each_other_and_the_programs() {
             assert_eq!(container["volumeMounts"][0]["mountPath"], environment["LOG_DIR"], "{pod}");
         }
         let user = spec["securityContext"]["runAsUser"].to_string();
-        assert!(read("Dockerfile").contains(&format!("USER {user}:")), "the image's user is another one than {user}");
+        assert!(read("Dockerfile").contains(&format!("USER {user}:")), "the user of the image is not {user}");
     }
-    for chooser in [of("PodDisruptionBudget"), of("Service"), of("NetworkPolicy")].concat() {
-        let spec = &chooser["spec"];
-        let chosen = [&spec["selector"]["matchLabels"], &spec["podSelector"]["matchLabels"], &spec["selector"]];
-        let chosen = chosen.into_iter().find(|labels| labels.is_object()).expect("labels");
-        assert!(labels.contains(&chosen.to_string()), "nothing has these labels: {chosen}");
+    for object in [of("PodDisruptionBudget"), of("Service"), of("NetworkPolicy")].concat() {
+        let spec = &object["spec"];
+        let selectors = [&spec["selector"]["matchLabels"], &spec["podSelector"]["matchLabels"], &spec["selector"]];
+        let selector = selectors.into_iter().find(|labels| labels.is_object()).expect("labels");
+        assert!(labels.contains(&selector.to_string()), "no deployment has these labels: {selector}");
     }
     let scaled = of("ScaledObject")[0]["spec"]["scaleTargetRef"]["name"].clone();
     assert!(of("Deployment").iter().any(|deployment| deployment["metadata"]["name"] == scaled), "{scaled}");
 }
 
-/// An API opens up to 13 connections, a worker up to 20; a rollout has one more of each.
+/// An API opens up to 13 connections and a worker up to 20; a rollout adds one of each.
 #[test]
-fn the_connections_that_the_scaler_allows_fit_what_is_asked_of_postgresql() {
+fn the_connections_at_maximum_scale_fit_into_max_connections() {
     let Some(tools) = tools() else { return };
-    let objects = all(&tools);
+    let objects = all_objects(&tools);
     let find = |kind: &str, name: &str| {
         let found = objects.iter().find(|object| object["kind"] == kind && object["metadata"]["name"] == name);
         found.unwrap_or_else(|| panic!("no {kind} {name}"))

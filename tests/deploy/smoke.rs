@@ -1,4 +1,4 @@
-//! The script that the compose file for tests runs, against real processes.
+//! The smoke test script of docker-compose.test.yml, against real processes.
 
 use std::{path::Path, process::Command, time::Duration};
 
@@ -24,10 +24,10 @@ async fn it_succeeds_where_a_webhook_is_processed_and_fails_elsewhere() {
     let database = database::fresh().await;
     let api = Api::start(&database.url, &[("PROCESSING_DELAY_SECONDS", "0.2")]).await;
     let worker = start_worker(&database.url, &[]).await;
-    let (succeeded, said) = smoke(&api.url).await;
-    assert!(succeeded && said.contains("PROCESSED"), "{said}");
+    let (succeeded, output) = smoke(&api.url).await;
+    assert!(succeeded && output.contains("PROCESSED"), "{output}");
     drop(worker);
     let signed = Api::start(&database.url, &[("WEBHOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")]).await;
-    let (succeeded, said) = smoke(&signed.url).await;
-    assert!(!succeeded && said.contains("401 instead of 202"), "{said}");
+    let (succeeded, output) = smoke(&signed.url).await;
+    assert!(!succeeded && output.contains("401 instead of 202"), "{output}");
 }

@@ -1,23 +1,23 @@
-//! `.githooks/commit-msg`: what a subject may be.
+//! `.githooks/commit-msg`: which commit messages are accepted.
 
 use std::process::Command;
 
 use super::root;
 use crate::harness::scratch::Scratch;
 
-/// What the hook says to a message; empty when it lets it through.
-fn said(scratch: &Scratch, message: &str) -> String {
+/// The output of the hook for a message; empty if it is accepted.
+fn check(scratch: &Scratch, message: &str) -> String {
     let file = scratch.join("message");
     std::fs::write(&file, message).unwrap();
     let hook = root().join(".githooks/commit-msg");
     let output = Command::new(hook).arg(&file).current_dir(root()).output().expect("a hook that runs");
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.success(), said.is_empty(), "{message:?}: {said}");
-    said
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.success(), stderr.is_empty(), "{message:?}: {stderr}");
+    stderr
 }
 
 #[tokio::test]
-async fn good_messages_pass() {
+async fn good_messages_are_accepted() {
     let scratch = Scratch::new();
     for message in [
         "jobs/queue: give back what is not held",
@@ -29,7 +29,7 @@ async fn good_messages_pass() {
         "jobs/boot: say why\n# a comment\n\nBecause.",
         "jobs/boot: say why\n# ------------------------ >8 ------------------------\n# Do not modify\ndiff --git a/x b/x\n",
         ".githooks: check what a commit says",
-        "jobs: cut `amount` to six digits, whatever: it came in",
+        "jobs: round `amount`: keep six digits",
         // 72 characters, and some of them are two bytes.
         "jobs: größe größe größe größe größe größe größe größe größe größe größer",
         "Merge branch 'main' of elsewhere into something whose name is longer than a subject may be",
@@ -38,14 +38,14 @@ async fn good_messages_pass() {
         "squash! anything at all.",
         "amend! Anything",
     ] {
-        assert_eq!(said(&scratch, message), "", "{message:?}");
+        assert_eq!(check(&scratch, message), "", "{message:?}");
     }
 }
 
 #[tokio::test]
-async fn bad_messages_are_told_what_is_wrong() {
+async fn bad_messages_are_refused_with_the_reason() {
     let scratch = Scratch::new();
-    for (message, why) in [
+    for (message, reason) in [
         ("", "there is no subject"),
         ("\n\n", "there is no subject"),
         ("# only a comment\n", "there is no subject"),
@@ -68,8 +68,8 @@ async fn bad_messages_are_told_what_is_wrong() {
         ("jobs: add a queue\n# a comment\nbecause", "second line must be blank"),
         ("merge branch", "there is no scope"),
     ] {
-        let said = said(&scratch, message);
-        assert!(said.contains(why), "{message:?}: {said:?} does not say {why:?}");
-        assert!(said.contains("scope/part: do something"), "{message:?}: {said}");
+        let output = check(&scratch, message);
+        assert!(output.contains(reason), "{message:?}: {output:?} does not contain {reason:?}");
+        assert!(output.contains("scope/part: do something"), "{message:?}: {output}");
     }
 }

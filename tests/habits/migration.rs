@@ -1,4 +1,4 @@
-//! `migrations/new`: two files with the right names, and no way to a wrong one.
+//! `migrations/new`: it creates two files with valid names, and refuses wrong names.
 
 use std::process::{Command, Output};
 
@@ -18,7 +18,7 @@ fn files(scratch: &Scratch) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_migration_begins_with_a_way_up_and_a_way_down() {
+async fn a_new_migration_has_an_up_file_and_a_down_file() {
     let scratch = Scratch::new();
     std::fs::copy(root().join("migrations/new"), scratch.join("new")).unwrap();
     std::fs::write(scratch.join("20261121090000_tune_queue_tables.up.sql"), "").unwrap();
@@ -35,7 +35,7 @@ async fn a_migration_begins_with_a_way_up_and_a_way_down() {
         assert_eq!(std::fs::read_to_string(scratch.join(file)).unwrap(), "SET LOCAL lock_timeout = '2s';\n");
     }
 
-    for (name, why) in [
+    for (name, reason) in [
         ("", "verb and its object"),
         ("invoices", "verb and its object"),
         ("Create_invoices", "verb and its object"),
@@ -44,11 +44,11 @@ async fn a_migration_begins_with_a_way_up_and_a_way_down() {
         ("create_invoices", "there is"),
     ] {
         let refused = new(&scratch, name);
-        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-        assert!(!refused.status.success() && said.contains(why), "{name:?}: {said}");
+        let stderr = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && stderr.contains(reason), "{name:?}: {stderr}");
     }
     std::fs::write(scratch.join("20991231000000_from_tomorrow.up.sql"), "").unwrap();
     let refused = new(&scratch, "create_orders");
     assert!(String::from_utf8_lossy(&refused.stderr).contains("clock"), "{refused:?}");
-    assert_eq!(files(&scratch).len(), 4, "a refusal leaves nothing behind");
+    assert_eq!(files(&scratch).len(), 4, "a refused name creates no file");
 }

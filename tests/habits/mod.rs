@@ -1,4 +1,4 @@
-//! What contributors type, and what git does for them: the hooks and the scripts, run as they are.
+//! Tools for contributors: the git hooks, the justfile and the scripts.
 
 mod commit_message;
 mod migration;

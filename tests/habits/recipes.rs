@@ -1,4 +1,4 @@
-//! The justfile and the workflow name what exists.
+//! The justfile, the scripts and the CI workflow: recipes are documented, and referenced recipes exist.
 
 use super::root;
 
@@ -14,7 +14,7 @@ fn recipes(justfile: &str) -> Vec<&str> {
 }
 
 #[test]
-fn every_recipe_says_what_it_is_for() {
+fn every_recipe_has_a_description() {
     let justfile = read("justfile");
     let names = recipes(&justfile);
     for wanted in ["setup", "hooks", "dev", "test", "check", "ci", "fmt", "migrate", "migration", "bench", "coverage"] {
@@ -23,7 +23,7 @@ fn every_recipe_says_what_it_is_for() {
     let lines: Vec<&str> = justfile.lines().collect();
     for pair in lines.windows(2) {
         let is_recipe = names.iter().any(|name| pair[1].starts_with(name)) && pair[1].contains(':');
-        assert!(!is_recipe || pair[0].starts_with(['#', '[']), "{}: a line above must say what it is for", pair[1]);
+        assert!(!is_recipe || pair[0].starts_with(['#', '[']), "{}: add a comment above that describes it", pair[1]);
     }
 }
 
@@ -35,13 +35,13 @@ fn documents_and_scripts_name_recipes_that_exist() {
         let text = read(document);
         for rest in text.split("`just ").skip(1) {
             let name = rest.split([' ', '`']).next().unwrap_or_default();
-            assert!(names.contains(&name), "{document}: there is no recipe {name}");
+            assert!(names.contains(&name), "{document}: the justfile has no recipe {name}");
         }
     }
 }
 
 #[test]
-fn scripts_can_be_run() {
+fn scripts_are_executable() {
     use std::os::unix::fs::PermissionsExt;
     for script in [".ci/run", ".ci/prepare-sqlx", ".githooks/commit-msg", ".githooks/pre-commit", "migrations/new"] {
         let mode =
@@ -50,12 +50,12 @@ fn scripts_can_be_run() {
     }
 }
 
-/// Coverage is of the processes too, which the tests start without the environment.
+/// Coverage includes the processes that the tests start, although these do not inherit the environment.
 #[test]
-fn coverage_is_measured_by_a_fixed_version() {
+fn coverage_uses_a_pinned_tool() {
     let workflow = read(".github/workflows/ci.yml");
     let tool = workflow.lines().find_map(|line| line.trim().strip_prefix("tool: cargo-llvm-cov@")).expect("a version");
     assert!(tool.split('.').count() == 3 && tool.split('.').all(|part| part.parse::<u32>().is_ok()), "{tool}");
-    assert!(workflow.contains("cargo llvm-cov report --summary-only"), "the figure is in the job's output");
+    assert!(workflow.contains("cargo llvm-cov report --summary-only"), "the job prints the summary");
     assert!(read("tests/harness/process.rs").contains("LLVM_PROFILE_FILE"));
 }

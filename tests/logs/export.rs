@@ -1,4 +1,4 @@
-//! Exports: exactly the lines of their range, whole, to operators only, and without being held in memory.
+//! Log exports: exactly the lines of the range, for operators only, streamed without buffering in memory.
 
 use std::{
     io::{Read, Write},
@@ -19,8 +19,8 @@ fn now() -> String {
     OffsetDateTime::now_utc().format(&Rfc3339).expect("a time")
 }
 
-/// What the log says of the exports so far.
-async fn exports(system: &System, count: usize) -> Vec<Value> {
+/// Waits for at least `count` log entries of exports, and returns them.
+async fn export_entries(system: &System, count: usize) -> Vec<Value> {
     let logged = || {
         let log = system.apis[0].process.log();
         let lines = log.lines().filter(|line| line.contains(r#""event":"LOGS_EXPORTED""#));
@@ -38,17 +38,17 @@ async fn an_export_has_exactly_the_lines_of_its_range() {
     system.log(300).await;
     let to = now();
     let written = async {
-        // Processes go on while it is read, and turn and compress files.
+        // The processes keep logging during the export, and rotate and compress files.
         let range = format!("?from={from}&to={to}");
         let plain = system.export(&range).await;
-        let gz = system.export_request(&format!("{range}&format=jsonl.gz")).send().await.expect("an answer");
+        let gz = system.export_request(&format!("{range}&format=jsonl.gz")).send().await.expect("a response");
         (plain, gz)
     };
     let ((plain, gz), ()) = tokio::join!(written, system.log(300));
     assert_eq!((plain.status, plain.header("content-type")), (200, "application/x-ndjson"), "{:?}", plain.headers);
     assert!(plain.header("content-disposition").starts_with("attachment; filename=\"millrace-logs-20"));
     assert_eq!((gz.status().as_u16(), &gz.headers()["content-type"]), (200, &"application/gzip".parse().unwrap()));
-    let bytes = gz.bytes().await.expect("a whole answer");
+    let bytes = gz.bytes().await.expect("a complete response");
     let mut text = String::new();
     GzDecoder::new(&bytes[..]).read_to_string(&mut text).expect("whole");
     assert!(text == plain.text, "{} and {} bytes", text.len(), plain.text.len());
@@ -58,15 +58,15 @@ async fn an_export_has_exactly_the_lines_of_its_range() {
     let within = |time: &str| first <= time && time < last;
     let mut sorted = exported.clone();
     sorted.sort();
-    // Everything is written down a moment later.
+    // The files may lag behind the export by a moment.
     let expected = || lines(&system.folder).into_iter().filter(|(time, _)| within(time)).collect::<Vec<_>>();
     assert!(sorted == expected(), "{} lines of {}", sorted.len(), expected().len());
     assert!(sorted.len() >= 600, "{}", sorted.len());
-    // Lines of one thread can be overtaken by another's between their time and the queue, by no more than moments.
+    // Another thread's line may overtake a line between its timestamp and the queue, by a moment at most.
     let second = |text: &str| OffsetDateTime::parse(&format!("{text}Z"), &Rfc3339).expect("a time");
     assert!(exported.windows(2).all(|pair| second(&pair[0].0) - second(&pair[1].0) < time::Duration::seconds(1)));
 
-    let logged = exports(&system, 2).await;
+    let logged = export_entries(&system, 2).await;
     let line = &logged[0];
     assert_eq!((&line["who"], &line["from"], &line["to"]), (&"ADMIN_API_KEY".into(), &from.into(), &to.into()));
     assert_eq!(
@@ -78,7 +78,7 @@ async fn an_export_has_exactly_the_lines_of_its_range() {
 }
 
 #[tokio::test]
-async fn operators_only_and_what_is_wrong_is_said() {
+async fn exports_need_the_admin_key_and_a_valid_range() {
     let system = System::start(1, &[("API_KEY", "key-of-private-routes")]).await;
     let url = format!("{}/logs/export", system.apis[0].url);
     let tokens = Tokens::new(SECRET.as_bytes());
@@ -86,16 +86,16 @@ async fn operators_only_and_what_is_wrong_is_said() {
     for (name, value, status) in [
         ("x-nothing", "", 403),
         ("x-api-key", "key-of-private-routes", 403),
-        ("x-api-key", "key-of-nobody", 403),
+        ("x-api-key", "unknown-key", 403),
         ("authorization", "Bearer x", 401),
         ("authorization", &bearer(Role::User), 403),
         ("authorization", &bearer(Role::Admin), 200),
         ("x-api-key", ADMIN, 200),
     ] {
-        let answer = send(system.client.get(&url).header(name, value)).await;
-        assert_eq!(answer.status, status, "{name}: {value}: {answer:?}");
+        let response = send(system.client.get(&url).header(name, value)).await;
+        assert_eq!(response.status, status, "{name}: {value}: {response:?}");
     }
-    let logged = exports(&system, 2).await;
+    let logged = export_entries(&system, 2).await;
     assert_eq!([&logged[0]["who"], &logged[1]["who"]], ["user 7", "ADMIN_API_KEY"]);
 
     let wrong = system.export("?from=yesterday&to=2024-01-15&format=csv").await;
@@ -115,23 +115,23 @@ async fn operators_only_and_what_is_wrong_is_said() {
         [expected]
     );
 
-    // Nothing is read for HEAD.
+    // A HEAD request reads no files.
     let head = send(system.client.head(&url).header("x-api-key", ADMIN)).await;
     assert_eq!((head.status, head.header("content-type"), &*head.text), (200, "application/x-ndjson", ""));
 }
 
 #[tokio::test]
-async fn where_no_logs_are_kept_there_are_none() {
+async fn without_log_dir_an_export_is_a_404() {
     let system = System::start(1, &[("LOG_DIR", "")]).await;
     let problem = system.export("").await.assert_problem(404, "no folder");
     assert_eq!(problem["detail"], "LOG_DIR is not set: no logs are kept");
 }
 
 #[tokio::test]
-async fn a_large_export_is_not_held_in_memory_and_ends_with_its_reader() {
+async fn a_large_export_uses_little_memory_and_stops_when_the_client_disconnects() {
     const LINES: usize = 200 * 1024;
     let system = System::start(1, &[]).await;
-    // As an earlier release named it, so that nobody compresses it.
+    // A name of an earlier release, so that no process compresses the file.
     let path = system.folder.join("api-1.2026-11-20.jsonl");
     let mut file = std::io::BufWriter::new(std::fs::File::create(&path).expect("a file"));
     let rest = format!(r#"","level":"info","event":"x","filling":"{}"}}"#, "y".repeat(945));
@@ -147,26 +147,26 @@ async fn a_large_export_is_not_held_in_memory_and_ends_with_its_reader() {
     let before = peak_memory(system.apis[0].process.pid());
     let range = "?from=2026-11-20T12:00:00Z&to=2026-11-20T13:00:00Z";
     let mut bytes = 0;
-    let mut answer = system.export_request(range).send().await.expect("an answer");
-    while let Some(piece) = answer.chunk().await.expect("a piece") {
-        bytes += piece.len() as u64;
+    let mut response = system.export_request(range).send().await.expect("a response");
+    while let Some(chunk) = response.chunk().await.expect("a chunk") {
+        bytes += chunk.len() as u64;
     }
     let after = peak_memory(system.apis[0].process.pid());
     println!("{} MiB exported; memory at most {before} KiB before, {after} KiB after", bytes >> 20);
     assert_eq!(bytes, size);
     assert!(after < before + 16 * 1024, "{before} KiB, then {after} KiB");
 
-    // Whoever leaves in the middle is noticed, and the entry says so.
-    let mut answer = system.export_request(range).send().await.expect("an answer");
-    assert!(answer.chunk().await.expect("a piece").is_some());
-    drop(answer);
-    let logged = exports(&system, 2).await;
+    // A client that disconnects in between is noticed, and the log entry has the error.
+    let mut response = system.export_request(range).send().await.expect("a response");
+    assert!(response.chunk().await.expect("a chunk").is_some());
+    drop(response);
+    let logged = export_entries(&system, 2).await;
     assert_eq!(logged[0]["lines"], LINES);
-    assert!(logged[1]["error"].as_str().is_some_and(|error| error.contains("gone")), "{}", logged[1]);
+    assert!(logged[1]["error"].as_str().is_some_and(|error| error.contains("disconnected")), "{}", logged[1]);
     assert!(logged[1]["bytes"].as_u64() < Some(size));
 }
 
-/// The most memory that a process has had, in KiB.
+/// The peak memory of a process, in KiB.
 fn peak_memory(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");

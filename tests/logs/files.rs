@@ -1,4 +1,4 @@
-//! Files under load: full ones are followed by others and compressed, no line is lost, and all together stay small.
+//! Log files under load: they are rotated and compressed, no line is lost, and their total size is limited.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,11 +12,11 @@ const SOON: Duration = Duration::from_secs(60);
 const MEBIBYTE: u64 = 1 << 20;
 
 #[tokio::test]
-async fn two_processes_lose_no_line_when_their_files_are_full() {
+async fn two_processes_rotate_their_files_without_losing_a_line() {
     let system = System::start(2, &[("LOG_FILE_MB", "1")]).await;
-    // Three files each, and a bit.
+    // Fills a little more than three files per process.
     system.log(500).await;
-    eventually("what is full is compressed", SOON, async || {
+    eventually("full files are compressed", SOON, async || {
         names(&system.folder, ".jsonl.gz") >= 6 && names(&system.folder, ".jsonl") == 2
     })
     .await;
@@ -28,7 +28,7 @@ async fn two_processes_lose_no_line_when_their_files_are_full() {
             *seen.entry(number.parse::<u32>().expect("a number")).or_insert(0) += 1;
         }
     }
-    assert!(seen.len() == 500 && seen.values().all(|times| *times == 2), "each line once a process: {seen:?}");
+    assert!(seen.len() == 500 && seen.values().all(|times| *times == 2), "each line once per process: {seen:?}");
     let metrics = send(system.client.get(format!("{}/metrics", system.apis[0].url))).await.text;
     for output in ["stdout", "files"] {
         let line = format!("millrace_log_lines_dropped_total{{output=\"{output}\"}} 0");
@@ -37,26 +37,26 @@ async fn two_processes_lose_no_line_when_their_files_are_full() {
 }
 
 #[tokio::test]
-async fn all_files_together_stay_small() {
+async fn the_total_size_of_all_files_is_limited() {
     let system = System::start(2, &[("LOG_FILE_MB", "1"), ("LOG_KEEP_MB", "4")]).await;
-    // Compressed, it is still 18 MiB.
+    // 24 MiB of lines, which compress to 18 MiB.
     let mut most = 0;
     for _ in 0..6 {
         system.log(300).await;
         most = most.max(files(&system.folder).iter().map(|(_, size)| size).sum());
     }
-    assert!(lines(&system.folder).len() < 3000, "the oldest have gone");
+    assert!(lines(&system.folder).len() < 3000, "the oldest files are deleted");
     println!("24 MiB written, at most {most} bytes kept");
-    // A file more for each process that has just turned.
+    // Each of the two processes may exceed the limit by one file, just after a rotation.
     assert!(most <= 6 * MEBIBYTE, "{most}");
-    eventually("within its bound", SOON, async || {
+    eventually("the total size is within the limit", SOON, async || {
         files(&system.folder).iter().map(|(_, size)| size).sum::<u64>() <= 4 * MEBIBYTE
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_dead_processs_file_is_compressed_by_the_next_one() {
+async fn the_next_process_compresses_the_file_of_a_dead_one() {
     let mut system = System::start(2, &[]).await;
     system.log(20).await;
     let mut dead = system.apis.remove(1);
@@ -66,7 +66,7 @@ async fn a_dead_processs_file_is_compressed_by_the_next_one() {
     let before = lines(&system.folder);
     system.add(&[]).await;
     let compressed = format!("-{}-", dead.process.pid());
-    eventually("the dead one's is compressed, and no other", SOON, async || {
+    eventually("only the file of the dead process is compressed", SOON, async || {
         let gz: Vec<_> = files(&system.folder).into_iter().map(|(path, _)| path.display().to_string()).collect();
         let gz: Vec<_> = gz.into_iter().filter(|path| path.ends_with(".gz")).collect();
         gz.len() == 1 && gz[0].contains(&compressed)
@@ -74,5 +74,5 @@ async fn a_dead_processs_file_is_compressed_by_the_next_one() {
     .await;
     assert_eq!(names(&system.folder, ".jsonl"), 2);
     let after = lines(&system.folder);
-    assert!(before.iter().all(|line| after.contains(line)), "nothing is lost by it");
+    assert!(before.iter().all(|line| after.contains(line)), "no line is lost");
 }

@@ -1,4 +1,4 @@
-//! Logs from outside: their files, their export, and what is never in them.
+//! End-to-end tests of logs: files, exports, and the absence of secrets.
 
 mod export;
 mod files;
@@ -24,7 +24,7 @@ use crate::harness::{
 const ADMIN: &str = "key-of-admin";
 const SECRET: &str = "a-secret-of-these-tests-32-bytes-long";
 
-/// API processes with one folder of logs.
+/// API processes that share one log folder.
 struct System {
     apis: Vec<Api>,
     client: Client,
@@ -42,14 +42,14 @@ impl System {
         system
     }
 
-    /// One more process.
+    /// Starts one more process.
     async fn add(&mut self, variables: &[(&str, &str)]) {
         let folder = self.folder.to_str().expect("UTF-8");
         let own = [("LOG_DIR", folder), ("ADMIN_API_KEY", ADMIN), ("JWT_SECRET", SECRET)];
         self.apis.push(Api::start(&self.database.url, &[&own[..], variables].concat()).await);
     }
 
-    /// Lets every process log so many lines of about 7 KiB each: one for a request with a long path.
+    /// Makes every process log `lines` lines of about 7 KiB each, by requests with a long path.
     async fn log(&self, lines: usize) {
         let mut noise = Noise(lines as u64);
         for batch in (0..lines).step_by(20) {
@@ -57,8 +57,8 @@ impl System {
             let paths: Vec<_> = numbers.map(|number| format!("{number}/noise-{}", noise.text(7000))).collect();
             let url = |api: &Api, path: &str| format!("{}/{path}", api.url);
             let requests = self.apis.iter().flat_map(|api| paths.iter().map(move |path| url(api, path)));
-            let answers = join_all(requests.map(|url| send(self.client.get(url)))).await;
-            assert!(answers.iter().all(|answer| answer.status == 404));
+            let responses = join_all(requests.map(|url| send(self.client.get(url)))).await;
+            assert!(responses.iter().all(|response| response.status == 404));
         }
     }
 
@@ -71,13 +71,13 @@ impl System {
     }
 }
 
-/// Letters that hardly compress, the same in every run.
+/// Pseudo-random letters that compress badly; the same in every run.
 struct Noise(u64);
 
 impl Noise {
     fn text(&mut self, length: usize) -> String {
         let mut letter = || {
-            // Knuth's constants.
+            // The constants of Knuth's linear congruential generator (MMIX).
             self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             char::from(b'0' + (self.0 >> 33) as u8 % 75)
         };
@@ -86,14 +86,14 @@ impl Noise {
     }
 }
 
-/// The files of logs in a folder, with their sizes.
+/// The log files in a folder, with their sizes.
 fn files(folder: &Path) -> Vec<(PathBuf, u64)> {
     let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry"));
-    // Some may vanish meanwhile.
+    // A file may be deleted meanwhile.
     entries.filter_map(|entry| Some((entry.path(), entry.metadata().ok()?.len()))).collect()
 }
 
-/// All whole lines in a folder, by this module's own reading, with their times.
+/// All complete lines in a folder with their timestamps, read independently of the code under test.
 fn lines(folder: &Path) -> Vec<(String, String)> {
     let mut lines = Vec::new();
     for (path, _) in files(folder) {
@@ -105,7 +105,7 @@ fn lines(folder: &Path) -> Vec<(String, String)> {
     lines
 }
 
-/// The time of a line, so written that the order of texts is that of times.
+/// The timestamp of a line, without its `Z`, so that text order is time order.
 fn time(line: &str) -> String {
     let value: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
     let text = value["timestamp"].as_str().expect("a time").trim_end_matches('Z').to_owned();
@@ -117,7 +117,7 @@ fn names(folder: &Path, ending: &str) -> usize {
     files(folder).iter().filter(|(path, _)| path.to_str().is_some_and(|path| path.ends_with(ending))).count()
 }
 
-/// What a file of a log says, compressed or not.
+/// The text of a log file, decompressed if necessary.
 pub fn text(path: &Path) -> String {
     let mut text = String::new();
     let file = std::fs::File::open(path).expect("a file");

@@ -1,4 +1,4 @@
-//! No secret is ever in a log: a whole session with secrets that are easily told, at the most talkative level.
+//! No secret appears in a log: a complete session with recognisable secrets, at the most verbose log level.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ const COLLECTOR_KEY: &str = "secret-key-of-exports";
 const WRONG_KEY: &str = "secret-wrong-key-c4b7";
 const WRONG_TOKEN: &str = "eyJhbGciOiJIUzI1NiJ9.secret-wrong-token-d3c8.x";
 
-/// What callers send: everything that there is, right and wrong.
+/// A client that sends valid and invalid requests of every kind.
 struct Session<'a> {
     client: reqwest::Client,
     url: &'a str,
@@ -58,7 +58,7 @@ impl Session<'_> {
         send(request.header("content-type", "application/json").body(body.to_owned())).await
     }
 
-    /// Registration, login and items; answers the token.
+    /// Sends registrations, logins and items; returns the token.
     async fn users(&self) -> String {
         const NONE: (&str, &str) = ("x-nothing", "");
         let user = |password: &str| json!({"email": "ada@example.com", "password": password, "full_name": "Ada"});
@@ -66,7 +66,7 @@ impl Session<'_> {
         assert_eq!(self.post(register, NONE, &user(PASSWORD).to_string()).await.status, 201);
         assert_eq!(self.post(register, NONE, &user(PASSWORD).to_string()).await.status, 409);
         assert_eq!(self.post(login, NONE, &user(WRONG_PASSWORD).to_string()).await.status, 401);
-        // In places where it does not belong, and in what is no JSON.
+        // A password in wrong fields, in invalid JSON and in a query.
         let misplaced = json!({"email": PASSWORD, "password": [PASSWORD], "full_name": {"x": PASSWORD}}).to_string();
         assert_eq!(self.post(register, NONE, &misplaced).await.status, 422);
         assert_eq!(self.post(login, NONE, &format!("{{\"password\": \"{PASSWORD}\", ")).await.status, 400);
@@ -97,13 +97,13 @@ impl Session<'_> {
             let request = self.request(Method::POST, "/v1/webhooks/transactions").header("webhook-id", "m");
             let request =
                 request.header("webhook-timestamp", &now).header("webhook-signature", format!("v1,{signature}"));
-            let answer = send(request.header("content-type", "application/json").body(body.clone())).await;
-            assert_eq!(answer.status, status, "{answer:?}");
+            let response = send(request.header("content-type", "application/json").body(body.clone())).await;
+            assert_eq!(response.status, status, "{response:?}");
         }
         vec![good, bad]
     }
 
-    /// Keys, right and wrong, on routes that want them and on routes that do not.
+    /// Sends right and wrong keys to routes with and without authentication.
     async fn keys(&self) {
         for name in ["api_key", "x-api-key", "authorization"] {
             for key in [API_KEY, ADMIN_KEY, WRONG_KEY] {
@@ -116,7 +116,7 @@ impl Session<'_> {
                 }
             }
         }
-        // The node of the chain is down.
+        // The Ethereum node is down.
         let assets = r#"[{"id": "id-1", "interest_rate": 100}]"#;
         assert_eq!(self.post("/asset", ("api_key", API_KEY), assets).await.status, 503);
         assert_eq!(self.post("/asset", ("api_key", WRONG_KEY), assets).await.status, 403);
@@ -130,7 +130,7 @@ async fn no_secret_is_in_any_log() {
     let (database, folder) = (database::fresh().await, Scratch::new());
     let url = format!("{}&password={DATABASE_PASSWORD}", database.url);
     let whsec = format!("whsec_{}", STANDARD.encode(WEBHOOK));
-    // Nobody listens on port 1: what fails has most to say.
+    // Nothing listens on port 1, because errors produce the most log output.
     let node = format!("http://operator:{CHAIN_PASSWORD}@127.0.0.1:1/");
     let processor = format!("http://operator:{PROCESSOR_PASSWORD}@127.0.0.1:1/charge");
     let collector = format!("http://operator:{COLLECTOR_PASSWORD}@127.0.0.1:1");
@@ -184,7 +184,7 @@ async fn no_secret_is_in_any_log() {
         ("the metrics", metrics),
     ];
     for (place, text) in &logs {
-        // Not for want of talking.
+        // The log must contain debug lines; otherwise the test proves nothing.
         assert!(*place == "the metrics" || text.contains(r#""level":"debug""#), "{place}");
         assert!(text.len() > 10_000, "{place} has {} bytes", text.len());
         let key = &CHAIN_KEY[2..];

@@ -1,12 +1,12 @@
-//! The shipped alert rules: right by their unit tests, and about metrics that there are.
+//! The shipped alert rules: they pass their unit tests, and use only metrics that exist.
 
 use std::{collections::BTreeSet, process::Command, time::Duration};
 
 use serde_json::Value;
 
 use super::{
+    monitored_system::MonitoredSystem,
     prometheus::{Prometheus, shipped},
-    stand::Stand,
 };
 use crate::{
     architecture::source,
@@ -15,26 +15,26 @@ use crate::{
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// The metrics that an expression names, among ours and Prometheus' `up`.
+/// The metrics of Millrace, and Prometheus' `up`, that an expression uses.
 pub fn metrics_in(expression: &str) -> BTreeSet<String> {
     let letter = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     let words = expression.split(|c| !letter(c));
-    let ours = |word: &&str| {
+    let is_metric = |word: &&str| {
         ["millrace_", "http_server_", "probe_", "webhook:"].iter().any(|prefix| word.starts_with(prefix))
             || *word == "up"
     };
-    words.filter(ours).map(str::to_owned).collect()
+    words.filter(is_metric).map(str::to_owned).collect()
 }
 
 #[test]
-fn the_rules_keep_what_their_tests_say() {
+fn the_rules_pass_their_unit_tests() {
     let Some(promtool) = needs::program("promtool") else { return };
     for arguments in
         [["check", "config", "prometheus.yml"], ["check", "rules", "alerts.yml"], ["test", "rules", "alerts_test.yml"]]
     {
         let mut command = Command::new(&promtool);
-        let said = command.args(arguments).current_dir(shipped("")).output().expect("promtool");
-        assert!(said.status.success(), "{arguments:?}: {said:?}");
+        let output = command.args(arguments).current_dir(shipped("")).output().expect("promtool");
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
     }
     let tests = source::read("deploy/prometheus/alerts_test.yml");
     for alert in source::read("deploy/prometheus/alerts.yml").lines().filter_map(|line| line.split_once("- alert: ")) {
@@ -43,13 +43,13 @@ fn the_rules_keep_what_their_tests_say() {
 }
 
 #[tokio::test]
-async fn rules_name_metrics_that_exist_and_a_healthy_system_alerts_nobody() {
-    let stand = Stand::start(&[]).await;
-    let Some(prometheus) = Prometheus::start(&stand).await else { return };
-    stand.traffic(1).await;
+async fn rules_use_existing_metrics_and_a_healthy_system_fires_no_alert() {
+    let system = MonitoredSystem::start(&[]).await;
+    let Some(prometheus) = Prometheus::start(&system).await else { return };
+    system.traffic(1).await;
     let rules = async || -> Vec<Value> {
-        let answer = prometheus.get("rules").await;
-        let groups = answer["data"]["groups"].as_array().cloned().unwrap_or_default();
+        let response = prometheus.get("rules").await;
+        let groups = response["data"]["groups"].as_array().cloned().unwrap_or_default();
         groups.iter().flat_map(|group| group["rules"].as_array().cloned().unwrap_or_default()).collect()
     };
     eventually("every rule has been evaluated", SOON, async || {

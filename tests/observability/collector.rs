@@ -1,4 +1,4 @@
-//! A collector of traces: takes OTLP over HTTP as a real one does, and remembers every span. Or never answers.
+//! A fake trace collector: it accepts OTLP over HTTP and records every span, or never responds.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,49 +10,49 @@ use opentelemetry_proto::tonic::{
 use poem::{Request, Response, Server, endpoint::make, http::StatusCode, listener::TcpAcceptor};
 use prost::Message as _;
 
-/// A span as it came, and whose it is.
+/// A received span with its service name.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub struct ReceivedSpan {
     pub service: String,
     pub span: Span,
 }
 
-/// The service; it ends with the test.
+/// The running collector; it ends with the test.
 pub struct Collector {
     pub url: String,
-    seen: Arc<Mutex<Vec<Seen>>>,
-    /// The keys that came with exports.
+    spans: Arc<Mutex<Vec<ReceivedSpan>>>,
+    /// The API keys of all exports.
     keys: Arc<Mutex<Vec<String>>>,
 }
 
-/// What it does with an export.
+/// How the collector handles an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Manner {
-    Takes,
+pub enum CollectorMode {
+    Accepts,
     Hangs,
 }
 
 impl Collector {
-    pub async fn start(manner: Manner) -> Self {
+    pub async fn start(mode: CollectorMode) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let (seen, keys) = (Arc::<Mutex<Vec<Seen>>>::default(), Arc::<Mutex<Vec<String>>>::default());
-        let (spans, given) = (seen.clone(), keys.clone());
+        let (spans, keys) = (Arc::<Mutex<Vec<ReceivedSpan>>>::default(), Arc::<Mutex<Vec<String>>>::default());
+        let (received, received_keys) = (spans.clone(), keys.clone());
         let endpoint = make(move |mut request: Request| {
-            let (spans, given) = (spans.clone(), given.clone());
+            let (received, received_keys) = (received.clone(), received_keys.clone());
             async move {
                 assert_eq!((request.method().as_str(), request.uri().path()), ("POST", "/v1/traces"));
                 assert_eq!(request.content_type(), Some("application/x-protobuf"));
-                given.lock().unwrap().extend(request.header("x-api-key").map(str::to_owned));
+                received_keys.lock().unwrap().extend(request.header("x-api-key").map(str::to_owned));
                 let body = request.take_body().into_bytes().await.expect("a body");
                 let export = ExportTraceServiceRequest::decode(body).expect("an export");
                 for part in export.resource_spans {
                     let resource = part.resource.expect("a resource");
                     let service = text(&resource.attributes, "service.name").expect("a name");
                     let found = part.scope_spans.into_iter().flat_map(|scope| scope.spans);
-                    spans.lock().unwrap().extend(found.map(|span| Seen { service: service.clone(), span }));
+                    received.lock().unwrap().extend(found.map(|span| ReceivedSpan { service: service.clone(), span }));
                 }
-                if manner == Manner::Hangs {
+                if mode == CollectorMode::Hangs {
                     std::future::pending::<()>().await;
                 }
                 Response::builder().status(StatusCode::OK).content_type("application/x-protobuf").body("")
@@ -60,33 +60,33 @@ impl Collector {
         });
         let acceptor = TcpAcceptor::from_tokio(listener).expect("an acceptor");
         tokio::spawn(Server::new_with_acceptor(acceptor).run(endpoint));
-        Self { url, seen, keys }
+        Self { url, spans, keys }
     }
 
-    /// Everything that came so far.
-    pub fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().unwrap().clone()
+    /// All spans received so far.
+    pub fn spans(&self) -> Vec<ReceivedSpan> {
+        self.spans.lock().unwrap().clone()
     }
 
-    /// The keys that came with it.
+    /// The API keys of all exports so far.
     pub fn keys(&self) -> Vec<String> {
         self.keys.lock().unwrap().clone()
     }
 
-    /// The first span for which this holds.
-    pub fn find(&self, wanted: impl Fn(&Seen) -> bool) -> Option<Span> {
-        self.seen().into_iter().find(wanted).map(|seen| seen.span)
+    /// The first span that matches.
+    pub fn find(&self, matches: impl Fn(&ReceivedSpan) -> bool) -> Option<Span> {
+        self.spans().into_iter().find(matches).map(|received| received.span)
     }
 
-    /// What was begun directly below this span.
-    pub fn below(&self, parent: &Span) -> Vec<Span> {
+    /// The direct children of a span.
+    pub fn children(&self, parent: &Span) -> Vec<Span> {
         let is_child = |span: &Span| span.trace_id == parent.trace_id && span.parent_span_id == parent.span_id;
-        self.seen().into_iter().map(|seen| seen.span).filter(is_child).collect()
+        self.spans().into_iter().map(|received| received.span).filter(is_child).collect()
     }
 }
 
-/// Whether one span is linked to another.
-pub fn links(from: &Span, to: &Span) -> bool {
+/// Whether one span has a link to another.
+pub fn has_link(from: &Span, to: &Span) -> bool {
     from.links.iter().any(|link| link.trace_id == to.trace_id && link.span_id == to.span_id)
 }
 
@@ -100,7 +100,7 @@ pub fn text(attributes: &[KeyValue], name: &str) -> Option<String> {
     }
 }
 
-/// Bytes as a `traceparent` has them.
+/// Bytes in hexadecimal, as in a `traceparent` header.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

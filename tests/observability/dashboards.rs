@@ -1,18 +1,18 @@
-//! The shipped dashboards: no panel is empty, and everything that they name is provisioned.
+//! The shipped dashboards: no panel is empty, and everything that they refer to is provisioned.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::Value;
 
-use super::{alerts::metrics_in, prometheus::Prometheus, stand::Stand};
+use super::{alerts::metrics_in, monitored_system::MonitoredSystem, prometheus::Prometheus};
 use crate::{architecture::source, harness::eventually};
 
 const SOON: Duration = Duration::from_secs(60);
 const BOARDS: [&str; 2] = ["operator", "webhook-sender"];
-/// No price is fetched in this test, so what is divided by nothing has a series, and no number.
-const QUIET: [&str; 1] = ["millrace_provider_request_duration_seconds"];
+/// Metrics that may be NaN here: no price is fetched in this test, so the series exists and is 0 divided by 0.
+const MAY_BE_NAN: [&str; 1] = ["millrace_provider_request_duration_seconds"];
 
-fn board(name: &str) -> Value {
+fn read_board(name: &str) -> Value {
     serde_json::from_str(&source::read(&format!("deploy/grafana/dashboards/{name}.json"))).expect("JSON")
 }
 
@@ -20,7 +20,7 @@ fn list(value: &Value) -> Vec<Value> {
     value.as_array().cloned().unwrap_or_default()
 }
 
-/// Title and expressions of each panel that shows something.
+/// Title and expressions of each panel, without row headers.
 fn panels(board: &Value) -> Vec<(String, Vec<String>)> {
     let panels = list(&board["panels"]).into_iter().filter(|panel| panel["type"] != "row");
     let text = |value: &Value| value.as_str().expect("a text").to_owned();
@@ -28,35 +28,35 @@ fn panels(board: &Value) -> Vec<(String, Vec<String>)> {
     panels.map(|panel| (text(&panel["title"]), expressions(&panel))).collect()
 }
 
-/// What Grafana puts in place of its variables: three scrapes, and everything.
-fn filled(expression: &str) -> String {
+/// Replaces the variables of Grafana: the rate interval covers several scrapes, and the queue is any.
+fn substitute(expression: &str) -> String {
     expression.replace("$__rate_interval", "5s").replace("$queue", ".*")
 }
 
 #[tokio::test]
 async fn no_panel_is_empty() {
-    let stand = Stand::start(&[]).await;
-    let Some(prometheus) = Prometheus::start(&stand).await else { return };
+    let system = MonitoredSystem::start(&[]).await;
+    let Some(prometheus) = Prometheus::start(&system).await else { return };
     let mut round = 0;
     for name in BOARDS {
-        let board = board(name);
+        let board = read_board(name);
         let panels = panels(&board);
         assert!(panels.len() >= 10, "{name}: {panels:?}");
         for (title, expressions) in panels {
             assert!(!expressions.is_empty(), "{name}: {title}");
             for expression in expressions {
-                let filled = filled(&expression);
-                assert!(!filled.contains('$'), "{name}: {title}: {expression}");
-                let quiet = QUIET.iter().any(|metric| expression.contains(metric));
-                // A rate wants something in each of its windows.
-                eventually(&format!("{name}: {title}: {filled} has a value"), SOON, async || {
-                    let found = prometheus.query(&filled).await;
-                    let shown = found.iter().any(|(_, value)| quiet || value.is_finite());
-                    if !shown {
+                let query = substitute(&expression);
+                assert!(!query.contains('$'), "{name}: {title}: {expression}");
+                let may_be_nan = MAY_BE_NAN.iter().any(|metric| expression.contains(metric));
+                // A rate needs traffic in each of its windows.
+                eventually(&format!("{name}: {title}: {query} has a value"), SOON, async || {
+                    let found = prometheus.query(&query).await;
+                    let has_value = found.iter().any(|(_, value)| may_be_nan || value.is_finite());
+                    if !has_value {
                         round += 1;
-                        stand.traffic(round).await;
+                        system.traffic(round).await;
                     }
-                    shown
+                    has_value
                 })
                 .await;
             }
@@ -72,15 +72,15 @@ async fn no_panel_is_empty() {
 }
 
 #[test]
-fn what_dashboards_refer_to_is_provisioned() {
+fn everything_that_dashboards_refer_to_is_provisioned() {
     let source = source::read("deploy/grafana/provisioning/datasources/prometheus.yml");
     assert!(source.contains("    uid: prometheus\n"), "{source}");
     let scrape = "  scrape_interval: 10s\n";
-    assert!(source::read("deploy/prometheus/prometheus.yml").contains(scrape), "as timeInterval: {source}");
+    assert!(source::read("deploy/prometheus/prometheus.yml").contains(scrape), "the same as timeInterval: {source}");
     assert!(source.contains("timeInterval: 10s "), "{source}");
     let (mut uids, mut named) = (BTreeSet::new(), BTreeSet::new());
     for name in BOARDS {
-        let board = board(name);
+        let board = read_board(name);
         assert!(uids.insert(board["uid"].as_str().expect("a uid").to_owned()), "{name}");
         let mut ids = BTreeSet::new();
         let mut places = Vec::new();
@@ -89,7 +89,7 @@ fn what_dashboards_refer_to_is_provisioned() {
             let place = ["x", "y", "w", "h"].map(|side| panel["gridPos"][side].as_u64().expect("a side"));
             let [x, y, w, h] = place;
             let apart = |[a, b, c, d]: &[u64; 4]| a + c <= x || x + w <= *a || b + d <= y || y + h <= *b;
-            assert!(x + w <= 24 && places.iter().all(apart), "{name}: {panel} lies over another");
+            assert!(x + w <= 24 && places.iter().all(apart), "{name}: {panel} overlaps another panel");
             places.push(place);
             if panel["type"] != "row" {
                 assert_eq!(panel["datasource"]["uid"], "prometheus", "{name}: {panel}");
@@ -98,7 +98,7 @@ fn what_dashboards_refer_to_is_provisioned() {
         }
         named.extend(panels(&board).iter().flat_map(|(_, expressions)| expressions).flat_map(|one| metrics_in(one)));
     }
-    // What the contract promises operators, they see.
+    // Every metric that is promised to operators is on a dashboard.
     for metric in [
         "jobs_enqueued_total",
         "jobs_finished_total",

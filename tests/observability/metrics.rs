@@ -1,4 +1,4 @@
-//! What both processes tell at `/metrics`: as Prometheus wants it, complete, and true.
+//! `/metrics` of API and worker: valid for Prometheus, complete and correct.
 
 use std::{
     collections::BTreeSet,
@@ -10,7 +10,7 @@ use std::{
 use futures_util::future::join_all;
 use nix::sys::signal::Signal;
 
-use super::{prometheus::Prometheus, stand::Stand};
+use super::{monitored_system::MonitoredSystem, prometheus::Prometheus};
 use crate::harness::{
     database, eventually,
     http::send,
@@ -20,7 +20,7 @@ use crate::harness::{
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// Contract: present from the start in both processes, whatever has happened.
+/// The contract promises these series from the start, in both processes.
 const PROMISED: [&str; 20] = [
     "millrace_jobs_enqueued_total{queue=\"process_transaction\"} 0",
     "millrace_jobs_finished_total{queue=\"process_transaction\",outcome=\"dead\"} 0",
@@ -48,16 +48,16 @@ fn value(metrics: &str, series: &str) -> Option<f64> {
     metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
 }
 
-/// The labels of all series, without the edges of histograms.
+/// All series with their labels, without histogram buckets.
 fn labels(metrics: &str) -> BTreeSet<String> {
     let lines = metrics.lines().filter(|line| !line.starts_with('#') && !line.contains("le=\""));
     lines.filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned())).collect()
 }
 
 #[tokio::test]
-async fn both_processes_tell_everything_in_good_form() {
-    let stand = Stand::start(&[]).await;
-    let first = stand.metrics().await;
+async fn both_processes_serve_all_metrics_in_valid_form() {
+    let system = MonitoredSystem::start(&[]).await;
+    let first = system.metrics().await;
     for metrics in &first {
         for series in PROMISED {
             assert!(metrics.lines().any(|line| line == series), "{series}:\n{metrics}");
@@ -66,17 +66,19 @@ async fn both_processes_tell_everything_in_good_form() {
             assert!(value(metrics, name).is_some(), "{name}:\n{metrics}");
         }
     }
-    // Only a worker looks at schedules: what a process has not measured is absent.
+    // Only a worker reads schedules: a gauge that a process has not measured is absent.
     assert!(!first[0].contains("\nmillrace_cron_lag_seconds{"), "{}", first[0]);
-    let looked = "millrace_cron_lag_seconds{schedule=\"daily_prices\"} 0";
-    eventually("the worker has looked", SOON, async || stand.metrics().await[1].lines().any(|line| line == looked))
-        .await;
-    stand.traffic(1).await;
-    let second = stand.metrics().await;
-    stand.traffic(2).await;
-    let third = stand.metrics().await;
+    let lag = "millrace_cron_lag_seconds{schedule=\"daily_prices\"} 0";
+    eventually("the worker has read the schedules", SOON, async || {
+        system.metrics().await[1].lines().any(|line| line == lag)
+    })
+    .await;
+    system.traffic(1).await;
+    let second = system.metrics().await;
+    system.traffic(2).await;
+    let third = system.metrics().await;
     for (before, after) in second.iter().zip(&third) {
-        assert_eq!(labels(before), labels(after), "no id of anybody is a label");
+        assert_eq!(labels(before), labels(after), "no label contains an id");
     }
     for metrics in &third {
         assert!(value(metrics, "millrace_db_pool_wait_seconds_count").unwrap() > 0.0, "{metrics}");
@@ -87,17 +89,17 @@ async fn both_processes_tell_everything_in_good_form() {
         check.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut check = check.spawn().expect("promtool");
         check.stdin.take().expect("its input").write_all(metrics.as_bytes()).expect("a reader");
-        let said = check.wait_with_output().expect("its end");
-        let text = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
-        assert!(said.status.success() && text.is_empty(), "{text}");
+        let output = check.wait_with_output().expect("its end");
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success() && text.is_empty(), "{text}");
     }
 }
 
 #[tokio::test]
-async fn gauges_tell_what_is_in_the_queues_and_that_nobody_runs_them() {
+async fn gauges_show_the_queues_and_that_no_worker_is_live() {
     let fast = [("QUEUE_LEASE_SECONDS", "2"), ("QUEUE_HEARTBEAT_SECONDS", "0.2")];
-    let stand = Stand::start(&fast).await;
-    let pool = stand.database.pool().await;
+    let system = MonitoredSystem::start(&fast).await;
+    let pool = system.database.pool().await;
     sqlx::raw_sql(
         "INSERT INTO queues (name, paused_at, reason, cancelled)
          SELECT name, now(), 'a test', 3 FROM unnest(ARRAY['index_item', 'process_transaction']) AS name;
@@ -110,16 +112,16 @@ async fn gauges_tell_what_is_in_the_queues_and_that_nobody_runs_them() {
          FROM generate_series(1, 10050) AS n;
          INSERT INTO apalis.jobs (job, id, job_type, status, done_at)
          SELECT '{}', 'c' || n, 'fetch_prices', 'Killed', now() FROM generate_series(1, 5) AS n;
-         INSERT INTO apalis.jobs (job, id, job_type, status) VALUES ('{}', 'd', 'of_somebody_else', 'Killed')",
+         INSERT INTO apalis.jobs (job, id, job_type, status) VALUES ('{}', 'd', 'foreign_queue', 'Killed')",
     )
     .execute(&pool)
     .await
     .expect("jobs");
-    let told = [
+    let expected = [
         ("millrace_queue_depth{queue=\"index_item\",state=\"waiting\"}", 12.0),
         ("millrace_queue_depth{queue=\"index_item\",state=\"due\"}", 7.0),
         ("millrace_queue_depth{queue=\"index_item\",state=\"running\"}", 0.0),
-        // At least as many: the count ends there.
+        // Counts stop at 10,000.
         ("millrace_queue_depth{queue=\"process_transaction\",state=\"waiting\"}", 10_000.0),
         ("millrace_dead_jobs{queue=\"fetch_prices\"}", 5.0),
         ("millrace_queue_paused{queue=\"index_item\"}", 1.0),
@@ -128,27 +130,31 @@ async fn gauges_tell_what_is_in_the_queues_and_that_nobody_runs_them() {
         ("millrace_queue_oldest_age_seconds{queue=\"reconcile_rate\"}", 0.0),
         ("millrace_workers_live", 1.0),
     ];
-    eventually("both processes tell what there is", SOON, async || {
-        stand.metrics().await.iter().all(|metrics| told.iter().all(|(series, n)| value(metrics, series) == Some(*n)))
+    eventually("both processes show the queues", SOON, async || {
+        system
+            .metrics()
+            .await
+            .iter()
+            .all(|metrics| expected.iter().all(|(series, n)| value(metrics, series) == Some(*n)))
     })
     .await;
-    for metrics in stand.metrics().await {
+    for metrics in system.metrics().await {
         let late = value(&metrics, "millrace_queue_oldest_age_seconds{queue=\"index_item\"}").unwrap();
         assert!((100.0..160.0).contains(&late), "{late}");
-        assert!(!metrics.contains("of_somebody_else"), "labels are our queues");
+        assert!(!metrics.contains("foreign_queue"), "only registered queues are labels");
         assert!(value(&metrics, "millrace_queue_measured_timestamp_seconds").unwrap() > 0.0, "{metrics}");
     }
-    // Nobody is left to tell but the API.
-    stand.worker.signal(Signal::SIGSTOP);
-    eventually("the API tells that no worker lives", SOON, async || stand.api_tells("millrace_workers_live 0").await)
+    // The worker is stopped, so only the API can report it.
+    system.worker.signal(Signal::SIGSTOP);
+    eventually("the API reports no live worker", SOON, async || system.api_has_metric("millrace_workers_live 0").await)
         .await;
-    stand.worker.signal(Signal::SIGCONT);
-    eventually("and that it is back", SOON, async || stand.api_tells("millrace_workers_live 1").await).await;
+    system.worker.signal(Signal::SIGCONT);
+    eventually("the worker is live again", SOON, async || system.api_has_metric("millrace_workers_live 1").await).await;
 }
 
-/// The first scrape after a start, and the first one after a pause, show what is there now, never a 0 from before.
+/// The first scrape after a start or a pause shows current values, not 0 or older ones.
 #[tokio::test]
-async fn the_first_read_measures() {
+async fn the_first_scrape_shows_current_values() {
     let database = database::fresh().await;
     let pool = database.pool().await;
     let insert = |first: u32, last: u32| {
@@ -170,14 +176,14 @@ async fn the_first_read_measures() {
     let first = metrics().await;
     assert_eq!((value(&first, due), value(&first, dead)), (Some(350.0), Some(350.0)), "{first}");
     sqlx::raw_sql(insert(351, 400)).execute(&pool).await.expect("more jobs");
-    // Longer than readers share one measurement, and nothing has read meanwhile.
+    // Longer than a measurement is cached, and without a scrape meanwhile.
     tokio::time::sleep(Duration::from_millis(2100)).await;
     let second = metrics().await;
     assert_eq!((value(&second, due), value(&second, dead)), (Some(400.0), Some(400.0)), "{second}");
 }
 
 #[tokio::test]
-async fn what_cannot_be_measured_is_absent() {
+async fn a_gauge_that_cannot_be_measured_is_absent() {
     let nowhere = "postgres://user@127.0.0.1:9/none";
     let variables = [("DATABASE_URL", nowhere), ("WORKER_HEALTH_PORT", "0"), ("LOG_FORMAT", "json")];
     let mut worker = Process::start(&["worker"], &variables);
@@ -185,58 +191,58 @@ async fn what_cannot_be_measured_is_absent() {
         serde_json::from_str(&worker.wait_for_line("health and metrics").await).expect("a JSON line");
     let url = format!("http://{}/metrics", line["address"].as_str().expect("an address"));
     let metrics = send(http_client().get(url)).await.text;
-    assert!(metrics.contains("millrace_jobs_enqueued_total{"), "counters are there from the start: {metrics}");
+    assert!(metrics.contains("millrace_jobs_enqueued_total{"), "counters exist from the start: {metrics}");
     for gauge in ["queue_depth", "queue_oldest_age", "queue_paused", "dead_jobs", "workers_live", "queue_measured"] {
         assert!(!metrics.contains(&format!("\nmillrace_{gauge}")), "{gauge}: {metrics}");
     }
 }
 
 #[tokio::test]
-async fn who_waits_for_a_session_is_measured() {
-    /// What the features of a process share, and some more.
+async fn waiting_for_a_database_session_is_measured() {
+    /// More than the 12 sessions that the features of a process share.
     const CALLERS: usize = 20;
-    let stand = Stand::start(&[]).await;
-    let pool = stand.database.pool().await;
-    let late = async || {
-        let metrics = stand.metrics().await;
+    let system = MonitoredSystem::start(&[]).await;
+    let pool = system.database.pool().await;
+    let long_waits = async || {
+        let metrics = system.metrics().await;
         let below = value(&metrics[0], "millrace_db_pool_wait_seconds_bucket{le=\"0.25\"}").expect("an edge");
         value(&metrics[0], "millrace_db_pool_wait_seconds_count").expect("a count") - below
     };
-    let before = late().await;
+    let before = long_waits().await;
     let mut lock = pool.begin().await.expect("a transaction");
     sqlx::raw_sql("LOCK TABLE probes IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.expect("a lock");
-    let calls = join_all((0..CALLERS).map(|_| stand.lists_probes()));
+    let calls = join_all((0..CALLERS).map(|_| system.list_probes()));
     let release = async {
-        eventually("all sessions are taken", SOON, async || {
+        eventually("all sessions are in use", SOON, async || {
             let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
                            AND application_name = 'millrace api' AND wait_event_type = 'Lock'";
             sqlx::query_scalar::<_, i64>(waiting).fetch_one(&pool).await.expect("a number") == 12
         })
         .await;
-        // The others wait for as long as this.
+        // The other requests wait this long for a session.
         tokio::time::sleep(Duration::from_millis(500)).await;
         lock.rollback().await.expect("a release");
     };
-    let (answers, ()) = tokio::join!(calls, release);
-    assert!(answers.iter().all(|status| *status == 200), "{answers:?}");
-    assert!(late().await - before >= (CALLERS - 12) as f64, "{} of {before}", late().await);
+    let (statuses, ()) = tokio::join!(calls, release);
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+    assert!(long_waits().await - before >= (CALLERS - 12) as f64, "{} of {before}", long_waits().await);
 }
 
 #[tokio::test]
 async fn prometheus_scrapes_both_processes() {
-    let stand = Stand::start(&[]).await;
-    let Some(prometheus) = Prometheus::start(&stand).await else { return };
-    stand.traffic(1).await;
+    let system = MonitoredSystem::start(&[]).await;
+    let Some(prometheus) = Prometheus::start(&system).await else { return };
+    system.traffic(1).await;
     for job in ["api", "worker"] {
         let up = prometheus.query(&format!("up{{job=\"{job}\"}}")).await;
         assert_eq!(up.iter().map(|(_, value)| *value).collect::<Vec<_>>(), [1.0], "{job}");
     }
-    eventually("what has happened is seen", SOON, async || {
+    eventually("Prometheus has the metrics of the traffic", SOON, async || {
         let done = "millrace_jobs_finished_total{job=\"worker\",queue=\"process_transaction\",outcome=\"done\"} == 1";
-        let answered = "sum(http_server_request_duration_seconds_count{route=\"/v1/webhooks/transactions\"}) == 4";
+        let requests = "sum(http_server_request_duration_seconds_count{route=\"/v1/webhooks/transactions\"}) == 4";
         let replayed = "millrace_webhooks_accepted_total{job=\"api\",outcome=\"replayed\"} == 1";
         let mut missing = 3;
-        for expression in [done, answered, replayed] {
+        for expression in [done, requests, replayed] {
             missing -= prometheus.query(expression).await.len();
         }
         missing == 0

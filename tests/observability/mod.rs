@@ -1,9 +1,9 @@
-//! What is seen from outside: metrics as Prometheus reads them, alerts, dashboards, and traces as a collector gets them.
+//! End-to-end tests of metrics, alerts, dashboards and traces, with a real Prometheus and a fake trace collector.
 
 mod alerts;
 mod collector;
 mod dashboards;
 mod metrics;
+mod monitored_system;
 mod prometheus;
-mod stand;
 mod traces;

@@ -1,17 +1,17 @@
-//! A Prometheus of one test's own, under our configuration: the shipped file with other addresses, and in more of a hurry.
+//! A Prometheus server for one test, with the shipped configuration: only addresses and intervals are changed.
 
 use std::{fs, path::PathBuf, process::Command, time::Duration};
 
 use reqwest::Client;
 use serde_json::Value;
 
-use super::stand::Stand;
+use super::monitored_system::MonitoredSystem;
 use crate::{
     architecture::source,
     harness::{eventually, http::send, needs, port::Port, process, process::Process, scratch::Scratch},
 };
 
-/// It starts in half a second.
+/// Prometheus starts in half a second; a busy machine needs more.
 const SOON: Duration = Duration::from_secs(60);
 
 pub struct Prometheus {
@@ -22,15 +22,15 @@ pub struct Prometheus {
     _scratch: Scratch,
 }
 
-/// A series with its value at this moment.
+/// A series with its current value.
 pub type Sample = (Value, f64);
 
 impl Prometheus {
-    /// Starts one, where the machine has it, that scrapes both processes, and waits until it has.
-    pub async fn start(stand: &Stand) -> Option<Self> {
+    /// Starts Prometheus and waits until it has scraped both processes; `None` if it is not installed.
+    pub async fn start(system: &MonitoredSystem) -> Option<Self> {
         let program = needs::program("prometheus")?;
         let scratch = Scratch::new();
-        fs::write(scratch.join("prometheus.yml"), configuration(stand)).expect("a configuration");
+        fs::write(scratch.join("prometheus.yml"), configuration(system)).expect("a configuration");
         fs::copy(shipped("alerts.yml"), scratch.join("alerts.yml")).expect("the rules");
         let port = Port::free();
         let mut command = Command::new(program);
@@ -55,17 +55,17 @@ impl Prometheus {
     async fn try_query(&self, expression: &str) -> Option<Vec<Sample>> {
         let escaped: String = expression.bytes().map(|byte| format!("%{byte:02X}")).collect();
         let request = self.client.get(format!("{}/api/v1/query?query={escaped}", self.url));
-        let answer = request.send().await.ok()?.json::<Value>().await.ok()?;
-        assert_ne!(answer["status"], "error", "{expression}: {answer}");
-        Some(samples(&answer))
+        let response = request.send().await.ok()?.json::<Value>().await.ok()?;
+        assert_ne!(response["status"], "error", "{expression}: {response}");
+        Some(samples(&response))
     }
 
-    /// The series that an expression has at this moment.
+    /// Evaluates an expression at this moment.
     pub async fn query(&self, expression: &str) -> Vec<Sample> {
-        self.try_query(expression).await.unwrap_or_else(|| panic!("no answer to {expression}"))
+        self.try_query(expression).await.unwrap_or_else(|| panic!("no response to {expression}"))
     }
 
-    /// What it says at a path of its interface.
+    /// The response of its HTTP API at a path.
     pub async fn get(&self, path: &str) -> Value {
         send(self.client.get(format!("{}/api/v1/{path}", self.url))).await.json()
     }
@@ -76,24 +76,24 @@ pub fn shipped(name: &str) -> PathBuf {
     source::root().join("deploy/prometheus").join(name)
 }
 
-fn samples(answer: &Value) -> Vec<Sample> {
+fn samples(response: &Value) -> Vec<Sample> {
     let sample = |sample: &Value| {
         let value = sample["value"][1].as_str().and_then(|value| value.parse().ok()).expect("a number");
         (sample["metric"].clone(), value)
     };
-    let results = answer["data"]["result"].as_array();
+    let results = response["data"]["result"].as_array();
     results.map(|results| results.iter().map(sample).collect()).unwrap_or_default()
 }
 
-/// The shipped file, with the addresses of this test in place of names that only a network of containers resolves.
-fn configuration(stand: &Stand) -> String {
+/// The shipped configuration with the addresses of this test: the shipped names resolve only in a container network.
+fn configuration(system: &MonitoredSystem) -> String {
     let mut text = source::read("deploy/prometheus/prometheus.yml");
     let mut replace = |from: &str, to: &str, times: usize| {
         assert_eq!(text.matches(from).count(), times, "{from:?} in prometheus.yml");
         text = text.replace(from, to);
     };
     for (job, port, note, address) in
-        [("api", 8000, "", &stand.api_address), ("worker", 9100, " # WORKER_HEALTH_PORT", &stand.worker_address)]
+        [("api", 8000, "", &system.api_address), ("worker", 9100, " # WORKER_HEALTH_PORT", &system.worker_address)]
     {
         let names = format!(
             "    dns_sd_configs:\n      - names: [{job}]\n        type: A\n        port: {port}{note}\n        refresh_interval: 10s\n"

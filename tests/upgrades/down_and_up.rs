@@ -1,13 +1,13 @@
-//! Every migration goes down and up again on a filled database, and leads to exactly the schema that it should.
+//! Every migration goes down and up again on a filled database, and results in exactly the expected schema.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use jobs::boot::migrate;
 
 use super::{
-    empty, execute,
+    empty_database, execute,
     fill::fill,
-    ours,
+    read_migrator,
     schema::{Contents, assert_same, contents, schema},
     value, versions,
 };
@@ -17,61 +17,62 @@ use crate::harness::{
     process::{Api, http_client, start_worker},
 };
 
-/// What a way down cannot keep, and says so in its file: apalis' own indexes and keys are stricter than ours, and the
-/// release before has other words.
+/// Columns whose data a down migration cannot keep; its file says so. The indexes and keys of apalis are stricter than
+/// Millrace's, and the previous release computes other words.
 const CHANGED_ON_THE_WAY_DOWN: [(i64, &str, &str); 3] = [
     (20_261_121_090_000, "apalis.jobs", "idempotency_key"),
     (20_261_121_090_000, "apalis.jobs", "lock_by"),
     (20_261_128_160_200, "item_documents", "words"),
 ];
 
-/// What a migration is made to change, down and up.
+/// Columns whose data a migration changes on purpose, down and up.
 const CHANGED_BOTH_WAYS: [(i64, &str, &str); 1] = [(20_261_128_150_000, "prices", "bucket")];
 
-/// What is in both, and should be the same, is the same.
-fn assert_kept(changed: &[(i64, &str, &str)], version: i64, before: &Contents, after: &Contents, case: &str) {
+/// Fails if the contents of a column that exists before and after differ, unless the column is listed as changed.
+fn assert_contents_kept(changed: &[(i64, &str, &str)], version: i64, before: &Contents, after: &Contents, case: &str) {
     for (column, found) in after {
         let (table, name) = (&*column.0, &*column.1);
         let excused = changed.contains(&(version, table, name));
         if let Some(was) = before.get(column).filter(|_| !excused) {
-            assert_eq!(found, was, "{case}: {table}.{name} is not what it was");
+            assert_eq!(found, was, "{case}: the contents of {table}.{name} have changed");
         }
     }
 }
 
 #[tokio::test]
 async fn each_migration_goes_down_and_up_on_a_filled_database() {
-    let migrator = ours().await;
+    let migrator = read_migrator().await;
     let versions = versions().await;
-    // What each release in between would have made of an empty database.
-    let (_kept, pool) = empty().await;
-    let mut wanted = BTreeMap::new();
+    // The schema after each migration on an empty database.
+    let (_database, pool) = empty_database().await;
+    let mut expected = BTreeMap::new();
     for version in [0].iter().chain(&versions) {
         migrate::run_to(&pool, Some(*version), Duration::ZERO).await.unwrap();
-        wanted.insert(*version, schema(&pool).await);
+        expected.insert(*version, schema(&pool).await);
     }
 
     let down = [&CHANGED_ON_THE_WAY_DOWN[..], &CHANGED_BOTH_WAYS].concat();
     let database = database::fresh().await;
     let pool = database.pool().await;
     fill(&database, &pool).await;
-    assert_same(&schema(&pool).await, &wanted[versions.last().unwrap()], "all at once is one by one");
+    assert_same(&schema(&pool).await, &expected[versions.last().unwrap()], "all at once and one by one");
     for pair in [0].iter().chain(&versions).collect::<Vec<_>>().windows(2).rev() {
         let (before, version) = (*pair[0], *pair[1]);
         let full = contents(&pool).await;
         migrator.undo(&pool, before).await.unwrap_or_else(|error| panic!("{version} down: {error}"));
-        assert_same(&schema(&pool).await, &wanted[&before], &format!("{version} down"));
+        assert_same(&schema(&pool).await, &expected[&before], &format!("{version} down"));
         let lower = contents(&pool).await;
-        assert_kept(&down, version, &full, &lower, &format!("{version} down"));
+        assert_contents_kept(&down, version, &full, &lower, &format!("{version} down"));
         migrate::run_to(&pool, Some(version), Duration::ZERO)
             .await
             .unwrap_or_else(|error| panic!("{version} up: {error}"));
-        assert_same(&schema(&pool).await, &wanted[&version], &format!("{version} up again"));
-        assert_kept(&CHANGED_BOTH_WAYS, version, &lower, &contents(&pool).await, &format!("{version} up again"));
+        assert_same(&schema(&pool).await, &expected[&version], &format!("{version} up again"));
+        let upper = contents(&pool).await;
+        assert_contents_kept(&CHANGED_BOTH_WAYS, version, &lower, &upper, &format!("{version} up again"));
         migrator.undo(&pool, before).await.unwrap_or_else(|error| panic!("{version} down again: {error}"));
     }
 
-    // From nothing of ours, with the jobs of before in apalis' tables, to a system that works.
+    // All migrations are undone and only apalis' tables with their jobs are left. Migrate again to a working system.
     let jobs = value(&pool, "SELECT count(*) FROM apalis.jobs").await;
     assert!(jobs.parse::<u32>().unwrap() > 40, "{jobs} jobs");
     migrate::run(&pool).await.unwrap();
@@ -80,13 +81,13 @@ async fn each_migration_goes_down_and_up_on_a_filled_database() {
     assert_eq!(send(http_client().get(format!("{}/readyz", api.url))).await.status, 200);
 }
 
-/// What `migrations/README.md` tells an operator to type, in one transaction.
+/// The commands of `migrations/README.md`, in one transaction.
 #[tokio::test]
-async fn an_operator_goes_one_migration_back_by_hand() {
+async fn an_operator_undoes_one_migration_by_hand() {
     let database = database::fresh().await;
     let pool = database.pool().await;
     let newest = *versions().await.last().unwrap();
-    let files = std::fs::read_dir(super::folder()).unwrap().filter_map(Result::ok).map(|entry| entry.path());
+    let files = std::fs::read_dir(super::migrations_dir()).unwrap().filter_map(Result::ok).map(|entry| entry.path());
     let down = |path: &std::path::PathBuf| {
         path.display().to_string().contains(&format!("/{newest}_")) && path.display().to_string().ends_with(".down.sql")
     };

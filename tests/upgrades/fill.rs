@@ -1,4 +1,4 @@
-//! A database that has lived: written by the processes themselves, and by hand only what they rarely write.
+//! Fills a database with realistic data: through the API and a worker, and with SQL only for rare states.
 
 use std::time::Duration;
 
@@ -16,16 +16,16 @@ use crate::harness::{
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// Fills every table of a migrated database; fails when one is left empty, so that the next feature is filled as well.
+/// Fills every table of a migrated database. It fails if a table stays empty, so that new features are filled too.
 pub async fn fill(database: &TestDatabase, pool: &PgPool) {
-    through_the_front_door(database, pool).await;
-    by_hand(pool).await;
+    fill_through_api(database, pool).await;
+    fill_rare_states(pool).await;
     let rows = contents(pool).await;
     let empty: Vec<&str> = rows.iter().filter(|(_, found)| found.0 == 0).map(|((table, _), _)| &**table).collect();
     assert!(empty.is_empty(), "fill these tables in tests/upgrades/fill.rs: {empty:?}");
 }
 
-async fn through_the_front_door(database: &TestDatabase, pool: &PgPool) {
+async fn fill_through_api(database: &TestDatabase, pool: &PgPool) {
     let exchange = FakeProviders::start().await;
     let sources = exchange.variables();
     let mut quick = vec![("PROCESSING_DELAY_SECONDS", "0"), ("CRYPTO_PROVIDERS", "coingecko,coinbase")];
@@ -36,15 +36,15 @@ async fn through_the_front_door(database: &TestDatabase, pool: &PgPool) {
     let post = async |url: String, headers: &[(&str, &str)], body: Value| -> Value {
         let request =
             headers.iter().fold(client.post(&url).json(&body), |request, (name, text)| request.header(*name, *text));
-        let answer = send(request).await;
-        assert!((200..300).contains(&answer.status), "{url}: {answer:?}");
-        answer.json()
+        let response = send(request).await;
+        assert!((200..300).contains(&response.status), "{url}: {response:?}");
+        response.json()
     };
     let webhook = |id: String, amount: u32| json!({"transaction_id": id, "source_account": "a", "destination_account": "b", "amount": amount, "currency": "INR"});
     for n in 0..20 {
         post(format!("{}/v1/webhooks/transactions", api.url), &[], webhook(format!("done-{n}"), 1)).await;
         post(format!("{}/v1/webhooks/transactions", slow.url), &[], webhook(format!("waits-{n}"), 1)).await;
-        // Contradicted: kept for the operator.
+        // A conflicting payload, which is stored for the operator.
         post(format!("{}/v1/webhooks/transactions", api.url), &[], webhook(format!("done-{n}"), 2)).await;
     }
     let ada = json!({"email": "Ada@example.com", "password": "correct horse", "full_name": "Ada"});
@@ -68,12 +68,12 @@ async fn through_the_front_door(database: &TestDatabase, pool: &PgPool) {
     let done = "(SELECT count(*) = 20 FROM transactions WHERE status = 'PROCESSED')
                 AND (SELECT count(*) = 5 FROM item_documents)
                 AND NOT EXISTS (SELECT FROM apalis.jobs WHERE status = 'Running' OR (status = 'Pending' AND run_at < now()))";
-    eventually("everything that is due is done", SOON, async || value(pool, done).await == "true").await;
+    eventually("all due jobs are done", SOON, async || value(pool, done).await == "true").await;
     drop((api, slow, worker));
 }
 
-/// What only trouble writes: failures, dead letters, operators' orders, an unfinished sending.
-async fn by_hand(pool: &PgPool) {
+/// Adds states that arise only from problems: failures, dead letters, operators' actions, an unconfirmed chain transaction.
+async fn fill_rare_states(pool: &PgPool) {
     execute(
         pool,
         "UPDATE transactions SET status = 'FAILED', error = 'refused', processed_at = now()
@@ -84,9 +84,9 @@ async fn by_hand(pool: &PgPool) {
             OR id IN (SELECT id FROM apalis.jobs WHERE status = 'Pending' ORDER BY id LIMIT 2);
          UPDATE apalis.jobs SET status = 'Running', lock_by = (SELECT min(id) FROM apalis.workers), lock_at = now(), attempts = 1
          WHERE id = (SELECT max(id) FROM apalis.jobs WHERE status = 'Pending');
-         -- Two under one key, of which one is over; and one whose worker is forgotten.
+         -- Two jobs with one key, of which one is done by a worker that no longer exists.
          INSERT INTO apalis.jobs (id, job_type, job, status, priority, idempotency_key, lock_by)
-         VALUES ('by-hand-1', 'q', '', 'Done', 1, 'same', 'forgotten'), ('by-hand-2', 'q', '', 'Pending', -1, 'same', NULL);
+         VALUES ('by-hand-1', 'q', '', 'Done', 1, 'same', 'deleted'), ('by-hand-2', 'q', '', 'Pending', -1, 'same', NULL);
          INSERT INTO cancellations (job_id) VALUES ('by-hand-2');
          INSERT INTO schedule_fires (schedule, fire_time, kind) SELECT name, now(), 'by_hand' FROM schedules;
          INSERT INTO queues (name, paused_at, reason) VALUES ('q', now(), 'for a look');

@@ -1,16 +1,16 @@
-//! A database that belongs to another program is refused before anything is written; an empty one and ours are taken.
+//! `migrate` refuses the database of another program before it writes anything. It accepts an empty database and its own.
 
 use std::time::Duration;
 
 use sqlx::PgPool;
 
-use super::{empty, execute, ours, value};
+use super::{empty_database, execute, read_migrator, value};
 use crate::harness::{database, process::Process, scratch::Scratch};
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// Another program's database, and what the refusal says about it.
-const OTHERS: [(&str, &str, &str); 9] = [
+/// Databases of other programs: case, statements that create it, and the reason in the error.
+const FOREIGN_DATABASES: [(&str, &str, &str); 9] = [
     (
         "another sqlx application",
         "CREATE TABLE _sqlx_migrations (version bigint PRIMARY KEY, description text NOT NULL, installed_on timestamptz NOT
@@ -30,7 +30,7 @@ const OTHERS: [(&str, &str, &str); 9] = [
         "CREATE TABLE a (); CREATE TABLE b (); CREATE TABLE c (); CREATE TABLE d (); CREATE TABLE e (); CREATE TABLE f ()",
         "the table public.e and 1 more",
     ),
-    ("a schema of its own", "CREATE SCHEMA shop; CREATE TABLE shop.orders (id int)", "the table shop.orders"),
+    ("another schema", "CREATE SCHEMA shop; CREATE TABLE shop.orders (id int)", "the table shop.orders"),
     (
         "a partitioned table",
         "CREATE TABLE events (at date) PARTITION BY RANGE (at)",
@@ -38,11 +38,11 @@ const OTHERS: [(&str, &str, &str); 9] = [
     ),
     ("a function", "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'", "the function public.f"),
     ("a type", "CREATE TYPE mood AS ENUM ('well')", "the type public.mood"),
-    ("a schema apalis of its own", "CREATE SCHEMA apalis; CREATE TABLE apalis.jobs (id int)", "the table apalis.jobs"),
+    ("another schema apalis", "CREATE SCHEMA apalis; CREATE TABLE apalis.jobs (id int)", "the table apalis.jobs"),
 ];
 
-/// Every name in the database.
-async fn names(pool: &PgPool) -> String {
+/// The names of all objects in the database.
+async fn object_names(pool: &PgPool) -> String {
     const NAMES: &str = "(SELECT string_agg(name, ' ' ORDER BY name) FROM (
         SELECT oid::regclass::text FROM pg_class UNION ALL SELECT nspname FROM pg_namespace
         UNION ALL SELECT extname FROM pg_extension UNION ALL SELECT oid::regprocedure::text FROM pg_proc
@@ -50,7 +50,7 @@ async fn names(pool: &PgPool) -> String {
     value(pool, NAMES).await
 }
 
-async fn is_refused(arguments: &[&str], url: &str, case: &str, reason: &str) -> String {
+async fn assert_refused(arguments: &[&str], url: &str, case: &str, reason: &str) -> String {
     let folder = Scratch::new();
     let mut process = Process::start_in(&folder, arguments, &[("DATABASE_URL", url), ("PORT", "0")]);
     assert_eq!(process.wait_for_exit(SOON).await.code(), Some(1), "{case}: {}", process.log());
@@ -60,61 +60,61 @@ async fn is_refused(arguments: &[&str], url: &str, case: &str, reason: &str) -> 
 }
 
 #[tokio::test]
-async fn another_programs_database_is_refused_before_anything_is_written() {
-    for (case, statements, reason) in OTHERS {
-        let (database, pool) = empty().await;
+async fn a_foreign_database_is_refused_before_anything_is_written() {
+    for (case, statements, reason) in FOREIGN_DATABASES {
+        let (database, pool) = empty_database().await;
         execute(&pool, statements).await;
-        let before = names(&pool).await;
-        // The all-in-one migrates as well.
+        let before = object_names(&pool).await;
+        // The all-in-one process migrates too.
         for arguments in [&["migrate"][..], &["migrate", "--status"], &[]] {
-            let log = is_refused(arguments, &database.url, case, reason).await;
+            let log = assert_refused(arguments, &database.url, case, reason).await;
             assert!(log.contains("neither empty nor Millrace's") && log.contains(&database.name), "{case}: {log}");
         }
-        assert_eq!(names(&pool).await, before, "{case}: nothing was written");
+        assert_eq!(object_names(&pool).await, before, "{case}: nothing was written");
     }
 }
 
 #[tokio::test]
-async fn the_jobs_of_another_program_that_uses_apalis_stay_its_own() {
-    let (database, pool) = without_ours().await;
+async fn a_database_with_the_jobs_of_another_apalis_program_is_refused() {
+    let (database, pool) = only_apalis_tables().await;
     execute(&pool, "INSERT INTO apalis.jobs (id, job_type, job, status) VALUES ('x', 'q', '', 'Pending')").await;
-    let before = names(&pool).await;
-    is_refused(&["migrate"], &database.url, "apalis", "its schema apalis holds the jobs of another program").await;
-    assert_eq!(names(&pool).await, before);
+    let before = object_names(&pool).await;
+    assert_refused(&["migrate"], &database.url, "apalis", "its schema apalis holds the jobs of another program").await;
+    assert_eq!(object_names(&pool).await, before);
     execute(&pool, "INSERT INTO apalis._sqlx_migrations VALUES (1, 'theirs', now(), true, '', 0)").await;
-    is_refused(&["migrate"], &database.url, "apalis", "such as 1 \"theirs\"").await;
+    assert_refused(&["migrate"], &database.url, "apalis", "such as 1 \"theirs\"").await;
 }
 
 #[tokio::test]
-async fn a_process_names_another_programs_database_for_what_it_is() {
+async fn api_and_worker_report_a_foreign_database() {
     let database = database::fresh().await;
     let pool = database.pool().await;
     execute(&pool, "UPDATE _sqlx_migrations SET version = version - 10000000000").await;
     for command in ["api", "worker"] {
-        is_refused(&[command], &database.url, command, "the database is another program's").await;
+        assert_refused(&[command], &database.url, command, "the database is another program's").await;
     }
 }
 
-/// The engine's tables, and nothing of ours: as an interrupted first `migrate` leaves a database.
-async fn without_ours() -> (database::TestDatabase, PgPool) {
+/// A database with apalis' tables and none of Millrace's, as after an interrupted first `migrate`.
+async fn only_apalis_tables() -> (database::TestDatabase, PgPool) {
     let database = database::fresh().await;
     let pool = database.pool().await;
-    ours().await.undo(&pool, 0).await.unwrap();
+    read_migrator().await.undo(&pool, 0).await.unwrap();
     execute(&pool, "DROP TABLE _sqlx_migrations; DROP EXTENSION IF EXISTS pg_trgm").await;
     (database, pool)
 }
 
 #[tokio::test]
-async fn an_empty_database_and_an_interrupted_one_are_taken() {
-    let (database, pool) = empty().await;
+async fn an_empty_database_and_an_interrupted_migration_are_accepted() {
+    let (database, pool) = empty_database().await;
     let extensions = "CREATE EXTENSION hstore; CREATE EXTENSION pg_trgm; CREATE SCHEMA apalis; CREATE SCHEMA spare";
     execute(&pool, extensions).await;
-    let (interrupted, _pool) = without_ours().await;
+    let (interrupted, _pool) = only_apalis_tables().await;
     for url in [&database.url, &interrupted.url] {
         let mut migrate = Process::start(&["migrate"], &[("DATABASE_URL", url)]);
         assert!(migrate.wait_for_exit(SOON).await.success(), "{}", migrate.log());
     }
-    // Once it is ours, others may keep tables next to our own.
+    // In a migrated database, tables of others are accepted.
     execute(&pool, "CREATE TABLE notes_of_an_operator (id int)").await;
     let mut migrate = Process::start(&["migrate"], &[("DATABASE_URL", &database.url)]);
     assert!(migrate.wait_for_exit(SOON).await.success(), "{}", migrate.log());

@@ -1,11 +1,11 @@
-//! A migration whose table somebody uses: it is tried again, nobody queues behind it for long, and it says who it is.
+//! A migration of a locked table: it is retried, blocks other statements only briefly, and logs the oldest transaction.
 
 use std::time::{Duration, Instant};
 
 use jobs::boot::migrate;
 use sqlx::PgPool;
 
-use super::{execute, ours, value};
+use super::{execute, read_migrator, value};
 use crate::harness::{
     database::{self, TestDatabase},
     eventually,
@@ -13,25 +13,26 @@ use crate::harness::{
 };
 
 const SOON: Duration = Duration::from_secs(30);
-/// It changes the table of transactions, which lives.
+/// A migration that changes the table `transactions`.
 const TOUCHES_TRANSACTIONS: i64 = 20_261_121_090_230;
+/// The migration before it.
 const BEFORE: i64 = 20_261_121_090_220;
-/// How long a migration may wait for a lock, with everybody behind it; the rest is the machine's.
+/// How long a migration may wait for a lock, and block all later statements.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
-/// What a statement of ours may take at most.
+/// The statement time-out of Millrace's processes.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A database as an earlier release left it.
-async fn earlier() -> (TestDatabase, PgPool) {
+/// A database with the schema of an earlier release.
+async fn earlier_release() -> (TestDatabase, PgPool) {
     let database = database::fresh().await;
     let pool = database.pool().await;
-    ours().await.undo(&pool, BEFORE).await.unwrap();
+    read_migrator().await.undo(&pool, BEFORE).await.unwrap();
     assert!(migrate::check(&pool).await.unwrap_err().to_string().contains("not migrated"));
     (database, pool)
 }
 
-/// Somebody's transaction that has read a table and does not end.
-async fn reader(pool: &PgPool) -> sqlx::PgTransaction<'static> {
+/// Opens a transaction that has read the table and stays open.
+async fn open_reader(pool: &PgPool) -> sqlx::PgTransaction<'static> {
     let mut transaction = pool.begin().await.unwrap();
     sqlx::query("SET LOCAL application_name = 'a long report'").execute(&mut *transaction).await.unwrap();
     sqlx::query("SELECT count(*) FROM transactions").execute(&mut *transaction).await.unwrap();
@@ -39,25 +40,25 @@ async fn reader(pool: &PgPool) -> sqlx::PgTransaction<'static> {
 }
 
 #[tokio::test]
-async fn a_table_in_use_is_waited_for_and_nobody_queues_for_long() {
-    let (database, pool) = earlier().await;
-    let report = reader(&pool).await;
+async fn a_migration_of_a_locked_table_is_retried_and_blocks_only_briefly() {
+    let (database, pool) = earlier_release().await;
+    let report = open_reader(&pool).await;
     let url = [("DATABASE_URL", &*database.url), ("LOG_FORMAT", "json")];
     let mut migrating = Process::start(&["migrate", "--patience", "120"], &url);
     migrating.wait_for_line(r#"again_in_seconds":0.5"#).await;
-    // Somebody whose statements come one after the other, while it is tried a second and a third time.
-    let (mut longest, mut served) = (Duration::ZERO, 0);
+    // Runs statements one after the other during the second and third attempt.
+    let (mut longest, mut statements) = (Duration::ZERO, 0);
     let begun = Instant::now();
     while !migrating.log().contains(r#"again_in_seconds":2"#) {
-        let asked = Instant::now();
+        let started = Instant::now();
         value(&pool, "SELECT count(*) FROM transactions").await;
-        longest = longest.max(asked.elapsed());
-        served += 1;
+        longest = longest.max(started.elapsed());
+        statements += 1;
         assert!(begun.elapsed() < SOON, "{}", migrating.log());
     }
-    assert!(longest < STATEMENT_TIMEOUT, "somebody waited for {longest:?}");
-    assert!(longest > LOCK_TIMEOUT / 4, "nobody met the migration: this test no longer tests anything ({longest:?})");
-    assert!(served > 10, "only {served} were served in {:?}", begun.elapsed());
+    assert!(longest < STATEMENT_TIMEOUT, "a statement waited for {longest:?}");
+    assert!(longest > LOCK_TIMEOUT / 4, "no statement met the migration, so this test proves nothing ({longest:?})");
+    assert!(statements > 10, "only {statements} statements in {:?}", begun.elapsed());
     let log = migrating.log();
     let line = log.lines().find(|line| line.contains("again_in_seconds")).unwrap();
     let line: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -75,9 +76,9 @@ async fn a_table_in_use_is_waited_for_and_nobody_queues_for_long() {
 }
 
 #[tokio::test]
-async fn patience_ends_with_what_to_do_and_nothing_half_done() {
-    let (database, pool) = earlier().await;
-    let report = reader(&pool).await;
+async fn when_patience_ends_the_error_names_the_cause_and_nothing_is_applied() {
+    let (database, pool) = earlier_release().await;
+    let report = open_reader(&pool).await;
     let url = [("DATABASE_URL", &*database.url)];
     let mut migrating = Process::start(&["migrate", "--patience", "1"], &url);
     assert_eq!(migrating.wait_for_exit(SOON).await.code(), Some(1));
@@ -94,9 +95,9 @@ async fn patience_ends_with_what_to_do_and_nothing_half_done() {
 }
 
 #[tokio::test]
-async fn a_migration_that_fails_is_not_tried_again() {
-    let (database, pool) = earlier().await;
-    // What it removes is gone.
+async fn a_failing_migration_is_not_retried() {
+    let (database, pool) = earlier_release().await;
+    // The migration drops this index, so it fails without it.
     execute(&pool, "DROP INDEX transactions_newest").await;
     let mut migrating = Process::start(&["migrate"], &[("DATABASE_URL", &*database.url)]);
     assert_eq!(migrating.wait_for_exit(SOON).await.code(), Some(1));
@@ -106,18 +107,18 @@ async fn a_migration_that_fails_is_not_tried_again() {
 }
 
 #[tokio::test]
-async fn two_take_turns_and_the_second_keeps_no_transaction_open() {
-    let (database, pool) = earlier().await;
-    let report = reader(&pool).await;
+async fn concurrent_migrations_take_turns_and_the_waiting_one_has_no_open_transaction() {
+    let (database, pool) = earlier_release().await;
+    let report = open_reader(&pool).await;
     let url = [("DATABASE_URL", &*database.url)];
     let mut first = Process::start(&["migrate", "--patience", "120"], &url);
     first.wait_for_line("tried again").await;
     let mut second = Process::start(&["migrate"], &url);
     second.wait_for_line("another `migrate` is at work").await;
-    // What an index made CONCURRENTLY waits for: the snapshots of that moment, which must all end.
+    // CREATE INDEX CONCURRENTLY waits for all older snapshots, so the waiting process must not hold one.
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
                    AND application_name = 'millrace migrate' AND backend_xmin IS NULL AND state = 'idle'";
-    eventually("the second one holds nothing", SOON, async || value(&pool, waiting).await != "0").await;
+    eventually("the second one holds no snapshot", SOON, async || value(&pool, waiting).await != "0").await;
     assert!(second.is_running(), "{}", second.log());
     report.rollback().await.unwrap();
     for process in [&mut first, &mut second] {

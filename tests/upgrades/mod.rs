@@ -1,6 +1,5 @@
-//! Upgrades: the schema goes up and down under data, beside processes that work, and says what is in its way.
+//! Upgrades: migrations up and down on filled databases, next to running processes, and the errors of refused ones.
 
-mod beside;
 mod down_and_up;
 mod fill;
 mod foreign;
@@ -8,6 +7,7 @@ mod in_use;
 mod moved_prices;
 mod rewritten;
 mod roles;
+mod rolling;
 mod schema;
 mod server;
 mod status;
@@ -18,26 +18,26 @@ use sqlx::{AssertSqlSafe, PgPool, migrate::Migrator};
 
 use crate::harness::database::{self, TestDatabase};
 
-fn folder() -> PathBuf {
+fn migrations_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations")
 }
 
-/// Ours, with their way down.
-async fn ours() -> Migrator {
-    Migrator::new(folder()).await.expect("migrations")
+/// Millrace's migrations, with their down files.
+async fn read_migrator() -> Migrator {
+    Migrator::new(migrations_dir()).await.expect("migrations")
 }
 
-/// The versions of ours, oldest first.
+/// The versions of Millrace's migrations, oldest first.
 async fn versions() -> Vec<i64> {
-    let migrator = ours().await;
+    let migrator = read_migrator().await;
     let mut versions: Vec<i64> = migrator.iter().map(|migration| migration.version).collect();
     versions.dedup();
     assert!(versions.is_sorted() && versions.len() > 10, "{versions:?}");
     versions
 }
 
-/// A database in which nobody has migrated anything.
-async fn empty() -> (TestDatabase, PgPool) {
+/// A database without any migration.
+async fn empty_database() -> (TestDatabase, PgPool) {
     let database = database::fresh().await;
     let pool = database.pool().await;
     for statement in ["DROP SCHEMA apalis CASCADE", "DROP SCHEMA public CASCADE", "CREATE SCHEMA public"] {
@@ -51,7 +51,7 @@ async fn execute(pool: &PgPool, statement: &str) {
     done.unwrap_or_else(|error| panic!("{statement}: {error}"));
 }
 
-/// One value as text.
+/// Evaluates an SQL expression as text.
 async fn value(pool: &PgPool, expression: &str) -> String {
     let query = AssertSqlSafe(format!("SELECT ({expression})::text"));
     sqlx::query_scalar(query).fetch_one(pool).await.unwrap_or_else(|error| panic!("{expression}: {error}"))

@@ -1,15 +1,15 @@
-//! Prices of CoinGecko move to the bucket that they close; those of the exchanges stay.
+//! The migration of prices: CoinGecko's prices move to the bucket that they close; those of the exchanges stay.
 
 use std::time::Duration;
 
 use jobs::boot::migrate;
 use sqlx::PgPool;
 
-use super::{execute, folder, ours, versions};
+use super::{execute, migrations_dir, read_migrator, versions};
 use crate::harness::database;
 
 const MOVES: i64 = 20_261_128_150_000;
-/// Three days and 30 hours from each of two sources; Berlin's clocks change on the second day.
+/// Three daily and 30 hourly prices from each of two providers; Berlin's clocks change on the second day.
 const FILL: &str = "
     INSERT INTO prices (asset, currency, interval, bucket, source, close)
     SELECT 'bitcoin', 'usd', 'daily', timestamptz '2026-10-24 00:00Z' + n * interval '24 hours', source, 100 + n
@@ -18,7 +18,7 @@ const FILL: &str = "
     SELECT 'bitcoin', 'usd', 'hourly', timestamptz '2026-10-24 20:00Z' + n * interval '1 hour', source, 200 + n
     FROM generate_series(0, 29) AS n, unnest(ARRAY['coingecko', 'kraken']) AS source";
 
-/// Source, interval, Unix seconds of the bucket, price.
+/// Provider, interval, Unix seconds of the bucket, price.
 type Row = (String, String, i64, i64);
 
 async fn rows(pool: &PgPool) -> Vec<Row> {
@@ -33,7 +33,7 @@ async fn prices_of_coingecko_move_by_one_bucket_and_back() {
     let before = versions[versions.iter().position(|version| *version == MOVES).expect("the migration") - 1];
     let database = database::fresh().await;
     let pool = database.pool().await;
-    ours().await.undo(&pool, before).await.expect("down");
+    read_migrator().await.undo(&pool, before).await.expect("down");
     execute(&pool, FILL).await;
     let unmoved = rows(&pool).await;
     let moved: Vec<Row> = unmoved
@@ -46,10 +46,11 @@ async fn prices_of_coingecko_move_by_one_bucket_and_back() {
         .collect();
     migrate::run_to(&pool, Some(MOVES), Duration::ZERO).await.expect("up");
     assert_eq!(rows(&pool).await, moved);
-    ours().await.undo(&pool, before).await.expect("down");
+    read_migrator().await.undo(&pool, before).await.expect("down");
     assert_eq!(rows(&pool).await, unmoved);
-    // By hand, in a session whose days are not those of UTC.
-    let up = std::fs::read_to_string(folder().join(format!("{MOVES}_move_coingecko_prices.up.sql"))).expect("a file");
+    // By hand, in a session with another time zone than UTC.
+    let up = std::fs::read_to_string(migrations_dir().join(format!("{MOVES}_move_coingecko_prices.up.sql")))
+        .expect("a file");
     execute(&pool, &format!("BEGIN; SET LOCAL timezone = 'Europe/Berlin'; {up}; COMMIT")).await;
     assert_eq!(rows(&pool).await, moved);
 }

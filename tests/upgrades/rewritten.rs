@@ -1,22 +1,22 @@
-//! Migrations that change rows: what was there before is as it should be afterwards.
+//! Migrations that change rows: the data afterwards is as expected.
 
 use std::time::Duration;
 
 use jobs::boot::migrate;
 use sqlx::PgPool;
 
-use super::{empty, execute, value};
+use super::{empty_database, execute, value};
 
 /// A database at the schema just before a migration.
 async fn before(version: i64) -> (crate::harness::database::TestDatabase, PgPool) {
-    let (database, pool) = empty().await;
+    let (database, pool) = empty_database().await;
     let earlier = super::versions().await.into_iter().filter(|other| *other < version).max();
     migrate::run_to(&pool, earlier, Duration::ZERO).await.unwrap();
     (database, pool)
 }
 
 #[tokio::test]
-async fn of_the_conflicts_that_were_kept_the_first_20_of_each_id_stay_and_all_are_counted() {
+async fn the_first_20_conflicts_of_each_id_stay_and_all_are_counted() {
     const VERSION: i64 = 20_261_128_140_000;
     let (_database, pool) = before(VERSION).await;
     execute(
@@ -39,7 +39,7 @@ async fn of_the_conflicts_that_were_kept_the_first_20_of_each_id_stay_and_all_ar
 }
 
 #[tokio::test]
-async fn dead_jobs_of_rates_that_are_still_pending_run_again() {
+async fn dead_jobs_of_pending_rates_run_again() {
     const VERSION: i64 = 20_261_128_140_100;
     let (_database, pool) = before(VERSION).await;
     execute(

@@ -1,10 +1,10 @@
-//! What `migrate` and the processes need of the database: two roles, no more rights than documented, any `search_path`.
+//! Database roles: `migrate` and the processes need only the documented privileges, and work with any `search_path`.
 
 use std::{str::FromStr, time::Duration};
 
 use sqlx::{PgPool, postgres::PgConnectOptions};
 
-use super::{empty, execute, fill, ours, value, versions};
+use super::{empty_database, execute, fill, read_migrator, value, versions};
 use crate::harness::{
     database::TestDatabase,
     process::{Api, Process, start_worker},
@@ -13,14 +13,14 @@ use crate::harness::{
 const SOON: Duration = Duration::from_secs(30);
 const SCRIPT: &str = include_str!("../../deploy/postgres/roles.sql");
 
-/// The two roles of one test; roles belong to the whole server.
+/// The two roles of one test. Roles are shared by the whole server, so their names are unique.
 struct Roles {
     owner: String,
     runtime: String,
 }
 
 impl Roles {
-    /// Runs the documented script, with names of this test's own.
+    /// Runs the documented script with the names of this test.
     async fn create(database: &TestDatabase, pool: &PgPool) -> Self {
         let roles =
             Self { owner: format!("owner_of_{}", database.name), runtime: format!("runtime_of_{}", database.name) };
@@ -53,8 +53,8 @@ async fn migrate(url: &str, arguments: &[&str]) -> (bool, String) {
 }
 
 #[tokio::test]
-async fn an_owner_migrates_and_a_runtime_role_does_all_the_rest() {
-    let (database, pool) = empty().await;
+async fn the_owner_migrates_and_the_runtime_role_does_everything_else() {
+    let (database, pool) = empty_database().await;
     let roles = Roles::create(&database, &pool).await;
     let (owner, runtime) = (url_as(&database, &roles.owner), url_as(&database, &roles.runtime));
     let (migrated, log) = migrate(&runtime, &[]).await;
@@ -64,7 +64,7 @@ async fn an_owner_migrates_and_a_runtime_role_does_all_the_rest() {
     assert!(migrated, "{log}");
     roles.run_script(&pool).await;
 
-    // Every feature, by both processes, under the lesser role.
+    // Every feature works with the runtime role, in both processes.
     let by_runtime = TestDatabase { url: runtime.clone(), name: String::new() };
     fill::fill(&by_runtime, &pool).await;
     for arguments in [&["queues", "pause", "process_transaction", "--reason", "a test"][..], &["queues"], &["reindex"]]
@@ -74,14 +74,15 @@ async fn an_owner_migrates_and_a_runtime_role_does_all_the_rest() {
     }
     drop((Api::start(&runtime, &[]).await, start_worker(&runtime, &[]).await));
 
-    // Nothing to do needs no right but to read, and neither does a look.
+    // Without a missing migration, and for a status, read access is enough.
     for arguments in [&[][..], &["--status"]] {
         let (succeeded, log) = migrate(&runtime, arguments).await;
         assert!(succeeded, "{arguments:?}: {log}");
     }
-    let ours = ours().await;
-    // The newest that changes more than rows, which the runtime role may change too.
-    let sql = |version: i64| ours.iter().find(|one| one.version == version && one.migration_type.is_up_migration());
+    let migrations = read_migrator().await;
+    // The newest migration that changes the schema: the runtime role may change rows.
+    let sql =
+        |version: i64| migrations.iter().find(|one| one.version == version && one.migration_type.is_up_migration());
     let changes_the_schema = |version: i64| {
         sql(version).is_some_and(|one| ["CREATE ", "ALTER "].iter().any(|word| one.sql.as_str().contains(word)))
     };
@@ -94,9 +95,9 @@ async fn an_owner_migrates_and_a_runtime_role_does_all_the_rest() {
 }
 
 #[tokio::test]
-async fn schemas_are_named_whatever_the_search_path_is() {
+async fn migrations_do_not_depend_on_the_search_path() {
     for path in ["elsewhere", "", "\"$user\"", "elsewhere, public"] {
-        let (database, pool) = empty().await;
+        let (database, pool) = empty_database().await;
         let path = if path.is_empty() { "''".to_owned() } else { path.to_owned() };
         let name = &database.name;
         execute(&pool, &format!("CREATE SCHEMA elsewhere; ALTER DATABASE {name} SET search_path = {path}")).await;

@@ -1,10 +1,10 @@
-//! What a database looks like and what is in it, as lines that can be compared.
+//! The schema and the contents of a database, in a form that can be compared.
 
 use std::collections::BTreeMap;
 
 use sqlx::{AssertSqlSafe, PgPool};
 
-/// Everything that a migration can make, each thing in a line of its own; ledgers are not part of it.
+/// Lists every object that a migration can create, one per line, without the tables of applied migrations.
 const SCHEMA: &str = "
 WITH ours AS (
     SELECT c.* FROM pg_class AS c
@@ -49,25 +49,28 @@ ORDER BY 1";
 /// The schema, line by line.
 pub async fn schema(pool: &PgPool) -> Vec<String> {
     let lines: Vec<String> = sqlx::query_scalar(SCHEMA).fetch_all(pool).await.expect("a schema");
-    assert!(lines.len() > 30, "too little to be a schema: {lines:#?}");
+    assert!(lines.len() > 30, "the schema is incomplete: {lines:#?}");
     lines
 }
 
-/// Fails with what only one of the two has.
-pub fn assert_same(found: &[String], wanted: &[String], case: &str) {
+/// Fails with the lines that only one of the two schemas has.
+pub fn assert_same(found: &[String], expected: &[String], case: &str) {
     let only = |some: &[String], others: &[String]| -> Vec<String> {
         some.iter().filter(|one| !others.contains(one)).cloned().collect()
     };
-    let (added, lost) = (only(found, wanted), only(wanted, found));
-    assert!(added.is_empty() && lost.is_empty(), "{case}\n  too much: {added:#?}\n  missing: {lost:#?}");
+    let (unexpected, missing) = (only(found, expected), only(expected, found));
+    assert!(
+        unexpected.is_empty() && missing.is_empty(),
+        "{case}\n  unexpected: {unexpected:#?}\n  missing: {missing:#?}"
+    );
 }
 
-/// Every column of every table: how many rows there are, and a digest of what is in them. The order of rows is that of
-/// their texts, so that a table which was rewritten is the same.
+/// For every column of every table: the number of rows and a digest of the values. Rows are sorted by their text, so that
+/// a rewritten table compares equal.
 pub type Contents = BTreeMap<(String, String), (i64, String)>;
 
 pub async fn contents(pool: &PgPool) -> Contents {
-    // A generated column is made of the others.
+    // Generated columns are included; they are computed from the others.
     let columns: Vec<(String, String)> = sqlx::query_as(
         "SELECT attrelid::regclass::text, quote_ident(attname) FROM pg_attribute JOIN pg_class AS c ON c.oid = attrelid
          WHERE relnamespace IN ('public'::regnamespace, 'apalis'::regnamespace) AND relkind = 'r'
@@ -82,7 +85,7 @@ pub async fn contents(pool: &PgPool) -> Contents {
             "SELECT count(*), coalesce(md5(string_agg(v, '|' ORDER BY v COLLATE \"C\")), '') \
              FROM (SELECT coalesce({column}::text, 'NULL') AS v FROM {table}) AS t"
         );
-        // Not kept: the next migration may change the type of its answer.
+        // Not a cached statement, because the next migration may change the type of its result.
         let query = sqlx::query_as(AssertSqlSafe(query)).persistent(false);
         let found: (i64, String) = query.fetch_one(pool).await.expect("contents");
         contents.insert((table, column), found);

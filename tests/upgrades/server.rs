@@ -1,4 +1,4 @@
-//! A server that is too old is refused by name, before anything is asked of it.
+//! A PostgreSQL server before version 15 is refused, and the error names its version.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::harness::process::Process;
 
-/// What PostgreSQL 14 says to a session that begins: nobody wants a password, here is my version, go on.
+/// A fake PostgreSQL 14: it accepts sessions without a password and reports its version.
 async fn postgres_14() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -26,10 +26,10 @@ async fn postgres_14() -> String {
             let hello =
                 [b"R\0\0\0\x08\0\0\0\0", &status[..], b"K\0\0\0\x0c\0\0\0\x01\0\0\0\x02", b"Z\0\0\0\x05I"].concat();
             session.write_all(&hello).await.unwrap();
-            // Whatever is asked has no effect, and is done.
+            // Every statement succeeds without an effect.
             tokio::spawn(async move {
-                let mut asked = [0; 4096];
-                while session.read(&mut asked).await.is_ok_and(|read| read > 0) {
+                let mut input = [0; 4096];
+                while session.read(&mut input).await.is_ok_and(|read| read > 0) {
                     if session.write_all(b"C\0\0\0\x0aBEGIN\0Z\0\0\0\x05T").await.is_err() {
                         return;
                     }

@@ -1,4 +1,4 @@
-//! `migrate --status` and `--wait`: what is missing, without a change, and when it is there.
+//! `migrate --status` and `--wait`: missing migrations are shown without a change, and a starting database is awaited.
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
@@ -8,7 +8,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{empty, value};
+use super::{empty_database, value};
 use crate::harness::{database::TestDatabase, port::Port, process::Process};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -17,13 +17,13 @@ fn start(url: &str, arguments: &[&str]) -> Process {
     Process::start(&[&["migrate"], arguments].concat(), &[("DATABASE_URL", url), ("LOG_FORMAT", "json")])
 }
 
-/// The socket of the server that this database is on.
+/// The Unix socket of the database's server.
 fn socket_of(database: &TestDatabase) -> PathBuf {
     let options = PgConnectOptions::from_str(&database.url).unwrap();
     options.get_socket().expect("a socket").join(format!(".s.PGSQL.{}", options.get_port()))
 }
 
-/// Leads each connection to the server's socket.
+/// Forwards each TCP connection to the socket.
 fn forward(listener: TcpListener, socket: PathBuf) -> JoinHandle<()> {
     tokio::spawn(async move {
         while let Ok((mut client, _)) = listener.accept().await {
@@ -34,8 +34,8 @@ fn forward(listener: TcpListener, socket: PathBuf) -> JoinHandle<()> {
 }
 
 #[tokio::test]
-async fn a_status_shows_what_is_missing_and_changes_nothing() {
-    let (database, pool) = empty().await;
+async fn a_status_shows_missing_migrations_and_changes_nothing() {
+    let (database, pool) = empty_database().await;
     let mut status = start(&database.url, &["--status"]);
     assert_eq!(status.wait_for_exit(SOON).await.code(), Some(1), "{}", status.log());
     let log = status.log();
@@ -44,7 +44,7 @@ async fn a_status_shows_what_is_missing_and_changes_nothing() {
     let tables = "(SELECT count(*) FROM pg_tables WHERE schemaname IN ('public', 'apalis'))";
     assert_eq!(value(&pool, tables).await, "0");
 
-    // One waits, another one migrates.
+    // One process waits until another one has migrated.
     let mut waiting = start(&database.url, &["--status", "--wait", "60"]);
     waiting.wait_for_line("migrations are missing").await;
     let mut migrate = start(&database.url, &[]);
@@ -54,8 +54,8 @@ async fn a_status_shows_what_is_missing_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_not_there_yet_is_waited_for() {
-    let (database, _pool) = empty().await;
+async fn migrate_waits_for_a_starting_database() {
+    let (database, _pool) = empty_database().await;
     let socket = socket_of(&database);
     let options = PgConnectOptions::from_str(&database.url).unwrap();
     // Nothing listens there yet.
@@ -77,8 +77,8 @@ async fn a_database_that_is_not_there_yet_is_waited_for() {
 
 #[tokio::test]
 async fn an_ipv6_address_stands_in_brackets() {
-    let (database, _pool) = empty().await;
-    // A machine without IPv6 tries the same with the other kind of address.
+    let (database, _pool) = empty_database().await;
+    // A machine without IPv6 uses an IPv4 address instead.
     let listener = match TcpListener::bind("[::1]:0").await {
         Ok(listener) => listener,
         Err(_) => TcpListener::bind("127.0.0.1:0").await.unwrap(),

@@ -1,4 +1,4 @@
-//! What a worker process can be told.
+//! Configuration of a worker process.
 
 use std::net::SocketAddr;
 
@@ -14,7 +14,7 @@ pub struct Config {
     pub jobs: app::Config,
     /// `DATABASE_URL`
     pub database: Database,
-    /// `HOST`, `WORKER_HEALTH_PORT`: where the worker tells how it is; unset, it does not.
+    /// `HOST`, `WORKER_HEALTH_PORT`: the address of the health endpoints; none are served while the port is unset.
     pub health: Option<SocketAddr>,
 }
 
@@ -22,7 +22,7 @@ impl Config {
     /// Reads the process environment.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
+    /// All problems of the configuration at once.
     pub fn from_env() -> Result<Self, ConfigErrors> {
         let mut vars = EnvReader::from_env();
         let jobs = app::Config::read(&mut vars);

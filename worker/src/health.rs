@@ -1,4 +1,4 @@
-//! `/livez`, `/readyz` and `/metrics` of a worker.
+//! The HTTP server for `/livez`, `/readyz` and `/metrics` of a worker.
 
 use std::{
     net::SocketAddr,
@@ -12,40 +12,40 @@ use jobs::{
 use poem::{EndpointExt, Route, Server, get, handler, http::StatusCode, listener::TcpAcceptor, web::Data};
 use tokio::{net::TcpListener, task::JoinHandle};
 
-/// Whether a lease stands.
-pub type Lease = Box<dyn Fn() -> bool + Send + Sync>;
+/// Returns whether the worker holds a valid lease.
+pub type LeaseCheck = Box<dyn Fn() -> bool + Send + Sync>;
 
-/// What readiness depends on.
+/// The state that `/readyz` depends on.
 #[derive(Clone)]
-pub struct Ready {
+pub struct Readiness {
     pub app: App,
-    /// Whether the worker may claim; unset until there is a worker.
-    pub lease: Arc<OnceLock<Lease>>,
+    /// Whether the worker may claim jobs; unset until the worker has started.
+    pub lease: Arc<OnceLock<LeaseCheck>>,
     pub shutdown: Shutdown,
 }
 
-/// Serves on `address` until the task is aborted.
+/// Serves on `address` until the returned task is aborted.
 ///
 /// # Errors
-/// When the address cannot be listened on.
-pub async fn serve(address: SocketAddr, ready: Ready, metrics: Metrics) -> Result<JoinHandle<()>, String> {
+/// When the address cannot be bound.
+pub async fn serve(address: SocketAddr, readiness: Readiness, metrics: Metrics) -> Result<JoinHandle<()>, String> {
     let listener =
         TcpListener::bind(address).await.map_err(|error| format!("WORKER_HEALTH_PORT: {address}: {error}"))?;
-    // Port 0 is any free one: say which.
+    // Port 0 means any free port: log the actual one.
     let address = listener.local_addr().map_err(process::text)?;
     let acceptor = TcpAcceptor::from_tokio(listener).map_err(process::text)?;
-    tracing::info!(%address, "health and metrics");
+    tracing::info!(%address, "serving health and metrics");
     let routes = Route::new()
         .at("/livez", get(livez))
         .at("/readyz", get(readyz))
-        .at("/metrics", get(render))
-        .data(ready)
+        .at("/metrics", get(prometheus))
+        .data(readiness)
         .data(metrics)
         .boxed();
     let server = Server::new_with_acceptor(acceptor).run(routes);
     Ok(tokio::spawn(async move {
         if let Err(error) = server.await {
-            tracing::error!(%error, "health and metrics are no longer served");
+            tracing::error!(%error, "the server for health and metrics has failed");
         }
     }))
 }
@@ -56,14 +56,14 @@ fn livez() -> &'static str {
 }
 
 #[handler]
-async fn readyz(Data(ready): Data<&Ready>) -> (StatusCode, String) {
-    let state = if ready.shutdown.drain.is_cancelled() {
+async fn readyz(Data(readiness): Data<&Readiness>) -> (StatusCode, String) {
+    let state = if readiness.shutdown.drain.is_cancelled() {
         Err("draining".to_owned())
     } else {
-        // The database first: when it is away or read-only, that is also why there is no lease.
-        ready.app.ready().await.and_then(|()| match ready.lease.get() {
-            Some(stands) if stands() => Ok(()),
-            _ => Err("there is no lease yet, or it could not be renewed".to_owned()),
+        // Check the database first: while it is unreachable or read-only, it is also the reason for the missing lease.
+        readiness.app.ready().await.and_then(|()| match readiness.lease.get() {
+            Some(is_valid) if is_valid() => Ok(()),
+            _ => Err("the worker has no lease yet, or could not renew it".to_owned()),
         })
     };
     match state {
@@ -73,6 +73,6 @@ async fn readyz(Data(ready): Data<&Ready>) -> (StatusCode, String) {
 }
 
 #[handler]
-async fn render(Data(metrics): Data<&Metrics>) -> poem::Response {
+async fn prometheus(Data(metrics): Data<&Metrics>) -> poem::Response {
     poem::Response::builder().content_type("text/plain; version=0.0.4; charset=utf-8").body(metrics().await)
 }

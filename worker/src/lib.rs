@@ -1,10 +1,10 @@
-//! The worker process: runs the jobs, any number of it, on any host.
+//! The worker process: runs jobs. Any number of workers may run, on any number of hosts.
 //!
 //! | file | what |
 //! |---|---|
 //! | [`registry`] | every kind of job, one line each |
-//! | [`config`] | what it can be told |
-//! | [`health`] | `/livez`, `/readyz` and `/metrics` for whoever watches it |
+//! | [`config`] | configuration |
+//! | [`health`] | `/livez`, `/readyz` and `/metrics` for orchestrators and Prometheus |
 
 pub mod config;
 pub mod health;
@@ -20,10 +20,10 @@ use jobs::{
     schedule,
 };
 
-/// The whole program: reads the environment, works until it is told to stop.
+/// Reads the configuration from the environment and runs jobs until a stop signal arrives.
 ///
 /// # Errors
-/// Why it could not start, or what ended it, one problem a line.
+/// When the configuration is wrong, the worker does not start, or it fails later. One problem a line.
 pub async fn program() -> Result<(), String> {
     let config = Config::from_env().map_err(process::text)?;
     let telemetry = Telemetry::start(&config.jobs.telemetry, "worker")?;
@@ -32,11 +32,11 @@ pub async fn program() -> Result<(), String> {
     let shutdown = shutdown::Shutdown::on_signals(shutdown::GRACE).map_err(process::text)?;
     let app = App::start(&config.database, &config.jobs, "worker", &shutdown.drain).map_err(process::text)?;
     let lease = Arc::new(OnceLock::new());
-    // Told from the start: also while it waits for the database.
+    // Serve health from the start, also while the worker waits for the database.
     let health = match config.health {
         Some(address) => {
-            let ready = health::Ready { app: app.clone(), lease: lease.clone(), shutdown: shutdown.clone() };
-            Some(health::serve(address, ready, app.metrics(telemetry.metrics())).await?)
+            let readiness = health::Readiness { app: app.clone(), lease: lease.clone(), shutdown: shutdown.clone() };
+            Some(health::serve(address, readiness, app.metrics(telemetry.metrics())).await?)
         }
         None => None,
     };
@@ -44,22 +44,22 @@ pub async fn program() -> Result<(), String> {
         return Ok(());
     }
     let worker = start(&app, &config.database, config.jobs.timing, &shutdown)?;
-    // Set here only.
-    let _ = lease.set(Box::new(worker.is_ready()) as health::Lease);
-    let ended = worker.stopped().await;
+    // The cell is empty, because no other code sets it.
+    let _ = lease.set(Box::new(worker.is_ready()) as health::LeaseCheck);
+    let result = worker.stopped().await;
     if let Some(health) = health {
         health.abort();
     }
-    ended.map_err(process::text)
+    result.map_err(process::text)
 }
 
-/// Starts running every registered kind of job, and firing schedules.
+/// Starts the worker with every registered kind of job, and the scheduler.
 ///
 /// # Errors
-/// Why that could not be started.
+/// When the worker cannot be started.
 pub fn start(app: &App, database: &Database, timing: Timing, shutdown: &shutdown::Shutdown) -> Result<Worker, String> {
     let worker = Worker::start(database, timing, registry::registry(app), shutdown).map_err(process::text)?;
-    // All end with the drain, at once.
+    // The first two tasks stop as soon as the drain begins; the last one ends with the process.
     tokio::spawn(app.clone().catch_up(shutdown.drain.clone()));
     tokio::spawn(app.schedules.clone().run(schedule::Timing::default(), shutdown.drain.clone()));
     tokio::spawn(app.transactions.clone().retain_conflicts(timing.retention));

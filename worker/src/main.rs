@@ -1,10 +1,10 @@
-//! The worker of production: `DATABASE_URL=… worker`.
+//! The worker executable for production: `DATABASE_URL=… worker`.
 
 use std::process::ExitCode;
 
 use jobs::boot::{process, version};
 
 fn main() -> ExitCode {
-    let about = "Runs Millrace's jobs; any number of processes may share one database.";
+    let about = "Runs Millrace's jobs. Any number of workers may share one database.";
     version::handle_arguments("worker", about).unwrap_or_else(|| process::run("worker", worker::program()))
 }

@@ -1,4 +1,4 @@
-//! Every kind of job that a worker runs, one line each.
+//! The registry: every kind of job that a worker runs, one line each.
 
 use jobs::{
     app::App,
@@ -9,7 +9,7 @@ use jobs::{
     transactions::process::ProcessTransaction,
 };
 
-/// The jobs of all features.
+/// Registers the jobs of all features.
 pub fn registry(app: &App) -> Registry {
     Registry::default()
         .job::<ProcessTransaction>(app.transactions.clone())

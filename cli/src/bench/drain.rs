@@ -1,4 +1,4 @@
-//! Due jobs, run by one worker process as fast as it can.
+//! Drain benchmark: how fast one worker process runs due jobs.
 
 use jobs::{
     bench::baseline::{self, Step},
@@ -8,121 +8,129 @@ use jobs::{
 };
 
 use super::{
-    Run, ingest,
+    BenchContext, ingest,
     noop::Noop,
-    report::{Figure, Line, Target, median},
+    report::{Figure, Measurement, Target, median},
 };
 
-/// Sessions of the bare loop.
+/// Sessions of the baseline, which only claims and finishes jobs.
 const SESSIONS: usize = 2;
-/// A claim of the bare loop never waits for one: it ends when nothing is left.
-const LONG: std::time::Duration = std::time::Duration::from_secs(600);
+/// Time limit of the baseline. It ends earlier, as soon as no due job is left.
+const BASELINE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(600);
 
-/// Has a running worker drain `count` jobs of `queue`, which `add` adds while it is paused; jobs per second, from the
-/// moment in which the queue goes on to the last result. Fails unless each was done in one run.
+/// Pauses `queue`, adds `count` jobs with `add`, resumes it, and waits until a running worker has drained it. Returns
+/// jobs per second from the resume to the last result. Fails unless every job is done after exactly one run.
 pub async fn drain(
-    run: &Run<'_>,
+    context: &BenchContext<'_>,
     queue: &str,
     count: i64,
     add: impl AsyncFnOnce() -> Result<(), String>,
 ) -> Result<f64, String> {
-    let (bench, operator) = (&run.stand.bench, &run.stand.app.operator);
-    operator.pause(queue, "filling").await.map_err(text)?;
+    let (bench, operator) = (&context.environment.bench, &context.environment.app.operator);
+    operator.pause(queue, "the benchmark adds jobs").await.map_err(text)?;
     add().await?;
-    bench.settle().await.map_err(text)?;
+    bench.analyze_and_checkpoint().await.map_err(text)?;
     let since = bench.now().await.map_err(text)?;
     operator.resume(queue).await.map_err(text)?;
-    run.stand.until("the queue is empty", async || bench.has_due(queue).await.map(|due| !due).map_err(text)).await?;
-    let seconds = bench.drained(queue, since, count).await.map_err(text)?;
+    context
+        .environment
+        .wait_until("the queue is empty", async || bench.has_due(queue).await.map(|due| !due).map_err(text))
+        .await?;
+    let seconds = bench.drain_seconds(queue, since, count).await.map_err(text)?;
     Ok(count as f64 / seconds)
 }
 
-async fn noops(run: &Run<'_>) -> Result<f64, String> {
-    drain(run, Noop::NAME, run.jobs, async || run.stand.bench.add_due(Noop::NAME, run.jobs).await.map_err(text)).await
+async fn drain_noops(context: &BenchContext<'_>) -> Result<f64, String> {
+    drain(context, Noop::NAME, context.jobs, async || {
+        context.environment.bench.add_due(Noop::NAME, context.jobs).await.map_err(text)
+    })
+    .await
 }
 
-async fn bare(run: &Run<'_>) -> Result<f64, String> {
-    let bench = &run.stand.bench;
-    bench.add_due(Noop::NAME, run.jobs).await.map_err(text)?;
-    bench.settle().await.map_err(text)?;
-    Ok(baseline::run(bench, Step::Drain(Noop::NAME), SESSIONS, LONG).await.map_err(text)?.rate())
+async fn drain_baseline(context: &BenchContext<'_>) -> Result<f64, String> {
+    let bench = &context.environment.bench;
+    bench.add_due(Noop::NAME, context.jobs).await.map_err(text)?;
+    bench.analyze_and_checkpoint().await.map_err(text)?;
+    Ok(baseline::run(bench, Step::Drain(Noop::NAME), SESSIONS, BASELINE_TIMEOUT).await.map_err(text)?.rate())
 }
 
-/// Jobs that do nothing, beside a loop that only claims and finishes; transactions, beside the rate at which they come.
-pub async fn measure(run: &Run<'_>) -> Result<Vec<Line>, String> {
-    let bench = &run.stand.bench;
+/// Compares no-op jobs with a loop that only claims and finishes, and transactions with the rate of durable 202s.
+pub async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>, String> {
+    let bench = &context.environment.bench;
     let clear = async || bench.clear().await.map_err(text);
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for _ in 0..run.runs {
+    let (mut drained, mut baselines) = (Vec::new(), Vec::new());
+    for _ in 0..context.runs {
         clear().await?;
-        theirs.push(bare(run).await?);
+        baselines.push(drain_baseline(context).await?);
         clear().await?;
-        let worker = run.stand.worker("bench-worker")?;
-        ours.push(noops(run).await?);
+        let worker = context.environment.worker("bench-worker")?;
+        drained.push(drain_noops(context).await?);
         worker.stop()?;
-        run.say(format_args!("{ours:.0?} jobs/s, {theirs:.0?}/s by the bare loop"));
+        context.print_progress(format_args!("{drained:.0?} jobs/s, baseline {baselines:.0?}/s"));
     }
-    let (mut settled, mut taken) = (Vec::new(), Vec::new());
-    for _ in 0..run.runs {
+    let (mut settled, mut accepted) = (Vec::new(), Vec::new());
+    for _ in 0..context.runs {
         clear().await?;
-        let (api, address) = run.stand.api(3600)?;
-        taken.push(ingest::rate(run, address).await?);
+        let (api, address) = context.environment.api(3600)?;
+        accepted.push(ingest::rate(context, address).await?);
         api.stop()?;
         clear().await?;
-        let worker = run.stand.worker("worker")?;
-        let add = async || run.stand.add_due_transactions(run.jobs).await;
-        settled.push(drain(run, ProcessTransaction::NAME, run.jobs, add).await?);
+        let worker = context.environment.worker("worker")?;
+        let add = async || context.environment.add_due_transactions(context.jobs).await;
+        settled.push(drain(context, ProcessTransaction::NAME, context.jobs, add).await?);
         let processed = bench.lateness(0.0).await.map_err(text)?.settled;
-        if processed != run.jobs {
-            return Err(format!("of {} transactions {processed} are PROCESSED", run.jobs));
+        if processed != context.jobs {
+            return Err(format!("of {} transactions {processed} are PROCESSED", context.jobs));
         }
         worker.stop()?;
-        run.say(format_args!("{settled:.0?} transactions/s settled, {taken:.0?}/s taken in"));
+        context.print_progress(format_args!("{settled:.0?} transactions/s settled, {accepted:.0?}/s accepted"));
     }
     Ok(vec![
-        Line::beside(
+        Measurement::with_baseline(
             "drain",
-            Figure::new("jobs that do nothing, one worker", median(ours), "/s"),
-            Figure::new(format!("claim and finish only, {SESSIONS} sessions"), median(theirs), "/s"),
+            Figure::new("jobs that do nothing, one worker", median(drained), "/s"),
+            Figure::new(format!("claim and finish only, {SESSIONS} sessions"), median(baselines), "/s"),
             Some(Target::AtLeast(0.85)),
         ),
-        Line::beside(
+        Measurement::with_baseline(
             "drain",
             Figure::new("transactions PROCESSED, one worker", median(settled), "/s"),
-            Figure::new("durable 202s", median(taken), "/s"),
+            Figure::new("durable 202s", median(accepted), "/s"),
             Some(Target::AtLeast(0.8)),
         ),
     ])
 }
 
-/// The same with many finished and scheduled jobs in the tables as with none.
-pub async fn measure_full(run: &Run<'_>) -> Result<Vec<Line>, String> {
-    let bench = &run.stand.bench;
+/// Compares ingest and drain in tables full of finished and scheduled jobs with the same in empty tables.
+pub async fn measure_full(context: &BenchContext<'_>) -> Result<Vec<Measurement>, String> {
+    let bench = &context.environment.bench;
     let (mut ingests, mut drains) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
-    let rows = run.jobs * 10;
+    let rows = context.jobs * 10;
     for (full, (ingests, drains)) in ingests.iter_mut().zip(&mut drains).enumerate() {
         bench.clear().await.map_err(text)?;
         if full == 1 {
-            run.say(format_args!("adding {rows} finished and {rows} scheduled transactions and their jobs"));
+            context.print_progress(format_args!(
+                "adding {rows} finished and {rows} scheduled transactions and their jobs"
+            ));
             for queue in [ProcessTransaction::NAME, Noop::NAME] {
                 bench.add_finished(queue, rows / 2).await.map_err(text)?;
                 bench.add_scheduled(queue, rows / 2).await.map_err(text)?;
             }
-            bench.settle().await.map_err(text)?;
+            bench.analyze_and_checkpoint().await.map_err(text)?;
         }
-        let (api, address) = run.stand.api(3600)?;
-        let worker = run.stand.worker("bench-worker")?;
-        for _ in 0..run.runs {
-            ingests.push(ingest::rate(run, address).await?);
-            drains.push(noops(run).await?);
-            run.say(format_args!("{ingests:.0?} webhooks/s, {drains:.0?} jobs/s"));
+        let (api, address) = context.environment.api(3600)?;
+        let worker = context.environment.worker("bench-worker")?;
+        for _ in 0..context.runs {
+            ingests.push(ingest::rate(context, address).await?);
+            drains.push(drain_noops(context).await?);
+            context.print_progress(format_args!("{ingests:.0?} webhooks/s, {drains:.0?} jobs/s"));
         }
         worker.stop()?;
         api.stop()?;
     }
-    let rows = format!("{rows} + {rows} other jobs there");
+    let rows = format!("with {rows} + {rows} other jobs");
     let line = |what: &str, [empty, full]: [Vec<f64>; 2]| {
-        Line::beside(
+        Measurement::with_baseline(
             "full",
             Figure::new(format!("{what}, {rows}"), median(full), "/s"),
             Figure::new("in empty tables", median(empty), "/s"),

@@ -1,4 +1,4 @@
-//! Webhooks over HTTP, each acknowledged when it is on disk.
+//! Ingest benchmark: webhooks over HTTP, each acknowledged after its commit is on disk.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -11,60 +11,65 @@ use jobs::{
 use uuid::Uuid;
 
 use super::{
-    Run,
-    load::{self, Answers, Load, Speed},
-    report::{Figure, Line, Target, median, percentile},
+    BenchContext,
+    load::{self, Load, LoadResult, Speed},
+    report::{Figure, Measurement, Target, median, percentile},
 };
 
-/// Sessions that write in batches: more of them make the same two cores no faster.
+/// Sessions of the batch baseline. On two cores more sessions are not faster.
 const BATCH_SESSIONS: usize = 4;
-/// Seconds until the jobs are due: after the end of the measurement.
+/// Processing delay in seconds: no job is due before the measurement ends.
 const LATER: u32 = 3600;
 
-/// Webhooks at a speed; fails unless every acknowledged one is there, with its job.
-pub async fn webhooks(run: &Run<'_>, address: SocketAddr, connections: usize, speed: Speed) -> Result<Answers, String> {
-    let bench = &run.stand.bench;
+/// Sends webhooks at a given speed. Fails unless the database has a row and a job for each acknowledged webhook.
+pub async fn webhooks(
+    context: &BenchContext<'_>,
+    address: SocketAddr,
+    connections: usize,
+    speed: Speed,
+) -> Result<LoadResult, String> {
+    let bench = &context.environment.bench;
     let load = Load {
         address,
         connections,
         speed,
-        time: run.time / 5,
+        time: context.time / 5,
         request: load::webhooks(Uuid::now_v7().to_string()),
         expected: 202,
     };
     load.clone().run().await?;
     let since = bench.now().await.map_err(text)?;
-    let load = Load { time: run.time, request: load::webhooks(Uuid::now_v7().to_string()), ..load };
-    let answers = load.run().await?;
-    let (rows, jobs) = bench.recorded(ProcessTransaction::NAME, since).await.map_err(text)?;
-    match u64::try_from(rows) == Ok(answers.count) && u64::try_from(jobs) == Ok(answers.count) {
-        true => Ok(answers),
-        false => Err(format!("{} webhooks acknowledged, {rows} rows, {jobs} jobs", answers.count)),
+    let load = Load { time: context.time, request: load::webhooks(Uuid::now_v7().to_string()), ..load };
+    let result = load.run().await?;
+    let (rows, jobs) = bench.count_recorded(ProcessTransaction::NAME, since).await.map_err(text)?;
+    match u64::try_from(rows) == Ok(result.count) && u64::try_from(jobs) == Ok(result.count) {
+        true => Ok(result),
+        false => Err(format!("{} webhooks acknowledged, {rows} rows, {jobs} jobs", result.count)),
     }
 }
 
-/// How many webhooks a second an API takes at full speed.
-pub async fn rate(run: &Run<'_>, address: SocketAddr) -> Result<f64, String> {
-    Ok(webhooks(run, address, run.connections, Speed::Full).await?.rate())
+/// Webhooks per second that the API accepts at full speed.
+pub async fn rate(context: &BenchContext<'_>, address: SocketAddr) -> Result<f64, String> {
+    Ok(webhooks(context, address, context.connections, Speed::Full).await?.rate())
 }
 
-/// Throughput beside what PostgreSQL takes row by row and in batches, and the latencies.
-pub async fn measure(run: &Run<'_>) -> Result<Vec<Line>, String> {
-    let bench = &run.stand.bench;
+/// Compares throughput with plain inserts, row by row and in batches; measures latencies.
+pub async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>, String> {
+    let bench = &context.environment.bench;
     let (mut http, mut rows, mut batches) = (Vec::new(), Vec::new(), Vec::new());
-    for number in 1..=run.runs {
+    for number in 1..=context.runs {
         let insert = async |step, sessions| {
             bench.clear().await.map_err(text)?;
-            Ok::<_, String>(baseline::run(bench, step, sessions, run.time).await.map_err(text)?.rate())
+            Ok::<_, String>(baseline::run(bench, step, sessions, context.time).await.map_err(text)?.rate())
         };
-        rows.push(insert(Step::InsertOne, run.connections).await?);
+        rows.push(insert(Step::InsertOne, context.connections).await?);
         batches.push(insert(Step::InsertMany, BATCH_SESSIONS).await?);
         bench.clear().await.map_err(text)?;
-        let (api, address) = run.stand.api(LATER)?;
-        http.push(rate(run, address).await?);
+        let (api, address) = context.environment.api(LATER)?;
+        http.push(rate(context, address).await?);
         api.stop()?;
         let last = |figures: &[f64]| figures.last().copied().unwrap_or_default();
-        run.say(format_args!(
+        context.print_progress(format_args!(
             "run {number}: {:.0} webhooks/s, {:.0} rows/s one by one, {:.0} rows/s in batches",
             last(&http),
             last(&rows),
@@ -73,41 +78,43 @@ pub async fn measure(run: &Run<'_>) -> Result<Vec<Line>, String> {
     }
     let peak = median(http);
     bench.clear().await.map_err(text)?;
-    let (api, address) = run.stand.api(LATER)?;
+    let (api, address) = context.environment.api(LATER)?;
     let (mut half, mut single, mut commit) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..run.runs {
-        let answers = webhooks(run, address, run.connections, Speed::PerSecond(peak / 2.0)).await?;
-        half.push(percentile(&answers.latencies, 0.99));
-        let answers = webhooks(run, address, 1, Speed::Full).await?;
-        single.push(percentile(&answers.latencies, 0.99));
-        let mut alone = baseline::run(bench, Step::InsertOne, 1, run.time).await.map_err(text)?.latencies;
+    for _ in 0..context.runs {
+        let result = webhooks(context, address, context.connections, Speed::PerSecond(peak / 2.0)).await?;
+        half.push(percentile(&result.latencies, 0.99));
+        let result = webhooks(context, address, 1, Speed::Full).await?;
+        single.push(percentile(&result.latencies, 0.99));
+        let mut alone = baseline::run(bench, Step::InsertOne, 1, context.time).await.map_err(text)?.latencies;
         alone.sort_unstable();
         commit.push(percentile(&alone, 0.99));
-        run.say(format_args!("p99: {half:.2?} ms at half the peak, {single:.2?} ms alone, {commit:.2?} ms a commit"));
+        context.print_progress(format_args!(
+            "p99: {half:.2?} ms at half the peak, {single:.2?} ms alone, {commit:.2?} ms a commit"
+        ));
     }
     api.stop()?;
     let (single, commit) = (median(single), median(commit));
-    let connections = run.connections;
+    let connections = context.connections;
     let webhooks = Figure::new("durable 202s", peak, "/s");
     Ok(vec![
-        Line::beside(
+        Measurement::with_baseline(
             "ingest",
             webhooks.clone(),
             Figure::new(format!("one-row transactions, {connections} sessions"), median(rows), "/s"),
             Some(Target::AtLeast(1.5)),
         ),
-        Line::beside(
+        Measurement::with_baseline(
             "ingest",
             webhooks,
             Figure::new(format!("{BATCH}-row transactions, {BATCH_SESSIONS} sessions"), median(batches), "/s"),
             None,
         ),
-        Line::alone(
+        Measurement::absolute(
             "ingest",
             Figure::new("p99 of 202s at half that rate", median(half), "ms"),
             Some(Target::AtMost(10.0)),
         ),
-        Line::alone(
+        Measurement::absolute(
             "ingest",
             Figure::new(format!("p99 of 202s, one connection: above a commit's {commit:.2} ms"), single - commit, "ms"),
             Some(Target::AtMost(2.0)),
@@ -115,28 +122,29 @@ pub async fn measure(run: &Run<'_>) -> Result<Vec<Line>, String> {
     ])
 }
 
-/// Bytes of the write-ahead log for a transaction, from its 202 until it is PROCESSED.
-pub async fn measure_log(run: &Run<'_>) -> Result<Vec<Line>, String> {
-    let bench = &run.stand.bench;
+/// Measures bytes of write-ahead log per transaction, from its 202 until it is PROCESSED.
+pub async fn measure_log(context: &BenchContext<'_>) -> Result<Vec<Measurement>, String> {
+    let bench = &context.environment.bench;
     let (mut bytes, mut images) = (Vec::new(), Vec::new());
-    for _ in 0..run.runs {
+    for _ in 0..context.runs {
         bench.clear().await.map_err(text)?;
-        let (api, address) = run.stand.api(1)?;
-        let worker = run.stand.worker("worker")?;
+        let (api, address) = context.environment.api(1)?;
+        let worker = context.environment.worker("worker")?;
         let (since, before) = (bench.now().await.map_err(text)?, bench.wal().await.map_err(text)?);
         let load = Load {
             address,
-            connections: run.connections,
+            connections: context.connections,
             speed: Speed::Full,
-            time: run.time,
+            time: context.time,
             request: load::webhooks(Uuid::now_v7().to_string()),
             expected: 202,
         };
         let count = load.run().await?.count;
         let settled = i64::try_from(count).map_err(text)?;
-        run.stand
-            .until("every transaction is settled", async || {
-                Ok(bench.lateness(since).await.map_err(text)?.settled == settled && !has_due(run).await?)
+        context
+            .environment
+            .wait_until("every transaction is settled", async || {
+                Ok(bench.lateness(since).await.map_err(text)?.settled == settled && !has_due(context).await?)
             })
             .await?;
         let after = bench.wal().await.map_err(text)?;
@@ -144,42 +152,42 @@ pub async fn measure_log(run: &Run<'_>) -> Result<Vec<Line>, String> {
         images.push((after.images - before.images) as f64);
         worker.stop()?;
         api.stop()?;
-        run.say(format_args!("{count} transactions: {bytes:.2?} KiB each, {images:?} page images"));
+        context.print_progress(format_args!("{count} transactions: {bytes:.2?} KiB each, {images:?} page images"));
     }
     let what = format!("log per transaction, 202 to PROCESSED, with {:.0} page images", median(images));
-    Ok(vec![Line::alone("log", Figure::new(what, median(bytes), "KiB"), Some(Target::AtMost(2.0)))])
+    Ok(vec![Measurement::absolute("log", Figure::new(what, median(bytes), "KiB"), Some(Target::AtMost(2.0)))])
 }
 
-async fn has_due(run: &Run<'_>) -> Result<bool, String> {
-    run.stand.bench.has_due(ProcessTransaction::NAME).await.map_err(text)
+async fn has_due(context: &BenchContext<'_>) -> Result<bool, String> {
+    context.environment.bench.has_due(ProcessTransaction::NAME).await.map_err(text)
 }
 
-/// Status look-ups beside a route that answers a constant.
-pub async fn measure_reads(run: &Run<'_>) -> Result<Vec<Line>, String> {
-    let (api, address) = run.stand.api(LATER)?;
+/// Compares status look-ups with a route that returns a constant.
+pub async fn measure_reads(context: &BenchContext<'_>) -> Result<Vec<Measurement>, String> {
+    let (api, address) = context.environment.api(LATER)?;
     let series = Uuid::now_v7().to_string();
     let load = Load {
         address,
-        connections: run.connections,
+        connections: context.connections,
         speed: Speed::Full,
         time: Duration::from_millis(500),
         request: load::webhooks(series.clone()),
         expected: 202,
     };
     let count = load.clone().run().await?.count;
-    run.stand.bench.settle().await.map_err(text)?;
+    context.environment.bench.analyze_and_checkpoint().await.map_err(text)?;
     let (mut found, mut constant) = (Vec::new(), Vec::new());
-    for _ in 0..run.runs {
+    for _ in 0..context.runs {
         let series = series.clone();
-        // Strides of a prime visit all of them in no order.
+        // Steps of a prime number visit all transactions in a scattered order.
         let status = load::get(move |number| format!("/v1/transactions/{series}-{:010}", number * 7919 % count));
         for (request, rates) in [(status, &mut found), (load::get(|_| "/api/v1/health".into()), &mut constant)] {
-            rates.push(Load { time: run.time, request, expected: 200, ..load.clone() }.run().await?.rate());
+            rates.push(Load { time: context.time, request, expected: 200, ..load.clone() }.run().await?.rate());
         }
-        run.say(format_args!("{found:.0?} status look-ups/s, {constant:.0?} constant answers/s"));
+        context.print_progress(format_args!("{found:.0?} status look-ups/s, {constant:.0?} constant responses/s"));
     }
     api.stop()?;
-    Ok(vec![Line::beside(
+    Ok(vec![Measurement::with_baseline(
         "reads",
         Figure::new("status look-ups", median(found), "/s"),
         Figure::new("a constant JSON route", median(constant), "/s"),

@@ -1,4 +1,4 @@
-//! A light HTTP load: on two cores, whatever the generator takes is missing at the server.
+//! A lightweight HTTP load generator: on two cores, CPU time of the generator is lost to the server.
 
 use std::{
     collections::BTreeMap,
@@ -17,8 +17,8 @@ use tokio::{
     task::JoinSet,
 };
 
-/// No answer takes this long but a lost one.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A response that takes longer counts as lost.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Writes the n-th request into a buffer.
 pub type Request = Arc<dyn Fn(u64, &mut Vec<u8>) + Send + Sync>;
@@ -26,14 +26,14 @@ pub type Request = Arc<dyn Fn(u64, &mut Vec<u8>) + Send + Sync>;
 /// How fast requests are sent.
 #[derive(Debug, Clone, Copy)]
 pub enum Speed {
-    /// Each connection sends when it has its answer.
+    /// Closed loop: each connection sends its next request after the response.
     Full,
-    /// This many a second over all connections, whether answers come or not: what waits for a busy connection counts as
-    /// waiting, so that a slow server cannot hide how late it is.
+    /// Open loop: this many requests per second over all connections, at fixed times. Time spent waiting for a busy
+    /// connection counts as latency, so that a slow server cannot hide delays (coordinated omission).
     PerSecond(f64),
 }
 
-/// A load to put on a server.
+/// A load for one server.
 #[derive(Clone)]
 pub struct Load {
     pub address: SocketAddr,
@@ -41,32 +41,32 @@ pub struct Load {
     pub speed: Speed,
     pub time: Duration,
     pub request: Request,
-    /// The status that every answer must have.
+    /// The status that every response must have.
     pub expected: u16,
 }
 
-/// What came back.
+/// The number of responses and their latencies.
 #[derive(Debug, Default)]
-pub struct Answers {
+pub struct LoadResult {
     pub count: u64,
-    pub took: Duration,
-    /// From the moment in which each request was to be sent, ascending.
+    pub elapsed: Duration,
+    /// Measured from the time at which each request was due to be sent; ascending.
     pub latencies: Vec<Duration>,
 }
 
-impl Answers {
-    /// Answers per second.
+impl LoadResult {
+    /// Responses per second.
     pub fn rate(&self) -> f64 {
-        self.count as f64 / self.took.as_secs_f64()
+        self.count as f64 / self.elapsed.as_secs_f64()
     }
 }
 
 impl Load {
-    /// Sends until the time is over and the last answer is there; on a thread of its own.
+    /// Sends requests on a separate thread until the time is over and the last response has arrived.
     ///
     /// # Errors
-    /// A connection broke, or an answer had another status: then no figure counts.
-    pub async fn run(self) -> Result<Answers, String> {
+    /// When a connection breaks, or a response has another status; no figure is valid then.
+    pub async fn run(self) -> Result<LoadResult, String> {
         let thread = tokio::task::spawn_blocking(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(process::text)?;
             runtime.block_on(self.send())
@@ -74,7 +74,7 @@ impl Load {
         thread.await.map_err(process::text)?
     }
 
-    async fn send(self) -> Result<Answers, String> {
+    async fn send(self) -> Result<LoadResult, String> {
         let mut streams = Vec::new();
         for _ in 0..self.connections {
             let stream = TcpStream::connect(self.address).await.map_err(process::text)?;
@@ -86,7 +86,7 @@ impl Load {
         for stream in streams {
             clients.spawn(Client { stream, input: Vec::new(), load: self.clone(), begun }.send(next.clone()));
         }
-        let mut all = Answers::default();
+        let mut all = LoadResult::default();
         let mut wrong = BTreeMap::<u16, u64>::new();
         while let Some(client) = clients.join_next().await {
             let (mut latencies, others) = client.map_err(process::text)??;
@@ -94,9 +94,9 @@ impl Load {
             others.into_iter().for_each(|(status, count)| *wrong.entry(status).or_default() += count);
         }
         if !wrong.is_empty() {
-            return Err(format!("answers that are not {}: {wrong:?}", self.expected));
+            return Err(format!("expected status {}, and received {wrong:?}", self.expected));
         }
-        all.took = begun.elapsed();
+        all.elapsed = begun.elapsed();
         all.count = all.latencies.len() as u64;
         all.latencies.sort_unstable();
         Ok(all)
@@ -131,9 +131,10 @@ impl Client {
             (self.load.request)(number, &mut output);
             let exchange = async {
                 self.stream.write_all(&output).await.map_err(process::text)?;
-                self.answer().await
+                self.read_response().await
             };
-            let status = tokio::time::timeout(PATIENCE, exchange).await.map_err(|_| "an answer did not come")??;
+            let status =
+                tokio::time::timeout(RESPONSE_TIMEOUT, exchange).await.map_err(|_| "a response timed out")??;
             latencies.push(from.elapsed());
             if status != self.load.expected {
                 *wrong.entry(status).or_default() += 1;
@@ -141,8 +142,9 @@ impl Client {
         }
     }
 
-    /// Reads one answer to its end, which `Content-Length` tells: our server sends no other kind to these requests.
-    async fn answer(&mut self) -> Result<u16, String> {
+    /// Reads one response to the end given by `Content-Length`, and returns its status. Millrace sends this header on
+    /// every response to these requests.
+    async fn read_response(&mut self) -> Result<u16, String> {
         self.input.clear();
         loop {
             if self.stream.read_buf(&mut self.input).await.map_err(process::text)? == 0 {
@@ -150,12 +152,12 @@ impl Client {
             }
             let Some(head) = self.input.windows(4).position(|end| end == b"\r\n\r\n") else { continue };
             let text = std::str::from_utf8(&self.input[..head]).map_err(process::text)?;
-            let status = text.get(9..12).and_then(|status| status.parse().ok()).ok_or("an answer without a status")?;
+            let status = text.get(9..12).and_then(|status| status.parse().ok()).ok_or("a response without a status")?;
             let length = text.lines().find_map(|line| {
                 let (name, value) = line.split_once(':')?;
                 name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
             });
-            if self.input.len() >= head + 4 + length.ok_or("an answer without Content-Length")? {
+            if self.input.len() >= head + 4 + length.ok_or("a response without Content-Length")? {
                 return Ok(status);
             }
         }
@@ -176,7 +178,7 @@ pub fn get_with_key(path: String, key: &'static str) -> Request {
     Arc::new(move |_, output| output.extend_from_slice(request.as_bytes()))
 }
 
-/// Webhooks, each with an id that nobody else has.
+/// Webhooks, each with a unique id.
 pub fn webhooks(series: String) -> Request {
     Arc::new(move |number, output| {
         let body = format!(

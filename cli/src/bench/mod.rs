@@ -1,24 +1,24 @@
-//! `millrace bench`: every claim about speed, measured on this machine beside what the database itself can do.
+//! `millrace bench`: measures every claim about speed on this machine, next to baselines of the database itself.
 //!
 //! | file | what |
 //! |---|---|
-//! | [`stand`] | PostgreSQL of its own, and the real programs on it |
-//! | [`child`] | a program as a process |
-//! | [`load`] | HTTP requests, as fast or as often as wanted |
-//! | [`report`] | the table, and the JSON |
-//! | [`ingest`], [`drain`], [`waiting`], [`items`], [`prices`] | the measures |
+//! | [`environment`] | a separate PostgreSQL, and the real programs on it |
+//! | [`child`] | child processes |
+//! | [`load`] | the HTTP load generator |
+//! | [`report`] | the report as a table or JSON |
+//! | [`ingest`], [`drain`], [`pickup`], [`items`], [`prices`] | the measurements |
 //! | [`noop`] | a job that does nothing |
 
 mod child;
 mod drain;
+mod environment;
 mod ingest;
 mod items;
 mod load;
 pub mod noop;
+mod pickup;
 mod prices;
 mod report;
-mod stand;
-mod waiting;
 
 use std::{fmt, time::Duration};
 
@@ -29,31 +29,31 @@ use jobs::boot::{
 };
 
 use self::{
-    report::{Line, Report},
-    stand::Stand,
+    environment::Environment,
+    report::{Measurement, Report},
 };
 use crate::operator::{print, print_json};
 
 #[derive(Args)]
 #[command(after_help = "\
-It starts a PostgreSQL of its own in .millrace/bench, with everything durable, and removes it at the end; DATABASE_URL is
-not touched. A figure counts only if every acknowledged row and job is there and every job ran once.
+Starts a separate PostgreSQL in .millrace/bench, with durable settings, and removes it at the end. DATABASE_URL is not
+used. A figure counts only if every acknowledged row and job exists and every job ran exactly once.
 
 Examples:
   cargo run --release -- bench
   millrace bench --only ingest --only drain --seconds 10
   millrace bench --json > bench.json")]
 pub struct Arguments {
-    /// Measure only this; may be repeated
+    /// Run only this measurement; may be repeated
     #[arg(long, value_enum)]
-    only: Vec<Measure>,
-    /// Length of each run; the number of jobs and rows grows with it (100,000 jobs at 5 s)
+    only: Vec<Benchmark>,
+    /// Length of each run; sets the number of jobs and rows too (100,000 jobs at 5 s)
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
-    /// Connections that send at once
+    /// Number of concurrent HTTP connections
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=150))]
     clients: u16,
-    /// Runs of which the median counts
+    /// Number of runs; the report shows their median
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=99))]
     runs: u8,
     /// Print JSON
@@ -63,72 +63,72 @@ pub struct Arguments {
 
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Measure {
-    /// Durable 202s a second, and their latencies
+enum Benchmark {
+    /// Durable 202s per second, and their latencies
     Ingest,
-    /// Jobs a second that one worker runs, and transactions that it settles
+    /// Jobs run and transactions settled per second by one worker
     Drain,
-    /// How late due jobs start, and what waiting ones cost
+    /// Start delay of due jobs, and memory for waiting jobs
     Pickup,
     /// Ingest and drain in full tables
     Full,
     /// Write-ahead log per transaction
     Log,
-    /// Status look-ups a second
+    /// Status look-ups per second
     Reads,
-    /// Cached reads, searches, and how fast the index follows
+    /// Cached reads of items, searches, and indexing rate
     Items,
     /// Cached reads of prices
     Prices,
-    /// What an idle system takes
+    /// CPU time and statements of an idle system
     Idle,
 }
 
-impl Measure {
-    async fn run(self, run: &Run<'_>) -> Result<Vec<Line>, String> {
+impl Benchmark {
+    async fn run(self, context: &BenchContext<'_>) -> Result<Vec<Measurement>, String> {
         match self {
-            Self::Ingest => ingest::measure(run).await,
-            Self::Drain => drain::measure(run).await,
-            Self::Pickup => waiting::measure(run).await,
-            Self::Full => drain::measure_full(run).await,
-            Self::Log => ingest::measure_log(run).await,
-            Self::Reads => ingest::measure_reads(run).await,
-            Self::Items => items::measure(run).await,
-            Self::Prices => prices::measure(run).await,
-            Self::Idle => waiting::measure_idle(run).await,
+            Self::Ingest => ingest::measure(context).await,
+            Self::Drain => drain::measure(context).await,
+            Self::Pickup => pickup::measure(context).await,
+            Self::Full => drain::measure_full(context).await,
+            Self::Log => ingest::measure_log(context).await,
+            Self::Reads => ingest::measure_reads(context).await,
+            Self::Items => items::measure(context).await,
+            Self::Prices => prices::measure(context).await,
+            Self::Idle => pickup::measure_idle(context).await,
         }
     }
 }
 
-/// What every measure is told.
-pub struct Run<'a> {
-    stand: &'a Stand,
-    measure: Measure,
+/// The environment and the options of one measurement.
+pub struct BenchContext<'a> {
+    environment: &'a Environment,
+    measure: Benchmark,
     time: Duration,
     runs: usize,
     connections: usize,
     jobs: i64,
 }
 
-impl Run<'_> {
-    /// Progress, for whoever waits.
-    fn say(&self, news: fmt::Arguments<'_>) {
-        eprintln!("{:?}: {news}", self.measure);
+impl BenchContext<'_> {
+    /// Prints progress to standard error.
+    fn print_progress(&self, progress: fmt::Arguments<'_>) {
+        eprintln!("{:?}: {progress}", self.measure);
     }
 }
 
-/// Measures and prints.
+/// Runs `millrace bench`: measures, then prints the report.
 ///
 /// # Errors
-/// What kept it from measuring: then nothing is printed.
+/// When a measurement fails or is interrupted; no report is printed then.
 pub async fn program(arguments: Arguments) -> Result<(), String> {
     let shutdown = Shutdown::on_signals(GRACE).map_err(process::text)?;
-    let stand = Stand::start().await?;
+    let environment = Environment::start().await?;
     let measured = tokio::select! {
-        measured = measure(&stand, &arguments) => measured,
+        measured = measure(&environment, &arguments) => measured,
         () = shutdown.drain.cancelled() => Err("interrupted".to_owned()),
     };
-    let stopped = stand.stop().await;
+    let stopped = environment.stop().await;
     let report = measured?;
     stopped?;
     if arguments.json {
@@ -138,28 +138,28 @@ pub async fn program(arguments: Arguments) -> Result<(), String> {
     Ok(())
 }
 
-async fn measure(stand: &Stand, arguments: &Arguments) -> Result<Report, String> {
+async fn measure(environment: &Environment, arguments: &Arguments) -> Result<Report, String> {
     let Arguments { only, seconds, clients, runs, .. } = arguments;
     let measures = match &only[..] {
-        [] => Measure::value_variants(),
+        [] => Benchmark::value_variants(),
         only => only,
     };
     let mut lines = Vec::new();
     for measure in measures {
-        let run = Run {
-            stand,
+        let context = BenchContext {
+            environment,
             measure: *measure,
             time: Duration::from_secs((*seconds).into()),
             runs: (*runs).into(),
             connections: (*clients).into(),
             jobs: i64::from(*seconds) * 20_000,
         };
-        lines.extend(measure.run(&run).await.map_err(|error| format!("{measure:?}: {error}"))?);
+        lines.extend(measure.run(&context).await.map_err(|error| format!("{measure:?}: {error}"))?);
     }
     Ok(Report {
         version: env!("CARGO_PKG_VERSION"),
-        date: stand.bench.today().await.map_err(process::text)?,
-        postgresql: stand.bench.version().await.map_err(process::text)?,
+        date: environment.bench.today().await.map_err(process::text)?,
+        postgresql: environment.bench.version().await.map_err(process::text)?,
         cores: std::thread::available_parallelism().map_or(1, Into::into),
         optimized: !cfg!(debug_assertions),
         seconds: (*seconds).into(),

@@ -1,4 +1,4 @@
-//! A job that does nothing, and the worker process that runs it: what is left is the queue itself.
+//! A job that does nothing, and the worker process that runs it: they measure the overhead of the queue alone.
 
 use jobs::{
     app,
@@ -8,7 +8,7 @@ use jobs::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Done at once.
+/// A job without work.
 #[derive(Serialize, Deserialize)]
 pub struct Noop {}
 
@@ -17,7 +17,7 @@ impl Job for Noop {
     type Context = ();
 
     fn policy((): &()) -> Policy {
-        // As the simulated processing of transactions.
+        // The same as the simulated processing of transactions.
         Policy { concurrency: 2000, ..Policy::default() }
     }
 
@@ -26,10 +26,10 @@ impl Job for Noop {
     }
 }
 
-/// A worker like that of production, with this one kind of job.
+/// Runs a worker like the one in production, with this job only.
 ///
 /// # Errors
-/// Why it could not start, or what ended it.
+/// When the worker does not start, or fails later.
 pub async fn program() -> Result<(), String> {
     let mut vars = EnvReader::from_env();
     let config = app::Config::read(&mut vars);

@@ -1,52 +1,54 @@
-//! Prices: a chart of a month, read through the cache.
+//! Prices benchmark: cached reads of a chart of 30 days.
 
 use jobs::boot::process::text;
 
 use super::{
-    Run,
+    BenchContext,
     load::{self, Load, Speed},
-    report::{Figure, Line, Target, median, percentile},
+    report::{Figure, Measurement, Target, median, percentile},
 };
 
 const ASSET: &str = "bitcoin";
 const CURRENCY: &str = "usd";
 const DAYS: i32 = 30;
 
-/// Cached reads of a chart beside a constant route, with as many connections.
-pub async fn measure(run: &Run<'_>) -> Result<Vec<Line>, String> {
-    let bench = &run.stand.bench;
+/// Compares cached reads of a chart with a constant route, over the same number of connections.
+pub async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>, String> {
+    let bench = &context.environment.bench;
     bench.clear().await.map_err(text)?;
-    // As many as are shown and some more, so that no source is asked, whatever the time of day.
+    // More days than the chart shows, so that no provider is called at any time of day.
     bench.add_prices(ASSET, CURRENCY, DAYS + 10).await.map_err(text)?;
-    let (api, address) = run.stand.api(30)?;
+    let (api, address) = context.environment.api(30)?;
     let path = format!("/market_chart?asset={ASSET}&currency={CURRENCY}&days={DAYS}");
     let load = Load {
         address,
-        connections: run.connections,
+        connections: context.connections,
         speed: Speed::Full,
-        time: run.time,
-        request: load::get_with_key(path, super::stand::API_KEY),
+        time: context.time,
+        request: load::get_with_key(path, super::environment::API_KEY),
         expected: 200,
     };
     let (mut cached, mut constant, mut late, mut constant_late) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..run.runs {
-        let answers = load.clone().run().await?;
+    for _ in 0..context.runs {
+        let result = load.clone().run().await?;
         let others = Load { request: load::get(|_| "/api/v1/health".into()), ..load.clone() }.run().await?;
-        cached.push(answers.rate());
+        cached.push(result.rate());
         constant.push(others.rate());
-        late.push(percentile(&answers.latencies, 0.99));
+        late.push(percentile(&result.latencies, 0.99));
         constant_late.push(percentile(&others.latencies, 0.99));
-        run.say(format_args!("{cached:.0?} cached charts/s, p99 {late:.1?} ms; {constant:.0?} constant answers/s"));
+        context.print_progress(format_args!(
+            "{cached:.0?} cached charts/s, p99 {late:.1?} ms; {constant:.0?} constant responses/s"
+        ));
     }
     api.stop()?;
     Ok(vec![
-        Line::beside(
+        Measurement::with_baseline(
             "prices",
             Figure::new("cached charts of 30 days", median(cached), "/s"),
             Figure::new("a constant JSON route", median(constant), "/s"),
             Some(Target::AtLeast(0.5)),
         ),
-        Line::beside(
+        Measurement::with_baseline(
             "prices",
             Figure::new("p99 of cached charts of 30 days", median(late), "ms"),
             Figure::new("p99 of a constant JSON route", median(constant_late), "ms"),

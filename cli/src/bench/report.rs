@@ -1,4 +1,4 @@
-//! What was measured, as a table for people or as JSON for machines.
+//! The report of a benchmark, as a table for people or as JSON for programs.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::operator::table;
 
-/// What a line must reach.
+/// The limit that a measurement must meet.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
@@ -19,20 +19,20 @@ pub enum Target {
 pub struct Figure {
     pub what: String,
     pub value: f64,
-    /// As in `/s`, `ms`, `KiB`, `%`.
+    /// For example `/s`, `ms`, `KiB` or `%`.
     pub unit: &'static str,
 }
 
 impl Figure {
-    /// A figure.
+    /// Creates a figure.
     pub fn new(what: impl Into<String>, value: f64, unit: &'static str) -> Self {
         Self { what: what.into(), value, unit }
     }
 }
 
-/// One line: a figure, beside its baseline where it has one.
+/// One line of the report: a figure, and its baseline if it has one.
 #[derive(Debug, Clone, Serialize)]
-pub struct Line {
+pub struct Measurement {
     pub measure: &'static str,
     #[serde(flatten)]
     pub figure: Figure,
@@ -47,15 +47,15 @@ pub struct Line {
     pub met: Option<bool>,
 }
 
-impl Line {
-    /// A figure that stands alone.
-    pub fn alone(measure: &'static str, figure: Figure, target: Option<Target>) -> Self {
+impl Measurement {
+    /// A figure without a baseline; the target limits the figure.
+    pub fn absolute(measure: &'static str, figure: Figure, target: Option<Target>) -> Self {
         let met = target.map(|target| target.is_met(figure.value));
         Self { measure, figure, baseline: None, ratio: None, target, met }
     }
 
-    /// A figure that is compared.
-    pub fn beside(measure: &'static str, figure: Figure, baseline: Figure, target: Option<Target>) -> Self {
+    /// A figure with a baseline; the target limits their ratio.
+    pub fn with_baseline(measure: &'static str, figure: Figure, baseline: Figure, target: Option<Target>) -> Self {
         let ratio = figure.value / baseline.value;
         let met = target.map(|target| target.is_met(ratio));
         Self { measure, figure, baseline: Some(baseline), ratio: Some(ratio), target, met }
@@ -71,7 +71,7 @@ impl Target {
     }
 }
 
-/// Everything that was measured, and on what.
+/// All measurements, and the machine and settings that they were made with.
 #[derive(Debug, Serialize)]
 pub struct Report {
     pub version: &'static str,
@@ -82,11 +82,11 @@ pub struct Report {
     pub seconds: u64,
     pub runs: usize,
     pub connections: usize,
-    pub lines: Vec<Line>,
+    pub lines: Vec<Measurement>,
 }
 
 impl Report {
-    /// For people.
+    /// The report as a table.
     pub fn text(&self) -> String {
         let rows: Vec<[String; 6]> = self.lines.iter().map(row).collect();
         let Self { version, date, cores, postgresql, seconds, runs, connections, .. } = self;
@@ -94,12 +94,12 @@ impl Report {
             "Millrace {version}, {date}: {cores} cores, {postgresql} with fsync, {connections} connections, \
              medians of {runs} runs of {seconds} s\n\n{}{}",
             table(["FIGURE", "", "BASELINE OF THE SAME RUN", "", "RATIO", "TARGET"], &rows),
-            if self.optimized { "" } else { "\nThis is a debug build: its figures say nothing.\n" },
+            if self.optimized { "" } else { "\nThis is a debug build: its figures are meaningless.\n" },
         )
     }
 }
 
-fn row(line: &Line) -> [String; 6] {
+fn row(line: &Measurement) -> [String; 6] {
     let target = match (line.target, line.met) {
         (Some(target), met) => {
             let unit = if line.ratio.is_some() { "" } else { line.figure.unit };
@@ -122,10 +122,10 @@ fn row(line: &Line) -> [String; 6] {
     ]
 }
 
-/// A number with as many digits as it is worth, thousands apart.
+/// Formats a number with about three significant digits and separated thousands.
 fn number(value: f64, unit: &str) -> String {
     let digits = match value.abs() {
-        tall if tall >= 100.0 => {
+        large if large >= 100.0 => {
             let whole = format!("{value:.0}");
             let split = |(at, c): (usize, char)| {
                 let thousands = at > 0 && (whole.len() - at).is_multiple_of(3) && whole.as_bytes()[at - 1] != b'-';
@@ -133,7 +133,7 @@ fn number(value: f64, unit: &str) -> String {
             };
             whole.chars().enumerate().flat_map(split).collect()
         }
-        tall if tall >= 10.0 => format!("{value:.1}"),
+        medium if medium >= 10.0 => format!("{value:.1}"),
         _ => format!("{value:.2}"),
     };
     match unit {
@@ -143,13 +143,13 @@ fn number(value: f64, unit: &str) -> String {
     }
 }
 
-/// The middle of some figures.
+/// The median.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// What this share of some durations, which are ascending, is not above; in milliseconds.
+/// The percentile of ascending durations by nearest rank, in milliseconds; `share` is between 0 and 1.
 pub fn percentile(ascending: &[Duration], share: f64) -> f64 {
     let rank = (ascending.len() as f64 * share).ceil() as usize;
     ascending.get(rank.saturating_sub(1)).map_or(f64::NAN, |found| found.as_secs_f64() * 1e3)
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_read_well() {
+    fn numbers_have_three_digits_and_a_unit() {
         assert_eq!(number(1_234_567.8, "/s"), "1,234,568/s");
         assert_eq!(number(999.6, ""), "1,000");
         assert_eq!(number(-123.4, "ms"), "-123 ms");
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn the_middle_and_the_nearest_rank() {
+    fn median_and_nearest_rank() {
         assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
         let ascending: Vec<Duration> = (1..=200).map(Duration::from_millis).collect();
         assert_eq!((percentile(&ascending, 0.5), percentile(&ascending, 0.99)), (100.0, 198.0));
@@ -177,11 +177,11 @@ mod tests {
     }
 
     #[test]
-    fn a_missed_target_is_said() {
+    fn a_missed_target_is_marked() {
         let figure = |value| Figure::new("one", value, "/s");
-        let missed = Line::beside("x", figure(10.0), figure(20.0), Some(Target::AtLeast(0.6)));
+        let missed = Measurement::with_baseline("x", figure(10.0), figure(20.0), Some(Target::AtLeast(0.6)));
         assert!(row(&missed)[5].ends_with("MISSED") && missed.met == Some(false));
-        let met = Line::alone("x", figure(10.0), Some(Target::AtMost(10.0)));
+        let met = Measurement::absolute("x", figure(10.0), Some(Target::AtMost(10.0)));
         assert_eq!(row(&met)[5], "≤ 10.0/s");
     }
 }

@@ -1,4 +1,4 @@
-//! What PostgreSQL itself can do, with our tables and nothing of ours around them.
+//! Baselines of the benchmark: what PostgreSQL itself achieves with Millrace's tables and none of its code.
 
 use std::{
     sync::Arc,
@@ -13,41 +13,41 @@ use crate::error::Error;
 
 /// Rows in a transaction of [`Step::InsertMany`].
 pub const BATCH: usize = 100;
-/// Jobs in a claim of [`Step::Drain`]: as many as in our own largest.
+/// Jobs in one claim of [`Step::Drain`]: the size of a worker's largest claim.
 const CLAIM: i64 = 500;
 
-/// What the clients of a baseline have done together.
+/// The result of all clients of a baseline.
 #[derive(Debug, Clone, Default)]
-pub struct Done {
+pub struct BaselineResult {
     pub rows: u64,
-    /// From the moment in which all were connected to the end of the last one.
-    pub took: Duration,
-    /// How long each transaction took, in no order.
+    /// From the time when all clients were connected to the end of the last transaction.
+    pub elapsed: Duration,
+    /// The duration of each transaction, unordered.
     pub latencies: Vec<Duration>,
 }
 
-impl Done {
+impl BaselineResult {
     /// Rows per second.
     pub fn rate(&self) -> f64 {
-        self.rows as f64 / self.took.as_secs_f64()
+        self.rows as f64 / self.elapsed.as_secs_f64()
     }
 }
 
-/// What a client of a baseline does, again and again.
+/// The database transaction that each client of a baseline repeats.
 #[derive(Debug, Clone, Copy)]
 pub enum Step {
-    /// A transaction and its job, in a transaction of their own: `BEGIN`, two prepared inserts, `COMMIT`; four round
-    /// trips, as with `pgbench -M prepared`.
+    /// Inserts one transaction and its job: `BEGIN`, two prepared inserts, `COMMIT`. These are four round trips, as with
+    /// `pgbench -M prepared`.
     InsertOne,
-    /// [`BATCH`] of them in one transaction.
+    /// Inserts [`BATCH`] transactions and their jobs in one database transaction.
     InsertMany,
-    /// Claims due jobs of this queue and marks them as done: no lease, no fence, no decoding, nothing run.
+    /// Claims due jobs of this queue and marks them as done, without leases, fencing, decoding or running them.
     Drain(&'static str),
 }
 
 impl Step {
-    /// Answers how many rows it dealt with.
-    async fn take(self, session: &mut PgConnection) -> sqlx::Result<usize> {
+    /// Executes the step and returns the number of rows.
+    async fn execute(self, session: &mut PgConnection) -> sqlx::Result<usize> {
         match self {
             Self::InsertOne => store::insert(session, 1).await.map(|()| 1),
             Self::InsertMany => store::insert(session, BATCH).await.map(|()| BATCH),
@@ -59,40 +59,40 @@ impl Step {
     }
 }
 
-/// Has `clients` sessions take steps until `time` is over or nothing is left to do.
+/// Repeats a step in `clients` concurrent sessions until `time` is over or a step finds no rows.
 ///
 /// # Errors
-/// The first of the database's own.
-pub async fn run(bench: &Bench, step: Step, clients: usize, time: Duration) -> Result<Done, Error> {
+/// When a statement fails in the database.
+pub async fn run(bench: &Bench, step: Step, clients: usize, time: Duration) -> Result<BaselineResult, Error> {
     let connected = Arc::new(Barrier::new(clients));
     let mut running = JoinSet::new();
     for _ in 0..clients {
         let (mut session, connected) = (bench.session().await?, connected.clone());
         running.spawn(async move {
-            // The first of each prepares its statements.
-            step.take(&mut session).await?;
-            let mut done = Done::default();
+            // Warm-up: the first step of each session prepares its statements.
+            step.execute(&mut session).await?;
+            let mut result = BaselineResult::default();
             connected.wait().await;
             let begun = Instant::now();
             while begun.elapsed() < time {
                 let from = Instant::now();
-                let rows = step.take(&mut session).await?;
+                let rows = step.execute(&mut session).await?;
                 if rows == 0 {
                     break;
                 }
-                done.rows += rows as u64;
-                done.latencies.push(from.elapsed());
-                done.took = begun.elapsed();
+                result.rows += rows as u64;
+                result.latencies.push(from.elapsed());
+                result.elapsed = begun.elapsed();
             }
-            Ok::<_, sqlx::Error>(done)
+            Ok::<_, sqlx::Error>(result)
         });
     }
-    let mut all = Done::default();
-    while let Some(done) = running.join_next().await {
-        let mut done = done.map_err(|error| Error::Internal(error.to_string()))??;
-        all.rows += done.rows;
-        all.took = all.took.max(done.took);
-        all.latencies.append(&mut done.latencies);
+    let mut all = BaselineResult::default();
+    while let Some(joined) = running.join_next().await {
+        let mut result = joined.map_err(|error| Error::Internal(error.to_string()))??;
+        all.rows += result.rows;
+        all.elapsed = all.elapsed.max(result.elapsed);
+        all.latencies.append(&mut result.latencies);
     }
     Ok(all)
 }

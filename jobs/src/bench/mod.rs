@@ -1,12 +1,11 @@
-//! What `millrace bench` asks of the database: the limits that our own figures are compared with, tables filled to a
-//! size, and the proof that everything was done once.
+//! The database side of `millrace bench`: baselines, filled tables, and checks that every job ran exactly once.
 //!
 //! | file | what |
 //! |---|---|
 //! | [`baseline`] | the same rows written and claimed without Millrace |
 //! | `store` | all SQL |
 //!
-//! Nothing of production uses this.
+//! Production code does not use this module.
 
 pub mod baseline;
 mod store;
@@ -16,7 +15,7 @@ use sqlx::{ConnectOptions, PgConnection, PgPool};
 pub use self::store::{Lateness, Wal};
 use crate::{boot::db::Database, error::Error};
 
-/// The tables of a database that belongs to a benchmark.
+/// The database of a benchmark.
 #[derive(Clone)]
 pub struct Bench {
     database: Database,
@@ -24,32 +23,32 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Nothing is asked yet.
+    /// Creates the handle without connecting.
     pub fn new(database: &Database) -> Self {
         Self { database: database.clone(), pool: database.pool("bench", 2) }
     }
 
-    /// A session of its own, for one client of a baseline.
+    /// Opens a separate session, for one client of a baseline.
     async fn session(&self) -> Result<PgConnection, Error> {
         Ok(self.database.session("bench").connect().await?)
     }
 
-    /// Empties every table and gives the disk a rest, so that each figure begins alike.
+    /// Empties every table and writes all changes to disk, so that every measurement starts from the same state.
     ///
     /// # Errors
-    /// As all others here: the database's own.
+    /// When a statement fails in the database; the same holds for all other functions here.
     pub async fn clear(&self) -> Result<(), Error> {
         store::clear(&self.pool).await?;
-        self.settle().await
+        self.analyze_and_checkpoint().await
     }
 
-    /// Brings statistics up to date, as autovacuum would in its own time, and writes everything to disk.
+    /// Updates statistics, as autovacuum would later, and writes a checkpoint.
     ///
     /// # Errors
     /// The database's own.
-    pub async fn settle(&self) -> Result<(), Error> {
+    pub async fn analyze_and_checkpoint(&self) -> Result<(), Error> {
         let mut session = self.session().await?;
-        Ok(store::settle(&mut session).await?)
+        Ok(store::analyze_and_checkpoint(&mut session).await?)
     }
 
     /// Adds `count` jobs with an empty payload to `queue`, all due now.
@@ -79,7 +78,7 @@ impl Bench {
         Ok(store::add_scheduled(&mut session, queue, count).await?)
     }
 
-    /// Adds somebody to whom items can belong; their id.
+    /// Adds a user who owns items; returns the user's id.
     ///
     /// # Errors
     /// The database's own.
@@ -87,7 +86,7 @@ impl Bench {
         Ok(store::items::add_owner(&self.pool).await?)
     }
 
-    /// Adds `count` items of 15 words each out of 5,000, some of them common and most of them rare.
+    /// Adds `count` items of 15 words each, out of 5,000 words of which few are common and most are rare.
     ///
     /// # Errors
     /// The database's own.
@@ -96,20 +95,20 @@ impl Bench {
         Ok(store::items::add_items(&mut session, owner, count).await?)
     }
 
-    /// Words that stand in items, as often as they do there.
+    /// Returns words from items, with the same frequencies as in the items.
     ///
     /// # Errors
     /// The database's own.
-    pub async fn words(&self, count: i64) -> Result<Vec<String>, Error> {
-        Ok(store::items::words(&self.pool, count).await?)
+    pub async fn sample_words(&self, count: i64) -> Result<Vec<String>, Error> {
+        Ok(store::items::sample_words(&self.pool, count).await?)
     }
 
-    /// The id of an item.
+    /// The id of the newest item.
     ///
     /// # Errors
-    /// The database's own; there is none.
-    pub async fn any_item(&self) -> Result<i64, Error> {
-        Ok(store::items::any_item(&self.pool).await?)
+    /// When there is no item, or a statement fails in the database.
+    pub async fn newest_item(&self) -> Result<i64, Error> {
+        Ok(store::items::newest_item(&self.pool).await?)
     }
 
     /// Adds a price for each of the last `days` days that are over.
@@ -152,31 +151,30 @@ impl Bench {
         Ok(store::has_due(&self.pool, queue).await?)
     }
 
-    /// When the last job of `queue` was done that was begun after `since`, in seconds from then. Fails unless exactly
-    /// `count` were, each in one run.
+    /// Seconds from `since` to the end of the last job of `queue` that was claimed after `since`.
     ///
     /// # Errors
-    /// What is wrong with the count, or the database's own.
-    pub async fn drained(&self, queue: &str, since: f64, count: i64) -> Result<f64, Error> {
+    /// When not exactly `count` jobs are done, when a job took more than one run, or when a statement fails.
+    pub async fn drain_seconds(&self, queue: &str, since: f64, count: i64) -> Result<f64, Error> {
         let drained = store::drained(&self.pool, queue, since).await?;
         if (drained.done, drained.once) != (count, count) {
             return Err(Error::Internal(format!(
-                "of {count} jobs {} are done, {} in one run",
+                "{} of {count} jobs are done, {} of them in one run",
                 drained.done, drained.once
             )));
         }
         Ok(drained.seconds)
     }
 
-    /// How many transactions and how many jobs of `queue` there are, created after `since`.
+    /// Counts the transactions created after `since`, and the jobs of `queue` that belong to them.
     ///
     /// # Errors
     /// The database's own.
-    pub async fn recorded(&self, queue: &str, since: f64) -> Result<(i64, i64), Error> {
-        Ok(store::recorded(&self.pool, queue, since).await?)
+    pub async fn count_recorded(&self, queue: &str, since: f64) -> Result<(i64, i64), Error> {
+        Ok(store::count_recorded(&self.pool, queue, since).await?)
     }
 
-    /// How late the transactions created after `since` were settled, against their due time.
+    /// How long after their due time the transactions created after `since` were settled.
     ///
     /// # Errors
     /// The database's own.
@@ -184,7 +182,7 @@ impl Bench {
         Ok(store::lateness(&self.pool, since).await?)
     }
 
-    /// What has been written to the log so far.
+    /// The volume of write-ahead log so far.
     ///
     /// # Errors
     /// The database's own.
@@ -192,7 +190,7 @@ impl Bench {
         Ok(store::wal(&self.pool).await?)
     }
 
-    /// Transactions of everybody so far; a statement outside of one counts as one.
+    /// Database transactions of all sessions so far; a statement outside of a transaction counts as one.
     ///
     /// # Errors
     /// The database's own.

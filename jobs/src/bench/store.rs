@@ -1,4 +1,4 @@
-//! All SQL of the benchmark.
+//! SQL of the benchmark.
 
 pub mod items;
 pub mod prices;
@@ -9,10 +9,10 @@ use uuid::Uuid;
 
 use crate::boot::pooler::repeatable;
 
-/// The queue of the jobs that [`insert`] adds: due long after any benchmark, and nobody's.
+/// The queue of the jobs that [`insert`] adds. They are due long after any benchmark, and no worker runs them.
 const QUEUE: &str = "bench_inserts";
 
-/// Inserts `count` transactions and a job for each, as an ingestion does, in one transaction.
+/// Inserts `count` transactions and a job for each in one database transaction, as the ingest does.
 pub async fn insert(session: &mut PgConnection, count: usize) -> Result<()> {
     let ids: Vec<Uuid> = (0..count).map(|_| Uuid::now_v7()).collect();
     let mut tx = sqlx::Connection::begin(session).await?;
@@ -40,7 +40,7 @@ pub async fn insert(session: &mut PgConnection, count: usize) -> Result<()> {
     tx.commit().await
 }
 
-/// Takes due jobs, with nothing but what makes two claimers take different ones.
+/// Claims due jobs with `SKIP LOCKED` only, so that two sessions claim different jobs.
 pub async fn claim_bare(session: &mut PgConnection, queue: &str, limit: i64) -> Result<Vec<String>> {
     sqlx::query_scalar!(
         "UPDATE apalis.jobs SET status = 'Running', lock_by = 'bench', lock_at = now(), attempts = attempts + 1
@@ -56,7 +56,7 @@ pub async fn claim_bare(session: &mut PgConnection, queue: &str, limit: i64) -> 
     .await
 }
 
-/// Marks jobs as done, found by nothing but their ids.
+/// Marks jobs as done by their ids, without a fencing check.
 pub async fn finish_bare(session: &mut PgConnection, ids: &[String]) -> Result<()> {
     sqlx::query!("UPDATE apalis.jobs SET status = 'Done', done_at = now() WHERE id = ANY($1)", ids)
         .execute(session)
@@ -64,7 +64,7 @@ pub async fn finish_bare(session: &mut PgConnection, ids: &[String]) -> Result<(
     Ok(())
 }
 
-/// Empties what a benchmark fills.
+/// Empties all tables that a benchmark fills.
 pub async fn clear(pool: &PgPool) -> Result<()> {
     sqlx::query!(
         "TRUNCATE apalis.jobs, transactions, webhook_conflicts, webhook_conflict_totals, items, users, item_documents,
@@ -75,14 +75,14 @@ pub async fn clear(pool: &PgPool) -> Result<()> {
     Ok(())
 }
 
-/// Lifts the limit of a session whose statements may take long.
+/// Removes the statement time-out of a session that runs long statements.
 async fn unlimited(session: &mut PgConnection) -> Result<()> {
     sqlx::query!("SET statement_timeout = 0").execute(session).await?;
     Ok(())
 }
 
-/// Statistics, and a checkpoint, so that its writes fall into nobody's figure.
-pub async fn settle(session: &mut PgConnection) -> Result<()> {
+/// Updates statistics and writes a checkpoint, so that its writes do not distort the next measurement.
+pub async fn analyze_and_checkpoint(session: &mut PgConnection) -> Result<()> {
     unlimited(session).await?;
     sqlx::query!("VACUUM (ANALYZE) apalis.jobs").execute(&mut *session).await?;
     sqlx::query!("VACUUM (ANALYZE) transactions").execute(&mut *session).await?;
@@ -90,8 +90,8 @@ pub async fn settle(session: &mut PgConnection) -> Result<()> {
     Ok(())
 }
 
-/// Adds jobs that are due now, a microsecond apart, as they come from concurrent senders. Here and below ids are in the
-/// order of time, as ours are: 12 hexadecimal digits of milliseconds, then chance.
+/// Adds jobs that are due now, one microsecond apart, as from concurrent senders. Here and below ids are ordered by time,
+/// like the ids of the queue: 12 hexadecimal digits of milliseconds, then random digits.
 pub async fn add_due(session: &mut PgConnection, queue: &str, count: i64) -> Result<()> {
     unlimited(session).await?;
     sqlx::query!(
@@ -108,7 +108,7 @@ pub async fn add_due(session: &mut PgConnection, queue: &str, count: i64) -> Res
     Ok(())
 }
 
-/// Adds transactions that are settled, and their finished jobs: a thousand a second, until now.
+/// Adds settled transactions and their finished jobs: 1,000 per second, up to now.
 pub async fn add_finished(session: &mut PgConnection, queue: &str, count: i64) -> Result<()> {
     unlimited(session).await?;
     sqlx::query!(
@@ -135,7 +135,7 @@ pub async fn add_finished(session: &mut PgConnection, queue: &str, count: i64) -
     Ok(())
 }
 
-/// Adds transactions that are due in a year, a thousand a second, and their jobs.
+/// Adds transactions that are due in a year and their jobs: 1,000 per second, up to now.
 pub async fn add_scheduled(session: &mut PgConnection, queue: &str, count: i64) -> Result<()> {
     unlimited(session).await?;
     sqlx::query!(
@@ -160,18 +160,18 @@ pub async fn add_scheduled(session: &mut PgConnection, queue: &str, count: i64) 
     Ok(())
 }
 
-/// The database's clock.
+/// The database's clock, in seconds since the Unix epoch.
 pub async fn now(pool: &PgPool) -> Result<f64> {
     let now = sqlx::query_scalar!(r#"SELECT extract(epoch FROM clock_timestamp())::float8 AS "now!""#);
     now.fetch_one(repeatable(pool)).await
 }
 
-/// The date, by the same clock.
+/// The date of the database's clock.
 pub async fn today(pool: &PgPool) -> Result<String> {
     sqlx::query_scalar!(r#"SELECT current_date::text AS "today!""#).fetch_one(repeatable(pool)).await
 }
 
-/// The server's version, without what its packager adds.
+/// The server's version, without the suffix of its package.
 pub async fn version(pool: &PgPool) -> Result<String> {
     let version = sqlx::query_scalar!(
         r#"SELECT 'PostgreSQL ' || split_part(current_setting('server_version'), ' ', 1) AS "version!""#
@@ -190,19 +190,19 @@ pub async fn has_due(pool: &PgPool, queue: &str) -> Result<bool> {
     due.fetch_one(repeatable(pool)).await
 }
 
-/// What was done since a moment.
-pub struct Drained {
+/// The result of a drain.
+pub struct DrainResult {
     pub done: i64,
-    /// Those that were claimed once.
+    /// Jobs that were claimed exactly once.
     pub once: i64,
-    /// Until the last of them.
+    /// From the start to the end of the last job.
     pub seconds: f64,
 }
 
-/// What was done of a queue by jobs claimed after `since`.
-pub async fn drained(pool: &PgPool, queue: &str, since: f64) -> Result<Drained> {
+/// Counts the jobs of a queue that were claimed after `since` and are done.
+pub async fn drained(pool: &PgPool, queue: &str, since: f64) -> Result<DrainResult> {
     sqlx::query_as!(
-        Drained,
+        DrainResult,
         r#"SELECT count(*) AS "done!", count(*) FILTER (WHERE attempts = 1) AS "once!",
                   coalesce(extract(epoch FROM max(done_at))::float8 - $2, 0) AS "seconds!"
            FROM apalis.jobs WHERE job_type = $1 AND status = 'Done' AND lock_at >= to_timestamp($2)"#,
@@ -213,8 +213,8 @@ pub async fn drained(pool: &PgPool, queue: &str, since: f64) -> Result<Drained> 
     .await
 }
 
-/// Transactions created since a moment, and how many of them have the job that has their id.
-pub async fn recorded(pool: &PgPool, queue: &str, since: f64) -> Result<(i64, i64)> {
+/// Counts the transactions created after `since`, and how many of them have the job with their id.
+pub async fn count_recorded(pool: &PgPool, queue: &str, since: f64) -> Result<(i64, i64)> {
     let ids = sqlx::query_scalar!("SELECT id FROM transactions WHERE created_at >= to_timestamp($1)", since);
     let ids: Vec<Uuid> = ids.fetch_all(repeatable(pool)).await?;
     let jobs: Vec<String> = ids.iter().map(|id| Ulid::from(id.as_u128()).to_string()).collect();
@@ -236,7 +236,7 @@ pub struct Lateness {
     pub most: f64,
 }
 
-/// Those settled that were created since a moment.
+/// Measures the settled transactions that were created after `since`.
 pub async fn lateness(pool: &PgPool, since: f64) -> Result<Lateness> {
     sqlx::query_as!(
         Lateness,
@@ -250,16 +250,16 @@ pub async fn lateness(pool: &PgPool, since: f64) -> Result<Lateness> {
     .await
 }
 
-/// The write-ahead log.
+/// The volume of the write-ahead log.
 #[derive(Debug, Clone, Copy)]
 pub struct Wal {
-    /// Bytes since the database was made.
+    /// Bytes since the database was created.
     pub bytes: i64,
-    /// Images of whole pages: the first change of each after a checkpoint.
+    /// Full-page images: PostgreSQL logs one for the first change of each page after a checkpoint.
     pub images: i64,
 }
 
-/// What was written to the log.
+/// Reads the volume of the write-ahead log.
 pub async fn wal(pool: &PgPool) -> Result<Wal> {
     sqlx::query_as!(
         Wal,
@@ -269,7 +269,7 @@ pub async fn wal(pool: &PgPool) -> Result<Wal> {
     .await
 }
 
-/// Transactions of this database, as far as its processes have reported them.
+/// Transactions of this database, as far as its sessions have reported their statistics.
 pub async fn transactions(pool: &PgPool) -> Result<i64> {
     let count = sqlx::query_scalar!(
         r#"SELECT xact_commit + xact_rollback AS "count!" FROM pg_stat_database WHERE datname = current_database()"#,

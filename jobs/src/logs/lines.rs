@@ -1,4 +1,4 @@
-//! One file's lines, with their times; what is torn or none of ours is told apart.
+//! Reader of the lines of one log file. It parses timestamps and detects broken lines.
 
 use std::io::{self, BufRead};
 
@@ -6,27 +6,27 @@ use serde::de::IgnoredAny;
 
 use crate::boot::telemetry::json::BEGINNING;
 
-/// A longer line is none of ours: it is passed over without being kept.
-const LONGEST: usize = 1 << 20;
-/// The shortest and the longest text of a time, without its `Z`.
-const TIME: std::ops::RangeInclusive<usize> = 19..=29;
+/// Millrace logs no longer lines. A longer line is skipped without being buffered.
+const MAX_LINE_BYTES: usize = 1 << 20;
+/// The length of a timestamp in bytes, without its `Z`.
+const TIMESTAMP_BYTES: std::ops::RangeInclusive<usize> = 19..=29;
 
-/// What comes next in a file.
+/// The next entry of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Next {
-    /// A line whose time can be read.
+pub(super) enum Entry {
+    /// A line with a valid timestamp.
     Line,
-    /// Something else: a line that a dying process has not finished, say.
+    /// Another line, for example one that a crashed process has not finished.
     Broken,
-    /// Nothing.
+    /// The end of the file.
     End,
 }
 
-/// Reads the next line into `line`, without its end.
+/// Reads the next line into `line`, without its newline.
 ///
 /// # Errors
 /// When the file cannot be read.
-pub(super) fn read(reader: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Next> {
+pub(super) fn read_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Entry> {
     line.clear();
     let mut long = false;
     loop {
@@ -35,11 +35,11 @@ pub(super) fn read(reader: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<
             filled => filled?,
         };
         if filled.is_empty() {
-            return Ok(if line.is_empty() && !long { Next::End } else { Next::Broken });
+            return Ok(if line.is_empty() && !long { Entry::End } else { Entry::Broken });
         }
         let end = filled.iter().position(|byte| *byte == b'\n');
         let part = filled.get(..end.unwrap_or(filled.len())).unwrap_or(filled);
-        if line.len() + part.len() > LONGEST {
+        if line.len() + part.len() > MAX_LINE_BYTES {
             long = true;
             line.clear();
         } else if !long {
@@ -48,15 +48,15 @@ pub(super) fn read(reader: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<
         let read = part.len() + usize::from(end.is_some());
         reader.consume(read);
         if end.is_some() {
-            return Ok(if !long && time(line).is_some() { Next::Line } else { Next::Broken });
+            return Ok(if !long && timestamp(line).is_some() { Entry::Line } else { Entry::Broken });
         }
     }
 }
 
-/// The time of a line, in UTC, without the `Z` at its end: so written, the order of texts is that of times.
-pub(super) fn time(line: &[u8]) -> Option<&[u8]> {
+/// The timestamp of a line in UTC, without its `Z`. In this form the byte order of timestamps is their order in time.
+pub(super) fn timestamp(line: &[u8]) -> Option<&[u8]> {
     let rest = line.strip_prefix(BEGINNING.as_bytes())?;
-    let end = rest.iter().take(TIME.end() + 2).position(|byte| *byte == b'"')?;
+    let end = rest.iter().take(TIMESTAMP_BYTES.end() + 2).position(|byte| *byte == b'"')?;
     let time = rest.get(..end)?.strip_suffix(b"Z")?;
     let is_time = time.iter().enumerate().all(|(at, byte)| match at {
         4 | 7 => *byte == b'-',
@@ -65,10 +65,10 @@ pub(super) fn time(line: &[u8]) -> Option<&[u8]> {
         19 => *byte == b'.',
         _ => byte.is_ascii_digit(),
     });
-    (TIME.contains(&time.len()) && is_time).then_some(time)
+    (TIMESTAMP_BYTES.contains(&time.len()) && is_time).then_some(time)
 }
 
-/// Whether it is the whole of what was written: a JSON object.
-pub(super) fn is_whole(line: &[u8]) -> bool {
+/// Whether the line is complete, valid JSON.
+pub(super) fn is_complete(line: &[u8]) -> bool {
     serde_json::from_slice::<IgnoredAny>(line).is_ok()
 }

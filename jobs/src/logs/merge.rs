@@ -1,4 +1,4 @@
-//! All files' lines in the order of their times, one line of each open file in memory.
+//! K-way merge of all log files by timestamp. It holds one line of each open file in memory.
 
 use std::{
     cmp::{Ordering, Reverse},
@@ -13,168 +13,168 @@ use flate2::read::MultiGzDecoder;
 use time::OffsetDateTime;
 
 use super::{
-    Range,
-    lines::{self, Next},
-    text,
+    Range, format_time,
+    lines::{self, Entry},
 };
 use crate::boot::telemetry::files::{self, Form, LogFile};
 
-/// How far a line may be from its neighbours, or from the time in its file's name: it gets its time before it waits to be
-/// written, and clocks are set. A line further off would be left out of an export of its own time.
-const ASTRAY: Duration = Duration::from_secs(60);
-/// A file is opened this long before its lines are due, so that few are open at a time.
-const EARLY: Duration = Duration::from_secs(2);
+/// How far the timestamp of a line may be out of order, or from the time in its file's name: a line gets its timestamp
+/// before it waits to be written, and clocks are adjusted. A line further off may be missing from an export.
+const MAX_DISORDER: Duration = Duration::from_secs(60);
+/// A file is opened this long before its first line is needed, so that few files are open at a time.
+const OPEN_AHEAD: Duration = Duration::from_secs(2);
 
-/// Files being read side by side.
+/// A merge of log files for one time range.
 pub(super) struct Merge {
-    /// As texts, which compare like the times of lines.
+    /// The limits as text, which compares like the timestamps of lines.
     from: Vec<u8>,
     to: Vec<u8>,
-    /// Nothing behind this is in the range.
-    beyond: Vec<u8>,
-    /// Not open yet, in the order of their beginnings.
-    later: VecDeque<Later>,
-    open: BinaryHeap<Reverse<Source>>,
-    /// Lines that were passed over.
+    /// After a line with this timestamp a file has no more lines of the range.
+    stop: Vec<u8>,
+    /// Files that are not open yet, ordered by their first line.
+    pending: VecDeque<PendingFile>,
+    open: BinaryHeap<Reverse<OpenFile>>,
+    /// Lines that were skipped.
     pub(super) broken: u64,
-    /// Files that could not be read to their ends.
+    /// Files that could not be read to the end.
     pub(super) unread: u64,
 }
 
-struct Later {
+struct PendingFile {
     path: PathBuf,
     form: Form,
-    /// The time of the first line due, as a text; none means at once.
+    /// The timestamp from which on the file must be open; `None` means from the start.
     due: Option<Vec<u8>>,
     size: u64,
 }
 
 /// An open file and its next line.
-struct Source {
+struct OpenFile {
     line: Vec<u8>,
     reader: Box<dyn BufRead>,
     path: PathBuf,
 }
 
 impl Merge {
-    /// Finds the files that can have lines of this range.
+    /// Finds the files that may contain lines of this range.
     ///
     /// # Errors
-    /// When the folder cannot be read.
+    /// When the directory cannot be read.
     pub(super) fn open(directory: &Path, range: &Range) -> io::Result<Self> {
-        let (first, last) = (range.from.saturating_sub(signed(ASTRAY)), range.to.saturating_add(signed(ASTRAY)));
-        let later = all(directory)?
+        let disorder = signed(MAX_DISORDER);
+        let (first, last) = (range.from.saturating_sub(disorder), range.to.saturating_add(disorder));
+        let files = list_files(directory)?
             .into_iter()
             .filter(|file| OffsetDateTime::from(file.written) >= first && file.start.is_none_or(|start| start < last));
-        let later = later.map(|LogFile { path, form, start, size, .. }| {
-            let due = start.map(|start| key(start.saturating_sub(signed(EARLY))));
-            Later { path, form, due, size }
+        let pending = files.map(|LogFile { path, form, start, size, .. }| {
+            let due = start.map(|start| sort_key(start.saturating_sub(signed(OPEN_AHEAD))));
+            PendingFile { path, form, due, size }
         });
-        let mut later: Vec<_> = later.collect();
-        later.sort_by(|a, b| a.due.cmp(&b.due));
+        let mut pending: Vec<_> = pending.collect();
+        pending.sort_by(|a, b| a.due.cmp(&b.due));
         Ok(Self {
-            from: key(range.from),
-            to: key(range.to),
-            beyond: key(last),
-            later: later.into(),
+            from: sort_key(range.from),
+            to: sort_key(range.to),
+            stop: sort_key(last),
+            pending: pending.into(),
             open: BinaryHeap::new(),
             broken: 0,
             unread: 0,
         })
     }
 
-    /// Hands over every line of the range.
+    /// Calls `emit` for every line of the range, in order.
     ///
     /// # Errors
-    /// Those of `take`.
-    pub(super) fn each(&mut self, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    /// When `emit` fails.
+    pub(super) fn for_each(&mut self, mut emit: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         loop {
-            while let Some(later) = self.next_due() {
-                self.begin(later);
+            while let Some(file) = self.next_due() {
+                self.open_file(file);
             }
-            let Some(Reverse(source)) = self.open.pop() else { return Ok(()) };
-            let time = source.time();
-            if time >= self.beyond.as_slice() {
-                // The rest of this file is later still.
+            let Some(Reverse(file)) = self.open.pop() else { return Ok(()) };
+            let timestamp = file.timestamp();
+            if timestamp >= self.stop.as_slice() {
+                // The rest of this file is even later.
                 continue;
             }
-            if time >= self.from.as_slice() && time < self.to.as_slice() {
-                if lines::is_whole(&source.line) {
-                    take(&source.line)?;
+            if timestamp >= self.from.as_slice() && timestamp < self.to.as_slice() {
+                if lines::is_complete(&file.line) {
+                    emit(&file.line)?;
                 } else {
                     self.broken += 1;
                 }
             }
-            self.advance(source);
+            self.advance(file);
         }
     }
 
-    /// The next file, if its lines may come before those of the open ones.
-    fn next_due(&mut self) -> Option<Later> {
-        let due = match (self.open.peek(), self.later.front()?) {
-            (Some(Reverse(source)), Later { due: Some(due), .. }) => due.as_slice() <= source.time(),
+    /// The next pending file, if its lines may come before those of the open files.
+    fn next_due(&mut self) -> Option<PendingFile> {
+        let due = match (self.open.peek(), self.pending.front()?) {
+            (Some(Reverse(file)), PendingFile { due: Some(due), .. }) => due.as_slice() <= file.timestamp(),
             _ => true,
         };
-        if due { self.later.pop_front() } else { None }
+        if due { self.pending.pop_front() } else { None }
     }
 
-    fn begin(&mut self, Later { path, form, size, .. }: Later) {
-        match reader(&path, form, size) {
-            Ok(reader) => self.advance(Source { line: Vec::new(), reader, path }),
-            // Too old in the meantime.
+    fn open_file(&mut self, PendingFile { path, form, size, .. }: PendingFile) {
+        match open_reader(&path, form, size) {
+            Ok(reader) => self.advance(OpenFile { line: Vec::new(), reader, path }),
+            // The file was deleted meanwhile, because it was too old.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => self.give_up(&path, &error),
+            Err(error) => self.count_unread(&path, &error),
         }
     }
 
-    /// Reads up to the file's next line that is not before the range, and lines it up.
-    fn advance(&mut self, mut source: Source) {
+    /// Reads up to the file's next line that is not before the range, and puts the file back into the heap.
+    fn advance(&mut self, mut file: OpenFile) {
         loop {
-            match lines::read(&mut source.reader, &mut source.line) {
-                Ok(Next::Line) if source.time() < self.from.as_slice() => {}
-                Ok(Next::Line) => return self.open.push(Reverse(source)),
-                Ok(Next::Broken) => self.broken += 1,
-                Ok(Next::End) => return,
-                Err(error) => return self.give_up(&source.path, &error),
+            match lines::read_line(&mut file.reader, &mut file.line) {
+                Ok(Entry::Line) if file.timestamp() < self.from.as_slice() => {}
+                Ok(Entry::Line) => return self.open.push(Reverse(file)),
+                Ok(Entry::Broken) => self.broken += 1,
+                Ok(Entry::End) => return,
+                Err(error) => return self.count_unread(&file.path, &error),
             }
         }
     }
 
-    fn give_up(&mut self, path: &Path, error: &io::Error) {
+    fn count_unread(&mut self, path: &Path, error: &io::Error) {
         self.unread += 1;
         tracing::warn!(path = %path.display(), %error, "LOG_FILE_UNREADABLE");
     }
 }
 
-impl Source {
-    fn time(&self) -> &[u8] {
-        lines::time(&self.line).unwrap_or_default()
+impl OpenFile {
+    fn timestamp(&self) -> &[u8] {
+        lines::timestamp(&self.line).unwrap_or_default()
     }
 }
 
-impl Ord for Source {
+impl Ord for OpenFile {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.time().cmp(other.time()).then_with(|| self.path.cmp(&other.path))
+        self.timestamp().cmp(other.timestamp()).then_with(|| self.path.cmp(&other.path))
     }
 }
 
-impl PartialOrd for Source {
+impl PartialOrd for OpenFile {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Source {
+impl PartialEq for OpenFile {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other) == Ordering::Equal
     }
 }
 
-impl Eq for Source {}
+impl Eq for OpenFile {}
 
-/// Every file once. A listing is not of one moment: a file that is compressed meanwhile can be missed under both of its
-/// names, but not twice.
-fn all(directory: &Path) -> io::Result<Vec<LogFile>> {
+/// Lists every file once. A directory listing is not atomic: it can miss both names of a file that is being compressed.
+/// Two listings in a row cannot.
+fn list_files(directory: &Path) -> io::Result<Vec<LogFile>> {
     let mut found = BTreeMap::new();
     for listing in [files::list(directory)?, files::list(directory)?] {
         for file in listing.into_iter().filter(|file| file.form != Form::Unfinished) {
@@ -184,9 +184,9 @@ fn all(directory: &Path) -> io::Result<Vec<LogFile>> {
     Ok(found.into_values().collect())
 }
 
-/// Reads the file, which may have been compressed since it was found. Of one that is being written to, what it had then:
-/// it could grow as fast as it is read.
-fn reader(path: &Path, form: Form, size: u64) -> io::Result<Box<dyn BufRead>> {
+/// Opens a file, which may have been compressed since it was listed. A file that is still being written is read up to its
+/// present size only: otherwise it could grow as fast as it is read.
+fn open_reader(path: &Path, form: Form, size: u64) -> io::Result<Box<dyn BufRead>> {
     let compressed = |file| Box::new(BufReader::new(MultiGzDecoder::new(BufReader::new(file))));
     if form == Form::Compressed {
         return Ok(compressed(File::open(path)?));
@@ -209,8 +209,8 @@ fn signed(duration: Duration) -> time::Duration {
     time::Duration::try_from(duration).unwrap_or(time::Duration::MAX)
 }
 
-/// A time as lines have it.
-fn key(time: OffsetDateTime) -> Vec<u8> {
-    let text = text(time);
+/// A time in the format of the timestamps in lines.
+fn sort_key(time: OffsetDateTime) -> Vec<u8> {
+    let text = format_time(time);
     text.strip_suffix('Z').unwrap_or(&text).as_bytes().to_vec()
 }

@@ -1,10 +1,10 @@
-//! Logs read back: the lines of a range of time, out of all files of all processes that share `LOG_DIR`.
+//! Log export: streams the log lines of a time range from the files of all processes that share `LOG_DIR`.
 //!
 //! | file | what |
 //! |---|---|
-//! | `lines` | one file's lines, torn ones told apart |
-//! | `merge` | all files' lines in the order of their times |
-//! | `sink` | what is read goes to whoever asked, as fast as he takes it |
+//! | `lines` | reads the lines of one file and detects broken ones |
+//! | `merge` | merges the lines of all files in the order of their timestamps |
+//! | `sink` | sends the lines to the client in chunks, with backpressure |
 
 mod lines;
 mod merge;
@@ -25,136 +25,136 @@ use tracing::Span;
 use self::{merge::Merge, sink::Sink};
 use crate::boot::telemetry;
 
-/// Exports at a time: each has a thread, and a few MiB of open files.
-const AT_ONCE: usize = 4;
+/// Maximum of concurrent exports: each uses one thread and a few MiB for open files.
+const MAX_EXPORTS: usize = 4;
 
-/// The logs of this system. Clones share everything.
+/// The log files of this system. Clones share the limit of exports.
 #[derive(Clone, Debug)]
 pub struct Logs {
     directory: Option<Arc<Path>>,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
-/// From a time on, and up to before another one.
+/// A half-open time range: `from` is included, `to` is not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Range {
     from: OffsetDateTime,
     to: OffsetDateTime,
 }
 
-/// How lines are sent.
+/// The format of an export.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Format {
-    /// As they are.
+    /// Plain JSON lines.
     #[default]
     Lines,
-    /// Compressed.
+    /// JSON lines, compressed.
     Gzip,
 }
 
-/// Why there is no export.
+/// Why an export is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
-    /// Logs go to standard output only.
-    NotKept,
-    /// As many as there can be are under way.
+pub enum ExportError {
+    /// `LOG_DIR` is not set: logs go to standard output only.
+    NoLogDir,
+    /// [`MAX_EXPORTS`] exports are running.
     Busy,
 }
 
 impl Logs {
-    /// Reads where logs are written to.
+    /// Uses the log directory of the configuration.
     pub fn start(config: &telemetry::Config) -> Self {
         let directory = config.directory.as_ref().map(|directory| Arc::from(directory.as_path()));
-        Self { directory, places: Arc::new(Semaphore::new(AT_ONCE)) }
+        Self { directory, permits: Arc::new(Semaphore::new(MAX_EXPORTS)) }
     }
 
-    /// Whether there are logs to read.
-    pub fn are_kept(&self) -> bool {
+    /// Whether logs are written to files, and so can be exported.
+    pub fn has_files(&self) -> bool {
         self.directory.is_some()
     }
 
-    /// The lines whose time is in the range, in the order of their times, in pieces of some 64 KiB. They are read as they
-    /// are taken, and reading stops when nobody takes them for a minute. What was logged less than a moment ago may be
-    /// missing; what cannot be read as a line is left out, and counted in the log entry that every export leaves.
+    /// Streams the lines whose timestamps are in the range, in order, in chunks of about 64 KiB. Files are read as fast as
+    /// the client reads, and the export stops after a minute in which the client has read nothing. Lines of the last
+    /// moment may be missing. Broken lines are left out; the log entry `LOGS_EXPORTED` counts them.
     ///
     /// # Errors
-    /// Why there is none.
+    /// When `LOG_DIR` is not set, or too many exports are running.
     pub fn export(
         &self,
         range: Range,
         format: Format,
         who: String,
-    ) -> Result<impl Stream<Item = io::Result<Vec<u8>>> + Send + use<>, Refused> {
-        let directory = self.directory.clone().ok_or(Refused::NotKept)?;
-        let place = self.places.clone().try_acquire_owned().map_err(|_| Refused::Busy)?;
+    ) -> Result<impl Stream<Item = io::Result<Vec<u8>>> + Send + use<>, ExportError> {
+        let directory = self.directory.clone().ok_or(ExportError::NoLogDir)?;
+        let permit = self.permits.clone().try_acquire_owned().map_err(|_| ExportError::Busy)?;
         let (mut sink, stream) = Sink::new(Handle::current());
         let span = Span::current();
         tokio::task::spawn_blocking(move || {
             let _entered = span.enter();
-            let mut found = Found::default();
-            let read = match format {
-                Format::Lines => send(&directory, &range, &mut sink, &mut found),
+            let mut counts = ExportCounts::default();
+            let written = match format {
+                Format::Lines => write_lines(&directory, &range, &mut sink, &mut counts),
                 Format::Gzip => {
                     let mut encoder = GzEncoder::new(&mut sink, Compression::fast());
-                    let sent = send(&directory, &range, &mut encoder, &mut found);
-                    sent.and_then(|()| encoder.try_finish())
+                    let written = write_lines(&directory, &range, &mut encoder, &mut counts);
+                    written.and_then(|()| encoder.try_finish())
                 }
             };
-            let ended = read.and_then(|()| sink.flush());
-            let error = ended.as_ref().err().map(ToString::to_string);
-            let (from, to) = (text(range.from), text(range.to));
-            let Found { lines, broken, unread } = found;
-            let bytes = sink.sent();
-            if ended.is_ok() {
+            let result = written.and_then(|()| sink.flush());
+            let error = result.as_ref().err().map(ToString::to_string);
+            let (from, to) = (format_time(range.from), format_time(range.to));
+            let ExportCounts { lines, broken, unread } = counts;
+            let bytes = sink.sent_bytes();
+            if result.is_ok() {
                 sink.complete();
             }
             tracing::info!(who, from, to, lines, bytes, broken, unread, error, "LOGS_EXPORTED");
-            drop(place);
+            drop(permit);
         });
         Ok(stream)
     }
 }
 
-/// What was met on the way.
+/// Counters of one export.
 #[derive(Debug, Default)]
-struct Found {
+struct ExportCounts {
     /// Lines that were sent.
     lines: u64,
-    /// Lines that were torn, or are none of ours.
+    /// Lines that are incomplete or are not log lines of Millrace.
     broken: u64,
-    /// Files that could not be read to their ends.
+    /// Files that could not be read to the end.
     unread: u64,
 }
 
-fn send(directory: &Path, range: &Range, to: &mut impl Write, found: &mut Found) -> io::Result<()> {
+fn write_lines(directory: &Path, range: &Range, output: &mut impl Write, counts: &mut ExportCounts) -> io::Result<()> {
     let mut merge = Merge::open(directory, range)?;
-    let sent = merge.each(|line| {
-        found.lines += 1;
-        to.write_all(line)?;
-        to.write_all(b"\n")
+    let written = merge.for_each(|line| {
+        counts.lines += 1;
+        output.write_all(line)?;
+        output.write_all(b"\n")
     });
-    (found.broken, found.unread) = (merge.broken, merge.unread);
-    sent
+    (counts.broken, counts.unread) = (merge.broken, merge.unread);
+    written
 }
 
 impl Range {
-    /// `None` when it would end before it begins.
+    /// Creates a range; `None` if `to` is before `from`.
     pub fn new(from: OffsetDateTime, to: OffsetDateTime) -> Option<Self> {
         (from <= to).then_some(Self { from, to })
     }
 
-    /// Where it begins.
+    /// The first instant of the range.
     pub fn from(&self) -> OffsetDateTime {
         self.from
     }
 
-    /// Where it has ended.
+    /// The first instant after the range.
     pub fn to(&self) -> OffsetDateTime {
         self.to
     }
 }
 
-fn text(time: OffsetDateTime) -> String {
+fn format_time(time: OffsetDateTime) -> String {
     time.to_offset(UtcOffset::UTC).format(&Rfc3339).unwrap_or_default()
 }
 

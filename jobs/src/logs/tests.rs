@@ -1,4 +1,4 @@
-//! Exports of folders that were written by hand: exactly the lines of the range, in their order, whatever else is there.
+//! Tests of exports from prepared directories: exactly the lines of the range, in order, next to any other files.
 
 use std::{fs, io::Write, path::PathBuf};
 
@@ -19,8 +19,8 @@ impl Folder {
         Self(path)
     }
 
-    /// A file of lines at these milliseconds after noon, begun at the first of them.
-    fn file(&self, process: &str, millis: impl IntoIterator<Item = i64>, compressed: bool) -> Vec<(i64, String)> {
+    /// Writes a log file with lines at these milliseconds after noon; its name has the time of the first line.
+    fn write_file(&self, process: &str, millis: impl IntoIterator<Item = i64>, compressed: bool) -> Vec<(i64, String)> {
         let lines: Vec<_> = millis.into_iter().map(|at| (at, line(process, at))).collect();
         let start = NOON + time::Duration::milliseconds(lines.first().map_or(0, |(at, _)| *at));
         let name = crate::boot::telemetry::files::name(process, start).expect("a name");
@@ -35,14 +35,14 @@ impl Folder {
         lines
     }
 
-    /// What an export sends, and what it met.
-    fn export(&self, from: i64, to: i64) -> (Vec<String>, Found) {
+    /// The lines of an export, and its counters.
+    fn export(&self, from: i64, to: i64) -> (Vec<String>, ExportCounts) {
         let range = Range::new(at(from), at(to)).expect("a range");
-        let (mut text, mut found) = (Vec::new(), Found::default());
-        send(&self.0, &range, &mut text, &mut found).expect("an export");
+        let (mut text, mut counts) = (Vec::new(), ExportCounts::default());
+        write_lines(&self.0, &range, &mut text, &mut counts).expect("an export");
         let lines: Vec<_> = String::from_utf8(text).expect("UTF-8").lines().map(str::to_owned).collect();
-        assert_eq!(lines.len() as u64, found.lines);
-        (lines, found)
+        assert_eq!(lines.len() as u64, counts.lines);
+        (lines, counts)
     }
 }
 
@@ -57,30 +57,30 @@ fn at(millis: i64) -> OffsetDateTime {
 }
 
 fn line(process: &str, millis: i64) -> String {
-    format!(r#"{{"timestamp":"{}","level":"info","event":"{process} {millis}"}}"#, text(at(millis)))
+    format!(r#"{{"timestamp":"{}","level":"info","event":"{process} {millis}"}}"#, format_time(at(millis)))
 }
 
 #[test]
 fn a_range_is_exact_and_in_order_across_files_and_processes() {
     let folder = Folder::new("range");
-    // Whole seconds and tenths have fewer digits than the others; and files overlap.
-    let mut all = folder.file("api", (0..300_000).step_by(250), true);
-    all.extend(folder.file("api", (300_000..600_000).step_by(250), false));
-    all.extend(folder.file("worker", (100..600_000).step_by(1100), false));
-    all.extend(folder.file("worker", (600_050..700_000).step_by(1100), true));
+    // The timestamps have different numbers of digits, and the files overlap.
+    let mut all = folder.write_file("api", (0..300_000).step_by(250), true);
+    all.extend(folder.write_file("api", (300_000..600_000).step_by(250), false));
+    all.extend(folder.write_file("worker", (100..600_000).step_by(1100), false));
+    all.extend(folder.write_file("worker", (600_050..700_000).step_by(1100), true));
     all.sort();
     for (from, to) in
         [(0, 1_000_000), (1000, 1001), (1000, 1000), (299_000, 601_000), (250, 500), (-5000, 0), (700_000, 800_000)]
     {
         let expected: Vec<_> = all.iter().filter(|(at, _)| (from..to).contains(at)).map(|(_, line)| line).collect();
-        let (lines, found) = folder.export(from, to);
+        let (lines, counts) = folder.export(from, to);
         assert!(lines.iter().eq(expected.iter().copied()), "{from}..{to}: {} of {}", lines.len(), expected.len());
-        assert_eq!((found.broken, found.unread), (0, 0));
+        assert_eq!((counts.broken, counts.unread), (0, 0));
     }
 }
 
 #[test]
-fn what_is_no_line_is_left_out_and_counted() {
+fn broken_lines_are_left_out_and_counted() {
     let folder = Folder::new("broken");
     let good = [line("api", 1000), line("api", 2000)];
     let torn = line("api", 3000);
@@ -88,21 +88,21 @@ fn what_is_no_line_is_left_out_and_counted() {
     let nuls = line("api", 1700).replace("info", "\0\0\0\0");
     let text = [&good[0], "not JSON", "", &long, &nuls, &good[1], &torn[..torn.len() - 7]].join("\n");
     fs::write(folder.0.join("api-1-20261120T120000.000000Z.jsonl"), text).expect("written");
-    // Of an earlier release, cut short, and none of ours.
+    // A file of an earlier release, a truncated file, and a file that is not a log.
     fs::write(folder.0.join("api-2.2026-11-20.jsonl"), line("old", 1500) + "\n").expect("written");
     fs::write(folder.0.join("api-3-20261120T120000.000000Z.jsonl.gz"), [0x1f, 0x8b, 8, 0]).expect("written");
     fs::write(folder.0.join("notes.txt"), line("note", 1500)).expect("written");
-    let (lines, found) = folder.export(0, 10_000);
+    let (lines, counts) = folder.export(0, 10_000);
     assert_eq!(lines, [good[0].clone(), line("old", 1500), good[1].clone()]);
-    assert_eq!((found.broken, found.unread), (5, 1));
+    assert_eq!((counts.broken, counts.unread), (5, 1));
 }
 
 #[test]
-fn a_file_that_is_compressed_meanwhile_is_read_once() {
+fn a_file_that_is_compressed_during_the_export_is_read_once() {
     let folder = Folder::new("meanwhile");
-    let written = folder.file("api", (0..10_000).step_by(10), false);
+    let written = folder.write_file("api", (0..10_000).step_by(10), false);
     let range = Range::new(at(0), at(10_000)).expect("a range");
-    // Between the rename and the removal there are both.
+    // For a moment both the plain and the compressed file exist.
     let lines = fs::read_dir(&folder.0).expect("a folder").next().expect("a file").expect("a file").path();
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(&fs::read(&lines).expect("text")).expect("compressed");
@@ -114,42 +114,43 @@ fn a_file_that_is_compressed_meanwhile_is_read_once() {
     fs::remove_file(lines).expect("removed");
     let mut sent = 0;
     merge
-        .each(|_| {
+        .for_each(|_| {
             sent += 1;
             Ok(())
         })
         .expect("read");
-    assert_eq!((sent, merge.unread), (written.len(), 0), "found under its old name, read under its new one");
+    assert_eq!((sent, merge.unread), (written.len(), 0), "listed under the old name, read under the new one");
 }
 
 #[tokio::test]
-async fn a_reader_that_leaves_ends_the_reading() {
+async fn an_export_stops_when_the_client_disconnects() {
     use futures_util::StreamExt;
     let folder = Folder::new("leaves");
-    folder.file("api", 0..50_000, false);
-    let logs = Logs { directory: Some(Arc::from(folder.0.as_path())), places: Arc::new(Semaphore::new(AT_ONCE)) };
+    folder.write_file("api", 0..50_000, false);
+    let logs = Logs { directory: Some(Arc::from(folder.0.as_path())), permits: Arc::new(Semaphore::new(MAX_EXPORTS)) };
     let export = || logs.export(Range::new(at(0), at(60_000)).expect("a range"), Format::Lines, "test".into());
-    let mut open: Vec<_> = (0..AT_ONCE).map(|_| Box::pin(export().expect("a place"))).collect();
+    let mut open: Vec<_> = (0..MAX_EXPORTS).map(|_| Box::pin(export().expect("a permit"))).collect();
     for stream in &mut open {
-        assert!(stream.next().await.expect("a piece").is_ok_and(|piece| !piece.is_empty()));
+        assert!(stream.next().await.expect("a chunk").is_ok_and(|chunk| !chunk.is_empty()));
     }
-    assert!(matches!(export().map(drop), Err(Refused::Busy)));
+    assert!(matches!(export().map(drop), Err(ExportError::Busy)));
     drop(open);
-    // Each gives its place back when its thread has noticed.
-    let all = u32::try_from(AT_ONCE).expect("few");
-    let places = tokio::time::timeout(std::time::Duration::from_secs(20), logs.places.acquire_many(all)).await;
-    assert!(places.is_ok());
+    // Each export returns its permit once its thread has noticed the disconnect.
+    let all = u32::try_from(MAX_EXPORTS).expect("few");
+    let permits = tokio::time::timeout(std::time::Duration::from_secs(20), logs.permits.acquire_many(all)).await;
+    assert!(permits.is_ok());
 }
 
 #[tokio::test]
-async fn a_part_does_not_look_like_the_whole() {
+async fn a_failed_export_does_not_look_complete() {
     use futures_util::StreamExt;
     let folder = Folder::new("part");
-    folder.file("api", 0..1000, false);
-    let logs = |path: PathBuf| Logs { directory: Some(Arc::from(path)), places: Arc::new(Semaphore::new(AT_ONCE)) };
+    folder.write_file("api", 0..1000, false);
+    let logs =
+        |path: PathBuf| Logs { directory: Some(Arc::from(path)), permits: Arc::new(Semaphore::new(MAX_EXPORTS)) };
     let export = |logs: Logs| logs.export(Range::new(at(0), at(60_000)).expect("a range"), Format::Gzip, "test".into());
-    let whole: Vec<_> = export(logs(folder.0.clone())).expect("a place").collect().await;
-    assert!(!whole.is_empty() && whole.iter().all(Result::is_ok));
-    let broken: Vec<_> = export(logs(folder.0.join("nowhere"))).expect("a place").collect().await;
-    assert!(matches!(&broken[..], [Err(_)]), "{} pieces", broken.len());
+    let complete: Vec<_> = export(logs(folder.0.clone())).expect("a permit").collect().await;
+    assert!(!complete.is_empty() && complete.iter().all(Result::is_ok));
+    let failed: Vec<_> = export(logs(folder.0.join("nowhere"))).expect("a permit").collect().await;
+    assert!(matches!(&failed[..], [Err(_)]), "{} chunks", failed.len());
 }

@@ -218,7 +218,8 @@ mod tests {
         let found_words = words(text);
         let texts: Vec<&str> = found_words.iter().map(|word| &text[word.at.clone()]).collect();
         assert_eq!(texts, ["Ｔｅａ", "cafe\u{301}", "東京都"]);
-        let parts: Vec<&str> = found_words[2].positions_of("京都").into_iter().map(|position| &text[position]).collect();
+        let parts: Vec<&str> =
+            found_words[2].positions_of("京都").into_iter().map(|position| &text[position]).collect();
         assert_eq!(parts, ["京都"]);
         assert!(found_words[2].positions_of("都東").is_empty() && !found_words[0].is_unspaced());
     }

@@ -1,11 +1,11 @@
-//! Items for the benchmark.
+//! SQL that adds and reads items for the benchmark.
 
 use sqlx::{PgConnection, PgPool, Result};
 
 use super::unlimited;
 use crate::boot::pooler::repeatable;
 
-/// Adds an owner; nobody can log in as them.
+/// Adds an owner whose password hash is invalid, so that no login succeeds.
 pub async fn add_owner(pool: &PgPool) -> Result<i64> {
     let owner = sqlx::query_scalar!(
         "INSERT INTO users (email, full_name, password_hash) VALUES ('bench@example.com', 'Bench', '$argon2id$') RETURNING id",
@@ -13,7 +13,8 @@ pub async fn add_owner(pool: &PgPool) -> Result<i64> {
     owner.fetch_one(repeatable(pool)).await
 }
 
-/// Adds items, each with words of its own (`0 * n`). They are seven letters each, made of numbers that are the more frequent the smaller they are.
+/// Adds items of random words. `0 * n` makes the subquery depend on the row, so that each item gets different words. A
+/// word is seven letters derived from a random number; smaller numbers are more frequent.
 pub async fn add_items(session: &mut PgConnection, owner: i64, count: i64) -> Result<()> {
     unlimited(session).await?;
     sqlx::query!(
@@ -33,8 +34,8 @@ pub async fn add_items(session: &mut PgConnection, owner: i64, count: i64) -> Re
     Ok(())
 }
 
-/// Words of items.
-pub async fn words(pool: &PgPool, count: i64) -> Result<Vec<String>> {
+/// Returns words from the titles of some items.
+pub async fn sample_words(pool: &PgPool, count: i64) -> Result<Vec<String>> {
     let words = sqlx::query_scalar!(
         r#"SELECT split_part(title, ' ', 2) AS "word!" FROM items WHERE price_cents % 97 = 1 ORDER BY id DESC LIMIT $1"#,
         count,
@@ -42,7 +43,7 @@ pub async fn words(pool: &PgPool, count: i64) -> Result<Vec<String>> {
     words.fetch_all(repeatable(pool)).await
 }
 
-/// The newest item.
-pub async fn any_item(pool: &PgPool) -> Result<i64> {
+/// The id of the newest item.
+pub async fn newest_item(pool: &PgPool) -> Result<i64> {
     sqlx::query_scalar!("SELECT id FROM items ORDER BY id DESC LIMIT 1").fetch_one(repeatable(pool)).await
 }

@@ -1,10 +1,10 @@
-//! Prices for the benchmark.
+//! SQL that adds prices for the benchmark.
 
 use sqlx::{PgPool, Result};
 
 use crate::boot::pooler::repeatable;
 
-/// A price for each of the last `days` days that are over.
+/// Adds a daily price for each of the last `days` completed days.
 pub async fn add(pool: &PgPool, asset: &str, currency: &str, days: i32) -> Result<()> {
     sqlx::query!(
         "INSERT INTO prices (asset, currency, interval, bucket, source, close)

@@ -1,4 +1,4 @@
-//! An API and a worker that tell their metrics, and some of everything that a dashboard shows.
+//! A monitored system: an API and a worker that serve metrics, and traffic for every dashboard panel.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use crate::harness::{
 };
 
 const SECRET: &str = "a secret of the tests, 32 bytes long or more";
-/// Nobody listens there: no test may call a real source.
-const NOWHERE: &str = "http://127.0.0.1:9";
-/// The answer to another payload under a known id, as shipped: the first one stands.
+/// A closed port: no test may call a real price provider.
+const CLOSED_PORT: &str = "http://127.0.0.1:9";
+/// The default response to another payload under a known id: the first payload is kept.
 const CONFLICT: u16 = 202;
 const SOON: Duration = Duration::from_secs(30);
 
-pub struct Stand {
+pub struct MonitoredSystem {
     pub api_address: String,
     pub worker_address: String,
     pub worker: Process,
@@ -31,17 +31,17 @@ pub struct Stand {
     user: i64,
 }
 
-impl Stand {
+impl MonitoredSystem {
     pub async fn start(more: &[(&str, &str)]) -> Self {
         let database = database::fresh().await;
         let variables = [
             ("JWT_SECRET", SECRET),
             ("PROCESSING_DELAY_SECONDS", "0.1"),
             ("WORKER_HEALTH_PORT", "0"),
-            ("COINGECKO_URL", NOWHERE),
-            ("KRAKEN_URL", NOWHERE),
-            ("COINBASE_URL", NOWHERE),
-            ("BINANCE_URL", NOWHERE),
+            ("COINGECKO_URL", CLOSED_PORT),
+            ("KRAKEN_URL", CLOSED_PORT),
+            ("COINBASE_URL", CLOSED_PORT),
+            ("BINANCE_URL", CLOSED_PORT),
         ];
         let variables = [&variables[..], more].concat();
         let api = Api::start(&database.url, &variables).await;
@@ -68,14 +68,14 @@ impl Stand {
         [get(&self.api_address).await, get(&self.worker_address).await]
     }
 
-    /// Whether the API's metrics have this line; a worker that is stopped tells nothing.
-    pub async fn api_tells(&self, line: &str) -> bool {
+    /// Whether the metrics of the API contain this line. The worker is not asked: it may be stopped.
+    pub async fn api_has_metric(&self, line: &str) -> bool {
         let metrics = send(self.client.get(format!("{}/metrics", self.api.url))).await.text;
-        metrics.lines().any(|told| told == line)
+        metrics.lines().any(|metric| metric == line)
     }
 
-    /// Lists all probes, which takes a session or waits for one; answers the status.
-    pub async fn lists_probes(&self) -> u16 {
+    /// Lists all probes, which needs a database session; returns the status.
+    pub async fn list_probes(&self) -> u16 {
         send(self.client.get(format!("{}/api/v1/check", self.api.url))).await.status
     }
 
@@ -87,8 +87,8 @@ impl Stand {
         send(self.client.post(format!("{}/v1/webhooks/transactions", self.api.url)).json(&body)).await
     }
 
-    /// One round of everything: a webhook that is new, known, in conflict and wrong; an item, written and read twice;
-    /// a price that nobody has. Returns when the webhook is settled.
+    /// Sends one round of traffic: a new, a replayed, a conflicting and an invalid webhook; an item, written and read twice.
+    /// Returns when the webhook is settled.
     pub async fn traffic(&self, round: u32) {
         let id = format!("txn_{round}");
         for _ in 0..2 {
@@ -98,11 +98,11 @@ impl Stand {
         assert_eq!(self.webhook("", 1500).await.status, 422);
         let item = json!({"title": "Lamp", "description": "Red", "price_cents": 500, "owner_id": self.user});
         let items = format!("{}/api/v1/items", self.api.url);
-        let made = self.client.post(&items).bearer_auth(&self.token).json(&item);
-        let made = send(made).await;
-        assert_eq!(made.status, 201, "{made:?}");
+        let created = self.client.post(&items).bearer_auth(&self.token).json(&item);
+        let created = send(created).await;
+        assert_eq!(created.status, 201, "{created:?}");
         for _ in 0..2 {
-            let item = format!("{items}/{}", made.json()["id"]);
+            let item = format!("{items}/{}", created.json()["id"]);
             assert_eq!(send(self.client.get(item).bearer_auth(&self.token)).await.status, 200);
         }
         eventually("the webhook is settled", SOON, async || {

@@ -1,4 +1,4 @@
-//! Processes of one release go on while the database becomes that of the next one.
+//! Rolling upgrades: processes of one release keep running while the schema becomes that of the next release.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use crate::harness::{
     process::{Api, Process, http_client, start_worker},
 };
 
-/// What the next release does: it adds, and says so in both ledgers.
+/// The migration of a next release: it only adds, and records itself in the table of applied migrations.
 const NEXT_RELEASE: &str = "
     ALTER TABLE transactions ADD COLUMN note text;
     CREATE TABLE notes (id bigint PRIMARY KEY);
@@ -17,7 +17,7 @@ const NEXT_RELEASE: &str = "
     VALUES (20991231000000, 'add notes', true, '', 0)";
 
 #[tokio::test]
-async fn running_processes_go_on_when_the_schema_moves_ahead() {
+async fn running_processes_keep_working_with_a_newer_schema() {
     let database = database::fresh().await;
     let pool = database.pool().await;
     let quick = [("PROCESSING_DELAY_SECONDS", "0")];
@@ -28,7 +28,11 @@ async fn running_processes_go_on_when_the_schema_moves_ahead() {
     assert_eq!(ready().await, 200);
 
     execute(&pool, NEXT_RELEASE).await;
-    assert_eq!(ready().await, 200, "behind a load balancer, nobody would serve until the new release does");
+    assert_eq!(
+        ready().await,
+        200,
+        "otherwise the load balancer would have no ready process until the new release starts"
+    );
     let webhook = json!({
         "transaction_id": "after", "source_account": "a", "destination_account": "b", "amount": 1, "currency": "INR",
     });
@@ -37,14 +41,14 @@ async fn running_processes_go_on_when_the_schema_moves_ahead() {
     let settled = send(client.get(format!("{}/v1/transactions/after?wait=20", api.url))).await;
     assert_eq!(settled.json()["status"], "PROCESSED", "{settled:?}");
 
-    // Whoever starts from now on is of the next release, or says why not.
+    // A process of the old release that starts now refuses the newer schema.
     for command in ["api", "worker"] {
         let mut late = Process::start(&[command], &[("DATABASE_URL", &database.url), ("PORT", "0")]);
         assert_eq!(late.wait_for_exit(std::time::Duration::from_secs(20)).await.code(), Some(1), "{command}");
         assert!(late.log().contains("newer than this program"), "{command}: {}", late.log());
     }
 
-    // What is missing is another matter.
+    // A missing migration makes a running process unready.
     execute(&pool, "DELETE FROM _sqlx_migrations WHERE version = (SELECT min(version) FROM _sqlx_migrations)").await;
     assert_eq!(ready().await, 503);
 }

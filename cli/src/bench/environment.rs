@@ -1,4 +1,4 @@
-//! Where it is measured: a PostgreSQL of its own with everything durable, and the real programs on it.
+//! The environment of a benchmark: a separate PostgreSQL with durable settings, and the real programs on it.
 
 use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -18,68 +18,68 @@ use jobs::{
 use tokio_util::sync::CancellationToken;
 
 use super::child::Child;
-use crate::{home::home, migrate};
+use crate::{data_dir::data_dir, migrate};
 
-/// What private routes of the API ask for.
+/// The key for the private routes of the API.
 pub const API_KEY: &str = "the key of the benchmark";
 const DATABASE: &str = "bench";
-/// Between two looks whether something has come to its end; cheap against what is measured.
-const STEP: Duration = Duration::from_millis(50);
+/// Interval between two checks of a condition; cheap compared with the measured work.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A database and what runs on it.
-pub struct Stand {
+/// A database, and handles to measure and fill it.
+pub struct Environment {
     cluster: Cluster,
-    home: PathBuf,
+    folder: PathBuf,
     url: String,
-    /// What is measured at the database itself.
+    /// Baselines and checks on the database itself.
     pub bench: Bench,
-    /// The features in this process, to add rows as they do, and to pause queues.
+    /// The features in this process: they add rows, and pause queues.
     pub app: App,
 }
 
-impl Stand {
-    /// Starts PostgreSQL in a folder of its own and brings it to our schema.
+impl Environment {
+    /// Starts PostgreSQL in `.millrace/bench` and applies the migrations.
     ///
     /// # Errors
-    /// Why that failed.
+    /// When PostgreSQL does not start or a migration fails.
     pub async fn start() -> Result<Self, String> {
-        let home = home().join("bench");
-        let mut settings = Settings::new(&home);
+        let folder = data_dir().join("bench");
+        let mut settings = Settings::new(&folder);
         let mut vars = EnvReader::from_env();
-        if let Some(folder) = vars.text("PG_BIN_DIR") {
-            settings.search = Search::parse(&folder);
+        if let Some(pg_bin_dir) = vars.text("PG_BIN_DIR") {
+            settings.search = Search::parse(&pg_bin_dir);
         }
-        settings.progress = std::sync::Arc::new(|news| eprintln!("{news}"));
+        settings.progress = std::sync::Arc::new(|progress| eprintln!("{progress}"));
         let cluster = Cluster::start(settings).await.map_err(process::text)?;
         cluster.ensure_database(DATABASE).await.map_err(process::text)?;
         let url = cluster.url(DATABASE);
         let database = Database::parse(&url)?;
         migrate::apply(&database, migrate::PATIENCE).await?;
-        // Due at once, whatever our own environment says; it is about other programs.
+        // Jobs are due at once. The environment of this process is not read, because it configures other programs.
         let config = app::Config::read(&mut EnvReader::from_pairs(&[("PROCESSING_DELAY_SECONDS", "0")]));
         let app = App::start(&database, &config, "bench", &CancellationToken::new()).map_err(process::text)?;
         let bench = Bench::new(&database);
         bench.clear().await.map_err(process::text)?;
-        Ok(Self { cluster, home, url, bench, app })
+        Ok(Self { cluster, folder, url, bench, app })
     }
 
-    /// Stops PostgreSQL and removes everything.
+    /// Stops PostgreSQL and removes its folder.
     ///
     /// # Errors
-    /// What could not be removed.
+    /// When PostgreSQL cannot be stopped or the folder cannot be removed.
     pub async fn stop(self) -> Result<(), String> {
-        let real = fs::canonicalize(&self.home).map_err(process::text)?;
+        let real = fs::canonicalize(&self.folder).map_err(process::text)?;
         self.cluster.stop().await.map_err(process::text)?;
         fs::remove_dir_all(&real).map_err(|error| format!("cannot remove {}: {error}", real.display()))?;
-        // A link, where the server's account could not reach this place.
-        let _ = fs::remove_file(&self.home);
+        // The folder is a symbolic link if the server's account has no access to this place.
+        let _ = fs::remove_file(&self.folder);
         Ok(())
     }
 
-    /// An API process whose transactions are due after this many seconds.
+    /// Starts an API process whose transactions are due after `delay` seconds.
     ///
     /// # Errors
-    /// Why it does not run.
+    /// When the process does not start.
     pub fn api(&self, delay: u32) -> Result<(Child, SocketAddr), String> {
         let delay = delay.to_string();
         let variables = [
@@ -87,28 +87,28 @@ impl Stand {
             ("PORT", "0"),
             ("PROCESSING_DELAY_SECONDS", &delay),
             ("API_KEY", API_KEY),
-            // What is measured is not what is allowed to one caller.
+            // The benchmark measures throughput, not the rate limit of one client.
             ("RATE_LIMIT", "1000000/1s"),
         ];
-        let (child, line) = Child::start("api", &self.home, &variables, r#""event":"listening""#)?;
+        let (child, line) = Child::start("api", &self.folder, &variables, r#""event":"listening""#)?;
         let line: serde_json::Value = serde_json::from_str(&line).map_err(process::text)?;
         let address = line["address"].as_str().and_then(|address| address.parse().ok());
-        Ok((child, address.ok_or("the API does not say where it listens")?))
+        Ok((child, address.ok_or("the log of the API has no listen address")?))
     }
 
-    /// A worker process: `worker`, or the one for [`super::noop::Noop`].
+    /// Starts a worker process: `worker`, or `bench-worker`, which runs [`super::noop::Noop`].
     ///
     /// # Errors
-    /// Why it does not run.
+    /// When the process does not start.
     pub fn worker(&self, program: &str) -> Result<Child, String> {
         let variables = [("DATABASE_URL", &*self.url)];
-        Ok(Child::start(program, &self.home, &variables, "worker started")?.0)
+        Ok(Child::start(program, &self.folder, &variables, "worker started")?.0)
     }
 
-    /// Records `count` transactions that are due now, as the API does.
+    /// Records `count` transactions that are due now, through the same call as the API.
     ///
     /// # Errors
-    /// What the feature answered.
+    /// When a transaction cannot be recorded.
     pub async fn add_due_transactions(&self, count: i64) -> Result<(), String> {
         let series = uuid::Uuid::now_v7();
         let mut ingests = stream::iter(0..count)
@@ -130,18 +130,22 @@ impl Stand {
         Ok(())
     }
 
-    /// Waits until something is so, asking again and again.
+    /// Polls until `condition` holds; `what` names it in the error.
     ///
     /// # Errors
-    /// It did not come about for long, or could not be asked.
-    pub async fn until(&self, what: &str, mut done: impl AsyncFnMut() -> Result<bool, String>) -> Result<(), String> {
-        const PATIENCE: Duration = Duration::from_secs(600);
+    /// When the condition does not hold within 10 minutes, or cannot be checked.
+    pub async fn wait_until(
+        &self,
+        what: &str,
+        mut condition: impl AsyncFnMut() -> Result<bool, String>,
+    ) -> Result<(), String> {
+        const TIMEOUT: Duration = Duration::from_secs(600);
         let begun = std::time::Instant::now();
-        while !done().await? {
-            if begun.elapsed() > PATIENCE {
-                return Err(format!("waited in vain until {what}"));
+        while !condition().await? {
+            if begun.elapsed() > TIMEOUT {
+                return Err(format!("timed out after {} s: {what}", TIMEOUT.as_secs()));
             }
-            tokio::time::sleep(STEP).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
         Ok(())
     }
