@@ -24,7 +24,7 @@ use crate::harness::{
 };
 
 async fn post(http: &Client, api: &Api, id: &str) -> u16 {
-    send(http, &api.url, &webhook(id)).await.expect("a response").status().as_u16()
+    post_webhook(http, &api.url, &webhook(id)).await.expect("a response").status().as_u16()
 }
 
 async fn readiness(http: &Client, api: &Api) -> u16 {

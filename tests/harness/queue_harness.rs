@@ -20,14 +20,18 @@ use super::{
     eventually,
 };
 
-/// Short durations, so that tests are fast and do not depend on the shipped values.
+/// Short durations, so that tests are fast and do not depend on the shipped values. The lease is long, so that no worker
+/// loses it on a busy machine.
 pub const FAST: Timing = Timing {
     heartbeat: Duration::from_millis(200),
-    lease: Duration::from_secs(1),
+    lease: Duration::from_secs(20),
     rescue: Duration::from_millis(100),
     poll: Duration::from_millis(50),
     retention: Retention::SHIPPED,
 };
+
+/// For tests in which a lease expires.
+pub const SHORT_LEASE: Timing = Timing { lease: Duration::from_secs(1), ..FAST };
 
 /// An interval longer than any test: nothing in the test was found by polling.
 pub const NEVER: Duration = Duration::from_secs(3600);

@@ -115,8 +115,8 @@ async fn a_value_that_is_not_utf8_is_wrong_not_unset() {
     let secret = std::ffi::OsStr::from_bytes(b"whsec_\xff\xfe");
     command.arg("api").env_clear().env("WEBHOOK_SECRET", secret).current_dir("/");
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
-    let output = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && output.contains("WEBHOOK_SECRET: "), "{output}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && errors.contains("WEBHOOK_SECRET: "), "{errors}");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::harness::{
     clock::SteppedServer,
     eventually,
-    queue_harness::{FAST, QueueHarness, ScriptedJobs, Step, quick_policy},
+    queue_harness::{QueueHarness, SHORT_LEASE, ScriptedJobs, Step, quick_policy},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -17,7 +17,7 @@ const JOBS: usize = 5;
 async fn steps_of_the_clock_repeat_no_run_of_a_live_worker() {
     let Some(server) = SteppedServer::start().await else { return };
     let (harness, scripted) = (QueueHarness::on_database(&server.url).await, ScriptedJobs::new(quick_policy()));
-    let (one, other) = (harness.start_worker(&scripted, FAST), harness.start_worker(&scripted, FAST));
+    let (one, other) = (harness.start_worker(&scripted, SHORT_LEASE), harness.start_worker(&scripted, SHORT_LEASE));
     harness.wait_for_heartbeats(1).await;
     for n in 0..JOBS {
         harness.enqueue(&format!("job {n}"), &[Step::Wait]).await;
@@ -55,7 +55,7 @@ async fn steps_of_the_clock_delay_no_rescue() {
         );
         assert_eq!(harness.execute(&dead).await, 1);
         server.step(step);
-        let running = harness.start_worker(&scripted, FAST);
+        let running = harness.start_worker(&scripted, SHORT_LEASE);
         // A lease and a rescue interval suffice; the rest is for a machine that runs three other builds.
         eventually(&format!("the job runs after a step to {step} s"), SOON, async || scripted.runs_of(&name) == 1)
             .await;
@@ -76,7 +76,7 @@ async fn the_overview_is_correct_one_heartbeat_after_a_step() {
         )
         .await;
     let operator = jobs::queue::Operator::new(&harness.pool, &harness.queue, jobs::queue::Kinds::default());
-    let running = harness.start_worker(&scripted, FAST);
+    let running = harness.start_worker(&scripted, SHORT_LEASE);
     for step in STEPS {
         server.step(step);
         let what = format!("one worker is alive after a step to {step} s");

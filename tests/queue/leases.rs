@@ -6,7 +6,7 @@ use jobs::queue::Policy;
 
 use crate::harness::{
     eventually,
-    queue_harness::{FAST, QueueHarness, ScriptedJobs, Step, quick_policy},
+    queue_harness::{QueueHarness, SHORT_LEASE, ScriptedJobs, Step, quick_policy},
 };
 
 const SOON: Duration = Duration::from_secs(10);
@@ -18,8 +18,8 @@ async fn handlers_that_block_every_thread_lose_no_lease() {
     for n in 0..4 {
         harness.enqueue(&format!("job {n}"), &[Step::Block(1500)]).await;
     }
-    let running = harness.start_worker(&scripted, FAST);
-    let other = harness.start_worker(&scripted, FAST);
+    let running = harness.start_worker(&scripted, SHORT_LEASE);
+    let other = harness.start_worker(&scripted, SHORT_LEASE);
     assert_ne!(running.worker.name, other.worker.name, "each worker has its own name");
     harness.wait_until("all are done", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status <> 'Done')").await;
     running.stop().await;
@@ -46,7 +46,7 @@ async fn jobs_of_a_dead_worker_run_elsewhere() {
     harness
         .execute("UPDATE apalis.jobs SET status = 'Running', lock_by = 'alive', attempts = 1 WHERE status = 'Pending'")
         .await;
-    let running = harness.start_worker(&scripted, FAST);
+    let running = harness.start_worker(&scripted, SHORT_LEASE);
     harness.wait_until("the dead worker's job is done", "EXISTS (SELECT FROM apalis.jobs WHERE status = 'Done')").await;
     running.stop().await;
     let row = harness.row("job").await;
@@ -67,7 +67,7 @@ async fn a_new_worker_rescues_no_job_before_it_has_watched_a_whole_lease() {
         )
         .await;
     harness.execute("UPDATE apalis.jobs SET status = 'Running', lock_by = 'slow', attempts = 1").await;
-    let running = harness.start_worker(&scripted, FAST);
+    let running = harness.start_worker(&scripted, SHORT_LEASE);
     for _ in 0..10 {
         // The slow worker's clock may be wrong, but it renews its lease.
         harness.execute("UPDATE apalis.workers SET last_seen = last_seen WHERE id = 'slow'").await;
@@ -100,7 +100,7 @@ async fn jobs_whose_worker_has_no_row_run_elsewhere() {
     harness.execute("UPDATE apalis.jobs SET status = 'Running', attempts = 1").await;
     let gone = "UPDATE apalis.jobs SET lock_by = 'gone' WHERE position('gone' IN convert_from(job, 'UTF8')) > 0";
     assert_eq!(harness.execute(gone).await, 1);
-    let running = harness.start_worker(&scripted, FAST);
+    let running = harness.start_worker(&scripted, SHORT_LEASE);
     harness.wait_until("both are done", "NOT EXISTS (SELECT FROM apalis.jobs WHERE status <> 'Done')").await;
     running.stop().await;
     assert_eq!(harness.row("of one that is gone").await.crashes, 1);
@@ -110,9 +110,9 @@ async fn jobs_whose_worker_has_no_row_run_elsewhere() {
 async fn a_live_worker_whose_row_is_deleted_keeps_its_jobs() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
     harness.enqueue("job", &[Step::Wait]).await;
-    let running = harness.start_worker(&scripted, FAST);
+    let running = harness.start_worker(&scripted, SHORT_LEASE);
     eventually("the job runs", SOON, async || scripted.runs_of("job") == 1).await;
-    let other = harness.start_worker(&scripted, FAST);
+    let other = harness.start_worker(&scripted, SHORT_LEASE);
     harness.wait_until("both workers have a row", "(SELECT count(*) FROM apalis.workers) = 2").await;
     harness.execute("DELETE FROM apalis.workers").await;
     harness.wait_until("both workers have a row again", "(SELECT count(*) FROM apalis.workers) = 2").await;
@@ -129,7 +129,7 @@ async fn a_live_worker_whose_row_is_deleted_keeps_its_jobs() {
 #[tokio::test]
 async fn a_worker_that_cannot_renew_claims_nothing_until_it_can() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
-    let running = harness.start_worker(&scripted, FAST);
+    let running = harness.start_worker(&scripted, SHORT_LEASE);
     let ready = running.worker.is_ready();
     eventually("the lease is valid", SOON, async || ready()).await;
     // A lock on the worker's row blocks only its heartbeat.
@@ -159,7 +159,7 @@ async fn a_result_with_an_old_token_is_dropped() {
         for (name, end) in &ends {
             harness.enqueue(name, &[Step::WaitThen(Box::new(end.clone()))]).await;
         }
-        let running = harness.start_worker(&scripted, FAST);
+        let running = harness.start_worker(&scripted, SHORT_LEASE);
         eventually("all four run", SOON, async || scripted.runs().len() == 4).await;
         assert_eq!(harness.execute(&format!("UPDATE apalis.jobs SET {taken}")).await, 4);
         scripted.gate.add_permits(4);
@@ -177,7 +177,7 @@ async fn a_token_is_valid_for_one_run() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
     harness.enqueue("done", &[Step::Wait, Step::Hang]).await;
     harness.enqueue("fails", &[Step::WaitThen(Box::new(Step::Fail)), Step::Hang]).await;
-    let running = harness.start_worker(&scripted, FAST);
+    let running = harness.start_worker(&scripted, SHORT_LEASE);
     eventually("both run", SOON, async || scripted.runs().len() == 2).await;
     harness.execute("UPDATE apalis.jobs SET status = 'Pending'").await;
     eventually("both run a second time while the first runs continue", SOON, async || scripted.runs().len() == 4).await;

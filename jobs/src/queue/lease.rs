@@ -120,7 +120,7 @@ impl Keeper {
         observer: &mut Observer,
         stop: &CancellationToken,
     ) -> sqlx::Result<()> {
-        let limit = self.timing.heartbeat;
+        let limit = self.limit();
         let connection = slot.insert(within(limit, self.database.connect("lease")).await?);
         let queues = self.queues.join(",");
         let mut next_beat = Instant::now();
@@ -159,10 +159,15 @@ impl Keeper {
         Ok(())
     }
 
+    /// How long a connection or a write may take. Three of them fit into a lease.
+    fn limit(&self) -> Duration {
+        self.timing.lease / 3
+    }
+
     /// How long a reply that needs no disk is waited for. Together with a lease of 15 s that is watched anew, the jobs of a
     /// dead worker still run elsewhere within 20 s after this worker's own connection died.
     fn reply_limit(&self) -> Duration {
-        self.timing.heartbeat.min(Duration::from_secs(2))
+        self.limit().min(Duration::from_secs(2))
     }
 
     /// Looks at the leases of others once, and takes back what the silent ones hold.
@@ -190,7 +195,7 @@ impl Keeper {
 
     /// Takes back what dead workers held, and tells all workers at once.
     async fn rescue(&self, connection: &mut PgConnection, silent: &[Holder]) -> sqlx::Result<()> {
-        let limit = self.timing.heartbeat;
+        let limit = self.limit();
         let rescued = within(limit, sql::rescue(on_session(connection, &self.database), silent)).await?;
         if rescued.is_empty() {
             return Ok(());
