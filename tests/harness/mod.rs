@@ -24,6 +24,7 @@ pub mod python;
 pub mod redis;
 pub mod scratch;
 pub mod stage;
+pub mod system;
 mod watchdog;
 
 pub use eventually::eventually;

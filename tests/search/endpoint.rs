@@ -1,4 +1,4 @@
-//! `GET /api/v1/search/items`: what it answers, and what it says of wrong input.
+//! `GET /api/v1/search/items`: hits, highlights, and validation errors.
 
 use jobs::items::search::{Config, Searcher};
 
@@ -10,7 +10,7 @@ use crate::harness::{
 };
 
 #[tokio::test]
-async fn shows_what_it_found_and_names_what_is_wrong() {
+async fn the_search_endpoint_returns_hits_and_names_invalid_parameters() {
     let database = database::fresh().await;
     let searcher = Searcher::start(&database.pool().await, &Config::default()).unwrap();
     searcher.index(document(1, 1, "Red <b>Kettle</b>", None)).await.unwrap();
@@ -19,8 +19,8 @@ async fn shows_what_it_found_and_names_what_is_wrong() {
     let client = process::client();
     let get = |query: &str| ask(client.get(format!("{}/api/v1/search/items{query}", api.url)));
 
-    let answer = get("?q=+red+kett&limit=5").await;
-    assert_eq!(answer.status, 200, "{answer:?}");
+    let response = get("?q=+red+kett&limit=5").await;
+    assert_eq!(response.status, 200, "{response:?}");
     let expected = serde_json::json!({ "query": "red kett", "total": 2, "items": [
         {
             "id": 1, "title": "Red <b>Kettle</b>", "description": null, "price_cents": null, "owner_id": 7,
@@ -33,7 +33,7 @@ async fn shows_what_it_found_and_names_what_is_wrong() {
             "highlight": "Blue <em>Kettle</em> … It whistles like a <em>red</em> one",
         },
     ] });
-    assert_eq!(answer.json(), expected);
+    assert_eq!(response.json(), expected);
     assert_eq!(get("?q=kettle&limit=1").await.json()["total"], 2);
     assert_eq!(get("?q=%21").await.json()["items"], serde_json::json!([]));
     assert_eq!(get(&format!("?q={}", "%C3%BC".repeat(200))).await.status, 200);
@@ -76,19 +76,19 @@ async fn shows_what_it_found_and_names_what_is_wrong() {
             ],
         ),
     ] {
-        let answer = get(query).await;
-        answer.assert_problem(422, query);
+        let response = get(query).await;
+        response.assert_problem(422, query);
         let mut expected: Vec<_> = failures
             .iter()
             .map(|(kind, loc, msg)| ((*kind).to_owned(), (*loc).to_owned(), (*msg).to_owned()))
             .collect();
-        let mut actual = answer.failures();
+        let mut actual = response.failures();
         expected.sort();
         actual.sort();
         assert_eq!(actual, expected, "{query}");
     }
-    // Bytes that are not UTF-8, as no library sends them.
-    let answer =
+    // Bytes that are not UTF-8, which no client library would send.
+    let response =
         raw(&api.url, b"GET /api/v1/search/items?q=%ff%fe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
-    answer.assert_problem(422, "bytes that are not UTF-8");
+    response.assert_problem(422, "bytes that are not UTF-8");
 }

@@ -1,4 +1,4 @@
-//! Standard Webhooks: once a secret is set, only its holders are heard.
+//! Standard Webhooks: with a secret set, only webhooks that are signed with it are accepted.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, Mac};
@@ -8,8 +8,8 @@ use time::OffsetDateTime;
 use super::{System, assert_ok, webhook};
 use crate::harness::http::ask;
 
-const OLD: &[u8] = b"the secret that is on its way out";
-const NEW: &[u8] = b"the secret that is on its way in..";
+const OLD: &[u8] = b"the secret that is rotated out";
+const NEW: &[u8] = b"the secret that is rotated in";
 
 fn secret(bytes: &[u8]) -> String {
     format!("whsec_{}", STANDARD.encode(bytes))
@@ -22,7 +22,7 @@ fn sign(secret: &[u8], id: &str, timestamp: &str, body: &str) -> String {
 }
 
 #[tokio::test]
-async fn only_what_a_secret_signed_a_moment_ago_is_accepted() {
+async fn only_recent_signatures_of_a_known_secret_are_accepted() {
     let secrets = format!("{}, {}", secret(OLD), secret(NEW));
     let system = System::start(&[("WEBHOOK_SECRET", &secrets)]).await;
     let (now, body) = (OffsetDateTime::now_utc().unix_timestamp(), webhook("t").to_string());
@@ -30,7 +30,7 @@ async fn only_what_a_secret_signed_a_moment_ago_is_accepted() {
     let (this, before, after) = (at(0), at(-290), at(290));
     let good = sign(NEW, "m", &this, &body);
     let good = &*good;
-    let among = format!("v1,AAAA v1a,xyz {good} v2,{}", &good[3..]);
+    let among_others = format!("v1,AAAA v1a,xyz {good} v2,{}", &good[3..]);
     let unpadded = good.trim_end_matches('=');
     let spaced = body.replace(':', ": ");
     let (long_ago, far_off) = (at(-310), at(310));
@@ -44,7 +44,7 @@ async fn only_what_a_secret_signed_a_moment_ago_is_accepted() {
     let mut cases = vec![
         ("the new secret", all("m", &this, good), &body, 202),
         ("the old secret", all("m", &this, &sign(OLD, "m", &this, &body)), &body, 202),
-        ("among others", all("m", &this, &among), &body, 202),
+        ("among others", all("m", &this, &among_others), &body, 202),
         ("without padding", all("m", &this, unpadded), &body, 202),
         ("290 s old", all("m", &before, &sign(NEW, "m", &before, &body)), &body, 202),
         ("290 s early", all("m", &after, &sign(NEW, "m", &after, &body)), &body, 202),
@@ -81,34 +81,35 @@ async fn only_what_a_secret_signed_a_moment_ago_is_accepted() {
         cases.push(("one header missing", headers, &body, 401));
     }
     for (case, headers, body, status) in cases {
-        let request =
-            headers.iter().fold(system.post(body.clone()), |request, (name, value)| request.header(*name, value));
-        let answer = ask(request).await;
-        assert_ok(&answer, status, case);
+        let request = headers
+            .iter()
+            .fold(system.post_webhook(body.clone()), |request, (name, value)| request.header(*name, value));
+        let response = ask(request).await;
+        assert_ok(&response, status, case);
         if status == 401 {
-            answer.assert_problem(401, case);
+            response.assert_problem(401, case);
             for leak in ["the secret", &good[3..], &secret(NEW)[6..]] {
-                assert!(!answer.text.contains(leak), "{case}: {}", answer.text);
+                assert!(!response.text.contains(leak), "{case}: {}", response.text);
             }
         }
     }
     assert_eq!(system.count("SELECT count(*) FROM transactions").await, 1);
 
-    // The signature is over the bytes as they came, whatever they are; what is signed is then read like anything else.
+    // The signature covers the raw bytes. A signed body is then validated like any other.
     for (body, status) in [("{", 400), ("{}", 422), ("", 422), (&*spaced, 202)] {
-        let request = system.post(body.to_owned());
+        let request = system.post_webhook(body.to_owned());
         let unsigned = request.try_clone().unwrap();
-        unsigned_is_401(unsigned).await;
+        assert_unsigned_is_refused(unsigned).await;
         let headers = all("m", &this, &sign(OLD, "m", &this, body));
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, value));
         assert_ok(&ask(request).await, status, body);
     }
-    // Looking up needs no signature.
+    // Look-ups need no signature.
     assert_ok(&ask(system.get("/v1/transactions/t")).await, 200, "GET");
     let log = system.api.process.log();
     assert!(!log.contains("whsec_") && !log.contains(&STANDARD.encode(NEW)), "{log}");
 }
 
-async fn unsigned_is_401(request: reqwest::RequestBuilder) {
+async fn assert_unsigned_is_refused(request: reqwest::RequestBuilder) {
     ask(request).await.assert_problem(401, "unsigned");
 }
