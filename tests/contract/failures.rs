@@ -60,8 +60,8 @@ async fn a_stopped_or_silent_node_is_unreachable_and_leaks_no_secret() {
     assert!(messages[3].contains("refused"), "{}", messages[3]);
 
     harness.node.start_again().await;
-    chain.ready().await.expect("it is back");
-    chain.current().await.expect("it is back");
+    chain.ready().await.expect("the node is back");
+    chain.current().await.expect("the node is back");
 }
 
 #[tokio::test]

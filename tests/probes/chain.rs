@@ -53,7 +53,7 @@ fn position_before(grid: Grid, command: &str, reached: Stand) -> Option<Stand> {
             c => c,
         })
         .collect();
-    let turn = |position_of| apply(grid, position_of, &Commands::parse("LL").expect("commands")).expect("a turn");
+    let turn = |position| apply(grid, position, &Commands::parse("LL").expect("commands")).expect("a turn");
     let start = turn(apply(grid, turn(reached), &Commands::parse(&back).expect("commands")).ok()?);
     let forth = apply(grid, start, &Commands::parse(command).expect("commands"));
     (forth == Ok(reached)).then_some(start)
@@ -105,8 +105,8 @@ async fn concurrent_moves_take_effect_one_by_one() {
                 for _ in 0..COMMANDS {
                     let command = random.command();
                     let body = json!({"id": id, "command": command}).to_string();
-                    let response = client.request(Method::PATCH, format!("{url}/api/v1/move")).body(body);
-                    responses.push((command, ask(response).await));
+                    let request = client.request(Method::PATCH, format!("{url}/api/v1/move")).body(body);
+                    responses.push((command, ask(request).await));
                 }
                 responses
             })
@@ -142,8 +142,8 @@ async fn concurrent_moves_take_effect_one_by_one() {
                 "seed {seed}: {command} never leaves the grid"
             );
         }
-        let counter_value = edges.len() + refused.len();
-        assert_eq!(counter_value, TASKS * COMMANDS);
+        let total = edges.len() + refused.len();
+        assert_eq!(total, TASKS * COMMANDS);
         assert!(edges.len() > TASKS, "too few commands accepted for a test: {}", edges.len());
     }
 }

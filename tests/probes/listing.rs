@@ -127,7 +127,7 @@ async fn wait_until_stalled(pool: &PgPool) {
                    AND (xact_start IS NOT NULL OR state_change > clock_timestamp() - interval '300 ms')
                    AND query LIKE '%FROM probes%'";
     eventually("the API has stopped reading pages", SOON, async || {
-        sqlx::query_scalar::<_, i64>(active).fetch_one(pool).await.expect("a response") == 0
+        sqlx::query_scalar::<_, i64>(active).fetch_one(pool).await.expect("a count") == 0
     })
     .await;
 }

@@ -36,16 +36,14 @@ impl Index {
     }
 
     pub fn put(&mut self, id: &str, parameters: &[(&str, &str)], body: &str) -> FakeResult {
-        let parameter =
-            |name: &str| parameters.iter().find(|(check_optional, _)| *check_optional == name).map(|(_, value)| *value);
+        let parameter = |name: &str| parameters.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
         check_parameters(parameters)?;
         let source = parse_json(body)?;
         self.write(id, parameter("version"), parameter("version_type"), Some(source))
     }
 
     pub fn delete(&mut self, id: &str, parameters: &[(&str, &str)]) -> FakeResult {
-        let parameter =
-            |name: &str| parameters.iter().find(|(check_optional, _)| *check_optional == name).map(|(_, value)| *value);
+        let parameter = |name: &str| parameters.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
         check_parameters(parameters)?;
         self.write(id, parameter("version"), parameter("version_type"), None)
     }
