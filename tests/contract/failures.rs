@@ -68,20 +68,20 @@ async fn a_stopped_or_silent_node_is_unreachable_and_leaks_no_secret() {
 async fn an_address_without_our_contract_is_misconfigured() {
     let Some(harness) = ContractHarness::new().await else { return };
     // An address without code accepts every call and stores nothing.
-    let nothing = chain_of(&harness.node.url, OWNER_KEY, OTHER);
+    let chain = chain_of(&harness.node.url, OWNER_KEY, OTHER);
     for message in [
-        expect_misconfigured(nothing.ready().await),
-        expect_misconfigured(nothing.current().await),
-        expect_misconfigured(nothing.find(id(1)).await),
-        expect_misconfigured(nothing.page(None, 1).await),
-        expect_misconfigured(nothing.prepare(id(1), rate(ONE)).await),
+        expect_misconfigured(chain.ready().await),
+        expect_misconfigured(chain.current().await),
+        expect_misconfigured(chain.find(id(1)).await),
+        expect_misconfigured(chain.page(None, 1).await),
+        expect_misconfigured(chain.prepare(id(1), rate(ONE)).await),
     ] {
         assert!(message.contains("CONTRACT_ADDRESS"), "{message}");
     }
     // Another contract, which reverts every call.
     harness.node.ask("anvil_setCode", json!([OTHER, "0x60006000fd"])).await;
-    expect_misconfigured(nothing.ready().await);
-    expect_misconfigured(nothing.current().await);
+    expect_misconfigured(chain.ready().await);
+    expect_misconfigured(chain.current().await);
 }
 
 #[tokio::test]

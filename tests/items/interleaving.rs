@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use nix::sys::signal::Signal;
-use reqwest::Method;
+use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
 use super::{ITEMS, SECRET, create_user, start};
@@ -39,6 +39,25 @@ async fn select_titles(system: &System, query: &'static str) -> BTreeMap<i64, St
     rows.into_iter().collect()
 }
 
+/// Creates, replaces, deletes and reads random items through both API processes.
+async fn write_items(number: u64, seed: u64, client: Client, urls: [String; 2], token: String) {
+    let mut random = Random(seed.wrapping_mul(2 * number + 1));
+    for step in 0..STEPS {
+        let url = format!("{}{ITEMS}", urls[random.below(2)]);
+        // Few ids, so that the writers collide.
+        let one = format!("{url}/{}", 1 + random.below(12));
+        let body = json!({"title": format!("title of writer {number} in step {step}")});
+        let request = match random.below(8) {
+            0 | 1 => client.request(Method::POST, &url).json(&body),
+            2..=4 => client.request(Method::PUT, &one).json(&body),
+            5 => client.request(Method::DELETE, &one),
+            _ => client.request(Method::GET, &one),
+        };
+        let response = ask(request.bearer_auth(&token)).await;
+        assert!([200, 201, 204, 404].contains(&response.status), "{response:?}");
+    }
+}
+
 async fn run_interleaved_writers(redis: Option<&Redis>) {
     let variables: Vec<(&str, &str)> = redis.map(|redis| ("REDIS_URL", &*redis.url)).into_iter().collect();
     let system = start(&variables).await;
@@ -52,27 +71,9 @@ async fn run_interleaved_writers(redis: Option<&Redis>) {
 
     let worker_variables = [&FAST[..], &variables[..]].concat();
     let first_worker = worker(&system.database.url, &worker_variables).await;
-    let writers = (0..WRITERS).map(|number| {
-        let (client, urls, token) = (system.client.clone(), urls.clone(), token.clone());
-        let mut random = Random(seed.wrapping_mul(2 * number + 1));
-        tokio::spawn(async move {
-            for step in 0..STEPS {
-                let url = format!("{}{ITEMS}", urls[random.below(2)]);
-                // Few ids, so that the writers collide.
-                let one = format!("{url}/{}", 1 + random.below(12));
-                let body = json!({"title": format!("title of writer {number} in step {step}")});
-                let request = match random.below(8) {
-                    0 | 1 => client.request(Method::POST, &url).json(&body),
-                    2..=4 => client.request(Method::PUT, &one).json(&body),
-                    5 => client.request(Method::DELETE, &one),
-                    _ => client.request(Method::GET, &one),
-                };
-                let response = ask(request.bearer_auth(&token)).await;
-                assert!([200, 201, 204, 404].contains(&response.status), "{response:?}");
-            }
-        })
-    });
-    let writers: Vec<_> = writers.collect();
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|number| tokio::spawn(write_items(number, seed, system.client.clone(), urls.clone(), token.clone())))
+        .collect();
     eventually("more than 20 jobs are enqueued", SOON, async || {
         system.count("SELECT count(*) FROM apalis.jobs WHERE job_type = 'index_item'").await > 20
     })

@@ -44,108 +44,138 @@ async fn real_elasticsearch_conforms_to_the_search_contract() {
     assert_conforms(&server, now * 1000).await;
 }
 
-/// Appends a suffix of this run to each word, because a real index may hold documents of an earlier run.
-fn unique_words(first: i64, text: &str) -> String {
-    let letters: String = first.to_string().bytes().map(|digit| char::from(b'a' + (digit - b'0'))).collect();
-    text.split(' ').map(|word| format!("{word}x{letters}")).collect::<Vec<_>>().join(" ")
-}
-
-async fn search_ids<S: Search>(backend: &S, query: &str) -> Vec<i64> {
-    let found = backend.search(query, 20).await.unwrap_or_else(|error| panic!("{query}: {error}"));
-    assert_eq!(found.total, i64::try_from(found.hits.len()).unwrap(), "{query}: {found:?}");
-    found.hits.into_iter().map(|hit| hit.document.id).collect()
-}
-
 async fn assert_conforms<S: SearchBackend>(backend: &S, first: i64) {
-    let unique = |text: &str| unique_words(first, text);
-    let put = async |offset: i64, version: i64, title: &str, description: Option<&str>| {
-        let written = document(first + offset, version, title, description);
-        backend.put(written.clone()).await.expect("a put");
+    let run = Run { backend, first };
+    run.assert_matching().await;
+    run.assert_the_newest_version_wins().await;
+    run.clean_up().await;
+}
+
+/// One run of the conformance test. Its ids start at `first`, which also makes its words unique.
+struct Run<'a, S> {
+    backend: &'a S,
+    first: i64,
+}
+
+impl<S: SearchBackend> Run<'_, S> {
+    /// Appends a suffix of this run to each word, because a real index may hold documents of an earlier run.
+    fn unique(&self, text: &str) -> String {
+        let digits = self.first.to_string();
+        let letters: String = digits.bytes().map(|digit| char::from(b'a' + (digit - b'0'))).collect();
+        text.split(' ').map(|word| format!("{word}x{letters}")).collect::<Vec<_>>().join(" ")
+    }
+
+    fn ids(&self, offsets: &[i64]) -> Vec<i64> {
+        offsets.iter().map(|offset| self.first + offset).collect()
+    }
+
+    async fn put(&self, offset: i64, version: i64, title: &str, description: Option<&str>) -> Document {
+        let written = document(self.first + offset, version, title, description);
+        self.backend.put(written.clone()).await.expect("a put");
         written
-    };
-    let ids = |offsets: &[i64]| offsets.iter().map(|offset| first + offset).collect::<Vec<i64>>();
-
-    // A document comes back complete, with any content.
-    let strange = format!("{} <script>alert(\"1\")</script> & it's", unique("strange"));
-    let whole: Document = put(0, 1, &strange, Some("ünï \u{1F980}\n\ttab")).await;
-    put(1, 1, &unique("wireless keyboard"), Some(&unique("silent mouse"))).await;
-    put(2, 1, &unique("keyboard"), None).await;
-    put(3, 1, &unique("mouse"), Some(&unique("for a keyboard"))).await;
-    backend.refresh().await;
-    let hits = backend.search(&unique("strange"), 5).await.unwrap().hits;
-    assert_eq!(hits.iter().map(|hit| &hit.document).collect::<Vec<_>>(), [&whole]);
-    let highlight = hits[0].highlight.replace("&#x2F;", "/");
-    let escaped =
-        format!("<em>{}</em> &lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt; &amp; it&#x27;s", unique("strange"));
-    assert_eq!(highlight, escaped);
-
-    // All words must match, in either field. A title match ranks higher, and equal hits are sorted by id.
-    assert_eq!(search_ids(backend, &unique("wireless mouse")).await, ids(&[1]));
-    let keyboards = search_ids(backend, &unique("keyboard")).await;
-    assert_eq!((keyboards.len(), keyboards.last()), (3, Some(&(first + 3))), "{keyboards:?}");
-    assert_eq!(search_ids(backend, &unique("keyboard")).await, keyboards, "the same order each time");
-    assert_eq!(search_ids(backend, &unique("keyboard absent")).await, ids(&[]));
-    let limited = backend.search(&unique("keyboard"), 2).await.unwrap();
-    assert_eq!((limited.total, limited.hits.len()), (3, 2), "the total counts hits beyond the limit");
-
-    // A prefix of the last word; a letter missing, replaced or added, or two swapped; capitals.
-    let letters = unique("k").len() - 1;
-    let keyboard = unique("keyboard");
-    let prefix = &keyboard[..keyboard.len() - letters / 2];
-    assert_eq!(search_ids(backend, prefix).await.len(), 3, "{prefix}");
-    for typo in ["keybord", "keyboatd", "keyyboard", "kyeboard", "KEYBOARD"] {
-        assert_eq!(search_ids(backend, &unique(typo)).await.len(), 3, "{typo}");
-        let hits = backend.search(&unique(typo), 1).await.unwrap().hits;
-        assert!(hits[0].highlight.contains(&format!("<em>{keyboard}</em>")), "{typo}: {hits:?}");
-    }
-    assert_eq!(search_ids(backend, &unique("wireless keybord")).await, ids(&[1]));
-    assert_eq!(search_ids(backend, &unique("zzzz")).await, ids(&[]));
-
-    // Every input is a search text: there is no query syntax.
-    for text in [
-        "\"",
-        "'",
-        "'' | ''",
-        "a & | !",
-        ":*",
-        "(",
-        "\\",
-        "-",
-        "--",
-        "or",
-        "%",
-        "*:*",
-        "{\"a\":1}",
-        "!?",
-        "\u{1F980}",
-        "<->",
-    ] {
-        backend.search(text, 5).await.unwrap_or_else(|error| panic!("{text}: {error}"));
     }
 
-    // An older version never wins, in any order of arrival. Of one version, the removal wins.
-    put(4, 3, &unique("newer"), None).await;
-    put(4, 2, &unique("older"), None).await;
-    put(4, 3, &unique("equal"), None).await;
-    backend.remove(first + 4, 2).await.expect("a removal");
-    backend.refresh().await;
-    assert_eq!(search_ids(backend, &unique("newer")).await, ids(&[4]));
-    assert_eq!(search_ids(backend, &unique("older")).await, ids(&[]));
-    assert_eq!(search_ids(backend, &unique("equal")).await, ids(&[]));
-    backend.remove(first + 4, 3).await.expect("a removal");
-    put(4, 3, &unique("newer"), None).await;
-    backend.refresh().await;
-    assert_eq!(search_ids(backend, &unique("newer")).await, ids(&[]), "a late put restores nothing");
-    backend.remove(first + 5, 2).await.expect("a removal of an unknown document");
-    put(5, 1, &unique("late"), None).await;
-    backend.refresh().await;
-    assert_eq!(search_ids(backend, &unique("late")).await, ids(&[]), "a put after the removal of a newer version");
-    put(5, 3, &unique("again"), None).await;
-    backend.refresh().await;
-    assert_eq!(search_ids(backend, &unique("again")).await, ids(&[5]));
-    for offset in 0..6 {
-        backend.remove(first + offset, 100).await.expect("a removal");
+    async fn search_ids(&self, query: &str) -> Vec<i64> {
+        let found = self.backend.search(query, 20).await.unwrap_or_else(|error| panic!("{query}: {error}"));
+        assert_eq!(found.total, i64::try_from(found.hits.len()).unwrap(), "{query}: {found:?}");
+        found.hits.into_iter().map(|hit| hit.document.id).collect()
     }
-    backend.refresh().await;
-    assert_eq!(search_ids(backend, &unique("keyboard")).await, ids(&[]));
+
+    async fn assert_matching(&self) {
+        // A document comes back complete, with any content.
+        let strange = format!("{} <script>alert(\"1\")</script> & it's", self.unique("strange"));
+        let whole: Document = self.put(0, 1, &strange, Some("ünï \u{1F980}\n\ttab")).await;
+        self.put(1, 1, &self.unique("wireless keyboard"), Some(&self.unique("silent mouse"))).await;
+        self.put(2, 1, &self.unique("keyboard"), None).await;
+        self.put(3, 1, &self.unique("mouse"), Some(&self.unique("for a keyboard"))).await;
+        self.backend.refresh().await;
+        let hits = self.backend.search(&self.unique("strange"), 5).await.unwrap().hits;
+        assert_eq!(hits.iter().map(|hit| &hit.document).collect::<Vec<_>>(), [&whole]);
+        let highlight = hits[0].highlight.replace("&#x2F;", "/");
+        let escaped = format!(
+            "<em>{}</em> &lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt; &amp; it&#x27;s",
+            self.unique("strange")
+        );
+        assert_eq!(highlight, escaped);
+
+        // All words must match, in either field. A title match ranks higher, and equal hits are sorted by id.
+        assert_eq!(self.search_ids(&self.unique("wireless mouse")).await, self.ids(&[1]));
+        let keyboards = self.search_ids(&self.unique("keyboard")).await;
+        assert_eq!((keyboards.len(), keyboards.last()), (3, Some(&(self.first + 3))), "{keyboards:?}");
+        assert_eq!(self.search_ids(&self.unique("keyboard")).await, keyboards, "the same order each time");
+        assert_eq!(self.search_ids(&self.unique("keyboard absent")).await, self.ids(&[]));
+        let limited = self.backend.search(&self.unique("keyboard"), 2).await.unwrap();
+        assert_eq!((limited.total, limited.hits.len()), (3, 2), "the total counts hits beyond the limit");
+
+        // A prefix of the last word; a letter missing, replaced or added, or two swapped; capitals.
+        let letters = self.unique("k").len() - 1;
+        let keyboard = self.unique("keyboard");
+        let prefix = &keyboard[..keyboard.len() - letters / 2];
+        assert_eq!(self.search_ids(prefix).await.len(), 3, "{prefix}");
+        for typo in ["keybord", "keyboatd", "keyyboard", "kyeboard", "KEYBOARD"] {
+            assert_eq!(self.search_ids(&self.unique(typo)).await.len(), 3, "{typo}");
+            let hits = self.backend.search(&self.unique(typo), 1).await.unwrap().hits;
+            assert!(hits[0].highlight.contains(&format!("<em>{keyboard}</em>")), "{typo}: {hits:?}");
+        }
+        assert_eq!(self.search_ids(&self.unique("wireless keybord")).await, self.ids(&[1]));
+        assert_eq!(self.search_ids(&self.unique("zzzz")).await, self.ids(&[]));
+
+        // Every input is a search text: there is no query syntax.
+        for text in [
+            "\"",
+            "'",
+            "'' | ''",
+            "a & | !",
+            ":*",
+            "(",
+            "\\",
+            "-",
+            "--",
+            "or",
+            "%",
+            "*:*",
+            "{\"a\":1}",
+            "!?",
+            "\u{1F980}",
+            "<->",
+        ] {
+            self.backend.search(text, 5).await.unwrap_or_else(|error| panic!("{text}: {error}"));
+        }
+    }
+
+    /// An older version never wins, in any order of arrival. Of one version, the removal wins.
+    async fn assert_the_newest_version_wins(&self) {
+        self.put(4, 3, &self.unique("newer"), None).await;
+        self.put(4, 2, &self.unique("older"), None).await;
+        self.put(4, 3, &self.unique("equal"), None).await;
+        self.backend.remove(self.first + 4, 2).await.expect("a removal");
+        self.backend.refresh().await;
+        assert_eq!(self.search_ids(&self.unique("newer")).await, self.ids(&[4]));
+        assert_eq!(self.search_ids(&self.unique("older")).await, self.ids(&[]));
+        assert_eq!(self.search_ids(&self.unique("equal")).await, self.ids(&[]));
+        self.backend.remove(self.first + 4, 3).await.expect("a removal");
+        self.put(4, 3, &self.unique("newer"), None).await;
+        self.backend.refresh().await;
+        assert_eq!(self.search_ids(&self.unique("newer")).await, self.ids(&[]), "a late put restores nothing");
+        self.backend.remove(self.first + 5, 2).await.expect("a removal of an unknown document");
+        self.put(5, 1, &self.unique("late"), None).await;
+        self.backend.refresh().await;
+        assert_eq!(
+            self.search_ids(&self.unique("late")).await,
+            self.ids(&[]),
+            "a put after the removal of a newer version"
+        );
+        self.put(5, 3, &self.unique("again"), None).await;
+        self.backend.refresh().await;
+        assert_eq!(self.search_ids(&self.unique("again")).await, self.ids(&[5]));
+    }
+
+    /// Removes all documents of this run.
+    async fn clean_up(&self) {
+        for offset in 0..6 {
+            self.backend.remove(self.first + offset, 100).await.expect("a removal");
+        }
+        self.backend.refresh().await;
+        assert_eq!(self.search_ids(&self.unique("keyboard")).await, self.ids(&[]));
+    }
 }

@@ -4,22 +4,21 @@ use jobs::items::search::{Config, Searcher};
 
 use super::document;
 use crate::harness::{
-    database,
-    http::{ask, raw},
-    process::{self, Api},
+    http::{Answer, ask, raw},
+    system::System,
 };
 
+async fn get(system: &System, query: &str) -> Answer {
+    ask(system.get(&format!("/api/v1/search/items{query}"))).await
+}
+
 #[tokio::test]
-async fn the_search_endpoint_returns_hits_and_names_invalid_parameters() {
-    let database = database::fresh().await;
-    let searcher = Searcher::start(&database.pool().await, &Config::default()).unwrap();
+async fn the_search_endpoint_returns_ranked_hits() {
+    let system = System::start(&[]).await;
+    let searcher = Searcher::start(&system.database.pool().await, &Config::default()).unwrap();
     searcher.index(document(1, 1, "Red <b>Kettle</b>", None)).await.unwrap();
     searcher.index(document(2, 1, "Blue Kettle", Some("It whistles like a red one"))).await.unwrap();
-    let api = Api::start(&database.url, &[]).await;
-    let client = process::client();
-    let get = |query: &str| ask(client.get(format!("{}/api/v1/search/items{query}", api.url)));
-
-    let response = get("?q=+red+kett&limit=5").await;
+    let response = get(&system, "?q=+red+kett&limit=5").await;
     assert_eq!(response.status, 200, "{response:?}");
     let expected = serde_json::json!({ "query": "red kett", "total": 2, "items": [
         {
@@ -34,10 +33,14 @@ async fn the_search_endpoint_returns_hits_and_names_invalid_parameters() {
         },
     ] });
     assert_eq!(response.json(), expected);
-    assert_eq!(get("?q=kettle&limit=1").await.json()["total"], 2);
-    assert_eq!(get("?q=%21").await.json()["items"], serde_json::json!([]));
-    assert_eq!(get(&format!("?q={}", "%C3%BC".repeat(200))).await.status, 200);
+    assert_eq!(get(&system, "?q=kettle&limit=1").await.json()["total"], 2);
+    assert_eq!(get(&system, "?q=%21").await.json()["items"], serde_json::json!([]));
+    assert_eq!(get(&system, &format!("?q={}", "%C3%BC".repeat(200))).await.status, 200);
+}
 
+#[tokio::test]
+async fn the_search_endpoint_names_invalid_parameters() {
+    let system = System::start(&[]).await;
     let long = format!("?q={}&limit=0", "x".repeat(201));
     for (query, failures) in [
         ("", vec![("missing", r#"["query","q"]"#, "Field required")]),
@@ -76,7 +79,7 @@ async fn the_search_endpoint_returns_hits_and_names_invalid_parameters() {
             ],
         ),
     ] {
-        let response = get(query).await;
+        let response = get(&system, query).await;
         response.assert_problem(422, query);
         let mut expected: Vec<_> = failures
             .iter()
@@ -89,6 +92,7 @@ async fn the_search_endpoint_returns_hits_and_names_invalid_parameters() {
     }
     // Bytes that are not UTF-8, which no client library would send.
     let response =
-        raw(&api.url, b"GET /api/v1/search/items?q=%ff%fe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+        raw(&system.api.url, b"GET /api/v1/search/items?q=%ff%fe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .await;
     response.assert_problem(422, "bytes that are not UTF-8");
 }

@@ -57,6 +57,38 @@ fn script(id: &str, call: usize) -> (u16, Option<&'static str>, Duration) {
     }
 }
 
+/// The transaction id, how often the processor is called, and a part of the error of a failed transaction.
+const CASES: &[(&str, usize, Option<&str>)] = &[
+    ("done-200", 1, None),
+    ("done-204", 1, None),
+    ("done-202", 1, None),
+    ("snooze-202", 4, None),
+    ("snooze-503", 4, None),
+    ("flaky-500", 2, None),
+    ("limited-429", 2, None),
+    ("refused-400", 1, Some("400")),
+    ("refused-402", 1, Some("402")),
+    ("refused-404", 1, Some("404")),
+    ("refused-410", 1, Some("410")),
+    ("refused-422", 1, Some("422")),
+    ("refused-451", 1, Some("451")),
+    ("broken-401", 2, Some("401")),
+    ("broken-403", 2, Some("403")),
+    ("broken-407", 2, Some("407")),
+    ("broken-408", 2, Some("408")),
+    ("broken-409", 2, Some("409")),
+    ("broken-421", 2, Some("421")),
+    ("broken-423", 2, Some("423")),
+    ("broken-425", 2, Some("425")),
+    ("flaky-409", 2, None),
+    ("broken-500", 2, Some("500")),
+    ("broken-503", 2, Some("503")),
+    ("broken-429", 2, Some("429")),
+    ("moved-302", 2, Some("302")),
+    ("slow", 2, Some("in time")),
+    ("ü b%/done", 1, None),
+];
+
 #[tokio::test]
 async fn the_processor_response_decides_the_status() {
     let processor = FakeProcessor::start(script).await;
@@ -70,41 +102,11 @@ async fn the_processor_response_decides_the_status() {
     let system = System::start(&variables).await;
     // Two workers, and each transaction is processed once.
     let _workers = [system.start_worker(&variables).await, system.start_worker(&variables).await];
-    let cases = [
-        ("done-200", 1, None),
-        ("done-204", 1, None),
-        ("done-202", 1, None),
-        ("snooze-202", 4, None),
-        ("snooze-503", 4, None),
-        ("flaky-500", 2, None),
-        ("limited-429", 2, None),
-        ("refused-400", 1, Some("400")),
-        ("refused-402", 1, Some("402")),
-        ("refused-404", 1, Some("404")),
-        ("refused-410", 1, Some("410")),
-        ("refused-422", 1, Some("422")),
-        ("refused-451", 1, Some("451")),
-        ("broken-401", 2, Some("401")),
-        ("broken-403", 2, Some("403")),
-        ("broken-407", 2, Some("407")),
-        ("broken-408", 2, Some("408")),
-        ("broken-409", 2, Some("409")),
-        ("broken-421", 2, Some("421")),
-        ("broken-423", 2, Some("423")),
-        ("broken-425", 2, Some("425")),
-        ("flaky-409", 2, None),
-        ("broken-500", 2, Some("500")),
-        ("broken-503", 2, Some("503")),
-        ("broken-429", 2, Some("429")),
-        ("moved-302", 2, Some("302")),
-        ("slow", 2, Some("in time")),
-        ("ü b%/done", 1, None),
-    ];
-    for (id, ..) in cases {
+    for (id, ..) in CASES {
         let request = system.post_webhook(webhook_with(id, "amount", "1500.50").replace("acc_user_1", "acc \\\"é\\\""));
         assert_ok(&ask(request.header("X-Correlation-Id", format!("c-{}", id.len()))).await, 202, id);
     }
-    for (id, expected_calls, error) in cases {
+    for (id, expected_calls, error) in CASES.iter().copied() {
         let path = id.replace('%', "%25").replace('/', "%2F");
         let settled = system.wait_until_settled(&path).await;
         assert_eq!(settled["status"], if error.is_some() { "FAILED" } else { "PROCESSED" }, "{id}: {settled}");
@@ -137,7 +139,7 @@ async fn the_processor_response_decides_the_status() {
         }
     }
     let failed = ask(system.get("/v1/transactions?status=FAILED")).await.json();
-    assert_eq!(failed.as_array().map(Vec::len), Some(cases.iter().filter(|(.., error)| error.is_some()).count()));
+    assert_eq!(failed.as_array().map(Vec::len), Some(CASES.iter().filter(|(.., error)| error.is_some()).count()));
 
     // The estimate follows the processor's `Retry-After`.
     system.send_webhook("later").await;

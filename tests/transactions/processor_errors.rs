@@ -104,12 +104,12 @@ async fn the_job_shows_the_processor_error_to_operators() {
     system.wait_until_settled("t").await;
     let id: String =
         sqlx::query_scalar("SELECT id FROM apalis.jobs").fetch_one(&system.database.pool().await).await.unwrap();
-    let shown = std::process::Command::new(env!("CARGO_BIN_EXE_millrace"))
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_millrace"))
         .args(["jobs", "show", &id])
         .env_clear()
         .env("DATABASE_URL", &system.database.url)
         .output()
         .unwrap();
-    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-    assert!(shown.contains("402 Payment Required") && shown.contains("t is not wanted"), "{shown}");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("402 Payment Required") && text.contains("t is not wanted"), "{text}");
 }
