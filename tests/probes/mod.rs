@@ -12,7 +12,7 @@ use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    database::{self, TestDatabase},
+    database::{TestDatabase, fresh},
     http::{Answer, ask},
     process::{self, Api},
 };
@@ -26,7 +26,7 @@ struct ProbeHarness {
 
 impl ProbeHarness {
     async fn start(processes: usize) -> Self {
-        let database = database::fresh().await;
+        let database = fresh().await;
         let mut apis = Vec::new();
         for _ in 0..processes {
             apis.push(Api::start(&database.url, &[]).await);
