@@ -1,14 +1,14 @@
-//! The committed interface and bytecode are what the source becomes.
+//! The committed interface and bytecode match the contract's source.
 
 use std::{fs, process::Command};
 
 use crate::harness::{needs, node, scratch::Scratch};
 
 #[test]
-fn the_committed_build_is_what_the_source_becomes() {
+fn the_committed_build_matches_the_source() {
     let contracts = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../contracts");
     let read = |name: &str| fs::read_to_string(contracts.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
-    // The version stands in one place.
+    // package.json is the only place with the compiler version.
     let manifest: serde_json::Value = serde_json::from_str(&read("package.json")).expect("package.json is JSON");
     let version = manifest["dependencies"]["solc"].as_str().expect("a compiler");
     let Some(packages) = node::packages(&[&format!("solc@{version}")]) else { return };
@@ -21,6 +21,6 @@ fn the_committed_build_is_what_the_source_becomes() {
     let built = fs::read_to_string(target).expect("a build");
     assert!(
         built == read("InterestRates.json"),
-        "contracts/InterestRates.json is not what InterestRates.sol becomes: npm install && npm run build, in contracts/"
+        "contracts/InterestRates.json does not match InterestRates.sol: run npm install && npm run build in contracts/"
     );
 }

@@ -1,10 +1,10 @@
-//! The smart contract and our client of it, on a node of each test's own.
+//! The smart contract and our client for it. Each test has its own Ethereum node.
 
 mod build;
-mod deploying;
-mod fates;
+mod deploy;
+mod failures;
+mod outcomes;
 mod records;
-mod trouble;
 
 use jobs::{
     config::EnvReader,
@@ -15,17 +15,17 @@ use uuid::Uuid;
 
 use crate::harness::anvil::{Node, OWNER_KEY};
 
-/// One whole, in units.
+/// A rate of 1 in the contract's units of 10^-18.
 const ONE: u128 = 10_u128.pow(18);
 
-/// A node with a contract on it.
-struct Setup {
+/// A node with a deployed contract, and our client for it.
+struct ContractHarness {
     node: Node,
     contract: String,
     chain: Chain,
 }
 
-impl Setup {
+impl ContractHarness {
     async fn new() -> Option<Self> {
         let node = Node::start().await?;
         let mut vars = EnvReader::from_pairs(&[("CHAIN_RPC_URL", &node.url), ("CHAIN_PRIVATE_KEY", OWNER_KEY)]);
@@ -36,30 +36,30 @@ impl Setup {
         Some(Self { node, contract, chain })
     }
 
-    /// Prepares and sends a saving.
+    /// Signs and sends the transaction that saves a rate.
     async fn send(&self, id: Uuid, units: u128) -> SignedTransaction {
         let prepared = self.chain.prepare(id, rate(units)).await.expect("a transaction");
         self.chain.send(&prepared.raw).await.expect("sent");
         prepared
     }
 
-    /// Saves, and waits for the block.
+    /// Saves a rate, and waits for the block.
     async fn save(&self, id: Uuid, units: u128) -> chain::Receipt {
         let prepared = self.send(id, units).await;
-        let receipt = self.chain.await_receipt(prepared.hash, SOON).await.expect("an answer").expect("a receipt");
+        let receipt = self.chain.await_receipt(prepared.hash, SOON).await.expect("no error").expect("a receipt");
         assert!(receipt.succeeded);
         receipt
     }
 
-    /// Calls a view without our client, such as `count()`: 32 bytes for each argument, and for each part of the answer.
+    /// Calls a view function without our client, such as `count()`. Each argument and each result has 32 bytes.
     async fn view(&self, signature: &str, arguments: &[u128]) -> Vec<String> {
         let selector = self.keccak(signature).await[..10].to_owned();
         let data = arguments.iter().fold(selector, |data, argument| format!("{data}{argument:064x}"));
-        let answer = self.node.call("eth_call", json!([{ "to": self.contract, "data": data }, "latest"])).await;
-        words(&answer)
+        let result = self.node.call("eth_call", json!([{ "to": self.contract, "data": data }, "latest"])).await;
+        split_words(&result)
     }
 
-    /// The hash by which the ABI knows functions and events.
+    /// The Keccak-256 hash, which identifies functions and events in the ABI.
     async fn keccak(&self, text: &str) -> String {
         let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
         self.node.call("web3_sha3", json!([format!("0x{hex}")])).await.as_str().expect("a hash").to_owned()
@@ -68,9 +68,9 @@ impl Setup {
 
 const SOON: std::time::Duration = std::time::Duration::from_secs(20);
 
-/// A client as the variables make it.
+/// A client that is configured by these variables.
 fn chain_of(url: &str, key: &str, contract: &str) -> Chain {
-    // It installs the TLS that the client is made with.
+    // Installs the TLS provider of the client.
     drop(crate::harness::process::http_client());
     let pairs = [("CHAIN_RPC_URL", url), ("CHAIN_PRIVATE_KEY", key), ("CONTRACT_ADDRESS", contract)];
     let mut vars = EnvReader::from_pairs(&pairs);
@@ -79,7 +79,7 @@ fn chain_of(url: &str, key: &str, contract: &str) -> Chain {
     Chain::new(&config.expect("a configuration")).expect("a client")
 }
 
-/// Ids in the order of their numbers.
+/// An id. Ids have the order of their numbers.
 fn id(number: u128) -> Uuid {
     Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0000 + number)
 }
@@ -88,12 +88,12 @@ fn rate(units: u128) -> ScaledRate {
     ScaledRate::from_units(units).expect("a rate")
 }
 
-/// The parts of an answer of the ABI.
-fn words(answer: &Value) -> Vec<String> {
-    let digits = answer.as_str().and_then(|text| text.strip_prefix("0x")).expect("hexadecimal digits");
-    digits.as_bytes().chunks(64).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+/// Splits a result of the ABI into its 32-byte words, in hexadecimal.
+fn split_words(result: &Value) -> Vec<String> {
+    let digits = result.as_str().and_then(|text| text.strip_prefix("0x")).expect("hexadecimal digits");
+    digits.as_bytes().chunks(64).map(|hex_word| String::from_utf8_lossy(hex_word).into_owned()).collect()
 }
 
-fn word(number: u128) -> String {
+fn hex_word(number: u128) -> String {
     format!("{number:064x}")
 }

@@ -1,4 +1,4 @@
-"""Uses the client that openapi-python-client makes of the document: checked by mypy first, then run against a live API."""
+"""Uses the generated openapi-python-client: mypy checks this file, then it runs against a live API."""
 
 import sys
 
@@ -46,10 +46,10 @@ def transactions() -> None:
             amount=amount,
             currency="EUR",
         )
-        answer = receive_transaction.sync_detailed(client=anyone, body=sent)
-        assert isinstance(answer.parsed, Transaction), answer
-        assert answer.parsed.status is TransactionStatus.PROCESSING
-        assert f'"amount":{amount},'.encode() in answer.content, answer.content
+        response = receive_transaction.sync_detailed(client=anyone, body=sent)
+        assert isinstance(response.parsed, Transaction), response
+        assert response.parsed.status is TransactionStatus.PROCESSING
+        assert f'"amount":{amount},'.encode() in response.content, response.content
     found = get_transaction.sync("python-0", client=private, wait=30.0)
     assert isinstance(found, Transaction), found
     assert found.status is TransactionStatus.PROCESSED and found.processed_at is not None, found
@@ -96,4 +96,4 @@ transactions()
 items()
 interest_rates()
 probes()
-print("all of it")
+print("all checks passed")

@@ -1,3 +1,3 @@
-//! The published document: valid, and good enough that clients generated from it work.
+//! The published OpenAPI document: it is valid, and clients generated from it work.
 
 mod clients;

@@ -24,6 +24,7 @@ pub mod python;
 pub mod queue_harness;
 pub mod redis;
 pub mod scratch;
+pub mod system;
 mod watchdog;
 
 pub use eventually::eventually;

@@ -1,87 +1,91 @@
-//! Clients that shut down their side once they have sent all, as RFC 9112 §9.6 allows; and clients that leave.
+//! Clients that shut down their sending side after the request, as RFC 9112 §9.6 allows, and clients that disconnect.
 
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 
-use super::{System, WEBHOOKS, one_answer, post, webhook};
+use super::{SOON, raw_webhook, read_response};
 use crate::harness::{
     eventually,
-    http::{connect, read_response, send},
+    http::{send, connect, read},
+    system::{System, WEBHOOKS, webhook},
 };
 
 #[tokio::test]
-async fn of_twenty_senders_that_shut_down_their_side_each_gets_its_answer() {
+async fn half_closed_senders_get_their_responses() {
     let system = System::start(&[]).await;
     for number in 0..20 {
         let id = format!("t-{number}");
         let mut stream = match number % 4 {
-            0 => system.sent(post(&id, "").as_bytes()).await,
+            0 => system.send_bytes(raw_webhook(&id).as_bytes()).await,
             1 => {
                 let body = webhook(&id).to_string();
                 let head = format!("POST {WEBHOOKS} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
-                system.sent(format!("{head}{:x}\r\n{body}\r\n0\r\n\r\n", body.len()).as_bytes()).await
+                system.send_bytes(format!("{head}{:x}\r\n{body}\r\n0\r\n\r\n", body.len()).as_bytes()).await
             }
-            // The body and the end of it in a packet of their own.
+            // The last 60 bytes arrive in a separate packet.
             2 => {
-                let request = post(&id, "");
+                let request = raw_webhook(&id);
                 let (head, body) = request.split_at(request.len() - 60);
-                let mut stream = system.sent(head.as_bytes()).await;
+                let mut stream = system.send_bytes(head.as_bytes()).await;
                 tokio::task::yield_now().await;
                 stream.write_all(body.as_bytes()).await.unwrap();
                 stream
             }
-            // The second request of its connection.
+            // The second request of a connection.
             _ => {
-                let mut stream = system.sent(post(&format!("before-{id}"), "").as_bytes()).await;
-                assert!(one_answer(&mut stream).await.starts_with("HTTP/1.1 202"));
-                stream.write_all(post(&id, "").as_bytes()).await.unwrap();
+                let mut stream = system.send_bytes(raw_webhook(&format!("before-{id}")).as_bytes()).await;
+                assert!(read_response(&mut stream).await.starts_with("HTTP/1.1 202"));
+                stream.write_all(raw_webhook(&id).as_bytes()).await.unwrap();
                 stream
             }
         };
         stream.shutdown().await.unwrap();
-        let answer = read_response(stream).await;
-        assert_eq!((answer.status, &answer.json()["transaction_id"]), (202, &Value::from(id)), "{number}: {answer:?}");
+        let response = read(stream).await;
+        assert_eq!(
+            (response.status, &response.json()["transaction_id"]),
+            (202, &Value::from(id)),
+            "{number}: {response:?}"
+        );
     }
-    assert_eq!(system.recorded().await, 25);
+    assert_eq!(system.count_transactions().await, 25);
 
-    let both = post("p-1", "") + &post("p-2", "");
-    let mut stream = system.sent(both.as_bytes()).await;
+    let both = raw_webhook("p-1") + &raw_webhook("p-2");
+    let mut stream = system.send_bytes(both.as_bytes()).await;
     stream.shutdown().await.unwrap();
-    let answers = read_response(stream).await;
-    assert_eq!(answers.status, 202);
-    assert!(answers.text.contains("\"p-1\"") && answers.text.contains("HTTP/1.1 202"), "{answers:?}");
+    let responses = read(stream).await;
+    assert_eq!(responses.status, 202);
+    assert!(responses.text.contains("\"p-1\"") && responses.text.contains("HTTP/1.1 202"), "{responses:?}");
 
-    // What never comes to an end is no webhook.
-    let cut = post("cut", "");
-    let mut stream = system.sent(&cut.as_bytes()[..cut.len() - 1]).await;
+    // A body that ends early is not a webhook.
+    let cut = raw_webhook("cut");
+    let mut stream = system.send_bytes(&cut.as_bytes()[..cut.len() - 1]).await;
     stream.shutdown().await.unwrap();
-    read_response(stream).await.assert_problem(400, "broken off");
-    assert_eq!(system.recorded().await, 27);
+    read(stream).await.assert_problem(400, "a truncated body");
+    assert_eq!(system.count_transactions().await, 27);
 }
 
-/// The waits that have ended, by the log.
-fn ended(system: &System) -> usize {
+/// How many long polls have ended, by the log.
+fn count_finished_polls(system: &System) -> usize {
     let log = system.api.process.log();
     log.lines().filter(|line| line.contains("COMPLETED_REQUEST") && line.contains("/v1/transactions/t")).count()
 }
 
 #[tokio::test]
-async fn twenty_long_pollers_that_leave_are_noticed_at_once() {
+async fn disconnected_long_pollers_are_noticed_at_once() {
     let system = System::start(&[("PROCESSING_DELAY_SECONDS", "3600")]).await;
-    let sent = send(system.call(reqwest::Method::POST, WEBHOOKS).json(&webhook("t"))).await;
-    assert_eq!(sent.status, 202);
-    let poll = b"GET /v1/transactions/t?wait=60 HTTP/1.1\r\nHost: x\r\n\r\n";
+    system.send_webhook("t").await;
+    let long_poll = b"GET /v1/transactions/t?wait=60 HTTP/1.1\r\nHost: x\r\n\r\n";
     let mut pollers = Vec::new();
     for _ in 0..40 {
-        pollers.push(system.sent(poll).await);
+        pollers.push(system.send_bytes(long_poll).await);
     }
-    // They wait: a look that came after them is answered.
-    let waited = send(system.call(reqwest::Method::GET, "/v1/transactions/t?wait=0.5")).await;
+    // All of them wait by now, because a request that came after them has its response.
+    let waited = send(system.get("/v1/transactions/t?wait=0.5")).await;
     assert_eq!(waited.status, 200);
-    eventually("its line is in the log", super::SOON, async || ended(&system) > 0).await;
-    assert_eq!(ended(&system), 1, "{}", system.api.process.log());
+    eventually("the log has the short poll", SOON, async || count_finished_polls(&system) > 0).await;
+    assert_eq!(count_finished_polls(&system), 1, "{}", system.api.process.log());
     let began = Instant::now();
     for (number, poller) in pollers.into_iter().enumerate() {
         if number % 2 == 0 {
@@ -89,13 +93,13 @@ async fn twenty_long_pollers_that_leave_are_noticed_at_once() {
         }
         drop(poller);
     }
-    eventually("40 waits have ended", Duration::from_secs(10), async || ended(&system) == 41).await;
-    println!("40 long-pollers of 60 s that left, half of them by a reset: noticed after {:.2?}", began.elapsed());
+    eventually("40 long polls have ended", Duration::from_secs(10), async || count_finished_polls(&system) == 41).await;
+    println!("40 long polls of 60 s disconnected, half of them by a reset: noticed after {:.2?}", began.elapsed());
 
-    // One that only shuts down its side gets what there is.
+    // A client that only shuts down its sending side gets the current state.
     let mut stream = connect(&system.api.url).await;
-    stream.write_all(poll).await.unwrap();
+    stream.write_all(long_poll).await.unwrap();
     stream.shutdown().await.unwrap();
-    let answer = tokio::time::timeout(Duration::from_secs(10), read_response(stream)).await.expect("at once");
-    assert_eq!((answer.status, &answer.json()["status"]), (200, &Value::from("PROCESSING")));
+    let response = tokio::time::timeout(Duration::from_secs(10), read(stream)).await.expect("at once");
+    assert_eq!((response.status, &response.json()["status"]), (200, &Value::from("PROCESSING")));
 }

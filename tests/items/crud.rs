@@ -1,20 +1,23 @@
-//! Created, read, replaced and deleted over HTTP: every status, and who may do what.
+//! Create, read, replace, delete and list over HTTP: every status, ownership, and validation.
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{ITEMS, System, count, user};
-use crate::harness::http::{HttpResponse, send};
+use super::{ITEMS, create_user, start};
+use crate::harness::{
+    http::{HttpResponse, send},
+    system::System,
+};
 
 async fn post(system: &System, token: &str, body: Value) -> HttpResponse {
-    send(system.call(Method::POST, ITEMS).bearer_auth(token).json(&body)).await
+    send(system.request(Method::POST, ITEMS).bearer_auth(token).json(&body)).await
 }
 
 #[tokio::test]
-async fn an_item_lives() {
-    let system = System::start(&[]).await;
+async fn items_are_created_read_replaced_and_deleted() {
+    let system = start(&[]).await;
     let pool = system.database.pool().await;
-    let (ada, token) = user(&pool, "Ada").await;
+    let (ada, token) = create_user(&pool, "Ada").await;
     let body = json!({"title": "Bicycle", "description": "Blue", "price_cents": " 500 ", "owner_id": ada.0, "x": 1});
     let created = post(&system, &token, body).await;
     assert_eq!(created.status, 201, "{created:?}");
@@ -22,73 +25,79 @@ async fn an_item_lives() {
     let id = item["id"].as_i64().expect("an id");
     let path = format!("{ITEMS}/{id}");
     assert_eq!((created.header("location"), created.header("etag")), (&*path, "\"1\""));
-    let shown = json!({
+    let expected = json!({
         "id": id, "title": "Bicycle", "description": "Blue", "price_cents": 500, "owner_id": ada.0,
         "owner": {"id": ada.0, "full_name": "Ada"}, "created_at": item["created_at"], "updated_at": item["updated_at"],
     });
-    assert_eq!(item, shown);
-    assert!(!created.text.contains("example.com"), "no address of anybody");
+    assert_eq!(item, expected);
+    assert!(!created.text.contains("example.com"), "e-mail addresses stay private");
 
-    let found = send(system.call(Method::GET, &path)).await;
+    let found = send(system.get(&path)).await;
     assert_eq!((found.status, found.header("etag"), found.json()), (200, "\"1\"", item.clone()));
-    let unchanged = send(system.call(Method::GET, &path).header("if-none-match", "W/\"1\"")).await;
+    let unchanged = send(system.get(&path).header("if-none-match", "W/\"1\"")).await;
     assert_eq!((unchanged.status, &*unchanged.text, unchanged.header("etag")), (304, "", "\"1\""));
 
     let put = async |tag: Option<&str>, body: Value| {
-        let request = system.call(Method::PUT, &path).bearer_auth(&token).json(&body);
+        let request = system.request(Method::PUT, &path).bearer_auth(&token).json(&body);
         send(tag.into_iter().fold(request, |request, tag| request.header("if-match", tag))).await
     };
     let updated = put(Some("\"1\""), json!({"title": "Tricycle"})).await;
     assert_eq!((updated.status, updated.header("etag")), (200, "\"2\""), "{updated:?}");
-    assert_eq!(updated.json()["description"], Value::Null, "replaced as a whole");
+    assert_eq!(updated.json()["description"], Value::Null, "PUT replaces the whole item");
     assert_eq!(updated.json()["created_at"], item["created_at"]);
     assert_ne!(updated.json()["updated_at"], item["updated_at"]);
-    assert_eq!(send(system.call(Method::GET, &path)).await.json(), updated.json());
+    assert_eq!(send(system.get(&path)).await.json(), updated.json());
     let stale = put(Some("\"1\", W/\"2\""), json!({"title": "Unicycle"})).await;
     assert!(stale.assert_problem(412, "stale")["detail"].as_str().unwrap().contains("\"2\""));
     assert_eq!(put(Some("*"), json!({"title": "Unicycle"})).await.status, 200);
     assert_eq!(put(None, json!({"title": "Car", "price_cents": 5.0})).await.header("etag"), "\"4\"");
 
     let delete =
-        async |tag: &str| send(system.call(Method::DELETE, &path).bearer_auth(&token).header("if-match", tag)).await;
+        async |tag: &str| send(system.request(Method::DELETE, &path).bearer_auth(&token).header("if-match", tag)).await;
     delete("\"3\"").await.assert_problem(412, "stale");
     let deleted = delete("\"4\"").await;
     assert_eq!((deleted.status, &*deleted.text), (204, ""));
-    send(system.call(Method::GET, &path)).await.assert_problem(404, "gone");
+    send(system.get(&path)).await.assert_problem(404, "gone");
     delete("\"4\"").await.assert_problem(404, "gone");
     put(None, json!({"title": "Car"})).await.assert_problem(404, "gone");
-    // No worker took the job of the first write, so the three that follow share it; the deletion has its own.
+    // No worker has claimed the job of the first write, so the next three share it. The deletion has its own.
     let jobs = "SELECT count(*) FROM apalis.jobs WHERE job_type = 'index_item'";
-    assert_eq!(count(&pool, jobs).await, 2);
+    assert_eq!(system.count(jobs).await, 2);
 }
 
 #[tokio::test]
-async fn only_owners_write() {
-    let system = System::start(&[]).await;
+async fn only_the_owner_changes_an_item() {
+    let system = start(&[]).await;
     let pool = system.database.pool().await;
-    let ((ada, token), (_, other)) = (user(&pool, "Ada").await, user(&pool, "Eve").await);
+    let ((ada, token), (_, other)) = (create_user(&pool, "Ada").await, create_user(&pool, "Eve").await);
     let path = post(&system, &token, json!({"title": "mine"})).await.header("location").to_owned();
-    post(&system, &other, json!({"title": "x", "owner_id": ada.0})).await.assert_problem(403, "in another's name");
+    post(&system, &other, json!({"title": "x", "owner_id": ada.0}))
+        .await
+        .assert_problem(403, "an owner that is not the caller");
     for (method, body) in [(Method::PUT, json!({"title": "x"})), (Method::DELETE, json!(null))] {
-        send(system.call(method.clone(), &path).bearer_auth(&other).json(&body)).await.assert_problem(403, "another's");
-        send(system.call(method.clone(), &path).json(&body)).await.assert_problem(401, "nobody");
-        send(system.call(method.clone(), &path).bearer_auth("x.y.z").json(&body)).await.assert_problem(401, "no token");
+        send(system.request(method.clone(), &path).bearer_auth(&other).json(&body))
+            .await
+            .assert_problem(403, "the item of another user");
+        send(system.request(method.clone(), &path).json(&body)).await.assert_problem(401, "no credentials");
+        send(system.request(method.clone(), &path).bearer_auth("x.y.z").json(&body))
+            .await
+            .assert_problem(401, "an invalid token");
         let unknown = format!("{ITEMS}/9223372036854775807");
-        send(system.call(method, &unknown).bearer_auth(&other).json(&body)).await.assert_problem(404, "unknown");
+        send(system.request(method, &unknown).bearer_auth(&other).json(&body)).await.assert_problem(404, "unknown");
     }
-    send(system.call(Method::POST, ITEMS).body("{}")).await.assert_problem(401, "nobody");
+    send(system.request(Method::POST, ITEMS).body("{}")).await.assert_problem(401, "no credentials");
     let body = json!({"title": "x", "owner_id": 999_999});
-    send(system.call(Method::PUT, &path).bearer_auth(&token).json(&body)).await.assert_problem(403, "given away");
-    assert_eq!(send(system.call(Method::GET, &path)).await.json()["title"], "mine");
-    // A user who is gone: the token says who it was.
+    send(system.request(Method::PUT, &path).bearer_auth(&token).json(&body)).await.assert_problem(403, "a new owner");
+    assert_eq!(send(system.get(&path)).await.json()["title"], "mine");
+    // The token of a deleted user.
     sqlx::query("DELETE FROM users WHERE full_name = 'Eve'").execute(&pool).await.unwrap();
-    post(&system, &other, json!({"title": "x"})).await.assert_problem(401, "gone");
+    post(&system, &other, json!({"title": "x"})).await.assert_problem(401, "a deleted user");
 }
 
 #[tokio::test]
-async fn bad_input_is_named_in_pydantics_words() {
-    let system = System::start(&[]).await;
-    let (_, token) = user(&system.database.pool().await, "Ada").await;
+async fn invalid_items_get_pydantic_messages() {
+    let system = start(&[]).await;
+    let (_, token) = create_user(&system.database.pool().await, "Ada").await;
     for (body, kind, loc, msg) in [
         ("{}", "missing", "title", "Field required"),
         (r#"{"title":""}"#, "string_too_short", "title", "String should have at least 1 character"),
@@ -115,9 +124,9 @@ async fn bad_input_is_named_in_pydantics_words() {
         (r#"{"title":"a","price_cents":[]}"#, "int_type", "price_cents", "Input should be a valid integer"),
         (r#"{"title":"a\u0000"}"#, "value_error", "title", "Value error, text must not contain NUL"),
     ] {
-        let answer = send(system.call(Method::POST, ITEMS).bearer_auth(&token).body(body)).await;
-        answer.assert_problem(422, body);
-        assert_eq!(answer.validation_errors(), [(kind.into(), format!(r#"["body","{loc}"]"#), msg.into())], "{body}");
+        let response = send(system.request(Method::POST, ITEMS).bearer_auth(&token).body(body)).await;
+        response.assert_problem(422, body);
+        assert_eq!(response.validation_errors(), [(kind.into(), format!(r#"["body","{loc}"]"#), msg.into())], "{body}");
     }
     let long = json!({"title": "é".repeat(256), "description": "é".repeat(10_001), "price_cents": "x"});
     let kinds: Vec<_> =
@@ -128,29 +137,29 @@ async fn bad_input_is_named_in_pydantics_words() {
     assert_eq!((created.status, created.json()["price_cents"].as_i64()), (201, Some(i64::MAX)));
     for (price, shown) in [("5.0", 5), ("\"5\"", 5), ("true", 1), ("1e2", 100)] {
         let body = format!(r#"{{"title":"a","price_cents":{price}}}"#);
-        let answer = send(system.call(Method::POST, ITEMS).bearer_auth(&token).body(body)).await;
-        assert_eq!(answer.json()["price_cents"], shown, "{price}");
+        let response = send(system.request(Method::POST, ITEMS).bearer_auth(&token).body(body)).await;
+        assert_eq!(response.json()["price_cents"], shown, "{price}");
     }
     for path in ["x", "1.5", "%00"] {
-        let answer = send(system.call(Method::GET, &format!("{ITEMS}/{path}"))).await;
-        answer.assert_problem(422, path);
-        assert_eq!(answer.validation_errors()[0].1, r#"["path","item_id"]"#);
+        let response = send(system.get(&format!("{ITEMS}/{path}"))).await;
+        response.assert_problem(422, path);
+        assert_eq!(response.validation_errors()[0].1, r#"["path","item_id"]"#);
     }
     for path in ["0", "-1", "99999999999999999999"] {
-        send(system.call(Method::GET, &format!("{ITEMS}/{path}"))).await.assert_problem(404, path);
+        send(system.get(&format!("{ITEMS}/{path}"))).await.assert_problem(404, path);
     }
 }
 
 #[tokio::test]
-async fn pages_are_newest_first_and_counted() {
-    let system = System::start(&[]).await;
-    let (_, token) = user(&system.database.pool().await, "Ada").await;
+async fn item_pages_are_newest_first_with_a_total() {
+    let system = start(&[]).await;
+    let (_, token) = create_user(&system.database.pool().await, "Ada").await;
     let page = async |query: &str| {
-        let answer = send(system.call(Method::GET, &format!("{ITEMS}{query}"))).await;
-        assert_eq!(answer.status, 200, "{query}: {answer:?}");
+        let response = send(system.get(&format!("{ITEMS}{query}"))).await;
+        assert_eq!(response.status, 200, "{query}: {response:?}");
         let titles: Vec<_> =
-            answer.json().as_array().expect("an array").iter().map(|item| item["title"].clone()).collect();
-        (titles, answer.header("x-total-count").to_owned())
+            response.json().as_array().expect("an array").iter().map(|item| item["title"].clone()).collect();
+        (titles, response.header("x-total-count").to_owned())
     };
     assert_eq!(page("").await, (vec![], "0".into()));
     for title in 0..25 {
@@ -164,17 +173,17 @@ async fn pages_are_newest_first_and_counted() {
     for beyond in ["25", "9223372036854775807"] {
         assert_eq!(page(&format!("?skip={beyond}")).await, (vec![], "25".into()), "{beyond}");
     }
-    let answer = send(system.call(Method::GET, &format!("{ITEMS}?skip=-1&limit=101"))).await;
-    answer.assert_problem(422, "both");
+    let response = send(system.get(&format!("{ITEMS}?skip=-1&limit=101"))).await;
+    response.assert_problem(422, "both");
     let failure = |kind: &str, name: &str, msg: &str| (kind.into(), format!(r#"["query","{name}"]"#), msg.into());
     let expected = [
         failure("greater_than_equal", "skip", "Input should be greater than or equal to 0"),
         failure("less_than_equal", "limit", "Input should be less than or equal to 100"),
     ];
-    assert_eq!(answer.validation_errors(), expected);
+    assert_eq!(response.validation_errors(), expected);
     for beyond in ["9223372036854775808", "99999999999999999999"] {
-        let answer = send(system.call(Method::GET, &format!("{ITEMS}?skip={beyond}"))).await;
+        let response = send(system.get(&format!("{ITEMS}?skip={beyond}"))).await;
         let most = "Input should be less than or equal to 9223372036854775807";
-        assert_eq!(answer.validation_errors(), [failure("less_than_equal", "skip", most)], "{beyond}");
+        assert_eq!(response.validation_errors(), [failure("less_than_equal", "skip", most)], "{beyond}");
     }
 }

@@ -1,17 +1,17 @@
-//! What a title must show.
+//! Titles need a visible character.
 
 use reqwest::Method;
 use serde_json::json;
 
-use super::{ITEMS, System, user};
+use super::{ITEMS, create_user, start};
 use crate::harness::http::send;
 
 #[tokio::test]
-async fn a_title_shows_something() {
-    let system = System::start(&[]).await;
-    let (_, token) = user(&system.database.pool().await, "ada").await;
+async fn titles_have_a_visible_character() {
+    let system = start(&[]).await;
+    let (_, token) = create_user(&system.database.pool().await, "ada").await;
     let send = async |method: Method, path: &str, title: &str| {
-        send(system.call(method, path).bearer_auth(&token).json(&json!({"title": title}))).await
+        send(system.request(method, path).bearer_auth(&token).json(&json!({"title": title}))).await
     };
     let created = send(Method::POST, ITEMS, " Kettle ").await;
     assert_eq!((created.status, created.json()["title"].as_str()), (201, Some(" Kettle ")));
@@ -29,10 +29,10 @@ async fn a_title_shows_something() {
         "\u{ad}\u{85}",
     ] {
         for (method, path) in [(Method::POST, ITEMS), (Method::PUT, &*path)] {
-            let answer = send(method, path, title).await;
-            answer.assert_problem(422, title);
+            let response = send(method, path, title).await;
+            response.assert_problem(422, title);
             let expected = ("string_too_short", "[\"body\",\"title\"]", "String should have at least 1 character");
-            let failures = answer.validation_errors();
+            let failures = response.validation_errors();
             let found: Vec<_> = failures.iter().map(|(kind, loc, msg)| (&**kind, &**loc, &**msg)).collect();
             assert_eq!(found, [expected], "{title:?}");
         }

@@ -1,4 +1,4 @@
-//! The level of the database: what the feature records, without HTTP.
+//! The feature against the database, without HTTP: stored rows, constraints, locks and outages.
 
 use jobs::{
     boot::db::Database,
@@ -13,50 +13,54 @@ use uuid::Uuid;
 
 use crate::harness::database::{self, TestDatabase};
 
-async fn feature() -> (Probes, PgPool, TestDatabase) {
-    let kept = database::fresh().await;
-    let pool = kept.pool().await;
-    let sessions = Database::parse(&kept.url).expect("the harness's URL").pool("test", 4);
-    (Probes::start(&sessions), pool, kept)
+async fn start_feature() -> (Probes, PgPool, TestDatabase) {
+    let database = database::fresh().await;
+    let pool = database.pool().await;
+    let sessions = Database::parse(&database.url).expect("the harness's URL").pool("test", 4);
+    (Probes::start(&sessions), pool, database)
 }
 
-async fn recorded(pool: &PgPool, id: Uuid) -> (i32, i32, String) {
+async fn select_position(pool: &PgPool, id: Uuid) -> (i32, i32, String) {
     let row = sqlx::query("SELECT x, y, direction FROM probes WHERE id = $1").bind(id).fetch_one(pool).await.unwrap();
     (row.get(0), row.get(1), row.get(2))
 }
 
 #[tokio::test]
-async fn a_probe_is_recorded_and_moved() {
-    let (probes, pool, _kept) = feature().await;
+async fn a_probe_is_stored_and_moved() {
+    let (probes, pool, _database) = start_feature().await;
     let probe = probes.create(Grid { x: 5, y: 5 }, Direction::North).await.unwrap();
-    assert_eq!(recorded(&pool, probe.id).await, (0, 0, "NORTH".into()));
-    let there = Position { x: 1, y: 1, direction: Direction::East };
+    assert_eq!(select_position(&pool, probe.id).await, (0, 0, "NORTH".into()));
+    let there = Stand { x: 1, y: 1, direction: Direction::East };
     assert_eq!(probes.send(probe.id, " mrM ").await.unwrap(), MoveOutcome::Done(there));
-    assert_eq!(recorded(&pool, probe.id).await, (1, 1, "EAST".into()));
+    assert_eq!(select_position(&pool, probe.id).await, (1, 1, "EAST".into()));
 }
 
 #[tokio::test]
-async fn what_is_refused_changes_nothing_and_holds_nothing() {
-    let (probes, pool, _kept) = feature().await;
+async fn refused_commands_change_nothing_and_hold_no_lock() {
+    let (probes, pool, _database) = start_feature().await;
     let grid = Grid { x: 3, y: 0 };
     let probe = probes.create(grid, Direction::East).await.unwrap();
     let before: String = sqlx::query_scalar("SELECT xmin::text FROM probes").fetch_one(&pool).await.unwrap();
     let unknown = Uuid::now_v7();
     for _ in 0..20 {
-        assert_eq!(probes.send(probe.id, "MMMM").await.unwrap(), MoveOutcome::OutOfGrid(OutOfGrid(grid)));
+        assert_eq!(probes.send(probe.id, "MMMM").await.unwrap(), MoveOutcome::Wall(OutOfGrid(grid)));
         assert_eq!(probes.send(probe.id, "MMMMX").await.unwrap(), MoveOutcome::Invalid(InvalidCommand('X')));
-        assert_eq!(probes.send(unknown, "X").await.unwrap(), MoveOutcome::Unknown, "before its command");
+        assert_eq!(
+            probes.send(unknown, "X").await.unwrap(),
+            MoveOutcome::Unknown,
+            "an unknown probe is reported before its command"
+        );
         assert_eq!(probes.send(unknown, "M").await.unwrap(), MoveOutcome::Unknown);
     }
-    assert_eq!(recorded(&pool, probe.id).await, (0, 0, "EAST".into()));
+    assert_eq!(select_position(&pool, probe.id).await, (0, 0, "EAST".into()));
     let after: String = sqlx::query_scalar("SELECT xmin::text FROM probes").fetch_one(&pool).await.unwrap();
-    assert_eq!(before, after, "not even written again");
-    assert!(matches!(probes.send(probe.id, "MMM").await.unwrap(), MoveOutcome::Done(_)), "the row is free");
+    assert_eq!(before, after, "the row is not written again");
+    assert!(matches!(probes.send(probe.id, "MMM").await.unwrap(), MoveOutcome::Done(_)), "the row is not locked");
 }
 
 #[tokio::test]
-async fn the_table_refuses_what_no_probe_can_be() {
-    let (_, pool, _kept) = feature().await;
+async fn the_table_rejects_impossible_probes() {
+    let (_, pool, _database) = start_feature().await;
     for (values, constraint) in [
         ("0, 0, 0, 0, 'NORTH'", "probes_grid_has_room"),
         ("-1, 5, 0, 0, 'NORTH'", "probes_grid_has_room"),
@@ -74,17 +78,17 @@ async fn the_table_refuses_what_no_probe_can_be() {
     }
 }
 
-/// Those of one probe wait in the database; nobody else has to wait with them.
+/// Moves of one probe wait for its row in at most four sessions, so that other requests get one.
 #[tokio::test]
-async fn a_crowd_around_one_probe_leaves_sessions_to_others() {
-    let kept = database::fresh().await;
-    let pool = kept.pool().await;
-    let sessions = Database::parse(&kept.url).expect("the harness's URL").pool("test", 6);
+async fn many_moves_of_one_probe_leave_sessions_to_others() {
+    let database = database::fresh().await;
+    let pool = database.pool().await;
+    let sessions = Database::parse(&database.url).expect("the harness's URL").pool("test", 6);
     let probes = Probes::start(&sessions);
     let probe = probes.create(Grid { x: 100, y: 100 }, Direction::North).await.unwrap();
     let mut holder = pool.begin().await.unwrap();
     sqlx::query("SELECT FROM probes FOR UPDATE").execute(&mut *holder).await.unwrap();
-    let crowd: Vec<_> = (0..50)
+    let moves: Vec<_> = (0..50)
         .map(|_| {
             let probes = probes.clone();
             tokio::spawn(async move { probes.send(probe.id, "M").await })
@@ -99,19 +103,19 @@ async fn a_crowd_around_one_probe_leaves_sessions_to_others() {
     probes.create(Grid { x: 1, y: 1 }, Direction::North).await.expect("a session");
     assert_eq!(probes.page(None, 10).await.expect("a session").len(), 2);
     holder.rollback().await.unwrap();
-    for moved in crowd {
+    for moved in moves {
         assert!(matches!(moved.await.unwrap(), Ok(MoveOutcome::Done(_))));
     }
-    assert_eq!(recorded(&pool, probe.id).await, (0, 50, "NORTH".into()));
+    assert_eq!(select_position(&pool, probe.id).await, (0, 50, "NORTH".into()));
 }
 
 #[tokio::test]
-async fn a_database_that_is_away_is_unavailable() {
-    let (probes, pool, kept) = feature().await;
+async fn an_unreachable_database_is_unavailable() {
+    let (probes, pool, database) = start_feature().await;
     let probe = probes.create(Grid { x: 5, y: 5 }, Direction::North).await.unwrap();
     pool.close().await;
-    let nowhere = kept.url.replace(&kept.name, "there_is_no_such_database");
-    let away = Probes::start(&Database::parse(&nowhere).expect("a URL").pool("test", 1));
-    assert!(matches!(away.send(probe.id, "M").await, Err(Error::Unavailable(_))));
-    assert!(matches!(away.listing(None).await, Err(Error::Unavailable(_))));
+    let missing_url = database.url.replace(&database.name, "there_is_no_such_database");
+    let unreachable = Probes::start(&Database::parse(&missing_url).expect("a URL").pool("test", 1));
+    assert!(matches!(unreachable.send(probe.id, "M").await, Err(Error::Unavailable(_))));
+    assert!(matches!(unreachable.listing(None).await, Err(Error::Unavailable(_))));
 }

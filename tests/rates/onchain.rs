@@ -1,4 +1,4 @@
-//! With a contract behind it, on a real node: the same answers, and each submission on the chain once, whoever dies.
+//! Interest rates in a contract on a real node: the same responses, and each submission is saved once despite crashes.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use reqwest::Method;
 use serde_json::json;
 use sqlx::PgPool;
 
-use super::{KEY, SAVED, System, api, one};
+use super::{KEY, SAVED, System, one_asset, start_api};
 use crate::harness::{
     anvil::{Node, OTHER, OWNER, OWNER_KEY},
     database, eventually,
@@ -22,25 +22,25 @@ use crate::harness::{
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// An API over a database, a node and a contract of its own.
-pub(super) struct Chained {
+/// An API with its own database, node and contract.
+pub(super) struct ChainHarness {
     pub(super) node: Node,
-    /// Where the processes find the node.
+    /// The node's URL in the configuration of the processes.
     url: String,
     pub(super) contract: String,
     pub(super) system: System,
     pub(super) pool: PgPool,
 }
 
-impl Chained {
+impl ChainHarness {
     async fn start() -> Option<Self> {
         let node = Node::start().await?;
         let url = node.url.clone();
-        Some(Self::over(node, url).await)
+        Some(Self::start_with_node(node, url).await)
     }
 
-    /// Over this node, which the processes find at `url`.
-    pub(super) async fn over(node: Node, url: String) -> Self {
+    /// Starts an API that reaches this node at `url`.
+    pub(super) async fn start_with_node(node: Node, url: String) -> Self {
         drop(process::http_client());
         let mut vars = EnvReader::from_pairs(&[("CHAIN_RPC_URL", &node.url), ("CHAIN_PRIVATE_KEY", OWNER_KEY)]);
         let account = Account::read(&mut vars);
@@ -48,39 +48,40 @@ impl Chained {
         let contract = chain::deploy(&account).await.expect("a contract");
         let database = database::fresh().await;
         let pool = database.pool().await;
-        let api = api(&database, &variables(&url, &contract)).await;
+        let api = start_api(&database, &variables(&url, &contract)).await;
         let system = System { api, client: process::http_client(), database };
         Self { node, url, contract, system, pool }
     }
 
-    /// One more API process.
-    pub(super) async fn api(&self) -> Api {
-        api(&self.system.database, &variables(&self.url, &self.contract)).await
+    /// Starts another API process.
+    pub(super) async fn start_api(&self) -> Api {
+        start_api(&self.system.database, &variables(&self.url, &self.contract)).await
     }
 
-    /// A worker, which looks after all submissions now and not when their jobs are due.
-    pub(super) async fn reconcile(&self) -> Process {
+    /// Starts a worker. All pending submissions are due at once.
+    pub(super) async fn start_reconciling_worker(&self) -> Process {
         let now = "UPDATE apalis.jobs SET run_at = now() WHERE job_type = 'reconcile_rate' AND status = 'Pending'";
         sqlx::query(now).execute(&self.pool).await.expect("jobs");
         process::start_worker(&self.system.database.url, &variables(&self.url, &self.contract)).await
     }
 
-    pub(super) async fn count(&self, question: &'static str) -> i64 {
-        sqlx::query_scalar(question).fetch_one(&self.pool).await.expect("a number")
+    pub(super) async fn count(&self, query: &'static str) -> i64 {
+        sqlx::query_scalar(query).fetch_one(&self.pool).await.expect("a number")
     }
 
-    pub(super) async fn pending(&self) -> i64 {
+    pub(super) async fn count_pending(&self) -> i64 {
         self.count("SELECT count(*) FROM interest_rates WHERE state = 'pending'").await
     }
 
-    /// A submission whose transaction waits for its block; its request goes on.
+    /// Submits a rate and waits until the node has its transaction, without mining it. Returns the open request.
     pub(super) async fn submit_and_wait(
         &self,
         rate: i32,
         key: &'static str,
     ) -> tokio::task::JoinHandle<Option<HttpResponse>> {
         self.node.set_automine(false).await;
-        let request = self.system.call(Method::POST, "/asset").header("idempotency-key", key).json(&one(rate));
+        let request =
+            self.system.request_with_key(Method::POST, "/asset").header("idempotency-key", key).json(&one_asset(rate));
         let request = tokio::spawn(async move {
             let response = request.send().await.ok()?;
             let (status, headers) = (response.status().as_u16(), response.headers().clone());
@@ -94,8 +95,8 @@ impl Chained {
         request
     }
 
-    /// The hash of what was signed last.
-    pub(super) async fn hash(&self) -> String {
+    /// The hash of the last signed transaction.
+    pub(super) async fn last_hash(&self) -> String {
         let hash: Vec<u8> =
             sqlx::query_scalar("SELECT hash FROM chain_sends ORDER BY sent_at DESC, number DESC LIMIT 1")
                 .fetch_one(&self.pool)
@@ -123,197 +124,206 @@ fn variables<'a>(url: &'a str, contract: &'a str) -> [(&'a str, &'a str); 4] {
 }
 
 #[tokio::test]
-async fn the_seeds_session_on_a_chain() {
-    let Some(chained) = Chained::start().await else { return };
-    let system = &chained.system;
-    assert_eq!(system.get("/").await.json()["storage_backend"], "smart_contract");
-    assert_eq!(system.get("/readyz").await.status, 200);
-    let problem = system.get("/interest_rate").await.assert_problem(404, "nothing yet");
+async fn the_documented_session_works_on_a_chain() {
+    let Some(harness) = ChainHarness::start().await else { return };
+    let system = &harness.system;
+    assert_eq!(system.get_with_key("/").await.json()["storage_backend"], "smart_contract");
+    assert_eq!(system.get_with_key("/readyz").await.status, 200);
+    let problem = system.get_with_key("/interest_rate").await.assert_problem(404, "no submission yet");
     assert_eq!(problem["detail"], "No interest rate found. Please update assets first.");
     let assets = json!([{"id": "id-1", "interest_rate": 100}, {"id": "id-2", "interest_rate": 10}]);
-    let saved = system.submit_as("k", assets.clone()).await;
+    let saved = system.submit_idempotent("k", assets.clone()).await;
     assert_eq!((saved.status, saved.json()), (200, json!({"message": SAVED})), "{saved:?}");
-    assert_eq!(system.current().await, "55.0");
-    let again = system.submit_as("k", assets).await;
+    assert_eq!(system.current_rate().await, "55.0");
+    let again = system.submit_idempotent("k", assets).await;
     assert_eq!((again.status, again.header("idempotency-replayed")), (200, "true"), "{again:?}");
-    system.submit_as("k", one(1)).await.assert_problem(422, "another body");
+    system.submit_idempotent("k", one_asset(1)).await.assert_problem(422, "another body");
     for (rate, shown) in [
         ("0.0000000000000000005", "0.0"),
         ("1.6666666666666666665", "1.666666666666666666"),
         ("99999999999999999999.9999999999999999999", "100000000000000000000.0"),
     ] {
-        assert_eq!(system.submit(one(rate)).await.status, 200);
-        assert_eq!(system.current().await, shown, "{rate}");
+        assert_eq!(system.submit(one_asset(rate)).await.status, 200);
+        assert_eq!(system.current_rate().await, shown, "{rate}");
     }
     let all = ["100000000000000000000.0", "1.666666666666666666", "0.0", "55.0"];
     for limit in [1, 3, 100] {
         assert_eq!(system.history(limit).await, all, "{limit} a page");
     }
-    let time = system.get("/interest_rate").await.json()["updated_at"].as_str().expect("a time").to_owned();
+    let time = system.get_with_key("/interest_rate").await.json()["updated_at"].as_str().expect("a time").to_owned();
     assert!(time.starts_with("20") && time.ends_with('Z'), "{time}");
-    assert_eq!(chained.pending().await, 0);
-    chained.assert_no_secret(&[]);
+    assert_eq!(harness.count_pending().await, 0);
+    harness.assert_no_secret(&[]);
 }
 
 #[tokio::test]
-async fn two_processes_that_write_at_once_lose_and_double_nothing() {
-    let Some(chained) = Chained::start().await else { return };
-    let second = chained.api().await;
+async fn concurrent_processes_save_each_rate_once() {
+    let Some(harness) = ChainHarness::start().await else { return };
+    let second = harness.start_api().await;
     let submit = async |rate: usize| {
-        let url = if rate.is_multiple_of(2) { &chained.system.api.url } else { &second.url };
-        let request = chained.system.client.post(format!("{url}/asset")).header("api_key", KEY);
-        send(request.json(&one(rate))).await
+        let url = if rate.is_multiple_of(2) { &harness.system.api.url } else { &second.url };
+        let request = harness.system.client.post(format!("{url}/asset")).header("api_key", KEY);
+        send(request.json(&one_asset(rate))).await
     };
-    let answers = join_all((1..=40).map(submit)).await;
-    assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
-    let mut saved = chained.system.history(100).await;
+    let responses = join_all((1..=40).map(submit)).await;
+    assert!(responses.iter().all(|response| response.status == 200), "{responses:?}");
+    let mut saved = harness.system.history(100).await;
     saved.sort_by_key(|rate| rate.trim_end_matches(".0").parse::<usize>().expect("a number"));
     assert_eq!(saved, (1..=40).map(|rate| format!("{rate}.0")).collect::<Vec<_>>());
-    let used = chained.node.call("eth_getTransactionCount", json!([OWNER, "latest"])).await;
-    assert_eq!(used, "0x29", "one transaction each, and the contract's own: none was lost or replaced");
-    // Nobody signed with a nonce that somebody else had: the sender is one process's at a time.
-    assert_eq!(chained.count("SELECT count(*) FROM chain_sends").await, 40);
-    chained.assert_no_secret(&[&second.process]);
+    let used = harness.node.call("eth_getTransactionCount", json!([OWNER, "latest"])).await;
+    assert_eq!(used, "0x29", "one transaction for each rate, and one for the contract");
+    // No two processes signed with the same nonce, because one process at a time holds the sender.
+    assert_eq!(harness.count("SELECT count(*) FROM chain_sends").await, 40);
+    harness.assert_no_secret(&[&second.process]);
 }
 
 #[tokio::test]
-async fn a_chain_that_is_down_is_503_and_nothing_half_saved() {
-    let Some(mut chained) = Chained::start().await else { return };
-    chained.node.stop().await;
-    // It starts all the same.
-    chained.system.api = chained.api().await;
-    let system = &chained.system;
+async fn a_stopped_chain_is_503_and_saves_nothing() {
+    let Some(mut harness) = ChainHarness::start().await else { return };
+    harness.node.stop().await;
+    // The API starts without the node.
+    harness.system.api = harness.start_api().await;
+    let system = &harness.system;
     for path in ["/readyz", "/interest_rate", "/interest_rate/history"] {
-        let refused = system.get(path).await;
+        let refused = system.get_with_key(path).await;
         refused.assert_problem(503, path);
         assert!(!refused.header("retry-after").is_empty(), "{refused:?}");
-        assert!(!refused.text.contains("127.0.0.1"), "no internals: {refused:?}");
+        assert!(!refused.text.contains("127.0.0.1"), "the response hides the node: {refused:?}");
     }
-    assert_eq!(system.get("/livez").await.status, 200);
-    let refused = system.submit_as("k", one(5)).await;
-    refused.assert_problem(503, "down");
-    assert_eq!(chained.pending().await, 0);
-    chained.node.start_again().await;
-    let worker = chained.reconcile().await;
-    eventually("ready again", SOON, async || system.get("/readyz").await.status == 200).await;
+    assert_eq!(system.get_with_key("/livez").await.status, 200);
+    let refused = system.submit_idempotent("k", one_asset(5)).await;
+    refused.assert_problem(503, "a stopped node");
+    assert_eq!(harness.count_pending().await, 0);
+    harness.node.start_again().await;
+    let worker = harness.start_reconciling_worker().await;
+    eventually("ready again", SOON, async || system.get_with_key("/readyz").await.status == 200).await;
     eventually("the job is done", SOON, async || {
-        chained.count("SELECT count(*) FROM apalis.jobs WHERE status <> 'Done'").await == 0
+        harness.count("SELECT count(*) FROM apalis.jobs WHERE status <> 'Done'").await == 0
     })
     .await;
-    system.get("/interest_rate").await.assert_problem(404, "the sender was told that nothing is saved");
-    let saved = system.submit_as("k", one(6)).await;
-    assert_eq!((saved.status, saved.header("idempotency-replayed")), (200, ""), "its key is free: {saved:?}");
+    system.get_with_key("/interest_rate").await.assert_problem(404, "the 503 meant that the rate is not saved");
+    let saved = system.submit_idempotent("k", one_asset(6)).await;
+    assert_eq!((saved.status, saved.header("idempotency-replayed")), (200, ""), "its key can be used again: {saved:?}");
     assert_eq!(system.history(10).await, ["6.0"]);
-    chained.assert_no_secret(&[&worker]);
+    harness.assert_no_secret(&[&worker]);
 }
 
 #[tokio::test]
-async fn a_process_that_dies_before_the_receipt_leaves_one_update() {
-    let Some(mut chained) = Chained::start().await else { return };
-    let request = chained.submit_and_wait(5, "k").await;
-    chained.system.api.process.signal(Signal::SIGKILL);
-    assert!(request.await.expect("a task").is_none(), "nobody was told anything");
-    chained.system.api = chained.api().await;
-    let worker = chained.reconcile().await;
-    // While the job waits for the block, its sender asks again; both drive the same submission.
-    let again =
-        tokio::spawn(send(chained.system.call(Method::POST, "/asset").header("idempotency-key", "k").json(&one(5))));
-    chained.node.mine().await;
-    let again = again.await.expect("an answer");
+async fn a_process_killed_before_the_receipt_saves_the_rate_once() {
+    let Some(mut harness) = ChainHarness::start().await else { return };
+    let request = harness.submit_and_wait(5, "k").await;
+    harness.system.api.process.signal(Signal::SIGKILL);
+    assert!(request.await.expect("a task").is_none(), "the client got no response");
+    harness.system.api = harness.start_api().await;
+    let worker = harness.start_reconciling_worker().await;
+    // While the job waits for the block, the sender repeats the request. Both drive the same submission.
+    let again = tokio::spawn(send(harness
+        .system
+        .request_with_key(Method::POST, "/asset")
+        .header("idempotency-key", "k")
+        .json(&one_asset(5))));
+    harness.node.mine().await;
+    let again = again.await.expect("a response");
     assert_eq!((again.status, again.header("idempotency-replayed")), (200, "true"), "{again:?}");
-    eventually("nothing is left to do", SOON, async || {
-        chained.count("SELECT count(*) FROM apalis.jobs WHERE status <> 'Done'").await == 0
+    eventually("all submissions are settled", SOON, async || {
+        harness.count("SELECT count(*) FROM apalis.jobs WHERE status <> 'Done'").await == 0
     })
     .await;
-    assert_eq!(chained.system.history(10).await, ["5.0"]);
-    assert_eq!(chained.count("SELECT count(*) FROM chain_sends").await, 1);
-    chained.assert_no_secret(&[&worker]);
+    assert_eq!(harness.system.history(10).await, ["5.0"]);
+    assert_eq!(harness.count("SELECT count(*) FROM chain_sends").await, 1);
+    harness.assert_no_secret(&[&worker]);
 }
 
 #[tokio::test]
-async fn a_transaction_that_the_node_forgot_is_sent_again() {
-    let Some(mut chained) = Chained::start().await else { return };
-    let request = chained.submit_and_wait(5, "k").await;
-    // Recorded, but as if the process had died before it sent anything: nobody has it.
-    chained.system.api.process.signal(Signal::SIGKILL);
+async fn a_transaction_that_the_node_dropped_is_sent_again() {
+    let Some(mut harness) = ChainHarness::start().await else { return };
+    let request = harness.submit_and_wait(5, "k").await;
+    // The submission is stored, but the node has no transaction, as if the process had died before it sent one.
+    harness.system.api.process.signal(Signal::SIGKILL);
     assert!(request.await.expect("a task").is_none());
-    chained.node.drop_transaction(&chained.hash().await).await;
-    chained.node.set_automine(true).await;
-    let _worker = chained.reconcile().await;
-    eventually("it is saved", SOON, async || chained.pending().await == 0).await;
-    chained.system.api = chained.api().await;
-    assert_eq!(chained.system.history(10).await, ["5.0"]);
-    assert_eq!(chained.count("SELECT count(*) FROM chain_sends").await, 1, "the same bytes");
+    harness.node.drop_transaction(&harness.last_hash().await).await;
+    harness.node.set_automine(true).await;
+    let _worker = harness.start_reconciling_worker().await;
+    eventually("the submission is saved", SOON, async || harness.count_pending().await == 0).await;
+    harness.system.api = harness.start_api().await;
+    assert_eq!(harness.system.history(10).await, ["5.0"]);
+    assert_eq!(harness.count("SELECT count(*) FROM chain_sends").await, 1, "the same signed bytes are sent");
 }
 
 #[tokio::test]
-async fn a_nonce_that_another_used_is_not_the_end() {
-    let Some(chained) = Chained::start().await else { return };
-    let request = chained.submit_and_wait(5, "k").await;
-    let nonce = chained.node.call("eth_getTransactionCount", json!([OWNER, "latest"])).await;
+async fn a_nonce_used_by_another_transaction_is_replaced() {
+    let Some(harness) = ChainHarness::start().await else { return };
+    let request = harness.submit_and_wait(5, "k").await;
+    let nonce = harness.node.call("eth_getTransactionCount", json!([OWNER, "latest"])).await;
     let fee = "0x174876e800";
     let foreign = json!([{ "from": OWNER, "to": OTHER, "value": "0x1", "nonce": nonce, "gas": "0x5208",
         "maxFeePerGas": fee, "maxPriorityFeePerGas": fee }]);
-    chained.node.call("eth_sendTransaction", foreign).await;
-    chained.node.mine().await;
-    chained.node.set_automine(true).await;
-    let answer = request.await.expect("a task").expect("an answer");
-    assert_eq!(answer.status, 200, "{answer:?}");
-    assert_eq!(chained.system.history(10).await, ["5.0"]);
-    assert_eq!(chained.count("SELECT count(DISTINCT nonce) FROM chain_sends").await, 2);
+    harness.node.call("eth_sendTransaction", foreign).await;
+    harness.node.mine().await;
+    harness.node.set_automine(true).await;
+    let response = request.await.expect("a task").expect("a response");
+    assert_eq!(response.status, 200, "{response:?}");
+    assert_eq!(harness.system.history(10).await, ["5.0"]);
+    assert_eq!(harness.count("SELECT count(DISTINCT nonce) FROM chain_sends").await, 2);
 }
 
 #[tokio::test]
-async fn a_transaction_that_pays_too_little_is_replaced() {
-    let Some(chained) = Chained::start().await else { return };
-    let request = chained.submit_and_wait(5, "k").await;
+async fn an_underpaid_transaction_is_replaced() {
+    let Some(harness) = ChainHarness::start().await else { return };
+    let request = harness.submit_and_wait(5, "k").await;
     let aged = "UPDATE chain_sends SET sent_at = sent_at - interval '2 minutes'";
-    sqlx::query(aged).execute(&chained.pool).await.expect("a row");
-    eventually("a dearer one is sent", SOON, async || chained.count("SELECT count(*) FROM chain_sends").await == 2)
-        .await;
-    chained.node.mine().await;
-    let answer = request.await.expect("a task").expect("an answer");
-    assert_eq!(answer.status, 200, "{answer:?}");
-    assert_eq!(chained.system.history(10).await, ["5.0"]);
-    assert_eq!(chained.count("SELECT count(DISTINCT nonce) FROM chain_sends").await, 1, "the one nonce");
-}
-
-#[tokio::test]
-async fn a_node_that_dies_in_the_middle_leaves_what_was_promised_and_nothing_else() {
-    let Some(mut chained) = Chained::start().await else { return };
-    let system = &chained.system;
-    let submitted = Vec::from_iter((1..=60).map(|rate| {
-        let request = system.call(Method::POST, "/asset").json(&one(rate));
-        tokio::spawn(async move { (rate, send(request).await) })
-    }));
-    eventually("some are saved", SOON, async || {
-        chained.count("SELECT count(*) FROM interest_rates WHERE state = 'saved'").await >= 5
+    sqlx::query(aged).execute(&harness.pool).await.expect("a row");
+    eventually("a replacement with a higher fee is sent", SOON, async || {
+        harness.count("SELECT count(*) FROM chain_sends").await == 2
     })
     .await;
-    chained.node.stop().await;
+    harness.node.mine().await;
+    let response = request.await.expect("a task").expect("a response");
+    assert_eq!(response.status, 200, "{response:?}");
+    assert_eq!(harness.system.history(10).await, ["5.0"]);
+    assert_eq!(
+        harness.count("SELECT count(DISTINCT nonce) FROM chain_sends").await,
+        1,
+        "the replacement has the same nonce"
+    );
+}
+
+#[tokio::test]
+async fn a_node_crash_keeps_promised_submissions_and_no_others() {
+    let Some(mut harness) = ChainHarness::start().await else { return };
+    let system = &harness.system;
+    let submitted = Vec::from_iter((1..=60).map(|rate| {
+        let request = system.request_with_key(Method::POST, "/asset").json(&one_asset(rate));
+        tokio::spawn(async move { (rate, ask(request).await) })
+    }));
+    eventually("five submissions are saved", SOON, async || {
+        harness.count("SELECT count(*) FROM interest_rates WHERE state = 'saved'").await >= 5
+    })
+    .await;
+    harness.node.stop().await;
     let mut promised = Vec::new();
-    for (rate, answer) in join_all(submitted).await.into_iter().map(|task| task.expect("an answer")) {
-        match answer.status {
+    for (rate, response) in join_all(submitted).await.into_iter().map(|task| task.expect("a response")) {
+        match response.status {
             200 => promised.push(rate),
-            503 if answer.json()["type"] == "urn:millrace:problem:unconfirmed" => promised.push(rate),
+            503 if response.json()["type"] == "urn:millrace:problem:unconfirmed" => promised.push(rate),
             503 => {}
-            _ => panic!("{rate}: {answer:?}"),
+            _ => panic!("{rate}: {response:?}"),
         }
     }
-    assert!(promised.len() < 60, "the node has died before the end");
-    chained.node.start_again().await;
-    let worker = chained.reconcile().await;
-    eventually("nothing is left to do", SOON, async || chained.pending().await == 0).await;
-    let mut saved: Vec<i32> = (chained.system.history(100).await.iter())
+    assert!(promised.len() < 60, "the node stopped before the last submission");
+    harness.node.start_again().await;
+    let worker = harness.start_reconciling_worker().await;
+    eventually("all submissions are settled", SOON, async || harness.count_pending().await == 0).await;
+    let mut saved: Vec<i32> = (harness.system.history(100).await.iter())
         .map(|rate| rate.trim_end_matches(".0").parse().expect("a number"))
         .collect();
     saved.sort_unstable();
-    assert_eq!(saved, promised, "each once, and no other");
-    chained.assert_no_secret(&[&worker]);
+    assert_eq!(saved, promised, "each promised rate once, and no other");
+    harness.assert_no_secret(&[&worker]);
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_the_chain_stops_the_start() {
+async fn invalid_chain_configuration_stops_the_start() {
     let database = database::fresh().await;
     let variables = [
         ("DATABASE_URL", &*database.url),

@@ -1,4 +1,4 @@
-//! Between our processes and a node: passes calls on, or refuses them, or loses their answers.
+//! A fault-injecting JSON-RPC proxy in front of a node: forwards calls, returns errors, or loses responses.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,24 +7,24 @@ use poem::{
 };
 use serde_json::{Value, json};
 
-/// What becomes of the calls of one method.
+/// A fault that the proxy injects into the calls of one method.
 #[derive(Debug, Clone)]
-pub enum Rule {
-    /// The node never sees them; this is the error that they get.
-    Refuse { code: i64, message: &'static str },
-    /// The node sees them, and its answer is lost on the way back.
-    LoseAnswer,
-    /// The node's results lack this field.
-    Without { field: &'static str },
+pub enum Fault {
+    /// The call gets this error and does not reach the node.
+    ReturnError { code: i64, message: &'static str },
+    /// The call reaches the node, and its response is lost.
+    LoseResponse,
+    /// The result loses this field.
+    RemoveField { field: &'static str },
 }
 
-/// A method, what becomes of its calls, and how many more calls that is for.
-type Rules = Arc<Mutex<Vec<(&'static str, Rule, usize)>>>;
+/// Methods, with the fault for their next calls and the number of these calls.
+type Faults = Arc<Mutex<Vec<(&'static str, Fault, usize)>>>;
 
-/// A node as seen through a proxy; it ends with the test.
+/// The proxy. It ends with the test.
 pub struct Proxy {
     pub url: String,
-    rules: Rules,
+    faults: Faults,
     calls: Arc<Mutex<Vec<String>>>,
 }
 
@@ -32,65 +32,65 @@ impl Proxy {
     pub async fn start(node: &str) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let (rules, calls) = (Rules::default(), Arc::<Mutex<Vec<String>>>::default());
-        let endpoint = passing_on(node.to_owned(), rules.clone(), calls.clone());
+        let (faults, calls) = (Faults::default(), Arc::<Mutex<Vec<String>>>::default());
+        let endpoint = build_endpoint(node.to_owned(), faults.clone(), calls.clone());
         tokio::spawn(Server::new_with_acceptor(TcpAcceptor::from_tokio(listener).unwrap()).run(endpoint.boxed()));
-        Self { url, rules, calls }
+        Self { url, faults, calls }
     }
 
-    /// Applies a rule to the next `times` calls of a method.
-    pub fn apply(&self, method: &'static str, rule: Rule, times: usize) {
-        self.rules.lock().unwrap().push((method, rule, times));
+    /// Injects a fault into the next `times` calls of a method.
+    pub fn inject(&self, method: &'static str, fault: Fault, times: usize) {
+        self.faults.lock().unwrap().push((method, fault, times));
     }
 
-    /// Passes everything on again.
-    pub fn heal(&self) {
-        self.rules.lock().unwrap().clear();
+    /// Forwards all calls again.
+    pub fn clear_faults(&self) {
+        self.faults.lock().unwrap().clear();
     }
 
     /// How often a method was called.
-    pub fn calls(&self, method: &str) -> usize {
+    pub fn count_calls(&self, method: &str) -> usize {
         self.calls.lock().unwrap().iter().filter(|called| *called == method).count()
     }
 }
 
-fn passing_on(node: String, rules: Rules, calls: Arc<Mutex<Vec<String>>>) -> impl Endpoint + 'static {
+fn build_endpoint(node: String, faults: Faults, calls: Arc<Mutex<Vec<String>>>) -> impl Endpoint + 'static {
     let client = crate::harness::process::http_client();
     make(move |mut request: Request| {
-        let (client, node, rules, calls) = (client.clone(), node.clone(), rules.clone(), calls.clone());
+        let (client, node, faults, calls) = (client.clone(), node.clone(), faults.clone(), calls.clone());
         async move {
             let call: Value = serde_json::from_str(&request.take_body().into_string().await.unwrap()).unwrap();
             let method = call["method"].as_str().unwrap().to_owned();
             calls.lock().unwrap().push(method.clone());
-            let rule = rules.lock().unwrap().iter_mut().find(|(of, _, times)| *of == method && *times > 0).map(
-                |(_, rule, times)| {
+            let fault = faults.lock().unwrap().iter_mut().find(|(of, _, times)| *of == method && *times > 0).map(
+                |(_, fault, times)| {
                     *times -= 1;
-                    rule.clone()
+                    fault.clone()
                 },
             );
-            if let Some(Rule::Refuse { code, message }) = rule {
-                return answer(
+            if let Some(Fault::ReturnError { code, message }) = fault {
+                return respond(
                     StatusCode::OK,
                     &json!({ "jsonrpc": "2.0", "id": 1, "error": { "code": code, "message": message } }),
                 );
             }
-            let Ok(passed) = client.post(&node).json(&call).send().await else {
-                return answer(StatusCode::BAD_GATEWAY, &Value::Null);
+            let Ok(forwarded) = client.post(&node).json(&call).send().await else {
+                return respond(StatusCode::BAD_GATEWAY, &Value::Null);
             };
-            let mut result: Value = passed.json().await.unwrap();
-            match rule {
-                Some(Rule::LoseAnswer) => answer(StatusCode::BAD_GATEWAY, &Value::Null),
-                Some(Rule::Without { field }) => {
+            let mut result: Value = forwarded.json().await.unwrap();
+            match fault {
+                Some(Fault::LoseResponse) => respond(StatusCode::BAD_GATEWAY, &Value::Null),
+                Some(Fault::RemoveField { field }) => {
                     result["result"].as_object_mut().unwrap().remove(field);
-                    answer(StatusCode::OK, &result)
+                    respond(StatusCode::OK, &result)
                 }
-                _ => answer(StatusCode::OK, &result),
+                _ => respond(StatusCode::OK, &result),
             }
         }
     })
     .map_to_response()
 }
 
-fn answer(status: StatusCode, body: &Value) -> Response {
+fn respond(status: StatusCode, body: &Value) -> Response {
     Response::builder().status(status).content_type("application/json").body(body.to_string())
 }

@@ -1,150 +1,181 @@
-//! What every backend of the search does: PostgreSQL, the imitation of Elasticsearch, and a real one where there is one.
+//! Conformance of every search backend: PostgreSQL, the fake Elasticsearch, and a real one where it is configured.
 
 use jobs::items::search::{Document, Elasticsearch, Postgres, Search, Server};
 
-use super::{document, fake::Fake};
+use super::{document, fake::FakeElasticsearch};
 use crate::harness::{database, needs, process};
 
-/// A backend under test, and how to make its writes visible.
-pub trait Subject: Search {
+/// A search backend under test.
+pub trait SearchBackend: Search {
+    /// Makes earlier writes visible to searches.
     async fn refresh(&self);
 }
 
-impl Subject for Postgres {
+impl SearchBackend for Postgres {
     async fn refresh(&self) {}
 }
 
-impl Subject for Elasticsearch {
+impl SearchBackend for Elasticsearch {
     async fn refresh(&self) {
         Elasticsearch::refresh(self).await.expect("a refresh");
     }
 }
 
 #[tokio::test]
-async fn postgres_conforms() {
+async fn postgres_conforms_to_the_search_contract() {
     let database = database::fresh().await;
-    conforms(&Postgres::new(database.pool().await), 1).await;
+    assert_conforms(&Postgres::new(database.pool().await), 1).await;
 }
 
 #[tokio::test]
-async fn the_imitation_of_elasticsearch_conforms() {
+async fn fake_elasticsearch_conforms_to_the_search_contract() {
     drop(process::http_client());
-    let fake = Fake::start().await;
-    conforms(&Elasticsearch::new(&Server::parse(&fake.url()).unwrap()).unwrap(), 1).await;
+    let fake = FakeElasticsearch::start().await;
+    assert_conforms(&Elasticsearch::new(&Server::parse(&fake.url()).unwrap()).unwrap(), 1).await;
 }
 
 #[tokio::test]
-async fn a_real_elasticsearch_conforms() {
+async fn real_elasticsearch_conforms_to_the_search_contract() {
     let Some(url) = needs::optional_variable("ELASTICSEARCH_URL") else { return };
     drop(process::http_client());
     let server = Elasticsearch::new(&Server::parse(&url).expect("a URL")).unwrap();
-    // Its index outlives this test: ids and words of this run alone.
+    // Its index outlives this test, so ids and words are unique to this run.
     let now = time::OffsetDateTime::now_utc().unix_timestamp();
-    conforms(&server, now * 1000).await;
+    assert_conforms(&server, now * 1000).await;
 }
 
-/// Words that nothing else in the index has: a real one may hold what an earlier run left.
-fn own(first: i64, text: &str) -> String {
-    let letters: String = first.to_string().bytes().map(|digit| char::from(b'a' + (digit - b'0'))).collect();
-    text.split(' ').map(|word| format!("{word}x{letters}")).collect::<Vec<_>>().join(" ")
+async fn assert_conforms<S: SearchBackend>(backend: &S, first: i64) {
+    let run = Run { backend, first };
+    run.assert_matching().await;
+    run.assert_the_newest_version_wins().await;
+    run.clean_up().await;
 }
 
-async fn found<S: Search>(subject: &S, query: &str) -> Vec<i64> {
-    let found = subject.search(query, 20).await.unwrap_or_else(|error| panic!("{query}: {error}"));
-    assert_eq!(found.total, i64::try_from(found.hits.len()).unwrap(), "{query}: {found:?}");
-    found.hits.into_iter().map(|hit| hit.document.id).collect()
+/// One run of the conformance test. Its ids start at `first`, which also makes its words unique.
+struct Run<'a, S> {
+    backend: &'a S,
+    first: i64,
 }
 
-async fn conforms<S: Subject>(subject: &S, first: i64) {
-    let own = |text: &str| own(first, text);
-    let put = async |offset: i64, version: i64, title: &str, description: Option<&str>| {
-        let written = document(first + offset, version, title, description);
-        subject.put(written.clone()).await.expect("a put");
+impl<S: SearchBackend> Run<'_, S> {
+    /// Appends a suffix of this run to each word, because a real index may hold documents of an earlier run.
+    fn unique(&self, text: &str) -> String {
+        let digits = self.first.to_string();
+        let letters: String = digits.bytes().map(|digit| char::from(b'a' + (digit - b'0'))).collect();
+        text.split(' ').map(|word| format!("{word}x{letters}")).collect::<Vec<_>>().join(" ")
+    }
+
+    fn ids(&self, offsets: &[i64]) -> Vec<i64> {
+        offsets.iter().map(|offset| self.first + offset).collect()
+    }
+
+    async fn put(&self, offset: i64, version: i64, title: &str, description: Option<&str>) -> Document {
+        let written = document(self.first + offset, version, title, description);
+        self.backend.put(written.clone()).await.expect("a put");
         written
-    };
-    let ids = |offsets: &[i64]| offsets.iter().map(|offset| first + offset).collect::<Vec<i64>>();
-
-    // What was put comes back whole, whatever it holds.
-    let strange = format!("{} <script>alert(\"1\")</script> & it's", own("strange"));
-    let whole: Document = put(0, 1, &strange, Some("ünï \u{1F980}\n\ttab")).await;
-    put(1, 1, &own("wireless keyboard"), Some(&own("silent mouse"))).await;
-    put(2, 1, &own("keyboard"), None).await;
-    put(3, 1, &own("mouse"), Some(&own("for a keyboard"))).await;
-    subject.refresh().await;
-    let hits = subject.search(&own("strange"), 5).await.unwrap().hits;
-    assert_eq!(hits.iter().map(|hit| &hit.document).collect::<Vec<_>>(), [&whole]);
-    let highlight = hits[0].highlight.replace("&#x2F;", "/");
-    let escaped =
-        format!("<em>{}</em> &lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt; &amp; it&#x27;s", own("strange"));
-    assert_eq!(highlight, escaped);
-
-    // All words, in either field; the title counts for more; equally good ones by id.
-    assert_eq!(found(subject, &own("wireless mouse")).await, ids(&[1]));
-    let keyboards = found(subject, &own("keyboard")).await;
-    assert_eq!((keyboards.len(), keyboards.last()), (3, Some(&(first + 3))), "{keyboards:?}");
-    assert_eq!(found(subject, &own("keyboard")).await, keyboards, "the same order each time");
-    assert_eq!(found(subject, &own("keyboard absent")).await, ids(&[]));
-    let limited = subject.search(&own("keyboard"), 2).await.unwrap();
-    assert_eq!((limited.total, limited.hits.len()), (3, 2), "the total counts what the limit leaves out");
-
-    // The last word begun; a letter lost, replaced, added, or two swapped; capitals.
-    let letters = own("k").len() - 1;
-    let keyboard = own("keyboard");
-    let begun = &keyboard[..keyboard.len() - letters / 2];
-    assert_eq!(found(subject, begun).await.len(), 3, "{begun}");
-    for typo in ["keybord", "keyboatd", "keyyboard", "kyeboard", "KEYBOARD"] {
-        assert_eq!(found(subject, &own(typo)).await.len(), 3, "{typo}");
-        let hits = subject.search(&own(typo), 1).await.unwrap().hits;
-        assert!(hits[0].highlight.contains(&format!("<em>{keyboard}</em>")), "{typo}: {hits:?}");
-    }
-    assert_eq!(found(subject, &own("wireless keybord")).await, ids(&[1]));
-    assert_eq!(found(subject, &own("zzzz")).await, ids(&[]));
-
-    // Whatever is typed is a search, not a syntax.
-    for odd in [
-        "\"",
-        "'",
-        "'' | ''",
-        "a & | !",
-        ":*",
-        "(",
-        "\\",
-        "-",
-        "--",
-        "or",
-        "%",
-        "*:*",
-        "{\"a\":1}",
-        "!?",
-        "\u{1F980}",
-        "<->",
-    ] {
-        subject.search(odd, 5).await.unwrap_or_else(|error| panic!("{odd}: {error}"));
     }
 
-    // An older version never wins, in whatever order they arrive; of one version the removal does.
-    put(4, 3, &own("newer"), None).await;
-    put(4, 2, &own("older"), None).await;
-    put(4, 3, &own("equal"), None).await;
-    subject.remove(first + 4, 2).await.expect("a removal");
-    subject.refresh().await;
-    assert_eq!(found(subject, &own("newer")).await, ids(&[4]));
-    assert_eq!(found(subject, &own("older")).await, ids(&[]));
-    assert_eq!(found(subject, &own("equal")).await, ids(&[]));
-    subject.remove(first + 4, 3).await.expect("a removal");
-    put(4, 3, &own("newer"), None).await;
-    subject.refresh().await;
-    assert_eq!(found(subject, &own("newer")).await, ids(&[]), "a late put brings nothing back");
-    subject.remove(first + 5, 2).await.expect("a removal of what never came");
-    put(5, 1, &own("late"), None).await;
-    subject.refresh().await;
-    assert_eq!(found(subject, &own("late")).await, ids(&[]), "a put later than the removal of a newer version");
-    put(5, 3, &own("again"), None).await;
-    subject.refresh().await;
-    assert_eq!(found(subject, &own("again")).await, ids(&[5]));
-    for offset in 0..6 {
-        subject.remove(first + offset, 100).await.expect("a removal");
+    async fn search_ids(&self, query: &str) -> Vec<i64> {
+        let found = self.backend.search(query, 20).await.unwrap_or_else(|error| panic!("{query}: {error}"));
+        assert_eq!(found.total, i64::try_from(found.hits.len()).unwrap(), "{query}: {found:?}");
+        found.hits.into_iter().map(|hit| hit.document.id).collect()
     }
-    subject.refresh().await;
-    assert_eq!(found(subject, &own("keyboard")).await, ids(&[]));
+
+    async fn assert_matching(&self) {
+        // A document comes back complete, with any content.
+        let strange = format!("{} <script>alert(\"1\")</script> & it's", self.unique("strange"));
+        let whole: Document = self.put(0, 1, &strange, Some("ünï \u{1F980}\n\ttab")).await;
+        self.put(1, 1, &self.unique("wireless keyboard"), Some(&self.unique("silent mouse"))).await;
+        self.put(2, 1, &self.unique("keyboard"), None).await;
+        self.put(3, 1, &self.unique("mouse"), Some(&self.unique("for a keyboard"))).await;
+        self.backend.refresh().await;
+        let hits = self.backend.search(&self.unique("strange"), 5).await.unwrap().hits;
+        assert_eq!(hits.iter().map(|hit| &hit.document).collect::<Vec<_>>(), [&whole]);
+        let highlight = hits[0].highlight.replace("&#x2F;", "/");
+        let escaped = format!(
+            "<em>{}</em> &lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt; &amp; it&#x27;s",
+            self.unique("strange")
+        );
+        assert_eq!(highlight, escaped);
+
+        // All words must match, in either field. A title match ranks higher, and equal hits are sorted by id.
+        assert_eq!(self.search_ids(&self.unique("wireless mouse")).await, self.ids(&[1]));
+        let keyboards = self.search_ids(&self.unique("keyboard")).await;
+        assert_eq!((keyboards.len(), keyboards.last()), (3, Some(&(self.first + 3))), "{keyboards:?}");
+        assert_eq!(self.search_ids(&self.unique("keyboard")).await, keyboards, "the same order each time");
+        assert_eq!(self.search_ids(&self.unique("keyboard absent")).await, self.ids(&[]));
+        let limited = self.backend.search(&self.unique("keyboard"), 2).await.unwrap();
+        assert_eq!((limited.total, limited.hits.len()), (3, 2), "the total counts hits beyond the limit");
+
+        // A prefix of the last word; a letter missing, replaced or added, or two swapped; capitals.
+        let letters = self.unique("k").len() - 1;
+        let keyboard = self.unique("keyboard");
+        let prefix = &keyboard[..keyboard.len() - letters / 2];
+        assert_eq!(self.search_ids(prefix).await.len(), 3, "{prefix}");
+        for typo in ["keybord", "keyboatd", "keyyboard", "kyeboard", "KEYBOARD"] {
+            assert_eq!(self.search_ids(&self.unique(typo)).await.len(), 3, "{typo}");
+            let hits = self.backend.search(&self.unique(typo), 1).await.unwrap().hits;
+            assert!(hits[0].highlight.contains(&format!("<em>{keyboard}</em>")), "{typo}: {hits:?}");
+        }
+        assert_eq!(self.search_ids(&self.unique("wireless keybord")).await, self.ids(&[1]));
+        assert_eq!(self.search_ids(&self.unique("zzzz")).await, self.ids(&[]));
+
+        // Every input is a search text: there is no query syntax.
+        for text in [
+            "\"",
+            "'",
+            "'' | ''",
+            "a & | !",
+            ":*",
+            "(",
+            "\\",
+            "-",
+            "--",
+            "or",
+            "%",
+            "*:*",
+            "{\"a\":1}",
+            "!?",
+            "\u{1F980}",
+            "<->",
+        ] {
+            self.backend.search(text, 5).await.unwrap_or_else(|error| panic!("{text}: {error}"));
+        }
+    }
+
+    /// An older version never wins, in any order of arrival. Of one version, the removal wins.
+    async fn assert_the_newest_version_wins(&self) {
+        self.put(4, 3, &self.unique("newer"), None).await;
+        self.put(4, 2, &self.unique("older"), None).await;
+        self.put(4, 3, &self.unique("equal"), None).await;
+        self.backend.remove(self.first + 4, 2).await.expect("a removal");
+        self.backend.refresh().await;
+        assert_eq!(self.search_ids(&self.unique("newer")).await, self.ids(&[4]));
+        assert_eq!(self.search_ids(&self.unique("older")).await, self.ids(&[]));
+        assert_eq!(self.search_ids(&self.unique("equal")).await, self.ids(&[]));
+        self.backend.remove(self.first + 4, 3).await.expect("a removal");
+        self.put(4, 3, &self.unique("newer"), None).await;
+        self.backend.refresh().await;
+        assert_eq!(self.search_ids(&self.unique("newer")).await, self.ids(&[]), "a late put restores nothing");
+        self.backend.remove(self.first + 5, 2).await.expect("a removal of an unknown document");
+        self.put(5, 1, &self.unique("late"), None).await;
+        self.backend.refresh().await;
+        assert_eq!(
+            self.search_ids(&self.unique("late")).await,
+            self.ids(&[]),
+            "a put after the removal of a newer version"
+        );
+        self.put(5, 3, &self.unique("again"), None).await;
+        self.backend.refresh().await;
+        assert_eq!(self.search_ids(&self.unique("again")).await, self.ids(&[5]));
+    }
+
+    /// Removes all documents of this run.
+    async fn clean_up(&self) {
+        for offset in 0..6 {
+            self.backend.remove(self.first + offset, 100).await.expect("a removal");
+        }
+        self.backend.refresh().await;
+        assert_eq!(self.search_ids(&self.unique("keyboard")).await, self.ids(&[]));
+    }
 }

@@ -1,26 +1,25 @@
-//! `GET /api/v1/search/items`: what it answers, and what it says of wrong input.
+//! `GET /api/v1/search/items`: hits, highlights, and validation errors.
 
 use jobs::items::search::{Config, Searcher};
 
 use super::document;
 use crate::harness::{
-    database,
-    http::{send, send_raw},
-    process::{self, Api},
+    http::{HttpResponse, send, send_raw},
+    system::System,
 };
 
+async fn get(system: &System, query: &str) -> Answer {
+    ask(system.get(&format!("/api/v1/search/items{query}"))).await
+}
+
 #[tokio::test]
-async fn shows_what_it_found_and_names_what_is_wrong() {
-    let database = database::fresh().await;
-    let searcher = Searcher::start(&database.pool().await, &Config::default()).unwrap();
+async fn the_search_endpoint_returns_ranked_hits() {
+    let system = System::start(&[]).await;
+    let searcher = Searcher::start(&system.database.pool().await, &Config::default()).unwrap();
     searcher.index(document(1, 1, "Red <b>Kettle</b>", None)).await.unwrap();
     searcher.index(document(2, 1, "Blue Kettle", Some("It whistles like a red one"))).await.unwrap();
-    let api = Api::start(&database.url, &[]).await;
-    let client = process::http_client();
-    let get = |query: &str| send(client.get(format!("{}/api/v1/search/items{query}", api.url)));
-
-    let answer = get("?q=+red+kett&limit=5").await;
-    assert_eq!(answer.status, 200, "{answer:?}");
+    let response = get(&system, "?q=+red+kett&limit=5").await;
+    assert_eq!(response.status, 200, "{response:?}");
     let expected = serde_json::json!({ "query": "red kett", "total": 2, "items": [
         {
             "id": 1, "title": "Red <b>Kettle</b>", "description": null, "price_cents": null, "owner_id": 7,
@@ -33,11 +32,15 @@ async fn shows_what_it_found_and_names_what_is_wrong() {
             "highlight": "Blue <em>Kettle</em> … It whistles like a <em>red</em> one",
         },
     ] });
-    assert_eq!(answer.json(), expected);
-    assert_eq!(get("?q=kettle&limit=1").await.json()["total"], 2);
-    assert_eq!(get("?q=%21").await.json()["items"], serde_json::json!([]));
-    assert_eq!(get(&format!("?q={}", "%C3%BC".repeat(200))).await.status, 200);
+    assert_eq!(response.json(), expected);
+    assert_eq!(get(&system, "?q=kettle&limit=1").await.json()["total"], 2);
+    assert_eq!(get(&system, "?q=%21").await.json()["items"], serde_json::json!([]));
+    assert_eq!(get(&system, &format!("?q={}", "%C3%BC".repeat(200))).await.status, 200);
+}
 
+#[tokio::test]
+async fn the_search_endpoint_names_invalid_parameters() {
+    let system = System::start(&[]).await;
     let long = format!("?q={}&limit=0", "x".repeat(201));
     for (query, failures) in [
         ("", vec![("missing", r#"["query","q"]"#, "Field required")]),
@@ -76,19 +79,20 @@ async fn shows_what_it_found_and_names_what_is_wrong() {
             ],
         ),
     ] {
-        let answer = get(query).await;
-        answer.assert_problem(422, query);
+        let response = get(&system, query).await;
+        response.assert_problem(422, query);
         let mut expected: Vec<_> = failures
             .iter()
             .map(|(kind, loc, msg)| ((*kind).to_owned(), (*loc).to_owned(), (*msg).to_owned()))
             .collect();
-        let mut actual = answer.validation_errors();
+        let mut actual = response.validation_errors();
         expected.sort();
         actual.sort();
         assert_eq!(actual, expected, "{query}");
     }
-    // Bytes that are not UTF-8, as no library sends them.
-    let answer =
-        send_raw(&api.url, b"GET /api/v1/search/items?q=%ff%fe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
-    answer.assert_problem(422, "bytes that are not UTF-8");
+    // Bytes that are not UTF-8, which no client library would send.
+    let response =
+        send_raw(&system.api.url, b"GET /api/v1/search/items?q=%ff%fe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .await;
+    response.assert_problem(422, "bytes that are not UTF-8");
 }

@@ -1,4 +1,4 @@
-//! While Elasticsearch is down: PostgreSQL answers or nobody does, quickly, and what was missed is made up.
+//! Searches while Elasticsearch is down: PostgreSQL takes over or the API returns 503, and missed writes are retried.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use sqlx::PgPool;
 
 use super::{
     document,
-    fake::{Fake, FakeMode},
+    fake::{FakeElasticsearch, FakeMode},
 };
 use crate::harness::{
     database::{self, TestDatabase},
@@ -18,116 +18,120 @@ use crate::harness::{
     process::{self, Api},
 };
 
-struct System {
-    fake: Fake,
+/// A searcher over a fake Elasticsearch and a database.
+struct SearchHarness {
+    fake: FakeElasticsearch,
     searcher: Searcher,
     pool: PgPool,
     database: TestDatabase,
 }
 
-impl System {
+impl SearchHarness {
     async fn start(fallback: Fallback) -> Self {
         drop(process::http_client());
-        let (fake, database) = (Fake::start().await, database::fresh().await);
+        let (fake, database) = (FakeElasticsearch::start().await, database::fresh().await);
         let pool = database.pool().await;
         let config = Config { elasticsearch: Some(Server::parse(&fake.url()).unwrap()), fallback };
         Self { searcher: Searcher::start(&pool, &config).unwrap(), fake, pool, database }
     }
 
-    async fn found(&self, query: &str) -> Vec<i64> {
-        let found = self.searcher.search(query, 10).await.expect("an answer");
+    async fn search_ids(&self, query: &str) -> Vec<i64> {
+        let found = self.searcher.search(query, 10).await.expect("hits");
         found.hits.into_iter().map(|hit| hit.document.id).collect()
     }
 }
 
 #[tokio::test]
-async fn postgres_answers_while_elasticsearch_is_down() {
-    let system = System::start(Fallback::Postgres).await;
-    system.searcher.index(document(1, 1, "kettle", None)).await.unwrap();
-    assert_eq!(system.found("kettle").await, [1]);
-    assert_eq!(system.fake.searches(), 1, "it was Elasticsearch that answered");
-    for mood in [FakeMode::Refusing(503), FakeMode::Refusing(429), FakeMode::Refusing(400)] {
-        system.fake.be(mood);
-        let error = system.searcher.index(document(2, 1, "second kettle", None)).await.expect_err("a refusal");
-        assert_eq!(matches!(error, Error::Unavailable(_)), mood != FakeMode::Refusing(400), "{error}");
-        assert_eq!(system.found("kettle").await, [1, 2], "PostgreSQL has it already");
+async fn postgres_serves_searches_while_elasticsearch_is_down() {
+    let harness = SearchHarness::start(Fallback::Postgres).await;
+    harness.searcher.index(document(1, 1, "kettle", None)).await.unwrap();
+    assert_eq!(harness.search_ids("kettle").await, [1]);
+    assert_eq!(harness.fake.count_searches(), 1, "the hits come from Elasticsearch");
+    for mode in [FakeMode::Rejecting(503), FakeMode::Rejecting(429), FakeMode::Rejecting(400)] {
+        harness.fake.set_mode(mode);
+        let error = harness.searcher.index(document(2, 1, "second kettle", None)).await.expect_err("a refusal");
+        assert_eq!(matches!(error, Error::Unavailable(_)), mode != FakeMode::Rejecting(400), "{error}");
+        assert_eq!(harness.search_ids("kettle").await, [1, 2], "PostgreSQL has the document already");
     }
-    // Down already, so that nobody asks it: one search in five seconds does.
-    assert_eq!(system.fake.searches(), 2, "{:?}", system.fake.state().requests);
-    // The job tries again, and then it is there.
-    system.fake.be(FakeMode::Well);
-    system.searcher.index(document(2, 1, "second kettle", None)).await.unwrap();
-    assert_eq!(system.fake.state().index.as_ref().unwrap().documents.len(), 2);
+    // Elasticsearch is known to be down, so only one search in five seconds tries it.
+    assert_eq!(harness.fake.count_searches(), 2, "{:?}", harness.fake.state().requests);
+    // The retry of the indexing job writes the document.
+    harness.fake.set_mode(FakeMode::Healthy);
+    harness.searcher.index(document(2, 1, "second kettle", None)).await.unwrap();
+    assert_eq!(harness.fake.state().index.as_ref().unwrap().documents.len(), 2);
 }
 
 #[tokio::test]
-async fn a_silent_elasticsearch_costs_one_search_its_time_out() {
-    let system = System::start(Fallback::Postgres).await;
-    system.searcher.index(document(1, 1, "kettle", None)).await.unwrap();
-    system.fake.be(FakeMode::Silent);
+async fn a_silent_elasticsearch_delays_only_one_search() {
+    let harness = SearchHarness::start(Fallback::Postgres).await;
+    harness.searcher.index(document(1, 1, "kettle", None)).await.unwrap();
+    harness.fake.set_mode(FakeMode::Silent);
     let begun = Instant::now();
-    assert_eq!(system.found("kettle").await, [1]);
+    assert_eq!(harness.search_ids("kettle").await, [1]);
     let first = begun.elapsed();
     assert!(first >= Duration::from_secs(1) && first < Duration::from_secs(4), "{first:?}");
     let begun = Instant::now();
     for _ in 0..20 {
-        assert_eq!(system.found("kettle").await, [1]);
+        assert_eq!(harness.search_ids("kettle").await, [1]);
     }
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?} for twenty", begun.elapsed());
 }
 
 #[tokio::test]
-async fn without_a_fallback_it_is_503_and_no_password_is_shown() {
-    let system = System::start(Fallback::None).await;
-    system.fake.state().authorization = Some("Basic bWU6aGlkZGVuLXB3".into());
-    let url = format!("http://me:hidden-pw@{}", system.fake.address);
+async fn without_a_fallback_searches_are_503_and_leak_no_password() {
+    let harness = SearchHarness::start(Fallback::None).await;
+    harness.fake.state().authorization = Some("Basic bWU6aGlkZGVuLXB3".into());
+    let url = format!("http://me:hidden-pw@{}", harness.fake.address);
     let variables = [("ELASTICSEARCH_URL", &*url), ("SEARCH_FALLBACK", "none"), ("RUST_LOG", "debug")];
-    let api = Api::start(&system.database.url, &variables).await;
+    let api = Api::start(&harness.database.url, &variables).await;
     let get = || send(process::http_client().get(format!("{}/api/v1/search/items?q=kettle", api.url)));
-    for mood in [FakeMode::Well, FakeMode::Refusing(503), FakeMode::Refusing(503)] {
-        // No index yet; down; and still.
-        system.fake.be(mood);
-        let answer = get().await;
-        answer.assert_problem(503, "down");
-        assert_eq!(answer.header("retry-after"), "1");
-        assert!(!answer.text.to_lowercase().contains("elastic"), "{answer:?}");
+    for mode in [FakeMode::Healthy, FakeMode::Rejecting(503), FakeMode::Rejecting(503)] {
+        // First without an index, then down twice.
+        harness.fake.set_mode(mode);
+        let response = get().await;
+        response.assert_problem(503, "down");
+        assert_eq!(response.header("retry-after"), "1");
+        assert!(!response.text.to_lowercase().contains("elastic"), "{response:?}");
     }
     assert!(!api.process.log().contains("hidden-pw"), "{}", api.process.log());
     let credentials = Server::parse(&url).unwrap();
     let config = Config { elasticsearch: Some(credentials), fallback: Fallback::None };
-    system.fake.be(FakeMode::Well);
-    let searcher = Searcher::start(&system.pool, &config).unwrap();
-    searcher.index(document(1, 1, "kettle", None)).await.expect("with its password");
-    let error = system.searcher.index(document(1, 2, "kettle", None)).await.expect_err("without one");
-    assert!(matches!(&error, Error::Unavailable(why) if why.contains("401")), "{error}");
+    harness.fake.set_mode(FakeMode::Healthy);
+    let searcher = Searcher::start(&harness.pool, &config).unwrap();
+    searcher.index(document(1, 1, "kettle", None)).await.expect("accepted with the password");
+    let error = harness.searcher.index(document(1, 2, "kettle", None)).await.expect_err("refused without a password");
+    assert!(matches!(&error, Error::Unavailable(reason) if reason.contains("401")), "{error}");
 }
 
 #[tokio::test]
-async fn a_bulk_sends_again_what_was_refused_and_nothing_else() {
-    let system = System::start(Fallback::None).await;
-    let server = Server::parse(&system.fake.url()).unwrap();
+async fn a_bulk_write_retries_only_rejected_items() {
+    let harness = SearchHarness::start(Fallback::None).await;
+    let server = Server::parse(&harness.fake.url()).unwrap();
     let elasticsearch = jobs::items::search::Elasticsearch::new(&server).unwrap();
     let writes =
         |version| (1..=9).map(move |id| Write::Put(document(id, version, "kettle\nwith a \"line\"", None))).collect();
     for (version, status) in [(1, 429), (2, 503)] {
-        system.fake.be(FakeMode::HalfOfBulk(status));
-        elasticsearch.write(writes(version)).await.expect("all of them in the end");
-        let state = system.fake.state();
+        harness.fake.set_mode(FakeMode::RejectingHalfOfBulk(status));
+        elasticsearch.write(writes(version)).await.expect("all writes succeed in the end");
+        let state = harness.fake.state();
         let documents = &state.index.as_ref().unwrap().documents;
         assert!(documents.len() == 9 && documents.values().all(|(known, _)| *known == version), "{documents:?}");
         let bulks = state.requests.iter().filter(|request| request.contains("/_bulk")).count();
         assert_eq!(i64::try_from(bulks).unwrap(), 2 * version, "{:?}", state.requests);
     }
-    // What is refused for good is told, and not sent for ever.
-    system.fake.be(FakeMode::HalfOfBulk(400));
-    let error = elasticsearch.write(writes(3)).await.expect_err("a mistake of ours");
-    assert!(matches!(&error, Error::Internal(why) if why.contains("400")), "{error}");
-    // An older one: 409 of each, which is as it should be.
-    elasticsearch.write(writes(1)).await.expect("older ones lose in silence");
-    // An index that somebody deleted is made again, with our mapping.
-    system.fake.state().index = None;
-    let error =
-        jobs::items::search::Search::put(&elasticsearch, document(1, 9, "kettle", None)).await.expect_err("gone");
+    // A permanent rejection is an error and is not retried.
+    harness.fake.set_mode(FakeMode::RejectingHalfOfBulk(400));
+    let error = elasticsearch.write(writes(3)).await.expect_err("a permanent rejection");
+    assert!(matches!(&error, Error::Internal(reason) if reason.contains("400")), "{error}");
+    // Older versions: the 409 of each write is a success.
+    elasticsearch.write(writes(1)).await.expect("older versions are ignored");
+    // A deleted index is created again with our mapping.
+    harness.fake.state().index = None;
+    let error = jobs::items::search::Search::put(&elasticsearch, document(1, 9, "kettle", None))
+        .await
+        .expect_err("the index is missing");
     assert!(matches!(error, Error::Unavailable(_)), "{error}");
-    jobs::items::search::Search::put(&elasticsearch, document(1, 9, "kettle", None)).await.expect("made again");
+    jobs::items::search::Search::put(&elasticsearch, document(1, 9, "kettle", None))
+        .await
+        .expect("the index is created again");
 }

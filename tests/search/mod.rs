@@ -1,19 +1,19 @@
 //! Search: one behaviour on PostgreSQL and on Elasticsearch, the fallback between them, and the endpoint.
 
 mod conformance;
+mod elasticsearch_types;
 mod endpoint;
 mod fake;
+mod fake_validation;
 mod fallback;
-mod refusals;
+mod matching;
 mod reindex;
-mod types;
 mod upgrade;
-mod words;
 
 use jobs::items::search::Document;
 use time::macros::datetime;
 
-/// A document as an item of some owner would give it.
+/// The document of an item. Items with an even id have a price.
 fn document(id: i64, version: i64, title: &str, description: Option<&str>) -> Document {
     Document {
         id,

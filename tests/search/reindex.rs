@@ -1,17 +1,17 @@
-//! `millrace reindex`: every item is found as it is, nothing else is, and no newer document is lost.
+//! `millrace reindex`: the index matches the items afterwards, and no newer document is overwritten.
 
 use jobs::items::search::{Config, Fallback, Searcher, Server};
 
-use super::{document, fake::Fake};
+use super::{document, fake::FakeElasticsearch};
 use crate::harness::{
     database,
     process::{self, Process},
 };
 
 #[tokio::test]
-async fn everything_is_found_as_it_is() {
+async fn reindex_matches_the_index_to_the_items() {
     drop(process::http_client());
-    let (fake, database) = (Fake::start().await, database::fresh().await);
+    let (fake, database) = (FakeElasticsearch::start().await, database::fresh().await);
     let pool = database.pool().await;
     for statement in [
         "INSERT INTO users (email, full_name, password_hash) VALUES ('a@example.com', 'A', '$argon2id$')",
@@ -22,14 +22,14 @@ async fn everything_is_found_as_it_is() {
         sqlx::query(statement).execute(&pool).await.unwrap();
     }
     let config = Config { elasticsearch: Some(Server::parse(&fake.url()).unwrap()), fallback: Fallback::None };
-    let with = Searcher::start(&pool, &config).unwrap();
-    let without = Searcher::start(&pool, &Config::default()).unwrap();
-    // Behind, wrong at the same version, newer than the item as it was read, and without an item.
-    with.index(document(1, 4, "stale", None)).await.unwrap();
-    with.index(document(2, 5, "wrong", None)).await.unwrap();
-    with.index(document(3, 6, "newer", None)).await.unwrap();
-    with.index(document(7, 5, "ghost", None)).await.unwrap();
-    with.index(document(9999, 1, "ghost", None)).await.unwrap();
+    let elasticsearch = Searcher::start(&pool, &config).unwrap();
+    let postgres = Searcher::start(&pool, &Config::default()).unwrap();
+    // Outdated, wrong at the same version, newer than the item that was read, and two without an item.
+    elasticsearch.index(document(1, 4, "stale", None)).await.unwrap();
+    elasticsearch.index(document(2, 5, "wrong", None)).await.unwrap();
+    elasticsearch.index(document(3, 6, "newer", None)).await.unwrap();
+    elasticsearch.index(document(7, 5, "ghost", None)).await.unwrap();
+    elasticsearch.index(document(9999, 1, "ghost", None)).await.unwrap();
 
     let variables = [("DATABASE_URL", &*database.url), ("ELASTICSEARCH_URL", &*fake.url())];
     for run in ["the first", "the second"] {
@@ -37,7 +37,7 @@ async fn everything_is_found_as_it_is() {
         assert!(process.wait_for_exit(std::time::Duration::from_secs(60)).await.success(), "{run}: {}", process.log());
         let log = process.log();
         assert!(log.contains("Elasticsearch is green") && log.contains("1202 items written"), "{run}: {log}");
-        for searcher in [&with, &without] {
+        for searcher in [&elasticsearch, &postgres] {
             for (query, total) in [("kettle", 1201), ("stale", 0), ("wrong", 0), ("newer", 1), ("ghost", 0)] {
                 let found = searcher.search(query, 1).await.unwrap();
                 assert_eq!(found.total, total, "{run}: {query}: {found:?}");

@@ -1,11 +1,11 @@
-//! What an earlier release has indexed is found all the time, and by this release's rules soon.
+//! Upgrades: documents of an earlier release stay searchable, and a worker reindexes them by the current rules.
 
 use std::time::Duration;
 
 use jobs::items::search::{Config, Fallback, Searcher, Server};
 use sqlx::PgPool;
 
-use super::fake::Fake;
+use super::fake::FakeElasticsearch;
 use crate::harness::{
     database, eventually,
     process::{self, start_worker},
@@ -13,8 +13,8 @@ use crate::harness::{
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// Documents as the release before wrote them.
-async fn earlier(pool: &PgPool) {
+/// Inserts documents as the previous release did.
+async fn insert_legacy_documents(pool: &PgPool) {
     let insert =
         "INSERT INTO item_documents (item_id, version, removed, title, owner_id, created_at, updated_at, words)
                   SELECT n, 3, false, title || n, 7, now(), now(), to_tsvector('simple', title || n)
@@ -22,45 +22,51 @@ async fn earlier(pool: &PgPool) {
     sqlx::query(insert).execute(pool).await.expect("documents");
 }
 
-async fn total(searcher: &Searcher, query: &str) -> i64 {
-    searcher.search(query, 1).await.expect("an answer").total
+async fn count_hits(searcher: &Searcher, query: &str) -> i64 {
+    searcher.search(query, 1).await.expect("hits").total
 }
 
 #[tokio::test]
-async fn documents_of_an_earlier_release_are_indexed_anew() {
+async fn documents_of_an_earlier_release_are_reindexed() {
     drop(process::http_client());
-    let (fake, database) = (Fake::start().await, database::fresh().await);
+    let (fake, database) = (FakeElasticsearch::start().await, database::fresh().await);
     let pool = database.pool().await;
-    earlier(&pool).await;
+    insert_legacy_documents(&pool).await;
     let config = Config { elasticsearch: Some(Server::parse(&fake.url()).unwrap()), fallback: Fallback::Postgres };
     let searcher = Searcher::start(&pool, &config).unwrap();
-    assert_eq!((total(&searcher, "adapter").await, total(&searcher, "hdmi").await), (450, 0), "as before");
-    assert_eq!(fake.searches(), 0, "its index has nothing yet");
+    assert_eq!(
+        (count_hits(&searcher, "adapter").await, count_hits(&searcher, "hdmi").await),
+        (450, 0),
+        "matched by the old rules"
+    );
+    assert_eq!(fake.count_searches(), 0, "the index of Elasticsearch is empty");
 
     let _worker = start_worker(&database.url, &[("ELASTICSEARCH_URL", &*fake.url())]).await;
-    eventually("all are indexed anew", SOON, async || total(&searcher, "hdmi cafe").await == 450).await;
-    eventually("Elasticsearch answers", SOON, async || total(&searcher, "usb").await == 450 && fake.searches() > 0)
-        .await;
+    eventually("all documents are reindexed", SOON, async || count_hits(&searcher, "hdmi cafe").await == 450).await;
+    eventually("Elasticsearch serves the searches", SOON, async || {
+        count_hits(&searcher, "usb").await == 450 && fake.count_searches() > 0
+    })
+    .await;
     let left: i64 = sqlx::query_scalar("SELECT count(*) FROM item_documents WHERE analysed <> version")
         .fetch_one(&pool)
         .await
         .unwrap();
     assert_eq!(left, 0);
-    // One job for all of them, and none when there is nothing to do.
+    // One job for all documents, and no second one without outdated documents.
     let jobs = "SELECT count(*) FROM apalis.jobs WHERE job_type = 'reindex_items'";
     assert_eq!(sqlx::query_scalar::<_, i64>(jobs).fetch_one(&pool).await.unwrap(), 1);
 }
 
-/// An old process still writes: then the version is newer than the words.
+/// During an upgrade an old process may update a document. Then its version is newer than its words.
 #[tokio::test]
-async fn what_an_old_process_overwrites_counts_as_stale() {
+async fn documents_written_by_an_old_process_are_reindexed() {
     let database = database::fresh().await;
     let pool = database.pool().await;
     let searcher = Searcher::start(&pool, &Config::default()).unwrap();
     searcher.index(super::document(1, 1, "Café", None)).await.unwrap();
-    assert_eq!(total(&searcher, "cafe").await, 1);
+    assert_eq!(count_hits(&searcher, "cafe").await, 1);
     sqlx::query("UPDATE item_documents SET version = 2, title = 'AC/DC'").execute(&pool).await.unwrap();
     let _worker = start_worker(&database.url, &[]).await;
-    eventually("the new title is found", SOON, async || total(&searcher, "dc").await == 1).await;
-    assert_eq!(total(&searcher, "cafe").await, 0);
+    eventually("the new title is found", SOON, async || count_hits(&searcher, "dc").await == 1).await;
+    assert_eq!(count_hits(&searcher, "cafe").await, 0);
 }

@@ -1,4 +1,4 @@
-//! Webhooks that contradict what is recorded: they keep no other webhook waiting, and what is kept of them is bounded.
+//! Conflicting webhooks: they delay no other webhook, and the number of stored conflicts is bounded.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use jobs::{
 use sqlx::{PgPool, Row as _};
 use tokio_util::sync::CancellationToken;
 
-use super::{System, with};
+use super::{System, webhook_with};
 use crate::harness::{eventually, http::send, process::Api};
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// Counts the statements that write to a table, as a sequence of this name.
+/// Counts the INSERT statements on a table in the sequence `<table>_statements`.
 async fn count_statements(pool: &PgPool, table: &str) {
     let count = format!(
         "CREATE SEQUENCE {table}_statements MINVALUE 0 START 0;
@@ -28,21 +28,27 @@ async fn count_statements(pool: &PgPool, table: &str) {
 }
 
 #[tokio::test]
-async fn other_webhooks_do_not_wait_for_conflicts_which_share_statements() {
+async fn conflicts_share_statements_and_delay_no_other_webhook() {
     let system = System::start(&[]).await;
     let pool = system.database.pool().await;
     for table in ["webhook_conflicts", "webhook_conflict_totals"] {
         count_statements(&pool, table).await;
     }
     for id in ["a", "b"] {
-        system.send(id).await;
+        system.send_webhook(id).await;
     }
-    // Nothing can be written about conflicts now, and nothing times out before this test ends it.
+    // Conflicts cannot be written while this lock is held. The test releases it before anything times out.
     let mut held = pool.begin().await.unwrap();
     let lock = "LOCK TABLE webhook_conflicts, webhook_conflict_totals IN ACCESS EXCLUSIVE MODE";
     sqlx::query(lock).execute(&mut *held).await.unwrap();
-    let contradicting: Vec<_> = (0..200)
-        .map(|number| tokio::spawn(send(system.post(with(["a", "b"][number % 2], "amount", &format!("{number}.5"))))))
+    let conflicting: Vec<_> = (0..200)
+        .map(|number| {
+            tokio::spawn(send(system.post_webhook(webhook_with(
+                ["a", "b"][number % 2],
+                "amount",
+                &format!("{number}.5"),
+            ))))
+        })
         .collect();
     eventually("a conflict waits for the table", SOON, async || {
         let waiting =
@@ -50,16 +56,16 @@ async fn other_webhooks_do_not_wait_for_conflicts_which_share_statements() {
         sqlx::query_scalar::<_, i64>(waiting).fetch_one(&pool).await.unwrap() > 0
     })
     .await;
-    // Each of these would share a batch with conflicts, or come behind one.
+    // Without the separation, each of these would share a batch with conflicts or wait behind one.
     for number in 0..5 {
-        system.send(&format!("stranger-{number}")).await;
+        system.send_webhook(&format!("other-{number}")).await;
     }
-    let replayed = send(system.post(super::webhook("a").to_string())).await;
+    let replayed = send(system.post_webhook(super::webhook("a").to_string())).await;
     assert_eq!((replayed.status, replayed.header("idempotency-replayed")), (202, "true"));
     held.rollback().await.unwrap();
-    for answer in join_all(contradicting).await {
-        let answer = answer.unwrap();
-        assert_eq!((answer.status, answer.header("idempotency-conflict")), (202, "amount"), "{answer:?}");
+    for response in join_all(conflicting).await {
+        let response = response.unwrap();
+        assert_eq!((response.status, response.header("idempotency-conflict")), (202, "amount"), "{response:?}");
     }
     for table in ["webhook_conflicts", "webhook_conflict_totals"] {
         let statements = system.count(&format!("SELECT last_value FROM {table}_statements")).await;
@@ -69,33 +75,33 @@ async fn other_webhooks_do_not_wait_for_conflicts_which_share_statements() {
 }
 
 #[tokio::test]
-async fn of_each_id_the_first_payloads_are_kept_and_all_are_counted() {
+async fn the_first_conflicting_payloads_are_kept_and_all_are_counted() {
     let system = System::start(&[]).await;
     let other = Api::start(&system.database.url, &[("WEBHOOK_CONFLICT", "reject")]).await;
     for id in ["few", "many", "one"] {
-        system.send(id).await;
+        system.send_webhook(id).await;
     }
-    let contradict = async |id: &str, amount: &str| {
-        let answer = send(system.post(with(id, "amount", amount))).await;
-        assert_eq!((answer.status, answer.header("idempotency-conflict")), (202, "amount"), "{answer:?}");
+    let send_conflict = async |id: &str, amount: &str| {
+        let response = send(system.post_webhook(webhook_with(id, "amount", amount))).await;
+        assert_eq!((response.status, response.header("idempotency-conflict")), (202, "amount"), "{response:?}");
     };
-    // Equal amounts are one payload, however they are written.
+    // Equal amounts are one payload in every notation.
     for amount in ["7", "7.0", "\"7.000\"", "70e-1", "8"] {
-        contradict("few", amount).await;
+        send_conflict("few", amount).await;
     }
-    contradict("one", "1").await;
+    send_conflict("one", "1").await;
     for number in 0..5 {
-        contradict("many", &format!("{number}.25")).await;
+        send_conflict("many", &format!("{number}.25")).await;
     }
-    // Through two processes at once, far more than are kept.
+    // Through two processes at once, far more than the limit of 20.
     let requests = (0..300).map(|number| {
         let url = if number % 2 == 0 { &system.api.url } else { &other.url };
         let request =
             system.client.post(format!("{url}{}", super::WEBHOOKS)).header("content-type", "application/json");
-        send(request.body(with("many", "amount", &format!("{}.75", number % 150))))
+        send(request.body(webhook_with("many", "amount", &format!("{}.75", number % 150))))
     });
-    let answers = join_all(requests).await;
-    assert!(answers.iter().all(|answer| [202, 409].contains(&answer.status)), "{answers:?}");
+    let responses = join_all(requests).await;
+    assert!(responses.iter().all(|response| [202, 409].contains(&response.status)), "{responses:?}");
     let pool = system.database.pool().await;
     let kept = "SELECT total.transaction_id, total.times, count(*) AS payloads, sum(kept.times)::int8 AS of_them,
                        count(*) FILTER (WHERE kept.payload ->> 'amount' LIKE '%.25') AS early
@@ -107,9 +113,9 @@ async fn of_each_id_the_first_payloads_are_kept_and_all_are_counted() {
     assert_eq!(rows[0], ("few".into(), 5, 2, 5, 0));
     assert_eq!((&*rows[1].0, rows[1].1, rows[1].2, rows[1].4), ("many", 305, 20, 5), "the first 20: {rows:?}");
     assert_eq!(rows[2], ("one".into(), 1, 1, 1, 0));
-    // A payload that is kept is counted further on, one that is not only in the total.
-    contradict("many", "0.25").await;
-    contradict("many", "9999").await;
+    // A stored payload keeps its own count. Any other payload counts only in the total.
+    send_conflict("many", "0.25").await;
+    send_conflict("many", "9999").await;
     assert_eq!(system.count("SELECT times FROM webhook_conflict_totals WHERE transaction_id = 'many'").await, 307);
     let times = "SELECT times FROM webhook_conflicts WHERE transaction_id = 'many' AND payload ->> 'amount' = '0.25'";
     assert_eq!(system.count(times).await, 2);
@@ -117,12 +123,12 @@ async fn of_each_id_the_first_payloads_are_kept_and_all_are_counted() {
 }
 
 #[tokio::test]
-async fn old_conflicts_are_deleted_and_young_ones_are_not() {
+async fn conflicts_are_deleted_after_their_retention() {
     let system = System::start(&[]).await;
     for id in ["old", "young"] {
-        system.send(id).await;
-        assert_eq!(send(system.post(with(id, "amount", "1"))).await.status, 202);
-        assert_eq!(send(system.post(with(id, "amount", "2"))).await.status, 202);
+        system.send_webhook(id).await;
+        assert_eq!(send(system.post_webhook(webhook_with(id, "amount", "1"))).await.status, 202);
+        assert_eq!(send(system.post_webhook(webhook_with(id, "amount", "2"))).await.status, 202);
     }
     let pool = system.database.pool().await;
     let aged =
@@ -134,7 +140,7 @@ async fn old_conflicts_are_deleted_and_young_ones_are_not() {
         Transactions::start(&pool, &Queue::start(pool.clone()), &Config::default(), stop.clone()).unwrap();
     let often = Retention { every: Duration::from_millis(5), ..Retention::SHIPPED };
     let retaining = tokio::spawn(transactions.retain_conflicts(often));
-    eventually("the old ones are gone", SOON, async || {
+    eventually("the old conflicts are deleted", SOON, async || {
         system.count("SELECT count(*) FROM webhook_conflicts").await == 2
     })
     .await;

@@ -1,4 +1,4 @@
-//! What the edge makes sure of: sizes, slowness, ids of every kind, correlation, and a database that is away.
+//! The HTTP edge of transactions: body sizes, slow clients, ids of every kind, correlation ids, and database outages.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use nix::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{System, WEBHOOKS, assert_ok, webhook, with};
+use super::{System, WEBHOOKS, assert_ok, webhook, webhook_with};
 use crate::harness::{
     eventually,
     http::{connect, read_response, send, send_raw},
@@ -20,15 +20,15 @@ use crate::harness::{
 const MIB: usize = 1 << 20;
 
 #[tokio::test]
-async fn a_body_is_at_most_a_mebibyte_by_header_and_by_stream() {
+async fn bodies_are_limited_to_1_mib_by_header_and_stream() {
     let system = System::start(&[]).await;
     let padded = |id: &str, length: usize| {
         let webhook = webhook(id).to_string();
         format!("{webhook}{}", " ".repeat(length - webhook.len()))
     };
-    assert_ok(&send(system.post(padded("exactly", MIB))).await, 202, "1 MiB");
-    send(system.post(padded("more", MIB + 1))).await.assert_problem(413, "one byte more");
-    send(system.post(padded("much", 5 * MIB))).await.assert_problem(413, "much more");
+    assert_ok(&send(system.post_webhook(padded("exactly", MIB))).await, 202, "1 MiB");
+    send(system.post_webhook(padded("more", MIB + 1))).await.assert_problem(413, "one byte more");
+    send(system.post_webhook(padded("much", 5 * MIB))).await.assert_problem(413, "much more");
 
     let head = |more: &str| format!("POST {WEBHOOKS} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{more}\r\n\r\n");
     let announced = head("Content-Length: 99999999999\r\nExpect: 100-continue");
@@ -45,21 +45,21 @@ async fn a_body_is_at_most_a_mebibyte_by_header_and_by_stream() {
     let larger = send_raw(&system.api.url, chunked(&padded("larger", MIB + 1)).as_bytes()).await;
     larger.assert_problem(413, "a longer stream");
 
-    // What many clients do with a body of some size.
+    // Many clients announce a large body with `Expect: 100-continue`.
     let body = padded("polite", 100_000);
     let mut stream = connect(&system.api.url).await;
     let polite = head(&format!("Content-Length: {}\r\nExpect: 100-continue", body.len()));
     stream.write_all(polite.as_bytes()).await.unwrap();
-    let mut go_on = [0; 25];
-    stream.read_exact(&mut go_on).await.unwrap();
-    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    let mut interim = [0; 25];
+    stream.read_exact(&mut interim).await.unwrap();
+    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
     stream.write_all(body.as_bytes()).await.unwrap();
-    assert_ok(&read_response(stream).await, 202, "asked before it sent");
+    assert_ok(&read(stream).await, 202, "sent after 100 Continue");
     assert_eq!(system.count("SELECT count(*) FROM transactions").await, 3);
 }
 
 #[tokio::test]
-async fn clients_that_dribble_are_in_nobodys_way() {
+async fn slow_clients_do_not_delay_others() {
     let system = System::start(&[]).await;
     let mut slow = Vec::new();
     for number in 0..200 {
@@ -74,10 +74,10 @@ async fn clients_that_dribble_are_in_nobodys_way() {
     }
     let begun = Instant::now();
     for number in 0..20 {
-        system.send(&format!("quick-{number}")).await;
+        system.send_webhook(&format!("quick-{number}")).await;
     }
     assert!(begun.elapsed() < Duration::from_secs(2), "20 webhooks took {:?}", begun.elapsed());
-    // One that comes in pieces is as good as any.
+    // A request that arrives in pieces is accepted.
     let mut stream = connect(&system.api.url).await;
     let body = webhook("pieces").to_string();
     let request = format!(
@@ -91,25 +91,25 @@ async fn clients_that_dribble_are_in_nobodys_way() {
     }
     assert_ok(&read_response(stream).await, 202, "in pieces");
     drop(slow);
-    assert_eq!(system.count("SELECT count(*) FROM transactions").await, 21, "a broken-off body records nothing");
+    assert_eq!(system.count("SELECT count(*) FROM transactions").await, 21, "a truncated body stores nothing");
 }
 
 #[tokio::test]
-async fn ids_of_every_kind_are_found_at_their_location() {
+async fn every_id_is_found_at_its_location() {
     let system = System::start(&[]).await;
     let longest = ["x".repeat(255), "é".repeat(255), "\u{1F600}".repeat(255)];
     let plain =
         ["a b", "a/b", "/", "..", ".", "%2F", "%", "a?b=c#d", "+", "é漢字", "\u{1F600}", "a\nb\t", "\"'\\", "  "];
     let quoted = |id: &str| serde_json::to_string(id).unwrap();
     for id in plain.into_iter().chain(longest.iter().map(|id| &**id)) {
-        let answer = send(system.post(with("x", "transaction_id", &quoted(id)))).await;
-        assert_ok(&answer, 202, id);
-        assert_eq!(answer.json()["transaction_id"], id);
-        // As it is: client libraries take a step back at `..`, encoded or not.
-        let get = format!("GET {} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", answer.header("location"));
+        let response = send(system.post_webhook(webhook_with("x", "transaction_id", &quoted(id)))).await;
+        assert_ok(&response, 202, id);
+        assert_eq!(response.json()["transaction_id"], id);
+        // SentTransaction as raw bytes, because client libraries resolve `..`, encoded or not.
+        let get = format!("GET {} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", response.header("location"));
         let found = send_raw(&system.api.url, get.as_bytes()).await;
-        assert_ok(&found, 200, &format!("{id:?} at {}", answer.header("location")));
-        assert_eq!(found.text, answer.text, "{id:?}");
+        assert_ok(&found, 200, &format!("{id:?} at {}", response.header("location")));
+        assert_eq!(found.text, response.text, "{id:?}");
     }
     assert_eq!(system.count("SELECT count(*) FROM transactions").await, 17);
     for path in ["unknown", "", "a%00b", "%00", "%ff", &"x".repeat(256), "txn/status", "%F0%9F"] {
@@ -119,11 +119,11 @@ async fn ids_of_every_kind_are_found_at_their_location() {
     }
     send(system.get("/v1/transactions/unknown?wait=20").timeout(Duration::from_secs(5)))
         .await
-        .assert_problem(404, "what is not there is not waited for");
+        .assert_problem(404, "an unknown id is not waited for");
 }
 
 #[tokio::test]
-async fn every_answer_carries_the_callers_correlation_id_or_a_new_one() {
+async fn responses_carry_the_callers_correlation_id_or_a_new_one() {
     let system = System::start(&[]).await;
     let url = &system.api.url;
     let longest = "x".repeat(128);
@@ -152,26 +152,26 @@ async fn every_answer_carries_the_callers_correlation_id_or_a_new_one() {
             let request = request.header("content-type", content_type).body(body.to_owned());
             id.into_iter().fold(request, |request, id| request.header("X-Correlation-Id", id))
         };
-        let checked = |answer: crate::harness::http::HttpResponse| {
-            assert_ok(&answer, status, case);
+        let checked_id = |response: crate::harness::http::HttpResponse| {
+            assert_ok(&response, status, case);
             if status >= 400 {
-                answer.assert_problem(status, case);
+                response.assert_problem(status, case);
             }
-            answer.header("x-correlation-id").to_owned()
+            response.header("x-correlation-id").to_owned()
         };
         for id in valid {
-            assert_eq!(checked(send(request(Some(id))).await), id, "{case}");
+            assert_eq!(checked_id(send(request(Some(id))).await), id, "{case}");
         }
         for id in invalid.into_iter().map(Some).chain([None]) {
-            let made = checked(send(request(id)).await);
-            assert!(uuid::Uuid::parse_str(&made).is_ok(), "{case}, {id:?}: {made:?}");
+            let generated = checked_id(send(request(id)).await);
+            assert!(uuid::Uuid::parse_str(&generated).is_ok(), "{case}, {id:?}: {generated:?}");
         }
-        let made = checked(send(request(Some("one")).header("X-Correlation-Id", "two")).await);
-        assert!(uuid::Uuid::parse_str(&made).is_ok(), "{case}, two ids: {made:?}");
+        let generated = checked_id(send(request(Some("one")).header("X-Correlation-Id", "two")).await);
+        assert!(uuid::Uuid::parse_str(&generated).is_ok(), "{case}, two ids: {generated:?}");
     }
 }
 
-/// A server of one test's own, since it comes to harm.
+/// The settings of a PostgreSQL server for one test, which stops or freezes it.
 fn settings(scratch: &Scratch) -> Settings {
     Settings {
         durable: false,
@@ -181,7 +181,7 @@ fn settings(scratch: &Scratch) -> Settings {
     }
 }
 
-async fn own_server(scratch: &Scratch) -> (Cluster, Api) {
+async fn start_own_server(scratch: &Scratch) -> (Cluster, Api) {
     let cluster = Cluster::start(settings(scratch)).await.unwrap();
     cluster.ensure_database("own").await.unwrap();
     let url = cluster.url("own");
@@ -190,7 +190,7 @@ async fn own_server(scratch: &Scratch) -> (Cluster, Api) {
     (cluster, Api::start(&url, &[]).await)
 }
 
-/// A server's processes, stopped in their tracks: connections stay open, and nothing is answered.
+/// The processes of a server after SIGSTOP: connections stay open, and no request gets a response.
 struct Frozen(Vec<Pid>);
 
 impl Frozen {
@@ -210,7 +210,7 @@ impl Frozen {
     }
 
     fn signal(&self, signal: Signal) {
-        // A backend may be gone by now.
+        // A backend may have exited by now.
         for pid in &self.0 {
             let _ = kill(*pid, signal);
         }
@@ -224,9 +224,9 @@ impl Drop for Frozen {
 }
 
 #[tokio::test]
-async fn a_database_that_does_not_answer_keeps_nobody_waiting() {
+async fn an_unresponsive_database_is_503_within_seconds() {
     let scratch = Scratch::new();
-    let (cluster, api) = own_server(&scratch).await;
+    let (cluster, api) = start_own_server(&scratch).await;
     let client = http_client();
     let post = |id: &str| {
         let request = client.post(format!("{}{WEBHOOKS}", api.url)).header("content-type", "application/json");
@@ -239,18 +239,18 @@ async fn a_database_that_does_not_answer_keeps_nobody_waiting() {
     let (posted, found, listed, ready) =
         tokio::join!(post("meanwhile"), get("/v1/transactions/before"), get("/v1/transactions"), get("/readyz"));
     assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
-    for (case, answer) in [("post", posted), ("get", found), ("list", listed), ("ready", ready)] {
-        answer.assert_problem(503, case);
-        assert!(!answer.header("retry-after").is_empty(), "{case}: {answer:?}");
+    for (case, response) in [("post", posted), ("get", found), ("list", listed), ("ready", ready)] {
+        response.assert_problem(503, case);
+        assert!(!response.header("retry-after").is_empty(), "{case}: {response:?}");
     }
     drop(frozen);
     assert_ok(&post("after").await, 202, "after");
 }
 
 #[tokio::test]
-async fn while_the_database_is_away_it_is_503_and_nothing_is_lost() {
+async fn a_database_outage_is_503_and_loses_nothing() {
     let scratch = Scratch::new();
-    let (cluster, api) = own_server(&scratch).await;
+    let (cluster, api) = start_own_server(&scratch).await;
     let client = http_client();
     let post = |id: &str| {
         let request = client.post(format!("{}{WEBHOOKS}", api.url)).header("content-type", "application/json");
@@ -264,22 +264,22 @@ async fn while_the_database_is_away_it_is_503_and_nothing_is_lost() {
     let (posted, found, listed, ready) =
         tokio::join!(post("meanwhile"), get("/v1/transactions/before"), get("/v1/transactions"), get("/readyz"),);
     assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
-    for (case, answer) in [("post", posted), ("get", found), ("list", listed), ("ready", ready)] {
-        let problem = answer.assert_problem(503, case);
-        assert!(answer.header("retry-after").parse::<u64>().is_ok_and(|seconds| seconds > 0), "{case}: {answer:?}");
+    for (case, response) in [("post", posted), ("get", found), ("list", listed), ("ready", ready)] {
+        let problem = response.assert_problem(503, case);
+        assert!(response.header("retry-after").parse::<u64>().is_ok_and(|seconds| seconds > 0), "{case}: {response:?}");
         for internal in ["sqlx", "pool", "postgres", "connect", "os error", "/"] {
             let detail = problem["detail"].as_str().unwrap_or_default();
             assert!(!detail.contains(internal), "{case} shows {internal:?}: {detail}");
         }
     }
-    assert_ok(&get("/livez").await, 200, "a restart would not bring it back");
+    assert_ok(&get("/livez").await, 200, "a restart would not repair the database");
 
     let cluster = Cluster::start(settings(&scratch)).await.unwrap();
     eventually("the API is ready again", Duration::from_secs(15), async || get("/readyz").await.status == 200).await;
-    assert_ok(&get("/v1/transactions/before").await, 200, "kept");
-    let answer = post("meanwhile").await;
-    assert_ok(&answer, 202, "sent again");
-    assert!(!answer.headers.contains_key("idempotency-replayed"), "a 503 recorded nothing");
+    assert_ok(&get("/v1/transactions/before").await, 200, "the transaction from before the outage");
+    let response = post("meanwhile").await;
+    assert_ok(&response, 202, "sent again");
+    assert!(!response.headers.contains_key("idempotency-replayed"), "the 503 stored nothing");
     drop(api);
     cluster.stop().await.unwrap();
 }

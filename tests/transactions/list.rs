@@ -1,4 +1,4 @@
-//! The list: newest first, page by page, without a gap or a repetition.
+//! The list of transactions: newest first, in pages without a gap or a repetition, filtered by status.
 
 use std::collections::HashSet;
 
@@ -9,46 +9,46 @@ use super::{System, assert_ok, time_of};
 use crate::harness::http::send;
 
 impl System {
-    /// Follows the list to its end; the ids of each page.
-    async fn walk(&self, first: &str) -> Vec<Vec<String>> {
+    /// Follows the `Link` headers to the last page. Returns the ids of each page.
+    async fn list_pages(&self, first: &str) -> Vec<Vec<String>> {
         let (mut path, mut pages) = (first.to_owned(), Vec::new());
         loop {
-            let answer = send(self.get(&path)).await;
-            assert_ok(&answer, 200, &path);
-            let page = answer.json().as_array().cloned().expect("a bare array");
+            let response = send(self.get(&path)).await;
+            assert_ok(&response, 200, &path);
+            let page = response.json().as_array().cloned().expect("a bare array");
             assert!(page.is_sorted_by_key(|entry| std::cmp::Reverse(time_of(&entry["created_at"]))), "{page:?}");
             pages.push(page.iter().map(|entry| entry["transaction_id"].as_str().unwrap().to_owned()).collect());
-            let link = answer.header("link");
+            let link = response.header("link");
             if link.is_empty() {
                 return pages;
             }
             let next = link.strip_prefix('<').and_then(|link| link.strip_suffix(">; rel=\"next\""));
             path = next.unwrap_or_else(|| panic!("{link}")).to_owned();
-            assert!(pages.len() < 100, "no end: {path}");
+            assert!(pages.len() < 100, "more than 100 pages: {path}");
         }
     }
 }
 
 #[tokio::test]
-async fn pages_follow_each_other_without_gap_or_repetition() {
+async fn transaction_pages_have_no_gap_and_no_repetition() {
     let system = System::start(&[]).await;
     let empty = send(system.get("/v1/transactions")).await;
     assert_eq!((empty.status, &*empty.text, empty.header("link")), (200, "[]\n", ""));
 
-    // At once, so that many share a commit and with it their time of creation.
+    // Concurrently, so that many share a commit and with it their creation time.
     let mut requests = tokio::task::JoinSet::new();
     for number in 0..47 {
-        requests.spawn(send(system.post(super::webhook(&format!("a b/é {number}")).to_string())));
+        requests.spawn(send(system.post_webhook(super::webhook(&format!("a b/é {number}")).to_string())));
     }
-    assert!(requests.join_all().await.iter().all(|answer| answer.status == 202));
-    let newest = system.send("newest").await;
-    let all = system.walk("/v1/transactions?limit=10").await;
+    assert!(requests.join_all().await.iter().all(|response| response.status == 202));
+    let newest = system.send_webhook("newest").await;
+    let all = system.list_pages("/v1/transactions?limit=10").await;
     assert_eq!(all.iter().map(Vec::len).collect::<Vec<_>>(), [10, 10, 10, 10, 8]);
     let distinct: HashSet<_> = all.iter().flatten().collect();
     assert_eq!(distinct.len(), 48);
     assert_eq!(all[0][0], "newest");
     let first = send(system.get("/v1/transactions?limit=1")).await.json();
-    assert_eq!(first[0], newest, "an entry is the transaction as GET shows it");
+    assert_eq!(first[0], newest, "an entry equals the response of GET");
     for (path, lengths) in [
         ("/v1/transactions", vec![20, 20, 8]),
         ("/v1/transactions?limit=48", vec![48]),
@@ -58,23 +58,23 @@ async fn pages_follow_each_other_without_gap_or_repetition() {
         ("/v1/transactions?status=PROCESSING", vec![20, 20, 8]),
         ("/v1/transactions?status=PROCESSED", vec![0]),
     ] {
-        assert_eq!(system.walk(path).await.iter().map(Vec::len).collect::<Vec<_>>(), lengths, "{path}");
+        assert_eq!(system.list_pages(path).await.iter().map(Vec::len).collect::<Vec<_>>(), lengths, "{path}");
     }
 
-    // Whatever is added or settled meanwhile, a walk goes on where it was.
-    let answer = send(system.get("/v1/transactions?limit=10")).await;
-    let next = answer.header("link").split(['<', '>']).nth(1).unwrap().to_owned();
-    system.send("later").await;
+    // The next page does not change when transactions are added or settled meanwhile.
+    let response = send(system.get("/v1/transactions?limit=10")).await;
+    let next = response.header("link").split(['<', '>']).nth(1).unwrap().to_owned();
+    system.send_webhook("later").await;
     let settled = "UPDATE transactions SET status = 'PROCESSED', processed_at = now()
                    WHERE transaction_id IN (SELECT transaction_id FROM transactions ORDER BY transaction_id LIMIT 23)";
     sqlx::query(settled).execute(&system.database.pool().await).await.unwrap();
-    let rest = system.walk(&next).await.concat();
+    let rest = system.list_pages(&next).await.concat();
     assert_eq!(rest, all[1..].concat());
 
-    let processed = system.walk("/v1/transactions?status=PROCESSED&limit=9").await;
+    let processed = system.list_pages("/v1/transactions?status=PROCESSED&limit=9").await;
     assert_eq!(processed.iter().map(Vec::len).collect::<Vec<_>>(), [9, 9, 5]);
     assert!(send(system.get("/v1/transactions?status=PROCESSED&limit=9")).await.header("link").contains("PROCESSED"));
-    let processing = system.walk("/v1/transactions?status=PROCESSING&limit=9").await.concat();
+    let processing = system.list_pages("/v1/transactions?status=PROCESSING&limit=9").await.concat();
     let mut together: Vec<_> = processed.concat().into_iter().chain(processing).collect();
     together.sort();
     together.dedup();
@@ -82,9 +82,9 @@ async fn pages_follow_each_other_without_gap_or_repetition() {
 }
 
 impl System {
-    /// Records transactions with these statuses, a millisecond apart, the first one `from` milliseconds after 2026
-    /// began; each has the name of its time.
-    async fn record(&self, from: u128, statuses: &[&str]) -> Vec<Uuid> {
+    /// Inserts transactions with these statuses, one a millisecond. The first one is `from` milliseconds after the start
+    /// of 2026. Each is named after its millisecond.
+    async fn insert_transactions(&self, from: u128, statuses: &[&str]) -> Vec<Uuid> {
         const YEAR: u128 = 1_767_225_600_000;
         let times: Vec<u128> = (from..).take(statuses.len()).collect();
         let ids = times.iter().map(|time| Uuid::from_u128((YEAR + time) << 80 | 0x7 << 76 | 0x2 << 62 | time));
@@ -101,8 +101,8 @@ impl System {
         ids
     }
 
-    /// Adds a job for each of these transactions; every tenth runs, the others wait.
-    async fn add_jobs(&self, transactions: &[Uuid]) {
+    /// Inserts a job for each of these transactions. Every tenth is running, the others are pending.
+    async fn insert_jobs(&self, transactions: &[Uuid]) {
         let ids: Vec<String> = transactions.iter().map(|id| JobId::from(*id).to_string()).collect();
         let insert = "INSERT INTO apalis.jobs (id, job_type, job, run_at, status, lock_by)
                       SELECT id, 'process_transaction', '', now() + interval '1 hour',
@@ -112,12 +112,12 @@ impl System {
     }
 }
 
-/// Up to 10,000 live jobs, those that are processing are read from their jobs; above that, on a walk over all.
+/// With up to 10,000 live jobs, PROCESSING transactions are read from the jobs. Beyond that, the whole table is scanned.
 #[tokio::test]
-async fn few_among_many_are_found_by_their_status() {
+async fn rare_statuses_are_found_among_many_transactions() {
     const ROWS: usize = 40_000;
     let system = System::start(&[]).await;
-    // The newest twenty with a job were settled a moment ago, and their jobs are about to be done.
+    // The newest twenty transactions with a job are settled already, and their jobs are not done yet.
     let has_job = |n: &usize| n % 4 == 1;
     let status = |n: usize| match n {
         n if has_job(&n) && n < ROWS - 80 => "PROCESSING",
@@ -129,32 +129,32 @@ async fn few_among_many_are_found_by_their_status() {
         let newest_first = (0..ROWS).rev().filter(|n| status(*n) == wanted);
         newest_first.map(|n| n.to_string()).collect()
     };
-    let ids = system.record(0, &statuses).await;
+    let ids = system.insert_transactions(0, &statuses).await;
     let live: Vec<Uuid> = (0..ROWS).filter(has_job).map(|n| ids[n]).collect();
     assert_eq!(live.len(), 10_000);
-    system.add_jobs(&live).await;
+    system.insert_jobs(&live).await;
 
-    let processing = system.walk("/v1/transactions?status=PROCESSING&limit=100").await.concat();
+    let processing = system.list_pages("/v1/transactions?status=PROCESSING&limit=100").await.concat();
     assert_eq!(processing, expected("PROCESSING"), "read from 10,000 jobs");
-    let failed = system.walk("/v1/transactions?status=FAILED&limit=90").await;
-    assert_eq!(failed.iter().map(Vec::len).collect::<Vec<_>>(), [90, 90, 70]);
-    assert_eq!(failed.concat(), expected("FAILED"));
-    let shown = async |path: &str| -> Vec<String> {
+    let fail_one_transaction = system.list_pages("/v1/transactions?status=FAILED&limit=90").await;
+    assert_eq!(fail_one_transaction.iter().map(Vec::len).collect::<Vec<_>>(), [90, 90, 70]);
+    assert_eq!(fail_one_transaction.concat(), expected("FAILED"));
+    let list = async |path: &str| -> Vec<String> {
         let page = send(system.get(path)).await.json();
         page.as_array().unwrap().iter().map(|entry| entry["transaction_id"].as_str().unwrap().to_owned()).collect()
     };
-    assert_eq!(shown("/v1/transactions?status=PROCESSED&limit=100").await, expected("PROCESSED")[..100]);
+    assert_eq!(list("/v1/transactions?status=PROCESSED&limit=100").await, expected("PROCESSED")[..100]);
     let all: Vec<String> = (0..ROWS).rev().take(100).map(|n| n.to_string()).collect();
-    assert_eq!(shown("/v1/transactions?limit=100").await, all);
+    assert_eq!(list("/v1/transactions?limit=100").await, all);
 
-    let newer = system.record(ROWS as u128, &["PROCESSING"]).await;
-    system.add_jobs(&newer).await;
-    let processing = system.walk("/v1/transactions?status=PROCESSING&limit=100").await.concat();
-    assert_eq!(processing, [vec![ROWS.to_string()], expected("PROCESSING")].concat(), "on a walk over all");
+    let newer = system.insert_transactions(ROWS as u128, &["PROCESSING"]).await;
+    system.insert_jobs(&newer).await;
+    let processing = system.list_pages("/v1/transactions?status=PROCESSING&limit=100").await.concat();
+    assert_eq!(processing, [vec![ROWS.to_string()], expected("PROCESSING")].concat(), "read by a scan of the table");
 }
 
 #[tokio::test]
-async fn wrong_parameters_are_all_named() {
+async fn every_invalid_list_parameter_is_named() {
     let system = System::start(&[]).await;
     for (query, failures) in [
         ("limit=0", vec!["greater_than_equal limit Input should be greater than or equal to 1"]),
@@ -165,7 +165,7 @@ async fn wrong_parameters_are_all_named() {
         ("status=processed", vec!["enum status Input should be 'PROCESSING', 'PROCESSED' or 'FAILED'"]),
         ("cursor=x", vec!["value_error cursor Value error, cursor must be one that a Link header gave"]),
         ("cursor=MTIz", vec!["value_error cursor Value error, cursor must be one that a Link header gave"]),
-        // What an earlier version gave: the time of creation, and the id.
+        // The format of an earlier release: the creation time and the id.
         (
             "cursor=MTcwNDA2NzIwMDAwMDAwMDph",
             vec!["value_error cursor Value error, cursor must be one that a Link header gave"],
@@ -193,9 +193,9 @@ async fn wrong_parameters_are_all_named() {
             ],
         ),
     ] {
-        let answer = send(system.get(&format!("/v1/transactions?{query}"))).await;
-        answer.assert_problem(422, query);
-        let found = answer.validation_errors().into_iter().map(|(kind, loc, msg)| {
+        let response = send(system.get(&format!("/v1/transactions?{query}"))).await;
+        response.assert_problem(422, query);
+        let found = response.validation_errors().into_iter().map(|(kind, loc, msg)| {
             let name = loc.trim_start_matches("[\"query\",\"").trim_end_matches("\"]").to_owned();
             format!("{kind} {name} {msg}")
         });

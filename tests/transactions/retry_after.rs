@@ -1,12 +1,12 @@
-//! A processor that asks to be called again is called again, however it says when.
+//! `Retry-After` of a processor: every form leads to another call, and an unreadable one to the default delay.
 
 use std::time::{Duration, Instant};
 
-use super::{System, processor::Processor};
+use super::{System, fake_processor::FakeProcessor};
 use crate::harness::{eventually, http::send};
 
 const DEFAULT: Duration = Duration::from_secs(5);
-/// What an answer says, by the number in the transaction's id.
+/// Values that cannot be parsed, or whose date contradicts itself. The transaction's id has the index.
 const UNREADABLE: [&str; 12] = [
     "4.5",
     "4s",
@@ -24,7 +24,7 @@ const UNREADABLE: [&str; 12] = [
 const PAST: [&str; 3] = ["Fri, 31 Dec 1999 23:59:59 GMT", "Friday, 31-Dec-99 23:59:59 GMT", "Fri Dec 31 23:59:59 1999"];
 const FAR: [&str; 4] = ["99999999999999999999", "86401", "99999999999", "Fri, 31 Dec 9999 23:59:59 GMT"];
 
-/// Ids are the status, which of the headers, and the header's number: `202-unreadable-3`.
+/// An id holds the status, the list of headers, and the index in it: `202-unreadable-3`.
 fn script(id: &str, call: usize) -> (u16, Option<&'static str>, Duration) {
     let mut parts = id.split('-');
     let mut part = || parts.next().unwrap_or_default();
@@ -38,23 +38,23 @@ fn script(id: &str, call: usize) -> (u16, Option<&'static str>, Duration) {
 }
 
 #[tokio::test]
-async fn it_is_called_again_whatever_its_retry_after_says() {
-    let processor = Processor::start(script).await;
+async fn the_processor_is_called_again_for_any_retry_after() {
+    let processor = FakeProcessor::start(script).await;
     let variables = [("PROCESSOR_URL", &*processor.url), ("PROCESSOR_ATTEMPTS", "2")];
     let system = System::start(&variables).await;
-    let _worker = system.worker(&variables).await;
+    let _worker = system.start_worker(&variables).await;
     let ids = |kind: &str, count: usize| -> Vec<String> {
         let numbered = |status: &u16| (0..count).map(|number| format!("{status}-{kind}-{number}")).collect::<Vec<_>>();
         [202, 503, 429, 500, 409].iter().flat_map(numbered).collect()
     };
     let (unreadable, past, far) = (ids("unreadable", UNREADABLE.len()), ids("past", PAST.len()), ids("far", FAR.len()));
     for id in unreadable.iter().chain(&past).chain(&far) {
-        system.send(id).await;
+        system.send_webhook(id).await;
     }
     let begun = Instant::now();
     for (ids, least) in [(&past, Duration::from_secs(1)), (&unreadable, DEFAULT)] {
         for id in ids {
-            assert_eq!(system.settled(id).await["status"], "PROCESSED", "{id}");
+            assert_eq!(system.wait_until_settled(id).await["status"], "PROCESSED", "{id}");
             let calls = processor.calls(id);
             assert_eq!(calls.len(), 2, "{id}: {calls:?}");
             let pause = calls[1].at - calls[0].at;
@@ -63,9 +63,9 @@ async fn it_is_called_again_whatever_its_retry_after_says() {
     }
     assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
     for id in &far {
-        eventually("it is put off for a day", Duration::from_secs(5), async || {
-            let answer = send(system.get(&format!("/v1/transactions/{id}"))).await;
-            let seconds = answer.header("retry-after").parse::<u64>();
+        eventually("the retry is a day away", Duration::from_secs(5), async || {
+            let response = send(system.get(&format!("/v1/transactions/{id}"))).await;
+            let seconds = response.header("retry-after").parse::<u64>();
             seconds.is_ok_and(|seconds| (86_000..=86_400).contains(&seconds))
         })
         .await;

@@ -1,34 +1,38 @@
-//! Looking a transaction up: entity tags, the estimate, and waiting for a change.
+//! Look-up of one transaction: entity tags, the `Retry-After` estimate, and long polls.
 
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use super::{System, assert_ok, late};
+use super::{System, assert_ok, seconds_late};
 use crate::harness::{eventually, http::send};
 
 #[tokio::test]
-async fn what_has_not_changed_is_304_and_what_will_is_estimated() {
+async fn unchanged_transactions_are_304_and_pending_ones_have_an_estimate() {
     let system = System::start(&[("PROCESSING_DELAY_SECONDS", "600")]).await;
-    system.send("t").await;
+    system.send_webhook("t").await;
     let first = send(system.get("/v1/transactions/t")).await;
     let tag = first.header("etag").to_owned();
     assert!(tag.starts_with('"') && tag.ends_with('"') && tag.len() > 2, "{tag}");
     let estimate: u64 = first.header("retry-after").parse().unwrap();
     assert!((590..=600).contains(&estimate), "{estimate}");
-    assert_eq!(send(system.get("/v1/transactions/t")).await.header("etag"), tag, "as long as nothing changes");
+    assert_eq!(
+        send(system.get("/v1/transactions/t")).await.header("etag"),
+        tag,
+        "the tag is stable while nothing changes"
+    );
 
     let weak = format!("W/{tag}");
     let several = format!("\"x\", {tag}");
     for (given, status) in
         [(&*tag, 304), (&*weak, 304), (&*several, 304), ("*", 304), ("\"x\"", 200), ("x", 200), ("", 200)]
     {
-        let answer = send(system.get("/v1/transactions/t").header("If-None-Match", given)).await;
-        assert_ok(&answer, status, given);
-        assert_eq!(answer.header("etag"), tag, "{given}");
-        assert_eq!(answer.text.is_empty(), status == 304, "{given}: {}", answer.text);
-        assert!(answer.headers.contains_key("x-correlation-id"), "{given}");
+        let response = send(system.get("/v1/transactions/t").header("If-None-Match", given)).await;
+        assert_ok(&response, status, given);
+        assert_eq!(response.header("etag"), tag, "{given}");
+        assert_eq!(response.text.is_empty(), status == 304, "{given}: {}", response.text);
+        assert!(response.headers.contains_key("x-correlation-id"), "{given}");
     }
     let head = send(system.client.head(format!("{}/v1/transactions/t", system.api.url))).await;
     assert_ok(&head, 200, "HEAD");
@@ -37,10 +41,10 @@ async fn what_has_not_changed_is_304_and_what_will_is_estimated() {
 }
 
 #[tokio::test]
-async fn a_wait_ends_with_the_change_or_with_its_time() {
+async fn a_long_poll_ends_with_a_change_or_its_timeout() {
     let system = System::start(&[("PROCESSING_DELAY_SECONDS", "1.2")]).await;
-    let _worker = system.worker(&[]).await;
-    let seen = system.send("t").await;
+    let _worker = system.start_worker(&[]).await;
+    let sent = system.send_webhook("t").await;
     let tag = send(system.get("/v1/transactions/t")).await.header("etag").to_owned();
     let begun = Instant::now();
     let short = send(system.get("/v1/transactions/t?wait=0.3")).await;
@@ -48,22 +52,22 @@ async fn a_wait_ends_with_the_change_or_with_its_time() {
     assert_eq!((short.status, &short.json()["status"]), (200, &json!("PROCESSING")));
     assert!((1..=2).contains(&short.header("retry-after").parse::<u64>().unwrap()), "{short:?}");
 
-    // Many wait at once, and an old tag does not make them wait less.
+    // A hundred long polls at once. An outdated tag does not end them early.
     let mut waiters = tokio::task::JoinSet::new();
     for _ in 0..100 {
         waiters.spawn(send(system.get("/v1/transactions/t?wait=30").header("If-None-Match", &tag)));
     }
-    for answer in waiters.join_all().await {
-        assert_ok(&answer, 200, "a waiter");
-        let settled = answer.json();
-        assert_eq!((&settled["status"], &settled["created_at"]), (&json!("PROCESSED"), &seen["created_at"]));
-        assert!((0.0..1.0).contains(&late(&settled, 1.2)), "{settled}");
-        assert!(!answer.headers.contains_key("retry-after"), "{answer:?}");
-        assert_ne!(answer.header("etag"), tag);
+    for response in waiters.join_all().await {
+        assert_ok(&response, 200, "a long poll");
+        let settled = response.json();
+        assert_eq!((&settled["status"], &settled["created_at"]), (&json!("PROCESSED"), &sent["created_at"]));
+        assert!((0.0..1.0).contains(&seconds_late(&settled, 1.2)), "{settled}");
+        assert!(!response.headers.contains_key("retry-after"), "{response:?}");
+        assert_ne!(response.header("etag"), tag);
     }
     assert!(begun.elapsed() < Duration::from_secs(5), "the change was not noticed: {:?}", begun.elapsed());
     let begun = Instant::now();
-    assert_ok(&send(system.get("/v1/transactions/t?wait=60")).await, 200, "settled before");
+    assert_ok(&send(system.get("/v1/transactions/t?wait=60")).await, 200, "already settled");
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
 
     for (wait, kind) in [
@@ -76,39 +80,35 @@ async fn a_wait_ends_with_the_change_or_with_its_time() {
         ("NaN", "finite_number"),
         ("inf", "finite_number"),
     ] {
-        let answer = send(system.get(&format!("/v1/transactions/t?wait={wait}"))).await;
-        answer.assert_problem(422, wait);
-        assert_eq!(
-            (&*answer.validation_errors()[0].0, &*answer.validation_errors()[0].1),
-            (kind, "[\"query\",\"wait\"]"),
-            "{wait}"
-        );
-        assert_eq!(answer.json()["detail"][0]["input"], wait);
+        let response = send(system.get(&format!("/v1/transactions/t?wait={wait}"))).await;
+        response.assert_problem(422, wait);
+        assert_eq!((&*response.validation_errors()[0].0, &*response.validation_errors()[0].1), (kind, "[\"query\",\"wait\"]"), "{wait}");
+        assert_eq!(response.json()["detail"][0]["input"], wait);
     }
 }
 
 #[tokio::test]
-async fn whoever_waits_when_it_stops_gets_the_present_state_at_once() {
+async fn a_stopping_api_sends_long_pollers_the_current_state() {
     let mut system = System::start(&[("PROCESSING_DELAY_SECONDS", "600")]).await;
-    system.send("t").await;
+    system.send_webhook("t").await;
     let waiting = tokio::spawn(send(system.get("/v1/transactions/t?wait=60")));
-    // There is no other sign of a waiter than that the process has a request under way.
+    // Nothing outside the process shows that it has received the request.
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!waiting.is_finished());
     system.api.process.signal(Signal::SIGTERM);
     let begun = Instant::now();
-    let answer = waiting.await.unwrap();
-    assert_eq!((answer.status, &answer.json()["status"]), (200, &json!("PROCESSING")));
+    let response = waiting.await.unwrap();
+    assert_eq!((response.status, &response.json()["status"]), (200, &json!("PROCESSING")));
     assert!(system.api.process.wait_for_exit(Duration::from_secs(10)).await.success(), "{}", system.api.process.log());
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
-async fn the_request_goes_with_its_job() {
+async fn jobs_carry_the_trace_and_correlation_id_of_their_request() {
     let system = System::start(&[("PROCESSING_DELAY_SECONDS", "0")]).await;
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let request = |id: &str, trace: &str, correlation: &str| {
-        let request = system.post(super::webhook(id).to_string()).header("traceparent", trace);
+        let request = system.post_webhook(super::webhook(id).to_string()).header("traceparent", trace);
         send(request.header("X-Correlation-Id", correlation))
     };
     assert_ok(&request("traced", trace, "order/17@shop").await, 202, "traced");
@@ -121,12 +121,12 @@ async fn the_request_goes_with_its_job() {
     .await
     .unwrap();
     assert_eq!(rows[0], (Some(trace.into()), Some("order/17@shop".into())));
-    assert_eq!(rows[1].0, None, "what is no traceparent goes nowhere");
+    assert_eq!(rows[1].0, None, "an invalid traceparent is dropped");
     assert!(rows[1].1.as_deref().is_some_and(|id| uuid::Uuid::parse_str(id).is_ok()), "{rows:?}");
 
-    let worker = system.worker(&[("RUST_LOG", "debug")]).await;
-    system.settled("traced").await;
-    eventually("the worker's line about it", Duration::from_secs(5), async || {
+    let worker = system.start_worker(&[("RUST_LOG", "debug")]).await;
+    system.wait_until_settled("traced").await;
+    eventually("the worker logs the job", Duration::from_secs(5), async || {
         let log = worker.log();
         let mut lines = log.lines().filter(|line| line.contains(r#""correlation_id":"order/17@shop""#));
         lines.any(|line| line.contains(r#""event":"job done""#) && line.contains(trace))

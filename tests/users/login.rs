@@ -1,4 +1,4 @@
-//! What a login answers to whom, and that it tells nobody which addresses are known.
+//! Login: tokens, failures, and that a failure does not reveal which e-mail addresses are registered.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jobs::users::{Role, token::Tokens};
@@ -10,12 +10,12 @@ use crate::harness::process::Api;
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 #[tokio::test]
-async fn a_login_is_answered_with_a_token_of_its_user() {
+async fn a_login_returns_a_token_of_its_user() {
     let system = System::start(&[("JWT_SECRET", SECRET)]).await;
     let id = system.register("ada@example.com").await["id"].as_i64().expect("an id");
-    let answer = system.login("ADA@example.com", PASSWORD).await;
-    assert_eq!((answer.status, answer.header("cache-control")), (200, "no-store"), "{answer:?}");
-    let token = answer.json();
+    let response = system.login("ADA@example.com", PASSWORD).await;
+    assert_eq!((response.status, response.header("cache-control")), (200, "no-store"), "{response:?}");
+    let token = response.json();
     assert_eq!((&token["token_type"], &token["expires_in"]), (&json!("bearer"), &json!(3600)));
     assert_eq!(token.as_object().map(serde_json::Map::len), Some(3), "{token}");
     let token = token["access_token"].as_str().expect("a token");
@@ -24,9 +24,9 @@ async fn a_login_is_answered_with_a_token_of_its_user() {
     let payload = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok()).expect("claims");
     let payload: Value = serde_json::from_slice(&payload).expect("JSON");
     assert_eq!(payload["sub"], id.to_string());
-    assert!(!system.api.process.log().contains(token), "tokens are not for the log");
+    assert!(!system.api.process.log().contains(token), "tokens stay out of the log");
 
-    // What an operator has made of a user is in the next token.
+    // A role that an operator sets is in the next token.
     let promoted = sqlx::query("UPDATE users SET role = 'admin'").execute(&system.database.pool().await).await;
     assert_eq!(promoted.expect("an update").rows_affected(), 1);
     let token = system.login("ada@example.com", PASSWORD).await.json();
@@ -35,31 +35,31 @@ async fn a_login_is_answered_with_a_token_of_its_user() {
 }
 
 #[tokio::test]
-async fn an_unknown_address_and_a_wrong_password_look_the_same_and_cost_the_same() {
+async fn unknown_emails_and_wrong_passwords_look_and_cost_the_same() {
     let system = System::start(&[]).await;
     system.register("ada@example.com").await;
-    let mut shown = Vec::new();
+    let mut failures = Vec::new();
     for (email, password) in [
         ("ada@example.com", "wrong horse battery"),
-        ("nobody@example.com", PASSWORD),
+        ("unknown@example.com", PASSWORD),
         ("ada@example.com", ""),
-        ("nobody@example.com", ""),
+        ("unknown@example.com", ""),
     ] {
-        let before = system.hashes().await;
-        let answer = system.login(email, password).await;
-        let mut problem = answer.assert_problem(401, email);
-        assert_eq!(system.hashes().await, before + 1, "{email}: one hash");
-        assert_eq!(answer.header("www-authenticate"), "Bearer");
+        let before = system.count_hashes().await;
+        let response = system.login(email, password).await;
+        let mut problem = response.assert_problem(401, email);
+        assert_eq!(system.count_hashes().await, before + 1, "{email}: one hash");
+        assert_eq!(response.header("www-authenticate"), "Bearer");
         problem["correlation_id"] = Value::Null;
-        let mut headers: Vec<_> = answer.headers.keys().map(ToString::to_string).collect();
+        let mut headers: Vec<_> = response.headers.keys().map(ToString::to_string).collect();
         headers.sort_unstable();
-        shown.push((problem, headers));
+        failures.push((problem, headers));
     }
-    assert!(shown.iter().all(|other| *other == shown[0]), "{shown:?}");
+    assert!(failures.iter().all(|other| *other == failures[0]), "{failures:?}");
 }
 
 #[tokio::test]
-async fn what_is_no_login_is_named() {
+async fn invalid_logins_name_the_failing_fields() {
     let system = System::start(&[]).await;
     for (body, failures) in [
         (json!({}), vec![("missing", "email"), ("missing", "password")]),
@@ -67,9 +67,9 @@ async fn what_is_no_login_is_named() {
         (json!({"email": "ada@example.com", "password": 1}), vec![("string_type", "password")]),
         (json!({"email": "ada@example.com", "password": "x".repeat(1025)}), vec![("string_too_long", "password")]),
     ] {
-        let answer = system.post(LOGIN, &body).await;
-        answer.assert_problem(422, &body.to_string());
-        let found: Vec<_> = answer.validation_errors().into_iter().map(|(kind, loc, _)| (kind, loc)).collect();
+        let response = system.post_json(LOGIN, &body).await;
+        response.assert_problem(422, &body.to_string());
+        let found: Vec<_> = response.validation_errors().into_iter().map(|(kind, loc, _)| (kind, loc)).collect();
         let expected: Vec<_> =
             failures.iter().map(|(kind, name)| ((*kind).to_owned(), format!("[\"body\",\"{name}\"]"))).collect();
         assert_eq!(found, expected, "{body}");
@@ -77,7 +77,7 @@ async fn what_is_no_login_is_named() {
 }
 
 #[tokio::test]
-async fn no_answer_repeats_a_password() {
+async fn no_response_repeats_a_password() {
     let system = System::start(&[]).await;
     for path in [LOGIN, super::REGISTER] {
         for body in [
@@ -92,9 +92,9 @@ async fn no_answer_repeats_a_password() {
             format!("{{\"password\": \"{PASSWORD}\""),
             PASSWORD.to_owned(),
         ] {
-            let answer = system.post_text(path, body.clone()).await;
-            assert!(matches!(answer.status, 400 | 422), "{path} {body}: {answer:?}");
-            assert!(!answer.text.contains(PASSWORD), "{path} {body}: {answer:?}");
+            let response = system.post_text(path, body.clone()).await;
+            assert!(matches!(response.status, 400 | 422), "{path} {body}: {response:?}");
+            assert!(!response.text.contains(PASSWORD), "{path} {body}: {response:?}");
         }
     }
     let log = system.api.process.log();
@@ -102,7 +102,7 @@ async fn no_answer_repeats_a_password() {
 }
 
 #[tokio::test]
-async fn without_a_secret_each_process_has_a_key_of_its_own() {
+async fn without_a_secret_each_process_generates_its_own_key() {
     let system = System::start(&[]).await;
     system.register("ada@example.com").await;
     let other = System { api: Api::start(&system.database.url, &[]).await, ..system };

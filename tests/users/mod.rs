@@ -1,43 +1,28 @@
-//! Users from outside: registration, login, and what a storm of either leaves of the rest.
+//! Users over HTTP: registration, login, their rate limits, and the load that they put on the API.
 
-mod limits;
 mod login;
 mod proxies;
+mod rate_limits;
 mod registration;
-mod writings;
+mod spellings;
 
 use std::net::Ipv4Addr;
 
 use reqwest::Client;
 use serde_json::{Value, json};
-use sqlx::AssertSqlSafe;
 
 use crate::harness::{
-    database::{self, TestDatabase},
     http::{HttpResponse, send},
-    process::{self, Api},
+    process,
+    system::System,
 };
 
 const REGISTER: &str = "/api/v1/users/register";
 const LOGIN: &str = "/api/v1/users/login";
 const PASSWORD: &str = "correct horse battery";
-/// Every hash that was computed.
-const HASHES: &str = "millrace_password_hashes_total";
-
-/// An API process over a database of its own.
-struct System {
-    api: Api,
-    client: Client,
-    database: TestDatabase,
-}
 
 impl System {
-    async fn start(variables: &[(&str, &str)]) -> Self {
-        let database = database::fresh().await;
-        Self { api: Api::start(&database.url, variables).await, client: process::http_client(), database }
-    }
-
-    async fn post(&self, path: &str, body: &Value) -> HttpResponse {
+    async fn post_json(&self, path: &str, body: &Value) -> HttpResponse {
         self.post_text(path, body.to_string()).await
     }
 
@@ -50,38 +35,31 @@ impl System {
         send(request.body(body)).await
     }
 
-    /// Registers a user that must be new.
+    /// Registers a user, which must be new.
     async fn register(&self, email: &str) -> Value {
-        let answer = self.post(REGISTER, &registration(email)).await;
-        assert_eq!(answer.status, 201, "{email}: {answer:?}");
-        answer.json()
+        let response = self.post_json(REGISTER, &registration(email)).await;
+        assert_eq!(response.status, 201, "{email}: {response:?}");
+        response.json()
     }
 
     async fn login(&self, email: &str, password: &str) -> HttpResponse {
-        self.post(LOGIN, &json!({"email": email, "password": password})).await
+        self.post_json(LOGIN, &json!({"email": email, "password": password})).await
     }
 
-    /// How many hashes it has computed.
-    async fn hashes(&self) -> u64 {
-        let metrics = send(self.client.get(format!("{}/metrics", self.api.url))).await.text;
-        let line = metrics.lines().find_map(|line| line.strip_prefix(HASHES)).unwrap_or_else(|| panic!("{metrics}"));
-        line.trim().parse().expect("a number")
-    }
-
-    /// The one number that this question is answered with.
-    async fn count(&self, question: &str) -> i64 {
-        sqlx::query_scalar(AssertSqlSafe(question.to_owned())).fetch_one(&self.database.pool().await).await.unwrap()
+    /// How many password hashes the process has computed.
+    async fn count_hashes(&self) -> u64 {
+        self.metric("millrace_password_hashes_total").await
     }
 }
 
-/// A registration that is as it should be.
+/// The body of a valid registration.
 fn registration(email: &str) -> Value {
     json!({"email": email, "password": PASSWORD, "full_name": "Ada Lovelace"})
 }
 
-/// A client with an address of its own: on Linux, all of 127/8 is this machine.
+/// A client with its own address: on Linux, all of 127/8 is this machine.
 fn client_at(number: u8) -> Client {
-    // It sets TLS up, once for the whole test run.
+    // Sets TLS up, once for the whole test run.
     drop(process::http_client());
     let builder = Client::builder().no_proxy().local_address(std::net::IpAddr::V4(Ipv4Addr::new(127, 0, 1, number)));
     builder.build().expect("a client")

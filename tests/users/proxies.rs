@@ -1,4 +1,4 @@
-//! Behind a proxy each client is limited and logged by its own address, and no client can choose one.
+//! `TRUSTED_PROXIES`: each client behind a proxy is limited and logged by its own address, which it cannot forge.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::harness::{eventually, http::send};
 /// The address of the trusted proxy.
 const PROXY: u8 = 30;
 
-/// Logs an unknown account in, from this peer and with these headers, and returns the status.
+/// Tries to log an unknown account in, from this peer and with these headers. Returns the status.
 async fn login(system: &System, peer: &Client, account: usize, headers: &[(&'static str, &str)]) -> u16 {
     let body = serde_json::json!({"email": format!("user-{account}@example.com"), "password": PASSWORD}).to_string();
     let request = peer.post(format!("{}{LOGIN}", system.api.url)).header("content-type", "application/json");
@@ -19,8 +19,8 @@ async fn login(system: &System, peer: &Client, account: usize, headers: &[(&'sta
     send(request.body(body)).await.status
 }
 
-/// The addresses of the last logins, as the log has them.
-fn logged(system: &System) -> Vec<String> {
+/// The client addresses of all logins in the log.
+fn logged_addresses(system: &System) -> Vec<String> {
     let lines = system.api.process.log();
     let lines = lines.lines().filter(|line| line.contains("COMPLETED_REQUEST") && line.contains(LOGIN));
     let address = |line: &str| {
@@ -31,7 +31,7 @@ fn logged(system: &System) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn clients_of_a_trusted_proxy_have_addresses_of_their_own() {
+async fn clients_behind_a_trusted_proxy_are_logged_by_address() {
     let system = System::start(&[("TRUSTED_PROXIES", "127.0.1.30, 10.0.0.0/8")]).await;
     let (proxy, stranger) = (client_at(PROXY), client_at(31));
     let mut expected = Vec::new();
@@ -49,26 +49,26 @@ async fn clients_of_a_trusted_proxy_have_addresses_of_their_own() {
         assert_eq!(login(&system, peer, account, &headers).await, 401, "{headers:?}");
         expected.push(address.to_owned());
     }
-    eventually("six lines", Duration::from_secs(20), async || logged(&system).len() == 6).await;
-    assert_eq!(logged(&system), expected);
+    eventually("the log has six logins", Duration::from_secs(20), async || logged_addresses(&system).len() == 6).await;
+    assert_eq!(logged_addresses(&system), expected);
 }
 
 #[tokio::test]
-async fn a_client_behind_a_trusted_proxy_is_limited_by_itself() {
+async fn clients_behind_a_trusted_proxy_are_limited_separately() {
     let system = System::start(&[("TRUSTED_PROXIES", "127.0.1.30")]).await;
     let proxy = client_at(PROXY);
-    // A new address of its own making each time, in front of the one that the proxy has seen. At once, since tokens come
-    // back with time.
+    // The client puts a new forged address in front of the one that the proxy adds. All requests run at once, because the
+    // bucket refills over time.
     let begun = Instant::now();
     let forged: Vec<_> = (0..120).map(|number| format!("6.6.6.{number}, 203.0.113.7")).collect();
-    let tries = forged
+    let attempts = forged
         .iter()
         .enumerate()
         .map(async |(number, forged)| login(&system, &proxy, number, &[("x-forwarded-for", forged)]).await);
-    let statuses = join_all(tries).await;
+    let statuses = join_all(attempts).await;
     let counted = statuses.iter().filter(|status| **status != 429).count() as u64;
     let refilled = begun.elapsed().as_secs() + 1;
     assert!((60..=60 + refilled).contains(&counted), "{counted} in {:?}: {statuses:?}", begun.elapsed());
     let status = login(&system, &proxy, 999, &[("x-forwarded-for", "203.0.113.8")]).await;
-    assert_ne!(status, 429, "another client of the same proxy is another matter");
+    assert_ne!(status, 429, "another client of the same proxy has its own limit");
 }

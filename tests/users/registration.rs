@@ -1,4 +1,4 @@
-//! Who becomes a user, and what is said of everybody else.
+//! Registration: accepted users, duplicates, and the validation errors of every field.
 
 use serde_json::{Value, json};
 use sqlx::Row;
@@ -6,13 +6,13 @@ use sqlx::Row;
 use super::{LOGIN, PASSWORD, REGISTER, System, registration};
 
 #[tokio::test]
-async fn an_address_becomes_a_user_once() {
+async fn an_email_registers_once() {
     let system = System::start(&[]).await;
     let user = system.register("Ada@Example.COM").await;
     let id = user["id"].as_i64().expect("an id");
     assert_eq!(user, json!({"id": id, "email": "Ada@example.com", "full_name": "Ada Lovelace"}));
     for again in ["Ada@Example.COM", "ada@example.com", " ADA@EXAMPLE.COM "] {
-        let problem = system.post(REGISTER, &registration(again)).await.assert_problem(409, again);
+        let problem = system.post_json(REGISTER, &registration(again)).await.assert_problem(409, again);
         assert_eq!(problem["detail"], "Email already registered");
     }
     let row =
@@ -26,18 +26,18 @@ async fn an_address_becomes_a_user_once() {
 }
 
 #[tokio::test]
-async fn of_many_at_once_one_becomes_a_user() {
+async fn one_of_many_concurrent_registrations_succeeds() {
     let system = System::start(&[]).await;
     let address = |number: usize| if number.is_multiple_of(2) { "ada@example.com" } else { "ADA@example.com" };
     let bodies: Vec<Value> = (0..16).map(|number| registration(address(number))).collect();
-    let answers = futures_util::future::join_all(bodies.iter().map(|body| system.post(REGISTER, body))).await;
-    let with = |status: u16| answers.iter().filter(|answer| answer.status == status).count();
-    assert_eq!((with(201), with(409)), (1, 15), "{answers:?}");
+    let responses = futures_util::future::join_all(bodies.iter().map(|body| system.post_json(REGISTER, body))).await;
+    let with = |status: u16| responses.iter().filter(|response| response.status == status).count();
+    assert_eq!((with(201), with(409)), (1, 15), "{responses:?}");
     assert_eq!(system.count("SELECT count(*) FROM users").await, 1);
 }
 
 #[tokio::test]
-async fn every_failing_field_is_named_in_pydantics_words() {
+async fn invalid_registrations_get_pydantic_messages() {
     let system = System::start(&[]).await;
     let with = |name: &str, value: Value| {
         let mut body = registration("ada@example.com");
@@ -70,26 +70,26 @@ async fn every_failing_field_is_named_in_pydantics_words() {
         ("full_name", json!(""), "string_too_short", "String should have at least 1 character".into()),
         ("full_name", json!("x".repeat(256)), "string_too_long", "String should have at most 255 characters".into()),
     ] {
-        let answer = system.post(REGISTER, &with(name, value.clone())).await;
-        answer.assert_problem(422, name);
+        let response = system.post_json(REGISTER, &with(name, value.clone())).await;
+        response.assert_problem(422, name);
         let expected = (kind.to_owned(), format!("[\"body\",\"{name}\"]"), message);
-        assert_eq!(answer.validation_errors(), [expected], "{name}: {value}");
-        assert!(name != "password" || answer.json()["detail"][0]["input"].is_null(), "{answer:?}");
+        assert_eq!(response.validation_errors(), [expected], "{name}: {value}");
+        assert!(name != "password" || response.json()["detail"][0]["input"].is_null(), "{response:?}");
     }
-    let answer = system.post(REGISTER, &json!({"email": "x", "password": "hunter2"})).await;
-    let kinds: Vec<String> = answer.validation_errors().into_iter().map(|(kind, ..)| kind).collect();
+    let response = system.post_json(REGISTER, &json!({"email": "x", "password": "hunter2"})).await;
+    let kinds: Vec<String> = response.validation_errors().into_iter().map(|(kind, ..)| kind).collect();
     assert_eq!(kinds, ["value_error", "string_too_short", "missing"]);
-    assert!(!answer.text.contains("hunter2"), "{answer:?}");
+    assert!(!response.text.contains("hunter2"), "{response:?}");
     for path in [REGISTER, LOGIN] {
         system.post_text(path, "{".into()).await.assert_problem(400, path);
         system.post_text(path, String::new()).await.assert_problem(422, path);
     }
-    assert_eq!(system.hashes().await, 0, "what is not valid costs no hash");
+    assert_eq!(system.count_hashes().await, 0, "an invalid registration costs no hash");
     assert_eq!(system.count("SELECT count(*) FROM users").await, 0);
     for (name, value) in [("password", "x".repeat(1024)), ("password", "ü".repeat(8)), ("full_name", "é".repeat(255))]
     {
         let mut body = registration(&format!("{}-{name}@example.com", value.len()));
         body[name] = json!(value);
-        assert_eq!(system.post(REGISTER, &body).await.status, 201, "{name}: {value}");
+        assert_eq!(system.post_json(REGISTER, &body).await.status, 201, "{name}: {value}");
     }
 }

@@ -1,31 +1,31 @@
-//! The index of the imitation: versioned documents, and a search that reads the query that it was sent.
+//! The index of the fake Elasticsearch: versioned documents, and a search that evaluates the query.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Answer, State, error, reject};
+use super::{FakeResponse, State, error, validate};
 
-type Asked = Result<Answer, Answer>;
+type FakeResult = Result<FakeResponse, FakeResponse>;
 
 #[derive(Debug, Default)]
 pub struct Index {
     name: String,
     alias: String,
     mappings: Value,
-    /// Version and source; a removed document keeps its version.
+    /// Version and source by id. A removed document keeps its version.
     pub documents: BTreeMap<String, (i64, Option<Value>)>,
 }
 
 impl Index {
-    pub fn named<'a>(state: &'a mut State, name: &str) -> Result<&'a mut Self, Answer> {
+    pub fn find_by_name<'a>(state: &'a mut State, name: &str) -> Result<&'a mut Self, FakeResponse> {
         let found = state.index.as_mut().filter(|index| index.alias == name || index.name == name);
         found.ok_or_else(|| error(404, "index_not_found_exception", format!("no such index [{name}]")))
     }
 
-    pub fn create(state: &mut State, name: &str, body: &str) -> Asked {
-        let body = json_of(body)?;
-        reject::index(&body)?;
+    pub fn create(state: &mut State, name: &str, body: &str) -> FakeResult {
+        let body = parse_json(body)?;
+        validate::index(&body)?;
         if state.index.is_some() {
             return Err(error(400, "resource_already_exists_exception", "already exists"));
         }
@@ -35,38 +35,38 @@ impl Index {
         Ok((200, json!({ "acknowledged": true, "index": name })))
     }
 
-    pub fn put(&mut self, id: &str, parameters: &[(&str, &str)], body: &str) -> Asked {
-        let parameter = |name: &str| parameters.iter().find(|(given, _)| *given == name).map(|(_, value)| *value);
-        known(parameters)?;
-        let source = json_of(body)?;
+    pub fn put(&mut self, id: &str, parameters: &[(&str, &str)], body: &str) -> FakeResult {
+        let parameter = |name: &str| parameters.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
+        check_parameters(parameters)?;
+        let source = parse_json(body)?;
         self.write(id, parameter("version"), parameter("version_type"), Some(source))
     }
 
-    pub fn delete(&mut self, id: &str, parameters: &[(&str, &str)]) -> Asked {
-        let parameter = |name: &str| parameters.iter().find(|(given, _)| *given == name).map(|(_, value)| *value);
-        known(parameters)?;
+    pub fn delete(&mut self, id: &str, parameters: &[(&str, &str)]) -> FakeResult {
+        let parameter = |name: &str| parameters.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
+        check_parameters(parameters)?;
         self.write(id, parameter("version"), parameter("version_type"), None)
     }
 
-    fn write(&mut self, id: &str, version: Option<&str>, kind: Option<&str>, source: Option<Value>) -> Asked {
+    fn write(&mut self, id: &str, version: Option<&str>, kind: Option<&str>, source: Option<Value>) -> FakeResult {
         let version: i64 =
             version.and_then(|version| version.parse().ok()).filter(|version| *version >= 0).ok_or_else(|| {
                 error(400, "action_request_validation_exception", format!("illegal version value {version:?}"))
             })?;
         if let Some(source) = &source {
-            reject::document(&self.mappings, source)?;
+            validate::document(&self.mappings, source)?;
         }
-        let there = self.documents.get(id);
+        let stored = self.documents.get(id);
         let conflict = match kind {
-            Some("external") => there.is_some_and(|(known, _)| *known >= version),
-            Some("external_gte") => there.is_some_and(|(known, _)| *known > version),
+            Some("external") => stored.is_some_and(|(known, _)| *known >= version),
+            Some("external_gte") => stored.is_some_and(|(known, _)| *known > version),
             _ => return Err(error(400, "illegal_argument_exception", format!("version type {kind:?}"))),
         };
         if conflict {
             return Err(error(409, "version_conflict_engine_exception", format!("[{id}]: version conflict")));
         }
-        let was_there = there.is_some_and(|(_, source)| source.is_some());
-        let (status, result) = match (&source, was_there) {
+        let existed = stored.is_some_and(|(_, source)| source.is_some());
+        let (status, result) = match (&source, existed) {
             (Some(_), false) => (201, "created"),
             (Some(_), true) => (200, "updated"),
             (None, true) => (200, "deleted"),
@@ -76,21 +76,21 @@ impl Index {
         Ok((status, json!({ "_id": id, "result": result, "_version": version })))
     }
 
-    pub fn bulk(&mut self, body: &str, parameters: &[(&str, &str)], half: Option<u16>) -> Asked {
-        known(parameters)?;
+    pub fn bulk(&mut self, body: &str, parameters: &[(&str, &str)], half: Option<u16>) -> FakeResult {
+        check_parameters(parameters)?;
         let malformed = |reason: &str| error(400, "illegal_argument_exception", reason);
         if !body.ends_with('\n') {
             return Err(malformed("The bulk request must be terminated by a newline [\\n]"));
         }
         let (mut lines, mut items, mut errors) = (body.lines(), Vec::new(), false);
         while let Some(line) = lines.next() {
-            let action = json_of(line)?;
+            let action = parse_json(line)?;
             let entries: Vec<_> =
                 action.as_object().ok_or_else(|| malformed("Malformed action/metadata line"))?.iter().collect();
             let [(verb, meta)] = &*entries else { return Err(malformed("Malformed action/metadata line")) };
-            reject::keys(meta, &["_index", "_id", "version", "version_type", "routing"], "action/metadata line")?;
+            validate::keys(meta, &["_index", "_id", "version", "version_type", "routing"], "action/metadata line")?;
             let source = match verb.as_str() {
-                "index" => Some(json_of(lines.next().ok_or_else(|| malformed("no source line"))?)?),
+                "index" => Some(parse_json(lines.next().ok_or_else(|| malformed("no source line"))?)?),
                 "delete" => None,
                 _ => return Err(malformed("expected one of [create, delete, index, update]")),
             };
@@ -110,9 +110,9 @@ impl Index {
         Ok((200, json!({ "took": 1, "errors": errors, "items": items })))
     }
 
-    pub fn search(&mut self, body: &str) -> Asked {
-        let body = json_of(body)?;
-        reject::search(&body)?;
+    pub fn search(&mut self, body: &str) -> FakeResult {
+        let body = parse_json(body)?;
+        validate::search(&body)?;
         let after = body["search_after"][0].as_i64();
         let mut found: Vec<(i64, &Value)> = Vec::new();
         for source in self.documents.values().filter_map(|(_, source)| source.as_ref()) {
@@ -121,7 +121,7 @@ impl Index {
                 found.push((score, source));
             }
         }
-        let sort: Vec<(String, bool)> = body["sort"].as_array().into_iter().flatten().map(sorting).collect();
+        let sort: Vec<(String, bool)> = body["sort"].as_array().into_iter().flatten().map(parse_sort).collect();
         found.sort_by_key(|(score, source)| {
             let key = |(field, descending): &(String, bool)| {
                 let value = if field == "_score" { *score } else { source[field].as_i64().expect("a number") };
@@ -130,7 +130,7 @@ impl Index {
             sort.iter().map(key).collect::<Vec<i64>>()
         });
         let total = found.len();
-        let shown = |source: &Value| match body["_source"].as_array() {
+        let selected_fields = |source: &Value| match body["_source"].as_array() {
             None => source.clone(),
             Some(fields) => {
                 fields.iter().map(|name| name.as_str().unwrap()).map(|n| (n.to_owned(), source[n].clone())).collect()
@@ -140,7 +140,7 @@ impl Index {
             .iter()
             .take(usize::try_from(body["size"].as_u64().unwrap_or(10)).unwrap())
             .map(
-                |(score, source)| json!({ "_id": source["id"].to_string(), "_score": score, "_source": shown(source) }),
+                |(score, source)| json!({ "_id": source["id"].to_string(), "_score": score, "_source": selected_fields(source) }),
             )
             .collect();
         let mut hits = json!({ "hits": hits });
@@ -150,7 +150,7 @@ impl Index {
         Ok((200, json!({ "took": 1, "timed_out": false, "hits": hits })))
     }
 
-    /// Zero for no match; a whole number otherwise, larger for a better one.
+    /// The score of a document: zero without a match, and larger for a better match.
     fn score(&self, query: &Value, source: &Value) -> i64 {
         let (kind, inner) = query.as_object().and_then(|query| query.iter().next()).expect("a query");
         match kind.as_str() {
@@ -182,7 +182,7 @@ impl Index {
         }
     }
 
-    /// The words of a field, as the analyzer in its mapping finds them.
+    /// The words of a field, by the analyzer in its mapping.
     fn words(&self, field: &str, source: &Value) -> Vec<String> {
         let mapping = &self.mappings["properties"][field];
         assert_ne!(mapping["index"], false, "{field} is not searched");
@@ -191,12 +191,12 @@ impl Index {
     }
 }
 
-fn sorting(by: &Value) -> (String, bool) {
+fn parse_sort(by: &Value) -> (String, bool) {
     let (field, order) = by.as_object().and_then(|by| by.iter().next()).expect("a field to sort by");
     (field.clone(), order["order"] == "desc")
 }
 
-fn known(parameters: &[(&str, &str)]) -> Result<(), Answer> {
+fn check_parameters(parameters: &[(&str, &str)]) -> Result<(), FakeResponse> {
     let unknown = parameters.iter().find(|(name, _)| !["version", "version_type", "require_alias"].contains(name));
     match unknown {
         Some((name, _)) => Err(error(400, "illegal_argument_exception", format!("unrecognized parameter: [{name}]"))),
@@ -204,23 +204,23 @@ fn known(parameters: &[(&str, &str)]) -> Result<(), Answer> {
     }
 }
 
-fn json_of(text: &str) -> Result<Value, Answer> {
-    serde_json::from_str(text).map_err(|why| error(400, "json_parse_exception", why.to_string()))
+fn parse_json(text: &str) -> Result<Value, FakeResponse> {
+    serde_json::from_str(text).map_err(|reason| error(400, "json_parse_exception", reason.to_string()))
 }
 
-/// Whether a field with these words matches.
-fn matches(query: &Value, own: &[String]) -> bool {
+/// Whether a field with these words matches a `multi_match` query.
+fn matches(query: &Value, words: &[String]) -> bool {
     let text = query["query"].as_str().unwrap();
-    let asked: Vec<&str> = text.split_whitespace().collect();
+    let terms: Vec<&str> = text.split_whitespace().collect();
     match query["type"].as_str() {
-        Some("phrase") => own.windows(asked.len()).any(|window| window == asked),
-        Some("bool_prefix") => own.iter().any(|own| own.starts_with(text)),
-        _ => own.iter().any(|own| own == text || (query["fuzziness"] == "AUTO" && near(own, text))),
+        Some("phrase") => words.windows(terms.len()).any(|window| window == terms),
+        Some("bool_prefix") => words.iter().any(|word| word.starts_with(text)),
+        _ => words.iter().any(|word| word == text || (query["fuzziness"] == "AUTO" && is_one_edit_apart(word, text))),
     }
 }
 
-/// One wrong letter, or two that changed places.
-fn near(a: &str, b: &str) -> bool {
+/// Whether two words differ by one letter, or by two swapped neighbours.
+fn is_one_edit_apart(a: &str, b: &str) -> bool {
     if a.len().abs_diff(b.len()) > 4 {
         return false;
     }

@@ -1,13 +1,13 @@
-//! The imitation of Elasticsearch tested: it refuses what a real one refuses.
+//! The fake Elasticsearch refuses the invalid requests that a real one refuses.
 
 use serde_json::{Value, json};
 
-use super::fake::Fake;
+use super::fake::FakeElasticsearch;
 use crate::harness::process;
 
 #[tokio::test]
-async fn the_imitation_refuses_what_a_real_one_does() {
-    let (fake, client) = (Fake::start().await, process::http_client());
+async fn fake_elasticsearch_refuses_invalid_requests() {
+    let (fake, client) = (FakeElasticsearch::start().await, process::http_client());
     let send = async |method: &str, path: &str, kind: &str, body: &str| {
         let request = client.request(method.parse().unwrap(), format!("{}/{path}", fake.url()));
         let request =

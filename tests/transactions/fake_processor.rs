@@ -1,4 +1,4 @@
-//! A processor for tests: a small HTTP service that answers by the id of the transaction, and remembers who asked.
+//! A fake processor: an HTTP service that responds by the id of the transaction, and records every call.
 
 use std::{
     collections::HashMap,
@@ -12,7 +12,7 @@ use poem::{
 };
 use serde_json::Value;
 
-/// One call that it got.
+/// One call that the processor received.
 #[derive(Debug, Clone)]
 pub struct Call {
     pub at: Instant,
@@ -20,21 +20,21 @@ pub struct Call {
     pub body: String,
 }
 
-/// What it answers to the n-th call (from 1) about a transaction: status, `Retry-After`, and how long it takes.
+/// The response to the n-th call (from 1) about a transaction: status, `Retry-After`, and how long it takes.
 pub type Script = fn(id: &str, call: usize) -> (u16, Option<&'static str>, Duration);
 
-/// The service; it ends with the test.
-pub struct Processor {
+/// The service. It ends with the test.
+pub struct FakeProcessor {
     pub url: String,
     calls: Arc<Mutex<HashMap<String, Vec<Call>>>>,
 }
 
-impl Processor {
+impl FakeProcessor {
     pub async fn start(script: Script) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/charge?key=hidden", listener.local_addr().unwrap());
         let calls = Arc::<Mutex<HashMap<String, Vec<Call>>>>::default();
-        let endpoint = answering(script, calls.clone());
+        let endpoint = build_endpoint(script, calls.clone());
         tokio::spawn(Server::new_with_acceptor(TcpAcceptor::from_tokio(listener).unwrap()).run(endpoint));
         Self { url, calls }
     }
@@ -45,12 +45,12 @@ impl Processor {
     }
 }
 
-/// What it says about a transaction: why, and more than anybody should see.
-pub fn body_of(id: &str) -> String {
+/// The body of a response about a transaction: a reason, a secret, and more bytes than we store.
+pub fn response_body(id: &str) -> String {
     format!("{{\"reason\": \"{id} is not wanted\",\n\"url\": \"/charge?key=hidden\"}}{}", " ".repeat(1000))
 }
 
-fn answering(script: Script, calls: Arc<Mutex<HashMap<String, Vec<Call>>>>) -> impl Endpoint + 'static {
+fn build_endpoint(script: Script, calls: Arc<Mutex<HashMap<String, Vec<Call>>>>) -> impl Endpoint + 'static {
     make(move |mut request: Request| {
         let calls = calls.clone();
         async move {
@@ -67,10 +67,11 @@ fn answering(script: Script, calls: Arc<Mutex<HashMap<String, Vec<Call>>>>) -> i
             };
             let (status, retry_after, takes) = script(&id, number);
             tokio::time::sleep(takes).await;
-            let answer = Response::builder().status(StatusCode::from_u16(status).unwrap());
-            let answer = retry_after.into_iter().fold(answer, |answer, after| answer.header("Retry-After", after));
+            let response = Response::builder().status(StatusCode::from_u16(status).unwrap());
+            let response =
+                retry_after.into_iter().fold(response, |response, after| response.header("Retry-After", after));
             // A status without a body must have none.
-            if status == 204 { answer.finish() } else { answer.body(body_of(&id)) }
+            if status == 204 { response.finish() } else { response.body(response_body(&id)) }
         }
     })
     .map_to_response()

@@ -1,4 +1,4 @@
-//! `millrace contract deploy`: an address on standard output that works, and an error that helps.
+//! `millrace contract deploy`: the address of a working contract on standard output, and helpful errors.
 
 use std::process::{Command, Output};
 
@@ -21,14 +21,14 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn the_printed_address_is_a_contract_of_the_keys() {
+async fn deploy_prints_the_address_of_a_working_contract() {
     let Some(node) = Node::start().await else { return };
     let mut addresses = Vec::new();
     for key in [OWNER_KEY, OTHER_KEY] {
         let output = deploy(&[], &[("CHAIN_RPC_URL", &node.url), ("CHAIN_PRIVATE_KEY", key)]);
-        let (printed, told) = (text(&output.stdout), text(&output.stderr));
-        assert!(output.status.success(), "{told}");
-        assert!(told.contains("CONTRACT_ADDRESS") && !told.contains(&key[2..20]), "{told}");
+        let (printed, stderr) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success(), "{stderr}");
+        assert!(stderr.contains("CONTRACT_ADDRESS") && !stderr.contains(&key[2..20]), "{stderr}");
         let address = printed.strip_suffix('\n').expect("a line").to_owned();
         assert!(address.len() == 42 && address.starts_with("0x"), "{printed:?}");
         let chain = chain_of(&node.url, key, &address);
@@ -40,32 +40,32 @@ async fn the_printed_address_is_a_contract_of_the_keys() {
     }
     assert_ne!(addresses[0], addresses[1]);
 
-    // A key of nobody's, whose account cannot pay.
+    // An unknown key, whose account has no funds.
     let poor = format!("0x{}", "1".repeat(64));
     let output = deploy(&[], &[("CHAIN_RPC_URL", &node.url), ("CHAIN_PRIVATE_KEY", &poor)]);
-    let told = text(&output.stderr);
+    let stderr = text(&output.stderr);
     assert!(!output.status.success() && output.stdout.is_empty());
-    assert!(told.to_lowercase().contains("insufficient funds"), "{told}");
+    assert!(stderr.to_lowercase().contains("insufficient funds"), "{stderr}");
 }
 
 #[test]
-fn what_is_wrong_is_said() {
-    // Nothing listens there.
+fn deploy_names_the_error_without_leaking_secrets() {
+    // A port without a listener.
     let port = Port::free();
     let url = format!("http://user:secret@127.0.0.1:{port}/secret");
     let output = deploy(&[], &[("CHAIN_RPC_URL", &url), ("CHAIN_PRIVATE_KEY", OWNER_KEY)]);
-    let told = text(&output.stderr);
+    let stderr = text(&output.stderr);
     assert!(!output.status.success() && output.stdout.is_empty());
-    assert!(told.contains("the chain cannot be reached") && told.contains("refused"), "{told}");
-    assert!(!told.contains("secret") && !told.contains(&OWNER_KEY[2..20]), "{told}");
+    assert!(stderr.contains("the chain cannot be reached") && stderr.contains("refused"), "{stderr}");
+    assert!(!stderr.contains("secret") && !stderr.contains(&OWNER_KEY[2..20]), "{stderr}");
 
     let output = deploy(&[], &[]);
-    let told = text(&output.stderr);
+    let stderr = text(&output.stderr);
     assert!(!output.status.success() && output.stdout.is_empty());
     for variable in ["CHAIN_RPC_URL", "CHAIN_PRIVATE_KEY"] {
-        assert!(told.contains(&format!("{variable}: must be set")), "{told}");
+        assert!(stderr.contains(&format!("{variable}: must be set")), "{stderr}");
     }
-    assert!(!told.contains("CONTRACT_ADDRESS"), "it is not known before: {told}");
+    assert!(!stderr.contains("CONTRACT_ADDRESS"), "deploy does not need the address: {stderr}");
 
     let help = text(&deploy(&["--help"], &[]).stdout);
     assert!(

@@ -1,4 +1,4 @@
-//! Who may look transactions up: everyone, or with `TRANSACTIONS_READ=key` who shows a key or a token.
+//! Read access to transactions: everyone, or with `TRANSACTIONS_READ=key` only callers with a key or a token.
 
 use jobs::users::{Role, UserId, token::Tokens};
 
@@ -16,11 +16,11 @@ async fn get(system: &System, path: &str, headers: &[(&'static str, &str)]) -> H
 }
 
 #[tokio::test]
-async fn with_a_key_required_nothing_is_shown_without_one() {
+async fn a_required_key_protects_every_transaction_route() {
     let variables =
         [("TRANSACTIONS_READ", "key"), ("API_KEY", KEY), ("ADMIN_API_KEY", ADMIN_KEY), ("JWT_SECRET", SECRET)];
     let system = System::start(&variables).await;
-    system.send("t").await;
+    system.send_webhook("t").await;
     let token = |secret: &str| {
         let token = Tokens::new(secret.as_bytes()).issue(UserId(7), Role::User).expect("a token");
         format!("Bearer {token}")
@@ -35,9 +35,9 @@ async fn with_a_key_required_nothing_is_shown_without_one() {
             (&[("authorization", &*foreign)], 401),
             (&[("authorization", &foreign), ("x-api-key", KEY)], 401),
         ] {
-            let answer = get(&system, path, headers).await;
-            answer.assert_problem(status, &format!("{path} {headers:?}"));
-            assert!(!answer.text.contains("acc_user_1"), "{answer:?}");
+            let response = get(&system, path, headers).await;
+            response.assert_problem(status, &format!("{path} {headers:?}"));
+            assert!(!response.text.contains("acc_user_1"), "{response:?}");
         }
         let status = if path.ends_with("unknown") { 404 } else { 200 };
         for credential in [("x-api-key", KEY), ("x-api-key", ADMIN_KEY), ("authorization", &*good)] {
@@ -47,9 +47,9 @@ async fn with_a_key_required_nothing_is_shown_without_one() {
 }
 
 #[tokio::test]
-async fn unless_a_key_is_required_everyone_reads() {
+async fn without_a_required_key_everyone_reads_transactions() {
     let system = System::start(&[]).await;
-    system.send("t").await;
+    system.send_webhook("t").await;
     assert_eq!(get(&system, "/v1/transactions", &[]).await.json().as_array().map(Vec::len), Some(1));
     assert_eq!(get(&system, "/v1/transactions/t", &[]).await.status, 200);
     get(&system, "/v1/transactions", &[("authorization", "Bearer x.y.z")]).await.assert_problem(401, "a bad token");

@@ -1,13 +1,13 @@
-//! Which words of an item are found, by which spellings, in which order: the same on PostgreSQL and on Elasticsearch.
+//! Word matching and ranking, the same on PostgreSQL and Elasticsearch: word boundaries, case, diacritics, scripts, order.
 
 use jobs::items::search::{Elasticsearch, Postgres, Server};
 
-use super::{conformance::Subject, document, fake::Fake};
+use super::{conformance::SearchBackend, document, fake::FakeElasticsearch};
 use crate::harness::{database, process};
 
-/// A title with a description, a search that finds it, and the highlight.
+/// A title with a description, a search, and the expected highlight. An empty highlight means no hit.
 const FOUND: &[(&str, Option<&str>, &str, &str)] = &[
-    // Words end at everything that is no letter, mark or digit.
+    // Words end at every character that is not a letter, mark or digit.
     ("AC/DC live", None, "dc", "AC/<em>DC</em> live"),
     ("iPhone 12/13 case", None, "iphone 13", "<em>iPhone</em> 12/<em>13</em> case"),
     ("SKU-1234", None, "1234", "SKU-<em>1234</em>"),
@@ -34,13 +34,13 @@ const FOUND: &[(&str, Option<&str>, &str, &str)] = &[
     ("Apple™ Watch®", None, "apple watch", "<em>Apple</em>™ <em>Watch</em>®"),
     ("a.b.c.d.com:8080", None, "8080", "a.b.c.d.com:<em>8080</em>"),
     ("2026-11-28T09:21", None, "28t09", "2026-11-<em>28T09</em>:21"),
-    // Nothing is an operator.
+    // There are no operators.
     ("this or that", None, "this or that", "<em>this</em> <em>or</em> <em>that</em>"),
     ("red cap", None, "red -cap", "<em>red</em> <em>cap</em>"),
     ("cap red", None, "\"red cap\"", "<em>cap</em> <em>red</em>"),
     ("cap red", None, "!red & (cap | :*", "<em>cap</em> <em>red</em>"),
     ("Redcurrant jam", None, "\"redcurr", "<em>Redcurrant</em> jam"),
-    // Neither case nor diacritics count, nor how either is encoded.
+    // Case, diacritics and their encoding do not matter.
     ("Café Crème", None, "cafe creme", "<em>Café</em> <em>Crème</em>"),
     ("Cafe", None, "café", "<em>Cafe</em>"),
     ("Cafe\u{301}", None, "caf\u{e9}", "<em>Cafe\u{301}</em>"),
@@ -56,7 +56,7 @@ const FOUND: &[(&str, Option<&str>, &str, &str)] = &[
     ("Đặng Thị", None, "dang thi", "<em>Đặng</em> <em>Thị</em>"),
     ("שָׁלוֹם", None, "שלום", "<em>שָׁלוֹם</em>"),
     ("हिन्दी किताब", None, "किताब", "हिन्दी <em>किताब</em>"),
-    // Without blanks between words, every part is found.
+    // In scripts without spaces between words, every part of a text matches.
     ("東京都庁の写真", None, "京都", "東<em>京都</em>庁の写真"),
     ("東京都庁の写真", None, "写真", "東京都庁の<em>写真</em>"),
     ("東京都庁の写真", None, "真", "東京都庁の写<em>真</em>"),
@@ -87,26 +87,26 @@ const NOT_FOUND: &[(&str, &str)] = &[
     ("東京", "東北"),
 ];
 
-async fn finds_every_word<S: Subject>(subject: &S) {
+async fn assert_matching<S: SearchBackend>(backend: &S) {
     for ((title, description, query, highlight), id) in FOUND.iter().copied().zip(1..) {
-        subject.put(document(id, 1, title, description)).await.expect("a put");
-        subject.refresh().await;
-        let found = subject.search(query, 20).await.unwrap_or_else(|error| panic!("{query}: {error}"));
-        let shown: Vec<(i64, &str)> = found.hits.iter().map(|hit| (hit.document.id, &*hit.highlight)).collect();
+        backend.put(document(id, 1, title, description)).await.expect("a put");
+        backend.refresh().await;
+        let found = backend.search(query, 20).await.unwrap_or_else(|error| panic!("{query}: {error}"));
+        let hits: Vec<(i64, &str)> = found.hits.iter().map(|hit| (hit.document.id, &*hit.highlight)).collect();
         let expected = if highlight.is_empty() { vec![] } else { vec![(id, highlight)] };
-        assert_eq!(shown, expected, "{title}: {query}");
-        subject.remove(id, 1).await.expect("a removal");
+        assert_eq!(hits, expected, "{title}: {query}");
+        backend.remove(id, 1).await.expect("a removal");
     }
     for ((title, query), id) in NOT_FOUND.iter().copied().zip(101..) {
-        subject.put(document(id, 1, title, None)).await.expect("a put");
-        subject.refresh().await;
-        let found = subject.search(query, 20).await.expect("an answer");
+        backend.put(document(id, 1, title, None)).await.expect("a put");
+        backend.refresh().await;
+        let found = backend.search(query, 20).await.expect("hits");
         assert!(found.hits.is_empty(), "{title}: {query}: {found:?}");
-        subject.remove(id, 1).await.expect("a removal");
+        backend.remove(id, 1).await.expect("a removal");
     }
 }
 
-/// Titles and descriptions in an order in which no id helps, and the order in which `kettle` finds them.
+/// Titles and descriptions in the order of their rank for `kettle`. The ids are shuffled, so that they cannot decide it.
 const RANKED: [(i64, &str, Option<&str>); 11] = [
     (9, "Kettle", None),
     (8, "a kettle", None),
@@ -121,57 +121,57 @@ const RANKED: [(i64, &str, Option<&str>); 11] = [
     (3, "mug", Some("not for a kettel")),
 ];
 
-async fn ranks<S: Subject>(subject: &S) {
+async fn assert_ranking<S: SearchBackend>(backend: &S) {
     let mut documents = RANKED.map(|(id, title, description)| document(id, 1, title, description));
     documents.sort_by_key(|document| document.id);
     for document in documents {
-        subject.put(document).await.expect("a put");
+        backend.put(document).await.expect("a put");
     }
-    subject.refresh().await;
-    let found = subject.search("kettle", 20).await.expect("an answer");
+    backend.refresh().await;
+    let found = backend.search("kettle", 20).await.expect("hits");
     let titles: Vec<&str> = found.hits.iter().map(|hit| &*hit.document.title).collect();
     assert_eq!(titles, RANKED.map(|(_, title, _)| title));
     assert_eq!(found.total, 11);
-    let limited = subject.search("KETTLE", 3).await.expect("an answer");
+    let limited = backend.search("KETTLE", 3).await.expect("hits");
     assert_eq!((limited.total, limited.hits.len()), (11, 3), "the total does not depend on the page");
-    // Several words: the title that is exactly these, before one that repeats them.
+    // Several words: a title of exactly these words ranks before one that repeats them.
     for (id, title) in [(21, "red kettle red kettle"), (22, "kettle, red"), (23, "RED/KETTLE")] {
-        subject.put(document(id, 1, title, None)).await.expect("a put");
+        backend.put(document(id, 1, title, None)).await.expect("a put");
     }
-    subject.refresh().await;
-    let found = subject.search("red kettle", 3).await.expect("an answer");
+    backend.refresh().await;
+    let found = backend.search("red kettle", 3).await.expect("hits");
     assert_eq!(found.hits.iter().map(|hit| hit.document.id).collect::<Vec<_>>(), [23, 22, 21]);
 }
 
 #[tokio::test]
-async fn every_word_is_found_in_postgres() {
+async fn words_are_matched_in_postgres() {
     let database = database::fresh().await;
-    finds_every_word(&Postgres::new(database.pool().await)).await;
+    assert_matching(&Postgres::new(database.pool().await)).await;
 }
 
 #[tokio::test]
-async fn every_word_is_found_in_the_imitation() {
+async fn words_are_matched_in_fake_elasticsearch() {
     drop(process::http_client());
-    let fake = Fake::start().await;
-    finds_every_word(&Elasticsearch::new(&Server::parse(&fake.url()).unwrap()).unwrap()).await;
+    let fake = FakeElasticsearch::start().await;
+    assert_matching(&Elasticsearch::new(&Server::parse(&fake.url()).unwrap()).unwrap()).await;
 }
 
 #[tokio::test]
 async fn titles_rank_first_in_postgres() {
     let database = database::fresh().await;
-    ranks(&Postgres::new(database.pool().await)).await;
+    assert_ranking(&Postgres::new(database.pool().await)).await;
 }
 
 #[tokio::test]
-async fn titles_rank_first_in_the_imitation() {
+async fn titles_rank_first_in_fake_elasticsearch() {
     drop(process::http_client());
-    let fake = Fake::start().await;
-    ranks(&Elasticsearch::new(&Server::parse(&fake.url()).unwrap()).unwrap()).await;
+    let fake = FakeElasticsearch::start().await;
+    assert_ranking(&Elasticsearch::new(&Server::parse(&fake.url()).unwrap()).unwrap()).await;
 }
 
-/// More than are counted have the word, and the exact title was written last.
+/// More documents match than the total counts, and the exact title is written last.
 #[tokio::test]
-async fn the_exact_title_comes_first_of_any_number() {
+async fn the_exact_title_ranks_first_among_many_hits() {
     let database = database::fresh().await;
     let pool = database.pool().await;
     let postgres = Postgres::new(pool.clone());
@@ -183,8 +183,8 @@ async fn the_exact_title_comes_first_of_any_number() {
                                             title_key, analysed)
                 SELECT -n, version, removed, title || n, owner_id, created_at, updated_at, words, title_key || n, analysed
                 FROM generate_series(1, 6000) AS n, item_documents WHERE item_id = 1";
-    sqlx::query(many).execute(&pool).await.expect("many");
+    sqlx::query(many).execute(&pool).await.expect("6,000 documents");
     put(2, "kettle").await;
-    let found = jobs::items::search::Search::search(&postgres, "kettle", 2).await.expect("an answer");
+    let found = jobs::items::search::Search::search(&postgres, "kettle", 2).await.expect("hits");
     assert_eq!((found.total, &*found.hits[0].document.title), (5000, "kettle"));
 }

@@ -1,19 +1,19 @@
-//! More connections than a process may have: it serves what it can, and says how it is all the same.
+//! More connections than a process may hold: it serves as many as it can, and its health checks keep working.
 
 use std::process::Command;
 
-use tokio::net::TcpStream;
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
-use super::{SOON, WEBHOOKS, one_answer, webhook};
+use super::{SOON, read_response};
 use crate::harness::{
     database, eventually,
-    http::{connect, read_response, send},
+    http::{send, connect, read},
     process::{Process, http_client},
+    system::{WEBHOOKS, webhook},
 };
-use tokio::io::AsyncWriteExt;
 
-/// Starts an API process under these limits of open files.
-async fn start(database: &str, ulimit: &str) -> (Process, String) {
+/// Starts an API process under these limits of open files. Returns its URL too.
+async fn start_with_limit(database: &str, ulimit: &str) -> (Process, String) {
     let mut command = Command::new("sh");
     command.args(["-c", &format!("{ulimit}; exec \"$0\" api"), env!("CARGO_BIN_EXE_millrace")]).current_dir("/");
     let variables =
@@ -23,16 +23,16 @@ async fn start(database: &str, ulimit: &str) -> (Process, String) {
     (process, format!("http://{}", line["address"].as_str().expect("an address")))
 }
 
-async fn poll(url: &str) -> TcpStream {
+async fn start_long_poll(url: &str) -> TcpStream {
     let mut stream = connect(url).await;
     stream.write_all(b"GET /v1/transactions/t?wait=60 HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     stream
 }
 
 #[tokio::test]
-async fn a_soft_limit_of_files_is_raised() {
+async fn the_soft_limit_of_open_files_is_raised() {
     let database = database::fresh().await;
-    let (mut process, url) = start(&database.url, "ulimit -Sn 256").await;
+    let (mut process, url) = start_with_limit(&database.url, "ulimit -Sn 256").await;
     let line: serde_json::Value = serde_json::from_str(&process.wait_for_line("limit of open files").await).unwrap();
     let (before, now) = (line["before"].as_u64().unwrap(), line["now"].as_u64().unwrap());
     assert!(before == 256 && now >= 1024, "{line}");
@@ -40,7 +40,7 @@ async fn a_soft_limit_of_files_is_raised() {
     assert_eq!(sent.status, 202);
     let mut pollers = Vec::new();
     for _ in 0..400 {
-        pollers.push(poll(&url).await);
+        pollers.push(start_long_poll(&url).await);
     }
     for path in ["/livez", "/readyz"] {
         assert_eq!(send(http_client().get(format!("{url}{path}")).timeout(SOON)).await.status, 200, "{path}");
@@ -49,33 +49,33 @@ async fn a_soft_limit_of_files_is_raised() {
 }
 
 #[tokio::test]
-async fn at_the_hard_limit_strangers_are_refused_and_health_is_not() {
+async fn health_checks_work_at_the_hard_limit_of_connections() {
     let database = database::fresh().await;
-    let (process, url) = start(&database.url, "ulimit -n 320").await;
+    let (process, url) = start_with_limit(&database.url, "ulimit -n 320").await;
     let sent = send(http_client().post(format!("{url}{WEBHOOKS}")).json(&webhook("t"))).await;
     assert_eq!(sent.status, 202);
     let mut pollers = Vec::new();
     for _ in 0..300 {
-        pollers.push(poll(&url).await);
+        pollers.push(start_long_poll(&url).await);
     }
-    // Beyond 128 connections they are refused, politely: with a reason, and when to come back.
-    let refused = read_response(pollers.pop().unwrap()).await;
-    refused.assert_problem(503, "beyond the limit");
+    // Beyond 128 connections the API refuses with a problem and a `Retry-After`.
+    let refused = read(pollers.pop().unwrap()).await;
+    refused.assert_problem(503, "beyond the limit of connections");
     assert_eq!((refused.header("retry-after"), refused.header("connection")), ("1", "close"), "{refused:?}");
     for _ in 0..20 {
         for path in ["/livez", "/readyz", "/metrics", "/api/v1/health"] {
-            let answer = send(http_client().get(format!("{url}{path}")).timeout(SOON)).await;
-            assert_eq!((answer.status, answer.header("connection")), (200, "close"), "{path}");
+            let response = send(http_client().get(format!("{url}{path}")).timeout(SOON)).await;
+            assert_eq!((response.status, response.header("connection")), (200, "close"), "{path}");
         }
         send(http_client().get(format!("{url}/v1/transactions/t")).timeout(SOON)).await.assert_problem(503, "full");
     }
     assert!(!process.log().contains("ACCEPT_FAILED"), "{}", process.log());
     drop(pollers);
-    eventually("it serves again", SOON, async || {
+    eventually("the API serves requests again", SOON, async || {
         send(http_client().get(format!("{url}/v1/transactions/t"))).await.status == 200
     })
     .await;
-    let mut stream = poll(&url).await;
+    let mut stream = start_long_poll(&url).await;
     stream.shutdown().await.unwrap();
-    assert!(one_answer(&mut stream).await.starts_with("HTTP/1.1 200"));
+    assert!(read_response(&mut stream).await.starts_with("HTTP/1.1 200"));
 }

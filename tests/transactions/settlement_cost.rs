@@ -1,4 +1,4 @@
-//! What a settlement costs the database: a new version of the row on the row's page, and no entry of any index.
+//! The database cost of a settlement: a new row version on the same page, without any index entry.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use crate::harness::{eventually, http::send};
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// PostgreSQL calls that a HOT update. It takes two things: no index knows a column that changes, and the page has room.
-/// A worker that settles all rows of a page in one statement needs the most of that, so this has everything due at
-/// once, in a table whose other pages are full.
+/// PostgreSQL calls that a HOT update. It needs two things: no index has a changing column, and the page has room. A
+/// worker that settles all rows of a page in one statement needs the most room. So all rows are due at once here, in a
+/// table whose other pages are full.
 #[tokio::test]
 async fn settlements_are_hot_updates() {
     const COUNT: i64 = 600;
@@ -26,27 +26,27 @@ async fn settlements_are_hot_updates() {
     sqlx::query(fill).execute(&pool).await.unwrap();
     let mut requests = JoinSet::new();
     for number in 0..COUNT {
-        requests.spawn(send(system.post(webhook(&format!("new {number}")).to_string())));
+        requests.spawn(send(system.post_webhook(webhook(&format!("new {number}")).to_string())));
     }
-    assert!(requests.join_all().await.iter().all(|answer| answer.status == 202));
+    assert!(requests.join_all().await.iter().all(|response| response.status == 202));
 
-    let mut worker = system.worker(&[]).await;
-    eventually("all are settled", SOON, async || {
+    let mut worker = system.start_worker(&[]).await;
+    eventually("all transactions are settled", SOON, async || {
         system.count("SELECT count(*) FROM transactions WHERE status = 'PROCESSING'").await == 0
     })
     .await;
-    // A session hands its counts in when it ends; else within ten seconds.
+    // A session reports its statistics when it ends, otherwise within ten seconds.
     worker.signal(Signal::SIGTERM);
     assert!(worker.wait_for_exit(SOON).await.success(), "{}", worker.log());
     let counts = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'transactions'";
-    let mut seen = (0_i64, 0_i64);
-    eventually("all are counted", SOON, async || {
-        seen = sqlx::query_as(counts).fetch_one(&pool).await.unwrap();
-        seen.0 >= COUNT
+    let mut statistics = (0_i64, 0_i64);
+    eventually("all updates are counted", SOON, async || {
+        statistics = sqlx::query_as(counts).fetch_one(&pool).await.unwrap();
+        statistics.0 >= COUNT
     })
     .await;
-    let (updates, hot) = seen;
-    assert_eq!(updates, COUNT, "one for each");
-    // Not all: a webhook may be put into the last free place of a page, and long neighbours may take more than theirs.
+    let (updates, hot) = statistics;
+    assert_eq!(updates, COUNT, "one update for each transaction");
+    // Not all: a new row may take the last free place of a page, and long rows may take more than their share.
     assert!(hot * 10 >= updates * 9, "only {hot} of {updates} are HOT");
 }

@@ -1,19 +1,21 @@
-//! Bodies that an answer does not wait for: a client that sends all before it reads gets the answer, not a reset.
+//! Early responses: a client that sends its whole body before it reads gets the response, not a connection reset.
 
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 
-use super::{System, WEBHOOKS};
-use crate::harness::http::{connect, read_response};
+use crate::harness::{
+    http::{connect, read},
+    system::{System, WEBHOOKS},
+};
 
-/// The size of the defect's report: more than the kernel takes on its own.
+/// The size in the bug report: more than the kernel buffers for a server that does not read.
 const BODY: usize = 828 * 1024;
-/// More than all buffers between two processes of this machine.
+/// More than all socket buffers between two processes of one machine.
 const LARGE: usize = 6 << 20;
 
 #[tokio::test]
-async fn early_answers_wait_for_the_body_that_they_refuse() {
+async fn early_responses_drain_the_refused_body() {
     let system = System::start(&[]).await;
     for (method, path, headers, status) in [
         ("POST", "/asset", "api_key: wrong\r\n", 403),
@@ -39,7 +41,7 @@ async fn early_answers_wait_for_the_body_that_they_refuse() {
             let mut stream = connect(&system.api.url).await;
             stream.write_all(head.as_bytes()).await.unwrap();
             let sending = async {
-                // In pieces, as libraries do: the first one may already be answered.
+                // In pieces, as client libraries send it. The response may be under way after the first one.
                 for _ in 0..length / 16384 {
                     if chunked {
                         stream.write_all(b"4000\r\n").await?;
@@ -51,9 +53,10 @@ async fn early_answers_wait_for_the_body_that_they_refuse() {
                 }
                 stream.write_all(if chunked { b"0\r\n\r\n" } else { &[b' '; 16384][..length % 16384] }).await
             };
-            let sent = tokio::time::timeout(Duration::from_secs(20), sending).await.expect("taken");
+            let sent =
+                tokio::time::timeout(Duration::from_secs(20), sending).await.expect("the body is read within 20 s");
             assert!(sent.is_ok(), "{case}: {sent:?}");
-            // Its declared size is looked at first, where there is an operation at all.
+            // A route with an operation checks the declared size first.
             let too_large = length == LARGE && matches!(status, 401 | 403 | 415);
             read_response(stream).await.assert_problem(if too_large { 413 } else { status }, &case);
         }

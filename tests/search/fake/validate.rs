@@ -1,14 +1,14 @@
-//! What a real server refuses: content types, unknown keys, wrong types, ill-formed bulks.
+//! Validation of requests as in a real server: content types, unknown keys, and wrong types.
 
 use poem::Request;
 use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{Answer, error};
+use super::{FakeResponse, error};
 
-type Checked = Result<(), Answer>;
+type ValidationResult = Result<(), FakeResponse>;
 
-pub fn content_type(request: &Request, path: &[&str], body: &str) -> Checked {
+pub fn content_type(request: &Request, path: &[&str], body: &str) -> ValidationResult {
     let content_type = request.content_type();
     let bulk = path.last() == Some(&"_bulk");
     let fits = match content_type {
@@ -20,8 +20,8 @@ pub fn content_type(request: &Request, path: &[&str], body: &str) -> Checked {
     if fits { Ok(()) } else { Err(error(406, "media_type_header_exception", format!("{content_type:?}"))) }
 }
 
-/// An object with none but these keys.
-pub fn keys(value: &Value, allowed: &[&str], place: &str) -> Checked {
+/// Accepts an object that has only these keys.
+pub fn keys(value: &Value, allowed: &[&str], place: &str) -> ValidationResult {
     let parsing = |reason: String| error(400, "x_content_parse_exception", reason);
     let object = value.as_object().ok_or_else(|| parsing(format!("[{place}] is no object: {value}")))?;
     match object.keys().find(|key| !allowed.contains(&key.as_str())) {
@@ -30,16 +30,16 @@ pub fn keys(value: &Value, allowed: &[&str], place: &str) -> Checked {
     }
 }
 
-fn given(value: &Value, name: &str, place: &str, fits: impl Fn(&Value) -> bool) -> Checked {
+fn check_optional(value: &Value, name: &str, place: &str, fits: impl Fn(&Value) -> bool) -> ValidationResult {
     match value.get(name) {
-        Some(given) if !fits(given) => {
-            Err(error(400, "x_content_parse_exception", format!("[{place}] [{name}]: {given}")))
+        Some(value) if !fits(value) => {
+            Err(error(400, "x_content_parse_exception", format!("[{place}] [{name}]: {value}")))
         }
         _ => Ok(()),
     }
 }
 
-pub fn index(body: &Value) -> Checked {
+pub fn index(body: &Value) -> ValidationResult {
     keys(body, &["settings", "mappings", "aliases"], "create_index")?;
     keys(&body["settings"], &["index"], "settings")?;
     keys(&body["settings"]["index"], &["number_of_shards", "number_of_replicas", "gc_deletes"], "settings.index")?;
@@ -56,8 +56,8 @@ pub fn index(body: &Value) -> Checked {
     Ok(())
 }
 
-/// A document, against a strict mapping.
-pub fn document(mappings: &Value, source: &Value) -> Checked {
+/// Validates a document against a strict mapping.
+pub fn document(mappings: &Value, source: &Value) -> ValidationResult {
     let document = source.as_object().ok_or_else(|| error(400, "document_parsing_exception", "no object"))?;
     for (name, value) in document {
         let field = &mappings["properties"][name];
@@ -78,26 +78,26 @@ pub fn document(mappings: &Value, source: &Value) -> Checked {
     Ok(())
 }
 
-pub fn search(body: &Value) -> Checked {
+pub fn search(body: &Value) -> ValidationResult {
     let allowed = ["query", "size", "from", "sort", "search_after", "_source", "track_total_hits", "highlight"];
     keys(body, &allowed, "search")?;
     query(&body["query"])?;
-    given(body, "size", "search", |size| size.as_u64().is_some_and(|size| size <= 10_000))?;
-    given(body, "track_total_hits", "search", |track| track.is_boolean() || track.is_u64())?;
+    check_optional(body, "size", "search", |size| size.as_u64().is_some_and(|size| size <= 10_000))?;
+    check_optional(body, "track_total_hits", "search", |track| track.is_boolean() || track.is_u64())?;
     let sorts = body["sort"].as_array().map_or(0, Vec::len);
     if body["search_after"].as_array().is_some_and(|after| after.len() != sorts) {
         return Err(error(400, "illegal_argument_exception", "search_after has not as many values as sort"));
     }
     let Some(highlight) = body.get("highlight") else { return Ok(()) };
     keys(highlight, &["encoder", "pre_tags", "post_tags", "fields"], "highlight")?;
-    given(highlight, "encoder", "highlight", |encoder| encoder == "html" || encoder == "default")?;
+    check_optional(highlight, "encoder", "highlight", |encoder| encoder == "html" || encoder == "default")?;
     for field in highlight["fields"].as_object().unwrap().values() {
         keys(field, &["number_of_fragments", "fragment_size"], "highlight_field")?;
     }
     Ok(())
 }
 
-fn query(query: &Value) -> Checked {
+fn query(query: &Value) -> ValidationResult {
     let (name, inner) = match query.as_object().map(|object| object.iter().collect::<Vec<_>>()) {
         Some(entries) if entries.len() == 1 => entries[0],
         _ => return Err(error(400, "parsing_exception", format!("a query has one name: {query}"))),
@@ -121,7 +121,7 @@ fn query(query: &Value) -> Checked {
         "multi_match" => {
             let allowed = ["query", "type", "operator", "fields", "fuzziness", "boost", "prefix_length"];
             keys(inner, &allowed, "multi_match")?;
-            given(inner, "operator", "multi_match", |operator| operator == "and" || operator == "or")?;
+            check_optional(inner, "operator", "multi_match", |operator| operator == "and" || operator == "or")?;
             let kind = inner["type"].as_str().unwrap_or("best_fields");
             if !["best_fields", "most_fields", "cross_fields", "phrase", "phrase_prefix", "bool_prefix"].contains(&kind)
             {

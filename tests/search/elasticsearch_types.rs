@@ -1,32 +1,32 @@
-//! What we send to Elasticsearch, against the types that Elastic publishes for its own client.
+//! Type-checks our requests to Elasticsearch against the TypeScript types of Elastic's own client.
 
 use std::process::Command;
 
 use jobs::items::search::{Elasticsearch, Search, Server, elasticsearch::Write};
 
-use super::{document, fake::Fake};
+use super::{document, fake::FakeElasticsearch};
 use crate::harness::{node, process, scratch::Scratch};
 
 const PACKAGES: [&str; 2] = ["@elastic/elasticsearch@9.4.3", "typescript@7.0.2"];
 
 #[tokio::test]
-async fn what_is_sent_has_elastics_types() {
+async fn requests_have_the_types_of_the_elasticsearch_client() {
     let Some(packages) = node::packages(&PACKAGES) else { return };
-    let program = typescript(&everything_sent().await);
+    let program = typescript(&send_every_request().await);
     assert_eq!(compile(&packages, &program), None, "{program}");
-    // It would tell: in each kind of request a key that is none. Settings of an index are open to any key in these types.
+    // A misspelt key in each kind of request must fail. These types allow any key in the settings of an index.
     for key in ["fuzziness", "minimum_should_match", "version_type", "search_after", "dynamic", "aliases"] {
-        let planted = program.replacen(&format!("\"{key}\":"), &format!("\"{key}_\":"), 1);
-        assert_ne!(planted, program, "{key} is sent");
-        let complaint = compile(&packages, &planted).unwrap_or_default();
+        let misspelt = program.replacen(&format!("\"{key}\":"), &format!("\"{key}_\":"), 1);
+        assert_ne!(misspelt, program, "no request has {key}");
+        let complaint = compile(&packages, &misspelt).unwrap_or_default();
         assert!(complaint.contains(&format!("{key}_")), "a misspelt {key} goes unnoticed: {complaint}");
     }
 }
 
-/// Every request with a body, as the imitation got it.
-async fn everything_sent() -> Vec<(String, String)> {
+/// Sends one request of each kind. Returns those with a body, as the fake received them.
+async fn send_every_request() -> Vec<(String, String)> {
     drop(process::http_client());
-    let fake = Fake::start().await;
+    let fake = FakeElasticsearch::start().await;
     let elasticsearch = Elasticsearch::new(&Server::parse(&fake.url()).unwrap()).unwrap();
     elasticsearch.put(document(1, 1, "kettle", Some("red"))).await.unwrap();
     elasticsearch.search("kettle", 20).await.unwrap();
@@ -38,7 +38,7 @@ async fn everything_sent() -> Vec<(String, String)> {
     sent
 }
 
-/// One constant for each body, with the type that it must have.
+/// A program with one typed constant for each body.
 fn typescript(sent: &[(String, String)]) -> String {
     let mut program = "import type * as es from '@elastic/elasticsearch/lib/api/types';\n".to_owned();
     let mut constant = |kind: &str, value: &str| {
@@ -54,7 +54,7 @@ fn typescript(sent: &[(String, String)]) -> String {
                 .filter(|line| line.starts_with("{\"index\":") || line.starts_with("{\"delete\":"))
                 .for_each(|action| constant("es.BulkOperationContainer", action)),
             name if path == format!("/{name}") => {
-                // In Elastic's client the name is a field like the others.
+                // Elastic's client has the name of the index as a field.
                 let index = format!("{{\"index\":\"{name}\",{}", body.strip_prefix('{').unwrap());
                 constant("es.IndicesCreateRequest", &index);
             }
@@ -64,7 +64,7 @@ fn typescript(sent: &[(String, String)]) -> String {
     program
 }
 
-/// What the compiler says against it.
+/// Compiles a program. Returns the compiler's output if it fails.
 fn compile(packages: &std::path::Path, program: &str) -> Option<String> {
     let folder = Scratch::new();
     std::os::unix::fs::symlink(packages.join("node_modules"), folder.join("node_modules")).unwrap();
@@ -72,6 +72,6 @@ fn compile(packages: &std::path::Path, program: &str) -> Option<String> {
     let flags = ["--noEmit", "--strict", "--skipLibCheck", "--module", "nodenext", "--moduleResolution", "nodenext"];
     let mut compiler = Command::new(packages.join("node_modules/.bin/tsc"));
     let output = compiler.args(flags).arg("sent.ts").current_dir(&*folder).output().expect("a compiler");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    (!output.status.success()).then_some(said)
+    let messages = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (!output.status.success()).then_some(messages)
 }
