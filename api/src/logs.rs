@@ -3,7 +3,7 @@
 mod view;
 
 use futures_util::stream;
-use jobs::logs::{self, Logs, Range, Refused};
+use jobs::logs::{self, Logs, Range, RequestRejection};
 use poem::{
     Body, IntoResponse, Request, Response,
     http::{Method, StatusCode, header},
@@ -18,7 +18,7 @@ use time::{Duration, OffsetDateTime};
 use self::view::{Format, Moment};
 use crate::{
     auth::Admin,
-    problem::{Fails, Problem, Statuses},
+    problem::{ErrorStatuses, Failure, Problem},
     rate_limit::{Limit, Limits},
     tags::Tag,
     validation::{Query, Wrong},
@@ -93,7 +93,7 @@ impl ApiResponse for Exported {
 #[derive(Debug)]
 struct Exporting;
 
-impl Statuses for Exporting {
+impl ErrorStatuses for Exporting {
     const ALL: &'static [u16] = &[401, 403, 404, 422, 429, 503];
 }
 
@@ -116,9 +116,9 @@ impl LogsApi {
         to: Query<Moment>,
         /// How lines are sent.
         format: Query<Format>,
-    ) -> Result<Exported, Fails<Exporting>> {
+    ) -> Result<Exported, Failure<Exporting>> {
         let Admin(caller) = caller;
-        self.limit.take(&caller).await?;
+        self.limit.acquire(&caller).await?;
         let now = OffsetDateTime::now_utc();
         let mut errors = Vec::new();
         let from = from.or_note(&mut errors).map(|Moment(from)| from);
@@ -143,9 +143,9 @@ impl LogsApi {
     }
 }
 
-fn refused(why: Refused) -> Problem {
+fn refused(why: RequestRejection) -> Problem {
     match why {
-        Refused::NotKept => Problem::new(StatusCode::NOT_FOUND, "LOG_DIR is not set: no logs are kept"),
-        Refused::Busy => Problem::unavailable("as many exports as there can be are under way"),
+        RequestRejection::NotKept => Problem::new(StatusCode::NOT_FOUND, "LOG_DIR is not set: no logs are kept"),
+        RequestRejection::Busy => Problem::unavailable("as many exports as there can be are under way"),
     }
 }

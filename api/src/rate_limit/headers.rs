@@ -1,4 +1,4 @@
-//! What answers say of the limits that their requests were counted by: a refused login needs it more than a good one.
+//! Rate-limit headers of responses: `RateLimit-Policy` and `RateLimit`, for every limit that counted the request.
 
 use std::cell::RefCell;
 
@@ -10,31 +10,32 @@ use poem::{
 use super::{POLICY_HEADER, STATE_HEADER};
 
 tokio::task_local! {
-    /// The policies and states of the request that this task answers, in the order in which they were counted. Not data
-    /// of the request: a handler has it to read only, and would have to remember to say what it has counted.
-    static TOLD: RefCell<Vec<(String, String)>>;
+    /// The policies and states of the current request, in counting order.
+    ///
+    /// They are not request data: a handler can only read that, and would have to return what it has counted.
+    static RECORDED: RefCell<Vec<(String, String)>>;
 }
 
-/// The headers about the limits that a request was counted by.
+/// The rate-limit headers of one response.
 #[derive(Debug, Default)]
 pub struct LimitHeaders(Vec<(String, String)>);
 
-/// Remembers what a limit has to say. Outside of [`telling`] nothing hears it.
-pub(super) fn tell(policy: String, state: String) {
-    let _ = TOLD.try_with(|told| told.borrow_mut().push((policy, state)));
+/// Records the policy and state of a limit for the current request. Outside [`with_limit_headers`] this does nothing.
+pub(super) fn record(policy: String, state: String) {
+    let _ = RECORDED.try_with(|recorded| recorded.borrow_mut().push((policy, state)));
 }
 
-/// Runs a handler, and returns its result with the headers of all limits that it has asked.
-pub async fn telling<T>(answering: impl Future<Output = T>) -> (T, LimitHeaders) {
-    let with_told = async {
-        let answer = answering.await;
-        (answer, LimitHeaders(TOLD.try_with(RefCell::take).unwrap_or_default()))
+/// Runs a handler. Returns its output and the headers of all limits that counted the request.
+pub async fn with_limit_headers<T>(handler: impl Future<Output = T>) -> (T, LimitHeaders) {
+    let recording = async {
+        let output = handler.await;
+        (output, LimitHeaders(RECORDED.try_with(RefCell::take).unwrap_or_default()))
     };
-    TOLD.scope(RefCell::default(), with_told).await
+    RECORDED.scope(RefCell::default(), recording).await
 }
 
 impl LimitHeaders {
-    /// Adds it to the answer, whatever its status is. One that says something itself, which a refusal does, stays as it is.
+    /// Adds the headers to a response of any status. A response that already has them, such as a 429, is unchanged.
     pub fn add_to(self, response: &mut Response) {
         if self.0.is_empty() || response.headers().contains_key(POLICY_HEADER) {
             return;
@@ -47,7 +48,7 @@ impl LimitHeaders {
 }
 
 fn insert(response: &mut Response, name: HeaderName, text: &str) {
-    // A name in quotes and digits are always valid in a header.
+    // Quoted names and digits are always valid header values.
     if let Ok(value) = HeaderValue::from_str(text) {
         response.headers_mut().insert(name, value);
     }
