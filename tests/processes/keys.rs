@@ -121,6 +121,6 @@ async fn a_cause_that_fails_every_request_is_not_logged_for_every_request() {
     // Lines are written by a thread of their own.
     let lines_of = |event: &str| api.process.log().lines().filter(|line| line.contains(event)).count();
     eventually("each request has its line", SOON, async || lines_of("COMPLETED_REQUEST") >= 60).await;
-    let causes = lines_of("REQUEST_UNAVAILABLE");
+    let causes = lines_of("request failed: service unavailable");
     assert!((1..=10).contains(&causes), "{causes} lines: {}", api.process.log());
 }
