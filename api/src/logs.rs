@@ -3,7 +3,7 @@
 mod view;
 
 use futures_util::stream;
-use jobs::logs::{self, Logs, Range, RequestRejection};
+use jobs::logs::{self, Logs, Range, Refused};
 use poem::{
     Body, IntoResponse, Request, Response,
     http::{Method, StatusCode, header},
@@ -143,9 +143,9 @@ impl LogsApi {
     }
 }
 
-fn refused(why: RequestRejection) -> Problem {
+fn refused(why: Refused) -> Problem {
     match why {
-        RequestRejection::NotKept => Problem::new(StatusCode::NOT_FOUND, "LOG_DIR is not set: no logs are kept"),
-        RequestRejection::Busy => Problem::unavailable("as many exports as there can be are under way"),
+        Refused::NotKept => Problem::new(StatusCode::NOT_FOUND, "LOG_DIR is not set: no logs are kept"),
+        Refused::Busy => Problem::unavailable("as many exports as there can be are under way"),
     }
 }

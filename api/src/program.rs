@@ -27,7 +27,7 @@ use crate::{
 /// When the process cannot start: the reasons, one per line.
 pub async fn program() -> Result<(), String> {
     let mut vars = Vars::from_env();
-    let (config, jobs) = (ApiConfig::read(&mut vars), app::ApiConfig::read(&mut vars));
+    let (config, jobs) = (ApiConfig::read(&mut vars), app::Config::read(&mut vars));
     let database = app::require_database(&mut vars, &jobs);
     app::require_choices(&mut vars, &jobs);
     let Some(database) = vars.finish(database).map_err(process::text)? else { return Ok(()) };
