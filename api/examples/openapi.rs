@@ -1,4 +1,6 @@
-//! Prints the document that is committed as `api/openapi.json`; redirect it to another file first, since the build reads that one.
+//! Prints the OpenAPI document that is committed as `api/openapi.json`.
+//!
+//! Redirect it to another file first: the build reads `api/openapi.json`.
 
 fn main() {
     print!("{}", api::openapi_json());

@@ -1,4 +1,4 @@
-//! Who calls: by a token, by a key, or by either.
+//! Authentication of callers: by token, by key, or by either.
 
 mod bearer;
 mod caller;
@@ -19,32 +19,32 @@ pub use self::{
 };
 use crate::{config::KeysConfig, problem::Problem, rate_limit::Limit};
 
-/// Everything that callers are known by. Clones share it.
+/// Checks the tokens and keys of callers. Clones share its state.
 #[derive(Clone)]
-pub struct Callers(Arc<Known>);
+pub struct Authenticator(Arc<Credentials>);
 
-struct Known {
+struct Credentials {
     tokens: Tokens,
     keys: key::Keys,
     wrong_keys: Limit,
 }
 
-impl Callers {
-    /// Callers who show one of these tokens or keys; `wrong_keys` limits each address that shows others.
+impl Authenticator {
+    /// An authenticator for these tokens and keys. `wrong_keys` limits each client address that sends wrong keys.
     pub fn new(tokens: Tokens, keys: &KeysConfig, wrong_keys: Limit) -> Self {
-        Self(Arc::new(Known { tokens, keys: key::Keys::new(keys), wrong_keys }))
+        Self(Arc::new(Credentials { tokens, keys: key::Keys::new(keys), wrong_keys }))
     }
 
-    /// Leaves with a request what it is checked by; one that shows nothing needs nothing.
-    pub fn equip(&self, request: &mut Request) {
-        if shows_credentials(request) {
+    /// Attaches the authenticator to a request that has credentials. Other requests do not need it.
+    pub fn attach(&self, request: &mut Request) {
+        if has_credentials(request) {
             request.set_data(self.clone());
         }
     }
 
-    /// What [`Self::equip`] left.
+    /// The authenticator that [`Self::attach`] attached.
     fn of(request: &Request) -> Result<&Self, Problem> {
-        request.data().ok_or_else(|| Problem::internal("nothing with this request that callers are known by"))
+        request.data().ok_or_else(|| Problem::internal("no authenticator is attached to this request"))
     }
 
     fn tokens(&self) -> &Tokens {
@@ -60,25 +60,25 @@ impl Callers {
     }
 }
 
-impl fmt::Debug for Callers {
+impl fmt::Debug for Authenticator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Callers(…)")
+        f.write_str("Authenticator(…)")
     }
 }
 
-/// Whether a request shows any credential, be it a good one or not.
-pub fn shows_credentials(request: &Request) -> bool {
+/// Whether a request has any credential, valid or not.
+pub fn has_credentials(request: &Request) -> bool {
     [header::AUTHORIZATION, key::API_KEY, key::X_API_KEY].iter().any(|name| request.headers().contains_key(name))
 }
 
-/// 401, with the scheme that would be right.
-pub fn unauthorized(why: &'static str) -> Problem {
-    let problem = Problem::new(StatusCode::UNAUTHORIZED, why);
+/// 401 with the scheme to use in `WWW-Authenticate`.
+pub fn unauthorized(detail: &'static str) -> Problem {
+    let problem = Problem::new(StatusCode::UNAUTHORIZED, detail);
     problem.header(header::WWW_AUTHENTICATE, HeaderValue::from_static(bearer::SCHEME))
 }
 
-fn forbidden(why: &'static str) -> Problem {
-    Problem::new(StatusCode::FORBIDDEN, why)
+fn forbidden(detail: &'static str) -> Problem {
+    Problem::new(StatusCode::FORBIDDEN, detail)
 }
 
 #[cfg(test)]
@@ -89,19 +89,19 @@ mod testing {
     pub(super) const API: &str = "key-of-private-routes";
     pub(super) const ADMIN: &str = "key-of-admin-routes";
 
-    /// Callers with these tokens, [`API`] and [`ADMIN`].
-    pub(super) fn callers(tokens: &Tokens) -> Callers {
+    /// An authenticator for these tokens and the keys [`API`] and [`ADMIN`].
+    pub(super) fn authenticator(tokens: &Tokens) -> Authenticator {
         let keys = KeysConfig { api: Secret::new(API), admin: Secret::new(ADMIN), jwt: None };
-        Callers::new(tokens.clone(), &keys, Limit::new(Policy::WRONG_KEYS))
+        Authenticator::new(tokens.clone(), &keys, Limit::new(Policy::WRONG_KEYS))
     }
 
-    /// A request with these headers, equipped.
+    /// A request with these headers and an attached authenticator.
     pub(super) fn request(tokens: &Tokens, headers: &[(&'static str, &[u8])]) -> Request {
         let mut request = Request::default();
         for (name, value) in headers {
             request.headers_mut().append(*name, HeaderValue::from_bytes(value).expect("a header"));
         }
-        callers(tokens).equip(&mut request);
+        authenticator(tokens).attach(&mut request);
         request
     }
 }

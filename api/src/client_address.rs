@@ -1,4 +1,4 @@
-//! Which address a request comes from: the peer's, or behind a trusted proxy the one that this proxy names.
+//! The client's IP address: that of the peer, or the address that a trusted proxy reports.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -11,11 +11,11 @@ use poem::{
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// `TRUSTED_PROXIES`: the networks whose word on their clients is taken. Clones share them.
+/// `TRUSTED_PROXIES`: the networks of proxies whose forwarding headers are trusted. Clones share the list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrustedProxies(Arc<[IpNet]>);
 
-/// What [`TrustedProxies::adopt`] leaves with a request.
+/// The client's address, stored in a request by [`TrustedProxies::set_client_address`].
 #[derive(Debug, Clone, Copy)]
 struct ClientAddress(IpAddr);
 
@@ -33,22 +33,22 @@ impl TrustedProxies {
         })
     }
 
-    /// Leaves the client's address with a request, where there are proxies.
-    pub fn adopt(&self, request: &mut Request) {
+    /// Stores the client's address in a request, if trusted proxies are configured.
+    pub fn set_client_address(&self, request: &mut Request) {
         if self.0.is_empty() {
             return;
         }
-        if let Some(peer) = peer(request) {
+        if let Some(peer) = peer_address(request) {
             let client = self.client(peer, request.headers());
             request.set_data(ClientAddress(client));
         }
     }
 
-    /// The nearest address that is not a trusted proxy's. Hops are read from the right, since everything to the left of
-    /// what a trusted proxy has added is the client's own word.
+    /// The nearest address that is not a trusted proxy. Hops are read from the right: a trusted proxy appends its entry, and
+    /// the client controls everything to the left of it.
     ///
-    /// A proxy that writes one of the two headers may pass the other one on as its client sent it. So where both are
-    /// there and disagree neither is believed, and the proxy itself is counted.
+    /// A proxy that writes one of the two headers may forward the client's version of the other one. If the headers
+    /// disagree, both are ignored and the proxy's own address is used.
     fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         if !self.trusts(peer) {
             return peer;
@@ -57,17 +57,17 @@ impl TrustedProxies {
             let mut lines = headers.get_all(name).iter().peekable();
             lines.peek()?;
             let hops = lines.flat_map(|line| line.to_str().map_or_else(|_| vec![None], hops));
-            Some(self.nearest(peer, &hops.collect::<Vec<_>>()))
+            Some(self.nearest_untrusted(peer, &hops.collect::<Vec<_>>()))
         };
-        match (resolve(&header::FORWARDED, forwarded), resolve(&X_FORWARDED_FOR, x_forwarded_for)) {
+        match (resolve(&header::FORWARDED, parse_forwarded), resolve(&X_FORWARDED_FOR, parse_x_forwarded_for)) {
             (Some(one), Some(other)) if one != other => peer,
             (Some(client), _) | (None, Some(client)) => client,
             (None, None) => peer,
         }
     }
 
-    /// Goes from hop to hop while they are trusted; a hop that cannot be read ends the way.
-    fn nearest(&self, peer: IpAddr, hops: &[Option<IpAddr>]) -> IpAddr {
+    /// Follows the hops while they are trusted; stops at a hop that cannot be parsed.
+    fn nearest_untrusted(&self, peer: IpAddr, hops: &[Option<IpAddr>]) -> IpAddr {
         let mut client = peer;
         for hop in hops.iter().rev() {
             match hop {
@@ -83,65 +83,64 @@ impl TrustedProxies {
     }
 }
 
-/// The address that a request comes from.
+/// The client's address of a request.
 pub fn of(request: &Request) -> Option<IpAddr> {
-    behind_proxies(request).or_else(|| peer(request))
+    forwarded_address(request).or_else(|| peer_address(request))
 }
 
-/// The same where there are proxies, for the log; without any the line stays as short as it was.
-pub fn behind_proxies(request: &Request) -> Option<IpAddr> {
+/// The client's address for the log. `None` without trusted proxies, which keeps the log line short.
+pub fn forwarded_address(request: &Request) -> Option<IpAddr> {
     request.data::<ClientAddress>().map(|ClientAddress(client)| *client)
 }
 
-/// The other end of the connection.
-fn peer(request: &Request) -> Option<IpAddr> {
+/// The address of the connection's peer.
+fn peer_address(request: &Request) -> Option<IpAddr> {
     request.remote_addr().as_socket_addr().map(|peer| peer.ip().to_canonical())
 }
 
-/// The hops of an `X-Forwarded-For`, from left to right.
-fn x_forwarded_for(line: &str) -> Vec<Option<IpAddr>> {
-    line.split(',').map(|hop| node(hop.trim())).collect()
+/// The hops of an `X-Forwarded-For` header, from left to right.
+fn parse_x_forwarded_for(line: &str) -> Vec<Option<IpAddr>> {
+    line.split(',').map(|hop| parse_node(hop.trim())).collect()
 }
 
-/// The `for` of each element of a `Forwarded` (RFC 7239), from left to right.
-fn forwarded(line: &str) -> Vec<Option<IpAddr>> {
-    split_unquoted(line, ',').into_iter().map(forwarded_for).collect()
+/// The `for` values of a `Forwarded` header (RFC 7239), from left to right.
+fn parse_forwarded(line: &str) -> Vec<Option<IpAddr>> {
+    split_unquoted(line, ',').into_iter().map(parse_element).collect()
 }
 
-/// The `for` of one element. All of its pairs must be well-formed: a quote that a client has opened in one of them swallows
-/// what the proxy adds after it.
-fn forwarded_for(element: &str) -> Option<IpAddr> {
+/// The `for` value of one element. All pairs must be well-formed: a quote that a client opens in one pair would otherwise
+/// hide what the proxy adds after it.
+fn parse_element(element: &str) -> Option<IpAddr> {
     let pair = |pair: &str| {
         let (name, value) = pair.trim().split_once('=')?;
-        unquoted(value).map(|value| (name.to_ascii_lowercase(), value))
+        unquote(value).map(|value| (name.to_ascii_lowercase(), value))
     };
     let pairs = split_unquoted(element, ';').into_iter().filter(|pair| !pair.trim().is_empty());
     let pairs: Vec<_> = pairs.map(pair).collect::<Option<_>>()?;
-    pairs.iter().find(|(name, _)| name == "for").and_then(|(_, value)| node(value))
+    pairs.iter().find(|(name, _)| name == "for").and_then(|(_, value)| parse_node(value))
 }
 
-/// Splits at a mark that is outside of quotes.
-fn split_unquoted(text: &str, mark: char) -> Vec<&str> {
-    let (mut parts, mut from, mut quoted, mut escaped) = (Vec::new(), 0, false, false);
+/// Splits at a separator outside quotes.
+fn split_unquoted(text: &str, separator: char) -> Vec<&str> {
+    let (mut parts, mut start, mut quoted, mut escaped) = (Vec::new(), 0, false, false);
     for (at, c) in text.char_indices() {
         match c {
             _ if escaped => escaped = false,
             '\\' if quoted => escaped = true,
             '"' => quoted = !quoted,
-            _ if c == mark && !quoted => {
-                parts.extend(text.get(from..at));
-                from = at + c.len_utf8();
+            _ if c == separator && !quoted => {
+                parts.extend(text.get(start..at));
+                start = at + c.len_utf8();
             }
             _ => {}
         }
     }
-    parts.extend(text.get(from..));
+    parts.extend(text.get(start..));
     parts
 }
 
-/// The content of a token or of a quoted string; `None` for what is neither, which a forged opening quote makes of what a
-/// proxy adds after it.
-fn unquoted(value: &str) -> Option<String> {
+/// The content of a token or quoted string, else `None`. A forged opening quote makes the proxy's entry neither of them.
+fn unquote(value: &str) -> Option<String> {
     let Some(rest) = value.strip_prefix('"') else { return (!value.contains('"')).then(|| value.to_owned()) };
     let (mut content, mut characters) = (String::new(), rest.chars());
     loop {
@@ -154,8 +153,8 @@ fn unquoted(value: &str) -> Option<String> {
     characters.next().is_none().then_some(content)
 }
 
-/// An address with or without a port. Names that hide one, such as `unknown` and `_proxy7`, have none.
-fn node(text: &str) -> Option<IpAddr> {
+/// Parses an address with or without a port. Obfuscated names such as `unknown` and `_proxy7` contain no address.
+fn parse_node(text: &str) -> Option<IpAddr> {
     let is_port = |text: &str| text.strip_prefix(':').is_some_and(|port| !port.is_empty());
     let address = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, port)) => address.parse().ok().filter(|_| port.is_empty() || is_port(port)).map(IpAddr::V6),

@@ -1,4 +1,4 @@
-//! The settings of the API: one struct per concern, each default here, each variable named in its field's first line.
+//! The configuration of the API: one struct per concern, with the defaults. Each field names its environment variable first.
 
 use std::{
     fmt,
@@ -9,57 +9,57 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jobs::config::{EnvReader, Environment};
 
-use crate::{client_address::TrustedProxies, cors::Origins, rate_limit::Policy};
+use crate::{client_address::TrustedProxies, cors::AllowedOrigins, rate_limit::Policy};
 
-/// The API key that only `dev` and `test` accept as one.
+/// The default API key; prod refuses it.
 const DEFAULT_API_KEY: &str = "your-secret-api-key-here";
-/// The admin key that only `dev` and `test` accept as one.
+/// The default admin key; prod refuses it.
 const DEFAULT_ADMIN_API_KEY: &str = "your-admin-api-key-here";
-/// In seconds. A whole stop takes at most 30 s; the rest of them is for open requests.
-const LONGEST_DRAIN_DELAY: f64 = 15.0;
-/// HS256 wants a key at least as long as its hash (RFC 7518 §3.2).
-const SHORTEST_JWT_SECRET: usize = 32;
-/// The least length of a key in prod, in characters.
-const SHORTEST_KEY: usize = 24;
-/// Secrets that stand in our documentation: anyone can read them there, so prod refuses them wherever they are used.
-const PUBLISHED: [&str; 4] = [
+/// The longest drain delay, in seconds. A stop takes at most 30 s; the remaining time is for open requests.
+const MAX_DRAIN_DELAY: f64 = 15.0;
+/// HS256 requires a key at least as long as its hash (RFC 7518 §3.2), in bytes.
+const MIN_JWT_SECRET: usize = 32;
+/// The minimum length of a key in prod, in characters.
+const MIN_KEY_LENGTH: usize = 24;
+/// Secrets from our documentation. Everyone can read them, so prod refuses them for every variable.
+const PUBLISHED_SECRETS: [&str; 4] = [
     DEFAULT_API_KEY,
     DEFAULT_ADMIN_API_KEY,
     "change-me-to-32-bytes-or-more-of-your-own",
     "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
 ];
-/// What Standard Webhooks 1.0 says of the length of a secret, in bytes.
+/// The length of a secret in bytes, by Standard Webhooks 1.0.
 const WEBHOOK_SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
-/// Everything that can be set about the API.
+/// The configuration of the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
+pub struct ApiConfig {
     /// `HOST`: the address to listen on.
     pub host: IpAddr,
-    /// `PORT`: the port to listen on; 0 is any free one.
+    /// `PORT`: the port to listen on; 0 chooses a free port.
     pub port: u16,
-    /// `DRAIN_DELAY_SECONDS`: how long connections are still accepted after SIGTERM.
+    /// `DRAIN_DELAY_SECONDS`: the time after SIGTERM in which connections are still accepted.
     pub drain_delay: Duration,
     /// `ENV`: `dev`, `test` or `prod`.
     pub environment: Environment,
-    /// How webhooks are received.
+    /// Signatures and conflicts of webhooks.
     pub webhook: WebhookConfig,
-    /// Who may call what.
+    /// The keys of callers.
     pub keys: KeysConfig,
-    /// `CORS_ORIGINS`: which other sites' pages may call from a browser.
-    pub origins: Origins,
-    /// `TRUSTED_PROXIES`: whose word on the client's address is taken.
+    /// `CORS_ORIGINS`: the origins whose pages may call the API.
+    pub allowed_origins: AllowedOrigins,
+    /// `TRUSTED_PROXIES`: the proxies whose forwarding headers are trusted.
     pub trusted_proxies: TrustedProxies,
-    /// `TRANSACTIONS_READ`: who may look transactions up.
+    /// `TRANSACTIONS_READ`: the callers who may read transactions.
     pub transactions_read: TransactionsRead,
-    /// `RATE_LIMIT`: what one credential may ask of the price routes.
+    /// `RATE_LIMIT`: the limit of the price routes per credential.
     pub prices_limit: Policy,
 }
 
-/// Who may look transactions up and list them.
+/// The callers who may read and list transactions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum TransactionsRead {
-    /// Everyone who can reach the API.
+    /// All callers, also without a credential.
     #[default]
     Open,
     /// Callers with a key or a token.
@@ -77,48 +77,48 @@ impl TransactionsRead {
     }
 }
 
-/// How webhooks are received.
+/// Signatures and conflicts of webhooks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WebhookConfig {
-    /// `WEBHOOK_SECRET`: decoded secrets, any of which may sign; with none of them signatures are not required, which
-    /// prod wants to be said by the word `none`.
+    /// `WEBHOOK_SECRET`: the decoded secrets, each of which may sign. If empty, signatures are not required; prod then
+    /// requires the explicit value `none`.
     pub secrets: Vec<Secret>,
-    /// `WEBHOOK_CONFLICT`: what a known id with another payload gets.
-    pub conflict: Conflict,
+    /// `WEBHOOK_CONFLICT`: the response to a known id with a different payload.
+    pub conflict: ConflictPolicy,
 }
 
-/// What a known transaction id with another payload gets.
+/// The response to a known transaction id with a different payload.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Conflict {
-    /// 202: the sender is told, and the first payload stands.
+pub enum ConflictPolicy {
+    /// 202: a header names the differing fields, and the first payload stays.
     #[default]
     Accept,
-    /// 409: the sender is told that it is wrong.
+    /// 409: the request fails.
     Reject,
 }
 
-/// Who may call what.
+/// The keys of callers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeysConfig {
     /// `API_KEY`: the key of private routes.
     pub api: Secret,
     /// `ADMIN_API_KEY`: the key of admin routes.
     pub admin: Secret,
-    /// `JWT_SECRET`: signs the tokens of users; unset means one made at random for this start.
+    /// `JWT_SECRET`: signs the tokens of users; `None` means a random secret for this process.
     pub jwt: Option<Secret>,
 }
 
-/// Bytes that are never printed.
+/// Secret bytes. Their `Debug` output hides them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Vec<u8>);
 
 impl Secret {
-    /// Hides these bytes.
+    /// Wraps these bytes.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
         Self(bytes.into())
     }
 
-    /// The bytes, for the one computation that needs them.
+    /// The bytes themselves, for cryptographic functions.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
@@ -130,7 +130,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-impl Default for Config {
+impl Default for ApiConfig {
     fn default() -> Self {
         Self {
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -143,7 +143,7 @@ impl Default for Config {
                 admin: Secret::new(DEFAULT_ADMIN_API_KEY),
                 jwt: None,
             },
-            origins: Origins::None,
+            allowed_origins: AllowedOrigins::None,
             trusted_proxies: TrustedProxies::default(),
             transactions_read: TransactionsRead::Open,
             prices_limit: Policy::PRICES,
@@ -151,19 +151,19 @@ impl Default for Config {
     }
 }
 
-impl Config {
-    /// Reads the variables of the API; what is wrong with them is noted in `vars`.
+impl ApiConfig {
+    /// Reads the variables of the API; `vars` collects the errors.
     pub fn read(vars: &mut EnvReader) -> Self {
         let default = Self::default();
         let environment = Environment::read(vars);
         Self {
             host: vars.host(),
             port: vars.number("PORT", default.port, 0..=u16::MAX),
-            drain_delay: vars.seconds("DRAIN_DELAY_SECONDS", 0.0, 0.0..=LONGEST_DRAIN_DELAY),
+            drain_delay: vars.seconds("DRAIN_DELAY_SECONDS", 0.0, 0.0..=MAX_DRAIN_DELAY),
             environment,
             webhook: WebhookConfig::read(vars, environment),
             keys: KeysConfig::read(vars, environment, default.keys),
-            origins: Origins::read(vars, environment),
+            allowed_origins: AllowedOrigins::read(vars, environment),
             trusted_proxies: TrustedProxies::read(vars),
             transactions_read: TransactionsRead::read(vars, environment),
             prices_limit: Policy::read(vars),
@@ -183,7 +183,8 @@ impl WebhookConfig {
                 if text == "none" {
                     return Ok(Vec::new());
                 }
-                let secrets: Option<Vec<_>> = text.split(',').map(|secret| webhook_secret(secret.trim())).collect();
+                let secrets: Option<Vec<_>> =
+                    text.split(',').map(|secret| parse_webhook_secret(secret.trim())).collect();
                 secrets.ok_or_else(|| {
                     format!(
                         "must be whsec_ and 24 to 64 bytes in base64, several separated by commas, such as {example}; \
@@ -191,9 +192,9 @@ impl WebhookConfig {
                     )
                 })
             }),
-            conflict: vars.read("WEBHOOK_CONFLICT", Conflict::Accept, |text| match text {
-                "accept" => Ok(Conflict::Accept),
-                "reject" => Ok(Conflict::Reject),
+            conflict: vars.read("WEBHOOK_CONFLICT", ConflictPolicy::Accept, |text| match text {
+                "accept" => Ok(ConflictPolicy::Accept),
+                "reject" => Ok(ConflictPolicy::Reject),
                 _ => Err("must be accept or reject, such as WEBHOOK_CONFLICT=accept".into()),
             }),
         }
@@ -203,9 +204,9 @@ impl WebhookConfig {
 impl KeysConfig {
     fn read(vars: &mut EnvReader, environment: Environment, default: Self) -> Self {
         let jwt = vars.read("JWT_SECRET", None, |text| {
-            if text.len() < SHORTEST_JWT_SECRET {
+            if text.len() < MIN_JWT_SECRET {
                 let example = example_of("JWT_SECRET");
-                return Err(format!("must be at least {SHORTEST_JWT_SECRET} bytes long, such as {example}"));
+                return Err(format!("must be at least {MIN_JWT_SECRET} bytes long, such as {example}"));
             }
             Ok(Some(Secret::new(text)))
         });
@@ -215,43 +216,41 @@ impl KeysConfig {
             jwt,
         };
         if environment == Environment::Prod {
-            check_secrets(vars);
+            check_prod_secrets(vars);
         }
         keys
     }
 }
 
-/// What prod wants of secrets: each is set, unpublished and long enough, and no two are the same.
-fn check_secrets(vars: &mut EnvReader) {
+/// Checks the secrets in prod: each is set, unpublished and long enough, and all differ.
+fn check_prod_secrets(vars: &mut EnvReader) {
     let mut seen: Vec<(&str, String)> = Vec::new();
-    for (name, shortest) in [("JWT_SECRET", 0), ("API_KEY", SHORTEST_KEY), ("ADMIN_API_KEY", SHORTEST_KEY)] {
+    for (name, min_length) in [("JWT_SECRET", 0), ("API_KEY", MIN_KEY_LENGTH), ("ADMIN_API_KEY", MIN_KEY_LENGTH)] {
         match vars.text(name) {
             None if vars.is_set(name) => {}
             None => vars.add_error(name, &format!("must be set in prod, such as {}", example_of(name))),
-            Some(text) if text.chars().count() < shortest => {
+            Some(text) if text.chars().count() < min_length => {
                 let example = example_of(name);
-                vars.add_error(name, &format!("must have at least {shortest} characters in prod, such as {example}"));
+                vars.add_error(name, &format!("must have at least {min_length} characters in prod, such as {example}"));
             }
             Some(text) => seen.push((name, text)),
         }
     }
     let secrets = vars.text("WEBHOOK_SECRET").unwrap_or_default();
     seen.extend(secrets.split(',').map(|secret| ("WEBHOOK_SECRET", secret.trim().to_owned())));
-    for (at, (name, text)) in seen.iter().enumerate() {
-        let twin = seen[..at].iter().find(|(other, same)| other != name && same == text);
-        if PUBLISHED.contains(&&**text) {
+    for (index, (name, text)) in seen.iter().enumerate() {
+        let duplicate = seen[..index].iter().find(|(other, value)| other != name && value == text);
+        if PUBLISHED_SECRETS.contains(&&**text) {
             let example = example_of(name);
-            vars.add_error(
-                name,
-                &format!("must be one of your own in prod, and this one is published; such as {example}"),
-            );
-        } else if let Some((twin, _)) = twin {
-            vars.add_error(name, &format!("must differ from {twin} in prod, such as {}", example_of(name)));
+            let expected = format!("must be your own secret in prod (this value is published), such as {example}");
+            vars.add_error(name, &expected);
+        } else if let Some((other, _)) = duplicate {
+            vars.add_error(name, &format!("must differ from {other} in prod, such as {}", example_of(name)));
         }
     }
 }
 
-/// How to make a secret for this variable.
+/// A shell example that creates a secret for this variable.
 fn example_of(name: &str) -> String {
     match name {
         "WEBHOOK_SECRET" => format!("{name}=\"whsec_$(openssl rand -base64 32)\""),
@@ -259,7 +258,8 @@ fn example_of(name: &str) -> String {
     }
 }
 
-fn webhook_secret(text: &str) -> Option<Secret> {
+/// Decodes one `whsec_` secret; `None` if its format or length is wrong.
+fn parse_webhook_secret(text: &str) -> Option<Secret> {
     let bytes = STANDARD.decode(text.strip_prefix("whsec_")?).ok()?;
     WEBHOOK_SECRET_BYTES.contains(&bytes.len()).then(|| Secret::new(bytes))
 }

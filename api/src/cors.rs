@@ -1,9 +1,10 @@
-//! Which other sites' pages may call from a browser: none, unless `CORS_ORIGINS` names them.
+//! Cross-origin resource sharing (CORS): lets pages of the origins in `CORS_ORIGINS` call the API. The default is no origin.
 //!
-//! Poem's own middleware would not do: it answers 403 to a foreign origin, whose request is none of our business to
-//! refuse; it offers every path the same methods; its preflights pass by the correlation id, the log and the metrics;
-//! and it sends no `Vary` with an origin that it repeats, so that a shared cache would answer one site with the
-//! permission of another.
+//! Poem's own middleware is not used, for four reasons:
+//! - it returns 403 to a foreign origin, although the browser enforces CORS and not the server;
+//! - it lists the same methods for every path;
+//! - its preflight responses have no correlation id, log line or metric;
+//! - it sends no `Vary` with an echoed origin, so a shared cache could give one site the permission of another.
 
 use jobs::config::{EnvReader, Environment};
 use poem::{
@@ -11,28 +12,29 @@ use poem::{
     http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
 };
 
-/// What a page may send: every header that we read.
+/// The request headers that a page may send: all headers that the API reads.
 const REQUEST_HEADERS: &str = "Authorization, Content-Type, api_key, X-API-Key, Idempotency-Key, If-Match, \
     If-None-Match, X-Correlation-Id, traceparent";
-/// What a page may see of an answer, beside what every page may.
+/// The response headers that a page may read, in addition to those that CORS always allows.
 const RESPONSE_HEADERS: &str = "X-Correlation-Id, Location, Link, ETag, Retry-After, RateLimit, RateLimit-Policy, \
     X-Total-Count, Idempotency-Replayed, Idempotency-Conflict";
-/// How long a browser may remember a preflight, in seconds: as long as Chromium does at most.
+/// The cache time of a preflight in seconds: Chromium's maximum.
 const MAX_AGE: &str = "7200";
 
-/// Whose pages may call. There are no cookies to protect: credentials are headers, which a page has to know.
+/// The origins whose pages may call the API. The API has no cookies: a page must know its credentials and send them in
+/// headers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Origins {
-    /// Nobody's but those that come from here; no answer says anything about origins.
+pub enum AllowedOrigins {
+    /// Only same-origin pages; responses have no CORS headers.
     #[default]
     None,
-    /// Those of these origins, each as browsers write it.
-    These(Vec<String>),
-    /// Everybody's.
+    /// These origins, in the form that browsers send.
+    Listed(Vec<String>),
+    /// Every origin.
     Any,
 }
 
-impl Origins {
+impl AllowedOrigins {
     /// Reads `CORS_ORIGINS`.
     pub fn read(vars: &mut EnvReader, environment: Environment) -> Self {
         vars.read("CORS_ORIGINS", Self::None, |text| {
@@ -43,17 +45,17 @@ impl Origins {
                 };
             }
             let origins = text.split(',').map(|origin| is_origin(origin.trim()).then(|| origin.trim().to_owned()));
-            origins.collect::<Option<Vec<_>>>().map(Self::These).ok_or_else(|| {
+            origins.collect::<Option<Vec<_>>>().map(Self::Listed).ok_or_else(|| {
                 format!("must be origins as browsers send them, in lower case and without a path, {EXAMPLE}")
             })
         })
     }
 }
 
-/// Completes what is said of a wrong value.
+/// The end of an error text about `CORS_ORIGINS`.
 const EXAMPLE: &str = "several separated by commas, such as CORS_ORIGINS=https://app.example.com,http://localhost:3000";
 
-/// A browser compares byte by byte, and so do we: what it would never send is a mistake that would stay unnoticed.
+/// Whether a browser could send this origin. Origins are compared byte by byte, so any other value would never match.
 fn is_origin(text: &str) -> bool {
     let Ok(uri) = text.parse::<Uri>() else { return false };
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return false };
@@ -63,73 +65,75 @@ fn is_origin(text: &str) -> bool {
         "http" => 80,
         _ => return false,
     };
-    let written = port.map_or_else(|| format!("{scheme}://{host}"), |port| format!("{scheme}://{host}:{port}"));
-    let in_host = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._:[]".contains(&byte);
-    !host.is_empty() && host.bytes().all(in_host) && port != Some(default_port) && written == text
+    let normalised = port.map_or_else(|| format!("{scheme}://{host}"), |port| format!("{scheme}://{host}:{port}"));
+    let is_host_byte = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._:[]".contains(&byte);
+    !host.is_empty() && host.bytes().all(is_host_byte) && port != Some(default_port) && normalised == text
 }
 
-/// What answers say to browsers when some origins may call.
+/// Decides the CORS headers of responses.
 #[derive(Debug, Clone)]
-pub struct Cors {
-    /// None: any.
+pub struct CorsPolicy {
+    /// The allowed origins; `None` allows all.
     origins: Option<Vec<HeaderValue>>,
 }
 
-/// What an answer has to say about the origin of its request.
-pub struct Permission {
-    /// The value of `Access-Control-Allow-Origin`; none for a foreign origin, and for a request without one.
+/// The CORS headers of one response.
+pub struct CorsHeaders {
+    /// The value of `Access-Control-Allow-Origin`; `None` for a foreign origin and for a request without an origin.
     origin: Option<HeaderValue>,
     preflight: bool,
     varies: bool,
 }
 
-impl Cors {
-    /// None when no origin may call: then no request costs anything.
-    pub fn new(origins: &Origins) -> Option<Self> {
+impl CorsPolicy {
+    /// A policy for these origins; `None` if no origin is allowed, which costs no time per request.
+    pub fn new(origins: &AllowedOrigins) -> Option<Self> {
         let origins = match origins {
-            Origins::None => return None,
-            Origins::Any => None,
-            Origins::These(origins) => {
+            AllowedOrigins::None => return None,
+            AllowedOrigins::Any => None,
+            AllowedOrigins::Listed(origins) => {
                 Some(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect())
             }
         };
         Some(Self { origins })
     }
 
-    /// What the answer to this request has to say.
-    pub fn permission(&self, request: &Request) -> Permission {
+    /// The CORS headers of the response to this request.
+    pub fn headers_for(&self, request: &Request) -> CorsHeaders {
         let mut lines = request.headers().get_all(header::ORIGIN).iter();
-        // Two origins are none: a browser sends one.
+        // A browser sends one origin; a repeated header is ignored.
         let given = lines.next().filter(|_| lines.next().is_none());
         let origin = given.and_then(|given| match &self.origins {
             None => Some(HeaderValue::from_static("*")),
             Some(origins) => origins.iter().find(|origin| *origin == given).cloned(),
         });
-        let asks = request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-        Permission { origin, preflight: asks && request.method() == Method::OPTIONS, varies: self.origins.is_some() }
+        let has_method = request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+        let preflight = has_method && request.method() == Method::OPTIONS;
+        CorsHeaders { origin, preflight, varies: self.origins.is_some() }
     }
 }
 
-impl Permission {
-    /// Says it. A preflight is what any OPTIONS is: answered by the path's edge, with the methods of that path.
-    pub fn tell(self, response: &mut Response) {
-        let found = response.status() == StatusCode::NO_CONTENT;
+impl CorsHeaders {
+    /// Adds the headers to the response. A preflight is an ordinary OPTIONS request: the path's `RouteService` has already
+    /// responded with the methods of that path.
+    pub fn apply_to(self, response: &mut Response) {
+        let path_exists = response.status() == StatusCode::NO_CONTENT;
         let headers = response.headers_mut();
         if self.varies {
-            // Of every answer: a cache must not give one without permission to an origin that has it.
+            // On every response: a cache must not serve a response without CORS headers to an allowed origin.
             headers.append(header::VARY, HeaderValue::from_static("Origin"));
         }
         let Some(origin) = self.origin else { return };
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        if self.preflight && found {
-            tell_preflight(headers);
+        if self.preflight && path_exists {
+            add_preflight_headers(headers);
         } else {
             headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(RESPONSE_HEADERS));
         }
     }
 }
 
-fn tell_preflight(headers: &mut HeaderMap) {
+fn add_preflight_headers(headers: &mut HeaderMap) {
     if let Some(methods) = headers.get(header::ALLOW).cloned() {
         headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
     }

@@ -1,4 +1,4 @@
-//! The documentation pages and `openapi.json`. Everything is in the pages themselves, so they work without internet.
+//! The documentation pages and `openapi.json`. The pages contain all their assets, so they work without internet.
 
 mod document;
 
@@ -18,34 +18,34 @@ use sha2::{Digest, Sha256};
 
 use crate::entity_tag;
 
-/// Holds the pages to what they bring along: should an update of a viewer want a font or an image from elsewhere, the
-/// browser refuses it instead of telling a stranger who reads this.
-const POLICY: &str = "default-src 'self'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; \
+/// The content security policy of the pages: they may load nothing from other sites. If an update of a viewer refers to
+/// an external font or image, the browser blocks it, and the other site does not learn who reads the page.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; \
                       img-src 'self' data:; font-src data:; worker-src blob:";
-/// Where Redoc's page fetches fonts from; the system's own do as well.
+/// Redoc's link to external fonts. System fonts are good enough.
 const REDOC_FONTS: &str = r#"<link href="https://fonts.googleapis.com/css?family=Montserrat:300,400,700|Roboto:300,400,700" rel="stylesheet">"#;
-/// The last setting of Swagger UI's page, after which ours goes.
+/// The last setting in Swagger UI's page; our setting is added after it.
 const SWAGGER_SETTING: &str = "deepLinking: true,";
 
-/// The document of an API, made from its type alone.
-pub type Document<A> = OpenApiService<Shape<A>, ()>;
+/// The OpenAPI document of an API, generated from its type.
+pub type Document<A> = OpenApiService<DocumentedApi<A>, ()>;
 
-/// The operations of `A` without anything to run them.
-pub struct Shape<A>(PhantomData<fn() -> A>);
+/// The documented operations of `A`, without handlers.
+pub struct DocumentedApi<A>(PhantomData<fn() -> A>);
 
-impl<A> Default for Shape<A> {
+impl<A> Default for DocumentedApi<A> {
     fn default() -> Self {
         Self(PhantomData)
     }
 }
 
-impl<A> Clone for Shape<A> {
+impl<A> Clone for DocumentedApi<A> {
     fn clone(&self) -> Self {
         Self(PhantomData)
     }
 }
 
-impl<A: OpenApi> OpenApi for Shape<A> {
+impl<A: OpenApi> OpenApi for DocumentedApi<A> {
     fn meta() -> Vec<MetaApi> {
         document::complete_operations(A::meta())
     }
@@ -63,8 +63,8 @@ pub fn text<A: OpenApi>(document: &Document<A>) -> String {
     document::finish(&document.spec())
 }
 
-/// `/docs`, `/redoc` and `/openapi.json`. A page of megabytes is made when it is first asked for, and sent again only
-/// once it has changed.
+/// `/docs`, `/redoc` and `/openapi.json`. Each page, up to some megabytes, is built at its first request. Its `ETag` lets
+/// clients revalidate it.
 pub fn pages<A: OpenApi + 'static>(document: &Document<A>) -> Vec<(&'static str, BoxEndpoint<'static>)> {
     let (swagger, redoc, spec) = (document.clone(), document.clone(), document.clone());
     vec![
@@ -87,24 +87,27 @@ pub fn pages<A: OpenApi + 'static>(document: &Document<A>) -> Vec<(&'static str,
 }
 
 fn page(content_type: &'static str, text: impl Fn() -> String + Send + Sync + 'static) -> BoxEndpoint<'static> {
-    let made = OnceLock::<(Bytes, String)>::new();
+    let built = OnceLock::<(Bytes, String)>::new();
     let endpoint = make_sync(move |request| -> poem::Result<Response> {
-        let (text, tag) = made.get_or_init(|| tagged(text()));
-        entity_tag::check_expected(request.headers(), tag)?;
-        let known = entity_tag::is_known(request.headers(), tag);
-        let mut response = if known { Response::from(StatusCode::NOT_MODIFIED) } else { Response::from(text.clone()) };
+        let (text, tag) = built.get_or_init(|| with_etag(text()));
+        entity_tag::check_if_match(request.headers(), tag)?;
+        let unchanged = entity_tag::matches_if_none_match(request.headers(), tag);
+        let mut response =
+            if unchanged { Response::from(StatusCode::NOT_MODIFIED) } else { Response::from(text.clone()) };
         if let Ok(tag) = HeaderValue::from_str(tag) {
             response.headers_mut().insert(header::ETAG, tag);
         }
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+        response
+            .headers_mut()
+            .insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY));
         Ok(response)
     });
     endpoint.map_to_response().boxed()
 }
 
-/// A page with its tag, which is the same in all processes of one build.
-fn tagged(text: String) -> (Bytes, String) {
+/// A page with its `ETag`, which is the same in all processes of one build.
+fn with_etag(text: String) -> (Bytes, String) {
     let tag = Sha256::digest(&text).iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>();
     (text.into(), format!("\"{tag}\""))
 }
@@ -113,7 +116,7 @@ fn without_fonts(html: &str) -> String {
     html.replacen(REDOC_FONTS, "", 1)
 }
 
-/// Swagger UI shows a badge, an image from validator.swagger.io, on every page that is not on localhost.
+/// Removes the badge, an image from validator.swagger.io that Swagger UI shows on every host except localhost.
 fn without_validator(html: &str) -> String {
     html.replace(SWAGGER_SETTING, "deepLinking: true, validatorUrl: null,")
 }
@@ -124,17 +127,17 @@ mod tests {
 
     use super::*;
 
-    /// The tags and rules of a page that make a browser fetch something from elsewhere.
-    fn fetched(html: &str) -> Vec<&str> {
+    /// The tags and CSS rules of a page that load external resources.
+    fn external_references(html: &str) -> Vec<&str> {
         ["src=\"http", "src='http", "src=\"//", "<link href=\"http", "@import", "url(http", "url(\"http", "url(//"]
             .into_iter()
-            .filter(|sign| html.contains(sign))
+            .filter(|reference| html.contains(reference))
             .collect()
     }
 
     #[tokio::test]
     async fn pages_work_without_internet() {
-        let service: Document<()> = OpenApiService::new(Shape::default(), "t", "1");
+        let service: Document<()> = OpenApiService::new(DocumentedApi::default(), "t", "1");
         for (path, page) in pages(&service) {
             let mut response = page.get_response(Request::default()).await;
             assert!(
@@ -143,10 +146,10 @@ mod tests {
                     .is_some_and(|policy| policy.starts_with("default-src 'self'"))
             );
             let text = response.take_body().into_string().await.unwrap_or_default();
-            assert!(text.contains("\"openapi\": \"3"), "{path} shows no document");
-            assert_eq!(fetched(&text), Vec::<&str>::new(), "{path}");
+            assert!(text.contains("\"openapi\": \"3"), "{path} contains no document");
+            assert_eq!(external_references(&text), Vec::<&str>::new(), "{path}");
             assert_eq!(path == "/docs", text.contains("deepLinking: true, validatorUrl: null,"));
         }
-        assert_eq!(fetched(&service.redoc_html()).len(), 1, "the fix is needed no more");
+        assert_eq!(external_references(&service.redoc_html()).len(), 1, "REDOC_FONTS is no longer needed");
     }
 }

@@ -1,64 +1,69 @@
-//! Entity tags of things that count their versions, and the conditions that requests make of them (RFC 9110).
+//! Entity tags of versioned resources, and conditional requests (RFC 9110).
 
 use jobs::items::Expected;
 use poem::http::{HeaderMap, HeaderName, StatusCode, header};
 
 use crate::problem::Problem;
 
-/// The tag of a version.
+/// The entity tag of a version.
 pub fn of_version(version: i64) -> String {
     format!("\"{version}\"")
 }
 
-/// The tags of all lines of a header, each with its mark of weakness.
-fn listed<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+/// The tags in all lines of a header, weak prefix (`W/`) included.
+fn header_tags<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let lines = headers.get_all(name).iter().map(|value| value.to_str().unwrap_or_default());
     lines.flat_map(|tags| tags.split(',').map(str::trim))
 }
 
-/// A tag without its mark of weakness.
-fn strong(tag: &str) -> &str {
+/// A tag without its weak prefix.
+fn without_weak_prefix(tag: &str) -> &str {
     tag.strip_prefix("W/").unwrap_or(tag)
 }
 
-/// Whether an `If-None-Match` names this tag; weakly compared.
-pub fn is_known(headers: &HeaderMap, tag: &str) -> bool {
-    listed(headers, &header::IF_NONE_MATCH).any(|listed| listed == "*" || strong(listed) == tag)
+/// Whether `If-None-Match` names this tag, by weak comparison.
+pub fn matches_if_none_match(headers: &HeaderMap, tag: &str) -> bool {
+    header_tags(headers, &header::IF_NONE_MATCH).any(|listed| listed == "*" || without_weak_prefix(listed) == tag)
 }
 
-/// Refuses to show what has this tag, when an `If-Match` does not name it; strongly compared.
+/// Checks `If-Match` against the current tag, by strong comparison.
 ///
 /// # Errors
-/// 412.
-pub fn check_expected(headers: &HeaderMap, tag: &str) -> Result<(), Problem> {
-    let wanted = |listed: &str| listed == "*" || listed == tag;
-    if !headers.contains_key(header::IF_MATCH) || listed(headers, &header::IF_MATCH).any(wanted) {
+/// 412 when `If-Match` is present and does not name the tag.
+pub fn check_if_match(headers: &HeaderMap, tag: &str) -> Result<(), Problem> {
+    let matches = |listed: &str| listed == "*" || listed == tag;
+    if !headers.contains_key(header::IF_MATCH) || header_tags(headers, &header::IF_MATCH).any(matches) {
         return Ok(());
     }
-    Err(failed(tag))
+    Err(precondition_failed(tag))
 }
 
-/// 412, with the tag that there is.
-pub fn failed(tag: &str) -> Problem {
+/// 412 with the current tag.
+pub fn precondition_failed(tag: &str) -> Problem {
     Problem::new(
         StatusCode::PRECONDITION_FAILED,
         format!("If-Match or If-None-Match does not hold: the ETag is now {tag}"),
     )
 }
 
-/// The versions that `If-Match` names; strongly compared, so a weak tag names none, and neither does one that is not
-/// ours. Without the header, or with `*`, any will do.
-pub fn expected(headers: &HeaderMap) -> Expected {
-    if headers.contains_key(header::IF_MATCH) { versions(listed(headers, &header::IF_MATCH)) } else { Expected::Any }
+/// The versions that `If-Match` names. Weak and unknown tags name no version, since the comparison is strong.
+///
+/// Without the header, or with `*`, every version matches.
+pub fn if_match_versions(headers: &HeaderMap) -> Expected {
+    if headers.contains_key(header::IF_MATCH) {
+        parse_versions(header_tags(headers, &header::IF_MATCH))
+    } else {
+        Expected::Any
+    }
 }
 
-/// The versions that `If-None-Match` names, to which a change must not be made; weakly compared.
-pub fn unwanted(headers: &HeaderMap) -> Option<Expected> {
+/// The versions that `If-None-Match` names, by weak comparison. They must not be changed.
+pub fn if_none_match_versions(headers: &HeaderMap) -> Option<Expected> {
     let given = headers.contains_key(header::IF_NONE_MATCH);
-    given.then(|| versions(listed(headers, &header::IF_NONE_MATCH).map(strong)))
+    given.then(|| parse_versions(header_tags(headers, &header::IF_NONE_MATCH).map(without_weak_prefix)))
 }
 
-fn versions<'a>(tags: impl Iterator<Item = &'a str>) -> Expected {
+fn parse_versions<'a>(tags: impl Iterator<Item = &'a str>) -> Expected {
     let version = |tag: &str| {
         let version = tag.strip_prefix('"')?.strip_suffix('"')?.parse().ok()?;
         (of_version(version) == tag).then_some(version)
@@ -99,13 +104,13 @@ mod tests {
             (&["3"], Expected::Versions(vec![])),
             (&[""], Expected::Versions(vec![])),
         ] {
-            assert_eq!(expected(&headers(header::IF_MATCH, values)), expected_versions, "{values:?}");
+            assert_eq!(if_match_versions(&headers(header::IF_MATCH, values)), expected_versions, "{values:?}");
         }
     }
 
     #[test]
-    fn if_none_match_names_what_is_known() {
-        for (values, known) in [
+    fn if_none_match_uses_weak_comparison() {
+        for (values, matches) in [
             (&[][..], false),
             (&["\"3\""], true),
             (&["\"1\", W/\"3\""], true),
@@ -116,25 +121,25 @@ mod tests {
             (&["w/\"3\""], false),
             (&[""], false),
         ] {
-            assert_eq!(is_known(&headers(header::IF_NONE_MATCH, values), "\"3\""), known, "{values:?}");
+            assert_eq!(matches_if_none_match(&headers(header::IF_NONE_MATCH, values), "\"3\""), matches, "{values:?}");
         }
     }
 
     #[test]
-    fn if_none_match_names_what_must_not_be_changed() {
-        for (values, unwanted_versions) in [
+    fn if_none_match_names_versions() {
+        for (values, versions) in [
             (&[][..], None),
             (&["*"], Some(Expected::Any)),
             (&["\"3\", W/\"4\""], Some(Expected::Versions(vec![3, 4]))),
             (&["\"x\""], Some(Expected::Versions(vec![]))),
         ] {
-            assert_eq!(unwanted(&headers(header::IF_NONE_MATCH, values)), unwanted_versions, "{values:?}");
+            assert_eq!(if_none_match_versions(&headers(header::IF_NONE_MATCH, values)), versions, "{values:?}");
         }
     }
 
     #[test]
-    fn if_match_names_what_is_wanted() {
-        for (values, wanted) in [
+    fn if_match_uses_strong_comparison() {
+        for (values, matches) in [
             (&[][..], true),
             (&["*"], true),
             (&["\"1\"", "\"3\""], true),
@@ -142,7 +147,7 @@ mod tests {
             (&["\"4\""], false),
             (&[""], false),
         ] {
-            assert_eq!(check_expected(&headers(header::IF_MATCH, values), "\"3\"").is_ok(), wanted, "{values:?}");
+            assert_eq!(check_if_match(&headers(header::IF_MATCH, values), "\"3\"").is_ok(), matches, "{values:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Whether this process lives, is ready for work, and how it is doing.
+//! Health endpoints: liveness, readiness, metrics and the welcome message.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,31 +10,31 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    problem::{Fails, Problem, Statuses},
+    problem::{Failure, Problem, errors},
     tags::Tag,
     wire::{Json, Timestamp},
 };
 
-/// Says why the system is not ready, when it is not: database unreachable or read-only, schema wrong.
+/// Checks readiness. The error is the reason: the database is unreachable or read-only, or its schema is wrong.
 pub type Readiness = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
-/// A readiness check that takes longer has failed: those who ask give up sooner or later, and so do we.
-const READY_WITHIN: Duration = Duration::from_secs(3);
+/// A readiness check that takes longer counts as failed. Monitoring systems have time limits as well.
+const READINESS_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The health endpoints.
 #[derive(Clone)]
 pub struct HealthApi {
-    /// Asks the database.
+    /// Checks the database and the storage of interest rates.
     pub readiness: Readiness,
     /// Renders the metrics.
     pub metrics: Metrics,
-    /// Cancelled when this process is about to stop.
+    /// Cancelled when this process starts to drain.
     pub draining: CancellationToken,
-    /// `STORAGE_BACKEND`, as it is shown.
+    /// The name of the `STORAGE_BACKEND`.
     pub storage_backend: &'static str,
 }
 
-/// A greeting that says what answers.
+/// A welcome message with the name of the service.
 #[derive(Object, Serialize)]
 pub struct Welcome {
     status: String,
@@ -43,118 +43,110 @@ pub struct Welcome {
     storage_backend: String,
 }
 
-/// A state in one word.
+/// A health status in one word.
 #[derive(Object, Serialize)]
-pub struct State {
+#[oai(rename = "State")] // The schema's name in published documents.
+pub struct HealthStatus {
     status: String,
 }
 
 #[derive(ApiResponse)]
-enum Greeted {
-    /// This process answers.
+enum WelcomeResponse {
+    /// The process is running.
     #[oai(status = 200)]
     Ok(Json<Welcome>),
 }
 
 #[derive(ApiResponse)]
-enum Ok200 {
+enum StatusResponse {
     /// Yes.
     #[oai(status = 200)]
-    Ok(Json<State>),
+    Ok(Json<HealthStatus>),
 }
 
 #[derive(ApiResponse)]
-enum Measured {
+enum MetricsResponse {
     /// All metrics, in Prometheus' text format.
     #[oai(status = 200)]
     Ok(MetricsText),
 }
 
-#[derive(Debug)]
-struct Alive;
-
-impl Statuses for Alive {
-    const ALL: &'static [u16] = &[];
-}
-
-#[derive(Debug)]
-struct Ready;
-
-impl Statuses for Ready {
-    const ALL: &'static [u16] = &[503];
+errors! {
+    InternalOnly: [];
+    NotReady: [503];
 }
 
 #[OpenApi(tag = "Tag::Health")]
 impl HealthApi {
     /// Welcome
     #[oai(path = "/", method = "get", operation_id = "welcome")]
-    async fn welcome(&self) -> Result<Greeted, Fails<Alive>> {
+    async fn welcome(&self) -> Result<WelcomeResponse, Failure<InternalOnly>> {
         let welcome = Welcome {
             status: "HEALTHY".into(),
             current_time: Timestamp(OffsetDateTime::now_utc()),
             message: "Welcome to Millrace!".into(),
             storage_backend: self.storage_backend.into(),
         };
-        Ok(Greeted::Ok(Json::new(&welcome)?))
+        Ok(WelcomeResponse::Ok(Json::new(&welcome)?))
     }
 
     /// Is the process alive?
     ///
-    /// Never asks the database: a restart would not bring it back.
+    /// Does not check the database, because a restart of this process would not repair it.
     #[oai(path = "/livez", method = "get", operation_id = "livez")]
-    async fn livez(&self) -> Result<Ok200, Fails<Alive>> {
-        state("ok")
+    async fn livez(&self) -> Result<StatusResponse, Failure<InternalOnly>> {
+        status_response("ok")
     }
 
     /// Is the process ready for requests?
     ///
-    /// 200 when the database can be reached and written to and its schema is right, the storage of interest rates could
-    /// save something, and the process is not about to stop.
+    /// 200 when the database can be reached and written to and its schema is right, the storage of interest rates can
+    /// save a rate, and the process is not stopping.
     #[oai(path = "/readyz", method = "get", operation_id = "readyz")]
-    async fn readyz(&self) -> Result<Ok200, Fails<Ready>> {
+    async fn readyz(&self) -> Result<StatusResponse, Failure<NotReady>> {
         self.ready().await
     }
 
     /// Is the process ready for requests? The same as `/readyz`.
     #[oai(path = "/api/v1/ready", method = "get", operation_id = "ready")]
-    async fn ready_v1(&self) -> Result<Ok200, Fails<Ready>> {
+    async fn ready_v1(&self) -> Result<StatusResponse, Failure<NotReady>> {
         self.ready().await
     }
 
     /// Is the process alive? The same as `/livez`.
     #[oai(path = "/api/v1/health", method = "get", operation_id = "health")]
-    async fn health(&self) -> Result<Ok200, Fails<Alive>> {
-        state("ok")
+    async fn health(&self) -> Result<StatusResponse, Failure<InternalOnly>> {
+        status_response("ok")
     }
 
     /// Is the process ready for requests? The same as `/readyz`.
     #[oai(path = "/api/v1/health/ready", method = "get", operation_id = "health_ready")]
-    async fn health_ready(&self) -> Result<Ok200, Fails<Ready>> {
+    async fn health_ready(&self) -> Result<StatusResponse, Failure<NotReady>> {
         self.ready().await
     }
 
     /// Metrics for Prometheus
     #[oai(path = "/metrics", method = "get", operation_id = "metrics")]
-    async fn metrics(&self) -> Result<Measured, Fails<Alive>> {
-        Ok(Measured::Ok(MetricsText((self.metrics)().await)))
+    async fn metrics(&self) -> Result<MetricsResponse, Failure<InternalOnly>> {
+        Ok(MetricsResponse::Ok(MetricsText((self.metrics)().await)))
     }
 }
 
 impl HealthApi {
-    async fn ready(&self) -> Result<Ok200, Fails<Ready>> {
+    async fn ready(&self) -> Result<StatusResponse, Failure<NotReady>> {
         if self.draining.is_cancelled() {
             return Err(Problem::unavailable("not ready: this process is stopping").into());
         }
-        match tokio::time::timeout(READY_WITHIN, (self.readiness)()).await {
-            Ok(Ok(())) => state("ready"),
+        match tokio::time::timeout(READINESS_TIMEOUT, (self.readiness)()).await {
+            Ok(Ok(())) => status_response("ready"),
             Ok(Err(cause)) => Err(Problem::unavailable(format!("not ready: {cause}")).into()),
-            Err(_) => Err(Problem::unavailable("not ready: the database did not answer in time").into()),
+            Err(_) => Err(Problem::unavailable("not ready: the database did not respond in time").into()),
         }
     }
 }
 
-fn state<S>(status: &'static str) -> Result<Ok200, Fails<S>> {
-    Ok(Ok200::Ok(Json::new(&State { status: status.into() })?))
+fn status_response<S>(status: &'static str) -> Result<StatusResponse, Failure<S>> {
+    Ok(StatusResponse::Ok(Json::new(&HealthStatus { status: status.into() })?))
 }
 
 /// Prometheus' text format.
@@ -197,12 +189,12 @@ mod tests {
         (response.status(), response.take_body().into_string().await.unwrap_or_default())
     }
 
-    fn readiness(answer: Result<(), &'static str>) -> Readiness {
-        Arc::new(move || Box::pin(async move { answer.map_err(Into::into) }))
+    fn readiness(result: Result<(), &'static str>) -> Readiness {
+        Arc::new(move || Box::pin(async move { result.map_err(Into::into) }))
     }
 
     #[tokio::test]
-    async fn readiness_asks_and_liveness_does_not() {
+    async fn readiness_checks_the_database_and_liveness_does_not() {
         for path in ["/readyz", "/api/v1/ready", "/api/v1/health/ready"] {
             assert_eq!(get(path, readiness(Ok(())), false).await, (StatusCode::OK, "{\"status\":\"ready\"}\n".into()));
             let (status, body) = get(path, readiness(Err("password=hunter2")), false).await;
@@ -211,19 +203,19 @@ mod tests {
             assert_eq!(get(path, readiness(Ok(())), true).await.0, StatusCode::SERVICE_UNAVAILABLE);
         }
         for path in ["/livez", "/api/v1/health"] {
-            let never: Readiness = Arc::new(|| Box::pin(std::future::pending()));
-            assert_eq!(get(path, never, true).await, (StatusCode::OK, "{\"status\":\"ok\"}\n".into()));
+            let pending: Readiness = Arc::new(|| Box::pin(std::future::pending()));
+            assert_eq!(get(path, pending, true).await, (StatusCode::OK, "{\"status\":\"ok\"}\n".into()));
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_database_that_does_not_answer_is_not_ready() {
-        let never: Readiness = Arc::new(|| Box::pin(std::future::pending()));
-        assert_eq!(get("/readyz", never, false).await.0, StatusCode::SERVICE_UNAVAILABLE);
+    async fn readiness_fails_when_the_database_does_not_respond() {
+        let pending: Readiness = Arc::new(|| Box::pin(std::future::pending()));
+        assert_eq!(get("/readyz", pending, false).await.0, StatusCode::SERVICE_UNAVAILABLE);
     }
 
     #[tokio::test]
-    async fn greets() {
+    async fn welcome_and_metrics_respond() {
         let (status, body) = get("/", readiness(Ok(())), false).await;
         assert_eq!(status, StatusCode::OK);
         assert!(body.starts_with(r#"{"status":"HEALTHY","current_time":"2"#), "{body}");

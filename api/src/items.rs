@@ -11,7 +11,7 @@ use crate::{
     auth::{self, Bearer},
     entity_tag,
     middleware::correlation,
-    problem::{Fails, Problem, Statuses},
+    problem::{ErrorStatuses, Failure, Problem},
     tags::Tag,
     validation::{Body, Limit, Query, Skip},
     wire::Json,
@@ -92,35 +92,35 @@ enum Deleted {
 #[derive(Debug)]
 struct Listing;
 
-impl Statuses for Listing {
+impl ErrorStatuses for Listing {
     const ALL: &'static [u16] = &[422, 503];
 }
 
 #[derive(Debug)]
 struct Finding;
 
-impl Statuses for Finding {
+impl ErrorStatuses for Finding {
     const ALL: &'static [u16] = &[404, 412, 422, 503];
 }
 
 #[derive(Debug)]
 struct Creating;
 
-impl Statuses for Creating {
+impl ErrorStatuses for Creating {
     const ALL: &'static [u16] = &[400, 401, 403, 408, 413, 415, 422, 503];
 }
 
 #[derive(Debug)]
 struct Updating;
 
-impl Statuses for Updating {
+impl ErrorStatuses for Updating {
     const ALL: &'static [u16] = &[400, 401, 403, 404, 408, 412, 413, 415, 422, 503];
 }
 
 #[derive(Debug)]
 struct Deleting;
 
-impl Statuses for Deleting {
+impl ErrorStatuses for Deleting {
     const ALL: &'static [u16] = &[401, 403, 404, 412, 422, 503];
 }
 
@@ -136,7 +136,7 @@ impl ItemsApi {
         skip: Query<Skip>,
         /// How many at most.
         limit: Query<Limit>,
-    ) -> Result<Listed, Fails<Listing>> {
+    ) -> Result<Listed, Failure<Listing>> {
         let mut errors = Vec::new();
         let skip = skip.or_note(&mut errors).unwrap_or_default();
         let limit = limit.or_note(&mut errors).unwrap_or(Limit::DEFAULT);
@@ -167,11 +167,11 @@ impl ItemsApi {
             description = "An `ETag` that is wanted: 412 for another."
         )
     )]
-    async fn get(&self, request: &Request, item_id: Path<ItemIdText>) -> Result<Found, Fails<Finding>> {
+    async fn get(&self, request: &Request, item_id: Path<ItemIdText>) -> Result<Found, Failure<Finding>> {
         let Some(item) = self.items.find(id(&item_id)?).await? else { return Err(unknown().into()) };
         let tag = entity_tag::of_version(item.version);
-        entity_tag::check_expected(request.headers(), &tag)?;
-        if entity_tag::is_known(request.headers(), &tag) {
+        entity_tag::check_if_match(request.headers(), &tag)?;
+        if entity_tag::matches_if_none_match(request.headers(), &tag) {
             return Ok(Found::NotModified(tag));
         }
         Ok(Found::Ok(Json::new(&Item::from(&*item))?, tag))
@@ -181,7 +181,7 @@ impl ItemsApi {
     ///
     /// It belongs to the caller. It can be found by its texts a moment later.
     #[oai(path = "/items", method = "post", operation_id = "create_item")]
-    async fn create(&self, request: &Request, caller: Bearer, body: Body<Said>) -> Result<Created, Fails<Creating>> {
+    async fn create(&self, request: &Request, caller: Bearer, body: Body<Said>) -> Result<Created, Failure<Creating>> {
         let said = body.read()?;
         check_owner(&said, &caller)?;
         let created = self.items.create(caller.user, &said.contents, correlation::origin(request)).await?;
@@ -216,7 +216,7 @@ impl ItemsApi {
         caller: Bearer,
         item_id: Path<ItemIdText>,
         body: Body<Said>,
-    ) -> Result<Updated, Fails<Updating>> {
+    ) -> Result<Updated, Failure<Updating>> {
         let said = body.read()?;
         let change = change(request, &caller, id(&item_id)?);
         check_owner(&said, &caller)?;
@@ -247,7 +247,7 @@ impl ItemsApi {
         request: &Request,
         caller: Bearer,
         item_id: Path<ItemIdText>,
-    ) -> Result<Deleted, Fails<Deleting>> {
+    ) -> Result<Deleted, Failure<Deleting>> {
         let change = change(request, &caller, id(&item_id)?);
         done(self.items.delete(&change, correlation::origin(request)).await?)?;
         Ok(Deleted::Done)
@@ -267,7 +267,7 @@ fn id(Path(ItemIdText(text)): &Path<ItemIdText>) -> Result<ItemId, Problem> {
 
 fn change(request: &Request, caller: &Bearer, id: ItemId) -> Change {
     let headers = request.headers();
-    let (expected, unwanted) = (entity_tag::expected(headers), entity_tag::unwanted(headers));
+    let (expected, unwanted) = (entity_tag::if_match_versions(headers), entity_tag::if_none_match_versions(headers));
     Change { id, by: caller.user, expected, unwanted }
 }
 
@@ -287,7 +287,7 @@ fn done<T>(changed: Changed<T>) -> Result<T, Problem> {
         Changed::Done(value) => Ok(value),
         Changed::Unknown => Err(unknown()),
         Changed::NotYours => Err(Problem::new(StatusCode::FORBIDDEN, "Not the owner of this item")),
-        Changed::Stale(version) => Err(entity_tag::failed(&entity_tag::of_version(version))),
+        Changed::Stale(version) => Err(entity_tag::precondition_failed(&entity_tag::of_version(version))),
     }
 }
 

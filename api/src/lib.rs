@@ -1,21 +1,21 @@
-//! Millrace over HTTP: it parses, checks and answers. Everything it answers about is done by the crate `jobs`.
+//! The HTTP API of Millrace: parses requests, checks them and builds responses. The crate `jobs` does the work itself.
 //!
 //! | where | what |
 //! |---|---|
-//! | [`build`] | the list of feature APIs, made into one endpoint |
-//! | [`server`] | accepts connections, keeps them within limits, drains them |
-//! | [`middleware`] | what happens around every handler: correlation, log and metrics, body limit |
-//! | [`routes`] | which path leads where |
-//! | [`validation`] | reads bodies and query parameters, and says all that is wrong with them |
-//! | [`problem`] | every error answer and its status |
-//! | [`rate_limit`] | how often one caller may do something |
-//! | [`wire`] | decimals, times and JSON answers |
+//! | [`build`] | joins the feature APIs into one endpoint |
+//! | [`server`] | accepts connections, limits them, drains them |
+//! | [`middleware`] | surrounds every handler: correlation id, log and metrics, body limit |
+//! | [`routes`] | maps paths to operations |
+//! | [`validation`] | reads bodies and query parameters, and reports all invalid fields |
+//! | [`problem`] | error responses and their statuses |
+//! | [`rate_limit`] | rate limits by caller or address |
+//! | [`wire`] | decimals, times and JSON responses |
 //! | [`transactions`], [`users`], [`items`], [`search`], [`rates`], [`probes`], [`prices`], [`prices_admin`], [`logs`], [`health`], [`docs`] | wire types and handlers, one file per feature |
-//! | [`auth`] | who calls |
-//! | `client_address` | which address a request comes from |
-//! | [`cors`] | which other sites' pages may call |
-//! | [`config`] | the settings |
-//! | [`program`](mod@program) | the process |
+//! | [`auth`] | authentication by keys and tokens |
+//! | `client_address` | the client's IP address, also behind trusted proxies |
+//! | [`cors`] | cross-origin access from browsers |
+//! | [`config`] | the configuration |
+//! | [`program`](mod@program) | the API process |
 
 pub mod auth;
 mod client_address;
@@ -58,8 +58,8 @@ pub use program::program;
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    auth::Callers,
-    config::Config,
+    auth::Authenticator,
+    config::ApiConfig,
     health::{HealthApi, Metrics, Readiness},
     items::ItemsApi,
     logs::LogsApi,
@@ -76,47 +76,48 @@ use self::{
 
 /// The title of `openapi.json`.
 const TITLE: &str = "Millrace";
-/// The introduction of `openapi.json`: what holds for every endpoint.
+/// The introduction of `openapi.json`: facts about every endpoint.
 const DESCRIPTION: &str = "A durable job queue behind five services.\n\n\
-    JSON in UTF-8; times are RFC 3339 in UTC; money is decimal and exact. Every answer carries `X-Correlation-Id`: \
+    JSON in UTF-8; times are RFC 3339 in UTC; money is decimal and exact. Every response carries `X-Correlation-Id`: \
     yours, if it matches `[A-Za-z0-9._:@/+=-]{1,128}`, else a new one; it is in every log line and job that the request \
     leads to. W3C `traceparent` goes the same way.\n\n\
     Errors are `application/problem+json`. `detail` is a sentence, or for a validation error (422) the list of all \
-    failing fields as `{\"loc\", \"msg\", \"type\", \"input\"}`. Limited routes say what is left in `RateLimit`, and of \
-    which policy in `RateLimit-Policy`, also when they fail. Every answer has a `Cache-Control`: `private, no-store` for \
-    requests with a key or a token, `no-cache` where an `ETag` may be asked for again, `no-store` otherwise. A 2xx is only ever answered after its write is committed. \
+    failing fields as `{\"loc\", \"msg\", \"type\", \"input\"}`. Rate-limited routes report the remaining quota in \
+    `RateLimit` and the policy in `RateLimit-Policy`, also when they fail. Every response has a `Cache-Control`: \
+    `private, no-store` for requests with a key or a token, `no-cache` where an `ETag` can be revalidated, `no-store` \
+    otherwise. A 2xx is sent only after its write is committed. \
     Bodies are at most 1 MiB and arrive within 30 s.";
 
-/// What the API is made of.
+/// The features and shared services that the API uses.
 #[derive(Clone)]
-pub struct Parts {
+pub struct Dependencies {
     /// The transactions feature.
     pub transactions: Transactions,
     /// The users feature.
     pub users: Users,
     /// The items feature.
     pub items: Items,
-    /// Finds items.
+    /// The item search.
     pub search: Searcher,
     /// Interest rates.
     pub rates: Rates,
-    /// Probes on Mars.
+    /// Mars probes.
     pub probes: Probes,
-    /// What all processes share: their limits.
+    /// Shares rate limits between processes.
     pub redis: Option<Redis>,
-    /// What all processes have logged.
+    /// The structured logs of all processes.
     pub logs: Logs,
     /// Crypto prices.
     pub prices: Prices,
-    /// Says why the system is not ready, when it is not.
+    /// Checks readiness; the error is the reason.
     pub readiness: Readiness,
     /// Renders all metrics in Prometheus' text format.
     pub metrics: Metrics,
-    /// Cancelled when this process is about to stop.
+    /// Cancelled when this process starts to drain.
     pub draining: CancellationToken,
 }
 
-/// Every feature's endpoints: adding a feature is one line here, one in [`build`] and one field of [`Parts`].
+/// The endpoints of every feature. A new feature adds one line here, one in [`build`] and one field in [`Dependencies`].
 type Apis = (
     TransactionsApi,
     UsersApi,
@@ -130,13 +131,25 @@ type Apis = (
     HealthApi,
 );
 
-/// The whole API as one endpoint, for [`server::serve`] or a test.
-pub fn build(parts: Parts, config: &Config) -> Routes {
-    let Parts { transactions, users, items, search, rates, probes, prices, redis, logs, readiness, metrics, draining } =
-        parts;
+/// Builds the whole API as one endpoint, for [`server::serve`] or a test.
+pub fn build(dependencies: Dependencies, config: &ApiConfig) -> Routes {
+    let Dependencies {
+        transactions,
+        users,
+        items,
+        search,
+        rates,
+        probes,
+        prices,
+        redis,
+        logs,
+        readiness,
+        metrics,
+        draining,
+    } = dependencies;
     let tokens = config.keys.jwt.as_ref().map_or_else(Tokens::random, |key| Tokens::new(key.expose()));
     let limits = Limits::new(redis, config.prices_limit);
-    let callers = Callers::new(tokens.clone(), &config.keys, limits.limit(Policy::WRONG_KEYS));
+    let authenticator = Authenticator::new(tokens.clone(), &config.keys, limits.new_limit(Policy::WRONG_KEYS));
     let apis: Apis = (
         TransactionsApi { transactions, webhook: config.webhook.clone(), read: config.transactions_read },
         UsersApi::new(users, tokens, &limits),
@@ -150,23 +163,23 @@ pub fn build(parts: Parts, config: &Config) -> Routes {
         HealthApi { readiness, metrics, draining, storage_backend: rates.backend() },
     );
     Routes::new(apis, docs::pages(&document()))
-        .known_by(callers)
-        .behind(&config.trusted_proxies)
-        .open_to(&config.origins)
+        .with_authenticator(authenticator)
+        .with_trusted_proxies(&config.trusted_proxies)
+        .with_cors(&config.allowed_origins)
 }
 
-/// The published contract, as it is committed in `api/openapi.json`: the same text on every machine.
+/// The OpenAPI document as committed in `api/openapi.json`. It is the same on every machine.
 pub fn openapi_json() -> String {
     docs::text(&document()) + "\n"
 }
 
 fn document() -> docs::Document<Apis> {
-    OpenApiService::new(docs::Shape::default(), TITLE, env!("CARGO_PKG_VERSION"))
+    OpenApiService::new(docs::DocumentedApi::default(), TITLE, env!("CARGO_PKG_VERSION"))
         .description(DESCRIPTION)
         .license("MIT")
         .server("/")
         .extra_response_header::<String, _>(
-            ExtraHeader::new("X-Correlation-Id").description("Finds this request in logs, traces and jobs."),
+            ExtraHeader::new("X-Correlation-Id").description("Identifies this request in logs, traces and jobs."),
         )
 }
 
@@ -175,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_document_is_the_same_every_time_and_everywhere() {
+    fn the_document_is_reproducible() {
         let json = openapi_json();
         assert_eq!(json, openapi_json());
         for local in ["localhost", "127.0.0.1", env!("CARGO_MANIFEST_DIR")] {

@@ -18,7 +18,7 @@ use time::{Duration, OffsetDateTime};
 use self::view::{Format, Moment};
 use crate::{
     auth::Admin,
-    problem::{Fails, Problem, Statuses},
+    problem::{ErrorStatuses, Failure, Problem},
     rate_limit::{Limit, Limits},
     tags::Tag,
     validation::{Query, Wrong},
@@ -93,7 +93,7 @@ impl ApiResponse for Exported {
 #[derive(Debug)]
 struct Exporting;
 
-impl Statuses for Exporting {
+impl ErrorStatuses for Exporting {
     const ALL: &'static [u16] = &[401, 403, 404, 422, 429, 503];
 }
 
@@ -116,9 +116,9 @@ impl LogsApi {
         to: Query<Moment>,
         /// How lines are sent.
         format: Query<Format>,
-    ) -> Result<Exported, Fails<Exporting>> {
+    ) -> Result<Exported, Failure<Exporting>> {
         let Admin(caller) = caller;
-        self.limit.take(&caller).await?;
+        self.limit.acquire(&caller).await?;
         let now = OffsetDateTime::now_utc();
         let mut errors = Vec::new();
         let from = from.or_note(&mut errors).map(|Moment(from)| from);

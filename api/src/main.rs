@@ -1,4 +1,4 @@
-//! The API of production: `DATABASE_URL=… api`.
+//! The API server of production: `DATABASE_URL=… api`.
 
 use std::process::ExitCode;
 

@@ -16,7 +16,7 @@ use poem_openapi::{ApiResponse, OpenApi};
 use self::view::{Asset, Assets, Chosen, Code, Frequency, MarketChart, SimplePrices};
 use crate::{
     auth::Private,
-    problem::{Fails, Problem, Statuses},
+    problem::{ErrorStatuses, Failure, Problem},
     rate_limit::{Limit, Limits},
     tags::Tag,
     validation::{Invalid, Query, Wrong},
@@ -68,7 +68,7 @@ enum Charted {
 #[derive(Debug)]
 struct Reading;
 
-impl Statuses for Reading {
+impl ErrorStatuses for Reading {
     const ALL: &'static [u16] = &[401, 403, 404, 422, 429, 503];
 }
 
@@ -86,8 +86,8 @@ impl PricesApi {
         assets: Query<Assets>,
         /// One of those that the service is set up for.
         currency: Query<Code>,
-    ) -> Result<Quoted, Fails<Reading>> {
-        self.limit.take(&caller).await?;
+    ) -> Result<Quoted, Failure<Reading>> {
+        self.limit.acquire(&caller).await?;
         let mut errors = Vec::new();
         let assets = required(assets, "assets", &mut errors);
         let currency = self.currency(currency, &mut errors);
@@ -118,8 +118,8 @@ impl PricesApi {
         days: Query<Chosen>,
         /// How far apart the prices are.
         interval: Query<Frequency>,
-    ) -> Result<Charted, Fails<Reading>> {
-        self.limit.take(&caller).await?;
+    ) -> Result<Charted, Failure<Reading>> {
+        self.limit.acquire(&caller).await?;
         let mut errors = Vec::new();
         let asset = required(asset, "asset", &mut errors);
         let currency = self.currency(currency, &mut errors);

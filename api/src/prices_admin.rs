@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{
     auth::Admin,
     middleware::correlation,
-    problem::{Fails, Statuses},
+    problem::{ErrorStatuses, Failure},
     rate_limit::{Limit, Limits},
     tags::Tag,
     wire::Json,
@@ -55,7 +55,7 @@ enum Accepted {
 #[derive(Debug)]
 struct Asking;
 
-impl Statuses for Asking {
+impl ErrorStatuses for Asking {
     const ALL: &'static [u16] = &[401, 403, 429, 503];
 }
 
@@ -67,8 +67,8 @@ impl PricesAdminApi {
     /// each of them, whoever asks for it and how often; one that was given up begins again. A body is not read. At most
     /// 60 requests a minute of all admin routes are taken from one admin.
     #[oai(path = "/admin/prices/fetch", method = "post", operation_id = "fetch_prices")]
-    async fn fetch(&self, request: &Request, Admin(caller): Admin) -> Result<Accepted, Fails<Asking>> {
-        self.limit.take(&caller).await?;
+    async fn fetch(&self, request: &Request, Admin(caller): Admin) -> Result<Accepted, Failure<Asking>> {
+        self.limit.acquire(&caller).await?;
         let asked = self.prices.fetch_today(correlation::origin(request)).await?;
         Ok(Accepted::Ok(Json::new(&Fetch::from(asked))?))
     }

@@ -14,7 +14,7 @@ use self::{
     view::{Move, PageSize, Probe, Setup},
 };
 use crate::{
-    problem::{Fails, Problem, Statuses},
+    problem::{ErrorStatuses, Failure, Problem},
     tags::Tag,
     validation::{Body, Cursor, Query},
     wire::Json,
@@ -49,21 +49,21 @@ enum Listed {
 #[derive(Debug)]
 struct SettingUp;
 
-impl Statuses for SettingUp {
+impl ErrorStatuses for SettingUp {
     const ALL: &'static [u16] = &[400, 408, 413, 415, 422, 503];
 }
 
 #[derive(Debug)]
 struct Moving;
 
-impl Statuses for Moving {
+impl ErrorStatuses for Moving {
     const ALL: &'static [u16] = &[400, 404, 408, 413, 415, 422, 503];
 }
 
 #[derive(Debug)]
 struct Checking;
 
-impl Statuses for Checking {
+impl ErrorStatuses for Checking {
     const ALL: &'static [u16] = &[422, 503];
 }
 
@@ -73,10 +73,10 @@ impl ProbesApi {
     ///
     /// It stands at (0, 0) of a grid of its own. `x` and `y` are the largest coordinates; one of them may be 0.
     #[oai(path = "/setup", method = "post", operation_id = "set_probe_up")]
-    async fn setup(&self, body: Body<Setup>) -> Result<Stands, Fails<SettingUp>> {
+    async fn setup(&self, body: Body<Setup>) -> Result<Stands, Failure<SettingUp>> {
         let said = body.read().inspect_err(|problem| {
-            if let Some(failures) = problem.failures() {
-                events::record_invalid_setup(&failures);
+            if let Some(failures) = problem.validation_failures() {
+                events::invalid_setup(&failures);
             }
         });
         let Setup { grid, direction } = said?;
@@ -90,10 +90,10 @@ impl ProbesApi {
     /// Moves of one probe at the same time take place one after the other. What the probe cannot do is told as an
     /// object in `detail`: 404 `PROBE_NOT_FOUND`, 400 `INVALID_COMMAND_ERROR`, 422 `INVALID_MOVEMENT_ERROR`.
     #[oai(path = "/move", method = "patch", operation_id = "move_probe")]
-    async fn send(&self, body: Body<Move>) -> Result<Stands, Fails<Moving>> {
+    async fn send(&self, body: Body<Move>) -> Result<Stands, Failure<Moving>> {
         let said = body.read().inspect_err(|problem| {
-            if let Some(failures) = problem.failures() {
-                events::record_invalid_command(None, "", &failures);
+            if let Some(failures) = problem.validation_failures() {
+                events::invalid_command(None, "", &failures);
             }
         });
         let Move { id, command } = said?;
@@ -115,7 +115,7 @@ impl ProbesApi {
         limit: Query<PageSize>,
         /// Where the list begins, as a `Link` header gave it.
         cursor: Query<Cursor<8>>,
-    ) -> Result<Listed, Fails<Checking>> {
+    ) -> Result<Listed, Failure<Checking>> {
         let mut errors = Vec::new();
         let limit = limit.or_note(&mut errors);
         let after = cursor.or_note(&mut errors).map(|Cursor(bytes)| i64::from_be_bytes(bytes));

@@ -1,6 +1,6 @@
-//! Every error answer and its status: the one place where a failure becomes what a client sees (RFC 9457).
+//! Error responses in the problem format (RFC 9457). Every failure becomes a response and a status here.
 
-mod repeats;
+mod log_throttle;
 
 use std::{
     borrow::Cow,
@@ -23,31 +23,31 @@ use poem_openapi::{
 };
 use serde::Serialize;
 
-use self::repeats::Repeats;
+use self::log_throttle::LogThrottle;
 use crate::validation::Invalid;
 
-/// The media type of every error answer.
+/// The media type of every error response.
 pub const CONTENT_TYPE: &str = "application/problem+json";
-/// What a client is told to wait when the database cannot take its write: long enough for a failover's next try.
+/// `Retry-After` of a 503, in seconds. By then, during a failover, the next attempt to connect is due.
 const RETRY_AFTER_SECONDS: &str = "1";
 /// The name of the schema in `openapi.json`.
 const SCHEMA: &str = "Problem";
 
-/// An error answer in the making. Boxed, so that a handler's `Result` stays as small as its success.
+/// An error response. Boxed, so that a handler's `Result` is no larger than its success value.
 #[derive(Debug)]
-pub struct Problem(Box<Answer>);
+pub struct Problem(Box<ProblemParts>);
 
 #[derive(Debug)]
-struct Answer {
+struct ProblemParts {
     status: StatusCode,
     kind: &'static str,
     detail: Detail,
     headers: Vec<(HeaderName, HeaderValue)>,
-    /// What really happened, for the log only.
+    /// The internal cause, for the log only.
     cause: Option<String>,
 }
 
-/// What `detail` holds; clients of each kind of error parse its own shape.
+/// The value of `detail`; its shape depends on the kind of error.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum Detail {
@@ -56,9 +56,9 @@ enum Detail {
     Object(serde_json::Value),
 }
 
-/// The wire form, in the order of RFC 9457.
+/// The JSON body, with its members in the order of RFC 9457.
 #[derive(Serialize)]
-struct Wire<'a> {
+struct ProblemBody<'a> {
     #[serde(rename = "type")]
     kind: &'a str,
     title: &'a str,
@@ -69,35 +69,35 @@ struct Wire<'a> {
 }
 
 impl Problem {
-    /// A plain error: what is wrong, in one sentence that the client may read.
+    /// A plain error: one sentence for the client.
     pub fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
         Self::with_detail(status, "about:blank", Detail::Text(detail.into()))
     }
 
-    /// A validation error: all that is wrong with the input.
+    /// A validation error (422) with all invalid fields.
     pub fn invalid(errors: Vec<Invalid>) -> Self {
         Self::with_detail(StatusCode::UNPROCESSABLE_ENTITY, "urn:millrace:problem:validation", Detail::Invalid(errors))
     }
 
-    /// All that is wrong with the input, for the log; `None` when this is no validation error.
-    pub fn failures(&self) -> Option<String> {
+    /// All invalid fields as one text for the log; `None` if this is not a validation error.
+    pub fn validation_failures(&self) -> Option<String> {
         let Detail::Invalid(errors) = &self.0.detail else { return None };
         Some(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
     }
 
-    /// A domain error of a service whose clients parse an object.
+    /// A domain error whose `detail` is an object.
     pub fn domain(status: StatusCode, detail: serde_json::Value) -> Self {
         Self::with_detail(status, "about:blank", Detail::Object(detail))
     }
 
-    /// A fault of ours. The cause goes to the log and nowhere else.
+    /// An internal error (500). Only the log gets the cause.
     pub fn internal(cause: impl Into<String>) -> Self {
         let mut problem = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong on our side.");
         problem.0.cause = Some(cause.into());
         problem
     }
 
-    /// Something that passes: the client may try again. The cause goes to the log and nowhere else.
+    /// A temporary failure (503) with `Retry-After`. Only the log gets the cause.
     pub fn unavailable(cause: impl Into<String>) -> Self {
         let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Not available at the moment, please try again.")
             .header(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
@@ -105,57 +105,60 @@ impl Problem {
         problem
     }
 
-    /// Names this kind of problem by a URN that stays the same for ever.
+    /// Sets the problem's `type`, a URN. It is part of the API and never changes.
     pub fn kind(mut self, kind: &'static str) -> Self {
         self.0.kind = kind;
         self
     }
 
-    /// Adds a header to the answer.
+    /// Adds a header to the response.
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.0.headers.push((name, value));
         self
     }
 
     fn with_detail(status: StatusCode, kind: &'static str, detail: Detail) -> Self {
-        Self(Box::new(Answer { status, kind, detail, headers: Vec::new(), cause: None }))
+        Self(Box::new(ProblemParts { status, kind, detail, headers: Vec::new(), cause: None }))
     }
 
-    /// Writes what the client must not see to the log; the caller stands inside the request's span, and calls it once. A
-    /// cause of a 503 that comes again within 10 s is only counted.
+    /// Logs the internal cause. Call it once, inside the request's span.
+    ///
+    /// Repeats of a 503's cause within 10 s are counted instead of logged.
     pub fn log(&self) {
         match &self.0.cause {
             Some(cause) if self.0.status == StatusCode::INTERNAL_SERVER_ERROR => {
-                tracing::error!(cause, "REQUEST_FAILED")
+                tracing::error!(cause, "request failed: internal error")
             }
             Some(cause) => {
-                static REPEATS: Mutex<Repeats> = Mutex::new(Repeats::new());
-                let seen = REPEATS.lock().unwrap_or_else(PoisonError::into_inner).see(cause, Instant::now());
-                match seen {
+                static THROTTLE: Mutex<LogThrottle> = Mutex::new(LogThrottle::new());
+                let mut throttle = THROTTLE.lock().unwrap_or_else(PoisonError::into_inner);
+                let suppressed = throttle.register(cause, Instant::now());
+                drop(throttle);
+                match suppressed {
                     None => {}
-                    Some(0) => tracing::warn!(cause, "REQUEST_UNAVAILABLE"),
-                    Some(left_out) => tracing::warn!(cause, left_out, "REQUEST_UNAVAILABLE"),
+                    Some(0) => tracing::warn!(cause, "request failed: service unavailable"),
+                    Some(suppressed) => tracing::warn!(cause, suppressed, "request failed: service unavailable"),
                 }
             }
             None => {}
         }
     }
 
-    /// The body of the answer.
-    pub fn text(&self, correlation_id: Option<&str>) -> Vec<u8> {
-        let Answer { status, kind, detail, .. } = &*self.0;
+    /// The JSON body of the response.
+    pub fn to_json(&self, correlation_id: Option<&str>) -> Vec<u8> {
+        let ProblemParts { status, kind, detail, .. } = &*self.0;
         let title = status.canonical_reason().unwrap_or("Error");
-        let wire = Wire { kind, title, status: status.as_u16(), detail, correlation_id };
-        // Writing strings and numbers to memory does not fail; should it ever, the status alone still says what counts.
-        let mut text = serde_json::to_vec(&wire).unwrap_or_default();
+        let body = ProblemBody { kind, title, status: status.as_u16(), detail, correlation_id };
+        // Serialising strings and numbers does not fail. If it ever did, the client would still get the status.
+        let mut text = serde_json::to_vec(&body).unwrap_or_default();
         text.push(b'\n');
         text
     }
 
-    /// The answer itself.
-    pub fn respond(&self, correlation_id: Option<&str>) -> Response {
-        let Answer { status, headers, .. } = &*self.0;
-        let body = self.text(correlation_id);
+    /// Builds the response.
+    pub fn to_response(&self, correlation_id: Option<&str>) -> Response {
+        let ProblemParts { status, headers, .. } = &*self.0;
+        let body = self.to_json(correlation_id);
         let mut response = Response::builder().status(*status).content_type(CONTENT_TYPE).body(body);
         for (name, value) in headers {
             response.headers_mut().insert(name.clone(), value.clone());
@@ -181,7 +184,7 @@ impl ResponseError for Problem {
     }
 
     fn as_response(&self) -> Response {
-        self.respond(None)
+        self.to_response(None)
     }
 }
 
@@ -195,11 +198,11 @@ impl From<Error> for Problem {
 }
 
 impl From<poem::Error> for Problem {
-    /// Takes any error of the framework over: its status stays, and its text too as long as it is about the client's input.
+    /// Converts any error of the framework. The status is kept; the text is kept only for a client error.
     fn from(error: poem::Error) -> Self {
         match error.downcast::<Self>() {
             Ok(problem) => problem,
-            // A path that is not UTF-8 leads nowhere.
+            // A path that is not UTF-8 matches no route.
             Err(error) if error.is::<ParsePathError>() => Self::new(StatusCode::NOT_FOUND, "Not Found"),
             Err(error) if error.status().is_server_error() => Self::internal(error.to_string()),
             Err(error) => Self::new(error.status(), error.to_string()),
@@ -207,39 +210,52 @@ impl From<poem::Error> for Problem {
     }
 }
 
-/// Which statuses the errors of one operation can have, for `openapi.json`. 500 is always one of them.
-pub trait Statuses: Send + Sync + 'static {
-    /// All but 500.
+/// The error statuses of one operation, for `openapi.json`. 500 is added to every list. Declared with [`errors!`].
+pub trait ErrorStatuses: Send + Sync + 'static {
+    /// All statuses except 500.
     const ALL: &'static [u16];
 }
 
-/// A [`Problem`] of an operation that is documented to answer the statuses of `S`.
-#[derive(Debug)]
-pub struct Fails<S>(Problem, PhantomData<S>);
+/// Declares types that list the error statuses of operations: `errors! { Login: [401, 422]; }`.
+macro_rules! errors {
+    ($($name:ident: [$($status:literal),*];)+) => {$(
+        #[derive(Debug)]
+        struct $name;
 
-impl<S, P: Into<Problem>> From<P> for Fails<S> {
+        impl $crate::problem::ErrorStatuses for $name {
+            const ALL: &'static [u16] = &[$($status),*];
+        }
+    )+};
+}
+pub(crate) use errors;
+
+/// The error type of an operation: a [`Problem`], documented with the statuses of `S`.
+#[derive(Debug)]
+pub struct Failure<S>(Problem, PhantomData<S>);
+
+impl<S, P: Into<Problem>> From<P> for Failure<S> {
     fn from(problem: P) -> Self {
         Self(problem.into(), PhantomData)
     }
 }
 
-impl<S> From<Fails<S>> for poem::Error {
-    fn from(fails: Fails<S>) -> Self {
-        fails.0.into()
+impl<S> From<Failure<S>> for poem::Error {
+    fn from(failure: Failure<S>) -> Self {
+        failure.0.into()
     }
 }
 
-impl<S: Statuses> IntoResponse for Fails<S> {
+impl<S: ErrorStatuses> IntoResponse for Failure<S> {
     fn into_response(self) -> Response {
-        self.0.respond(None)
+        self.0.to_response(None)
     }
 }
 
-impl<S: Statuses> ApiResponse for Fails<S> {
+impl<S: ErrorStatuses> ApiResponse for Failure<S> {
     fn meta() -> MetaResponses {
         let mut statuses = [S::ALL, &[500]].concat();
         statuses.sort_unstable();
-        MetaResponses { responses: statuses.into_iter().map(documented).collect() }
+        MetaResponses { responses: statuses.into_iter().map(document_status).collect() }
     }
 
     fn register(registry: &mut Registry) {
@@ -247,21 +263,21 @@ impl<S: Statuses> ApiResponse for Fails<S> {
     }
 }
 
-/// One error status as `openapi.json` describes it.
-fn documented(status: u16) -> MetaResponse {
+/// The description of one error status in `openapi.json`.
+fn document_status(status: u16) -> MetaResponse {
     let description = match status {
         400 => "The body is not JSON in UTF-8.",
         401 => "The signature or token is missing or wrong.",
-        403 => "The API key is missing or wrong, or this is not yours.",
-        404 => "There is no such thing.",
+        403 => "The API key is missing or wrong, or the resource belongs to another user.",
+        404 => "The resource does not exist.",
         408 => "The body did not arrive in time.",
-        409 => "It conflicts with what is recorded; `detail` says how.",
-        412 => "It is not in the state that `If-Match` names.",
+        409 => "The request conflicts with the stored state; `detail` explains how.",
+        412 => "The resource is not in the state that `If-Match` names.",
         413 => "The body is larger than 1 MiB.",
         415 => "The body is not declared as JSON.",
         422 => "The input is not valid; `detail` lists all failing fields.",
         429 => "Too many requests.",
-        500 => "A fault of ours. Nothing of it is shown; the correlation id finds it in our log.",
+        500 => "An internal error. The response shows no details; the correlation id finds them in the log.",
         503 => "Not available at the moment; try again after `Retry-After` seconds.",
         _ => "",
     };
@@ -294,14 +310,14 @@ fn schema() -> MetaSchema {
         ..MetaSchema::ANY
     };
     MetaSchema {
-        description: Some("Every error answer (RFC 9457)."),
+        description: Some("An error response (RFC 9457)."),
         required: vec!["type", "title", "status", "detail", "correlation_id"],
         properties: vec![
-            ("type", text("A URI that names the kind of problem; `about:blank` when the status says it all.")),
+            ("type", text("A URI that names the kind of problem; `about:blank` if the status alone describes it.")),
             ("title", text("The status in words.")),
             ("status", inline(MetaSchema::new_with_format("integer", "int32"))),
             ("detail", inline(detail)),
-            ("correlation_id", text("The `X-Correlation-Id` of this answer.")),
+            ("correlation_id", text("The `X-Correlation-Id` of this response.")),
         ],
         ..MetaSchema::new("object")
     }
@@ -311,16 +327,16 @@ fn schema() -> MetaSchema {
 mod tests {
     use super::*;
 
-    async fn body(problem: Problem) -> serde_json::Value {
-        let body = problem.respond(Some("c-1")).into_body().into_vec().await;
+    async fn json(problem: Problem) -> serde_json::Value {
+        let body = problem.to_response(Some("c-1")).into_body().into_vec().await;
         serde_json::from_slice(&body.unwrap_or_default()).unwrap_or_default()
     }
 
     #[tokio::test]
-    async fn shows_no_internals() {
+    async fn hides_internal_causes() {
         let problem = Problem::from(Error::Internal("relation \"secret\" does not exist".into()));
         assert_eq!(
-            body(problem).await,
+            json(problem).await,
             serde_json::json!({
                 "type": "about:blank", "title": "Internal Server Error", "status": 500,
                 "detail": "Something went wrong on our side.", "correlation_id": "c-1",
@@ -329,15 +345,15 @@ mod tests {
     }
 
     #[test]
-    fn unavailable_says_when_to_try_again() {
-        let response = Problem::from(Error::Unavailable("connection refused".into())).respond(None);
+    fn unavailable_has_retry_after() {
+        let response = Problem::from(Error::Unavailable("connection refused".into())).to_response(None);
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(response.header("retry-after"), Some("1"));
         assert_eq!(response.content_type(), Some(CONTENT_TYPE));
     }
 
     #[test]
-    fn keeps_a_problem_that_went_through_the_framework() {
+    fn a_problem_survives_the_framework() {
         let error = poem::Error::from(Problem::new(StatusCode::CONFLICT, "x"));
         assert_eq!(Problem::from(error).to_string(), "409 Conflict: x");
         let error = poem::Error::from(StatusCode::METHOD_NOT_ALLOWED);

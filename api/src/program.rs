@@ -1,4 +1,4 @@
-//! The API process, from its environment to its end.
+//! The API process: configuration, start, serving and shutdown.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -15,19 +15,19 @@ use jobs::{
 use tokio::net::TcpListener;
 
 use crate::{
-    Parts, build,
-    config::Config,
+    Dependencies, build,
+    config::ApiConfig,
     health::Metrics,
-    server::{self, Settings},
+    server::{self, ServerConfig},
 };
 
-/// The whole program: reads the environment, serves until it is told to stop.
+/// Runs the API process: reads the environment and serves until shutdown.
 ///
 /// # Errors
-/// Why it could not start, one problem a line.
+/// When the process cannot start: the reasons, one per line.
 pub async fn program() -> Result<(), String> {
     let mut vars = EnvReader::from_env();
-    let (config, jobs) = (Config::read(&mut vars), app::Config::read(&mut vars));
+    let (config, jobs) = (ApiConfig::read(&mut vars), app::Config::read(&mut vars));
     let database = app::require_database(&mut vars, &jobs);
     app::require_choices(&mut vars, &jobs);
     let Some(database) = vars.finish(database).map_err(process::text)? else { return Ok(()) };
@@ -37,7 +37,7 @@ pub async fn program() -> Result<(), String> {
     let app = App::start(&database, &jobs, "api", &shutdown.drain).map_err(process::text)?;
     let listener = listen(&config).await?;
     let address = listener.local_addr().map_err(process::text)?;
-    // Served from the start: whoever asks whether the process lives, or is ready, gets an answer while it waits.
+    // Serves already now, so that liveness and readiness checks get a response while the schema check waits.
     let serving = tokio::spawn({
         let (app, metrics, shutdown) = (app.clone(), app.metrics(telemetry.metrics()), shutdown.clone());
         async move { serve(listener, app, &config, metrics, &shutdown).await }
@@ -50,24 +50,24 @@ pub async fn program() -> Result<(), String> {
     Ok(())
 }
 
-/// Takes the port before anything slow happens, so that one in use is reported at once.
+/// Binds the listen address. Called before every slow step, so that a port in use is reported at once.
 ///
 /// # Errors
-/// Why the address cannot be had.
-pub async fn listen(config: &Config) -> Result<TcpListener, String> {
+/// When the address cannot be bound; the text suggests another port.
+pub async fn listen(config: &ApiConfig) -> Result<TcpListener, String> {
     let address = SocketAddr::new(config.host, config.port);
     TcpListener::bind(address)
         .await
         .map_err(|error| format!("HOST, PORT: cannot listen on {address}: {error}; choose another, such as PORT=8001"))
 }
 
-/// Serves until it is told to drain, and until it has drained or is told to end at once.
-pub async fn serve(listener: TcpListener, app: App, config: &Config, metrics: Metrics, shutdown: &Shutdown) {
-    let watching = tokio::spawn({
+/// Serves until shutdown. Returns once open requests have finished, or at once when `shutdown.now` is cancelled.
+pub async fn serve(listener: TcpListener, app: App, config: &ApiConfig, metrics: Metrics, shutdown: &Shutdown) {
+    let background_tasks = tokio::spawn({
         let app = app.clone();
         async move { app.listen_for_settlements().await }
     });
-    let parts = Parts {
+    let dependencies = Dependencies {
         transactions: app.transactions.clone(),
         users: app.users.clone(),
         items: app.items.clone(),
@@ -84,12 +84,12 @@ pub async fn serve(listener: TcpListener, app: App, config: &Config, metrics: Me
         metrics,
         draining: shutdown.drain.clone(),
     };
-    let settings = Settings::within(open_files::raise(), config.drain_delay);
-    tracing::info!(connections = settings.connections, "connections at a time");
+    let server_config = ServerConfig::for_open_files(open_files::raise(), config.drain_delay);
+    tracing::info!(max_connections = server_config.max_connections, "connection limit set");
     tokio::select! {
-        () = server::serve(listener, build(parts, config), settings, shutdown.drain.clone()) => {}
-        () = shutdown.now.cancelled() => tracing::warn!("stopping at once: open requests are cut off"),
+        () = server::serve(listener, build(dependencies, config), server_config, shutdown.drain.clone()) => {}
+        () = shutdown.now.cancelled() => tracing::warn!("stopping now, open requests are aborted"),
     }
-    // It ends with the drain.
-    let _ = watching.await;
+    // The background tasks end with the drain.
+    let _ = background_tasks.await;
 }

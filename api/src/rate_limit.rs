@@ -1,9 +1,9 @@
-//! How often one caller may do something: a token bucket for each, shared through Redis by all processes where there is one.
+//! Rate limits: one token bucket per caller or address. With Redis, all processes share the buckets.
 
-mod caller;
+mod headers;
+mod limit_key;
 mod policy;
-mod table;
-mod told;
+mod token_buckets;
 
 use std::{fmt, time::Duration};
 
@@ -13,88 +13,88 @@ use jobs::remote::{
 };
 use poem::http::{HeaderName, HeaderValue, StatusCode, header};
 
-use self::table::Table;
+use self::token_buckets::TokenBuckets;
 pub use self::{
-    caller::{Counted, address},
+    headers::{LimitHeaders, with_limit_headers},
+    limit_key::{LimitKey, client_network},
     policy::Policy,
-    told::{LimitHeaders, telling},
 };
 use crate::problem::Problem;
 
-/// Of the IETF's draft-ietf-httpapi-ratelimit-headers.
+/// Both headers are defined in the IETF's draft-ietf-httpapi-ratelimit-headers.
 const POLICY_HEADER: HeaderName = HeaderName::from_static("ratelimit-policy");
 const STATE_HEADER: HeaderName = HeaderName::from_static("ratelimit");
 
-/// The limits of one system. Clones share them.
+/// The limits of the API. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Of the price routes, each credential for itself: `RATE_LIMIT`.
+    /// `RATE_LIMIT`: the limit of the price routes, per credential.
     pub prices: Limit,
-    /// Of the admin routes, each credential for itself.
+    /// The limit of the admin routes, per credential.
     pub admin: Limit,
     redis: Option<SharedRedis>,
 }
 
 impl Limits {
-    /// Limits that all processes with this Redis share; without one, each process has its own.
+    /// Limits that all processes with this Redis share. Without Redis, each process has its own limits.
     pub fn new(redis: Option<Redis>, prices: Policy) -> Self {
         let redis = redis.map(SharedRedis);
         let limit = |policy| Limit { redis: redis.clone(), ..Limit::new(policy) };
         Self { prices: limit(prices), admin: limit(Policy::ADMIN), redis }
     }
 
-    /// A further limit; the name of its policy is its own.
-    pub fn limit(&self, policy: Policy) -> Limit {
+    /// Creates another limit. Its policy needs a unique name.
+    pub fn new_limit(&self, policy: Policy) -> Limit {
         Limit { redis: self.redis.clone(), ..Limit::new(policy) }
     }
 }
 
-/// A limit on each of any number of callers. Clones share it.
+/// A rate limit with a token bucket for each key, such as a caller or an address. Clones share it.
 ///
-/// While Redis does not answer, each process counts for itself, and begins with what it has granted before: callers are
-/// limited all the time, to at most a quota for each process, and no request fails for that.
+/// While Redis is unreachable, each process continues with its own count, which includes the tokens that Redis granted to
+/// it. So limits apply at all times, at most one quota per process, and no request fails because of Redis.
 #[derive(Clone)]
 pub struct Limit {
     policy: Policy,
-    table: Table,
+    buckets: TokenBuckets,
     redis: Option<SharedRedis>,
 }
 
 #[derive(Clone)]
 struct SharedRedis(Redis);
 
-/// What is left of a caller's tokens, once one has been taken.
+/// A granted token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Allowed {
-    /// How many.
-    pub left: u32,
+pub struct Granted {
+    /// The number of tokens that remain in the bucket.
+    pub remaining: u32,
 }
 
 impl Limit {
-    /// A limit of this process alone, with nothing used up.
+    /// A limit of this process alone, with full buckets.
     pub fn new(policy: Policy) -> Self {
-        Self { policy, table: Table::new(policy.size()), redis: None }
+        Self { policy, buckets: TokenBuckets::new(policy.size()), redis: None }
     }
 
-    /// Takes one token of this caller's. The answer to the request says what is left, whatever its status is.
+    /// Takes one token from the bucket of this key. The response reports the remaining tokens, with any status.
     ///
     /// # Errors
-    /// 429, when none is left.
-    pub async fn take(&self, caller: impl Counted) -> Result<Allowed, Problem> {
-        let taken = self.ask(caller::digest(&caller)).await;
+    /// 429 when the bucket is empty.
+    pub async fn acquire(&self, key: impl LimitKey) -> Result<Granted, Problem> {
+        let taken = self.acquire_for_digest(limit_key::digest(&key)).await;
         let seconds = if taken.left == 0 { taken.next_in } else { taken.full_in };
         let seconds = whole_seconds(seconds);
         let Policy { name, quota, window } = self.policy;
         let policy = format!("\"{name}\";q={quota};w={}", window.as_secs());
         let state = format!("\"{name}\";r={};t={seconds}", taken.left);
         if taken.granted {
-            told::tell(policy, state);
-            return Ok(Allowed { left: taken.left });
+            headers::record(policy, state);
+            return Ok(Granted { remaining: taken.left });
         }
         let mut problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "Too many requests, please try again later.")
             .header(header::RETRY_AFTER, HeaderValue::from(seconds));
         for (header, text) in [(POLICY_HEADER, policy), (STATE_HEADER, state)] {
-            // A name in quotes and digits are always valid in a header.
+            // Quoted names and digits are always valid header values.
             if let Ok(value) = HeaderValue::from_str(&text) {
                 problem = problem.header(header, value);
             }
@@ -102,32 +102,33 @@ impl Limit {
         Err(problem)
     }
 
-    /// Gives a token back that this caller has taken.
-    pub async fn give_back(&self, caller: impl Counted) {
-        let caller = caller::digest(&caller);
-        self.table.give_back(caller);
+    /// Returns a token that was acquired with this key.
+    pub async fn refund(&self, key: impl LimitKey) {
+        let digest = limit_key::digest(&key);
+        self.buckets.refund(digest);
         if let Some(SharedRedis(redis)) = &self.redis {
-            // Without an answer the token comes back with time.
-            let _ = bucket::give_back(redis, &caller::key(self.policy.name, &caller), self.policy.size()).await;
+            // If Redis fails here, the bucket still refills with time.
+            let _ =
+                bucket::give_back(redis, &limit_key::redis_key(self.policy.name, &digest), self.policy.size()).await;
         }
     }
 
-    async fn ask(&self, caller: [u8; 32]) -> Taken {
-        let Some(SharedRedis(redis)) = &self.redis else { return self.table.take(caller) };
-        match bucket::take(redis, &caller::key(self.policy.name, &caller), self.policy.size()).await {
+    async fn acquire_for_digest(&self, digest: [u8; 32]) -> Taken {
+        let Some(SharedRedis(redis)) = &self.redis else { return self.buckets.acquire(digest) };
+        match bucket::take(redis, &limit_key::redis_key(self.policy.name, &digest), self.policy.size()).await {
             Ok(taken) => {
                 if taken.granted {
-                    // For the time when Redis is gone.
-                    self.table.take(caller);
+                    // Counted here too, for the time when Redis is unreachable.
+                    self.buckets.acquire(digest);
                 }
                 taken
             }
-            Err(_broken) => self.table.take(caller),
+            Err(_unreachable) => self.buckets.acquire(digest),
         }
     }
 }
 
-/// Rounded up: whoever comes back then finds a token.
+/// Rounds up, so that a client that retries after this time finds a token.
 fn whole_seconds(time: Duration) -> u64 {
     (time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1)
 }
@@ -155,10 +156,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn says_when_to_come_back() {
+    async fn a_refusal_has_retry_after() {
         let limit = limit();
-        while limit.take("ada").await.is_ok() {}
-        let problem = limit.take("ada").await.expect_err("empty");
+        while limit.acquire("ada").await.is_ok() {}
+        let problem = limit.acquire("ada").await.expect_err("empty");
         assert_eq!(problem.status(), StatusCode::TOO_MANY_REQUESTS);
         let response = problem.as_response();
         assert_eq!(response.header("retry-after"), Some("10"));
@@ -167,48 +168,48 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_token_that_is_given_back_can_be_taken_again() {
+    async fn a_refunded_token_can_be_acquired_again() {
         let limit = limit();
         for _ in 0..100 {
-            limit.take("ada").await.expect("a token");
-            limit.give_back("ada").await;
+            limit.acquire("ada").await.expect("a token");
+            limit.refund("ada").await;
         }
-        limit.give_back("bob").await;
-        let taken = async |caller: &str| {
-            let mut taken = 0;
-            while limit.take(caller).await.is_ok() {
-                taken += 1;
+        limit.refund("bob").await;
+        let acquire_all = async |caller: &str| {
+            let mut acquired = 0;
+            while limit.acquire(caller).await.is_ok() {
+                acquired += 1;
             }
-            taken
+            acquired
         };
-        assert_eq!((taken("ada").await, taken("bob").await), (6, 6), "never more than a quota");
+        assert_eq!((acquire_all("ada").await, acquire_all("bob").await), (6, 6), "at most one quota");
     }
 
     #[tokio::test]
-    async fn every_answer_says_what_is_left() {
+    async fn every_response_reports_the_remaining_tokens() {
         let limit = limit();
-        let response_to = async |asked: usize| {
+        let response_after = async |acquisitions: usize| {
             let limit = limit.clone();
-            let (answer, limits) = telling(async move {
-                for _ in 0..asked {
-                    limit.take("ada").await?;
+            let (result, limits) = with_limit_headers(async move {
+                for _ in 0..acquisitions {
+                    limit.acquire("ada").await?;
                 }
                 Ok::<_, Problem>(Response::default())
             })
             .await;
-            let mut response = answer.unwrap_or_else(|problem| problem.as_response());
+            let mut response = result.unwrap_or_else(|problem| problem.as_response());
             limits.add_to(&mut response);
             response
         };
-        let response = response_to(1).await;
+        let response = response_after(1).await;
         assert_eq!(response.header("ratelimit-policy"), Some("\"login\";q=6;w=60"));
         assert_eq!(response.header("ratelimit"), Some("\"login\";r=5;t=10"));
-        let response = response_to(2).await;
+        let response = response_after(2).await;
         assert_eq!(response.header("ratelimit"), Some("\"login\";r=4;t=20, \"login\";r=3;t=30"));
-        let response = response_to(0).await;
-        assert!(response.header("ratelimit").is_none(), "nothing was counted");
-        let refused = response_to(4).await;
+        let response = response_after(0).await;
+        assert!(response.header("ratelimit").is_none(), "no limit counted the request");
+        let refused = response_after(4).await;
         assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
-        assert_eq!(refused.header("ratelimit"), Some("\"login\";r=0;t=10"), "a refusal speaks of its own limit");
+        assert_eq!(refused.header("ratelimit"), Some("\"login\";r=0;t=10"), "a refusal reports only its own limit");
     }
 }

@@ -15,8 +15,8 @@ use self::view::{AssetRequest, IdempotencyKey, Outcome, Reading};
 use crate::{
     auth::ApiKey,
     middleware::correlation,
-    problem::{Fails, Problem, Statuses},
-    rate_limit::{self, Limits, address},
+    problem::{ErrorStatuses, Failure, Problem},
+    rate_limit::{self, Limits, client_network},
     tags::Tag,
     validation::{Body, Cursor, Limit, List, Query},
     wire::Json,
@@ -41,7 +41,7 @@ pub struct RatesApi {
 impl RatesApi {
     /// Endpoints of this feature, within limits that all processes share.
     pub fn new(rates: Rates, limits: &Limits) -> Self {
-        let [submissions, readings] = POLICIES.map(|policy| limits.limit(policy));
+        let [submissions, readings] = POLICIES.map(|policy| limits.new_limit(policy));
         Self { rates, submissions, readings }
     }
 }
@@ -80,21 +80,21 @@ enum History {
 #[derive(Debug)]
 struct Submitting;
 
-impl Statuses for Submitting {
+impl ErrorStatuses for Submitting {
     const ALL: &'static [u16] = &[400, 401, 403, 408, 413, 415, 422, 429, 503];
 }
 
 #[derive(Debug)]
 struct Finding;
 
-impl Statuses for Finding {
+impl ErrorStatuses for Finding {
     const ALL: &'static [u16] = &[401, 403, 404, 429, 503];
 }
 
 #[derive(Debug)]
 struct Paging;
 
-impl Statuses for Paging {
+impl ErrorStatuses for Paging {
     const ALL: &'static [u16] = &[401, 403, 422, 429, 503];
 }
 
@@ -120,8 +120,8 @@ impl RatesApi {
         request: &Request,
         _key: ApiKey,
         body: Body<List<AssetRequest>>,
-    ) -> Result<Saved, Fails<Submitting>> {
-        self.submissions.take(address(request)).await?;
+    ) -> Result<Saved, Failure<Submitting>> {
+        self.submissions.acquire(client_network(request)).await?;
         let submission = view::submission(body.read()?, view::idempotency_key(request.headers())?);
         let replayed = match self.rates.submit(submission, correlation::origin(request)).await? {
             SubmissionOutcome::Saved => None,
@@ -136,8 +136,8 @@ impl RatesApi {
     ///
     /// At most 6,000 readings a minute are answered to one network address.
     #[oai(path = "/interest_rate", method = "get", operation_id = "get_interest_rate")]
-    async fn current(&self, request: &Request, _key: ApiKey) -> Result<Current, Fails<Finding>> {
-        self.readings.take(address(request)).await?;
+    async fn current(&self, request: &Request, _key: ApiKey) -> Result<Current, Failure<Finding>> {
+        self.readings.acquire(client_network(request)).await?;
         match self.rates.current().await? {
             Some(reading) => Ok(Current::Ok(Json::new(&Reading::from(&reading))?)),
             None => {
@@ -159,8 +159,8 @@ impl RatesApi {
         limit: Query<Limit>,
         /// Where the page begins, as a `Link` header gave it.
         cursor: Query<Cursor<16>>,
-    ) -> Result<History, Fails<Paging>> {
-        self.readings.take(address(request)).await?;
+    ) -> Result<History, Failure<Paging>> {
+        self.readings.acquire(client_network(request)).await?;
         let mut errors = Vec::new();
         let limit = limit.or_note(&mut errors).unwrap_or(Limit::DEFAULT);
         let cursor =

@@ -1,4 +1,4 @@
-//! Which path leads where: the operations of every feature and the pages, each path behind its [`Edge`].
+//! The router: maps each path to its [`RouteService`], for the operations of all features and the documentation pages.
 
 use std::collections::HashMap;
 
@@ -6,85 +6,91 @@ use poem::{Endpoint, Request, Response, Route, endpoint::BoxEndpoint, http::Meth
 use poem_openapi::{OpenApi, registry::MetaPath};
 
 use crate::{
-    auth::Callers,
+    auth::Authenticator,
     client_address::TrustedProxies,
-    cors::{Cors, Origins},
-    middleware::{Edge, observe},
+    cors::{AllowedOrigins, CorsPolicy},
+    middleware::{RouteService, observe},
 };
 
-/// The root endpoint. Made by hand out of what [`trait@OpenApi`] lists, because the framework's own service answers 405
-/// without `Allow`, knows no HEAD, and hides the route's pattern from the layers around it.
+/// The root endpoint, built from the operations that [`trait@OpenApi`] lists.
+///
+/// The framework's own service is not used: it returns 405 without `Allow`, does not support HEAD, and hides the route
+/// pattern from its middleware.
 pub struct Routes {
-    /// Paths without parameters, among them the busiest: found in one step.
-    fixed: HashMap<String, Edge>,
-    /// Paths with parameters, and after them everything else.
+    /// Paths without parameters, found by one hash lookup. The busiest paths are here.
+    fixed: HashMap<String, RouteService>,
+    /// Paths with parameters, then a fallback for all other paths.
     patterns: Route,
-    unmatched: Edge,
-    callers: Option<Callers>,
+    unmatched: RouteService,
+    authenticator: Option<Authenticator>,
     proxies: TrustedProxies,
-    cors: Option<Cors>,
+    cors: Option<CorsPolicy>,
 }
 
 impl Routes {
-    /// All operations of `api`, and `pages` that answer GET.
+    /// Routes for all operations of `api`, and for `pages`, which support GET.
     pub fn new<A: OpenApi>(api: A, pages: Vec<(&'static str, BoxEndpoint<'static>)>) -> Self {
         let mut table = HashMap::new();
         api.add_routes(&mut table);
         for (path, page) in pages {
             table.entry(path.to_owned()).or_default().insert(Method::GET, page);
         }
-        // The table names parameters `param0`, `param1`; the document has the names that people know.
-        let documented: HashMap<String, MetaPath> =
-            A::meta().into_iter().flat_map(|api| api.paths).map(|path| (shape(&path.path), path)).collect();
-        show_every_success::<A>();
+        // The framework names parameters `param0`, `param1` here; the document has their real names.
+        let documented: HashMap<String, MetaPath> = A::meta()
+            .into_iter()
+            .flat_map(|api| api.paths)
+            .map(|path| (without_parameter_names(&path.path), path))
+            .collect();
+        register_success_metrics::<A>();
         let mut fixed = HashMap::new();
-        let mut patterns = Route::new().at("/*rest", Edge::unmatched());
+        let mut patterns = Route::new().at("/*rest", RouteService::unmatched());
         for (path, operations) in table {
-            let meta = documented.get(&shape(&path));
-            let keyed = meta.map(keyed).unwrap_or_default();
+            let meta = documented.get(&without_parameter_names(&path));
+            let protected = meta.map(methods_with_credentials).unwrap_or_default();
             if path.contains(':') {
                 let name = meta.map_or(&path, |meta| &meta.path).clone();
-                patterns = patterns.at(&path, Edge::new(name, operations).keyed(&keyed));
+                patterns =
+                    patterns.at(&path, RouteService::new(name, operations).with_credentials_required(&protected));
             } else {
-                fixed.insert(path.clone(), Edge::new(path, operations).keyed(&keyed));
+                fixed.insert(path.clone(), RouteService::new(path, operations).with_credentials_required(&protected));
             }
         }
         Self {
             fixed,
             patterns,
-            unmatched: Edge::unmatched(),
-            callers: None,
+            unmatched: RouteService::unmatched(),
+            authenticator: None,
             proxies: TrustedProxies::default(),
             cors: None,
         }
     }
 
-    /// The same, for these callers.
+    /// Authenticates requests with this authenticator.
     #[must_use]
-    pub fn known_by(self, callers: Callers) -> Self {
-        Self { callers: Some(callers), ..self }
+    pub fn with_authenticator(self, authenticator: Authenticator) -> Self {
+        Self { authenticator: Some(authenticator), ..self }
     }
 
-    /// The same, behind these proxies.
+    /// Takes client addresses from the headers of these proxies.
     #[must_use]
-    pub fn behind(self, proxies: &TrustedProxies) -> Self {
+    pub fn with_trusted_proxies(self, proxies: &TrustedProxies) -> Self {
         Self { proxies: proxies.clone(), ..self }
     }
 
-    /// The same, for pages of these origins too.
+    /// Allows cross-origin requests from these origins.
     #[must_use]
-    pub fn open_to(self, origins: &Origins) -> Self {
-        Self { cors: Cors::new(origins), ..self }
+    pub fn with_cors(self, origins: &AllowedOrigins) -> Self {
+        Self { cors: CorsPolicy::new(origins), ..self }
     }
 
     async fn route(&self, mut request: Request) -> poem::Result<Response> {
-        if let Some(callers) = &self.callers {
-            callers.equip(&mut request);
+        if let Some(authenticator) = &self.authenticator {
+            authenticator.attach(&mut request);
         }
-        self.proxies.adopt(&mut request);
+        self.proxies.set_client_address(&mut request);
         let path = request.uri().path();
-        if let Some(edge) = self.fixed.get(path) {
-            return edge.call(request).await;
+        if let Some(service) = self.fixed.get(path) {
+            return service.call(request).await;
         }
         // `OPTIONS *` and `CONNECT host:port` have no path that a pattern could match.
         if path.starts_with('/') { self.patterns.call(request).await } else { self.unmatched.call(request).await }
@@ -96,16 +102,16 @@ impl Endpoint for Routes {
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
         let Some(cors) = &self.cors else { return self.route(request).await };
-        let permission = cors.permission(&request);
+        let cors_headers = cors.headers_for(&request);
         let mut response = self.route(request).await?;
-        permission.tell(&mut response);
+        cors_headers.apply_to(&mut response);
         Ok(response)
     }
 }
 
-/// Makes the metric of every documented success visible before the first request: a rate needs a zero to start from.
-fn show_every_success<A: OpenApi>() {
-    observe::describe();
+/// Registers the histogram of every documented 2xx status before the first request: a rate needs a zero to start from.
+fn register_success_metrics<A: OpenApi>() {
+    observe::describe_metrics();
     for path in A::meta().into_iter().flat_map(|api| api.paths) {
         for operation in &path.operations {
             let statuses = operation.responses.responses.iter().filter_map(|response| response.status);
@@ -116,16 +122,16 @@ fn show_every_success<A: OpenApi>() {
     }
 }
 
-/// The methods of a path whose operations want a credential.
-fn keyed(path: &MetaPath) -> Vec<Method> {
-    // An empty requirement among several means that a credential may be left out (OpenAPI 3.0, Operation Object).
-    let wants_key = |security: &[HashMap<_, _>]| !security.is_empty() && security.iter().all(|one| !one.is_empty());
-    let keyed = path.operations.iter().filter(|operation| wants_key(&operation.security));
-    keyed.map(|operation| operation.method.clone()).collect()
+/// The methods of a path whose operations require a credential.
+fn methods_with_credentials(path: &MetaPath) -> Vec<Method> {
+    // An empty requirement among several makes the credential optional (OpenAPI 3.0, Operation Object).
+    let required = |security: &[HashMap<_, _>]| !security.is_empty() && security.iter().all(|one| !one.is_empty());
+    let protected = path.operations.iter().filter(|operation| required(&operation.security));
+    protected.map(|operation| operation.method.clone()).collect()
 }
 
-/// A path without the names of its parameters: `/a/:b` and `/a/{c}` are both `/a/{}`.
-fn shape(path: &str) -> String {
+/// A path without the names of its parameters: `/a/:b` and `/a/{c}` both become `/a/{}`.
+fn without_parameter_names(path: &str) -> String {
     let segment = |segment: &'_ str| if segment.starts_with([':', '{']) { "{}".to_owned() } else { segment.to_owned() };
     path.split('/').map(segment).collect::<Vec<_>>().join("/")
 }
@@ -138,10 +144,10 @@ mod tests {
     use super::*;
 
     #[derive(Clone)]
-    struct Things;
+    struct TestApi;
 
     #[OpenApi]
-    impl Things {
+    impl TestApi {
         #[oai(path = "/things", method = "get")]
         async fn list(&self) -> PlainText<&'static str> {
             PlainText("all")
@@ -155,7 +161,7 @@ mod tests {
 
     async fn get(uri: &'static str, method: Method) -> (StatusCode, String) {
         let request = Request::builder().method(method).uri(Uri::from_static(uri)).finish();
-        let mut response = Routes::new(Things, Vec::new()).get_response(request).await;
+        let mut response = Routes::new(TestApi, Vec::new()).get_response(request).await;
         assert!(response.header("x-correlation-id").is_some(), "{uri}");
         (response.status(), response.take_body().into_string().await.unwrap_or_default())
     }
@@ -172,8 +178,11 @@ mod tests {
     }
 
     #[test]
-    fn writes_patterns_as_openapi_does() {
-        assert_eq!(shape("/v1/things/:param0/parts/:param1"), shape("/v1/things/{id}/parts/{part_id}"));
-        assert_ne!(shape("/v1/things/:param0"), shape("/v1/things/parts"));
+    fn route_and_openapi_patterns_match() {
+        assert_eq!(
+            without_parameter_names("/v1/things/:param0/parts/:param1"),
+            without_parameter_names("/v1/things/{id}/parts/{part_id}")
+        );
+        assert_ne!(without_parameter_names("/v1/things/:param0"), without_parameter_names("/v1/things/parts"));
     }
 }

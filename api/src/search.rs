@@ -10,7 +10,7 @@ use poem_openapi::{ApiResponse, Object, OpenApi, registry::MetaSchema};
 use serde::Serialize;
 
 use crate::{
-    problem::{Fails, Problem, Statuses},
+    problem::{ErrorStatuses, Failure, Problem},
     tags::Tag,
     validation::{Limit, Query, QueryValue, VISIBLE, Wrong},
     wire::{Json, Nullable, Timestamp},
@@ -109,7 +109,7 @@ enum Searched {
 #[derive(Debug)]
 struct Searching;
 
-impl Statuses for Searching {
+impl ErrorStatuses for Searching {
     const ALL: &'static [u16] = &[422, 503];
 }
 
@@ -132,7 +132,7 @@ impl SearchApi {
         q: Query<Text>,
         /// How many at most.
         limit: Query<Limit>,
-    ) -> Result<Searched, Fails<Searching>> {
+    ) -> Result<Searched, Failure<Searching>> {
         let mut errors = Vec::new();
         let text = q.or_note(&mut errors);
         if text.is_none() && errors.is_empty() {

@@ -1,10 +1,10 @@
-//! Accepts connections, as many as it can serve, and lets them finish when it is told to stop.
+//! The HTTP server: accepts connections up to a limit, and drains them at shutdown.
 
-mod bare;
 mod bodies;
 mod connection;
 mod head;
-mod pulse;
+mod hyper_errors;
+mod idle_timeout;
 mod stream;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -19,89 +19,91 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::connection::Lane;
-pub use self::head::Refused;
+use self::connection::ConnectionKind;
+pub use self::head::RequestRejection;
 
-/// Connections at a time. Thousands of long-pollers fit, and at some 30 KiB each they fit into memory.
-const MOST_CONNECTIONS: usize = 10_000;
-/// Connections beyond those, which answer health checks and refuse everything else; further ones wait in the kernel's
-/// queue.
-const SPARE_CONNECTIONS: usize = 64;
-/// Open files that are none of the connections above: sessions with the database and with Redis, calls, logs.
+/// The largest number of open connections. It is enough for thousands of long-pollers, which need some 30 KiB each.
+const MAX_CONNECTIONS: usize = 10_000;
+/// Additional connections that serve only health checks and refuse all other requests. Further connections wait in the
+/// kernel's accept queue.
+const RESERVED_CONNECTIONS: usize = 64;
+/// Open files for other purposes: connections to PostgreSQL, Redis and other services, and log files.
 const OTHER_FILES: usize = 128;
-/// How long requests have to finish once we stop; the process as a whole has 30 s.
-const DRAIN_WITHIN: Duration = Duration::from_secs(25);
-/// The pause after accepting failed for a reason of ours, such as no file descriptor left: trying again at once would
-/// fail again, at the cost of a processor.
+/// The time limit for open requests at shutdown; the whole process has 30 s.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
+/// The pause after a local accept error, such as no free file descriptor. An immediate retry would fail again and keep a
+/// CPU busy.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How a server takes connections and stops.
+/// Connection limit and drain delay of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settings {
-    /// Connections that are served at a time.
-    pub connections: usize,
-    /// How long connections are still accepted once the drain has begun.
+pub struct ServerConfig {
+    /// The largest number of open connections.
+    pub max_connections: usize,
+    /// The time in which connections are still accepted after the drain has started.
     pub drain_delay: Duration,
 }
 
-impl Settings {
-    /// As many connections as fit into this limit of open files, and at most 10,000.
-    pub fn within(open_files: u64, drain_delay: Duration) -> Self {
+impl ServerConfig {
+    /// As many connections as the limit of open files allows, and at most 10,000.
+    pub fn for_open_files(open_files: u64, drain_delay: Duration) -> Self {
         let open_files = usize::try_from(open_files).unwrap_or(usize::MAX);
-        let beyond = open_files.saturating_sub(SPARE_CONNECTIONS + OTHER_FILES);
-        Self { connections: beyond.max(open_files / 4).clamp(1, MOST_CONNECTIONS), drain_delay }
+        let available = open_files.saturating_sub(RESERVED_CONNECTIONS + OTHER_FILES);
+        Self { max_connections: available.max(open_files / 4).clamp(1, MAX_CONNECTIONS), drain_delay }
     }
 }
 
-/// The client of a request has shut down its side: it sends nothing more, but may wait for the answer. It may as well be
-/// gone, which only an answer can find out: what waits for anything else than its own work ends with this. A connection
-/// leaves it with each request.
+/// Cancelled when the client has shut down its side of the connection. Every request carries it.
+///
+/// Such a client sends nothing more, but may still read the response. It may also be gone, which only writing the response
+/// can show. So a handler that waits for an event must end its wait.
 #[derive(Debug, Clone)]
 pub struct HalfClosed(pub CancellationToken);
 
-/// The two steps of a stop, as connections see them.
+/// The two steps of a shutdown for connections.
 #[derive(Clone)]
-struct Stop {
-    /// Answers end their connections.
+struct ShutdownSignals {
+    /// Each response closes its connection.
     draining: CancellationToken,
-    /// Idle connections end at once.
-    now: CancellationToken,
+    /// Idle connections close at once.
+    close_idle: CancellationToken,
 }
 
-/// Serves `endpoint` on `listener` until `shutdown` and the delay after it, then lets requests finish and returns, after
-/// another 25 s at the latest.
-pub async fn serve<E>(listener: TcpListener, endpoint: E, settings: Settings, shutdown: CancellationToken)
+/// Serves `endpoint` on `listener` until `shutdown` is cancelled and the drain delay is over.
+///
+/// Then open requests have 25 s to finish before it returns.
+pub async fn serve<E>(listener: TcpListener, endpoint: E, config: ServerConfig, shutdown: CancellationToken)
 where
     E: Endpoint<Output = Response> + 'static,
 {
-    let protocol = Arc::new(connection::Protocol::new(endpoint));
-    let places = Places::new(settings.connections);
-    let stop = Stop { draining: shutdown.clone(), now: CancellationToken::new() };
+    let server = Arc::new(connection::ConnectionServer::new(endpoint));
+    let slots = ConnectionSlots::new(config.max_connections);
+    let signals = ShutdownSignals { draining: shutdown.clone(), close_idle: CancellationToken::new() };
     let mut connections = JoinSet::new();
     let stopping = async {
         shutdown.cancelled().await;
-        sleep(settings.drain_delay).await;
+        sleep(config.drain_delay).await;
     };
     pin!(stopping);
     loop {
         let accepted = select! {
             biased;
             () = &mut stopping => break,
-            accepted = places.accept(&listener) => accepted,
+            accepted = slots.accept(&listener) => accepted,
         };
-        // Reaps what has finished since; the set keeps the rest alive no longer than this function.
+        // Removes finished connections. The set aborts the others when this function returns.
         while connections.try_join_next().is_some() {}
         match accepted {
-            Ok(Accepted { stream, peer, place, lane }) => {
-                let (protocol, stop) = (Arc::clone(&protocol), stop.clone());
+            Ok(Accepted { stream, peer, slot, kind }) => {
+                let (server, signals) = (Arc::clone(&server), signals.clone());
                 connections.spawn(async move {
-                    protocol.serve(stream, peer, lane, stop).await;
-                    drop(place);
+                    server.serve(stream, peer, kind, signals).await;
+                    drop(slot);
                 });
             }
-            Err(error) if concerns_one_connection(&error) => {}
+            Err(error) if is_client_error(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "ACCEPT_FAILED");
+                tracing::warn!(%error, "accepting a connection failed");
                 select! {
                     biased;
                     () = &mut stopping => break,
@@ -111,45 +113,47 @@ where
         }
     }
     drop(listener);
-    stop.now.cancel();
+    signals.close_idle.cancel();
     let finished = async { while connections.join_next().await.is_some() {} };
-    if timeout(DRAIN_WITHIN, finished).await.is_err() {
-        tracing::warn!(connections = connections.len(), "DRAIN_CUT_SHORT");
+    if timeout(DRAIN_TIMEOUT, finished).await.is_err() {
+        tracing::warn!(connections = connections.len(), "drain timed out, open connections are aborted");
     }
 }
 
-/// How many connections there may be.
-struct Places {
-    usual: Arc<Semaphore>,
-    spare: Arc<Semaphore>,
+/// The free slots for connections.
+struct ConnectionSlots {
+    normal: Arc<Semaphore>,
+    reserved: Arc<Semaphore>,
 }
 
 struct Accepted {
     stream: TcpStream,
     peer: SocketAddr,
-    place: OwnedSemaphorePermit,
-    lane: Lane,
+    slot: OwnedSemaphorePermit,
+    kind: ConnectionKind,
 }
 
-impl Places {
-    fn new(connections: usize) -> Self {
-        Self { usual: Arc::new(Semaphore::new(connections)), spare: Arc::new(Semaphore::new(SPARE_CONNECTIONS)) }
+impl ConnectionSlots {
+    fn new(max_connections: usize) -> Self {
+        let semaphore = |permits| Arc::new(Semaphore::new(permits));
+        Self { normal: semaphore(max_connections), reserved: semaphore(RESERVED_CONNECTIONS) }
     }
 
-    /// A spare place first: a connection that could not even be refused is left to the kernel, or to another process.
+    /// Acquires a reserved slot before it accepts. Without one the server could not even refuse the connection, so it stays
+    /// in the kernel's queue, for this or another process.
     async fn accept(&self, listener: &TcpListener) -> io::Result<Accepted> {
-        let spare = Arc::clone(&self.spare).acquire_owned().await.map_err(io::Error::other)?;
+        let reserved = Arc::clone(&self.reserved).acquire_owned().await.map_err(io::Error::other)?;
         let (stream, peer) = listener.accept().await?;
-        let (place, lane) = match Arc::clone(&self.usual).try_acquire_owned() {
-            Ok(usual) => (usual, Lane::Usual),
-            Err(_full) => (spare, Lane::Spare),
+        let (slot, kind) = match Arc::clone(&self.normal).try_acquire_owned() {
+            Ok(normal) => (normal, ConnectionKind::Normal),
+            Err(_full) => (reserved, ConnectionKind::HealthOnly),
         };
-        Ok(Accepted { stream, peer, place, lane })
+        Ok(Accepted { stream, peer, slot, kind })
     }
 }
 
-/// The client gave up between its knock and our answer: nothing is wrong with the next one.
-fn concerns_one_connection(error: &io::Error) -> bool {
+/// Whether the client closed its connection before it was accepted. Other connections are not affected.
+fn is_client_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }

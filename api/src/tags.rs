@@ -1,35 +1,35 @@
-//! The chapters of the API's documentation.
+//! The tags of the OpenAPI document: one per feature.
 
 use poem_openapi::Tags;
 
-/// Which chapter an operation belongs to.
+/// The tag of an operation.
 #[derive(Tags)]
 pub enum Tag {
     /// Webhooks that are recorded once, processed once in effect, and looked up by their senders.
     Transactions,
-    /// What users offer: written by their owners, read by everybody.
+    /// Items that users offer: written by their owners, readable by everyone.
     Items,
-    /// Items found by their words.
+    /// Full-text search for items.
     Search,
-    /// The average of what is submitted, in PostgreSQL or in a contract on a chain.
+    /// The average of submitted interest rates, stored in PostgreSQL or in a smart contract.
     #[oai(rename = "Interest rates")]
     InterestRates,
-    /// Probes on Mars, each on a grid of its own, moved by commands that are obeyed wholly or not at all.
+    /// Probes on Mars, each on its own grid. A list of commands is executed completely or not at all.
     #[oai(rename = "Mars probes")]
     Probes,
-    /// What crypto assets cost: fetched every day and when they are asked for.
+    /// Prices of crypto assets, fetched daily and on request.
     #[oai(rename = "Crypto prices")]
     Prices,
     /// Registration, and the login that returns a token.
     Users,
-    /// What the processes have logged.
+    /// The structured logs of all processes.
     Logs,
-    /// Whether the process lives, is ready, and how it is doing.
+    /// Liveness, readiness and metrics of the process.
     Health,
 }
 
 impl Tag {
-    /// All chapters in the order of the documentation: the main job first, health last.
+    /// All tags in the order of the documentation: the main feature first, health last.
     pub const ALL: [Self; 9] = [
         Self::Transactions,
         Self::Items,

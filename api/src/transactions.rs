@@ -24,10 +24,10 @@ use self::{
 };
 use crate::{
     auth::MaybePrivate,
-    config::{Conflict, TransactionsRead, WebhookConfig},
+    config::{ConflictPolicy, TransactionsRead, WebhookConfig},
     entity_tag,
     middleware::{caching, correlation},
-    problem::{Fails, Problem, Statuses},
+    problem::{ErrorStatuses, Failure, Problem},
     server::HalfClosed,
     tags::Tag,
     validation::{Body, Cursor, Limit, Query, Wait},
@@ -113,21 +113,21 @@ enum Listed {
 #[derive(Debug)]
 struct Receiving;
 
-impl Statuses for Receiving {
+impl ErrorStatuses for Receiving {
     const ALL: &'static [u16] = &[400, 401, 408, 409, 413, 415, 422, 503];
 }
 
 #[derive(Debug)]
 struct Finding;
 
-impl Statuses for Finding {
+impl ErrorStatuses for Finding {
     const ALL: &'static [u16] = &[401, 403, 404, 412, 422, 503];
 }
 
 #[derive(Debug)]
 struct Listing;
 
-impl Statuses for Listing {
+impl ErrorStatuses for Listing {
     const ALL: &'static [u16] = &[401, 403, 422, 503];
 }
 
@@ -159,7 +159,7 @@ impl TransactionsApi {
                            replaced."
         )
     )]
-    async fn receive(&self, request: &Request, body: Body<NewTransaction>) -> Result<Received, Fails<Receiving>> {
+    async fn receive(&self, request: &Request, body: Body<NewTransaction>) -> Result<Received, Failure<Receiving>> {
         check_signature(&self.webhook, request, body.raw())?;
         let ingested = self.transactions.ingest(body.read()?, correlation::origin(request)).await?;
         let (transaction, replayed, conflict) = match ingested {
@@ -167,7 +167,7 @@ impl TransactionsApi {
             Ingested::Replayed(transaction) => (transaction, Some("true".into()), None),
             Ingested::Conflict(transaction, fields) => (transaction, None, Some(fields.join(", "))),
         };
-        if let (Some(fields), Conflict::Reject) = (&conflict, self.webhook.conflict) {
+        if let (Some(fields), ConflictPolicy::Reject) = (&conflict, self.webhook.conflict) {
             return Err(rejected(fields).into());
         }
         let location = page::location(&transaction.transaction_id);
@@ -202,7 +202,7 @@ impl TransactionsApi {
         transaction_id: Path<String>,
         /// Seconds to hold the answer while the transaction is PROCESSING; fractions are allowed.
         wait: Query<Wait>,
-    ) -> Result<Found, Fails<Finding>> {
+    ) -> Result<Found, Failure<Finding>> {
         self.check_reader(&caller)?;
         let mut errors = Vec::new();
         let wait = wait.or_note(&mut errors);
@@ -226,11 +226,11 @@ impl TransactionsApi {
             return Err(Problem::new(StatusCode::NOT_FOUND, "Transaction not found").into());
         };
         let retry_after = view::retry_after(&transaction);
-        let caching = if retry_after.is_some() { caching::PRIVATE } else { caching::REVALIDATED };
+        let caching = if retry_after.is_some() { caching::PRIVATE_NO_STORE } else { caching::NO_CACHE };
         let json = Json::new(&Transaction::new(transaction)?)?;
         let etag = view::etag(json.text());
-        entity_tag::check_expected(request.headers(), &etag)?;
-        if entity_tag::is_known(request.headers(), &etag) {
+        entity_tag::check_if_match(request.headers(), &etag)?;
+        if entity_tag::matches_if_none_match(request.headers(), &etag) {
             return Ok(Found::NotModified(etag, retry_after, caching.into()));
         }
         Ok(Found::Ok(json, etag, retry_after, caching.into()))
@@ -250,7 +250,7 @@ impl TransactionsApi {
         limit: Query<Limit>,
         /// Where the page begins, as a `Link` header gave it.
         cursor: Query<Cursor<16>>,
-    ) -> Result<Listed, Fails<Listing>> {
+    ) -> Result<Listed, Failure<Listing>> {
         self.check_reader(&caller)?;
         let mut errors = Vec::new();
         let page =

@@ -13,7 +13,7 @@ use self::{
 };
 use crate::{
     auth,
-    problem::{Fails, Problem, Statuses},
+    problem::{ErrorStatuses, Failure, Problem},
     rate_limit::Limits,
     tags::Tag,
     validation::Body,
@@ -72,14 +72,14 @@ enum LoggedIn {
 #[derive(Debug)]
 struct Registering;
 
-impl Statuses for Registering {
+impl ErrorStatuses for Registering {
     const ALL: &'static [u16] = &[400, 408, 409, 413, 415, 422, 429, 503];
 }
 
 #[derive(Debug)]
 struct LoggingIn;
 
-impl Statuses for LoggingIn {
+impl ErrorStatuses for LoggingIn {
     const ALL: &'static [u16] = &[400, 401, 408, 413, 415, 422, 429, 503];
 }
 
@@ -91,7 +91,7 @@ impl UsersApi {
     /// registrations a minute are taken from one network address, 30 for one e-mail address, and 20 from one network
     /// address for one e-mail address.
     #[oai(path = "/api/v1/users/register", method = "post", operation_id = "register_user")]
-    async fn register(&self, request: &Request, body: Body<NewUser>) -> Result<Registered, Fails<Registering>> {
+    async fn register(&self, request: &Request, body: Body<NewUser>) -> Result<Registered, Failure<Registering>> {
         let new = body.read()?;
         self.registrations.count(request, &new.email).await?;
         let Some(user) = self.users.register(new).await? else {
@@ -107,7 +107,7 @@ impl UsersApi {
     /// password are answered by the same 401, after the same time. At most 60 logins a minute are taken from one network
     /// address, 30 for one e-mail address, and 10 wrong ones from one network address for one e-mail address.
     #[oai(path = "/api/v1/users/login", method = "post", operation_id = "log_in")]
-    async fn login(&self, request: &Request, body: Body<Credentials>) -> Result<LoggedIn, Fails<LoggingIn>> {
+    async fn login(&self, request: &Request, body: Body<Credentials>) -> Result<LoggedIn, Failure<LoggingIn>> {
         let credentials = body.read()?;
         let attempt = self.logins.count(request, &credentials.email).await?;
         let user = match self.users.login(credentials).await {

@@ -28,7 +28,7 @@ const DATABASE: &str = "millrace";
 /// When the configuration is wrong, a part does not start, or a part fails later. One problem a line.
 pub async fn program() -> Result<(), String> {
     let mut vars = EnvReader::from_env();
-    let (api, mut jobs) = (api::config::Config::read(&mut vars), app::Config::read(&mut vars));
+    let (api, mut jobs) = (api::config::ApiConfig::read(&mut vars), app::Config::read(&mut vars));
     app::require_choices(&mut vars, &jobs);
     let search = vars.text("PG_BIN_DIR").map(|folder| Search::parse(&folder)).unwrap_or_default();
     vars.finish(()).map_err(process::text)?;
@@ -85,7 +85,7 @@ pub fn running_database() -> Option<String> {
 }
 
 async fn run(
-    api: &api::config::Config,
+    api: &api::config::ApiConfig,
     jobs: &app::Config,
     database: &Database,
     listener: tokio::net::TcpListener,

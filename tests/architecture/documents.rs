@@ -68,7 +68,7 @@ fn the_example_environment_is_the_default() {
     let read = |pairs: &BTreeMap<String, String>| {
         let pairs: Vec<(&str, &str)> = pairs.iter().map(|(name, value)| (&**name, &**value)).collect();
         let mut vars = EnvReader::from_pairs(&pairs);
-        let config = format!("{:#?}\n{:#?}", api::config::Config::read(&mut vars), app::Config::read(&mut vars));
+        let config = format!("{:#?}\n{:#?}", api::config::ApiConfig::read(&mut vars), app::Config::read(&mut vars));
         vars.finish(config).unwrap_or_else(|problems| panic!(".env.example has wrong values:\n{problems}"))
     };
     let (mut set, unset) = example();

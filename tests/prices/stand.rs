@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use api::{config::Config as ApiConfig, program::serve};
+use api::{config::ApiConfig, program::serve};
 use jobs::{
     app::{self, App},
     boot::{db::Database, shutdown::Shutdown},

@@ -1,4 +1,4 @@
-//! Who calls by a token: the user that it names.
+//! Bearer tokens: extracts the user that a token names.
 
 use jobs::users::{Role, UserId, token::Claims};
 use poem::{Request, RequestBody, http::header};
@@ -7,19 +7,19 @@ use poem_openapi::{
     registry::{MetaSecurityScheme, Registry},
 };
 
-use super::{Callers, unauthorized};
+use super::{Authenticator, unauthorized};
 use crate::problem::Problem;
 
 /// The name of the scheme in `openapi.json`.
 pub(super) const SCHEME: &str = "Bearer";
 
-/// The user who calls. As an argument of a handler it makes the operation answer 401 to everybody else: name 401 among
-/// its [`Statuses`](crate::problem::Statuses).
+/// The authenticated user. A handler with this argument returns 401 to all other callers; list 401 in its
+/// [`ErrorStatuses`](crate::problem::ErrorStatuses).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bearer {
-    /// Who it is.
+    /// The user's id.
     pub user: UserId,
-    /// What that one may do.
+    /// The user's role.
     pub role: Role,
 }
 
@@ -42,13 +42,13 @@ impl<'a> ApiExtractor<'a> for Bearer {
     }
 }
 
-/// Documents the scheme.
+/// Registers the security scheme for `openapi.json`.
 pub(super) fn register(registry: &mut Registry) {
     registry.create_security_scheme(
         SCHEME,
         MetaSecurityScheme {
             ty: "http",
-            description: Some("The `access_token` of a login, good for an hour."),
+            description: Some("The `access_token` of a login, valid for one hour."),
             name: None,
             key_in: None,
             scheme: Some("bearer"),
@@ -59,21 +59,21 @@ pub(super) fn register(registry: &mut Registry) {
     );
 }
 
-/// What the caller's token says: `None` when there is no token at all.
+/// The claims of the caller's token; `None` without an `Authorization` header.
 ///
 /// # Errors
-/// 401 when there is one that is not good.
+/// 401 when the header is malformed or repeated, or when the token is not valid.
 pub fn claims(request: &Request) -> Result<Option<Claims>, Problem> {
-    let mut given = request.headers().get_all(header::AUTHORIZATION).iter();
-    let Some(value) = given.next() else { return Ok(None) };
-    // Two are two opinions about who calls.
-    let value = if given.next().is_none() { value.to_str().ok() } else { None };
+    let mut lines = request.headers().get_all(header::AUTHORIZATION).iter();
+    let Some(value) = lines.next() else { return Ok(None) };
+    // A repeated header is ambiguous, so it is refused.
+    let value = if lines.next().is_none() { value.to_str().ok() } else { None };
     let token = value.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(SCHEME));
     let Some((_, token)) = token else { return Err(unauthorized("Not authenticated")) };
-    match Callers::of(request)?.tokens().check(token.trim()) {
+    match Authenticator::of(request)?.tokens().check(token.trim()) {
         Ok(claims) => Ok(Some(claims)),
-        Err(why) => {
-            tracing::debug!(%why, "TOKEN_REFUSED");
+        Err(reason) => {
+            tracing::debug!(%reason, "token refused");
             Err(unauthorized("Invalid or expired token"))
         }
     }
@@ -98,30 +98,28 @@ mod tests {
     use super::*;
     use crate::{
         auth::testing,
-        problem::{CONTENT_TYPE, Fails, Statuses},
+        problem::{CONTENT_TYPE, Failure, errors},
         routes::Routes,
     };
 
-    struct Things;
+    struct TestApi;
 
-    struct Asking;
-
-    impl Statuses for Asking {
-        const ALL: &'static [u16] = &[401];
+    errors! {
+        Unauthenticated: [401];
     }
 
     #[OpenApi]
-    impl Things {
+    impl TestApi {
         #[oai(path = "/me", method = "get")]
-        async fn me(&self, caller: Bearer) -> Result<PlainText<String>, Fails<Asking>> {
+        async fn me(&self, caller: Bearer) -> Result<PlainText<String>, Failure<Unauthenticated>> {
             Ok(PlainText(format!("{} {}", caller.user, caller.role.as_str())))
         }
     }
 
     #[tokio::test]
-    async fn an_operation_has_its_caller_or_answers_401() {
+    async fn an_operation_gets_its_caller_or_returns_401() {
         let tokens = Tokens::random();
-        let routes = Routes::new(Things, Vec::new()).known_by(testing::callers(&tokens));
+        let routes = Routes::new(TestApi, Vec::new()).with_authenticator(testing::authenticator(&tokens));
         let get = async |authorization: Option<String>| {
             let request = Request::builder().uri_str("/me");
             let request =
@@ -142,39 +140,39 @@ mod tests {
     }
 
     #[test]
-    fn the_document_shows_the_lock() {
-        let spec = OpenApiService::new(Things, "t", "1").spec();
+    fn the_document_lists_the_security_scheme() {
+        let spec = OpenApiService::new(TestApi, "t", "1").spec();
         let document: serde_json::Value = serde_json::from_str(&spec).expect("JSON");
         assert_eq!(document["paths"]["/me"]["get"]["security"], serde_json::json!([{"Bearer": []}]));
         let scheme = &document["components"]["securitySchemes"]["Bearer"];
         assert_eq!((&scheme["type"], &scheme["scheme"]), (&"http".into(), &"bearer".into()));
     }
 
-    fn call(headers: &[&str], tokens: &Tokens) -> Result<Bearer, Problem> {
+    fn authenticate_with(headers: &[&str], tokens: &Tokens) -> Result<Bearer, Problem> {
         let mut request = Request::default();
         for value in headers {
             request.headers_mut().append(header::AUTHORIZATION, HeaderValue::from_str(value).expect("a header"));
         }
-        testing::callers(tokens).equip(&mut request);
+        testing::authenticator(tokens).attach(&mut request);
         authenticate(&request)
     }
 
     #[test]
-    fn knows_who_calls() {
+    fn a_valid_token_authenticates_in_any_case_of_the_scheme() {
         let tokens = Tokens::random();
         let token = tokens.issue(UserId(7), Role::Admin).expect("a token");
         for scheme in ["Bearer", "bearer", "BEARER", "Bearer "] {
-            let caller = call(&[&format!("{scheme} {token}")], &tokens).expect("authenticated");
+            let caller = authenticate_with(&[&format!("{scheme} {token}")], &tokens).expect("authenticated");
             assert_eq!(caller, Bearer { user: UserId(7), role: Role::Admin });
         }
     }
 
     #[test]
-    fn refuses_everybody_else() {
+    fn refuses_all_other_headers() {
         let tokens = Tokens::random();
         let good = format!("Bearer {}", tokens.issue(UserId(7), Role::User).expect("a token"));
         let foreign = format!("Bearer {}", Tokens::random().issue(UserId(7), Role::User).expect("a token"));
-        let nobody = format!("Bearer {}", tokens.issue(UserId(0), Role::User).expect("a token"));
+        let no_user = format!("Bearer {}", tokens.issue(UserId(0), Role::User).expect("a token"));
         let refused: [&[&str]; 11] = [
             &[],
             &[""],
@@ -184,12 +182,12 @@ mod tests {
             &["Bearer x.y.z"],
             &[&good[7..]],
             &[&foreign],
-            &[&nobody],
+            &[&no_user],
             &[&good, &good],
             &["Bearer é"],
         ];
         for headers in refused {
-            let problem = call(headers, &tokens).expect_err("refused");
+            let problem = authenticate_with(headers, &tokens).expect_err("refused");
             assert_eq!(problem.status(), StatusCode::UNAUTHORIZED, "{headers:?}");
             assert_eq!(problem.as_response().header("www-authenticate"), Some("Bearer"), "{headers:?}");
         }

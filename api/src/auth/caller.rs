@@ -1,4 +1,4 @@
-//! Who calls by a key or a token, whichever is shown.
+//! Callers that authenticate by a key or a token: the extractors [`Private`], [`Admin`] and [`MaybePrivate`].
 
 use std::fmt;
 
@@ -17,14 +17,14 @@ const PRIVATE_SCHEME: &str = "PrivateKey";
 /// The name of the scheme of [`Admin`] in `openapi.json`.
 const ADMIN_SCHEME: &str = "AdminKey";
 
-/// Who it is, the same for every request of one caller: what a rate limit counts by.
+/// An authenticated caller. It is equal for all requests of one caller, so rate limits use it as their key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Caller {
-    /// Whoever has this key.
+    /// A holder of this key.
     Key(Key),
     /// The user that a token names.
     User(UserId),
-    /// The subject of a token that somebody else made under our key, and that is no user's id.
+    /// The subject of a token that is not a user's id. Another service signed it with our `JWT_SECRET`.
     Subject(String),
 }
 
@@ -39,15 +39,17 @@ impl fmt::Display for Caller {
     }
 }
 
-/// Whoever shows `API_KEY` or `ADMIN_API_KEY` in `X-API-Key`, or a token. As an argument of a handler it makes the
-/// operation answer 401 to a bad token and 403 to everybody else: name both among its
-/// [`Statuses`](crate::problem::Statuses).
+/// A caller with `API_KEY` or `ADMIN_API_KEY` in `X-API-Key`, or with a token.
+///
+/// A handler with this argument returns 401 for an invalid token and 403 otherwise; list both in its
+/// [`ErrorStatuses`](crate::problem::ErrorStatuses).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Private(pub Caller);
 
-/// Whoever shows `ADMIN_API_KEY` in `X-API-Key`, or the token of an admin. As an argument of a handler it makes the
-/// operation answer 401 to a bad token and 403 to everybody else: name both among its
-/// [`Statuses`](crate::problem::Statuses).
+/// A caller with `ADMIN_API_KEY` in `X-API-Key`, or with an admin's token.
+///
+/// A handler with this argument returns 401 for an invalid token and 403 otherwise; list both in its
+/// [`ErrorStatuses`](crate::problem::ErrorStatuses).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin(pub Caller);
 
@@ -67,7 +69,7 @@ impl<'a> ApiExtractor<'a> for Private {
     }
 
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
-        key::count_wrong(request, &key::X_API_KEY).await?;
+        key::limit_wrong_keys(request, &key::X_API_KEY).await?;
         Ok(private(request)?)
     }
 }
@@ -88,20 +90,20 @@ impl<'a> ApiExtractor<'a> for Admin {
     }
 
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
-        key::count_wrong(request, &key::X_API_KEY).await?;
+        key::limit_wrong_keys(request, &key::X_API_KEY).await?;
         Ok(admin(request)?)
     }
 }
 
-/// A caller as for [`Private`], or one without any credential. A credential that is shown must be good all the same.
+/// A caller as in [`Private`], or a request without credentials. A credential that is present must be valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MaybePrivate(Option<Caller>);
 
 impl MaybePrivate {
-    /// Makes sure that there is a credential.
+    /// Requires a credential.
     ///
     /// # Errors
-    /// 403 without a credential.
+    /// 403 when the request has no credential.
     pub fn require(&self) -> Result<(), Problem> {
         if self.0.is_some() { Ok(()) } else { Err(forbidden(key::MISSING)) }
     }
@@ -126,17 +128,17 @@ impl<'a> ApiExtractor<'a> for MaybePrivate {
     }
 
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
-        let nothing = !key::is_shown(request) && !request.headers().contains_key(header::AUTHORIZATION);
-        if nothing { Ok(Self(None)) } else { Ok(private(request).map(|Private(caller)| Self(Some(caller)))?) }
+        let no_credential = !key::has_x_api_key(request) && !request.headers().contains_key(header::AUTHORIZATION);
+        if no_credential { Ok(Self(None)) } else { Ok(private(request).map(|Private(caller)| Self(Some(caller)))?) }
     }
 }
 
 fn private(request: &Request) -> Result<Private, Problem> {
-    shown(request).map(|(caller, _)| Private(caller))
+    identify(request).map(|(caller, _)| Private(caller))
 }
 
 fn admin(request: &Request) -> Result<Admin, Problem> {
-    let (caller, role) = shown(request)?;
+    let (caller, role) = identify(request)?;
     match (&caller, role) {
         (Caller::Key(Key::Api), _) => Err(forbidden(key::WRONG)),
         (Caller::Key(Key::Admin), _) | (_, Some(Role::Admin)) => Ok(Admin(caller)),
@@ -144,10 +146,11 @@ fn admin(request: &Request) -> Result<Admin, Problem> {
     }
 }
 
-/// Who calls, and what a token allows. Of two credentials both must be good, and the key says who it is.
-fn shown(request: &Request) -> Result<(Caller, Option<Role>), Problem> {
+/// Returns the caller, and the role if there is a token. With both a key and a token, both must be valid and the key
+/// identifies the caller.
+fn identify(request: &Request) -> Result<(Caller, Option<Role>), Problem> {
     let claims = bearer::claims(request)?;
-    if let Some(key) = key::of_header(request)? {
+    if let Some(key) = key::x_api_key(request)? {
         return Ok((Caller::Key(key), claims.map(|claims| claims.role)));
     }
     let claims = claims.ok_or_else(|| forbidden(key::MISSING))?;
@@ -163,33 +166,31 @@ mod tests {
     use super::*;
     use crate::{
         auth::testing,
-        problem::{Fails, Statuses},
+        problem::{Failure, errors},
     };
 
-    struct Things;
+    struct TestApi;
 
-    struct Asking;
-
-    impl Statuses for Asking {
-        const ALL: &'static [u16] = &[401, 403];
+    errors! {
+        AccessDenied: [401, 403];
     }
 
     #[OpenApi]
-    impl Things {
+    impl TestApi {
         #[oai(path = "/price", method = "get")]
-        async fn price(&self, _caller: Private) -> Result<PlainText<&'static str>, Fails<Asking>> {
+        async fn price(&self, _caller: Private) -> Result<PlainText<&'static str>, Failure<AccessDenied>> {
             Ok(PlainText("price"))
         }
 
         #[oai(path = "/logs", method = "get")]
-        async fn logs(&self, _caller: Admin) -> Result<PlainText<&'static str>, Fails<Asking>> {
+        async fn logs(&self, _caller: Admin) -> Result<PlainText<&'static str>, Failure<AccessDenied>> {
             Ok(PlainText("logs"))
         }
     }
 
     #[test]
-    fn the_document_shows_either() {
-        let spec = OpenApiService::new(Things, "t", "1").spec();
+    fn the_document_lists_key_and_token_as_alternatives() {
+        let spec = OpenApiService::new(TestApi, "t", "1").spec();
         let document: serde_json::Value = serde_json::from_str(&spec).expect("JSON");
         for (path, scheme) in [("/price", PRIVATE_SCHEME), ("/logs", ADMIN_SCHEME)] {
             let either = serde_json::json!([{scheme: []}, {"Bearer": []}]);
@@ -200,17 +201,17 @@ mod tests {
         assert_eq!(document["components"]["securitySchemes"]["Bearer"]["scheme"], "bearer");
     }
 
-    /// What [`Private`] and [`Admin`] make of these headers.
-    fn told(tokens: &Tokens, headers: &[(&'static str, &str)]) -> [Result<Caller, String>; 2] {
+    /// The results of [`Private`] and [`Admin`] for these headers.
+    fn authenticate(tokens: &Tokens, headers: &[(&'static str, &str)]) -> [Result<Caller, String>; 2] {
         let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
         let request = testing::request(tokens, &headers);
         let (private, admin) = (private(&request), admin(&request));
         [private.map(|Private(caller)| caller), admin.map(|Admin(caller)| caller)]
-            .map(|told| told.map_err(|problem| problem.to_string()))
+            .map(|result| result.map_err(|problem| problem.to_string()))
     }
 
     #[test]
-    fn a_key_or_a_token_opens_what_it_is_for() {
+    fn a_key_or_a_token_grants_access_to_its_routes() {
         let tokens = Tokens::random();
         let bearer = |role| format!("Bearer {}", tokens.issue(UserId(7), role).expect("a token"));
         let (user, admin) = (bearer(Role::User), bearer(Role::Admin));
@@ -227,30 +228,30 @@ mod tests {
             (&[("x-api-key", testing::API), ("x-api-key", testing::API)], wrong(), wrong()),
             (&[("x-api-key", "x")], wrong(), wrong()),
         ] {
-            assert_eq!(told(&tokens, headers), [private, admin], "{headers:?}");
+            assert_eq!(authenticate(&tokens, headers), [private, admin], "{headers:?}");
         }
     }
 
     #[test]
-    fn a_token_under_our_key_need_not_be_a_users() {
+    fn a_signed_token_may_have_a_subject_that_is_not_a_user() {
         let tokens = Tokens::random();
         let token = format!("Bearer {}", tokens.issue(UserId(0), Role::Admin).expect("a token"));
         let caller = Ok(Caller::Subject("0".into()));
-        assert_eq!(told(&tokens, &[("authorization", &token)]), [caller.clone(), caller]);
+        assert_eq!(authenticate(&tokens, &[("authorization", &token)]), [caller.clone(), caller]);
     }
 
     #[test]
-    fn nothing_is_403_and_a_bad_token_401() {
+    fn no_credential_is_403_and_a_bad_token_is_401() {
         let tokens = Tokens::random();
         let nothing = Err("403 Forbidden: No API key provided".to_owned());
         for headers in [&[][..], &[("x-api-key", "")], &[("api_key", testing::API)]] {
-            assert_eq!(told(&tokens, headers), [nothing.clone(), nothing.clone()], "{headers:?}");
+            assert_eq!(authenticate(&tokens, headers), [nothing.clone(), nothing.clone()], "{headers:?}");
         }
         let bad = Err("401 Unauthorized: Invalid or expired token".to_owned());
         for headers in
             [&[("authorization", "Bearer x")][..], &[("authorization", "Bearer x"), ("x-api-key", testing::API)]]
         {
-            assert_eq!(told(&tokens, headers), [bad.clone(), bad.clone()], "{headers:?}");
+            assert_eq!(authenticate(&tokens, headers), [bad.clone(), bad.clone()], "{headers:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Who calls by a key: whoever shows the one that this system was started with.
+//! API keys: compares a key in a request header with the configured keys.
 
 use poem::{
     Request, RequestBody,
@@ -11,22 +11,22 @@ use poem_openapi::{
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::{Callers, bearer, forbidden};
+use super::{Authenticator, bearer, forbidden};
 use crate::{config::KeysConfig, problem::Problem, rate_limit};
 
 /// The header of [`ApiKey`].
 pub(super) const API_KEY: HeaderName = HeaderName::from_static("api_key");
 /// The header of [`Private`](super::Private) and [`Admin`](super::Admin).
 pub(super) const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
-/// What a caller without any credential is told.
+/// The detail of a 403 without a credential.
 pub(super) const MISSING: &str = "No API key provided";
-/// What a caller with a wrong key is told.
+/// The detail of a 403 for a wrong key.
 pub(super) const WRONG: &str = "Invalid API key";
 
 /// The name of the scheme in `openapi.json`.
 const SCHEME: &str = "ApiKey";
 
-/// Which of the keys a caller has shown.
+/// One of the configured keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Key {
     /// `API_KEY`.
@@ -35,8 +35,10 @@ pub enum Key {
     Admin,
 }
 
-/// The keys, as their hashes: these have one length, and so comparing them takes one time, whatever is shown. Compared
-/// directly, keys would tell by the time that it takes how long they are, or how far a guess is right.
+/// The configured keys as hashes.
+///
+/// All hashes have the same length, so each comparison takes the same time. A direct comparison would reveal by its
+/// duration the length of a key, or how many bytes of a guess are right.
 pub(super) struct Keys {
     api: [u8; 32],
     admin: [u8; 32],
@@ -47,22 +49,23 @@ impl Keys {
         Self { api: hash(config.api.expose()), admin: hash(config.admin.expose()) }
     }
 
-    /// Which key this is. Both are compared, whichever it is; where they are the same, it is the admin's.
-    fn which(&self, shown: &[u8]) -> Option<Key> {
-        let shown = hash(shown);
-        let (api, admin) = (shown.ct_eq(&self.api), shown.ct_eq(&self.admin));
+    /// Identifies a key. Both keys are always compared. If they are equal, it is the admin key.
+    fn identify(&self, key: &[u8]) -> Option<Key> {
+        let hash = hash(key);
+        let (api, admin) = (hash.ct_eq(&self.api), hash.ct_eq(&self.admin));
         if admin.into() {
             return Some(Key::Admin);
         }
         bool::from(api).then_some(Key::Api)
     }
 
-    fn is(&self, key: Key, shown: &[u8]) -> bool {
-        let own = match key {
+    /// Whether these bytes are this key.
+    fn matches(&self, key: Key, bytes: &[u8]) -> bool {
+        let expected = match key {
             Key::Api => &self.api,
             Key::Admin => &self.admin,
         };
-        hash(shown).ct_eq(own).into()
+        hash(bytes).ct_eq(expected).into()
     }
 }
 
@@ -70,8 +73,10 @@ fn hash(key: &[u8]) -> [u8; 32] {
     Sha256::digest(key).into()
 }
 
-/// Proof that the header `api_key` holds `API_KEY`. As an argument of a handler it makes the operation return 401 for a bad
-/// token and 403 for a missing or wrong key: name both among its [`Statuses`](crate::problem::Statuses).
+/// Proof that the header `api_key` holds `API_KEY`.
+///
+/// A handler with this argument returns 401 for an invalid token and 403 for a missing or wrong key; list both in its
+/// [`ErrorStatuses`](crate::problem::ErrorStatuses).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ApiKey(());
 
@@ -90,33 +95,34 @@ impl<'a> ApiExtractor<'a> for ApiKey {
     }
 
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
-        count_wrong(request, &API_KEY).await?;
+        limit_wrong_keys(request, &API_KEY).await?;
         Ok(authenticate(request)?)
     }
 }
 
-/// Counts a key in this header that is not one of ours, by the address that it comes from: guessing is slow, and a caller who
-/// has a right key is never limited by those who have not.
+/// Counts a wrong key in this header by the client's address.
+///
+/// This slows guessing down. A caller with a right key is never limited by other callers at the same address.
 ///
 /// # Errors
-/// 429 for a wrong key from an address that has shown too many.
-pub(super) async fn count_wrong(request: &Request, header: &HeaderName) -> Result<(), Problem> {
-    let Ok(Some(shown)) = shown(request, header) else { return Ok(()) };
-    let callers = Callers::of(request)?;
-    if callers.keys().which(shown).is_none() {
-        callers.wrong_keys().take(rate_limit::address(request)).await?;
+/// 429 for a wrong key from an address that has sent too many.
+pub(super) async fn limit_wrong_keys(request: &Request, header: &HeaderName) -> Result<(), Problem> {
+    let Ok(Some(key)) = key_bytes(request, header) else { return Ok(()) };
+    let authenticator = Authenticator::of(request)?;
+    if authenticator.keys().identify(key).is_none() {
+        authenticator.wrong_keys().acquire(rate_limit::client_network(request)).await?;
     }
     Ok(())
 }
 
-/// Of two credentials both must be good, here too: a bad token is 401 anywhere.
+/// Checks the key, and the token if there is one: an invalid token is 401 on every route.
 fn authenticate(request: &Request) -> Result<ApiKey, Problem> {
     bearer::claims(request)?;
-    let shown = shown(request, &API_KEY)?.ok_or_else(|| forbidden(MISSING))?;
-    if Callers::of(request)?.keys().is(Key::Api, shown) { Ok(ApiKey(())) } else { Err(forbidden(WRONG)) }
+    let key = key_bytes(request, &API_KEY)?.ok_or_else(|| forbidden(MISSING))?;
+    if Authenticator::of(request)?.keys().matches(Key::Api, key) { Ok(ApiKey(())) } else { Err(forbidden(WRONG)) }
 }
 
-/// Documents the scheme of a header that holds a key.
+/// Registers the security scheme of a header with a key for `openapi.json`.
 pub(super) fn register(registry: &mut Registry, scheme: &'static str, header: &'static str, description: &'static str) {
     registry.create_security_scheme(
         scheme,
@@ -133,29 +139,29 @@ pub(super) fn register(registry: &mut Registry, scheme: &'static str, header: &'
     );
 }
 
-/// Which key the header `X-API-Key` holds: `None` when there is no such header.
+/// The key in the header `X-API-Key`; `None` if the header is absent or empty.
 ///
 /// # Errors
-/// 403 when it is none of ours.
-pub(super) fn of_header(request: &Request) -> Result<Option<Key>, Problem> {
-    let Some(shown) = shown(request, &X_API_KEY)? else { return Ok(None) };
-    Callers::of(request)?.keys().which(shown).map(Some).ok_or_else(|| forbidden(WRONG))
+/// 403 when the key is wrong or the header is repeated.
+pub(super) fn x_api_key(request: &Request) -> Result<Option<Key>, Problem> {
+    let Some(key) = key_bytes(request, &X_API_KEY)? else { return Ok(None) };
+    Authenticator::of(request)?.keys().identify(key).map(Some).ok_or_else(|| forbidden(WRONG))
 }
 
-/// Whether there is a header `X-API-Key`.
-pub(super) fn is_shown(request: &Request) -> bool {
+/// Whether the request has the header `X-API-Key`.
+pub(super) fn has_x_api_key(request: &Request) -> bool {
     request.headers().contains_key(X_API_KEY)
 }
 
-/// The bytes of the key that is shown. An empty header shows none.
+/// The bytes of the key in this header; `None` if the header is absent or empty.
 ///
 /// # Errors
-/// 403 for two headers, which are two opinions about who calls.
-fn shown<'a>(request: &'a Request, name: &HeaderName) -> Result<Option<&'a [u8]>, Problem> {
-    let mut given = request.headers().get_all(name).iter().map(HeaderValue::as_bytes);
-    match (given.next(), given.next()) {
+/// 403 when the header is repeated, which is ambiguous.
+fn key_bytes<'a>(request: &'a Request, name: &HeaderName) -> Result<Option<&'a [u8]>, Problem> {
+    let mut lines = request.headers().get_all(name).iter().map(HeaderValue::as_bytes);
+    match (lines.next(), lines.next()) {
         (_, Some(_)) => Err(forbidden(WRONG)),
-        (shown, None) => Ok(shown.filter(|shown| !shown.trim_ascii().is_empty())),
+        (key, None) => Ok(key.filter(|key| !key.trim_ascii().is_empty())),
     }
 }
 
@@ -169,50 +175,48 @@ mod tests {
     use crate::{
         auth::testing,
         config::Secret,
-        problem::{CONTENT_TYPE, Fails, Statuses},
+        problem::{CONTENT_TYPE, Failure, errors},
         routes::Routes,
     };
 
-    struct Things;
+    struct TestApi;
 
-    struct Asking;
-
-    impl Statuses for Asking {
-        const ALL: &'static [u16] = &[401, 403];
+    errors! {
+        AccessDenied: [401, 403];
     }
 
     #[OpenApi]
-    impl Things {
+    impl TestApi {
         #[oai(path = "/rate", method = "get")]
-        async fn rate(&self, _caller: ApiKey) -> Result<PlainText<&'static str>, Fails<Asking>> {
+        async fn rate(&self, _caller: ApiKey) -> Result<PlainText<&'static str>, Failure<AccessDenied>> {
             Ok(PlainText("rate"))
         }
     }
 
     #[tokio::test]
-    async fn an_operation_wants_the_key_or_answers_403() {
-        let routes = Routes::new(Things, Vec::new()).known_by(testing::callers(&Tokens::random()));
+    async fn an_operation_without_the_key_returns_403() {
+        let routes = Routes::new(TestApi, Vec::new()).with_authenticator(testing::authenticator(&Tokens::random()));
         let get = async |key: Option<&str>| {
             let request = Request::builder().uri_str("/rate");
             let request = key.into_iter().fold(request, |request, key| request.header("api_key", key));
             let mut response = routes.get_response(request.finish()).await;
-            let kind = response.content_type() == Some(CONTENT_TYPE);
-            (response.status().as_u16(), kind, response.take_body().into_string().await.unwrap_or_default())
+            let is_problem = response.content_type() == Some(CONTENT_TYPE);
+            (response.status().as_u16(), is_problem, response.take_body().into_string().await.unwrap_or_default())
         };
         assert_eq!(get(Some(testing::API)).await, (200, false, "rate".into()));
-        for (key, why) in
+        for (key, detail) in
             [(None, MISSING), (Some(""), MISSING), (Some("guess-of-mine"), WRONG), (Some(testing::ADMIN), WRONG)]
         {
-            let (status, problem, body) = get(key).await;
-            assert_eq!((status, problem), (403, true), "{key:?}");
-            assert!(body.contains(&format!("\"detail\":\"{why}\"")), "{key:?}: {body}");
+            let (status, is_problem, body) = get(key).await;
+            assert_eq!((status, is_problem), (403, true), "{key:?}");
+            assert!(body.contains(&format!("\"detail\":\"{detail}\"")), "{key:?}: {body}");
             assert!([testing::API, testing::ADMIN, "guess-of-mine"].iter().all(|key| !body.contains(key)), "{body}");
         }
     }
 
     #[tokio::test]
     async fn wrong_keys_are_limited_and_right_ones_are_not() {
-        let routes = Routes::new(Things, Vec::new()).known_by(testing::callers(&Tokens::random()));
+        let routes = Routes::new(TestApi, Vec::new()).with_authenticator(testing::authenticator(&Tokens::random()));
         let get = async |key: &str| {
             let request = Request::builder().uri_str("/rate").header("api_key", key).finish();
             routes.get_response(request).await
@@ -223,13 +227,17 @@ mod tests {
         let response = get("one more").await;
         assert_eq!(response.status().as_u16(), 429);
         assert!(response.header("retry-after").is_some());
-        assert_eq!(get(testing::API).await.status().as_u16(), 200, "others behind the address are served");
-        assert_eq!(get(testing::ADMIN).await.status().as_u16(), 403, "a key of ours is no guess");
+        assert_eq!(get(testing::API).await.status().as_u16(), 200, "a right key from the same address is not limited");
+        assert_eq!(
+            get(testing::ADMIN).await.status().as_u16(),
+            403,
+            "the other configured key does not count as wrong"
+        );
     }
 
     #[test]
-    fn the_document_shows_the_key() {
-        let spec = OpenApiService::new(Things, "t", "1").spec();
+    fn the_document_lists_the_security_scheme() {
+        let spec = OpenApiService::new(TestApi, "t", "1").spec();
         let document: serde_json::Value = serde_json::from_str(&spec).expect("JSON");
         assert_eq!(document["paths"]["/rate"]["get"]["security"], serde_json::json!([{"ApiKey": []}]));
         let scheme = &document["components"]["securitySchemes"]["ApiKey"];
@@ -241,9 +249,9 @@ mod tests {
 
     type Header<'a> = (&'static str, &'a [u8]);
 
-    fn told(headers: &[Header]) -> String {
+    fn outcome(headers: &[Header]) -> String {
         match authenticate(&testing::request(&Tokens::random(), headers)) {
-            Ok(ApiKey(())) => "welcome".into(),
+            Ok(ApiKey(())) => "authenticated".into(),
             Err(problem) => {
                 assert_eq!(problem.status().as_u16(), 403);
                 problem.to_string().replace("403 Forbidden: ", "")
@@ -252,12 +260,12 @@ mod tests {
     }
 
     #[test]
-    fn tells_a_missing_key_from_a_wrong_one() {
+    fn distinguishes_a_missing_key_from_a_wrong_one() {
         let key = testing::API.as_bytes();
-        assert_eq!(told(&[("api_key", key)]), "welcome");
+        assert_eq!(outcome(&[("api_key", key)]), "authenticated");
         let missing: [&[Header]; 4] = [&[], &[("api_key", b"")], &[("api_key", b"  ")], &[("x-api-key", key)]];
         for headers in missing {
-            assert_eq!(told(headers), MISSING, "{headers:?}");
+            assert_eq!(outcome(headers), MISSING, "{headers:?}");
         }
         let longer = [key, b"x"].concat();
         let wrong: [&[Header]; 8] = [
@@ -271,7 +279,7 @@ mod tests {
             &[("api_key", b""), ("api_key", key)],
         ];
         for headers in wrong {
-            assert_eq!(told(headers), WRONG, "{headers:?}");
+            assert_eq!(outcome(headers), WRONG, "{headers:?}");
         }
     }
 
@@ -295,17 +303,17 @@ mod tests {
     }
 
     #[test]
-    fn one_key_for_both_is_the_admins() {
+    fn equal_keys_identify_the_admin() {
         let one = || Secret::new("one");
         let keys = Keys::new(&KeysConfig { api: one(), admin: one(), jwt: None });
-        assert_eq!(keys.which(b"one"), Some(Key::Admin));
-        assert!(keys.is(Key::Api, b"one") && keys.is(Key::Admin, b"one") && !keys.is(Key::Api, b"two"));
+        assert_eq!(keys.identify(b"one"), Some(Key::Admin));
+        assert!(keys.matches(Key::Api, b"one") && keys.matches(Key::Admin, b"one") && !keys.matches(Key::Api, b"two"));
     }
 
     #[test]
-    fn nothing_prints_a_key() {
+    fn debug_output_and_problems_contain_no_key() {
         let tokens = Tokens::random();
-        let printed = format!("{:?} {:?}", testing::callers(&tokens), Key::Api);
+        let printed = format!("{:?} {:?}", testing::authenticator(&tokens), Key::Api);
         let request = testing::request(&tokens, &[("api_key", b"guess-of-mine")]);
         let problem = authenticate(&request).expect_err("wrong");
         let printed = format!("{printed} {problem:?} {problem} {:?}", problem.as_response());

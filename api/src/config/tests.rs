@@ -1,27 +1,27 @@
-//! What the API can be configured with, and what it refuses.
+//! Tests of the API's configuration: accepted and refused values.
 
 use super::*;
 
-fn read(pairs: &[(&str, &str)]) -> Result<Config, String> {
+fn read(pairs: &[(&str, &str)]) -> Result<ApiConfig, String> {
     let mut vars = EnvReader::from_pairs(pairs);
-    let config = Config::read(&mut vars);
+    let config = ApiConfig::read(&mut vars);
     vars.finish(config).map_err(|problems| problems.to_string())
 }
 
-/// The variables named by the problems, in order.
-fn named(pairs: &[(&str, &str)]) -> Vec<String> {
+/// The variables that the problems name, in order.
+fn refused_variables(pairs: &[(&str, &str)]) -> Vec<String> {
     let problems = read(pairs).expect_err("should be refused");
     problems.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.to_owned()).collect()
 }
 
 #[test]
-fn needs_nothing_in_dev() {
-    assert_eq!(read(&[]), Ok(Config::default()));
+fn dev_requires_no_variable() {
+    assert_eq!(read(&[]), Ok(ApiConfig::default()));
 }
 
 #[test]
 fn names_every_wrong_value_at_once() {
-    let all = named(&[
+    let all = refused_variables(&[
         ("ENV", "production"),
         ("HOST", "example.com"),
         ("PORT", "65536"),
@@ -48,33 +48,33 @@ fn names_every_wrong_value_at_once() {
     assert_eq!(all, expected);
 }
 
-/// A good start in prod, some of it replaced.
+/// A valid configuration for prod, with some variables replaced.
 fn prod<'a>(changed: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
-    let good = [
+    let valid = [
         ("ENV", "prod"),
         ("API_KEY", "a key of the tests, number 1"),
         ("ADMIN_API_KEY", "a key of the tests, number 2"),
         ("JWT_SECRET", "a secret of 32 bytes or more, number 3"),
         ("WEBHOOK_SECRET", "none"),
     ];
-    let kept = good.into_iter().filter(|(name, _)| changed.iter().all(|(other, _)| other != name));
+    let kept = valid.into_iter().filter(|(name, _)| changed.iter().all(|(other, _)| other != name));
     kept.chain(changed.iter().copied()).collect()
 }
 
 #[test]
-fn prod_wants_secrets_of_its_own() {
-    assert_eq!(named(&[("ENV", "prod")]), ["WEBHOOK_SECRET", "JWT_SECRET", "API_KEY", "ADMIN_API_KEY"]);
+fn prod_requires_its_own_secrets() {
+    assert_eq!(refused_variables(&[("ENV", "prod")]), ["WEBHOOK_SECRET", "JWT_SECRET", "API_KEY", "ADMIN_API_KEY"]);
     let config = read(&prod(&[])).expect("valid");
     assert_eq!(config.keys.api, Secret::new("a key of the tests, number 1"));
     assert_eq!(config.webhook.secrets, []);
     let one = "a key of the tests, number 1";
     let webhook = "whsec_YSBzZWNyZXQgb2YgdGhlIHRlc3RzLCBmb3VyIGFuZCBmaXZl";
-    let two = format!("{webhook},{}", PUBLISHED[3]);
+    let two = format!("{webhook},{}", PUBLISHED_SECRETS[3]);
     for (changed, refused) in [
         (&[("API_KEY", DEFAULT_API_KEY)][..], &["API_KEY"][..]),
         (&[("API_KEY", DEFAULT_ADMIN_API_KEY)], &["API_KEY"]),
         (&[("ADMIN_API_KEY", DEFAULT_API_KEY)], &["ADMIN_API_KEY"]),
-        (&[("JWT_SECRET", PUBLISHED[2])], &["JWT_SECRET"]),
+        (&[("JWT_SECRET", PUBLISHED_SECRETS[2])], &["JWT_SECRET"]),
         (&[("WEBHOOK_SECRET", &two)], &["WEBHOOK_SECRET"]),
         (&[("API_KEY", "a"), ("ADMIN_API_KEY", "a")], &["API_KEY", "ADMIN_API_KEY"]),
         (&[("API_KEY", "twenty-three characters")], &["API_KEY"]),
@@ -92,12 +92,12 @@ fn prod_wants_secrets_of_its_own() {
         (&[("API_KEY", webhook), ("WEBHOOK_SECRET", &two)], &["WEBHOOK_SECRET", "WEBHOOK_SECRET"]),
         (&[("WEBHOOK_SECRET", "")], &["WEBHOOK_SECRET"]),
     ] {
-        assert_eq!(named(&prod(changed)), refused, "{changed:?}");
+        assert_eq!(refused_variables(&prod(changed)), refused, "{changed:?}");
     }
     for accepted in [&[("WEBHOOK_SECRET", webhook)][..], &[("API_KEY", "twenty-four characters!!")]] {
         assert!(read(&prod(accepted)).is_ok(), "{accepted:?}: {:?}", read(&prod(accepted)));
     }
-    // Elsewhere any key will do.
+    // Other environments accept any key.
     for environment in ["dev", "test"] {
         let same = [("ENV", environment), ("API_KEY", "a"), ("ADMIN_API_KEY", "a")];
         assert!(read(&same).is_ok(), "{environment}");
@@ -105,7 +105,7 @@ fn prod_wants_secrets_of_its_own() {
 }
 
 #[test]
-fn in_prod_transactions_are_read_with_a_key() {
+fn reading_transactions_requires_a_key_in_prod() {
     let secret = "x".repeat(32);
     let keys = [("API_KEY", &*secret), ("ADMIN_API_KEY", "another"), ("JWT_SECRET", &secret)];
     for (given, expected) in [
@@ -116,7 +116,7 @@ fn in_prod_transactions_are_read_with_a_key() {
         (&[("TRANSACTIONS_READ", "key")], TransactionsRead::Key),
     ] {
         let mut vars = EnvReader::from_pairs(&[&keys[..], given].concat());
-        assert_eq!(Config::read(&mut vars).transactions_read, expected, "{given:?}");
+        assert_eq!(ApiConfig::read(&mut vars).transactions_read, expected, "{given:?}");
     }
 }
 
@@ -126,12 +126,12 @@ fn reads_several_webhook_secrets() {
     let config = read(&[("WEBHOOK_SECRET", &format!("{one}, {one}"))]).expect("valid");
     assert_eq!(config.webhook.secrets.iter().map(|secret| secret.expose().len()).collect::<Vec<_>>(), [24, 24]);
     for wrong in [&one[6..], "whsec_", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw,", "whsec_%%%"] {
-        assert_eq!(named(&[("WEBHOOK_SECRET", wrong)]), ["WEBHOOK_SECRET"], "{wrong}");
+        assert_eq!(refused_variables(&[("WEBHOOK_SECRET", wrong)]), ["WEBHOOK_SECRET"], "{wrong}");
     }
 }
 
 #[test]
-fn prints_no_secret() {
+fn debug_output_and_problems_contain_no_secret() {
     let secret = "do-not-print-me-do-not-print-me-32";
     let config = read(&[("API_KEY", secret), ("ADMIN_API_KEY", secret), ("JWT_SECRET", secret)]).expect("valid");
     let printed = format!("{config:?}");

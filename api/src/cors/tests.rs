@@ -1,46 +1,44 @@
-//! Which page may do what, and what no answer says.
+//! Tests of CORS: allowed and foreign origins, preflights, and configuration.
 
 use poem::Endpoint;
 use poem_openapi::{OpenApi, payload::PlainText};
 
 use super::*;
 use crate::{
-    problem::{Fails, Problem, Statuses},
+    problem::{Failure, Problem, errors},
     routes::Routes,
 };
 
-const OURS: &str = "https://app.example.com";
+const ALLOWED: &str = "https://app.example.com";
 
-struct Things;
+struct TestApi;
 
-struct Failing;
-
-impl Statuses for Failing {
-    const ALL: &'static [u16] = &[422, 503];
+errors! {
+    InvalidOrUnavailable: [422, 503];
 }
 
 #[OpenApi]
-impl Things {
+impl TestApi {
     #[oai(path = "/things", method = "get")]
     async fn list(&self) -> PlainText<&'static str> {
         PlainText("all")
     }
 
     #[oai(path = "/things", method = "post")]
-    async fn create(&self) -> Result<PlainText<&'static str>, Fails<Failing>> {
+    async fn create(&self) -> Result<PlainText<&'static str>, Failure<InvalidOrUnavailable>> {
         Err(Problem::invalid(Vec::new()).into())
     }
 
     #[oai(path = "/things/:id", method = "delete")]
-    async fn delete(&self) -> Result<PlainText<&'static str>, Fails<Failing>> {
+    async fn delete(&self) -> Result<PlainText<&'static str>, Failure<InvalidOrUnavailable>> {
         Err(Problem::unavailable("down").into())
     }
 }
 
 fn routes(origins: &str) -> Routes {
     let mut vars = EnvReader::from_pairs(&[("CORS_ORIGINS", origins)]);
-    let origins = Origins::read(&mut vars, Environment::Dev);
-    Routes::new(Things, Vec::new()).open_to(&vars.finish(origins).expect("valid"))
+    let origins = AllowedOrigins::read(&mut vars, Environment::Dev);
+    Routes::new(TestApi, Vec::new()).with_cors(&vars.finish(origins).expect("valid"))
 }
 
 async fn call(routes: &Routes, method: Method, path: &str, headers: &[(&str, &str)]) -> Response {
@@ -49,16 +47,16 @@ async fn call(routes: &Routes, method: Method, path: &str, headers: &[(&str, &st
     routes.get_response(request.finish()).await
 }
 
-/// The names of the headers that only browsers read.
-fn for_browsers(response: &Response) -> Vec<&str> {
+/// The names of the CORS headers of a response.
+fn cors_headers(response: &Response) -> Vec<&str> {
     response.headers().keys().map(|name| name.as_str()).filter(|name| name.starts_with("access-control-")).collect()
 }
 
 #[tokio::test]
 async fn a_preflight_names_the_methods_of_its_path() {
-    let routes = routes(&format!("http://localhost:3000, {OURS}"));
+    let routes = routes(&format!("http://localhost:3000, {ALLOWED}"));
     for (path, methods) in [("/things", "GET, POST, HEAD, OPTIONS"), ("/things/7", "DELETE, OPTIONS")] {
-        for origin in [OURS, "http://localhost:3000"] {
+        for origin in [ALLOWED, "http://localhost:3000"] {
             let asked = [
                 ("origin", origin),
                 ("access-control-request-method", "DELETE"),
@@ -79,8 +77,8 @@ async fn a_preflight_names_the_methods_of_its_path() {
 }
 
 #[tokio::test]
-async fn every_answer_to_an_origin_that_may_call_says_so() {
-    let routes = routes(OURS);
+async fn every_response_to_an_allowed_origin_has_cors_headers() {
+    let routes = routes(ALLOWED);
     let cases = [
         (Method::GET, "/things", 200),
         (Method::HEAD, "/things", 200),
@@ -92,59 +90,63 @@ async fn every_answer_to_an_origin_that_may_call_says_so() {
         (Method::OPTIONS, "/things", 204),
     ];
     for (method, path, status) in cases {
-        let response = call(&routes, method.clone(), path, &[("origin", OURS)]).await;
+        let response = call(&routes, method.clone(), path, &[("origin", ALLOWED)]).await;
         assert_eq!(response.status().as_u16(), status, "{method} {path}");
-        assert_eq!(for_browsers(&response), ["access-control-allow-origin", "access-control-expose-headers"]);
-        assert_eq!(response.header("access-control-allow-origin"), Some(OURS), "{method} {path}");
+        assert_eq!(cors_headers(&response), ["access-control-allow-origin", "access-control-expose-headers"]);
+        assert_eq!(response.header("access-control-allow-origin"), Some(ALLOWED), "{method} {path}");
         assert_eq!(response.header("access-control-expose-headers"), Some(RESPONSE_HEADERS), "{method} {path}");
         assert_eq!(response.header("vary"), Some("Origin"), "{method} {path}");
     }
-    let too_long = [("origin", OURS), ("content-length", "1048577")];
+    let too_long = [("origin", ALLOWED), ("content-length", "1048577")];
     let response = call(&routes, Method::POST, "/things", &too_long).await;
     assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
-    assert_eq!(response.header("access-control-allow-origin"), Some(OURS));
+    assert_eq!(response.header("access-control-allow-origin"), Some(ALLOWED));
 }
 
 #[tokio::test]
-async fn a_foreign_origin_gets_its_answer_and_no_permission() {
-    let routes = routes(OURS);
+async fn a_foreign_origin_gets_a_response_without_permission() {
+    let routes = routes(ALLOWED);
     let foreign = ["https://evil.example.com", "null", "http://app.example.com", "https://app.example.com:8443", ""];
     for origin in foreign.into_iter().chain(["https://app.example.com.evil.net", "HTTPS://APP.EXAMPLE.COM", "*"]) {
         let response = call(&routes, Method::GET, "/things", &[("origin", origin)]).await;
-        assert_eq!((response.status(), for_browsers(&response)), (StatusCode::OK, vec![]), "{origin}");
+        assert_eq!((response.status(), cors_headers(&response)), (StatusCode::OK, vec![]), "{origin}");
         assert_eq!(response.header("vary"), Some("Origin"), "{origin}");
         let asked = [("origin", origin), ("access-control-request-method", "GET")];
         let response = call(&routes, Method::OPTIONS, "/things", &asked).await;
-        assert_eq!((response.status(), for_browsers(&response)), (StatusCode::NO_CONTENT, vec![]), "{origin}");
+        assert_eq!((response.status(), cors_headers(&response)), (StatusCode::NO_CONTENT, vec![]), "{origin}");
     }
     let response = call(&routes, Method::GET, "/things", &[]).await;
-    assert_eq!(for_browsers(&response), Vec::<&str>::new());
-    assert_eq!(response.header("vary"), Some("Origin"), "a cache may keep this one too");
+    assert_eq!(cors_headers(&response), Vec::<&str>::new());
+    assert_eq!(response.header("vary"), Some("Origin"), "a cache may store this response too");
 }
 
 #[tokio::test]
-async fn unless_origins_are_named_no_answer_says_anything() {
-    let asked = [("origin", OURS), ("access-control-request-method", "GET")];
+async fn without_allowed_origins_no_response_has_cors_headers() {
+    let asked = [("origin", ALLOWED), ("access-control-request-method", "GET")];
     for method in [Method::GET, Method::OPTIONS] {
         let response = call(&routes(""), method, "/things", &asked).await;
-        assert_eq!((for_browsers(&response), response.header("vary")), (vec![], None));
+        assert_eq!((cors_headers(&response), response.header("vary")), (vec![], None));
     }
 }
 
 #[tokio::test]
-async fn any_origin_is_any() {
+async fn a_star_allows_every_origin() {
     let response = call(&routes("*"), Method::GET, "/things", &[("origin", "null")]).await;
     assert_eq!(response.header("access-control-allow-origin"), Some("*"));
-    assert_eq!(response.header("vary"), None, "the answer is the same for all");
+    assert_eq!(response.header("vary"), None, "the response is the same for all origins");
     let response = call(&routes("*"), Method::GET, "/things", &[]).await;
-    assert_eq!(for_browsers(&response), Vec::<&str>::new());
+    assert_eq!(cors_headers(&response), Vec::<&str>::new());
 }
 
 #[test]
-fn reads_origins_as_browsers_write_them() {
-    for origin in
-        [OURS, "http://localhost:3000", "http://127.0.0.1:8000", "http://[::1]:8000", "https://xn--mnchen-3ya.example"]
-    {
+fn accepts_origins_in_the_form_that_browsers_send() {
+    for origin in [
+        ALLOWED,
+        "http://localhost:3000",
+        "http://127.0.0.1:8000",
+        "http://[::1]:8000",
+        "https://xn--mnchen-3ya.example",
+    ] {
         assert!(is_origin(origin), "{origin}");
     }
     for wrong in [
@@ -175,20 +177,20 @@ fn reads_origins_as_browsers_write_them() {
 }
 
 #[test]
-fn wrong_origins_stop_the_start_and_any_origin_does_in_prod() {
+fn invalid_origins_are_refused_and_a_star_is_refused_in_prod() {
     let read = |text: &str, environment| {
         let mut vars = EnvReader::from_pairs(&[("CORS_ORIGINS", text)]);
-        let origins = Origins::read(&mut vars, environment);
+        let origins = AllowedOrigins::read(&mut vars, environment);
         vars.finish(origins).map_err(|problems| problems.to_string())
     };
-    let these = |origins: &[&str]| Ok(Origins::These(origins.iter().map(|&origin| origin.into()).collect()));
-    assert_eq!(read("", Environment::Prod), Ok(Origins::None));
+    let listed = |origins: &[&str]| Ok(AllowedOrigins::Listed(origins.iter().map(|&origin| origin.into()).collect()));
+    assert_eq!(read("", Environment::Prod), Ok(AllowedOrigins::None));
     assert_eq!(
-        read(&format!(" {OURS} ,http://localhost:3000 "), Environment::Prod),
-        these(&[OURS, "http://localhost:3000"])
+        read(&format!(" {ALLOWED} ,http://localhost:3000 "), Environment::Prod),
+        listed(&[ALLOWED, "http://localhost:3000"])
     );
-    assert_eq!(read("*", Environment::Dev), Ok(Origins::Any));
-    assert_eq!(read("*", Environment::Test), Ok(Origins::Any));
+    assert_eq!(read("*", Environment::Dev), Ok(AllowedOrigins::Any));
+    assert_eq!(read("*", Environment::Test), Ok(AllowedOrigins::Any));
     for (text, environment) in
         [("*", Environment::Prod), ("*,https://a.example", Environment::Dev), ("https://a.example,", Environment::Dev)]
     {

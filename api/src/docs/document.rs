@@ -1,5 +1,5 @@
-//! What the framework's document lacks: an order of its chapters, exact bounds, what limits say, and schemas that every
-//! generator of clients can read.
+//! Corrections of the framework's OpenAPI document: order of tags, exact bounds, rate-limit headers, and schemas that every
+//! client generator can read.
 
 use poem_openapi::{
     Tags,
@@ -10,19 +10,19 @@ use serde_json::value::RawValue;
 
 use crate::tags::Tag;
 
-/// Completes the operations.
+/// Completes all operations.
 pub fn complete_operations(mut apis: Vec<MetaApi>) -> Vec<MetaApi> {
     for operation in apis.iter_mut().flat_map(|api| &mut api.paths).flat_map(|path| &mut path.operations) {
         document_limits(operation);
         let params = operation.params.iter_mut().map(|param| &mut param.schema);
         let bodies = operation.request.iter_mut().flat_map(|request| &mut request.content);
-        let answers = operation.responses.responses.iter_mut().flat_map(|response| &mut response.content);
-        params.chain(bodies.chain(answers).map(|media| &mut media.schema)).for_each(simplify);
+        let responses = operation.responses.responses.iter_mut().flat_map(|response| &mut response.content);
+        params.chain(bodies.chain(responses).map(|media| &mut media.schema)).for_each(simplify);
     }
     apis
 }
 
-/// An operation that may answer 429 says with every answer what its caller has left.
+/// Documents the rate-limit headers on all responses of an operation that may return 429.
 fn document_limits(operation: &mut MetaOperation) {
     let responses = &mut operation.responses.responses;
     if !responses.iter().any(|response| response.status == Some(429)) {
@@ -36,20 +36,20 @@ fn document_limits(operation: &mut MetaOperation) {
             deprecated: false,
             schema: MetaSchemaRef::Inline(Box::new(MetaSchema::new("string"))),
         };
-        let policy = "Each limit that the request was counted by: its name, `q` requests in `w` seconds.";
-        let state = "What is left of each limit: `r` requests now, and `t` seconds until there are more.";
+        let policy = "Each limit that counted the request: its name, and `q` requests in `w` seconds.";
+        let state = "The remaining quota of each limit: `r` requests now, and `t` seconds until there are more.";
         response.headers.extend([header("RATELIMIT-POLICY", policy), header("RATELIMIT", state)]);
     }
 }
 
-/// Makes a reference with a description of its own one that generators of clients follow: in `allOf`, nothing but the
-/// reference may stand.
+/// Simplifies a reference with its own description. Client generators follow a reference only if `allOf` contains nothing
+/// else.
 pub fn simplify(schema: &mut MetaSchemaRef) {
     let MetaSchemaRef::Inline(schema) = schema else { return };
     simplify_parts(schema);
 }
 
-/// Does the same with everything that a schema is made of.
+/// Simplifies all parts of a schema.
 pub fn simplify_parts(schema: &mut MetaSchema) {
     if schema.all_of.iter().any(|part| matches!(part, MetaSchemaRef::Reference(_))) {
         schema.all_of.retain(|part| matches!(part, MetaSchemaRef::Reference(_)));
@@ -60,9 +60,9 @@ pub fn simplify_parts(schema: &mut MetaSchema) {
     boxed.chain(listed).chain(properties).for_each(simplify);
 }
 
-/// The framework's document, in its order.
+/// The framework's document, with its members in order.
 #[derive(Deserialize, Serialize)]
-struct Parts<'a> {
+struct Document<'a> {
     #[serde(borrow)]
     openapi: &'a RawValue,
     info: &'a RawValue,
@@ -73,19 +73,19 @@ struct Parts<'a> {
 }
 
 #[derive(Deserialize)]
-struct Named<'a> {
+struct TagName<'a> {
     name: &'a str,
 }
 
-/// The text of the document, with its chapters in the order of [`Tag::ALL`] and with exact bounds.
+/// Returns the document's text with tags in the order of [`Tag::ALL`] and with exact bounds.
 pub fn finish(spec: &str) -> String {
-    let Ok(mut parts) = serde_json::from_str::<Parts<'_>>(spec) else { return spec.to_owned() };
-    parts.tags.sort_by_key(|tag| {
-        let named = serde_json::from_str::<Named<'_>>(tag.get());
-        named.ok().and_then(|named| Tag::ALL.iter().position(|tag| tag.name() == named.name))
+    let Ok(mut document) = serde_json::from_str::<Document<'_>>(spec) else { return spec.to_owned() };
+    document.tags.sort_by_key(|tag| {
+        let parsed = serde_json::from_str::<TagName<'_>>(tag.get());
+        parsed.ok().and_then(|parsed| Tag::ALL.iter().position(|tag| tag.name() == parsed.name))
     });
-    let text = serde_json::to_string_pretty(&parts).unwrap_or_else(|_| spec.to_owned());
-    // The framework's bounds are binary floats, in which the largest `i64` is one more than it is.
+    let text = serde_json::to_string_pretty(&document).unwrap_or_else(|_| spec.to_owned());
+    // The framework's bounds are binary floats, which round `i64::MAX` up by one.
     let inexact = serde_json::to_string(&(i64::MAX as f64)).unwrap_or_default();
     text.replace(&inexact, &i64::MAX.to_string())
 }
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn the_main_job_comes_first() {
+    fn tags_are_in_order() {
         let spec = r#"{"openapi":"3","info":{},"servers":[],"tags":[{"name":"Health"},{"name":"Transactions"}],"paths":{},
             "components":{}}"#;
         let text: serde_json::Value = serde_json::from_str(&finish(spec)).expect("JSON");
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_described_reference_stands_alone() {
+    fn all_of_contains_only_the_reference() {
         let description = MetaSchema { description: Some("Why."), ..MetaSchema::ANY };
         let described = MetaSchemaRef::Reference("Thing".into()).merge(description);
         let mut list = MetaSchemaRef::Inline(Box::new(MetaSchema {

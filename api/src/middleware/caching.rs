@@ -1,22 +1,22 @@
-//! What caches may do with an answer (RFC 9111): every answer says it, so that none has to guess.
+//! The `Cache-Control` header (RFC 9111). Every response has one, so that caches apply no heuristics.
 
 use poem::http::{HeaderMap, HeaderValue, header};
 
-/// Of answers for one caller, and of states that are about to change.
-pub const PRIVATE: &str = "private, no-store";
-/// Of answers that may be kept, and are asked for again with their `ETag` before each use.
-pub const REVALIDATED: &str = "no-cache";
-const NOT_STORED: &str = "no-store";
-/// What chooses an answer to a caller.
-const CREDENTIALS: HeaderValue = HeaderValue::from_static("Authorization, X-API-Key, api_key");
+/// For responses to one caller, and for states that will soon change.
+pub const PRIVATE_NO_STORE: &str = "private, no-store";
+/// For responses that a cache may store, but must revalidate by `ETag` before each use.
+pub const NO_CACHE: &str = "no-cache";
+const NO_STORE: &str = "no-store";
+/// The request headers that select the response for a caller.
+const CREDENTIAL_HEADERS: HeaderValue = HeaderValue::from_static("Authorization, X-API-Key, api_key");
 
-/// Says it. `keyed` answers are those of operations that want a credential, and to requests that show one.
-pub fn instruct(headers: &mut HeaderMap, keyed: bool) {
-    if keyed {
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(PRIVATE));
-        headers.append(header::VARY, CREDENTIALS);
+/// Sets `Cache-Control` and `Vary`. `private` is true when the operation requires a credential or the request has one.
+pub fn set_cache_control(headers: &mut HeaderMap, private: bool) {
+    if private {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(PRIVATE_NO_STORE));
+        headers.append(header::VARY, CREDENTIAL_HEADERS);
     } else if !headers.contains_key(header::CACHE_CONTROL) {
-        let directive = if headers.contains_key(header::ETAG) { REVALIDATED } else { NOT_STORED };
+        let directive = if headers.contains_key(header::ETAG) { NO_CACHE } else { NO_STORE };
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(directive));
     }
 }
@@ -26,20 +26,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_wins_over_a_tag_and_a_tag_over_nothing() {
-        let instructed = |keyed, given: &[(header::HeaderName, &'static str)]| {
+    fn credentials_override_an_etag_and_no_store_is_the_default() {
+        let cache_headers = |private, given: &[(header::HeaderName, &'static str)]| {
             let mut headers = HeaderMap::new();
             for (name, value) in given {
                 headers.insert(name, HeaderValue::from_static(value));
             }
-            instruct(&mut headers, keyed);
-            let said = headers.get(header::CACHE_CONTROL).and_then(|value| value.to_str().ok()).unwrap_or_default();
-            (said.to_owned(), headers.contains_key(header::VARY))
+            set_cache_control(&mut headers, private);
+            let value = headers.get(header::CACHE_CONTROL).and_then(|value| value.to_str().ok());
+            (value.unwrap_or_default().to_owned(), headers.contains_key(header::VARY))
         };
         let tag = (header::ETAG, "\"1\"");
-        assert_eq!(instructed(false, &[]), ("no-store".into(), false));
-        assert_eq!(instructed(false, std::slice::from_ref(&tag)), ("no-cache".into(), false));
-        assert_eq!(instructed(false, &[tag.clone(), (header::CACHE_CONTROL, PRIVATE)]), (PRIVATE.into(), false));
-        assert_eq!(instructed(true, &[tag, (header::CACHE_CONTROL, "no-cache")]), (PRIVATE.into(), true));
+        assert_eq!(cache_headers(false, &[]), ("no-store".into(), false));
+        assert_eq!(cache_headers(false, std::slice::from_ref(&tag)), ("no-cache".into(), false));
+        assert_eq!(
+            cache_headers(false, &[tag.clone(), (header::CACHE_CONTROL, PRIVATE_NO_STORE)]),
+            (PRIVATE_NO_STORE.into(), false)
+        );
+        assert_eq!(cache_headers(true, &[tag, (header::CACHE_CONTROL, "no-cache")]), (PRIVATE_NO_STORE.into(), true));
     }
 }

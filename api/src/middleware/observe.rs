@@ -1,4 +1,4 @@
-//! One log line and one measurement per request, however it ends.
+//! One log line and one duration measurement per request, also when the client disconnects.
 
 use std::{net::IpAddr, sync::OnceLock, time::Instant};
 
@@ -10,75 +10,76 @@ use poem::{
 
 use crate::client_address;
 
-/// How long requests take, in seconds, by method, route pattern and status.
+/// Request duration in seconds, by method, route pattern and status.
 pub const DURATION: &str = "http_server_request_duration_seconds";
-/// Bucket edges of [`DURATION`]: from a cached read to a long poll, with one at the half second that was promised.
+/// Bucket edges of [`DURATION`]: from a cached read to a long poll. The contract requires an edge at 0.5 s.
 pub const DURATION_BUCKETS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
-/// Nobody waited for the answer; nginx's number for it.
+/// The client disconnected before the response; nginx uses the same status.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
-/// The statuses whose histograms are remembered. Any other one is looked up, which costs an allocation and a lock.
-const USUAL: [u16; 18] =
+/// The statuses whose histograms are cached. The lookup for other statuses costs an allocation and a lock.
+const CACHED_STATUSES: [u16; 18] =
     [200, 201, 202, 204, 304, 400, 401, 403, 404, 405, 409, 413, 415, 422, 429, CLIENT_CLOSED_REQUEST, 500, 503];
 
-/// The route of a request that could not be read.
+/// The route label of a request that could not be parsed.
 const UNREADABLE: &str = "unreadable";
 
-/// The histograms of one operation, one for each usual status, looked up when first needed.
+/// The duration histograms of one operation, one for each of [`CACHED_STATUSES`], looked up at first use.
 #[derive(Default)]
-pub struct Timings([OnceLock<Histogram>; USUAL.len()]);
+pub struct DurationHistograms([OnceLock<Histogram>; CACHED_STATUSES.len()]);
 
-/// The line of a request that is being answered. It is written when this is dropped, so a client that goes away
-/// before its answer, which drops the handler where it stands, leaves a line too.
-pub struct Line<'a> {
-    began: Instant,
+/// Logs and measures one request when it is dropped.
+///
+/// If the client disconnects before the response, the handler's future is dropped. That request is then logged too.
+pub struct RequestLog<'a> {
+    started: Instant,
     method: Method,
     uri: Uri,
     client: Option<IpAddr>,
     route: &'a SharedString,
-    timings: Option<&'a Timings>,
+    histograms: Option<&'a DurationHistograms>,
     status: u16,
 }
 
-impl<'a> Line<'a> {
-    /// Starts the clock.
-    pub fn begin(request: &Request, route: &'a SharedString, timings: Option<&'a Timings>) -> Self {
+impl<'a> RequestLog<'a> {
+    /// Starts the measurement.
+    pub fn start(request: &Request, route: &'a SharedString, histograms: Option<&'a DurationHistograms>) -> Self {
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        let client = client_address::behind_proxies(request);
-        Self { began: Instant::now(), method, uri, client, route, timings, status: CLIENT_CLOSED_REQUEST }
+        let client = client_address::forwarded_address(request);
+        Self { started: Instant::now(), method, uri, client, route, histograms, status: CLIENT_CLOSED_REQUEST }
     }
 
-    /// Says how it ended.
-    pub fn finish(&mut self, status: StatusCode) {
+    /// Sets the status of the response.
+    pub fn set_status(&mut self, status: StatusCode) {
         self.status = status.as_u16();
     }
 
     fn record(&self, seconds: f64) {
         let histogram = || histogram(&self.method, self.route.clone(), self.status);
-        let usual = USUAL.iter().position(|status| *status == self.status);
-        // HEAD is answered by the operation of GET, but is a method of its own.
-        let timings = self.timings.filter(|_| self.method != Method::HEAD);
-        match timings.zip(usual).and_then(|(timings, at)| timings.0.get(at)) {
-            Some(remembered) => remembered.get_or_init(histogram).record(seconds),
+        let index = CACHED_STATUSES.iter().position(|status| *status == self.status);
+        // HEAD uses the operation of GET, but has its own method label.
+        let cached = self.histograms.filter(|_| self.method != Method::HEAD);
+        match cached.zip(index).and_then(|(cached, index)| cached.0.get(index)) {
+            Some(cached) => cached.get_or_init(histogram).record(seconds),
             None => histogram().record(seconds),
         }
     }
 }
 
-impl Drop for Line<'_> {
+impl Drop for RequestLog<'_> {
     fn drop(&mut self) {
-        let took = self.began.elapsed();
-        self.record(took.as_secs_f64());
-        let duration_ms = took.as_micros() as f64 / 1000.0;
+        let duration = self.started.elapsed();
+        self.record(duration.as_secs_f64());
+        let duration_ms = duration.as_micros() as f64 / 1000.0;
         let (method, path) = (self.method.as_str(), self.uri.path());
         let client_address = self.client.map(tracing::field::display);
         tracing::info!(method, path, status_code = self.status, duration_ms, client_address, "COMPLETED_REQUEST");
     }
 }
 
-/// The line and the measurement of a request whose head could not be read: neither its method nor its path is known.
-pub fn unreadable(status: StatusCode, correlation_id: &str, reason: &str) {
+/// Logs and measures a request whose head could not be parsed: its method and path are unknown.
+pub fn record_unreadable(status: StatusCode, correlation_id: &str, reason: &str) {
     let span = tracing::info_span!("request", correlation_id, route = UNREADABLE);
     span.in_scope(|| {
         tracing::info!(status_code = status.as_u16(), duration_ms = 0.0, reason, "COMPLETED_REQUEST");
@@ -87,21 +88,21 @@ pub fn unreadable(status: StatusCode, correlation_id: &str, reason: &str) {
     metrics::histogram!(DURATION, "method" => labels.0, "route" => labels.1, "status" => labels.2).record(0.0);
 }
 
-/// Says what [`DURATION`] means.
-pub fn describe() {
+/// Describes [`DURATION`] for `/metrics`.
+pub fn describe_metrics() {
     metrics::describe_histogram!(
         DURATION,
         metrics::Unit::Seconds,
-        "How long requests took, from their head to the head of their answer, by method, route pattern and status."
+        "Duration from the head of a request to the head of its response, by method, route pattern and status."
     );
 }
 
-/// The measurements of one kind of answer; there, and empty, from the moment that this is first called.
+/// The duration histogram with these labels. The first call registers it; it is then exported with the count 0.
 pub fn histogram(method: &Method, route: SharedString, status: u16) -> Histogram {
     metrics::histogram!(DURATION, "method" => method_label(method), "route" => route, "status" => status.to_string())
 }
 
-/// The methods of HTTP; clients can make up any number of others.
+/// The label of a method. Unknown methods share one label, because clients can invent any number of them.
 pub(super) fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -120,13 +121,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn made_up_methods_share_a_label() {
+    fn unknown_methods_share_a_label() {
         assert_eq!(method_label(&Method::PATCH), "PATCH");
         assert_eq!(Method::from_bytes(b"BREW").map(|method| method_label(&method)).ok(), Some("other"));
     }
 
     #[test]
-    fn half_a_second_is_an_edge() {
+    fn half_a_second_is_a_bucket_edge() {
         assert!(DURATION_BUCKETS.contains(&0.5));
         assert!(DURATION_BUCKETS.is_sorted());
     }

@@ -1,39 +1,40 @@
-//! How many in which time: what a limit is, and how `RATE_LIMIT` writes it.
+//! The policy of a rate limit: requests per window. Parses `RATE_LIMIT`.
 
 use std::time::Duration;
 
 use jobs::{config::EnvReader, remote::bucket::Size};
 
-/// The most that can be asked for in a window; beyond it a limit is none.
-const MOST: u32 = 1_000_000;
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
+/// The largest quota; a larger one would not limit anything.
+const MAX_QUOTA: u32 = 1_000_000;
+const MAX_WINDOW: Duration = Duration::from_secs(24 * 3600);
 
-/// So many at once, and from then on evenly over the window.
+/// A quota that can be used at once, and then refills evenly over the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
-    /// What the headers call it, and the keys in Redis.
+    /// The name in headers and in Redis keys.
     pub name: &'static str,
-    /// How many in a window.
+    /// Requests per window.
     pub quota: u32,
-    /// How long it takes until an empty bucket is full again.
+    /// The time until an empty bucket is full again.
     pub window: Duration,
 }
 
 impl Policy {
-    /// What an operator does by hand, and a script that looks once a second.
+    /// The admin routes: enough for manual work, and for a script that polls once a second.
     pub const ADMIN: Self = Self { name: "admin", quota: 60, window: Duration::from_secs(60) };
-    /// Of the price routes, when `RATE_LIMIT` says nothing.
+    /// The default of `RATE_LIMIT`, for the price routes.
     pub const PRICES: Self = Self { name: "prices", quota: 120, window: Duration::from_secs(60) };
 
-    /// Keys that are not ours, by the address that shows them.
+    /// Wrong keys, per client address.
     pub const WRONG_KEYS: Self = Self { name: "wrong-keys", quota: 30, window: Duration::from_secs(60) };
 
-    /// Reads `RATE_LIMIT`: what one credential may ask of the price routes.
+    /// Reads `RATE_LIMIT`: the limit of the price routes per credential.
     pub fn read(vars: &mut EnvReader) -> Self {
         vars.read("RATE_LIMIT", Self::PRICES, |text| {
             let limit = parse(text).map(|(quota, window)| Self { quota, window, ..Self::PRICES });
             limit.ok_or_else(|| {
-                let expected = format!("must be requests, up to {MOST}, in seconds, minutes or hours, up to a day");
+                let expected =
+                    format!("must be requests, up to {MAX_QUOTA}, in seconds, minutes or hours, up to a day");
                 format!("{expected}, such as RATE_LIMIT=120/60s, 120/1m or 7200/1h")
             })
         })
@@ -58,9 +59,9 @@ fn parse(text: &str) -> Option<(u32, Duration)> {
     if !digits(quota) || !digits(number) {
         return None;
     }
-    let quota = quota.parse().ok().filter(|quota| (1..=MOST).contains(quota))?;
+    let quota = quota.parse().ok().filter(|quota| (1..=MAX_QUOTA).contains(quota))?;
     let window = Duration::from_secs(number.parse::<u64>().ok()?.checked_mul(seconds)?);
-    (!window.is_zero() && window <= LONGEST).then_some((quota, window))
+    (!window.is_zero() && window <= MAX_WINDOW).then_some((quota, window))
 }
 
 #[cfg(test)]
@@ -68,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_a_person_writes() {
+    fn parses_quota_and_window() {
         for (text, quota, seconds) in
             [("120/60s", 120, 60), ("1/1m", 1, 60), ("7200 / 1h", 7200, 3600), ("1000000/24h", 1_000_000, 86_400)]
         {

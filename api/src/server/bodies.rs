@@ -1,4 +1,4 @@
-//! The bodies of a request and of its answer, as the connection sees them.
+//! Request and response bodies of a connection: unread request bodies are discarded, response bodies report progress.
 
 use std::{
     io,
@@ -12,38 +12,38 @@ use http_body_util::{BodyExt, combinators::BoxBody};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::{sync::oneshot, time::timeout};
 
-use super::pulse::Pulse;
-use crate::middleware::body_limit::LARGEST;
+use super::idle_timeout::IdleTimeout;
+use crate::middleware::body_limit::MAX_BODY_BYTES;
 
-/// How much of a body that no handler wanted is read all the same, and how long that may take.
-const DISCARDED_AT_MOST: usize = 8 * LARGEST;
-const DISCARDED_WITHIN: Duration = Duration::from_secs(5);
-/// The largest part of an answer that is handed on at a time: what of it has been taken shows in parts of this size.
-const PART: usize = 16 * 1024;
+/// The limits for reading and discarding a body that no handler has read.
+const MAX_DISCARDED_BYTES: usize = 8 * MAX_BODY_BYTES;
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
+/// The largest part of a response that is passed to hyper at once. Progress is visible in parts of this size.
+const MAX_PART: usize = 16 * 1024;
 
-/// A request's body in the hands of a handler. Dropped before its end, it comes back to the connection.
-struct Lent {
+/// A request body for a handler. If it is dropped before its end, it is sent back to the connection.
+struct RequestBody {
     body: Option<Incoming>,
-    back: Option<oneshot::Sender<Option<Incoming>>>,
-    /// Reading asks a client that waits for `100 Continue` to send.
+    return_to: Option<oneshot::Sender<Option<Incoming>>>,
+    /// Whether the connection may read the rest. Reading makes hyper send `100 Continue` to a client that waits for it.
     may_read: bool,
 }
 
-/// What a handler has not read of a request's body, once it has been dropped; `None` comes for one that the client
-/// holds back until it is asked for it.
-pub struct Unread(Option<oneshot::Receiver<Option<Incoming>>>);
+/// The unread rest of a request body, available once the handler has dropped it. The channel carries `None` for a body
+/// that the client sends only after `100 Continue`.
+pub struct UnreadBody(Option<oneshot::Receiver<Option<Incoming>>>);
 
-/// Lends a request's body to a handler. `waits` says that the client sends nothing before it is asked to.
-pub fn lend(body: Incoming, waits: bool) -> (poem::Body, Unread) {
+/// Wraps a request body for a handler. `expects_continue` is true if the client waits for `100 Continue` before it sends.
+pub fn wrap_request_body(body: Incoming, expects_continue: bool) -> (poem::Body, UnreadBody) {
     if body.is_end_stream() {
-        return (poem::Body::empty(), Unread(None));
+        return (poem::Body::empty(), UnreadBody(None));
     }
-    let (back, unread) = oneshot::channel();
-    let lent = Lent { body: Some(body), back: Some(back), may_read: !waits };
-    (poem::Body::from(BoxBody::new(lent)), Unread(Some(unread)))
+    let (return_to, unread) = oneshot::channel();
+    let wrapped = RequestBody { body: Some(body), return_to: Some(return_to), may_read: !expects_continue };
+    (poem::Body::from(BoxBody::new(wrapped)), UnreadBody(Some(unread)))
 }
 
-impl Body for Lent {
+impl Body for RequestBody {
     type Data = Bytes;
     type Error = io::Error;
 
@@ -66,54 +66,54 @@ impl Body for Lent {
     }
 }
 
-impl Drop for Lent {
+impl Drop for RequestBody {
     fn drop(&mut self) {
-        if let (Some(body), Some(back)) = (self.body.take(), self.back.take()) {
-            // Without a receiver the connection is gone.
-            let _ = back.send(Some(body).filter(|_| self.may_read));
+        if let (Some(body), Some(return_to)) = (self.body.take(), self.return_to.take()) {
+            // Without a receiver the connection is closed.
+            let _ = return_to.send(Some(body).filter(|_| self.may_read));
         }
     }
 }
 
-impl Unread {
-    /// Reads and drops what the handler has left, within bounds: most clients read no answer before they have sent all.
-    /// `false` when something may be left.
+impl UnreadBody {
+    /// Reads and discards the rest of the body, within limits: most clients read the response only after they have sent
+    /// everything. Returns `false` if bytes may remain.
     pub async fn discard(self) -> bool {
         let Some(mut unread) = self.0 else { return true };
         let mut body = match unread.try_recv() {
             Ok(Some(body)) => body,
             Ok(None) => return false,
-            // Read to its end, or broken off.
+            // The body was read to its end, or it failed.
             Err(_) => return true,
         };
         let reading = async {
             let mut length = 0;
             while let Some(Ok(frame)) = body.frame().await {
                 length += frame.data_ref().map_or(0, Bytes::len);
-                if length > DISCARDED_AT_MOST {
+                if length > MAX_DISCARDED_BYTES {
                     return false;
                 }
             }
             true
         };
-        timeout(DISCARDED_WITHIN, reading).await.unwrap_or(false)
+        timeout(DISCARD_TIMEOUT, reading).await.unwrap_or(false)
     }
 }
 
-/// An answer's body, which keeps its connection alive as long as parts of it are taken.
-pub struct Answer {
+/// A response body. It keeps its connection open as long as the client reads parts of it.
+pub struct ResponseBody {
     body: BoxBody<Bytes, io::Error>,
     rest: Bytes,
-    pulse: Arc<Pulse>,
+    idle_timeout: Arc<IdleTimeout>,
 }
 
-impl Answer {
-    pub fn new(body: BoxBody<Bytes, io::Error>, pulse: Arc<Pulse>) -> Self {
-        Self { body, rest: Bytes::new(), pulse }
+impl ResponseBody {
+    pub fn new(body: BoxBody<Bytes, io::Error>, idle_timeout: Arc<IdleTimeout>) -> Self {
+        Self { body, rest: Bytes::new(), idle_timeout }
     }
 }
 
-impl Body for Answer {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = io::Error;
 
@@ -123,16 +123,16 @@ impl Body for Answer {
                 Some(Ok(frame)) => frame,
                 ended => return Poll::Ready(ended),
             };
-            self.pulse.progress();
+            self.idle_timeout.record_progress();
             match frame.into_data() {
-                // HTTP/1.1 writes as fast as its client takes, and that shows in the writes.
-                Ok(data) if self.pulse.http2() => self.rest = data,
+                // Over HTTP/1.1, writes to the socket show the client's progress.
+                Ok(data) if self.idle_timeout.is_http2() => self.rest = data,
                 Ok(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
                 Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
             }
         }
-        self.pulse.progress();
-        let length = self.rest.len().min(PART);
+        self.idle_timeout.record_progress();
+        let length = self.rest.len().min(MAX_PART);
         Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
     }
 

@@ -1,4 +1,4 @@
-//! One connection: HTTP/1.1 or HTTP/2 as the client speaks it, cut off when it is slow or idle, drained when we stop.
+//! One HTTP/1.1 or HTTP/2 connection: closed when it is slow or idle, drained at shutdown.
 
 use std::{
     convert::Infallible,
@@ -24,97 +24,99 @@ use tokio::{net::TcpStream, pin, select, time::sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    HalfClosed, Stop,
-    bodies::{self, Answer},
-    head::{self, Refused},
-    pulse::{Patience, Pulse},
-    stream::{LINGER, Watched},
+    HalfClosed, ShutdownSignals,
+    bodies::{self, ResponseBody},
+    head::{self, RequestRejection},
+    idle_timeout::{IdleTimeout, TimeLimits},
+    stream::{LINGER, TimedStream},
 };
 
-/// Requests at a time on one HTTP/2 connection; more wait at the client.
-const MOST_STREAMS: u32 = 256;
-/// How much of one HTTP/2 answer is held ready beyond what its client has room for: what is taken of an answer shows only
-/// when more of it is asked for.
-const MOST_UNSENT: usize = 64 * 1024;
-/// How often an HTTP/2 client must show that it is still there, and how long it may take.
-const PING_EVERY: Duration = Duration::from_secs(20);
-const PONG_WITHIN: Duration = Duration::from_secs(10);
-/// How long an HTTP/2 client has to take note that its idle connection ends.
-const GOODBYE: Duration = Duration::from_secs(1);
+/// Concurrent requests on one HTTP/2 connection; the client queues further ones.
+const MAX_STREAMS: u32 = 256;
+/// The largest part of an HTTP/2 response that is buffered beyond the client's flow-control window. Progress is visible
+/// only when hyper requests more data, so the buffer must be small.
+const MAX_UNSENT_BYTES: usize = 64 * 1024;
+/// Interval of HTTP/2 pings, and the time limit for their acknowledgement.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// The time in which an HTTP/2 client can receive the GOAWAY of its idle connection.
+const GOAWAY_TIME: Duration = Duration::from_secs(1);
 
-/// How connections are served.
-pub struct Protocol<E> {
+/// Serves connections: hyper's settings and the endpoint.
+pub struct ConnectionServer<E> {
     builder: auto::Builder<TokioExecutor>,
     endpoint: Arc<E>,
 }
 
-/// What a connection is accepted for.
+/// The requests that a connection may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lane {
-    /// Any request.
-    Usual,
-    /// Health checks, since as many connections are served as can be.
-    Spare,
+pub enum ConnectionKind {
+    /// All requests.
+    Normal,
+    /// Only health checks: the limit of normal connections is reached.
+    HealthOnly,
 }
 
-impl<E: Endpoint<Output = Response> + 'static> Protocol<E> {
+impl<E: Endpoint<Output = Response> + 'static> ConnectionServer<E> {
     pub fn new(endpoint: E) -> Self {
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        // hyper's own limit on reading headers sets and clears a timer for every request, does not begin before the
-        // protocol is known, and counts idle time as well; `Pulse` has none of that. A client may shut down its side and
-        // wait for its answer (RFC 9112 §9.6).
-        builder.http1().max_buf_size(head::LARGEST).header_read_timeout(None).half_close(true);
+        // hyper's own header timeout is not used: it sets and clears a timer for every request, starts only when the
+        // protocol is known, and counts idle time too. `IdleTimeout` avoids all three.
+        // Half-close is on: a client may shut down its side and wait for the response (RFC 9112 §9.6).
+        builder.http1().max_buf_size(head::MAX_HEAD_BYTES).header_read_timeout(None).half_close(true);
         builder
             .http2()
             .timer(TokioTimer::new())
-            .keep_alive_interval(PING_EVERY)
-            .keep_alive_timeout(PONG_WITHIN)
-            .max_concurrent_streams(MOST_STREAMS)
-            .max_send_buf_size(MOST_UNSENT)
-            // Beyond our own limit, so that most of what exceeds that is answered by a problem.
-            .max_header_list_size(4 * head::LARGEST as u32);
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_send_buf_size(MAX_UNSENT_BYTES)
+            // Larger than our own limit, so that most oversized requests get a problem response.
+            .max_header_list_size(4 * head::MAX_HEAD_BYTES as u32);
         Self { builder, endpoint: Arc::new(endpoint) }
     }
 
     /// Serves one connection to its end.
-    pub async fn serve(&self, stream: TcpStream, peer: SocketAddr, lane: Lane, stop: Stop) {
-        // Answers are written whole; waiting for more to send with them would only delay them. Without it, all works.
+    pub async fn serve(&self, stream: TcpStream, peer: SocketAddr, kind: ConnectionKind, signals: ShutdownSignals) {
+        // Responses are written whole, so Nagle's algorithm would only delay them. If this fails, all else still works.
         let _ = stream.set_nodelay(true);
         let remote = RemoteAddr(Addr::SocketAddr(peer));
         let local = stream.local_addr().map_or_else(|_| LocalAddr::default(), |addr| LocalAddr(Addr::SocketAddr(addr)));
-        let patience = if lane == Lane::Usual { Patience::USUAL } else { Patience::SPARE };
-        let pulse = Arc::new(Pulse::start(patience));
+        let limits = if kind == ConnectionKind::Normal { TimeLimits::NORMAL } else { TimeLimits::HEALTH_ONLY };
+        let idle_timeout = Arc::new(IdleTimeout::start(limits));
         let service = service_fn({
-            let (pulse, draining) = (Arc::clone(&pulse), stop.draining.clone());
+            let (idle_timeout, draining) = (Arc::clone(&idle_timeout), signals.draining.clone());
             move |request: Request<Incoming>| {
-                let served = Served { pulse: Arc::clone(&pulse), draining: draining.clone(), lane };
-                served.answer(Arc::clone(&self.endpoint), request, local.clone(), remote.clone())
+                let handler =
+                    RequestHandler { idle_timeout: Arc::clone(&idle_timeout), draining: draining.clone(), kind };
+                handler.handle(Arc::clone(&self.endpoint), request, local.clone(), remote.clone())
             }
         });
-        let connection = self.builder.serve_connection(TokioIo::new(Watched::new(stream, Arc::clone(&pulse))), service);
-        let deadline = sleep_until(pulse.deadline_or_later());
+        let stream = TimedStream::new(stream, Arc::clone(&idle_timeout));
+        let connection = self.builder.serve_connection(TokioIo::new(stream), service);
+        let deadline = sleep_until(idle_timeout.next_check());
         pin!(connection, deadline);
         let mut stopping = false;
         loop {
-            let late = poll_fn(|cx| {
-                // How it ended interests nothing here: broken connections are the client's.
+            let expired = poll_fn(|cx| {
+                // The result is ignored: connection errors are caused by the client.
                 if connection.as_mut().poll(cx).is_ready() {
                     Poll::Ready(false)
                 } else {
-                    poll_deadline(&pulse, deadline.as_mut(), cx).map(|()| true)
+                    poll_deadline(&idle_timeout, deadline.as_mut(), cx).map(|()| true)
                 }
             });
             select! {
-                // First what has come: a request that is here already is answered.
+                // The connection first: a request that has already arrived gets its response.
                 biased;
-                late = late => {
-                    if !late || pulse.is_ending() || !pulse.http2() {
+                expired = expired => {
+                    if !expired || idle_timeout.is_closing() || !idle_timeout.is_http2() {
                         return;
                     }
-                    // Its client learns which requests were not taken, and can send them elsewhere.
-                    pulse.end_within(GOODBYE);
+                    // GOAWAY names the last accepted request, so the client can send later ones on another connection.
+                    idle_timeout.close_within(GOAWAY_TIME);
                 }
-                () = stop.now.cancelled(), if !stopping => {}
+                () = signals.close_idle.cancelled(), if !stopping => {}
             }
             stopping = true;
             connection.as_mut().graceful_shutdown();
@@ -122,57 +124,63 @@ impl<E: Endpoint<Output = Response> + 'static> Protocol<E> {
     }
 }
 
-/// What the requests of a connection have in common.
-struct Served {
-    pulse: Arc<Pulse>,
+/// Handles one request of a connection.
+struct RequestHandler {
+    idle_timeout: Arc<IdleTimeout>,
     draining: CancellationToken,
-    lane: Lane,
+    kind: ConnectionKind,
 }
 
-impl Served {
-    async fn answer<E: Endpoint<Output = Response>>(
+impl RequestHandler {
+    async fn handle<E: Endpoint<Output = Response>>(
         self,
         endpoint: Arc<E>,
         request: Request<Incoming>,
         local: LocalAddr,
         remote: RemoteAddr,
-    ) -> Result<hyper::Response<Answer>, Infallible> {
-        let Self { pulse, draining, lane } = self;
-        let in_flight = pulse.request(request.version());
-        let refused = head::check(&request).or((lane == Lane::Spare).then_some(Refused::Full));
+    ) -> Result<hyper::Response<ResponseBody>, Infallible> {
+        let Self { idle_timeout, draining, kind } = self;
+        let in_flight = idle_timeout.start_request(request.version());
+        let health_only = kind == ConnectionKind::HealthOnly;
+        let rejection = head::check(&request).or(health_only.then_some(RequestRejection::Overloaded));
         let (mut head, body) = request.into_parts();
         let http1 = head.version <= Version::HTTP_11;
-        let (body, unread) = bodies::lend(body, head.headers.contains_key(header::EXPECT));
-        head.extensions.insert(HalfClosed(pulse.half_closed().clone()));
-        if let Some(refused) = refused {
-            head.extensions.insert(refused);
+        let (body, unread) = bodies::wrap_request_body(body, head.headers.contains_key(header::EXPECT));
+        head.extensions.insert(HalfClosed(idle_timeout.half_closed().clone()));
+        if let Some(rejection) = rejection {
+            head.extensions.insert(rejection);
         }
         let request = poem::Request::from_parts((head, local, remote, Scheme::HTTP).into(), body);
         let mut response = endpoint.get_response(request).await;
-        // One that came too slowly is not waited for any longer.
-        let all = response.status() != StatusCode::REQUEST_TIMEOUT && unread.discard().await;
-        if !all && http1 {
-            pulse.end_within(LINGER);
+        // After a timeout of the body, its rest is not read.
+        let complete = response.status() != StatusCode::REQUEST_TIMEOUT && unread.discard().await;
+        if !complete && http1 {
+            idle_timeout.close_within(LINGER);
         }
-        if http1 && (!all || draining.is_cancelled() || lane == Lane::Spare) {
+        if http1 && (!complete || draining.is_cancelled() || health_only) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         drop(in_flight);
-        Ok(hyper::Response::from(response).map(|body| Answer::new(body, pulse)))
+        Ok(hyper::Response::from(response).map(|body| ResponseBody::new(body, idle_timeout)))
     }
 }
 
-/// Ready when the client's time is over. The timer is only moved when it fires, or when a deadline appears before it:
-/// in the usual course of requests neither happens.
-fn poll_deadline(pulse: &Pulse, mut timer: Pin<&mut tokio::time::Sleep>, cx: &mut Context<'_>) -> Poll<()> {
-    if let Some(deadline) = pulse.deadline().filter(|deadline| *deadline < timer.deadline()) {
+/// Ready when the connection's deadline has passed.
+///
+/// The timer is reset only when it fires, or when an earlier deadline appears. Most requests need neither.
+fn poll_deadline(
+    idle_timeout: &IdleTimeout,
+    mut timer: Pin<&mut tokio::time::Sleep>,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
+    if let Some(deadline) = idle_timeout.deadline().filter(|deadline| *deadline < timer.deadline()) {
         timer.as_mut().reset(deadline);
     }
     while timer.as_mut().poll(cx).is_ready() {
-        if pulse.is_over() {
+        if idle_timeout.has_expired() {
             return Poll::Ready(());
         }
-        timer.as_mut().reset(pulse.deadline_or_later());
+        timer.as_mut().reset(idle_timeout.next_check());
     }
     Poll::Pending
 }

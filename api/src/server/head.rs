@@ -1,4 +1,4 @@
-//! Whether the head of a request can be served: what the HTTP library lets pass and RFC 9110, 9112 and 9113 do not.
+//! Checks the head of a request by RFC 9110, 9112 and 9113, where hyper is more tolerant.
 
 use std::net::Ipv6Addr;
 
@@ -6,79 +6,81 @@ use poem::http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header};
 
 use crate::problem::Problem;
 
-/// The target and all headers of a request together. Four times what browsers send, and what proxies in front of us
-/// accept. The HTTP library's own limit is one of its buffer, which may hold twice as much.
-pub const LARGEST: usize = 64 * 1024;
-/// What each header counts beyond its name and value: a colon, a blank and the end of the line.
+/// The largest size of the target and all headers together: four times what browsers send and common proxies accept.
+/// hyper limits only its buffer, which may hold twice as much.
+pub const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// Bytes per header in addition to its name and value: a colon, a blank and the line end.
 const HEADER_OVERHEAD: usize = 4;
 
-/// Why a request is refused before any handler sees it. The connection leaves it with the request, so that the answer
-/// has a correlation id and a log line like any other.
+/// The reason to reject a request before its handler runs.
+///
+/// The connection attaches it to the request, so that the response has a correlation id and a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
-    /// Its head is malformed.
+pub enum RequestRejection {
+    /// The head is malformed.
     Malformed(&'static str),
-    /// Its headers are too large together.
-    TooLarge,
-    /// The process serves as many connections as it can. Health checks are answered all the same.
-    Full,
+    /// The target and headers are too large together.
+    HeadTooLarge,
+    /// The process has reached its connection limit. It still serves health checks.
+    Overloaded,
 }
 
-impl Refused {
-    /// The answer; the connection ends with it.
+impl RequestRejection {
+    /// The problem response. It closes the connection.
     pub fn problem(self) -> Problem {
         let problem = match self {
-            Self::Malformed(why) => Problem::new(StatusCode::BAD_REQUEST, why),
-            Self::TooLarge => Problem::new(
+            Self::Malformed(detail) => Problem::new(StatusCode::BAD_REQUEST, detail),
+            Self::HeadTooLarge => Problem::new(
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "The target and the headers of a request must not be larger than 64 KiB together.",
             ),
-            Self::Full => Problem::unavailable("this process serves as many connections as it can"),
+            Self::Overloaded => Problem::unavailable("the connection limit of this process is reached"),
         };
         problem.header(header::CONNECTION, HeaderValue::from_static("close"))
     }
 }
 
-/// Why this request is refused, if it is.
-pub fn check<B>(request: &Request<B>) -> Option<Refused> {
+/// Checks the head of a request; `None` if it is valid.
+pub fn check<B>(request: &Request<B>) -> Option<RequestRejection> {
     let headers = request.headers();
     let size = |(name, value): (&header::HeaderName, &HeaderValue)| name.as_str().len() + value.len() + HEADER_OVERHEAD;
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
-    if target + headers.iter().map(size).sum::<usize>() > LARGEST {
-        return Some(Refused::TooLarge);
+    if target + headers.iter().map(size).sum::<usize>() > MAX_HEAD_BYTES {
+        return Some(RequestRejection::HeadTooLarge);
     }
     let hosts = headers.get_all(header::HOST);
-    let mut given = hosts.iter();
-    let (host, second) = (given.next(), given.next());
+    let mut lines = hosts.iter();
+    let (host, second) = (lines.next(), lines.next());
     if second.is_some() {
-        return Some(Refused::Malformed("Host must be given once."));
+        return Some(RequestRejection::Malformed("Host must be given once."));
     }
     if host.is_some_and(|host| !is_host(host.as_bytes())) {
-        return Some(Refused::Malformed("Host must be a host name or address, with a port if need be."));
+        return Some(RequestRejection::Malformed("Host must be a host name or address, with a port if need be."));
     }
     match request.version() {
         Version::HTTP_2 => check_http2(request, host),
-        Version::HTTP_11 if host.is_none() => Some(Refused::Malformed("Host is missing.")),
+        Version::HTTP_11 if host.is_none() => Some(RequestRejection::Malformed("Host is missing.")),
         _ => check_transfer_encoding(headers),
     }
 }
 
-fn check_http2<B>(request: &Request<B>, host: Option<&HeaderValue>) -> Option<Refused> {
+fn check_http2<B>(request: &Request<B>, host: Option<&HeaderValue>) -> Option<RequestRejection> {
     match (request.uri().authority(), host) {
-        (None, None) => Some(Refused::Malformed(":authority is missing.")),
+        (None, None) => Some(RequestRejection::Malformed(":authority is missing.")),
         (Some(authority), Some(host)) if !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) => {
-            Some(Refused::Malformed("Host must be the same as :authority."))
+            Some(RequestRejection::Malformed("Host must be the same as :authority."))
         }
         _ => None,
     }
 }
 
-/// `chunked` and nothing else, once. Anything more means that two readers could see two different bodies.
-fn check_transfer_encoding(headers: &HeaderMap) -> Option<Refused> {
-    let mut given = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let coding = given.next()?;
-    let chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") && given.next().is_none();
-    (!chunked).then_some(Refused::Malformed("Transfer-Encoding must be chunked, given once, or absent."))
+/// Accepts only a single `chunked`. With any other value, a proxy and this server could see different bodies (request
+/// smuggling).
+fn check_transfer_encoding(headers: &HeaderMap) -> Option<RequestRejection> {
+    let mut lines = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let coding = lines.next()?;
+    let chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") && lines.next().is_none();
+    (!chunked).then_some(RequestRejection::Malformed("Transfer-Encoding must be chunked, given once, or absent."))
 }
 
 /// `uri-host [":" port]` of RFC 9110 §7.2, not empty.
@@ -128,17 +130,17 @@ fn is_port(port: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn refused(version: Version, uri: &str, headers: &[(&str, &[u8])]) -> Option<Refused> {
+    fn check_request(version: Version, uri: &str, headers: &[(&str, &[u8])]) -> Option<RequestRejection> {
         let request = Request::builder().version(version).uri(uri);
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         check(&request.body(()).expect("a request"))
     }
 
     #[test]
-    fn a_host_is_given_once_and_is_one() {
+    fn host_is_required_once_and_must_be_valid() {
         let http11 = |hosts: &[&[u8]]| {
             let headers: Vec<_> = hosts.iter().map(|host| ("host", *host)).collect();
-            refused(Version::HTTP_11, "/", &headers)
+            check_request(Version::HTTP_11, "/", &headers)
         };
         for host in [
             "x",
@@ -176,24 +178,27 @@ mod tests {
             b"x?y",
         ];
         for host in invalid {
-            assert!(matches!(http11(&[host]), Some(Refused::Malformed(_))), "{host:?}");
+            assert!(matches!(http11(&[host]), Some(RequestRejection::Malformed(_))), "{host:?}");
         }
         assert!(http11(&[]).is_some() && http11(&[b"x", b"x"]).is_some());
-        assert_eq!(refused(Version::HTTP_10, "/", &[]), None, "HTTP/1.0 knows none");
-        assert!(refused(Version::HTTP_10, "/", &[("host", b"a b")]).is_some());
+        assert_eq!(check_request(Version::HTTP_10, "/", &[]), None, "HTTP/1.0 does not require Host");
+        assert!(check_request(Version::HTTP_10, "/", &[("host", b"a b")]).is_some());
     }
 
     #[test]
     fn http2_names_one_authority() {
-        let http2 = |uri, headers: &[(&str, &[u8])]| refused(Version::HTTP_2, uri, headers);
+        let http2 = |uri, headers: &[(&str, &[u8])]| check_request(Version::HTTP_2, uri, headers);
         assert_eq!(http2("http://x:80/", &[]), None);
         assert_eq!(http2("http://x:80/", &[("host", b"X:80")]), None);
         assert_eq!(http2("/", &[("host", b"x")]), None);
         assert!(http2("http://x/", &[("host", b"y")]).is_some());
         assert!(http2("/", &[]).is_some());
-        let long = vec![b'x'; LARGEST];
-        assert_eq!(http2("http://x/", &[("x", &long)]), Some(Refused::TooLarge));
-        assert_eq!(refused(Version::HTTP_11, "/", &[("host", b"x"), ("x", &long)]), Some(Refused::TooLarge));
+        let long = vec![b'x'; MAX_HEAD_BYTES];
+        assert_eq!(http2("http://x/", &[("x", &long)]), Some(RequestRejection::HeadTooLarge));
+        assert_eq!(
+            check_request(Version::HTTP_11, "/", &[("host", b"x"), ("x", &long)]),
+            Some(RequestRejection::HeadTooLarge)
+        );
     }
 
     #[test]
@@ -201,7 +206,7 @@ mod tests {
         let coded = |codings: &[&'static [u8]]| {
             let codings = codings.iter().map(|coding| ("transfer-encoding", *coding));
             let headers: Vec<(&str, &[u8])> = [("host", &b"x"[..])].into_iter().chain(codings).collect();
-            refused(Version::HTTP_11, "/", &headers)
+            check_request(Version::HTTP_11, "/", &headers)
         };
         assert_eq!(coded(&[]), None);
         assert_eq!(coded(&[b"chunked"]), None);

@@ -1,4 +1,4 @@
-//! A client's stream: it keeps the connection's times, notices a client that leaves, and completes bare error answers.
+//! The TCP stream of a connection: records activity, detects disconnects, and replaces hyper's own error responses.
 
 use std::{
     io,
@@ -14,39 +14,39 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{bare, pulse::Pulse};
+use super::{hyper_errors, idle_timeout::IdleTimeout};
 
-/// How long a connection that ends takes what its client still sends. Closed at once, the kernel would reset it, and the
-/// client could lose the answer that it was just sent.
+/// The time in which a closing connection still reads what its client sends. If it closed at once, the kernel would reset
+/// the connection, and the client could lose the last response.
 pub const LINGER: Duration = Duration::from_secs(5);
 
-/// A stream that tells the pulse of what passes through it.
-pub struct Watched {
+/// A stream that reports its reads and writes to the idle timeout.
+pub struct TimedStream {
     stream: TcpStream,
-    pulse: Arc<Pulse>,
-    /// Whether the reader waits for bytes: then it will see the end of them itself.
+    idle_timeout: Arc<IdleTimeout>,
+    /// Whether hyper waits for bytes; then it sees the end of the stream itself.
     reading: bool,
-    /// What is sent instead of an error answer of the HTTP library.
+    /// The bytes to send instead of hyper's own error response.
     replacement: Bytes,
 }
 
-impl Watched {
-    pub fn new(stream: TcpStream, pulse: Arc<Pulse>) -> Self {
-        Self { stream, pulse, reading: false, replacement: Bytes::new() }
+impl TimedStream {
+    pub fn new(stream: TcpStream, idle_timeout: Arc<IdleTimeout>) -> Self {
+        Self { stream, idle_timeout, reading: false, replacement: Bytes::new() }
     }
 
-    fn note_sent(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn record_written(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(_)) = written {
-            self.pulse.sent();
+            self.idle_timeout.record_sent();
         }
         written
     }
 
-    /// Takes an error answer of the HTTP library over, if this is one.
-    fn replaces(&mut self, written: &[u8]) -> bool {
-        let Some(answer) = bare::completed(written) else { return false };
-        self.replacement = answer;
-        self.pulse.end_within(LINGER);
+    /// Replaces one of hyper's own error responses. Returns `false` for other bytes.
+    fn replace_hyper_error(&mut self, written: &[u8]) -> bool {
+        let Some(response) = hyper_errors::to_problem_response(written) else { return false };
+        self.replacement = response;
+        self.idle_timeout.close_within(LINGER);
         true
     }
 
@@ -61,45 +61,46 @@ impl Watched {
         Poll::Ready(Ok(()))
     }
 
-    /// Looks whether the client has left while its request is being answered, when nothing is read. An end of what it
-    /// sends is no leaving: it may wait for the answer. A reset is.
-    fn look_for_end(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if self.reading || !self.pulse.is_awaited() {
+    /// Detects a disconnect while a handler runs and hyper reads nothing.
+    ///
+    /// The end of the client's data is no disconnect, because the client may wait for the response. A reset is one.
+    fn detect_disconnect(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.reading || !self.idle_timeout.is_handling_http1() {
             return Ok(());
         }
         let mut byte = [0];
         match self.stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
-            Poll::Ready(Ok(0)) => self.pulse.half_closed().cancel(),
+            Poll::Ready(Ok(0)) => self.idle_timeout.half_closed().cancel(),
             Poll::Ready(Err(error)) => return Err(error),
-            // Nothing, or the next request already.
+            // No data, or already the next request.
             Poll::Pending | Poll::Ready(Ok(_)) => {}
         }
         Ok(())
     }
 }
 
-impl AsyncRead for Watched {
+impl AsyncRead for TimedStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         self.reading = read.is_pending();
         if buf.filled().len() > before {
-            self.pulse.received();
+            self.idle_timeout.record_received();
         } else if let Poll::Ready(Ok(())) = read {
-            self.pulse.half_closed().cancel();
+            self.idle_timeout.half_closed().cancel();
         }
         read
     }
 }
 
-impl AsyncWrite for Watched {
+impl AsyncWrite for TimedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_replacement(cx))?;
-        if self.replaces(buf) {
+        if self.replace_hyper_error(buf) {
             return Poll::Ready(Ok(buf.len()));
         }
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.note_sent(written)
+        self.record_written(written)
     }
 
     fn poll_write_vectored(
@@ -108,14 +109,14 @@ impl AsyncWrite for Watched {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_replacement(cx))?;
-        // The library writes an error answer by itself, in one piece.
+        // hyper writes its own error responses in one piece.
         if let Some(first) = bufs.first()
-            && self.replaces(first)
+            && self.replace_hyper_error(first)
         {
             return Poll::Ready(Ok(first.len()));
         }
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.note_sent(written)
+        self.record_written(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -124,17 +125,17 @@ impl AsyncWrite for Watched {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_replacement(cx))?;
-        // The library flushes whenever it is woken, also while it waits for a handler.
-        self.look_for_end(cx)?;
+        // hyper flushes on each wake-up, also while a handler runs.
+        self.detect_disconnect(cx)?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_replacement(cx))?;
         ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
-        // Until the client has closed too, or the connection's time is over.
+        // Reads until the client closes too, or the deadline passes.
         let mut scratch = [0; 16 * 1024];
-        while self.pulse.is_ending() {
+        while self.idle_timeout.is_closing() {
             let mut buf = ReadBuf::new(&mut scratch);
             match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf)) {
                 Ok(()) if !buf.filled().is_empty() => {}

@@ -1,4 +1,4 @@
-//! What a client meets: answers, limits and the end.
+//! Tests of the server over TCP: responses, limits and shutdown.
 
 use std::net::SocketAddr;
 
@@ -14,58 +14,59 @@ use super::*;
 
 mod http2;
 
-/// What a test of this machine waits for at most.
+/// The longest wait of a test.
 const SOON: Duration = Duration::from_secs(10);
 
-/// More than the kernel keeps of what is not read.
+/// A response larger than the kernel's socket buffers.
 const LARGE: usize = 64 << 20;
-/// Many times what is sent at once, and less than is sent in ten minutes by the client of the test.
-const SOME: usize = 1 << 20;
+/// A response much larger than one send, but small enough for the test's slow client to read in ten minutes.
+const MEDIUM: usize = 1 << 20;
 
-struct Running {
+struct TestServer {
     address: SocketAddr,
     shutdown: CancellationToken,
-    server: JoinHandle<()>,
-    /// Lets the requests to `/slow` go on.
-    go_on: Arc<Notify>,
-    /// Tells that a request to `/slow` or `/wait` has arrived.
+    task: JoinHandle<()>,
+    /// Releases a request to `/slow`.
+    release_slow: Arc<Notify>,
+    /// Notified when a request to `/slow` or `/wait` has arrived.
     arrived: Arc<Notify>,
-    /// Tells that a handler of `/slow` was dropped.
-    left: Arc<Notify>,
+    /// Notified when a handler of `/slow` was dropped.
+    dropped: Arc<Notify>,
 }
 
-/// What a handler drops with itself.
-struct Leaving(Arc<Notify>);
+/// Notifies when a handler is dropped.
+struct NotifyOnDrop(Arc<Notify>);
 
-impl Drop for Leaving {
+impl Drop for NotifyOnDrop {
     fn drop(&mut self) {
         self.0.notify_one();
     }
 }
 
-async fn start() -> Running {
-    start_with(Settings::within(20_000, Duration::ZERO)).await
+async fn start() -> TestServer {
+    start_with(ServerConfig::for_open_files(20_000, Duration::ZERO)).await
 }
 
-async fn start_with(settings: Settings) -> Running {
+async fn start_with(config: ServerConfig) -> TestServer {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
     let shutdown = CancellationToken::new();
-    let [go_on, arrived, left] = std::array::from_fn(|_| Arc::new(Notify::new()));
+    let [release_slow, arrived, dropped] = std::array::from_fn(|_| Arc::new(Notify::new()));
     let endpoint = {
-        let (go_on, arrived, left) = (Arc::clone(&go_on), Arc::clone(&arrived), Arc::clone(&left));
+        let (release_slow, arrived, dropped) = (Arc::clone(&release_slow), Arc::clone(&arrived), Arc::clone(&dropped));
         make(move |request: Request| {
-            let (go_on, arrived, left) = (Arc::clone(&go_on), Arc::clone(&arrived), Arc::clone(&left));
+            let (release_slow, arrived, dropped) =
+                (Arc::clone(&release_slow), Arc::clone(&arrived), Arc::clone(&dropped));
             async move {
-                let refused = request.data::<Refused>();
+                let rejection = request.data::<RequestRejection>();
                 match request.uri().path() {
-                    _ if refused.is_some() => return format!("refused: {refused:?}"),
+                    _ if rejection.is_some() => return format!("rejected: {rejection:?}"),
                     "/large" => return "x".repeat(LARGE),
-                    "/some" => return "x".repeat(SOME),
+                    "/medium" => return "x".repeat(MEDIUM),
                     "/slow" => {
-                        let _leaving = Leaving(left);
+                        let _notify_on_drop = NotifyOnDrop(dropped);
                         arrived.notify_one();
-                        go_on.notified().await;
+                        release_slow.notified().await;
                     }
                     "/wait" => {
                         arrived.notify_one();
@@ -79,11 +80,11 @@ async fn start_with(settings: Settings) -> Running {
             }
         })
     };
-    let server = tokio::spawn(serve(listener, endpoint.map_to_response(), settings, shutdown.clone()));
-    Running { address, shutdown, server, go_on, arrived, left }
+    let task = tokio::spawn(serve(listener, endpoint.map_to_response(), config, shutdown.clone()));
+    TestServer { address, shutdown, task, release_slow, arrived, dropped }
 }
 
-impl Running {
+impl TestServer {
     async fn send(&self, bytes: &str) -> TcpStream {
         let mut client = TcpStream::connect(self.address).await.expect("connected");
         client.write_all(bytes.as_bytes()).await.expect("sent");
@@ -93,81 +94,81 @@ impl Running {
 
 async fn read_to_end(mut client: TcpStream) -> String {
     let mut text = Vec::new();
-    // A reset is an end as well.
+    // A reset also ends the stream.
     let _ = timeout(SOON, client.read_to_end(&mut text)).await.expect("the server closes");
     String::from_utf8_lossy(&text).into_owned()
 }
 
 #[tokio::test]
-async fn answers_and_tells_the_handler_who_asks() {
-    let running = start().await;
-    let client = running.send("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+async fn responds_and_passes_the_client_address_to_the_handler() {
+    let server = start().await;
+    let client = server.send("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
     let local = client.local_addr().expect("an address");
-    let answer = read_to_end(client).await;
-    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-    assert!(answer.ends_with(&format!("from socket://{local}")), "{answer}");
+    let response = read_to_end(client).await;
+    assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
+    assert!(response.ends_with(&format!("from socket://{local}")), "{response}");
 }
 
 #[tokio::test]
 async fn stops_once_requests_have_finished() {
-    let running = start().await;
-    let idle = running.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    let silent = running.send("").await;
-    let busy = running.send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    timeout(SOON, running.arrived.notified()).await.expect("the request arrives");
+    let server = start().await;
+    let idle = server.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let silent = server.send("").await;
+    let busy = server.send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    timeout(SOON, server.arrived.notified()).await.expect("the request arrives");
 
-    running.shutdown.cancel();
+    server.shutdown.cancel();
     assert!(read_to_end(idle).await.starts_with("HTTP/1.1 200 OK\r\n"));
     assert_eq!(read_to_end(silent).await, "");
-    assert!(TcpStream::connect(running.address).await.is_err(), "still accepts");
-    assert!(!running.server.is_finished(), "left a request behind");
+    assert!(TcpStream::connect(server.address).await.is_err(), "still accepts");
+    assert!(!server.task.is_finished(), "stopped before a request had finished");
 
-    running.go_on.notify_one();
+    server.release_slow.notify_one();
     assert!(read_to_end(busy).await.contains("200 OK"));
-    timeout(SOON, running.server).await.expect("the server stops").expect("without a panic");
+    timeout(SOON, server.task).await.expect("the server stops").expect("without a panic");
 }
 
 #[tokio::test]
 async fn refuses_headers_without_end() {
-    let running = start().await;
+    let server = start().await;
     let head = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(100 * 1024));
-    let mut client = TcpStream::connect(running.address).await.expect("connected");
-    // The server may well close before all of it is sent.
+    let mut client = TcpStream::connect(server.address).await.expect("connected");
+    // The server may close before everything is sent.
     let _ = client.write_all(head.as_bytes()).await;
-    let answer = read_to_end(client).await;
-    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    let response = read_to_end(client).await;
+    assert!(response.starts_with("HTTP/1.1 431"), "{response}");
 }
 
-/// Time is virtual here: it moves on when all that the sockets of this machine hold has been dealt with.
+/// Time is virtual here: it advances when all local sockets are idle.
 #[tokio::test(start_paused = true)]
-async fn hangs_up_on_headers_that_do_not_come() {
+async fn closes_a_connection_whose_headers_do_not_arrive() {
     for sent in ["", "P", "PRI * HTTP/2.0\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET / HTTP/1.1\r\nHost:"] {
-        let running = start().await;
-        let mut client = running.send(sent).await;
+        let server = start().await;
+        let mut client = server.send(sent).await;
         let began = tokio::time::Instant::now();
         let closed = timeout(SOON * 2, client.read_to_end(&mut Vec::new())).await;
-        assert!(closed.is_ok(), "{sent:?} holds a connection for ever");
-        assert!(began.elapsed() >= Duration::from_secs(9), "{sent:?} is hung up on after {:?}", began.elapsed());
+        assert!(closed.is_ok(), "{sent:?} keeps its connection open");
+        assert!(began.elapsed() >= Duration::from_secs(9), "{sent:?}: closed after {:?}", began.elapsed());
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn keeps_a_resting_connection_longer_than_proxies_do() {
-    let running = start().await;
-    let mut client = running.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    let mut answer = [0; 1024];
-    let length = client.read(&mut answer).await.expect("an answer");
-    assert!(answer[..length].starts_with(b"HTTP/1.1 200 OK"));
+async fn keeps_an_idle_connection_longer_than_proxies_do() {
+    let server = start().await;
+    let mut client = server.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let mut response = [0; 1024];
+    let length = client.read(&mut response).await.expect("a response");
+    assert!(response[..length].starts_with(b"HTTP/1.1 200 OK"));
     sleep(Duration::from_secs(65)).await;
     client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("still open");
-    assert!(client.read(&mut answer).await.is_ok_and(|length| length > 0), "closed too soon");
+    assert!(client.read(&mut response).await.is_ok_and(|length| length > 0), "closed too soon");
     let closed = timeout(SOON * 12, client.read_to_end(&mut Vec::new())).await;
-    assert!(closed.is_ok(), "rests for ever");
+    assert!(closed.is_ok(), "never closed");
 }
 
 #[tokio::test]
-async fn a_client_that_shuts_down_its_side_gets_all_its_answers() {
-    let running = start().await;
+async fn a_half_closed_client_gets_all_responses() {
+    let server = start().await;
     for request in [
         "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}",
         "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
@@ -175,60 +176,60 @@ async fn a_client_that_shuts_down_its_side_gets_all_its_answers() {
         "GET /slow HTTP/1.0\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /slow HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n",
     ] {
-        let mut client = running.send(request).await;
+        let mut client = server.send(request).await;
         client.shutdown().await.expect("shut down");
         if request.contains("/slow") {
-            timeout(SOON, running.arrived.notified()).await.expect("the request arrives");
-            running.go_on.notify_one();
+            timeout(SOON, server.arrived.notified()).await.expect("the request arrives");
+            server.release_slow.notify_one();
         }
-        let answers = read_to_end(client).await;
-        assert_eq!(answers.matches("200 OK").count(), request.matches(" HTTP/1.").count(), "{request}: {answers}");
+        let responses = read_to_end(client).await;
+        assert_eq!(responses.matches("200 OK").count(), request.matches(" HTTP/1.").count(), "{request}: {responses}");
     }
 }
 
 #[tokio::test]
-async fn a_client_that_resets_takes_its_request_along_and_one_that_shuts_down_ends_a_wait() {
-    let running = start().await;
-    let client = running.send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    timeout(SOON, running.arrived.notified()).await.expect("the request arrives");
-    client.set_zero_linger().expect("resets when it is closed");
+async fn a_reset_drops_the_handler_and_a_half_close_ends_a_wait() {
+    let server = start().await;
+    let client = server.send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    timeout(SOON, server.arrived.notified()).await.expect("the request arrives");
+    client.set_zero_linger().expect("closing resets");
     drop(client);
-    timeout(SOON, running.left.notified()).await.expect("the handler is dropped");
+    timeout(SOON, server.dropped.notified()).await.expect("the handler is dropped");
 
-    let mut client = running.send("GET /wait HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    timeout(SOON, running.arrived.notified()).await.expect("the request arrives");
+    let mut client = server.send("GET /wait HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    timeout(SOON, server.arrived.notified()).await.expect("the request arrives");
     client.shutdown().await.expect("shut down");
-    assert!(read_to_end(client).await.contains("200 OK"), "a wait ends with what there is");
+    assert!(read_to_end(client).await.contains("200 OK"), "a wait ends with the present state");
 }
 
 #[tokio::test]
-async fn a_body_that_is_not_wanted_is_taken_all_the_same() {
-    let running = start().await;
+async fn an_unread_body_is_discarded_up_to_a_bound() {
+    let server = start().await;
     let body = vec![b'x'; 4 << 20];
     for encoding in ["Content-Length: 4194304\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n400000\r\n"] {
-        let mut client = running.send(&format!("POST / HTTP/1.1\r\nHost: x\r\n{encoding}")).await;
-        client.write_all(&body).await.expect("taken");
+        let mut client = server.send(&format!("POST / HTTP/1.1\r\nHost: x\r\n{encoding}")).await;
+        client.write_all(&body).await.expect("accepted");
         if encoding.starts_with('T') {
-            client.write_all(b"\r\n0\r\n\r\n").await.expect("taken");
+            client.write_all(b"\r\n0\r\n\r\n").await.expect("accepted");
         }
-        // On the same connection.
-        client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.expect("taken");
-        let answers = read_to_end(client).await;
-        assert_eq!(answers.matches("200 OK").count(), 2, "{encoding}: {answers}");
+        // Sends a second request on the same connection.
+        client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.expect("accepted");
+        let responses = read_to_end(client).await;
+        assert_eq!(responses.matches("200 OK").count(), 2, "{encoding}: {responses}");
     }
-    // Beyond the bound the answer still arrives, and is the last one.
-    let mut client = running.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 67108864\r\n\r\n").await;
+    // Beyond the bound the response still arrives, but closes the connection.
+    let mut client = server.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 67108864\r\n\r\n").await;
     for _ in 0..3 {
-        client.write_all(&body).await.expect("taken");
+        client.write_all(&body).await.expect("accepted");
     }
     client.shutdown().await.expect("shut down");
-    let answer = read_to_end(client).await;
-    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains("connection: close"), "{answer}");
+    let response = read_to_end(client).await;
+    assert!(response.starts_with("HTTP/1.1 200 OK") && response.contains("connection: close"), "{response}");
 }
 
 #[tokio::test]
-async fn an_answer_of_the_library_is_completed_and_arrives() {
-    let running = start().await;
+async fn hyper_errors_arrive_as_problems() {
+    let server = start().await;
     let large = "x".repeat(200 * 1024);
     let many = "X: x\r\n".repeat(101);
     for (request, status) in [
@@ -243,69 +244,74 @@ async fn an_answer_of_the_library_is_completed_and_arrives() {
         (format!("GET /{large} HTTP/1.1\r\nHost: x\r\n\r\n"), "431 Request Header Fields Too Large"),
     ] {
         let case = &request[..request.len().min(60)];
-        // Alone, and after a request of the same connection.
+        // As the only request, and after another request on the same connection.
         for before in ["", "GET / HTTP/1.1\r\nHost: x\r\n\r\n"] {
-            let answers = read_to_end(running.send(&format!("{before}{request}")).await).await;
-            let at = answers.rfind("HTTP/1.1 4").unwrap_or_default();
-            let (head, body) = answers[at..].split_once("\r\n\r\n").unwrap_or_else(|| panic!("{case}: {answers:?}"));
+            let responses = read_to_end(server.send(&format!("{before}{request}")).await).await;
+            let at = responses.rfind("HTTP/1.1 4").unwrap_or_default();
+            let (head, body) =
+                responses[at..].split_once("\r\n\r\n").unwrap_or_else(|| panic!("{case}: {responses:?}"));
             assert_eq!(
                 head.lines().next().and_then(|line| line.split_once(' ')).map(|line| line.1),
                 Some(status),
                 "{case}"
             );
             assert!(head.contains("content-type: application/problem+json"), "{case}: {head}");
-            assert!(head.contains("x-correlation-id: ") && body.contains("\"correlation_id\":\""), "{case}: {answers}");
-            assert_eq!(answers.matches("200 OK").count(), before.matches("GET").count(), "{case}");
+            assert!(
+                head.contains("x-correlation-id: ") && body.contains("\"correlation_id\":\""),
+                "{case}: {responses}"
+            );
+            assert_eq!(responses.matches("200 OK").count(), before.matches("GET").count(), "{case}");
         }
     }
 }
 
 #[tokio::test]
-async fn beyond_the_limit_of_connections_there_is_room_for_health() {
-    let running = start_with(Settings { connections: 2, drain_delay: Duration::ZERO }).await;
+async fn an_overloaded_server_still_accepts_connections_for_health_checks() {
+    let server = start_with(ServerConfig { max_connections: 2, drain_delay: Duration::ZERO }).await;
     let mut busy = Vec::new();
     for _ in 0..2 {
-        busy.push(running.send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await);
-        timeout(SOON, running.arrived.notified()).await.expect("the request arrives");
+        busy.push(server.send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await);
+        timeout(SOON, server.arrived.notified()).await.expect("the request arrives");
     }
     let request = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    let get = async || read_to_end(running.send(request).await).await;
-    for _ in 0..SPARE_CONNECTIONS * 2 {
-        let refused = get().await;
-        assert!(refused.contains("connection: close") && refused.ends_with("refused: Some(Full)"), "{refused}");
+    let get = async || read_to_end(server.send(request).await).await;
+    for _ in 0..RESERVED_CONNECTIONS * 2 {
+        let response = get().await;
+        let rejected = response.ends_with("rejected: Some(Overloaded)");
+        assert!(response.contains("connection: close") && rejected, "{response}");
     }
-    running.go_on.notify_one();
-    running.go_on.notify_one();
+    server.release_slow.notify_one();
+    server.release_slow.notify_one();
     drop(busy);
-    while get().await.ends_with("refused: Some(Full)") {}
+    while get().await.ends_with("rejected: Some(Overloaded)") {}
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_accepts_until_the_delay_is_over_and_each_answer_ends_its_connection() {
+async fn accepts_until_the_drain_delay_ends_and_each_response_closes_its_connection() {
     let delay = Duration::from_secs(5);
-    let running = start_with(Settings { connections: 100, drain_delay: delay }).await;
-    let mut idle = running.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    let mut answer = [0; 1024];
-    let length = idle.read(&mut answer).await.expect("an answer");
-    assert!(answer[..length].starts_with(b"HTTP/1.1 200 OK"));
-    let began = tokio::time::Instant::now();
-    running.shutdown.cancel();
+    let server = start_with(ServerConfig { max_connections: 100, drain_delay: delay }).await;
+    let mut idle = server.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let mut response = [0; 1024];
+    let length = idle.read(&mut response).await.expect("a response");
+    assert!(response[..length].starts_with(b"HTTP/1.1 200 OK"));
+    let start_of_drain = tokio::time::Instant::now();
+    server.shutdown.cancel();
     sleep(Duration::from_secs(3)).await;
-    let new = running.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let new = server.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
     idle.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("still open");
     for client in [new, idle] {
-        let answer = read_to_end(client).await;
-        assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains("connection: close"), "{answer}");
+        let response = read_to_end(client).await;
+        assert!(response.starts_with("HTTP/1.1 200 OK") && response.contains("connection: close"), "{response}");
     }
-    timeout(SOON, running.server).await.expect("the server stops").expect("without a panic");
-    assert!(began.elapsed() >= delay, "it stopped after {:?}", began.elapsed());
-    assert!(TcpStream::connect(running.address).await.is_err(), "still accepts");
+    timeout(SOON, server.task).await.expect("the server stops").expect("without a panic");
+    assert!(start_of_drain.elapsed() >= delay, "stopped after {:?}", start_of_drain.elapsed());
+    assert!(TcpStream::connect(server.address).await.is_err(), "still accepts");
 }
 
 #[test]
-fn a_small_limit_of_files_leaves_room_for_all_else() {
+fn the_connection_limit_leaves_files_for_other_purposes() {
     for (files, connections) in [(64, 16), (256, 64), (1024, 832), (4096, 3904), (1 << 20, 10_000), (u64::MAX, 10_000)]
     {
-        assert_eq!(Settings::within(files, Duration::ZERO).connections, connections, "{files}");
+        assert_eq!(ServerConfig::for_open_files(files, Duration::ZERO).max_connections, connections, "{files}");
     }
 }

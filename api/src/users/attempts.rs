@@ -7,7 +7,7 @@ use poem::Request;
 
 use crate::{
     problem::Problem,
-    rate_limit::{Counted, Limit, Limits, Policy, address},
+    rate_limit::{Limit, LimitKey, Limits, Policy, client_network},
 };
 
 /// What a guesser gets from one address, and a household or an office needs.
@@ -37,7 +37,7 @@ struct Pair {
     account: String,
 }
 
-impl Counted for Pair {
+impl LimitKey for Pair {
     fn write(&self, to: &mut Vec<u8>) {
         self.address.write(to);
         self.account.write(to);
@@ -48,7 +48,7 @@ impl Attempts {
     /// Limits with these names: by pair, by address, by account. A pair has fewer tokens than an account, so that one
     /// address cannot use up what the account has.
     pub fn new(limits: &Limits, [pair, address, account]: [&'static str; 3], per_pair: u32) -> Self {
-        let limit = |name, quota| limits.limit(Policy { name, quota, window: WINDOW });
+        let limit = |name, quota| limits.new_limit(Policy { name, quota, window: WINDOW });
         Self {
             by_pair: limit(pair, per_pair),
             by_address: limit(address, PER_ADDRESS),
@@ -62,12 +62,12 @@ impl Attempts {
     /// # Errors
     /// 429, when one of the limits is reached.
     pub async fn count(&self, request: &Request, email: &Email) -> Result<Attempt<'_>, Problem> {
-        let pair = Pair { address: address(request), account: email.key() };
-        self.by_pair.take(&pair).await?;
+        let pair = Pair { address: client_network(request), account: email.key() };
+        self.by_pair.acquire(&pair).await?;
         let attempt = Attempt { limit: &self.by_pair, pair };
         let others = async {
-            self.by_address.take(attempt.pair.address).await?;
-            self.by_account.take(&attempt.pair.account).await
+            self.by_address.acquire(attempt.pair.address).await?;
+            self.by_account.acquire(&attempt.pair.account).await
         };
         match others.await {
             Ok(_) => Ok(attempt),
@@ -82,6 +82,6 @@ impl Attempts {
 impl Attempt<'_> {
     /// It was no wrong guess: the pair may try as often as before.
     pub async fn take_back(self) {
-        self.limit.give_back(&self.pair).await;
+        self.limit.refund(&self.pair).await;
     }
 }

@@ -1,8 +1,8 @@
-//! HTTP/2, spoken by hand: when its connections end.
+//! Tests of HTTP/2 with hand-written frames: when connections close.
 
 use super::*;
 
-/// What a test sends of HTTP/2 by hand: the preface, its settings, and a request for `path` on stream 1.
+/// The bytes of an HTTP/2 client: preface, settings, and a request for `path` on stream 1.
 fn http2_request(path: &str) -> Vec<u8> {
     let mut block = vec![0x82, 0x86, 0x41, 1, b'x', 0x44, u8::try_from(path.len()).expect("short")];
     block.extend(path.bytes());
@@ -17,8 +17,8 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// Answers pings as a client does until the server closes; `reads` says whether it also takes the answer. Returns how
-/// long the connection was open, and the kinds of frames that came.
+/// Acknowledges pings until the server closes the connection. Returns how long it was open, and the types of the received
+/// frames.
 async fn http2_lifetime(mut client: TcpStream) -> (Duration, Vec<u8>) {
     let began = tokio::time::Instant::now();
     let mut kinds = Vec::new();
@@ -32,53 +32,53 @@ async fn http2_lifetime(mut client: TcpStream) -> (Duration, Vec<u8>) {
         client.read_exact(&mut payload).await.expect("a whole frame");
         kinds.push(kind);
         if kind == 6 && flags == 0 {
-            // It may have closed meanwhile.
+            // The server may have closed by now.
             let _ = client.write_all(&frame(6, 1, 0, &payload)).await;
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_connection_of_http2_ends_when_one_of_http1_does() {
-    let running = start().await;
-    let mut client = TcpStream::connect(running.address).await.expect("connected");
+async fn idle_http2_and_http1_connections_close_at_the_same_time() {
+    let server = start().await;
+    let mut client = TcpStream::connect(server.address).await.expect("connected");
     client.write_all(&http2_request("/")).await.expect("sent");
-    let (open, kinds) = timeout(SOON * 20, http2_lifetime(client)).await.expect("it rests without end");
+    let (open, kinds) = timeout(SOON * 20, http2_lifetime(client)).await.expect("closed");
     assert!((Duration::from_secs(70)..Duration::from_secs(80)).contains(&open), "open for {open:?}");
     let [data, ping, goaway] = [0, 6, 7].map(|kind| kinds.iter().filter(|frame| **frame == kind).count());
     assert!(data > 0 && ping >= 3 && goaway > 0, "{kinds:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_not_taken_is_not_waited_for_in_either_protocol() {
-    let running = start().await;
-    let mut client = TcpStream::connect(running.address).await.expect("connected");
+async fn an_unread_response_times_out_in_both_protocols() {
+    let server = start().await;
+    let mut client = TcpStream::connect(server.address).await.expect("connected");
     client.write_all(&http2_request("/large")).await.expect("sent");
-    // Without WINDOW_UPDATE the answer does not go beyond its first 64 KiB.
-    let (open, _) = timeout(SOON * 20, http2_lifetime(client)).await.expect("it waits without end");
+    // Without WINDOW_UPDATE the server sends only the first 64 KiB of the response.
+    let (open, _) = timeout(SOON * 20, http2_lifetime(client)).await.expect("closed");
     assert!((Duration::from_secs(70)..Duration::from_secs(80)).contains(&open), "open for {open:?}");
 
-    let mut client = running.send("GET /large HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let mut client = server.send("GET /large HTTP/1.1\r\nHost: x\r\n\r\n").await;
     sleep(Duration::from_secs(80)).await;
-    let mut taken = Vec::new();
-    let _ = timeout(SOON, client.read_to_end(&mut taken)).await.expect("the server has closed");
-    assert!(!taken.is_empty() && taken.len() < LARGE, "{} bytes", taken.len());
+    let mut received = Vec::new();
+    let _ = timeout(SOON, client.read_to_end(&mut received)).await.expect("the server has closed");
+    assert!(!received.is_empty() && received.len() < LARGE, "{} bytes", received.len());
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_taken_slowly_is_sent_to_its_end() {
-    let running = start().await;
-    let (mut reader, mut writer) = TcpStream::connect(running.address).await.expect("connected").into_split();
-    writer.write_all(&http2_request("/some")).await.expect("sent");
+async fn a_slowly_read_response_is_sent_completely() {
+    let server = start().await;
+    let (mut reader, mut writer) = TcpStream::connect(server.address).await.expect("connected").into_split();
+    writer.write_all(&http2_request("/medium")).await.expect("sent");
     let (acknowledge, mut acknowledged) = tokio::sync::mpsc::unbounded_channel::<Vec<u8>>();
     let client = tokio::spawn(async move {
-        let mut every = tokio::time::interval(Duration::from_secs(5));
+        let mut interval = tokio::time::interval(Duration::from_secs(5));
         // 16 KiB, for the connection and for the stream.
-        let taken = [frame(8, 0, 0, &[0, 0, 64, 0]), frame(8, 0, 1, &[0, 0, 64, 0])].concat();
+        let window_update = [frame(8, 0, 0, &[0, 0, 64, 0]), frame(8, 0, 1, &[0, 0, 64, 0])].concat();
         loop {
             let bytes = select! {
                 Some(pong) = acknowledged.recv() => pong,
-                _ = every.tick() => taken.clone(),
+                _ = interval.tick() => window_update.clone(),
             };
             if writer.write_all(&bytes).await.is_err() {
                 return;
@@ -86,7 +86,7 @@ async fn an_answer_that_is_taken_slowly_is_sent_to_its_end() {
         }
     });
     let (began, mut data) = (tokio::time::Instant::now(), 0);
-    while data < SOME {
+    while data < MEDIUM {
         let mut head = [0; 9];
         let read = reader.read_exact(&mut head).await;
         assert!(read.is_ok(), "closed after {:?} and {data} bytes", began.elapsed());
@@ -95,10 +95,10 @@ async fn an_answer_that_is_taken_slowly_is_sent_to_its_end() {
         reader.read_exact(&mut payload).await.expect("a whole frame");
         match kind {
             0 => data += payload.len(),
-            6 if flags == 0 => acknowledge.send(frame(6, 1, 0, &payload)).expect("a client"),
+            6 if flags == 0 => acknowledge.send(frame(6, 1, 0, &payload)).expect("the client task runs"),
             _ => {}
         }
     }
-    assert!(began.elapsed() > Duration::from_secs(200), "it was slow: {:?}", began.elapsed());
+    assert!(began.elapsed() > Duration::from_secs(200), "too fast: {:?}", began.elapsed());
     client.abort();
 }

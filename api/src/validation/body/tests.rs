@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    problem::{Fails, Statuses},
+    problem::{ErrorStatuses, Failure},
     routes::Routes,
     validation::{Integer, Text},
 };
@@ -27,14 +27,14 @@ struct Names;
 
 struct Naming;
 
-impl Statuses for Naming {
+impl ErrorStatuses for Naming {
     const ALL: &'static [u16] = &[400, 413, 415, 422];
 }
 
 #[OpenApi]
 impl Names {
     #[oai(path = "/names", method = "post")]
-    async fn post(&self, body: Body<Named>) -> Result<PlainText<String>, Fails<Naming>> {
+    async fn post(&self, body: Body<Named>) -> Result<PlainText<String>, Failure<Naming>> {
         Ok(PlainText(body.read()?.0))
     }
 }
@@ -57,7 +57,7 @@ async fn answers_each_kind_of_wrong_body_by_its_status() {
         (None, b"[]", 422),
         (None, br#"{"name":"Ada","name":"Ada"}"#, 422),
         (Some("text/plain"), br#"{"name":"Ada"}"#, 415),
-        (None, &[b' '; body_limit::LARGEST + 1], 413),
+        (None, &[b' '; body_limit::MAX_BODY_BYTES + 1], 413),
     ] {
         assert_eq!(post(content_type, body).await.0, status, "{}", String::from_utf8_lossy(body).trim());
     }
@@ -80,7 +80,7 @@ fn errors(body: &[u8], read: impl FnOnce(&mut Fields<'_>)) -> Vec<(Value, String
 fn detail(body: &[u8]) -> (StatusCode, Value) {
     use poem::error::ResponseError;
     let problem = Fields::parse(body, None).expect_err("should not be an object");
-    let response = problem.respond(None);
+    let response = problem.to_response(None);
     let body = futures_util::FutureExt::now_or_never(response.into_body().into_vec()).and_then(Result::ok);
     let json: Value = serde_json::from_slice(&body.unwrap_or_default()).unwrap_or_default();
     (problem.status(), json["detail"].clone())
@@ -178,7 +178,7 @@ impl FromBody for Login {
 
 /// What is said of a body that is wrong, read as one login and as a list of them.
 fn said(body: &str) -> [String; 2] {
-    let text = |problem: Problem| String::from_utf8(problem.text(None)).expect("UTF-8");
+    let text = |problem: Problem| String::from_utf8(problem.to_json(None)).expect("UTF-8");
     [Login::parse(body.as_bytes()).expect_err("wrong"), List::<Login>::parse(body.as_bytes()).expect_err("wrong")]
         .map(text)
 }

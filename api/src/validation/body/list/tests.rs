@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     middleware::body_limit,
-    problem::{Fails, Statuses},
+    problem::{ErrorStatuses, Failure},
     routes::Routes,
     validation::{Body, Integer, Text},
 };
@@ -32,7 +32,7 @@ impl FromBody for Asset {
 /// The status and `detail` of a body that is refused.
 fn refused(body: &[u8]) -> (u16, Value) {
     let problem = List::<Asset>::parse(body).expect_err("should be refused");
-    let sent = problem.respond(None).into_body().into_vec().now_or_never().and_then(Result::ok);
+    let sent = problem.to_response(None).into_body().into_vec().now_or_never().and_then(Result::ok);
     let json: Value = serde_json::from_slice(&sent.unwrap_or_default()).unwrap_or_default();
     (problem.status().as_u16(), json["detail"].clone())
 }
@@ -126,14 +126,14 @@ struct Assets;
 
 struct Taking;
 
-impl Statuses for Taking {
+impl ErrorStatuses for Taking {
     const ALL: &'static [u16] = &[400, 413, 415, 422];
 }
 
 #[OpenApi]
 impl Assets {
     #[oai(path = "/assets", method = "post")]
-    async fn post(&self, body: Body<List<Asset>>) -> Result<PlainText<String>, Fails<Taking>> {
+    async fn post(&self, body: Body<List<Asset>>) -> Result<PlainText<String>, Failure<Taking>> {
         let List(assets) = body.read()?;
         Ok(PlainText(format!("{} in {} bytes", assets.len(), body.raw().len())))
     }
@@ -151,7 +151,7 @@ async fn an_operation_takes_a_list() {
     assert_eq!(post("application/json", body).await, (200, "1 in 21 bytes".into()));
     for (content_type, body, status) in [
         ("application/json", &b"["[..], 400),
-        ("application/json", &[b' '; body_limit::LARGEST + 1], 413),
+        ("application/json", &[b' '; body_limit::MAX_BODY_BYTES + 1], 413),
         ("text/plain", body, 415),
         ("application/json", b"[]", 422),
     ] {

@@ -1,4 +1,4 @@
-//! Who is counted: the same bytes for the same caller in every process, and never a key or an address itself.
+//! Keys of rate limits: equal in every process for the same caller, and hashed, so that Redis stores no key or address.
 
 use std::{
     fmt::Write,
@@ -13,13 +13,13 @@ use crate::{
     client_address,
 };
 
-/// What a limit counts by.
-pub trait Counted {
-    /// Bytes that no other caller of the limit has, in any process and version.
+/// The key of a token bucket, such as a caller or an address.
+pub trait LimitKey {
+    /// Writes bytes that are unique in the limit and equal in all processes and versions.
     fn write(&self, to: &mut Vec<u8>);
 }
 
-impl Counted for Caller {
+impl LimitKey for Caller {
     fn write(&self, to: &mut Vec<u8>) {
         match self {
             Self::Key(Key::Api) => to.extend(b"key api"),
@@ -30,19 +30,19 @@ impl Counted for Caller {
     }
 }
 
-impl Counted for str {
+impl LimitKey for str {
     fn write(&self, to: &mut Vec<u8>) {
         to.extend(self.bytes());
     }
 }
 
-impl Counted for String {
+impl LimitKey for String {
     fn write(&self, to: &mut Vec<u8>) {
         self.as_str().write(to);
     }
 }
 
-impl Counted for Option<IpAddr> {
+impl LimitKey for Option<IpAddr> {
     fn write(&self, to: &mut Vec<u8>) {
         to.extend(
             self.map_or(Ipv6Addr::UNSPECIFIED, |address| match address {
@@ -54,37 +54,37 @@ impl Counted for Option<IpAddr> {
     }
 }
 
-impl<T: Counted + ?Sized> Counted for &T {
+impl<T: LimitKey + ?Sized> LimitKey for &T {
     fn write(&self, to: &mut Vec<u8>) {
         (**self).write(to);
     }
 }
 
-/// The hash of a caller, which is all that is kept: addresses of people are not for Redis.
-pub(super) fn digest(caller: &(impl Counted + ?Sized)) -> [u8; 32] {
+/// The hash of a key. Only the hash is stored, because addresses are personal data.
+pub(super) fn digest(key: &(impl LimitKey + ?Sized)) -> [u8; 32] {
     let mut bytes = Vec::with_capacity(64);
-    caller.write(&mut bytes);
+    key.write(&mut bytes);
     Sha256::digest(&bytes).into()
 }
 
-/// The key of a bucket in Redis. Half of the hash tells callers apart.
-pub(super) fn key(policy: &str, digest: &[u8; 32]) -> String {
+/// The name of a bucket in Redis. It contains half of the hash, which is enough to be unique.
+pub(super) fn redis_key(policy: &str, digest: &[u8; 32]) -> String {
     let mut key = format!("millrace:limit:{policy}:");
     for byte in digest.iter().take(16) {
-        // Infallible: writing to a String.
+        // Writing to a String cannot fail.
         let _ = write!(key, "{byte:02x}");
     }
     key
 }
 
-/// The address that a request is counted by. What the request says of itself counts only where a trusted proxy says it:
-/// a caller could say anything.
-pub fn address(request: &Request) -> Option<IpAddr> {
-    client_address::of(request).map(network)
+/// The client's network, which limits use as a key. Forwarding headers are read only from trusted proxies: any other
+/// client could forge them.
+pub fn client_network(request: &Request) -> Option<IpAddr> {
+    client_address::of(request).map(network_of)
 }
 
-/// An address of IPv4; of IPv6 the network, of which one customer has all the addresses.
-fn network(address: IpAddr) -> IpAddr {
+/// The IPv4 address, or the /64 network of an IPv6 address: one customer usually has all its addresses.
+fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments();
@@ -103,21 +103,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_customer_has_one_address() {
-        for (address, counted) in [
+    fn an_ipv6_network_is_one_key() {
+        for (address, network) in [
             ("10.0.0.7", "10.0.0.7"),
             ("::ffff:10.0.0.7", "10.0.0.7"),
             ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
             ("::1", "::"),
         ] {
-            assert_eq!(address.parse().map(network), counted.parse(), "{address}");
+            assert_eq!(address.parse().map(network_of), network.parse(), "{address}");
         }
         let forwarded = Request::builder().header("x-forwarded-for", "1.1.1.1").finish();
-        assert_eq!(address(&forwarded), None, "the peer's, which this one has not");
+        assert_eq!(client_network(&forwarded), None, "only the peer counts, and this request has none");
     }
 
     #[test]
-    fn callers_differ_and_their_keys_stay_the_same_for_ever() {
+    fn callers_have_distinct_and_stable_keys() {
         let callers = [
             Caller::Key(Key::Api),
             Caller::Key(Key::Admin),
@@ -126,9 +126,9 @@ mod tests {
             Caller::Subject("7".into()),
             Caller::Subject("key api".into()),
         ];
-        let keys: HashSet<_> = callers.iter().map(|caller| key("prices", &digest(caller))).collect();
+        let keys: HashSet<_> = callers.iter().map(|caller| redis_key("prices", &digest(caller))).collect();
         assert_eq!(keys.len(), callers.len());
-        let ada = key("login-account", &digest("ada@example.com"));
+        let ada = redis_key("login-account", &digest("ada@example.com"));
         assert_eq!(ada, "millrace:limit:login-account:b5fc85e55755f9e0d030a10ab4429b6b");
     }
 }

@@ -1,8 +1,7 @@
-//! Error answers that the HTTP library gives by itself, to requests that it cannot read: recognised as they are written,
-//! and completed to what every error answer of ours is.
+//! Replaces hyper's own error responses to requests that it cannot parse with problem responses.
 //!
-//! Hyper has no hook for them. It writes a head without a body, in one piece, with `content-length: 0`; every answer of
-//! ours has a correlation id in its head.
+//! Hyper has no hook for them, so they are recognised when they are written: a head without a body, in one piece, with
+//! `content-length: 0`. Our own responses always have a correlation id in their head.
 
 use hyper::body::Bytes;
 use poem::http::StatusCode;
@@ -12,17 +11,20 @@ use crate::{
     problem::{self, Problem},
 };
 
-/// The complete answer, if these bytes are a bare one. It is logged and measured, and so must be sent.
-pub fn completed(written: &[u8]) -> Option<Bytes> {
+/// Returns the problem response if these bytes are one of hyper's error responses.
+///
+/// The request is logged and measured here, so the caller must send the returned bytes.
+pub fn to_problem_response(written: &[u8]) -> Option<Bytes> {
     if !written.starts_with(b"HTTP/1.") {
         return None;
     }
     let head = std::str::from_utf8(written).ok()?.strip_suffix("\r\n\r\n")?;
     let status: u16 = head.get(9..12)?.parse().ok().filter(|status| (400..500).contains(status))?;
-    let mut kept: Vec<&str> = head.lines().collect();
-    let lines = kept.len();
-    kept.retain(|line| *line != "content-length: 0");
-    if kept.len() == lines || kept.iter().any(|line| line.is_empty() || line.starts_with(correlation::HEADER.as_str()))
+    let mut lines: Vec<&str> = head.lines().collect();
+    let count = lines.len();
+    lines.retain(|line| *line != "content-length: 0");
+    if lines.len() == count
+        || lines.iter().any(|line| line.is_empty() || line.starts_with(correlation::HEADER.as_str()))
     {
         return None;
     }
@@ -30,15 +32,15 @@ pub fn completed(written: &[u8]) -> Option<Bytes> {
     let id = correlation::new_id();
     let id = id.to_str().ok()?;
     let detail = detail(status);
-    observe::unreadable(status, id, detail);
-    let body = Problem::new(status, detail).text(Some(id));
-    let more = format!(
+    observe::record_unreadable(status, id, detail);
+    let body = Problem::new(status, detail).to_json(Some(id));
+    let added = format!(
         "content-type: {}\r\n{}: {id}\r\ncache-control: no-store\r\ncontent-length: {}\r\n\r\n",
         problem::CONTENT_TYPE,
         correlation::HEADER,
         body.len(),
     );
-    let head = kept.join("\r\n") + "\r\n" + &more;
+    let head = lines.join("\r\n") + "\r\n" + &added;
     Some([head.into_bytes(), body].concat().into())
 }
 
@@ -57,10 +59,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bare_answer_becomes_a_problem() {
+    fn an_error_response_of_hyper_becomes_a_problem() {
         let bare = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\ndate: x\r\n\r\n";
-        let completed = completed(bare).expect("recognised");
-        let text = std::str::from_utf8(&completed).expect("text");
+        let response = to_problem_response(bare).expect("recognised");
+        let text = std::str::from_utf8(&response).expect("text");
         let (head, body) = text.split_once("\r\n\r\n").expect("a head");
         assert!(head.starts_with("HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ndate: x\r\n"));
         assert!(head.ends_with(&format!("content-length: {}", body.len())), "{head}");
@@ -71,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn other_bytes_are_left_alone() {
+    fn other_bytes_are_unchanged() {
         for other in [
             "",
             "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
@@ -82,7 +84,7 @@ mod tests {
             "HTTP/1.1 4",
             "GET / HTTP/1.1\r\ncontent-length: 0\r\n\r\n",
         ] {
-            assert!(completed(other.as_bytes()).is_none(), "{other:?}");
+            assert!(to_problem_response(other.as_bytes()).is_none(), "{other:?}");
         }
     }
 }

@@ -1,0 +1,55 @@
+//! Rate-limit headers of responses: `RateLimit-Policy` and `RateLimit`, for every limit that counted the request.
+
+use std::cell::RefCell;
+
+use poem::{
+    Response,
+    http::{HeaderName, HeaderValue},
+};
+
+use super::{POLICY_HEADER, STATE_HEADER};
+
+tokio::task_local! {
+    /// The policies and states of the current request, in counting order.
+    ///
+    /// They are not request data: a handler can only read that, and would have to return what it has counted.
+    static RECORDED: RefCell<Vec<(String, String)>>;
+}
+
+/// The rate-limit headers of one response.
+#[derive(Debug, Default)]
+pub struct LimitHeaders(Vec<(String, String)>);
+
+/// Records the policy and state of a limit for the current request. Outside [`with_limit_headers`] this does nothing.
+pub(super) fn record(policy: String, state: String) {
+    let _ = RECORDED.try_with(|recorded| recorded.borrow_mut().push((policy, state)));
+}
+
+/// Runs a handler. Returns its output and the headers of all limits that counted the request.
+pub async fn with_limit_headers<T>(handler: impl Future<Output = T>) -> (T, LimitHeaders) {
+    let recording = async {
+        let output = handler.await;
+        (output, LimitHeaders(RECORDED.try_with(RefCell::take).unwrap_or_default()))
+    };
+    RECORDED.scope(RefCell::default(), recording).await
+}
+
+impl LimitHeaders {
+    /// Adds the headers to a response of any status. A response that already has them, such as a 429, is unchanged.
+    pub fn add_to(self, response: &mut Response) {
+        if self.0.is_empty() || response.headers().contains_key(POLICY_HEADER) {
+            return;
+        }
+        let (policies, states): (Vec<_>, Vec<_>) = self.0.into_iter().unzip();
+        for (name, items) in [(POLICY_HEADER, policies), (STATE_HEADER, states)] {
+            insert(response, name, &items.join(", "));
+        }
+    }
+}
+
+fn insert(response: &mut Response, name: HeaderName, text: &str) {
+    // Quoted names and digits are always valid header values.
+    if let Ok(value) = HeaderValue::from_str(text) {
+        response.headers_mut().insert(name, value);
+    }
+}
