@@ -6,7 +6,7 @@ use jobs::items::{Change, Changed, ItemId, Items};
 use poem::{Request, http::StatusCode};
 use poem_openapi::{ApiResponse, OpenApi, param::Path};
 
-use self::view::{Item, ItemIdText, Said};
+use self::view::{Item, ItemIdText, ItemInput};
 use crate::{
     auth::{self, Bearer},
     entity_tag,
@@ -138,8 +138,8 @@ impl ItemsApi {
         limit: Query<Limit>,
     ) -> Result<Listed, Fails<Listing>> {
         let mut errors = Vec::new();
-        let skip = skip.or_note(&mut errors).unwrap_or_default();
-        let limit = limit.or_note(&mut errors).unwrap_or(Limit::DEFAULT);
+        let skip = skip.value_or_record(&mut errors).unwrap_or_default();
+        let limit = limit.value_or_record(&mut errors).unwrap_or(Limit::DEFAULT);
         if !errors.is_empty() {
             return Err(Problem::invalid(errors).into());
         }
@@ -181,10 +181,15 @@ impl ItemsApi {
     ///
     /// It belongs to the caller. It can be found by its texts a moment later.
     #[oai(path = "/items", method = "post", operation_id = "create_item")]
-    async fn create(&self, request: &Request, caller: Bearer, body: Body<Said>) -> Result<Created, Fails<Creating>> {
-        let said = body.read()?;
-        check_owner(&said, &caller)?;
-        let created = self.items.create(caller.user, &said.contents, correlation::origin(request)).await?;
+    async fn create(
+        &self,
+        request: &Request,
+        caller: Bearer,
+        body: Body<ItemInput>,
+    ) -> Result<Created, Fails<Creating>> {
+        let input = body.read()?;
+        check_owner(&input, &caller)?;
+        let created = self.items.create(caller.user, &input.contents, correlation::origin(request)).await?;
         // The token is good, but its user is gone.
         let item = created.ok_or_else(|| auth::unauthorized("Invalid or expired token"))?;
         let location = format!("/api/v1/items/{}", item.id);
@@ -215,12 +220,12 @@ impl ItemsApi {
         request: &Request,
         caller: Bearer,
         item_id: Path<ItemIdText>,
-        body: Body<Said>,
+        body: Body<ItemInput>,
     ) -> Result<Updated, Fails<Updating>> {
-        let said = body.read()?;
+        let input = body.read()?;
         let change = change(request, &caller, id(&item_id)?);
-        check_owner(&said, &caller)?;
-        let item = done(self.items.update(&change, &said.contents, correlation::origin(request)).await?)?;
+        check_owner(&input, &caller)?;
+        let item = done(self.items.update(&change, &input.contents, correlation::origin(request)).await?)?;
         Ok(Updated::Ok(Json::new(&Item::from(&item))?, entity_tag::of_version(item.version)))
     }
 
@@ -272,8 +277,8 @@ fn change(request: &Request, caller: &Bearer, id: ItemId) -> Change {
 }
 
 /// An item is its writer's own.
-fn check_owner(said: &Said, caller: &Bearer) -> Result<(), Problem> {
-    match said.owner_id {
+fn check_owner(input: &ItemInput, caller: &Bearer) -> Result<(), Problem> {
+    match input.owner_id {
         Some(owner) if owner != caller.user.0 => {
             Err(Problem::new(StatusCode::FORBIDDEN, "owner_id must be your own id"))
         }

@@ -21,7 +21,7 @@ use crate::{
     problem::{Fails, Problem, Statuses},
     rate_limit::{Limit, Limits},
     tags::Tag,
-    validation::{Query, Wrong},
+    validation::{FieldError, Query},
 };
 
 /// How far back an export begins that does not say.
@@ -121,15 +121,15 @@ impl LogsApi {
         self.limit.take(&caller).await?;
         let now = OffsetDateTime::now_utc();
         let mut errors = Vec::new();
-        let from = from.or_note(&mut errors).map(|Moment(from)| from);
-        let to = to.or_note(&mut errors).map_or(now, |Moment(to)| to);
-        let Format(format) = format.or_note(&mut errors).unwrap_or_default();
+        let from = from.value_or_record(&mut errors).map(|Moment(from)| from);
+        let to = to.value_or_record(&mut errors).map_or(now, |Moment(to)| to);
+        let Format(format) = format.value_or_record(&mut errors).unwrap_or_default();
         if !errors.is_empty() {
             return Err(Problem::invalid(errors).into());
         }
         let range = Range::new(from.unwrap_or(to.saturating_sub(BACK)), to).ok_or_else(|| {
             let input = from.and_then(|from| serde_json::to_string(&view::text(from)).ok());
-            let wrong = Wrong::rule("from must not be after to");
+            let wrong = FieldError::rule("from must not be after to");
             Problem::invalid(vec![wrong.at("query", "from", input.as_deref())])
         })?;
         let name = view::file_name(&range, format);

@@ -19,7 +19,7 @@ use crate::{
     problem::{Fails, Problem, Statuses},
     rate_limit::{Limit, Limits},
     tags::Tag,
-    validation::{Invalid, Query, Wrong},
+    validation::{FieldError, Query, ValidationError},
     wire::Json,
 };
 
@@ -124,7 +124,7 @@ impl PricesApi {
         let asset = required(asset, "asset", &mut errors);
         let currency = self.currency(currency, &mut errors);
         let days = required(days, "days", &mut errors);
-        let interval = interval.or_note(&mut errors).map_or(Interval::Daily, |Frequency(interval)| interval);
+        let interval = interval.value_or_record(&mut errors).map_or(Interval::Daily, |Frequency(interval)| interval);
         let (Some(Asset(asset)), Some(currency), Some(days), true) = (asset, currency, days, errors.is_empty()) else {
             return Err(Problem::invalid(errors).into());
         };
@@ -141,12 +141,12 @@ impl PricesApi {
 
 impl PricesApi {
     /// The currency, if it is one that may be asked for.
-    fn currency(&self, given: Query<Code>, errors: &mut Vec<Invalid>) -> Option<Currency> {
+    fn currency(&self, given: Query<Code>, errors: &mut Vec<ValidationError>) -> Option<Currency> {
         let Code(text) = required(given, "currency", errors)?;
         let known = self.prices.currencies();
         let found = Currency::parse(&text).filter(|currency| known.contains(currency));
         if found.is_none() {
-            let wrong = Wrong::new("enum", format!("Input should be {}", view::either(known)));
+            let wrong = FieldError::new("enum", format!("Input should be {}", view::either(known)));
             errors.push(wrong.at("query", "currency", serde_json::to_string(&text).ok().as_deref()));
         }
         found
@@ -154,11 +154,11 @@ impl PricesApi {
 }
 
 /// The value of a parameter that must be given.
-fn required<T>(given: Query<T>, name: &'static str, errors: &mut Vec<Invalid>) -> Option<T> {
+fn required<T>(given: Query<T>, name: &'static str, errors: &mut Vec<ValidationError>) -> Option<T> {
     let before = errors.len();
-    let value = given.or_note(errors);
+    let value = given.value_or_record(errors);
     if value.is_none() && errors.len() == before {
-        errors.push(Wrong::missing().at("query", name, None));
+        errors.push(FieldError::missing().at("query", name, None));
     }
     value
 }

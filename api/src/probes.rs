@@ -117,8 +117,8 @@ impl ProbesApi {
         cursor: Query<Cursor<8>>,
     ) -> Result<Listed, Fails<Checking>> {
         let mut errors = Vec::new();
-        let limit = limit.or_note(&mut errors);
-        let after = cursor.or_note(&mut errors).map(|Cursor(bytes)| i64::from_be_bytes(bytes));
+        let limit = limit.value_or_record(&mut errors);
+        let after = cursor.value_or_record(&mut errors).map(|Cursor(bytes)| i64::from_be_bytes(bytes));
         if !errors.is_empty() {
             return Err(Problem::invalid(errors).into());
         }

@@ -162,8 +162,8 @@ impl RatesApi {
     ) -> Result<History, Fails<Paging>> {
         self.readings.take(address(request)).await?;
         let mut errors = Vec::new();
-        let limit = limit.or_note(&mut errors).unwrap_or(Limit::DEFAULT);
-        let cursor = cursor.or_note(&mut errors).map(|Cursor(bytes)| rates::Cursor(u128::from_be_bytes(bytes)));
+        let limit = limit.value_or_record(&mut errors).unwrap_or(Limit::DEFAULT);
+        let cursor = cursor.value_or_record(&mut errors).map(|Cursor(bytes)| rates::Cursor(u128::from_be_bytes(bytes)));
         if !errors.is_empty() {
             return Err(Problem::invalid(errors).into());
         }

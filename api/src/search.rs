@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::{
     problem::{Fails, Problem, Statuses},
     tags::Tag,
-    validation::{Limit, Query, QueryValue, VISIBLE, Wrong},
+    validation::{FieldError, Limit, Query, QueryValue, VISIBLE},
     wire::{Json, Nullable, Timestamp},
 };
 
@@ -88,12 +88,12 @@ impl QueryValue for Text {
         }
     }
 
-    fn read(text: &str) -> Result<Self, Wrong> {
+    fn read(text: &str) -> Result<Self, FieldError> {
         if is_blank(text) {
-            return Err(Wrong::too_short(*LENGTH.start()));
+            return Err(FieldError::too_short(*LENGTH.start()));
         }
         if text.chars().count() > *LENGTH.end() {
-            return Err(Wrong::too_long(*LENGTH.end()));
+            return Err(FieldError::too_long(*LENGTH.end()));
         }
         Ok(Self(text.to_owned()))
     }
@@ -134,11 +134,11 @@ impl SearchApi {
         limit: Query<Limit>,
     ) -> Result<Searched, Fails<Searching>> {
         let mut errors = Vec::new();
-        let text = q.or_note(&mut errors);
+        let text = q.value_or_record(&mut errors);
         if text.is_none() && errors.is_empty() {
-            errors.push(Wrong::missing().at("query", "q", None));
+            errors.push(FieldError::missing().at("query", "q", None));
         }
-        let limit = limit.or_note(&mut errors).unwrap_or(Limit::DEFAULT);
+        let limit = limit.value_or_record(&mut errors).unwrap_or(Limit::DEFAULT);
         let Some(Text(query)) = text.filter(|_| errors.is_empty()) else { return Err(Problem::invalid(errors).into()) };
         let found = self.search.search(&query, limit.0.into()).await?;
         let items = found.hits.into_iter().map(FoundItem::from).collect();

@@ -205,7 +205,7 @@ impl TransactionsApi {
     ) -> Result<Found, Fails<Finding>> {
         self.check_reader(&caller)?;
         let mut errors = Vec::new();
-        let wait = wait.or_note(&mut errors);
+        let wait = wait.value_or_record(&mut errors);
         if !errors.is_empty() {
             return Err(Problem::invalid(errors).into());
         }
@@ -253,9 +253,11 @@ impl TransactionsApi {
     ) -> Result<Listed, Fails<Listing>> {
         self.check_reader(&caller)?;
         let mut errors = Vec::new();
-        let page =
-            Page { status: status.or_note(&mut errors), limit: limit.or_note(&mut errors).unwrap_or(Limit::DEFAULT) };
-        let cursor = cursor.or_note(&mut errors);
+        let page = Page {
+            status: status.value_or_record(&mut errors),
+            limit: limit.value_or_record(&mut errors).unwrap_or(Limit::DEFAULT),
+        };
+        let cursor = cursor.value_or_record(&mut errors);
         if !errors.is_empty() {
             return Err(Problem::invalid(errors).into());
         }

@@ -25,7 +25,7 @@ const LONGEST_ECHO: usize = 4096;
 
 /// One failing field.
 #[derive(Debug, Clone, Serialize)]
-pub struct Invalid {
+pub struct ValidationError {
     loc: Vec<Step>,
     msg: Cow<'static, str>,
     #[serde(rename = "type")]
@@ -54,13 +54,13 @@ enum Ctx {
 
 /// What is wrong with a value, before it is known where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wrong {
+pub struct FieldError {
     kind: &'static str,
     msg: Cow<'static, str>,
     ctx: Vec<(&'static str, Ctx)>,
 }
 
-impl Wrong {
+impl FieldError {
     /// One of Pydantic's own types with its message.
     pub fn new(kind: &'static str, msg: impl Into<Cow<'static, str>>) -> Self {
         Self { kind, msg: msg.into(), ctx: Vec::new() }
@@ -150,32 +150,32 @@ impl Wrong {
     }
 
     /// Places it in `part` of the request as a whole.
-    pub fn in_whole(self, part: &'static str, input: Option<&str>) -> Invalid {
+    pub fn in_whole(self, part: &'static str, input: Option<&str>) -> ValidationError {
         self.placed(vec![Step::Name(part.into())], input)
     }
 
     /// Places it at the field `name` of `part`.
-    pub fn at(self, part: &'static str, name: &str, input: Option<&str>) -> Invalid {
+    pub fn at(self, part: &'static str, name: &str, input: Option<&str>) -> ValidationError {
         self.placed(vec![Step::Name(part.into()), Step::Name(name.to_owned().into())], input)
     }
 
     /// Places it at the element `index` of a list, or at the field `name` of that element.
-    fn at_element(self, index: usize, name: Option<&str>, input: Option<&str>) -> Invalid {
+    fn at_element(self, index: usize, name: Option<&str>, input: Option<&str>) -> ValidationError {
         let mut loc = vec![Step::Name("body".into()), Step::Index(index)];
         loc.extend(name.map(|name| Step::Name(name.to_owned().into())));
         self.placed(loc, input)
     }
 
-    fn placed(self, loc: Vec<Step>, input: Option<&str>) -> Invalid {
+    fn placed(self, loc: Vec<Step>, input: Option<&str>) -> ValidationError {
         // Half of a surrogate pair, `1e400` and deep nests are JSON, but most readers stop at them: not to be repeated.
         let readable = |raw: &&str| serde_json::from_str::<serde_json::Value>(raw).is_ok();
         let input = input.filter(|raw| raw.len() <= LONGEST_ECHO).filter(readable);
         let input = input.and_then(|raw| RawValue::from_string(raw.into()).ok());
-        Invalid { loc, msg: self.msg, kind: self.kind, input, ctx: self.ctx }
+        ValidationError { loc, msg: self.msg, kind: self.kind, input, ctx: self.ctx }
     }
 }
 
-impl std::fmt::Display for Invalid {
+impl std::fmt::Display for ValidationError {
     /// For the log: where, and which kind, but not what came in.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for step in &self.loc {
@@ -188,7 +188,7 @@ impl std::fmt::Display for Invalid {
     }
 }
 
-impl Invalid {
+impl ValidationError {
     /// How `openapi.json` describes it.
     pub fn schema() -> MetaSchema {
         let inline = |schema| MetaSchemaRef::Inline(Box::new(schema));

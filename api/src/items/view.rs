@@ -9,7 +9,7 @@ use poem_openapi::{
 use serde::Serialize;
 
 use crate::{
-    validation::{Fields, FromBody, Integer, Text, VisibleText, Wrong, request, whole_in_text},
+    validation::{FieldError, Fields, FromBody, Integer, Text, VisibleText, request, whole_in_text},
     wire::{Nullable, Timestamp, documented},
 };
 
@@ -72,12 +72,12 @@ request! {
 
 /// What a body says.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Said {
+pub struct ItemInput {
     pub contents: Contents,
     pub owner_id: Option<i64>,
 }
 
-impl FromBody for Said {
+impl FromBody for ItemInput {
     type Schema = ItemRequest;
 
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
@@ -107,7 +107,7 @@ impl ParseFromParameter for ItemIdText {
 ///
 /// # Errors
 /// What is wrong with one that is no number.
-pub fn id(text: &str) -> Result<Option<items::ItemId>, Wrong> {
+pub fn id(text: &str) -> Result<Option<items::ItemId>, FieldError> {
     let whole = whole_in_text(text)?;
     Ok(match whole {
         Whole::Number(id) if id > 0 => Some(items::ItemId(id)),

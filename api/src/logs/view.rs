@@ -4,7 +4,7 @@ use jobs::logs::{self, Range};
 use poem_openapi::registry::MetaSchema;
 use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 
-use crate::validation::{QueryValue, Wrong};
+use crate::validation::{FieldError, QueryValue};
 
 /// A moment, as RFC 3339 writes it, in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,13 +18,13 @@ impl QueryValue for Moment {
         }
     }
 
-    fn read(text: &str) -> Result<Self, Wrong> {
+    fn read(text: &str) -> Result<Self, FieldError> {
         // In a query that nobody encoded, the plus of an offset has become a blank.
         let read = OffsetDateTime::parse(text, &Rfc3339)
             .or_else(|_| OffsetDateTime::parse(&text.replacen(' ', "+", usize::from(text.contains('T'))), &Rfc3339));
         let utc = read.ok().and_then(|time| time.checked_to_offset(UtcOffset::UTC)).filter(|time| time.year() >= 0);
         utc.map(Self).ok_or_else(|| {
-            Wrong::new(
+            FieldError::new(
                 "datetime_parsing",
                 "Input should be a valid datetime, in RFC 3339 with an offset, such as 2024-01-15T10:30:00Z",
             )
@@ -45,11 +45,11 @@ impl QueryValue for Format {
         }
     }
 
-    fn read(text: &str) -> Result<Self, Wrong> {
+    fn read(text: &str) -> Result<Self, FieldError> {
         match text {
             "jsonl" => Ok(Self(logs::Format::Lines)),
             "jsonl.gz" => Ok(Self(logs::Format::Gzip)),
-            _ => Err(Wrong::new("enum", "Input should be 'jsonl' or 'jsonl.gz'")),
+            _ => Err(FieldError::new("enum", "Input should be 'jsonl' or 'jsonl.gz'")),
         }
     }
 }

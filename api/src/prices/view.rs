@@ -13,7 +13,7 @@ use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use crate::{
-    validation::{QueryValue, Wrong, whole_in_text},
+    validation::{FieldError, QueryValue, whole_in_text},
     wire::{Timestamp, answer_only},
 };
 
@@ -138,9 +138,9 @@ fn described(schema: MetaSchema, description: &'static str) -> MetaSchemaRef {
     inline(MetaSchema { description: Some(description), ..schema })
 }
 
-fn asset(text: &str) -> Result<AssetId, Wrong> {
+fn asset(text: &str) -> Result<AssetId, FieldError> {
     let rule = "an asset's id has 1 to 64 lower-case letters, digits and hyphens, such as bitcoin";
-    AssetId::parse(text).ok_or_else(|| Wrong::rule(rule))
+    AssetId::parse(text).ok_or_else(|| FieldError::rule(rule))
 }
 
 /// The texts of an asset's id, as a pattern.
@@ -158,8 +158,8 @@ impl QueryValue for Asset {
         MetaSchema { example: Some("bitcoin".into()), pattern, ..MetaSchema::new("string") }
     }
 
-    fn read(text: &str) -> Result<Self, Wrong> {
-        if text.is_empty() { Err(Wrong::too_short(1)) } else { asset(text).map(Self) }
+    fn read(text: &str) -> Result<Self, FieldError> {
+        if text.is_empty() { Err(FieldError::too_short(1)) } else { asset(text).map(Self) }
     }
 }
 
@@ -175,9 +175,9 @@ impl QueryValue for Assets {
         MetaSchema { example: Some("bitcoin,ethereum".into()), pattern, ..MetaSchema::new("string") }
     }
 
-    fn read(text: &str) -> Result<Self, Wrong> {
+    fn read(text: &str) -> Result<Self, FieldError> {
         if text.is_empty() {
-            return Err(Wrong::too_short(1));
+            return Err(FieldError::too_short(1));
         }
         let (mut assets, mut seen) = (Vec::new(), HashSet::new());
         for text in text.split(',') {
@@ -188,7 +188,7 @@ impl QueryValue for Assets {
         }
         if assets.len() > MOST_ASSETS {
             let msg = format!("List should have at most {MOST_ASSETS} items after validation, not {}", assets.len());
-            return Err(Wrong::new("too_long", msg).limit("max_length", 50));
+            return Err(FieldError::new("too_long", msg).limit("max_length", 50));
         }
         Ok(Self(assets))
     }
@@ -206,7 +206,7 @@ impl QueryValue for Code {
         MetaSchema { example: Some("usd".into()), pattern, ..MetaSchema::new("string") }
     }
 
-    fn read(text: &str) -> Result<Self, Wrong> {
+    fn read(text: &str) -> Result<Self, FieldError> {
         Ok(Self(text.to_owned()))
     }
 }
@@ -234,20 +234,20 @@ impl QueryValue for Chosen {
         MetaSchema { any_of: vec![inline(number), inline(max)], example: Some(30.into()), ..MetaSchema::ANY }
     }
 
-    fn read(text: &str) -> Result<Self, Wrong> {
+    fn read(text: &str) -> Result<Self, FieldError> {
         if text == "max" {
             return Ok(Self(Days::Max));
         }
         let words = "Input should be a valid integer or 'max', unable to parse string as an integer";
-        let number = whole_in_text(text).map_err(|_| Wrong::new("int_parsing", words))?;
+        let number = whole_in_text(text).map_err(|_| FieldError::new("int_parsing", words))?;
         match number {
-            Whole::Number(number) if number < 1 => Err(Wrong::below(1)),
-            Whole::BelowAll => Err(Wrong::below(1)),
+            Whole::Number(number) if number < 1 => Err(FieldError::below(1)),
+            Whole::BelowAll => Err(FieldError::below(1)),
             Whole::Number(number) => match u16::try_from(number) {
                 Ok(days @ 1..=MOST_DAYS) => Ok(Self(Days::Number(days))),
-                _ => Err(Wrong::above(MOST_DAYS.into())),
+                _ => Err(FieldError::above(MOST_DAYS.into())),
             },
-            Whole::AboveAll => Err(Wrong::above(MOST_DAYS.into())),
+            Whole::AboveAll => Err(FieldError::above(MOST_DAYS.into())),
         }
     }
 }
@@ -262,9 +262,9 @@ impl QueryValue for Frequency {
         MetaSchema { enum_items: names.to_vec(), default: Some("daily".into()), ..MetaSchema::new("string") }
     }
 
-    fn read(text: &str) -> Result<Self, Wrong> {
+    fn read(text: &str) -> Result<Self, FieldError> {
         let read = Interval::parse(text).map(Self);
-        read.ok_or_else(|| Wrong::new("enum", "Input should be 'daily' or 'hourly'"))
+        read.ok_or_else(|| FieldError::new("enum", "Input should be 'daily' or 'hourly'"))
     }
 }
 
@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn assets_are_each_once_and_free_of_blanks() {
-        let read = |text: &str| -> Result<Vec<String>, Wrong> {
+        let read = |text: &str| -> Result<Vec<String>, FieldError> {
             Assets::read(text).map(|Assets(assets)| assets.iter().map(AssetId::to_string).collect())
         };
         let expected: Vec<String> = ["solana", "bitcoin", "usd-coin"].map(str::to_owned).to_vec();
@@ -296,7 +296,7 @@ mod tests {
         assert_eq!(read(&many(50)).map(|assets| assets.len()), Ok(50));
         assert_eq!(
             Assets::read(&many(51)),
-            Err(Wrong::new("too_long", "List should have at most 50 items after validation, not 51")
+            Err(FieldError::new("too_long", "List should have at most 50 items after validation, not 51")
                 .limit("max_length", 50))
         );
         let same = "bitcoin,".repeat(60) + "bitcoin";
@@ -310,10 +310,10 @@ mod tests {
         }
         assert_eq!(Chosen::read("max"), Ok(Chosen(Days::Max)));
         for text in ["0", "-1", "-99999999999999999999"] {
-            assert_eq!(Chosen::read(text), Err(Wrong::below(1)), "{text}");
+            assert_eq!(Chosen::read(text), Err(FieldError::below(1)), "{text}");
         }
         for text in ["3651", "65537", "99999999999999999999"] {
-            assert_eq!(Chosen::read(text), Err(Wrong::above(3650)), "{text}");
+            assert_eq!(Chosen::read(text), Err(FieldError::above(3650)), "{text}");
         }
         for text in ["MAX", "1.5", "ten", "1e3", "-", "٣"] {
             assert!(Chosen::read(text).is_err(), "{text}");

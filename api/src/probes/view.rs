@@ -6,8 +6,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::validation::{
-    Cursor, Fields, FromBody, Integer, QueryValue, Stripped, Value, Wrong, choice, integer_in_text, integer_schema,
-    request,
+    Cursor, FieldError, Fields, FromBody, Integer, QueryValue, Stripped, Value, choice, integer_in_text,
+    integer_schema, request,
 };
 
 /// Where a probe looks.
@@ -74,7 +74,7 @@ impl Value for grid::Direction {
         MetaSchema { enum_items: names.into(), ..MetaSchema::new("string") }
     }
 
-    fn read(raw: &str) -> Result<Self, Wrong> {
+    fn read(raw: &str) -> Result<Self, FieldError> {
         choice(raw, "'NORTH', 'SOUTH', 'EAST' or 'WEST'", Self::parse)
     }
 }
@@ -104,7 +104,7 @@ impl FromBody for Setup {
         let SetupRequest { x, y, direction } = SetupRequest::read(fields)?;
         let grid = Grid { x: i32::try_from(x.0).ok()?, y: i32::try_from(y.0).ok()? };
         if grid == (Grid { x: 0, y: 0 }) {
-            fields.note_whole(Wrong::rule("X and Y cannot both be zero"));
+            fields.note_whole(FieldError::rule("X and Y cannot both be zero"));
         }
         Some(Self { grid, direction })
     }
@@ -139,9 +139,9 @@ impl QueryValue for PageSize {
         integer_schema(1, Self::MOST.into())
     }
 
-    fn read(text: &str) -> Result<Self, Wrong> {
+    fn read(text: &str) -> Result<Self, FieldError> {
         let size = integer_in_text(text, 1, Self::MOST.into())?;
-        u16::try_from(size).map(Self).map_err(|_| Wrong::above(Self::MOST.into()))
+        u16::try_from(size).map(Self).map_err(|_| FieldError::above(Self::MOST.into()))
     }
 }
 
@@ -160,10 +160,10 @@ mod tests {
         for (text, size) in [("1", 1), ("+7", 7), ("007", 7), ("1000", 1000)] {
             assert_eq!(PageSize::read(text), Ok(PageSize(size)), "{text}");
         }
-        assert_eq!(PageSize::read("0"), Err(Wrong::below(1)));
-        assert_eq!(PageSize::read("-5"), Err(Wrong::below(1)));
+        assert_eq!(PageSize::read("0"), Err(FieldError::below(1)));
+        assert_eq!(PageSize::read("-5"), Err(FieldError::below(1)));
         for text in ["1001", "99999999999999999999"] {
-            assert_eq!(PageSize::read(text), Err(Wrong::above(1000)), "{text}");
+            assert_eq!(PageSize::read(text), Err(FieldError::above(1000)), "{text}");
         }
         for text in ["x", "1.5", "+", "--1"] {
             assert!(PageSize::read(text).is_err(), "{text}");

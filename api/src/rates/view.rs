@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     problem::Problem,
-    validation::{Cursor, Limit, List, Text, Value, Wrong, any_of, number_in_json, request},
+    validation::{Cursor, FieldError, Limit, List, Text, Value, any_of, number_in_json, request},
     wire::{Timestamp, documented},
 };
 
@@ -37,21 +37,21 @@ impl Value for Rate {
         any_of([number, text, MetaSchema::new("boolean")])
     }
 
-    fn read(raw: &str) -> Result<Self, Wrong> {
+    fn read(raw: &str) -> Result<Self, FieldError> {
         number_in_json(raw, rate)
     }
 }
 
-fn rate(text: &str) -> Result<Rate, Wrong> {
+fn rate(text: &str) -> Result<Rate, FieldError> {
     text.parse().map_err(|error| match error {
-        RateError::NotNumber => Wrong::not_a_number(),
-        RateError::NotFinite => Wrong::not_finite(),
-        RateError::Negative => Wrong::below(0),
+        RateError::NotNumber => FieldError::not_a_number(),
+        RateError::NotFinite => FieldError::not_finite(),
+        RateError::Negative => FieldError::below(0),
         RateError::TooManyPlaces => {
-            Wrong::new("decimal_max_places", "Decimal input should have no more than 100 decimal places")
+            FieldError::new("decimal_max_places", "Decimal input should have no more than 100 decimal places")
                 .limit("decimal_places", 100)
         }
-        RateError::TooManyWholeDigits => Wrong::new(
+        RateError::TooManyWholeDigits => FieldError::new(
             "decimal_whole_digits",
             "Decimal input should have no more than 20 digits before the decimal point",
         )
@@ -123,7 +123,8 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     match text {
         Some(text) => Ok(Some(text.to_owned())),
         None => {
-            let wrong = Wrong::rule("Idempotency-Key must be given once, with 1 to 255 printable ASCII characters");
+            let wrong =
+                FieldError::rule("Idempotency-Key must be given once, with 1 to 255 printable ASCII characters");
             Err(Problem::invalid(vec![wrong.at("header", "Idempotency-Key", None)]))
         }
     }

@@ -3,7 +3,7 @@
 use jobs::transactions::{Amount, AmountError, NewTransaction};
 use poem_openapi::registry::MetaSchema;
 
-use crate::validation::{Fields, FromBody, Text, Value, Wrong, any_of, decimal_in_json, request, string};
+use crate::validation::{FieldError, Fields, FromBody, Text, Value, any_of, decimal_in_json, request, string};
 
 request! {
     /// A transaction as its sender describes it. Unknown fields are ignored.
@@ -58,21 +58,23 @@ impl Value for Amount {
         any_of([number, text])
     }
 
-    fn read(raw: &str) -> Result<Self, Wrong> {
+    fn read(raw: &str) -> Result<Self, FieldError> {
         decimal_in_json(raw, |text| {
             text.parse().map_err(|error| match error {
-                AmountError::NotDecimal => Wrong::new("decimal_parsing", "Input should be a valid decimal"),
-                AmountError::NotFinite => Wrong::not_finite(),
-                AmountError::NotPositive => Wrong::new("greater_than", "Input should be greater than 0").limit("gt", 0),
+                AmountError::NotDecimal => FieldError::new("decimal_parsing", "Input should be a valid decimal"),
+                AmountError::NotFinite => FieldError::not_finite(),
+                AmountError::NotPositive => {
+                    FieldError::new("greater_than", "Input should be greater than 0").limit("gt", 0)
+                }
                 AmountError::TooManyDigits => {
-                    Wrong::new("decimal_max_digits", "Decimal input should have no more than 18 digits in total")
+                    FieldError::new("decimal_max_digits", "Decimal input should have no more than 18 digits in total")
                         .limit("max_digits", 18)
                 }
                 AmountError::TooManyPlaces => {
-                    Wrong::new("decimal_max_places", "Decimal input should have no more than 6 decimal places")
+                    FieldError::new("decimal_max_places", "Decimal input should have no more than 6 decimal places")
                         .limit("decimal_places", 6)
                 }
-                AmountError::TooManyWholeDigits => Wrong::new(
+                AmountError::TooManyWholeDigits => FieldError::new(
                     "decimal_whole_digits",
                     "Decimal input should have no more than 12 digits before the decimal point",
                 )
@@ -104,10 +106,10 @@ impl Value for Currency {
         MetaSchema { pattern: Some(format!("^({})$", codes.join("|"))), ..MetaSchema::new("string") }
     }
 
-    fn read(raw: &str) -> Result<Self, Wrong> {
-        let text = string(raw).ok_or_else(Wrong::not_a_string)??;
+    fn read(raw: &str) -> Result<Self, FieldError> {
+        let text = string(raw).ok_or_else(FieldError::not_a_string)??;
         if !Self::is_code(&text) {
-            return Err(Wrong::rule("currency must be an ISO 4217 code, such as INR"));
+            return Err(FieldError::rule("currency must be an ISO 4217 code, such as INR"));
         }
         Ok(Self(text.into_owned()))
     }
@@ -160,6 +162,6 @@ mod tests {
         }
         let pattern = Currency::schema().pattern.unwrap_or_default();
         assert!(pattern.contains("|INR|") && pattern.contains("|VES|") && !pattern.contains("HRK"), "{pattern}");
-        assert_eq!(Currency::read("356"), Err(Wrong::not_a_string()));
+        assert_eq!(Currency::read("356"), Err(FieldError::not_a_string()));
     }
 }

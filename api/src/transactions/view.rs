@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::{
     problem::Problem,
-    validation::{QueryValue, Wrong},
+    validation::{FieldError, QueryValue},
     wire::{Decimal, Nullable, Timestamp},
 };
 
@@ -129,9 +129,9 @@ impl QueryValue for State {
         MetaSchema { enum_items: Self::ALL.map(|state| state.name().into()).into(), ..MetaSchema::new("string") }
     }
 
-    fn read(text: &str) -> Result<Self, Wrong> {
+    fn read(text: &str) -> Result<Self, FieldError> {
         let state = Self::ALL.into_iter().find(|state| state.name() == text);
-        state.ok_or_else(|| Wrong::new("enum", "Input should be 'PROCESSING', 'PROCESSED' or 'FAILED'"))
+        state.ok_or_else(|| FieldError::new("enum", "Input should be 'PROCESSING', 'PROCESSED' or 'FAILED'"))
     }
 }
 

@@ -4,7 +4,7 @@ use jobs::users::{self, Credentials, Email, NewUser, Password, token};
 use poem_openapi::{Object, registry::MetaSchema};
 use serde::Serialize;
 
-use crate::validation::{Fields, FromBody, Text, Value, VisibleText, Wrong, request};
+use crate::validation::{FieldError, Fields, FromBody, Text, Value, VisibleText, request};
 
 /// Longer texts are no addresses, and are not searched for what is wrong with them.
 const LONGEST_EMAIL: usize = 1024;
@@ -101,7 +101,7 @@ impl<const LEAST: usize, const MOST: usize> Value for SecretText<LEAST, MOST> {
         MetaSchema { format: Some("password"), ..Text::<LEAST, MOST>::schema() }
     }
 
-    fn read(raw: &str) -> Result<Self, Wrong> {
+    fn read(raw: &str) -> Result<Self, FieldError> {
         Text::<LEAST, MOST>::read(raw).map(|Text(text)| Self(Password::new(text)))
     }
 }
@@ -111,9 +111,9 @@ impl Value for Email {
         MetaSchema { max_length: Some(254), ..MetaSchema::new_with_format("string", "email") }
     }
 
-    fn read(raw: &str) -> Result<Self, Wrong> {
+    fn read(raw: &str) -> Result<Self, FieldError> {
         let Text(text) = Text::<0, LONGEST_EMAIL>::read(raw)?;
         Self::parse(&text)
-            .map_err(|reason| Wrong::new("value_error", format!("value is not a valid email address: {reason}")))
+            .map_err(|reason| FieldError::new("value_error", format!("value is not a valid email address: {reason}")))
     }
 }

@@ -21,7 +21,7 @@ pub use self::{
     fields::{Fields, string, text},
     list::List,
 };
-use super::Wrong;
+use super::FieldError;
 use crate::{middleware::body_limit, problem::Problem};
 
 /// More failures of one body are not listed: a body made of nothing else would get an answer many times its size.
@@ -150,10 +150,10 @@ fn check_declared_as_json(headers: &HeaderMap) -> Result<(), Problem> {
 ///
 /// # Errors
 /// 400 when it is not JSON in UTF-8; 422 when there is none, or with `otherwise` when it is JSON of another kind.
-fn text_of(raw: &[u8], opening: char, otherwise: fn() -> Wrong, secret: bool) -> Result<&str, Problem> {
+fn text_of(raw: &[u8], opening: char, otherwise: fn() -> FieldError, secret: bool) -> Result<&str, Problem> {
     let raw = raw.strip_prefix(BYTE_ORDER_MARK).unwrap_or(raw);
     if raw.is_empty() {
-        return Err(Problem::invalid(vec![Wrong::missing().in_whole("body", None)]));
+        return Err(Problem::invalid(vec![FieldError::missing().in_whole("body", None)]));
     }
     let whole = std::str::from_utf8(raw).map_err(|error| not_json(&error))?;
     if !whole.trim_start().starts_with(opening) {

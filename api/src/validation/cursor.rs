@@ -5,7 +5,7 @@ use std::fmt;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use poem_openapi::registry::MetaSchema;
 
-use super::{QueryValue, Wrong};
+use super::{FieldError, QueryValue};
 
 /// The digits of this base64.
 const DIGITS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -30,9 +30,9 @@ impl<const BYTES: usize> QueryValue for Cursor<BYTES> {
         MetaSchema { pattern: Some(pattern), ..MetaSchema::new("string") }
     }
 
-    fn read(text: &str) -> Result<Self, Wrong> {
+    fn read(text: &str) -> Result<Self, FieldError> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| bytes.try_into().ok());
-        bytes.map(Self).ok_or_else(|| Wrong::rule("cursor must be one that a Link header gave"))
+        bytes.map(Self).ok_or_else(|| FieldError::rule("cursor must be one that a Link header gave"))
     }
 }
 

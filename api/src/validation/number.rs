@@ -5,25 +5,25 @@ use std::borrow::Cow;
 use jobs::decimal::{Decimal, Whole};
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
 
-use super::{Wrong, body::string};
+use super::{FieldError, body::string};
 
 /// Longer texts are no integers to Pydantic: Python's own limit.
 const MOST_DIGITS: usize = 4300;
 
 /// Reads the text of a whole number: a sign, digits with single underscores between them, and zeros after the point.
-pub fn integer_in_text(text: &str, least: i64, most: i64) -> Result<i64, Wrong> {
+pub fn integer_in_text(text: &str, least: i64, most: i64) -> Result<i64, FieldError> {
     within(whole_in_text(text)?, least, most)
 }
 
 /// Reads the raw JSON of a whole number: `5`, `5.0`, `"5"`, `" 5 "` or `true`.
-pub fn integer_in_json(raw: &str, least: i64, most: i64) -> Result<i64, Wrong> {
+pub fn integer_in_json(raw: &str, least: i64, most: i64) -> Result<i64, FieldError> {
     let whole = match string(raw) {
         Some(text) => whole_in_text(&text?)?,
         None => match raw {
             "true" => Whole::Number(1),
             "false" => Whole::Number(0),
             _ if is_number(raw) => whole_in_json(raw)?,
-            _ => return Err(Wrong::new("int_type", "Input should be a valid integer")),
+            _ => return Err(FieldError::new("int_type", "Input should be a valid integer")),
         },
     };
     within(whole, least, most)
@@ -33,8 +33,9 @@ pub fn integer_in_json(raw: &str, least: i64, most: i64) -> Result<i64, Wrong> {
 ///
 /// # Errors
 /// When it is no whole number.
-pub fn whole_in_text(text: &str) -> Result<Whole, Wrong> {
-    let unread = || Wrong::new("int_parsing", "Input should be a valid integer, unable to parse string as an integer");
+pub fn whole_in_text(text: &str) -> Result<Whole, FieldError> {
+    let unread =
+        || FieldError::new("int_parsing", "Input should be a valid integer, unable to parse string as an integer");
     let text = text.trim();
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     let (whole, places) = unsigned.split_once('.').unwrap_or((unsigned, "0"));
@@ -48,68 +49,68 @@ pub fn whole_in_text(text: &str) -> Result<Whole, Wrong> {
     }
     if significant.len() > MOST_DIGITS {
         let msg = "Unable to parse input string as an integer, exceeded maximum size";
-        return Err(Wrong::new("int_parsing_size", msg));
+        return Err(FieldError::new("int_parsing_size", msg));
     }
     let (sign, beyond) = if text.starts_with('-') { ("-", Whole::BelowAll) } else { ("", Whole::AboveAll) };
     Ok(format!("{sign}0{}", significant.replace('_', "")).parse().map_or(beyond, Whole::Number))
 }
 
 /// A whole number of any size, from a JSON number with or without an exponent.
-fn whole_in_json(raw: &str) -> Result<Whole, Wrong> {
+fn whole_in_json(raw: &str) -> Result<Whole, FieldError> {
     let (_, exponent) = raw.split_once(['e', 'E']).unwrap_or((raw, ""));
     let whole = raw.parse::<Decimal>().map(|decimal| decimal.whole());
     // An exponent that is no number here is as good as infinite, either way.
     let beyond = if raw.starts_with('-') { Whole::BelowAll } else { Whole::AboveAll };
     let whole = whole.unwrap_or(if exponent.starts_with('-') { Err(jobs::decimal::Fraction) } else { Ok(beyond) });
     whole.map_err(|_| {
-        Wrong::new("int_from_float", "Input should be a valid integer, got a number with a fractional part")
+        FieldError::new("int_from_float", "Input should be a valid integer, got a number with a fractional part")
     })
 }
 
-fn within(whole: Whole, least: i64, most: i64) -> Result<i64, Wrong> {
+fn within(whole: Whole, least: i64, most: i64) -> Result<i64, FieldError> {
     match whole {
-        Whole::BelowAll => Err(Wrong::below(least)),
-        Whole::AboveAll => Err(Wrong::above(most)),
-        Whole::Number(number) if number < least => Err(Wrong::below(least)),
-        Whole::Number(number) if number > most => Err(Wrong::above(most)),
+        Whole::BelowAll => Err(FieldError::below(least)),
+        Whole::AboveAll => Err(FieldError::above(most)),
+        Whole::Number(number) if number < least => Err(FieldError::below(least)),
+        Whole::Number(number) if number > most => Err(FieldError::above(most)),
         Whole::Number(number) => Ok(number),
     }
 }
 
 /// Reads the raw JSON of a number, in the words that Pydantic has for a float but exact: `read` gets its text without
 /// outer blanks and underscores, `1` for true and `0` for false.
-pub fn number_in_json<T>(raw: &str, read: impl FnOnce(&str) -> Result<T, Wrong>) -> Result<T, Wrong> {
+pub fn number_in_json<T>(raw: &str, read: impl FnOnce(&str) -> Result<T, FieldError>) -> Result<T, FieldError> {
     match raw {
         "true" => read("1"),
         "false" => read("0"),
         _ => match text_of_number(raw)? {
             Some(text) => number_in_text(&text, read),
-            None => Err(Wrong::new("float_type", "Input should be a valid number")),
+            None => Err(FieldError::new("float_type", "Input should be a valid number")),
         },
     }
 }
 
 /// Reads the text of a number. `read` gets it without outer blanks and underscores, and never empty.
-pub fn number_in_text<T>(text: &str, read: impl FnOnce(&str) -> Result<T, Wrong>) -> Result<T, Wrong> {
+pub fn number_in_text<T>(text: &str, read: impl FnOnce(&str) -> Result<T, FieldError>) -> Result<T, FieldError> {
     let text = text.trim();
     let misplaced = text.starts_with('_') || text.ends_with('_') || text.contains("__");
     if text.is_empty() || misplaced {
-        return Err(Wrong::not_a_number());
+        return Err(FieldError::not_a_number());
     }
     read(&text.replace('_', ""))
 }
 
 /// Reads the raw JSON of a decimal: `read` gets its text without outer blanks and, as Python's `Decimal` reads it, without
 /// underscores.
-pub fn decimal_in_json<T>(raw: &str, read: impl FnOnce(&str) -> Result<T, Wrong>) -> Result<T, Wrong> {
+pub fn decimal_in_json<T>(raw: &str, read: impl FnOnce(&str) -> Result<T, FieldError>) -> Result<T, FieldError> {
     let text = text_of_number(raw)?.ok_or_else(|| {
-        Wrong::new("decimal_type", "Decimal input should be an integer, float, string or Decimal object")
+        FieldError::new("decimal_type", "Decimal input should be an integer, float, string or Decimal object")
     })?;
     read(&text.trim().replace('_', ""))
 }
 
 /// The text of a JSON number or string, and `None` when it is neither.
-fn text_of_number(raw: &str) -> Result<Option<Cow<'_, str>>, Wrong> {
+fn text_of_number(raw: &str) -> Result<Option<Cow<'_, str>>, FieldError> {
     match string(raw) {
         Some(text) => text.map(Some),
         None => Ok(is_number(raw).then_some(Cow::Borrowed(raw))),

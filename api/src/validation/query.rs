@@ -7,7 +7,7 @@ use poem_openapi::{
 };
 
 use super::{
-    Invalid, Wrong,
+    FieldError, ValidationError,
     number::{integer_in_text, integer_schema, number_in_text},
 };
 
@@ -23,16 +23,16 @@ pub trait QueryValue: Sized + Send {
     ///
     /// # Errors
     /// What is wrong with it, in Pydantic's words.
-    fn read(text: &str) -> Result<Self, Wrong>;
+    fn read(text: &str) -> Result<Self, FieldError>;
 }
 
 /// An optional query parameter, read but not judged yet, so that a handler can report all that failed at once.
 /// An empty one is read like any other text, as Pydantic does; of several the last one counts.
-pub struct Query<T>(Result<Option<T>, Invalid>);
+pub struct Query<T>(Result<Option<T>, ValidationError>);
 
 impl<T> Query<T> {
     /// The value, or an error noted among `errors`.
-    pub fn or_note(self, errors: &mut Vec<Invalid>) -> Option<T> {
+    pub fn value_or_record(self, errors: &mut Vec<ValidationError>) -> Option<T> {
         self.0.unwrap_or_else(|invalid| {
             errors.push(invalid);
             None
@@ -70,15 +70,15 @@ impl<'a, T: QueryValue> ApiExtractor<'a> for Query<T> {
 /// No parameter of this kind has a default in the macro's sense.
 pub struct NeverDefault;
 
-fn read<T: QueryValue>(query: Option<&str>, name: &'static str) -> Result<Option<T>, Invalid> {
+fn read<T: QueryValue>(query: Option<&str>, name: &'static str) -> Result<Option<T>, ValidationError> {
     let Some(value) = query.and_then(|query| last_value(query, name)) else { return Ok(None) };
     let (value, read) = match String::from_utf8(value) {
         Ok(value) => {
             let text = value.trim();
-            let read = if text.contains('\0') { Err(Wrong::nul()) } else { T::read(text) };
+            let read = if text.contains('\0') { Err(FieldError::nul()) } else { T::read(text) };
             (value, read)
         }
-        Err(error) => (String::from_utf8_lossy(error.as_bytes()).into_owned(), Err(Wrong::not_unicode())),
+        Err(error) => (String::from_utf8_lossy(error.as_bytes()).into_owned(), Err(FieldError::not_unicode())),
     };
     read.map(Some).map_err(|wrong| {
         let input = serde_json::to_string(&value).ok();
@@ -115,16 +115,16 @@ impl QueryValue for Wait {
         }
     }
 
-    fn read(text: &str) -> Result<Self, Wrong> {
-        let seconds: f64 = number_in_text(text, |text| text.parse().map_err(|_| Wrong::not_a_number()))?;
+    fn read(text: &str) -> Result<Self, FieldError> {
+        let seconds: f64 = number_in_text(text, |text| text.parse().map_err(|_| FieldError::not_a_number()))?;
         if !seconds.is_finite() {
-            return Err(Wrong::not_finite());
+            return Err(FieldError::not_finite());
         }
         if seconds < 0.0 {
-            return Err(Wrong::below(0));
+            return Err(FieldError::below(0));
         }
         if seconds > f64::from(LONGEST_WAIT_SECONDS) {
-            return Err(Wrong::above(LONGEST_WAIT_SECONDS.into()));
+            return Err(FieldError::above(LONGEST_WAIT_SECONDS.into()));
         }
         Ok(Self(seconds))
     }
@@ -146,9 +146,9 @@ impl QueryValue for Limit {
         MetaSchema { default: Some(Self::DEFAULT.0.into()), ..integer_schema(1, Self::MOST.into()) }
     }
 
-    fn read(text: &str) -> Result<Self, Wrong> {
+    fn read(text: &str) -> Result<Self, FieldError> {
         let limit = integer_in_text(text, 1, Self::MOST.into())?;
-        u8::try_from(limit).map(Self).map_err(|_| Wrong::above(Self::MOST.into()))
+        u8::try_from(limit).map(Self).map_err(|_| FieldError::above(Self::MOST.into()))
     }
 }
 
@@ -161,7 +161,7 @@ impl QueryValue for Skip {
         MetaSchema { format: Some("int64"), default: Some(0.into()), ..integer_schema(0, i64::MAX) }
     }
 
-    fn read(text: &str) -> Result<Self, Wrong> {
+    fn read(text: &str) -> Result<Self, FieldError> {
         integer_in_text(text, 0, i64::MAX).map(Self)
     }
 }

@@ -7,7 +7,7 @@ use poem_openapi::registry::MetaSchema;
 use uuid::Uuid;
 
 use super::{
-    Wrong,
+    FieldError,
     body::{self, string},
     number,
 };
@@ -29,7 +29,7 @@ pub trait Value: Sized {
     ///
     /// # Errors
     /// What is wrong with it, in Pydantic's words.
-    fn read(raw: &str) -> Result<Self, Wrong>;
+    fn read(raw: &str) -> Result<Self, FieldError>;
 
     /// What a body without the field means; `None` where it is required.
     fn absent() -> Option<Self> {
@@ -45,7 +45,7 @@ impl<T: Value> Value for Option<T> {
         MetaSchema { nullable: true, ..T::schema() }
     }
 
-    fn read(raw: &str) -> Result<Self, Wrong> {
+    fn read(raw: &str) -> Result<Self, FieldError> {
         if raw == "null" { Ok(None) } else { T::read(raw).map(Some) }
     }
 
@@ -63,7 +63,7 @@ impl<const LEAST: usize, const MOST: usize> Value for Text<LEAST, MOST> {
         text_schema(LEAST..=MOST)
     }
 
-    fn read(raw: &str) -> Result<Self, Wrong> {
+    fn read(raw: &str) -> Result<Self, FieldError> {
         body::text(raw, LEAST..=MOST).map(Self)
     }
 }
@@ -77,9 +77,9 @@ impl<const LEAST: usize, const MOST: usize> Value for VisibleText<LEAST, MOST> {
         MetaSchema { pattern: Some(VISIBLE.into()), ..text_schema(LEAST..=MOST) }
     }
 
-    fn read(raw: &str) -> Result<Self, Wrong> {
+    fn read(raw: &str) -> Result<Self, FieldError> {
         let text = body::text(raw, LEAST..=MOST)?;
-        if is_blank(&text) { Err(Wrong::too_short(1)) } else { Ok(Self(text)) }
+        if is_blank(&text) { Err(FieldError::too_short(1)) } else { Ok(Self(text)) }
     }
 }
 
@@ -107,7 +107,7 @@ impl<const LEAST: i64, const MOST: i64> Value for Integer<LEAST, MOST> {
         number::lax_integer_schema(LEAST, MOST)
     }
 
-    fn read(raw: &str) -> Result<Self, Wrong> {
+    fn read(raw: &str) -> Result<Self, FieldError> {
         number::integer_in_json(raw, LEAST, MOST).map(Self)
     }
 }
@@ -122,10 +122,10 @@ impl Value for Stripped {
         MetaSchema { pattern: Some("\\S".into()), ..MetaSchema::new("string") }
     }
 
-    fn read(raw: &str) -> Result<Self, Wrong> {
-        let text = string(raw).ok_or_else(Wrong::not_a_string)??;
+    fn read(raw: &str) -> Result<Self, FieldError> {
+        let text = string(raw).ok_or_else(FieldError::not_a_string)??;
         match text.trim() {
-            "" => Err(Wrong::too_short(1)),
+            "" => Err(FieldError::too_short(1)),
             text => Ok(Self(text.to_owned())),
         }
     }
@@ -142,19 +142,19 @@ impl Value for Uuid {
     }
 
     /// Pydantic is built on the same parser, so that its own words are Pydantic's (2.14; earlier ones were longer).
-    fn read(raw: &str) -> Result<Self, Wrong> {
+    fn read(raw: &str) -> Result<Self, FieldError> {
         let text = string(raw)
-            .ok_or_else(|| Wrong::new("uuid_type", "UUID input should be a string, bytes or UUID object"))??;
+            .ok_or_else(|| FieldError::new("uuid_type", "UUID input should be a string, bytes or UUID object"))??;
         Self::parse_str(&text).map_err(|error| {
             let reason = error.to_string();
-            Wrong::new("uuid_parsing", format!("Input should be a valid UUID, {reason}")).error(reason)
+            FieldError::new("uuid_parsing", format!("Input should be a valid UUID, {reason}")).error(reason)
         })
     }
 }
 
 /// Reads one of a few words, exactly; `expected` names them as Pydantic does: `'A', 'B' or 'C'`.
-pub fn choice<T>(raw: &str, expected: &'static str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, Wrong> {
-    let wrong = || Wrong::new("enum", format!("Input should be {expected}")).expected(expected);
+pub fn choice<T>(raw: &str, expected: &'static str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, FieldError> {
+    let wrong = || FieldError::new("enum", format!("Input should be {expected}")).expected(expected);
     string(raw).and_then(Result::ok).and_then(|text| parse(&text)).ok_or_else(wrong)
 }
 

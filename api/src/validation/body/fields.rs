@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::{MOST_ERRORS, not_json, text_of};
 use crate::{
     problem::Problem,
-    validation::{Invalid, Value, Wrong},
+    validation::{FieldError, ValidationError, Value},
 };
 
 /// Up to here, comparing each key with all before it is faster than a set; beyond, it would be quadratic.
@@ -26,7 +26,7 @@ pub struct Fields<'a> {
     /// A field that no answer repeats ([`super::FromBody::SECRET`]).
     secret: Option<&'static str>,
     fields: Vec<(Cow<'a, str>, &'a RawValue)>,
-    pub(super) errors: Vec<Invalid>,
+    pub(super) errors: Vec<ValidationError>,
 }
 
 impl<'a> Fields<'a> {
@@ -67,7 +67,7 @@ impl<'a> Fields<'a> {
             };
             if again && duplicates.len() < MOST_ERRORS {
                 let shown = Some(value.get()).filter(|_| self.secret.is_none());
-                duplicates.push(self.place(Wrong::rule("duplicate key"), key, shown));
+                duplicates.push(self.place(FieldError::rule("duplicate key"), key, shown));
             }
         }
         self.errors.append(&mut duplicates);
@@ -80,9 +80,9 @@ impl<'a> Fields<'a> {
     }
 
     /// A field that must be there; `read` gets its raw JSON.
-    fn field<T>(&mut self, name: &'static str, read: impl FnOnce(&'a str) -> Result<T, Wrong>) -> Option<T> {
+    fn field<T>(&mut self, name: &'static str, read: impl FnOnce(&'a str) -> Result<T, FieldError>) -> Option<T> {
         let invalid = match self.fields.iter().find(|(key, _)| key == name) {
-            None => self.place(Wrong::missing(), name, self.secret.is_none().then_some(self.whole)),
+            None => self.place(FieldError::missing(), name, self.secret.is_none().then_some(self.whole)),
             Some((_, value)) => match read(value.get()) {
                 Ok(value) => return Some(value),
                 Err(wrong) => self.place(wrong, name, self.shown(name, value.get())),
@@ -93,7 +93,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Notes what is wrong with the body as a whole, as Pydantic's validators of a model do: only when each field is right.
-    pub fn note_whole(&mut self, wrong: Wrong) {
+    pub fn note_whole(&mut self, wrong: FieldError) {
         if self.errors.is_empty() {
             self.errors.push(wrong.in_whole("body", Some(self.whole).filter(|_| self.secret.is_none())));
         }
@@ -105,7 +105,7 @@ impl<'a> Fields<'a> {
         shown.then_some(raw)
     }
 
-    fn place(&self, wrong: Wrong, name: &str, input: Option<&str>) -> Invalid {
+    fn place(&self, wrong: FieldError, name: &str, input: Option<&str>) -> ValidationError {
         match self.index {
             None => wrong.at("body", name, input),
             Some(index) => wrong.at_element(index, Some(name), input),
@@ -114,34 +114,34 @@ impl<'a> Fields<'a> {
 }
 
 /// What should have been an object.
-pub(super) fn not_an_object() -> Wrong {
-    Wrong::new("model_attributes_type", "Input should be a valid dictionary or object to extract fields from")
+pub(super) fn not_an_object() -> FieldError {
+    FieldError::new("model_attributes_type", "Input should be a valid dictionary or object to extract fields from")
 }
 
 /// A JSON string's text, or `None` when the raw JSON is not a string.
-pub fn string(raw: &str) -> Option<Result<Cow<'_, str>, Wrong>> {
+pub fn string(raw: &str) -> Option<Result<Cow<'_, str>, FieldError>> {
     if !raw.starts_with('"') {
         return None;
     }
     Some(serde_json::from_str::<Text<'_>>(raw).map(|Text(text)| text).map_err(|_| {
         // The raw text is well-formed JSON, so only half of a surrogate pair is left to be wrong.
-        Wrong::not_unicode()
+        FieldError::not_unicode()
     }))
 }
 
 /// Reads the raw JSON of a text of so many characters.
-pub fn text(raw: &str, length: RangeInclusive<usize>) -> Result<String, Wrong> {
-    let text = string(raw).ok_or_else(Wrong::not_a_string)??;
+pub fn text(raw: &str, length: RangeInclusive<usize>) -> Result<String, FieldError> {
+    let text = string(raw).ok_or_else(FieldError::not_a_string)??;
     let (least, most) = length.into_inner();
     // The number of bytes bounds the number of characters, and mostly settles the question without counting.
     let count = if text.len() < least || text.len() > most || least > 1 { text.chars().count() } else { least.max(1) };
     if text.is_empty() && least > 0 || count < least {
-        return Err(Wrong::too_short(least));
+        return Err(FieldError::too_short(least));
     }
     if count > most {
-        return Err(Wrong::too_long(most));
+        return Err(FieldError::too_long(most));
     }
-    if text.contains('\0') { Err(Wrong::nul()) } else { Ok(text.into_owned()) }
+    if text.contains('\0') { Err(FieldError::nul()) } else { Ok(text.into_owned()) }
 }
 
 /// A string that borrows from its JSON unless it had escapes.

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use super::{Fields, FromBody, FromWhole, MOST_ERRORS, fields::not_an_object, not_json, text_of};
 use crate::{
     problem::Problem,
-    validation::{Invalid, Wrong},
+    validation::{FieldError, ValidationError},
 };
 
 /// A list of one object or more.
@@ -36,7 +36,8 @@ impl<T: FromBody> FromWhole for List<T> {
     }
 
     fn parse(raw: &[u8]) -> Result<Self, Problem> {
-        let whole = text_of(raw, '[', || Wrong::new("list_type", "Input should be a valid list"), T::SECRET.is_some())?;
+        let whole =
+            text_of(raw, '[', || FieldError::new("list_type", "Input should be a valid list"), T::SECRET.is_some())?;
         let mut json = serde_json::Deserializer::from_str(whole);
         let read = json.deserialize_seq(Elements::<T>::default()).map_err(|error| not_json(&error))?;
         json.end().map_err(|error| not_json(&error))?;
@@ -46,7 +47,7 @@ impl<T: FromBody> FromWhole for List<T> {
         if read.values.is_empty() {
             let msg = "List should have at least 1 item after validation, not 0";
             let wrong =
-                Wrong::new("too_short", msg).field_type("List").limit("min_length", 1).limit("actual_length", 0);
+                FieldError::new("too_short", msg).field_type("List").limit("min_length", 1).limit("actual_length", 0);
             return Err(Problem::invalid(vec![wrong.in_whole("body", Some(whole))]));
         }
         Ok(Self(read.values))
@@ -57,7 +58,7 @@ impl<T: FromBody> FromWhole for List<T> {
 /// than what is made of them.
 struct Elements<T> {
     values: Vec<T>,
-    errors: Vec<Invalid>,
+    errors: Vec<ValidationError>,
     failed: bool,
 }
 

@@ -171,7 +171,7 @@ impl FromBody for Login {
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
         let password = fields.value::<Text<8, 9>>("password");
         let name = fields.value::<Text<1, 5>>("name");
-        fields.note_whole(Wrong::rule("not good as a whole"));
+        fields.note_whole(FieldError::rule("not good as a whole"));
         password.and(name).map(|_| Self)
     }
 }

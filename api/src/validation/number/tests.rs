@@ -147,7 +147,7 @@ fn reads_numbers_as_laxly_as_pydantic_reads_floats() {
         assert_eq!((wrong.kind, &*wrong.msg), (kind, msg), "{raw}");
     }
     assert_eq!(exact(r#""\ud800""#).expect_err("half a pair").kind, "string_unicode");
-    assert_eq!(number_in_json("-1", |_| Err::<(), _>(Wrong::below(0))), Err(Wrong::below(0)));
+    assert_eq!(number_in_json("-1", |_| Err::<(), _>(FieldError::below(0))), Err(FieldError::below(0)));
 }
 
 /// Checks a text against a pattern of [`integer_pattern`] with nothing but the digits in it.
