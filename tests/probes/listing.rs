@@ -170,6 +170,6 @@ async fn an_error_in_the_middle_breaks_the_answer_off() {
     sqlx::query("ALTER TABLE probes RENAME TO away").execute(&pool).await.unwrap();
     let text = read_to_end(reader).await;
     assert!(!text.is_empty() && !text.ends_with(b"0\r\n\r\n"), "not ended as if it were whole");
-    assert!(system.apis[0].process.log().contains("a listing of probes is broken off"));
+    assert!(system.apis[0].process.log().contains("probe listing aborted"));
     system.check("").await.assert_problem(500, "before there is anything to show");
 }
