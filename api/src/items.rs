@@ -1,4 +1,4 @@
-//! The items endpoints: whoever calls reads, owners write.
+//! The items endpoints: everyone may read an item; only its owner may change it.
 
 mod view;
 
@@ -6,85 +6,85 @@ use jobs::items::{Change, Changed, ItemId, Items};
 use poem::{Request, http::StatusCode};
 use poem_openapi::{ApiResponse, OpenApi, param::Path};
 
-use self::view::{Item, ItemIdText, Said};
+use self::view::{Item, ItemIdText, ItemInput};
 use crate::{
     auth::{self, Bearer},
     entity_tag,
     middleware::correlation,
     problem::{ErrorStatuses, Failure, Problem},
     tags::Tag,
-    validation::{Body, Limit, Query, Skip},
+    validation::{Body, Limit, Query, Skip, require_no_errors},
     wire::Json,
 };
 
 /// The items endpoints.
 #[derive(Clone)]
 pub struct ItemsApi {
-    /// The feature.
+    /// The feature behind the endpoints.
     pub items: Items,
 }
 
 #[derive(ApiResponse)]
-enum Listed {
+enum ListResponse {
     /// One page, newest first.
     #[oai(status = 200)]
     Ok(
         Json<Vec<Item>>,
-        /// How many items there are on all pages.
+        /// The number of items on all pages.
         #[oai(header = "X-Total-Count")]
         i64,
     ),
 }
 
 #[derive(ApiResponse)]
-enum Found {
-    /// As it now stands.
+enum GetResponse {
+    /// The current item.
     #[oai(status = 200)]
     Ok(
         Json<Item>,
-        /// Changes with every write.
+        /// Changes with every write of the item.
         #[oai(header = "ETag")]
         String,
     ),
-    /// Nothing has changed since the answer with the `ETag` named in `If-None-Match`.
+    /// The item still has the `ETag` named in `If-None-Match`.
     #[oai(status = 304)]
     NotModified(
-        /// Changes with every write.
+        /// Changes with every write of the item.
         #[oai(header = "ETag")]
         String,
     ),
 }
 
 #[derive(ApiResponse)]
-enum Created {
-    /// Recorded, and its indexing with it: both are committed.
+enum CreateResponse {
+    /// The item is committed, together with its indexing job.
     #[oai(status = 201)]
     Ok(
         Json<Item>,
-        /// Where to look it up.
+        /// The path of the item.
         #[oai(header = "Location")]
         String,
-        /// Changes with every write.
+        /// Changes with every write of the item.
         #[oai(header = "ETag")]
         String,
     ),
 }
 
 #[derive(ApiResponse)]
-enum Updated {
-    /// As it now stands.
+enum UpdateResponse {
+    /// The current item.
     #[oai(status = 200)]
     Ok(
         Json<Item>,
-        /// Changes with every write.
+        /// Changes with every write of the item.
         #[oai(header = "ETag")]
         String,
     ),
 }
 
 #[derive(ApiResponse)]
-enum Deleted {
-    /// It is gone.
+enum DeleteResponse {
+    /// The item is deleted.
     #[oai(status = 204)]
     Done,
 }
@@ -132,26 +132,24 @@ impl ItemsApi {
     #[oai(path = "/items", method = "get", operation_id = "list_items")]
     async fn list(
         &self,
-        /// How many to leave out.
+        /// The number of items to skip.
         skip: Query<Skip>,
-        /// How many at most.
+        /// The largest number of items on the page.
         limit: Query<Limit>,
-    ) -> Result<Listed, Failure<Listing>> {
+    ) -> Result<ListResponse, Failure<Listing>> {
         let mut errors = Vec::new();
-        let skip = skip.or_note(&mut errors).unwrap_or_default();
-        let limit = limit.or_note(&mut errors).unwrap_or(Limit::DEFAULT);
-        if !errors.is_empty() {
-            return Err(Problem::invalid(errors).into());
-        }
+        let skip = skip.value_or_record(&mut errors).unwrap_or_default();
+        let limit = limit.value_or_record(&mut errors).unwrap_or(Limit::DEFAULT);
+        require_no_errors(errors)?;
         let page = self.items.list(skip.0, limit.0.into()).await?;
-        let shown: Vec<Item> = page.items.iter().map(Item::from).collect();
-        Ok(Listed::Ok(Json::new(&shown)?, page.total))
+        let items: Vec<Item> = page.items.iter().map(Item::from).collect();
+        Ok(ListResponse::Ok(Json::new(&items)?, page.total))
     }
 
-    /// Look an item up
+    /// Get an item
     ///
-    /// From a cache that is dropped at every write. Where the API's processes do not share one through Redis, an item
-    /// may be shown at most 3 s old, but never older than what the process that answers has written itself.
+    /// The item comes from a cache, which every write invalidates. If the API processes do not share a cache through
+    /// Redis, the item may be up to 3 s old, but never older than the last write through the same process.
     #[oai(
         path = "/items/:item_id",
         method = "get",
@@ -159,42 +157,47 @@ impl ItemsApi {
         request_header(
             name = "If-None-Match",
             ty = "Option<String>",
-            description = "The `ETag` of an earlier answer."
+            description = "The `ETag` of an earlier response."
         ),
         request_header(
             name = "If-Match",
             ty = "Option<String>",
-            description = "An `ETag` that is wanted: 412 for another."
+            description = "The expected `ETag`: 412 if the item has another."
         )
     )]
-    async fn get(&self, request: &Request, item_id: Path<ItemIdText>) -> Result<Found, Failure<Finding>> {
-        let Some(item) = self.items.find(id(&item_id)?).await? else { return Err(unknown().into()) };
+    async fn get(&self, request: &Request, item_id: Path<ItemIdText>) -> Result<GetResponse, Failure<Finding>> {
+        let Some(item) = self.items.find(parse_id(&item_id)?).await? else { return Err(not_found().into()) };
         let tag = entity_tag::of_version(item.version);
         entity_tag::check_if_match(request.headers(), &tag)?;
         if entity_tag::matches_if_none_match(request.headers(), &tag) {
-            return Ok(Found::NotModified(tag));
+            return Ok(GetResponse::NotModified(tag));
         }
-        Ok(Found::Ok(Json::new(&Item::from(&*item))?, tag))
+        Ok(GetResponse::Ok(Json::new(&Item::from(&*item))?, tag))
     }
 
     /// Create an item
     ///
-    /// It belongs to the caller. It can be found by its texts a moment later.
+    /// The caller becomes its owner. Search finds the item shortly afterwards.
     #[oai(path = "/items", method = "post", operation_id = "create_item")]
-    async fn create(&self, request: &Request, caller: Bearer, body: Body<Said>) -> Result<Created, Failure<Creating>> {
-        let said = body.read()?;
-        check_owner(&said, &caller)?;
-        let created = self.items.create(caller.user, &said.contents, correlation::origin(request)).await?;
-        // The token is good, but its user is gone.
+    async fn create(
+        &self,
+        request: &Request,
+        caller: Bearer,
+        body: Body<ItemInput>,
+    ) -> Result<CreateResponse, Failure<Creating>> {
+        let input = body.read()?;
+        check_owner(&input, &caller)?;
+        let created = self.items.create(caller.user, &input.contents, correlation::origin(request)).await?;
+        // The token is valid, but its user no longer exists.
         let item = created.ok_or_else(|| auth::unauthorized("Invalid or expired token"))?;
         let location = format!("/api/v1/items/{}", item.id);
-        Ok(Created::Ok(Json::new(&Item::from(&item))?, location, entity_tag::of_version(item.version)))
+        Ok(CreateResponse::Ok(Json::new(&Item::from(&item))?, location, entity_tag::of_version(item.version)))
     }
 
     /// Replace an item
     ///
-    /// Only its owner may. The item says what the body says: `description` and `price_cents` become null when they are
-    /// left out. Without `If-Match` the last write wins.
+    /// Only the owner may replace an item. `description` and `price_cents` become null if the body lacks them. Without
+    /// `If-Match` the last write wins.
     #[oai(
         path = "/items/:item_id",
         method = "put",
@@ -202,12 +205,12 @@ impl ItemsApi {
         request_header(
             name = "If-Match",
             ty = "Option<String>",
-            description = "The `ETag` of the item as the caller knows it: 412 when it has changed since."
+            description = "The `ETag` of the version that the caller knows: 412 if the item has changed since."
         ),
         request_header(
             name = "If-None-Match",
             ty = "Option<String>",
-            description = "`*` or an `ETag` that the item must not have: 412 when it has."
+            description = "`*` or an `ETag` that the item must not have: 412 if it has."
         )
     )]
     async fn update(
@@ -215,18 +218,18 @@ impl ItemsApi {
         request: &Request,
         caller: Bearer,
         item_id: Path<ItemIdText>,
-        body: Body<Said>,
-    ) -> Result<Updated, Failure<Updating>> {
-        let said = body.read()?;
-        let change = change(request, &caller, id(&item_id)?);
-        check_owner(&said, &caller)?;
-        let item = done(self.items.update(&change, &said.contents, correlation::origin(request)).await?)?;
-        Ok(Updated::Ok(Json::new(&Item::from(&item))?, entity_tag::of_version(item.version)))
+        body: Body<ItemInput>,
+    ) -> Result<UpdateResponse, Failure<Updating>> {
+        let input = body.read()?;
+        let change = build_change(request, &caller, parse_id(&item_id)?);
+        check_owner(&input, &caller)?;
+        let item = into_result(self.items.update(&change, &input.contents, correlation::origin(request)).await?)?;
+        Ok(UpdateResponse::Ok(Json::new(&Item::from(&item))?, entity_tag::of_version(item.version)))
     }
 
     /// Delete an item
     ///
-    /// Only its owner may.
+    /// Only the owner may delete an item.
     #[oai(
         path = "/items/:item_id",
         method = "delete",
@@ -234,12 +237,12 @@ impl ItemsApi {
         request_header(
             name = "If-Match",
             ty = "Option<String>",
-            description = "The `ETag` of the item as the caller knows it: 412 when it has changed since."
+            description = "The `ETag` of the version that the caller knows: 412 if the item has changed since."
         ),
         request_header(
             name = "If-None-Match",
             ty = "Option<String>",
-            description = "`*` or an `ETag` that the item must not have: 412 when it has."
+            description = "`*` or an `ETag` that the item must not have: 412 if it has."
         )
     )]
     async fn delete(
@@ -247,33 +250,36 @@ impl ItemsApi {
         request: &Request,
         caller: Bearer,
         item_id: Path<ItemIdText>,
-    ) -> Result<Deleted, Failure<Deleting>> {
-        let change = change(request, &caller, id(&item_id)?);
-        done(self.items.delete(&change, correlation::origin(request)).await?)?;
-        Ok(Deleted::Done)
+    ) -> Result<DeleteResponse, Failure<Deleting>> {
+        let change = build_change(request, &caller, parse_id(&item_id)?);
+        into_result(self.items.delete(&change, correlation::origin(request)).await?)?;
+        Ok(DeleteResponse::Done)
     }
 }
 
-/// The id in the path, or why there is no such item.
-fn id(Path(ItemIdText(text)): &Path<ItemIdText>) -> Result<ItemId, Problem> {
-    match view::id(text) {
-        Ok(id) => id.ok_or_else(unknown),
-        Err(wrong) => {
+/// Parses the id in the path.
+///
+/// # Errors
+/// 404 for a number that no item can have; 422 for a text that is not an integer.
+fn parse_id(Path(ItemIdText(text)): &Path<ItemIdText>) -> Result<ItemId, Problem> {
+    match view::parse_id(text) {
+        Ok(id) => id.ok_or_else(not_found),
+        Err(error) => {
             let input = serde_json::to_string(text).ok();
-            Err(Problem::invalid(vec![wrong.at("path", "item_id", input.as_deref())]))
+            Err(Problem::invalid(vec![error.at("path", "item_id", input.as_deref())]))
         }
     }
 }
 
-fn change(request: &Request, caller: &Bearer, id: ItemId) -> Change {
+fn build_change(request: &Request, caller: &Bearer, id: ItemId) -> Change {
     let headers = request.headers();
     let (expected, unwanted) = (entity_tag::if_match_versions(headers), entity_tag::if_none_match_versions(headers));
     Change { id, by: caller.user, expected, unwanted }
 }
 
-/// An item is its writer's own.
-fn check_owner(said: &Said, caller: &Bearer) -> Result<(), Problem> {
-    match said.owner_id {
+/// Checks that the body names no other owner than the caller.
+fn check_owner(input: &ItemInput, caller: &Bearer) -> Result<(), Problem> {
+    match input.owner_id {
         Some(owner) if owner != caller.user.0 => {
             Err(Problem::new(StatusCode::FORBIDDEN, "owner_id must be your own id"))
         }
@@ -281,16 +287,16 @@ fn check_owner(said: &Said, caller: &Bearer) -> Result<(), Problem> {
     }
 }
 
-/// What came of a change, or why not.
-fn done<T>(changed: Changed<T>) -> Result<T, Problem> {
+/// The value of a change that took place, or the problem that prevented it.
+fn into_result<T>(changed: Changed<T>) -> Result<T, Problem> {
     match changed {
         Changed::Done(value) => Ok(value),
-        Changed::Unknown => Err(unknown()),
+        Changed::Unknown => Err(not_found()),
         Changed::NotYours => Err(Problem::new(StatusCode::FORBIDDEN, "Not the owner of this item")),
         Changed::Stale(version) => Err(entity_tag::precondition_failed(&entity_tag::of_version(version))),
     }
 }
 
-fn unknown() -> Problem {
+fn not_found() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "Item not found")
 }

@@ -1,4 +1,4 @@
-//! The endpoint of logs: an operator takes a range of time away.
+//! The log export endpoint: an admin downloads the log lines of a time range.
 
 mod view;
 
@@ -21,13 +21,13 @@ use crate::{
     problem::{ErrorStatuses, Failure, Problem},
     rate_limit::{Limit, Limits},
     tags::Tag,
-    validation::{Query, Wrong},
+    validation::{FieldError, Query, require_no_errors},
 };
 
-/// How far back an export begins that does not say.
-const BACK: Duration = Duration::days(1);
+/// The length of an export's time range if `from` is absent.
+const DEFAULT_RANGE: Duration = Duration::days(1);
 
-/// The endpoint of logs.
+/// The log export endpoint.
 #[derive(Clone)]
 pub struct LogsApi {
     logs: Logs,
@@ -35,21 +35,22 @@ pub struct LogsApi {
 }
 
 impl LogsApi {
-    /// The endpoint of these logs, within the limit of all admin routes.
+    /// The endpoint for `logs`, within the rate limit that all admin routes share.
     pub fn new(logs: Logs, limits: &Limits) -> Self {
         Self { logs, limit: limits.admin.clone() }
     }
 }
 
-/// What is sent. Described by hand: the framework has one media type for each status.
-struct Exported {
+/// The response with the log lines. Its OpenAPI metadata is written by hand, since the framework supports only one
+/// media type for each status.
+struct ExportResponse {
     body: Body,
     format: Format,
-    /// The name of a file to keep it in.
+    /// The suggested file name.
     name: String,
 }
 
-impl Exported {
+impl ExportResponse {
     fn media_type(Format(format): Format) -> &'static str {
         match format {
             logs::Format::Lines => "application/x-ndjson",
@@ -58,25 +59,24 @@ impl Exported {
     }
 }
 
-impl IntoResponse for Exported {
+impl IntoResponse for ExportResponse {
     fn into_response(self) -> Response {
         Response::builder()
             .content_type(Self::media_type(self.format))
             .header(header::CONTENT_DISPOSITION, format!("attachment; filename=\"{}\"", self.name))
-            // Logs are for operators alone.
+            // Only operators may see logs, so no cache may store them.
             .header(header::CACHE_CONTROL, "no-store")
             .body(self.body)
     }
 }
 
-impl ApiResponse for Exported {
+impl ApiResponse for ExportResponse {
     fn meta() -> MetaResponses {
         let content = [logs::Format::Lines, logs::Format::Gzip].map(|format| MetaMediaType {
             content_type: Self::media_type(Format(format)),
             schema: Binary::<Body>::schema_ref(),
         });
-        let description =
-            "A JSON object a line, in the order of their times; as `application/gzip`, the same compressed.";
+        let description = "One JSON object per line, in the order of time; the same compressed as `application/gzip`.";
         let response = MetaResponse {
             description,
             status: Some(200),
@@ -101,51 +101,49 @@ impl ErrorStatuses for Exporting {
 impl LogsApi {
     /// Export logs
     ///
-    /// The lines of all processes that share this one's `LOG_DIR`, rotated and compressed ones included, in the order of
-    /// their times. They are read while they are sent, at the speed at which they are taken; an export of which nothing
-    /// is taken for a minute ends. What was logged less than a moment ago may be missing. 404 when no logs are kept, 503
-    /// when four exports are under way. At most 60 requests a minute to all admin routes are taken from one credential.
+    /// The lines of all processes that share this one's `LOG_DIR`, in the order of time. Rotated and compressed files
+    /// are included. Lines are read while they are sent, at the client's speed; an export ends if the client reads
+    /// nothing for a minute. The newest lines may be missing. 404 if no logs are kept; 503 while four exports are
+    /// running. One credential may send 60 requests a minute to all admin routes together.
     #[oai(path = "/logs/export", method = "get", operation_id = "export_logs")]
     async fn export(
         &self,
         request: &Request,
         caller: Admin,
-        /// The time of the first line; a day before `to`, when it is not given.
+        /// The time from which lines are included; by default a day before `to`.
         from: Query<Moment>,
-        /// The time before which the last line is; now, when it is not given.
+        /// The time before which lines are included; by default now.
         to: Query<Moment>,
-        /// How lines are sent.
+        /// The format of the lines.
         format: Query<Format>,
-    ) -> Result<Exported, Failure<Exporting>> {
+    ) -> Result<ExportResponse, Failure<Exporting>> {
         let Admin(caller) = caller;
         self.limit.acquire(&caller).await?;
         let now = OffsetDateTime::now_utc();
         let mut errors = Vec::new();
-        let from = from.or_note(&mut errors).map(|Moment(from)| from);
-        let to = to.or_note(&mut errors).map_or(now, |Moment(to)| to);
-        let Format(format) = format.or_note(&mut errors).unwrap_or_default();
-        if !errors.is_empty() {
-            return Err(Problem::invalid(errors).into());
-        }
-        let range = Range::new(from.unwrap_or(to.saturating_sub(BACK)), to).ok_or_else(|| {
-            let input = from.and_then(|from| serde_json::to_string(&view::text(from)).ok());
-            let wrong = Wrong::rule("from must not be after to");
-            Problem::invalid(vec![wrong.at("query", "from", input.as_deref())])
+        let from = from.value_or_record(&mut errors).map(|Moment(from)| from);
+        let to = to.value_or_record(&mut errors).map_or(now, |Moment(to)| to);
+        let Format(format) = format.value_or_record(&mut errors).unwrap_or_default();
+        require_no_errors(errors)?;
+        let range = Range::new(from.unwrap_or(to.saturating_sub(DEFAULT_RANGE)), to).ok_or_else(|| {
+            let input = from.and_then(|from| serde_json::to_string(&view::format_time(from)).ok());
+            let error = FieldError::value_error("from must not be after to");
+            Problem::invalid(vec![error.at("query", "from", input.as_deref())])
         })?;
         let name = view::file_name(&range, format);
-        let body = if request.method() == Method::HEAD && self.logs.has_files() {
-            // A stream of unknown length, of which nothing is read.
+        let body = if request.method() == Method::HEAD && self.logs.are_kept() {
+            // A stream of unknown length, which is never read: HEAD has the headers of GET.
             Body::from_bytes_stream(stream::pending::<std::io::Result<Vec<u8>>>())
         } else {
-            Body::from_bytes_stream(self.logs.export(range, format, caller.to_string()).map_err(refused)?)
+            Body::from_bytes_stream(self.logs.export(range, format, caller.to_string()).map_err(refusal)?)
         };
-        Ok(Exported { body, format: Format(format), name })
+        Ok(ExportResponse { body, format: Format(format), name })
     }
 }
 
-fn refused(why: ExportError) -> Problem {
-    match why {
-        ExportError::NoLogDir => Problem::new(StatusCode::NOT_FOUND, "LOG_DIR is not set: no logs are kept"),
-        ExportError::Busy => Problem::unavailable("as many exports as there can be are under way"),
+fn refusal(refused: RequestRejection) -> Problem {
+    match refused {
+        RequestRejection::NotKept => Problem::new(StatusCode::NOT_FOUND, "LOG_DIR is not set: no logs are kept"),
+        RequestRejection::Busy => Problem::unavailable("the maximum number of exports is running"),
     }
 }

@@ -1,4 +1,4 @@
-//! The price endpoints: what assets cost now, and what they have cost.
+//! The price endpoints: current prices and price charts.
 
 mod view;
 
@@ -13,17 +13,17 @@ use jobs::prices::{
 use poem::http::{HeaderValue, StatusCode, header};
 use poem_openapi::{ApiResponse, OpenApi};
 
-use self::view::{Asset, Assets, Chosen, Code, Frequency, MarketChart, SimplePrices};
+use self::view::{Asset, Assets, CurrencyCode, DaysParam, IntervalParam, MarketChart, SimplePrices};
 use crate::{
     auth::Private,
     problem::{ErrorStatuses, Failure, Problem},
     rate_limit::{Limit, Limits},
     tags::Tag,
-    validation::{Invalid, Query, Wrong},
+    validation::{FieldError, Query, ValidationError},
     wire::Json,
 };
 
-/// What an answer with something stale says (RFC 7234).
+/// The `Warning` header of a stale response (RFC 7234).
 const STALE: &str = "110 - \"Response is Stale\"";
 
 /// The price endpoints.
@@ -34,32 +34,32 @@ pub struct PricesApi {
 }
 
 impl PricesApi {
-    /// Endpoints of this feature, which share one limit: `RATE_LIMIT`.
+    /// The endpoints, which share one rate limit: `RATE_LIMIT`.
     pub fn new(prices: Prices, limits: &Limits) -> Self {
         Self { prices, limit: limits.prices.clone() }
     }
 }
 
 #[derive(ApiResponse)]
-enum Quoted {
-    /// The present prices, by asset, in the order in which they were asked for.
+enum SimplePriceResponse {
+    /// The current prices by asset, in the order of the request.
     #[oai(status = 200)]
     Ok(
         Json<SimplePrices>,
-        /// `110 - "Response is Stale"`, when a newer price of one of them could not be had.
+        /// `110 - "Response is Stale"`, if no newer price of one of the assets was available.
         #[oai(header = "Warning")]
         Option<String>,
     ),
 }
 
 #[derive(ApiResponse)]
-enum Charted {
-    /// The prices, in the order of time.
+enum MarketChartResponse {
+    /// The prices in the order of time.
     #[oai(status = 200)]
     Ok(
         Json<MarketChart>,
-        /// `110 - "Response is Stale"`, when no provider could be asked for newer prices. `199 - "25 points are missing"`,
-        /// when the chart lacks points that should be there. Both are separated by a comma.
+        /// `110 - "Response is Stale"`, if no provider was available for newer prices. `199 - "25 points are missing"`,
+        /// if the chart lacks points that should exist. Both are separated by a comma.
         #[oai(header = "Warning")]
         Option<String>,
     ),
@@ -74,116 +74,111 @@ impl ErrorStatuses for Reading {
 
 #[OpenApi(tag = "Tag::Prices")]
 impl PricesApi {
-    /// Present prices
+    /// Get current prices
     ///
-    /// The newest that is known, after a provider was asked within the last minute. When none can be asked, or none has a
-    /// price of the last hour, it comes with a `Warning`. `as_of` is the time of the price, by its provider.
+    /// The newest known price of each asset. If it was fetched more than a minute ago, a provider is asked first. If no
+    /// provider is available, or none has a price of the last hour, the response has a `Warning`. `as_of` is the time
+    /// of the price, by its provider.
     #[oai(path = "/simple_price", method = "get", operation_id = "get_simple_price")]
     async fn simple_price(
         &self,
         Private(caller): Private,
-        /// Up to 50 ids of assets, separated by commas.
+        /// Up to 50 asset ids, separated by commas.
         assets: Query<Assets>,
-        /// One of those that the service is set up for.
-        currency: Query<Code>,
-    ) -> Result<Quoted, Failure<Reading>> {
-        self.limit.acquire(&caller).await?;
+        /// One of the configured currencies (`CRYPTO_CURRENCIES`).
+        currency: Query<CurrencyCode>,
+    ) -> Result<SimplePriceResponse, Failure<SavedRate>> {
+        self.limit.take(&caller).await?;
         let mut errors = Vec::new();
-        let assets = required(assets, "assets", &mut errors);
+        let assets = assets.required_or_record("assets", &mut errors);
         let currency = self.currency(currency, &mut errors);
         let (Some(Assets(assets)), Some(currency)) = (assets, currency) else {
             return Err(Problem::invalid(errors).into());
         };
-        let quotes = shown(self.prices.quotes(&assets, &currency).await?, &currency)?;
-        let warning = warning(quotes.iter().any(|(_, quote)| quote.stale), 0);
-        Ok(Quoted::Ok(Json::new(&SimplePrices { currency, quotes })?, warning))
+        let quotes = all_quotes(self.prices.quotes(&assets, &currency).await?, &currency)?;
+        let warning = warning_header(quotes.iter().any(|(_, quote)| quote.stale), 0);
+        Ok(SimplePriceResponse::Ok(Json::new(&SimplePrices { currency, quotes })?, warning))
     }
 
-    /// Prices over time
+    /// Get a price chart
     ///
-    /// One price for each day or hour that is over, in UTC: the price at its end, whichever provider it is from. A day is
-    /// there a quarter of an hour after its end. Providers reach back for different times, and are asked for hours of the
-    /// last 90 days. A chart that lacks points after its first one, or points for which a provider could not be asked,
-    /// comes with a `Warning` that says how many. Where the API's processes do not share a cache through Redis, what
-    /// another one has fetched may be left out for a minute.
+    /// One price for each past day or hour in UTC: the price at its end, from any provider. The price of a day is
+    /// available 15 minutes after its end. Providers have histories of different lengths; hourly prices are fetched for
+    /// the last 90 days. The response has a `Warning` with the number of missing points if the chart lacks points after
+    /// its first one, or if no provider was available for some. If the API processes do not share a cache through
+    /// Redis, prices that another process has fetched may be missing for a minute.
     #[oai(path = "/market_chart", method = "get", operation_id = "get_market_chart")]
     async fn market_chart(
         &self,
         Private(caller): Private,
         /// The id of the asset.
         asset: Query<Asset>,
-        /// One of those that the service is set up for.
-        currency: Query<Code>,
-        /// How many days up to the last one that is over: 1 to 3650, or `max` for all there are.
-        days: Query<Chosen>,
-        /// How far apart the prices are.
-        interval: Query<Frequency>,
-    ) -> Result<Charted, Failure<Reading>> {
-        self.limit.acquire(&caller).await?;
+        /// One of the configured currencies (`CRYPTO_CURRENCIES`).
+        currency: Query<CurrencyCode>,
+        /// The number of days up to the last complete day: 1 to 3650, or `max` for all.
+        days: Query<DaysParam>,
+        /// The interval between two prices.
+        interval: Query<IntervalParam>,
+    ) -> Result<MarketChartResponse, Failure<SavedRate>> {
+        self.limit.take(&caller).await?;
         let mut errors = Vec::new();
-        let asset = required(asset, "asset", &mut errors);
+        let asset = asset.required_or_record("asset", &mut errors);
         let currency = self.currency(currency, &mut errors);
-        let days = required(days, "days", &mut errors);
-        let interval = interval.or_note(&mut errors).map_or(Interval::Daily, |Frequency(interval)| interval);
+        let days = days.required_or_record("days", &mut errors);
+        let interval =
+            interval.value_or_record(&mut errors).map_or(Interval::Daily, |IntervalParam(interval)| interval);
         let (Some(Asset(asset)), Some(currency), Some(days), true) = (asset, currency, days, errors.is_empty()) else {
             return Err(Problem::invalid(errors).into());
         };
         let series = Series { asset, currency, interval };
         let chart = match self.prices.chart(&series, days.0).await? {
             Read::Found(chart) => chart,
-            Read::Unknown => return Err(unknown(&series.asset, &series.currency).into()),
-            Read::Nothing { retry_after } => return Err(nothing(series.asset.as_str(), retry_after).into()),
+            Read::Unknown => return Err(unknown_asset(&series.asset, &series.currency).into()),
+            Read::Nothing { retry_after } => return Err(unavailable(series.asset.as_str(), retry_after).into()),
         };
-        let warning = warning(chart.stale, chart.missing);
-        Ok(Charted::Ok(Json::new(&MarketChart::new(series, days, chart))?, warning))
+        let warning = warning_header(chart.stale, chart.missing);
+        Ok(MarketChartResponse::Ok(Json::new(&MarketChart::new(series, days, chart))?, warning))
     }
 }
 
 impl PricesApi {
-    /// The currency, if it is one that may be asked for.
-    fn currency(&self, given: Query<Code>, errors: &mut Vec<Invalid>) -> Option<Currency> {
-        let Code(text) = required(given, "currency", errors)?;
-        let known = self.prices.currencies();
-        let found = Currency::parse(&text).filter(|currency| known.contains(currency));
-        if found.is_none() {
-            let wrong = Wrong::new("enum", format!("Input should be {}", view::either(known)));
-            errors.push(wrong.at("query", "currency", serde_json::to_string(&text).ok().as_deref()));
+    /// The currency, if it is on the whitelist; otherwise an error is added to `errors`.
+    fn currency(&self, parameter: Query<CurrencyCode>, errors: &mut Vec<ValidationError>) -> Option<Currency> {
+        let CurrencyCode(text) = parameter.required_or_record("currency", errors)?;
+        let allowed = self.prices.currencies();
+        let currency = Currency::parse(&text).filter(|currency| allowed.contains(currency));
+        if currency.is_none() {
+            let error = FieldError::new("enum", format!("Input should be {}", view::list_currencies(allowed)));
+            errors.push(error.at("query", "currency", serde_json::to_string(&text).ok().as_deref()));
         }
-        found
+        currency
     }
 }
 
-/// The value of a parameter that must be given.
-fn required<T>(given: Query<T>, name: &'static str, errors: &mut Vec<Invalid>) -> Option<T> {
-    let before = errors.len();
-    let value = given.or_note(errors);
-    if value.is_none() && errors.len() == before {
-        errors.push(Wrong::missing().at("query", name, None));
-    }
-    value
-}
-
-/// All quotes, or why there are not all.
-fn shown(reads: Vec<(AssetId, Read<Quote>)>, currency: &Currency) -> Result<Vec<(AssetId, Quote)>, Problem> {
+/// The quotes of all assets.
+///
+/// # Errors
+/// 404 if one of the assets is unknown; 503 if one of them has no price and no provider is available.
+fn all_quotes(reads: Vec<(AssetId, Read<Quote>)>, currency: &Currency) -> Result<Vec<(AssetId, Quote)>, Problem> {
     if let Some((asset, _)) = reads.iter().find(|(_, read)| matches!(read, Read::Unknown)) {
-        return Err(unknown(asset, currency));
+        return Err(unknown_asset(asset, currency));
     }
-    let unavailable = reads.iter().filter_map(|(asset, read)| match read {
+    let without_price = reads.iter().filter_map(|(asset, read)| match read {
         Read::Nothing { retry_after } => Some((asset.as_str(), *retry_after)),
         Read::Found(_) | Read::Unknown => None,
     });
-    let (assets, waits): (Vec<_>, Vec<_>) = unavailable.unzip();
+    let (assets, waits): (Vec<_>, Vec<_>) = without_price.unzip();
     if let Some(wait) = waits.into_iter().max() {
-        return Err(nothing(&assets.join(", "), wait));
+        return Err(unavailable(&assets.join(", "), wait));
     }
-    let shown = reads.into_iter().filter_map(|(asset, read)| match read {
+    let quotes = reads.into_iter().filter_map(|(asset, read)| match read {
         Read::Found(quote) => Some((asset, quote)),
         Read::Unknown | Read::Nothing { .. } => None,
     });
-    Ok(shown.collect())
+    Ok(quotes.collect())
 }
 
-fn warning(stale: bool, missing: u32) -> Option<String> {
+fn warning_header(stale: bool, missing: u32) -> Option<String> {
     let missing = match missing {
         0 => None,
         1 => Some("199 - \"1 point is missing\"".to_owned()),
@@ -193,13 +188,13 @@ fn warning(stale: bool, missing: u32) -> Option<String> {
     (!warnings.is_empty()).then(|| warnings.join(", "))
 }
 
-fn unknown(asset: &AssetId, currency: &Currency) -> Problem {
-    let meant = suggestion(asset.as_str()).map(|id| format!("; did you mean {id}?")).unwrap_or_default();
-    Problem::new(StatusCode::NOT_FOUND, format!("Unknown asset: no source has {asset} in {currency}{meant}"))
+fn unknown_asset(asset: &AssetId, currency: &Currency) -> Problem {
+    let hint = suggestion(asset.as_str()).map(|id| format!("; did you mean {id}?")).unwrap_or_default();
+    Problem::new(StatusCode::NOT_FOUND, format!("Unknown asset: no source has {asset} in {currency}{hint}"))
 }
 
-fn nothing(assets: &str, retry_after: Duration) -> Problem {
+fn unavailable(assets: &str, retry_after: Duration) -> Problem {
     let seconds = (retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0)).max(1);
-    let detail = format!("No source can be asked for prices of {assets} at the moment, please try again.");
+    let detail = format!("No provider is available for prices of {assets} at the moment, please try again.");
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).header(header::RETRY_AFTER, HeaderValue::from(seconds))
 }

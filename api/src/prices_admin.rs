@@ -1,4 +1,4 @@
-//! What an admin does about prices: have them fetched now.
+//! The admin endpoint that starts the daily price fetch at once.
 
 use jobs::prices::{Prices, fetch::Asked};
 use poem::Request;
@@ -14,7 +14,7 @@ use crate::{
     wire::Json,
 };
 
-/// The admin's endpoints of prices.
+/// The price endpoints for admins.
 #[derive(Clone)]
 pub struct PricesAdminApi {
     prices: Prices,
@@ -22,20 +22,20 @@ pub struct PricesAdminApi {
 }
 
 impl PricesAdminApi {
-    /// Endpoints of this feature, within the limit of all admin routes.
+    /// The endpoints, within the rate limit that all admin routes share.
     pub fn new(prices: Prices, limits: &Limits) -> Self {
         Self { prices, limit: limits.admin.clone() }
     }
 }
 
-/// What became of asking for the day's fetch.
+/// The result of a request for the day's fetch.
 #[derive(Debug, Object, Serialize)]
 pub struct Fetch {
-    /// The day, in UTC; its fetch is of the days before.
+    /// The day in UTC; its fetch covers the days before it.
     day: String,
-    /// Fetches, each of one asset from one provider, that are on their way now.
+    /// The number of fetches enqueued by this request, each of one asset from one provider.
     enqueued: usize,
-    /// Fetches that had been asked for before.
+    /// The number of fetches that existed before.
     already: usize,
 }
 
@@ -46,8 +46,8 @@ impl From<Asked> for Fetch {
 }
 
 #[derive(ApiResponse)]
-enum Accepted {
-    /// The day's fetch is recorded, now or before.
+enum FetchResponse {
+    /// The day's fetch is enqueued, by this request or an earlier one.
     #[oai(status = 202)]
     Ok(Json<Fetch>),
 }
@@ -63,13 +63,13 @@ impl ErrorStatuses for Asking {
 impl PricesAdminApi {
     /// Fetch prices now
     ///
-    /// Enqueues the daily fetch of today in UTC: a job for each asset and provider. The fetch of a day exists once for
-    /// each of them, whoever asks for it and how often; one that was given up begins again. A body is not read. At most
-    /// 60 requests a minute of all admin routes are taken from one admin.
+    /// Enqueues today's daily fetch (in UTC): one job for each asset and provider. Each job of a day exists once,
+    /// regardless of the number of requests; a job that has failed for good starts again. A request body is ignored.
+    /// One admin may send 60 requests a minute to all admin routes together.
     #[oai(path = "/admin/prices/fetch", method = "post", operation_id = "fetch_prices")]
-    async fn fetch(&self, request: &Request, Admin(caller): Admin) -> Result<Accepted, Failure<Asking>> {
-        self.limit.acquire(&caller).await?;
+    async fn fetch(&self, request: &Request, Admin(caller): Admin) -> Result<FetchResponse, Failure<Asking>> {
+        self.limit.take(&caller).await?;
         let asked = self.prices.fetch_today(correlation::origin(request)).await?;
-        Ok(Accepted::Ok(Json::new(&Fetch::from(asked))?))
+        Ok(FetchResponse::Ok(Json::new(&Fetch::from(asked))?))
     }
 }

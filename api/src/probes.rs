@@ -1,4 +1,4 @@
-//! The endpoints of the Mars probes: set up, moved, and shown.
+//! The Mars probe endpoints: set up, move and list probes.
 
 mod listing;
 mod view;
@@ -11,36 +11,36 @@ use uuid::Uuid;
 
 use self::{
     listing::Listing,
-    view::{Move, PageSize, Probe, Setup},
+    view::{MoveInput, PageSize, Probe, SetupInput},
 };
 use crate::{
     problem::{ErrorStatuses, Failure, Problem},
     tags::Tag,
-    validation::{Body, Cursor, Query},
+    validation::{Body, Cursor, Query, require_no_errors},
     wire::Json,
 };
 
-/// The endpoints of the Mars probes.
+/// The Mars probe endpoints.
 #[derive(Clone)]
 pub struct ProbesApi {
-    /// The feature.
+    /// The feature behind the endpoints.
     pub probes: Probes,
 }
 
 #[derive(ApiResponse)]
-enum Stands {
-    /// The probe as it now stands.
+enum ProbeResponse {
+    /// The probe with its current position.
     #[oai(status = 200)]
     Ok(Json<Probe>),
 }
 
 #[derive(ApiResponse)]
-enum Listed {
+enum ListResponse {
     /// The probes, oldest first.
     #[oai(status = 200)]
     Ok(
         Listing,
-        /// The next page, `rel="next"`, when `limit` is given and there is one.
+        /// The next page as `rel="next"`, if `limit` is given and there is a next page.
         #[oai(header = "Link")]
         Option<String>,
     ),
@@ -69,75 +69,74 @@ impl ErrorStatuses for Checking {
 
 #[OpenApi(tag = "Tag::Probes", prefix_path = "/api/v1")]
 impl ProbesApi {
-    /// Set a probe up
+    /// Set up a probe
     ///
-    /// It stands at (0, 0) of a grid of its own. `x` and `y` are the largest coordinates; one of them may be 0.
+    /// The probe starts at (0, 0) of its own grid. `x` and `y` are the largest coordinates; one of them may be 0.
     #[oai(path = "/setup", method = "post", operation_id = "set_probe_up")]
-    async fn setup(&self, body: Body<Setup>) -> Result<Stands, Failure<SettingUp>> {
-        let said = body.read().inspect_err(|problem| {
+    async fn setup(&self, body: Body<SetupInput>) -> Result<ProbeResponse, Failure<SettingUp>> {
+        let input = body.read().inspect_err(|problem| {
             if let Some(failures) = problem.validation_failures() {
                 events::invalid_setup(&failures);
             }
         });
-        let Setup { grid, direction } = said?;
+        let SetupInput { grid, direction } = input?;
         let probe = self.probes.create(grid, direction).await?;
-        Ok(Stands::Ok(Json::new(&Probe::new(probe.id, probe.position))?))
+        Ok(ProbeResponse::Ok(Json::new(&Probe::new(probe.id, probe.position))?))
     }
 
     /// Move a probe
     ///
-    /// `M` is a step ahead, `L` and `R` are turns; either case, outer blanks left out. All commands are obeyed, or none.
-    /// Moves of one probe at the same time take place one after the other. What the probe cannot do is told as an
-    /// object in `detail`: 404 `PROBE_NOT_FOUND`, 400 `INVALID_COMMAND_ERROR`, 422 `INVALID_MOVEMENT_ERROR`.
+    /// `M` moves one step ahead; `L` and `R` turn the probe. Case and outer blanks are ignored. Either all commands are
+    /// executed or none. Concurrent moves of one probe are executed one after the other. A move that is impossible has
+    /// an object in `detail`: 404 `PROBE_NOT_FOUND`, 400 `INVALID_COMMAND_ERROR`, 422 `INVALID_MOVEMENT_ERROR`.
     #[oai(path = "/move", method = "patch", operation_id = "move_probe")]
-    async fn send(&self, body: Body<Move>) -> Result<Stands, Failure<Moving>> {
-        let said = body.read().inspect_err(|problem| {
+    async fn move_probe(&self, body: Body<MoveInput>) -> Result<ProbeResponse, Failure<Moving>> {
+        let input = body.read().inspect_err(|problem| {
             if let Some(failures) = problem.validation_failures() {
                 events::invalid_command(None, "", &failures);
             }
         });
-        let Move { id, command } = said?;
+        let MoveInput { id, command } = input?;
         match self.probes.send(id, &command).await? {
-            MoveOutcome::Done(stand) => Ok(Stands::Ok(Json::new(&Probe::new(id, stand))?)),
+            MoveOutcome::Done(stand) => Ok(ProbeResponse::Ok(Json::new(&Probe::new(id, stand))?)),
             refused => Err(refusal(id, refused).into()),
         }
     }
 
-    /// Where the probes are
+    /// List probes
     ///
-    /// Oldest first: all of them that there are when it begins, streamed, or with `limit` a page. Should the database
-    /// fail in the middle, the answer breaks off, so that no client takes a part for the whole.
+    /// Oldest first. Without `limit` the response streams all probes that exist when it starts; with `limit` it is a
+    /// page. If the database fails in the middle, the connection is aborted, so that no client mistakes a part for the
+    /// whole.
     #[oai(path = "/check", method = "get", operation_id = "check_probes")]
     async fn check(
         &self,
         request: &Request,
-        /// How many at most; all, when it is not given.
+        /// The largest number of probes on the page; without it, all probes.
         limit: Query<PageSize>,
-        /// Where the list begins, as a `Link` header gave it.
+        /// The start of the list, from a `Link` header.
         cursor: Query<Cursor<8>>,
-    ) -> Result<Listed, Failure<Checking>> {
+    ) -> Result<ListResponse, Failure<Checking>> {
         let mut errors = Vec::new();
-        let limit = limit.or_note(&mut errors);
-        let after = cursor.or_note(&mut errors).map(|Cursor(bytes)| i64::from_be_bytes(bytes));
-        if !errors.is_empty() {
-            return Err(Problem::invalid(errors).into());
-        }
+        let limit = limit.value_or_record(&mut errors);
+        let after = cursor.value_or_record(&mut errors).map(|Cursor(bytes)| i64::from_be_bytes(bytes));
+        require_no_errors(errors)?;
         let Some(limit) = limit else {
             let listing = self.probes.listing(after).await?;
-            // What HEAD would throw away need not be read.
-            let wanted = *request.method() != Method::HEAD;
-            return Ok(Listed::Ok(Listing::new(listing, wanted).await?, None));
+            // The body of a HEAD response is discarded, so only its first page is read.
+            let with_body = *request.method() != Method::HEAD;
+            return Ok(ListResponse::Ok(Listing::new(listing, with_body).await?, None));
         };
-        // One more than shown tells whether there is a next page.
+        // One probe more than the page holds is fetched: it shows whether there is a next page.
         let mut page = self.probes.page(after, u32::from(limit.0) + 1).await?;
         let more = page.len() > usize::from(limit.0);
         page.truncate(limit.0.into());
         let link = page.last().filter(|_| more).map(|last| view::next_link(limit, last.number));
-        Ok(Listed::Ok(Listing::of_page(&page)?, link))
+        Ok(ListResponse::Ok(Listing::of_page(&page)?, link))
     }
 }
 
-/// What the seed's clients are told of a move that did not take place.
+/// The problem of a move that did not take place, with the texts that clients of the original service parse.
 fn refusal(id: Uuid, refused: MoveOutcome) -> Problem {
     let (status, code, message) = match refused {
         MoveOutcome::Invalid(letter) => (
@@ -158,10 +157,8 @@ fn refusal(id: Uuid, refused: MoveOutcome) -> Problem {
                 wall.0.x, wall.0.y
             ),
         ),
-        // What is done is no refusal.
-        MoveOutcome::Unknown | MoveOutcome::Done(_) => {
-            (StatusCode::NOT_FOUND, "PROBE_NOT_FOUND", format!("Probe {id} not found."))
-        }
+        // `Done` never gets here: only rejected moves have a problem.
+        MoveOutcome::Unknown | MoveOutcome::Done(_) => (StatusCode::NOT_FOUND, "PROBE_NOT_FOUND", format!("Probe {id} not found.")),
     };
     events::record_invalid_command(Some(id), code, &message);
     Problem::domain(status, json!({"code": code, "message": message}))

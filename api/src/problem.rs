@@ -24,7 +24,7 @@ use poem_openapi::{
 use serde::Serialize;
 
 use self::log_throttle::LogThrottle;
-use crate::validation::Invalid;
+use crate::validation::ValidationError;
 
 /// The media type of every error response.
 pub const CONTENT_TYPE: &str = "application/problem+json";
@@ -52,7 +52,7 @@ struct ProblemParts {
 #[serde(untagged)]
 enum Detail {
     Text(Cow<'static, str>),
-    Invalid(Vec<Invalid>),
+    Invalid(Vec<ValidationError>),
     Object(serde_json::Value),
 }
 
@@ -75,7 +75,7 @@ impl Problem {
     }
 
     /// A validation error (422) with all invalid fields.
-    pub fn invalid(errors: Vec<Invalid>) -> Self {
+    pub fn invalid(errors: Vec<ValidationError>) -> Self {
         Self::with_detail(StatusCode::UNPROCESSABLE_ENTITY, "urn:millrace:problem:validation", Detail::Invalid(errors))
     }
 
@@ -304,7 +304,7 @@ fn schema() -> MetaSchema {
         description: Some("A sentence; for a validation error all failing fields; for some services an object."),
         one_of: vec![
             inline(MetaSchema::new("string")),
-            inline(MetaSchema { items: Some(Box::new(inline(Invalid::schema()))), ..MetaSchema::new("array") }),
+            inline(MetaSchema { items: Some(Box::new(inline(ValidationError::schema()))), ..MetaSchema::new("array") }),
             inline(MetaSchema::new("object")),
         ],
         ..MetaSchema::ANY

@@ -1,4 +1,4 @@
-//! The interest rates endpoints: assets come in, their average is saved and shown.
+//! The interest rate endpoints: submit assets, read their average rate and its history.
 
 mod view;
 
@@ -11,26 +11,26 @@ use poem::{
 };
 use poem_openapi::{ApiResponse, OpenApi};
 
-use self::view::{AssetRequest, IdempotencyKey, Outcome, Reading};
+use self::view::{AssetRequest, IdempotencyKey, InterestRate, Outcome};
 use crate::{
     auth::ApiKey,
     middleware::correlation,
     problem::{ErrorStatuses, Failure, Problem},
     rate_limit::{self, Limits, client_network},
     tags::Tag,
-    validation::{Body, Cursor, Limit, List, Query},
+    validation::{Body, Cursor, Limit, List, Query, require_no_errors},
     wire::Json,
 };
 
-/// What one address may submit, and what it may read, in a minute: far more than anybody does who is not in a loop.
+/// The rate limits of submissions and reads per network address, far above the needs of a client that is not in a loop.
 const POLICIES: [rate_limit::Policy; 2] = [
     rate_limit::Policy { name: "asset", quota: 1200, window: Duration::from_secs(60) },
     rate_limit::Policy { name: "interest-rate", quota: 6000, window: Duration::from_secs(60) },
 ];
-/// Seconds after which whoever was not told that a chain has confirmed may ask again: about a block.
+/// `Retry-After` of a submission that the chain has not confirmed yet: about one block.
 const BLOCK_SECONDS: &str = "5";
 
-/// The interest rates endpoints.
+/// The interest rate endpoints.
 #[derive(Clone)]
 pub struct RatesApi {
     rates: Rates,
@@ -39,7 +39,7 @@ pub struct RatesApi {
 }
 
 impl RatesApi {
-    /// Endpoints of this feature, within limits that all processes share.
+    /// The endpoints; all processes share their rate limits.
     pub fn new(rates: Rates, limits: &Limits) -> Self {
         let [submissions, readings] = POLICIES.map(|policy| limits.new_limit(policy));
         Self { rates, submissions, readings }
@@ -47,31 +47,31 @@ impl RatesApi {
 }
 
 #[derive(ApiResponse)]
-enum Saved {
+enum SubmitResponse {
     /// The average is saved.
     #[oai(status = 200)]
     Ok(
         Json<Outcome>,
-        /// `true` when this key had been submitted before, with the same assets.
+        /// `true` if the key was submitted before with the same assets.
         #[oai(header = "Idempotency-Replayed")]
         Option<String>,
     ),
 }
 
 #[derive(ApiResponse)]
-enum Current {
+enum CurrentResponse {
     /// The newest average.
     #[oai(status = 200)]
-    Ok(Json<Reading>),
+    Ok(Json<InterestRate>),
 }
 
 #[derive(ApiResponse)]
-enum History {
+enum HistoryResponse {
     /// One page, the current one first.
     #[oai(status = 200)]
     Ok(
-        Json<Vec<Reading>>,
-        /// The next page, `rel="next"`, when there is one.
+        Json<Vec<InterestRate>>,
+        /// The next page as `rel="next"`, if there is one.
         #[oai(header = "Link")]
         Option<String>,
     ),
@@ -102,9 +102,10 @@ impl ErrorStatuses for Paging {
 impl RatesApi {
     /// Submit assets
     ///
-    /// Saves the average of their interest rates: exact decimal arithmetic, rounded once, half to even, to 18 places.
-    /// With `STORAGE_BACKEND=smart_contract` the chain has confirmed it before this is answered. Repeated with the same
-    /// `Idempotency-Key` it is saved once. At most 1,200 submissions a minute are taken from one network address.
+    /// Saves the average of the assets' interest rates, in exact decimal arithmetic, rounded once, half to even, to 18
+    /// places. With `STORAGE_BACKEND=smart_contract` the response is sent after the chain has confirmed the average. A
+    /// submission that is repeated with the same `Idempotency-Key` is saved once. One network address may send 1,200
+    /// submissions a minute.
     #[oai(
         path = "/asset",
         method = "post",
@@ -112,7 +113,7 @@ impl RatesApi {
         request_header(
             name = "Idempotency-Key",
             ty = "Option<IdempotencyKey>",
-            description = "Names this submission, for ever: 1 to 255 printable ASCII characters."
+            description = "The permanent name of this submission: 1 to 255 printable ASCII characters."
         )
     )]
     async fn submit(
@@ -120,72 +121,69 @@ impl RatesApi {
         request: &Request,
         _key: ApiKey,
         body: Body<List<AssetRequest>>,
-    ) -> Result<Saved, Failure<Submitting>> {
-        self.submissions.acquire(client_network(request)).await?;
+    ) -> Result<SubmitResponse, Failure<Submitting>> {
+        self.submissions.take(address(request)).await?;
         let submission = view::submission(body.read()?, view::idempotency_key(request.headers())?);
         let replayed = match self.rates.submit(submission, correlation::origin(request)).await? {
             SubmissionOutcome::Saved => None,
             SubmissionOutcome::Replayed => Some("true".into()),
-            SubmissionOutcome::Conflict => return Err(other_assets().into()),
-            SubmissionOutcome::Outstanding => return Err(outstanding().into()),
+            SubmissionOutcome::Conflict => return Err(key_reused().into()),
+            SubmissionOutcome::Outstanding => return Err(unconfirmed().into()),
         };
-        Ok(Saved::Ok(Json::new(&Outcome::saved())?, replayed))
+        Ok(SubmitResponse::Ok(Json::new(&Outcome::saved())?, replayed))
     }
 
-    /// The latest average interest rate
+    /// Get the current average interest rate
     ///
-    /// At most 6,000 readings a minute are answered to one network address.
+    /// One network address may send 6,000 reads a minute.
     #[oai(path = "/interest_rate", method = "get", operation_id = "get_interest_rate")]
-    async fn current(&self, request: &Request, _key: ApiKey) -> Result<Current, Failure<Finding>> {
-        self.readings.acquire(client_network(request)).await?;
+    async fn current(&self, request: &Request, _key: ApiKey) -> Result<CurrentResponse, Failure<Finding>> {
+        self.readings.take(address(request)).await?;
         match self.rates.current().await? {
-            Some(reading) => Ok(Current::Ok(Json::new(&Reading::from(&reading))?)),
+            Some(reading) => Ok(CurrentResponse::Ok(Json::new(&InterestRate::from(&reading))?)),
             None => {
                 Err(Problem::new(StatusCode::NOT_FOUND, "No interest rate found. Please update assets first.").into())
             }
         }
     }
 
-    /// All average interest rates
+    /// List average interest rates
     ///
-    /// The current one first, then the others, the last saved first. The `Link` header names the next page. At most 6,000
-    /// readings a minute are answered to one network address.
+    /// The current average comes first, then the others, newest first. The `Link` header names the next page. One
+    /// network address may send 6,000 reads a minute.
     #[oai(path = "/interest_rate/history", method = "get", operation_id = "list_interest_rates")]
     async fn history(
         &self,
         request: &Request,
         _key: ApiKey,
-        /// How many at most.
+        /// The largest number of averages on the page.
         limit: Query<Limit>,
-        /// Where the page begins, as a `Link` header gave it.
+        /// The start of the page, from a `Link` header.
         cursor: Query<Cursor<16>>,
-    ) -> Result<History, Failure<Paging>> {
-        self.readings.acquire(client_network(request)).await?;
+    ) -> Result<HistoryResponse, Failure<Paging>> {
+        self.readings.take(address(request)).await?;
         let mut errors = Vec::new();
-        let limit = limit.or_note(&mut errors).unwrap_or(Limit::DEFAULT);
-        let cursor =
-            cursor.or_note(&mut errors).map(|Cursor(bytes)| interest_rates::Cursor(u128::from_be_bytes(bytes)));
-        if !errors.is_empty() {
-            return Err(Problem::invalid(errors).into());
-        }
-        // One more than shown tells whether there is a next page.
+        let limit = limit.value_or_record(&mut errors).unwrap_or(Limit::DEFAULT);
+        let cursor = cursor.value_or_record(&mut errors).map(|Cursor(bytes)| rates::Cursor(u128::from_be_bytes(bytes)));
+        require_no_errors(errors)?;
+        // One average more than the page holds is fetched: it shows whether there is a next page.
         let mut found = self.rates.history(cursor, u32::from(limit.0) + 1).await?;
         let more = found.len() > usize::from(limit.0);
         found.truncate(limit.0.into());
         let link = found.last().filter(|_| more).map(|last| view::next_link(limit, last.cursor));
-        let shown: Vec<Reading> = found.iter().map(Reading::from).collect();
-        Ok(History::Ok(Json::new(&shown)?, link))
+        let averages: Vec<InterestRate> = found.iter().map(InterestRate::from).collect();
+        Ok(HistoryResponse::Ok(Json::new(&averages)?, link))
     }
 }
 
-fn other_assets() -> Problem {
-    let detail = "This Idempotency-Key was used before with other assets, which stand.";
+fn key_reused() -> Problem {
+    let detail = "This Idempotency-Key was used before with other assets. The first submission stands.";
     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).kind("urn:millrace:problem:idempotency-key-reused")
 }
 
-fn outstanding() -> Problem {
-    let detail = "The chain has not confirmed it yet. It will be saved, once; repeat it with its Idempotency-Key to learn \
-                  when.";
+fn unconfirmed() -> Problem {
+    let detail = "The chain has not confirmed the average yet. It will be saved exactly once. Repeat the request with \
+                  the same Idempotency-Key to get the result.";
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
         .kind("urn:millrace:problem:unconfirmed")
         .header(header::RETRY_AFTER, HeaderValue::from_static(BLOCK_SECONDS))

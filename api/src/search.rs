@@ -1,4 +1,4 @@
-//! The search endpoint: what somebody types, and the items that it finds.
+//! The search endpoint: finds items by the words of a query.
 
 use std::ops::RangeInclusive;
 
@@ -12,48 +12,48 @@ use serde::Serialize;
 use crate::{
     problem::{ErrorStatuses, Failure, Problem},
     tags::Tag,
-    validation::{Limit, Query, QueryValue, VISIBLE, Wrong},
+    validation::{FieldError, Limit, Query, QueryValue, VISIBLE_PATTERN},
     wire::{Json, Nullable, Timestamp},
 };
 
-/// How many characters a search has.
-const LENGTH: RangeInclusive<usize> = 1..=200;
+/// The allowed number of characters in a query.
+const QUERY_LENGTH: RangeInclusive<usize> = 1..=200;
 
 /// The search endpoint.
 #[derive(Clone)]
 pub struct SearchApi {
-    /// Finds items.
+    /// The search engine.
     pub search: Searcher,
 }
 
-/// What was found.
+/// The result of a search.
 #[derive(Object, Serialize)]
 struct Results {
-    /// What was searched for, free of outer blanks.
+    /// The query without outer blanks.
     query: String,
-    /// How many items match, those beyond the limit included; counted up to 5,000.
+    /// The number of items that match, including those beyond the limit; counted up to 5,000.
     total: i64,
-    /// The best ones, best first.
+    /// The best matches, best first.
     items: Vec<FoundItem>,
 }
 
-/// An item that was found.
+/// An item that matches a query.
 #[derive(Object, Serialize)]
 struct FoundItem {
     id: i64,
-    /// What it is.
+    /// The name of the item.
     title: String,
-    /// More about it.
+    /// A longer description.
     description: Nullable<String>,
-    /// What it costs, in hundredths.
+    /// The price in hundredths of the currency.
     price_cents: Nullable<i64>,
-    /// Whose it is.
+    /// The `id` of the owner.
     owner_id: i64,
-    /// When it was created.
+    /// The time of its creation.
     created_at: Timestamp,
-    /// When it was last changed.
+    /// The time of its last change.
     updated_at: Timestamp,
-    /// Where it matches, as HTML: everything is escaped but the `<em>` around what was searched for.
+    /// The matching text as HTML: each match is in `<em>`, everything else is escaped.
     highlight: String,
 }
 
@@ -72,36 +72,36 @@ impl From<search::Hit> for FoundItem {
     }
 }
 
-/// What somebody typed.
+/// The text of a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Text(String);
+struct QueryText(String);
 
-impl QueryValue for Text {
+impl QueryValue for QueryText {
     const REQUIRED: bool = true;
 
     fn schema() -> MetaSchema {
         MetaSchema {
-            pattern: Some(VISIBLE.into()),
-            max_length: Some(*LENGTH.end()),
+            pattern: Some(VISIBLE_PATTERN.into()),
+            max_length: Some(*QUERY_LENGTH.end()),
             example: Some("wireless keyb".into()),
             ..MetaSchema::new("string")
         }
     }
 
-    fn read(text: &str) -> Result<Self, Wrong> {
+    fn read(text: &str) -> Result<Self, FieldError> {
         if is_blank(text) {
-            return Err(Wrong::too_short(*LENGTH.start()));
+            return Err(FieldError::too_short(*QUERY_LENGTH.start()));
         }
-        if text.chars().count() > *LENGTH.end() {
-            return Err(Wrong::too_long(*LENGTH.end()));
+        if text.chars().count() > *QUERY_LENGTH.end() {
+            return Err(FieldError::too_long(*QUERY_LENGTH.end()));
         }
         Ok(Self(text.to_owned()))
     }
 }
 
 #[derive(ApiResponse)]
-enum Searched {
-    /// What was found, be it nothing.
+enum SearchResponse {
+    /// The matching items; none is a 200 as well.
     #[oai(status = 200)]
     Ok(Json<Results>),
 }
@@ -117,31 +117,30 @@ impl ErrorStatuses for Searching {
 impl SearchApi {
     /// Search items
     ///
-    /// Finds the items that have all the words, in title or description. Words end at everything that is no letter, mark
-    /// or digit; capital letters, accents and width make no difference; there are no operators. In Chinese, Japanese,
-    /// Korean, Thai, Lao, Khmer and Burmese any part of a text is found.
+    /// Finds the items that contain all words of the query, in title or description. Words are split at every character
+    /// that is not a letter, mark or digit. Case, accents and character width are ignored; there are no operators. In
+    /// Chinese, Japanese, Korean, Thai, Lao, Khmer and Burmese any part of a text matches.
     ///
-    /// First the item whose title is the search, then those with all the words, then those in which the last word is
-    /// only the beginning of one, then, if fewer than a hundred items match, those with one wrong letter in a word, or
-    /// two in longer ones. Within each group, matches in the title come first, and shorter titles before longer ones. A
-    /// change of an item is found shortly after it was answered.
+    /// Order: the item whose title equals the query; items with all the words; items in which the last word is only a
+    /// prefix. If fewer than 100 items match, those with one wrong letter in a word follow, or two in longer words.
+    /// Within each group, matches in the title come first, and shorter titles before longer ones. Search finds a
+    /// changed item shortly after the response to the change.
     #[oai(path = "/api/v1/search/items", method = "get", operation_id = "search_items")]
     async fn search(
         &self,
-        /// What to search for.
-        q: Query<Text>,
-        /// How many at most.
+        /// The words to search for.
+        q: Query<QueryText>,
+        /// The largest number of items in the response.
         limit: Query<Limit>,
-    ) -> Result<Searched, Failure<Searching>> {
+    ) -> Result<SearchResponse, Failure<Searching>> {
         let mut errors = Vec::new();
-        let text = q.or_note(&mut errors);
-        if text.is_none() && errors.is_empty() {
-            errors.push(Wrong::missing().at("query", "q", None));
-        }
-        let limit = limit.or_note(&mut errors).unwrap_or(Limit::DEFAULT);
-        let Some(Text(query)) = text.filter(|_| errors.is_empty()) else { return Err(Problem::invalid(errors).into()) };
+        let text = q.required_or_record("q", &mut errors);
+        let limit = limit.value_or_record(&mut errors).unwrap_or(Limit::DEFAULT);
+        let Some(QueryText(query)) = text.filter(|_| errors.is_empty()) else {
+            return Err(Problem::invalid(errors).into());
+        };
         let found = self.search.search(&query, limit.0.into()).await?;
         let items = found.hits.into_iter().map(FoundItem::from).collect();
-        Ok(Searched::Ok(Json::new(&Results { query, total: found.total, items })?))
+        Ok(SearchResponse::Ok(Json::new(&Results { query, total: found.total, items })?))
     }
 }

@@ -1,4 +1,4 @@
-//! The transactions endpoints: webhooks in, states out.
+//! The transaction endpoints: receive webhooks, look up and list transactions.
 
 mod page;
 mod request;
@@ -19,8 +19,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use self::{
-    page::Page,
-    view::{ID_LENGTH, State, Transaction},
+    page::PageQuery,
+    view::{ID_LENGTH, Transaction, TransactionStatus},
 };
 use crate::{
     auth::MaybePrivate,
@@ -30,81 +30,81 @@ use crate::{
     problem::{ErrorStatuses, Failure, Problem},
     server::HalfClosed,
     tags::Tag,
-    validation::{Body, Cursor, Limit, Query, Wait},
+    validation::{Body, Cursor, Limit, Query, Wait, require_no_errors},
     wire::Json,
 };
 
-/// Names the fields in which a repeated webhook differs from the recorded one.
+/// Names the fields in which a repeated webhook differs from the stored transaction.
 const CONFLICT_HEADER: HeaderName = HeaderName::from_static("idempotency-conflict");
 
-/// The transactions endpoints.
+/// The transaction endpoints.
 #[derive(Clone)]
 pub struct TransactionsApi {
-    /// The feature.
+    /// The feature behind the endpoints.
     pub transactions: Transactions,
-    /// How webhooks are received.
+    /// The configuration of webhooks.
     pub webhook: WebhookConfig,
-    /// Who may look transactions up.
+    /// Who may read transactions.
     pub read: TransactionsRead,
 }
 
 #[derive(ApiResponse)]
-enum Received {
-    /// Recorded, and its processing with it: both are committed. For an id that is known already, the transaction as
-    /// it was recorded first and as it now stands.
+enum ReceiveResponse {
+    /// The transaction is committed, together with its processing job. For a known id, the body is the first payload
+    /// with the current status.
     #[oai(status = 202)]
     Accepted(
         Json<Transaction>,
-        /// Where to look it up.
+        /// The path of the transaction.
         #[oai(header = "Location")]
         String,
-        /// `true` when the id was known with the same payload: one transaction, processed once.
+        /// `true` if the id was known with the same payload. The transaction is stored once and processed once.
         #[oai(header = "Idempotency-Replayed")]
         Option<String>,
-        /// The fields that differ from the recorded payload, which stands, such as `amount, currency`.
+        /// The fields that differ from the first payload, which stands; for example `amount, currency`.
         #[oai(header = "Idempotency-Conflict")]
         Option<String>,
     ),
 }
 
 #[derive(ApiResponse)]
-enum Found {
-    /// As it now stands.
+enum GetResponse {
+    /// The current transaction.
     #[oai(status = 200)]
     Ok(
         Json<Transaction>,
-        /// Changes whenever the answer does.
+        /// Changes whenever the response changes.
         #[oai(header = "ETag")]
         String,
-        /// While PROCESSING: the seconds after which it is expected to have changed.
+        /// While PROCESSING: the seconds after which the status is expected to change.
         #[oai(header = "Retry-After")]
         Option<u64>,
-        /// While PROCESSING: `private, no-store`; from then on `no-cache`, which is to ask again with the `ETag`.
+        /// While PROCESSING: `private, no-store`. Afterwards `no-cache`: revalidate with the `ETag`.
         #[oai(header = "Cache-Control")]
         String,
     ),
-    /// Nothing has changed since the answer with the `ETag` named in `If-None-Match`.
+    /// The transaction still has the `ETag` named in `If-None-Match`.
     #[oai(status = 304)]
     NotModified(
-        /// Changes whenever the answer does.
+        /// Changes whenever the response changes.
         #[oai(header = "ETag")]
         String,
-        /// While PROCESSING: the seconds after which it is expected to have changed.
+        /// While PROCESSING: the seconds after which the status is expected to change.
         #[oai(header = "Retry-After")]
         Option<u64>,
-        /// While PROCESSING: `private, no-store`; from then on `no-cache`, which is to ask again with the `ETag`.
+        /// While PROCESSING: `private, no-store`. Afterwards `no-cache`: revalidate with the `ETag`.
         #[oai(header = "Cache-Control")]
         String,
     ),
 }
 
 #[derive(ApiResponse)]
-enum Listed {
+enum ListResponse {
     /// One page, newest first.
     #[oai(status = 200)]
     Ok(
         Json<Vec<Transaction>>,
-        /// The next page, as `<…>; rel="next"`; absent on the last one.
+        /// The next page as `<…>; rel="next"`; absent on the last page.
         #[oai(header = "Link")]
         Option<String>,
     ),
@@ -135,31 +135,39 @@ impl ErrorStatuses for Listing {
 impl TransactionsApi {
     /// Receive a transaction
     ///
-    /// Records the transaction and its processing in one commit, and only then answers. Sending the same id again is
-    /// safe: it is recorded once and processed once. The same payload means equal values, whatever the order of the
-    /// fields and however the amount is written; unknown fields are ignored.
+    /// Stores the transaction and its processing job in one commit before it responds. Sending the same id again is
+    /// safe: the transaction is stored once and processed once. Two payloads are the same if their values are equal,
+    /// regardless of the order of the fields and the notation of the amount. Unknown fields are ignored.
     ///
-    /// When the operator has set a webhook secret, requests must be signed as Standard Webhooks 1.0 says, with
+    /// If the operator has set a webhook secret, requests must be signed according to Standard Webhooks 1.0, with
     /// `webhook-id`, `webhook-timestamp` (within 5 minutes of now) and `webhook-signature`; 401 otherwise. The operator
-    /// also chooses whether a known id with another payload is answered by 202 with `Idempotency-Conflict` or by 409.
+    /// also chooses the response to a known id with another payload: 202 with `Idempotency-Conflict`, or 409.
     #[oai(
         path = "/v1/webhooks/transactions",
         method = "post",
         operation_id = "receive_transaction",
-        request_header(name = "webhook-id", ty = "Option<String>", description = "Part of what is signed."),
+        request_header(
+            name = "webhook-id",
+            ty = "Option<String>",
+            description = "The id of the message; part of the signed content."
+        ),
         request_header(
             name = "webhook-timestamp",
             ty = "Option<String>",
-            description = "When it was signed, in seconds."
+            description = "The time of the signature, in seconds of Unix time."
         ),
         request_header(
             name = "webhook-signature",
             ty = "Option<String>",
-            description = "`v1,` and the HMAC-SHA256 in base64; several separated by blanks, or in a line each, while a secret is \
-                           replaced."
+            description = "`v1,` and the HMAC-SHA256 in base64. Several signatures, used while a secret is rotated, are \
+                           separated by blanks or sent in one header each."
         )
     )]
-    async fn receive(&self, request: &Request, body: Body<NewTransaction>) -> Result<Received, Failure<Receiving>> {
+    async fn receive(
+        &self,
+        request: &Request,
+        body: Body<NewTransaction>,
+    ) -> Result<ReceiveResponse, Failure<Receiving>> {
         check_signature(&self.webhook, request, body.raw())?;
         let ingested = self.transactions.ingest(body.read()?, correlation::origin(request)).await?;
         let (transaction, replayed, conflict) = match ingested {
@@ -167,18 +175,18 @@ impl TransactionsApi {
             Ingested::Replayed(transaction) => (transaction, Some("true".into()), None),
             Ingested::Conflict(transaction, fields) => (transaction, None, Some(fields.join(", "))),
         };
-        if let (Some(fields), ConflictPolicy::Reject) = (&conflict, self.webhook.conflict) {
-            return Err(rejected(fields).into());
+        if let (Some(fields), Conflict::Reject) = (&conflict, self.webhook.conflict) {
+            return Err(conflict_problem(fields).into());
         }
         let location = page::location(&transaction.transaction_id);
-        Ok(Received::Accepted(Json::new(&Transaction::new(transaction)?)?, location, replayed, conflict))
+        Ok(ReceiveResponse::Accepted(Json::new(&Transaction::new(transaction)?)?, location, replayed, conflict))
     }
 
-    /// Look a transaction up
+    /// Get a transaction
     ///
-    /// With `wait`, a transaction that is PROCESSING is answered as soon as that changes, or as it stands when the time
-    /// is over. A client that shuts down its side of the connection ends the wait. With `If-None-Match`, an answer that has
-    /// not changed is 304. With `TRANSACTIONS_READ=key`, as in prod, it wants a key or a token.
+    /// With `wait`, the response to a PROCESSING transaction is held until its status changes or the time is over. A
+    /// client that shuts down its side of the connection ends the wait. With `If-None-Match`, an unchanged response is
+    /// a 304. With `TRANSACTIONS_READ=key`, as in prod, the request needs a key or a token.
     #[oai(
         path = "/v1/transactions/:transaction_id",
         method = "get",
@@ -186,12 +194,12 @@ impl TransactionsApi {
         request_header(
             name = "If-None-Match",
             ty = "Option<String>",
-            description = "The `ETag` of an earlier answer."
+            description = "The `ETag` of an earlier response."
         ),
         request_header(
             name = "If-Match",
             ty = "Option<String>",
-            description = "An `ETag` that is wanted: 412 for another."
+            description = "The expected `ETag`: 412 if the transaction has another."
         )
     )]
     async fn get(
@@ -200,24 +208,22 @@ impl TransactionsApi {
         caller: MaybePrivate,
         /// The sender's id, percent-encoded.
         transaction_id: Path<String>,
-        /// Seconds to hold the answer while the transaction is PROCESSING; fractions are allowed.
+        /// The seconds to hold the response while the transaction is PROCESSING; fractions are allowed.
         wait: Query<Wait>,
-    ) -> Result<Found, Failure<Finding>> {
+    ) -> Result<GetResponse, Failure<Finding>> {
         self.check_reader(&caller)?;
         let mut errors = Vec::new();
-        let wait = wait.or_note(&mut errors);
-        if !errors.is_empty() {
-            return Err(Problem::invalid(errors).into());
-        }
+        let wait = wait.value_or_record(&mut errors);
+        require_no_errors(errors)?;
         let id = &*transaction_id.0;
         let found = match wait {
-            // No such id was ever recorded, and PostgreSQL would not even take it as a text.
+            // Such an id is never stored, and PostgreSQL rejects a text with NUL.
             _ if id.contains('\0') || !ID_LENGTH.contains(&id.chars().count()) => None,
             Some(Wait(seconds)) if seconds > 0.0 => {
                 tokio::select! {
                     found = self.transactions.find_settled(id, Duration::from_secs_f64(seconds)) => found?,
-                    // Gone, or waiting for what there is.
-                    () = half_closed(request) => self.transactions.find(id).await?,
+                    // The client has disconnected, or it expects the current state now.
+                    () = wait_for_half_close(request) => self.transactions.find(id).await?,
                 }
             }
             _ => self.transactions.find(id).await?,
@@ -231,51 +237,52 @@ impl TransactionsApi {
         let etag = view::etag(json.text());
         entity_tag::check_if_match(request.headers(), &etag)?;
         if entity_tag::matches_if_none_match(request.headers(), &etag) {
-            return Ok(Found::NotModified(etag, retry_after, caching.into()));
+            return Ok(GetResponse::NotModified(etag, retry_after, caching.into()));
         }
-        Ok(Found::Ok(json, etag, retry_after, caching.into()))
+        Ok(GetResponse::Ok(json, etag, retry_after, caching.into()))
     }
 
     /// List transactions
     ///
-    /// Newest first. The `Link` header names the next page; following it until it is absent visits every transaction
-    /// that was there at the start exactly once. With `TRANSACTIONS_READ=key`, as in prod, it wants a key or a token.
+    /// Newest first. The `Link` header names the next page. A client that follows it until it is absent gets every
+    /// transaction that existed at the start exactly once. With `TRANSACTIONS_READ=key`, as in prod, the request needs
+    /// a key or a token.
     #[oai(path = "/v1/transactions", method = "get", operation_id = "list_transactions")]
     async fn list(
         &self,
         caller: MaybePrivate,
-        /// Only those in this state.
-        status: Query<State>,
-        /// How many at most.
+        /// List only transactions with this status.
+        status: Query<TransactionStatus>,
+        /// The largest number of transactions on the page.
         limit: Query<Limit>,
-        /// Where the page begins, as a `Link` header gave it.
+        /// The start of the page, from a `Link` header.
         cursor: Query<Cursor<16>>,
-    ) -> Result<Listed, Failure<Listing>> {
+    ) -> Result<ListResponse, Failure<Listing>> {
         self.check_reader(&caller)?;
         let mut errors = Vec::new();
-        let page =
-            Page { status: status.or_note(&mut errors), limit: limit.or_note(&mut errors).unwrap_or(Limit::DEFAULT) };
-        let cursor = cursor.or_note(&mut errors);
-        if !errors.is_empty() {
-            return Err(Problem::invalid(errors).into());
-        }
+        let page = PageQuery {
+            status: status.value_or_record(&mut errors),
+            limit: limit.value_or_record(&mut errors).unwrap_or(Limit::DEFAULT),
+        };
+        let cursor = cursor.value_or_record(&mut errors);
+        require_no_errors(errors)?;
         let status = page.status.map(Into::into);
-        // One more than shown tells whether there is a next page.
-        let asked = u32::from(page.limit.0) + 1;
+        // One transaction more than the page holds is fetched: it shows whether there is a next page.
+        let fetch_limit = u32::from(page.limit.0) + 1;
         let mut found = self
             .transactions
-            .list(status, asked, cursor.map(|Cursor(id)| transactions::Cursor(Uuid::from_bytes(id))))
+            .list(status, fetch_limit, cursor.map(|Cursor(id)| transactions::Cursor(Uuid::from_bytes(id))))
             .await?;
         let more = found.len() > usize::from(page.limit.0);
         found.truncate(page.limit.0.into());
         let link = found.last().filter(|_| more).map(|last| page.next_link(last));
-        let shown = found.into_iter().map(Transaction::new).collect::<Result<Vec<_>, _>>()?;
-        Ok(Listed::Ok(Json::new(&shown)?, link))
+        let transactions = found.into_iter().map(Transaction::new).collect::<Result<Vec<_>, _>>()?;
+        Ok(ListResponse::Ok(Json::new(&transactions)?, link))
     }
 }
 
 impl TransactionsApi {
-    /// Makes sure that this caller may look transactions up.
+    /// Checks that the caller may read transactions.
     fn check_reader(&self, caller: &MaybePrivate) -> Result<(), Problem> {
         match self.read {
             TransactionsRead::Open => Ok(()),
@@ -284,15 +291,15 @@ impl TransactionsApi {
     }
 }
 
-/// Waits until the client of this request has shut down its side.
-async fn half_closed(request: &Request) {
+/// Waits until the client shuts down its side of the connection.
+async fn wait_for_half_close(request: &Request) {
     match request.data::<HalfClosed>() {
         Some(HalfClosed(token)) => token.cancelled().await,
         None => std::future::pending().await,
     }
 }
 
-/// Checks the signature over the bytes as they came, before anything reads them as JSON.
+/// Checks the signature over the raw bytes, before they are parsed as JSON.
 fn check_signature(webhook: &WebhookConfig, request: &Request, body: &[u8]) -> Result<(), Problem> {
     if webhook.secrets.is_empty() {
         return Ok(());
@@ -302,7 +309,7 @@ fn check_signature(webhook: &WebhookConfig, request: &Request, body: &[u8]) -> R
         let lines: Vec<_> = request.headers().get_all(name).iter().map(HeaderValue::as_bytes).collect();
         if lines.is_empty() { Err(unauthorized(format!("{name} is missing"))) } else { Ok(lines) }
     };
-    // Two ids or times are two opinions about what is signed; signatures are several by their nature.
+    // Of two ids or timestamps it is unknown which one is signed. Several signatures are allowed.
     let only = |name: &'static str| match lines(name)?[..] {
         [line] => Ok(line),
         _ => Err(unauthorized(format!("{name} must be given once"))),
@@ -314,7 +321,7 @@ fn check_signature(webhook: &WebhookConfig, request: &Request, body: &[u8]) -> R
     signature::verify(signed, body, secrets, OffsetDateTime::now_utc()).map_err(|error| unauthorized(error.to_string()))
 }
 
-fn rejected(fields: &str) -> Problem {
+fn conflict_problem(fields: &str) -> Problem {
     let detail =
         format!("This transaction_id was recorded before with other values of: {fields}. The first payload stands.");
     let problem = Problem::new(StatusCode::CONFLICT, detail).kind("urn:millrace:problem:transaction-conflict");
@@ -332,7 +339,7 @@ mod tests {
     use crate::config::Secret;
 
     #[test]
-    fn a_secret_makes_signatures_required() {
+    fn a_secret_requires_signatures() {
         let open = WebhookConfig::default();
         let closed = WebhookConfig { secrets: vec![Secret::new([7; 24])], ..open.clone() };
         let now = OffsetDateTime::now_utc().unix_timestamp();
@@ -353,8 +360,8 @@ mod tests {
     }
 
     #[test]
-    fn a_rejected_payload_names_its_fields() {
-        let problem = rejected("amount, currency");
+    fn a_conflict_names_the_fields() {
+        let problem = conflict_problem("amount, currency");
         assert_eq!(problem.status(), StatusCode::CONFLICT);
         assert_eq!(problem.as_response().header("idempotency-conflict"), Some("amount, currency"));
     }

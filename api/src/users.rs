@@ -20,9 +20,10 @@ use crate::{
     wire::Json,
 };
 
-/// How many wrong logins one address may try at one account in a minute.
+/// Failed logins a minute from one network address to one account.
 const WRONG_LOGINS: u32 = 10;
-/// How many registrations of one account one address may try in a minute; none of them is a guess.
+/// Registrations a minute of one account from one network address. The limit is higher, since a registration guesses no
+/// password.
 const REGISTRATIONS: u32 = 20;
 
 /// The users endpoints.
@@ -35,7 +36,7 @@ pub struct UsersApi {
 }
 
 impl UsersApi {
-    /// Endpoints that issue these tokens, within limits that all processes share.
+    /// The endpoints, which issue `tokens`; all processes share the rate limits.
     pub fn new(users: Users, tokens: Tokens, limits: &Limits) -> Self {
         Self {
             users,
@@ -51,19 +52,19 @@ impl UsersApi {
 }
 
 #[derive(ApiResponse)]
-enum Registered {
-    /// Registered; the user can log in.
+enum RegisterResponse {
+    /// The user is registered and can log in.
     #[oai(status = 201)]
     Created(Json<User>),
 }
 
 #[derive(ApiResponse)]
-enum LoggedIn {
+enum LoginResponse {
     /// A token for the user.
     #[oai(status = 200)]
     Ok(
         Json<AccessToken>,
-        /// `no-store`: a token is for its user alone.
+        /// `no-store`, since a token is secret.
         #[oai(header = "Cache-Control")]
         String,
     ),
@@ -87,27 +88,27 @@ impl ErrorStatuses for LoggingIn {
 impl UsersApi {
     /// Register a user
     ///
-    /// An e-mail address is registered once, however it is written: 409 for one that is known. At most 60
-    /// registrations a minute are taken from one network address, 30 for one e-mail address, and 20 from one network
-    /// address for one e-mail address.
+    /// An e-mail address can be registered once, regardless of case and spelling variants: 409 if it is known. The
+    /// limits are 60 registrations a minute from one network address, 30 for one e-mail address, and 20 from one
+    /// network address for one e-mail address.
     #[oai(path = "/api/v1/users/register", method = "post", operation_id = "register_user")]
-    async fn register(&self, request: &Request, body: Body<NewUser>) -> Result<Registered, Failure<Registering>> {
+    async fn register(&self, request: &Request, body: Body<NewUser>) -> Result<RegisterResponse, Failure<Registering>> {
         let new = body.read()?;
         self.registrations.count(request, &new.email).await?;
         let Some(user) = self.users.register(new).await? else {
             return Err(Problem::new(StatusCode::CONFLICT, "Email already registered").into());
         };
         tracing::info!(user = user.id.0, "USER_REGISTERED");
-        Ok(Registered::Created(Json::new(&User::from(user))?))
+        Ok(RegisterResponse::Created(Json::new(&User::from(user))?))
     }
 
-    /// Log a user in
+    /// Log in
     ///
-    /// The token goes into the header `Authorization: Bearer …` of further requests. An unknown address and a wrong
-    /// password are answered by the same 401, after the same time. At most 60 logins a minute are taken from one network
-    /// address, 30 for one e-mail address, and 10 wrong ones from one network address for one e-mail address.
+    /// Send the token in the header `Authorization: Bearer …` of further requests. An unknown address and a wrong
+    /// password get the same 401 after the same time. The limits are 60 logins a minute from one network address, 30
+    /// for one e-mail address, and 10 failed ones from one network address for one e-mail address.
     #[oai(path = "/api/v1/users/login", method = "post", operation_id = "log_in")]
-    async fn login(&self, request: &Request, body: Body<Credentials>) -> Result<LoggedIn, Failure<LoggingIn>> {
+    async fn login(&self, request: &Request, body: Body<Credentials>) -> Result<LoginResponse, Failure<LoggingIn>> {
         let credentials = body.read()?;
         let attempt = self.logins.count(request, &credentials.email).await?;
         let user = match self.users.login(credentials).await {
@@ -115,9 +116,9 @@ impl UsersApi {
             Ok(Some(user)) => Ok(user),
             Err(failed) => Err(failed),
         };
-        attempt.take_back().await;
+        attempt.refund().await;
         let user = user?;
         let token = AccessToken::new(self.tokens.issue(user.id, user.role)?);
-        Ok(LoggedIn::Ok(Json::new(&token)?, "no-store".into()))
+        Ok(LoginResponse::Ok(Json::new(&token)?, "no-store".into()))
     }
 }

@@ -1,4 +1,4 @@
-//! What crosses the wire in a notation of its own: JSON answers, exact decimals and times.
+//! Wire types: JSON responses, exact decimals and timestamps.
 
 use std::marker::PhantomData;
 
@@ -14,26 +14,26 @@ use time::{OffsetDateTime, UtcOffset};
 
 use crate::problem::Problem;
 
-/// A JSON answer that shows a `T`. Written once, straight from the struct: the framework's own would build a tree of
-/// values first, in which a decimal would become a float.
+/// A JSON response with a `T`, serialised straight from the struct. The framework's own type builds a tree of values
+/// first, in which decimals become floats.
 pub struct Json<T> {
     text: Vec<u8>,
-    shows: PhantomData<fn() -> T>,
+    serialized: PhantomData<fn() -> T>,
 }
 
 impl<T: Serialize> Json<T> {
-    /// Writes it.
+    /// Serialises `value`, followed by a newline.
     ///
     /// # Errors
-    /// 500, when a type cannot be written as JSON at all.
+    /// 500 if the type cannot be serialised as JSON.
     pub fn new(value: &T) -> Result<Self, Problem> {
         let mut text = serde_json::to_vec(value).map_err(|error| Problem::internal(error.to_string()))?;
-        // So that the prompt of a shell does not run into the answer.
+        // A newline keeps a shell's prompt off the response's last line.
         text.push(b'\n');
-        Ok(Self { text, shows: PhantomData })
+        Ok(Self { text, serialized: PhantomData })
     }
 
-    /// What will be sent.
+    /// The response body.
     pub fn text(&self) -> &[u8] {
         &self.text
     }
@@ -66,16 +66,16 @@ impl<T> IntoResponse for Json<T> {
 pub struct Decimal(Box<RawValue>);
 
 impl Decimal {
-    /// Takes the text of a JSON number over.
+    /// Wraps the text of a JSON number.
     ///
     /// # Errors
-    /// 500, when it is not JSON.
+    /// 500 if the text is not JSON.
     pub fn new(text: String) -> Result<Self, Problem> {
         RawValue::from_string(text).map(Self).map_err(|error| Problem::internal(error.to_string()))
     }
 }
 
-/// A time, in UTC and to the microsecond, as RFC 3339 writes it: `2024-01-15T10:30:00.000000Z`.
+/// A time in UTC with microseconds, written as in RFC 3339: `2024-01-15T10:30:00.000000Z`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timestamp(pub OffsetDateTime);
 
@@ -94,7 +94,8 @@ impl Serialize for Timestamp {
     }
 }
 
-/// What is always in an answer, be it null. A plain `Option` would be documented as one that may be missing.
+/// A response field that is always present and may be null. `openapi.json` would describe a plain `Option` as a field
+/// that may be absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Nullable<T>(pub Option<T>);
@@ -129,12 +130,12 @@ impl<T: Type + Serialize> ToJSON for Nullable<T> {
 
 impl<T: Type + Serialize> ParseFromJSON for Nullable<T> {
     fn parse_from_json(_: Option<serde_json::Value>) -> ParseResult<Self> {
-        Err(ParseError::custom("only answered, never read"))
+        Err(ParseError::custom("only in responses, never read"))
     }
 }
 
-/// Makes a type known to `openapi.json` by this schema.
-macro_rules! documented {
+/// Declares the schema of a type in `openapi.json`.
+macro_rules! openapi_type {
     ($type:ty, $name:literal, $schema:expr) => {
         impl ::poem_openapi::types::Type for $type {
             const IS_REQUIRED: bool = true;
@@ -160,11 +161,11 @@ macro_rules! documented {
     };
 }
 
-/// Makes a type that is only answered known to `openapi.json`. The framework wants it to be readable too, but bodies are read
-/// by [`crate::validation`] alone.
-macro_rules! answer_only {
+/// Declares the schema of a type that only responses contain. The framework requires a parser too; it always fails,
+/// since bodies are read by [`crate::validation`] alone.
+macro_rules! openapi_response_type {
     ($type:ty, $name:literal, $schema:expr) => {
-        $crate::wire::documented!($type, $name, $schema);
+        $crate::wire::openapi_type!($type, $name, $schema);
 
         impl ::poem_openapi::types::ToJSON for $type {
             fn to_json(&self) -> Option<::serde_json::Value> {
@@ -174,21 +175,21 @@ macro_rules! answer_only {
 
         impl ::poem_openapi::types::ParseFromJSON for $type {
             fn parse_from_json(_: Option<::serde_json::Value>) -> ::poem_openapi::types::ParseResult<Self> {
-                Err(::poem_openapi::types::ParseError::custom("only answered, never read"))
+                Err(::poem_openapi::types::ParseError::custom("only in responses, never read"))
             }
         }
     };
 }
 
-pub(crate) use answer_only;
-pub(crate) use documented;
+pub(crate) use openapi_response_type;
+pub(crate) use openapi_type;
 
-answer_only!(
+openapi_response_type!(
     Decimal,
     "decimal",
     MetaSchema { format: Some("decimal"), example: Some(1500.into()), ..MetaSchema::new("number") }
 );
-answer_only!(
+openapi_response_type!(
     Timestamp,
     "timestamp",
     MetaSchema {
@@ -204,12 +205,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_utc_to_the_microsecond() {
-        for (time, shown) in [
+    fn timestamps_are_in_utc_with_microseconds() {
+        for (time, expected) in [
             (datetime!(2024-01-15 10:30 UTC), "2024-01-15T10:30:00.000000Z"),
             (datetime!(2024-01-15 00:30:00.000001 +5:30), "2024-01-14T19:00:00.000001Z"),
         ] {
-            assert_eq!(serde_json::to_string(&Timestamp(time)).ok(), Some(format!("\"{shown}\"")));
+            assert_eq!(serde_json::to_string(&Timestamp(time)).ok(), Some(format!("\"{expected}\"")));
         }
     }
 

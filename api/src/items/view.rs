@@ -1,4 +1,4 @@
-//! Items on the wire.
+//! Wire types of the items endpoints.
 
 use jobs::{decimal::Whole, items, items::Contents};
 use poem_openapi::{
@@ -9,15 +9,15 @@ use poem_openapi::{
 use serde::Serialize;
 
 use crate::{
-    validation::{Fields, FromBody, Integer, Text, VisibleText, Wrong, request, whole_in_text},
-    wire::{Nullable, Timestamp, documented},
+    validation::{FieldError, Fields, FromJsonObject, Integer, Text, VisibleText, request, whole_from_text},
+    wire::{Nullable, Timestamp, openapi_type},
 };
 
-/// An item as it stands.
+/// An item.
 #[derive(Object, Serialize)]
 #[oai(rename = "Item")]
 pub struct Item {
-    /// Never given twice.
+    /// Unique; never reused.
     id: i64,
     title: String,
     description: Nullable<String>,
@@ -26,13 +26,13 @@ pub struct Item {
     /// The `id` of the owner.
     owner_id: i64,
     owner: Owner,
-    /// When it was created.
+    /// The time of its creation.
     created_at: Timestamp,
-    /// When it was last changed.
+    /// The time of its last change.
     updated_at: Timestamp,
 }
 
-/// Whom an item belongs to.
+/// The owner of an item.
 #[derive(Object, Serialize)]
 #[oai(rename = "ItemOwner")]
 pub struct Owner {
@@ -56,28 +56,28 @@ impl From<&items::Item> for Item {
 }
 
 request! {
-    /// An item as its owner describes it. Unknown fields are ignored.
+    /// The fields of an item that its owner sets. Unknown fields are ignored.
     #[example({"title": "Blue bicycle", "description": "Three gears, two years old.", "price_cents": 12500})]
     pub struct ItemRequest {
-        /// What it is called; at least one character that can be seen.
+        /// The name of the item, with at least one visible character.
         title: VisibleText<1, 255>,
-        /// More about it.
+        /// A longer description.
         description: Option<Text<0, 10_000>>,
         /// 0 or more.
         price_cents: Option<Integer<0, { i64::MAX }>>,
-        /// The caller's id, who is the owner whether said or not; anybody else is a 403.
+        /// The caller's id. The caller is always the owner; another id is a 403.
         owner_id: Option<Integer<{ -i64::MAX }, { i64::MAX }>>,
     }
 }
 
-/// What a body says.
+/// The contents of a valid body.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Said {
+pub struct ItemInput {
     pub contents: Contents,
     pub owner_id: Option<i64>,
 }
 
-impl FromBody for Said {
+impl FromJsonObject for ItemInput {
     type Schema = ItemRequest;
 
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
@@ -91,11 +91,11 @@ impl FromBody for Said {
     }
 }
 
-/// The id in a path, as it was written: a number that no item has is a 404, so all that is wrong with it is found later.
+/// The id in a path as text. It is parsed in the handler, since a number that no item can have is a 404, not a 422.
 #[derive(Debug)]
 pub struct ItemIdText(pub String);
 
-documented!(ItemIdText, "integer_int64", MetaSchema::new_with_format("integer", "int64"));
+openapi_type!(ItemIdText, "integer_int64", MetaSchema::new_with_format("integer", "int64"));
 
 impl ParseFromParameter for ItemIdText {
     fn parse_from_parameter(value: &str) -> ParseResult<Self> {
@@ -103,12 +103,12 @@ impl ParseFromParameter for ItemIdText {
     }
 }
 
-/// Reads the id in a path: `None` for a number that no item can have.
+/// Parses the id in a path; `None` for a number that no item can have.
 ///
 /// # Errors
-/// What is wrong with one that is no number.
-pub fn id(text: &str) -> Result<Option<items::ItemId>, Wrong> {
-    let whole = whole_in_text(text)?;
+/// The text is not an integer.
+pub fn parse_id(text: &str) -> Result<Option<items::ItemId>, FieldError> {
+    let whole = whole_from_text(text)?;
     Ok(match whole {
         Whole::Number(id) if id > 0 => Some(items::ItemId(id)),
         _ => None,
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_numbers() {
+    fn parses_ids() {
         for (text, expected) in [
             ("7", Some(7)),
             (" 7 ", Some(7)),
@@ -129,10 +129,10 @@ mod tests {
             ("-1", None),
             ("99999999999999999999", None),
         ] {
-            assert_eq!(id(text), Ok(expected.map(items::ItemId)), "{text}");
+            assert_eq!(parse_id(text), Ok(expected.map(items::ItemId)), "{text}");
         }
         for text in ["", "x", "7x", "1.5", "--1", "\0"] {
-            assert!(id(text).is_err(), "{text}");
+            assert!(parse_id(text).is_err(), "{text}");
         }
     }
 }

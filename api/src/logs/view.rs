@@ -1,12 +1,12 @@
-//! Logs over the wire: the ends of a range, formats, and names of files.
+//! Wire types of the log export: times, formats and file names.
 
 use jobs::logs::{self, Range};
 use poem_openapi::registry::MetaSchema;
 use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 
-use crate::validation::{QueryValue, Wrong};
+use crate::validation::{FieldError, QueryValue};
 
-/// A moment, as RFC 3339 writes it, in UTC.
+/// A time in RFC 3339, converted to UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Moment(pub(super) OffsetDateTime);
 
@@ -18,13 +18,13 @@ impl QueryValue for Moment {
         }
     }
 
-    fn read(text: &str) -> Result<Self, Wrong> {
-        // In a query that nobody encoded, the plus of an offset has become a blank.
-        let read = OffsetDateTime::parse(text, &Rfc3339)
+    fn read(text: &str) -> Result<Self, FieldError> {
+        // If the client did not percent-encode the `+` of an offset, it arrives as a blank.
+        let parsed = OffsetDateTime::parse(text, &Rfc3339)
             .or_else(|_| OffsetDateTime::parse(&text.replacen(' ', "+", usize::from(text.contains('T'))), &Rfc3339));
-        let utc = read.ok().and_then(|time| time.checked_to_offset(UtcOffset::UTC)).filter(|time| time.year() >= 0);
+        let utc = parsed.ok().and_then(|time| time.checked_to_offset(UtcOffset::UTC)).filter(|time| time.year() >= 0);
         utc.map(Self).ok_or_else(|| {
-            Wrong::new(
+            FieldError::new(
                 "datetime_parsing",
                 "Input should be a valid datetime, in RFC 3339 with an offset, such as 2024-01-15T10:30:00Z",
             )
@@ -32,7 +32,7 @@ impl QueryValue for Moment {
     }
 }
 
-/// How lines are sent.
+/// The format of the lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Format(pub(super) logs::Format);
 
@@ -45,21 +45,21 @@ impl QueryValue for Format {
         }
     }
 
-    fn read(text: &str) -> Result<Self, Wrong> {
+    fn read(text: &str) -> Result<Self, FieldError> {
         match text {
             "jsonl" => Ok(Self(logs::Format::Lines)),
             "jsonl.gz" => Ok(Self(logs::Format::Gzip)),
-            _ => Err(Wrong::new("enum", "Input should be 'jsonl' or 'jsonl.gz'")),
+            _ => Err(FieldError::new("enum", "Input should be 'jsonl' or 'jsonl.gz'")),
         }
     }
 }
 
-/// A time as it is repeated to whoever sent it.
-pub(super) fn text(time: OffsetDateTime) -> String {
+/// The text of a time in an error message.
+pub(super) fn format_time(time: OffsetDateTime) -> String {
     time.format(&Rfc3339).unwrap_or_default()
 }
 
-/// What a file with this export may be called, on every system.
+/// The file name of an export, valid on every operating system.
 pub(super) fn file_name(range: &Range, format: logs::Format) -> String {
     let plain = |time: OffsetDateTime| {
         let (year, month, day) = time.to_calendar_date();
@@ -80,16 +80,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_has_an_offset() {
-        for (text, read) in [
+    fn requires_a_time_with_an_offset() {
+        for (text, time) in [
             ("2024-01-15T10:30:00Z", datetime!(2024-01-15 10:30 UTC)),
             ("2024-01-15T10:30:00.25+02:00", datetime!(2024-01-15 08:30:00.25 UTC)),
             ("2024-01-15T10:30:00 02:00", datetime!(2024-01-15 08:30 UTC)),
             ("2024-01-15T10:30:00-02:00", datetime!(2024-01-15 12:30 UTC)),
         ] {
-            assert_eq!(Moment::read(text), Ok(Moment(read)), "{text}");
+            assert_eq!(Moment::read(text), Ok(Moment(time)), "{text}");
         }
-        for wrong in [
+        for text in [
             "yesterday",
             "2024-01-15",
             "2024-01-15T10:30:00",
@@ -99,12 +99,12 @@ mod tests {
             "9999-12-31T23:59:59-02:00",
             "0000-01-01T00:00:00+02:00",
         ] {
-            assert!(Moment::read(wrong).is_err(), "{wrong}");
+            assert!(Moment::read(text).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn a_name_says_what_is_in_the_file() {
+    fn the_file_name_has_range_and_format() {
         let range = Range::new(datetime!(2024-01-15 10:30 UTC), datetime!(2024-01-16 0:00 UTC)).expect("a range");
         let name = file_name(&range, logs::Format::Gzip);
         assert_eq!(name, "millrace-logs-20240115T103000Z-20240116T000000Z.jsonl.gz");

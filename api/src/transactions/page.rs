@@ -1,20 +1,21 @@
-//! Pages of the list: the cursor, the link to the next page, and the path of one transaction.
+//! URLs of transactions: the path of one transaction and the link to the next page of the list.
 
 use jobs::transactions::Transaction;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::view::State;
+use super::view::TransactionStatus;
 use crate::validation::{Cursor, Limit};
 
-/// Where one transaction and the list of all are found.
+/// The path of the list; a transaction's path is below it.
 const PATH: &str = "/v1/transactions";
-/// Everything but what RFC 3986 calls unreserved is encoded, `/` too: an id is one segment, whatever it contains.
+/// Percent-encodes all characters except the unreserved ones of RFC 3986. An id is always one path segment, so `/` is
+/// encoded too.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The path of a transaction.
 pub fn location(transaction_id: &str) -> String {
-    // A segment of dots alone is a step in the path for most clients, encoded or not, but there is no other way to
-    // write it; the dots encoded survive at least the clients that take the path as it is.
+    // Most clients resolve a segment `.` or `..` as a relative path, even if it is encoded. There is no other notation;
+    // encoded dots at least survive in clients that do not resolve paths.
     match transaction_id {
         "." => format!("{PATH}/%2E"),
         ".." => format!("{PATH}/%2E%2E"),
@@ -22,17 +23,17 @@ pub fn location(transaction_id: &str) -> String {
     }
 }
 
-/// What was asked for, to be asked again of the next page.
+/// The parameters of a list request, which the link to the next page repeats.
 #[derive(Debug, Clone, Copy)]
-pub struct Page {
-    /// Only those in this state.
-    pub status: Option<State>,
-    /// How many at most.
+pub struct PageQuery {
+    /// List only transactions with this status.
+    pub status: Option<TransactionStatus>,
+    /// The largest number of transactions on the page.
     pub limit: Limit,
 }
 
-impl Page {
-    /// The `Link` to the page after the one that ends with `last`.
+impl PageQuery {
+    /// The `Link` header for the page after `last`.
     pub fn next_link(&self, last: &Transaction) -> String {
         let cursor = Cursor(*last.id.as_bytes());
         let status = self.status.map(|state| format!("status={}&", state.name())).unwrap_or_default();
@@ -49,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_one_segment() {
+    fn a_location_has_the_id_as_one_segment() {
         for (id, path) in [
             ("txn_abc123", "/v1/transactions/txn_abc123"),
             ("a/b c?é%", "/v1/transactions/a%2Fb%20c%3F%C3%A9%25"),
@@ -60,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_page_asks_for_the_same() {
+    fn the_next_link_repeats_the_query() {
         let last = Transaction {
             id: Uuid::now_v7(),
             transaction_id: "t".into(),
@@ -75,12 +76,12 @@ mod tests {
             remaining: std::time::Duration::ZERO,
         };
         let next = Cursor(*last.id.as_bytes());
-        let page = Page { status: Some(State::Failed), limit: Limit(5) };
+        let page = PageQuery { status: Some(TransactionStatus::Failed), limit: Limit(5) };
         assert_eq!(
             page.next_link(&last),
             format!("</v1/transactions?status=FAILED&limit=5&cursor={next}>; rel=\"next\"")
         );
-        let page = Page { status: None, limit: Limit(20) };
+        let page = PageQuery { status: None, limit: Limit(20) };
         assert_eq!(page.next_link(&last), format!("</v1/transactions?limit=20&cursor={next}>; rel=\"next\""));
     }
 }

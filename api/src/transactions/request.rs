@@ -1,32 +1,34 @@
-//! A transaction as its sender describes it.
+//! The webhook's body: fields, limits and schema of a new transaction.
 
 use jobs::transactions::{Amount, AmountError, NewTransaction};
 use poem_openapi::registry::MetaSchema;
 
-use crate::validation::{Fields, FromBody, Text, Value, Wrong, any_of, decimal_in_json, request, string};
+use crate::validation::{
+    FieldError, Fields, FromJsonObject, Text, Value, any_of, decimal_from_json, parse_string, request,
+};
 
 request! {
-    /// A transaction as its sender describes it. Unknown fields are ignored.
+    /// A new transaction. Unknown fields are ignored.
     #[example({
         "transaction_id": "txn_abc123", "source_account": "acc_user_1", "destination_account": "acc_merchant_1",
         "amount": 1500, "currency": "INR"
     })]
     pub struct TransactionRequest {
-        /// The sender's id: it never names another transaction.
+        /// The sender's id, unique for each transaction.
         transaction_id: Text<1, 255>,
-        /// Where the money comes from.
+        /// The account that the money comes from.
         source_account: Text<1, 255>,
-        /// Where the money goes.
+        /// The account that the money goes to.
         destination_account: Text<1, 255>,
-        /// How much: more than 0, at most 12 digits before the point and 6 after it. As a text it stays exact in every
-        /// client; a number may also have an exponent.
+        /// More than 0, with at most 12 digits before the point and 6 after it. A text stays exact in every client; a
+        /// number may have an exponent.
         amount: Amount,
         /// ISO 4217 code.
         currency: Currency,
     }
 }
 
-impl FromBody for NewTransaction {
+impl FromJsonObject for NewTransaction {
     type Schema = TransactionRequest;
 
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
@@ -42,7 +44,7 @@ impl FromBody for NewTransaction {
     }
 }
 
-/// The texts of [`Amount`]s: up to 12 digits, up to 6 more after the point, and not all of them 0.
+/// The pattern of the texts of [`Amount`]s: up to 12 digits before the point, up to 6 after it, not all of them 0.
 const AMOUNT_PATTERN: &str = "^([1-9][0-9]{0,11}(\\.[0-9]{1,6})?|0\\.([1-9][0-9]{0,5}|0[1-9][0-9]{0,4}|00[1-9][0-9]{0,3}|\
                               000[1-9][0-9]{0,2}|0000[1-9][0-9]?|00000[1-9]))$";
 
@@ -58,21 +60,23 @@ impl Value for Amount {
         any_of([number, text])
     }
 
-    fn read(raw: &str) -> Result<Self, Wrong> {
-        decimal_in_json(raw, |text| {
+    fn read(raw: &str) -> Result<Self, FieldError> {
+        decimal_from_json(raw, |text| {
             text.parse().map_err(|error| match error {
-                AmountError::NotDecimal => Wrong::new("decimal_parsing", "Input should be a valid decimal"),
-                AmountError::NotFinite => Wrong::not_finite(),
-                AmountError::NotPositive => Wrong::new("greater_than", "Input should be greater than 0").limit("gt", 0),
+                AmountError::NotDecimal => FieldError::new("decimal_parsing", "Input should be a valid decimal"),
+                AmountError::NotFinite => FieldError::not_finite(),
+                AmountError::NotPositive => {
+                    FieldError::new("greater_than", "Input should be greater than 0").limit("gt", 0)
+                }
                 AmountError::TooManyDigits => {
-                    Wrong::new("decimal_max_digits", "Decimal input should have no more than 18 digits in total")
+                    FieldError::new("decimal_max_digits", "Decimal input should have no more than 18 digits in total")
                         .limit("max_digits", 18)
                 }
                 AmountError::TooManyPlaces => {
-                    Wrong::new("decimal_max_places", "Decimal input should have no more than 6 decimal places")
+                    FieldError::new("decimal_max_places", "Decimal input should have no more than 6 decimal places")
                         .limit("decimal_places", 6)
                 }
-                AmountError::TooManyWholeDigits => Wrong::new(
+                AmountError::TooManyWholeDigits => FieldError::new(
                     "decimal_whole_digits",
                     "Decimal input should have no more than 12 digits before the decimal point",
                 )
@@ -82,20 +86,20 @@ impl Value for Amount {
     }
 }
 
-/// An ISO 4217 code that is in use.
+/// A current ISO 4217 code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Currency(String);
 
 impl Currency {
     fn is_code(text: &str) -> bool {
-        // The list marks VES as superseded by VED, but both are codes of the same bolívar and both are in ISO 4217.
+        // The crate marks VES as superseded by VED, but both are in ISO 4217, as codes of the same bolívar.
         iso_currency::Currency::from_code(text)
             .is_some_and(|currency| currency.is_superseded().is_none() || text == "VES")
     }
 }
 
 impl Value for Currency {
-    /// The list itself: a client learns of a wrong code before it sends it.
+    /// The pattern lists all codes, so that clients can check a code before they send it.
     fn schema() -> MetaSchema {
         let letters = || 'A'..='Z';
         let texts =
@@ -104,10 +108,10 @@ impl Value for Currency {
         MetaSchema { pattern: Some(format!("^({})$", codes.join("|"))), ..MetaSchema::new("string") }
     }
 
-    fn read(raw: &str) -> Result<Self, Wrong> {
-        let text = string(raw).ok_or_else(Wrong::not_a_string)??;
+    fn read(raw: &str) -> Result<Self, FieldError> {
+        let text = parse_string(raw).ok_or_else(FieldError::not_a_string)??;
         if !Self::is_code(&text) {
-            return Err(Wrong::rule("currency must be an ISO 4217 code, such as INR"));
+            return Err(FieldError::value_error("currency must be an ISO 4217 code, such as INR"));
         }
         Ok(Self(text.into_owned()))
     }
@@ -118,8 +122,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_amounts_without_floats() {
-        for (raw, shown) in [
+    fn parses_amounts_without_floats() {
+        for (raw, expected) in [
             ("1500", "1500"),
             ("1500.00", "1500.00"),
             ("\" 0.000001 \"", "0.000001"),
@@ -128,7 +132,7 @@ mod tests {
             ("\"1_000\"", "1000"),
             (&format!("1.{}", "0".repeat(70)), "1.000000"),
         ] {
-            assert_eq!(Amount::read(raw).map(|amount| amount.to_string()), Ok(shown.to_owned()), "{raw}");
+            assert_eq!(Amount::read(raw).map(|amount| amount.to_string()), Ok(expected.to_owned()), "{raw}");
         }
         for (raw, expected) in [
             ("true", "decimal_type"),
@@ -145,13 +149,13 @@ mod tests {
             ("1234567890123456789", "decimal_max_digits"),
             ("1e999999999", "decimal_max_digits"),
         ] {
-            let wrong = Amount::read(raw).expect_err(raw);
-            assert!(format!("{wrong:?}").contains(&format!("\"{expected}\"")), "{raw}: {wrong:?}");
+            let error = Amount::read(raw).expect_err(raw);
+            assert!(format!("{error:?}").contains(&format!("\"{expected}\"")), "{raw}: {error:?}");
         }
     }
 
     #[test]
-    fn knows_the_currencies_in_use() {
+    fn accepts_only_current_currency_codes() {
         for code in ["INR", "EUR", "USD", "VES", "VED"] {
             assert_eq!(Currency::read(&format!("\"{code}\"")), Ok(Currency(code.into())));
         }
@@ -160,6 +164,6 @@ mod tests {
         }
         let pattern = Currency::schema().pattern.unwrap_or_default();
         assert!(pattern.contains("|INR|") && pattern.contains("|VES|") && !pattern.contains("HRK"), "{pattern}");
-        assert_eq!(Currency::read("356"), Err(Wrong::not_a_string()));
+        assert_eq!(Currency::read("356"), Err(FieldError::not_a_string()));
     }
 }

@@ -1,4 +1,4 @@
-//! A transaction as the wire shows it.
+//! Wire types of the transaction endpoints: responses and the status parameter.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -11,43 +11,43 @@ use serde::Serialize;
 
 use crate::{
     problem::Problem,
-    validation::{QueryValue, Wrong},
+    validation::{FieldError, QueryValue},
     wire::{Decimal, Nullable, Timestamp},
 };
 
-/// How many characters an id or account has.
+/// The allowed number of characters in a transaction id.
 pub const ID_LENGTH: RangeInclusive<usize> = 1..=255;
 
-/// A recorded transaction.
+/// A transaction.
 #[derive(Object, Serialize)]
 pub struct Transaction {
-    /// The sender's id: it never names another transaction.
+    /// The sender's id, unique for each transaction.
     transaction_id: String,
-    /// Where the money comes from.
+    /// The account that the money comes from.
     source_account: String,
-    /// Where the money goes.
+    /// The account that the money goes to.
     destination_account: String,
-    /// How much: exactly the value that came in.
+    /// Exactly the value of the webhook.
     amount: Decimal,
     /// ISO 4217 code.
     currency: String,
-    /// States only move forward, except by an operator's replay of a failed one.
-    status: State,
-    /// When it was recorded.
+    /// The status never reverts, except when an operator replays a failed transaction.
+    status: TransactionStatus,
+    /// The time when the transaction was stored.
     created_at: Timestamp,
-    /// When it was processed or failed; null until then.
+    /// The time when the transaction was processed or failed; null until then.
     processed_at: Nullable<Timestamp>,
-    /// Why it failed; only when `FAILED`.
+    /// The reason of a failure; only present if `FAILED`.
     #[oai(skip_serializing_if_is_none)]
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
 
 impl Transaction {
-    /// Shows one.
+    /// The response for a stored transaction.
     ///
     /// # Errors
-    /// 500, when its amount were not a number.
+    /// 500 if the amount is not a number, which the database rules out.
     pub fn new(from: transactions::Transaction) -> Result<Self, Problem> {
         Ok(Self {
             transaction_id: from.transaction_id,
@@ -63,35 +63,35 @@ impl Transaction {
     }
 }
 
-/// The seconds after which it is expected to have left PROCESSING; at least one, since asking at once tells nothing.
+/// The seconds until the transaction is expected to leave PROCESSING. At least 1, since an immediate retry is useless.
 pub fn retry_after(transaction: &transactions::Transaction) -> Option<u64> {
     let remaining = transaction.remaining;
     let whole = remaining.as_secs() + u64::from(remaining.subsec_nanos() > 0);
     (transaction.status == Status::Processing).then(|| whole.max(1))
 }
 
-/// An entity tag for an answer. The hash has fixed keys, so all processes of one build agree on it; after an update of
-/// the compiler a client is at worst sent an answer it already had.
+/// The entity tag of a response body. The hash has fixed keys, so all processes of one build return the same tag. After
+/// a compiler update the tag may change; a client then gets a response that it already has.
 pub fn etag(body: &[u8]) -> String {
     let mut hasher = DefaultHasher::new();
     body.hash(&mut hasher);
     format!("\"{:016x}\"", hasher.finish())
 }
 
-/// Where a transaction stands.
+/// The status of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum, Serialize)]
-#[oai(rename = "TransactionStatus", rename_all = "UPPERCASE")]
+#[oai(rename_all = "UPPERCASE")]
 #[serde(rename_all = "UPPERCASE")]
-pub enum State {
-    /// Recorded, waiting for its processing or in the midst of it.
+pub enum TransactionStatus {
+    /// Stored; its processing is pending or running.
     Processing,
-    /// Done.
+    /// Processed successfully.
     Processed,
-    /// Given up; `error` says why.
+    /// Failed for good; `error` has the reason.
     Failed,
 }
 
-impl From<Status> for State {
+impl From<Status> for TransactionStatus {
     fn from(status: Status) -> Self {
         match status {
             Status::Processing => Self::Processing,
@@ -101,20 +101,20 @@ impl From<Status> for State {
     }
 }
 
-impl From<State> for Status {
-    fn from(state: State) -> Self {
+impl From<TransactionStatus> for Status {
+    fn from(state: TransactionStatus) -> Self {
         match state {
-            State::Processing => Self::Processing,
-            State::Processed => Self::Processed,
-            State::Failed => Self::Failed,
+            TransactionStatus::Processing => Self::Processing,
+            TransactionStatus::Processed => Self::Processed,
+            TransactionStatus::Failed => Self::Failed,
         }
     }
 }
 
-impl State {
+impl TransactionStatus {
     const ALL: [Self; 3] = [Self::Processing, Self::Processed, Self::Failed];
 
-    /// As the wire writes it.
+    /// The name on the wire.
     pub fn name(self) -> &'static str {
         match self {
             Self::Processing => "PROCESSING",
@@ -124,14 +124,14 @@ impl State {
     }
 }
 
-impl QueryValue for State {
+impl QueryValue for TransactionStatus {
     fn schema() -> MetaSchema {
         MetaSchema { enum_items: Self::ALL.map(|state| state.name().into()).into(), ..MetaSchema::new("string") }
     }
 
-    fn read(text: &str) -> Result<Self, Wrong> {
+    fn read(text: &str) -> Result<Self, FieldError> {
         let state = Self::ALL.into_iter().find(|state| state.name() == text);
-        state.ok_or_else(|| Wrong::new("enum", "Input should be 'PROCESSING', 'PROCESSED' or 'FAILED'"))
+        state.ok_or_else(|| FieldError::new("enum", "Input should be 'PROCESSING', 'PROCESSED' or 'FAILED'"))
     }
 }
 
@@ -159,23 +159,23 @@ mod tests {
         }
     }
 
-    fn shown(status: Status) -> String {
-        let shown = Transaction::new(transaction(status, Duration::ZERO)).ok();
-        shown.and_then(|shown| serde_json::to_string(&shown).ok()).unwrap_or_default()
+    fn json(status: Status) -> String {
+        let response = Transaction::new(transaction(status, Duration::ZERO)).ok();
+        response.and_then(|response| serde_json::to_string(&response).ok()).unwrap_or_default()
     }
 
     #[test]
-    fn shows_the_fields_of_the_contract_in_their_order() {
+    fn serialises_the_fields_of_the_contract_in_their_order() {
         let start = r#"{"transaction_id":"txn_abc123","source_account":"acc_user_1","destination_account":"acc_merchant_1","amount":1500.50,"currency":"INR","status":"#;
         let created = r#""created_at":"2024-01-15T10:30:00.000000Z","processed_at":"#;
         let at = r#""2024-01-15T10:30:30.500000Z""#;
-        assert_eq!(shown(Status::Processing), format!("{start}\"PROCESSING\",{created}null}}"));
-        assert_eq!(shown(Status::Processed), format!("{start}\"PROCESSED\",{created}{at}}}"));
-        assert_eq!(shown(Status::Failed), format!("{start}\"FAILED\",{created}{at},\"error\":\"declined\"}}"));
+        assert_eq!(json(Status::Processing), format!("{start}\"PROCESSING\",{created}null}}"));
+        assert_eq!(json(Status::Processed), format!("{start}\"PROCESSED\",{created}{at}}}"));
+        assert_eq!(json(Status::Failed), format!("{start}\"FAILED\",{created}{at},\"error\":\"declined\"}}"));
     }
 
     #[test]
-    fn retries_after_what_remains() {
+    fn retry_after_is_the_remaining_time() {
         let after = |status, millis| retry_after(&transaction(status, Duration::from_millis(millis)));
         assert_eq!(after(Status::Processing, 0), Some(1));
         assert_eq!(after(Status::Processing, 1000), Some(1));
@@ -184,14 +184,14 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_changes_with_the_answer() {
+    fn an_entity_tag_changes_with_the_body() {
         assert_eq!(etag(b"body"), etag(b"body"));
         assert_ne!(etag(b"body"), etag(b"other body"));
     }
 
     #[test]
-    fn reads_states() {
-        assert_eq!(State::read("FAILED"), Ok(State::Failed));
-        assert!(State::read("failed").is_err());
+    fn parses_statuses() {
+        assert_eq!(TransactionStatus::read("FAILED"), Ok(TransactionStatus::Failed));
+        assert!(TransactionStatus::read("failed").is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! How often something may be tried: by one address for one account, by one address, and for one account.
+//! Rate limits of logins and registrations: per network address and account, per address, and per account.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -10,13 +10,14 @@ use crate::{
     rate_limit::{Limit, LimitKey, Limits, Policy, client_network},
 };
 
-/// What a guesser gets from one address, and a household or an office needs.
+/// Attempts a minute from one address: few for guessing passwords, enough for a household or an office.
 const PER_ADDRESS: u32 = 60;
-/// What a guesser gets from any number of addresses; people do not mistype more often.
+/// Attempts a minute for one account from all addresses together. It limits distributed guessing; people mistype less
+/// often.
 const PER_ACCOUNT: u32 = 30;
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// How often something may be tried.
+/// The three rate limits of one operation.
 #[derive(Clone)]
 pub struct Attempts {
     by_pair: Limit,
@@ -24,13 +25,13 @@ pub struct Attempts {
     by_account: Limit,
 }
 
-/// An attempt that was counted.
+/// A counted attempt, which can be refunded.
 pub struct Attempt<'a> {
     limit: &'a Limit,
     pair: Pair,
 }
 
-/// Whose attempts at which account.
+/// The key of the first limit: a network address and an account.
 #[derive(Clone)]
 struct Pair {
     address: Option<IpAddr>,
@@ -45,8 +46,8 @@ impl LimitKey for Pair {
 }
 
 impl Attempts {
-    /// Limits with these names: by pair, by address, by account. A pair has fewer tokens than an account, so that one
-    /// address cannot use up what the account has.
+    /// Limits with these names: by pair, by address, by account. A pair's quota is below an account's, so that one
+    /// address cannot use up the account's quota.
     pub fn new(limits: &Limits, [pair, address, account]: [&'static str; 3], per_pair: u32) -> Self {
         let limit = |name, quota| limits.new_limit(Policy { name, quota, window: WINDOW });
         Self {
@@ -56,32 +57,32 @@ impl Attempts {
         }
     }
 
-    /// Counts an attempt. By the pair first: an address that is over that limit can use up neither what the account has
-    /// left nor what its other users have. By the address next, for the same reason.
+    /// Counts an attempt against the pair, then the address, then the account. The order protects the shared quotas: a
+    /// pair over its limit consumes neither of them, and an address over its limit does not consume the account's.
     ///
     /// # Errors
-    /// 429, when one of the limits is reached.
+    /// 429 if one of the limits is reached.
     pub async fn count(&self, request: &Request, email: &Email) -> Result<Attempt<'_>, Problem> {
         let pair = Pair { address: client_network(request), account: email.key() };
         self.by_pair.acquire(&pair).await?;
         let attempt = Attempt { limit: &self.by_pair, pair };
-        let others = async {
-            self.by_address.acquire(attempt.pair.address).await?;
-            self.by_account.acquire(&attempt.pair.account).await
+        let address_and_account = async {
+            self.by_address.take(attempt.pair.address).await?;
+            self.by_account.take(&attempt.pair.account).await
         };
-        match others.await {
+        match address_and_account.await {
             Ok(_) => Ok(attempt),
-            Err(refused) => {
-                attempt.take_back().await;
-                Err(refused)
+            Err(problem) => {
+                attempt.refund().await;
+                Err(problem)
             }
         }
     }
 }
 
 impl Attempt<'_> {
-    /// It was no wrong guess: the pair may try as often as before.
-    pub async fn take_back(self) {
-        self.limit.refund(&self.pair).await;
+    /// Gives the attempt back to the pair's limit. For attempts that were not a failed guess.
+    pub async fn refund(self) {
+        self.limit.give_back(&self.pair).await;
     }
 }

@@ -1,22 +1,22 @@
-//! Users and tokens as the wire shows them, and what is read from the wire.
+//! Wire types of the users endpoints.
 
 use jobs::users::{self, Credentials, Email, NewUser, Password, token};
 use poem_openapi::{Object, registry::MetaSchema};
 use serde::Serialize;
 
-use crate::validation::{Fields, FromBody, Text, Value, VisibleText, Wrong, request};
+use crate::validation::{FieldError, Fields, FromJsonObject, Text, Value, VisibleText, request};
 
-/// Longer texts are no addresses, and are not searched for what is wrong with them.
-const LONGEST_EMAIL: usize = 1024;
+/// The longest text that is parsed as an e-mail address. Longer ones are rejected unparsed.
+const MAX_EMAIL_LENGTH: usize = 1024;
 
 /// A registered user.
 #[derive(Object, Serialize)]
 pub struct User {
-    /// Ours, and the `sub` of tokens.
+    /// The user's id, which is also the `sub` of tokens.
     id: i64,
-    /// As it was registered, in NFC, its domain in lower case.
+    /// The registered address, in NFC and with its domain in lower case.
     email: String,
-    /// As it was registered.
+    /// The registered name.
     full_name: String,
 }
 
@@ -26,49 +26,49 @@ impl From<users::User> for User {
     }
 }
 
-/// What proves who calls.
+/// An access token.
 #[derive(Object, Serialize)]
 pub struct AccessToken {
-    /// For the header `Authorization: Bearer …`.
+    /// The token to send in the header `Authorization: Bearer …`.
     access_token: String,
     /// Always `bearer`.
     token_type: String,
-    /// The seconds for which it is good.
+    /// The token's lifetime in seconds.
     expires_in: u64,
 }
 
 impl AccessToken {
-    /// Shows one that has just been issued.
+    /// The response for a token that has just been issued.
     pub fn new(access_token: String) -> Self {
         Self { access_token, token_type: "bearer".into(), expires_in: token::LIFETIME.as_secs() }
     }
 }
 
 request! {
-    /// Registers a user. Unknown fields are ignored.
+    /// A registration. Unknown fields are ignored.
     #[example({"email": "ada@example.com", "password": "correct horse battery", "full_name": "Ada Lovelace"})]
     pub struct RegisterRequest {
-        /// An e-mail address; capital letters, width and the encoding of accents make no difference.
+        /// An e-mail address. Case, character width and the encoding of accents are ignored.
         email: Email,
-        /// Kept as a hash only (Argon2id); the encoding of accents makes no difference.
+        /// Stored only as a hash (Argon2id). The encoding of accents is ignored.
         password: SecretText<8, 1024>,
-        /// How to address the user; at least one character that can be seen.
+        /// The user's name, with at least one visible character.
         full_name: VisibleText<1, 255>,
     }
 }
 
 request! {
-    /// Asks for a token. Unknown fields are ignored.
+    /// A login. Unknown fields are ignored.
     #[example({"email": "ada@example.com", "password": "correct horse battery"})]
     pub struct LoginRequest {
-        /// The address of the registration; capital letters, width and the encoding of accents make no difference.
+        /// The registered address. Case, character width and the encoding of accents are ignored.
         email: Email,
-        /// The password of the registration. One that is too short is only wrong.
+        /// The registered password. A password that is too short is a wrong password, not a 422.
         password: SecretText<0, 1024>,
     }
 }
 
-impl FromBody for NewUser {
+impl FromJsonObject for NewUser {
     type Schema = RegisterRequest;
 
     const SECRET: Option<&'static str> = RegisterRequest::SECRET;
@@ -79,7 +79,7 @@ impl FromBody for NewUser {
     }
 }
 
-impl FromBody for Credentials {
+impl FromJsonObject for Credentials {
     type Schema = LoginRequest;
 
     const SECRET: Option<&'static str> = LoginRequest::SECRET;
@@ -90,19 +90,19 @@ impl FromBody for Credentials {
     }
 }
 
-/// A password of so many characters.
+/// A password of `MIN` to `MAX` characters.
 #[derive(Debug)]
-struct SecretText<const LEAST: usize, const MOST: usize>(Password);
+struct SecretText<const MIN: usize, const MAX: usize>(Password);
 
-impl<const LEAST: usize, const MOST: usize> Value for SecretText<LEAST, MOST> {
+impl<const MIN: usize, const MAX: usize> Value for SecretText<MIN, MAX> {
     const SECRET: bool = true;
 
     fn schema() -> MetaSchema {
-        MetaSchema { format: Some("password"), ..Text::<LEAST, MOST>::schema() }
+        MetaSchema { format: Some("password"), ..Text::<MIN, MAX>::schema() }
     }
 
-    fn read(raw: &str) -> Result<Self, Wrong> {
-        Text::<LEAST, MOST>::read(raw).map(|Text(text)| Self(Password::new(text)))
+    fn read(raw: &str) -> Result<Self, FieldError> {
+        Text::<MIN, MAX>::read(raw).map(|Text(text)| Self(Password::new(text)))
     }
 }
 
@@ -111,9 +111,9 @@ impl Value for Email {
         MetaSchema { max_length: Some(254), ..MetaSchema::new_with_format("string", "email") }
     }
 
-    fn read(raw: &str) -> Result<Self, Wrong> {
-        let Text(text) = Text::<0, LONGEST_EMAIL>::read(raw)?;
+    fn read(raw: &str) -> Result<Self, FieldError> {
+        let Text(text) = Text::<0, MAX_EMAIL_LENGTH>::read(raw)?;
         Self::parse(&text)
-            .map_err(|reason| Wrong::new("value_error", format!("value is not a valid email address: {reason}")))
+            .map_err(|reason| FieldError::new("value_error", format!("value is not a valid email address: {reason}")))
     }
 }

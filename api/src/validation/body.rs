@@ -1,4 +1,4 @@
-//! JSON bodies: read field by field in Pydantic's lax mode, every failing field reported at once.
+//! JSON bodies: read field by field in Pydantic's lax mode, with all failing fields reported at once.
 
 mod fields;
 mod list;
@@ -18,46 +18,48 @@ use poem_openapi::{
 use serde_json::value::RawValue;
 
 pub use self::{
-    fields::{Fields, string, text},
+    fields::{Fields, parse_string, parse_text},
     list::List,
 };
-use super::Wrong;
+use super::FieldError;
 use crate::{middleware::body_limit, problem::Problem};
 
-/// More failures of one body are not listed: a body made of nothing else would get an answer many times its size.
-const MOST_ERRORS: usize = 100;
+/// The largest number of errors reported for one body. A body of errors alone would otherwise get a response many times
+/// its size.
+const MAX_ERRORS: usize = 100;
 
-/// U+FEFF in UTF-8 (RFC 8259 §8.1: a reader may ignore it).
+/// U+FEFF in UTF-8, which a parser may ignore (RFC 8259 §8.1).
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// What a JSON object is read into.
-pub trait FromBody: Sized {
+/// A type that is read from a JSON object.
+pub trait FromJsonObject: Sized {
     /// The type whose schema `openapi.json` shows for the body.
     type Schema: Type;
 
-    /// A field that no answer repeats, nor anything else of the body that could have it: answers end up in logs.
+    /// A secret field, such as a password. Responses end up in logs, so neither this field nor any part of the body
+    /// that could contain it is echoed.
     const SECRET: Option<&'static str> = None;
 
-    /// Reads every field, and answers `None` when any of them failed.
+    /// Reads every field and returns `None` if one of them fails.
     fn read(fields: &mut Fields<'_>) -> Option<Self>;
 }
 
-/// What a whole body is read into: an object, which any [`FromBody`] is, or a [`List`] of them.
-pub trait FromWhole: Sized {
-    /// Makes the schemas known that [`Self::schema`] refers to.
+/// A type that is read from a whole body: a [`FromJsonObject`] or a [`List`] of them.
+pub trait FromJsonBody: Sized {
+    /// Registers the schemas that [`Self::schema`] refers to.
     fn register(registry: &mut Registry);
 
-    /// How `openapi.json` describes the body.
+    /// The schema of the body in `openapi.json`.
     fn schema() -> MetaSchemaRef;
 
-    /// Parses and validates.
+    /// Parses and validates the body.
     ///
     /// # Errors
-    /// 400 when it is not JSON in UTF-8, 422 with all failing fields.
+    /// 400 if the body is not JSON in UTF-8; 422 with all failing fields.
     fn parse(raw: &[u8]) -> Result<Self, Problem>;
 }
 
-impl<T: FromBody> FromWhole for T {
+impl<T: FromJsonObject> FromJsonBody for T {
     fn register(registry: &mut Registry) {
         T::Schema::register(registry);
     }
@@ -75,28 +77,29 @@ impl<T: FromBody> FromWhole for T {
     }
 }
 
-/// The JSON body of a request: here, bounded and declared as JSON, but not parsed yet, since a signature is over its bytes.
+/// The JSON body of a request: read completely, limited in size and declared as JSON. Parsed only by [`Body::read`],
+/// since a webhook's signature covers the raw bytes.
 pub struct Body<T> {
     raw: Bytes,
     read_as: PhantomData<fn() -> T>,
 }
 
-impl<T: FromWhole> Body<T> {
-    /// The bytes as they came.
+impl<T: FromJsonBody> Body<T> {
+    /// The bytes as received.
     pub fn raw(&self) -> &[u8] {
         &self.raw
     }
 
-    /// Parses and validates.
+    /// Parses and validates the body.
     ///
     /// # Errors
-    /// 400 when it is not JSON in UTF-8, 422 with all failing fields.
+    /// 400 if the body is not JSON in UTF-8; 422 with all failing fields.
     pub fn read(&self) -> Result<T, Problem> {
         T::parse(&self.raw)
     }
 }
 
-impl<'a, T: FromWhole> ApiExtractor<'a> for Body<T> {
+impl<'a, T: FromJsonBody> ApiExtractor<'a> for Body<T> {
     const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
 
     type ParamType = ();
@@ -116,27 +119,27 @@ impl<'a, T: FromWhole> ApiExtractor<'a> for Body<T> {
         body: &mut RequestBody,
         _: ExtractParamOptions<()>,
     ) -> poem::Result<Self> {
-        // Read even when it will be refused: the client reads no answer before it has sent all.
+        // Read the body even if it will be rejected: a client reads the response only after it has sent everything.
         let raw = body_limit::read(body.take()?).await?;
         check_declared_as_json(request.headers())?;
         Ok(Self { raw, read_as: PhantomData })
     }
 }
 
-/// No `Content-Type` counts as JSON; so do `application/json` and `application/*+json`, with any parameters.
+/// Accepts `application/json` and `application/*+json` with any parameters. A missing `Content-Type` counts as JSON.
 fn check_declared_as_json(headers: &HeaderMap) -> Result<(), Problem> {
     for declared in headers.get_all(header::CONTENT_TYPE) {
         let essence = declared.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
-        let json = essence.eq_ignore_ascii_case("application/json")
+        let is_json = essence.eq_ignore_ascii_case("application/json")
             || essence.split_once('/').is_some_and(|(kind, subtype)| {
                 let suffix = subtype.len().checked_sub("+json".len()).and_then(|at| subtype.get(at..));
                 kind.eq_ignore_ascii_case("application") && suffix.is_some_and(|s| s.eq_ignore_ascii_case("+json"))
             });
-        if !json {
+        if !is_json {
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json."));
         }
     }
-    // An encoded body would only look like broken JSON.
+    // Without this check, a compressed body would be reported as broken JSON.
     let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
     if encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
         Ok(())
@@ -145,20 +148,20 @@ fn check_declared_as_json(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
-/// The text of a body that should begin with `opening`; a body that may hold a secret is not repeated. A byte order mark,
-/// which some editors and libraries write, is left out.
+/// The text of a JSON body that must begin with `opening`. A body that may contain a secret is not echoed. A leading
+/// byte order mark, which some editors and libraries write, is skipped.
 ///
 /// # Errors
-/// 400 when it is not JSON in UTF-8; 422 when there is none, or with `otherwise` when it is JSON of another kind.
-fn text_of(raw: &[u8], opening: char, otherwise: fn() -> Wrong, secret: bool) -> Result<&str, Problem> {
+/// 400 if the body is not JSON in UTF-8; 422 if it is empty; 422 with `wrong_type` if it begins otherwise.
+fn json_text(raw: &[u8], opening: char, wrong_type: fn() -> FieldError, secret: bool) -> Result<&str, Problem> {
     let raw = raw.strip_prefix(BYTE_ORDER_MARK).unwrap_or(raw);
     if raw.is_empty() {
-        return Err(Problem::invalid(vec![Wrong::missing().in_whole("body", None)]));
+        return Err(Problem::invalid(vec![FieldError::missing().at_part("body", None)]));
     }
     let whole = std::str::from_utf8(raw).map_err(|error| not_json(&error))?;
     if !whole.trim_start().starts_with(opening) {
         serde_json::from_str::<&RawValue>(whole).map_err(|error| not_json(&error))?;
-        return Err(Problem::invalid(vec![otherwise().in_whole("body", Some(whole).filter(|_| !secret))]));
+        return Err(Problem::invalid(vec![wrong_type().at_part("body", Some(whole).filter(|_| !secret))]));
     }
     Ok(whole)
 }

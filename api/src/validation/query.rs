@@ -1,4 +1,4 @@
-//! Query parameters: declared in `openapi.json` like any other, but failing in Pydantic's words and all at once.
+//! Query parameters: declared in `openapi.json`, with Pydantic's error texts, and all errors reported at once.
 
 use poem::{Request, RequestBody};
 use poem_openapi::{
@@ -7,36 +7,45 @@ use poem_openapi::{
 };
 
 use super::{
-    Invalid, Wrong,
-    number::{integer_in_text, integer_schema, number_in_text},
+    FieldError, ValidationError,
+    number::{integer_from_text, integer_schema, number_from_text},
 };
 
-/// A value that a query parameter can have.
+/// The type of a query parameter.
 pub trait QueryValue: Sized + Send {
-    /// Whether `openapi.json` says that it must be given.
+    /// Whether `openapi.json` declares the parameter as required.
     const REQUIRED: bool = false;
 
-    /// How `openapi.json` describes it.
+    /// The schema in `openapi.json`.
     fn schema() -> MetaSchema;
 
-    /// Reads it; the text is free of outer blanks, and may be empty.
+    /// Reads the value. The text has no outer blanks and may be empty.
     ///
     /// # Errors
-    /// What is wrong with it, in Pydantic's words.
-    fn read(text: &str) -> Result<Self, Wrong>;
+    /// The text is invalid; the error has Pydantic's type and message.
+    fn read(text: &str) -> Result<Self, FieldError>;
 }
 
-/// An optional query parameter, read but not judged yet, so that a handler can report all that failed at once.
-/// An empty one is read like any other text, as Pydantic does; of several the last one counts.
-pub struct Query<T>(Result<Option<T>, Invalid>);
+/// A query parameter. It keeps its error, so that a handler can report the errors of all parameters at once.
+/// As in Pydantic, an empty value is read like any other text, and the last of several values counts.
+pub struct Query<T>(Result<Option<T>, ValidationError>);
 
 impl<T> Query<T> {
-    /// The value, or an error noted among `errors`.
-    pub fn or_note(self, errors: &mut Vec<Invalid>) -> Option<T> {
-        self.0.unwrap_or_else(|invalid| {
-            errors.push(invalid);
+    /// The value; an error is added to `errors`.
+    pub fn value_or_record(self, errors: &mut Vec<ValidationError>) -> Option<T> {
+        self.0.unwrap_or_else(|error| {
+            errors.push(error);
             None
         })
+    }
+
+    /// The value of a required parameter; an error is added to `errors`, also if the parameter is absent.
+    pub fn required_or_record(self, name: &'static str, errors: &mut Vec<ValidationError>) -> Option<T> {
+        let value = self.0.and_then(|value| match value {
+            Some(value) => Ok(Some(value)),
+            None => Err(FieldError::missing().at("query", name, None)),
+        });
+        Query(value).value_or_record(errors)
     }
 }
 
@@ -67,26 +76,26 @@ impl<'a, T: QueryValue> ApiExtractor<'a> for Query<T> {
     }
 }
 
-/// No parameter of this kind has a default in the macro's sense.
+/// The type of a default in the framework's macro, which no parameter of this kind has.
 pub struct NeverDefault;
 
-fn read<T: QueryValue>(query: Option<&str>, name: &'static str) -> Result<Option<T>, Invalid> {
+fn read<T: QueryValue>(query: Option<&str>, name: &'static str) -> Result<Option<T>, ValidationError> {
     let Some(value) = query.and_then(|query| last_value(query, name)) else { return Ok(None) };
     let (value, read) = match String::from_utf8(value) {
         Ok(value) => {
             let text = value.trim();
-            let read = if text.contains('\0') { Err(Wrong::nul()) } else { T::read(text) };
+            let read = if text.contains('\0') { Err(FieldError::nul()) } else { T::read(text) };
             (value, read)
         }
-        Err(error) => (String::from_utf8_lossy(error.as_bytes()).into_owned(), Err(Wrong::not_unicode())),
+        Err(error) => (String::from_utf8_lossy(error.as_bytes()).into_owned(), Err(FieldError::not_unicode())),
     };
-    read.map(Some).map_err(|wrong| {
+    read.map(Some).map_err(|error| {
         let input = serde_json::to_string(&value).ok();
-        wrong.at("query", name, input.as_deref())
+        error.at("query", name, input.as_deref())
     })
 }
 
-/// The last value of a parameter, its percent-encoding decoded.
+/// The last value of a parameter, percent-decoded.
 fn last_value(query: &str, name: &str) -> Option<Vec<u8>> {
     let decode = |text: &str| {
         let spaced = text.replace('+', " ");
@@ -102,29 +111,29 @@ fn last_value(query: &str, name: &str) -> Option<Vec<u8>> {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Wait(pub f64);
 
-/// How long a `wait` may be: shorter than the time after which common proxies give up on an answer.
-pub const LONGEST_WAIT_SECONDS: u8 = 60;
+/// The longest `wait`: shorter than the response time-outs of common proxies.
+pub const MAX_WAIT_SECONDS: u8 = 60;
 
 impl QueryValue for Wait {
     fn schema() -> MetaSchema {
         MetaSchema {
             minimum: Some(0.0),
-            maximum: Some(f64::from(LONGEST_WAIT_SECONDS)),
+            maximum: Some(f64::from(MAX_WAIT_SECONDS)),
             example: Some(10.into()),
             ..MetaSchema::new("number")
         }
     }
 
-    fn read(text: &str) -> Result<Self, Wrong> {
-        let seconds: f64 = number_in_text(text, |text| text.parse().map_err(|_| Wrong::not_a_number()))?;
+    fn read(text: &str) -> Result<Self, FieldError> {
+        let seconds: f64 = number_from_text(text, |text| text.parse().map_err(|_| FieldError::not_a_number()))?;
         if !seconds.is_finite() {
-            return Err(Wrong::not_finite());
+            return Err(FieldError::not_finite());
         }
         if seconds < 0.0 {
-            return Err(Wrong::below(0));
+            return Err(FieldError::below(0));
         }
-        if seconds > f64::from(LONGEST_WAIT_SECONDS) {
-            return Err(Wrong::above(LONGEST_WAIT_SECONDS.into()));
+        if seconds > f64::from(MAX_WAIT_SECONDS) {
+            return Err(FieldError::above(MAX_WAIT_SECONDS.into()));
         }
         Ok(Self(seconds))
     }
@@ -135,24 +144,24 @@ impl QueryValue for Wait {
 pub struct Limit(pub u8);
 
 impl Limit {
-    /// What a page holds at most, whatever is asked for.
-    pub const MOST: u8 = 100;
-    /// What a page holds when nothing is asked for.
+    /// The largest page that a client may request.
+    pub const MAX: u8 = 100;
+    /// The page size of a request without `limit`.
     pub const DEFAULT: Self = Self(20);
 }
 
 impl QueryValue for Limit {
     fn schema() -> MetaSchema {
-        MetaSchema { default: Some(Self::DEFAULT.0.into()), ..integer_schema(1, Self::MOST.into()) }
+        MetaSchema { default: Some(Self::DEFAULT.0.into()), ..integer_schema(1, Self::MAX.into()) }
     }
 
-    fn read(text: &str) -> Result<Self, Wrong> {
-        let limit = integer_in_text(text, 1, Self::MOST.into())?;
-        u8::try_from(limit).map(Self).map_err(|_| Wrong::above(Self::MOST.into()))
+    fn read(text: &str) -> Result<Self, FieldError> {
+        let limit = integer_from_text(text, 1, Self::MAX.into())?;
+        u8::try_from(limit).map(Self).map_err(|_| FieldError::above(Self::MAX.into()))
     }
 }
 
-/// How many entries to leave out before the page.
+/// The number of entries to skip before the page.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Skip(pub i64);
 
@@ -161,8 +170,8 @@ impl QueryValue for Skip {
         MetaSchema { format: Some("int64"), default: Some(0.into()), ..integer_schema(0, i64::MAX) }
     }
 
-    fn read(text: &str) -> Result<Self, Wrong> {
-        integer_in_text(text, 0, i64::MAX).map(Self)
+    fn read(text: &str) -> Result<Self, FieldError> {
+        integer_from_text(text, 0, i64::MAX).map(Self)
     }
 }
 
@@ -173,12 +182,12 @@ mod tests {
     fn kind<T: QueryValue + std::fmt::Debug>(query: &str, name: &'static str) -> &'static str {
         match read::<T>(Some(query), name) {
             Ok(_) => "ok",
-            Err(invalid) => invalid.kind,
+            Err(error) => error.kind,
         }
     }
 
     #[test]
-    fn wait_is_a_number_of_seconds_up_to_sixty() {
+    fn accepts_a_wait_of_up_to_60_seconds() {
         for (text, expected) in [
             ("0", "ok"),
             ("60", "ok"),
@@ -203,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn limit_is_a_whole_number_up_to_a_hundred() {
+    fn accepts_a_limit_of_1_to_100() {
         for (text, expected) in [
             ("1", "ok"),
             ("100", "ok"),
@@ -224,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn skip_is_a_whole_number_from_zero() {
+    fn accepts_a_skip_of_0_or_more() {
         for (text, expected) in [
             ("0", "ok"),
             ("-0", "ok"),
@@ -242,9 +251,9 @@ mod tests {
     }
 
     #[test]
-    fn names_the_parameter() {
-        let invalid = read::<Limit>(Some("limit=x%22y"), "limit").expect_err("not a number");
-        let json = serde_json::to_value(&invalid).unwrap_or_default();
+    fn an_error_names_the_parameter_and_its_value() {
+        let error = read::<Limit>(Some("limit=x%22y"), "limit").expect_err("not a number");
+        let json = serde_json::to_value(&error).unwrap_or_default();
         assert_eq!(json["loc"], serde_json::json!(["query", "limit"]));
         assert_eq!(json["input"], "x\"y");
     }

@@ -1,10 +1,10 @@
-//! Declares what a JSON object holds: one declaration makes the struct, its reader and its schema.
+//! The `request!` macro: one declaration of a JSON object generates its struct, its reader and its schema.
 
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
 
 use super::Value;
 
-/// One field of a body, as `openapi.json` describes it.
+/// The schema of one field of a body in `openapi.json`.
 pub struct Field {
     name: &'static str,
     required: bool,
@@ -34,7 +34,7 @@ pub fn object_schema(description: &'static str, fields: Vec<Field>, example: ser
     }
 }
 
-/// Declares a body that is an object. Each field's type is a [`Value`]; each comment goes into `openapi.json`.
+/// Declares a body that is an object. Each field's type is a [`Value`]; the doc comments go into `openapi.json`.
 macro_rules! request {
     (
         $(#[doc = $doc:literal])*
@@ -49,7 +49,7 @@ macro_rules! request {
             $($(#[doc = $field_doc])* $field_visibility $field: $Type,)*
         }
 
-        impl $crate::validation::FromBody for $Name {
+        impl $crate::validation::FromJsonObject for $Name {
             type Schema = Self;
 
             const SECRET: Option<&'static str> = {
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn the_schema_is_what_is_read() {
+    fn the_schema_matches_the_reader() {
         let mut registry = Registry::new();
         ThingRequest::register(&mut registry);
         let schema = serde_json::to_value(&registry.schemas["ThingRequest"]).expect("JSON");
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(schema["properties"]["name"]["maxLength"], 5);
         assert_eq!(schema["properties"]["count"]["nullable"], true);
         let read = |json: &str| {
-            use crate::validation::FromWhole;
+            use crate::validation::FromJsonBody;
             ThingRequest::parse(json.as_bytes()).map(|thing| (thing.name.0, thing.count.map(|count| count.0))).ok()
         };
         assert_eq!(read(r#"{"name":"Ada","count":"7"}"#), Some(("Ada".into(), Some(7))));

@@ -1,4 +1,4 @@
-//! What a field of a body can be: each type has its reader and its schema in one place, so that they cannot differ.
+//! Field types of JSON bodies. Each type has its reader and its schema in one place, so that they cannot differ.
 
 use std::ops::RangeInclusive;
 
@@ -7,32 +7,32 @@ use poem_openapi::registry::MetaSchema;
 use uuid::Uuid;
 
 use super::{
-    Wrong,
-    body::{self, string},
+    FieldError,
+    body::{self, parse_string},
     number,
 };
 
-/// What a text that is stored may consist of, as a pattern: everything but NUL, which PostgreSQL cannot hold.
-pub const WITHOUT_NUL: &str = "^[^\\x00]*$";
+/// The pattern of texts that can be stored: without NUL, which PostgreSQL cannot store.
+pub const NO_NUL_PATTERN: &str = "^[^\\x00]*$";
 
-/// A value of a field in a body.
+/// The type of a field in a body.
 pub trait Value: Sized {
-    /// Whether a body without the field is refused.
+    /// Whether a body without the field is rejected.
     const REQUIRED: bool = true;
-    /// Whether no answer may repeat it.
+    /// Whether the value is secret, so that no response may echo it.
     const SECRET: bool = false;
 
-    /// How `openapi.json` describes it: exactly what [`Self::read`] takes.
+    /// The schema in `openapi.json`: exactly what [`Self::read`] accepts.
     fn schema() -> MetaSchema;
 
-    /// Reads its raw JSON.
+    /// Reads the value from its raw JSON.
     ///
     /// # Errors
-    /// What is wrong with it, in Pydantic's words.
-    fn read(raw: &str) -> Result<Self, Wrong>;
+    /// The value is invalid; the error has Pydantic's type and message.
+    fn read(raw: &str) -> Result<Self, FieldError>;
 
-    /// What a body without the field means; `None` where it is required.
-    fn absent() -> Option<Self> {
+    /// The value of an absent field; `None` if the field is required.
+    fn when_absent() -> Option<Self> {
         None
     }
 }
@@ -45,87 +45,87 @@ impl<T: Value> Value for Option<T> {
         MetaSchema { nullable: true, ..T::schema() }
     }
 
-    fn read(raw: &str) -> Result<Self, Wrong> {
+    fn read(raw: &str) -> Result<Self, FieldError> {
         if raw == "null" { Ok(None) } else { T::read(raw).map(Some) }
     }
 
-    fn absent() -> Option<Self> {
+    fn when_absent() -> Option<Self> {
         Some(None)
     }
 }
 
-/// A text of so many characters, none of them NUL.
+/// A text of `MIN` to `MAX` characters without NUL.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Text<const LEAST: usize, const MOST: usize>(pub String);
+pub struct Text<const MIN: usize, const MAX: usize>(pub String);
 
-impl<const LEAST: usize, const MOST: usize> Value for Text<LEAST, MOST> {
+impl<const MIN: usize, const MAX: usize> Value for Text<MIN, MAX> {
     fn schema() -> MetaSchema {
-        text_schema(LEAST..=MOST)
+        text_schema(MIN..=MAX)
     }
 
-    fn read(raw: &str) -> Result<Self, Wrong> {
-        body::text(raw, LEAST..=MOST).map(Self)
+    fn read(raw: &str) -> Result<Self, FieldError> {
+        body::parse_text(raw, MIN..=MAX).map(Self)
     }
 }
 
-/// A [`Text`] of which at least one character can be seen: blanks and invisible characters are no name.
+/// A [`Text`] with at least one visible character, for names: blanks and invisible characters alone are rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VisibleText<const LEAST: usize, const MOST: usize>(pub String);
+pub struct VisibleText<const MIN: usize, const MAX: usize>(pub String);
 
-impl<const LEAST: usize, const MOST: usize> Value for VisibleText<LEAST, MOST> {
+impl<const MIN: usize, const MAX: usize> Value for VisibleText<MIN, MAX> {
     fn schema() -> MetaSchema {
-        MetaSchema { pattern: Some(VISIBLE.into()), ..text_schema(LEAST..=MOST) }
+        MetaSchema { pattern: Some(VISIBLE_PATTERN.into()), ..text_schema(MIN..=MAX) }
     }
 
-    fn read(raw: &str) -> Result<Self, Wrong> {
-        let text = body::text(raw, LEAST..=MOST)?;
-        if is_blank(&text) { Err(Wrong::too_short(1)) } else { Ok(Self(text)) }
+    fn read(raw: &str) -> Result<Self, FieldError> {
+        let text = body::parse_text(raw, MIN..=MAX)?;
+        if is_blank(&text) { Err(FieldError::too_short(1)) } else { Ok(Self(text)) }
     }
 }
 
-/// A text without NUL that is not blank, as a pattern. It takes characters without width for visible: those that Unicode
-/// lists are too many for the engines of generators.
-pub const VISIBLE: &str = "^[^\\x00]*[^\\x00\\s][^\\x00]*$";
+/// The pattern of texts that are not blank and have no NUL. It treats zero-width characters as visible: Unicode lists
+/// too many of them for the regex engines of client generators.
+pub const VISIBLE_PATTERN: &str = "^[^\\x00]*[^\\x00\\s][^\\x00]*$";
 
-/// How `openapi.json` describes a text of so many characters.
+/// The schema in `openapi.json` of a text with a number of characters within `length`.
 pub fn text_schema(length: RangeInclusive<usize>) -> MetaSchema {
-    let (least, most) = length.into_inner();
+    let (min, max) = length.into_inner();
     MetaSchema {
-        min_length: (least > 0).then_some(least),
-        max_length: Some(most),
-        pattern: Some(WITHOUT_NUL.into()),
+        min_length: (min > 0).then_some(min),
+        max_length: Some(max),
+        pattern: Some(NO_NUL_PATTERN.into()),
         ..MetaSchema::new("string")
     }
 }
 
-/// A whole number within a range, in the lax mode.
+/// An integer from `MIN` to `MAX`, read in lax mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Integer<const LEAST: i64, const MOST: i64>(pub i64);
+pub struct Integer<const MIN: i64, const MAX: i64>(pub i64);
 
-impl<const LEAST: i64, const MOST: i64> Value for Integer<LEAST, MOST> {
+impl<const MIN: i64, const MAX: i64> Value for Integer<MIN, MAX> {
     fn schema() -> MetaSchema {
-        number::lax_integer_schema(LEAST, MOST)
+        number::lax_integer_schema(MIN, MAX)
     }
 
-    fn read(raw: &str) -> Result<Self, Wrong> {
-        number::integer_in_json(raw, LEAST, MOST).map(Self)
+    fn read(raw: &str) -> Result<Self, FieldError> {
+        number::integer_from_json(raw, MIN, MAX).map(Self)
     }
 }
 
-/// A text that is not empty once its outer blanks are left out. It may have any character, NUL too: what is to be stored
-/// is a [`Text`].
+/// A text without its outer blanks, which must not be empty. It may contain NUL, so it is not for texts that are
+/// stored: those are a [`Text`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stripped(pub String);
+pub struct StrippedText(pub String);
 
-impl Value for Stripped {
+impl Value for StrippedText {
     fn schema() -> MetaSchema {
         MetaSchema { pattern: Some("\\S".into()), ..MetaSchema::new("string") }
     }
 
-    fn read(raw: &str) -> Result<Self, Wrong> {
-        let text = string(raw).ok_or_else(Wrong::not_a_string)??;
+    fn read(raw: &str) -> Result<Self, FieldError> {
+        let text = parse_string(raw).ok_or_else(FieldError::not_a_string)??;
         match text.trim() {
-            "" => Err(Wrong::too_short(1)),
+            "" => Err(FieldError::too_short(1)),
             text => Ok(Self(text.to_owned())),
         }
     }
@@ -133,7 +133,7 @@ impl Value for Stripped {
 
 impl Value for Uuid {
     fn schema() -> MetaSchema {
-        // Of the forms that the parser takes, one is the standard's.
+        // The parser also accepts forms other than the standard's.
         let plain = "[0-9a-fA-F]{32}";
         let grouped = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}";
         let pattern = format!("^({plain}|\\{{{grouped}\\}}|urn:uuid:{grouped})$");
@@ -141,21 +141,25 @@ impl Value for Uuid {
         number::any_of([MetaSchema::new_with_format("string", "uuid"), other])
     }
 
-    /// Pydantic is built on the same parser, so that its own words are Pydantic's (2.14; earlier ones were longer).
-    fn read(raw: &str) -> Result<Self, Wrong> {
-        let text = string(raw)
-            .ok_or_else(|| Wrong::new("uuid_type", "UUID input should be a string, bytes or UUID object"))??;
+    /// Pydantic uses the same parser, so the parser's messages are those of Pydantic 2.14 (earlier ones were longer).
+    fn read(raw: &str) -> Result<Self, FieldError> {
+        let text = parse_string(raw)
+            .ok_or_else(|| FieldError::new("uuid_type", "UUID input should be a string, bytes or UUID object"))??;
         Self::parse_str(&text).map_err(|error| {
             let reason = error.to_string();
-            Wrong::new("uuid_parsing", format!("Input should be a valid UUID, {reason}")).error(reason)
+            FieldError::new("uuid_parsing", format!("Input should be a valid UUID, {reason}")).error(reason)
         })
     }
 }
 
-/// Reads one of a few words, exactly; `expected` names them as Pydantic does: `'A', 'B' or 'C'`.
-pub fn choice<T>(raw: &str, expected: &'static str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, Wrong> {
-    let wrong = || Wrong::new("enum", format!("Input should be {expected}")).expected(expected);
-    string(raw).and_then(Result::ok).and_then(|text| parse(&text)).ok_or_else(wrong)
+/// Parses an enum value; it must match exactly. `expected` lists the values in Pydantic's form: `'A', 'B' or 'C'`.
+pub fn parse_choice<T>(
+    raw: &str,
+    expected: &'static str,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Result<T, FieldError> {
+    let error = || FieldError::new("enum", format!("Input should be {expected}")).expected(expected);
+    parse_string(raw).and_then(Result::ok).and_then(|text| parse(&text)).ok_or_else(error)
 }
 
 #[cfg(test)]
@@ -163,11 +167,11 @@ mod tests {
     use super::*;
 
     fn kind<T: Value + std::fmt::Debug>(raw: &str) -> &'static str {
-        T::read(raw).map_or_else(|wrong| wrong.kind, |_| "ok")
+        T::read(raw).map_or_else(|error| error.kind, |_| "ok")
     }
 
     #[test]
-    fn counts_characters_not_bytes() {
+    fn text_length_counts_characters_instead_of_bytes() {
         let quoted = |text: &str| format!("\"{text}\"");
         assert_eq!(kind::<Text<1, 255>>(&quoted(&"é".repeat(255))), "ok");
         assert_eq!(kind::<Text<1, 255>>(&quoted(&"é".repeat(256))), "string_too_long");
@@ -184,22 +188,22 @@ mod tests {
     #[test]
     fn an_optional_value_may_be_absent_or_null() {
         assert_eq!(Option::<Integer<0, 9>>::read("null"), Ok(None));
-        assert_eq!(Option::<Integer<0, 9>>::absent(), Some(None));
+        assert_eq!(Option::<Integer<0, 9>>::when_absent(), Some(None));
         assert_eq!(Option::<Integer<0, 9>>::read("\" 7 \""), Ok(Some(Integer(7))));
         assert_eq!(kind::<Option<Integer<0, 9>>>("10"), "less_than_equal");
-        assert!(Integer::<0, 9>::absent().is_none());
+        assert!(Integer::<0, 9>::when_absent().is_none());
     }
 
     #[test]
-    fn blanks_around_a_text_do_not_count() {
-        assert_eq!(Stripped::read("\" MRM\\n\""), Ok(Stripped("MRM".into())));
-        assert_eq!(kind::<Stripped>("\" \""), "string_too_short");
-        assert_eq!(kind::<Stripped>("7"), "string_type");
+    fn stripped_text_drops_outer_blanks() {
+        assert_eq!(StrippedText::read("\" MRM\\n\""), Ok(StrippedText("MRM".into())));
+        assert_eq!(kind::<StrippedText>("\" \""), "string_too_short");
+        assert_eq!(kind::<StrippedText>("7"), "string_type");
     }
 
-    /// As Pydantic 2.14.3 was seen to answer.
+    /// The expected messages are those of Pydantic 2.14.3.
     #[test]
-    fn refuses_what_is_no_uuid_in_pydantics_words() {
+    fn rejects_invalid_uuids_with_pydantics_messages() {
         for (text, reason) in [
             ("", "invalid length: found 0"),
             ("1234", "invalid length: found 4"),
@@ -214,9 +218,9 @@ mod tests {
             ("{75cf11e0-f5d5-4dd7-b895-22e7e3d66fa80}", "invalid group length in group 4: expected 12, found 15"),
             ("{abc}", "invalid group count: expected 5, found 1"),
         ] {
-            let wrong = Uuid::read(&serde_json::to_string(text).expect("JSON")).expect_err(text);
-            assert_eq!(wrong.msg, format!("Input should be a valid UUID, {reason}"), "{text}");
-            assert_eq!(wrong.kind, "uuid_parsing");
+            let error = Uuid::read(&serde_json::to_string(text).expect("JSON")).expect_err(text);
+            assert_eq!(error.msg, format!("Input should be a valid UUID, {reason}"), "{text}");
+            assert_eq!(error.kind, "uuid_parsing");
         }
         assert_eq!(kind::<Uuid>("7"), "uuid_type");
         let id = "75cf11e0-f5d5-4dd7-b895-22e7e3d66fa8";

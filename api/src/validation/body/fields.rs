@@ -1,4 +1,4 @@
-//! The fields of a JSON object: found once, read one by one, every failure noted.
+//! The fields of a JSON object: found in one pass, then read one by one with every error recorded.
 
 use std::{borrow::Cow, collections::HashSet, fmt, ops::RangeInclusive};
 
@@ -8,147 +8,149 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::{MOST_ERRORS, not_json, text_of};
+use super::{MAX_ERRORS, json_text, not_json};
 use crate::{
     problem::Problem,
-    validation::{Invalid, Value, Wrong},
+    validation::{FieldError, ValidationError, Value},
 };
 
-/// Up to here, comparing each key with all before it is faster than a set; beyond, it would be quadratic.
-const FEW_FIELDS: usize = 16;
+/// Up to this number of fields, duplicate keys are found by comparison with all earlier keys, which is faster than a
+/// set. Beyond it a set avoids quadratic time.
+const LINEAR_SEARCH_LIMIT: usize = 16;
 
-/// The fields of a JSON object with their raw texts, and everything found wrong with them so far.
+/// The fields of a JSON object with their raw texts, and the errors found so far.
 #[derive(Debug)]
 pub struct Fields<'a> {
     whole: &'a str,
-    /// Where the object stands, in a list.
+    /// The object's index, if it is an element of a list.
     index: Option<usize>,
-    /// A field that no answer repeats ([`super::FromBody::SECRET`]).
+    /// The secret field, if there is one ([`super::FromJsonObject::SECRET`]).
     secret: Option<&'static str>,
     fields: Vec<(Cow<'a, str>, &'a RawValue)>,
-    pub(super) errors: Vec<Invalid>,
+    pub(super) errors: Vec<ValidationError>,
 }
 
 impl<'a> Fields<'a> {
     /// Finds the fields of a body that is an object.
     ///
     /// # Errors
-    /// 400 when it is not JSON in UTF-8, 422 when it is not an object.
+    /// 400 if the body is not JSON in UTF-8; 422 if it is not an object.
     pub(super) fn parse(raw: &'a [u8], secret: Option<&'static str>) -> Result<Self, Problem> {
-        let whole = text_of(raw, '{', not_an_object, secret.is_some())?;
-        Self::of_object(whole, None, secret).map_err(|error| not_json(&error))
+        let whole = json_text(raw, '{', not_an_object, secret.is_some())?;
+        Self::parse_object(whole, None, secret).map_err(|error| not_json(&error))
     }
 
-    /// Finds the fields of an object, which may be an element of a list. Values stay unparsed, so their depth costs
-    /// nothing and their numbers stay exact.
+    /// Finds the fields of an object, which may be an element of a list. Values stay unparsed: deep nesting costs
+    /// nothing and numbers stay exact.
     ///
     /// # Errors
-    /// When it is not JSON.
-    pub(super) fn of_object(
+    /// The text is not JSON.
+    pub(super) fn parse_object(
         whole: &'a str,
         index: Option<usize>,
         secret: Option<&'static str>,
     ) -> serde_json::Result<Self> {
         let Object(fields) = serde_json::from_str(whole)?;
         let mut fields = Self { whole, index, secret, fields, errors: Vec::new() };
-        fields.report_duplicates();
+        fields.record_duplicates();
         Ok(fields)
     }
 
-    /// Two values under one key are two opinions about what was sent.
-    fn report_duplicates(&mut self) {
+    /// Records an error for each repeated key: of two values for one key, it is unknown which one the sender means.
+    fn record_duplicates(&mut self) {
         let mut seen = HashSet::new();
         let mut duplicates = Vec::new();
         for (at, (key, value)) in self.fields.iter().enumerate() {
-            let again = if self.fields.len() <= FEW_FIELDS {
+            let is_repeated = if self.fields.len() <= LINEAR_SEARCH_LIMIT {
                 self.fields.iter().take(at).any(|(earlier, _)| earlier == key)
             } else {
                 !seen.insert(key)
             };
-            if again && duplicates.len() < MOST_ERRORS {
-                let shown = Some(value.get()).filter(|_| self.secret.is_none());
-                duplicates.push(self.place(Wrong::rule("duplicate key"), key, shown));
+            if is_repeated && duplicates.len() < MAX_ERRORS {
+                let input = Some(value.get()).filter(|_| self.secret.is_none());
+                duplicates.push(self.locate(FieldError::value_error("duplicate key"), key, input));
             }
         }
         self.errors.append(&mut duplicates);
     }
 
-    /// The value of a field.
+    /// Reads a field and records its error. An absent field that is optional has the value [`Value::when_absent`].
     pub fn value<T: Value>(&mut self, name: &'static str) -> Option<T> {
-        let given = self.fields.iter().any(|(key, _)| key == name);
-        if given || T::REQUIRED { self.field(name, T::read) } else { T::absent() }
+        let is_present = self.fields.iter().any(|(key, _)| key == name);
+        if is_present || T::REQUIRED { self.required(name, T::read) } else { T::when_absent() }
     }
 
-    /// A field that must be there; `read` gets its raw JSON.
-    fn field<T>(&mut self, name: &'static str, read: impl FnOnce(&'a str) -> Result<T, Wrong>) -> Option<T> {
-        let invalid = match self.fields.iter().find(|(key, _)| key == name) {
-            None => self.place(Wrong::missing(), name, self.secret.is_none().then_some(self.whole)),
+    /// Reads a required field with `read`, which gets its raw JSON.
+    fn required<T>(&mut self, name: &'static str, read: impl FnOnce(&'a str) -> Result<T, FieldError>) -> Option<T> {
+        let error = match self.fields.iter().find(|(key, _)| key == name) {
+            None => self.locate(FieldError::missing(), name, self.secret.is_none().then_some(self.whole)),
             Some((_, value)) => match read(value.get()) {
                 Ok(value) => return Some(value),
-                Err(wrong) => self.place(wrong, name, self.shown(name, value.get())),
+                Err(error) => self.locate(error, name, self.input_to_echo(name, value.get())),
             },
         };
-        self.errors.push(invalid);
+        self.errors.push(error);
         None
     }
 
-    /// Notes what is wrong with the body as a whole, as Pydantic's validators of a model do: only when each field is right.
-    pub fn note_whole(&mut self, wrong: Wrong) {
+    /// Records an error of the body as a whole, but only if every field is valid, as Pydantic's model validators do.
+    pub fn record_body_error(&mut self, error: FieldError) {
         if self.errors.is_empty() {
-            self.errors.push(wrong.in_whole("body", Some(self.whole).filter(|_| self.secret.is_none())));
+            self.errors.push(error.at_part("body", Some(self.whole).filter(|_| self.secret.is_none())));
         }
     }
 
-    /// What an answer repeats of a field: of a body with a secret, no other field that could have it inside.
-    fn shown(&self, name: &str, raw: &'a str) -> Option<&'a str> {
-        let shown = self.secret.is_none_or(|secret| secret != name && !raw.starts_with(['{', '[']));
-        shown.then_some(raw)
+    /// The part of a field that a response may echo. If the body has a secret, its objects and lists are not echoed
+    /// either, since they could contain it.
+    fn input_to_echo(&self, name: &str, raw: &'a str) -> Option<&'a str> {
+        let is_public = self.secret.is_none_or(|secret| secret != name && !raw.starts_with(['{', '[']));
+        is_public.then_some(raw)
     }
 
-    fn place(&self, wrong: Wrong, name: &str, input: Option<&str>) -> Invalid {
+    fn locate(&self, error: FieldError, name: &str, input: Option<&str>) -> ValidationError {
         match self.index {
-            None => wrong.at("body", name, input),
-            Some(index) => wrong.at_element(index, Some(name), input),
+            None => error.at("body", name, input),
+            Some(index) => error.at_element(index, Some(name), input),
         }
     }
 }
 
-/// What should have been an object.
-pub(super) fn not_an_object() -> Wrong {
-    Wrong::new("model_attributes_type", "Input should be a valid dictionary or object to extract fields from")
+/// The error of a value that should be an object.
+pub(super) fn not_an_object() -> FieldError {
+    FieldError::new("model_attributes_type", "Input should be a valid dictionary or object to extract fields from")
 }
 
-/// A JSON string's text, or `None` when the raw JSON is not a string.
-pub fn string(raw: &str) -> Option<Result<Cow<'_, str>, Wrong>> {
+/// Parses a JSON string; `None` if the raw JSON is not a string.
+pub fn parse_string(raw: &str) -> Option<Result<Cow<'_, str>, FieldError>> {
     if !raw.starts_with('"') {
         return None;
     }
     Some(serde_json::from_str::<Text<'_>>(raw).map(|Text(text)| text).map_err(|_| {
-        // The raw text is well-formed JSON, so only half of a surrogate pair is left to be wrong.
-        Wrong::not_unicode()
+        // The raw text is well-formed JSON, so the only possible error is half of a surrogate pair.
+        FieldError::not_unicode()
     }))
 }
 
-/// Reads the raw JSON of a text of so many characters.
-pub fn text(raw: &str, length: RangeInclusive<usize>) -> Result<String, Wrong> {
-    let text = string(raw).ok_or_else(Wrong::not_a_string)??;
-    let (least, most) = length.into_inner();
-    // The number of bytes bounds the number of characters, and mostly settles the question without counting.
-    let count = if text.len() < least || text.len() > most || least > 1 { text.chars().count() } else { least.max(1) };
-    if text.is_empty() && least > 0 || count < least {
-        return Err(Wrong::too_short(least));
+/// Parses a JSON string whose number of characters must be within `length`.
+pub fn parse_text(raw: &str, length: RangeInclusive<usize>) -> Result<String, FieldError> {
+    let text = parse_string(raw).ok_or_else(FieldError::not_a_string)??;
+    let (min, max) = length.into_inner();
+    // The number of bytes is an upper bound of the number of characters, so most texts need no counting.
+    let count = if text.len() < min || text.len() > max || min > 1 { text.chars().count() } else { min.max(1) };
+    if text.is_empty() && min > 0 || count < min {
+        return Err(FieldError::too_short(min));
     }
-    if count > most {
-        return Err(Wrong::too_long(most));
+    if count > max {
+        return Err(FieldError::too_long(max));
     }
-    if text.contains('\0') { Err(Wrong::nul()) } else { Ok(text.into_owned()) }
+    if text.contains('\0') { Err(FieldError::nul()) } else { Ok(text.into_owned()) }
 }
 
-/// A string that borrows from its JSON unless it had escapes.
+/// A string that borrows from its JSON unless it has escapes.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// An object's entries in their order, duplicates included; a map type of serde's would drop them.
+/// An object's entries in their order. Unlike serde's map types, it keeps duplicate keys.
 struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Object<'de> {
@@ -163,7 +165,7 @@ impl<'de> Deserialize<'de> for Object<'de> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
-                let mut fields = Vec::with_capacity(FEW_FIELDS / 2);
+                let mut fields = Vec::with_capacity(LINEAR_SEARCH_LIMIT / 2);
                 while let Some((Text(key), value)) = map.next_entry()? {
                     fields.push((key, value));
                 }

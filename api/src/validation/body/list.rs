@@ -1,4 +1,4 @@
-//! Bodies that are lists of objects: read element by element, every failing field of each reported at once.
+//! Bodies that are lists of objects: read element by element, with all failing fields of all elements reported at once.
 
 use std::fmt;
 
@@ -12,17 +12,17 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::{Fields, FromBody, FromWhole, MOST_ERRORS, fields::not_an_object, not_json, text_of};
+use super::{Fields, FromJsonBody, FromJsonObject, MAX_ERRORS, fields::not_an_object, json_text, not_json};
 use crate::{
     problem::Problem,
-    validation::{Invalid, Wrong},
+    validation::{FieldError, ValidationError},
 };
 
-/// A list of one object or more.
+/// A non-empty list of objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct List<T>(pub Vec<T>);
 
-impl<T: FromBody> FromWhole for List<T> {
+impl<T: FromJsonObject> FromJsonBody for List<T> {
     fn register(registry: &mut Registry) {
         T::Schema::register(registry);
     }
@@ -36,28 +36,29 @@ impl<T: FromBody> FromWhole for List<T> {
     }
 
     fn parse(raw: &[u8]) -> Result<Self, Problem> {
-        let whole = text_of(raw, '[', || Wrong::new("list_type", "Input should be a valid list"), T::SECRET.is_some())?;
+        let whole =
+            json_text(raw, '[', || FieldError::new("list_type", "Input should be a valid list"), T::SECRET.is_some())?;
         let mut json = serde_json::Deserializer::from_str(whole);
-        let read = json.deserialize_seq(Elements::<T>::default()).map_err(|error| not_json(&error))?;
+        let elements = json.deserialize_seq(Elements::<T>::default()).map_err(|error| not_json(&error))?;
         json.end().map_err(|error| not_json(&error))?;
-        if read.failed {
-            return Err(Problem::invalid(read.errors));
+        if elements.failed {
+            return Err(Problem::invalid(elements.errors));
         }
-        if read.values.is_empty() {
+        if elements.values.is_empty() {
             let msg = "List should have at least 1 item after validation, not 0";
-            let wrong =
-                Wrong::new("too_short", msg).field_type("List").limit("min_length", 1).limit("actual_length", 0);
-            return Err(Problem::invalid(vec![wrong.in_whole("body", Some(whole))]));
+            let error =
+                FieldError::new("too_short", msg).field_type("List").limit("min_length", 1).limit("actual_length", 0);
+            return Err(Problem::invalid(vec![error.at_part("body", Some(whole))]));
         }
-        Ok(Self(read.values))
+        Ok(Self(elements.values))
     }
 }
 
-/// What has been read so far. Elements are taken as they come, so that a body of very small ones costs no more memory
-/// than what is made of them.
+/// The elements read so far. Each is read as soon as it is parsed, so a body of very small elements needs no memory
+/// beyond the values made from them.
 struct Elements<T> {
     values: Vec<T>,
-    errors: Vec<Invalid>,
+    errors: Vec<ValidationError>,
     failed: bool,
 }
 
@@ -67,10 +68,10 @@ impl<T> Default for Elements<T> {
     }
 }
 
-impl<T: FromBody> Elements<T> {
-    /// Reads one element. Once enough has failed, elements only have to be JSON.
-    fn take(&mut self, index: usize, raw: &str) -> serde_json::Result<()> {
-        if self.errors.len() >= MOST_ERRORS {
+impl<T: FromJsonObject> Elements<T> {
+    /// Reads one element. After [`MAX_ERRORS`] errors, further elements are only checked to be JSON.
+    fn read_element(&mut self, index: usize, raw: &str) -> serde_json::Result<()> {
+        if self.errors.len() >= MAX_ERRORS {
             return Ok(());
         }
         if !raw.starts_with('{') {
@@ -78,20 +79,20 @@ impl<T: FromBody> Elements<T> {
             self.failed = true;
             return Ok(());
         }
-        let mut fields = Fields::of_object(raw, Some(index), T::SECRET)?;
+        let mut fields = Fields::parse_object(raw, Some(index), T::SECRET)?;
         match T::read(&mut fields) {
             Some(value) if fields.errors.is_empty() => self.values.push(value),
             _ => {
                 self.failed = true;
                 self.errors.append(&mut fields.errors);
-                self.errors.truncate(MOST_ERRORS);
+                self.errors.truncate(MAX_ERRORS);
             }
         }
         Ok(())
     }
 }
 
-impl<'de, T: FromBody> Visitor<'de> for Elements<T> {
+impl<'de, T: FromJsonObject> Visitor<'de> for Elements<T> {
     type Value = Self;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -101,7 +102,7 @@ impl<'de, T: FromBody> Visitor<'de> for Elements<T> {
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<Self, A::Error> {
         let mut index = 0;
         while let Some(element) = list.next_element::<&RawValue>()? {
-            self.take(index, element.get()).map_err(Error::custom)?;
+            self.read_element(index, element.get()).map_err(Error::custom)?;
             index += 1;
         }
         Ok(self)

@@ -1,4 +1,4 @@
-//! What a body may look like, and the words for what it may not.
+//! Unit tests of JSON bodies: accepted forms, and the errors for all others.
 
 use jobs::transactions::Amount;
 use poem::{Endpoint, http::Method};
@@ -14,7 +14,7 @@ use crate::{
 
 struct Named(String);
 
-impl FromBody for Named {
+impl FromJsonObject for Named {
     type Schema = String;
 
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
@@ -40,7 +40,7 @@ impl Names {
 }
 
 #[tokio::test]
-async fn answers_each_kind_of_wrong_body_by_its_status() {
+async fn each_kind_of_invalid_body_has_its_status() {
     let post = async |content_type: Option<&str>, body: &'static [u8]| {
         let request = Request::builder().method(Method::POST).uri_str("/names");
         let request = content_type.into_iter().fold(request, |request, value| request.content_type(value));
@@ -63,9 +63,9 @@ async fn answers_each_kind_of_wrong_body_by_its_status() {
     }
 }
 
-/// `(loc, type, msg)` of every error that reading `fields` from a body reports.
+/// `(loc, type, msg)` of every error that `read` records for a body.
 fn errors(body: &[u8], read: impl FnOnce(&mut Fields<'_>)) -> Vec<(Value, String, String)> {
-    let invalid = match Fields::parse(body, None) {
+    let errors = match Fields::parse(body, None) {
         Ok(mut fields) => {
             read(&mut fields);
             fields.errors
@@ -73,11 +73,12 @@ fn errors(body: &[u8], read: impl FnOnce(&mut Fields<'_>)) -> Vec<(Value, String
         Err(problem) => panic!("{problem}"),
     };
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let listed = invalid.iter().map(|invalid| serde_json::to_value(invalid).unwrap_or_default());
-    listed.map(|json| (json["loc"].clone(), text(&json["type"]), text(&json["msg"]))).collect()
+    let errors = errors.iter().map(|error| serde_json::to_value(error).unwrap_or_default());
+    errors.map(|json| (json["loc"].clone(), text(&json["type"]), text(&json["msg"]))).collect()
 }
 
-fn detail(body: &[u8]) -> (StatusCode, Value) {
+/// The status and `detail` of a body that is rejected.
+fn rejection(body: &[u8]) -> (StatusCode, Value) {
     use poem::error::ResponseError;
     let problem = Fields::parse(body, None).expect_err("should not be an object");
     let response = problem.to_response(None);
@@ -108,7 +109,7 @@ fn reports_all_failing_fields_at_once() {
 }
 
 #[test]
-fn repeats_the_input_exactly() {
+fn echoes_the_input_exactly() {
     let mut fields = Fields::parse(br#"{"amount":-1.10000000000000000000000000}"#, None).expect("an object");
     fields.value::<Amount>("amount");
     let json = serde_json::to_string(&fields.errors).unwrap_or_default();
@@ -116,32 +117,32 @@ fn repeats_the_input_exactly() {
 }
 
 #[test]
-fn wants_an_object() {
+fn requires_an_object() {
     let whole = |kind: &str, msg: &str, input: Value| {
         (StatusCode::UNPROCESSABLE_ENTITY, json!([{"loc": ["body"], "msg": msg, "type": kind, "input": input}]))
     };
     let msg = "Input should be a valid dictionary or object to extract fields from";
-    assert_eq!(detail(b""), whole("missing", "Field required", Value::Null));
-    assert_eq!(detail(b" [1] "), whole("model_attributes_type", msg, json!([1])));
-    assert_eq!(detail(b"null"), whole("model_attributes_type", msg, Value::Null));
+    assert_eq!(rejection(b""), whole("missing", "Field required", Value::Null));
+    assert_eq!(rejection(b" [1] "), whole("model_attributes_type", msg, json!([1])));
+    assert_eq!(rejection(b"null"), whole("model_attributes_type", msg, Value::Null));
     for broken in
         [&b" "[..], b"{", b"{}x", b"{\"a\":1,}", b"nul", b"\xff", b"{\"a\":\"\xff\"}", b"{'a':1}", b"{\"a\":NaN}"]
     {
-        assert_eq!(detail(broken).0, StatusCode::BAD_REQUEST, "{}", String::from_utf8_lossy(broken));
+        assert_eq!(rejection(broken).0, StatusCode::BAD_REQUEST, "{}", String::from_utf8_lossy(broken));
     }
 }
 
 #[test]
-fn survives_depth_and_width() {
+fn survives_deep_and_wide_bodies() {
     let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(500_000), "]".repeat(500_000));
     assert_eq!(errors(deep.as_bytes(), |fields| _ = fields.value::<Text<1, 9>>("a")).len(), 1);
-    assert_eq!(detail("[".repeat(1_000_000).as_bytes()).0, StatusCode::BAD_REQUEST);
+    assert_eq!(rejection("[".repeat(1_000_000).as_bytes()).0, StatusCode::BAD_REQUEST);
     let wide = format!("{{{}}}", vec![r#""a":1"#; 100_000].join(","));
-    assert_eq!(errors(wide.as_bytes(), |_| ()).len(), MOST_ERRORS);
+    assert_eq!(errors(wide.as_bytes(), |_| ()).len(), MAX_ERRORS);
 }
 
 #[test]
-fn counts_as_json_unless_declared_otherwise() {
+fn accepts_a_missing_or_json_content_type() {
     let declared = |name, value: &'static str| {
         let mut headers = HeaderMap::new();
         headers.insert(name, poem::http::HeaderValue::from_static(value));
@@ -163,7 +164,7 @@ fn counts_as_json_unless_declared_otherwise() {
 #[derive(Debug)]
 struct Login;
 
-impl FromBody for Login {
+impl FromJsonObject for Login {
     type Schema = String;
 
     const SECRET: Option<&'static str> = Some("password");
@@ -171,20 +172,20 @@ impl FromBody for Login {
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
         let password = fields.value::<Text<8, 9>>("password");
         let name = fields.value::<Text<1, 5>>("name");
-        fields.note_whole(Wrong::rule("not good as a whole"));
+        fields.record_body_error(FieldError::value_error("not good as a whole"));
         password.and(name).map(|_| Self)
     }
 }
 
-/// What is said of a body that is wrong, read as one login and as a list of them.
-fn said(body: &str) -> [String; 2] {
-    let text = |problem: Problem| String::from_utf8(problem.to_json(None)).expect("UTF-8");
-    [Login::parse(body.as_bytes()).expect_err("wrong"), List::<Login>::parse(body.as_bytes()).expect_err("wrong")]
+/// The responses to an invalid body, read as one login and as a list of logins.
+fn responses(body: &str) -> [String; 2] {
+    let text = |problem: Problem| String::from_utf8(problem.text(None)).expect("UTF-8");
+    [Login::parse(body.as_bytes()).expect_err("invalid"), List::<Login>::parse(body.as_bytes()).expect_err("invalid")]
         .map(text)
 }
 
 #[test]
-fn what_is_secret_is_not_repeated() {
+fn secrets_are_not_echoed() {
     for body in [
         r#"{"password": "hunter2"}"#,
         r#"{"password": "hunter2", "password": "hunter2", "name": "Ada"}"#,
@@ -201,24 +202,24 @@ fn what_is_secret_is_not_repeated() {
         r#"hunter2"#,
         "\u{feff}[{\"password\": \"hunter2\"}]",
     ] {
-        for said in said(body) {
-            assert!(!said.contains("hunter2") || body.contains(r#""name": "hunter2""#), "{body}: {said}");
+        for response in responses(body) {
+            assert!(!response.contains("hunter2") || body.contains(r#""name": "hunter2""#), "{body}: {response}");
         }
     }
-    let [said, _] = said(r#"{"password": "hunter2", "name": "much too long"}"#);
-    assert!(said.contains("much too long") && said.contains("at least 8 characters"), "{said}");
+    let [response, _] = responses(r#"{"password": "hunter2", "name": "much too long"}"#);
+    assert!(response.contains("much too long") && response.contains("at least 8 characters"), "{response}");
 }
 
 #[test]
-fn a_byte_order_mark_is_left_out() {
+fn a_byte_order_mark_is_skipped() {
     let mark = "\u{feff}";
     let fields = |body: String| Fields::parse(body.as_bytes(), None).map(|fields| fields.errors.len());
     assert!(matches!(fields(format!("{mark}{{}}")), Ok(0)));
     assert!(matches!(fields(format!("{mark} {{}}")), Ok(0)));
     for (body, status) in [(format!("{mark}{mark}{{}}"), 400), (format!(" {mark}{{}}"), 400), (mark.to_owned(), 422)] {
-        let problem = fields(body.clone()).expect_err("refused");
+        let problem = fields(body.clone()).expect_err("rejected");
         assert_eq!(poem::error::ResponseError::status(&problem).as_u16(), status, "{body:?}");
     }
-    let listed = List::<Login>::parse(format!("{mark}[1]").as_bytes()).expect_err("no login");
+    let listed = List::<Login>::parse(format!("{mark}[1]").as_bytes()).expect_err("not a login");
     assert_eq!(poem::error::ResponseError::status(&listed).as_u16(), 422, "read as a list");
 }

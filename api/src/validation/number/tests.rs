@@ -1,4 +1,4 @@
-//! What is read as a number, as Pydantic 2.13.4 was seen to read it.
+//! Unit tests of the number parsers; the expected results are those of Pydantic 2.13.4.
 
 use super::*;
 
@@ -6,7 +6,7 @@ const PARSING: &str = "Input should be a valid integer, unable to parse string a
 const FRACTION: &str = "Input should be a valid integer, got a number with a fractional part";
 
 #[test]
-fn reads_integers_that_pydantic_reads() {
+fn accepts_the_integers_that_pydantic_accepts() {
     for (raw, value) in [
         ("5", 5),
         ("5.0", 5),
@@ -21,13 +21,13 @@ fn reads_integers_that_pydantic_reads() {
         ("9007199254740993.0", 9_007_199_254_740_993),
         ("9223372036854775807", i64::MAX),
     ] {
-        assert_eq!(integer_in_json(raw, 0, i64::MAX), Ok(value), "{raw}");
+        assert_eq!(integer_from_json(raw, 0, i64::MAX), Ok(value), "{raw}");
     }
-    assert_eq!(integer_in_json("-9223372036854775808", i64::MIN, 0), Ok(i64::MIN));
+    assert_eq!(integer_from_json("-9223372036854775808", i64::MIN, 0), Ok(i64::MIN));
 }
 
 #[test]
-fn a_text_is_read_alike_in_bodies_and_queries() {
+fn bodies_and_queries_accept_the_same_integer_texts() {
     let zeros = "0".repeat(5000);
     for (text, value) in [
         ("5", 5),
@@ -48,14 +48,14 @@ fn a_text_is_read_alike_in_bodies_and_queries() {
         ("9223372036854775807", i64::MAX),
     ] {
         let raw = serde_json::to_string(text).expect("JSON");
-        assert_eq!(integer_in_text(text, 0, i64::MAX), Ok(value), "{text}");
-        assert_eq!(integer_in_json(&raw, 0, i64::MAX), Ok(value), "{text}");
+        assert_eq!(integer_from_text(text, 0, i64::MAX), Ok(value), "{text}");
+        assert_eq!(integer_from_json(&raw, 0, i64::MAX), Ok(value), "{text}");
     }
-    assert_eq!(integer_in_text("-3", -5, 5), Ok(-3));
+    assert_eq!(integer_from_text("-3", -5, 5), Ok(-3));
 }
 
 #[test]
-fn refuses_texts_in_pydantics_words() {
+fn rejects_integer_texts_with_pydantics_errors() {
     let nines = "9".repeat(5000);
     for (text, kind, msg) in [
         ("99999999999999999999", "less_than_equal", "Input should be less than or equal to 10"),
@@ -64,8 +64,8 @@ fn refuses_texts_in_pydantics_words() {
         ("-5", "greater_than_equal", "Input should be greater than or equal to 0"),
         (&nines, "int_parsing_size", "Unable to parse input string as an integer, exceeded maximum size"),
     ] {
-        let wrong = integer_in_text(text, 0, 10).expect_err(text);
-        assert_eq!((wrong.kind, &*wrong.msg), (kind, msg), "{text}");
+        let error = integer_from_text(text, 0, 10).expect_err(text);
+        assert_eq!((error.kind, &*error.msg), (kind, msg), "{text}");
     }
     for text in [
         "",
@@ -95,13 +95,13 @@ fn refuses_texts_in_pydantics_words() {
         "5 .0",
         "0-5",
     ] {
-        let wrong = integer_in_text(text, 0, 10).expect_err(text);
-        assert_eq!((wrong.kind, &*wrong.msg), ("int_parsing", PARSING), "{text}");
+        let error = integer_from_text(text, 0, 10).expect_err(text);
+        assert_eq!((error.kind, &*error.msg), ("int_parsing", PARSING), "{text}");
     }
 }
 
 #[test]
-fn refuses_json_in_pydantics_words() {
+fn rejects_json_integers_with_pydantics_errors() {
     for (raw, kind, msg) in [
         ("5.5", "int_from_float", FRACTION),
         ("1e-1", "int_from_float", FRACTION),
@@ -116,15 +116,15 @@ fn refuses_json_in_pydantics_words() {
         ("9223372036854775808", "less_than_equal", "Input should be less than or equal to 10"),
         ("1e99999999999999999999", "less_than_equal", "Input should be less than or equal to 10"),
     ] {
-        let wrong = integer_in_json(raw, 0, 10).expect_err(raw);
-        assert_eq!((wrong.kind, &*wrong.msg), (kind, msg), "{raw}");
+        let error = integer_from_json(raw, 0, 10).expect_err(raw);
+        assert_eq!((error.kind, &*error.msg), (kind, msg), "{raw}");
     }
 }
 
 #[test]
-fn reads_numbers_as_laxly_as_pydantic_reads_floats() {
-    let exact = |raw| number_in_json(raw, |text| Ok(text.to_owned()));
-    for (raw, read) in [
+fn accepts_the_numbers_that_pydantic_accepts_as_floats() {
+    let exact = |raw| number_from_json(raw, |text| Ok(text.to_owned()));
+    for (raw, text) in [
         ("5", "5"),
         ("-0.10000000000000000000000001", "-0.10000000000000000000000001"),
         ("1e999", "1e999"),
@@ -133,7 +133,7 @@ fn reads_numbers_as_laxly_as_pydantic_reads_floats() {
         ("true", "1"),
         ("false", "0"),
     ] {
-        assert_eq!(exact(raw).as_deref(), Ok(read), "{raw}");
+        assert_eq!(exact(raw).as_deref(), Ok(text), "{raw}");
     }
     for (raw, kind, msg) in [
         ("null", "float_type", "Input should be a valid number"),
@@ -143,22 +143,22 @@ fn reads_numbers_as_laxly_as_pydantic_reads_floats() {
         ("\"1__0\"", "float_parsing", "Input should be a valid number, unable to parse string as a number"),
         ("\"_1\"", "float_parsing", "Input should be a valid number, unable to parse string as a number"),
     ] {
-        let wrong = exact(raw).expect_err(raw);
-        assert_eq!((wrong.kind, &*wrong.msg), (kind, msg), "{raw}");
+        let error = exact(raw).expect_err(raw);
+        assert_eq!((error.kind, &*error.msg), (kind, msg), "{raw}");
     }
     assert_eq!(exact(r#""\ud800""#).expect_err("half a pair").kind, "string_unicode");
-    assert_eq!(number_in_json("-1", |_| Err::<(), _>(Wrong::below(0))), Err(Wrong::below(0)));
+    assert_eq!(number_from_json("-1", |_| Err::<(), _>(FieldError::below(0))), Err(FieldError::below(0)));
 }
 
-/// Checks a text against a pattern of [`integer_pattern`] with nothing but the digits in it.
-fn forms(most: i64) -> Vec<String> {
-    let pattern = integer_pattern(0, most);
+/// The alternatives for the digits in the pattern of [`integer_pattern`].
+fn forms(max: i64) -> Vec<String> {
+    let pattern = integer_pattern(0, max);
     let inner = pattern.split_once("0*(").and_then(|(_, rest)| rest.split_once(')')).map(|(inner, _)| inner);
     inner.unwrap_or_default().split('|').map(str::to_owned).collect()
 }
 
 #[test]
-fn a_pattern_has_the_bounds_of_its_range() {
+fn an_integer_pattern_has_the_bounds_of_its_range() {
     assert_eq!(forms(10), ["0", "[1-9][0-9]{0,0}", "10"]);
     assert_eq!(forms(255), ["0", "[1-9][0-9]{0,1}", "[1-1][0-9]{2}", "2[0-4][0-9]{1}", "25[0-4][0-9]{0}", "255"]);
     assert!(integer_pattern(0, 10).starts_with("^\\s*(\\+?0*(0|"), "{}", integer_pattern(0, 10));

@@ -1,4 +1,4 @@
-//! What a list may look like, and the words for what it may not.
+//! Unit tests of list bodies: accepted forms, and the errors for all others.
 
 use futures_util::FutureExt;
 use poem::{Endpoint, Request, error::ResponseError, http::Method};
@@ -19,7 +19,7 @@ struct Asset {
     rate: u8,
 }
 
-impl FromBody for Asset {
+impl FromJsonObject for Asset {
     type Schema = String;
 
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
@@ -29,16 +29,16 @@ impl FromBody for Asset {
     }
 }
 
-/// The status and `detail` of a body that is refused.
-fn refused(body: &[u8]) -> (u16, Value) {
-    let problem = List::<Asset>::parse(body).expect_err("should be refused");
-    let sent = problem.to_response(None).into_body().into_vec().now_or_never().and_then(Result::ok);
+/// The status and `detail` of a body that is rejected.
+fn rejection(body: &[u8]) -> (u16, Value) {
+    let problem = List::<Asset>::parse(body).expect_err("should be rejected");
+    let sent = problem.respond(None).into_body().into_vec().now_or_never().and_then(Result::ok);
     let json: Value = serde_json::from_slice(&sent.unwrap_or_default()).unwrap_or_default();
     (problem.status().as_u16(), json["detail"].clone())
 }
 
 fn errors(body: &str) -> Vec<Value> {
-    let (status, detail) = refused(body.as_bytes());
+    let (status, detail) = rejection(body.as_bytes());
     assert_eq!(status, 422);
     detail.as_array().cloned().unwrap_or_default()
 }
@@ -47,8 +47,8 @@ fn errors(body: &str) -> Vec<Value> {
 fn reads_every_element() {
     let body = br#" [ {"id":"a","rate":1}, {"rate":" 2 ","id":"b","more":[{}]},{"id":"c","rate":true} ] "#;
     let List(assets) = List::<Asset>::parse(body).expect("valid");
-    let shown: Vec<_> = assets.iter().map(|asset| (&*asset.id, asset.rate)).collect();
-    assert_eq!(shown, [("a", 1), ("b", 2), ("c", 1)]);
+    let read: Vec<_> = assets.iter().map(|asset| (&*asset.id, asset.rate)).collect();
+    assert_eq!(read, [("a", 1), ("b", 2), ("c", 1)]);
 }
 
 #[test]
@@ -70,27 +70,27 @@ fn reports_all_failing_fields_of_all_elements() {
         "type": "greater_than_equal", "input": -1, "ctx": {"ge": 0},
     });
     assert_eq!(errors(body)[1], negative);
-    assert_eq!(errors(body)[5]["input"], json!({}), "what is missing is missing in its element");
+    assert_eq!(errors(body)[5]["input"], json!({}), "the input of a missing field is its element");
 }
 
 #[test]
-fn wants_a_list_of_one_or_more() {
+fn requires_a_non_empty_list() {
     let empty = json!([{
         "loc": ["body"], "msg": "List should have at least 1 item after validation, not 0", "type": "too_short",
         "input": [], "ctx": {"field_type": "List", "min_length": 1, "actual_length": 0},
     }]);
-    assert_eq!(refused(b" [ ] "), (422, empty));
+    assert_eq!(rejection(b" [ ] "), (422, empty));
     for (body, input) in [("{}", json!({})), ("null", Value::Null), ("\"[]\"", json!("[]")), (" 7", json!(7))] {
-        let wrong =
+        let error =
             json!([{"loc": ["body"], "msg": "Input should be a valid list", "type": "list_type", "input": input}]);
-        assert_eq!(refused(body.as_bytes()), (422, wrong), "{body}");
+        assert_eq!(rejection(body.as_bytes()), (422, error), "{body}");
     }
     let missing = json!([{"loc": ["body"], "msg": "Field required", "type": "missing", "input": null}]);
-    assert_eq!(refused(b""), (422, missing));
+    assert_eq!(rejection(b""), (422, missing));
 }
 
 #[test]
-fn what_is_not_json_is_400_whatever_else_is_wrong() {
+fn a_body_that_is_not_json_is_400_despite_other_errors() {
     for body in [
         &b" "[..],
         b"[",
@@ -104,20 +104,20 @@ fn what_is_not_json_is_400_whatever_else_is_wrong() {
         b"\xff",
         b"nul",
     ] {
-        assert_eq!(refused(body).0, 400, "{}", String::from_utf8_lossy(body));
+        assert_eq!(rejection(body).0, 400, "{}", String::from_utf8_lossy(body));
     }
 }
 
 #[test]
-fn survives_depth_width_and_repetition() {
-    let most = |body: String| errors(&body).len();
-    assert_eq!(most(format!("[{}]", vec!["{}"; 349_525].join(","))), MOST_ERRORS);
-    assert_eq!(most(format!("[{}]", vec!["7"; 524_287].join(","))), MOST_ERRORS);
-    assert_eq!(most(format!("[{{{}}}]", vec![r#""a":1"#; 170_000].join(","))), MOST_ERRORS);
-    assert_eq!(most(format!("[{}{}]", "[".repeat(500_000), "]".repeat(500_000))), 1);
-    assert_eq!(refused("[".repeat(1_000_000).as_bytes()).0, 400);
+fn survives_deep_wide_and_repetitive_bodies() {
+    let error_count = |body: String| errors(&body).len();
+    assert_eq!(error_count(format!("[{}]", vec!["{}"; 349_525].join(","))), MAX_ERRORS);
+    assert_eq!(error_count(format!("[{}]", vec!["7"; 524_287].join(","))), MAX_ERRORS);
+    assert_eq!(error_count(format!("[{{{}}}]", vec![r#""a":1"#; 170_000].join(","))), MAX_ERRORS);
+    assert_eq!(error_count(format!("[{}{}]", "[".repeat(500_000), "]".repeat(500_000))), 1);
+    assert_eq!(rejection("[".repeat(1_000_000).as_bytes()).0, 400);
     let broken = format!("[{},", vec!["7"; 500_000].join(","));
-    assert_eq!(refused(broken.as_bytes()).0, 400, "errors enough, but not JSON");
+    assert_eq!(rejection(broken.as_bytes()).0, 400, "the maximum number of errors, but not JSON");
     let long = format!(r#"[{}]"#, vec![r#"{"id":"a","rate":1}"#; 52_000].join(","));
     assert_eq!(List::<Asset>::parse(long.as_bytes()).map(|List(assets)| assets.len()).ok(), Some(52_000));
 }
@@ -140,7 +140,7 @@ impl Assets {
 }
 
 #[tokio::test]
-async fn an_operation_takes_a_list() {
+async fn an_operation_accepts_a_list() {
     let routes = Routes::new(Assets, Vec::new());
     let post = async |content_type: &str, body: &[u8]| {
         let request = Request::builder().method(Method::POST).uri_str("/assets").content_type(content_type);
@@ -160,7 +160,7 @@ async fn an_operation_takes_a_list() {
 }
 
 #[test]
-fn the_document_describes_a_list() {
+fn the_openapi_document_describes_a_list() {
     let spec = OpenApiService::new(Assets, "t", "1").spec();
     let document: Value = serde_json::from_str(&spec).expect("JSON");
     let body = &document["paths"]["/assets"]["post"]["requestBody"];
