@@ -175,7 +175,7 @@ async fn answered(redis: &Client, key: &str) -> (Taken, usize) {
         match take(redis, key).await {
             Ok(answer) => taken = Some(answer),
             // Nothing was sent, when it was left alone.
-            Err(Broken(why)) => late += usize::from(!why.contains("left alone")),
+            Err(Broken(why)) => late += usize::from(!why.contains("circuit breaker open")),
         }
         taken.is_some()
     })
@@ -187,5 +187,5 @@ async fn answered(redis: &Client, key: &str) -> (Taken, usize) {
 const SIZE: Size = Size { quota: 120, window: Duration::from_secs(24 * 3600) };
 
 async fn take(redis: &Client, key: &str) -> Result<Taken, Broken> {
-    bucket::take(redis, key, SIZE).await
+    bucket::take_token(redis, key, SIZE).await
 }

@@ -108,13 +108,13 @@ impl Limit {
         self.table.give_back(caller);
         if let Some(SharedRedis(redis)) = &self.redis {
             // Without an answer the token comes back with time.
-            let _ = bucket::give_back(redis, &caller::key(self.policy.name, &caller), self.policy.size()).await;
+            let _ = bucket::return_token(redis, &caller::key(self.policy.name, &caller), self.policy.size()).await;
         }
     }
 
     async fn ask(&self, caller: [u8; 32]) -> Taken {
         let Some(SharedRedis(redis)) = &self.redis else { return self.table.take(caller) };
-        match bucket::take(redis, &caller::key(self.policy.name, &caller), self.policy.size()).await {
+        match bucket::take_token(redis, &caller::key(self.policy.name, &caller), self.policy.size()).await {
             Ok(taken) => {
                 if taken.granted {
                     // For the time when Redis is gone.

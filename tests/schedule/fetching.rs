@@ -121,7 +121,7 @@ impl Market {
 fn feature(pool: &PgPool, queue: &Queue, providers: Providers) -> Prices {
     let mut vars = Vars::from_pairs(&[("CRYPTO_ASSETS", "bitcoin"), ("CRYPTO_PROVIDERS", "kraken")]);
     let config = prices::Config::read(&mut vars);
-    Prices::with(pool, queue, &config, None, providers, Ages::SHIPPED, Clock::new(|| NOON))
+    Prices::with_parts(pool, queue, &config, None, providers, Ages::DEFAULT, Clock::new(|| NOON))
 }
 
 fn done(stored: i64, revised: i64) -> Fetch {
@@ -191,7 +191,7 @@ async fn what_is_not_offered_is_done_and_what_is_rejected_is_counted() {
     let worker = market.worker();
     let fetch = market.fetch_again().await;
     assert_eq!(fetch.outcome.as_deref(), Some("not_offered"));
-    assert_eq!(fetch.error.as_deref(), Some("kraken is not configured any more"));
+    assert_eq!(fetch.error.as_deref(), Some("kraken is no longer configured"));
     worker.stop().await;
 }
 
@@ -211,7 +211,7 @@ async fn who_comes_before_the_day_before_is_there_comes_again() {
     market.execute(&insert.replace("{job}", job)).await;
     market.until("it snoozes", "id = 'early' AND status = 'Pending' AND run_at > now() + interval '5 minutes'").await;
     let error = market.fetch().await.error;
-    assert_eq!(error.as_deref(), Some("yesterday is not there yet"));
+    assert_eq!(error.as_deref(), Some("yesterday is not available yet"));
     worker.stop().await;
 }
 

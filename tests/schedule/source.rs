@@ -8,8 +8,8 @@ use std::{
 
 use futures_util::{StreamExt, future::BoxFuture, stream};
 use jobs::prices::{
-    model::{AssetId, Candle, Currency, Series, Source},
-    providers::{Fetched, Names, Pages, Provider, Providers, Spots, Trouble},
+    model::{AssetId, Candle, Currency, ProviderId, Series},
+    providers::{CandlePage, Names, Pages, Provider, ProviderError, Providers, Spots},
 };
 use time::OffsetDateTime;
 
@@ -65,8 +65,8 @@ impl Kraken {
 }
 
 impl Provider for Kraken {
-    fn source(&self) -> Source {
-        Source::Kraken
+    fn id(&self) -> ProviderId {
+        ProviderId::Kraken
     }
 
     fn candles<'a>(&'a self, series: &'a Series, from: OffsetDateTime, to: OffsetDateTime) -> Pages<'a> {
@@ -77,7 +77,7 @@ impl Provider for Kraken {
                 match &state.mood {
                     Mood::Hangs => None,
                     Mood::Lacks(currency) if series.currency.as_str() == *currency => {
-                        Some(Err(Trouble::NotOffered(Source::Kraken)))
+                        Some(Err(ProviderError::NotOffered(ProviderId::Kraken)))
                     }
                     Mood::Serves | Mood::Lacks(_) => {
                         let candle = |(bucket, price): (&OffsetDateTime, &u32)| Candle {
@@ -89,12 +89,14 @@ impl Provider for Kraken {
                             volume: None,
                         };
                         let candles = state.prices.range(from..to).map(candle).collect();
-                        Some(Ok(Fetched { candles, rejected: state.rejects.clone() }))
+                        Some(Ok(CandlePage { candles, rejected: state.rejects.clone() }))
                     }
-                    Mood::Down => Some(Err(Trouble::Failed(Source::Kraken, "connection refused".into()))),
-                    Mood::Later(after) => {
-                        Some(Err(Trouble::Later { source_name: Source::Kraken, after: *after, why: "429".into() }))
-                    }
+                    Mood::Down => Some(Err(ProviderError::Failed(ProviderId::Kraken, "connection refused".into()))),
+                    Mood::Later(after) => Some(Err(ProviderError::RetryLater {
+                        provider: ProviderId::Kraken,
+                        after: *after,
+                        reason: "429".into(),
+                    })),
                 }
             };
             match answer {
@@ -109,7 +111,7 @@ impl Provider for Kraken {
         Box::pin(async { Spots::default() })
     }
 
-    fn names(&self) -> BoxFuture<'_, Result<Names, Trouble>> {
+    fn names(&self) -> BoxFuture<'_, Result<Names, ProviderError>> {
         let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         let names = Names { assets: set(&["bitcoin", "ethereum"]), currencies: set(&["usd", "eur"]) };
         Box::pin(async { Ok(names) })

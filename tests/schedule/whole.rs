@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jobs::prices::model::Source;
+use jobs::prices::model::ProviderId;
 use sqlx::{AssertSqlSafe, PgPool};
 
 use super::SOON;
@@ -77,7 +77,7 @@ impl World {
                 "{asset} {currency} {source} {bucket}"
             );
         }
-        for source in Source::ALL {
+        for source in ProviderId::ALL {
             let count =
                 rows.iter().filter(|row| row.2 == source.as_str() && row.0 == "bitcoin" && row.1 == "eur").count();
             assert_eq!(count, 30, "{source}");
@@ -101,19 +101,19 @@ async fn two_workers_fetch_a_month_from_every_source_once() {
     eventually("it is told", SOON, async || told() == days as usize).await;
     // Fires go on, and ask for nothing more.
     world.until("more fires", "SELECT count(*) > 2 FROM schedule_fires WHERE jobs = 0").await;
-    assert_eq!(world.exchange.calls(Source::Kraken), 6, "three assets in two currencies");
+    assert_eq!(world.exchange.calls(ProviderId::Kraken), 6, "three assets in two currencies");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_was_down_is_fetched_when_it_is_back() {
     let world = World::new().await;
-    world.exchange.fail(Source::Kraken, Fault::Status(500));
+    world.exchange.fail(ProviderId::Kraken, Fault::Status(500));
     let _worker = world.worker().await;
     let others = "SELECT count(*) FILTER (WHERE outcome = 'done') = 9
                      AND count(*) FILTER (WHERE error LIKE 'kraken%' AND outcome IS NULL) = 3 FROM price_fetches";
     world.until("all others are fetched", others).await;
     assert!(world.holds("SELECT count(*) = 0 FROM prices WHERE source = 'kraken'").await);
-    world.exchange.heal(Source::Kraken);
+    world.exchange.heal(ProviderId::Kraken);
     world.until("it is fetched", DONE).await;
     world.assert_month().await;
 }
@@ -121,14 +121,14 @@ async fn a_source_that_was_down_is_fetched_when_it_is_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_worker_was_fetching_another_one_fetches() {
     let world = World::new().await;
-    for source in Source::ALL {
+    for source in ProviderId::ALL {
         world.exchange.fail(source, Fault::Slow(Duration::from_secs(600)));
     }
     let killed = world.worker().await;
     let running = "SELECT count(*) >= 3 FROM apalis.jobs WHERE job_type = 'fetch_prices' AND status = 'Running'";
     world.until("it is fetching", running).await;
     drop(killed);
-    Source::ALL.into_iter().for_each(|source| world.exchange.heal(source));
+    ProviderId::ALL.into_iter().for_each(|source| world.exchange.heal(source));
     let _worker = world.worker().await;
     world.until("another one fetches it", DONE).await;
     world.assert_month().await;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use jobs::prices::model::Source;
+use jobs::prices::model::ProviderId;
 use poem::{Body, Response, http::StatusCode};
 
 use super::{
@@ -16,7 +16,7 @@ pub const CODES: [(&str, &str, &str); 3] =
     [("bitcoin", "BTC", "XBT"), ("ethereum", "ETH", "ETH"), ("solana", "SOL", "SOL")];
 
 /// Answers a request, or fails it.
-pub fn answer(table: &Table, source: Source, path: &str, query: &str, fault: Option<&Fault>) -> Response {
+pub fn answer(table: &Table, source: ProviderId, path: &str, query: &str, fault: Option<&Fault>) -> Response {
     let plain = |status: u16, text: &str| (status, text.to_owned(), "text/html", Vec::new());
     let (status, body, kind, headers) = match fault {
         Some(Fault::RateLimited(after)) => {
@@ -55,32 +55,32 @@ pub fn answer(table: &Table, source: Source, path: &str, query: &str, fault: Opt
 }
 
 /// "Too many requests", as each source says it.
-fn limited(source: Source) -> String {
+fn limited(source: ProviderId) -> String {
     let text = match source {
-        Source::CoinGecko => r#"{"status":{"error_code":429,"error_message":"You've exceeded the Rate Limit."}}"#,
-        Source::Kraken => r#"{"error":["EGeneral:Too many requests"]}"#,
-        Source::Coinbase => r#"{"message":"Public rate limit exceeded"}"#,
-        Source::Binance => r#"{"code":-1003,"msg":"Too much request weight used."}"#,
+        ProviderId::CoinGecko => r#"{"status":{"error_code":429,"error_message":"You've exceeded the Rate Limit."}}"#,
+        ProviderId::Kraken => r#"{"error":["EGeneral:Too many requests"]}"#,
+        ProviderId::Coinbase => r#"{"message":"Public rate limit exceeded"}"#,
+        ProviderId::Binance => r#"{"code":-1003,"msg":"Too much request weight used."}"#,
     };
     text.to_owned()
 }
 
-fn right(table: &Table, source: Source, path: &str, query: &str, fault: Option<&Fault>) -> (u16, String) {
+fn right(table: &Table, source: ProviderId, path: &str, query: &str, fault: Option<&Fault>) -> (u16, String) {
     let query: Vec<(String, String)> = reqwest::Url::parse(&format!("http://x/?{query}"))
         .map(|url| url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned())).collect())
         .expect("a query");
     let asked = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
     let segments: Vec<&str> = path.split('/').collect();
     match (source, &*segments) {
-        (Source::CoinGecko, ["simple", "price"]) => coingecko_spots(table, asked, fault),
-        (Source::CoinGecko, ["coins", id, "market_chart", range @ ..]) => {
+        (ProviderId::CoinGecko, ["simple", "price"]) => coingecko_spots(table, asked, fault),
+        (ProviderId::CoinGecko, ["coins", id, "market_chart", range @ ..]) => {
             coingecko_chart(table, id, !range.is_empty(), asked, fault)
         }
-        (Source::Kraken, ["0", "public", "OHLC"]) => kraken_candles(table, asked, fault),
-        (Source::Coinbase, ["products", product, "candles"]) => coinbase_candles(table, product, asked, fault),
-        (Source::Coinbase, ["products", product, "ticker"]) => coinbase_spot(table, product, fault),
-        (Source::Binance, ["api", "v3", "klines"]) => binance_candles(table, asked, fault),
-        (Source::Binance, ["api", "v3", "ticker", "24hr"]) => binance_spots(table, asked, fault),
+        (ProviderId::Kraken, ["0", "public", "OHLC"]) => kraken_candles(table, asked, fault),
+        (ProviderId::Coinbase, ["products", product, "candles"]) => coinbase_candles(table, product, asked, fault),
+        (ProviderId::Coinbase, ["products", product, "ticker"]) => coinbase_spot(table, product, fault),
+        (ProviderId::Binance, ["api", "v3", "klines"]) => binance_candles(table, asked, fault),
+        (ProviderId::Binance, ["api", "v3", "ticker", "24hr"]) => binance_spots(table, asked, fault),
         _ => (404, r#"{"error":"no such endpoint"}"#.into()),
     }
 }
@@ -160,7 +160,7 @@ fn coingecko_chart(
         span if span <= 90 * DAY => 3600,
         _ => DAY,
     };
-    let Some(mut rows) = table.points(Source::CoinGecko, (id, &currency), length, (from, to), fault) else {
+    let Some(mut rows) = table.points(ProviderId::CoinGecko, (id, &currency), length, (from, to), fault) else {
         return (404, r#"{"error":"coin not found"}"#.into());
     };
     if length < DAY {
@@ -179,13 +179,13 @@ fn prices(rows: &[Row]) -> String {
 }
 
 /// The asset and the currency of a pair, by the exchange's codes.
-fn pair(source: Source, text: &str) -> Option<(&'static str, &'static str)> {
+fn pair(source: ProviderId, text: &str) -> Option<(&'static str, &'static str)> {
     let code = |&(id, code, kraken): &(&'static str, &'static str, &'static str)| {
-        let base = if source == Source::Kraken { kraken } else { code };
+        let base = if source == ProviderId::Kraken { kraken } else { code };
         let rest = text.strip_prefix(base)?;
         ["usd", "eur", "usdt"]
             .into_iter()
-            .filter(|currency| source != Source::Binance || *currency != "usd")
+            .filter(|currency| source != ProviderId::Binance || *currency != "usd")
             .find(|currency| rest.trim_start_matches('-') == currency.to_uppercase())
             .map(|currency| (id, currency))
     };
@@ -202,13 +202,13 @@ pub fn kraken_key(pair: &str) -> String {
 
 fn kraken_candles(table: &Table, asked: impl Fn(&str) -> Option<String>, fault: Option<&Fault>) -> (u16, String) {
     let name = asked("pair").unwrap_or_default();
-    let Some(pair) = pair(Source::Kraken, &name) else {
+    let Some(pair) = pair(ProviderId::Kraken, &name) else {
         return (200, r#"{"error":["EQuery:Unknown asset pair"]}"#.into());
     };
     let length = asked("interval").and_then(|text| text.parse::<i64>().ok()).expect("minutes") * 60;
     let since = asked("since").and_then(|text| text.parse::<i64>().ok()).unwrap_or_default();
     let from = (since + 1).max(table.now() / length * length - 719 * length);
-    let mut rows = table.rows(Source::Kraken, pair, length, (from, table.now()), fault).expect("an asset");
+    let mut rows = table.rows(ProviderId::Kraken, pair, length, (from, table.now()), fault).expect("an asset");
     if let (60, Some(last)) = (length, rows.last_mut()) {
         // The present price.
         last.close = spoiled(last.close.clone(), fault);
@@ -228,7 +228,7 @@ fn coinbase_candles(
     asked: impl Fn(&str) -> Option<String>,
     fault: Option<&Fault>,
 ) -> (u16, String) {
-    let Some(pair) = pair(Source::Coinbase, product) else { return (404, r#"{"message":"NotFound"}"#.into()) };
+    let Some(pair) = pair(ProviderId::Coinbase, product) else { return (404, r#"{"message":"NotFound"}"#.into()) };
     let length = asked("granularity").and_then(|text| text.parse::<i64>().ok()).expect("seconds");
     let time = |name: &str| {
         let text = asked(name)?;
@@ -241,7 +241,7 @@ fn coinbase_candles(
         return (400, r#"{"message":"granularity too small for the requested time range."}"#.into());
     }
     // It may begin a row early.
-    let mut rows = table.rows(Source::Coinbase, pair, length, (from - length, to), fault).expect("an asset");
+    let mut rows = table.rows(ProviderId::Coinbase, pair, length, (from - length, to), fault).expect("an asset");
     if fault != Some(&Fault::Reordered) {
         rows.reverse();
     }
@@ -253,7 +253,7 @@ fn coinbase_candles(
 }
 
 fn coinbase_spot(table: &Table, product: &str, fault: Option<&Fault>) -> (u16, String) {
-    let Some((asset, currency)) = pair(Source::Coinbase, product) else {
+    let Some((asset, currency)) = pair(ProviderId::Coinbase, product) else {
         return (404, r#"{"message":"NotFound"}"#.into());
     };
     let price = quoted(&spoiled(table.spot(asset, currency).expect("a price"), fault));
@@ -269,7 +269,7 @@ fn coinbase_spot(table: &Table, product: &str, fault: Option<&Fault>) -> (u16, S
 }
 
 fn binance_candles(table: &Table, asked: impl Fn(&str) -> Option<String>, fault: Option<&Fault>) -> (u16, String) {
-    let Some(pair) = pair(Source::Binance, &asked("symbol").unwrap_or_default()) else {
+    let Some(pair) = pair(ProviderId::Binance, &asked("symbol").unwrap_or_default()) else {
         return (400, r#"{"code":-1121,"msg":"Invalid symbol."}"#.into());
     };
     let number = |name: &str| asked(name).and_then(|text| text.parse::<i64>().ok());
@@ -277,11 +277,11 @@ fn binance_candles(table: &Table, asked: impl Fn(&str) -> Option<String>, fault:
     let limit = usize::try_from(number("limit").unwrap_or(500)).expect("a limit").min(1000);
     let from = number("startTime").map_or(0, |millis| (millis + 999) / 1000);
     let to = number("endTime").map_or(table.now(), |millis| millis / 1000);
-    let mut rows = table.rows(Source::Binance, pair, length, (from, to), None).expect("an asset");
+    let mut rows = table.rows(ProviderId::Binance, pair, length, (from, to), None).expect("an asset");
     rows.truncate(limit);
     if fault.is_some() {
         rows = table
-            .rows(Source::Binance, pair, length, (from, rows.last().map_or(to, |row| row.time)), fault)
+            .rows(ProviderId::Binance, pair, length, (from, rows.last().map_or(to, |row| row.time)), fault)
             .expect("an asset");
     }
     let text = lines(&rows, |row| {
@@ -297,7 +297,7 @@ fn binance_spots(table: &Table, asked: impl Fn(&str) -> Option<String>, fault: O
     let text = asked("symbols").unwrap_or_default();
     let mut found = Vec::new();
     for symbol in text.trim_matches(['[', ']']).split(',').map(|symbol| symbol.trim_matches('"')) {
-        let Some((asset, currency)) = pair(Source::Binance, symbol) else {
+        let Some((asset, currency)) = pair(ProviderId::Binance, symbol) else {
             return (400, r#"{"code":-1121,"msg":"Invalid symbol."}"#.into());
         };
         let price = quoted(&spoiled(table.spot(asset, currency).expect("a price"), fault));

@@ -4,9 +4,9 @@
 //! ```ignore
 //! let exchange = Exchange::start().await;
 //! let api = Api::start(&database.url, &exchange.variables()).await;      // COINGECKO_URL and so on
-//! exchange.fail(Source::CoinGecko, Fault::RateLimited(Some("7")));       // until heal()
-//! exchange.fail_next(Source::Kraken, 1, Fault::Status(500));             // the next call only
-//! assert_eq!(exchange.calls(Source::CoinGecko), 1);
+//! exchange.fail(ProviderId::CoinGecko, Fault::RateLimited(Some("7")));       // until heal()
+//! exchange.fail_next(ProviderId::Kraken, 1, Fault::Status(500));             // the next call only
+//! assert_eq!(exchange.calls(ProviderId::CoinGecko), 1);
 //! ```
 //!
 //! It has bitcoin, ethereum and solana in usd, eur and usdt, as far as each source really offers them (CoinGecko no
@@ -23,7 +23,7 @@ use std::{
     time::Duration,
 };
 
-use jobs::{clock::Clock, prices::model::Source};
+use jobs::{clock::Clock, prices::model::ProviderId};
 use poem::{Endpoint, EndpointExt, Request, Response, Server, endpoint::make, http::StatusCode, listener::TcpAcceptor};
 use tokio::task::JoinHandle;
 
@@ -83,16 +83,16 @@ pub enum Fault {
 pub struct State {
     pub table: Table,
     clock: Clock,
-    always: HashMap<Source, Fault>,
-    next: HashMap<Source, VecDeque<Option<Fault>>>,
+    always: HashMap<ProviderId, Fault>,
+    next: HashMap<ProviderId, VecDeque<Option<Fault>>>,
     /// Faults of the calls whose path has this in it.
-    matching: Vec<(Source, &'static str, Fault)>,
+    matching: Vec<(ProviderId, &'static str, Fault)>,
     /// `path?query` of every call for prices, without the prefix of the source.
-    requests: Vec<(Source, String)>,
+    requests: Vec<(ProviderId, String)>,
     /// Calls for what a source offers. Faults spare them, except for those of `lists_fail`.
-    lists: HashMap<Source, usize>,
-    lists_fail: HashSet<Source>,
-    headers: Vec<(Source, poem::http::HeaderMap)>,
+    lists: HashMap<ProviderId, usize>,
+    lists_fail: HashSet<ProviderId>,
+    headers: Vec<(ProviderId, poem::http::HeaderMap)>,
 }
 
 /// The server; it ends with the value.
@@ -130,14 +130,14 @@ impl Exchange {
     }
 
     /// Where it stands in for this source.
-    pub fn url(&self, source: Source) -> String {
+    pub fn url(&self, source: ProviderId) -> String {
         format!("http://{}/{source}", self.address)
     }
 
     /// What a process needs to be told to ask it.
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         let names = ["COINGECKO_URL", "KRAKEN_URL", "COINBASE_URL", "BINANCE_URL"];
-        names.into_iter().zip(Source::ALL).map(|(name, source)| (name, self.url(source))).collect()
+        names.into_iter().zip(ProviderId::ALL).map(|(name, source)| (name, self.url(source))).collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -162,17 +162,17 @@ impl Exchange {
     }
 
     /// Fails every call to this source, until it is healed.
-    pub fn fail(&self, source: Source, fault: Fault) {
+    pub fn fail(&self, source: ProviderId, fault: Fault) {
         self.state().always.insert(source, fault);
     }
 
     /// Fails the next calls to this source, after those that are to fail already.
-    pub fn fail_next(&self, source: Source, calls: usize, fault: Fault) {
+    pub fn fail_next(&self, source: ProviderId, calls: usize, fault: Fault) {
         self.fail_after(source, 0, calls, fault);
     }
 
     /// Serves some calls to this source, and fails those that come then.
-    pub fn fail_after(&self, source: Source, served: usize, calls: usize, fault: Fault) {
+    pub fn fail_after(&self, source: ProviderId, served: usize, calls: usize, fault: Fault) {
         let mut state = self.state();
         let next = state.next.entry(source).or_default();
         next.extend(std::iter::repeat_n(None, served));
@@ -180,12 +180,12 @@ impl Exchange {
     }
 
     /// Fails the calls to this source whose path has this in it, until it is healed.
-    pub fn fail_matching(&self, source: Source, part: &'static str, fault: Fault) {
+    pub fn fail_matching(&self, source: ProviderId, part: &'static str, fault: Fault) {
         self.state().matching.push((source, part, fault));
     }
 
     /// Everything is well again at this source.
-    pub fn heal(&self, source: Source) {
+    pub fn heal(&self, source: ProviderId) {
         let mut state = self.state();
         state.always.remove(&source);
         state.next.remove(&source);
@@ -193,7 +193,7 @@ impl Exchange {
     }
 
     /// Fails every call for what this source offers, or no more.
-    pub fn fail_lists(&self, source: Source, fail: bool) {
+    pub fn fail_lists(&self, source: ProviderId, fail: bool) {
         let lists_fail = &mut self.state().lists_fail;
         if fail {
             lists_fail.insert(source)
@@ -203,23 +203,23 @@ impl Exchange {
     }
 
     /// How often this source was asked what it offers.
-    pub fn lists(&self, source: Source) -> usize {
+    pub fn lists(&self, source: ProviderId) -> usize {
         self.state().lists.get(&source).copied().unwrap_or(0)
     }
 
     /// How often this source was asked for prices.
-    pub fn calls(&self, source: Source) -> usize {
+    pub fn calls(&self, source: ProviderId) -> usize {
         self.requests(source).len()
     }
 
     /// What this source was asked for: `path?query`.
-    pub fn requests(&self, source: Source) -> Vec<String> {
+    pub fn requests(&self, source: ProviderId) -> Vec<String> {
         let state = self.state();
         state.requests.iter().filter(|(asked, _)| *asked == source).map(|(_, request)| request.clone()).collect()
     }
 
     /// The headers of the last call to this source.
-    pub fn last_headers(&self, source: Source) -> poem::http::HeaderMap {
+    pub fn last_headers(&self, source: ProviderId) -> poem::http::HeaderMap {
         let state = self.state();
         let last = state.headers.iter().rev().find(|(asked, _)| *asked == source);
         last.expect("a call").1.clone()
@@ -237,7 +237,7 @@ fn answering(state: Arc<Mutex<State>>) -> impl Endpoint + 'static {
         let state = state.clone();
         async move {
             let (prefix, path) = request.uri().path()[1..].split_once('/').unwrap_or_default();
-            let Some(source) = Source::parse(prefix) else {
+            let Some(source) = ProviderId::parse(prefix) else {
                 return Response::builder().status(StatusCode::NOT_FOUND).finish();
             };
             let query = request.uri().query().unwrap_or_default();

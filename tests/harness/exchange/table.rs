@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use jobs::prices::model::Source;
+use jobs::prices::model::ProviderId;
 
 use super::Fault;
 
@@ -26,7 +26,7 @@ pub struct Table {
     spots: HashMap<(String, String), String>,
     prices: HashMap<(String, String, i64), String>,
     /// Moments whose price a source does not have; `None` stands for every source.
-    missing: HashSet<(Option<Source>, i64)>,
+    missing: HashSet<(Option<ProviderId>, i64)>,
     /// Codes that exchanges list although they have no pair of them.
     pub gone: Vec<&'static str>,
     /// The first bucket starts so many days ago.
@@ -85,7 +85,7 @@ impl Table {
     }
 
     /// Takes the price of a moment away, and with it each bucket that ends then: from every asset, at one source or all.
-    pub fn lose(&mut self, source: Option<Source>, moment: i64) {
+    pub fn lose(&mut self, source: Option<ProviderId>, moment: i64) {
         self.missing.insert((source, moment));
     }
 
@@ -95,7 +95,7 @@ impl Table {
     }
 
     /// Whether a source has the price of a moment.
-    pub fn has(&self, source: Source, moment: i64) -> bool {
+    pub fn has(&self, source: ProviderId, moment: i64) -> bool {
         !self.missing.contains(&(None, moment)) && !self.missing.contains(&(Some(source), moment))
     }
 
@@ -115,7 +115,7 @@ impl Table {
     /// them. `None` for an asset that is not here.
     pub fn rows(
         &self,
-        source: Source,
+        source: ProviderId,
         pair: (&str, &str),
         length: i64,
         span: (i64, i64),
@@ -127,7 +127,7 @@ impl Table {
     /// The prices of the moments in `from..=to` that are this far apart, as [`Table::rows`].
     pub fn points(
         &self,
-        source: Source,
+        source: ProviderId,
         pair: (&str, &str),
         step: i64,
         span: (i64, i64),
@@ -139,7 +139,7 @@ impl Table {
     /// Rows that are `step` apart and have the price `later` than their time.
     fn series(
         &self,
-        source: Source,
+        source: ProviderId,
         (asset, currency): (&str, &str),
         (step, later): (i64, i64),
         (from, to): (i64, i64),
