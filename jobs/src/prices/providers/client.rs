@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    error::Error,
+    error::{Error, causes},
     prices::model::ProviderId,
     queue::retry::Backoff,
     remote::{retry_after::retry_after, send::send},
@@ -99,7 +99,7 @@ pub fn http_client() -> Result<Client, Error> {
         .redirect(redirect::Policy::none())
         .user_agent(concat!("millrace/", env!("CARGO_PKG_VERSION")))
         .build()
-        .map_err(|error| Error::Internal(format!("HTTP client: {error}")))
+        .map_err(|error| Error::Internal(format!("HTTP client: {}", causes(&error))))
 }
 
 impl ProviderClient {
@@ -236,7 +236,7 @@ impl ProviderClient {
 /// A failed request with all its causes. The URL is removed: it may contain a password.
 fn transport_error<T>(error: reqwest::Error) -> ParsedResponse<T> {
     let timed_out = error.is_timeout();
-    let reason = error.without_url().to_string();
+    let reason = causes(&error.without_url());
     if timed_out { ParsedResponse::TimedOut(reason) } else { ParsedResponse::Transient(reason) }
 }
 
@@ -249,7 +249,9 @@ async fn read_body<T>(mut response: Response) -> Result<String, ParsedResponse<T
         }
         bytes.extend_from_slice(&chunk);
     }
-    String::from_utf8(bytes).map_err(|_| ParsedResponse::Transient("response is not text".into()))
+    // The error contains a position, and no bytes of the body.
+    String::from_utf8(bytes)
+        .map_err(|error| ParsedResponse::Transient(format!("response is not text: {}", error.utf8_error())))
 }
 
 /// Interprets the statuses that mean the same at every provider. The client of the provider interprets the others.
@@ -269,5 +271,62 @@ fn classify<T>(
         status if status.is_server_error() => ParsedResponse::Transient(reason()),
         status if status.is_success() || status.is_client_error() => parse(status, body),
         _ => ParsedResponse::Permanent(reason()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// A client of a server behind a URL with a password, with a key.
+    fn client(port: u16) -> ProviderClient {
+        // Fails when another test has installed the provider of TLS.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let key = (header::HeaderName::from_static("x-key"), header::HeaderValue::from_static("a-secret-key"));
+        let rate_limit = RateLimit { every: Duration::ZERO, burst: 1 };
+        let limits = ProviderLimits { rate_limit, default_pause: Duration::ZERO, key: Some(key) };
+        let base = format!("http://user:a-secret-password@127.0.0.1:{port}");
+        ProviderClient::new(ProviderId::Kraken, http_client().expect("a client"), &base, Clock::system(), limits)
+    }
+
+    /// The text of the error of one call.
+    async fn error_of(client: &ProviderClient) -> String {
+        let failed = client.get::<()>("prices?key=a-secret-query", |_, _| ParsedResponse::NotOffered).await;
+        let error = causes(&failed.expect_err("no prices"));
+        assert!(!error.contains("secret") && !error.contains("127.0.0.1"), "{error}");
+        error
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_is_named_without_secrets() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        drop(listener);
+        let error = error_of(&client(port)).await;
+        assert!(error.contains("Connection refused"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_truncated_body_is_named_without_secrets() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let server = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.expect("a connection");
+                // A server that closes with an unread request resets the connection.
+                let _ = stream.read(&mut [0; 4096]).await.expect("a request");
+                let response = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\nconnection: close\r\n\r\na-secret-part";
+                stream.write_all(response).await.expect("a written response");
+            }
+        });
+        let error = error_of(&client(port)).await;
+        // The name of the provider, reqwest's own text, and at least one cause.
+        assert!(error.matches(": ").count() >= 2, "{error}");
+        server.abort();
     }
 }
