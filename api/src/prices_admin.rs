@@ -1,6 +1,6 @@
 //! The admin endpoint that starts the daily price fetch at once.
 
-use jobs::prices::{Prices, fetch::Asked};
+use jobs::prices::{Prices, fetch::EnqueuedFetches};
 use poem::Request;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde::Serialize;
@@ -39,8 +39,8 @@ pub struct Fetch {
     already: usize,
 }
 
-impl From<Asked> for Fetch {
-    fn from(asked: Asked) -> Self {
+impl From<EnqueuedFetches> for Fetch {
+    fn from(asked: EnqueuedFetches) -> Self {
         Self { day: asked.day.to_string(), enqueued: asked.enqueued, already: asked.already }
     }
 }

@@ -109,13 +109,13 @@ impl Limit {
         if let Some(SharedRedis(redis)) = &self.redis {
             // If Redis fails here, the bucket still refills with time.
             let _ =
-                bucket::give_back(redis, &limit_key::redis_key(self.policy.name, &digest), self.policy.size()).await;
+                bucket::return_token(redis, &limit_key::redis_key(self.policy.name, &digest), self.policy.size()).await;
         }
     }
 
     async fn acquire_for_digest(&self, digest: [u8; 32]) -> Taken {
         let Some(SharedRedis(redis)) = &self.redis else { return self.buckets.acquire(digest) };
-        match bucket::take(redis, &limit_key::redis_key(self.policy.name, &digest), self.policy.size()).await {
+        match bucket::take_token(redis, &limit_key::redis_key(self.policy.name, &digest), self.policy.size()).await {
             Ok(taken) => {
                 if taken.granted {
                     // Counted here too, for the time when Redis is unreachable.

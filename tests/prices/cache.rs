@@ -1,17 +1,17 @@
-//! What the caches change: how often the sources are asked, and never for long what is shown.
+//! What caches change: the number of calls to providers, and for a limited time the result.
 
 use std::time::{Duration, Instant};
 
 use futures_util::future::{join, join_all};
 use jobs::prices::{
-    cache::KEPT,
+    cache::RETENTION,
     model::{AssetId, Currency, Interval, Series},
 };
 use time::macros::datetime;
 
 use super::{
-    market::{FakeMode, NOON},
-    stand::{Node, Stand},
+    in_memory::{NOON, ProviderMode},
+    price_harness::{Node, PriceHarness},
 };
 use crate::harness::redis::Redis;
 
@@ -26,52 +26,55 @@ fn series() -> Series {
     }
 }
 
-async fn stocked() -> Stand {
-    let stand = Stand::new().await;
-    stand.market.coingecko.quote("bitcoin", "1");
-    stand.market.coingecko.fill("bitcoin", Interval::Daily, 3);
-    stand
+async fn filled_harness() -> PriceHarness {
+    let harness = PriceHarness::new().await;
+    harness.providers.coingecko.quote("bitcoin", "1");
+    harness.providers.coingecko.fill("bitcoin", Interval::Daily, 3);
+    harness
 }
 
 #[tokio::test]
-async fn many_who_want_the_same_in_two_processes_cost_one_call() {
+async fn concurrent_reads_in_two_processes_cost_one_call() {
     let Some(redis) = Redis::start().await else { return };
-    let stand = stocked().await;
-    let (a, b) = join(stand.node(Some(&redis.url)), stand.node(Some(&redis.url))).await;
+    let harness = filled_harness().await;
+    let (a, b) = join(harness.node(Some(&redis.url)), harness.node(Some(&redis.url))).await;
     let chart = format!("/market_chart?{CHART}");
     for path in [PRICE, &chart] {
         let calls = (0..50).flat_map(|_| [a.get(path), b.get(path)]);
-        let answers = join_all(calls).await;
-        assert!(answers.iter().all(|answer| answer.status == 200 && answer.text == answers[0].text), "{answers:?}");
+        let responses = join_all(calls).await;
+        assert!(
+            responses.iter().all(|response| response.status == 200 && response.text == responses[0].text),
+            "{responses:?}"
+        );
     }
-    // Other lengths of the same series find what was fetched for the first, however many ask.
-    stand.market.set(NOON + Duration::from_secs(24 * 3600));
-    stand.market.coingecko.fill("bitcoin", Interval::Daily, 1);
+    // Other lengths of the same series use what was fetched for the first, however many callers there are.
+    harness.providers.set(NOON + Duration::from_secs(24 * 3600));
+    harness.providers.coingecko.fill("bitcoin", Interval::Daily, 1);
     let days: Vec<_> = (1..=3).map(|days| format!("/market_chart?asset=bitcoin&currency=usd&days={days}")).collect();
     join_all(days.iter().cycle().take(60).flat_map(|path| [a.get(path), b.get(path)])).await;
-    assert_eq!((stand.market.coingecko.charts(), stand.market.coingecko.spots().len()), (2, 1));
-    assert_eq!((stand.market.kraken.charts(), stand.market.kraken.spots().len()), (0, 0));
+    assert_eq!((harness.providers.coingecko.charts(), harness.providers.coingecko.spots().len()), (2, 1));
+    assert_eq!((harness.providers.kraken.charts(), harness.providers.kraken.spots().len()), (0, 0));
 }
 
 #[tokio::test]
-async fn many_who_want_the_same_in_one_process_cost_one_call() {
-    let stand = stocked().await;
-    let node = stand.node(None).await;
+async fn concurrent_reads_in_one_process_cost_one_call() {
+    let harness = filled_harness().await;
+    let node = harness.node(None).await;
     let chart = format!("/market_chart?{CHART}");
     for path in [PRICE, &chart] {
-        assert!(join_all((0..50).map(|_| node.get(path))).await.iter().all(|answer| answer.status == 200));
+        assert!(join_all((0..50).map(|_| node.get(path))).await.iter().all(|response| response.status == 200));
     }
-    assert_eq!((stand.market.coingecko.charts(), stand.market.coingecko.spots().len()), (1, 1));
+    assert_eq!((harness.providers.coingecko.charts(), harness.providers.coingecko.spots().len()), (1, 1));
 }
 
 #[tokio::test]
-async fn requests_that_overlap_ask_for_each_asset_once() {
+async fn overlapping_requests_fetch_each_asset_once() {
     let redis = Redis::start().await;
     for url in [None, redis.as_ref().map(|redis| redis.url.as_str())] {
-        let stand = stocked().await;
-        let (a, b) = join(stand.node(url), stand.node(url)).await;
+        let harness = filled_harness().await;
+        let (a, b) = join(harness.node(url), harness.node(url)).await;
         let assets: Vec<_> = (0..12).map(|number| format!("coin-{number}")).collect();
-        assets.iter().for_each(|asset| stand.market.coingecko.quote(asset, "1"));
+        assets.iter().for_each(|asset| harness.providers.coingecko.quote(asset, "1"));
         let paths: Vec<_> = (1..=40_usize)
             .map(|round| {
                 let wanted: Vec<_> = assets.iter().skip(round % 7).step_by(round % 3 + 1).cloned().collect();
@@ -79,108 +82,113 @@ async fn requests_that_overlap_ask_for_each_asset_once() {
             })
             .collect();
         let node = |at: usize| if url.is_some() && at % 2 == 1 { &b } else { &a };
-        let answers = join_all(paths.iter().enumerate().map(|(at, path)| node(at).get(path))).await;
-        assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
-        let mut asked: Vec<_> = stand.market.coingecko.spots().concat();
+        let responses = join_all(paths.iter().enumerate().map(|(at, path)| node(at).get(path))).await;
+        assert!(responses.iter().all(|response| response.status == 200), "{responses:?}");
+        let mut asked: Vec<_> = harness.providers.coingecko.spots().concat();
         asked.sort();
         asked.dedup();
-        assert_eq!(asked.len(), stand.market.coingecko.spots().concat().len(), "{:?}", stand.market.coingecko.spots());
+        assert_eq!(
+            asked.len(),
+            harness.providers.coingecko.spots().concat().len(),
+            "{:?}",
+            harness.providers.coingecko.spots()
+        );
     }
 }
 
 #[tokio::test]
-async fn the_keys_in_redis_are_the_contracts_and_live_a_day() {
+async fn keys_in_redis_are_those_of_the_contract_and_expire_after_a_day() {
     let Some(redis) = Redis::start().await else { return };
-    let stand = stocked().await;
-    let node = stand.node(Some(&redis.url)).await;
+    let harness = filled_harness().await;
+    let node = harness.node(Some(&redis.url)).await;
     node.chart(CHART).await;
-    let text = redis.command("GET millrace:2:price:bitcoin:usd:daily:3").await.expect("an answer");
+    let text = redis.send("GET millrace:2:price:bitcoin:usd:daily:3").await.expect("a response");
     assert!(text.contains("[[1794") && text.contains(".50"), "{text}");
-    let text = redis.command("PTTL millrace:2:price:bitcoin:usd:daily:3").await.expect("an answer");
+    let text = redis.send("PTTL millrace:2:price:bitcoin:usd:daily:3").await.expect("a response");
     let millis: Vec<u128> = text.lines().filter_map(|line| line.strip_prefix(':')?.parse().ok()).collect();
-    assert!(millis.len() == 1 && (1..=KEPT.as_millis()).contains(&millis[0]), "{text}");
+    assert!(millis.len() == 1 && (1..=RETENTION.as_millis()).contains(&millis[0]), "{text}");
 }
 
 #[tokio::test]
-async fn what_the_daily_fetch_stores_is_shown_everywhere() {
+async fn prices_of_the_daily_fetch_are_read_by_every_process() {
     let redis = Redis::start().await;
     for url in [None, redis.as_ref().map(|redis| redis.url.as_str())] {
-        let stand = stocked().await;
-        let (a, b) = join(stand.node(url), stand.node(url)).await;
+        let harness = filled_harness().await;
+        let (a, b) = join(harness.node(url), harness.node(url)).await;
         let (before, _) = a.chart(CHART).await;
         assert_eq!(b.chart(CHART).await.0, before);
-        // A source revises its latest bucket; another process has fetched that.
+        // The provider revises its latest bucket, and another process has fetched that.
         let revised = "UPDATE prices SET close = 42 WHERE bucket = (SELECT max(bucket) FROM prices)";
         sqlx::query(revised).execute(&a.pool).await.expect("a revised price");
-        a.prices.stored(&series()).await.expect("told");
+        a.prices.invalidate(&series()).await.expect("an invalidated chart");
         let newest = async |node: &Node| node.chart(CHART).await.0.pop().expect("a price").1;
         assert_eq!(newest(&a).await, "42");
         if url.is_none() {
-            assert_eq!(newest(&b).await, before[2].1, "nobody could tell it");
-            stand.market.pass(Duration::from_secs(61));
+            assert_eq!(newest(&b).await, before[2].1, "its cache cannot be invalidated");
+            harness.providers.advance(Duration::from_secs(61));
         }
         assert_eq!(newest(&b).await, "42");
-        assert_eq!(stand.market.coingecko.charts(), 1);
+        assert_eq!(harness.providers.coingecko.charts(), 1);
     }
 }
 
 #[tokio::test]
-async fn a_chart_does_not_outlive_the_next_bucket() {
+async fn a_cached_chart_expires_when_the_next_bucket_is_due() {
     let redis = Redis::start().await;
     for url in [None, redis.as_ref().map(|redis| redis.url.as_str())] {
-        let stand = stocked().await;
-        let node = stand.node(url).await;
+        let harness = filled_harness().await;
+        let node = harness.node(url).await;
         let newest = async || node.chart(CHART).await.0.pop().expect("a price").0;
         let yesterday = (Interval::Daily.bucket(NOON).unix_timestamp() - 86_400) * 1000;
         assert_eq!(newest().await, yesterday);
-        stand.market.coingecko.fill("bitcoin", Interval::Daily, 3);
-        // Midnight alone makes no new bucket to be had.
-        stand.market.set(datetime!(2026-11-22 00:10 UTC));
-        assert_eq!((newest().await, stand.market.coingecko.charts()), (yesterday, 1));
-        stand.market.set(datetime!(2026-11-22 00:17:01 UTC));
-        assert_eq!((newest().await, stand.market.coingecko.charts()), (yesterday + 86_400_000, 2));
+        harness.providers.coingecko.fill("bitcoin", Interval::Daily, 3);
+        // At midnight the next bucket is not due yet.
+        harness.providers.set(datetime!(2026-11-22 00:10 UTC));
+        assert_eq!((newest().await, harness.providers.coingecko.charts()), (yesterday, 1));
+        harness.providers.set(datetime!(2026-11-22 00:17:01 UTC));
+        assert_eq!((newest().await, harness.providers.coingecko.charts()), (yesterday + 86_400_000, 2));
         assert_eq!(node.chart(CHART).await.0.len(), 3);
     }
 }
 
 #[tokio::test]
-async fn a_redis_that_is_emptied_frozen_or_killed_fails_no_request() {
+async fn an_emptied_frozen_or_killed_redis_fails_no_request() {
     let Some(mut redis) = Redis::start().await else { return };
-    let stand = Stand { patience: Duration::from_millis(100), ..stocked().await };
-    let node = stand.node(Some(&redis.url)).await;
+    let harness = PriceHarness { redis_timeout: Duration::from_millis(100), ..filled_harness().await };
+    let node = harness.node(Some(&redis.url)).await;
     let (before, _) = node.chart(CHART).await;
     redis.flush().await;
     assert_eq!(node.chart(CHART).await, (before.clone(), false));
-    assert_eq!(node.shown(PRICE).await.0["bitcoin"]["usd"], "1");
+    assert_eq!(node.read(PRICE).await.0["bitcoin"]["usd"], "1");
     redis.freeze();
-    let begun = Instant::now();
+    let started_at = Instant::now();
     for _ in 0..20 {
         assert_eq!(node.chart(CHART).await, (before.clone(), false));
-        assert!(!node.shown(PRICE).await.1);
+        assert!(!node.read(PRICE).await.1);
     }
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(started_at.elapsed() < Duration::from_secs(5), "{:?}", started_at.elapsed());
     redis.thaw();
     redis.kill().await;
-    stand.market.set(NOON + Duration::from_secs(24 * 3600));
-    stand.market.coingecko.fill("bitcoin", Interval::Daily, 1);
+    harness.providers.set(NOON + Duration::from_secs(24 * 3600));
+    harness.providers.coingecko.fill("bitcoin", Interval::Daily, 1);
     for _ in 0..20 {
         assert_eq!(node.chart(CHART).await.0.len(), 3);
-        assert!(!node.shown(PRICE).await.1);
+        assert!(!node.read(PRICE).await.1);
     }
-    assert_eq!(stand.market.coingecko.charts(), 2, "PostgreSQL has what Redis has lost");
+    assert_eq!(harness.providers.coingecko.charts(), 2, "PostgreSQL has what Redis has lost");
 }
 
 #[tokio::test]
-async fn without_the_database_what_is_cached_is_shown_and_else_503() {
+async fn without_the_database_cached_prices_are_returned_and_others_are_503() {
     let redis = Redis::start().await;
     for url in [None, redis.as_ref().map(|redis| redis.url.as_str())] {
-        let stand = stocked().await;
-        let node = stand.node(url).await;
+        let harness = filled_harness().await;
+        let node = harness.node(url).await;
         let (before, _) = node.chart(CHART).await;
-        node.shown(PRICE).await;
+        node.read(PRICE).await;
         node.pool.close().await;
         assert_eq!(node.chart(CHART).await, (before.clone(), false), "fresh");
-        assert!(!node.shown(PRICE).await.1);
+        assert!(!node.read(PRICE).await.1);
         for path in
             ["/market_chart?asset=bitcoin&currency=usd&days=2", "/simple_price?assets=bitcoin,solana&currency=usd"]
         {
@@ -188,39 +196,39 @@ async fn without_the_database_what_is_cached_is_shown_and_else_503() {
             refused.assert_problem(503, path);
             assert!(!refused.header("retry-after").is_empty());
         }
-        stand.market.set(NOON + Duration::from_secs(24 * 3600));
+        harness.providers.set(NOON + Duration::from_secs(24 * 3600));
         assert_eq!(node.chart_with_missing(CHART).await, (before, true, 1), "old");
-        assert!(node.shown(PRICE).await.1);
+        assert!(node.read(PRICE).await.1);
     }
 }
 
-/// A process that dies in its turn holds the others up for a while, and not for ever.
+/// A process that dies while it holds a lock delays others only until the lock expires.
 #[tokio::test]
-async fn a_turn_that_is_never_given_back_ends() {
+async fn an_abandoned_lock_expires() {
     let Some(redis) = Redis::start().await else { return };
-    let stand = stocked().await;
-    let node = stand.node(Some(&redis.url)).await;
+    let harness = filled_harness().await;
+    let node = harness.node(Some(&redis.url)).await;
     for key in ["bitcoin:usd:daily:asked", "bitcoin:usd:spot:0"] {
         assert!(
             redis.command(&format!("SET millrace:2:price-turn:{key} 1")).await.is_some_and(|text| text.contains("OK"))
         );
     }
-    let begun = Instant::now();
-    let ((shown, stale), (_, price_stale)) = join(node.chart(CHART), node.shown(PRICE)).await;
+    let started_at = Instant::now();
+    let ((shown, stale), (_, price_stale)) = join(node.chart(CHART), node.read(PRICE)).await;
     assert_eq!((shown.len(), stale, price_stale), (3, false, false));
     assert!(
-        begun.elapsed() >= Duration::from_secs(9) && begun.elapsed() < Duration::from_secs(18),
+        started_at.elapsed() >= Duration::from_secs(9) && started_at.elapsed() < Duration::from_secs(18),
         "{:?}",
-        begun.elapsed()
+        started_at.elapsed()
     );
-    assert_eq!(stand.market.coingecko.charts(), 1);
-    // It was not ours to give back.
+    assert_eq!(harness.providers.coingecko.charts(), 1);
+    // The lock of the other process must not be released.
     assert!(
         redis
             .command("GET millrace:2:price-turn:bitcoin:usd:spot:0")
             .await
             .is_some_and(|text| text.contains("\r\n1\r\n"))
     );
-    stand.market.coingecko.is(FakeMode::Down);
+    harness.providers.coingecko.set_mode(ProviderMode::Down);
     assert!(!node.chart(CHART).await.1, "fresh");
 }

@@ -1,13 +1,13 @@
-//! Crypto prices: what readers are shown, and what the caches change.
+//! Tests of crypto prices: reads, caches, providers and outages.
 
 mod cache;
 mod curve;
-mod market;
+mod fakes;
+mod in_memory;
 mod names;
 mod newest;
 mod outages;
+mod price_harness;
 mod providers;
 mod reads;
 mod real;
-mod stand;
-mod stand_in;

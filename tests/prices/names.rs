@@ -1,11 +1,11 @@
-//! Names that no provider knows, answered with what may be meant.
+//! Unknown assets: the 404 suggests a known name.
 
-use super::stand::Stand;
+use super::price_harness::PriceHarness;
 
 #[tokio::test]
-async fn an_unknown_asset_comes_with_what_may_be_meant() {
-    let stand = Stand::new().await;
-    let node = stand.node(None).await;
+async fn an_unknown_asset_gets_a_suggestion() {
+    let harness = PriceHarness::new().await;
+    let node = harness.node(None).await;
     for (asset, expected) in [
         ("btc", "Unknown asset: no source has btc in usd; did you mean bitcoin?"),
         ("etherium", "Unknown asset: no source has etherium in usd; did you mean ethereum?"),

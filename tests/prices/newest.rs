@@ -1,21 +1,21 @@
-//! The newest price that is known is shown, whichever table it is in, and never that of a provider which is not asked.
+//! The newest known price is returned, from any table, but only of configured providers.
 
 use std::time::Duration;
 
-use jobs::prices::model::{Interval, Source};
+use jobs::prices::model::{Interval, ProviderId};
 use serde_json::Value;
 
 use super::{
-    market::{FakeMode, NOON},
+    in_memory::{NOON, ProviderMode},
+    price_harness::{Node, PriceHarness},
     real::RealProviders,
-    stand::{Node, Stand},
 };
 use crate::harness::{fake_providers::Fault, redis::Redis};
 
 const PATH: &str = "/simple_price?assets=bitcoin&currency=usd";
 
 async fn price(node: &Node) -> (Value, bool) {
-    let (shown, stale) = node.shown(PATH).await;
+    let (shown, stale) = node.read(PATH).await;
     (shown["bitcoin"]["usd"].clone(), stale)
 }
 
@@ -24,11 +24,13 @@ async fn execute(node: &Node, sql: &'static str) {
 }
 
 #[tokio::test]
-async fn the_newest_known_price_wins_whichever_table_it_is_in() {
-    let stand = Stand::new().await;
-    let node = stand.node(None).await;
-    [&stand.market.coingecko, &stand.market.kraken].iter().for_each(|source| source.is(FakeMode::Down));
-    // A present price of long ago, then yesterday's close, this morning's, and a present one of an hour later.
+async fn the_newest_known_price_wins_from_any_table() {
+    let harness = PriceHarness::new().await;
+    let node = harness.node(None).await;
+    [&harness.providers.coingecko, &harness.providers.kraken]
+        .iter()
+        .for_each(|provider| provider.set_mode(ProviderMode::Down));
+    // An old present price, then the close of yesterday, of this morning, and a present price of an hour later.
     for (insert, expected) in [
         (
             "INSERT INTO spot_prices VALUES ('bitcoin', 'usd', 'kraken', 99.5, '2026-10-12 12:00Z', '2026-10-12 12:00Z')",
@@ -52,74 +54,70 @@ async fn the_newest_known_price_wins_whichever_table_it_is_in() {
         execute(&node, insert).await;
         for _ in 0..3 {
             assert_eq!(price(&node).await, (expected.into(), true), "{insert}");
-            stand.market.pass(Duration::from_secs(20));
+            harness.providers.advance(Duration::from_secs(20));
         }
-        stand.market.pass(Duration::from_secs(61));
+        harness.providers.advance(Duration::from_secs(61));
     }
 }
 
 #[tokio::test]
 async fn a_price_never_goes_back_in_time() {
-    let stand = Stand::new().await;
-    let node = stand.node(None).await;
-    stand.market.coingecko.is(FakeMode::Down);
-    stand.market.kraken.quote("bitcoin", "8");
+    let harness = PriceHarness::new().await;
+    let node = harness.node(None).await;
+    harness.providers.coingecko.set_mode(ProviderMode::Down);
+    harness.providers.kraken.quote("bitcoin", "8");
     assert_eq!(price(&node).await, ("8".into(), false));
-    // The preferred one is back, with a price of five minutes ago.
-    stand.market.coingecko.is(FakeMode::Well);
-    stand.market.coingecko.quote("bitcoin", "7");
-    stand.market.coingecko.lag(Duration::from_secs(300));
-    stand.market.pass(Duration::from_secs(61));
+    // The preferred provider is back, with a price that is five minutes old.
+    harness.providers.coingecko.set_mode(ProviderMode::Well);
+    harness.providers.coingecko.quote("bitcoin", "7");
+    harness.providers.coingecko.lag(Duration::from_secs(300));
+    harness.providers.advance(Duration::from_secs(61));
     assert_eq!(price(&node).await, ("8".into(), false));
-    stand.market.pass(Duration::from_secs(300));
+    harness.providers.advance(Duration::from_secs(300));
     assert_eq!(price(&node).await, ("7".into(), false));
 }
 
 #[tokio::test]
-async fn what_is_known_of_a_provider_that_is_not_configured_is_not_shown() {
+async fn prices_of_an_unconfigured_provider_are_not_returned() {
     let redis = Redis::start().await;
     for url in [None, redis.as_ref().map(|redis| redis.url.as_str())] {
-        let stand = Stand::new().await;
-        let both = stand.node(url).await;
-        stand.market.kraken.quote("bitcoin", "8");
-        stand.market.kraken.fill("bitcoin", Interval::Daily, 3);
-        stand.market.coingecko.is(FakeMode::Down);
+        let harness = PriceHarness::new().await;
+        let both = harness.node(url).await;
+        harness.providers.kraken.quote("bitcoin", "8");
+        harness.providers.kraken.fill("bitcoin", Interval::Daily, 3);
+        harness.providers.coingecko.set_mode(ProviderMode::Down);
         let chart = "/market_chart?asset=bitcoin&currency=usd&days=3";
-        assert!(!both.shown(PATH).await.1 && !both.shown(chart).await.1);
-        let one = stand.node_with_only(Source::CoinGecko, url).await;
+        assert!(!both.read(PATH).await.1 && !both.read(chart).await.1);
+        let one = harness.node_with_only(ProviderId::CoinGecko, url).await;
         for path in [PATH, chart] {
             one.get(path).await.assert_problem(503, path);
         }
-        stand.market.coingecko.is(FakeMode::Well);
-        stand.market.pass(Duration::from_secs(61));
+        harness.providers.coingecko.set_mode(ProviderMode::Well);
+        harness.providers.advance(Duration::from_secs(61));
         for path in [PATH, chart] {
             one.get(path).await.assert_problem(404, path);
         }
-        // The process with both goes on.
-        assert!(both.shown(chart).await.0["prices"].as_array().is_some_and(|prices| prices.len() == 3));
+        // The node with both providers is not affected.
+        assert!(both.read(chart).await.0["prices"].as_array().is_some_and(|prices| prices.len() == 3));
     }
 }
 
-/// A pair that Binance has given up goes on with its last price; its time is the exchange's.
+/// A delisted pair of Binance keeps its last price; its time is that of the exchange.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_price_of_yesterday_is_not_of_now() {
-    let world = RealProviders::new().await;
-    for source in [Source::CoinGecko, Source::Coinbase, Source::Binance] {
-        let node = world.node(source.as_str()).await;
+async fn an_old_present_price_is_stale() {
+    let real = RealProviders::new().await;
+    for id in [ProviderId::CoinGecko, ProviderId::Coinbase, ProviderId::Binance] {
+        let node = real.node(id.as_str()).await;
         execute(&node, "TRUNCATE spot_prices").await;
-        world.exchange.fail(source, Fault::Stale);
-        let (shown, stale) = node.shown("/simple_price?assets=bitcoin&currency=eur").await;
-        assert_eq!(shown["bitcoin"]["as_of"].as_str(), Some("2026-11-20T12:00:00.000000Z"), "{source}: {shown}");
-        assert!(stale, "{source}");
-        world.exchange.heal(source);
-        world.stand.market.pass(Duration::from_secs(61));
-        let (shown, stale) = node.shown("/simple_price?assets=bitcoin&currency=eur").await;
-        assert_eq!(
-            (shown["bitcoin"]["as_of"].as_str(), stale),
-            (Some("2026-11-21T12:00:41.000000Z"), false),
-            "{source}"
-        );
-        world.stand.market.set(NOON);
+        real.exchange.fail(id, Fault::Stale);
+        let (shown, stale) = node.read("/simple_price?assets=bitcoin&currency=eur").await;
+        assert_eq!(shown["bitcoin"]["as_of"].as_str(), Some("2026-11-20T12:00:00.000000Z"), "{id}: {shown}");
+        assert!(stale, "{id}");
+        real.exchange.heal(id);
+        real.harness.providers.advance(Duration::from_secs(61));
+        let (shown, stale) = node.read("/simple_price?assets=bitcoin&currency=eur").await;
+        assert_eq!((shown["bitcoin"]["as_of"].as_str(), stale), (Some("2026-11-21T12:00:41.000000Z"), false), "{id}");
+        real.harness.providers.set(NOON);
         node.stop().await;
     }
 }

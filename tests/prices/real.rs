@@ -1,29 +1,29 @@
-//! API processes' worth of prices with the real providers, over a stand-in of all of them that goes by one clock.
+//! API nodes with the real provider clients, over fake HTTP servers and the test clock.
 
 use jobs::{
     config::EnvReader,
-    prices::{Config, ages::Ages, model::Source, providers::Providers},
+    prices::{Config, ages::Ages, model::ProviderId, providers::Providers},
 };
 
-use super::stand::{Node, Stand};
+use super::price_harness::{Node, PriceHarness};
 use crate::harness::fake_providers::{FakeProviders, Fault};
 
 pub const ALL: &str = "coingecko,kraken,coinbase,binance";
 
-/// A database, a clock and a stand-in.
+/// A harness and the fake HTTP servers.
 pub struct RealProviders {
-    pub stand: Stand,
+    pub harness: PriceHarness,
     pub exchange: FakeProviders,
 }
 
 impl RealProviders {
     pub async fn new() -> Self {
-        let stand = Stand::new().await;
-        let exchange = FakeProviders::with_clock(stand.market.clock()).await;
-        Self { stand, exchange }
+        let harness = PriceHarness::new().await;
+        let exchange = FakeProviders::at(harness.providers.clock()).await;
+        Self { harness, exchange }
     }
 
-    /// A process that has just started, with these providers.
+    /// Starts a node with these providers.
     pub async fn node(&self, names: &str) -> Node {
         let variables = self.exchange.variables();
         let mut pairs: Vec<_> = variables.iter().map(|(name, url)| (*name, url.as_str())).collect();
@@ -31,20 +31,20 @@ impl RealProviders {
         let mut vars = EnvReader::from_pairs(&pairs);
         let config = Config::read(&mut vars);
         let config = vars.finish(config).expect("a configuration");
-        let providers = Providers::start(&config, &self.stand.market.clock()).expect("providers");
-        self.stand.node_of(names, providers, None, Ages::SHIPPED).await
+        let providers = Providers::start(&config, &self.harness.providers.clock()).expect("providers");
+        self.harness.node_of(names, providers, None, Ages::DEFAULT).await
     }
 
-    /// A process that has just started, with all providers and nothing stored.
+    /// Starts a node with all providers, and empties the tables.
     pub async fn empty_node(&self) -> Node {
         let node = self.node(ALL).await;
         sqlx::query("TRUNCATE prices, spot_prices").execute(&node.pool).await.expect("an empty table");
         node
     }
 
-    /// Has these refuse every call, and no others.
-    pub fn fail(&self, sources: impl IntoIterator<Item = Source>) {
-        Source::ALL.into_iter().for_each(|source| self.exchange.heal(source));
-        sources.into_iter().for_each(|source| self.exchange.fail(source, Fault::Forbidden));
+    /// Makes exactly these providers reject every call.
+    pub fn fail(&self, ids: impl IntoIterator<Item = ProviderId>) {
+        ProviderId::ALL.into_iter().for_each(|id| self.exchange.heal(id));
+        ids.into_iter().for_each(|id| self.exchange.fail(id, Fault::Forbidden));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jobs::prices::model::Source;
+use jobs::prices::model::ProviderId;
 use sqlx::{AssertSqlSafe, PgPool};
 
 use super::SOON;
@@ -78,7 +78,7 @@ impl FetchSystem {
                 "{asset} {currency} {source} {bucket}"
             );
         }
-        for source in Source::ALL {
+        for source in ProviderId::ALL {
             let count =
                 rows.iter().filter(|row| row.2 == source.as_str() && row.0 == "bitcoin" && row.1 == "eur").count();
             assert_eq!(count, 30, "{source}");
@@ -103,19 +103,19 @@ async fn two_workers_fetch_a_month_from_every_provider_once() {
     eventually("each day is logged as complete", SOON, async || complete_lines() == days as usize).await;
     // Further fires request no further fetch.
     system.wait_until("the schedule fires again", "SELECT count(*) > 2 FROM schedule_fires WHERE jobs = 0").await;
-    assert_eq!(system.providers.calls(Source::Kraken), 6, "three assets in two currencies");
+    assert_eq!(system.providers.calls(ProviderId::Kraken), 6, "three assets in two currencies");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_provider_that_was_down_is_fetched_when_it_is_back() {
     let system = FetchSystem::new().await;
-    system.providers.fail(Source::Kraken, Fault::Status(500));
+    system.providers.fail(ProviderId::Kraken, Fault::Status(500));
     let _worker = system.worker().await;
     let others = "SELECT count(*) FILTER (WHERE outcome = 'done') = 9
                      AND count(*) FILTER (WHERE error LIKE 'kraken%' AND outcome IS NULL) = 3 FROM price_fetches";
     system.wait_until("all other providers are fetched", others).await;
     assert!(system.holds("SELECT count(*) = 0 FROM prices WHERE source = 'kraken'").await);
-    system.providers.heal(Source::Kraken);
+    system.providers.heal(ProviderId::Kraken);
     system.wait_until("the provider is fetched", DONE).await;
     system.assert_month().await;
 }
@@ -123,14 +123,14 @@ async fn a_provider_that_was_down_is_fetched_when_it_is_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn fetches_of_a_killed_worker_continue_in_another() {
     let system = FetchSystem::new().await;
-    for source in Source::ALL {
+    for source in ProviderId::ALL {
         system.providers.fail(source, Fault::Slow(Duration::from_secs(600)));
     }
     let killed = system.worker().await;
     let running = "SELECT count(*) >= 3 FROM apalis.jobs WHERE job_type = 'fetch_prices' AND status = 'Running'";
     system.wait_until("the worker is fetching", running).await;
     drop(killed);
-    Source::ALL.into_iter().for_each(|source| system.providers.heal(source));
+    ProviderId::ALL.into_iter().for_each(|source| system.providers.heal(source));
     let _worker = system.worker().await;
     system.wait_until("the other worker has fetched", DONE).await;
     system.assert_month().await;

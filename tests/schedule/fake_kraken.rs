@@ -8,8 +8,8 @@ use std::{
 
 use futures_util::{StreamExt, future::BoxFuture, stream};
 use jobs::prices::{
-    model::{AssetId, Candle, Currency, Series, Source},
-    providers::{Fetched, Names, Pages, Provider, Providers, Spots, Trouble},
+    model::{AssetId, Candle, Currency, ProviderId, Series},
+    providers::{CandlePage, Names, Pages, Provider, ProviderError, Providers, Spots},
 };
 use time::OffsetDateTime;
 
@@ -67,8 +67,8 @@ impl FakeKraken {
 }
 
 impl Provider for FakeKraken {
-    fn source(&self) -> Source {
-        Source::Kraken
+    fn source(&self) -> ProviderId {
+        ProviderId::Kraken
     }
 
     fn candles<'a>(&'a self, series: &'a Series, from: OffsetDateTime, to: OffsetDateTime) -> Pages<'a> {
@@ -79,7 +79,7 @@ impl Provider for FakeKraken {
                 match &state.mode {
                     FakeMode::Hangs => None,
                     FakeMode::WithoutCurrency(currency) if series.currency.as_str() == *currency => {
-                        Some(Err(Trouble::NotOffered(Source::Kraken)))
+                        Some(Err(Trouble::NotOffered(ProviderId::Kraken)))
                     }
                     FakeMode::Works | FakeMode::WithoutCurrency(_) => {
                         let candle = |(bucket, price): (&OffsetDateTime, &u32)| Candle {
@@ -93,10 +93,16 @@ impl Provider for FakeKraken {
                         let candles = state.prices.range(from..to).map(candle).collect();
                         Some(Ok(Fetched { candles, rejected: state.rejected.clone() }))
                     }
-                    FakeMode::Down => Some(Err(Trouble::Failed(Source::Kraken, "connection refused".into()))),
+                    FakeMode::Down => Some(Err(Trouble::Failed(ProviderId::Kraken, "connection refused".into()))),
                     FakeMode::RetryAfter(after) => {
-                        Some(Err(Trouble::Later { source_name: Source::Kraken, after: *after, why: "429".into() }))
+                        Some(Err(Trouble::Later { source_name: ProviderId::Kraken, after: *after, why: "429".into() }))
                     }
+                    Mood::Down => Some(Err(ProviderError::Failed(ProviderId::Kraken, "connection refused".into()))),
+                    Mood::Later(after) => Some(Err(ProviderError::RetryLater {
+                        provider: ProviderId::Kraken,
+                        after: *after,
+                        reason: "429".into(),
+                    })),
                 }
             };
             match response {
@@ -111,7 +117,7 @@ impl Provider for FakeKraken {
         Box::pin(async { Spots::default() })
     }
 
-    fn names(&self) -> BoxFuture<'_, Result<Names, Trouble>> {
+    fn names(&self) -> BoxFuture<'_, Result<Names, ProviderError>> {
         let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         let names = Names { assets: set(&["bitcoin", "ethereum"]), currencies: set(&["usd", "eur"]) };
         Box::pin(async { Ok(names) })

@@ -122,7 +122,7 @@ impl DailyFetchHarness {
 fn feature(pool: &PgPool, queue: &Queue, providers: Providers) -> Prices {
     let mut vars = EnvReader::from_pairs(&[("CRYPTO_ASSETS", "bitcoin"), ("CRYPTO_PROVIDERS", "kraken")]);
     let config = prices::Config::read(&mut vars);
-    Prices::with(pool, queue, &config, None, providers, Ages::SHIPPED, Clock::new(|| NOON))
+    Prices::with_parts(pool, queue, &config, None, providers, Ages::DEFAULT, Clock::new(|| NOON))
 }
 
 fn done(stored: i64, revised: i64) -> FetchRow {

@@ -47,7 +47,7 @@ impl Serialize for QuoteEntry<'_> {
         let mut map = serializer.serialize_map(Some(3))?;
         map.serialize_entry(self.currency, &self.quote.price)?;
         map.serialize_entry("as_of", &Timestamp(self.quote.as_of))?;
-        map.serialize_entry("source", &self.quote.source)?;
+        map.serialize_entry("source", &self.quote.provider)?;
         map.end()
     }
 }

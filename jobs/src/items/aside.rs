@@ -11,7 +11,7 @@ use super::{
     item::ItemId,
     store,
 };
-use crate::{boot::db::answered, error::Error, remote::flights::Flights};
+use crate::{boot::db::answered, error::Error, remote::single_flight::SingleFlight};
 
 /// Look-ups, by what the cache came to.
 const REQUESTS: &str = "millrace_cache_requests_total";
@@ -27,7 +27,7 @@ const LOAD_AGAIN: usize = 2;
 pub struct Aside {
     pool: PgPool,
     cache: Arc<dyn Cache>,
-    flights: Flights<ItemId, Result<Entry, Error>>,
+    flights: SingleFlight<ItemId, Result<Entry, Error>>,
     /// The versions that this process wrote, for as long as a shared cache could show older ones: the drop may have
     /// failed, and its own writes a process shows in any case.
     written: sync::Cache<ItemId, i64>,
@@ -44,7 +44,7 @@ impl Aside {
         counter!(LOADS, "cache" => CACHE).absolute(0);
         let written = sync::Cache::builder().max_capacity(WRITTEN).eviction_policy(EvictionPolicy::lru());
         let written = written.time_to_live(redis::LIFE * 2).build();
-        Self { pool: pool.clone(), cache, flights: Flights::default(), written }
+        Self { pool: pool.clone(), cache, flights: SingleFlight::default(), written }
     }
 
     /// The item with this id.

@@ -1,4 +1,4 @@
-//! How long answers are good, and which buckets can be had: rules on times, without a clock of their own.
+//! How long results stay fresh, and when buckets are due. All functions are pure: the time is a parameter.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -9,32 +9,32 @@ use time::OffsetDateTime;
 
 use super::model::{Interval, Series};
 
-/// How long answers are good; other values than the shipped ones are for tests.
+/// Lifetimes of results, and limits of waiting. Tests use other values than [`Ages::DEFAULT`].
 #[derive(Debug, Clone, Copy)]
 pub struct Ages {
-    /// A present price, from the moment it was fetched.
+    /// A present price, from when it was fetched.
     pub spot: Duration,
-    /// That there is no such thing.
+    /// The result that an asset or series does not exist.
     pub unknown: Duration,
-    /// That nobody could be asked: so long nobody is asked again.
+    /// The result that no provider could be reached. No provider is called again before it expires.
     pub failed: Duration,
-    /// That all were asked and the newest bucket is not there yet.
+    /// The result that the newest bucket is due, but no provider has it yet.
     pub late: Duration,
-    /// What sources were asked for and do not have.
+    /// The knowledge that no provider has certain buckets.
     pub absent: Duration,
-    /// Whatever is kept where other processes cannot drop it.
+    /// The limit for everything in a cache that other processes cannot invalidate.
     pub local: Duration,
-    /// A provider that is silent for so long is not waited for alone: the next one is asked as well.
+    /// When a provider has not responded for this long, the next one is called as well.
     pub hedge: Duration,
-    /// A caller waits so long for the sources when there is something stored to show,
-    pub patience: Duration,
-    /// and so long when there is nothing.
-    pub patience_with_nothing: Duration,
+    /// How long a read waits for providers when something stored can be shown.
+    pub max_wait: Duration,
+    /// How long a read waits for providers when nothing is stored.
+    pub max_wait_with_nothing: Duration,
 }
 
 impl Ages {
-    /// The shipped ones.
-    pub const SHIPPED: Self = Self {
+    /// The values of production.
+    pub const DEFAULT: Self = Self {
         spot: Duration::from_secs(60),
         unknown: Duration::from_secs(60),
         failed: Duration::from_secs(15),
@@ -42,21 +42,27 @@ impl Ages {
         absent: Duration::from_secs(24 * 3600),
         local: Duration::from_secs(60),
         hedge: Duration::from_secs(1),
-        patience: Duration::from_secs(3),
-        patience_with_nothing: Duration::from_secs(20),
+        max_wait: Duration::from_secs(3),
+        max_wait_with_nothing: Duration::from_secs(20),
     };
+
+    /// How long no provider is called after these errors: until the first may be called again, within limits.
+    pub(super) fn pause_after(&self, delays: &[Duration]) -> Duration {
+        let first = delays.iter().min().copied().unwrap_or(self.failed);
+        first.clamp(self.failed, self.failed.max(self.unknown))
+    }
 }
 
-/// How long after its end a bucket can be had: CoinGecko finishes a day at 00:10 UTC, others at once.
-fn settles(interval: Interval) -> Duration {
+/// How long after its end a bucket is due: CoinGecko finishes a day at 00:10 UTC, the others finish at once.
+fn settling_time(interval: Interval) -> Duration {
     match interval {
         Interval::Daily => Duration::from_secs(15 * 60),
         Interval::Hourly => Duration::from_secs(2 * 60),
     }
 }
 
-/// How far back sources are asked because somebody reads; what is older is shown where it is stored. Hours beyond 90
-/// days no source has in less than dozens of pages.
+/// How far back reads fetch from providers. Older prices are returned only where they are stored. Hours beyond 90 days
+/// would take dozens of pages at every provider.
 pub fn reach(interval: Interval) -> Duration {
     const DAY: u64 = 24 * 3600;
     match interval {
@@ -65,27 +71,27 @@ pub fn reach(interval: Interval) -> Duration {
     }
 }
 
-/// The newest bucket that must be there by now.
+/// The newest bucket that is due.
 pub fn newest_due(interval: Interval, now: OffsetDateTime) -> OffsetDateTime {
     let running = interval.bucket(now);
-    let back = if now >= running + settles(interval) { 1 } else { 2 };
+    let back = if now >= running + settling_time(interval) { 1 } else { 2 };
     running - interval.length() * back
 }
 
-/// When the next bucket can be had. Spread by the series, so that not all are asked for in the same moment.
+/// When the next bucket is due. The time is spread by the series, so that not all series are fetched at once.
 pub fn next_due(series: &Series, now: OffsetDateTime) -> OffsetDateTime {
     const SPREAD_SECONDS: u64 = 120;
     let mut hasher = DefaultHasher::new();
     series.hash(&mut hasher);
     let interval = series.interval;
-    let wait = settles(interval) + Duration::from_secs(hasher.finish() % SPREAD_SECONDS);
+    let wait = settling_time(interval) + Duration::from_secs(hasher.finish() % SPREAD_SECONDS);
     let this = interval.bucket(now) + wait;
     if now < this { this } else { this + interval.length() }
 }
 
-/// From the first to the end of the last of the buckets that must be there from `from` on, are not among `there`, and
-/// are not within `known`, the buckets that nobody has.
-pub fn missing(
+/// The missing span: from the first missing bucket to the end of the last one. A bucket is missing when it is due,
+/// starts at `from` or later, and is not in `there`. Buckets within `known` are not missing: no provider has them.
+pub fn missing_span(
     interval: Interval,
     from: OffsetDateTime,
     now: OffsetDateTime,
@@ -97,8 +103,9 @@ pub fn missing(
     let mut span = None;
     while bucket <= newest {
         while there.next_if(|held| *held < bucket).is_some() {}
-        let wanted = there.peek() != Some(&bucket) && !known.is_some_and(|(from, to)| from <= bucket && bucket < to);
-        if wanted {
+        let is_missing =
+            there.peek() != Some(&bucket) && !known.is_some_and(|(from, to)| from <= bucket && bucket < to);
+        if is_missing {
             let end = bucket + interval.length();
             span = span.map_or(Some((bucket, end)), |(first, _)| Some((first, end)));
         }
@@ -115,7 +122,7 @@ mod tests {
     use crate::prices::model::{AssetId, Currency};
 
     #[test]
-    fn a_bucket_is_due_when_sources_have_settled_it() {
+    fn a_bucket_is_due_after_its_settling_time() {
         for (interval, now, newest) in [
             (Interval::Daily, datetime!(2026-11-21 00:14:59 UTC), datetime!(2026-11-19 0:00 UTC)),
             (Interval::Daily, datetime!(2026-11-21 00:15 UTC), datetime!(2026-11-20 0:00 UTC)),
@@ -128,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_fresh_beyond_the_next_bucket() {
+    fn freshness_ends_when_the_next_bucket_is_due() {
         for interval in [Interval::Daily, Interval::Hourly] {
             for asset in ["bitcoin", "ethereum", "solana"] {
                 let currency = Currency::parse("usd").expect("a currency");
@@ -145,18 +152,18 @@ mod tests {
     }
 
     #[test]
-    fn missing_is_one_span_without_what_nobody_has() {
+    fn the_missing_span_excludes_what_no_provider_has() {
         let day = |number: u8| datetime!(2026-11-01 0:00 UTC) + Duration::from_secs(u64::from(number) * 86_400);
         let now = day(10) + Duration::from_secs(3600);
         let span = |from, there: &[u8], known| {
-            missing(Interval::Daily, day(from), now, there.iter().map(|number| day(*number)), known)
+            missing_span(Interval::Daily, day(from), now, there.iter().map(|number| day(*number)), known)
         };
         assert_eq!(span(7, &[7, 8, 9], None), None);
         assert_eq!(span(7, &[7, 8], None), Some((day(9), day(10))));
         assert_eq!(span(5, &[4, 5, 7, 9], None), Some((day(6), day(9))));
         assert_eq!(span(5, &[], None), Some((day(5), day(10))));
-        assert_eq!(span(1, &[5, 6, 7, 8], Some((day(1), day(5)))), Some((day(9), day(10))), "nobody reaches back");
+        assert_eq!(span(1, &[5, 6, 7, 8], Some((day(1), day(5)))), Some((day(9), day(10))), "no provider reaches back");
         assert_eq!(span(1, &[5, 6, 7, 8], Some((day(1), day(10)))), None);
-        assert_eq!(span(12, &[], None), None, "of the future nothing is missing");
+        assert_eq!(span(12, &[], None), None, "future buckets are not missing");
     }
 }

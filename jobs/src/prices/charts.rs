@@ -1,4 +1,4 @@
-//! Charts: a series as it is stored, after one caller for all has had what is missing fetched.
+//! Reads of charts: missing buckets are fetched by one caller for all, then the stored series is returned.
 
 use std::{fmt::Write, sync::Arc};
 
@@ -6,25 +6,28 @@ use serde_json::value::RawValue;
 use time::{Duration, OffsetDateTime};
 
 use super::{
-    ages::{missing, newest_due, next_due, reach},
-    cache::{Asked, Entry, Value, chart_key, generation_key},
+    ages::{missing_span, newest_due, next_due, reach},
+    cache::{Coverage, Entry, Value, chart_key, generation_key},
     model::{Interval, Point, Series},
     read::{Chart, Days, Read, Reader},
     refill::Span,
     store,
 };
-use crate::{boot::db::answered, error::Error};
+use crate::{
+    boot::db::answered,
+    error::{Error, causes},
+};
 
 impl Reader {
-    /// The prices of the last days, or of all.
+    /// Reads the prices of the last days, or of all.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when the database is needed and cannot be asked now.
+    /// [`Error::Unavailable`] when the database is needed and unavailable.
     pub(super) async fn chart(self: &Arc<Self>, series: &Series, days: Days) -> Result<Read<Chart>, Error> {
         let keys = [chart_key(series, &days.to_string()), generation_key(series)];
-        let looked = self.cache.get(&keys).await;
-        let hit = looked.as_ref().ok().and_then(|found| self.fresh(series, found));
-        self.count(match (&hit, &looked) {
+        let cached = self.cache.get(&keys).await;
+        let hit = cached.as_ref().ok().and_then(|found| self.fresh_chart(series, found));
+        self.count(match (&hit, &cached) {
             (Some(_), _) => "hit",
             (None, Ok(_)) => "miss",
             (None, Err(_)) => "error",
@@ -34,38 +37,38 @@ impl Reader {
         }
         let (this, series) = (self.clone(), series.clone());
         let loaded = self.charts.join(keys[0].clone(), move || async move { this.load(series, days, &keys).await });
-        loaded.await.unwrap_or_else(|| Err(Error::Internal("a load of a chart ended in a panic".into())))
+        loaded.await.unwrap_or_else(|| Err(Error::Internal("loading a chart panicked".into())))
     }
 
-    /// What a fresh entry of the present generation says.
-    fn fresh(&self, series: &Series, found: &[Option<Arc<Entry>>]) -> Option<Read<Chart>> {
+    /// The chart of a cache entry that is fresh and of the current generation.
+    fn fresh_chart(&self, series: &Series, found: &[Option<Arc<Entry>>]) -> Option<Read<Chart>> {
         let [Some(entry), mark] = found else { return None };
         let now = self.now();
         if now >= entry.fresh_until || entry.generation != self.generation_of(mark.as_ref()) {
             return None;
         }
-        read(entry, series.interval, now)
+        read_entry(entry, series.interval, now)
     }
 
     async fn load(self: Arc<Self>, series: Series, days: Days, keys: &[String; 2]) -> Result<Read<Chart>, Error> {
-        // Another process may have filled it since.
+        // Another process may have cached it meanwhile.
         let found = self.cache.get(keys).await.unwrap_or_default();
-        if let Some(hit) = self.fresh(&series, &found) {
+        if let Some(hit) = self.fresh_chart(&series, &found) {
             return Ok(hit);
         }
         self.count_load();
-        match self.build(&series, days).await {
+        match self.build_entry(&series, days).await {
             Ok(entry) => {
                 let entry = Arc::new(entry);
-                self.keep(&keys[0], entry.clone()).await;
-                read(&entry, series.interval, self.now())
-                    .ok_or_else(|| Error::Internal("an entry of a chart has another form".into()))
+                self.cache_entry(&keys[0], entry.clone()).await;
+                read_entry(&entry, series.interval, self.now())
+                    .ok_or_else(|| Error::Internal("cache entry is not a chart".into()))
             }
             Err(Error::Unavailable(error)) => {
                 let old = found.first().and_then(Option::as_ref);
-                match old.and_then(|entry| read(entry, series.interval, self.now())) {
+                match old.and_then(|entry| read_entry(entry, series.interval, self.now())) {
                     Some(Read::Found(chart)) => {
-                        tracing::warn!(error, "an old chart is shown");
+                        tracing::warn!(error, "database unavailable; returning the cached chart");
                         Ok(Read::Found(Chart { stale: true, ..chart }))
                     }
                     _ => Err(Error::Unavailable(error)),
@@ -75,37 +78,38 @@ impl Reader {
         }
     }
 
-    /// The entry of a chart, after asking the providers for what is missing, if need be.
-    async fn build(self: &Arc<Self>, series: &Series, days: Days) -> Result<Entry, Error> {
+    /// Builds the cache entry of a chart. Fetches missing buckets from the providers first, if necessary.
+    async fn build_entry(self: &Arc<Self>, series: &Series, days: Days) -> Result<Entry, Error> {
         let now = self.now();
         let window = Window::new(series, days, now);
         let (mut generation, mut points) = (self.generation(series).await, self.points(series, &window).await?);
-        let mut asked = self.asked(series).await.map(|(asked, _)| asked);
+        let mut coverage = self.coverage(series).await.map(|(coverage, _)| coverage);
         let mut timed_out = false;
-        let gap = window.gap(series, now, &points, asked);
-        if gap.is_some_and(|(from, _)| !asked.is_some_and(|asked| asked.is_paused(from, now))) {
+        let gap = window.gap(series, now, &points, coverage);
+        if gap.is_some_and(|(from, _)| !coverage.is_some_and(|coverage| coverage.is_paused(from, now))) {
             let filled = self.wait_for_fill(series, &window, points.is_empty()).await?;
             timed_out = filled.is_none();
-            asked = filled.or(asked);
+            coverage = filled.or(coverage);
             generation = self.generation(series).await;
             points = self.points(series, &window).await?;
         }
-        let gap = window.gap(series, now, &points, asked);
-        let failed = gap.is_some() && (timed_out || asked.is_some_and(|asked| asked.failed));
-        let paused = asked.map_or(now, |asked| asked.pause_until).max(now + self.ages.failed.min(self.ages.local));
+        let gap = window.gap(series, now, &points, coverage);
+        let failed = gap.is_some() && (timed_out || coverage.is_some_and(|coverage| coverage.failed));
+        let paused =
+            coverage.map_or(now, |coverage| coverage.pause_until).max(now + self.ages.failed.min(self.ages.local));
         let oldest = answered(store::oldest(&self.pool, series, &self.config.providers)).await?;
         let (value, mut fresh_until) = match points.last().map(|point| point.bucket) {
             None if failed => (Value::Nothing, paused),
-            None if !asked.is_some_and(|asked| asked.offered) && oldest.is_none() => {
+            None if !coverage.is_some_and(|coverage| coverage.offered) && oldest.is_none() => {
                 (Value::Unknown, now + self.ages.unknown)
             }
             newest => {
                 let due = newest_due(series.interval, now);
                 let stale = failed && newest.is_none_or(|newest| newest < due);
-                let missing = window.count_missing(series.interval, due, &points, oldest, asked);
+                let missing = window.count_missing(series.interval, due, &points, oldest, coverage);
                 let until = next_due(series, now);
                 let until = if gap.is_some() { until.min(paused) } else { until };
-                (Value::Chart { prices: shown(&points)?, stale, missing, due }, until)
+                (Value::Chart { prices: to_json(&points)?, stale, missing, due }, until)
             }
         };
         if !self.cache.is_shared() {
@@ -114,23 +118,23 @@ impl Reader {
         Ok(Entry { value, fresh_until, generation })
     }
 
-    /// Waits until what is missing is fetched, but not for long: with something to show less long than with nothing.
-    /// `None` when it was not waited for to its end; it goes on.
+    /// Waits for the fetch of missing buckets, at most [`Ages::max_wait`], or [`Ages::max_wait_with_nothing`] when
+    /// nothing is stored. Returns `None` after the time-out; the fetch continues.
     async fn wait_for_fill(
         self: &Arc<Self>,
         series: &Series,
         window: &Window,
         is_empty: bool,
-    ) -> Result<Option<Asked>, Error> {
-        let (this, wanted, from) = (self.clone(), series.clone(), window.asked_from);
+    ) -> Result<Option<Coverage>, Error> {
+        let (this, wanted, from) = (self.clone(), series.clone(), window.fetch_from);
         let mut fill = std::pin::pin!(self.fills.join(series.clone(), move || this.fill(wanted, from)));
-        if let Ok(filled) = tokio::time::timeout(self.ages.patience, &mut fill).await {
+        if let Ok(filled) = tokio::time::timeout(self.ages.max_wait, &mut fill).await {
             return Ok(filled);
         }
         if !is_empty || !self.points(series, window).await?.is_empty() {
             return Ok(None);
         }
-        let more = self.ages.patience_with_nothing.saturating_sub(self.ages.patience);
+        let more = self.ages.max_wait_with_nothing.saturating_sub(self.ages.max_wait);
         Ok(tokio::time::timeout(more, fill).await.ok().flatten())
     }
 
@@ -143,14 +147,14 @@ impl Reader {
     }
 }
 
-/// What a chart covers.
+/// The time span of a chart.
 #[derive(Clone, Copy)]
 struct Window {
     from: OffsetDateTime,
     to: OffsetDateTime,
-    /// From where on providers are asked for what is missing.
-    asked_from: OffsetDateTime,
-    /// How long it is, when it is not everything.
+    /// Missing buckets are fetched from here on.
+    fetch_from: OffsetDateTime,
+    /// The length, unless the chart contains everything.
     length: Option<Duration>,
 }
 
@@ -164,10 +168,10 @@ impl Window {
             }
             Days::Max => (OffsetDateTime::UNIX_EPOCH, None),
         };
-        Self { from, to: series.interval.bucket(now), asked_from: from.max(due - reach(series.interval)), length }
+        Self { from, to: series.interval.bucket(now), fetch_from: from.max(due - reach(series.interval)), length }
     }
 
-    /// Where it starts: when the newest bucket is there before it is due, the oldest one leaves for it.
+    /// The start of the chart. When the newest bucket is stored before it is due, the oldest one drops out.
     fn start(&self, interval: Interval, points: &[Point]) -> OffsetDateTime {
         match (points.last(), self.length) {
             (Some(last), Some(length)) => self.from.max(last.bucket + interval.length() - length),
@@ -175,39 +179,40 @@ impl Window {
         }
     }
 
-    fn gap(&self, series: &Series, now: OffsetDateTime, points: &[Point], asked: Option<Asked>) -> Option<Span> {
-        let from = self.asked_from.max(self.start(series.interval, points));
-        let there = points.iter().map(|point| point.bucket);
-        missing(series.interval, from, now, there, asked.map(|asked| (asked.from, asked.to)))
+    fn gap(&self, series: &Series, now: OffsetDateTime, points: &[Point], coverage: Option<Coverage>) -> Option<Span> {
+        let from = self.fetch_from.max(self.start(series.interval, points));
+        let stored = points.iter().map(|point| point.bucket);
+        missing_span(series.interval, from, now, stored, coverage.map(|coverage| (coverage.from, coverage.to)))
     }
 
-    /// How many points should be there up to `due` and are not: those after the oldest price of the series, and those
-    /// before it about which a provider could not be asked.
+    /// Counts the points up to `due` that should exist and are missing. Points after the oldest price of the series
+    /// count. Points before it count when a provider could not be asked for them.
     fn count_missing(
         &self,
         interval: Interval,
         due: OffsetDateTime,
         points: &[Point],
         oldest: Option<OffsetDateTime>,
-        asked: Option<Asked>,
+        coverage: Option<Coverage>,
     ) -> u32 {
-        let known = |bucket| asked.is_some_and(|asked| asked.from <= bucket && bucket < asked.to);
-        let first = oldest.map_or(self.asked_from, |oldest| oldest.min(self.asked_from));
+        let known = |bucket| coverage.is_some_and(|coverage| coverage.from <= bucket && bucket < coverage.to);
+        let first = oldest.map_or(self.fetch_from, |oldest| oldest.min(self.fetch_from));
         let mut bucket = interval.bucket(self.start(interval, points).max(first));
-        let (mut there, mut count) = (points.iter().map(|point| point.bucket).peekable(), 0);
+        let (mut stored, mut count) = (points.iter().map(|point| point.bucket).peekable(), 0);
         while bucket <= due {
-            while there.next_if(|held| *held < bucket).is_some() {}
+            while stored.next_if(|held| *held < bucket).is_some() {}
             let expected =
-                oldest.is_some_and(|oldest| oldest <= bucket) || (bucket >= self.asked_from && !known(bucket));
-            count += u32::from(expected && there.peek() != Some(&bucket));
+                oldest.is_some_and(|oldest| oldest <= bucket) || (bucket >= self.fetch_from && !known(bucket));
+            count += u32::from(expected && stored.peek() != Some(&bucket));
             bucket += interval.length();
         }
         count
     }
 }
 
-/// What an entry shows, if it is one of a chart. One that is shown later than it was made lacks what has become due.
-fn read(entry: &Entry, interval: Interval, now: OffsetDateTime) -> Option<Read<Chart>> {
+/// Reads a cache entry of a chart. An entry that is read later than it was made also lacks the buckets that became due
+/// since.
+fn read_entry(entry: &Entry, interval: Interval, now: OffsetDateTime) -> Option<Read<Chart>> {
     match &entry.value {
         Value::Chart { prices, stale, missing, due } => {
             let since = (newest_due(interval, now) - *due).whole_seconds() / interval.length().whole_seconds();
@@ -216,19 +221,19 @@ fn read(entry: &Entry, interval: Interval, now: OffsetDateTime) -> Option<Read<C
         }
         Value::Unknown => Some(Read::Unknown),
         Value::Nothing => Some(Read::Nothing { retry_after: (entry.fresh_until - now).unsigned_abs() }),
-        Value::Spot(_) | Value::Asked(_) | Value::Mark => None,
+        Value::Spot(_) | Value::Coverage(_) | Value::Mark => None,
     }
 }
 
-/// `[[unix_ms,"price"],…]`; digits need no escapes.
-fn shown(points: &[Point]) -> Result<Box<RawValue>, Error> {
+/// Writes `[[unix_ms,"price"],…]`; digits need no escaping.
+fn to_json(points: &[Point]) -> Result<Box<RawValue>, Error> {
     let mut text = String::with_capacity(2 + points.len() * 32);
     for point in points {
         let separator = if text.is_empty() { '[' } else { ',' };
         let millis = point.bucket.unix_timestamp() * 1000;
-        // Writing to a string does not fail.
+        // Writing to a `String` cannot fail.
         let _ = write!(text, "{separator}[{millis},\"{}\"]", point.price.to_plain_string());
     }
     text.push_str(if text.is_empty() { "[]" } else { "]" });
-    RawValue::from_string(text).map_err(|error| Error::Internal(error.to_string()))
+    RawValue::from_string(text).map_err(|error| Error::Internal(causes(&error)))
 }

@@ -1,35 +1,35 @@
-//! What the feature can be told.
+//! The configuration of prices.
 
 use std::fmt;
 
 use url::Url;
 
-use super::model::{AssetId, Currency, Source};
+use super::model::{AssetId, Currency, ProviderId};
 use crate::{
     config::EnvReader,
     schedule::{CatchUp, Cron},
 };
 
-/// What is fetched, and from where.
+/// Which prices are fetched, and from which providers.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// `CRYPTO_ASSETS`: what the daily fetch covers.
+    /// `CRYPTO_ASSETS`: the assets of the daily fetch.
     pub assets: Vec<AssetId>,
-    /// `CRYPTO_CURRENCIES`: what the daily fetch covers, and all that may be asked for.
+    /// `CRYPTO_CURRENCIES`: the currencies of the daily fetch, and the only ones that may be requested.
     pub currencies: Vec<Currency>,
-    /// `CRYPTO_PROVIDERS`: who is asked, the preferred first.
-    pub providers: Vec<Source>,
-    /// `COINGECKO_URL`, `KRAKEN_URL`, `COINBASE_URL`, `BINANCE_URL`, in the order of [`Source::ALL`].
+    /// `CRYPTO_PROVIDERS`: the providers, in the order of preference.
+    pub providers: Vec<ProviderId>,
+    /// `COINGECKO_URL`, `KRAKEN_URL`, `COINBASE_URL`, `BINANCE_URL`, in the order of [`ProviderId::ALL`].
     pub urls: [String; 4],
     /// `COINGECKO_API_KEY`.
     pub coingecko_key: Option<ApiKey>,
-    /// `CRYPTO_FETCH_CRON`: when the daily fetch is; unset only beside a problem that stops the start.
+    /// `CRYPTO_FETCH_CRON`: when the daily fetch runs. `None` only if the variable is invalid, which stops the start.
     pub fetch_cron: Option<Cron>,
-    /// `CRYPTO_FETCH_CATCH_UP`: what becomes of a daily fetch that was missed.
+    /// `CRYPTO_FETCH_CATCH_UP`: whether a missed daily fetch is made up.
     pub fetch_catch_up: CatchUp,
 }
 
-/// Sources have the day before from ten past midnight on.
+/// Providers have the previous day from 00:10 UTC on.
 const FETCH_CRON: &str = "0 15 0 * * *";
 
 /// A key that is never printed.
@@ -37,7 +37,7 @@ const FETCH_CRON: &str = "0 15 0 * * *";
 pub struct ApiKey(String);
 
 impl ApiKey {
-    /// The text, for the one header that needs it.
+    /// The key as text, for the one header that needs it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -50,12 +50,12 @@ impl fmt::Debug for ApiKey {
 }
 
 impl Config {
-    /// Reads the variables named at the fields.
+    /// Reads the variables that are named at the fields.
     pub fn read(vars: &mut EnvReader) -> Self {
         Self {
             assets: list(vars, "CRYPTO_ASSETS", "bitcoin,ethereum,solana", AssetId::parse),
             currencies: list(vars, "CRYPTO_CURRENCIES", "usd,eur", Currency::parse),
-            providers: list(vars, "CRYPTO_PROVIDERS", "coingecko,kraken,coinbase,binance", Source::parse),
+            providers: list(vars, "CRYPTO_PROVIDERS", "coingecko,kraken,coinbase,binance", ProviderId::parse),
             urls: [
                 url(vars, "COINGECKO_URL", "https://api.coingecko.com/api/v3"),
                 url(vars, "KRAKEN_URL", "https://api.kraken.com"),
@@ -68,14 +68,14 @@ impl Config {
         }
     }
 
-    /// Where a source is, without a slash at the end.
-    pub fn url(&self, source: Source) -> &str {
+    /// The base URL of a provider, without a slash at the end.
+    pub fn url(&self, provider: ProviderId) -> &str {
         let [coingecko, kraken, coinbase, binance] = &self.urls;
-        match source {
-            Source::CoinGecko => coingecko,
-            Source::Kraken => kraken,
-            Source::Coinbase => coinbase,
-            Source::Binance => binance,
+        match provider {
+            ProviderId::CoinGecko => coingecko,
+            ProviderId::Kraken => kraken,
+            ProviderId::Coinbase => coinbase,
+            ProviderId::Binance => binance,
         }
     }
 }
@@ -85,7 +85,7 @@ fn cron(vars: &mut EnvReader) -> Option<Cron> {
     Cron::parse(&text).map_err(|expected| vars.add_error("CRYPTO_FETCH_CRON", &expected)).ok()
 }
 
-/// A comma-separated list, each entry once.
+/// Reads a comma-separated list. Repeated entries count once.
 fn list<T: PartialEq>(vars: &mut EnvReader, name: &str, default: &str, read: impl Fn(&str) -> Option<T>) -> Vec<T> {
     let all = |text: &str| {
         let mut entries = Vec::new();
@@ -103,7 +103,7 @@ fn list<T: PartialEq>(vars: &mut EnvReader, name: &str, default: &str, read: imp
     given.or_else(|| all(default)).unwrap_or_default()
 }
 
-/// What can be sent in a header.
+/// Reads a key, which must be sendable in a header.
 fn key(text: &str) -> Result<Option<ApiKey>, String> {
     let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
     visible
@@ -129,23 +129,23 @@ mod tests {
     }
 
     #[test]
-    fn reads_lists_and_urls() {
+    fn lists_and_urls_are_read() {
         let config = read(&[]).expect("the defaults");
         assert_eq!(config.assets.len(), 3);
-        assert_eq!(config.providers, Source::ALL);
+        assert_eq!(config.providers, ProviderId::ALL);
         assert_eq!(config.fetch_cron.as_ref().map(Cron::as_str), Some("0 15 0 * * *"));
         assert_eq!(config.fetch_catch_up, CatchUp::Latest);
-        for source in Source::ALL {
-            assert!(config.url(source).contains(source.as_str()) && !config.url(source).ends_with('/'));
+        for provider in ProviderId::ALL {
+            assert!(config.url(provider).contains(provider.as_str()) && !config.url(provider).ends_with('/'));
         }
         let config = read(&[("CRYPTO_PROVIDERS", " kraken , kraken,binance"), ("CRYPTO_CURRENCIES", "USD,Eur,usd")]);
         let config = config.expect("a configuration");
-        assert_eq!(config.providers, [Source::Kraken, Source::Binance]);
+        assert_eq!(config.providers, [ProviderId::Kraken, ProviderId::Binance]);
         assert_eq!(config.currencies.iter().map(Currency::as_str).collect::<Vec<_>>(), ["usd", "eur"]);
     }
 
     #[test]
-    fn names_what_is_wrong_and_prints_no_key() {
+    fn wrong_values_are_named_and_keys_are_never_printed() {
         for (name, value) in [
             ("CRYPTO_ASSETS", "bitcoin,,solana"),
             ("CRYPTO_ASSETS", "Bit Coin"),

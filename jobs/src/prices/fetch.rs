@@ -1,5 +1,5 @@
-//! The daily fetch: one job for each asset and source, which fills what is missing of the last month and asks again for
-//! the latest days, since sources revise them.
+//! The daily fetch: one job per asset and provider. It fills the gaps of the last 30 days and fetches the latest days
+//! again, because providers revise them.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use time::{Date, Duration as Span, OffsetDateTime};
 
 use super::{
     Prices,
-    model::{AssetId, Interval, Series, Source},
+    model::{AssetId, Interval, ProviderId, Series},
     names::{CURRENCIES, UnknownName},
-    providers::{Fetched, Provider, Trouble},
+    providers::{CandlePage, Provider, ProviderError},
     store::{
         self,
         fetches::{self, Tally},
@@ -28,79 +28,81 @@ use crate::{
 const STORED: &str = "millrace_prices_stored_total";
 const FETCHES: &str = "millrace_daily_price_fetches_total";
 const SUCCESS: &str = "millrace_prices_last_success_timestamp_seconds";
-/// Every value of the label `outcome`: what a run came to.
+/// All values of the label `outcome`: the results of a run.
 const OUTCOMES: [&str; 5] = ["done", "not_offered", "later", "failed", "dead"];
 
-/// The name of the schedule, for ever.
+/// The name of the schedule. It is stored and must not change.
 pub(crate) const SCHEDULE: &str = "daily_prices";
-/// What is looked at for gaps: all sources have this much in one answer.
+/// The days that are checked for gaps. All providers return this many in one response.
 const DAYS: i64 = 30;
-/// Asked for again, there or not.
+/// The latest days that are always fetched again.
 const REVISED_DAYS: i64 = 3;
-/// The jobs of a scheduled fire begin within this time, each at its own moment: no source is called by all at once.
+/// The jobs of a scheduled fire start within this time, at random, so that no provider gets all calls at once.
 const SPREAD: Duration = Duration::from_secs(20);
-/// Sources have yesterday some minutes after midnight; who asks before is answered later, until an hour after it.
-const SETTLED: Span = Span::HOUR;
-const NOT_YET: Duration = Duration::from_secs(600);
-/// A fetch that could not be made for so long is given up: later days have filled its gaps, or failed like it.
-const OLD: Span = Span::days(3);
-/// The pause after the database could not be asked.
-const OUR_TROUBLE: Duration = Duration::from_secs(5);
+/// Providers finish the previous day some minutes after midnight. Until this time after midnight a fetch without it is
+/// repeated.
+const SETTLING_TIME: Span = Span::HOUR;
+const NOT_YET_PAUSE: Duration = Duration::from_secs(600);
+/// A fetch that failed for this long is given up. Later days have filled its gaps, or failed as well.
+const MAX_AGE: Span = Span::days(3);
+/// The pause after the database was unavailable.
+const DATABASE_PAUSE: Duration = Duration::from_secs(5);
 
-// Named here, since payloads are kept: the crate's own form changes with its features.
+// The format is fixed here because payloads are stored; the default of the crate depends on its features.
 time::serde::format_description!(iso_date, Date, "[year]-[month]-[day]");
 
-/// Fetches the daily prices of an asset up to a day, from one source.
+/// Fetches the daily prices of an asset up to a day, from one provider.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FetchPrices {
-    /// Whose fetch it is; the prices are of the days before.
+    /// The day of the fetch; it stores the prices of the days before.
     #[serde(with = "iso_date")]
     pub day: Date,
     pub asset: AssetId,
-    pub source: Source,
+    #[serde(rename = "source")]
+    pub provider: ProviderId,
 }
 
-/// What became of asking for a day's fetch.
+/// The result of enqueueing the fetches of a day.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
+pub struct EnqueuedFetches {
     pub day: Date,
-    /// Fetches that are new, or were given up and begin again.
+    /// Fetches that are new, or were given up and start again.
     pub enqueued: usize,
-    /// Fetches that were asked for before.
+    /// Fetches that were enqueued before.
     pub already: usize,
 }
 
 impl Prices {
-    /// Enqueues today's fetch now, but for what was asked for before and not given up.
+    /// Enqueues today's fetches now, except those that were enqueued before and not given up.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when the database cannot take it now.
-    pub async fn fetch_today(&self, origin: Origin) -> Result<Asked, Error> {
+    /// [`Error::Unavailable`] when the database is unavailable.
+    pub async fn fetch_today(&self, origin: Origin) -> Result<EnqueuedFetches, Error> {
         let day = self.clock.now().date();
         answered(async {
             let mut tx = self.queue.begin().await?;
-            let jobs = self.ask(&mut tx, day).await?;
+            let jobs = self.record_fetches(&mut tx, day).await?;
             let jobs: Vec<NewJob> = jobs.into_iter().map(|job| job.origin(origin.clone())).collect();
             let enqueued = enqueue(&mut tx, &jobs).await?.len();
             tx.commit().await?;
             let all = self.config.assets.len() * self.config.providers.len();
-            Ok(Asked { day, enqueued, already: all.saturating_sub(enqueued) })
+            Ok(EnqueuedFetches { day, enqueued, already: all.saturating_sub(enqueued) })
         })
         .await
     }
 
-    /// Records the fetch of a day; answers the jobs that it needs.
-    async fn ask(&self, tx: &mut Tx, day: Date) -> Result<Vec<NewJob>, Error> {
+    /// Records the fetches of a day. Returns the jobs that they need.
+    async fn record_fetches(&self, tx: &mut Tx, day: Date) -> Result<Vec<NewJob>, Error> {
         let (mut asked, mut jobs) = (Vec::new(), Vec::new());
         for asset in &self.config.assets {
-            for source in self.config.providers.iter().copied() {
+            for provider in self.config.providers.iter().copied() {
                 let id = JobId::generate();
-                asked.push((asset.clone(), source, id));
-                jobs.push((id.to_string(), NewJob::of(&FetchPrices { day, asset: asset.clone(), source })?.id(id)));
+                asked.push((asset.clone(), provider, id));
+                jobs.push((id.to_string(), NewJob::of(&FetchPrices { day, asset: asset.clone(), provider })?.id(id)));
             }
         }
-        let needed = fetches::ask(tx, day, &asked).await?;
-        Ok(jobs.into_iter().filter(|(id, _)| needed.contains(id)).map(|(_, job)| job).collect())
+        let new_jobs = fetches::insert_missing(tx, day, &asked).await?;
+        Ok(jobs.into_iter().filter(|(id, _)| new_jobs.contains(id)).map(|(_, job)| job).collect())
     }
 }
 
@@ -108,7 +110,7 @@ impl Work for Prices {
     fn jobs<'a>(&'a self, tx: &'a mut Tx, fire_time: OffsetDateTime) -> BoxFuture<'a, Result<Vec<NewJob>, Error>> {
         let spread = Backoff { base: SPREAD, cap: SPREAD };
         Box::pin(async move {
-            let jobs = self.ask(tx, fire_time.date()).await?;
+            let jobs = self.record_fetches(tx, fire_time.date()).await?;
             Ok(jobs.into_iter().map(|job| job.after(spread.wait(1))).collect())
         })
     }
@@ -119,7 +121,7 @@ impl Job for FetchPrices {
     type Context = Prices;
 
     fn policy(_: &Prices) -> Policy {
-        // Calls inside a run are repeated within seconds; this is for outages: some ten hours of them.
+        // Calls inside a run are repeated within seconds. These attempts are for outages of up to ten hours.
         let backoff = Backoff { base: Duration::from_secs(30), cap: Duration::from_secs(3600) };
         Policy { attempts: 24, backoff, deadline: Duration::from_secs(300), concurrency: 4 }
     }
@@ -127,8 +129,8 @@ impl Job for FetchPrices {
     async fn run(self, prices: Prices, _: Run) -> Result<Outcome, Failure> {
         match self.fetch(&prices).await {
             Err(Error::Unavailable(error)) => {
-                tracing::warn!(error, asset = %self.asset, provider = %self.source, "could not record what was fetched");
-                Ok(Outcome::SnoozeBecause(OUR_TROUBLE, error))
+                tracing::warn!(error, asset = %self.asset, provider = %self.provider, "could not record fetched prices");
+                Ok(Outcome::SnoozeBecause(DATABASE_PAUSE, error))
             }
             Err(error) => Err(error.into()),
             Ok(ended) => ended,
@@ -137,14 +139,14 @@ impl Job for FetchPrices {
 
     async fn bury(self, prices: Prices, reason: String) -> Result<(), Failure> {
         let mut tx = prices.queue.begin().await?;
-        fetches::hold_day(&mut tx, self.day).await?;
-        let ended = fetches::give_up(&mut tx, self.day, &self.asset, self.source, &reason).await?;
-        let day = fetches::day(&mut tx, self.day).await?;
+        fetches::lock_day(&mut tx, self.day).await?;
+        let ended = fetches::give_up(&mut tx, self.day, &self.asset, self.provider, &reason).await?;
+        let day = fetches::day_state(&mut tx, self.day).await?;
         tx.commit().await?;
         if ended {
             self.count("dead");
-            tracing::warn!(asset = %self.asset, provider = %self.source, day = %self.day, reason, "PRICES_GIVEN_UP");
-            self.tell_day(&day);
+            tracing::warn!(asset = %self.asset, provider = %self.provider, day = %self.day, reason, "PRICES_GIVEN_UP");
+            self.log_completed_day(&day);
         }
         Ok(())
     }
@@ -152,80 +154,80 @@ impl Job for FetchPrices {
 
 impl Revive for FetchPrices {
     async fn revive(self, _: Prices, tx: &mut Tx) -> Result<(), Error> {
-        Ok(fetches::revive(tx, self.day, &self.asset, self.source).await?)
+        Ok(fetches::reopen(tx, self.day, &self.asset, self.provider).await?)
     }
 }
 
 impl FetchPrices {
-    /// The error is ours; what the source did is in the result.
+    /// Runs the fetch. The outer error is a failure of ours; the inner result is the outcome of the job.
     async fn fetch(&self, prices: &Prices) -> Result<Result<Outcome, Failure>, Error> {
-        let open = answered(fetches::open(&prices.pool, self.day, &self.asset, self.source)).await?;
-        // Ended by an earlier run whose result was lost, or deleted.
+        let open = answered(fetches::find_open(&prices.pool, self.day, &self.asset, self.provider)).await?;
+        // It was ended by an earlier run whose result was lost, or was deleted.
         let Some(open) = open else { return Ok(Ok(Outcome::Done)) };
-        if open.now - open.enqueued_at > OLD {
-            return Ok(Ok(Outcome::Reject(format!("not fetched within {} days", OLD.whole_days()))));
+        if open.now - open.enqueued_at > MAX_AGE {
+            return Ok(Ok(Outcome::Reject(format!("not fetched within {} days", MAX_AGE.whole_days()))));
         }
         let mut tally = Tally::default();
-        let provider = prices.providers.0.iter().find(|provider| provider.source() == self.source);
+        let provider = prices.providers.0.iter().find(|provider| provider.id() == self.provider);
         let Some(provider) = provider else {
-            tally.note = Some(format!("{} is not configured any more", self.source));
+            tally.note = Some(format!("{} is no longer configured", self.provider));
             return self.finish(prices, "not_offered", tally).await;
         };
-        let (mut offered, mut complete, mut trouble, mut unknown) = (false, true, None, false);
+        let (mut offered, mut complete, mut error, mut unknown) = (false, true, None, false);
         for currency in &prices.config.currencies {
             let series = Series { asset: self.asset.clone(), currency: currency.clone(), interval: Interval::Daily };
             match self.fill(prices, &**provider, &series, &mut tally).await? {
-                Ok(whole) => (offered, complete) = (true, complete && whole),
-                Err(Trouble::NotOffered(_)) => {
+                Ok(complete_series) => (offered, complete) = (true, complete && complete_series),
+                Err(ProviderError::NotOffered(_)) => {
                     unknown = true;
-                    tally.say(format!("{currency} is not offered"));
+                    tally.add_note(format!("{currency} is not offered"));
                 }
-                Err(later @ Trouble::Later { .. }) => {
-                    trouble = Some(later);
+                Err(later @ ProviderError::RetryLater { .. }) => {
+                    error = Some(later);
                     break;
                 }
-                // The other currencies may fare better.
-                Err(failed) => trouble = Some(failed),
+                // The other currencies may succeed.
+                Err(failed) => error = Some(failed),
             }
         }
         if unknown {
             let names = prices.unknown_names().await.iter();
-            names.filter(|unknown| self.concerns(unknown)).for_each(|unknown| tally.say(unknown.message()));
+            names.filter(|unknown| self.concerns(unknown)).for_each(|unknown| tally.add_note(unknown.message()));
         }
-        match trouble {
+        match error {
             None if !offered => self.finish(prices, "not_offered", tally).await,
-            None if !complete && prices.clock.now() < self.day.midnight().assume_utc() + SETTLED => {
-                tally.say("yesterday is not there yet".into());
-                self.go_on(prices, "later", tally).await?;
-                Ok(Ok(Outcome::SnoozeBecause(NOT_YET, "yesterday is not there yet".into())))
+            None if !complete && prices.clock.now() < self.day.midnight().assume_utc() + SETTLING_TIME => {
+                tally.add_note("yesterday is not available yet".into());
+                self.record_unfinished(prices, "later", tally).await?;
+                Ok(Ok(Outcome::SnoozeBecause(NOT_YET_PAUSE, "yesterday is not available yet".into())))
             }
             None => self.finish(prices, "done", tally).await,
-            Some(trouble) => {
-                tally.say(trouble.to_string());
-                let later = matches!(trouble, Trouble::Later { .. });
-                self.go_on(prices, if later { "later" } else { "failed" }, tally).await?;
-                Ok(match trouble {
-                    Trouble::Later { after, .. } => Ok(Outcome::SnoozeBecause(after, causes(&trouble))),
-                    trouble => Err(trouble.into()),
+            Some(error) => {
+                tally.add_note(error.to_string());
+                let later = matches!(error, ProviderError::RetryLater { .. });
+                self.record_unfinished(prices, if later { "later" } else { "failed" }, tally).await?;
+                Ok(match error {
+                    ProviderError::RetryLater { after, .. } => Ok(Outcome::SnoozeBecause(after, causes(&error))),
+                    error => Err(error.into()),
                 })
             }
         }
     }
 
-    /// Fetches and stores what one series lacks; answers whether it now reaches up to the day.
+    /// Fetches and stores what one series lacks. Returns whether the series now reaches up to the day.
     async fn fill(
         &self,
         prices: &Prices,
         provider: &dyn Provider,
         series: &Series,
         tally: &mut Tally,
-    ) -> Result<Result<bool, Trouble>, Error> {
+    ) -> Result<Result<bool, ProviderError>, Error> {
         let to = self.day.midnight().assume_utc();
         let from = to - Span::days(DAYS);
-        let have = answered(store::buckets(&prices.pool, series, self.source, from, to)).await?;
+        let stored_buckets = answered(store::buckets(&prices.pool, series, self.provider, from, to)).await?;
         let last = to - Span::DAY;
-        let (mut offered, mut trouble, mut reaches) = (false, None, have.last() == Some(&last));
-        let mut pages = provider.candles(series, first_needed(&have, from, to), to);
+        let (mut offered, mut error, mut reaches) = (false, None, stored_buckets.last() == Some(&last));
+        let mut pages = provider.candles(series, first_bucket_to_fetch(&stored_buckets, from, to), to);
         while let Some(page) = pages.next().await {
             match page {
                 Ok(page) => {
@@ -233,32 +235,34 @@ impl FetchPrices {
                     reaches |= page.candles.iter().any(|candle| candle.bucket == last);
                     self.store(prices, series, &page, tally).await?;
                 }
-                Err(Trouble::NotOffered(_)) if offered => {}
-                Err(failed) => trouble = Some(failed),
+                Err(ProviderError::NotOffered(_)) if offered => {}
+                Err(failed) => error = Some(failed),
             }
         }
-        Ok(trouble.map_or(Ok(reaches), Err))
+        Ok(error.map_or(Ok(reaches), Err))
     }
 
-    async fn store(&self, prices: &Prices, series: &Series, page: &Fetched, tally: &mut Tally) -> Result<(), Error> {
+    async fn store(&self, prices: &Prices, series: &Series, page: &CandlePage, tally: &mut Tally) -> Result<(), Error> {
         for reason in &page.rejected {
-            tracing::warn!(asset = %self.asset, provider = %self.source, currency = %series.currency, reason, "PRICE_REJECTED");
+            tracing::warn!(asset = %self.asset, provider = %self.provider, currency = %series.currency, reason, "PRICE_REJECTED");
         }
         tally.rejected += page.rejected.len() as u64;
-        let stored = answered(store::put(&prices.pool, series, self.source, &page.candles, prices.clock.now())).await?;
+        let stored =
+            answered(store::upsert_candles(&prices.pool, series, self.provider, &page.candles, prices.clock.now()))
+                .await?;
         if (stored.new, stored.revised) != (0, 0)
-            && let Err(error) = prices.stored(series).await
+            && let Err(error) = prices.invalidate(series).await
         {
-            // They come to it by themselves when what is cached gets old; the source is not asked again for that.
-            tracing::warn!(%error, asset = %self.asset, currency = %series.currency, "readers do not know of new prices");
+            // Their cached charts expire anyway, so the provider is not called again for this.
+            tracing::warn!(%error, asset = %self.asset, currency = %series.currency, "could not invalidate cached charts");
         }
         tally.stored += stored.new;
         tally.revised += stored.revised;
-        counter!(STORED, "provider" => self.source.as_str()).increment(stored.new + stored.revised);
+        counter!(STORED, "provider" => self.provider.as_str()).increment(stored.new + stored.revised);
         Ok(())
     }
 
-    /// Whether an unknown name is one of this fetch: its asset, or any currency.
+    /// Whether an unknown name concerns this fetch: its asset, or any currency.
     fn concerns(&self, unknown: &UnknownName) -> bool {
         unknown.variable == CURRENCIES || unknown.name == self.asset.as_str()
     }
@@ -271,9 +275,9 @@ impl FetchPrices {
     ) -> Result<Result<Outcome, Failure>, Error> {
         let finished = async {
             let mut tx = prices.queue.begin().await?;
-            fetches::hold_day(&mut tx, self.day).await?;
-            let finished = fetches::finish(&mut tx, self.day, &self.asset, self.source, outcome, &tally).await?;
-            let day = fetches::day(&mut tx, self.day).await?;
+            fetches::lock_day(&mut tx, self.day).await?;
+            let finished = fetches::finish(&mut tx, self.day, &self.asset, self.provider, outcome, &tally).await?;
+            let day = fetches::day_state(&mut tx, self.day).await?;
             tx.commit().await?;
             Ok::<_, Error>(finished.then_some(day))
         };
@@ -281,30 +285,30 @@ impl FetchPrices {
         self.count(outcome);
         if outcome == "done" {
             let now = prices.clock.now().unix_timestamp();
-            gauge!(SUCCESS, "provider" => self.source.as_str()).set(now as f64);
+            gauge!(SUCCESS, "provider" => self.provider.as_str()).set(now as f64);
         }
         let Tally { stored: new, revised, rejected, note } = tally;
-        let (asset, provider) = (self.asset.as_str(), self.source.as_str());
+        let (asset, provider) = (self.asset.as_str(), self.provider.as_str());
         tracing::info!(asset, provider, day = %self.day, outcome, new, revised, rejected, note, "PRICES_FETCHED");
-        self.tell_day(&day);
+        self.log_completed_day(&day);
         Ok(Ok(Outcome::Done))
     }
 
-    /// Records a run after which there will be another one.
-    async fn go_on(&self, prices: &Prices, outcome: &'static str, tally: Tally) -> Result<(), Error> {
-        answered(fetches::note(&prices.pool, self.day, &self.asset, self.source, &tally)).await?;
+    /// Records a run that will be followed by another one.
+    async fn record_unfinished(&self, prices: &Prices, outcome: &'static str, tally: Tally) -> Result<(), Error> {
+        answered(fetches::add_counts(&prices.pool, self.day, &self.asset, self.provider, &tally)).await?;
         self.count(outcome);
-        let (asset, provider, note) = (self.asset.as_str(), self.source.as_str(), tally.note);
+        let (asset, provider, note) = (self.asset.as_str(), self.provider.as_str(), tally.note);
         tracing::warn!(asset, provider, day = %self.day, outcome, note, "PRICES_NOT_YET_FETCHED");
         Ok(())
     }
 
     fn count(&self, outcome: &'static str) {
-        counter!(FETCHES, "provider" => self.source.as_str(), "outcome" => outcome).increment(1);
+        counter!(FETCHES, "provider" => self.provider.as_str(), "outcome" => outcome).increment(1);
     }
 
-    /// One line for the fetch that was the last of its day.
-    fn tell_day(&self, day: &fetches::Day) {
+    /// Logs one line for the last fetch of a day.
+    fn log_completed_day(&self, day: &fetches::DayState) {
         if day.open == 0 {
             tracing::info!(day = %self.day, fetches = day.fetches, not_offered = day.not_offered, dead = day.dead, "PRICES_DAY_COMPLETE");
         }
@@ -312,30 +316,39 @@ impl FetchPrices {
 }
 
 impl Tally {
-    fn say(&mut self, what: String) {
-        self.note = Some(self.note.take().map_or(what.clone(), |said| format!("{said}; {what}")));
+    fn add_note(&mut self, text: String) {
+        self.note = Some(self.note.take().map_or(text.clone(), |note| format!("{note}; {text}")));
     }
 }
 
-/// Where to begin: at the first gap, or at the days that are asked for again. One call has it all, gaps or not.
-fn first_needed(have: &[OffsetDateTime], from: OffsetDateTime, to: OffsetDateTime) -> OffsetDateTime {
+/// The first bucket to fetch: the first gap, or the first of the days that are always fetched again. One call returns
+/// all days from there.
+fn first_bucket_to_fetch(
+    stored_buckets: &[OffsetDateTime],
+    from: OffsetDateTime,
+    to: OffsetDateTime,
+) -> OffsetDateTime {
     let expected = (0..).map(|days| from + Span::days(days)).take_while(|bucket| *bucket < to);
-    let mut stored = have.iter();
+    let mut stored = stored_buckets.iter();
     let gap = expected.into_iter().find(|bucket| stored.next() != Some(bucket));
     (to - Span::days(REVISED_DAYS)).min(gap.unwrap_or(to))
 }
 
-/// Says what the metrics mean, and makes them visible before anything happened.
-pub(super) fn describe(sources: &[Source]) {
+/// Describes the metrics, and registers every series at 0.
+pub(super) fn describe(providers: &[ProviderId]) {
     queue::metrics::zero(FetchPrices::NAME);
     describe_counter!(STORED, "Buckets that the daily fetch stored or revised.");
-    describe_counter!(FETCHES, "Runs of the daily fetch of an asset, by what they came to.");
-    describe_gauge!(SUCCESS, Unit::Seconds, "When this process last made a daily fetch of an asset; 0: not yet.");
-    for source in sources.iter().map(|source| source.as_str()) {
-        counter!(STORED, "provider" => source).absolute(0);
-        gauge!(SUCCESS, "provider" => source).set(0.0);
+    describe_counter!(FETCHES, "Runs of the daily fetch of an asset, by outcome.");
+    describe_gauge!(
+        SUCCESS,
+        Unit::Seconds,
+        "When this process last finished a daily fetch of an asset; 0 before the first."
+    );
+    for provider in providers.iter().map(|provider| provider.as_str()) {
+        counter!(STORED, "provider" => provider).absolute(0);
+        gauge!(SUCCESS, "provider" => provider).set(0.0);
         for outcome in OUTCOMES {
-            counter!(FETCHES, "provider" => source, "outcome" => outcome).absolute(0);
+            counter!(FETCHES, "provider" => provider, "outcome" => outcome).absolute(0);
         }
     }
 }
@@ -354,16 +367,16 @@ mod tests {
     }
 
     #[test]
-    fn begins_at_the_first_gap_or_where_sources_revise() {
+    fn fetches_from_the_first_gap_or_the_revised_days() {
         let to = datetime!(2026-11-21 0:00 UTC);
         let from = to - Span::days(DAYS);
         let all: Vec<_> = (0..DAYS).map(|day| from + Span::days(day)).collect();
-        assert_eq!(first_needed(&[], from, to), from);
-        assert_eq!(first_needed(&all, from, to), to - Span::days(3));
-        assert_eq!(first_needed(&all[..29], from, to), to - Span::days(3));
-        assert_eq!(first_needed(&all[..20], from, to), from + Span::days(20));
-        assert_eq!(first_needed(&all[1..], from, to), from);
+        assert_eq!(first_bucket_to_fetch(&[], from, to), from);
+        assert_eq!(first_bucket_to_fetch(&all, from, to), to - Span::days(3));
+        assert_eq!(first_bucket_to_fetch(&all[..29], from, to), to - Span::days(3));
+        assert_eq!(first_bucket_to_fetch(&all[..20], from, to), from + Span::days(20));
+        assert_eq!(first_bucket_to_fetch(&all[1..], from, to), from);
         let gap: Vec<_> = all.iter().copied().filter(|bucket| *bucket != from + Span::days(7)).collect();
-        assert_eq!(first_needed(&gap, from, to), from + Span::days(7));
+        assert_eq!(first_bucket_to_fetch(&gap, from, to), from + Span::days(7));
     }
 }

@@ -1,5 +1,5 @@
-//! Hedged calls: while a provider is silent, the next one is asked as well, so that one that hangs costs readers a
-//! second and not its time-out.
+//! Hedged calls: while one provider is slow, the next one is called as well. So a provider that hangs delays readers by
+//! 1 s instead of its time-out.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -11,64 +11,64 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::providers::{Provider, Providers};
 
-/// Calls of the providers, the preferred first. Each call is a task that runs to its end even when the others had all
-/// that was wanted: only so a provider that hangs is seen to hang, and left alone.
+/// Calls to the providers, in the order of preference. Each call is a task that runs to its end, even when its result
+/// is no longer needed. Only so does a hanging provider reach its time-out and open its circuit breaker.
 pub(super) struct HedgedCalls<T> {
     waiting: VecDeque<Arc<dyn Provider>>,
-    /// After this time without news the next provider is asked.
+    /// After this time without a report the next provider is called.
     delay: Duration,
     started: usize,
     running: usize,
-    /// Running calls for which the delay is not over.
+    /// Running calls whose delay is not over.
     awaited: HashSet<usize>,
     sender: UnboundedSender<Event<T>>,
     events: UnboundedReceiver<Event<T>>,
 }
 
 enum Event<T> {
-    News(T),
+    Report(T),
     End(usize),
 }
 
-/// What comes next.
+/// The next step of the caller.
 pub(super) enum Step<T> {
-    /// Call this provider, with [`HedgedCalls::spawn`].
+    /// Call this provider with [`HedgedCalls::spawn`].
     Call(Arc<dyn Provider>),
-    /// A call reports this.
-    News(T),
+    /// A call reported this.
+    Report(T),
     /// Every provider was called, and every call has ended.
     Finished,
 }
 
-/// How a call reports; its end is reported when this is dropped.
+/// The sender of a call's reports. Dropping it reports the end of the call.
 pub(super) struct Reporter<T> {
     number: usize,
     sender: UnboundedSender<Event<T>>,
 }
 
 impl<T> Reporter<T> {
-    /// Reports something; `false` when it is not waited for any more.
-    pub(super) fn report(&self, news: T) -> bool {
-        self.sender.send(Event::News(news)).is_ok()
+    /// Sends a report. Returns `false` when the receiver is gone.
+    pub(super) fn report(&self, report: T) -> bool {
+        self.sender.send(Event::Report(report)).is_ok()
     }
 }
 
 impl<T> Drop for Reporter<T> {
     fn drop(&mut self) {
-        // Without a receiver there is nothing left to end.
+        // Fails only without a receiver, which does not need the event.
         let _ = self.sender.send(Event::End(self.number));
     }
 }
 
 impl<T: Send + 'static> HedgedCalls<T> {
-    /// No call yet.
+    /// Creates the queue of providers. No call is running.
     pub(super) fn new(providers: &Providers, delay: Duration) -> Self {
         let (sender, events) = unbounded_channel();
         let waiting = providers.0.iter().cloned().collect();
         Self { waiting, delay, started: 0, running: 0, awaited: HashSet::new(), sender, events }
     }
 
-    /// Begins the call that [`Step::Call`] asked for.
+    /// Starts the call that [`Step::Call`] requested.
     pub(super) fn spawn<F>(&mut self, call: impl FnOnce(Reporter<T>) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -98,7 +98,7 @@ impl<T: Send + 'static> HedgedCalls<T> {
                 }
             };
             match event {
-                Some(Event::News(news)) => return Step::News(news),
+                Some(Event::Report(report)) => return Step::Report(report),
                 Some(Event::End(number)) => {
                     self.running -= 1;
                     self.awaited.remove(&number);
@@ -117,16 +117,16 @@ mod tests {
 
     use super::*;
     use crate::prices::{
-        model::{AssetId, Currency, Series, Source},
-        providers::{Names, Pages, Spots, Trouble},
+        model::{AssetId, Currency, ProviderId, Series},
+        providers::{Names, Pages, ProviderError, Spots},
     };
 
     const DELAY: Duration = Duration::from_secs(1);
 
-    struct Idle(Source);
+    struct Idle(ProviderId);
 
     impl Provider for Idle {
-        fn source(&self) -> Source {
+        fn id(&self) -> ProviderId {
             self.0
         }
 
@@ -138,64 +138,64 @@ mod tests {
             Box::pin(async { Spots::default() })
         }
 
-        fn names(&self) -> BoxFuture<'_, Result<Names, Trouble>> {
+        fn names(&self) -> BoxFuture<'_, Result<Names, ProviderError>> {
             Box::pin(async { Ok(Names::default()) })
         }
     }
 
-    fn calls() -> HedgedCalls<Source> {
-        let idle = |source| Arc::new(Idle(source)) as Arc<dyn Provider>;
-        HedgedCalls::new(&Providers(Source::ALL.into_iter().map(idle).collect()), DELAY)
+    fn calls() -> HedgedCalls<ProviderId> {
+        let idle = |id| Arc::new(Idle(id)) as Arc<dyn Provider>;
+        HedgedCalls::new(&Providers(ProviderId::ALL.into_iter().map(idle).collect()), DELAY)
     }
 
     /// The next step as text.
-    async fn step(calls: &mut HedgedCalls<Source>) -> String {
+    async fn step(calls: &mut HedgedCalls<ProviderId>) -> String {
         match calls.next().await {
-            Step::Call(provider) => format!("call {}", provider.source()),
-            Step::News(source) => format!("news of {source}"),
+            Step::Call(provider) => format!("call {}", provider.id()),
+            Step::Report(provider) => format!("report of {provider}"),
             Step::Finished => "finished".to_owned(),
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_silent_call_is_overtaken_and_its_news_still_count() {
-        let (begun, mut calls) = (Instant::now(), calls());
+    async fn a_slow_call_is_hedged_and_its_report_still_counts() {
+        let (started_at, mut calls) = (Instant::now(), calls());
         assert_eq!(step(&mut calls).await, "call coingecko");
         calls.spawn(|reporter| async move {
             sleep(DELAY * 10).await;
-            reporter.report(Source::CoinGecko);
+            reporter.report(ProviderId::CoinGecko);
         });
         assert_eq!(step(&mut calls).await, "call kraken");
-        assert_eq!(begun.elapsed(), DELAY);
-        // One that ends without news is followed at once, although the first is still running.
+        assert_eq!(started_at.elapsed(), DELAY);
+        // A call that ends without a report is followed at once, although the first call is still running.
         calls.spawn(|reporter| async move { drop(reporter) });
         assert_eq!(step(&mut calls).await, "call coinbase");
-        assert_eq!(begun.elapsed(), DELAY);
-        // News put off the next call.
+        assert_eq!(started_at.elapsed(), DELAY);
+        // A report delays the next call.
         calls.spawn(|reporter| async move {
             for _ in 0..2 {
                 sleep(DELAY * 3 / 4).await;
-                reporter.report(Source::Coinbase);
+                reporter.report(ProviderId::Coinbase);
             }
         });
-        assert_eq!(step(&mut calls).await, "news of coinbase");
-        assert_eq!(step(&mut calls).await, "news of coinbase");
+        assert_eq!(step(&mut calls).await, "report of coinbase");
+        assert_eq!(step(&mut calls).await, "report of coinbase");
         assert_eq!(step(&mut calls).await, "call binance");
-        assert_eq!(begun.elapsed(), DELAY * 5 / 2);
+        assert_eq!(started_at.elapsed(), DELAY * 5 / 2);
         calls.spawn(|reporter| async move { drop(reporter) });
-        assert_eq!(step(&mut calls).await, "news of coingecko");
-        assert_eq!(begun.elapsed(), DELAY * 10);
+        assert_eq!(step(&mut calls).await, "report of coingecko");
+        assert_eq!(started_at.elapsed(), DELAY * 10);
         assert_eq!(step(&mut calls).await, "finished");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_goes_on_when_its_news_are_not_wanted_any_more() {
+    async fn a_call_runs_to_its_end_when_its_report_is_not_needed() {
         let mut calls = calls();
         assert_eq!(step(&mut calls).await, "call coingecko");
         let (sender, received) = tokio::sync::oneshot::channel();
         calls.spawn(|reporter| async move {
             sleep(DELAY * 10).await;
-            let _ = sender.send(reporter.report(Source::CoinGecko));
+            let _ = sender.send(reporter.report(ProviderId::CoinGecko));
         });
         drop(calls);
         assert_eq!(received.await, Ok(false));

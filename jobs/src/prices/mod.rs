@@ -1,20 +1,19 @@
-//! Crypto prices: fetched every day and when they are asked for, normalised, kept in PostgreSQL, and read through a
-//! cache.
+//! Crypto prices: fetched every day and on request, normalised, stored in PostgreSQL, and read through a cache.
 //!
 //! | file | what |
 //! |---|---|
-//! | [`model`] | prices as all sources are brought to |
-//! | [`providers`] | the sources, each with its quirks |
-//! | [`normalise`] | from their rows to candles, without one that is wrong |
+//! | [`model`] | the data: assets, currencies, series, candles, prices |
+//! | [`providers`] | one client per provider, with its quirks |
+//! | [`normalise`] | turns the rows of providers into valid candles |
 //! | [`symbols`] | the codes under which exchanges trade assets |
-//! | `names` | the configured names, checked against what the providers offer |
-//! | [`read`] | what readers are given, and what all reads share |
-//! | `charts`, `spots` | series, and present prices: from the cache, else PostgreSQL, else the sources |
-//! | `refill`, `hedge` | what a series lacks, fetched page by page; a silent source is not waited for alone |
-//! | [`ages`] | how long answers are good, and which buckets can be had |
-//! | [`cache`] | in this process, or shared through Redis |
-//! | `config` | what the feature can be told |
-//! | [`fetch`] | the job of each day |
+//! | `names` | checks the configured names against what the providers offer |
+//! | [`read`] | the types of reads, and what all reads share |
+//! | `charts`, `spots` | reads of series and of present prices: cache, then PostgreSQL, then providers |
+//! | `refill`, `hedge` | fetches what a series lacks; asks the next provider when one is slow |
+//! | [`ages`] | how long results are fresh, and when buckets are due |
+//! | [`cache`] | the cache, in this process or shared in Redis |
+//! | `config` | the configuration |
+//! | [`fetch`] | the job of the daily fetch |
 //! | `store` | all SQL |
 
 pub mod ages;
@@ -47,9 +46,14 @@ use self::{
     providers::Providers,
     read::{Chart, Days, Quote, Read, Reader},
 };
-use crate::{clock::Clock, error::Error, queue::Queue, remote::redis::Redis};
+use crate::{
+    clock::Clock,
+    error::{Error, causes},
+    queue::Queue,
+    remote::redis::Redis,
+};
 
-/// The feature. Clones share everything.
+/// The price feature. Clones share everything.
 #[derive(Clone)]
 pub struct Prices {
     pool: PgPool,
@@ -62,19 +66,19 @@ pub struct Prices {
 }
 
 impl Prices {
-    /// Starts the feature; its cache is shared through `redis`, if there is one.
+    /// Starts the feature. With `redis`, its cache is shared by all processes.
     ///
     /// # Errors
-    /// When an HTTP client cannot be built.
+    /// [`Error::Internal`] when the HTTP client cannot be built.
     pub fn start(pool: &PgPool, queue: &Queue, config: &Config, redis: Option<Redis>) -> Result<Self, Error> {
         fetch::describe(&config.providers);
         let clock = Clock::system();
         let providers = Providers::start(config, &clock)?;
-        Ok(Self::with(pool, queue, config, redis, providers, Ages::SHIPPED, clock))
+        Ok(Self::with_parts(pool, queue, config, redis, providers, Ages::DEFAULT, clock))
     }
 
-    /// The feature with sources, ages and a clock of the caller's own.
-    pub fn with(
+    /// Starts the feature with the given providers, ages and clock.
+    pub fn with_parts(
         pool: &PgPool,
         queue: &Queue,
         config: &Config,
@@ -93,34 +97,35 @@ impl Prices {
         Self { pool, queue, providers, config, clock, reader, unknown_names: Arc::default() }
     }
 
-    /// What may be asked for.
+    /// The currencies that may be requested.
     pub fn currencies(&self) -> &[Currency] {
         &self.config.currencies
     }
 
-    /// The present prices of these assets, in their order: at most a minute old, unless marked as stale.
+    /// The present prices of these assets, in their order. A price is at most a minute old, unless it is marked as
+    /// stale.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when the database is needed and cannot be asked now.
+    /// [`Error::Unavailable`] when the database is needed and unavailable.
     pub async fn quotes(&self, assets: &[AssetId], currency: &Currency) -> Result<Vec<(AssetId, Read<Quote>)>, Error> {
         self.reader.spots(assets, currency).await
     }
 
-    /// The prices of the last days, or of all: with every bucket that is due, unless marked as stale. Where processes do
-    /// not share a cache, what another one has stored since may be left out for a minute.
+    /// The prices of the last days, or of all. Contains every bucket that is due, unless marked as stale. When
+    /// processes do not share a cache, prices that another process has just stored may be missing for a minute.
     ///
     /// # Errors
-    /// As [`Prices::quotes`].
+    /// [`Error::Unavailable`] when the database is needed and unavailable.
     pub async fn chart(&self, series: &Series, days: Days) -> Result<Read<Chart>, Error> {
         self.reader.chart(series, days).await
     }
 
-    /// Hears that prices of a series were stored: readers see them from here on, those of other processes too when the
-    /// cache is shared.
+    /// Invalidates the cached charts of a series after its prices were stored. With a shared cache this covers all
+    /// processes.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when a shared cache could not be told: tell it again.
-    pub async fn stored(&self, series: &Series) -> Result<(), Error> {
-        self.reader.renew(series).await.map_err(|error| Error::Unavailable(error.to_string()))
+    /// [`Error::Unavailable`] when the shared cache is unavailable; call it again.
+    pub async fn invalidate(&self, series: &Series) -> Result<(), Error> {
+        self.reader.begin_generation(series).await.map_err(|error| Error::Unavailable(causes(&error)))
     }
 }

@@ -1,4 +1,4 @@
-//! Prices as all sources are brought to: exact decimals, UTC, and where each comes from.
+//! The data of prices: exact decimals, times in UTC, and the provider of each price.
 
 use std::fmt;
 
@@ -6,35 +6,35 @@ use bigdecimal::BigDecimal;
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
-/// An asset by its canonical id: lower-case letters, digits and hyphens, such as `bitcoin`.
+/// The canonical id of an asset: lower-case letters, digits and hyphens, such as `bitcoin`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct AssetId(String);
 
-/// A currency that prices are quoted in, in lower case: `usd`, `eur`. `usdt` is one of its own, and never `usd`.
+/// A currency that prices are quoted in, in lower case: `usd`, `eur`. `usdt` is a different currency from `usd`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Currency(String);
 
 impl AssetId {
-    /// Reads an id as it is written; `None` for what can be none.
+    /// Parses an id. Returns `None` when the text is not a valid id.
     pub fn parse(text: &str) -> Option<Self> {
         let known = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         ((1..=64).contains(&text.len()) && text.chars().all(known)).then(|| Self(text.to_owned()))
     }
 
-    /// Its text.
+    /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 impl Currency {
-    /// Reads a code in any case; `None` for what can be none.
+    /// Parses a code in any case. Returns `None` when the text is not a valid code.
     pub fn parse(text: &str) -> Option<Self> {
         let known = (2..=10).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric());
         known.then(|| Self(text.to_ascii_lowercase()))
     }
 
-    /// Its text, in lower case.
+    /// The code in lower case.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -52,7 +52,7 @@ impl fmt::Display for Currency {
     }
 }
 
-/// How far apart the prices of a series are.
+/// The length of the buckets of a series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Interval {
@@ -61,7 +61,7 @@ pub enum Interval {
 }
 
 impl Interval {
-    /// As queries and rows have it.
+    /// The name, as queries and rows contain it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Daily => "daily",
@@ -69,7 +69,7 @@ impl Interval {
         }
     }
 
-    /// Reads its name.
+    /// Parses a name.
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Daily, Self::Hourly].into_iter().find(|interval| interval.as_str() == text)
     }
@@ -82,30 +82,30 @@ impl Interval {
         }
     }
 
-    /// The start of the bucket that a time is in, in UTC.
+    /// The start of the bucket that contains `time`, in UTC.
     pub fn bucket(self, time: OffsetDateTime) -> OffsetDateTime {
         let length = self.length().whole_seconds();
         let start = time.unix_timestamp().div_euclid(length) * length;
-        // Every multiple below a time that exists exists too.
+        // Rounding down a valid time gives a valid time.
         OffsetDateTime::from_unix_timestamp(start).unwrap_or(OffsetDateTime::UNIX_EPOCH)
     }
 }
 
-/// Who a price is from.
+/// A provider of prices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Source {
+pub enum ProviderId {
     CoinGecko,
     Kraken,
     Coinbase,
     Binance,
 }
 
-impl Source {
-    /// All there are, in the default order of preference.
+impl ProviderId {
+    /// All providers, in the default order of preference.
     pub const ALL: [Self; 4] = [Self::CoinGecko, Self::Kraken, Self::Coinbase, Self::Binance];
 
-    /// As `CRYPTO_PROVIDERS`, rows and answers have it.
+    /// The name, as `CRYPTO_PROVIDERS`, rows and responses contain it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::CoinGecko => "coingecko",
@@ -115,19 +115,19 @@ impl Source {
         }
     }
 
-    /// Reads its name.
+    /// Parses a name.
     pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|source| source.as_str() == text)
+        Self::ALL.into_iter().find(|provider| provider.as_str() == text)
     }
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for ProviderId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-/// What happened in one finished bucket, normalised. Sources that only tell a price have no open, high, low or volume.
+/// The prices of one finished bucket. Providers that only report prices have no open, high, low or volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candle {
     /// The start of the bucket, in UTC.
@@ -135,13 +135,13 @@ pub struct Candle {
     pub open: Option<BigDecimal>,
     pub high: Option<BigDecimal>,
     pub low: Option<BigDecimal>,
-    /// The price of the bucket.
+    /// The price at the end of the bucket.
     pub close: BigDecimal,
-    /// What was traded, in units of the asset or of the currency.
+    /// The traded amount, in units of the asset or of the currency.
     pub volume: Option<Volume>,
 }
 
-/// An amount that was traded.
+/// A traded amount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Volume {
     /// In units of the asset.
@@ -154,21 +154,21 @@ pub enum Volume {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spot {
     pub price: BigDecimal,
-    /// When it was the price, by the source; by our clock where the source does not say.
+    /// The time of the price, by the clock of the provider.
     pub as_of: OffsetDateTime,
-    pub source: Source,
+    pub provider: ProviderId,
 }
 
-/// One price of a series as it is stored.
+/// One stored price of a series.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Point {
     pub bucket: OffsetDateTime,
     pub price: BigDecimal,
-    pub source: Source,
+    pub provider: ProviderId,
     pub fetched_at: OffsetDateTime,
 }
 
-/// What a series is of.
+/// The key of a series of prices.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Series {
     pub asset: AssetId,

@@ -1,26 +1,26 @@
-//! Names of the configuration, checked against what the providers offer: a misspelt one would be fetched in vain every
-//! day, without an error.
+//! Checks the configured names against what the providers offer. Otherwise a misspelt name would be fetched in vain
+//! every day, without an error.
 
 use super::{
     Prices,
-    providers::{Names, Trouble},
+    providers::{Names, ProviderError},
     symbols::{id_of, nearest},
 };
 
 const ASSETS: &str = "CRYPTO_ASSETS";
 pub(super) const CURRENCIES: &str = "CRYPTO_CURRENCIES";
 
-/// A name of the configuration that no provider knows.
+/// A configured name that no provider offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct UnknownName {
     pub(super) variable: &'static str,
     pub(super) name: String,
-    /// What may be meant.
+    /// A similar name that is offered.
     pub(super) suggestion: Option<String>,
 }
 
 impl UnknownName {
-    /// A sentence about it.
+    /// A sentence for logs and notes.
     pub(super) fn message(&self) -> String {
         let Self { variable, name, suggestion } = self;
         match suggestion {
@@ -31,19 +31,19 @@ impl UnknownName {
 }
 
 impl Prices {
-    /// The names of the configuration that no provider knows. They are looked up when a provider does not offer
-    /// something for the first time in this process, and logged then; none while a provider cannot be asked.
+    /// The configured names that no provider offers. They are looked up and logged once per process, when a provider
+    /// first rejects a name. The list is empty while a provider is unavailable.
     pub(super) async fn unknown_names(&self) -> &[UnknownName] {
         match self.unknown_names.get_or_try_init(|| self.find_unknown_names()).await {
             Ok(unknown) => unknown,
-            Err(trouble) => {
-                tracing::debug!(%trouble, "names are not checked");
+            Err(error) => {
+                tracing::debug!(%error, "could not check the configured names against the providers");
                 &[]
             }
         }
     }
 
-    async fn find_unknown_names(&self) -> Result<Vec<UnknownName>, Trouble> {
+    async fn find_unknown_names(&self) -> Result<Vec<UnknownName>, ProviderError> {
         let mut known = Names::default();
         for provider in self.providers.0.iter() {
             let names = provider.names().await?;

@@ -1,4 +1,5 @@
-//! From the rows of a source to candles: exact decimals, buckets in UTC, and no row that breaks an invariant.
+//! Turns the rows of a provider into candles: exact decimals, buckets in UTC, and only rows that satisfy all
+//! invariants.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -7,46 +8,46 @@ use time::{Duration, OffsetDateTime};
 
 use super::model::{Candle, Interval, Volume};
 
-/// Longer texts are refused unread: no price needs them, and exponents would cost memory.
-const MAX_TEXT: usize = 64;
+/// Longer texts are rejected unparsed: no price needs them, and large exponents would cost memory.
+const MAX_TEXT_BYTES: usize = 64;
 /// At most this many digits before the point.
-const WHOLE_DIGITS: u64 = 24;
+const MAX_WHOLE_DIGITS: u64 = 24;
 /// At most this many digits after the point; the cheapest coins need 15.
-const DECIMAL_PLACES: i64 = 40;
-/// Nothing was traded before 2009, nor after 2100: what says so is in another unit.
-const PLAUSIBLE: std::ops::Range<i64> = 1_230_768_000..4_102_444_800;
-/// So far the clocks of sources may be ahead of ours.
-const SKEW: Duration = Duration::minutes(5);
-/// A point closes the hour that ended at most this long before it.
-pub const NEAR: Duration = Duration::minutes(10);
-/// A present price that is older is one of the past: its source has lost it.
-const FRESH: Duration = Duration::hours(1);
+const MAX_DECIMAL_PLACES: i64 = 40;
+/// Unix seconds from 2009 to 2100. A time outside is in another unit.
+const PLAUSIBLE_SECONDS: std::ops::Range<i64> = 1_230_768_000..4_102_444_800;
+/// How far the clocks of providers may be ahead of ours.
+const CLOCK_SKEW: Duration = Duration::minutes(5);
+/// How long after the end of an hour a point still counts as its close.
+pub const MAX_LATENESS: Duration = Duration::minutes(10);
+/// A present price that is older counts as stale.
+const MAX_SPOT_AGE: Duration = Duration::hours(1);
 
-/// Why a row is not stored.
+/// Why a row is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// It has other fields than its source's rows have.
+pub enum RejectReason {
+    /// It does not have the fields of its provider's rows.
     Shape,
-    /// A price or a volume that is no decimal number of a sensible length; infinities and NaN are none.
+    /// A price or volume is not a decimal number of a sensible length; infinities and NaN are not.
     Decimal,
-    /// A time that is none, or in another unit.
+    /// The time is invalid, or in another unit.
     Time,
-    /// It does not start where buckets start.
+    /// The bucket is not aligned.
     Misaligned,
-    /// A price of zero or less.
+    /// A price is zero or less.
     NotPositive,
-    /// The highest price is below the lowest, or open or close are not between them.
+    /// High is below low, or open or close is not between them.
     HighLow,
-    /// Less than nothing was traded.
+    /// The volume is negative.
     Volume,
-    /// Its bucket came twice, with something else in it.
+    /// The bucket appears twice, with different values.
     Contradicting,
-    /// It is of a time to come.
+    /// The time is in the future.
     Future,
 }
 
-impl Reason {
-    /// All there are.
+impl RejectReason {
+    /// All reasons.
     pub const ALL: [Self; 9] = [
         Self::Shape,
         Self::Decimal,
@@ -59,7 +60,7 @@ impl Reason {
         Self::Future,
     ];
 
-    /// As metrics and logs have it.
+    /// The name, as metrics and logs contain it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Shape => "shape",
@@ -75,24 +76,24 @@ impl Reason {
     }
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for RejectReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-/// In what a source counts time.
+/// The unit of a provider's times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unit {
+pub enum TimeUnit {
     Seconds,
     Millis,
 }
 
-/// A row as its source wrote it: every number as text, so that none passes through a float.
+/// A row as the provider wrote it. Numbers are kept as text, so that none passes through a float.
 #[derive(Debug, Clone, Copy)]
-pub struct Raw<'a> {
+pub struct RawCandle<'a> {
     pub time: &'a str,
-    pub unit: Unit,
+    pub unit: TimeUnit,
     pub open: &'a str,
     pub high: &'a str,
     pub low: &'a str,
@@ -101,7 +102,7 @@ pub struct Raw<'a> {
     pub volume: &'a str,
 }
 
-/// What was asked for, and when.
+/// The requested time span, and the time of the request.
 #[derive(Debug, Clone, Copy)]
 pub struct Window {
     pub interval: Interval,
@@ -112,40 +113,41 @@ pub struct Window {
     pub now: OffsetDateTime,
 }
 
-/// Gathers the rows of a page.
+/// Collects the rows of a page.
 #[derive(Debug)]
-pub struct Sheet {
+pub struct CandleSet {
     window: Window,
-    /// What each bucket is said to be; more than one is a contradiction.
+    /// The values reported for each bucket; several are a contradiction.
     buckets: BTreeMap<OffsetDateTime, Vec<Candle>>,
-    rejected: Vec<(Reason, String)>,
+    rejected: Vec<(RejectReason, String)>,
 }
 
-impl Sheet {
-    /// Nothing yet.
+impl CandleSet {
+    /// Creates an empty set.
     pub fn new(window: Window) -> Self {
         Self { window, buckets: BTreeMap::new(), rejected: Vec::new() }
     }
 
-    /// A row of an exchange.
-    pub fn row(&mut self, row: Raw<'_>) {
-        let candle = time(row.time, row.unit).and_then(|time| {
-            let wanted = self.placed(time)?;
-            wanted.then(|| candle(time, row)).transpose()
+    /// Adds a row of an exchange.
+    pub fn add_row(&mut self, row: RawCandle<'_>) {
+        let candle = parse_time(row.time, row.unit).and_then(|time| {
+            let is_wanted = self.in_window(time)?;
+            is_wanted.then(|| parse_candle(time, row)).transpose()
         });
         match candle {
-            Ok(candle) => candle.into_iter().for_each(|candle| self.keep(candle)),
+            Ok(candle) => candle.into_iter().for_each(|candle| self.insert(candle)),
             Err(reason) => self.reject(reason, row.time),
         }
     }
 
-    /// Points of a provider that reports the price of a moment. A bucket closes with the price at its end: a day with the
-    /// point at midnight, an hour with the first point after it, at most [`NEAR`] late. Other points of a denser series
-    /// close nothing, and neither does the latest of all, which is the present price, unless it is right on time.
-    pub fn points<'a>(&mut self, points: impl IntoIterator<Item = (&'a str, &'a str)>) {
+    /// Adds points of a provider that reports the price of a moment. A bucket closes with the price at its end. A day
+    /// closes with the point at midnight; an hour with the first point after its end, at most [`MAX_LATENESS`] late.
+    /// Other points of a denser series are ignored. So is the last point, which is the present price, unless it is
+    /// exactly at the end of a bucket.
+    pub fn add_points<'a>(&mut self, points: impl IntoIterator<Item = (&'a str, &'a str)>) {
         let mut times: BTreeMap<OffsetDateTime, Vec<&str>> = BTreeMap::new();
         for (text, price) in points {
-            match time(text, Unit::Millis) {
+            match parse_time(text, TimeUnit::Millis) {
                 Ok(time) => times.entry(time).or_default().push(price),
                 Err(reason) => self.reject(reason, text),
             }
@@ -158,25 +160,25 @@ impl Sheet {
         for (time, prices) in times {
             let (end, at) = (interval.bucket(time), time.unix_timestamp().to_string());
             let late = time - end;
-            if time > now + SKEW {
-                self.reject(Reason::Future, &at);
+            if time > now + CLOCK_SKEW {
+                self.reject(RejectReason::Future, &at);
             } else if interval == Interval::Daily && !late.is_zero() {
-                self.reject(Reason::Misaligned, &at);
-            } else if late <= NEAR && closed != Some(end) {
+                self.reject(RejectReason::Misaligned, &at);
+            } else if late <= MAX_LATENESS && closed != Some(end) {
                 closed = Some(end);
-                self.close(end - interval.length(), &prices, &at);
+                self.add_close(end - interval.length(), &prices, &at);
             }
         }
     }
 
-    /// Closes a bucket with each of the prices that are reported for its end.
-    fn close(&mut self, bucket: OffsetDateTime, prices: &[&str], at: &str) {
-        match self.placed(bucket) {
+    /// Adds each price that is reported for the end of a bucket.
+    fn add_close(&mut self, bucket: OffsetDateTime, prices: &[&str], at: &str) {
+        match self.in_window(bucket) {
             Ok(true) => {
                 for price in prices {
-                    match positive(price) {
+                    match parse_price(price) {
                         Ok(close) => {
-                            self.keep(Candle { bucket, open: None, high: None, low: None, close, volume: None })
+                            self.insert(Candle { bucket, open: None, high: None, low: None, close, volume: None })
                         }
                         Err(reason) => self.reject(reason, at),
                     }
@@ -187,116 +189,116 @@ impl Sheet {
         }
     }
 
-    /// Counts a row that cannot even be taken apart.
-    pub fn reject(&mut self, reason: Reason, row: &str) {
-        // What a source sent may be long, and may be anything.
+    /// Rejects a row.
+    pub fn reject(&mut self, reason: RejectReason, row: &str) {
+        // A row may be long and may contain anything.
         let row: String = row.chars().filter(|c| c.is_ascii_graphic()).take(24).collect();
         self.rejected.push((reason, row));
     }
 
-    /// Whether a bucket is finished and was asked for.
-    fn placed(&self, start: OffsetDateTime) -> Result<bool, Reason> {
+    /// Whether a bucket is finished and was requested.
+    fn in_window(&self, start: OffsetDateTime) -> Result<bool, RejectReason> {
         let Window { interval, from, to, now } = self.window;
-        if start > now + SKEW {
-            return Err(Reason::Future);
+        if start > now + CLOCK_SKEW {
+            return Err(RejectReason::Future);
         }
         if interval.bucket(start) != start {
-            return Err(Reason::Misaligned);
+            return Err(RejectReason::Misaligned);
         }
         Ok(start >= from && start < to && start + interval.length() <= now)
     }
 
-    fn keep(&mut self, candle: Candle) {
-        let said = self.buckets.entry(candle.bucket).or_default();
-        // Some answers have a row twice.
-        if !said.contains(&candle) {
-            said.push(candle);
+    fn insert(&mut self, candle: Candle) {
+        let reported = self.buckets.entry(candle.bucket).or_default();
+        // Some responses contain a row twice.
+        if !reported.contains(&candle) {
+            reported.push(candle);
         }
     }
 
-    /// The candles, in the order of time and each once; and what was rejected, with its row's time.
-    pub fn finish(mut self) -> (Vec<Candle>, Vec<(Reason, String)>) {
+    /// Returns the candles, in the order of time and each once, and the rejected rows with their times.
+    pub fn finish(mut self) -> (Vec<Candle>, Vec<(RejectReason, String)>) {
         let mut candles = Vec::with_capacity(self.buckets.len());
-        for (bucket, mut said) in std::mem::take(&mut self.buckets) {
-            match (said.len(), said.pop()) {
+        for (bucket, mut reported) in std::mem::take(&mut self.buckets) {
+            match (reported.len(), reported.pop()) {
                 (1, Some(candle)) => candles.push(candle),
-                // Which of them is right nobody knows.
-                (times, _) => {
-                    (0..times).for_each(|_| self.reject(Reason::Contradicting, &bucket.unix_timestamp().to_string()))
-                }
+                // No one knows which value is right.
+                (times, _) => (0..times)
+                    .for_each(|_| self.reject(RejectReason::Contradicting, &bucket.unix_timestamp().to_string())),
             }
         }
         (candles, self.rejected)
     }
 }
 
-fn candle(bucket: OffsetDateTime, row: Raw<'_>) -> Result<Candle, Reason> {
-    let [open, high, low, close] = [row.open, row.high, row.low, row.close].map(positive);
+fn parse_candle(bucket: OffsetDateTime, row: RawCandle<'_>) -> Result<Candle, RejectReason> {
+    let [open, high, low, close] = [row.open, row.high, row.low, row.close].map(parse_price);
     let (open, high, low, close) = (open?, high?, low?, close?);
-    let volume = decimal(row.volume)?;
+    let volume = parse_decimal(row.volume)?;
     if volume < BigDecimal::zero() {
-        return Err(Reason::Volume);
+        return Err(RejectReason::Volume);
     }
     if low > open || low > close || high < open || high < close {
-        return Err(Reason::HighLow);
+        return Err(RejectReason::HighLow);
     }
     let volume = Some(Volume::Base(volume));
     Ok(Candle { bucket, open: Some(open), high: Some(high), low: Some(low), close, volume })
 }
 
-/// A price: an exact decimal above zero.
+/// Parses a price: an exact decimal above zero.
 ///
 /// # Errors
-/// Why it is none.
-pub fn positive(text: &str) -> Result<BigDecimal, Reason> {
-    let price = decimal(text)?;
-    if price > BigDecimal::zero() { Ok(price) } else { Err(Reason::NotPositive) }
+/// [`RejectReason::Decimal`] when it is not a decimal, [`RejectReason::NotPositive`] when it is zero or less.
+pub fn parse_price(text: &str) -> Result<BigDecimal, RejectReason> {
+    let price = parse_decimal(text)?;
+    if price > BigDecimal::zero() { Ok(price) } else { Err(RejectReason::NotPositive) }
 }
 
-/// Whether a present price may be of this time.
+/// Checks the time of a present price.
 ///
 /// # Errors
-/// It is of a time to come.
-pub fn present(as_of: OffsetDateTime, now: OffsetDateTime) -> Result<(), Reason> {
-    if as_of > now + SKEW { Err(Reason::Future) } else { Ok(()) }
+/// [`RejectReason::Future`] when it is in the future.
+pub fn check_spot_time(as_of: OffsetDateTime, now: OffsetDateTime) -> Result<(), RejectReason> {
+    if as_of > now + CLOCK_SKEW { Err(RejectReason::Future) } else { Ok(()) }
 }
 
-/// Whether a present price of this time is one of the past by now.
+/// Whether a present price of this time is stale.
 pub fn is_stale(as_of: OffsetDateTime, now: OffsetDateTime) -> bool {
-    as_of < now - FRESH
+    as_of < now - MAX_SPOT_AGE
 }
 
-fn decimal(text: &str) -> Result<BigDecimal, Reason> {
+fn parse_decimal(text: &str) -> Result<BigDecimal, RejectReason> {
     let decimal_chars = text.chars().all(|c| matches!(c, '0'..='9' | '.' | '+' | '-' | 'e' | 'E'));
-    if text.len() > MAX_TEXT || !decimal_chars {
-        return Err(Reason::Decimal);
+    if text.len() > MAX_TEXT_BYTES || !decimal_chars {
+        return Err(RejectReason::Decimal);
     }
-    let value = BigDecimal::from_str(text).map_err(|_| Reason::Decimal)?;
-    // Digits and scale alone decide, so that `1e999999999` is refused without being written out.
+    let value = BigDecimal::from_str(text).map_err(|_| RejectReason::Decimal)?;
+    // Only digits and scale are checked, so that `1e999999999` is rejected without being written out.
     let normal = value.normalized();
     let places = normal.fractional_digit_count();
-    if places > DECIMAL_PLACES || normal.digits().saturating_add_signed(places.saturating_neg()) > WHOLE_DIGITS {
-        return Err(Reason::Decimal);
+    if places > MAX_DECIMAL_PLACES || normal.digits().saturating_add_signed(places.saturating_neg()) > MAX_WHOLE_DIGITS
+    {
+        return Err(RejectReason::Decimal);
     }
     Ok(if places < 0 { normal.with_scale(0) } else { normal })
 }
 
-/// A time as a whole number of its unit.
+/// Parses a time as a whole number of its unit.
 ///
 /// # Errors
-/// It is none, or in another unit.
-pub fn time(text: &str, unit: Unit) -> Result<OffsetDateTime, Reason> {
-    // `+5` is a number to Rust, and to none of the sources.
-    let digits = text.len() <= MAX_TEXT && text.bytes().all(|byte| byte.is_ascii_digit());
-    let number: i64 = text.parse().ok().filter(|_| digits).ok_or(Reason::Time)?;
+/// [`RejectReason::Time`] when it is invalid, or in another unit.
+pub fn parse_time(text: &str, unit: TimeUnit) -> Result<OffsetDateTime, RejectReason> {
+    // Rust would parse `+5`; no provider sends it.
+    let digits = text.len() <= MAX_TEXT_BYTES && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number: i64 = text.parse().ok().filter(|_| digits).ok_or(RejectReason::Time)?;
     let (seconds, millis) = match unit {
-        Unit::Seconds => (number, 0),
-        Unit::Millis => (number / 1000, number % 1000),
+        TimeUnit::Seconds => (number, 0),
+        TimeUnit::Millis => (number / 1000, number % 1000),
     };
-    if !PLAUSIBLE.contains(&seconds) {
-        return Err(Reason::Time);
+    if !PLAUSIBLE_SECONDS.contains(&seconds) {
+        return Err(RejectReason::Time);
     }
-    let time = OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| Reason::Time)?;
+    let time = OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| RejectReason::Time)?;
     Ok(time + Duration::milliseconds(millis))
 }
 

@@ -1,4 +1,4 @@
-//! What readers are given, and what all reads share: cache, then PostgreSQL, then the sources.
+//! The types of reads, and what all reads share: cache, then PostgreSQL, then providers.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -11,37 +11,37 @@ use time::OffsetDateTime;
 use super::{
     Config,
     ages::Ages,
-    cache::{Asked, Cache, Entry, Generation, Value, asked_key, generation_key},
-    model::{Series, Source},
-    providers::{Providers, Trouble},
+    cache::{Cache, Coverage, Entry, Generation, Value, coverage_key, generation_key},
+    model::{ProviderId, Series},
+    providers::{ProviderError, Providers},
 };
 use crate::{
     clock::Clock,
     error::Error,
-    remote::{flights::Flights, redis::Broken},
+    remote::{redis::Broken, single_flight::SingleFlight},
 };
 
-/// Look-ups, by what the cache came to.
+/// Cache look-ups, by outcome.
 const REQUESTS: &str = "millrace_cache_requests_total";
-/// Look-ups that went to the database; fewer than misses, since those at one moment share one.
+/// Loads from the database. Fewer than misses, since concurrent misses share one load.
 const LOADS: &str = "millrace_cache_loads_total";
-/// Calls of providers for readers, by outcome: a page of a chart, or present prices.
+/// Calls to providers for reads, by outcome: pages of charts, and present prices.
 const READS: &str = "millrace_price_reads_total";
 const CACHE: &str = "prices";
 
-/// How long a turn lasts at most: all sources, each at its slowest, and some more.
-pub(super) const TURN: Duration = Duration::from_secs(90);
-/// How long somebody else's turn is waited for; then both ask, which is only wasteful.
-pub(super) const TURN_PATIENCE: Duration = Duration::from_secs(10);
-/// Between two looks whether it has ended.
-pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(25);
+/// The lifetime of a lock: longer than all providers need, each at its slowest.
+pub(super) const LOCK_TTL: Duration = Duration::from_secs(90);
+/// How long a read waits for the lock of another process. After that both call the providers, which is only wasteful.
+pub(super) const LOCK_WAIT: Duration = Duration::from_secs(10);
+/// The pause between two attempts to take a lock.
+pub(super) const LOCK_POLL: Duration = Duration::from_millis(25);
 
 /// How many days a chart covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Days {
-    /// The last ones that are over.
+    /// The last finished days.
     Number(u16),
-    /// All there are.
+    /// All days.
     Max,
 }
 
@@ -54,15 +54,16 @@ impl fmt::Display for Days {
     }
 }
 
-/// The price of an asset at one moment, as it is shown.
+/// The price of an asset at one moment, as readers see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quote {
-    /// Plain decimal digits.
+    /// Decimal digits, without an exponent.
     pub price: String,
     #[serde(with = "time::serde::rfc3339")]
     pub as_of: OffsetDateTime,
-    pub source: Source,
-    /// A newer one was to be had, but not now.
+    #[serde(rename = "source")]
+    pub provider: ProviderId,
+    /// A newer price should exist, but could not be fetched.
     pub stale: bool,
 }
 
@@ -71,25 +72,25 @@ pub struct Quote {
 pub struct Chart {
     /// `[[unix_ms,"price"],…]`: finished buckets, ascending.
     pub prices: Box<RawValue>,
-    /// The newest bucket exists, but no provider could be asked for it.
+    /// The newest bucket is due, but no provider could be asked for it.
     pub stale: bool,
-    /// How many points should be there and are not.
+    /// The number of points that should exist and are missing.
     pub missing: u32,
 }
 
-/// What came of a read.
+/// The result of a read.
 #[derive(Debug, Clone)]
 pub enum Read<T> {
     Found(T),
-    /// It is not stored, and no source has it.
+    /// Nothing is stored, and no provider offers it.
     Unknown,
-    /// It is not stored, and a source that may have it cannot be asked now.
+    /// Nothing is stored, and a provider that may offer it is unavailable.
     Nothing {
         retry_after: Duration,
     },
 }
 
-/// Reads for all callers of this process.
+/// The reader of this process.
 pub(super) struct Reader {
     pub(super) pool: PgPool,
     pub(super) providers: Providers,
@@ -97,16 +98,16 @@ pub(super) struct Reader {
     pub(super) cache: Arc<dyn Cache>,
     pub(super) ages: Ages,
     pub(super) clock: Clock,
-    pub(super) charts: Flights<String, Result<Read<Chart>, Error>>,
-    pub(super) fills: Flights<Series, Asked>,
-    pub(super) spots: Flights<String, Result<Read<Quote>, Error>>,
-    /// A number of the configured providers and their order. Processes that share a cache may be configured differently:
-    /// what one has made of its providers is not what another shows.
+    pub(super) charts: SingleFlight<String, Result<Read<Chart>, Error>>,
+    pub(super) fills: SingleFlight<Series, Coverage>,
+    pub(super) spots: SingleFlight<String, Result<Read<Quote>, Error>>,
+    /// Identifies the configured providers and their order. Processes that share a cache may be configured differently,
+    /// and must not read each other's charts.
     pub(super) salt: Generation,
 }
 
 impl Reader {
-    /// Reads from `pool` and `providers` what `cache` does not have.
+    /// Creates a reader over these parts.
     pub(super) fn new(
         pool: &PgPool,
         providers: &Providers,
@@ -115,19 +116,16 @@ impl Reader {
         ages: Ages,
         clock: Clock,
     ) -> Self {
-        describe_counter!(REQUESTS, "Reads of a cache, by outcome.");
-        describe_counter!(LOADS, "Reads of what a cache did not have.");
-        describe_counter!(
-            READS,
-            "Calls of price providers for readers: pages of charts and present prices, by outcome."
-        );
+        describe_counter!(REQUESTS, "Look-ups in a cache, by outcome.");
+        describe_counter!(LOADS, "Loads of what a cache did not contain.");
+        describe_counter!(READS, "Calls to price providers for reads (pages of charts, present prices), by outcome.");
         for outcome in ["hit", "miss", "error"] {
             counter!(REQUESTS, "cache" => CACHE, "outcome" => outcome).absolute(0);
         }
         counter!(LOADS, "cache" => CACHE).absolute(0);
-        for source in &config.providers {
+        for provider in &config.providers {
             for outcome in ["answered", "not_offered", "later", "failed"] {
-                counter!(READS, "provider" => source.as_str(), "outcome" => outcome).absolute(0);
+                counter!(READS, "provider" => provider.as_str(), "outcome" => outcome).absolute(0);
             }
         }
         Self {
@@ -137,9 +135,9 @@ impl Reader {
             cache,
             ages,
             clock,
-            charts: Flights::default(),
-            fills: Flights::default(),
-            spots: Flights::default(),
+            charts: SingleFlight::default(),
+            fills: SingleFlight::default(),
+            spots: SingleFlight::default(),
             salt: salt(&config.providers),
         }
     }
@@ -148,95 +146,95 @@ impl Reader {
         self.clock.now()
     }
 
-    /// Counts the look-up of one key.
+    /// Counts a cache look-up of one key.
     pub(super) fn count(&self, outcome: &'static str) {
         counter!(REQUESTS, "cache" => CACHE, "outcome" => outcome).increment(1);
     }
 
-    /// Counts a look-up that went on to the database.
+    /// Counts a load from the database.
     pub(super) fn count_load(&self) {
         counter!(LOADS, "cache" => CACHE).increment(1);
     }
 
-    /// Keeps an entry; when that is not to be, the next reader looks for itself.
-    pub(super) async fn keep(&self, key: &str, entry: Arc<Entry>) {
+    /// Caches an entry. A failure is only logged: the next reader loads again.
+    pub(super) async fn cache_entry(&self, key: &str, entry: Arc<Entry>) {
         if let Err(error) = self.cache.put(key, entry).await {
-            tracing::debug!(%error, key, "not cached");
+            tracing::debug!(%error, key, "could not cache an entry");
         }
     }
 
-    /// The present generation of a series.
+    /// The current generation of a series.
     pub(super) async fn generation(&self, series: &Series) -> Generation {
-        self.generation_of(self.peek(generation_key(series)).await.as_ref())
+        self.generation_of(self.get_cached(generation_key(series)).await.as_ref())
     }
 
-    /// The generation that a mark says, for these providers.
+    /// The generation of this mark, for the configured providers.
     pub(super) fn generation_of(&self, mark: Option<&Arc<Entry>>) -> Generation {
         mark.map_or(0, |mark| mark.generation) ^ self.salt
     }
 
-    /// Begins a new generation of a series: nobody takes for fresh what was read before.
+    /// Begins a new generation of a series, so that all its cached charts count as old.
     ///
     /// # Errors
-    /// When the cache cannot be told now.
-    pub(super) async fn renew(&self, series: &Series) -> Result<(), Broken> {
+    /// [`Broken`] when the cache is unavailable.
+    pub(super) async fn begin_generation(&self, series: &Series) -> Result<(), Broken> {
         let generation = uuid::Uuid::new_v4().as_u128();
         let entry = Entry { value: Value::Mark, fresh_until: self.now(), generation };
         self.cache.put(&generation_key(series), Arc::new(entry)).await
     }
 
-    /// What is known of asking for a series, as long as it counts.
-    pub(super) async fn asked(&self, series: &Series) -> Option<(Asked, OffsetDateTime)> {
-        let entry = self.peek(asked_key(series)).await?;
+    /// The coverage of a series, until it expires.
+    pub(super) async fn coverage(&self, series: &Series) -> Option<(Coverage, OffsetDateTime)> {
+        let entry = self.get_cached(coverage_key(series)).await?;
         match entry.value {
-            Value::Asked(asked) if self.now() < entry.fresh_until && entry.generation == self.salt => {
-                Some((asked, entry.fresh_until))
+            Value::Coverage(coverage) if self.now() < entry.fresh_until && entry.generation == self.salt => {
+                Some((coverage, entry.fresh_until))
             }
             _ => None,
         }
     }
 
-    async fn peek(&self, key: String) -> Option<Arc<Entry>> {
+    async fn get_cached(&self, key: String) -> Option<Arc<Entry>> {
         self.cache.get(&[key]).await.ok()?.pop()?
     }
 
-    /// Counts what came of a call. `Err` says after which time it may be made again, if the provider offers this at all.
-    pub(super) fn counted<T>(&self, source: Source, result: Result<T, Trouble>) -> Result<T, Option<Duration>> {
+    /// Counts and logs the result of a call. An `Err` contains the time until the call may be repeated, or `None` if
+    /// the provider does not offer this.
+    pub(super) fn record_call<T>(
+        &self,
+        provider: ProviderId,
+        result: Result<T, ProviderError>,
+    ) -> Result<T, Option<Duration>> {
         let outcome = match &result {
             Ok(_) => "answered",
-            Err(Trouble::NotOffered(_)) => "not_offered",
-            Err(trouble @ Trouble::Later { .. }) => {
-                tracing::debug!(%trouble, "prices are not fetched");
+            Err(ProviderError::NotOffered(_)) => "not_offered",
+            Err(error @ ProviderError::RetryLater { .. }) => {
+                tracing::debug!(%error, "provider paused; prices not fetched");
                 "later"
             }
-            Err(trouble @ Trouble::Failed(..)) => {
-                tracing::warn!(%trouble, "prices could not be fetched");
+            Err(error @ ProviderError::Failed(..)) => {
+                tracing::warn!(%error, "could not fetch prices");
                 "failed"
             }
         };
-        counter!(READS, "provider" => source.as_str(), "outcome" => outcome).increment(1);
-        result.map_err(|trouble| self.wait_after(&trouble))
+        counter!(READS, "provider" => provider.as_str(), "outcome" => outcome).increment(1);
+        result.map_err(|error| self.retry_delay(&error))
     }
 
-    /// After which time a call may be made again.
-    pub(super) fn wait_after(&self, trouble: &Trouble) -> Option<Duration> {
-        match trouble {
-            Trouble::NotOffered(_) => None,
-            Trouble::Later { after, .. } => Some(*after),
-            Trouble::Failed(..) => Some(self.ages.failed),
+    /// How long to wait before a call is repeated. `None` when the provider does not offer it.
+    pub(super) fn retry_delay(&self, error: &ProviderError) -> Option<Duration> {
+        match error {
+            ProviderError::NotOffered(_) => None,
+            ProviderError::RetryLater { after, .. } => Some(*after),
+            ProviderError::Failed(..) => Some(self.ages.failed),
         }
-    }
-
-    /// How long nobody is asked after these troubles: until the first may be asked again, within limits.
-    pub(super) fn pause(&self, troubles: &[Duration]) -> Duration {
-        let first = troubles.iter().min().copied().unwrap_or(self.ages.failed);
-        first.clamp(self.ages.failed, self.ages.failed.max(self.ages.unknown))
     }
 }
 
-fn salt(providers: &[Source]) -> Generation {
-    providers.iter().fold(0, |salt, source| {
-        let place = Source::ALL.iter().position(|other| other == source).unwrap_or_default();
+/// Encodes the providers and their order as one number.
+fn salt(providers: &[ProviderId]) -> Generation {
+    providers.iter().fold(0, |salt, provider| {
+        let place = ProviderId::ALL.iter().position(|other| other == provider).unwrap_or_default();
         salt * 8 + place as Generation + 1
     })
 }

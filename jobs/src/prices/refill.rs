@@ -1,4 +1,4 @@
-//! Refills: what a series lacks is fetched by one caller for all, and stored page by page.
+//! Refills: fetches the missing buckets of a series, once for all callers, and stores them page by page.
 
 use std::{sync::Arc, time::Instant};
 
@@ -7,105 +7,106 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    ages::{missing, newest_due},
-    cache::{Asked, Entry, Value, asked_key},
+    ages::{Ages, missing_span, newest_due},
+    cache::{Coverage, Entry, Value, coverage_key},
     hedge::{HedgedCalls, Reporter, Step},
-    model::Series,
+    model::{Interval, Series},
     providers::Provider,
-    read::{LOOK_AGAIN, Reader, TURN, TURN_PATIENCE},
+    read::{LOCK_POLL, LOCK_TTL, LOCK_WAIT, Reader},
     store,
 };
 use crate::{boot::db::answered, error::Error};
 
-/// From a bucket up to the end of another.
+/// The start of the first bucket, and the end of the last one.
 pub(super) type Span = (OffsetDateTime, OffsetDateTime);
 
-/// What a call of a provider reports.
-enum News {
-    /// A page was stored, or had nothing in it.
-    Page,
-    /// Buckets are missing that it may have: it can be asked again after this time.
-    Trouble(std::time::Duration),
+/// What a call to a provider reports.
+enum CallReport {
+    /// A page was stored, or was empty.
+    PageStored,
+    /// The provider may have missing buckets, but failed. It may be called again after this time.
+    Failed(std::time::Duration),
 }
 
-/// What came of asking the providers.
+/// The result of calling the providers.
 struct Refill {
-    /// What was missing at first, and at last.
-    whole: Span,
-    rest: Option<Span>,
-    /// When providers that may have more can be asked again.
-    troubles: Vec<std::time::Duration>,
-    /// A provider has the series.
+    /// The missing span before and after.
+    span_before: Span,
+    span_after: Option<Span>,
+    /// After how long the failed providers may be called again.
+    retry_delays: Vec<std::time::Duration>,
+    /// At least one provider offers the series.
     offered: bool,
 }
 
 impl Reader {
-    /// Asks the providers for what is missing, when it is this process's turn, and no other has done it meanwhile.
-    pub(super) async fn fill(self: Arc<Self>, series: Series, from: OffsetDateTime) -> Asked {
-        let (turn, token, begun) = ([asked_key(&series)], Uuid::new_v4().as_u128(), Instant::now());
-        // A cache that cannot be asked delays no caller.
-        while self.cache.take(&turn, token, TURN).await.is_ok_and(|taken| taken != [true])
-            && begun.elapsed() < TURN_PATIENCE
+    /// Fetches what is missing, under a lock shared by all processes, unless another process has fetched it meanwhile.
+    pub(super) async fn fill(self: Arc<Self>, series: Series, from: OffsetDateTime) -> Coverage {
+        let (lock, token, started_at) = ([coverage_key(&series)], Uuid::new_v4().as_u128(), Instant::now());
+        // A cache that is unavailable delays no caller.
+        while self.cache.lock(&lock, token, LOCK_TTL).await.is_ok_and(|locked| locked != [true])
+            && started_at.elapsed() < LOCK_WAIT
         {
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(LOCK_POLL).await;
         }
-        let asked = self.ask(&series, from).await;
-        // If that fails, it ends by itself.
-        let _ = self.cache.give_back(&turn, token).await;
-        asked
+        let coverage = self.fill_locked(&series, from).await;
+        // If this fails, the lock expires.
+        let _ = self.cache.unlock(&lock, token).await;
+        coverage
     }
 
-    async fn ask(self: &Arc<Self>, series: &Series, from: OffsetDateTime) -> Asked {
+    async fn fill_locked(self: &Arc<Self>, series: &Series, from: OffsetDateTime) -> Coverage {
         let now = self.now();
-        let (before, counts_until) = match self.asked(series).await {
-            Some((asked, until)) => (Some(asked), until),
+        let (before, counts_until) = match self.coverage(series).await {
+            Some((coverage, until)) => (Some(coverage), until),
             None => (None, now + self.ages.absent),
         };
-        let whole = match self.gap(series, from, now, before).await {
-            Ok(Some(whole)) if !before.is_some_and(|before| before.is_paused(whole.0, now)) => whole,
-            Ok(_) => return before.unwrap_or(Asked::nothing(now)),
+        let span_before = match self.gap(series, from, now, before).await {
+            Ok(Some(span_before)) if !before.is_some_and(|before| before.is_paused(span_before.0, now)) => span_before,
+            Ok(_) => return before.unwrap_or(Coverage::none(now)),
             Err(error) => {
-                tracing::warn!(%error, "prices are not fetched");
-                return Asked { failed: true, ..before.unwrap_or(Asked::nothing(now)) };
+                tracing::warn!(%error, "database unavailable; prices not fetched");
+                return Coverage { failed: true, ..before.unwrap_or(Coverage::none(now)) };
             }
         };
-        let refill = self.refill(series, whole, from, now, before).await;
-        let asked = self.conclude(before, series, now, &refill);
-        let entry = Entry { value: Value::Asked(asked), fresh_until: counts_until, generation: self.salt };
-        self.keep(&asked_key(series), Arc::new(entry)).await;
+        let refill = self.refill(series, span_before, from, now, before).await;
+        let coverage = coverage_after(&refill, before, series.interval, now, &self.ages);
+        let entry = Entry { value: Value::Coverage(coverage), fresh_until: counts_until, generation: self.salt };
+        self.cache_entry(&coverage_key(series), Arc::new(entry)).await;
         if refill.offered
-            && let Err(error) = self.renew(series).await
+            && let Err(error) = self.begin_generation(series).await
         {
-            tracing::debug!(%error, "others may show an older chart until it is due");
+            tracing::debug!(%error, "cached charts not invalidated; they stay until they expire");
         }
-        asked
+        coverage
     }
 
-    /// Asks one provider after the other, without waiting for those that are slow, until nothing is missing.
+    /// Calls the providers, hedged, until nothing is missing.
     async fn refill(
         self: &Arc<Self>,
         series: &Series,
-        whole: Span,
+        span_before: Span,
         from: OffsetDateTime,
         now: OffsetDateTime,
-        before: Option<Asked>,
+        before: Option<Coverage>,
     ) -> Refill {
         let mut calls = HedgedCalls::new(&self.providers, self.ages.hedge);
-        let mut refill = Refill { whole, rest: Some(whole), troubles: Vec::new(), offered: false };
-        while let Some(span) = refill.rest {
+        let mut refill =
+            Refill { span_before, span_after: Some(span_before), retry_delays: Vec::new(), offered: false };
+        while let Some(span) = refill.span_after {
             match calls.next().await {
                 Step::Call(provider) => {
                     let (this, series) = (self.clone(), series.clone());
                     calls.spawn(|reporter| async move { this.store_pages(&*provider, &series, span, &reporter).await });
                 }
-                Step::News(News::Trouble(after)) => refill.troubles.push(after),
-                Step::News(News::Page) => {
+                Step::Report(CallReport::Failed(after)) => refill.retry_delays.push(after),
+                Step::Report(CallReport::PageStored) => {
                     refill.offered = true;
                     match self.gap(series, from, now, before).await {
-                        Ok(rest) => refill.rest = rest,
+                        Ok(span_after) => refill.span_after = span_after,
                         Err(error) => {
-                            tracing::warn!(%error, "what is missing cannot be read");
-                            refill.troubles.push(self.ages.failed);
+                            tracing::warn!(%error, "could not read which prices are missing");
+                            refill.retry_delays.push(self.ages.failed);
                         }
                     }
                 }
@@ -115,26 +116,32 @@ impl Reader {
         refill
     }
 
-    /// Stores the pages of a provider one by one, as long as they are waited for.
-    async fn store_pages(&self, provider: &dyn Provider, series: &Series, (from, to): Span, reporter: &Reporter<News>) {
+    /// Stores the pages of one provider, until the receiver is gone.
+    async fn store_pages(
+        &self,
+        provider: &dyn Provider,
+        series: &Series,
+        (from, to): Span,
+        reporter: &Reporter<CallReport>,
+    ) {
         let mut pages = provider.candles(series, from, to);
         while let Some(page) = pages.next().await {
-            let news = match self.counted(provider.source(), page) {
-                Ok(page) if page.candles.is_empty() => News::Page,
+            let report = match self.record_call(provider.id(), page) {
+                Ok(page) if page.candles.is_empty() => CallReport::PageStored,
                 Ok(page) => {
-                    let put = store::put(&self.pool, series, provider.source(), &page.candles, self.now());
-                    match answered(put).await {
-                        Ok(_) => News::Page,
+                    let upsert = store::upsert_candles(&self.pool, series, provider.id(), &page.candles, self.now());
+                    match answered(upsert).await {
+                        Ok(_) => CallReport::PageStored,
                         Err(error) => {
-                            tracing::warn!(%error, "prices could not be stored");
-                            News::Trouble(self.ages.failed)
+                            tracing::warn!(%error, "could not store prices");
+                            CallReport::Failed(self.ages.failed)
                         }
                     }
                 }
-                Err(Some(after)) => News::Trouble(after),
+                Err(Some(after)) => CallReport::Failed(after),
                 Err(None) => return,
             };
-            if !reporter.report(news) {
+            if !reporter.report(report) {
                 return;
             }
         }
@@ -145,32 +152,85 @@ impl Reader {
         series: &Series,
         from: OffsetDateTime,
         now: OffsetDateTime,
-        asked: Option<Asked>,
+        coverage: Option<Coverage>,
     ) -> Result<Option<Span>, Error> {
         let to = series.interval.bucket(now);
         let points = answered(store::series(&self.pool, series, &self.config.providers, from, to)).await?;
         let there = points.iter().map(|point| point.bucket);
-        Ok(missing(series.interval, from, now, there, asked.map(|asked| (asked.from, asked.to))))
+        Ok(missing_span(series.interval, from, now, there, coverage.map(|coverage| (coverage.from, coverage.to))))
+    }
+}
+
+/// The coverage of a series after a refill at `now`. `before` is the coverage before it.
+fn coverage_after(
+    refill: &Refill,
+    before: Option<Coverage>,
+    interval: Interval,
+    now: OffsetDateTime,
+    ages: &Ages,
+) -> Coverage {
+    let (before, span) = (before.unwrap_or(Coverage::none(now)), refill.span_before);
+    let offered = refill.offered || before.offered;
+    let coverage = Coverage { failed: false, offered, tried_from: span.0, ..before };
+    let Some((_, end)) = refill.span_after else { return coverage.extended(span).with_pause(now) };
+    if !refill.retry_delays.is_empty() {
+        return Coverage { failed: true, ..coverage.with_pause(now + ages.pause_after(&refill.retry_delays)) };
+    }
+    if !coverage.offered {
+        return coverage.with_pause(now + ages.unknown);
+    }
+    let newest = newest_due(interval, now);
+    // The newest bucket will come. Older buckets that no provider has now will not.
+    if end > newest {
+        coverage.extended((span.0, newest)).with_pause(now + ages.late)
+    } else {
+        coverage.extended(span).with_pause(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use time::macros::datetime;
+
+    use super::*;
+
+    const NOW: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
+    const AGES: Ages = Ages::DEFAULT;
+
+    /// The start of a day of November 2026.
+    fn day(number: u8) -> OffsetDateTime {
+        datetime!(2026-11-01 0:00 UTC) + Duration::from_secs((u64::from(number) - 1) * 86_400)
     }
 
-    /// What is known after asking.
-    fn conclude(&self, before: Option<Asked>, series: &Series, now: OffsetDateTime, refill: &Refill) -> Asked {
-        let (before, whole) = (before.unwrap_or(Asked::nothing(now)), refill.whole);
-        let offered = refill.offered || before.offered;
-        let known = Asked { failed: false, offered, tried_from: whole.0, ..before };
-        let Some((_, end)) = refill.rest else { return known.widened(whole).paused(now) };
-        if !refill.troubles.is_empty() {
-            return Asked { failed: true, ..known.paused(now + self.pause(&refill.troubles)) };
+    #[test]
+    fn coverage_after_a_refill_says_what_is_asked_for_again_and_when() {
+        // The day before, 20 November, is the newest that is due.
+        let all = (day(10), day(21));
+        for (case, span_after, retry_delays, offered, known_to, failed, pause) in [
+            ("all found", None, vec![], true, Some(day(21)), false, Duration::ZERO),
+            ("an old gap stays", Some((day(10), day(12))), vec![], true, Some(day(21)), false, Duration::ZERO),
+            ("the newest is late", Some((day(20), day(21))), vec![], true, Some(day(20)), false, AGES.late),
+            ("not offered", Some(all), vec![], false, None, false, AGES.unknown),
+            ("all failed", Some(all), vec![AGES.failed], false, None, true, AGES.failed),
+            ("one failed", Some(all), vec![Duration::from_secs(40)], true, None, true, Duration::from_secs(40)),
+            ("a long ban", Some(all), vec![Duration::from_secs(7200)], true, None, true, AGES.unknown),
+        ] {
+            let refill = Refill { span_before: all, span_after, retry_delays, offered };
+            let coverage = coverage_after(&refill, None, Interval::Daily, NOW, &AGES);
+            let known = known_to.map_or((NOW, NOW), |to| (day(10), to));
+            assert_eq!((coverage.from, coverage.to), known, "{case}");
+            assert_eq!((coverage.failed, coverage.offered, coverage.tried_from), (failed, offered, day(10)), "{case}");
+            assert_eq!(coverage.pause_until, NOW + pause, "{case}");
         }
-        if !known.offered {
-            return known.paused(now + self.ages.unknown);
-        }
-        let newest = newest_due(series.interval, now);
-        // The newest one will come; what is older and was not there will not.
-        if end > newest {
-            known.widened((whole.0, newest)).paused(now + self.ages.late)
-        } else {
-            known.widened(whole).paused(now)
-        }
+    }
+
+    #[test]
+    fn coverage_before_a_refill_is_kept() {
+        let before = Coverage { from: day(1), to: day(10), offered: true, ..Coverage::none(NOW) };
+        let refill = Refill { span_before: (day(10), day(21)), span_after: None, retry_delays: vec![], offered: false };
+        let coverage = coverage_after(&refill, Some(before), Interval::Daily, NOW, &AGES);
+        assert_eq!((coverage.from, coverage.to, coverage.offered), (day(1), day(21), true));
     }
 }

@@ -1,4 +1,5 @@
-//! Present prices: each asset is fetched by one for all, and those that are wanted together in one call.
+//! Reads of present prices: each asset is loaded once for all callers, and assets that are requested together share one
+//! call.
 
 mod load;
 
@@ -19,36 +20,36 @@ use uuid::Uuid;
 use super::{
     cache::{Entry, Value, spot_key},
     model::{AssetId, Currency},
-    read::{LOOK_AGAIN, Quote, Read, Reader, TURN, TURN_PATIENCE},
+    read::{LOCK_POLL, LOCK_TTL, LOCK_WAIT, Quote, Read, Reader},
 };
 use crate::error::Error;
 
-/// What was found of some assets.
-type Answers = HashMap<AssetId, Result<Read<Quote>, Error>>;
+/// The result for each asset.
+type QuoteResults = HashMap<AssetId, Result<Read<Quote>, Error>>;
 
-/// Assets that one caller is the first to want, and what becomes of them.
+/// The assets of one request that no other request is loading, and their results.
 #[derive(Default)]
 struct Batch {
     assets: Mutex<Vec<AssetId>>,
-    /// No more will be added.
+    /// Cancelled when no more assets will be added.
     complete: CancellationToken,
-    answers: OnceCell<Answers>,
+    results: OnceCell<QuoteResults>,
 }
 
 impl Reader {
-    /// The present prices of these assets, in their order.
+    /// Reads the present prices of these assets, in their order.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when the database is needed and cannot be asked now.
+    /// [`Error::Unavailable`] when the database is needed and unavailable.
     pub(super) async fn spots(
         self: &Arc<Self>,
         assets: &[AssetId],
         currency: &Currency,
     ) -> Result<Vec<(AssetId, Read<Quote>)>, Error> {
         let keys = keys(assets, currency);
-        let looked = self.cache.get(&keys).await;
-        let missed = if looked.is_ok() { "miss" } else { "error" };
-        let found = looked.unwrap_or_else(|_| vec![None; keys.len()]);
+        let cached = self.cache.get(&keys).await;
+        let missed = if cached.is_ok() { "miss" } else { "error" };
+        let found = cached.unwrap_or_else(|_| vec![None; keys.len()]);
         let batch = Arc::new(Batch::default());
         let mut reads = Vec::with_capacity(assets.len());
         for ((asset, key), entry) in assets.iter().zip(keys).zip(found) {
@@ -58,11 +59,11 @@ impl Reader {
             reads.push(Box::pin(maybe_done(async move {
                 match hit {
                     Some(hit) => Ok(hit),
-                    None => this.join(asset, currency, key, &batch).await,
+                    None => this.join_load(asset, currency, key, &batch).await,
                 }
             })));
         }
-        // The first look at each begins what nobody else has begun; then it is known what goes into one call.
+        // Polling each read once starts the loads that no other request has started. After that the batch is complete.
         poll_fn(|context| {
             for read in &mut reads {
                 let _ = read.as_mut().poll(context);
@@ -72,93 +73,98 @@ impl Reader {
         .await;
         batch.complete.cancel();
         join_all(reads.iter_mut().map(|read| read.as_mut())).await;
-        let lost = || Err(Error::Internal("a price was not waited for".into()));
-        let answers = reads.iter_mut().map(|read| read.as_mut().take_output().unwrap_or_else(lost));
-        assets.iter().cloned().zip(answers).map(|(asset, answer)| Ok((asset, answer?))).collect()
+        let missing = || Err(Error::Internal("a price was not loaded".into()));
+        let results = reads.iter_mut().map(|read| read.as_mut().take_output().unwrap_or_else(missing));
+        assets.iter().cloned().zip(results).map(|(asset, result)| Ok((asset, result?))).collect()
     }
 
-    async fn join(
+    async fn join_load(
         self: Arc<Self>,
         asset: &AssetId,
         currency: &Currency,
         key: String,
         batch: &Arc<Batch>,
     ) -> Result<Read<Quote>, Error> {
-        let lost = || Err(Error::Internal("a load of a price ended in a panic".into()));
+        let missing = || Err(Error::Internal("loading a price panicked".into()));
         let loaded = self.spots.join(key, || {
             batch.assets.lock().unwrap_or_else(PoisonError::into_inner).push(asset.clone());
             let (this, batch, asset, currency) = (self.clone(), batch.clone(), asset.clone(), currency.clone());
             async move {
                 batch.complete.cancelled().await;
-                let answers = batch.answers.get_or_init(|| {
+                let results = batch.results.get_or_init(|| {
                     let assets = batch.assets.lock().unwrap_or_else(PoisonError::into_inner).clone();
                     async move { this.load_spots(assets, currency).await }
                 });
-                answers.await.get(&asset).cloned().unwrap_or_else(lost)
+                results.await.get(&asset).cloned().unwrap_or_else(missing)
             }
         });
-        loaded.await.unwrap_or_else(lost)
+        loaded.await.unwrap_or_else(missing)
     }
 
     pub(super) fn fresh_spot(&self, entry: &Entry) -> Option<Read<Quote>> {
         let now = self.now();
-        if now < entry.fresh_until && self.counts(entry) { read(entry, now) } else { None }
+        if now < entry.fresh_until && self.is_usable(entry) { read_entry(entry, now) } else { None }
     }
 
-    /// Whether an entry is of a provider that is configured; others may share the cache.
-    fn counts(&self, entry: &Entry) -> bool {
+    /// Whether an entry is of a configured provider. Processes with other providers may share the cache.
+    fn is_usable(&self, entry: &Entry) -> bool {
         match &entry.value {
-            Value::Spot(quote) => self.config.providers.contains(&quote.source),
+            Value::Spot(quote) => self.config.providers.contains(&quote.provider),
             _ => entry.generation == self.salt,
         }
     }
 
-    /// Loads these, taking turns with other processes.
-    async fn load_spots(self: Arc<Self>, assets: Vec<AssetId>, currency: Currency) -> Answers {
+    /// Loads these assets, under locks shared by all processes.
+    async fn load_spots(self: Arc<Self>, assets: Vec<AssetId>, currency: Currency) -> QuoteResults {
         self.count_load();
-        let (token, begun) = (Uuid::new_v4().as_u128(), Instant::now());
-        let (mut answers, mut rest) = (Answers::new(), assets);
+        let (token, started_at) = (Uuid::new_v4().as_u128(), Instant::now());
+        let (mut results, mut rest) = (QuoteResults::new(), assets);
         loop {
             let keys = keys(&rest, &currency);
-            let taken = match self.cache.take(&keys, token, TURN).await {
-                Ok(taken) if begun.elapsed() < TURN_PATIENCE => taken,
-                // Nobody is held back by a cache, or for ever by a process that has died.
+            let locked = match self.cache.lock(&keys, token, LOCK_TTL).await {
+                Ok(locked) if started_at.elapsed() < LOCK_WAIT => locked,
+                // Neither an unavailable cache nor a process that has died may block a read.
                 Ok(_) | Err(_) => vec![true; keys.len()],
             };
             let (mut mine, mut others) = (Vec::new(), Vec::new());
-            for (asset, taken) in rest.into_iter().zip(taken) {
-                if taken { mine.push(asset) } else { others.push(asset) }
+            for (asset, locked) in rest.into_iter().zip(locked) {
+                if locked { mine.push(asset) } else { others.push(asset) }
             }
             if !mine.is_empty() {
-                answers.extend(self.clone().load_mine(mine, &currency, token).await);
+                results.extend(self.clone().load_locked(mine, &currency, token).await);
             }
             rest = others;
             if rest.is_empty() {
-                return answers;
+                return results;
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
-            // Whose turn it is may be slow, and have said meanwhile what there is until then.
-            answers.extend(self.look(&mut rest, &currency).await.0);
+            tokio::time::sleep(LOCK_POLL).await;
+            // The owner of the lock may be slow. It caches an interim result, which is enough here.
+            results.extend(self.read_cached(&mut rest, &currency).await.0);
             if rest.is_empty() {
-                return answers;
+                return results;
             }
         }
     }
 
-    /// What the cache says of these by now, which leaves the rest; and its entries that are not fresh.
-    async fn look(&self, rest: &mut Vec<AssetId>, currency: &Currency) -> (Answers, HashMap<AssetId, Quote>) {
-        let (mut answers, mut old) = (Answers::new(), HashMap::new());
+    /// Moves the assets with a fresh cache entry from `rest` to the results. Returns the prices of the other entries as
+    /// well.
+    async fn read_cached(
+        &self,
+        rest: &mut Vec<AssetId>,
+        currency: &Currency,
+    ) -> (QuoteResults, HashMap<AssetId, Quote>) {
+        let (mut results, mut old) = (QuoteResults::new(), HashMap::new());
         let entries = self.cache.get(&keys(rest, currency)).await.unwrap_or_default();
         for (asset, entry) in rest.iter().zip(&entries) {
-            let Some(entry) = entry.as_ref().filter(|entry| self.counts(entry)) else { continue };
+            let Some(entry) = entry.as_ref().filter(|entry| self.is_usable(entry)) else { continue };
             if let Some(fresh) = self.fresh_spot(entry) {
-                answers.insert(asset.clone(), Ok(fresh));
+                results.insert(asset.clone(), Ok(fresh));
             } else if let Value::Spot(quote) = &entry.value {
                 old.insert(asset.clone(), Quote { stale: true, ..quote.clone() });
             }
         }
-        rest.retain(|asset| !answers.contains_key(asset));
-        (answers, old)
+        rest.retain(|asset| !results.contains_key(asset));
+        (results, old)
     }
 }
 
@@ -166,12 +172,12 @@ pub(super) fn keys(assets: &[AssetId], currency: &Currency) -> Vec<String> {
     assets.iter().map(|asset| spot_key(asset.as_str(), currency.as_str())).collect()
 }
 
-/// What an entry shows, if it is one of a present price.
-fn read(entry: &Entry, now: OffsetDateTime) -> Option<Read<Quote>> {
+/// Reads a cache entry of a present price.
+fn read_entry(entry: &Entry, now: OffsetDateTime) -> Option<Read<Quote>> {
     match &entry.value {
         Value::Spot(quote) => Some(Read::Found(quote.clone())),
         Value::Unknown => Some(Read::Unknown),
         Value::Nothing => Some(Read::Nothing { retry_after: (entry.fresh_until - now).unsigned_abs() }),
-        Value::Chart { .. } | Value::Asked(_) | Value::Mark => None,
+        Value::Chart { .. } | Value::Coverage(_) | Value::Mark => None,
     }
 }

@@ -1,4 +1,4 @@
-//! All SQL of prices.
+//! The SQL of prices.
 
 pub mod fetches;
 
@@ -6,30 +6,30 @@ use bigdecimal::BigDecimal;
 use sqlx::PgPool;
 use time::OffsetDateTime;
 
-use super::model::{AssetId, Candle, Currency, Point, Series, Source, Spot, Volume};
+use super::model::{AssetId, Candle, Currency, Point, ProviderId, Series, Spot, Volume};
 use crate::{
     boot::pooler::{on, repeatable},
     error::Error,
 };
 
-/// What storing a series has changed.
+/// The number of rows that an upsert changed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stored {
-    /// Buckets that were not there.
+pub struct UpsertCounts {
+    /// New buckets.
     pub new: u64,
-    /// Buckets that a source has revised.
+    /// Buckets that the provider has revised.
     pub revised: u64,
 }
 
-/// Records finished buckets of a source, in one statement. A bucket that is there is replaced when it says something
-/// else: sources revise their latest ones.
-pub async fn put(
+/// Upserts finished buckets of a provider, in one statement. An existing bucket is replaced when its values differ:
+/// providers revise their latest buckets.
+pub async fn upsert_candles(
     pool: &PgPool,
     series: &Series,
-    source: Source,
+    provider: ProviderId,
     candles: &[Candle],
     fetched_at: OffsetDateTime,
-) -> Result<Stored, Error> {
+) -> Result<UpsertCounts, Error> {
     let column =
         |value: fn(&Candle) -> Option<BigDecimal>| -> Vec<Option<BigDecimal>> { candles.iter().map(value).collect() };
     let volumes: (Vec<_>, Vec<_>) = candles
@@ -60,7 +60,7 @@ pub async fn put(
         series.asset.as_str(),
         series.currency.as_str(),
         series.interval.as_str(),
-        source.as_str(),
+        provider.as_str(),
         &candles.iter().map(|candle| candle.bucket).collect::<Vec<_>>(),
         &column(|candle| candle.open.clone()) as &[Option<BigDecimal>],
         &column(|candle| candle.high.clone()) as &[Option<BigDecimal>],
@@ -72,15 +72,15 @@ pub async fn put(
     )
     .fetch_one(on(pool))
     .await?;
-    Ok(Stored { new: row.new.cast_unsigned(), revised: row.revised.cast_unsigned() })
+    Ok(UpsertCounts { new: row.new.cast_unsigned(), revised: row.revised.cast_unsigned() })
 }
 
-/// The prices of the buckets that start from `from` on and before `to`, in the order of time: of each bucket the one of
-/// the source that comes first in `preferred`; of other sources none.
+/// The prices of the buckets that start at `from` or later and before `to`, in the order of time. Of each bucket the
+/// price of the provider that comes first in `preferred`; other providers are ignored.
 pub async fn series(
     pool: &PgPool,
     series: &Series,
-    preferred: &[Source],
+    preferred: &[ProviderId],
     from: OffsetDateTime,
     to: OffsetDateTime,
 ) -> Result<Vec<Point>, Error> {
@@ -99,14 +99,14 @@ pub async fn series(
     .await?;
     rows.into_iter()
         .map(|row| {
-            let (price, source) = (decimal(&row.close)?, stored(&row.source)?);
-            Ok(Point { bucket: row.bucket, price, source, fetched_at: row.fetched_at })
+            let (price, provider) = (parse_decimal(&row.close)?, parse_provider(&row.source)?);
+            Ok(Point { bucket: row.bucket, price, provider, fetched_at: row.fetched_at })
         })
         .collect()
 }
 
-/// The oldest bucket of a series that one of these providers has.
-pub async fn oldest(pool: &PgPool, series: &Series, providers: &[Source]) -> Result<Option<OffsetDateTime>, Error> {
+/// The oldest bucket of a series, of these providers.
+pub async fn oldest(pool: &PgPool, series: &Series, providers: &[ProviderId]) -> Result<Option<OffsetDateTime>, Error> {
     let oldest = sqlx::query_scalar!(
         "SELECT bucket FROM prices WHERE asset = $1 AND currency = $2 AND interval = $3 AND source = ANY($4)
          ORDER BY bucket LIMIT 1",
@@ -118,12 +118,12 @@ pub async fn oldest(pool: &PgPool, series: &Series, providers: &[Source]) -> Res
     Ok(oldest.fetch_optional(repeatable(pool)).await?)
 }
 
-/// The latest close of each of these assets that has one, of a day or of an hour, as of its end.
+/// The latest close of each of these assets, of a day or an hour, as of the end of the bucket.
 pub async fn latest(
     pool: &PgPool,
     assets: &[AssetId],
     currency: &Currency,
-    preferred: &[Source],
+    preferred: &[ProviderId],
 ) -> Result<Vec<(AssetId, Spot)>, Error> {
     let assets: Vec<String> = assets.iter().map(|asset| asset.as_str().to_owned()).collect();
     let rows = sqlx::query!(
@@ -142,17 +142,20 @@ pub async fn latest(
     .await?;
     rows.into_iter()
         .map(|row| {
-            let asset = AssetId::parse(&row.asset).ok_or_else(|| broken("asset", &row.asset))?;
-            Ok((asset, Spot { price: decimal(&row.close)?, as_of: row.ends, source: stored(&row.source)? }))
+            let asset = AssetId::parse(&row.asset).ok_or_else(|| unreadable("asset", &row.asset))?;
+            Ok((
+                asset,
+                Spot { price: parse_decimal(&row.close)?, as_of: row.ends, provider: parse_provider(&row.source)? },
+            ))
         })
         .collect()
 }
 
-/// The buckets of one source that are there, in the order of time: what is missing between them are gaps.
+/// The stored buckets of one provider, in the order of time.
 pub async fn buckets(
     pool: &PgPool,
     series: &Series,
-    source: Source,
+    provider: ProviderId,
     from: OffsetDateTime,
     to: OffsetDateTime,
 ) -> Result<Vec<OffsetDateTime>, Error> {
@@ -163,15 +166,15 @@ pub async fn buckets(
         series.asset.as_str(),
         series.currency.as_str(),
         series.interval.as_str(),
-        source.as_str(),
+        provider.as_str(),
         from,
         to,
     );
     Ok(buckets.fetch_all(repeatable(pool)).await?)
 }
 
-/// Records present prices in one currency; of one source an older one never replaces a newer one.
-pub async fn put_spots(
+/// Upserts present prices in one currency. An older price never replaces a newer one of the same provider.
+pub async fn upsert_spots(
     pool: &PgPool,
     currency: &Currency,
     spots: &[(AssetId, Spot)],
@@ -188,7 +191,7 @@ pub async fn put_spots(
          WHERE spot_prices.as_of <= EXCLUDED.as_of",
         currency.as_str(),
         &column(|(asset, _)| asset.as_str().to_owned()),
-        &column(|(_, spot)| spot.source.as_str().to_owned()),
+        &column(|(_, spot)| spot.provider.as_str().to_owned()),
         &spots.iter().map(|(_, spot)| spot.price.clone()).collect::<Vec<_>>(),
         &spots.iter().map(|(_, spot)| spot.as_of).collect::<Vec<_>>(),
         fetched_at,
@@ -203,7 +206,7 @@ pub async fn spots(
     pool: &PgPool,
     assets: &[AssetId],
     currency: &Currency,
-    preferred: &[Source],
+    preferred: &[ProviderId],
 ) -> Result<Vec<(AssetId, Spot, OffsetDateTime)>, Error> {
     let assets: Vec<String> = assets.iter().map(|asset| asset.as_str().to_owned()).collect();
     let rows = sqlx::query!(
@@ -218,27 +221,27 @@ pub async fn spots(
     .await?;
     rows.into_iter()
         .map(|row| {
-            let asset = AssetId::parse(&row.asset).ok_or_else(|| broken("asset", &row.asset))?;
-            let (price, source) = (decimal(&row.price)?, stored(&row.source)?);
-            Ok((asset, Spot { price, as_of: row.as_of, source }, row.fetched_at))
+            let asset = AssetId::parse(&row.asset).ok_or_else(|| unreadable("asset", &row.asset))?;
+            let (price, provider) = (parse_decimal(&row.price)?, parse_provider(&row.source)?);
+            Ok((asset, Spot { price, as_of: row.as_of, provider }, row.fetched_at))
         })
         .collect()
 }
 
-fn names(sources: &[Source]) -> Vec<String> {
-    sources.iter().map(|source| source.as_str().to_owned()).collect()
+fn names(providers: &[ProviderId]) -> Vec<String> {
+    providers.iter().map(|provider| provider.as_str().to_owned()).collect()
 }
 
-fn stored(source: &str) -> Result<Source, Error> {
-    Source::parse(source).ok_or_else(|| broken("source", source))
+fn parse_provider(name: &str) -> Result<ProviderId, Error> {
+    ProviderId::parse(name).ok_or_else(|| unreadable("source", name))
 }
 
-/// Read as text: the driver's own decoding fills the last group of four digits with zeros that nobody sent.
-fn decimal(text: &str) -> Result<BigDecimal, Error> {
-    text.parse().map_err(|_| broken("price", text))
+/// Prices are read as text: the decoder of the driver fills the last group of four digits with zeros.
+fn parse_decimal(text: &str) -> Result<BigDecimal, Error> {
+    text.parse().map_err(|_| unreadable("price", text))
 }
 
-/// The tables' own constraints hold all of these; a row that breaks them was written around us.
-fn broken(what: &str, text: &str) -> Error {
+/// The constraints of the tables exclude all of these. Such a row was written by another program.
+fn unreadable(what: &str, text: &str) -> Error {
     Error::Internal(format!("stored {what} {text} is not readable"))
 }

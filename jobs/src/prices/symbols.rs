@@ -1,10 +1,10 @@
 //! The codes under which exchanges trade assets.
 //!
-//! Ids are CoinGecko's, and codes are not unique: dozens of coins call themselves `BTC`. So a code is data, and never
-//! made of an id. Which pairs an exchange has, and what it calls them, is in its own list of pairs (`providers`). An
-//! asset that is not here is only asked of CoinGecko.
+//! Ids are those of CoinGecko. Codes are not unique: dozens of coins call themselves `BTC`. So a code is looked up in
+//! this table and never derived from an id. The pairs of an exchange, and their names, come from its list of pairs
+//! (`providers`). An asset that is not in this table is requested from CoinGecko only.
 
-/// The id and the code of an asset.
+/// Id and code of each asset, sorted by id.
 const CODES: [(&str, &str); 60] = [
     ("aave", "AAVE"),
     ("algorand", "ALGO"),
@@ -73,27 +73,27 @@ pub fn code(id: &str) -> Option<&'static str> {
     CODES.iter().find(|(known, _)| *known == id).map(|(_, code)| *code)
 }
 
-/// Every id that has a code.
+/// All ids that have a code.
 pub fn ids() -> impl Iterator<Item = &'static str> {
     CODES.iter().map(|(id, _)| *id)
 }
 
-/// The id that a code means.
+/// The id of a code, in any case.
 pub fn id_of(code: &str) -> Option<&'static str> {
     CODES.iter().find(|(_, known)| known.eq_ignore_ascii_case(code)).map(|(id, _)| *id)
 }
 
-/// The id of ours that a wrong one may stand for: the asset of that code, else the nearest id.
+/// Suggests an id for an unknown one: the asset of that code, else the most similar id.
 pub fn suggestion(wrong: &str) -> Option<&'static str> {
     if code(wrong).is_some() { None } else { id_of(wrong).or_else(|| nearest(wrong, ids())) }
 }
 
-/// The known name that is nearest to a wrong one, if it differs in few places.
+/// The known name that is most similar to a wrong one, if they differ in at most two places.
 pub fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    // A short name is near to many others.
-    let most = (wrong.len() / 3).clamp(1, 2);
-    let near = known.map(|name| (strsim::damerau_levenshtein(wrong, name), name));
-    near.filter(|(distance, _)| (1..=most).contains(distance)).min().map(|(_, name)| name)
+    // Short names resemble many others, so they may differ in one place only.
+    let max_distance = (wrong.len() / 3).clamp(1, 2);
+    let similar = known.map(|name| (strsim::damerau_levenshtein(wrong, name), name));
+    similar.filter(|(distance, _)| (1..=max_distance).contains(distance)).min().map(|(_, name)| name)
 }
 
 #[cfg(test)]
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_id_and_every_code_stands_once() {
+    fn ids_and_codes_are_unique_and_sorted() {
         assert!(CODES.is_sorted_by(|(a, _), (b, _)| a < b));
         let mut codes: Vec<_> = CODES.iter().map(|(_, code)| code).collect();
         codes.sort_unstable();
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_is_never_made_of_an_id() {
+    fn codes_come_from_the_table_only() {
         assert_eq!(code("bitcoin"), Some("BTC"));
         assert_eq!(code("btc"), None);
         assert_eq!(code("a-coin-of-tomorrow"), None);
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_name_gets_the_nearest_right_one() {
+    fn a_wrong_name_gets_the_most_similar_known_one() {
         for (wrong, right) in [
             ("btc", Some("bitcoin")),
             ("xrp", Some("ripple")),

@@ -1,4 +1,4 @@
-//! A circuit breaker: a server that is down costs one caller in each pause its time-out, not every one.
+//! A circuit breaker: while a server is down, only one caller per pause waits for its time-out.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -7,16 +7,16 @@ use std::{
 
 use tokio::time::Instant;
 
-/// Remembers whether a server answers.
+/// Records whether calls of a server succeed.
 #[derive(Debug)]
 pub struct Breaker {
-    /// How long nobody asks after a failure; then one caller does, and decides for all.
+    /// How long calls are refused after a failure. Then one caller probes the server for all.
     pause: Duration,
     open_until: Mutex<Option<Instant>>,
 }
 
 impl Breaker {
-    /// All is well so far.
+    /// Creates a closed breaker, which allows every call.
     pub fn new(pause: Duration) -> Self {
         Self { pause, open_until: Mutex::default() }
     }
@@ -25,7 +25,7 @@ impl Breaker {
         self.open_until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether this caller may ask. After a failure, one caller in each pause may.
+    /// Whether this caller may call the server. After a failure one caller per pause may.
     pub fn allows(&self) -> bool {
         let mut open_until = self.open_until();
         match *open_until {
@@ -38,13 +38,13 @@ impl Breaker {
         }
     }
 
-    /// The server answered. `true` when it had not before.
-    pub fn answered(&self) -> bool {
+    /// Records a success. Returns `true` when the breaker was open, so that the recovery is logged once.
+    pub fn record_success(&self) -> bool {
         self.open_until().take().is_some()
     }
 
-    /// The server did not answer. `true` when it had before.
-    pub fn failed(&self) -> bool {
+    /// Records a failure. Returns `true` when this opens the breaker, so that the outage is logged once.
+    pub fn record_failure(&self) -> bool {
         self.open_until().replace(Instant::now() + self.pause).is_none()
     }
 }
@@ -56,15 +56,15 @@ mod tests {
     const PAUSE: Duration = Duration::from_secs(5);
 
     #[tokio::test(start_paused = true)]
-    async fn one_caller_asks_in_each_pause() {
+    async fn one_caller_per_pause_probes() {
         let breaker = Breaker::new(PAUSE);
         assert!(breaker.allows() && breaker.allows());
-        assert!(breaker.failed() && !breaker.failed(), "news only once");
+        assert!(breaker.record_failure() && !breaker.record_failure(), "only the first failure opens it");
         assert!(!breaker.allows());
         tokio::time::advance(PAUSE).await;
-        assert!(breaker.allows(), "one may ask again");
-        assert!(!breaker.allows(), "but only one");
-        assert!(breaker.answered() && breaker.allows() && breaker.allows());
-        assert!(!breaker.answered(), "news only once");
+        assert!(breaker.allows(), "one caller probes");
+        assert!(!breaker.allows(), "only one caller probes");
+        assert!(breaker.record_success() && breaker.allows() && breaker.allows());
+        assert!(!breaker.record_success(), "only the first success closes it");
     }
 }

@@ -1,4 +1,4 @@
-//! Token buckets in Redis: how often one caller may do something, counted over all processes.
+//! Token buckets in Redis: one rate limit per caller, shared by all processes.
 
 use std::time::Duration;
 
@@ -6,11 +6,12 @@ use redis::Cmd;
 
 use super::redis::{Broken, Redis, script};
 
-/// The time at which a bucket will be full again, in microseconds of Redis' own clock: those of the processes may differ.
-/// It goes when the bucket is full, so whoever has been away costs no memory. A time beyond what an empty bucket can have
-/// is one of a clock that was set back since, and counts as empty. Answers whether a token was taken, what is left of
-/// them, and the microseconds until the bucket is full and until it has the next token.
-const TAKE: &str = r"
+/// Takes a token. A bucket is stored as one number: when it will be full again, in microseconds of Redis' clock. Redis'
+/// clock is used because the clocks of the processes may differ. The key expires when the bucket is full, so an idle
+/// caller costs no memory. A stored time further ahead than an empty bucket allows means that the clock was set back;
+/// the bucket then counts as empty. Returns whether a token was taken, the tokens left, and the microseconds until the
+/// bucket is full and until the next token.
+const TAKE_SCRIPT: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local quota, token = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -27,8 +28,8 @@ local left = math.floor((now + window - full) / token)
 return {taken, left, full - now, math.max(0, full + token - now - window)}
 ";
 
-/// Puts a token back into a bucket that is not full. One that would be full goes.
-const GIVE_BACK: &str = r"
+/// Returns a token to a bucket. A bucket that becomes full is deleted.
+const RETURN_SCRIPT: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local full = tonumber(redis.call('GET', KEYS[1]) or now) or now
@@ -41,34 +42,35 @@ end
 return 1
 ";
 
-/// So many at once, and from then on evenly over the window.
+/// The size of a bucket: `quota` requests at once, refilled evenly over `window`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size {
-    /// How many in a window.
+    /// Requests per window.
     pub quota: u32,
-    /// How long it takes until an empty bucket is full again.
+    /// The time in which an empty bucket becomes full.
     pub window: Duration,
 }
 
-/// What came of taking a token.
+/// The result of taking a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Taken {
-    /// Whether there was one.
+    /// Whether a token was taken.
     pub granted: bool,
-    /// How many are left.
+    /// Tokens left.
     pub left: u32,
-    /// Until the bucket is full again.
+    /// The time until the bucket is full.
     pub full_in: Duration,
-    /// Until it has a token; nothing, when it has one.
+    /// The time until the next token; zero while there is one.
     pub next_in: Duration,
 }
 
-/// Takes a token out of the bucket of this key, by one script that nothing comes between.
+/// Takes a token from the bucket under `key`, atomically in one script.
 ///
 /// # Errors
-/// [`Broken`] when Redis does not answer: whoever asks counts for himself.
-pub async fn take(redis: &Redis, key: &str, size: Size) -> Result<Taken, Broken> {
-    let (taken, left, full_in, next_in) = redis.ask::<(u8, u32, u64, u64)>(&command(TAKE, key, size)).await?;
+/// [`Broken`] when Redis does not respond. The caller then limits by its own count.
+pub async fn take_token(redis: &Redis, key: &str, size: Size) -> Result<Taken, Broken> {
+    let (taken, left, full_in, next_in) =
+        redis.execute::<(u8, u32, u64, u64)>(&command(TAKE_SCRIPT, key, size)).await?;
     Ok(Taken {
         granted: taken == 1,
         left,
@@ -77,12 +79,12 @@ pub async fn take(redis: &Redis, key: &str, size: Size) -> Result<Taken, Broken>
     })
 }
 
-/// Puts a token back that was taken out of the bucket of this key.
+/// Returns a token that [`take_token`] took from the bucket under `key`.
 ///
 /// # Errors
-/// [`Broken`] when Redis does not answer.
-pub async fn give_back(redis: &Redis, key: &str, size: Size) -> Result<(), Broken> {
-    redis.ask::<u8>(&command(GIVE_BACK, key, size)).await.map(drop)
+/// [`Broken`] when Redis does not respond.
+pub async fn return_token(redis: &Redis, key: &str, size: Size) -> Result<(), Broken> {
+    redis.execute::<u8>(&command(RETURN_SCRIPT, key, size)).await.map(drop)
 }
 
 fn command(text: &str, key: &str, Size { quota, window }: Size) -> Cmd {

@@ -1,17 +1,17 @@
-//! Servers beside the database: how they are waited for, and done without.
+//! Clients of external servers other than the database, and what they share.
 //!
 //! | file | what |
 //! |---|---|
-//! | [`breaker`] | a dead server costs few callers a time-out |
-//! | [`bucket`] | how often one caller may do something, over all processes |
-//! | [`flights`] | one load for all who want the same |
-//! | [`redis`] | the one Redis that all processes share |
-//! | [`retry_after`] | how long a server asks to be left alone |
-//! | [`send`](mod@send) | one way out: a request with its span |
+//! | [`breaker`] | circuit breaker: a dead server costs few callers a time-out |
+//! | [`bucket`] | rate limits shared by all processes, as token buckets in Redis |
+//! | [`redis`] | the connection to Redis |
+//! | [`retry_after`] | reads the `Retry-After` header |
+//! | [`send`](mod@send) | sends an HTTP request inside a trace span |
+//! | [`single_flight`] | concurrent requests for the same key share one load |
 
 pub mod breaker;
 pub mod bucket;
-pub mod flights;
 pub mod redis;
 pub mod retry_after;
 pub mod send;
+pub mod single_flight;

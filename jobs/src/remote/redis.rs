@@ -1,4 +1,4 @@
-//! Redis, shared by whatever keeps something in it: waited for briefly, and left alone for a while after a failure.
+//! The Redis connection: short time-outs, and a circuit breaker after a failure.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -6,19 +6,22 @@ use redis::{Client, Cmd, FromRedisValue, aio::ConnectionManager, aio::Connection
 use url::Url;
 
 use super::breaker::Breaker;
-use crate::{config::EnvReader, error::Error};
+use crate::{
+    config::EnvReader,
+    error::{Error, causes},
+};
 
-/// A healthy Redis answers within a millisecond; a request does not wait longer than this for one that is not.
-const PATIENCE: Duration = Duration::from_millis(100);
-/// After a failure Redis is left alone for this long, and then asked by one request at a time.
+/// The time-out of a command. A healthy Redis responds within 1 ms.
+const TIMEOUT: Duration = Duration::from_millis(100);
+/// How long commands are refused after a failure. Then one request at a time probes Redis.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Where Redis is; it may hold a password, so it is never printed.
+/// The URL of Redis. It may contain a password, so it is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisUrl(String);
 
 impl RedisUrl {
-    /// Reads `REDIS_URL`: the Redis that all processes share; unset means none.
+    /// Reads `REDIS_URL`. Unset means that no Redis is used.
     pub fn read(vars: &mut EnvReader) -> Option<Self> {
         vars.read("REDIS_URL", None, |text| Self::parse(text).map(Some))
     }
@@ -29,7 +32,7 @@ impl RedisUrl {
             Ok(url) => matches!(url.scheme(), "redis+unix" | "unix"),
             Err(_) => false,
         };
-        // The client judges the rest, such as the number of the database.
+        // The client checks the rest, such as the number of the database.
         if known && Client::open(text).is_ok() {
             return Ok(Self(text.to_owned()));
         }
@@ -43,79 +46,80 @@ impl fmt::Debug for RedisUrl {
     }
 }
 
-/// Redis cannot be asked now. Its caller does without.
+/// Redis is unavailable. The caller continues without it.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("Redis: {0}")]
 pub struct Broken(pub String);
 
-/// One connection to Redis. Clones share it, and what is known of its health.
+/// A connection to Redis. Clones share the connection and its circuit breaker.
 #[derive(Clone)]
 pub struct Redis {
     connection: ConnectionManager,
     breaker: Arc<Breaker>,
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl Redis {
-    /// Prepares a connection, which is made when it is first needed.
+    /// Prepares a connection, which is opened by the first command.
     ///
     /// # Errors
-    /// When the URL is none of Redis'.
+    /// The URL is not a Redis URL.
     pub fn start(url: &RedisUrl) -> Result<Self, Error> {
-        Self::patient(url, PATIENCE)
+        Self::with_timeout(url, TIMEOUT)
     }
 
-    /// As [`Redis::start`], but an answer is waited for this long.
+    /// Like [`Redis::start`], with another time-out than the default of 100 ms.
     ///
     /// # Errors
-    /// As [`Redis::start`].
-    pub fn patient(url: &RedisUrl, patience: Duration) -> Result<Self, Error> {
-        // The URL may hold a password: the error says nothing but its kind.
+    /// [`Error::Internal`] when the client rejects the URL.
+    pub fn with_timeout(url: &RedisUrl, timeout: Duration) -> Result<Self, Error> {
+        // The URL may contain a password, so the message contains only the kind of the error.
         let wrong = |error: redis::RedisError| Error::Internal(format!("REDIS_URL: {:?}", error.kind()));
         let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(patience))
-            .set_response_timeout(Some(patience))
-            // The breaker decides when to try again.
+            .set_connection_timeout(Some(timeout))
+            .set_response_timeout(Some(timeout))
+            // The circuit breaker decides when to try again.
             .set_number_of_retries(1);
         let client = Client::open(url.0.as_str()).map_err(wrong)?;
         let connection = ConnectionManager::new_lazy_with_config(client, config).map_err(wrong)?;
-        Ok(Self { connection, breaker: Arc::new(Breaker::new(PAUSE)), patience })
+        Ok(Self { connection, breaker: Arc::new(Breaker::new(PAUSE)), timeout })
     }
 
-    /// Sends a command, unless the last one failed a moment ago.
+    /// Executes a command, unless the circuit breaker is open.
     ///
     /// # Errors
-    /// [`Broken`] when there is no answer in time, which is a tenth of a second, or none was waited for.
-    pub async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Broken> {
+    /// [`Broken`] when Redis does not respond within the time-out, or when the circuit breaker is open.
+    pub async fn execute<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Broken> {
         if !self.breaker.allows() {
-            return Err(Broken("left alone after a failure".into()));
+            return Err(Broken("circuit breaker open after a failure".into()));
         }
         let mut connection = self.connection.clone();
-        // Around all of it: the manager waits for a connection that is being made before its own limits begin.
-        let answer = tokio::time::timeout(self.patience, command.query_async::<T>(&mut connection)).await;
-        let error = match answer {
-            Ok(Ok(answer)) => {
-                self.breaker.answered();
-                return Ok(answer);
+        // The time-out covers the connection as well: the manager waits for a new connection before its own limits
+        // begin.
+        let response = tokio::time::timeout(self.timeout, command.query_async::<T>(&mut connection)).await;
+        let error = match response {
+            Ok(Ok(value)) => {
+                self.breaker.record_success();
+                return Ok(value);
             }
-            Ok(Err(error)) => format!("{:?}: {error}", error.kind()),
-            Err(_elapsed) => "no answer".into(),
+            Ok(Err(error)) => format!("{:?}: {}", error.kind(), causes(&error)),
+            Err(_elapsed) => "no response in time".into(),
         };
-        if self.breaker.failed() {
-            tracing::warn!(error, "Redis does not answer; we do without it");
+        if self.breaker.record_failure() {
+            tracing::warn!(error, "Redis does not respond; continuing without it");
         }
         Err(Broken(error))
     }
 }
 
-/// A script in Redis, which runs as a whole or not at all, on these keys.
+/// A Lua script over these keys. Redis runs it atomically.
 pub fn script(text: &str, keys: &[&str]) -> Cmd {
     let mut command = redis::cmd("EVAL");
     command.arg(text).arg(keys.len()).arg(keys);
     command
 }
 
-/// For the times that scripts and expiries take.
+/// A duration in milliseconds, as scripts and expiries take it.
 pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -125,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_urls_of_redis_and_prints_none() {
+    fn redis_urls_are_read_and_never_printed() {
         for right in
             ["redis://localhost", "redis://:secret@h:6379/1", "rediss://u:secret@h/0", "unix:///run/redis.sock"]
         {

@@ -1,18 +1,18 @@
-//! How long a server asks to be left alone: `Retry-After` in seconds or as a date (RFC 9110, section 10.2.3).
+//! Reads `Retry-After`: seconds or an HTTP date (RFC 9110, section 10.2.3).
 
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER};
 
-/// Nobody may put us off for longer at a time.
+/// The longest wait that is accepted.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// `Retry-After: 0` must not become a busy loop.
 const SHORTEST: Duration = Duration::from_secs(1);
-/// What cannot be read still asks for a wait: without one, a payment that is not done yet would count as done.
+/// The wait when the value cannot be read. Without one, a payment that is still being processed would count as done.
 const UNREADABLE: Duration = Duration::from_secs(5);
 
-/// The wait that these headers ask for, from 1 s to 24 h; 5 s when it cannot be read; `None` only without the header.
-/// Of several headers the longest wait counts.
+/// The wait that these headers ask for, from 1 s to 24 h, or 5 s when it cannot be read. `None` only without the
+/// header. Of several headers the longest wait counts.
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let now = SystemTime::now();
     headers.get_all(RETRY_AFTER).iter().map(|value| read(value, now)).max()
@@ -22,7 +22,7 @@ fn read(value: &HeaderValue, now: SystemTime) -> Duration {
     let Ok(text) = value.to_str() else { return UNREADABLE };
     let text = text.trim();
     let pause = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than a number holds are more than a day as well.
+        // More digits than a `u64` holds mean more than a day.
         text.parse().map_or(LONGEST, Duration::from_secs)
     } else if let Ok(date) = httpdate::parse_http_date(text) {
         date.duration_since(now).unwrap_or_default()
@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn dates_are_read_in_all_three_forms() {
         let now = SystemTime::UNIX_EPOCH + SECOND * 1_795_858_200;
-        // Saturday, one minute later; and long ago.
+        // A minute later, and long ago.
         for (text, seconds) in [
             ("Sat, 28 Nov 2026 09:31:00 GMT", 60),
             ("Saturday, 28-Nov-26 09:31:00 GMT", 60),
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_a_wait_of_five_seconds() {
+    fn an_unreadable_value_is_a_wait_of_five_seconds() {
         for text in [
             "",
             " ",
@@ -107,6 +107,6 @@ mod tests {
         ] {
             assert_eq!(waits(&[text.as_bytes()]), Some(UNREADABLE), "{text:?}");
         }
-        assert_eq!(waits(&[b"4\xff"]), Some(UNREADABLE), "no text");
+        assert_eq!(waits(&[b"4\xff"]), Some(UNREADABLE), "not UTF-8");
     }
 }

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     error::{Error, causes},
     queue::Run,
-    remote::{retry_after::retry_after, send::send_on},
+    remote::{retry_after::retry_after, send::send_with_traceparent},
 };
 
 /// What a processor answers. Its texts are for the operator; [`for_sender`] makes those that senders read.
@@ -76,7 +76,7 @@ impl Service {
                 request = request.header(name, value);
             }
         }
-        match send_on(request, "processor").await {
+        match send_with_traceparent(request, "processor").await {
             Ok(response) => {
                 let (status, pause) = (response.status(), retry_after(response.headers()));
                 let answer = judge(status, pause);

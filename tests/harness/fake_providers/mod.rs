@@ -4,9 +4,9 @@
 //! ```ignore
 //! let providers = FakeProviders::start().await;
 //! let api = Api::start(&database.url, &providers.variables()).await;     // COINGECKO_URL and so on
-//! providers.fail(Source::CoinGecko, Fault::RateLimited(Some("7")));      // until heal()
-//! providers.fail_next(Source::Kraken, 1, Fault::Status(500));            // the next call only
-//! assert_eq!(providers.calls(Source::CoinGecko), 1);
+//! providers.fail(ProviderId::CoinGecko, Fault::RateLimited(Some("7")));      // until heal()
+//! providers.fail_next(ProviderId::Kraken, 1, Fault::Status(500));            // the next call only
+//! assert_eq!(providers.calls(ProviderId::CoinGecko), 1);
 //! ```
 //!
 //! It has bitcoin, ethereum and solana in usd, eur and usdt, as far as the real providers offer them: CoinGecko has no
@@ -23,7 +23,7 @@ use std::{
     time::Duration,
 };
 
-use jobs::{clock::Clock, prices::model::Source};
+use jobs::{clock::Clock, prices::model::ProviderId};
 use poem::{Endpoint, EndpointExt, Request, Response, Server, endpoint::make, http::StatusCode, listener::TcpAcceptor};
 use tokio::task::JoinHandle;
 
@@ -83,16 +83,16 @@ pub enum Fault {
 pub struct State {
     pub table: Table,
     clock: Clock,
-    always: HashMap<Source, Fault>,
-    next: HashMap<Source, VecDeque<Option<Fault>>>,
+    always: HashMap<ProviderId, Fault>,
+    next: HashMap<ProviderId, VecDeque<Option<Fault>>>,
     /// Faults for calls whose path contains this text.
-    matching: Vec<(Source, &'static str, Fault)>,
+    matching: Vec<(ProviderId, &'static str, Fault)>,
     /// `path?query` of every call for prices, without the provider's prefix.
-    requests: Vec<(Source, String)>,
+    requests: Vec<(ProviderId, String)>,
     /// The number of calls for a provider's list of assets and pairs. Only `lists_fail` makes these fail.
-    lists: HashMap<Source, usize>,
-    lists_fail: HashSet<Source>,
-    headers: Vec<(Source, poem::http::HeaderMap)>,
+    lists: HashMap<ProviderId, usize>,
+    lists_fail: HashSet<ProviderId>,
+    headers: Vec<(ProviderId, poem::http::HeaderMap)>,
 }
 
 /// The fake server; dropping it stops the server.
@@ -130,14 +130,14 @@ impl FakeProviders {
     }
 
     /// The base URL of this provider.
-    pub fn url(&self, source: Source) -> String {
-        format!("http://{}/{source}", self.address)
+    pub fn url(&self, provider: ProviderId) -> String {
+        format!("http://{}/{provider}", self.address)
     }
 
     /// The variables with which a process calls the fake.
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         let names = ["COINGECKO_URL", "KRAKEN_URL", "COINBASE_URL", "BINANCE_URL"];
-        names.into_iter().zip(Source::ALL).map(|(name, source)| (name, self.url(source))).collect()
+        names.into_iter().zip(ProviderId::ALL).map(|(name, provider)| (name, self.url(provider))).collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -162,66 +162,66 @@ impl FakeProviders {
     }
 
     /// Fails every call to this provider until [`FakeProviders::heal`].
-    pub fn fail(&self, source: Source, fault: Fault) {
-        self.state().always.insert(source, fault);
+    pub fn fail(&self, provider: ProviderId, fault: Fault) {
+        self.state().always.insert(provider, fault);
     }
 
     /// Fails the next calls to this provider, after the calls that already have a planned outcome.
-    pub fn fail_next(&self, source: Source, calls: usize, fault: Fault) {
-        self.fail_after(source, 0, calls, fault);
+    pub fn fail_next(&self, provider: ProviderId, calls: usize, fault: Fault) {
+        self.fail_after(provider, 0, calls, fault);
     }
 
     /// Serves the next `served` calls to this provider, and fails the following `calls` calls.
-    pub fn fail_after(&self, source: Source, served: usize, calls: usize, fault: Fault) {
+    pub fn fail_after(&self, provider: ProviderId, served: usize, calls: usize, fault: Fault) {
         let mut state = self.state();
-        let next = state.next.entry(source).or_default();
+        let next = state.next.entry(provider).or_default();
         next.extend(std::iter::repeat_n(None, served));
         next.extend(std::iter::repeat_n(Some(fault), calls));
     }
 
     /// Fails calls to this provider whose path contains `part`, until [`FakeProviders::heal`].
-    pub fn fail_matching(&self, source: Source, part: &'static str, fault: Fault) {
-        self.state().matching.push((source, part, fault));
+    pub fn fail_matching(&self, provider: ProviderId, part: &'static str, fault: Fault) {
+        self.state().matching.push((provider, part, fault));
     }
 
     /// Removes every fault of this provider.
-    pub fn heal(&self, source: Source) {
+    pub fn heal(&self, provider: ProviderId) {
         let mut state = self.state();
-        state.always.remove(&source);
-        state.next.remove(&source);
-        state.matching.retain(|(other, ..)| *other != source);
+        state.always.remove(&provider);
+        state.next.remove(&provider);
+        state.matching.retain(|(other, ..)| *other != provider);
     }
 
     /// Sets whether calls for this provider's list of assets and pairs fail.
-    pub fn fail_lists(&self, source: Source, fail: bool) {
+    pub fn fail_lists(&self, provider: ProviderId, fail: bool) {
         let lists_fail = &mut self.state().lists_fail;
         if fail {
-            lists_fail.insert(source)
+            lists_fail.insert(provider)
         } else {
-            lists_fail.remove(&source)
+            lists_fail.remove(&provider)
         };
     }
 
     /// The number of calls for this provider's list of assets and pairs.
-    pub fn list_calls(&self, source: Source) -> usize {
-        self.state().lists.get(&source).copied().unwrap_or(0)
+    pub fn list_calls(&self, provider: ProviderId) -> usize {
+        self.state().lists.get(&provider).copied().unwrap_or(0)
     }
 
     /// The number of calls for this provider's prices.
-    pub fn calls(&self, source: Source) -> usize {
-        self.requests(source).len()
+    pub fn calls(&self, provider: ProviderId) -> usize {
+        self.requests(provider).len()
     }
 
     /// `path?query` of every call for this provider's prices.
-    pub fn requests(&self, source: Source) -> Vec<String> {
+    pub fn requests(&self, provider: ProviderId) -> Vec<String> {
         let state = self.state();
-        state.requests.iter().filter(|(called, _)| *called == source).map(|(_, request)| request.clone()).collect()
+        state.requests.iter().filter(|(called, _)| *called == provider).map(|(_, request)| request.clone()).collect()
     }
 
     /// The headers of the last call to this provider.
-    pub fn last_headers(&self, source: Source) -> poem::http::HeaderMap {
+    pub fn last_headers(&self, provider: ProviderId) -> poem::http::HeaderMap {
         let state = self.state();
-        let last = state.headers.iter().rev().find(|(called, _)| *called == source);
+        let last = state.headers.iter().rev().find(|(called, _)| *called == provider);
         last.expect("a call").1.clone()
     }
 }
@@ -237,28 +237,28 @@ fn endpoint(state: Arc<Mutex<State>>) -> impl Endpoint + 'static {
         let state = state.clone();
         async move {
             let (prefix, path) = request.uri().path()[1..].split_once('/').unwrap_or_default();
-            let Some(source) = Source::parse(prefix) else {
+            let Some(provider) = ProviderId::parse(prefix) else {
                 return Response::builder().status(StatusCode::NOT_FOUND).finish();
             };
             let query = request.uri().query().unwrap_or_default();
-            let list = listing::listing(&state.lock().unwrap().table, source, path);
+            let list = listing::listing(&state.lock().unwrap().table, provider, path);
             if let Some(list) = list {
                 let mut state = state.lock().unwrap();
-                *state.lists.entry(source).or_default() += 1;
-                state.headers.push((source, request.headers().clone()));
-                let fails = state.lists_fail.contains(&source);
+                *state.lists.entry(provider).or_default() += 1;
+                state.headers.push((provider, request.headers().clone()));
+                let fails = state.lists_fail.contains(&provider);
                 let status = if fails { StatusCode::BAD_GATEWAY } else { StatusCode::OK };
                 return Response::builder().status(status).content_type("application/json").body(list);
             }
             let fault = {
                 let mut state = state.lock().unwrap();
-                state.requests.push((source, format!("{path}?{query}")));
-                state.headers.push((source, request.headers().clone()));
-                let next = state.next.get_mut(&source).and_then(VecDeque::pop_front);
-                let matching = state.matching.iter().find(|(other, part, _)| *other == source && path.contains(part));
+                state.requests.push((provider, format!("{path}?{query}")));
+                state.headers.push((provider, request.headers().clone()));
+                let next = state.next.get_mut(&provider).and_then(VecDeque::pop_front);
+                let matching = state.matching.iter().find(|(other, part, _)| *other == provider && path.contains(part));
                 next.flatten()
                     .or_else(|| matching.map(|(.., fault)| fault.clone()))
-                    .or_else(|| state.always.get(&source).cloned())
+                    .or_else(|| state.always.get(&provider).cloned())
             };
             if let Some(Fault::Slow(time)) = fault {
                 tokio::time::sleep(time).await;
@@ -267,7 +267,7 @@ fn endpoint(state: Arc<Mutex<State>>) -> impl Endpoint + 'static {
                 let state = state.lock().unwrap();
                 state.table.at(state.clock.now().unix_timestamp())
             };
-            response::build(&table, source, path, query, fault.as_ref())
+            response::build(&table, provider, path, query, fault.as_ref())
         }
     })
     .map_to_response()

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use jobs::prices::model::Source;
+use jobs::prices::model::ProviderId;
 use poem::{Body, Response, http::StatusCode};
 
 use super::{
@@ -16,12 +16,12 @@ pub const CODES: [(&str, &str, &str); 3] =
     [("bitcoin", "BTC", "XBT"), ("ethereum", "ETH", "ETH"), ("solana", "SOL", "SOL")];
 
 /// Builds the response to a request, with the fault if there is one.
-pub fn build(table: &Table, source: Source, path: &str, query: &str, fault: Option<&Fault>) -> Response {
+pub fn build(table: &Table, provider: ProviderId, path: &str, query: &str, fault: Option<&Fault>) -> Response {
     let plain = |status: u16, text: &str| (status, text.to_owned(), "text/html", Vec::new());
     let (status, body, kind, headers) = match fault {
         Some(Fault::RateLimited(after)) => {
             let headers: Vec<_> = after.map(|after| ("retry-after", after.to_owned())).into_iter().collect();
-            (429, too_many_requests(source), "application/json", headers)
+            (429, too_many_requests(provider), "application/json", headers)
         }
         Some(Fault::Banned(seconds)) => {
             let body = r#"{"code":-1003,"msg":"Way too much request weight used; IP banned."}"#.to_owned();
@@ -33,9 +33,9 @@ pub fn build(table: &Table, source: Source, path: &str, query: &str, fault: Opti
         Some(Fault::Redirect) => (302, String::new(), "text/html", vec![("location", "/elsewhere".into())]),
         Some(Fault::Html) => plain(200, "<!doctype html><title>Just a moment...</title>"),
         Some(Fault::Huge) => (200, format!("[{}]", "0,".repeat(6 << 20)), "application/json", Vec::new()),
-        Some(Fault::LimitedWith200) => (200, too_many_requests(source), "application/json", Vec::new()),
+        Some(Fault::LimitedWith200) => (200, too_many_requests(provider), "application/json", Vec::new()),
         _ => {
-            let (status, body) = correct(table, source, path, query, fault);
+            let (status, body) = correct(table, provider, path, query, fault);
             (status, body, "application/json", Vec::new())
         }
     };
@@ -55,33 +55,33 @@ pub fn build(table: &Table, source: Source, path: &str, query: &str, fault: Opti
 }
 
 /// "Too many requests" in the provider's format.
-fn too_many_requests(source: Source) -> String {
-    let text = match source {
-        Source::CoinGecko => r#"{"status":{"error_code":429,"error_message":"You've exceeded the Rate Limit."}}"#,
-        Source::Kraken => r#"{"error":["EGeneral:Too many requests"]}"#,
-        Source::Coinbase => r#"{"message":"Public rate limit exceeded"}"#,
-        Source::Binance => r#"{"code":-1003,"msg":"Too much request weight used."}"#,
+fn too_many_requests(provider: ProviderId) -> String {
+    let text = match provider {
+        ProviderId::CoinGecko => r#"{"status":{"error_code":429,"error_message":"You've exceeded the Rate Limit."}}"#,
+        ProviderId::Kraken => r#"{"error":["EGeneral:Too many requests"]}"#,
+        ProviderId::Coinbase => r#"{"message":"Public rate limit exceeded"}"#,
+        ProviderId::Binance => r#"{"code":-1003,"msg":"Too much request weight used."}"#,
     };
     text.to_owned()
 }
 
 /// The correct response, except for faults in single prices and rows.
-fn correct(table: &Table, source: Source, path: &str, query: &str, fault: Option<&Fault>) -> (u16, String) {
+fn correct(table: &Table, provider: ProviderId, path: &str, query: &str, fault: Option<&Fault>) -> (u16, String) {
     let query: Vec<(String, String)> = reqwest::Url::parse(&format!("http://x/?{query}"))
         .map(|url| url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned())).collect())
         .expect("a query");
     let parameter = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
     let segments: Vec<&str> = path.split('/').collect();
-    match (source, &*segments) {
-        (Source::CoinGecko, ["simple", "price"]) => coingecko_spots(table, parameter, fault),
-        (Source::CoinGecko, ["coins", id, "market_chart", range @ ..]) => {
+    match (provider, &*segments) {
+        (ProviderId::CoinGecko, ["simple", "price"]) => coingecko_spots(table, parameter, fault),
+        (ProviderId::CoinGecko, ["coins", id, "market_chart", range @ ..]) => {
             coingecko_chart(table, id, !range.is_empty(), parameter, fault)
         }
-        (Source::Kraken, ["0", "public", "OHLC"]) => kraken_candles(table, parameter, fault),
-        (Source::Coinbase, ["products", product, "candles"]) => coinbase_candles(table, product, parameter, fault),
-        (Source::Coinbase, ["products", product, "ticker"]) => coinbase_spot(table, product, fault),
-        (Source::Binance, ["api", "v3", "klines"]) => binance_candles(table, parameter, fault),
-        (Source::Binance, ["api", "v3", "ticker", "24hr"]) => binance_spots(table, parameter, fault),
+        (ProviderId::Kraken, ["0", "public", "OHLC"]) => kraken_candles(table, parameter, fault),
+        (ProviderId::Coinbase, ["products", product, "candles"]) => coinbase_candles(table, product, parameter, fault),
+        (ProviderId::Coinbase, ["products", product, "ticker"]) => coinbase_spot(table, product, fault),
+        (ProviderId::Binance, ["api", "v3", "klines"]) => binance_candles(table, parameter, fault),
+        (ProviderId::Binance, ["api", "v3", "ticker", "24hr"]) => binance_spots(table, parameter, fault),
         _ => (404, r#"{"error":"no such endpoint"}"#.into()),
     }
 }
@@ -161,7 +161,7 @@ fn coingecko_chart(
         span if span <= 90 * DAY => 3600,
         _ => DAY,
     };
-    let Some(mut rows) = table.points(Source::CoinGecko, (id, &currency), length, (from, to), fault) else {
+    let Some(mut rows) = table.points(ProviderId::CoinGecko, (id, &currency), length, (from, to), fault) else {
         return (404, r#"{"error":"coin not found"}"#.into());
     };
     if length < DAY {
@@ -180,13 +180,13 @@ fn prices(rows: &[Row]) -> String {
 }
 
 /// Splits an exchange's pair into asset and currency.
-fn parse_pair(source: Source, text: &str) -> Option<(&'static str, &'static str)> {
+fn parse_pair(provider: ProviderId, text: &str) -> Option<(&'static str, &'static str)> {
     let code = |&(id, code, kraken): &(&'static str, &'static str, &'static str)| {
-        let base = if source == Source::Kraken { kraken } else { code };
+        let base = if provider == ProviderId::Kraken { kraken } else { code };
         let rest = text.strip_prefix(base)?;
         ["usd", "eur", "usdt"]
             .into_iter()
-            .filter(|currency| source != Source::Binance || *currency != "usd")
+            .filter(|currency| provider != ProviderId::Binance || *currency != "usd")
             .find(|currency| rest.trim_start_matches('-') == currency.to_uppercase())
             .map(|currency| (id, currency))
     };
@@ -203,13 +203,13 @@ pub fn kraken_key(pair: &str) -> String {
 
 fn kraken_candles(table: &Table, parameter: impl Fn(&str) -> Option<String>, fault: Option<&Fault>) -> (u16, String) {
     let name = parameter("pair").unwrap_or_default();
-    let Some(pair) = parse_pair(Source::Kraken, &name) else {
+    let Some(pair) = parse_pair(ProviderId::Kraken, &name) else {
         return (200, r#"{"error":["EQuery:Unknown asset pair"]}"#.into());
     };
     let length = parameter("interval").and_then(|text| text.parse::<i64>().ok()).expect("minutes") * 60;
     let since = parameter("since").and_then(|text| text.parse::<i64>().ok()).unwrap_or_default();
     let from = (since + 1).max(table.now() / length * length - 719 * length);
-    let mut rows = table.rows(Source::Kraken, pair, length, (from, table.now()), fault).expect("an asset");
+    let mut rows = table.rows(ProviderId::Kraken, pair, length, (from, table.now()), fault).expect("an asset");
     if let (60, Some(last)) = (length, rows.last_mut()) {
         // The last close is the current price.
         last.close = apply_to_price(last.close.clone(), fault);
@@ -229,7 +229,7 @@ fn coinbase_candles(
     parameter: impl Fn(&str) -> Option<String>,
     fault: Option<&Fault>,
 ) -> (u16, String) {
-    let Some(pair) = parse_pair(Source::Coinbase, product) else { return (404, r#"{"message":"NotFound"}"#.into()) };
+    let Some(pair) = parse_pair(ProviderId::Coinbase, product) else { return (404, r#"{"message":"NotFound"}"#.into()) };
     let length = parameter("granularity").and_then(|text| text.parse::<i64>().ok()).expect("seconds");
     let time = |name: &str| {
         let text = parameter(name)?;
@@ -242,7 +242,7 @@ fn coinbase_candles(
         return (400, r#"{"message":"granularity too small for the requested time range."}"#.into());
     }
     // Coinbase may return one row before `start`.
-    let mut rows = table.rows(Source::Coinbase, pair, length, (from - length, to), fault).expect("an asset");
+    let mut rows = table.rows(ProviderId::Coinbase, pair, length, (from - length, to), fault).expect("an asset");
     if fault != Some(&Fault::Reordered) {
         rows.reverse();
     }
@@ -254,7 +254,7 @@ fn coinbase_candles(
 }
 
 fn coinbase_spot(table: &Table, product: &str, fault: Option<&Fault>) -> (u16, String) {
-    let Some((asset, currency)) = parse_pair(Source::Coinbase, product) else {
+    let Some((asset, currency)) = parse_pair(ProviderId::Coinbase, product) else {
         return (404, r#"{"message":"NotFound"}"#.into());
     };
     let price = quoted(&apply_to_price(table.spot(asset, currency).expect("a price"), fault));
@@ -270,7 +270,7 @@ fn coinbase_spot(table: &Table, product: &str, fault: Option<&Fault>) -> (u16, S
 }
 
 fn binance_candles(table: &Table, parameter: impl Fn(&str) -> Option<String>, fault: Option<&Fault>) -> (u16, String) {
-    let Some(pair) = parse_pair(Source::Binance, &parameter("symbol").unwrap_or_default()) else {
+    let Some(pair) = parse_pair(ProviderId::Binance, &parameter("symbol").unwrap_or_default()) else {
         return (400, r#"{"code":-1121,"msg":"Invalid symbol."}"#.into());
     };
     let number = |name: &str| parameter(name).and_then(|text| text.parse::<i64>().ok());
@@ -278,11 +278,11 @@ fn binance_candles(table: &Table, parameter: impl Fn(&str) -> Option<String>, fa
     let limit = usize::try_from(number("limit").unwrap_or(500)).expect("a limit").min(1000);
     let from = number("startTime").map_or(0, |millis| (millis + 999) / 1000);
     let to = number("endTime").map_or(table.now(), |millis| millis / 1000);
-    let mut rows = table.rows(Source::Binance, pair, length, (from, to), None).expect("an asset");
+    let mut rows = table.rows(ProviderId::Binance, pair, length, (from, to), None).expect("an asset");
     rows.truncate(limit);
     if fault.is_some() {
         rows = table
-            .rows(Source::Binance, pair, length, (from, rows.last().map_or(to, |row| row.time)), fault)
+            .rows(ProviderId::Binance, pair, length, (from, rows.last().map_or(to, |row| row.time)), fault)
             .expect("an asset");
     }
     let text = lines(&rows, |row| {
@@ -298,7 +298,7 @@ fn binance_spots(table: &Table, parameter: impl Fn(&str) -> Option<String>, faul
     let text = parameter("symbols").unwrap_or_default();
     let mut found = Vec::new();
     for symbol in text.trim_matches(['[', ']']).split(',').map(|symbol| symbol.trim_matches('"')) {
-        let Some((asset, currency)) = parse_pair(Source::Binance, symbol) else {
+        let Some((asset, currency)) = parse_pair(ProviderId::Binance, symbol) else {
             return (400, r#"{"code":-1121,"msg":"Invalid symbol."}"#.into());
         };
         let price = quoted(&apply_to_price(table.spot(asset, currency).expect("a price"), fault));

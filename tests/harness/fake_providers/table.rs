@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use jobs::prices::model::Source;
+use jobs::prices::model::ProviderId;
 
 use super::Fault;
 
@@ -26,7 +26,7 @@ pub struct Table {
     spots: HashMap<(String, String), String>,
     prices: HashMap<(String, String, i64), String>,
     /// Times at which a provider has no price. `None` means every provider.
-    missing: HashSet<(Option<Source>, i64)>,
+    missing: HashSet<(Option<ProviderId>, i64)>,
     /// Codes that exchanges list although they have no prices for them.
     pub delisted: Vec<&'static str>,
     /// How many days ago the first bucket starts.
@@ -85,8 +85,8 @@ impl Table {
     }
 
     /// Removes the price at a time for every asset, and with it every bucket that ends then. `None` means every provider.
-    pub fn remove_price(&mut self, source: Option<Source>, time: i64) {
-        self.missing.insert((source, time));
+    pub fn remove_price(&mut self, provider: Option<ProviderId>, time: i64) {
+        self.missing.insert((provider, time));
     }
 
     /// Restores every removed price.
@@ -95,8 +95,8 @@ impl Table {
     }
 
     /// Returns whether a provider has the price at a time.
-    pub fn has_price(&self, source: Source, time: i64) -> bool {
-        !self.missing.contains(&(None, time)) && !self.missing.contains(&(Some(source), time))
+    pub fn has_price(&self, provider: ProviderId, time: i64) -> bool {
+        !self.missing.contains(&(None, time)) && !self.missing.contains(&(Some(provider), time))
     }
 
     /// The current price.
@@ -115,31 +115,31 @@ impl Table {
     /// `None` for an unknown asset.
     pub fn rows(
         &self,
-        source: Source,
+        provider: ProviderId,
         pair: (&str, &str),
         length: i64,
         span: (i64, i64),
         fault: Option<&Fault>,
     ) -> Option<Vec<Row>> {
-        self.series(source, pair, (length, length), span, fault)
+        self.series(provider, pair, (length, length), span, fault)
     }
 
     /// The prices at the times in `from..=to`, `step` seconds apart. Otherwise as [`Table::rows`].
     pub fn points(
         &self,
-        source: Source,
+        provider: ProviderId,
         pair: (&str, &str),
         step: i64,
         span: (i64, i64),
         fault: Option<&Fault>,
     ) -> Option<Vec<Row>> {
-        self.series(source, pair, (step, 0), span, fault)
+        self.series(provider, pair, (step, 0), span, fault)
     }
 
     /// Rows that are `step` seconds apart. Each has the price `later` seconds after its time.
     fn series(
         &self,
-        source: Source,
+        provider: ProviderId,
         (asset, currency): (&str, &str),
         (step, later): (i64, i64),
         (from, to): (i64, i64),
@@ -157,7 +157,7 @@ impl Table {
             // Wide enough for every price that a test sets close to the curve.
             let (low, high) = (cents / 10, cents * 10);
             let row = Row { time, open: text(cents), high: text(high), low: text(low), close, micros: false };
-            self.has_price(source, moment).then_some(row)
+            self.has_price(provider, moment).then_some(row)
         };
         let mut rows: Vec<Row> = times.filter_map(row).collect();
         if let Some(fault) = fault {

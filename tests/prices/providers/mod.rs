@@ -1,4 +1,5 @@
-//! Every source through its stand-in: the same prices from all of them, page by page, and nothing that they do not have.
+//! Tests of every provider client over its fake server: the same prices from all, page by page, and only what is
+//! offered.
 
 mod faults;
 
@@ -10,8 +11,8 @@ use jobs::{
     config::EnvReader,
     prices::{
         Config,
-        model::{AssetId, Currency, Interval, Series, Source, Spot, Volume},
-        providers::{Fetched, Provider, Providers, Spots, Trouble},
+        model::{AssetId, Currency, Interval, ProviderId, Series, Spot, Volume},
+        providers::{CandlePage, Provider, ProviderError, Providers, Spots},
     },
 };
 use sqlx::types::BigDecimal;
@@ -22,14 +23,14 @@ use crate::harness::{database, fake_providers::FakeProviders, http::send, proces
 /// The time of every test here.
 const NOW: OffsetDateTime = datetime!(2026-11-21 12:34:56 UTC);
 
-/// A stand-in at that time.
+/// Fake servers at that time.
 async fn exchange() -> FakeProviders {
-    FakeProviders::with_clock(Clock::new(|| NOW)).await
+    FakeProviders::at(Clock::new(|| NOW)).await
 }
 
-/// The sources of a process that has just started, over this stand-in.
+/// Freshly started providers over these fake servers.
 fn start(exchange: &FakeProviders, more: &[(&str, &str)]) -> Providers {
-    // Installs the TLS that our processes install first of all.
+    // Installs the TLS provider, as our processes do at start.
     drop(process::http_client());
     let variables = exchange.variables();
     let mut pairs: Vec<(&str, &str)> = variables.iter().map(|(name, url)| (*name, url.as_str())).collect();
@@ -39,8 +40,8 @@ fn start(exchange: &FakeProviders, more: &[(&str, &str)]) -> Providers {
     Providers::start(&vars.finish(config).expect("a configuration"), &Clock::new(|| NOW)).expect("sources")
 }
 
-fn one(providers: &Providers, source: Source) -> Arc<dyn Provider> {
-    providers.0.iter().find(|provider| provider.source() == source).expect("a source").clone()
+fn one(providers: &Providers, source: ProviderId) -> Arc<dyn Provider> {
+    providers.0.iter().find(|provider| provider.id() == source).expect("a source").clone()
 }
 
 fn asset(id: &str) -> AssetId {
@@ -55,7 +56,7 @@ fn decimal(text: &str) -> BigDecimal {
     text.parse().expect("a decimal")
 }
 
-/// All have euros.
+/// A series in a currency.
 fn series(id: &str, code: &str, interval: Interval) -> Series {
     Series { asset: asset(id), currency: currency(code), interval }
 }
@@ -64,19 +65,19 @@ fn today() -> OffsetDateTime {
     Interval::Daily.bucket(NOW)
 }
 
-async fn days(provider: &dyn Provider, days: i64) -> Result<Fetched, Trouble> {
+async fn days(provider: &dyn Provider, days: i64) -> Result<CandlePage, ProviderError> {
     let series = series("bitcoin", "eur", Interval::Daily);
     candles(provider, &series, today() - Duration::days(days), NOW).await
 }
 
-/// All pages, in the order of time, or the first trouble.
+/// All pages, in the order of time, or the first error.
 async fn candles(
     provider: &dyn Provider,
     series: &Series,
     from: OffsetDateTime,
     to: OffsetDateTime,
-) -> Result<Fetched, Trouble> {
-    let mut all = Fetched::default();
+) -> Result<CandlePage, ProviderError> {
+    let mut all = CandlePage::default();
     let mut pages = provider.candles(series, from, to);
     while let Some(page) = pages.next().await {
         let page = page?;
@@ -86,22 +87,22 @@ async fn candles(
     Ok(all)
 }
 
-/// The present prices of those that the provider has, or the first trouble.
+/// The present prices that the provider offers, or the first error.
 async fn spots(
     provider: &dyn Provider,
     assets: &[AssetId],
     currency: &Currency,
-) -> Result<Vec<(AssetId, Spot)>, Trouble> {
+) -> Result<Vec<(AssetId, Spot)>, ProviderError> {
     let Spots { found, failed } = provider.spots(assets, currency).await;
     match failed.into_iter().next() {
-        Some((_, trouble)) => Err(trouble),
-        None if found.is_empty() => Err(Trouble::NotOffered(provider.source())),
+        Some((_, error)) => Err(error),
+        None if found.is_empty() => Err(ProviderError::NotOffered(provider.id())),
         None => Ok(found),
     }
 }
 
-/// Makes sure that these are all buckets from `from` on, with the prices of the table.
-fn assert_right(exchange: &FakeProviders, fetched: &Fetched, series: &Series, from: OffsetDateTime, case: &str) {
+/// Checks that these are all buckets from `from` on, with the prices of the table.
+fn assert_right(exchange: &FakeProviders, fetched: &CandlePage, series: &Series, from: OffsetDateTime, case: &str) {
     let (mut bucket, length) = (from, series.interval.length());
     assert_eq!(fetched.rejected, [""; 0], "{case}");
     for candle in &fetched.candles {
@@ -116,12 +117,12 @@ fn assert_right(exchange: &FakeProviders, fetched: &Fetched, series: &Series, fr
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_sources_have_the_same_finished_buckets() {
+async fn all_providers_have_the_same_finished_buckets() {
     let exchange = exchange().await;
     let providers = start(&exchange, &[]);
-    assert_eq!(providers.0.iter().map(|provider| provider.source()).collect::<Vec<_>>(), Source::ALL);
+    assert_eq!(providers.0.iter().map(|provider| provider.id()).collect::<Vec<_>>(), ProviderId::ALL);
     for provider in providers.0.iter() {
-        let source = provider.source();
+        let source = provider.id();
         for (interval, back) in [(Interval::Daily, 30), (Interval::Hourly, 5), (Interval::Hourly, 1)] {
             for asset in ["bitcoin", "solana"] {
                 let series = series(asset, "eur", interval);
@@ -132,25 +133,25 @@ async fn all_sources_have_the_same_finished_buckets() {
                     let whole = candle.open.is_some() && candle.high.is_some() && candle.low.is_some();
                     whole && matches!(&candle.volume, Some(Volume::Base(volume)) if volume.to_string() == "12.5")
                 });
-                assert_eq!(whole, source != Source::CoinGecko, "{source}: CoinGecko knows prices only");
+                assert_eq!(whole, source != ProviderId::CoinGecko, "{source}: CoinGecko has prices only");
             }
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_part_of_the_past_is_that_part() {
+async fn a_past_range_is_exactly_that_range() {
     let exchange = exchange().await;
     let (from, to) = (today() - Duration::days(20), today() - Duration::days(10));
     for provider in start(&exchange, &[]).0.iter() {
         for (interval, buckets) in [(Interval::Daily, 10), (Interval::Hourly, 240)] {
             let fetched = candles(&**provider, &series("ethereum", "eur", interval), from, to).await.expect("candles");
             let buckets_of = (fetched.candles.first(), fetched.candles.last(), fetched.candles.len());
-            let (Some(first), Some(last), found) = buckets_of else { panic!("{}: nothing", provider.source()) };
+            let (Some(first), Some(last), found) = buckets_of else { panic!("{}: nothing", provider.id()) };
             assert_eq!((first.bucket, last.bucket + interval.length(), found), (from, to, buckets));
         }
         let nothing = candles(&**provider, &series("bitcoin", "eur", Interval::Daily), to, from).await;
-        assert_eq!(nothing, Ok(Fetched::default()));
+        assert_eq!(nothing, Ok(CandlePage::default()));
     }
 }
 
@@ -159,11 +160,11 @@ async fn long_ranges_come_in_pages_without_a_gap() {
     let exchange = exchange().await;
     let providers = start(&exchange, &[]);
     for (source, asked, pages, found) in [
-        (Source::Binance, 1500, 2, 1500),
-        (Source::Coinbase, 1500, 6, 1500),
-        // What is older cannot be had.
-        (Source::Kraken, 1500, 1, 719),
-        (Source::CoinGecko, 1500, 1, 366),
+        (ProviderId::Binance, 1500, 2, 1500),
+        (ProviderId::Coinbase, 1500, 6, 1500),
+        // These providers do not go back further.
+        (ProviderId::Kraken, 1500, 1, 719),
+        (ProviderId::CoinGecko, 1500, 1, 366),
     ] {
         let provider = one(&providers, source);
         let fetched = days(&*provider, asked).await.expect("candles");
@@ -173,13 +174,13 @@ async fn long_ranges_come_in_pages_without_a_gap() {
     }
     let hours = series("bitcoin", "eur", Interval::Hourly);
     let from = today() - Duration::days(200);
-    let fetched = candles(&*one(&providers, Source::CoinGecko), &hours, from, NOW).await;
+    let fetched = candles(&*one(&providers, ProviderId::CoinGecko), &hours, from, NOW).await;
     assert_right(&exchange, &fetched.expect("candles"), &hours, from, "CoinGecko by the hour");
-    assert_eq!(exchange.calls(Source::CoinGecko), 4, "three ranges that still come by the hour");
+    assert_eq!(exchange.calls(ProviderId::CoinGecko), 4, "three ranges that still come by the hour");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gap_of_the_source_is_a_gap() {
+async fn a_gap_of_the_provider_stays_a_gap() {
     let exchange = exchange().await;
     let lost = today() - Duration::days(4);
     let end = (lost + Duration::DAY).unix_timestamp();
@@ -187,12 +188,12 @@ async fn a_gap_of_the_source_is_a_gap() {
     let providers = start(&exchange, &[]);
     for provider in providers.0.iter() {
         let fetched = days(&**provider, 9).await.expect("candles");
-        assert_eq!((fetched.candles.len(), fetched.rejected.len()), (8, 0), "{}", provider.source());
+        assert_eq!((fetched.candles.len(), fetched.rejected.len()), (8, 0), "{}", provider.id());
         assert!(fetched.candles.iter().all(|candle| candle.bucket != lost));
     }
-    // It turns up later, as something else than it would have been.
-    exchange.edit_table(|table| {
-        table.restore_prices();
+    // The bucket appears later, with another price.
+    exchange.change(|table| {
+        table.find_again();
         table.set_price("bitcoin", "eur", end, "91234.56789");
     });
     for provider in providers.0.iter() {
@@ -203,35 +204,35 @@ async fn a_gap_of_the_source_is_a_gap() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn present_prices_come_for_those_that_a_source_has() {
+async fn present_prices_come_for_offered_assets() {
     let exchange = exchange().await;
     let assets = ["bitcoin", "pepecoin", "no-such-coin", "ethereum"].map(asset);
     exchange.edit_table(|table| table.set_spot("bitcoin", "eur", "0.00001234"));
     for provider in start(&exchange, &[]).0.iter() {
-        let source = provider.source();
+        let source = provider.id();
         let mut spots = spots(&**provider, &assets, &currency("eur")).await.expect("prices");
         spots.sort_by(|(a, _), (b, _)| a.cmp(b));
         let found: Vec<&str> = spots.iter().map(|(asset, _)| asset.as_str()).collect();
         match source {
-            Source::CoinGecko => assert_eq!(found, ["bitcoin", "ethereum", "pepecoin"]),
+            ProviderId::CoinGecko => assert_eq!(found, ["bitcoin", "ethereum", "pepecoin"]),
             _ => assert_eq!(found, ["bitcoin", "ethereum"]),
         }
         for (asset, spot) in spots {
             assert_eq!(spot.price, decimal(&exchange.spot(asset.as_str(), "eur")), "{source}");
-            assert_eq!(spot.source, source);
-            // By the clock of the provider; of Kraken it is known to the minute.
-            let age = if source == Source::Kraken { 56 } else { 20 };
+            assert_eq!(spot.provider, source);
+            // By the clock of the provider; Kraken reports only the minute.
+            let age = if source == ProviderId::Kraken { 56 } else { 20 };
             assert_eq!(NOW - spot.as_of, Duration::seconds(age), "{source}");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_source_does_not_have_is_not_offered() {
+async fn unknown_assets_and_currencies_are_not_offered() {
     let exchange = exchange().await;
     for provider in start(&exchange, &[]).0.iter() {
-        let source = provider.source();
-        let not_offered = Trouble::NotOffered(source);
+        let source = provider.id();
+        let not_offered = ProviderError::NotOffered(source);
         let asked = |id, code, calls| {
             let (exchange, provider, not_offered) = (&exchange, provider, &not_offered);
             async move {
@@ -244,36 +245,36 @@ async fn what_a_source_does_not_have_is_not_offered() {
                 assert_eq!(exchange.calls(source), calls, "{source} {id} {code}");
             }
         };
-        // CoinGecko may be asked for any id; the exchanges list what they have.
-        asked("no-such-coin", "usd", if source == Source::CoinGecko { 2 } else { 0 }).await;
+        // CoinGecko takes any id; the exchanges list theirs.
+        asked("no-such-coin", "usd", if source == ProviderId::CoinGecko { 2 } else { 0 }).await;
         let calls = exchange.calls(source);
         asked("bitcoin", "xyz", calls).await;
         match source {
-            // A dollar coin is not answered with dollars, nor a dollar with dollar coins.
-            Source::CoinGecko => {
+            // Dollar coins and dollars are different currencies.
+            ProviderId::CoinGecko => {
                 asked("bitcoin", "usdt", calls).await;
-                // A currency that it lists is asked for.
+                // A listed currency is requested.
                 asked("bitcoin", "chf", calls + 2).await;
             }
-            Source::Binance => asked("bitcoin", "usd", calls).await,
+            ProviderId::Binance => asked("bitcoin", "usd", calls).await,
             // It has a code, but the exchange does not list it.
-            Source::Kraken | Source::Coinbase => asked("litecoin", "usd", calls).await,
+            ProviderId::Kraken | ProviderId::Coinbase => asked("litecoin", "usd", calls).await,
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_source_offers_is_asked_once_and_no_price_waits_for_it() {
+async fn lists_are_fetched_once_and_no_price_depends_on_them() {
     let exchange = exchange().await;
     for (fails, calls) in [(true, 3), (false, 1)] {
         for provider in start(&exchange, &[]).0.iter() {
-            let (source, before) = (provider.source(), exchange.list_calls(provider.source()));
+            let (source, before) = (provider.id(), exchange.lists(provider.id()));
             exchange.fail_lists(source, fails);
             for _ in 0..3 {
                 spots(&**provider, &[asset("bitcoin")], &currency("eur")).await.expect("a price");
                 days(&**provider, 3).await.expect("candles");
             }
-            assert_eq!(exchange.list_calls(source) - before, calls, "{source}: a call that fails has three tries");
+            assert_eq!(exchange.lists(source) - before, calls, "{source}: a failed call has three attempts");
             let names = provider.names().await;
             assert_eq!(names.is_err(), fails, "{source}");
             let Ok(names) = names else { continue };
@@ -284,7 +285,7 @@ async fn what_a_source_offers_is_asked_once_and_no_price_waits_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_pair_that_an_exchange_gave_up_spoils_no_other() {
+async fn a_delisted_pair_loses_no_other_price() {
     let exchange = exchange().await;
     let assets = ["bitcoin", "litecoin", "ethereum"].map(asset);
     // It is still listed, as it may be for a day, but no longer known.
@@ -293,34 +294,34 @@ async fn one_pair_that_an_exchange_gave_up_spoils_no_other() {
         let spots = spots(&**provider, &assets, &currency("eur")).await.expect("prices");
         let mut found: Vec<&str> = spots.iter().map(|(asset, _)| asset.as_str()).collect();
         found.sort_unstable();
-        assert_eq!(found, ["bitcoin", "ethereum"], "{}", provider.source());
+        assert_eq!(found, ["bitcoin", "ethereum"], "{}", provider.id());
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_key_goes_to_coingecko_only_and_everybody_is_told_who_asks() {
+async fn only_coingecko_gets_the_key_and_all_get_the_user_agent() {
     let exchange = exchange().await;
     let providers = start(&exchange, &[("COINGECKO_API_KEY", "a-key-of-the-tests")]);
     for provider in providers.0.iter() {
         drop(spots(&**provider, &[asset("bitcoin")], &currency("eur")).await.expect("a price"));
-        let headers = exchange.last_headers(provider.source());
-        let expected = (provider.source() == Source::CoinGecko).then_some("a-key-of-the-tests");
+        let headers = exchange.last_headers(provider.id());
+        let expected = (provider.id() == ProviderId::CoinGecko).then_some("a-key-of-the-tests");
         assert_eq!(headers.get("x-cg-demo-api-key").map(|key| key.to_str().expect("ASCII")), expected);
         let agent = headers.get("user-agent").and_then(|agent| agent.to_str().ok()).unwrap_or_default();
         assert!(agent.starts_with("millrace/"), "{agent}");
-        assert!(!exchange.requests(provider.source()).concat().contains("a-key-of-the-tests"));
+        assert!(!exchange.requests(provider.id()).concat().contains("a-key-of-the-tests"));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn metrics_are_there_before_anything_happened() {
+async fn metrics_exist_from_the_start() {
     let database = database::fresh().await;
     let exchange = FakeProviders::start().await;
     let variables = exchange.variables();
     let variables: Vec<(&str, &str)> = variables.iter().map(|(name, url)| (*name, url.as_str())).collect();
     let api = process::Api::start(&database.url, &variables).await;
     let text = send(process::http_client().get(format!("{}/metrics", api.url))).await.text;
-    for source in Source::ALL {
+    for source in ProviderId::ALL {
         for series in [
             format!("millrace_provider_requests_total{{provider=\"{source}\",outcome=\"limited\"}} 0"),
             format!("millrace_provider_request_duration_seconds_count{{provider=\"{source}\"}} 0"),
@@ -332,6 +333,6 @@ async fn metrics_are_there_before_anything_happened() {
             assert!(text.lines().any(|line| line == series), "{series}:\n{text}");
         }
     }
-    let asked = |source| exchange.calls(source) + exchange.list_calls(source);
-    assert!(Source::ALL.into_iter().all(|source| asked(source) == 0), "a start makes no call");
+    let asked = |source| exchange.calls(source) + exchange.lists(source);
+    assert!(ProviderId::ALL.into_iter().all(|source| asked(source) == 0), "a start makes no call");
 }

@@ -33,7 +33,7 @@ pub struct Redis {
 
 impl Redis {
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Broken> {
-        Ok(self.redis.ask(command).await?)
+        Ok(self.redis.execute(command).await?)
     }
 }
 

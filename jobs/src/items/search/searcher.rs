@@ -86,13 +86,13 @@ impl Searcher {
         let failed = if self.breaker.allows() {
             match elasticsearch.search(query, limit).await {
                 Ok(found) => {
-                    if self.breaker.answered() {
+                    if self.breaker.record_success() {
                         tracing::info!("Elasticsearch answers searches again");
                     }
                     return Ok(found);
                 }
                 Err(error) => {
-                    if self.breaker.failed() {
+                    if self.breaker.record_failure() {
                         tracing::warn!(%error, fallback = ?self.fallback, "Elasticsearch does not answer searches");
                     }
                     error

@@ -1,17 +1,17 @@
-//! The cache of one process: bounded by its bytes.
+//! The cache of one process, bounded by its size in bytes.
 
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use moka::{policy::EvictionPolicy, sync};
 
-use super::{Cache, Entry, KEPT, Value};
+use super::{Cache, Entry, RETENTION, Value};
 use crate::remote::redis::Broken;
 
-/// All entries together; a chart of 30 days takes about a kibibyte, one of all hours of ten years 3 MiB.
-const BYTES: u64 = 64 << 20;
-/// What an entry takes beside its text.
-const ENTRY: usize = 300;
+/// The limit of all entries. A chart of 30 days takes about 1 KiB, one of all hours of ten years 3 MiB.
+const MAX_BYTES: u64 = 64 << 20;
+/// The overhead of an entry, in bytes.
+const ENTRY_OVERHEAD: usize = 300;
 
 /// A cache in this process.
 pub struct Memory {
@@ -21,11 +21,11 @@ pub struct Memory {
 impl Default for Memory {
     fn default() -> Self {
         let entries = sync::Cache::builder()
-            .max_capacity(BYTES)
+            .max_capacity(MAX_BYTES)
             .weigher(|key: &String, entry: &Arc<Entry>| weight(key, entry))
-            // The default one refuses what is new while it is full.
+            // The default policy rejects new entries while the cache is full.
             .eviction_policy(EvictionPolicy::lru())
-            .time_to_live(KEPT)
+            .time_to_live(RETENTION)
             .build();
         Self { entries }
     }
@@ -37,7 +37,7 @@ fn weight(key: &str, entry: &Entry) -> u32 {
         Value::Spot(quote) => quote.price.len(),
         _ => 0,
     };
-    u32::try_from(ENTRY + key.len() + text).unwrap_or(u32::MAX)
+    u32::try_from(ENTRY_OVERHEAD + key.len() + text).unwrap_or(u32::MAX)
 }
 
 impl Cache for Memory {
@@ -51,13 +51,13 @@ impl Cache for Memory {
         async { Ok(()) }.boxed()
     }
 
-    /// Within a process whoever wants the same already shares one load.
-    fn take<'a>(&'a self, keys: &'a [String], _: u128, _: Duration) -> BoxFuture<'a, Result<Vec<bool>, Broken>> {
+    /// Always succeeds: callers in one process already share one load.
+    fn lock<'a>(&'a self, keys: &'a [String], _: u128, _: Duration) -> BoxFuture<'a, Result<Vec<bool>, Broken>> {
         let all = vec![true; keys.len()];
         async { Ok(all) }.boxed()
     }
 
-    fn give_back<'a>(&'a self, _: &'a [String], _: u128) -> BoxFuture<'a, Result<(), Broken>> {
+    fn unlock<'a>(&'a self, _: &'a [String], _: u128) -> BoxFuture<'a, Result<(), Broken>> {
         async { Ok(()) }.boxed()
     }
 

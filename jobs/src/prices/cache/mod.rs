@@ -1,13 +1,13 @@
-//! Answers that are kept for whoever asks next, in this process or shared through Redis; never the truth.
+//! The cache of charts and present prices, in this process or shared in Redis. PostgreSQL remains the source of truth.
 //!
-//! An entry says until when it is fresh. It is kept longer than that, for the time in which nothing better is to be had.
-//! The entries of a series carry the series' generation, and every write of the series begins a new one: so an entry
-//! that was read before a write is known to be old, however late it comes.
+//! Each entry contains the time until which it is fresh. It is kept longer, for when nothing better is available. The
+//! entries of a series carry its generation, and every write of the series begins a new one. So an entry that was read
+//! before a write counts as old, even if it is cached after the write.
 //!
 //! | file | what |
 //! |---|---|
-//! | [`memory`] | in this process, bounded; other processes cannot reach it, so nothing in it is fresh for long |
-//! | [`redis`] | shared; a dead one costs no more than one short wait a second |
+//! | [`memory`] | in this process, bounded; other processes cannot invalidate it, so entries are fresh for a short time |
+//! | [`redis`] | shared; a dead Redis costs one short wait a second at most |
 
 pub mod memory;
 pub mod redis;
@@ -23,26 +23,26 @@ use super::{model::Series, read::Quote};
 use crate::remote::redis::Broken;
 
 /// How long entries are kept, fresh or not.
-pub const KEPT: Duration = Duration::from_secs(24 * 3600);
+pub const RETENTION: Duration = Duration::from_secs(24 * 3600);
 
-/// One of the writes of a series, as it is told from the others; 0 before the first one that is remembered.
+/// Identifies the latest write of a series; 0 when none is known.
 pub type Generation = u128;
 
-/// What is kept under one key.
+/// A cache entry.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Entry {
     pub value: Value,
-    /// Until when it is as good as asking again.
+    /// When the entry must be loaded again.
     #[serde(with = "time::serde::timestamp::milliseconds")]
     pub fresh_until: OffsetDateTime,
-    /// The series' generation before it was read.
+    /// The generation of the series before it was read.
     pub generation: Generation,
 }
 
-/// What an entry says.
+/// The value of an entry. The names of variants and fields are the stored form.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Value {
-    /// `[[unix_ms,"price"],…]`, as it is shown; how many points up to the bucket `due` are missing.
+    /// `[[unix_ms,"price"],…]`, as in responses, and how many points up to the bucket `due` are missing.
     Chart {
         prices: Box<RawValue>,
         stale: bool,
@@ -52,49 +52,50 @@ pub enum Value {
     },
     /// A present price.
     Spot(Quote),
-    /// There is no such thing.
+    /// The asset or series does not exist.
     Unknown,
-    /// There is nothing to show, and nobody could be asked.
+    /// Nothing is stored, and no provider could be reached.
     Nothing,
-    /// How far the sources were asked for a series.
-    Asked(Asked),
-    /// Only the generation counts.
+    /// Which buckets were requested from all providers.
+    #[serde(rename = "Asked")]
+    Coverage(Coverage),
+    /// No value; only the generation is used.
     Mark,
 }
 
-/// What is known of asking the sources for a series.
+/// Which buckets of a series were requested from the providers, and when they may be requested again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Asked {
-    /// Buckets that all sources were asked for: what is missing there they do not have.
+pub struct Coverage {
+    /// The buckets that all providers were asked for. What is missing there, no provider has.
     #[serde(with = "time::serde::timestamp::milliseconds")]
     pub from: OffsetDateTime,
     #[serde(with = "time::serde::timestamp::milliseconds")]
     pub to: OffsetDateTime,
-    /// Until when nobody is asked again for what is missing from `tried_from` on.
+    /// Until when no provider is called for buckets from `tried_from` on.
     #[serde(with = "time::serde::timestamp::milliseconds")]
     pub pause_until: OffsetDateTime,
     #[serde(with = "time::serde::timestamp::milliseconds")]
     pub tried_from: OffsetDateTime,
-    /// Somebody who might have more could not be asked.
+    /// A provider that may have more buckets failed.
     pub failed: bool,
-    /// Somebody offers the series.
+    /// A provider offers the series.
     pub offered: bool,
 }
 
-impl Asked {
-    /// Nobody was asked for anything.
-    pub fn nothing(now: OffsetDateTime) -> Self {
+impl Coverage {
+    /// No provider was called.
+    pub fn none(now: OffsetDateTime) -> Self {
         Self { from: now, to: now, pause_until: now, tried_from: now, failed: false, offered: false }
     }
 
-    /// Whether it is too early to ask for what is missing from here on.
+    /// Whether it is too early to request buckets from `from` on.
     pub fn is_paused(&self, from: OffsetDateTime, now: OffsetDateTime) -> bool {
         now < self.pause_until && self.tried_from <= from
     }
 
-    /// All sources were asked for these buckets too.
+    /// Adds buckets that all providers were asked for.
     #[must_use]
-    pub fn widened(self, (from, to): (OffsetDateTime, OffsetDateTime)) -> Self {
+    pub fn extended(self, (from, to): (OffsetDateTime, OffsetDateTime)) -> Self {
         let touches = self.from < self.to && from <= self.to && self.from <= to;
         if touches {
             Self { from: from.min(self.from), to: to.max(self.to), ..self }
@@ -103,30 +104,30 @@ impl Asked {
         }
     }
 
-    /// Nobody is asked until then.
+    /// Sets the time until which no provider is called.
     #[must_use]
-    pub fn paused(self, until: OffsetDateTime) -> Self {
+    pub fn with_pause(self, until: OffsetDateTime) -> Self {
         Self { pause_until: until, ..self }
     }
 }
 
-/// The contract's key of a chart; `days` is a number or `max`.
+/// The key of a chart, as the contract defines it; `days` is a number or `max`.
 pub fn chart_key(series: &Series, days: &str) -> String {
     format!("{}:{days}", series_key(series))
 }
 
-/// The key of the asset's present price.
+/// The key of a present price.
 pub fn spot_key(asset: &str, currency: &str) -> String {
     format!("{asset}:{currency}:spot:0")
 }
 
-/// Where a series' generation is kept.
+/// The key of the generation of a series.
 pub fn generation_key(series: &Series) -> String {
     format!("{}:generation", series_key(series))
 }
 
-/// Where a series' [`Asked`] is kept.
-pub fn asked_key(series: &Series) -> String {
+/// The key of the [`Coverage`] of a series.
+pub fn coverage_key(series: &Series) -> String {
     format!("{}:asked", series_key(series))
 }
 
@@ -134,16 +135,16 @@ fn series_key(Series { asset, currency, interval }: &Series) -> String {
     format!("{asset}:{currency}:{}", interval.as_str())
 }
 
-/// A cache of answers.
+/// A cache, with locks that keep processes from loading the same thing at once.
 pub trait Cache: Send + Sync {
-    /// What is kept under these keys, each in its place.
+    /// Gets the entries under these keys, in order.
     fn get<'a>(&'a self, keys: &'a [String]) -> BoxFuture<'a, Result<Vec<Option<Arc<Entry>>>, Broken>>;
-    /// Keeps an entry.
+    /// Stores an entry.
     fn put<'a>(&'a self, key: &'a str, entry: Arc<Entry>) -> BoxFuture<'a, Result<(), Broken>>;
-    /// Takes the turn at each of these keys that is free, for at most `life`: whether it did, each in its place.
-    fn take<'a>(&'a self, keys: &'a [String], token: u128, life: Duration) -> BoxFuture<'a, Result<Vec<bool>, Broken>>;
-    /// Gives back what was taken with this token.
-    fn give_back<'a>(&'a self, keys: &'a [String], token: u128) -> BoxFuture<'a, Result<(), Broken>>;
-    /// Whether other processes see what this one keeps.
+    /// Takes the lock of each key that is free, for at most `ttl`. Returns whether each was taken, in order.
+    fn lock<'a>(&'a self, keys: &'a [String], token: u128, ttl: Duration) -> BoxFuture<'a, Result<Vec<bool>, Broken>>;
+    /// Releases the locks that this token holds.
+    fn unlock<'a>(&'a self, keys: &'a [String], token: u128) -> BoxFuture<'a, Result<(), Broken>>;
+    /// Whether other processes read the same entries.
     fn is_shared(&self) -> bool;
 }

@@ -1,10 +1,10 @@
-//! Whatever rows come in, what comes out is sound.
+//! Any rows as input: the output is always valid.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// 2026-11-20, midnight.
+/// 2026-11-20 00:00 UTC.
 const MIDNIGHT: i64 = 1_795_132_800;
 const DAY: i64 = 86400;
 
@@ -12,91 +12,91 @@ fn at(seconds: i64) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(seconds).expect("a time")
 }
 
-/// The days before midnight, at noon after it.
+/// The 30 days before midnight, requested at noon.
 fn window(interval: Interval) -> Window {
     Window { interval, from: at(MIDNIGHT - 30 * DAY), to: at(MIDNIGHT + 9 * DAY), now: at(MIDNIGHT + DAY / 2) }
 }
 
-fn raw<'a>(time: &'a str, [open, high, low, close, volume]: [&'a str; 5]) -> Raw<'a> {
-    Raw { time, unit: Unit::Seconds, open, high, low, close, volume }
+fn raw<'a>(time: &'a str, [open, high, low, close, volume]: [&'a str; 5]) -> RawCandle<'a> {
+    RawCandle { time, unit: TimeUnit::Seconds, open, high, low, close, volume }
 }
 
 const FINE: [&str; 5] = ["10", "12.5", "9", "11", "0"];
 
-fn rows(rows: &[(i64, [&str; 5])]) -> (Vec<Candle>, Vec<(Reason, String)>) {
-    let mut sheet = Sheet::new(window(Interval::Daily));
+fn rows(rows: &[(i64, [&str; 5])]) -> (Vec<Candle>, Vec<(RejectReason, String)>) {
+    let mut candle_set = CandleSet::new(window(Interval::Daily));
     for (time, row) in rows {
-        sheet.row(raw(&time.to_string(), *row));
+        candle_set.add_row(raw(&time.to_string(), *row));
     }
-    sheet.finish()
+    candle_set.finish()
 }
 
-fn reasons(rejected: &[(Reason, String)]) -> Vec<Reason> {
+fn reasons(rejected: &[(RejectReason, String)]) -> Vec<RejectReason> {
     rejected.iter().map(|(reason, _)| *reason).collect()
 }
 
 #[test]
-fn each_broken_row_has_its_reason() {
+fn each_invalid_row_is_rejected_with_its_reason() {
     let day = MIDNIGHT - DAY;
     for (time, row, reason) in [
-        (day, ["NaN", "12.5", "9", "11", "0"], Reason::Decimal),
-        (day, ["10", "inf", "9", "11", "0"], Reason::Decimal),
-        (day, ["10", "12.5", "9", "1e999999999", "0"], Reason::Decimal),
-        (day, ["10", "12.5", "9", "1e-999999999", "0"], Reason::Decimal),
-        (day, ["10", "12.5", "9", "", "0"], Reason::Decimal),
-        (day, ["10", "12.5", "9", "null", "0"], Reason::Decimal),
-        (day, ["10", "12.5", "9", "1_1", "0"], Reason::Decimal),
-        (day, ["10", "12.5", "0", "11", "0"], Reason::NotPositive),
-        (day, ["10", "12.5", "-9", "11", "0"], Reason::NotPositive),
-        (day, ["10", "9", "12.5", "11", "0"], Reason::HighLow),
-        (day, ["10", "12.5", "9", "13", "0"], Reason::HighLow),
-        (day, ["8", "12.5", "9", "11", "0"], Reason::HighLow),
-        (day, ["10", "12.5", "9", "11", "-1"], Reason::Volume),
-        (day + 1, FINE, Reason::Misaligned),
-        (MIDNIGHT + DAY, FINE, Reason::Future),
-        (day * 1000, FINE, Reason::Time),
-        (day / 1000, FINE, Reason::Time),
-        (-day, FINE, Reason::Time),
+        (day, ["NaN", "12.5", "9", "11", "0"], RejectReason::Decimal),
+        (day, ["10", "inf", "9", "11", "0"], RejectReason::Decimal),
+        (day, ["10", "12.5", "9", "1e999999999", "0"], RejectReason::Decimal),
+        (day, ["10", "12.5", "9", "1e-999999999", "0"], RejectReason::Decimal),
+        (day, ["10", "12.5", "9", "", "0"], RejectReason::Decimal),
+        (day, ["10", "12.5", "9", "null", "0"], RejectReason::Decimal),
+        (day, ["10", "12.5", "9", "1_1", "0"], RejectReason::Decimal),
+        (day, ["10", "12.5", "0", "11", "0"], RejectReason::NotPositive),
+        (day, ["10", "12.5", "-9", "11", "0"], RejectReason::NotPositive),
+        (day, ["10", "9", "12.5", "11", "0"], RejectReason::HighLow),
+        (day, ["10", "12.5", "9", "13", "0"], RejectReason::HighLow),
+        (day, ["8", "12.5", "9", "11", "0"], RejectReason::HighLow),
+        (day, ["10", "12.5", "9", "11", "-1"], RejectReason::Volume),
+        (day + 1, FINE, RejectReason::Misaligned),
+        (MIDNIGHT + DAY, FINE, RejectReason::Future),
+        (day * 1000, FINE, RejectReason::Time),
+        (day / 1000, FINE, RejectReason::Time),
+        (-day, FINE, RejectReason::Time),
     ] {
         let (candles, rejected) = rows(&[(time, row), (day - DAY, FINE)]);
         assert_eq!(reasons(&rejected), [reason], "{time} {row:?}");
-        assert_eq!(candles.len(), 1, "the row beside it stays");
+        assert_eq!(candles.len(), 1, "the valid row stays");
     }
 }
 
 #[test]
-fn rows_are_put_in_order_and_counted_once() {
+fn rows_are_sorted_and_deduplicated() {
     let fine = |days: i64| (MIDNIGHT - days * DAY, FINE);
     let (candles, rejected) = rows(&[fine(1), fine(3), fine(2), fine(3)]);
     let days: Vec<i64> = candles.iter().map(|candle| (MIDNIGHT - candle.bucket.unix_timestamp()) / DAY).collect();
     assert_eq!((days, rejected.len()), (vec![3, 2, 1], 0));
     let other = (MIDNIGHT - 2 * DAY, ["10", "12.5", "9", "11.5", "0"]);
     let (candles, rejected) = rows(&[fine(1), fine(2), other, fine(3)]);
-    assert_eq!(reasons(&rejected), [Reason::Contradicting; 2]);
-    assert_eq!(candles.len(), 2, "neither of the two is believed");
+    assert_eq!(reasons(&rejected), [RejectReason::Contradicting; 2]);
+    assert_eq!(candles.len(), 2, "both rows of the contradiction are rejected");
 }
 
 #[test]
-fn the_running_bucket_and_what_was_not_asked_for_are_left_out_in_silence() {
+fn unfinished_and_unrequested_buckets_are_ignored() {
     assert_eq!(rows(&[(MIDNIGHT, FINE), (MIDNIGHT - 31 * DAY, FINE)]), (vec![], vec![]));
 }
 
 #[test]
-fn digits_stay_as_they_are() {
-    let close = |text: &str| positive(text).map(|price| price.to_plain_string());
+fn digits_are_exact() {
+    let close = |text: &str| parse_price(text).map(|price| price.to_plain_string());
     assert_eq!(close("69702.3087473573").as_deref(), Ok("69702.3087473573"));
     assert_eq!(close("1.234e-05").as_deref(), Ok("0.00001234"));
     assert_eq!(close("1E+3").as_deref(), Ok("1000"));
     assert_eq!(close("103663.10").as_deref(), Ok("103663.1"));
-    assert_eq!(close(&"9".repeat(25)), Err(Reason::Decimal));
-    assert_eq!(close(&format!("0.{}", "1".repeat(63))), Err(Reason::Decimal));
+    assert_eq!(close(&"9".repeat(25)), Err(RejectReason::Decimal));
+    assert_eq!(close(&format!("0.{}", "1".repeat(63))), Err(RejectReason::Decimal));
 }
 
-fn points(interval: Interval, points: &[(i64, &str)]) -> (Vec<(i64, String)>, Vec<Reason>) {
-    let mut sheet = Sheet::new(window(interval));
+fn points(interval: Interval, points: &[(i64, &str)]) -> (Vec<(i64, String)>, Vec<RejectReason>) {
+    let mut candle_set = CandleSet::new(window(interval));
     let points: Vec<(String, &str)> = points.iter().map(|(time, price)| (time.to_string(), *price)).collect();
-    sheet.points(points.iter().map(|(time, price)| (time.as_str(), *price)));
-    let (candles, rejected) = sheet.finish();
+    candle_set.add_points(points.iter().map(|(time, price)| (time.as_str(), *price)));
+    let (candles, rejected) = candle_set.finish();
     let candles = candles.iter().map(|candle| (candle.bucket.unix_timestamp(), candle.close.to_plain_string()));
     (candles.collect(), reasons(&rejected))
 }
@@ -109,8 +109,8 @@ fn a_day_closes_with_the_price_at_the_midnight_after_it() {
     let closes = |days: i64, price: &str| (MIDNIGHT - days * DAY, price.to_owned());
     assert_eq!((candles, rejected), (vec![closes(2, "7"), closes(1, "8")], vec![]));
     let (candles, rejected) = points(Interval::Daily, &[(midnight, "7"), (midnight + 1, "8"), (now, "9")]);
-    assert_eq!((candles, rejected), (vec![closes(1, "7")], vec![Reason::Misaligned]));
-    // Right at midnight, the present price is the one of midnight.
+    assert_eq!((candles, rejected), (vec![closes(1, "7")], vec![RejectReason::Misaligned]));
+    // Exactly at midnight, the present price is the price of midnight.
     let (candles, _) = points(Interval::Daily, &[(midnight - DAY * 1000, "7"), (midnight, "8")]);
     assert_eq!(candles, [closes(2, "7"), closes(1, "8")]);
 }
@@ -123,7 +123,7 @@ fn an_hour_closes_with_the_first_price_after_it() {
         (at(-60, 37_123), "7"),
         (at(-55, 37_123), "8"),
         (at(0, 42), "8.5"),
-        // After ten minutes it is another price.
+        // After ten minutes it is not the close of the hour.
         (at(70, 1), "10"),
         (at(129, 0), "11"),
         (at(120, 600_000), "12"),
@@ -136,16 +136,16 @@ fn an_hour_closes_with_the_first_price_after_it() {
 }
 
 #[test]
-fn a_present_price_is_of_the_present() {
+fn a_present_price_may_be_old_but_not_of_the_future() {
     let now = at(MIDNIGHT);
-    assert_eq!(present(now - Duration::minutes(2), now), Ok(()));
-    assert_eq!(present(now + Duration::minutes(2), now), Ok(()));
-    assert_eq!(present(now - Duration::hours(2), now), Ok(()));
+    assert_eq!(check_spot_time(now - Duration::minutes(2), now), Ok(()));
+    assert_eq!(check_spot_time(now + Duration::minutes(2), now), Ok(()));
+    assert_eq!(check_spot_time(now - Duration::hours(2), now), Ok(()));
     assert!(is_stale(now - Duration::hours(2), now) && !is_stale(now - Duration::minutes(2), now));
-    assert_eq!(present(now + Duration::hours(2), now), Err(Reason::Future));
+    assert_eq!(check_spot_time(now + Duration::hours(2), now), Err(RejectReason::Future));
 }
 
-/// Numbers as sources write them, and as they never should.
+/// Numbers as providers write them, and invalid ones.
 fn number() -> impl Strategy<Value = String> {
     prop_oneof![
         8 => (1_i64..2_000).prop_map(|cents| format!("{}.{:02}", cents / 100, cents % 100)),
@@ -170,16 +170,16 @@ fn moment() -> impl Strategy<Value = String> {
     ]
 }
 
-fn sound(interval: Interval, candles: &[Candle]) -> Result<(), TestCaseError> {
+fn assert_valid(interval: Interval, candles: &[Candle]) -> Result<(), TestCaseError> {
     let window = window(interval);
-    prop_assert!(candles.is_sorted_by(|a, b| a.bucket < b.bucket), "in order, each once");
+    prop_assert!(candles.is_sorted_by(|a, b| a.bucket < b.bucket), "sorted and unique");
     for candle in candles {
         prop_assert_eq!(interval.bucket(candle.bucket), candle.bucket);
         prop_assert!(candle.bucket >= window.from && candle.bucket < window.to);
         prop_assert!(candle.bucket + interval.length() <= window.now, "finished");
         let zero = BigDecimal::zero();
         prop_assert!(candle.close > zero);
-        // What goes into PostgreSQL has no exponent, and is not long.
+        // PostgreSQL gets no exponent, and no long text.
         prop_assert!(candle.close.fractional_digit_count() >= 0);
         prop_assert!(candle.close.to_plain_string().len() <= 66);
         if let (Some(open), Some(high), Some(low)) = (&candle.open, &candle.high, &candle.low) {
@@ -197,34 +197,34 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn rows_become_sound_candles_or_nothing(
+    fn rows_become_valid_candles_or_are_rejected(
         rows in prop::collection::vec((moment(), prop::array::uniform5(number()), any::<bool>()), 0..40),
         daily in any::<bool>(),
     ) {
         let interval = if daily { Interval::Daily } else { Interval::Hourly };
-        let mut sheet = Sheet::new(window(interval));
+        let mut candle_set = CandleSet::new(window(interval));
         for (time, [open, high, low, close, volume], seconds) in &rows {
-            let unit = if *seconds { Unit::Seconds } else { Unit::Millis };
-            sheet.row(Raw { time, unit, open, high, low, close, volume });
+            let unit = if *seconds { TimeUnit::Seconds } else { TimeUnit::Millis };
+            candle_set.add_row(RawCandle { time, unit, open, high, low, close, volume });
         }
-        let (candles, rejected) = sheet.finish();
+        let (candles, rejected) = candle_set.finish();
         prop_assert!(candles.len() + rejected.len() <= rows.len());
-        sound(interval, &candles)?;
+        assert_valid(interval, &candles)?;
     }
 
     #[test]
-    fn points_become_sound_prices_or_nothing(
+    fn points_become_valid_prices_or_are_rejected(
         points in prop::collection::vec((moment(), number()), 0..40),
         daily in any::<bool>(),
     ) {
         let interval = if daily { Interval::Daily } else { Interval::Hourly };
-        let mut sheet = Sheet::new(window(interval));
-        // Alone, and among the times that are in the right unit.
+        let mut candle_set = CandleSet::new(window(interval));
+        // Times as they are, and with the milliseconds that points have.
         let points: Vec<(String, String)> =
             points.into_iter().map(|(time, price)| (if time.len() == 10 { time + "000" } else { time }, price)).collect();
-        sheet.points(points.iter().map(|(time, price)| (time.as_str(), price.as_str())));
-        let (candles, rejected) = sheet.finish();
+        candle_set.add_points(points.iter().map(|(time, price)| (time.as_str(), price.as_str())));
+        let (candles, rejected) = candle_set.finish();
         prop_assert!(candles.len() + rejected.len() <= points.len());
-        sound(interval, &candles)?;
+        assert_valid(interval, &candles)?;
     }
 }

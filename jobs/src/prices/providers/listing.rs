@@ -1,4 +1,4 @@
-//! What a provider offers, by its own list: asked for when it is first needed, and kept for a day.
+//! The list of what a provider offers, fetched when it is first needed and kept for a day.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -8,22 +8,22 @@ use std::{
 
 use tokio::{sync::Mutex, time::Instant};
 
-use super::{Names, Trouble};
+use super::{Names, ProviderError};
 use crate::prices::{
     model::{AssetId, Currency},
     symbols::{code, ids},
 };
 
-/// A new pair is seen within this time.
-const LIFE: Duration = Duration::from_secs(24 * 3600);
-/// After a failure the provider is not asked for its list again for this time.
+/// How long a list is kept; new pairs are seen within this time.
+const LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// How long no list is fetched after a failure.
 const PAUSE: Duration = Duration::from_secs(600);
 
-/// A list that one caller loads for all.
-pub struct Listing<T>(Mutex<Option<Kept<T>>>);
+/// A list that one caller fetches for all.
+pub struct Listing<T>(Mutex<Option<CachedList<T>>>);
 
-struct Kept<T> {
-    list: Result<Arc<T>, Trouble>,
+struct CachedList<T> {
+    list: Result<Arc<T>, ProviderError>,
     until: Instant,
 }
 
@@ -34,59 +34,60 @@ impl<T> Default for Listing<T> {
 }
 
 impl<T> Listing<T> {
-    /// The list. It is loaded when it is missing or a day old; the last one counts while a new one cannot be loaded.
+    /// Returns the list. It is fetched when it is missing or a day old. While a new one cannot be fetched, the old one
+    /// is used.
     ///
     /// # Errors
-    /// Why there has never been one.
-    pub async fn get(&self, load: impl Future<Output = Result<T, Trouble>>) -> Result<Arc<T>, Trouble> {
-        let mut kept = self.0.lock().await;
-        if let Some(kept) = kept.as_ref().filter(|kept| Instant::now() < kept.until) {
-            return kept.list.clone();
+    /// The error of the last attempt, when no list was ever fetched.
+    pub async fn get(&self, load: impl Future<Output = Result<T, ProviderError>>) -> Result<Arc<T>, ProviderError> {
+        let mut cached = self.0.lock().await;
+        if let Some(cached) = cached.as_ref().filter(|cached| Instant::now() < cached.until) {
+            return cached.list.clone();
         }
-        let (list, life) = match load.await {
-            Ok(list) => (Ok(Arc::new(list)), LIFE),
-            Err(trouble) => {
-                tracing::warn!(%trouble, "its list of what it offers cannot be loaded");
-                let old = kept.as_ref().and_then(|kept| kept.list.as_ref().ok());
-                (old.cloned().ok_or(trouble), PAUSE)
+        let (list, lifetime) = match load.await {
+            Ok(list) => (Ok(Arc::new(list)), LIFETIME),
+            Err(error) => {
+                tracing::warn!(%error, "could not fetch the list of what a provider offers");
+                let old = cached.as_ref().and_then(|cached| cached.list.as_ref().ok());
+                (old.cloned().ok_or(error), PAUSE)
             }
         };
-        *kept = Some(Kept { list: list.clone(), until: Instant::now() + life });
+        *cached = Some(CachedList { list: list.clone(), until: Instant::now() + lifetime });
         list
     }
 }
 
-/// What an exchange calls its pairs: by its list, or while that cannot be loaded by its usual way to name them. It has an
-/// error of its own for a pair that it does not know.
+/// The names of the pairs of an exchange, from its list. While the list is unavailable, the names are derived by its
+/// convention; the exchange then rejects unknown pairs.
 pub struct PairNames {
     list: Listing<Pairs>,
-    usual: fn(&str, &str) -> Option<String>,
+    convention: fn(&str, &str) -> Option<String>,
 }
 
 impl PairNames {
-    /// `usual` makes a name of the codes of an asset and a currency, both in upper case.
-    pub fn new(usual: fn(&str, &str) -> Option<String>) -> Self {
-        Self { list: Listing::default(), usual }
+    /// `convention` derives a name from the codes of an asset and a currency, both in upper case.
+    pub fn new(convention: fn(&str, &str) -> Option<String>) -> Self {
+        Self { list: Listing::default(), convention }
     }
 
-    /// The name of a pair, if the exchange has it; `load` loads the list.
+    /// The name of a pair, if the exchange offers it; `load` fetches the list.
     pub async fn name(
         &self,
-        load: impl Future<Output = Result<Pairs, Trouble>>,
+        load: impl Future<Output = Result<Pairs, ProviderError>>,
         asset: &AssetId,
         currency: &Currency,
     ) -> Option<String> {
         let code = code(asset.as_str())?;
         match self.list.get(load).await {
             Ok(pairs) => pairs.name(code, currency).map(str::to_owned),
-            Err(_) => (self.usual)(code, &currency.as_str().to_ascii_uppercase()),
+            Err(_) => (self.convention)(code, &currency.as_str().to_ascii_uppercase()),
         }
     }
 
-    /// The names of the pairs of those of these assets that the exchange has; `load` loads the list.
-    pub async fn of(
+    /// The names of the pairs of these assets, as far as the exchange offers them; `load` fetches the list.
+    pub async fn names_of(
         &self,
-        load: impl Future<Output = Result<Pairs, Trouble>>,
+        load: impl Future<Output = Result<Pairs, ProviderError>>,
         assets: &[AssetId],
         currency: &Currency,
     ) -> Vec<(AssetId, String)> {
@@ -99,7 +100,7 @@ impl PairNames {
         let named = coded.into_iter().filter_map(|(asset, code)| {
             let name = match &list {
                 Ok(pairs) => pairs.name(code, currency).map(str::to_owned),
-                Err(_) => (self.usual)(code, &quote),
+                Err(_) => (self.convention)(code, &quote),
             };
             Some((asset.clone(), name?))
         });
@@ -109,19 +110,22 @@ impl PairNames {
     /// The assets and currencies of all pairs.
     ///
     /// # Errors
-    /// Why the list has never been loaded.
-    pub async fn names(&self, load: impl Future<Output = Result<Pairs, Trouble>>) -> Result<Names, Trouble> {
+    /// The error of the last attempt, when no list was ever fetched.
+    pub async fn names(
+        &self,
+        load: impl Future<Output = Result<Pairs, ProviderError>>,
+    ) -> Result<Names, ProviderError> {
         Ok(self.list.get(load).await?.names())
     }
 }
 
-/// The pairs of an exchange: its name of each, by the asset's code and the currency, both in lower case.
+/// The pairs of an exchange: the name of each by the code of the asset and the currency, both in lower case.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Pairs(HashMap<(String, String), String>);
 
 impl Pairs {
-    /// Adds a pair; of several with the same asset and currency the first counts. A name that does not fit into a path
-    /// is left out.
+    /// Adds a pair. Of several pairs with the same asset and currency the first is used. A name that is not safe in a
+    /// URL path is ignored.
     pub fn add(&mut self, base: &str, quote: &str, name: &str) {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
         if !name.is_empty() && name.bytes().all(plain) {
@@ -130,7 +134,7 @@ impl Pairs {
         }
     }
 
-    /// What the exchange calls the pair of this code and currency.
+    /// The name of the pair of this code and currency.
     pub fn name(&self, code: &str, currency: &Currency) -> Option<&str> {
         let key = (code.to_ascii_lowercase(), currency.as_str().to_owned());
         self.0.get(&key).map(String::as_str)
@@ -149,42 +153,42 @@ impl Pairs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::prices::model::Source;
+    use crate::prices::model::ProviderId;
 
     #[tokio::test(start_paused = true)]
-    async fn a_list_is_loaded_once_a_day_and_outlives_a_failure() {
+    async fn a_list_is_fetched_once_a_day_and_survives_a_failure() {
         let listing = Listing::default();
-        let failed = || async { Err(Trouble::Failed(Source::Kraken, "down".into())) };
-        assert!(listing.get(failed()).await.is_err(), "there is no list yet");
-        assert!(listing.get(async { Ok(0) }).await.is_err(), "not asked again at once");
+        let failed = || async { Err(ProviderError::Failed(ProviderId::Kraken, "down".into())) };
+        assert!(listing.get(failed()).await.is_err(), "no list was ever fetched");
+        assert!(listing.get(async { Ok(0) }).await.is_err(), "not fetched again at once");
         tokio::time::advance(PAUSE).await;
         assert_eq!(listing.get(async { Ok(1) }).await.as_deref(), Ok(&1));
         assert_eq!(listing.get(async { Ok(2) }).await.as_deref(), Ok(&1));
-        tokio::time::advance(LIFE).await;
-        assert_eq!(listing.get(failed()).await.as_deref(), Ok(&1), "the old one counts");
+        tokio::time::advance(LIFETIME).await;
+        assert_eq!(listing.get(failed()).await.as_deref(), Ok(&1), "the old list is used");
         tokio::time::advance(PAUSE).await;
         assert_eq!(listing.get(async { Ok(3) }).await.as_deref(), Ok(&3));
     }
 
     #[tokio::test]
-    async fn pairs_are_named_by_the_list_and_else_in_the_usual_way() {
+    async fn pairs_are_named_by_the_list_or_else_by_convention() {
         let (assets, usd) = (["bitcoin", "btc"].map(|id| AssetId::parse(id).expect("an id")), Currency::parse("usd"));
         let usd = usd.expect("a code");
-        let usual = |base: &str, quote: &str| Some(format!("{base}{quote}"));
+        let convention = |base: &str, quote: &str| Some(format!("{base}{quote}"));
         for (listed, expected) in [(true, "BTC-USD"), (false, "BTCUSD")] {
-            let names = PairNames::new(usual);
+            let names = PairNames::new(convention);
             let load = || async move {
                 let mut pairs = Pairs::default();
                 pairs.add("BTC", "USD", "BTC-USD");
                 pairs.add("BTC", "USD", "BTC-USD-2");
                 pairs.add("ETH", "USD", "a/b");
-                if listed { Ok(pairs) } else { Err(Trouble::Failed(Source::Coinbase, "down".into())) }
+                if listed { Ok(pairs) } else { Err(ProviderError::Failed(ProviderId::Coinbase, "down".into())) }
             };
             assert_eq!(names.name(load(), &assets[0], &usd).await.as_deref(), Some(expected));
-            assert_eq!(names.name(load(), &assets[1], &usd).await, None, "another coin may have this id");
-            assert_eq!(names.of(load(), &assets, &usd).await, [(assets[0].clone(), expected.to_owned())]);
+            assert_eq!(names.name(load(), &assets[1], &usd).await, None, "an unknown id is not guessed");
+            assert_eq!(names.names_of(load(), &assets, &usd).await, [(assets[0].clone(), expected.to_owned())]);
             let known = names.names(load()).await.map(|names| (names.assets.len(), names.currencies.len()));
-            assert_eq!(known.ok(), listed.then_some((1, 1)), "a name that is no part of a path is left out");
+            assert_eq!(known.ok(), listed.then_some((1, 1)), "a name that is unsafe in a path is ignored");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is counted of each source, present at zero from the start.
+//! The metrics of a provider. Every series is registered at 0.
 
 use std::time::Duration;
 
@@ -6,26 +6,26 @@ use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
-use crate::prices::{model::Source, normalise::Reason};
+use crate::prices::{model::ProviderId, normalise::RejectReason};
 
 const REQUESTS: &str = "millrace_provider_requests_total";
 const DURATION: &str = "millrace_provider_request_duration_seconds";
 const BREAKER: &str = "millrace_provider_breaker_open";
 const REJECTED: &str = "millrace_prices_rejected_total";
 
-/// How a request to a source ended.
+/// The outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum RequestOutcome {
     Ok,
-    /// It does not have what was asked for.
+    /// The provider does not offer it.
     NotOffered,
-    /// Its limits, its ban or its firewall.
+    /// Rate limited, banned, or blocked by a firewall.
     Limited,
-    /// No answer, a broken one, or one that cannot be read.
+    /// No response, or one that is broken or unreadable.
     Failed,
 }
 
-impl Outcome {
+impl RequestOutcome {
     const ALL: [Self; 4] = [Self::Ok, Self::NotOffered, Self::Limited, Self::Failed];
 
     fn as_str(self) -> &'static str {
@@ -38,49 +38,48 @@ impl Outcome {
     }
 }
 
-/// The series of one source.
-pub struct Series {
-    source: Source,
+/// The metrics of one provider.
+pub struct ProviderMetrics {
+    provider: ProviderId,
     duration: Histogram,
-    /// 1 while the breaker is open.
+    /// 1 while the circuit breaker is open.
     pub breaker: Gauge,
 }
 
-impl Series {
-    /// Makes every series visible.
-    pub fn of(source: Source) -> Self {
-        describe_counter!(REQUESTS, "Requests to sources of prices, by outcome.");
-        describe_histogram!(DURATION, Unit::Seconds, "How long sources of prices took to answer.");
-        describe_gauge!(BREAKER, "1 while a source of prices is not asked because it kept failing.");
-        describe_counter!(REJECTED, "Rows of sources that broke an invariant and were not stored, by reason.");
-        let provider = source.as_str();
-        let series = Self {
-            source,
-            duration: histogram!(DURATION, "provider" => provider),
-            breaker: gauge!(BREAKER, "provider" => provider),
+impl ProviderMetrics {
+    /// Describes the metrics and registers every series.
+    pub fn new(provider: ProviderId) -> Self {
+        describe_counter!(REQUESTS, "Requests to price providers, by outcome.");
+        describe_histogram!(DURATION, Unit::Seconds, "Duration of requests to price providers.");
+        describe_gauge!(BREAKER, "1 while the circuit breaker of a price provider is open.");
+        describe_counter!(REJECTED, "Rows of price providers that broke an invariant and were not stored, by reason.");
+        let metrics = Self {
+            provider,
+            duration: histogram!(DURATION, "provider" => provider.as_str()),
+            breaker: gauge!(BREAKER, "provider" => provider.as_str()),
         };
-        series.breaker.set(0.0);
-        Outcome::ALL.into_iter().for_each(|outcome| series.requests(outcome).absolute(0));
-        Reason::ALL.into_iter().for_each(|reason| series.rejections(reason).absolute(0));
-        series
+        metrics.breaker.set(0.0);
+        RequestOutcome::ALL.into_iter().for_each(|outcome| metrics.requests(outcome).absolute(0));
+        RejectReason::ALL.into_iter().for_each(|reason| metrics.rejections(reason).absolute(0));
+        metrics
     }
 
-    fn requests(&self, outcome: Outcome) -> Counter {
-        counter!(REQUESTS, "provider" => self.source.as_str(), "outcome" => outcome.as_str())
+    fn requests(&self, outcome: RequestOutcome) -> Counter {
+        counter!(REQUESTS, "provider" => self.provider.as_str(), "outcome" => outcome.as_str())
     }
 
-    fn rejections(&self, reason: Reason) -> Counter {
-        counter!(REJECTED, "provider" => self.source.as_str(), "reason" => reason.as_str())
+    fn rejections(&self, reason: RejectReason) -> Counter {
+        counter!(REJECTED, "provider" => self.provider.as_str(), "reason" => reason.as_str())
     }
 
-    /// A request ended so, after this time.
-    pub fn asked(&self, outcome: Outcome, took: Duration) {
+    /// Records the outcome and the duration of a request.
+    pub fn record_request(&self, outcome: RequestOutcome, took: Duration) {
         self.requests(outcome).increment(1);
         self.duration.record(took.as_secs_f64());
     }
 
-    /// A row was rejected.
-    pub fn rejected(&self, reason: Reason) {
+    /// Counts a rejected row.
+    pub fn record_rejected_row(&self, reason: RejectReason) {
         self.rejections(reason).increment(1);
     }
 }

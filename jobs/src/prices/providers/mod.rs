@@ -1,16 +1,16 @@
-//! Where prices come from: one interface, and each provider's quirks behind it.
+//! The providers of prices: one trait, and one client per provider.
 
-mod answer;
 mod binance;
-mod budget;
-mod caller;
-mod circuit;
+mod circuit_breaker;
+mod client;
 mod coinbase;
 mod coingecko;
+mod json;
 mod kraken;
 mod listing;
 mod metrics;
 mod pages;
+mod rate_limiter;
 mod spots;
 
 use std::{collections::HashSet, sync::Arc};
@@ -20,100 +20,100 @@ use time::OffsetDateTime;
 
 use super::{
     Config,
-    model::{AssetId, Candle, Currency, Series, Source, Spot},
+    model::{AssetId, Candle, Currency, ProviderId, Series, Spot},
 };
 use crate::{clock::Clock, error::Error};
 
-/// Why a source has not answered with prices. No text has a key or more than a line of what it sent.
+/// Why a provider returned no prices. No text contains a key, a URL, or more than one line of a response.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Trouble {
-    /// It does not have this asset in this currency, or not at this interval: asking again will not help.
-    #[error("{0} does not have it")]
-    NotOffered(Source),
-    /// Not now: its limits, its ban, or our circuit breaker say so.
-    #[error("{source_name} is not to be asked for another {} s: {why}", after.as_secs())]
-    Later { source_name: Source, after: std::time::Duration, why: String },
-    /// It cannot be reached, is broken, or sends what cannot be read; tried several times.
+pub enum ProviderError {
+    /// It does not offer this asset in this currency, or not at this interval. Retrying does not help.
+    #[error("{0} does not offer it")]
+    NotOffered(ProviderId),
+    /// Retry later: the provider has limited or banned us, or our circuit breaker is open.
+    #[error("{provider} is paused for another {} s: {reason}", after.as_secs())]
+    RetryLater { provider: ProviderId, after: std::time::Duration, reason: String },
+    /// It is unreachable or broken, or its response is unreadable; after several attempts.
     #[error("{0}: {1}")]
-    Failed(Source, String),
+    Failed(ProviderId, String),
 }
 
-/// Finished buckets, in the order of time and each once; what was wrong is left out and told.
+/// Finished buckets, in the order of time and each once. Invalid rows are left out and reported.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Fetched {
+pub struct CandlePage {
     pub candles: Vec<Candle>,
-    /// Rows that broke an invariant, each with its reason; they are never stored.
+    /// Rows that broke an invariant, each with its reason. They are never stored.
     pub rejected: Vec<String>,
 }
 
-/// The pages of a range, the newest first, no two with the same bucket. A page that fails costs its own buckets only;
-/// after [`Trouble::NotOffered`] and [`Trouble::Later`] there are no more.
-pub type Pages<'a> = BoxStream<'a, Result<Fetched, Trouble>>;
+/// The pages of a range, the newest first. No two pages contain the same bucket. A failed page loses only its own
+/// buckets; [`ProviderError::NotOffered`] and [`ProviderError::RetryLater`] end the stream.
+pub type Pages<'a> = BoxStream<'a, Result<CandlePage, ProviderError>>;
 
-/// Present prices of some assets. An asset that is in neither list is not offered.
+/// Present prices of some assets. An asset in neither list is not offered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Spots {
     pub found: Vec<(AssetId, Spot)>,
-    /// Assets that the provider may have, and why their price is not here.
-    pub failed: Vec<(AssetId, Trouble)>,
+    /// Assets that the provider may offer, and why their price is missing.
+    pub failed: Vec<(AssetId, ProviderError)>,
 }
 
 impl Spots {
-    /// No price, for one reason. What is not offered is in neither list.
-    pub fn failed<'a>(assets: impl IntoIterator<Item = &'a AssetId>, trouble: &Trouble) -> Self {
+    /// All assets failed for one reason. If the reason is [`ProviderError::NotOffered`], both lists are empty.
+    pub fn failed<'a>(assets: impl IntoIterator<Item = &'a AssetId>, error: &ProviderError) -> Self {
         let mut spots = Self::default();
-        if !matches!(trouble, Trouble::NotOffered(_)) {
-            spots.failed.extend(assets.into_iter().map(|asset| (asset.clone(), trouble.clone())));
+        if !matches!(error, ProviderError::NotOffered(_)) {
+            spots.failed.extend(assets.into_iter().map(|asset| (asset.clone(), error.clone())));
         }
         spots
     }
 }
 
-/// What a provider knows by name.
+/// The assets and currencies that a provider offers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Names {
     pub assets: HashSet<String>,
     pub currencies: HashSet<String>,
 }
 
-/// One source of prices. The price of a bucket is the one at its end.
+/// A provider of prices. The price of a bucket is the price at its end.
 pub trait Provider: Send + Sync {
-    /// Which one.
-    fn source(&self) -> Source;
+    /// The id of the provider.
+    fn id(&self) -> ProviderId;
 
-    /// The finished buckets that start from `from` on and before `to`, as far as the source reaches.
+    /// Fetches the finished buckets that start at `from` or later and before `to`, as far back as the provider goes.
     fn candles<'a>(&'a self, series: &'a Series, from: OffsetDateTime, to: OffsetDateTime) -> Pages<'a>;
 
-    /// The present prices of those of these assets that it has, each with the provider's own time.
+    /// Fetches the present prices of those of these assets that it offers, each with the time of the provider.
     fn spots<'a>(&'a self, assets: &'a [AssetId], currency: &'a Currency) -> BoxFuture<'a, Spots>;
 
-    /// The assets and currencies that it knows.
+    /// Fetches the assets and currencies that it offers.
     ///
     /// # Errors
-    /// Why its lists cannot be read now.
-    fn names(&self) -> BoxFuture<'_, Result<Names, Trouble>>;
+    /// The [`ProviderError`] of the call when its lists cannot be fetched.
+    fn names(&self) -> BoxFuture<'_, Result<Names, ProviderError>>;
 }
 
-/// All sources, in the order of preference.
+/// The configured providers, in the order of preference.
 #[derive(Clone)]
 pub struct Providers(pub Arc<[Arc<dyn Provider>]>);
 
 impl Providers {
-    /// Those that the configuration names.
+    /// Starts the configured providers.
     ///
     /// # Errors
-    /// When an HTTP client cannot be built, or a key is none.
+    /// [`Error::Internal`] when the HTTP client cannot be built, or a key cannot be sent in a header.
     pub fn start(config: &Config, clock: &Clock) -> Result<Self, Error> {
-        let client = caller::client()?;
-        let start = |source: &Source| -> Result<Arc<dyn Provider>, Error> {
-            let (client, url, clock) = (client.clone(), config.url(*source), clock.clone());
-            Ok(match source {
-                Source::CoinGecko => {
-                    Arc::new(coingecko::CoinGecko::new(client, url, config.coingecko_key.as_ref(), clock)?)
+        let http = client::http_client()?;
+        let start = |id: &ProviderId| -> Result<Arc<dyn Provider>, Error> {
+            let (http, url, clock) = (http.clone(), config.url(*id), clock.clone());
+            Ok(match id {
+                ProviderId::CoinGecko => {
+                    Arc::new(coingecko::CoinGecko::new(http, url, config.coingecko_key.as_ref(), clock)?)
                 }
-                Source::Kraken => Arc::new(kraken::Kraken::new(client, url, clock)),
-                Source::Coinbase => Arc::new(coinbase::Coinbase::new(client, url, clock)),
-                Source::Binance => Arc::new(binance::Binance::new(client, url, clock)),
+                ProviderId::Kraken => Arc::new(kraken::Kraken::new(http, url, clock)),
+                ProviderId::Coinbase => Arc::new(coinbase::Coinbase::new(http, url, clock)),
+                ProviderId::Binance => Arc::new(binance::Binance::new(http, url, clock)),
             })
         };
         Ok(Self(config.providers.iter().map(start).collect::<Result<_, _>>()?))

@@ -1,33 +1,33 @@
-//! A range in pages: each is asked for by itself, so that one that fails costs its own buckets only.
+//! Splits a range into pages. Each page is a separate call, so that a failed one loses only its own buckets.
 
 use futures_util::{StreamExt, future::BoxFuture, stream};
 use time::{OffsetDateTime, macros::datetime};
 
-use super::{Fetched, Pages, Trouble, caller::Caller};
+use super::{CandlePage, Pages, ProviderError, client::ProviderClient};
 use crate::prices::{
     model::Series,
-    normalise::{Sheet, Window},
+    normalise::{CandleSet, Window},
 };
 
-/// No source has anything older.
+/// No provider has older prices.
 const BEGINNING: OffsetDateTime = datetime!(2009-01-01 0:00 UTC);
 
-/// What is asked of a source now: nothing from before there were prices, and nothing that is still to come.
-pub fn window(caller: &Caller, series: &Series, from: OffsetDateTime, to: OffsetDateTime) -> Window {
-    let now = caller.clock.now();
+/// The window to request: nothing before there were prices, and nothing in the future.
+pub fn request_window(client: &ProviderClient, series: &Series, from: OffsetDateTime, to: OffsetDateTime) -> Window {
+    let now = client.clock.now();
     Window { interval: series.interval, from: from.max(BEGINNING), to: to.min(now), now }
 }
 
-/// A window as one page, when there is anything in it.
-pub fn whole(window: Window) -> Vec<Window> {
+/// The window as one page, unless it is empty.
+pub fn single_page(window: Window) -> Vec<Window> {
     if window.from < window.to { vec![window] } else { Vec::new() }
 }
 
-/// Cuts a window into pages of at most so many buckets, the newest first.
-pub fn cut(window: Window, buckets: i32) -> Vec<Window> {
+/// Splits a window into pages of at most `buckets` buckets, the newest first.
+pub fn split_pages(window: Window, buckets: i32) -> Vec<Window> {
     let length = window.interval.length();
     let first = window.interval.bucket(window.from);
-    // The bucket that the window ends in belongs to it.
+    // The bucket that contains the end of the window belongs to it.
     let last = window.interval.bucket(window.to);
     let mut end = if last < window.to { last + length } else { last };
     let mut pages = Vec::new();
@@ -39,16 +39,16 @@ pub fn cut(window: Window, buckets: i32) -> Vec<Window> {
     pages
 }
 
-/// Loads these pages one after the other.
-pub fn load<'a>(
-    caller: &'a Caller,
+/// Fetches these pages one after the other.
+pub fn fetch_pages<'a>(
+    client: &'a ProviderClient,
     series: &'a Series,
     pages: Vec<Window>,
-    page: impl Fn(Window) -> BoxFuture<'a, Result<Sheet, Trouble>> + Send + Sync + 'a,
+    page: impl Fn(Window) -> BoxFuture<'a, Result<CandleSet, ProviderError>> + Send + Sync + 'a,
 ) -> Pages<'a> {
     stream::unfold((pages.into_iter(), page), move |(mut rest, page)| async move {
-        let loaded = page(rest.next()?).await.map(|sheet| fetched(caller, series, sheet));
-        if matches!(loaded, Err(Trouble::NotOffered(_) | Trouble::Later { .. })) {
+        let loaded = page(rest.next()?).await.map(|candle_set| finish_page(client, series, candle_set));
+        if matches!(loaded, Err(ProviderError::NotOffered(_) | ProviderError::RetryLater { .. })) {
             rest = Vec::new().into_iter();
         }
         Some((loaded, (rest, page)))
@@ -56,18 +56,18 @@ pub fn load<'a>(
     .boxed()
 }
 
-/// What the rows of a page come to.
-fn fetched(caller: &Caller, series: &Series, sheet: Sheet) -> Fetched {
-    let (candles, rejected) = sheet.finish();
-    rejected.iter().for_each(|(reason, _)| caller.series.rejected(*reason));
+/// Finishes a page: counts and logs its rejected rows.
+fn finish_page(client: &ProviderClient, series: &Series, candle_set: CandleSet) -> CandlePage {
+    let (candles, rejected) = candle_set.finish();
+    rejected.iter().for_each(|(reason, _)| client.metrics.record_rejected_row(*reason));
     if let Some((reason, row)) = rejected.first() {
         let Series { asset, currency, interval } = series;
         tracing::warn!(
-            provider = %caller.source, %asset, %currency, interval = interval.as_str(),
-            rows = rejected.len(), first = %reason, row, "rows rejected"
+            provider = %client.provider, %asset, %currency, interval = interval.as_str(),
+            rows = rejected.len(), first = %reason, row, "rejected rows of a provider"
         );
     }
-    Fetched { candles, rejected: rejected.into_iter().map(|(reason, row)| format!("{reason}: {row}")).collect() }
+    CandlePage { candles, rejected: rejected.into_iter().map(|(reason, row)| format!("{reason}: {row}")).collect() }
 }
 
 #[cfg(test)]
@@ -76,11 +76,11 @@ mod tests {
     use crate::prices::model::Interval;
 
     #[test]
-    fn pages_cover_a_window_without_a_gap_the_newest_first() {
+    fn pages_cover_the_window_newest_first() {
         let (from, to) = (datetime!(2024-03-01 0:00 UTC), datetime!(2024-03-10 12:00 UTC));
         let window = |from, to| Window { interval: Interval::Daily, from, to, now: to };
         let cut = |from, to, buckets| -> Vec<_> {
-            cut(window(from, to), buckets).iter().map(|page| (page.from, page.to)).collect()
+            split_pages(window(from, to), buckets).iter().map(|page| (page.from, page.to)).collect()
         };
         let day = |day: i64| datetime!(2024-03-01 0:00 UTC) + time::Duration::days(day - 1);
         assert_eq!(cut(from, to, 4), [(day(7), to), (day(3), day(7)), (day(1), day(3))]);
@@ -88,6 +88,6 @@ mod tests {
         let noon = from + time::Duration::hours(12);
         assert_eq!(cut(noon, day(3), 1), [(day(2), day(3)), (noon, day(2))]);
         assert_eq!(cut(to, from, 4), []);
-        assert_eq!(whole(window(to, from)).len(), 0);
+        assert_eq!(single_page(window(to, from)).len(), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! Loading present prices: from PostgreSQL, else from the providers. Of all that are known the newest is shown.
+//! Loads present prices from PostgreSQL, else from the providers. The newest known price is returned.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -10,88 +10,88 @@ use super::{
         hedge::{HedgedCalls, Step},
         model::{AssetId, Currency, Spot},
         normalise::is_stale,
-        providers::{Provider, Spots, Trouble},
+        providers::{Provider, ProviderError, Spots},
         read::{Quote, Read, Reader},
         store,
     },
-    Answers, keys, read,
+    QuoteResults, keys, read_entry,
 };
 use crate::{boot::db::answered, error::Error};
 
 /// The newest known price of an asset.
 pub(super) struct Known {
     quote: Quote,
-    /// When it was fetched, if it is a present price that we stored.
+    /// When it was fetched; `None` unless it is a stored present price.
     fetched_at: Option<OffsetDateTime>,
 }
 
-/// What a provider reported, and when each asset that it failed for can be asked for again.
-struct News {
+/// The prices that a provider reported, and after how long it may be called again for each failed asset.
+struct SpotReport {
     found: Vec<(AssetId, Spot)>,
     failed: Vec<(AssetId, Duration)>,
 }
 
 impl Reader {
-    /// Loads what is this process's turn, and gives the turn back when it is kept.
-    pub(super) async fn load_mine(
+    /// Loads the assets whose locks this process holds. Releases the locks when the result is cached.
+    pub(super) async fn load_locked(
         self: Arc<Self>,
         mut rest: Vec<AssetId>,
         currency: &Currency,
         token: u128,
-    ) -> Answers {
+    ) -> QuoteResults {
         let keys = keys(&rest, currency);
-        // The process that had the turn before may have left an answer.
-        let (mut answers, mut old) = self.look(&mut rest, currency).await;
+        // The previous owner of the lock may have cached a result.
+        let (mut results, mut old) = self.read_cached(&mut rest, currency).await;
         let known = match self.known_spots(&rest, currency, &old).await {
             Ok(known) => known,
             Err(error) => {
-                let _ = self.cache.give_back(&keys, token).await;
-                answers.extend(rest.into_iter().map(|asset| match (old.remove(&asset), &error) {
+                let _ = self.cache.unlock(&keys, token).await;
+                results.extend(rest.into_iter().map(|asset| match (old.remove(&asset), &error) {
                     (Some(quote), Error::Unavailable(_)) => (asset, Ok(Read::Found(quote))),
                     _ => (asset, Err(error.clone())),
                 }));
-                return answers;
+                return results;
             }
         };
         let now = self.now();
         for (asset, Known { quote, fetched_at }) in &known {
             let fresh_until = fetched_at.map_or(now, |at| at.min(now) + self.ages.spot);
             if now < fresh_until {
-                let answer = self.settle(asset, currency, Value::Spot(quote.clone()), fresh_until).await;
-                answers.insert(asset.clone(), answer);
+                let result = self.cache_result(asset, currency, Value::Spot(quote.clone()), fresh_until).await;
+                results.insert(asset.clone(), result);
             }
         }
-        rest.retain(|asset| !answers.contains_key(asset));
+        rest.retain(|asset| !results.contains_key(asset));
         if rest.is_empty() {
-            let _ = self.cache.give_back(&keys, token).await;
-            return answers;
+            let _ = self.cache.unlock(&keys, token).await;
+            return results;
         }
         let all_known = rest.iter().all(|asset| known.contains_key(asset));
-        let patience = if all_known { self.ages.patience } else { self.ages.patience_with_nothing };
+        let max_wait = if all_known { self.ages.max_wait } else { self.ages.max_wait_with_nothing };
         let known = Arc::new(known);
-        // A task of its own: it goes on when its callers have gone.
-        let asking = tokio::spawn({
+        // Its own task, so that it continues when its callers are gone.
+        let fetching = tokio::spawn({
             let (this, rest, currency, known) = (self.clone(), rest.clone(), currency.clone(), known.clone());
             async move {
-                let answers = this.ask_spots(rest, &currency, &known).await;
-                let _ = this.cache.give_back(&keys, token).await;
-                answers
+                let results = this.fetch_spots(rest, &currency, &known).await;
+                let _ = this.cache.unlock(&keys, token).await;
+                results
             }
         });
-        match tokio::time::timeout(patience, asking).await {
-            Ok(Ok(asked)) => answers.extend(asked),
+        match tokio::time::timeout(max_wait, fetching).await {
+            Ok(Ok(fetched)) => results.extend(fetched),
             Ok(Err(_)) | Err(_) => {
                 for asset in rest {
-                    let value = old_or_nothing(known.get(&asset).map(|known| &known.quote));
-                    let answer = self.settle(&asset, currency, value, self.now() + self.ages.failed).await;
-                    answers.insert(asset, answer);
+                    let value = stale_or_nothing(known.get(&asset).map(|known| &known.quote));
+                    let result = self.cache_result(&asset, currency, value, self.now() + self.ages.failed).await;
+                    results.insert(asset, result);
                 }
             }
         }
-        answers
+        results
     }
 
-    /// The newest prices that are stored or cached: of a moment, or of the end of a day or an hour.
+    /// The newest stored or cached price of each asset: a present price, or the close of a day or an hour.
     async fn known_spots(
         &self,
         assets: &[AssetId],
@@ -123,41 +123,41 @@ impl Reader {
         Ok(known)
     }
 
-    /// Asks the providers, each for what is still missing, and keeps what they say.
-    async fn ask_spots(
+    /// Calls the providers, each for the assets that are still missing, and caches the results.
+    async fn fetch_spots(
         self: &Arc<Self>,
         assets: Vec<AssetId>,
         currency: &Currency,
         known: &HashMap<AssetId, Known>,
-    ) -> Answers {
-        let (mut answers, mut rest) = (Answers::new(), assets);
+    ) -> QuoteResults {
+        let (mut results, mut rest) = (QuoteResults::new(), assets);
         let mut newest: HashMap<AssetId, Quote> =
             known.iter().map(|(asset, known)| (asset.clone(), known.quote.clone())).collect();
-        let mut troubles = HashMap::<AssetId, Vec<Duration>>::new();
+        let mut retry_delays = HashMap::<AssetId, Vec<Duration>>::new();
         let mut calls = HedgedCalls::new(&self.providers, self.ages.hedge);
         while !rest.is_empty() {
-            let news = match calls.next().await {
+            let report = match calls.next().await {
                 Step::Call(provider) => {
                     let (this, rest, currency) = (self.clone(), rest.clone(), currency.clone());
                     calls.spawn(|reporter| async move {
-                        let news = this.store_spots(&*provider, &rest, &currency).await;
-                        // When all is found, nothing waits for it; but it is stored.
-                        let _ = reporter.report(news);
+                        let report = this.store_spots(&*provider, &rest, &currency).await;
+                        // When all prices are found, the receiver is gone; the prices are stored anyway.
+                        let _ = reporter.report(report);
                     });
                     continue;
                 }
-                Step::News(news) => news,
+                Step::Report(report) => report,
                 Step::Finished => break,
             };
-            for (asset, after) in news.failed {
-                troubles.entry(asset).or_default().push(after);
+            for (asset, after) in report.failed {
+                retry_delays.entry(asset).or_default().push(after);
             }
-            for (asset, spot) in news.found {
+            for (asset, spot) in report.found {
                 let is_newer = newest.get(&asset).is_none_or(|known| known.as_of <= spot.as_of);
                 if is_newer {
                     newest.insert(asset.clone(), quote(&spot, true));
                 }
-                // Another provider may have a present one.
+                // Another provider may have a current price.
                 if is_stale(spot.as_of, self.now()) || !rest.contains(&asset) {
                     continue;
                 }
@@ -166,43 +166,43 @@ impl Reader {
                     .get(&asset)
                     .map_or_else(|| quote(&spot, false), |newest| Quote { stale: false, ..newest.clone() });
                 let until = self.now() + self.ages.spot;
-                let answer = self.settle(&asset, currency, Value::Spot(shown), until).await;
-                answers.insert(asset, answer);
+                let result = self.cache_result(&asset, currency, Value::Spot(shown), until).await;
+                results.insert(asset, result);
             }
         }
         for asset in rest {
-            let (value, life) = match (newest.get(&asset), troubles.get(&asset)) {
-                (known, Some(troubles)) => (old_or_nothing(known), self.pause(troubles)),
+            let (value, life) = match (newest.get(&asset), retry_delays.get(&asset)) {
+                (known, Some(retry_delays)) => (stale_or_nothing(known), self.ages.pause_after(retry_delays)),
                 (None, None) => (Value::Unknown, self.ages.unknown),
-                (known, None) => (old_or_nothing(known), self.ages.unknown),
+                (known, None) => (stale_or_nothing(known), self.ages.unknown),
             };
-            let answer = self.settle(&asset, currency, value, self.now() + life).await;
-            answers.insert(asset, answer);
+            let result = self.cache_result(&asset, currency, value, self.now() + life).await;
+            results.insert(asset, result);
         }
-        answers
+        results
     }
 
-    /// Asks one provider, and stores what it has.
-    async fn store_spots(&self, provider: &dyn Provider, assets: &[AssetId], currency: &Currency) -> News {
+    /// Calls one provider and stores its prices.
+    async fn store_spots(&self, provider: &dyn Provider, assets: &[AssetId], currency: &Currency) -> SpotReport {
         let Spots { found, failed } = provider.spots(assets, currency).await;
         let result = match (found.is_empty(), failed.first()) {
-            (true, Some((_, trouble))) => Err(trouble.clone()),
-            (true, None) => Err(Trouble::NotOffered(provider.source())),
+            (true, Some((_, error))) => Err(error.clone()),
+            (true, None) => Err(ProviderError::NotOffered(provider.id())),
             (false, _) => Ok(()),
         };
-        let _ = self.counted(provider.source(), result);
+        let _ = self.record_call(provider.id(), result);
         if !found.is_empty()
-            && let Err(error) = answered(store::put_spots(&self.pool, currency, &found, self.now())).await
+            && let Err(error) = answered(store::upsert_spots(&self.pool, currency, &found, self.now())).await
         {
-            // They are good all the same, and the next call stores them.
-            tracing::warn!(%error, "present prices are not stored");
+            // The prices are valid, and the next call stores them.
+            tracing::warn!(%error, "could not store present prices");
         }
-        let failed = failed.into_iter().filter_map(|(asset, trouble)| Some((asset, self.wait_after(&trouble)?)));
-        News { found, failed: failed.collect() }
+        let failed = failed.into_iter().filter_map(|(asset, error)| Some((asset, self.retry_delay(&error)?)));
+        SpotReport { found, failed: failed.collect() }
     }
 
-    /// Keeps what became of an asset, and says it.
-    async fn settle(
+    /// Caches the result for an asset and returns it.
+    async fn cache_result(
         &self,
         asset: &AssetId,
         currency: &Currency,
@@ -210,15 +210,15 @@ impl Reader {
         fresh_until: OffsetDateTime,
     ) -> Result<Read<Quote>, Error> {
         let entry = Arc::new(Entry { value, fresh_until, generation: self.salt });
-        self.keep(&spot_key(asset.as_str(), currency.as_str()), entry.clone()).await;
-        read(&entry, self.now()).ok_or_else(|| Error::Internal("an entry of a price has another form".into()))
+        self.cache_entry(&spot_key(asset.as_str(), currency.as_str()), entry.clone()).await;
+        read_entry(&entry, self.now()).ok_or_else(|| Error::Internal("cache entry is not a price".into()))
     }
 }
 
 fn quote(spot: &Spot, stale: bool) -> Quote {
-    Quote { price: spot.price.to_plain_string(), as_of: spot.as_of, source: spot.source, stale }
+    Quote { price: spot.price.to_plain_string(), as_of: spot.as_of, provider: spot.provider, stale }
 }
 
-fn old_or_nothing(known: Option<&Quote>) -> Value {
+fn stale_or_nothing(known: Option<&Quote>) -> Value {
     known.map_or(Value::Nothing, |quote| Value::Spot(Quote { stale: true, ..quote.clone() }))
 }

@@ -1,50 +1,53 @@
-//! SQL of the fetches of each day.
+//! The SQL of the daily fetches.
 
 use sqlx::{PgConnection, PgPool};
 use time::{Date, OffsetDateTime};
 
-use super::super::model::{AssetId, Source};
+use super::super::model::{AssetId, ProviderId};
 use crate::{
     boot::pooler::{on, repeatable, within},
     queue::JobId,
 };
 
-/// What one run has come to.
+/// The counts of one run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Buckets that were not there.
+    /// New buckets.
     pub stored: u64,
-    /// Buckets that the source has revised.
+    /// Buckets that the provider has revised.
     pub revised: u64,
-    /// Rows that were not believed.
+    /// Rows that broke an invariant.
     pub rejected: u64,
-    /// What there is to say.
+    /// A note for operators.
     pub note: Option<String>,
 }
 
-/// A fetch that is under way.
+/// A fetch that has not ended.
 #[derive(Debug)]
-pub struct Open {
-    /// Since when it is asked for.
+pub struct OpenFetch {
+    /// When it was enqueued.
     pub enqueued_at: OffsetDateTime,
     pub now: OffsetDateTime,
 }
 
-/// How a day stands after one more of its fetches has ended.
+/// The state of a day after one of its fetches has ended.
 #[derive(Debug, Default)]
-pub struct Day {
+pub struct DayState {
     /// Fetches that have not ended.
     pub open: usize,
     pub fetches: usize,
-    /// Those of assets that the provider does not have.
+    /// Fetches of assets that the provider does not offer.
     pub not_offered: usize,
-    /// Those that were given up.
+    /// Fetches that were given up.
     pub dead: usize,
 }
 
-/// Records that these are to be fetched; answers the jobs of those that were not already, or that had been given up. The
-/// others have theirs.
-pub async fn ask(tx: &mut PgConnection, day: Date, fetches: &[(AssetId, Source, JobId)]) -> sqlx::Result<Vec<String>> {
+/// Inserts these fetches. Returns the job ids of those that are new or were given up; the others already have a job.
+pub async fn insert_missing(
+    tx: &mut PgConnection,
+    day: Date,
+    fetches: &[(AssetId, ProviderId, JobId)],
+) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar!(
         "INSERT INTO price_fetches (day, asset, source, job_id)
          SELECT $1, asset, source, job_id FROM unnest($2::text[], $3::text[], $4::text[]) AS asked (asset, source, job_id)
@@ -55,38 +58,49 @@ pub async fn ask(tx: &mut PgConnection, day: Date, fetches: &[(AssetId, Source, 
          RETURNING job_id",
         day,
         &fetches.iter().map(|(asset, ..)| asset.as_str().to_owned()).collect::<Vec<_>>(),
-        &fetches.iter().map(|(_, source, _)| source.as_str().to_owned()).collect::<Vec<_>>(),
+        &fetches.iter().map(|(_, provider, _)| provider.as_str().to_owned()).collect::<Vec<_>>(),
         &fetches.iter().map(|(.., id)| id.to_string()).collect::<Vec<_>>(),
     )
     .fetch_all(within(tx))
     .await
 }
 
-/// A fetch, unless it has ended.
-pub async fn open(pool: &PgPool, day: Date, asset: &AssetId, source: Source) -> sqlx::Result<Option<Open>> {
+/// Finds a fetch that has not ended.
+pub async fn find_open(
+    pool: &PgPool,
+    day: Date,
+    asset: &AssetId,
+    provider: ProviderId,
+) -> sqlx::Result<Option<OpenFetch>> {
     sqlx::query_as!(
-        Open,
+        OpenFetch,
         r#"SELECT enqueued_at, now() AS "now!" FROM price_fetches
            WHERE day = $1 AND asset = $2 AND source = $3 AND finished_at IS NULL"#,
         day,
         asset.as_str(),
-        source.as_str(),
+        provider.as_str(),
     )
     .fetch_optional(repeatable(pool))
     .await
 }
 
-/// Adds what a run has come to that is not the last one.
-pub async fn note(pool: &PgPool, day: Date, asset: &AssetId, source: Source, tally: &Tally) -> sqlx::Result<()> {
+/// Adds the counts of a run that is not the last one of its fetch.
+pub async fn add_counts(
+    pool: &PgPool,
+    day: Date,
+    asset: &AssetId,
+    provider: ProviderId,
+    tally: &Tally,
+) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE price_fetches SET stored = stored + $4, revised = revised + $5, rejected = $6, error = $7
          WHERE day = $1 AND asset = $2 AND source = $3 AND finished_at IS NULL",
         day,
         asset.as_str(),
-        source.as_str(),
-        count(tally.stored),
-        count(tally.revised),
-        count(tally.rejected),
+        provider.as_str(),
+        to_i64(tally.stored),
+        to_i64(tally.revised),
+        to_i64(tally.rejected),
         tally.note,
     )
     .execute(on(pool))
@@ -94,20 +108,20 @@ pub async fn note(pool: &PgPool, day: Date, asset: &AssetId, source: Source, tal
     Ok(())
 }
 
-/// Locks a day, so that of its fetches that end at once one is the last.
-pub async fn hold_day(tx: &mut PgConnection, day: Date) -> sqlx::Result<()> {
+/// Locks a day, so that exactly one of several fetches that end at once is the last.
+pub async fn lock_day(tx: &mut PgConnection, day: Date) -> sqlx::Result<()> {
     sqlx::query!("SELECT asset FROM price_fetches WHERE day = $1 ORDER BY asset, source FOR UPDATE", day)
         .fetch_all(within(tx))
         .await?;
     Ok(())
 }
 
-/// Ends a fetch; `false` when it has ended before.
+/// Ends a fetch. Returns `false` when it had already ended.
 pub async fn finish(
     tx: &mut PgConnection,
     day: Date,
     asset: &AssetId,
-    source: Source,
+    provider: ProviderId,
     outcome: &str,
     tally: &Tally,
 ) -> sqlx::Result<bool> {
@@ -117,18 +131,18 @@ pub async fn finish(
          WHERE day = $1 AND asset = $2 AND source = $3 AND finished_at IS NULL",
         day,
         asset.as_str(),
-        source.as_str(),
+        provider.as_str(),
         outcome,
-        count(tally.stored),
-        count(tally.revised),
-        count(tally.rejected),
+        to_i64(tally.stored),
+        to_i64(tally.revised),
+        to_i64(tally.rejected),
         tally.note,
     );
     Ok(finished.execute(within(tx)).await?.rows_affected() == 1)
 }
 
-/// How a day stands.
-pub async fn day(tx: &mut PgConnection, day: Date) -> sqlx::Result<Day> {
+/// Counts the fetches of a day.
+pub async fn day_state(tx: &mut PgConnection, day: Date) -> sqlx::Result<DayState> {
     let row = sqlx::query!(
         r#"SELECT count(*) AS "fetches!", count(*) FILTER (WHERE finished_at IS NULL) AS "open!",
                   count(*) FILTER (WHERE outcome = 'not_offered') AS "not_offered!",
@@ -140,42 +154,42 @@ pub async fn day(tx: &mut PgConnection, day: Date) -> sqlx::Result<Day> {
     .await?;
     let number = |count: i64| usize::try_from(count).unwrap_or_default();
     let (open, fetches) = (number(row.open), number(row.fetches));
-    Ok(Day { open, fetches, not_offered: number(row.not_offered), dead: number(row.dead) })
+    Ok(DayState { open, fetches, not_offered: number(row.not_offered), dead: number(row.dead) })
 }
 
-/// Gives up a fetch; what its runs have stored stays told. `false` when it has ended before.
+/// Gives up a fetch; the counts of its runs stay. Returns `false` when it had already ended.
 pub async fn give_up(
     tx: &mut PgConnection,
     day: Date,
     asset: &AssetId,
-    source: Source,
-    why: &str,
+    provider: ProviderId,
+    reason: &str,
 ) -> sqlx::Result<bool> {
     let given_up = sqlx::query!(
         "UPDATE price_fetches SET finished_at = now(), outcome = 'dead', error = $4
          WHERE day = $1 AND asset = $2 AND source = $3 AND finished_at IS NULL",
         day,
         asset.as_str(),
-        source.as_str(),
-        why,
+        provider.as_str(),
+        reason,
     );
     Ok(given_up.execute(within(tx)).await?.rows_affected() == 1)
 }
 
-/// Has a fetch go on that was given up.
-pub async fn revive(tx: &mut PgConnection, day: Date, asset: &AssetId, source: Source) -> sqlx::Result<()> {
+/// Reopens a fetch that was given up.
+pub async fn reopen(tx: &mut PgConnection, day: Date, asset: &AssetId, provider: ProviderId) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE price_fetches SET finished_at = NULL, outcome = NULL, enqueued_at = now()
          WHERE day = $1 AND asset = $2 AND source = $3 AND outcome = 'dead'",
         day,
         asset.as_str(),
-        source.as_str(),
+        provider.as_str(),
     )
     .execute(within(tx))
     .await?;
     Ok(())
 }
 
-fn count(number: u64) -> i64 {
+fn to_i64(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

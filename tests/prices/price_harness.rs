@@ -1,4 +1,4 @@
-//! API processes' worth of prices over a database of a test's own, with its sources and its clock.
+//! The harness of price tests: API nodes in this process over a fresh database, in-memory providers and a test clock.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,7 +7,7 @@ use jobs::{
     app::{self, App},
     boot::{db::Database, shutdown::Shutdown},
     config::EnvReader,
-    prices::{Prices, ages::Ages, model::Source, providers::Providers},
+    prices::{Prices, ages::Ages, model::ProviderId, providers::Providers},
     queue::Queue,
     remote::redis::Redis,
     users::{Role, UserId, token::Tokens},
@@ -17,7 +17,7 @@ use serde_json::Value;
 use sqlx::PgPool;
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use super::market::Market;
+use super::in_memory::InMemoryProviders;
 use crate::harness::{
     database::{self, TestDatabase},
     http::{HttpResponse, send},
@@ -29,47 +29,51 @@ pub const ADMIN_KEY: &str = "the other key of the tests";
 const SECRET: &str = "a secret of the tests, 32 bytes long or more";
 pub const STALE: &str = "110 - \"Response is Stale\"";
 
-/// A database and sources, on which any number of API processes' worth of the feature stands.
-pub struct Stand {
+/// A database and providers. Any number of nodes run over them.
+pub struct PriceHarness {
     pub database: TestDatabase,
-    pub market: Arc<Market>,
-    /// How long Redis is waited for; longer than it is in production, where the machine may be busy with other tests.
-    pub patience: Duration,
+    pub providers: Arc<InMemoryProviders>,
+    /// The time-out of Redis. Longer than in production, because other tests may load the machine.
+    pub redis_timeout: Duration,
 }
 
-/// An API of this process, with a cache of its own or one in Redis.
+/// An API node in this process, with its own cache or one in Redis.
 pub struct Node {
     pub url: String,
     pub client: Client,
     pub prices: Prices,
-    /// Closed, the database is out of reach.
+    /// The pool of the node. Closing it makes the database unavailable.
     pub pool: PgPool,
     shutdown: Shutdown,
     serving: JoinHandle<()>,
 }
 
-impl Stand {
+impl PriceHarness {
     pub async fn new() -> Self {
-        Self { database: database::fresh().await, market: Arc::new(Market::new()), patience: Duration::from_secs(10) }
+        Self {
+            database: database::fresh().await,
+            providers: Arc::new(InMemoryProviders::new()),
+            redis_timeout: Duration::from_secs(10),
+        }
     }
 
     pub async fn node(&self, redis: Option<&str>) -> Node {
-        // On a busy machine even a fast source may be silent for a second.
-        self.node_with(redis, Ages { hedge: Duration::from_secs(10), ..Ages::SHIPPED }).await
+        // On a busy machine even a fast provider may need a second.
+        self.node_with(redis, Ages { hedge: Duration::from_secs(10), ..Ages::DEFAULT }).await
     }
 
     pub async fn node_with(&self, redis: Option<&str>, ages: Ages) -> Node {
-        let providers = Providers(Arc::new(self.market.sources()));
+        let providers = Providers(Arc::new(self.providers.all()));
         self.node_of("coingecko,kraken", providers, redis, ages).await
     }
 
-    /// A node with one of the two providers.
-    pub async fn node_with_only(&self, source: Source, redis: Option<&str>) -> Node {
-        let sources = self.market.sources().into_iter().filter(|provider| provider.source() == source);
-        self.node_of(source.as_str(), Providers(sources.collect()), redis, Ages::SHIPPED).await
+    /// Starts a node with one of the two providers.
+    pub async fn node_with_only(&self, id: ProviderId, redis: Option<&str>) -> Node {
+        let provider = self.providers.all().into_iter().filter(|provider| provider.id() == id);
+        self.node_of(id.as_str(), Providers(provider.collect()), redis, Ages::DEFAULT).await
     }
 
-    /// A node with these providers, whose names are also given as `CRYPTO_PROVIDERS`.
+    /// Starts a node with these providers, whose names are also set as `CRYPTO_PROVIDERS`.
     pub async fn node_of(&self, names: &str, providers: Providers, redis: Option<&str>, ages: Ages) -> Node {
         let mut pairs = vec![
             ("API_KEY", KEY),
@@ -86,9 +90,10 @@ impl Stand {
         let (database, shutdown) = (Database::parse(&self.database.url).expect("a URL"), Shutdown::default());
         let mut app = App::start(&database, &jobs, "api", &shutdown.drain).expect("an app");
         let pool = self.database.pool().await;
-        let redis = jobs.redis.as_ref().map(|url| Redis::patient(url, self.patience).expect("a client"));
-        let clock = self.market.clock();
-        let prices = Prices::with(&pool, &Queue::start(pool.clone()), &jobs.prices, redis, providers, ages, clock);
+        let redis = jobs.redis.as_ref().map(|url| Redis::with_timeout(url, self.redis_timeout).expect("a client"));
+        let clock = self.providers.clock();
+        let prices =
+            Prices::with_parts(&pool, &Queue::start(pool.clone()), &jobs.prices, redis, providers, ages, clock);
         app.prices = prices.clone();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
@@ -105,40 +110,41 @@ impl Node {
         send(self.client.get(format!("{}{path}", self.url)).header("x-api-key", KEY)).await
     }
 
-    /// What a good answer shows, and whether it is marked as stale. It lacks nothing.
-    pub async fn shown(&self, path: &str) -> (Value, bool) {
-        let (shown, stale, missing) = self.shown_with_missing(path).await;
+    /// Reads a complete 200 response: its body, and whether it is marked as stale.
+    pub async fn read(&self, path: &str) -> (Value, bool) {
+        let (shown, stale, missing) = self.read_with_missing(path).await;
         assert_eq!(missing, 0, "{path}: {shown}");
         (shown, stale)
     }
 
-    /// What a good answer shows, whether it is marked as stale, and how many points it says that it lacks.
-    pub async fn shown_with_missing(&self, path: &str) -> (Value, bool, usize) {
-        let answer = self.get(path).await;
-        assert_eq!(answer.status, 200, "{path}: {answer:?}");
-        let warnings: Vec<&str> = answer.header("warning").split(", ").filter(|warning| !warning.is_empty()).collect();
+    /// Reads a 200 response: its body, whether it is marked as stale, and how many points are missing.
+    pub async fn read_with_missing(&self, path: &str) -> (Value, bool, usize) {
+        let response = self.get(path).await;
+        assert_eq!(response.status, 200, "{path}: {response:?}");
+        let warnings: Vec<&str> =
+            response.header("warning").split(", ").filter(|warning| !warning.is_empty()).collect();
         let (stale, others): (Vec<_>, Vec<_>) = warnings.into_iter().partition(|warning| *warning == STALE);
         let missing = others.iter().map(|warning| {
             let text = warning.strip_prefix("199 - \"").and_then(|text| text.strip_suffix('"'));
             let (count, rest) = text.and_then(|text| text.split_once(' ')).unwrap_or_default();
-            assert!(["point is missing", "points are missing"].contains(&rest), "{path}: {answer:?}");
+            assert!(["point is missing", "points are missing"].contains(&rest), "{path}: {response:?}");
             count.parse::<usize>().expect("a number")
         });
         let missing: Vec<_> = missing.collect();
-        assert!(stale.len() <= 1 && missing.len() <= 1, "{path}: {answer:?}");
-        (answer.json(), stale.len() == 1, missing.first().copied().unwrap_or(0))
+        assert!(stale.len() <= 1 && missing.len() <= 1, "{path}: {response:?}");
+        (response.json(), stale.len() == 1, missing.first().copied().unwrap_or(0))
     }
 
-    /// The buckets and prices of a chart that lacks nothing, and whether it is marked as stale.
+    /// Reads a complete chart: its points, and whether it is marked as stale.
     pub async fn chart(&self, query: &str) -> (Vec<(i64, String)>, bool) {
         let (prices, stale, missing) = self.chart_with_missing(query).await;
         assert_eq!(missing, 0, "{query}: {prices:?}");
         (prices, stale)
     }
 
-    /// The buckets and prices of a chart, whether it is marked as stale, and how many points it says that it lacks.
+    /// Reads a chart: its points, whether it is marked as stale, and how many points are missing.
     pub async fn chart_with_missing(&self, query: &str) -> (Vec<(i64, String)>, bool, usize) {
-        let (shown, stale, missing) = self.shown_with_missing(&format!("/market_chart?{query}")).await;
+        let (shown, stale, missing) = self.read_with_missing(&format!("/market_chart?{query}")).await;
         let prices = shown["prices"].as_array().expect("a list").iter().map(|point| {
             assert_eq!(point.as_array().map(Vec::len), Some(2), "{point}");
             (point[0].as_i64().expect("a time"), point[1].as_str().expect("a text").to_owned())

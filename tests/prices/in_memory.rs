@@ -1,4 +1,4 @@
-//! Sources of prices that a test fills, breaks and counts, and the clock that they and the feature go by.
+//! In-memory providers that a test fills, breaks and counts, and the test clock.
 
 use std::{
     collections::BTreeMap,
@@ -11,39 +11,39 @@ use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use jobs::{
     clock::Clock,
     prices::{
-        model::{AssetId, Candle, Currency, Interval, Series, Source, Spot},
-        providers::{Fetched, Names, Pages, Provider, Spots, Trouble},
+        model::{AssetId, Candle, Currency, Interval, ProviderId, Series, Spot},
+        providers::{CandlePage, Names, Pages, Provider, ProviderError, Spots},
     },
 };
 use sqlx::types::BigDecimal;
 use time::{OffsetDateTime, macros::datetime};
 use tokio::sync::Semaphore;
 
-/// The time at which every test begins.
+/// The time at which every test starts.
 pub const NOON: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
 
-/// How a source answers.
+/// How a provider responds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FakeMode {
+pub enum ProviderMode {
     Well,
     Down,
-    /// For so many seconds.
+    /// Banned for this many seconds.
     Banned(u64),
-    /// Not before its gate opens.
+    /// Responds when its gate opens.
     Slow,
 }
 
-/// Two sources; the first is preferred.
-pub struct Market {
-    pub coingecko: Arc<Stall>,
-    pub kraken: Arc<Stall>,
-    /// The time that the clock shows; it stands still until a test sets it.
+/// Two providers; CoinGecko is preferred.
+pub struct InMemoryProviders {
+    pub coingecko: Arc<InMemoryProvider>,
+    pub kraken: Arc<InMemoryProvider>,
+    /// The time of the clock. It stands still until a test sets it.
     time: Arc<Mutex<OffsetDateTime>>,
 }
 
-/// One source.
-pub struct Stall {
-    source: Source,
+/// One provider.
+pub struct InMemoryProvider {
+    id: ProviderId,
     clock: Clock,
     pub gate: Semaphore,
     state: Mutex<State>,
@@ -51,28 +51,28 @@ pub struct Stall {
 
 #[derive(Default)]
 struct State {
-    mood: Option<FakeMode>,
-    /// Finished and unfinished buckets of dollar series, by asset, interval and start.
+    mode: Option<ProviderMode>,
+    /// Finished and unfinished buckets in dollars, by asset, interval and start.
     buckets: BTreeMap<(String, Interval, OffsetDateTime), String>,
     present: BTreeMap<String, String>,
     charts: usize,
     /// The assets of each call for present prices.
     spots: Vec<Vec<String>>,
-    /// How old its present prices are.
-    behind: Duration,
+    /// The age of its present prices.
+    age: Duration,
 }
 
-impl Market {
+impl InMemoryProviders {
     pub fn new() -> Self {
         let time = Arc::new(Mutex::new(NOON));
-        let stall = |source| {
+        let provider = |id| {
             let (clock, gate) = (clock(&time), Semaphore::new(0));
-            Arc::new(Stall { source, clock, gate, state: Mutex::default() })
+            Arc::new(InMemoryProvider { id, clock, gate, state: Mutex::default() })
         };
-        Self { coingecko: stall(Source::CoinGecko), kraken: stall(Source::Kraken), time }
+        Self { coingecko: provider(ProviderId::CoinGecko), kraken: provider(ProviderId::Kraken), time }
     }
 
-    pub fn sources(&self) -> [Arc<dyn Provider>; 2] {
+    pub fn all(&self) -> [Arc<dyn Provider>; 2] {
         [self.coingecko.clone(), self.kraken.clone()]
     }
 
@@ -89,7 +89,7 @@ impl Market {
         *self.time.lock().unwrap() = time;
     }
 
-    pub fn pass(&self, time: Duration) {
+    pub fn advance(&self, time: Duration) {
         *self.time.lock().unwrap() += time;
     }
 }
@@ -99,22 +99,22 @@ fn clock(time: &Arc<Mutex<OffsetDateTime>>) -> Clock {
     Clock::new(move || *time.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-impl Stall {
+impl InMemoryProvider {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
 
-    pub fn is(&self, mood: FakeMode) {
-        self.state().mood = Some(mood);
+    pub fn set_mode(&self, mode: ProviderMode) {
+        self.state().mode = Some(mode);
     }
 
-    /// Says what this bucket's price is.
+    /// Sets the price of a bucket.
     pub fn put(&self, asset: &str, interval: Interval, bucket: OffsetDateTime, price: &str) {
         assert_eq!(interval.bucket(bucket), bucket);
         self.state().buckets.insert((asset.to_owned(), interval, bucket), price.to_owned());
     }
 
-    /// Fills this many buckets up to the running one, that one included, with the number of each as its price.
+    /// Fills `count` buckets before the running one, and the running one. The price is the number of the bucket.
     pub fn fill(&self, asset: &str, interval: Interval, count: u32) {
         let running = interval.bucket(self.clock.now());
         for back in 0..=count {
@@ -124,47 +124,47 @@ impl Stall {
         }
     }
 
-    /// Says what an asset costs now.
+    /// Sets the present price of an asset.
     pub fn quote(&self, asset: &str, price: &str) {
         self.state().present.insert(asset.to_owned(), price.to_owned());
     }
 
-    /// From now on its present prices are of the past.
-    pub fn lag(&self, behind: Duration) {
-        self.state().behind = behind;
+    /// Makes its present prices `age` old.
+    pub fn lag(&self, age: Duration) {
+        self.state().age = age;
     }
 
-    /// How often it was asked for a series.
+    /// The number of calls for series.
     pub fn charts(&self) -> usize {
         self.state().charts
     }
 
-    /// What it was asked for at once, call by call.
+    /// The assets of each call for present prices.
     pub fn spots(&self) -> Vec<Vec<String>> {
         self.state().spots.clone()
     }
 
-    /// All it has of a series that is finished by now, from a time on.
+    /// All its finished buckets of a series from a time on.
     pub fn finished(&self, asset: &str, interval: Interval, from: OffsetDateTime) -> Vec<(i64, String)> {
         let now = self.clock.now();
         let state = self.state();
-        let of_it = state.buckets.iter().filter(|((of, at, bucket), _)| {
+        let finished = state.buckets.iter().filter(|((of, at, bucket), _)| {
             of == asset && *at == interval && *bucket >= from && *bucket + interval.length() <= now
         });
-        of_it.map(|((.., bucket), price)| (bucket.unix_timestamp() * 1000, price.clone())).collect()
+        finished.map(|((.., bucket), price)| (bucket.unix_timestamp() * 1000, price.clone())).collect()
     }
 
-    async fn mood(&self) -> Result<(), Trouble> {
-        let mood = self.state().mood;
-        match mood.unwrap_or(FakeMode::Well) {
-            FakeMode::Well => Ok(()),
-            FakeMode::Down => Err(Trouble::Failed(self.source, "connection refused".into())),
-            FakeMode::Banned(seconds) => Err(Trouble::Later {
-                source_name: self.source,
+    async fn mode(&self) -> Result<(), ProviderError> {
+        let mode = self.state().mode;
+        match mode.unwrap_or(ProviderMode::Well) {
+            ProviderMode::Well => Ok(()),
+            ProviderMode::Down => Err(ProviderError::Failed(self.id, "connection refused".into())),
+            ProviderMode::Banned(seconds) => Err(ProviderError::RetryLater {
+                provider: self.id,
                 after: Duration::from_secs(seconds),
-                why: "banned".into(),
+                reason: "banned".into(),
             }),
-            FakeMode::Slow => {
+            ProviderMode::Slow => {
                 self.gate.acquire().await.expect("a gate").forget();
                 Ok(())
             }
@@ -172,16 +172,21 @@ impl Stall {
     }
 }
 
-impl Stall {
-    async fn page(&self, series: &Series, from: OffsetDateTime, to: OffsetDateTime) -> Result<Fetched, Trouble> {
+impl InMemoryProvider {
+    async fn page(
+        &self,
+        series: &Series,
+        from: OffsetDateTime,
+        to: OffsetDateTime,
+    ) -> Result<CandlePage, ProviderError> {
         self.state().charts += 1;
-        // As long as a fast one takes: what comes at one moment overlaps.
+        // Takes as long as a fast provider, so that concurrent calls overlap.
         tokio::time::sleep(Duration::from_millis(20)).await;
-        self.mood().await?;
+        self.mode().await?;
         let (asset, interval) = (series.asset.as_str(), series.interval);
         let offered = self.state().buckets.keys().any(|(of, at, _)| of == asset && *at == interval);
         if !offered || series.currency.as_str() != "usd" {
-            return Err(Trouble::NotOffered(self.source));
+            return Err(ProviderError::NotOffered(self.id));
         }
         let to = to.unix_timestamp() * 1000;
         let finished = self.finished(asset, interval, from).into_iter().filter(|(millis, _)| *millis < to);
@@ -193,13 +198,13 @@ impl Stall {
             close: BigDecimal::from_str(&price).unwrap(),
             volume: None,
         });
-        Ok(Fetched { candles: candles.collect(), rejected: Vec::new() })
+        Ok(CandlePage { candles: candles.collect(), rejected: Vec::new() })
     }
 }
 
-impl Provider for Stall {
-    fn source(&self) -> Source {
-        self.source
+impl Provider for InMemoryProvider {
+    fn id(&self) -> ProviderId {
+        self.id
     }
 
     fn candles<'a>(&'a self, series: &'a Series, from: OffsetDateTime, to: OffsetDateTime) -> Pages<'a> {
@@ -211,8 +216,8 @@ impl Provider for Stall {
             let wanted = assets.iter().map(|asset| asset.as_str().to_owned()).collect();
             self.state().spots.push(wanted);
             tokio::time::sleep(Duration::from_millis(20)).await;
-            if let Err(trouble) = self.mood().await {
-                return Spots::failed(assets, &trouble);
+            if let Err(error) = self.mode().await {
+                return Spots::failed(assets, &error);
             }
             if currency.as_str() != "usd" {
                 return Spots::default();
@@ -220,14 +225,14 @@ impl Provider for Stall {
             let (as_of, state) = (self.clock.now(), self.state());
             let spot = |asset: &AssetId| {
                 let price = BigDecimal::from_str(state.present.get(asset.as_str())?).unwrap();
-                Some((asset.clone(), Spot { price, as_of: as_of - state.behind, source: self.source }))
+                Some((asset.clone(), Spot { price, as_of: as_of - state.age, provider: self.id }))
             };
             Spots { found: assets.iter().filter_map(spot).collect(), failed: Vec::new() }
         }
         .boxed()
     }
 
-    fn names(&self) -> BoxFuture<'_, Result<Names, Trouble>> {
+    fn names(&self) -> BoxFuture<'_, Result<Names, ProviderError>> {
         async { Ok(Names::default()) }.boxed()
     }
 }

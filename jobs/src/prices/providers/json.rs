@@ -1,33 +1,34 @@
-//! Rows of JSON, every number as the text that it came as: no price passes through a float.
+//! Reads JSON rows with every number as its original text, so that no price passes through a float.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::caller::Verdict;
+use super::client::ParsedResponse;
 
-/// A value that is read later, if at all.
+/// A value that is parsed later, if at all.
 pub type Field<'a> = &'a RawValue;
 
-/// Reads an answer; one that is no JSON of this form is broken, like a page of HTML or half of an answer.
-pub fn read<'a, T: Deserialize<'a>, V>(body: &'a str) -> Result<T, Verdict<V>> {
-    // serde's words name places and types, and nothing of what was sent.
+/// Parses a response body. A body that is not JSON of this form is [`ParsedResponse::Transient`], such as an HTML page
+/// or a truncated body.
+pub fn parse<'a, T: Deserialize<'a>, V>(body: &'a str) -> Result<T, ParsedResponse<V>> {
+    // Only the kind and place of the error are kept: its text could repeat what was sent.
     serde_json::from_str(body).map_err(|error| {
         let what = match error.classify() {
             serde_json::error::Category::Eof => "ends too early",
-            serde_json::error::Category::Data => "has another form",
-            _ => "is no JSON",
+            serde_json::error::Category::Data => "has an unexpected form",
+            _ => "is not JSON",
         };
-        Verdict::Broken(format!("its answer {what} (line {}, column {})", error.line(), error.column()))
+        ParsedResponse::Transient(format!("response {what} (line {}, column {})", error.line(), error.column()))
     })
 }
 
-/// The text of a number, or of a string that holds one. Anything else is no number, and is found to be none.
+/// The text of a number, or of a string that contains one. The text of any other value is not a valid number.
 pub fn text(field: Field<'_>) -> &str {
     let text = field.get();
     text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text)
 }
 
-/// The first fields of a row, or `None` when it has fewer or is none.
+/// The first fields of a row. `None` when it has fewer fields, or is not an array.
 pub fn fields<const N: usize>(row: Field<'_>) -> Option<[&str; N]> {
     let fields: Vec<&RawValue> = serde_json::from_str(row.get()).ok()?;
     let texts: Vec<&str> = fields.into_iter().take(N).map(text).collect();
@@ -51,11 +52,11 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_is_not_repeated() {
-        for (body, what) in [("<html>secret", "is no JSON"), ("[\"secret", "ends too early"), ("\"secret\"", "form")] {
-            let verdict = read::<Vec<Field<'_>>, ()>(body).expect_err(body);
-            let Verdict::Broken(why) = verdict else { panic!("{verdict:?}") };
-            assert!(why.contains(what) && !why.contains("secret"), "{why}");
+    fn errors_do_not_repeat_the_response() {
+        for (body, what) in [("<html>secret", "is not JSON"), ("[\"secret", "ends too early"), ("\"secret\"", "form")] {
+            let failure = parse::<Vec<Field<'_>>, ()>(body).expect_err(body);
+            let ParsedResponse::Transient(reason) = failure else { panic!("{failure:?}") };
+            assert!(reason.contains(what) && !reason.contains("secret"), "{reason}");
         }
     }
 }
