@@ -2,7 +2,7 @@
 
 mod view;
 
-use jobs::items::{Change, Changed, ItemId, Items};
+use jobs::items::{Change, ChangeOutcome, ItemId, Items};
 use poem::{Request, http::StatusCode};
 use poem_openapi::{ApiResponse, OpenApi, param::Path};
 
@@ -282,12 +282,12 @@ fn check_owner(said: &Said, caller: &Bearer) -> Result<(), Problem> {
 }
 
 /// What came of a change, or why not.
-fn done<T>(changed: Changed<T>) -> Result<T, Problem> {
+fn done<T>(changed: ChangeOutcome<T>) -> Result<T, Problem> {
     match changed {
-        Changed::Done(value) => Ok(value),
-        Changed::Unknown => Err(unknown()),
-        Changed::NotYours => Err(Problem::new(StatusCode::FORBIDDEN, "Not the owner of this item")),
-        Changed::Stale(version) => Err(entity_tag::failed(&entity_tag::of_version(version))),
+        ChangeOutcome::Done(value) => Ok(value),
+        ChangeOutcome::Unknown => Err(unknown()),
+        ChangeOutcome::NotYours => Err(Problem::new(StatusCode::FORBIDDEN, "Not the owner of this item")),
+        ChangeOutcome::Stale(version) => Err(entity_tag::failed(&entity_tag::of_version(version))),
     }
 }
 

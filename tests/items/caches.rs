@@ -9,8 +9,8 @@ use futures_util::future::join_all;
 use jobs::{
     config::Vars,
     items::{
-        Changed, ItemId,
-        cache::{Cache, Looked, memory::Memory, redis},
+        ChangeOutcome, ItemId,
+        cache::{Cache, Lookup, memory::Memory, redis},
     },
     queue::Origin,
     remote::{self, redis::RedisUrl},
@@ -24,39 +24,39 @@ use crate::harness::{eventually, http::ask, redis::Redis};
 const SOON: Duration = Duration::from_secs(20);
 const ID: ItemId = ItemId(7);
 
-fn leased(looked: Looked) -> u128 {
-    match looked {
-        Looked::Leased(lease) => lease,
+fn leased(lookup: Lookup) -> u128 {
+    match lookup {
+        Lookup::Leased(lease) => lease,
         other => panic!("a lease, not {other:?}"),
     }
 }
 
 /// Filled under a lease only, once, and not after a drop.
-async fn keeps_its_promises(cache: &dyn Cache) {
-    assert_eq!(cache.peek(ID).await.unwrap(), Looked::Missed);
+async fn keeps_its_promises(cache: &Cache) {
+    assert_eq!(cache.peek(ID).await.unwrap(), Lookup::Missed);
     let late = leased(cache.lease(ID).await.unwrap());
-    assert_eq!(cache.lease(ID).await.unwrap(), Looked::Missed, "one lease at a time");
-    assert_eq!(cache.peek(ID).await.unwrap(), Looked::Missed, "a lease is no entry");
-    cache.forget(ID).await.unwrap();
+    assert_eq!(cache.lease(ID).await.unwrap(), Lookup::Missed, "one lease at a time");
+    assert_eq!(cache.peek(ID).await.unwrap(), Lookup::Missed, "a lease is no entry");
+    cache.remove(ID).await.unwrap();
     assert!(!cache.fill(ID, late, None).await.unwrap(), "read before the drop");
     let next = leased(cache.lease(ID).await.unwrap());
     assert!(!cache.fill(ID, late, None).await.unwrap(), "somebody else's lease");
     assert!(cache.fill(ID, next, None).await.unwrap());
-    assert_eq!(cache.peek(ID).await.unwrap(), Looked::Hit(None));
-    assert_eq!(cache.lease(ID).await.unwrap(), Looked::Hit(None));
+    assert_eq!(cache.peek(ID).await.unwrap(), Lookup::Hit(None));
+    assert_eq!(cache.lease(ID).await.unwrap(), Lookup::Hit(None));
     assert!(!cache.fill(ID, next, None).await.unwrap(), "a lease is good once");
-    cache.forget(ID).await.unwrap();
-    assert_eq!(cache.peek(ID).await.unwrap(), Looked::Missed);
-    cache.forget(ID).await.unwrap();
+    cache.remove(ID).await.unwrap();
+    assert_eq!(cache.peek(ID).await.unwrap(), Lookup::Missed);
+    cache.remove(ID).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_cache_in_the_process_refuses_late_fills() {
-    let memory = Memory::default();
+    let memory = Cache::Memory(Memory::default());
     keeps_its_promises(&memory).await;
     let lease = leased(memory.lease(ID).await.unwrap());
     assert!(memory.fill(ID, lease, None).await.unwrap());
-    eventually("what is not there is asked for again", SOON, async || memory.peek(ID).await.unwrap() == Looked::Missed)
+    eventually("what is not there is asked for again", SOON, async || memory.peek(ID).await.unwrap() == Lookup::Missed)
         .await;
 }
 
@@ -64,7 +64,7 @@ async fn a_cache_in_the_process_refuses_late_fills() {
 async fn a_cache_in_redis_refuses_late_fills() {
     let Some(server) = Redis::start().await else { return };
     let url = RedisUrl::read(&mut Vars::from_pairs(&[("REDIS_URL", &server.url)])).expect("a URL");
-    let cache = redis::Redis { redis: remote::redis::Redis::start(&url).expect("a client") };
+    let cache = Cache::Redis(redis::Redis { redis: remote::redis::Redis::start(&url).expect("a client") });
     keeps_its_promises(&cache).await;
     // Emptied between a look and its fill: a write may have been forgotten with the rest.
     let lease = leased(cache.lease(ID).await.unwrap());
@@ -85,10 +85,13 @@ async fn what_one_process_writes_another_shows_at_once_through_redis() {
         assert_eq!(title(&b, item.id).await.as_deref(), Some("first"));
         assert_eq!(server.keys().await, u32::try_from(round + 1).unwrap(), "kept");
         let change = shop.change(item.id);
-        assert!(matches!(a.update(&change, &contents("second"), Origin::default()).await.unwrap(), Changed::Done(_)));
+        assert!(matches!(
+            a.update(&change, &contents("second"), Origin::default()).await.unwrap(),
+            ChangeOutcome::Done(_)
+        ));
         assert_eq!(title(&b, item.id).await.as_deref(), Some("second"));
         assert_eq!(title(&a, item.id).await.as_deref(), Some("second"));
-        assert_eq!(a.delete(&change, Origin::default()).await.unwrap(), Changed::Done(()));
+        assert_eq!(a.delete(&change, Origin::default()).await.unwrap(), ChangeOutcome::Done(()));
         assert_eq!((title(&b, item.id).await, title(&a, item.id).await), (None, None));
         if round % 5 == 4 {
             server.flush().await;

@@ -115,7 +115,7 @@ impl Recorder {
 }
 
 impl Index for Recorder {
-    fn put(&self, item: Item) -> BoxFuture<'_, Result<(), Error>> {
+    fn upsert(&self, item: Item) -> BoxFuture<'_, Result<(), Error>> {
         async move {
             let holds = self.held.lock().unwrap().contains(&item.version);
             if holds {
