@@ -59,7 +59,7 @@ async fn conforms<S: Subject>(subject: &S, first: i64) {
     let own = |text: &str| own(first, text);
     let put = async |offset: i64, version: i64, title: &str, description: Option<&str>| {
         let written = document(first + offset, version, title, description);
-        subject.put(written.clone()).await.expect("a put");
+        subject.upsert(written.clone()).await.expect("a put");
         written
     };
     let ids = |offsets: &[i64]| offsets.iter().map(|offset| first + offset).collect::<Vec<i64>>();

@@ -107,8 +107,9 @@ async fn a_bulk_sends_again_what_was_refused_and_nothing_else() {
     let system = System::start(Fallback::None).await;
     let server = Server::parse(&system.fake.url()).unwrap();
     let elasticsearch = jobs::items::search::Elasticsearch::new(&server).unwrap();
-    let writes =
-        |version| (1..=9).map(move |id| Write::Put(document(id, version, "kettle\nwith a \"line\"", None))).collect();
+    let writes = |version| {
+        (1..=9).map(move |id| Write::Upsert(document(id, version, "kettle\nwith a \"line\"", None))).collect()
+    };
     for (version, status) in [(1, 429), (2, 503)] {
         system.fake.be(Mood::HalfOfBulk(status));
         elasticsearch.write(writes(version)).await.expect("all of them in the end");
@@ -127,7 +128,7 @@ async fn a_bulk_sends_again_what_was_refused_and_nothing_else() {
     // An index that somebody deleted is made again, with our mapping.
     system.fake.state().index = None;
     let error =
-        jobs::items::search::Search::put(&elasticsearch, document(1, 9, "kettle", None)).await.expect_err("gone");
+        jobs::items::search::Search::upsert(&elasticsearch, document(1, 9, "kettle", None)).await.expect_err("gone");
     assert!(matches!(error, Error::Unavailable(_)), "{error}");
-    jobs::items::search::Search::put(&elasticsearch, document(1, 9, "kettle", None)).await.expect("made again");
+    jobs::items::search::Search::upsert(&elasticsearch, document(1, 9, "kettle", None)).await.expect("made again");
 }

@@ -89,7 +89,7 @@ const NOT_FOUND: &[(&str, &str)] = &[
 
 async fn finds_every_word<S: Subject>(subject: &S) {
     for ((title, description, query, highlight), id) in FOUND.iter().copied().zip(1..) {
-        subject.put(document(id, 1, title, description)).await.expect("a put");
+        subject.upsert(document(id, 1, title, description)).await.expect("a put");
         subject.refresh().await;
         let found = subject.search(query, 20).await.unwrap_or_else(|error| panic!("{query}: {error}"));
         let shown: Vec<(i64, &str)> = found.hits.iter().map(|hit| (hit.document.id, &*hit.highlight)).collect();
@@ -98,7 +98,7 @@ async fn finds_every_word<S: Subject>(subject: &S) {
         subject.remove(id, 1).await.expect("a removal");
     }
     for ((title, query), id) in NOT_FOUND.iter().copied().zip(101..) {
-        subject.put(document(id, 1, title, None)).await.expect("a put");
+        subject.upsert(document(id, 1, title, None)).await.expect("a put");
         subject.refresh().await;
         let found = subject.search(query, 20).await.expect("an answer");
         assert!(found.hits.is_empty(), "{title}: {query}: {found:?}");
@@ -125,7 +125,7 @@ async fn ranks<S: Subject>(subject: &S) {
     let mut documents = RANKED.map(|(id, title, description)| document(id, 1, title, description));
     documents.sort_by_key(|document| document.id);
     for document in documents {
-        subject.put(document).await.expect("a put");
+        subject.upsert(document).await.expect("a put");
     }
     subject.refresh().await;
     let found = subject.search("kettle", 20).await.expect("an answer");
@@ -136,7 +136,7 @@ async fn ranks<S: Subject>(subject: &S) {
     assert_eq!((limited.total, limited.hits.len()), (11, 3), "the total does not depend on the page");
     // Several words: the title that is exactly these, before one that repeats them.
     for (id, title) in [(21, "red kettle red kettle"), (22, "kettle, red"), (23, "RED/KETTLE")] {
-        subject.put(document(id, 1, title, None)).await.expect("a put");
+        subject.upsert(document(id, 1, title, None)).await.expect("a put");
     }
     subject.refresh().await;
     let found = subject.search("red kettle", 3).await.expect("an answer");
@@ -176,7 +176,7 @@ async fn the_exact_title_comes_first_of_any_number() {
     let pool = database.pool().await;
     let postgres = Postgres::new(pool.clone());
     let put = async |id, title| {
-        jobs::items::search::Search::put(&postgres, document(id, 1, title, None)).await.expect("a put");
+        jobs::items::search::Search::upsert(&postgres, document(id, 1, title, None)).await.expect("a put");
     };
     put(1, "the kettle").await;
     let many = "INSERT INTO item_documents (item_id, version, removed, title, owner_id, created_at, updated_at, words,
