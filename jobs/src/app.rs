@@ -225,7 +225,7 @@ impl App {
 
     /// Hears what other processes tell those who wait; runs until the stop.
     pub async fn watch(&self) {
-        self.transactions.watch_settlements(&self.database).await;
+        self.transactions.listen_for_settlements(&self.database).await;
     }
 
     /// What `/metrics` shows: the metrics of this process, and the gauges of all queues, measured for each reader.

@@ -133,7 +133,7 @@ async fn old_conflicts_are_deleted_and_young_ones_are_not() {
     let transactions =
         Transactions::start(&pool, &Queue::start(pool.clone()), &Config::default(), stop.clone()).unwrap();
     let often = Retention { every: Duration::from_millis(5), ..Retention::SHIPPED };
-    let retaining = tokio::spawn(transactions.retain_conflicts(often));
+    let retaining = tokio::spawn(transactions.delete_expired_conflicts(often));
     eventually("the old ones are gone", SOON, async || {
         system.count("SELECT count(*) FROM webhook_conflicts").await == 2
     })

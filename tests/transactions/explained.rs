@@ -56,11 +56,11 @@ async fn the_beginning_of_the_processors_body_is_kept() {
         };
         let url = processor.url.replace("http://", "http://user:hunter2@");
         let reason = reqwest::StatusCode::from_u16(status).unwrap();
-        let (errors, log) = failed(&url, &format!("processor answered {reason}")).await;
+        let (errors, log) = failed(&url, &format!("processor returned {reason}")).await;
         let kept: Vec<Value> = serde_json::from_str(&errors).unwrap();
         let error = kept.last().unwrap()["error"].as_str().unwrap();
         assert!(
-            error.starts_with(&format!("processor answered {reason}: {{\"reason\": \"t is not wanted\"")),
+            error.starts_with(&format!("processor returned {reason}: {{\"reason\": \"t is not wanted\"")),
             "{error}"
         );
         assert!(error.contains("/charge?key=***") && error.len() < 600, "{error}");
@@ -85,7 +85,7 @@ async fn a_body_that_does_not_end_keeps_no_call_waiting() {
             open.push(stream);
         }
     });
-    let (errors, _) = failed(&url, "processor answered 422 Unprocessable Entity").await;
+    let (errors, _) = failed(&url, "processor returned 422 Unprocessable Entity").await;
     assert!(errors.contains("because  of \u{fffd}") || errors.contains("because  of \\ufffd"), "{errors}");
 }
 
