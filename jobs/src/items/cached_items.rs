@@ -94,7 +94,8 @@ impl CachedItems {
 
     async fn load(&self, id: ItemId, is_outdated: bool) -> Result<Entry, Error> {
         if is_outdated {
-            // The removal after a write of this process failed, so repeat it. The load goes on without the cache too.
+            // The removal after a write of this process failed, so repeat it. Another failure is ignored: a load does
+            // not need the cache.
             let _ = self.cache.remove(id).await;
         }
         let mut found = None;

@@ -45,8 +45,8 @@ pub struct Items {
 }
 
 impl Items {
-    /// Starts the feature. The cache is in Redis if `redis` is given, otherwise in this process. The indexing job writes to
-    /// `index`.
+    /// Starts the feature. The cache is in Redis if `redis` is given, otherwise in this process. The indexing job
+    /// writes to `index`.
     pub fn start(pool: &PgPool, queue: &Queue, redis: Option<remote::redis::Redis>, index: Arc<dyn Index>) -> Self {
         queue::metrics::zero(IndexItem::NAME);
         let cache = match redis {
@@ -105,8 +105,8 @@ impl Items {
         Ok(ChangeOutcome::Done(()))
     }
 
-    /// The item with this id. It is never older than a write of this process, and at most 3 s older than a write of
-    /// another process that does not share the cache.
+    /// The item with this id. It is never older than a write of this process. Without a shared cache, it may lack
+    /// writes of other processes for at most 3 s.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the item is not cached and the database is not available.

@@ -13,7 +13,8 @@ pub const DECIMAL_PLACES: u64 = 6;
 /// At most this many digits in all.
 pub const DIGITS: u64 = WHOLE_DIGITS + DECIMAL_PLACES;
 
-/// A positive decimal with at most 12 digits before and 6 after the point. Equality is by value: `1500` equals `1500.00`.
+/// A positive decimal with at most 12 digits before and 6 after the point. Equality is by value: `1500` equals
+/// `1500.00`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Amount(BigDecimal);
 

@@ -1,5 +1,5 @@
-//! Conflicting webhooks, which repeat an id with another payload. They are recorded in separate batches, so that no other
-//! webhook waits for them, and deleted when they are old.
+//! Conflicting webhooks, which repeat an id with another payload. They are recorded in separate batches, so that no
+//! other webhook waits for them, and deleted when they are old.
 
 use std::time::Duration;
 
@@ -48,7 +48,8 @@ impl Conflict {
     }
 }
 
-/// Deletes conflicts at the age at which dead letters are deleted, until `stop`. After a failure the next run continues.
+/// Deletes conflicts at the age at which dead letters are deleted, until `stop`. After a failure the next run
+/// continues.
 pub async fn run_retention(pool: &PgPool, retention: Retention, stop: &CancellationToken) {
     let interval = INTERVAL.min(retention.every * 12);
     loop {

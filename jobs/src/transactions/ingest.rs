@@ -21,8 +21,8 @@ pub struct Webhook {
     pub origin: Origin,
 }
 
-/// The result for one webhook, with its conflict. The caller records the conflict: in this batch all webhooks would wait
-/// for it.
+/// The result for one webhook, with its conflict. The caller records the conflict: in this batch all webhooks would
+/// wait for it.
 pub type IngestResult = Result<(Ingested, Option<Conflict>), Error>;
 
 /// Records new transactions with their jobs, and compares repeated ones with the recorded row. Returns one result per
@@ -41,7 +41,8 @@ pub async fn ingest_batch(
     enqueue(&mut tx, &jobs.collect::<Result<Vec<_>, Error>>()?).await?;
     tx.commit().await?;
 
-    // Repeated ids, also within this batch, are read after the commit, so that new transactions do not wait for them.
+    // Repeated ids, also within this batch, are only read, after the commit. If that fails, the new transactions stay
+    // recorded.
     let repeated: Vec<String> = (0..webhooks.len())
         .filter(|index| !recorded.contains_key(index))
         .map(|index| webhooks[index].new.transaction_id.clone())

@@ -1,7 +1,7 @@
 //! Pages of transactions, newest first: chooses a query for each status, since no index contains `status`.
 //!
-//! With `status` in an index, no settlement would be a HOT update: each would write to every index of the table. That is
-//! 3,110 bytes of WAL over the life of a transaction, against about 2,000, for lists that are rarely read.
+//! With `status` in an index, no settlement would be a HOT update: each would write to every index of the table. That
+//! is 3,110 bytes of WAL over the life of a transaction, against about 2,000, for lists that are rarely read.
 
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -38,17 +38,16 @@ pub async fn page(
     }
 }
 
-/// A page of the transactions that are still processing. Their jobs wait or run: a job has the id of its transaction, and
-/// ends after the settlement.
+/// A page of the transactions that are still processing. Their jobs wait or run: a job has the id of its transaction,
+/// and ends after the settlement.
 ///
-/// - Up to [`MAX_JOBS`] jobs: reads the ids of all these jobs, sorts them, and reads a page of rows by primary key. The ids
-///   take 1 to 2 ms for 1,000 jobs and 6 to 25 ms for 10,000, independent of the number of settled rows between them.
+/// - Up to [`MAX_JOBS`] jobs: reads and sorts the ids of all these jobs, then reads a page of rows by primary key. The
+///   ids take 1 to 2 ms for 1,000 jobs and 6 to 25 ms for 10,000. Settled rows between them cost nothing.
 /// - More jobs: scans from the newest id and skips settled rows. Unsettled rows are dense then, and a page takes
-///   milliseconds. The exception: all of them are older than millions of settled rows, as after an outage of the processor
-///   that affected only older transactions. Each page that begins above them reads those rows first: 110 ms for each
-///   500,000.
+///   milliseconds. The exception: all of them are older than millions of settled rows, such as after a partial outage
+///   of the processor. Each page that begins above them reads those rows first: 110 ms for each 500,000.
 ///
-/// A transaction may have no live job, if the tables were edited by hand or the payload of its job cannot be parsed. Only
+/// A transaction has no live job if the tables were edited by hand, or if the job's payload could not be parsed. Only
 /// the second way and the list of all transactions find it.
 async fn find_processing(pool: &PgPool, limit: u32, before: Uuid) -> Result<Vec<Transaction>, Error> {
     let live = queue::live(pool, ProcessTransaction::NAME, MAX_JOBS + 1).await?;

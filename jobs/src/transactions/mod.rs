@@ -58,11 +58,11 @@ use crate::{
 const CONFLICTS: &str = "millrace_webhook_conflicts_total";
 const ACCEPTED: &str = "millrace_webhooks_accepted_total";
 
-/// Two writers keep the disk busy: one collects and sends a batch while the other waits for its commit. Measured with 64
-/// callers: 45,000 rows/s with one writer, 58,000 with two, and the same with three.
+/// Two writers keep the disk busy: one collects and sends a batch while the other waits for its commit. Measured with
+/// 64 callers: 45,000 rows/s with one writer, 58,000 with two, and the same with three.
 const WRITES: Limits = Limits { writers: 2, size: 500, waiting: 20_000 };
-/// Look-ups by id share statements, which limits the connections that many readers need. One statement runs at a time:
-/// with two, each carried half as many ids, and 64 readers got 22,000 look-ups/s instead of 42,000.
+/// Look-ups by id share statements, which limits the connections that many readers need. One statement runs at a time.
+/// With two, each carried half as many ids: 64 readers got 22,000 look-ups/s instead of 42,000.
 const READS: Limits = Limits { writers: 1, size: 500, waiting: 50_000 };
 
 /// The feature. Clones share everything.
@@ -166,7 +166,8 @@ impl Transactions {
         Ok(found)
     }
 
-    /// Waits until the transaction with this id is settled, `wait` is over, or the process stops. Returns its state then.
+    /// Waits until the transaction with this id is settled, `wait` is over, or the process stops. Returns its state
+    /// then.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the database is not available.

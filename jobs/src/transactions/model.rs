@@ -50,8 +50,8 @@ impl Status {
 /// A recorded transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transaction {
-    /// The internal id, which is also the id of its job. A UUID v7 of `created_at`: ids are in the order of creation, to the
-    /// microsecond.
+    /// The internal id, which is also the id of its job. A UUID v7 of `created_at`: ids are in the order of creation,
+    /// to the microsecond.
     pub id: Uuid,
     pub transaction_id: String,
     pub source_account: String,

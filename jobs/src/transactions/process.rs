@@ -45,8 +45,8 @@ impl Job for ProcessTransaction {
         // Full jitter draws from zero to this: the first retry comes 1 s later on average.
         let backoff = Backoff { base: Duration::from_secs(2), cap: Duration::from_secs(600) };
         match &*transactions.processor {
-            // A job is one update in a batch shared with concurrent jobs. Two full claims fit: one runs while the next is
-            // claimed.
+            // A job is one update in a batch shared with concurrent jobs. Two full claims fit: one runs while the next
+            // is claimed.
             Processor::Simulated => Policy { backoff, concurrency: 2000, ..Policy::default() },
             Processor::Http(client) => Policy {
                 attempts: client.config.attempts,
@@ -65,8 +65,8 @@ impl Job for ProcessTransaction {
                 Ok(Outcome::SnoozeBecause(pause, "the processor asked for a later call".into()))
             }
             Ok(CallOutcome::Failed { error, not_before }) => Err(Failure::new(error).not_before(not_before)),
-            // The database failed, not the processor, so this uses up no attempt. Otherwise a transaction that the processor
-            // accepted could end as FAILED.
+            // The database failed, not the processor, so this uses up no attempt. Otherwise a transaction that the
+            // processor accepted could end as FAILED.
             Err(Error::Unavailable(error)) => {
                 tracing::warn!(error, "could not record the settlement of a transaction");
                 Ok(Outcome::SnoozeBecause(DATABASE_RETRY_DELAY, format!("could not record its settlement: {error}")))

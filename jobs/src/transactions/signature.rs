@@ -10,8 +10,8 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use time::OffsetDateTime;
 
-/// The largest difference between a signature's timestamp and now, in both directions. It allows for slow deliveries and
-/// wrong clocks, and limits how long a recorded request can be replayed.
+/// The largest difference between a signature's timestamp and now, in both directions. It allows for slow deliveries
+/// and wrong clocks, and limits how long a recorded request can be replayed.
 pub const TOLERANCE: Duration = Duration::from_secs(5 * 60);
 /// The number of signatures that are checked: more than the secrets in use during a rotation.
 const MAX_SIGNATURES: usize = 16;

@@ -1,6 +1,6 @@
 //! Cache of items by id, in this process or shared through Redis, that cannot be filled with an outdated row.
 //!
-//! On a miss the reader takes a lease, loads the row, and may fill the cache only while it still holds the lease
+//! On a miss the reader takes a lease and loads the row. It may fill the cache only while it still holds the lease
 //! (memcache leases). Every write removes the entry *and the lease* after its commit. A fill with a row that was read
 //! before the write is therefore refused, however late it comes. This needs no clock, marker or tombstone that could
 //! expire too early. When Redis is emptied, the leases are lost together with the entries. A removal may come late or
@@ -81,8 +81,8 @@ impl Cache {
         }
     }
 
-    /// Caches what was read under a lease. Returns `false` if the lease is no longer valid: the entry may be older than a
-    /// write.
+    /// Caches what was read under a lease. Returns `false` if the lease is no longer valid: the entry may be older than
+    /// a write.
     ///
     /// # Errors
     /// When Redis is not available.

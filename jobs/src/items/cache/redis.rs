@@ -8,12 +8,13 @@ use uuid::Uuid;
 use super::{super::item::ItemId, CacheError, Entry, LEASE_TTL, Lease, Lookup};
 use crate::remote::redis::{self, millis};
 
-/// The TTL of entries. It limits how long an item may be outdated after a write whose removal failed, if both the
-/// writing process and the retries of the worker's job were lost.
+/// The TTL of entries. It limits how long an item may be outdated if both the write's own removal and its indexing
+/// job's removal are lost.
 pub const TTL: Duration = Duration::from_secs(60);
 /// The same for ids that do not exist.
 const ABSENT_TTL: Duration = Duration::from_secs(3);
-/// An entry is a hash with the body `b`, which is empty if there is no such item. A lease is a hash with its number `l`.
+/// An entry is a hash with the body `b`, which is empty if there is no such item. A lease is a hash with its number
+/// `l`.
 const LEASE_SCRIPT: &str = "local held = redis.call('HGET', KEYS[1], 'b')
 if held then return {1, held} end
 if redis.call('HSETNX', KEYS[1], 'l', ARGV[1]) == 0 then return {0, ''} end

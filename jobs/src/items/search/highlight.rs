@@ -19,7 +19,8 @@ pub fn highlight(document: &Document, terms: &Terms) -> String {
     match (in_title.is_empty(), in_description.is_empty()) {
         (false, false) => format!("{}{SEPARATOR}{}", mark(title, &in_title, 0..title.len()), description()),
         (true, false) => description(),
-        // Also without a match: a document that an earlier release indexed matches by other rules until it is reindexed.
+        // Also without a match: a document that an earlier release indexed matches by other rules until it is
+        // reindexed.
         _ => mark(title, &in_title, 0..title.len()),
     }
 }

@@ -32,8 +32,8 @@ use crate::error::Error;
 
 /// A search index.
 ///
-/// The item's version orders the writes, in any order of arrival: an older document never replaces a newer one, and
-/// never reappears after a newer removal. At equal versions the removal wins.
+/// The item's version orders the writes, not their arrival. An older document never replaces a newer one, and never
+/// reappears after a newer removal. At equal versions the removal wins.
 pub trait Search: Send + Sync {
     /// Writes a document, unless a newer one or its removal is stored.
     ///
@@ -47,8 +47,8 @@ pub trait Search: Send + Sync {
     /// [`Error::Unavailable`] when the index is not available.
     fn remove(&self, id: i64, version: i64) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Returns at most `limit` documents, in this order: the exact title, all words, the last word as a prefix, misspelt
-    /// words. In each group matches in the title come first, then shorter titles, then smaller ids.
+    /// Returns at most `limit` documents, in this order: the exact title, all words, the last word as a prefix,
+    /// misspelt words. In each group matches in the title come first, then shorter titles, then smaller ids.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the index is not available.

@@ -57,6 +57,6 @@ pub struct SearchResults {
     pub hits: Vec<Hit>,
 }
 
-/// Matches are counted and ranked up to this number. Without it, a word that nearly every item contains would read
-/// each of them: 105 ms for 100,000 items, against 23 ms.
+/// Matches are counted and ranked up to this number. Without a limit, a word that nearly every item contains would read
+/// all of them: 105 ms for 100,000 items, against 23 ms.
 pub const MAX_COUNTED: i64 = 5_000;

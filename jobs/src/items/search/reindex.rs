@@ -30,8 +30,8 @@ const RUN_LIMIT: Duration = Duration::from_secs(20);
 /// The pause before a retry when the database or Elasticsearch is not available.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
 
-/// Reindexes the documents that an earlier release wrote by its own rules: after an update, and while processes of that
-/// release still run.
+/// Reindexes the documents that an earlier release wrote by its own rules. There are some after an update, and while
+/// processes of that release still run.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ReindexItems {}
 

@@ -52,7 +52,8 @@ impl Searcher {
     /// Writes a document to every index. The caller's job retries until all writes succeed.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when one of the indexes is not available. PostgreSQL is written first and keeps the document.
+    /// [`Error::Unavailable`] when one of the indexes is not available. PostgreSQL is written first and keeps the
+    /// document.
     pub async fn index(&self, document: Document) -> Result<(), Error> {
         self.postgres.upsert(document.clone()).await?;
         match &self.elasticsearch {
@@ -108,7 +109,8 @@ impl Searcher {
         }
     }
 
-    /// Whether no document waits for reindexing. Once true it stays true, because this release writes no stale documents.
+    /// Whether no document waits for reindexing. Once true it stays true, because this release writes no stale
+    /// documents.
     async fn is_complete(&self) -> bool {
         if self.is_complete.load(Ordering::Relaxed) {
             return true;

@@ -94,7 +94,8 @@ impl Terms {
         words.collect()
     }
 
-    /// The query in PostgreSQL's `tsquery` notation. Terms contain only letters, marks and digits, so nothing is escaped.
+    /// The query in PostgreSQL's `tsquery` notation. Terms contain only letters, marks and digits, so nothing is
+    /// escaped.
     pub fn tsquery(&self, how: Match<'_>, field: Field) -> String {
         let weight = if field == Field::Title { "A" } else { "" };
         let plain = |word: &str| if weight.is_empty() { format!("'{word}'") } else { format!("'{word}':{weight}") };
@@ -119,8 +120,8 @@ impl Terms {
         self.iter().map(term).collect::<Vec<_>>().join(" & ")
     }
 
-    /// The positions of the terms in the words of a document's two texts, in order. A term that occurs in neither text is
-    /// at the position of a word that it may misspell.
+    /// The positions of the terms in the words of a document's two texts, in order. A term that occurs in neither text
+    /// is at the position of a word that it may misspell.
     pub fn positions(&self, texts: [&[Word]; 2]) -> [Vec<Range<usize>>; 2] {
         let mut positions = [Vec::new(), Vec::new()];
         for (term, is_prefix) in self.iter() {
@@ -185,13 +186,14 @@ pub fn corrections(similar: &[SimilarWord]) -> Corrections {
     corrections.collect()
 }
 
-/// Whether a word can be misspelt: it consists of 3 to 32 letters and marks. Shorter and longer words are similar to too
-/// many others. Numbers are never corrected: 1234 does not mean 1235.
+/// Whether a word can be misspelt: it consists of 3 to 32 letters and marks. Shorter and longer words are similar to
+/// too many others. Numbers are never corrected: 1234 does not mean 1235.
 pub fn is_correctable(word: &str) -> bool {
     (3..=32).contains(&word.chars().count()) && word.chars().all(|c| c.is_alphabetic() || is_mark(c))
 }
 
-/// Whether `word` of the query may misspell `known`: a few letters are added, missing, replaced, or swapped with the next.
+/// Whether `word` of the query may misspell `known`: a few letters are added, missing, replaced, or swapped with the
+/// next.
 fn is_similar(known: &str, word: &str) -> bool {
     let max_edits = max_edits(word);
     max_edits > 0

@@ -23,7 +23,7 @@ const MIN_TOKEN: usize = 16;
 pub struct Secrets(Vec<String>);
 
 impl Secrets {
-    /// The secrets of a URL: its password, the values of its query, and path segments that are long enough for a token.
+    /// The secrets of a URL: its password, the values of its query, and path segments as long as a token.
     /// The password is included as written, decoded, and encoded as in the header `Authorization`.
     pub fn of(url: &Url) -> Self {
         let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();

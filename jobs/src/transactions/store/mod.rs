@@ -64,11 +64,11 @@ impl TryFrom<Row> for Transaction {
 ///
 /// The rows are inserted in the order of their ids, so that concurrent batches with shared ids cannot deadlock.
 ///
-/// The internal ids are UUIDs of version 7, from the same `now()` as `created_at`. So they are in the order of creation,
-/// independent of the clocks of the processes, and a new id goes to the end of the primary key. The first 48 bits are the
-/// milliseconds. `rand_a` holds the rest of the time in 4096ths of a millisecond (RFC 9562, section 6.2, method 3). Both
-/// are truncated with integer arithmetic, never rounded. The second half is random for each statement, plus the number
-/// of the row. A random half for each row took 1.7 µs of 7 µs a row more.
+/// The internal ids are UUIDs of version 7, from the same `now()` as `created_at`. So they are in the order of
+/// creation, independent of the clocks of the processes. A new id goes to the end of the primary key. The first 48 bits
+/// are the milliseconds. `rand_a` holds the rest of the time in 4096ths of a millisecond (RFC 9562, section 6.2, method
+/// 3). Both are truncated with integer arithmetic, never rounded. The second half is random for each statement, plus
+/// the number of the row. A random half for each row took 1.7 µs a row more, of 7 µs.
 pub async fn insert(
     connection: &mut PgConnection,
     webhooks: &[Webhook],
@@ -100,8 +100,8 @@ pub async fn insert(
     )
     .fetch_all(within(connection))
     .await?;
-    // If several webhooks have one id, the first was inserted, since the sort is stable. In reverse order it is the last
-    // one that is collected, and wins.
+    // If several webhooks have one id, the first was inserted, since the sort is stable. In reverse order it is the
+    // last one that is collected, and wins.
     let indexes: HashMap<&str, usize> =
         order.iter().rev().map(|index| (&*webhooks[*index].new.transaction_id, *index)).collect();
     let recorded = rows.into_iter().filter_map(|row| {
@@ -173,7 +173,7 @@ pub async fn get(pool: &PgPool, id: Uuid) -> Result<Option<Transaction>, Error> 
 }
 
 /// A page of the transactions that meet a condition. The condition is text, not a parameter, because the planner uses a
-/// partial index only for a literal. The inner limit helps the planner: for an unknown limit it expects a tenth of the
+/// partial index only for a literal. The inner limit helps the planner. For an unknown limit it expects a tenth of the
 /// table, and sorts instead of scanning the index. It does not affect pages up to 200, since the outer limit stops the
 /// reading of rows.
 macro_rules! find_newest {
@@ -194,7 +194,7 @@ macro_rules! find_newest {
     };
 }
 
-/// A page of the transactions before an id, newest first: a backward scan of the primary key, or of the partial index of
+/// A page of the transactions before an id, newest first. It scans the primary key backwards, or the partial index of
 /// failed ones.
 pub async fn find_newest(
     pool: &PgPool,

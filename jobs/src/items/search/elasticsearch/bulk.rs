@@ -69,8 +69,8 @@ impl Elasticsearch {
     /// Writes all of these. Only the writes that fail temporarily are sent again.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when a write still fails at the last attempt; [`Error::Internal`] when Elasticsearch rejects a
-    /// write permanently.
+    /// [`Error::Unavailable`] when a write still fails at the last attempt; [`Error::Internal`] when Elasticsearch
+    /// rejects a write permanently.
     pub async fn write(&self, writes: Vec<Write>) -> Result<(), Error> {
         self.prepare().await?;
         let mut pending = writes;

@@ -51,8 +51,8 @@ pub fn index() -> Value {
     let words = json!({ "type": "text", "analyzer": "whitespace" });
     let stored_only = json!({ "type": "text", "index": false });
     json!({
-        // How long the version of a removed document is kept; the default is 60 s. After an hour no run of a job that read
-        // the item before its removal is still active.
+        // How long the version of a removed document is kept; the default is 60 s. After an hour no run of a job that
+        // read the item before its removal is still active.
         "settings": { "index": { "gc_deletes": "1h" } },
         "mappings": {
             // A field that is missing here is a programming error, and Elasticsearch rejects it.
@@ -84,7 +84,8 @@ enum Match {
     Misspelt,
 }
 
-/// The body that finds the best `limit` documents, in the same order as PostgreSQL: by group, then shorter titles, then ids.
+/// The body that finds the best `limit` documents, in the same order as PostgreSQL: by group, then shorter titles, then
+/// ids.
 pub fn search(terms: &Terms, limit: u32) -> Value {
     let exact = json!({ "term": { "title_key": { "value": terms.title_key() } } });
     let groups = [Match::Whole, Match::Prefix, Match::Misspelt].into_iter();

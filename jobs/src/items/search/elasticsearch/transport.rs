@@ -96,7 +96,8 @@ impl Response {
         T::deserialize(self.body).map_err(malformed)
     }
 
-    /// The error of an unsuccessful response. 400 and similar statuses are programming errors; all others may be temporary.
+    /// The error of an unsuccessful response. 400 and similar statuses are programming errors; all others may be
+    /// temporary.
     pub fn to_error(&self, operation: &str) -> Error {
         let reason: String =
             self.body["error"]["reason"].as_str().unwrap_or_default().chars().take(MAX_REASON).collect();

@@ -54,11 +54,11 @@ impl From<Vec<Row>> for Matches {
     }
 }
 
-/// The documents that match the query as it was typed, in this order: the exact title, all words, the last word as a
+/// The documents that match the query as it was typed. The order is: the exact title, all words, the last word as a
 /// prefix. In each group matches in the title come first, then shorter titles, then smaller ids.
 ///
-/// If more than [`MAX_COUNTED`] documents contain all words, only the first ones in the table are ranked, the same ones
-/// each time. A document with the exact title is always ranked.
+/// If more than [`MAX_COUNTED`] documents contain all words, only the first ones in the table are ranked. These are the
+/// same each time. A document with the exact title is always ranked.
 pub async fn find(pool: &PgPool, query: &TextQuery, limit: u32) -> Result<Matches, Error> {
     let [whole, whole_title] = &query.whole;
     let (prefix, prefix_title) = query.prefix.as_ref().map(|[any, title]| (any, title)).unzip();
@@ -134,8 +134,8 @@ pub async fn find_misspelt(
     Ok(rows.into())
 }
 
-/// Words of the documents that are similar to these: at most one letter differs, or they share a third of their trigrams.
-/// Three words against 17,400 take 0.8 ms.
+/// Words of the documents that are similar to these: one letter differs, or they share a third of their trigrams. Three
+/// words against 17,400 take 0.8 ms.
 pub async fn find_similar_words(pool: &PgPool, words: &[String]) -> Result<Vec<SimilarWord>, Error> {
     let similar = sqlx::query_as!(
         SimilarWord,

@@ -85,8 +85,8 @@ pub async fn upsert(pool: &PgPool, documents: &[Document], same_version: SameVer
 /// Stores the words of documents, for the correction of misspelt queries. A word stays when no document contains it any
 /// more; it then finds nothing.
 ///
-/// A correlated subquery looks each word up. A join was planned once, when the table was still empty: it then compared
-/// each of 3,000 words with all known words, which took more than 5 s.
+/// A correlated subquery looks each word up. A join was planned once, when the table was still empty. It then compared
+/// each of 3,000 words with all known words, for more than 5 s.
 async fn insert_words(pool: &PgPool, analyses: &[Analysis]) -> Result<(), Error> {
     let words: BTreeSet<&str> = analyses.iter().flat_map(Analysis::vocabulary).collect();
     let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
