@@ -2,7 +2,7 @@
 
 mod view;
 
-use jobs::items::{Change, Changed, ItemId, Items};
+use jobs::items::{Change, ChangeOutcome, ItemId, Items};
 use poem::{Request, http::StatusCode};
 use poem_openapi::{ApiResponse, OpenApi, param::Path};
 
@@ -287,13 +287,13 @@ fn check_owner(input: &ItemInput, caller: &Bearer) -> Result<(), Problem> {
     }
 }
 
-/// The value of a change that took place, or the problem that prevented it.
-fn into_result<T>(changed: Changed<T>) -> Result<T, Problem> {
+/// What came of a change, or why not.
+fn done<T>(changed: ChangeOutcome<T>) -> Result<T, Problem> {
     match changed {
-        Changed::Done(value) => Ok(value),
-        Changed::Unknown => Err(not_found()),
-        Changed::NotYours => Err(Problem::new(StatusCode::FORBIDDEN, "Not the owner of this item")),
-        Changed::Stale(version) => Err(entity_tag::precondition_failed(&entity_tag::of_version(version))),
+        ChangeOutcome::Done(value) => Ok(value),
+        ChangeOutcome::Unknown => Err(unknown()),
+        ChangeOutcome::NotYours => Err(Problem::new(StatusCode::FORBIDDEN, "Not the owner of this item")),
+        ChangeOutcome::Stale(version) => Err(entity_tag::failed(&entity_tag::of_version(version))),
     }
 }
 

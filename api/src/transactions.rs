@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jobs::transactions::{
     self, Ingested, NewTransaction, Transactions,
-    signature::{self, Signed},
+    signature::{self, SignatureHeaders},
 };
 use poem::{
     Request,
@@ -316,7 +316,7 @@ fn check_signature(webhook: &WebhookConfig, request: &Request, body: &[u8]) -> R
     };
     let (id, timestamp) = (only("webhook-id")?, only("webhook-timestamp")?);
     let signatures = lines("webhook-signature")?.join(&b' ');
-    let signed = Signed { id, timestamp, signature: &signatures };
+    let signed = SignatureHeaders { id, timestamp, signature: &signatures };
     let secrets = webhook.secrets.iter().map(|secret| secret.expose());
     signature::verify(signed, body, secrets, OffsetDateTime::now_utc()).map_err(|error| unauthorized(error.to_string()))
 }

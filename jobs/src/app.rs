@@ -227,9 +227,9 @@ impl App {
         }
     }
 
-    /// Receives settlement notifications of other processes, for clients that wait for one. Runs until the stop.
-    pub async fn listen_for_settlements(&self) {
-        self.transactions.watch_settlements(&self.database).await;
+    /// Hears what other processes tell those who wait; runs until the stop.
+    pub async fn watch(&self) {
+        self.transactions.listen_for_settlements(&self.database).await;
     }
 
     /// The renderer of `/metrics`: the metrics of this process, and the gauges of all queues, measured for each scrape.

@@ -9,8 +9,8 @@ use futures_util::future::join_all;
 use jobs::{
     config::EnvReader,
     items::{
-        Changed, ItemId,
-        cache::{Cache, Looked, memory::Memory, redis},
+        ChangeOutcome, ItemId,
+        cache::{Cache, Lookup, memory::Memory, redis},
     },
     queue::Origin,
     remote::{self, redis::RedisUrl},
@@ -24,46 +24,46 @@ use crate::harness::{eventually, http::send, redis::Redis};
 const SOON: Duration = Duration::from_secs(20);
 const ID: ItemId = ItemId(7);
 
-fn expect_lease(looked: Looked) -> u128 {
+fn expect_lease(looked: Lookup) -> u128 {
     match looked {
-        Looked::Leased(lease) => lease,
+        Lookup::Leased(lease) => lease,
         other => panic!("a lease, not {other:?}"),
     }
 }
 
 /// A fill needs a current lease, uses it up, and fails after an invalidation.
-async fn assert_stale_fills_are_refused(cache: &dyn Cache) {
-    assert_eq!(cache.peek(ID).await.unwrap(), Looked::Missed);
+async fn assert_stale_fills_are_refused(cache: &Cache) {
+    assert_eq!(cache.peek(ID).await.unwrap(), Lookup::Missed);
     let stale = expect_lease(cache.lease(ID).await.unwrap());
-    assert_eq!(cache.lease(ID).await.unwrap(), Looked::Missed, "one lease at a time");
-    assert_eq!(cache.peek(ID).await.unwrap(), Looked::Missed, "a lease is not an entry");
-    cache.forget(ID).await.unwrap();
+    assert_eq!(cache.lease(ID).await.unwrap(), Lookup::Missed, "one lease at a time");
+    assert_eq!(cache.peek(ID).await.unwrap(), Lookup::Missed, "a lease is not an entry");
+    cache.remove(ID).await.unwrap();
     assert!(!cache.fill(ID, stale, None).await.unwrap(), "a lease from before the invalidation");
     let next = expect_lease(cache.lease(ID).await.unwrap());
     assert!(!cache.fill(ID, stale, None).await.unwrap(), "the lease of another reader");
     assert!(cache.fill(ID, next, None).await.unwrap());
-    assert_eq!(cache.peek(ID).await.unwrap(), Looked::Hit(None));
-    assert_eq!(cache.lease(ID).await.unwrap(), Looked::Hit(None));
+    assert_eq!(cache.peek(ID).await.unwrap(), Lookup::Hit(None));
+    assert_eq!(cache.lease(ID).await.unwrap(), Lookup::Hit(None));
     assert!(!cache.fill(ID, next, None).await.unwrap(), "a lease is used up by one fill");
-    cache.forget(ID).await.unwrap();
-    assert_eq!(cache.peek(ID).await.unwrap(), Looked::Missed);
-    cache.forget(ID).await.unwrap();
+    cache.remove(ID).await.unwrap();
+    assert_eq!(cache.peek(ID).await.unwrap(), Lookup::Missed);
+    cache.remove(ID).await.unwrap();
 }
 
 #[tokio::test]
 async fn the_memory_cache_refuses_stale_fills() {
-    let memory = Memory::default();
+    let memory = Cache::Memory(Memory::default());
     assert_stale_fills_are_refused(&memory).await;
     let lease = expect_lease(memory.lease(ID).await.unwrap());
     assert!(memory.fill(ID, lease, None).await.unwrap());
-    eventually("a cached absence expires", SOON, async || memory.peek(ID).await.unwrap() == Looked::Missed).await;
+    eventually("a cached absence expires", SOON, async || memory.peek(ID).await.unwrap() == Lookup::Missed).await;
 }
 
 #[tokio::test]
 async fn the_redis_cache_refuses_stale_fills() {
     let Some(server) = Redis::start().await else { return };
     let url = RedisUrl::read(&mut EnvReader::from_pairs(&[("REDIS_URL", &server.url)])).expect("a URL");
-    let cache = redis::Redis { redis: remote::redis::Redis::start(&url).expect("a client") };
+    let cache = Cache::Redis(redis::Redis { redis: remote::redis::Redis::start(&url).expect("a client") });
     assert_stale_fills_are_refused(&cache).await;
     // Flushed between a lease and its fill: the flush may have dropped the invalidation of a write.
     let lease = expect_lease(cache.lease(ID).await.unwrap());
@@ -84,10 +84,10 @@ async fn redis_shows_a_write_to_other_processes_at_once() {
         assert_eq!(find_title(&b, item.id).await.as_deref(), Some("first"));
         assert_eq!(server.keys().await, u32::try_from(round + 1).unwrap(), "the entry is in Redis");
         let change = harness.change(item.id);
-        assert!(matches!(a.update(&change, &contents("second"), Origin::default()).await.unwrap(), Changed::Done(_)));
+        assert!(matches!(a.update(&change, &contents("second"), Origin::default()).await.unwrap(), ChangeOutcome::Done(_)));
         assert_eq!(find_title(&b, item.id).await.as_deref(), Some("second"));
         assert_eq!(find_title(&a, item.id).await.as_deref(), Some("second"));
-        assert_eq!(a.delete(&change, Origin::default()).await.unwrap(), Changed::Done(()));
+        assert_eq!(a.delete(&change, Origin::default()).await.unwrap(), ChangeOutcome::Done(()));
         assert_eq!((find_title(&b, item.id).await, find_title(&a, item.id).await), (None, None));
         if round % 5 == 4 {
             server.flush().await;

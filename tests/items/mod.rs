@@ -88,7 +88,7 @@ impl RecordingIndex {
 }
 
 impl Index for RecordingIndex {
-    fn put(&self, item: Item) -> BoxFuture<'_, Result<(), Error>> {
+    fn upsert(&self, item: Item) -> BoxFuture<'_, Result<(), Error>> {
         async move {
             let is_blocked = self.blocked_versions.lock().unwrap().contains(&item.version);
             if is_blocked {

@@ -71,7 +71,7 @@ impl<S: SearchBackend> Run<'_, S> {
 
     async fn put(&self, offset: i64, version: i64, title: &str, description: Option<&str>) -> Document {
         let written = document(self.first + offset, version, title, description);
-        self.backend.put(written.clone()).await.expect("a put");
+        self.backend.upsert(written.clone()).await.expect("a put");
         written
     }
 

@@ -28,10 +28,10 @@ async fn send_every_request() -> Vec<(String, String)> {
     drop(process::http_client());
     let fake = FakeElasticsearch::start().await;
     let elasticsearch = Elasticsearch::new(&Server::parse(&fake.url()).unwrap()).unwrap();
-    elasticsearch.put(document(1, 1, "kettle", Some("red"))).await.unwrap();
+    elasticsearch.upsert(document(1, 1, "kettle", Some("red"))).await.unwrap();
     elasticsearch.search("kettle", 20).await.unwrap();
     elasticsearch.documents_after(0, 100).await.unwrap();
-    let writes = vec![Write::Put(document(2, 1, "mug", None)), Write::Remove { id: 1, version: 2 }];
+    let writes = vec![Write::Upsert(document(2, 1, "mug", None)), Write::Remove { id: 1, version: 2 }];
     elasticsearch.write(writes).await.unwrap();
     let sent = fake.state().sent.clone();
     assert_eq!(sent.len(), 5, "{sent:?}");

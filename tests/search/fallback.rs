@@ -108,8 +108,9 @@ async fn a_bulk_write_retries_only_rejected_items() {
     let harness = SearchHarness::start(Fallback::None).await;
     let server = Server::parse(&harness.fake.url()).unwrap();
     let elasticsearch = jobs::items::search::Elasticsearch::new(&server).unwrap();
-    let writes =
-        |version| (1..=9).map(move |id| Write::Put(document(id, version, "kettle\nwith a \"line\"", None))).collect();
+    let writes = |version| {
+        (1..=9).map(move |id| Write::Upsert(document(id, version, "kettle\nwith a \"line\"", None))).collect()
+    };
     for (version, status) in [(1, 429), (2, 503)] {
         harness.fake.set_mode(FakeMode::RejectingHalfOfBulk(status));
         elasticsearch.write(writes(version)).await.expect("all writes succeed in the end");

@@ -176,7 +176,7 @@ async fn the_exact_title_ranks_first_among_many_hits() {
     let pool = database.pool().await;
     let postgres = Postgres::new(pool.clone());
     let put = async |id, title| {
-        jobs::items::search::Search::put(&postgres, document(id, 1, title, None)).await.expect("a put");
+        jobs::items::search::Search::upsert(&postgres, document(id, 1, title, None)).await.expect("a put");
     };
     put(1, "the kettle").await;
     let many = "INSERT INTO item_documents (item_id, version, removed, title, owner_id, created_at, updated_at, words,

@@ -64,7 +64,7 @@ async fn operators_see_the_start_of_the_processor_response() {
         let errors: Vec<Value> = serde_json::from_str(&errors).unwrap();
         let error = errors.last().unwrap()["error"].as_str().unwrap();
         assert!(
-            error.starts_with(&format!("processor answered {reason}: {{\"reason\": \"t is not wanted\"")),
+            error.starts_with(&format!("processor returned {reason}: {{\"reason\": \"t is not wanted\"")),
             "{error}"
         );
         assert!(error.contains("/charge?key=***") && error.len() < 600, "{error}");

@@ -62,6 +62,6 @@ pub fn start(app: &App, database: &Database, timing: Timing, shutdown: &shutdown
     // The first two tasks stop as soon as the drain begins; the last one ends with the process.
     tokio::spawn(app.clone().catch_up(shutdown.drain.clone()));
     tokio::spawn(app.schedules.clone().run(schedule::Timing::default(), shutdown.drain.clone()));
-    tokio::spawn(app.transactions.clone().retain_conflicts(timing.retention));
+    tokio::spawn(app.transactions.clone().delete_expired_conflicts(timing.retention));
     Ok(worker)
 }

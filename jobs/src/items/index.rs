@@ -1,4 +1,4 @@
-//! The job: brings the search index, and a shared cache, to where an item stands.
+//! The indexing job: updates the search index to the current version of an item, and removes it from a shared cache.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,23 +18,24 @@ use crate::{
     queue::{Failure, Job, JobId, NewJob, Outcome, Policy, Run, Tx, hold_waiting, retry::Backoff},
 };
 
-/// The pause after something could not be asked or written to.
-const TROUBLE: Duration = Duration::from_secs(2);
-/// The pause before a shared cache is told again.
-const CACHE_TROUBLE: Duration = Duration::from_secs(1);
-/// After this no entry is left that a cache was not told to drop; twice its life, for clocks that differ.
-const CACHE_SETTLED: Duration = Duration::from_secs(2 * redis::LIFE.as_secs());
+/// The pause before a retry when the database or the search is not available.
+const RETRY_DELAY: Duration = Duration::from_secs(2);
+/// The pause before a retry when the shared cache is not available.
+const CACHE_RETRY_DELAY: Duration = Duration::from_secs(1);
+/// After this time every entry from before the write has expired, even if its removal failed. It is twice the TTL, to
+/// allow for clocks that differ.
+const CACHE_EXPIRED_AFTER: Duration = Duration::from_secs(2 * redis::TTL.as_secs());
 
-/// What finds items by their texts. An older version never wins over a newer one, however late it comes.
+/// A search index of items. An older version never replaces a newer one, however late it arrives.
 pub trait Index: Send + Sync {
-    /// Records an item as it stands.
-    fn put(&self, item: Item) -> BoxFuture<'_, Result<(), Error>>;
-    /// Removes an item that ended with this version.
+    /// Indexes an item at its current version.
+    fn upsert(&self, item: Item) -> BoxFuture<'_, Result<(), Error>>;
+    /// Removes an item; `version` is its last one.
     fn remove(&self, id: ItemId, version: i64) -> BoxFuture<'_, Result<(), Error>>;
 }
 
 impl Index for Searcher {
-    fn put(&self, item: Item) -> BoxFuture<'_, Result<(), Error>> {
+    fn upsert(&self, item: Item) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(self.index(Document {
             id: item.id.0,
             version: item.version,
@@ -52,28 +53,28 @@ impl Index for Searcher {
     }
 }
 
-/// Indexes the item with this id as it stands when the job runs.
+/// Indexes the item with this id at the version that it has when the job runs.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct IndexItem {
     pub id: i64,
-    /// The version of the write that asks for it; when the item is gone, its last one.
+    /// The version of the write that enqueued the job; of a deletion, the last version.
     pub version: i64,
 }
 
-/// The job of a write.
+/// The indexing job of a write.
 ///
-/// Its key names the version, not only the item: a run of an earlier version may have read its row before this write,
-/// and a key that this run held would lose the write. So each write has its own job; a run that finds a newer row
-/// indexes that, and the newer job finds its work done. A job that still waits reads its row after this write, and is all
-/// that the write needs: see [`is_awaited`].
+/// The unique key contains the version as well as the id. A running job of an earlier version may have read its row
+/// before this write. If that job held the key, this write would never be indexed. So each write has its own job. A
+/// run that finds a newer row indexes that row, and the newer job then has nothing to change. A job that still waits
+/// will read its row after this write, so the write needs no other job: see [`has_waiting_job`].
 pub(super) fn job(id: ItemId, version: i64) -> Result<NewJob, Error> {
     Ok(NewJob::of(&IndexItem { id: id.0, version })?.unique(format!("{id}@{version}")))
 }
 
-/// Whether a job of this item waits, which will then read what this transaction writes. A removal needs its own job: it
-/// is the version of the job that tells of it.
-pub(super) async fn is_awaited(tx: &mut Tx, id: ItemId) -> Result<bool, Error> {
-    // Keys are the id, `@` and a version; `A` comes after `@`.
+/// Whether a waiting job of this item will read what this transaction writes. A deletion needs its own job, because
+/// only that job carries the version of the deletion.
+pub(super) async fn has_waiting_job(tx: &mut Tx, id: ItemId) -> Result<bool, Error> {
+    // A key is the id, `@` and a version; `A` follows `@` in ASCII.
     hold_waiting(tx, IndexItem::NAME, &format!("{id}@"), &format!("{id}A")).await
 }
 
@@ -90,16 +91,18 @@ impl Job for IndexItem {
         let id = ItemId(self.id);
         match self.index(&items).await {
             Ok(()) => {}
-            // An outage of the database or of the search is nobody's fault, and no item may stay out for it.
+            // An outage of the database or the search uses up no attempt. Otherwise an item could stay unindexed.
             Err(Error::Unavailable(error)) => {
                 tracing::warn!(error, item = self.id, "could not index an item");
-                return Ok(Outcome::SnoozeBecause(TROUBLE, error));
+                return Ok(Outcome::SnoozeBecause(RETRY_DELAY, error));
             }
             Err(error) => return Err(error.into()),
         }
-        // Once more, in case the process of the write died before, or could not reach it.
-        match items.aside.drop_shared(id).await {
-            Err(error) if age(run.id) < CACHE_SETTLED => Ok(Outcome::SnoozeBecause(CACHE_TROUBLE, causes(&error))),
+        // The writing process removes the entry too, but it may have died first or may not have reached Redis.
+        match items.cached.invalidate_shared(id).await {
+            Err(error) if job_age(run.id) < CACHE_EXPIRED_AFTER => {
+                Ok(Outcome::SnoozeBecause(CACHE_RETRY_DELAY, causes(&error)))
+            }
             _ => Ok(Outcome::Done),
         }
     }
@@ -108,14 +111,14 @@ impl Job for IndexItem {
 impl IndexItem {
     async fn index(&self, items: &Items) -> Result<(), Error> {
         match answered(store::find(&items.pool, ItemId(self.id))).await? {
-            Some(item) => items.index.put(item).await,
+            Some(item) => items.index.upsert(item).await,
             None => items.index.remove(ItemId(self.id), self.version).await,
         }
     }
 }
 
-/// How long ago a job was made: ids begin with their time.
-fn age(id: JobId) -> Duration {
+/// The time since a job was created: its id begins with that time.
+fn job_age(id: JobId) -> Duration {
     let millis = u64::try_from(Uuid::from(id).as_u128() >> 80).unwrap_or_default();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     now.saturating_sub(Duration::from_millis(millis))

@@ -1,4 +1,4 @@
-//! An item and its parts, and what a caller may ask to be done with one.
+//! An item and its parts, and the changes that a caller may request.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use crate::users::UserId;
 
-/// An item's id: never given twice.
+/// An item's id, never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ItemId(pub i64);
 
@@ -17,7 +17,7 @@ impl fmt::Display for ItemId {
     }
 }
 
-/// An item as it was at one version. Serialized it is what caches of other processes keep.
+/// An item at one version. The shared cache stores it in this serialised form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
     pub id: ItemId,
@@ -25,7 +25,7 @@ pub struct Item {
     pub title: String,
     pub description: Option<String>,
     pub price_cents: Option<i64>,
-    /// Counts the writes, from 1.
+    /// The number of writes, starting at 1.
     pub version: i64,
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
@@ -33,7 +33,7 @@ pub struct Item {
     pub updated_at: OffsetDateTime,
 }
 
-/// Whom an item belongs to: as much of a user as anybody may see, so without the e-mail address.
+/// The owner of an item: the public part of a user, without the e-mail address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
     /// A [`UserId`].
@@ -41,7 +41,7 @@ pub struct Owner {
     pub full_name: String,
 }
 
-/// What a caller says of an item, whole: what is not said is not kept.
+/// The contents that a caller gives an item. A write replaces all of them: an absent field becomes empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contents {
     pub title: String,
@@ -49,10 +49,10 @@ pub struct Contents {
     pub price_cents: Option<i64>,
 }
 
-/// Which versions a change may be made to.
+/// The versions that a change may be applied to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Expected {
-    /// Whatever is there: the last write wins.
+    /// Any version: the last write wins.
     #[default]
     Any,
     /// One of these.
@@ -60,7 +60,7 @@ pub enum Expected {
 }
 
 impl Expected {
-    /// Whether a change may be made to this version.
+    /// Whether a change may be applied to this version.
     pub fn allows(&self, version: i64) -> bool {
         match self {
             Self::Any => true,
@@ -69,41 +69,41 @@ impl Expected {
     }
 }
 
-/// A change that somebody asks for.
+/// A change that a caller requests.
 #[derive(Debug, Clone)]
 pub struct Change {
     pub id: ItemId,
-    /// Who asks.
+    /// The caller.
     pub by: UserId,
     pub expected: Expected,
-    /// The versions that it must not be made to.
+    /// The versions that the change must not be applied to.
     pub unwanted: Option<Expected>,
 }
 
 impl Change {
-    /// Whether it may be made to this version.
-    pub fn suits(&self, version: i64) -> bool {
+    /// Whether the change may be applied to this version.
+    pub fn allows(&self, version: i64) -> bool {
         self.expected.allows(version) && !self.unwanted.as_ref().is_some_and(|unwanted| unwanted.allows(version))
     }
 }
 
-/// What became of a change.
+/// The result of a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Changed<T> {
-    /// It is committed, and its indexing with it.
+pub enum ChangeOutcome<T> {
+    /// The change and its indexing job are committed.
     Done(T),
     /// There is no such item.
     Unknown,
-    /// It belongs to somebody else.
+    /// The item belongs to another user.
     NotYours,
-    /// It has this version, to which the change must not be made.
+    /// The item has this version, which the preconditions of the change exclude.
     Stale(i64),
 }
 
 /// One page of items.
 #[derive(Debug, Clone)]
 pub struct Page {
-    /// All there are.
+    /// The number of items on all pages.
     pub total: i64,
     pub items: Vec<Item>,
 }

@@ -1,16 +1,16 @@
-//! Items: written by their owners, read by everybody, each write with its indexing in one commit.
+//! Items: each write by an owner and its indexing job are one commit; reads are public.
 //!
 //! | file | what |
 //! |---|---|
-//! | [`item`] | an item, and what may be asked to be done with one |
+//! | [`item`] | an item, and the changes that a caller may request |
 //! | `store` | all SQL |
-//! | `aside` | look-ups by id: the cache, and one load for all who wait |
+//! | `cached_items` | look-ups by id through the cache; concurrent misses share one load |
 //! | [`cache`] | in this process, or shared through Redis |
-//! | [`index`] | the job that follows each write |
-//! | [`search`] | items by their words |
+//! | [`index`] | the indexing job of each write |
+//! | [`search`] | full-text search |
 
-mod aside;
 pub mod cache;
+mod cached_items;
 pub mod index;
 pub mod item;
 pub mod search;
@@ -18,13 +18,13 @@ mod store;
 
 use std::sync::Arc;
 
-pub use item::{Change, Changed, Contents, Expected, Item, ItemId, Owner, Page};
+pub use item::{Change, ChangeOutcome, Contents, Expected, Item, ItemId, Owner, Page};
 use sqlx::PgPool;
 use tracing::Instrument;
 
 use self::{
-    aside::{Aside, GONE},
     cache::{Cache, memory::Memory, redis::Redis},
+    cached_items::{CachedItems, DELETED_VERSION},
     index::{Index, IndexItem},
 };
 use crate::{
@@ -40,25 +40,26 @@ use crate::{
 pub struct Items {
     pool: PgPool,
     queue: Queue,
-    aside: Arc<Aside>,
+    cached: Arc<CachedItems>,
     index: Arc<dyn Index>,
 }
 
 impl Items {
-    /// Starts the feature; its cache is shared through `redis`, if there is one, and `index` finds items by their texts.
+    /// Starts the feature. The cache is in Redis if `redis` is given, otherwise in this process. The indexing job
+    /// writes to `index`.
     pub fn start(pool: &PgPool, queue: &Queue, redis: Option<remote::redis::Redis>, index: Arc<dyn Index>) -> Self {
         queue::metrics::zero(IndexItem::NAME);
-        let cache: Arc<dyn Cache> = match redis {
-            Some(redis) => Arc::new(Redis { redis }),
-            None => Arc::new(Memory::default()),
+        let cache = match redis {
+            Some(redis) => Cache::Redis(Redis { redis }),
+            None => Cache::Memory(Memory::default()),
         };
-        Self { pool: pool.clone(), queue: queue.clone(), aside: Arc::new(Aside::new(pool, cache)), index }
+        Self { pool: pool.clone(), queue: queue.clone(), cached: Arc::new(CachedItems::new(pool, cache)), index }
     }
 
-    /// Records an item of this owner; `None` when there is no such user.
+    /// Creates an item of this owner. Returns `None` if there is no such user.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when the database cannot take it now, as for every change here.
+    /// [`Error::Unavailable`] when the database is not available.
     pub async fn create(&self, owner: UserId, contents: &Contents, origin: Origin) -> Result<Option<Item>, Error> {
         let mut tx = self.queue.begin().await?;
         let Some(item) = answered(store::insert(&mut tx, owner, contents)).await? else { return Ok(None) };
@@ -66,78 +67,83 @@ impl Items {
         Ok(Some(item))
     }
 
-    /// Replaces what an item says.
+    /// Replaces the contents of an item.
     ///
     /// # Errors
-    /// As [`Items::create`].
-    pub async fn update(&self, change: &Change, contents: &Contents, origin: Origin) -> Result<Changed<Item>, Error> {
+    /// [`Error::Unavailable`] when the database is not available.
+    pub async fn update(
+        &self,
+        change: &Change,
+        contents: &Contents,
+        origin: Origin,
+    ) -> Result<ChangeOutcome<Item>, Error> {
         let mut tx = self.queue.begin().await?;
-        if let Err(refused) = allowed(&mut tx, change).await? {
+        if let Err(refused) = lock_for_change(&mut tx, change).await? {
             return Ok(refused);
         }
         let item = answered(store::update(&mut tx, change.id, contents)).await?;
-        let job = match answered(index::is_awaited(&mut tx, item.id)).await? {
+        let job = match answered(index::has_waiting_job(&mut tx, item.id)).await? {
             true => None,
             false => Some(index::job(item.id, item.version)?),
         };
         self.commit(tx, item.id, item.version, job, origin).await?;
-        Ok(Changed::Done(item))
+        Ok(ChangeOutcome::Done(item))
     }
 
-    /// Deletes an item. That is its last version, so that no earlier indexing can bring it back.
+    /// Deletes an item. The deletion counts as its last version, so that no earlier indexing job can restore it.
     ///
     /// # Errors
-    /// As [`Items::create`].
-    pub async fn delete(&self, change: &Change, origin: Origin) -> Result<Changed<()>, Error> {
+    /// [`Error::Unavailable`] when the database is not available.
+    pub async fn delete(&self, change: &Change, origin: Origin) -> Result<ChangeOutcome<()>, Error> {
         let mut tx = self.queue.begin().await?;
-        let version = match allowed(&mut tx, change).await? {
+        let version = match lock_for_change(&mut tx, change).await? {
             Ok(version) => version,
             Err(refused) => return Ok(refused),
         };
         answered(store::delete(&mut tx, change.id)).await?;
-        self.commit(tx, change.id, GONE, Some(index::job(change.id, version + 1)?), origin).await?;
-        Ok(Changed::Done(()))
+        self.commit(tx, change.id, DELETED_VERSION, Some(index::job(change.id, version + 1)?), origin).await?;
+        Ok(ChangeOutcome::Done(()))
     }
 
-    /// The item with this id: at most 3 s old where processes do not share a cache, and never older than a write of
-    /// this process.
+    /// The item with this id. It is never older than a write of this process. Without a shared cache, it may lack
+    /// writes of other processes for at most 3 s.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when the database is needed and cannot be asked now.
+    /// [`Error::Unavailable`] when the item is not cached and the database is not available.
     pub async fn find(&self, id: ItemId) -> Result<Option<Arc<Item>>, Error> {
-        // Ids are counted from 1.
-        if id.0 < 1 { Ok(None) } else { self.aside.find(id).await }
+        // Ids start at 1.
+        if id.0 < 1 { Ok(None) } else { self.cached.find(id).await }
     }
 
     /// One page, newest first.
     ///
     /// # Errors
-    /// As [`Items::find`].
+    /// [`Error::Unavailable`] when the database is not available.
     pub async fn list(&self, skip: i64, limit: i64) -> Result<Page, Error> {
         answered(store::page(&self.pool, skip, limit)).await
     }
 
-    /// Commits a write together with its indexing, and lets nobody be shown what was before it; `told` is the version
-    /// that the item has then. In a task of its own: a caller that leaves must not come between the two.
+    /// Commits the write and its indexing job, then invalidates the cache. Spawned, so that a client that disconnects
+    /// cannot cancel it in between. `version` is the item's new version.
     async fn commit(
         &self,
         mut tx: Tx,
         id: ItemId,
-        told: i64,
+        version: i64,
         job: Option<NewJob>,
         origin: Origin,
     ) -> Result<(), Error> {
-        let (job, aside) = (job.map(|job| job.origin(origin)), self.aside.clone());
+        let (job, cached) = (job.map(|job| job.origin(origin)), self.cached.clone());
         let work = async move {
             let committed = answered(async {
                 enqueue(&mut tx, job.as_slice()).await?;
                 tx.commit().await
             })
             .await;
-            // A commit without an answer may have happened all the same.
-            let told = if committed.is_ok() { told } else { 0 };
-            if let Err(error) = aside.wrote(id, told).await {
-                tracing::debug!(%error, item = id.0, "the job will drop it from the cache");
+            // A commit whose response was lost may have happened. So invalidate in any case, but record no version.
+            let version = if committed.is_ok() { version } else { 0 };
+            if let Err(error) = cached.invalidate(id, version).await {
+                tracing::debug!(%error, item = id.0, "could not remove an item from the cache; its job will");
             }
             committed
         };
@@ -145,12 +151,12 @@ impl Items {
     }
 }
 
-/// The version that an item has now, when this change may be made to it; it stays so until the transaction ends.
-async fn allowed<T>(tx: &mut Tx, change: &Change) -> Result<Result<i64, Changed<T>>, Error> {
+/// Locks the item until the transaction ends. Returns its version, or why the change is refused.
+async fn lock_for_change<T>(tx: &mut Tx, change: &Change) -> Result<Result<i64, ChangeOutcome<T>>, Error> {
     Ok(match answered(store::lock(tx, change.id)).await? {
-        None => Err(Changed::Unknown),
-        Some((owner, _)) if owner != change.by => Err(Changed::NotYours),
-        Some((_, version)) if !change.suits(version) => Err(Changed::Stale(version)),
+        None => Err(ChangeOutcome::Unknown),
+        Some((owner, _)) if owner != change.by => Err(ChangeOutcome::NotYours),
+        Some((_, version)) if !change.allows(version) => Err(ChangeOutcome::Stale(version)),
         Some((_, version)) => Ok(version),
     })
 }

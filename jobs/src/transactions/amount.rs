@@ -13,7 +13,8 @@ pub const DECIMAL_PLACES: u64 = 6;
 /// At most this many digits in all.
 pub const DIGITS: u64 = WHOLE_DIGITS + DECIMAL_PLACES;
 
-/// A positive decimal of at most 12 digits before and 6 after the point. Equality is by value: `1500` is `1500.00`.
+/// A positive decimal with at most 12 digits before and 6 after the point. Equality is by value: `1500` equals
+/// `1500.00`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Amount(BigDecimal);
 
@@ -31,7 +32,7 @@ pub enum AmountError {
 impl FromStr for Amount {
     type Err = AmountError;
 
-    /// Reads a decimal, with or without an exponent. What is wrong is found in Pydantic's order.
+    /// Parses a decimal, with or without an exponent. The checks run in Pydantic's order.
     fn from_str(text: &str) -> Result<Self, AmountError> {
         let decimal: Decimal = text.parse().map_err(|error| match error {
             DecimalError::NotDecimal => AmountError::NotDecimal,
@@ -49,7 +50,7 @@ impl FromStr for Amount {
         if decimal.is_negative() || decimal.is_zero() {
             return Err(AmountError::NotPositive);
         }
-        // What came in is what goes out, but trailing zeros beyond the stored scale and exponents are not kept.
+        // Keeps the written digits, except for an exponent and for trailing zeros beyond the stored scale.
         let scale = decimal.written_places().clamp(0, DECIMAL_PLACES as i64);
         Ok(Self(decimal.to_big_decimal().with_scale(scale)))
     }
@@ -67,8 +68,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keeps_the_value_that_came_in() {
-        for (text, shown) in [
+    fn parsing_keeps_the_written_value() {
+        for (text, expected) in [
             ("1500", "1500"),
             ("1500.00", "1500.00"),
             ("0.000001", "0.000001"),
@@ -80,13 +81,13 @@ mod tests {
             (&format!("1.{}", "0".repeat(1000)), "1.000000"),
             (&format!("{}1", "0".repeat(1000)), "1"),
         ] {
-            assert_eq!(text.parse::<Amount>().map(|amount| amount.to_string()), Ok(shown.to_owned()), "{text}");
+            assert_eq!(text.parse::<Amount>().map(|amount| amount.to_string()), Ok(expected.to_owned()), "{text}");
         }
         assert_eq!("1500".parse::<Amount>(), "1500.00".parse::<Amount>());
     }
 
     #[test]
-    fn refuses_what_is_no_amount() {
+    fn invalid_amounts_are_rejected() {
         use AmountError::*;
         for (text, error) in [
             ("", NotDecimal),

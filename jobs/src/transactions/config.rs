@@ -1,4 +1,4 @@
-//! What the feature can be told.
+//! Configuration of the transactions feature.
 
 use std::time::Duration;
 
@@ -6,24 +6,24 @@ use url::Url;
 
 use crate::config::{EnvReader, Environment};
 
-/// What `PROCESSOR_URL` says instead of a URL where no real processor is meant.
+/// The value of `PROCESSOR_URL` that selects the simulation instead of a real processor.
 const SIMULATED: &str = "simulated";
 
-/// How transactions are processed.
+/// The settings of transaction processing.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// `PROCESSING_DELAY_SECONDS`: how long the simulated external call takes.
+    /// `PROCESSING_DELAY_SECONDS`: the duration of the simulated external call.
     pub delay: Duration,
-    /// `PROCESSOR_URL`: the real external call instead; `None` when it is unset or the word `simulated`.
+    /// `PROCESSOR_URL`: the real external call; `None` if it is unset or `simulated`.
     pub processor: Option<ProcessorConfig>,
 }
 
-/// A service that processes transactions.
+/// The external service that processes transactions.
 #[derive(Debug, Clone)]
 pub struct ProcessorConfig {
-    /// Where transactions are posted.
+    /// The URL that transactions are POSTed to.
     pub url: Url,
-    /// `PROCESSOR_ATTEMPTS`: calls that may fail before the transaction has.
+    /// `PROCESSOR_ATTEMPTS`: the number of failed calls after which the transaction is FAILED.
     pub attempts: u32,
     /// `PROCESSOR_TIMEOUT_SECONDS`: the limit of one call.
     pub timeout: Duration,
@@ -51,7 +51,7 @@ impl Config {
         }
     }
 
-    /// Makes sure that the simulation was chosen: in prod it must not settle payments because a variable was forgotten.
+    /// Requires an explicit choice in prod: the simulation must not settle payments because a variable was forgotten.
     pub fn require_choice(vars: &mut EnvReader, environment: Environment) {
         if environment == Environment::Prod && !vars.is_set("PROCESSOR_URL") {
             let expected = "must be set in prod, such as https://processor.example.com/charge, or to simulated";
@@ -59,7 +59,7 @@ impl Config {
         }
     }
 
-    /// When a transaction is due after it was recorded: a real processor is asked at once.
+    /// The delay between recording and processing. A real processor is called at once.
     pub(super) fn due_after(&self) -> Duration {
         if self.processor.is_some() { Duration::ZERO } else { self.delay }
     }

@@ -1,4 +1,4 @@
-//! Concurrent webhooks share one commit: their rows and their jobs, or nothing.
+//! Webhook ingestion: concurrent webhooks share one commit of all their rows and jobs.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -14,19 +14,25 @@ use crate::{
     queue::{Origin, Queue, enqueue},
 };
 
-/// A webhook on its way into the database.
+/// A received webhook.
 #[derive(Debug, Clone)]
 pub struct Webhook {
     pub new: NewTransaction,
     pub origin: Origin,
 }
 
-/// What became of a webhook, and the conflict that is yet to be recorded: not here, where every webhook of the batch would
+/// The result for one webhook, with its conflict. The caller records the conflict: in this batch all webhooks would
 /// wait for it.
-pub type Written = Result<(Ingested, Option<Conflict>), Error>;
+pub type IngestResult = Result<(Ingested, Option<Conflict>), Error>;
 
-/// Records what is new, with its jobs, and compares the rest with what is recorded; one result per webhook, in order.
-pub async fn write(pool: PgPool, queue: Queue, delay: Duration, webhooks: Vec<Webhook>) -> Result<Vec<Written>, Error> {
+/// Records new transactions with their jobs, and compares repeated ones with the recorded row. Returns one result per
+/// webhook, in order.
+pub async fn ingest_batch(
+    pool: PgPool,
+    queue: Queue,
+    delay: Duration,
+    webhooks: Vec<Webhook>,
+) -> Result<Vec<IngestResult>, Error> {
     let mut tx = queue.begin().await?;
     let recorded = store::insert(&mut tx, &webhooks, delay).await?;
     let jobs = recorded.iter().map(|(index, transaction)| {
@@ -35,13 +41,14 @@ pub async fn write(pool: PgPool, queue: Queue, delay: Duration, webhooks: Vec<We
     enqueue(&mut tx, &jobs.collect::<Result<Vec<_>, Error>>()?).await?;
     tx.commit().await?;
 
-    // Repetitions, also those within this batch. They only read, so that what is new never waits for them in vain.
+    // Repeated ids, also within this batch, are only read, after the commit. If that fails, the new transactions stay
+    // recorded.
     let repeated: Vec<String> = (0..webhooks.len())
         .filter(|index| !recorded.contains_key(index))
         .map(|index| webhooks[index].new.transaction_id.clone())
         .collect();
     let known = if repeated.is_empty() { Ok(Vec::new()) } else { store::find(pool.clone(), repeated).await };
-    let (known, unreadable) = match known {
+    let (known, read_error) = match known {
         Ok(found) => (found, None),
         Err(error) => (Vec::new(), Some(error.to_string())),
     };
@@ -55,14 +62,14 @@ pub async fn write(pool: PgPool, queue: Queue, delay: Duration, webhooks: Vec<We
             (Some(transaction), _) => Ok((Ingested::New(transaction), None)),
             (None, Some(transaction)) => Ok(compare(transaction.clone(), webhook)),
             (None, None) => Err(Error::Unavailable(
-                unreadable.clone().unwrap_or_else(|| "recorded a moment ago, but not yet readable".into()),
+                read_error.clone().unwrap_or_else(|| "the transaction was recorded, but cannot be read yet".into()),
             )),
         });
     }
     Ok(results)
 }
 
-/// Tells a replay from a conflict.
+/// Classifies a repeated webhook as a replay or a conflict.
 fn compare(recorded: Transaction, webhook: Webhook) -> (Ingested, Option<Conflict>) {
     match Conflict::between(&recorded, webhook.new, webhook.origin.correlation_id) {
         Some(conflict) => (Ingested::Conflict(recorded, conflict.fields.clone()), Some(conflict)),

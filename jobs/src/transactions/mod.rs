@@ -1,17 +1,17 @@
-//! Transactions: webhooks recorded once, processed once in effect, and looked up by their senders.
+//! Transactions: records each webhook once, processes it effectively once, and lets senders look it up.
 //!
 //! | file | what |
 //! |---|---|
 //! | [`model`] | a transaction and its parts |
-//! | [`amount`] | exact decimals |
-//! | [`signature`] | Standard Webhooks |
+//! | [`amount`] | amounts as exact decimals |
+//! | [`signature`] | webhook signatures (Standard Webhooks) |
 //! | `ingest` | concurrent webhooks share one commit of rows and jobs |
-//! | `conflicts` | webhooks that contradict what is recorded |
-//! | `list` | which way each list is read |
+//! | `conflicts` | webhooks that repeat an id with another payload |
+//! | `list` | chooses the query for each list |
 //! | `store` | all SQL |
-//! | `processor` | who decides what becomes of a transaction: the simulation, or a service |
-//! | [`process`] | the job |
-//! | `watch` | one notification stream for everybody who waits |
+//! | `processor` | the client of the processing service, or its simulation |
+//! | [`process`] | the job that processes a transaction |
+//! | `settlement_listener` | one notification stream for all waiters |
 
 pub mod amount;
 mod config;
@@ -21,9 +21,9 @@ mod list;
 pub mod model;
 pub mod process;
 mod processor;
+mod settlement_listener;
 pub mod signature;
 mod store;
-mod watch;
 
 use std::{sync::Arc, time::Duration};
 
@@ -37,10 +37,10 @@ use tokio_util::sync::CancellationToken;
 use self::{
     conflicts::Conflict,
     ingest::Webhook,
-    model::{Settlement, Settling},
+    model::{SettleRequest, Settlement},
     process::ProcessTransaction,
     processor::Processor,
-    watch::Watch,
+    settlement_listener::SettlementListener,
 };
 use crate::{
     boot::{
@@ -54,27 +54,27 @@ use crate::{
     },
 };
 
-/// Webhooks that came with a known id and another payload.
+/// Webhooks that repeat an id with another payload.
 const CONFLICTS: &str = "millrace_webhook_conflicts_total";
 const ACCEPTED: &str = "millrace_webhooks_accepted_total";
 
-/// Two writers keep the disk busy: one gathers and sends while the other waits for its commit. Measured at 64 callers:
-/// 45,000 rows/s with one, 58,000 with two, no more with three.
+/// Two writers keep the disk busy: one collects and sends a batch while the other waits for its commit. Measured with
+/// 64 callers: 45,000 rows/s with one writer, 58,000 with two, and the same with three.
 const WRITES: Limits = Limits { writers: 2, size: 500, waiting: 20_000 };
-/// Look-ups by id; sharing statements bounds the connections that any number of readers needs. One at a time: with two,
-/// each carried half as many, and 64 readers got 22,000/s instead of 42,000.
+/// Look-ups by id share statements, which limits the connections that many readers need. One statement runs at a time.
+/// With two, each carried half as many ids: 64 readers got 22,000 look-ups/s instead of 42,000.
 const READS: Limits = Limits { writers: 1, size: 500, waiting: 50_000 };
 
 /// The feature. Clones share everything.
 #[derive(Clone)]
 pub struct Transactions {
     pool: PgPool,
-    ingests: Batch<Webhook, ingest::Written>,
+    ingests: Batch<Webhook, ingest::IngestResult>,
     conflicts: Batch<Conflict, ()>,
     finds: Batch<String, Option<Transaction>>,
-    settlements: Batch<Settling, bool>,
+    settlements: Batch<SettleRequest, bool>,
     processor: Arc<Processor>,
-    watch: Arc<Watch>,
+    listener: Arc<SettlementListener>,
     stop: CancellationToken,
 }
 
@@ -90,14 +90,14 @@ impl Transactions {
         for outcome in ["new", "replayed"] {
             counter!(ACCEPTED, "outcome" => outcome).absolute(0);
         }
-        // Who only enqueues shows the queue's series as well.
+        // A process that only enqueues exports the series of the queue as well.
         queue::metrics::zero(ProcessTransaction::NAME);
         let delay = config.due_after();
         let (pool, queue) = (pool.clone(), queue.clone());
         Ok(Self {
             ingests: Batch::start(WRITES, {
                 let pool = pool.clone();
-                move |webhooks| ingest::write(pool.clone(), queue.clone(), delay, webhooks)
+                move |webhooks| ingest::ingest_batch(pool.clone(), queue.clone(), delay, webhooks)
             }),
             conflicts: Batch::start(conflicts::WRITES, {
                 let pool = pool.clone();
@@ -109,29 +109,29 @@ impl Transactions {
             }),
             settlements: Batch::start(WRITES, {
                 let pool = pool.clone();
-                move |settlings| store::settle(pool.clone(), settlings)
+                move |requests| store::settle(pool.clone(), requests)
             }),
             processor: Arc::new(Processor::new(config.processor.as_ref())?),
-            watch: Arc::new(Watch::default()),
+            listener: Arc::new(SettlementListener::default()),
             pool,
             stop,
         })
     }
 
-    /// Hears of settlements until the stop; a process that serves [`Transactions::find_settled`] runs this once.
-    pub async fn watch_settlements(&self, database: &Database) {
-        self.watch.run(database, &self.pool, &self.stop).await;
+    /// Listens for settlements until the stop. A process that serves [`Transactions::find_settled`] runs this once.
+    pub async fn listen_for_settlements(&self, database: &Database) {
+        self.listener.run(database, &self.pool, &self.stop).await;
     }
 
-    /// Deletes old conflicts until the stop; every worker runs this.
-    pub async fn retain_conflicts(self, retention: Retention) {
-        conflicts::retain(&self.pool, retention, &self.stop).await;
+    /// Deletes old conflicts periodically until the stop. Every worker runs this.
+    pub async fn delete_expired_conflicts(self, retention: Retention) {
+        conflicts::run_retention(&self.pool, retention, &self.stop).await;
     }
 
-    /// Records a transaction and its job in one commit, or finds the one recorded before.
+    /// Records a transaction and its job in one commit, or finds the transaction that was recorded before.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when the database cannot take it now. Sending it again is always safe.
+    /// [`Error::Unavailable`] when the database is not available. The same webhook can always be sent again.
     pub async fn ingest(&self, new: NewTransaction, mut origin: Origin) -> Result<Ingested, Error> {
         let span = Span::step("ingest");
         origin.traceparent = span.traceparent().or(origin.traceparent);
@@ -149,10 +149,10 @@ impl Transactions {
         Ok(ingested)
     }
 
-    /// The transaction with this id, as it now stands.
+    /// The current state of the transaction with this id.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when the database cannot be asked now.
+    /// [`Error::Unavailable`] when the database is not available.
     pub async fn find(&self, transaction_id: &str) -> Result<Option<Transaction>, Error> {
         let mut found = self.finds.call(transaction_id.to_owned()).await?;
         if let Some(transaction) = &mut found
@@ -160,41 +160,42 @@ impl Transactions {
             && transaction.remaining.is_zero()
             && let Some(seconds) = answered(process::due_in(&self.pool, transaction.id)).await?
         {
-            // Past the first estimate: the job was put off, and knows until when.
+            // The first estimate has passed: the job was snoozed, and has a later due time.
             transaction.remaining = Duration::try_from_secs_f64(seconds).unwrap_or_default();
         }
         Ok(found)
     }
 
-    /// The transaction with this id, as soon as it is no longer processing, `wait` is over, or the process stops.
+    /// Waits until the transaction with this id is settled, `wait` is over, or the process stops. Returns its state
+    /// then.
     ///
     /// # Errors
-    /// As [`Transactions::find`].
+    /// [`Error::Unavailable`] when the database is not available.
     pub async fn find_settled(&self, transaction_id: &str, wait: Duration) -> Result<Option<Transaction>, Error> {
         let first = self.find(transaction_id).await?;
         let id = match &first {
             Some(transaction) if transaction.status == Status::Processing && !wait.is_zero() => transaction.id,
             _ => return Ok(first),
         };
-        let interest = self.watch.interest(id);
-        // Only what settles from now on is announced to us: look again before waiting.
+        let waiter = self.listener.register(id);
+        // The waiter only learns of settlements after its registration, so read the state again before waiting.
         let second = self.find(transaction_id).await?;
         if second.as_ref().is_none_or(|transaction| transaction.status != Status::Processing) {
             return Ok(second);
         }
         tokio::select! {
-            () = interest.settled() => {}
+            () = waiter.wait() => {}
             () = tokio::time::sleep(wait) => {}
             () = self.stop.cancelled() => {}
         }
         self.find(transaction_id).await
     }
 
-    /// One page, newest first, of those with `status` (all when `None`) after `cursor`; at most `limit`, and never more
-    /// than 200.
+    /// One page of the transactions with `status` (all if `None`) after `cursor`, newest first. It has at most `limit`
+    /// transactions, and at most 200.
     ///
     /// # Errors
-    /// As [`Transactions::find`].
+    /// [`Error::Unavailable`] when the database is not available.
     pub async fn list(
         &self,
         status: Option<Status>,
@@ -204,8 +205,8 @@ impl Transactions {
         answered(list::page(&self.pool, status, limit, cursor)).await
     }
 
-    /// Settles a transaction, unless it is settled already.
+    /// Settles a transaction, unless it is already settled.
     async fn settle(&self, id: uuid::Uuid, settlement: Settlement) -> Result<(), Error> {
-        self.settlements.call(Settling { id, settlement }).await.map(|_changed| ())
+        self.settlements.call(SettleRequest { id, settlement }).await.map(|_changed| ())
     }
 }

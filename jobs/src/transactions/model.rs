@@ -10,19 +10,18 @@ use super::amount::Amount;
 /// A transaction as its sender describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewTransaction {
-    /// The sender's id, unique for ever; 1–255 characters.
+    /// The sender's id, permanently unique; 1–255 characters.
     pub transaction_id: String,
-    /// Where the money comes from; 1–255 characters.
+    /// The account that is debited; 1–255 characters.
     pub source_account: String,
-    /// Where the money goes; 1–255 characters.
+    /// The account that is credited; 1–255 characters.
     pub destination_account: String,
-    /// How much.
     pub amount: Amount,
     /// ISO 4217 code.
     pub currency: String,
 }
 
-/// Where a transaction stands. States only move forward, except by an operator's replay of a failed one.
+/// The state of a transaction. It only moves forward, except by an operator's replay of a failed one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     Processing,
@@ -33,7 +32,7 @@ pub enum Status {
 impl Status {
     pub const ALL: [Self; 3] = [Self::Processing, Self::Processed, Self::Failed];
 
-    /// The word on the wire and in the database.
+    /// The name in JSON and in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Processing => "PROCESSING",
@@ -42,7 +41,7 @@ impl Status {
         }
     }
 
-    /// Reads [`Status::as_str`].
+    /// Parses the result of [`Status::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.as_str() == text)
     }
@@ -51,7 +50,8 @@ impl Status {
 /// A recorded transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transaction {
-    /// Ours; also the id of its job. A UUID v7 of `created_at`: ids are in the order of creation, to the microsecond.
+    /// The internal id, which is also the id of its job. A UUID v7 of `created_at`: ids are in the order of creation,
+    /// to the microsecond.
     pub id: Uuid,
     pub transaction_id: String,
     pub source_account: String,
@@ -59,28 +59,28 @@ pub struct Transaction {
     pub amount: Amount,
     pub currency: String,
     pub status: Status,
-    /// Why it failed; only when [`Status::Failed`].
+    /// The reason of the failure; only with [`Status::Failed`].
     pub error: Option<String>,
     pub created_at: OffsetDateTime,
-    /// When it left [`Status::Processing`].
+    /// The time of the settlement.
     pub processed_at: Option<OffsetDateTime>,
-    /// How long until it is expected to leave [`Status::Processing`]; zero when it is due or has left.
+    /// The expected time until the settlement; zero if it is due or settled.
     pub remaining: Duration,
 }
 
-/// What came of an ingestion. The transaction is the recorded one, as it now stands.
+/// The result of an ingestion, with the recorded transaction in its current state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ingested {
-    /// Recorded now, with its job, and committed.
+    /// The transaction is new, and committed with its job.
     New(Transaction),
-    /// Was there already with equal values.
+    /// The id was recorded before with the same payload.
     Replayed(Transaction),
-    /// Was there already with other values in these fields; the first payload stands.
+    /// The id was recorded before with other values in these fields; the first payload stands.
     Conflict(Transaction, Vec<&'static str>),
 }
 
 impl Transaction {
-    /// The fields in which a webhook differs from what is recorded. Amounts compare by value.
+    /// The names of the fields in which a webhook differs from this transaction. Amounts compare by value.
     pub fn differences(&self, new: &NewTransaction) -> Vec<&'static str> {
         let same = [
             ("source_account", self.source_account == new.source_account),
@@ -92,21 +92,21 @@ impl Transaction {
     }
 }
 
-/// Where a page of the list begins: after this transaction, in the order newest first.
+/// The position of a page: it begins after this transaction, newest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor(pub Uuid);
 
-/// The end of processing.
+/// The final result of processing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settlement {
     Processed,
-    /// With the reason.
+    /// Failed, with the reason.
     Failed(String),
 }
 
-/// A transaction about to be settled.
+/// A request to settle a transaction.
 #[derive(Debug, Clone)]
-pub struct Settling {
+pub struct SettleRequest {
     pub id: Uuid,
     pub settlement: Settlement,
 }

@@ -1,4 +1,4 @@
-//! The job: processes one transaction.
+//! The job that processes one transaction.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{
     Transactions,
     model::{Settlement, Status},
-    processor::{Answer, Processor, for_sender},
+    processor::{CallOutcome, Processor, sender_error},
     store,
 };
 use crate::{
@@ -18,10 +18,10 @@ use crate::{
     queue::{self, Failure, Job, JobId, NewJob, Outcome, Policy, Revive, Run, Tx, retry::Backoff},
 };
 
-/// The pause after the database could not be asked or written to.
-const OUR_TROUBLE: Duration = Duration::from_secs(1);
+/// The pause before a retry when the database is not available.
+const DATABASE_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Settles the transaction with this id of ours.
+/// Processes and settles the transaction with this internal id.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ProcessTransaction {
     pub id: Uuid,
@@ -32,7 +32,7 @@ pub(super) fn job(id: Uuid, delay: Duration) -> Result<NewJob, Error> {
     Ok(NewJob::of(&ProcessTransaction { id })?.id(JobId::from(id)).after(delay))
 }
 
-/// Seconds until the job of a transaction is due, when it waits.
+/// Seconds until the job of a transaction is due; `None` if it does not wait.
 pub(super) async fn due_in(pool: &PgPool, id: Uuid) -> Result<Option<f64>, Error> {
     queue::due_in(pool, JobId::from(id)).await
 }
@@ -45,12 +45,13 @@ impl Job for ProcessTransaction {
         // Full jitter draws from zero to this: the first retry comes 1 s later on average.
         let backoff = Backoff { base: Duration::from_secs(2), cap: Duration::from_secs(600) };
         match &*transactions.processor {
-            // One update, shared with all that run beside it: two claims full, so that one runs while the next is made.
+            // A job is one update in a batch shared with concurrent jobs. Two full claims fit: one runs while the next
+            // is claimed.
             Processor::Simulated => Policy { backoff, concurrency: 2000, ..Policy::default() },
-            Processor::Http(service) => Policy {
-                attempts: service.config.attempts,
+            Processor::Http(client) => Policy {
+                attempts: client.config.attempts,
                 backoff,
-                deadline: service.config.timeout + Duration::from_secs(15),
+                deadline: client.config.timeout + Duration::from_secs(15),
                 concurrency: 200,
             },
         }
@@ -58,52 +59,53 @@ impl Job for ProcessTransaction {
 
     async fn run(self, transactions: Transactions, run: Run) -> Result<Outcome, Failure> {
         match self.process(&transactions, &run).await {
-            Ok(Answer::Settled(Settlement::Processed)) => Ok(Outcome::Done),
-            Ok(Answer::Settled(Settlement::Failed(reason))) => Ok(Outcome::Reject(reason)),
-            Ok(Answer::Again(pause)) => {
-                Ok(Outcome::SnoozeBecause(pause, "the processor wants to be asked again later".into()))
+            Ok(CallOutcome::Settled(Settlement::Processed)) => Ok(Outcome::Done),
+            Ok(CallOutcome::Settled(Settlement::Failed(reason))) => Ok(Outcome::Reject(reason)),
+            Ok(CallOutcome::CallLater(pause)) => {
+                Ok(Outcome::SnoozeBecause(pause, "the processor asked for a later call".into()))
             }
-            Ok(Answer::Trouble { error, not_before }) => Err(Failure::new(error).not_before(not_before)),
-            // Ours, not the processor's: it uses up no attempt, or what the processor did would end as FAILED.
+            Ok(CallOutcome::Failed { error, not_before }) => Err(Failure::new(error).not_before(not_before)),
+            // The database failed, not the processor, so this uses up no attempt. Otherwise a transaction that the
+            // processor accepted could end as FAILED.
             Err(Error::Unavailable(error)) => {
-                tracing::warn!(error, "could not record what became of a transaction");
-                Ok(Outcome::SnoozeBecause(OUR_TROUBLE, format!("its settlement could not be recorded: {error}")))
+                tracing::warn!(error, "could not record the settlement of a transaction");
+                Ok(Outcome::SnoozeBecause(DATABASE_RETRY_DELAY, format!("could not record its settlement: {error}")))
             }
             Err(Error::Internal(error)) => {
-                tracing::error!(error, "a transaction cannot be processed");
-                // The sender reads this one when it was the last attempt.
+                tracing::error!(error, "could not process a transaction");
+                // The sender sees this text if this was the last attempt.
                 Err(Failure::new("internal error"))
             }
         }
     }
 
     async fn bury(self, transactions: Transactions, reason: String) -> Result<(), Failure> {
-        Ok(transactions.settle(self.id, Settlement::Failed(for_sender(reason))).await?)
+        Ok(transactions.settle(self.id, Settlement::Failed(sender_error(reason))).await?)
     }
 }
 
 impl Revive for ProcessTransaction {
-    /// The one way back from FAILED.
+    /// Resets a FAILED transaction to PROCESSING: the only transition out of FAILED.
     async fn revive(self, _: Transactions, tx: &mut Tx) -> Result<(), Error> {
-        store::revive(tx, self.id).await
+        store::reset_failed(tx, self.id).await
     }
 }
 
 impl ProcessTransaction {
-    /// Asks the processor, and records its consent.
-    async fn process(&self, transactions: &Transactions, run: &Run) -> Result<Answer, Error> {
-        let consent = Answer::Settled(Settlement::Processed);
-        let answer = match &*transactions.processor {
-            Processor::Simulated => consent,
-            Processor::Http(service) => match answered(store::get(&transactions.pool, self.id)).await? {
-                Some(transaction) if transaction.status == Status::Processing => service.ask(&transaction, run).await,
-                // Settled by an earlier run whose result was lost, or deleted: nothing is left to do.
-                _ => return Ok(consent),
+    /// Calls the processor, and settles the transaction if it was accepted.
+    async fn process(&self, transactions: &Transactions, run: &Run) -> Result<CallOutcome, Error> {
+        let accepted = CallOutcome::Settled(Settlement::Processed);
+        let outcome = match &*transactions.processor {
+            Processor::Simulated => accepted,
+            Processor::Http(client) => match answered(store::get(&transactions.pool, self.id)).await? {
+                Some(transaction) if transaction.status == Status::Processing => client.call(&transaction, run).await?,
+                // An earlier run settled it and its result was lost, or the row was deleted: there is nothing to do.
+                _ => return Ok(accepted),
             },
         };
-        if answer == Answer::Settled(Settlement::Processed) {
+        if outcome == CallOutcome::Settled(Settlement::Processed) {
             transactions.settle(self.id, Settlement::Processed).await?;
         }
-        Ok(answer)
+        Ok(outcome)
     }
 }

@@ -1,4 +1,4 @@
-//! Signatures of webhooks (Standard Webhooks 1.0): who holds a secret signed these bytes a moment ago.
+//! Webhook signatures (Standard Webhooks 1.0): verifies that the holder of a secret signed these bytes recently.
 
 use std::time::Duration;
 
@@ -10,26 +10,26 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use time::OffsetDateTime;
 
-/// How far from now, either way, a signature may have been made: enough for a slow delivery and a clock that is off,
-/// little enough to make a recorded request useless soon.
+/// The largest difference between a signature's timestamp and now, in both directions. It allows for slow deliveries
+/// and wrong clocks, and limits how long a recorded request can be replayed.
 pub const TOLERANCE: Duration = Duration::from_secs(5 * 60);
-/// More signatures than secrets that anyone rotates at once are not tried.
-const MOST_SIGNATURES: usize = 16;
-/// Some senders leave the padding out.
+/// The number of signatures that are checked: more than the secrets in use during a rotation.
+const MAX_SIGNATURES: usize = 16;
+/// Accepts Base64 without padding, since some senders omit it.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// What the sender says about its signature, in the headers `webhook-id`, `webhook-timestamp` and `webhook-signature`.
+/// The values of the headers `webhook-id`, `webhook-timestamp` and `webhook-signature`.
 #[derive(Debug, Clone, Copy)]
-pub struct Signed<'a> {
+pub struct SignatureHeaders<'a> {
     pub id: &'a [u8],
     pub timestamp: &'a [u8],
     pub signature: &'a [u8],
 }
 
-/// Why a signature is not accepted.
+/// Why a signature is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
     #[error("webhook-timestamp is not a number of seconds")]
@@ -40,33 +40,34 @@ pub enum SignatureError {
     Mismatch,
 }
 
-/// Whether any of `secrets` signed `body` within [`TOLERANCE`] of `now`. Comparing takes the same time whatever differs.
+/// Verifies that one of `secrets` signed `body` within [`TOLERANCE`] of `now`. The comparison takes constant time.
 ///
 /// # Errors
-/// What is wrong; a wrong signature is not told from a malformed one.
+/// When the timestamp is malformed or too far from `now`, or when no signature matches. A malformed signature does not
+/// match.
 pub fn verify<'k>(
-    signed: Signed<'_>,
+    headers: SignatureHeaders<'_>,
     body: &[u8],
     secrets: impl IntoIterator<Item = &'k [u8]>,
     now: OffsetDateTime,
 ) -> Result<(), SignatureError> {
-    // Digits only: `parse` alone would take `+1`, and two texts for one time are one too many under a signature.
-    let digits = std::str::from_utf8(signed.timestamp).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+    // Digits only: `parse` alone would accept `+1`, a second spelling of the same time.
+    let digits = std::str::from_utf8(headers.timestamp).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
     let seconds: i64 = digits.and_then(|text| text.parse().ok()).ok_or(SignatureError::Timestamp)?;
     if now.unix_timestamp().abs_diff(seconds) > TOLERANCE.as_secs() {
         return Err(SignatureError::TooOldOrNew);
     }
-    let given: Vec<Vec<u8>> = signed
+    let given: Vec<Vec<u8>> = headers
         .signature
         .split(|byte| *byte == b' ')
         .filter_map(|entry| entry.strip_prefix(b"v1,"))
-        .take(MOST_SIGNATURES)
+        .take(MAX_SIGNATURES)
         .filter_map(|signature| BASE64.decode(signature).ok())
         .collect();
     let matches = secrets.into_iter().any(|secret| {
-        // HMAC takes keys of any length.
+        // Never fails: HMAC accepts keys of any length.
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret) else { return false };
-        for part in [signed.id, b".", signed.timestamp, b".", body] {
+        for part in [headers.id, b".", headers.timestamp, b".", body] {
             mac.update(part);
         }
         given.iter().any(|given| mac.clone().verify_slice(given).is_ok())
@@ -87,13 +88,14 @@ mod tests {
 
     fn check(id: &str, timestamp: &str, signature: &str, body: &[u8], now: i64) -> Result<(), SignatureError> {
         let secret = BASE64.decode(SECRET).expect("base64");
-        let signed = Signed { id: id.as_bytes(), timestamp: timestamp.as_bytes(), signature: signature.as_bytes() };
+        let headers =
+            SignatureHeaders { id: id.as_bytes(), timestamp: timestamp.as_bytes(), signature: signature.as_bytes() };
         let now = OffsetDateTime::from_unix_timestamp(now).expect("a time");
-        verify(signed, body, [&b"another secret"[..], &secret], now)
+        verify(headers, body, [&b"another secret"[..], &secret], now)
     }
 
     #[test]
-    fn accepts_the_example_of_the_specification() {
+    fn the_example_of_the_specification_is_valid() {
         let at = AT.to_string();
         assert_eq!(check(ID, &at, SIGNATURE, BODY, AT), Ok(()));
         let among = format!("v1a,xyz v1,AAAA {SIGNATURE}");
@@ -101,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn covers_id_time_and_body() {
+    fn the_signature_covers_id_time_and_body() {
         use SignatureError::Mismatch;
         let at = AT.to_string();
         assert_eq!(check("msg_other", &at, SIGNATURE, BODY, AT), Err(Mismatch));
@@ -115,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn five_minutes_either_way() {
+    fn timestamps_may_differ_by_five_minutes() {
         let at = AT.to_string();
         for (now, expected) in [
             (AT - 300, Ok(())),

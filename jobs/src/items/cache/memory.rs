@@ -1,25 +1,24 @@
-//! The cache of one process: bounded by its bytes, and its entries live for at most 3 s.
+//! In-process cache, bounded by bytes; entries live for at most 3 s.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
-use futures_util::{FutureExt, future::BoxFuture};
 use moka::{ops::compute::Op, policy::EvictionPolicy, sync};
 
-use super::{super::item::ItemId, Broken, Cache, Entry, LEASE, Lease, Looked};
+use super::{super::item::ItemId, Entry, LEASE_TTL, Lease, Lookup};
 
-/// Another process cannot drop from here: this is how old an item may be shown, counted from before it was read.
-const LIFE: Duration = Duration::from_secs(3);
-/// As [`LIFE`], of ids that do not exist: the next item created elsewhere may get one.
-const LIFE_OF_NOTHING: Duration = Duration::from_secs(1);
-/// All entries together.
-const BYTES: u64 = 64 << 20;
-/// What an entry takes beside its texts.
-const ENTRY: usize = 300;
+/// The largest age of an item, counted from before it was read: another process cannot remove entries from this cache.
+const TTL: Duration = Duration::from_secs(3);
+/// The same for ids that do not exist: another process may create an item with that id next.
+const ABSENT_TTL: Duration = Duration::from_secs(1);
+/// The limit of all entries together.
+const MAX_BYTES: u64 = 64 << 20;
+/// The size of an entry without its texts.
+const ENTRY_OVERHEAD: usize = 300;
 
-/// One id.
+/// The state of one id, with the time of its lease.
 #[derive(Clone)]
 enum Slot {
     Leased(Lease, Instant),
@@ -29,19 +28,19 @@ enum Slot {
 /// A cache in this process.
 pub struct Memory {
     slots: sync::Cache<ItemId, Slot>,
-    leases: AtomicU64,
+    next_lease: AtomicU64,
 }
 
 impl Default for Memory {
     fn default() -> Self {
         let slots = sync::Cache::builder()
-            .max_capacity(BYTES)
+            .max_capacity(MAX_BYTES)
             .weigher(|_, slot: &Slot| weight(slot))
-            // The default one refuses what is new while it is full: a lease among them could never become an entry.
+            // The default policy rejects new keys while the cache is full, so that a lease could never become an entry.
             .eviction_policy(EvictionPolicy::lru())
-            .time_to_live(LEASE.max(LIFE))
+            .time_to_live(LEASE_TTL.max(TTL))
             .build();
-        Self { slots, leases: AtomicU64::new(1) }
+        Self { slots, next_lease: AtomicU64::new(1) }
     }
 }
 
@@ -52,16 +51,16 @@ fn weight(slot: &Slot) -> u32 {
         }
         Slot::Filled(None, _) | Slot::Leased(..) => 0,
     };
-    u32::try_from(ENTRY + texts).unwrap_or(u32::MAX)
+    u32::try_from(ENTRY_OVERHEAD + texts).unwrap_or(u32::MAX)
 }
 
 impl Slot {
-    /// What it shows, while it is fresh.
+    /// The entry, while it is fresh.
     fn entry(&self) -> Option<Entry> {
         match self {
             Self::Filled(entry, read) => {
-                let life = if entry.is_some() { LIFE } else { LIFE_OF_NOTHING };
-                (read.elapsed() < life).then(|| entry.clone())
+                let ttl = if entry.is_some() { TTL } else { ABSENT_TTL };
+                (read.elapsed() < ttl).then(|| entry.clone())
             }
             Self::Leased(..) => None,
         }
@@ -69,65 +68,43 @@ impl Slot {
 }
 
 impl Memory {
-    fn look(&self, id: ItemId) -> Looked {
-        self.slots.get(&id).and_then(|slot| slot.entry()).map_or(Looked::Missed, Looked::Hit)
+    pub(super) fn peek(&self, id: ItemId) -> Lookup {
+        self.slots.get(&id).and_then(|slot| slot.entry()).map_or(Lookup::Missed, Lookup::Hit)
     }
 
-    fn take(&self, id: ItemId) -> Looked {
-        let lease = Lease::from(self.leases.fetch_add(1, Ordering::Relaxed));
-        let mut looked = Looked::Leased(lease);
-        self.slots.entry(id).and_compute_with(|held| {
-            match held.map(|held| held.into_value()) {
-                Some(Slot::Leased(_, since)) if since.elapsed() < LEASE => looked = Looked::Missed,
+    pub(super) fn lease(&self, id: ItemId) -> Lookup {
+        let lease = Lease::from(self.next_lease.fetch_add(1, Ordering::Relaxed));
+        let mut lookup = Lookup::Leased(lease);
+        self.slots.entry(id).and_compute_with(|current| {
+            match current.map(|current| current.into_value()) {
+                Some(Slot::Leased(_, since)) if since.elapsed() < LEASE_TTL => lookup = Lookup::Missed,
                 Some(slot) => {
                     if let Some(entry) = slot.entry() {
-                        looked = Looked::Hit(entry);
+                        lookup = Lookup::Hit(entry);
                     }
                 }
                 None => {}
             }
-            if matches!(looked, Looked::Leased(_)) { Op::Put(Slot::Leased(lease, Instant::now())) } else { Op::Nop }
+            if matches!(lookup, Lookup::Leased(_)) { Op::Put(Slot::Leased(lease, Instant::now())) } else { Op::Nop }
         });
-        looked
+        lookup
     }
 
-    fn keep(&self, id: ItemId, lease: Lease, entry: Entry) -> bool {
-        let mut kept = false;
-        self.slots.entry(id).and_compute_with(|held| match held.map(|held| held.into_value()) {
-            // As old as the lease: the row was read after it was taken.
-            Some(Slot::Leased(held, since)) if held == lease && since.elapsed() < LEASE => {
-                kept = true;
+    pub(super) fn fill(&self, id: ItemId, lease: Lease, entry: Entry) -> bool {
+        let mut is_filled = false;
+        self.slots.entry(id).and_compute_with(|current| match current.map(|current| current.into_value()) {
+            // The entry gets the age of its lease, because the row was read after the lease was taken.
+            Some(Slot::Leased(current, since)) if current == lease && since.elapsed() < LEASE_TTL => {
+                is_filled = true;
                 Op::Put(Slot::Filled(entry, since))
             }
             _ => Op::Nop,
         });
-        kept
-    }
-}
-
-impl Cache for Memory {
-    fn peek(&self, id: ItemId) -> BoxFuture<'_, Result<Looked, Broken>> {
-        let looked = self.look(id);
-        async { Ok(looked) }.boxed()
+        is_filled
     }
 
-    fn lease(&self, id: ItemId) -> BoxFuture<'_, Result<Looked, Broken>> {
-        let looked = self.take(id);
-        async { Ok(looked) }.boxed()
-    }
-
-    fn fill(&self, id: ItemId, lease: Lease, entry: Entry) -> BoxFuture<'_, Result<bool, Broken>> {
-        let kept = self.keep(id, lease, entry);
-        async move { Ok(kept) }.boxed()
-    }
-
-    fn forget(&self, id: ItemId) -> BoxFuture<'_, Result<(), Broken>> {
-        // Through the entry, as leases are: an invalidation would not wait for one that is being computed.
+    pub(super) fn remove(&self, id: ItemId) {
+        // Through the entry API, as for leases: `invalidate` would not wait for a computation that is running.
         self.slots.entry(id).and_compute_with(|_| Op::Remove);
-        async { Ok(()) }.boxed()
-    }
-
-    fn is_shared(&self) -> bool {
-        false
     }
 }

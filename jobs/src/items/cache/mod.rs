@@ -1,65 +1,114 @@
-//! Copies of items by id, in this process or shared through Redis, that never show what was dropped.
+//! Cache of items by id, in this process or shared through Redis, that cannot be filled with an outdated row.
 //!
-//! A cache is filled under a lease: who misses takes one, reads the row, and fills only if the lease still stands. Every
-//! write drops the entry *and the lease* after its commit. So however late a load or its fill comes, what it read before
-//! the write is refused, without any clock, marker or tombstone that could end too early; and when Redis is emptied, the
-//! leases are gone with the entries. A drop can come late and often: it makes nothing wrong.
+//! On a miss the reader takes a lease and loads the row. It may fill the cache only while it still holds the lease
+//! (memcache leases). Every write removes the entry *and the lease* after its commit. A fill with a row that was read
+//! before the write is therefore refused, however late it comes. This needs no clock, marker or tombstone that could
+//! expire too early. When Redis is emptied, the leases are lost together with the entries. A removal may come late or
+//! several times without harm.
 //!
 //! | file | what |
 //! |---|---|
-//! | [`memory`] | in this process: bounded, and short, since other processes cannot drop from it |
-//! | [`redis`] | shared; a dead one costs no more than one wait a second |
+//! | [`memory`] | in this process: bounded, with a short TTL, since other processes cannot remove its entries |
+//! | [`redis`] | shared; while Redis is down it delays at most one request a second |
 
 pub mod memory;
 pub mod redis;
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::future::BoxFuture;
-
+use self::{memory::Memory, redis::Redis};
 use super::item::{Item, ItemId};
 
-/// How long a lease stands: loads that take longer do not fill.
-pub const LEASE: Duration = Duration::from_secs(5);
+/// How long a lease is valid: a load that takes longer does not fill the cache.
+pub const LEASE_TTL: Duration = Duration::from_secs(5);
 
-/// What is kept of an id: the item, or that there is none.
+/// The cached state of an id: the item, or `None` if no such item exists.
 pub type Entry = Option<Arc<Item>>;
 
-/// The right to fill one entry, until somebody drops it.
+/// The right to fill one entry, until a write removes it.
 pub type Lease = u128;
 
-/// What a look-up came to.
+/// The result of a cache look-up.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Looked {
-    /// It is kept.
+pub enum Lookup {
+    /// The id is cached.
     Hit(Entry),
-    /// It is not; who asked may fill it.
+    /// The id is not cached, and the caller may fill it.
     Leased(Lease),
-    /// It is not, and somebody else is about to fill it.
+    /// The id is not cached. With [`Cache::lease`]: another reader holds the lease.
     Missed,
 }
 
-/// The cache cannot be asked now. Its caller does without.
+/// The cache is not available. Callers read the database instead.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("cache: {0}")]
-pub struct Broken(pub String);
+pub struct CacheError(pub String);
 
-impl From<crate::remote::redis::Broken> for Broken {
-    fn from(broken: crate::remote::redis::Broken) -> Self {
-        Self(broken.0)
+impl From<crate::remote::redis::Broken> for CacheError {
+    fn from(error: crate::remote::redis::Broken) -> Self {
+        Self(error.0)
     }
 }
 
 /// A cache of items.
-pub trait Cache: Send + Sync {
-    /// What is kept of an id.
-    fn peek(&self, id: ItemId) -> BoxFuture<'_, Result<Looked, Broken>>;
-    /// What is kept of an id, or a lease to fill it.
-    fn lease(&self, id: ItemId) -> BoxFuture<'_, Result<Looked, Broken>>;
-    /// Keeps what was read under a lease; `false` when the lease no longer stands: it may be older than a write.
-    fn fill(&self, id: ItemId, lease: Lease, entry: Entry) -> BoxFuture<'_, Result<bool, Broken>>;
-    /// Forgets an id and ends its lease.
-    fn forget(&self, id: ItemId) -> BoxFuture<'_, Result<(), Broken>>;
-    /// Whether other processes see what this one fills.
-    fn is_shared(&self) -> bool;
+pub enum Cache {
+    /// In this process.
+    Memory(Memory),
+    /// Shared by all processes.
+    Redis(Redis),
+}
+
+impl Cache {
+    /// Looks an id up without taking a lease.
+    ///
+    /// # Errors
+    /// When Redis is not available; the cache in memory never fails.
+    pub async fn peek(&self, id: ItemId) -> Result<Lookup, CacheError> {
+        match self {
+            Self::Memory(memory) => Ok(memory.peek(id)),
+            Self::Redis(redis) => redis.peek(id).await,
+        }
+    }
+
+    /// Looks an id up, and takes a lease if it is not cached.
+    ///
+    /// # Errors
+    /// When Redis is not available.
+    pub async fn lease(&self, id: ItemId) -> Result<Lookup, CacheError> {
+        match self {
+            Self::Memory(memory) => Ok(memory.lease(id)),
+            Self::Redis(redis) => redis.lease(id).await,
+        }
+    }
+
+    /// Caches what was read under a lease. Returns `false` if the lease is no longer valid: the entry may be older than
+    /// a write.
+    ///
+    /// # Errors
+    /// When Redis is not available.
+    pub async fn fill(&self, id: ItemId, lease: Lease, entry: Entry) -> Result<bool, CacheError> {
+        match self {
+            Self::Memory(memory) => Ok(memory.fill(id, lease, entry)),
+            Self::Redis(redis) => redis.fill(id, lease, entry).await,
+        }
+    }
+
+    /// Removes an id and its lease.
+    ///
+    /// # Errors
+    /// When Redis is not available.
+    pub async fn remove(&self, id: ItemId) -> Result<(), CacheError> {
+        match self {
+            Self::Memory(memory) => {
+                memory.remove(id);
+                Ok(())
+            }
+            Self::Redis(redis) => redis.remove(id).await,
+        }
+    }
+
+    /// Whether other processes see the entries of this one.
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Self::Redis(_))
+    }
 }

@@ -3,24 +3,24 @@
 use std::{sync::Arc, time::Duration};
 
 use ::redis::{Cmd, FromRedisValue};
-use futures_util::{FutureExt, future::BoxFuture};
 use uuid::Uuid;
 
-use super::{super::item::ItemId, Broken, Cache, Entry, LEASE, Lease, Looked};
+use super::{super::item::ItemId, CacheError, Entry, LEASE_TTL, Lease, Lookup};
 use crate::remote::redis::{self, millis};
 
-/// How long entries live: as long as one may be shown after a write whose drop was lost together with its process and
-/// the worker's repetition of it.
-pub const LIFE: Duration = Duration::from_secs(60);
-/// As [`LIFE`], of ids that do not exist.
-const LIFE_OF_NOTHING: Duration = Duration::from_secs(3);
-/// An entry is a hash with the body `b`, empty when there is no such item; a lease one with its number `l`.
-const TAKE: &str = "local held = redis.call('HGET', KEYS[1], 'b')
+/// The TTL of entries. It limits how long an item may be outdated if both the write's own removal and its indexing
+/// job's removal are lost.
+pub const TTL: Duration = Duration::from_secs(60);
+/// The same for ids that do not exist.
+const ABSENT_TTL: Duration = Duration::from_secs(3);
+/// An entry is a hash with the body `b`, which is empty if there is no such item. A lease is a hash with its number
+/// `l`.
+const LEASE_SCRIPT: &str = "local held = redis.call('HGET', KEYS[1], 'b')
 if held then return {1, held} end
 if redis.call('HSETNX', KEYS[1], 'l', ARGV[1]) == 0 then return {0, ''} end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return {2, ''}";
-const FILL: &str = "if redis.call('HGET', KEYS[1], 'l') ~= ARGV[1] then return 0 end
+const FILL_SCRIPT: &str = "if redis.call('HGET', KEYS[1], 'l') ~= ARGV[1] then return 0 end
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'b', ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
@@ -31,13 +31,7 @@ pub struct Redis {
     pub redis: redis::Redis,
 }
 
-impl Redis {
-    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Broken> {
-        Ok(self.redis.execute(command).await?)
-    }
-}
-
-/// The key of an item. The number changes with the form of what is stored.
+/// The Redis key of an item. The number changes with the format of the stored body.
 fn key(id: ItemId) -> String {
     format!("millrace:1:item:{id}")
 }
@@ -46,51 +40,42 @@ fn script(text: &str, id: ItemId) -> Cmd {
     redis::script(text, &[&key(id)])
 }
 
-/// What a body says; one that cannot be read, as of another release, says nothing.
-fn read(body: &[u8]) -> Option<Entry> {
+/// Parses a stored body; `None` if it cannot be parsed, such as one of another release.
+fn parse(body: &[u8]) -> Option<Entry> {
     if body.is_empty() { Some(None) } else { serde_json::from_slice(body).ok().map(|item| Some(Arc::new(item))) }
 }
 
-impl Cache for Redis {
-    fn peek(&self, id: ItemId) -> BoxFuture<'_, Result<Looked, Broken>> {
-        async move {
-            let body: Option<Vec<u8>> = self.ask(::redis::cmd("HGET").arg(key(id)).arg("b")).await?;
-            Ok(body.and_then(|body| read(&body)).map_or(Looked::Missed, Looked::Hit))
-        }
-        .boxed()
+impl Redis {
+    async fn send<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CacheError> {
+        Ok(self.redis.ask(command).await?)
     }
 
-    fn lease(&self, id: ItemId) -> BoxFuture<'_, Result<Looked, Broken>> {
-        async move {
-            let lease = Uuid::new_v4().as_u128();
-            let (kind, body): (u8, Vec<u8>) =
-                self.ask(script(TAKE, id).arg(lease.to_string()).arg(millis(LEASE))).await?;
-            Ok(match kind {
-                1 => read(&body).map_or(Looked::Missed, Looked::Hit),
-                2 => Looked::Leased(lease),
-                _ => Looked::Missed,
-            })
-        }
-        .boxed()
+    pub(super) async fn peek(&self, id: ItemId) -> Result<Lookup, CacheError> {
+        let body: Option<Vec<u8>> = self.send(::redis::cmd("HGET").arg(key(id)).arg("b")).await?;
+        Ok(body.and_then(|body| parse(&body)).map_or(Lookup::Missed, Lookup::Hit))
     }
 
-    fn fill(&self, id: ItemId, lease: Lease, entry: Entry) -> BoxFuture<'_, Result<bool, Broken>> {
-        async move {
-            let life = if entry.is_some() { LIFE } else { LIFE_OF_NOTHING };
-            let body = match entry {
-                Some(item) => serde_json::to_vec(&*item).map_err(|error| Broken(error.to_string()))?,
-                None => Vec::new(),
-            };
-            self.ask(script(FILL, id).arg(lease.to_string()).arg(body).arg(millis(life))).await
-        }
-        .boxed()
+    pub(super) async fn lease(&self, id: ItemId) -> Result<Lookup, CacheError> {
+        let lease = Uuid::new_v4().as_u128();
+        let (kind, body): (u8, Vec<u8>) =
+            self.send(script(LEASE_SCRIPT, id).arg(lease.to_string()).arg(millis(LEASE_TTL))).await?;
+        Ok(match kind {
+            1 => parse(&body).map_or(Lookup::Missed, Lookup::Hit),
+            2 => Lookup::Leased(lease),
+            _ => Lookup::Missed,
+        })
     }
 
-    fn forget(&self, id: ItemId) -> BoxFuture<'_, Result<(), Broken>> {
-        async move { self.ask(::redis::cmd("DEL").arg(key(id))).await }.boxed()
+    pub(super) async fn fill(&self, id: ItemId, lease: Lease, entry: Entry) -> Result<bool, CacheError> {
+        let ttl = if entry.is_some() { TTL } else { ABSENT_TTL };
+        let body = match entry {
+            Some(item) => serde_json::to_vec(&*item).map_err(|error| CacheError(error.to_string()))?,
+            None => Vec::new(),
+        };
+        self.send(script(FILL_SCRIPT, id).arg(lease.to_string()).arg(body).arg(millis(ttl))).await
     }
 
-    fn is_shared(&self) -> bool {
-        true
+    pub(super) async fn remove(&self, id: ItemId) -> Result<(), CacheError> {
+        self.send(::redis::cmd("DEL").arg(key(id))).await
     }
 }

@@ -1,34 +1,35 @@
-//! What the search can be told.
+//! Configuration of the search.
 
 use std::fmt;
 
+use percent_encoding::percent_decode_str;
 use url::Url;
 
 use crate::config::EnvReader;
 
-/// How items are searched.
+/// The search settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Config {
-    /// `ELASTICSEARCH_URL`: an Elasticsearch 8 or 9, or an OpenSearch, that is asked before PostgreSQL.
+    /// `ELASTICSEARCH_URL`: an Elasticsearch 8 or 9 or an OpenSearch, which is queried before PostgreSQL.
     pub elasticsearch: Option<Server>,
-    /// `SEARCH_FALLBACK`: who answers while that one is down.
+    /// `SEARCH_FALLBACK`: what happens to searches while Elasticsearch is down.
     pub fallback: Fallback,
 }
 
-/// Who answers while Elasticsearch does not.
+/// What happens to searches while Elasticsearch is down.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Fallback {
-    /// PostgreSQL, whose documents are always kept.
+    /// PostgreSQL runs them; it always stores every document.
     #[default]
     Postgres,
-    /// Nobody: 503.
+    /// They fail with 503.
     None,
 }
 
-/// A server and its credentials; the latter are never printed.
+/// A server and its credentials, which are never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Server {
-    /// Free of credentials, and ending in `/`.
+    /// The URL without credentials, ending in `/`.
     pub url: Url,
     /// User and password.
     pub credentials: Option<(String, String)>,
@@ -49,25 +50,20 @@ impl Config {
 }
 
 impl Server {
-    /// Reads a URL, which may carry credentials and a path.
+    /// Parses a URL, which may contain credentials and a path.
     ///
     /// # Errors
-    /// What would be right, without repeating what was given.
+    /// The expected form, if this is not an HTTP URL or has a query. The error does not contain `text`.
     pub fn parse(text: &str) -> Result<Self, String> {
         let expected = "must be an HTTP URL, such as https://user:password@search.example.com:9200";
         let mut url = Url::parse(text).map_err(|_| expected.to_owned())?;
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() || url.query().is_some() {
             return Err(expected.to_owned());
         }
-        let decode = |part: &str| -> Result<String, String> {
-            // A query decodes `+` as a blank, which a password may hold as it is.
-            let quoted = format!("part={}", part.replace('+', "%2B").replace('&', "%26"));
-            let mut parts = url::form_urlencoded::parse(quoted.as_bytes());
-            parts.next().map(|(_, part)| part.into_owned()).ok_or_else(|| expected.to_owned())
-        };
+        let decode = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
         let credentials = match (url.username(), url.password()) {
             ("", None) => None,
-            (user, password) => Some((decode(user)?, decode(password.unwrap_or_default())?)),
+            (user, password) => Some((decode(user), decode(password.unwrap_or_default()))),
         };
         let cleared = url.set_username("").and_then(|()| url.set_password(None));
         cleared.map_err(|()| expected.to_owned())?;
@@ -97,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_values_are_named_and_not_repeated() {
+    fn errors_name_the_variable_without_its_value() {
         let mut vars = EnvReader::from_pairs(&[("ELASTICSEARCH_URL", "ftp://secret@x"), ("SEARCH_FALLBACK", "redis")]);
         let config = Config::read(&mut vars);
         let problems = vars.finish(config).expect_err("wrong values").to_string();

@@ -1,15 +1,15 @@
-//! Search for items: documents in PostgreSQL always, in Elasticsearch as well when there is one.
+//! Full-text search for items: documents are always stored in PostgreSQL, and in Elasticsearch as well if configured.
 //!
 //! | file | what |
 //! |---|---|
-//! | [`model`] | what is searched and found |
-//! | [`config`] | who is asked, and who instead |
-//! | [`postgres`], `store` | full text, prefixes and typos in PostgreSQL; all SQL |
+//! | [`model`] | documents and results |
+//! | [`config`] | the Elasticsearch server and the fallback |
+//! | [`postgres`], `store` | search in PostgreSQL by words, prefixes and misspelt words; all SQL |
 //! | `analysis` | the words of a document, the same for both |
-//! | `words`, `highlight` | the words of a search; what of a document is shown |
-//! | [`elasticsearch`] | the same on Elasticsearch 8 and 9 and OpenSearch |
-//! | [`searcher`] | what the rest of the system uses: both, and the fallback |
-//! | [`reindex`] | everything anew, while serving |
+//! | `words`, `highlight` | the terms of a query; the matching part of a document |
+//! | [`elasticsearch`] | search in Elasticsearch 8 and 9 and OpenSearch |
+//! | [`searcher`] | the interface for the rest of the system: both indexes, and the fallback |
+//! | [`reindex`] | rebuilds the index without downtime |
 
 mod analysis;
 pub mod config;
@@ -24,34 +24,33 @@ mod words;
 
 pub use config::{Config, Fallback, Server};
 pub use elasticsearch::Elasticsearch;
-pub use model::{COUNTED, Document, Found, Hit};
+pub use model::{Document, Hit, MAX_COUNTED, SearchResults};
 pub use postgres::Postgres;
 pub use searcher::Searcher;
 
 use crate::error::Error;
 
-/// Something that finds items.
+/// A search index.
 ///
-/// Writes are ordered by the item's version, whatever order they arrive in: an older document never replaces a newer
-/// one or comes back after a newer removal. Of one version, the removal is the newer.
+/// The item's version orders the writes, not their arrival. An older document never replaces a newer one, and never
+/// reappears after a newer removal. At equal versions the removal wins.
 pub trait Search: Send + Sync {
-    /// Has a document be found, unless a newer one, or its removal, is there.
+    /// Writes a document, unless a newer one or its removal is stored.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when it cannot be written now.
-    fn put(&self, document: Document) -> impl Future<Output = Result<(), Error>> + Send;
+    /// [`Error::Unavailable`] when the index is not available.
+    fn upsert(&self, document: Document) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Has a document not be found any more, unless a newer one is there.
+    /// Removes a document, unless a newer one is stored.
     ///
     /// # Errors
-    /// As [`Search::put`].
+    /// [`Error::Unavailable`] when the index is not available.
     fn remove(&self, id: i64, version: i64) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// At most `limit` documents: first those whose title is the search, then those with all its words, then those with
-    /// the last word begun, then those with nearly these words. In each group matches in the title come first, then
-    /// shorter titles, then smaller ids.
+    /// Returns at most `limit` documents, in this order: the exact title, all words, the last word as a prefix,
+    /// misspelt words. In each group matches in the title come first, then shorter titles, then smaller ids.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when nothing can be asked now.
-    fn search(&self, query: &str, limit: u32) -> impl Future<Output = Result<Found, Error>> + Send;
+    /// [`Error::Unavailable`] when the index is not available.
+    fn search(&self, query: &str, limit: u32) -> impl Future<Output = Result<SearchResults, Error>> + Send;
 }

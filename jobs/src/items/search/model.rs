@@ -1,13 +1,13 @@
-//! What is searched and what is found.
+//! Documents of the search, and its results.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-/// An item as a search shows it; its version orders the writes.
+/// An item as the search stores it. The version orders the writes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Document {
     pub id: i64,
-    /// Of the item: an older one never replaces a newer one.
+    /// The item's version: an older document never replaces a newer one.
     pub version: i64,
     pub title: String,
     pub description: Option<String>,
@@ -19,22 +19,44 @@ pub struct Document {
     pub updated_at: OffsetDateTime,
 }
 
-/// A document that was found.
+impl Document {
+    /// The size of its texts in bytes.
+    pub fn text_bytes(&self) -> usize {
+        self.title.len() + self.description.as_ref().map_or(0, String::len)
+    }
+
+    /// A document for unit tests.
+    #[cfg(test)]
+    pub fn example(title: &str, description: Option<&str>) -> Self {
+        Self {
+            id: 1,
+            version: 1,
+            title: title.into(),
+            description: description.map(Into::into),
+            price_cents: None,
+            owner_id: 1,
+            created_at: OffsetDateTime::UNIX_EPOCH,
+            updated_at: OffsetDateTime::UNIX_EPOCH,
+        }
+    }
+}
+
+/// One matching document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hit {
     pub document: Document,
-    /// Where it matches: HTML, in which everything is escaped but the `<em>` around what was searched for.
+    /// The matching part as HTML. Everything is escaped except the `<em>` around the matching words.
     pub highlight: String,
 }
 
-/// What a search found, best first.
+/// The result of a search, best hits first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Found {
-    /// How many match, the ones beyond the limit included; counted up to [`COUNTED`].
+pub struct SearchResults {
+    /// The number of matches, including those beyond the limit; counted up to [`MAX_COUNTED`].
     pub total: i64,
     pub hits: Vec<Hit>,
 }
 
-/// Up to here matches are counted and ranked. A word that nearly every item has would cost a look at each of them:
-/// 105 ms of 100,000, instead of 23.
-pub const COUNTED: i64 = 5_000;
+/// Matches are counted and ranked up to this number. Without a limit, a word that nearly every item contains would read
+/// all of them: 105 ms for 100,000 items, against 23 ms.
+pub const MAX_COUNTED: i64 = 5_000;

@@ -1,21 +1,21 @@
-//! Search in PostgreSQL: full text first, and while few match as it was typed, the words that were meant.
+//! Search in PostgreSQL: full text first, then corrections of misspelt words if there are few matches.
 
 use sqlx::PgPool;
 
 use super::{
     Search,
     highlight::highlight,
-    model::{COUNTED, Document, Found, Hit},
-    store::{self, Equal, Sought},
+    model::{Document, Hit, MAX_COUNTED, SearchResults},
+    store::{self, Matches, SameVersion, TextQuery},
     words::{Field, Match, Terms, corrections},
 };
 use crate::{boot::db::answered, error::Error};
 
-/// Misspelt words are looked for while fewer match as it was typed: as many as the longest page shows, so that neither
-/// the total nor the order depends on the page that is asked for.
-const ENOUGH: i64 = 100;
+/// Misspelt words are corrected if a query has fewer matches than this. It equals the longest page, so that neither the
+/// total nor the order depends on the requested page size.
+const ENOUGH_MATCHES: i64 = 100;
 
-/// The documents in PostgreSQL.
+/// The search index in PostgreSQL.
 #[derive(Debug, Clone)]
 pub struct Postgres {
     pub(super) pool: PgPool,
@@ -27,53 +27,53 @@ impl Postgres {
         Self { pool }
     }
 
-    /// What matches with the words that were meant, and only with them.
-    async fn find_misspelt(&self, terms: &Terms, sought: &Sought, limit: u32) -> Result<store::Found, Error> {
+    /// The documents that match only with corrected words.
+    async fn find_misspelt(&self, terms: &Terms, query: &TextQuery, limit: u32) -> Result<Matches, Error> {
         let correctable = terms.correctable();
         if correctable.is_empty() {
-            return Ok(store::Found::default());
+            return Ok(Matches::default());
         }
-        let corrections = corrections(&answered(store::resembling(&self.pool, &correctable)).await?);
+        let corrections = corrections(&answered(store::find_similar_words(&self.pool, &correctable)).await?);
         if corrections.is_empty() {
-            return Ok(store::Found::default());
+            return Ok(Matches::default());
         }
-        let meant = both(terms, Match::Meant(&corrections));
-        answered(store::find_misspelt(&self.pool, &meant, sought, limit)).await
+        let corrected = field_queries(terms, Match::Corrected(&corrections));
+        answered(store::find_misspelt(&self.pool, &corrected, query, limit)).await
     }
 }
 
 impl Search for Postgres {
-    async fn put(&self, document: Document) -> Result<(), Error> {
-        answered(store::put(&self.pool, &[document], Equal::Keep)).await
+    async fn upsert(&self, document: Document) -> Result<(), Error> {
+        answered(store::upsert(&self.pool, &[document], SameVersion::Keep)).await
     }
 
     async fn remove(&self, id: i64, version: i64) -> Result<(), Error> {
         answered(store::remove(&self.pool, id, version)).await
     }
 
-    async fn search(&self, query: &str, limit: u32) -> Result<Found, Error> {
-        let terms = Terms::read(query);
+    async fn search(&self, query: &str, limit: u32) -> Result<SearchResults, Error> {
+        let terms = Terms::parse(query);
         if terms.is_empty() {
-            return Ok(Found::default());
+            return Ok(SearchResults::default());
         }
-        let sought = Sought {
-            key: terms.key().to_owned(),
-            whole: both(&terms, Match::Whole),
-            begun: terms.is_begun().then(|| both(&terms, Match::Begun)),
+        let query = TextQuery {
+            title_key: terms.title_key().to_owned(),
+            whole: field_queries(&terms, Match::Whole),
+            prefix: terms.has_prefix().then(|| field_queries(&terms, Match::Prefix)),
         };
-        let store::Found { mut total, mut documents } = answered(store::find(&self.pool, &sought, limit)).await?;
-        if total < ENOUGH {
-            let misspelt = self.find_misspelt(&terms, &sought, limit).await?;
-            total = COUNTED.min(total + misspelt.total);
+        let Matches { mut total, mut documents } = answered(store::find(&self.pool, &query, limit)).await?;
+        if total < ENOUGH_MATCHES {
+            let misspelt = self.find_misspelt(&terms, &query, limit).await?;
+            total = MAX_COUNTED.min(total + misspelt.total);
             documents.extend(misspelt.documents);
             documents.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         }
         let hit = |document: Document| Hit { highlight: highlight(&document, &terms), document };
-        Ok(Found { total, hits: documents.into_iter().map(hit).collect() })
+        Ok(SearchResults { total, hits: documents.into_iter().map(hit).collect() })
     }
 }
 
-/// The query for any field, and the same for titles.
-fn both(terms: &Terms, how: Match<'_>) -> [String; 2] {
-    [Field::Any, Field::Title].map(|field| terms.query(how, field))
+/// The `tsquery` for any field, and the one for titles.
+fn field_queries(terms: &Terms, how: Match<'_>) -> [String; 2] {
+    [Field::Any, Field::Title].map(|field| terms.tsquery(how, field))
 }

@@ -1,7 +1,7 @@
-//! Everything anew, while serving: each item as it is now, and nothing whose item is gone.
+//! Rebuilds the search index without downtime: writes every item, then removes the documents that have no item.
 //!
-//! Beside it jobs go on indexing: versions decide, so whichever of both comes last, the newer document stays. What was
-//! removed meanwhile and written again from a page that was read before is found gone in the end.
+//! Indexing jobs run at the same time. Versions order the writes, so the newer document stays in any order. An item
+//! may be deleted after its page was read; its document is then written again, and removed at the end.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use super::{
     Searcher,
     elasticsearch::{Elasticsearch, Write},
     model::Document,
-    store::{self, Equal},
+    store::{self, SameVersion},
 };
 use crate::{
     boot::db::answered,
@@ -19,17 +19,19 @@ use crate::{
     queue::{Failure, Job, NewJob, Outcome, Policy, Queue, Run, enqueue},
 };
 
-/// Items of one page.
-const PAGE: i64 = 200;
-/// Text that is written at once, unless a single item has more: far from what a statement may take and a server accepts.
-const BYTES: usize = 4 << 20;
+/// The number of items in a page.
+const PAGE_SIZE: i64 = 200;
+/// The text that one request writes, unless a single item has more. It is far below the limits of a statement and of
+/// Elasticsearch.
+const BATCH_BYTES: usize = 4 << 20;
 
-/// How long a run of the job goes on before it lets others have its place.
-const SLICE: Duration = Duration::from_secs(20);
-/// The pause after something could not be asked or written to.
-const TROUBLE: Duration = Duration::from_secs(5);
+/// How long one run of the job lasts before it gives its slot to other jobs.
+const RUN_LIMIT: Duration = Duration::from_secs(20);
+/// The pause before a retry when the database or Elasticsearch is not available.
+const RETRY_DELAY: Duration = Duration::from_secs(5);
 
-/// Indexes anew what an earlier release has indexed, by its rules: after an update, and while processes of that release run.
+/// Reindexes the documents that an earlier release wrote by its own rules. There are some after an update, and while
+/// processes of that release still run.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ReindexItems {}
 
@@ -38,38 +40,38 @@ impl Job for ReindexItems {
     type Context = Searcher;
 
     fn policy(_: &Searcher) -> Policy {
-        Policy { deadline: SLICE * 3, concurrency: 1, ..Policy::default() }
+        Policy { deadline: RUN_LIMIT * 3, concurrency: 1, ..Policy::default() }
     }
 
     async fn run(self, search: Searcher, _: Run) -> Result<Outcome, Failure> {
-        match search.reindex_stale(Instant::now() + SLICE).await {
+        match search.reindex_stale(Instant::now() + RUN_LIMIT).await {
             Ok(true) => Ok(Outcome::Done),
             Ok(false) => Ok(Outcome::Snooze(Duration::ZERO)),
             Err(Error::Unavailable(error)) => {
-                tracing::warn!(error, "items cannot be indexed anew now");
-                Ok(Outcome::Snooze(TROUBLE))
+                tracing::warn!(error, "could not reindex items");
+                Ok(Outcome::Snooze(RETRY_DELAY))
             }
             Err(error) => Err(Failure::new(error)),
         }
     }
 }
 
-/// How far it is.
+/// The progress of a rebuild.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Items written.
     pub written: u64,
-    /// About how many there are.
+    /// The approximate number of all items.
     pub of: u64,
-    /// Documents removed because their item was gone.
+    /// Documents removed because they had no item.
     pub removed: u64,
 }
 
 impl Searcher {
-    /// The health of Elasticsearch, when there is one.
+    /// The health of Elasticsearch, or `None` if it is not configured.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when it does not answer.
+    /// [`Error::Unavailable`] when Elasticsearch is not available.
     pub async fn health(&self) -> Result<Option<String>, Error> {
         match &self.elasticsearch {
             Some(elasticsearch) => elasticsearch.health().await.map(Some),
@@ -77,46 +79,46 @@ impl Searcher {
         }
     }
 
-    /// Writes every item and removes every document without one, here and in Elasticsearch; tells `progress` after
-    /// each page. Running it again, or twice at once, is harmless.
+    /// Writes every item, and removes every document without an item, in PostgreSQL and Elasticsearch. Calls `progress`
+    /// after each page. It is safe to run again, or twice at the same time.
     ///
     /// # Errors
-    /// When something cannot be read or written; what was done until then stays.
+    /// When the database or Elasticsearch fails. The pages written so far stay.
     pub async fn reindex(&self, mut progress: impl FnMut(Progress)) -> Result<Progress, Error> {
         let pool = &self.postgres.pool;
         let estimate = answered(store::items_estimate(pool)).await?;
         let mut so_far = Progress { of: u64::try_from(estimate).unwrap_or_default(), ..Progress::default() };
         let mut after = i64::MIN;
         loop {
-            let page = answered(store::items_after(pool, after, PAGE)).await?;
+            let page = answered(store::items_after(pool, after, PAGE_SIZE)).await?;
             let Some(last) = page.last() else { break };
             after = last.id;
-            for part in parts(page) {
-                answered(store::put(pool, &part, Equal::Rewrite)).await?;
-                so_far.written += part.len() as u64;
+            for batch in split_by_size(page) {
+                answered(store::upsert(pool, &batch, SameVersion::Overwrite)).await?;
+                so_far.written += batch.len() as u64;
                 if let Some(elasticsearch) = &self.elasticsearch {
-                    elasticsearch.write(part.into_iter().map(Write::Put).collect()).await?;
+                    elasticsearch.write(batch.into_iter().map(Write::Upsert).collect()).await?;
                 }
             }
             so_far.of = so_far.of.max(so_far.written);
             progress(so_far);
         }
-        so_far.removed += self.remove_gone().await?;
+        so_far.removed += self.remove_orphans().await?;
         if let Some(elasticsearch) = &self.elasticsearch {
-            so_far.removed += self.remove_gone_from(elasticsearch).await?;
+            so_far.removed += self.remove_orphans_from(elasticsearch).await?;
         }
-        answered(store::forget_removed(pool)).await?;
+        answered(store::delete_old_tombstones(pool)).await?;
         so_far.of = so_far.written;
         progress(so_far);
         Ok(so_far)
     }
 
-    /// Enqueues the job, if there is anything for it; however many processes do, there is one.
+    /// Enqueues the job if there are stale documents. Its unique key allows one waiting job for all processes.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when the database cannot take it now.
+    /// [`Error::Unavailable`] when the database is not available.
     pub async fn enqueue_reindex(&self, queue: &Queue) -> Result<(), Error> {
-        if !answered(store::has_stale(&self.postgres.pool)).await? {
+        if !answered(store::has_stale_documents(&self.postgres.pool)).await? {
             return Ok(());
         }
         let mut tx = queue.begin().await?;
@@ -127,109 +129,104 @@ impl Searcher {
         .await
     }
 
-    /// Indexes anew what an earlier release has indexed, until the time is over; returns whether nothing is left.
+    /// Reindexes stale documents until `until`. Returns whether all are done.
     async fn reindex_stale(&self, until: Instant) -> Result<bool, Error> {
         let pool = &self.postgres.pool;
         let (mut after, mut written) = (i64::MIN, 0);
         loop {
-            let page = answered(store::stale_after(pool, after, PAGE)).await?;
+            let page = answered(store::stale_after(pool, after, PAGE_SIZE)).await?;
             let Some(last) = page.last() else {
-                tracing::info!(items = written, "nothing is left to be indexed anew");
+                tracing::info!(items = written, "all items are reindexed");
                 return Ok(true);
             };
             after = last.id;
             written += page.len();
-            for part in parts(page) {
-                // Elasticsearch first: a document counts as indexed anew once PostgreSQL has it.
+            for batch in split_by_size(page) {
+                // Elasticsearch first: a document counts as reindexed once it is in PostgreSQL.
                 if let Some(elasticsearch) = &self.elasticsearch {
-                    elasticsearch.write(part.iter().cloned().map(Write::Put).collect()).await?;
+                    elasticsearch.write(batch.iter().cloned().map(Write::Upsert).collect()).await?;
                 }
-                answered(store::put(pool, &part, Equal::Rewrite)).await?;
+                answered(store::upsert(pool, &batch, SameVersion::Overwrite)).await?;
             }
             if Instant::now() > until {
-                tracing::info!(items = written, "items indexed anew, and there are more");
+                tracing::info!(items = written, "items reindexed; more remain");
                 return Ok(false);
             }
         }
     }
 
-    /// Documents are read before it is asked for their items, which are committed before any document of theirs: one
-    /// that is not there then has been deleted, and ids do not come back.
-    async fn remove_gone(&self) -> Result<u64, Error> {
+    /// Removes the documents in PostgreSQL that have no item.
+    ///
+    /// The documents are read before their items. An item is committed before its first document, and ids are never
+    /// reused: so a missing item has been deleted.
+    async fn remove_orphans(&self) -> Result<u64, Error> {
         let pool = &self.postgres.pool;
         let (mut after, mut removed) = (i64::MIN, 0);
         loop {
-            let page = answered(store::documents_after(pool, after, PAGE)).await?;
+            let page = answered(store::documents_after(pool, after, PAGE_SIZE)).await?;
             let Some((last, _)) = page.last() else { return Ok(removed) };
             after = *last;
-            for (id, version) in self.gone(page).await? {
+            for (id, version) in self.orphans(page).await? {
                 answered(store::remove(pool, id, version)).await?;
                 removed += 1;
             }
         }
     }
 
-    async fn remove_gone_from(&self, elasticsearch: &Elasticsearch) -> Result<u64, Error> {
+    async fn remove_orphans_from(&self, elasticsearch: &Elasticsearch) -> Result<u64, Error> {
         elasticsearch.prepare().await?;
         elasticsearch.refresh().await?;
         let (mut after, mut removed) = (i64::MIN, 0);
         loop {
-            let page = elasticsearch.documents_after(after, PAGE).await?;
+            let page = elasticsearch.documents_after(after, PAGE_SIZE).await?;
             let Some((last, _)) = page.last() else { return Ok(removed) };
             after = *last;
-            let gone = self.gone(page).await?;
-            removed += gone.len() as u64;
-            elasticsearch.write(gone.into_iter().map(|(id, version)| Write::Remove { id, version }).collect()).await?;
+            let orphans = self.orphans(page).await?;
+            removed += orphans.len() as u64;
+            elasticsearch
+                .write(orphans.into_iter().map(|(id, version)| Write::Remove { id, version }).collect())
+                .await?;
         }
     }
 
-    async fn gone(&self, documents: Vec<(i64, i64)>) -> Result<Vec<(i64, i64)>, Error> {
+    /// Those of these documents, by id and version, that have no item.
+    async fn orphans(&self, documents: Vec<(i64, i64)>) -> Result<Vec<(i64, i64)>, Error> {
         let ids: Vec<i64> = documents.iter().map(|(id, _)| *id).collect();
-        let gone = answered(store::gone(&self.postgres.pool, &ids)).await?;
-        Ok(documents.into_iter().filter(|(id, _)| gone.contains(id)).collect())
+        let missing = answered(store::find_missing_items(&self.postgres.pool, &ids)).await?;
+        Ok(documents.into_iter().filter(|(id, _)| missing.contains(id)).collect())
     }
 }
 
-/// A page in parts of at most [`BYTES`], or of one document.
-fn parts(page: Vec<Document>) -> Vec<Vec<Document>> {
-    let (mut parts, mut bytes) = (vec![Vec::new()], 0);
+/// Splits a page into batches of at most [`BATCH_BYTES`], or of one larger document.
+fn split_by_size(page: Vec<Document>) -> Vec<Vec<Document>> {
+    let (mut batches, mut bytes) = (vec![Vec::new()], 0);
     for document in page {
-        let size = document.title.len() + document.description.as_ref().map_or(0, String::len);
+        let size = document.text_bytes();
         bytes += size;
-        if bytes > BYTES {
-            parts.push(Vec::new());
+        if bytes > BATCH_BYTES {
+            batches.push(Vec::new());
             bytes = size;
         }
-        if let Some(part) = parts.last_mut() {
-            part.push(document);
+        if let Some(batch) = batches.last_mut() {
+            batch.push(document);
         }
     }
-    parts.retain(|part| !part.is_empty());
-    parts
+    batches.retain(|batch| !batch.is_empty());
+    batches
 }
 
 #[cfg(test)]
 mod tests {
-    use time::OffsetDateTime;
-
     use super::*;
 
     #[test]
-    fn a_page_of_long_texts_is_written_in_parts() {
-        let document = |id: i64, size: usize| Document {
-            id,
-            version: 1,
-            title: "x".repeat(size),
-            description: None,
-            price_cents: None,
-            owner_id: 1,
-            created_at: OffsetDateTime::UNIX_EPOCH,
-            updated_at: OffsetDateTime::UNIX_EPOCH,
-        };
-        let sizes = [BYTES + 1, 1, BYTES / 2, BYTES / 2, 5, BYTES];
+    fn a_page_of_long_texts_is_written_in_batches() {
+        let document = |id: i64, size: usize| Document { id, ..Document::example(&"x".repeat(size), None) };
+        let sizes = [BATCH_BYTES + 1, 1, BATCH_BYTES / 2, BATCH_BYTES / 2, 5, BATCH_BYTES];
         let page = (0..).zip(sizes).map(|(id, size)| document(id, size)).collect();
-        let ids: Vec<Vec<i64>> = parts(page).into_iter().map(|part| part.iter().map(|d| d.id).collect()).collect();
+        let batches = split_by_size(page).into_iter();
+        let ids: Vec<Vec<i64>> = batches.map(|batch| batch.iter().map(|document| document.id).collect()).collect();
         assert_eq!(ids, [vec![0], vec![1, 2], vec![3, 4], vec![5]]);
-        assert!(parts(Vec::new()).is_empty());
+        assert!(split_by_size(Vec::new()).is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! What the rest of the system searches with: Elasticsearch when there is one, PostgreSQL otherwise and meanwhile.
+//! The configured search: Elasticsearch if there is one, with PostgreSQL as the fallback; otherwise PostgreSQL alone.
 
 use std::{
     sync::{
@@ -14,13 +14,13 @@ use super::{
     Search,
     config::{Config, Fallback},
     elasticsearch::Elasticsearch,
-    model::{Document, Found},
+    model::{Document, SearchResults},
     postgres::Postgres,
     store,
 };
 use crate::{boot::db::answered, error::Error, remote::breaker::Breaker};
 
-/// After a failure Elasticsearch is left alone for this long, and then asked by one search at a time.
+/// After a failure no search calls Elasticsearch for this long. After each pause one search tries it.
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// The configured search. Clones share everything.
@@ -30,12 +30,12 @@ pub struct Searcher {
     pub(super) elasticsearch: Option<Elasticsearch>,
     fallback: Fallback,
     breaker: Arc<Breaker>,
-    /// Whether everything that an earlier release indexed has been indexed anew.
+    /// Whether all documents of earlier releases have been reindexed.
     is_complete: Arc<AtomicBool>,
 }
 
 impl Searcher {
-    /// Starts it. Elasticsearch is not asked yet: it may come later.
+    /// Prepares the search. It does not call Elasticsearch, which may start later.
     ///
     /// # Errors
     /// When the HTTP client cannot be built.
@@ -49,22 +49,23 @@ impl Searcher {
         })
     }
 
-    /// Has a document be found everywhere; a job tries again until that is so.
+    /// Writes a document to every index. The caller's job retries until all writes succeed.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when one of both cannot take it now; PostgreSQL then has it nonetheless, if it can.
+    /// [`Error::Unavailable`] when one of the indexes is not available. PostgreSQL is written first and keeps the
+    /// document.
     pub async fn index(&self, document: Document) -> Result<(), Error> {
-        self.postgres.put(document.clone()).await?;
+        self.postgres.upsert(document.clone()).await?;
         match &self.elasticsearch {
-            Some(elasticsearch) => elasticsearch.put(document).await,
+            Some(elasticsearch) => elasticsearch.upsert(document).await,
             None => Ok(()),
         }
     }
 
-    /// Has a document be found nowhere any more.
+    /// Removes a document from every index.
     ///
     /// # Errors
-    /// As [`Searcher::index`].
+    /// [`Error::Unavailable`] when one of the indexes is not available.
     pub async fn remove(&self, id: i64, version: i64) -> Result<(), Error> {
         self.postgres.remove(id, version).await?;
         match &self.elasticsearch {
@@ -73,52 +74,53 @@ impl Searcher {
         }
     }
 
-    /// Searches as [`Search::search`] says.
+    /// Searches Elasticsearch, or PostgreSQL as its fallback; see [`Search::search`].
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when Elasticsearch is down and nobody may answer instead, or PostgreSQL cannot either.
-    pub async fn search(&self, query: &str, limit: u32) -> Result<Found, Error> {
+    /// [`Error::Unavailable`] when Elasticsearch is down and there is no fallback, or when PostgreSQL is not available.
+    pub async fn search(&self, query: &str, limit: u32) -> Result<SearchResults, Error> {
         let Some(elasticsearch) = &self.elasticsearch else { return self.postgres.search(query, limit).await };
-        // After an update its index is new, and PostgreSQL has more.
+        // After an update the new Elasticsearch index is still incomplete, while PostgreSQL has every document.
         if self.fallback == Fallback::Postgres && !self.is_complete().await {
             return self.postgres.search(query, limit).await;
         }
         let failed = if self.breaker.allows() {
             match elasticsearch.search(query, limit).await {
-                Ok(found) => {
-                    if self.breaker.record_success() {
-                        tracing::info!("Elasticsearch answers searches again");
+                Ok(results) => {
+                    if self.breaker.answered() {
+                        tracing::info!("searches use Elasticsearch again");
                     }
-                    return Ok(found);
+                    return Ok(results);
                 }
                 Err(error) => {
-                    if self.breaker.record_failure() {
-                        tracing::warn!(%error, fallback = ?self.fallback, "Elasticsearch does not answer searches");
+                    if self.breaker.failed() {
+                        tracing::warn!(%error, fallback = ?self.fallback, "searches on Elasticsearch fail");
                     }
                     error
                 }
             }
         } else {
-            Error::Unavailable("Elasticsearch did not answer a moment ago".into())
+            Error::Unavailable("Elasticsearch failed a moment ago".into())
         };
         match self.fallback {
             Fallback::Postgres => self.postgres.search(query, limit).await,
-            // Whatever it was: it may pass, and a search changes nothing.
+            // Any failure counts as temporary: a search changes nothing, so the client may repeat it.
             Fallback::None => Err(Error::Unavailable(failed.to_string())),
         }
     }
 
-    /// Whether no document waits to be indexed anew. Once that is so it stays so: this release leaves none.
+    /// Whether no document waits for reindexing. Once true it stays true, because this release writes no stale
+    /// documents.
     async fn is_complete(&self) -> bool {
         if self.is_complete.load(Ordering::Relaxed) {
             return true;
         }
-        match answered(store::has_stale(&self.postgres.pool)).await {
+        match answered(store::has_stale_documents(&self.postgres.pool)).await {
             Ok(stale) => {
                 self.is_complete.store(!stale, Ordering::Relaxed);
                 !stale
             }
-            // Elasticsearch may still answer, and PostgreSQL cannot.
+            // PostgreSQL is down, but Elasticsearch may work.
             Err(_unavailable) => true,
         }
     }

@@ -1,30 +1,30 @@
-//! The words of a search: what they look for, in PostgreSQL's notation too, and which words were meant.
+//! Query parsing: the terms of a search, their `tsquery`, and corrections of misspelt words.
 
 use std::{collections::HashMap, ops::Range};
 
 use super::analysis::title_key;
 use crate::text::{Word, is_mark, pairs, words};
 
-/// One thing that a document must have.
+/// One term of a query; a document must match all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Term {
     /// A word.
     Word(String),
-    /// Neighbouring characters of a script without blanks, anywhere in a run of them.
+    /// Neighbouring characters of a script without blanks; they match anywhere inside a run.
     Run(String),
 }
 
-/// What a search looks for.
+/// The terms of a query.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Terms {
-    /// All of them, each once, in the order of the search.
+    /// All terms without duplicates, in the order of the query.
     terms: Vec<Term>,
-    /// Whether the last one may be only the beginning of a word.
-    is_begun: bool,
-    key: String,
+    /// Whether the last term may match as a prefix.
+    has_prefix: bool,
+    title_key: String,
 }
 
-/// Which words were meant by which.
+/// The corrections of each misspelt word.
 pub type Corrections = HashMap<String, Vec<String>>;
 
 /// How a term may match.
@@ -32,10 +32,10 @@ pub type Corrections = HashMap<String, Vec<String>>;
 pub enum Match<'a> {
     /// As a whole word.
     Whole,
-    /// The last one also as the beginning of a word.
-    Begun,
-    /// Also as a word that was meant.
-    Meant(&'a Corrections),
+    /// The last term also as a prefix.
+    Prefix,
+    /// Also as one of its corrections.
+    Corrected(&'a Corrections),
 }
 
 /// Where a term may match.
@@ -46,43 +46,43 @@ pub enum Field {
 }
 
 impl Terms {
-    /// The terms of what was typed. Nothing in it is an operator.
-    pub fn read(query: &str) -> Self {
+    /// Parses a query. It has no operators: all characters are plain text.
+    pub fn parse(query: &str) -> Self {
         let words = words(query);
         let mut terms: Vec<Term> = Vec::new();
-        let mut is_begun = false;
+        let mut has_prefix = false;
         for word in &words {
             let term = if word.is_unspaced() { Term::Run(word.text.clone()) } else { Term::Word(word.text.clone()) };
-            is_begun = !terms.contains(&term);
-            if is_begun {
+            has_prefix = !terms.contains(&term);
+            if has_prefix {
                 terms.push(term);
             }
         }
-        // One letter begins a sixteenth of all words, whose lists take 20 ms to merge.
+        // A single letter is a prefix of a sixteenth of all words. Merging their posting lists takes 20 ms.
         let is_long = |term: &Term| matches!(term, Term::Word(word) if word.chars().nth(1).is_some());
-        is_begun = is_begun && terms.last().is_some_and(is_long);
-        Self { terms, is_begun, key: title_key(&words) }
+        has_prefix = has_prefix && terms.last().is_some_and(is_long);
+        Self { terms, has_prefix, title_key: title_key(&words) }
     }
 
-    /// Whether there is nothing to look for.
+    /// Whether the query has no words.
     pub fn is_empty(&self) -> bool {
         self.terms.is_empty()
     }
 
-    /// The key of a title that is exactly this.
-    pub fn key(&self) -> &str {
-        &self.key
+    /// The `title_key` of a document whose title equals the query.
+    pub fn title_key(&self) -> &str {
+        &self.title_key
     }
 
-    /// The terms, and for each whether it may be only the beginning of a word.
-    pub fn each(&self) -> impl Iterator<Item = (&Term, bool)> {
-        let last = self.terms.len().checked_sub(1).filter(|_| self.is_begun);
-        self.terms.iter().enumerate().map(move |(at, term)| (term, Some(at) == last))
+    /// The terms, each with whether it may match as a prefix.
+    pub fn iter(&self) -> impl Iterator<Item = (&Term, bool)> {
+        let prefix = self.terms.len().checked_sub(1).filter(|_| self.has_prefix);
+        self.terms.iter().enumerate().map(move |(at, term)| (term, Some(at) == prefix))
     }
 
-    /// Whether the last term may be only the beginning of a word.
-    pub fn is_begun(&self) -> bool {
-        self.is_begun
+    /// Whether the last term may match as a prefix.
+    pub fn has_prefix(&self) -> bool {
+        self.has_prefix
     }
 
     /// The words that may be misspelt.
@@ -94,110 +94,116 @@ impl Terms {
         words.collect()
     }
 
-    /// What is searched for, as a `tsquery` in PostgreSQL's notation. Terms hold letters, marks and digits only.
-    pub fn query(&self, how: Match<'_>, field: Field) -> String {
+    /// The query in PostgreSQL's `tsquery` notation. Terms contain only letters, marks and digits, so nothing is
+    /// escaped.
+    pub fn tsquery(&self, how: Match<'_>, field: Field) -> String {
         let weight = if field == Field::Title { "A" } else { "" };
         let plain = |word: &str| if weight.is_empty() { format!("'{word}'") } else { format!("'{word}':{weight}") };
-        let beginning = |word: &str| format!("'{word}':*{weight}");
-        let term = |(term, is_begun): (&Term, bool)| match term {
-            Term::Run(run) if run.chars().nth(1).is_none() => beginning(run),
+        let prefix = |word: &str| format!("'{word}':*{weight}");
+        let term = |(term, is_prefix): (&Term, bool)| match term {
+            Term::Run(run) if run.chars().nth(1).is_none() => prefix(run),
             Term::Run(run) => {
                 let pairs = pairs(run, false).iter().map(|pair| plain(pair)).collect::<Vec<_>>();
                 format!("({})", pairs.join(" <-> "))
             }
             Term::Word(word) => match how {
                 Match::Whole => plain(word),
-                _ if is_begun && !matches!(how, Match::Meant(_)) => beginning(word),
-                Match::Begun => plain(word),
-                Match::Meant(corrections) => {
-                    let own = if is_begun { beginning(word) } else { plain(word) };
-                    let meant = corrections.get(word).into_iter().flatten().map(|meant| plain(meant));
-                    format!("({})", std::iter::once(own).chain(meant).collect::<Vec<_>>().join(" | "))
+                _ if is_prefix && !matches!(how, Match::Corrected(_)) => prefix(word),
+                Match::Prefix => plain(word),
+                Match::Corrected(corrections) => {
+                    let typed = if is_prefix { prefix(word) } else { plain(word) };
+                    let corrected = corrections.get(word).into_iter().flatten().map(|word| plain(word));
+                    format!("({})", std::iter::once(typed).chain(corrected).collect::<Vec<_>>().join(" | "))
                 }
             },
         };
-        self.each().map(term).collect::<Vec<_>>().join(" & ")
+        self.iter().map(term).collect::<Vec<_>>().join(" & ")
     }
 
-    /// Where the terms stand in the words of a document's texts, in the order of the places. A term that stands in none
-    /// of them as it is stands where a word is near it.
-    pub fn places(&self, texts: [&[Word]; 2]) -> [Vec<Range<usize>>; 2] {
-        let mut places = [Vec::new(), Vec::new()];
-        for (term, is_begun) in self.each() {
-            let mut found = texts
-                .map(|words| occurrences(words, term, |own, word| own == word || (is_begun && own.starts_with(word))));
+    /// The positions of the terms in the words of a document's two texts, in order. A term that occurs in neither text
+    /// is at the position of a word that it may misspell.
+    pub fn positions(&self, texts: [&[Word]; 2]) -> [Vec<Range<usize>>; 2] {
+        let mut positions = [Vec::new(), Vec::new()];
+        for (term, is_prefix) in self.iter() {
+            let mut found = texts.map(|words| {
+                find_term(words, term, |known, word| known == word || (is_prefix && known.starts_with(word)))
+            });
             if found.iter().all(Vec::is_empty) {
-                found = texts.map(|words| occurrences(words, term, is_near));
+                found = texts.map(|words| find_term(words, term, is_similar));
             }
-            places.iter_mut().zip(found).for_each(|(all, new)| all.extend(new));
+            positions.iter_mut().zip(found).for_each(|(all, new)| all.extend(new));
         }
-        places.map(merged)
+        positions.map(merge_ranges)
     }
 }
 
-fn occurrences(words: &[Word], term: &Term, matches: impl Fn(&str, &str) -> bool) -> Vec<Range<usize>> {
-    let places = words.iter().flat_map(|own| match term {
-        Term::Run(run) if own.is_unspaced() => own.positions_of(run),
-        Term::Word(word) if !own.is_unspaced() && matches(&own.text, word) => vec![own.at.clone()],
+/// The positions of a term. `matches` compares a word of the document with the term.
+fn find_term(words: &[Word], term: &Term, matches: impl Fn(&str, &str) -> bool) -> Vec<Range<usize>> {
+    let positions = words.iter().flat_map(|known| match term {
+        Term::Run(run) if known.is_unspaced() => known.places_of(run),
+        Term::Word(word) if !known.is_unspaced() && matches(&known.text, word) => vec![known.at.clone()],
         _ => Vec::new(),
     });
-    places.collect()
+    positions.collect()
 }
 
-/// Places in order, and those that touch as one.
-fn merged(mut places: Vec<Range<usize>>) -> Vec<Range<usize>> {
-    places.sort_unstable_by_key(|place| (place.start, place.end));
-    let mut merged: Vec<Range<usize>> = Vec::with_capacity(places.len());
-    for place in places {
+/// Sorts ranges, and merges those that touch.
+fn merge_ranges(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    ranges.sort_unstable_by_key(|range| (range.start, range.end));
+    let mut merged: Vec<Range<usize>> = Vec::with_capacity(ranges.len());
+    for range in ranges {
         match merged.last_mut() {
-            Some(last) if place.start <= last.end => last.end = last.end.max(place.end),
-            _ => merged.push(place),
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => merged.push(range),
         }
     }
     merged
 }
 
-/// A word of the documents that resembles a word of the search.
+/// A word of the documents that is similar to a word of the query.
 #[derive(Debug, Clone)]
-pub struct Known {
+pub struct SimilarWord {
+    /// The word of the query.
     pub asked: String,
+    /// The word of the documents.
     pub word: String,
 }
 
-/// The nearest words to each that is asked for; empty when there is nothing to correct.
-pub fn corrections(known: &[Known]) -> Corrections {
-    /// So many words may be equally near.
-    const MOST: usize = 5;
-    let mut near: HashMap<&str, Vec<(usize, &str)>> = HashMap::new();
-    for Known { asked, word } in known {
-        if asked != word && is_correctable(word) && is_near(word, asked) {
-            near.entry(asked).or_default().push((strsim::osa_distance(asked, word), word));
+/// The most similar words to each word of the query. A word without corrections is absent.
+pub fn corrections(similar: &[SimilarWord]) -> Corrections {
+    /// The limit for each word of the query.
+    const MAX_CORRECTIONS: usize = 5;
+    let mut candidates: HashMap<&str, Vec<(usize, &str)>> = HashMap::new();
+    for SimilarWord { asked, word } in similar {
+        if asked != word && is_correctable(word) && is_similar(word, asked) {
+            candidates.entry(asked).or_default().push((strsim::osa_distance(asked, word), word));
         }
     }
-    let nearest = near.into_iter().map(|(asked, mut words)| {
+    let corrections = candidates.into_iter().map(|(asked, mut words)| {
         words.sort_unstable();
-        (asked.to_owned(), words.into_iter().take(MOST).map(|(_, word)| word.to_owned()).collect())
+        (asked.to_owned(), words.into_iter().take(MAX_CORRECTIONS).map(|(_, word)| word.to_owned()).collect())
     });
-    nearest.collect()
+    corrections.collect()
 }
 
-/// Whether a word can be misspelt: letters only, and neither so short nor so long that everything resembles it. Numbers
-/// are not misspelt: 1234 does not mean 1235.
+/// Whether a word can be misspelt: it consists of 3 to 32 letters and marks. Shorter and longer words are similar to
+/// too many others. Numbers are never corrected: 1234 does not mean 1235.
 pub fn is_correctable(word: &str) -> bool {
     (3..=32).contains(&word.chars().count()) && word.chars().all(|c| c.is_alphabetic() || is_mark(c))
 }
 
-/// Whether a word is another one with a few letters wrong: added, lost, replaced, or swapped with the next one.
-fn is_near(own: &str, word: &str) -> bool {
-    let (long, tolerated) = (own.chars().count(), tolerated(word));
-    tolerated > 0
-        && long.abs_diff(word.chars().count()) <= tolerated
+/// Whether `word` of the query may misspell `known`: a few letters are added, missing, replaced, or swapped with the
+/// next.
+fn is_similar(known: &str, word: &str) -> bool {
+    let max_edits = max_edits(word);
+    max_edits > 0
+        && known.chars().count().abs_diff(word.chars().count()) <= max_edits
         && is_correctable(word)
-        && strsim::osa_distance(own, word) <= tolerated
+        && strsim::osa_distance(known, word) <= max_edits
 }
 
-/// How many letters may be wrong: Elasticsearch's `AUTO`.
-fn tolerated(word: &str) -> usize {
+/// The allowed edit distance, the same as Elasticsearch's fuzziness `AUTO`.
+fn max_edits(word: &str) -> usize {
     match word.chars().count() {
         0..=2 => 0,
         3..=5 => 1,
@@ -210,8 +216,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_typed_is_words() {
-        for (query, whole, begun) in [
+    fn queries_have_no_operators() {
+        for (query, whole, prefix) in [
             ("Red  KEY", "'red' & 'key'", "'red' & 'key':*"),
             ("\"red key\"", "'red' & 'key'", "'red' & 'key':*"),
             ("red -key", "'red' & 'key'", "'red' & 'key':*"),
@@ -224,28 +230,28 @@ mod tests {
             ("!?", "", ""),
             ("' | ! & :*", "", ""),
         ] {
-            let terms = Terms::read(query);
-            assert_eq!(terms.query(Match::Whole, Field::Any), whole, "{query}");
-            assert_eq!(terms.query(Match::Begun, Field::Any), begun, "{query}");
+            let terms = Terms::parse(query);
+            assert_eq!(terms.tsquery(Match::Whole, Field::Any), whole, "{query}");
+            assert_eq!(terms.tsquery(Match::Prefix, Field::Any), prefix, "{query}");
         }
-        let terms = Terms::read("red 東京 key");
-        assert_eq!(terms.query(Match::Begun, Field::Title), "'red':A & ('東京':A) & 'key':*A");
-        assert_eq!((terms.key(), Terms::read("AC/DC").key()), ("red 東京 key", "ac dc"));
+        let terms = Terms::parse("red 東京 key");
+        assert_eq!(terms.tsquery(Match::Prefix, Field::Title), "'red':A & ('東京':A) & 'key':*A");
+        assert_eq!((terms.title_key(), Terms::parse("AC/DC").title_key()), ("red 東京 key", "ac dc"));
     }
 
     #[test]
-    fn near_words_are_meant_too() {
-        let known = |asked: &str, word: &str| Known { asked: asked.into(), word: word.into() };
+    fn similar_words_are_corrections() {
+        let similar = |asked: &str, word: &str| SimilarWord { asked: asked.into(), word: word.into() };
         let corrections = corrections(&[
-            known("wireless", "wireless"),
-            known("keybord", "keyboard"),
-            known("keybord", "keyboards"),
-            known("keybord", "kayak"),
-            known("keybord", "k'bord"),
+            similar("wireless", "wireless"),
+            similar("keybord", "keyboard"),
+            similar("keybord", "keyboards"),
+            similar("keybord", "kayak"),
+            similar("keybord", "k'bord"),
         ]);
-        let query = Terms::read("wireless keybord").query(Match::Meant(&corrections), Field::Any);
+        let query = Terms::parse("wireless keybord").tsquery(Match::Corrected(&corrections), Field::Any);
         assert_eq!(query, "('wireless') & ('keybord':* | 'keyboard' | 'keyboards')");
-        for (own, word, near) in [
+        for (known, word, expected) in [
             ("mouse", "mosue", true),
             ("keyboard", "keybord", true),
             ("sitting", "kitten", false),
@@ -253,7 +259,7 @@ mod tests {
             ("to", "ta", false),
             ("1235", "1234", false),
         ] {
-            assert_eq!(is_near(own, word), near, "{own} {word}");
+            assert_eq!(is_similar(known, word), expected, "{known} {word}");
         }
     }
 }

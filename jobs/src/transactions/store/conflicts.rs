@@ -1,4 +1,4 @@
-//! Webhooks that contradict what is recorded: the first payloads of each id, and the number of all.
+//! SQL of conflicting webhooks: stores the first payloads of each id, and counts all of them.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use crate::{
     transactions::conflicts::Conflict,
 };
 
-/// Different payloads that are kept of one id.
-const KEPT: i64 = 20;
-/// Ids that one step of the retention reads.
-const STEP: i64 = 5000;
+/// The number of different payloads that are stored for one id.
+const MAX_PAYLOADS: i64 = 20;
+/// The number of ids that one step of the retention reads.
+const STEP_SIZE: i64 = 5000;
 
-/// Records a batch of conflicts: two statements and one commit, however many there are.
+/// Records a batch of conflicts, of any size, with two statements and one commit.
 ///
-/// The first statement locks the ids, in their order, so that two processes wait for each other and never in a circle.
-/// The second one therefore sees every payload that was kept before. Equal amounts make equal payloads, however many
-/// zeros they end with.
+/// The first statement locks the ids in their order, so that concurrent processes cannot deadlock. The second statement
+/// therefore sees every payload that was stored before. Payloads with equal amounts are equal, even if the amounts have
+/// different numbers of trailing zeros.
 pub async fn record(pool: PgPool, conflicts: Vec<Conflict>) -> Result<Vec<()>, Error> {
     let column = |value: fn(&Conflict) -> String| -> Vec<String> { conflicts.iter().map(value).collect() };
     let ids = column(|conflict| conflict.new.transaction_id.clone());
@@ -66,7 +66,7 @@ pub async fn record(pool: PgPool, conflicts: Vec<Conflict>) -> Result<Vec<()>, E
         &column(|conflict| conflict.new.currency.clone()),
         &column(|conflict| conflict.fields.join(", ")),
         &correlation_ids as &[Option<String>],
-        KEPT,
+        MAX_PAYLOADS,
     )
     .execute(within(&mut tx))
     .await?;
@@ -74,16 +74,16 @@ pub async fn record(pool: PgPool, conflicts: Vec<Conflict>) -> Result<Vec<()>, E
     Ok(vec![(); conflicts.len()])
 }
 
-/// What one step of the retention did.
-pub struct Step {
-    /// Where the next step begins; `None` after the last one.
+/// The result of one step of the retention.
+pub struct RetentionStep {
+    /// The last id that was read, where the next step begins; `None` after the last step.
     pub next: Option<String>,
-    /// How many ids were deleted.
+    /// The number of deleted ids.
     pub deleted: i64,
 }
 
-/// Deletes what is kept of ids whose last conflict is older than `age`: of the next 5,000 ids after `after`.
-pub async fn delete_expired(pool: &PgPool, after: &str, age: Duration) -> Result<Step, Error> {
+/// Reads the next 5,000 ids after `after`, and deletes the conflicts of those whose last conflict is older than `age`.
+pub async fn delete_expired(pool: &PgPool, after: &str, age: Duration) -> Result<RetentionStep, Error> {
     let step = sqlx::query!(
         r#"WITH step AS (
                SELECT transaction_id, last_at < now() - make_interval(secs => $2) AS is_expired
@@ -99,9 +99,9 @@ pub async fn delete_expired(pool: &PgPool, after: &str, age: Duration) -> Result
            FROM step"#,
         after,
         age.as_secs_f64(),
-        STEP,
+        STEP_SIZE,
     )
     .fetch_one(on(pool))
     .await?;
-    Ok(Step { next: step.last.filter(|_| step.read == STEP), deleted: step.deleted })
+    Ok(RetentionStep { next: step.last.filter(|_| step.read == STEP_SIZE), deleted: step.deleted })
 }

@@ -1,4 +1,4 @@
-//! What we say to Elasticsearch. A test checks each of these against the types that Elastic publishes.
+//! Request bodies for Elasticsearch. A test checks each of them against the types that Elastic publishes.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -8,15 +8,15 @@ use crate::{
     items::search::{
         analysis::Analysis,
         elasticsearch::ALIAS,
-        model::{COUNTED, Document},
+        model::{Document, MAX_COUNTED},
         words::{Field, Term, Terms, is_correctable},
     },
     text::pairs,
 };
 
-/// A document as the index has it: with the words that PostgreSQL has as well, since both must find the same.
+/// A document as the index stores it. Its words are the same as in PostgreSQL, since both must find the same documents.
 #[derive(Serialize)]
-struct Indexed<'a> {
+struct IndexedDocument<'a> {
     #[serde(flatten)]
     document: &'a Document,
     title_words: String,
@@ -26,16 +26,16 @@ struct Indexed<'a> {
 }
 
 /// The fields of a [`Document`].
-const SHOWN: [&str; 8] =
+const DOCUMENT_FIELDS: [&str; 8] =
     ["id", "version", "title", "description", "price_cents", "owner_id", "created_at", "updated_at"];
 
-/// A document, with its words.
+/// The body that writes a document.
 ///
 /// # Errors
-/// When it cannot be written as JSON.
+/// When the document cannot be serialised.
 pub fn document(document: &Document) -> Result<Value, Error> {
     let Analysis { title_key, title, description } = Analysis::of(document);
-    let indexed = Indexed {
+    let indexed = IndexedDocument {
         document,
         title_words: title.join(" "),
         description_words: description.join(" "),
@@ -45,23 +45,23 @@ pub fn document(document: &Document) -> Result<Value, Error> {
     serde_json::to_value(&indexed).map_err(|error| Error::Internal(error.to_string()))
 }
 
-/// The index: its fields, its alias, and how long it remembers what was removed.
+/// The body that creates the index: its mapping, its alias, and how long it keeps the versions of removed documents.
 pub fn index() -> Value {
-    // Our words, which only blanks separate.
+    // The words are already analysed, and separated by blanks.
     let words = json!({ "type": "text", "analyzer": "whitespace" });
-    let shown = json!({ "type": "text", "index": false });
+    let stored_only = json!({ "type": "text", "index": false });
     json!({
-        // The version of a removed document is forgotten after this long, 60 s by itself: a run of a job that read the
-        // item before is over by then.
+        // How long the version of a removed document is kept; the default is 60 s. After an hour no run of a job that
+        // read the item before its removal is still active.
         "settings": { "index": { "gc_deletes": "1h" } },
         "mappings": {
-            // A field that is not described here is a mistake of ours, and is refused at once.
+            // A field that is missing here is a programming error, and Elasticsearch rejects it.
             "dynamic": "strict",
             "properties": {
                 "id": { "type": "long" },
                 "version": { "type": "long" },
-                "title": shown,
-                "description": shown,
+                "title": stored_only,
+                "description": stored_only,
                 "price_cents": { "type": "long" },
                 "owner_id": { "type": "long" },
                 "created_at": { "type": "date" },
@@ -80,17 +80,18 @@ pub fn index() -> Value {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Match {
     Whole,
-    Begun,
+    Prefix,
     Misspelt,
 }
 
-/// The best `limit` documents, in the order that PostgreSQL's side has: by group, then shorter titles, then ids.
+/// The body that finds the best `limit` documents, in the same order as PostgreSQL: by group, then shorter titles, then
+/// ids.
 pub fn search(terms: &Terms, limit: u32) -> Value {
-    let exact = json!({ "term": { "title_key": { "value": terms.key() } } });
-    let groups = [Match::Whole, Match::Begun, Match::Misspelt].into_iter();
-    let groups = groups.flat_map(|how| [Field::Title, Field::Any].map(|field| all(terms, how, field)));
+    let exact = json!({ "term": { "title_key": { "value": terms.title_key() } } });
+    let groups = [Match::Whole, Match::Prefix, Match::Misspelt].into_iter();
+    let groups = groups.flat_map(|how| [Field::Title, Field::Any].map(|field| all_terms(terms, how, field)));
     let groups: Vec<Value> = std::iter::once(exact).chain(groups).collect();
-    // The score of a document is the boost of the best group that it is in.
+    // The score of a document is the boost of its best group.
     let boosts = (1..=groups.len()).rev();
     let queries: Vec<Value> = groups
         .into_iter()
@@ -100,23 +101,23 @@ pub fn search(terms: &Terms, limit: u32) -> Value {
     json!({
         "query": { "dis_max": { "queries": queries } },
         "size": limit,
-        "track_total_hits": COUNTED,
+        "track_total_hits": MAX_COUNTED,
         "sort": [
             { "_score": { "order": "desc" } },
             { "title_length": { "order": "asc" } },
             { "id": { "order": "asc" } },
         ],
-        "_source": SHOWN,
+        "_source": DOCUMENT_FIELDS,
     })
 }
 
-/// All terms.
-fn all(terms: &Terms, how: Match, field: Field) -> Value {
-    let must: Vec<Value> = terms.each().map(|(term, is_begun)| one(term, is_begun, how, field)).collect();
+/// A query that all terms must match.
+fn all_terms(terms: &Terms, how: Match, field: Field) -> Value {
+    let must: Vec<Value> = terms.iter().map(|(term, is_prefix)| one_term(term, is_prefix, how, field)).collect();
     json!({ "bool": { "must": must } })
 }
 
-fn one(term: &Term, is_begun: bool, how: Match, field: Field) -> Value {
+fn one_term(term: &Term, is_prefix: bool, how: Match, field: Field) -> Value {
     let fields: &[&str] = match field {
         Field::Title => &["title_words"],
         Field::Any => &["title_words", "description_words"],
@@ -126,18 +127,18 @@ fn one(term: &Term, is_begun: bool, how: Match, field: Field) -> Value {
         Term::Run(run) if run.chars().nth(1).is_none() => query(run, "bool_prefix"),
         Term::Run(run) => query(&pairs(run, false).join(" "), "phrase"),
         Term::Word(word) => {
-            let own = query(word, if is_begun && how != Match::Whole { "bool_prefix" } else { "best_fields" });
+            let exact = query(word, if is_prefix && how != Match::Whole { "bool_prefix" } else { "best_fields" });
             if how != Match::Misspelt || !is_correctable(word) {
-                return own;
+                return exact;
             }
-            let mut near = query(word, "best_fields");
-            near["multi_match"]["fuzziness"] = json!("AUTO");
-            json!({ "bool": { "should": [own, near], "minimum_should_match": 1 } })
+            let mut fuzzy = query(word, "best_fields");
+            fuzzy["multi_match"]["fuzziness"] = json!("AUTO");
+            json!({ "bool": { "should": [exact, fuzzy], "minimum_should_match": 1 } })
         }
     }
 }
 
-/// A page of the keys of all documents, by id.
+/// The body that reads a page of the ids and versions of all documents, by id.
 pub fn page(after: i64, limit: i64) -> Value {
     json!({
         "query": { "match_all": {} },

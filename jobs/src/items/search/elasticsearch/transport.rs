@@ -1,4 +1,4 @@
-//! HTTP to one server: time-outs, credentials, and what an answer means.
+//! HTTP transport to one Elasticsearch server: time-outs, credentials, and the errors of responses.
 
 use std::time::Duration;
 
@@ -8,34 +8,34 @@ use serde_json::Value;
 
 use crate::{error::Error, items::search::config::Server, remote::send::send};
 
-/// A search that takes longer is answered by PostgreSQL.
-const LIMIT: Duration = Duration::from_secs(2);
-/// A page of documents may take longer.
-const BULK_LIMIT: Duration = Duration::from_secs(30);
-const CONNECT_LIMIT: Duration = Duration::from_secs(1);
-/// So much of a server's own words goes into our log.
-const LONGEST_REASON: usize = 300;
+/// The limit of one request. A search that takes longer falls back to PostgreSQL.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// The limit of a bulk request, which takes longer.
+const BULK_TIMEOUT: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The server's reason is cut to this number of characters in errors.
+const MAX_REASON: usize = 300;
 
-/// The way to a server.
+/// An HTTP client of one server.
 #[derive(Debug, Clone)]
 pub struct Transport {
     client: Client,
     server: Server,
 }
 
-/// What it answered.
+/// A response.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     pub status: StatusCode,
-    /// Null when it was not JSON.
+    /// `Null` if the body is not JSON.
     pub body: Value,
 }
 
 impl Transport {
     pub fn new(server: &Server) -> Result<Self, Error> {
         let client = Client::builder()
-            .connect_timeout(CONNECT_LIMIT)
-            // Credentials go where they were meant to go, and a write is not repeated elsewhere.
+            .connect_timeout(CONNECT_TIMEOUT)
+            // A redirect would send the credentials to another server, and might repeat a write there.
             .redirect(redirect::Policy::none())
             .user_agent("millrace")
             .build()
@@ -43,15 +43,15 @@ impl Transport {
         Ok(Self { client, server: server.clone() })
     }
 
-    /// Sends JSON, or nothing.
-    pub async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, Error> {
+    /// Sends a request with JSON as its body, or without a body.
+    pub async fn send_json(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Response, Error> {
         let body = body.map(|body| ("application/json", body.to_string()));
-        self.send(method, path, body, LIMIT).await
+        self.send(method, path, body, TIMEOUT).await
     }
 
-    /// Sends lines of JSON.
-    pub async fn ask_lines(&self, path: &str, lines: String) -> Result<Answer, Error> {
-        self.send(Method::POST, path, Some(("application/x-ndjson", lines)), BULK_LIMIT).await
+    /// Sends a bulk request of JSON lines.
+    pub async fn send_lines(&self, path: &str, lines: String) -> Result<Response, Error> {
+        self.send(Method::POST, path, Some(("application/x-ndjson", lines)), BULK_TIMEOUT).await
     }
 
     async fn send(
@@ -59,10 +59,10 @@ impl Transport {
         method: Method,
         path: &str,
         body: Option<(&str, String)>,
-        limit: Duration,
-    ) -> Result<Answer, Error> {
+        timeout: Duration,
+    ) -> Result<Response, Error> {
         let url = self.server.url.join(path).map_err(|error| Error::Internal(format!("Elasticsearch: {error}")))?;
-        let mut request = self.client.request(method, url).timeout(limit).header(header::ACCEPT, "application/json");
+        let mut request = self.client.request(method, url).timeout(timeout).header(header::ACCEPT, "application/json");
         if let Some((user, password)) = &self.server.credentials {
             request = request.basic_auth(user, Some(password));
         }
@@ -70,42 +70,44 @@ impl Transport {
             request = request.header(header::CONTENT_TYPE, content_type).body(body);
         }
         let unreachable = |error: reqwest::Error| {
-            let why = if error.is_timeout() { "no answer in time".into() } else { error.without_url().to_string() };
-            Error::Unavailable(format!("Elasticsearch: {why}"))
+            let reason = if error.is_timeout() { "timed out".into() } else { error.without_url().to_string() };
+            Error::Unavailable(format!("Elasticsearch: {reason}"))
         };
         let response = send(request, "elasticsearch").await.map_err(unreachable)?;
         let status = response.status();
         let bytes = response.bytes().await.map_err(unreachable)?;
-        Ok(Answer { status, body: serde_json::from_slice(&bytes).unwrap_or_default() })
+        Ok(Response { status, body: serde_json::from_slice(&bytes).unwrap_or_default() })
     }
 }
 
-impl Answer {
-    /// Elasticsearch's name of the error.
-    pub fn kind(&self) -> &str {
+impl Response {
+    /// Elasticsearch's error type, or an empty text.
+    pub fn error_type(&self) -> &str {
         self.body["error"]["type"].as_str().unwrap_or_default()
     }
 
-    /// The answer as a `T`.
-    pub fn read<T: DeserializeOwned>(self, what: &str) -> Result<T, Error> {
+    /// Parses the body as a `T`. Errors name the `operation`, a verb and its object.
+    pub fn parse<T: DeserializeOwned>(self, operation: &str) -> Result<T, Error> {
         if !self.status.is_success() {
-            return Err(self.error(what));
+            return Err(self.to_error(operation));
         }
-        let malformed = |error| Error::Unavailable(format!("Elasticsearch: {what}: not understood: {error}"));
+        let malformed =
+            |error| Error::Unavailable(format!("Elasticsearch: could not {operation}: malformed response: {error}"));
         T::deserialize(self.body).map_err(malformed)
     }
 
-    /// Why it did not do what it was asked: 400 and the like are our mistake, everything else may pass.
-    pub fn error(&self, what: &str) -> Error {
+    /// The error of an unsuccessful response. 400 and similar statuses are programming errors; all others may be
+    /// temporary.
+    pub fn to_error(&self, operation: &str) -> Error {
         let reason: String =
-            self.body["error"]["reason"].as_str().unwrap_or_default().chars().take(LONGEST_REASON).collect();
-        let text = format!("Elasticsearch: {what}: {} {} {reason}", self.status, self.kind());
+            self.body["error"]["reason"].as_str().unwrap_or_default().chars().take(MAX_REASON).collect();
+        let text = format!("Elasticsearch: could not {operation}: {} {} {reason}", self.status, self.error_type());
         match self.status {
             StatusCode::BAD_REQUEST
             | StatusCode::METHOD_NOT_ALLOWED
             | StatusCode::NOT_ACCEPTABLE
             | StatusCode::UNSUPPORTED_MEDIA_TYPE => Error::Internal(text),
-            // Not the index or the password that we expect: an operator can change that while we run.
+            // Includes a wrong index or password: an operator can correct these while this process runs.
             _ => Error::Unavailable(text),
         }
     }

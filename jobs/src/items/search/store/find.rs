@@ -7,29 +7,30 @@ use crate::{
     boot::pooler::repeatable,
     error::Error,
     items::search::{
-        model::{COUNTED, Document},
-        words::Known,
+        model::{Document, MAX_COUNTED},
+        words::SimilarWord,
     },
 };
 
-/// What is searched for, in PostgreSQL's notation.
+/// A query in PostgreSQL's `tsquery` notation. Of each pair the first matches any field and the second only titles.
 #[derive(Debug, Clone)]
-pub struct Sought {
-    /// The key of a title that is exactly this.
-    pub key: String,
-    /// All words, anywhere and in the title.
+pub struct TextQuery {
+    /// The words of the query in the form of the column `title_key`, to find an exact title.
+    pub title_key: String,
+    /// All words, each as a whole word.
     pub whole: [String; 2],
-    /// The same with the last word begun only, when it may be.
-    pub begun: Option<[String; 2]>,
+    /// The same with the last word as a prefix; `None` if it may not be one.
+    pub prefix: Option<[String; 2]>,
 }
 
-/// The best matches, and how many there are, counted up to [`COUNTED`].
+/// The best matches, and the number of all, counted up to [`MAX_COUNTED`].
 #[derive(Debug, Clone, Default)]
-pub struct Found {
+pub struct Matches {
     pub total: i64,
     pub documents: Vec<Document>,
 }
 
+/// A matching document with the number of all matches.
 struct Row {
     id: i64,
     version: i64,
@@ -42,7 +43,7 @@ struct Row {
     total: i64,
 }
 
-impl From<Vec<Row>> for Found {
+impl From<Vec<Row>> for Matches {
     fn from(rows: Vec<Row>) -> Self {
         let total = rows.first().map_or(0, |row| row.total);
         let documents = rows.into_iter().map(|row| {
@@ -53,14 +54,14 @@ impl From<Vec<Row>> for Found {
     }
 }
 
-/// The documents that match as it was typed: the exact title, then all words, then the last word begun; in each group
-/// matches in the title first, then shorter titles, then smaller ids.
+/// The documents that match the query as it was typed. The order is: the exact title, all words, the last word as a
+/// prefix. In each group matches in the title come first, then shorter titles, then smaller ids.
 ///
-/// Of more than [`COUNTED`] documents with all words, those are ranked that stand first in the table, the same ones each
-/// time, and the exact title.
-pub async fn find(pool: &PgPool, sought: &Sought, limit: u32) -> Result<Found, Error> {
-    let [whole, whole_title] = &sought.whole;
-    let (begun, begun_title) = sought.begun.as_ref().map(|[begun, title]| (begun, title)).unzip();
+/// If more than [`MAX_COUNTED`] documents contain all words, only the first ones in the table are ranked. These are the
+/// same each time. A document with the exact title is always ranked.
+pub async fn find(pool: &PgPool, query: &TextQuery, limit: u32) -> Result<Matches, Error> {
+    let [whole, whole_title] = &query.whole;
+    let (prefix, prefix_title) = query.prefix.as_ref().map(|[any, title]| (any, title)).unzip();
     let rows = sqlx::query_as!(
         Row,
         r#"WITH asked AS MATERIALIZED (
@@ -87,12 +88,12 @@ pub async fn find(pool: &PgPool, sought: &Sought, limit: u32) -> Result<Found, E
                   (SELECT least(count(*), $6) FROM found) AS "total!"
            FROM best JOIN item_documents USING (item_id)
            ORDER BY tier, length, item_id"#,
-        sought.key,
+        query.title_key,
         whole,
         whole_title,
-        begun,
-        begun_title,
-        COUNTED,
+        prefix,
+        prefix_title,
+        MAX_COUNTED,
         i64::from(limit),
     )
     .fetch_all(repeatable(pool))
@@ -100,14 +101,14 @@ pub async fn find(pool: &PgPool, sought: &Sought, limit: u32) -> Result<Found, E
     Ok(rows.into())
 }
 
-/// The documents that match only with words that were meant, anywhere or in the title, in the same order.
+/// The documents that match only the corrected query, not the query as it was typed; in the same order.
 pub async fn find_misspelt(
     pool: &PgPool,
-    [meant, meant_title]: &[String; 2],
-    sought: &Sought,
+    [corrected, corrected_title]: &[String; 2],
+    query: &TextQuery,
     limit: u32,
-) -> Result<Found, Error> {
-    let typed = sought.begun.as_ref().map_or(&sought.whole[0], |[begun, _]| begun);
+) -> Result<Matches, Error> {
+    let typed = query.prefix.as_ref().map_or(&query.whole[0], |[prefix, _]| prefix);
     let rows = sqlx::query_as!(
         Row,
         r#"WITH asked AS MATERIALIZED (
@@ -122,10 +123,10 @@ pub async fn find_misspelt(
                   (SELECT count(*) FROM found) AS "total!"
            FROM best JOIN item_documents USING (item_id)
            ORDER BY tier, length, item_id"#,
-        meant,
-        meant_title,
+        corrected,
+        corrected_title,
         typed,
-        COUNTED,
+        MAX_COUNTED,
         i64::from(limit),
     )
     .fetch_all(repeatable(pool))
@@ -133,11 +134,11 @@ pub async fn find_misspelt(
     Ok(rows.into())
 }
 
-/// Words of the documents that resemble these: within one letter, or by a third of their trigrams. Three words against
-/// 17,400 take 0.8 ms.
-pub async fn resembling(pool: &PgPool, words: &[String]) -> Result<Vec<Known>, Error> {
-    let known = sqlx::query_as!(
-        Known,
+/// Words of the documents that are similar to these: one letter differs, or they share a third of their trigrams. Three
+/// words against 17,400 take 0.8 ms.
+pub async fn find_similar_words(pool: &PgPool, words: &[String]) -> Result<Vec<SimilarWord>, Error> {
+    let similar = sqlx::query_as!(
+        SimilarWord,
         r#"SELECT asked AS "asked!", known.word AS "word!"
            FROM unnest($1::text[]) AS asked,
                 LATERAL (SELECT word FROM item_words
@@ -151,5 +152,5 @@ pub async fn resembling(pool: &PgPool, words: &[String]) -> Result<Vec<Known>, E
     )
     .fetch_all(repeatable(pool))
     .await?;
-    Ok(known)
+    Ok(similar)
 }

@@ -1,70 +1,50 @@
-//! All SQL of the search.
+//! All SQL of the search; `find.rs` has the queries that rank.
 
 mod find;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::PgPool;
-use time::OffsetDateTime;
 
-pub use self::find::{Found, Sought, find, find_misspelt, resembling};
+pub use self::find::{Matches, TextQuery, find, find_misspelt, find_similar_words};
 use super::{analysis::Analysis, model::Document};
 use crate::{boot::pooler::repeatable, error::Error};
 
-/// Text that is analysed without a pause: some milliseconds.
-const TURN: usize = 64 << 10;
+/// The size of the text that is analysed before the task yields: some milliseconds.
+const YIELD_BYTES: usize = 64 << 10;
 
-/// Whether a document of the same version is written again.
+/// What to do if a document of the same version is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Equal {
-    /// It is what is there already.
+pub enum SameVersion {
+    /// Keep the stored one: it has the same contents.
     Keep,
-    /// What is there may have been made by an older program.
-    Rewrite,
+    /// Overwrite the stored one: an earlier release may have written it.
+    Overwrite,
 }
 
-/// A document as read.
-struct Row {
-    id: i64,
-    version: i64,
-    title: String,
-    description: Option<String>,
-    price_cents: Option<i64>,
-    owner_id: i64,
-    created_at: OffsetDateTime,
-    updated_at: OffsetDateTime,
-}
-
-impl From<Row> for Document {
-    fn from(row: Row) -> Self {
-        let Row { id, version, title, description, price_cents, owner_id, created_at, updated_at } = row;
-        Self { id, version, title, description, price_cents, owner_id, created_at, updated_at }
-    }
-}
-
-/// Writes documents, each unless a newer one is there; a removal is newer than a document of its version.
+/// Writes documents, each unless a newer one is stored. At equal versions a stored removal wins.
 ///
-/// In the order of their ids, so that two such statements wait for each other and never in a circle.
-pub async fn put(pool: &PgPool, documents: &[Document], equal: Equal) -> Result<(), Error> {
-    // One version of each: a statement cannot write a row twice.
+/// The rows are written in the order of their ids, so that concurrent statements cannot deadlock.
+pub async fn upsert(pool: &PgPool, documents: &[Document], same_version: SameVersion) -> Result<(), Error> {
+    // Only the newest version of each: a statement cannot write a row twice.
     let mut newest: BTreeMap<i64, &Document> = BTreeMap::new();
     for document in documents {
-        let kept = newest.entry(document.id).or_insert(document);
-        if kept.version <= document.version {
-            *kept = document;
+        let known = newest.entry(document.id).or_insert(document);
+        if known.version <= document.version {
+            *known = document;
         }
     }
     let (mut analyses, mut bytes) = (Vec::with_capacity(newest.len()), 0);
     for document in newest.values() {
         analyses.push(Analysis::of(document));
-        bytes += document.title.len() + document.description.as_ref().map_or(0, String::len);
-        if bytes > TURN {
-            // Others get their turn. Not after each document: on a busy machine that took 300 ms a page.
+        bytes += document.text_bytes();
+        if bytes > YIELD_BYTES {
+            // Lets other tasks run. Not after each document: on a busy machine that took 300 ms a page.
             tokio::task::yield_now().await;
             bytes = 0;
         }
     }
-    remember(pool, &analyses).await?;
+    insert_words(pool, &analyses).await?;
     let ids: Vec<i64> = newest.keys().copied().collect();
     let titles: Vec<String> = newest.values().map(|d| d.title.clone()).collect();
     let descriptions: Vec<Option<String>> = newest.values().map(|d| d.description.clone()).collect();
@@ -93,7 +73,7 @@ pub async fn put(pool: &PgPool, documents: &[Document], equal: Equal) -> Result<
         &newest.values().map(|d| d.owner_id).collect::<Vec<_>>(),
         &newest.values().map(|d| d.created_at).collect::<Vec<_>>(),
         &newest.values().map(|d| d.updated_at).collect::<Vec<_>>(),
-        equal == Equal::Rewrite,
+        same_version == SameVersion::Overwrite,
         &analyses.iter().map(Analysis::vector).collect::<Vec<_>>(),
         &analyses.iter().map(|analysis| analysis.title_key.clone()).collect::<Vec<_>>(),
     )
@@ -102,11 +82,12 @@ pub async fn put(pool: &PgPool, documents: &[Document], equal: Equal) -> Result<
     Ok(())
 }
 
-/// Keeps the words of documents to correct searches by. A word that is in no document any more finds nothing, and stays.
+/// Stores the words of documents, for the correction of misspelt queries. A word stays when no document contains it any
+/// more; it then finds nothing.
 ///
-/// Each word is looked up by itself: a join is planned once, when the table may still be empty, and then compared each
-/// of 3,000 words with all that were known, for more than 5 s.
-async fn remember(pool: &PgPool, analyses: &[Analysis]) -> Result<(), Error> {
+/// A correlated subquery looks each word up. A join was planned once, when the table was still empty. It then compared
+/// each of 3,000 words with all known words, for more than 5 s.
+async fn insert_words(pool: &PgPool, analyses: &[Analysis]) -> Result<(), Error> {
     let words: BTreeSet<&str> = analyses.iter().flat_map(Analysis::vocabulary).collect();
     let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
     sqlx::query!(
@@ -124,7 +105,7 @@ async fn remember(pool: &PgPool, analyses: &[Analysis]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes a document, unless a newer one is there; its version stays.
+/// Removes a document, unless a newer one is stored. Its version stays as a tombstone.
 pub async fn remove(pool: &PgPool, id: i64, version: i64) -> Result<(), Error> {
     sqlx::query!(
         "INSERT INTO item_documents AS known (item_id, version, removed, title, owner_id, created_at, updated_at)
@@ -143,8 +124,8 @@ pub async fn remove(pool: &PgPool, id: i64, version: i64) -> Result<(), Error> {
 
 /// A page of items as documents, by id.
 pub async fn items_after(pool: &PgPool, id: i64, limit: i64) -> Result<Vec<Document>, Error> {
-    let rows = sqlx::query_as!(
-        Row,
+    let documents = sqlx::query_as!(
+        Document,
         "SELECT id, version, title, description, price_cents, owner_id, created_at, updated_at
          FROM items WHERE id > $1 ORDER BY id LIMIT $2",
         id,
@@ -152,13 +133,13 @@ pub async fn items_after(pool: &PgPool, id: i64, limit: i64) -> Result<Vec<Docum
     )
     .fetch_all(repeatable(pool))
     .await?;
-    Ok(rows.into_iter().map(Document::from).collect())
+    Ok(documents)
 }
 
-/// A page of the documents whose words an earlier release has computed, by id.
+/// A page of the documents whose words were computed by an earlier release, by id.
 pub async fn stale_after(pool: &PgPool, id: i64, limit: i64) -> Result<Vec<Document>, Error> {
-    let rows = sqlx::query_as!(
-        Row,
+    let documents = sqlx::query_as!(
+        Document,
         "SELECT item_id AS id, version, title, description, price_cents, owner_id, created_at, updated_at
          FROM item_documents WHERE analysed < version AND NOT removed AND item_id > $1 ORDER BY item_id LIMIT $2",
         id,
@@ -166,18 +147,18 @@ pub async fn stale_after(pool: &PgPool, id: i64, limit: i64) -> Result<Vec<Docum
     )
     .fetch_all(repeatable(pool))
     .await?;
-    Ok(rows.into_iter().map(Document::from).collect())
+    Ok(documents)
 }
 
-/// Whether there is such a document.
-pub async fn has_stale(pool: &PgPool) -> Result<bool, Error> {
+/// Whether an earlier release has computed the words of any document.
+pub async fn has_stale_documents(pool: &PgPool) -> Result<bool, Error> {
     let stale = sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT FROM item_documents WHERE analysed < version AND NOT removed) AS "stale!""#
     );
     Ok(stale.fetch_one(repeatable(pool)).await?)
 }
 
-/// About how many items there are.
+/// The approximate number of items, from the statistics of the planner.
 pub async fn items_estimate(pool: &PgPool) -> Result<i64, Error> {
     let estimate = sqlx::query_scalar!(
         r#"SELECT greatest(reltuples, 0)::int8 AS "estimate!" FROM pg_class WHERE oid = 'items'::regclass"#
@@ -185,17 +166,17 @@ pub async fn items_estimate(pool: &PgPool) -> Result<i64, Error> {
     Ok(estimate.fetch_one(repeatable(pool)).await?)
 }
 
-/// Those of these ids that no item has.
-pub async fn gone(pool: &PgPool, ids: &[i64]) -> Result<Vec<i64>, Error> {
-    let gone = sqlx::query_scalar!(
+/// Those of these ids that have no item.
+pub async fn find_missing_items(pool: &PgPool, ids: &[i64]) -> Result<Vec<i64>, Error> {
+    let missing = sqlx::query_scalar!(
         r#"SELECT asked.id AS "id!" FROM unnest($1::int8[]) AS asked (id)
            WHERE NOT EXISTS (SELECT FROM items WHERE items.id = asked.id)"#,
         ids
     );
-    Ok(gone.fetch_all(repeatable(pool)).await?)
+    Ok(missing.fetch_all(repeatable(pool)).await?)
 }
 
-/// A page of the ids and versions of the documents that are there, by id.
+/// A page of the ids and versions of all documents, by id.
 pub async fn documents_after(pool: &PgPool, id: i64, limit: i64) -> Result<Vec<(i64, i64)>, Error> {
     let rows = sqlx::query!(
         "SELECT item_id, version FROM item_documents WHERE item_id > $1 AND NOT removed ORDER BY item_id LIMIT $2",
@@ -207,8 +188,8 @@ pub async fn documents_after(pool: &PgPool, id: i64, limit: i64) -> Result<Vec<(
     Ok(rows.into_iter().map(|row| (row.item_id, row.version)).collect())
 }
 
-/// Forgets what was removed more than a day ago: no job that read the item before is still on its way.
-pub async fn forget_removed(pool: &PgPool) -> Result<u64, Error> {
-    let forgotten = sqlx::query!("DELETE FROM item_documents WHERE removed AND written_at < now() - interval '1 day'");
-    Ok(forgotten.execute(repeatable(pool)).await?.rows_affected())
+/// Deletes the tombstones that are older than a day: no job that read the item before its removal still runs.
+pub async fn delete_old_tombstones(pool: &PgPool) -> Result<u64, Error> {
+    let deleted = sqlx::query!("DELETE FROM item_documents WHERE removed AND written_at < now() - interval '1 day'");
+    Ok(deleted.execute(repeatable(pool)).await?.rows_affected())
 }

@@ -1,4 +1,4 @@
-//! All SQL of transactions; conflicting webhooks are in `store/conflicts.rs`.
+//! All SQL of transactions; `conflicts.rs` has the SQL of conflicting webhooks.
 
 pub mod conflicts;
 
@@ -10,15 +10,15 @@ use uuid::Uuid;
 
 use super::{
     ingest::Webhook,
-    model::{Settlement, Settling, Status, Transaction},
-    watch,
+    model::{SettleRequest, Settlement, Status, Transaction},
+    settlement_listener,
 };
 use crate::{
     boot::pooler::{repeatable, within},
     error::{Error, causes},
 };
 
-/// A row as read.
+/// A row of a transaction, with the database's time.
 struct Row {
     id: Uuid,
     transaction_id: String,
@@ -38,7 +38,7 @@ impl TryFrom<Row> for Transaction {
     type Error = Error;
 
     fn try_from(row: Row) -> Result<Self, Error> {
-        // The table's own constraints hold both; a row that breaks them was written around us.
+        // The table's constraints guarantee that both are valid, unless the row was written by hand.
         let broken = |what: &str| Error::Internal(format!("transaction {}: stored {what} is not readable", row.id));
         let status = Status::parse(&row.status).ok_or_else(|| broken("status"))?;
         Ok(Self {
@@ -60,15 +60,15 @@ impl TryFrom<Row> for Transaction {
     }
 }
 
-/// Records the webhooks whose ids are new, in one statement; answers them by their place in `webhooks`.
+/// Inserts the webhooks whose ids are new, in one statement. Returns the new transactions by their index in `webhooks`.
 ///
-/// In the order of their ids, so that two batches that share ids wait for each other and never in a circle.
+/// The rows are inserted in the order of their ids, so that concurrent batches with shared ids cannot deadlock.
 ///
-/// Our ids are UUIDs of version 7, made from the same `now()` as `created_at`: whichever process records them and
-/// whatever its clock says, they are in the order of creation, and a new one goes to the end of the primary key. 48 bits
-/// are the milliseconds, and `rand_a` holds the microseconds of the last one in 4096ths (RFC 9562, section 6.2, method
-/// 3). Both are cut off in integers, never rounded. The other half is random once for each statement and then counts its
-/// rows: a random half for each row took 1.7 microseconds a row more, of 7.
+/// The internal ids are UUIDs of version 7, from the same `now()` as `created_at`. So they are in the order of
+/// creation, independent of the clocks of the processes. A new id goes to the end of the primary key. The first 48 bits
+/// are the milliseconds. `rand_a` holds the rest of the time in 4096ths of a millisecond (RFC 9562, section 6.2, method
+/// 3). Both are truncated with integer arithmetic, never rounded. The second half is random for each statement, plus
+/// the number of the row. A random half for each row took 1.7 µs a row more, of 7 µs.
 pub async fn insert(
     connection: &mut PgConnection,
     webhooks: &[Webhook],
@@ -100,12 +100,13 @@ pub async fn insert(
     )
     .fetch_all(within(connection))
     .await?;
-    // Of those with one id the first was recorded, since the sort is stable: it must be the last to be put here.
-    let places: HashMap<&str, usize> =
+    // If several webhooks have one id, the first was inserted, since the sort is stable. In reverse order it is the
+    // last one that is collected, and wins.
+    let indexes: HashMap<&str, usize> =
         order.iter().rev().map(|index| (&*webhooks[*index].new.transaction_id, *index)).collect();
     let recorded = rows.into_iter().filter_map(|row| {
-        let place = *places.get(&*row.transaction_id)?;
-        let new = webhooks[place].new.clone();
+        let index = *indexes.get(&*row.transaction_id)?;
+        let new = webhooks[index].new.clone();
         let transaction = Transaction {
             id: row.id,
             transaction_id: new.transaction_id,
@@ -119,12 +120,12 @@ pub async fn insert(
             processed_at: None,
             remaining: delay,
         };
-        Some((place, transaction))
+        Some((index, transaction))
     });
     Ok(recorded.collect())
 }
 
-/// The transactions with these ids, in the order of the ids.
+/// The transactions with these sender's ids, in the order of the ids.
 pub async fn find(pool: PgPool, ids: Vec<String>) -> Result<Vec<Option<Transaction>>, Error> {
     let rows = sqlx::query_as!(
         Row,
@@ -137,26 +138,26 @@ pub async fn find(pool: PgPool, ids: Vec<String>) -> Result<Vec<Option<Transacti
     .fetch_all(repeatable(&pool))
     .await?;
     let mut first: HashMap<&str, usize> = HashMap::with_capacity(ids.len());
-    for (place, id) in ids.iter().enumerate() {
-        first.entry(id).or_insert(place);
+    for (index, id) in ids.iter().enumerate() {
+        first.entry(id).or_insert(index);
     }
     let mut found = vec![None; ids.len()];
     for row in rows {
         let transaction = Transaction::try_from(row)?;
-        if let Some(place) = first.get(&*transaction.transaction_id) {
-            found[*place] = Some(transaction);
+        if let Some(index) = first.get(&*transaction.transaction_id) {
+            found[*index] = Some(transaction);
         }
     }
-    for (place, id) in ids.iter().enumerate() {
-        // Asked for twice in one batch.
-        if let Some(first) = first.get(&**id).filter(|first| **first != place) {
-            found[place] = found[*first].clone();
+    for (index, id) in ids.iter().enumerate() {
+        // A duplicate within the batch gets a copy.
+        if let Some(first) = first.get(&**id).filter(|first| **first != index) {
+            found[index] = found[*first].clone();
         }
     }
     Ok(found)
 }
 
-/// The transaction with this id of ours.
+/// The transaction with this internal id.
 pub async fn get(pool: &PgPool, id: Uuid) -> Result<Option<Transaction>, Error> {
     let row = sqlx::query_as!(
         Row,
@@ -171,10 +172,11 @@ pub async fn get(pool: &PgPool, id: Uuid) -> Result<Option<Transaction>, Error> 
     row.map(Transaction::try_from).transpose()
 }
 
-/// A page of those that meet a condition. The condition is text and not a parameter: partial indexes are for literals
-/// only. The inner limit is for the plan: without a number it is made for a tenth of the table, which is rather sorted
-/// than walked. It changes nothing for pages up to 200, as rows are only read when the outer limit asks for them.
-macro_rules! newest {
+/// A page of the transactions that meet a condition. The condition is text, not a parameter, because the planner uses a
+/// partial index only for a literal. The inner limit helps the planner. For an unknown limit it expects a tenth of the
+/// table, and sorts instead of scanning the index. It does not affect pages up to 200, since the outer limit stops the
+/// reading of rows.
+macro_rules! find_newest {
     ($condition:tt, $pool:expr, $before:expr, $limit:expr) => {
         sqlx::query_as!(
             Row,
@@ -192,24 +194,25 @@ macro_rules! newest {
     };
 }
 
-/// A page, newest first, of those before an id: a walk down the primary key, or down the index of the failed ones.
-pub async fn newest(
+/// A page of the transactions before an id, newest first. It scans the primary key backwards, or the partial index of
+/// failed ones.
+pub async fn find_newest(
     pool: &PgPool,
     status: Option<Status>,
     before: Uuid,
     limit: u32,
 ) -> Result<Vec<Transaction>, Error> {
     let rows = match status {
-        None => newest!("", pool, before, limit),
-        Some(Status::Processing) => newest!("AND status = 'PROCESSING'", pool, before, limit),
-        Some(Status::Processed) => newest!("AND status = 'PROCESSED'", pool, before, limit),
-        Some(Status::Failed) => newest!("AND error IS NOT NULL", pool, before, limit),
+        None => find_newest!("", pool, before, limit),
+        Some(Status::Processing) => find_newest!("AND status = 'PROCESSING'", pool, before, limit),
+        Some(Status::Processed) => find_newest!("AND status = 'PROCESSED'", pool, before, limit),
+        Some(Status::Failed) => find_newest!("AND error IS NOT NULL", pool, before, limit),
     };
     rows?.into_iter().map(Transaction::try_from).collect()
 }
 
-/// Those with these ids of ours that are still processing, newest first.
-pub async fn processing(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<Transaction>, Error> {
+/// Those with these internal ids that are still processing, newest first.
+pub async fn find_processing(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<Transaction>, Error> {
     let rows = sqlx::query_as!(
         Row,
         r#"SELECT id, transaction_id, source_account, destination_account, amount::text AS "amount!", currency, status,
@@ -223,12 +226,12 @@ pub async fn processing(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<Transaction>,
     rows.into_iter().map(Transaction::try_from).collect()
 }
 
-/// Settles those that are still processing, in one statement, and tells whoever waits for them; answers which changed.
-pub async fn settle(pool: PgPool, settlings: Vec<Settling>) -> Result<Vec<bool>, Error> {
-    let ids: Vec<Uuid> = settlings.iter().map(|settling| settling.id).collect();
-    let (statuses, errors): (Vec<String>, Vec<Option<String>>) = settlings
+/// Settles those that are still processing, in one statement, and notifies their waiters. Returns which ones changed.
+pub async fn settle(pool: PgPool, requests: Vec<SettleRequest>) -> Result<Vec<bool>, Error> {
+    let ids: Vec<Uuid> = requests.iter().map(|request| request.id).collect();
+    let (statuses, errors): (Vec<String>, Vec<Option<String>>) = requests
         .into_iter()
-        .map(|settling| match settling.settlement {
+        .map(|request| match request.settlement {
             Settlement::Processed => (Status::Processed.as_str().into(), None),
             Settlement::Failed(error) => (Status::Failed.as_str().into(), Some(error)),
         })
@@ -246,20 +249,23 @@ pub async fn settle(pool: PgPool, settlings: Vec<Settling>) -> Result<Vec<bool>,
     .fetch_all(repeatable(&pool))
     .await?;
     if !settled.is_empty() {
-        // After the commit, and never in its way: a lost announcement is found by the watchers' own look.
-        let payloads = watch::payloads(&settled);
-        let announced =
-            sqlx::query!("SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload", watch::CHANNEL, &payloads);
-        if let Err(error) = announced.execute(repeatable(&pool)).await {
-            tracing::debug!(error = causes(&error), "could not announce settled transactions");
+        // After the commit, so that a failure cannot undo it: the listeners' polls find what was not announced.
+        let payloads = settlement_listener::payloads(&settled);
+        let notification = sqlx::query!(
+            "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload",
+            settlement_listener::CHANNEL,
+            &payloads,
+        );
+        if let Err(error) = notification.execute(repeatable(&pool)).await {
+            tracing::debug!(error = causes(&error), "could not notify the waiters of settled transactions");
         }
     }
     let settled: std::collections::HashSet<Uuid> = settled.into_iter().collect();
     Ok(ids.iter().map(|id| settled.contains(id)).collect())
 }
 
-/// Has a failed transaction processed again, from now on; any other stays as it is.
-pub async fn revive(connection: &mut PgConnection, id: Uuid) -> Result<(), Error> {
+/// Resets a failed transaction to processing, due now. Does nothing in any other state.
+pub async fn reset_failed(connection: &mut PgConnection, id: Uuid) -> Result<(), Error> {
     sqlx::query!(
         "UPDATE transactions SET status = 'PROCESSING', error = NULL, processed_at = NULL, due_at = now()
          WHERE id = $1 AND status = 'FAILED'",
@@ -271,7 +277,7 @@ pub async fn revive(connection: &mut PgConnection, id: Uuid) -> Result<(), Error
 }
 
 /// Those of these transactions that are settled.
-pub async fn settled(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<Uuid>, Error> {
+pub async fn find_settled(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<Uuid>, Error> {
     let settled = sqlx::query_scalar!("SELECT id FROM transactions WHERE id = ANY($1) AND status <> 'PROCESSING'", ids);
     Ok(settled.fetch_all(repeatable(pool)).await?)
 }

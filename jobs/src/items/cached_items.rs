@@ -1,0 +1,136 @@
+//! Cache-aside look-up of items by id: on a miss, all concurrent readers share one load from the database.
+
+use std::sync::Arc;
+
+use metrics::{counter, describe_counter};
+use moka::{policy::EvictionPolicy, sync};
+use sqlx::PgPool;
+
+use super::{
+    cache::{Cache, CacheError, Entry, Lease, Lookup, redis},
+    item::ItemId,
+    store,
+};
+use crate::{boot::db::answered, error::Error, remote::single_flight::SingleFlight};
+
+/// Look-ups, by the result of the cache.
+const REQUESTS: &str = "millrace_cache_requests_total";
+/// Loads from the database. There are fewer loads than misses, because concurrent misses share one load.
+const LOADS: &str = "millrace_cache_loads_total";
+const CACHE: &str = "items";
+/// The limit of remembered ids that this process wrote.
+const MAX_OWN_WRITES: u64 = 100_000;
+/// How often one look-up loads the row if writes keep ending its lease. The last row is returned, but not cached.
+const MAX_LOADS: usize = 2;
+
+/// The version of an item that this process deleted: no later version exists.
+pub const DELETED_VERSION: i64 = i64::MAX;
+
+/// Items by id, read through a cache.
+pub struct CachedItems {
+    pool: PgPool,
+    cache: Cache,
+    loads: SingleFlight<ItemId, Result<Entry, Error>>,
+    /// The versions that this process wrote, kept for as long as a shared cache could return older ones. The removal
+    /// from the cache may have failed, and a process must always see its own writes.
+    own_writes: sync::Cache<ItemId, i64>,
+}
+
+impl CachedItems {
+    /// Reads through `cache`, and loads from `pool` on a miss.
+    pub fn new(pool: &PgPool, cache: Cache) -> Self {
+        describe_counter!(REQUESTS, "Reads of a cache, by outcome.");
+        describe_counter!(LOADS, "Reads of what a cache did not have.");
+        for outcome in ["hit", "miss", "error"] {
+            counter!(REQUESTS, "cache" => CACHE, "outcome" => outcome).absolute(0);
+        }
+        counter!(LOADS, "cache" => CACHE).absolute(0);
+        let own_writes = sync::Cache::builder().max_capacity(MAX_OWN_WRITES).eviction_policy(EvictionPolicy::lru());
+        let own_writes = own_writes.time_to_live(redis::TTL * 2).build();
+        Self { pool: pool.clone(), cache, loads: SingleFlight::default(), own_writes }
+    }
+
+    /// The item with this id.
+    ///
+    /// # Errors
+    /// When the item is not cached and the database is not available.
+    pub async fn find(self: &Arc<Self>, id: ItemId) -> Result<Entry, Error> {
+        let lookup = self.cache.peek(id).await;
+        let outcome = match &lookup {
+            Ok(Lookup::Hit(entry)) if self.is_current(id, entry) => "hit",
+            Ok(_) => "miss",
+            Err(_) => "error",
+        };
+        counter!(REQUESTS, "cache" => CACHE, "outcome" => outcome).increment(1);
+        match lookup {
+            Ok(Lookup::Hit(entry)) if outcome == "hit" => Ok(entry),
+            lookup => {
+                let (this, is_outdated) = (self.clone(), matches!(lookup, Ok(Lookup::Hit(_))));
+                let loaded = self.loads.join(id, move || async move { this.load(id, is_outdated).await });
+                loaded.await.unwrap_or_else(|| Err(Error::Internal("a load of an item ended in a panic".into())))
+            }
+        }
+    }
+
+    /// Removes an item from the cache after a committed write. From now on this process returns no older version.
+    ///
+    /// # Errors
+    /// When the shared cache is not available: the indexing job of the write removes the entry later.
+    pub async fn invalidate(&self, id: ItemId, version: i64) -> Result<(), CacheError> {
+        self.own_writes
+            .entry(id)
+            .and_upsert_with(|known| known.map_or(version, |known| known.into_value().max(version)));
+        self.loads.forget(&id);
+        self.cache.remove(id).await
+    }
+
+    /// Removes an item from the cache if it is shared, for a write whose own removal may have failed.
+    ///
+    /// # Errors
+    /// When the shared cache is not available.
+    pub async fn invalidate_shared(&self, id: ItemId) -> Result<(), CacheError> {
+        if self.cache.is_shared() { self.cache.remove(id).await } else { Ok(()) }
+    }
+
+    async fn load(&self, id: ItemId, is_outdated: bool) -> Result<Entry, Error> {
+        if is_outdated {
+            // The removal after a write of this process failed, so repeat it. Another failure is ignored: a load does
+            // not need the cache.
+            let _ = self.cache.remove(id).await;
+        }
+        let mut found = None;
+        for _ in 0..MAX_LOADS {
+            let lease = match self.cache.lease(id).await {
+                Ok(Lookup::Hit(entry)) if self.is_current(id, &entry) => return Ok(entry),
+                Ok(Lookup::Leased(lease)) => Some(lease),
+                Ok(Lookup::Hit(_) | Lookup::Missed) | Err(_) => None,
+            };
+            counter!(LOADS, "cache" => CACHE).increment(1);
+            let entry = answered(store::find(&self.pool, id)).await?.map(Arc::new);
+            let is_final = self.fill(id, lease, &entry).await;
+            found = entry;
+            if is_final {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Fills the cache. Returns `false` if the entry may be older than a write, so that another load is worthwhile.
+    async fn fill(&self, id: ItemId, lease: Option<Lease>, entry: &Entry) -> bool {
+        match lease {
+            Some(lease) => self.cache.fill(id, lease, entry.clone()).await.unwrap_or(true),
+            None => true,
+        }
+    }
+
+    /// Whether an entry is at least as new as the last write of this process.
+    fn is_current(&self, id: ItemId, entry: &Entry) -> bool {
+        match (self.own_writes.get(&id), entry) {
+            (None, _) => true,
+            (Some(written), Some(item)) => item.version >= written,
+            // An absent entry is current only if this process deleted the item. Otherwise it is older than the write.
+            (Some(written), None) => written == DELETED_VERSION,
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Search in Elasticsearch 8 and 9 and OpenSearch, as JSON over HTTP.
+
+mod bulk;
+mod request;
+mod transport;
+
+use std::sync::Arc;
+
+pub use bulk::Write;
+use reqwest::{Method, StatusCode};
+use serde::Deserialize;
+use tokio::sync::Mutex;
+
+use self::transport::{Response, Transport};
+use super::{
+    Search,
+    config::Server,
+    highlight::highlight,
+    model::{Document, Hit, SearchResults},
+    words::Terms,
+};
+use crate::error::Error;
+
+/// The index. A new mapping gets a new number here and in the alias. So processes of both releases can run at the same
+/// time. [`super::reindex`] fills the new index.
+pub const INDEX: &str = "millrace-items-2";
+/// The alias that all requests name. Writes require an alias. Otherwise a write to an index that an operator deleted
+/// would create it again, with a guessed mapping.
+pub const ALIAS: &str = "millrace-items-v2";
+
+/// A client of one server. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct Elasticsearch {
+    transport: Transport,
+    /// Whether the index existed at the last check.
+    is_prepared: Arc<Mutex<bool>>,
+}
+
+impl Elasticsearch {
+    /// Prepares a client of this server. It connects at the first call.
+    ///
+    /// # Errors
+    /// When the HTTP client cannot be built.
+    pub fn new(server: &Server) -> Result<Self, Error> {
+        Ok(Self { transport: Transport::new(server)?, is_prepared: Arc::default() })
+    }
+
+    /// The health of the cluster: `green`, `yellow` or `red`.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when Elasticsearch is not available.
+    pub async fn health(&self) -> Result<String, Error> {
+        let response = self.transport.send_json(Method::GET, "_cluster/health", None).await?;
+        match (response.status, response.body["status"].as_str()) {
+            (StatusCode::OK, Some(status)) => Ok(status.to_owned()),
+            _ => Err(response.to_error("get its health")),
+        }
+    }
+
+    /// Makes all writes so far visible to searches.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when Elasticsearch is not available.
+    pub async fn refresh(&self) -> Result<(), Error> {
+        let response = self.transport.send_json(Method::POST, &format!("{ALIAS}/_refresh"), None).await?;
+        if response.status.is_success() { Ok(()) } else { Err(response.to_error("refresh the index")) }
+    }
+
+    /// Creates the index unless it exists.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when Elasticsearch is not available.
+    pub async fn prepare(&self) -> Result<(), Error> {
+        let mut is_prepared = self.is_prepared.lock().await;
+        if *is_prepared {
+            return Ok(());
+        }
+        let response = self.transport.send_json(Method::HEAD, ALIAS, None).await?;
+        if response.status == StatusCode::NOT_FOUND {
+            let response = self.transport.send_json(Method::PUT, INDEX, Some(&request::index())).await?;
+            // Another process may have created it first.
+            if !response.status.is_success() && response.error_type() != "resource_already_exists_exception" {
+                return Err(response.to_error("create the index"));
+            }
+        } else if !response.status.is_success() {
+            return Err(response.to_error("find the index"));
+        }
+        *is_prepared = true;
+        Ok(())
+    }
+
+    /// A page of the ids and versions of the documents after `id`, by id.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when Elasticsearch is not available.
+    pub async fn documents_after(&self, id: i64, limit: i64) -> Result<Vec<(i64, i64)>, Error> {
+        let body = request::page(id, limit);
+        let response = self.transport.send_json(Method::POST, &format!("{ALIAS}/_search"), Some(&body)).await?;
+        let page: Page<Key> = response.parse("read a page of documents")?;
+        Ok(page.hits.hits.into_iter().map(|hit| (hit.source.id, hit.source.version)).collect())
+    }
+
+    /// Checks the response to a write of one document.
+    async fn check_write(&self, response: Response, operation: &str) -> Result<(), Error> {
+        match response.status {
+            status if status.is_success() => Ok(()),
+            // A newer document is stored, so there is nothing to write.
+            StatusCode::CONFLICT => Ok(()),
+            StatusCode::NOT_FOUND if response.body["result"] == "not_found" => Ok(()),
+            StatusCode::NOT_FOUND => {
+                *self.is_prepared.lock().await = false;
+                Err(Error::Unavailable(format!(
+                    "Elasticsearch: could not {operation}: the index was deleted; the next write creates it"
+                )))
+            }
+            _ => Err(response.to_error(operation)),
+        }
+    }
+}
+
+impl Search for Elasticsearch {
+    async fn upsert(&self, document: Document) -> Result<(), Error> {
+        self.prepare().await?;
+        let (id, version) = (document.id, document.version);
+        let path = format!("{ALIAS}/_doc/{id}?version={version}&version_type=external&require_alias=true");
+        let body = request::document(&document)?;
+        let response = self.transport.send_json(Method::PUT, &path, Some(&body)).await?;
+        self.check_write(response, "write a document").await
+    }
+
+    async fn remove(&self, id: i64, version: i64) -> Result<(), Error> {
+        self.prepare().await?;
+        // `external_gte`: at equal versions the removal wins.
+        let path = format!("{ALIAS}/_doc/{id}?version={version}&version_type=external_gte");
+        let response = self.transport.send_json(Method::DELETE, &path, None).await?;
+        self.check_write(response, "remove a document").await
+    }
+
+    async fn search(&self, query: &str, limit: u32) -> Result<SearchResults, Error> {
+        let terms = Terms::parse(query);
+        if terms.is_empty() {
+            return Ok(SearchResults::default());
+        }
+        let body = request::search(&terms, limit);
+        let response = self.transport.send_json(Method::POST, &format!("{ALIAS}/_search"), Some(&body)).await?;
+        let page: Page<Document> = response.parse("search")?;
+        let hit = |Source { source }: Source<Document>| Hit { highlight: highlight(&source, &terms), document: source };
+        let hits = page.hits.hits.into_iter().map(hit);
+        Ok(SearchResults { total: page.hits.total.map_or(0, |total| total.value), hits: hits.collect() })
+    }
+}
+
+#[derive(Deserialize)]
+struct Page<S> {
+    hits: Hits<S>,
+}
+
+#[derive(Deserialize)]
+struct Hits<S> {
+    total: Option<Total>,
+    hits: Vec<Source<S>>,
+}
+
+#[derive(Deserialize)]
+struct Total {
+    value: i64,
+}
+
+#[derive(Deserialize)]
+struct Source<S> {
+    #[serde(rename = "_source")]
+    source: S,
+}
+
+#[derive(Deserialize)]
+struct Key {
+    id: i64,
+    version: i64,
+}

@@ -1,0 +1,121 @@
+//! Settlement listener: one notification stream for all callers in this process that wait for a transaction.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use sqlx::PgPool;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::store;
+use crate::boot::{
+    db::{Database, answered},
+    listen::{Heard, listen},
+};
+
+/// The notification channel. A payload is a list of ids, so that a batch of settlements needs only a few notifications.
+pub const CHANNEL: &str = "millrace_settled";
+/// PostgreSQL limits a payload to less than 8,000 bytes; an id takes 33 with its comma.
+const IDS_PER_PAYLOAD: usize = 200;
+/// Between two polls, which find settlements whose notification was lost: one statement for all waiters.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The notification payloads for these ids.
+pub fn payloads(ids: &[Uuid]) -> Vec<String> {
+    let text = |ids: &[Uuid]| ids.iter().map(|id| id.simple().to_string()).collect::<Vec<_>>().join(",");
+    ids.chunks(IDS_PER_PAYLOAD).map(text).collect()
+}
+
+/// The waiters of this process, by the id of their transaction.
+#[derive(Default)]
+pub struct SettlementListener(Mutex<HashMap<Uuid, WaiterGroup>>);
+
+/// All waiters for one transaction.
+struct WaiterGroup {
+    settled: Arc<Notify>,
+    count: usize,
+}
+
+/// A registered waiter for one transaction; dropping it ends the registration.
+pub struct Waiter {
+    id: Uuid,
+    settled: Arc<Notify>,
+    listener: Arc<SettlementListener>,
+}
+
+impl SettlementListener {
+    fn groups(&self) -> MutexGuard<'_, HashMap<Uuid, WaiterGroup>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Registers a waiter for a transaction.
+    pub fn register(self: &Arc<Self>, id: Uuid) -> Waiter {
+        let mut groups = self.groups();
+        let group = groups.entry(id).or_insert_with(|| WaiterGroup { settled: Arc::new(Notify::new()), count: 0 });
+        group.count += 1;
+        Waiter { id, settled: group.settled.clone(), listener: self.clone() }
+    }
+
+    /// Listens for notifications, and polls, until `stop`.
+    pub async fn run(&self, database: &Database, pool: &PgPool, stop: &CancellationToken) {
+        let poll_now = Notify::new();
+        let listening = listen(database, CHANNEL, stop, |event| match event {
+            Heard::Payload(ids) => self.wake(ids.split(',').filter_map(|id| Uuid::try_parse(id).ok())),
+            Heard::Listening => poll_now.notify_one(),
+            Heard::Deaf => {}
+        });
+        let polling = async {
+            while !stop.is_cancelled() {
+                let ids: Vec<Uuid> = self.groups().keys().copied().collect();
+                if !ids.is_empty() {
+                    let settled = tokio::select! {
+                        settled = answered(store::find_settled(pool, &ids)) => settled,
+                        () = stop.cancelled() => return,
+                    };
+                    match settled {
+                        Ok(settled) => self.wake(settled.into_iter()),
+                        Err(error) => tracing::debug!(%error, "could not poll for settled transactions"),
+                    }
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(POLL_INTERVAL) => {}
+                    () = poll_now.notified() => {}
+                    () = stop.cancelled() => {}
+                }
+            }
+        };
+        tokio::join!(listening, polling);
+    }
+
+    fn wake(&self, ids: impl Iterator<Item = Uuid>) {
+        let groups = self.groups();
+        for group in ids.filter_map(|id| groups.get(&id)) {
+            // Stores a permit, also for a waiter that is registered but does not wait yet. Each waiter passes it on.
+            group.settled.notify_one();
+        }
+    }
+}
+
+impl Waiter {
+    /// Waits until the transaction is settled.
+    pub async fn wait(&self) {
+        self.settled.notified().await;
+        self.settled.notify_one();
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        let mut groups = self.listener.groups();
+        if let Some(group) = groups.get_mut(&self.id) {
+            group.count -= 1;
+            if group.count == 0 {
+                groups.remove(&self.id);
+            }
+        }
+    }
+}
