@@ -287,13 +287,13 @@ fn check_owner(input: &ItemInput, caller: &Bearer) -> Result<(), Problem> {
     }
 }
 
-/// What came of a change, or why not.
-fn done<T>(changed: ChangeOutcome<T>) -> Result<T, Problem> {
+/// Returns the value of a completed change, or the problem that prevented it.
+fn into_result<T>(changed: ChangeOutcome<T>) -> Result<T, Problem> {
     match changed {
         ChangeOutcome::Done(value) => Ok(value),
-        ChangeOutcome::Unknown => Err(unknown()),
+        ChangeOutcome::Unknown => Err(not_found()),
         ChangeOutcome::NotYours => Err(Problem::new(StatusCode::FORBIDDEN, "Not the owner of this item")),
-        ChangeOutcome::Stale(version) => Err(entity_tag::failed(&entity_tag::of_version(version))),
+        ChangeOutcome::Stale(version) => Err(entity_tag::precondition_failed(&entity_tag::of_version(version))),
     }
 }
 

@@ -131,7 +131,7 @@ impl LogsApi {
             Problem::invalid(vec![error.at("query", "from", input.as_deref())])
         })?;
         let name = view::file_name(&range, format);
-        let body = if request.method() == Method::HEAD && self.logs.are_kept() {
+        let body = if request.method() == Method::HEAD && self.logs.has_files() {
             // A stream of unknown length, which is never read: HEAD has the headers of GET.
             Body::from_bytes_stream(stream::pending::<std::io::Result<Vec<u8>>>())
         } else {
@@ -141,9 +141,9 @@ impl LogsApi {
     }
 }
 
-fn refusal(refused: RequestRejection) -> Problem {
+fn refusal(refused: ExportError) -> Problem {
     match refused {
-        RequestRejection::NotKept => Problem::new(StatusCode::NOT_FOUND, "LOG_DIR is not set: no logs are kept"),
-        RequestRejection::Busy => Problem::unavailable("the maximum number of exports is running"),
+        ExportError::NoLogDir => Problem::new(StatusCode::NOT_FOUND, "LOG_DIR is not set: no logs are kept"),
+        ExportError::Busy => Problem::unavailable("the maximum number of exports is running"),
     }
 }

@@ -87,8 +87,8 @@ impl PricesApi {
         assets: Query<Assets>,
         /// One of the configured currencies (`CRYPTO_CURRENCIES`).
         currency: Query<CurrencyCode>,
-    ) -> Result<SimplePriceResponse, Failure<SavedRate>> {
-        self.limit.take(&caller).await?;
+    ) -> Result<SimplePriceResponse, Failure<Reading>> {
+        self.limit.acquire(&caller).await?;
         let mut errors = Vec::new();
         let assets = assets.required_or_record("assets", &mut errors);
         let currency = self.currency(currency, &mut errors);
@@ -119,8 +119,8 @@ impl PricesApi {
         days: Query<DaysParam>,
         /// The interval between two prices.
         interval: Query<IntervalParam>,
-    ) -> Result<MarketChartResponse, Failure<SavedRate>> {
-        self.limit.take(&caller).await?;
+    ) -> Result<MarketChartResponse, Failure<Reading>> {
+        self.limit.acquire(&caller).await?;
         let mut errors = Vec::new();
         let asset = asset.required_or_record("asset", &mut errors);
         let currency = self.currency(currency, &mut errors);

@@ -68,7 +68,7 @@ impl PricesAdminApi {
     /// One admin may send 60 requests a minute to all admin routes together.
     #[oai(path = "/admin/prices/fetch", method = "post", operation_id = "fetch_prices")]
     async fn fetch(&self, request: &Request, Admin(caller): Admin) -> Result<FetchResponse, Failure<Asking>> {
-        self.limit.take(&caller).await?;
+        self.limit.acquire(&caller).await?;
         let asked = self.prices.fetch_today(correlation::origin(request)).await?;
         Ok(FetchResponse::Ok(Json::new(&Fetch::from(asked))?))
     }

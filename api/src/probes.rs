@@ -76,7 +76,7 @@ impl ProbesApi {
     async fn setup(&self, body: Body<SetupInput>) -> Result<ProbeResponse, Failure<SettingUp>> {
         let input = body.read().inspect_err(|problem| {
             if let Some(failures) = problem.validation_failures() {
-                events::invalid_setup(&failures);
+                events::record_invalid_setup(&failures);
             }
         });
         let SetupInput { grid, direction } = input?;
@@ -93,7 +93,7 @@ impl ProbesApi {
     async fn move_probe(&self, body: Body<MoveInput>) -> Result<ProbeResponse, Failure<Moving>> {
         let input = body.read().inspect_err(|problem| {
             if let Some(failures) = problem.validation_failures() {
-                events::invalid_command(None, "", &failures);
+                events::record_invalid_command(None, "", &failures);
             }
         });
         let MoveInput { id, command } = input?;
@@ -158,7 +158,9 @@ fn refusal(id: Uuid, refused: MoveOutcome) -> Problem {
             ),
         ),
         // `Done` never gets here: only rejected moves have a problem.
-        MoveOutcome::Unknown | MoveOutcome::Done(_) => (StatusCode::NOT_FOUND, "PROBE_NOT_FOUND", format!("Probe {id} not found.")),
+        MoveOutcome::Unknown | MoveOutcome::Done(_) => {
+            (StatusCode::NOT_FOUND, "PROBE_NOT_FOUND", format!("Probe {id} not found."))
+        }
     };
     events::record_invalid_command(Some(id), code, &message);
     Problem::domain(status, json!({"code": code, "message": message}))

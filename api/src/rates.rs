@@ -122,7 +122,7 @@ impl RatesApi {
         _key: ApiKey,
         body: Body<List<AssetRequest>>,
     ) -> Result<SubmitResponse, Failure<Submitting>> {
-        self.submissions.take(address(request)).await?;
+        self.submissions.acquire(client_network(request)).await?;
         let submission = view::submission(body.read()?, view::idempotency_key(request.headers())?);
         let replayed = match self.rates.submit(submission, correlation::origin(request)).await? {
             SubmissionOutcome::Saved => None,
@@ -138,7 +138,7 @@ impl RatesApi {
     /// One network address may send 6,000 reads a minute.
     #[oai(path = "/interest_rate", method = "get", operation_id = "get_interest_rate")]
     async fn current(&self, request: &Request, _key: ApiKey) -> Result<CurrentResponse, Failure<Finding>> {
-        self.readings.take(address(request)).await?;
+        self.readings.acquire(client_network(request)).await?;
         match self.rates.current().await? {
             Some(reading) => Ok(CurrentResponse::Ok(Json::new(&InterestRate::from(&reading))?)),
             None => {
@@ -161,10 +161,11 @@ impl RatesApi {
         /// The start of the page, from a `Link` header.
         cursor: Query<Cursor<16>>,
     ) -> Result<HistoryResponse, Failure<Paging>> {
-        self.readings.take(address(request)).await?;
+        self.readings.acquire(client_network(request)).await?;
         let mut errors = Vec::new();
         let limit = limit.value_or_record(&mut errors).unwrap_or(Limit::DEFAULT);
-        let cursor = cursor.value_or_record(&mut errors).map(|Cursor(bytes)| rates::Cursor(u128::from_be_bytes(bytes)));
+        let cursor =
+            cursor.value_or_record(&mut errors).map(|Cursor(bytes)| interest_rates::Cursor(u128::from_be_bytes(bytes)));
         require_no_errors(errors)?;
         // One average more than the page holds is fetched: it shows whether there is a next page.
         let mut found = self.rates.history(cursor, u32::from(limit.0) + 1).await?;

@@ -175,7 +175,7 @@ impl TransactionsApi {
             Ingested::Replayed(transaction) => (transaction, Some("true".into()), None),
             Ingested::Conflict(transaction, fields) => (transaction, None, Some(fields.join(", "))),
         };
-        if let (Some(fields), Conflict::Reject) = (&conflict, self.webhook.conflict) {
+        if let (Some(fields), ConflictPolicy::Reject) = (&conflict, self.webhook.conflict) {
             return Err(conflict_problem(fields).into());
         }
         let location = page::location(&transaction.transaction_id);

@@ -228,7 +228,7 @@ impl App {
     }
 
     /// Hears what other processes tell those who wait; runs until the stop.
-    pub async fn watch(&self) {
+    pub async fn listen_for_settlements(&self) {
         self.transactions.listen_for_settlements(&self.database).await;
     }
 

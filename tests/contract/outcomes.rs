@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use jobs::interest_rates::chain::{Chain, ChainError, Fees, Outcome, SignedTransaction, SentTransaction};
+use jobs::interest_rates::chain::{Chain, ChainError, Fees, Outcome, SentTransaction, SignedTransaction};
 use serde_json::json;
 
 use super::{ContractHarness, ONE, SOON, id, rate};
 use crate::harness::anvil::{OTHER, OWNER};
 
 async fn outcome(chain: &Chain, prepared: &[&SignedTransaction]) -> Outcome {
-    let sent: Vec<SentTransaction> = prepared.iter().map(|one| SentTransaction { nonce: one.nonce, hash: one.hash }).collect();
+    let sent: Vec<SentTransaction> =
+        prepared.iter().map(|one| SentTransaction { nonce: one.nonce, hash: one.hash }).collect();
     chain.outcome(&sent).await.expect("an outcome")
 }
 

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::harness::{
     http::{HttpResponse, send, send_raw},
-    process::worker,
+    process::start_worker,
     system::{System, webhook},
 };
 

@@ -4,10 +4,10 @@ use std::process::Command;
 
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
-use super::{SOON, read_response};
+use super::{SOON, read_one_response};
 use crate::harness::{
     database, eventually,
-    http::{send, connect, read},
+    http::{connect, read_response, send},
     process::{Process, http_client},
     system::{WEBHOOKS, webhook},
 };
@@ -59,7 +59,7 @@ async fn health_checks_work_at_the_hard_limit_of_connections() {
         pollers.push(start_long_poll(&url).await);
     }
     // Beyond 128 connections the API refuses with a problem and a `Retry-After`.
-    let refused = read(pollers.pop().unwrap()).await;
+    let refused = read_response(pollers.pop().unwrap()).await;
     refused.assert_problem(503, "beyond the limit of connections");
     assert_eq!((refused.header("retry-after"), refused.header("connection")), ("1", "close"), "{refused:?}");
     for _ in 0..20 {
@@ -77,5 +77,5 @@ async fn health_checks_work_at_the_hard_limit_of_connections() {
     .await;
     let mut stream = start_long_poll(&url).await;
     stream.shutdown().await.unwrap();
-    assert!(read_response(&mut stream).await.starts_with("HTTP/1.1 200"));
+    assert!(read_one_response(&mut stream).await.starts_with("HTTP/1.1 200"));
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use tokio::io::AsyncWriteExt;
 
-use super::{SOON, raw_webhook, read_response};
+use super::{SOON, raw_webhook, read_one_response};
 use crate::harness::{
     eventually,
     http::send,
@@ -17,7 +17,7 @@ use crate::harness::{
 async fn a_draining_api_is_unready_but_serves_until_its_delay_ends() {
     let mut system = System::start(&[("DRAIN_DELAY_SECONDS", "6")]).await;
     let mut idle = system.send_bytes(raw_webhook("before").as_bytes()).await;
-    assert!(read_response(&mut idle).await.starts_with("HTTP/1.1 202"));
+    assert!(read_one_response(&mut idle).await.starts_with("HTTP/1.1 202"));
 
     let began = Instant::now();
     system.api.process.signal(Signal::SIGTERM);
@@ -28,7 +28,7 @@ async fn a_draining_api_is_unready_but_serves_until_its_delay_ends() {
     let sent = send(system.post_webhook(webhook("new").to_string())).await;
     assert_eq!((sent.status, sent.header("connection")), (202, "close"), "{sent:?}");
     idle.write_all(raw_webhook("idle").as_bytes()).await.unwrap();
-    let response = read_response(&mut idle).await;
+    let response = read_one_response(&mut idle).await;
     assert!(response.starts_with("HTTP/1.1 202") && response.contains("connection: close"), "{response}");
     // A long poll would outlast the process, so it returns at once.
     let waited = send(system.get("/v1/transactions/new?wait=60")).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
 use crate::harness::{
-    http::{connect, read},
+    http::{connect, read_response},
     system::{System, WEBHOOKS},
 };
 

@@ -1,7 +1,7 @@
 //! Malformed request heads: each gets a problem response, whose correlation id is in the log.
 
 use super::SOON;
-use crate::harness::{eventually, http::raw, system::System};
+use crate::harness::{eventually, http::send_raw, system::System};
 
 #[tokio::test]
 async fn malformed_heads_get_a_problem_and_a_log_line() {

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 
-use super::{SOON, raw_webhook, read_response};
+use super::{SOON, raw_webhook, read_one_response};
 use crate::harness::{
     eventually,
-    http::{send, connect, read},
+    http::{connect, read_response, send},
     system::{System, WEBHOOKS, webhook},
 };
 
@@ -36,13 +36,13 @@ async fn half_closed_senders_get_their_responses() {
             // The second request of a connection.
             _ => {
                 let mut stream = system.send_bytes(raw_webhook(&format!("before-{id}")).as_bytes()).await;
-                assert!(read_response(&mut stream).await.starts_with("HTTP/1.1 202"));
+                assert!(read_one_response(&mut stream).await.starts_with("HTTP/1.1 202"));
                 stream.write_all(raw_webhook(&id).as_bytes()).await.unwrap();
                 stream
             }
         };
         stream.shutdown().await.unwrap();
-        let response = read(stream).await;
+        let response = read_response(stream).await;
         assert_eq!(
             (response.status, &response.json()["transaction_id"]),
             (202, &Value::from(id)),
@@ -54,7 +54,7 @@ async fn half_closed_senders_get_their_responses() {
     let both = raw_webhook("p-1") + &raw_webhook("p-2");
     let mut stream = system.send_bytes(both.as_bytes()).await;
     stream.shutdown().await.unwrap();
-    let responses = read(stream).await;
+    let responses = read_response(stream).await;
     assert_eq!(responses.status, 202);
     assert!(responses.text.contains("\"p-1\"") && responses.text.contains("HTTP/1.1 202"), "{responses:?}");
 
@@ -62,7 +62,7 @@ async fn half_closed_senders_get_their_responses() {
     let cut = raw_webhook("cut");
     let mut stream = system.send_bytes(&cut.as_bytes()[..cut.len() - 1]).await;
     stream.shutdown().await.unwrap();
-    read(stream).await.assert_problem(400, "a truncated body");
+    read_response(stream).await.assert_problem(400, "a truncated body");
     assert_eq!(system.count_transactions().await, 27);
 }
 
@@ -100,6 +100,6 @@ async fn disconnected_long_pollers_are_noticed_at_once() {
     let mut stream = connect(&system.api.url).await;
     stream.write_all(long_poll).await.unwrap();
     stream.shutdown().await.unwrap();
-    let response = tokio::time::timeout(Duration::from_secs(10), read(stream)).await.expect("at once");
+    let response = tokio::time::timeout(Duration::from_secs(10), read_response(stream)).await.expect("at once");
     assert_eq!((response.status, &response.json()["status"]), (200, &Value::from("PROCESSING")));
 }

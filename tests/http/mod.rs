@@ -42,7 +42,7 @@ fn raw_webhook(id: &str) -> String {
 }
 
 /// Reads one response from a connection that stays open: the head, and a body of its `content-length`.
-async fn read_response(stream: &mut TcpStream) -> String {
+async fn read_one_response(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     loop {
         let text = String::from_utf8_lossy(&bytes).into_owned();

@@ -84,7 +84,10 @@ async fn redis_shows_a_write_to_other_processes_at_once() {
         assert_eq!(find_title(&b, item.id).await.as_deref(), Some("first"));
         assert_eq!(server.keys().await, u32::try_from(round + 1).unwrap(), "the entry is in Redis");
         let change = harness.change(item.id);
-        assert!(matches!(a.update(&change, &contents("second"), Origin::default()).await.unwrap(), ChangeOutcome::Done(_)));
+        assert!(matches!(
+            a.update(&change, &contents("second"), Origin::default()).await.unwrap(),
+            ChangeOutcome::Done(_)
+        ));
         assert_eq!(find_title(&b, item.id).await.as_deref(), Some("second"));
         assert_eq!(find_title(&a, item.id).await.as_deref(), Some("second"));
         assert_eq!(a.delete(&change, Origin::default()).await.unwrap(), ChangeOutcome::Done(()));

@@ -53,7 +53,7 @@ async fn write_items(number: u64, seed: u64, client: Client, urls: [String; 2], 
             5 => client.request(Method::DELETE, &one),
             _ => client.request(Method::GET, &one),
         };
-        let response = ask(request.bearer_auth(&token)).await;
+        let response = send(request.bearer_auth(&token)).await;
         assert!([200, 201, 204, 404].contains(&response.status), "{response:?}");
     }
 }

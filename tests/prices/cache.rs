@@ -102,9 +102,9 @@ async fn keys_in_redis_are_those_of_the_contract_and_expire_after_a_day() {
     let harness = filled_harness().await;
     let node = harness.node(Some(&redis.url)).await;
     node.chart(CHART).await;
-    let text = redis.send("GET millrace:2:price:bitcoin:usd:daily:3").await.expect("a response");
+    let text = redis.command("GET millrace:2:price:bitcoin:usd:daily:3").await.expect("a response");
     assert!(text.contains("[[1794") && text.contains(".50"), "{text}");
-    let text = redis.send("PTTL millrace:2:price:bitcoin:usd:daily:3").await.expect("a response");
+    let text = redis.command("PTTL millrace:2:price:bitcoin:usd:daily:3").await.expect("a response");
     let millis: Vec<u128> = text.lines().filter_map(|line| line.strip_prefix(':')?.parse().ok()).collect();
     assert!(millis.len() == 1 && (1..=RETENTION.as_millis()).contains(&millis[0]), "{text}");
 }

@@ -27,13 +27,13 @@ const INTERVALS: [(&str, i64, i64); 2] = [("daily", 86_400, 400), ("hourly", 360
 impl RealProviders {
     /// Removes different moments from each provider, most from the preferred ones.
     fn remove_some(&self, length: i64) {
-        self.exchange.change(|table| {
+        self.exchange.edit_table(|table| {
             for back in 0..600 {
                 let moment = (NOON.unix_timestamp() / length - back) * length;
                 for (index, id) in ProviderId::ALL.into_iter().enumerate() {
                     let pattern = (back + index as i64 * 3) % [2, 3, 5, 7][index];
                     if pattern == 0 {
-                        table.lose(Some(id), moment);
+                        table.remove_price(Some(id), moment);
                     }
                 }
             }
@@ -52,7 +52,7 @@ impl RealProviders {
                 let end = last - back * length;
                 let reaches = |id: &ProviderId| *id != ProviderId::CoinGecko || end > now - 366 * 86_400;
                 let up = ProviderId::ALL.into_iter().filter(|id| !down.contains(id));
-                if up.filter(reaches).any(|id| table.has(id, end)) {
+                if up.filter(reaches).any(|id| table.has_price(id, end)) {
                     let price = table.price("bitcoin", "eur", end).expect("a price");
                     points.push(((end - length) * 1000, price.parse::<f64>().expect("a number").to_string()));
                 }
@@ -68,7 +68,7 @@ async fn every_point_is_the_price_at_the_end_of_its_bucket() {
     let real = RealProviders::new().await;
     for patchy in [false, true] {
         for (interval, length, days) in INTERVALS {
-            real.exchange.change(|table| table.find_again());
+            real.exchange.edit_table(|table| table.restore_prices());
             if patchy {
                 real.remove_some(length);
             }

@@ -99,7 +99,7 @@ async fn a_product_that_fails_loses_no_other_asset() {
 async fn a_coin_without_a_price_is_unknown_alone_and_with_others() {
     let real = RealProviders::new().await;
     for (price, status) in [("null", 404), ("-1", 503)] {
-        real.exchange.change(|table| table.set_spot("pepecoin", "usd", price));
+        real.exchange.edit_table(|table| table.set_spot("pepecoin", "usd", price));
         for assets in ["pepecoin", "bitcoin,pepecoin", "pepecoin,bitcoin"] {
             let node = real.empty_node().await;
             let path = format!("/simple_price?assets={assets}&currency=usd");

@@ -19,7 +19,7 @@ pub struct RealProviders {
 impl RealProviders {
     pub async fn new() -> Self {
         let harness = PriceHarness::new().await;
-        let exchange = FakeProviders::at(harness.providers.clock()).await;
+        let exchange = FakeProviders::with_clock(harness.providers.clock()).await;
         Self { harness, exchange }
     }
 

@@ -35,14 +35,14 @@ impl RandomCommands {
     }
 }
 
-fn position_of(probe: &Value) -> Stand {
+fn position_of(probe: &Value) -> Position {
     let at = |name: &str| i32::try_from(probe[name].as_i64().expect("a coordinate")).expect("a small one");
     let direction = Direction::parse(probe["direction"].as_str().expect("a text")).expect("a direction");
     Position { x: at("x"), y: at("y"), direction }
 }
 
 /// The position from which this command leads to `reached`; `None` if no position on the grid does.
-fn position_before(grid: Grid, command: &str, reached: Stand) -> Option<Stand> {
+fn position_before(grid: Grid, command: &str, reached: Position) -> Option<Position> {
     // Inverted: the last command comes first, and the turns are swapped.
     let back: String = command
         .chars()
@@ -60,9 +60,9 @@ fn position_before(grid: Grid, command: &str, reached: Stand) -> Option<Stand> {
 }
 
 /// Whether one trail from `first` to `last` uses each of these edges exactly once.
-fn is_eulerian_trail(edges: &[(Stand, Stand)], first: Stand, last: Stand) -> bool {
-    let mut balance: HashMap<Stand, i64> = HashMap::new();
-    let mut neighbours: HashMap<Stand, Vec<Stand>> = HashMap::new();
+fn is_eulerian_trail(edges: &[(Position, Position)], first: Position, last: Position) -> bool {
+    let mut balance: HashMap<Position, i64> = HashMap::new();
+    let mut neighbours: HashMap<Position, Vec<Position>> = HashMap::new();
     *balance.entry(first).or_default() -= 1;
     *balance.entry(last).or_default() += 1;
     for (from, to) in edges {
@@ -80,7 +80,7 @@ fn is_eulerian_trail(edges: &[(Stand, Stand)], first: Stand, last: Stand) -> boo
 
 #[test]
 fn a_lost_move_breaks_the_trail() {
-    let at = |x| Stand { x, y: 0, direction: Direction::East };
+    let at = |x| Position { x, y: 0, direction: Direction::East };
     assert!(is_eulerian_trail(&[(at(0), at(1)), (at(1), at(2))], at(0), at(2)));
     assert!(is_eulerian_trail(&[(at(0), at(1)), (at(1), at(0)), (at(0), at(0))], at(0), at(0)));
     assert!(is_eulerian_trail(&[], at(0), at(0)));
@@ -96,7 +96,7 @@ async fn concurrent_moves_take_effect_one_by_one() {
     for grid in [Grid { x: 3, y: 2 }, Grid { x: 1000, y: 1000 }] {
         let seed = Uuid::new_v4().as_u64_pair().0;
         let id = harness.create_probe(grid.x, grid.y, "NORTH").await;
-        let first = Stand { x: 0, y: 0, direction: Direction::North };
+        let first = Position { x: 0, y: 0, direction: Direction::North };
         let tasks = (0..TASKS).map(|task| {
             let (client, url) = (harness.client.clone(), harness.apis[task % 2].url.clone());
             let (id, mut random) = (id.clone(), RandomCommands(seed.wrapping_add(u64::try_from(task).unwrap())));
@@ -134,7 +134,7 @@ async fn concurrent_moves_take_effect_one_by_one() {
         }
         assert!(is_eulerian_trail(&edges, first, last), "seed {seed}: no serial order leads to {last:?}: {edges:?}");
         // Each refused command would have left the grid at one of the visited positions.
-        let visited: HashSet<Stand> = edges.iter().map(|(_, to)| *to).chain([first]).collect();
+        let visited: HashSet<Position> = edges.iter().map(|(_, to)| *to).chain([first]).collect();
         for command in &refused {
             let commands = Commands::parse(command).expect("commands");
             assert!(

@@ -30,7 +30,7 @@ async fn a_probe_is_stored_and_moved() {
     let (probes, pool, _database) = start_feature().await;
     let probe = probes.create(Grid { x: 5, y: 5 }, Direction::North).await.unwrap();
     assert_eq!(select_position(&pool, probe.id).await, (0, 0, "NORTH".into()));
-    let there = Stand { x: 1, y: 1, direction: Direction::East };
+    let there = Position { x: 1, y: 1, direction: Direction::East };
     assert_eq!(probes.send(probe.id, " mrM ").await.unwrap(), MoveOutcome::Done(there));
     assert_eq!(select_position(&pool, probe.id).await, (1, 1, "EAST".into()));
 }
@@ -43,7 +43,7 @@ async fn refused_commands_change_nothing_and_hold_no_lock() {
     let before: String = sqlx::query_scalar("SELECT xmin::text FROM probes").fetch_one(&pool).await.unwrap();
     let unknown = Uuid::now_v7();
     for _ in 0..20 {
-        assert_eq!(probes.send(probe.id, "MMMM").await.unwrap(), MoveOutcome::Wall(OutOfGrid(grid)));
+        assert_eq!(probes.send(probe.id, "MMMM").await.unwrap(), MoveOutcome::OutOfGrid(OutOfGrid(grid)));
         assert_eq!(probes.send(probe.id, "MMMMX").await.unwrap(), MoveOutcome::Invalid(InvalidCommand('X')));
         assert_eq!(
             probes.send(unknown, "X").await.unwrap(),

@@ -66,7 +66,7 @@ async fn interest_rate_limits_are_shared_through_redis() {
     let system = start(&[("REDIS_URL", &*redis.url)]).await;
     // On these routes, only the rate limiter runs scripts in Redis.
     let count_scripts = async || {
-        let statistics = redis.send("INFO commandstats").await.unwrap_or_default();
+        let statistics = redis.command("INFO commandstats").await.unwrap_or_default();
         let calls =
             statistics.split("cmdstat_eval:calls=").nth(1).and_then(|rest| rest.split(',').next()?.parse().ok());
         calls.unwrap_or(0_u32)

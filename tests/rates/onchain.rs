@@ -217,11 +217,9 @@ async fn a_process_killed_before_the_receipt_saves_the_rate_once() {
     harness.system.api = harness.start_api().await;
     let worker = harness.start_reconciling_worker().await;
     // While the job waits for the block, the sender repeats the request. Both drive the same submission.
-    let again = tokio::spawn(send(harness
-        .system
-        .request_with_key(Method::POST, "/asset")
-        .header("idempotency-key", "k")
-        .json(&one_asset(5))));
+    let again = tokio::spawn(send(
+        harness.system.request_with_key(Method::POST, "/asset").header("idempotency-key", "k").json(&one_asset(5)),
+    ));
     harness.node.mine().await;
     let again = again.await.expect("a response");
     assert_eq!((again.status, again.header("idempotency-replayed")), (200, "true"), "{again:?}");
@@ -294,7 +292,7 @@ async fn a_node_crash_keeps_promised_submissions_and_no_others() {
     let system = &harness.system;
     let submitted = Vec::from_iter((1..=60).map(|rate| {
         let request = system.request_with_key(Method::POST, "/asset").json(&one_asset(rate));
-        tokio::spawn(async move { (rate, ask(request).await) })
+        tokio::spawn(async move { (rate, send(request).await) })
     }));
     eventually("five submissions are saved", SOON, async || {
         harness.count("SELECT count(*) FROM interest_rates WHERE state = 'saved'").await >= 5

@@ -67,7 +67,7 @@ impl FakeKraken {
 }
 
 impl Provider for FakeKraken {
-    fn source(&self) -> ProviderId {
+    fn id(&self) -> ProviderId {
         ProviderId::Kraken
     }
 
@@ -79,7 +79,7 @@ impl Provider for FakeKraken {
                 match &state.mode {
                     FakeMode::Hangs => None,
                     FakeMode::WithoutCurrency(currency) if series.currency.as_str() == *currency => {
-                        Some(Err(Trouble::NotOffered(ProviderId::Kraken)))
+                        Some(Err(ProviderError::NotOffered(ProviderId::Kraken)))
                     }
                     FakeMode::Works | FakeMode::WithoutCurrency(_) => {
                         let candle = |(bucket, price): (&OffsetDateTime, &u32)| Candle {
@@ -91,14 +91,10 @@ impl Provider for FakeKraken {
                             volume: None,
                         };
                         let candles = state.prices.range(from..to).map(candle).collect();
-                        Some(Ok(Fetched { candles, rejected: state.rejected.clone() }))
+                        Some(Ok(CandlePage { candles, rejected: state.rejected.clone() }))
                     }
-                    FakeMode::Down => Some(Err(Trouble::Failed(ProviderId::Kraken, "connection refused".into()))),
-                    FakeMode::RetryAfter(after) => {
-                        Some(Err(Trouble::Later { source_name: ProviderId::Kraken, after: *after, why: "429".into() }))
-                    }
-                    Mood::Down => Some(Err(ProviderError::Failed(ProviderId::Kraken, "connection refused".into()))),
-                    Mood::Later(after) => Some(Err(ProviderError::RetryLater {
+                    FakeMode::Down => Some(Err(ProviderError::Failed(ProviderId::Kraken, "connection refused".into()))),
+                    FakeMode::RetryAfter(after) => Some(Err(ProviderError::RetryLater {
                         provider: ProviderId::Kraken,
                         after: *after,
                         reason: "429".into(),

@@ -8,8 +8,8 @@ use crate::harness::{
     system::System,
 };
 
-async fn get(system: &System, query: &str) -> Answer {
-    ask(system.get(&format!("/api/v1/search/items{query}"))).await
+async fn get(system: &System, query: &str) -> HttpResponse {
+    send(system.get(&format!("/api/v1/search/items{query}"))).await
 }
 
 #[tokio::test]
@@ -91,8 +91,10 @@ async fn the_search_endpoint_names_invalid_parameters() {
         assert_eq!(actual, expected, "{query}");
     }
     // Bytes that are not UTF-8, which no client library would send.
-    let response =
-        send_raw(&system.api.url, b"GET /api/v1/search/items?q=%ff%fe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            .await;
+    let response = send_raw(
+        &system.api.url,
+        b"GET /api/v1/search/items?q=%ff%fe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    )
+    .await;
     response.assert_problem(422, "bytes that are not UTF-8");
 }

@@ -128,11 +128,11 @@ async fn a_bulk_write_retries_only_rejected_items() {
     elasticsearch.write(writes(1)).await.expect("older versions are ignored");
     // A deleted index is created again with our mapping.
     harness.fake.state().index = None;
-    let error = jobs::items::search::Search::put(&elasticsearch, document(1, 9, "kettle", None))
+    let error = jobs::items::search::Search::upsert(&elasticsearch, document(1, 9, "kettle", None))
         .await
         .expect_err("the index is missing");
     assert!(matches!(error, Error::Unavailable(_)), "{error}");
-    jobs::items::search::Search::put(&elasticsearch, document(1, 9, "kettle", None))
+    jobs::items::search::Search::upsert(&elasticsearch, document(1, 9, "kettle", None))
         .await
         .expect("the index is created again");
 }

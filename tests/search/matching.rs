@@ -89,7 +89,7 @@ const NOT_FOUND: &[(&str, &str)] = &[
 
 async fn assert_matching<S: SearchBackend>(backend: &S) {
     for ((title, description, query, highlight), id) in FOUND.iter().copied().zip(1..) {
-        backend.put(document(id, 1, title, description)).await.expect("a put");
+        backend.upsert(document(id, 1, title, description)).await.expect("a put");
         backend.refresh().await;
         let found = backend.search(query, 20).await.unwrap_or_else(|error| panic!("{query}: {error}"));
         let hits: Vec<(i64, &str)> = found.hits.iter().map(|hit| (hit.document.id, &*hit.highlight)).collect();
@@ -98,7 +98,7 @@ async fn assert_matching<S: SearchBackend>(backend: &S) {
         backend.remove(id, 1).await.expect("a removal");
     }
     for ((title, query), id) in NOT_FOUND.iter().copied().zip(101..) {
-        backend.put(document(id, 1, title, None)).await.expect("a put");
+        backend.upsert(document(id, 1, title, None)).await.expect("a put");
         backend.refresh().await;
         let found = backend.search(query, 20).await.expect("hits");
         assert!(found.hits.is_empty(), "{title}: {query}: {found:?}");
@@ -125,7 +125,7 @@ async fn assert_ranking<S: SearchBackend>(backend: &S) {
     let mut documents = RANKED.map(|(id, title, description)| document(id, 1, title, description));
     documents.sort_by_key(|document| document.id);
     for document in documents {
-        backend.put(document).await.expect("a put");
+        backend.upsert(document).await.expect("a put");
     }
     backend.refresh().await;
     let found = backend.search("kettle", 20).await.expect("hits");
@@ -136,7 +136,7 @@ async fn assert_ranking<S: SearchBackend>(backend: &S) {
     assert_eq!((limited.total, limited.hits.len()), (11, 3), "the total does not depend on the page");
     // Several words: a title of exactly these words ranks before one that repeats them.
     for (id, title) in [(21, "red kettle red kettle"), (22, "kettle, red"), (23, "RED/KETTLE")] {
-        backend.put(document(id, 1, title, None)).await.expect("a put");
+        backend.upsert(document(id, 1, title, None)).await.expect("a put");
     }
     backend.refresh().await;
     let found = backend.search("red kettle", 3).await.expect("hits");

@@ -187,7 +187,11 @@ async fn invalid_fields_get_pydantic_messages() {
         let case = format!("{field} = {raw}");
         let response = send(system.post_webhook(webhook_with("v", field, &raw))).await;
         response.assert_problem(422, &case);
-        assert_eq!(response.validation_errors(), [(kind.into(), format!("[\"body\",\"{field}\"]"), msg.into())], "{case}");
+        assert_eq!(
+            response.validation_errors(),
+            [(kind.into(), format!("[\"body\",\"{field}\"]"), msg.into())],
+            "{case}"
+        );
         let input = &response.json()["detail"][0]["input"];
         let number = raw.starts_with(|c: char| c == '-' || c.is_ascii_digit());
         if !number {

@@ -54,7 +54,7 @@ async fn bodies_are_limited_to_1_mib_by_header_and_stream() {
     stream.read_exact(&mut interim).await.unwrap();
     assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
     stream.write_all(body.as_bytes()).await.unwrap();
-    assert_ok(&read(stream).await, 202, "sent after 100 Continue");
+    assert_ok(&read_response(stream).await, 202, "sent after 100 Continue");
     assert_eq!(system.count("SELECT count(*) FROM transactions").await, 3);
 }
 

@@ -25,7 +25,7 @@ use crate::harness::{
 
 impl System {
     async fn start_worker(&self, variables: &[(&str, &str)]) -> Process {
-        process::worker(&self.database.url, variables).await
+        process::start_worker(&self.database.url, variables).await
     }
 
     /// Waits until the transaction is settled.

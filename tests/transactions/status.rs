@@ -82,7 +82,11 @@ async fn a_long_poll_ends_with_a_change_or_its_timeout() {
     ] {
         let response = send(system.get(&format!("/v1/transactions/t?wait={wait}"))).await;
         response.assert_problem(422, wait);
-        assert_eq!((&*response.validation_errors()[0].0, &*response.validation_errors()[0].1), (kind, "[\"query\",\"wait\"]"), "{wait}");
+        assert_eq!(
+            (&*response.validation_errors()[0].0, &*response.validation_errors()[0].1),
+            (kind, "[\"query\",\"wait\"]"),
+            "{wait}"
+        );
         assert_eq!(response.json()["detail"][0]["input"], wait);
     }
 }

@@ -43,7 +43,7 @@ pub struct Probe {
 
 impl Probe {
     /// The probe `id` at the position `stand`.
-    pub fn new(id: Uuid, stand: Stand) -> Self {
+    pub fn new(id: Uuid, stand: Position) -> Self {
         Self { id, x: stand.x, y: stand.y, direction: stand.direction.into() }
     }
 }

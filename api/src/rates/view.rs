@@ -88,14 +88,14 @@ pub struct InterestRate {
     updated_at: Timestamp,
 }
 
-impl From<&rates::SavedRate> for InterestRate {
-    fn from(from: &rates::SavedRate) -> Self {
+impl From<&interest_rates::SavedRate> for InterestRate {
+    fn from(from: &interest_rates::SavedRate) -> Self {
         Self { interest_rate: from.rate.to_string(), updated_at: Timestamp(from.at) }
     }
 }
 
 /// The `Link` header for the page after `last`.
-pub fn next_link(limit: Limit, last: rates::Cursor) -> String {
+pub fn next_link(limit: Limit, last: interest_rates::Cursor) -> String {
     let cursor = Cursor(last.0.to_be_bytes());
     format!("</interest_rate/history?limit={}&cursor={cursor}>; rel=\"next\"", limit.0)
 }

@@ -67,8 +67,8 @@ impl Attempts {
         self.by_pair.acquire(&pair).await?;
         let attempt = Attempt { limit: &self.by_pair, pair };
         let address_and_account = async {
-            self.by_address.take(attempt.pair.address).await?;
-            self.by_account.take(&attempt.pair.account).await
+            self.by_address.acquire(attempt.pair.address).await?;
+            self.by_account.acquire(&attempt.pair.account).await
         };
         match address_and_account.await {
             Ok(_) => Ok(attempt),
@@ -83,6 +83,6 @@ impl Attempts {
 impl Attempt<'_> {
     /// Gives the attempt back to the pair's limit. For attempts that were not a failed guess.
     pub async fn refund(self) {
-        self.limit.give_back(&self.pair).await;
+        self.limit.refund(&self.pair).await;
     }
 }

@@ -229,7 +229,9 @@ fn coinbase_candles(
     parameter: impl Fn(&str) -> Option<String>,
     fault: Option<&Fault>,
 ) -> (u16, String) {
-    let Some(pair) = parse_pair(ProviderId::Coinbase, product) else { return (404, r#"{"message":"NotFound"}"#.into()) };
+    let Some(pair) = parse_pair(ProviderId::Coinbase, product) else {
+        return (404, r#"{"message":"NotFound"}"#.into());
+    };
     let length = parameter("granularity").and_then(|text| text.parse::<i64>().ok()).expect("seconds");
     let time = |name: &str| {
         let text = parameter(name)?;

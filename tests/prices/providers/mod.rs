@@ -25,7 +25,7 @@ const NOW: OffsetDateTime = datetime!(2026-11-21 12:34:56 UTC);
 
 /// Fake servers at that time.
 async fn exchange() -> FakeProviders {
-    FakeProviders::at(Clock::new(|| NOW)).await
+    FakeProviders::with_clock(Clock::new(|| NOW)).await
 }
 
 /// Freshly started providers over these fake servers.
@@ -192,8 +192,8 @@ async fn a_gap_of_the_provider_stays_a_gap() {
         assert!(fetched.candles.iter().all(|candle| candle.bucket != lost));
     }
     // The bucket appears later, with another price.
-    exchange.change(|table| {
-        table.find_again();
+    exchange.edit_table(|table| {
+        table.restore_prices();
         table.set_price("bitcoin", "eur", end, "91234.56789");
     });
     for provider in providers.0.iter() {
@@ -268,13 +268,13 @@ async fn lists_are_fetched_once_and_no_price_depends_on_them() {
     let exchange = exchange().await;
     for (fails, calls) in [(true, 3), (false, 1)] {
         for provider in start(&exchange, &[]).0.iter() {
-            let (source, before) = (provider.id(), exchange.lists(provider.id()));
+            let (source, before) = (provider.id(), exchange.list_calls(provider.id()));
             exchange.fail_lists(source, fails);
             for _ in 0..3 {
                 spots(&**provider, &[asset("bitcoin")], &currency("eur")).await.expect("a price");
                 days(&**provider, 3).await.expect("candles");
             }
-            assert_eq!(exchange.lists(source) - before, calls, "{source}: a failed call has three attempts");
+            assert_eq!(exchange.list_calls(source) - before, calls, "{source}: a failed call has three attempts");
             let names = provider.names().await;
             assert_eq!(names.is_err(), fails, "{source}");
             let Ok(names) = names else { continue };
@@ -333,6 +333,6 @@ async fn metrics_exist_from_the_start() {
             assert!(text.lines().any(|line| line == series), "{series}:\n{text}");
         }
     }
-    let asked = |source| exchange.calls(source) + exchange.lists(source);
+    let asked = |source| exchange.calls(source) + exchange.list_calls(source);
     assert!(ProviderId::ALL.into_iter().all(|source| asked(source) == 0), "a start makes no call");
 }

@@ -179,7 +179,7 @@ impl FromJsonObject for Login {
 
 /// The responses to an invalid body, read as one login and as a list of logins.
 fn responses(body: &str) -> [String; 2] {
-    let text = |problem: Problem| String::from_utf8(problem.text(None)).expect("UTF-8");
+    let text = |problem: Problem| String::from_utf8(problem.to_json(None)).expect("UTF-8");
     [Login::parse(body.as_bytes()).expect_err("invalid"), List::<Login>::parse(body.as_bytes()).expect_err("invalid")]
         .map(text)
 }

@@ -47,7 +47,7 @@ fn parse(body: &[u8]) -> Option<Entry> {
 
 impl Redis {
     async fn send<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CacheError> {
-        Ok(self.redis.ask(command).await?)
+        Ok(self.redis.execute(command).await?)
     }
 
     pub(super) async fn peek(&self, id: ItemId) -> Result<Lookup, CacheError> {

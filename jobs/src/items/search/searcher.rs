@@ -87,13 +87,13 @@ impl Searcher {
         let failed = if self.breaker.allows() {
             match elasticsearch.search(query, limit).await {
                 Ok(results) => {
-                    if self.breaker.answered() {
+                    if self.breaker.record_success() {
                         tracing::info!("searches use Elasticsearch again");
                     }
                     return Ok(results);
                 }
                 Err(error) => {
-                    if self.breaker.failed() {
+                    if self.breaker.record_failure() {
                         tracing::warn!(%error, fallback = ?self.fallback, "searches on Elasticsearch fail");
                     }
                     error

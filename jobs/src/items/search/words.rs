@@ -140,7 +140,7 @@ impl Terms {
 /// The positions of a term. `matches` compares a word of the document with the term.
 fn find_term(words: &[Word], term: &Term, matches: impl Fn(&str, &str) -> bool) -> Vec<Range<usize>> {
     let positions = words.iter().flat_map(|known| match term {
-        Term::Run(run) if known.is_unspaced() => known.places_of(run),
+        Term::Run(run) if known.is_unspaced() => known.positions_of(run),
         Term::Word(word) if !known.is_unspaced() && matches(&known.text, word) => vec![known.at.clone()],
         _ => Vec::new(),
     });

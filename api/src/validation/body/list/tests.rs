@@ -32,7 +32,7 @@ impl FromJsonObject for Asset {
 /// The status and `detail` of a body that is rejected.
 fn rejection(body: &[u8]) -> (u16, Value) {
     let problem = List::<Asset>::parse(body).expect_err("should be rejected");
-    let sent = problem.respond(None).into_body().into_vec().now_or_never().and_then(Result::ok);
+    let sent = problem.to_response(None).into_body().into_vec().now_or_never().and_then(Result::ok);
     let json: Value = serde_json::from_slice(&sent.unwrap_or_default()).unwrap_or_default();
     (problem.status().as_u16(), json["detail"].clone())
 }
