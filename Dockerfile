@@ -23,10 +23,14 @@ COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
 COPY api/Cargo.toml api/
 COPY cli/Cargo.toml cli/
+COPY crates/embedded-postgres/Cargo.toml crates/embedded-postgres/
+COPY crates/queue/Cargo.toml crates/queue/
+COPY crates/runtime/Cargo.toml crates/runtime/
 COPY jobs/Cargo.toml jobs/
 COPY worker/Cargo.toml worker/
-RUN for crate in api cli jobs worker; do mkdir "$crate/src" && echo 'fn main() {}' > "$crate/src/main.rs"; done \
-    && rm jobs/src/main.rs && touch api/src/lib.rs jobs/src/lib.rs worker/src/lib.rs \
+RUN for program in api cli worker; do mkdir "$program/src" && echo 'fn main() {}' > "$program/src/main.rs"; done \
+    && for library in api worker jobs crates/*; do mkdir -p "$library/src" && touch "$library/src/lib.rs"; done \
+    && touch crates/queue/README.md \
     && cargo build --locked --profile "$PROFILE" --workspace --bins
 
 # Builds the code. `touch` is needed because cargo compares file times, and copied files may be older than the stub build.
@@ -34,11 +38,12 @@ COPY .env.example ./
 COPY .sqlx .sqlx
 COPY contracts contracts
 COPY migrations migrations
+COPY crates crates
 COPY jobs jobs
 COPY api api
 COPY worker worker
 COPY cli cli
-RUN find api cli jobs worker -name '*.rs' -exec touch {} + \
+RUN find api cli crates jobs worker -name '*.rs' -exec touch {} + \
     && cargo build --locked --profile "$PROFILE" --workspace --bins \
     && mkdir /out && folder=$([ "$PROFILE" = dev ] && echo debug || echo "$PROFILE") \
     && cp "target/$folder/api" "target/$folder/worker" "target/$folder/millrace" /out/

@@ -17,16 +17,22 @@ fn assert_none(fix: &str, violations: Vec<String>) {
 fn features() -> Vec<String> {
     let folders = std::fs::read_dir(source::root().join("jobs/src")).expect("jobs/src").filter_map(Result::ok);
     let names = folders.filter(|entry| entry.path().is_dir()).map(|entry| entry.file_name().display().to_string());
-    names.filter(|name| !["boot", "config", "queue", "remote", "schedule", "text"].contains(&name.as_str())).collect()
+    names.filter(|name| name != "text").collect()
 }
 
 #[test]
 fn crates_depend_one_way() {
-    let walls: [(&str, &[&str]); 4] = [
-        ("api", &["sqlx", "apalis", "worker", "millrace"]),
-        ("worker", &["sqlx", "apalis", "api", "millrace"]),
+    let walls: [(&str, &[&str]); 7] = [
+        ("api", &["sqlx", "apalis", "embedded-postgres", "worker", "millrace"]),
+        ("worker", &["sqlx", "apalis", "embedded-postgres", "api", "millrace"]),
         ("cli", &["sqlx", "apalis"]),
-        ("jobs", &["poem", "hyper", "api", "worker", "millrace"]),
+        ("jobs", &["apalis", "embedded-postgres", "poem", "hyper", "api", "worker", "millrace"]),
+        ("crates/queue", &["poem", "hyper", "reqwest", "jobs", "api", "worker", "millrace"]),
+        ("crates/runtime", &["poem", "hyper", "queue", "jobs", "api", "worker", "millrace"]),
+        (
+            "crates/embedded-postgres",
+            &["poem", "hyper", "apalis", "queue", "runtime", "jobs", "api", "worker", "millrace"],
+        ),
     ];
     let mut broken = Vec::new();
     for name in crates() {
@@ -35,8 +41,8 @@ fn crates_depend_one_way() {
             continue;
         };
         for entry in manifest(&name) {
-            // The end-to-end tests belong to cli and query the database.
-            let tests_own = name == "cli" && entry.section == "dev-dependencies";
+            // Tests and examples may start a PostgreSQL; the end-to-end tests belong to cli and query the database.
+            let tests_own = entry.section == "dev-dependencies";
             let Some(dependency) = entry.dependency().filter(|_| !tests_own) else { continue };
             if forbidden.iter().any(|no| dependency == *no || dependency.starts_with(&format!("{no}-"))) {
                 broken.push(format!("{name}/Cargo.toml: [{}] {dependency}", entry.section));
@@ -44,7 +50,7 @@ fn crates_depend_one_way() {
         }
     }
     assert_none(
-        "HTTP stays in api and worker, SQL and apalis in jobs: give jobs a function that does it instead",
+        "HTTP stays in api and worker, SQL in jobs and below, apalis in queue and runtime: give those a function that does it",
         broken,
     );
 }
@@ -57,19 +63,19 @@ fn sql_stays_in_stores() {
         ["sqlx::query", "sqlx::query_as", "sqlx::query_scalar", "sqlx::raw_sql", "QueryBuilder", "AssertSqlSafe"];
     let may_have_sql = |path: &str| {
         let store = Path::new(path).file_name().is_some_and(|name| name == "store.rs") || path.contains("/store/");
-        store || path.starts_with("jobs/src/queue/") || path.starts_with("jobs/src/boot/")
+        store || path.starts_with("crates/")
     };
     let has_sql = |file: &File| MACROS.iter().chain(&FUNCTIONS).any(|sql| names(&file.text, sql));
     let strays = product_code().into_iter().filter(|file| !may_have_sql(&file.path) && has_sql(file));
     assert_none(
-        "SQL is in the feature's store.rs, in jobs/src/queue or in jobs/src/boot: move it there",
+        "SQL is in the feature's store.rs or in crates/: move it there",
         strays.map(|file| file.path).collect(),
     );
 }
 
 #[test]
 fn apalis_stays_behind_the_queue() {
-    const HOME: [&str; 2] = ["jobs/src/queue/engine.rs", "jobs/src/boot/migrate.rs"];
+    const HOME: [&str; 2] = ["crates/queue/src/engine.rs", "crates/runtime/src/migrate.rs"];
     let named =
         |file: &File| ["apalis::", "apalis_core::", "apalis_postgres::"].iter().any(|name| names(&file.text, name));
     let strays = product_code().into_iter().filter(|file| !HOME.contains(&&*file.path) && named(file));
@@ -77,6 +83,33 @@ fn apalis_stays_behind_the_queue() {
         "only the engine and the migrations name apalis, so that an upgrade of apalis changes two files: use these instead",
         strays.map(|file| file.path).collect(),
     );
+}
+
+/// The executors of the runtime have the time limit, the span and the rules for poolers and dead sessions. A statement on a
+/// bare pool has none of them.
+#[test]
+fn statements_run_on_the_runtimes_executors() {
+    const CALLS: [&str; 5] = [".execute(", ".fetch_all(", ".fetch_one(", ".fetch_optional(", ".fetch("];
+    const EXECUTORS: [&str; 7] =
+        ["on(", "once(", "repeatable(", "within(", "executor", "place.on()", "place.executor()"];
+    let mut broken = Vec::new();
+    let mut statements = 0;
+    for file in product_code() {
+        if !["jobs/src/", "crates/queue/src/"].iter().any(|folder| file.path.starts_with(folder))
+            || !["sqlx::query", "query!", "query_scalar!", "query_as!"].iter().any(|sql| file.text.contains(sql))
+        {
+            continue;
+        }
+        let calls = CALLS.iter().flat_map(|call| file.text.split(call).skip(1));
+        for rest in calls {
+            statements += 1;
+            if !EXECUTORS.iter().any(|executor| rest.trim_start().starts_with(executor)) {
+                broken.push(format!("{}: {}", file.path, rest.lines().next().unwrap_or_default()));
+            }
+        }
+    }
+    assert!(statements > 50, "only {statements} statements found: update the patterns of this test");
+    assert_none("run it by runtime::pooler: on(pool), repeatable(pool), once(pool) or within(transaction)", broken);
 }
 
 #[test]
@@ -96,10 +129,7 @@ fn features_do_not_know_each_other() {
             }
         }
     }
-    assert_none(
-        "features share ids and nothing else, and boot and queue know no feature: pass what is needed from jobs/src/app.rs",
-        broken,
-    );
+    assert_none("features share ids and nothing else: pass what is needed from jobs/src/app.rs", broken);
 }
 
 #[test]
@@ -128,7 +158,7 @@ fn rules_are_pure() {
         if path.starts_with("jobs/src/text/") {
             return true;
         }
-        let path = path.strip_prefix("jobs/src/");
+        let path = path.strip_prefix("jobs/src/").or_else(|| path.strip_prefix("crates/queue/src/"));
         let name = path.map(|path| path.rsplit_once('/').map_or(path, |(_, name)| name));
         name.and_then(|name| name.strip_suffix(".rs")).is_some_and(|name| PURE.contains(&name))
     };
@@ -173,7 +203,7 @@ fn every_job_is_registered() {
             if !names(&registry, &format!("job::<{job}>")) {
                 broken.push(format!("{}: {job}", file.path));
             }
-            if names(rest, "fn bury") && !names(&app, &format!("kind::<{job}>")) {
+            if names(rest, "fn on_discard") && !names(&app, &format!("kind::<{job}>")) {
                 burying.push(format!("{}: {job}", file.path));
             }
         }
@@ -181,7 +211,7 @@ fn every_job_is_registered() {
     assert!(jobs > 0, "no job found: update the pattern of this test");
     assert_none("no worker runs this job: add a line `.job::<…>(app.…)` to worker/src/registry.rs", broken);
     assert_none(
-        "this job gives up a record, and an operator's cancellation and replay must too: implement Revive and add a line \
+        "this job gives up a record, and an operator's cancellation and replay must too: implement Replayable and add a line \
          `.kind::<…>(…)` to jobs/src/app.rs",
         burying,
     );

@@ -1,7 +1,7 @@
 //! The embedded PostgreSQL of `cargo run`: it survives a kill, keeps its data, and never runs as root or on TCP.
 
 use crate::harness::{eventually, scratch::Scratch};
-use jobs::boot::postgres::{Cluster, Error, Running, Search, Settings};
+use embedded_postgres::{Cluster, Error, Running, Search, Settings};
 use nix::unistd::{Pid, geteuid, getpgid};
 use sqlx::{Connection, PgConnection};
 use std::{

@@ -8,8 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jobs::boot::migrate;
 use nix::{sys::signal::Signal, unistd::geteuid};
+use runtime::migrate;
 use sqlx::{AssertSqlSafe, postgres::PgConnectOptions};
 
 use crate::{
@@ -173,9 +173,9 @@ async fn transactions_through_pgbouncer_have_our_settings() {
     let Some(program) = needs::program("pgbouncer") else { return };
     let database = database::fresh().await;
     let bouncer = Bouncer::start(&program, &database.url).await;
-    let through = jobs::boot::db::Database::parse(&bouncer.url).unwrap();
-    let pool = through.through(jobs::boot::pooler::Pooler::Transaction).pool("test", 10);
-    let mut tx = jobs::boot::pooler::begin(&pool).await.unwrap();
+    let through = runtime::db::Database::parse(&bouncer.url).unwrap();
+    let pool = through.through(runtime::pooler::Pooler::Transaction).pool("test", 10);
+    let mut tx = runtime::pooler::begin(&pool).await.unwrap();
     for (name, value) in [
         ("synchronous_commit", "on"),
         ("statement_timeout", "5s"),
@@ -195,7 +195,7 @@ async fn transactions_through_pgbouncer_have_our_settings() {
             for n in task * 50..(task + 1) * 50 {
                 let statement = AssertSqlSafe(format!("SELECT $1::int8 + {}", n % 7));
                 let query = sqlx::query_scalar::<_, i64>(statement).bind(n);
-                assert_eq!(query.fetch_one(jobs::boot::pooler::on(&pool)).await.unwrap(), n + n % 7);
+                assert_eq!(query.fetch_one(runtime::pooler::on(&pool)).await.unwrap(), n + n % 7);
             }
         }
     });
@@ -213,7 +213,7 @@ async fn our_settings_apply_although_a_pooler_drops_the_startup_options() {
     sqlx::raw_sql(off).execute(&database.pool().await).await.unwrap();
     let mode = "pool_mode = session\nignore_startup_parameters = extra_float_digits,options";
     let bouncer = Bouncer::start_with(&program, &database.url, mode).await;
-    let pool = jobs::boot::db::Database::parse(&bouncer.url).unwrap().pool("test", 2);
+    let pool = runtime::db::Database::parse(&bouncer.url).unwrap().pool("test", 2);
     for (name, value) in [
         ("synchronous_commit", "on"),
         ("plan_cache_mode", "force_generic_plan"),
@@ -222,7 +222,7 @@ async fn our_settings_apply_although_a_pooler_drops_the_startup_options() {
         ("row_security", "off"),
     ] {
         let shown = sqlx::query_scalar::<_, String>("SELECT current_setting($1)").bind(name);
-        assert_eq!(shown.fetch_one(jobs::boot::pooler::repeatable(&pool)).await.unwrap(), value, "{name}");
+        assert_eq!(shown.fetch_one(runtime::pooler::repeatable(&pool)).await.unwrap(), value, "{name}");
     }
     pool.close().await;
     let mut worker = Process::start(&["worker"], &[("DATABASE_URL", &*bouncer.url)]);
@@ -240,8 +240,8 @@ async fn probes_move_one_after_the_other_through_pgbouncer() {
     let Some(program) = needs::program("pgbouncer") else { return };
     let database = database::fresh().await;
     let bouncer = Bouncer::start(&program, &database.url).await;
-    let through = jobs::boot::db::Database::parse(&bouncer.url).unwrap();
-    let pool = through.through(jobs::boot::pooler::Pooler::Transaction).pool("test", 10);
+    let through = runtime::db::Database::parse(&bouncer.url).unwrap();
+    let pool = through.through(runtime::pooler::Pooler::Transaction).pool("test", 10);
     let probes = Probes::start(&pool);
     let probe = probes.create(Grid { x: 0, y: 40 }, Direction::North).await.unwrap();
     let moves = (0..50).map(|_| {

@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use jobs::{
-    config::EnvReader,
-    remote::{
+use jobs::users::{Role, UserId, token::Tokens};
+use runtime::{
+    clients::{
         bucket::{self, Size, Taken},
         redis::{Broken, Redis as Client, RedisUrl},
     },
-    users::{Role, UserId, token::Tokens},
+    config::EnvReader,
 };
 
 use crate::harness::{

@@ -3,11 +3,11 @@
 use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
-use jobs::config::EnvReader;
 use poem::{
     Request,
     http::{HeaderMap, HeaderName, header},
 };
+use runtime::config::EnvReader;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use jobs::config::{EnvReader, Environment};
+use runtime::config::{EnvReader, Environment};
 
 use crate::{client_address::TrustedProxies, cors::AllowedOrigins, rate_limit::Policy};
 

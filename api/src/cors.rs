@@ -6,11 +6,11 @@
 //! - its preflight responses have no correlation id, log line or metric;
 //! - it sends no `Vary` with an echoed origin, so a shared cache could give one site the permission of another.
 
-use jobs::config::{EnvReader, Environment};
 use poem::{
     Request, Response,
     http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
 };
+use runtime::config::{EnvReader, Environment};
 
 /// The request headers that a page may send: all headers that the API reads.
 const REQUEST_HEADERS: &str = "Authorization, Content-Type, api_key, X-API-Key, Idempotency-Key, If-Match, \

@@ -49,12 +49,12 @@ use jobs::{
     logs::Logs,
     mars_probes::Probes,
     prices::Prices,
-    remote::redis::Redis,
     transactions::Transactions,
     users::{Users, token::Tokens},
 };
 use poem_openapi::{ExtraHeader, OpenApiService};
 pub use program::program;
+use runtime::clients::redis::Redis;
 use tokio_util::sync::CancellationToken;
 
 use self::{

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use jobs::boot::{process, version};
+use runtime::{process, version};
 
 fn main() -> ExitCode {
     let about = "Serves Millrace's HTTP API; any number of processes may share one database.";

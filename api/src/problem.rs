@@ -10,7 +10,6 @@ use std::{
     time::Instant,
 };
 
-use jobs::error::Error;
 use poem::{
     IntoResponse, Response,
     error::ResponseError,
@@ -21,6 +20,7 @@ use poem_openapi::{
     error::ParsePathError,
     registry::{MetaHeader, MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry},
 };
+use runtime::error::Error;
 use serde::Serialize;
 
 use self::log_throttle::LogThrottle;

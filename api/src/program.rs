@@ -3,14 +3,12 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use futures_util::FutureExt;
-use jobs::{
-    app::{self, App},
-    boot::{
-        open_files, process,
-        shutdown::{GRACE, Shutdown},
-        telemetry::Telemetry,
-    },
+use jobs::app::{self, App};
+use runtime::{
     config::EnvReader,
+    open_files, process,
+    shutdown::{GRACE, Shutdown},
+    telemetry::Telemetry,
 };
 use tokio::net::TcpListener;
 

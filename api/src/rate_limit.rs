@@ -7,11 +7,11 @@ mod token_buckets;
 
 use std::{fmt, time::Duration};
 
-use jobs::remote::{
+use poem::http::{HeaderName, HeaderValue, StatusCode, header};
+use runtime::clients::{
     bucket::{self, Taken},
     redis::Redis,
 };
-use poem::http::{HeaderName, HeaderValue, StatusCode, header};
 
 use self::token_buckets::TokenBuckets;
 pub use self::{

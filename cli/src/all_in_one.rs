@@ -2,16 +2,14 @@
 
 use std::{io, path::Path};
 
-use jobs::{
-    app::{self, App},
-    boot::{
-        db::Database,
-        postgres::{Cluster, Running, Search, Settings},
-        process,
-        shutdown::{GRACE, Shutdown},
-        telemetry::Telemetry,
-    },
+use embedded_postgres::{Cluster, Running, Search, Settings};
+use jobs::app::{self, App};
+use runtime::{
     config::EnvReader,
+    db::Database,
+    process,
+    shutdown::{GRACE, Shutdown},
+    telemetry::Telemetry,
 };
 
 use crate::{

@@ -1,6 +1,6 @@
 //! The results of an operation on many jobs, printed one by one: after Ctrl-C an operator sees how far it got.
 
-use jobs::boot::{
+use runtime::{
     process,
     shutdown::{GRACE, Shutdown},
 };

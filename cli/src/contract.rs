@@ -1,11 +1,8 @@
 //! `millrace contract`: deploys the smart contract that stores interest rates.
 
 use clap::{Args, Subcommand};
-use jobs::{
-    boot::process,
-    config::EnvReader,
-    interest_rates::chain::{self, Account},
-};
+use jobs::interest_rates::chain::{self, Account};
+use runtime::{config::EnvReader, process};
 
 use crate::operator;
 

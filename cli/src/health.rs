@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::Args;
-use jobs::{boot::process, config::EnvReader};
+use runtime::{config::EnvReader, process};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,

@@ -1,13 +1,11 @@
 //! `millrace jobs`: lists, shows, cancels and replays jobs.
 
 use clap::{Args, Subcommand};
-use jobs::{
-    boot::process,
-    queue::{
-        Operator,
-        status::{Cancelled, Filter, JobDetails, JobStatus, Replayed, State},
-    },
+use queue::{
+    Operator,
+    status::{Cancelled, Filter, JobDetails, JobStatus, Replayed, State},
 };
+use runtime::process;
 
 use crate::{
     bulk_results::BulkResults,
@@ -160,7 +158,7 @@ pub async fn program(Arguments { command, json }: Arguments) -> Result<(), Strin
     }
 }
 
-async fn would_replay(operator: &Operator, id: &str) -> Result<Replayed, jobs::error::Error> {
+async fn would_replay(operator: &Operator, id: &str) -> Result<Replayed, runtime::error::Error> {
     Ok(match operator.show(id).await?.map(|details| details.job.state) {
         None => Replayed::NotFound,
         Some(State::Dead | State::Cancelled) => Replayed::Replayed,
@@ -169,7 +167,7 @@ async fn would_replay(operator: &Operator, id: &str) -> Result<Replayed, jobs::e
 }
 
 /// Prints why one job could not be changed; returns its result.
-fn print_error(id: &str, error: &jobs::error::Error) -> &'static str {
+fn print_error(id: &str, error: &runtime::error::Error) -> &'static str {
     eprintln!("{id}: {error}");
     "failed"
 }

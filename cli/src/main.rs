@@ -16,8 +16,8 @@ mod schedules;
 
 use std::{io::Write, process::ExitCode};
 
-use ::jobs::boot::{process, version::VERSION};
 use clap::{CommandFactory, Parser, Subcommand};
+use runtime::{process, version::VERSION};
 
 /// A durable job queue on PostgreSQL with an HTTP API
 ///

@@ -3,18 +3,15 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
-pub use jobs::boot::migrate::PATIENCE;
-use jobs::{
-    app,
-    boot::{
-        db::Database,
-        migrate::{self, Status},
-        process,
-        telemetry::Telemetry,
-    },
+use jobs::{app, users::Users};
+pub use runtime::migrate::PATIENCE;
+use runtime::{
     config::EnvReader,
+    db::Database,
     error::causes,
-    users::Users,
+    migrate::{self, Status},
+    process,
+    telemetry::Telemetry,
 };
 
 /// Pause between two attempts to connect.

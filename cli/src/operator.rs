@@ -2,12 +2,9 @@
 
 use std::{fmt::Write as _, io::Write as _};
 
-use jobs::{
-    app::{self, App},
-    boot::{db::Database, process},
-    config::EnvReader,
-    queue::Operator,
-};
+use jobs::app::{self, App};
+use queue::Operator;
+use runtime::{config::EnvReader, db::Database, process};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 

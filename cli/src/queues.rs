@@ -1,10 +1,8 @@
 //! `millrace queues`: shows, pauses and resumes queues.
 
 use clap::{Args, Subcommand};
-use jobs::{
-    boot::process,
-    queue::status::{COUNTED, QueueStatus},
-};
+use queue::status::{COUNTED, QueueStatus};
+use runtime::process;
 
 use crate::operator::{connect, format_duration, one_line, print, print_json, table};
 

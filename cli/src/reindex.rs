@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use jobs::{boot::process, items::search::reindex::Progress};
+use jobs::items::search::reindex::Progress;
+use runtime::process;
 
 use crate::operator::app;
 

@@ -1,10 +1,8 @@
 //! `millrace schedules`: shows schedules and their past fires, and fires one by hand.
 
 use clap::{Args, Subcommand};
-use jobs::{
-    boot::process,
-    schedule::{Fired, Overview, Schedules},
-};
+use queue::schedule::{Fired, Overview, Schedules};
+use runtime::process;
 use time::{OffsetDateTime, UtcOffset, format_description::BorrowedFormatItem, macros::format_description};
 
 use crate::operator::{app, format_duration, one_line, print, print_json, table};

@@ -7,17 +7,6 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    boot::{
-        db::{self, Database},
-        listen,
-        migrate::SchemaError,
-        pooler::{self, Pooler},
-        process,
-        shutdown::Shutdown,
-        telemetry,
-    },
-    config::{EnvReader, Environment},
-    error::{Error, causes},
     interest_rates::{self, Rates, reconcile::ReconcileRate},
     items::{
         Items,
@@ -29,11 +18,24 @@ use crate::{
         self, Prices,
         fetch::{self, FetchPrices},
     },
-    queue::{Gauges, Job, Kinds, Operator, Queue, Retention, Timing, metrics},
-    remote::redis::{Redis, RedisUrl},
-    schedule::{Schedule, Schedules},
     transactions::{self, Transactions, process::ProcessTransaction},
     users::Users,
+};
+use queue::{
+    Gauges, Job, JobKinds, Operator, Queue, Retention, Timing, metrics,
+    schedule::{Schedule, Schedules},
+};
+use runtime::{
+    clients::redis::{Redis, RedisUrl},
+    config::{EnvReader, Environment},
+    db::{self, Database},
+    error::{Error, causes},
+    listen,
+    migrate::SchemaError,
+    pooler::{self, Pooler},
+    process,
+    shutdown::Shutdown,
+    telemetry,
 };
 
 /// Renders all metrics in Prometheus' text format.
@@ -179,7 +181,7 @@ impl App {
         });
         let schedules = Schedules::new(&pool, &queue, daily.into_iter().collect());
         // The kinds of job whose record must be ended when the job is discarded.
-        let kinds = Kinds::default()
+        let kinds = JobKinds::default()
             .kind::<ProcessTransaction>(transactions.clone())
             .kind::<FetchPrices>(prices.clone())
             .kind::<ReconcileRate>(rates.clone());

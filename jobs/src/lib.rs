@@ -6,34 +6,23 @@
 //! | [`mod@bench`] | baselines for `millrace bench` |
 //! | [`error`] | failures that are not the caller's fault |
 //! | [`decimal`] | decimal parser with bounded memory use |
-//! | [`boot`] | process plumbing: database, migrations, embedded PostgreSQL, telemetry, shutdown |
-//! | [`clock`] | the source of the current time, replaceable in tests |
 //! | [`items`] | items that users offer: cached by id, indexed after each write, searchable |
 //! | [`mars_probes`] | probes on Mars that clients move by commands |
 //! | [`logs`] | export of the log files of all processes |
 //! | [`prices`] | crypto prices from several providers |
-//! | [`queue`] | the job queue and its guarantees; the only folder that uses apalis |
 //! | [`interest_rates`] | interest rates, in PostgreSQL or on a smart contract |
-//! | [`schedule`] | cron schedules; any number of workers fire each time once |
 //! | [`text`] | text normalisation for searches, accounts, passwords and names |
 //! | [`transactions`] | transactions from webhooks, processed with exactly-once effect |
 //! | [`users`] | registration, login and access tokens |
 
 pub mod app;
 pub mod bench;
-pub mod boot;
-pub mod clock;
-pub mod config;
 pub mod decimal;
-pub mod error;
 pub mod interest_rates;
 pub mod items;
 pub mod logs;
 pub mod mars_probes;
 pub mod prices;
-pub mod queue;
-pub mod remote;
-pub mod schedule;
 pub mod text;
 pub mod transactions;
 pub mod users;

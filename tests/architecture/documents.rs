@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jobs::{app, config::EnvReader};
+use jobs::app;
+use runtime::config::EnvReader;
 
 use super::{
     assert_none,

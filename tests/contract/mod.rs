@@ -6,10 +6,8 @@ mod failures;
 mod outcomes;
 mod records;
 
-use jobs::{
-    config::EnvReader,
-    interest_rates::chain::{self, Account, Chain, ChainConfig, ScaledRate, SignedTransaction},
-};
+use jobs::interest_rates::chain::{self, Account, Chain, ChainConfig, ScaledRate, SignedTransaction};
+use runtime::config::EnvReader;
 use serde_json::{Value, json};
 use uuid::Uuid;
 

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jobs::boot::postgres::Cluster;
+use embedded_postgres::Cluster;
 use sqlx::{PgPool, postgres::PgConnectOptions};
 
 use super::{

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jobs::boot::postgres::{Cluster, Running};
+use embedded_postgres::{Cluster, Running};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,

@@ -11,15 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jobs::{
-    boot::{
-        db::Database,
-        process,
-        shutdown::{GRACE, Shutdown},
-    },
-    queue::{Failure, Job, NewJob, Outcome, Policy, Queue, Registry, Run, Worker, enqueue},
-};
 use nix::sys::signal::Signal;
+use queue::{Failure, Job, NewJob, Outcome, Policy, Queue, Registry, Run, Worker, enqueue};
+use runtime::{
+    db::Database,
+    process,
+    shutdown::{GRACE, Shutdown},
+};
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, PgPool};
 

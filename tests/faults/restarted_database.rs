@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use jobs::boot::postgres::Running;
+use embedded_postgres::Running;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,

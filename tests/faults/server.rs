@@ -2,10 +2,8 @@
 
 use std::path::Path;
 
-use jobs::boot::{
-    migrate,
-    postgres::{Cluster, Search, Settings},
-};
+use embedded_postgres::{Cluster, Search, Settings};
+use runtime::migrate;
 use sqlx::PgPool;
 
 use super::settlements::log_changes;

@@ -8,10 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use jobs::boot::{
-    migrate,
-    postgres::{Cluster, Search, Settings},
-};
+use embedded_postgres::{Cluster, Search, Settings};
+use runtime::migrate;
 use sqlx::PgPool;
 
 use super::{needs, scratch::Scratch};

@@ -6,7 +6,7 @@
 //! - `watchdog.lock` (exclusive) is held by the [watchdog](super::watchdog), which stops the server.
 
 use super::{clock, watchdog};
-use jobs::boot::postgres::{Cluster, Running, Search, Settings};
+use embedded_postgres::{Cluster, Running, Search, Settings};
 use nix::{sys::statvfs::statvfs, unistd::geteuid};
 use std::{
     fs::{self, File},

@@ -1,7 +1,7 @@
 //! A fresh, migrated database per test, copied from a template and removed in the background afterwards.
 
 use super::cluster;
-use jobs::boot::migrate;
+use runtime::migrate;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Row};
 use std::{
     fs,

@@ -5,12 +5,10 @@ use std::{
     time::Duration,
 };
 
-use jobs::{
-    boot::{db::Database, shutdown::Shutdown},
-    queue::{
-        Failure, Job, NewJob, Outcome, Policy, Queue, Registry, Retention, Run, Timing, Worker, enqueue, retry::Backoff,
-    },
+use queue::{
+    Failure, Job, NewJob, Outcome, Policy, Queue, Registry, Retention, Run, Timing, Worker, enqueue, retry::Backoff,
 };
+use runtime::{db::Database, shutdown::Shutdown};
 use serde::{Deserialize, Serialize};
 use sqlx::{PgPool, Row};
 use tokio::sync::Semaphore;
@@ -147,7 +145,7 @@ impl Job for ScriptedJob {
     }
 
     /// Fails the first time for the job named `hard to discard`.
-    async fn bury(self, scripted: ScriptedJobs, reason: String) -> Result<(), Failure> {
+    async fn on_discard(self, scripted: ScriptedJobs, reason: String) -> Result<(), Failure> {
         let mut discarded = scripted.discarded.lock().unwrap();
         let fails = self.name == "hard to discard" && discarded.is_empty();
         discarded.push((self.name, reason));

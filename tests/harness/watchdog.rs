@@ -4,7 +4,7 @@
 //! and takes the locks with the same code.
 
 use super::cluster::{self, lock, open};
-use jobs::boot::postgres::Running;
+use embedded_postgres::Running;
 use std::{
     fs,
     os::unix::process::CommandExt as _,
@@ -18,7 +18,7 @@ const FOLDER: &str = "MILLRACE_TEST_WATCHDOG";
 /// How long the server outlives the last test process. nextest runs one process per test, with gaps between those that
 /// need a database, and developers repeat test runs. A cold start costs 0.6 s, an idle server nothing.
 const LINGER: Duration = Duration::from_secs(5);
-/// Where a root process moves folders that its server's account cannot reach. See `jobs::boot::postgres`.
+/// Where a root process moves folders that its server's account cannot reach. See `embedded_postgres`.
 const RELOCATED: &str = "/var/lib/millrace";
 
 /// Starts the watchdog unless one runs. The caller must hold the boot lock; a watchdog holds it while it exits.

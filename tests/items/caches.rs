@@ -6,16 +6,16 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use jobs::{
-    config::EnvReader,
-    items::{
-        ChangeOutcome, ItemId,
-        cache::{Cache, Lookup, memory::Memory, redis},
-    },
-    queue::Origin,
-    remote::{self, redis::RedisUrl},
+use jobs::items::{
+    ChangeOutcome, ItemId,
+    cache::{Cache, Lookup, memory::Memory, redis},
 };
+use queue::Origin;
 use reqwest::Method;
+use runtime::{
+    clients::{self, redis::RedisUrl},
+    config::EnvReader,
+};
 use serde_json::json;
 
 use super::{ITEMS, ItemHarness, contents, create_user, find_title, start};
@@ -63,7 +63,7 @@ async fn the_memory_cache_refuses_stale_fills() {
 async fn the_redis_cache_refuses_stale_fills() {
     let Some(server) = Redis::start().await else { return };
     let url = RedisUrl::read(&mut EnvReader::from_pairs(&[("REDIS_URL", &server.url)])).expect("a URL");
-    let cache = Cache::Redis(redis::Redis { redis: remote::redis::Redis::start(&url).expect("a client") });
+    let cache = Cache::Redis(redis::Redis { redis: clients::redis::Redis::start(&url).expect("a client") });
     assert_stale_fills_are_refused(&cache).await;
     // Flushed between a lease and its fill: the flush may have dropped the invalidation of a write.
     let lease = expect_lease(cache.lease(ID).await.unwrap());

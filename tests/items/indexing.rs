@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jobs::queue::Origin;
+use queue::Origin;
 
 use super::{ItemHarness, contents};
 use crate::harness::eventually;

@@ -13,16 +13,18 @@ use std::{
 
 use futures_util::{FutureExt, future::BoxFuture};
 use jobs::{
-    boot::shutdown::Shutdown,
-    config::EnvReader,
-    error::Error,
     items::{
         Change, Contents, Expected, Item, ItemId, Items,
         index::{Index, IndexItem},
     },
-    queue::{Origin, Queue, Registry, Worker},
-    remote::{self, redis::RedisUrl},
     users::{Role, UserId, token::Tokens},
+};
+use queue::{Origin, Queue, Registry, Worker};
+use runtime::{
+    clients::{self, redis::RedisUrl},
+    config::EnvReader,
+    error::Error,
+    shutdown::Shutdown,
 };
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
@@ -129,14 +131,14 @@ impl ItemHarness {
         let pairs: Vec<(&str, &str)> = redis.map(|url| ("REDIS_URL", url)).into_iter().collect();
         let url = RedisUrl::read(&mut EnvReader::from_pairs(&pairs));
         assert_eq!(url.is_some(), redis.is_some());
-        let redis = url.map(|url| remote::redis::Redis::start(&url).expect("a client"));
+        let redis = url.map(|url| clients::redis::Redis::start(&url).expect("a client"));
         Items::start(&self.pool, &self.queue, redis, Arc::new(self.index.clone()))
     }
 
     fn start_worker(&self, items: &Items) -> RunningWorker {
         let shutdown = Shutdown::default();
         let registry = Registry::default().job::<IndexItem>(items.clone());
-        let database = jobs::boot::db::Database::parse(&self.database.url).expect("the harness's URL");
+        let database = runtime::db::Database::parse(&self.database.url).expect("the harness's URL");
         RunningWorker { worker: Worker::start(&database, FAST, registry, &shutdown).expect("a worker"), shutdown }
     }
 

@@ -1,6 +1,7 @@
 //! Tests of the fake HTTP servers: they respond in the format of each provider, and fail on request.
 
-use jobs::{clock::Clock, prices::model::ProviderId};
+use jobs::prices::model::ProviderId;
+use runtime::clock::Clock;
 use serde_json::Value;
 use time::macros::datetime;
 

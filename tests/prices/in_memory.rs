@@ -8,13 +8,11 @@ use std::{
 };
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
-use jobs::{
-    clock::Clock,
-    prices::{
-        model::{AssetId, Candle, Currency, Interval, ProviderId, Series, Spot},
-        providers::{CandlePage, Names, Pages, Provider, ProviderError, Spots},
-    },
+use jobs::prices::{
+    model::{AssetId, Candle, Currency, Interval, ProviderId, Series, Spot},
+    providers::{CandlePage, Names, Pages, Provider, ProviderError, Spots},
 };
+use runtime::clock::Clock;
 use sqlx::types::BigDecimal;
 use time::{OffsetDateTime, macros::datetime};
 use tokio::sync::Semaphore;

@@ -5,14 +5,12 @@ use std::{sync::Arc, time::Duration};
 use api::{config::ApiConfig, program::serve};
 use jobs::{
     app::{self, App},
-    boot::{db::Database, shutdown::Shutdown},
-    config::EnvReader,
     prices::{Prices, ages::Ages, model::ProviderId, providers::Providers},
-    queue::Queue,
-    remote::redis::Redis,
     users::{Role, UserId, token::Tokens},
 };
+use queue::Queue;
 use reqwest::Client;
+use runtime::{clients::redis::Redis, config::EnvReader, db::Database, shutdown::Shutdown};
 use serde_json::Value;
 use sqlx::PgPool;
 use tokio::{net::TcpListener, task::JoinHandle};

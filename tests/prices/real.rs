@@ -1,9 +1,7 @@
 //! API nodes with the real provider clients, over fake HTTP servers and the test clock.
 
-use jobs::{
-    config::EnvReader,
-    prices::{Config, ages::Ages, model::ProviderId, providers::Providers},
-};
+use jobs::prices::{Config, ages::Ages, model::ProviderId, providers::Providers};
+use runtime::config::EnvReader;
 
 use super::price_harness::{Node, PriceHarness};
 use crate::harness::fake_providers::{FakeProviders, Fault};

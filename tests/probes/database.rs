@@ -1,13 +1,10 @@
 //! The feature against the database, without HTTP: stored rows, constraints, locks and outages.
 
-use jobs::{
-    boot::db::Database,
-    error::Error,
-    mars_probes::{
-        MoveOutcome, Probes,
-        grid::{Direction, Grid, InvalidCommand, OutOfGrid, Position},
-    },
+use jobs::mars_probes::{
+    MoveOutcome, Probes,
+    grid::{Direction, Grid, InvalidCommand, OutOfGrid, Position},
 };
+use runtime::{db::Database, error::Error};
 use sqlx::{PgPool, Row};
 use uuid::Uuid;
 

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use jobs::boot::postgres::Running;
+use embedded_postgres::Running;
 use nix::sys::signal::Signal;
 use reqwest::Client;
 use serde_json::{Value, json};

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use jobs::boot::db::Database;
+use runtime::db::Database;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Executor};
 

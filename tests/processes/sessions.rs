@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use jobs::boot::{
+use reqwest::{Client, Method};
+use runtime::{
     db::Database,
     pooler::{begin, repeatable},
 };
-use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool};
 use tokio::task::JoinSet;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use jobs::queue::{Policy, Priority};
+use queue::{Policy, Priority};
 
 use crate::harness::{
     eventually,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jobs::queue::{JobId, NewJob, Origin, Policy, Tx, enqueue, hold_waiting};
+use queue::{JobId, NewJob, Origin, Policy, Tx, enqueue, hold_waiting};
 use tokio::task::JoinSet;
 
 use crate::harness::{

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use jobs::queue::{
-    Kinds, Operator, Policy, Timing,
+use queue::{
+    JobKinds, Operator, Policy, Timing,
     status::{Filter, State},
 };
 
@@ -44,7 +44,7 @@ const WORKERS: &str = "
 async fn a_malformed_row_affects_only_itself() {
     let (harness, scripted) =
         (QueueHarness::start().await, ScriptedJobs::new(Policy { attempts: 2, ..quick_policy() }));
-    let operator = Operator::new(&harness.pool, &harness.queue, Kinds::default());
+    let operator = Operator::new(&harness.pool, &harness.queue, JobKinds::default());
     harness.execute(ROWS).await;
     harness.execute(WORKERS).await;
     query_everything(&operator).await;

@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use jobs::{
-    error::Error,
-    queue::{
-        CANCELLED, JobId, Kinds, Operator, Policy, Revive, Timing, Tx,
-        status::{Cancelled, Filter, Replayed, State},
-    },
+use queue::{
+    CANCELLED, JobId, JobKinds, Operator, Policy, Replayable, Timing, Tx,
+    status::{Cancelled, Filter, Replayed, State},
 };
+use runtime::error::Error;
 
 use crate::harness::{
     eventually,
@@ -17,17 +15,17 @@ use crate::harness::{
 
 const SOON: Duration = Duration::from_secs(10);
 
-impl Revive for ScriptedJob {
+impl Replayable for ScriptedJob {
     /// Enqueues a witness job. Fails for the job named `refuses`, whose witness must then be rolled back.
-    async fn revive(self, _: ScriptedJobs, tx: &mut Tx) -> Result<(), Error> {
+    async fn on_replay(self, _: ScriptedJobs, tx: &mut Tx) -> Result<(), Error> {
         let witness = Self { name: format!("witness of {}", self.name), steps: vec![Step::Done] };
-        jobs::queue::enqueue(tx, &[jobs::queue::NewJob::of(&witness)?]).await?;
+        queue::enqueue(tx, &[queue::NewJob::of(&witness)?]).await?;
         if self.name == "refuses" { Err(Error::Internal("refused".into())) } else { Ok(()) }
     }
 }
 
 fn operator(harness: &QueueHarness, scripted: &ScriptedJobs) -> Operator {
-    Operator::new(&harness.pool, &harness.queue, Kinds::default().kind::<ScriptedJob>(scripted.clone()))
+    Operator::new(&harness.pool, &harness.queue, JobKinds::default().kind::<ScriptedJob>(scripted.clone()))
 }
 
 /// Enqueues a job and returns its id.
@@ -219,7 +217,7 @@ async fn a_dead_job_is_not_replayed_while_a_live_job_has_its_key() {
     harness.run_all(&scripted).await;
     let dead: String = sqlx::query_scalar("SELECT id FROM apalis.jobs").fetch_one(&harness.pool).await.unwrap();
     harness.enqueue_as("live", &[Step::Done], |job| job.unique("key")).await;
-    let operator = Operator::new(&harness.pool, &harness.queue, Kinds::default());
+    let operator = Operator::new(&harness.pool, &harness.queue, JobKinds::default());
     assert_eq!(operator.replay(&dead).await.unwrap(), Replayed::KeyTaken);
     assert_eq!(harness.row("dead").await.status, "Killed");
     harness.run_all(&scripted).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jobs::queue::{Policy, retry::Backoff};
+use queue::{Policy, retry::Backoff};
 
 use crate::harness::queue_harness::{FAST, QueueHarness, ScriptedJobs, Step, quick_policy};
 

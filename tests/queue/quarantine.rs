@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jobs::queue::Policy;
+use queue::Policy;
 
 use crate::harness::{
     eventually,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use jobs::queue::{Retention, Timing};
+use queue::{Retention, Timing};
 
 use crate::harness::{
     eventually,

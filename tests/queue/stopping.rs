@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jobs::queue::Policy;
+use queue::Policy;
 
 use crate::harness::{
     eventually,
@@ -52,10 +52,10 @@ async fn jobs_that_cannot_finish_are_released_at_once_and_use_up_no_attempt() {
 #[tokio::test]
 async fn a_stop_without_a_database_ends() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
-    let nowhere = jobs::boot::db::Database::parse("postgres:///none?host=/nonexistent").unwrap();
-    let shutdown = jobs::boot::shutdown::Shutdown::default();
-    let registry = jobs::queue::Registry::default().job::<crate::harness::queue_harness::ScriptedJob>(scripted);
-    let worker = jobs::queue::Worker::start(&nowhere, FAST, registry, &shutdown).unwrap();
+    let nowhere = runtime::db::Database::parse("postgres:///none?host=/nonexistent").unwrap();
+    let shutdown = runtime::shutdown::Shutdown::default();
+    let registry = queue::Registry::default().job::<crate::harness::queue_harness::ScriptedJob>(scripted);
+    let worker = queue::Worker::start(&nowhere, FAST, registry, &shutdown).unwrap();
     shutdown.drain.cancel();
     tokio::time::timeout(SOON, worker.stopped())
         .await

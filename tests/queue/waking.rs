@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jobs::queue::Timing;
+use queue::Timing;
 
 use crate::harness::{
     eventually,

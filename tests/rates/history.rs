@@ -1,9 +1,7 @@
 //! The history on a chain: it starts with the current rate, even after older submissions are saved late.
 
-use jobs::{
-    config::EnvReader,
-    interest_rates::chain::{Chain, ChainConfig, ScaledRate},
-};
+use jobs::interest_rates::chain::{Chain, ChainConfig, ScaledRate};
+use runtime::config::EnvReader;
 use serde_json::Value;
 use uuid::Uuid;
 

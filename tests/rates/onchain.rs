@@ -3,12 +3,10 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use jobs::{
-    config::EnvReader,
-    interest_rates::chain::{self, Account},
-};
+use jobs::interest_rates::chain::{self, Account};
 use nix::sys::signal::Signal;
 use reqwest::Method;
+use runtime::config::EnvReader;
 use serde_json::json;
 use sqlx::PgPool;
 

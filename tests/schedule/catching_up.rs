@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use jobs::schedule::{CatchUp, Timing};
+use queue::schedule::{CatchUp, Timing};
 use sqlx::PgPool;
 use time::OffsetDateTime;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jobs::schedule::{CatchUp, Timing};
+use queue::schedule::{CatchUp, Timing};
 use time::OffsetDateTime;
 
 use super::{RunningScheduler, SOON, ScheduleHarness};

@@ -2,13 +2,9 @@
 
 use std::time::Duration;
 
-use jobs::{
-    boot::{db::Database, shutdown::Shutdown},
-    clock::Clock,
-    config::EnvReader,
-    prices::{self, Prices, ages::Ages, fetch::FetchPrices, providers::Providers},
-    queue::{Kinds, Operator, Origin, Queue, Registry, Worker, status::Cancelled},
-};
+use jobs::prices::{self, Prices, ages::Ages, fetch::FetchPrices, providers::Providers};
+use queue::{JobKinds, Operator, Origin, Queue, Registry, Worker, status::Cancelled};
+use runtime::{clock::Clock, config::EnvReader, db::Database, shutdown::Shutdown};
 use sqlx::{AssertSqlSafe, PgPool, Row};
 use time::{Duration as Span, OffsetDateTime, Time, macros::datetime};
 
@@ -249,7 +245,7 @@ async fn a_dead_fetch_can_be_requested_again() {
 async fn an_operator_cancels_a_fetch_and_replays_it() {
     let harness = DailyFetchHarness::start().await;
     harness.request_fetch().await;
-    let kinds = Kinds::default().kind::<FetchPrices>(harness.prices.clone());
+    let kinds = JobKinds::default().kind::<FetchPrices>(harness.prices.clone());
     let operator = Operator::new(&harness.pool, &harness.queue, kinds);
     let id: String = sqlx::query_scalar("SELECT job_id FROM price_fetches").fetch_one(&harness.pool).await.unwrap();
     assert!(matches!(operator.cancel(&id).await, Ok(Cancelled::AtOnce)));

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use jobs::{
-    queue::Queue,
+use queue::{
+    Queue,
     schedule::{CatchUp, Cron, Schedule, Schedules, Timing},
 };
 

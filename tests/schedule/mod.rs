@@ -26,12 +26,11 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use jobs::{
-    boot::{db::Database, shutdown::CancellationToken},
-    error::Error,
-    queue::{NewJob, Queue, Tx},
+use queue::{
+    NewJob, Queue, Tx,
     schedule::{CatchUp, Cron, Schedule, Schedules, Timing, Work},
 };
+use runtime::{db::Database, error::Error, shutdown::CancellationToken};
 use sqlx::{AssertSqlSafe, PgPool};
 use time::OffsetDateTime;
 use tokio::task::JoinHandle;

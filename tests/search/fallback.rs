@@ -2,10 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use jobs::{
-    error::Error,
-    items::search::{Config, Fallback, Searcher, Server, elasticsearch::Write},
-};
+use jobs::items::search::{Config, Fallback, Searcher, Server, elasticsearch::Write};
+use runtime::error::Error;
 use sqlx::PgPool;
 
 use super::{

@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use jobs::{
-    queue::{Queue, Retention},
-    transactions::{Config, Transactions},
-};
+use jobs::transactions::{Config, Transactions};
+use queue::{Queue, Retention};
 use sqlx::{PgPool, Row as _};
 use tokio_util::sync::CancellationToken;
 

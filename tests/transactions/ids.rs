@@ -46,7 +46,7 @@ async fn ids_are_in_creation_order_across_processes() {
     assert_eq!(system.count("SELECT count(*) FROM apalis.jobs WHERE job_type = 'process_transaction'").await, 600);
     let ids: Vec<uuid::Uuid> =
         sqlx::query_scalar("SELECT id FROM transactions").fetch_all(&system.database.pool().await).await.unwrap();
-    let jobs: Vec<String> = ids.into_iter().map(|id| jobs::queue::JobId::from(id).to_string()).collect();
+    let jobs: Vec<String> = ids.into_iter().map(|id| queue::JobId::from(id).to_string()).collect();
     let known = "SELECT count(*) FROM apalis.jobs WHERE id = ANY($1)";
     let known: i64 = sqlx::query_scalar(known).bind(jobs).fetch_one(&system.database.pool().await).await.unwrap();
     assert_eq!(known, 600);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use jobs::boot::postgres::{Cluster, Search, Settings};
+use embedded_postgres::{Cluster, Search, Settings};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,

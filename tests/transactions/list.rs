@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use jobs::queue::JobId;
+use queue::JobId;
 use uuid::Uuid;
 
 use super::{System, assert_ok, time_of};

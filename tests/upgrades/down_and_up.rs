@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use jobs::boot::migrate;
+use runtime::migrate;
 
 use super::{
     empty_database, execute,

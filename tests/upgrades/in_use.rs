@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use jobs::boot::migrate;
+use runtime::migrate;
 use sqlx::PgPool;
 
 use super::{execute, read_migrator, value};

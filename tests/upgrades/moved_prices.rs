@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jobs::boot::migrate;
+use runtime::migrate;
 use sqlx::PgPool;
 
 use super::{execute, migrations_dir, read_migrator, versions};

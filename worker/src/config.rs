@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
-use jobs::{
-    app,
-    boot::db::Database,
+use jobs::app;
+use runtime::{
     config::{ConfigErrors, EnvReader},
+    db::Database,
 };
 
 /// The configuration of a worker process.

@@ -5,11 +5,9 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use jobs::{
-    app::{App, Metrics},
-    boot::{process, shutdown::Shutdown},
-};
+use jobs::app::{App, Metrics};
 use poem::{EndpointExt, Route, Server, get, handler, http::StatusCode, listener::TcpAcceptor, web::Data};
+use runtime::{process, shutdown::Shutdown};
 use tokio::{net::TcpListener, task::JoinHandle};
 
 /// Returns whether the worker holds a valid lease.

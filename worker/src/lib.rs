@@ -13,12 +13,9 @@ pub mod registry;
 use std::sync::{Arc, OnceLock};
 
 use config::Config;
-use jobs::{
-    app::App,
-    boot::{db::Database, open_files, process, shutdown, telemetry::Telemetry},
-    queue::{Timing, Worker},
-    schedule,
-};
+use jobs::app::App;
+use queue::{Timing, Worker, schedule};
+use runtime::{db::Database, open_files, process, shutdown, telemetry::Telemetry};
 
 /// Reads the configuration from the environment and runs jobs until a stop signal arrives.
 ///

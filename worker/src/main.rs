@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use jobs::boot::{process, version};
+use runtime::{process, version};
 
 fn main() -> ExitCode {
     let about = "Runs Millrace's jobs. Any number of workers may share one database.";

@@ -5,9 +5,9 @@ use jobs::{
     interest_rates::reconcile::ReconcileRate,
     items::{index::IndexItem, search::reindex::ReindexItems},
     prices::fetch::FetchPrices,
-    queue::Registry,
     transactions::process::ProcessTransaction,
 };
+use queue::Registry;
 
 /// Registers the jobs of all features.
 pub fn registry(app: &App) -> Registry {

@@ -1,13 +1,11 @@
 //! Correlation id and trace context of a request. They go into the response, the log and every job that it enqueues.
 
-use jobs::{
-    boot::telemetry::traces::span::{self, Span},
-    queue::Origin,
-};
 use poem::{
     Request,
     http::{HeaderName, HeaderValue},
 };
+use queue::Origin;
+use runtime::telemetry::traces::span::{self, Span};
 use uuid::Uuid;
 
 use super::observe;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jobs::{config::EnvReader, remote::bucket::Size};
+use runtime::{clients::bucket::Size, config::EnvReader};
 
 /// The largest quota; a larger one would not limit anything.
 const MAX_QUOTA: u32 = 1_000_000;

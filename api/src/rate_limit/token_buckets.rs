@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jobs::remote::bucket::{Size, Taken};
+use runtime::clients::bucket::{Size, Taken};
 
 /// The number of buckets per limit: 512 KiB. Keys with the same bucket share its tokens.
 ///

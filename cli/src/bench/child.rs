@@ -10,11 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jobs::boot::process;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use runtime::process;
 
 /// Limit from the start to the line of the log that reports readiness.
 const START_TIMEOUT: Duration = Duration::from_secs(30);

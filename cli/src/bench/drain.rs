@@ -2,10 +2,10 @@
 
 use jobs::{
     bench::baseline::{self, Step},
-    boot::process::text,
-    queue::Job,
     transactions::process::ProcessTransaction,
 };
+use queue::Job;
+use runtime::process::text;
 
 use super::{
     BenchContext, ingest,

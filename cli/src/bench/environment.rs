@@ -2,19 +2,15 @@
 
 use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
 
+use embedded_postgres::{Cluster, Search, Settings};
 use futures_util::{StreamExt, stream};
 use jobs::{
     app::{self, App},
     bench::Bench,
-    boot::{
-        db::Database,
-        postgres::{Cluster, Search, Settings},
-        process,
-    },
-    config::EnvReader,
-    queue::Origin,
     transactions::NewTransaction,
 };
+use queue::Origin;
+use runtime::{config::EnvReader, db::Database, process};
 use tokio_util::sync::CancellationToken;
 
 use super::child::Child;

@@ -4,10 +4,10 @@ use std::{net::SocketAddr, time::Duration};
 
 use jobs::{
     bench::baseline::{self, BATCH, Step},
-    boot::process::text,
-    queue::Job,
     transactions::process::ProcessTransaction,
 };
+use queue::Job;
+use runtime::process::text;
 use uuid::Uuid;
 
 use super::{

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jobs::{
-    boot::process::text,
     items::{Contents, index::IndexItem},
-    queue::{Job, Origin},
     users::UserId,
 };
+use queue::{Job, Origin};
+use runtime::process::text;
 
 use super::{
     BenchContext, drain,

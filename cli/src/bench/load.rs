@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jobs::boot::process;
+use runtime::process;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,

@@ -23,7 +23,7 @@ mod report;
 use std::{fmt, time::Duration};
 
 use clap::{Args, ValueEnum};
-use jobs::boot::{
+use runtime::{
     process,
     shutdown::{GRACE, Shutdown},
 };

@@ -1,11 +1,8 @@
 //! A job that does nothing, and the worker process that runs it: they measure the overhead of the queue alone.
 
-use jobs::{
-    app,
-    boot::{process, shutdown, telemetry::Telemetry},
-    config::EnvReader,
-    queue::{Failure, Job, Outcome, Policy, Registry, Run, Worker},
-};
+use jobs::app;
+use queue::{Failure, Job, Outcome, Policy, Registry, Run, Worker};
+use runtime::{config::EnvReader, process, shutdown, telemetry::Telemetry};
 use serde::{Deserialize, Serialize};
 
 /// A job without work.

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use jobs::{bench::Lateness, boot::process::text, queue::Job, transactions::process::ProcessTransaction};
+use jobs::{bench::Lateness, transactions::process::ProcessTransaction};
+use queue::Job;
+use runtime::process::text;
 use uuid::Uuid;
 
 use super::{

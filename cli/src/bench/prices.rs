@@ -1,6 +1,6 @@
 //! Prices benchmark: cached reads of a chart of 30 days.
 
-use jobs::boot::process::text;
+use runtime::process::text;
 
 use super::{
     BenchContext,

@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use tokio::{sync::Barrier, task::JoinSet};
 
 use super::{Bench, store};
-use crate::error::Error;
+use runtime::error::Error;
 
 /// Rows in a transaction of [`Step::InsertMany`].
 pub const BATCH: usize = 100;

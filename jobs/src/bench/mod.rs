@@ -13,7 +13,7 @@ mod store;
 use sqlx::{ConnectOptions, PgConnection, PgPool};
 
 pub use self::store::{Lateness, Wal};
-use crate::{boot::db::Database, error::Error};
+use runtime::{db::Database, error::Error};
 
 /// The database of a benchmark.
 #[derive(Clone)]

@@ -2,7 +2,7 @@
 
 #[cfg(feature = "smart-contract")]
 use super::chain::ChainConfig;
-use crate::config::EnvReader;
+use runtime::config::EnvReader;
 
 /// `STORAGE_BACKEND`: the storage of averages.
 #[derive(Debug, Clone, Default)]

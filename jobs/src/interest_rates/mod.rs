@@ -35,10 +35,8 @@ use sqlx::PgPool;
 use tracing::Instrument;
 
 use self::{postgres::PostgresStorage, reconcile::ReconcileRate, storage::Storage};
-use crate::{
-    error::Error,
-    queue::{self, Job, Origin, Queue},
-};
+use queue::{Job, Origin, Queue};
+use runtime::error::Error;
 
 /// The feature. Clones share its state.
 #[derive(Clone)]

@@ -12,11 +12,8 @@ use super::{
     storage::Storage,
     store,
 };
-use crate::{
-    boot::db::answered,
-    error::Error,
-    queue::{Failure, Origin, Outcome},
-};
+use queue::{Failure, Origin, Outcome};
+use runtime::error::Error;
 
 /// The snooze of a job that only a worker with another backend can run.
 const OTHER_WORKER_PAUSE: Duration = Duration::from_secs(30);
@@ -31,10 +28,10 @@ impl Storage for PostgresStorage {
         async move {
             let assets = store::assets_json(&submission.assets);
             let key = submission.idempotency_key.as_deref();
-            if answered(store::save(&self.pool, &rate, &assets, key)).await? {
+            if store::save(&self.pool, &rate, &assets, key).await? {
                 return Ok(SubmissionOutcome::Saved);
             }
-            let known = answered(store::has_same_assets(&self.pool, "postgres", key, &assets)).await?;
+            let known = store::has_same_assets(&self.pool, "postgres", key, &assets).await?;
             Ok(if known { SubmissionOutcome::Replayed } else { SubmissionOutcome::Conflict })
         }
         .boxed()
@@ -46,7 +43,7 @@ impl Storage for PostgresStorage {
 
     fn history(&self, before: Option<Cursor>, limit: u32) -> BoxFuture<'_, Result<Vec<SavedRate>, Error>> {
         let before = before.map_or(Uuid::max(), |Cursor(id)| Uuid::from_u128(id));
-        answered(store::history(&self.pool, before, limit)).boxed()
+        store::history(&self.pool, before, limit).boxed()
     }
 
     /// Always ready: the readiness check of the process covers the database.

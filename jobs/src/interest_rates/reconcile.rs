@@ -6,10 +6,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Rates;
-use crate::{
-    error::Error,
-    queue::{Failure, Job, Outcome, Policy, Revive, Run, Tx, retry::Backoff},
-};
+use queue::{Failure, Job, Outcome, Policy, Replayable, Run, Tx, retry::Backoff};
+use runtime::error::Error;
 
 /// The client may have been promised that its rate will be saved, so only an operator may end the job. At one attempt
 /// every 10 min this number lasts 19 years.
@@ -35,14 +33,14 @@ impl Job for ReconcileRate {
         rates.storage.reconcile(self.id).await
     }
 
-    async fn bury(self, rates: Rates, _reason: String) -> Result<(), Failure> {
+    async fn on_discard(self, rates: Rates, _reason: String) -> Result<(), Failure> {
         rates.storage.abandon(self.id).await
     }
 }
 
-impl Revive for ReconcileRate {
+impl Replayable for ReconcileRate {
     /// Nothing to restore: the next run reads the state of the submission.
-    async fn revive(self, _: Rates, _: &mut Tx) -> Result<(), Error> {
+    async fn on_replay(self, _: Rates, _: &mut Tx) -> Result<(), Error> {
         Ok(())
     }
 }

@@ -7,10 +7,8 @@ use super::{
     Rate,
     model::{Cursor, SavedRate, Submission, SubmissionOutcome},
 };
-use crate::{
-    error::Error,
-    queue::{Failure, Origin, Outcome},
-};
+use queue::{Failure, Origin, Outcome};
+use runtime::error::Error;
 
 /// A storage of averages and their history.
 pub trait Storage: Send + Sync {

@@ -11,7 +11,7 @@ use super::{
     item::ItemId,
     store,
 };
-use crate::{boot::db::answered, error::Error, remote::single_flight::SingleFlight};
+use runtime::{clients::single_flight::SingleFlight, error::Error};
 
 /// Look-ups, by the result of the cache.
 const REQUESTS: &str = "millrace_cache_requests_total";
@@ -106,7 +106,7 @@ impl CachedItems {
                 Ok(Lookup::Hit(_) | Lookup::Missed) | Err(_) => None,
             };
             counter!(LOADS, "cache" => CACHE).increment(1);
-            let entry = answered(store::find(&self.pool, id)).await?.map(Arc::new);
+            let entry = store::find(&self.pool, id).await?.map(Arc::new);
             let is_final = self.fill(id, lease, &entry).await;
             found = entry;
             if is_final {

@@ -12,11 +12,8 @@ use super::{
     search::{Document, Searcher},
     store,
 };
-use crate::{
-    boot::db::answered,
-    error::{Error, causes},
-    queue::{Failure, Job, JobId, NewJob, Outcome, Policy, Run, Tx, hold_waiting, retry::Backoff},
-};
+use queue::{Failure, Job, JobId, NewJob, Outcome, Policy, Run, Tx, hold_waiting, retry::Backoff};
+use runtime::error::{Error, causes};
 
 /// The pause before a retry when the database or the search is not available.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
@@ -110,7 +107,7 @@ impl Job for IndexItem {
 
 impl IndexItem {
     async fn index(&self, items: &Items) -> Result<(), Error> {
-        match answered(store::find(&items.pool, ItemId(self.id))).await? {
+        match store::find(&items.pool, ItemId(self.id)).await? {
             Some(item) => items.index.upsert(item).await,
             None => items.index.remove(ItemId(self.id), self.version).await,
         }

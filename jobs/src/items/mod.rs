@@ -27,13 +27,9 @@ use self::{
     cached_items::{CachedItems, DELETED_VERSION},
     index::{Index, IndexItem},
 };
-use crate::{
-    boot::db::answered,
-    error::Error,
-    queue::{self, Job, NewJob, Origin, Queue, Tx, enqueue},
-    remote,
-    users::UserId,
-};
+use crate::users::UserId;
+use queue::{Job, NewJob, Origin, Queue, Tx, enqueue};
+use runtime::{clients, db::with_time_limit, error::Error};
 
 /// The feature. Clones share everything.
 #[derive(Clone)]
@@ -47,7 +43,7 @@ pub struct Items {
 impl Items {
     /// Starts the feature. The cache is in Redis if `redis` is given, otherwise in this process. The indexing job
     /// writes to `index`.
-    pub fn start(pool: &PgPool, queue: &Queue, redis: Option<remote::redis::Redis>, index: Arc<dyn Index>) -> Self {
+    pub fn start(pool: &PgPool, queue: &Queue, redis: Option<clients::redis::Redis>, index: Arc<dyn Index>) -> Self {
         queue::metrics::zero(IndexItem::NAME);
         let cache = match redis {
             Some(redis) => Cache::Redis(Redis { redis }),
@@ -62,7 +58,7 @@ impl Items {
     /// [`Error::Unavailable`] when the database is not available.
     pub async fn create(&self, owner: UserId, contents: &Contents, origin: Origin) -> Result<Option<Item>, Error> {
         let mut tx = self.queue.begin().await?;
-        let Some(item) = answered(store::insert(&mut tx, owner, contents)).await? else { return Ok(None) };
+        let Some(item) = store::insert(&mut tx, owner, contents).await? else { return Ok(None) };
         self.commit(tx, item.id, item.version, Some(index::job(item.id, item.version)?), origin).await?;
         Ok(Some(item))
     }
@@ -81,8 +77,8 @@ impl Items {
         if let Err(refused) = lock_for_change(&mut tx, change).await? {
             return Ok(refused);
         }
-        let item = answered(store::update(&mut tx, change.id, contents)).await?;
-        let job = match answered(index::has_waiting_job(&mut tx, item.id)).await? {
+        let item = store::update(&mut tx, change.id, contents).await?;
+        let job = match index::has_waiting_job(&mut tx, item.id).await? {
             true => None,
             false => Some(index::job(item.id, item.version)?),
         };
@@ -100,7 +96,7 @@ impl Items {
             Ok(version) => version,
             Err(refused) => return Ok(refused),
         };
-        answered(store::delete(&mut tx, change.id)).await?;
+        store::delete(&mut tx, change.id).await?;
         self.commit(tx, change.id, DELETED_VERSION, Some(index::job(change.id, version + 1)?), origin).await?;
         Ok(ChangeOutcome::Done(()))
     }
@@ -120,7 +116,7 @@ impl Items {
     /// # Errors
     /// [`Error::Unavailable`] when the database is not available.
     pub async fn list(&self, skip: i64, limit: i64) -> Result<Page, Error> {
-        answered(store::page(&self.pool, skip, limit)).await
+        store::page(&self.pool, skip, limit).await
     }
 
     /// Commits the write and its indexing job, then invalidates the cache. Spawned, so that a client that disconnects
@@ -135,7 +131,7 @@ impl Items {
     ) -> Result<(), Error> {
         let (job, cached) = (job.map(|job| job.origin(origin)), self.cached.clone());
         let work = async move {
-            let committed = answered(async {
+            let committed = with_time_limit(async {
                 enqueue(&mut tx, job.as_slice()).await?;
                 tx.commit().await
             })
@@ -153,7 +149,7 @@ impl Items {
 
 /// Locks the item until the transaction ends. Returns its version, or why the change is refused.
 async fn lock_for_change<T>(tx: &mut Tx, change: &Change) -> Result<Result<i64, ChangeOutcome<T>>, Error> {
-    Ok(match answered(store::lock(tx, change.id)).await? {
+    Ok(match store::lock(tx, change.id).await? {
         None => Err(ChangeOutcome::Unknown),
         Some((owner, _)) if owner != change.by => Err(ChangeOutcome::NotYours),
         Some((_, version)) if !change.allows(version) => Err(ChangeOutcome::Stale(version)),

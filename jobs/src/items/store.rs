@@ -4,10 +4,10 @@ use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 
 use super::item::{Contents, Item, ItemId, Owner, Page};
-use crate::{
-    boot::pooler::{repeatable, within},
+use crate::users::UserId;
+use runtime::{
     error::Error,
-    users::UserId,
+    pooler::{repeatable, within},
 };
 
 /// A row of an item with its owner.

@@ -4,7 +4,7 @@ use std::io::{self, BufRead};
 
 use serde::de::IgnoredAny;
 
-use crate::boot::telemetry::json::BEGINNING;
+use runtime::telemetry::json::BEGINNING;
 
 /// Millrace logs no longer lines. A longer line is skipped without being buffered.
 const MAX_LINE_BYTES: usize = 1 << 20;

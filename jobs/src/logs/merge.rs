@@ -16,7 +16,7 @@ use super::{
     Range, format_time,
     lines::{self, Entry},
 };
-use crate::boot::telemetry::files::{self, Form, LogFile};
+use runtime::telemetry::files::{self, Form, LogFile};
 
 /// How far the timestamp of a line may be out of order, or from the time in its file's name: a line gets its timestamp
 /// before it waits to be written, and clocks are adjusted. A line further off may be missing from an export.

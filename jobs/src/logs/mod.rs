@@ -23,7 +23,7 @@ use tokio::{runtime::Handle, sync::Semaphore};
 use tracing::Span;
 
 use self::{merge::Merge, sink::Sink};
-use crate::boot::telemetry;
+use runtime::telemetry;
 
 /// Maximum of concurrent exports: each uses one thread and a few MiB for open files.
 const MAX_EXPORTS: usize = 4;

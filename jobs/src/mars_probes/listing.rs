@@ -6,7 +6,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tracing::Instrument;
 
 use super::{ListedProbe, store};
-use crate::{boot::db::answered, error::Error};
+use runtime::error::Error;
 
 /// The page size: about 90 KiB of JSON. 100,000 probes take 100 statements.
 pub const PAGE: i64 = 1_000;
@@ -33,11 +33,11 @@ impl Listing {
     /// # Errors
     /// Returns [`Error::Unavailable`] if the database cannot be read now.
     pub(super) async fn begin(pool: &PgPool, after: i64) -> Result<Self, Error> {
-        let probes = answered(store::page(pool, after, i64::MAX, PAGE)).await?;
+        let probes = store::page(pool, after, i64::MAX, PAGE).await?;
         let Some(last) = probes.last().map(|probe| probe.number).filter(|_| is_full(&probes)) else {
             return Ok(Self { first: Some(Page { probes, is_last: true }), rest: None });
         };
-        let newest = answered(store::newest_number(pool)).await?;
+        let newest = store::newest_number(pool).await?;
         // One page is buffered. The task reads the next one only after the buffered one is received.
         let (sender, rest) = channel(1);
         tokio::spawn(read_pages(pool.clone(), last, newest, sender).in_current_span());
@@ -69,7 +69,7 @@ fn is_full(probes: &[ListedProbe]) -> bool {
 /// only when the channel has room for it.
 async fn read_pages(pool: PgPool, mut after: i64, newest: i64, sender: Sender<Result<Page, Error>>) {
     while let Ok(room) = sender.reserve().await {
-        let page = answered(store::page(&pool, after, newest, PAGE)).await.map(|probes| {
+        let page = store::page(&pool, after, newest, PAGE).await.map(|probes| {
             let is_last = !is_full(&probes);
             after = probes.last().map_or(after, |probe| probe.number);
             Page { probes, is_last }

@@ -24,10 +24,7 @@ use self::{
     grid::{Commands, Direction, Grid, InvalidCommand, OutOfGrid, Position, Probe},
     listing::Listing,
 };
-use crate::{
-    boot::{db::answered, pooler},
-    error::Error,
-};
+use runtime::{error::Error, pooler};
 
 /// The limit of concurrent moves in one process. Moves of one probe wait for its row lock, each on its own connection.
 /// Without the limit, many moves of one probe would use up the connection pool.
@@ -82,7 +79,7 @@ impl Probes {
         let pool = self.pool.clone();
         run_to_completion(async move {
             events::record_created(STARTED, &probe, grid_id);
-            answered(store::insert(&pool, &probe, grid_id)).await?;
+            store::insert(&pool, &probe, grid_id).await?;
             events::record_created(FINISHED, &probe, grid_id);
             Ok(probe)
         })
@@ -99,7 +96,7 @@ impl Probes {
             Ok(commands) => commands,
             // An invalid command needs neither a turn nor a lock.
             Err(invalid) => {
-                let known = answered(store::exists(&self.pool, id)).await?;
+                let known = store::exists(&self.pool, id).await?;
                 return Ok(if known { MoveOutcome::Invalid(invalid) } else { MoveOutcome::Unknown });
             }
         };
@@ -109,7 +106,7 @@ impl Probes {
         let pool = self.pool.clone();
         run_to_completion(async move {
             let _turn = turn;
-            answered(move_probe(&pool, id, &commands)).await
+            move_probe(&pool, id, &commands).await
         })
         .await
     }
@@ -128,7 +125,7 @@ impl Probes {
     /// # Errors
     /// Returns [`Error::Unavailable`] if the database cannot be read now.
     pub async fn page(&self, after: Option<i64>, limit: u32) -> Result<Vec<ListedProbe>, Error> {
-        answered(store::page(&self.pool, after.unwrap_or(0), i64::MAX, limit.into())).await
+        store::page(&self.pool, after.unwrap_or(0), i64::MAX, limit.into()).await
     }
 }
 

@@ -7,9 +7,9 @@ use super::{
     ListedProbe,
     grid::{Direction, Grid, Position, Probe},
 };
-use crate::{
-    boot::pooler::{on, repeatable, within},
+use runtime::{
     error::Error,
+    pooler::{on, repeatable, within},
 };
 
 /// Inserts a probe.

@@ -13,10 +13,7 @@ use super::{
     refill::Span,
     store,
 };
-use crate::{
-    boot::db::answered,
-    error::{Error, causes},
-};
+use runtime::error::{Error, causes};
 
 impl Reader {
     /// Reads the prices of the last days, or of all.
@@ -97,7 +94,7 @@ impl Reader {
         let failed = gap.is_some() && (timed_out || coverage.is_some_and(|coverage| coverage.failed));
         let paused =
             coverage.map_or(now, |coverage| coverage.pause_until).max(now + self.ages.failed.min(self.ages.local));
-        let oldest = answered(store::oldest(&self.pool, series, &self.config.providers)).await?;
+        let oldest = store::oldest(&self.pool, series, &self.config.providers).await?;
         let (value, mut fresh_until) = match points.last().map(|point| point.bucket) {
             None if failed => (Value::Nothing, paused),
             None if !coverage.is_some_and(|coverage| coverage.offered) && oldest.is_none() => {
@@ -140,7 +137,7 @@ impl Reader {
 
     async fn points(&self, series: &Series, window: &Window) -> Result<Vec<Point>, Error> {
         let preferred = &self.config.providers;
-        let mut points = answered(store::series(&self.pool, series, preferred, window.from, window.to)).await?;
+        let mut points = store::series(&self.pool, series, preferred, window.from, window.to).await?;
         let from = window.start(series.interval, &points);
         points.retain(|point| point.bucket >= from);
         Ok(points)

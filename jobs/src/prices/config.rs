@@ -5,10 +5,8 @@ use std::fmt;
 use url::Url;
 
 use super::model::{AssetId, Currency, ProviderId};
-use crate::{
-    config::EnvReader,
-    schedule::{CatchUp, Cron},
-};
+use queue::schedule::{CatchUp, Cron};
+use runtime::config::EnvReader;
 
 /// Which prices are fetched, and from which providers.
 #[derive(Debug, Clone)]

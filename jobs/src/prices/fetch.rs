@@ -18,11 +18,12 @@ use super::{
         fetches::{self, Tally},
     },
 };
-use crate::{
-    boot::db::answered,
+use queue::{
+    Failure, Job, JobId, NewJob, Origin, Outcome, Policy, Replayable, Run, Tx, enqueue, retry::Backoff, schedule::Work,
+};
+use runtime::{
+    db::with_time_limit,
     error::{Error, causes},
-    queue::{self, Failure, Job, JobId, NewJob, Origin, Outcome, Policy, Revive, Run, Tx, enqueue, retry::Backoff},
-    schedule::Work,
 };
 
 const STORED: &str = "millrace_prices_stored_total";
@@ -79,7 +80,7 @@ impl Prices {
     /// [`Error::Unavailable`] when the database is unavailable.
     pub async fn fetch_today(&self, origin: Origin) -> Result<EnqueuedFetches, Error> {
         let day = self.clock.now().date();
-        answered(async {
+        with_time_limit(async {
             let mut tx = self.queue.begin().await?;
             let jobs = self.record_fetches(&mut tx, day).await?;
             let jobs: Vec<NewJob> = jobs.into_iter().map(|job| job.origin(origin.clone())).collect();
@@ -137,7 +138,7 @@ impl Job for FetchPrices {
         }
     }
 
-    async fn bury(self, prices: Prices, reason: String) -> Result<(), Failure> {
+    async fn on_discard(self, prices: Prices, reason: String) -> Result<(), Failure> {
         let mut tx = prices.queue.begin().await?;
         fetches::lock_day(&mut tx, self.day).await?;
         let ended = fetches::give_up(&mut tx, self.day, &self.asset, self.provider, &reason).await?;
@@ -152,8 +153,8 @@ impl Job for FetchPrices {
     }
 }
 
-impl Revive for FetchPrices {
-    async fn revive(self, _: Prices, tx: &mut Tx) -> Result<(), Error> {
+impl Replayable for FetchPrices {
+    async fn on_replay(self, _: Prices, tx: &mut Tx) -> Result<(), Error> {
         Ok(fetches::reopen(tx, self.day, &self.asset, self.provider).await?)
     }
 }
@@ -161,7 +162,7 @@ impl Revive for FetchPrices {
 impl FetchPrices {
     /// Runs the fetch. The outer error is a failure of ours; the inner result is the outcome of the job.
     async fn fetch(&self, prices: &Prices) -> Result<Result<Outcome, Failure>, Error> {
-        let open = answered(fetches::find_open(&prices.pool, self.day, &self.asset, self.provider)).await?;
+        let open = fetches::find_open(&prices.pool, self.day, &self.asset, self.provider).await?;
         // It was ended by an earlier run whose result was lost, or was deleted.
         let Some(open) = open else { return Ok(Ok(Outcome::Done)) };
         if open.now - open.enqueued_at > MAX_AGE {
@@ -224,7 +225,7 @@ impl FetchPrices {
     ) -> Result<Result<bool, ProviderError>, Error> {
         let to = self.day.midnight().assume_utc();
         let from = to - Span::days(DAYS);
-        let stored_buckets = answered(store::buckets(&prices.pool, series, self.provider, from, to)).await?;
+        let stored_buckets = store::buckets(&prices.pool, series, self.provider, from, to).await?;
         let last = to - Span::DAY;
         let (mut offered, mut error, mut reaches) = (false, None, stored_buckets.last() == Some(&last));
         let mut pages = provider.candles(series, first_bucket_to_fetch(&stored_buckets, from, to), to);
@@ -248,8 +249,7 @@ impl FetchPrices {
         }
         tally.rejected += page.rejected.len() as u64;
         let stored =
-            answered(store::upsert_candles(&prices.pool, series, self.provider, &page.candles, prices.clock.now()))
-                .await?;
+            store::upsert_candles(&prices.pool, series, self.provider, &page.candles, prices.clock.now()).await?;
         if (stored.new, stored.revised) != (0, 0)
             && let Err(error) = prices.invalidate(series).await
         {
@@ -281,7 +281,7 @@ impl FetchPrices {
             tx.commit().await?;
             Ok::<_, Error>(finished.then_some(day))
         };
-        let Some(day) = answered(finished).await? else { return Ok(Ok(Outcome::Done)) };
+        let Some(day) = with_time_limit(finished).await? else { return Ok(Ok(Outcome::Done)) };
         self.count(outcome);
         if outcome == "done" {
             let now = prices.clock.now().unix_timestamp();
@@ -296,7 +296,7 @@ impl FetchPrices {
 
     /// Records a run that will be followed by another one.
     async fn record_unfinished(&self, prices: &Prices, outcome: &'static str, tally: Tally) -> Result<(), Error> {
-        answered(fetches::add_counts(&prices.pool, self.day, &self.asset, self.provider, &tally)).await?;
+        fetches::add_counts(&prices.pool, self.day, &self.asset, self.provider, &tally).await?;
         self.count(outcome);
         let (asset, provider, note) = (self.asset.as_str(), self.provider.as_str(), tally.note);
         tracing::warn!(asset, provider, day = %self.day, outcome, note, "PRICES_NOT_YET_FETCHED");

@@ -46,11 +46,11 @@ use self::{
     providers::Providers,
     read::{Chart, Days, Quote, Read, Reader},
 };
-use crate::{
+use queue::Queue;
+use runtime::{
+    clients::redis::Redis,
     clock::Clock,
     error::{Error, causes},
-    queue::Queue,
-    remote::redis::Redis,
 };
 
 /// The price feature. Clones share everything.

@@ -15,10 +15,10 @@ use super::{
     model::{ProviderId, Series},
     providers::{ProviderError, Providers},
 };
-use crate::{
+use runtime::{
+    clients::{redis::Broken, single_flight::SingleFlight},
     clock::Clock,
     error::Error,
-    remote::{redis::Broken, single_flight::SingleFlight},
 };
 
 /// Cache look-ups, by outcome.

@@ -15,7 +15,7 @@ use super::{
     read::{LOCK_POLL, LOCK_TTL, LOCK_WAIT, Reader},
     store,
 };
-use crate::{boot::db::answered, error::Error};
+use runtime::{db::with_time_limit, error::Error};
 
 /// The start of the first bucket, and the end of the last one.
 pub(super) type Span = (OffsetDateTime, OffsetDateTime);
@@ -130,7 +130,7 @@ impl Reader {
                 Ok(page) if page.candles.is_empty() => CallReport::PageStored,
                 Ok(page) => {
                     let upsert = store::upsert_candles(&self.pool, series, provider.id(), &page.candles, self.now());
-                    match answered(upsert).await {
+                    match with_time_limit(upsert).await {
                         Ok(_) => CallReport::PageStored,
                         Err(error) => {
                             tracing::warn!(%error, "could not store prices");
@@ -155,7 +155,7 @@ impl Reader {
         coverage: Option<Coverage>,
     ) -> Result<Option<Span>, Error> {
         let to = series.interval.bucket(now);
-        let points = answered(store::series(&self.pool, series, &self.config.providers, from, to)).await?;
+        let points = store::series(&self.pool, series, &self.config.providers, from, to).await?;
         let there = points.iter().map(|point| point.bucket);
         Ok(missing_span(series.interval, from, now, there, coverage.map(|coverage| (coverage.from, coverage.to))))
     }

@@ -22,7 +22,7 @@ use super::{
     model::{AssetId, Currency},
     read::{LOCK_POLL, LOCK_TTL, LOCK_WAIT, Quote, Read, Reader},
 };
-use crate::error::Error;
+use runtime::error::Error;
 
 /// The result for each asset.
 type QuoteResults = HashMap<AssetId, Result<Read<Quote>, Error>>;

@@ -7,9 +7,9 @@ use sqlx::PgPool;
 use time::OffsetDateTime;
 
 use super::model::{AssetId, Candle, Currency, Point, ProviderId, Series, Spot, Volume};
-use crate::{
-    boot::pooler::{on, repeatable},
+use runtime::{
     error::Error,
+    pooler::{on, repeatable},
 };
 
 /// The number of rows that an upsert changed.

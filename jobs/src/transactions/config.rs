@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::config::{EnvReader, Environment};
+use runtime::config::{EnvReader, Environment};
 
 /// The value of `PROCESSOR_URL` that selects the simulation instead of a real processor.
 const SIMULATED: &str = "simulated";

@@ -10,11 +10,8 @@ use super::{
     model::{NewTransaction, Transaction},
     store::conflicts::delete_expired,
 };
-use crate::{
-    boot::db::answered,
-    error::Error,
-    queue::{Retention, batch::Limits, retry::Backoff},
-};
+use queue::{Retention, batch::Limits, retry::Backoff};
+use runtime::error::Error;
 
 /// One writer: with two, a commit could wait for a row lock that the other one holds on the same id.
 pub const WRITES: Limits = Limits { writers: 1, size: 500, waiting: 20_000 };
@@ -68,7 +65,7 @@ pub async fn run_retention(pool: &PgPool, retention: Retention, stop: &Cancellat
 async fn delete_all_expired(pool: &PgPool, age: Duration, stop: &CancellationToken) -> Result<i64, Error> {
     let (mut next, mut deleted) = (Some(String::new()), 0);
     while let Some(after) = next.filter(|_| !stop.is_cancelled()) {
-        let step = answered(delete_expired(pool, &after, age)).await?;
+        let step = delete_expired(pool, &after, age).await?;
         deleted += step.deleted;
         next = step.next;
     }

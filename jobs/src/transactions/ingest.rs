@@ -9,10 +9,8 @@ use super::{
     model::{Ingested, NewTransaction, Transaction},
     process, store,
 };
-use crate::{
-    error::Error,
-    queue::{Origin, Queue, enqueue},
-};
+use queue::{Origin, Queue, enqueue};
+use runtime::error::Error;
 
 /// A received webhook.
 #[derive(Debug, Clone)]

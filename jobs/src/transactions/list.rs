@@ -11,10 +11,8 @@ use super::{
     process::ProcessTransaction,
     store,
 };
-use crate::{
-    error::Error,
-    queue::{self, Job},
-};
+use queue::Job;
+use runtime::error::Error;
 
 /// Unsettled transactions are found through their jobs, up to this number of jobs.
 const MAX_JOBS: usize = 10_000;

@@ -42,17 +42,11 @@ use self::{
     processor::Processor,
     settlement_listener::SettlementListener,
 };
-use crate::{
-    boot::{
-        db::{Database, answered},
-        telemetry::traces::span::Span,
-    },
-    error::Error,
-    queue::{
-        self, Job, Origin, Queue, Retention,
-        batch::{Batch, Limits},
-    },
+use queue::{
+    Job, Origin, Queue, Retention,
+    batch::{Batch, Limits},
 };
+use runtime::{db::Database, error::Error, telemetry::traces::span::Span};
 
 /// Webhooks that repeat an id with another payload.
 const CONFLICTS: &str = "millrace_webhook_conflicts_total";
@@ -158,7 +152,7 @@ impl Transactions {
         if let Some(transaction) = &mut found
             && transaction.status == Status::Processing
             && transaction.remaining.is_zero()
-            && let Some(seconds) = answered(process::due_in(&self.pool, transaction.id)).await?
+            && let Some(seconds) = process::due_in(&self.pool, transaction.id).await?
         {
             // The first estimate has passed: the job was snoozed, and has a later due time.
             transaction.remaining = Duration::try_from_secs_f64(seconds).unwrap_or_default();
@@ -202,7 +196,7 @@ impl Transactions {
         limit: u32,
         cursor: Option<Cursor>,
     ) -> Result<Vec<Transaction>, Error> {
-        answered(list::page(&self.pool, status, limit, cursor)).await
+        list::page(&self.pool, status, limit, cursor).await
     }
 
     /// Settles a transaction, unless it is already settled.

@@ -12,11 +12,8 @@ use super::{
     processor::{CallOutcome, Processor, sender_error},
     store,
 };
-use crate::{
-    boot::db::answered,
-    error::Error,
-    queue::{self, Failure, Job, JobId, NewJob, Outcome, Policy, Revive, Run, Tx, retry::Backoff},
-};
+use queue::{Failure, Job, JobId, NewJob, Outcome, Policy, Replayable, Run, Tx, retry::Backoff};
+use runtime::error::Error;
 
 /// The pause before a retry when the database is not available.
 const DATABASE_RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -79,14 +76,14 @@ impl Job for ProcessTransaction {
         }
     }
 
-    async fn bury(self, transactions: Transactions, reason: String) -> Result<(), Failure> {
+    async fn on_discard(self, transactions: Transactions, reason: String) -> Result<(), Failure> {
         Ok(transactions.settle(self.id, Settlement::Failed(sender_error(reason))).await?)
     }
 }
 
-impl Revive for ProcessTransaction {
+impl Replayable for ProcessTransaction {
     /// Resets a FAILED transaction to PROCESSING: the only transition out of FAILED.
-    async fn revive(self, _: Transactions, tx: &mut Tx) -> Result<(), Error> {
+    async fn on_replay(self, _: Transactions, tx: &mut Tx) -> Result<(), Error> {
         store::reset_failed(tx, self.id).await
     }
 }
@@ -97,7 +94,7 @@ impl ProcessTransaction {
         let accepted = CallOutcome::Settled(Settlement::Processed);
         let outcome = match &*transactions.processor {
             Processor::Simulated => accepted,
-            Processor::Http(client) => match answered(store::get(&transactions.pool, self.id)).await? {
+            Processor::Http(client) => match store::get(&transactions.pool, self.id).await? {
                 Some(transaction) if transaction.status == Status::Processing => client.call(&transaction, run).await?,
                 // An earlier run settled it and its result was lost, or the row was deleted: there is nothing to do.
                 _ => return Ok(accepted),

@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::store;
-use crate::boot::{
-    db::{Database, answered},
-    listen::{Heard, listen},
+use runtime::{
+    db::Database,
+    listen::{ListenEvent, listen},
 };
 
 /// The notification channel. A payload is a list of ids, so that a batch of settlements needs only a few notifications.
@@ -64,16 +64,16 @@ impl SettlementListener {
     pub async fn run(&self, database: &Database, pool: &PgPool, stop: &CancellationToken) {
         let poll_now = Notify::new();
         let listening = listen(database, CHANNEL, stop, |event| match event {
-            Heard::Payload(ids) => self.wake(ids.split(',').filter_map(|id| Uuid::try_parse(id).ok())),
-            Heard::Listening => poll_now.notify_one(),
-            Heard::Deaf => {}
+            ListenEvent::Notification(ids) => self.wake(ids.split(',').filter_map(|id| Uuid::try_parse(id).ok())),
+            ListenEvent::Connected => poll_now.notify_one(),
+            ListenEvent::Disconnected => {}
         });
         let polling = async {
             while !stop.is_cancelled() {
                 let ids: Vec<Uuid> = self.groups().keys().copied().collect();
                 if !ids.is_empty() {
                     let settled = tokio::select! {
-                        settled = answered(store::find_settled(pool, &ids)) => settled,
+                        settled = store::find_settled(pool, &ids) => settled,
                         () = stop.cancelled() => return,
                     };
                     match settled {

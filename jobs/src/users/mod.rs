@@ -21,7 +21,8 @@ pub use model::{Credentials, NewUser, Password, Role, User, UserId};
 use sqlx::PgPool;
 
 use self::password::{Hasher, Verification};
-use crate::{boot::db::answered, error::Error, text};
+use crate::text;
+use runtime::error::Error;
 
 /// The feature. Clones share its state.
 #[derive(Debug, Clone)]
@@ -44,7 +45,7 @@ impl Users {
     pub async fn register(&self, mut new: NewUser) -> Result<Option<User>, Error> {
         let slot = self.hasher.reserve()?;
         let hash = slot.hash(std::mem::take(&mut new.password)).await?;
-        answered(store::insert(&self.pool, &new, &hash)).await
+        store::insert(&self.pool, &new, &hash).await
     }
 
     /// Returns the user with this address and password; `None` if the address is unknown or the password is wrong. Both
@@ -55,11 +56,11 @@ impl Users {
     /// hashed.
     pub async fn login(&self, credentials: Credentials) -> Result<Option<User>, Error> {
         let slot = self.hasher.reserve()?;
-        let (user, hash) = answered(store::find_by_email(&self.pool, &credentials.email)).await?.unzip();
+        let (user, hash) = store::find_by_email(&self.pool, &credentials.email).await?.unzip();
         let verification = slot.verify(credentials.password, hash.clone()).await?;
         let user = user.filter(|_| verification != Verification::Wrong);
         if let (Some(user), Some(old), Verification::Outdated(new)) = (&user, hash, &verification) {
-            answered(store::replace_hash(&self.pool, user.id, &old, new)).await?;
+            store::replace_hash(&self.pool, user.id, &old, new).await?;
         }
         Ok(user)
     }
@@ -73,13 +74,13 @@ impl Users {
         const PAGE: i64 = 1000;
         let (mut after, mut added) = (0, 0);
         loop {
-            let page = answered(store::without_key(pool, after, PAGE)).await?;
+            let page = store::without_key(pool, after, PAGE).await?;
             let Some((last, _)) = page.last() else { return Ok(added) };
             after = *last;
             let mut seen = HashSet::new();
             let keyed = page.into_iter().map(|(id, email)| (id, text::account_key(&email)));
             let (ids, keys): (Vec<_>, Vec<_>) = keyed.filter(|(_, key)| seen.insert(key.clone())).unzip();
-            added += answered(store::add_keys(pool, &ids, &keys)).await?;
+            added += store::add_keys(pool, &ids, &keys).await?;
         }
     }
 
@@ -88,6 +89,6 @@ impl Users {
     /// # Errors
     /// Returns [`Error::Unavailable`] if the database cannot be read now.
     pub async fn find(&self, id: UserId) -> Result<Option<User>, Error> {
-        answered(store::find(&self.pool, id)).await
+        store::find(&self.pool, id).await
     }
 }

@@ -10,7 +10,7 @@ use metrics::{counter, describe_counter};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::model::Password;
-use crate::error::Error;
+use runtime::error::Error;
 
 /// Computed hashes, for registrations and for comparisons.
 const HASHES: &str = "millrace_password_hashes_total";

@@ -3,9 +3,9 @@
 use sqlx::PgPool;
 
 use super::model::{Email, NewUser, Role, User, UserId};
-use crate::{
-    boot::pooler::{on, repeatable},
+use runtime::{
     error::Error,
+    pooler::{on, repeatable},
 };
 
 /// Inserts a user; `None` if the address is known already. The unique indexes decide, also between concurrent inserts.

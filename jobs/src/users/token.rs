@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::model::{Role, UserId};
-use crate::error::Error;
+use runtime::error::Error;
 
 /// The lifetime of a token.
 pub const LIFETIME: Duration = Duration::from_secs(3600);

@@ -23,8 +23,9 @@ use std::{
     time::Duration,
 };
 
-use jobs::{clock::Clock, prices::model::ProviderId};
+use jobs::prices::model::ProviderId;
 use poem::{Endpoint, EndpointExt, Request, Response, Server, endpoint::make, http::StatusCode, listener::TcpAcceptor};
+use runtime::clock::Clock;
 use tokio::task::JoinHandle;
 
 pub use table::Table;

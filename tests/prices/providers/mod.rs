@@ -6,15 +6,12 @@ mod faults;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
-use jobs::{
-    clock::Clock,
-    config::EnvReader,
-    prices::{
-        Config,
-        model::{AssetId, Currency, Interval, ProviderId, Series, Spot, Volume},
-        providers::{CandlePage, Provider, ProviderError, Providers, Spots},
-    },
+use jobs::prices::{
+    Config,
+    model::{AssetId, Currency, Interval, ProviderId, Series, Spot, Volume},
+    providers::{CandlePage, Provider, ProviderError, Providers, Spots},
 };
+use runtime::{clock::Clock, config::EnvReader};
 use sqlx::types::BigDecimal;
 use time::{Duration, OffsetDateTime, macros::datetime};
 

@@ -2,7 +2,7 @@
 
 use sqlx::{PgPool, Result};
 
-use crate::boot::pooler::repeatable;
+use runtime::pooler::repeatable;
 
 /// Adds a daily price for each of the last `days` completed days.
 pub async fn add(pool: &PgPool, asset: &str, currency: &str, days: i32) -> Result<()> {

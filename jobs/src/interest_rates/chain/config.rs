@@ -8,7 +8,7 @@ use alloy::{
 };
 use url::Url;
 
-use crate::config::{EnvReader, Environment};
+use runtime::config::{EnvReader, Environment};
 
 use super::published_keys;
 

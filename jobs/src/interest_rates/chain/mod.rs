@@ -50,7 +50,7 @@ use self::{
     rpc::RpcError,
     transaction::UnsignedTransaction,
 };
-use crate::error::Error;
+use runtime::error::Error;
 
 /// One contract, and the key that writes to it. Clones share the connection.
 #[derive(Clone)]

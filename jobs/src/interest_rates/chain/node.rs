@@ -11,7 +11,7 @@ use super::{
     rpc::{Rpc, RpcError},
     transaction::{Fees, Hash, Pricing, Receipt},
 };
-use crate::error::Error;
+use runtime::error::Error;
 
 /// A node of Ethereum or of a compatible chain.
 #[derive(Clone)]

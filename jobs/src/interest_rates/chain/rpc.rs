@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::{contract, error::ChainError};
-use crate::{
+use runtime::{
+    clients::send::send,
     error::{Error, causes},
-    remote::send::send,
 };
 
 /// The time limit of one call.

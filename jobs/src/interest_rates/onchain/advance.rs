@@ -6,16 +6,13 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{ChainStorage, StorageError};
-use crate::{
-    boot::db::answered,
-    error::Error,
-    interest_rates::{
-        Rate,
-        chain::{ChainError, Hash, Outcome as TransactionOutcome, ScaledRate, SentTransaction, SignedTransaction},
-        model::SubmissionState,
-        store::sends,
-    },
+use crate::interest_rates::{
+    Rate,
+    chain::{ChainError, Hash, Outcome as TransactionOutcome, ScaledRate, SentTransaction, SignedTransaction},
+    model::SubmissionState,
+    store::sends,
 };
+use runtime::error::Error;
 
 /// How long a request waits for confirmation: a few seconds longer than most chains need for a block.
 pub const CONFIRM_WITHIN: Duration = Duration::from_secs(20);
@@ -60,7 +57,7 @@ impl ChainStorage {
             match self.advance(id, deadline).await {
                 Err(StorageError::Chain(ChainError::Unreachable(reason)))
                     if Instant::now() + RETRY_PAUSE < deadline
-                        && !answered(sends::list(&self.pool, id, &self.contract)).await?.is_empty() =>
+                        && !sends::list(&self.pool, id, &self.contract).await?.is_empty() =>
                 {
                     tracing::debug!(rate = %id, reason, "the chain did not respond; retrying");
                     tokio::time::sleep(RETRY_PAUSE).await;
@@ -73,14 +70,14 @@ impl ChainStorage {
     /// Advances a submission until it is saved or until `deadline`. Several processes may advance the same submission.
     pub(super) async fn advance(&self, id: Uuid, deadline: Instant) -> Result<Progress, StorageError> {
         loop {
-            let Some(recorded) = answered(sends::find(&self.pool, id)).await? else { return Ok(Progress::Withdrawn) };
+            let Some(recorded) = sends::find(&self.pool, id).await? else { return Ok(Progress::Withdrawn) };
             match recorded.state {
                 SubmissionState::Saved => return Ok(Progress::Saved),
                 SubmissionState::Withdrawn => return Ok(Progress::Withdrawn),
                 SubmissionState::Pending => {}
             }
             if let Some(record) = self.chain.find(id).await? {
-                answered(sends::mark_saved(&self.pool, id, record.saved_at)).await?;
+                sends::mark_saved(&self.pool, id, record.saved_at).await?;
                 tracing::info!(rate = %id, index = record.index, "RATE_SAVED");
                 return Ok(Progress::Saved);
             }
@@ -88,7 +85,7 @@ impl ChainStorage {
             if rest.is_zero() {
                 return Ok(Progress::Waiting);
             }
-            let sent = answered(sends::list(&self.pool, id, &self.contract)).await?;
+            let sent = sends::list(&self.pool, id, &self.contract).await?;
             let Some((last, age)) = sent.last() else {
                 self.send(id, &recorded.rate, 0, Next::New).await?;
                 continue;
@@ -118,10 +115,9 @@ impl ChainStorage {
     async fn send(&self, id: Uuid, rate: &Rate, seen: usize, next: Next<'_>) -> Result<(), StorageError> {
         let _guard = self.sender_lock.lock().await;
         let work = async {
-            let tx = answered(sends::lock_sender(&self.pool, &self.chain.sender())).await?;
-            let pending =
-                answered(sends::find(&self.pool, id)).await?.is_some_and(|now| now.state == SubmissionState::Pending);
-            if !pending || answered(sends::list(&self.pool, id, &self.contract)).await?.len() != seen {
+            let tx = sends::lock_sender(&self.pool, &self.chain.sender()).await?;
+            let pending = sends::find(&self.pool, id).await?.is_some_and(|now| now.state == SubmissionState::Pending);
+            if !pending || sends::list(&self.pool, id, &self.contract).await?.len() != seen {
                 return Ok(());
             }
             let sent = self.sign_and_send(id, rate, next).await;
@@ -146,7 +142,7 @@ impl ChainStorage {
         let last = match next {
             Next::New => return self.send_new(id, units).await,
             Next::Resend(last) => {
-                answered(sends::mark_resent(&self.pool, id, last.hash)).await?;
+                sends::mark_resent(&self.pool, id, last.hash).await?;
                 match self.chain.send(&last.raw).await {
                     // Fees have risen since it was signed: the same bytes would be refused again.
                     Err(ChainError::Underpriced) => last,
@@ -191,7 +187,7 @@ impl ChainStorage {
             Err(ChainError::AlreadySaved) => return Ok(None),
             signed => signed?,
         };
-        answered(sends::insert_send(&self.pool, id, &self.contract, &self.chain.sender(), &signed)).await?;
+        sends::insert_send(&self.pool, id, &self.contract, &self.chain.sender(), &signed).await?;
         Ok(Some(signed))
     }
 
@@ -202,7 +198,7 @@ impl ChainStorage {
             return Ok(());
         }
         tracing::warn!(rate = %id, %hash, %error, "RATE_REFUSED");
-        answered(sends::delete_refused(&self.pool, id, hash)).await?;
+        sends::delete_refused(&self.pool, id, hash).await?;
         Err(error.into())
     }
 }

@@ -5,7 +5,8 @@ use std::{sync::PoisonError, time::Duration};
 use tokio::time::Instant;
 
 use super::ChainStorage;
-use crate::{error::causes, interest_rates::chain::ChainError};
+use crate::interest_rates::chain::ChainError;
+use runtime::error::causes;
 
 /// How long a successful check of the funds stays valid. A check costs four calls, and readiness is polled often.
 const FUNDED_FOR: Duration = Duration::from_secs(30);

@@ -29,10 +29,10 @@ use super::{
     storage::Storage,
     store::{self, sends},
 };
-use crate::{
-    boot::db::answered,
+use queue::{Failure, NewJob, Origin, Outcome, Queue, enqueue};
+use runtime::{
+    db::with_time_limit,
     error::{Error, causes},
-    queue::{Failure, NewJob, Origin, Outcome, Queue, enqueue},
 };
 
 /// The delay of the reconcile job. By then the request of the submission has ended.
@@ -102,17 +102,17 @@ impl ChainStorage {
         origin: Origin,
     ) -> Result<Option<Uuid>, Error> {
         let mut tx = self.queue.begin().await?;
-        let Some(id) = answered(sends::insert(&mut tx, rate, assets, key)).await? else { return Ok(None) };
+        let Some(id) = sends::insert(&mut tx, rate, assets, key).await? else { return Ok(None) };
         let job = NewJob::of(&ReconcileRate { id })?.after(RECONCILE_AFTER).origin(origin);
-        answered(enqueue(&mut tx, &[job])).await?;
-        answered(tx.commit()).await?;
+        enqueue(&mut tx, &[job]).await?;
+        with_time_limit(tx.commit()).await?;
         Ok(Some(id))
     }
 
     /// Advances the earlier submission with the same key, if it has the same assets.
     async fn resume(&self, key: &str, assets: &serde_json::Value) -> Result<SubmissionOutcome, Error> {
         let withdrawn = || Error::Unavailable("the first submission of this key was just withdrawn".into());
-        match answered(sends::find_by_key(&self.pool, key, assets)).await? {
+        match sends::find_by_key(&self.pool, key, assets).await? {
             None => Err(withdrawn()),
             Some((_, false)) => Ok(SubmissionOutcome::Conflict),
             Some((id, true)) => match self.advance_with_retries(id).await {
@@ -140,7 +140,7 @@ impl ChainStorage {
     /// Withdraws a submission under the lock of the account; `false` if a transaction was signed for it.
     async fn withdraw(&self, id: Uuid) -> Result<bool, Error> {
         let _guard = self.sender_lock.lock().await;
-        answered(async {
+        with_time_limit(async {
             let mut tx = sends::lock_sender(&self.pool, &self.chain.sender()).await?;
             let withdrawn = sends::withdraw(&mut tx, id).await?;
             tx.commit().await?;
@@ -205,7 +205,7 @@ impl Storage for ChainStorage {
             let is_pending = |found: Option<RecordedSubmission>| {
                 found.is_some_and(|recorded| recorded.state == SubmissionState::Pending)
             };
-            if !self.withdraw(id).await? && is_pending(answered(sends::find(&self.pool, id)).await?) {
+            if !self.withdraw(id).await? && is_pending(sends::find(&self.pool, id).await?) {
                 tracing::error!(rate = %id, "RATE_ABANDONED: the job is dead, but a transaction was sent; replay the job");
             }
             Ok(())

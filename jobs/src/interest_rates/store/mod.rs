@@ -11,9 +11,9 @@ use super::{
     Rate,
     model::{Asset, Cursor, SavedRate},
 };
-use crate::{
-    boot::pooler::{on, repeatable},
+use runtime::{
     error::Error,
+    pooler::{on, repeatable},
 };
 
 /// The stored form of assets. Equal assets have equal forms, regardless of how the client wrote the numbers.

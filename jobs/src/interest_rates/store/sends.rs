@@ -7,14 +7,14 @@ use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{
-    boot::pooler::{Transaction, begin, on, repeatable, within},
+use crate::interest_rates::{
+    Rate,
+    chain::{Fees, Hash, SignedTransaction},
+    model::{RecordedSubmission, SubmissionState},
+};
+use runtime::{
     error::Error,
-    interest_rates::{
-        Rate,
-        chain::{Fees, Hash, SignedTransaction},
-        model::{RecordedSubmission, SubmissionState},
-    },
+    pooler::{Transaction, begin, on, repeatable, within},
 };
 
 /// Records a submission for a chain; `None` if its key is known already.

@@ -44,8 +44,8 @@ pub enum Lookup {
 #[error("cache: {0}")]
 pub struct CacheError(pub String);
 
-impl From<crate::remote::redis::Broken> for CacheError {
-    fn from(error: crate::remote::redis::Broken) -> Self {
+impl From<runtime::clients::redis::Broken> for CacheError {
+    fn from(error: runtime::clients::redis::Broken) -> Self {
         Self(error.0)
     }
 }

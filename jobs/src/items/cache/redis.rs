@@ -6,7 +6,7 @@ use ::redis::{Cmd, FromRedisValue};
 use uuid::Uuid;
 
 use super::{super::item::ItemId, CacheError, Entry, LEASE_TTL, Lease, Lookup};
-use crate::remote::redis::{self, millis};
+use runtime::clients::redis::{self, millis};
 
 /// The TTL of entries. It limits how long an item may be outdated if both the write's own removal and its indexing
 /// job's removal are lost.

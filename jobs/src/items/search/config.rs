@@ -5,7 +5,7 @@ use std::fmt;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use crate::config::EnvReader;
+use runtime::config::EnvReader;
 
 /// The search settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

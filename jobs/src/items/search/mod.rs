@@ -28,7 +28,7 @@ pub use model::{Document, Hit, MAX_COUNTED, SearchResults};
 pub use postgres::Postgres;
 pub use searcher::Searcher;
 
-use crate::error::Error;
+use runtime::error::Error;
 
 /// A search index.
 ///

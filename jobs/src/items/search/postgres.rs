@@ -9,7 +9,7 @@ use super::{
     store::{self, Matches, SameVersion, TextQuery},
     words::{Field, Match, Terms, corrections},
 };
-use crate::{boot::db::answered, error::Error};
+use runtime::error::Error;
 
 /// Misspelt words are corrected if a query has fewer matches than this. It equals the longest page, so that neither the
 /// total nor the order depends on the requested page size.
@@ -33,22 +33,22 @@ impl Postgres {
         if correctable.is_empty() {
             return Ok(Matches::default());
         }
-        let corrections = corrections(&answered(store::find_similar_words(&self.pool, &correctable)).await?);
+        let corrections = corrections(&store::find_similar_words(&self.pool, &correctable).await?);
         if corrections.is_empty() {
             return Ok(Matches::default());
         }
         let corrected = field_queries(terms, Match::Corrected(&corrections));
-        answered(store::find_misspelt(&self.pool, &corrected, query, limit)).await
+        store::find_misspelt(&self.pool, &corrected, query, limit).await
     }
 }
 
 impl Search for Postgres {
     async fn upsert(&self, document: Document) -> Result<(), Error> {
-        answered(store::upsert(&self.pool, &[document], SameVersion::Keep)).await
+        store::upsert(&self.pool, &[document], SameVersion::Keep).await
     }
 
     async fn remove(&self, id: i64, version: i64) -> Result<(), Error> {
-        answered(store::remove(&self.pool, id, version)).await
+        store::remove(&self.pool, id, version).await
     }
 
     async fn search(&self, query: &str, limit: u32) -> Result<SearchResults, Error> {
@@ -61,7 +61,7 @@ impl Search for Postgres {
             whole: field_queries(&terms, Match::Whole),
             prefix: terms.has_prefix().then(|| field_queries(&terms, Match::Prefix)),
         };
-        let Matches { mut total, mut documents } = answered(store::find(&self.pool, &query, limit)).await?;
+        let Matches { mut total, mut documents } = store::find(&self.pool, &query, limit).await?;
         if total < ENOUGH_MATCHES {
             let misspelt = self.find_misspelt(&terms, &query, limit).await?;
             total = MAX_COUNTED.min(total + misspelt.total);

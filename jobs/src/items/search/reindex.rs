@@ -13,11 +13,8 @@ use super::{
     model::Document,
     store::{self, SameVersion},
 };
-use crate::{
-    boot::db::answered,
-    error::Error,
-    queue::{Failure, Job, NewJob, Outcome, Policy, Queue, Run, enqueue},
-};
+use queue::{Failure, Job, NewJob, Outcome, Policy, Queue, Run, enqueue};
+use runtime::{db::with_time_limit, error::Error};
 
 /// The number of items in a page.
 const PAGE_SIZE: i64 = 200;
@@ -86,15 +83,15 @@ impl Searcher {
     /// When the database or Elasticsearch fails. The pages written so far stay.
     pub async fn reindex(&self, mut progress: impl FnMut(Progress)) -> Result<Progress, Error> {
         let pool = &self.postgres.pool;
-        let estimate = answered(store::items_estimate(pool)).await?;
+        let estimate = store::items_estimate(pool).await?;
         let mut so_far = Progress { of: u64::try_from(estimate).unwrap_or_default(), ..Progress::default() };
         let mut after = i64::MIN;
         loop {
-            let page = answered(store::items_after(pool, after, PAGE_SIZE)).await?;
+            let page = store::items_after(pool, after, PAGE_SIZE).await?;
             let Some(last) = page.last() else { break };
             after = last.id;
             for batch in split_by_size(page) {
-                answered(store::upsert(pool, &batch, SameVersion::Overwrite)).await?;
+                store::upsert(pool, &batch, SameVersion::Overwrite).await?;
                 so_far.written += batch.len() as u64;
                 if let Some(elasticsearch) = &self.elasticsearch {
                     elasticsearch.write(batch.into_iter().map(Write::Upsert).collect()).await?;
@@ -107,7 +104,7 @@ impl Searcher {
         if let Some(elasticsearch) = &self.elasticsearch {
             so_far.removed += self.remove_orphans_from(elasticsearch).await?;
         }
-        answered(store::delete_old_tombstones(pool)).await?;
+        store::delete_old_tombstones(pool).await?;
         so_far.of = so_far.written;
         progress(so_far);
         Ok(so_far)
@@ -118,11 +115,11 @@ impl Searcher {
     /// # Errors
     /// [`Error::Unavailable`] when the database is not available.
     pub async fn enqueue_reindex(&self, queue: &Queue) -> Result<(), Error> {
-        if !answered(store::has_stale_documents(&self.postgres.pool)).await? {
+        if !store::has_stale_documents(&self.postgres.pool).await? {
             return Ok(());
         }
         let mut tx = queue.begin().await?;
-        answered(async {
+        with_time_limit(async {
             enqueue(&mut tx, &[NewJob::of(&ReindexItems {})?.unique("stale".to_owned())]).await?;
             tx.commit().await
         })
@@ -134,7 +131,7 @@ impl Searcher {
         let pool = &self.postgres.pool;
         let (mut after, mut written) = (i64::MIN, 0);
         loop {
-            let page = answered(store::stale_after(pool, after, PAGE_SIZE)).await?;
+            let page = store::stale_after(pool, after, PAGE_SIZE).await?;
             let Some(last) = page.last() else {
                 tracing::info!(items = written, "all items are reindexed");
                 return Ok(true);
@@ -146,7 +143,7 @@ impl Searcher {
                 if let Some(elasticsearch) = &self.elasticsearch {
                     elasticsearch.write(batch.iter().cloned().map(Write::Upsert).collect()).await?;
                 }
-                answered(store::upsert(pool, &batch, SameVersion::Overwrite)).await?;
+                store::upsert(pool, &batch, SameVersion::Overwrite).await?;
             }
             if Instant::now() > until {
                 tracing::info!(items = written, "items reindexed; more remain");
@@ -163,11 +160,11 @@ impl Searcher {
         let pool = &self.postgres.pool;
         let (mut after, mut removed) = (i64::MIN, 0);
         loop {
-            let page = answered(store::documents_after(pool, after, PAGE_SIZE)).await?;
+            let page = store::documents_after(pool, after, PAGE_SIZE).await?;
             let Some((last, _)) = page.last() else { return Ok(removed) };
             after = *last;
             for (id, version) in self.orphans(page).await? {
-                answered(store::remove(pool, id, version)).await?;
+                store::remove(pool, id, version).await?;
                 removed += 1;
             }
         }
@@ -192,7 +189,7 @@ impl Searcher {
     /// Those of these documents, by id and version, that have no item.
     async fn orphans(&self, documents: Vec<(i64, i64)>) -> Result<Vec<(i64, i64)>, Error> {
         let ids: Vec<i64> = documents.iter().map(|(id, _)| *id).collect();
-        let missing = answered(store::find_missing_items(&self.postgres.pool, &ids)).await?;
+        let missing = store::find_missing_items(&self.postgres.pool, &ids).await?;
         Ok(documents.into_iter().filter(|(id, _)| missing.contains(id)).collect())
     }
 }

@@ -18,7 +18,7 @@ use super::{
     postgres::Postgres,
     store,
 };
-use crate::{boot::db::answered, error::Error, remote::breaker::Breaker};
+use runtime::{clients::breaker::Breaker, error::Error};
 
 /// After a failure no search calls Elasticsearch for this long. After each pause one search tries it.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -115,7 +115,7 @@ impl Searcher {
         if self.is_complete.load(Ordering::Relaxed) {
             return true;
         }
-        match answered(store::has_stale_documents(&self.postgres.pool)).await {
+        match store::has_stale_documents(&self.postgres.pool).await {
             Ok(stale) => {
                 self.is_complete.store(!stale, Ordering::Relaxed);
                 !stale

@@ -6,7 +6,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use moka::{policy::EvictionPolicy, sync};
 
 use super::{Cache, Entry, RETENTION, Value};
-use crate::remote::redis::Broken;
+use runtime::clients::redis::Broken;
 
 /// The limit of all entries. A chart of 30 days takes about 1 KiB, one of all hours of ten years 3 MiB.
 const MAX_BYTES: u64 = 64 << 20;

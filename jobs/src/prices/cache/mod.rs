@@ -20,7 +20,7 @@ use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
 use super::{model::Series, read::Quote};
-use crate::remote::redis::Broken;
+use runtime::clients::redis::Broken;
 
 /// How long entries are kept, fresh or not.
 pub const RETENTION: Duration = Duration::from_secs(24 * 3600);

@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use futures_util::{FutureExt, future::BoxFuture};
 
 use super::{Cache, Entry, RETENTION};
-use crate::{
+use runtime::{
+    clients::redis::{self, Broken, millis, script},
     error::causes,
-    remote::redis::{self, Broken, millis, script},
 };
 
 /// The prefix of all keys. Its number changes with the form or the meaning of the stored data.

@@ -20,13 +20,11 @@ use super::{
     rate_limiter::RateLimit,
     spots::{ReportedPrice, add_reported, fetch_one_by_one},
 };
-use crate::{
-    clock::Clock,
-    prices::{
-        model::{AssetId, Currency, Interval, ProviderId, Series},
-        normalise::{CandleSet, RawCandle, RejectReason, TimeUnit, Window, parse_price, parse_time},
-    },
+use crate::prices::{
+    model::{AssetId, Currency, Interval, ProviderId, Series},
+    normalise::{CandleSet, RawCandle, RejectReason, TimeUnit, Window, parse_price, parse_time},
 };
+use runtime::clock::Clock;
 
 /// The limit is 6,000 units of weight per minute. Our calls cost at most 4, except the daily list of pairs.
 const RATE_LIMIT: RateLimit = RateLimit { every: Duration::from_millis(200), burst: 40 };

@@ -11,12 +11,12 @@ use super::{
     metrics::{ProviderMetrics, RequestOutcome},
     rate_limiter::{RateLimit, RateLimiter},
 };
-use crate::{
+use crate::prices::model::ProviderId;
+use queue::retry::Backoff;
+use runtime::{
+    clients::{retry_after::retry_after, send::send},
     clock::Clock,
     error::{Error, causes},
-    prices::model::ProviderId,
-    queue::retry::Backoff,
-    remote::{retry_after::retry_after, send::send},
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -19,13 +19,11 @@ use super::{
     rate_limiter::RateLimit,
     spots::{ReportedPrice, fetch_one_by_one},
 };
-use crate::{
-    clock::Clock,
-    prices::{
-        model::{AssetId, Currency, ProviderId, Series},
-        normalise::{CandleSet, RawCandle, RejectReason, TimeUnit, Window, parse_price},
-    },
+use crate::prices::{
+    model::{AssetId, Currency, ProviderId, Series},
+    normalise::{CandleSet, RawCandle, RejectReason, TimeUnit, Window, parse_price},
 };
+use runtime::clock::Clock;
 
 const RATE_LIMIT: RateLimit = RateLimit { every: Duration::from_millis(100), burst: 15 };
 /// The rate limit refills within 1.5 s.

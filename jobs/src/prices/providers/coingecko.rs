@@ -28,15 +28,12 @@ use super::{
     rate_limiter::RateLimit,
     spots::{ReportedPrice, add_reported},
 };
-use crate::{
-    clock::Clock,
-    error::Error,
-    prices::{
-        config::ApiKey,
-        model::{AssetId, Currency, Interval, ProviderId, Series},
-        normalise::{CandleSet, MAX_LATENESS, RejectReason, TimeUnit, Window, parse_price, parse_time},
-    },
+use crate::prices::{
+    config::ApiKey,
+    model::{AssetId, Currency, Interval, ProviderId, Series},
+    normalise::{CandleSet, MAX_LATENESS, RejectReason, TimeUnit, Window, parse_price, parse_time},
 };
+use runtime::{clock::Clock, error::Error};
 
 /// 30 calls per minute: ten at once, and 20 more.
 const DEMO: RateLimit = RateLimit { every: Duration::from_secs(3), burst: 10 };

@@ -19,13 +19,11 @@ use super::{
     rate_limiter::RateLimit,
     spots::{ReportedPrice, fetch_one_by_one},
 };
-use crate::{
-    clock::Clock,
-    prices::{
-        model::{AssetId, Currency, ProviderId, Series},
-        normalise::{CandleSet, RawCandle, RejectReason, TimeUnit, Window, parse_price, parse_time},
-    },
+use crate::prices::{
+    model::{AssetId, Currency, ProviderId, Series},
+    normalise::{CandleSet, RawCandle, RejectReason, TimeUnit, Window, parse_price, parse_time},
 };
+use runtime::clock::Clock;
 
 const RATE_LIMIT: RateLimit = RateLimit { every: Duration::from_secs(1), burst: 15 };
 /// The counter of 15 calls falls by one every 3 s.

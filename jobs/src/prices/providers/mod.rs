@@ -22,7 +22,7 @@ use super::{
     Config,
     model::{AssetId, Candle, Currency, ProviderId, Series, Spot},
 };
-use crate::{clock::Clock, error::Error};
+use runtime::{clock::Clock, error::Error};
 
 /// Why a provider returned no prices. No text contains a key, a URL, or more than one line of a response.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -16,7 +16,7 @@ use super::{
     },
     QuoteResults, keys, read_entry,
 };
-use crate::{boot::db::answered, error::Error};
+use runtime::error::Error;
 
 /// The newest known price of an asset.
 pub(super) struct Known {
@@ -103,8 +103,8 @@ impl Reader {
             return Ok(known);
         }
         let (providers, now) = (&self.config.providers, self.now());
-        let spots = answered(store::spots(&self.pool, assets, currency, providers)).await?;
-        let closes = answered(store::latest(&self.pool, assets, currency, providers)).await?;
+        let spots = store::spots(&self.pool, assets, currency, providers).await?;
+        let closes = store::latest(&self.pool, assets, currency, providers).await?;
         let spots = spots.into_iter().map(|(asset, spot, at)| {
             (asset, Known { quote: quote(&spot, is_stale(spot.as_of, now)), fetched_at: Some(at) })
         });
@@ -192,7 +192,7 @@ impl Reader {
         };
         let _ = self.record_call(provider.id(), result);
         if !found.is_empty()
-            && let Err(error) = answered(store::upsert_spots(&self.pool, currency, &found, self.now())).await
+            && let Err(error) = store::upsert_spots(&self.pool, currency, &found, self.now()).await
         {
             // The prices are valid, and the next call stores them.
             tracing::warn!(%error, "could not store present prices");

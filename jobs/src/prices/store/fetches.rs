@@ -4,10 +4,8 @@ use sqlx::{PgConnection, PgPool};
 use time::{Date, OffsetDateTime};
 
 use super::super::model::{AssetId, ProviderId};
-use crate::{
-    boot::pooler::{on, repeatable, within},
-    queue::JobId,
-};
+use queue::JobId;
+use runtime::pooler::{on, repeatable, within};
 
 /// The counts of one run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

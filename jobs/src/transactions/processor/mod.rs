@@ -15,10 +15,10 @@ use super::{
     config::ProcessorConfig,
     model::{Settlement, Transaction},
 };
-use crate::{
+use queue::Run;
+use runtime::{
+    clients::{retry_after::retry_after, send::send_with_traceparent},
     error::{Error, causes},
-    queue::Run,
-    remote::{retry_after::retry_after, send::send_with_traceparent},
 };
 
 /// The outcome of a call. Its texts are for the operator; [`sender_error`] derives the text for the sender.

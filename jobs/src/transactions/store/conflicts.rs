@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 
-use crate::{
-    boot::pooler::{begin, on, within},
+use crate::transactions::conflicts::Conflict;
+use runtime::{
     error::Error,
-    transactions::conflicts::Conflict,
+    pooler::{begin, on, within},
 };
 
 /// The number of different payloads that are stored for one id.

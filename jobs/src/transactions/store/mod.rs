@@ -13,9 +13,9 @@ use super::{
     model::{SettleRequest, Settlement, Status, Transaction},
     settlement_listener,
 };
-use crate::{
-    boot::pooler::{repeatable, within},
+use runtime::{
     error::{Error, causes},
+    pooler::{repeatable, within},
 };
 
 /// A row of a transaction, with the database's time.

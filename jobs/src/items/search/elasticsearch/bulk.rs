@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{ALIAS, Elasticsearch, request};
-use crate::{error::Error, items::search::model::Document};
+use crate::items::search::model::Document;
+use runtime::error::Error;
 
 /// How often writes are sent that fail temporarily.
 const MAX_ATTEMPTS: u32 = 6;

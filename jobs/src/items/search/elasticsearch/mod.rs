@@ -19,7 +19,7 @@ use super::{
     model::{Document, Hit, SearchResults},
     words::Terms,
 };
-use crate::error::Error;
+use runtime::error::Error;
 
 /// The index. A new mapping gets a new number here and in the alias. So processes of both releases can run at the same
 /// time. [`super::reindex`] fills the new index.

@@ -4,7 +4,6 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
-    error::Error,
     items::search::{
         analysis::Analysis,
         elasticsearch::ALIAS,
@@ -13,6 +12,7 @@ use crate::{
     },
     text::pairs,
 };
+use runtime::error::Error;
 
 /// A document as the index stores it. Its words are the same as in PostgreSQL, since both must find the same documents.
 #[derive(Serialize)]

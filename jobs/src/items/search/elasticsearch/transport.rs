@@ -6,7 +6,8 @@ use reqwest::{Client, Method, StatusCode, header, redirect};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::{error::Error, items::search::config::Server, remote::send::send};
+use crate::items::search::config::Server;
+use runtime::{clients::send::send, error::Error};
 
 /// The limit of one request. A search that takes longer falls back to PostgreSQL.
 const TIMEOUT: Duration = Duration::from_secs(2);

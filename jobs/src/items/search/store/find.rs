@@ -3,14 +3,11 @@
 use sqlx::PgPool;
 use time::OffsetDateTime;
 
-use crate::{
-    boot::pooler::repeatable,
-    error::Error,
-    items::search::{
-        model::{Document, MAX_COUNTED},
-        words::SimilarWord,
-    },
+use crate::items::search::{
+    model::{Document, MAX_COUNTED},
+    words::SimilarWord,
 };
+use runtime::{error::Error, pooler::repeatable};
 
 /// A query in PostgreSQL's `tsquery` notation. Of each pair the first matches any field and the second only titles.
 #[derive(Debug, Clone)]

