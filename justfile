@@ -1,4 +1,4 @@
-# Shortcuts for the commands of README.md; each works without `just` as well.
+# Shortcuts for developers; CONTRIBUTING.md describes them. Each command works without `just` as well.
 
 [private]
 default:

@@ -1,4 +1,5 @@
-//! The tour of README.md, typed into a real shell against a real all-in-one process: the output must match the document.
+//! The commands of README.md and docs/tour.md, typed into a real shell against a real all-in-one process: the output must match
+//! the document.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -23,10 +24,12 @@ struct Step {
     prints: Option<String>,
 }
 
+const README: &str = include_str!("../README.md");
+const TOUR: &str = include_str!("../docs/tour.md");
+
 /// The steps of the section with this title.
-fn section(title: &str) -> Vec<Step> {
-    let readme = include_str!("../README.md");
-    let (_, section) = readme.split_once(&format!("\n## {title}\n")).unwrap_or_else(|| panic!("no section {title}"));
+fn section(document: &str, title: &str) -> Vec<Step> {
+    let (_, section) = document.split_once(&format!("\n## {title}\n")).unwrap_or_else(|| panic!("no section {title}"));
     let section = section.split("\n## ").next().unwrap_or_default();
     let mut steps: Vec<Step> = Vec::new();
     let mut fences = section.split("\n```");
@@ -166,19 +169,21 @@ async fn the_tour_prints_the_documented_output() {
     if !are_installed(&["bash", "curl", "sed"]) {
         return;
     }
-    let steps = section("The first ten minutes");
-    let (start, tour) = steps.split_first().expect("how to start it");
+    let (first_steps, tour) = (section(README, "The first ten minutes"), section(TOUR, "Four services"));
+    let (start, first_steps) = first_steps.split_first().expect("how to start it");
     let variables = start.commands.trim().strip_suffix(" cargo run").expect("variables and cargo run");
     let variables: Vec<_> = variables.split(' ').filter_map(|variable| variable.split_once('=')).collect();
-    assert!(!variables.is_empty() && tour.len() >= 10, "a tour of {} steps", tour.len());
+    assert!(!variables.is_empty() && first_steps.len() >= 5 && tour.len() >= 6, "steps are missing");
     let home = Scratch::new();
     // Fake price providers: a test must not call the real ones.
-    let exchange = FakeProviders::start().await;
-    let sources = exchange.variables();
-    let sources = sources.iter().map(|(name, url)| (*name, url.as_str()));
-    let variables: Vec<_> = variables.into_iter().chain(sources).collect();
+    let providers = FakeProviders::start().await;
+    let urls = providers.variables();
+    let urls = urls.iter().map(|(name, url)| (*name, url.as_str()));
+    let variables: Vec<_> = variables.into_iter().chain(urls).collect();
     let (_process, address) = all_in_one(&home, &variables).await;
-    Shell::open(&home, &address, &[]).follow(tour);
+    let mut shell = Shell::open(&home, &address, &[]);
+    shell.follow(first_steps);
+    shell.follow(&tour);
 }
 
 #[tokio::test]
@@ -186,7 +191,7 @@ async fn webhooks_are_signed_as_documented() {
     if !are_installed(&["bash", "curl", "openssl", "od"]) {
         return;
     }
-    let steps = section("Signed webhooks");
+    let steps = section(TOUR, "Signed webhooks");
     let (secret, signing) = steps.split_first().expect("how to make a secret");
     let home = Scratch::new();
     let mut shell = Shell::open(&home, "", &[]);

@@ -1,6 +1,9 @@
 //! The documents match the code: variables, endpoints, files and names.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use jobs::app;
 use runtime::config::EnvReader;
@@ -12,6 +15,9 @@ use super::{
 
 /// Variables of the user's environment, which are not settings of Millrace; cargo sets the first one.
 const ENVIRONMENT: [&str; 5] = ["CARGO_MANIFEST_DIR", "HOME", "PATH", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR"];
+
+/// Endpoints that openapi.json leaves out: those that describe it, and those of Prometheus.
+const OUTSIDE_THE_DOCUMENT: [&str; 4] = ["/metrics", "/docs", "/redoc", "/openapi.json"];
 
 /// The variables that the code reads.
 fn variables_read() -> BTreeSet<String> {
@@ -53,15 +59,21 @@ fn every_variable_is_documented() {
     let (set, unset) = example();
     let documented: BTreeSet<String> = set.into_keys().chain(unset.into_keys()).collect();
     let read_by_us = variables_read();
-    let readme = read("README.md");
+    let table = read("docs/configuration.md");
     let mut broken = Vec::new();
     broken.extend(read_by_us.difference(&documented).map(|name| format!("{name} is read: add it to .env.example")));
     broken.extend(
         documented.difference(&read_by_us).map(|name| format!("{name} is not read: remove it from .env.example")),
     );
-    let undocumented = documented.iter().filter(|name| !readme.contains(&format!("`{name}`")));
-    broken.extend(undocumented.map(|name| format!("{name}: add it to the table in README.md")));
-    assert_none("the code, .env.example and README.md must name the same variables", broken);
+    let undocumented = documented.iter().filter(|name| !table.contains(&format!("`{name}`")));
+    broken.extend(undocumented.map(|name| format!("{name}: add it to the table in docs/configuration.md")));
+    let first_column = table.lines().filter_map(|line| line.strip_prefix("| `")?.split(" |").next());
+    for name in first_column.flat_map(|cell| cell.split(", ")).map(|name| name.trim_matches('`')) {
+        if !documented.contains(name) {
+            broken.push(format!("{name} is not read: remove it from docs/configuration.md"));
+        }
+    }
+    assert_none("the code, .env.example and docs/configuration.md must name the same variables", broken);
 }
 
 #[test]
@@ -84,19 +96,102 @@ fn the_example_environment_is_the_default() {
 }
 
 #[test]
-fn every_endpoint_is_in_the_readme() {
-    let readme = read("README.md");
+fn every_endpoint_is_documented() {
+    let table = read("docs/endpoints.md");
     let document: serde_json::Value = serde_json::from_str(&read("api/openapi.json")).expect("openapi.json is JSON");
     let mut missing = Vec::new();
     for (path, operations) in document["paths"].as_object().expect("paths") {
         for method in operations.as_object().expect("operations").keys() {
             let endpoint = format!("`{} {path}`", method.to_uppercase());
-            if !readme.contains(&endpoint) {
+            if !table.contains(&endpoint) {
                 missing.push(endpoint);
             }
         }
     }
-    assert_none("add the endpoint to the table in README.md, in exactly this form", missing);
+    assert_none("add the endpoint to the table in docs/endpoints.md, in exactly this form", missing);
+    let mut unknown = Vec::new();
+    for code in table.split('`').skip(1).step_by(2) {
+        if let Some((method, path)) = code.split_once(' ')
+            && path.starts_with('/')
+            && document["paths"][path][method.to_lowercase()].is_null()
+            && !OUTSIDE_THE_DOCUMENT.contains(&path)
+        {
+            unknown.push(code.to_owned());
+        }
+    }
+    assert_none("the API has no such endpoint: remove it from docs/endpoints.md", unknown);
+}
+
+/// Every Markdown file for readers, by its path.
+fn documents() -> Vec<String> {
+    let mut found: Vec<String> = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "migrations/README.md",
+        "crates/queue/README.md",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    for folder in ["docs", "docs/decisions"] {
+        let entries = std::fs::read_dir(root().join(folder)).expect("a folder").filter_map(Result::ok);
+        let names = entries.map(|entry| entry.file_name().display().to_string());
+        found.extend(names.filter(|name| name.ends_with(".md")).map(|name| format!("{folder}/{name}")));
+    }
+    found
+}
+
+#[test]
+fn links_lead_to_files_and_every_document_is_linked() {
+    let (mut broken, mut linked) = (Vec::new(), BTreeSet::new());
+    for document in documents() {
+        let folder = Path::new(&document).parent().expect("a folder").to_owned();
+        let text = read(&document);
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if target.starts_with("http") || target.starts_with('#') {
+                continue;
+            }
+            match root().join(&folder).join(target).canonicalize() {
+                Ok(path) => drop(linked.insert(path)),
+                Err(_) => broken.push(format!("{document}: {target} does not exist")),
+            }
+        }
+    }
+    for document in documents() {
+        let path = root().join(&document).canonicalize().expect("a document");
+        if document != "README.md" && document != "crates/queue/README.md" && !linked.contains(&path) {
+            broken.push(format!("no document has a link to {document}"));
+        }
+    }
+    assert_none("correct the link, or add one to README.md", broken);
+}
+
+#[test]
+fn the_readme_names_every_folder() {
+    let readme = read("README.md");
+    let tracked = std::process::Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output().expect("git");
+    let tracked = String::from_utf8(tracked.stdout).expect("UTF-8");
+    let folders: BTreeSet<&str> =
+        tracked.split('\0').filter_map(|path| path.split_once('/')).map(|(folder, _)| folder).collect();
+    // Folders of tools; CONTRIBUTING.md describes their use.
+    let folders = folders.into_iter().filter(|folder| !folder.starts_with('.') && *folder != "crates");
+    let missing = folders.filter(|folder| !readme.contains(&format!("| `{folder}/` |")));
+    assert_none("add the folder to the table of README.md", missing.map(str::to_owned).collect());
+}
+
+#[test]
+fn every_subcommand_is_documented() {
+    let help = std::process::Command::new(env!("CARGO_BIN_EXE_millrace")).arg("--help").output().expect("its help");
+    let help = String::from_utf8(help.stdout).expect("UTF-8");
+    let commands = help.split_once("Commands:\n").expect("a list of commands").1;
+    let names = commands.lines().map_while(|line| line.strip_prefix("  ")?.split_whitespace().next());
+    let text: String = documents().iter().map(|document| read(document)).collect();
+    let missing: Vec<String> = names
+        .filter(|name| *name != "help" && !text.contains(&format!("millrace {name}")))
+        .map(str::to_owned)
+        .collect();
+    assert_none("name the command in a document, such as docs/operating.md: `millrace NAME`", missing);
 }
 
 #[test]
@@ -104,8 +199,8 @@ fn documents_name_existing_files_and_items() {
     let folders: Vec<String> = crates().into_iter().chain(["tests".to_owned()]).collect();
     let sources: String = rust_files(&folders).into_iter().map(|file| file.text).collect();
     let mut broken = Vec::new();
-    for document in ["README.md", "ARCHITECTURE.md", "migrations/README.md"] {
-        let text = read(document);
+    for document in documents() {
+        let text = read(&document);
         // Outside fenced blocks, every second part between backticks is code.
         let prose: String = text.split("```").step_by(2).collect();
         for code in prose.split('`').skip(1).step_by(2) {

@@ -31,7 +31,9 @@ fn every_recipe_has_a_description() {
 fn documents_and_scripts_name_recipes_that_exist() {
     let justfile = read("justfile");
     let names = recipes(&justfile);
-    for document in ["README.md", "ARCHITECTURE.md", "migrations/README.md", "migrations/new", ".githooks/pre-commit"] {
+    for document in
+        ["CONTRIBUTING.md", "ARCHITECTURE.md", "migrations/README.md", "migrations/new", ".githooks/pre-commit"]
+    {
         let text = read(document);
         for rest in text.split("`just ").skip(1) {
             let name = rest.split([' ', '`']).next().unwrap_or_default();
