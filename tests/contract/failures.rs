@@ -55,7 +55,7 @@ async fn a_stopped_or_silent_node_is_unreachable_and_leaks_no_secret() {
         let text = text.to_lowercase();
         assert!(!text.contains("secret") && !text.contains(&OWNER_KEY[2..20]), "{text}");
     }
-    assert!(messages[0].contains("does not answer within 5 s"), "{}", messages[0]);
+    assert!(messages[0].contains("did not respond within 5 s"), "{}", messages[0]);
     // The call before this one may still have met the connection that the node was closing.
     assert!(messages[3].contains("refused"), "{}", messages[3]);
 

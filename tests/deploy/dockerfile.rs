@@ -37,7 +37,8 @@ fn a_build_copies_every_crate_and_folder_it_needs() {
     assert!(members.len() >= 4, "{members:?}");
     for member in &members {
         assert!(copied.contains(&&*format!("{member}/Cargo.toml")), "{member}: its manifest, before the code");
-        assert!(copied.contains(member), "{member}: its code");
+        let folder = member.split('/').next().expect("a first step");
+        assert!(copied.contains(&folder), "{member}: its code");
     }
     // Macros read these folders.
     for folder in [".cargo", ".sqlx", "contracts", "migrations"] {

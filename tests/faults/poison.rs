@@ -25,7 +25,7 @@ use super::SOON;
 use crate::harness::{
     database,
     process::Process,
-    queue_harness::{FAST, quick_policy},
+    queue_harness::{SHORT_LEASE, quick_policy},
     scratch::Scratch,
 };
 
@@ -168,7 +168,7 @@ fn runs_a_worker_for_the_tests_below() {
     let database = Database::parse(&database).expect("a database");
     let ended = process::run("worker", async move {
         let shutdown = Shutdown::on_signals(GRACE).map_err(process::text)?;
-        let worker = Worker::start(&database, FAST, registry, &shutdown).map_err(process::text)?;
+        let worker = Worker::start(&database, SHORT_LEASE, registry, &shutdown).map_err(process::text)?;
         worker.stopped().await.map_err(process::text)
     });
     assert_eq!(ended, ExitCode::SUCCESS);

@@ -127,7 +127,7 @@ async fn a_read_only_working_folder_is_reported() {
     let variables = [("PORT", "0"), ("DATABASE_URL", &*database.url)];
     let mut process = Process::start_in(nowhere, &[], &variables);
     process.wait_for_line("API docs").await;
-    assert!(process.log().contains("logs go to standard output only"), "{}", process.log());
+    assert!(process.log().contains("logging to standard output only"), "{}", process.log());
 }
 
 /// `cargo run` in a subfolder uses the workspace's data folder.

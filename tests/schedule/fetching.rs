@@ -193,7 +193,7 @@ async fn a_missing_currency_ends_a_fetch_and_rejected_rows_are_counted() {
     let worker = harness.worker();
     let row = harness.fetch_again().await;
     assert_eq!(row.outcome.as_deref(), Some("not_offered"));
-    assert_eq!(row.error.as_deref(), Some("kraken is not configured any more"));
+    assert_eq!(row.error.as_deref(), Some("kraken is no longer configured"));
     worker.stop().await;
 }
 
@@ -218,7 +218,7 @@ async fn a_fetch_that_starts_before_the_day_has_ended_is_repeated() {
         )
         .await;
     let error = harness.row().await.error;
-    assert_eq!(error.as_deref(), Some("yesterday is not there yet"));
+    assert_eq!(error.as_deref(), Some("yesterday is not available yet"));
     worker.stop().await;
 }
 

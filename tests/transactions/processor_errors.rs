@@ -1,5 +1,7 @@
 //! Processor errors: operators see every cause and the processor's response, senders see neither.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::{
@@ -7,12 +9,18 @@ use super::{
     fake_processor::{self, FakeProcessor},
     webhook,
 };
-use crate::harness::{http::send, port::Port};
+use crate::harness::{eventually, http::send, port::Port};
 
 /// The errors of the killed job, as operators see them.
 async fn job_errors(system: &System) -> String {
-    let errors = "SELECT errors::text FROM apalis.jobs WHERE status = 'Killed'";
-    sqlx::query_scalar(errors).fetch_one(&system.database.pool().await).await.unwrap()
+    let pool = system.database.pool().await;
+    let errors = async || {
+        let query = "SELECT errors::text FROM apalis.jobs WHERE status = 'Killed'";
+        sqlx::query_scalar::<_, String>(query).fetch_optional(&pool).await.expect("errors")
+    };
+    // The transaction is FAILED a moment before its job is.
+    eventually("the job is a dead letter", Duration::from_secs(20), async || errors().await.is_some()).await;
+    errors().await.expect("a dead letter")
 }
 
 /// Sends one transaction, which fails with this text for its sender. Returns the job's errors and the worker's log.
@@ -60,7 +68,7 @@ async fn operators_see_the_start_of_the_processor_response() {
         };
         let url = processor.url.replace("http://", "http://user:hunter2@");
         let reason = reqwest::StatusCode::from_u16(status).unwrap();
-        let (errors, log) = fail_one_transaction(&url, &format!("processor answered {reason}")).await;
+        let (errors, log) = fail_one_transaction(&url, &format!("processor returned {reason}")).await;
         let errors: Vec<Value> = serde_json::from_str(&errors).unwrap();
         let error = errors.last().unwrap()["error"].as_str().unwrap();
         assert!(
@@ -89,7 +97,7 @@ async fn an_unfinished_processor_response_does_not_block_the_call() {
             open.push(stream);
         }
     });
-    let (errors, _) = fail_one_transaction(&url, "processor answered 422 Unprocessable Entity").await;
+    let (errors, _) = fail_one_transaction(&url, "processor returned 422 Unprocessable Entity").await;
     assert!(errors.contains("because  of \u{fffd}") || errors.contains("because  of \\ufffd"), "{errors}");
 }
 
