@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use jobs::prices::{
     Prices,
-    model::{AssetId, Currency, Interval, Series},
-    read::{Quote, Read},
+    model::{AssetId, Currency, Interval, Quote, Series},
+    read::Read,
     symbols::suggestion,
 };
 use poem::http::{HeaderValue, StatusCode, header};

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use jobs::{
     decimal::Whole,
     prices::{
-        model::{AssetId, Currency, Interval, Series},
-        read::{Chart, Days, Quote},
+        model::{AssetId, Currency, Interval, Quote, Series},
+        read::{Chart, Days},
     },
 };
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef};

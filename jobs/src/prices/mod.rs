@@ -41,10 +41,10 @@ use tokio::sync::OnceCell;
 use self::{
     ages::Ages,
     cache::{Cache, memory::Memory},
-    model::{AssetId, Currency, Series},
+    model::{AssetId, Currency, Quote, Series},
     names::UnknownName,
     providers::Providers,
-    read::{Chart, Days, Quote, Read, Reader},
+    read::{Chart, Days, Read, Reader},
 };
 use queue::Queue;
 use runtime::{

@@ -175,3 +175,16 @@ pub struct Series {
     pub currency: Currency,
     pub interval: Interval,
 }
+
+/// The price of an asset at one moment, as readers see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quote {
+    /// Decimal digits, without an exponent.
+    pub price: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub as_of: OffsetDateTime,
+    #[serde(rename = "source")]
+    pub provider: ProviderId,
+    /// A newer price should exist, but could not be fetched.
+    pub stale: bool,
+}

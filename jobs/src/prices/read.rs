@@ -3,7 +3,6 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use metrics::{counter, describe_counter};
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sqlx::PgPool;
 use time::OffsetDateTime;
@@ -12,7 +11,7 @@ use super::{
     Config,
     ages::Ages,
     cache::{Cache, Coverage, Entry, Generation, Value, coverage_key, generation_key},
-    model::{ProviderId, Series},
+    model::{ProviderId, Quote, Series},
     providers::{ProviderError, Providers},
 };
 use runtime::{
@@ -52,19 +51,6 @@ impl fmt::Display for Days {
             Self::Max => f.write_str("max"),
         }
     }
-}
-
-/// The price of an asset at one moment, as readers see it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Quote {
-    /// Decimal digits, without an exponent.
-    pub price: String,
-    #[serde(with = "time::serde::rfc3339")]
-    pub as_of: OffsetDateTime,
-    #[serde(rename = "source")]
-    pub provider: ProviderId,
-    /// A newer price should exist, but could not be fetched.
-    pub stale: bool,
 }
 
 /// The prices of a series.

@@ -19,8 +19,8 @@ use uuid::Uuid;
 
 use super::{
     cache::{Entry, Value, spot_key},
-    model::{AssetId, Currency},
-    read::{LOCK_POLL, LOCK_TTL, LOCK_WAIT, Quote, Read, Reader},
+    model::{AssetId, Currency, Quote},
+    read::{LOCK_POLL, LOCK_TTL, LOCK_WAIT, Read, Reader},
 };
 use runtime::error::Error;
 

@@ -6,10 +6,7 @@ use std::time::Duration;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    model::{NewTransaction, Transaction},
-    store::conflicts::delete_expired,
-};
+use super::store::conflicts::delete_expired;
 use queue::{Retention, batch::Limits, retry::Backoff};
 use runtime::error::Error;
 
@@ -17,33 +14,6 @@ use runtime::error::Error;
 pub const WRITES: Limits = Limits { writers: 1, size: 500, waiting: 20_000 };
 /// The average time between two runs of the retention.
 const INTERVAL: Duration = Duration::from_secs(3600);
-
-/// A webhook whose payload differs from the recorded transaction.
-#[derive(Debug, Clone)]
-pub struct Conflict {
-    pub new: NewTransaction,
-    /// The names of the fields that differ.
-    pub fields: Vec<&'static str>,
-    pub correlation_id: Option<String>,
-}
-
-impl Conflict {
-    /// Compares a webhook with the recorded transaction. Returns `None` if they are equal.
-    pub fn between(recorded: &Transaction, new: NewTransaction, correlation_id: Option<String>) -> Option<Self> {
-        let fields = recorded.differences(&new);
-        (!fields.is_empty()).then_some(Self { new, fields, correlation_id })
-    }
-
-    /// Logs the conflict for the operator.
-    pub fn log(&self) {
-        tracing::warn!(
-            transaction_id = self.new.transaction_id,
-            fields = self.fields.join(", "),
-            correlation_id = self.correlation_id,
-            "webhook repeats an id with another payload; the first payload stands",
-        );
-    }
-}
 
 /// Deletes conflicts at the age at which dead letters are deleted, until `stop`. After a failure the next run
 /// continues.

@@ -5,8 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use sqlx::PgPool;
 
 use super::{
-    conflicts::Conflict,
-    model::{Ingested, NewTransaction, Transaction},
+    model::{Conflict, Ingested, NewTransaction, Transaction},
     process, store,
 };
 use queue::{Origin, Queue, enqueue};
@@ -31,8 +30,9 @@ pub async fn ingest_batch(
     delay: Duration,
     webhooks: Vec<Webhook>,
 ) -> Result<Vec<IngestResult>, Error> {
+    let new: Vec<&NewTransaction> = webhooks.iter().map(|webhook| &webhook.new).collect();
     let mut tx = queue.begin().await?;
-    let recorded = store::insert(&mut tx, &webhooks, delay).await?;
+    let recorded = store::insert(&mut tx, &new, delay).await?;
     let jobs = recorded.iter().map(|(index, transaction)| {
         process::job(transaction.id, delay).map(|job| job.origin(webhooks[*index].origin.clone()))
     });

@@ -35,9 +35,8 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    conflicts::Conflict,
     ingest::Webhook,
-    model::{SettleRequest, Settlement},
+    model::{Conflict, SettleRequest, Settlement},
     process::ProcessTransaction,
     processor::Processor,
     settlement_listener::SettlementListener,

@@ -110,3 +110,30 @@ pub struct SettleRequest {
     pub id: Uuid,
     pub settlement: Settlement,
 }
+
+/// A webhook whose payload differs from the recorded transaction.
+#[derive(Debug, Clone)]
+pub struct Conflict {
+    pub new: NewTransaction,
+    /// The names of the fields that differ.
+    pub fields: Vec<&'static str>,
+    pub correlation_id: Option<String>,
+}
+
+impl Conflict {
+    /// Compares a webhook with the recorded transaction. Returns `None` if they are equal.
+    pub fn between(recorded: &Transaction, new: NewTransaction, correlation_id: Option<String>) -> Option<Self> {
+        let fields = recorded.differences(&new);
+        (!fields.is_empty()).then_some(Self { new, fields, correlation_id })
+    }
+
+    /// Logs the conflict for the operator.
+    pub fn log(&self) {
+        tracing::warn!(
+            transaction_id = self.new.transaction_id,
+            fields = self.fields.join(", "),
+            correlation_id = self.correlation_id,
+            "webhook repeats an id with another payload; the first payload stands",
+        );
+    }
+}

@@ -17,18 +17,8 @@ use runtime::{
     listen::{ListenEvent, listen},
 };
 
-/// The notification channel. A payload is a list of ids, so that a batch of settlements needs only a few notifications.
-pub const CHANNEL: &str = "millrace_settled";
-/// PostgreSQL limits a payload to less than 8,000 bytes; an id takes 33 with its comma.
-const IDS_PER_PAYLOAD: usize = 200;
 /// Between two polls, which find settlements whose notification was lost: one statement for all waiters.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-
-/// The notification payloads for these ids.
-pub fn payloads(ids: &[Uuid]) -> Vec<String> {
-    let text = |ids: &[Uuid]| ids.iter().map(|id| id.simple().to_string()).collect::<Vec<_>>().join(",");
-    ids.chunks(IDS_PER_PAYLOAD).map(text).collect()
-}
 
 /// The waiters of this process, by the id of their transaction.
 #[derive(Default)]
@@ -63,7 +53,7 @@ impl SettlementListener {
     /// Listens for notifications, and polls, until `stop`.
     pub async fn run(&self, database: &Database, pool: &PgPool, stop: &CancellationToken) {
         let poll_now = Notify::new();
-        let listening = listen(database, CHANNEL, stop, |event| match event {
+        let listening = listen(database, store::SETTLED_CHANNEL, stop, |event| match event {
             ListenEvent::Notification(ids) => self.wake(ids.split(',').filter_map(|id| Uuid::try_parse(id).ok())),
             ListenEvent::Connected => poll_now.notify_one(),
             ListenEvent::Disconnected => {}

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{model::Document, words::is_correctable};
-use crate::text::{Word, words};
+use super::model::Document;
+use crate::text::{Word, is_mark, words};
 
 /// Longer texts are cut to this number of characters.
 const MAX_TITLE: usize = 1_000;
@@ -55,6 +55,12 @@ impl Analysis {
 /// The words of a title, separated by blanks.
 pub fn title_key(words: &[Word]) -> String {
     words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join(" ")
+}
+
+/// Whether a word can be misspelt: it consists of 3 to 32 letters and marks. Shorter and longer words are similar to
+/// too many others. Numbers are never corrected: 1234 does not mean 1235.
+pub fn is_correctable(word: &str) -> bool {
+    (3..=32).contains(&word.chars().count()) && word.chars().all(|c| c.is_alphabetic() || is_mark(c))
 }
 
 /// The tokens of these words, until the budget of words and bytes is used up.

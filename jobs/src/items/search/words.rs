@@ -2,8 +2,8 @@
 
 use std::{collections::HashMap, ops::Range};
 
-use super::analysis::title_key;
-use crate::text::{Word, is_mark, pairs, words};
+use super::analysis::{is_correctable, title_key};
+use crate::text::{Word, pairs, words};
 
 /// One term of a query; a document must match all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -184,12 +184,6 @@ pub fn corrections(similar: &[SimilarWord]) -> Corrections {
         (asked.to_owned(), words.into_iter().take(MAX_CORRECTIONS).map(|(_, word)| word.to_owned()).collect())
     });
     corrections.collect()
-}
-
-/// Whether a word can be misspelt: it consists of 3 to 32 letters and marks. Shorter and longer words are similar to
-/// too many others. Numbers are never corrected: 1234 does not mean 1235.
-pub fn is_correctable(word: &str) -> bool {
-    (3..=32).contains(&word.chars().count()) && word.chars().all(|c| c.is_alphabetic() || is_mark(c))
 }
 
 /// Whether `word` of the query may misspell `known`: a few letters are added, missing, replaced, or swapped with the

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
-use super::{model::Series, read::Quote};
+use super::model::{Quote, Series};
 use runtime::clients::redis::Broken;
 
 /// How long entries are kept, fresh or not.

@@ -8,10 +8,10 @@ use super::{
     super::{
         cache::{Entry, Value, spot_key},
         hedge::{HedgedCalls, Step},
-        model::{AssetId, Currency, Spot},
+        model::{AssetId, Currency, Quote, Spot},
         normalise::is_stale,
         providers::{Provider, ProviderError, Spots},
-        read::{Quote, Read, Reader},
+        read::{Read, Reader},
         store,
     },
     QuoteResults, keys, read_entry,

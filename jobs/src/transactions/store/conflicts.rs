@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 
-use crate::transactions::conflicts::Conflict;
+use crate::transactions::model::Conflict;
 use runtime::{
     error::Error,
     pooler::{begin, on, within},

@@ -8,15 +8,16 @@ use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{
-    ingest::Webhook,
-    model::{SettleRequest, Settlement, Status, Transaction},
-    settlement_listener,
-};
+use super::model::{NewTransaction, SettleRequest, Settlement, Status, Transaction};
 use runtime::{
     error::{Error, causes},
     pooler::{repeatable, within},
 };
+
+/// The notification channel. A payload is a list of ids, so that a batch of settlements needs only a few notifications.
+pub const SETTLED_CHANNEL: &str = "millrace_settled";
+/// PostgreSQL limits a payload to less than 8,000 bytes; an id takes 33 with its comma.
+const IDS_PER_PAYLOAD: usize = 200;
 
 /// A row of a transaction, with the database's time.
 struct Row {
@@ -60,7 +61,7 @@ impl TryFrom<Row> for Transaction {
     }
 }
 
-/// Inserts the webhooks whose ids are new, in one statement. Returns the new transactions by their index in `webhooks`.
+/// Inserts the transactions whose ids are new, in one statement. Returns them by their index in `transactions`.
 ///
 /// The rows are inserted in the order of their ids, so that concurrent batches with shared ids cannot deadlock.
 ///
@@ -71,13 +72,14 @@ impl TryFrom<Row> for Transaction {
 /// the number of the row. A random half for each row took 1.7 µs a row more, of 7 µs.
 pub async fn insert(
     connection: &mut PgConnection,
-    webhooks: &[Webhook],
+    transactions: &[&NewTransaction],
     delay: Duration,
 ) -> Result<HashMap<usize, Transaction>, Error> {
-    let mut order: Vec<usize> = (0..webhooks.len()).collect();
-    order.sort_by(|a, b| webhooks[*a].new.transaction_id.cmp(&webhooks[*b].new.transaction_id));
-    let column =
-        |value: fn(&Webhook) -> String| -> Vec<String> { order.iter().map(|index| value(&webhooks[*index])).collect() };
+    let mut order: Vec<usize> = (0..transactions.len()).collect();
+    order.sort_by(|a, b| transactions[*a].transaction_id.cmp(&transactions[*b].transaction_id));
+    let column = |value: fn(&NewTransaction) -> String| -> Vec<String> {
+        order.iter().map(|index| value(transactions[*index])).collect()
+    };
     let rows = sqlx::query!(
         r#"INSERT INTO transactions (id, transaction_id, source_account, destination_account, amount, currency,
                                      created_at, due_at)
@@ -91,22 +93,22 @@ pub async fn insert(
                 AS new (transaction_id, source_account, destination_account, amount, currency, n)
            ON CONFLICT (transaction_id) DO NOTHING
            RETURNING id, transaction_id, created_at"#,
-        &column(|w| w.new.transaction_id.clone()),
-        &column(|w| w.new.source_account.clone()),
-        &column(|w| w.new.destination_account.clone()),
-        &column(|w| w.new.amount.to_string()),
-        &column(|w| w.new.currency.clone()),
+        &column(|new| new.transaction_id.clone()),
+        &column(|new| new.source_account.clone()),
+        &column(|new| new.destination_account.clone()),
+        &column(|new| new.amount.to_string()),
+        &column(|new| new.currency.clone()),
         delay.as_secs_f64(),
     )
     .fetch_all(within(connection))
     .await?;
-    // If several webhooks have one id, the first was inserted, since the sort is stable. In reverse order it is the
+    // If several of them have one id, the first was inserted, since the sort is stable. In reverse order it is the
     // last one that is collected, and wins.
     let indexes: HashMap<&str, usize> =
-        order.iter().rev().map(|index| (&*webhooks[*index].new.transaction_id, *index)).collect();
+        order.iter().rev().map(|index| (&*transactions[*index].transaction_id, *index)).collect();
     let recorded = rows.into_iter().filter_map(|row| {
         let index = *indexes.get(&*row.transaction_id)?;
-        let new = webhooks[index].new.clone();
+        let new = transactions[index].clone();
         let transaction = Transaction {
             id: row.id,
             transaction_id: new.transaction_id,
@@ -250,10 +252,10 @@ pub async fn settle(pool: PgPool, requests: Vec<SettleRequest>) -> Result<Vec<bo
     .await?;
     if !settled.is_empty() {
         // After the commit, so that a failure cannot undo it: the listeners' polls find what was not announced.
-        let payloads = settlement_listener::payloads(&settled);
+        let payloads = payloads(&settled);
         let notification = sqlx::query!(
             "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload",
-            settlement_listener::CHANNEL,
+            SETTLED_CHANNEL,
             &payloads,
         );
         if let Err(error) = notification.execute(repeatable(&pool)).await {
@@ -280,4 +282,10 @@ pub async fn reset_failed(connection: &mut PgConnection, id: Uuid) -> Result<(),
 pub async fn find_settled(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<Uuid>, Error> {
     let settled = sqlx::query_scalar!("SELECT id FROM transactions WHERE id = ANY($1) AND status <> 'PROCESSING'", ids);
     Ok(settled.fetch_all(repeatable(pool)).await?)
+}
+
+/// The notification payloads for these ids.
+fn payloads(ids: &[Uuid]) -> Vec<String> {
+    let text = |ids: &[Uuid]| ids.iter().map(|id| id.simple().to_string()).collect::<Vec<_>>().join(",");
+    ids.chunks(IDS_PER_PAYLOAD).map(text).collect()
 }

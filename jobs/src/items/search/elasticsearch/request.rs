@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 
 use crate::{
     items::search::{
-        analysis::Analysis,
+        analysis::{Analysis, is_correctable},
         elasticsearch::ALIAS,
         model::{Document, MAX_COUNTED},
-        words::{Field, Term, Terms, is_correctable},
+        words::{Field, Term, Terms},
     },
     text::pairs,
 };
