@@ -195,7 +195,7 @@ async fn transactions_through_pgbouncer_have_our_settings() {
             for n in task * 50..(task + 1) * 50 {
                 let statement = AssertSqlSafe(format!("SELECT $1::int8 + {}", n % 7));
                 let query = sqlx::query_scalar::<_, i64>(statement).bind(n);
-                assert_eq!(query.fetch_one(runtime::pooler::on(&pool)).await.unwrap(), n + n % 7);
+                assert_eq!(query.fetch_one(runtime::pooler::transactional(&pool)).await.unwrap(), n + n % 7);
             }
         }
     });

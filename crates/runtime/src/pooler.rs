@@ -6,7 +6,7 @@
 //! - It refuses the start-up parameter `options`, and would forget what `SET` says: each transaction says it, by
 //!   `SET LOCAL` in the statement that begins it ([`begin`]).
 //! - sqlx parses a statement in one round trip and executes it in the next, which may go to another server: each
-//!   statement runs inside a transaction ([`on`]), and the server forgets earlier statements of the same name first.
+//!   statement runs inside a transaction ([`transactional`]), and the server forgets earlier statements of the same name first.
 //! - `LISTEN` hears nothing, so nobody listens: `listen::listen` leaves everything to polling.
 
 use futures_util::{StreamExt, TryStreamExt, future::BoxFuture, stream, stream::BoxStream};
@@ -69,35 +69,35 @@ pub(super) fn of(pool: &PgPool) -> Pooler {
 /// is noticed when the transaction begins, before the statement is used, and another one is taken.
 ///
 /// That costs two more round trips. See [`repeatable`] and [`once`] for statements that can do without.
-pub fn on(pool: &PgPool) -> On<'_> {
-    On(Target::Pool(pool, Use::InTransaction))
+pub fn transactional(pool: &PgPool) -> StatementExecutor<'_> {
+    StatementExecutor(Target::Pool(pool, Use::Transactional))
 }
 
 /// Where one statement runs that may run twice: it only reads, or it finds its own work done. On a session that turns out
 /// to be dead it is repeated on another one.
-pub fn repeatable(pool: &PgPool) -> On<'_> {
-    On(Target::Pool(pool, Use::Repeatable))
+pub fn repeatable(pool: &PgPool) -> StatementExecutor<'_> {
+    StatementExecutor(Target::Pool(pool, Use::Repeatable))
 }
 
 /// Where one statement runs at most once, for callers that handle its failure themselves, also that of a session which
 /// died while it was idle.
-pub fn once(pool: &PgPool) -> On<'_> {
-    On(Target::Pool(pool, Use::Once))
+pub fn once(pool: &PgPool) -> StatementExecutor<'_> {
+    StatementExecutor(Target::Pool(pool, Use::Once))
 }
 
 /// Where one statement runs on a connection that belongs to no pool.
-pub fn on_session<'c>(connection: &'c mut PgConnection, database: &super::db::Database) -> On<'c> {
-    On(if database.has_sessions() { Target::Session(connection) } else { Target::Pooled(connection) })
+pub fn on_session<'c>(connection: &'c mut PgConnection, database: &super::db::Database) -> StatementExecutor<'c> {
+    StatementExecutor(if database.has_sessions() { Target::Session(connection) } else { Target::Pooled(connection) })
 }
 
 /// Where a statement runs within a transaction that has begun.
-pub fn within(transaction: &mut PgConnection) -> On<'_> {
-    On(Target::Transaction(transaction))
+pub fn in_transaction(transaction: &mut PgConnection) -> StatementExecutor<'_> {
+    StatementExecutor(Target::Transaction(transaction))
 }
 
 /// An executor of single statements, each with a time limit, which shows them in the trace that they belong to.
 #[derive(Debug)]
-pub struct On<'c>(Target<'c>);
+pub struct StatementExecutor<'c>(Target<'c>);
 
 #[derive(Debug)]
 enum Target<'c> {
@@ -113,7 +113,7 @@ enum Target<'c> {
 /// What may be done with a statement whose session turns out to be dead.
 #[derive(Debug, Clone, Copy)]
 enum Use {
-    InTransaction,
+    Transactional,
     Repeatable,
     Once,
 }
@@ -121,7 +121,7 @@ enum Use {
 type Step = Either<PgQueryResult, PgRow>;
 type Steps = sqlx::Result<Vec<Step>>;
 
-impl<'c> Executor<'c> for On<'c> {
+impl<'c> Executor<'c> for StatementExecutor<'c> {
     type Database = Postgres;
 
     fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, sqlx::Result<Step>>
@@ -134,7 +134,7 @@ impl<'c> Executor<'c> for On<'c> {
                 let steps = match self.0 {
                     Target::Pool(pool, how) => with_time_limit(on_pool(pool, how, query)).await,
                     Target::Session(connection) => with_time_limit(run(connection, query)).await,
-                    Target::Pooled(connection) => with_time_limit(in_transaction(connection, query)).await,
+                    Target::Pooled(connection) => with_time_limit(run_and_commit(connection, query)).await,
                     Target::Transaction(connection) => {
                         with_time_limit(run(connection, query)).await.inspect_err(writable::note)
                     }
@@ -200,7 +200,7 @@ async fn on_pool(pool: &PgPool, how: Use, query: Query) -> Steps {
 }
 
 async fn on_pool_once(pool: &PgPool, how: Use, query: Query) -> Steps {
-    if matches!(how, Use::InTransaction) || of(pool) == Pooler::Transaction {
+    if matches!(how, Use::Transactional) || of(pool) == Pooler::Transaction {
         let mut transaction = begin(pool).await?;
         let steps = with_time_limit(run(&mut transaction, query)).await.inspect_err(writable::note)?;
         transaction.commit().await?;
@@ -210,7 +210,7 @@ async fn on_pool_once(pool: &PgPool, how: Use, query: Query) -> Steps {
 }
 
 /// Runs a statement and commits.
-async fn in_transaction(connection: &mut PgConnection, query: Query) -> Steps {
+async fn run_and_commit(connection: &mut PgConnection, query: Query) -> Steps {
     let mut transaction = connection.begin_with(settings::begin()).await?;
     let steps = run(&mut transaction, query).await?;
     transaction.commit().await?;

@@ -15,7 +15,7 @@ use super::{
 };
 use runtime::{
     error::{Error, causes},
-    pooler::{repeatable, within},
+    pooler::{in_transaction, repeatable},
 };
 
 /// A row of a transaction, with the database's time.
@@ -98,7 +98,7 @@ pub async fn insert(
         &column(|w| w.new.currency.clone()),
         delay.as_secs_f64(),
     )
-    .fetch_all(within(connection))
+    .fetch_all(in_transaction(connection))
     .await?;
     // If several webhooks have one id, the first was inserted, since the sort is stable. In reverse order it is the
     // last one that is collected, and wins.
@@ -271,7 +271,7 @@ pub async fn reset_failed(connection: &mut PgConnection, id: Uuid) -> Result<(),
          WHERE id = $1 AND status = 'FAILED'",
         id,
     )
-    .execute(within(connection))
+    .execute(in_transaction(connection))
     .await?;
     Ok(())
 }
