@@ -1,6 +1,6 @@
-//! Parser of `DATABASE_URL`. sqlx's parser ignores unknown parameters, takes several hosts for one name, keeps the brackets
-//! of `[::1]`, and accepts no user without a host. So this parser reads the parts and passes them to sqlx as query
-//! parameters, the one form that sqlx reads as libpq does.
+//! Parser of `DATABASE_URL`. It splits the URL into parts and passes them to sqlx as query parameters, because sqlx reads
+//! only those as libpq does. In other URLs, sqlx's parser ignores unknown parameters and takes several hosts for one name.
+//! It also keeps the brackets of `[::1]`, and accepts no user without a host.
 
 use std::{
     net::{IpAddr, Ipv6Addr},

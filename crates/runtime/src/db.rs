@@ -21,8 +21,8 @@ use crate::error::causes;
 /// How long a caller waits for a free connection. After that, a request gets 503 and a job is retried.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a statement waits for the server's response. The server cancels statements after 5 s; without a response by
-/// then, the server hangs or the network drops packets, and only this limit ends the wait.
+/// How long a statement waits for the server's response. The server cancels statements after 5 s. If no response arrives
+/// by then, the server hangs or the network drops packets, and only this limit ends the wait.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long a stop waits for sessions to close. The end of the process closes sessions that still wait for a response.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);

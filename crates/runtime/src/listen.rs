@@ -86,8 +86,8 @@ pub async fn listen(
     }
     while !stop.is_cancelled() {
         let disconnected = DisconnectedGuard::new();
-        // A separate pool: a listener must neither wait for the sessions of other work nor occupy one of them. A new pool
-        // for each attempt: a listener on a connection that died without a RST keeps its place until TCP gives up.
+        // A separate pool: a listener must neither wait for the sessions of other work nor occupy one of them. Each
+        // attempt gets a new pool, because a connection that died without a RST keeps its place until TCP gives up.
         let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(CONNECT_TIMEOUT);
         let pool = pool.connect_lazy_with(database.session_options("listener"));
         let result = tokio::select! {

@@ -42,8 +42,8 @@ pub fn run(name: &str, program: impl Future<Output = Result<(), String>>) -> Exi
     }
 }
 
-/// Logs the configuration of this process: the `.env` file that it has read, warnings about unknown variables, and its
-/// database without the password.
+/// Logs the configuration of this process: its `.env` file, its database without the password, and a warning for each
+/// unknown variable.
 pub fn log_configuration(database: &Database) {
     let file = EnvFile::of_working_folder();
     if let Some(path) = &file.path {

@@ -1,7 +1,7 @@
 //! Check for row-level security, which would hide rows of our own tables.
 //!
-//! Every session sets `row_security` to off, so that a statement on such a table fails and never returns only part of
-//! the rows. This check names the tables at start and in readiness, before a statement fails.
+//! Every session sets `row_security` to off. A statement on such a table then fails instead of returning only part of
+//! its rows. This check names the tables at start and in readiness, before a statement fails.
 
 use sqlx::PgPool;
 

@@ -1,10 +1,10 @@
 //! A session of a pool: it is acquired, and later returned to the pool or closed.
 //!
 //! sqlx pings a session when it is returned. The ping has no time limit and occupies the session's place in the pool. On
-//! a connection that died without a RST, the ping took 15 min 48 s, and the pool served no caller in that time.
+//! a connection that died without a RST, the ping took 15 min 48 s. The pool served no caller in that time.
 //!
-//! Here a session is returned only if its last statement succeeded or the server refused it, and the ping has a limit of
-//! 1 s. Every other session is closed, which frees its place at once.
+//! Here a session is returned only if its last statement succeeded or the server refused it. The ping has a limit of 1 s.
+//! Every other session is closed, which frees its place at once.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -124,7 +124,7 @@ pub struct Transaction {
 /// has run yet.
 ///
 /// # Errors
-/// When no session becomes free in time, when three sessions in a row are dead, or when the server refuses `BEGIN`.
+/// When no session becomes free in time, three sessions in a row are dead, or the server refuses `BEGIN`.
 pub async fn begin(pool: &PgPool) -> sqlx::Result<Transaction> {
     for _ in 1..MAX_TRIES {
         match begin_once(pool).await {

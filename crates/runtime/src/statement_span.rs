@@ -1,5 +1,4 @@
-//! Trace spans of SQL statements. sqlx returns the text of a statement only by consuming it, so a statement is first split
-//! into its parts.
+//! Trace spans of SQL statements. sqlx consumes a statement to return its text, so a statement is first split into parts.
 
 use std::future::ready;
 

@@ -66,7 +66,7 @@ pub(super) fn write_refusal() -> Option<String> {
 
 /// Checks that the sessions of this process reach a primary.
 ///
-/// A full disk does not count, because it affects every worker: a worker that took over the jobs of others would only
+/// A full disk does not count, because it affects every worker. A worker that took over the jobs of others would only
 /// run them twice.
 ///
 /// # Errors
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn after_one_died_those_that_were_idle_then_are_pinged() {
+    fn after_a_dead_session_those_that_were_idle_at_the_time_are_pinged() {
         let (mut state, now) = (WriteState::default(), Instant::now());
         state.record_probe(false, now);
         state.dead = Some(now);

@@ -132,7 +132,7 @@ pub(super) async fn acquire_migration_lock(connection: &mut PgConnection) -> Res
 /// nothing and needs no right to write.
 ///
 /// # Errors
-/// When a migration fails, or gets no lock within `patience` of its own start.
+/// When a migration fails, or gets no lock within `patience`, counted for each migration.
 pub(super) async fn apply_missing(
     connection: &mut PgConnection,
     migrator: &Migrator,
@@ -191,8 +191,8 @@ async fn apply(
     patience: Duration,
 ) -> Result<(), ApplyError> {
     let (version, name) = (migration.version, &*migration.description);
-    // A migration outside a transaction takes locks that block no other statement, may wait for every open transaction,
-    // and leaves partial work behind when it fails. So it waits without a limit and is not retried.
+    // A migration outside a transaction takes locks that block no other statement, and may wait for every open
+    // transaction. If it fails, it leaves partial work behind. So it waits without a limit and is not retried.
     let is_retryable = !migration.no_tx;
     set_lock_timeout(connection, if is_retryable { LOCK_TIMEOUT } else { "0" }).await?;
     let begun = Instant::now();

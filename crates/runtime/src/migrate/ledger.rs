@@ -121,9 +121,8 @@ async fn has_jobs(connection: &mut PgConnection) -> sqlx::Result<bool> {
         && sqlx::query_scalar("SELECT EXISTS (SELECT FROM apalis.jobs)").fetch_one(connection).await?)
 }
 
-/// The objects of a database, tables first: the tables of every schema, and also the views, sequences, functions and types
-/// of `public` and `apalis`. It leaves out ledgers, objects of extensions or of the system, and, if $1 is true, the schema
-/// `apalis`.
+/// The objects of a database: the tables of every schema first, then the views, sequences, functions and types of `public`
+/// and `apalis`. It leaves out ledgers, objects of extensions or of the system, and the schema `apalis` if $1 is true.
 const OBJECTS: &str = "
     WITH objects (place, kind, schema, name, class, id) AS (
         SELECT CASE WHEN relkind IN ('r', 'p', 'f') THEN 1 ELSE 2 END,
@@ -147,7 +146,7 @@ const OBJECTS: &str = "
 /// The versions of the migrations that a database lacks, oldest first.
 ///
 /// # Errors
-/// When it has a migration that this release does not know, that has changed since it was applied, or is unfinished.
+/// When a migration of the database is unknown to this release, has changed since it was applied, or is unfinished.
 pub(super) fn missing(rows: &[AppliedMigration], migrator: &Migrator) -> Result<Vec<i64>, SchemaError> {
     let wanted = migrator.iter().filter(|migration| !migration.migration_type.is_down_migration());
     let mut wanted: BTreeMap<i64, &[u8]> = wanted.map(|migration| (migration.version, &*migration.checksum)).collect();

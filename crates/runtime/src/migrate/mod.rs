@@ -184,7 +184,7 @@ async fn check_row_security(pool: &PgPool) -> Result<(), SchemaError> {
 /// Checks that the database has the schema of this release or of a later one, for a process that already runs.
 ///
 /// The next release migrates while this one works, and its migrations are compatible (`migrations/README.md`). If a newer
-/// schema made a process unready, every process would be unready between the migration and the start of the new release.
+/// schema made a process unready, none would be ready between the migration and the start of the new release.
 ///
 /// # Errors
 /// When a migration of this release is missing or changed, or the database cannot be read.
