@@ -75,7 +75,7 @@ fn sql_stays_in_stores() {
 
 #[test]
 fn apalis_stays_behind_the_queue() {
-    const HOME: [&str; 2] = ["crates/queue/src/engine.rs", "crates/runtime/src/migrate.rs"];
+    const HOME: [&str; 2] = ["crates/queue/src/engine.rs", "crates/runtime/src/migrate/mod.rs"];
     let named =
         |file: &File| ["apalis::", "apalis_core::", "apalis_postgres::"].iter().any(|name| names(&file.text, name));
     let strays = product_code().into_iter().filter(|file| !HOME.contains(&&*file.path) && named(file));
@@ -91,7 +91,7 @@ fn apalis_stays_behind_the_queue() {
 fn statements_run_on_the_runtimes_executors() {
     const CALLS: [&str; 5] = [".execute(", ".fetch_all(", ".fetch_one(", ".fetch_optional(", ".fetch("];
     const EXECUTORS: [&str; 7] =
-        ["on(", "once(", "repeatable(", "within(", "executor", "place.on()", "place.executor()"];
+        ["transactional(", "once(", "repeatable(", "in_transaction(", "executor", "place.on()", "place.executor()"];
     let mut broken = Vec::new();
     let mut statements = 0;
     for file in product_code() {
@@ -111,7 +111,7 @@ fn statements_run_on_the_runtimes_executors() {
         }
     }
     assert!(statements > 50, "only {statements} statements found: update the patterns of this test");
-    assert_none("run it by runtime::pooler: on(pool), repeatable(pool), once(pool) or within(transaction)", broken);
+    assert_none("run it by runtime::pooler: transactional, repeatable, once or in_transaction", broken);
 }
 
 #[test]

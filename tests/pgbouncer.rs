@@ -174,7 +174,7 @@ async fn transactions_through_pgbouncer_have_our_settings() {
     let database = database::fresh().await;
     let bouncer = Bouncer::start(&program, &database.url).await;
     let through = runtime::db::Database::parse(&bouncer.url).unwrap();
-    let pool = through.through(runtime::pooler::Pooler::Transaction).pool("test", 10);
+    let pool = through.with_pooler(runtime::pooler::Pooler::Transaction).pool("test", 10);
     let mut tx = runtime::pooler::begin(&pool).await.unwrap();
     for (name, value) in [
         ("synchronous_commit", "on"),
@@ -195,7 +195,7 @@ async fn transactions_through_pgbouncer_have_our_settings() {
             for n in task * 50..(task + 1) * 50 {
                 let statement = AssertSqlSafe(format!("SELECT $1::int8 + {}", n % 7));
                 let query = sqlx::query_scalar::<_, i64>(statement).bind(n);
-                assert_eq!(query.fetch_one(runtime::pooler::on(&pool)).await.unwrap(), n + n % 7);
+                assert_eq!(query.fetch_one(runtime::pooler::transactional(&pool)).await.unwrap(), n + n % 7);
             }
         }
     });
@@ -241,7 +241,7 @@ async fn probes_move_one_after_the_other_through_pgbouncer() {
     let database = database::fresh().await;
     let bouncer = Bouncer::start(&program, &database.url).await;
     let through = runtime::db::Database::parse(&bouncer.url).unwrap();
-    let pool = through.through(runtime::pooler::Pooler::Transaction).pool("test", 10);
+    let pool = through.with_pooler(runtime::pooler::Pooler::Transaction).pool("test", 10);
     let probes = Probes::start(&pool);
     let probe = probes.create(Grid { x: 0, y: 40 }, Direction::North).await.unwrap();
     let moves = (0..50).map(|_| {

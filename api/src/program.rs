@@ -28,22 +28,22 @@ pub async fn program() -> Result<(), String> {
     let (config, jobs) = (ApiConfig::read(&mut vars), app::Config::read(&mut vars));
     let database = app::require_database(&mut vars, &jobs);
     app::require_choices(&mut vars, &jobs);
-    let Some(database) = vars.finish(database).map_err(process::text)? else { return Ok(()) };
+    let Some(database) = vars.finish(database).map_err(process::error_text)? else { return Ok(()) };
     let telemetry = Telemetry::start(&jobs.telemetry, "api")?;
-    process::announce(&database);
-    let shutdown = Shutdown::on_signals(GRACE).map_err(process::text)?;
-    let app = App::start(&database, &jobs, "api", &shutdown.drain).map_err(process::text)?;
+    process::log_configuration(&database);
+    let shutdown = Shutdown::on_signals(GRACE).map_err(process::error_text)?;
+    let app = App::start(&database, &jobs, "api", &shutdown.drain).map_err(process::error_text)?;
     let listener = listen(&config).await?;
-    let address = listener.local_addr().map_err(process::text)?;
+    let address = listener.local_addr().map_err(process::error_text)?;
     // Serves already now, so that liveness and readiness checks get a response while the schema check waits.
     let serving = tokio::spawn({
         let (app, metrics, shutdown) = (app.clone(), app.metrics(telemetry.metrics()), shutdown.clone());
         async move { serve(listener, app, &config, metrics, &shutdown).await }
     });
-    if app.await_schema(&shutdown).await.map_err(process::text)? {
+    if app.await_schema(&shutdown).await.map_err(process::error_text)? {
         tracing::info!(%address, "listening");
     }
-    serving.await.map_err(process::text)?;
+    serving.await.map_err(process::error_text)?;
     tracing::info!("stopped");
     Ok(())
 }
@@ -82,7 +82,7 @@ pub async fn serve(listener: TcpListener, app: App, config: &ApiConfig, metrics:
         metrics,
         draining: shutdown.drain.clone(),
     };
-    let server_config = ServerConfig::for_open_files(open_files::raise(), config.drain_delay);
+    let server_config = ServerConfig::for_open_files(open_files::raise_limit(), config.drain_delay);
     tracing::info!(max_connections = server_config.max_connections, "connection limit set");
     tokio::select! {
         () = server::serve(listener, build(dependencies, config), server_config, shutdown.drain.clone()) => {}

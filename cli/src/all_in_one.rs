@@ -29,7 +29,7 @@ pub async fn program() -> Result<(), String> {
     let (api, mut jobs) = (api::config::ApiConfig::read(&mut vars), app::Config::read(&mut vars));
     app::require_choices(&mut vars, &jobs);
     let search = vars.text("PG_BIN_DIR").map(|folder| Search::parse(&folder)).unwrap_or_default();
-    vars.finish(()).map_err(process::text)?;
+    vars.finish(()).map_err(process::error_text)?;
     let data_dir = data_dir();
     let writable = create_writable(&data_dir);
     if let Some(error) = writable.as_ref().err().filter(|_| jobs.database.is_none()) {
@@ -42,26 +42,26 @@ pub async fn program() -> Result<(), String> {
     if let (Err(error), None) = (&writable, &jobs.telemetry.directory) {
         tracing::warn!(folder = %data_dir.display(), %error, "logging to standard output only: the folder is not writable");
     }
-    let shutdown = Shutdown::on_signals(GRACE).map_err(process::text)?;
+    let shutdown = Shutdown::on_signals(GRACE).map_err(process::error_text)?;
 
     let listener = api::program::listen(&api).await?;
-    let address = listener.local_addr().map_err(process::text)?;
+    let address = listener.local_addr().map_err(process::error_text)?;
     let (cluster, database) = match jobs.database.clone() {
         Some(database) => (None, database),
         None => {
             let mut settings = Settings::new(data_dir.join("postgres"));
             settings.search = search;
             tracing::info!("DATABASE_URL is unset: starting PostgreSQL in {}", settings.directory.display());
-            let cluster = Cluster::start(settings).await.map_err(process::text)?;
-            cluster.ensure_database(DATABASE).await.map_err(process::text)?;
+            let cluster = Cluster::start(settings).await.map_err(process::error_text)?;
+            cluster.ensure_database(DATABASE).await.map_err(process::error_text)?;
             let database = Database::parse(&cluster.url(DATABASE))?;
             (Some(cluster), database)
         }
     };
-    process::announce(&database);
+    process::log_configuration(&database);
     let result = run(&api, &jobs, &database, listener, &telemetry, &shutdown, address).await;
     if let Some(cluster) = cluster {
-        cluster.stop().await.map_err(process::text)?;
+        cluster.stop().await.map_err(process::error_text)?;
         tracing::info!("PostgreSQL stopped; its data stays in {}", data_dir.display());
     }
     result
@@ -92,13 +92,13 @@ async fn run(
     address: std::net::SocketAddr,
 ) -> Result<(), String> {
     migrate::apply(database, migrate::PATIENCE).await?;
-    let app = App::start(database, jobs, "all-in-one", &shutdown.drain).map_err(process::text)?;
+    let app = App::start(database, jobs, "all-in-one", &shutdown.drain).map_err(process::error_text)?;
     let worker = worker::start(&app, database, jobs.timing, shutdown)?;
     // On standard error, because standard output may carry log lines in JSON.
     eprint!("{}", banner(address, jobs));
     let metrics = app.metrics(telemetry.metrics());
     api::program::serve(listener, app, api, metrics, shutdown).await;
-    worker.stopped().await.map_err(process::text)
+    worker.stopped().await.map_err(process::error_text)
 }
 
 /// The URLs, and commands to try first.

@@ -30,7 +30,7 @@ impl BulkResults {
     /// # Errors
     /// When signals cannot be handled, or the output cannot be written.
     pub fn start(json: bool, total: usize) -> Result<Self, String> {
-        let shutdown = Shutdown::on_signals(GRACE).map_err(process::text)?;
+        let shutdown = Shutdown::on_signals(GRACE).map_err(process::error_text)?;
         print(match (json, total) {
             (true, _) => "[",
             (false, 0) => "No dead job matches.\n",
@@ -51,7 +51,7 @@ impl BulkResults {
     pub fn add(&mut self, id: &str, result: &str, succeeded: bool) -> Result<(), String> {
         if self.json {
             let separator = if self.printed == 0 { "\n  " } else { ",\n  " };
-            let line = serde_json::to_string(&Line { id, result }).map_err(process::text)?;
+            let line = serde_json::to_string(&Line { id, result }).map_err(process::error_text)?;
             print(&format!("{separator}{line}"))?;
         } else {
             print(&format!("{:<26}  {result}\n", one_line(id, 60)))?;

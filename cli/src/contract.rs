@@ -41,9 +41,9 @@ pub async fn program(Arguments { command }: Arguments) -> Result<(), String> {
 async fn deploy() -> Result<(), String> {
     let mut vars = EnvReader::from_env();
     let account = Account::read(&mut vars);
-    let Some(account) = vars.finish(account).map_err(process::text)? else { return Ok(()) };
+    let Some(account) = vars.finish(account).map_err(process::error_text)? else { return Ok(()) };
     eprintln!("deploying the contract from the account {}, and waiting for its block", account.address());
-    let address = chain::deploy(&account).await.map_err(process::text)?;
+    let address = chain::deploy(&account).await.map_err(process::error_text)?;
     operator::print(&format!("{address}\n"))?;
     eprintln!("deployed: set CONTRACT_ADDRESS to this address, and STORAGE_BACKEND=smart_contract");
     Ok(())

@@ -44,7 +44,7 @@ pub async fn program(Arguments { url }: Arguments) -> Result<(), String> {
     let port = vars.number("PORT", 8000, 0..=u16::MAX);
     let worker_port: Option<u16> = vars.text("WORKER_HEALTH_PORT").and_then(|port| port.parse().ok());
     let url = |port| format!("http://{}/livez", SocketAddr::new(host, port));
-    let (api, worker) = vars.finish((url(port), worker_port.map(url))).map_err(process::text)?;
+    let (api, worker) = vars.finish((url(port), worker_port.map(url))).map_err(process::error_text)?;
     match (check(&api).await, worker) {
         // The image has one health check for both programs. If no API listens, this is the container of a worker.
         (Err(failure), Some(worker)) if failure.is_refused => {

@@ -90,7 +90,7 @@ pub async fn program(Arguments { command, json }: Arguments) -> Result<(), Strin
     match command {
         Command::List { queue, state, error, before, limit } => {
             let filter = Filter { queue, state, error, before };
-            let listed = operator.list(&filter, limit).await.map_err(process::text)?;
+            let listed = operator.list(&filter, limit).await.map_err(process::error_text)?;
             if json {
                 print_json(&listed.jobs)?;
             } else {
@@ -106,7 +106,7 @@ pub async fn program(Arguments { command, json }: Arguments) -> Result<(), Strin
             Ok(())
         }
         Command::Show { id } => {
-            let found = operator.show(&id).await.map_err(process::text)?;
+            let found = operator.show(&id).await.map_err(process::error_text)?;
             let job = found.ok_or_else(|| format!("there is no job {id:?}"))?;
             if json {
                 return print_json(&job);
@@ -134,7 +134,7 @@ pub async fn program(Arguments { command, json }: Arguments) -> Result<(), Strin
             let ids = match queue {
                 None => ids,
                 Some(queue) => {
-                    let dead = operator.dead(&queue, error.as_deref()).await.map_err(process::text)?;
+                    let dead = operator.dead(&queue, error.as_deref()).await.map_err(process::error_text)?;
                     dead.into_iter().map(|job| job.id).collect()
                 }
             };
@@ -210,7 +210,7 @@ fn details(JobDetails { job, why, errors, payload }: &JobDetails) -> Result<Stri
         ("correlation id", or_none(&job.correlation_id)),
         ("traceparent", or_none(&job.traceparent)),
         // JSON escapes characters that are not printable.
-        ("payload", serde_json::to_string(payload).map_err(process::text)?),
+        ("payload", serde_json::to_string(payload).map_err(process::error_text)?),
     ];
     let mut text: String = lines.iter().map(|(name, value)| format!("{name:<16}{value}\n")).collect();
     for error in errors.as_array().into_iter().flatten() {

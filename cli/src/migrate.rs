@@ -39,9 +39,9 @@ pub async fn program(arguments: Arguments) -> Result<(), String> {
     let mut vars = EnvReader::from_env();
     let config = app::Config::read(&mut vars);
     let database = app::require_database(&mut vars, &config);
-    let Some(database) = vars.finish(database).map_err(process::text)? else { return Ok(()) };
+    let Some(database) = vars.finish(database).map_err(process::error_text)? else { return Ok(()) };
     let _telemetry = Telemetry::start(&config.telemetry, "migrate")?;
-    process::announce(&database);
+    process::log_configuration(&database);
     if !database.has_sessions() {
         // A session-level advisory lock keeps two migrations from running at once; a transaction pooler would break it.
         return Err("migrate: DATABASE_URL must be the database itself, without DATABASE_POOLER".into());
@@ -65,7 +65,7 @@ async fn wait_for_status(database: &Database, max_wait: Duration, until_migrated
             Ok(status) if until_migrated && !status.missing.is_empty() => {
                 format!("{} migrations are missing", status.missing.len())
             }
-            Err(error) if error.may_pass() => error.to_string(),
+            Err(error) if error.is_temporary() => error.to_string(),
             _ => return found.map_err(|error| format!("migrations: {error}")),
         };
         if begun.elapsed() + RETRY > max_wait {
@@ -84,12 +84,12 @@ async fn wait_for_status(database: &Database, max_wait: Duration, until_migrated
 /// # Errors
 /// When a migration is missing, or the schema is not that of this release.
 fn print_status(status: &Status) -> Result<(), String> {
-    let Status { applied, missing, misfit } = status;
+    let Status { applied, missing, mismatch } = status;
     let mut text = format!("{applied} migrations applied, {} missing\n", missing.len());
     missing.iter().for_each(|(version, name)| text.push_str(&format!("  {version} {name}\n")));
     crate::operator::print(&text)?;
-    match misfit {
-        Some(misfit) => Err(misfit.to_string()),
+    match mismatch {
+        Some(mismatch) => Err(mismatch.to_string()),
         None if missing.is_empty() => Ok(()),
         None => {
             Err(format!("the database is not migrated ({} migrations missing): run `millrace migrate`", missing.len()))

@@ -25,7 +25,7 @@ pub async fn connect() -> Result<Operator, String> {
 pub async fn app() -> Result<App, String> {
     let mut vars = EnvReader::from_env();
     let config = app::Config::read(&mut vars);
-    vars.finish(()).map_err(process::text)?;
+    vars.finish(()).map_err(process::error_text)?;
     let database = match config.database.clone() {
         Some(database) => database,
         None => Database::parse(&all_in_one::running_database().ok_or_else(|| {
@@ -37,7 +37,7 @@ pub async fn app() -> Result<App, String> {
             )
         })?)?,
     };
-    let app = App::start(&database, &config, "operator", &CancellationToken::new()).map_err(process::text)?;
+    let app = App::start(&database, &config, "operator", &CancellationToken::new()).map_err(process::error_text)?;
     app.check_schema().await?;
     Ok(app)
 }
@@ -59,7 +59,7 @@ pub fn print(text: &str) -> Result<(), String> {
 /// # Errors
 /// When the value cannot be serialised, or the output cannot be written.
 pub fn print_json(value: &impl Serialize) -> Result<(), String> {
-    let text = serde_json::to_string_pretty(value).map_err(process::text)?;
+    let text = serde_json::to_string_pretty(value).map_err(process::error_text)?;
     print(&format!("{text}\n"))
 }
 

@@ -42,7 +42,7 @@ enum Command {
 /// When the database cannot be used, or the queue to resume was not paused.
 pub async fn program(Arguments { command, json }: Arguments) -> Result<(), String> {
     let operator = connect().await?;
-    let queues = operator.queues().await.map_err(process::text)?;
+    let queues = operator.queues().await.map_err(process::error_text)?;
     let queue = match command {
         None if json => return print_json(&queues),
         None if queues.is_empty() => {
@@ -54,20 +54,20 @@ pub async fn program(Arguments { command, json }: Arguments) -> Result<(), Strin
             return Ok(());
         }
         Some(Command::Pause { queue, reason }) => {
-            operator.pause(&queue, &reason).await.map_err(process::text)?;
+            operator.pause(&queue, &reason).await.map_err(process::error_text)?;
             if !queues.iter().any(|known| known.name == queue) {
                 eprintln!("note: the queue {queue:?} has no jobs and no workers yet; it is paused for later ones");
             }
             queue
         }
         Some(Command::Resume { queue }) => {
-            if !operator.resume(&queue).await.map_err(process::text)? {
+            if !operator.resume(&queue).await.map_err(process::error_text)? {
                 return Err(format!("the queue {queue:?} was not paused"));
             }
             queue
         }
     };
-    let queues = operator.queues().await.map_err(process::text)?;
+    let queues = operator.queues().await.map_err(process::error_text)?;
     let changed: Vec<QueueStatus> = queues.into_iter().filter(|status| status.name == queue).collect();
     if json {
         return print_json(&changed);

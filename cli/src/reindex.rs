@@ -32,7 +32,7 @@ pub struct Arguments {
 /// When the database or Elasticsearch cannot be used, also halfway.
 pub async fn program(Arguments { quiet }: Arguments) -> Result<(), String> {
     let app = app().await?;
-    if let Some(health) = app.search.health().await.map_err(process::text)?.filter(|_| !quiet) {
+    if let Some(health) = app.search.health().await.map_err(process::error_text)?.filter(|_| !quiet) {
         eprintln!("Elasticsearch is {health}");
     }
     let begun = Instant::now();
@@ -43,7 +43,7 @@ pub async fn program(Arguments { quiet }: Arguments) -> Result<(), String> {
             eprintln!("{} of about {} items", so_far.written, so_far.of);
         }
     };
-    let done = app.search.reindex(progress).await.map_err(process::text)?;
+    let done = app.search.reindex(progress).await.map_err(process::error_text)?;
     if !quiet {
         let seconds = begun.elapsed().as_secs_f64();
         eprintln!(

@@ -45,7 +45,7 @@ pub async fn program(Arguments { command, json }: Arguments) -> Result<(), Strin
     let schedules = app().await?.schedules;
     let fires = match command {
         None => {
-            let all = schedules.overview().await.map_err(process::text)?;
+            let all = schedules.overview().await.map_err(process::error_text)?;
             if json {
                 return print_json(&all);
             }
@@ -56,13 +56,13 @@ pub async fn program(Arguments { command, json }: Arguments) -> Result<(), Strin
             if let Some(name) = &name {
                 check_name(&schedules, name)?;
             }
-            schedules.fires(name.as_deref(), limit).await.map_err(process::text)?
+            schedules.fires(name.as_deref(), limit).await.map_err(process::error_text)?
         }
         Some(Command::Fire { name }) => {
             check_name(&schedules, &name)?;
-            let fired = schedules.fire_by_hand(&name).await.map_err(process::text)?;
+            let fired = schedules.fire_by_hand(&name).await.map_err(process::error_text)?;
             fired.ok_or_else(|| format!("there is no schedule {name:?}"))?;
-            schedules.fires(Some(&name), 1).await.map_err(process::text)?
+            schedules.fires(Some(&name), 1).await.map_err(process::error_text)?
         }
     };
     if json {

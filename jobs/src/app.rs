@@ -67,7 +67,7 @@ impl Config {
         let pooler = vars.read("DATABASE_POOLER", Pooler::None, Pooler::parse);
         Self {
             environment,
-            database: database.map(|database| database.through(pooler)),
+            database: database.map(|database| database.with_pooler(pooler)),
             timing: timing(vars),
             telemetry: telemetry::Config::read(vars, environment),
             transactions: transactions::Config::read(vars),
@@ -271,6 +271,6 @@ impl App {
     /// # Errors
     /// Returns the reason if one of them does not hold.
     pub async fn ready(&self) -> Result<(), String> {
-        db::ready(&self.pool, READY_TIMEOUT).await
+        db::check_ready(&self.pool, READY_TIMEOUT).await
     }
 }

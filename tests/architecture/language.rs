@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use super::{assert_none, source};
 
 /// Folders and files that use plain English. Add a folder as soon as it passes; never remove one.
-const CHECKED: [&str; 32] = [
+const CHECKED: [&str; 55] = [
     ".cargo",
     ".ci",
     ".dockerignore",
@@ -18,6 +18,29 @@ const CHECKED: [&str; 32] = [
     "cli/src",
     "clippy.toml",
     "contracts",
+    "crates/runtime/Cargo.toml",
+    "crates/runtime/examples",
+    "crates/runtime/sqlx.toml",
+    "crates/runtime/src/clients",
+    "crates/runtime/src/clock.rs",
+    "crates/runtime/src/config",
+    "crates/runtime/src/database_url.rs",
+    "crates/runtime/src/db.rs",
+    "crates/runtime/src/diagnose.rs",
+    "crates/runtime/src/error.rs",
+    "crates/runtime/src/lib.rs",
+    "crates/runtime/src/listen.rs",
+    "crates/runtime/src/migrate",
+    "crates/runtime/src/open_files.rs",
+    "crates/runtime/src/pooler.rs",
+    "crates/runtime/src/process.rs",
+    "crates/runtime/src/row_security.rs",
+    "crates/runtime/src/session.rs",
+    "crates/runtime/src/settings.rs",
+    "crates/runtime/src/shutdown.rs",
+    "crates/runtime/src/statement_span.rs",
+    "crates/runtime/src/version.rs",
+    "crates/runtime/src/writable.rs",
     "deny.toml",
     "deploy",
     "docker-compose.dev.yml",

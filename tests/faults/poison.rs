@@ -167,9 +167,9 @@ fn runs_a_worker_for_the_tests_below() {
     let registry = Registry::default().job::<PoisonJob>(history.clone()).job::<HealthyJob>(history);
     let database = Database::parse(&database).expect("a database");
     let ended = process::run("worker", async move {
-        let shutdown = Shutdown::on_signals(GRACE).map_err(process::text)?;
-        let worker = Worker::start(&database, SHORT_LEASE, registry, &shutdown).map_err(process::text)?;
-        worker.stopped().await.map_err(process::text)
+        let shutdown = Shutdown::on_signals(GRACE).map_err(process::error_text)?;
+        let worker = Worker::start(&database, SHORT_LEASE, registry, &shutdown).map_err(process::error_text)?;
+        worker.stopped().await.map_err(process::error_text)
     });
     assert_eq!(ended, ExitCode::SUCCESS);
 }

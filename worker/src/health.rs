@@ -30,8 +30,8 @@ pub async fn serve(address: SocketAddr, readiness: Readiness, metrics: Metrics) 
     let listener =
         TcpListener::bind(address).await.map_err(|error| format!("WORKER_HEALTH_PORT: {address}: {error}"))?;
     // Port 0 means any free port: log the actual one.
-    let address = listener.local_addr().map_err(process::text)?;
-    let acceptor = TcpAcceptor::from_tokio(listener).map_err(process::text)?;
+    let address = listener.local_addr().map_err(process::error_text)?;
+    let acceptor = TcpAcceptor::from_tokio(listener).map_err(process::error_text)?;
     tracing::info!(%address, "serving health and metrics");
     let routes = Route::new()
         .at("/livez", get(livez))

@@ -22,12 +22,12 @@ use runtime::{db::Database, open_files, process, shutdown, telemetry::Telemetry}
 /// # Errors
 /// When the configuration is wrong, the worker does not start, or it fails later. One problem a line.
 pub async fn program() -> Result<(), String> {
-    let config = Config::from_env().map_err(process::text)?;
+    let config = Config::from_env().map_err(process::error_text)?;
     let telemetry = Telemetry::start(&config.jobs.telemetry, "worker")?;
-    process::announce(&config.database);
-    open_files::raise();
-    let shutdown = shutdown::Shutdown::on_signals(shutdown::GRACE).map_err(process::text)?;
-    let app = App::start(&config.database, &config.jobs, "worker", &shutdown.drain).map_err(process::text)?;
+    process::log_configuration(&config.database);
+    open_files::raise_limit();
+    let shutdown = shutdown::Shutdown::on_signals(shutdown::GRACE).map_err(process::error_text)?;
+    let app = App::start(&config.database, &config.jobs, "worker", &shutdown.drain).map_err(process::error_text)?;
     let lease = Arc::new(OnceLock::new());
     // Serve health from the start, also while the worker waits for the database.
     let health = match config.health {
@@ -37,7 +37,7 @@ pub async fn program() -> Result<(), String> {
         }
         None => None,
     };
-    if !app.await_schema(&shutdown).await.map_err(process::text)? {
+    if !app.await_schema(&shutdown).await.map_err(process::error_text)? {
         return Ok(());
     }
     let worker = start(&app, &config.database, config.jobs.timing, &shutdown)?;
@@ -47,7 +47,7 @@ pub async fn program() -> Result<(), String> {
     if let Some(health) = health {
         health.abort();
     }
-    result.map_err(process::text)
+    result.map_err(process::error_text)
 }
 
 /// Starts the worker with every registered kind of job, and the scheduler.
@@ -55,7 +55,7 @@ pub async fn program() -> Result<(), String> {
 /// # Errors
 /// When the worker cannot be started.
 pub fn start(app: &App, database: &Database, timing: Timing, shutdown: &shutdown::Shutdown) -> Result<Worker, String> {
-    let worker = Worker::start(database, timing, registry::registry(app), shutdown).map_err(process::text)?;
+    let worker = Worker::start(database, timing, registry::registry(app), shutdown).map_err(process::error_text)?;
     // The first two tasks stop as soon as the drain begins; the last one ends with the process.
     tokio::spawn(app.clone().catch_up(shutdown.drain.clone()));
     tokio::spawn(app.schedules.clone().run(schedule::Timing::default(), shutdown.drain.clone()));

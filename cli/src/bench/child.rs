@@ -38,7 +38,7 @@ impl Child {
     /// # Errors
     /// When the process does not start or does not get ready in time, with the last lines of its log.
     pub fn start(name: &str, folder: &Path, variables: &[(&str, &str)], ready: &str) -> Result<(Self, String), String> {
-        let program = std::env::current_exe().map_err(process::text)?;
+        let program = std::env::current_exe().map_err(process::error_text)?;
         let mut command = Command::new(program);
         command.arg(name).current_dir(folder).env_clear().env("LOG_FORMAT", "json").envs(variables.iter().copied());
         for inherited in ["PATH", "HOME", "RUST_LOG", "RUST_BACKTRACE", "TMPDIR"] {

@@ -5,7 +5,7 @@ use jobs::{
     transactions::process::ProcessTransaction,
 };
 use queue::Job;
-use runtime::process::text;
+use runtime::process::error_text;
 
 use super::{
     BenchContext, ingest,
@@ -27,37 +27,37 @@ pub async fn drain(
     add: impl AsyncFnOnce() -> Result<(), String>,
 ) -> Result<f64, String> {
     let (bench, operator) = (&context.environment.bench, &context.environment.app.operator);
-    operator.pause(queue, "the benchmark adds jobs").await.map_err(text)?;
+    operator.pause(queue, "the benchmark adds jobs").await.map_err(error_text)?;
     add().await?;
-    bench.analyze_and_checkpoint().await.map_err(text)?;
-    let since = bench.now().await.map_err(text)?;
-    operator.resume(queue).await.map_err(text)?;
+    bench.analyze_and_checkpoint().await.map_err(error_text)?;
+    let since = bench.now().await.map_err(error_text)?;
+    operator.resume(queue).await.map_err(error_text)?;
     context
         .environment
-        .wait_until("the queue is empty", async || bench.has_due(queue).await.map(|due| !due).map_err(text))
+        .wait_until("the queue is empty", async || bench.has_due(queue).await.map(|due| !due).map_err(error_text))
         .await?;
-    let seconds = bench.drain_seconds(queue, since, count).await.map_err(text)?;
+    let seconds = bench.drain_seconds(queue, since, count).await.map_err(error_text)?;
     Ok(count as f64 / seconds)
 }
 
 async fn drain_noops(context: &BenchContext<'_>) -> Result<f64, String> {
     drain(context, Noop::NAME, context.jobs, async || {
-        context.environment.bench.add_due(Noop::NAME, context.jobs).await.map_err(text)
+        context.environment.bench.add_due(Noop::NAME, context.jobs).await.map_err(error_text)
     })
     .await
 }
 
 async fn drain_baseline(context: &BenchContext<'_>) -> Result<f64, String> {
     let bench = &context.environment.bench;
-    bench.add_due(Noop::NAME, context.jobs).await.map_err(text)?;
-    bench.analyze_and_checkpoint().await.map_err(text)?;
-    Ok(baseline::run(bench, Step::Drain(Noop::NAME), SESSIONS, BASELINE_TIMEOUT).await.map_err(text)?.rate())
+    bench.add_due(Noop::NAME, context.jobs).await.map_err(error_text)?;
+    bench.analyze_and_checkpoint().await.map_err(error_text)?;
+    Ok(baseline::run(bench, Step::Drain(Noop::NAME), SESSIONS, BASELINE_TIMEOUT).await.map_err(error_text)?.rate())
 }
 
 /// Compares no-op jobs with a loop that only claims and finishes, and transactions with the rate of durable 202s.
 pub async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>, String> {
     let bench = &context.environment.bench;
-    let clear = async || bench.clear().await.map_err(text);
+    let clear = async || bench.clear().await.map_err(error_text);
     let (mut drained, mut baselines) = (Vec::new(), Vec::new());
     for _ in 0..context.runs {
         clear().await?;
@@ -78,7 +78,7 @@ pub async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>, Str
         let worker = context.environment.worker("worker")?;
         let add = async || context.environment.add_due_transactions(context.jobs).await;
         settled.push(drain(context, ProcessTransaction::NAME, context.jobs, add).await?);
-        let processed = bench.lateness(0.0).await.map_err(text)?.settled;
+        let processed = bench.lateness(0.0).await.map_err(error_text)?.settled;
         if processed != context.jobs {
             return Err(format!("of {} transactions {processed} are PROCESSED", context.jobs));
         }
@@ -107,16 +107,16 @@ pub async fn measure_full(context: &BenchContext<'_>) -> Result<Vec<Measurement>
     let (mut ingests, mut drains) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
     let rows = context.jobs * 10;
     for (full, (ingests, drains)) in ingests.iter_mut().zip(&mut drains).enumerate() {
-        bench.clear().await.map_err(text)?;
+        bench.clear().await.map_err(error_text)?;
         if full == 1 {
             context.print_progress(format_args!(
                 "adding {rows} finished and {rows} scheduled transactions and their jobs"
             ));
             for queue in [ProcessTransaction::NAME, Noop::NAME] {
-                bench.add_finished(queue, rows / 2).await.map_err(text)?;
-                bench.add_scheduled(queue, rows / 2).await.map_err(text)?;
+                bench.add_finished(queue, rows / 2).await.map_err(error_text)?;
+                bench.add_scheduled(queue, rows / 2).await.map_err(error_text)?;
             }
-            bench.analyze_and_checkpoint().await.map_err(text)?;
+            bench.analyze_and_checkpoint().await.map_err(error_text)?;
         }
         let (api, address) = context.environment.api(3600)?;
         let worker = context.environment.worker("bench-worker")?;

@@ -46,16 +46,16 @@ impl Environment {
             settings.search = Search::parse(&pg_bin_dir);
         }
         settings.progress = std::sync::Arc::new(|progress| eprintln!("{progress}"));
-        let cluster = Cluster::start(settings).await.map_err(process::text)?;
-        cluster.ensure_database(DATABASE).await.map_err(process::text)?;
+        let cluster = Cluster::start(settings).await.map_err(process::error_text)?;
+        cluster.ensure_database(DATABASE).await.map_err(process::error_text)?;
         let url = cluster.url(DATABASE);
         let database = Database::parse(&url)?;
         migrate::apply(&database, migrate::PATIENCE).await?;
         // Jobs are due at once. The environment of this process is not read, because it configures other programs.
         let config = app::Config::read(&mut EnvReader::from_pairs(&[("PROCESSING_DELAY_SECONDS", "0")]));
-        let app = App::start(&database, &config, "bench", &CancellationToken::new()).map_err(process::text)?;
+        let app = App::start(&database, &config, "bench", &CancellationToken::new()).map_err(process::error_text)?;
         let bench = Bench::new(&database);
-        bench.clear().await.map_err(process::text)?;
+        bench.clear().await.map_err(process::error_text)?;
         Ok(Self { cluster, folder, url, bench, app })
     }
 
@@ -64,8 +64,8 @@ impl Environment {
     /// # Errors
     /// When PostgreSQL cannot be stopped or the folder cannot be removed.
     pub async fn stop(self) -> Result<(), String> {
-        let real = fs::canonicalize(&self.folder).map_err(process::text)?;
-        self.cluster.stop().await.map_err(process::text)?;
+        let real = fs::canonicalize(&self.folder).map_err(process::error_text)?;
+        self.cluster.stop().await.map_err(process::error_text)?;
         fs::remove_dir_all(&real).map_err(|error| format!("cannot remove {}: {error}", real.display()))?;
         // The folder is a symbolic link if the server's account has no access to this place.
         let _ = fs::remove_file(&self.folder);
@@ -87,7 +87,7 @@ impl Environment {
             ("RATE_LIMIT", "1000000/1s"),
         ];
         let (child, line) = Child::start("api", &self.folder, &variables, r#""event":"listening""#)?;
-        let line: serde_json::Value = serde_json::from_str(&line).map_err(process::text)?;
+        let line: serde_json::Value = serde_json::from_str(&line).map_err(process::error_text)?;
         let address = line["address"].as_str().and_then(|address| address.parse().ok());
         Ok((child, address.ok_or("the log of the API has no listen address")?))
     }
@@ -118,7 +118,7 @@ impl Environment {
                 };
                 Ok(self.app.transactions.ingest(new, Origin::default()))
             })
-            .map(|ingest: Result<_, String>| async { ingest?.await.map_err(process::text) })
+            .map(|ingest: Result<_, String>| async { ingest?.await.map_err(process::error_text) })
             .buffer_unordered(2000);
         while let Some(ingested) = ingests.next().await {
             ingested?;

@@ -7,7 +7,7 @@ use jobs::{
     transactions::process::ProcessTransaction,
 };
 use queue::Job;
-use runtime::process::text;
+use runtime::process::error_text;
 use uuid::Uuid;
 
 use super::{
@@ -38,10 +38,10 @@ pub async fn webhooks(
         expected: 202,
     };
     load.clone().run().await?;
-    let since = bench.now().await.map_err(text)?;
+    let since = bench.now().await.map_err(error_text)?;
     let load = Load { time: context.time, request: load::webhooks(Uuid::now_v7().to_string()), ..load };
     let result = load.run().await?;
-    let (rows, jobs) = bench.count_recorded(ProcessTransaction::NAME, since).await.map_err(text)?;
+    let (rows, jobs) = bench.count_recorded(ProcessTransaction::NAME, since).await.map_err(error_text)?;
     match u64::try_from(rows) == Ok(result.count) && u64::try_from(jobs) == Ok(result.count) {
         true => Ok(result),
         false => Err(format!("{} webhooks acknowledged, {rows} rows, {jobs} jobs", result.count)),
@@ -59,12 +59,12 @@ pub async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>, Str
     let (mut http, mut rows, mut batches) = (Vec::new(), Vec::new(), Vec::new());
     for number in 1..=context.runs {
         let insert = async |step, sessions| {
-            bench.clear().await.map_err(text)?;
-            Ok::<_, String>(baseline::run(bench, step, sessions, context.time).await.map_err(text)?.rate())
+            bench.clear().await.map_err(error_text)?;
+            Ok::<_, String>(baseline::run(bench, step, sessions, context.time).await.map_err(error_text)?.rate())
         };
         rows.push(insert(Step::InsertOne, context.connections).await?);
         batches.push(insert(Step::InsertMany, BATCH_SESSIONS).await?);
-        bench.clear().await.map_err(text)?;
+        bench.clear().await.map_err(error_text)?;
         let (api, address) = context.environment.api(LATER)?;
         http.push(rate(context, address).await?);
         api.stop()?;
@@ -77,7 +77,7 @@ pub async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>, Str
         ));
     }
     let peak = median(http);
-    bench.clear().await.map_err(text)?;
+    bench.clear().await.map_err(error_text)?;
     let (api, address) = context.environment.api(LATER)?;
     let (mut half, mut single, mut commit) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..context.runs {
@@ -85,7 +85,7 @@ pub async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>, Str
         half.push(percentile(&result.latencies, 0.99));
         let result = webhooks(context, address, 1, Speed::Full).await?;
         single.push(percentile(&result.latencies, 0.99));
-        let mut alone = baseline::run(bench, Step::InsertOne, 1, context.time).await.map_err(text)?.latencies;
+        let mut alone = baseline::run(bench, Step::InsertOne, 1, context.time).await.map_err(error_text)?.latencies;
         alone.sort_unstable();
         commit.push(percentile(&alone, 0.99));
         context.print_progress(format_args!(
@@ -127,10 +127,10 @@ pub async fn measure_log(context: &BenchContext<'_>) -> Result<Vec<Measurement>,
     let bench = &context.environment.bench;
     let (mut bytes, mut images) = (Vec::new(), Vec::new());
     for _ in 0..context.runs {
-        bench.clear().await.map_err(text)?;
+        bench.clear().await.map_err(error_text)?;
         let (api, address) = context.environment.api(1)?;
         let worker = context.environment.worker("worker")?;
-        let (since, before) = (bench.now().await.map_err(text)?, bench.wal().await.map_err(text)?);
+        let (since, before) = (bench.now().await.map_err(error_text)?, bench.wal().await.map_err(error_text)?);
         let load = Load {
             address,
             connections: context.connections,
@@ -140,14 +140,14 @@ pub async fn measure_log(context: &BenchContext<'_>) -> Result<Vec<Measurement>,
             expected: 202,
         };
         let count = load.run().await?.count;
-        let settled = i64::try_from(count).map_err(text)?;
+        let settled = i64::try_from(count).map_err(error_text)?;
         context
             .environment
             .wait_until("every transaction is settled", async || {
-                Ok(bench.lateness(since).await.map_err(text)?.settled == settled && !has_due(context).await?)
+                Ok(bench.lateness(since).await.map_err(error_text)?.settled == settled && !has_due(context).await?)
             })
             .await?;
-        let after = bench.wal().await.map_err(text)?;
+        let after = bench.wal().await.map_err(error_text)?;
         bytes.push((after.bytes - before.bytes) as f64 / count as f64 / 1024.0);
         images.push((after.images - before.images) as f64);
         worker.stop()?;
@@ -159,7 +159,7 @@ pub async fn measure_log(context: &BenchContext<'_>) -> Result<Vec<Measurement>,
 }
 
 async fn has_due(context: &BenchContext<'_>) -> Result<bool, String> {
-    context.environment.bench.has_due(ProcessTransaction::NAME).await.map_err(text)
+    context.environment.bench.has_due(ProcessTransaction::NAME).await.map_err(error_text)
 }
 
 /// Compares status look-ups with a route that returns a constant.
@@ -175,7 +175,7 @@ pub async fn measure_reads(context: &BenchContext<'_>) -> Result<Vec<Measurement
         expected: 202,
     };
     let count = load.clone().run().await?.count;
-    context.environment.bench.analyze_and_checkpoint().await.map_err(text)?;
+    context.environment.bench.analyze_and_checkpoint().await.map_err(error_text)?;
     let (mut found, mut constant) = (Vec::new(), Vec::new());
     for _ in 0..context.runs {
         let series = series.clone();

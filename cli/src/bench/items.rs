@@ -8,7 +8,7 @@ use jobs::{
     users::UserId,
 };
 use queue::{Job, Origin};
-use runtime::process::text;
+use runtime::process::error_text;
 
 use super::{
     BenchContext, drain,
@@ -26,8 +26,8 @@ const WRITERS: usize = 64;
 /// Compares cached reads with a constant route; measures searches among many items and the rate of indexing.
 pub async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>, String> {
     let bench = &context.environment.bench;
-    bench.clear().await.map_err(text)?;
-    let owner = UserId(bench.add_owner().await.map_err(text)?);
+    bench.clear().await.map_err(error_text)?;
+    let owner = UserId(bench.add_owner().await.map_err(error_text)?);
     // A tenth of the usual number: creating the items one by one would take most of the time.
     let written = context.jobs / 10;
     let mut indexed = Vec::new();
@@ -37,7 +37,14 @@ pub async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>, Str
             let create = |number: i64| async move {
                 let title = format!("Item number {number}");
                 let contents = Contents { title, description: Some("as good as new".into()), price_cents: Some(100) };
-                context.environment.app.items.create(owner, &contents, Origin::default()).await.map_err(text).map(drop)
+                context
+                    .environment
+                    .app
+                    .items
+                    .create(owner, &contents, Origin::default())
+                    .await
+                    .map_err(error_text)
+                    .map(drop)
             };
             stream::iter(0..written).map(create).buffer_unordered(WRITERS).try_collect::<()>().await
         };
@@ -46,13 +53,13 @@ pub async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>, Str
         context.print_progress(format_args!("{indexed:.0?} items indexed/s"));
     }
 
-    bench.add_items(owner.0, context.jobs).await.map_err(text)?;
+    bench.add_items(owner.0, context.jobs).await.map_err(error_text)?;
     context.print_progress(format_args!("indexing {} items", context.jobs));
-    context.environment.app.search.reindex(|_| {}).await.map_err(text)?;
-    bench.analyze_and_checkpoint().await.map_err(text)?;
-    let words = bench.sample_words(WORDS).await.map_err(text)?;
+    context.environment.app.search.reindex(|_| {}).await.map_err(error_text)?;
+    bench.analyze_and_checkpoint().await.map_err(error_text)?;
+    let words = bench.sample_words(WORDS).await.map_err(error_text)?;
     let (api, address) = context.environment.api(30)?;
-    let id = bench.newest_item().await.map_err(text)?;
+    let id = bench.newest_item().await.map_err(error_text)?;
     let load = Load {
         address,
         connections: context.connections,

@@ -68,17 +68,18 @@ impl Load {
     /// When a connection breaks, or a response has another status; no figure is valid then.
     pub async fn run(self) -> Result<LoadResult, String> {
         let thread = tokio::task::spawn_blocking(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(process::text)?;
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(process::error_text)?;
             runtime.block_on(self.send())
         });
-        thread.await.map_err(process::text)?
+        thread.await.map_err(process::error_text)?
     }
 
     async fn send(self) -> Result<LoadResult, String> {
         let mut streams = Vec::new();
         for _ in 0..self.connections {
-            let stream = TcpStream::connect(self.address).await.map_err(process::text)?;
-            stream.set_nodelay(true).map_err(process::text)?;
+            let stream = TcpStream::connect(self.address).await.map_err(process::error_text)?;
+            stream.set_nodelay(true).map_err(process::error_text)?;
             streams.push(stream);
         }
         let (next, begun) = (Arc::new(AtomicU64::new(0)), Instant::now());
@@ -89,7 +90,7 @@ impl Load {
         let mut all = LoadResult::default();
         let mut wrong = BTreeMap::<u16, u64>::new();
         while let Some(client) = clients.join_next().await {
-            let (mut latencies, others) = client.map_err(process::text)??;
+            let (mut latencies, others) = client.map_err(process::error_text)??;
             all.latencies.append(&mut latencies);
             others.into_iter().for_each(|(status, count)| *wrong.entry(status).or_default() += count);
         }
@@ -130,7 +131,7 @@ impl Client {
             output.clear();
             (self.load.request)(number, &mut output);
             let exchange = async {
-                self.stream.write_all(&output).await.map_err(process::text)?;
+                self.stream.write_all(&output).await.map_err(process::error_text)?;
                 self.read_response().await
             };
             let status =
@@ -147,11 +148,11 @@ impl Client {
     async fn read_response(&mut self) -> Result<u16, String> {
         self.input.clear();
         loop {
-            if self.stream.read_buf(&mut self.input).await.map_err(process::text)? == 0 {
+            if self.stream.read_buf(&mut self.input).await.map_err(process::error_text)? == 0 {
                 return Err("the server closed a connection".into());
             }
             let Some(head) = self.input.windows(4).position(|end| end == b"\r\n\r\n") else { continue };
-            let text = std::str::from_utf8(&self.input[..head]).map_err(process::text)?;
+            let text = std::str::from_utf8(&self.input[..head]).map_err(process::error_text)?;
             let status = text.get(9..12).and_then(|status| status.parse().ok()).ok_or("a response without a status")?;
             let length = text.lines().find_map(|line| {
                 let (name, value) = line.split_once(':')?;

@@ -122,7 +122,7 @@ impl BenchContext<'_> {
 /// # Errors
 /// When a measurement fails or is interrupted; no report is printed then.
 pub async fn program(arguments: Arguments) -> Result<(), String> {
-    let shutdown = Shutdown::on_signals(GRACE).map_err(process::text)?;
+    let shutdown = Shutdown::on_signals(GRACE).map_err(process::error_text)?;
     let environment = Environment::start().await?;
     let measured = tokio::select! {
         measured = measure(&environment, &arguments) => measured,
@@ -158,8 +158,8 @@ async fn measure(environment: &Environment, arguments: &Arguments) -> Result<Rep
     }
     Ok(Report {
         version: env!("CARGO_PKG_VERSION"),
-        date: environment.bench.today().await.map_err(process::text)?,
-        postgresql: environment.bench.version().await.map_err(process::text)?,
+        date: environment.bench.today().await.map_err(process::error_text)?,
+        postgresql: environment.bench.version().await.map_err(process::error_text)?,
         cores: std::thread::available_parallelism().map_or(1, Into::into),
         optimized: !cfg!(debug_assertions),
         seconds: (*seconds).into(),

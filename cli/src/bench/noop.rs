@@ -31,10 +31,10 @@ pub async fn program() -> Result<(), String> {
     let mut vars = EnvReader::from_env();
     let config = app::Config::read(&mut vars);
     let database = app::require_database(&mut vars, &config);
-    let Some(database) = vars.finish(database).map_err(process::text)? else { return Ok(()) };
+    let Some(database) = vars.finish(database).map_err(process::error_text)? else { return Ok(()) };
     let _telemetry = Telemetry::start(&config.telemetry, "bench-worker")?;
-    let shutdown = shutdown::Shutdown::on_signals(shutdown::GRACE).map_err(process::text)?;
+    let shutdown = shutdown::Shutdown::on_signals(shutdown::GRACE).map_err(process::error_text)?;
     let registry = Registry::default().job::<Noop>(());
-    let worker = Worker::start(&database, config.timing, registry, &shutdown).map_err(process::text)?;
-    worker.stopped().await.map_err(process::text)
+    let worker = Worker::start(&database, config.timing, registry, &shutdown).map_err(process::error_text)?;
+    worker.stopped().await.map_err(process::error_text)
 }

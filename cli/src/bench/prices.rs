@@ -1,6 +1,6 @@
 //! Prices benchmark: cached reads of a chart of 30 days.
 
-use runtime::process::text;
+use runtime::process::error_text;
 
 use super::{
     BenchContext,
@@ -15,9 +15,9 @@ const DAYS: i32 = 30;
 /// Compares cached reads of a chart with a constant route, over the same number of connections.
 pub async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>, String> {
     let bench = &context.environment.bench;
-    bench.clear().await.map_err(text)?;
+    bench.clear().await.map_err(error_text)?;
     // More days than the chart shows, so that no provider is called at any time of day.
-    bench.add_prices(ASSET, CURRENCY, DAYS + 10).await.map_err(text)?;
+    bench.add_prices(ASSET, CURRENCY, DAYS + 10).await.map_err(error_text)?;
     let (api, address) = context.environment.api(30)?;
     let path = format!("/market_chart?asset={ASSET}&currency={CURRENCY}&days={DAYS}");
     let load = Load {

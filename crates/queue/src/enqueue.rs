@@ -18,7 +18,7 @@ use super::{
 };
 use runtime::{
     error::{Error, causes},
-    pooler::{Transaction, begin, repeatable, within},
+    pooler::{Transaction, begin, in_transaction, repeatable},
     telemetry::traces::span::{self, Span},
 };
 
@@ -233,7 +233,7 @@ fn traced(jobs: &[NewJob]) -> Option<(Vec<NewJob>, Vec<Span>)> {
 /// # Errors
 /// The database's; the transaction is then good for nothing but a rollback.
 pub async fn hold_waiting(tx: &mut Tx, queue: &str, from: &str, to: &str) -> Result<bool, Error> {
-    Ok(store::lookup::hold_waiting(within(tx), queue, from, to).await?)
+    Ok(store::lookup::hold_waiting(in_transaction(tx), queue, from, to).await?)
 }
 
 /// Sends what has gathered, until the last [`Queue`] and [`Tx`] are gone.

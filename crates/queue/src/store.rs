@@ -17,7 +17,7 @@ use super::{
     enqueue::{Due, NewJob},
     storable::{StorableText, storable_key, storable_time, wait_seconds},
 };
-use runtime::pooler::{once, repeatable, within};
+use runtime::pooler::{in_transaction, once, repeatable};
 
 /// New jobs, column by column.
 #[derive(Default)]
@@ -87,7 +87,7 @@ macro_rules! insert {
 /// Inserts jobs. apalis' own `push_tasks` takes the client's clock and cuts it to whole seconds.
 pub async fn insert(connection: &mut PgConnection, jobs: &[&NewJob]) -> Result<()> {
     let new = New::of(jobs);
-    insert!(new, "").execute(within(connection)).await?;
+    insert!(new, "").execute(in_transaction(connection)).await?;
     Ok(())
 }
 
@@ -102,7 +102,7 @@ pub async fn insert_unique(connection: &mut PgConnection, jobs: &[&NewJob]) -> R
               WHERE idempotency_key IS NOT NULL AND status IN ('Pending', 'Running') DO NOTHING
            RETURNING id"
     );
-    Ok(inserted.fetch_all(within(connection)).await?.into_iter().map(|row| row.id).collect())
+    Ok(inserted.fetch_all(in_transaction(connection)).await?.into_iter().map(|row| row.id).collect())
 }
 
 /// Tells every listening worker that these queues have new jobs.

@@ -8,7 +8,7 @@ use super::{
     result::{Disposition, RunResult},
     store::results::{self as sql, Unfinished},
 };
-use runtime::pooler::{On, begin, once, within};
+use runtime::pooler::{StatementExecutor, begin, in_transaction, once};
 
 /// Where results go, and the worker whose runs they are of.
 pub struct ResultWriter {
@@ -66,10 +66,10 @@ enum Place<'p> {
 }
 
 impl Place<'_> {
-    fn on(&mut self) -> On<'_> {
+    fn on(&mut self) -> StatementExecutor<'_> {
         match self {
             Self::Pool(pool) => once(pool),
-            Self::Transaction(transaction) => within(transaction),
+            Self::Transaction(transaction) => in_transaction(transaction),
         }
     }
 }

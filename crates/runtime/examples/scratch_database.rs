@@ -1,4 +1,4 @@
-//! Runs a command while a migrated scratch database stands, its URL in `PREPARE_DATABASE_URL`: see `.ci/prepare-sqlx`.
+//! Runs a command with a migrated scratch database, whose URL is in `PREPARE_DATABASE_URL`; see `.ci/prepare-sqlx`.
 
 use std::process::{Command, ExitCode};
 
@@ -18,18 +18,18 @@ async fn program() -> Result<(), String> {
     let mut settings = Settings::new(&folder);
     settings.durable = false;
     settings.search = std::env::var("PG_BIN_DIR").map(|value| Search::parse(&value)).unwrap_or_default();
-    let cluster = Cluster::start(settings).await.map_err(process::text)?;
-    cluster.ensure_database(DATABASE).await.map_err(process::text)?;
+    let cluster = Cluster::start(settings).await.map_err(process::error_text)?;
+    cluster.ensure_database(DATABASE).await.map_err(process::error_text)?;
     let url = cluster.url(DATABASE);
     let pool = Database::parse(&url)?.pool("prepare", 1);
-    migrate::run(&pool).await.map_err(process::text)?;
+    migrate::run(&pool).await.map_err(process::error_text)?;
     pool.close().await;
 
-    let ended = Command::new(program).args(arguments).env("PREPARE_DATABASE_URL", url).status();
-    cluster.stop().await.map_err(process::text)?;
-    std::fs::remove_dir_all(&folder).map_err(process::text)?;
-    match ended.map_err(process::text)? {
-        ended if ended.success() => Ok(()),
-        ended => Err(format!("{}: {ended}", program.display())),
+    let status = Command::new(program).args(arguments).env("PREPARE_DATABASE_URL", url).status();
+    cluster.stop().await.map_err(process::error_text)?;
+    std::fs::remove_dir_all(&folder).map_err(process::error_text)?;
+    match status.map_err(process::error_text)? {
+        status if status.success() => Ok(()),
+        status => Err(format!("{}: {status}", program.display())),
     }
 }

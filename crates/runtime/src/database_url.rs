@@ -1,6 +1,6 @@
-//! Reads `DATABASE_URL`. sqlx's own reader drops what it does not know, takes several hosts for one name, keeps the brackets
-//! of `[::1]`, and knows no user without a host; so the parts are read here, and handed to it in the one form that it
-//! reads as libpq does.
+//! Parser of `DATABASE_URL`. It splits the URL into parts and passes them to sqlx as query parameters, because sqlx reads
+//! only those as libpq does. In other URLs, sqlx's parser ignores unknown parameters and takes several hosts for one name.
+//! It also keeps the brackets of `[::1]`, and accepts no user without a host.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -11,7 +11,7 @@ use percent_encoding::percent_decode_str;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use url::form_urlencoded::Serializer;
 
-/// What may stand behind the `?`; `options[NAME]` as well.
+/// The parameters that may follow the `?`. `options[NAME]` is accepted as well.
 const PARAMETERS: [&str; 13] = [
     "sslmode",
     "sslrootcert",
@@ -27,7 +27,7 @@ const PARAMETERS: [&str; 13] = [
     "options",
     "statement-cache-capacity",
 ];
-/// Other names of sqlx for some of these.
+/// sqlx's other names of some parameters.
 const ALIASES: [(&str, &str); 5] = [
     ("ssl-mode", "sslmode"),
     ("ssl-root-cert", "sslrootcert"),
@@ -36,19 +36,19 @@ const ALIASES: [(&str, &str); 5] = [
     ("ssl-key", "sslkey"),
 ];
 const SSL_MODES: &str = "disable, allow, prefer, require, verify-ca or verify-full";
-const ONE_HOST: &str = "it names several hosts, and Millrace connects to one: name the primary, or an address that \
+const SEVERAL_HOSTS: &str = "it names several hosts, and Millrace connects to one: name the primary, or an address that \
                         always leads to it";
 
-/// Reads a `postgres://` URL in libpq's form, of one host, an IPv6 address in brackets, or the folder of a socket.
+/// Parses a `postgres://` URL in libpq's form. It names one host, an IPv6 address in brackets, or the folder of a socket.
 ///
 /// # Errors
-/// What is wrong with it, without repeating it: it may hold a password.
-pub fn read(url: &str) -> Result<PgConnectOptions, String> {
+/// When the URL is wrong. The text gives the reason without the URL, which may contain a password.
+pub fn parse(url: &str) -> Result<PgConnectOptions, String> {
     let scheme = ["postgres://", "postgresql://"].into_iter().find_map(|scheme| url.strip_prefix(scheme));
-    let parts = scheme.ok_or_else(|| "it must begin with postgres://".to_owned()).and_then(parts);
+    let parts = scheme.ok_or_else(|| "it must begin with postgres://".to_owned()).and_then(split);
     let options = parts.and_then(|parts| {
         let query = Serializer::new(String::new()).extend_pairs(parts).finish();
-        PgConnectOptions::from_str(&format!("postgres:///?{query}")).map_err(|_| "it cannot be understood".to_owned())
+        PgConnectOptions::from_str(&format!("postgres:///?{query}")).map_err(|_| "it cannot be parsed".to_owned())
     });
     options.map_err(|reason| {
         format!("must be a PostgreSQL URL, such as postgres://user:password@localhost:5432/millrace; {reason}")
@@ -57,42 +57,42 @@ pub fn read(url: &str) -> Result<PgConnectOptions, String> {
 
 type Parts = Vec<(String, String)>;
 
-/// The parts of what stands behind the scheme, by the names of libpq's parameters; those that are empty are left out.
-fn parts(rest: &str) -> Result<Parts, String> {
+/// Splits the URL after its scheme into libpq's parameters. Empty ones are left out.
+fn split(rest: &str) -> Result<Parts, String> {
     if rest.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#') {
-        return Err("a blank in it must be written %20, and a # as %23".to_owned());
+        return Err("a blank in it must be written as %20, and a # as %23".to_owned());
     }
-    let (before, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let (authority, database) = before.split_once('/').unwrap_or((before, ""));
+    let (base, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (authority, database) = base.split_once('/').unwrap_or((base, ""));
     let (user, address) = authority.rsplit_once('@').unwrap_or(("", authority));
     let is_password = |text: &str| text.contains('@') && !text.contains('=');
     if !authority.contains('@') && (database.contains('@') || query.split('&').any(is_password)) {
-        return Err("a / in the user or the password must be written %2F, and a ? as %3F".to_owned());
+        return Err("a / in the user or the password must be written as %2F, and a ? as %3F".to_owned());
     }
     let (user, password) = user.split_once(':').unwrap_or((user, ""));
-    let (host, port) = host_and_port(address)?;
+    let (host, port) = split_address(address)?;
     let mut parts = Parts::new();
     for (name, text) in [("user", user), ("password", password), ("host", host), ("port", port), ("dbname", database)] {
-        add(&mut parts, name, decode(text)?)?;
+        add_part(&mut parts, name, decode(text)?)?;
     }
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
-        let (name, value) = parameter.split_once('=').ok_or("each parameter behind the ? must read name=value")?;
+        let (name, value) = parameter.split_once('=').ok_or("each parameter after the ? must be name=value")?;
         let name = decode(name)?;
         let name = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(&*name, |(_, name)| *name);
-        add(&mut parts, name, decode(value)?)?;
+        add_part(&mut parts, name, decode(value)?)?;
     }
     Ok(parts)
 }
 
-/// A host and a port, of which either may be missing.
-fn host_and_port(address: &str) -> Result<(&str, &str), String> {
+/// Splits an address into host and port. Either may be missing.
+fn split_address(address: &str) -> Result<(&str, &str), String> {
     if address.contains(',') {
-        return Err(ONE_HOST.to_owned());
+        return Err(SEVERAL_HOSTS.to_owned());
     }
     let in_brackets = address.strip_prefix('[').map(|rest| rest.split_once(']').ok_or("a [ in it has no ]"));
     let (host, port) = match in_brackets.transpose()? {
         Some((host, rest)) => {
-            host.parse::<Ipv6Addr>().map_err(|_| "what stands in [ ] must be an IPv6 address, such as [::1]")?;
+            host.parse::<Ipv6Addr>().map_err(|_| "the text in [ ] must be an IPv6 address, such as [::1]")?;
             (host, rest)
         }
         None => address.split_at(address.find(':').unwrap_or(address.len())),
@@ -100,26 +100,26 @@ fn host_and_port(address: &str) -> Result<(&str, &str), String> {
     match port.strip_prefix(':') {
         Some(port) if !port.contains(':') => Ok((host, port)),
         None if port.is_empty() => Ok((host, "")),
-        _ => Err("an IPv6 address must stand in brackets, such as [::1]:5432".to_owned()),
+        _ => Err("an IPv6 address must be in brackets, such as [::1]:5432".to_owned()),
     }
 }
 
-/// Checks one part, and adds it unless it is empty.
-fn add(parts: &mut Parts, name: &str, value: String) -> Result<(), String> {
+/// Checks one parameter, and adds it if it has a value.
+fn add_part(parts: &mut Parts, name: &str, value: String) -> Result<(), String> {
     if value.is_empty() {
         return Ok(());
     }
     let problem = match name {
         "port" if value.parse::<u16>().unwrap_or(0) == 0 => {
-            "its port must be a number from 1 to 65535; a : or @ in the user or the password must be written %3A or %40"
+            "its port must be a number from 1 to 65535; a : or @ in the user or the password must be written as %3A or %40"
         }
-        "host" if value.contains(',') => ONE_HOST,
+        "host" if value.contains(',') => SEVERAL_HOSTS,
         "hostaddr" if value.parse::<IpAddr>().is_err() => "hostaddr must be an IP address",
         "sslmode" if PgSslMode::from_str(&value).is_err() => return Err(format!("sslmode must be {SSL_MODES}")),
         "statement-cache-capacity" if value.parse::<usize>().is_err() => "statement-cache-capacity must be a number",
         name if PARAMETERS.contains(&name) || (name.starts_with("options[") && name.ends_with(']')) => "",
         name => {
-            // Only what looks like a name is repeated: a password may stand here by mistake.
+            // Only a text that looks like a name is repeated, because a misplaced password may be in this position.
             let is_name = name.len() < 40 && name.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c == '-');
             let name = if is_name { name } else { "one of its parameters" };
             return Err(format!("{name} is not supported: the parameters are {}", PARAMETERS.join(", ")));
@@ -132,18 +132,19 @@ fn add(parts: &mut Parts, name: &str, value: String) -> Result<(), String> {
     Ok(())
 }
 
+/// Decodes `%` escapes.
 fn decode(text: &str) -> Result<String, String> {
-    let decoded = percent_decode_str(text).decode_utf8().map_err(|_| "what is written with % must be UTF-8")?;
-    if decoded.contains('\0') { Err("%00 must not stand in it".to_owned()) } else { Ok(decoded.into_owned()) }
+    let decoded = percent_decode_str(text).decode_utf8().map_err(|_| "the bytes written with % must be UTF-8")?;
+    if decoded.contains('\0') { Err("it must not contain %00".to_owned()) } else { Ok(decoded.into_owned()) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// User, host or folder of the socket, port, database.
-    fn place(url: &str) -> (String, String, u16, String) {
-        let options = read(url).unwrap_or_else(|problem| panic!("{url}: {problem}"));
+    /// Parses a URL into user, host or folder of the socket, port, and database.
+    fn parse_address(url: &str) -> (String, String, u16, String) {
+        let options = parse(url).unwrap_or_else(|problem| panic!("{url}: {problem}"));
         let socket = options.get_socket().map(|path| path.display().to_string());
         let host = socket.unwrap_or_else(|| options.get_host().to_owned());
         let database = options.get_database().unwrap_or_default().to_owned();
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_libpq_reads() {
+    fn parses_the_urls_that_libpq_accepts() {
         for (url, user, host, port, database) in [
             ("postgres://u:p@h:1/d", "u", "h", 1, "d"),
             ("postgresql://u@h/d", "u", "h", 5432, "d"),
@@ -176,12 +177,12 @@ mod tests {
                 "d",
             ),
         ] {
-            assert_eq!(place(url), (user.to_owned(), host.to_owned(), port, database.to_owned()), "{url}");
+            assert_eq!(parse_address(url), (user.to_owned(), host.to_owned(), port, database.to_owned()), "{url}");
         }
     }
 
     #[test]
-    fn refuses_the_rest_with_a_reason_and_no_secret() {
+    fn refuses_other_urls_with_a_reason_and_without_the_password() {
         for (url, reason) in [
             ("mysql://u:hunter2@h/d", "begin with postgres://"),
             ("host=h user=u password=hunter2", "begin with postgres://"),
@@ -196,10 +197,10 @@ mod tests {
             ("postgres://u:hunter2@h:99999/d", "port must be a number"),
             ("postgres://u:hunter2@h:0/d", "port must be a number"),
             ("postgres://u:hunter2@h:db/d", "port must be a number"),
-            ("postgres://u:hunter/2@h/d", "written %2F"),
-            ("postgres://u:hunter?2@h/d", "written %2F"),
+            ("postgres://u:hunter/2@h/d", "written as %2F"),
+            ("postgres://u:hunter?2@h/d", "written as %2F"),
             ("postgres://u:hunter2#@h/d", "as %23"),
-            ("postgres://u:hunter 2@h/d", "written %20"),
+            ("postgres://u:hunter 2@h/d", "written as %20"),
             ("postgres://u:%ff@h/d", "UTF-8"),
             ("postgres://u:%00@h/d", "%00"),
             (
@@ -214,7 +215,7 @@ mod tests {
             ("postgres://u:hunter2@h/d?hostaddr=x", "hostaddr must be an IP address"),
             ("postgres://u:hunter2@h/d?sslmode", "name=value"),
         ] {
-            let problem = read(url).expect_err(url);
+            let problem = parse(url).expect_err(url);
             assert!(problem.starts_with("must be a PostgreSQL URL, such as postgres://user:"), "{url}: {problem}");
             assert!(problem.contains(reason), "{url}: {problem}");
             assert!(!problem.contains("hunter"), "{url}: {problem}");

@@ -1,4 +1,5 @@
-//! Connections to PostgreSQL, with the session settings that our promises need whatever the server's defaults are.
+//! Connections to PostgreSQL. Each session gets our own settings, because our guarantees must not depend on the server's
+//! defaults.
 
 use std::time::Duration;
 
@@ -17,46 +18,46 @@ use super::{
 };
 use crate::error::causes;
 
-/// How long a caller waits for a free connection before the answer is 503 or a retry.
+/// How long a caller waits for a free connection. After that, a request gets 503 and a job is retried.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The server ends a statement after its own limit. One that has no answer by then has a server that hangs, or a network
-/// that swallows: nobody would ever end it but us.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(6);
-/// Sessions that still wait for such an answer when we stop are left to the end of the process.
+/// How long a statement waits for the server's response. The server cancels statements after 5 s. If no response arrives
+/// by then, the server hangs or the network drops packets, and only this limit ends the wait.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(6);
+/// How long a stop waits for sessions to close. The end of the process closes sessions that still wait for a response.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Waits for the answer of the database, but not for ever; whether the statement was executed is then unknown.
+/// Runs a statement with a time limit. After a time-out it is unknown whether the server executed the statement.
 ///
 /// # Errors
-/// The statement's own, or a time-out.
+/// When the statement fails, or when the server does not respond within 6 s.
 pub async fn with_time_limit<T, E: From<sqlx::Error>>(statement: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     let timed_out = |_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()).into());
-    tokio::time::timeout(ANSWER_TIMEOUT, statement).await.unwrap_or_else(timed_out)
+    tokio::time::timeout(RESPONSE_TIMEOUT, statement).await.unwrap_or_else(timed_out)
 }
 
-/// Makes sure that the database can be reached, and has this program's schema or that of a release after it.
+/// Checks that the database can be reached, and that it has the schema of this release or of a later one.
 ///
 /// # Errors
-/// Why not, within less than a second after `limit`.
+/// When it cannot be reached or has another schema. Returns the reason less than 1 s after `limit`.
 pub async fn check_schema(pool: &PgPool, limit: Duration) -> Result<(), String> {
-    in_time(pool, limit, migrate::check_again(pool)).await
+    check_within(pool, limit, migrate::check_compatible(pool)).await
 }
 
-/// As [`check_schema`], and that the database can be written to.
+/// Checks the same as [`check_schema`], and that the database accepts writes.
 ///
 /// # Errors
-/// Why not, within less than a second after `limit`.
-pub async fn ready(pool: &PgPool, limit: Duration) -> Result<(), String> {
+/// When it cannot be reached or written to, or has another schema. Returns the reason less than 1 s after `limit`.
+pub async fn check_ready(pool: &PgPool, limit: Duration) -> Result<(), String> {
     let checked = async {
-        migrate::check_again(pool).await?;
+        migrate::check_compatible(pool).await?;
         Ok(session::probe(pool).await?)
     };
-    in_time(pool, limit, checked).await?;
-    writable::refusal().map_or(Ok(()), Err)
+    check_within(pool, limit, checked).await?;
+    writable::write_refusal().map_or(Ok(()), Err)
 }
 
-async fn in_time(
+async fn check_within(
     pool: &PgPool,
     limit: Duration,
     check: impl Future<Output = Result<(), SchemaError>>,
@@ -64,16 +65,18 @@ async fn in_time(
     match tokio::time::timeout(limit, check).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(causes(&error)),
-        Err(_elapsed) => Err(format!("the database did not reply in time: {}", diagnose::cause(pool).await)),
+        Err(_elapsed) => {
+            Err(format!("the database did not reply in time: {}", diagnose::connection_failure(pool).await))
+        }
     }
 }
 
-/// Closes a pool in good order as far as the server plays along.
+/// Closes a pool. Waits at most 1 s for its sessions to end in good order.
 pub async fn close(pool: &PgPool) {
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, pool.close()).await;
 }
 
-/// Where the database is.
+/// The address of the database, and the pooler in front of it.
 #[derive(Clone)]
 pub struct Database {
     options: PgConnectOptions,
@@ -84,43 +87,43 @@ impl Database {
     /// Reads a `postgres://` URL.
     ///
     /// # Errors
-    /// What is wrong with it, without repeating it: it may hold a password.
+    /// When the URL is wrong. The text gives the reason without the URL, which may contain a password.
     pub fn parse(url: &str) -> Result<Self, String> {
-        let options = database_url::read(url)?;
+        let options = database_url::parse(url)?;
         let options = options.log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(1));
         Ok(Self { options, pooler: Pooler::None })
     }
 
-    /// The same database through this pooler.
+    /// Returns the same database, reached through this pooler.
     #[must_use]
-    pub fn through(self, pooler: Pooler) -> Self {
+    pub fn with_pooler(self, pooler: Pooler) -> Self {
         Self { pooler, ..self }
     }
 
-    /// Whether sessions are ours, as LISTEN and a migration need them.
+    /// Whether each connection has its own server session. LISTEN and migrations need one.
     pub fn has_sessions(&self) -> bool {
         self.pooler == Pooler::None
     }
 
-    /// How to open a session; `role` is what an operator sees in `pg_stat_activity`.
-    pub fn session(&self, role: &str) -> PgConnectOptions {
+    /// The options of a new session. An operator sees `role` in `pg_stat_activity`.
+    pub fn session_options(&self, role: &str) -> PgConnectOptions {
         if self.pooler == Pooler::Transaction {
-            return pooler::session(self.options.clone(), role);
+            return pooler::session_options(self.options.clone(), role);
         }
-        self.options.clone().application_name(&format!("millrace {role}")).options(settings::options())
+        self.options.clone().application_name(&format!("millrace {role}")).options(settings::startup_options())
     }
 
     /// Opens a session that belongs to no pool.
     ///
     /// # Errors
-    /// It cannot be opened.
+    /// When the session cannot be opened.
     pub async fn connect(&self, role: &str) -> sqlx::Result<PgConnection> {
-        let mut session = PgConnection::connect_with(&self.session(role)).await?;
-        settings::open(&mut session, self.pooler).await?;
+        let mut session = PgConnection::connect_with(&self.session_options(role)).await?;
+        settings::apply(&mut session, self.pooler).await?;
         Ok(session)
     }
 
-    /// A pool of at most `connections` sessions, opened when they are first needed.
+    /// A pool of at most `connections` sessions. Each is opened when it is first needed.
     pub fn pool(&self, role: &str, connections: u32) -> PgPool {
         let pooler = self.pooler;
         PgPoolOptions::new()
@@ -129,26 +132,26 @@ impl Database {
             .test_before_acquire(false)
             .after_connect(move |session, _| {
                 Box::pin(async move {
-                    writable::found(settings::open(session, pooler).await?);
+                    writable::record_probe(settings::apply(session, pooler).await?);
                     Ok(())
                 })
             })
             .before_acquire(|session, state| {
                 Box::pin(async move {
                     let usable = match writable::reuse(state.age, state.idle_for) {
-                        Reuse::AsItIs => Ok(true),
+                        Reuse::Immediately => Ok(true),
                         Reuse::Never => Ok(false),
                         Reuse::AfterPing => settings::ping(session).await.map(|()| true),
                         Reuse::AfterProbe => settings::probe(session).await.map(|read_only| {
-                            writable::found(read_only);
+                            writable::record_probe(read_only);
                             !read_only
                         }),
                     };
-                    // Closed and replaced by a new one, at once: no error, only news about the others.
-                    Ok(usable.inspect_err(writable::note).unwrap_or(false))
+                    // An error is recorded as a hint about the other sessions. The pool replaces this one at once.
+                    Ok(usable.inspect_err(writable::record_error).unwrap_or(false))
                 })
             })
-            .connect_lazy_with(self.session(role))
+            .connect_lazy_with(self.session_options(role))
     }
 }
 
@@ -158,13 +161,13 @@ impl std::fmt::Debug for Database {
     }
 }
 
-/// Its URL without the password.
+/// The URL without its password.
 impl std::fmt::Display for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'%').add(b'/').add(b':').add(b'?').add(b'@');
         let escape = |text| utf8_percent_encode(text, ESCAPED);
         let (user, port) = (self.options.get_username(), self.options.get_port());
-        // What libpq does without the name of a database.
+        // Without a database name, libpq uses the user's name.
         let database = escape(self.options.get_database().unwrap_or(user));
         let (user, host) = (escape(user), self.options.get_host());
         match self.options.get_socket() {
@@ -181,16 +184,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_shown_without_its_password() {
-        for (url, shown) in [
+    fn the_database_is_displayed_without_its_password() {
+        for (url, displayed) in [
             ("postgres://u:hunter2@h/d", "postgres://u@h:5432/d"),
             ("postgres://u:hunter2@[::1]:6", "postgres://u@[::1]:6/u"),
             ("postgres://u:hunter2@/d?host=/run/pg", "postgres://u@/d?host=/run/pg&port=5432"),
             ("postgres://a%40b%0Ac:hunter2@h/d?password=hunter2", "postgres://a%40b%0Ac@h:5432/d"),
         ] {
             let database = Database::parse(url).expect(url);
-            assert_eq!(database.to_string(), shown);
-            assert_eq!(format!("{database:?}"), format!("Database({shown})"));
+            assert_eq!(database.to_string(), displayed);
+            assert_eq!(format!("{database:?}"), format!("Database({displayed})"));
         }
     }
 }

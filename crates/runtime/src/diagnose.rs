@@ -1,4 +1,4 @@
-//! Why there is no session: a pool that gave up says only that its time was over.
+//! Diagnosis of connection failures: after a time-out, sqlx's pool does not report the cause.
 
 use std::{
     sync::Arc,
@@ -8,68 +8,69 @@ use std::{
 use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
 use tokio::{sync::Mutex, time::timeout};
 
-use super::{pooler, settings};
+use super::{pooler::Pooler, settings};
 use crate::error::causes;
 
-/// Together with the wait for a session, below the time limit of a statement.
+/// The limit of one diagnosis. With the wait for a session, it stays below the time limit of a statement.
 const LIMIT: Duration = Duration::from_millis(800);
-/// Callers that give up at the same time share one attempt.
-const KEPT: Duration = Duration::from_secs(1);
+/// How long a result is reused, so that callers that time out together share one attempt.
+const CACHE_TIME: Duration = Duration::from_secs(1);
 
-struct Cause {
-    of: Arc<PgConnectOptions>,
-    at: Instant,
+/// The result of one attempt to connect.
+struct Diagnosis {
+    options: Arc<PgConnectOptions>,
+    made_at: Instant,
     text: String,
 }
 
-/// The causes that were last found, one for each pool; the lock makes it one attempt at a time.
-static CAUSES: Mutex<Vec<Cause>> = Mutex::const_new(Vec::new());
+/// The newest diagnosis of each pool. The lock allows one attempt at a time.
+static DIAGNOSES: Mutex<Vec<Diagnosis>> = Mutex::const_new(Vec::new());
 
-/// The error of a caller that waited so long for a session of this pool.
-pub(super) async fn no_session(pool: &PgPool, waited: Duration) -> sqlx::Error {
-    let text = format!("no database session within {} s: {}", waited.as_secs(), cause(pool).await);
+/// The error of a caller that waited for a session of this pool in vain.
+pub(super) async fn acquire_error(pool: &PgPool, waited: Duration) -> sqlx::Error {
+    let text = format!("no database session within {} s: {}", waited.as_secs(), connection_failure(pool).await);
     sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text))
 }
 
 /// Finds the cause by one attempt to connect outside the pool.
-pub(super) async fn cause(pool: &PgPool) -> String {
+pub(super) async fn connection_failure(pool: &PgPool) -> String {
     let options = pool.connect_options();
-    let silent = || format!("no answer from {}:{}", options.get_host(), options.get_port());
-    let found = async {
-        let mut known = CAUSES.lock().await;
-        known.retain(|cause| cause.at.elapsed() < KEPT);
-        if let Some(cause) = known.iter().find(|cause| Arc::ptr_eq(&cause.of, &options)) {
-            return cause.text.clone();
+    let timed_out = || format!("no response from {}:{}", options.get_host(), options.get_port());
+    let diagnosis = async {
+        let mut diagnoses = DIAGNOSES.lock().await;
+        diagnoses.retain(|diagnosis| diagnosis.made_at.elapsed() < CACHE_TIME);
+        if let Some(known) = diagnoses.iter().find(|known| Arc::ptr_eq(&known.options, &options)) {
+            return known.text.clone();
         }
-        // Less than the caller's own limit, so that the finding is kept for those who wait for the lock.
+        // Shorter than the caller's limit, so that the result is stored for callers that wait for the lock.
         let text = match timeout(LIMIT.mul_f64(0.8), connect(pool, &options)).await {
             Ok(Ok(())) => format!("all {} sessions of this process are in use", pool.options().get_max_connections()),
             Ok(Err(error)) => causes(&error),
-            Err(_elapsed) => silent(),
+            Err(_elapsed) => timed_out(),
         };
-        known.push(Cause { of: options.clone(), at: Instant::now(), text: text.clone() });
+        diagnoses.push(Diagnosis { options: options.clone(), made_at: Instant::now(), text: text.clone() });
         text
     };
-    timeout(LIMIT, found).await.unwrap_or_else(|_| silent())
+    timeout(LIMIT, diagnosis).await.unwrap_or_else(|_| timed_out())
 }
 
 async fn connect(pool: &PgPool, options: &PgConnectOptions) -> sqlx::Result<()> {
     let mut session = PgConnection::connect_with(options).await?;
-    settings::open(&mut session, pooler::of(pool)).await?;
-    // It has said all that it can: whether it says goodbye does not matter.
+    settings::apply(&mut session, Pooler::of(pool)).await?;
+    // The result is known, so an error while closing does not matter.
     let _ = session.close().await;
     Ok(())
 }
 
-/// What an operator can do about an error that ends no session but prevents each.
+/// How an operator can correct an error that prevents every session.
 pub(super) fn hint(error: &sqlx::Error) -> Option<&'static str> {
     let code = error.as_database_error()?.code()?;
     Some(match &*code {
-        // PgBouncer knows few start-up parameters, PostgreSQL knows all that we send.
+        // PgBouncer refuses some of our start-up parameters. PostgreSQL accepts all of them.
         "08P01" => "for a PgBouncer, set DATABASE_POOLER=transaction",
-        "28P01" | "28000" => "the server refuses the user or the password of DATABASE_URL, or its pg_hba.conf does",
+        "28P01" | "28000" => "the server or its pg_hba.conf refuses the user or the password of DATABASE_URL",
         "3D000" => "the database of DATABASE_URL does not exist: create it, then run `millrace migrate`",
-        "42501" => "the user of DATABASE_URL may not do that: grant it",
+        "42501" => "the user of DATABASE_URL lacks this privilege: grant it",
         "42704" => "Millrace needs PostgreSQL 15 or newer",
         "53300" => "the server has no free session: raise its max_connections, or run fewer processes",
         _ => return None,

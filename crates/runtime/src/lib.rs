@@ -1,5 +1,5 @@
-//! What every process needs and no feature owns: the database, migrations, configuration, telemetry, shutdown, errors, and
-//! clients of other servers.
+//! The runtime of every process: database, migrations, configuration, telemetry, shutdown, errors, and clients of other
+//! servers. It knows no feature.
 
 pub mod clients;
 pub mod clock;
@@ -17,7 +17,7 @@ mod row_security;
 mod session;
 mod settings;
 pub mod shutdown;
+mod statement_span;
 pub mod telemetry;
-mod traced;
 pub mod version;
 pub mod writable;

@@ -1,4 +1,4 @@
-//! One LISTEN connection that comes back by itself, and tells when notifications may have been missed.
+//! Listener on a PostgreSQL channel. It reconnects by itself, and reports when notifications may have been missed.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -21,77 +21,83 @@ use super::{
 };
 use crate::error::causes;
 
-/// 1 while all listeners of this process hear, 0 while one of them has to poll.
-const UP: &str = "millrace_listener_up";
-/// Listeners of this process that hear nothing at the moment.
-static DEAF: AtomicUsize = AtomicUsize::new(0);
+/// The metric: 1 while all listeners of this process are connected, 0 while at least one is not.
+const LISTENER_UP: &str = "millrace_listener_up";
+/// How many listeners of this process are disconnected.
+static DISCONNECTED: AtomicUsize = AtomicUsize::new(0);
 
-/// Says what the metric means.
+/// Registers the metric.
 pub fn describe() {
-    describe_gauge!(UP, "1 while notifications are heard, 0 while only polling finds what is new.");
-    gauge!(UP).set(0.0);
+    describe_gauge!(LISTENER_UP, "1 while all listeners receive notifications, 0 while at least one has to poll.");
+    gauge!(LISTENER_UP).set(0.0);
 }
 
-/// One listener that hears nothing, for as long as this lives.
-struct Disconnected;
+/// Guard of a disconnected listener: counts it until it is dropped.
+struct DisconnectedGuard;
 
-impl Disconnected {
+impl DisconnectedGuard {
     fn new() -> Self {
-        DEAF.fetch_add(1, Ordering::SeqCst);
-        gauge!(UP).set(0.0);
+        DISCONNECTED.fetch_add(1, Ordering::SeqCst);
+        gauge!(LISTENER_UP).set(0.0);
         Self
     }
 }
 
-impl Drop for Disconnected {
+impl Drop for DisconnectedGuard {
     fn drop(&mut self) {
-        if DEAF.fetch_sub(1, Ordering::SeqCst) == 1 {
-            gauge!(UP).set(1.0);
+        if DISCONNECTED.fetch_sub(1, Ordering::SeqCst) == 1 {
+            gauge!(LISTENER_UP).set(1.0);
         }
     }
 }
 
-/// Between two attempts to listen again: short beside the sweeps that bridge the gap, long beside a reconnect storm.
+/// The pause between two attempts to connect: short compared with the polling interval, but long enough to avoid a
+/// reconnect storm.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// To connect takes no longer, or it is tried again.
+/// The limit of one attempt to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// After so long a silence a listener makes sure that its server is still there, and after a failover that it is the
-/// primary: a connection that died without a RST is as silent as one without news.
+/// How long a listener waits for a notification before it checks its connection. Without a check, a connection that died
+/// without a RST looks like one without notifications. After a failover, the check also finds a replaced primary.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 
-/// What a listener reports.
+/// An event of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListenEvent {
-    /// Connected from now on; anything before this may have been missed, so look for yourself.
+    /// Connected from now on. Earlier notifications may have been missed, so the receiver should poll once.
     Connected,
-    /// Nothing is heard until [`ListenEvent::Connected`] comes again.
+    /// No notifications arrive until the next [`ListenEvent::Connected`].
     Disconnected,
     /// The payload of one notification.
     Notification(String),
 }
 
-/// Listens on `channel` until `stop`, handing everything to `hear`, which must not block.
-pub async fn listen(database: &Database, channel: &str, stop: &CancellationToken, mut hear: impl FnMut(ListenEvent)) {
+/// Listens on `channel` until `stop`. Passes each event to `on_event`, which must not block.
+pub async fn listen(
+    database: &Database,
+    channel: &str,
+    stop: &CancellationToken,
+    mut on_event: impl FnMut(ListenEvent),
+) {
     if !database.has_sessions() {
-        let _deaf = Disconnected::new();
-        tracing::info!(channel, "no notifications through a pooler; polling instead");
+        let _disconnected = DisconnectedGuard::new();
+        tracing::info!(channel, "LISTEN does not work through the pooler; polling instead");
         return stop.cancelled().await;
     }
     while !stop.is_cancelled() {
-        let deaf = Disconnected::new();
-        // A pool of its own: a listener must not wait behind, or take a place from, those who do the work. One for each
-        // attempt: over a connection that died without a RST, a listener keeps its place until TCP gives up.
+        let disconnected = DisconnectedGuard::new();
+        // A separate pool: a listener must neither wait for the sessions of other work nor occupy one of them. Each
+        // attempt gets a new pool, because a connection that died without a RST keeps its place until TCP gives up.
         let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(CONNECT_TIMEOUT);
-        let pool = pool.connect_lazy_with(database.session("listener"));
-        let ended = tokio::select! {
-            ended = listen_once(&pool, channel, &mut hear, deaf) => ended,
+        let pool = pool.connect_lazy_with(database.session_options("listener"));
+        let result = tokio::select! {
+            result = listen_once(&pool, channel, &mut on_event, disconnected) => result,
             () = stop.cancelled() => return db::close(&pool).await,
         };
-        gauge!(UP).set(0.0);
-        hear(ListenEvent::Disconnected);
-        if let Err(error) = ended {
-            tracing::warn!(channel, error = causes(&error), "listener lost; polling until it is back");
+        gauge!(LISTENER_UP).set(0.0);
+        on_event(ListenEvent::Disconnected);
+        if let Err(error) = result {
+            tracing::warn!(channel, error = causes(&error), "listener disconnected; polling until it reconnects");
         }
         db::close(&pool).await;
         tokio::select! { () = tokio::time::sleep(RETRY) => {} () = stop.cancelled() => {} }
@@ -101,26 +107,26 @@ pub async fn listen(database: &Database, channel: &str, stop: &CancellationToken
 async fn listen_once(
     pool: &sqlx::PgPool,
     channel: &str,
-    hear: &mut impl FnMut(ListenEvent),
-    deaf: Disconnected,
+    on_event: &mut impl FnMut(ListenEvent),
+    disconnected: DisconnectedGuard,
 ) -> sqlx::Result<()> {
-    let mut connected = Instant::now();
+    let mut checked_at = Instant::now();
     let mut listener = with_time_limit(connect(pool, channel)).await?;
-    drop(deaf);
-    hear(ListenEvent::Connected);
+    drop(disconnected);
+    on_event(ListenEvent::Connected);
     loop {
         match timeout(CHECK_EVERY, listener.try_recv()).await {
             Ok(received) => match received? {
-                Some(notification) => hear(ListenEvent::Notification(notification.payload().to_owned())),
+                Some(notification) => on_event(ListenEvent::Notification(notification.payload().to_owned())),
                 None => return Ok(()),
             },
-            Err(_silent) => {
+            Err(_elapsed) => {
                 let session = listener.acquire().await?;
-                if writable::failed_over_since(connected) {
-                    only_primary(settings::probe(session).await?)?;
-                    connected = Instant::now();
+                if writable::failed_over_since(checked_at) {
+                    refuse_read_only(settings::probe(session).await?)?;
+                    checked_at = Instant::now();
                 } else {
-                    // As good against a dead connection, and no statement: a system at rest asks nearly nothing.
+                    // A ping finds a dead connection as well and is no statement, so an idle system runs almost none.
                     settings::ping(session).await?;
                 }
             }
@@ -131,14 +137,14 @@ async fn listen_once(
 async fn connect(pool: &sqlx::PgPool, channel: &str) -> sqlx::Result<PgListener> {
     let mut listener = PgListener::connect_with(pool).await?;
     listener.ignore_pool_close_event(true);
-    // A silent reconnect would hide the gap.
+    // sqlx's own reconnect would not report missed notifications.
     listener.eager_reconnect(false);
-    only_primary(settings::open(listener.acquire().await?, Pooler::None).await?)?;
+    refuse_read_only(settings::apply(listener.acquire().await?, Pooler::None).await?)?;
     listener.listen(channel).await?;
     Ok(listener)
 }
 
-/// A server that only reads announces nothing: what it knows was announced by its primary.
-fn only_primary(read_only: bool) -> sqlx::Result<()> {
+/// Refuses a read-only server: only a primary sends notifications.
+fn refuse_read_only(read_only: bool) -> sqlx::Result<()> {
     if read_only { Err(sqlx::Error::Io(std::io::Error::other(READ_ONLY))) } else { Ok(()) }
 }

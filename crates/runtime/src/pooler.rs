@@ -1,13 +1,12 @@
-//! How statements run on a pool, and PgBouncer in transaction mode: there a session lasts for one transaction, so nothing
-//! may be left to a session.
+//! Executors of SQL statements on a pool, and support for PgBouncer in transaction mode.
 //!
-//! Three things break through it, and each has its answer here or next door:
+//! In transaction mode a server session is ours for one transaction only, so three things need a workaround:
 //!
-//! - It refuses the start-up parameter `options`, and would forget what `SET` says: each transaction says it, by
-//!   `SET LOCAL` in the statement that begins it ([`begin`]).
-//! - sqlx parses a statement in one round trip and executes it in the next, which may go to another server: each
-//!   statement runs inside a transaction ([`on`]), and the server forgets earlier statements of the same name first.
-//! - `LISTEN` hears nothing, so nobody listens: `listen::listen` leaves everything to polling.
+//! - PgBouncer refuses the start-up parameter `options`, and a `SET` would not last. So the statement that begins a
+//!   transaction applies the settings with `SET LOCAL` ([`begin`]).
+//! - sqlx parses a statement in one round trip and executes it in the next, which may reach another server session. So
+//!   each statement runs inside a transaction, which first deallocates prepared statements of other clients.
+//! - `LISTEN` receives no notifications. So `listen::listen` does not connect, and the queue relies on polling.
 
 use futures_util::{StreamExt, TryStreamExt, future::BoxFuture, stream, stream::BoxStream};
 use sqlx::{
@@ -18,28 +17,28 @@ use sqlx::{
 pub use super::session::{Transaction, begin, describe};
 use super::{
     db::with_time_limit,
-    session::{Session, TRIES},
+    session::{MAX_TRIES, Session},
     settings,
-    traced::{Query, traced},
+    statement_span::{Query, run_in_span},
     writable,
 };
 use crate::error::causes;
 
-/// `DATABASE_POOLER`: what is between us and the database.
+/// The pooler between this process and the database, as set by `DATABASE_POOLER`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Pooler {
-    /// Nothing, or something that gives each of our connections a session of its own.
+    /// No pooler, or one that gives each of our connections its own server session.
     #[default]
     None,
-    /// PgBouncer in transaction mode, or what behaves like it.
+    /// PgBouncer in transaction mode, or a pooler that behaves like it.
     Transaction,
 }
 
 impl Pooler {
-    /// Reads its name.
+    /// Parses the value of `DATABASE_POOLER`.
     ///
     /// # Errors
-    /// What would be right.
+    /// When the value is unknown. The text lists the valid values.
     pub fn parse(text: &str) -> Result<Self, String> {
         match text {
             "none" => Ok(Self::None),
@@ -47,102 +46,103 @@ impl Pooler {
             _ => Err("must be none or transaction, such as DATABASE_POOLER=transaction".into()),
         }
     }
+
+    /// The pooler between a pool and the database.
+    pub(super) fn of(pool: &PgPool) -> Self {
+        let options = pool.connect_options();
+        let is_pooled = options.get_application_name().is_some_and(|name| name.ends_with(NAME_SUFFIX));
+        if is_pooled { Self::Transaction } else { Self::None }
+    }
 }
 
-/// Ends the name of every session that goes through a pooler: operators see it, and a pool is told by it.
-const THROUGH: &str = " through a pooler";
+/// The end of the application name of every session through a pooler. Operators see it, and [`Pooler::of`] reads it.
+const NAME_SUFFIX: &str = " through a pooler";
 
-/// A session that asks for nothing which a pooler would refuse or forget.
-pub(super) fn session(options: PgConnectOptions, role: &str) -> PgConnectOptions {
-    // Every server since 12 prints floats exactly; PgBouncer refuses the parameter.
-    let options = options.application_name(&format!("millrace {role}{THROUGH}")).extra_float_digits(None);
+/// The options of a session through a pooler: without those that PgBouncer would refuse or lose.
+pub(super) fn session_options(options: PgConnectOptions, role: &str) -> PgConnectOptions {
+    // PgBouncer refuses `extra_float_digits`. PostgreSQL 12 and later print floats exactly without it.
+    let options = options.application_name(&format!("millrace {role}{NAME_SUFFIX}")).extra_float_digits(None);
     options.statement_cache_capacity(0)
 }
 
-/// What is between a pool and the database.
-pub(super) fn of(pool: &PgPool) -> Pooler {
-    let is_pooled = pool.connect_options().get_application_name().is_some_and(|name| name.ends_with(THROUGH));
-    if is_pooled { Pooler::Transaction } else { Pooler::None }
-}
-
-/// Where one statement runs that must not run twice: in a transaction of its own. A session that died while it was idle
-/// is noticed when the transaction begins, before the statement is used, and another one is taken.
+/// Runs one statement in its own transaction, for a statement that must not run twice. If the session died while it was
+/// idle, `BEGIN` fails before the statement is sent, and another session is used.
 ///
-/// That costs two more round trips. See [`repeatable`] and [`once`] for statements that can do without.
-pub fn on(pool: &PgPool) -> On<'_> {
-    On(Target::Pool(pool, Use::InTransaction))
+/// The transaction costs two more round trips. [`repeatable`] and [`once`] avoid them.
+pub fn transactional(pool: &PgPool) -> StatementExecutor<'_> {
+    StatementExecutor(Target::Pool(pool, ExecutionMode::Transactional))
 }
 
-/// Where one statement runs that may run twice: it only reads, or it finds its own work done. On a session that turns out
-/// to be dead it is repeated on another one.
-pub fn repeatable(pool: &PgPool) -> On<'_> {
-    On(Target::Pool(pool, Use::Repeatable))
+/// Runs one statement that may run twice, because it only reads or is idempotent. If its session turns out to be dead, the
+/// statement is repeated on another session.
+pub fn repeatable(pool: &PgPool) -> StatementExecutor<'_> {
+    StatementExecutor(Target::Pool(pool, ExecutionMode::Repeatable))
 }
 
-/// Where one statement runs at most once, for callers that handle its failure themselves, also that of a session which
-/// died while it was idle.
-pub fn once(pool: &PgPool) -> On<'_> {
-    On(Target::Pool(pool, Use::Once))
+/// Runs one statement at most once. The caller handles every failure, including that of a session which died while it was
+/// idle.
+pub fn once(pool: &PgPool) -> StatementExecutor<'_> {
+    StatementExecutor(Target::Pool(pool, ExecutionMode::Once))
 }
 
-/// Where one statement runs on a connection that belongs to no pool.
-pub fn on_session<'c>(connection: &'c mut PgConnection, database: &super::db::Database) -> On<'c> {
-    On(if database.has_sessions() { Target::Session(connection) } else { Target::Pooled(connection) })
+/// Runs one statement on a connection that belongs to no pool.
+pub fn on_session<'c>(connection: &'c mut PgConnection, database: &super::db::Database) -> StatementExecutor<'c> {
+    StatementExecutor(if database.has_sessions() { Target::Session(connection) } else { Target::Pooled(connection) })
 }
 
-/// Where a statement runs within a transaction that has begun.
-pub fn within(transaction: &mut PgConnection) -> On<'_> {
-    On(Target::Transaction(transaction))
+/// Runs one statement in a transaction that has begun.
+pub fn in_transaction(transaction: &mut PgConnection) -> StatementExecutor<'_> {
+    StatementExecutor(Target::Transaction(transaction))
 }
 
-/// An executor of single statements, each with a time limit, which shows them in the trace that they belong to.
+/// An executor of single statements. It gives each statement a time limit, and a span in the current trace.
 #[derive(Debug)]
-pub struct On<'c>(Target<'c>);
+pub struct StatementExecutor<'c>(Target<'c>);
 
 #[derive(Debug)]
 enum Target<'c> {
-    Pool(&'c PgPool, Use),
-    /// A connection of its own.
+    Pool(&'c PgPool, ExecutionMode),
+    /// A connection outside any pool.
     Session(&'c mut PgConnection),
-    /// A connection of its own to a pooler.
+    /// A connection outside any pool, to a pooler.
     Pooled(&'c mut PgConnection),
-    /// A connection of a pool, with a transaction.
+    /// A connection of a pool, inside a transaction.
     Transaction(&'c mut PgConnection),
 }
 
-/// What may be done with a statement whose session turns out to be dead.
+/// How a statement runs on a pool, which decides what happens if its session turns out to be dead.
 #[derive(Debug, Clone, Copy)]
-enum Use {
-    InTransaction,
+enum ExecutionMode {
+    Transactional,
     Repeatable,
     Once,
 }
 
-type Step = Either<PgQueryResult, PgRow>;
-type Steps = sqlx::Result<Vec<Step>>;
+type StatementItem = Either<PgQueryResult, PgRow>;
+type StatementResult = sqlx::Result<Vec<StatementItem>>;
 
-impl<'c> Executor<'c> for On<'c> {
+impl<'c> Executor<'c> for StatementExecutor<'c> {
     type Database = Postgres;
 
-    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, sqlx::Result<Step>>
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, sqlx::Result<StatementItem>>
     where
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        traced(query, move |query| {
-            let steps = async move {
-                let steps = match self.0 {
-                    Target::Pool(pool, how) => with_time_limit(on_pool(pool, how, query)).await,
+        run_in_span(query, move |query| {
+            let items = async move {
+                let items = match self.0 {
+                    Target::Pool(pool, mode) => with_time_limit(run_on_pool(pool, mode, query)).await,
                     Target::Session(connection) => with_time_limit(run(connection, query)).await,
-                    Target::Pooled(connection) => with_time_limit(in_transaction(connection, query)).await,
+                    Target::Pooled(connection) => with_time_limit(run_and_commit(connection, query)).await,
                     Target::Transaction(connection) => {
-                        with_time_limit(run(connection, query)).await.inspect_err(writable::note)
+                        with_time_limit(run(connection, query)).await.inspect_err(writable::record_error)
                     }
                 };
-                // Given to the reader after the session has been given back.
-                steps.map(|steps| stream::iter(steps.into_iter().map(Ok)))
+                // The session is back in its pool before the caller reads the first row.
+                items.map(|items| stream::iter(items.into_iter().map(Ok)))
             };
-            stream::once(steps).try_flatten().boxed()
+            stream::once(items).try_flatten().boxed()
         })
     }
 
@@ -151,7 +151,7 @@ impl<'c> Executor<'c> for On<'c> {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        // To the end: what is not read to its end is not committed.
+        // All rows are read, because the transaction commits only after the last one.
         let rows = self.fetch(query).try_collect::<Vec<PgRow>>();
         Box::pin(async move { Ok(rows.await?.into_iter().next()) })
     }
@@ -181,38 +181,38 @@ impl<'c> Executor<'c> for On<'c> {
     }
 }
 
-async fn run(connection: &mut PgConnection, query: Query) -> Steps {
+async fn run(connection: &mut PgConnection, query: Query) -> StatementResult {
     connection.fetch_many(query).try_collect().await
 }
 
-async fn on_pool(pool: &PgPool, how: Use, query: Query) -> Steps {
-    if matches!(how, Use::Repeatable) {
-        for _ in 1..TRIES {
-            match on_pool_once(pool, how, query.clone()).await {
+async fn run_on_pool(pool: &PgPool, mode: ExecutionMode, query: Query) -> StatementResult {
+    if matches!(mode, ExecutionMode::Repeatable) {
+        for _ in 1..MAX_TRIES {
+            match try_on_pool(pool, mode, query.clone()).await {
                 Err(error) if writable::is_dead(&error) => {
-                    tracing::debug!(error = causes(&error), "trying another session")
+                    tracing::debug!(error = causes(&error), "the database session is dead; trying another one")
                 }
-                ended => return ended,
+                result => return result,
             }
         }
     }
-    on_pool_once(pool, how, query).await
+    try_on_pool(pool, mode, query).await
 }
 
-async fn on_pool_once(pool: &PgPool, how: Use, query: Query) -> Steps {
-    if matches!(how, Use::InTransaction) || of(pool) == Pooler::Transaction {
+async fn try_on_pool(pool: &PgPool, mode: ExecutionMode, query: Query) -> StatementResult {
+    if matches!(mode, ExecutionMode::Transactional) || Pooler::of(pool) == Pooler::Transaction {
         let mut transaction = begin(pool).await?;
-        let steps = with_time_limit(run(&mut transaction, query)).await.inspect_err(writable::note)?;
+        let items = with_time_limit(run(&mut transaction, query)).await.inspect_err(writable::record_error)?;
         transaction.commit().await?;
-        return Ok(steps);
+        return Ok(items);
     }
     Session::acquire(pool).await?.run(|connection| run(connection, query)).await
 }
 
-/// Runs a statement and commits.
-async fn in_transaction(connection: &mut PgConnection, query: Query) -> Steps {
-    let mut transaction = connection.begin_with(settings::begin()).await?;
-    let steps = run(&mut transaction, query).await?;
+/// Runs a statement in its own transaction.
+async fn run_and_commit(connection: &mut PgConnection, query: Query) -> StatementResult {
+    let mut transaction = connection.begin_with(settings::begin_statement()).await?;
+    let items = run(&mut transaction, query).await?;
     transaction.commit().await?;
-    Ok(steps)
+    Ok(items)
 }

@@ -1,4 +1,4 @@
-//! What every program of ours does before and after its own work: one runtime, one way to say that it cannot go on.
+//! Start and end of every process: the async runtime, the list of start problems, and the wait for the database.
 
 use std::{fmt::Display, process::ExitCode, time::Duration};
 
@@ -15,24 +15,24 @@ use crate::{
     error::causes,
 };
 
-/// Between two tries to reach a database that is not there yet.
+/// The pause between two attempts to reach the database at start.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// What is left of a program when it has ended gets this long, which is for ever for what can end at all.
-const LAST_TASKS: Duration = Duration::from_secs(1);
+/// How long tasks and blocking threads may still run after the program has ended. Those that can end need less.
+const RUNTIME_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Runs a program to its end. What it cannot go on with is printed to standard error, one problem a line.
+/// Runs a program to its end. If it fails, prints the problems to standard error, one per line.
 pub fn run(name: &str, program: impl Future<Output = Result<(), String>>) -> ExitCode {
-    // The only TLS there is in here; whoever installed one before us keeps it.
+    // ring is the only TLS library in the build. A provider that is already installed stays.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(text);
-    let ended = runtime().and_then(|runtime| {
-        let ended = runtime.block_on(program);
-        // Dropped instead, it would wait for threads that a job blocks for ever.
-        runtime.shutdown_timeout(LAST_TASKS);
-        ended
+    let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(error_text);
+    let result = runtime().and_then(|runtime| {
+        let result = runtime.block_on(program);
+        // A plain drop would wait without limit for threads that a job blocks.
+        runtime.shutdown_timeout(RUNTIME_SHUTDOWN_TIMEOUT);
+        result
     });
-    match ended {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             eprintln!("{name} cannot run:");
@@ -42,9 +42,9 @@ pub fn run(name: &str, program: impl Future<Output = Result<(), String>>) -> Exi
     }
 }
 
-/// Says what a process works with: the file of variables that it has read, what is strange about the variables, and its
-/// database, without the password.
-pub fn announce(database: &Database) {
+/// Logs the configuration of this process: its `.env` file, its database without the password, and a warning for each
+/// unknown variable.
+pub fn log_configuration(database: &Database) {
     let file = EnvFile::of_working_folder();
     if let Some(path) = &file.path {
         tracing::info!(file = %path.display(), variables = file.len(), "variables read from .env");
@@ -55,10 +55,11 @@ pub fn announce(database: &Database) {
     tracing::info!(%database, "the database of this process");
 }
 
-/// Waits for the database and makes sure that it has this program's schema; `false` when told to stop meanwhile.
+/// Waits for the database and checks that it has the schema of this release. Returns `false` if a stop is requested
+/// meanwhile.
 ///
 /// # Errors
-/// When the schema is another one: that does not pass by itself.
+/// When the database has another schema, which a wait does not correct.
 pub async fn await_schema(pool: &PgPool, shutdown: &Shutdown) -> Result<bool, SchemaError> {
     loop {
         match migrate::check(pool).await {
@@ -66,7 +67,7 @@ pub async fn await_schema(pool: &PgPool, shutdown: &Shutdown) -> Result<bool, Sc
             Err(SchemaError::Unreadable(error)) => {
                 tracing::warn!(error = causes(&error), hint = diagnose::hint(&error), "waiting for the database");
             }
-            Err(misfit) => return Err(misfit),
+            Err(mismatch) => return Err(mismatch),
         }
         tokio::select! {
             () = tokio::time::sleep(RETRY) => {}
@@ -75,7 +76,7 @@ pub async fn await_schema(pool: &PgPool, shutdown: &Shutdown) -> Result<bool, Sc
     }
 }
 
-/// The text of an error, for [`run`].
-pub fn text(error: impl Display) -> String {
+/// The text of an error, in the form that [`run`] prints.
+pub fn error_text(error: impl Display) -> String {
     error.to_string()
 }

@@ -1,18 +1,18 @@
-//! Row-level security, which would hide rows of our own tables from us.
+//! Check for row-level security, which would hide rows of our own tables.
 //!
-//! Every session sets `row_security` to off, so that a statement on such a table fails and none is with_time_limit with a part
-//! of the rows. Here the tables are named at the start and by readiness, before a statement fails.
+//! Every session sets `row_security` to off. A statement on such a table then fails instead of returning only part of
+//! its rows. This check names the tables at start and in readiness, before a statement fails.
 
 use sqlx::PgPool;
 
 use super::pooler::repeatable;
 
-/// The tables that hide rows from this user, comma-separated; `None` when there are none. Tables that it may not read
-/// are not ours.
+/// The tables that hide rows from this user, comma-separated; `None` if there are none. A table that the user may not
+/// read is not ours.
 ///
 /// # Errors
-/// The database cannot be asked now.
-pub(super) async fn hidden(pool: &PgPool) -> sqlx::Result<Option<String>> {
+/// When the query fails.
+pub(super) async fn tables_with_hidden_rows(pool: &PgPool) -> sqlx::Result<Option<String>> {
     sqlx::query_scalar!(
         r#"SELECT string_agg(class.oid::regclass::text, ', ' ORDER BY class.oid::regclass::text)
            FROM pg_class AS class JOIN pg_namespace AS namespace ON namespace.oid = relnamespace

@@ -1,9 +1,10 @@
-//! One session of a pool: how it is acquired, and whether it goes back.
+//! A session of a pool: it is acquired, and later returned to the pool or closed.
 //!
-//! sqlx pings a session before it takes it back, without a time limit, and keeps the session's place meanwhile. Over a
-//! connection that died without a RST that took 15 min 48 s, in which the pool served no one. Here a session goes back
-//! only after its last statement has ended well or was refused by the server, and the ping has a limit; every other
-//! session is closed, and its place is free at once.
+//! sqlx pings a session when it is returned. The ping has no time limit and occupies the session's place in the pool. On
+//! a connection that died without a RST, the ping took 15 min 48 s. The pool served no caller in that time.
+//!
+//! Here a session is returned only if its last statement succeeded or the server refused it. The ping has a limit of 1 s.
+//! Every other session is closed, which frees its place at once.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -16,68 +17,63 @@ use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
 use sqlx_core::transaction::TransactionManager;
 use tokio::{runtime::Handle, time::timeout};
 
-use super::{
-    db::with_time_limit,
-    diagnose,
-    pooler::{self, Pooler},
-    settings, writable,
-};
+use super::{db::with_time_limit, diagnose, pooler::Pooler, settings, writable};
 use crate::error::causes;
 
-/// A session that does not reply by then is closed instead of going back.
+/// How long a returned session may take to respond to the ping; then it is closed.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often a statement is tried whose session turned out to be dead. After the first, sessions that were idle then are
-/// probed before use, so the second try fails only if more sessions die meanwhile.
-pub(super) const TRIES: u32 = 3;
+/// How often a statement is tried if its session turns out to be dead. After the first dead session, other idle sessions
+/// are pinged before use. So the second try fails only if another session dies in between.
+pub(super) const MAX_TRIES: u32 = 3;
 
-/// How long callers waited for a connection.
-const WAIT: &str = "millrace_db_pool_wait_seconds";
-/// Looked up once: each statement would pay for it.
-static WAITS: OnceLock<Histogram> = OnceLock::new();
+/// The metric of how long callers wait for a session of a pool.
+const POOL_WAIT: &str = "millrace_db_pool_wait_seconds";
+/// The histogram handle, cached because each statement records a value.
+static POOL_WAIT_HISTOGRAM: OnceLock<Histogram> = OnceLock::new();
 
-/// Describes the metric, and shows it from then on.
+/// Registers the metric, which is exported from then on.
 pub fn describe() {
     describe_histogram!(
-        WAIT,
+        POOL_WAIT,
         Unit::Seconds,
         "How long statements and transactions waited for a session of their pool."
     );
-    WAITS.get_or_init(|| histogram!(WAIT));
+    POOL_WAIT_HISTOGRAM.get_or_init(|| histogram!(POOL_WAIT));
 }
 
 type PgTransactionManager = <Postgres as sqlx::Database>::TransactionManager;
 
-/// A session of a pool. Dropped, it goes back or is closed.
+/// A session of a pool. Drop returns it to the pool or closes it.
 #[derive(Debug)]
 pub(super) struct Session {
     connection: PoolConnection<Postgres>,
-    /// Nothing is under way and nothing went wrong: it may be used again.
+    /// Whether no statement is running and the last one left the session usable.
     is_reusable: bool,
 }
 
 impl Session {
-    /// Waits for a session; those who give up have waited too.
+    /// Waits for a session. The metric includes waits that ended without one.
     ///
     /// # Errors
-    /// No session became free in time; the error has the cause.
+    /// When no session becomes free in time. The error contains the cause.
     pub(super) async fn acquire(pool: &PgPool) -> sqlx::Result<Self> {
         let began = Instant::now();
         let acquired = pool.acquire().await;
-        if let Some(waits) = WAITS.get() {
-            waits.record(began.elapsed().as_secs_f64());
+        if let Some(histogram) = POOL_WAIT_HISTOGRAM.get() {
+            histogram.record(began.elapsed().as_secs_f64());
         }
         match acquired {
             Ok(connection) => Ok(Self { connection, is_reusable: true }),
-            Err(sqlx::Error::PoolTimedOut) => Err(diagnose::no_session(pool, began.elapsed()).await),
+            Err(sqlx::Error::PoolTimedOut) => Err(diagnose::acquire_error(pool, began.elapsed()).await),
             Err(error) => Err(error),
         }
     }
 
-    /// Runs what `statement` makes of the connection, with a time limit.
+    /// Runs the future that `statement` makes from the connection, with a time limit.
     ///
     /// # Errors
-    /// The statement's, or a time-out.
+    /// When the statement fails or times out.
     pub(super) async fn run<'s, T, F>(
         &'s mut self,
         statement: impl FnOnce(&'s mut PgConnection) -> F,
@@ -85,12 +81,12 @@ impl Session {
     where
         F: Future<Output = sqlx::Result<T>>,
     {
-        // Until it has ended: a caller may leave at any moment.
+        // Set before the await, because the caller may drop this future at any moment.
         self.is_reusable = false;
         let result = with_time_limit(statement(&mut self.connection)).await;
         self.is_reusable = result.as_ref().err().is_none_or(writable::is_usable_after);
         if let Err(error) = &result {
-            writable::note(error);
+            writable::record_error(error);
         }
         result
     }
@@ -98,7 +94,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // Made without waiting for anything, and it owns the session: dropping it closes that and frees its place.
+        // This future owns the session. Dropped without being polled, it closes the session and frees its place.
         let released = self.connection.return_to_pool();
         if self.is_reusable
             && let Ok(runtime) = Handle::try_current()
@@ -108,59 +104,59 @@ impl Drop for Session {
     }
 }
 
-/// Finds out whether a session of a pool can write.
+/// Checks whether a session of the pool can write, and records the result in [`writable`].
 ///
 /// # Errors
-/// No session became free in time, or it is dead.
+/// When no session becomes free in time, or the session is dead.
 pub(super) async fn probe(pool: &PgPool) -> sqlx::Result<()> {
     let mut session = Session::acquire(pool).await?;
-    writable::found(session.run(settings::probe).await?);
+    writable::record_probe(session.run(settings::probe).await?);
     Ok(())
 }
 
-/// A transaction that has our settings. Dropped without [`Transaction::commit`], it is rolled back.
+/// A transaction with our settings. Drop without [`Transaction::commit`] rolls it back.
 #[derive(Debug)]
 pub struct Transaction {
     session: Session,
 }
 
-/// Begins a transaction, also through a pooler. On a session that turns out to be dead nothing has happened yet, so the
-/// next one is tried.
+/// Begins a transaction, also through a pooler. If the session turns out to be dead, another one is tried: no statement
+/// has run yet.
 ///
 /// # Errors
-/// There is no session in time, or too many of them die.
+/// When no session becomes free in time, three sessions in a row are dead, or the server refuses `BEGIN`.
 pub async fn begin(pool: &PgPool) -> sqlx::Result<Transaction> {
-    for _ in 1..TRIES {
+    for _ in 1..MAX_TRIES {
         match begin_once(pool).await {
             Err(error) if writable::is_dead(&error) => {
-                tracing::debug!(error = causes(&error), "trying another session")
+                tracing::debug!(error = causes(&error), "the database session is dead; trying another one")
             }
-            begun => return begun,
+            result => return result,
         }
     }
     begin_once(pool).await
 }
 
 async fn begin_once(pool: &PgPool) -> sqlx::Result<Transaction> {
-    let statement = (pooler::of(pool) == Pooler::Transaction).then(settings::begin);
+    let statement = (Pooler::of(pool) == Pooler::Transaction).then(settings::begin_statement);
     let mut session = Session::acquire(pool).await?;
     session.run(|connection| PgTransactionManager::begin(connection, statement)).await?;
     Ok(Transaction { session })
 }
 
 impl Transaction {
-    /// Commits.
+    /// Commits the transaction.
     ///
     /// # Errors
-    /// When the outcome is not known to be a commit.
+    /// When the server refuses the commit, or its outcome is unknown.
     pub async fn commit(mut self) -> sqlx::Result<()> {
         self.session.run(PgTransactionManager::commit).await
     }
 
-    /// Rolls back, and waits for it.
+    /// Rolls the transaction back, and waits until the server has done so.
     ///
     /// # Errors
-    /// The session is dead; the server rolls back then.
+    /// When the session is dead. The server then rolls back by itself.
     pub async fn rollback(mut self) -> sqlx::Result<()> {
         self.session.run(PgTransactionManager::rollback).await
     }
@@ -168,7 +164,7 @@ impl Transaction {
 
 impl Drop for Transaction {
     fn drop(&mut self) {
-        // Sent with the ping that precedes the return to the pool; nothing when the transaction has ended.
+        // Queues a ROLLBACK, which the ping on return sends. Does nothing if the transaction has ended.
         PgTransactionManager::start_rollback(&mut self.session.connection);
     }
 }

@@ -1,4 +1,4 @@
-//! The two steps of a stop: drain, then give back what is still running.
+//! Graceful shutdown in two steps: drain, then stop the work that still runs.
 
 use std::time::Duration;
 
@@ -6,24 +6,24 @@ use futures_util::future::select_all;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 pub use tokio_util::sync::CancellationToken;
 
-/// A whole stop takes at most 30 s; this much of it belongs to running jobs and requests.
+/// How long running jobs and requests may continue after the signal. A whole stop takes at most 30 s.
 pub const GRACE: Duration = Duration::from_secs(25);
 
-/// What a process listens to in order to stop.
+/// The two shutdown signals of a process.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
-    /// Take no new work; finish what runs.
+    /// Cancelled first: accept no new work, and finish the running work.
     pub drain: CancellationToken,
-    /// Give back what still runs.
+    /// Cancelled last: return running jobs to the queue, and abort open requests.
     pub now: CancellationToken,
 }
 
 impl Shutdown {
-    /// Stops on SIGTERM, SIGINT (Ctrl-C) or SIGHUP (the terminal was closed): the first drains, and the end of `grace` or a
-    /// second signal gives back. A process that was started to outlive its terminal, as by `nohup`, goes on at SIGHUP.
+    /// Shuts down on SIGTERM, SIGINT (Ctrl-C) or SIGHUP (closed terminal). The first signal cancels `drain`; a second one,
+    /// or the end of `grace`, cancels `now`. A process started with SIGHUP ignored, as by `nohup`, keeps ignoring it.
     ///
     /// # Errors
-    /// When the signals cannot be listened to.
+    /// When a signal handler cannot be installed.
     pub fn on_signals(grace: Duration) -> std::io::Result<Self> {
         let shutdown = Self::default();
         let mut kinds = vec![SignalKind::terminate(), SignalKind::interrupt()];
@@ -33,22 +33,22 @@ impl Shutdown {
         let mut signals = kinds.into_iter().map(signal).collect::<std::io::Result<Vec<Signal>>>()?;
         let stop = shutdown.clone();
         tokio::spawn(async move {
-            tokio::select! { () = any(&mut signals) => {} () = stop.drain.cancelled() => {} }
-            tracing::info!("draining: no new work; press Ctrl-C again to stop at once");
+            tokio::select! { () = next_signal(&mut signals) => {} () = stop.drain.cancelled() => {} }
+            tracing::info!("draining: no new work is accepted; press Ctrl-C again to stop at once");
             stop.drain.cancel();
-            tokio::select! { () = any(&mut signals) => {} () = tokio::time::sleep(grace) => {} }
+            tokio::select! { () = next_signal(&mut signals) => {} () = tokio::time::sleep(grace) => {} }
             stop.now.cancel();
         });
         Ok(shutdown)
     }
 }
 
-/// Waits for the next of these signals.
-async fn any(signals: &mut [Signal]) {
+/// Waits for the next signal.
+async fn next_signal(signals: &mut [Signal]) {
     select_all(signals.iter_mut().map(|signal| Box::pin(signal.recv()))).await;
 }
 
-/// Whether SIGHUP was ignored when this process was started. Listening to it would end that.
+/// Whether SIGHUP was ignored when this process started. A handler for it would replace that setting.
 fn ignores_hangup() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

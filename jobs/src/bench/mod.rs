@@ -30,7 +30,7 @@ impl Bench {
 
     /// Opens a separate session, for one client of a baseline.
     async fn session(&self) -> Result<PgConnection, Error> {
-        Ok(self.database.session("bench").connect().await?)
+        Ok(self.database.session_options("bench").connect().await?)
     }
 
     /// Empties every table and writes all changes to disk, so that every measurement starts from the same state.

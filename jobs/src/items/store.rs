@@ -7,7 +7,7 @@ use super::item::{Contents, Item, ItemId, Owner, Page};
 use crate::users::UserId;
 use runtime::{
     error::Error,
-    pooler::{repeatable, within},
+    pooler::{in_transaction, repeatable},
 };
 
 /// A row of an item with its owner.
@@ -52,7 +52,7 @@ pub async fn insert(connection: &mut PgConnection, owner: UserId, contents: &Con
         contents.description,
         contents.price_cents,
     )
-    .fetch_optional(within(connection))
+    .fetch_optional(in_transaction(connection))
     .await?;
     Ok(row.map(Item::from))
 }
@@ -60,7 +60,7 @@ pub async fn insert(connection: &mut PgConnection, owner: UserId, contents: &Con
 /// Locks an item until the transaction ends, and returns its owner and version.
 pub async fn lock(connection: &mut PgConnection, id: ItemId) -> Result<Option<(UserId, i64)>, Error> {
     let row = sqlx::query!("SELECT owner_id, version FROM items WHERE id = $1 FOR UPDATE", id.0)
-        .fetch_optional(within(connection))
+        .fetch_optional(in_transaction(connection))
         .await?;
     Ok(row.map(|row| (UserId(row.owner_id), row.version)))
 }
@@ -79,14 +79,14 @@ pub async fn update(connection: &mut PgConnection, id: ItemId, contents: &Conten
         contents.description,
         contents.price_cents,
     )
-    .fetch_one(within(connection))
+    .fetch_one(in_transaction(connection))
     .await?;
     Ok(row.into())
 }
 
 /// Deletes a locked item.
 pub async fn delete(connection: &mut PgConnection, id: ItemId) -> Result<(), Error> {
-    sqlx::query!("DELETE FROM items WHERE id = $1", id.0).execute(within(connection)).await?;
+    sqlx::query!("DELETE FROM items WHERE id = $1", id.0).execute(in_transaction(connection)).await?;
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use super::{
 };
 use runtime::{
     error::Error,
-    pooler::{on, repeatable, within},
+    pooler::{in_transaction, repeatable, transactional},
 };
 
 /// Inserts a probe.
@@ -25,7 +25,7 @@ pub async fn insert(pool: &PgPool, probe: &Probe, grid_id: Uuid) -> Result<(), E
         position.y,
         position.direction.name(),
     )
-    .execute(on(pool))
+    .execute(transactional(pool))
     .await?;
     Ok(())
 }
@@ -41,7 +41,7 @@ pub async fn exists(pool: &PgPool, id: Uuid) -> Result<bool, Error> {
 /// Reads a probe and locks its row until the transaction ends.
 pub async fn lock(connection: &mut PgConnection, id: Uuid) -> Result<Option<Probe>, Error> {
     let row = sqlx::query!("SELECT grid_x, grid_y, x, y, direction FROM probes WHERE id = $1 FOR UPDATE", id)
-        .fetch_optional(within(connection))
+        .fetch_optional(in_transaction(connection))
         .await?;
     let probe = |row: (i32, i32, i32, i32, String)| {
         let (grid_x, grid_y, x, y, direction) = row;
@@ -53,7 +53,7 @@ pub async fn lock(connection: &mut PgConnection, id: Uuid) -> Result<Option<Prob
 /// Updates the position of a locked probe.
 pub async fn set_position(connection: &mut PgConnection, id: Uuid, to: Position) -> Result<(), Error> {
     sqlx::query!("UPDATE probes SET x = $2, y = $3, direction = $4 WHERE id = $1", id, to.x, to.y, to.direction.name())
-        .execute(within(connection))
+        .execute(in_transaction(connection))
         .await?;
     Ok(())
 }

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use super::model::{AssetId, Candle, Currency, Point, ProviderId, Series, Spot, Volume};
 use runtime::{
     error::Error,
-    pooler::{on, repeatable},
+    pooler::{repeatable, transactional},
 };
 
 /// The number of rows that an upsert changed.
@@ -70,7 +70,7 @@ pub async fn upsert_candles(
         &volumes.1 as &[Option<String>],
         fetched_at,
     )
-    .fetch_one(on(pool))
+    .fetch_one(transactional(pool))
     .await?;
     Ok(UpsertCounts { new: row.new.cast_unsigned(), revised: row.revised.cast_unsigned() })
 }

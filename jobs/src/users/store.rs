@@ -5,7 +5,7 @@ use sqlx::PgPool;
 use super::model::{Email, NewUser, Role, User, UserId};
 use runtime::{
     error::Error,
-    pooler::{on, repeatable},
+    pooler::{repeatable, transactional},
 };
 
 /// Inserts a user; `None` if the address is known already. The unique indexes decide, also between concurrent inserts.
@@ -18,7 +18,7 @@ pub async fn insert(pool: &PgPool, new: &NewUser, password_hash: &str) -> Result
         new.full_name,
         password_hash,
     )
-    .fetch_optional(on(pool))
+    .fetch_optional(transactional(pool))
     .await?;
     Ok(id.map(|id| User {
         id: UserId(id),
@@ -48,7 +48,7 @@ pub async fn find_by_email(pool: &PgPool, email: &Email) -> Result<Option<(User,
 /// Replaces a password hash, unless it has changed meanwhile.
 pub async fn replace_hash(pool: &PgPool, id: UserId, old: &str, new: &str) -> Result<(), Error> {
     sqlx::query!("UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2", id.0, old, new)
-        .execute(on(pool))
+        .execute(transactional(pool))
         .await?;
     Ok(())
 }
@@ -57,7 +57,7 @@ pub async fn replace_hash(pool: &PgPool, id: UserId, old: &str, new: &str) -> Re
 pub async fn without_key(pool: &PgPool, id: i64, limit: i64) -> Result<Vec<(i64, String)>, Error> {
     let rows =
         sqlx::query!("SELECT id, email FROM users WHERE email_key IS NULL AND id > $1 ORDER BY id LIMIT $2", id, limit)
-            .fetch_all(on(pool))
+            .fetch_all(transactional(pool))
             .await?;
     Ok(rows.into_iter().map(|row| (row.id, row.email)).collect())
 }
@@ -71,7 +71,7 @@ pub async fn add_keys(pool: &PgPool, ids: &[i64], keys: &[String]) -> Result<u64
         ids,
         keys,
     );
-    Ok(added.execute(on(pool)).await?.rows_affected())
+    Ok(added.execute(transactional(pool)).await?.rows_affected())
 }
 
 /// The user with this id.

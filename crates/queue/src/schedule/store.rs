@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 
 use super::catch_up::Fire;
 use crate::ReadTime;
-use runtime::pooler::{repeatable, within};
+use runtime::pooler::{in_transaction, repeatable};
 
 /// Where a schedule stands, by the database's clock.
 #[derive(Debug, Clone, Copy)]
@@ -82,7 +82,9 @@ pub async fn standing(pool: &PgPool, name: &str) -> sqlx::Result<Option<Standing
 /// The same, once nobody else decides about its fires; for the rest of the transaction. `None` when it was never
 /// registered.
 pub async fn hold(tx: &mut PgConnection, name: &str) -> sqlx::Result<Option<Standing>> {
-    sqlx::query!("SELECT name FROM schedules WHERE name = $1 FOR UPDATE", name).fetch_optional(within(tx)).await?;
+    sqlx::query!("SELECT name FROM schedules WHERE name = $1 FOR UPDATE", name)
+        .fetch_optional(in_transaction(tx))
+        .await?;
     // A statement of its own: the one that waited sees the ledger as it was before its wait.
     sqlx::query_as!(
         Standing,
@@ -93,7 +95,7 @@ pub async fn hold(tx: &mut PgConnection, name: &str) -> sqlx::Result<Option<Stan
          FROM schedules WHERE name = $1"#,
         name,
     )
-    .fetch_optional(within(tx))
+    .fetch_optional(in_transaction(tx))
     .await
 }
 
@@ -107,7 +109,7 @@ pub async fn insert(tx: &mut PgConnection, name: &str, fire: &Fire) -> sqlx::Res
         fire.kind.as_str(),
         i32::try_from(fire.passed_over).unwrap_or(i32::MAX),
     );
-    Ok(inserted.execute(within(tx)).await?.rows_affected() == 1)
+    Ok(inserted.execute(in_transaction(tx)).await?.rows_affected() == 1)
 }
 
 /// Notes how many jobs a fire has made.
@@ -118,7 +120,7 @@ pub async fn note_jobs(tx: &mut PgConnection, name: &str, fire_time: OffsetDateT
         fire_time,
         i32::try_from(jobs).unwrap_or(i32::MAX),
     )
-    .execute(within(tx))
+    .execute(in_transaction(tx))
     .await?;
     Ok(())
 }
@@ -132,14 +134,14 @@ pub async fn forget(tx: &mut PgConnection, name: &str) -> sqlx::Result<()> {
                            WHERE schedule = $1 AND kind <> 'by_hand' AND fire_time <= now())",
         name
     )
-    .execute(within(tx))
+    .execute(in_transaction(tx))
     .await?;
     Ok(())
 }
 
 /// The database's clock.
 pub async fn now(tx: &mut PgConnection) -> sqlx::Result<OffsetDateTime> {
-    sqlx::query_scalar!(r#"SELECT clock_timestamp() AS "now!""#).fetch_one(within(tx)).await
+    sqlx::query_scalar!(r#"SELECT clock_timestamp() AS "now!""#).fetch_one(in_transaction(tx)).await
 }
 
 /// The latest fires of one schedule or of all, newest first.

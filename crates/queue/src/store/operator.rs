@@ -3,7 +3,7 @@
 use sqlx::{PgConnection, PgExecutor, PgPool, Result};
 
 use crate::{CANCELLATIONS, CHANNEL, status::QueueStatus};
-use runtime::pooler::{repeatable, within};
+use runtime::pooler::{in_transaction, repeatable};
 
 /// Every queue that is known from jobs, living workers or a pause.
 ///
@@ -87,7 +87,7 @@ pub async fn lock(connection: &mut PgConnection, id: &str) -> Result<Option<Lock
         "SELECT job_type AS queue, status, job AS payload FROM apalis.jobs WHERE id = $1 FOR UPDATE",
         id,
     )
-    .fetch_optional(within(connection))
+    .fetch_optional(in_transaction(connection))
     .await
 }
 
@@ -107,7 +107,7 @@ pub async fn cancel(connection: &mut PgConnection, id: &str, error: &str) -> Res
         id,
         error,
     )
-    .execute(within(connection))
+    .execute(in_transaction(connection))
     .await?;
     Ok(())
 }
@@ -125,7 +125,7 @@ pub async fn replay(connection: &mut PgConnection, id: &str) -> Result<bool> {
                              AND live.status IN ('Pending', 'Running'))",
         id,
     )
-    .execute(within(connection))
+    .execute(in_transaction(connection))
     .await?;
     Ok(replayed.rows_affected() == 1)
 }
@@ -139,7 +139,7 @@ pub async fn request_cancellation(connection: &mut PgConnection, id: &str) -> Re
         CHANNEL,
         CANCELLATIONS,
     )
-    .execute(within(connection))
+    .execute(in_transaction(connection))
     .await?;
     Ok(())
 }

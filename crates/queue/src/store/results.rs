@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::{PgConnection, PgExecutor, PgPool, Result};
 
 use crate::storable::{StorableText, wait_seconds};
-use runtime::pooler::{repeatable, within};
+use runtime::pooler::{in_transaction, repeatable};
 
 /// Marks runs as done, each under its token; answers how many tokens still held.
 ///
@@ -59,7 +59,7 @@ pub async fn held(pool: &PgPool, worker: &str, ids: &[String], tokens: &[i32]) -
 /// Locks those of these jobs that no other session has locked, and returns their ids.
 pub async fn lock_free(transaction: &mut PgConnection, ids: &[String]) -> Result<Vec<String>> {
     sqlx::query_scalar!("SELECT id FROM apalis.jobs WHERE id = ANY($1) FOR UPDATE SKIP LOCKED", ids)
-        .fetch_all(within(transaction))
+        .fetch_all(in_transaction(transaction))
         .await
 }
 

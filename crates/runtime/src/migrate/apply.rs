@@ -1,4 +1,4 @@
-//! Applying migrations beside processes that work: one `migrate` at a time, short locks, and another try.
+//! Applies migrations while other processes use the database: one `migrate` at a time, short lock waits, and retries.
 
 use std::time::{Duration, Instant};
 
@@ -11,60 +11,60 @@ use sqlx::{
 
 use super::{
     SchemaError,
-    look::{self, Foreign, Ledger},
+    ledger::{self, ForeignDatabase, Ledger},
     statements,
 };
 use crate::error::{causes, is_temporary};
 
-/// How long one `migrate` goes on trying, in all, while others hold what it needs.
+/// How long a migration is retried by default while other transactions hold its locks.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Whatever comes after a lock that is waited for waits as well. So nobody waits longer than this, which is less than the
-/// time-out of our own statements; for those migrations, too, that do not say it themselves.
+/// PostgreSQL queues every later statement behind a waiting DDL lock. This limit is below the 5 s time-out of our
+/// statements, so that a migration fails before other statements do. It also applies to migrations that set no limit.
 const LOCK_TIMEOUT: &str = "2s";
-/// Between two tries: what has piled up behind the last one is served meanwhile.
+/// The pause between two attempts, in which the statements queued behind the last attempt run.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const MAX_PAUSE: Duration = Duration::from_secs(5);
 
-/// How long a `migrate` waits for another one without a break. An index that is made CONCURRENTLY waits for everybody's
-/// statement, so also for that of a second `migrate` which waits for the first: less than the server's
-/// `deadlock_timeout` of 1 s, neither of them fails.
-const TURN_TIMEOUT: &str = "300ms";
-const TURN_PAUSE: Duration = Duration::from_millis(200);
+/// How long one attempt waits for the lock of another `migrate`. CREATE INDEX CONCURRENTLY waits for all running
+/// statements, including this wait for the lock, which is a deadlock. The server detects it after its `deadlock_timeout`
+/// of 1 s. A shorter attempt ends before that, so neither process fails.
+const MIGRATION_LOCK_TIMEOUT: &str = "300ms";
+const MIGRATION_LOCK_PAUSE: Duration = Duration::from_millis(200);
 
-/// `lock_not_available` and `deadlock_detected`: nothing is wrong, somebody else was there.
-const OTHERS: [&str; 2] = ["55P03", "40P01"];
+/// `lock_not_available` and `deadlock_detected`: another transaction holds the lock, and a retry may succeed.
+const LOCK_CONFLICTS: [&str; 2] = ["55P03", "40P01"];
 
-/// Why a database could not be brought to this program's schema; what was applied before stands.
+/// The reason why the migrations could not be applied. Earlier migrations stay applied.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// The database cannot be reached, or its session ended.
     #[error("{}", causes(.0))]
     Database(#[from] sqlx::Error),
-    /// The server is older than the SQL in here.
+    /// The server is older than the migrations require.
     #[error(transparent)]
-    TooOld(#[from] super::TooOld),
-    /// The database is another program's.
+    ServerTooOld(#[from] super::ServerTooOld),
+    /// The database belongs to another program.
     #[error(transparent)]
-    Foreign(#[from] Foreign),
-    /// What was applied before does not fit this program.
+    Foreign(#[from] ForeignDatabase),
+    /// The applied migrations are not those of this release.
     #[error(transparent)]
-    Misfit(SchemaError),
+    Mismatch(SchemaError),
     /// The database has refused a statement.
-    #[error("{}: the database refused the statement `{statement}`: {reason}", of_migration(*.version))]
+    #[error("{}: the database refused the statement `{statement}`: {reason}", migration_name(*.version))]
     Refused { version: Option<i64>, statement: String, reason: String },
-    /// Others held a lock all the time.
+    /// Other transactions held a lock until `patience` ended.
     #[error(
-        "migration {version} found its tables in use for {waited:.0?}: {reason}{}; what was applied before it stands, so \
+        "migration {version} found its tables in use for {waited:.0?}: {reason}{}; earlier migrations stay applied, so \
          run `millrace migrate` again when that has ended, or with more --patience",
-        oldest.as_ref().map(|one| format!("; the oldest transaction is that of {one}")).unwrap_or_default()
+        oldest.as_ref().map(|one| format!("; the oldest transaction: {one}")).unwrap_or_default()
     )]
     InUse { version: i64, waited: Duration, reason: String, oldest: Option<String> },
 }
 
 impl ApplyError {
-    /// Whether it may pass by itself: the database cannot be reached, or has no place now.
-    pub fn may_pass(&self) -> bool {
+    /// Whether a retry may succeed, because the database cannot be reached or has no free session.
+    pub fn is_temporary(&self) -> bool {
         matches!(self, Self::Database(error) if is_temporary(error))
     }
 }
@@ -73,23 +73,25 @@ impl From<SchemaError> for ApplyError {
     fn from(error: SchemaError) -> Self {
         match error {
             SchemaError::Unreadable(error) => Self::Database(error),
-            misfit => Self::Misfit(misfit),
+            mismatch => Self::Mismatch(mismatch),
         }
     }
 }
 
-fn of_migration(version: Option<i64>) -> String {
+/// The name of a migration in an error message; without a version, of the ledger.
+fn migration_name(version: Option<i64>) -> String {
     version.map_or_else(|| "the table of migrations".to_owned(), |version| format!("migration {version}"))
 }
 
-/// A statement of a migration that failed.
-struct Failed {
+/// A failed statement of a migration.
+struct FailedStatement {
     statement: String,
     error: sqlx::Error,
 }
 
-impl Failed {
-    fn of(migration: Option<&Migration>, Self { statement, error }: Self) -> ApplyError {
+impl FailedStatement {
+    fn into_error(self, migration: Option<&Migration>) -> ApplyError {
+        let Self { statement, error } = self;
         let Some(database) = error.as_database_error() else { return ApplyError::Database(error) };
         let mut reason = database.message().to_owned();
         if let Some(hint) = database.try_downcast_ref::<PgDatabaseError>().and_then(PgDatabaseError::hint) {
@@ -104,46 +106,46 @@ impl Failed {
     }
 }
 
-/// Waits until this is the only `migrate` of the database. The lock is the one that sqlx takes, so that releases from
-/// before are kept out as well; it ends with the session.
+/// Acquires the migration lock, so that only one `migrate` works on the database. It is sqlx's own lock, so that it also
+/// excludes earlier releases. It is released when the session ends.
 ///
 /// # Errors
-/// The database's.
-pub(super) async fn take_turn(connection: &mut PgConnection) -> Result<(), ApplyError> {
-    set_lock_timeout(connection, TURN_TIMEOUT).await?;
-    let mut told = false;
+/// When the database refuses the lock for another reason than a conflict, or the session ends.
+pub(super) async fn acquire_migration_lock(connection: &mut PgConnection) -> Result<(), ApplyError> {
+    set_lock_timeout(connection, MIGRATION_LOCK_TIMEOUT).await?;
+    let mut logged = false;
     loop {
         match connection.lock().await {
             Ok(()) => return Ok(()),
-            Err(MigrateError::Execute(error)) if is_others_doing(&error) => {}
+            Err(MigrateError::Execute(error)) if is_lock_conflict(&error) => {}
             Err(MigrateError::Execute(error)) => return Err(error.into()),
             Err(other) => return Err(sqlx::Error::Protocol(other.to_string()).into()),
         }
-        if !std::mem::replace(&mut told, true) {
-            tracing::info!("another `migrate` is at work on this database: waiting for its end");
+        if !std::mem::replace(&mut logged, true) {
+            tracing::info!("another `migrate` is at work on this database; waiting until it ends");
         }
-        tokio::time::sleep(TURN_PAUSE).await;
+        tokio::time::sleep(MIGRATION_LOCK_PAUSE).await;
     }
 }
 
-/// Applies what the ledger lacks of these, in order, up to the version `target`. With nothing to do it writes nothing,
-/// and so needs no right to.
+/// Applies the migrations that the ledger lacks, in order, up to the version `target`. If none is missing, it writes
+/// nothing and needs no right to write.
 ///
 /// # Errors
-/// The first one that failed, or got no lock within `patience` from its own beginning.
-pub(super) async fn bring(
+/// When a migration fails, or gets no lock within `patience`, counted for each migration.
+pub(super) async fn apply_missing(
     connection: &mut PgConnection,
     migrator: &Migrator,
     ledger: Ledger,
     target: Option<i64>,
     patience: Duration,
 ) -> Result<(), ApplyError> {
-    let missing = look::missing(ledger.as_deref().unwrap_or_default(), migrator)?;
+    let missing = ledger::missing(ledger.as_deref().unwrap_or_default(), migrator)?;
     let target = target.unwrap_or(i64::MAX);
     let known = migrator.iter().filter(|one| !one.migration_type.is_down_migration() && one.version <= target);
     let missing: Vec<&Migration> = known.filter(|one| missing.contains(&one.version)).collect();
     if ledger.is_none() {
-        make_ledger(connection, migrator).await.map_err(|failed| Failed::of(None, failed))?;
+        create_ledger(connection, migrator).await.map_err(|failed| failed.into_error(None))?;
     }
     let begun = Instant::now();
     for migration in &missing {
@@ -156,13 +158,13 @@ pub(super) async fn bring(
     Ok(())
 }
 
-/// Makes the table of migrations, in sqlx's form, and its schema where that is missing: to ask for a schema that is
-/// there needs the right to create one.
-async fn make_ledger(connection: &mut PgConnection, migrator: &Migrator) -> Result<(), Failed> {
+/// Creates the ledger in sqlx's form, and its schema if that is missing. The schema is looked up first, because even
+/// `CREATE SCHEMA IF NOT EXISTS` needs the right to create one.
+async fn create_ledger(connection: &mut PgConnection, migrator: &Migrator) -> Result<(), FailedStatement> {
     const EXISTS: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1)";
     let refused = |statement: &str| {
         let statement = statement.to_owned();
-        move |error| Failed { statement, error }
+        move |error| FailedStatement { statement, error }
     };
     for schema in migrator.create_schemas.iter() {
         let exists = sqlx::query_scalar(EXISTS).bind(&**schema).fetch_one(&mut *connection).await;
@@ -181,6 +183,7 @@ async fn make_ledger(connection: &mut PgConnection, migrator: &Migrator) -> Resu
     created.map_err(refused(&create)).map(drop)
 }
 
+/// Applies one migration. Retries it while other transactions hold its locks, for up to `patience`.
 async fn apply(
     connection: &mut PgConnection,
     migrator: &Migrator,
@@ -188,10 +191,10 @@ async fn apply(
     patience: Duration,
 ) -> Result<(), ApplyError> {
     let (version, name) = (migration.version, &*migration.description);
-    // What runs outside of a transaction takes locks behind which nobody queues, may wait for every transaction there is,
-    // and leaves half of its work behind when it fails: it waits, and is not tried again.
-    let repeatable = !migration.no_tx;
-    set_lock_timeout(connection, if repeatable { LOCK_TIMEOUT } else { "0" }).await?;
+    // A migration outside a transaction takes locks that block no other statement, and may wait for every open
+    // transaction. If it fails, it leaves partial work behind. So it waits without a limit and is not retried.
+    let is_retryable = !migration.no_tx;
+    set_lock_timeout(connection, if is_retryable { LOCK_TIMEOUT } else { "0" }).await?;
     let begun = Instant::now();
     let mut pause = FIRST_PAUSE;
     loop {
@@ -200,8 +203,8 @@ async fn apply(
                 tracing::debug!(version, name, seconds = begun.elapsed().as_secs_f64(), "migration applied");
                 return Ok(());
             }
-            Err(failed) if repeatable && is_others_doing(&failed.error) => failed,
-            Err(failed) => return Err(Failed::of(Some(migration), failed)),
+            Err(failed) if is_retryable && is_lock_conflict(&failed.error) => failed,
+            Err(failed) => return Err(failed.into_error(Some(migration))),
         };
         let oldest = oldest_transaction(connection).await?;
         let (waited, error) = (begun.elapsed(), failed.error);
@@ -214,37 +217,46 @@ async fn apply(
             %error,
             oldest_transaction = oldest,
             again_in_seconds = pause.as_secs_f64(),
-            "a migration found its tables in use: it is tried again"
+            "a migration found its tables in use; it will be tried again"
         );
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = (pause * 2).min(MAX_PAUSE);
     }
 }
 
-/// Runs one migration and records it: in one transaction, unless it says that it cannot be in one.
-async fn execute(connection: &mut PgConnection, migrator: &Migrator, migration: &Migration) -> Result<(), Failed> {
+/// Runs one migration and records it in the ledger. Both happen in one transaction, unless the migration excludes that.
+async fn execute(
+    connection: &mut PgConnection,
+    migrator: &Migrator,
+    migration: &Migration,
+) -> Result<(), FailedStatement> {
     let failed = |statement: &str| {
         let statement = statement.to_owned();
-        move |error| Failed { statement, error }
+        move |error| FailedStatement { statement, error }
     };
     if migration.no_tx {
-        return execute_in(connection, migrator, migration).await;
+        return execute_on(connection, migrator, migration).await;
     }
     let mut transaction = connection.begin().await.map_err(failed("BEGIN"))?;
-    execute_in(&mut transaction, migrator, migration).await?;
+    execute_on(&mut transaction, migrator, migration).await?;
     transaction.commit().await.map_err(failed("COMMIT"))
 }
 
-async fn execute_in(connection: &mut PgConnection, migrator: &Migrator, migration: &Migration) -> Result<(), Failed> {
+/// Runs the statements of a migration on this connection, and records the migration in the ledger.
+async fn execute_on(
+    connection: &mut PgConnection,
+    migrator: &Migrator,
+    migration: &Migration,
+) -> Result<(), FailedStatement> {
     let begun = Instant::now();
-    let mut done = 0;
+    let mut completed = 0;
     let mut results = sqlx::raw_sql(migration.sql.clone()).execute_many(&mut *connection);
     while let Some(result) = results.next().await {
         match result {
-            Ok(_) => done += 1,
+            Ok(_) => completed += 1,
             Err(error) => {
-                let statement = statements::split(migration.sql.as_str()).get(done).copied().unwrap_or_default();
-                return Err(Failed { statement: statements::one_line(statement), error });
+                let statement = statements::split(migration.sql.as_str()).get(completed).copied().unwrap_or_default();
+                return Err(FailedStatement { statement: statements::one_line(statement), error });
             }
         }
     }
@@ -260,13 +272,13 @@ async fn execute_in(connection: &mut PgConnection, migrator: &Migrator, migratio
         .bind(i64::try_from(begun.elapsed().as_nanos()).unwrap_or(i64::MAX))
         .execute(connection)
         .await;
-    inserted.map_err(|error| Failed { statement: insert, error }).map(drop)
+    inserted.map_err(|error| FailedStatement { statement: insert, error }).map(drop)
 }
 
-/// Whether nothing is wrong, and others were there first.
-fn is_others_doing(error: &sqlx::Error) -> bool {
+/// Whether a statement failed because of another transaction's lock.
+fn is_lock_conflict(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
-    code.is_some_and(|code| OTHERS.contains(&&*code))
+    code.is_some_and(|code| LOCK_CONFLICTS.contains(&&*code))
 }
 
 async fn set_lock_timeout(connection: &mut PgConnection, limit: &str) -> sqlx::Result<()> {
@@ -274,10 +286,10 @@ async fn set_lock_timeout(connection: &mut PgConnection, limit: &str) -> sqlx::R
     sqlx::query(set).execute(connection).await.map(drop)
 }
 
-/// Who is most likely in the way: an operator's first question.
+/// Describes the oldest open transaction, which most likely holds the lock.
 async fn oldest_transaction(connection: &mut PgConnection) -> sqlx::Result<Option<String>> {
     const QUERY: &str = "
-        SELECT format('%s, process %s, %s for %s s', coalesce(nullif(application_name, ''), usename, 'somebody'), pid,
+        SELECT format('%s, process %s, %s for %s s', coalesce(nullif(application_name, ''), usename, 'unknown'), pid,
                       state, round(extract(epoch FROM clock_timestamp() - xact_start)))
         FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL

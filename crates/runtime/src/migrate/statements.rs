@@ -1,7 +1,7 @@
-//! Splits a migration into its statements, to name the one that the database has refused. They are sent together: only
-//! the message about a refusal depends on this.
+//! Splits a migration into its statements, so that an error message can quote the refused one. The statements are sent
+//! together, so only the message depends on this split.
 
-/// The statements of a script in order, without comments around them.
+/// Returns the statements of a script in order, without the comments around them.
 pub(super) fn split(script: &str) -> Vec<&str> {
     let (mut statements, mut rest) = (Vec::new(), script);
     loop {
@@ -15,60 +15,62 @@ pub(super) fn split(script: &str) -> Vec<&str> {
     }
 }
 
-/// A statement on one line, short enough for a message.
+/// Shortens a statement to one line of at most 160 characters, for an error message.
 pub(super) fn one_line(statement: &str) -> String {
-    const LONGEST: usize = 160;
+    const MAX_LENGTH: usize = 160;
     let lines = statement.lines().filter(|line| !line.trim_start().starts_with("--"));
     let words: Vec<&str> = lines.flat_map(str::split_whitespace).collect();
     let line = words.join(" ");
-    match line.char_indices().nth(LONGEST) {
+    match line.char_indices().nth(MAX_LENGTH) {
         Some((at, _)) => format!("{}…", &line[..at]),
         None => line,
     }
 }
 
+/// Removes blanks and comments at the start of a text.
 fn without_comments(text: &str) -> &str {
     let mut rest = text.trim_start();
     while rest.starts_with("--") || rest.starts_with("/*") {
-        rest = rest[skipped(rest)..].trim_start();
+        rest = rest[token_length(rest)..].trim_start();
     }
     rest
 }
 
-/// Where the `;` is that ends this statement, or the end of the text.
+/// The position of the `;` that ends the first statement, or the end of the text.
 fn end_of_statement(text: &str) -> usize {
     let mut at = 0;
     while let Some(next) = text[at..].chars().next() {
         if next == ';' {
             return at;
         }
-        // A `$` in a name, such as in `a$b$`, begins no quotes.
+        // A `$` inside a name, as in `a$b$`, does not start a quoted text.
         let in_name = text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_') && next == '$';
-        at += if in_name { next.len_utf8() } else { skipped(&text[at..]) };
+        at += if in_name { next.len_utf8() } else { token_length(&text[at..]) };
     }
     at
 }
 
-/// The length of what stands here and cannot be taken apart: a comment, quoted text, or one character.
-fn skipped(text: &str) -> usize {
-    let up_to = |begin: usize, end: &str| text[begin..].find(end).map_or(text.len(), |at| begin + at + end.len());
+/// The length of the token at the start: a comment, a quoted text, or one character.
+fn token_length(text: &str) -> usize {
+    let length_until =
+        |begin: usize, end: &str| text[begin..].find(end).map_or(text.len(), |at| begin + at + end.len());
     let dollar = || {
         let tag = &text[..=1 + text[1..].find('$')?];
         let is_tag = tag[1..tag.len() - 1].chars().all(|c| c.is_alphanumeric() || c == '_');
-        is_tag.then(|| up_to(tag.len(), tag))
+        is_tag.then(|| length_until(tag.len(), tag))
     };
     match text.as_bytes() {
-        [b'-', b'-', ..] => up_to(2, "\n"),
-        [b'/', b'*', ..] => up_to(2, "*/"),
-        [b'E' | b'e', b'\'', ..] => escaped(text),
-        [quote @ (b'\'' | b'"'), ..] => up_to(1, if *quote == b'"' { "\"" } else { "'" }),
+        [b'-', b'-', ..] => length_until(2, "\n"),
+        [b'/', b'*', ..] => length_until(2, "*/"),
+        [b'E' | b'e', b'\'', ..] => escape_string_length(text),
+        [quote @ (b'\'' | b'"'), ..] => length_until(1, if *quote == b'"' { "\"" } else { "'" }),
         [b'$', ..] => dollar().unwrap_or(1),
         _ => text.chars().next().map_or(0, char::len_utf8),
     }
 }
 
-/// The length of a text such as `E'it\'s'`.
-fn escaped(text: &str) -> usize {
+/// The length of a string with backslash escapes, such as `E'it\'s'`.
+fn escape_string_length(text: &str) -> usize {
     let mut characters = text.char_indices().skip(2);
     while let Some((at, character)) = characters.next() {
         match character {
@@ -110,12 +112,12 @@ mod tests {
     }
 
     #[test]
-    fn every_migration_is_made_of_statements() {
+    fn every_migration_splits_into_known_statements() {
         const FIRST: [&str; 16] = [
             "ALTER", "COMMENT", "CREATE", "DELETE", "DO", "DROP", "INSERT", "SELECT", "SET", "UPDATE", "WITH", "LOCK",
             "ANALYZE", "REINDEX", "GRANT", "REVOKE",
         ];
-        for migrator in [super::super::apalis(), super::super::ours()] {
+        for migrator in [super::super::apalis_migrations(), super::super::millrace_migrations()] {
             for migration in migrator.iter() {
                 let statements = split(migration.sql.as_str());
                 assert!(!statements.is_empty(), "{}", migration.version);

@@ -13,7 +13,7 @@ use super::{
 };
 use runtime::{
     error::Error,
-    pooler::{on, repeatable},
+    pooler::{repeatable, transactional},
 };
 
 /// The stored form of assets. Equal assets have equal forms, regardless of how the client wrote the numbers.
@@ -31,7 +31,7 @@ pub async fn save(pool: &PgPool, rate: &Rate, assets: &Value, key: Option<&str>)
         assets,
         key,
     )
-    .execute(on(pool))
+    .execute(transactional(pool))
     .await?;
     Ok(saved.rows_affected() == 1)
 }

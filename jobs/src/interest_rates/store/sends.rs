@@ -14,7 +14,7 @@ use crate::interest_rates::{
 };
 use runtime::{
     error::Error,
-    pooler::{Transaction, begin, on, repeatable, within},
+    pooler::{Transaction, begin, in_transaction, repeatable, transactional},
 };
 
 /// Records a submission for a chain; `None` if its key is known already.
@@ -33,7 +33,7 @@ pub async fn insert(
         assets,
         key,
     )
-    .fetch_optional(within(connection))
+    .fetch_optional(in_transaction(connection))
     .await?;
     Ok(id)
 }
@@ -94,7 +94,7 @@ pub async fn list(pool: &PgPool, id: Uuid, contract: &str) -> Result<Vec<(Signed
 pub async fn lock_sender(pool: &PgPool, sender: &str) -> Result<Transaction, Error> {
     let mut tx = begin(pool).await?;
     sqlx::query!(r#"SELECT pg_advisory_xact_lock(hashtextextended('chain ' || $1, 0)) AS "held!: ()""#, sender)
-        .fetch_one(within(&mut tx))
+        .fetch_one(in_transaction(&mut tx))
         .await?;
     Ok(tx)
 }
@@ -119,7 +119,7 @@ pub async fn insert_send(
         send.fees.max_fee.to_string(),
         send.fees.priority.to_string(),
     )
-    .execute(on(pool))
+    .execute(transactional(pool))
     .await?;
     Ok(())
 }
@@ -134,7 +134,9 @@ pub async fn mark_resent(pool: &PgPool, id: Uuid, hash: Hash) -> Result<(), Erro
 
 /// Deletes a signed transaction that the node refused, so that it is not sent again.
 pub async fn delete_refused(pool: &PgPool, id: Uuid, hash: Hash) -> Result<(), Error> {
-    sqlx::query!("DELETE FROM chain_sends WHERE rate_id = $1 AND hash = $2", id, &hash.0).execute(on(pool)).await?;
+    sqlx::query!("DELETE FROM chain_sends WHERE rate_id = $1 AND hash = $2", id, &hash.0)
+        .execute(transactional(pool))
+        .await?;
     Ok(())
 }
 
@@ -158,7 +160,7 @@ pub async fn withdraw(connection: &mut PgConnection, id: Uuid) -> Result<bool, E
          WHERE id = $1 AND state = 'pending' AND NOT EXISTS (SELECT FROM chain_sends WHERE rate_id = $1)",
         id,
     )
-    .execute(within(connection))
+    .execute(in_transaction(connection))
     .await?;
     Ok(withdrawn.rows_affected() == 1)
 }

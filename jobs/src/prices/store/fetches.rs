@@ -5,7 +5,7 @@ use time::{Date, OffsetDateTime};
 
 use super::super::model::{AssetId, ProviderId};
 use queue::JobId;
-use runtime::pooler::{on, repeatable, within};
+use runtime::pooler::{in_transaction, repeatable, transactional};
 
 /// The counts of one run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub async fn insert_missing(
         &fetches.iter().map(|(_, provider, _)| provider.as_str().to_owned()).collect::<Vec<_>>(),
         &fetches.iter().map(|(.., id)| id.to_string()).collect::<Vec<_>>(),
     )
-    .fetch_all(within(tx))
+    .fetch_all(in_transaction(tx))
     .await
 }
 
@@ -101,7 +101,7 @@ pub async fn add_counts(
         to_i64(tally.rejected),
         tally.note,
     )
-    .execute(on(pool))
+    .execute(transactional(pool))
     .await?;
     Ok(())
 }
@@ -109,7 +109,7 @@ pub async fn add_counts(
 /// Locks a day, so that exactly one of several fetches that end at once is the last.
 pub async fn lock_day(tx: &mut PgConnection, day: Date) -> sqlx::Result<()> {
     sqlx::query!("SELECT asset FROM price_fetches WHERE day = $1 ORDER BY asset, source FOR UPDATE", day)
-        .fetch_all(within(tx))
+        .fetch_all(in_transaction(tx))
         .await?;
     Ok(())
 }
@@ -136,7 +136,7 @@ pub async fn finish(
         to_i64(tally.rejected),
         tally.note,
     );
-    Ok(finished.execute(within(tx)).await?.rows_affected() == 1)
+    Ok(finished.execute(in_transaction(tx)).await?.rows_affected() == 1)
 }
 
 /// Counts the fetches of a day.
@@ -148,7 +148,7 @@ pub async fn day_state(tx: &mut PgConnection, day: Date) -> sqlx::Result<DayStat
            FROM price_fetches WHERE day = $1"#,
         day
     )
-    .fetch_one(within(tx))
+    .fetch_one(in_transaction(tx))
     .await?;
     let number = |count: i64| usize::try_from(count).unwrap_or_default();
     let (open, fetches) = (number(row.open), number(row.fetches));
@@ -171,7 +171,7 @@ pub async fn give_up(
         provider.as_str(),
         reason,
     );
-    Ok(given_up.execute(within(tx)).await?.rows_affected() == 1)
+    Ok(given_up.execute(in_transaction(tx)).await?.rows_affected() == 1)
 }
 
 /// Reopens a fetch that was given up.
@@ -183,7 +183,7 @@ pub async fn reopen(tx: &mut PgConnection, day: Date, asset: &AssetId, provider:
         asset.as_str(),
         provider.as_str(),
     )
-    .execute(within(tx))
+    .execute(in_transaction(tx))
     .await?;
     Ok(())
 }

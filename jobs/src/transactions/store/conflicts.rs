@@ -7,7 +7,7 @@ use sqlx::PgPool;
 use crate::transactions::model::Conflict;
 use runtime::{
     error::Error,
-    pooler::{begin, on, within},
+    pooler::{begin, in_transaction, transactional},
 };
 
 /// The number of different payloads that are stored for one id.
@@ -33,7 +33,7 @@ pub async fn record(pool: PgPool, conflicts: Vec<Conflict>) -> Result<Vec<()>, E
          DO UPDATE SET times = webhook_conflict_totals.times + excluded.times, last_at = now()",
         &ids,
     )
-    .execute(within(&mut tx))
+    .execute(in_transaction(&mut tx))
     .await?;
     sqlx::query!(
         "WITH given AS (
@@ -68,7 +68,7 @@ pub async fn record(pool: PgPool, conflicts: Vec<Conflict>) -> Result<Vec<()>, E
         &correlation_ids as &[Option<String>],
         MAX_PAYLOADS,
     )
-    .execute(within(&mut tx))
+    .execute(in_transaction(&mut tx))
     .await?;
     tx.commit().await?;
     Ok(vec![(); conflicts.len()])
@@ -101,7 +101,7 @@ pub async fn delete_expired(pool: &PgPool, after: &str, age: Duration) -> Result
         age.as_secs_f64(),
         STEP_SIZE,
     )
-    .fetch_one(on(pool))
+    .fetch_one(transactional(pool))
     .await?;
     Ok(RetentionStep { next: step.last.filter(|_| step.read == STEP_SIZE), deleted: step.deleted })
 }

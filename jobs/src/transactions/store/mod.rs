@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::model::{NewTransaction, SettleRequest, Settlement, Status, Transaction};
 use runtime::{
     error::{Error, causes},
-    pooler::{repeatable, within},
+    pooler::{in_transaction, repeatable},
 };
 
 /// The notification channel. A payload is a list of ids, so that a batch of settlements needs only a few notifications.
@@ -100,7 +100,7 @@ pub async fn insert(
         &column(|new| new.currency.clone()),
         delay.as_secs_f64(),
     )
-    .fetch_all(within(connection))
+    .fetch_all(in_transaction(connection))
     .await?;
     // If several of them have one id, the first was inserted, since the sort is stable. In reverse order it is the
     // last one that is collected, and wins.
@@ -273,7 +273,7 @@ pub async fn reset_failed(connection: &mut PgConnection, id: Uuid) -> Result<(),
          WHERE id = $1 AND status = 'FAILED'",
         id,
     )
-    .execute(within(connection))
+    .execute(in_transaction(connection))
     .await?;
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Looks at a database before anything is written: whose it is, and which migrations it has.
+//! Migration ledgers: reads the tables of applied migrations, and refuses the database of another program before any
+//! write.
 
 use std::collections::BTreeMap;
 
@@ -6,59 +7,59 @@ use sqlx::{AssertSqlSafe, PgConnection, migrate::Migrator};
 
 use super::{ApplyError, SchemaError};
 
-/// A row of a table of migrations.
+/// A row of a ledger: a migration that was applied, or started.
 #[derive(Debug, Clone, sqlx::FromRow)]
-pub(super) struct Applied {
+pub(super) struct AppliedMigration {
     pub(super) version: i64,
     description: String,
     checksum: Vec<u8>,
     success: bool,
 }
 
-/// A table of migrations as it was found; `None` when there is no such table.
-pub(super) type Ledger = Option<Vec<Applied>>;
+/// The rows of a table of migrations; `None` if the table does not exist.
+pub(super) type Ledger = Option<Vec<AppliedMigration>>;
 
 /// The database belongs to another program. Nothing was changed in it.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the database {database} is neither empty nor Millrace's: {reason}; nothing was changed. Give Millrace a database \
-     of its own (CREATE DATABASE millrace) and name that one in DATABASE_URL"
+    "the database {database} is neither empty nor Millrace's: {reason}; nothing was changed. Give Millrace its \
+     own database (CREATE DATABASE millrace) and name it in DATABASE_URL"
 )]
-pub struct Foreign {
+pub struct ForeignDatabase {
     database: String,
     reason: String,
 }
 
-/// Reads both tables of migrations, in the order of the migrators, and makes sure that the database is empty or ours.
+/// Reads both ledgers, in the order of the migrators, and checks that the database is empty or ours.
 ///
 /// # Errors
-/// Whose it is instead, or why that could not be found out.
-pub(super) async fn look(
+/// When the database belongs to another program, or cannot be read.
+pub(super) async fn read_ledgers(
     connection: &mut PgConnection,
     apalis: &Migrator,
     ours: &Migrator,
 ) -> Result<[Ledger; 2], ApplyError> {
-    let ledgers = [ledger(connection, apalis).await, ledger(connection, ours).await];
-    let foreign = match &ledgers {
+    let ledgers = [read_ledger(connection, apalis).await, read_ledger(connection, ours).await];
+    let reason = match &ledgers {
         [Err(error), _] | [_, Err(error)] if is_another_table(error) => {
             Some("its table _sqlx_migrations is not one of sqlx".to_owned())
         }
-        [Ok(theirs), Ok(own)] => foreign(connection, (theirs, apalis), (own, ours)).await?,
+        [Ok(theirs), Ok(own)] => foreign_reason(connection, (theirs, apalis), (own, ours)).await?,
         _ => None,
     };
-    if let Some(reason) = foreign {
+    if let Some(reason) = reason {
         let database = sqlx::query_scalar("SELECT current_database()::text").fetch_one(connection).await?;
-        return Err(Foreign { database, reason }.into());
+        return Err(ForeignDatabase { database, reason }.into());
     }
     let [theirs, own] = ledgers;
     Ok([theirs?, own?])
 }
 
-/// Reads one table of migrations, without any right to create it.
-pub(super) async fn ledger(connection: &mut PgConnection, migrator: &Migrator) -> sqlx::Result<Ledger> {
+/// Reads one ledger. It needs no right to create the table.
+pub(super) async fn read_ledger(connection: &mut PgConnection, migrator: &Migrator) -> sqlx::Result<Ledger> {
     let table = &*migrator.table_name;
     let (schema, name) = table.split_once('.').unwrap_or(("public", table));
-    // The catalogue can be read by every role; `to_regclass` fails without a right to use the schema.
+    // Every role may read the catalogue. `to_regclass` would fail without the right to use the schema.
     const EXISTS: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS c
                           JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
                           WHERE n.nspname = $1 AND c.relname = $2)";
@@ -69,14 +70,14 @@ pub(super) async fn ledger(connection: &mut PgConnection, migrator: &Migrator) -
     sqlx::query_as(rows).fetch_all(connection).await.map(Some)
 }
 
-/// Whether a table of this name was made by something else: its columns are others, or have other types.
+/// Whether another tool created the table, which then has other columns or column types.
 fn is_another_table(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     code.as_deref() == Some("42703") || matches!(error, sqlx::Error::ColumnDecode { .. })
 }
 
-/// Why the database is another program's.
-async fn foreign(
+/// The reason if the database belongs to another program; `None` if it is empty or ours.
+async fn foreign_reason(
     connection: &mut PgConnection,
     (theirs, apalis): (&Ledger, &Migrator),
     (own, ours): (&Ledger, &Migrator),
@@ -86,30 +87,32 @@ async fn foreign(
         return Ok(None);
     }
     if let Some(first) = rows.first() {
-        return Ok(Some(others_migrations("public._sqlx_migrations", rows.len(), first)));
+        return Ok(Some(describe_foreign_ledger("public._sqlx_migrations", rows.len(), first)));
     }
     let engine = theirs.as_deref().unwrap_or_default();
     if let Some(first) = engine.iter().find(|row| !apalis.version_exists(row.version)) {
-        return Ok(Some(others_migrations("apalis._sqlx_migrations", engine.len(), first)));
+        return Ok(Some(describe_foreign_ledger("apalis._sqlx_migrations", engine.len(), first)));
     }
-    // An interrupted first `migrate` leaves the tables of the engine, and nothing in them.
+    // An interrupted first `migrate` leaves the empty tables of apalis.
     if !engine.is_empty() && own.is_none() && has_jobs(connection).await? {
         return Ok(Some("its schema apalis holds the jobs of another program".to_owned()));
     }
     let objects: Vec<String> = sqlx::query_scalar(OBJECTS).bind(!engine.is_empty()).fetch_all(connection).await?;
     Ok((!objects.is_empty()).then(|| {
-        const SHOWN: usize = 5;
-        let shown = objects[..objects.len().min(SHOWN)].join(", ");
-        let more = objects.len().saturating_sub(SHOWN);
-        if more > 0 { format!("it has {shown} and {more} more") } else { format!("it has {shown}") }
+        const MAX_LISTED: usize = 5;
+        let listed = objects[..objects.len().min(MAX_LISTED)].join(", ");
+        let more = objects.len().saturating_sub(MAX_LISTED);
+        if more > 0 { format!("it has {listed} and {more} more") } else { format!("it has {listed}") }
     }))
 }
 
-fn others_migrations(table: &str, count: usize, first: &Applied) -> String {
-    let Applied { version, description, .. } = first;
+/// Describes a ledger with migrations of another program.
+fn describe_foreign_ledger(table: &str, count: usize, first: &AppliedMigration) -> String {
+    let AppliedMigration { version, description, .. } = first;
     format!("its table {table} lists {count} migrations of another program, such as {version} {description:?}")
 }
 
+/// Whether the table of jobs exists and has rows.
 async fn has_jobs(connection: &mut PgConnection) -> sqlx::Result<bool> {
     const TABLE: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS c
                          JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -118,9 +121,8 @@ async fn has_jobs(connection: &mut PgConnection) -> sqlx::Result<bool> {
         && sqlx::query_scalar("SELECT EXISTS (SELECT FROM apalis.jobs)").fetch_one(connection).await?)
 }
 
-/// What is in a database besides a table of migrations, tables first: every table of any schema, and in the two schemas
-/// that we use everything that has a name. What belongs to an extension or to the system does not count; the schema
-/// apalis does not when $1.
+/// The objects of a database: the tables of every schema first, then the views, sequences, functions and types of `public`
+/// and `apalis`. It leaves out ledgers, objects of extensions or of the system, and the schema `apalis` if $1 is true.
 const OBJECTS: &str = "
     WITH objects (place, kind, schema, name, class, id) AS (
         SELECT CASE WHEN relkind IN ('r', 'p', 'f') THEN 1 ELSE 2 END,
@@ -141,11 +143,11 @@ const OBJECTS: &str = "
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d WHERE d.classid = class AND d.objid = id AND d.deptype = 'e')
     ORDER BY place, nspname, name";
 
-/// The migrations that a database lacks, oldest first.
+/// The versions of the migrations that a database lacks, oldest first.
 ///
 /// # Errors
-/// It has others than this program, or one that has changed since it was applied.
-pub(super) fn missing(rows: &[Applied], migrator: &Migrator) -> Result<Vec<i64>, SchemaError> {
+/// When a migration of the database is unknown to this release, has changed since it was applied, or is unfinished.
+pub(super) fn missing(rows: &[AppliedMigration], migrator: &Migrator) -> Result<Vec<i64>, SchemaError> {
     let wanted = migrator.iter().filter(|migration| !migration.migration_type.is_down_migration());
     let mut wanted: BTreeMap<i64, &[u8]> = wanted.map(|migration| (migration.version, &*migration.checksum)).collect();
     let total = wanted.len();
@@ -154,12 +156,12 @@ pub(super) fn missing(rows: &[Applied], migrator: &Migrator) -> Result<Vec<i64>,
         match wanted.remove(&row.version) {
             None => unknown += 1,
             Some(checksum) if checksum != row.checksum => return Err(SchemaError::Changed { version: row.version }),
-            Some(_) if !row.success => return Err(SchemaError::HalfDone { version: row.version }),
+            Some(_) if !row.success => return Err(SchemaError::Unfinished { version: row.version }),
             Some(_) => {}
         }
     }
     match wanted.len() {
-        missing if unknown > 0 && missing == total => Err(SchemaError::Others { unknown }),
+        missing if unknown > 0 && missing == total => Err(SchemaError::Foreign { unknown }),
         missing if unknown > 0 => Err(SchemaError::Ahead { unknown, missing }),
         _ => Ok(wanted.into_keys().collect()),
     }

@@ -1,4 +1,4 @@
-//! Statements with their spans. A statement gives away its text only together with itself, so it is taken apart first.
+//! Trace spans of SQL statements. sqlx consumes a statement to return its text, so a statement is first split into parts.
 
 use std::future::ready;
 
@@ -14,9 +14,9 @@ use sqlx::{
 
 use super::telemetry::traces::span::{self, Span};
 
-type Steps<'e> = BoxStream<'e, sqlx::Result<Either<PgQueryResult, PgRow>>>;
+type ResultStream<'e> = BoxStream<'e, sqlx::Result<Either<PgQueryResult, PgRow>>>;
 
-/// A statement taken apart: it can be shown, and repeated.
+/// The parts of a statement. Its text can be read, and it can run more than once.
 #[derive(Clone)]
 pub(super) struct Query {
     sql: SqlStr,
@@ -29,7 +29,7 @@ impl<'q> Execute<'q, Postgres> for Query {
         self.sql
     }
 
-    /// One that was prepared before is found by its text.
+    /// `None`: sqlx finds a prepared statement by its text.
     fn statement(&self) -> Option<&PgStatement> {
         None
     }
@@ -43,8 +43,8 @@ impl<'q> Execute<'q, Postgres> for Query {
     }
 }
 
-/// Runs a statement; its span ends with its last row, or when its reader leaves.
-pub(super) fn traced<'q: 'e, 'e, E>(mut query: E, run: impl FnOnce(Query) -> Steps<'e>) -> Steps<'e>
+/// Runs a statement in a span, which ends after the last row or when the caller drops the stream.
+pub(super) fn run_in_span<'q: 'e, 'e, E>(mut query: E, run: impl FnOnce(Query) -> ResultStream<'e>) -> ResultStream<'e>
 where
     E: Execute<'q, Postgres>,
 {
@@ -58,11 +58,11 @@ where
         return run(query);
     }
     let span = Span::statement(|| query.sql.as_str().to_owned());
-    run(query).inspect_err(move |error| span.failed(kind(error))).boxed()
+    run(query).inspect_err(move |error| span.failed(error_kind(error))).boxed()
 }
 
-/// The SQLSTATE of an error, or where it comes from; never its text.
-fn kind(error: &sqlx::Error) -> String {
+/// The SQLSTATE of an error, or its origin. The span never contains the text of an error.
+fn error_kind(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Database(error) => error.code().map_or_else(|| "database".to_owned(), |code| code.into_owned()),
         sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => "timed out".to_owned(),
