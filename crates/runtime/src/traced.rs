@@ -54,11 +54,11 @@ where
     };
     let persistent = query.persistent();
     let query = Query { sql: query.sql(), arguments, persistent };
-    if !span::in_trace() {
+    if !span::is_traced() {
         return run(query);
     }
     let span = Span::statement(|| query.sql.as_str().to_owned());
-    run(query).inspect_err(move |error| span.failed(kind(error))).boxed()
+    run(query).inspect_err(move |error| span.record_error(kind(error))).boxed()
 }
 
 /// The SQLSTATE of an error, or where it comes from; never its text.
