@@ -1,7 +1,7 @@
 //! The embedded PostgreSQL of `cargo run`: it survives a kill, keeps its data, and never runs as root or on TCP.
 
 use crate::harness::{eventually, scratch::Scratch};
-use embedded_postgres::{Cluster, Error, Running, Search, Settings};
+use embedded_postgres::{Cluster, Error, RunningServer, Search, Settings};
 use nix::unistd::{Pid, geteuid, getpgid};
 use sqlx::{Connection, PgConnection};
 use std::{
@@ -64,7 +64,7 @@ async fn a_stop_ends_the_server_and_keeps_its_data() {
     let pid = cluster.pid();
     cluster.stop().await.unwrap();
     assert!(!process_exists(pid), "the server still runs");
-    assert!(Running::find(&scratch).is_none());
+    assert!(RunningServer::find(&scratch).is_none());
 
     let cluster = start(&scratch).await;
     assert_eq!(query(&cluster.url("mill race"), READ_NOTE).await, "kept");
@@ -147,10 +147,10 @@ async fn after_a_kill_the_server_starts_again_with_its_data() {
     let scratch = Scratch::new();
     let mut holder = start_holder(&scratch, "after_a_kill_the_server_starts_again_with_its_data");
     eventually("the other process has started its server", SOON, async || {
-        Running::find(&scratch).is_some_and(|server| server.is_ready())
+        RunningServer::find(&scratch).is_some_and(|server| server.is_ready())
     })
     .await;
-    let orphan = Running::find(&scratch).unwrap();
+    let orphan = RunningServer::find(&scratch).unwrap();
     write_note(&orphan.url("postgres")).await;
     holder.kill().unwrap();
     holder.wait().unwrap();

@@ -2,7 +2,7 @@
 
 use std::{io, path::Path};
 
-use embedded_postgres::{Cluster, Running, Search, Settings};
+use embedded_postgres::{Cluster, RunningServer, Search, Settings};
 use jobs::app::{self, App};
 use runtime::{
     config::EnvReader,
@@ -78,7 +78,7 @@ fn not_writable(data_dir: &Path, error: &io::Error) -> String {
 
 /// The URL of the database of an all-in-one process that runs in this folder.
 pub fn running_database() -> Option<String> {
-    let server = Running::find(&data_dir().join("postgres")).filter(Running::is_ready);
+    let server = RunningServer::find(&data_dir().join("postgres")).filter(RunningServer::is_ready);
     server.map(|server| server.url(DATABASE))
 }
 

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use embedded_postgres::{Cluster, Running};
+use embedded_postgres::{Cluster, RunningServer};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -151,7 +151,7 @@ async fn with_a_hanging_database_clients_get_503_and_processes_can_be_stopped() 
 
 async fn crash(cluster: &Cluster, scratch: &Scratch) {
     kill(Pid::from_raw(cluster.pid().cast_signed()), Signal::SIGQUIT).expect("a running server");
-    eventually("the server is gone", SOON, async || Running::find(scratch).is_none()).await;
+    eventually("the server is gone", SOON, async || RunningServer::find(scratch).is_none()).await;
 }
 
 /// A server whose processes are frozen until this value is dropped.

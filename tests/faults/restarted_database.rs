@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use embedded_postgres::Running;
+use embedded_postgres::RunningServer;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -39,7 +39,7 @@ async fn immediate_restarts_of_postgresql_lose_no_acknowledged_webhook() {
         super::random_delay(0..300).await;
         let unavailable_before = clients.history().unavailable;
         kill(Pid::from_raw(cluster.pid().cast_signed()), Signal::SIGQUIT).expect("a running server");
-        eventually("the server is gone", SOON, async || Running::find(&scratch).is_none()).await;
+        eventually("the server is gone", SOON, async || RunningServer::find(&scratch).is_none()).await;
         eventually("clients get 503", SOON, async || clients.history().unavailable > unavailable_before + 10).await;
         // Reaps the process and releases the folder.
         drop(cluster);

@@ -6,7 +6,7 @@
 //! - `watchdog.lock` (exclusive) is held by the [watchdog](super::watchdog), which stops the server.
 
 use super::{clock, watchdog};
-use embedded_postgres::{Cluster, Running, Search, Settings};
+use embedded_postgres::{Cluster, RunningServer, Search, Settings};
 use nix::{sys::statvfs::statvfs, unistd::geteuid};
 use std::{
     fs::{self, File},
@@ -25,16 +25,16 @@ const MEMORY_NEEDED: u64 = 1 << 30;
 const MAX_CONNECTIONS: u16 = 500;
 
 /// Returns the server for this process's tests, and starts it if necessary.
-pub async fn server() -> &'static Running {
-    static SERVER: OnceCell<Running> = OnceCell::const_new();
+pub async fn server() -> &'static RunningServer {
+    static SERVER: OnceCell<RunningServer> = OnceCell::const_new();
     SERVER.get_or_init(start).await
 }
 
-async fn start() -> Running {
+async fn start() -> RunningServer {
     let base = register_user();
     let _boot = lock(base, "boot.lock");
     let directory = base.join("cluster");
-    if let Some(server) = Running::find(&directory).filter(Running::is_ready) {
+    if let Some(server) = RunningServer::find(&directory).filter(RunningServer::is_ready) {
         return server;
     }
     // Never repaired: the server runs without fsync, so its files cannot be trusted after a crash or a reboot.
@@ -57,7 +57,7 @@ async fn start() -> Running {
     ];
     settings.extra = extra.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
     match Cluster::start(settings).await {
-        Ok(cluster) => cluster.leave(),
+        Ok(cluster) => cluster.detach(),
         Err(error) => panic!("no PostgreSQL for the tests: {error}"),
     }
 }

@@ -4,7 +4,7 @@
 //! and takes the locks with the same code.
 
 use super::cluster::{self, lock, open};
-use embedded_postgres::Running;
+use embedded_postgres::RunningServer;
 use std::{
     fs,
     os::unix::process::CommandExt as _,
@@ -89,7 +89,7 @@ pub(super) fn stop_and_remove(path: &Path) {
         }
         let _ = fs::remove_file(path);
     } else if path.is_dir() {
-        if let Some(server) = Running::find(path)
+        if let Some(server) = RunningServer::find(path)
             && let Err(error) = server.stop()
         {
             eprintln!("{error}");

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use embedded_postgres::Running;
+use embedded_postgres::RunningServer;
 use nix::sys::signal::Signal;
 use reqwest::Client;
 use serde_json::{Value, json};
@@ -43,7 +43,7 @@ impl AllInOne {
 
     /// Stops it like Ctrl-C, asserts that its PostgreSQL has ended, and returns the log.
     async fn stop(mut self, folder: &Path) -> String {
-        let server = Running::find(&folder.join(".millrace/postgres")).expect("its PostgreSQL");
+        let server = RunningServer::find(&folder.join(".millrace/postgres")).expect("its PostgreSQL");
         self.process.signal(Signal::SIGINT);
         let status = self.process.wait_for_exit(Duration::from_secs(20)).await;
         assert_eq!(status.code(), Some(0), "{}", self.process.log());

@@ -57,7 +57,7 @@ pub fn is_monitoring_route(route: &str) -> bool {
 /// Starts the request's span, as a child of the client's span if the request has a `traceparent`. Jobs that the request
 /// enqueues refer to this span. Without a trace exporter this does nothing.
 pub fn start_span(request: &mut Request, route: &str, correlation_id: &str) -> Span {
-    if !span::on() {
+    if !span::is_exporting() {
         return Span::NONE;
     }
     let mut origin = origin(request);

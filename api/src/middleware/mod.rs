@@ -161,10 +161,10 @@ impl Endpoint for RouteService {
             caching::set_cache_control(response.headers_mut(), private);
             response.headers_mut().insert(correlation::HEADER, correlation_id.clone());
             log.set_status(response.status());
-            trace.answered(response.status().as_u16(), 500);
+            trace.record_status(response.status().as_u16(), 500);
             response
         };
-        Ok(trace.around(responding.instrument(span)).await)
+        Ok(trace.attach_to(responding.instrument(span)).await)
     }
 }
 

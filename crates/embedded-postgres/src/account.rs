@@ -1,4 +1,4 @@
-//! Who runs the server: PostgreSQL refuses root, so a root process hands it to an account with fewer rights.
+//! The system account that runs the server. PostgreSQL refuses root, so a root process uses an account with fewer rights.
 
 use super::{error::Error, tool};
 use nix::unistd::{Uid, User, geteuid};
@@ -14,11 +14,11 @@ use std::{
     time::Duration,
 };
 
-/// A root process prefers the account that Debian's package makes for this purpose; `nobody` is on every system.
-const PREFERRED: [&str; 2] = ["postgres", "nobody"];
+/// The accounts that a root process tries, in this order. Debian's package creates `postgres`; every system has `nobody`.
+const PREFERRED_ACCOUNTS: [&str; 2] = ["postgres", "nobody"];
 
-/// A shell's `cd` takes a millisecond; ten seconds is a machine that does nothing else.
-const REACH_LIMIT: Duration = Duration::from_secs(10);
+/// Normally a shell's `cd` takes 1 ms; this limit also suffices on an overloaded machine.
+const ACCESS_CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The account that owns the data and runs the server.
 #[derive(Debug, Clone)]
@@ -26,98 +26,99 @@ pub(super) struct Account {
     pub name: String,
     pub uid: u32,
     pub gid: u32,
-    /// We are root and this is not: programs must be started as somebody else.
-    pub dropped: bool,
+    /// Whether we are root and must start programs under this account.
+    pub switches_user: bool,
 }
 
 impl Account {
-    /// Ourselves, unless we are root: then the owner of the data if there is any already, else one of [`PREFERRED`].
+    /// Chooses our own account, unless we are root: then the owner of existing data, else one of [`PREFERRED_ACCOUNTS`].
     ///
     /// # Errors
-    /// The data belongs to somebody else, or root finds no account to hand the server to.
+    /// When the data belong to another account, or when we are root and no account for the server exists.
     pub fn choose(data: &Path) -> Result<Self, Error> {
         let owner = fs::metadata(data).ok().map(|data| data.uid());
         let ours = geteuid();
         if !ours.is_root() {
-            let own = Self::of(ours).unwrap_or_else(|| Self {
+            let own = Self::from_uid(ours).unwrap_or_else(|| Self {
                 name: format!("uid {ours}"),
                 uid: ours.as_raw(),
                 gid: nix::unistd::getegid().as_raw(),
-                dropped: false,
+                switches_user: false,
             });
             return match owner.filter(|owner| *owner != own.uid) {
                 None => Ok(own),
-                Some(other) => Err(Error::Place(format!(
+                Some(other) => Err(Error::Environment(format!(
                     "the data in {} belongs to {}, and you are {}: run as that account, or move the folder away to \
-                     begin with an empty database",
+                     start with an empty database",
                     data.display(),
-                    Self::of(Uid::from_raw(other)).map_or(format!("uid {other}"), |other| other.name),
+                    Self::from_uid(Uid::from_raw(other)).map_or(format!("uid {other}"), |other| other.name),
                     own.name
                 ))),
             };
         }
-        // initdb refuses an id without an entry in passwd, so an owner who has none does not count.
-        let owner = owner.map(Uid::from_raw).filter(|owner| !owner.is_root()).and_then(Self::of);
-        let preferred = || PREFERRED.iter().find_map(|name| User::from_name(name).ok().flatten()).map(Self::from);
+        // initdb refuses a user id without an entry in passwd, so such an owner is ignored.
+        let owner = owner.map(Uid::from_raw).filter(|owner| !owner.is_root()).and_then(Self::from_uid);
+        let preferred =
+            || PREFERRED_ACCOUNTS.iter().find_map(|name| User::from_name(name).ok().flatten()).map(Self::from);
         let account = owner.or_else(preferred).ok_or_else(|| {
-            Error::Place(
+            Error::Environment(
                 "PostgreSQL refuses to run as root, and there is no account named postgres or nobody to run it: \
-                 make one (useradd --system postgres), run as an ordinary user, or set DATABASE_URL"
+                 create one (useradd --system postgres), run as an ordinary user, or set DATABASE_URL"
                     .into(),
             )
         })?;
-        Ok(Self { dropped: true, ..account })
+        Ok(Self { switches_user: true, ..account })
     }
 
-    fn of(uid: Uid) -> Option<Self> {
+    fn from_uid(uid: Uid) -> Option<Self> {
         User::from_uid(uid).ok().flatten().map(Self::from)
     }
 
-    /// A program to be run as this account, with a clean environment: a stray `PGDATA` or `PGOPTIONS` of the user's
-    /// shell means other servers. The working directory is one that every account reaches.
+    /// Returns a command that runs under this account with a clean environment: `PGDATA` or `PGOPTIONS` in the user's
+    /// shell refer to other servers. Its working directory is `/`, which every account can enter.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.env_clear().current_dir("/").env("HOME", "/").env("PWD", "/").env("LC_ALL", "C");
-        for kept in ["PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"] {
-            if let Some(value) = std::env::var_os(kept) {
-                command.env(kept, value);
+        for inherited in ["PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"] {
+            if let Some(value) = std::env::var_os(inherited) {
+                command.env(inherited, value);
             }
         }
-        if self.dropped {
-            // std gives up the supplementary groups too when root asks for another uid.
+        if self.switches_user {
+            // std also drops the supplementary groups when root sets another uid.
             command.uid(self.uid).gid(self.gid);
         }
         command
     }
 
-    /// Whether this account can enter a folder. Asked by trying: mode bits alone do not tell about access lists.
-    pub async fn reaches(&self, folder: &Path) -> bool {
+    /// Whether this account can enter a folder. It is tried with a shell, since mode bits do not show access lists.
+    pub async fn can_enter(&self, folder: &Path) -> bool {
         let mut command = self.command("sh");
         command.args(["-c", r#"cd "$1""#, "sh"]).arg(folder);
-        tool::run(command, REACH_LIMIT).await.is_ok()
+        tool::run(command, ACCESS_CHECK_TIMEOUT).await.is_ok()
     }
 
-    /// Makes a folder this account's alone.
-    pub fn give(&self, folder: &Path) -> Result<(), Error> {
-        if self.dropped {
+    /// Gives a folder to this account and denies access to all others.
+    pub fn make_private(&self, folder: &Path) -> Result<(), Error> {
+        if self.switches_user {
             chown(folder, Some(self.uid), Some(self.gid)).map_err(Error::file("cannot change the owner of", folder))?;
         }
         fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(Error::file("cannot protect", folder))
     }
 
-    /// Gives a folder and all in it, when it is not this account's yet: after a copy made by root, say.
-    pub fn give_all(&self, folder: &Path) -> Result<(), Error> {
-        let owner = fs::symlink_metadata(folder).map_err(Error::file("cannot look at", folder))?.uid();
-        if !self.dropped || owner == self.uid {
+    /// Gives a folder with its contents to this account, if another one owns it, for example after a copy made by root.
+    pub fn own_tree(&self, folder: &Path) -> Result<(), Error> {
+        let owner = fs::symlink_metadata(folder).map_err(Error::file("cannot inspect", folder))?.uid();
+        if !self.switches_user || owner == self.uid {
             return Ok(());
         }
-        self.give_below(folder).map_err(Error::file("cannot change the owner of all in", folder))
+        self.chown_recursively(folder).map_err(Error::file("cannot change the owner of the contents of", folder))
     }
 
-    fn give_below(&self, path: &Path) -> std::io::Result<()> {
+    fn chown_recursively(&self, path: &Path) -> std::io::Result<()> {
         if fs::symlink_metadata(path)?.is_dir() {
             for entry in fs::read_dir(path)? {
-                self.give_below(&entry?.path())?;
+                self.chown_recursively(&entry?.path())?;
             }
         }
         lchown(path, Some(self.uid), Some(self.gid))
@@ -126,6 +127,6 @@ impl Account {
 
 impl From<User> for Account {
     fn from(user: User) -> Self {
-        Self { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw(), dropped: false }
+        Self { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw(), switches_user: false }
     }
 }

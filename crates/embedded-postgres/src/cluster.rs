@@ -1,12 +1,12 @@
-//! One embedded PostgreSQL: started, used by one Millrace at a time, and stopped with it.
+//! An embedded PostgreSQL cluster, owned by one Millrace process at a time and stopped with it.
 
 use super::{
-    create::{self, create},
+    create::{self, create_data_directory},
+    directories,
     error::Error,
     fetch, launch,
     locate::{Search, locate},
-    place,
-    server::{self, Running},
+    server::{self, RunningServer},
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use std::{
@@ -17,116 +17,120 @@ use std::{
     sync::Arc,
 };
 
-/// Where one-line news of the start go, such as "fetching ...": a start that takes long says why.
+/// Receives progress messages of a slow start, one line each, such as "Fetching PostgreSQL ...".
 pub type Progress = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// `CREATE DATABASE` of a name that has just been taken by somebody else.
+/// SQLSTATE of `CREATE DATABASE` when the name exists, here because another process has just created it.
 const DUPLICATE_DATABASE: &str = "42P04";
 
-/// What to start, and where.
+/// How a cluster is started, and where its files are.
 #[derive(Clone)]
 pub struct Settings {
-    /// Holds the data, the log and the socket; made when missing. A root process whose server could not reach it keeps
-    /// the data under `/var/lib/millrace` and leaves a link here.
+    /// The folder for data, log and socket; created if missing. If a root process's server cannot enter it, the data are
+    /// under `/var/lib/millrace`, and this is a link to them.
     pub directory: PathBuf,
-    /// `true`: a commit survives a power failure. `false`: for tests, everything may be lost.
+    /// `true`: a commit survives a power failure. `false`: a power failure may lose all data; for tests.
     pub durable: bool,
-    /// How many connections the server takes.
+    /// The server's `max_connections`.
     pub max_connections: u16,
-    /// More settings of `postgresql.conf`; they win over ours.
+    /// Further settings of `postgresql.conf`; they override ours.
     pub extra: Vec<(String, String)>,
-    /// Variables of the server's process, which has nothing else of ours but the path of programs and libraries.
+    /// Environment variables of the server. It inherits only the search paths of programs and libraries.
     pub environment: Vec<(String, String)>,
     /// Where to look for binaries.
     pub search: Search,
-    /// Where fetched binaries are kept; unset: the user's cache folder.
+    /// The folder for fetched binaries; unset: the user's cache folder.
     pub cache: Option<PathBuf>,
-    /// Told what takes long, one line each.
+    /// Receives progress messages.
     pub progress: Progress,
 }
 
 impl Settings {
-    /// Durable data in `directory`, 200 connections, binaries from anywhere, news to the log.
+    /// Durable data in `directory`, 200 connections, any binaries, progress messages to the log.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: directory.into(),
             durable: true,
-            // Enough for an all-in-one and a few workers and psqls beside it; a slot costs some kilobytes.
+            // Enough for the all-in-one process, several workers and psql sessions; a slot costs some kilobytes.
             max_connections: 200,
             extra: Vec::new(),
             environment: Vec::new(),
             search: Search::Anywhere,
             cache: None,
-            progress: Arc::new(|news| tracing::info!("{news}")),
+            progress: Arc::new(|line| tracing::info!("{line}")),
         }
     }
 }
 
-/// A running server that is ours alone; it is stopped when this is dropped, at the latest.
+/// A running server that this process owns exclusively. Dropping this stops the server.
 #[derive(Debug)]
 pub struct Cluster {
-    server: Running,
-    /// `None` after [`Cluster::leave`].
+    server: RunningServer,
+    /// `None` after [`Cluster::detach`].
     child: Option<Child>,
-    /// Held as long as we live; the kernel gives it back whatever way we die. The server does not inherit it, since
-    /// std opens files close-on-exec.
-    _owner: Owner,
+    /// The kernel releases this lock however our process ends. The server does not inherit it, since std opens files
+    /// close-on-exec.
+    _lock: DirectoryLock,
 }
 
 impl Cluster {
-    /// Finds binaries, makes the data directory if there is none, starts the server and waits until it takes
-    /// connections. A server that was left behind by a killed run is stopped first.
+    /// Finds binaries, creates the data directory if it is missing, starts the server and waits until it accepts
+    /// connections. First it stops a server that a killed process has left running.
     ///
     /// # Errors
-    /// See [`Error`]: each says what failed, where, and what to do.
+    /// When another process uses the directory, no usable binaries are found, or the server does not start. Each
+    /// [`Error`] names the cause, the path and a remedy.
     pub async fn start(settings: Settings) -> Result<Self, Error> {
-        // A relative path would mean another folder to the server, whose working directory is its own.
+        // The server has another working directory, so that a relative path would name another folder there.
         let directory = std::path::absolute(&settings.directory)
             .map_err(Error::file("cannot make an absolute path of", &settings.directory))?;
-        let (home, account) = place::settle(&directory, &settings.progress).await?;
-        let owner = own(&home)?;
+        let (home, account) = directories::resolve(&directory, &settings.progress).await?;
+        let lock = lock_directory(&home)?;
         let data = home.join("data");
-        let wanted = create::version(&data)?;
-        let cache = settings.cache.clone().unwrap_or_else(|| fetch::default_cache(account.dropped, &home));
-        if account.dropped && settings.cache.is_none() {
-            place::passable(Path::new(place::SYSTEM)).ok();
+        let data_version = create::data_version(&data)?;
+        let cache = settings.cache.clone().unwrap_or_else(|| fetch::default_cache(account.switches_user, &home));
+        if account.switches_user && settings.cache.is_none() {
+            directories::create_passable(Path::new(directories::SYSTEM_DIRECTORY)).ok();
         }
-        let binaries = locate(&settings.search, &account, wanted, &cache, &data, &settings.progress).await?;
+        let binaries = locate(&settings.search, &account, data_version, &cache, &data, &settings.progress).await?;
 
-        if let Some(orphan) = Running::find(&home) {
-            (settings.progress)(&format!("Stopping a PostgreSQL (pid {}) that a killed run left behind", orphan.pid()));
+        if let Some(orphan) = RunningServer::find(&home) {
+            (settings.progress)(&format!(
+                "Stopping PostgreSQL (pid {}), left running by a killed process",
+                orphan.pid()
+            ));
             orphan.stop()?;
         }
-        if wanted.is_none() {
-            create(&home, &binaries, &account, settings.durable).await?;
+        if data_version.is_none() {
+            create_data_directory(&home, &binaries, &account, settings.durable).await?;
         }
-        account.give_all(&data)?;
-        let sockets = place::sockets(&home, &account)?;
-        server::bury(&data, &sockets);
-        let (child, server) = launch::launch(&settings, &home, &sockets, &binaries, &account).await?;
-        Ok(Self { server, child: Some(child), _owner: owner })
+        account.own_tree(&data)?;
+        let sockets = directories::socket_directory(&home, &account)?;
+        server::remove_stale_files(&data, &sockets);
+        let (child, server) = launch::start_server(&settings, &home, &sockets, &binaries, &account).await?;
+        Ok(Self { server, child: Some(child), _lock: lock })
     }
 
-    /// How to connect to one of its databases; understood by sqlx, by psql and by every other libpq client.
+    /// The connection URL of a database, for sqlx, psql and all other libpq clients.
     pub fn url(&self, database: &str) -> String {
         self.server.url(database)
     }
 
-    /// The server's process.
+    /// The server's process id.
     pub fn pid(&self) -> u32 {
         self.server.pid()
     }
 
-    /// Makes a database unless it is there.
+    /// Creates a database if it does not exist.
     ///
     /// # Errors
-    /// The server refuses, or cannot be reached.
+    /// When the server refuses it or cannot be reached.
     pub async fn ensure_database(&self, name: &str) -> Result<(), Error> {
-        let fail = |source| Error::Database { what: format!("make the database {name}"), source };
+        let fail = |source| Error::Database { what: format!("create the database {name}"), source };
         let mut connection = PgConnection::connect(&self.url("postgres")).await.map_err(fail)?;
         let exists = sqlx::query("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)").bind(name);
         if !exists.fetch_one(&mut connection).await.and_then(|row| row.try_get::<bool, _>(0)).map_err(fail)? {
-            // A name cannot be a parameter here; quoted and doubled, any name is only a name.
+            // A name cannot be a parameter here. Quoting, with inner quotes doubled, makes any name safe.
             let create = format!("CREATE DATABASE \"{}\"", name.replace('"', "\"\""));
             match sqlx::query(AssertSqlSafe(create)).execute(&mut connection).await {
                 Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(DUPLICATE_DATABASE) => {}
@@ -137,26 +141,29 @@ impl Cluster {
         connection.close().await.map_err(fail)
     }
 
-    /// Stops the server and waits until it is gone: at most 18 s, by ruder ways towards the end.
+    /// Stops the server and waits at most 18 s until it has exited, with stronger signals towards the end.
     ///
     /// # Errors
-    /// It is still there.
+    /// When the server still runs.
     pub async fn stop(mut self) -> Result<(), Error> {
         let stopped = tokio::task::spawn_blocking(move || self.stop_now());
-        stopped.await.unwrap_or_else(|panic| Err(Error::Place(format!("stopping PostgreSQL broke off: {panic}"))))
+        stopped
+            .await
+            .unwrap_or_else(|panic| Err(Error::Environment(format!("the task that stops PostgreSQL failed: {panic}"))))
     }
 
-    /// Lets the server run on without us; whoever comes next finds it with [`Running::find`]. For test harnesses.
-    pub fn leave(mut self) -> Running {
+    /// Gives up the ownership and lets the server run. Other processes find it with [`RunningServer::find`]. For test
+    /// harnesses.
+    pub fn detach(mut self) -> RunningServer {
         self.child = None;
         self.server.clone()
     }
 
     fn stop_now(&mut self) -> Result<(), Error> {
         let Some(mut child) = self.child.take() else { return Ok(()) };
-        // Waiting for our own child buries it, too.
+        // `try_wait` also reaps the child, so that it does not remain as a zombie.
         server::stop(self.server.pid, &mut || !matches!(child.try_wait(), Ok(None)))?;
-        // Empty now; one in `/tmp` would stay there for ever.
+        // It is empty now. Nothing else would remove a folder in `/tmp`.
         let _ = std::fs::remove_dir(&self.server.sockets);
         Ok(())
     }
@@ -170,15 +177,15 @@ impl Drop for Cluster {
     }
 }
 
-/// Makes this process the only one that works with `home`.
-fn own(home: &Path) -> Result<Owner, Error> {
+/// Locks `home`, so that no other process uses it.
+fn lock_directory(home: &Path) -> Result<DirectoryLock, Error> {
     let path = home.join("owner.lock");
     let mut file =
         File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(|error| match error
             .kind()
         {
-            std::io::ErrorKind::PermissionDenied => Error::Place(format!(
-                "{} belongs to another user: run as that one, or choose another folder, or remove it",
+            std::io::ErrorKind::PermissionDenied => Error::Environment(format!(
+                "{} belongs to another user: run as that user, choose another folder, or remove this one",
                 home.display()
             )),
             _ => Error::file("cannot write", &path)(error),
@@ -195,16 +202,16 @@ fn own(home: &Path) -> Result<Owner, Error> {
     }
     let written = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
     written.map_err(Error::file("cannot write", &path))?;
-    Ok(Owner(file))
+    Ok(DirectoryLock(file))
 }
 
-/// The lock on a home, until it is dropped.
+/// The lock on a cluster's folder, held until this is dropped.
 #[derive(Debug)]
-struct Owner(File);
+struct DirectoryLock(File);
 
-impl Drop for Owner {
+impl Drop for DirectoryLock {
     fn drop(&mut self) {
-        // Closing alone would leave it to a child that is between its fork and its exec at this moment.
+        // Closing the file is not enough: a child between its fork and its exec would still hold the lock.
         let _ = self.0.unlock();
     }
 }

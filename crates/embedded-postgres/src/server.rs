@@ -1,6 +1,6 @@
-//! A running server as the file system shows it: recognised after its starter's death, and stopped within a limit.
+//! A running server, found by its pid file even after the process that started it has died, and stopped within a time limit.
 
-use super::{create::USER, error::Error};
+use super::{create::SUPERUSER, error::Error};
 use nix::{
     errno::Errno,
     sys::signal::{Signal, kill},
@@ -13,29 +13,29 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How a server is asked to go, and how long each way may take before the next, ruder one: disconnect everybody and
-/// write a checkpoint (0.1 s, more on a busy disk), drop everything (the next start replays the log), be killed.
-/// Together less than the 30 s that a stop of Millrace may take.
-const WAYS: [(Signal, Duration); 3] = [
+/// The signals that stop a server, and the time limit of each before the next, stronger one. SIGINT disconnects all
+/// clients and writes a checkpoint, which takes 0.1 s, or longer on a busy disk. SIGQUIT skips the checkpoint, so that the
+/// next start replays the log. The sum of 18 s is below the 30 s that a stop of Millrace may take.
+const STOP_SIGNALS: [(Signal, Duration); 3] = [
     (Signal::SIGINT, Duration::from_secs(10)),
     (Signal::SIGQUIT, Duration::from_secs(5)),
     (Signal::SIGKILL, Duration::from_secs(3)),
 ];
 
-/// Short against a fast shutdown's 50 ms.
-const STEP: Duration = Duration::from_millis(5);
+/// 10 % of the 50 ms that a fast shutdown takes.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// A server that runs on a data directory.
+/// A server that runs on a data directory; this process does not necessarily own it.
 #[derive(Debug, Clone)]
-pub struct Running {
+pub struct RunningServer {
     pub(super) pid: Pid,
     pub(super) data: PathBuf,
     pub(super) sockets: PathBuf,
     pub(super) ready: bool,
 }
 
-impl Running {
-    /// The server of `directory` (as given to [`super::Settings`]), if one runs there, whoever started it.
+impl RunningServer {
+    /// Finds the server that runs in `directory` (see [`super::Settings`]), even if another process started it.
     pub fn find(directory: &Path) -> Option<Self> {
         let data = fs::canonicalize(directory.join("data")).ok()?;
         let text = fs::read_to_string(data.join("postmaster.pid")).ok()?;
@@ -44,40 +44,40 @@ impl Running {
         let pid = Pid::from_raw(lines.first()?.trim().parse().ok().filter(|pid| *pid > 1)?);
         let sockets = PathBuf::from(lines.get(4).copied().unwrap_or_default());
         let ready = lines.get(7).is_some_and(|status| status.trim() == "ready");
-        Some(Self { pid, data, sockets, ready }).filter(Self::alive)
+        Some(Self { pid, data, sockets, ready }).filter(Self::is_alive)
     }
 
-    /// Whether it takes connections.
+    /// Whether the server accepts connections.
     pub fn is_ready(&self) -> bool {
         self.ready
     }
 
-    /// Its process.
+    /// The server's process id.
     pub fn pid(&self) -> u32 {
         self.pid.as_raw().unsigned_abs()
     }
 
-    /// How to connect to one of its databases; understood by sqlx, by psql and by every other libpq client.
+    /// The connection URL of a database, for sqlx, psql and all other libpq clients.
     pub fn url(&self, database: &str) -> String {
         let name: String = url::form_urlencoded::byte_serialize(database.as_bytes()).collect();
         let mut query = url::form_urlencoded::Serializer::new(String::new());
-        // Named in full, so that PGPORT or PGSSLMODE of somebody's shell mean other servers.
+        // All parameters are explicit, so that PGPORT or PGSSLMODE of the environment have no effect.
         query.append_pair("host", &self.sockets.to_string_lossy()).append_pair("port", "5432");
-        query.append_pair("user", USER).append_pair("sslmode", "disable");
+        query.append_pair("user", SUPERUSER).append_pair("sslmode", "disable");
         format!("postgres:///{}?{}", name.replace('+', "%20"), query.finish())
     }
 
-    /// Stops it and waits until it is gone.
+    /// Stops the server and waits until it has exited.
     ///
     /// # Errors
-    /// It is still there after 18 s.
+    /// When the server still runs after 18 s.
     pub fn stop(&self) -> Result<(), Error> {
-        stop(self.pid, &mut || !self.alive())
+        stop(self.pid, &mut || !self.is_alive())
     }
 
-    /// Whether that process is still this server: a process id is given to another program sooner or later. What a
-    /// process was started with is readable by everybody, unlike its folder, and empty for one that is dead and unburied.
-    pub(super) fn alive(&self) -> bool {
+    /// Whether the process is still this server, since the system reuses process ids. The command line identifies it:
+    /// unlike the working folder, every account can read it, and it is empty for a zombie.
+    pub(super) fn is_alive(&self) -> bool {
         if kill(self.pid, None) == Err(Errno::ESRCH) {
             return false;
         }
@@ -85,36 +85,36 @@ impl Running {
             Ok(command) => String::from_utf8_lossy(&command).replace('\0', " "),
             Err(_) if Path::new("/proc/self").exists() => return false,
             Err(_) => {
-                let said = Command::new("ps").args(["-ww", "-o", "command=", "-p", &self.pid.to_string()]).output();
-                said.map(|said| String::from_utf8_lossy(&said.stdout).into_owned()).unwrap_or_default()
+                let output = Command::new("ps").args(["-ww", "-o", "command=", "-p", &self.pid.to_string()]).output();
+                output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
             }
         };
         command.contains("postgres") && command.contains(&*self.data.to_string_lossy())
     }
 }
 
-/// Stops a server, by the next way whenever one takes too long. Blocks: it is needed in `Drop` too.
-pub(super) fn stop(pid: Pid, gone: &mut dyn FnMut() -> bool) -> Result<(), Error> {
-    for (signal, limit) in WAYS {
+/// Stops a server; after each time limit it sends the next signal. Blocking, since `Drop` calls it too.
+pub(super) fn stop(pid: Pid, has_exited: &mut dyn FnMut() -> bool) -> Result<(), Error> {
+    for (signal, limit) in STOP_SIGNALS {
         let deadline = Instant::now() + limit;
-        if gone() {
+        if has_exited() {
             return Ok(());
         }
-        // It may have gone in between, which the loop notices.
+        // An error means that the server has just exited, which the loop notices.
         let _ = kill(pid, signal);
         while Instant::now() < deadline {
-            if gone() {
+            if has_exited() {
                 return Ok(());
             }
-            std::thread::sleep(STEP);
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
     Err(Error::Stop { pid: pid.as_raw() })
 }
 
-/// Removes what a server that was killed leaves behind: its process id may be another program's by now, and then the
-/// next server would take that program for it and refuse to start.
-pub(super) fn bury(data: &Path, sockets: &Path) {
+/// Removes the pid file and the sockets of a killed server. If another program has its process id now, the next server
+/// would mistake that program for a running server and refuse to start.
+pub(super) fn remove_stale_files(data: &Path, sockets: &Path) {
     let _ = fs::remove_file(data.join("postmaster.pid"));
     for entry in fs::read_dir(sockets).into_iter().flatten().filter_map(|entry| entry.ok()) {
         if entry.file_name().to_string_lossy().starts_with(".s.PGSQL.") {

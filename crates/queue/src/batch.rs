@@ -10,12 +10,12 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use runtime::{
     db::with_time_limit,
     error::Error,
-    telemetry::traces::span::{Caller, Span},
+    telemetry::traces::span::{Span, TraceContext},
 };
 
 struct Call<T, R> {
     item: T,
-    caller: Caller,
+    caller: TraceContext,
     answer: oneshot::Sender<Result<R, Error>>,
 }
 
@@ -67,7 +67,7 @@ where
     pub async fn call(&self, item: T) -> Result<R, Error> {
         let (answer, with_time_limit) = oneshot::channel();
         self.0
-            .try_send(Call { item, caller: Caller::here(), answer })
+            .try_send(Call { item, caller: TraceContext::current(), answer })
             .map_err(|_| Error::Unavailable("too much waits to be written".into()))?;
         with_time_limit.await.map_err(|_| Error::Unavailable("stopping".into()))?
     }
@@ -93,10 +93,10 @@ where
         let mut parts = vec![calls];
         while let Some(mut part) = parts.pop() {
             let items: Vec<T> = part.iter().map(|call| call.item.clone()).collect();
-            let span = Span::shared("batch", part.iter().map(|call| &call.caller));
-            let written = span.around(guarded(write(items))).await;
+            let span = Span::batch("batch", part.iter().map(|call| &call.caller));
+            let written = span.attach_to(guarded(write(items))).await;
             if written.is_err() {
-                span.failed("batch");
+                span.record_error("batch");
             }
             drop(span);
             match written {

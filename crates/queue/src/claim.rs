@@ -122,7 +122,7 @@ impl Claimer {
             }
             let wanted = slots.num_permits();
             let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
-            let began = span::on().then(SystemTime::now);
+            let began = span::is_exporting().then(SystemTime::now);
             let claim = store::claim(&self.pool, &self.worker, self.queue, limit);
             let jobs = match with_time_limit(claim).await {
                 Ok(jobs) => jobs,
@@ -145,7 +145,7 @@ impl Claimer {
             failures = 0;
             let found = jobs.len();
             if let Some(began) = began.filter(|_| found > 0) {
-                Span::claimed(self.queue, began, jobs.iter().map(|job| job.traceparent.as_deref()));
+                Span::record_claim(self.queue, began, jobs.iter().map(|job| job.traceparent.as_deref()));
             }
             self.in_flight.tokens().extend(jobs.iter().map(|job| (job.id.clone(), job.token)));
             for job in jobs {

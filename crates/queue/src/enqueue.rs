@@ -71,7 +71,7 @@ impl Tx {
     /// When the outcome is not known to be a commit.
     pub async fn commit(self) -> Result<(), Error> {
         let span = Span::statement(|| "COMMIT".into());
-        span.around(self.inner.commit()).await.inspect_err(|_| span.failed("commit"))?;
+        span.attach_to(self.inner.commit()).await.inspect_err(|_| span.record_error("commit"))?;
         drop(span);
         let mut soon = BTreeSet::new();
         for (queue, is_soon) in self.enqueued {
@@ -212,7 +212,7 @@ pub async fn enqueue(tx: &mut Tx, jobs: &[NewJob]) -> Result<Vec<JobId>, Error> 
 /// These jobs, each with the span of its enqueueing as where it comes from; nothing when nothing is exported. The spans
 /// last until the jobs are inserted.
 fn traced(jobs: &[NewJob]) -> Option<(Vec<NewJob>, Vec<Span>)> {
-    span::on().then(|| {
+    span::is_exporting().then(|| {
         let trace = |job: &NewJob| {
             let mut job = job.clone();
             let origin = &mut job.origin;

@@ -84,11 +84,11 @@ impl<J: Job> Runner<J> {
         let disposition = self.disposition(&job, &Around { span: &span, trace: &trace }).await;
         self.runs.run.record(started.elapsed());
         self.runs.finished(disposition.outcome());
-        trace.set("millrace.job.outcome", disposition.outcome());
+        trace.set_attribute("millrace.job.outcome", disposition.outcome());
         if matches!(disposition, Disposition::Retry { .. } | Disposition::Dead { .. }) {
-            trace.failed(disposition.outcome());
+            trace.record_error(disposition.outcome());
         }
-        trace.around(async { span.in_scope(|| disposition.log()) }).await;
+        trace.attach_to(async { span.in_scope(|| disposition.log()) }).await;
         drop(trace);
         let attempts = i32::try_from(self.policy.attempts).unwrap_or(i32::MAX);
         // A quarantined job did not run: its deaths stand, also when it could not be given up yet.
@@ -164,7 +164,7 @@ impl<J: Job> Runner<J> {
     where
         F: Future<Output = Result<Outcome, Failure>> + Send + 'static,
     {
-        let mut task = tokio::spawn(around.trace.around(work.instrument(around.span.clone())));
+        let mut task = tokio::spawn(around.trace.attach_to(work.instrument(around.span.clone())));
         let _end = AbortOnDrop(task.abort_handle());
         let ended = tokio::select! {
             biased;

@@ -54,11 +54,11 @@ where
     };
     let persistent = query.persistent();
     let query = Query { sql: query.sql(), arguments, persistent };
-    if !span::in_trace() {
+    if !span::is_traced() {
         return run(query);
     }
     let span = Span::statement(|| query.sql.as_str().to_owned());
-    run(query).inspect_err(move |error| span.failed(error_kind(error))).boxed()
+    run(query).inspect_err(move |error| span.record_error(error_kind(error))).boxed()
 }
 
 /// The SQLSTATE of an error, or its origin. The span never contains the text of an error.

@@ -4,7 +4,7 @@ use std::io::{self, BufRead};
 
 use serde::de::IgnoredAny;
 
-use runtime::telemetry::json::BEGINNING;
+use runtime::telemetry::json::LINE_PREFIX;
 
 /// Millrace logs no longer lines. A longer line is skipped without being buffered.
 const MAX_LINE_BYTES: usize = 1 << 20;
@@ -55,7 +55,7 @@ pub(super) fn read_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> io::Re
 
 /// The timestamp of a line in UTC, without its `Z`. In this form the byte order of timestamps is their order in time.
 pub(super) fn timestamp(line: &[u8]) -> Option<&[u8]> {
-    let rest = line.strip_prefix(BEGINNING.as_bytes())?;
+    let rest = line.strip_prefix(LINE_PREFIX.as_bytes())?;
     let end = rest.iter().take(TIMESTAMP_BYTES.end() + 2).position(|byte| *byte == b'"')?;
     let time = rest.get(..end)?.strip_suffix(b"Z")?;
     let is_time = time.iter().enumerate().all(|(at, byte)| match at {

@@ -16,7 +16,7 @@ use super::{
     Range, format_time,
     lines::{self, Entry},
 };
-use runtime::telemetry::files::{self, Form, LogFile};
+use runtime::telemetry::files::{self, FileState, LogFile};
 
 /// How far the timestamp of a line may be out of order, or from the time in its file's name: a line gets its timestamp
 /// before it waits to be written, and clocks are adjusted. A line further off may be missing from an export.
@@ -42,7 +42,7 @@ pub(super) struct Merge {
 
 struct PendingFile {
     path: PathBuf,
-    form: Form,
+    state: FileState,
     /// The timestamp from which on the file must be open; `None` means from the start.
     due: Option<Vec<u8>>,
     size: u64,
@@ -65,10 +65,10 @@ impl Merge {
         let (first, last) = (range.from.saturating_sub(disorder), range.to.saturating_add(disorder));
         let files = list_files(directory)?
             .into_iter()
-            .filter(|file| OffsetDateTime::from(file.written) >= first && file.start.is_none_or(|start| start < last));
-        let pending = files.map(|LogFile { path, form, start, size, .. }| {
+            .filter(|file| OffsetDateTime::from(file.modified) >= first && file.start.is_none_or(|start| start < last));
+        let pending = files.map(|LogFile { path, state, start, size, .. }| {
             let due = start.map(|start| sort_key(start.saturating_sub(signed(OPEN_AHEAD))));
-            PendingFile { path, form, due, size }
+            PendingFile { path, state, due, size }
         });
         let mut pending: Vec<_> = pending.collect();
         pending.sort_by(|a, b| a.due.cmp(&b.due));
@@ -118,8 +118,8 @@ impl Merge {
         if due { self.pending.pop_front() } else { None }
     }
 
-    fn open_file(&mut self, PendingFile { path, form, size, .. }: PendingFile) {
-        match open_reader(&path, form, size) {
+    fn open_file(&mut self, PendingFile { path, state, size, .. }: PendingFile) {
+        match open_reader(&path, state, size) {
             Ok(reader) => self.advance(OpenFile { line: Vec::new(), reader, path }),
             // The file was deleted meanwhile, because it was too old.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -177,7 +177,7 @@ impl Eq for OpenFile {}
 fn list_files(directory: &Path) -> io::Result<Vec<LogFile>> {
     let mut found = BTreeMap::new();
     for listing in [files::list(directory)?, files::list(directory)?] {
-        for file in listing.into_iter().filter(|file| file.form != Form::Unfinished) {
+        for file in listing.into_iter().filter(|file| file.state != FileState::Unfinished) {
             found.entry(file.stem.clone()).or_insert(file);
         }
     }
@@ -186,9 +186,9 @@ fn list_files(directory: &Path) -> io::Result<Vec<LogFile>> {
 
 /// Opens a file, which may have been compressed since it was listed. A file that is still being written is read up to its
 /// present size only: otherwise it could grow as fast as it is read.
-fn open_reader(path: &Path, form: Form, size: u64) -> io::Result<Box<dyn BufRead>> {
+fn open_reader(path: &Path, state: FileState, size: u64) -> io::Result<Box<dyn BufRead>> {
     let compressed = |file| Box::new(BufReader::new(MultiGzDecoder::new(BufReader::new(file))));
-    if form == Form::Compressed {
+    if state == FileState::Compressed {
         return Ok(compressed(File::open(path)?));
     }
     match File::open(path) {

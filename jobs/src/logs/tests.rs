@@ -23,7 +23,7 @@ impl Folder {
     fn write_file(&self, process: &str, millis: impl IntoIterator<Item = i64>, compressed: bool) -> Vec<(i64, String)> {
         let lines: Vec<_> = millis.into_iter().map(|at| (at, line(process, at))).collect();
         let start = NOON + time::Duration::milliseconds(lines.first().map_or(0, |(at, _)| *at));
-        let name = runtime::telemetry::files::name(process, start).expect("a name");
+        let name = runtime::telemetry::files::new_name(process, start).expect("a name");
         let text: String = lines.iter().map(|(_, line)| format!("{line}\n")).collect();
         if compressed {
             let mut encoder = GzEncoder::new(Vec::new(), Compression::default());

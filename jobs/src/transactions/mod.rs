@@ -126,12 +126,12 @@ impl Transactions {
     /// # Errors
     /// [`Error::Unavailable`] when the database is not available. The same webhook can always be sent again.
     pub async fn ingest(&self, new: NewTransaction, mut origin: Origin) -> Result<Ingested, Error> {
-        let span = Span::step("ingest");
+        let span = Span::internal("ingest");
         origin.traceparent = span.traceparent().or(origin.traceparent);
-        let (ingested, conflict) = span.around(self.ingests.call(Webhook { new, origin })).await??;
+        let (ingested, conflict) = span.attach_to(self.ingests.call(Webhook { new, origin })).await??;
         if let Some(conflict) = conflict {
             conflict.log();
-            span.around(self.conflicts.call(conflict)).await?;
+            span.attach_to(self.conflicts.call(conflict)).await?;
         }
         drop(span);
         match &ingested {

@@ -12,7 +12,7 @@ pub const TRACEPARENT: &str = "traceparent";
 /// # Errors
 /// Those of [`RequestBuilder::send`].
 pub async fn send(request: RequestBuilder, peer: &'static str) -> reqwest::Result<Response> {
-    if span::in_trace() { traced(request, peer, false).await } else { request.send().await }
+    if span::is_traced() { traced(request, peer, false).await } else { request.send().await }
 }
 
 /// Like [`send`], and passes our trace on in the `traceparent` header. Outside a trace, a header that the request
@@ -21,7 +21,7 @@ pub async fn send(request: RequestBuilder, peer: &'static str) -> reqwest::Resul
 /// # Errors
 /// Those of [`RequestBuilder::send`].
 pub async fn send_with_traceparent(request: RequestBuilder, peer: &'static str) -> reqwest::Result<Response> {
-    if span::in_trace() { traced(request, peer, true).await } else { request.send().await }
+    if span::is_traced() { traced(request, peer, true).await } else { request.send().await }
 }
 
 async fn traced(request: RequestBuilder, peer: &'static str, propagate: bool) -> reqwest::Result<Response> {
@@ -34,12 +34,12 @@ async fn traced(request: RequestBuilder, peer: &'static str, propagate: bool) ->
     if propagate && let Some(value) = span.traceparent().and_then(|text| HeaderValue::from_str(&text).ok()) {
         request.headers_mut().insert(TRACEPARENT, value);
     }
-    let response = span.around(client.execute(request)).await;
+    let response = span.attach_to(client.execute(request)).await;
     match &response {
-        Ok(response) => span.answered(response.status().as_u16(), 400),
-        Err(error) if error.is_timeout() => span.failed("timeout"),
-        Err(error) if error.is_connect() => span.failed("connect"),
-        Err(_) => span.failed("request"),
+        Ok(response) => span.record_status(response.status().as_u16(), 400),
+        Err(error) if error.is_timeout() => span.record_error("timeout"),
+        Err(error) if error.is_connect() => span.record_error("connect"),
+        Err(_) => span.record_error("request"),
     }
     response
 }

@@ -1,4 +1,4 @@
-//! One flat JSON object a line: time, level, event, then the fields of the event and of the spans around it.
+//! JSON log lines. Each is one flat object: time, level and event, then the fields of the event and of its spans.
 
 use std::fmt::{self, Write as _};
 
@@ -15,10 +15,10 @@ use tracing_subscriber::{
 
 use super::traces::span;
 
-/// What every line begins with; its time follows, in UTC and as RFC 3339 writes it, without zeros at its end.
-pub const BEGINNING: &str = r#"{"timestamp":""#;
+/// The beginning of every line. The timestamp follows: RFC 3339 in UTC, without trailing zeros in the fraction.
+pub const LINE_PREFIX: &str = r#"{"timestamp":""#;
 
-/// Events as lines.
+/// Formats an event as a JSON line.
 pub(super) struct JsonLine;
 
 impl<S, N> FormatEvent<S, N> for JsonLine
@@ -33,7 +33,7 @@ where
         let now = OffsetDateTime::now_utc().format(&Rfc3339).map_err(|_| fmt::Error)?;
         let level = metadata.level().as_str().to_ascii_lowercase();
         let message = Value::String(fields.message);
-        write!(writer, r#"{BEGINNING}{now}","level":"{level}","event":{message}{}"#, fields.text)?;
+        write!(writer, r#"{LINE_PREFIX}{now}","level":"{level}","event":{message}{}"#, fields.text)?;
         for scope in ctx.event_scope().into_iter().flatten() {
             if let Some(fields) = scope.extensions().get::<FormattedFields<N>>() {
                 write!(writer, "{fields}")?;
@@ -46,7 +46,7 @@ where
     }
 }
 
-/// Fields as `,"name":value`, ready to stand within an object.
+/// Formats fields as `,"name":value`, so that they can be inserted into an object.
 pub(super) struct JsonFields;
 
 impl<'a> FormatFields<'a> for JsonFields {
@@ -68,31 +68,31 @@ struct JsonVisitor {
 }
 
 impl JsonVisitor {
-    fn put(&mut self, field: &Field, value: impl Into<Value>) {
+    fn append(&mut self, field: &Field, value: impl Into<Value>) {
         let value = value.into();
-        // Infallible: writing to a String.
+        // Writing to a String cannot fail.
         let _ = write!(self.text, r#","{}":{value}"#, field.name());
     }
 }
 
 impl Visit for JsonVisitor {
     fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == "message" { self.message = value.to_owned() } else { self.put(field, value) }
+        if field.name() == "message" { self.message = value.to_owned() } else { self.append(field, value) }
     }
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.put(field, value);
+        self.append(field, value);
     }
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.put(field, value);
+        self.append(field, value);
     }
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.put(field, value);
+        self.append(field, value);
     }
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.put(field, value);
+        self.append(field, value);
     }
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let text = format!("{value:?}");
-        if field.name() == "message" { self.message = text } else { self.put(field, text) }
+        if field.name() == "message" { self.message = text } else { self.append(field, text) }
     }
 }

@@ -1,4 +1,4 @@
-//! The standard variables of OpenTelemetry, as far as they decide something here.
+//! Configuration of traces: the standard variables of OpenTelemetry that Millrace supports.
 
 use std::{collections::HashMap, fmt};
 
@@ -10,7 +10,7 @@ use url::Url;
 
 use crate::config::EnvReader;
 
-/// Where traces go, and which.
+/// Where traces are exported to, and which are sampled.
 #[derive(Clone)]
 pub struct Config {
     endpoint: Url,
@@ -20,13 +20,12 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads `OTEL_EXPORTER_OTLP_ENDPOINT`, without which there are no traces, and the variables beside it, which are
-    /// checked all the same.
+    /// Reads the variables. Returns `None` without `OTEL_EXPORTER_OTLP_ENDPOINT`; the others are checked even then.
     pub fn read(vars: &mut EnvReader) -> Option<Self> {
-        let endpoint = vars.read("OTEL_EXPORTER_OTLP_ENDPOINT", None, |text| endpoint(text).map(Some));
-        let headers = vars.read("OTEL_EXPORTER_OTLP_HEADERS", Vec::new(), headers);
+        let endpoint = vars.read("OTEL_EXPORTER_OTLP_ENDPOINT", None, |text| parse_endpoint(text).map(Some));
+        let headers = vars.read("OTEL_EXPORTER_OTLP_HEADERS", Vec::new(), parse_headers);
         let mut resource = vars.read("OTEL_RESOURCE_ATTRIBUTES", Vec::new(), |text| {
-            pairs(text).ok_or_else(|| "must be name=value pairs, such as deployment.environment.name=prod".into())
+            parse_pairs(text).ok_or_else(|| "must be name=value pairs, such as deployment.environment.name=prod".into())
         });
         if let Some(name) = vars.text("OTEL_SERVICE_NAME") {
             resource.push(("service.name".into(), name));
@@ -64,15 +63,15 @@ impl Config {
     }
 }
 
-/// Without the headers, which hold keys, and the URL, which may hold a password.
+/// Omits the headers, which contain keys, and the URL, which may contain a password.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "traces::Config({}, {:?})", self.endpoint.host_str().unwrap_or_default(), self.sampler)
     }
 }
 
-/// The base of a collector, to which the standard adds the path of traces.
-fn endpoint(text: &str) -> Result<Url, String> {
+/// Parses the base URL of a collector and appends the standard path for traces.
+fn parse_endpoint(text: &str) -> Result<Url, String> {
     let expected = "must be an http or https URL, such as OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318";
     let mut url = Url::parse(text).map_err(|_| expected.to_owned())?;
     if !matches!(url.scheme(), "http" | "https") || url.query().is_some() || url.fragment().is_some() {
@@ -83,17 +82,17 @@ fn endpoint(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-fn headers(text: &str) -> Result<Vec<(String, String)>, String> {
+fn parse_headers(text: &str) -> Result<Vec<(String, String)>, String> {
     let valid = |(name, value): &(String, String)| {
         HeaderName::from_bytes(name.as_bytes()).is_ok() && HeaderValue::from_str(value).is_ok()
     };
-    pairs(text)
+    parse_pairs(text)
         .filter(|headers| headers.iter().all(valid))
         .ok_or_else(|| "must be name=value pairs, such as OTEL_EXPORTER_OTLP_HEADERS=x-api-key=KEY".to_owned())
 }
 
-/// `name=value,name=value`, the values percent-encoded where they must be.
-fn pairs(text: &str) -> Option<Vec<(String, String)>> {
+/// Parses `name=value,name=value`; the values may be percent-encoded.
+fn parse_pairs(text: &str) -> Option<Vec<(String, String)>> {
     let pair = |pair: &str| {
         let (name, value) = pair.split_once('=')?;
         let value = percent_decode_str(value.trim()).decode_utf8().ok()?;
@@ -107,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_the_standard_variables_and_shows_no_secret() {
+    fn reads_the_standard_variables_and_hides_secrets() {
         let mut vars = EnvReader::from_pairs(&[
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://user:hidden@collector:4318/base/"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "x-api-key=hid%20den, b=2"),
@@ -119,7 +118,7 @@ mod tests {
         let config = Config::read(&mut vars).expect("an endpoint");
         assert_eq!(config.endpoint.path(), "/base/v1/traces");
         assert_eq!(config.headers().get("x-api-key").map(String::as_str), Some("hid den"));
-        assert_eq!(config.resource.last(), Some(&("service.name".into(), "mine".into())), "the last one stands");
+        assert_eq!(config.resource.last(), Some(&("service.name".into(), "mine".into())), "the last value applies");
         assert!(matches!(config.sampler, Sampler::TraceIdRatioBased(ratio) if ratio == 0.25));
         let shown = format!("{config:?}");
         assert!(!shown.contains("hid"), "{shown}");
@@ -127,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn names_what_is_wrong_also_when_nothing_is_exported() {
+    fn reports_wrong_values_even_without_an_endpoint() {
         assert!(Config::read(&mut EnvReader::from_pairs(&[])).is_none());
         for (name, value) in [
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),

@@ -1,4 +1,4 @@
-//! One decision for a request and for all that comes of it, also where a trace goes on as another one.
+//! Sampler that makes one decision for a request and its jobs, although their runs are separate, linked traces.
 
 use opentelemetry::{
     Context, KeyValue,
@@ -6,12 +6,12 @@ use opentelemetry::{
 };
 use opentelemetry_sdk::trace::{Sampler, SamplingResult, ShouldSample};
 
-/// Treats what a first span is linked to as its parent, for the decision only: of a request that is not sampled no run is
-/// sampled either, and of one that is, all are. Of several links one that is sampled is enough.
+/// Uses the linked span of a root span as its parent, for the sampling decision only. So the runs of a request's jobs are
+/// sampled if and only if the request is. With several links, one sampled link is enough.
 #[derive(Debug, Clone)]
-pub struct FollowLinks(pub Sampler);
+pub struct LinkBasedSampler(pub Sampler);
 
-impl ShouldSample for FollowLinks {
+impl ShouldSample for LinkBasedSampler {
     fn should_sample(
         &self,
         parent: Option<&Context>,
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_linked_decides() {
+    fn links_decide_about_root_spans() {
         let link = |flags| {
             let (trace, span) = (TraceId::from(7), SpanId::from(8));
             Link::with_context(SpanContext::new(trace, span, flags, true, TraceState::default()))
@@ -57,7 +57,7 @@ mod tests {
             (Sampler::AlwaysOff, vec![sampled], false),
         ] {
             let shown = format!("{sampler:?} {}", links.len());
-            let sampled = FollowLinks(sampler).should_sample(
+            let sampled = LinkBasedSampler(sampler).should_sample(
                 None,
                 TraceId::from(u128::MAX),
                 "run",

@@ -1,4 +1,4 @@
-//! Spans, by the names of the semantic conventions; without an exporter each of these is one load and nothing else.
+//! Trace spans, named by OpenTelemetry's semantic conventions. Without an exporter each function costs one load.
 
 use std::{future::Future, time::SystemTime};
 
@@ -12,28 +12,28 @@ use opentelemetry_sdk::trace::SdkTracer;
 
 use super::{TRACER, statement::Summary};
 
-/// Longer texts are cut: a path may be as long as a request.
-const LONGEST: usize = 256;
+/// Longer attributes are truncated: a path may be as long as a request.
+const MAX_ATTRIBUTE_CHARS: usize = 256;
 
-/// Something that takes time; it ends when this is dropped. Nothing, when nothing is exported.
+/// A span that ends when this is dropped. Empty if nothing is exported.
 #[derive(Debug)]
 pub struct Span(Option<Context>);
 
-/// Whose work it is, for work that is shared or done later.
+/// The trace context of a caller, for work that is done in a batch or later.
 #[derive(Debug, Clone, Default)]
-pub struct Caller(Option<Context>);
+pub struct TraceContext(Option<Context>);
 
-/// Whether anything is exported at all.
-pub fn on() -> bool {
+/// Whether this process exports traces.
+pub fn is_exporting() -> bool {
     TRACER.get().is_some()
 }
 
-/// Whether this is called within a span that is exported.
-pub fn in_trace() -> bool {
-    on() && Context::map_current(|current| current.span().span_context().is_sampled())
+/// Whether the current span is sampled and exported.
+pub fn is_traced() -> bool {
+    is_exporting() && Context::map_current(|current| current.span().span_context().is_sampled())
 }
 
-/// The id of the trace in which this is called, for log lines.
+/// The id of the current trace, for log lines.
 pub fn trace_id() -> Option<String> {
     TRACER.get()?;
     Context::map_current(|current| {
@@ -43,50 +43,54 @@ pub fn trace_id() -> Option<String> {
 }
 
 impl Span {
-    /// What is not traced.
+    /// The empty span, for work that is not traced.
     pub const NONE: Self = Self(None);
 
-    /// A request that came in, continuing its caller's trace. `path` without the query, which may hold anything.
+    /// Starts the span of an incoming request, which continues the trace of the client. `path` excludes the query, since
+    /// that may contain secrets.
     pub fn server(method: &'static str, route: &str, path: &str, from: Option<&str>, correlation_id: &str) -> Self {
         let Some(tracer) = TRACER.get() else { return Self::NONE };
-        let parent = from.and_then(read).map(|from| Context::new().with_remote_span_context(from)).unwrap_or_default();
+        let parent = from
+            .and_then(parse_traceparent)
+            .map(|from| Context::new().with_remote_span_context(from))
+            .unwrap_or_default();
         let known = route.starts_with('/');
-        // The word of the conventions for a method that somebody made up.
+        // The word of the semantic conventions for an unknown method.
         let verb = if method == "other" { "HTTP" } else { method };
         let name = if known { format!("{verb} {route}") } else { verb.to_owned() };
         let mut attributes = vec![
             KeyValue::new("http.request.method", if method == "other" { "_OTHER" } else { method }),
-            KeyValue::new("url.path", cut(path)),
+            KeyValue::new("url.path", truncate(path)),
             KeyValue::new("url.scheme", "http"),
             KeyValue::new("millrace.correlation_id", correlation_id.to_owned()),
         ];
         if known {
             attributes.push(KeyValue::new("http.route", route.to_owned()));
         }
-        begin(tracer, &parent, name, SpanKind::Server, attributes, Vec::new())
+        start(tracer, &parent, name, SpanKind::Server, attributes, Vec::new())
     }
 
-    /// A step of what is under way here; nothing, when that is not sampled.
-    pub fn step(name: &'static str) -> Self {
-        child(|tracer, parent| begin(tracer, parent, name, SpanKind::Internal, Vec::new(), Vec::new()))
+    /// Starts the span of an internal step within the current span; empty if that is not sampled.
+    pub fn internal(name: &'static str) -> Self {
+        start_child(|tracer, parent| start(tracer, parent, name, SpanKind::Internal, Vec::new(), Vec::new()))
     }
 
-    /// A request that goes out. `peer` says who is asked: the URL may hold a key.
+    /// Starts the span of an outgoing request. `peer` names the called service, since the URL may contain a key.
     pub fn client(method: &str, host: &str, port: Option<u16>, peer: &'static str) -> Self {
-        child(|tracer, parent| {
+        start_child(|tracer, parent| {
             let mut attributes = vec![
                 KeyValue::new("http.request.method", method.to_owned()),
-                KeyValue::new("server.address", cut(host)),
+                KeyValue::new("server.address", truncate(host)),
                 KeyValue::new("peer.service", peer),
             ];
             attributes.extend(port.map(|port| KeyValue::new("server.port", i64::from(port))));
-            begin(tracer, parent, method.to_owned(), SpanKind::Client, attributes, Vec::new())
+            start(tracer, parent, method.to_owned(), SpanKind::Client, attributes, Vec::new())
         })
     }
 
-    /// An SQL statement, without its values and without its text.
+    /// Starts the span of an SQL statement. It contains neither the text of the statement nor values.
     pub fn statement(sql: impl FnOnce() -> String) -> Self {
-        child(|tracer, parent| {
+        start_child(|tracer, parent| {
             let sql = sql();
             let summary = Summary::of(&sql);
             let mut attributes = vec![
@@ -95,12 +99,12 @@ impl Span {
                 KeyValue::new("db.query.summary", summary.text()),
             ];
             attributes.extend(summary.table.map(|table| KeyValue::new("db.collection.name", table.to_owned())));
-            begin(tracer, parent, summary.text(), SpanKind::Client, attributes, Vec::new())
+            start(tracer, parent, summary.text(), SpanKind::Client, attributes, Vec::new())
         })
     }
 
-    /// What is done at once for all of these: a trace of its own, linked to each of them, and each to it.
-    pub fn shared<'a>(name: &'static str, callers: impl Iterator<Item = &'a Caller> + Clone) -> Self {
+    /// Starts the span of a batch, in a separate trace. It is linked to the span of each caller, and each of those to it.
+    pub fn batch<'a>(name: &'static str, callers: impl Iterator<Item = &'a TraceContext> + Clone) -> Self {
         let Some(tracer) = TRACER.get() else { return Self::NONE };
         let contexts = callers.filter_map(|caller| caller.0.as_ref());
         let links: Vec<Link> =
@@ -110,18 +114,18 @@ impl Span {
         }
         let size = links.len() as i64;
         let attributes = vec![KeyValue::new("millrace.batch.size", size)];
-        let span = begin(tracer, &Context::new(), name, SpanKind::Internal, attributes, links);
+        let span = start(tracer, &Context::new(), name, SpanKind::Internal, attributes, links);
         if let Some(shared) = &span.0 {
             contexts.for_each(|context| context.span().add_link(shared.span().span_context().clone(), Vec::new()));
         }
         span
     }
 
-    /// A job that is being enqueued on behalf of `from`; the trace's [`Span::traceparent`] goes with the job.
+    /// Starts the span of enqueuing a job within the trace `from`. The job stores the [`Span::traceparent`] of this span.
     pub fn enqueue(queue: &'static str, id: &str, from: &str, correlation_id: Option<&str>) -> Self {
         let Some(tracer) = TRACER.get() else { return Self::NONE };
-        let Some(from) = read(from).filter(SpanContext::is_sampled) else { return Self::NONE };
-        // The commit that it shares with others.
+        let Some(from) = parse_traceparent(from).filter(SpanContext::is_sampled) else { return Self::NONE };
+        // The span of the batch whose commit includes this job.
         let shared = Context::map_current(|current| current.span().span_context().clone());
         let links = if shared.is_sampled() && shared.trace_id() != from.trace_id() {
             vec![Link::with_context(shared)]
@@ -129,21 +133,26 @@ impl Span {
             Vec::new()
         };
         let parent = Context::new().with_remote_span_context(from);
-        let attributes = message(queue, "enqueue", "send", Some(id), correlation_id);
-        begin(tracer, &parent, format!("enqueue {queue}"), SpanKind::Producer, attributes, links)
+        let attributes = messaging_attributes(queue, "enqueue", "send", Some(id), correlation_id);
+        start(tracer, &parent, format!("enqueue {queue}"), SpanKind::Producer, attributes, links)
     }
 
-    /// Jobs that a worker has just taken, in a statement that began then: a trace of its own, linked to who enqueued them.
-    pub fn claimed<'a>(
+    /// Records a claim of jobs by a statement that started at `began`. The span is a separate trace, linked to the spans
+    /// that enqueued the jobs.
+    pub fn record_claim<'a>(
         queue: &'static str,
         began: SystemTime,
         enqueued: impl ExactSizeIterator<Item = Option<&'a str>>,
     ) {
         let Some(tracer) = TRACER.get() else { return };
-        let mut attributes = message(queue, "claim", "receive", None, None);
+        let mut attributes = messaging_attributes(queue, "claim", "receive", None, None);
         attributes.push(KeyValue::new("messaging.batch.message_count", enqueued.len() as i64));
-        let links =
-            enqueued.flatten().filter_map(read).filter(SpanContext::is_sampled).map(Link::with_context).collect();
+        let links = enqueued
+            .flatten()
+            .filter_map(parse_traceparent)
+            .filter(SpanContext::is_sampled)
+            .map(Link::with_context)
+            .collect();
         let span = tracer
             .span_builder(format!("claim {queue}"))
             .with_kind(SpanKind::Client)
@@ -153,53 +162,55 @@ impl Span {
         drop(span.start_with_context(tracer, &Context::new()));
     }
 
-    /// A run of a job: a trace of its own, linked to who enqueued it, and sampled as that was.
+    /// Starts the span of a job's run, in a separate trace. It is linked to the span that enqueued the job, and sampled if
+    /// that is.
     pub fn run(queue: &'static str, id: &str, enqueued: Option<&str>, correlation_id: Option<&str>, run: i32) -> Self {
         let Some(tracer) = TRACER.get() else { return Self::NONE };
-        let links = enqueued.and_then(read).map(Link::with_context).into_iter().collect();
-        let mut attributes = message(queue, "run", "process", Some(id), correlation_id);
+        let links = enqueued.and_then(parse_traceparent).map(Link::with_context).into_iter().collect();
+        let mut attributes = messaging_attributes(queue, "run", "process", Some(id), correlation_id);
         attributes.push(KeyValue::new("millrace.job.run", i64::from(run)));
-        begin(tracer, &Context::new(), format!("run {queue}"), SpanKind::Consumer, attributes, links)
+        start(tracer, &Context::new(), format!("run {queue}"), SpanKind::Consumer, attributes, links)
     }
 
-    /// Runs `work` as a part of this: what it begins is below.
-    pub fn around<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
+    /// Attaches this span to a future, so that the spans it starts become children.
+    pub fn attach_to<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
         match &self.0 {
             Some(context) => Either::Left(work.with_context(context.clone())),
             None => Either::Right(work),
         }
     }
 
-    /// This as W3C `traceparent`, sampled or not; nothing when nothing is exported.
+    /// The W3C `traceparent` of this span, whether it is sampled or not; `None` if nothing is exported.
     pub fn traceparent(&self) -> Option<String> {
-        self.0.as_ref().and_then(|context| write(context.span().span_context()))
+        self.0.as_ref().and_then(|context| format_traceparent(context.span().span_context()))
     }
 
-    /// As [`Span::traceparent`], but nothing either when this is not sampled: then let the one before it stand.
+    /// The W3C `traceparent` of this span if it is sampled; otherwise the caller keeps the previous one.
     pub fn sampled_traceparent(&self) -> Option<String> {
         let context = self.0.as_ref()?;
         context.span().span_context().is_sampled().then(|| self.traceparent()).flatten()
     }
 
-    /// Says something more about it.
-    pub fn set(&self, name: &'static str, value: impl Into<Value>) {
+    /// Sets an attribute.
+    pub fn set_attribute(&self, name: &'static str, value: impl Into<Value>) {
         if let Some(context) = &self.0 {
             context.span().set_attribute(KeyValue::new(name, value));
         }
     }
 
-    /// The status of an answer; of those that we give, only what is our own fault is an error.
-    pub fn answered(&self, status: u16, errors_from: u16) {
+    /// Records the status of a response. Statuses from `errors_from` on are errors: 500 for our own responses, since 4xx is
+    /// the client's error.
+    pub fn record_status(&self, status: u16, errors_from: u16) {
         if self.0.is_some() {
-            self.set("http.response.status_code", i64::from(status));
+            self.set_attribute("http.response.status_code", i64::from(status));
             if status >= errors_from {
-                self.failed(status.to_string());
+                self.record_error(status.to_string());
             }
         }
     }
 
-    /// Says what kind of error it ended in: a word, not a message, which could repeat anything.
-    pub fn failed(&self, kind: impl Into<String>) {
+    /// Records an error by its kind, which is one word. A message could contain secrets.
+    pub fn record_error(&self, kind: impl Into<String>) {
         if let Some(context) = &self.0 {
             context.span().set_attribute(KeyValue::new("error.type", kind.into()));
             context.span().set_status(Status::error(""));
@@ -209,16 +220,16 @@ impl Span {
 
 impl Drop for Span {
     fn drop(&mut self) {
-        // What it was around may live longer.
+        // Explicit, since the instrumented future may keep the context alive for longer.
         if let Some(context) = &self.0 {
             context.span().end();
         }
     }
 }
 
-impl Caller {
-    /// Whatever is under way here.
-    pub fn here() -> Self {
+impl TraceContext {
+    /// The current trace context; empty if the current span is not sampled.
+    pub fn current() -> Self {
         match TRACER.get() {
             Some(_) => Self(Some(Context::current()).filter(|current| current.span().span_context().is_sampled())),
             None => Self(None),
@@ -226,13 +237,13 @@ impl Caller {
     }
 }
 
-fn child(make: impl FnOnce(&SdkTracer, &Context) -> Span) -> Span {
+fn start_child(create: impl FnOnce(&SdkTracer, &Context) -> Span) -> Span {
     let Some(tracer) = TRACER.get() else { return Span::NONE };
     let current = Context::current();
-    if current.span().span_context().is_sampled() { make(tracer, &current) } else { Span::NONE }
+    if current.span().span_context().is_sampled() { create(tracer, &current) } else { Span::NONE }
 }
 
-fn begin(
+fn start(
     tracer: &SdkTracer,
     parent: &Context,
     name: impl Into<std::borrow::Cow<'static, str>>,
@@ -245,7 +256,7 @@ fn begin(
     Span(Some(Context::new().with_span(span)))
 }
 
-fn message(
+fn messaging_attributes(
     queue: &'static str,
     operation: &'static str,
     kind: &'static str,
@@ -263,12 +274,12 @@ fn message(
     attributes
 }
 
-fn cut(text: &str) -> String {
-    text.chars().take(LONGEST).collect()
+fn truncate(text: &str) -> String {
+    text.chars().take(MAX_ATTRIBUTE_CHARS).collect()
 }
 
-/// Reads a `traceparent`; those of later versions as far as they are the same.
-fn read(traceparent: &str) -> Option<SpanContext> {
+/// Parses a `traceparent`. Of later versions only the fields of version 00 are read.
+fn parse_traceparent(traceparent: &str) -> Option<SpanContext> {
     let mut parts = traceparent.split('-').skip(1);
     let trace = TraceId::from_hex(parts.next()?).ok()?;
     let span = SpanId::from_hex(parts.next()?).ok()?;
@@ -277,7 +288,7 @@ fn read(traceparent: &str) -> Option<SpanContext> {
     context.is_valid().then_some(context)
 }
 
-fn write(context: &SpanContext) -> Option<String> {
+fn format_traceparent(context: &SpanContext) -> Option<String> {
     let flags = u8::from(context.is_sampled());
     context.is_valid().then(|| format!("00-{}-{}-{flags:02x}", context.trace_id(), context.span_id()))
 }
@@ -287,25 +298,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_traceparent_is_written_as_it_is_read() {
+    fn a_parsed_traceparent_is_formatted_unchanged() {
         let trace = "0af7651916cd43dd8448eb211c80319c";
         for flags in ["00", "01"] {
             let text = format!("00-{trace}-b7ad6b7169203331-{flags}");
-            assert_eq!(read(&text).as_ref().and_then(write), Some(text));
+            assert_eq!(parse_traceparent(&text).as_ref().and_then(format_traceparent), Some(text));
         }
-        let later = read(&format!("01-{trace}-b7ad6b7169203331-03-more")).expect("a later version");
+        let later = parse_traceparent(&format!("01-{trace}-b7ad6b7169203331-03-more"))
+            .expect("a traceparent of a later version");
         assert!(later.is_sampled() && later.is_remote());
         for wrong in ["", "00", "00-0-0-01", &format!("00-{}-b7ad6b7169203331-01", "0".repeat(32))] {
-            assert!(read(wrong).is_none(), "{wrong}");
+            assert!(parse_traceparent(wrong).is_none(), "{wrong}");
         }
     }
 
     #[tokio::test]
     async fn nothing_is_traced_without_an_exporter() {
-        assert!(!on() && trace_id().is_none());
+        assert!(!is_exporting() && trace_id().is_none());
         let span = Span::server("GET", "/x", "/x", None, "c");
         assert!(span.traceparent().is_none());
-        assert_eq!(span.around(async { 7 }).await, 7);
-        assert!(Span::run("q", "id", None, None, 1).0.is_none() && Caller::here().0.is_none());
+        assert_eq!(span.attach_to(async { 7 }).await, 7);
+        assert!(Span::run("q", "id", None, None, 1).0.is_none() && TraceContext::current().0.is_none());
     }
 }

@@ -1,20 +1,21 @@
-//! The name of an SQL statement: what it does and to which table, never with a value.
+//! The name of an SQL statement: its operation and its table, without values.
 
-/// The operation of a statement, and the table that it names first.
+/// The operation of a statement, and the first table that it names.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Summary<'a> {
-    /// `SELECT`, `INSERT`, `UPDATE`, `DELETE`, or the first word of anything else.
+    /// `SELECT`, `INSERT`, `UPDATE`, `DELETE`, or the first word of another statement.
     pub operation: String,
-    /// `apalis.jobs`; nothing when no table is named.
+    /// Such as `apalis.jobs`; `None` if the statement names no table.
     pub table: Option<&'a str>,
 }
 
 impl<'a> Summary<'a> {
-    /// Reads a statement as far as that takes.
+    /// Summarises a statement without parsing it completely.
     pub fn of(sql: &'a str) -> Self {
         let words = || sql.split_ascii_whitespace();
         let first = words().next().unwrap_or_default().trim_matches(|c: char| !c.is_ascii_alphabetic());
-        let operation = if first.eq_ignore_ascii_case("WITH") { changes(words()) } else { first.to_ascii_uppercase() };
+        let operation =
+            if first.eq_ignore_ascii_case("WITH") { operation_after_with(words()) } else { first.to_ascii_uppercase() };
         let table = words().zip(words().skip(1)).find_map(|(before, name)| {
             let leads =
                 ["FROM", "INTO", "UPDATE"].iter().any(|word| before.trim_matches('(').eq_ignore_ascii_case(word));
@@ -26,7 +27,7 @@ impl<'a> Summary<'a> {
         Self { operation, table }
     }
 
-    /// `INSERT apalis.jobs`, the summary of the semantic conventions.
+    /// The query summary of the semantic conventions, such as `INSERT apalis.jobs`.
     pub fn text(&self) -> String {
         match self.table {
             Some(table) => format!("{} {table}", self.operation),
@@ -35,12 +36,12 @@ impl<'a> Summary<'a> {
     }
 }
 
-/// What a statement that begins with WITH does in the end: it changes something, or reads.
-fn changes<'a>(words: impl Iterator<Item = &'a str>) -> String {
+/// The operation of a statement that begins with WITH: its first change of data, else `SELECT`.
+fn operation_after_with<'a>(words: impl Iterator<Item = &'a str>) -> String {
     let mut before = "";
     for word in words {
         let word = word.trim_matches('(');
-        // Not FOR UPDATE and not DO UPDATE.
+        // FOR UPDATE and DO UPDATE are parts of other operations.
         let begins = !before.eq_ignore_ascii_case("FOR") && !before.eq_ignore_ascii_case("DO");
         if begins && ["INSERT", "UPDATE", "DELETE"].iter().any(|change| word.eq_ignore_ascii_case(change)) {
             return word.to_ascii_uppercase();

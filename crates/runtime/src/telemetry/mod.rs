@@ -1,8 +1,8 @@
-//! Logs, metrics and traces of a process: readable lines for people, JSON lines for machines, one schema for every process.
+//! Logs, metrics and traces of a process. Log lines are readable or JSON; all processes use the same fields.
 
+mod cleaner;
 pub mod files;
 pub mod json;
-mod keeper;
 pub mod traces;
 mod writer;
 
@@ -28,55 +28,56 @@ use self::{
 use super::version;
 use crate::config::{EnvReader, Environment};
 
-/// What is logged when `RUST_LOG` does not say otherwise: our own information, others' warnings.
+/// The filter without `RUST_LOG`: info from our own crates, warnings from the others.
 const DEFAULT_FILTER: &str =
     "info,apalis_core=warn,hyper=warn,poem=warn,reqwest=warn,sqlx=warn,tokio_cron_scheduler=warn";
-/// Upper edges in seconds; 0.5 is the promise to webhook senders, 30 and beyond the waits of jobs.
+/// Upper bounds of histogram buckets in seconds. 0.5 is the latency promised to webhook senders; 30 and more are for the
+/// wait times of jobs.
 const BUCKETS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
-/// Lines that were lost, by where they were to go.
-const DROPPED: &str = "millrace_log_lines_dropped_total";
+/// The counter of lost log lines, by output.
+const DROPPED_LINES: &str = "millrace_log_lines_dropped_total";
 const MEBIBYTE: u64 = 1 << 20;
 
-/// Where logs go.
+/// What is logged and traced, and where to.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// `LOG_FORMAT`: JSON lines instead of readable ones.
     pub json: bool,
-    /// `LOG_DIR`: a folder for JSON lines beside standard output.
+    /// `LOG_DIR`: a folder for JSON lines, in addition to standard output.
     pub directory: Option<PathBuf>,
-    /// `LOG_FILE_MB`, `LOG_KEEP_MB`: how much of it.
-    pub sizes: Sizes,
+    /// `LOG_FILE_MB`, `LOG_KEEP_MB`: the limits of that folder.
+    pub file_limits: FileLimits,
     /// `RUST_LOG`: what is logged, in tracing's notation.
     pub filter: String,
-    /// `OTEL_EXPORTER_OTLP_ENDPOINT` and what belongs to it: where traces go.
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT` and related variables: where traces are exported to. `None` exports none.
     pub traces: Option<traces::Config>,
 }
 
-/// How much may be in `LOG_DIR`.
+/// The limits of the files in `LOG_DIR`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sizes {
-    /// `LOG_FILE_MB`: a file of this size is full, in bytes.
-    pub file: u64,
-    /// `LOG_KEEP_MB`: all files together, in bytes; the oldest go first.
-    pub keep: u64,
-    /// Files go this long after their last line.
-    pub age: Duration,
+pub struct FileLimits {
+    /// `LOG_FILE_MB`: the maximal size of a file in bytes.
+    pub file_size: u64,
+    /// `LOG_KEEP_MB`: the maximal size of all files together in bytes. Beyond it the oldest files are removed.
+    pub total_size: u64,
+    /// A file is removed this long after its last line.
+    pub max_age: Duration,
 }
 
-impl Sizes {
+impl FileLimits {
     fn read(vars: &mut EnvReader) -> Self {
         let file = vars.number("LOG_FILE_MB", 64, 1..=4096);
-        let keep = vars.number("LOG_KEEP_MB", 1024, 4..=1 << 20);
-        if keep < 4 * file {
+        let total = vars.number("LOG_KEEP_MB", 1024, 4..=1 << 20);
+        if total < 4 * file {
             vars.add_error("LOG_KEEP_MB", "must be at least four times LOG_FILE_MB, such as LOG_KEEP_MB=1024");
         }
-        Self { file: file * MEBIBYTE, keep: keep * MEBIBYTE, age: Duration::from_secs(14 * 24 * 3600) }
+        Self { file_size: file * MEBIBYTE, total_size: total * MEBIBYTE, max_age: Duration::from_secs(14 * 24 * 3600) }
     }
 }
 
 impl Config {
-    /// Reads the variables named at the fields.
+    /// Reads the variables that the fields name.
     pub fn read(vars: &mut EnvReader, environment: Environment) -> Self {
         let json = vars.read("LOG_FORMAT", environment == Environment::Prod, |text| match text {
             "json" => Ok(true),
@@ -86,7 +87,7 @@ impl Config {
         Self {
             json,
             directory: vars.text("LOG_DIR").map(PathBuf::from),
-            sizes: Sizes::read(vars),
+            file_limits: FileLimits::read(vars),
             filter: vars.read("RUST_LOG", DEFAULT_FILTER.to_owned(), |text| match EnvFilter::try_new(text) {
                 Ok(_) => Ok(text.to_owned()),
                 Err(_) => Err("must be in tracing's notation, such as RUST_LOG=info,jobs=debug".to_owned()),
@@ -96,63 +97,63 @@ impl Config {
     }
 }
 
-/// Keeps logs flowing and metrics readable for as long as it lives.
+/// Logging, metrics and tracing of the process. They run until this is dropped.
 pub struct Telemetry {
-    /// First: what it has to say when it ends is still logged.
+    /// Declared first, so that it is dropped first: what it logs then is still written.
     _traces: Option<Traces>,
-    /// Write their last lines when they are dropped.
+    /// Dropping them writes the last lines.
     _writers: (WorkerGuard, Option<WorkerGuard>),
     metrics: PrometheusHandle,
-    /// `process_*`: processor time, memory, open files.
+    /// The metrics `process_*`: processor time, memory, open files.
     process_metrics: metrics_process::Collector,
-    dropped: Dropped,
+    dropped: DroppedLines,
 }
 
-/// What counts the lines that were lost.
+/// The counters of lost log lines.
 #[derive(Clone)]
-struct Dropped {
-    /// Whose reader hung.
+struct DroppedLines {
+    /// Lines that did not fit into the queue, because the reader of standard output hung.
     stdout: ErrorCounter,
-    /// For which there was no time, and those for which there was no place.
+    /// Lines that did not fit into the queue, and lines that could not be written to a file.
     files: Option<(ErrorCounter, Arc<AtomicU64>)>,
 }
 
-impl Dropped {
-    fn show(&self) {
-        metrics::counter!(DROPPED, "output" => "stdout").absolute(self.stdout.dropped_lines() as u64);
+impl DroppedLines {
+    fn update_metric(&self) {
+        metrics::counter!(DROPPED_LINES, "output" => "stdout").absolute(self.stdout.dropped_lines() as u64);
         let files = self.files.as_ref().map_or(0, |(late, unwritten)| {
             (late.dropped_lines() as u64).saturating_add(unwritten.load(Ordering::Relaxed))
         });
-        metrics::counter!(DROPPED, "output" => "files").absolute(files);
+        metrics::counter!(DROPPED_LINES, "output" => "files").absolute(files);
     }
 }
 
 impl Telemetry {
-    /// Starts logging and counting, once a process; `process` names the log files.
+    /// Starts logging, metrics and tracing, once per process. `process` is a part of the names of log files.
     ///
     /// # Errors
-    /// What cannot be used, and why.
+    /// When a part cannot start, such as a `LOG_DIR` that is not writable; the text names the variable and the reason.
     pub fn start(config: &Config, process: &str) -> Result<Self, String> {
-        // One filter above both outputs: with one each, an event after an `enabled!` of another crate can get lost.
+        // One filter for both outputs: with two, an event after an `enabled!` of another crate can be lost.
         let colour = has_colour(std::io::stdout().is_terminal(), |name| std::env::var_os(name));
         let filter = EnvFilter::try_new(&config.filter).map_err(|error| format!("RUST_LOG: {error}"))?;
-        let (stdout, stdout_guard) = gathered(BufWriter::with_capacity(1 << 16, std::io::stdout()));
+        let (stdout, stdout_guard) = non_blocking(BufWriter::with_capacity(1 << 16, std::io::stdout()));
         let stdout_dropped = stdout.error_counter();
         let stdout = if config.json {
             tracing_subscriber::fmt::layer().event_format(JsonLine).fmt_fields(JsonFields).with_writer(stdout).boxed()
         } else {
             tracing_subscriber::fmt::layer().with_ansi(colour).with_target(false).with_writer(stdout).boxed()
         };
-        let mut dropped = Dropped { stdout: stdout_dropped, files: None };
+        let mut dropped = DroppedLines { stdout: stdout_dropped, files: None };
         let (files, file_guard) = match &config.directory {
             None => (None, None),
             Some(directory) => {
-                let writer = writer::Writer::start(directory, process, config.sizes).map_err(|error| {
+                let writer = writer::FileWriter::start(directory, process, config.file_limits).map_err(|error| {
                     let directory = directory.display();
                     format!("LOG_DIR: cannot write to {directory}: {error}; name a folder that can be written")
                 })?;
-                let unwritten = writer.lost();
-                let (writer, guard) = gathered(writer);
+                let unwritten = writer.lost_lines();
+                let (writer, guard) = non_blocking(writer);
                 dropped.files = Some((writer.error_counter(), unwritten));
                 let layer =
                     tracing_subscriber::fmt::layer().event_format(JsonLine).fmt_fields(JsonFields).with_writer(writer);
@@ -169,7 +170,7 @@ impl Telemetry {
             .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), BUCKETS)
             .and_then(|builder| builder.install_recorder())
             .map_err(|error| error.to_string())?;
-        metrics::describe_counter!(DROPPED, "Log lines that were lost, by where they were to go.");
+        metrics::describe_counter!(DROPPED_LINES, "Log lines that were lost, by output.");
         version::describe();
         let process_metrics = metrics_process::Collector::default();
         process_metrics.describe();
@@ -177,12 +178,12 @@ impl Telemetry {
         Ok(Self { _traces: traces, _writers: (stdout_guard, file_guard), metrics, process_metrics, dropped })
     }
 
-    /// Renders all metrics in Prometheus' text format.
+    /// Returns a function that renders all metrics in Prometheus' text format.
     pub fn metrics(&self) -> impl Fn() -> String + Clone + Send + Sync + 'static {
         let (handle, dropped) = (self.metrics.clone(), self.dropped.clone());
         let process_metrics = self.process_metrics.clone();
         move || {
-            dropped.show();
+            dropped.update_metric();
             process_metrics.collect();
             handle.run_upkeep();
             handle.render()
@@ -190,18 +191,18 @@ impl Telemetry {
     }
 }
 
-/// Whether log lines for people are coloured: on a terminal that can show it, unless `NO_COLOR` is set to anything.
+/// Whether readable log lines are coloured: on a terminal that supports colour, unless `NO_COLOR` has a value.
 fn has_colour(is_terminal: bool, variable: impl Fn(&str) -> Option<OsString>) -> bool {
-    let refused = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
-    is_terminal && !refused && variable("TERM").is_none_or(|term| term != "dumb")
+    let is_refused = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
+    is_terminal && !is_refused && variable("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// A thread that writes lines for everybody: what comes while it writes goes with its next write. One write for each
-/// line, by whoever had it, took a quarter of a busy worker's time. A reader that hangs costs lines, not the service.
-fn gathered(out: impl std::io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
-    /// Lines that wait; a slot each is allocated at the start.
-    const WAITING: usize = 16_384;
-    NonBlockingBuilder::default().buffered_lines_limit(WAITING).lossy(true).finish(out)
+/// Starts a thread that writes the lines of all threads: lines that arrive during a write share the next one. A write per
+/// line in the logging thread took 25 % of a busy worker's time. If the reader hangs, lines are lost, but no request waits.
+fn non_blocking(out: impl std::io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
+    /// The capacity of the queue in lines; their slots are allocated at the start.
+    const MAX_QUEUED_LINES: usize = 16_384;
+    NonBlockingBuilder::default().buffered_lines_limit(MAX_QUEUED_LINES).lossy(true).finish(out)
 }
 
 #[cfg(test)]
@@ -209,12 +210,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn colour_is_for_terminals_that_want_it() {
+    fn lines_are_coloured_on_capable_terminals_without_no_color() {
         for (is_terminal, variables, expected) in [
             (true, &[][..], true),
             (false, &[], false),
             (true, &[("NO_COLOR", "1")], false),
-            // As https://no-color.org says: only a value counts.
+            // https://no-color.org: an empty value has no effect.
             (true, &[("NO_COLOR", "")], true),
             (true, &[("TERM", "dumb")], false),
             (true, &[("TERM", "xterm-256color")], true),
