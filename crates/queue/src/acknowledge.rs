@@ -1,7 +1,7 @@
 //! Acknowledging: writes the results of runs in batches, under their fencing tokens, until the database has them.
 //!
-//! There is no timer: the longer one write takes, the more results the next one carries. A result that the database refuses,
-//! or whose row another session has locked, is deferred, so that it delays no other result.
+//! There is no timer: the longer one write takes, the more results the next one carries. A result that the database
+//! refuses, or whose row another session has locked, is deferred, so that it delays no other result.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -115,7 +115,10 @@ impl Acknowledger {
             let skip_locked = failures > 0 || self.deferred.results.load(Ordering::Relaxed) > 0;
             let written = tokio::select! {
                 written = with_time_limit(self.writer.write(&part, skip_locked)) => written,
-                () = self.abandon.cancelled() => return log_unwritten(part.len() + parts.iter().map(Vec::len).sum::<usize>()),
+                () = self.abandon.cancelled() => {
+                    parts.push(part);
+                    return log_unwritten(parts.iter().map(Vec::len).sum());
+                }
             };
             match written {
                 Ok(written) => self.finish_write(part, &written, maybe_written),
@@ -178,8 +181,8 @@ impl Acknowledger {
         }
     }
 
-    /// Handles results of which the database refuses at least one. Each half is tried by itself. A single result becomes a
-    /// dead letter with a text that can be stored.
+    /// Handles results of which the database refuses at least one. Each half is tried by itself. A single result
+    /// becomes a dead letter with a text that can be stored.
     fn split_refused(
         self: &Arc<Self>,
         mut refused: Vec<RunResult>,

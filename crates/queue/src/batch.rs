@@ -44,9 +44,9 @@ where
     T: Clone + Send + Sync + 'static,
     R: Send + 'static,
 {
-    /// Starts the writers. `write` returns one result per item, in the same order. When it fails for a batch, the batch is
-    /// split into halves until the refused row is alone. So a refused row fails only its own caller and costs a batch of
-    /// 500 at most 18 more writes, instead of the 500 of a write per row.
+    /// Starts the writers. `write` returns one result per item, in the same order. When it fails for a batch, the batch
+    /// is split into halves until the refused row is alone. So a refused row fails only its own caller and costs a
+    /// batch of 500 at most 18 more writes, instead of the 500 of a write per row.
     pub fn start<F, W>(limits: Limits, write: W) -> Self
     where
         F: Future<Output = Result<Vec<R>, Error>> + Send + 'static,
@@ -73,7 +73,8 @@ where
     }
 }
 
-/// Writes until every [`Batch`] is dropped. A writer that collects items holds the lock; the others wait for it or write.
+/// Writes until every [`Batch`] is dropped. A writer that collects items holds the lock; the others wait for it or
+/// write.
 async fn write_batches<T, R, F, W>(receiver: Arc<Mutex<mpsc::Receiver<Call<T, R>>>>, size: usize, write: W)
 where
     T: Clone,

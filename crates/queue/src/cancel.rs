@@ -1,8 +1,8 @@
 //! Cancellation of running jobs.
 //!
-//! A worker knows all open requests: it reads them on a notification and at each heartbeat. A run whose job is among them
-//! first checks the database, because a replay may have withdrawn the request. Then it is aborted. Requests name jobs, not
-//! runs: if a run ends by itself or crashes, the request applies to the next run.
+//! A worker knows all open requests: it reads them on a notification and at each heartbeat. A run whose job is among
+//! them first checks the database, because a replay may have withdrawn the request. Then it is aborted. Requests name
+//! jobs, not runs: if a run ends by itself or crashes, the request applies to the next run.
 
 use std::{collections::HashSet, time::Duration};
 

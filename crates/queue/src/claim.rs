@@ -29,7 +29,8 @@ use runtime::{
 
 /// The most jobs of one claim. With 500, each job cost 10 % more; beyond 1,000 the statement only gets longer.
 const MAX_JOBS: usize = 1000;
-/// How long the rows of a claim with an unknown outcome may still appear: a little more than the statement's time limit.
+/// How long the rows of a claim with an unknown outcome may still appear: a little more than the statement's time
+/// limit.
 const LOST_CLAIM_WINDOW: Duration = Duration::from_secs(7);
 /// Between two checks for such rows while the claimer is idle.
 const LOST_CLAIM_CHECK: Duration = Duration::from_secs(1);
@@ -136,8 +137,8 @@ impl Claimer {
                 }
             };
             if failures > 0 {
-                // A claim that failed may have lost only its response. One that hung may even be executed only now, after
-                // the database has recovered.
+                // A claim that failed may have lost only its response. One that hung may even be executed only now,
+                // after the database has recovered.
                 lost_claims_until = Some(Instant::now() + LOST_CLAIM_WINDOW);
                 self.errors.clear(self.queue);
             }

@@ -1,7 +1,7 @@
 //! The cleaner: deletes old ended jobs and worker rows in small batches with pauses, so that it delays no job.
 //!
-//! Every worker runs it every few minutes. A batch is one statement under an advisory lock, so only one process deletes at
-//! a time. Two cleaners that overlap do no harm.
+//! Every worker runs it every few minutes. A batch is one statement under an advisory lock, so only one process deletes
+//! at a time. Two cleaners that overlap do no harm.
 
 use std::time::{Duration, SystemTime};
 
@@ -69,8 +69,8 @@ impl Cleaner {
     async fn delete_expired(&self) -> sqlx::Result<(i64, u64)> {
         let Retention { done, dead, .. } = self.retention;
         let now = SystemTime::now();
-        // A job is no older than its id, so recent ids are skipped. Ids that are no ULIDs, or come from a wrong clock, are
-        // before or after them.
+        // A job is no older than its id, so recent ids are skipped. Ids that are no ULIDs, or come from a wrong clock,
+        // are before or after them.
         let recent = now - done.min(dead);
         let mut deleted = 0;
         for (mut after, before) in

@@ -1,8 +1,8 @@
 //! The adapter to apalis: claimed jobs reach their runner through an apalis worker with our own backend.
 //!
-//! apalis-core drives the jobs; claims, leases, results and shutdown are ours. The stock PostgreSQL backend also has these,
-//! but it hangs in shutdown above four times its batch size. It loses wake-ups for up to a heartbeat, and slow handlers
-//! starve its heartbeats (measured with apalis-postgres 1.0.0).
+//! apalis-core drives the jobs; claims, leases, results and shutdown are ours. The stock PostgreSQL backend also has
+//! these, but it hangs in shutdown above four times its batch size. It loses wake-ups for up to a heartbeat, and slow
+//! handlers starve its heartbeats (measured with apalis-postgres 1.0.0).
 
 use std::{
     convert::Infallible,

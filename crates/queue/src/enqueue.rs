@@ -1,4 +1,5 @@
-//! Enqueueing: a job exists if and only if the caller's transaction commits. Workers are notified right after the commit.
+//! Enqueueing: a job exists if and only if the caller's transaction commits. Workers are notified right after the
+//! commit.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -46,7 +47,8 @@ impl Queue {
         Self { pool, announcements }
     }
 
-    /// Opens a transaction. Never call [`Tx::commit`] after an error in it: PostgreSQL then rolls back without an error.
+    /// Opens a transaction. Never call [`Tx::commit`] after an error in it: PostgreSQL then rolls back without an
+    /// error.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when no connection is available.
@@ -160,8 +162,8 @@ impl NewJob {
         Self { id, ..self }
     }
 
-    /// Enqueues it only if no job of its queue with this key waits or runs. A job that has ended frees its key. A running job
-    /// may already have read what this job is about, so the key must name the work and not only its topic.
+    /// Enqueues it only if no job of its queue with this key waits or runs. A job that has ended frees its key. A
+    /// running job may already have read what this job is about, so the key must name the work and not only its topic.
     #[must_use]
     pub fn unique(self, key: impl Into<String>) -> Self {
         Self { key: Some(key.into()), ..self }
@@ -174,11 +176,11 @@ impl NewJob {
     }
 }
 
-/// Adds jobs to a transaction in one statement. Returns the ids of the added jobs: all except [unique](NewJob::unique) ones
-/// whose key is taken. These are skipped, and the transaction goes on.
+/// Adds jobs to a transaction in one statement. Returns the ids of the added jobs: all except [unique](NewJob::unique)
+/// ones whose key is taken. These are skipped, and the transaction goes on.
 ///
-/// It waits while another open transaction is taking the same key. To avoid deadlocks, all transactions must therefore make
-/// several such calls in the same order.
+/// It waits while another open transaction is taking the same key. To avoid deadlocks, all transactions must therefore
+/// make several such calls in the same order.
 ///
 /// # Errors
 /// An error of the database. The transaction must then be rolled back.
@@ -208,8 +210,8 @@ pub async fn enqueue(tx: &mut Tx, jobs: &[NewJob]) -> Result<Vec<JobId>, Error> 
     Ok(added.into_iter().map(|job| job.id).collect())
 }
 
-/// Returns copies of these jobs, each with the span of its enqueueing as its origin; `None` while traces are not exported.
-/// The spans must live until the jobs are inserted.
+/// Returns copies of these jobs, each with the span of its enqueueing as its origin; `None` while traces are not
+/// exported. The spans must live until the jobs are inserted.
 fn traced(jobs: &[NewJob]) -> Option<(Vec<NewJob>, Vec<Span>)> {
     span::on().then(|| {
         let trace = |job: &NewJob| {
@@ -225,9 +227,9 @@ fn traced(jobs: &[NewJob]) -> Option<(Vec<NewJob>, Vec<Span>)> {
     })
 }
 
-/// Locks a waiting job of a queue whose [unique](NewJob::unique) key is in the range from `from` to `to`, in byte order and
-/// without `to`. Returns whether there is one. If so, it cannot start before this transaction ends and will see what this
-/// transaction writes, so the caller need not enqueue another job.
+/// Locks a waiting job of a queue whose [unique](NewJob::unique) key is in the range from `from` to `to`, in byte order
+/// and without `to`. Returns whether there is one. If so, it cannot start before this transaction ends and will see
+/// what this transaction writes, so the caller need not enqueue another job.
 ///
 /// # Errors
 /// An error of the database. The transaction must then be rolled back.

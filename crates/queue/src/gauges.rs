@@ -1,8 +1,8 @@
 //! The gauges of the queues: depth, delay and live workers, measured when `/metrics` is read.
 //!
-//! Every API and worker process measures for itself, because only another process can report that no worker is alive. So all
-//! processes report the same values, and rules use `max`, never `sum`. A gauge that could not be measured is absent: a 0
-//! would mean that there is nothing, and end an alert.
+//! Every API and worker process measures for itself, because only another process can report that no worker is alive.
+//! So all processes report the same values, and rules use `max`, never `sum`. A gauge that could not be measured is
+//! absent: a 0 would mean that there is nothing, and end an alert.
 
 use std::{
     fmt::Write as _,
@@ -126,8 +126,8 @@ fn render(text: &mut String, measured: Option<&Measurement>, pool: &PgPool) -> s
         return Ok(());
     }
     let name = "millrace_queue_depth";
-    let help = "Jobs by state: waiting, due (the waiting ones that are due now) and running. Counts stop at 10000, which then \
-                means at least 10000. The same from every process.";
+    let help = "Jobs by state: waiting, due (part of waiting) and running. Counts stop at 10000, which then means at least \
+                10000. The same from every process.";
     write_header(text, name, "gauge", help)?;
     for queue in &measured.queues {
         for (state, jobs) in [("waiting", queue.waiting), ("due", queue.due), ("running", queue.running)] {

@@ -1,11 +1,12 @@
 //! The heartbeat of a worker, and the rescue of jobs whose worker died.
 //!
-//! It has its own thread, runtime and connection. So neither handlers that block all other threads, nor a full pool, nor long
-//! jobs delay a heartbeat.
+//! It has its own thread, runtime and connection. So neither handlers that block all other threads, nor a full pool,
+//! nor long jobs delay a heartbeat.
 //!
-//! A worker counts as dead when its row did not change for the length of its lease. This process measures that by its own
-//! monotonic clock and over one connection ([`Observer`]). The database's clock does not take part, so that its steps cause no
-//! double run and delay no rescue. No lease expires during an outage of the database, in which no worker can renew.
+//! A worker counts as dead when its row did not change for the length of its lease. This process measures that by its
+//! own monotonic clock and over one connection ([`Observer`]). The database's clock does not take part, so that its
+//! steps cause no double run and delay no rescue. No lease expires during an outage of the database, in which no worker
+//! can renew.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -41,8 +42,8 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Whether enough time is left to claim. It counts from before the last renewal was sent, and reserves a third of the
-    /// lease for statements under way.
+    /// Whether enough time is left to claim. It counts from before the last renewal was sent, and reserves a third of
+    /// the lease for statements under way.
     pub fn is_valid(&self) -> bool {
         let renewed = *self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
         renewed.is_some_and(|renewed| renewed.elapsed() < self.length.mul_f64(2.0 / 3.0))
@@ -129,8 +130,8 @@ impl Heartbeat {
             let is_heartbeat_due = now >= next_heartbeat;
             if is_heartbeat_due {
                 writable::require_primary()?;
-                // A ping quickly detects a dead connection, while a heartbeat may take longer, such as on a slow disk. A new
-                // connection starts with the heartbeat, so that leases are renewed however slow the database is.
+                // A ping quickly detects a dead connection, while a heartbeat may take longer, such as on a slow disk.
+                // A new connection starts with the heartbeat, so that leases are renewed however slow the database is.
                 if !is_new {
                     within(self.reply_limit(), connection.ping()).await?;
                 }
@@ -163,14 +164,14 @@ impl Heartbeat {
         self.timing.lease / 3
     }
 
-    /// The time limit of a reply that needs no disk. If this worker's own connection dies, it restarts the observation of a
-    /// dead worker's lease of 15 s. With this limit the jobs of the dead worker still run elsewhere within 20 s.
+    /// The time limit of a reply that needs no disk. If this worker's own connection dies, it restarts the observation
+    /// of a dead worker's lease of 15 s. With this limit the jobs of the dead worker still run elsewhere within 20 s.
     fn reply_limit(&self) -> Duration {
         self.write_limit().min(Duration::from_secs(2))
     }
 
-    /// Checks the leases of other workers once, and rescues the jobs of silent ones. `with_jobs` also checks the running jobs
-    /// for workers without a row.
+    /// Checks the leases of other workers once, and rescues the jobs of silent ones. `with_jobs` also checks the
+    /// running jobs for workers without a row.
     async fn check_leases(
         &self,
         connection: &mut PgConnection,

@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use super::retry::Backoff;
 
-/// Work that a worker does later. The value is the payload. Store ids in it, not state: the record may have changed by then.
+/// Work that a worker does later. The value is the payload. Store ids in it, not state: the record may have changed by
+/// then.
 pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// The name of the job kind and of its queue. It is stored with every job, so it never changes.
     const NAME: &'static str;
@@ -20,11 +21,13 @@ pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
         Policy::default()
     }
 
-    /// Does the work. It may run more than once, and twice at the same time after a lease has expired. So make the effects
-    /// conditional on the state of the record. An `Err` (also by `?`), a panic and a missed deadline lead to a retry.
+    /// Does the work. It may run more than once, and twice at the same time after a lease has expired. So make the
+    /// effects conditional on the state of the record. An `Err` (also by `?`), a panic and a missed deadline lead to a
+    /// retry.
     fn run(self, context: Self::Context, run: Run) -> impl Future<Output = Result<Outcome, Failure>> + Send;
 
-    /// Records that the job ends without success, before it becomes a dead letter or is cancelled. It is retried if it fails.
+    /// Records that the job ends without success, before it becomes a dead letter or is cancelled. It is retried if it
+    /// fails.
     fn on_discard(self, _context: Self::Context, _reason: String) -> impl Future<Output = Result<(), Failure>> + Send {
         async { Ok(()) }
     }

@@ -2,9 +2,10 @@
 //!
 //! ## Modules
 //!
-//! Start with [`job`], [`enqueue`](mod@enqueue) and [`worker`]. The SQL is in `store`. Below `worker`: `poller` decides when to poll
-//! for due jobs, `claim` claims them, `engine` passes them through apalis, `runner` runs one of them, `acknowledge` writes results,
-//! `heartbeat` renews the lease and rescues the jobs of dead workers, `watchdog` ends a blocked process.
+//! Start with [`job`], [`enqueue`](mod@enqueue) and [`worker`]. The SQL is in `store`. Below `worker`: `poller` decides
+//! when to poll for due jobs, `claim` claims them, `engine` passes them through apalis, `runner` runs one of them,
+//! `acknowledge` writes results, `heartbeat` renews the lease and rescues the jobs of dead workers, `watchdog` ends a
+//! blocked process.
 
 mod acknowledge;
 pub mod batch;
@@ -55,8 +56,8 @@ pub async fn due_in(pool: &sqlx::PgPool, id: JobId) -> Result<Option<f64>, Error
     Ok(store::lookup::due_in(repeatable(pool), &id.to_string()).await?)
 }
 
-/// Returns the ids of up to `limit` jobs of a queue that wait or run. An id of another program that is no ULID is returned as the
-/// nil id, so that the job is still counted.
+/// Returns the ids of up to `limit` jobs of a queue that wait or run. An id of another program that is no ULID is
+/// returned as the nil id, so that the job is still counted.
 ///
 /// # Errors
 /// [`Error::Unavailable`] when the database is unreachable.

@@ -39,7 +39,8 @@ impl JobKinds {
     }
 }
 
-/// The hooks of a job kind, without its type. A payload that cannot be decoded has no record, so nothing is done for it.
+/// The hooks of a job kind, without its type. A payload that cannot be decoded has no record, so nothing is done for
+/// it.
 trait OperatorHooks: Send + Sync {
     fn on_discard(&self, payload: &[u8]) -> BoxFuture<'static, Result<(), Failure>>;
     fn on_replay<'a>(&self, payload: &[u8], tx: &'a mut Tx) -> BoxFuture<'a, Result<(), Error>>;
@@ -79,8 +80,8 @@ impl Operator {
         Self { pool: pool.clone(), queue: queue.clone(), kinds: Arc::new(kinds) }
     }
 
-    /// Lists every queue that has jobs, workers or a pause. Its cost has a bound: it reads a few index ranges of at most
-    /// [`COUNTED`] entries per queue, and the newest [`COUNTED`] jobs.
+    /// Lists every queue that has jobs, workers or a pause. Its cost has a bound: it reads a few index ranges of at
+    /// most [`COUNTED`] entries per queue, and the newest [`COUNTED`] jobs.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the database is unreachable.
@@ -151,8 +152,8 @@ impl Operator {
     /// Cancels a job: a waiting one at once, a running one at its next await. [`Job::on_discard`] changes its record.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when the database is unreachable or `on_discard` fails; [`Error::Internal`] for an unknown state.
-    /// Then nothing has changed.
+    /// [`Error::Unavailable`] when the database is unreachable or `on_discard` fails; [`Error::Internal`] for an
+    /// unknown state. Then nothing has changed.
     pub async fn cancel(&self, id: &str) -> Result<Cancelled, Error> {
         let mut tx = self.queue.begin().await?;
         let Some(job) = sql::lock(&mut tx, id).await? else { return Ok(Cancelled::NotFound) };
@@ -179,8 +180,8 @@ impl Operator {
     /// Makes a dead or cancelled job wait again, and restores its record in the same transaction.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when the database is unreachable, or the error of [`Replayable::on_replay`]. Then nothing has
-    /// changed.
+    /// [`Error::Unavailable`] when the database is unreachable, or the error of [`Replayable::on_replay`]. Then nothing
+    /// has changed.
     pub async fn replay(&self, id: &str) -> Result<Replayed, Error> {
         let mut tx = self.queue.begin().await?;
         let Some(job) = sql::lock(&mut tx, id).await? else { return Ok(Replayed::NotFound) };
@@ -200,8 +201,8 @@ impl Operator {
         Ok(Replayed::Replayed)
     }
 
-    /// Lists the dead letters of a queue whose last error contains this text. A bulk replay replays exactly these. Cancelled
-    /// jobs are not among them.
+    /// Lists the dead letters of a queue whose last error contains this text. A bulk replay replays exactly these.
+    /// Cancelled jobs are not among them.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the database is unreachable.

@@ -39,8 +39,8 @@ const QUIET_INTERVAL: Duration = Duration::from_secs(2);
 pub struct WakeSignal {
     /// Notified when the queue may have due jobs.
     pub wake: Notify,
-    /// Whether the claimer waits for it. A busy claimer is about to claim and finds due jobs itself, so its queue is not
-    /// polled: next to a busy claimer, polls took 14 % of the database's time.
+    /// Whether the claimer waits for it. A busy claimer is about to claim and finds due jobs itself, so its queue is
+    /// not polled: next to a busy claimer, polls took 14 % of the database's time.
     is_idle: AtomicBool,
     /// A poll was skipped because the claimer was busy.
     poll_skipped: AtomicBool,
@@ -57,8 +57,8 @@ impl WakeSignal {
         self.is_idle.store(false, SeqCst);
     }
 
-    /// Whether the claimer is idle. If not, it requests the skipped poll before it next waits; `SeqCst` guarantees that at
-    /// least one side sees the other's flag.
+    /// Whether the claimer is idle. If not, it requests the skipped poll before it next waits; `SeqCst` guarantees that
+    /// at least one side sees the other's flag.
     fn needs_poll(&self) -> bool {
         self.poll_skipped.store(true, SeqCst);
         let is_idle = self.is_idle.load(SeqCst);

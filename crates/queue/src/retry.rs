@@ -1,7 +1,7 @@
 //! The backoff between attempts: exponential, with full jitter.
 //!
-//! This file alone uses the crate `backoff`. Full jitter draws uniformly from zero to the exponential value, which spreads
-//! retries best: Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+//! This file alone uses the crate `backoff`. Full jitter draws uniformly from zero to the exponential value, which
+//! spreads retries best: Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 
 use std::time::Duration;
 

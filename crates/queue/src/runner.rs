@@ -28,13 +28,13 @@ use super::{
 };
 use runtime::telemetry::traces;
 
-/// A job is quarantined after this many consecutive crashes: it becomes a dead letter with the evidence instead of running
-/// again, because it is likely to kill the next worker and every job in it.
+/// A job is quarantined after this many consecutive crashes: it becomes a dead letter with the evidence instead of
+/// running again, because it is likely to kill the next worker and every job in it.
 ///
-/// One crash proves nothing. A worker that cannot reach the database for longer than its lease, or is killed, leaves a crash
-/// on every job it held. Such an incident affects a job at most once, and only while it runs. A harmless job would need
-/// three of them within its seconds or minutes of running. A job that kills its worker needs three runs, at most three
-/// leases apart.
+/// One crash proves nothing. A worker that cannot reach the database for longer than its lease, or is killed, leaves a
+/// crash on every job it held. Such an incident affects a job at most once, and only while it runs. A harmless job
+/// would need three of them within its seconds or minutes of running. A job that kills its worker needs three runs, at
+/// most three leases apart.
 const MAX_CRASHES: i32 = 3;
 
 /// What all runs of one job kind share.

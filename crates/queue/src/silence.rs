@@ -1,6 +1,7 @@
 //! Detects expired leases of other workers by this process's monotonic clock.
 //!
-//! The database's clock may step, so it does not take part. A process that has just started or reconnected has observed no lease yet.
+//! The database's clock may step, so it does not take part. A process that has just started or reconnected has observed
+//! no lease yet.
 
 use std::{
     collections::HashMap,
@@ -44,8 +45,9 @@ impl Observer {
         self.last_check = None;
     }
 
-    /// Records the workers that one check returned. `sent` and `received` are the times of the check and of its response.
-    /// Observation restarts after too long a gap: what stopped this process may have stopped the heartbeats of others too.
+    /// Records the workers that one check returned. `sent` and `received` are the times of the check and of its
+    /// response. Observation restarts after too long a gap: what stopped this process may have stopped the heartbeats
+    /// of others too.
     pub fn record(&mut self, workers: Vec<WorkerLease>, sent: Instant, received: Instant) {
         // Checks are at most one heartbeat apart, which is at most half of the lease.
         if self.last_check.is_some_and(|last| sent.saturating_duration_since(last) > self.lease.mul_f64(0.75)) {

@@ -139,8 +139,8 @@ impl From<sql::JobRow> for JobStatus {
 pub struct JobPage {
     /// Newest first.
     pub jobs: Vec<JobStatus>,
-    /// The oldest id that was searched for finished jobs, and for waiting jobs beyond the first 10,000 of a queue. `None` if
-    /// all jobs were searched.
+    /// The oldest id that was searched for finished jobs, and for waiting jobs beyond the first 10,000 of a queue.
+    /// `None` if all jobs were searched.
     pub searched_to: Option<String>,
 }
 

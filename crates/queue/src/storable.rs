@@ -1,6 +1,7 @@
 //! Values that PostgreSQL can store: texts, keys and delays from handlers, decoders and requests; and times of rows.
 //!
-//! PostgreSQL refuses the whole statement for one bad value, and with it the results of all other runs in the statement.
+//! PostgreSQL refuses the whole statement for one bad value, and with it the results of all other runs in the
+//! statement.
 
 use std::{fmt, time::Duration};
 
@@ -72,8 +73,8 @@ pub fn storable_time(time: OffsetDateTime) -> OffsetDateTime {
     time.clamp(FIRST, LAST)
 }
 
-/// A time of a row. Other programs may write `infinity` or the year 20000, on which the crate `time` makes sqlx panic. They
-/// are read as the nearest time that can be displayed.
+/// A time of a row. Other programs may write `infinity` or the year 20000, on which the crate `time` makes sqlx panic.
+/// They are read as the nearest time that can be displayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadTime(OffsetDateTime);
 

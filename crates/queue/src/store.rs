@@ -56,8 +56,8 @@ impl NewRows {
     }
 }
 
-/// The INSERT of jobs, with a clause for jobs whose key is taken. A key of the metadata without a value is left out: that saves
-/// 19 bytes for a job with only a correlation id, and 50,000 rows take 15 ms instead of 24.
+/// The INSERT of jobs, with a clause for jobs whose key is taken. A key of the metadata without a value is left out:
+/// that saves 19 bytes for a job with only a correlation id, and 50,000 rows take 15 ms instead of 24.
 macro_rules! insert {
     ($new:expr, $taken:tt) => {
         sqlx::query!(
@@ -91,9 +91,9 @@ pub async fn insert(connection: &mut PgConnection, jobs: &[&NewJob]) -> Result<(
     Ok(())
 }
 
-/// Inserts the jobs whose key is free, and returns their ids. It waits for an open transaction that is taking the same key,
-/// so all transactions must take their keys in the same order. It is separate from [`insert`], because the conflict check
-/// would slow down jobs without a key.
+/// Inserts the jobs whose key is free, and returns their ids. It waits for an open transaction that is taking the same
+/// key, so all transactions must take their keys in the same order. It is separate from [`insert`], because the
+/// conflict check would slow down jobs without a key.
 pub async fn insert_unique(connection: &mut PgConnection, jobs: &[&NewJob]) -> Result<Vec<String>> {
     let new = NewRows::of(jobs);
     let inserted = insert!(
@@ -129,22 +129,22 @@ pub struct Claimed {
     pub traceparent: Option<String>,
 }
 
-/// Claims up to `limit` due jobs of a queue: highest priority first, then by due time. Claims none while the queue is paused,
-/// which is checked once per claim.
+/// Claims up to `limit` due jobs of a queue: highest priority first, then by due time. Claims none while the queue is
+/// paused, which is checked once per claim.
 ///
-/// The lease is no condition here. The worker checks it by its own monotonic clock before it claims, and `last_seen` comes
-/// from the database's clock, which may step. If a silent worker claims jobs, the next rescue takes them, unless the worker
-/// renews its lease.
+/// The lease is no condition here. The worker checks it by its own monotonic clock before it claims, and `last_seen`
+/// comes from the database's clock, which may step. If a silent worker claims jobs, the next rescue takes them, unless
+/// the worker renews its lease.
 ///
-/// An odd row of another program must not fail the claim of all others. So a token that cannot grow restarts at 1, and a due
-/// time is limited before it is subtracted.
+/// An odd row of another program must not fail the claim of all others. So a token that cannot grow restarts at 1, and
+/// a due time is limited before it is subtracted.
 ///
-/// The three priorities are read one by one, so that each is a range of `jobs_ready` in index order. One ordered scan over
-/// all priorities would read every job that is not yet due before it finds that none is due.
+/// The three priorities are read one by one, so that each is a range of `jobs_ready` in index order. One ordered scan
+/// over all priorities would read every job that is not yet due before it finds that none is due.
 ///
-/// Rows are updated by their `ctid`. This is safe because the same statement locks them, and it saves 500 look-ups in the
-/// primary key (11.0 → 8.6 us per job). A row that another transaction has just changed is not visible to this statement and
-/// is left to the next claim.
+/// Rows are updated by their `ctid`. This is safe because the same statement locks them, and it saves 500 look-ups in
+/// the primary key (11.0 → 8.6 us per job). A row that another transaction has just changed is not visible to this
+/// statement and is left to the next claim.
 pub async fn claim(pool: &PgPool, worker: &str, queue: &str, limit: i64) -> Result<Vec<Claimed>> {
     sqlx::query_as!(
         Claimed,
@@ -184,8 +184,8 @@ pub struct DueCheck {
     pub next: Option<f64>,
 }
 
-/// Checks these queues: whether a job is due, and when the next one will be, at most a day from now. Both are the ends of a
-/// range in `jobs_ready`.
+/// Checks these queues: whether a job is due, and when the next one will be, at most a day from now. Both are the ends
+/// of a range in `jobs_ready`.
 pub async fn check_due(pool: &PgPool, queues: &[String]) -> Result<Vec<DueCheck>> {
     sqlx::query_as!(
         DueCheck,
@@ -210,8 +210,8 @@ pub async fn check_due(pool: &PgPool, queues: &[String]) -> Result<Vec<DueCheck>
     .await
 }
 
-/// Makes running jobs of a worker's queue Pending again if the worker does not know them. Jobs that another session has locked
-/// are skipped. Returns the number of jobs. They are due at once, even if the database's clock has gone back.
+/// Makes running jobs of a worker's queue Pending again if the worker does not know them. Jobs that another session has
+/// locked are skipped. Returns the number of jobs. They are due at once, even if the database's clock has gone back.
 pub async fn give_back_lost_claims(pool: &PgPool, worker: &str, queue: &str, known: &[String]) -> Result<u64> {
     let done = sqlx::query!(
         "UPDATE apalis.jobs SET status = 'Pending', run_at = least(run_at, now())
@@ -239,12 +239,13 @@ pub struct Step {
 /// The key of the cleaner's advisory lock, held for one statement. Any number works.
 const CLEANER_LOCK: i64 = 0x006d_696c_6c72_6163;
 
-/// Deletes the expired jobs among the next `size` ids after `after` and before `before`; `None` while another process deletes.
+/// Deletes the expired jobs among the next `size` ids after `after` and before `before`; `None` while another process
+/// deletes.
 ///
-/// It reads a range of the primary key and needs no other index: ids are ULIDs, so old jobs come first. A batch of 2,000 took
-/// 3 ms when all were deleted, and 1 to 4 ms when none was; one of 10,000 took 15 ms. 1,000,000 finished jobs were deleted in
-/// 14 s, mostly pauses, and no job started more than 57 ms late meanwhile. 1,000,000 jobs that wait for a later time cost
-/// each pass about 1 s of reading.
+/// It reads a range of the primary key and needs no other index: ids are ULIDs, so old jobs come first. A batch of
+/// 2,000 took 3 ms when all were deleted, and 1 to 4 ms when none was; one of 10,000 took 15 ms. 1,000,000 finished
+/// jobs were deleted in 14 s, mostly pauses, and no job started more than 57 ms late meanwhile. 1,000,000 jobs that
+/// wait for a later time cost each pass about 1 s of reading.
 pub async fn delete_expired(
     pool: &PgPool,
     after: &str,

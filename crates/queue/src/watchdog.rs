@@ -1,9 +1,10 @@
-//! A watchdog thread: keeps timers and sockets alive while jobs block threads of the runtime, and ends a blocked process.
+//! A watchdog thread: keeps timers and sockets alive while jobs block threads of the runtime, and ends a blocked
+//! process.
 //!
-//! In tokio one thread at a time drives timers and sockets. It passes that role on when it next becomes idle. A job that
-//! blocks this thread stops the timers and sockets of the whole process, even if all other threads are idle. Then no job is
-//! claimed and no result is written, but the lease never expires, because the heartbeat has its own thread. A task spawned
-//! from outside wakes another thread, which takes over.
+//! In tokio one thread at a time drives timers and sockets. It passes that role on when it next becomes idle. A job
+//! that blocks this thread stops the timers and sockets of the whole process, even if all other threads are idle. Then
+//! no job is claimed and no result is written, but the lease never expires, because the heartbeat has its own thread. A
+//! task spawned from outside wakes another thread, which takes over.
 
 use std::{
     io,
@@ -18,8 +19,8 @@ const EVERY: Duration = Duration::from_millis(50);
 
 /// Starts the watchdog of this runtime. It runs until the returned sender is dropped.
 ///
-/// When all threads have been blocked for `limit`, longer than any job may run, no deadline can be enforced any more. The
-/// jobs would never end, so the watchdog aborts the process, and they run elsewhere after the lease.
+/// When all threads have been blocked for `limit`, longer than any job may run, no deadline can be enforced any more.
+/// The jobs would never end, so the watchdog aborts the process, and they run elsewhere after the lease.
 ///
 /// # Errors
 /// When the thread cannot be started.

@@ -34,7 +34,8 @@ use runtime::{
     shutdown::Shutdown,
 };
 
-/// Sessions for claims, polls and results. Each queue or task uses one at a time, and none is held while a handler runs.
+/// Sessions for claims, polls and results. Each queue or task uses one at a time, and none is held while a handler
+/// runs.
 const SESSIONS: u32 = 6;
 /// How long the last results may take to reach the database after the grace period. It keeps the whole stop below 30 s.
 const LAST_WRITES: Duration = Duration::from_secs(3);
@@ -155,8 +156,8 @@ impl Worker {
     }
 }
 
-/// Creates a worker's name: the end of the host name, the process id, and 40 random bits for this start. It is written into
-/// every claimed job, so it is short: 20 characters less save 95 bytes of WAL and 0.6 us per job.
+/// Creates a worker's name: the end of the host name, the process id, and 40 random bits for this start. It is written
+/// into every claimed job, so it is short: 20 characters less save 95 bytes of WAL and 0.6 us per job.
 fn name() -> String {
     const HOST: usize = 24;
     let host = nix::unistd::gethostname().map_or_else(|_| "host".into(), |name| name.to_string_lossy().into_owned());
@@ -246,8 +247,8 @@ async fn run(
     failed.map_or(Ok(()), Err)
 }
 
-/// Waits for the engines of all queues. If one ends before the stop, all are stopped and the error is returned: a partly
-/// running worker would keep jobs that it cannot finish. A supervisor restarts the process.
+/// Waits for the engines of all queues. If one ends before the stop, all are stopped and the error is returned: a
+/// partly running worker would keep jobs that it cannot finish. A supervisor restarts the process.
 async fn join_engines<E: Display + 'static>(
     mut engines: JoinSet<Result<(), E>>,
     stop: &CancellationToken,

@@ -89,8 +89,8 @@ fn keys(results: &[&RunResult]) -> (Vec<String>, Vec<i32>) {
     results.iter().map(|result| (result.id.clone(), result.token)).unzip()
 }
 
-/// Whether the database refuses a value or a row, and would do so again: data exceptions, constraint violations, values too
-/// large for an index page, and exceptions of triggers.
+/// Whether the database refuses a value or a row, and would do so again: data exceptions, constraint violations, values
+/// too large for an index page, and exceptions of triggers.
 pub fn is_refusal(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     code.is_some_and(|code| matches!(code.get(..2), Some("22" | "23" | "44" | "54")) || code == "P0001")

@@ -64,8 +64,8 @@ impl CatchUp {
         found.ok_or_else(|| "must be skip, latest or all, such as latest".into())
     }
 
-    /// Plans the nominal times after `last` and not after `now`. Those no older than `late` are on time and fire under every
-    /// policy. So a worker that was busy, restarted, or briefly without a database has missed nothing.
+    /// Plans the nominal times after `last` and not after `now`. Those no older than `late` are on time and fire under
+    /// every policy. So a worker that was busy, restarted, or briefly without a database has missed nothing.
     pub fn plan(self, cron: &Cron, last: OffsetDateTime, now: OffsetDateTime, late: Duration) -> Vec<Fire> {
         let mut missed = cron.between(last, now, MAX_COUNTED);
         let on_time = missed.split_off(missed.partition_point(|time| *time < now - late));

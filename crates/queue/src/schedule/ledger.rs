@@ -17,12 +17,12 @@ use runtime::{db::with_time_limit, error::Error};
 const MAX_FIRES: usize = 50;
 
 impl Schedules {
-    /// Fires what is due by the database's clock, so that a worker with a wrong clock neither doubles nor loses a fire. Returns
-    /// that clock, and whether anything was due. Nominal times older than `late` count as missed.
+    /// Fires what is due by the database's clock, so that a worker with a wrong clock neither doubles nor loses a fire.
+    /// Returns that clock, and whether anything was due. Nominal times older than `late` count as missed.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when the database is unreachable, [`Error::Internal`] when the schedule is not registered. A fire
-    /// that was not committed is due again.
+    /// [`Error::Unavailable`] when the database is unreachable, [`Error::Internal`] when the schedule is not
+    /// registered. A fire that was not committed is due again.
     pub async fn fire_due(&self, schedule: &Schedule, late: Duration) -> Result<(OffsetDateTime, bool), Error> {
         let mut was_due = false;
         loop {
@@ -61,8 +61,8 @@ impl Schedules {
         Ok(())
     }
 
-    /// Fires now, in addition to the fires of the cron expression. Returns the number of jobs; `None` if there is no such
-    /// schedule.
+    /// Fires now, in addition to the fires of the cron expression. Returns the number of jobs; `None` if there is no
+    /// such schedule.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the database is unreachable.

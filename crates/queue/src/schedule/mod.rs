@@ -1,10 +1,10 @@
 //! Schedules: jobs at fixed times. Any number of workers fire each nominal time once, and missed fires are made up.
 //!
-//! A *fire* is a row of the ledger, identified by its schedule and its nominal time, in one transaction with its jobs. Every
-//! worker fires what is due and not yet in the ledger: at each tick, at its start, and at a check every minute.
+//! A *fire* is a row of the ledger, identified by its schedule and its nominal time, in one transaction with its jobs.
+//! Every worker fires what is due and not yet in the ledger: at each tick, at its start, and at a check every minute.
 //!
-//! - A nominal time fires when the database's clock reaches it, regardless of the workers' clocks. When that clock goes back,
-//!   nominal times that have fired do not fire again, and the others do.
+//! - A nominal time fires when the database's clock reaches it, regardless of the workers' clocks. When that clock goes
+//!   back, nominal times that have fired do not fire again, and the others do.
 //! - Up to 90 s late a fire counts as on time, so a restart or a short outage of the database misses nothing.
 //! - Older nominal times were missed; [`CatchUp`] decides whether they fire.
 //! - A new schedule, or one with a new cron expression, has missed nothing.
@@ -71,7 +71,8 @@ pub struct Overview {
     pub catch_up: &'static str,
     /// Its latest fires, newest first.
     pub latest: Vec<Fired>,
-    /// The next fire by the database's clock. A nominal time that has fired is skipped, even if the clock has gone back since.
+    /// The next fire by the database's clock. A nominal time that has fired is skipped, even if the clock has gone back
+    /// since.
     #[serde(with = "time::serde::rfc3339::option")]
     pub next: Option<OffsetDateTime>,
 }

@@ -11,8 +11,8 @@ use runtime::pooler::{repeatable, within};
 #[derive(Debug, Clone, Copy)]
 pub struct ScheduleState {
     since: ReadTime,
-    /// The latest nominal time in the ledger that is not after now. A later one was fired before the clock went back: its row
-    /// prevents a second fire, and it decides nothing about the nominal times before it.
+    /// The latest nominal time in the ledger that is not after now. A later one was fired before the clock went back:
+    /// its row prevents a second fire, and it decides nothing about the nominal times before it.
     latest: Option<ReadTime>,
     now: ReadTime,
 }
@@ -46,8 +46,8 @@ pub struct Recorded {
     pub jobs: i32,
 }
 
-/// Registers a schedule with this process's cron expression and policy. With a new cron expression it restarts: nominal times
-/// before now are not missed. It also restarts if it was registered after now, before the clock went back.
+/// Registers a schedule with this process's cron expression and policy. With a new cron expression it restarts: nominal
+/// times before now are not missed. It also restarts if it was registered after now, before the clock went back.
 pub async fn register(pool: &PgPool, name: &str, cron: &str, catch_up: &str) -> sqlx::Result<()> {
     sqlx::query!(
         "INSERT INTO schedules (name, cron, catch_up) VALUES ($1, $2, $3)
@@ -79,8 +79,8 @@ pub async fn state(pool: &PgPool, name: &str) -> sqlx::Result<Option<ScheduleSta
     .await
 }
 
-/// Locks a schedule until the end of the transaction, so that only this transaction fires it. Returns its state; `None` if it is
-/// not registered.
+/// Locks a schedule until the end of the transaction, so that only this transaction fires it. Returns its state; `None`
+/// if it is not registered.
 pub async fn lock(tx: &mut PgConnection, name: &str) -> sqlx::Result<Option<ScheduleState>> {
     sqlx::query!("SELECT name FROM schedules WHERE name = $1 FOR UPDATE", name).fetch_optional(within(tx)).await?;
     // A separate statement, because the one that waits for the lock sees the ledger as it was before the wait.
@@ -128,8 +128,8 @@ pub async fn record_jobs(
     Ok(())
 }
 
-/// Deletes fires older than 90 days, except the latest one that is not after now: without it, all nominal times since would
-/// count as missed.
+/// Deletes fires older than 90 days, except the latest one that is not after now: without it, all nominal times since
+/// would count as missed.
 pub async fn delete_old_fires(tx: &mut PgConnection, name: &str) -> sqlx::Result<()> {
     sqlx::query!(
         "DELETE FROM schedule_fires WHERE schedule = $1 AND fired_at < now() - interval '90 days'
@@ -161,7 +161,8 @@ pub async fn fires(pool: &PgPool, name: Option<&str>, limit: i64) -> sqlx::Resul
     .await
 }
 
-/// Returns the database's clock, and the later nominal times that have fired already, because the clock has gone back since.
+/// Returns the database's clock, and the later nominal times that have fired already, because the clock has gone back
+/// since.
 pub async fn fired_ahead(pool: &PgPool, name: &str) -> sqlx::Result<(OffsetDateTime, Vec<OffsetDateTime>)> {
     let row = sqlx::query!(
         r#"SELECT clock_timestamp() AS "now!: ReadTime",

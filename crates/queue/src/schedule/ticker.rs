@@ -13,7 +13,8 @@ use super::{LAG, Schedule, Schedules};
 /// The intervals of the ticker, and the limit for late fires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
-    /// Between two checks without a tick. They find what a suspended worker, or one with a wrong clock, did not tick for.
+    /// Between two checks without a tick. They find what a suspended worker, or one with a wrong clock, did not tick
+    /// for.
     pub check: Duration,
     /// After a failed check.
     pub retry: Duration,
@@ -36,7 +37,7 @@ impl Schedules {
             Ok(scheduler) => Some(scheduler),
             // The checks still fire everything, but later.
             Err(error) => {
-                tracing::error!(%error, check = ?timing.check, "the scheduler failed; schedules are only checked regularly");
+                tracing::error!(%error, check = ?timing.check, "no ticks; schedules are only checked regularly");
                 None
             }
         };

@@ -23,13 +23,14 @@ pub struct Measured {
 
 /// Measures these queues. Each is in the result, in any order.
 ///
-/// Every count is a range of a partial index that ends after `limit` entries: three for waiting jobs, one per priority, and one
-/// for dead letters; running jobs are always few. Each order is that of its index, which keeps the plan there when the
-/// statistics are old. Four queues of 1,000,000 jobs, of them 600,000 waiting, 20,000 dead and 400 running, with a `limit` of
-/// 10,000: 1,193 pages and 16 to 21 ms, with the same plan without statistics. Empty tables take 0.4 ms.
+/// Every count is a range of a partial index that ends after `limit` entries: three for waiting jobs, one per priority,
+/// and one for dead letters; running jobs are always few. Each order is that of its index, which keeps the plan there
+/// when the statistics are old. Four queues of 1,000,000 jobs, of them 600,000 waiting, 20,000 dead and 400 running,
+/// with a `limit` of 10,000: 1,193 pages and 16 to 21 ms, with the same plan without statistics. Empty tables take 0.4
+/// ms.
 ///
-/// A worker is live if its last heartbeat is less than its lease before or after now. After a step of the database's clock this
-/// may be wrong for one heartbeat. Times and leases are compared as numbers, because they can be infinite.
+/// A worker is live if its last heartbeat is less than its lease before or after now. After a step of the database's
+/// clock this may be wrong for one heartbeat. Times and leases are compared as numbers, because they can be infinite.
 pub async fn measure(pool: &PgPool, queues: &[String], limit: i64) -> Result<Vec<Measured>> {
     sqlx::query_as!(
         Measured,

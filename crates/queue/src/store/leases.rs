@@ -1,7 +1,7 @@
 //! The SQL of leases: heartbeats, the check of other workers, and the rescue.
 //!
-//! No statement here compares two readings of the database's clock, because it may step. A rescuer only reads whether a row has
-//! changed. It measures the time since then by its own monotonic clock.
+//! No statement here compares two readings of the database's clock, because it may step. A rescuer only reads whether a
+//! row has changed. It measures the time since then by its own monotonic clock.
 
 use std::time::Duration;
 
@@ -43,8 +43,8 @@ pub struct WorkerLease {
     pub lease: Option<f64>,
 }
 
-/// Returns the leases of all other workers. The version is the row's `xmin`, the number of the transaction that last wrote it.
-/// It changes with the heartbeats of every release, and involves no clock.
+/// Returns the leases of all other workers. The version is the row's `xmin`, the number of the transaction that last
+/// wrote it. It changes with the heartbeats of every release, and involves no clock.
 pub async fn workers(connection: impl PgExecutor<'_>, own: &str) -> Result<Vec<WorkerLease>> {
     sqlx::query_as!(
         WorkerLease,
@@ -56,8 +56,8 @@ pub async fn workers(connection: impl PgExecutor<'_>, own: &str) -> Result<Vec<W
     .await
 }
 
-/// Returns workers that hold running jobs but have no row. Each worker that holds jobs costs one index look-up, however many
-/// jobs it holds. A running job without a worker's name gets one, so that it is found too.
+/// Returns workers that hold running jobs but have no row. Each worker that holds jobs costs one index look-up, however
+/// many jobs it holds. A running job without a worker's name gets one, so that it is found too.
 pub async fn workers_without_row(connection: impl PgExecutor<'_>, own: &str) -> Result<Vec<WorkerLease>> {
     sqlx::query_as!(
         WorkerLease,
@@ -81,20 +81,20 @@ pub async fn workers_without_row(connection: impl PgExecutor<'_>, own: &str) -> 
     .await
 }
 
-/// Rescues the running jobs of silent workers, and returns the queue of each job. A worker that has renewed its lease since the
-/// check has another version, and keeps its jobs.
+/// Rescues the running jobs of silent workers, and returns the queue of each job. A worker that has renewed its lease
+/// since the check has another version, and keeps its jobs.
 ///
-/// Silent workers are few, and `jobs_running` finds their jobs, so this costs nothing in normal operation. The worker rows stay:
-/// a claim that was under way when the lease expired is found by a later rescue. Each crash is recorded in the job's errors
-/// with the name of the worker, so that an operator can find the last log lines of that worker.
+/// Silent workers are few, and `jobs_running` finds their jobs, so this costs nothing in normal operation. The worker
+/// rows stay: a claim that was under way when the lease expired is found by a later rescue. Each crash is recorded in
+/// the job's errors with the name of the worker, so that an operator can find the last log lines of that worker.
 ///
-/// A job is due at once, even if the database's clock has gone back. From its second crash on it is due at a random time within
-/// the next 2.5 s. Otherwise the jobs that were held together with a job that kills its worker would be held together with it
-/// again, and all would be quarantined. With a lease of 15 s and a check every 2 s, it still runs elsewhere within 20 s.
+/// A job is due at once, even if the database's clock has gone back. From its second crash on it is due at a random
+/// time within the next 2.5 s. Otherwise the jobs that were held together with a job that kills its worker would be
+/// held together with it again, and all would be quarantined. With a lease of 15 s and a check every 2 s, it still runs
+/// elsewhere within 20 s.
 pub async fn rescue(connection: impl PgExecutor<'_>, silent: &[WorkerLease]) -> Result<Vec<String>> {
     let workers: Vec<String> = silent.iter().map(|lease| lease.worker.clone()).collect();
     let versions: Vec<Option<String>> = silent.iter().map(|lease| lease.version.clone()).collect();
-    let versions: Vec<Option<String>> = silent.iter().map(|holder| holder.version.clone()).collect();
     sqlx::query_scalar!(
         "UPDATE apalis.jobs AS job
          SET status = 'Pending', crashes = least(greatest(crashes, 0), 2147483646) + 1,

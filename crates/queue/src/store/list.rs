@@ -1,8 +1,8 @@
 //! The SQL that lists jobs and shows one with all its details.
 //!
-//! Finished jobs have no index except the primary key, because another one would slow down every result. So a page is read from
-//! the newest [`WINDOW`] ids. Older jobs come from the indexes of the other states. Both reads have a bound, however many
-//! jobs there are.
+//! Finished jobs have no index except the primary key, because another one would slow down every result. So a page is
+//! read from the newest [`WINDOW`] ids. Older jobs come from the indexes of the other states. Both reads have a bound,
+//! however many jobs there are.
 
 use sqlx::{PgPool, Result, types::JsonValue};
 
@@ -48,8 +48,8 @@ pub struct Page<'a> {
     pub limit: i64,
 }
 
-/// Selects jobs from a subquery with the parameters of a [`Page`]: `$1` queue, `$2` before, `$3` error, `$4` limit. The text is
-/// made of literals, because the planner uses a partial index only for a literal condition.
+/// Selects jobs from a subquery with the parameters of a [`Page`]: `$1` queue, `$2` before, `$3` error, `$4` limit. The
+/// text is made of literals, because the planner uses a partial index only for a literal condition.
 macro_rules! page {
     ([$($from:tt)+], $page:expr, $pool:expr $(, $more:expr)*) => {
         sqlx::query_as!(
@@ -108,8 +108,8 @@ pub async fn running(pool: &PgPool, page: &Page<'_>) -> Result<Vec<JobRow>> {
     )
 }
 
-/// Lists waiting jobs before the id of the page, newest first. Of each queue it reads the first [`SOONEST`] by priority, from
-/// the lowest, and then by due time.
+/// Lists waiting jobs before the id of the page, newest first. Of each queue it reads the first [`SOONEST`] by
+/// priority, from the lowest, and then by due time.
 pub async fn waiting(pool: &PgPool, page: &Page<'_>) -> Result<Vec<JobRow>> {
     page!(
         ["(WITH RECURSIVE kind AS (
@@ -185,8 +185,8 @@ pub struct Details {
     pub cancelling: bool,
 }
 
-/// Reads all details of one job. A worker is live if its last heartbeat is less than its lease before or after now. After a step
-/// of the database's clock this may be wrong for one heartbeat.
+/// Reads all details of one job. A worker is live if its last heartbeat is less than its lease before or after now.
+/// After a step of the database's clock this may be wrong for one heartbeat.
 pub async fn show(pool: &PgPool, id: &str) -> Result<Option<(JobRow, Details)>> {
     let row = sqlx::query_as!(
         JobRow,

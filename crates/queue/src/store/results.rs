@@ -76,8 +76,8 @@ pub enum Next<'a> {
     Cancelled { error: &'a StorableText },
 }
 
-/// Runs that are not done, column by column. [`Unfinished::push`] is the only way to add one, so that every value can be
-/// stored by PostgreSQL.
+/// Runs that are not done, column by column. [`Unfinished::push`] is the only way to add one, so that every value can
+/// be stored by PostgreSQL.
 #[derive(Debug, Default)]
 pub struct Unfinished {
     ids: Vec<String>,
