@@ -176,8 +176,8 @@ impl NewJob {
     }
 }
 
-/// Adds jobs to a transaction in one statement. Returns the ids of the added jobs: all except [unique](NewJob::unique)
-/// ones whose key is taken. These are skipped, and the transaction goes on.
+/// Adds jobs to a transaction, in at most two statements. Returns the ids of the added jobs: all except
+/// [unique](NewJob::unique) ones whose key is taken. These are skipped, and the transaction goes on.
 ///
 /// It waits while another open transaction is taking the same key. To avoid deadlocks, all transactions must therefore
 /// make several such calls in the same order.

@@ -1,4 +1,4 @@
-//! The SQL of the queue's tables. Each function here runs one statement.
+//! The SQL of the queue's tables: one function for each operation.
 
 pub mod gauges;
 pub mod leases;
@@ -92,7 +92,7 @@ pub async fn insert(connection: &mut PgConnection, jobs: &[&NewJob]) -> Result<(
 }
 
 /// Inserts the jobs whose key is free, and returns their ids. It waits for an open transaction that is taking the same
-/// key, so all transactions must take their keys in the same order. It is separate from [`insert`], because the
+/// key, so all transactions must take their keys in the same order. It is separate from `insert`, because the
 /// conflict check would slow down jobs without a key.
 pub async fn insert_unique(connection: &mut PgConnection, jobs: &[&NewJob]) -> Result<Vec<String>> {
     let new = NewRows::of(jobs);

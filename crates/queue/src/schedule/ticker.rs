@@ -37,7 +37,7 @@ impl Schedules {
             Ok(scheduler) => Some(scheduler),
             // The checks still fire everything, but later.
             Err(error) => {
-                tracing::error!(%error, check = ?timing.check, "no ticks; schedules are only checked regularly");
+                tracing::error!(%error, check = ?timing.check, "no ticks: schedules are checked at intervals only");
                 None
             }
         };
