@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fire_on_time_stands_for_those_before_it() {
+    fn a_fire_on_time_replaces_earlier_missed_ones() {
         let now = datetime!(2026-11-21 13:00:20 UTC);
         for policy in [CatchUp::Skip, CatchUp::Latest] {
             assert_eq!(plan(policy, "0 0 * * * *", now), one("13:00:00.0", FireKind::OnTime, 2));
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn making_up_has_an_end() {
+    fn made_up_fires_are_limited() {
         let now = datetime!(2026-11-21 11:00 UTC);
         let all = plan(CatchUp::All, "* * * * * *", now);
         // The latest 91 are on time, the 1,000 before them are made up, and the rest is counted.

@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_between_is_complete_and_bounded() {
+    fn nominal_times_between_are_complete_and_limited() {
         let even = cron("*/2 * * * * *");
         let (from, to) = (datetime!(2026-11-21 23:59:54 UTC), datetime!(2026-11-22 0:00:02.5 UTC));
         let seconds: Vec<u8> = even.between(from, to, 100).iter().map(|time| time.second()).collect();
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_would_be_right() {
+    fn errors_contain_a_valid_expression() {
         for wrong in ["", "15 0 * * *", "0 60 0 * * *", "@every 5m", "0 15 0 * * * * *", "x", "0 0 0 30 2 *"] {
             let problem = Cron::parse(wrong).expect_err(wrong);
             assert!(problem.contains("such as 0 15 0 * * *"), "{wrong}: {problem}");
