@@ -51,7 +51,7 @@ async fn a_cancelled_transaction_fails_and_a_replayed_one_is_processed() {
     let listed = run_json(&database, &["jobs", "list", "--queue", "process_transaction", "--state", "waiting"]).await;
     assert_eq!(listed.as_array().unwrap().len(), 2, "{listed}");
     assert_eq!((&listed[0]["id"], &listed[0]["state"]), (&Value::from("second"), &Value::from("waiting")));
-    assert_eq!(run_json(&database, &["jobs", "show", &first]).await["why"], "no living worker runs its queue");
+    assert_eq!(run_json(&database, &["jobs", "show", &first]).await["why"], "no live worker runs its queue");
 
     let cancelled = run_json(&database, &["jobs", "cancel", &first, &second]).await;
     assert_eq!(cancelled[1]["result"], "cancelled");

@@ -114,7 +114,7 @@ fn timing(vars: &mut EnvReader) -> Timing {
 /// tables.
 fn retention(vars: &mut EnvReader) -> Retention {
     const HOUR: u64 = 3600;
-    let shipped = Retention::SHIPPED;
+    let shipped = Retention::DEFAULT;
     let hours = vars.number("QUEUE_KEEP_DONE_HOURS", shipped.done.as_secs() / HOUR, 1..=24 * 3650);
     let days = vars.number("QUEUE_KEEP_DEAD_DAYS", shipped.dead.as_secs() / (24 * HOUR), 1..=3650);
     Retention { done: Duration::from_secs(hours * HOUR), dead: Duration::from_secs(days * 24 * HOUR), ..shipped }

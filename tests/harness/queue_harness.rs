@@ -25,7 +25,7 @@ pub const FAST: Timing = Timing {
     lease: Duration::from_secs(20),
     rescue: Duration::from_millis(100),
     poll: Duration::from_millis(50),
-    retention: Retention::SHIPPED,
+    retention: Retention::DEFAULT,
 };
 
 /// For tests in which a lease expires.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use queue::{JobId, NewJob, Origin, Policy, Tx, enqueue, hold_waiting};
+use queue::{JobId, NewJob, Origin, Policy, Tx, enqueue, lock_waiting_job};
 use tokio::task::JoinSet;
 
 use crate::harness::{
@@ -188,8 +188,8 @@ async fn a_held_job_starts_after_the_transaction() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
     harness.enqueue_as("held", &[Step::Done], |job| job.unique("k@1")).await;
     let mut tx = harness.queue.begin().await.unwrap();
-    assert!(!hold_waiting(&mut tx, "scripted", "j@", "jA").await.unwrap(), "another key");
-    assert!(hold_waiting(&mut tx, "scripted", "k@", "kA").await.unwrap());
+    assert!(!lock_waiting_job(&mut tx, "scripted", "j@", "jA").await.unwrap(), "another key");
+    assert!(lock_waiting_job(&mut tx, "scripted", "k@", "kA").await.unwrap());
     let running = harness.start_worker(&scripted, FAST);
     // Claims follow the due times. A claim of the later job has skipped the held one.
     harness.enqueue("later", &[Step::Done]).await;

@@ -205,7 +205,7 @@ async fn jobs_are_listed_by_queue_and_state_page_by_page() {
     assert_eq!(details.payload["name"], "dead");
     assert_eq!(details.errors[0]["error"], "rejected");
     let details = operator.show(&waiting).await.unwrap().unwrap();
-    assert_eq!((details.job.state, &*details.why), (State::Waiting, "no living worker runs its queue"));
+    assert_eq!((details.job.state, &*details.why), (State::Waiting, "no live worker runs its queue"));
     assert!(details.job.due_in_seconds > 3500.0);
     assert!(operator.show("unknown").await.unwrap().is_none());
 }
@@ -267,8 +267,8 @@ async fn the_reason_why_a_job_does_not_run_is_reported() {
         )
         .await;
     let why = async |id: &str| operator.show(id).await.unwrap().unwrap().why;
-    assert_eq!(why(&snoozed).await, "its last run put it off: the processor returned 503");
-    assert_eq!(why(&failed).await, "it failed 1 times, and waits for its next try");
+    assert_eq!(why(&snoozed).await, "its last run snoozed it: the processor returned 503");
+    assert_eq!(why(&failed).await, "it failed 1 times and waits for its next attempt");
     // Every claim fails in the database although every slot is free.
     harness
         .execute(

@@ -10,7 +10,8 @@ use super::{FireRow, RunningScheduler, SOON, ScheduleHarness, assert_each_second
 use crate::harness::eventually;
 
 /// Every fire counts as late, so that no test has to wait until a fire is late.
-const STRICT: Timing = Timing { look: Duration::from_secs(60), again: Duration::from_millis(50), late: Duration::ZERO };
+const STRICT: Timing =
+    Timing { check: Duration::from_secs(60), retry: Duration::from_millis(50), late: Duration::ZERO };
 
 /// The fires of an hourly schedule whose workers were all killed three hours ago.
 async fn fires_after_three_hours(policy: CatchUp) -> (OffsetDateTime, Vec<FireRow>) {
@@ -100,7 +101,7 @@ async fn a_new_schedule_and_a_new_expression_have_missed_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fire_that_could_not_be_enqueued_fires_later() {
     let harness = ScheduleHarness::new().await;
-    let timing = Timing { again: Duration::from_millis(50), ..Timing::default() };
+    let timing = Timing { retry: Duration::from_millis(50), ..Timing::default() };
     let schedulers = RunningScheduler::start(harness.schedules("* * * * * *", CatchUp::Latest), timing);
     harness.wait_for_fires(1).await;
     harness.work.fails.store(true, Ordering::Relaxed);

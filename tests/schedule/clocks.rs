@@ -9,7 +9,7 @@ use super::{RunningScheduler, SOON, ScheduleHarness};
 use crate::harness::{clock::SteppedServer, eventually};
 
 const OFTEN: Timing =
-    Timing { look: Duration::from_millis(200), again: Duration::from_millis(50), late: Duration::from_secs(90) };
+    Timing { check: Duration::from_millis(200), retry: Duration::from_millis(50), late: Duration::from_secs(90) };
 
 async fn database_time(harness: &ScheduleHarness) -> OffsetDateTime {
     harness.query_value("SELECT clock_timestamp()").await

@@ -136,7 +136,7 @@ async fn conflicts_are_deleted_after_their_retention() {
     let stop = CancellationToken::new();
     let transactions =
         Transactions::start(&pool, &Queue::start(pool.clone()), &Config::default(), stop.clone()).unwrap();
-    let often = Retention { every: Duration::from_millis(5), ..Retention::SHIPPED };
+    let often = Retention { every: Duration::from_millis(5), ..Retention::DEFAULT };
     let retaining = tokio::spawn(transactions.delete_expired_conflicts(often));
     eventually("the old conflicts are deleted", SOON, async || {
         system.count("SELECT count(*) FROM webhook_conflicts").await == 2

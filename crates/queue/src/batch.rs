@@ -1,6 +1,6 @@
-//! Concurrent calls share one statement: while one batch is being written the next one gathers.
+//! Batches concurrent calls into one statement: while one batch is being written, the next one fills.
 //!
-//! No timer: an idle caller goes at once, and a busy system fills its batches by being busy.
+//! There is no timer. An idle writer writes a call at once, and under load the batches grow by themselves.
 
 use std::{future::Future, panic::AssertUnwindSafe, sync::Arc};
 
@@ -16,10 +16,10 @@ use runtime::{
 struct Call<T, R> {
     item: T,
     caller: TraceContext,
-    answer: oneshot::Sender<Result<R, Error>>,
+    response: oneshot::Sender<Result<R, Error>>,
 }
 
-/// Where calls wait to be written together.
+/// A queue of calls that are written together. Clones share it.
 pub struct Batch<T, R>(mpsc::Sender<Call<T, R>>);
 
 impl<T, R> Clone for Batch<T, R> {
@@ -28,14 +28,14 @@ impl<T, R> Clone for Batch<T, R> {
     }
 }
 
-/// How much is gathered, and how much is written at once.
+/// How many calls wait, and how many are written at once.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Batches being written at the same time.
+    /// Batches that are written at the same time.
     pub writers: usize,
     /// Items in one batch.
     pub size: usize,
-    /// Items waiting; a call beyond them is refused at once, which is kinder than a long wait and a timeout.
+    /// Calls that may wait. Further ones are refused at once instead of after a long wait and a timeout.
     pub waiting: usize,
 }
 
@@ -44,9 +44,9 @@ where
     T: Clone + Send + Sync + 'static,
     R: Send + 'static,
 {
-    /// Starts the writers. `write` returns one result per item, in their order. When it fails for a batch of many, its
-    /// halves are written and so on, so that a row which the database refuses fails its own caller only, and costs the
-    /// others of 500 at most 18 writes: one for each row took 500.
+    /// Starts the writers. `write` returns one result per item, in the same order. When it fails for a batch, the batch
+    /// is split into halves until the refused row is alone. So a refused row fails only its own caller and costs a
+    /// batch of 500 at most 18 more writes, instead of the 500 of a write per row.
     pub fn start<F, W>(limits: Limits, write: W) -> Self
     where
         F: Future<Output = Result<Vec<R>, Error>> + Send + 'static,
@@ -60,20 +60,21 @@ where
         Self(sender)
     }
 
-    /// Has `item` written with whatever else is waiting.
+    /// Writes `item` together with the other waiting items.
     ///
     /// # Errors
-    /// What the writer with_time_limit, or [`Error::Unavailable`] when too much is waiting already.
+    /// The error of the writer, or [`Error::Unavailable`] when too many items wait already.
     pub async fn call(&self, item: T) -> Result<R, Error> {
-        let (answer, with_time_limit) = oneshot::channel();
+        let (response, receiver) = oneshot::channel();
         self.0
-            .try_send(Call { item, caller: TraceContext::current(), answer })
-            .map_err(|_| Error::Unavailable("too much waits to be written".into()))?;
-        with_time_limit.await.map_err(|_| Error::Unavailable("stopping".into()))?
+            .try_send(Call { item, caller: TraceContext::current(), response })
+            .map_err(|_| Error::Unavailable("too many writes are waiting".into()))?;
+        receiver.await.map_err(|_| Error::Unavailable("the process is stopping".into()))?
     }
 }
 
-/// Writes until every [`Batch`] is dropped. A writer that gathers holds the lock; the others wait for it or write.
+/// Writes until every [`Batch`] is dropped. A writer that collects items holds the lock; the others wait for it or
+/// write.
 async fn write_batches<T, R, F, W>(receiver: Arc<Mutex<mpsc::Receiver<Call<T, R>>>>, size: usize, write: W)
 where
     T: Clone,
@@ -85,8 +86,8 @@ where
         if receiver.lock().await.recv_many(&mut calls, size).await == 0 {
             return;
         }
-        // Nobody waits for the answer any more: nothing was promised, so nothing is written.
-        calls.retain(|call| !call.answer.is_closed());
+        // The caller has gone: it got no promise, so its item is not written.
+        calls.retain(|call| !call.response.is_closed());
         if calls.is_empty() {
             continue;
         }
@@ -102,7 +103,7 @@ where
             match written {
                 Ok(results) => {
                     for (call, result) in part.into_iter().zip(results) {
-                        let _ = call.answer.send(Ok(result));
+                        let _ = call.response.send(Ok(result));
                     }
                 }
                 Err(Error::Internal(_)) if part.len() > 1 => {
@@ -112,7 +113,7 @@ where
                 }
                 Err(error) => {
                     for call in part {
-                        let _ = call.answer.send(Err(error.clone()));
+                        let _ = call.response.send(Err(error.clone()));
                     }
                 }
             }
@@ -120,7 +121,7 @@ where
     }
 }
 
-/// A write that hangs or panics fails its callers, and leaves the writer to the next ones.
+/// Runs a write with a time limit. A write that hangs or panics fails its callers, and the writer goes on.
 async fn guarded<T>(write: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let written = AssertUnwindSafe(with_time_limit(write)).catch_unwind().await;
     written.unwrap_or_else(|_| Err(Error::Internal("a batched write panicked".into())))
@@ -135,14 +136,14 @@ mod tests {
     const LIMITS: Limits = Limits { writers: 1, size: 100, waiting: 1000 };
 
     #[tokio::test]
-    async fn gathers_what_comes_while_it_writes() {
+    async fn calls_during_a_write_share_the_next_one() {
         let batches = Arc::new(Log::new(Vec::new()));
         let gate = Arc::new(tokio::sync::Semaphore::new(0));
-        let (log, held) = (batches.clone(), gate.clone());
+        let (log, opened) = (batches.clone(), gate.clone());
         let batch = Batch::start(LIMITS, move |items: Vec<u32>| {
-            let (log, held) = (log.clone(), held.clone());
+            let (log, opened) = (log.clone(), opened.clone());
             async move {
-                held.acquire().await.map_err(|_| Error::Internal("closed".into()))?.forget();
+                opened.acquire().await.map_err(|_| Error::Internal("closed".into()))?.forget();
                 log.lock().unwrap_or_else(|e| e.into_inner()).push(items.clone());
                 Ok(items)
             }
@@ -158,7 +159,7 @@ mod tests {
             assert_eq!(call.await.ok().and_then(Result::ok), u32::try_from(n).ok());
         }
         assert_eq!(batches.lock().map(|log| log.iter().map(Vec::len).sum::<usize>()).ok(), Some(10));
-        assert!(batches.lock().is_ok_and(|log| log.len() <= 2), "two writes were let through");
+        assert!(batches.lock().is_ok_and(|log| log.len() <= 2), "only two writes were let through");
     }
 
     #[tokio::test]
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_a_full_batch_a_refused_row_costs_the_others_few_writes() {
+    async fn a_refused_row_of_a_full_batch_costs_few_writes() {
         let writes = Arc::new(Log::new(Vec::new()));
         let log = writes.clone();
         let batch = Batch::start(Limits { writers: 1, size: 500, waiting: 1000 }, move |items: Vec<u32>| {
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_fails_its_callers_and_not_the_writer() {
+    async fn a_panic_fails_only_its_callers() {
         let batch = Batch::start(LIMITS, |items: Vec<u32>| async move {
             assert!(!items.contains(&1), "refused loudly");
             Ok(items)
@@ -203,15 +204,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_waits_for_ever_when_the_database_hangs() {
+    async fn callers_time_out_when_the_database_hangs() {
         let batch = Batch::start(LIMITS, |_: Vec<u32>| std::future::pending::<Result<Vec<u32>, Error>>());
         assert!(matches!(batch.call(1).await, Err(Error::Unavailable(_))));
         assert!(matches!(batch.call(2).await, Err(Error::Unavailable(_))), "the writer goes on");
     }
 
     #[tokio::test]
-    async fn refuses_at_once_when_too_much_waits() {
-        // The one writer never gets past its first item; the second waits, and the third is too much.
+    async fn a_call_is_refused_at_once_when_too_many_wait() {
+        // The only writer hangs in its first item; the second item waits, and the third one is too many.
         let limits = Limits { writers: 1, size: 1, waiting: 1 };
         let (entered, mut writing) = mpsc::unbounded_channel();
         let batch = Batch::start(limits, move |items: Vec<u32>| {

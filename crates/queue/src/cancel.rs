@@ -1,8 +1,8 @@
-//! Ends running jobs that an operator has cancelled.
+//! Cancellation of running jobs.
 //!
-//! A worker knows every request that stands: it looks at them when it is told to, and at each heartbeat. A run whose job
-//! is among them asks once more, since a replay may have withdrawn the request meanwhile, and is then aborted. Requests
-//! name jobs and not runs, so that one whose run ends by itself, or with its worker, is met by the next run.
+//! A worker knows all open requests: it reads them on a notification and at each heartbeat. A run whose job is among
+//! them first checks the database, because a replay may have withdrawn the request. Then it is aborted. Requests name
+//! jobs, not runs: if a run ends by itself or crashes, the request applies to the next run.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -16,33 +16,33 @@ use runtime::error::causes;
 /// The error of a job that an operator has cancelled.
 pub const CANCELLED: &str = "cancelled by operator";
 
-/// The jobs that are to be ended, as far as this worker knows.
+/// The cancellation requests that this worker knows.
 pub struct Cancellations {
     pool: PgPool,
     requested: watch::Sender<HashSet<String>>,
-    /// Rung when there may be new ones.
+    /// Notified when there may be new requests.
     pub signal: Notify,
 }
 
 impl Cancellations {
-    /// Knows of none.
+    /// Starts without requests.
     pub fn new(pool: PgPool) -> Self {
         Self { pool, requested: watch::Sender::default(), signal: Notify::new() }
     }
 
-    /// Looks until `stop`, whenever the signal rings and at least every so often.
+    /// Reads the requests until `stop`: on each notification, and at least once per `every`.
     pub async fn watch(&self, every: Duration, stop: &CancellationToken) {
         while !stop.is_cancelled() {
             match store::operator::cancellations(&self.pool).await {
                 Ok(ids) => {
                     self.requested.send_if_modified(|requested| {
                         *requested = ids.into_iter().collect();
-                        // Nobody waits for there being none.
+                        // An empty set wakes no run.
                         !requested.is_empty()
                     });
                 }
                 Err(error) => {
-                    tracing::debug!(error = causes(&error), "could not look for cancelled jobs; trying again");
+                    tracing::debug!(error = causes(&error), "could not read cancellation requests; retrying");
                 }
             }
             tokio::select! {
@@ -53,16 +53,16 @@ impl Cancellations {
         }
     }
 
-    /// Waits until a job is to be ended. For each run this is a look into a set that is empty nearly always.
-    pub async fn requested(&self, job: &str) {
+    /// Waits until a job is cancelled. Each run looks into a set that is nearly always empty.
+    pub async fn wait_for_request(&self, job: &str) {
         let mut requested = self.requested.subscribe();
         let mut failures = 0;
         loop {
-            // The sender is `self`.
+            // The channel stays open, because `self` is the sender.
             let _ = requested.wait_for(|requested| requested.contains(job)).await;
             match store::operator::is_cancelled(&self.pool, job).await {
                 Ok(true) => return,
-                // Withdrawn: what is known here is old, and the next look will say so.
+                // Withdrawn: the set is outdated, and the next read updates it.
                 Ok(false) => drop(requested.changed().await),
                 Err(_) => {
                     failures += 1;

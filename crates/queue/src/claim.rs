@@ -1,4 +1,4 @@
-//! Takes exactly as many due jobs as can run now, and knows which ones this worker holds.
+//! Claims exactly as many due jobs as can run now, and tracks the jobs that this worker holds.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -27,15 +27,15 @@ use runtime::{
     telemetry::traces::span::{self, Span},
 };
 
-/// At most this many in one claim: with 500 each job cost a tenth more, beyond 1,000 the statement only gets longer.
-const MOST: usize = 1000;
-/// After a claim whose outcome is unknown, this long may its rows still appear: the statement's time limit and a bit.
-const DOUBT: Duration = Duration::from_secs(7);
+/// The most jobs of one claim. With 500, each job cost 10 % more; beyond 1,000 the statement only gets longer.
+const MAX_JOBS: usize = 1000;
+/// How long the rows of a claim with an unknown outcome may still appear: a little more than the statement's time
+/// limit.
+const LOST_CLAIM_WINDOW: Duration = Duration::from_secs(7);
+/// Between two checks for such rows while the claimer is idle.
+const LOST_CLAIM_CHECK: Duration = Duration::from_secs(1);
 
-/// Between two looks for such rows while nothing else is to be done.
-const DOUBTFUL_LOOK: Duration = Duration::from_secs(1);
-
-/// A job on its way through this worker, with the slot that it occupies.
+/// A claimed job with the slot that it occupies.
 pub struct ClaimedJob {
     pub job: Claimed,
     pub slot: OwnedSemaphorePermit,
@@ -50,7 +50,7 @@ impl InFlight {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The result of this run is written, or its token no longer holds; a later run of the job is still held.
+    /// Forgets a run whose result is written or whose token no longer matches. A later run of the same job stays.
     pub fn release(&self, id: &str, token: i32) {
         let mut tokens = self.tokens();
         if tokens.get(id) == Some(&token) {
@@ -59,7 +59,7 @@ impl InFlight {
     }
 }
 
-/// Why claims of this worker fail, by queue: written into its row with each heartbeat, where operators see it.
+/// Why claims of this worker fail, by queue. Each heartbeat writes it into the worker's row for operators.
 #[derive(Default)]
 pub struct ClaimErrors(Mutex<BTreeMap<&'static str, ClaimError>>);
 
@@ -71,7 +71,7 @@ struct ClaimError {
 }
 
 impl ClaimErrors {
-    fn note(&self, queue: &'static str, error: &sqlx::Error) {
+    fn record(&self, queue: &'static str, error: &sqlx::Error) {
         let error = StorableText::from(causes(error)).to_string();
         let mut errors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let since = errors.get(queue).map_or_else(OffsetDateTime::now_utc, |earlier| earlier.since);
@@ -82,14 +82,14 @@ impl ClaimErrors {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(queue);
     }
 
-    /// As the worker's row has it; `None` while all claims succeed.
+    /// The value for the worker's row; `None` while all claims succeed.
     pub fn as_json(&self) -> Option<JsonValue> {
         let errors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if errors.is_empty() { None } else { serde_json::to_value(&*errors).ok() }
     }
 }
 
-/// What a claiming loop needs.
+/// Claims the jobs of one queue.
 pub struct Claimer {
     pub pool: PgPool,
     pub worker: Arc<str>,
@@ -99,72 +99,72 @@ pub struct Claimer {
     pub lease: Arc<Lease>,
     pub errors: Arc<ClaimErrors>,
     pub signal: Arc<WakeSignal>,
-    /// Asks for a look at the due times.
-    pub look: Arc<Notify>,
+    /// Requests a poll of the due times.
+    pub poll_request: Arc<Notify>,
     pub jobs: mpsc::Sender<ClaimedJob>,
     pub stop: CancellationToken,
 }
 
 impl Claimer {
-    /// Claims until `stop`. A claim under way is never abandoned: its rows would be nobody's.
+    /// Claims until `stop`. A claim under way is never abandoned, because its rows would stay Running without a runner.
     pub async fn run(self) {
         let mut failures = 0;
-        let mut doubt: Option<Instant> = None;
+        let mut lost_claims_until: Option<Instant> = None;
         while let Some(mut slots) = self.free_slots().await {
-            if let Some(until) = doubt {
-                match self.give_back_unheld().await {
-                    Ok(()) if Instant::now() >= until => doubt = None,
+            if let Some(until) = lost_claims_until {
+                match self.give_back_lost_claims().await {
+                    Ok(()) if Instant::now() >= until => lost_claims_until = None,
                     Ok(()) => {}
                     Err(error) => {
-                        tracing::debug!(queue = self.queue, error = causes(&error), "could not look for lost claims");
+                        tracing::debug!(queue = self.queue, error = causes(&error), "could not check for lost claims");
                     }
                 }
             }
             let wanted = slots.num_permits();
             let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
-            let began = span::is_exporting().then(SystemTime::now);
+            let started = span::is_exporting().then(SystemTime::now);
             let claim = store::claim(&self.pool, &self.worker, self.queue, limit);
             let jobs = match with_time_limit(claim).await {
                 Ok(jobs) => jobs,
                 Err(error) => {
                     failures += 1;
                     counter!(CLAIM_ERRORS, "queue" => self.queue).increment(1);
-                    self.errors.note(self.queue, &error);
+                    self.errors.record(self.queue, &error);
                     let error = causes(&error);
-                    tracing::warn!(queue = self.queue, failures, error, "could not claim jobs; trying again");
-                    self.pause(Backoff::DATABASE.wait(failures)).await;
+                    tracing::warn!(queue = self.queue, failures, error, "could not claim jobs; retrying");
+                    self.sleep(Backoff::DATABASE.wait(failures)).await;
                     continue;
                 }
             };
             if failures > 0 {
-                // The answer of one that failed may be all that was lost, and what hung with the database may be executed
-                // only now that it is back.
-                doubt = Some(Instant::now() + DOUBT);
+                // A claim that failed may have lost only its response. One that hung may even be executed only now,
+                // after the database has recovered.
+                lost_claims_until = Some(Instant::now() + LOST_CLAIM_WINDOW);
                 self.errors.clear(self.queue);
             }
             failures = 0;
             let found = jobs.len();
-            if let Some(began) = began.filter(|_| found > 0) {
-                Span::record_claim(self.queue, began, jobs.iter().map(|job| job.traceparent.as_deref()));
+            if let Some(started) = started.filter(|_| found > 0) {
+                Span::record_claim(self.queue, started, jobs.iter().map(|job| job.traceparent.as_deref()));
             }
             self.in_flight.tokens().extend(jobs.iter().map(|job| (job.id.clone(), job.token)));
             for job in jobs {
-                // `wanted` bounds the claim, so a slot is always left; the channel outlives this loop.
+                // `wanted` limits the claim, so there is a slot for each job. The channel outlives this loop.
                 let Some(slot) = slots.split(1) else { break };
                 let _ = self.jobs.send(ClaimedJob { job, slot }).await;
             }
             drop(slots);
             if found < wanted {
                 tokio::select! {
-                    () = self.signal.rung(&self.look) => {}
-                    () = tokio::time::sleep(DOUBTFUL_LOOK), if doubt.is_some() => {}
+                    () = self.signal.wait(&self.poll_request) => {}
+                    () = tokio::time::sleep(LOST_CLAIM_CHECK), if lost_claims_until.is_some() => {}
                     () = self.stop.cancelled() => {}
                 }
             }
         }
     }
 
-    /// Waits for a free slot and a standing lease, and takes all slots that are free then; `None` at the stop.
+    /// Waits for a free slot and a valid lease, then takes all free slots; `None` at the stop.
     async fn free_slots(&self) -> Option<OwnedSemaphorePermit> {
         loop {
             let first = tokio::select! {
@@ -172,9 +172,9 @@ impl Claimer {
                 () = self.stop.cancelled() => return None,
                 slot = self.slots.clone().acquire_owned() => slot.ok()?,
             };
-            if self.lease.stands() {
+            if self.lease.is_valid() {
                 let mut slots = first;
-                let more = self.slots.available_permits().min(MOST - 1);
+                let more = self.slots.available_permits().min(MAX_JOBS - 1);
                 if let Ok(permits) = u32::try_from(more)
                     && let Ok(rest) = self.slots.clone().try_acquire_many_owned(permits)
                 {
@@ -183,21 +183,21 @@ impl Claimer {
                 return Some(slots);
             }
             drop(first);
-            self.pause(Duration::from_millis(50)).await;
+            self.sleep(Duration::from_millis(50)).await;
         }
     }
 
-    async fn pause(&self, time: Duration) {
+    async fn sleep(&self, time: Duration) {
         tokio::select! { () = tokio::time::sleep(time) => {} () = self.stop.cancelled() => {} }
     }
 
-    /// Gives back rows that are in our name and that we know nothing of: a claim reached the database, and its answer
-    /// did not reach us. Nobody else would touch them while our lease stands.
-    async fn give_back_unheld(&self) -> sqlx::Result<()> {
-        let held: Vec<String> = self.in_flight.tokens().keys().cloned().collect();
-        let lost = store::give_back_unheld(&self.pool, &self.worker, self.queue, &held).await?;
+    /// Gives back jobs that this worker holds in the database but does not know: the response of their claim was lost.
+    /// No other worker takes them while this worker's lease is valid.
+    async fn give_back_lost_claims(&self) -> sqlx::Result<()> {
+        let known: Vec<String> = self.in_flight.tokens().keys().cloned().collect();
+        let lost = store::give_back_lost_claims(&self.pool, &self.worker, self.queue, &known).await?;
         if lost > 0 {
-            tracing::info!(queue = self.queue, jobs = lost, "gave back jobs whose claim was with_time_limit to nobody");
+            tracing::info!(queue = self.queue, jobs = lost, "gave back jobs whose claim lost its response");
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
-//! Forgets what is finished, once it is old: in small steps with pauses, beside the work and never in its way.
+//! The cleaner: deletes old ended jobs and worker rows in small batches with pauses, so that it delays no job.
 //!
-//! Every worker tries every few minutes. A step is one statement under a lock of its transaction, so only one process
-//! takes one at a time; two passes that meet do each other no harm.
+//! Every worker runs it every few minutes. A batch is one statement under an advisory lock, so only one process deletes
+//! at a time. Two cleaners that overlap do no harm.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,36 +12,36 @@ use ulid::Ulid;
 use super::{retry::Backoff, store};
 use runtime::{db::with_time_limit, error::causes};
 
-/// How long what has ended is kept.
+/// How long ended jobs and worker rows are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// Finished jobs, and workers that are gone.
+    /// For finished jobs and the rows of dead workers.
     pub done: Duration,
-    /// Dead letters and cancelled jobs.
+    /// For dead letters and cancelled jobs.
     pub dead: Duration,
-    /// Between two passes, on average.
+    /// Between two passes of the cleaner, on average.
     pub every: Duration,
 }
 
 impl Retention {
-    /// A day for what went well, a month for what somebody may want to look at.
-    pub const SHIPPED: Self = Self {
+    /// A day for finished jobs, and 30 days for jobs that a person may want to examine.
+    pub const DEFAULT: Self = Self {
         done: Duration::from_secs(24 * 3600),
         dead: Duration::from_secs(30 * 24 * 3600),
         every: Duration::from_secs(300),
     };
 }
 
-/// Jobs in one step.
-const STEP: i64 = 2000;
-/// After each step, for everybody else.
+/// The jobs that one batch examines.
+const BATCH: i64 = 2000;
+/// The pause after each batch.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Clocks of those who make ids may be ahead by this much.
-const AHEAD: Duration = Duration::from_secs(3600);
-/// Above every id of digits and letters.
+/// How far the clocks of programs that create ids may be ahead.
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(3600);
+/// Sorts after every id of digits and letters.
 const END: &str = "zzzzzzzzzzzzzzzz";
 
-/// What the forgetting loop needs.
+/// Deletes what is older than its retention.
 pub struct Cleaner {
     pub pool: PgPool,
     pub retention: Retention,
@@ -49,47 +49,46 @@ pub struct Cleaner {
 }
 
 impl Cleaner {
-    /// Makes passes until `stop`. A pass that fails is left to the next one: nothing waits for it.
+    /// Deletes until `stop`. A failed pass is not repeated; the next one does its work.
     pub async fn run(self) {
         loop {
-            // Full jitter around the middle: workers that were started together part at once.
+            // Full jitter around the interval separates workers that were started together.
             let wait = Backoff { base: self.retention.every * 2, cap: self.retention.every * 2 }.wait(1);
             tokio::select! { () = tokio::time::sleep(wait) => {} () = self.stop.cancelled() => return }
-            match self.pass().await {
+            match self.delete_expired().await {
                 Ok((0, 0)) => {}
-                Ok((jobs, workers)) => tracing::info!(jobs, workers, "forgot what ended long ago"),
+                Ok((jobs, workers)) => tracing::info!(jobs, workers, "deleted expired jobs and worker rows"),
                 Err(error) => {
-                    tracing::warn!(
-                        error = causes(&error),
-                        "could not delete_expired what ended long ago; trying again later"
-                    );
+                    tracing::warn!(error = causes(&error), "could not delete expired jobs; retrying later");
                 }
             }
         }
     }
 
-    /// Forgets all that is old; answers how many jobs and workers.
-    async fn pass(&self) -> sqlx::Result<(i64, u64)> {
+    /// Deletes everything that has expired. Returns the numbers of jobs and of worker rows.
+    async fn delete_expired(&self) -> sqlx::Result<(i64, u64)> {
         let Retention { done, dead, .. } = self.retention;
         let now = SystemTime::now();
-        // A job is no older than its id: what is young by its id need not be looked at. Ids that are no ULIDs, other
-        // producers' or from a clock gone wrong, are before or after all of that.
-        let young = now - done.min(dead);
+        // A job is no older than its id, so recent ids are skipped. Ids that are no ULIDs, or come from a wrong clock,
+        // are before or after them.
+        let recent = now - done.min(dead);
         let mut deleted = 0;
-        for (mut after, before) in [(String::new(), at(young)), (at(now + AHEAD), END.to_owned())] {
+        for (mut after, before) in
+            [(String::new(), first_id_of(recent)), (first_id_of(now + MAX_CLOCK_SKEW), END.to_owned())]
+        {
             while after < before && !self.stop.is_cancelled() {
-                let step = store::delete_expired(&self.pool, &after, &before, STEP, done, dead);
+                let step = store::delete_expired(&self.pool, &after, &before, BATCH, done, dead);
                 let Some(step) = with_time_limit(step).await? else { return Ok((deleted, 0)) };
                 deleted += step.forgotten;
                 after = step.upto;
                 tokio::select! { () = tokio::time::sleep(PAUSE) => {} () = self.stop.cancelled() => {} }
             }
         }
-        Ok((deleted, store::leases::forget_workers(&self.pool, done).await?))
+        Ok((deleted, store::leases::delete_dead_workers(&self.pool, done).await?))
     }
 }
 
-/// The first id of this time.
-fn at(time: SystemTime) -> String {
+/// The smallest id of this time.
+fn first_id_of(time: SystemTime) -> String {
     Ulid::from_parts(Ulid::from_datetime(time).timestamp_ms(), 0).to_string()
 }

@@ -1,8 +1,8 @@
-//! apalis: a claimed job reaches its runner through an apalis worker, over a backend of our own.
+//! The adapter to apalis: claimed jobs reach their runner through an apalis worker with our own backend.
 //!
-//! apalis-core drives; claiming, leases, results and shutdown are ours. The stock PostgreSQL backend has them too, but
-//! hangs in shutdown above four times its batch size, loses wake-ups for up to a heartbeat, and starves heartbeats
-//! behind slow handlers; measured with apalis-postgres 1.0.0.
+//! apalis-core drives the jobs; claims, leases, results and shutdown are ours. The stock PostgreSQL backend also has
+//! these, but it hangs in shutdown above four times its batch size. It loses wake-ups for up to a heartbeat, and slow
+//! handlers starve its heartbeats (measured with apalis-postgres 1.0.0).
 
 use std::{
     convert::Infallible,
@@ -23,26 +23,26 @@ use ulid::Ulid;
 
 use super::claim::ClaimedJob;
 
-/// Runs one claimed job to its result, whatever happens in it.
+/// Runs one claimed job until its result is handed over. It never fails.
 pub type Handler = Arc<dyn Fn(ClaimedJob) -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// Runs what comes in until the channel closes and everything in it has ended.
+/// Runs the jobs of the channel until the channel closes and all of them have ended.
 ///
 /// # Errors
-/// apalis' own; with this backend and an infallible service there is none that is expected.
+/// An error of apalis itself. None is expected, because neither the backend nor the service can fail.
 pub fn run(
     name: &str,
     jobs: mpsc::Receiver<ClaimedJob>,
     handler: Handler,
 ) -> BoxFuture<'static, Result<(), WorkerError>> {
     let service = service_fn(move |task: Task<ClaimedJob>| handler(task.args).map(Ok::<(), Infallible>));
-    WorkerBuilder::new(name).backend(Claims(jobs)).build(service).run().boxed()
+    WorkerBuilder::new(name).backend(ClaimedJobs(jobs)).build(service).run().boxed()
 }
 
-/// The backend: a stream of jobs that are already claimed, one for each slot that is free.
-struct Claims(mpsc::Receiver<ClaimedJob>);
+/// The apalis backend: a stream of jobs that are already claimed, each with a free slot.
+struct ClaimedJobs(mpsc::Receiver<ClaimedJob>);
 
-impl Backend for Claims {
+impl Backend for ClaimedJobs {
     type Task = Task<ClaimedJob>;
     type Error = Infallible;
 
@@ -51,22 +51,22 @@ impl Backend for Claims {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>, _: &WorkerContext) -> Poll<Option<Result<Self::Task, Infallible>>> {
-        self.0.poll_recv(cx).map(|held| {
-            held.map(|held| {
-                let id = TaskId::from_string(held.job.id.clone());
-                Ok(TaskBuilder::new(held).task_id(id).build())
+        self.0.poll_recv(cx).map(|job| {
+            job.map(|claimed| {
+                let id = TaskId::from_string(claimed.job.id.clone());
+                Ok(TaskBuilder::new(claimed).task_id(id).build())
             })
         })
     }
 
     fn poll_close(&mut self, _: &mut Context<'_>, worker: &WorkerContext) -> Poll<Result<(), Infallible>> {
-        // The end of the stream alone does not end an apalis worker; the one error, not started, cannot happen here.
+        // The end of the stream does not end an apalis worker. `stop` fails only for a worker that has not started.
         let _ = worker.stop();
         Poll::Ready(Ok(()))
     }
 }
 
-impl BackendConfig for Claims {
+impl BackendConfig for ClaimedJobs {
     type Args = ClaimedJob;
     type Id = Ulid;
     type Kind = Ephemeral;

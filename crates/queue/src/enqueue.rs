@@ -1,4 +1,5 @@
-//! Jobs that exist if and only if the transaction that creates their work commits, announced right after it.
+//! Enqueueing: a job exists if and only if the caller's transaction commits. Workers are notified right after the
+//! commit.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -22,53 +23,53 @@ use runtime::{
     telemetry::traces::span::{self, Span},
 };
 
-/// At most one announcement of a queue in this time: a NOTIFY serialises the commits that carry one, so a busy
-/// enqueuer must not send one each (5,400 -> 3,100 transactions/s).
+/// The shortest time between two announcements. A NOTIFY serialises the commits that carry one, so a busy enqueuer must
+/// not send one per transaction (5,400 → 3,100 transactions/s).
 const ANNOUNCE_EVERY: Duration = Duration::from_millis(5);
-/// More transactions than can commit within that time.
-const GATHERED: usize = 10_000;
-/// Workers look for the next due time more often than this even when all is quiet, so only jobs due sooner need to be
-/// announced.
+/// More announcements than transactions can commit within that time.
+const MAX_COLLECTED: usize = 10_000;
+/// Only jobs that are due sooner than this are announced. Even idle workers check the due times more often.
 const ANNOUNCE_WITHIN: Duration = Duration::from_secs(3);
 
-/// The enqueueing side: opens transactions that may carry jobs.
+/// The enqueueing side of the queue: opens transactions that may carry jobs.
 #[derive(Clone)]
 pub struct Queue {
     pool: PgPool,
-    /// Queues that have new jobs.
-    news: mpsc::UnboundedSender<&'static str>,
+    /// Sends the names of queues that have new jobs.
+    announcements: mpsc::UnboundedSender<&'static str>,
 }
 
 impl Queue {
     /// Starts the announcing task, which ends when the last clone is dropped.
     pub fn start(pool: PgPool) -> Self {
-        let (news, heard) = mpsc::unbounded_channel();
-        tokio::spawn(announce(pool.clone(), heard));
-        Self { pool, news }
+        let (announcements, received) = mpsc::unbounded_channel();
+        tokio::spawn(announce(pool.clone(), received));
+        Self { pool, announcements }
     }
 
-    /// Opens a transaction. Never [`Tx::commit`] after an error in it: PostgreSQL rolls back and says so to nobody.
+    /// Opens a transaction. Never call [`Tx::commit`] after an error in it: PostgreSQL then rolls back without an
+    /// error.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when there is no connection to be had.
+    /// [`Error::Unavailable`] when no connection is available.
     pub async fn begin(&self) -> Result<Tx, Error> {
-        Ok(Tx { inner: begin(&self.pool).await?, enqueued: Vec::new(), news: self.news.clone() })
+        Ok(Tx { inner: begin(&self.pool).await?, enqueued: Vec::new(), announcements: self.announcements.clone() })
     }
 }
 
-/// A database transaction that may carry jobs. Dropped without [`Tx::commit`], nothing of it happened.
+/// A database transaction that may carry jobs. It is rolled back if it is dropped without [`Tx::commit`].
 pub struct Tx {
     inner: Transaction,
     /// The queue of each job, and whether it is due soon.
     enqueued: Vec<(&'static str, bool)>,
-    news: mpsc::UnboundedSender<&'static str>,
+    announcements: mpsc::UnboundedSender<&'static str>,
 }
 
 impl Tx {
-    /// Commits, then tells the workers about jobs that are due.
+    /// Commits, then announces the jobs that are due soon.
     ///
     /// # Errors
-    /// When the outcome is not known to be a commit.
+    /// When the transaction was rolled back, or its outcome is unknown.
     pub async fn commit(self) -> Result<(), Error> {
         let span = Span::statement(|| "COMMIT".into());
         span.attach_to(self.inner.commit()).await.inspect_err(|_| span.record_error("commit"))?;
@@ -81,8 +82,8 @@ impl Tx {
             }
         }
         for queue in soon {
-            // The announcing task outlives every sender; were it gone, polling would find the job.
-            let _ = self.news.send(queue);
+            // The announcing task outlives every sender; without it, workers would find the job by polling.
+            let _ = self.announcements.send(queue);
         }
         Ok(())
     }
@@ -101,7 +102,7 @@ impl DerefMut for Tx {
     }
 }
 
-/// A job about to be enqueued.
+/// A job that is about to be enqueued.
 #[derive(Debug, Clone)]
 pub struct NewJob {
     pub(super) id: JobId,
@@ -120,10 +121,10 @@ pub(super) enum Due {
 }
 
 impl NewJob {
-    /// A job of normal priority, due at once.
+    /// Creates a job of normal priority that is due at once.
     ///
     /// # Errors
-    /// [`Error::Internal`] when the payload has no JSON form, such as a map whose keys are no strings.
+    /// [`Error::Internal`] when the payload cannot be written as JSON, such as a map whose keys are not strings.
     pub fn of<J: Job>(job: &J) -> Result<Self, Error> {
         let payload = serde_json::to_vec(job).map_err(|error| Error::Internal(format!("{}: {error}", J::NAME)))?;
         Ok(Self {
@@ -137,52 +138,52 @@ impl NewJob {
         })
     }
 
-    /// Due this long after the transaction began, by the database's clock and to the microsecond.
+    /// Makes it due this long after the start of the transaction, by the database's clock and to the microsecond.
     #[must_use]
     pub fn after(self, delay: Duration) -> Self {
         Self { due: Due::After(delay), ..self }
     }
 
-    /// Due at this time.
+    /// Makes it due at this time.
     #[must_use]
     pub fn at(self, time: OffsetDateTime) -> Self {
         Self { due: Due::At(time), ..self }
     }
 
-    /// Before or after other jobs of its queue.
+    /// Sets its priority among the jobs of its queue.
     #[must_use]
     pub fn priority(self, priority: Priority) -> Self {
         Self { priority, ..self }
     }
 
-    /// With this id, when something must be able to name the job later.
+    /// Sets its id, so that it can be referred to later.
     #[must_use]
     pub fn id(self, id: JobId) -> Self {
         Self { id, ..self }
     }
 
-    /// Only if no job of its queue with this key waits or runs; one that has ended, well or not, leaves the key free.
-    /// A run that is under way may already have read what this one is about: make the key name the work, not its topic.
+    /// Enqueues it only if no job of its queue with this key waits or runs. A job that has ended frees its key. A
+    /// running job may already have read what this job is about, so the key must name the work and not only its topic.
     #[must_use]
     pub fn unique(self, key: impl Into<String>) -> Self {
         Self { key: Some(key.into()), ..self }
     }
 
-    /// On behalf of this request.
+    /// Sets the request that caused it.
     #[must_use]
     pub fn origin(self, origin: Origin) -> Self {
         Self { origin, ..self }
     }
 }
 
-/// Adds jobs to a transaction, in one statement however many they are, and answers the ids of those added: all, but for
-/// [unique](NewJob::unique) ones whose key is taken. Those are skipped, and the transaction goes on.
+/// Adds jobs to a transaction, in at most two statements. Returns the ids of the added jobs: all except
+/// [unique](NewJob::unique) ones whose key is taken. These are skipped, and the transaction goes on.
 ///
-/// Where another transaction has taken such a key and not yet ended, this waits for its end; so of several calls in one
-/// transaction, let all transactions make them in the same order.
+/// It waits while another open transaction is taking the same key. To avoid deadlocks, all transactions must therefore
+/// make several such calls in the same order.
 ///
 /// # Errors
-/// The database's; the transaction is then good for nothing but a rollback.
+/// An error of the database. The transaction must then be rolled back.
 pub async fn enqueue(tx: &mut Tx, jobs: &[NewJob]) -> Result<Vec<JobId>, Error> {
     let traced = traced(jobs);
     let jobs = traced.as_ref().map_or(jobs, |(jobs, _spans)| jobs);
@@ -209,8 +210,8 @@ pub async fn enqueue(tx: &mut Tx, jobs: &[NewJob]) -> Result<Vec<JobId>, Error> 
     Ok(added.into_iter().map(|job| job.id).collect())
 }
 
-/// These jobs, each with the span of its enqueueing as where it comes from; nothing when nothing is exported. The spans
-/// last until the jobs are inserted.
+/// Returns copies of these jobs, each with the span of its enqueueing as its origin; `None` while traces are not
+/// exported. The spans must live until the jobs are inserted.
 fn traced(jobs: &[NewJob]) -> Option<(Vec<NewJob>, Vec<Span>)> {
     span::is_exporting().then(|| {
         let trace = |job: &NewJob| {
@@ -226,24 +227,24 @@ fn traced(jobs: &[NewJob]) -> Option<(Vec<NewJob>, Vec<Span>)> {
     })
 }
 
-/// Whether a job of a queue waits whose [unique](NewJob::unique) key is from here to there, in the order of bytes and the
-/// end excluded. If so, it cannot start before this transaction ends, and sees what this transaction writes: there is no
-/// need for another one.
+/// Locks a waiting job of a queue whose [unique](NewJob::unique) key is in the range from `from` to `to`, in byte order
+/// and without `to`. Returns whether there is one. If so, it cannot start before this transaction ends and will see
+/// what this transaction writes, so the caller need not enqueue another job.
 ///
 /// # Errors
-/// The database's; the transaction is then good for nothing but a rollback.
-pub async fn hold_waiting(tx: &mut Tx, queue: &str, from: &str, to: &str) -> Result<bool, Error> {
-    Ok(store::lookup::hold_waiting(in_transaction(tx), queue, from, to).await?)
+/// An error of the database. The transaction must then be rolled back.
+pub async fn lock_waiting_job(tx: &mut Tx, queue: &str, from: &str, to: &str) -> Result<bool, Error> {
+    Ok(store::lookup::lock_waiting_job(in_transaction(tx), queue, from, to).await?)
 }
 
-/// Sends what has gathered, until the last [`Queue`] and [`Tx`] are gone.
-async fn announce(pool: PgPool, mut news: mpsc::UnboundedReceiver<&'static str>) {
-    let mut gathered = Vec::new();
-    while news.recv_many(&mut gathered, GATHERED).await > 0 {
-        let queues: BTreeSet<&str> = gathered.drain(..).collect();
+/// Announces queues with new jobs, until the last [`Queue`] and [`Tx`] are dropped.
+async fn announce(pool: PgPool, mut announcements: mpsc::UnboundedReceiver<&'static str>) {
+    let mut collected = Vec::new();
+    while announcements.recv_many(&mut collected, MAX_COLLECTED).await > 0 {
+        let queues: BTreeSet<&str> = collected.drain(..).collect();
         let queues: Vec<String> = queues.into_iter().map(str::to_owned).collect();
         if let Err(error) = store::announce(repeatable(&pool), &queues).await {
-            // Nothing is lost: every worker polls as well.
+            // No job is lost, because every worker also polls.
             tracing::debug!(error = causes(&error), "could not announce new jobs");
         }
         tokio::time::sleep(ANNOUNCE_EVERY).await;

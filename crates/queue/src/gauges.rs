@@ -1,8 +1,8 @@
-//! How much is in each queue, how late it is, and who is there to run it: measured when `/metrics` is read.
+//! The gauges of the queues: depth, delay and live workers, measured when `/metrics` is read.
 //!
-//! Every process that serves `/metrics` measures for itself, API and worker: that no worker lives must be said by
-//! another process. So all of them say the same, and rules take `max`, never `sum`. What could not be measured is
-//! absent: a 0 would say that there is nothing, and end an alert.
+//! Every API and worker process measures for itself, because only another process can report that no worker is alive.
+//! So all processes report the same values, and rules use `max`, never `sum`. A gauge that could not be measured is
+//! absent: a 0 would mean that there is nothing, and end an alert.
 
 use std::{
     fmt::Write as _,
@@ -13,17 +13,17 @@ use std::{
 use sqlx::PgPool;
 use tokio::time::timeout;
 
-use super::{metrics::known, status::COUNTED, store::gauges as sql};
+use super::{metrics::queue_names, status::COUNTED, store::gauges as sql};
 use runtime::error::causes;
 
 /// Readers within this time share one measurement.
 const FRESH: Duration = Duration::from_secs(2);
-/// When measuring fails, what was measured this long ago is still shown, and when that was.
-const KEPT: Duration = Duration::from_secs(60);
-/// A reader waits for a measurement no longer: Prometheus gives up after 10 s, by default.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// While measuring fails, older values are shown for this long, together with their time.
+const MAX_AGE: Duration = Duration::from_secs(60);
+/// How long a reader waits for a measurement. Prometheus gives up after 10 s by default.
+const READER_LIMIT: Duration = Duration::from_secs(2);
 
-/// The gauges of all queues, for one process. Clones share their measurements.
+/// The queue gauges of one process. Clones share their measurements.
 #[derive(Clone)]
 pub struct Gauges {
     pool: PgPool,
@@ -32,7 +32,7 @@ pub struct Gauges {
 
 #[derive(Default)]
 struct Shared {
-    /// Held by the one that measures.
+    /// Locked during a measurement.
     measuring: tokio::sync::Mutex<()>,
     latest: Mutex<Latest>,
 }
@@ -40,28 +40,28 @@ struct Shared {
 #[derive(Default)]
 struct Latest {
     measured: Option<Measurement>,
-    /// When measuring last failed. It is tried again after a while, and logged once an outage.
+    /// When measuring last failed. It is retried after [`FRESH`], and logged once per outage.
     failed: Option<Instant>,
 }
 
 struct Measurement {
     queues: Vec<sql::Measured>,
     taken: Instant,
-    /// The same, for readers.
+    /// The time of the measurement as a Unix time, for readers.
     unix_seconds: f64,
 }
 
 impl Gauges {
-    /// Nothing is measured before the first read.
+    /// Creates gauges without a measurement; the first read measures.
     pub fn new(pool: &PgPool) -> Self {
         Self { pool: pool.clone(), shared: Arc::default() }
     }
 
-    /// All gauges in Prometheus' text format, measured now or a moment ago.
+    /// Renders all gauges in Prometheus' text format. A recent measurement is reused.
     pub async fn render(&self) -> String {
-        // A task of its own: a reader that gives up does not leave a statement half-read on its session.
+        // In its own task, so that a reader that gives up does not leave a statement half-read on its session.
         let measuring = tokio::spawn(self.clone().measure());
-        let _ = timeout(PATIENCE, measuring).await;
+        let _ = timeout(READER_LIMIT, measuring).await;
         let mut text = String::new();
         // Writing to a String never fails.
         let _ = render(&mut text, self.shared.latest().measured.as_ref(), &self.pool);
@@ -69,12 +69,12 @@ impl Gauges {
     }
 
     async fn measure(self) {
-        let _one = self.shared.measuring.lock().await;
-        if !self.shared.latest().is_wanted() {
+        let _lock = self.shared.measuring.lock().await;
+        if !self.shared.latest().is_outdated() {
             return;
         }
         let taken = Instant::now();
-        let measured = sql::measure(&self.pool, &known(), COUNTED).await;
+        let measured = sql::measure(&self.pool, &queue_names(), COUNTED).await;
         let mut latest = self.shared.latest();
         match measured {
             Ok(queues) => {
@@ -85,7 +85,7 @@ impl Gauges {
             Err(error) => {
                 if latest.failed.replace(Instant::now()).is_none() {
                     let error = causes(&error);
-                    tracing::warn!(error, "cannot measure the queues; trying again when /metrics is read");
+                    tracing::warn!(error, "cannot measure the queues; retrying when /metrics is read");
                 }
             }
         }
@@ -99,36 +99,36 @@ impl Shared {
 }
 
 impl Latest {
-    /// Whether a reader wants another measurement.
-    fn is_wanted(&self) -> bool {
+    /// Whether the next reader needs a new measurement.
+    fn is_outdated(&self) -> bool {
         let is_old = self.measured.as_ref().is_none_or(|measured| measured.taken.elapsed() >= FRESH);
         is_old && self.failed.is_none_or(|failed| failed.elapsed() >= FRESH)
     }
 }
 
-/// What one series says of a queue.
+/// Reads the value of one gauge from the measurement of a queue.
 type Value = fn(&sql::Measured) -> f64;
 
 fn render(text: &mut String, measured: Option<&Measurement>, pool: &PgPool) -> std::fmt::Result {
     let name = "millrace_db_pool_connections";
     let help = "Sessions of the pool that the features of this process share, by state: idle or used.";
-    head(text, name, "gauge", help)?;
-    // Both are read without a lock, so idle may be ahead by one.
+    write_header(text, name, "gauge", help)?;
+    // The pool is read twice without a lock, so `idle` may be one more than its size.
     let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
     writeln!(text, "{name}{{state=\"idle\"}} {idle}")?;
     writeln!(text, "{name}{{state=\"used\"}} {}", pool.size().saturating_sub(idle))?;
 
     let Some(measured) = measured else { return Ok(()) };
     let name = "millrace_queue_measured_timestamp_seconds";
-    head(text, name, "gauge", "When this process last measured the queues; absent before it has.")?;
+    write_header(text, name, "gauge", "When this process last measured the queues; absent before the first time.")?;
     writeln!(text, "{name} {}", measured.unix_seconds)?;
-    if measured.taken.elapsed() > KEPT {
+    if measured.taken.elapsed() > MAX_AGE {
         return Ok(());
     }
     let name = "millrace_queue_depth";
-    let help = "Jobs by state: waiting, due (those of the waiting whose time has come) and running. Counted up to 10000, \
-                which then means at least as many. The same from every process.";
-    head(text, name, "gauge", help)?;
+    let help = "Jobs by state: waiting, due (part of waiting) and running. Counts stop at 10000, which then means at least \
+                10000. The same from every process.";
+    write_header(text, name, "gauge", help)?;
     for queue in &measured.queues {
         for (state, jobs) in [("waiting", queue.waiting), ("due", queue.due), ("running", queue.running)] {
             writeln!(text, "{name}{{queue=\"{}\",state=\"{state}\"}} {jobs}", queue.queue)?;
@@ -138,7 +138,7 @@ fn render(text: &mut String, measured: Option<&Measurement>, pool: &PgPool) -> s
         (
             "millrace_queue_oldest_age_seconds",
             "gauge",
-            "For how long the first waiting job has been due; 0 when none is. The same from every process.",
+            "Seconds since the first waiting job became due; 0 when none is due. The same from every process.",
             |queue| queue.late,
         ),
         (
@@ -150,7 +150,7 @@ fn render(text: &mut String, measured: Option<&Measurement>, pool: &PgPool) -> s
         (
             "millrace_dead_jobs",
             "gauge",
-            "Dead letters, counted up to 10000; cancelled jobs are not among them. The same from every process.",
+            "Dead letters without cancelled jobs; the count stops at 10000. The same from every process.",
             |queue| queue.dead as f64,
         ),
         (
@@ -161,19 +161,19 @@ fn render(text: &mut String, measured: Option<&Measurement>, pool: &PgPool) -> s
         ),
     ];
     for (name, kind, help, value) in each {
-        head(text, name, kind, help)?;
+        write_header(text, name, kind, help)?;
         for queue in &measured.queues {
             writeln!(text, "{name}{{queue=\"{}\"}} {}", queue.queue, value(queue))?;
         }
     }
     if let Some(queue) = measured.queues.first() {
         let name = "millrace_workers_live";
-        head(text, name, "gauge", "Workers whose lease stands. The same from every process.")?;
+        write_header(text, name, "gauge", "Workers whose lease is valid. The same from every process.")?;
         writeln!(text, "{name} {}", queue.workers)?;
     }
     Ok(())
 }
 
-fn head(text: &mut String, name: &str, kind: &str, help: &str) -> std::fmt::Result {
+fn write_header(text: &mut String, name: &str, kind: &str, help: &str) -> std::fmt::Result {
     writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}")
 }

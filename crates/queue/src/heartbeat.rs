@@ -1,11 +1,12 @@
-//! Heartbeats, and the rescue of jobs whose worker died.
+//! The heartbeat of a worker, and the rescue of jobs whose worker died.
 //!
-//! A thread, a runtime and a connection of their own: handlers that block every other thread of the process, a full
-//! pool and long jobs delay no heartbeat.
+//! It has its own thread, runtime and connection. So neither handlers that block all other threads, nor a full pool,
+//! nor long jobs delay a heartbeat.
 //!
-//! A worker is dead when this process has watched its row unchanged for that worker's lease, by its own monotonic clock
-//! and over one connection ([`Observer`]). No reading of the database's clock decides, so that its steps double no run
-//! and delay no rescue. An outage of the database, in which no worker can renew, ends no lease either.
+//! A worker counts as dead when its row did not change for the length of its lease. This process measures that by its
+//! own monotonic clock and over one connection ([`Observer`]). The database's clock does not take part, so that its
+//! steps cause no double run and delay no rescue. No lease expires during an outage of the database, in which no worker
+//! can renew.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -24,40 +25,40 @@ use super::{
     silence::Observer,
     store::{
         self,
-        leases::{self as sql, Holder},
+        leases::{self as sql, WorkerLease},
     },
     worker::Timing,
 };
 use runtime::{db::Database, error::causes, pooler::on_session, writable};
 
-/// A stop does not wait longer for a server that no longer answers.
-const GOODBYE: Duration = Duration::from_secs(1);
+/// How long a stop waits for the database to delete the worker's row.
+const DEREGISTER_LIMIT: Duration = Duration::from_secs(1);
 
-/// The lease of this process, as far as it knows.
+/// The lease of this worker, as this process knows it.
 pub struct Lease {
-    /// How long a worker may be silent before its jobs are taken away.
+    /// How long a worker may be silent before others take its jobs.
     length: Duration,
     renewed: Mutex<Option<Instant>>,
 }
 
 impl Lease {
-    /// Whether there is time enough left to claim: counted from before the last renewal was sent, and with a third of
-    /// the lease kept back for what is on its way.
-    pub fn stands(&self) -> bool {
+    /// Whether enough time is left to claim. It counts from before the last renewal was sent, and reserves a third of
+    /// the lease for statements under way.
+    pub fn is_valid(&self) -> bool {
         let renewed = *self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
         renewed.is_some_and(|renewed| renewed.elapsed() < self.length.mul_f64(2.0 / 3.0))
     }
 
-    fn renew(&self, sent: Instant) {
+    fn set_renewed(&self, sent: Instant) {
         *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = Some(sent);
     }
 }
 
-/// Keeps the lease of `worker` until `stop`, and rescues jobs of others; the thread ends after `stop`.
+/// Starts the heartbeat thread of `worker`, which also rescues the jobs of dead workers. The thread ends after `stop`.
 ///
 /// # Errors
 /// When the thread cannot be started.
-pub fn keep(
+pub fn start(
     database: Database,
     worker: Arc<str>,
     queues: Vec<&'static str>,
@@ -67,8 +68,9 @@ pub fn keep(
 ) -> std::io::Result<(Arc<Lease>, JoinHandle<()>)> {
     let lease = Arc::new(Lease { length: timing.lease, renewed: Mutex::new(None) });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let keeper = Heartbeat { database, worker, queues, timing, claim_errors, lease: lease.clone() };
-    let thread = std::thread::Builder::new().name("lease".into()).spawn(move || runtime.block_on(keeper.run(stop)))?;
+    let heartbeat = Heartbeat { database, worker, queues, timing, claim_errors, lease: lease.clone() };
+    let thread =
+        std::thread::Builder::new().name("lease".into()).spawn(move || runtime.block_on(heartbeat.run(stop)))?;
     Ok((lease, thread))
 }
 
@@ -77,7 +79,7 @@ struct Heartbeat {
     worker: Arc<str>,
     queues: Vec<&'static str>,
     timing: Timing,
-    /// Shown in this worker's row.
+    /// Written into this worker's row.
     claim_errors: Arc<ClaimErrors>,
     lease: Arc<Lease>,
 }
@@ -87,49 +89,49 @@ impl Heartbeat {
         let mut connection = None;
         let mut observer = Observer::new(self.timing.lease);
         while !stop.is_cancelled() {
-            let next = match self.tend(&mut connection, &mut observer, &stop).await {
+            let pause = match self.run_session(&mut connection, &mut observer, &stop).await {
                 Ok(()) => Duration::ZERO,
                 Err(error) => {
                     connection = None;
-                    // No worker can renew while the database is away.
-                    observer.forget();
-                    tracing::warn!(error = causes(&error), "heartbeat failed; trying again");
-                    // Several tries fit into the part of the lease that is kept back.
+                    // No worker can renew its lease while the database is unreachable.
+                    observer.reset();
+                    tracing::warn!(error = causes(&error), "heartbeat failed; retrying");
+                    // Several attempts fit into the reserved part of the lease.
                     self.timing.heartbeat / 10
                 }
             };
-            tokio::select! { () = sleep(next) => {} () = stop.cancelled() => {} }
+            tokio::select! { () = sleep(pause) => {} () = stop.cancelled() => {} }
         }
         if let Some(mut connection) = connection {
-            let leave = async {
-                sql::leave(on_session(&mut connection, &self.database), &self.worker).await?;
+            let deregister = async {
+                sql::delete_worker(on_session(&mut connection, &self.database), &self.worker).await?;
                 connection.close().await
             };
-            // Nothing depends on it: a worker that does not say goodbye is forgotten when its lease has ended.
-            let _ = timeout(GOODBYE, leave).await;
+            // Optional: a row that remains is deleted later by the cleaner.
+            let _ = timeout(DEREGISTER_LIMIT, deregister).await;
         }
     }
 
-    /// Beats, watches the other workers and rescues over one connection until it fails or `stop`.
-    async fn tend(
+    /// Sends heartbeats, checks other workers and rescues jobs over one connection, until it fails or `stop`.
+    async fn run_session(
         &self,
         slot: &mut Option<PgConnection>,
         observer: &mut Observer,
         stop: &CancellationToken,
     ) -> sqlx::Result<()> {
-        let limit = self.limit();
+        let limit = self.write_limit();
         let connection = slot.insert(within(limit, self.database.connect("lease")).await?);
         let queues = self.queues.join(",");
-        let mut next_beat = Instant::now();
+        let mut next_heartbeat = Instant::now();
         let mut without_row = Vec::new();
         let mut is_new = true;
         while !stop.is_cancelled() {
             let now = Instant::now();
-            let beats = now >= next_beat;
-            if beats {
+            let is_heartbeat_due = now >= next_heartbeat;
+            if is_heartbeat_due {
                 writable::require_primary()?;
-                // A connection that died without a word is noticed by a ping. A heartbeat may take longer, as on a slow disk;
-                // a new connection begins with it, so that however slow the database is, leases are renewed.
+                // A ping quickly detects a dead connection, while a heartbeat may take longer, such as on a slow disk.
+                // A new connection starts with the heartbeat, so that leases are renewed however slow the database is.
                 if !is_new {
                     within(self.reply_limit(), connection.ping()).await?;
                 }
@@ -137,67 +139,69 @@ impl Heartbeat {
                 let renew = on_session(connection, &self.database);
                 let errors = self.claim_errors.as_json();
                 within(limit, sql::renew(renew, &self.worker, &queues, self.timing.lease, errors)).await?;
-                self.lease.renew(now);
-                next_beat = now + self.timing.heartbeat;
+                self.lease.set_renewed(now);
+                next_heartbeat = now + self.timing.heartbeat;
             }
-            match self.look(connection, observer, &mut without_row, beats).await {
+            match self.check_leases(connection, observer, &mut without_row, is_heartbeat_due).await {
                 Ok(()) => {}
-                // The session is good: its heartbeats go on.
+                // The session still works, so its heartbeats go on.
                 Err(error @ sqlx::Error::Database(_)) => {
-                    tracing::warn!(error = causes(&error), "could not look for dead workers; trying again");
+                    tracing::warn!(error = causes(&error), "could not check for dead workers; retrying");
                 }
                 Err(error) => return Err(error),
             }
             let now = Instant::now();
-            let look = (now + self.timing.rescue).min(next_beat);
-            let pause = observer.next_end().map_or(look, |end| look.min(end)).saturating_duration_since(now);
+            let next_check = (now + self.timing.rescue).min(next_heartbeat);
+            let wake = observer.next_expiry().map_or(next_check, |expiry| next_check.min(expiry));
+            let pause = wake.saturating_duration_since(now);
             tokio::select! { () = sleep(pause) => {} () = stop.cancelled() => {} }
         }
         Ok(())
     }
 
-    /// How long a connection or a write may take. Three of them fit into a lease.
-    fn limit(&self) -> Duration {
+    /// The time limit of a connection attempt or a write. Three of them fit into a lease.
+    fn write_limit(&self) -> Duration {
         self.timing.lease / 3
     }
 
-    /// How long a reply that needs no disk is waited for. Together with a lease of 15 s that is watched anew, the jobs of a
-    /// dead worker still run elsewhere within 20 s after this worker's own connection died.
+    /// The time limit of a reply that needs no disk. If this worker's own connection dies, it restarts the observation
+    /// of a dead worker's lease of 15 s. With this limit the jobs of the dead worker still run elsewhere within 20 s.
     fn reply_limit(&self) -> Duration {
-        self.limit().min(Duration::from_secs(2))
+        self.write_limit().min(Duration::from_secs(2))
     }
 
-    /// Looks at the leases of others once, and takes back what the silent ones hold.
-    async fn look(
+    /// Checks the leases of other workers once, and rescues the jobs of silent ones. `with_jobs` also checks the
+    /// running jobs for workers without a row.
+    async fn check_leases(
         &self,
         connection: &mut PgConnection,
         observer: &mut Observer,
-        without_row: &mut Vec<Holder>,
-        whole: bool,
+        without_row: &mut Vec<WorkerLease>,
+        with_jobs: bool,
     ) -> sqlx::Result<()> {
         let limit = self.reply_limit();
-        if whole {
-            // Rare, and it walks the running jobs: less often than the workers are looked at.
-            let holders = sql::unknown_holders(on_session(connection, &self.database), &self.worker);
-            *without_row = within(limit, holders).await?;
+        if with_jobs {
+            // Checked less often than the workers, because it walks the running jobs and rarely finds one.
+            let found = sql::workers_without_row(on_session(connection, &self.database), &self.worker);
+            *without_row = within(limit, found).await?;
         }
         let sent = Instant::now();
-        let mut found = within(limit, sql::workers(on_session(connection, &self.database), &self.worker)).await?;
-        without_row.retain(|holder| !found.iter().any(|worker| worker.worker == holder.worker));
-        found.extend(without_row.iter().cloned());
-        observer.note(found, sent, Instant::now());
-        let silent = observer.silent();
+        let mut workers = within(limit, sql::workers(on_session(connection, &self.database), &self.worker)).await?;
+        without_row.retain(|missing| !workers.iter().any(|worker| worker.worker == missing.worker));
+        workers.extend(without_row.iter().cloned());
+        observer.record(workers, sent, Instant::now());
+        let silent = observer.silent_workers();
         if silent.is_empty() { Ok(()) } else { self.rescue(connection, &silent).await }
     }
 
-    /// Takes back what dead workers held, and tells all workers at once.
-    async fn rescue(&self, connection: &mut PgConnection, silent: &[Holder]) -> sqlx::Result<()> {
-        let limit = self.limit();
+    /// Rescues the jobs of dead workers, and announces them to all workers.
+    async fn rescue(&self, connection: &mut PgConnection, silent: &[WorkerLease]) -> sqlx::Result<()> {
+        let limit = self.write_limit();
         let rescued = within(limit, sql::rescue(on_session(connection, &self.database), silent)).await?;
         if rescued.is_empty() {
             return Ok(());
         }
-        tracing::warn!(jobs = rescued.len(), "took jobs back from workers that are gone");
+        tracing::warn!(jobs = rescued.len(), "rescued jobs of dead workers");
         for queue in &rescued {
             counter!(RESCUED, "queue" => queue.clone()).increment(1);
         }
@@ -207,7 +211,7 @@ impl Heartbeat {
     }
 }
 
-/// A statement that hangs must not outlive the lease it is to renew.
+/// Runs a statement with a time limit, because one that hangs must not outlive the lease.
 async fn within<T>(limit: Duration, statement: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
     timeout(limit, statement).await.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())))
 }

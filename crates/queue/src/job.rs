@@ -1,4 +1,4 @@
-//! The face of the queue: what a job is, and what can come of running it.
+//! The interface of a job: its payload, its run, its outcomes and its policy.
 
 use std::{fmt, time::Duration};
 
@@ -8,42 +8,45 @@ use uuid::Uuid;
 
 use super::retry::Backoff;
 
-/// Work that a worker does later. The value itself is the payload: ids, not state, since the row may have changed.
+/// Work that a worker does later. The value is the payload. Store ids in it, not state: the record may have changed by
+/// then.
 pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
-    /// Names the kind of job and its queue, for ever: it is stored with every job.
+    /// The name of the job kind and of its queue. It is stored with every job, so it never changes.
     const NAME: &'static str;
-    /// What a run needs beside the payload: usually the feature that the job belongs to.
+    /// What a run needs in addition to the payload, usually the feature that the job belongs to.
     type Context: Clone + Send + Sync + 'static;
 
-    /// Limits and pace of this kind of job.
+    /// The limits and the backoff of this job kind.
     fn policy(_context: &Self::Context) -> Policy {
         Policy::default()
     }
 
-    /// Does the work. It may run more than once, and twice at the same time after a lease ended: effects are
-    /// conditional on the record's own state. An `Err` (and so `?`), a panic and a missed deadline mean: try again.
+    /// Does the work. It may run more than once, and twice at the same time after a lease has expired. So make the
+    /// effects conditional on the state of the record. An `Err` (also by `?`), a panic and a missed deadline lead to a
+    /// retry.
     fn run(self, context: Self::Context, run: Run) -> impl Future<Output = Result<Outcome, Failure>> + Send;
 
-    /// Records that the job is given up, before it becomes a dead letter; runs again if it fails.
+    /// Records that the job ends without success, before it becomes a dead letter or is cancelled. It is retried if it
+    /// fails.
     fn on_discard(self, _context: Self::Context, _reason: String) -> impl Future<Output = Result<(), Failure>> + Send {
         async { Ok(()) }
     }
 }
 
-/// How a run ended when it did not fail.
+/// The outcome of a run that did not fail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The work is done, or there is none any more.
+    /// The work is done, or no longer needed.
     Done,
-    /// Not now: run again after this time. Uses up no attempt.
+    /// Not yet: the job is due again after this time. No failure is counted.
     Snooze(Duration),
-    /// The same, with the reason that an operator is shown.
+    /// Like [`Outcome::Snooze`], with a reason for operators.
     SnoozeBecause(Duration, String),
-    /// Never: becomes a dead letter at once, with this reason.
+    /// Never: the job becomes a dead letter at once, with this reason.
     Reject(String),
 }
 
-/// Why a run failed; any error becomes one through `?`, with all its causes.
+/// Why a run failed. Any error converts into it by `?`, with all its causes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     pub(super) error: String,
@@ -51,28 +54,28 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure with this message.
+    /// Creates a failure with this message.
     pub fn new(error: impl fmt::Display) -> Self {
         Self { error: error.to_string(), not_before: Duration::ZERO }
     }
 
-    /// Tries again no earlier than this, whatever the backoff says: a `Retry-After` from outside.
+    /// Delays the retry by at least this time, such as a provider's `Retry-After`. The backoff may delay it longer.
     #[must_use]
     pub fn not_before(self, not_before: Duration) -> Self {
         Self { not_before, ..self }
     }
 }
 
-/// The limits and the pace of a kind of job.
+/// The limits and the backoff of a job kind.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// Runs that may fail before the job is given up; at least 1. Snoozes and dead workers use up none.
+    /// Runs that may fail before the job becomes a dead letter; at least 1. Snoozes and crashes are not counted.
     pub attempts: u32,
-    /// The wait after a failure.
+    /// The delay after a failure.
     pub backoff: Backoff,
-    /// A run that takes longer is cancelled and counts as failed.
+    /// A run that takes longer is aborted and counts as a failure.
     pub deadline: Duration,
-    /// How many of these run at once in one worker process.
+    /// Jobs of this kind that run at once in one worker process.
     pub concurrency: usize,
 }
 
@@ -82,43 +85,43 @@ impl Default for Policy {
     }
 }
 
-/// One run of a job: who it is, and how often it was tried.
+/// One run of a job, as its handler sees it.
 #[derive(Debug, Clone)]
 pub struct Run {
     pub id: JobId,
-    /// Counts claims. With the id and the worker it is the fencing token: no two runs ever share it.
+    /// The attempt number. Together with the job's id and the worker it is the fencing token: no two runs share it.
     pub token: i32,
     /// Earlier runs of this job that failed.
     pub failures: u32,
-    /// Where the work came from.
+    /// The request that caused the job.
     pub origin: Origin,
 }
 
-/// The id of a job: a ULID, so that ids sort by time, and the text that apalis' tools expect.
+/// The id of a job: a ULID, because ids then sort by time and apalis' tools expect one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct JobId(pub(super) Ulid);
 
 impl JobId {
-    /// A new id.
+    /// Generates a new id.
     pub fn generate() -> Self {
         Self(Ulid::generate())
     }
 
-    /// Reads the text of an id. Other producers may use other ids; those get a name but no number.
+    /// Parses an id. The ids of other programs may have another format; they become the nil id.
     pub(super) fn parse(text: &str) -> Self {
         Self(Ulid::from_string(text).unwrap_or_default())
     }
 }
 
 impl From<Uuid> for JobId {
-    /// The id of the one job that belongs to a record with this id.
+    /// The id of the only job of the record with this id.
     fn from(id: Uuid) -> Self {
         Self(Ulid(id.as_u128()))
     }
 }
 
 impl From<JobId> for Uuid {
-    /// The id of the one record that a job with this id belongs to.
+    /// The id of the record that this job belongs to.
     fn from(id: JobId) -> Self {
         Self::from_u128(id.0.0)
     }
@@ -130,7 +133,7 @@ impl fmt::Display for JobId {
     }
 }
 
-/// Which of the waiting jobs of a queue go first.
+/// The priority of a job among the due jobs of its queue.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Priority {
     Low,
@@ -149,11 +152,11 @@ impl Priority {
     }
 }
 
-/// Where work comes from: carried from the request into every job it enqueues and every line they log.
+/// The request that caused a job. It is passed on to every job that the request enqueues, and to all their log lines.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origin {
-    /// `X-Correlation-Id` of the request.
+    /// The `X-Correlation-Id` of the request.
     pub correlation_id: Option<String>,
-    /// W3C Trace Context `traceparent` of the request.
+    /// The W3C Trace Context `traceparent` of the request.
     pub traceparent: Option<String>,
 }

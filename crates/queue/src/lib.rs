@@ -2,9 +2,10 @@
 //!
 //! ## Modules
 //!
-//! Start with [`job`], [`enqueue`](mod@enqueue) and [`worker`]. The SQL is in `store`. Below `worker`: `poller` decides when to look for
-//! work, `claim` takes due jobs, `engine` passes them through apalis, `runner` runs one of them, `acknowledge` writes results,
-//! `heartbeat` renews the lease and rescues jobs of dead workers, `watchdog` ends a blocked process.
+//! Start with [`job`], [`enqueue`](mod@enqueue) and [`worker`]. The SQL is in `store`. Below `worker`: `poller` decides
+//! when to poll for due jobs, `claim` claims them, `engine` passes them through apalis, `runner` runs one of them,
+//! `acknowledge` writes results, `heartbeat` renews the lease and rescues the jobs of dead workers, `watchdog` ends a
+//! blocked process.
 
 mod acknowledge;
 pub mod batch;
@@ -33,7 +34,7 @@ mod write_results;
 
 pub use cancel::CANCELLED;
 pub use cleaner::Retention;
-pub use enqueue::{NewJob, Queue, Tx, enqueue, hold_waiting};
+pub use enqueue::{NewJob, Queue, Tx, enqueue, lock_waiting_job};
 pub use gauges::Gauges;
 pub use job::{Failure, Job, JobId, Origin, Outcome, Policy, Priority, Run};
 pub use operator::{JobKinds, Operator, Replayable};
@@ -42,25 +43,26 @@ pub use worker::{Registry, Timing, Worker};
 
 use runtime::{error::Error, pooler::repeatable};
 
-/// Every notification of the queue goes through this channel; the payload is the name of a queue with new work.
+/// The notification channel of the queue. The payload is the name of a queue with new jobs.
 const CHANNEL: &str = "millrace_jobs";
-/// The payload that is no queue: running jobs are to be ended.
+/// The payload that announces cancellation requests instead of new jobs.
 const CANCELLATIONS: &str = "*cancellations";
 
-/// Seconds until a waiting job is due, less than zero when it is overdue; `None` when it is not waiting.
+/// Returns the seconds until a waiting job is due, negative if it is overdue; `None` if it is not waiting.
 ///
 /// # Errors
-/// [`Error::Unavailable`] when the database cannot be asked now.
+/// [`Error::Unavailable`] when the database is unreachable.
 pub async fn due_in(pool: &sqlx::PgPool, id: JobId) -> Result<Option<f64>, Error> {
     Ok(store::lookup::due_in(repeatable(pool), &id.to_string()).await?)
 }
 
-/// Up to `most` jobs of a queue that wait or run; one whose id is no ULID counts, as the id of nothing.
+/// Returns the ids of up to `limit` jobs of a queue that wait or run. An id of another program that is no ULID is
+/// returned as the nil id, so that the job is still counted.
 ///
 /// # Errors
-/// [`Error::Unavailable`] when the database cannot be asked now.
-pub async fn live(pool: &sqlx::PgPool, queue: &str, most: usize) -> Result<Vec<JobId>, Error> {
-    let most = i64::try_from(most).unwrap_or(i64::MAX);
-    let ids = store::lookup::live(repeatable(pool), queue, most).await?;
+/// [`Error::Unavailable`] when the database is unreachable.
+pub async fn unfinished_jobs(pool: &sqlx::PgPool, queue: &str, limit: usize) -> Result<Vec<JobId>, Error> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let ids = store::lookup::unfinished_jobs(repeatable(pool), queue, limit).await?;
     Ok(ids.iter().map(|id| JobId::parse(id)).collect())
 }

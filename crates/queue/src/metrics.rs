@@ -1,4 +1,4 @@
-//! The names of the queue's metrics, and their presence at zero from the start.
+//! The queue's metrics: their names, and their series at zero from the start.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -18,11 +18,10 @@ pub const CLAIM_ERRORS: &str = "millrace_claim_errors_total";
 /// Every value of the label `outcome`.
 const OUTCOMES: [&str; 6] = ["done", "retry", "snooze", "dead", "cancelled", "given_back"];
 
-/// The queues that this process has shown, as global as the recorder that shows them.
+/// The queues that this process shows in `/metrics`. It is global like the metrics recorder.
 static KNOWN: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
 
-/// What is counted of each run of one kind of job, looked up once: a look-up by name and labels costs more than a run
-/// of a small job.
+/// The series of one queue's runs, looked up once: a look-up by name and labels costs more than a run of a small job.
 pub struct Runs {
     pub wait: Histogram,
     pub run: Histogram,
@@ -30,7 +29,7 @@ pub struct Runs {
 }
 
 impl Runs {
-    /// The series of a queue.
+    /// Looks up the series of a queue.
     pub fn of(queue: &'static str) -> Self {
         let finished = |outcome| (outcome, counter!(FINISHED, "queue" => queue, "outcome" => outcome));
         Self {
@@ -40,7 +39,7 @@ impl Runs {
         }
     }
 
-    /// A run ended so.
+    /// Counts a run with this outcome.
     pub fn finished(&self, outcome: &str) {
         if let Some(counter) = self.finished.get(outcome) {
             counter.increment(1);
@@ -48,18 +47,18 @@ impl Runs {
     }
 }
 
-/// Says what each metric means, once a process.
+/// Describes each metric, once per process.
 pub fn describe() {
     describe_counter!(ENQUEUED, "Jobs enqueued by this process.");
     describe_counter!(FINISHED, "Runs that ended, by outcome.");
     describe_histogram!(WAIT, Unit::Seconds, "From the time a job was due to the start of its run.");
-    describe_histogram!(RUN, Unit::Seconds, "How long runs took.");
-    describe_counter!(RESCUED, "Running jobs taken back from workers whose lease had ended.");
+    describe_histogram!(RUN, Unit::Seconds, "Duration of runs.");
+    describe_counter!(RESCUED, "Running jobs taken over from workers whose lease had expired.");
     describe_counter!(FENCED, "Results dropped because the run no longer held its job.");
-    describe_counter!(CLAIM_ERRORS, "Claims that the database refused or did not answer.");
+    describe_counter!(CLAIM_ERRORS, "Claims that the database refused or did not complete.");
 }
 
-/// Makes every series of a queue visible before anything happened in it.
+/// Shows all series of a queue at zero, before anything has happened.
 pub fn zero(queue: &'static str) {
     KNOWN.lock().unwrap_or_else(PoisonError::into_inner).insert(queue);
     for name in [ENQUEUED, RESCUED, FENCED, CLAIM_ERRORS] {
@@ -68,7 +67,7 @@ pub fn zero(queue: &'static str) {
     Runs::of(queue).finished.values().for_each(|counter| counter.absolute(0));
 }
 
-/// Every queue that [`zero`] was called for: a bound for labels, whatever the database names.
-pub(super) fn known() -> Vec<String> {
+/// The queues for which [`zero`] was called. They limit the label values, regardless of the queues in the database.
+pub(super) fn queue_names() -> Vec<String> {
     KNOWN.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|queue| (*queue).to_owned()).collect()
 }

@@ -1,4 +1,4 @@
-//! When to look for work: at once on a notification, at a job's due time, and every poll interval behind both.
+//! Polling: wakes claimers on a notification, at the next due time, and at the poll interval.
 
 use std::{
     collections::HashMap,
@@ -25,127 +25,128 @@ use runtime::{
     listen::{ListenEvent, listen},
 };
 
-/// Due times closer together than this are looked up together: at 1,000 due times a second, a look-up and a claim for
-/// each would cost more than the jobs.
-const TOGETHER: Duration = Duration::from_millis(5);
-/// After this long without news a worker that hears notifications checks less often: they are what finds new jobs, and
-/// the look is for the one whose sender died between its commit and its announcement.
-const QUIET: Duration = Duration::from_secs(5);
-/// Between two checks then: an idle worker asks less than two statements a second, all in all.
-const QUIET_POLL: Duration = Duration::from_secs(2);
+/// Due times closer together than this share one poll. With 1,000 due times a second, a poll and a claim for each would
+/// cost more than the jobs.
+const MERGE_WINDOW: Duration = Duration::from_millis(5);
+/// After this time without activity, a worker that receives notifications polls less often. It then polls only for jobs
+/// whose sender crashed between its commit and its notification.
+const QUIET_AFTER: Duration = Duration::from_secs(5);
+/// The poll interval of such a worker. An idle worker sends less than two statements a second in total.
+const QUIET_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Between the pacer and the claimer of one queue.
+/// Wakes the claimer of one queue.
 #[derive(Default)]
 pub struct WakeSignal {
-    /// Rung when the queue may have due jobs.
-    pub ring: Notify,
-    /// The claimer waits for it. One that does not is about to claim, and will find by itself what a look would find;
-    /// beside a busy one, checks took a seventh of the database's time.
-    waits: AtomicBool,
-    /// A look was left out.
-    missed: AtomicBool,
+    /// Notified when the queue may have due jobs.
+    pub wake: Notify,
+    /// Whether the claimer waits for it. A busy claimer is about to claim and finds due jobs itself, so its queue is
+    /// not polled: next to a busy claimer, polls took 14 % of the database's time.
+    is_idle: AtomicBool,
+    /// A poll was skipped because the claimer was busy.
+    poll_skipped: AtomicBool,
 }
 
 impl WakeSignal {
-    /// Waits for the ring.
-    pub async fn rung(&self, look: &Notify) {
-        self.waits.store(true, SeqCst);
-        if self.missed.swap(false, SeqCst) {
-            look.notify_one();
+    /// Waits for the signal. Requests a poll first if one was skipped.
+    pub async fn wait(&self, poll_request: &Notify) {
+        self.is_idle.store(true, SeqCst);
+        if self.poll_skipped.swap(false, SeqCst) {
+            poll_request.notify_one();
         }
-        self.ring.notified().await;
-        self.waits.store(false, SeqCst);
+        self.wake.notified().await;
+        self.is_idle.store(false, SeqCst);
     }
 
-    /// Whether the claimer waits. If not, it asks for a look when it does: between the two, one sees the other.
-    fn is_waited_for(&self) -> bool {
-        self.missed.store(true, SeqCst);
-        let waits = self.waits.load(SeqCst);
-        if waits {
-            self.missed.store(false, SeqCst);
+    /// Whether the claimer is idle. If not, it requests the skipped poll before it next waits; `SeqCst` guarantees that
+    /// at least one side sees the other's flag.
+    fn needs_poll(&self) -> bool {
+        self.poll_skipped.store(true, SeqCst);
+        let is_idle = self.is_idle.load(SeqCst);
+        if is_idle {
+            self.poll_skipped.store(false, SeqCst);
         }
-        waits
+        is_idle
     }
 }
 
-/// Rings the signal of each queue that has due jobs.
+/// Wakes the claimers of queues that have due jobs.
 pub struct Poller {
     pub pool: PgPool,
-    pub poll: Duration,
+    pub interval: Duration,
     pub signals: HashMap<&'static str, Arc<WakeSignal>>,
-    /// Asks for a look.
-    pub look: Arc<Notify>,
+    /// Requests a poll.
+    pub poll_request: Arc<Notify>,
     pub cancellations: Arc<Cancellations>,
     pub stop: CancellationToken,
 }
 
 impl Poller {
-    /// Rings until `stop`: one statement per look, however many queues.
+    /// Polls until `stop`. One statement polls all queues.
     pub async fn run(self, database: Database) {
-        let hears = AtomicBool::new(false);
-        tokio::join!(self.listen(&database, &hears), self.watch_due_times(&hears));
+        let is_listening = AtomicBool::new(false);
+        tokio::join!(self.listen(&database, &is_listening), self.poll_due_times(&is_listening));
     }
 
-    async fn listen(&self, database: &Database, hears: &AtomicBool) {
-        listen(database, CHANNEL, &self.stop, |heard| match heard {
-            ListenEvent::Notification(news) if news == CANCELLATIONS => self.cancellations.signal.notify_one(),
+    async fn listen(&self, database: &Database, is_listening: &AtomicBool) {
+        listen(database, CHANNEL, &self.stop, |event| match event {
+            ListenEvent::Notification(payload) if payload == CANCELLATIONS => self.cancellations.signal.notify_one(),
             ListenEvent::Notification(queue) => {
-                // The signal for what is due now, the look for what is due soon.
+                // The signal is for jobs that are due now, the poll for jobs that are due soon.
                 if let Some(signal) = self.signals.get(queue.as_str()) {
-                    signal.ring.notify_one();
+                    signal.wake.notify_one();
                 }
-                self.look.notify_one();
+                self.poll_request.notify_one();
             }
             ListenEvent::Connected => {
-                hears.store(true, SeqCst);
-                self.look.notify_one();
+                is_listening.store(true, SeqCst);
+                self.poll_request.notify_one();
                 self.cancellations.signal.notify_one();
             }
             ListenEvent::Disconnected => {
-                hears.store(false, SeqCst);
-                self.look.notify_one();
+                is_listening.store(false, SeqCst);
+                self.poll_request.notify_one();
             }
         })
         .await;
     }
 
-    async fn watch_due_times(&self, hears: &AtomicBool) {
-        let (mut failures, mut news) = (0, Instant::now());
+    async fn poll_due_times(&self, is_listening: &AtomicBool) {
+        let (mut failures, mut last_activity) = (0, Instant::now());
         while !self.stop.is_cancelled() {
-            let waiting = self.signals.iter().filter(|(_, signal)| signal.is_waited_for());
-            let queues: Vec<String> = waiting.map(|(queue, _)| (*queue).to_owned()).collect();
+            let idle = self.signals.iter().filter(|(_, signal)| signal.needs_poll());
+            let queues: Vec<String> = idle.map(|(queue, _)| (*queue).to_owned()).collect();
             let checks = async {
-                // Without a queue there is no question.
-                if queues.is_empty() { Ok(Vec::new()) } else { store::look(&self.pool, &queues).await }
+                // While every claimer is busy, no statement is needed.
+                if queues.is_empty() { Ok(Vec::new()) } else { store::check_due(&self.pool, &queues).await }
             };
             let checks = tokio::select! { checks = checks => checks, () = self.stop.cancelled() => return };
             let wait = match checks {
                 Ok(checks) => {
                     failures = 0;
-                    let next = self.ring(&checks);
-                    if next.is_some_and(|next| next < QUIET) || queues.len() < self.signals.len() {
-                        news = Instant::now();
+                    let next = self.wake_claimers(&checks);
+                    if next.is_some_and(|next| next < QUIET_AFTER) || queues.len() < self.signals.len() {
+                        last_activity = Instant::now();
                     }
-                    let quiet = hears.load(SeqCst) && news.elapsed() > QUIET;
-                    let poll = if quiet { self.poll.max(QUIET_POLL) } else { self.poll };
-                    next.map_or(poll, |next| poll.min(next.max(TOGETHER)))
+                    let is_quiet = is_listening.load(SeqCst) && last_activity.elapsed() > QUIET_AFTER;
+                    let interval = if is_quiet { self.interval.max(QUIET_INTERVAL) } else { self.interval };
+                    next.map_or(interval, |next| interval.min(next.max(MERGE_WINDOW)))
                 }
                 Err(error) => {
                     failures += 1;
-                    // Not each time: an outage is not worth a line every two seconds.
+                    // Logged ever more rarely during an outage, instead of every two seconds.
                     if u32::is_power_of_two(failures) {
                         let error = causes(&error);
-                        tracing::warn!(failures, error, "could not look for due jobs; trying again");
+                        tracing::warn!(failures, error, "could not poll for due jobs; retrying");
                     }
-                    Backoff::DATABASE.wait(failures).max(self.poll)
+                    Backoff::DATABASE.wait(failures).max(self.interval)
                 }
             };
             tokio::select! {
                 () = async {
-                    tokio::time::sleep(TOGETHER.min(wait)).await;
+                    tokio::time::sleep(MERGE_WINDOW.min(wait)).await;
                     tokio::select! {
-                        () = tokio::time::sleep(wait.saturating_sub(TOGETHER)) => {}
-                        () = self.look.notified() => news = Instant::now(),
+                        () = tokio::time::sleep(wait.saturating_sub(MERGE_WINDOW)) => {}
+                        () = self.poll_request.notified() => last_activity = Instant::now(),
                     }
                 } => {}
                 () = self.stop.cancelled() => {}
@@ -153,15 +154,15 @@ impl Poller {
         }
     }
 
-    /// Rings for what is due, and answers when the next job will be, if one is known of.
-    fn ring(&self, checks: &[DueCheck]) -> Option<Duration> {
-        for look in checks.iter().filter(|look| look.is_due) {
-            if let Some(signal) = self.signals.get(look.queue.as_str()) {
-                signal.ring.notify_one();
+    /// Wakes the claimers of queues with due jobs. Returns the time until the next job is due, if any is known.
+    fn wake_claimers(&self, checks: &[DueCheck]) -> Option<Duration> {
+        for check in checks.iter().filter(|check| check.is_due) {
+            if let Some(signal) = self.signals.get(check.queue.as_str()) {
+                signal.wake.notify_one();
             }
         }
-        // What is due in this moment has come since the statement began: soon, then.
-        let next = checks.iter().filter_map(|look| look.next);
+        // A negative time means that the job became due during the statement, so it is polled again soon.
+        let next = checks.iter().filter_map(|check| check.next);
         next.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default()).min()
     }
 }
@@ -171,30 +172,30 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_look_that_was_left_out_is_made_up_when_the_claimer_waits() {
-        let (signal, look) = (WakeSignal::default(), Notify::new());
-        assert!(!signal.is_waited_for(), "its claimer claims");
-        let waiting = signal.rung(&look);
+    async fn a_claimer_requests_a_skipped_poll_before_it_waits() {
+        let (signal, poll_request) = (WakeSignal::default(), Notify::new());
+        assert!(!signal.needs_poll(), "the claimer is busy");
+        let waiting = signal.wait(&poll_request);
         tokio::pin!(waiting);
         tokio::select! {
             biased;
-            () = &mut waiting => panic!("nobody has rung"),
-            () = look.notified() => {}
+            () = &mut waiting => panic!("the signal was not notified"),
+            () = poll_request.notified() => {}
         }
-        assert!(signal.is_waited_for());
-        signal.ring.notify_one();
+        assert!(signal.needs_poll());
+        signal.wake.notify_one();
         waiting.await;
-        assert!(!signal.is_waited_for(), "it claims again");
+        assert!(!signal.needs_poll(), "the claimer is busy again");
     }
 
     #[tokio::test]
-    async fn no_look_is_asked_for_when_none_was_left_out() {
-        let (signal, look) = (WakeSignal::default(), Notify::new());
-        signal.ring.notify_one();
-        signal.rung(&look).await;
+    async fn no_poll_is_requested_when_none_was_skipped() {
+        let (signal, poll_request) = (WakeSignal::default(), Notify::new());
+        signal.wake.notify_one();
+        signal.wait(&poll_request).await;
         tokio::select! {
             biased;
-            () = look.notified() => panic!("a look for nothing"),
+            () = poll_request.notified() => panic!("no poll was skipped"),
             () = std::future::ready(()) => {}
         }
     }

@@ -1,11 +1,11 @@
-//! The result of one run: what becomes of its job, and the one log line about it.
+//! The result of one run: the disposition of its job, and the log line about it.
 
 use std::time::Duration;
 
 use super::{cancel::CANCELLED, job::Failure, storable::StorableText, store::results::Next};
 use runtime::error::causes;
 
-/// What becomes of a job after a run.
+/// What a run's result does to its job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Disposition {
     Done,
@@ -20,7 +20,7 @@ pub enum Disposition {
     Dead {
         error: StorableText,
     },
-    /// Ended by an operator.
+    /// An operator has cancelled it.
     Cancelled {
         error: StorableText,
     },
@@ -28,12 +28,12 @@ pub enum Disposition {
 }
 
 impl Disposition {
-    /// Ended by an operator, with the text that says so.
+    /// The disposition of a job that an operator has cancelled.
     pub fn cancelled() -> Self {
         Self::Cancelled { error: CANCELLED.into() }
     }
 
-    /// The `outcome` label.
+    /// The value of the label `outcome`.
     pub fn outcome(&self) -> &'static str {
         match self {
             Self::Done => "done",
@@ -45,7 +45,7 @@ impl Disposition {
         }
     }
 
-    /// What becomes of the row; a run that is done is written by another statement.
+    /// The new state of the row. Runs that are done are written by another statement.
     pub fn next(&self) -> Next<'_> {
         match self {
             Self::Retry { error, wait } => Next::Wait { wait: *wait, error: Some(error), reason: None },
@@ -56,24 +56,24 @@ impl Disposition {
         }
     }
 
-    /// The one line about a run.
+    /// Logs the result of the run.
     pub fn log(&self) {
         match self {
             Self::Done => tracing::info!("job done"),
-            Self::Retry { error, wait } => tracing::warn!(%error, retry_in = ?wait, "job failed; trying again"),
+            Self::Retry { error, wait } => tracing::warn!(%error, retry_in = ?wait, "job failed; retrying"),
             Self::Snooze { wait, reason } => {
                 let reason = reason.as_ref().map(StorableText::as_str);
-                tracing::info!(again_in = ?wait, reason, "job snoozed");
+                tracing::info!(due_in = ?wait, reason, "job snoozed");
             }
-            Self::Dead { error } => tracing::error!(%error, "job given up: now a dead letter"),
+            Self::Dead { error } => tracing::error!(%error, "job became a dead letter"),
             Self::Cancelled { .. } => tracing::warn!("job cancelled by an operator"),
-            Self::GivenBack => tracing::info!("stopping: job given back"),
+            Self::GivenBack => tracing::info!("job given back, because the worker stops"),
         }
     }
 }
 
 impl<E: std::error::Error + 'static> From<E> for Failure {
-    /// Keeps the message of the error and of everything that caused it.
+    /// Keeps the message of the error and of all its causes.
     fn from(error: E) -> Self {
         Self::new(causes(&error))
     }
@@ -87,7 +87,7 @@ pub struct RunResult {
     pub token: i32,
     /// The limit of failures that applied.
     pub attempts: i32,
-    /// The run came to an end of its own and its job goes on: deaths of its workers are counted anew.
+    /// The run ended without a crash and its job goes on, so the job's consecutive crashes are reset.
     pub survived: bool,
     pub disposition: Disposition,
 }

@@ -1,13 +1,13 @@
-//! How long to wait before what failed is tried again: exponential backoff with full jitter.
+//! The backoff between attempts: exponential, with full jitter.
 //!
-//! The crate `backoff` is used here only. Full jitter, a uniform draw from zero to the exponential value, spreads
-//! retries best: Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+//! This file alone uses the crate `backoff`. Full jitter draws uniformly from zero to the exponential value, which
+//! spreads retries best: Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 
 use std::time::Duration;
 
 use backoff::{ExponentialBackoff, backoff::Backoff as _};
 
-/// Doubles from `base` to `cap` with each failure; the wait is drawn from zero to that.
+/// The limits of the backoff. The ceiling doubles from `base` to `cap` with each failure; the delay is drawn below it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
     pub base: Duration,
@@ -22,14 +22,14 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// For our own calls to the database and its listeners: soon again, never in a storm.
+    /// For our own database calls and listeners: short, but without a retry storm.
     pub(crate) const DATABASE: Self = Self { base: Duration::from_millis(50), cap: Duration::from_secs(2) };
 
-    /// The wait after the `failures`-th failure in a row, counted from 1.
+    /// Draws the delay after the `failures`-th consecutive failure, counted from 1.
     pub fn wait(&self, failures: u32) -> Duration {
         let doublings = failures.saturating_sub(1).min(31);
         let ceiling = self.base.saturating_mul(1 << doublings).min(self.cap);
-        // A factor of 1 around the middle is the whole range from zero to the ceiling.
+        // A factor of 1 around the middle covers the whole range from zero to the ceiling.
         let mut draw = ExponentialBackoff {
             current_interval: ceiling / 2,
             randomization_factor: 1.0,
@@ -50,7 +50,7 @@ mod tests {
         for (failures, ceiling) in [(1, 1.0), (2, 2.0), (5, 16.0), (7, 60.0), (1000, 60.0), (u32::MAX, 60.0)] {
             let waits: Vec<f64> = (0..1000).map(|_| backoff.wait(failures).as_secs_f64() / ceiling).collect();
             assert!(waits.iter().all(|wait| (0.0..=1.0).contains(wait)), "{failures}");
-            // 1,000 draws miss a tenth of the range with a chance of 1e-46.
+            // The chance that 1,000 draws miss a tenth of the range is 1e-46.
             assert!(waits.iter().any(|wait| *wait < 0.1) && waits.iter().any(|wait| *wait > 0.9), "{failures}");
         }
     }

@@ -1,4 +1,4 @@
-//! The life of one run: decode, run under a deadline, judge, on_discard if it was the last, hand over the result.
+//! One run of a job: decodes the payload, runs it under a deadline, decides the disposition, and hands over the result.
 
 use std::{
     any::Any,
@@ -28,27 +28,27 @@ use super::{
 };
 use runtime::telemetry::traces;
 
-/// A job during which a worker died this often, without a run that came to an end in between, is not run again, but set
-/// aside with the evidence: it is likely to kill the next worker too, with everything else in it.
+/// A job is quarantined after this many consecutive crashes: it becomes a dead letter with the evidence instead of
+/// running again, because it is likely to kill the next worker and every job in it.
 ///
-/// One death proves nothing: a worker that loses the database for longer than its lease, or is stopped without one,
-/// leaves a crash on every job it held. Such an incident hits a job at most once, and only while it runs; an innocent
-/// one would need three of them in its few seconds or minutes of running. A job that kills its worker needs three
-/// runs for it, at most three leases apart.
-const CRASHES: i32 = 3;
+/// One crash proves nothing. A worker that cannot reach the database for longer than its lease, or is killed, leaves a
+/// crash on every job it held. Such an incident affects a job at most once, and only while it runs. A harmless job
+/// would need three of them within its seconds or minutes of running. A job that kills its worker needs three runs, at
+/// most three leases apart.
+const MAX_CRASHES: i32 = 3;
 
-/// What every run of one kind of job shares.
+/// What all runs of one job kind share.
 struct Runner<J: Job> {
     context: J::Context,
     policy: Policy,
     results: mpsc::UnboundedSender<RunResult>,
-    /// Cancelled when the time for finishing is over.
+    /// Cancelled when the grace period of a stop is over.
     give_back: CancellationToken,
     cancellations: Arc<Cancellations>,
     runs: Runs,
 }
 
-/// Makes the handler of one kind of job.
+/// Creates the handler of one job kind.
 pub fn handler<J: Job>(
     context: J::Context,
     policy: Policy,
@@ -58,15 +58,15 @@ pub fn handler<J: Job>(
 ) -> Handler {
     let runs = Runs::of(J::NAME);
     let runner = Arc::new(Runner::<J> { context, policy, results, give_back, cancellations, runs });
-    Arc::new(move |held| {
+    Arc::new(move |claimed| {
         let runner = runner.clone();
-        Box::pin(async move { runner.live(held).await })
+        Box::pin(async move { runner.run(claimed).await })
     })
 }
 
 impl<J: Job> Runner<J> {
-    /// One run from its start to its result. The slot is free again when this ends.
-    async fn live(&self, ClaimedJob { job, slot }: ClaimedJob) {
+    /// Runs a job from its start to its result, then frees its slot.
+    async fn run(&self, ClaimedJob { job, slot }: ClaimedJob) {
         self.runs.wait.record(job.waited.max(0.0));
         let started = Instant::now();
         let span = info_span!(
@@ -81,7 +81,7 @@ impl<J: Job> Runner<J> {
             let (enqueued, correlation_id) = (job.traceparent.as_deref(), job.correlation_id.as_deref());
             traces::span::Span::run(J::NAME, &job.id, enqueued, correlation_id, job.token)
         };
-        let disposition = self.disposition(&job, &Around { span: &span, trace: &trace }).await;
+        let disposition = self.execute(&job, &RunSpans { log: &span, trace: &trace }).await;
         self.runs.run.record(started.elapsed());
         self.runs.finished(disposition.outcome());
         trace.set_attribute("millrace.job.outcome", disposition.outcome());
@@ -91,85 +91,87 @@ impl<J: Job> Runner<J> {
         trace.attach_to(async { span.in_scope(|| disposition.log()) }).await;
         drop(trace);
         let attempts = i32::try_from(self.policy.attempts).unwrap_or(i32::MAX);
-        // A quarantined job did not run: its deaths stand, also when it could not be given up yet.
+        // A quarantined job did not run: its crashes are kept, also when its `on_discard` failed.
         let survived =
-            job.crashes < CRASHES && matches!(disposition, Disposition::Retry { .. } | Disposition::Snooze { .. });
-        // The receiver outlives every runner; were it gone, the lease would end and the job run again.
+            job.crashes < MAX_CRASHES && matches!(disposition, Disposition::Retry { .. } | Disposition::Snooze { .. });
+        // The receiver outlives every runner; without it, the lease would expire and the job would run again.
         let result = RunResult { queue: J::NAME, id: job.id, token: job.token, attempts, survived, disposition };
         let _ = self.results.send(result);
         drop(slot);
     }
 
-    async fn disposition(&self, job: &Claimed, around: &Around<'_>) -> Disposition {
+    /// Runs the job, or quarantines it, and decides what becomes of it.
+    async fn execute(&self, job: &Claimed, spans: &RunSpans<'_>) -> Disposition {
         let payload: J = match decode(&job.payload) {
             Ok(payload) => payload,
             Err(error) => return Disposition::Dead { error },
         };
         let failures = u32::try_from(job.failures).unwrap_or(0);
         let next_failure = failures.saturating_add(1);
-        if job.crashes >= CRASHES {
+        if job.crashes >= MAX_CRASHES {
             let error = format!("quarantined: a worker died during {} of its runs", job.crashes);
-            return self.on_discard(job, Disposition::Dead { error: error.into() }, next_failure, around).await;
+            return self.discard(job, Disposition::Dead { error: error.into() }, next_failure, spans).await;
         }
-        let (context, run) = (self.context.clone(), run_of(job, failures, around.trace));
-        // Not called before it is polled: what panics in it does so on its own task.
-        let run = self.guarded(async move { payload.run(context, run).await }, around);
-        // Dropped by a cancellation, the run is aborted at its next await.
+        let (context, run) = (self.context.clone(), run_of(job, failures, spans.trace));
+        // The handler is called inside the task, so that even a panic before its first await stays there.
+        let run = self.run_isolated(async move { payload.run(context, run).await }, spans);
+        // A cancellation drops `run`, which aborts the task at its next await.
         let ended = tokio::select! {
             biased;
-            () = self.cancellations.requested(&job.id) => Ended::Cancelled,
+            () = self.cancellations.wait_for_request(&job.id) => Ended::Cancelled,
             ended = run => ended,
         };
-        let given_up = match ended {
+        let discarded = match ended {
             Ended::Outcome(Outcome::Done) => return Disposition::Done,
             Ended::Outcome(Outcome::Snooze(wait)) => return Disposition::Snooze { wait, reason: None },
             Ended::Outcome(Outcome::SnoozeBecause(wait, reason)) => {
                 return Disposition::Snooze { wait, reason: Some(reason.into()) };
             }
-            Ended::TimeIsUp => return Disposition::GivenBack,
+            Ended::GracePeriodOver => return Disposition::GivenBack,
             Ended::Failure(failure) if next_failure < self.policy.attempts => return self.retry(failure, next_failure),
             Ended::Failure(failure) => Disposition::Dead { error: failure.error.into() },
             Ended::Outcome(Outcome::Reject(error)) => Disposition::Dead { error: error.into() },
             Ended::Cancelled => Disposition::cancelled(),
         };
-        self.on_discard(job, given_up, next_failure, around).await
+        self.discard(job, discarded, next_failure, spans).await
     }
 
+    /// The disposition after a failure that is retried.
     fn retry(&self, failure: Failure, failures: u32) -> Disposition {
         let wait = self.policy.backoff.wait(failures).max(failure.not_before);
         Disposition::Retry { error: failure.error.into(), wait }
     }
 
-    /// Lets the job record its own end; only then it may become a dead letter, or a cancelled job.
-    async fn on_discard(
+    /// Runs [`Job::on_discard`]. The job becomes a dead letter, or a cancelled job, only if that succeeds.
+    async fn discard(
         &self,
         job: &Claimed,
-        given_up: Disposition,
+        disposition: Disposition,
         failures: u32,
-        around: &Around<'_>,
+        spans: &RunSpans<'_>,
     ) -> Disposition {
-        let (Disposition::Dead { error } | Disposition::Cancelled { error }) = &given_up else { return given_up };
-        let Ok(payload) = decode::<J>(&job.payload) else { return given_up };
+        let (Disposition::Dead { error } | Disposition::Cancelled { error }) = &disposition else { return disposition };
+        let Ok(payload) = decode::<J>(&job.payload) else { return disposition };
         let (context, reason) = (self.context.clone(), error.to_string());
-        let discarded = async move { payload.on_discard(context, reason).await.map(|()| Outcome::Done) };
-        match self.guarded(discarded, around).await {
-            Ended::Outcome(_) | Ended::Cancelled => given_up,
+        let on_discard = async move { payload.on_discard(context, reason).await.map(|()| Outcome::Done) };
+        match self.run_isolated(on_discard, spans).await {
+            Ended::Outcome(_) | Ended::Cancelled => disposition,
             Ended::Failure(failure) => self.retry(failure, failures),
-            Ended::TimeIsUp => Disposition::GivenBack,
+            Ended::GracePeriodOver => Disposition::GivenBack,
         }
     }
 
-    /// Runs on a task of its own, so that a panic stays in it and the deadline can cancel it.
-    async fn guarded<F>(&self, work: F, around: &Around<'_>) -> Ended
+    /// Runs `work` in its own task, so that a panic stays there and the deadline can abort it.
+    async fn run_isolated<F>(&self, work: F, spans: &RunSpans<'_>) -> Ended
     where
         F: Future<Output = Result<Outcome, Failure>> + Send + 'static,
     {
-        let mut task = tokio::spawn(around.trace.attach_to(work.instrument(around.span.clone())));
+        let mut task = tokio::spawn(spans.trace.attach_to(work.instrument(spans.log.clone())));
         let _end = AbortOnDrop(task.abort_handle());
         let ended = tokio::select! {
             biased;
             ended = timeout(self.policy.deadline, &mut task) => ended,
-            () = self.give_back.cancelled() => return Ended::TimeIsUp,
+            () = self.give_back.cancelled() => return Ended::GracePeriodOver,
         };
         match ended {
             Ok(Ok(Ok(outcome))) => Ended::Outcome(outcome),
@@ -182,13 +184,13 @@ impl<J: Job> Runner<J> {
     }
 }
 
-/// What is noted about a run while it runs: for its log lines, and for its trace.
-struct Around<'a> {
-    span: &'a Span,
+/// The spans of a run: one for its log lines and one for its trace.
+struct RunSpans<'a> {
+    log: &'a Span,
     trace: &'a traces::span::Span,
 }
 
-/// Ends a task with the future that waits for it; one that has ended does not notice.
+/// Aborts a task when the future that waits for it is dropped. Does nothing if the task has ended.
 struct AbortOnDrop(AbortHandle);
 
 impl Drop for AbortOnDrop {
@@ -197,16 +199,16 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// How guarded work came to its end.
+/// How isolated work ended.
 enum Ended {
     Outcome(Outcome),
     Failure(Failure),
-    /// An operator wants it to end.
+    /// An operator has cancelled the job.
     Cancelled,
-    TimeIsUp,
+    GracePeriodOver,
 }
 
-/// Reads a payload. A decoder of a feature may panic as well: that must not end the queue.
+/// Decodes a payload. The decoder of a feature may panic too, which must not end the worker.
 fn decode<J: Job>(payload: &[u8]) -> Result<J, StorableText> {
     let decoded = catch_unwind(AssertUnwindSafe(|| serde_json::from_slice(payload)));
     match decoded {

@@ -1,33 +1,33 @@
-//! What an operator is told: where jobs and queues stand, and what became of a request.
+//! The data that operators see: jobs, queues, and the results of their commands.
 
 use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::store::list as sql;
 
-/// Counts of jobs end here: "at least this many".
+/// Counts of jobs stop here; this number means "at least".
 pub const COUNTED: i64 = 10_000;
 
-/// Where a job stands.
+/// The state of a job, in the operator's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     Waiting,
     Running,
     Done,
-    /// A dead letter: given up, kept, and there to be replayed.
+    /// A dead letter: it is not retried any more, but kept for a replay.
     Dead,
-    /// Ended by an operator: no dead letter, and replayed only by its id.
+    /// Ended by an operator. It is not a dead letter, and only replayed by its id.
     Cancelled,
-    /// A state that Millrace does not know: another program wrote it.
+    /// Another program has written a state that Millrace does not know.
     Unknown,
 }
 
 impl State {
-    /// All states of Millrace itself.
+    /// All states that Millrace writes.
     pub const ALL: [Self; 5] = [Self::Waiting, Self::Running, Self::Done, Self::Dead, Self::Cancelled];
 
-    /// The operator's word.
+    /// The word that operators see.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
@@ -39,7 +39,7 @@ impl State {
         }
     }
 
-    /// The word in the database, apalis' where it has one.
+    /// The word in the database: apalis' word where apalis has one.
     pub(super) fn status(self) -> &'static str {
         match self {
             Self::Waiting => "Pending",
@@ -56,51 +56,51 @@ impl State {
     }
 }
 
-/// A queue and what is in it. Counts end at [`COUNTED`].
+/// A queue and its jobs. Counts stop at [`COUNTED`].
 #[derive(Debug, Clone, Serialize)]
 pub struct QueueStatus {
     pub name: String,
-    /// Since when nobody claims its jobs.
+    /// Since when no job of it is claimed.
     #[serde(with = "time::serde::rfc3339::option")]
     pub paused_at: Option<OffsetDateTime>,
     /// Why it is paused.
     pub reason: Option<String>,
-    /// Living workers that run it.
+    /// Live workers that run it.
     pub workers: i64,
-    /// Those of them whose claims fail in the database.
+    /// Those workers whose claims fail in the database.
     pub failing_workers: i64,
-    /// Why, for one of them.
+    /// The error of one of them.
     pub claim_error: Option<String>,
     pub waiting: i64,
-    /// Those of the waiting whose time has come.
+    /// Waiting jobs that are due.
     pub due: i64,
     pub running: i64,
     pub dead: i64,
-    /// Done among the [`COUNTED`] newest jobs of all queues.
+    /// Finished jobs among the [`COUNTED`] newest jobs of all queues.
     pub recently_done: i64,
-    /// For how many seconds the first waiting job has been due; less than zero when none is yet.
+    /// Seconds since the first waiting job became due; negative if none is due yet.
     #[serde(rename = "late_seconds")]
     pub late: Option<f64>,
 }
 
-/// A job in a list.
+/// One job of a list.
 #[derive(Debug, Clone, Serialize)]
 pub struct JobStatus {
     pub id: String,
     pub queue: String,
     pub state: State,
     pub priority: i32,
-    /// Runs so far, however they ended.
+    /// Runs so far, regardless of their outcome.
     pub runs: i32,
     /// Runs that failed since it was enqueued or replayed.
     pub failures: i32,
-    /// Runs in a row during which the worker died, likewise.
+    /// Consecutive crashes since it was enqueued or replayed.
     pub crashes: i32,
     #[serde(with = "time::serde::rfc3339")]
     pub due_at: OffsetDateTime,
-    /// By the database's clock; less than zero when its time has come.
+    /// By the database's clock; negative if it is due.
     pub due_in_seconds: f64,
-    /// Who runs it, or ran it last.
+    /// The worker that runs it or ran it last.
     pub worker: Option<String>,
     #[serde(with = "time::serde::rfc3339::option")]
     pub started_at: Option<OffsetDateTime>,
@@ -134,26 +134,26 @@ impl From<sql::JobRow> for JobStatus {
     }
 }
 
-/// A page of jobs.
+/// A page of a list of jobs.
 #[derive(Debug, Clone)]
-pub struct Listed {
+pub struct JobPage {
     /// Newest first.
     pub jobs: Vec<JobStatus>,
-    /// Finished jobs, and more than 10,000 waiting ones of one queue, were looked for down to this id only. `None` when
-    /// nothing was left out.
+    /// The oldest id that was searched for finished jobs, and for waiting jobs beyond the first 10,000 of a queue.
+    /// `None` if all jobs were searched.
     pub searched_to: Option<String>,
 }
 
-/// Everything about one job.
+/// All details of one job.
 #[derive(Debug, Clone, Serialize)]
 pub struct JobDetails {
     #[serde(flatten)]
     pub job: JobStatus,
-    /// Why it is not running; or, when it is, what there is to say about that.
+    /// Why it is not running; details about its run if it is.
     pub why: String,
     /// The last few errors, oldest first, each with `at`, `run`, `worker` and `error`.
     pub errors: serde_json::Value,
-    /// As JSON, or as a text when it is none.
+    /// As JSON, or as text if it is no JSON.
     pub payload: serde_json::Value,
 }
 
@@ -162,30 +162,30 @@ pub struct JobDetails {
 pub struct Filter {
     pub queue: Option<String>,
     pub state: Option<State>,
-    /// Text within the last error.
+    /// A text that the last error contains.
     pub error: Option<String>,
-    /// Only those with an id before this one: the last of the page before.
+    /// Only ids before this one, such as the last id of the previous page.
     pub before: Option<String>,
 }
 
-/// What became of a cancellation.
+/// The result of a cancellation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cancelled {
-    /// It waited, and is cancelled now.
+    /// It was waiting, and is cancelled now.
     AtOnce,
-    /// It runs: its worker ends the run at its next await, or the worker that takes it over does.
+    /// It is running. The run is aborted at its next await, by its worker or by the worker that takes it over.
     Requested,
-    /// It had ended before.
+    /// It had already ended.
     Ended,
     NotFound,
 }
 
-/// What became of a replay.
+/// The result of a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Replayed {
-    /// It waits again, due now and with all its tries.
+    /// It waits again, due now and with all its attempts.
     Replayed,
     /// It is neither a dead letter nor cancelled.
     NotDead,

@@ -1,6 +1,7 @@
-//! What PostgreSQL can store of what comes from outside: texts and waits of handlers and decoders, times of any row.
+//! Values that PostgreSQL can store: texts, keys and delays from handlers, decoders and requests; and times of rows.
 //!
-//! A value that PostgreSQL refuses fails the whole statement, and with it the results of every other run in it.
+//! PostgreSQL refuses the whole statement for one bad value, and with it the results of all other runs in the
+//! statement.
 
 use std::{fmt, time::Duration};
 
@@ -12,14 +13,14 @@ use sqlx::{
 };
 use time::{OffsetDateTime, macros::datetime};
 
-/// A text that can be stored, and that an operator can read: without NUL, at most 4,000 bytes.
+/// A text that PostgreSQL can store and an operator can read: without NUL, at most 4,000 bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StorableText(String);
 
 impl StorableText {
     const LONGEST: usize = 4000;
 
-    /// The text itself.
+    /// The text as a string slice.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -43,7 +44,7 @@ impl fmt::Display for StorableText {
     }
 }
 
-/// A key as an index can hold it: one with NUL, or longer than 1,000 bytes, is replaced by its digest.
+/// A key that an index can hold. A key with NUL, or longer than 1,000 bytes, is replaced by its digest.
 pub fn storable_key(key: &str) -> String {
     const LONGEST: usize = 1000;
     if key.len() <= LONGEST && !key.contains('\0') {
@@ -53,27 +54,27 @@ pub fn storable_key(key: &str) -> String {
     digest.iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
 }
 
-/// The longest wait that is stored, 100 years: a longer one would be due after the last time that can be shown.
+/// The longest delay that is stored, 100 years. A longer one would end after the last time that can be displayed.
 const LONGEST_WAIT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// A wait in seconds, as the interval of a statement.
+/// A delay in seconds, limited for use as an interval.
 pub fn wait_seconds(wait: Duration) -> f64 {
     wait.min(LONGEST_WAIT).as_secs_f64()
 }
 
-/// The first and the last time that every format of ours can show.
+/// The first and the last time that all our formats can display.
 const FIRST: OffsetDateTime = datetime!(0001-01-01 0:00 UTC);
 const LAST: OffsetDateTime = datetime!(9999-12-31 23:59:59 UTC);
-/// Where PostgreSQL begins to count microseconds.
+/// The time from which PostgreSQL counts microseconds.
 const EPOCH: OffsetDateTime = datetime!(2000-01-01 0:00 UTC);
 
-/// A time that PostgreSQL can store and every format of ours can show.
+/// Limits a time to what PostgreSQL can store and all our formats can display.
 pub fn storable_time(time: OffsetDateTime) -> OffsetDateTime {
     time.clamp(FIRST, LAST)
 }
 
-/// A time of a row. Rows of other programs may hold `infinity` or the year 20000, which the crate `time` cannot hold
-/// (sqlx panics): they are read as the nearest time that can be shown.
+/// A time of a row. Other programs may write `infinity` or the year 20000, on which the crate `time` makes sqlx panic.
+/// They are read as the nearest time that can be displayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadTime(OffsetDateTime);
 
@@ -91,7 +92,7 @@ impl Type<Postgres> for ReadTime {
 
 impl<'r> Decode<'r, Postgres> for ReadTime {
     fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
-        // Text comes only from statements without parameters; all of ours are prepared.
+        // Only statements without parameters return text; all of ours are prepared.
         if value.format() == PgValueFormat::Text {
             return Ok(Self(storable_time(<OffsetDateTime as Decode<Postgres>>::decode(value)?)));
         }

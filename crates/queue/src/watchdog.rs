@@ -1,9 +1,10 @@
-//! Keeps the runtime going beside jobs that block its threads.
+//! A watchdog thread: keeps timers and sockets alive while jobs block threads of the runtime, and ends a blocked
+//! process.
 //!
-//! One thread of tokio's at a time waits for timers and sockets, and hands that over when it next has nothing to do. A
-//! job that blocks it takes timers and sockets of the whole process with it, though every other thread is idle: nothing
-//! is claimed or written any more, and the lease, whose thread is its own, stands for ever. A task from outside wakes
-//! another thread, which takes over.
+//! In tokio one thread at a time drives timers and sockets. It passes that role on when it next becomes idle. A job
+//! that blocks this thread stops the timers and sockets of the whole process, even if all other threads are idle. Then
+//! no job is claimed and no result is written, but the lease never expires, because the heartbeat has its own thread. A
+//! task spawned from outside wakes another thread, which takes over.
 
 use std::{
     io,
@@ -13,36 +14,36 @@ use std::{
 
 use tokio::runtime::Handle;
 
-/// What a blocked thread costs the others at most, and 20 tasks a second when there is none.
+/// The longest time that timers and sockets stall behind a blocked thread. It costs 20 tasks a second.
 const EVERY: Duration = Duration::from_millis(50);
 
-/// Keeps the pulse of this runtime until the answer is dropped.
+/// Starts the watchdog of this runtime. It runs until the returned sender is dropped.
 ///
-/// When every thread has been blocked for `limit`, longer than any job may run, no deadline can be enforced any more and
-/// nothing held here would ever end: the process ends, and its jobs run elsewhere once its lease is over.
+/// When all threads have been blocked for `limit`, longer than any job may run, no deadline can be enforced any more.
+/// The jobs would never end, so the watchdog aborts the process, and they run elsewhere after the lease.
 ///
 /// # Errors
 /// When the thread cannot be started.
-pub fn keep(runtime: Handle, limit: Duration) -> io::Result<Sender<()>> {
-    let (kept, dropped) = channel();
-    std::thread::Builder::new().name("pulse".into()).spawn(move || {
-        let mut beat = runtime.spawn(async {});
-        // Counted in our own turns: when the whole process stood still, so did we.
-        let mut silent = Duration::ZERO;
+pub fn start(runtime: Handle, limit: Duration) -> io::Result<Sender<()>> {
+    let (handle, dropped) = channel();
+    std::thread::Builder::new().name("watchdog".into()).spawn(move || {
+        let mut probe = runtime.spawn(async {});
+        // Counts our own wake-ups, because a suspended process suspends this thread too.
+        let mut blocked = Duration::ZERO;
         while dropped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
-            if beat.is_finished() {
-                beat = runtime.spawn(async {});
-                silent = Duration::ZERO;
+            if probe.is_finished() {
+                probe = runtime.spawn(async {});
+                blocked = Duration::ZERO;
                 continue;
             }
-            silent += EVERY;
-            if silent > limit {
-                tracing::error!(?limit, "every thread is blocked by jobs beyond their deadline; ending the process");
-                // What is printed on another thread gets its time to be printed.
+            blocked += EVERY;
+            if blocked > limit {
+                tracing::error!(?limit, "jobs block every thread beyond their deadline; aborting the process");
+                // Another thread writes the log; it gets time for this line.
                 std::thread::sleep(EVERY);
                 std::process::abort();
             }
         }
     })?;
-    Ok(kept)
+    Ok(handle)
 }

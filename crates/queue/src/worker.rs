@@ -1,7 +1,8 @@
-//! A worker process's queues: which jobs it runs, how it starts, and how it stops.
+//! The worker of a process: its job kinds, its start and its stop.
 
 use std::{
     collections::HashMap,
+    fmt::Display,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
 
 use super::{
-    acknowledge::{Acknowledger, Apart},
+    acknowledge::{Acknowledger, DeferredWrites},
     cancel::Cancellations,
     claim::{ClaimErrors, Claimer, InFlight},
     cleaner::{Cleaner, Retention},
@@ -33,23 +34,24 @@ use runtime::{
     shutdown::Shutdown,
 };
 
-/// Sessions for claims, looks and results: each is one at a time per queue or process, and none waits for handlers.
+/// Sessions for claims, polls and results. Each queue or task uses one at a time, and none is held while a handler
+/// runs.
 const SESSIONS: u32 = 6;
-/// After the grace is over, results have this long to reach the database: the whole stop stays below 30 s.
+/// How long the last results may take to reach the database after the grace period. It keeps the whole stop below 30 s.
 const LAST_WRITES: Duration = Duration::from_secs(3);
 
-/// The clockwork of the queue.
+/// The intervals of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
     /// Between two renewals of the lease.
     pub heartbeat: Duration,
-    /// A worker silent for this long has lost its jobs.
+    /// How long a worker may be silent before others take its jobs.
     pub lease: Duration,
-    /// Between two looks for jobs of dead workers.
+    /// Between two checks for jobs of dead workers.
     pub rescue: Duration,
-    /// Between two looks for due jobs when nothing is heard.
+    /// Between two polls for due jobs without a notification.
     pub poll: Duration,
-    /// What is forgotten, and when.
+    /// How long ended jobs are kept.
     pub retention: Retention,
 }
 
@@ -60,7 +62,7 @@ impl Default for Timing {
             lease: Duration::from_secs(15),
             rescue: Duration::from_secs(2),
             poll: Duration::from_millis(250),
-            retention: Retention::SHIPPED,
+            retention: Retention::DEFAULT,
         }
     }
 }
@@ -68,7 +70,7 @@ impl Default for Timing {
 type MakeHandler =
     Box<dyn FnOnce(mpsc::UnboundedSender<RunResult>, CancellationToken, Arc<Cancellations>) -> Handler + Send>;
 
-/// The kinds of job that a worker runs.
+/// The job kinds that a worker runs.
 #[derive(Default)]
 pub struct Registry(Vec<Entry>);
 
@@ -80,7 +82,7 @@ struct Entry {
 }
 
 impl Registry {
-    /// Adds a kind of job, with what its runs need.
+    /// Adds a job kind, with the context of its runs.
     #[must_use]
     pub fn job<J: Job>(mut self, context: J::Context) -> Self {
         let policy: Policy = J::policy(&context);
@@ -95,7 +97,7 @@ impl Registry {
         self
     }
 
-    /// The names of the kinds, as registered.
+    /// The names of the kinds, in the order of registration.
     pub fn names(&self) -> Vec<&'static str> {
         self.0.iter().map(|entry| entry.name).collect()
     }
@@ -103,17 +105,17 @@ impl Registry {
 
 /// A running worker.
 pub struct Worker {
-    /// Unique for each start of a process, so that a dead one is never mistaken for its successor.
+    /// Unique for each start of a process, so that a dead worker is never mistaken for its successor.
     pub name: Arc<str>,
     lease: Arc<Lease>,
     running: tokio::task::JoinHandle<Result<(), Error>>,
 }
 
 impl Worker {
-    /// Starts claiming and running. `shutdown.drain` stops it in good order.
+    /// Starts to claim and run jobs. `shutdown.drain` stops it gracefully.
     ///
     /// # Errors
-    /// When a thread beside the runtime cannot be started.
+    /// When a thread cannot be started.
     pub fn start(
         database: &Database,
         timing: Timing,
@@ -121,50 +123,51 @@ impl Worker {
         shutdown: &Shutdown,
     ) -> Result<Self, std::io::Error> {
         let name: Arc<str> = name().into();
-        let keep_lease = CancellationToken::new();
+        let stop_heartbeat = CancellationToken::new();
         let errors = Arc::<ClaimErrors>::default();
-        let (queues, ends) = (registry.names(), keep_lease.clone());
-        let (lease, thread) = heartbeat::keep(database.clone(), name.clone(), queues, timing, errors.clone(), ends)?;
+        let (queues, stop) = (registry.names(), stop_heartbeat.clone());
+        let (lease, thread) = heartbeat::start(database.clone(), name.clone(), queues, timing, errors.clone(), stop)?;
         let longest = registry.0.iter().map(|entry| entry.deadline).max().unwrap_or_default();
-        let pulse = watchdog::keep(tokio::runtime::Handle::current(), longest.saturating_add(timing.lease))?;
+        let watchdog = watchdog::start(tokio::runtime::Handle::current(), longest.saturating_add(timing.lease))?;
         let run = run(database.clone(), name.clone(), timing, registry, lease.clone(), errors, shutdown.clone());
         let running = tokio::spawn(async move {
             let result = run.await;
-            // The lease outlives the last result.
-            keep_lease.cancel();
-            drop(pulse);
+            // The lease is kept until the last result is written.
+            stop_heartbeat.cancel();
+            drop(watchdog);
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
             result
         });
         Ok(Self { name, lease, running })
     }
 
-    /// Whether this worker may claim: its lease stands.
+    /// Returns a check of whether this worker may claim: whether its lease is valid.
     pub fn is_ready(&self) -> impl Fn() -> bool + Send + Sync + 'static {
         let lease = self.lease.clone();
-        move || lease.stands()
+        move || lease.is_valid()
     }
 
-    /// Waits for the stop.
+    /// Waits until the worker has stopped.
     ///
     /// # Errors
-    /// When a part of the worker ended without being told to.
+    /// When a part of the worker ended without a stop.
     pub async fn stopped(self) -> Result<(), Error> {
         self.running.await.unwrap_or_else(|error| Err(Error::Internal(format!("worker: {error}"))))
     }
 }
 
-/// The host as far as it tells hosts apart, the process, and 40 random bits for this start of it. Short, since it is
-/// written into every job that is claimed: 20 characters less are 95 bytes of log and 0.6 us for each.
+/// Creates a worker's name: the end of the host name, the process id, and 40 random bits for this start. It is written
+/// into every claimed job, so it is short: 20 characters less save 95 bytes of WAL and 0.6 us per job.
 fn name() -> String {
     const HOST: usize = 24;
     let host = nix::unistd::gethostname().map_or_else(|_| "host".into(), |name| name.to_string_lossy().into_owned());
-    // Orchestrators tell their hosts apart at the end of the name.
+    // Orchestrators distinguish their hosts by the end of the name.
     let host: String = host.chars().skip(host.chars().count().saturating_sub(HOST)).collect();
     let start = Ulid::generate().to_string();
     format!("{host}-{}-{}", std::process::id(), &start[start.len() - 8..])
 }
 
+/// Runs all parts of a worker until `shutdown.drain`, and returns when the last result is written.
 async fn run(
     database: Database,
     name: Arc<str>,
@@ -179,8 +182,8 @@ async fn run(
     let (results, results_out) = mpsc::unbounded_channel();
     let (abandon, stop) = (CancellationToken::new(), shutdown.drain);
     let cancellations = Arc::new(Cancellations::new(pool.clone()));
-    let (mut engines, mut helpers) = (JoinSet::new(), JoinSet::new());
-    let look = Arc::new(Notify::new());
+    let (mut engines, mut background) = (JoinSet::new(), JoinSet::new());
+    let poll_request = Arc::new(Notify::new());
     let (mut signals, mut in_flight) = (HashMap::new(), HashMap::new());
     for Entry { name: queue, concurrency, handler, .. } in registry.0 {
         metrics::zero(queue);
@@ -194,7 +197,7 @@ async fn run(
             lease: lease.clone(),
             errors: errors.clone(),
             signal: Arc::default(),
-            look: look.clone(),
+            poll_request: poll_request.clone(),
             jobs,
             stop: stop.clone(),
         };
@@ -208,17 +211,17 @@ async fn run(
         });
     }
     drop(results);
-    let pacer = Poller {
+    let poller = Poller {
         pool: pool.clone(),
-        poll: timing.poll,
+        interval: timing.poll,
         signals,
-        look,
+        poll_request,
         cancellations: cancellations.clone(),
         stop: stop.clone(),
     };
-    helpers.spawn(pacer.run(database));
-    helpers.spawn(Cleaner { pool: pool.clone(), retention: timing.retention, stop: stop.clone() }.run());
-    helpers.spawn({
+    background.spawn(poller.run(database));
+    background.spawn(Cleaner { pool: pool.clone(), retention: timing.retention, stop: stop.clone() }.run());
+    background.spawn({
         let stop = stop.clone();
         async move { cancellations.watch(timing.heartbeat, &stop).await }
     });
@@ -226,11 +229,30 @@ async fn run(
         writer: ResultWriter { pool: pool.clone(), worker: name.clone() },
         in_flight,
         abandon: abandon.clone(),
-        apart: Apart::default(),
+        deferred: DeferredWrites::default(),
     };
     let written = tokio::spawn(acknowledger.run(results_out));
     tracing::info!(worker = &*name, "worker started");
 
+    let failed = join_engines(engines, &stop).await;
+    let stopping = Instant::now();
+    tokio::spawn(async move {
+        tokio::time::sleep(LAST_WRITES).await;
+        abandon.cancel();
+    });
+    let _ = written.await;
+    while background.join_next().await.is_some() {}
+    db::close(&pool).await;
+    tracing::info!(worker = &*name, up = ?started.elapsed(), last_writes = ?stopping.elapsed(), "worker stopped");
+    failed.map_or(Ok(()), Err)
+}
+
+/// Waits for the engines of all queues. If one ends before the stop, all are stopped and the error is returned: a
+/// partly running worker would keep jobs that it cannot finish. A supervisor restarts the process.
+async fn join_engines<E: Display + 'static>(
+    mut engines: JoinSet<Result<(), E>>,
+    stop: &CancellationToken,
+) -> Option<Error> {
     let mut failed = None;
     while let Some(ended) = engines.join_next().await {
         let problem = match ended {
@@ -239,19 +261,9 @@ async fn run(
             Ok(Err(error)) => error.to_string(),
             Err(error) => error.to_string(),
         };
-        // Half a worker would leave jobs in its name: the rest stops too, and whoever watches the process restarts it.
-        tracing::error!(problem, "worker broken; stopping");
+        tracing::error!(problem, "a part of the worker failed; stopping the worker");
         stop.cancel();
         failed = Some(Error::Internal(problem));
     }
-    let stopping = Instant::now();
-    tokio::spawn(async move {
-        tokio::time::sleep(LAST_WRITES).await;
-        abandon.cancel();
-    });
-    let _ = written.await;
-    while helpers.join_next().await.is_some() {}
-    db::close(&pool).await;
-    tracing::info!(worker = &*name, up = ?started.elapsed(), last_writes = ?stopping.elapsed(), "worker stopped");
-    failed.map_or(Ok(()), Err)
+    failed
 }

@@ -12,7 +12,7 @@ use super::{
     search::{Document, Searcher},
     store,
 };
-use queue::{Failure, Job, JobId, NewJob, Outcome, Policy, Run, Tx, hold_waiting, retry::Backoff};
+use queue::{Failure, Job, JobId, NewJob, Outcome, Policy, Run, Tx, lock_waiting_job, retry::Backoff};
 use runtime::error::{Error, causes};
 
 /// The pause before a retry when the database or the search is not available.
@@ -72,7 +72,7 @@ pub(super) fn job(id: ItemId, version: i64) -> Result<NewJob, Error> {
 /// only that job carries the version of the deletion.
 pub(super) async fn has_waiting_job(tx: &mut Tx, id: ItemId) -> Result<bool, Error> {
     // A key is the id, `@` and a version; `A` follows `@` in ASCII.
-    hold_waiting(tx, IndexItem::NAME, &format!("{id}@"), &format!("{id}A")).await
+    lock_waiting_job(tx, IndexItem::NAME, &format!("{id}@"), &format!("{id}A")).await
 }
 
 impl Job for IndexItem {

@@ -48,7 +48,7 @@ pub async fn page(
 /// A transaction has no live job if the tables were edited by hand, or if the job's payload could not be parsed. Only
 /// the second way and the list of all transactions find it.
 async fn find_processing(pool: &PgPool, limit: u32, before: Uuid) -> Result<Vec<Transaction>, Error> {
-    let live = queue::live(pool, ProcessTransaction::NAME, MAX_JOBS + 1).await?;
+    let live = queue::unfinished_jobs(pool, ProcessTransaction::NAME, MAX_JOBS + 1).await?;
     if live.len() > MAX_JOBS {
         return store::find_newest(pool, Some(Status::Processing), before, limit).await;
     }

@@ -1,4 +1,4 @@
-//! Which fires are due, and what becomes of those that were missed.
+//! Decides which fires of a schedule are due, and what becomes of the missed ones.
 
 use std::time::Duration;
 
@@ -6,47 +6,47 @@ use time::OffsetDateTime;
 
 use super::cron::Cron;
 
-/// Missed fires that are made up at most: the last ones.
-const MADE_UP: usize = 1000;
-/// Nominal times that are counted; what lies before them is not told any more.
-const COUNTED: usize = 10_000;
+/// The largest number of missed fires that are made up: the latest ones.
+const MAX_MADE_UP: usize = 1000;
+/// The largest number of nominal times that are counted. Earlier ones are not reported.
+const MAX_COUNTED: usize = 10_000;
 
-/// `skip`, `latest`, `all`: what becomes of fires that were missed while nothing could fire them.
+/// The policy for fires that were missed while no worker ran: `skip`, `latest` or `all`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum CatchUp {
-    /// Nothing.
+    /// They do not fire.
     Skip,
-    /// The last one fires, if none has come on time since.
+    /// The latest one fires, unless a later one is on time.
     #[default]
     Latest,
-    /// All fire, in their order: the last 1,000.
+    /// All fire in order, but only the latest 1,000.
     All,
 }
 
-/// How a fire came to be.
+/// How a fire came about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum FireKind {
     OnTime,
     MadeUp,
-    /// It was missed, and is not made up.
+    /// It was missed and is not made up.
     Skipped,
     ByHand,
 }
 
-/// One row of the ledger to be.
+/// A fire that will become a row of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fire {
     /// The nominal time.
     pub time: OffsetDateTime,
-    pub kind: Kind,
-    /// Nominal times before this one that nobody fires.
+    pub kind: FireKind,
+    /// The number of nominal times before this one that do not fire.
     pub passed_over: usize,
 }
 
 impl CatchUp {
     const ALL: [Self; 3] = [Self::Skip, Self::Latest, Self::All];
 
-    /// Its name.
+    /// The name of the policy.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Skip => "skip",
@@ -55,35 +55,34 @@ impl CatchUp {
         }
     }
 
-    /// Reads its name.
+    /// Parses the name of a policy.
     ///
     /// # Errors
-    /// What would be right.
+    /// A description of the valid names.
     pub fn parse(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|policy| policy.as_str() == text);
         found.ok_or_else(|| "must be skip, latest or all, such as latest".into())
     }
 
-    /// What is to be done about the nominal times after `last` and not after `now`. Those that are no older than `late`
-    /// are on time, and fire under every policy: whoever was busy, restarted, or without a database for a moment has
-    /// missed nothing.
+    /// Plans the nominal times after `last` and not after `now`. Those no older than `late` are on time and fire under
+    /// every policy. So a worker that was busy, restarted, or briefly without a database has missed nothing.
     pub fn plan(self, cron: &Cron, last: OffsetDateTime, now: OffsetDateTime, late: Duration) -> Vec<Fire> {
-        let mut missed = cron.between(last, now, COUNTED);
+        let mut missed = cron.between(last, now, MAX_COUNTED);
         let on_time = missed.split_off(missed.partition_point(|time| *time < now - late));
         let made_up = match self {
             Self::Skip => Vec::new(),
             Self::Latest if !on_time.is_empty() => Vec::new(),
             Self::Latest => missed.split_off(missed.len().saturating_sub(1)),
-            Self::All => missed.split_off(missed.len().saturating_sub(MADE_UP)),
+            Self::All => missed.split_off(missed.len().saturating_sub(MAX_MADE_UP)),
         };
         let fire = |kind| move |time| Fire { time, kind, passed_over: 0 };
-        let made_up = made_up.into_iter().map(fire(Kind::MadeUp));
-        let mut fires: Vec<Fire> = made_up.chain(on_time.into_iter().map(fire(Kind::OnTime))).collect();
+        let made_up = made_up.into_iter().map(fire(FireKind::MadeUp));
+        let mut fires: Vec<Fire> = made_up.chain(on_time.into_iter().map(fire(FireKind::OnTime))).collect();
         match (fires.first_mut(), missed.last()) {
             (Some(first), _) => first.passed_over = missed.len(),
-            // Recorded, so that nobody looks at them again.
+            // Recorded, so that it is not planned again.
             (None, Some(time)) => {
-                fires.push(Fire { time: *time, kind: Kind::Skipped, passed_over: missed.len().saturating_sub(1) });
+                fires.push(Fire { time: *time, kind: FireKind::Skipped, passed_over: missed.len().saturating_sub(1) });
             }
             (None, None) => {}
         }
@@ -91,8 +90,8 @@ impl CatchUp {
     }
 }
 
-impl Kind {
-    /// As rows have it.
+impl FireKind {
+    /// The value of the column `kind`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::OnTime => "on_time",
@@ -112,12 +111,12 @@ mod tests {
     const LATE: Duration = Duration::from_secs(90);
     const LAST: OffsetDateTime = datetime!(2026-11-21 10:00 UTC);
 
-    fn plan(policy: CatchUp, cron: &str, now: OffsetDateTime) -> Vec<(String, Kind, usize)> {
+    fn plan(policy: CatchUp, cron: &str, now: OffsetDateTime) -> Vec<(String, FireKind, usize)> {
         let fires = policy.plan(&Cron::parse(cron).expect(cron), LAST, now, LATE);
         fires.iter().map(|fire| (fire.time.time().to_string(), fire.kind, fire.passed_over)).collect()
     }
 
-    fn one(time: &str, kind: Kind, passed_over: usize) -> Vec<(String, Kind, usize)> {
+    fn one(time: &str, kind: FireKind, passed_over: usize) -> Vec<(String, FireKind, usize)> {
         vec![(time.into(), kind, passed_over)]
     }
 
@@ -126,7 +125,7 @@ mod tests {
         for policy in CatchUp::ALL {
             assert_eq!(plan(policy, "0 0 * * * *", datetime!(2026-11-21 10:59:59.9 UTC)), []);
             for now in [datetime!(2026-11-21 11:00 UTC), datetime!(2026-11-21 11:01:30 UTC)] {
-                assert_eq!(plan(policy, "0 0 * * * *", now), one("11:00:00.0", Kind::OnTime, 0));
+                assert_eq!(plan(policy, "0 0 * * * *", now), one("11:00:00.0", FireKind::OnTime, 0));
             }
             assert_eq!(plan(policy, "* * * * * *", datetime!(2026-11-21 10:00:30 UTC)).len(), 30);
         }
@@ -135,31 +134,31 @@ mod tests {
     #[test]
     fn missed_fires_are_made_up_by_policy() {
         let now = datetime!(2026-11-21 13:30 UTC);
-        assert_eq!(plan(CatchUp::Skip, "0 0 * * * *", now), one("13:00:00.0", Kind::Skipped, 2));
-        assert_eq!(plan(CatchUp::Latest, "0 0 * * * *", now), one("13:00:00.0", Kind::MadeUp, 2));
+        assert_eq!(plan(CatchUp::Skip, "0 0 * * * *", now), one("13:00:00.0", FireKind::Skipped, 2));
+        assert_eq!(plan(CatchUp::Latest, "0 0 * * * *", now), one("13:00:00.0", FireKind::MadeUp, 2));
         let all = plan(CatchUp::All, "0 0 * * * *", now);
         assert_eq!(all.iter().map(|(time, ..)| &time[..2]).collect::<Vec<_>>(), ["11", "12", "13"]);
-        assert!(all.iter().all(|(_, kind, passed_over)| (*kind, *passed_over) == (Kind::MadeUp, 0)));
+        assert!(all.iter().all(|(_, kind, passed_over)| (*kind, *passed_over) == (FireKind::MadeUp, 0)));
     }
 
     #[test]
-    fn a_fire_on_time_stands_for_those_before_it() {
+    fn a_fire_on_time_replaces_earlier_missed_ones() {
         let now = datetime!(2026-11-21 13:00:20 UTC);
         for policy in [CatchUp::Skip, CatchUp::Latest] {
-            assert_eq!(plan(policy, "0 0 * * * *", now), one("13:00:00.0", Kind::OnTime, 2));
+            assert_eq!(plan(policy, "0 0 * * * *", now), one("13:00:00.0", FireKind::OnTime, 2));
         }
-        let kinds: Vec<Kind> = plan(CatchUp::All, "0 0 * * * *", now).iter().map(|(_, kind, _)| *kind).collect();
-        assert_eq!(kinds, [Kind::MadeUp, Kind::MadeUp, Kind::OnTime]);
+        let kinds: Vec<FireKind> = plan(CatchUp::All, "0 0 * * * *", now).iter().map(|(_, kind, _)| *kind).collect();
+        assert_eq!(kinds, [FireKind::MadeUp, FireKind::MadeUp, FireKind::OnTime]);
     }
 
     #[test]
-    fn making_up_has_an_end() {
+    fn made_up_fires_are_limited() {
         let now = datetime!(2026-11-21 11:00 UTC);
         let all = plan(CatchUp::All, "* * * * * *", now);
-        // The last 91 are on time, 1,000 before them are made up, the rest is told of.
+        // The latest 91 are on time, the 1,000 before them are made up, and the rest is counted.
         assert_eq!((all.len(), all[0].2), (1091, 3600 - 1091));
         assert_eq!(plan(CatchUp::Latest, "* * * * * *", now)[0].2, 3600 - 91);
         let long = CatchUp::Skip.plan(&Cron::parse("* * * * * *").expect("cron"), LAST, now + LATE * 10_000, LATE);
-        assert!(long.len() <= 91 && long[0].passed_over <= COUNTED);
+        assert!(long.len() <= 91 && long[0].passed_over <= MAX_COUNTED);
     }
 }

@@ -1,4 +1,4 @@
-//! When: cron expressions of six fields, seconds first, in UTC whatever the machine's time zone.
+//! Cron expressions: six fields, seconds first, in UTC regardless of the machine's time zone.
 
 use std::fmt;
 
@@ -14,10 +14,10 @@ pub struct Cron {
 }
 
 impl Cron {
-    /// Reads an expression, by the scheduler's own parser with its own settings: both see the same times.
+    /// Parses an expression. Uses the scheduler's own parser and settings, so that both see the same times.
     ///
     /// # Errors
-    /// What would be right.
+    /// A description of a valid expression.
     pub fn parse(text: &str) -> Result<Self, String> {
         let parser = CronParser::builder().seconds(Seconds::Required).dom_and_dow(true).build();
         let pattern = parser.parse(text).map_err(|_| {
@@ -30,26 +30,26 @@ impl Cron {
         }
     }
 
-    /// As it was written.
+    /// The text of the expression.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The first nominal time after this one.
+    /// Returns the first nominal time after this one.
     pub fn next(&self, after: OffsetDateTime) -> Option<OffsetDateTime> {
         self.pattern.find_next_occurrence(&to_chrono(after)?, false).ok().and_then(from_chrono)
     }
 
-    /// The latest nominal time that is not after this one.
+    /// Returns the latest nominal time that is not after this one.
     pub fn latest(&self, at: OffsetDateTime) -> Option<OffsetDateTime> {
         self.pattern.find_previous_occurrence(&to_chrono(at)?, true).ok().and_then(from_chrono)
     }
 
-    /// The nominal times after `after` and not after `until`, in their order; of more than `most`, the last ones.
-    pub fn between(&self, after: OffsetDateTime, until: OffsetDateTime, most: usize) -> Vec<OffsetDateTime> {
+    /// Returns the nominal times after `after` and not after `until`, in order. Of more than `limit`, the latest ones.
+    pub fn between(&self, after: OffsetDateTime, until: OffsetDateTime, limit: usize) -> Vec<OffsetDateTime> {
         let mut times: Vec<OffsetDateTime> = Vec::new();
         let mut next = self.latest(until);
-        while let Some(time) = next.filter(|time| *time > after && times.len() < most) {
+        while let Some(time) = next.filter(|time| *time > after && times.len() < limit) {
             times.push(time);
             // Nominal times are whole seconds.
             next = self.latest(time - time::Duration::SECOND);
@@ -65,7 +65,7 @@ impl fmt::Debug for Cron {
     }
 }
 
-/// The second that a time is in.
+/// The second that a time is in, as a `chrono` time.
 fn to_chrono(time: OffsetDateTime) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp(time.unix_timestamp(), 0)
 }
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_between_is_complete_and_bounded() {
+    fn nominal_times_between_are_complete_and_limited() {
         let even = cron("*/2 * * * * *");
         let (from, to) = (datetime!(2026-11-21 23:59:54 UTC), datetime!(2026-11-22 0:00:02.5 UTC));
         let seconds: Vec<u8> = even.between(from, to, 100).iter().map(|time| time.second()).collect();
@@ -107,7 +107,7 @@ mod tests {
         let last: Vec<u8> = even.between(from, to, 2).iter().map(|time| time.second()).collect();
         assert_eq!(last, [0, 2]);
         assert!(even.between(to, from, 100).is_empty());
-        // Forwards and backwards are the same times.
+        // Searching forwards and backwards finds the same times.
         for (text, years) in [
             ("*/7 3 * * * *", 0),
             ("0 30 6 * * MON-FRI", 1),
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_would_be_right() {
+    fn errors_contain_a_valid_expression() {
         for wrong in ["", "15 0 * * *", "0 60 0 * * *", "@every 5m", "0 15 0 * * * * *", "x", "0 0 0 30 2 *"] {
             let problem = Cron::parse(wrong).expect_err(wrong);
             assert!(problem.contains("such as 0 15 0 * * *"), "{wrong}: {problem}");

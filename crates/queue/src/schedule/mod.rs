@@ -1,20 +1,20 @@
-//! Work at fixed times: any number of workers fire each time once, and what was missed is made up.
+//! Schedules: jobs at fixed times. Any number of workers fire each nominal time once, and missed fires are made up.
 //!
-//! A *fire* is a row of the ledger, named by its schedule and its nominal time, in one transaction with its jobs. Every
-//! worker ticks; a tick, a start and a look each minute do the same: they fire what the ledger has not.
+//! A *fire* is a row of the ledger, identified by its schedule and its nominal time, in one transaction with its jobs.
+//! Every worker fires what is due and not yet in the ledger: at each tick, at its start, and at a check every minute.
 //!
-//! - A nominal time fires when the database's clock has reached it, whatever the workers' clocks say. When that clock
-//!   goes back, nominal times that have fired do not fire again, and those that have not do.
-//! - Up to 90 s late it counts as on time: a restart, or a database that was away for a moment, misses nothing.
-//! - What is older was missed, and [`CatchUp`] says what becomes of it.
-//! - A schedule that was never seen before has missed nothing, and neither has one whose cron expression is new.
+//! - A nominal time fires when the database's clock reaches it, regardless of the workers' clocks. When that clock goes
+//!   back, nominal times that have fired do not fire again, and the others do.
+//! - Up to 90 s late a fire counts as on time, so a restart or a short outage of the database misses nothing.
+//! - Older nominal times were missed; [`CatchUp`] decides whether they fire.
+//! - A new schedule, or one with a new cron expression, has missed nothing.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | `cron` | when: expressions in UTC |
+//! | `cron` | cron expressions in UTC |
 //! | `catch_up` | which fires are due |
-//! | `ledger` | fires, each once |
-//! | `ticker` | ticks and looks in every worker |
+//! | `ledger` | firing, each nominal time once |
+//! | `ticker` | ticks and checks in every worker |
 //! | `store` | all SQL |
 
 mod catch_up;
@@ -39,23 +39,23 @@ use runtime::error::Error;
 
 const LAG: &str = "millrace_cron_lag_seconds";
 
-/// What a schedule does.
+/// The work of a schedule.
 pub trait Work: Send + Sync {
-    /// The jobs of one fire; what is written beside them goes into the same transaction.
+    /// Creates the jobs of one fire. Its own writes belong to the same transaction.
     fn jobs<'a>(&'a self, tx: &'a mut Tx, fire_time: OffsetDateTime) -> BoxFuture<'a, Result<Vec<NewJob>, Error>>;
 }
 
-/// Work and its times.
+/// Work that is done at the times of a cron expression.
 #[derive(Clone)]
 pub struct Schedule {
-    /// Its name, for ever: it is in the ledger.
+    /// Its name. It is stored in the ledger, so it never changes.
     pub name: &'static str,
     pub cron: Cron,
     pub catch_up: CatchUp,
     pub work: Arc<dyn Work>,
 }
 
-/// All schedules, and their ledger. Clones share everything.
+/// All schedules with their ledger. Clones share everything.
 #[derive(Clone)]
 pub struct Schedules {
     pool: PgPool,
@@ -63,7 +63,7 @@ pub struct Schedules {
     all: Arc<[Schedule]>,
 }
 
-/// A schedule, for an operator.
+/// A schedule, as operators see it.
 #[derive(Debug, Serialize)]
 pub struct Overview {
     pub name: &'static str,
@@ -71,8 +71,8 @@ pub struct Overview {
     pub catch_up: &'static str,
     /// Its latest fires, newest first.
     pub latest: Vec<Fired>,
-    /// The next fire by the database's clock. A nominal time that has fired already does not fire again, also when the
-    /// clock went back since.
+    /// The next fire by the database's clock. A nominal time that has fired is skipped, even if the clock has gone back
+    /// since.
     #[serde(with = "time::serde::rfc3339::option")]
     pub next: Option<OffsetDateTime>,
 }
@@ -88,35 +88,35 @@ pub struct Fired {
     pub kind: String,
     #[serde(with = "time::serde::rfc3339")]
     pub fired_at: OffsetDateTime,
-    /// Missed times before it that are not made up.
+    /// The number of missed nominal times before it that do not fire.
     pub passed_over: i32,
-    /// What it enqueued.
+    /// The number of jobs that it enqueued.
     pub jobs: i32,
 }
 
-/// Fires that [`Schedules::overview`] shows of each schedule.
+/// The number of fires of each schedule in [`Schedules::overview`].
 const SHOWN: u32 = 3;
 
 impl Schedules {
-    /// These schedules; nothing fires before [`Schedules::run`].
+    /// Creates the schedules; nothing fires before [`Schedules::run`].
     pub fn new(pool: &PgPool, queue: &Queue, all: Vec<Schedule>) -> Self {
         describe_gauge!(
             LAG,
             Unit::Seconds,
-            "From the nominal time of this process's latest fire to its jobs; 0 once it has looked and fired none."
+            "From the nominal time of this process's latest fire to its jobs; 0 after a check that fired nothing."
         );
         Self { pool: pool.clone(), queue: queue.clone(), all: all.into() }
     }
 
-    /// What there is.
+    /// The names of all schedules.
     pub fn names(&self) -> Vec<&'static str> {
         self.all.iter().map(|schedule| schedule.name).collect()
     }
 
-    /// Every schedule as this process has it, with what the ledger says.
+    /// Returns every schedule of this process, with its fires from the ledger.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when the database cannot be asked now.
+    /// [`Error::Unavailable`] when the database is unreachable.
     pub async fn overview(&self) -> Result<Vec<Overview>, Error> {
         let mut overview = Vec::new();
         for Schedule { name, cron, catch_up, .. } in self.all.iter() {
@@ -130,10 +130,10 @@ impl Schedules {
         Ok(overview)
     }
 
-    /// The latest fires of one schedule or of all, newest first.
+    /// Returns the latest fires of one schedule or of all, newest first.
     ///
     /// # Errors
-    /// See [`Schedules::overview`].
+    /// [`Error::Unavailable`] when the database is unreachable.
     pub async fn fires(&self, name: Option<&str>, limit: u32) -> Result<Vec<Fired>, Error> {
         let rows = store::fires(&self.pool, name, limit.into()).await?;
         let fired = |row: store::Recorded| Fired {

@@ -1,4 +1,4 @@
-//! All SQL of schedules.
+//! The SQL of schedules.
 
 use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
@@ -7,35 +7,35 @@ use super::catch_up::Fire;
 use crate::ReadTime;
 use runtime::pooler::{in_transaction, repeatable};
 
-/// Where a schedule stands, by the database's clock.
+/// The state of a schedule, by the database's clock.
 #[derive(Debug, Clone, Copy)]
-pub struct Standing {
+pub struct ScheduleState {
     since: ReadTime,
-    /// The latest nominal time that is decided and not after now. One after now was decided before the clock went back:
-    /// it does not fire a second time, because it has its row, and what lies before it is not decided by it.
+    /// The latest nominal time in the ledger that is not after now. A later one was fired before the clock went back:
+    /// its row prevents a second fire, and it decides nothing about the nominal times before it.
     latest: Option<ReadTime>,
     now: ReadTime,
 }
 
-impl Standing {
-    /// Everything up to here is decided.
-    pub fn decided(&self) -> OffsetDateTime {
+impl ScheduleState {
+    /// All nominal times up to this one are decided.
+    pub fn decided_until(&self) -> OffsetDateTime {
         let since = self.since.into();
         self.latest.map_or(since, |latest| OffsetDateTime::from(latest).max(since))
     }
 
-    /// The time.
+    /// The database's clock.
     pub fn now(&self) -> OffsetDateTime {
         self.now.into()
     }
 
-    /// The schedule was registered after now: the clock went back since.
+    /// Whether the schedule was registered after now, because the clock has gone back since.
     pub fn is_ahead(&self) -> bool {
         OffsetDateTime::from(self.since) > self.now()
     }
 }
 
-/// A fire as it is recorded.
+/// A row of the ledger.
 #[derive(Debug)]
 pub struct Recorded {
     pub schedule: String,
@@ -46,8 +46,8 @@ pub struct Recorded {
     pub jobs: i32,
 }
 
-/// Records a schedule as this process has it. With another cron expression it begins anew: what that one did not fire
-/// before now, it has not missed. So does one that was registered after now, before the clock went back.
+/// Registers a schedule with this process's cron expression and policy. With a new cron expression it restarts: nominal
+/// times before now are not missed. It also restarts if it was registered after now, before the clock went back.
 pub async fn register(pool: &PgPool, name: &str, cron: &str, catch_up: &str) -> sqlx::Result<()> {
     sqlx::query!(
         "INSERT INTO schedules (name, cron, catch_up) VALUES ($1, $2, $3)
@@ -64,10 +64,10 @@ pub async fn register(pool: &PgPool, name: &str, cron: &str, catch_up: &str) -> 
     Ok(())
 }
 
-/// Where a schedule stands; `None` when it was never registered.
-pub async fn standing(pool: &PgPool, name: &str) -> sqlx::Result<Option<Standing>> {
+/// Returns the state of a schedule; `None` if it is not registered.
+pub async fn state(pool: &PgPool, name: &str) -> sqlx::Result<Option<ScheduleState>> {
     sqlx::query_as!(
-        Standing,
+        ScheduleState,
         r#"SELECT since AS "since: ReadTime",
                   (SELECT max(fire_time) FROM schedule_fires
                    WHERE schedule = name AND kind <> 'by_hand' AND fire_time <= clock_timestamp()) AS "latest: ReadTime",
@@ -79,15 +79,13 @@ pub async fn standing(pool: &PgPool, name: &str) -> sqlx::Result<Option<Standing
     .await
 }
 
-/// The same, once nobody else decides about its fires; for the rest of the transaction. `None` when it was never
-/// registered.
-pub async fn hold(tx: &mut PgConnection, name: &str) -> sqlx::Result<Option<Standing>> {
-    sqlx::query!("SELECT name FROM schedules WHERE name = $1 FOR UPDATE", name)
-        .fetch_optional(in_transaction(tx))
-        .await?;
-    // A statement of its own: the one that waited sees the ledger as it was before its wait.
+/// Locks a schedule until the end of the transaction, so that only this transaction fires it. Returns its state; `None`
+/// if it is not registered.
+pub async fn lock(tx: &mut PgConnection, name: &str) -> sqlx::Result<Option<ScheduleState>> {
+    sqlx::query!("SELECT name FROM schedules WHERE name = $1 FOR UPDATE", name).fetch_optional(in_transaction(tx)).await?;
+    // A separate statement, because the one that waits for the lock sees the ledger as it was before the wait.
     sqlx::query_as!(
-        Standing,
+        ScheduleState,
         r#"SELECT since AS "since: ReadTime",
                   (SELECT max(fire_time) FROM schedule_fires
                    WHERE schedule = name AND kind <> 'by_hand' AND fire_time <= clock_timestamp()) AS "latest: ReadTime",
@@ -99,7 +97,7 @@ pub async fn hold(tx: &mut PgConnection, name: &str) -> sqlx::Result<Option<Stan
     .await
 }
 
-/// Records a fire; `false` when there is one of this time.
+/// Records a fire. Returns `false` if the ledger has one at this time already.
 pub async fn insert(tx: &mut PgConnection, name: &str, fire: &Fire) -> sqlx::Result<bool> {
     let inserted = sqlx::query!(
         "INSERT INTO schedule_fires (schedule, fire_time, kind, passed_over) VALUES ($1, $2, $3, $4)
@@ -112,8 +110,13 @@ pub async fn insert(tx: &mut PgConnection, name: &str, fire: &Fire) -> sqlx::Res
     Ok(inserted.execute(in_transaction(tx)).await?.rows_affected() == 1)
 }
 
-/// Notes how many jobs a fire has made.
-pub async fn note_jobs(tx: &mut PgConnection, name: &str, fire_time: OffsetDateTime, jobs: usize) -> sqlx::Result<()> {
+/// Records the number of jobs of a fire.
+pub async fn record_jobs(
+    tx: &mut PgConnection,
+    name: &str,
+    fire_time: OffsetDateTime,
+    jobs: usize,
+) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE schedule_fires SET jobs = $3 WHERE schedule = $1 AND fire_time = $2",
         name,
@@ -125,9 +128,9 @@ pub async fn note_jobs(tx: &mut PgConnection, name: &str, fire_time: OffsetDateT
     Ok(())
 }
 
-/// Forgets what was fired more than 90 days ago, but for the latest that is not after now: without it, all since then
+/// Deletes fires older than 90 days, except the latest one that is not after now: without it, all nominal times since
 /// would count as missed.
-pub async fn forget(tx: &mut PgConnection, name: &str) -> sqlx::Result<()> {
+pub async fn delete_old_fires(tx: &mut PgConnection, name: &str) -> sqlx::Result<()> {
     sqlx::query!(
         "DELETE FROM schedule_fires WHERE schedule = $1 AND fired_at < now() - interval '90 days'
          AND fire_time <> (SELECT max(fire_time) FROM schedule_fires
@@ -139,12 +142,12 @@ pub async fn forget(tx: &mut PgConnection, name: &str) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// The database's clock.
+/// Returns the database's clock.
 pub async fn now(tx: &mut PgConnection) -> sqlx::Result<OffsetDateTime> {
     sqlx::query_scalar!(r#"SELECT clock_timestamp() AS "now!""#).fetch_one(in_transaction(tx)).await
 }
 
-/// The latest fires of one schedule or of all, newest first.
+/// Returns the latest fires of one schedule or of all, newest first.
 pub async fn fires(pool: &PgPool, name: Option<&str>, limit: i64) -> sqlx::Result<Vec<Recorded>> {
     sqlx::query_as!(
         Recorded,
@@ -158,7 +161,8 @@ pub async fn fires(pool: &PgPool, name: Option<&str>, limit: i64) -> sqlx::Resul
     .await
 }
 
-/// The database's clock, and the nominal times after it that have fired already, because the clock went back since.
+/// Returns the database's clock, and the later nominal times that have fired already, because the clock has gone back
+/// since.
 pub async fn fired_ahead(pool: &PgPool, name: &str) -> sqlx::Result<(OffsetDateTime, Vec<OffsetDateTime>)> {
     let row = sqlx::query!(
         r#"SELECT clock_timestamp() AS "now!: ReadTime",

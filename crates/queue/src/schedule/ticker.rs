@@ -1,4 +1,4 @@
-//! Ticks in every worker, each of which only says "look": what is due, and whether it was fired, is in the ledger.
+//! The ticker of every worker. A tick only starts a check; the ledger decides what is due and whether it has fired.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,94 +10,96 @@ use tokio_util::sync::CancellationToken;
 
 use super::{LAG, Schedule, Schedules};
 
-/// When to look at the ledger beside the ticks, and what counts as missed.
+/// The intervals of the ticker, and the limit for late fires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
-    /// Between two looks without a tick: what a suspended worker, or one with a wrong clock, has not ticked for.
-    pub look: Duration,
-    /// After a look that failed.
-    pub again: Duration,
-    /// A nominal time older than this was missed.
+    /// Between two checks without a tick. They find what a suspended worker, or one with a wrong clock, did not tick
+    /// for.
+    pub check: Duration,
+    /// After a failed check.
+    pub retry: Duration,
+    /// A nominal time older than this counts as missed.
     pub late: Duration,
 }
 
 impl Default for Timing {
-    /// A statement a minute; a failed look is repeated long before its fire counts as missed.
+    /// One statement a minute. A failed check is retried long before its fire counts as missed.
     fn default() -> Self {
-        Self { look: Duration::from_secs(60), again: Duration::from_secs(1), late: Duration::from_secs(90) }
+        Self { check: Duration::from_secs(60), retry: Duration::from_secs(1), late: Duration::from_secs(90) }
     }
 }
 
 impl Schedules {
     /// Fires all schedules when they are due, and what was missed, until `stop`.
     pub async fn run(self, timing: Timing, stop: CancellationToken) {
-        let signals: Vec<Arc<Notify>> = self.all.iter().map(|_| Arc::default()).collect();
-        let mut ticking = match start(&self, &signals).await {
+        let ticks: Vec<Arc<Notify>> = self.all.iter().map(|_| Arc::default()).collect();
+        let mut scheduler = match start_ticks(&self, &ticks).await {
             Ok(scheduler) => Some(scheduler),
-            // The looks between the ticks are enough, if late.
+            // The checks still fire everything, but later.
             Err(error) => {
-                tracing::error!(%error, look = ?timing.look, "nothing ticks: schedules are looked at from time to time");
+                tracing::error!(%error, check = ?timing.check, "no ticks: schedules are checked at intervals only");
                 None
             }
         };
-        let mut keepers = JoinSet::new();
-        for (schedule, bell) in self.all.iter().zip(signals) {
+        let mut tasks = JoinSet::new();
+        for (schedule, tick) in self.all.iter().zip(ticks) {
             let (schedules, schedule, stop) = (self.clone(), schedule.clone(), stop.clone());
-            keepers.spawn(async move {
-                tokio::select! { () = schedules.keep(&schedule, timing, &bell) => {} () = stop.cancelled() => {} }
+            tasks.spawn(async move {
+                tokio::select! { () = schedules.run_schedule(&schedule, timing, &tick) => {} () = stop.cancelled() => {} }
             });
         }
         stop.cancelled().await;
-        if let Some(scheduler) = &mut ticking {
-            // Its loop ends within half a second, and nobody waits for it.
+        if let Some(scheduler) = &mut scheduler {
+            // Its own loop ends within half a second; the stop does not wait for it.
             let _ = scheduler.shutdown().await;
         }
-        while keepers.join_next().await.is_some() {}
+        while tasks.join_next().await.is_some() {}
     }
 
-    async fn keep(&self, schedule: &Schedule, timing: Timing, bell: &Notify) {
-        let (mut registered, mut looked_once) = (false, false);
+    /// Checks a schedule at each tick and interval, and fires what is due.
+    async fn run_schedule(&self, schedule: &Schedule, timing: Timing, tick: &Notify) {
+        let (mut is_registered, mut was_checked) = (false, false);
         loop {
-            let ticked = OffsetDateTime::now_utc();
-            let looked = async {
-                if !registered {
+            let ticked_at = OffsetDateTime::now_utc();
+            let check = async {
+                if !is_registered {
                     self.register(schedule).await?;
                 }
                 self.fire_due(schedule, timing.late).await
             };
-            let wait = match looked.await {
+            let wait = match check.await {
                 Ok((now, was_due)) => {
-                    registered = true;
-                    if !looked_once && !was_due {
+                    is_registered = true;
+                    if !was_checked && !was_due {
                         gauge!(LAG, "schedule" => schedule.name).set(0.0);
                     }
-                    looked_once = true;
-                    pause(schedule, ticked, now).unwrap_or(timing.look).min(timing.look)
+                    was_checked = true;
+                    wait_after_early_tick(schedule, ticked_at, now).unwrap_or(timing.check).min(timing.check)
                 }
                 Err(error) => {
-                    registered = false;
-                    tracing::warn!(%error, schedule = schedule.name, "could not fire what is due; trying again");
-                    timing.again
+                    is_registered = false;
+                    tracing::warn!(%error, schedule = schedule.name, "could not fire a schedule; retrying");
+                    timing.retry
                 }
             };
-            tokio::select! { () = bell.notified() => {} () = tokio::time::sleep(wait) => {} }
+            tokio::select! { () = tick.notified() => {} () = tokio::time::sleep(wait) => {} }
         }
     }
 }
 
-/// How long to wait when the tick came before its time, by the database's clock: ours is ahead.
-fn pause(schedule: &Schedule, ticked: OffsetDateTime, now: OffsetDateTime) -> Option<Duration> {
-    let meant = schedule.cron.latest(ticked)?;
-    Duration::try_from(meant - now).ok().filter(|early| !early.is_zero())
+/// Returns how long to wait if this machine's clock is ahead, so that the tick came too early by the database's clock.
+fn wait_after_early_tick(schedule: &Schedule, ticked_at: OffsetDateTime, now: OffsetDateTime) -> Option<Duration> {
+    let nominal = schedule.cron.latest(ticked_at)?;
+    Duration::try_from(nominal - now).ok().filter(|early| !early.is_zero())
 }
 
-/// One tick at each nominal time, by this machine's clock: it is looked at twice a second.
-async fn start(schedules: &Schedules, signals: &[Arc<Notify>]) -> Result<JobScheduler, JobSchedulerError> {
+/// Starts a scheduler that ticks at each nominal time. It reads this machine's clock twice a second.
+async fn start_ticks(schedules: &Schedules, ticks: &[Arc<Notify>]) -> Result<JobScheduler, JobSchedulerError> {
     let scheduler = JobScheduler::new().await?;
-    for (schedule, bell) in schedules.all.iter().zip(signals) {
-        let bell = bell.clone();
-        // In UTC, as the crate has it unless told otherwise.
-        scheduler.add(Job::new(schedule.cron.as_str(), move |_, _| bell.notify_one())?).await?;
+    for (schedule, tick) in schedules.all.iter().zip(ticks) {
+        let tick = tick.clone();
+        // The crate uses UTC by default.
+        scheduler.add(Job::new(schedule.cron.as_str(), move |_, _| tick.notify_one())?).await?;
     }
     scheduler.start().await?;
     Ok(scheduler)

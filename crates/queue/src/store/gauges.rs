@@ -1,37 +1,37 @@
-//! The SQL of the queue's gauges: one statement whose cost has a bound, whatever the tables hold.
+//! The SQL of the queue's gauges: one statement whose cost has a bound, however many jobs there are.
 
 use sqlx::{PgPool, Result};
 
 use runtime::pooler::repeatable;
 
-/// What is in one queue. Counts end at the limit that was asked for.
+/// The measurement of one queue. Counts stop at the given limit.
 pub struct Measured {
     pub queue: String,
     pub waiting: i64,
-    /// Those of the waiting whose time has come.
+    /// Waiting jobs that are due.
     pub due: i64,
     pub running: i64,
     pub dead: i64,
-    /// For how many seconds the first waiting job has been due; 0 when none is.
+    /// Seconds since the first waiting job became due; 0 if none is due.
     pub late: f64,
-    /// Living workers, whatever they run.
+    /// Live workers, of any queue.
     pub workers: i64,
     pub paused: bool,
-    /// Jobs that operators have cancelled, ever.
+    /// All jobs that operators have ever cancelled.
     pub cancelled: i64,
 }
 
-/// Measures these queues; each is in the answer, in any order.
+/// Measures these queues. Each is in the result, in any order.
 ///
-/// Every count is a range of a partial index that ends after `most` entries: three for waiting jobs, one for each
-/// priority, and one for dead letters; running jobs are few by themselves. The order of each is that of its index and
-/// matters to nobody else: it keeps the plan there when statistics are old. Four queues of 1,000,000 jobs, 600,000 of
-/// them waiting, 20,000 dead and 400 running, with `most` = 10,000: 1,193 pages and 16 to 21 ms, by the same plan
-/// without statistics; in empty tables 0.4 ms.
+/// Every count is a range of a partial index that ends after `limit` entries: three for waiting jobs, one per priority,
+/// and one for dead letters; running jobs are always few. Each order is that of its index, which keeps the plan there
+/// when the statistics are old. Four queues of 1,000,000 jobs, of them 600,000 waiting, 20,000 dead and 400 running,
+/// with a `limit` of 10,000: 1,193 pages and 16 to 21 ms, with the same plan without statistics. Empty tables take 0.4
+/// ms.
 ///
-/// A worker lives when its last heartbeat is less than its lease away from now, to either side: after a step of the
-/// database's clock this is wrong for one heartbeat. Times and leases are compared as numbers, which can be infinite.
-pub async fn measure(pool: &PgPool, queues: &[String], most: i64) -> Result<Vec<Measured>> {
+/// A worker is live if its last heartbeat is less than its lease before or after now. After a step of the database's
+/// clock this may be wrong for one heartbeat. Times and leases are compared as numbers, because they can be infinite.
+pub async fn measure(pool: &PgPool, queues: &[String], limit: i64) -> Result<Vec<Measured>> {
     sqlx::query_as!(
         Measured,
         r#"WITH running AS (
@@ -67,7 +67,7 @@ pub async fn measure(pool: &PgPool, queues: &[String], most: i64) -> Result<Vec<
                ) AS counted
            ) AS ready"#,
         queues,
-        most,
+        limit,
     )
     .fetch_all(repeatable(pool))
     .await

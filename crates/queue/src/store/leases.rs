@@ -1,7 +1,7 @@
-//! The SQL of leases: heartbeats, what a rescuer sees of them, and the rescue itself.
+//! The SQL of leases: heartbeats, the check of other workers, and the rescue.
 //!
-//! No statement here compares two readings of the database's clock, which may step: a rescuer sees that a row has
-//! changed, and measures how long it has not by its own monotonic clock.
+//! No statement here compares two readings of the database's clock, because it may step. A rescuer only reads whether a
+//! row has changed. It measures the time since then by its own monotonic clock.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use sqlx::{PgExecutor, PgPool, Result, types::JsonValue};
 use super::results::ERRORS_KEPT;
 use runtime::pooler::repeatable;
 
-/// Renews this worker's lease; a row that is not there, the first time or because it was deleted, is written anew.
+/// Renews this worker's lease. Inserts the row if it does not exist, at the first heartbeat or after it was deleted.
 pub async fn renew(
     connection: impl PgExecutor<'_>,
     worker: &str,
@@ -33,21 +33,21 @@ pub async fn renew(
     Ok(())
 }
 
-/// The state of one other worker's lease.
+/// The lease of another worker.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Holder {
+pub struct WorkerLease {
     pub worker: String,
-    /// Changes with every heartbeat; `None` while the worker has no row.
+    /// Changes with each heartbeat; `None` while the worker has no row.
     pub version: Option<String>,
-    /// In seconds.
+    /// The length in seconds.
     pub lease: Option<f64>,
 }
 
-/// All workers but this one. The version is the row's `xmin`, the number of the transaction that last wrote it: it
-/// changes with the heartbeats of every release, and no clock takes part in it.
-pub async fn workers(connection: impl PgExecutor<'_>, own: &str) -> Result<Vec<Holder>> {
+/// Returns the leases of all other workers. The version is the row's `xmin`, the number of the transaction that last
+/// wrote it. It changes with the heartbeats of every release, and involves no clock.
+pub async fn workers(connection: impl PgExecutor<'_>, own: &str) -> Result<Vec<WorkerLease>> {
     sqlx::query_as!(
-        Holder,
+        WorkerLease,
         r#"SELECT id AS worker, xmin::text AS "version?", extract(epoch FROM lease)::float8 AS "lease?"
            FROM apalis.workers WHERE id <> $1"#,
         own,
@@ -56,11 +56,11 @@ pub async fn workers(connection: impl PgExecutor<'_>, own: &str) -> Result<Vec<H
     .await
 }
 
-/// Names under which jobs run although no worker of that name has a row. One index look-up for each name that holds
-/// jobs, however many these are. A running job without any name gets one, so that it is found as well.
-pub async fn unknown_holders(connection: impl PgExecutor<'_>, own: &str) -> Result<Vec<Holder>> {
+/// Returns workers that hold running jobs but have no row. Each worker that holds jobs costs one index look-up, however
+/// many jobs it holds. A running job without a worker's name gets one, so that it is found too.
+pub async fn workers_without_row(connection: impl PgExecutor<'_>, own: &str) -> Result<Vec<WorkerLease>> {
     sqlx::query_as!(
-        Holder,
+        WorkerLease,
         r#"WITH RECURSIVE unnamed AS (
                UPDATE apalis.jobs SET lock_by = 'unknown'
                WHERE id = ANY(ARRAY(SELECT id FROM apalis.jobs WHERE status = 'Running' AND lock_by IS NULL
@@ -81,20 +81,20 @@ pub async fn unknown_holders(connection: impl PgExecutor<'_>, own: &str) -> Resu
     .await
 }
 
-/// Takes running jobs back from workers that were seen silent for their lease, and returns their queues, one entry a
-/// job. A worker that has renewed since it was looked at (another version) keeps its jobs.
+/// Rescues the running jobs of silent workers, and returns the queue of each job. A worker that has renewed its lease
+/// since the check has another version, and keeps its jobs.
 ///
-/// Silent workers are few and their jobs are found by `jobs_running`, so this costs nothing while all are well. The
-/// worker rows stay: a claim that was under way when the lease ended is found by a later rescue. Each job gets the
-/// evidence of its crash among its errors: an operator who finds it quarantined can look for that worker's last words.
+/// Silent workers are few, and `jobs_running` finds their jobs, so this costs nothing in normal operation. The worker
+/// rows stay: a claim that was under way when the lease expired is found by a later rescue. Each crash is recorded in
+/// the job's errors with the name of the worker, so that an operator can find the last log lines of that worker.
 ///
-/// A job is due at once, whatever the database's clock has done since it was claimed. From its second crash on it is due
-/// at a random moment of the next 2.5 s: what was held together with a job that kills its worker must not be held
-/// together with it each time, or all of it would be quarantined. After a lease of 15 s and a look every 2 s, that still
-/// has it running elsewhere within 20 s.
-pub async fn rescue(connection: impl PgExecutor<'_>, silent: &[Holder]) -> Result<Vec<String>> {
-    let workers: Vec<String> = silent.iter().map(|holder| holder.worker.clone()).collect();
-    let versions: Vec<Option<String>> = silent.iter().map(|holder| holder.version.clone()).collect();
+/// A job is due at once, even if the database's clock has gone back. From its second crash on it is due at a random
+/// time within the next 2.5 s. Otherwise the jobs that were held together with a job that kills its worker would be
+/// held together with it again, and all would be quarantined. With a lease of 15 s and a check every 2 s, it still runs
+/// elsewhere within 20 s.
+pub async fn rescue(connection: impl PgExecutor<'_>, silent: &[WorkerLease]) -> Result<Vec<String>> {
+    let workers: Vec<String> = silent.iter().map(|lease| lease.worker.clone()).collect();
+    let versions: Vec<Option<String>> = silent.iter().map(|lease| lease.version.clone()).collect();
     sqlx::query_scalar!(
         "UPDATE apalis.jobs AS job
          SET status = 'Pending', crashes = least(greatest(crashes, 0), 2147483646) + 1,
@@ -119,8 +119,8 @@ pub async fn rescue(connection: impl PgExecutor<'_>, silent: &[Holder]) -> Resul
     .await
 }
 
-/// Forgets a worker that stopped in good order, unless jobs are still in its name: those are for the rescue.
-pub async fn leave(connection: impl PgExecutor<'_>, worker: &str) -> Result<()> {
+/// Deletes the row of a worker that stopped gracefully, unless it still holds jobs: the rescue needs the row for them.
+pub async fn delete_worker(connection: impl PgExecutor<'_>, worker: &str) -> Result<()> {
     sqlx::query!(
         "DELETE FROM apalis.workers
          WHERE id = $1 AND NOT EXISTS (SELECT FROM apalis.jobs WHERE lock_by = $1 AND status = 'Running')",
@@ -131,13 +131,13 @@ pub async fn leave(connection: impl PgExecutor<'_>, worker: &str) -> Result<()> 
     Ok(())
 }
 
-/// Forgets workers that have been gone for so long and hold nothing any more.
-pub async fn forget_workers(pool: &PgPool, gone: Duration) -> Result<u64> {
+/// Deletes the rows of workers that have been dead for this long and hold no jobs.
+pub async fn delete_dead_workers(pool: &PgPool, dead_for: Duration) -> Result<u64> {
     let done = sqlx::query!(
         "DELETE FROM apalis.workers AS worker
          WHERE last_seen < now() - make_interval(secs => $1)
            AND NOT EXISTS (SELECT FROM apalis.jobs WHERE lock_by = worker.id AND status = 'Running')",
-        gone.as_secs_f64(),
+        dead_for.as_secs_f64(),
     )
     .execute(repeatable(pool))
     .await?;

@@ -1,23 +1,23 @@
-//! The SQL of looking at jobs: pages of them, and one with everything about it.
+//! The SQL that lists jobs and shows one with all its details.
 //!
-//! Finished jobs have no index but the primary key, because each would make every result slower. So a page is read from
-//! the newest [`WINDOW`] ids, and what is older from the indexes that each other state has. However many jobs there are,
-//! both are bounded.
+//! Finished jobs have no index except the primary key, because another one would slow down every result. So a page is
+//! read from the newest [`WINDOW`] ids. Older jobs come from the indexes of the other states. Both reads have a bound,
+//! however many jobs there are.
 
 use sqlx::{PgPool, Result, types::JsonValue};
 
 use crate::storable::ReadTime;
 use runtime::pooler::repeatable;
 
-/// Ids that one page walks from the newest on. Among 10,000,000 finished jobs a page that none of them fits takes 60 ms.
+/// The number of newest ids that one page reads. With 10,000,000 finished jobs, a page without a match takes 60 ms.
 pub const WINDOW: i64 = 100_000;
-/// Waiting jobs of one queue that one page looks at beyond that: those due first.
+/// The number of older waiting jobs that one page reads of each queue: those due first.
 pub const SOONEST: i64 = 10_000;
 
-/// After every id: the last character there is.
+/// Sorts after every id: the last Unicode character.
 pub const END: &str = "\u{10FFFF}";
 
-/// A job as read, without what only the look at one needs.
+/// A row of a list of jobs.
 pub struct JobRow {
     pub id: String,
     pub queue: String,
@@ -41,15 +41,15 @@ pub struct JobRow {
 pub struct Page<'a> {
     pub queue: Option<&'a str>,
     pub status: Option<&'a str>,
-    /// Text within the last error.
+    /// A text that the last error contains.
     pub error: Option<&'a str>,
     /// Only ids before this one; [`END`] for all.
     pub before: &'a str,
     pub limit: i64,
 }
 
-/// Jobs of a subquery, with the parameters of a [`Page`]: `$1` queue, `$2` before, `$3` error, `$4` limit. Its text is a
-/// list of literals, since partial indexes fit only conditions that are literals themselves.
+/// Selects jobs from a subquery with the parameters of a [`Page`]: `$1` queue, `$2` before, `$3` error, `$4` limit. The
+/// text is made of literals, because the planner uses a partial index only for a literal condition.
 macro_rules! page {
     ([$($from:tt)+], $page:expr, $pool:expr $(, $more:expr)*) => {
         sqlx::query_as!(
@@ -73,7 +73,7 @@ macro_rules! page {
     };
 }
 
-/// Jobs among the newest [`WINDOW`] ids before that of the page, newest first. The walk ends with the page.
+/// Lists jobs among the newest [`WINDOW`] ids before that of the page, newest first. It stops when the page is full.
 pub async fn newest(pool: &PgPool, page: &Page<'_>) -> Result<Vec<JobRow>> {
     page!(
         ["(SELECT * FROM apalis.jobs WHERE id < $2 ORDER BY id DESC LIMIT $6) AS job
@@ -86,7 +86,7 @@ pub async fn newest(pool: &PgPool, page: &Page<'_>) -> Result<Vec<JobRow>> {
     )
 }
 
-/// The oldest id that [`newest`] looks at; `None` when there are no older ones.
+/// Returns the oldest id that [`newest`] reads; `None` if there are no older ones.
 pub async fn window_end(pool: &PgPool, before: &str) -> Result<Option<String>> {
     let end = sqlx::query_scalar!(
         "SELECT id FROM apalis.jobs WHERE id < $1 ORDER BY id DESC OFFSET $2 LIMIT 1",
@@ -96,7 +96,7 @@ pub async fn window_end(pool: &PgPool, before: &str) -> Result<Option<String>> {
     end.fetch_optional(repeatable(pool)).await
 }
 
-/// Running jobs before the id of the page, newest first. They are few by themselves.
+/// Lists running jobs before the id of the page, newest first. There are always few of them.
 pub async fn running(pool: &PgPool, page: &Page<'_>) -> Result<Vec<JobRow>> {
     page!(
         ["(SELECT * FROM apalis.jobs WHERE status = 'Running' ORDER BY lock_by LIMIT $5) AS job
@@ -108,8 +108,8 @@ pub async fn running(pool: &PgPool, page: &Page<'_>) -> Result<Vec<JobRow>> {
     )
 }
 
-/// Waiting jobs before the id of the page, newest first: of each queue the [`SOONEST`] in the order of their priorities,
-/// from the lowest, and due times.
+/// Lists waiting jobs before the id of the page, newest first. Of each queue it reads the first [`SOONEST`] by
+/// priority, from the lowest, and then by due time.
 pub async fn waiting(pool: &PgPool, page: &Page<'_>) -> Result<Vec<JobRow>> {
     page!(
         ["(WITH RECURSIVE kind AS (
@@ -129,7 +129,7 @@ pub async fn waiting(pool: &PgPool, page: &Page<'_>) -> Result<Vec<JobRow>> {
     )
 }
 
-/// Jobs of one state that has an index by queue and id, before the id of the page, newest first.
+/// Lists jobs of a state that has an index by queue and id, before the id of the page, newest first.
 macro_rules! by_queue {
     ($status:tt, $page:expr, $pool:expr) => {
         page!(
@@ -157,36 +157,36 @@ macro_rules! by_queue {
     };
 }
 
-/// Dead letters.
+/// Lists dead letters.
 pub async fn dead(pool: &PgPool, page: &Page<'_>) -> Result<Vec<JobRow>> {
     by_queue!("Killed", page, pool)
 }
 
-/// Cancelled jobs.
+/// Lists cancelled jobs.
 pub async fn cancelled(pool: &PgPool, page: &Page<'_>) -> Result<Vec<JobRow>> {
     by_queue!("Cancelled", page, pool)
 }
 
-/// What belongs to one job and is not in a list.
+/// The details of one job that a list does not show.
 pub struct Details {
     pub payload: Vec<u8>,
     pub errors: Option<JsonValue>,
-    /// What its last run left: `{"Snoozed": reason}` when it put the job off.
+    /// The result of its last run; `{"Snoozed": reason}` after a snooze.
     pub last_result: Option<JsonValue>,
     pub paused_because: Option<String>,
-    /// Living workers that run its queue.
+    /// Live workers that run its queue.
     pub workers: i64,
-    /// Those of them whose claims of this queue fail.
+    /// Those workers whose claims of this queue fail.
     pub failing: i64,
-    /// Why, for one of them.
+    /// The error of one of them.
     pub claim_error: Option<String>,
-    /// Whether the worker that holds it is alive.
+    /// Whether the worker that holds it is live.
     pub held: bool,
     pub cancelling: bool,
 }
 
-/// Everything about one job. A worker lives when its last heartbeat is less than its lease away, to either side: after a
-/// step of the database's clock this is wrong for one heartbeat.
+/// Reads all details of one job. A worker is live if its last heartbeat is less than its lease before or after now.
+/// After a step of the database's clock this may be wrong for one heartbeat.
 pub async fn show(pool: &PgPool, id: &str) -> Result<Option<(JobRow, Details)>> {
     let row = sqlx::query_as!(
         JobRow,

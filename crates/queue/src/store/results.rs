@@ -1,4 +1,4 @@
-//! What became of runs: every statement that holds only under a fencing token.
+//! The SQL of results: every statement here applies only under a fencing token.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use sqlx::{PgConnection, PgExecutor, PgPool, Result};
 use crate::storable::{StorableText, wait_seconds};
 use runtime::pooler::{in_transaction, repeatable};
 
-/// Marks runs as done, each under its token; answers how many tokens still held.
+/// Marks runs as done, each under its token. Returns the number of tokens that still matched.
 ///
-/// Everything in the condition but the primary key is written so that no index fits it: with a usable condition on
-/// `lock_by` or `status` and statistics that do not know this worker yet, 500 rows took 182 ms instead of 6.
+/// Only the primary key is written so that an index fits. With an indexable condition on `lock_by` or `status`, and
+/// statistics that do not know this worker yet, 500 rows took 182 ms instead of 6.
 pub async fn finish(executor: impl PgExecutor<'_>, worker: &str, ids: &[String], tokens: &[i32]) -> Result<u64> {
     let finished = sqlx::query!(
         r#"UPDATE apalis.jobs AS job
@@ -25,8 +25,8 @@ pub async fn finish(executor: impl PgExecutor<'_>, worker: &str, ids: &[String],
     Ok(finished.execute(executor).await?.rows_affected())
 }
 
-/// Those of these runs that are marked as done.
-pub async fn finished(
+/// Returns the ids of those of these runs that are marked as done.
+pub async fn find_finished(
     executor: impl PgExecutor<'_>,
     worker: &str,
     ids: &[String],
@@ -43,8 +43,8 @@ pub async fn finished(
     .await
 }
 
-/// Those of these runs that still hold their jobs. Nothing is locked and no lock is waited for.
-pub async fn held(pool: &PgPool, worker: &str, ids: &[String], tokens: &[i32]) -> Result<Vec<String>> {
+/// Returns the ids of those of these runs that still hold their jobs. Takes no lock and waits for none.
+pub async fn find_held(pool: &PgPool, worker: &str, ids: &[String], tokens: &[i32]) -> Result<Vec<String>> {
     sqlx::query_scalar!(
         "SELECT job.id FROM apalis.jobs AS job JOIN unnest($2::text[], $3::int4[]) AS ended (id, token) USING (id)
          WHERE job.attempts = ended.token AND job.lock_by IS NOT DISTINCT FROM $1 AND job.status || '' = 'Running'",
@@ -63,33 +63,33 @@ pub async fn lock_free(transaction: &mut PgConnection, ids: &[String]) -> Result
         .await
 }
 
-/// What becomes of a job whose run did not end well.
+/// The new state of a job whose run is not done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next<'a> {
-    /// It waits for this long; an error says that the run failed, a reason why it put itself off.
+    /// It waits for this long. `error` is set after a failure, `reason` after a snooze.
     Wait { wait: Duration, error: Option<&'a StorableText>, reason: Option<&'a StorableText> },
-    /// It waits, due as it was.
+    /// It waits again; its due time does not change.
     GiveBack,
     /// It becomes a dead letter.
     Dead { error: &'a StorableText },
-    /// It was cancelled by an operator.
+    /// An operator has cancelled it.
     Cancelled { error: &'a StorableText },
 }
 
-/// Runs that did not end well, column by column. [`Unfinished::push`] is the only way in, so that nothing reaches the
-/// statement that PostgreSQL cannot store.
+/// Runs that are not done, column by column. [`Unfinished::push`] is the only way to add one, so that every value can
+/// be stored by PostgreSQL.
 #[derive(Debug, Default)]
 pub struct Unfinished {
     ids: Vec<String>,
     tokens: Vec<i32>,
     statuses: Vec<String>,
-    /// Seconds until it is due again; `None` leaves the due time as it was.
+    /// Seconds until the job is due again; `None` leaves its due time unchanged.
     delays: Vec<Option<f64>>,
     errors: Vec<Option<String>>,
     reasons: Vec<Option<String>>,
-    /// The run came to an end of its own: its worker did not die, so deaths are counted anew.
+    /// The run ended without a crash, so the job's consecutive crashes are reset.
     survived: Vec<bool>,
-    /// The limit that applied, shown to operators.
+    /// The limit of failures that applied; operators see it.
     attempts: Vec<i32>,
 }
 
@@ -114,12 +114,14 @@ impl Unfinished {
     }
 }
 
-/// Errors kept with a job, the newest ones.
+/// The number of errors that are kept with a job, the newest ones.
 pub(super) const ERRORS_KEPT: i32 = 10;
 
-/// Writes the results of runs that did not end well: state, due time and error in one statement, each under its token;
-/// counts those that were cancelled. Values that another program left in a row fail nothing: `errors` that is no array
-/// is replaced, counts end at the largest number.
+/// Writes the results of runs that are not done: state, due time and error in one statement, each under its token. Also
+/// counts the cancelled ones, and returns the ids that were written.
+///
+/// Odd values that another program left in a row fail nothing: `errors` that is no array is replaced, and counts end at
+/// the largest number.
 pub async fn put_back(executor: impl PgExecutor<'_>, worker: &str, runs: &Unfinished) -> Result<Vec<String>> {
     sqlx::query_scalar!(
         r#"WITH written AS (
