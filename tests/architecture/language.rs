@@ -4,8 +4,8 @@ use std::{fs, path::Path};
 
 use super::{assert_none, source};
 
-/// Folders and files that use plain English. Add a folder as soon as it passes; never remove one.
-const CHECKED: [&str; 31] = [
+/// Every folder and file with prose, except the migrations: a released migration keeps its checksum.
+const CHECKED: [&str; 35] = [
     ".cargo",
     ".ci",
     ".dockerignore",
@@ -13,22 +13,26 @@ const CHECKED: [&str; 31] = [
     ".githooks",
     ".github",
     ".gitignore",
+    "ARCHITECTURE.md",
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "Cargo.toml",
     "Dockerfile",
     "Procfile",
+    "README.md",
+    "SECURITY.md",
     "api",
     "cli",
     "clippy.toml",
     "contracts",
-    "crates/embedded-postgres",
-    "crates/runtime",
+    "crates",
     "deny.toml",
     "deploy",
     "docker-compose.dev.yml",
     "docker-compose.prod.yml",
     "docker-compose.test.yml",
     "docker-compose.yml",
+    "docs",
     "jobs",
     "justfile",
     "migrations/README.md",

@@ -1,3 +1,5 @@
+//! A durable job queue on PostgreSQL.
+//!
 #![doc = include_str!("../README.md")]
 //!
 //! ## Modules

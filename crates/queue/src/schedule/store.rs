@@ -82,7 +82,9 @@ pub async fn state(pool: &PgPool, name: &str) -> sqlx::Result<Option<ScheduleSta
 /// Locks a schedule until the end of the transaction, so that only this transaction fires it. Returns its state; `None`
 /// if it is not registered.
 pub async fn lock(tx: &mut PgConnection, name: &str) -> sqlx::Result<Option<ScheduleState>> {
-    sqlx::query!("SELECT name FROM schedules WHERE name = $1 FOR UPDATE", name).fetch_optional(in_transaction(tx)).await?;
+    sqlx::query!("SELECT name FROM schedules WHERE name = $1 FOR UPDATE", name)
+        .fetch_optional(in_transaction(tx))
+        .await?;
     // A separate statement, because the one that waits for the lock sees the ledger as it was before the wait.
     sqlx::query_as!(
         ScheduleState,

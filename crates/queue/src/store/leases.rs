@@ -12,7 +12,7 @@ use runtime::pooler::repeatable;
 
 /// Renews this worker's lease. Inserts the row if it does not exist, at the first heartbeat or after it was deleted.
 pub async fn renew(
-    connection: impl PgExecutor<'_>,
+    executor: impl PgExecutor<'_>,
     worker: &str,
     queues: &str,
     lease: Duration,
@@ -28,7 +28,7 @@ pub async fn renew(
         lease.as_secs_f64(),
         claim_errors,
     )
-    .execute(connection)
+    .execute(executor)
     .await?;
     Ok(())
 }
@@ -45,20 +45,20 @@ pub struct WorkerLease {
 
 /// Returns the leases of all other workers. The version is the row's `xmin`, the number of the transaction that last
 /// wrote it. It changes with the heartbeats of every release, and involves no clock.
-pub async fn workers(connection: impl PgExecutor<'_>, own: &str) -> Result<Vec<WorkerLease>> {
+pub async fn workers(executor: impl PgExecutor<'_>, own: &str) -> Result<Vec<WorkerLease>> {
     sqlx::query_as!(
         WorkerLease,
         r#"SELECT id AS worker, xmin::text AS "version?", extract(epoch FROM lease)::float8 AS "lease?"
            FROM apalis.workers WHERE id <> $1"#,
         own,
     )
-    .fetch_all(connection)
+    .fetch_all(executor)
     .await
 }
 
 /// Returns workers that hold running jobs but have no row. Each worker that holds jobs costs one index look-up, however
 /// many jobs it holds. A running job without a worker's name gets one, so that it is found too.
-pub async fn workers_without_row(connection: impl PgExecutor<'_>, own: &str) -> Result<Vec<WorkerLease>> {
+pub async fn workers_without_row(executor: impl PgExecutor<'_>, own: &str) -> Result<Vec<WorkerLease>> {
     sqlx::query_as!(
         WorkerLease,
         r#"WITH RECURSIVE unnamed AS (
@@ -77,7 +77,7 @@ pub async fn workers_without_row(connection: impl PgExecutor<'_>, own: &str) -> 
            WHERE lock_by <> $1 AND NOT EXISTS (SELECT FROM apalis.workers WHERE id = holder.lock_by)"#,
         own,
     )
-    .fetch_all(connection)
+    .fetch_all(executor)
     .await
 }
 
@@ -92,7 +92,7 @@ pub async fn workers_without_row(connection: impl PgExecutor<'_>, own: &str) -> 
 /// time within the next 2.5 s. Otherwise the jobs that were held together with a job that kills its worker would be
 /// held together with it again, and all would be quarantined. With a lease of 15 s and a check every 2 s, it still runs
 /// elsewhere within 20 s.
-pub async fn rescue(connection: impl PgExecutor<'_>, silent: &[WorkerLease]) -> Result<Vec<String>> {
+pub async fn rescue(executor: impl PgExecutor<'_>, silent: &[WorkerLease]) -> Result<Vec<String>> {
     let workers: Vec<String> = silent.iter().map(|lease| lease.worker.clone()).collect();
     let versions: Vec<Option<String>> = silent.iter().map(|lease| lease.version.clone()).collect();
     sqlx::query_scalar!(
@@ -115,18 +115,18 @@ pub async fn rescue(connection: impl PgExecutor<'_>, silent: &[WorkerLease]) -> 
         &versions as &[Option<String>],
         ERRORS_KEPT,
     )
-    .fetch_all(connection)
+    .fetch_all(executor)
     .await
 }
 
 /// Deletes the row of a worker that stopped gracefully, unless it still holds jobs: the rescue needs the row for them.
-pub async fn delete_worker(connection: impl PgExecutor<'_>, worker: &str) -> Result<()> {
+pub async fn delete_worker(executor: impl PgExecutor<'_>, worker: &str) -> Result<()> {
     sqlx::query!(
         "DELETE FROM apalis.workers
          WHERE id = $1 AND NOT EXISTS (SELECT FROM apalis.jobs WHERE lock_by = $1 AND status = 'Running')",
         worker,
     )
-    .execute(connection)
+    .execute(executor)
     .await?;
     Ok(())
 }
