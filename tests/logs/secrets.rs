@@ -137,7 +137,7 @@ async fn no_secret_is_in_any_log() {
     let headers = format!("x-api-key={COLLECTOR_KEY}");
     let elastic = format!("http://elastic:{ELASTIC_PASSWORD}@127.0.0.1:1");
     let mut variables = vec![
-        ("RUST_LOG", "debug,api=trace,jobs=trace,worker=trace,millrace=trace"),
+        ("RUST_LOG", "debug,api=trace,jobs=trace,queue=trace,runtime=trace,worker=trace,millrace=trace"),
         ("LOG_DIR", folder.to_str().expect("UTF-8")),
         ("API_KEY", API_KEY),
         ("ADMIN_API_KEY", ADMIN_KEY),

@@ -98,7 +98,7 @@ async fn one_webhook_is_followed_from_its_request_to_its_settlement() {
         ("OTEL_EXPORTER_OTLP_HEADERS", &key),
         ("PROCESSOR_URL", &processor),
         ("PROCESSING_DELAY_SECONDS", "0.1"),
-        ("RUST_LOG", "info,jobs=trace"),
+        ("RUST_LOG", "info,jobs=trace,queue=trace,runtime=trace"),
     ];
     let api = Api::start(&url, &variables).await;
     let worker = start_worker(&url, &variables).await;
