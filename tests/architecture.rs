@@ -1,5 +1,6 @@
 //! Rules of ARCHITECTURE.md that the compiler cannot check. Each failure says how to fix it.
 
+mod circles;
 mod documents;
 mod language;
 pub mod source;
@@ -111,7 +112,7 @@ fn statements_run_on_the_runtimes_executors() {
         }
     }
     assert!(statements > 50, "only {statements} statements found: update the patterns of this test");
-    assert_none("run it by runtime::pooler: transactional, repeatable, once or in_transaction", broken);
+    assert_none("run it by runtime::executor: transactional, repeatable, once or in_transaction", broken);
 }
 
 #[test]

@@ -175,7 +175,7 @@ async fn transactions_through_pgbouncer_have_our_settings() {
     let bouncer = Bouncer::start(&program, &database.url).await;
     let through = runtime::db::Database::parse(&bouncer.url).unwrap();
     let pool = through.with_pooler(runtime::pooler::Pooler::Transaction).pool("test", 10);
-    let mut tx = runtime::pooler::begin(&pool).await.unwrap();
+    let mut tx = runtime::executor::begin(&pool).await.unwrap();
     for (name, value) in [
         ("synchronous_commit", "on"),
         ("statement_timeout", "5s"),
@@ -195,7 +195,7 @@ async fn transactions_through_pgbouncer_have_our_settings() {
             for n in task * 50..(task + 1) * 50 {
                 let statement = AssertSqlSafe(format!("SELECT $1::int8 + {}", n % 7));
                 let query = sqlx::query_scalar::<_, i64>(statement).bind(n);
-                assert_eq!(query.fetch_one(runtime::pooler::transactional(&pool)).await.unwrap(), n + n % 7);
+                assert_eq!(query.fetch_one(runtime::executor::transactional(&pool)).await.unwrap(), n + n % 7);
             }
         }
     });
@@ -222,7 +222,7 @@ async fn our_settings_apply_although_a_pooler_drops_the_startup_options() {
         ("row_security", "off"),
     ] {
         let shown = sqlx::query_scalar::<_, String>("SELECT current_setting($1)").bind(name);
-        assert_eq!(shown.fetch_one(runtime::pooler::repeatable(&pool)).await.unwrap(), value, "{name}");
+        assert_eq!(shown.fetch_one(runtime::executor::repeatable(&pool)).await.unwrap(), value, "{name}");
     }
     pool.close().await;
     let mut worker = Process::start(&["worker"], &[("DATABASE_URL", &*bouncer.url)]);

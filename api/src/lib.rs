@@ -41,6 +41,7 @@ mod tags;
 pub mod transactions;
 pub mod users;
 pub mod validation;
+mod validation_error;
 pub mod wire;
 
 use jobs::{

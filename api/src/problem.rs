@@ -24,7 +24,7 @@ use runtime::error::Error;
 use serde::Serialize;
 
 use self::log_throttle::LogThrottle;
-use crate::validation::ValidationError;
+use crate::validation_error::ValidationError;
 
 /// The media type of every error response.
 pub const CONTENT_TYPE: &str = "application/problem+json";

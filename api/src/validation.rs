@@ -1,4 +1,4 @@
-//! Input validation: error types with Pydantic v2's texts, which clients match on.
+//! Input validation: readers of bodies and query parameters, each with its schema.
 
 mod body;
 mod cursor;
@@ -7,220 +7,17 @@ mod query;
 mod request;
 mod value;
 
-use std::borrow::Cow;
-
 pub use body::{Body, Fields, FromJsonBody, FromJsonObject, List, parse_string};
 pub use cursor::Cursor;
 pub use number::{any_of, decimal_from_json, integer_from_text, integer_schema, number_from_json, whole_from_text};
-use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
 pub use query::{Limit, Query, QueryValue, Skip, Wait};
 pub(crate) use request::request;
 pub use request::{Field, object_schema};
-use serde::{Serialize, Serializer};
-use serde_json::value::RawValue;
 pub use value::{Integer, StrippedText, Text, VISIBLE_PATTERN, Value, VisibleText, parse_choice, text_schema};
 
+pub use crate::validation_error::{FieldError, ValidationError};
+
 use crate::problem::Problem;
-
-/// Longer inputs are not echoed: each error would make the response larger by the whole input.
-const MAX_ECHO_BYTES: usize = 4096;
-
-/// One entry of a 422 response: an error and the location of its field.
-#[derive(Debug, Clone, Serialize)]
-pub struct ValidationError {
-    loc: Vec<PathSegment>,
-    msg: Cow<'static, str>,
-    #[serde(rename = "type")]
-    kind: &'static str,
-    input: Option<Box<RawValue>>,
-    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "serialize_ctx")]
-    ctx: Vec<(&'static str, ContextValue)>,
-}
-
-/// One segment of a location such as `["body", "amount"]`, or `["body", 0, "interest_rate"]` in a list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-enum PathSegment {
-    Name(Cow<'static, str>),
-    Index(usize),
-}
-
-/// A value that a message contains, sent in `ctx` as well so that clients need not parse the message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-enum ContextValue {
-    Number(i64),
-    Name(&'static str),
-    Text(String),
-}
-
-/// The error of a value whose location in the request is not known yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FieldError {
-    kind: &'static str,
-    msg: Cow<'static, str>,
-    ctx: Vec<(&'static str, ContextValue)>,
-}
-
-impl FieldError {
-    /// An error with Pydantic's type and message.
-    pub fn new(kind: &'static str, msg: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, msg: msg.into(), ctx: Vec::new() }
-    }
-
-    /// Adds the limit that the value exceeds, under Pydantic's name for it.
-    pub fn limit(mut self, name: &'static str, limit: i64) -> Self {
-        self.ctx.push((name, ContextValue::Number(limit)));
-        self
-    }
-
-    /// Adds Pydantic's name for the type of the field.
-    fn field_type(mut self, name: &'static str) -> Self {
-        self.ctx.push(("field_type", ContextValue::Name(name)));
-        self
-    }
-
-    /// Adds the values that are allowed.
-    fn expected(mut self, words: &'static str) -> Self {
-        self.ctx.push(("expected", ContextValue::Name(words)));
-        self
-    }
-
-    /// Adds a parser's message.
-    fn error(mut self, reason: String) -> Self {
-        self.ctx.push(("error", ContextValue::Text(reason)));
-        self
-    }
-
-    /// A violated rule of this service, in the form that Pydantic gives a custom validator's `ValueError`.
-    pub fn value_error(rule: &'static str) -> Self {
-        Self::new("value_error", format!("Value error, {rule}"))
-    }
-
-    /// A text with a NUL character, which PostgreSQL cannot store.
-    pub fn nul() -> Self {
-        Self::value_error("text must not contain NUL")
-    }
-
-    /// A value that is not a text.
-    pub fn not_a_string() -> Self {
-        Self::new("string_type", "Input should be a valid string")
-    }
-
-    /// Bytes that are not UTF-8, or an escape that is half of a surrogate pair.
-    pub fn not_unicode() -> Self {
-        Self::new("string_unicode", "Input should be a valid string, unable to parse raw data as a unicode string")
-    }
-
-    /// A text with fewer than `min` characters.
-    pub fn too_short(min: usize) -> Self {
-        let msg = format!("String should have at least {min} character{}", plural(min));
-        Self::new("string_too_short", msg).limit("min_length", min as i64)
-    }
-
-    /// A text with more than `max` characters.
-    pub fn too_long(max: usize) -> Self {
-        let msg = format!("String should have at most {max} character{}", plural(max));
-        Self::new("string_too_long", msg).limit("max_length", max as i64)
-    }
-
-    /// A required field that is absent.
-    pub fn missing() -> Self {
-        Self::new("missing", "Field required")
-    }
-
-    /// A text that is not a number.
-    pub fn not_a_number() -> Self {
-        Self::new("float_parsing", "Input should be a valid number, unable to parse string as a number")
-    }
-
-    /// NaN or an infinite number.
-    pub fn not_finite() -> Self {
-        Self::new("finite_number", "Input should be a finite number")
-    }
-
-    /// A number below the minimum.
-    pub fn below(min: i64) -> Self {
-        let msg = format!("Input should be greater than or equal to {min}");
-        Self::new("greater_than_equal", msg).limit("ge", min)
-    }
-
-    /// A number above the maximum.
-    pub fn above(max: i64) -> Self {
-        let msg = format!("Input should be less than or equal to {max}");
-        Self::new("less_than_equal", msg).limit("le", max)
-    }
-
-    /// Locates the error at `part` of the request as a whole, such as `body`.
-    pub fn at_part(self, part: &'static str, input: Option<&str>) -> ValidationError {
-        self.with_location(vec![PathSegment::Name(part.into())], input)
-    }
-
-    /// Locates the error at the field `name` of `part`.
-    pub fn at(self, part: &'static str, name: &str, input: Option<&str>) -> ValidationError {
-        self.with_location(vec![PathSegment::Name(part.into()), PathSegment::Name(name.to_owned().into())], input)
-    }
-
-    /// Locates the error at the element `index` of a list, or at the field `name` of that element.
-    fn at_element(self, index: usize, name: Option<&str>, input: Option<&str>) -> ValidationError {
-        let mut loc = vec![PathSegment::Name("body".into()), PathSegment::Index(index)];
-        loc.extend(name.map(|name| PathSegment::Name(name.to_owned().into())));
-        self.with_location(loc, input)
-    }
-
-    fn with_location(self, loc: Vec<PathSegment>, input: Option<&str>) -> ValidationError {
-        // Half of a surrogate pair, `1e400` and deep nesting are JSON, but most parsers reject them: they are not
-        // echoed.
-        let is_parseable = |raw: &&str| serde_json::from_str::<serde_json::Value>(raw).is_ok();
-        let input = input.filter(|raw| raw.len() <= MAX_ECHO_BYTES).filter(is_parseable);
-        let input = input.and_then(|raw| RawValue::from_string(raw.into()).ok());
-        ValidationError { loc, msg: self.msg, kind: self.kind, input, ctx: self.ctx }
-    }
-}
-
-impl std::fmt::Display for ValidationError {
-    /// The form for the log: the location and type, but never the input.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for step in &self.loc {
-            match step {
-                PathSegment::Name(name) => write!(f, "{name} ")?,
-                PathSegment::Index(index) => write!(f, "{index} ")?,
-            }
-        }
-        f.write_str(self.kind)
-    }
-}
-
-impl ValidationError {
-    /// The schema in `openapi.json`.
-    pub fn schema() -> MetaSchema {
-        let inline = |schema| MetaSchemaRef::Inline(Box::new(schema));
-        let step = MetaSchema {
-            any_of: vec![inline(MetaSchema::new("string")), inline(MetaSchema::new("integer"))],
-            ..MetaSchema::ANY
-        };
-        MetaSchema {
-            required: vec!["loc", "msg", "type"],
-            properties: vec![
-                (
-                    "loc",
-                    inline(MetaSchema {
-                        items: Some(Box::new(inline(step))),
-                        example: Some(serde_json::json!(["body", "amount"])),
-                        ..MetaSchema::new("array")
-                    }),
-                ),
-                ("msg", inline(MetaSchema { example: Some("Field required".into()), ..MetaSchema::new("string") })),
-                ("type", inline(MetaSchema { example: Some("missing".into()), ..MetaSchema::new("string") })),
-                (
-                    "input",
-                    inline(MetaSchema { description: Some("The value that the request has."), ..MetaSchema::ANY }),
-                ),
-            ],
-            ..MetaSchema::new("object")
-        }
-    }
-}
 
 /// Rejects a request for which errors have been recorded.
 ///
@@ -228,13 +25,4 @@ impl ValidationError {
 /// 422 with all of them.
 pub fn require_no_errors(errors: Vec<ValidationError>) -> Result<(), Problem> {
     if errors.is_empty() { Ok(()) } else { Err(Problem::invalid(errors)) }
-}
-
-fn plural(number: usize) -> &'static str {
-    if number == 1 { "" } else { "s" }
-}
-
-/// Writes the pairs as an object: `{"gt": 0}`.
-fn serialize_ctx<S: Serializer>(ctx: &[(&'static str, ContextValue)], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(ctx.iter().map(|(name, value)| (name, value)))
 }

@@ -28,12 +28,12 @@ use queue::{
 use runtime::{
     clients::redis::{Redis, RedisUrl},
     config::{EnvReader, Environment},
-    db::{self, Database},
+    db::Database,
     error::{Error, causes},
-    listen,
+    executor, listen,
     migrate::SchemaError,
-    pooler::{self, Pooler},
-    process,
+    pooler::Pooler,
+    process, readiness,
     shutdown::Shutdown,
     telemetry,
 };
@@ -161,7 +161,7 @@ impl App {
         metrics::describe();
         metrics::zero(ReindexItems::NAME);
         listen::describe();
-        pooler::describe();
+        executor::describe();
         let pool = database.pool(role, MAX_SESSIONS);
         let queue = Queue::start(pool.clone());
         let transactions = Transactions::start(&pool, &queue, &config.transactions, stop.clone())?;
@@ -263,7 +263,7 @@ impl App {
     /// # Errors
     /// Returns the reason if one of them does not hold.
     pub async fn check_schema(&self) -> Result<(), String> {
-        db::check_schema(&self.pool, READY_TIMEOUT).await
+        readiness::check_schema(&self.pool, READY_TIMEOUT).await
     }
 
     /// Checks that the database can be reached and written to, and has the schema of this or a later release.
@@ -271,6 +271,6 @@ impl App {
     /// # Errors
     /// Returns the reason if one of them does not hold.
     pub async fn ready(&self) -> Result<(), String> {
-        db::check_ready(&self.pool, READY_TIMEOUT).await
+        readiness::check_ready(&self.pool, READY_TIMEOUT).await
     }
 }

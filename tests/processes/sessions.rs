@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::{Client, Method};
 use runtime::{
     db::Database,
-    pooler::{begin, repeatable},
+    executor::{begin, repeatable},
 };
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool};

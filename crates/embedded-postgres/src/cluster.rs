@@ -5,62 +5,20 @@ use super::{
     directories,
     error::Error,
     fetch, launch,
-    locate::{Search, locate},
+    locate::locate,
     server::{self, RunningServer},
+    settings::Settings,
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use std::{
     fs::{File, TryLockError},
     io::{Read, Write},
-    path::{Path, PathBuf},
+    path::Path,
     process::Child,
-    sync::Arc,
 };
-
-/// Receives progress messages of a slow start, one line each, such as "Fetching PostgreSQL ...".
-pub type Progress = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// SQLSTATE of `CREATE DATABASE` when the name exists, here because another process has just created it.
 const DUPLICATE_DATABASE: &str = "42P04";
-
-/// How a cluster is started, and where its files are.
-#[derive(Clone)]
-pub struct Settings {
-    /// The folder for data, log and socket; created if missing. If a root process's server cannot enter it, the data are
-    /// under `/var/lib/millrace`, and this is a link to them.
-    pub directory: PathBuf,
-    /// `true`: a commit survives a power failure. `false`: a power failure may lose all data; for tests.
-    pub durable: bool,
-    /// The server's `max_connections`.
-    pub max_connections: u16,
-    /// Further settings of `postgresql.conf`; they override ours.
-    pub extra: Vec<(String, String)>,
-    /// Environment variables of the server. It inherits only the search paths of programs and libraries.
-    pub environment: Vec<(String, String)>,
-    /// Where to look for binaries.
-    pub search: Search,
-    /// The folder for fetched binaries; unset: the user's cache folder.
-    pub cache: Option<PathBuf>,
-    /// Receives progress messages.
-    pub progress: Progress,
-}
-
-impl Settings {
-    /// Durable data in `directory`, 200 connections, any binaries, progress messages to the log.
-    pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self {
-            directory: directory.into(),
-            durable: true,
-            // Enough for the all-in-one process, several workers and psql sessions; a slot costs some kilobytes.
-            max_connections: 200,
-            extra: Vec::new(),
-            environment: Vec::new(),
-            search: Search::Anywhere,
-            cache: None,
-            progress: Arc::new(|line| tracing::info!("{line}")),
-        }
-    }
-}
 
 /// A running server that this process owns exclusively. Dropping this stops the server.
 #[derive(Debug)]

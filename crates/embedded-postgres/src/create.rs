@@ -1,10 +1,7 @@
 //! Creates the data directory with initdb. An interrupted run leaves nothing that looks like a data directory.
 
-use super::{account::Account, error::Error, locate::Binaries, tool};
+use super::{account::Account, error::Error, locate::Binaries, server::SUPERUSER, tool};
 use std::{fs, os::unix::fs::DirBuilderExt, path::Path, time::Duration};
-
-/// The database superuser. Local connections are trusted, since only our account can reach the socket.
-pub(super) const SUPERUSER: &str = "millrace";
 
 /// initdb takes 0.5 s on our test machine without syncing its writes; a throttled disk takes several seconds.
 const INITDB_TIMEOUT: Duration = Duration::from_secs(180);

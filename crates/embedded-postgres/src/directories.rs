@@ -1,6 +1,6 @@
 //! Folders for data and sockets: the requested ones if the server's account can enter them, else other ones.
 
-use super::{account::Account, cluster::Progress, error::Error};
+use super::{account::Account, error::Error, settings::Progress};
 use sha2::{Digest, Sha256};
 use std::{
     fs, io,

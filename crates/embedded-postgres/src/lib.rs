@@ -3,6 +3,7 @@
 //! | where | what |
 //! |---|---|
 //! | `cluster` | the public type: [`Cluster::start`], `url`, `ensure_database`, `stop` |
+//! | `settings` | how it is started |
 //! | `locate`, `fetch` | find or download the binaries |
 //! | `account` | the system account that runs the server, since PostgreSQL refuses root |
 //! | `directories` | folders for data and sockets that this account can enter |
@@ -20,9 +21,10 @@ mod fetch;
 mod launch;
 mod locate;
 mod server;
+mod settings;
 mod tool;
 
-pub use cluster::{Cluster, Progress, Settings};
+pub use cluster::Cluster;
 pub use error::Error;
-pub use locate::Search;
 pub use server::RunningServer;
+pub use settings::{Progress, Search, Settings};

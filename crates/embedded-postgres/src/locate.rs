@@ -1,6 +1,12 @@
 //! Finds usable binaries of PostgreSQL: new enough, with our extensions, and executable by the account.
 
-use super::{account::Account, cluster::Progress, error::Error, fetch, tool};
+use super::{
+    account::Account,
+    error::Error,
+    fetch,
+    settings::{Progress, Search},
+    tool,
+};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -19,29 +25,6 @@ const PROGRAM_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Debian and Ubuntu install every major version into its own folder here, outside `PATH`.
 const DEBIAN_DIRECTORY: &str = "/usr/lib/postgresql";
-
-/// Where to look for binaries: the value of `PG_BIN_DIR`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Search {
-    /// Unset: use the system's binaries, else cached ones, else fetch them.
-    #[default]
-    Anywhere,
-    /// Use this folder only.
-    Folder(PathBuf),
-    /// `fetch`: ignore the system's binaries; use cached ones, else fetch them.
-    Fetch,
-}
-
-impl Search {
-    /// Reads the value of `PG_BIN_DIR`; empty counts as unset.
-    pub fn parse(value: &str) -> Self {
-        match value.trim() {
-            "" => Self::Anywhere,
-            "fetch" => Self::Fetch,
-            folder => Self::Folder(folder.into()),
-        }
-    }
-}
 
 /// A folder of usable binaries.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! A running server, found by its pid file even after the process that started it has died, and stopped within a time limit.
 
-use super::{create::SUPERUSER, error::Error};
+use super::error::Error;
 use nix::{
     errno::Errno,
     sys::signal::{Signal, kill},
@@ -12,6 +12,9 @@ use std::{
     process::Command,
     time::{Duration, Instant},
 };
+
+/// The database superuser. Local connections are trusted, since only our account can reach the socket.
+pub(super) const SUPERUSER: &str = "millrace";
 
 /// The signals that stop a server, and the time limit of each before the next, stronger one. SIGINT disconnects all
 /// clients and writes a checkpoint, which takes 0.1 s, or longer on a busy disk. SIGQUIT skips the checkpoint, so that the

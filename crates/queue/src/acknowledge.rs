@@ -18,7 +18,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    claim::InFlight,
+    in_flight::InFlight,
     metrics::FENCED,
     result::{Disposition, RunResult},
     retry::Backoff,
@@ -26,7 +26,7 @@ use super::{
     store,
     write_results::{ResultWriter, Written, is_refusal, is_without_effect},
 };
-use runtime::{db::with_time_limit, error::causes, pooler::repeatable};
+use runtime::{error::causes, executor::repeatable, time_limit::with_time_limit};
 
 /// The most results of one write.
 const MAX_RESULTS: usize = 1000;

@@ -8,9 +8,9 @@ use futures_util::FutureExt;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use runtime::{
-    db::with_time_limit,
     error::Error,
     telemetry::traces::span::{Span, TraceContext},
+    time_limit::with_time_limit,
 };
 
 struct Call<T, R> {

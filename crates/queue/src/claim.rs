@@ -1,30 +1,28 @@
-//! Claims exactly as many due jobs as can run now, and tracks the jobs that this worker holds.
+//! Claims exactly as many due jobs as can run now.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use metrics::counter;
-use serde::Serialize;
-use sqlx::{PgPool, types::JsonValue};
-use time::OffsetDateTime;
+use sqlx::PgPool;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    heartbeat::Lease,
+    claim_errors::ClaimErrors,
+    in_flight::{ClaimedJob, InFlight},
+    lease::Lease,
     metrics::CLAIM_ERRORS,
     poller::WakeSignal,
     retry::Backoff,
-    storable::StorableText,
-    store::{self, Claimed},
+    store,
 };
 use runtime::{
-    db::with_time_limit,
     error::causes,
     telemetry::traces::span::{self, Span},
+    time_limit::with_time_limit,
 };
 
 /// The most jobs of one claim. With 500, each job cost 10 % more; beyond 1,000 the statement only gets longer.
@@ -34,60 +32,6 @@ const MAX_JOBS: usize = 1000;
 const LOST_CLAIM_WINDOW: Duration = Duration::from_secs(7);
 /// Between two checks for such rows while the claimer is idle.
 const LOST_CLAIM_CHECK: Duration = Duration::from_secs(1);
-
-/// A claimed job with the slot that it occupies.
-pub struct ClaimedJob {
-    pub job: Claimed,
-    pub slot: OwnedSemaphorePermit,
-}
-
-/// The jobs of one queue that this worker has claimed and whose results are not yet written.
-#[derive(Clone, Default)]
-pub struct InFlight(Arc<Mutex<HashMap<String, i32>>>);
-
-impl InFlight {
-    fn tokens(&self) -> MutexGuard<'_, HashMap<String, i32>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Forgets a run whose result is written or whose token no longer matches. A later run of the same job stays.
-    pub fn release(&self, id: &str, token: i32) {
-        let mut tokens = self.tokens();
-        if tokens.get(id) == Some(&token) {
-            tokens.remove(id);
-        }
-    }
-}
-
-/// Why claims of this worker fail, by queue. Each heartbeat writes it into the worker's row for operators.
-#[derive(Default)]
-pub struct ClaimErrors(Mutex<BTreeMap<&'static str, ClaimError>>);
-
-#[derive(Serialize)]
-struct ClaimError {
-    error: String,
-    #[serde(with = "time::serde::rfc3339")]
-    since: OffsetDateTime,
-}
-
-impl ClaimErrors {
-    fn record(&self, queue: &'static str, error: &sqlx::Error) {
-        let error = StorableText::from(causes(error)).to_string();
-        let mut errors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = errors.get(queue).map_or_else(OffsetDateTime::now_utc, |earlier| earlier.since);
-        errors.insert(queue, ClaimError { error, since });
-    }
-
-    fn clear(&self, queue: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(queue);
-    }
-
-    /// The value for the worker's row; `None` while all claims succeed.
-    pub fn as_json(&self) -> Option<JsonValue> {
-        let errors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if errors.is_empty() { None } else { serde_json::to_value(&*errors).ok() }
-    }
-}
 
 /// Claims the jobs of one queue.
 pub struct Claimer {

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
 
 use super::{retry::Backoff, store};
-use runtime::{db::with_time_limit, error::causes};
+use runtime::{error::causes, time_limit::with_time_limit};
 
 /// How long ended jobs and worker rows are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tower::{layer::util::Identity, service_fn};
 use ulid::Ulid;
 
-use super::claim::ClaimedJob;
+use super::in_flight::ClaimedJob;
 
 /// Runs one claimed job until its result is handed over. It never fails.
 pub type Handler = Arc<dyn Fn(ClaimedJob) -> BoxFuture<'static, ()> + Send + Sync>;

@@ -13,13 +13,14 @@ use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
 use super::{
-    job::{Job, JobId, Origin, Priority},
+    job::JobId,
     metrics::ENQUEUED,
+    new_job::{Due, NewJob},
     store,
 };
 use runtime::{
     error::{Error, causes},
-    pooler::{Transaction, begin, in_transaction, repeatable},
+    executor::{Transaction, begin, in_transaction, repeatable},
     telemetry::traces::span::{self, Span},
 };
 
@@ -99,80 +100,6 @@ impl Deref for Tx {
 impl DerefMut for Tx {
     fn deref_mut(&mut self) -> &mut PgConnection {
         &mut self.inner
-    }
-}
-
-/// A job that is about to be enqueued.
-#[derive(Debug, Clone)]
-pub struct NewJob {
-    pub(super) id: JobId,
-    pub(super) queue: &'static str,
-    pub(super) payload: Vec<u8>,
-    pub(super) due: Due,
-    pub(super) priority: Priority,
-    pub(super) origin: Origin,
-    pub(super) key: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Due {
-    After(Duration),
-    At(OffsetDateTime),
-}
-
-impl NewJob {
-    /// Creates a job of normal priority that is due at once.
-    ///
-    /// # Errors
-    /// [`Error::Internal`] when the payload cannot be written as JSON, such as a map whose keys are not strings.
-    pub fn of<J: Job>(job: &J) -> Result<Self, Error> {
-        let payload = serde_json::to_vec(job).map_err(|error| Error::Internal(format!("{}: {error}", J::NAME)))?;
-        Ok(Self {
-            id: JobId::generate(),
-            queue: J::NAME,
-            payload,
-            due: Due::After(Duration::ZERO),
-            priority: Priority::Normal,
-            origin: Origin::default(),
-            key: None,
-        })
-    }
-
-    /// Makes it due this long after the start of the transaction, by the database's clock and to the microsecond.
-    #[must_use]
-    pub fn after(self, delay: Duration) -> Self {
-        Self { due: Due::After(delay), ..self }
-    }
-
-    /// Makes it due at this time.
-    #[must_use]
-    pub fn at(self, time: OffsetDateTime) -> Self {
-        Self { due: Due::At(time), ..self }
-    }
-
-    /// Sets its priority among the jobs of its queue.
-    #[must_use]
-    pub fn priority(self, priority: Priority) -> Self {
-        Self { priority, ..self }
-    }
-
-    /// Sets its id, so that it can be referred to later.
-    #[must_use]
-    pub fn id(self, id: JobId) -> Self {
-        Self { id, ..self }
-    }
-
-    /// Enqueues it only if no job of its queue with this key waits or runs. A job that has ended frees its key. A
-    /// running job may already have read what this job is about, so the key must name the work and not only its topic.
-    #[must_use]
-    pub fn unique(self, key: impl Into<String>) -> Self {
-        Self { key: Some(key.into()), ..self }
-    }
-
-    /// Sets the request that caused it.
-    #[must_use]
-    pub fn origin(self, origin: Origin) -> Self {
-        Self { origin, ..self }
     }
 }
 

@@ -9,7 +9,7 @@
 //! can renew.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -20,39 +20,20 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    claim::ClaimErrors,
+    claim_errors::ClaimErrors,
+    lease::Lease,
     metrics::RESCUED,
     silence::Observer,
     store::{
         self,
         leases::{self as sql, WorkerLease},
     },
-    worker::Timing,
+    timing::Timing,
 };
-use runtime::{db::Database, error::causes, pooler::on_session, writable};
+use runtime::{db::Database, error::causes, executor::on_session, writable};
 
 /// How long a stop waits for the database to delete the worker's row.
 const DEREGISTER_LIMIT: Duration = Duration::from_secs(1);
-
-/// The lease of this worker, as this process knows it.
-pub struct Lease {
-    /// How long a worker may be silent before others take its jobs.
-    length: Duration,
-    renewed: Mutex<Option<Instant>>,
-}
-
-impl Lease {
-    /// Whether enough time is left to claim. It counts from before the last renewal was sent, and reserves a third of
-    /// the lease for statements under way.
-    pub fn is_valid(&self) -> bool {
-        let renewed = *self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
-        renewed.is_some_and(|renewed| renewed.elapsed() < self.length.mul_f64(2.0 / 3.0))
-    }
-
-    fn set_renewed(&self, sent: Instant) {
-        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = Some(sent);
-    }
-}
 
 /// Starts the heartbeat thread of `worker`, which also rescues the jobs of dead workers. The thread ends after `stop`.
 ///
@@ -66,7 +47,7 @@ pub fn start(
     claim_errors: Arc<ClaimErrors>,
     stop: CancellationToken,
 ) -> std::io::Result<(Arc<Lease>, JoinHandle<()>)> {
-    let lease = Arc::new(Lease { length: timing.lease, renewed: Mutex::new(None) });
+    let lease = Arc::new(Lease::new(timing.lease));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let heartbeat = Heartbeat { database, worker, queues, timing, claim_errors, lease: lease.clone() };
     let thread =

@@ -13,13 +13,17 @@ mod acknowledge;
 pub mod batch;
 mod cancel;
 mod claim;
+mod claim_errors;
 mod cleaner;
 mod engine;
 pub mod enqueue;
 pub mod gauges;
 mod heartbeat;
+mod in_flight;
 pub mod job;
+mod lease;
 pub mod metrics;
+mod new_job;
 pub mod operator;
 mod poller;
 mod result;
@@ -30,20 +34,23 @@ mod silence;
 pub mod status;
 mod storable;
 mod store;
+mod timing;
 mod watchdog;
 pub mod worker;
 mod write_results;
 
 pub use cancel::CANCELLED;
 pub use cleaner::Retention;
-pub use enqueue::{NewJob, Queue, Tx, enqueue, lock_waiting_job};
+pub use enqueue::{Queue, Tx, enqueue, lock_waiting_job};
 pub use gauges::Gauges;
 pub use job::{Failure, Job, JobId, Origin, Outcome, Policy, Priority, Run};
+pub use new_job::NewJob;
 pub use operator::{JobKinds, Operator, Replayable};
 pub(crate) use storable::ReadTime;
-pub use worker::{Registry, Timing, Worker};
+pub use timing::Timing;
+pub use worker::{Registry, Worker};
 
-use runtime::{error::Error, pooler::repeatable};
+use runtime::{error::Error, executor::repeatable};
 
 /// The notification channel of the queue. The payload is the name of a queue with new jobs.
 const CHANNEL: &str = "millrace_jobs";

@@ -14,7 +14,7 @@ use super::{
 };
 use runtime::{
     error::{Error, causes},
-    pooler::repeatable,
+    executor::repeatable,
 };
 
 /// The jobs of one page when all pages are read.

@@ -18,8 +18,8 @@ use tracing::{Instrument, Span, info_span};
 
 use super::{
     cancel::Cancellations,
-    claim::ClaimedJob,
     engine::Handler,
+    in_flight::ClaimedJob,
     job::{Failure, Job, JobId, Origin, Outcome, Policy, Run},
     metrics::Runs,
     result::{Disposition, RunResult},

@@ -14,10 +14,10 @@ use sqlx::{PgConnection, PgExecutor, PgPool, Result};
 
 use super::{
     CHANNEL,
-    enqueue::{Due, NewJob},
+    new_job::{Due, NewJob},
     storable::{StorableText, storable_key, storable_time, wait_seconds},
 };
-use runtime::pooler::{in_transaction, once, repeatable};
+use runtime::executor::{in_transaction, once, repeatable};
 
 /// New jobs, column by column.
 #[derive(Default)]

@@ -17,15 +17,20 @@ use ulid::Ulid;
 use super::{
     acknowledge::{Acknowledger, DeferredWrites},
     cancel::Cancellations,
-    claim::{ClaimErrors, Claimer, InFlight},
-    cleaner::{Cleaner, Retention},
+    claim::Claimer,
+    claim_errors::ClaimErrors,
+    cleaner::Cleaner,
     engine::{self, Handler},
-    heartbeat::{self, Lease},
+    heartbeat,
+    in_flight::InFlight,
     job::{Job, Policy},
+    lease::Lease,
     metrics,
     poller::Poller,
     result::RunResult,
-    runner, watchdog,
+    runner,
+    timing::Timing,
+    watchdog,
     write_results::ResultWriter,
 };
 use runtime::{
@@ -39,33 +44,6 @@ use runtime::{
 const SESSIONS: u32 = 6;
 /// How long the last results may take to reach the database after the grace period. It keeps the whole stop below 30 s.
 const LAST_WRITES: Duration = Duration::from_secs(3);
-
-/// The intervals of a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timing {
-    /// Between two renewals of the lease.
-    pub heartbeat: Duration,
-    /// How long a worker may be silent before others take its jobs.
-    pub lease: Duration,
-    /// Between two checks for jobs of dead workers.
-    pub rescue: Duration,
-    /// Between two polls for due jobs without a notification.
-    pub poll: Duration,
-    /// How long ended jobs are kept.
-    pub retention: Retention,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Self {
-            heartbeat: Duration::from_secs(5),
-            lease: Duration::from_secs(15),
-            rescue: Duration::from_secs(2),
-            poll: Duration::from_millis(250),
-            retention: Retention::DEFAULT,
-        }
-    }
-}
 
 type MakeHandler =
     Box<dyn FnOnce(mpsc::UnboundedSender<RunResult>, CancellationToken, Arc<Cancellations>) -> Handler + Send>;

@@ -8,7 +8,7 @@ use super::{
     result::{Disposition, RunResult},
     store::results::{self as sql, Unfinished},
 };
-use runtime::pooler::{StatementExecutor, begin, in_transaction, once};
+use runtime::executor::{StatementExecutor, begin, in_transaction, once};
 
 /// Writes results of one worker's runs.
 pub struct ResultWriter {

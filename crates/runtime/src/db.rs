@@ -10,66 +10,17 @@ use sqlx::{
 };
 
 use super::{
-    database_url, diagnose,
-    migrate::{self, SchemaError},
+    database_url,
     pooler::{self, Pooler},
-    session, settings,
+    settings,
     writable::{self, Reuse},
 };
-use crate::error::causes;
 
 /// How long a caller waits for a free connection. After that, a request gets 503 and a job is retried.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a statement waits for the server's response. The server cancels statements after 5 s. If no response arrives
-/// by then, the server hangs or the network drops packets, and only this limit ends the wait.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long a stop waits for sessions to close. The end of the process closes sessions that still wait for a response.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Runs a statement with a time limit. After a time-out it is unknown whether the server executed the statement.
-///
-/// # Errors
-/// When the statement fails, or when the server does not respond within 6 s.
-pub async fn with_time_limit<T, E: From<sqlx::Error>>(statement: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-    let timed_out = |_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()).into());
-    tokio::time::timeout(RESPONSE_TIMEOUT, statement).await.unwrap_or_else(timed_out)
-}
-
-/// Checks that the database can be reached, and that it has the schema of this release or of a later one.
-///
-/// # Errors
-/// When it cannot be reached or has another schema. Returns the reason less than 1 s after `limit`.
-pub async fn check_schema(pool: &PgPool, limit: Duration) -> Result<(), String> {
-    check_within(pool, limit, migrate::check_compatible(pool)).await
-}
-
-/// Checks the same as [`check_schema`], and that the database accepts writes.
-///
-/// # Errors
-/// When it cannot be reached or written to, or has another schema. Returns the reason less than 1 s after `limit`.
-pub async fn check_ready(pool: &PgPool, limit: Duration) -> Result<(), String> {
-    let checked = async {
-        migrate::check_compatible(pool).await?;
-        Ok(session::probe(pool).await?)
-    };
-    check_within(pool, limit, checked).await?;
-    writable::write_refusal().map_or(Ok(()), Err)
-}
-
-async fn check_within(
-    pool: &PgPool,
-    limit: Duration,
-    check: impl Future<Output = Result<(), SchemaError>>,
-) -> Result<(), String> {
-    match tokio::time::timeout(limit, check).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(causes(&error)),
-        Err(_elapsed) => {
-            Err(format!("the database did not reply in time: {}", diagnose::connection_failure(pool).await))
-        }
-    }
-}
 
 /// Closes a pool. Waits at most 1 s for its sessions to end in good order.
 pub async fn close(pool: &PgPool) {

@@ -14,9 +14,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    db::{self, Database, with_time_limit},
+    db::{self, Database},
     pooler::Pooler,
     settings,
+    time_limit::with_time_limit,
     writable::{self, READ_ONLY},
 };
 use crate::error::causes;

@@ -5,7 +5,7 @@
 
 use sqlx::PgPool;
 
-use super::pooler::repeatable;
+use super::executor::repeatable;
 
 /// The tables that hide rows from this user, comma-separated; `None` if there are none. A table that the user may not
 /// read is not ours.

@@ -17,7 +17,7 @@ use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
 use sqlx_core::transaction::TransactionManager;
 use tokio::{runtime::Handle, time::timeout};
 
-use super::{db::with_time_limit, diagnose, pooler::Pooler, settings, writable};
+use super::{diagnose, pooler::Pooler, settings, time_limit::with_time_limit, writable};
 use crate::error::causes;
 
 /// How long a returned session may take to respond to the ping; then it is closed.

@@ -7,7 +7,7 @@ use sqlx::{PgConnection, PgPool, Result};
 use ulid::Ulid;
 use uuid::Uuid;
 
-use runtime::pooler::repeatable;
+use runtime::executor::repeatable;
 
 /// The queue of the jobs that [`insert`] adds. They are due long after any benchmark, and no worker runs them.
 const QUEUE: &str = "bench_inserts";

@@ -29,7 +29,7 @@ use self::{
 };
 use crate::users::UserId;
 use queue::{Job, NewJob, Origin, Queue, Tx, enqueue};
-use runtime::{clients, db::with_time_limit, error::Error};
+use runtime::{clients, error::Error, time_limit::with_time_limit};
 
 /// The feature. Clones share everything.
 #[derive(Clone)]

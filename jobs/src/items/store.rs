@@ -7,7 +7,7 @@ use super::item::{Contents, Item, ItemId, Owner, Page};
 use crate::users::UserId;
 use runtime::{
     error::Error,
-    pooler::{in_transaction, repeatable},
+    executor::{in_transaction, repeatable},
 };
 
 /// A row of an item with its owner.

@@ -24,7 +24,7 @@ use self::{
     grid::{Commands, Direction, Grid, InvalidCommand, OutOfGrid, Position, Probe},
     listing::Listing,
 };
-use runtime::{error::Error, pooler};
+use runtime::{error::Error, executor};
 
 /// The limit of concurrent moves in one process. Moves of one probe wait for its row lock, each on its own connection.
 /// Without the limit, many moves of one probe would use up the connection pool.
@@ -131,7 +131,7 @@ impl Probes {
 
 /// Moves a probe under its row lock.
 async fn move_probe(pool: &PgPool, id: Uuid, commands: &Commands) -> Result<MoveOutcome, Error> {
-    let mut tx = pooler::begin(pool).await?;
+    let mut tx = executor::begin(pool).await?;
     let Some(probe) = store::lock(&mut tx, id).await? else { return Ok(MoveOutcome::Unknown) };
     let to = match grid::apply(probe.grid, probe.position, commands) {
         Ok(to) => to,

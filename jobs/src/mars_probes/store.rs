@@ -9,7 +9,7 @@ use super::{
 };
 use runtime::{
     error::Error,
-    pooler::{in_transaction, repeatable, transactional},
+    executor::{in_transaction, repeatable, transactional},
 };
 
 /// Inserts a probe.

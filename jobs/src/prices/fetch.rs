@@ -22,8 +22,8 @@ use queue::{
     Failure, Job, JobId, NewJob, Origin, Outcome, Policy, Replayable, Run, Tx, enqueue, retry::Backoff, schedule::Work,
 };
 use runtime::{
-    db::with_time_limit,
     error::{Error, causes},
+    time_limit::with_time_limit,
 };
 
 const STORED: &str = "millrace_prices_stored_total";

@@ -15,7 +15,7 @@ use super::{
     read::{LOCK_POLL, LOCK_TTL, LOCK_WAIT, Reader},
     store,
 };
-use runtime::{db::with_time_limit, error::Error};
+use runtime::{error::Error, time_limit::with_time_limit};
 
 /// The start of the first bucket, and the end of the last one.
 pub(super) type Span = (OffsetDateTime, OffsetDateTime);

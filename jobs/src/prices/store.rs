@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use super::model::{AssetId, Candle, Currency, Point, ProviderId, Series, Spot, Volume};
 use runtime::{
     error::Error,
-    pooler::{repeatable, transactional},
+    executor::{repeatable, transactional},
 };
 
 /// The number of rows that an upsert changed.

@@ -5,7 +5,7 @@ use sqlx::PgPool;
 use super::model::{Email, NewUser, Role, User, UserId};
 use runtime::{
     error::Error,
-    pooler::{repeatable, transactional},
+    executor::{repeatable, transactional},
 };
 
 /// Inserts a user; `None` if the address is known already. The unique indexes decide, also between concurrent inserts.

@@ -11,7 +11,7 @@ use super::{
     store,
 };
 use crate::{Tx, enqueue};
-use runtime::{db::with_time_limit, error::Error};
+use runtime::{error::Error, time_limit::with_time_limit};
 
 /// The most fires of one transaction, so that the lock of the schedule is held only briefly.
 const MAX_FIRES: usize = 50;

@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 
 use super::catch_up::Fire;
 use crate::ReadTime;
-use runtime::pooler::{in_transaction, repeatable};
+use runtime::executor::{in_transaction, repeatable};
 
 /// The state of a schedule, by the database's clock.
 #[derive(Debug, Clone, Copy)]

@@ -2,7 +2,7 @@
 
 use sqlx::{PgPool, Result};
 
-use runtime::pooler::repeatable;
+use runtime::executor::repeatable;
 
 /// The measurement of one queue. Counts stop at the given limit.
 pub struct Measured {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use sqlx::{PgExecutor, PgPool, Result, types::JsonValue};
 
 use super::results::ERRORS_KEPT;
-use runtime::pooler::repeatable;
+use runtime::executor::repeatable;
 
 /// Renews this worker's lease. Inserts the row if it does not exist, at the first heartbeat or after it was deleted.
 pub async fn renew(

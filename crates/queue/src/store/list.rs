@@ -7,7 +7,7 @@
 use sqlx::{PgPool, Result, types::JsonValue};
 
 use crate::storable::ReadTime;
-use runtime::pooler::repeatable;
+use runtime::executor::repeatable;
 
 /// The number of newest ids that one page reads. With 10,000,000 finished jobs, a page without a match takes 60 ms.
 pub const WINDOW: i64 = 100_000;

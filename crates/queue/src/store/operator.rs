@@ -3,7 +3,7 @@
 use sqlx::{PgConnection, PgExecutor, PgPool, Result};
 
 use crate::{CANCELLATIONS, CHANNEL, status::QueueStatus};
-use runtime::pooler::{in_transaction, repeatable};
+use runtime::executor::{in_transaction, repeatable};
 
 /// Lists every queue that has jobs, live workers or a pause.
 ///

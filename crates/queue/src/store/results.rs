@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::{PgConnection, PgExecutor, PgPool, Result};
 
 use crate::storable::{StorableText, wait_seconds};
-use runtime::pooler::{in_transaction, repeatable};
+use runtime::executor::{in_transaction, repeatable};
 
 /// Marks runs as done, each under its token. Returns the number of tokens that still matched.
 ///

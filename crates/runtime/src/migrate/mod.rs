@@ -13,7 +13,7 @@ pub use self::{
     apply::{ApplyError, PATIENCE},
     ledger::ForeignDatabase,
 };
-use super::{db::with_time_limit, pooler, row_security, settings::OLDEST_SERVER};
+use super::{executor, row_security, settings::OLDEST_SERVER, time_limit::with_time_limit};
 
 /// Millrace's migrations.
 fn millrace_migrations() -> Migrator {
@@ -199,7 +199,7 @@ pub async fn check_compatible(pool: &PgPool) -> Result<(), SchemaError> {
 }
 
 async fn check_ledger(pool: &PgPool, migrator: &Migrator) -> Result<(), SchemaError> {
-    let mut transaction = pooler::begin(pool).await?;
+    let mut transaction = executor::begin(pool).await?;
     check_server(&transaction)?;
     match ledger::missing(&ledger::read_ledger(&mut transaction, migrator).await?.unwrap_or_default(), migrator)? {
         missing if missing.is_empty() => Ok(()),

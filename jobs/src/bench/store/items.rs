@@ -3,7 +3,7 @@
 use sqlx::{PgConnection, PgPool, Result};
 
 use super::unlimited;
-use runtime::pooler::repeatable;
+use runtime::executor::repeatable;
 
 /// Adds an owner whose password hash is invalid, so that no login succeeds.
 pub async fn add_owner(pool: &PgPool) -> Result<i64> {

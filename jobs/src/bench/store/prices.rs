@@ -2,7 +2,7 @@
 
 use sqlx::{PgPool, Result};
 
-use runtime::pooler::repeatable;
+use runtime::executor::repeatable;
 
 /// Adds a daily price for each of the last `days` completed days.
 pub async fn add(pool: &PgPool, asset: &str, currency: &str, days: i32) -> Result<()> {

@@ -31,8 +31,8 @@ use super::{
 };
 use queue::{Failure, NewJob, Origin, Outcome, Queue, enqueue};
 use runtime::{
-    db::with_time_limit,
     error::{Error, causes},
+    time_limit::with_time_limit,
 };
 
 /// The delay of the reconcile job. By then the request of the submission has ended.

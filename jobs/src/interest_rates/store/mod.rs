@@ -13,7 +13,7 @@ use super::{
 };
 use runtime::{
     error::Error,
-    pooler::{repeatable, transactional},
+    executor::{repeatable, transactional},
 };
 
 /// The stored form of assets. Equal assets have equal forms, regardless of how the client wrote the numbers.

@@ -14,7 +14,7 @@ use crate::interest_rates::{
 };
 use runtime::{
     error::Error,
-    pooler::{Transaction, begin, in_transaction, repeatable, transactional},
+    executor::{Transaction, begin, in_transaction, repeatable, transactional},
 };
 
 /// Records a submission for a chain; `None` if its key is known already.

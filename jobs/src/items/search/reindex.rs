@@ -14,7 +14,7 @@ use super::{
     store::{self, SameVersion},
 };
 use queue::{Failure, Job, NewJob, Outcome, Policy, Queue, Run, enqueue};
-use runtime::{db::with_time_limit, error::Error};
+use runtime::{error::Error, time_limit::with_time_limit};
 
 /// The number of items in a page.
 const PAGE_SIZE: i64 = 200;

@@ -5,7 +5,7 @@ use time::{Date, OffsetDateTime};
 
 use super::super::model::{AssetId, ProviderId};
 use queue::JobId;
-use runtime::pooler::{in_transaction, repeatable, transactional};
+use runtime::executor::{in_transaction, repeatable, transactional};
 
 /// The counts of one run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use sqlx::PgPool;
 use crate::transactions::model::Conflict;
 use runtime::{
     error::Error,
-    pooler::{begin, in_transaction, transactional},
+    executor::{begin, in_transaction, transactional},
 };
 
 /// The number of different payloads that are stored for one id.

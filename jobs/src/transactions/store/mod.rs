@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::model::{NewTransaction, SettleRequest, Settlement, Status, Transaction};
 use runtime::{
     error::{Error, causes},
-    pooler::{in_transaction, repeatable},
+    executor::{in_transaction, repeatable},
 };
 
 /// The notification channel. A payload is a list of ids, so that a batch of settlements needs only a few notifications.

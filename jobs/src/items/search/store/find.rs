@@ -7,7 +7,7 @@ use crate::items::search::{
     model::{Document, MAX_COUNTED},
     words::SimilarWord,
 };
-use runtime::{error::Error, pooler::repeatable};
+use runtime::{error::Error, executor::repeatable};
 
 /// A query in PostgreSQL's `tsquery` notation. Of each pair the first matches any field and the second only titles.
 #[derive(Debug, Clone)]

@@ -8,7 +8,7 @@ use sqlx::PgPool;
 
 pub use self::find::{Matches, TextQuery, find, find_misspelt, find_similar_words};
 use super::{analysis::Analysis, model::Document};
-use runtime::{error::Error, pooler::repeatable};
+use runtime::{error::Error, executor::repeatable};
 
 /// The size of the text that is analysed before the task yields: some milliseconds.
 const YIELD_BYTES: usize = 64 << 10;

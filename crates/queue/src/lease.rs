@@ -1,0 +1,31 @@
+//! The lease of a worker.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// The lease of this worker, as this process knows it.
+pub struct Lease {
+    /// How long a worker may be silent before others take its jobs.
+    length: Duration,
+    renewed: Mutex<Option<Instant>>,
+}
+
+impl Lease {
+    /// A lease that was never renewed.
+    pub(super) fn new(length: Duration) -> Self {
+        Self { length, renewed: Mutex::new(None) }
+    }
+
+    /// Whether enough time is left to claim. It counts from before the last renewal was sent, and reserves a third of
+    /// the lease for statements under way.
+    pub fn is_valid(&self) -> bool {
+        let renewed = *self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
+        renewed.is_some_and(|renewed| renewed.elapsed() < self.length.mul_f64(2.0 / 3.0))
+    }
+
+    pub(super) fn set_renewed(&self, sent: Instant) {
+        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = Some(sent);
+    }
+}

@@ -1,0 +1,170 @@
+//! Executors of SQL statements: each with the time limit, the span, and the rules for poolers and dead sessions.
+
+use futures_util::{StreamExt, TryStreamExt, future::BoxFuture, stream, stream::BoxStream};
+use sqlx::{
+    Connection, Describe, Either, Execute, Executor, PgConnection, PgPool, Postgres, SqlStr,
+    postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo},
+};
+
+pub use super::session::{Transaction, begin, describe};
+use super::{
+    pooler::Pooler,
+    session::{MAX_TRIES, Session},
+    settings,
+    statement_span::{Query, run_in_span},
+    time_limit::with_time_limit,
+    writable,
+};
+use crate::error::causes;
+
+/// Runs one statement in its own transaction, for a statement that must not run twice. If the session died while it was
+/// idle, `BEGIN` fails before the statement is sent, and another session is used.
+///
+/// The transaction costs two more round trips. [`repeatable`] and [`once`] avoid them.
+pub fn transactional(pool: &PgPool) -> StatementExecutor<'_> {
+    StatementExecutor(Target::Pool(pool, ExecutionMode::Transactional))
+}
+
+/// Runs one statement that may run twice, because it only reads or is idempotent. If its session turns out to be dead, the
+/// statement is repeated on another session.
+pub fn repeatable(pool: &PgPool) -> StatementExecutor<'_> {
+    StatementExecutor(Target::Pool(pool, ExecutionMode::Repeatable))
+}
+
+/// Runs one statement at most once. The caller handles every failure, including that of a session which died while it was
+/// idle.
+pub fn once(pool: &PgPool) -> StatementExecutor<'_> {
+    StatementExecutor(Target::Pool(pool, ExecutionMode::Once))
+}
+
+/// Runs one statement on a connection that belongs to no pool.
+pub fn on_session<'c>(connection: &'c mut PgConnection, database: &super::db::Database) -> StatementExecutor<'c> {
+    StatementExecutor(if database.has_sessions() { Target::Session(connection) } else { Target::Pooled(connection) })
+}
+
+/// Runs one statement in a transaction that has begun.
+pub fn in_transaction(transaction: &mut PgConnection) -> StatementExecutor<'_> {
+    StatementExecutor(Target::Transaction(transaction))
+}
+
+/// An executor of single statements. It gives each statement a time limit, and a span in the current trace.
+#[derive(Debug)]
+pub struct StatementExecutor<'c>(Target<'c>);
+
+#[derive(Debug)]
+enum Target<'c> {
+    Pool(&'c PgPool, ExecutionMode),
+    /// A connection outside any pool.
+    Session(&'c mut PgConnection),
+    /// A connection outside any pool, to a pooler.
+    Pooled(&'c mut PgConnection),
+    /// A connection of a pool, inside a transaction.
+    Transaction(&'c mut PgConnection),
+}
+
+/// How a statement runs on a pool, which decides what happens if its session turns out to be dead.
+#[derive(Debug, Clone, Copy)]
+enum ExecutionMode {
+    Transactional,
+    Repeatable,
+    Once,
+}
+
+type StatementItem = Either<PgQueryResult, PgRow>;
+type StatementResult = sqlx::Result<Vec<StatementItem>>;
+
+impl<'c> Executor<'c> for StatementExecutor<'c> {
+    type Database = Postgres;
+
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, sqlx::Result<StatementItem>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        run_in_span(query, move |query| {
+            let items = async move {
+                let items = match self.0 {
+                    Target::Pool(pool, mode) => with_time_limit(run_on_pool(pool, mode, query)).await,
+                    Target::Session(connection) => with_time_limit(run(connection, query)).await,
+                    Target::Pooled(connection) => with_time_limit(run_and_commit(connection, query)).await,
+                    Target::Transaction(connection) => {
+                        with_time_limit(run(connection, query)).await.inspect_err(writable::record_error)
+                    }
+                };
+                // The session is back in its pool before the caller reads the first row.
+                items.map(|items| stream::iter(items.into_iter().map(Ok)))
+            };
+            stream::once(items).try_flatten().boxed()
+        })
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, sqlx::Result<Option<PgRow>>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        // All rows are read, because the transaction commits only after the last one.
+        let rows = self.fetch(query).try_collect::<Vec<PgRow>>();
+        Box::pin(async move { Ok(rows.await?.into_iter().next()) })
+    }
+
+    fn prepare_with<'e>(self, sql: SqlStr, types: &'e [PgTypeInfo]) -> BoxFuture<'e, sqlx::Result<PgStatement>>
+    where
+        'c: 'e,
+    {
+        match self.0 {
+            Target::Pool(pool, _) => pool.prepare_with(sql, types),
+            Target::Session(connection) | Target::Pooled(connection) | Target::Transaction(connection) => {
+                connection.prepare_with(sql, types)
+            }
+        }
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, sqlx::Result<Describe<Postgres>>>
+    where
+        'c: 'e,
+    {
+        match self.0 {
+            Target::Pool(pool, _) => pool.describe(sql),
+            Target::Session(connection) | Target::Pooled(connection) | Target::Transaction(connection) => {
+                connection.describe(sql)
+            }
+        }
+    }
+}
+
+async fn run(connection: &mut PgConnection, query: Query) -> StatementResult {
+    connection.fetch_many(query).try_collect().await
+}
+
+async fn run_on_pool(pool: &PgPool, mode: ExecutionMode, query: Query) -> StatementResult {
+    if matches!(mode, ExecutionMode::Repeatable) {
+        for _ in 1..MAX_TRIES {
+            match try_on_pool(pool, mode, query.clone()).await {
+                Err(error) if writable::is_dead(&error) => {
+                    tracing::debug!(error = causes(&error), "the database session is dead; trying another one")
+                }
+                result => return result,
+            }
+        }
+    }
+    try_on_pool(pool, mode, query).await
+}
+
+async fn try_on_pool(pool: &PgPool, mode: ExecutionMode, query: Query) -> StatementResult {
+    if matches!(mode, ExecutionMode::Transactional) || Pooler::of(pool) == Pooler::Transaction {
+        let mut transaction = begin(pool).await?;
+        let items = with_time_limit(run(&mut transaction, query)).await.inspect_err(writable::record_error)?;
+        transaction.commit().await?;
+        return Ok(items);
+    }
+    Session::acquire(pool).await?.run(|connection| run(connection, query)).await
+}
+
+/// Runs a statement in its own transaction.
+async fn run_and_commit(connection: &mut PgConnection, query: Query) -> StatementResult {
+    let mut transaction = connection.begin_with(settings::begin_statement()).await?;
+    let items = run(&mut transaction, query).await?;
+    transaction.commit().await?;
+    Ok(items)
+}
