@@ -210,7 +210,7 @@ impl From<poem::Error> for Problem {
     }
 }
 
-/// The error statuses of one operation, for `openapi.json`. 500 is added to every list. Declared with [`errors!`].
+/// The error statuses of one operation, for `openapi.json`. 500 is added to every list. Declared with `errors!`.
 pub trait ErrorStatuses: Send + Sync + 'static {
     /// All statuses except 500.
     const ALL: &'static [u16];

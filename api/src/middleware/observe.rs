@@ -25,7 +25,7 @@ const CACHED_STATUSES: [u16; 18] =
 /// The route label of a request that could not be parsed.
 const UNREADABLE: &str = "unreadable";
 
-/// The duration histograms of one operation, one for each of [`CACHED_STATUSES`], looked up at first use.
+/// The duration histograms of one operation, one for each of `CACHED_STATUSES`, looked up at first use.
 #[derive(Default)]
 pub struct DurationHistograms([OnceLock<Histogram>; CACHED_STATUSES.len()]);
 

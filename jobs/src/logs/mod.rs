@@ -57,7 +57,7 @@ pub enum Format {
 pub enum ExportError {
     /// `LOG_DIR` is not set: logs go to standard output only.
     NoLogDir,
-    /// [`MAX_EXPORTS`] exports are running.
+    /// The maximum number of exports is running.
     Busy,
 }
 
