@@ -44,18 +44,12 @@ pub mod validation;
 mod validation_error;
 pub mod wire;
 
-use jobs::{
-    interest_rates::Rates,
-    items::{Items, search::Searcher},
-    logs::Logs,
-    mars_probes::Probes,
-    prices::Prices,
-    transactions::Transactions,
-    users::{Users, token::Tokens},
-};
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use jobs::{app::App, users::token::Tokens};
 use poem_openapi::{ExtraHeader, OpenApiService};
 pub use program::program;
-use runtime::clients::redis::Redis;
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -89,36 +83,7 @@ const DESCRIPTION: &str = "A durable job queue behind five services.\n\n\
     otherwise. A 2xx is sent only after its write is committed. \
     Bodies are at most 1 MiB and arrive within 30 s.";
 
-/// The features and shared services that the API uses.
-#[derive(Clone)]
-pub struct Dependencies {
-    /// The transactions feature.
-    pub transactions: Transactions,
-    /// The users feature.
-    pub users: Users,
-    /// The items feature.
-    pub items: Items,
-    /// The item search.
-    pub search: Searcher,
-    /// Interest rates.
-    pub rates: Rates,
-    /// Mars probes.
-    pub probes: Probes,
-    /// Shares rate limits between processes.
-    pub redis: Option<Redis>,
-    /// The structured logs of all processes.
-    pub logs: Logs,
-    /// Crypto prices.
-    pub prices: Prices,
-    /// Checks readiness; the error is the reason.
-    pub readiness: Readiness,
-    /// Renders all metrics in Prometheus' text format.
-    pub metrics: Metrics,
-    /// Cancelled when this process starts to drain.
-    pub draining: CancellationToken,
-}
-
-/// The endpoints of every feature. A new feature adds one line here, one in [`build`] and one field in [`Dependencies`].
+/// The endpoints of every feature. A new feature adds one line here and one in [`build`].
 type Apis = (
     TransactionsApi,
     UsersApi,
@@ -132,41 +97,39 @@ type Apis = (
     HealthApi,
 );
 
-/// Builds the whole API as one endpoint, for [`server::serve`] or a test.
-pub fn build(dependencies: Dependencies, config: &ApiConfig) -> Routes {
-    let Dependencies {
-        transactions,
-        users,
-        items,
-        search,
-        rates,
-        probes,
-        prices,
-        redis,
-        logs,
-        readiness,
-        metrics,
-        draining,
-    } = dependencies;
+/// Builds the whole API as one endpoint, for [`server::serve`]. `draining` is cancelled when this process starts to drain.
+pub fn build(app: &App, config: &ApiConfig, metrics: Metrics, draining: CancellationToken) -> Routes {
     let tokens = config.keys.jwt.as_ref().map_or_else(Tokens::random, |key| Tokens::new(key.expose()));
-    let limits = Limits::new(redis, config.prices_limit);
+    let limits = Limits::new(app.redis.clone(), config.prices_limit);
     let authenticator = Authenticator::new(tokens.clone(), &config.keys, limits.new_limit(Policy::WRONG_KEYS));
     let apis: Apis = (
-        TransactionsApi { transactions, webhook: config.webhook.clone(), read: config.transactions_read },
-        UsersApi::new(users, tokens, &limits),
-        ItemsApi { items },
-        SearchApi { search },
-        RatesApi::new(rates.clone(), &limits),
-        ProbesApi { probes },
-        PricesApi::new(prices.clone(), &limits),
-        PricesAdminApi::new(prices, &limits),
-        LogsApi::new(logs, &limits),
-        HealthApi { readiness, metrics, draining, storage_backend: rates.backend() },
+        TransactionsApi {
+            transactions: app.transactions.clone(),
+            webhook: config.webhook.clone(),
+            read: config.transactions_read,
+        },
+        UsersApi::new(app.users.clone(), tokens, &limits),
+        ItemsApi { items: app.items.clone() },
+        SearchApi { search: app.search.clone() },
+        RatesApi::new(app.rates.clone(), &limits),
+        ProbesApi { probes: app.probes.clone() },
+        PricesApi::new(app.prices.clone(), &limits),
+        PricesAdminApi::new(app.prices.clone(), &limits),
+        LogsApi::new(app.logs.clone(), &limits),
+        HealthApi { readiness: readiness(app.clone()), metrics, draining, storage_backend: app.rates.backend() },
     );
     Routes::new(apis, docs::pages(&document()))
         .with_authenticator(authenticator)
         .with_trusted_proxies(&config.trusted_proxies)
         .with_cors(&config.allowed_origins)
+}
+
+/// The readiness check: the database, and the storage of the interest rates.
+fn readiness(app: App) -> Readiness {
+    Arc::new(move || {
+        let app = app.clone();
+        async move { tokio::try_join!(app.ready(), app.rates.ready()).map(drop) }.boxed()
+    })
 }
 
 /// The OpenAPI document as committed in `api/openapi.json`. It is the same on every machine.

@@ -1,8 +1,7 @@
 //! The API process: configuration, start, serving and shutdown.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::net::SocketAddr;
 
-use futures_util::FutureExt;
 use jobs::app::{self, App};
 use runtime::{
     config::EnvReader,
@@ -13,7 +12,7 @@ use runtime::{
 use tokio::net::TcpListener;
 
 use crate::{
-    Dependencies, build,
+    build,
     config::ApiConfig,
     health::Metrics,
     server::{self, ServerConfig},
@@ -65,27 +64,11 @@ pub async fn serve(listener: TcpListener, app: App, config: &ApiConfig, metrics:
         let app = app.clone();
         async move { app.listen_for_settlements().await }
     });
-    let dependencies = Dependencies {
-        transactions: app.transactions.clone(),
-        users: app.users.clone(),
-        items: app.items.clone(),
-        search: app.search.clone(),
-        rates: app.rates.clone(),
-        probes: app.probes.clone(),
-        redis: app.redis.clone(),
-        logs: app.logs.clone(),
-        prices: app.prices.clone(),
-        readiness: Arc::new(move || {
-            let app = app.clone();
-            async move { tokio::try_join!(app.ready(), app.rates.ready()).map(drop) }.boxed()
-        }),
-        metrics,
-        draining: shutdown.drain.clone(),
-    };
+    let routes = build(&app, config, metrics, shutdown.drain.clone());
     let server_config = ServerConfig::for_open_files(open_files::raise_limit(), config.drain_delay);
     tracing::info!(max_connections = server_config.max_connections, "connection limit set");
     tokio::select! {
-        () = server::serve(listener, build(dependencies, config), server_config, shutdown.drain.clone()) => {}
+        () = server::serve(listener, routes, server_config, shutdown.drain.clone()) => {}
         () = shutdown.now.cancelled() => tracing::warn!("stopping now, open requests are aborted"),
     }
     // The background tasks end with the drain.

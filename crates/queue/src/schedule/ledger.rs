@@ -11,7 +11,7 @@ use super::{
     store,
 };
 use crate::{Tx, enqueue};
-use runtime::{error::Error, time_limit::with_time_limit};
+use runtime::{error::Error, executor::repeatable, time_limit::with_time_limit};
 
 /// The most fires of one transaction, so that the lock of the schedule is held only briefly.
 const MAX_FIRES: usize = 50;
@@ -27,7 +27,7 @@ impl Schedules {
         let mut was_due = false;
         loop {
             // Without a lock: usually nothing is due, and then no worker needs it.
-            let state = store::state(&self.pool, schedule.name).await?;
+            let state = store::state(repeatable(&self.pool), schedule.name).await?;
             let Some(state) = state else { return Err(unregistered(schedule.name)) };
             if state.is_ahead() {
                 tracing::warn!(schedule = schedule.name, "the database's clock went back; the schedule restarts");

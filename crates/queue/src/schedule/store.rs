@@ -1,6 +1,6 @@
 //! The SQL of schedules.
 
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 use time::OffsetDateTime;
 
 use super::catch_up::Fire;
@@ -65,7 +65,7 @@ pub async fn register(pool: &PgPool, name: &str, cron: &str, catch_up: &str) -> 
 }
 
 /// Returns the state of a schedule; `None` if it is not registered.
-pub async fn state(pool: &PgPool, name: &str) -> sqlx::Result<Option<ScheduleState>> {
+pub async fn state(executor: impl PgExecutor<'_>, name: &str) -> sqlx::Result<Option<ScheduleState>> {
     sqlx::query_as!(
         ScheduleState,
         r#"SELECT since AS "since: ReadTime",
@@ -75,7 +75,7 @@ pub async fn state(pool: &PgPool, name: &str) -> sqlx::Result<Option<ScheduleSta
          FROM schedules WHERE name = $1"#,
         name,
     )
-    .fetch_optional(repeatable(pool))
+    .fetch_optional(executor)
     .await
 }
 
@@ -86,17 +86,7 @@ pub async fn lock(tx: &mut PgConnection, name: &str) -> sqlx::Result<Option<Sche
         .fetch_optional(in_transaction(tx))
         .await?;
     // A separate statement, because the one that waits for the lock sees the ledger as it was before the wait.
-    sqlx::query_as!(
-        ScheduleState,
-        r#"SELECT since AS "since: ReadTime",
-                  (SELECT max(fire_time) FROM schedule_fires
-                   WHERE schedule = name AND kind <> 'by_hand' AND fire_time <= clock_timestamp()) AS "latest: ReadTime",
-                  clock_timestamp() AS "now!: ReadTime"
-         FROM schedules WHERE name = $1"#,
-        name,
-    )
-    .fetch_optional(in_transaction(tx))
-    .await
+    state(in_transaction(tx), name).await
 }
 
 /// Records a fire. Returns `false` if the ledger has one at this time already.
