@@ -15,7 +15,9 @@ use crate::harness::{
 
 /// A fetch waits for the provider's rate limit, and for its next attempt.
 const LONG: Duration = Duration::from_secs(90);
-const DONE: &str = "SELECT count(*) = 12 AND bool_and(coalesce(outcome = 'done', false)) FROM price_fetches";
+/// The fetches of the first day. The next day's fetches follow when midnight passes during a test.
+const FETCHES: &str = "(SELECT * FROM price_fetches WHERE day = (SELECT min(day) FROM price_fetches)) AS fetches";
+const ALL_DONE: &str = "count(*) = 12 AND bool_and(coalesce(outcome = 'done', false))";
 
 /// A database and fake providers for real workers.
 struct FetchSystem {
@@ -64,10 +66,16 @@ impl FetchSystem {
         .await;
     }
 
-    /// Asserts that the last month of every provider is stored with the prices that the fakes returned.
+    async fn wait_until_done(&self, what: &str) {
+        self.wait_until(what, &format!("SELECT {ALL_DONE} FROM {FETCHES}")).await;
+    }
+
+    /// Asserts that the month before the first day is stored, with the prices that the fakes returned.
     async fn assert_month(&self) {
         let query = "SELECT asset, currency, source, extract(epoch FROM bucket)::bigint, trim_scale(close)::text
-                     FROM prices WHERE interval = 'daily'";
+                     FROM prices
+                     WHERE interval = 'daily'
+                       AND bucket < (SELECT min(day) FROM price_fetches)::timestamp AT TIME ZONE 'UTC'";
         let rows: Vec<(String, String, String, i64, String)> =
             sqlx::query_as(query).fetch_all(&self.pool).await.expect("prices");
         for (asset, currency, source, bucket, close) in &rows {
@@ -90,20 +98,29 @@ impl FetchSystem {
 async fn two_workers_fetch_a_month_from_every_provider_once() {
     let system = FetchSystem::new().await;
     let workers = [system.worker().await, system.worker().await];
-    system.wait_until("all fetches are done", DONE).await;
+    system.wait_until_done("all fetches are done").await;
     system.assert_month().await;
     let offered =
-        "SELECT error = 'usd is not offered' FROM price_fetches WHERE source = 'binance' AND asset = 'bitcoin'";
-    assert!(system.holds(offered).await);
+        format!("SELECT error = 'usd is not offered' FROM {FETCHES} WHERE source = 'binance' AND asset = 'bitcoin'");
+    assert!(system.holds(&offered).await);
     // Each day has one last fetch, and one worker logs it.
-    let days = "SELECT count(DISTINCT day) FROM price_fetches";
-    let days: i64 = sqlx::query_scalar(days).fetch_one(&system.pool).await.unwrap();
-    let complete_lines =
-        || workers.iter().map(|worker| worker.log().matches("PRICES_DAY_COMPLETE").count()).sum::<usize>();
-    eventually("each day is logged as complete", SOON, async || complete_lines() == days as usize).await;
-    // Further fires request no further fetch.
-    system.wait_until("the schedule fires again", "SELECT count(*) > 2 FROM schedule_fires WHERE jobs = 0").await;
-    assert_eq!(system.providers.calls(ProviderId::Kraken), 6, "three assets in two currencies");
+    let day: String =
+        sqlx::query_scalar("SELECT min(day)::text FROM price_fetches").fetch_one(&system.pool).await.unwrap();
+    let complete_lines = || {
+        let logs = workers.iter().map(Process::log);
+        logs.map(|log| log.lines().filter(|line| line.contains("PRICES_DAY_COMPLETE") && line.contains(&day)).count())
+            .sum::<usize>()
+    };
+    eventually("the day is logged as complete", SOON, async || complete_lines() == 1).await;
+    // Further fires request no further fetch of a day.
+    let all_again = "SELECT (SELECT count(*) > 2 FROM schedule_fires WHERE jobs = 0)
+                        AND (SELECT count(*) = 12 * count(DISTINCT day) AND bool_and(coalesce(outcome = 'done', false))
+                             FROM price_fetches)";
+    system.wait_until("the schedule fires again", all_again).await;
+    assert_eq!(complete_lines(), 1);
+    let days: i64 =
+        sqlx::query_scalar("SELECT count(DISTINCT day) FROM price_fetches").fetch_one(&system.pool).await.unwrap();
+    assert_eq!(system.providers.calls(ProviderId::Kraken), 6 * days as usize, "three assets in two currencies");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,12 +128,14 @@ async fn a_provider_that_was_down_is_fetched_when_it_is_back() {
     let system = FetchSystem::new().await;
     system.providers.fail(ProviderId::Kraken, Fault::Status(500));
     let _worker = system.worker().await;
-    let others = "SELECT count(*) FILTER (WHERE outcome = 'done') = 9
-                     AND count(*) FILTER (WHERE error LIKE 'kraken%' AND outcome IS NULL) = 3 FROM price_fetches";
-    system.wait_until("all other providers are fetched", others).await;
+    let others = format!(
+        "SELECT count(*) FILTER (WHERE outcome = 'done') = 9
+            AND count(*) FILTER (WHERE error LIKE 'kraken%' AND outcome IS NULL) = 3 FROM {FETCHES}"
+    );
+    system.wait_until("all other providers are fetched", &others).await;
     assert!(system.holds("SELECT count(*) = 0 FROM prices WHERE source = 'kraken'").await);
     system.providers.heal(ProviderId::Kraken);
-    system.wait_until("the provider is fetched", DONE).await;
+    system.wait_until_done("the provider is fetched").await;
     system.assert_month().await;
 }
 
@@ -132,7 +151,7 @@ async fn fetches_of_a_killed_worker_continue_in_another() {
     drop(killed);
     ProviderId::ALL.into_iter().for_each(|source| system.providers.heal(source));
     let _worker = system.worker().await;
-    system.wait_until("the other worker has fetched", DONE).await;
+    system.wait_until_done("the other worker has fetched").await;
     system.assert_month().await;
 }
 
@@ -141,9 +160,8 @@ async fn a_name_unknown_to_every_provider_is_logged_with_a_suggestion() {
     let system = FetchSystem::new().await;
     let names = [("CRYPTO_ASSETS", "btc,bitcoin"), ("CRYPTO_CURRENCIES", "usd,euro")];
     let worker = system.worker_with(&names).await;
-    system
-        .wait_until("all fetches are done", "SELECT count(*) = 8 AND bool_and(outcome IS NOT NULL) FROM price_fetches")
-        .await;
+    let ended = format!("SELECT count(*) = 8 AND bool_and(outcome IS NOT NULL) FROM {FETCHES}");
+    system.wait_until("all fetches are done", &ended).await;
     let lines = || {
         worker.log().lines().filter(|line| line.contains("PRICE_NAME_UNKNOWN")).map(str::to_owned).collect::<Vec<_>>()
     };
@@ -157,7 +175,7 @@ async fn a_name_unknown_to_every_provider_is_logged_with_a_suggestion() {
         ("bitcoin", "CRYPTO_CURRENCIES: no provider knows euro; did you mean eur?"),
     ] {
         let noted =
-            format!("SELECT error LIKE '%{note}%' FROM price_fetches WHERE source = 'kraken' AND asset = '{asset}'");
+            format!("SELECT error LIKE '%{note}%' FROM {FETCHES} WHERE source = 'kraken' AND asset = '{asset}'");
         assert!(system.holds(&noted).await, "{asset}: {note}");
     }
     eventually("the day is complete", SOON, async || worker.log().contains("PRICES_DAY_COMPLETE")).await;
