@@ -4,6 +4,7 @@ pub mod gauges;
 pub mod leases;
 pub mod list;
 pub mod lookup;
+pub mod minutes;
 pub mod operator;
 pub mod results;
 
@@ -162,7 +163,7 @@ pub async fn claim(pool: &Pool, worker: &str, queue: &str, limit: i64) -> Result
                    WHERE job_type = $2 AND status = 'Pending' AND priority = level.priority AND run_at <= now()
                    ORDER BY run_at LIMIT $3 FOR UPDATE SKIP LOCKED
                ) AS ready
-               WHERE NOT EXISTS (SELECT FROM queues WHERE name = $2 AND paused_at IS NOT NULL)
+               WHERE NOT EXISTS (SELECT FROM paused_queues WHERE name = $2)
                LIMIT $3))
            RETURNING job.id, job.job AS payload, job.attempts AS token, job.failures, job.crashes,
                      extract(epoch FROM clock_timestamp()
@@ -205,7 +206,7 @@ pub async fn check_due(pool: &Pool, queues: &[String]) -> Result<Vec<DueCheck>> 
                WHERE job_type = queue AND status = 'Pending' AND priority = level.priority AND run_at > now()
                ORDER BY run_at LIMIT 1
            ) AS later ON true
-           WHERE queue NOT IN (SELECT name FROM queues WHERE paused_at IS NOT NULL)
+           WHERE queue NOT IN (SELECT name FROM paused_queues)
            GROUP BY queue"#,
         queues,
     )

@@ -1,8 +1,19 @@
 //! What operators can do: list, show, cancel and replay jobs, and pause and resume queues.
 
+pub mod audit;
+pub mod groups;
+pub mod overview;
+pub mod pauses;
+pub mod replays;
+pub mod why;
+pub mod workers;
+
 use std::{collections::HashMap, sync::Arc};
 
 use futures_util::future::BoxFuture;
+use time::OffsetDateTime;
+
+use self::audit::Order;
 
 use super::{
     cancel::CANCELLED,
@@ -154,7 +165,7 @@ impl Operator {
     /// # Errors
     /// [`Error::Unavailable`] when the database is unreachable or `on_discard` fails; [`Error::Internal`] for an
     /// unknown state. Then nothing has changed.
-    pub async fn cancel(&self, id: &str) -> Result<Cancelled, Error> {
+    pub async fn cancel(&self, id: &str, order: &Order) -> Result<Cancelled, Error> {
         let mut tx = self.queue.begin().await?;
         let Some(job) = sql::lock(&mut tx, id).await? else { return Ok(Cancelled::NotFound) };
         let cancelled = match State::of(&job.status) {
@@ -173,6 +184,7 @@ impl Operator {
             State::Done | State::Dead | State::Cancelled => return Ok(Cancelled::Ended),
             State::Unknown => return Err(unknown_state(&job.status)),
         };
+        sql::audit::record(&mut *tx, order, "cancel", id, None, 1).await?;
         tx.commit().await?;
         Ok(cancelled)
     }
@@ -182,7 +194,7 @@ impl Operator {
     /// # Errors
     /// [`Error::Unavailable`] when the database is unreachable, or the error of [`Replayable::on_replay`]. Then nothing
     /// has changed.
-    pub async fn replay(&self, id: &str) -> Result<Replayed, Error> {
+    pub async fn replay(&self, id: &str, order: &Order) -> Result<Replayed, Error> {
         let mut tx = self.queue.begin().await?;
         let Some(job) = sql::lock(&mut tx, id).await? else { return Ok(Replayed::NotFound) };
         if !matches!(State::of(&job.status), State::Dead | State::Cancelled) {
@@ -194,6 +206,7 @@ impl Operator {
         if !sql::replay(&mut tx, id).await? {
             return Ok(Replayed::KeyTaken);
         }
+        sql::audit::record(&mut *tx, order, "replay", id, None, 1).await?;
         tx.commit().await?;
         if let Err(error) = store::announce(repeatable(&self.pool), &[job.queue]).await {
             tracing::debug!(error = causes(&error), "could not announce a replayed job");
@@ -222,20 +235,9 @@ impl Operator {
         }
     }
 
-    /// Stops all claims of a queue at once; running jobs go on. For a paused queue only the reason changes.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] when the database is unreachable.
-    pub async fn pause(&self, queue: &str, reason: &str) -> Result<(), Error> {
-        Ok(sql::pause(repeatable(&self.pool), queue, reason).await?)
-    }
-
-    /// Resumes a queue at once. Returns whether it was paused.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] when the database is unreachable.
-    pub async fn resume(&self, queue: &str) -> Result<bool, Error> {
-        Ok(sql::resume(repeatable(&self.pool), queue).await?)
+    /// The time of this process, for estimates.
+    fn now(&self) -> OffsetDateTime {
+        OffsetDateTime::now_utc()
     }
 }
 

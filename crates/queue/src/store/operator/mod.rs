@@ -1,8 +1,15 @@
 //! The SQL of the operator's commands.
 
-use sqlx::{PgExecutor, Result};
+pub mod audit;
+pub mod groups;
+pub mod minutes;
+pub mod replays;
+pub mod why;
+pub mod workers;
 
-use crate::{CANCELLATIONS, CHANNEL, status::QueueStatus};
+use sqlx::{PgExecutor, Result, types::time::OffsetDateTime};
+
+use crate::{CANCELLATIONS, CHANNEL, operator::audit::Order, status::QueueStatus};
 use runtime::{
     db::Pool,
     executor::{Transaction, repeatable},
@@ -41,9 +48,10 @@ pub async fn queues(pool: &Pool, limit: i64) -> Result<Vec<QueueStatus>> {
                GROUP BY name
            ), known AS (
                SELECT job_type AS name FROM waiting UNION SELECT job_type FROM dead UNION SELECT name FROM running
-               UNION SELECT name FROM recent UNION SELECT name FROM working UNION SELECT name FROM queues
+               UNION SELECT name FROM recent UNION SELECT name FROM working UNION SELECT name FROM paused_queues
            )
-           SELECT known.name AS "name!", queues.paused_at AS "paused_at?", queues.reason AS "reason?",
+           SELECT known.name AS "name!", paused_queues.paused_at AS "paused_at?", paused_queues.paused_by AS "paused_by?",
+                  paused_queues.reason AS "reason?", paused_queues.resume_at AS "resume_at?",
                   coalesce(working.workers, 0) AS "workers!", coalesce(working.failing, 0) AS "failing_workers!",
                   working.claim_error AS "claim_error?", least(ready.waiting, $1) AS "waiting!",
                   least(ready.due, $1) AS "due!", coalesce(running.jobs, 0) AS "running!",
@@ -52,7 +60,7 @@ pub async fn queues(pool: &Pool, limit: i64) -> Result<Vec<QueueStatus>> {
                   coalesce(recent.done, 0) AS "recently_done!",
                   extract(epoch FROM clock_timestamp() - ready.first)::float8 AS late
            FROM known
-           LEFT JOIN queues USING (name)
+           LEFT JOIN paused_queues USING (name)
            LEFT JOIN running USING (name)
            LEFT JOIN recent USING (name)
            LEFT JOIN working USING (name)
@@ -169,13 +177,36 @@ pub async fn is_cancelled(pool: &Pool, id: &str) -> Result<bool> {
         .await
 }
 
-/// Pauses a queue, or changes the reason of its pause.
-pub async fn pause(executor: impl PgExecutor<'_>, queue: &str, reason: &str) -> Result<()> {
-    sqlx::query!(
-        "INSERT INTO queues (name, paused_at, reason) VALUES ($1, now(), $2)
-         ON CONFLICT (name) DO UPDATE SET paused_at = coalesce(queues.paused_at, now()), reason = $2",
+/// Whether a queue has jobs that wait, run or are dead, or live workers, or was ever paused.
+pub async fn queue_exists(executor: impl PgExecutor<'_>, queue: &str) -> Result<bool> {
+    sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM apalis.jobs WHERE job_type = $1 AND status = 'Pending')
+               OR EXISTS (SELECT FROM apalis.jobs WHERE job_type = $1 AND status = 'Running')
+               OR EXISTS (SELECT FROM apalis.jobs WHERE job_type = $1 AND status = 'Killed')
+               OR EXISTS (SELECT FROM apalis.workers WHERE $1 = ANY(string_to_array(layers, ',')))
+               OR EXISTS (SELECT FROM queues WHERE name = $1) AS "exists!""#,
         queue,
-        reason,
+    )
+    .fetch_one(executor)
+    .await
+}
+
+/// Pauses a queue, or changes the reason, the actor and the end of its pause.
+pub async fn pause(
+    executor: impl PgExecutor<'_>,
+    queue: &str,
+    until: Option<OffsetDateTime>,
+    order: &Order,
+) -> Result<()> {
+    sqlx::query!(
+        "INSERT INTO queues (name, paused_at, paused_by, reason, resume_at) VALUES ($1, now(), $2, $3, $4)
+         ON CONFLICT (name) DO UPDATE
+         SET paused_at = coalesce((SELECT paused_at FROM paused_queues WHERE name = $1), now()), paused_by = $2, reason = $3,
+             resume_at = $4",
+        queue,
+        order.actor,
+        order.reason,
+        until,
     )
     .execute(executor)
     .await?;
@@ -186,10 +217,11 @@ pub async fn pause(executor: impl PgExecutor<'_>, queue: &str, reason: &str) -> 
 pub async fn resume(executor: impl PgExecutor<'_>, queue: &str) -> Result<bool> {
     let resumed = sqlx::query_scalar!(
         r#"WITH resumed AS (
-               UPDATE queues SET paused_at = NULL, reason = NULL WHERE name = $1 AND paused_at IS NOT NULL
+               UPDATE queues SET paused_at = NULL, paused_by = NULL, reason = NULL, resume_at = NULL
+               WHERE name IN (SELECT name FROM paused_queues WHERE name = $1)
                RETURNING name
            )
-           SELECT pg_notify($2, name)::text AS "told" FROM resumed"#,
+           SELECT pg_notify($2, name)::text AS "announced" FROM resumed"#,
         queue,
         CHANNEL,
     )
