@@ -10,7 +10,7 @@
 //! | [`problem`] | error responses and their statuses |
 //! | [`rate_limit`] | rate limits by caller or address |
 //! | [`wire`] | decimals, times and JSON responses |
-//! | [`transactions`], [`users`], [`items`], [`search`], [`rates`], [`probes`], [`prices`], [`prices_admin`], [`logs`], [`health`], [`docs`] | wire types and handlers, one file per feature |
+//! | [`transactions`], [`users`], [`items`], [`search`], [`interest_rates`], [`mars_probes`], [`prices`], [`logs`], [`health`], [`docs`] | wire types and handlers, one file per feature |
 //! | [`auth`] | authentication by keys and tokens |
 //! | `client_address` | the client's IP address, also behind trusted proxies |
 //! | [`cors`] | cross-origin access from browsers |
@@ -24,17 +24,18 @@ pub mod cors;
 pub mod docs;
 mod entity_tag;
 pub mod health;
+pub mod interest_rates;
 pub mod items;
 pub mod logs;
+pub mod mars_probes;
 pub mod middleware;
+mod page;
 pub mod prices;
-pub mod prices_admin;
-pub mod probes;
 pub mod problem;
 pub mod program;
 pub mod rate_limit;
-pub mod rates;
 pub mod routes;
+mod schema;
 pub mod search;
 pub mod server;
 mod tags;
@@ -56,13 +57,12 @@ use self::{
     auth::Authenticator,
     config::ApiConfig,
     health::{HealthApi, Metrics, Readiness},
+    interest_rates::RatesApi,
     items::ItemsApi,
     logs::LogsApi,
+    mars_probes::ProbesApi,
     prices::PricesApi,
-    prices_admin::PricesAdminApi,
-    probes::ProbesApi,
     rate_limit::{Limits, Policy},
-    rates::RatesApi,
     routes::Routes,
     search::SearchApi,
     transactions::TransactionsApi,
@@ -84,18 +84,7 @@ const DESCRIPTION: &str = "A durable job queue behind five services.\n\n\
     Bodies are at most 1 MiB and arrive within 30 s.";
 
 /// The endpoints of every feature. A new feature adds one line here and one in [`build`].
-type Apis = (
-    TransactionsApi,
-    UsersApi,
-    ItemsApi,
-    SearchApi,
-    RatesApi,
-    ProbesApi,
-    PricesApi,
-    PricesAdminApi,
-    LogsApi,
-    HealthApi,
-);
+type Apis = (TransactionsApi, UsersApi, ItemsApi, SearchApi, RatesApi, ProbesApi, PricesApi, LogsApi, HealthApi);
 
 /// Builds the whole API as one endpoint, for [`server::serve`]. `draining` is cancelled when this process starts to drain.
 pub fn build(app: &App, config: &ApiConfig, metrics: Metrics, draining: CancellationToken) -> Routes {
@@ -114,7 +103,6 @@ pub fn build(app: &App, config: &ApiConfig, metrics: Metrics, draining: Cancella
         RatesApi::new(app.rates.clone(), &limits),
         ProbesApi { probes: app.probes.clone() },
         PricesApi::new(app.prices.clone(), &limits),
-        PricesAdminApi::new(app.prices.clone(), &limits),
         LogsApi::new(app.logs.clone(), &limits),
         HealthApi { readiness: readiness(app.clone()), metrics, draining, storage_backend: app.rates.backend() },
     );

@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 
-use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
+use poem_openapi::registry::MetaSchema;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
+
+use crate::schema::{any_of, described, list_of, object};
 
 /// Longer inputs are not echoed: each error would make the response larger by the whole input.
 const MAX_ECHO_BYTES: usize = 4096;
@@ -65,8 +67,8 @@ impl FieldError {
     }
 
     /// Adds the values that are allowed.
-    pub fn expected(mut self, words: &'static str) -> Self {
-        self.ctx.push(("expected", ContextValue::Name(words)));
+    pub fn expected(mut self, words: String) -> Self {
+        self.ctx.push(("expected", ContextValue::Text(words)));
         self
     }
 
@@ -108,6 +110,11 @@ impl FieldError {
         Self::new("string_too_long", msg).limit("max_length", max as i64)
     }
 
+    /// A text that is none of these names.
+    pub fn not_one_of(names: &str) -> Self {
+        Self::new("enum", format!("Input should be {names}"))
+    }
+
     /// A required field that is absent.
     pub fn missing() -> Self {
         Self::new("missing", "Field required")
@@ -145,6 +152,11 @@ impl FieldError {
         self.with_location(vec![PathSegment::Name(part.into()), PathSegment::Name(name.to_owned().into())], input)
     }
 
+    /// Locates the error at the field `name` of `part`, whose value is this text.
+    pub fn at_text(self, part: &'static str, name: &str, text: &str) -> ValidationError {
+        self.at(part, name, serde_json::to_string(text).ok().as_deref())
+    }
+
     /// Locates the error at the element `index` of a list, or at the field `name` of that element.
     pub fn at_element(self, index: usize, name: Option<&str>, input: Option<&str>) -> ValidationError {
         let mut loc = vec![PathSegment::Name("body".into()), PathSegment::Index(index)];
@@ -178,31 +190,11 @@ impl std::fmt::Display for ValidationError {
 impl ValidationError {
     /// The schema in `openapi.json`.
     pub fn schema() -> MetaSchema {
-        let inline = |schema| MetaSchemaRef::Inline(Box::new(schema));
-        let step = MetaSchema {
-            any_of: vec![inline(MetaSchema::new("string")), inline(MetaSchema::new("integer"))],
-            ..MetaSchema::ANY
-        };
-        MetaSchema {
-            required: vec!["loc", "msg", "type"],
-            properties: vec![
-                (
-                    "loc",
-                    inline(MetaSchema {
-                        items: Some(Box::new(inline(step))),
-                        example: Some(serde_json::json!(["body", "amount"])),
-                        ..MetaSchema::new("array")
-                    }),
-                ),
-                ("msg", inline(MetaSchema { example: Some("Field required".into()), ..MetaSchema::new("string") })),
-                ("type", inline(MetaSchema { example: Some("missing".into()), ..MetaSchema::new("string") })),
-                (
-                    "input",
-                    inline(MetaSchema { description: Some("The value that the request has."), ..MetaSchema::ANY }),
-                ),
-            ],
-            ..MetaSchema::new("object")
-        }
+        let text = |example: &str| MetaSchema { example: Some(example.into()), ..MetaSchema::new("string") };
+        let step = any_of([MetaSchema::new("string"), MetaSchema::new("integer")]);
+        let loc = MetaSchema { example: Some(serde_json::json!(["body", "amount"])), ..list_of(step) };
+        let input = described("The value that the request has.", MetaSchema::ANY);
+        object(3, [("loc", loc), ("msg", text("Field required")), ("type", text("missing")), ("input", input)])
     }
 }
 

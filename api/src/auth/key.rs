@@ -1,17 +1,17 @@
 //! API keys: compares a key in a request header with the configured keys.
 
 use poem::{
-    Request, RequestBody,
+    Request,
     http::{HeaderName, HeaderValue},
-};
-use poem_openapi::{
-    ApiExtractor, ApiExtractorType, ExtractParamOptions,
-    registry::{MetaSecurityScheme, Registry},
 };
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::{Authenticator, bearer, forbidden};
+use super::{
+    Authenticator, bearer,
+    credential::{Credential, Scheme, extractor},
+    forbidden,
+};
 use crate::{config::KeysConfig, problem::Problem, rate_limit};
 
 /// The header of [`ApiKey`].
@@ -80,25 +80,20 @@ fn hash(key: &[u8]) -> [u8; 32] {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ApiKey(());
 
-impl<'a> ApiExtractor<'a> for ApiKey {
-    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
+impl Credential for ApiKey {
+    const SCHEMES: &'static [Scheme] = &[Scheme {
+        name: SCHEME,
+        description: "The `API_KEY` that the service was started with.",
+        header: Some("api_key"),
+    }];
 
-    type ParamType = ();
-    type ParamRawType = ();
-
-    fn register(registry: &mut Registry) {
-        register(registry, SCHEME, "api_key", "The `API_KEY` that the service was started with.");
-    }
-
-    fn security_schemes() -> Vec<&'static str> {
-        vec![SCHEME]
-    }
-
-    async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
+    async fn authenticate(request: &Request) -> Result<Self, Problem> {
         limit_wrong_keys(request, &API_KEY).await?;
-        Ok(authenticate(request)?)
+        authenticate(request)
     }
 }
+
+extractor!(ApiKey, optional: false);
 
 /// Counts a wrong key in this header by the client's address.
 ///
@@ -120,23 +115,6 @@ fn authenticate(request: &Request) -> Result<ApiKey, Problem> {
     bearer::claims(request)?;
     let key = key_bytes(request, &API_KEY)?.ok_or_else(|| forbidden(MISSING))?;
     if Authenticator::of(request)?.keys().matches(Key::Api, key) { Ok(ApiKey(())) } else { Err(forbidden(WRONG)) }
-}
-
-/// Registers the security scheme of a header with a key for `openapi.json`.
-pub(super) fn register(registry: &mut Registry, scheme: &'static str, header: &'static str, description: &'static str) {
-    registry.create_security_scheme(
-        scheme,
-        MetaSecurityScheme {
-            ty: "apiKey",
-            description: Some(description),
-            name: Some(header),
-            key_in: Some("header"),
-            scheme: None,
-            bearer_format: None,
-            flows: None,
-            openid_connect_url: None,
-        },
-    );
 }
 
 /// The key in the header `X-API-Key`; `None` if the header is absent or empty.

@@ -1,24 +1,25 @@
 //! The interest rate endpoints: submit assets, read their average rate and its history.
 
-mod view;
+mod wire;
 
 use std::time::Duration;
 
-use jobs::interest_rates::{self, Rates, SubmissionOutcome};
+use jobs::interest_rates::{self, Asset, Rates, Submission, SubmissionOutcome};
 use poem::{
     Request,
     http::{HeaderValue, StatusCode, header},
 };
 use poem_openapi::{ApiResponse, OpenApi};
 
-use self::view::{AssetRequest, IdempotencyKey, InterestRate, Outcome};
+use self::wire::{IdempotencyKey, InterestRate, Outcome};
 use crate::{
     auth::ApiKey,
     middleware::correlation,
-    problem::{ErrorStatuses, Failure, Problem},
+    page::{self, Cursor, Limit},
+    problem::{Failure, Problem, errors},
     rate_limit::{self, Limits, client_network},
     tags::Tag,
-    validation::{Body, Cursor, Limit, List, Query, require_no_errors},
+    validation::{AllValid, Body, List, Query},
     wire::Json,
 };
 
@@ -77,25 +78,10 @@ enum HistoryResponse {
     ),
 }
 
-#[derive(Debug)]
-struct Submitting;
-
-impl ErrorStatuses for Submitting {
-    const ALL: &'static [u16] = &[400, 401, 403, 408, 413, 415, 422, 429, 503];
-}
-
-#[derive(Debug)]
-struct Finding;
-
-impl ErrorStatuses for Finding {
-    const ALL: &'static [u16] = &[401, 403, 404, 429, 503];
-}
-
-#[derive(Debug)]
-struct Paging;
-
-impl ErrorStatuses for Paging {
-    const ALL: &'static [u16] = &[401, 403, 422, 429, 503];
+errors! {
+    Submitting: [400, 401, 403, 408, 413, 415, 422, 429, 503];
+    Finding: [401, 403, 404, 429, 503];
+    Paging: [401, 403, 422, 429, 503];
 }
 
 #[OpenApi(tag = "Tag::InterestRates")]
@@ -120,10 +106,11 @@ impl RatesApi {
         &self,
         request: &Request,
         _key: ApiKey,
-        body: Body<List<AssetRequest>>,
+        body: Body<List<Asset>>,
     ) -> Result<SubmitResponse, Failure<Submitting>> {
         self.submissions.acquire(client_network(request)).await?;
-        let submission = view::submission(body.read()?, view::idempotency_key(request.headers())?);
+        let List(assets) = body.read()?;
+        let submission = Submission { assets, idempotency_key: wire::idempotency_key(request.headers())? };
         let replayed = match self.rates.submit(submission, correlation::origin(request)).await? {
             SubmissionOutcome::Saved => None,
             SubmissionOutcome::Replayed => Some("true".into()),
@@ -159,19 +146,13 @@ impl RatesApi {
         /// The largest number of averages on the page.
         limit: Query<Limit>,
         /// The start of the page, from a `Link` header.
-        cursor: Query<Cursor<16>>,
+        cursor: Query<Option<Cursor<16>>>,
     ) -> Result<HistoryResponse, Failure<Paging>> {
         self.readings.acquire(client_network(request)).await?;
-        let mut errors = Vec::new();
-        let limit = limit.value_or_record(&mut errors).unwrap_or(Limit::DEFAULT);
-        let cursor =
-            cursor.value_or_record(&mut errors).map(|Cursor(bytes)| interest_rates::Cursor(u128::from_be_bytes(bytes)));
-        require_no_errors(errors)?;
-        // One average more than the page holds is fetched: it shows whether there is a next page.
-        let mut found = self.rates.history(cursor, u32::from(limit.0) + 1).await?;
-        let more = found.len() > usize::from(limit.0);
-        found.truncate(limit.0.into());
-        let link = found.last().filter(|_| more).map(|last| view::next_link(limit, last.cursor));
+        let (limit, cursor) = (limit.0, cursor.0).all_valid()?;
+        let cursor = cursor.map(|cursor| interest_rates::Cursor(u128::from_be_bytes(cursor)));
+        let mut found = self.rates.history(cursor, page::fetch_limit(limit)).await?;
+        let link = page::next_link(&mut found, limit, "/interest_rate/history", |last| last.cursor.0.to_be_bytes());
         let averages: Vec<InterestRate> = found.iter().map(InterestRate::from).collect();
         Ok(HistoryResponse::Ok(Json::new(&averages)?, link))
     }

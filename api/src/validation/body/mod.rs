@@ -12,8 +12,7 @@ use poem::{
 };
 use poem_openapi::{
     ApiExtractor, ApiExtractorType, ExtractParamOptions,
-    registry::{MetaMediaType, MetaRequest, MetaSchemaRef, Registry},
-    types::Type,
+    registry::{MetaMediaType, MetaRequest, MetaSchema, MetaSchemaRef, Registry},
 };
 use serde_json::value::RawValue;
 
@@ -33,12 +32,15 @@ const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// A type that is read from a JSON object.
 pub trait FromJsonObject: Sized {
-    /// The type whose schema `openapi.json` shows for the body.
-    type Schema: Type;
+    /// The name of the object in `openapi.json`.
+    const NAME: &'static str;
 
     /// A secret field, such as a password. Responses end up in logs, so neither this field nor any part of the body
     /// that could contain it is echoed.
     const SECRET: Option<&'static str> = None;
+
+    /// The schema of the object in `openapi.json`.
+    fn schema() -> MetaSchema;
 
     /// Reads every field and returns `None` if one of them fails.
     fn read(fields: &mut Fields<'_>) -> Option<Self>;
@@ -61,11 +63,11 @@ pub trait FromJsonBody: Sized {
 
 impl<T: FromJsonObject> FromJsonBody for T {
     fn register(registry: &mut Registry) {
-        T::Schema::register(registry);
+        registry.create_schema::<T, _>(T::NAME.into(), |_| T::schema());
     }
 
     fn schema() -> MetaSchemaRef {
-        T::Schema::schema_ref()
+        MetaSchemaRef::Reference(T::NAME.into())
     }
 
     fn parse(raw: &[u8]) -> Result<Self, Problem> {

@@ -1,7 +1,7 @@
 //! The Mars probe endpoints: set up, move and list probes.
 
 mod listing;
-mod view;
+mod wire;
 
 use jobs::mars_probes::{MoveOutcome, Probes, events};
 use poem::{Request, http::Method, http::StatusCode};
@@ -11,12 +11,13 @@ use uuid::Uuid;
 
 use self::{
     listing::Listing,
-    view::{MoveInput, PageSize, Probe, SetupInput},
+    wire::{MoveInput, PageSize, Probe, SetupInput},
 };
 use crate::{
-    problem::{ErrorStatuses, Failure, Problem},
+    page::{self, Cursor},
+    problem::{Failure, Problem, errors},
     tags::Tag,
-    validation::{Body, Cursor, Query, require_no_errors},
+    validation::{AllValid, Body, Query},
     wire::Json,
 };
 
@@ -46,25 +47,10 @@ enum ListResponse {
     ),
 }
 
-#[derive(Debug)]
-struct SettingUp;
-
-impl ErrorStatuses for SettingUp {
-    const ALL: &'static [u16] = &[400, 408, 413, 415, 422, 503];
-}
-
-#[derive(Debug)]
-struct Moving;
-
-impl ErrorStatuses for Moving {
-    const ALL: &'static [u16] = &[400, 404, 408, 413, 415, 422, 503];
-}
-
-#[derive(Debug)]
-struct Checking;
-
-impl ErrorStatuses for Checking {
-    const ALL: &'static [u16] = &[422, 503];
+errors! {
+    SettingUp: [400, 408, 413, 415, 422, 503];
+    Moving: [400, 404, 408, 413, 415, 422, 503];
+    Checking: [422, 503];
 }
 
 #[OpenApi(tag = "Tag::Probes", prefix_path = "/api/v1")]
@@ -113,26 +99,21 @@ impl ProbesApi {
         &self,
         request: &Request,
         /// The largest number of probes on the page; without it, all probes.
-        limit: Query<PageSize>,
+        limit: Query<Option<PageSize>>,
         /// The start of the list, from a `Link` header.
-        cursor: Query<Cursor<8>>,
+        cursor: Query<Option<Cursor<8>>>,
     ) -> Result<ListResponse, Failure<Checking>> {
-        let mut errors = Vec::new();
-        let limit = limit.value_or_record(&mut errors);
-        let after = cursor.value_or_record(&mut errors).map(|Cursor(bytes)| i64::from_be_bytes(bytes));
-        require_no_errors(errors)?;
+        let (limit, cursor) = (limit.0, cursor.0).all_valid()?;
+        let after = cursor.map(i64::from_be_bytes);
         let Some(limit) = limit else {
             let listing = self.probes.listing(after).await?;
             // The body of a HEAD response is discarded, so only its first page is read.
             let with_body = *request.method() != Method::HEAD;
             return Ok(ListResponse::Ok(Listing::new(listing, with_body).await?, None));
         };
-        // One probe more than the page holds is fetched: it shows whether there is a next page.
-        let mut page = self.probes.page(after, u32::from(limit.0) + 1).await?;
-        let more = page.len() > usize::from(limit.0);
-        page.truncate(limit.0.into());
-        let link = page.last().filter(|_| more).map(|last| view::next_link(limit, last.number));
-        Ok(ListResponse::Ok(Listing::of_page(&page)?, link))
+        let mut found = self.probes.page(after, page::fetch_limit(limit)).await?;
+        let link = page::next_link(&mut found, limit, "/api/v1/check", |last| last.number.to_be_bytes());
+        Ok(ListResponse::Ok(Listing::of_page(&found)?, link))
     }
 }
 

@@ -2,10 +2,7 @@
 
 use std::fmt;
 
-use poem_openapi::{
-    registry::{MetaSchema, MetaSchemaRef, Registry},
-    types::Type,
-};
+use poem_openapi::registry::{MetaSchema, MetaSchemaRef, Registry};
 use serde::{
     Deserializer,
     de::{Error, SeqAccess, Visitor},
@@ -24,12 +21,12 @@ pub struct List<T>(pub Vec<T>);
 
 impl<T: FromJsonObject> FromJsonBody for List<T> {
     fn register(registry: &mut Registry) {
-        T::Schema::register(registry);
+        <T as FromJsonBody>::register(registry);
     }
 
     fn schema() -> MetaSchemaRef {
         MetaSchemaRef::Inline(Box::new(MetaSchema {
-            items: Some(Box::new(T::Schema::schema_ref())),
+            items: Some(Box::new(<T as FromJsonBody>::schema())),
             min_items: Some(1),
             ..MetaSchema::new("array")
         }))

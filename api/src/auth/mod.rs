@@ -2,6 +2,7 @@
 
 mod bearer;
 mod caller;
+mod credential;
 mod key;
 
 use std::{fmt, sync::Arc};

@@ -1,6 +1,6 @@
-//! The price endpoints: current prices and price charts.
+//! The price endpoints: current prices, price charts, and the daily fetch that an admin starts at once.
 
-mod view;
+mod wire;
 
 use std::time::Duration;
 
@@ -10,16 +10,20 @@ use jobs::prices::{
     read::Read,
     symbols::suggestion,
 };
-use poem::http::{HeaderValue, StatusCode, header};
+use poem::{
+    Request,
+    http::{HeaderValue, StatusCode, header},
+};
 use poem_openapi::{ApiResponse, OpenApi};
 
-use self::view::{Asset, Assets, CurrencyCode, DaysParam, IntervalParam, MarketChart, SimplePrices};
+use self::wire::{Asset, Assets, CurrencyCode, DaysParam, Fetch, MarketChart, SimplePrices};
 use crate::{
-    auth::Private,
-    problem::{ErrorStatuses, Failure, Problem},
+    auth::{Admin, Private},
+    middleware::correlation,
+    problem::{Failure, Problem, errors},
     rate_limit::{Limit, Limits},
     tags::Tag,
-    validation::{FieldError, Query, ValidationError},
+    validation::{AllValid, FieldError, FirstOr, Query, ValidationError},
     wire::Json,
 };
 
@@ -31,12 +35,13 @@ const STALE: &str = "110 - \"Response is Stale\"";
 pub struct PricesApi {
     prices: Prices,
     limit: Limit,
+    admin_limit: Limit,
 }
 
 impl PricesApi {
-    /// The endpoints, which share one rate limit: `RATE_LIMIT`.
+    /// The endpoints. Those that read share one rate limit, `RATE_LIMIT`; the other one is within that of all admin routes.
     pub fn new(prices: Prices, limits: &Limits) -> Self {
-        Self { prices, limit: limits.prices.clone() }
+        Self { prices, limit: limits.prices.clone(), admin_limit: limits.admin.clone() }
     }
 }
 
@@ -65,11 +70,16 @@ enum MarketChartResponse {
     ),
 }
 
-#[derive(Debug)]
-struct Reading;
+#[derive(ApiResponse)]
+enum FetchResponse {
+    /// The day's fetch is enqueued, by this request or an earlier one.
+    #[oai(status = 202)]
+    Ok(Json<Fetch>),
+}
 
-impl ErrorStatuses for Reading {
-    const ALL: &'static [u16] = &[401, 403, 404, 422, 429, 503];
+errors! {
+    Reading: [401, 403, 404, 422, 429, 503];
+    Fetching: [401, 403, 429, 503];
 }
 
 #[OpenApi(tag = "Tag::Prices")]
@@ -89,12 +99,7 @@ impl PricesApi {
         currency: Query<CurrencyCode>,
     ) -> Result<SimplePriceResponse, Failure<Reading>> {
         self.limit.acquire(&caller).await?;
-        let mut errors = Vec::new();
-        let assets = assets.required_or_record("assets", &mut errors);
-        let currency = self.currency(currency, &mut errors);
-        let (Some(Assets(assets)), Some(currency)) = (assets, currency) else {
-            return Err(Problem::invalid(errors).into());
-        };
+        let (assets, currency) = (assets.0, currency.0.and_then(|code| self.currency(&code))).all_valid()?;
         let quotes = all_quotes(self.prices.quotes(&assets, &currency).await?, &currency)?;
         let warning = warning_header(quotes.iter().any(|(_, quote)| quote.stale), 0);
         Ok(SimplePriceResponse::Ok(Json::new(&SimplePrices { currency, quotes })?, warning))
@@ -118,18 +123,11 @@ impl PricesApi {
         /// The number of days up to the last complete day: 1 to 3650, or `max` for all.
         days: Query<DaysParam>,
         /// The interval between two prices.
-        interval: Query<IntervalParam>,
+        interval: Query<FirstOr<Interval>>,
     ) -> Result<MarketChartResponse, Failure<Reading>> {
         self.limit.acquire(&caller).await?;
-        let mut errors = Vec::new();
-        let asset = asset.required_or_record("asset", &mut errors);
-        let currency = self.currency(currency, &mut errors);
-        let days = days.required_or_record("days", &mut errors);
-        let interval =
-            interval.value_or_record(&mut errors).map_or(Interval::Daily, |IntervalParam(interval)| interval);
-        let (Some(Asset(asset)), Some(currency), Some(days), true) = (asset, currency, days, errors.is_empty()) else {
-            return Err(Problem::invalid(errors).into());
-        };
+        let currency = currency.0.and_then(|code| self.currency(&code));
+        let (asset, currency, days, interval) = (asset.0, currency, days.0, interval.0).all_valid()?;
         let series = Series { asset, currency, interval };
         let chart = match self.prices.chart(&series, days.0).await? {
             Read::Found(chart) => chart,
@@ -139,19 +137,27 @@ impl PricesApi {
         let warning = warning_header(chart.stale, chart.missing);
         Ok(MarketChartResponse::Ok(Json::new(&MarketChart::new(series, days, chart))?, warning))
     }
+
+    /// Fetch prices now
+    ///
+    /// Enqueues today's daily fetch (in UTC): one job for each asset and provider. Each job of a day exists once,
+    /// regardless of the number of requests; a job that has failed for good starts again. A request body is ignored.
+    /// One admin may send 60 requests a minute to all admin routes together.
+    #[oai(path = "/admin/prices/fetch", method = "post", operation_id = "fetch_prices")]
+    async fn fetch(&self, request: &Request, Admin(caller): Admin) -> Result<FetchResponse, Failure<Fetching>> {
+        self.admin_limit.acquire(&caller).await?;
+        let asked = self.prices.fetch_today(correlation::origin(request)).await?;
+        Ok(FetchResponse::Ok(Json::new(&Fetch::from(asked))?))
+    }
 }
 
 impl PricesApi {
-    /// The currency, if it is on the whitelist; otherwise an error is added to `errors`.
-    fn currency(&self, parameter: Query<CurrencyCode>, errors: &mut Vec<ValidationError>) -> Option<Currency> {
-        let CurrencyCode(text) = parameter.required_or_record("currency", errors)?;
+    /// The currency with this code, if it is on the whitelist.
+    fn currency(&self, code: &str) -> Result<Currency, ValidationError> {
         let allowed = self.prices.currencies();
-        let currency = Currency::parse(&text).filter(|currency| allowed.contains(currency));
-        if currency.is_none() {
-            let error = FieldError::new("enum", format!("Input should be {}", view::list_currencies(allowed)));
-            errors.push(error.at("query", "currency", serde_json::to_string(&text).ok().as_deref()));
-        }
-        currency
+        Currency::parse(code)
+            .filter(|currency| allowed.contains(currency))
+            .ok_or_else(|| FieldError::not_one_of(&wire::list_currencies(allowed)).at_text("query", "currency", code))
     }
 }
 

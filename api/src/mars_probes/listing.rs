@@ -12,7 +12,7 @@ use poem_openapi::{
     types::Type,
 };
 
-use super::view::{Probe, Probes};
+use super::wire::{Probe, Probes};
 use crate::problem::Problem;
 
 const OPENING: &[u8] = b"{\"probes\":[";

@@ -1,7 +1,7 @@
 //! The users endpoints: registration and login.
 
 mod attempts;
-mod view;
+mod wire;
 
 use jobs::users::{Credentials, NewUser, Users, token::Tokens};
 use poem::{Request, http::StatusCode};
@@ -9,11 +9,11 @@ use poem_openapi::{ApiResponse, OpenApi};
 
 use self::{
     attempts::Attempts,
-    view::{AccessToken, User},
+    wire::{AccessToken, User},
 };
 use crate::{
     auth,
-    problem::{ErrorStatuses, Failure, Problem},
+    problem::{Failure, Problem, errors},
     rate_limit::Limits,
     tags::Tag,
     validation::Body,
@@ -70,18 +70,9 @@ enum LoginResponse {
     ),
 }
 
-#[derive(Debug)]
-struct Registering;
-
-impl ErrorStatuses for Registering {
-    const ALL: &'static [u16] = &[400, 408, 409, 413, 415, 422, 429, 503];
-}
-
-#[derive(Debug)]
-struct LoggingIn;
-
-impl ErrorStatuses for LoggingIn {
-    const ALL: &'static [u16] = &[400, 401, 408, 413, 415, 422, 429, 503];
+errors! {
+    Registering: [400, 408, 409, 413, 415, 422, 429, 503];
+    LoggingIn: [400, 401, 408, 413, 415, 422, 429, 503];
 }
 
 #[OpenApi(tag = "Tag::Users")]
