@@ -6,15 +6,16 @@ use jobs::{
     items::search::{self, Searcher},
     text::is_blank,
 };
-use poem_openapi::{ApiResponse, Object, OpenApi, registry::MetaSchema};
+use poem_openapi::{Object, OpenApi, registry::MetaSchema};
 use serde::Serialize;
 
 use crate::{
+    context::Context,
     page::Limit,
     problem::{Failure, errors},
     tags::Tag,
     validation::{AllValid, FieldError, Query, QueryValue, VISIBLE_PATTERN},
-    wire::{Json, Nullable, Timestamp},
+    wire::{Json, Nullable, Timestamp, responses},
 };
 
 /// The allowed number of characters in a query.
@@ -23,8 +24,13 @@ const QUERY_LENGTH: RangeInclusive<usize> = 1..=200;
 /// The search endpoint.
 #[derive(Clone)]
 pub struct SearchApi {
-    /// The search engine.
-    pub search: Searcher,
+    search: Searcher,
+}
+
+impl SearchApi {
+    pub(crate) fn new(context: &Context<'_>) -> Self {
+        Self { search: context.app.search.clone() }
+    }
 }
 
 /// The result of a search.
@@ -99,11 +105,9 @@ impl QueryValue for QueryText {
     }
 }
 
-#[derive(ApiResponse)]
-enum SearchResponse {
+responses! {
     /// The matching items; none is a 200 as well.
-    #[oai(status = 200)]
-    Ok(Json<Results>),
+    SearchResponse = 200 Json<Results>;
 }
 
 errors! {

@@ -6,11 +6,11 @@ use poem::{IntoResponse, Response, http::header};
 use poem_openapi::{
     payload::Payload,
     registry::{MetaSchema, MetaSchemaRef, Registry},
-    types::{ParseError, ParseFromJSON, ParseResult, ToJSON, Type},
+    types::Type,
 };
-use serde::{Serialize, Serializer};
+use serde::{Serialize, Serializer, ser::Error};
 use serde_json::value::RawValue;
-use time::{OffsetDateTime, UtcOffset};
+use time::{OffsetDateTime, UtcOffset, format_description::BorrowedFormatItem, macros::format_description};
 
 use crate::problem::Problem;
 
@@ -79,18 +79,14 @@ impl Decimal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timestamp(pub OffsetDateTime);
 
-impl std::fmt::Display for Timestamp {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let utc = self.0.to_offset(UtcOffset::UTC);
-        let (year, month, day) = utc.to_calendar_date();
-        let (hour, minute, second, micro) = utc.to_hms_micro();
-        write!(f, "{year:04}-{:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micro:06}Z", u8::from(month))
-    }
-}
+/// The form of a [`Timestamp`] in UTC.
+const TIMESTAMP: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        let text = self.0.to_offset(UtcOffset::UTC).format(TIMESTAMP).map_err(S::Error::custom)?;
+        serializer.serialize_str(&text)
     }
 }
 
@@ -100,44 +96,13 @@ impl Serialize for Timestamp {
 #[serde(transparent)]
 pub struct Nullable<T>(pub Option<T>);
 
-impl<T: Type + Serialize> Type for Nullable<T> {
-    const IS_REQUIRED: bool = true;
-    type RawValueType = Self;
-    type RawElementValueType = Self;
-
-    fn name() -> std::borrow::Cow<'static, str> {
-        format!("nullable_{}", T::name()).into()
-    }
-
-    fn schema_ref() -> MetaSchemaRef {
-        T::schema_ref().merge(MetaSchema { nullable: true, ..MetaSchema::ANY })
-    }
-
-    fn as_raw_value(&self) -> Option<&Self> {
-        Some(self)
-    }
-
-    fn raw_element_iter<'a>(&'a self) -> Box<dyn Iterator<Item = &'a Self> + 'a> {
-        Box::new(std::iter::once(self))
-    }
-}
-
-impl<T: Type + Serialize> ToJSON for Nullable<T> {
-    fn to_json(&self) -> Option<serde_json::Value> {
-        serde_json::to_value(self).ok()
-    }
-}
-
-impl<T: Type + Serialize> ParseFromJSON for Nullable<T> {
-    fn parse_from_json(_: Option<serde_json::Value>) -> ParseResult<Self> {
-        Err(ParseError::custom("only in responses, never read"))
-    }
-}
-
 /// Declares the schema of a type in `openapi.json`.
 macro_rules! openapi_type {
     ($type:ty, $name:literal, $schema:expr) => {
-        impl ::poem_openapi::types::Type for $type {
+        $crate::wire::openapi_type!({} $type, $name, $crate::schema::inline($schema));
+    };
+    ({ $($generics:tt)* } $type:ty, $name:expr, $schema_ref:expr) => {
+        impl $($generics)* ::poem_openapi::types::Type for $type {
             const IS_REQUIRED: bool = true;
             type RawValueType = Self;
             type RawElementValueType = Self;
@@ -147,7 +112,7 @@ macro_rules! openapi_type {
             }
 
             fn schema_ref() -> ::poem_openapi::registry::MetaSchemaRef {
-                ::poem_openapi::registry::MetaSchemaRef::Inline(Box::new($schema))
+                $schema_ref
             }
 
             fn as_raw_value(&self) -> Option<&Self> {
@@ -165,15 +130,18 @@ macro_rules! openapi_type {
 /// since bodies are read by [`crate::validation`] alone.
 macro_rules! openapi_response_type {
     ($type:ty, $name:literal, $schema:expr) => {
-        $crate::wire::openapi_type!($type, $name, $schema);
+        $crate::wire::openapi_response_type!({} $type, $name, $crate::schema::inline($schema));
+    };
+    ({ $($generics:tt)* } $type:ty, $name:expr, $schema_ref:expr) => {
+        $crate::wire::openapi_type!({ $($generics)* } $type, $name, $schema_ref);
 
-        impl ::poem_openapi::types::ToJSON for $type {
+        impl $($generics)* ::poem_openapi::types::ToJSON for $type {
             fn to_json(&self) -> Option<::serde_json::Value> {
                 ::serde_json::to_value(self).ok()
             }
         }
 
-        impl ::poem_openapi::types::ParseFromJSON for $type {
+        impl $($generics)* ::poem_openapi::types::ParseFromJSON for $type {
             fn parse_from_json(_: Option<::serde_json::Value>) -> ::poem_openapi::types::ParseResult<Self> {
                 Err(::poem_openapi::types::ParseError::custom("only in responses, never read"))
             }
@@ -181,9 +149,31 @@ macro_rules! openapi_response_type {
     };
 }
 
+/// Declares responses with a body and perhaps headers: `ListResponse = 200 Json<Vec<Item>> { "Link": Option<String>, };`.
+/// The doc comments go into `openapi.json`.
+macro_rules! responses {
+    ($(
+        $(#[$($doc:tt)*])*
+        $Name:ident = $status:tt $Body:ty $({ $($(#[$($header_doc:tt)*])* $header:tt: $Header:ty,)+ })?;
+    )+) => {$(
+        #[derive(::poem_openapi::ApiResponse)]
+        enum $Name {
+            $(#[$($doc)*])*
+            #[oai(status = $status)]
+            Ok($Body, $($($(#[$($header_doc)*])* #[oai(header = $header)] $Header,)+)?),
+        }
+    )+};
+}
+
 pub(crate) use openapi_response_type;
 pub(crate) use openapi_type;
+pub(crate) use responses;
 
+openapi_response_type!(
+    {<T: Type + Serialize>} Nullable<T>,
+    format!("nullable_{}", T::name()),
+    T::schema_ref().merge(MetaSchema { nullable: true, ..MetaSchema::ANY })
+);
 openapi_response_type!(
     Decimal,
     "decimal",

@@ -30,7 +30,36 @@ pub struct Bearer {
 impl Credential for Bearer {
     const SCHEMES: &'static [Scheme] = &[TOKEN];
 
-    async #[cfg(test)]
+    async fn authenticate(request: &Request) -> Result<Self, Problem> {
+        let claims = claims(request)?.ok_or_else(|| unauthorized("Not authenticated"))?;
+        let user = claims.user().ok_or_else(|| unauthorized("Invalid or expired token"))?;
+        Ok(Self { user, role: claims.role })
+    }
+}
+
+extractor!(Bearer, optional: false);
+
+/// The claims of the caller's token; `None` without an `Authorization` header.
+///
+/// # Errors
+/// 401 when the header is malformed or repeated, or when the token is not valid.
+pub fn claims(request: &Request) -> Result<Option<Claims>, Problem> {
+    let mut lines = request.headers().get_all(header::AUTHORIZATION).iter();
+    let Some(value) = lines.next() else { return Ok(None) };
+    // A repeated header is ambiguous, so it is refused.
+    let value = if lines.next().is_none() { value.to_str().ok() } else { None };
+    let token = value.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(SCHEME));
+    let Some((_, token)) = token else { return Err(unauthorized("Not authenticated")) };
+    match Authenticator::of(request)?.tokens().check(token.trim()) {
+        Ok(claims) => Ok(Some(claims)),
+        Err(reason) => {
+            tracing::debug!(%reason, "token refused");
+            Err(unauthorized("Invalid or expired token"))
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
     use jobs::users::token::Tokens;

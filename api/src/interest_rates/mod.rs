@@ -9,18 +9,19 @@ use poem::{
     Request,
     http::{HeaderValue, StatusCode, header},
 };
-use poem_openapi::{ApiResponse, OpenApi};
+use poem_openapi::OpenApi;
 
 use self::wire::{IdempotencyKey, InterestRate, Outcome};
 use crate::{
     auth::ApiKey,
+    context::Context,
     middleware::correlation,
     page::{self, Cursor, Limit},
     problem::{Failure, Problem, errors},
-    rate_limit::{self, Limits, client_network},
+    rate_limit::{self, client_network},
     tags::Tag,
     validation::{AllValid, Body, List, Query},
-    wire::Json,
+    wire::{Json, responses},
 };
 
 /// The rate limits of submissions and reads per network address, far above the needs of a client that is not in a loop.
@@ -40,42 +41,27 @@ pub struct RatesApi {
 }
 
 impl RatesApi {
-    /// The endpoints; all processes share their rate limits.
-    pub fn new(rates: Rates, limits: &Limits) -> Self {
+    pub(crate) fn new(Context { app, limits, .. }: &Context<'_>) -> Self {
         let [submissions, readings] = POLICIES.map(|policy| limits.new_limit(policy));
-        Self { rates, submissions, readings }
+        Self { rates: app.rates.clone(), submissions, readings }
     }
 }
 
-#[derive(ApiResponse)]
-enum SubmitResponse {
+responses! {
     /// The average is saved.
-    #[oai(status = 200)]
-    Ok(
-        Json<Outcome>,
+    SubmitResponse = 200 Json<Outcome> {
         /// `true` if the key was submitted before with the same assets.
-        #[oai(header = "Idempotency-Replayed")]
-        Option<String>,
-    ),
-}
+        "Idempotency-Replayed": Option<String>,
+    };
 
-#[derive(ApiResponse)]
-enum CurrentResponse {
     /// The newest average.
-    #[oai(status = 200)]
-    Ok(Json<InterestRate>),
-}
+    CurrentResponse = 200 Json<InterestRate>;
 
-#[derive(ApiResponse)]
-enum HistoryResponse {
     /// One page, the current one first.
-    #[oai(status = 200)]
-    Ok(
-        Json<Vec<InterestRate>>,
+    HistoryResponse = 200 Json<Vec<InterestRate>> {
         /// The next page as `rel="next"`, if there is one.
-        #[oai(header = "Link")]
-        Option<String>,
-    ),
+        "Link": Option<String>,
+    };
 }
 
 errors! {

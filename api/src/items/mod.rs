@@ -9,32 +9,48 @@ use poem_openapi::{ApiResponse, OpenApi, param::Path};
 use self::wire::{Item, ItemIdText, ItemInput};
 use crate::{
     auth::{self, Bearer},
+    context::Context,
     entity_tag,
     middleware::correlation,
     page::{Limit, Skip},
     problem::{Failure, Problem, errors},
     tags::Tag,
     validation::{AllValid, Body, Query},
-    wire::Json,
+    wire::{Json, responses},
 };
 
 /// The items endpoints.
 #[derive(Clone)]
 pub struct ItemsApi {
-    /// The feature behind the endpoints.
-    pub items: Items,
+    items: Items,
 }
 
-#[derive(ApiResponse)]
-enum ListResponse {
+impl ItemsApi {
+    pub(crate) fn new(context: &Context<'_>) -> Self {
+        Self { items: context.app.items.clone() }
+    }
+}
+
+responses! {
     /// One page, newest first.
-    #[oai(status = 200)]
-    Ok(
-        Json<Vec<Item>>,
+    ListResponse = 200 Json<Vec<Item>> {
         /// The number of items on all pages.
-        #[oai(header = "X-Total-Count")]
-        i64,
-    ),
+        "X-Total-Count": i64,
+    };
+
+    /// The item is committed, together with its indexing job.
+    CreateResponse = 201 Json<Item> {
+        /// The path of the item.
+        "Location": String,
+        /// Changes with every write of the item.
+        "ETag": String,
+    };
+
+    /// The current item.
+    UpdateResponse = 200 Json<Item> {
+        /// Changes with every write of the item.
+        "ETag": String,
+    };
 }
 
 #[derive(ApiResponse)]
@@ -50,33 +66,6 @@ enum GetResponse {
     /// The item still has the `ETag` named in `If-None-Match`.
     #[oai(status = 304)]
     NotModified(
-        /// Changes with every write of the item.
-        #[oai(header = "ETag")]
-        String,
-    ),
-}
-
-#[derive(ApiResponse)]
-enum CreateResponse {
-    /// The item is committed, together with its indexing job.
-    #[oai(status = 201)]
-    Ok(
-        Json<Item>,
-        /// The path of the item.
-        #[oai(header = "Location")]
-        String,
-        /// Changes with every write of the item.
-        #[oai(header = "ETag")]
-        String,
-    ),
-}
-
-#[derive(ApiResponse)]
-enum UpdateResponse {
-    /// The current item.
-    #[oai(status = 200)]
-    Ok(
-        Json<Item>,
         /// Changes with every write of the item.
         #[oai(header = "ETag")]
         String,

@@ -18,8 +18,9 @@ use time::{Duration, OffsetDateTime};
 use self::wire::Moment;
 use crate::{
     auth::Admin,
+    context::Context,
     problem::{Failure, Problem, errors},
-    rate_limit::{Limit, Limits},
+    rate_limit::Limit,
     tags::Tag,
     validation::{AllValid, FieldError, FirstOr, Query},
 };
@@ -35,9 +36,9 @@ pub struct LogsApi {
 }
 
 impl LogsApi {
-    /// The endpoint for `logs`, within the rate limit that all admin routes share.
-    pub fn new(logs: Logs, limits: &Limits) -> Self {
-        Self { logs, limit: limits.admin.clone() }
+    /// The endpoint, within the rate limit that all admin routes share.
+    pub(crate) fn new(Context { app, limits, .. }: &Context<'_>) -> Self {
+        Self { logs: app.logs.clone(), limit: limits.admin.clone() }
     }
 }
 

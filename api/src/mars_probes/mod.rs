@@ -5,7 +5,7 @@ mod wire;
 
 use jobs::mars_probes::{MoveOutcome, Probes, events};
 use poem::{Request, http::Method, http::StatusCode};
-use poem_openapi::{ApiResponse, OpenApi};
+use poem_openapi::OpenApi;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -14,37 +14,35 @@ use self::{
     wire::{MoveInput, PageSize, Probe, SetupInput},
 };
 use crate::{
+    context::Context,
     page::{self, Cursor},
     problem::{Failure, Problem, errors},
     tags::Tag,
     validation::{AllValid, Body, Query},
-    wire::Json,
+    wire::{Json, responses},
 };
 
 /// The Mars probe endpoints.
 #[derive(Clone)]
 pub struct ProbesApi {
-    /// The feature behind the endpoints.
-    pub probes: Probes,
+    probes: Probes,
 }
 
-#[derive(ApiResponse)]
-enum ProbeResponse {
+impl ProbesApi {
+    pub(crate) fn new(context: &Context<'_>) -> Self {
+        Self { probes: context.app.probes.clone() }
+    }
+}
+
+responses! {
     /// The probe with its current position.
-    #[oai(status = 200)]
-    Ok(Json<Probe>),
-}
+    ProbeResponse = 200 Json<Probe>;
 
-#[derive(ApiResponse)]
-enum ListResponse {
     /// The probes, oldest first.
-    #[oai(status = 200)]
-    Ok(
-        Listing,
+    ListResponse = 200 Listing {
         /// The next page as `rel="next"`, if `limit` is given and there is a next page.
-        #[oai(header = "Link")]
-        Option<String>,
-    ),
+        "Link": Option<String>,
+    };
 }
 
 errors! {

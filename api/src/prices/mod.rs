@@ -14,17 +14,18 @@ use poem::{
     Request,
     http::{HeaderValue, StatusCode, header},
 };
-use poem_openapi::{ApiResponse, OpenApi};
+use poem_openapi::OpenApi;
 
 use self::wire::{Asset, Assets, CurrencyCode, DaysParam, Fetch, MarketChart, SimplePrices};
 use crate::{
     auth::{Admin, Private},
+    context::Context,
     middleware::correlation,
-    problem::{Failure, Problem, errors},
-    rate_limit::{Limit, Limits},
+    problem::{Failure, Problem, errors, whole_seconds},
+    rate_limit::Limit,
     tags::Tag,
     validation::{AllValid, FieldError, FirstOr, Query, ValidationError},
-    wire::Json,
+    wire::{Json, responses},
 };
 
 /// The `Warning` header of a stale response (RFC 7234).
@@ -40,41 +41,27 @@ pub struct PricesApi {
 
 impl PricesApi {
     /// The endpoints. Those that read share one rate limit, `RATE_LIMIT`; the other one is within that of all admin routes.
-    pub fn new(prices: Prices, limits: &Limits) -> Self {
-        Self { prices, limit: limits.prices.clone(), admin_limit: limits.admin.clone() }
+    pub(crate) fn new(Context { app, limits, .. }: &Context<'_>) -> Self {
+        Self { prices: app.prices.clone(), limit: limits.prices.clone(), admin_limit: limits.admin.clone() }
     }
 }
 
-#[derive(ApiResponse)]
-enum SimplePriceResponse {
+responses! {
     /// The current prices by asset, in the order of the request.
-    #[oai(status = 200)]
-    Ok(
-        Json<SimplePrices>,
+    SimplePriceResponse = 200 Json<SimplePrices> {
         /// `110 - "Response is Stale"`, if no newer price of one of the assets was available.
-        #[oai(header = "Warning")]
-        Option<String>,
-    ),
-}
+        "Warning": Option<String>,
+    };
 
-#[derive(ApiResponse)]
-enum MarketChartResponse {
     /// The prices in the order of time.
-    #[oai(status = 200)]
-    Ok(
-        Json<MarketChart>,
+    MarketChartResponse = 200 Json<MarketChart> {
         /// `110 - "Response is Stale"`, if no provider was available for newer prices. `199 - "25 points are missing"`,
         /// if the chart lacks points that should exist. Both are separated by a comma.
-        #[oai(header = "Warning")]
-        Option<String>,
-    ),
-}
+        "Warning": Option<String>,
+    };
 
-#[derive(ApiResponse)]
-enum FetchResponse {
     /// The day's fetch is enqueued, by this request or an earlier one.
-    #[oai(status = 202)]
-    Ok(Json<Fetch>),
+    FetchResponse = 202 Json<Fetch>;
 }
 
 errors! {
@@ -200,7 +187,7 @@ fn unknown_asset(asset: &AssetId, currency: &Currency) -> Problem {
 }
 
 fn unavailable(assets: &str, retry_after: Duration) -> Problem {
-    let seconds = (retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0)).max(1);
     let detail = format!("No provider is available for prices of {assets} at the moment, please try again.");
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).header(header::RETRY_AFTER, HeaderValue::from(seconds))
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+        .header(header::RETRY_AFTER, HeaderValue::from(whole_seconds(retry_after)))
 }

@@ -7,7 +7,7 @@ use std::{
     fmt,
     marker::PhantomData,
     sync::{Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use poem::{
@@ -217,6 +217,11 @@ impl From<poem::Error> for Problem {
             Err(error) => Self::new(error.status(), error.to_string()),
         }
     }
+}
+
+/// The seconds of a `Retry-After`, at least 1. Rounds up, so that a client that retries after this time finds a change.
+pub fn whole_seconds(time: Duration) -> u64 {
+    (time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1)
 }
 
 /// The error statuses of one operation, for `openapi.json`. 500 is added to every list. Declared with `errors!`.

@@ -19,6 +19,7 @@ use self::wire::{ID_LENGTH, Transaction};
 use crate::{
     auth::MaybePrivate,
     config::{ConflictPolicy, TransactionsRead, WebhookConfig},
+    context::Context,
     entity_tag,
     middleware::{caching, correlation},
     page::{self, Cursor, Limit},
@@ -26,7 +27,7 @@ use crate::{
     server::HalfClosed,
     tags::Tag,
     validation::{AllValid, Body, OneOf, Query, Wait},
-    wire::Json,
+    wire::{Json, responses},
 };
 
 /// Names the fields in which a repeated webhook differs from the stored transaction.
@@ -35,31 +36,29 @@ const CONFLICT_HEADER: HeaderName = HeaderName::from_static("idempotency-conflic
 /// The transaction endpoints.
 #[derive(Clone)]
 pub struct TransactionsApi {
-    /// The feature behind the endpoints.
-    pub transactions: Transactions,
-    /// The configuration of webhooks.
-    pub webhook: WebhookConfig,
+    transactions: Transactions,
+    webhook: WebhookConfig,
     /// Who may read transactions.
-    pub read: TransactionsRead,
+    read: TransactionsRead,
 }
 
-#[derive(ApiResponse)]
-enum ReceiveResponse {
+responses! {
     /// The transaction is committed, together with its processing job. For a known id, the body is the first payload
     /// with the current status.
-    #[oai(status = 202)]
-    Accepted(
-        Json<Transaction>,
+    ReceiveResponse = 202 Json<Transaction> {
         /// The path of the transaction.
-        #[oai(header = "Location")]
-        String,
+        "Location": String,
         /// `true` if the id was known with the same payload. The transaction is stored once and processed once.
-        #[oai(header = "Idempotency-Replayed")]
-        Option<String>,
+        "Idempotency-Replayed": Option<String>,
         /// The fields that differ from the first payload, which stands; for example `amount, currency`.
-        #[oai(header = "Idempotency-Conflict")]
-        Option<String>,
-    ),
+        "Idempotency-Conflict": Option<String>,
+    };
+
+    /// One page, newest first.
+    ListResponse = 200 Json<Vec<Transaction>> {
+        /// The next page as `<…>; rel="next"`; absent on the last page.
+        "Link": Option<String>,
+    };
 }
 
 #[derive(ApiResponse)]
@@ -90,18 +89,6 @@ enum GetResponse {
         /// While PROCESSING: `private, no-store`. Afterwards `no-cache`: revalidate with the `ETag`.
         #[oai(header = "Cache-Control")]
         String,
-    ),
-}
-
-#[derive(ApiResponse)]
-enum ListResponse {
-    /// One page, newest first.
-    #[oai(status = 200)]
-    Ok(
-        Json<Vec<Transaction>>,
-        /// The next page as `<…>; rel="next"`; absent on the last page.
-        #[oai(header = "Link")]
-        Option<String>,
     ),
 }
 
@@ -159,7 +146,7 @@ impl TransactionsApi {
             return Err(conflict_problem(fields).into());
         }
         let location = wire::location(&transaction.transaction_id);
-        Ok(ReceiveResponse::Accepted(Json::new(&Transaction::new(transaction)?)?, location, replayed, conflict))
+        Ok(ReceiveResponse::Ok(Json::new(&Transaction::new(transaction)?)?, location, replayed, conflict))
     }
 
     /// Get a transaction
@@ -249,6 +236,10 @@ impl TransactionsApi {
 }
 
 impl TransactionsApi {
+    pub(crate) fn new(Context { app, config, .. }: &Context<'_>) -> Self {
+        Self { transactions: app.transactions.clone(), webhook: config.webhook.clone(), read: config.transactions_read }
+    }
+
     /// Checks that the caller may read transactions.
     fn check_reader(&self, caller: &MaybePrivate) -> Result<(), Problem> {
         match self.read {

@@ -11,7 +11,7 @@ use poem_openapi::{Enum, Object};
 use serde::Serialize;
 
 use crate::{
-    problem::Problem,
+    problem::{Problem, whole_seconds},
     validation::Choice,
     wire::{Decimal, Nullable, Timestamp},
 };
@@ -83,9 +83,7 @@ pub fn location(transaction_id: &str) -> String {
 
 /// The seconds until the transaction is expected to leave PROCESSING. At least 1, since an immediate retry is useless.
 pub fn retry_after(transaction: &transactions::Transaction) -> Option<u64> {
-    let remaining = transaction.remaining;
-    let whole = remaining.as_secs() + u64::from(remaining.subsec_nanos() > 0);
-    (transaction.status == Status::Processing).then(|| whole.max(1))
+    (transaction.status == Status::Processing).then(|| whole_seconds(transaction.remaining))
 }
 
 /// The entity tag of a response body. The hash has fixed keys, so all processes of one build return the same tag. After

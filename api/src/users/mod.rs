@@ -5,7 +5,7 @@ mod wire;
 
 use jobs::users::{Credentials, NewUser, Users, token::Tokens};
 use poem::{Request, http::StatusCode};
-use poem_openapi::{ApiResponse, OpenApi};
+use poem_openapi::OpenApi;
 
 use self::{
     attempts::Attempts,
@@ -13,11 +13,11 @@ use self::{
 };
 use crate::{
     auth,
+    context::Context,
     problem::{Failure, Problem, errors},
-    rate_limit::Limits,
     tags::Tag,
     validation::Body,
-    wire::Json,
+    wire::{Json, responses},
 };
 
 /// Failed logins a minute from one network address to one account.
@@ -36,11 +36,10 @@ pub struct UsersApi {
 }
 
 impl UsersApi {
-    /// The endpoints, which issue `tokens`; all processes share the rate limits.
-    pub fn new(users: Users, tokens: Tokens, limits: &Limits) -> Self {
+    pub(crate) fn new(Context { app, limits, tokens, .. }: &Context<'_>) -> Self {
         Self {
-            users,
-            tokens,
+            users: app.users.clone(),
+            tokens: tokens.clone(),
             registrations: Attempts::new(
                 limits,
                 ["register-pair", "register-address", "register-account"],
@@ -51,23 +50,15 @@ impl UsersApi {
     }
 }
 
-#[derive(ApiResponse)]
-enum RegisterResponse {
+responses! {
     /// The user is registered and can log in.
-    #[oai(status = 201)]
-    Created(Json<User>),
-}
+    RegisterResponse = 201 Json<User>;
 
-#[derive(ApiResponse)]
-enum LoginResponse {
     /// A token for the user.
-    #[oai(status = 200)]
-    Ok(
-        Json<AccessToken>,
+    LoginResponse = 200 Json<AccessToken> {
         /// `no-store`, since a token is secret.
-        #[oai(header = "Cache-Control")]
-        String,
-    ),
+        "Cache-Control": String,
+    };
 }
 
 errors! {
@@ -90,7 +81,7 @@ impl UsersApi {
             return Err(Problem::new(StatusCode::CONFLICT, "Email already registered").into());
         };
         tracing::info!(user = user.id.0, "USER_REGISTERED");
-        Ok(RegisterResponse::Created(Json::new(&User::from(user))?))
+        Ok(RegisterResponse::Ok(Json::new(&User::from(user))?))
     }
 
     /// Log in
