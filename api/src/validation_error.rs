@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use poem_openapi::registry::MetaSchema;
 use serde::{Serialize, Serializer};
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 
 use crate::schema::{any_of, described, list_of, object};
 
@@ -20,7 +20,7 @@ pub struct ValidationError {
     pub(crate) kind: &'static str,
     input: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "serialize_ctx")]
-    ctx: Vec<(&'static str, ContextValue)>,
+    ctx: Vec<(&'static str, Value)>,
 }
 
 /// One segment of a location such as `["body", "amount"]`, or `["body", 0, "interest_rate"]` in a list.
@@ -31,21 +31,12 @@ enum PathSegment {
     Index(usize),
 }
 
-/// A value that a message contains, sent in `ctx` as well so that clients need not parse the message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-enum ContextValue {
-    Number(i64),
-    Name(&'static str),
-    Text(String),
-}
-
 /// The error of a value whose location in the request is not known yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldError {
     pub(crate) kind: &'static str,
     pub(crate) msg: Cow<'static, str>,
-    ctx: Vec<(&'static str, ContextValue)>,
+    ctx: Vec<(&'static str, Value)>,
 }
 
 impl FieldError {
@@ -54,27 +45,9 @@ impl FieldError {
         Self { kind, msg: msg.into(), ctx: Vec::new() }
     }
 
-    /// Adds the limit that the value exceeds, under Pydantic's name for it.
-    pub fn limit(mut self, name: &'static str, limit: i64) -> Self {
-        self.ctx.push((name, ContextValue::Number(limit)));
-        self
-    }
-
-    /// Adds Pydantic's name for the type of the field.
-    pub fn field_type(mut self, name: &'static str) -> Self {
-        self.ctx.push(("field_type", ContextValue::Name(name)));
-        self
-    }
-
-    /// Adds the values that are allowed.
-    pub fn expected(mut self, words: String) -> Self {
-        self.ctx.push(("expected", ContextValue::Text(words)));
-        self
-    }
-
-    /// Adds a parser's message.
-    pub fn error(mut self, reason: String) -> Self {
-        self.ctx.push(("error", ContextValue::Text(reason)));
+    /// Adds a value that the message contains, under Pydantic's name for it, so that clients need not parse the message.
+    pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.ctx.push((name, value.into()));
         self
     }
 
@@ -101,13 +74,13 @@ impl FieldError {
     /// A text with fewer than `min` characters.
     pub fn too_short(min: usize) -> Self {
         let msg = format!("String should have at least {min} character{}", plural(min));
-        Self::new("string_too_short", msg).limit("min_length", min as i64)
+        Self::new("string_too_short", msg).with("min_length", min)
     }
 
     /// A text with more than `max` characters.
     pub fn too_long(max: usize) -> Self {
         let msg = format!("String should have at most {max} character{}", plural(max));
-        Self::new("string_too_long", msg).limit("max_length", max as i64)
+        Self::new("string_too_long", msg).with("max_length", max)
     }
 
     /// A text that is none of these names.
@@ -133,13 +106,13 @@ impl FieldError {
     /// A number below the minimum.
     pub fn below(min: i64) -> Self {
         let msg = format!("Input should be greater than or equal to {min}");
-        Self::new("greater_than_equal", msg).limit("ge", min)
+        Self::new("greater_than_equal", msg).with("ge", min)
     }
 
     /// A number above the maximum.
     pub fn above(max: i64) -> Self {
         let msg = format!("Input should be less than or equal to {max}");
-        Self::new("less_than_equal", msg).limit("le", max)
+        Self::new("less_than_equal", msg).with("le", max)
     }
 
     /// Locates the error at `part` of the request as a whole, such as `body`.
@@ -167,7 +140,7 @@ impl FieldError {
     fn with_location(self, loc: Vec<PathSegment>, input: Option<&str>) -> ValidationError {
         // Half of a surrogate pair, `1e400` and deep nesting are JSON, but most parsers reject them: they are not
         // echoed.
-        let is_parseable = |raw: &&str| serde_json::from_str::<serde_json::Value>(raw).is_ok();
+        let is_parseable = |raw: &&str| serde_json::from_str::<Value>(raw).is_ok();
         let input = input.filter(|raw| raw.len() <= MAX_ECHO_BYTES).filter(is_parseable);
         let input = input.and_then(|raw| RawValue::from_string(raw.into()).ok());
         ValidationError { loc, msg: self.msg, kind: self.kind, input, ctx: self.ctx }
@@ -203,6 +176,6 @@ fn plural(number: usize) -> &'static str {
 }
 
 /// Writes the pairs as an object: `{"gt": 0}`.
-fn serialize_ctx<S: Serializer>(ctx: &[(&'static str, ContextValue)], serializer: S) -> Result<S::Ok, S::Error> {
+fn serialize_ctx<S: Serializer>(ctx: &[(&'static str, Value)], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(ctx.iter().map(|(name, value)| (name, value)))
 }

@@ -154,7 +154,7 @@ macro_rules! openapi_response_type {
 macro_rules! responses {
     ($(
         $(#[$($doc:tt)*])*
-        $Name:ident = $status:tt $Body:ty $({ $($(#[$($header_doc:tt)*])* $header:tt: $Header:ty,)+ })?;
+        $Name:ident = $status:tt $Body:ty $({ $($(#[$($header_doc:tt)*])* $header:literal: $Header:ty,)+ })?;
     )+) => {$(
         #[derive(::poem_openapi::ApiResponse)]
         enum $Name {

@@ -11,8 +11,9 @@ use super::{
     Authenticator, bearer,
     credential::{Credential, Scheme, extractor},
     forbidden,
+    keys_config::KeysConfig,
 };
-use crate::{config::KeysConfig, problem::Problem, rate_limit};
+use crate::{problem::Problem, rate_limit};
 
 /// The header of [`ApiKey`].
 pub(super) const API_KEY: HeaderName = HeaderName::from_static("api_key");
@@ -151,8 +152,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        auth::testing,
-        config::Secret,
+        auth::{Secret, testing},
         problem::{CONTENT_TYPE, Failure, errors},
         routes::Routes,
     };

@@ -4,6 +4,7 @@ mod bearer;
 mod caller;
 mod credential;
 mod key;
+mod keys_config;
 
 use std::{fmt, sync::Arc};
 
@@ -17,8 +18,9 @@ pub use self::{
     bearer::{Bearer, claims},
     caller::{Admin, Caller, MaybePrivate, Private},
     key::{ApiKey, Key},
+    keys_config::{KeysConfig, Secret},
 };
-use crate::{config::KeysConfig, problem::Problem, rate_limit::Limit};
+use crate::{problem::Problem, rate_limit::Limit};
 
 /// Checks the tokens and keys of callers. Clones share its state.
 #[derive(Clone)]
@@ -85,7 +87,7 @@ fn forbidden(detail: &'static str) -> Problem {
 #[cfg(test)]
 mod testing {
     use super::*;
-    use crate::{config::Secret, rate_limit::Policy};
+    use crate::rate_limit::Policy;
 
     pub(super) const API: &str = "key-of-private-routes";
     pub(super) const ADMIN: &str = "key-of-admin-routes";

@@ -90,17 +90,15 @@ fn page(content_type: &'static str, text: impl Fn() -> String + Send + Sync + 's
     let built = OnceLock::<(Bytes, String)>::new();
     let endpoint = make_sync(move |request| -> poem::Result<Response> {
         let (text, tag) = built.get_or_init(|| with_etag(text()));
-        entity_tag::check_if_match(request.headers(), tag)?;
-        let unchanged = entity_tag::matches_if_none_match(request.headers(), tag);
+        let unchanged = entity_tag::is_unchanged(request.headers(), tag)?;
         let mut response =
             if unchanged { Response::from(StatusCode::NOT_MODIFIED) } else { Response::from(text.clone()) };
+        let headers = response.headers_mut();
         if let Ok(tag) = HeaderValue::from_str(tag) {
-            response.headers_mut().insert(header::ETAG, tag);
+            headers.insert(header::ETAG, tag);
         }
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-        response
-            .headers_mut()
-            .insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY));
         Ok(response)
     });
     endpoint.map_to_response().boxed()

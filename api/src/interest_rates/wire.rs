@@ -52,13 +52,13 @@ fn parse_rate(text: &str) -> Result<Rate, FieldError> {
         RateError::Negative => FieldError::below(0),
         RateError::TooManyPlaces => {
             FieldError::new("decimal_max_places", "Decimal input should have no more than 100 decimal places")
-                .limit("decimal_places", 100)
+                .with("decimal_places", 100)
         }
         RateError::TooManyWholeDigits => FieldError::new(
             "decimal_whole_digits",
             "Decimal input should have no more than 20 digits before the decimal point",
         )
-        .limit("whole_digits", 20),
+        .with("whole_digits", 20),
     })
 }
 

@@ -128,8 +128,7 @@ impl ItemsApi {
     async fn get(&self, request: &Request, item_id: Path<ItemIdText>) -> Result<GetResponse, Failure<Finding>> {
         let Some(item) = self.items.find(parse_id(&item_id)?).await? else { return Err(not_found().into()) };
         let tag = entity_tag::of_version(item.version);
-        entity_tag::check_if_match(request.headers(), &tag)?;
-        if entity_tag::matches_if_none_match(request.headers(), &tag) {
+        if entity_tag::is_unchanged(request.headers(), &tag)? {
             return Ok(GetResponse::NotModified(tag));
         }
         Ok(GetResponse::Ok(Json::new(&Item::from(&*item))?, tag))

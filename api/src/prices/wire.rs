@@ -156,7 +156,7 @@ impl QueryValue for Assets {
         }
         if assets.len() > MAX_ASSETS {
             let msg = format!("List should have at most {MAX_ASSETS} items after validation, not {}", assets.len());
-            return Err(FieldError::new("too_long", msg).limit("max_length", 50));
+            return Err(FieldError::new("too_long", msg).with("max_length", 50));
         }
         Ok(assets)
     }
@@ -261,7 +261,7 @@ mod tests {
         assert_eq!(
             Assets::read(&many(51)),
             Err(FieldError::new("too_long", "List should have at most 50 items after validation, not 51")
-                .limit("max_length", 50))
+                .with("max_length", 50))
         );
         let same = "bitcoin,".repeat(60) + "bitcoin";
         assert_eq!(read(&same), Ok(vec!["bitcoin".to_owned()]), "duplicates count once");

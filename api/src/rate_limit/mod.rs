@@ -5,7 +5,7 @@ mod limit_key;
 mod policy;
 mod token_buckets;
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use poem::http::{HeaderValue, StatusCode, header};
 use runtime::clients::{
@@ -123,6 +123,8 @@ impl fmt::Debug for SharedRedis {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use poem::{Response, error::ResponseError};
 
     use super::*;

@@ -200,8 +200,7 @@ impl TransactionsApi {
         let caching = if retry_after.is_some() { caching::PRIVATE_NO_STORE } else { caching::NO_CACHE };
         let json = Json::new(&Transaction::new(transaction)?)?;
         let etag = wire::etag(json.text());
-        entity_tag::check_if_match(request.headers(), &etag)?;
-        if entity_tag::matches_if_none_match(request.headers(), &etag) {
+        if entity_tag::is_unchanged(request.headers(), &etag)? {
             return Ok(GetResponse::NotModified(etag, retry_after, caching.into()));
         }
         Ok(GetResponse::Ok(json, etag, retry_after, caching.into()))
@@ -294,7 +293,7 @@ mod tests {
     use poem::error::ResponseError;
 
     use super::*;
-    use crate::config::Secret;
+    use crate::auth::Secret;
 
     #[test]
     fn a_secret_requires_signatures() {

@@ -53,21 +53,21 @@ impl Value for Amount {
                 AmountError::NotDecimal => FieldError::new("decimal_parsing", "Input should be a valid decimal"),
                 AmountError::NotFinite => FieldError::not_finite(),
                 AmountError::NotPositive => {
-                    FieldError::new("greater_than", "Input should be greater than 0").limit("gt", 0)
+                    FieldError::new("greater_than", "Input should be greater than 0").with("gt", 0)
                 }
                 AmountError::TooManyDigits => {
                     FieldError::new("decimal_max_digits", "Decimal input should have no more than 18 digits in total")
-                        .limit("max_digits", 18)
+                        .with("max_digits", 18)
                 }
                 AmountError::TooManyPlaces => {
                     FieldError::new("decimal_max_places", "Decimal input should have no more than 6 decimal places")
-                        .limit("decimal_places", 6)
+                        .with("decimal_places", 6)
                 }
                 AmountError::TooManyWholeDigits => FieldError::new(
                     "decimal_whole_digits",
                     "Decimal input should have no more than 12 digits before the decimal point",
                 )
-                .limit("whole_digits", 12),
+                .with("whole_digits", 12),
             })
         })
     }

@@ -179,7 +179,7 @@ impl<T: Choice> Value for OneOf<T> {
 
     fn read(raw: &str) -> Result<T, FieldError> {
         let text = parse_string(raw).and_then(Result::ok).unwrap_or_default();
-        parse_choice(&text).map_err(|error| error.expected(list_names(names::<T>())))
+        parse_choice(&text).map_err(|error| error.with("expected", list_names(names::<T>())))
     }
 }
 
@@ -251,7 +251,7 @@ impl Value for Uuid {
             .ok_or_else(|| FieldError::new("uuid_type", "UUID input should be a string, bytes or UUID object"))??;
         Self::parse_str(&text).map_err(|error| {
             let reason = error.to_string();
-            FieldError::new("uuid_parsing", format!("Input should be a valid UUID, {reason}")).error(reason)
+            FieldError::new("uuid_parsing", format!("Input should be a valid UUID, {reason}")).with("error", reason)
         })
     }
 }

@@ -42,7 +42,7 @@ pub trait FromJsonObject: Sized {
     /// The schema of the object in `openapi.json`.
     fn schema() -> MetaSchema;
 
-    /// Reads every field and returns `None` if one of them fails.
+    /// Reads every field and returns `None` if one of them fails; its error is then in `fields`.
     fn read(fields: &mut Fields<'_>) -> Option<Self>;
 }
 
@@ -158,12 +158,12 @@ fn check_declared_as_json(headers: &HeaderMap) -> Result<(), Problem> {
 fn json_text(raw: &[u8], opening: char, wrong_type: fn() -> FieldError, secret: bool) -> Result<&str, Problem> {
     let raw = raw.strip_prefix(BYTE_ORDER_MARK).unwrap_or(raw);
     if raw.is_empty() {
-        return Err(Problem::invalid(vec![FieldError::missing().at_part("body", None)]));
+        return Err(FieldError::missing().at_part("body", None).into());
     }
     let whole = std::str::from_utf8(raw).map_err(|error| not_json(&error))?;
     if !whole.trim_start().starts_with(opening) {
         serde_json::from_str::<&RawValue>(whole).map_err(|error| not_json(&error))?;
-        return Err(Problem::invalid(vec![wrong_type().at_part("body", Some(whole).filter(|_| !secret))]));
+        return Err(wrong_type().at_part("body", Some(whole).filter(|_| !secret)).into());
     }
     Ok(whole)
 }
