@@ -90,7 +90,7 @@ pub fn build(app: &App, config: &ApiConfig, metrics: Metrics, draining: Cancella
     let limits = Limits::new(app.redis.clone(), config.prices_limit);
     let authenticator = Authenticator::new(tokens.clone(), &config.keys, limits.new_limit(Policy::WRONG_KEYS));
     let context = Context { app, config, limits, tokens, metrics, draining };
-    Routes::new(apis(&context), docs::pages(&document()))
+    Routes::new(apis(&context), docs::pages(document()))
         .with_authenticator(authenticator)
         .with_trusted_proxies(&config.trusted_proxies)
         .with_cors(&config.allowed_origins)

@@ -115,6 +115,18 @@ impl FieldError {
         Self::new("less_than_equal", msg).with("le", max)
     }
 
+    /// A decimal with more than `max` digits after the point.
+    pub fn too_many_places(max: i64) -> Self {
+        let msg = format!("Decimal input should have no more than {max} decimal places");
+        Self::new("decimal_max_places", msg).with("decimal_places", max)
+    }
+
+    /// A decimal with more than `max` digits before the point.
+    pub fn too_many_whole_digits(max: i64) -> Self {
+        let msg = format!("Decimal input should have no more than {max} digits before the decimal point");
+        Self::new("decimal_whole_digits", msg).with("whole_digits", max)
+    }
+
     /// Locates the error at `part` of the request as a whole, such as `body`.
     pub fn at_part(self, part: &'static str, input: Option<&str>) -> ValidationError {
         self.with_location(vec![PathSegment::Name(part.into())], input)

@@ -55,14 +55,8 @@ pub struct Private(pub Caller);
 pub struct Admin(pub Caller);
 
 impl Credential for Private {
-    const SCHEMES: &'static [Scheme] = &[
-        Scheme {
-            name: PRIVATE_SCHEME,
-            description: "The `API_KEY` that the service was started with.",
-            header: Some("X-API-Key"),
-        },
-        bearer::TOKEN,
-    ];
+    const SCHEMES: &'static [Scheme] =
+        &[Scheme::key(PRIVATE_SCHEME, "X-API-Key", "The `API_KEY` that the service was started with."), bearer::TOKEN];
 
     async fn authenticate(request: &Request) -> Result<Self, Problem> {
         key::limit_wrong_keys(request, &key::X_API_KEY).await?;
@@ -74,11 +68,7 @@ extractor!(Private, optional: false);
 
 impl Credential for Admin {
     const SCHEMES: &'static [Scheme] = &[
-        Scheme {
-            name: ADMIN_SCHEME,
-            description: "The `ADMIN_API_KEY` that the service was started with.",
-            header: Some("X-API-Key"),
-        },
+        Scheme::key(ADMIN_SCHEME, "X-API-Key", "The `ADMIN_API_KEY` that the service was started with."),
         bearer::TOKEN,
     ];
 

@@ -13,6 +13,13 @@ pub(super) struct Scheme {
     pub(super) header: Option<&'static str>,
 }
 
+impl Scheme {
+    /// The scheme of a key in this header.
+    pub(super) const fn key(name: &'static str, header: &'static str, description: &'static str) -> Self {
+        Self { name, description, header: Some(header) }
+    }
+}
+
 /// A credential. A handler with this argument refuses all callers without it; list the statuses of
 /// [`Self::authenticate`] in its [`errors!`](crate::problem::errors).
 pub(super) trait Credential: Sized {

@@ -82,11 +82,8 @@ fn hash(key: &[u8]) -> [u8; 32] {
 pub struct ApiKey(());
 
 impl Credential for ApiKey {
-    const SCHEMES: &'static [Scheme] = &[Scheme {
-        name: SCHEME,
-        description: "The `API_KEY` that the service was started with.",
-        header: Some("api_key"),
-    }];
+    const SCHEMES: &'static [Scheme] =
+        &[Scheme::key(SCHEME, "api_key", "The `API_KEY` that the service was started with.")];
 
     async fn authenticate(request: &Request) -> Result<Self, Problem> {
         limit_wrong_keys(request, &API_KEY).await?;

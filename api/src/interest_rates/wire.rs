@@ -50,15 +50,8 @@ fn parse_rate(text: &str) -> Result<Rate, FieldError> {
         RateError::NotNumber => FieldError::not_a_number(),
         RateError::NotFinite => FieldError::not_finite(),
         RateError::Negative => FieldError::below(0),
-        RateError::TooManyPlaces => {
-            FieldError::new("decimal_max_places", "Decimal input should have no more than 100 decimal places")
-                .with("decimal_places", 100)
-        }
-        RateError::TooManyWholeDigits => FieldError::new(
-            "decimal_whole_digits",
-            "Decimal input should have no more than 20 digits before the decimal point",
-        )
-        .with("whole_digits", 20),
+        RateError::TooManyPlaces => FieldError::too_many_places(100),
+        RateError::TooManyWholeDigits => FieldError::too_many_whole_digits(20),
     })
 }
 

@@ -18,7 +18,7 @@ use crate::{
     page::{self, Cursor},
     problem::{Failure, Problem, errors},
     tags::Tag,
-    validation::{AllValid, Body, Query},
+    validation::{AllValid, Body, FromJsonBody, Query},
     wire::{Json, responses},
 };
 
@@ -58,12 +58,7 @@ impl ProbesApi {
     /// The probe starts at (0, 0) of its own grid. `x` and `y` are the largest coordinates; one of them may be 0.
     #[oai(path = "/setup", method = "post", operation_id = "set_probe_up")]
     async fn setup(&self, body: Body<SetupInput>) -> Result<ProbeResponse, Failure<SettingUp>> {
-        let input = body.read().inspect_err(|problem| {
-            if let Some(failures) = problem.validation_failures() {
-                events::record_invalid_setup(&failures);
-            }
-        });
-        let SetupInput { grid, direction } = input?;
+        let SetupInput { grid, direction } = read_or_record(&body, events::record_invalid_setup)?;
         let probe = self.probes.create(grid, direction).await?;
         Ok(ProbeResponse::Ok(Json::new(&Probe::new(probe.id, probe.position))?))
     }
@@ -75,12 +70,8 @@ impl ProbesApi {
     /// an object in `detail`: 404 `PROBE_NOT_FOUND`, 400 `INVALID_COMMAND_ERROR`, 422 `INVALID_MOVEMENT_ERROR`.
     #[oai(path = "/move", method = "patch", operation_id = "move_probe")]
     async fn move_probe(&self, body: Body<MoveInput>) -> Result<ProbeResponse, Failure<Moving>> {
-        let input = body.read().inspect_err(|problem| {
-            if let Some(failures) = problem.validation_failures() {
-                events::record_invalid_command(None, "", &failures);
-            }
-        });
-        let MoveInput { id, command } = input?;
+        let record = |failures: &str| events::record_invalid_command(None, "", failures);
+        let MoveInput { id, command } = read_or_record(&body, record)?;
         match self.probes.send(id, &command).await? {
             MoveOutcome::Done(stand) => Ok(ProbeResponse::Ok(Json::new(&Probe::new(id, stand))?)),
             refused => Err(refusal(id, refused).into()),
@@ -113,6 +104,15 @@ impl ProbesApi {
         let link = page::next_link(&mut found, limit, "/api/v1/check", |last| last.number.to_be_bytes());
         Ok(ListResponse::Ok(Listing::of_page(&found)?, link))
     }
+}
+
+/// Reads a body. If it is invalid, `record` gets all invalid fields for the log.
+fn read_or_record<T: FromJsonBody>(body: &Body<T>, record: impl FnOnce(&str)) -> Result<T, Problem> {
+    body.read().inspect_err(|problem| {
+        if let Some(failures) = problem.validation_failures() {
+            record(&failures);
+        }
+    })
 }
 
 /// The problem of a move that did not take place, with the texts that clients of the original service parse.

@@ -153,22 +153,19 @@ impl PricesApi {
 /// # Errors
 /// 404 if one of the assets is unknown; 503 if one of them has no price and no provider is available.
 fn all_quotes(reads: Vec<(AssetId, Read<Quote>)>, currency: &Currency) -> Result<Vec<(AssetId, Quote)>, Problem> {
-    if let Some((asset, _)) = reads.iter().find(|(_, read)| matches!(read, Read::Unknown)) {
-        return Err(unknown_asset(asset, currency));
+    let (mut quotes, mut without_price) = (Vec::new(), Vec::new());
+    for (asset, read) in reads {
+        match read {
+            Read::Found(quote) => quotes.push((asset, quote)),
+            Read::Unknown => return Err(unknown_asset(&asset, currency)),
+            Read::Nothing { retry_after } => without_price.push((asset.to_string(), retry_after)),
+        }
     }
-    let without_price = reads.iter().filter_map(|(asset, read)| match read {
-        Read::Nothing { retry_after } => Some((asset.as_str(), *retry_after)),
-        Read::Found(_) | Read::Unknown => None,
-    });
-    let (assets, waits): (Vec<_>, Vec<_>) = without_price.unzip();
-    if let Some(wait) = waits.into_iter().max() {
-        return Err(unavailable(&assets.join(", "), wait));
+    let (assets, waits): (Vec<_>, Vec<_>) = without_price.into_iter().unzip();
+    match waits.into_iter().max() {
+        Some(wait) => Err(unavailable(&assets.join(", "), wait)),
+        None => Ok(quotes),
     }
-    let quotes = reads.into_iter().filter_map(|(asset, read)| match read {
-        Read::Found(quote) => Some((asset, quote)),
-        Read::Unknown | Read::Nothing { .. } => None,
-    });
-    Ok(quotes.collect())
 }
 
 fn warning_header(stale: bool, missing: u32) -> Option<String> {

@@ -5,8 +5,6 @@ mod limit_key;
 mod policy;
 mod token_buckets;
 
-use std::fmt;
-
 use poem::http::{HeaderValue, StatusCode, header};
 use runtime::clients::{
     bucket::{self, Taken},
@@ -22,19 +20,18 @@ pub use self::{
 use crate::problem::{Problem, whole_seconds};
 
 /// The limits of the API. Clones share them.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Limits {
     /// `RATE_LIMIT`: the limit of the price routes, per credential.
     pub prices: Limit,
     /// The limit of the admin routes, per credential.
     pub admin: Limit,
-    redis: Option<SharedRedis>,
+    redis: Option<Redis>,
 }
 
 impl Limits {
     /// Limits that all processes with this Redis share. Without Redis, each process has its own limits.
     pub fn new(redis: Option<Redis>, prices: Policy) -> Self {
-        let redis = redis.map(SharedRedis);
         let limit = |policy| Limit { redis: redis.clone(), ..Limit::new(policy) };
         Self { prices: limit(prices), admin: limit(Policy::ADMIN), redis }
     }
@@ -53,11 +50,8 @@ impl Limits {
 pub struct Limit {
     policy: Policy,
     buckets: TokenBuckets,
-    redis: Option<SharedRedis>,
+    redis: Option<Redis>,
 }
-
-#[derive(Clone)]
-struct SharedRedis(Redis);
 
 impl Limit {
     /// A limit of this process alone, with full buckets.
@@ -87,7 +81,7 @@ impl Limit {
     pub async fn refund(&self, key: impl LimitKey) {
         let digest = limit_key::digest(&key);
         self.buckets.refund(digest);
-        if let Some(SharedRedis(redis)) = &self.redis {
+        if let Some(redis) = &self.redis {
             // If Redis fails here, the bucket still refills with time.
             let _ =
                 bucket::return_token(redis, &limit_key::redis_key(self.policy.name, &digest), self.policy.size()).await;
@@ -95,7 +89,7 @@ impl Limit {
     }
 
     async fn acquire_for_digest(&self, digest: [u8; 32]) -> Taken {
-        let Some(SharedRedis(redis)) = &self.redis else { return self.buckets.acquire(digest) };
+        let Some(redis) = &self.redis else { return self.buckets.acquire(digest) };
         match bucket::take_token(redis, &limit_key::redis_key(self.policy.name, &digest), self.policy.size()).await {
             Ok(taken) => {
                 if taken.granted {
@@ -106,18 +100,6 @@ impl Limit {
             }
             Err(_unreachable) => self.buckets.acquire(digest),
         }
-    }
-}
-
-impl fmt::Debug for Limit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Limit({:?})", self.policy)
-    }
-}
-
-impl fmt::Debug for SharedRedis {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Redis(…)")
     }
 }
 

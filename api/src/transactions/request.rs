@@ -59,15 +59,8 @@ impl Value for Amount {
                     FieldError::new("decimal_max_digits", "Decimal input should have no more than 18 digits in total")
                         .with("max_digits", 18)
                 }
-                AmountError::TooManyPlaces => {
-                    FieldError::new("decimal_max_places", "Decimal input should have no more than 6 decimal places")
-                        .with("decimal_places", 6)
-                }
-                AmountError::TooManyWholeDigits => FieldError::new(
-                    "decimal_whole_digits",
-                    "Decimal input should have no more than 12 digits before the decimal point",
-                )
-                .with("whole_digits", 12),
+                AmountError::TooManyPlaces => FieldError::too_many_places(6),
+                AmountError::TooManyWholeDigits => FieldError::too_many_whole_digits(12),
             })
         })
     }

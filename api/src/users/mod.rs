@@ -93,10 +93,8 @@ impl UsersApi {
     async fn login(&self, request: &Request, body: Body<Credentials>) -> Result<LoginResponse, Failure<LoggingIn>> {
         let credentials = body.read()?;
         let attempt = self.logins.count(request, &credentials.email).await?;
-        let user = match self.users.login(credentials).await {
-            Ok(None) => return Err(auth::unauthorized("Incorrect email or password").into()),
-            Ok(Some(user)) => Ok(user),
-            Err(failed) => Err(failed),
+        let Some(user) = self.users.login(credentials).await.transpose() else {
+            return Err(auth::unauthorized("Incorrect email or password").into());
         };
         attempt.refund().await;
         let user = user?;
