@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use poem::{IntoResponse, Response, http::header};
+use poem::{Body, IntoResponse, Response, http::header};
 use poem_openapi::{
     payload::Payload,
     registry::{MetaSchema, MetaSchemaRef, Registry},
@@ -17,26 +17,35 @@ use crate::problem::Problem;
 /// A JSON response with a `T`, serialised straight from the struct. The framework's own type builds a tree of values
 /// first, in which decimals become floats.
 pub struct Json<T> {
-    text: Vec<u8>,
+    body: Body,
     serialized: PhantomData<fn() -> T>,
 }
 
+impl<T> Json<T> {
+    /// A response with the JSON of a `T`.
+    pub fn from_body(body: impl Into<Body>) -> Self {
+        Self { body: body.into(), serialized: PhantomData }
+    }
+}
+
 impl<T: Serialize> Json<T> {
-    /// Serialises `value`, followed by a newline.
+    /// Serialises `value` as [`encode`] does.
     ///
     /// # Errors
     /// 500 if the type cannot be serialised as JSON.
     pub fn new(value: &T) -> Result<Self, Problem> {
-        let mut text = serde_json::to_vec(value).map_err(|error| Problem::internal(error.to_string()))?;
-        // A newline keeps a shell's prompt off the response's last line.
-        text.push(b'\n');
-        Ok(Self { text, serialized: PhantomData })
+        encode(value).map(Self::from_body)
     }
+}
 
-    /// The response body.
-    pub fn text(&self) -> &[u8] {
-        &self.text
-    }
+/// The JSON of a value, followed by a newline, which keeps a shell's prompt off the response's last line.
+///
+/// # Errors
+/// 500 if the type cannot be serialised as JSON.
+pub fn encode(value: &impl Serialize) -> Result<Vec<u8>, Problem> {
+    let mut text = serde_json::to_vec(value)?;
+    text.push(b'\n');
+    Ok(text)
 }
 
 impl<T: Type> Payload for Json<T> {
@@ -54,7 +63,7 @@ impl<T: Type> Payload for Json<T> {
 impl<T> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
         let content_type = header::HeaderValue::from_static("application/json");
-        let mut response = Response::from(self.text);
+        let mut response = Response::from(self.body);
         response.headers_mut().insert(header::CONTENT_TYPE, content_type);
         response
     }
@@ -71,7 +80,7 @@ impl Decimal {
     /// # Errors
     /// 500 if the text is not JSON.
     pub fn new(text: String) -> Result<Self, Problem> {
-        RawValue::from_string(text).map(Self).map_err(|error| Problem::internal(error.to_string()))
+        Ok(Self(RawValue::from_string(text)?))
     }
 }
 
@@ -207,8 +216,8 @@ mod tests {
     #[test]
     fn decimals_keep_their_digits() {
         for text in ["1500", "1500.00", "999999999999.999999"] {
-            let json = Decimal::new(text.into()).and_then(|decimal| Json::new(&decimal));
-            assert_eq!(json.ok().map(|json| json.text), Some(format!("{text}\n").into_bytes()));
+            let json = Decimal::new(text.into()).and_then(|decimal| encode(&decimal));
+            assert_eq!(json.ok(), Some(format!("{text}\n").into_bytes()));
         }
         assert!(Decimal::new("1,5".into()).is_err());
     }

@@ -9,10 +9,7 @@ use poem_openapi::OpenApi;
 use serde_json::json;
 use uuid::Uuid;
 
-use self::{
-    listing::Listing,
-    wire::{MoveInput, PageSize, Probe, SetupInput},
-};
+use self::wire::{MoveInput, PageSize, Probe, SetupInput};
 use crate::{
     context::Context,
     page::{self, Cursor},
@@ -39,7 +36,7 @@ responses! {
     ProbeResponse = 200 Json<Probe>;
 
     /// The probes, oldest first.
-    ListResponse = 200 Listing {
+    ListResponse = 200 Json<wire::Probes> {
         /// The next page as `rel="next"`, if `limit` is given and there is a next page.
         "Link": Option<String>,
     };
@@ -95,14 +92,14 @@ impl ProbesApi {
         let (limit, cursor) = (limit.0, cursor.0).all_valid()?;
         let after = cursor.map(i64::from_be_bytes);
         let Some(limit) = limit else {
-            let listing = self.probes.listing(after).await?;
+            let probes = self.probes.listing(after).await?;
             // The body of a HEAD response is discarded, so only its first page is read.
             let with_body = *request.method() != Method::HEAD;
-            return Ok(ListResponse::Ok(Listing::new(listing, with_body).await?, None));
+            return Ok(ListResponse::Ok(listing::of_all(probes, with_body).await?, None));
         };
         let mut found = self.probes.page(after, page::fetch_limit(limit)).await?;
         let link = page::next_link(&mut found, limit, "/api/v1/check", |last| last.number.to_be_bytes());
-        Ok(ListResponse::Ok(Listing::of_page(&found)?, link))
+        Ok(ListResponse::Ok(listing::of_page(&found)?, link))
     }
 }
 

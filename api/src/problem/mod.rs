@@ -200,6 +200,13 @@ impl From<Error> for Problem {
     }
 }
 
+impl From<serde_json::Error> for Problem {
+    /// A response that cannot be serialised. Requests are read by [`crate::validation`], which has its own errors.
+    fn from(error: serde_json::Error) -> Self {
+        Self::internal(error.to_string())
+    }
+}
+
 impl From<ValidationError> for Problem {
     fn from(error: ValidationError) -> Self {
         Self::invalid(vec![error])

@@ -27,7 +27,7 @@ use crate::{
     server::HalfClosed,
     tags::Tag,
     validation::{AllValid, Body, OneOf, Query, Wait},
-    wire::{Json, responses},
+    wire::{Json, encode, responses},
 };
 
 /// Names the fields in which a repeated webhook differs from the stored transaction.
@@ -198,12 +198,12 @@ impl TransactionsApi {
         };
         let retry_after = wire::retry_after(&transaction);
         let caching = if retry_after.is_some() { caching::PRIVATE_NO_STORE } else { caching::NO_CACHE };
-        let json = Json::new(&Transaction::new(transaction)?)?;
-        let etag = wire::etag(json.text());
+        let json = encode(&Transaction::new(transaction)?)?;
+        let etag = wire::etag(&json);
         if entity_tag::is_unchanged(request.headers(), &etag)? {
             return Ok(GetResponse::NotModified(etag, retry_after, caching.into()));
         }
-        Ok(GetResponse::Ok(json, etag, retry_after, caching.into()))
+        Ok(GetResponse::Ok(Json::from_body(json), etag, retry_after, caching.into()))
     }
 
     /// List transactions
