@@ -83,7 +83,7 @@ impl FieldError {
         Self::new("string_too_long", msg).with("max_length", max)
     }
 
-    /// A text that is none of these names.
+    /// A text that is not one of these names.
     pub fn not_one_of(names: &str) -> Self {
         Self::new("enum", format!("Input should be {names}"))
     }

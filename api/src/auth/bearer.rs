@@ -50,7 +50,7 @@ pub fn claims(request: &Request) -> Result<Option<Claims>, Problem> {
     let value = if lines.next().is_none() { value.to_str().ok() } else { None };
     let token = value.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(SCHEME));
     let Some((_, token)) = token else { return Err(unauthorized("Not authenticated")) };
-    match Authenticator::of(request)?.tokens().check(token.trim()) {
+    match Authenticator::of(request)?.tokens.check(token.trim()) {
         Ok(claims) => Ok(Some(claims)),
         Err(reason) => {
             tracing::debug!(%reason, "token refused");

@@ -101,9 +101,9 @@ extractor!(ApiKey, optional: false);
 /// 429 for a wrong key from an address that has sent too many.
 pub(super) async fn limit_wrong_keys(request: &Request, header: &HeaderName) -> Result<(), Problem> {
     let Ok(Some(key)) = key_bytes(request, header) else { return Ok(()) };
-    let authenticator = Authenticator::of(request)?;
-    if authenticator.keys().identify(key).is_none() {
-        authenticator.wrong_keys().acquire(rate_limit::client_network(request)).await?;
+    let credentials = Authenticator::of(request)?;
+    if credentials.keys.identify(key).is_none() {
+        credentials.wrong_keys.acquire(rate_limit::client_network(request)).await?;
     }
     Ok(())
 }
@@ -112,7 +112,7 @@ pub(super) async fn limit_wrong_keys(request: &Request, header: &HeaderName) -> 
 fn authenticate(request: &Request) -> Result<ApiKey, Problem> {
     bearer::claims(request)?;
     let key = key_bytes(request, &API_KEY)?.ok_or_else(|| forbidden(MISSING))?;
-    if Authenticator::of(request)?.keys().matches(Key::Api, key) { Ok(ApiKey(())) } else { Err(forbidden(WRONG)) }
+    if Authenticator::of(request)?.keys.matches(Key::Api, key) { Ok(ApiKey(())) } else { Err(forbidden(WRONG)) }
 }
 
 /// The key in the header `X-API-Key`; `None` if the header is absent or empty.
@@ -121,7 +121,7 @@ fn authenticate(request: &Request) -> Result<ApiKey, Problem> {
 /// 403 when the key is wrong or the header is repeated.
 pub(super) fn x_api_key(request: &Request) -> Result<Option<Key>, Problem> {
     let Some(key) = key_bytes(request, &X_API_KEY)? else { return Ok(None) };
-    Authenticator::of(request)?.keys().identify(key).map(Some).ok_or_else(|| forbidden(WRONG))
+    Authenticator::of(request)?.keys.identify(key).map(Some).ok_or_else(|| forbidden(WRONG))
 }
 
 /// Whether the request has the header `X-API-Key`.

@@ -45,21 +45,12 @@ impl Authenticator {
         }
     }
 
-    /// The authenticator that [`Self::attach`] attached.
-    fn of(request: &Request) -> Result<&Self, Problem> {
-        request.data().ok_or_else(|| Problem::internal("no authenticator is attached to this request"))
-    }
-
-    fn tokens(&self) -> &Tokens {
-        &self.0.tokens
-    }
-
-    fn keys(&self) -> &key::Keys {
-        &self.0.keys
-    }
-
-    fn wrong_keys(&self) -> &Limit {
-        &self.0.wrong_keys
+    /// What the authenticator that [`Self::attach`] attached checks against.
+    fn of(request: &Request) -> Result<&Credentials, Problem> {
+        let attached = request.data::<Self>();
+        attached
+            .map(|attached| &*attached.0)
+            .ok_or_else(|| Problem::internal("no authenticator is attached to this request"))
     }
 }
 
