@@ -1,9 +1,9 @@
 //! The log export endpoint: an admin downloads the log lines of a time range.
 
-mod view;
+mod wire;
 
 use futures_util::stream;
-use jobs::logs::{self, ExportError, Logs, Range};
+use jobs::logs::{ExportError, Format, Logs, Range};
 use poem::{
     Body, IntoResponse, Request, Response,
     http::{Method, StatusCode, header},
@@ -15,13 +15,14 @@ use poem_openapi::{
 };
 use time::{Duration, OffsetDateTime};
 
-use self::view::{Format, Moment};
+use self::wire::Moment;
 use crate::{
     auth::Admin,
-    problem::{ErrorStatuses, Failure, Problem},
-    rate_limit::{Limit, Limits},
+    context::Context,
+    problem::{Failure, Problem, errors},
+    rate_limit::Limit,
     tags::Tag,
-    validation::{FieldError, Query, require_no_errors},
+    validation::{AllValid, FieldError, FirstOr, Query},
 };
 
 /// The length of an export's time range if `from` is absent.
@@ -35,9 +36,9 @@ pub struct LogsApi {
 }
 
 impl LogsApi {
-    /// The endpoint for `logs`, within the rate limit that all admin routes share.
-    pub fn new(logs: Logs, limits: &Limits) -> Self {
-        Self { logs, limit: limits.admin.clone() }
+    /// The endpoint, within the rate limit that all admin routes share.
+    pub(crate) fn new(Context { app, limits, .. }: &Context<'_>) -> Self {
+        Self { logs: app.logs.clone(), limit: limits.admin.clone() }
     }
 }
 
@@ -51,10 +52,10 @@ struct ExportResponse {
 }
 
 impl ExportResponse {
-    fn media_type(Format(format): Format) -> &'static str {
+    fn media_type(format: Format) -> &'static str {
         match format {
-            logs::Format::Lines => "application/x-ndjson",
-            logs::Format::Gzip => "application/gzip",
+            Format::Lines => "application/x-ndjson",
+            Format::Gzip => "application/gzip",
         }
     }
 }
@@ -72,8 +73,8 @@ impl IntoResponse for ExportResponse {
 
 impl ApiResponse for ExportResponse {
     fn meta() -> MetaResponses {
-        let content = [logs::Format::Lines, logs::Format::Gzip].map(|format| MetaMediaType {
-            content_type: Self::media_type(Format(format)),
+        let content = [Format::Lines, Format::Gzip].map(|format| MetaMediaType {
+            content_type: Self::media_type(format),
             schema: Binary::<Body>::schema_ref(),
         });
         let description = "One JSON object per line, in the order of time; the same compressed as `application/gzip`.";
@@ -90,11 +91,8 @@ impl ApiResponse for ExportResponse {
     fn register(_: &mut Registry) {}
 }
 
-#[derive(Debug)]
-struct Exporting;
-
-impl ErrorStatuses for Exporting {
-    const ALL: &'static [u16] = &[401, 403, 404, 422, 429, 503];
+errors! {
+    Exporting: [401, 403, 404, 422, 429, 503];
 }
 
 #[OpenApi(tag = "Tag::Logs")]
@@ -111,33 +109,29 @@ impl LogsApi {
         request: &Request,
         caller: Admin,
         /// The time from which lines are included; by default a day before `to`.
-        from: Query<Moment>,
+        from: Query<Option<Moment>>,
         /// The time before which lines are included; by default now.
-        to: Query<Moment>,
+        to: Query<Option<Moment>>,
         /// The format of the lines.
-        format: Query<Format>,
+        format: Query<FirstOr<Format>>,
     ) -> Result<ExportResponse, Failure<Exporting>> {
         let Admin(caller) = caller;
         self.limit.acquire(&caller).await?;
         let now = OffsetDateTime::now_utc();
-        let mut errors = Vec::new();
-        let from = from.value_or_record(&mut errors).map(|Moment(from)| from);
-        let to = to.value_or_record(&mut errors).map_or(now, |Moment(to)| to);
-        let Format(format) = format.value_or_record(&mut errors).unwrap_or_default();
-        require_no_errors(errors)?;
+        let (from, to, format) = (from.0, to.0, format.0).all_valid()?;
+        let to = to.unwrap_or(now);
         let range = Range::new(from.unwrap_or(to.saturating_sub(DEFAULT_RANGE)), to).ok_or_else(|| {
-            let input = from.and_then(|from| serde_json::to_string(&view::format_time(from)).ok());
-            let error = FieldError::value_error("from must not be after to");
-            Problem::invalid(vec![error.at("query", "from", input.as_deref())])
+            let input = from.and_then(|from| serde_json::to_string(&wire::format_time(from)).ok());
+            FieldError::value_error("from must not be after to").at("query", "from", input.as_deref())
         })?;
-        let name = view::file_name(&range, format);
+        let name = wire::file_name(&range, format);
         let body = if request.method() == Method::HEAD && self.logs.has_files() {
             // A stream of unknown length, which is never read: HEAD has the headers of GET.
             Body::from_bytes_stream(stream::pending::<std::io::Result<Vec<u8>>>())
         } else {
             Body::from_bytes_stream(self.logs.export(range, format, caller.to_string()).map_err(refusal)?)
         };
-        Ok(ExportResponse { body, format: Format(format), name })
+        Ok(ExportResponse { body, format, name })
     }
 }
 

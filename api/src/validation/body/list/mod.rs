@@ -2,10 +2,7 @@
 
 use std::fmt;
 
-use poem_openapi::{
-    registry::{MetaSchema, MetaSchemaRef, Registry},
-    types::Type,
-};
+use poem_openapi::registry::{MetaSchema, MetaSchemaRef, Registry};
 use serde::{
     Deserializer,
     de::{Error, SeqAccess, Visitor},
@@ -15,6 +12,7 @@ use serde_json::value::RawValue;
 use super::{Fields, FromJsonBody, FromJsonObject, MAX_ERRORS, fields::not_an_object, json_text, not_json};
 use crate::{
     problem::Problem,
+    schema::inline,
     validation::{FieldError, ValidationError},
 };
 
@@ -24,31 +22,29 @@ pub struct List<T>(pub Vec<T>);
 
 impl<T: FromJsonObject> FromJsonBody for List<T> {
     fn register(registry: &mut Registry) {
-        T::Schema::register(registry);
+        <T as FromJsonBody>::register(registry);
     }
 
     fn schema() -> MetaSchemaRef {
-        MetaSchemaRef::Inline(Box::new(MetaSchema {
-            items: Some(Box::new(T::Schema::schema_ref())),
-            min_items: Some(1),
-            ..MetaSchema::new("array")
-        }))
+        let items = Some(Box::new(<T as FromJsonBody>::schema()));
+        inline(MetaSchema { items, min_items: Some(1), ..MetaSchema::new("array") })
     }
 
     fn parse(raw: &[u8]) -> Result<Self, Problem> {
         let whole =
             json_text(raw, '[', || FieldError::new("list_type", "Input should be a valid list"), T::SECRET.is_some())?;
         let mut json = serde_json::Deserializer::from_str(whole);
-        let elements = json.deserialize_seq(Elements::<T>::default()).map_err(|error| not_json(&error))?;
+        let elements = json
+            .deserialize_seq(Elements::<T> { values: Vec::new(), errors: Vec::new() })
+            .map_err(|error| not_json(&error))?;
         json.end().map_err(|error| not_json(&error))?;
-        if elements.failed {
+        if !elements.errors.is_empty() {
             return Err(Problem::invalid(elements.errors));
         }
         if elements.values.is_empty() {
             let msg = "List should have at least 1 item after validation, not 0";
-            let error =
-                FieldError::new("too_short", msg).field_type("List").limit("min_length", 1).limit("actual_length", 0);
-            return Err(Problem::invalid(vec![error.at_part("body", Some(whole))]));
+            let error = FieldError::new("too_short", msg).with("field_type", "List");
+            return Err(error.with("min_length", 1).with("actual_length", 0).at_part("body", Some(whole)).into());
         }
         Ok(Self(elements.values))
     }
@@ -59,13 +55,6 @@ impl<T: FromJsonObject> FromJsonBody for List<T> {
 struct Elements<T> {
     values: Vec<T>,
     errors: Vec<ValidationError>,
-    failed: bool,
-}
-
-impl<T> Default for Elements<T> {
-    fn default() -> Self {
-        Self { values: Vec::new(), errors: Vec::new(), failed: false }
-    }
 }
 
 impl<T: FromJsonObject> Elements<T> {
@@ -76,14 +65,12 @@ impl<T: FromJsonObject> Elements<T> {
         }
         if !raw.starts_with('{') {
             self.errors.push(not_an_object().at_element(index, None, Some(raw).filter(|_| T::SECRET.is_none())));
-            self.failed = true;
             return Ok(());
         }
         let mut fields = Fields::parse_object(raw, Some(index), T::SECRET)?;
         match T::read(&mut fields) {
             Some(value) if fields.errors.is_empty() => self.values.push(value),
             _ => {
-                self.failed = true;
                 self.errors.append(&mut fields.errors);
                 self.errors.truncate(MAX_ERRORS);
             }

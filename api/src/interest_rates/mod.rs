@@ -1,25 +1,27 @@
 //! The interest rate endpoints: submit assets, read their average rate and its history.
 
-mod view;
+mod wire;
 
 use std::time::Duration;
 
-use jobs::interest_rates::{self, Rates, SubmissionOutcome};
+use jobs::interest_rates::{self, Asset, Rates, Submission, SubmissionOutcome};
 use poem::{
     Request,
     http::{HeaderValue, StatusCode, header},
 };
-use poem_openapi::{ApiResponse, OpenApi};
+use poem_openapi::OpenApi;
 
-use self::view::{AssetRequest, IdempotencyKey, InterestRate, Outcome};
+use self::wire::{IdempotencyKey, InterestRate, Outcome};
 use crate::{
     auth::ApiKey,
+    context::Context,
     middleware::correlation,
-    problem::{ErrorStatuses, Failure, Problem},
-    rate_limit::{self, Limits, client_network},
+    page::{self, Cursor, Limit},
+    problem::{Failure, Problem, errors},
+    rate_limit::{self, client_network},
     tags::Tag,
-    validation::{Body, Cursor, Limit, List, Query, require_no_errors},
-    wire::Json,
+    validation::{AllValid, Body, List, Query},
+    wire::{Json, responses},
 };
 
 /// The rate limits of submissions and reads per network address, far above the needs of a client that is not in a loop.
@@ -39,63 +41,33 @@ pub struct RatesApi {
 }
 
 impl RatesApi {
-    /// The endpoints; all processes share their rate limits.
-    pub fn new(rates: Rates, limits: &Limits) -> Self {
+    pub(crate) fn new(Context { app, limits, .. }: &Context<'_>) -> Self {
         let [submissions, readings] = POLICIES.map(|policy| limits.new_limit(policy));
-        Self { rates, submissions, readings }
+        Self { rates: app.rates.clone(), submissions, readings }
     }
 }
 
-#[derive(ApiResponse)]
-enum SubmitResponse {
+responses! {
     /// The average is saved.
-    #[oai(status = 200)]
-    Ok(
-        Json<Outcome>,
+    SubmitResponse = 200 Json<Outcome> {
         /// `true` if the key was submitted before with the same assets.
-        #[oai(header = "Idempotency-Replayed")]
-        Option<String>,
-    ),
-}
+        "Idempotency-Replayed": Option<String>,
+    };
 
-#[derive(ApiResponse)]
-enum CurrentResponse {
     /// The newest average.
-    #[oai(status = 200)]
-    Ok(Json<InterestRate>),
-}
+    CurrentResponse = 200 Json<InterestRate>;
 
-#[derive(ApiResponse)]
-enum HistoryResponse {
     /// One page, the current one first.
-    #[oai(status = 200)]
-    Ok(
-        Json<Vec<InterestRate>>,
+    HistoryResponse = 200 Json<Vec<InterestRate>> {
         /// The next page as `rel="next"`, if there is one.
-        #[oai(header = "Link")]
-        Option<String>,
-    ),
+        "Link": Option<String>,
+    };
 }
 
-#[derive(Debug)]
-struct Submitting;
-
-impl ErrorStatuses for Submitting {
-    const ALL: &'static [u16] = &[400, 401, 403, 408, 413, 415, 422, 429, 503];
-}
-
-#[derive(Debug)]
-struct Finding;
-
-impl ErrorStatuses for Finding {
-    const ALL: &'static [u16] = &[401, 403, 404, 429, 503];
-}
-
-#[derive(Debug)]
-struct Paging;
-
-impl ErrorStatuses for Paging {
-    const ALL: &'static [u16] = &[401, 403, 422, 429, 503];
+errors! {
+    Submitting: [400, 401, 403, 408, 413, 415, 422, 429, 503];
+    Finding: [401, 403, 404, 429, 503];
+    Paging: [401, 403, 422, 429, 503];
 }
 
 #[OpenApi(tag = "Tag::InterestRates")]
@@ -120,10 +92,11 @@ impl RatesApi {
         &self,
         request: &Request,
         _key: ApiKey,
-        body: Body<List<AssetRequest>>,
+        body: Body<List<Asset>>,
     ) -> Result<SubmitResponse, Failure<Submitting>> {
         self.submissions.acquire(client_network(request)).await?;
-        let submission = view::submission(body.read()?, view::idempotency_key(request.headers())?);
+        let List(assets) = body.read()?;
+        let submission = Submission { assets, idempotency_key: wire::idempotency_key(request.headers())? };
         let replayed = match self.rates.submit(submission, correlation::origin(request)).await? {
             SubmissionOutcome::Saved => None,
             SubmissionOutcome::Replayed => Some("true".into()),
@@ -159,19 +132,13 @@ impl RatesApi {
         /// The largest number of averages on the page.
         limit: Query<Limit>,
         /// The start of the page, from a `Link` header.
-        cursor: Query<Cursor<16>>,
+        cursor: Query<Option<Cursor<16>>>,
     ) -> Result<HistoryResponse, Failure<Paging>> {
         self.readings.acquire(client_network(request)).await?;
-        let mut errors = Vec::new();
-        let limit = limit.value_or_record(&mut errors).unwrap_or(Limit::DEFAULT);
-        let cursor =
-            cursor.value_or_record(&mut errors).map(|Cursor(bytes)| interest_rates::Cursor(u128::from_be_bytes(bytes)));
-        require_no_errors(errors)?;
-        // One average more than the page holds is fetched: it shows whether there is a next page.
-        let mut found = self.rates.history(cursor, u32::from(limit.0) + 1).await?;
-        let more = found.len() > usize::from(limit.0);
-        found.truncate(limit.0.into());
-        let link = found.last().filter(|_| more).map(|last| view::next_link(limit, last.cursor));
+        let (limit, cursor) = (limit.0, cursor.0).all_valid()?;
+        let cursor = cursor.map(|cursor| interest_rates::Cursor(u128::from_be_bytes(cursor)));
+        let mut found = self.rates.history(cursor, page::fetch_limit(limit)).await?;
+        let link = page::next_link(&mut found, limit, "/interest_rate/history", |last| last.cursor.0.to_be_bytes());
         let averages: Vec<InterestRate> = found.iter().map(InterestRate::from).collect();
         Ok(HistoryResponse::Ok(Json::new(&averages)?, link))
     }

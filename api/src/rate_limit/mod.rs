@@ -5,9 +5,7 @@ mod limit_key;
 mod policy;
 mod token_buckets;
 
-use std::{fmt, time::Duration};
-
-use poem::http::{HeaderName, HeaderValue, StatusCode, header};
+use poem::http::{HeaderValue, StatusCode, header};
 use runtime::clients::{
     bucket::{self, Taken},
     redis::Redis,
@@ -19,26 +17,21 @@ pub use self::{
     limit_key::{LimitKey, client_network},
     policy::Policy,
 };
-use crate::problem::Problem;
-
-/// Both headers are defined in the IETF's draft-ietf-httpapi-ratelimit-headers.
-const POLICY_HEADER: HeaderName = HeaderName::from_static("ratelimit-policy");
-const STATE_HEADER: HeaderName = HeaderName::from_static("ratelimit");
+use crate::problem::{Problem, whole_seconds};
 
 /// The limits of the API. Clones share them.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Limits {
     /// `RATE_LIMIT`: the limit of the price routes, per credential.
     pub prices: Limit,
     /// The limit of the admin routes, per credential.
     pub admin: Limit,
-    redis: Option<SharedRedis>,
+    redis: Option<Redis>,
 }
 
 impl Limits {
     /// Limits that all processes with this Redis share. Without Redis, each process has its own limits.
     pub fn new(redis: Option<Redis>, prices: Policy) -> Self {
-        let redis = redis.map(SharedRedis);
         let limit = |policy| Limit { redis: redis.clone(), ..Limit::new(policy) };
         Self { prices: limit(prices), admin: limit(Policy::ADMIN), redis }
     }
@@ -57,17 +50,7 @@ impl Limits {
 pub struct Limit {
     policy: Policy,
     buckets: TokenBuckets,
-    redis: Option<SharedRedis>,
-}
-
-#[derive(Clone)]
-struct SharedRedis(Redis);
-
-/// A granted token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Granted {
-    /// The number of tokens that remain in the bucket.
-    pub remaining: u32,
+    redis: Option<Redis>,
 }
 
 impl Limit {
@@ -80,33 +63,25 @@ impl Limit {
     ///
     /// # Errors
     /// 429 when the bucket is empty.
-    pub async fn acquire(&self, key: impl LimitKey) -> Result<Granted, Problem> {
+    pub async fn acquire(&self, key: impl LimitKey) -> Result<(), Problem> {
         let taken = self.acquire_for_digest(limit_key::digest(&key)).await;
-        let seconds = if taken.left == 0 { taken.next_in } else { taken.full_in };
-        let seconds = whole_seconds(seconds);
+        let seconds = whole_seconds(if taken.left == 0 { taken.next_in } else { taken.full_in });
         let Policy { name, quota, window } = self.policy;
         let policy = format!("\"{name}\";q={quota};w={}", window.as_secs());
         let state = format!("\"{name}\";r={};t={seconds}", taken.left);
+        headers::record(policy, state, taken.granted);
         if taken.granted {
-            headers::record(policy, state);
-            return Ok(Granted { remaining: taken.left });
+            return Ok(());
         }
-        let mut problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "Too many requests, please try again later.")
-            .header(header::RETRY_AFTER, HeaderValue::from(seconds));
-        for (header, text) in [(POLICY_HEADER, policy), (STATE_HEADER, state)] {
-            // Quoted names and digits are always valid header values.
-            if let Ok(value) = HeaderValue::from_str(&text) {
-                problem = problem.header(header, value);
-            }
-        }
-        Err(problem)
+        let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "Too many requests, please try again later.");
+        Err(problem.header(header::RETRY_AFTER, HeaderValue::from(seconds)))
     }
 
     /// Returns a token that was acquired with this key.
     pub async fn refund(&self, key: impl LimitKey) {
         let digest = limit_key::digest(&key);
         self.buckets.refund(digest);
-        if let Some(SharedRedis(redis)) = &self.redis {
+        if let Some(redis) = &self.redis {
             // If Redis fails here, the bucket still refills with time.
             let _ =
                 bucket::return_token(redis, &limit_key::redis_key(self.policy.name, &digest), self.policy.size()).await;
@@ -114,7 +89,7 @@ impl Limit {
     }
 
     async fn acquire_for_digest(&self, digest: [u8; 32]) -> Taken {
-        let Some(SharedRedis(redis)) = &self.redis else { return self.buckets.acquire(digest) };
+        let Some(redis) = &self.redis else { return self.buckets.acquire(digest) };
         match bucket::take_token(redis, &limit_key::redis_key(self.policy.name, &digest), self.policy.size()).await {
             Ok(taken) => {
                 if taken.granted {
@@ -128,25 +103,10 @@ impl Limit {
     }
 }
 
-/// Rounds up, so that a client that retries after this time finds a token.
-fn whole_seconds(time: Duration) -> u64 {
-    (time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1)
-}
-
-impl fmt::Debug for Limit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Limit({:?})", self.policy)
-    }
-}
-
-impl fmt::Debug for SharedRedis {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Redis(…)")
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use poem::{Response, error::ResponseError};
 
     use super::*;
@@ -159,9 +119,11 @@ mod tests {
     async fn a_refusal_has_retry_after() {
         let limit = limit();
         while limit.acquire("ada").await.is_ok() {}
-        let problem = limit.acquire("ada").await.expect_err("empty");
+        let (problem, limits) = with_limit_headers(limit.acquire("ada")).await;
+        let problem = problem.expect_err("empty");
         assert_eq!(problem.status(), StatusCode::TOO_MANY_REQUESTS);
-        let response = problem.as_response();
+        let mut response = problem.as_response();
+        limits.add_to(&mut response);
         assert_eq!(response.header("retry-after"), Some("10"));
         assert_eq!(response.header("ratelimit-policy"), Some("\"login\";q=6;w=60"));
         assert_eq!(response.header("ratelimit"), Some("\"login\";r=0;t=10"));

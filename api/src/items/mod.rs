@@ -1,39 +1,56 @@
 //! The items endpoints: everyone may read an item; only its owner may change it.
 
-mod view;
+mod wire;
 
 use jobs::items::{Change, ChangeOutcome, ItemId, Items};
 use poem::{Request, http::StatusCode};
 use poem_openapi::{ApiResponse, OpenApi, param::Path};
 
-use self::view::{Item, ItemIdText, ItemInput};
+use self::wire::{Item, ItemIdText, ItemInput};
 use crate::{
     auth::{self, Bearer},
+    context::Context,
     entity_tag,
     middleware::correlation,
-    problem::{ErrorStatuses, Failure, Problem},
+    page::{Limit, Skip},
+    problem::{Failure, Problem, errors},
     tags::Tag,
-    validation::{Body, Limit, Query, Skip, require_no_errors},
-    wire::Json,
+    validation::{AllValid, Body, Query},
+    wire::{Json, responses},
 };
 
 /// The items endpoints.
 #[derive(Clone)]
 pub struct ItemsApi {
-    /// The feature behind the endpoints.
-    pub items: Items,
+    items: Items,
 }
 
-#[derive(ApiResponse)]
-enum ListResponse {
+impl ItemsApi {
+    pub(crate) fn new(context: &Context<'_>) -> Self {
+        Self { items: context.app.items.clone() }
+    }
+}
+
+responses! {
     /// One page, newest first.
-    #[oai(status = 200)]
-    Ok(
-        Json<Vec<Item>>,
+    ListResponse = 200 Json<Vec<Item>> {
         /// The number of items on all pages.
-        #[oai(header = "X-Total-Count")]
-        i64,
-    ),
+        "X-Total-Count": i64,
+    };
+
+    /// The item is committed, together with its indexing job.
+    CreateResponse = 201 Json<Item> {
+        /// The path of the item.
+        "Location": String,
+        /// Changes with every write of the item.
+        "ETag": String,
+    };
+
+    /// The current item.
+    UpdateResponse = 200 Json<Item> {
+        /// Changes with every write of the item.
+        "ETag": String,
+    };
 }
 
 #[derive(ApiResponse)]
@@ -56,72 +73,18 @@ enum GetResponse {
 }
 
 #[derive(ApiResponse)]
-enum CreateResponse {
-    /// The item is committed, together with its indexing job.
-    #[oai(status = 201)]
-    Ok(
-        Json<Item>,
-        /// The path of the item.
-        #[oai(header = "Location")]
-        String,
-        /// Changes with every write of the item.
-        #[oai(header = "ETag")]
-        String,
-    ),
-}
-
-#[derive(ApiResponse)]
-enum UpdateResponse {
-    /// The current item.
-    #[oai(status = 200)]
-    Ok(
-        Json<Item>,
-        /// Changes with every write of the item.
-        #[oai(header = "ETag")]
-        String,
-    ),
-}
-
-#[derive(ApiResponse)]
 enum DeleteResponse {
     /// The item is deleted.
     #[oai(status = 204)]
     Done,
 }
 
-#[derive(Debug)]
-struct Listing;
-
-impl ErrorStatuses for Listing {
-    const ALL: &'static [u16] = &[422, 503];
-}
-
-#[derive(Debug)]
-struct Finding;
-
-impl ErrorStatuses for Finding {
-    const ALL: &'static [u16] = &[404, 412, 422, 503];
-}
-
-#[derive(Debug)]
-struct Creating;
-
-impl ErrorStatuses for Creating {
-    const ALL: &'static [u16] = &[400, 401, 403, 408, 413, 415, 422, 503];
-}
-
-#[derive(Debug)]
-struct Updating;
-
-impl ErrorStatuses for Updating {
-    const ALL: &'static [u16] = &[400, 401, 403, 404, 408, 412, 413, 415, 422, 503];
-}
-
-#[derive(Debug)]
-struct Deleting;
-
-impl ErrorStatuses for Deleting {
-    const ALL: &'static [u16] = &[401, 403, 404, 412, 422, 503];
+errors! {
+    Listing: [422, 503];
+    Finding: [404, 412, 422, 503];
+    Creating: [400, 401, 403, 408, 413, 415, 422, 503];
+    Updating: [400, 401, 403, 404, 408, 412, 413, 415, 422, 503];
+    Deleting: [401, 403, 404, 412, 422, 503];
 }
 
 #[OpenApi(tag = "Tag::Items", prefix_path = "/api/v1")]
@@ -137,11 +100,8 @@ impl ItemsApi {
         /// The largest number of items on the page.
         limit: Query<Limit>,
     ) -> Result<ListResponse, Failure<Listing>> {
-        let mut errors = Vec::new();
-        let skip = skip.value_or_record(&mut errors).unwrap_or_default();
-        let limit = limit.value_or_record(&mut errors).unwrap_or(Limit::DEFAULT);
-        require_no_errors(errors)?;
-        let page = self.items.list(skip.0, limit.0.into()).await?;
+        let (skip, limit) = (skip.0, limit.0).all_valid()?;
+        let page = self.items.list(skip, limit.into()).await?;
         let items: Vec<Item> = page.items.iter().map(Item::from).collect();
         Ok(ListResponse::Ok(Json::new(&items)?, page.total))
     }
@@ -168,8 +128,7 @@ impl ItemsApi {
     async fn get(&self, request: &Request, item_id: Path<ItemIdText>) -> Result<GetResponse, Failure<Finding>> {
         let Some(item) = self.items.find(parse_id(&item_id)?).await? else { return Err(not_found().into()) };
         let tag = entity_tag::of_version(item.version);
-        entity_tag::check_if_match(request.headers(), &tag)?;
-        if entity_tag::matches_if_none_match(request.headers(), &tag) {
+        if entity_tag::is_unchanged(request.headers(), &tag)? {
             return Ok(GetResponse::NotModified(tag));
         }
         Ok(GetResponse::Ok(Json::new(&Item::from(&*item))?, tag))
@@ -262,13 +221,8 @@ impl ItemsApi {
 /// # Errors
 /// 404 for a number that no item can have; 422 for a text that is not an integer.
 fn parse_id(Path(ItemIdText(text)): &Path<ItemIdText>) -> Result<ItemId, Problem> {
-    match view::parse_id(text) {
-        Ok(id) => id.ok_or_else(not_found),
-        Err(error) => {
-            let input = serde_json::to_string(text).ok();
-            Err(Problem::invalid(vec![error.at("path", "item_id", input.as_deref())]))
-        }
-    }
+    let id = wire::parse_id(text).map_err(|error| error.at_text("path", "item_id", text))?;
+    id.ok_or_else(not_found)
 }
 
 fn build_change(request: &Request, caller: &Bearer, id: ItemId) -> Change {

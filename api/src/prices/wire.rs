@@ -2,25 +2,24 @@
 
 use std::collections::HashSet;
 
-use jobs::{
-    decimal::Whole,
-    prices::{
-        model::{AssetId, Currency, Interval, Quote, Series},
-        read::{Chart, Days},
-    },
+use jobs::prices::{
+    fetch::EnqueuedFetches,
+    model::{AssetId, Currency, Interval, Quote, Series},
+    read::{Chart, Days},
 };
-use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
+use poem_openapi::{Object, registry::MetaSchema};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use crate::{
-    validation::{FieldError, QueryValue, whole_from_text},
+    schema::{any_of, described, inline, list_of, object},
+    validation::{Choice, FieldError, FirstOr, Integer, QueryValue, list_names, whole_from_text},
     wire::{Timestamp, openapi_response_type},
 };
 
 /// The largest number of assets in one request.
 const MAX_ASSETS: usize = 50;
-/// The largest number of days in one request; `max` may exceed it.
-const MAX_DAYS: u16 = 3650;
+/// The number of days in one request; `max` may exceed it.
+type DayCount = Integer<1, 3650, u16>;
 
 /// `{"bitcoin":{"usd":"103663.12","as_of":…,"source":"coingecko"},…}`
 pub struct SimplePrices {
@@ -53,21 +52,15 @@ impl Serialize for QuoteEntry<'_> {
 }
 
 openapi_response_type!(SimplePrices, "SimplePrices", {
+    let time = MetaSchema::new_with_format("string", "date-time");
+    let fields = [
+        ("as_of", described("The time of the price, by its provider.", time)),
+        ("source", described("The provider of the price.", MetaSchema::new("string"))),
+    ];
     let quote = MetaSchema {
         description: Some("The price as exact decimal text, under the code of the currency."),
-        required: vec!["as_of", "source"],
-        properties: vec![
-            (
-                "as_of",
-                with_description(
-                    MetaSchema::new_with_format("string", "date-time"),
-                    "The time of the price, by its provider.",
-                ),
-            ),
-            ("source", with_description(MetaSchema::new("string"), "The provider of the price.")),
-        ],
         additional_properties: Some(Box::new(inline(MetaSchema::new("string")))),
-        ..MetaSchema::new("object")
+        ..object(2, fields)
     };
     MetaSchema {
         description: Some("The price of each asset, by its id."),
@@ -98,52 +91,22 @@ impl MarketChart {
 }
 
 openapi_response_type!(MarketChart, "MarketChart", {
-    let step = MetaSchema {
-        any_of: vec![inline(MetaSchema::new_with_format("integer", "int64")), inline(MetaSchema::new("string"))],
-        ..MetaSchema::ANY
-    };
-    let point = MetaSchema {
-        items: Some(Box::new(inline(step))),
-        min_items: Some(2),
-        max_items: Some(2),
-        ..MetaSchema::new("array")
-    };
-    let prices = MetaSchema {
-        items: Some(Box::new(inline(point))),
-        example: Some(serde_json::json!([[1_795_132_800_000_i64, "103663.12"]])),
-        ..MetaSchema::new("array")
-    };
-    let days = MetaSchema {
-        any_of: vec![inline(MetaSchema::new("integer")), inline(MetaSchema::new("string"))],
-        ..MetaSchema::ANY
-    };
-    MetaSchema {
-        description: Some("The prices of an asset over time."),
-        required: vec!["asset", "currency", "interval", "days", "prices"],
-        properties: vec![
-            ("asset", inline(MetaSchema::new("string"))),
-            ("currency", inline(MetaSchema::new("string"))),
-            ("interval", inline(IntervalParam::schema())),
-            ("days", with_description(days, "The days of the request: a number, or `max`.")),
-            (
-                "prices",
-                with_description(
-                    prices,
-                    "The start of each day or hour (Unix time in milliseconds) and the price at its end, as exact decimal text.",
-                ),
-            ),
-        ],
-        ..MetaSchema::new("object")
-    }
+    let step = any_of([MetaSchema::new_with_format("integer", "int64"), MetaSchema::new("string")]);
+    let point = MetaSchema { min_items: Some(2), max_items: Some(2), ..list_of(step) };
+    let example = Some(serde_json::json!([[1_795_132_800_000_i64, "103663.12"]]));
+    let prices = MetaSchema { example, ..list_of(point) };
+    let days = any_of([MetaSchema::new("integer"), MetaSchema::new("string")]);
+    let meaning =
+        "The start of each day or hour (Unix time in milliseconds) and the price at its end, as exact decimal text.";
+    let fields = [
+        ("asset", MetaSchema::new("string")),
+        ("currency", MetaSchema::new("string")),
+        ("interval", <FirstOr<Interval> as QueryValue>::schema()),
+        ("days", described("The days of the request: a number, or `max`.", days)),
+        ("prices", described(meaning, prices)),
+    ];
+    described("The prices of an asset over time.", object(5, fields))
 });
-
-fn inline(schema: MetaSchema) -> MetaSchemaRef {
-    MetaSchemaRef::Inline(Box::new(schema))
-}
-
-fn with_description(schema: MetaSchema, description: &'static str) -> MetaSchemaRef {
-    inline(MetaSchema { description: Some(description), ..schema })
-}
 
 fn parse_asset(text: &str) -> Result<AssetId, FieldError> {
     let rule = "an asset's id has 1 to 64 lower-case letters, digits and hyphens, such as bitcoin";
@@ -154,35 +117,33 @@ fn parse_asset(text: &str) -> Result<AssetId, FieldError> {
 const ASSET_PATTERN: &str = "[a-z0-9-]{1,64}";
 
 /// The parameter `asset`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asset(pub AssetId);
+pub struct Asset;
 
 impl QueryValue for Asset {
-    const REQUIRED: bool = true;
+    type Out = AssetId;
 
     fn schema() -> MetaSchema {
         let pattern = Some(format!("^\\s*{ASSET_PATTERN}\\s*$"));
         MetaSchema { example: Some("bitcoin".into()), pattern, ..MetaSchema::new("string") }
     }
 
-    fn read(text: &str) -> Result<Self, FieldError> {
-        if text.is_empty() { Err(FieldError::too_short(1)) } else { parse_asset(text).map(Self) }
+    fn read(text: &str) -> Result<AssetId, FieldError> {
+        if text.is_empty() { Err(FieldError::too_short(1)) } else { parse_asset(text) }
     }
 }
 
 /// The parameter `assets`, without duplicates.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Assets(pub Vec<AssetId>);
+pub struct Assets;
 
 impl QueryValue for Assets {
-    const REQUIRED: bool = true;
+    type Out = Vec<AssetId>;
 
     fn schema() -> MetaSchema {
         let pattern = Some(format!("^\\s*{ASSET_PATTERN}\\s*(,\\s*{ASSET_PATTERN}\\s*){{0,{}}}$", MAX_ASSETS - 1));
         MetaSchema { example: Some("bitcoin,ethereum".into()), pattern, ..MetaSchema::new("string") }
     }
 
-    fn read(text: &str) -> Result<Self, FieldError> {
+    fn read(text: &str) -> Result<Vec<AssetId>, FieldError> {
         if text.is_empty() {
             return Err(FieldError::too_short(1));
         }
@@ -195,26 +156,25 @@ impl QueryValue for Assets {
         }
         if assets.len() > MAX_ASSETS {
             let msg = format!("List should have at most {MAX_ASSETS} items after validation, not {}", assets.len());
-            return Err(FieldError::new("too_long", msg).limit("max_length", 50));
+            return Err(FieldError::new("too_long", msg).with("max_length", 50));
         }
-        Ok(Self(assets))
+        Ok(assets)
     }
 }
 
 /// The parameter `currency`. The handler checks it against the configured whitelist.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CurrencyCode(pub String);
+pub struct CurrencyCode;
 
 impl QueryValue for CurrencyCode {
-    const REQUIRED: bool = true;
+    type Out = String;
 
     fn schema() -> MetaSchema {
         let pattern = Some("^\\s*[A-Za-z0-9]{2,10}\\s*$".into());
         MetaSchema { example: Some("usd".into()), pattern, ..MetaSchema::new("string") }
     }
 
-    fn read(text: &str) -> Result<Self, FieldError> {
-        Ok(Self(text.to_owned()))
+    fn read(text: &str) -> Result<String, FieldError> {
+        Ok(text.to_owned())
     }
 }
 
@@ -232,13 +192,11 @@ impl Serialize for DaysParam {
 }
 
 impl QueryValue for DaysParam {
-    const REQUIRED: bool = true;
+    type Out = Self;
 
     fn schema() -> MetaSchema {
-        let number =
-            MetaSchema { minimum: Some(1.0), maximum: Some(f64::from(MAX_DAYS)), ..MetaSchema::new("integer") };
         let max = MetaSchema { enum_items: vec!["max".into()], ..MetaSchema::new("string") };
-        MetaSchema { any_of: vec![inline(number), inline(max)], example: Some(30.into()), ..MetaSchema::ANY }
+        MetaSchema { example: Some(30.into()), ..any_of([<DayCount as QueryValue>::schema(), max]) }
     }
 
     fn read(text: &str) -> Result<Self, FieldError> {
@@ -246,42 +204,41 @@ impl QueryValue for DaysParam {
             return Ok(Self(Days::Max));
         }
         let msg = "Input should be a valid integer or 'max', unable to parse string as an integer";
-        let number = whole_from_text(text).map_err(|_| FieldError::new("int_parsing", msg))?;
-        match number {
-            Whole::Number(number) if number < 1 => Err(FieldError::below(1)),
-            Whole::BelowAll => Err(FieldError::below(1)),
-            Whole::Number(number) => match u16::try_from(number) {
-                Ok(days @ 1..=MAX_DAYS) => Ok(Self(Days::Number(days))),
-                _ => Err(FieldError::above(MAX_DAYS.into())),
-            },
-            Whole::AboveAll => Err(FieldError::above(MAX_DAYS.into())),
-        }
+        whole_from_text(text).map_err(|_| FieldError::new("int_parsing", msg))?;
+        <DayCount as QueryValue>::read(text).map(|days| Self(Days::Number(days)))
     }
 }
 
-/// The parameter `interval`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IntervalParam(pub Interval);
+impl Choice for Interval {
+    const ALL: &'static [Self] = &[Self::Daily, Self::Hourly];
 
-impl QueryValue for IntervalParam {
-    fn schema() -> MetaSchema {
-        let names = [Interval::Daily, Interval::Hourly].map(|interval| interval.as_str().into());
-        MetaSchema { enum_items: names.to_vec(), default: Some("daily".into()), ..MetaSchema::new("string") }
-    }
-
-    fn read(text: &str) -> Result<Self, FieldError> {
-        let interval = Interval::parse(text).map(Self);
-        interval.ok_or_else(|| FieldError::new("enum", "Input should be 'daily' or 'hourly'"))
+    fn name(self) -> &'static str {
+        self.as_str()
     }
 }
 
 /// The currencies in Pydantic's form: `'usd', 'eur' or 'gbp'`.
 pub fn list_currencies(currencies: &[Currency]) -> String {
-    let quoted: Vec<_> = currencies.iter().map(|currency| format!("'{currency}'")).collect();
-    match quoted.split_last() {
-        Some((last, [])) => last.clone(),
-        Some((last, others)) => format!("{} or {last}", others.join(", ")),
-        None => "one that the service is set up for".into(),
+    match currencies {
+        [] => "one that the service is set up for".into(),
+        _ => list_names(currencies.iter().map(Currency::as_str)),
+    }
+}
+
+/// The result of a request for the day's fetch.
+#[derive(Debug, Object, Serialize)]
+pub struct Fetch {
+    /// The day in UTC; its fetch covers the days before it.
+    day: String,
+    /// The number of fetches enqueued by this request, each of one asset from one provider.
+    enqueued: usize,
+    /// The number of fetches that existed before.
+    already: usize,
+}
+
+impl From<EnqueuedFetches> for Fetch {
+    fn from(asked: EnqueuedFetches) -> Self {
+        Self { day: asked.day.to_string(), enqueued: asked.enqueued, already: asked.already }
     }
 }
 
@@ -292,7 +249,7 @@ mod tests {
     #[test]
     fn assets_have_no_duplicates_and_no_blanks() {
         let read = |text: &str| -> Result<Vec<String>, FieldError> {
-            Assets::read(text).map(|Assets(assets)| assets.iter().map(AssetId::to_string).collect())
+            Assets::read(text).map(|assets| assets.iter().map(AssetId::to_string).collect())
         };
         let expected: Vec<String> = ["solana", "bitcoin", "usd-coin"].map(str::to_owned).to_vec();
         assert_eq!(read("solana, bitcoin ,solana,usd-coin,bitcoin"), Ok(expected));
@@ -304,7 +261,7 @@ mod tests {
         assert_eq!(
             Assets::read(&many(51)),
             Err(FieldError::new("too_long", "List should have at most 50 items after validation, not 51")
-                .limit("max_length", 50))
+                .with("max_length", 50))
         );
         let same = "bitcoin,".repeat(60) + "bitcoin";
         assert_eq!(read(&same), Ok(vec!["bitcoin".to_owned()]), "duplicates count once");

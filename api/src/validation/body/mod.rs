@@ -12,8 +12,7 @@ use poem::{
 };
 use poem_openapi::{
     ApiExtractor, ApiExtractorType, ExtractParamOptions,
-    registry::{MetaMediaType, MetaRequest, MetaSchemaRef, Registry},
-    types::Type,
+    registry::{MetaMediaType, MetaRequest, MetaSchema, MetaSchemaRef, Registry},
 };
 use serde_json::value::RawValue;
 
@@ -33,14 +32,17 @@ const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// A type that is read from a JSON object.
 pub trait FromJsonObject: Sized {
-    /// The type whose schema `openapi.json` shows for the body.
-    type Schema: Type;
+    /// The name of the object in `openapi.json`.
+    const NAME: &'static str;
 
     /// A secret field, such as a password. Responses end up in logs, so neither this field nor any part of the body
     /// that could contain it is echoed.
     const SECRET: Option<&'static str> = None;
 
-    /// Reads every field and returns `None` if one of them fails.
+    /// The schema of the object in `openapi.json`.
+    fn schema() -> MetaSchema;
+
+    /// Reads every field and returns `None` if one of them fails; its error is then in `fields`.
     fn read(fields: &mut Fields<'_>) -> Option<Self>;
 }
 
@@ -61,11 +63,11 @@ pub trait FromJsonBody: Sized {
 
 impl<T: FromJsonObject> FromJsonBody for T {
     fn register(registry: &mut Registry) {
-        T::Schema::register(registry);
+        registry.create_schema::<T, _>(T::NAME.into(), |_| T::schema());
     }
 
     fn schema() -> MetaSchemaRef {
-        T::Schema::schema_ref()
+        MetaSchemaRef::Reference(T::NAME.into())
     }
 
     fn parse(raw: &[u8]) -> Result<Self, Problem> {
@@ -156,12 +158,12 @@ fn check_declared_as_json(headers: &HeaderMap) -> Result<(), Problem> {
 fn json_text(raw: &[u8], opening: char, wrong_type: fn() -> FieldError, secret: bool) -> Result<&str, Problem> {
     let raw = raw.strip_prefix(BYTE_ORDER_MARK).unwrap_or(raw);
     if raw.is_empty() {
-        return Err(Problem::invalid(vec![FieldError::missing().at_part("body", None)]));
+        return Err(FieldError::missing().at_part("body", None).into());
     }
     let whole = std::str::from_utf8(raw).map_err(|error| not_json(&error))?;
     if !whole.trim_start().starts_with(opening) {
         serde_json::from_str::<&RawValue>(whole).map_err(|error| not_json(&error))?;
-        return Err(Problem::invalid(vec![wrong_type().at_part("body", Some(whole).filter(|_| !secret))]));
+        return Err(wrong_type().at_part("body", Some(whole).filter(|_| !secret)).into());
     }
     Ok(whole)
 }

@@ -9,7 +9,7 @@ use poem_openapi::{
 use serde::Serialize;
 
 use crate::{
-    validation::{FieldError, Fields, FromJsonObject, Integer, Text, VisibleText, request, whole_from_text},
+    validation::{FieldError, Integer, Text, VisibleText, request, whole_from_text},
     wire::{Nullable, Timestamp, openapi_type},
 };
 
@@ -58,7 +58,7 @@ impl From<&items::Item> for Item {
 request! {
     /// The fields of an item that its owner sets. Unknown fields are ignored.
     #[example({"title": "Blue bicycle", "description": "Three gears, two years old.", "price_cents": 12500})]
-    pub struct ItemRequest {
+    ItemRequest for ItemInput {
         /// The name of the item, with at least one visible character.
         title: VisibleText<1, 255>,
         /// A longer description.
@@ -67,7 +67,7 @@ request! {
         price_cents: Option<Integer<0, { i64::MAX }>>,
         /// The caller's id. The caller is always the owner; another id is a 403.
         owner_id: Option<Integer<{ -i64::MAX }, { i64::MAX }>>,
-    }
+    } => Ok(Self { contents: Contents { title, description, price_cents }, owner_id })
 }
 
 /// The contents of a valid body.
@@ -75,20 +75,6 @@ request! {
 pub struct ItemInput {
     pub contents: Contents,
     pub owner_id: Option<i64>,
-}
-
-impl FromJsonObject for ItemInput {
-    type Schema = ItemRequest;
-
-    fn read(fields: &mut Fields<'_>) -> Option<Self> {
-        let ItemRequest { title, description, price_cents, owner_id } = ItemRequest::read(fields)?;
-        let contents = Contents {
-            title: title.0,
-            description: description.map(|text| text.0),
-            price_cents: price_cents.map(|cents| cents.0),
-        };
-        Some(Self { contents, owner_id: owner_id.map(|id| id.0) })
-    }
 }
 
 /// The id in a path as text. It is parsed in the handler, since a number that no item can have is a 404, not a 422.

@@ -2,7 +2,9 @@
 
 mod bearer;
 mod caller;
+mod credential;
 mod key;
+mod keys_config;
 
 use std::{fmt, sync::Arc};
 
@@ -16,8 +18,9 @@ pub use self::{
     bearer::{Bearer, claims},
     caller::{Admin, Caller, MaybePrivate, Private},
     key::{ApiKey, Key},
+    keys_config::{KeysConfig, Secret},
 };
-use crate::{config::KeysConfig, problem::Problem, rate_limit::Limit};
+use crate::{problem::Problem, rate_limit::Limit};
 
 /// Checks the tokens and keys of callers. Clones share its state.
 #[derive(Clone)]
@@ -42,21 +45,12 @@ impl Authenticator {
         }
     }
 
-    /// The authenticator that [`Self::attach`] attached.
-    fn of(request: &Request) -> Result<&Self, Problem> {
-        request.data().ok_or_else(|| Problem::internal("no authenticator is attached to this request"))
-    }
-
-    fn tokens(&self) -> &Tokens {
-        &self.0.tokens
-    }
-
-    fn keys(&self) -> &key::Keys {
-        &self.0.keys
-    }
-
-    fn wrong_keys(&self) -> &Limit {
-        &self.0.wrong_keys
+    /// What the authenticator that [`Self::attach`] attached checks against.
+    fn of(request: &Request) -> Result<&Credentials, Problem> {
+        let attached = request.data::<Self>();
+        attached
+            .map(|attached| &*attached.0)
+            .ok_or_else(|| Problem::internal("no authenticator is attached to this request"))
     }
 }
 
@@ -84,7 +78,7 @@ fn forbidden(detail: &'static str) -> Problem {
 #[cfg(test)]
 mod testing {
     use super::*;
-    use crate::{config::Secret, rate_limit::Policy};
+    use crate::rate_limit::Policy;
 
     pub(super) const API: &str = "key-of-private-routes";
     pub(super) const ADMIN: &str = "key-of-admin-routes";

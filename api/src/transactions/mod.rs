@@ -1,13 +1,10 @@
 //! The transaction endpoints: receive webhooks, look up and list transactions.
 
-mod page;
 mod request;
-mod view;
-
-use std::time::Duration;
+mod wire;
 
 use jobs::transactions::{
-    self, Ingested, NewTransaction, Transactions,
+    self, Ingested, NewTransaction, Status, Transactions,
     signature::{self, SignatureHeaders},
 };
 use poem::{
@@ -18,20 +15,19 @@ use poem_openapi::{ApiResponse, OpenApi, param::Path};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use self::{
-    page::PageQuery,
-    view::{ID_LENGTH, Transaction, TransactionStatus},
-};
+use self::wire::{ID_LENGTH, Transaction};
 use crate::{
     auth::MaybePrivate,
     config::{ConflictPolicy, TransactionsRead, WebhookConfig},
+    context::Context,
     entity_tag,
     middleware::{caching, correlation},
-    problem::{ErrorStatuses, Failure, Problem},
+    page::{self, Cursor, Limit},
+    problem::{Failure, Problem, errors},
     server::HalfClosed,
     tags::Tag,
-    validation::{Body, Cursor, Limit, Query, Wait, require_no_errors},
-    wire::Json,
+    validation::{AllValid, Body, OneOf, Query, Wait},
+    wire::{Json, encode, responses},
 };
 
 /// Names the fields in which a repeated webhook differs from the stored transaction.
@@ -40,31 +36,29 @@ const CONFLICT_HEADER: HeaderName = HeaderName::from_static("idempotency-conflic
 /// The transaction endpoints.
 #[derive(Clone)]
 pub struct TransactionsApi {
-    /// The feature behind the endpoints.
-    pub transactions: Transactions,
-    /// The configuration of webhooks.
-    pub webhook: WebhookConfig,
+    transactions: Transactions,
+    webhook: WebhookConfig,
     /// Who may read transactions.
-    pub read: TransactionsRead,
+    read: TransactionsRead,
 }
 
-#[derive(ApiResponse)]
-enum ReceiveResponse {
+responses! {
     /// The transaction is committed, together with its processing job. For a known id, the body is the first payload
     /// with the current status.
-    #[oai(status = 202)]
-    Accepted(
-        Json<Transaction>,
+    ReceiveResponse = 202 Json<Transaction> {
         /// The path of the transaction.
-        #[oai(header = "Location")]
-        String,
+        "Location": String,
         /// `true` if the id was known with the same payload. The transaction is stored once and processed once.
-        #[oai(header = "Idempotency-Replayed")]
-        Option<String>,
+        "Idempotency-Replayed": Option<String>,
         /// The fields that differ from the first payload, which stands; for example `amount, currency`.
-        #[oai(header = "Idempotency-Conflict")]
-        Option<String>,
-    ),
+        "Idempotency-Conflict": Option<String>,
+    };
+
+    /// One page, newest first.
+    ListResponse = 200 Json<Vec<Transaction>> {
+        /// The next page as `<…>; rel="next"`; absent on the last page.
+        "Link": Option<String>,
+    };
 }
 
 #[derive(ApiResponse)]
@@ -98,37 +92,10 @@ enum GetResponse {
     ),
 }
 
-#[derive(ApiResponse)]
-enum ListResponse {
-    /// One page, newest first.
-    #[oai(status = 200)]
-    Ok(
-        Json<Vec<Transaction>>,
-        /// The next page as `<…>; rel="next"`; absent on the last page.
-        #[oai(header = "Link")]
-        Option<String>,
-    ),
-}
-
-#[derive(Debug)]
-struct Receiving;
-
-impl ErrorStatuses for Receiving {
-    const ALL: &'static [u16] = &[400, 401, 408, 409, 413, 415, 422, 503];
-}
-
-#[derive(Debug)]
-struct Finding;
-
-impl ErrorStatuses for Finding {
-    const ALL: &'static [u16] = &[401, 403, 404, 412, 422, 503];
-}
-
-#[derive(Debug)]
-struct Listing;
-
-impl ErrorStatuses for Listing {
-    const ALL: &'static [u16] = &[401, 403, 422, 503];
+errors! {
+    Receiving: [400, 401, 408, 409, 413, 415, 422, 503];
+    Finding: [401, 403, 404, 412, 422, 503];
+    Listing: [401, 403, 422, 503];
 }
 
 #[OpenApi(tag = "Tag::Transactions")]
@@ -178,8 +145,8 @@ impl TransactionsApi {
         if let (Some(fields), ConflictPolicy::Reject) = (&conflict, self.webhook.conflict) {
             return Err(conflict_problem(fields).into());
         }
-        let location = page::location(&transaction.transaction_id);
-        Ok(ReceiveResponse::Accepted(Json::new(&Transaction::new(transaction)?)?, location, replayed, conflict))
+        let location = wire::location(&transaction.transaction_id);
+        Ok(ReceiveResponse::Ok(Json::new(&Transaction::new(transaction)?)?, location, replayed, conflict))
     }
 
     /// Get a transaction
@@ -209,19 +176,17 @@ impl TransactionsApi {
         /// The sender's id, percent-encoded.
         transaction_id: Path<String>,
         /// The seconds to hold the response while the transaction is PROCESSING; fractions are allowed.
-        wait: Query<Wait>,
+        wait: Query<Option<Wait>>,
     ) -> Result<GetResponse, Failure<Finding>> {
         self.check_reader(&caller)?;
-        let mut errors = Vec::new();
-        let wait = wait.value_or_record(&mut errors);
-        require_no_errors(errors)?;
+        let wait = wait.0?;
         let id = &*transaction_id.0;
         let found = match wait {
             // Such an id is never stored, and PostgreSQL rejects a text with NUL.
             _ if id.contains('\0') || !ID_LENGTH.contains(&id.chars().count()) => None,
-            Some(Wait(seconds)) if seconds > 0.0 => {
+            Some(wait) if !wait.is_zero() => {
                 tokio::select! {
-                    found = self.transactions.find_settled(id, Duration::from_secs_f64(seconds)) => found?,
+                    found = self.transactions.find_settled(id, wait) => found?,
                     // The client has disconnected, or it expects the current state now.
                     () = wait_for_half_close(request) => self.transactions.find(id).await?,
                 }
@@ -231,15 +196,14 @@ impl TransactionsApi {
         let Some(transaction) = found else {
             return Err(Problem::new(StatusCode::NOT_FOUND, "Transaction not found").into());
         };
-        let retry_after = view::retry_after(&transaction);
+        let retry_after = wire::retry_after(&transaction);
         let caching = if retry_after.is_some() { caching::PRIVATE_NO_STORE } else { caching::NO_CACHE };
-        let json = Json::new(&Transaction::new(transaction)?)?;
-        let etag = view::etag(json.text());
-        entity_tag::check_if_match(request.headers(), &etag)?;
-        if entity_tag::matches_if_none_match(request.headers(), &etag) {
+        let json = encode(&Transaction::new(transaction)?)?;
+        let etag = wire::etag(&json);
+        if entity_tag::is_unchanged(request.headers(), &etag)? {
             return Ok(GetResponse::NotModified(etag, retry_after, caching.into()));
         }
-        Ok(GetResponse::Ok(json, etag, retry_after, caching.into()))
+        Ok(GetResponse::Ok(Json::from_body(json), etag, retry_after, caching.into()))
     }
 
     /// List transactions
@@ -252,36 +216,29 @@ impl TransactionsApi {
         &self,
         caller: MaybePrivate,
         /// List only transactions with this status.
-        status: Query<TransactionStatus>,
+        status: Query<Option<OneOf<Status>>>,
         /// The largest number of transactions on the page.
         limit: Query<Limit>,
         /// The start of the page, from a `Link` header.
-        cursor: Query<Cursor<16>>,
+        cursor: Query<Option<Cursor<16>>>,
     ) -> Result<ListResponse, Failure<Listing>> {
         self.check_reader(&caller)?;
-        let mut errors = Vec::new();
-        let page = PageQuery {
-            status: status.value_or_record(&mut errors),
-            limit: limit.value_or_record(&mut errors).unwrap_or(Limit::DEFAULT),
-        };
-        let cursor = cursor.value_or_record(&mut errors);
-        require_no_errors(errors)?;
-        let status = page.status.map(Into::into);
-        // One transaction more than the page holds is fetched: it shows whether there is a next page.
-        let fetch_limit = u32::from(page.limit.0) + 1;
-        let mut found = self
-            .transactions
-            .list(status, fetch_limit, cursor.map(|Cursor(id)| transactions::Cursor(Uuid::from_bytes(id))))
-            .await?;
-        let more = found.len() > usize::from(page.limit.0);
-        found.truncate(page.limit.0.into());
-        let link = found.last().filter(|_| more).map(|last| page.next_link(last));
+        let (status, limit, cursor) = (status.0, limit.0, cursor.0).all_valid()?;
+        let cursor = cursor.map(|id| transactions::Cursor(Uuid::from_bytes(id)));
+        let mut found = self.transactions.list(status, page::fetch_limit(limit), cursor).await?;
+        let status = status.map(|status| format!("?status={}", status.as_str())).unwrap_or_default();
+        let path = format!("{}{status}", wire::PATH);
+        let link = page::next_link(&mut found, limit, &path, |last| *last.id.as_bytes());
         let transactions = found.into_iter().map(Transaction::new).collect::<Result<Vec<_>, _>>()?;
         Ok(ListResponse::Ok(Json::new(&transactions)?, link))
     }
 }
 
 impl TransactionsApi {
+    pub(crate) fn new(Context { app, config, .. }: &Context<'_>) -> Self {
+        Self { transactions: app.transactions.clone(), webhook: config.webhook.clone(), read: config.transactions_read }
+    }
+
     /// Checks that the caller may read transactions.
     fn check_reader(&self, caller: &MaybePrivate) -> Result<(), Problem> {
         match self.read {
@@ -336,7 +293,7 @@ mod tests {
     use poem::error::ResponseError;
 
     use super::*;
-    use crate::config::Secret;
+    use crate::auth::Secret;
 
     #[test]
     fn a_secret_requires_signatures() {

@@ -2,7 +2,11 @@
 
 mod document;
 
-use std::{collections::HashMap, marker::PhantomData, sync::OnceLock};
+use std::{
+    collections::HashMap,
+    marker::PhantomData,
+    sync::{Arc, OnceLock},
+};
 
 use hyper::body::Bytes;
 use poem::{
@@ -39,12 +43,6 @@ impl<A> Default for DocumentedApi<A> {
     }
 }
 
-impl<A> Clone for DocumentedApi<A> {
-    fn clone(&self) -> Self {
-        Self(PhantomData)
-    }
-}
-
 impl<A: OpenApi> OpenApi for DocumentedApi<A> {
     fn meta() -> Vec<MetaApi> {
         document::complete_operations(A::meta())
@@ -65,8 +63,9 @@ pub fn text<A: OpenApi>(document: &Document<A>) -> String {
 
 /// `/docs`, `/redoc` and `/openapi.json`. Each page, up to some megabytes, is built at its first request. Its `ETag` lets
 /// clients revalidate it.
-pub fn pages<A: OpenApi + 'static>(document: &Document<A>) -> Vec<(&'static str, BoxEndpoint<'static>)> {
-    let (swagger, redoc, spec) = (document.clone(), document.clone(), document.clone());
+pub fn pages<A: OpenApi + 'static>(document: Document<A>) -> Vec<(&'static str, BoxEndpoint<'static>)> {
+    let swagger = Arc::new(document);
+    let (redoc, spec) = (Arc::clone(&swagger), Arc::clone(&swagger));
     vec![
         (
             "/docs",
@@ -90,17 +89,15 @@ fn page(content_type: &'static str, text: impl Fn() -> String + Send + Sync + 's
     let built = OnceLock::<(Bytes, String)>::new();
     let endpoint = make_sync(move |request| -> poem::Result<Response> {
         let (text, tag) = built.get_or_init(|| with_etag(text()));
-        entity_tag::check_if_match(request.headers(), tag)?;
-        let unchanged = entity_tag::matches_if_none_match(request.headers(), tag);
+        let unchanged = entity_tag::is_unchanged(request.headers(), tag)?;
         let mut response =
             if unchanged { Response::from(StatusCode::NOT_MODIFIED) } else { Response::from(text.clone()) };
+        let headers = response.headers_mut();
         if let Ok(tag) = HeaderValue::from_str(tag) {
-            response.headers_mut().insert(header::ETAG, tag);
+            headers.insert(header::ETAG, tag);
         }
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-        response
-            .headers_mut()
-            .insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY));
         Ok(response)
     });
     endpoint.map_to_response().boxed()
@@ -137,8 +134,8 @@ mod tests {
 
     #[tokio::test]
     async fn pages_work_without_internet() {
-        let service: Document<()> = OpenApiService::new(DocumentedApi::default(), "t", "1");
-        for (path, page) in pages(&service) {
+        let service = || -> Document<()> { OpenApiService::new(DocumentedApi::default(), "t", "1") };
+        for (path, page) in pages(service()) {
             let mut response = page.get_response(Request::default()).await;
             assert!(
                 response
@@ -150,6 +147,6 @@ mod tests {
             assert_eq!(external_references(&text), Vec::<&str>::new(), "{path}");
             assert_eq!(path == "/docs", text.contains("deepLinking: true, validatorUrl: null,"));
         }
-        assert_eq!(external_references(&service.redoc_html()).len(), 1, "REDOC_FONTS is no longer needed");
+        assert_eq!(external_references(&service().redoc_html()).len(), 1, "REDOC_FONTS is no longer needed");
     }
 }

@@ -1,7 +1,6 @@
 //! The configuration of the API: one struct per concern, with the defaults. Each field names its environment variable first.
 
 use std::{
-    fmt,
     net::{IpAddr, Ipv4Addr},
     time::Duration,
 };
@@ -9,7 +8,12 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use runtime::config::{EnvReader, Environment};
 
-use crate::{client_address::TrustedProxies, cors::AllowedOrigins, rate_limit::Policy};
+use crate::{
+    auth::{KeysConfig, Secret},
+    client_address::TrustedProxies,
+    cors::AllowedOrigins,
+    rate_limit::Policy,
+};
 
 /// The default API key; prod refuses it.
 const DEFAULT_API_KEY: &str = "your-secret-api-key-here";
@@ -95,39 +99,6 @@ pub enum ConflictPolicy {
     Accept,
     /// 409: the request fails.
     Reject,
-}
-
-/// The keys of callers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeysConfig {
-    /// `API_KEY`: the key of private routes.
-    pub api: Secret,
-    /// `ADMIN_API_KEY`: the key of admin routes.
-    pub admin: Secret,
-    /// `JWT_SECRET`: signs the tokens of users; `None` means a random secret for this process.
-    pub jwt: Option<Secret>,
-}
-
-/// Secret bytes. Their `Debug` output hides them.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Vec<u8>);
-
-impl Secret {
-    /// Wraps these bytes.
-    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
-        Self(bytes.into())
-    }
-
-    /// The bytes themselves, for cryptographic functions.
-    pub fn expose(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
-    }
 }
 
 impl Default for ApiConfig {

@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 
 use jobs::decimal::{Decimal, Whole};
-use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
+use poem_openapi::registry::MetaSchema;
 
 use super::{FieldError, body::parse_string};
+use crate::schema::any_of;
 
 /// The largest number of digits that Pydantic accepts in an integer, which is Python's limit.
 const MAX_DIGITS: usize = 4300;
@@ -132,12 +133,6 @@ pub fn integer_schema(min: i64, max: i64) -> MetaSchema {
 pub fn lax_integer_schema(min: i64, max: i64) -> MetaSchema {
     let text = MetaSchema { pattern: Some(integer_pattern(min, max)), ..MetaSchema::new("string") };
     any_of([integer_schema(min, max), text, MetaSchema::new("boolean")])
-}
-
-/// The schema of a value that has one of several forms.
-pub fn any_of(forms: impl IntoIterator<Item = MetaSchema>) -> MetaSchema {
-    let inline = |schema| MetaSchemaRef::Inline(Box::new(schema));
-    MetaSchema { any_of: forms.into_iter().map(inline).collect(), ..MetaSchema::ANY }
 }
 
 /// A regular expression for the texts of integers up to `max`, from 0, or from `-max` if `min` is negative.

@@ -6,12 +6,13 @@ use std::{
 };
 
 use jobs::transactions::{self, Status};
-use poem_openapi::{Enum, Object, registry::MetaSchema};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use poem_openapi::{Enum, Object};
 use serde::Serialize;
 
 use crate::{
-    problem::Problem,
-    validation::{FieldError, QueryValue},
+    problem::{Problem, whole_seconds},
+    validation::Choice,
     wire::{Decimal, Nullable, Timestamp},
 };
 
@@ -63,11 +64,26 @@ impl Transaction {
     }
 }
 
+/// The path of the list; a transaction's path is below it.
+pub const PATH: &str = "/v1/transactions";
+/// Percent-encodes all characters except the unreserved ones of RFC 3986. An id is always one path segment, so `/` is
+/// encoded too.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// The path of a transaction.
+pub fn location(transaction_id: &str) -> String {
+    // Most clients resolve a segment `.` or `..` as a relative path, even if it is encoded. There is no other notation;
+    // encoded dots at least survive in clients that do not resolve paths.
+    match transaction_id {
+        "." => format!("{PATH}/%2E"),
+        ".." => format!("{PATH}/%2E%2E"),
+        _ => format!("{PATH}/{}", utf8_percent_encode(transaction_id, SEGMENT)),
+    }
+}
+
 /// The seconds until the transaction is expected to leave PROCESSING. At least 1, since an immediate retry is useless.
 pub fn retry_after(transaction: &transactions::Transaction) -> Option<u64> {
-    let remaining = transaction.remaining;
-    let whole = remaining.as_secs() + u64::from(remaining.subsec_nanos() > 0);
-    (transaction.status == Status::Processing).then(|| whole.max(1))
+    (transaction.status == Status::Processing).then(|| whole_seconds(transaction.remaining))
 }
 
 /// The entity tag of a response body. The hash has fixed keys, so all processes of one build return the same tag. After
@@ -80,7 +96,7 @@ pub fn etag(body: &[u8]) -> String {
 
 /// The status of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum, Serialize)]
-#[oai(rename_all = "UPPERCASE")]
+#[oai(rename_all = "UPPERCASE", remote = "Status")]
 #[serde(rename_all = "UPPERCASE")]
 pub enum TransactionStatus {
     /// Stored; its processing is pending or running.
@@ -91,47 +107,11 @@ pub enum TransactionStatus {
     Failed,
 }
 
-impl From<Status> for TransactionStatus {
-    fn from(status: Status) -> Self {
-        match status {
-            Status::Processing => Self::Processing,
-            Status::Processed => Self::Processed,
-            Status::Failed => Self::Failed,
-        }
-    }
-}
+impl Choice for Status {
+    const ALL: &'static [Self] = &Self::ALL;
 
-impl From<TransactionStatus> for Status {
-    fn from(state: TransactionStatus) -> Self {
-        match state {
-            TransactionStatus::Processing => Self::Processing,
-            TransactionStatus::Processed => Self::Processed,
-            TransactionStatus::Failed => Self::Failed,
-        }
-    }
-}
-
-impl TransactionStatus {
-    const ALL: [Self; 3] = [Self::Processing, Self::Processed, Self::Failed];
-
-    /// The name on the wire.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Processing => "PROCESSING",
-            Self::Processed => "PROCESSED",
-            Self::Failed => "FAILED",
-        }
-    }
-}
-
-impl QueryValue for TransactionStatus {
-    fn schema() -> MetaSchema {
-        MetaSchema { enum_items: Self::ALL.map(|state| state.name().into()).into(), ..MetaSchema::new("string") }
-    }
-
-    fn read(text: &str) -> Result<Self, FieldError> {
-        let state = Self::ALL.into_iter().find(|state| state.name() == text);
-        state.ok_or_else(|| FieldError::new("enum", "Input should be 'PROCESSING', 'PROCESSED' or 'FAILED'"))
+    fn name(self) -> &'static str {
+        self.as_str()
     }
 }
 
@@ -142,6 +122,7 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
+    use crate::validation::{OneOf, QueryValue};
 
     fn transaction(status: Status, remaining: Duration) -> transactions::Transaction {
         transactions::Transaction {
@@ -190,8 +171,21 @@ mod tests {
     }
 
     #[test]
+    fn a_location_has_the_id_as_one_segment() {
+        for (id, path) in [
+            ("txn_abc123", "/v1/transactions/txn_abc123"),
+            ("a/b c?é%", "/v1/transactions/a%2Fb%20c%3F%C3%A9%25"),
+            ("..", "/v1/transactions/%2E%2E"),
+        ] {
+            assert_eq!(location(id), path);
+        }
+    }
+
+    #[test]
     fn parses_statuses() {
-        assert_eq!(TransactionStatus::read("FAILED"), Ok(TransactionStatus::Failed));
-        assert!(TransactionStatus::read("failed").is_err());
+        let read = <OneOf<Status> as QueryValue>::read;
+        assert_eq!(read("FAILED"), Ok(Status::Failed));
+        let error = read("failed").expect_err("lower case");
+        assert_eq!(error.msg, "Input should be 'PROCESSING', 'PROCESSED' or 'FAILED'");
     }
 }

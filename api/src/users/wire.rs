@@ -4,7 +4,7 @@ use jobs::users::{self, Credentials, Email, NewUser, Password, token};
 use poem_openapi::{Object, registry::MetaSchema};
 use serde::Serialize;
 
-use crate::validation::{FieldError, Fields, FromJsonObject, Text, Value, VisibleText, request};
+use crate::validation::{FieldError, Text, Value, VisibleText, request};
 
 /// The longest text that is parsed as an e-mail address. Longer ones are rejected unparsed.
 const MAX_EMAIL_LENGTH: usize = 1024;
@@ -47,7 +47,7 @@ impl AccessToken {
 request! {
     /// A registration. Unknown fields are ignored.
     #[example({"email": "ada@example.com", "password": "correct horse battery", "full_name": "Ada Lovelace"})]
-    pub struct RegisterRequest {
+    RegisterRequest for NewUser {
         /// An e-mail address. Case, character width and the encoding of accents are ignored.
         email: Email,
         /// Stored only as a hash (Argon2id). The encoding of accents is ignored.
@@ -60,7 +60,7 @@ request! {
 request! {
     /// A login. Unknown fields are ignored.
     #[example({"email": "ada@example.com", "password": "correct horse battery"})]
-    pub struct LoginRequest {
+    LoginRequest for Credentials {
         /// The registered address. Case, character width and the encoding of accents are ignored.
         email: Email,
         /// The registered password. A password that is too short is a wrong password, not a 422.
@@ -68,51 +68,32 @@ request! {
     }
 }
 
-impl FromJsonObject for NewUser {
-    type Schema = RegisterRequest;
-
-    const SECRET: Option<&'static str> = RegisterRequest::SECRET;
-
-    fn read(fields: &mut Fields<'_>) -> Option<Self> {
-        let RegisterRequest { email, password, full_name } = RegisterRequest::read(fields)?;
-        Some(Self { email, password: password.0, full_name: full_name.0 })
-    }
-}
-
-impl FromJsonObject for Credentials {
-    type Schema = LoginRequest;
-
-    const SECRET: Option<&'static str> = LoginRequest::SECRET;
-
-    fn read(fields: &mut Fields<'_>) -> Option<Self> {
-        let LoginRequest { email, password } = LoginRequest::read(fields)?;
-        Some(Self { email, password: password.0 })
-    }
-}
-
 /// A password of `MIN` to `MAX` characters.
-#[derive(Debug)]
-struct SecretText<const MIN: usize, const MAX: usize>(Password);
+struct SecretText<const MIN: usize, const MAX: usize>;
 
 impl<const MIN: usize, const MAX: usize> Value for SecretText<MIN, MAX> {
+    type Out = Password;
+
     const SECRET: bool = true;
 
     fn schema() -> MetaSchema {
         MetaSchema { format: Some("password"), ..Text::<MIN, MAX>::schema() }
     }
 
-    fn read(raw: &str) -> Result<Self, FieldError> {
-        Text::<MIN, MAX>::read(raw).map(|Text(text)| Self(Password::new(text)))
+    fn read(raw: &str) -> Result<Password, FieldError> {
+        Text::<MIN, MAX>::read(raw).map(Password::new)
     }
 }
 
 impl Value for Email {
+    type Out = Self;
+
     fn schema() -> MetaSchema {
         MetaSchema { max_length: Some(254), ..MetaSchema::new_with_format("string", "email") }
     }
 
     fn read(raw: &str) -> Result<Self, FieldError> {
-        let Text(text) = Text::<0, MAX_EMAIL_LENGTH>::read(raw)?;
+        let text = Text::<0, MAX_EMAIL_LENGTH>::read(raw)?;
         Self::parse(&text)
             .map_err(|reason| FieldError::new("value_error", format!("value is not a valid email address: {reason}")))
     }

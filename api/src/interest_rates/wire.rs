@@ -1,31 +1,34 @@
 //! Wire types of the interest rate endpoints.
 
-use jobs::interest_rates::{self, Asset, Rate, RateError, Submission};
+use jobs::interest_rates::{self, Asset, Rate, RateError};
 use poem::http::HeaderMap;
 use poem_openapi::{Object, registry::MetaSchema};
 use serde::Serialize;
 
 use crate::{
     problem::Problem,
-    validation::{Cursor, FieldError, Limit, List, Text, Value, any_of, number_from_json, request},
+    schema::any_of,
+    validation::{FieldError, Text, Value, number_from_json, request},
     wire::{Timestamp, openapi_type},
 };
 
 request! {
     /// One asset of a submission. Unknown fields are ignored.
     #[example({"id": "id-1", "interest_rate": 100})]
-    pub struct AssetRequest {
+    AssetRequest for Asset {
         /// The sender's id of the asset; several assets of one submission may share it.
         id: Text<0, 255>,
         /// 0 or more, with at most 20 digits before the point and 100 after it. A text stays exact in every client.
         interest_rate: Rate,
-    }
+    } => Ok(Self { id, rate: interest_rate })
 }
 
 /// The pattern of the texts of [`Rate`]s without an exponent.
 const RATE_PATTERN: &str = "^\\s*\\+?0*[0-9]{1,20}(\\.[0-9]{1,100})?\\s*$";
 
 impl Value for Rate {
+    type Out = Self;
+
     fn schema() -> MetaSchema {
         let number = MetaSchema {
             minimum: Some(0.0),
@@ -47,22 +50,9 @@ fn parse_rate(text: &str) -> Result<Rate, FieldError> {
         RateError::NotNumber => FieldError::not_a_number(),
         RateError::NotFinite => FieldError::not_finite(),
         RateError::Negative => FieldError::below(0),
-        RateError::TooManyPlaces => {
-            FieldError::new("decimal_max_places", "Decimal input should have no more than 100 decimal places")
-                .limit("decimal_places", 100)
-        }
-        RateError::TooManyWholeDigits => FieldError::new(
-            "decimal_whole_digits",
-            "Decimal input should have no more than 20 digits before the decimal point",
-        )
-        .limit("whole_digits", 20),
+        RateError::TooManyPlaces => FieldError::too_many_places(100),
+        RateError::TooManyWholeDigits => FieldError::too_many_whole_digits(20),
     })
-}
-
-/// The submission of a body's assets under an idempotency key.
-pub fn submission(List(assets): List<AssetRequest>, idempotency_key: Option<String>) -> Submission {
-    let assets = assets.into_iter().map(|AssetRequest { id, interest_rate }| Asset { id: id.0, rate: interest_rate });
-    Submission { assets: assets.collect(), idempotency_key }
 }
 
 /// The confirmation that a submission is saved.
@@ -94,12 +84,6 @@ impl From<&interest_rates::SavedRate> for InterestRate {
     }
 }
 
-/// The `Link` header for the page after `last`.
-pub fn next_link(limit: Limit, last: interest_rates::Cursor) -> String {
-    let cursor = Cursor(last.0.to_be_bytes());
-    format!("</interest_rate/history?limit={}&cursor={cursor}>; rel=\"next\"", limit.0)
-}
-
 /// The schema of the header `Idempotency-Key`.
 pub struct IdempotencyKey;
 
@@ -122,9 +106,8 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     match text {
         Some(text) => Ok(Some(text.to_owned())),
         None => {
-            let error =
-                FieldError::value_error("Idempotency-Key must be given once, with 1 to 255 printable ASCII characters");
-            Err(Problem::invalid(vec![error.at("header", "Idempotency-Key", None)]))
+            let rule = "Idempotency-Key must be given once, with 1 to 255 printable ASCII characters";
+            Err(FieldError::value_error(rule).at("header", "Idempotency-Key", None).into())
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
     fmt,
     marker::PhantomData,
     sync::{Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use poem::{
@@ -24,7 +24,10 @@ use runtime::error::Error;
 use serde::Serialize;
 
 use self::log_throttle::LogThrottle;
-use crate::validation_error::ValidationError;
+use crate::{
+    schema::{described, inline, list_of, object},
+    validation_error::ValidationError,
+};
 
 /// The media type of every error response.
 pub const CONTENT_TYPE: &str = "application/problem+json";
@@ -197,6 +200,19 @@ impl From<Error> for Problem {
     }
 }
 
+impl From<serde_json::Error> for Problem {
+    /// A response that cannot be serialised. Requests are read by [`crate::validation`], which has its own errors.
+    fn from(error: serde_json::Error) -> Self {
+        Self::internal(error.to_string())
+    }
+}
+
+impl From<ValidationError> for Problem {
+    fn from(error: ValidationError) -> Self {
+        Self::invalid(vec![error])
+    }
+}
+
 impl From<poem::Error> for Problem {
     /// Converts any error of the framework. The status is kept; the text is kept only for a client error.
     fn from(error: poem::Error) -> Self {
@@ -208,6 +224,11 @@ impl From<poem::Error> for Problem {
             Err(error) => Self::new(error.status(), error.to_string()),
         }
     }
+}
+
+/// The seconds of a `Retry-After`, at least 1. Rounds up, so that a client that retries after this time finds a change.
+pub fn whole_seconds(time: Duration) -> u64 {
+    (time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1)
 }
 
 /// The error statuses of one operation, for `openapi.json`. 500 is added to every list. Declared with `errors!`.
@@ -286,7 +307,7 @@ fn document_status(status: u16) -> MetaResponse {
         description: Some("Seconds to wait before the next attempt.".into()),
         required: true,
         deprecated: false,
-        schema: MetaSchemaRef::Inline(Box::new(MetaSchema::new("integer"))),
+        schema: inline(MetaSchema::new("integer")),
     };
     MetaResponse {
         description,
@@ -298,29 +319,21 @@ fn document_status(status: u16) -> MetaResponse {
 }
 
 fn schema() -> MetaSchema {
-    let inline = |schema| MetaSchemaRef::Inline(Box::new(schema));
-    let text = |description| inline(MetaSchema { description: Some(description), ..MetaSchema::new("string") });
+    let text = |description| described(description, MetaSchema::new("string"));
+    let forms = [MetaSchema::new("string"), list_of(ValidationError::schema()), MetaSchema::new("object")];
     let detail = MetaSchema {
         description: Some("A sentence; for a validation error all failing fields; for some services an object."),
-        one_of: vec![
-            inline(MetaSchema::new("string")),
-            inline(MetaSchema { items: Some(Box::new(inline(ValidationError::schema()))), ..MetaSchema::new("array") }),
-            inline(MetaSchema::new("object")),
-        ],
+        one_of: forms.map(inline).into(),
         ..MetaSchema::ANY
     };
-    MetaSchema {
-        description: Some("An error response (RFC 9457)."),
-        required: vec!["type", "title", "status", "detail", "correlation_id"],
-        properties: vec![
-            ("type", text("A URI that names the kind of problem; `about:blank` if the status alone describes it.")),
-            ("title", text("The status in words.")),
-            ("status", inline(MetaSchema::new_with_format("integer", "int32"))),
-            ("detail", inline(detail)),
-            ("correlation_id", text("The `X-Correlation-Id` of this response.")),
-        ],
-        ..MetaSchema::new("object")
-    }
+    let fields = [
+        ("type", text("A URI that names the kind of problem; `about:blank` if the status alone describes it.")),
+        ("title", text("The status in words.")),
+        ("status", MetaSchema::new_with_format("integer", "int32")),
+        ("detail", detail),
+        ("correlation_id", text("The `X-Correlation-Id` of this response.")),
+    ];
+    described("An error response (RFC 9457).", object(5, fields))
 }
 
 #[cfg(test)]

@@ -1,70 +1,51 @@
 //! The Mars probe endpoints: set up, move and list probes.
 
 mod listing;
-mod view;
+mod wire;
 
 use jobs::mars_probes::{MoveOutcome, Probes, events};
 use poem::{Request, http::Method, http::StatusCode};
-use poem_openapi::{ApiResponse, OpenApi};
+use poem_openapi::OpenApi;
 use serde_json::json;
 use uuid::Uuid;
 
-use self::{
-    listing::Listing,
-    view::{MoveInput, PageSize, Probe, SetupInput},
-};
+use self::wire::{MoveInput, PageSize, Probe, SetupInput};
 use crate::{
-    problem::{ErrorStatuses, Failure, Problem},
+    context::Context,
+    page::{self, Cursor},
+    problem::{Failure, Problem, errors},
     tags::Tag,
-    validation::{Body, Cursor, Query, require_no_errors},
-    wire::Json,
+    validation::{AllValid, Body, FromJsonBody, Query},
+    wire::{Json, responses},
 };
 
 /// The Mars probe endpoints.
 #[derive(Clone)]
 pub struct ProbesApi {
-    /// The feature behind the endpoints.
-    pub probes: Probes,
+    probes: Probes,
 }
 
-#[derive(ApiResponse)]
-enum ProbeResponse {
+impl ProbesApi {
+    pub(crate) fn new(context: &Context<'_>) -> Self {
+        Self { probes: context.app.probes.clone() }
+    }
+}
+
+responses! {
     /// The probe with its current position.
-    #[oai(status = 200)]
-    Ok(Json<Probe>),
-}
+    ProbeResponse = 200 Json<Probe>;
 
-#[derive(ApiResponse)]
-enum ListResponse {
     /// The probes, oldest first.
-    #[oai(status = 200)]
-    Ok(
-        Listing,
+    ListResponse = 200 Json<wire::Probes> {
         /// The next page as `rel="next"`, if `limit` is given and there is a next page.
-        #[oai(header = "Link")]
-        Option<String>,
-    ),
+        "Link": Option<String>,
+    };
 }
 
-#[derive(Debug)]
-struct SettingUp;
-
-impl ErrorStatuses for SettingUp {
-    const ALL: &'static [u16] = &[400, 408, 413, 415, 422, 503];
-}
-
-#[derive(Debug)]
-struct Moving;
-
-impl ErrorStatuses for Moving {
-    const ALL: &'static [u16] = &[400, 404, 408, 413, 415, 422, 503];
-}
-
-#[derive(Debug)]
-struct Checking;
-
-impl ErrorStatuses for Checking {
-    const ALL: &'static [u16] = &[422, 503];
+errors! {
+    SettingUp: [400, 408, 413, 415, 422, 503];
+    Moving: [400, 404, 408, 413, 415, 422, 503];
+    Checking: [422, 503];
 }
 
 #[OpenApi(tag = "Tag::Probes", prefix_path = "/api/v1")]
@@ -74,12 +55,7 @@ impl ProbesApi {
     /// The probe starts at (0, 0) of its own grid. `x` and `y` are the largest coordinates; one of them may be 0.
     #[oai(path = "/setup", method = "post", operation_id = "set_probe_up")]
     async fn setup(&self, body: Body<SetupInput>) -> Result<ProbeResponse, Failure<SettingUp>> {
-        let input = body.read().inspect_err(|problem| {
-            if let Some(failures) = problem.validation_failures() {
-                events::record_invalid_setup(&failures);
-            }
-        });
-        let SetupInput { grid, direction } = input?;
+        let SetupInput { grid, direction } = read_or_record(&body, events::record_invalid_setup)?;
         let probe = self.probes.create(grid, direction).await?;
         Ok(ProbeResponse::Ok(Json::new(&Probe::new(probe.id, probe.position))?))
     }
@@ -91,12 +67,8 @@ impl ProbesApi {
     /// an object in `detail`: 404 `PROBE_NOT_FOUND`, 400 `INVALID_COMMAND_ERROR`, 422 `INVALID_MOVEMENT_ERROR`.
     #[oai(path = "/move", method = "patch", operation_id = "move_probe")]
     async fn move_probe(&self, body: Body<MoveInput>) -> Result<ProbeResponse, Failure<Moving>> {
-        let input = body.read().inspect_err(|problem| {
-            if let Some(failures) = problem.validation_failures() {
-                events::record_invalid_command(None, "", &failures);
-            }
-        });
-        let MoveInput { id, command } = input?;
+        let record = |failures: &str| events::record_invalid_command(None, "", failures);
+        let MoveInput { id, command } = read_or_record(&body, record)?;
         match self.probes.send(id, &command).await? {
             MoveOutcome::Done(stand) => Ok(ProbeResponse::Ok(Json::new(&Probe::new(id, stand))?)),
             refused => Err(refusal(id, refused).into()),
@@ -113,27 +85,31 @@ impl ProbesApi {
         &self,
         request: &Request,
         /// The largest number of probes on the page; without it, all probes.
-        limit: Query<PageSize>,
+        limit: Query<Option<PageSize>>,
         /// The start of the list, from a `Link` header.
-        cursor: Query<Cursor<8>>,
+        cursor: Query<Option<Cursor<8>>>,
     ) -> Result<ListResponse, Failure<Checking>> {
-        let mut errors = Vec::new();
-        let limit = limit.value_or_record(&mut errors);
-        let after = cursor.value_or_record(&mut errors).map(|Cursor(bytes)| i64::from_be_bytes(bytes));
-        require_no_errors(errors)?;
+        let (limit, cursor) = (limit.0, cursor.0).all_valid()?;
+        let after = cursor.map(i64::from_be_bytes);
         let Some(limit) = limit else {
-            let listing = self.probes.listing(after).await?;
+            let probes = self.probes.listing(after).await?;
             // The body of a HEAD response is discarded, so only its first page is read.
             let with_body = *request.method() != Method::HEAD;
-            return Ok(ListResponse::Ok(Listing::new(listing, with_body).await?, None));
+            return Ok(ListResponse::Ok(listing::of_all(probes, with_body).await?, None));
         };
-        // One probe more than the page holds is fetched: it shows whether there is a next page.
-        let mut page = self.probes.page(after, u32::from(limit.0) + 1).await?;
-        let more = page.len() > usize::from(limit.0);
-        page.truncate(limit.0.into());
-        let link = page.last().filter(|_| more).map(|last| view::next_link(limit, last.number));
-        Ok(ListResponse::Ok(Listing::of_page(&page)?, link))
+        let mut found = self.probes.page(after, page::fetch_limit(limit)).await?;
+        let link = page::next_link(&mut found, limit, "/api/v1/check", |last| last.number.to_be_bytes());
+        Ok(ListResponse::Ok(listing::of_page(&found)?, link))
     }
+}
+
+/// Reads a body. If it is invalid, `record` gets all invalid fields for the log.
+fn read_or_record<T: FromJsonBody>(body: &Body<T>, record: impl FnOnce(&str)) -> Result<T, Problem> {
+    body.read().inspect_err(|problem| {
+        if let Some(failures) = problem.validation_failures() {
+            record(&failures);
+        }
+    })
 }
 
 /// The problem of a move that did not take place, with the texts that clients of the original service parse.

@@ -1,6 +1,6 @@
-//! The price endpoints: current prices and price charts.
+//! The price endpoints: current prices, price charts, and the daily fetch that an admin starts at once.
 
-mod view;
+mod wire;
 
 use std::time::Duration;
 
@@ -10,17 +10,22 @@ use jobs::prices::{
     read::Read,
     symbols::suggestion,
 };
-use poem::http::{HeaderValue, StatusCode, header};
-use poem_openapi::{ApiResponse, OpenApi};
+use poem::{
+    Request,
+    http::{HeaderValue, StatusCode, header},
+};
+use poem_openapi::OpenApi;
 
-use self::view::{Asset, Assets, CurrencyCode, DaysParam, IntervalParam, MarketChart, SimplePrices};
+use self::wire::{Asset, Assets, CurrencyCode, DaysParam, Fetch, MarketChart, SimplePrices};
 use crate::{
-    auth::Private,
-    problem::{ErrorStatuses, Failure, Problem},
-    rate_limit::{Limit, Limits},
+    auth::{Admin, Private},
+    context::Context,
+    middleware::correlation,
+    problem::{Failure, Problem, errors, whole_seconds},
+    rate_limit::Limit,
     tags::Tag,
-    validation::{FieldError, Query, ValidationError},
-    wire::Json,
+    validation::{AllValid, FieldError, FirstOr, Query, ValidationError},
+    wire::{Json, responses},
 };
 
 /// The `Warning` header of a stale response (RFC 7234).
@@ -31,45 +36,37 @@ const STALE: &str = "110 - \"Response is Stale\"";
 pub struct PricesApi {
     prices: Prices,
     limit: Limit,
+    admin_limit: Limit,
 }
 
 impl PricesApi {
-    /// The endpoints, which share one rate limit: `RATE_LIMIT`.
-    pub fn new(prices: Prices, limits: &Limits) -> Self {
-        Self { prices, limit: limits.prices.clone() }
+    /// The endpoints. Those that read share one rate limit, `RATE_LIMIT`; the other one is within that of all admin routes.
+    pub(crate) fn new(Context { app, limits, .. }: &Context<'_>) -> Self {
+        Self { prices: app.prices.clone(), limit: limits.prices.clone(), admin_limit: limits.admin.clone() }
     }
 }
 
-#[derive(ApiResponse)]
-enum SimplePriceResponse {
+responses! {
     /// The current prices by asset, in the order of the request.
-    #[oai(status = 200)]
-    Ok(
-        Json<SimplePrices>,
+    SimplePriceResponse = 200 Json<SimplePrices> {
         /// `110 - "Response is Stale"`, if no newer price of one of the assets was available.
-        #[oai(header = "Warning")]
-        Option<String>,
-    ),
-}
+        "Warning": Option<String>,
+    };
 
-#[derive(ApiResponse)]
-enum MarketChartResponse {
     /// The prices in the order of time.
-    #[oai(status = 200)]
-    Ok(
-        Json<MarketChart>,
+    MarketChartResponse = 200 Json<MarketChart> {
         /// `110 - "Response is Stale"`, if no provider was available for newer prices. `199 - "25 points are missing"`,
         /// if the chart lacks points that should exist. Both are separated by a comma.
-        #[oai(header = "Warning")]
-        Option<String>,
-    ),
+        "Warning": Option<String>,
+    };
+
+    /// The day's fetch is enqueued, by this request or an earlier one.
+    FetchResponse = 202 Json<Fetch>;
 }
 
-#[derive(Debug)]
-struct Reading;
-
-impl ErrorStatuses for Reading {
-    const ALL: &'static [u16] = &[401, 403, 404, 422, 429, 503];
+errors! {
+    Reading: [401, 403, 404, 422, 429, 503];
+    Fetching: [401, 403, 429, 503];
 }
 
 #[OpenApi(tag = "Tag::Prices")]
@@ -89,12 +86,7 @@ impl PricesApi {
         currency: Query<CurrencyCode>,
     ) -> Result<SimplePriceResponse, Failure<Reading>> {
         self.limit.acquire(&caller).await?;
-        let mut errors = Vec::new();
-        let assets = assets.required_or_record("assets", &mut errors);
-        let currency = self.currency(currency, &mut errors);
-        let (Some(Assets(assets)), Some(currency)) = (assets, currency) else {
-            return Err(Problem::invalid(errors).into());
-        };
+        let (assets, currency) = (assets.0, currency.0.and_then(|code| self.currency(&code))).all_valid()?;
         let quotes = all_quotes(self.prices.quotes(&assets, &currency).await?, &currency)?;
         let warning = warning_header(quotes.iter().any(|(_, quote)| quote.stale), 0);
         Ok(SimplePriceResponse::Ok(Json::new(&SimplePrices { currency, quotes })?, warning))
@@ -118,18 +110,11 @@ impl PricesApi {
         /// The number of days up to the last complete day: 1 to 3650, or `max` for all.
         days: Query<DaysParam>,
         /// The interval between two prices.
-        interval: Query<IntervalParam>,
+        interval: Query<FirstOr<Interval>>,
     ) -> Result<MarketChartResponse, Failure<Reading>> {
         self.limit.acquire(&caller).await?;
-        let mut errors = Vec::new();
-        let asset = asset.required_or_record("asset", &mut errors);
-        let currency = self.currency(currency, &mut errors);
-        let days = days.required_or_record("days", &mut errors);
-        let interval =
-            interval.value_or_record(&mut errors).map_or(Interval::Daily, |IntervalParam(interval)| interval);
-        let (Some(Asset(asset)), Some(currency), Some(days), true) = (asset, currency, days, errors.is_empty()) else {
-            return Err(Problem::invalid(errors).into());
-        };
+        let currency = currency.0.and_then(|code| self.currency(&code));
+        let (asset, currency, days, interval) = (asset.0, currency, days.0, interval.0).all_valid()?;
         let series = Series { asset, currency, interval };
         let chart = match self.prices.chart(&series, days.0).await? {
             Read::Found(chart) => chart,
@@ -139,19 +124,27 @@ impl PricesApi {
         let warning = warning_header(chart.stale, chart.missing);
         Ok(MarketChartResponse::Ok(Json::new(&MarketChart::new(series, days, chart))?, warning))
     }
+
+    /// Fetch prices now
+    ///
+    /// Enqueues today's daily fetch (in UTC): one job for each asset and provider. Each job of a day exists once,
+    /// regardless of the number of requests; a job that has failed for good starts again. A request body is ignored.
+    /// One admin may send 60 requests a minute to all admin routes together.
+    #[oai(path = "/admin/prices/fetch", method = "post", operation_id = "fetch_prices")]
+    async fn fetch(&self, request: &Request, Admin(caller): Admin) -> Result<FetchResponse, Failure<Fetching>> {
+        self.admin_limit.acquire(&caller).await?;
+        let asked = self.prices.fetch_today(correlation::origin(request)).await?;
+        Ok(FetchResponse::Ok(Json::new(&Fetch::from(asked))?))
+    }
 }
 
 impl PricesApi {
-    /// The currency, if it is on the whitelist; otherwise an error is added to `errors`.
-    fn currency(&self, parameter: Query<CurrencyCode>, errors: &mut Vec<ValidationError>) -> Option<Currency> {
-        let CurrencyCode(text) = parameter.required_or_record("currency", errors)?;
+    /// The currency with this code, if it is on the whitelist.
+    fn currency(&self, code: &str) -> Result<Currency, ValidationError> {
         let allowed = self.prices.currencies();
-        let currency = Currency::parse(&text).filter(|currency| allowed.contains(currency));
-        if currency.is_none() {
-            let error = FieldError::new("enum", format!("Input should be {}", view::list_currencies(allowed)));
-            errors.push(error.at("query", "currency", serde_json::to_string(&text).ok().as_deref()));
-        }
-        currency
+        Currency::parse(code)
+            .filter(|currency| allowed.contains(currency))
+            .ok_or_else(|| FieldError::not_one_of(&wire::list_currencies(allowed)).at_text("query", "currency", code))
     }
 }
 
@@ -160,22 +153,19 @@ impl PricesApi {
 /// # Errors
 /// 404 if one of the assets is unknown; 503 if one of them has no price and no provider is available.
 fn all_quotes(reads: Vec<(AssetId, Read<Quote>)>, currency: &Currency) -> Result<Vec<(AssetId, Quote)>, Problem> {
-    if let Some((asset, _)) = reads.iter().find(|(_, read)| matches!(read, Read::Unknown)) {
-        return Err(unknown_asset(asset, currency));
+    let (mut quotes, mut without_price) = (Vec::new(), Vec::new());
+    for (asset, read) in reads {
+        match read {
+            Read::Found(quote) => quotes.push((asset, quote)),
+            Read::Unknown => return Err(unknown_asset(&asset, currency)),
+            Read::Nothing { retry_after } => without_price.push((asset.to_string(), retry_after)),
+        }
     }
-    let without_price = reads.iter().filter_map(|(asset, read)| match read {
-        Read::Nothing { retry_after } => Some((asset.as_str(), *retry_after)),
-        Read::Found(_) | Read::Unknown => None,
-    });
-    let (assets, waits): (Vec<_>, Vec<_>) = without_price.unzip();
-    if let Some(wait) = waits.into_iter().max() {
-        return Err(unavailable(&assets.join(", "), wait));
+    let (assets, waits): (Vec<_>, Vec<_>) = without_price.into_iter().unzip();
+    match waits.into_iter().max() {
+        Some(wait) => Err(unavailable(&assets.join(", "), wait)),
+        None => Ok(quotes),
     }
-    let quotes = reads.into_iter().filter_map(|(asset, read)| match read {
-        Read::Found(quote) => Some((asset, quote)),
-        Read::Unknown | Read::Nothing { .. } => None,
-    });
-    Ok(quotes.collect())
 }
 
 fn warning_header(stale: bool, missing: u32) -> Option<String> {
@@ -194,7 +184,7 @@ fn unknown_asset(asset: &AssetId, currency: &Currency) -> Problem {
 }
 
 fn unavailable(assets: &str, retry_after: Duration) -> Problem {
-    let seconds = (retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0)).max(1);
     let detail = format!("No provider is available for prices of {assets} at the moment, please try again.");
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).header(header::RETRY_AFTER, HeaderValue::from(seconds))
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+        .header(header::RETRY_AFTER, HeaderValue::from(whole_seconds(retry_after)))
 }

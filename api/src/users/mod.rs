@@ -1,23 +1,23 @@
 //! The users endpoints: registration and login.
 
 mod attempts;
-mod view;
+mod wire;
 
 use jobs::users::{Credentials, NewUser, Users, token::Tokens};
 use poem::{Request, http::StatusCode};
-use poem_openapi::{ApiResponse, OpenApi};
+use poem_openapi::OpenApi;
 
 use self::{
     attempts::Attempts,
-    view::{AccessToken, User},
+    wire::{AccessToken, User},
 };
 use crate::{
     auth,
-    problem::{ErrorStatuses, Failure, Problem},
-    rate_limit::Limits,
+    context::Context,
+    problem::{Failure, Problem, errors},
     tags::Tag,
     validation::Body,
-    wire::Json,
+    wire::{Json, responses},
 };
 
 /// Failed logins a minute from one network address to one account.
@@ -36,11 +36,10 @@ pub struct UsersApi {
 }
 
 impl UsersApi {
-    /// The endpoints, which issue `tokens`; all processes share the rate limits.
-    pub fn new(users: Users, tokens: Tokens, limits: &Limits) -> Self {
+    pub(crate) fn new(Context { app, limits, tokens, .. }: &Context<'_>) -> Self {
         Self {
-            users,
-            tokens,
+            users: app.users.clone(),
+            tokens: tokens.clone(),
             registrations: Attempts::new(
                 limits,
                 ["register-pair", "register-address", "register-account"],
@@ -51,37 +50,20 @@ impl UsersApi {
     }
 }
 
-#[derive(ApiResponse)]
-enum RegisterResponse {
+responses! {
     /// The user is registered and can log in.
-    #[oai(status = 201)]
-    Created(Json<User>),
-}
+    RegisterResponse = 201 Json<User>;
 
-#[derive(ApiResponse)]
-enum LoginResponse {
     /// A token for the user.
-    #[oai(status = 200)]
-    Ok(
-        Json<AccessToken>,
+    LoginResponse = 200 Json<AccessToken> {
         /// `no-store`, since a token is secret.
-        #[oai(header = "Cache-Control")]
-        String,
-    ),
+        "Cache-Control": String,
+    };
 }
 
-#[derive(Debug)]
-struct Registering;
-
-impl ErrorStatuses for Registering {
-    const ALL: &'static [u16] = &[400, 408, 409, 413, 415, 422, 429, 503];
-}
-
-#[derive(Debug)]
-struct LoggingIn;
-
-impl ErrorStatuses for LoggingIn {
-    const ALL: &'static [u16] = &[400, 401, 408, 413, 415, 422, 429, 503];
+errors! {
+    Registering: [400, 408, 409, 413, 415, 422, 429, 503];
+    LoggingIn: [400, 401, 408, 413, 415, 422, 429, 503];
 }
 
 #[OpenApi(tag = "Tag::Users")]
@@ -99,7 +81,7 @@ impl UsersApi {
             return Err(Problem::new(StatusCode::CONFLICT, "Email already registered").into());
         };
         tracing::info!(user = user.id.0, "USER_REGISTERED");
-        Ok(RegisterResponse::Created(Json::new(&User::from(user))?))
+        Ok(RegisterResponse::Ok(Json::new(&User::from(user))?))
     }
 
     /// Log in
@@ -111,10 +93,8 @@ impl UsersApi {
     async fn login(&self, request: &Request, body: Body<Credentials>) -> Result<LoginResponse, Failure<LoggingIn>> {
         let credentials = body.read()?;
         let attempt = self.logins.count(request, &credentials.email).await?;
-        let user = match self.users.login(credentials).await {
-            Ok(None) => return Err(auth::unauthorized("Incorrect email or password").into()),
-            Ok(Some(user)) => Ok(user),
-            Err(failed) => Err(failed),
+        let Some(user) = self.users.login(credentials).await.transpose() else {
+            return Err(auth::unauthorized("Incorrect email or password").into());
         };
         attempt.refund().await;
         let user = user?;

@@ -1,16 +1,21 @@
 //! Wire types of the log export: times, formats and file names.
 
-use jobs::logs::{self, Range};
+use jobs::logs::{Format, Range};
 use poem_openapi::registry::MetaSchema;
-use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
+use time::{
+    OffsetDateTime, UtcOffset,
+    format_description::{BorrowedFormatItem, well_known::Rfc3339},
+    macros::format_description,
+};
 
-use crate::validation::{FieldError, QueryValue};
+use crate::validation::{Choice, FieldError, QueryValue};
 
 /// A time in RFC 3339, converted to UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Moment(pub(super) OffsetDateTime);
+pub(super) struct Moment;
 
 impl QueryValue for Moment {
+    type Out = OffsetDateTime;
+
     fn schema() -> MetaSchema {
         MetaSchema {
             example: Some("2024-01-15T10:30:00Z".into()),
@@ -18,12 +23,12 @@ impl QueryValue for Moment {
         }
     }
 
-    fn read(text: &str) -> Result<Self, FieldError> {
+    fn read(text: &str) -> Result<OffsetDateTime, FieldError> {
         // If the client did not percent-encode the `+` of an offset, it arrives as a blank.
         let parsed = OffsetDateTime::parse(text, &Rfc3339)
             .or_else(|_| OffsetDateTime::parse(&text.replacen(' ', "+", usize::from(text.contains('T'))), &Rfc3339));
         let utc = parsed.ok().and_then(|time| time.checked_to_offset(UtcOffset::UTC)).filter(|time| time.year() >= 0);
-        utc.map(Self).ok_or_else(|| {
+        utc.ok_or_else(|| {
             FieldError::new(
                 "datetime_parsing",
                 "Input should be a valid datetime, in RFC 3339 with an offset, such as 2024-01-15T10:30:00Z",
@@ -32,24 +37,13 @@ impl QueryValue for Moment {
     }
 }
 
-/// The format of the lines.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Format(pub(super) logs::Format);
+impl Choice for Format {
+    const ALL: &'static [Self] = &[Self::Lines, Self::Gzip];
 
-impl QueryValue for Format {
-    fn schema() -> MetaSchema {
-        MetaSchema {
-            enum_items: vec!["jsonl".into(), "jsonl.gz".into()],
-            default: Some("jsonl".into()),
-            ..MetaSchema::new("string")
-        }
-    }
-
-    fn read(text: &str) -> Result<Self, FieldError> {
-        match text {
-            "jsonl" => Ok(Self(logs::Format::Lines)),
-            "jsonl.gz" => Ok(Self(logs::Format::Gzip)),
-            _ => Err(FieldError::new("enum", "Input should be 'jsonl' or 'jsonl.gz'")),
+    fn name(self) -> &'static str {
+        match self {
+            Self::Lines => "jsonl",
+            Self::Gzip => "jsonl.gz",
         }
     }
 }
@@ -59,18 +53,13 @@ pub(super) fn format_time(time: OffsetDateTime) -> String {
     time.format(&Rfc3339).unwrap_or_default()
 }
 
+/// The form of a time in a file name.
+const FILE_TIME: &[BorrowedFormatItem<'_>] = format_description!("[year][month][day]T[hour][minute][second]Z");
+
 /// The file name of an export, valid on every operating system.
-pub(super) fn file_name(range: &Range, format: logs::Format) -> String {
-    let plain = |time: OffsetDateTime| {
-        let (year, month, day) = time.to_calendar_date();
-        let (hour, minute, second) = time.to_hms();
-        format!("{year:04}{:02}{day:02}T{hour:02}{minute:02}{second:02}Z", u8::from(month))
-    };
-    let ending = match format {
-        logs::Format::Lines => "jsonl",
-        logs::Format::Gzip => "jsonl.gz",
-    };
-    format!("millrace-logs-{}-{}.{ending}", plain(range.from()), plain(range.to()))
+pub(super) fn file_name(range: &Range, format: Format) -> String {
+    let plain = |time: OffsetDateTime| time.format(FILE_TIME).unwrap_or_default();
+    format!("millrace-logs-{}-{}.{}", plain(range.from()), plain(range.to()), format.name())
 }
 
 #[cfg(test)]
@@ -87,7 +76,7 @@ mod tests {
             ("2024-01-15T10:30:00 02:00", datetime!(2024-01-15 08:30 UTC)),
             ("2024-01-15T10:30:00-02:00", datetime!(2024-01-15 12:30 UTC)),
         ] {
-            assert_eq!(Moment::read(text), Ok(Moment(time)), "{text}");
+            assert_eq!(Moment::read(text), Ok(time), "{text}");
         }
         for text in [
             "yesterday",
@@ -106,7 +95,7 @@ mod tests {
     #[test]
     fn the_file_name_has_range_and_format() {
         let range = Range::new(datetime!(2024-01-15 10:30 UTC), datetime!(2024-01-16 0:00 UTC)).expect("a range");
-        let name = file_name(&range, logs::Format::Gzip);
+        let name = file_name(&range, Format::Gzip);
         assert_eq!(name, "millrace-logs-20240115T103000Z-20240116T000000Z.jsonl.gz");
     }
 }
