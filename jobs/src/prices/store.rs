@@ -6,7 +6,7 @@ use bigdecimal::BigDecimal;
 use sqlx::PgPool;
 use time::OffsetDateTime;
 
-use super::model::{AssetId, Candle, Currency, Point, ProviderId, Series, Spot, Volume};
+use super::model::{AssetId, Candle, Currency, Point, ProviderId, Series, Spot};
 use runtime::{
     error::Error,
     executor::{repeatable, transactional},
@@ -32,14 +32,7 @@ pub async fn upsert_candles(
 ) -> Result<UpsertCounts, Error> {
     let column =
         |value: fn(&Candle) -> Option<BigDecimal>| -> Vec<Option<BigDecimal>> { candles.iter().map(value).collect() };
-    let volumes: (Vec<_>, Vec<_>) = candles
-        .iter()
-        .map(|candle| match &candle.volume {
-            None => (None, None),
-            Some(Volume::Base(volume)) => (Some(volume.clone()), Some("base".to_owned())),
-            Some(Volume::Quote(volume)) => (Some(volume.clone()), Some("quote".to_owned())),
-        })
-        .unzip();
+    let volume_unit = |candle: &Candle| candle.volume.as_ref().map(|_| "base".to_owned());
     let row = sqlx::query!(
         r#"WITH written AS (
                INSERT INTO prices (asset, currency, interval, source, bucket, open, high, low, close, volume, volume_unit,
@@ -66,8 +59,8 @@ pub async fn upsert_candles(
         &column(|candle| candle.high.clone()) as &[Option<BigDecimal>],
         &column(|candle| candle.low.clone()) as &[Option<BigDecimal>],
         &candles.iter().map(|candle| candle.close.clone()).collect::<Vec<_>>(),
-        &volumes.0 as &[Option<BigDecimal>],
-        &volumes.1 as &[Option<String>],
+        &column(|candle| candle.volume.clone()) as &[Option<BigDecimal>],
+        &candles.iter().map(volume_unit).collect::<Vec<_>>() as &[Option<String>],
         fetched_at,
     )
     .fetch_one(transactional(pool))
@@ -99,8 +92,8 @@ pub async fn series(
     .await?;
     rows.into_iter()
         .map(|row| {
-            let (price, provider) = (parse_decimal(&row.close)?, parse_provider(&row.source)?);
-            Ok(Point { bucket: row.bucket, price, provider, fetched_at: row.fetched_at })
+            parse_provider(&row.source)?;
+            Ok(Point { bucket: row.bucket, price: parse_decimal(&row.close)? })
         })
         .collect()
 }

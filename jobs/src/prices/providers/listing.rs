@@ -70,20 +70,6 @@ impl PairNames {
         Self { list: Listing::default(), convention }
     }
 
-    /// The name of a pair, if the exchange offers it; `load` fetches the list.
-    pub async fn name(
-        &self,
-        load: impl Future<Output = Result<Pairs, ProviderError>>,
-        asset: &AssetId,
-        currency: &Currency,
-    ) -> Option<String> {
-        let code = code(asset.as_str())?;
-        match self.list.get(load).await {
-            Ok(pairs) => pairs.name(code, currency).map(str::to_owned),
-            Err(_) => (self.convention)(code, &currency.as_str().to_ascii_uppercase()),
-        }
-    }
-
     /// The names of the pairs of these assets, as far as the exchange offers them; `load` fetches the list.
     pub async fn names_of(
         &self,
@@ -96,11 +82,10 @@ impl PairNames {
             return Vec::new();
         }
         let list = self.list.get(load).await;
-        let quote = currency.as_str().to_ascii_uppercase();
         let named = coded.into_iter().filter_map(|(asset, code)| {
             let name = match &list {
                 Ok(pairs) => pairs.name(code, currency).map(str::to_owned),
-                Err(_) => (self.convention)(code, &quote),
+                Err(_) => (self.convention)(code, &currency.as_str().to_ascii_uppercase()),
             };
             Some((asset.clone(), name?))
         });
@@ -122,6 +107,15 @@ impl PairNames {
 /// The pairs of an exchange: the name of each by the code of the asset and the currency, both in lower case.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Pairs(HashMap<(String, String), String>);
+
+impl FromIterator<(String, String, String)> for Pairs {
+    /// Collects codes of assets, codes of currencies, and names.
+    fn from_iter<I: IntoIterator<Item = (String, String, String)>>(listed: I) -> Self {
+        let mut pairs = Self::default();
+        listed.into_iter().for_each(|(base, quote, name)| pairs.add(&base, &quote, &name));
+        pairs
+    }
+}
 
 impl Pairs {
     /// Adds a pair. Of several pairs with the same asset and currency the first is used. A name that is not safe in a
@@ -184,9 +178,8 @@ mod tests {
                 pairs.add("ETH", "USD", "a/b");
                 if listed { Ok(pairs) } else { Err(ProviderError::Failed(ProviderId::Coinbase, "down".into())) }
             };
-            assert_eq!(names.name(load(), &assets[0], &usd).await.as_deref(), Some(expected));
-            assert_eq!(names.name(load(), &assets[1], &usd).await, None, "an unknown id is not guessed");
             assert_eq!(names.names_of(load(), &assets, &usd).await, [(assets[0].clone(), expected.to_owned())]);
+            assert_eq!(names.names_of(load(), &assets[1..], &usd).await, [], "an unknown id is not guessed");
             let known = names.names(load()).await.map(|names| (names.assets.len(), names.currencies.len()));
             assert_eq!(known.ok(), listed.then_some((1, 1)), "a name that is unsafe in a path is ignored");
         }
