@@ -2,6 +2,7 @@
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
+    iter::successors,
     time::Duration,
 };
 
@@ -89,6 +90,21 @@ pub fn next_due(series: &Series, now: OffsetDateTime) -> OffsetDateTime {
     if now < this { this } else { this + interval.length() }
 }
 
+/// The buckets from the one that contains `from` up to `last` that are not in `there`, which is in the order of time.
+pub fn missing_buckets(
+    interval: Interval,
+    from: OffsetDateTime,
+    last: OffsetDateTime,
+    there: impl IntoIterator<Item = OffsetDateTime>,
+) -> impl Iterator<Item = OffsetDateTime> {
+    let mut there = there.into_iter().peekable();
+    let buckets = successors(Some(interval.bucket(from)), move |bucket| Some(*bucket + interval.length()));
+    buckets.take_while(move |bucket| *bucket <= last).filter(move |bucket| {
+        while there.next_if(|held| held < bucket).is_some() {}
+        there.peek() != Some(bucket)
+    })
+}
+
 /// The missing span: from the first missing bucket to the end of the last one. A bucket is missing when it is due,
 /// starts at `from` or later, and is not in `there`. Buckets within `known` are not missing: no provider has them.
 pub fn missing_span(
@@ -98,20 +114,10 @@ pub fn missing_span(
     there: impl IntoIterator<Item = OffsetDateTime>,
     known: Option<(OffsetDateTime, OffsetDateTime)>,
 ) -> Option<(OffsetDateTime, OffsetDateTime)> {
-    let mut there = there.into_iter().peekable();
-    let (mut bucket, newest) = (interval.bucket(from), newest_due(interval, now));
-    let mut span = None;
-    while bucket <= newest {
-        while there.next_if(|held| *held < bucket).is_some() {}
-        let is_missing =
-            there.peek() != Some(&bucket) && !known.is_some_and(|(from, to)| from <= bucket && bucket < to);
-        if is_missing {
-            let end = bucket + interval.length();
-            span = span.map_or(Some((bucket, end)), |(first, _)| Some((first, end)));
-        }
-        bucket += interval.length();
-    }
-    span
+    let is_unknown = |bucket: &OffsetDateTime| !known.is_some_and(|(from, to)| from <= *bucket && *bucket < to);
+    let mut missing = missing_buckets(interval, from, newest_due(interval, now), there).filter(is_unknown);
+    let first = missing.next()?;
+    Some((first, missing.last().unwrap_or(first) + interval.length()))
 }
 
 #[cfg(test)]

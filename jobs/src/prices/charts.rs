@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use time::{Duration, OffsetDateTime};
 
 use super::{
-    ages::{missing_span, newest_due, next_due, reach},
+    ages::{missing_buckets, missing_span, newest_due, next_due, reach},
     cache::{Coverage, Entry, Value, chart_key, generation_key},
     model::{Interval, Point, Series},
     read::{Chart, Days, Read, Reader},
@@ -194,32 +194,25 @@ impl Window {
     ) -> u32 {
         let known = |bucket| coverage.is_some_and(|coverage| coverage.from <= bucket && bucket < coverage.to);
         let first = oldest.map_or(self.fetch_from, |oldest| oldest.min(self.fetch_from));
-        let mut bucket = interval.bucket(self.start(interval, points).max(first));
-        let (mut stored, mut count) = (points.iter().map(|point| point.bucket).peekable(), 0);
-        while bucket <= due {
-            while stored.next_if(|held| *held < bucket).is_some() {}
-            let expected =
-                oldest.is_some_and(|oldest| oldest <= bucket) || (bucket >= self.fetch_from && !known(bucket));
-            count += u32::from(expected && stored.peek() != Some(&bucket));
-            bucket += interval.length();
-        }
-        count
+        let from = self.start(interval, points).max(first);
+        let is_expected = |bucket: &OffsetDateTime| {
+            oldest.is_some_and(|oldest| oldest <= *bucket) || (*bucket >= self.fetch_from && !known(*bucket))
+        };
+        let stored = points.iter().map(|point| point.bucket);
+        let count = missing_buckets(interval, from, due, stored).filter(is_expected).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
     }
 }
 
 /// Reads a cache entry of a chart. An entry that is read later than it was made also lacks the buckets that became due
 /// since.
 fn read_entry(entry: &Entry, interval: Interval, now: OffsetDateTime) -> Option<Read<Chart>> {
-    match &entry.value {
-        Value::Chart { prices, stale, missing, due } => {
-            let since = (newest_due(interval, now) - *due).whole_seconds() / interval.length().whole_seconds();
-            let missing = missing.saturating_add(u32::try_from(since).unwrap_or(0));
-            Some(Read::Found(Chart { prices: prices.clone(), stale: *stale, missing }))
-        }
-        Value::Unknown => Some(Read::Unknown),
-        Value::Nothing => Some(Read::Nothing { retry_after: (entry.fresh_until - now).unsigned_abs() }),
-        Value::Spot(_) | Value::Coverage(_) | Value::Mark => None,
-    }
+    Read::of(entry, now, |value| {
+        let Value::Chart { prices, stale, missing, due } = value else { return None };
+        let since = (newest_due(interval, now) - *due).whole_seconds() / interval.length().whole_seconds();
+        let missing = missing.saturating_add(u32::try_from(since).unwrap_or(0));
+        Some(Chart { prices: prices.clone(), stale: *stale, missing })
+    })
 }
 
 /// Writes `[[unix_ms,"price"],…]`; digits need no escaping.

@@ -40,7 +40,7 @@ use tokio::sync::OnceCell;
 
 use self::{
     ages::Ages,
-    cache::{Cache, memory::Memory},
+    cache::Cache,
     model::{AssetId, Currency, Quote, Series},
     names::UnknownName,
     providers::Providers,
@@ -87,12 +87,8 @@ impl Prices {
         ages: Ages,
         clock: Clock,
     ) -> Self {
-        let cache: Arc<dyn Cache> = match redis {
-            Some(redis) => Arc::new(cache::redis::Redis { redis }),
-            None => Arc::new(Memory::default()),
-        };
         let config = Arc::new(config.clone());
-        let reader = Arc::new(Reader::new(pool, &providers, &config, cache, ages, clock.clone()));
+        let reader = Arc::new(Reader::new(pool, &providers, &config, Cache::start(redis), ages, clock.clone()));
         let (pool, queue) = (pool.clone(), queue.clone());
         Self { pool, queue, providers, config, clock, reader, unknown_names: Arc::default() }
     }

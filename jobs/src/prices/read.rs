@@ -76,12 +76,23 @@ pub enum Read<T> {
     },
 }
 
+impl<T> Read<T> {
+    /// The result in a cache entry. `found` reads the value of an entry with prices.
+    pub(super) fn of(entry: &Entry, now: OffsetDateTime, found: impl FnOnce(&Value) -> Option<T>) -> Option<Self> {
+        match &entry.value {
+            Value::Unknown => Some(Self::Unknown),
+            Value::Nothing => Some(Self::Nothing { retry_after: (entry.fresh_until - now).unsigned_abs() }),
+            value => found(value).map(Self::Found),
+        }
+    }
+}
+
 /// The reader of this process.
 pub(super) struct Reader {
     pub(super) pool: PgPool,
     pub(super) providers: Providers,
     pub(super) config: Arc<Config>,
-    pub(super) cache: Arc<dyn Cache>,
+    pub(super) cache: Cache,
     pub(super) ages: Ages,
     pub(super) clock: Clock,
     pub(super) charts: SingleFlight<String, Result<Read<Chart>, Error>>,
@@ -98,7 +109,7 @@ impl Reader {
         pool: &PgPool,
         providers: &Providers,
         config: &Arc<Config>,
-        cache: Arc<dyn Cache>,
+        cache: Cache,
         ages: Ages,
         clock: Clock,
     ) -> Self {

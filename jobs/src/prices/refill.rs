@@ -50,8 +50,7 @@ impl Reader {
             tokio::time::sleep(LOCK_POLL).await;
         }
         let coverage = self.fill_locked(&series, from).await;
-        // If this fails, the lock expires.
-        let _ = self.cache.unlock(&lock, token).await;
+        self.cache.unlock(&lock, token).await;
         coverage
     }
 
@@ -90,7 +89,7 @@ impl Reader {
         now: OffsetDateTime,
         before: Option<Coverage>,
     ) -> Refill {
-        let mut calls = HedgedCalls::new(&self.providers, self.ages.hedge);
+        let mut calls = HedgedCalls::new(self.providers.0.iter().cloned(), self.ages.hedge);
         let mut refill =
             Refill { span_before, span_after: Some(span_before), retry_delays: Vec::new(), offered: false };
         while let Some(span) = refill.span_after {
