@@ -10,16 +10,19 @@
 pub mod baseline;
 mod store;
 
-use sqlx::{ConnectOptions, PgConnection, PgPool};
+use sqlx::{ConnectOptions, PgConnection};
 
 pub use self::store::{Lateness, Wal};
-use runtime::{db::Database, error::Error};
+use runtime::{
+    db::{Database, Pool},
+    error::Error,
+};
 
 /// The database of a benchmark.
 #[derive(Clone)]
 pub struct Bench {
     database: Database,
-    pool: PgPool,
+    pool: Pool,
 }
 
 impl Bench {

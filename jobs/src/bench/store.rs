@@ -3,11 +3,11 @@
 pub mod items;
 pub mod prices;
 
-use sqlx::{PgConnection, PgPool, Result};
+use sqlx::{PgConnection, Result};
 use ulid::Ulid;
 use uuid::Uuid;
 
-use runtime::executor::repeatable;
+use runtime::{db::Pool, executor::repeatable};
 
 /// The queue of the jobs that [`insert`] adds. They are due long after any benchmark, and no worker runs them.
 const QUEUE: &str = "bench_inserts";
@@ -65,7 +65,7 @@ pub async fn finish_bare(session: &mut PgConnection, ids: &[String]) -> Result<(
 }
 
 /// Empties all tables that a benchmark fills.
-pub async fn clear(pool: &PgPool) -> Result<()> {
+pub async fn clear(pool: &Pool) -> Result<()> {
     sqlx::query!(
         "TRUNCATE apalis.jobs, transactions, webhook_conflicts, webhook_conflict_totals, items, users, item_documents,
                   prices"
@@ -161,18 +161,18 @@ pub async fn add_scheduled(session: &mut PgConnection, queue: &str, count: i64) 
 }
 
 /// The database's clock, in seconds since the Unix epoch.
-pub async fn now(pool: &PgPool) -> Result<f64> {
+pub async fn now(pool: &Pool) -> Result<f64> {
     let now = sqlx::query_scalar!(r#"SELECT extract(epoch FROM clock_timestamp())::float8 AS "now!""#);
     now.fetch_one(repeatable(pool)).await
 }
 
 /// The date of the database's clock.
-pub async fn today(pool: &PgPool) -> Result<String> {
+pub async fn today(pool: &Pool) -> Result<String> {
     sqlx::query_scalar!(r#"SELECT current_date::text AS "today!""#).fetch_one(repeatable(pool)).await
 }
 
 /// The server's version, without the suffix of its package.
-pub async fn version(pool: &PgPool) -> Result<String> {
+pub async fn version(pool: &Pool) -> Result<String> {
     let version = sqlx::query_scalar!(
         r#"SELECT 'PostgreSQL ' || split_part(current_setting('server_version'), ' ', 1) AS "version!""#
     );
@@ -180,7 +180,7 @@ pub async fn version(pool: &PgPool) -> Result<String> {
 }
 
 /// Whether a due job waits or runs.
-pub async fn has_due(pool: &PgPool, queue: &str) -> Result<bool> {
+pub async fn has_due(pool: &Pool, queue: &str) -> Result<bool> {
     let due = sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT FROM apalis.jobs WHERE job_type = $1 AND status = 'Pending' AND priority = 0
                           AND run_at <= now())
@@ -200,7 +200,7 @@ pub struct DrainResult {
 }
 
 /// Counts the jobs of a queue that were claimed after `since` and are done.
-pub async fn drained(pool: &PgPool, queue: &str, since: f64) -> Result<DrainResult> {
+pub async fn drained(pool: &Pool, queue: &str, since: f64) -> Result<DrainResult> {
     sqlx::query_as!(
         DrainResult,
         r#"SELECT count(*) AS "done!", count(*) FILTER (WHERE attempts = 1) AS "once!",
@@ -214,7 +214,7 @@ pub async fn drained(pool: &PgPool, queue: &str, since: f64) -> Result<DrainResu
 }
 
 /// Counts the transactions created after `since`, and how many of them have the job with their id.
-pub async fn count_recorded(pool: &PgPool, queue: &str, since: f64) -> Result<(i64, i64)> {
+pub async fn count_recorded(pool: &Pool, queue: &str, since: f64) -> Result<(i64, i64)> {
     let ids = sqlx::query_scalar!("SELECT id FROM transactions WHERE created_at >= to_timestamp($1)", since);
     let ids: Vec<Uuid> = ids.fetch_all(repeatable(pool)).await?;
     let jobs: Vec<String> = ids.iter().map(|id| Ulid::from(id.as_u128()).to_string()).collect();
@@ -237,7 +237,7 @@ pub struct Lateness {
 }
 
 /// Measures the settled transactions that were created after `since`.
-pub async fn lateness(pool: &PgPool, since: f64) -> Result<Lateness> {
+pub async fn lateness(pool: &Pool, since: f64) -> Result<Lateness> {
     sqlx::query_as!(
         Lateness,
         r#"SELECT count(*) AS "settled!", coalesce(percentile_disc(0.5) WITHIN GROUP (ORDER BY late), 0) AS "p50!",
@@ -260,7 +260,7 @@ pub struct Wal {
 }
 
 /// Reads the volume of the write-ahead log.
-pub async fn wal(pool: &PgPool) -> Result<Wal> {
+pub async fn wal(pool: &Pool) -> Result<Wal> {
     sqlx::query_as!(
         Wal,
         r#"SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint AS "bytes!", wal_fpi AS "images!" FROM pg_stat_wal"#,
@@ -270,7 +270,7 @@ pub async fn wal(pool: &PgPool) -> Result<Wal> {
 }
 
 /// Transactions of this database, as far as its sessions have reported their statistics.
-pub async fn transactions(pool: &PgPool) -> Result<i64> {
+pub async fn transactions(pool: &Pool) -> Result<i64> {
     let count = sqlx::query_scalar!(
         r#"SELECT xact_commit + xact_rollback AS "count!" FROM pg_stat_database WHERE datname = current_database()"#,
     );

@@ -1,12 +1,12 @@
 //! SQL that adds and reads items for the benchmark.
 
-use sqlx::{PgConnection, PgPool, Result};
+use sqlx::{PgConnection, Result};
 
 use super::unlimited;
-use runtime::executor::repeatable;
+use runtime::{db::Pool, executor::repeatable};
 
 /// Adds an owner whose password hash is invalid, so that no login succeeds.
-pub async fn add_owner(pool: &PgPool) -> Result<i64> {
+pub async fn add_owner(pool: &Pool) -> Result<i64> {
     let owner = sqlx::query_scalar!(
         "INSERT INTO users (email, full_name, password_hash) VALUES ('bench@example.com', 'Bench', '$argon2id$') RETURNING id",
     );
@@ -35,7 +35,7 @@ pub async fn add_items(session: &mut PgConnection, owner: i64, count: i64) -> Re
 }
 
 /// Returns words from the titles of some items.
-pub async fn sample_words(pool: &PgPool, count: i64) -> Result<Vec<String>> {
+pub async fn sample_words(pool: &Pool, count: i64) -> Result<Vec<String>> {
     let words = sqlx::query_scalar!(
         r#"SELECT split_part(title, ' ', 2) AS "word!" FROM items WHERE price_cents % 97 = 1 ORDER BY id DESC LIMIT $1"#,
         count,
@@ -44,6 +44,6 @@ pub async fn sample_words(pool: &PgPool, count: i64) -> Result<Vec<String>> {
 }
 
 /// The id of the newest item.
-pub async fn newest_item(pool: &PgPool) -> Result<i64> {
+pub async fn newest_item(pool: &Pool) -> Result<i64> {
     sqlx::query_scalar!("SELECT id FROM items ORDER BY id DESC LIMIT 1").fetch_one(repeatable(pool)).await
 }

@@ -1,11 +1,11 @@
 //! SQL that adds prices for the benchmark.
 
-use sqlx::{PgPool, Result};
+use sqlx::Result;
 
-use runtime::executor::repeatable;
+use runtime::{db::Pool, executor::repeatable};
 
 /// Adds a daily price for each of the last `days` completed days.
-pub async fn add(pool: &PgPool, asset: &str, currency: &str, days: i32) -> Result<()> {
+pub async fn add(pool: &Pool, asset: &str, currency: &str, days: i32) -> Result<()> {
     sqlx::query!(
         "INSERT INTO prices (asset, currency, interval, bucket, source, close)
          SELECT $1, $2, 'daily', date_trunc('day', now(), 'UTC') - make_interval(hours => 24 * back), 'coingecko',

@@ -1,13 +1,13 @@
 //! The SQL of the daily fetches.
 
-use sqlx::{PgConnection, PgPool};
 use time::{Date, OffsetDateTime};
 
 use super::super::model::FetchPrices;
 use queue::JobId;
 use runtime::{
+    db::Pool,
     error::Error,
-    executor::{in_transaction, repeatable, transactional},
+    executor::{Transaction, repeatable, transactional},
 };
 
 /// The counts of one run.
@@ -45,7 +45,7 @@ pub struct DayState {
 
 /// Inserts these fetches. Returns the job ids of those that are new or were given up; the others already have a job.
 pub async fn insert_missing(
-    tx: &mut PgConnection,
+    tx: &mut Transaction,
     day: Date,
     fetches: &[(FetchPrices, JobId)],
 ) -> sqlx::Result<Vec<String>> {
@@ -62,12 +62,12 @@ pub async fn insert_missing(
         &fetches.iter().map(|(fetch, _)| fetch.provider.as_str().to_owned()).collect::<Vec<_>>(),
         &fetches.iter().map(|(_, id)| id.to_string()).collect::<Vec<_>>(),
     )
-    .fetch_all(in_transaction(tx))
+    .fetch_all(&mut *tx)
     .await
 }
 
 /// Finds a fetch that has not ended.
-pub async fn find_open(pool: &PgPool, fetch: &FetchPrices) -> Result<Option<OpenFetch>, Error> {
+pub async fn find_open(pool: &Pool, fetch: &FetchPrices) -> Result<Option<OpenFetch>, Error> {
     let open = sqlx::query_as!(
         OpenFetch,
         r#"SELECT enqueued_at, now() AS "now!" FROM price_fetches
@@ -80,7 +80,7 @@ pub async fn find_open(pool: &PgPool, fetch: &FetchPrices) -> Result<Option<Open
 }
 
 /// Adds the counts of a run that is not the last one of its fetch.
-pub async fn add_counts(pool: &PgPool, fetch: &FetchPrices, tally: &Tally) -> Result<(), Error> {
+pub async fn add_counts(pool: &Pool, fetch: &FetchPrices, tally: &Tally) -> Result<(), Error> {
     sqlx::query!(
         "UPDATE price_fetches SET stored = stored + $4, revised = revised + $5, rejected = $6, error = $7
          WHERE day = $1 AND asset = $2 AND source = $3 AND finished_at IS NULL",
@@ -98,15 +98,15 @@ pub async fn add_counts(pool: &PgPool, fetch: &FetchPrices, tally: &Tally) -> Re
 }
 
 /// Locks a day, so that exactly one of several fetches that end at once is the last.
-pub async fn lock_day(tx: &mut PgConnection, day: Date) -> sqlx::Result<()> {
+pub async fn lock_day(tx: &mut Transaction, day: Date) -> sqlx::Result<()> {
     sqlx::query!("SELECT asset FROM price_fetches WHERE day = $1 ORDER BY asset, source FOR UPDATE", day)
-        .fetch_all(in_transaction(tx))
+        .fetch_all(&mut *tx)
         .await?;
     Ok(())
 }
 
 /// Ends a fetch. Returns `false` when it had already ended.
-pub async fn finish(tx: &mut PgConnection, fetch: &FetchPrices, outcome: &str, tally: &Tally) -> sqlx::Result<bool> {
+pub async fn finish(tx: &mut Transaction, fetch: &FetchPrices, outcome: &str, tally: &Tally) -> sqlx::Result<bool> {
     let finished = sqlx::query!(
         "UPDATE price_fetches
          SET finished_at = now(), outcome = $4, stored = stored + $5, revised = revised + $6, rejected = $7, error = $8
@@ -120,11 +120,11 @@ pub async fn finish(tx: &mut PgConnection, fetch: &FetchPrices, outcome: &str, t
         to_i64(tally.rejected),
         tally.note,
     );
-    Ok(finished.execute(in_transaction(tx)).await?.rows_affected() == 1)
+    Ok(finished.execute(&mut *tx).await?.rows_affected() == 1)
 }
 
 /// Counts the fetches of a day.
-pub async fn day_state(tx: &mut PgConnection, day: Date) -> sqlx::Result<DayState> {
+pub async fn day_state(tx: &mut Transaction, day: Date) -> sqlx::Result<DayState> {
     let row = sqlx::query!(
         r#"SELECT count(*) AS "fetches!", count(*) FILTER (WHERE finished_at IS NULL) AS "open!",
                   count(*) FILTER (WHERE outcome = 'not_offered') AS "not_offered!",
@@ -132,7 +132,7 @@ pub async fn day_state(tx: &mut PgConnection, day: Date) -> sqlx::Result<DayStat
            FROM price_fetches WHERE day = $1"#,
         day
     )
-    .fetch_one(in_transaction(tx))
+    .fetch_one(&mut *tx)
     .await?;
     let number = |count: i64| usize::try_from(count).unwrap_or_default();
     let (open, fetches) = (number(row.open), number(row.fetches));
@@ -140,7 +140,7 @@ pub async fn day_state(tx: &mut PgConnection, day: Date) -> sqlx::Result<DayStat
 }
 
 /// Gives up a fetch; the counts of its runs stay. Returns `false` when it had already ended.
-pub async fn give_up(tx: &mut PgConnection, fetch: &FetchPrices, reason: &str) -> sqlx::Result<bool> {
+pub async fn give_up(tx: &mut Transaction, fetch: &FetchPrices, reason: &str) -> sqlx::Result<bool> {
     let given_up = sqlx::query!(
         "UPDATE price_fetches SET finished_at = now(), outcome = 'dead', error = $4
          WHERE day = $1 AND asset = $2 AND source = $3 AND finished_at IS NULL",
@@ -149,11 +149,11 @@ pub async fn give_up(tx: &mut PgConnection, fetch: &FetchPrices, reason: &str) -
         fetch.provider.as_str(),
         reason,
     );
-    Ok(given_up.execute(in_transaction(tx)).await?.rows_affected() == 1)
+    Ok(given_up.execute(&mut *tx).await?.rows_affected() == 1)
 }
 
 /// Reopens a fetch that was given up.
-pub async fn reopen(tx: &mut PgConnection, fetch: &FetchPrices) -> sqlx::Result<()> {
+pub async fn reopen(tx: &mut Transaction, fetch: &FetchPrices) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE price_fetches SET finished_at = NULL, outcome = NULL, enqueued_at = now()
          WHERE day = $1 AND asset = $2 AND source = $3 AND outcome = 'dead'",
@@ -161,7 +161,7 @@ pub async fn reopen(tx: &mut PgConnection, fetch: &FetchPrices) -> sqlx::Result<
         fetch.asset.as_str(),
         fetch.provider.as_str(),
     )
-    .execute(in_transaction(tx))
+    .execute(&mut *tx)
     .await?;
     Ok(())
 }
