@@ -76,14 +76,14 @@ impl Prices {
     /// # Errors
     /// [`Error::Unavailable`] when the database is unavailable.
     pub async fn fetch_today(&self, origin: Origin) -> Result<EnqueuedFetches, Error> {
-        let day = self.clock.now().date();
+        let day = self.reader.clock.now().date();
         with_time_limit(async {
             let mut tx = self.queue.begin().await?;
             let jobs = self.record_fetches(&mut tx, day).await?;
             let jobs: Vec<NewJob> = jobs.into_iter().map(|job| job.origin(origin.clone())).collect();
             let enqueued = enqueue(&mut tx, &jobs).await?.len();
             tx.commit().await?;
-            let all = self.config.assets.len() * self.config.providers.len();
+            let all = self.reader.config.assets.len() * self.reader.config.providers.len();
             Ok(EnqueuedFetches { day, enqueued, already: all.saturating_sub(enqueued) })
         })
         .await
@@ -92,9 +92,9 @@ impl Prices {
     /// Records the fetches of a day. Returns the jobs that they need.
     async fn record_fetches(&self, tx: &mut Tx, day: Date) -> Result<Vec<NewJob>, Error> {
         let mut fetches = Vec::new();
-        for asset in &self.config.assets {
+        for asset in &self.reader.config.assets {
             let fetch = |provider: &ProviderId| FetchPrices { day, asset: asset.clone(), provider: *provider };
-            fetches.extend(self.config.providers.iter().map(|provider| (fetch(provider), JobId::generate())));
+            fetches.extend(self.reader.config.providers.iter().map(|provider| (fetch(provider), JobId::generate())));
         }
         let new_jobs = fetches::insert_missing(tx, day, &fetches).await?;
         let new = fetches.iter().filter(|(_, id)| new_jobs.contains(&id.to_string()));
@@ -154,20 +154,21 @@ impl Replayable for FetchPrices {
 }
 
 impl FetchPrices {
+    /// Runs the fetch.
     async fn fetch(&self, prices: &Prices) -> Result<Outcome, FetchError> {
         // It was ended by an earlier run whose result was lost, or was deleted.
-        let Some(open) = fetches::find_open(&prices.pool, self).await? else { return Ok(Outcome::Done) };
+        let Some(open) = fetches::find_open(&prices.reader.pool, self).await? else { return Ok(Outcome::Done) };
         if open.now - open.enqueued_at > MAX_AGE {
             return Ok(Outcome::Reject(format!("not fetched within {} days", MAX_AGE.whole_days())));
         }
         let mut tally = Tally::default();
-        let provider = prices.providers.0.iter().find(|provider| provider.id() == self.provider);
+        let provider = prices.reader.providers.0.iter().find(|provider| provider.id() == self.provider);
         let Some(provider) = provider else {
             tally.note = Some(format!("{} is no longer configured", self.provider));
             return Ok(self.finish(prices, "not_offered", tally).await?);
         };
         let (mut offered, mut complete, mut error, mut unknown) = (false, true, None, false);
-        for currency in &prices.config.currencies {
+        for currency in &prices.reader.config.currencies {
             let series = Series { asset: self.asset.clone(), currency: currency.clone(), interval: Interval::Daily };
             match self.fill(prices, &**provider, &series, &mut tally).await {
                 Ok(complete_series) => (offered, complete) = (true, complete && complete_series),
@@ -189,7 +190,7 @@ impl FetchPrices {
             names.filter(|unknown| self.concerns(unknown)).for_each(|unknown| tally.add_note(unknown.message()));
         }
         let Some(error) = error else {
-            if offered && !complete && prices.clock.now() < self.day.midnight().assume_utc() + SETTLING_TIME {
+            if offered && !complete && prices.reader.clock.now() < self.day.midnight().assume_utc() + SETTLING_TIME {
                 tally.add_note(NOT_YET.into());
                 self.record_unfinished(prices, "later", tally).await?;
                 return Ok(Outcome::SnoozeBecause(NOT_YET_PAUSE, NOT_YET.into()));
@@ -215,7 +216,7 @@ impl FetchPrices {
     ) -> Result<bool, FetchError> {
         let to = self.day.midnight().assume_utc();
         let from = to - Span::days(DAYS);
-        let stored_buckets = store::buckets(&prices.pool, series, self.provider, from, to).await?;
+        let stored_buckets = store::buckets(&prices.reader.pool, series, self.provider, from, to).await?;
         let last = to - Span::DAY;
         let (mut offered, mut error, mut reaches) = (false, None, stored_buckets.last() == Some(&last));
         let mut pages = provider.candles(series, first_bucket_to_fetch(&stored_buckets, from, to), to);
@@ -239,7 +240,8 @@ impl FetchPrices {
         }
         tally.rejected += page.rejected.len() as u64;
         let stored =
-            store::upsert_candles(&prices.pool, series, self.provider, &page.candles, prices.clock.now()).await?;
+            store::upsert_candles(&prices.reader.pool, series, self.provider, &page.candles, prices.reader.clock.now())
+                .await?;
         if (stored.new, stored.revised) != (0, 0)
             && let Err(error) = prices.invalidate(series).await
         {
@@ -269,7 +271,7 @@ impl FetchPrices {
         let Some(day) = with_time_limit(finished).await? else { return Ok(Outcome::Done) };
         self.count(outcome);
         if outcome == "done" {
-            let now = prices.clock.now().unix_timestamp();
+            let now = prices.reader.clock.now().unix_timestamp();
             gauge!(SUCCESS, "provider" => self.provider.as_str()).set(now as f64);
         }
         let Tally { stored: new, revised, rejected, note } = tally;
@@ -281,7 +283,7 @@ impl FetchPrices {
 
     /// Records a run that will be followed by another one.
     async fn record_unfinished(&self, prices: &Prices, outcome: &'static str, tally: Tally) -> Result<(), Error> {
-        fetches::add_counts(&prices.pool, self, &tally).await?;
+        fetches::add_counts(&prices.reader.pool, self, &tally).await?;
         self.count(outcome);
         let (asset, provider, note) = (self.asset.as_str(), self.provider.as_str(), tally.note);
         tracing::warn!(asset, provider, day = %self.day, outcome, note, "PRICES_NOT_YET_FETCHED");

@@ -56,11 +56,7 @@ use runtime::{
 /// The price feature. Clones share everything.
 #[derive(Clone)]
 pub struct Prices {
-    pool: Pool,
     queue: Queue,
-    providers: Providers,
-    config: Arc<Config>,
-    clock: Clock,
     reader: Arc<Reader>,
     unknown_names: Arc<OnceCell<Vec<UnknownName>>>,
 }
@@ -87,15 +83,13 @@ impl Prices {
         ages: Ages,
         clock: Clock,
     ) -> Self {
-        let config = Arc::new(config.clone());
-        let reader = Arc::new(Reader::new(pool, &providers, &config, Cache::start(redis), ages, clock.clone()));
-        let (pool, queue) = (pool.clone(), queue.clone());
-        Self { pool, queue, providers, config, clock, reader, unknown_names: Arc::default() }
+        let reader = Reader::new(pool, providers, config, Cache::start(redis), ages, clock);
+        Self { queue: queue.clone(), reader: Arc::new(reader), unknown_names: Arc::default() }
     }
 
     /// The currencies that may be requested.
     pub fn currencies(&self) -> &[Currency] {
-        &self.config.currencies
+        &self.reader.config.currencies
     }
 
     /// The present prices of these assets, in their order. A price is at most a minute old, unless it is marked as

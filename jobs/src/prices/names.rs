@@ -48,13 +48,14 @@ impl Prices {
 
     async fn find_unknown_names(&self) -> Result<Vec<UnknownName>, ProviderError> {
         let mut known = Names::default();
-        for provider in self.providers.0.iter() {
+        for provider in self.reader.providers.0.iter() {
             let names = provider.names().await?;
             known.assets.extend(names.assets);
             known.currencies.extend(names.currencies);
         }
-        let assets = self.config.assets.iter().map(AssetId::as_str).filter(|asset| !known.assets.contains(*asset));
-        let currencies = self.config.currencies.iter().map(Currency::as_str);
+        let assets =
+            self.reader.config.assets.iter().map(AssetId::as_str).filter(|asset| !known.assets.contains(*asset));
+        let currencies = self.reader.config.currencies.iter().map(Currency::as_str);
         let currencies = currencies.filter(|currency| !known.currencies.contains(*currency));
         let similar =
             |name, known: &HashSet<String>| nearest(name, known.iter().map(String::as_str)).map(str::to_owned);

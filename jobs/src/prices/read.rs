@@ -91,7 +91,7 @@ impl<T> Read<T> {
 pub(super) struct Reader {
     pub(super) pool: Pool,
     pub(super) providers: Providers,
-    pub(super) config: Arc<Config>,
+    pub(super) config: Config,
     pub(super) cache: Cache,
     pub(super) ages: Ages,
     pub(super) clock: Clock,
@@ -107,8 +107,8 @@ impl Reader {
     /// Creates a reader over these parts.
     pub(super) fn new(
         pool: &Pool,
-        providers: &Providers,
-        config: &Arc<Config>,
+        providers: Providers,
+        config: &Config,
         cache: Cache,
         ages: Ages,
         clock: Clock,
@@ -127,7 +127,7 @@ impl Reader {
         }
         Self {
             pool: pool.clone(),
-            providers: providers.clone(),
+            providers,
             config: config.clone(),
             cache,
             ages,

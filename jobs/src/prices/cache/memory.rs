@@ -11,22 +11,18 @@ const MAX_BYTES: u64 = 64 << 20;
 /// The overhead of an entry, in bytes.
 const ENTRY_OVERHEAD: usize = 300;
 
-/// A cache in this process.
-pub struct Memory {
-    entries: sync::Cache<String, Arc<Entry>>,
-}
+/// The entries by key.
+pub(super) type Memory = sync::Cache<String, Arc<Entry>>;
 
-impl Default for Memory {
-    fn default() -> Self {
-        let entries = sync::Cache::builder()
-            .max_capacity(MAX_BYTES)
-            .weigher(|key: &String, entry: &Arc<Entry>| weight(key, entry))
-            // The default policy rejects new entries while the cache is full.
-            .eviction_policy(EvictionPolicy::lru())
-            .time_to_live(RETENTION)
-            .build();
-        Self { entries }
-    }
+/// An empty cache.
+pub(super) fn start() -> Memory {
+    sync::Cache::builder()
+        .max_capacity(MAX_BYTES)
+        .weigher(|key: &String, entry: &Arc<Entry>| weight(key, entry))
+        // The default policy rejects new entries while the cache is full.
+        .eviction_policy(EvictionPolicy::lru())
+        .time_to_live(RETENTION)
+        .build()
 }
 
 fn weight(key: &str, entry: &Entry) -> u32 {
@@ -36,14 +32,4 @@ fn weight(key: &str, entry: &Entry) -> u32 {
         _ => 0,
     };
     u32::try_from(ENTRY_OVERHEAD + key.len() + text).unwrap_or(u32::MAX)
-}
-
-impl Memory {
-    pub(super) fn get(&self, keys: &[String]) -> Vec<Option<Arc<Entry>>> {
-        keys.iter().map(|key| self.entries.get(key)).collect()
-    }
-
-    pub(super) fn put(&self, key: &str, entry: Arc<Entry>) {
-        self.entries.insert(key.to_owned(), entry);
-    }
 }

@@ -146,13 +146,13 @@ pub enum Cache {
 impl Cache {
     /// The cache in Redis, or one of this process.
     pub fn start(redis: Option<clients::redis::Redis>) -> Self {
-        redis.map_or_else(|| Self::Memory(Memory::default()), |redis| Self::Redis(Redis { redis }))
+        redis.map_or_else(|| Self::Memory(memory::start()), |redis| Self::Redis(Redis(redis)))
     }
 
     /// Gets the entries under these keys, in order.
     pub async fn get(&self, keys: &[String]) -> Result<Vec<Option<Arc<Entry>>>, Broken> {
         match self {
-            Self::Memory(memory) => Ok(memory.get(keys)),
+            Self::Memory(memory) => Ok(keys.iter().map(|key| memory.get(key)).collect()),
             Self::Redis(redis) => redis.get(keys).await,
         }
     }
@@ -160,7 +160,7 @@ impl Cache {
     /// Stores an entry.
     pub async fn put(&self, key: &str, entry: Arc<Entry>) -> Result<(), Broken> {
         match self {
-            Self::Memory(memory) => memory.put(key, entry),
+            Self::Memory(memory) => memory.insert(key.to_owned(), entry),
             Self::Redis(redis) => redis.put(key, &entry).await?,
         }
         Ok(())

@@ -25,15 +25,13 @@ end
 return 1";
 
 /// A cache in Redis.
-pub struct Redis {
-    pub redis: redis::Redis,
-}
+pub struct Redis(pub redis::Redis);
 
 impl Redis {
     pub(super) async fn get(&self, keys: &[String]) -> Result<Vec<Option<Arc<Entry>>>, Broken> {
         let mut command = ::redis::cmd("MGET");
         command.arg(with_prefix(PREFIX, keys));
-        let found: Vec<Option<Vec<u8>>> = self.redis.execute(&command).await?;
+        let found: Vec<Option<Vec<u8>>> = self.0.execute(&command).await?;
         // An entry may be unreadable, such as one of another release.
         Ok(found.into_iter().map(|text| serde_json::from_slice(&text?).ok().map(Arc::new)).collect())
     }
@@ -41,15 +39,15 @@ impl Redis {
     pub(super) async fn put(&self, key: &str, entry: &Entry) -> Result<(), Broken> {
         let text = serde_json::to_vec(entry).map_err(|error| Broken(causes(&error)))?;
         let mut command = ::redis::cmd("SET");
-        self.redis.execute(command.arg(format!("{PREFIX}{key}")).arg(text).arg("PX").arg(millis(RETENTION))).await
+        self.0.execute(command.arg(format!("{PREFIX}{key}")).arg(text).arg("PX").arg(millis(RETENTION))).await
     }
 
     pub(super) async fn lock(&self, keys: &[String], token: u128, ttl: Duration) -> Result<Vec<bool>, Broken> {
-        self.redis.execute(lock_script(LOCK_SCRIPT, keys, token).arg(millis(ttl))).await
+        self.0.execute(lock_script(LOCK_SCRIPT, keys, token).arg(millis(ttl))).await
     }
 
     pub(super) async fn unlock(&self, keys: &[String], token: u128) -> Result<(), Broken> {
-        self.redis.execute(&lock_script(UNLOCK_SCRIPT, keys, token)).await
+        self.0.execute(&lock_script(UNLOCK_SCRIPT, keys, token)).await
     }
 }
 

@@ -1,6 +1,6 @@
 //! Exchanges: providers that trade pairs. What differs between them is a table; everything else is written once here.
 
-use std::slice;
+use std::{slice, sync::Arc};
 
 use futures_util::{StreamExt, future::BoxFuture, stream};
 use reqwest::{Client, StatusCode};
@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use super::{
     Names, Pages, Provider, ProviderError, Spots,
     client::{Parsed, ProviderClient, ProviderLimits},
-    listing::{PairNames, Pairs},
+    listing::{Convention, Listing, Pairs, name_pairs},
     pages::{fetch_pages, request_window, split_pages},
     rate_limiter::RateLimit,
     spots::{ReportedPrice, add_reported},
@@ -17,6 +17,7 @@ use super::{
 use crate::prices::{
     model::{AssetId, Currency, ProviderId, Series},
     normalise::{CandleSet, Window},
+    symbols::code,
 };
 use runtime::clock::Clock;
 
@@ -32,8 +33,7 @@ pub struct ExchangeSpec {
     /// The path of the list of pairs.
     pub pairs_path: &'static str,
     pub parse_pairs: fn(StatusCode, &str) -> Parsed<Pairs>,
-    /// Derives the name of a pair from the codes of an asset and a currency, both in upper case.
-    pub pair_name: fn(&str, &str) -> Option<String>,
+    pub pair_name: Convention,
     /// The longest page, in buckets.
     pub rows: i32,
     /// There are no older prices, and empty pages cost calls.
@@ -53,22 +53,27 @@ pub struct ExchangeSpec {
 pub struct Exchange {
     spec: &'static ExchangeSpec,
     client: ProviderClient,
-    pairs: PairNames,
+    pairs: Listing<Pairs>,
 }
 
 impl Exchange {
     pub fn new(spec: &'static ExchangeSpec, http: Client, url: &str, clock: Clock) -> Self {
         let limits = ProviderLimits { rate_limit: spec.rate_limit, default_pause: spec.default_pause, key: None };
         let client = ProviderClient::new(spec.id, http, url, clock, limits);
-        Self { spec, client, pairs: PairNames::new(spec.pair_name) }
+        Self { spec, client, pairs: Listing::default() }
     }
 
-    async fn fetch_pairs(&self) -> Result<Pairs, ProviderError> {
-        self.client.get(self.spec.pairs_path, self.spec.parse_pairs).await
+    async fn listed_pairs(&self) -> Result<Arc<Pairs>, ProviderError> {
+        self.pairs.get(self.client.get(self.spec.pairs_path, self.spec.parse_pairs)).await
     }
 
     async fn pairs_of(&self, assets: &[AssetId], currency: &Currency) -> Vec<(AssetId, String)> {
-        self.pairs.names_of(self.fetch_pairs(), assets, currency).await
+        // Without a code an asset is in no list, which is then not fetched for it.
+        if assets.iter().all(|asset| code(asset.as_str()).is_none()) {
+            return Vec::new();
+        }
+        let list = self.listed_pairs().await.ok();
+        name_pairs(list.as_deref(), self.spec.pair_name, assets, currency)
     }
 
     async fn fetch_page(&self, series: &Series, page: Window) -> Result<CandleSet, ProviderError> {
@@ -129,6 +134,6 @@ impl Provider for Exchange {
     }
 
     fn names(&self) -> BoxFuture<'_, Result<Names, ProviderError>> {
-        Box::pin(self.pairs.names(self.fetch_pairs()))
+        Box::pin(async { Ok(self.listed_pairs().await?.names()) })
     }
 }

@@ -35,12 +35,12 @@ pub struct OpenFetch {
 #[derive(Debug, Default)]
 pub struct DayState {
     /// Fetches that have not ended.
-    pub open: usize,
-    pub fetches: usize,
+    pub open: i64,
+    pub fetches: i64,
     /// Fetches of assets that the provider does not offer.
-    pub not_offered: usize,
+    pub not_offered: i64,
     /// Fetches that were given up.
-    pub dead: usize,
+    pub dead: i64,
 }
 
 /// Inserts these fetches. Returns the job ids of those that are new or were given up; the others already have a job.
@@ -125,7 +125,8 @@ pub async fn finish(tx: &mut Transaction, fetch: &FetchPrices, outcome: &str, ta
 
 /// Counts the fetches of a day.
 pub async fn day_state(tx: &mut Transaction, day: Date) -> sqlx::Result<DayState> {
-    let row = sqlx::query!(
+    sqlx::query_as!(
+        DayState,
         r#"SELECT count(*) AS "fetches!", count(*) FILTER (WHERE finished_at IS NULL) AS "open!",
                   count(*) FILTER (WHERE outcome = 'not_offered') AS "not_offered!",
                   count(*) FILTER (WHERE outcome = 'dead') AS "dead!"
@@ -133,10 +134,7 @@ pub async fn day_state(tx: &mut Transaction, day: Date) -> sqlx::Result<DayState
         day
     )
     .fetch_one(&mut *tx)
-    .await?;
-    let number = |count: i64| usize::try_from(count).unwrap_or_default();
-    let (open, fetches) = (number(row.open), number(row.fetches));
-    Ok(DayState { open, fetches, not_offered: number(row.not_offered), dead: number(row.dead) })
+    .await
 }
 
 /// Gives up a fetch; the counts of its runs stay. Returns `false` when it had already ended.
