@@ -3,6 +3,7 @@
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     iter::successors,
+    ops::Range,
     time::Duration,
 };
 
@@ -112,10 +113,10 @@ pub fn missing_span(
     from: OffsetDateTime,
     now: OffsetDateTime,
     there: impl IntoIterator<Item = OffsetDateTime>,
-    known: Option<(OffsetDateTime, OffsetDateTime)>,
+    known: Range<OffsetDateTime>,
 ) -> Option<(OffsetDateTime, OffsetDateTime)> {
-    let is_unknown = |bucket: &OffsetDateTime| !known.is_some_and(|(from, to)| from <= *bucket && *bucket < to);
-    let mut missing = missing_buckets(interval, from, newest_due(interval, now), there).filter(is_unknown);
+    let buckets = missing_buckets(interval, from, newest_due(interval, now), there);
+    let mut missing = buckets.filter(|bucket| !known.contains(bucket));
     let first = missing.next()?;
     Some((first, missing.last().unwrap_or(first) + interval.length()))
 }
@@ -161,15 +162,16 @@ mod tests {
     fn the_missing_span_excludes_what_no_provider_has() {
         let day = |number: u8| datetime!(2026-11-01 0:00 UTC) + Duration::from_secs(u64::from(number) * 86_400);
         let now = day(10) + Duration::from_secs(3600);
-        let span = |from, there: &[u8], known| {
+        let span = |from, there: &[u8], known: Option<(u8, u8)>| {
+            let known = known.map_or(now..now, |(from, to)| day(from)..day(to));
             missing_span(Interval::Daily, day(from), now, there.iter().map(|number| day(*number)), known)
         };
         assert_eq!(span(7, &[7, 8, 9], None), None);
         assert_eq!(span(7, &[7, 8], None), Some((day(9), day(10))));
         assert_eq!(span(5, &[4, 5, 7, 9], None), Some((day(6), day(9))));
         assert_eq!(span(5, &[], None), Some((day(5), day(10))));
-        assert_eq!(span(1, &[5, 6, 7, 8], Some((day(1), day(5)))), Some((day(9), day(10))), "no provider reaches back");
-        assert_eq!(span(1, &[5, 6, 7, 8], Some((day(1), day(10)))), None);
+        assert_eq!(span(1, &[5, 6, 7, 8], Some((1, 5))), Some((day(9), day(10))), "no provider reaches back");
+        assert_eq!(span(1, &[5, 6, 7, 8], Some((1, 10))), None);
         assert_eq!(span(12, &[], None), None, "future buckets are not missing");
     }
 }

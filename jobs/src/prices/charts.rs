@@ -80,26 +80,23 @@ impl Reader {
         let now = self.now();
         let window = Window::new(series, days, now);
         let (mut generation, mut points) = (self.generation(series).await, self.points(series, &window).await?);
-        let mut coverage = self.coverage(series).await.map(|(coverage, _)| coverage);
+        let (mut coverage, _) = self.coverage(series).await;
         let mut timed_out = false;
         let gap = window.gap(series, now, &points, coverage);
-        if gap.is_some_and(|(from, _)| !coverage.is_some_and(|coverage| coverage.is_paused(from, now))) {
+        if gap.is_some_and(|(from, _)| !coverage.is_paused(from, now)) {
             let filled = self.wait_for_fill(series, &window, points.is_empty()).await?;
             timed_out = filled.is_none();
-            coverage = filled.or(coverage);
+            coverage = filled.unwrap_or(coverage);
             generation = self.generation(series).await;
             points = self.points(series, &window).await?;
         }
         let gap = window.gap(series, now, &points, coverage);
-        let failed = gap.is_some() && (timed_out || coverage.is_some_and(|coverage| coverage.failed));
-        let paused =
-            coverage.map_or(now, |coverage| coverage.pause_until).max(now + self.ages.failed.min(self.ages.local));
+        let failed = gap.is_some() && (timed_out || coverage.failed);
+        let paused = coverage.pause_until.max(now + self.ages.failed.min(self.ages.local));
         let oldest = store::oldest(&self.pool, series, &self.config.providers).await?;
         let (value, mut fresh_until) = match points.last().map(|point| point.bucket) {
             None if failed => (Value::Nothing, paused),
-            None if !coverage.is_some_and(|coverage| coverage.offered) && oldest.is_none() => {
-                (Value::Unknown, now + self.ages.unknown)
-            }
+            None if !coverage.offered && oldest.is_none() => (Value::Unknown, now + self.ages.unknown),
             newest => {
                 let due = newest_due(series.interval, now);
                 let stale = failed && newest.is_none_or(|newest| newest < due);
@@ -176,10 +173,10 @@ impl Window {
         }
     }
 
-    fn gap(&self, series: &Series, now: OffsetDateTime, points: &[Point], coverage: Option<Coverage>) -> Option<Span> {
+    fn gap(&self, series: &Series, now: OffsetDateTime, points: &[Point], coverage: Coverage) -> Option<Span> {
         let from = self.fetch_from.max(self.start(series.interval, points));
         let stored = points.iter().map(|point| point.bucket);
-        missing_span(series.interval, from, now, stored, coverage.map(|coverage| (coverage.from, coverage.to)))
+        missing_span(series.interval, from, now, stored, coverage.known())
     }
 
     /// Counts the points up to `due` that should exist and are missing. Points after the oldest price of the series
@@ -190,13 +187,13 @@ impl Window {
         due: OffsetDateTime,
         points: &[Point],
         oldest: Option<OffsetDateTime>,
-        coverage: Option<Coverage>,
+        coverage: Coverage,
     ) -> u32 {
-        let known = |bucket| coverage.is_some_and(|coverage| coverage.from <= bucket && bucket < coverage.to);
         let first = oldest.map_or(self.fetch_from, |oldest| oldest.min(self.fetch_from));
         let from = self.start(interval, points).max(first);
         let is_expected = |bucket: &OffsetDateTime| {
-            oldest.is_some_and(|oldest| oldest <= *bucket) || (*bucket >= self.fetch_from && !known(*bucket))
+            oldest.is_some_and(|oldest| oldest <= *bucket)
+                || (*bucket >= self.fetch_from && !coverage.known().contains(bucket))
         };
         let stored = points.iter().map(|point| point.bucket);
         let count = missing_buckets(interval, from, due, stored).filter(is_expected).count();

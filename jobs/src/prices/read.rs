@@ -180,14 +180,16 @@ impl Reader {
         self.cache.put(&generation_key(series), Arc::new(entry)).await
     }
 
-    /// The coverage of a series, until it expires.
-    pub(super) async fn coverage(&self, series: &Series) -> Option<(Coverage, OffsetDateTime)> {
-        let entry = self.get_cached(coverage_key(series)).await?;
-        match entry.value {
-            Value::Coverage(coverage) if self.now() < entry.fresh_until && entry.generation == self.salt => {
-                Some((coverage, entry.fresh_until))
+    /// The coverage of a series, and when it expires. It is empty unless providers were asked lately.
+    pub(super) async fn coverage(&self, series: &Series) -> (Coverage, OffsetDateTime) {
+        let (now, entry) = (self.now(), self.get_cached(coverage_key(series)).await);
+        match entry.as_deref() {
+            Some(Entry { value: Value::Coverage(coverage), fresh_until, generation })
+                if now < *fresh_until && *generation == self.salt =>
+            {
+                (*coverage, *fresh_until)
             }
-            _ => None,
+            _ => (Coverage::none(now), now + self.ages.absent),
         }
     }
 

@@ -12,7 +12,7 @@
 mod memory;
 mod redis;
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -86,6 +86,11 @@ impl Coverage {
     /// No provider was called.
     pub fn none(now: OffsetDateTime) -> Self {
         Self { from: now, to: now, pause_until: now, tried_from: now, failed: false, offered: false }
+    }
+
+    /// The buckets that all providers were asked for.
+    pub fn known(&self) -> Range<OffsetDateTime> {
+        self.from..self.to
     }
 
     /// Whether it is too early to request buckets from `from` on.
