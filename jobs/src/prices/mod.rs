@@ -1,20 +1,4 @@
 //! Crypto prices: fetched every day and on request, normalised, stored in PostgreSQL, and read through a cache.
-//!
-//! | file | what |
-//! |---|---|
-//! | [`model`] | the data: assets, currencies, series, candles, prices |
-//! | [`providers`] | one client per provider, with its quirks |
-//! | [`normalise`] | turns the rows of providers into valid candles |
-//! | [`symbols`] | the codes under which exchanges trade assets |
-//! | `names` | checks the configured names against what the providers offer |
-//! | [`read`] | the types of reads, and what all reads share |
-//! | `charts`, `spots` | reads of series and of present prices: cache, then PostgreSQL, then providers |
-//! | `refill`, `hedge` | fetches what a series lacks; asks the next provider when one is slow |
-//! | [`ages`] | how long results are fresh, and when buckets are due |
-//! | [`cache`] | the cache, in this process or shared in Redis |
-//! | `config` | the configuration |
-//! | [`fetch`] | the job of the daily fetch |
-//! | `store` | all SQL |
 
 pub mod ages;
 pub mod cache;

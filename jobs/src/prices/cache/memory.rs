@@ -1,4 +1,5 @@
-//! The cache of one process, bounded by its size in bytes.
+//! The cache of one process, bounded by its size in bytes. Other processes cannot invalidate it, so its entries are fresh
+//! for a short time.
 
 use std::sync::Arc;
 

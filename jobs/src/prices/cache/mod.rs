@@ -3,11 +3,6 @@
 //! Each entry contains the time until which it is fresh. It is kept longer, for when nothing better is available. The
 //! entries of a series carry its generation, and every write of the series begins a new one. So an entry that was read
 //! before a write counts as old, even if it is cached after the write.
-//!
-//! | file | what |
-//! |---|---|
-//! | `memory` | in this process, bounded; other processes cannot invalidate it, so entries are fresh for a short time |
-//! | `redis` | shared; a dead Redis costs one short wait a second at most |
 
 mod memory;
 mod redis;

@@ -84,7 +84,7 @@ impl Exchange {
     }
 
     async fn fetch_spots(&self, pairs: &[(AssetId, String)], per_call: usize) -> Spots {
-        // After a failed call for many pairs, the next one fails as well.
+        // Calls for many pairs are few and heavy, so they are made one after the other.
         let at_once = if per_call == 1 { AT_ONCE } else { 1 };
         let call = |pairs| async move { (pairs, self.fetch_prices(pairs).await) };
         let calls: Vec<_> = pairs.chunks(per_call).map(call).collect();

@@ -2,14 +2,6 @@
 //!
 //! Trace spans are created explicitly, not derived from log spans. So `RUST_LOG` does not decide what is traced, log lines
 //! get no extra fields, and a trace contains only what [`span`] writes into it, which excludes secrets.
-//!
-//! | file | purpose |
-//! |---|---|
-//! | [`span`] | the interface for the rest of Millrace: start, attach, link and end spans |
-//! | [`statement`] | the name of an SQL statement, without its values |
-//! | `config` | the standard variables of OpenTelemetry |
-//! | `sampler` | one sampling decision for a request and its jobs |
-//! | `export_client` | sends finished spans to the collector, on tokio's threads |
 
 pub mod config;
 mod export_client;
