@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`breaker`] | circuit breaker: a dead server costs few callers a time-out |
 //! | [`bucket`] | rate limits shared by all processes, as token buckets in Redis |
+//! | [`http`] | builds HTTP clients |
 //! | [`redis`] | the connection to Redis |
 //! | [`retry_after`] | reads the `Retry-After` header |
 //! | [`send`](mod@send) | sends an HTTP request inside a trace span |
@@ -11,6 +12,7 @@
 
 pub mod breaker;
 pub mod bucket;
+pub mod http;
 pub mod redis;
 pub mod retry_after;
 pub mod send;
