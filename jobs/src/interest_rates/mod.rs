@@ -1,16 +1,4 @@
 //! Interest rates: stores the average of each submission in PostgreSQL or in a smart contract.
-//!
-//! | file | what |
-//! |---|---|
-//! | [`rate`] | exact decimals and their average |
-//! | [`model`] | submissions and saved averages |
-//! | [`storage`] | the interface of the storages |
-//! | `postgres` | the storage in PostgreSQL |
-//! | `onchain` | the storage on a chain: record, sign, send, confirm |
-//! | [`chain`] | the client of the smart contract |
-//! | [`reconcile`] | the job that completes unfinished submissions |
-//! | `metrics` | counters of chain errors |
-//! | `store` | SQL |
 
 #[cfg(feature = "smart-contract")]
 pub mod chain;
