@@ -1,13 +1,4 @@
 //! Items: each write by an owner and its indexing job are one commit; reads are public.
-//!
-//! | file | what |
-//! |---|---|
-//! | [`item`] | an item, and the changes that a caller may request |
-//! | `store` | all SQL |
-//! | `cached_items` | look-ups by id through the cache; concurrent misses share one load |
-//! | [`cache`] | in this process, or shared through Redis |
-//! | [`index`] | the indexing job of each write |
-//! | [`search`] | full-text search |
 
 pub mod cache;
 mod cached_items;

@@ -1,11 +1,4 @@
 //! Mars probes: each has its own grid. Clients move it by command strings, which are applied completely or not at all.
-//!
-//! | file | what |
-//! |---|---|
-//! | [`grid`] | pure rules: commands, positions, grid limits |
-//! | [`events`] | log events and counters |
-//! | [`listing`] | streaming list of all probes, with back-pressure |
-//! | `store` | SQL |
 
 pub mod events;
 pub mod grid;
