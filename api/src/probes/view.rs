@@ -75,7 +75,7 @@ impl Value for grid::Direction {
     }
 
     fn read(raw: &str) -> Result<Self, FieldError> {
-        parse_choice(raw, "'NORTH', 'SOUTH', 'EAST' or 'WEST'", Self::parse)
+        parse_choice(raw, "'NORTH', 'SOUTH', 'EAST' or 'WEST'", |text| text.parse().ok())
     }
 }
 
