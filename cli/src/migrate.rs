@@ -7,7 +7,6 @@ use clap::Args;
 use jobs::{app, users::Users};
 pub use runtime::migrate::PATIENCE;
 use runtime::{
-    config::EnvReader,
     db::Database,
     error::causes,
     migrate::{self, Status},
@@ -37,10 +36,7 @@ pub struct Arguments {
 /// # Errors
 /// When the configuration is wrong, the database cannot be reached, or a migration fails.
 pub async fn program(arguments: Arguments) -> Result<()> {
-    let mut vars = EnvReader::from_env();
-    let config = app::Config::read(&mut vars);
-    let database = app::require_database(&mut vars, &config);
-    let Some(database) = vars.finish(database)? else { return Ok(()) };
+    let (config, database) = app::read_with_database()?;
     let _telemetry = Telemetry::start(&config.telemetry, "migrate").map_err(Error::msg)?;
     process::log_configuration(&database);
     if !database.has_sessions() {

@@ -3,7 +3,7 @@
 use anyhow::{Error, Result};
 use jobs::app;
 use queue::{Failure, Job, Outcome, Policy, Registry, Run, Worker};
-use runtime::{config::EnvReader, shutdown, telemetry::Telemetry};
+use runtime::{shutdown, telemetry::Telemetry};
 use serde::{Deserialize, Serialize};
 
 /// A job without work.
@@ -29,10 +29,7 @@ impl Job for Noop {
 /// # Errors
 /// When the worker does not start, or fails later.
 pub async fn program() -> Result<()> {
-    let mut vars = EnvReader::from_env();
-    let config = app::Config::read(&mut vars);
-    let database = app::require_database(&mut vars, &config);
-    let Some(database) = vars.finish(database)? else { return Ok(()) };
+    let (config, database) = app::read_with_database()?;
     let _telemetry = Telemetry::start(&config.telemetry, "bench-worker").map_err(Error::msg)?;
     let shutdown = shutdown::Shutdown::on_signals(shutdown::GRACE)?;
     let registry = Registry::default().job::<Noop>(());

@@ -20,11 +20,10 @@ pub use config::Config;
 pub use model::{Asset, Cursor, SavedRate, Submission, SubmissionOutcome};
 pub use rate::{Rate, RateError};
 use sqlx::PgPool;
-use tracing::Instrument;
 
 use self::{postgres::PostgresStorage, reconcile::ReconcileRate, storage::Storage};
 use queue::{Job, Origin, Queue};
-use runtime::error::Error;
+use runtime::{error::Error, task::run_to_completion};
 
 /// The feature. Clones share its state.
 #[derive(Clone)]
@@ -66,8 +65,7 @@ impl Rates {
         let rate = Rate::average(submission.assets.iter().map(|asset| &asset.rate));
         let rate = rate.ok_or_else(|| Error::Internal("a submission without assets".into()))?;
         let storage = self.storage.clone();
-        let work = async move { storage.save(submission, rate, origin).await }.in_current_span();
-        tokio::spawn(work).await.unwrap_or_else(|error| Err(Error::Internal(error.to_string())))
+        run_to_completion(async move { storage.save(submission, rate, origin).await }).await
     }
 
     /// The newest average.

@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 pub use item::{Change, ChangeOutcome, Contents, Expected, Item, ItemId, Owner, Page};
 use sqlx::PgPool;
-use tracing::Instrument;
 
 use self::{
     cache::{Cache, memory::Memory, redis::Redis},
@@ -20,7 +19,7 @@ use self::{
 };
 use crate::users::UserId;
 use queue::{Job, NewJob, Origin, Queue, Tx, enqueue};
-use runtime::{clients, error::Error, time_limit::with_time_limit};
+use runtime::{clients, error::Error, task::run_to_completion, time_limit::with_time_limit};
 
 /// The feature. Clones share everything.
 #[derive(Clone)]
@@ -134,7 +133,7 @@ impl Items {
             }
             committed
         };
-        tokio::spawn(work.in_current_span()).await.unwrap_or_else(|error| Err(Error::Internal(error.to_string())))
+        run_to_completion(work).await
     }
 }
 

@@ -9,7 +9,6 @@ use std::{sync::Arc, time::Duration};
 
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
-use tracing::Instrument;
 use uuid::Uuid;
 
 use self::{
@@ -17,7 +16,7 @@ use self::{
     grid::{Commands, Direction, Grid, InvalidCommand, OutOfGrid, Position, Probe},
     listing::Listing,
 };
-use runtime::{error::Error, executor};
+use runtime::{error::Error, executor, task::run_to_completion};
 
 /// The limit of concurrent moves in one process. Moves of one probe wait for its row lock, each on its own connection.
 /// Without the limit, many moves of one probe would use up the connection pool.
@@ -135,11 +134,4 @@ async fn move_probe(pool: &PgPool, id: Uuid, commands: &Commands) -> Result<Move
     tx.commit().await?;
     events::record_command_sent(FINISHED, id, commands, probe.position, to);
     Ok(MoveOutcome::Done(to))
-}
-
-/// Runs the work in its own task, so that a client that disconnects cannot cancel it between the commit and the event.
-async fn run_to_completion<T: Send + 'static>(
-    work: impl Future<Output = Result<T, Error>> + Send + 'static,
-) -> Result<T, Error> {
-    tokio::spawn(work.in_current_span()).await.unwrap_or_else(|error| Err(Error::Internal(error.to_string())))
 }

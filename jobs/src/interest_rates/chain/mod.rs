@@ -215,6 +215,12 @@ impl Chain {
     }
 }
 
+impl std::fmt::Debug for Chain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Chain").field("sender", &self.sender()).field("contract", &self.contract).finish()
+    }
+}
+
 fn save_input(id: Uuid, rate: ScaledRate) -> Vec<u8> {
     saveCall { id: id.as_u128(), rate: U256::from(rate.units()) }.abi_encode()
 }
