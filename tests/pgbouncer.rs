@@ -184,7 +184,7 @@ async fn transactions_through_pgbouncer_have_our_settings() {
         ("TimeZone", "UTC"),
     ] {
         let shown: String =
-            sqlx::query_scalar("SELECT current_setting($1)").bind(name).fetch_one(&mut *tx).await.unwrap();
+            sqlx::query_scalar("SELECT current_setting($1)").bind(name).fetch_one(&mut tx).await.unwrap();
         assert_eq!(shown, value, "{name}");
     }
     tx.rollback().await.unwrap();

@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
-use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -28,7 +27,7 @@ use queue::{
 use runtime::{
     clients::redis::{Redis, RedisUrl},
     config::{ConfigErrors, EnvReader, Environment},
-    db::Database,
+    db::{Database, Pool},
     error::{Error, causes},
     executor, listen,
     migrate::SchemaError,
@@ -160,7 +159,7 @@ pub struct App {
     gauges: Gauges,
     database: Database,
     queue: Queue,
-    pool: PgPool,
+    pool: Pool,
 }
 
 impl App {

@@ -195,7 +195,7 @@ impl CrashingWorkers {
         let (pool, url) = (database.pool().await, database.url.clone());
         let history = scratch.join("history");
         File::create(&history).expect("a history");
-        let queue = Queue::start(pool.clone());
+        let queue = Queue::start(pool.clone().into());
         let threads = threads.to_string();
         let mut new = Self {
             pool,

@@ -32,7 +32,7 @@ pub async fn start_with(directory: &Path, max_connections: u16) -> (Cluster, Str
 pub async fn prepare(cluster: &Cluster, url: &str) -> PgPool {
     cluster.ensure_database(DATABASE).await.expect("a database");
     let pool = PgPool::connect(url).await.expect("a connection");
-    migrate::run(&pool).await.expect("the schema");
+    migrate::run(&pool.clone().into()).await.expect("the schema");
     log_changes(&pool).await;
     pool
 }

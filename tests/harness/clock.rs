@@ -55,7 +55,7 @@ impl SteppedServer {
         cluster.ensure_database(DATABASE).await.expect("a database");
         let url = cluster.url(DATABASE);
         let pool = PgPool::connect(&url).await.expect("a connection");
-        migrate::run(&pool).await.expect("the schema");
+        migrate::run(&pool.clone().into()).await.expect("the schema");
         pool.close().await;
         Some(Self { url, clock, _cluster: cluster, _scratch: scratch })
     }

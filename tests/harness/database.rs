@@ -72,7 +72,7 @@ async fn create_template() -> String {
         execute(&mut postgres, &format!("CREATE DATABASE {unfinished}")).await;
         let pool =
             PgPool::connect(&cluster::server().await.url(&unfinished)).await.expect("a connection to the template");
-        migrate::run(&pool).await.unwrap_or_else(|error| panic!("the migrations fail: {error}"));
+        migrate::run(&pool.clone().into()).await.unwrap_or_else(|error| panic!("the migrations fail: {error}"));
         pool.close().await;
         // A template with open connections cannot be copied.
         execute(&mut postgres, &format!("ALTER DATABASE {unfinished} ALLOW_CONNECTIONS false")).await;

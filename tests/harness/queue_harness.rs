@@ -189,7 +189,7 @@ impl QueueHarness {
     pub async fn on_database(url: &str) -> Self {
         let pool = PgPool::connect(url).await.expect("a connection");
         let database = Database::parse(url).expect("the harness's URL");
-        Self { queue: Queue::start(pool.clone()), pool, database, _test_database: None }
+        Self { queue: Queue::start(pool.clone().into()), pool, database, _test_database: None }
     }
 
     /// Enqueues a job that is due now.

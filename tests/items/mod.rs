@@ -121,7 +121,7 @@ impl ItemHarness {
         let database = database::fresh().await;
         let pool = database.pool().await;
         let (owner, _) = create_user(&pool, "ada").await;
-        Self { queue: Queue::start(pool.clone()), pool, database, index: RecordingIndex::new(), owner }
+        Self { queue: Queue::start(pool.clone().into()), pool, database, index: RecordingIndex::new(), owner }
     }
 
     /// Starts the feature as one process does, with a cache in memory or in this Redis.
@@ -130,7 +130,7 @@ impl ItemHarness {
         let url = RedisUrl::read(&mut EnvReader::from_pairs(&pairs));
         assert_eq!(url.is_some(), redis.is_some());
         let redis = url.map(|url| clients::redis::Redis::start(&url).expect("a client"));
-        Items::start(&self.pool, &self.queue, redis, Arc::new(self.index.clone()))
+        Items::start(&self.pool.clone().into(), &self.queue, redis, Arc::new(self.index.clone()))
     }
 
     fn start_worker(&self, items: &Items) -> RunningWorker {

@@ -90,8 +90,15 @@ impl PriceHarness {
         let pool = self.database.pool().await;
         let redis = jobs.redis.as_ref().map(|url| Redis::with_timeout(url, self.redis_timeout).expect("a client"));
         let clock = self.providers.clock();
-        let prices =
-            Prices::with_parts(&pool, &Queue::start(pool.clone()), &jobs.prices, redis, providers, ages, clock);
+        let prices = Prices::with_parts(
+            &pool.clone().into(),
+            &Queue::start(pool.clone().into()),
+            &jobs.prices,
+            redis,
+            providers,
+            ages,
+            clock,
+        );
         app.prices = prices.clone();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));

@@ -14,8 +14,7 @@ const BENCH_STATEMENTS: [&str; 3] = ["\"once!\"", "\"p50!\"", "created_at >= to_
 #[tokio::test]
 async fn no_statement_reads_all_jobs_or_all_transactions() {
     let database = database::fresh().await;
-    let pool = Database::parse(&database.url).expect("a URL").pool("test", 1);
-    let mut session = pool.acquire().await.expect("a session");
+    let mut session = Database::parse(&database.url).expect("a URL").connect("test").await.expect("a session");
     let queries = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.sqlx");
     let mut explained = 0;
     for file in fs::read_dir(queries).expect("the folder of all queries") {
@@ -34,8 +33,7 @@ async fn no_statement_reads_all_jobs_or_all_transactions() {
         let prepare = AssertSqlSafe(format!("PREPARE statement AS {sql}"));
         session.execute(prepare).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
         let explain = AssertSqlSafe(format!("EXPLAIN EXECUTE statement{values}"));
-        let plan: Vec<String> =
-            sqlx::query_scalar(explain).persistent(false).fetch_all(&mut *session).await.expect(sql);
+        let plan: Vec<String> = sqlx::query_scalar(explain).persistent(false).fetch_all(&mut session).await.expect(sql);
         session.execute("DEALLOCATE statement").await.expect("a prepared statement");
         let table_scan =
             plan.iter().find(|line| line.contains("Seq Scan on jobs") || line.contains("Seq Scan on transactions"));

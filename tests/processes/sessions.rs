@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use reqwest::{Client, Method};
 use runtime::{
-    db::Database,
+    db::{Database, Pool},
     executor::{begin, repeatable},
 };
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, PgPool};
+use sqlx::AssertSqlSafe;
 use tokio::task::JoinSet;
 
 use super::{SOON, run};
@@ -99,7 +99,7 @@ async fn alter_database(database: &TestDatabase, change: &str) {
     sqlx::raw_sql(statement).execute(&database.pool().await).await.expect("a change");
 }
 
-async fn current_setting(pool: &PgPool, name: &str) -> String {
+async fn current_setting(pool: &Pool, name: &str) -> String {
     let query = sqlx::query_scalar("SELECT current_setting($1)").bind(name);
     query.fetch_one(repeatable(pool)).await.expect("a setting")
 }
@@ -165,16 +165,15 @@ async fn processes_follow_a_database_that_becomes_read_only_and_back() {
         }
         assert!(send(http.get(&health)).await.text.contains("read-only"));
         assert_eq!(send(http.get(format!("{}/v1/transactions/txn_1", api.url))).await.status, 200, "reads still work");
-        let admin = Database::parse(&database.url).expect("a URL").pool("admin", 1);
-        let mut session = admin.acquire().await.expect("a session");
+        let admin = Database::parse(&database.url).expect("a URL");
+        let mut session = admin.connect("admin").await.expect("a session");
         for statement in [
             "SET default_transaction_read_only = off".to_owned(),
             format!("ALTER DATABASE {} RESET default_transaction_read_only", database.name),
         ] {
-            sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *session).await.expect("a change");
+            sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut session).await.expect("a change");
         }
         drop(session);
-        admin.close().await;
         let limit = Duration::from_secs(5);
         eventually("webhooks are acknowledged again", limit, async || post(&format!("after {round}")).await == 202)
             .await;

@@ -75,7 +75,7 @@ async fn the_overview_is_correct_one_heartbeat_after_a_step() {
              VALUES ('dead', 'millrace', 'PostgreSQL', 'scripted', now() - interval '5 s', '1 s')",
         )
         .await;
-    let operator = queue::Operator::new(&harness.pool, &harness.queue, queue::JobKinds::default());
+    let operator = queue::Operator::new(&harness.pool.clone().into(), &harness.queue, queue::JobKinds::default());
     let running = harness.start_worker(&scripted, SHORT_LEASE);
     for step in STEPS {
         server.step(step);

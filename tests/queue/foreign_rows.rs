@@ -44,7 +44,7 @@ const WORKERS: &str = "
 async fn a_malformed_row_affects_only_itself() {
     let (harness, scripted) =
         (QueueHarness::start().await, ScriptedJobs::new(Policy { attempts: 2, ..quick_policy() }));
-    let operator = Operator::new(&harness.pool, &harness.queue, JobKinds::default());
+    let operator = Operator::new(&harness.pool.clone().into(), &harness.queue, JobKinds::default());
     harness.execute(ROWS).await;
     harness.execute(WORKERS).await;
     query_everything(&operator).await;

@@ -25,7 +25,11 @@ impl Replayable for ScriptedJob {
 }
 
 fn operator(harness: &QueueHarness, scripted: &ScriptedJobs) -> Operator {
-    Operator::new(&harness.pool, &harness.queue, JobKinds::default().kind::<ScriptedJob>(scripted.clone()))
+    Operator::new(
+        &harness.pool.clone().into(),
+        &harness.queue,
+        JobKinds::default().kind::<ScriptedJob>(scripted.clone()),
+    )
 }
 
 /// Enqueues a job and returns its id.
@@ -217,7 +221,7 @@ async fn a_dead_job_is_not_replayed_while_a_live_job_has_its_key() {
     harness.run_all(&scripted).await;
     let dead: String = sqlx::query_scalar("SELECT id FROM apalis.jobs").fetch_one(&harness.pool).await.unwrap();
     harness.enqueue_as("live", &[Step::Done], |job| job.unique("key")).await;
-    let operator = Operator::new(&harness.pool, &harness.queue, JobKinds::default());
+    let operator = Operator::new(&harness.pool.clone().into(), &harness.queue, JobKinds::default());
     assert_eq!(operator.replay(&dead).await.unwrap(), Replayed::KeyTaken);
     assert_eq!(harness.row("dead").await.status, "Killed");
     harness.run_all(&scripted).await;

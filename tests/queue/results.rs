@@ -194,7 +194,7 @@ async fn rows_locked_by_another_session_delay_no_other_result() {
 #[tokio::test]
 async fn a_locked_count_of_cancelled_jobs_delays_no_other_result() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
-    let operator = queue::Operator::new(&harness.pool, &harness.queue, queue::JobKinds::default());
+    let operator = queue::Operator::new(&harness.pool.clone().into(), &harness.queue, queue::JobKinds::default());
     let ids: Vec<queue::JobId> = (0..3).map(|_| queue::JobId::generate()).collect();
     for (n, id) in ids.iter().enumerate() {
         harness.enqueue_as(&format!("cancelled {n}"), &[Step::Hang], |job| job.id(*id)).await;

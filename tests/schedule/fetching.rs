@@ -44,7 +44,7 @@ impl DailyFetchHarness {
     async fn start() -> Self {
         let database = database::fresh().await;
         let pool = database.pool().await;
-        let (queue, kraken) = (Queue::start(pool.clone()), FakeKraken::default());
+        let (queue, kraken) = (Queue::start(pool.clone().into()), FakeKraken::default());
         let prices = feature(&pool, &queue, kraken.providers());
         let harness = Self { database, pool, queue, prices, kraken };
         for days in 1..=40 {
@@ -118,7 +118,7 @@ impl DailyFetchHarness {
 fn feature(pool: &PgPool, queue: &Queue, providers: Providers) -> Prices {
     let mut vars = EnvReader::from_pairs(&[("CRYPTO_ASSETS", "bitcoin"), ("CRYPTO_PROVIDERS", "kraken")]);
     let config = prices::Config::read(&mut vars);
-    Prices::with_parts(pool, queue, &config, None, providers, Ages::DEFAULT, Clock::new(|| NOON))
+    Prices::with_parts(&pool.clone().into(), queue, &config, None, providers, Ages::DEFAULT, Clock::new(|| NOON))
 }
 
 fn done(stored: i64, revised: i64) -> FetchRow {
@@ -246,7 +246,7 @@ async fn an_operator_cancels_a_fetch_and_replays_it() {
     let harness = DailyFetchHarness::start().await;
     harness.request_fetch().await;
     let kinds = JobKinds::default().kind::<FetchPrices>(harness.prices.clone());
-    let operator = Operator::new(&harness.pool, &harness.queue, kinds);
+    let operator = Operator::new(&harness.pool.clone().into(), &harness.queue, kinds);
     let id: String = sqlx::query_scalar("SELECT job_id FROM price_fetches").fetch_one(&harness.pool).await.unwrap();
     assert!(matches!(operator.cancel(&id).await, Ok(Cancelled::AtOnce)));
     assert_eq!(harness.row().await.outcome.as_deref(), Some("dead"));

@@ -31,7 +31,11 @@ async fn concurrent_workers_fire_once_and_early_workers_do_not_fire() {
     let harness = ScheduleHarness::new().await;
     let cron = Cron::parse("0 0 0 1 1 *").unwrap();
     let schedule = Schedule { name: NAME, cron, catch_up: CatchUp::All, work: harness.work.clone() };
-    let schedules = Schedules::new(&harness.pool, &Queue::start(harness.pool.clone()), vec![schedule.clone()]);
+    let schedules = Schedules::new(
+        &harness.pool.clone().into(),
+        &Queue::start(harness.pool.clone().into()),
+        vec![schedule.clone()],
+    );
     // Registers the schedule now, so that the next new year is its first time.
     let scheduler = RunningScheduler::start(schedules.clone(), Timing::default());
     eventually("the schedule is registered", SOON, async || {

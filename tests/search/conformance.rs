@@ -24,7 +24,7 @@ impl SearchBackend for Elasticsearch {
 #[tokio::test]
 async fn postgres_conforms_to_the_search_contract() {
     let database = database::fresh().await;
-    assert_conforms(&Postgres::new(database.pool().await), 1).await;
+    assert_conforms(&Postgres::new(database.pool().await.into()), 1).await;
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ async fn get(system: &System, query: &str) -> HttpResponse {
 #[tokio::test]
 async fn the_search_endpoint_returns_ranked_hits() {
     let system = System::start(&[]).await;
-    let searcher = Searcher::start(&system.database.pool().await, &Config::default()).unwrap();
+    let searcher = Searcher::start(&system.database.pool().await.into(), &Config::default()).unwrap();
     searcher.index(document(1, 1, "Red <b>Kettle</b>", None)).await.unwrap();
     searcher.index(document(2, 1, "Blue Kettle", Some("It whistles like a red one"))).await.unwrap();
     let response = get(&system, "?q=+red+kett&limit=5").await;

@@ -30,7 +30,7 @@ impl SearchHarness {
         let (fake, database) = (FakeElasticsearch::start().await, database::fresh().await);
         let pool = database.pool().await;
         let config = Config { elasticsearch: Some(Server::parse(&fake.url()).unwrap()), fallback };
-        Self { searcher: Searcher::start(&pool, &config).unwrap(), fake, pool, database }
+        Self { searcher: Searcher::start(&pool.clone().into(), &config).unwrap(), fake, pool, database }
     }
 
     async fn search_ids(&self, query: &str) -> Vec<i64> {
@@ -95,7 +95,7 @@ async fn without_a_fallback_searches_are_503_and_leak_no_password() {
     let credentials = Server::parse(&url).unwrap();
     let config = Config { elasticsearch: Some(credentials), fallback: Fallback::None };
     harness.fake.set_mode(FakeMode::Healthy);
-    let searcher = Searcher::start(&harness.pool, &config).unwrap();
+    let searcher = Searcher::start(&harness.pool.clone().into(), &config).unwrap();
     searcher.index(document(1, 1, "kettle", None)).await.expect("accepted with the password");
     let error = harness.searcher.index(document(1, 2, "kettle", None)).await.expect_err("refused without a password");
     assert!(matches!(&error, Error::Unavailable(reason) if reason.contains("401")), "{error}");

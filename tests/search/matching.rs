@@ -146,7 +146,7 @@ async fn assert_ranking<S: SearchBackend>(backend: &S) {
 #[tokio::test]
 async fn words_are_matched_in_postgres() {
     let database = database::fresh().await;
-    assert_matching(&Postgres::new(database.pool().await)).await;
+    assert_matching(&Postgres::new(database.pool().await.into())).await;
 }
 
 #[tokio::test]
@@ -159,7 +159,7 @@ async fn words_are_matched_in_fake_elasticsearch() {
 #[tokio::test]
 async fn titles_rank_first_in_postgres() {
     let database = database::fresh().await;
-    assert_ranking(&Postgres::new(database.pool().await)).await;
+    assert_ranking(&Postgres::new(database.pool().await.into())).await;
 }
 
 #[tokio::test]
@@ -174,7 +174,7 @@ async fn titles_rank_first_in_fake_elasticsearch() {
 async fn the_exact_title_ranks_first_among_many_hits() {
     let database = database::fresh().await;
     let pool = database.pool().await;
-    let postgres = Postgres::new(pool.clone());
+    let postgres = Postgres::new(pool.clone().into());
     let put = async |id, title| {
         jobs::items::search::Search::upsert(&postgres, document(id, 1, title, None)).await.expect("a put");
     };

@@ -22,8 +22,8 @@ async fn reindex_matches_the_index_to_the_items() {
         sqlx::query(statement).execute(&pool).await.unwrap();
     }
     let config = Config { elasticsearch: Some(Server::parse(&fake.url()).unwrap()), fallback: Fallback::None };
-    let elasticsearch = Searcher::start(&pool, &config).unwrap();
-    let postgres = Searcher::start(&pool, &Config::default()).unwrap();
+    let elasticsearch = Searcher::start(&pool.clone().into(), &config).unwrap();
+    let postgres = Searcher::start(&pool.clone().into(), &Config::default()).unwrap();
     // Outdated, wrong at the same version, newer than the item that was read, and two without an item.
     elasticsearch.index(document(1, 4, "stale", None)).await.unwrap();
     elasticsearch.index(document(2, 5, "wrong", None)).await.unwrap();

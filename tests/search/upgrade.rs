@@ -33,7 +33,7 @@ async fn documents_of_an_earlier_release_are_reindexed() {
     let pool = database.pool().await;
     insert_legacy_documents(&pool).await;
     let config = Config { elasticsearch: Some(Server::parse(&fake.url()).unwrap()), fallback: Fallback::Postgres };
-    let searcher = Searcher::start(&pool, &config).unwrap();
+    let searcher = Searcher::start(&pool.clone().into(), &config).unwrap();
     assert_eq!(
         (count_hits(&searcher, "adapter").await, count_hits(&searcher, "hdmi").await),
         (450, 0),
@@ -62,7 +62,7 @@ async fn documents_of_an_earlier_release_are_reindexed() {
 async fn documents_written_by_an_old_process_are_reindexed() {
     let database = database::fresh().await;
     let pool = database.pool().await;
-    let searcher = Searcher::start(&pool, &Config::default()).unwrap();
+    let searcher = Searcher::start(&pool.clone().into(), &Config::default()).unwrap();
     searcher.index(super::document(1, 1, "Café", None)).await.unwrap();
     assert_eq!(count_hits(&searcher, "cafe").await, 1);
     sqlx::query("UPDATE item_documents SET version = 2, title = 'AC/DC'").execute(&pool).await.unwrap();

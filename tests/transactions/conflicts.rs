@@ -135,7 +135,8 @@ async fn conflicts_are_deleted_after_their_retention() {
     sqlx::raw_sql(aged).execute(&pool).await.unwrap();
     let stop = CancellationToken::new();
     let transactions =
-        Transactions::start(&pool, &Queue::start(pool.clone()), &Config::default(), stop.clone()).unwrap();
+        Transactions::start(&pool.clone().into(), &Queue::start(pool.clone().into()), &Config::default(), stop.clone())
+            .unwrap();
     let often = Retention { every: Duration::from_millis(5), ..Retention::DEFAULT };
     let retaining = tokio::spawn(transactions.delete_expired_conflicts(often));
     eventually("the old conflicts are deleted", SOON, async || {

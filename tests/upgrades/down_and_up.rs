@@ -47,7 +47,7 @@ async fn each_migration_goes_down_and_up_on_a_filled_database() {
     let (_database, pool) = empty_database().await;
     let mut expected = BTreeMap::new();
     for version in [0].iter().chain(&versions) {
-        migrate::run_to(&pool, Some(*version), Duration::ZERO).await.unwrap();
+        migrate::run_to(&pool.clone().into(), Some(*version), Duration::ZERO).await.unwrap();
         expected.insert(*version, schema(&pool).await);
     }
 
@@ -63,7 +63,7 @@ async fn each_migration_goes_down_and_up_on_a_filled_database() {
         assert_same(&schema(&pool).await, &expected[&before], &format!("{version} down"));
         let lower = contents(&pool).await;
         assert_contents_kept(&down, version, &full, &lower, &format!("{version} down"));
-        migrate::run_to(&pool, Some(version), Duration::ZERO)
+        migrate::run_to(&pool.clone().into(), Some(version), Duration::ZERO)
             .await
             .unwrap_or_else(|error| panic!("{version} up: {error}"));
         assert_same(&schema(&pool).await, &expected[&version], &format!("{version} up again"));
@@ -75,7 +75,7 @@ async fn each_migration_goes_down_and_up_on_a_filled_database() {
     // All migrations are undone and only apalis' tables with their jobs are left. Migrate again to a working system.
     let jobs = value(&pool, "SELECT count(*) FROM apalis.jobs").await;
     assert!(jobs.parse::<u32>().unwrap() > 40, "{jobs} jobs");
-    migrate::run(&pool).await.unwrap();
+    migrate::run(&pool.clone().into()).await.unwrap();
     assert_eq!(value(&pool, "SELECT count(*) FROM apalis.jobs").await, jobs);
     let (api, _worker) = (Api::start(&database.url, &[]).await, start_worker(&database.url, &[]).await);
     assert_eq!(send(http_client().get(format!("{}/readyz", api.url))).await.status, 200);
@@ -93,8 +93,8 @@ async fn an_operator_undoes_one_migration_by_hand() {
     };
     let down = std::fs::read_to_string(files.into_iter().find(down).unwrap()).unwrap();
     execute(&pool, &format!("BEGIN; {down}; DELETE FROM _sqlx_migrations WHERE version = {newest}; COMMIT")).await;
-    let behind = migrate::check(&pool).await.unwrap_err().to_string();
+    let behind = migrate::check(&pool.clone().into()).await.unwrap_err().to_string();
     assert!(behind.contains("1 migrations missing"), "{behind}");
-    migrate::run(&pool).await.unwrap();
-    migrate::check(&pool).await.unwrap();
+    migrate::run(&pool.clone().into()).await.unwrap();
+    migrate::check(&pool.clone().into()).await.unwrap();
 }

@@ -27,7 +27,7 @@ async fn earlier_release() -> (TestDatabase, PgPool) {
     let database = database::fresh().await;
     let pool = database.pool().await;
     read_migrator().await.undo(&pool, BEFORE).await.unwrap();
-    assert!(migrate::check(&pool).await.unwrap_err().to_string().contains("not migrated"));
+    assert!(migrate::check(&pool.clone().into()).await.unwrap_err().to_string().contains("not migrated"));
     (database, pool)
 }
 
@@ -72,7 +72,7 @@ async fn a_migration_of_a_locked_table_is_retried_and_blocks_only_briefly() {
 
     report.rollback().await.unwrap();
     assert!(migrating.wait_for_exit(SOON).await.success(), "{}", migrating.log());
-    migrate::check(&pool).await.unwrap();
+    migrate::check(&pool.clone().into()).await.unwrap();
 }
 
 #[tokio::test]
@@ -88,10 +88,10 @@ async fn when_patience_ends_the_error_names_the_cause_and_nothing_is_applied() {
         assert!(log.contains(text), "{text}: {log}");
     }
     report.rollback().await.unwrap();
-    assert!(migrate::check(&pool).await.unwrap_err().to_string().contains("not migrated"));
+    assert!(migrate::check(&pool.clone().into()).await.unwrap_err().to_string().contains("not migrated"));
     let mut again = Process::start(&["migrate", "--patience", "0"], &url);
     assert!(again.wait_for_exit(SOON).await.success(), "{}", again.log());
-    migrate::check(&pool).await.unwrap();
+    migrate::check(&pool.clone().into()).await.unwrap();
 }
 
 #[tokio::test]
@@ -129,5 +129,5 @@ async fn concurrent_migrations_take_turns_and_the_waiting_one_has_no_open_transa
         "{}",
         second.log()
     );
-    migrate::check(&pool).await.unwrap();
+    migrate::check(&pool.clone().into()).await.unwrap();
 }

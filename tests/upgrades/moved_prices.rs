@@ -44,7 +44,7 @@ async fn prices_of_coingecko_move_by_one_bucket_and_back() {
             (source.clone(), interval.clone(), bucket - by, *close)
         })
         .collect();
-    migrate::run_to(&pool, Some(MOVES), Duration::ZERO).await.expect("up");
+    migrate::run_to(&pool.clone().into(), Some(MOVES), Duration::ZERO).await.expect("up");
     assert_eq!(rows(&pool).await, moved);
     read_migrator().await.undo(&pool, before).await.expect("down");
     assert_eq!(rows(&pool).await, unmoved);

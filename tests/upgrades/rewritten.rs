@@ -11,7 +11,7 @@ use super::{empty_database, execute, value};
 async fn before(version: i64) -> (crate::harness::database::TestDatabase, PgPool) {
     let (database, pool) = empty_database().await;
     let earlier = super::versions().await.into_iter().filter(|other| *other < version).max();
-    migrate::run_to(&pool, earlier, Duration::ZERO).await.unwrap();
+    migrate::run_to(&pool.clone().into(), earlier, Duration::ZERO).await.unwrap();
     (database, pool)
 }
 
@@ -28,7 +28,7 @@ async fn the_first_20_conflicts_of_each_id_stay_and_all_are_counted() {
          FROM (VALUES ('few', 3), ('many', 50)) AS ids (id, payloads), generate_series(1, payloads) AS n",
     )
     .await;
-    migrate::run_to(&pool, Some(VERSION), Duration::ZERO).await.unwrap();
+    migrate::run_to(&pool.clone().into(), Some(VERSION), Duration::ZERO).await.unwrap();
     let totals = "SELECT string_agg(format('%s %s', transaction_id, times), ', ' ORDER BY transaction_id)
                   FROM webhook_conflict_totals";
     assert_eq!(value(&pool, totals).await, "few 6, many 1275");
@@ -62,7 +62,7 @@ async fn dead_jobs_of_pending_rates_run_again() {
            UPDATE apalis.jobs SET job = '\x00ff' WHERE id = 'no JSON'"#,
     )
     .await;
-    migrate::run_to(&pool, Some(VERSION), Duration::ZERO).await.unwrap();
+    migrate::run_to(&pool.clone().into(), Some(VERSION), Duration::ZERO).await.unwrap();
     let waiting = "SELECT string_agg(format('%s %s', id, failures), ', ') FROM apalis.jobs WHERE status = 'Pending'";
     assert_eq!(value(&pool, waiting).await, "refused 0");
 }

@@ -6,19 +6,18 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use sqlx::PgPool;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{retry::Backoff, store};
-use runtime::error::causes;
+use runtime::{db::Pool, error::causes};
 
 /// The error of a job that an operator has cancelled.
 pub const CANCELLED: &str = "cancelled by operator";
 
 /// The cancellation requests that this worker knows.
 pub struct Cancellations {
-    pool: PgPool,
+    pool: Pool,
     requested: watch::Sender<HashSet<String>>,
     /// Notified when there may be new requests.
     pub signal: Notify,
@@ -26,7 +25,7 @@ pub struct Cancellations {
 
 impl Cancellations {
     /// Starts without requests.
-    pub fn new(pool: PgPool) -> Self {
+    pub fn new(pool: Pool) -> Self {
         Self { pool, requested: watch::Sender::default(), signal: Notify::new() }
     }
 

@@ -6,7 +6,6 @@ use std::{
 };
 
 use metrics::counter;
-use sqlx::PgPool;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +19,7 @@ use super::{
     store,
 };
 use runtime::{
+    db::Pool,
     error::causes,
     telemetry::traces::span::{self, Span},
     time_limit::with_time_limit,
@@ -35,7 +35,7 @@ const LOST_CLAIM_CHECK: Duration = Duration::from_secs(1);
 
 /// Claims the jobs of one queue.
 pub struct Claimer {
-    pub pool: PgPool,
+    pub pool: Pool,
     pub worker: Arc<str>,
     pub queue: &'static str,
     pub slots: Arc<Semaphore>,

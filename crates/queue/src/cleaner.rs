@@ -5,12 +5,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
 
 use super::{retry::Backoff, store};
-use runtime::{error::causes, time_limit::with_time_limit};
+use runtime::{db::Pool, error::causes, time_limit::with_time_limit};
 
 /// How long ended jobs and worker rows are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +42,7 @@ const END: &str = "zzzzzzzzzzzzzzzz";
 
 /// Deletes what is older than its retention.
 pub struct Cleaner {
-    pub pool: PgPool,
+    pub pool: Pool,
     pub retention: Retention,
     pub stop: CancellationToken,
 }

@@ -8,7 +8,6 @@ use std::{
 };
 
 use metrics::counter;
-use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
@@ -19,8 +18,9 @@ use super::{
     store,
 };
 use runtime::{
+    db::Pool,
     error::{Error, causes},
-    executor::{Transaction, begin, in_transaction, repeatable},
+    executor::{Transaction, begin, repeatable},
     telemetry::traces::span::{self, Span},
 };
 
@@ -35,14 +35,14 @@ const ANNOUNCE_WITHIN: Duration = Duration::from_secs(3);
 /// The enqueueing side of the queue: opens transactions that may carry jobs.
 #[derive(Clone)]
 pub struct Queue {
-    pool: PgPool,
+    pool: Pool,
     /// Sends the names of queues that have new jobs.
     announcements: mpsc::UnboundedSender<&'static str>,
 }
 
 impl Queue {
     /// Starts the announcing task, which ends when the last clone is dropped.
-    pub fn start(pool: PgPool) -> Self {
+    pub fn start(pool: Pool) -> Self {
         let (announcements, received) = mpsc::unbounded_channel();
         tokio::spawn(announce(pool.clone(), received));
         Self { pool, announcements }
@@ -91,14 +91,14 @@ impl Tx {
 }
 
 impl Deref for Tx {
-    type Target = PgConnection;
-    fn deref(&self) -> &PgConnection {
+    type Target = Transaction;
+    fn deref(&self) -> &Transaction {
         &self.inner
     }
 }
 
 impl DerefMut for Tx {
-    fn deref_mut(&mut self) -> &mut PgConnection {
+    fn deref_mut(&mut self) -> &mut Transaction {
         &mut self.inner
     }
 }
@@ -161,11 +161,11 @@ fn traced(jobs: &[NewJob]) -> Option<(Vec<NewJob>, Vec<Span>)> {
 /// # Errors
 /// An error of the database. The transaction must then be rolled back.
 pub async fn lock_waiting_job(tx: &mut Tx, queue: &str, from: &str, to: &str) -> Result<bool, Error> {
-    Ok(store::lookup::lock_waiting_job(in_transaction(tx), queue, from, to).await?)
+    Ok(store::lookup::lock_waiting_job(&mut **tx, queue, from, to).await?)
 }
 
 /// Announces queues with new jobs, until the last [`Queue`] and [`Tx`] are dropped.
-async fn announce(pool: PgPool, mut announcements: mpsc::UnboundedReceiver<&'static str>) {
+async fn announce(pool: Pool, mut announcements: mpsc::UnboundedReceiver<&'static str>) {
     let mut collected = Vec::new();
     while announcements.recv_many(&mut collected, MAX_COLLECTED).await > 0 {
         let queues: BTreeSet<&str> = collected.drain(..).collect();

@@ -10,11 +10,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use sqlx::PgPool;
 use tokio::time::timeout;
 
 use super::{metrics::queue_names, status::COUNTED, store::gauges as sql};
-use runtime::error::causes;
+use runtime::{db::Pool, error::causes};
 
 /// Readers within this time share one measurement.
 const FRESH: Duration = Duration::from_secs(2);
@@ -26,7 +25,7 @@ const READER_LIMIT: Duration = Duration::from_secs(2);
 /// The queue gauges of one process. Clones share their measurements.
 #[derive(Clone)]
 pub struct Gauges {
-    pool: PgPool,
+    pool: Pool,
     shared: Arc<Shared>,
 }
 
@@ -53,7 +52,7 @@ struct Measurement {
 
 impl Gauges {
     /// Creates gauges without a measurement; the first read measures.
-    pub fn new(pool: &PgPool) -> Self {
+    pub fn new(pool: &Pool) -> Self {
         Self { pool: pool.clone(), shared: Arc::default() }
     }
 
@@ -109,14 +108,13 @@ impl Latest {
 /// Reads the value of one gauge from the measurement of a queue.
 type Value = fn(&sql::Measured) -> f64;
 
-fn render(text: &mut String, measured: Option<&Measurement>, pool: &PgPool) -> std::fmt::Result {
+fn render(text: &mut String, measured: Option<&Measurement>, pool: &Pool) -> std::fmt::Result {
     let name = "millrace_db_pool_connections";
     let help = "Sessions of the pool that the features of this process share, by state: idle or used.";
     write_header(text, name, "gauge", help)?;
-    // The pool is read twice without a lock, so `idle` may be one more than its size.
-    let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
-    writeln!(text, "{name}{{state=\"idle\"}} {idle}")?;
-    writeln!(text, "{name}{{state=\"used\"}} {}", pool.size().saturating_sub(idle))?;
+    let sessions = pool.session_counts();
+    writeln!(text, "{name}{{state=\"idle\"}} {}", sessions.idle)?;
+    writeln!(text, "{name}{{state=\"used\"}} {}", sessions.used)?;
 
     let Some(measured) = measured else { return Ok(()) };
     let name = "millrace_queue_measured_timestamp_seconds";

@@ -50,7 +50,7 @@ pub(crate) use storable::ReadTime;
 pub use timing::Timing;
 pub use worker::{Registry, Worker};
 
-use runtime::{error::Error, executor::repeatable};
+use runtime::{db::Pool, error::Error, executor::repeatable};
 
 /// The notification channel of the queue. The payload is the name of a queue with new jobs.
 const CHANNEL: &str = "millrace_jobs";
@@ -61,7 +61,7 @@ const CANCELLATIONS: &str = "*cancellations";
 ///
 /// # Errors
 /// [`Error::Unavailable`] when the database is unreachable.
-pub async fn due_in(pool: &sqlx::PgPool, id: JobId) -> Result<Option<f64>, Error> {
+pub async fn due_in(pool: &Pool, id: JobId) -> Result<Option<f64>, Error> {
     Ok(store::lookup::due_in(repeatable(pool), &id.to_string()).await?)
 }
 
@@ -70,7 +70,7 @@ pub async fn due_in(pool: &sqlx::PgPool, id: JobId) -> Result<Option<f64>, Error
 ///
 /// # Errors
 /// [`Error::Unavailable`] when the database is unreachable.
-pub async fn unfinished_jobs(pool: &sqlx::PgPool, queue: &str, limit: usize) -> Result<Vec<JobId>, Error> {
+pub async fn unfinished_jobs(pool: &Pool, queue: &str, limit: usize) -> Result<Vec<JobId>, Error> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let ids = store::lookup::unfinished_jobs(repeatable(pool), queue, limit).await?;
     Ok(ids.iter().map(|id| JobId::parse(id)).collect())

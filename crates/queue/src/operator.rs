@@ -3,7 +3,6 @@
 use std::{collections::HashMap, sync::Arc};
 
 use futures_util::future::BoxFuture;
-use sqlx::PgPool;
 
 use super::{
     cancel::CANCELLED,
@@ -13,6 +12,7 @@ use super::{
     store::{self, list, operator as sql},
 };
 use runtime::{
+    db::Pool,
     error::{Error, causes},
     executor::repeatable,
 };
@@ -69,14 +69,14 @@ impl<J: Replayable> OperatorHooks for JobHooks<J> {
 /// The operator's interface to the queue. Clones share everything.
 #[derive(Clone)]
 pub struct Operator {
-    pool: PgPool,
+    pool: Pool,
     queue: Queue,
     kinds: Arc<JobKinds>,
 }
 
 impl Operator {
     /// Creates it with the job kinds that have records.
-    pub fn new(pool: &PgPool, queue: &Queue, kinds: JobKinds) -> Self {
+    pub fn new(pool: &Pool, queue: &Queue, kinds: JobKinds) -> Self {
         Self { pool: pool.clone(), queue: queue.clone(), kinds: Arc::new(kinds) }
     }
 

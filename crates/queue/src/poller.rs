@@ -9,7 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::PgPool;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +19,7 @@ use super::{
     store::{self, DueCheck},
 };
 use runtime::{
-    db::Database,
+    db::{Database, Pool},
     error::causes,
     listen::{ListenEvent, listen},
 };
@@ -71,7 +70,7 @@ impl WakeSignal {
 
 /// Wakes the claimers of queues that have due jobs.
 pub struct Poller {
-    pub pool: PgPool,
+    pub pool: Pool,
     pub interval: Duration,
     pub signals: HashMap<&'static str, Arc<WakeSignal>>,
     /// Requests a poll.

@@ -10,14 +10,17 @@ pub mod results;
 use std::time::Duration;
 
 use sqlx::types::time::OffsetDateTime;
-use sqlx::{PgConnection, PgExecutor, PgPool, Result};
+use sqlx::{PgExecutor, Result};
 
 use super::{
     CHANNEL,
     new_job::{Due, NewJob},
     storable::{StorableText, storable_key, storable_time, wait_seconds},
 };
-use runtime::executor::{in_transaction, once, repeatable};
+use runtime::{
+    db::Pool,
+    executor::{Transaction, once, repeatable},
+};
 
 /// New jobs, column by column.
 #[derive(Default)]
@@ -85,16 +88,16 @@ macro_rules! insert {
 }
 
 /// Inserts jobs. apalis' own `push_tasks` uses the client's clock and cuts it to whole seconds.
-pub async fn insert(connection: &mut PgConnection, jobs: &[&NewJob]) -> Result<()> {
+pub async fn insert(tx: &mut Transaction, jobs: &[&NewJob]) -> Result<()> {
     let new = NewRows::of(jobs);
-    insert!(new, "").execute(in_transaction(connection)).await?;
+    insert!(new, "").execute(&mut *tx).await?;
     Ok(())
 }
 
 /// Inserts the jobs whose key is free, and returns their ids. It waits for an open transaction that is taking the same
 /// key, so all transactions must take their keys in the same order. It is separate from `insert`, because the
 /// conflict check would slow down jobs without a key.
-pub async fn insert_unique(connection: &mut PgConnection, jobs: &[&NewJob]) -> Result<Vec<String>> {
+pub async fn insert_unique(tx: &mut Transaction, jobs: &[&NewJob]) -> Result<Vec<String>> {
     let new = NewRows::of(jobs);
     let inserted = insert!(
         new,
@@ -102,7 +105,7 @@ pub async fn insert_unique(connection: &mut PgConnection, jobs: &[&NewJob]) -> R
               WHERE idempotency_key IS NOT NULL AND status IN ('Pending', 'Running') DO NOTHING
            RETURNING id"
     );
-    Ok(inserted.fetch_all(in_transaction(connection)).await?.into_iter().map(|row| row.id).collect())
+    Ok(inserted.fetch_all(&mut *tx).await?.into_iter().map(|row| row.id).collect())
 }
 
 /// Notifies all listening workers that these queues have new jobs.
@@ -145,7 +148,7 @@ pub struct Claimed {
 /// Rows are updated by their `ctid`. This is safe because the same statement locks them, and it saves 500 look-ups in
 /// the primary key (11.0 → 8.6 us per job). A row that another transaction has just changed is not visible to this
 /// statement and is left to the next claim.
-pub async fn claim(pool: &PgPool, worker: &str, queue: &str, limit: i64) -> Result<Vec<Claimed>> {
+pub async fn claim(pool: &Pool, worker: &str, queue: &str, limit: i64) -> Result<Vec<Claimed>> {
     sqlx::query_as!(
         Claimed,
         r#"UPDATE apalis.jobs AS job
@@ -186,7 +189,7 @@ pub struct DueCheck {
 
 /// Checks these queues: whether a job is due, and when the next one will be, at most a day from now. Both are the ends
 /// of a range in `jobs_ready`.
-pub async fn check_due(pool: &PgPool, queues: &[String]) -> Result<Vec<DueCheck>> {
+pub async fn check_due(pool: &Pool, queues: &[String]) -> Result<Vec<DueCheck>> {
     sqlx::query_as!(
         DueCheck,
         r#"SELECT queue AS "queue!", bool_or(due.is_due) AS "is_due!",
@@ -212,7 +215,7 @@ pub async fn check_due(pool: &PgPool, queues: &[String]) -> Result<Vec<DueCheck>
 
 /// Makes running jobs of a worker's queue Pending again if the worker does not know them. Jobs that another session has
 /// locked are skipped. Returns the number of jobs. They are due at once, even if the database's clock has gone back.
-pub async fn give_back_lost_claims(pool: &PgPool, worker: &str, queue: &str, known: &[String]) -> Result<u64> {
+pub async fn give_back_lost_claims(pool: &Pool, worker: &str, queue: &str, known: &[String]) -> Result<u64> {
     let done = sqlx::query!(
         "UPDATE apalis.jobs SET status = 'Pending', run_at = least(run_at, now())
          WHERE id = ANY(ARRAY(
@@ -247,7 +250,7 @@ const CLEANER_LOCK: i64 = 0x006d_696c_6c72_6163;
 /// jobs were deleted in 14 s, mostly pauses, and no job started more than 57 ms late meanwhile. 1,000,000 jobs that
 /// wait for a later time cost each pass about 1 s of reading.
 pub async fn delete_expired(
-    pool: &PgPool,
+    pool: &Pool,
     after: &str,
     before: &str,
     size: i64,

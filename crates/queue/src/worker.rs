@@ -33,11 +33,7 @@ use super::{
     watchdog,
     write_results::ResultWriter,
 };
-use runtime::{
-    db::{self, Database},
-    error::Error,
-    shutdown::Shutdown,
-};
+use runtime::{db::Database, error::Error, shutdown::Shutdown};
 
 /// Sessions for claims, polls and results. Each queue or task uses one at a time, and none is held while a handler
 /// runs.
@@ -220,7 +216,7 @@ async fn run(
     });
     let _ = written.await;
     while background.join_next().await.is_some() {}
-    db::close(&pool).await;
+    pool.close().await;
     tracing::info!(worker = &*name, up = ?started.elapsed(), last_writes = ?stopping.elapsed(), "worker stopped");
     failed.map_or(Ok(()), Err)
 }

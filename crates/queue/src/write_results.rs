@@ -2,17 +2,18 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use sqlx::{PgConnection, PgPool};
-
 use super::{
     result::{Disposition, RunResult},
     store::results::{self as sql, Unfinished},
 };
-use runtime::executor::{StatementExecutor, begin, in_transaction, once};
+use runtime::{
+    db::Pool,
+    executor::{StatementExecutor, Transaction, begin, once},
+};
 
 /// Writes results of one worker's runs.
 pub struct ResultWriter {
-    pub pool: PgPool,
+    pub pool: Pool,
     pub worker: Arc<str>,
 }
 
@@ -64,15 +65,15 @@ impl ResultWriter {
 
 /// Where results are written.
 enum Place<'p> {
-    Pool(&'p PgPool),
-    Transaction(&'p mut PgConnection),
+    Pool(&'p Pool),
+    Transaction(&'p mut Transaction),
 }
 
 impl Place<'_> {
     fn executor(&mut self) -> StatementExecutor<'_> {
         match self {
             Self::Pool(pool) => once(pool),
-            Self::Transaction(transaction) => in_transaction(transaction),
+            Self::Transaction(transaction) => transaction.executor(),
         }
     }
 }

@@ -22,9 +22,44 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a stop waits for sessions to close. The end of the process closes sessions that still wait for a response.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Closes a pool. Waits at most 1 s for its sessions to end in good order.
-pub async fn close(pool: &PgPool) {
-    let _ = tokio::time::timeout(CLOSE_TIMEOUT, pool.close()).await;
+/// A pool of sessions. A statement reaches them only through an [`executor`](super::executor), so each one has a time
+/// limit and a span, and works through a pooler.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    pub(super) sessions: PgPool,
+    pub(super) pooler: Pooler,
+}
+
+/// How many sessions a pool has opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionCounts {
+    pub used: u32,
+    pub idle: u32,
+}
+
+impl Pool {
+    /// Closes the pool. Waits at most 1 s for its sessions to end in good order.
+    pub async fn close(&self) {
+        close(&self.sessions).await;
+    }
+
+    /// Counts the sessions that are open now.
+    pub fn session_counts(&self) -> SessionCounts {
+        // The pool is read twice without a lock, so `idle` may be one more than its size.
+        let idle = u32::try_from(self.sessions.num_idle()).unwrap_or(u32::MAX);
+        SessionCounts { used: self.sessions.size().saturating_sub(idle), idle }
+    }
+}
+
+/// A pool that the caller has opened, without a pooler in front of the database. Its sessions keep their own settings.
+impl From<PgPool> for Pool {
+    fn from(sessions: PgPool) -> Self {
+        Self { sessions, pooler: Pooler::None }
+    }
+}
+
+pub(super) async fn close(sessions: &PgPool) {
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, sessions.close()).await;
 }
 
 /// The address of the database, and the pooler in front of it.
@@ -75,9 +110,9 @@ impl Database {
     }
 
     /// A pool of at most `connections` sessions. Each is opened when it is first needed.
-    pub fn pool(&self, role: &str, connections: u32) -> PgPool {
+    pub fn pool(&self, role: &str, connections: u32) -> Pool {
         let pooler = self.pooler;
-        PgPoolOptions::new()
+        let sessions = PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .test_before_acquire(false)
@@ -102,7 +137,8 @@ impl Database {
                     Ok(usable.inspect_err(writable::record_error).unwrap_or(false))
                 })
             })
-            .connect_lazy_with(self.session_options(role))
+            .connect_lazy_with(self.session_options(role));
+        Pool { sessions, pooler }
     }
 }
 

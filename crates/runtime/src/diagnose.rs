@@ -5,10 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
+use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::{sync::Mutex, time::timeout};
 
-use super::{pooler::Pooler, settings};
+use super::{db::Pool, settings};
 use crate::error::causes;
 
 /// The limit of one diagnosis. With the wait for a session, it stays below the time limit of a statement.
@@ -27,14 +27,14 @@ struct Diagnosis {
 static DIAGNOSES: Mutex<Vec<Diagnosis>> = Mutex::const_new(Vec::new());
 
 /// The error of a caller that waited for a session of this pool in vain.
-pub(super) async fn acquire_error(pool: &PgPool, waited: Duration) -> sqlx::Error {
+pub(super) async fn acquire_error(pool: &Pool, waited: Duration) -> sqlx::Error {
     let text = format!("no database session within {} s: {}", waited.as_secs(), connection_failure(pool).await);
     sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text))
 }
 
 /// Finds the cause by one attempt to connect outside the pool.
-pub(super) async fn connection_failure(pool: &PgPool) -> String {
-    let options = pool.connect_options();
+pub(super) async fn connection_failure(pool: &Pool) -> String {
+    let options = pool.sessions.connect_options();
     let timed_out = || format!("no response from {}:{}", options.get_host(), options.get_port());
     let diagnosis = async {
         let mut diagnoses = DIAGNOSES.lock().await;
@@ -44,7 +44,9 @@ pub(super) async fn connection_failure(pool: &PgPool) -> String {
         }
         // Shorter than the caller's limit, so that the result is stored for callers that wait for the lock.
         let text = match timeout(LIMIT.mul_f64(0.8), connect(pool, &options)).await {
-            Ok(Ok(())) => format!("all {} sessions of this process are in use", pool.options().get_max_connections()),
+            Ok(Ok(())) => {
+                format!("all {} sessions of this process are in use", pool.sessions.options().get_max_connections())
+            }
             Ok(Err(error)) => causes(&error),
             Err(_elapsed) => timed_out(),
         };
@@ -54,9 +56,9 @@ pub(super) async fn connection_failure(pool: &PgPool) -> String {
     timeout(LIMIT, diagnosis).await.unwrap_or_else(|_| timed_out())
 }
 
-async fn connect(pool: &PgPool, options: &PgConnectOptions) -> sqlx::Result<()> {
+async fn connect(pool: &Pool, options: &PgConnectOptions) -> sqlx::Result<()> {
     let mut session = PgConnection::connect_with(options).await?;
-    settings::apply(&mut session, Pooler::of(pool)).await?;
+    settings::apply(&mut session, pool.pooler).await?;
     // The result is known, so an error while closing does not matter.
     let _ = session.close().await;
     Ok(())

@@ -2,12 +2,13 @@
 
 use futures_util::{StreamExt, TryStreamExt, future::BoxFuture, stream, stream::BoxStream};
 use sqlx::{
-    Connection, Describe, Either, Execute, Executor, PgConnection, PgPool, Postgres, SqlStr,
+    Connection, Describe, Either, Execute, Executor, PgConnection, Postgres, SqlStr,
     postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
 
 pub use super::session::{Transaction, begin, describe};
 use super::{
+    db::Pool,
     pooler::Pooler,
     session::{MAX_TRIES, Session},
     settings,
@@ -21,19 +22,19 @@ use crate::error::causes;
 /// idle, `BEGIN` fails before the statement is sent, and another session is used.
 ///
 /// The transaction costs two more round trips. [`repeatable`] and [`once`] avoid them.
-pub fn transactional(pool: &PgPool) -> StatementExecutor<'_> {
+pub fn transactional(pool: &Pool) -> StatementExecutor<'_> {
     StatementExecutor(Target::Pool(pool, ExecutionMode::Transactional))
 }
 
 /// Runs one statement that may run twice, because it only reads or is idempotent. If its session turns out to be dead, the
 /// statement is repeated on another session.
-pub fn repeatable(pool: &PgPool) -> StatementExecutor<'_> {
+pub fn repeatable(pool: &Pool) -> StatementExecutor<'_> {
     StatementExecutor(Target::Pool(pool, ExecutionMode::Repeatable))
 }
 
 /// Runs one statement at most once. The caller handles every failure, including that of a session which died while it was
 /// idle.
-pub fn once(pool: &PgPool) -> StatementExecutor<'_> {
+pub fn once(pool: &Pool) -> StatementExecutor<'_> {
     StatementExecutor(Target::Pool(pool, ExecutionMode::Once))
 }
 
@@ -42,18 +43,13 @@ pub fn on_session<'c>(connection: &'c mut PgConnection, database: &super::db::Da
     StatementExecutor(if database.has_sessions() { Target::Session(connection) } else { Target::Pooled(connection) })
 }
 
-/// Runs one statement in a transaction that has begun.
-pub fn in_transaction(transaction: &mut PgConnection) -> StatementExecutor<'_> {
-    StatementExecutor(Target::Transaction(transaction))
-}
-
 /// An executor of single statements. It gives each statement a time limit, and a span in the current trace.
 #[derive(Debug)]
 pub struct StatementExecutor<'c>(Target<'c>);
 
 #[derive(Debug)]
 enum Target<'c> {
-    Pool(&'c PgPool, ExecutionMode),
+    Pool(&'c Pool, ExecutionMode),
     /// A connection outside any pool.
     Session(&'c mut PgConnection),
     /// A connection outside any pool, to a pooler.
@@ -113,7 +109,7 @@ impl<'c> Executor<'c> for StatementExecutor<'c> {
         'c: 'e,
     {
         match self.0 {
-            Target::Pool(pool, _) => pool.prepare_with(sql, types),
+            Target::Pool(pool, _) => pool.sessions.prepare_with(sql, types),
             Target::Session(connection) | Target::Pooled(connection) | Target::Transaction(connection) => {
                 connection.prepare_with(sql, types)
             }
@@ -125,7 +121,7 @@ impl<'c> Executor<'c> for StatementExecutor<'c> {
         'c: 'e,
     {
         match self.0 {
-            Target::Pool(pool, _) => pool.describe(sql),
+            Target::Pool(pool, _) => pool.sessions.describe(sql),
             Target::Session(connection) | Target::Pooled(connection) | Target::Transaction(connection) => {
                 connection.describe(sql)
             }
@@ -133,11 +129,54 @@ impl<'c> Executor<'c> for StatementExecutor<'c> {
     }
 }
 
+impl Transaction {
+    /// The executor of one statement in this transaction. `&mut Transaction` is one as well; this gives it the type of
+    /// the other executors.
+    pub fn executor(&mut self) -> StatementExecutor<'_> {
+        StatementExecutor(Target::Transaction(self.connection()))
+    }
+}
+
+/// Each statement of a transaction has a time limit and a span.
+impl<'c> Executor<'c> for &'c mut Transaction {
+    type Database = Postgres;
+
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, sqlx::Result<StatementItem>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        self.executor().fetch_many(query)
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, sqlx::Result<Option<PgRow>>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        self.executor().fetch_optional(query)
+    }
+
+    fn prepare_with<'e>(self, sql: SqlStr, types: &'e [PgTypeInfo]) -> BoxFuture<'e, sqlx::Result<PgStatement>>
+    where
+        'c: 'e,
+    {
+        self.executor().prepare_with(sql, types)
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, sqlx::Result<Describe<Postgres>>>
+    where
+        'c: 'e,
+    {
+        self.executor().describe(sql)
+    }
+}
+
 async fn run(connection: &mut PgConnection, query: Query) -> StatementResult {
     connection.fetch_many(query).try_collect().await
 }
 
-async fn run_on_pool(pool: &PgPool, mode: ExecutionMode, query: Query) -> StatementResult {
+async fn run_on_pool(pool: &Pool, mode: ExecutionMode, query: Query) -> StatementResult {
     if matches!(mode, ExecutionMode::Repeatable) {
         for _ in 1..MAX_TRIES {
             match try_on_pool(pool, mode, query.clone()).await {
@@ -151,10 +190,10 @@ async fn run_on_pool(pool: &PgPool, mode: ExecutionMode, query: Query) -> Statem
     try_on_pool(pool, mode, query).await
 }
 
-async fn try_on_pool(pool: &PgPool, mode: ExecutionMode, query: Query) -> StatementResult {
-    if matches!(mode, ExecutionMode::Transactional) || Pooler::of(pool) == Pooler::Transaction {
+async fn try_on_pool(pool: &Pool, mode: ExecutionMode, query: Query) -> StatementResult {
+    if matches!(mode, ExecutionMode::Transactional) || pool.pooler == Pooler::Transaction {
         let mut transaction = begin(pool).await?;
-        let items = with_time_limit(run(&mut transaction, query)).await.inspect_err(writable::record_error)?;
+        let items = with_time_limit(run(transaction.connection(), query)).await.inspect_err(writable::record_error)?;
         transaction.commit().await?;
         return Ok(items);
     }

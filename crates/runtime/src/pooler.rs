@@ -8,7 +8,7 @@
 //!   each statement runs inside a transaction, which first deallocates prepared statements of other clients.
 //! - `LISTEN` receives no notifications. So `listen::listen` does not connect, and the queue relies on polling.
 
-use sqlx::{PgPool, postgres::PgConnectOptions};
+use sqlx::postgres::PgConnectOptions;
 
 /// The pooler between this process and the database, as set by `DATABASE_POOLER`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -32,16 +32,9 @@ impl Pooler {
             _ => Err("must be none or transaction, such as DATABASE_POOLER=transaction".into()),
         }
     }
-
-    /// The pooler between a pool and the database.
-    pub(super) fn of(pool: &PgPool) -> Self {
-        let options = pool.connect_options();
-        let is_pooled = options.get_application_name().is_some_and(|name| name.ends_with(NAME_SUFFIX));
-        if is_pooled { Self::Transaction } else { Self::None }
-    }
 }
 
-/// The end of the application name of every session through a pooler. Operators see it, and [`Pooler::of`] reads it.
+/// The end of the application name of every session through a pooler, for operators.
 const NAME_SUFFIX: &str = " through a pooler";
 
 /// The options of a session through a pooler: without those that PgBouncer would refuse or lose.

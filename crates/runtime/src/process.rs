@@ -2,10 +2,8 @@
 
 use std::{fmt::Display, process::ExitCode, time::Duration};
 
-use sqlx::PgPool;
-
 use super::{
-    db::Database,
+    db::{Database, Pool},
     diagnose,
     migrate::{self, SchemaError},
     shutdown::Shutdown,
@@ -60,7 +58,7 @@ pub fn log_configuration(database: &Database) {
 ///
 /// # Errors
 /// When the database has another schema, which a wait does not correct.
-pub async fn await_schema(pool: &PgPool, shutdown: &Shutdown) -> Result<bool, SchemaError> {
+pub async fn await_schema(pool: &Pool, shutdown: &Shutdown) -> Result<bool, SchemaError> {
     loop {
         match migrate::check(pool).await {
             Ok(()) => return Ok(true),

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use sqlx::PgPool;
-
 use super::{
+    db::Pool,
     diagnose,
     migrate::{self, SchemaError},
     session, writable,
@@ -15,7 +14,7 @@ use crate::error::causes;
 ///
 /// # Errors
 /// When it cannot be reached or has another schema. Returns the reason less than 1 s after `limit`.
-pub async fn check_schema(pool: &PgPool, limit: Duration) -> Result<(), String> {
+pub async fn check_schema(pool: &Pool, limit: Duration) -> Result<(), String> {
     check_within(pool, limit, migrate::check_compatible(pool)).await
 }
 
@@ -23,7 +22,7 @@ pub async fn check_schema(pool: &PgPool, limit: Duration) -> Result<(), String> 
 ///
 /// # Errors
 /// When it cannot be reached or written to, or has another schema. Returns the reason less than 1 s after `limit`.
-pub async fn check_ready(pool: &PgPool, limit: Duration) -> Result<(), String> {
+pub async fn check_ready(pool: &Pool, limit: Duration) -> Result<(), String> {
     let checked = async {
         migrate::check_compatible(pool).await?;
         Ok(session::probe(pool).await?)
@@ -33,7 +32,7 @@ pub async fn check_ready(pool: &PgPool, limit: Duration) -> Result<(), String> {
 }
 
 async fn check_within(
-    pool: &PgPool,
+    pool: &Pool,
     limit: Duration,
     check: impl Future<Output = Result<(), SchemaError>>,
 ) -> Result<(), String> {

@@ -3,8 +3,7 @@
 //! Every session sets `row_security` to off. A statement on such a table then fails instead of returning only part of
 //! its rows. This check names the tables at start and in readiness, before a statement fails.
 
-use sqlx::PgPool;
-
+use super::db::Pool;
 use super::executor::repeatable;
 
 /// The tables that hide rows from this user, comma-separated; `None` if there are none. A table that the user may not
@@ -12,7 +11,7 @@ use super::executor::repeatable;
 ///
 /// # Errors
 /// When the query fails.
-pub(super) async fn tables_with_hidden_rows(pool: &PgPool) -> sqlx::Result<Option<String>> {
+pub(super) async fn tables_with_hidden_rows(pool: &Pool) -> sqlx::Result<Option<String>> {
     sqlx::query_scalar!(
         r#"SELECT string_agg(class.oid::regclass::text, ', ' ORDER BY class.oid::regclass::text)
            FROM pg_class AS class JOIN pg_namespace AS namespace ON namespace.oid = relnamespace

@@ -7,17 +7,16 @@
 //! Every other session is closed, which frees its place at once.
 
 use std::{
-    ops::{Deref, DerefMut},
     sync::OnceLock,
     time::{Duration, Instant},
 };
 
 use metrics::{Histogram, Unit, describe_histogram, histogram};
-use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
+use sqlx::{PgConnection, Postgres, pool::PoolConnection};
 use sqlx_core::transaction::TransactionManager;
 use tokio::{runtime::Handle, time::timeout};
 
-use super::{diagnose, pooler::Pooler, settings, time_limit::with_time_limit, writable};
+use super::{db::Pool, diagnose, pooler::Pooler, settings, time_limit::with_time_limit, writable};
 use crate::error::causes;
 
 /// How long a returned session may take to respond to the ping; then it is closed.
@@ -57,9 +56,9 @@ impl Session {
     ///
     /// # Errors
     /// When no session becomes free in time. The error contains the cause.
-    pub(super) async fn acquire(pool: &PgPool) -> sqlx::Result<Self> {
+    pub(super) async fn acquire(pool: &Pool) -> sqlx::Result<Self> {
         let began = Instant::now();
-        let acquired = pool.acquire().await;
+        let acquired = pool.sessions.acquire().await;
         if let Some(histogram) = POOL_WAIT_HISTOGRAM.get() {
             histogram.record(began.elapsed().as_secs_f64());
         }
@@ -108,7 +107,7 @@ impl Drop for Session {
 ///
 /// # Errors
 /// When no session becomes free in time, or the session is dead.
-pub(super) async fn probe(pool: &PgPool) -> sqlx::Result<()> {
+pub(super) async fn probe(pool: &Pool) -> sqlx::Result<()> {
     let mut session = Session::acquire(pool).await?;
     writable::record_probe(session.run(settings::probe).await?);
     Ok(())
@@ -125,7 +124,7 @@ pub struct Transaction {
 ///
 /// # Errors
 /// When no session becomes free in time, three sessions in a row are dead, or the server refuses `BEGIN`.
-pub async fn begin(pool: &PgPool) -> sqlx::Result<Transaction> {
+pub async fn begin(pool: &Pool) -> sqlx::Result<Transaction> {
     for _ in 1..MAX_TRIES {
         match begin_once(pool).await {
             Err(error) if writable::is_dead(&error) => {
@@ -137,14 +136,19 @@ pub async fn begin(pool: &PgPool) -> sqlx::Result<Transaction> {
     begin_once(pool).await
 }
 
-async fn begin_once(pool: &PgPool) -> sqlx::Result<Transaction> {
-    let statement = (Pooler::of(pool) == Pooler::Transaction).then(settings::begin_statement);
+async fn begin_once(pool: &Pool) -> sqlx::Result<Transaction> {
+    let statement = (pool.pooler == Pooler::Transaction).then(settings::begin_statement);
     let mut session = Session::acquire(pool).await?;
     session.run(|connection| PgTransactionManager::begin(connection, statement)).await?;
     Ok(Transaction { session })
 }
 
 impl Transaction {
+    /// The connection. Its statements have neither time limit nor span.
+    pub(super) fn connection(&mut self) -> &mut PgConnection {
+        &mut self.session.connection
+    }
+
     /// Commits the transaction.
     ///
     /// # Errors
@@ -166,18 +170,5 @@ impl Drop for Transaction {
     fn drop(&mut self) {
         // Queues a ROLLBACK, which the ping on return sends. Does nothing if the transaction has ended.
         PgTransactionManager::start_rollback(&mut self.session.connection);
-    }
-}
-
-impl Deref for Transaction {
-    type Target = PgConnection;
-    fn deref(&self) -> &PgConnection {
-        &self.session.connection
-    }
-}
-
-impl DerefMut for Transaction {
-    fn deref_mut(&mut self) -> &mut PgConnection {
-        &mut self.session.connection
     }
 }

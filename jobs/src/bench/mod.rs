@@ -6,19 +6,22 @@
 pub mod baseline;
 mod store;
 
-use sqlx::{ConnectOptions, PgConnection, PgPool};
+use sqlx::{ConnectOptions, PgConnection};
 
 pub use self::store::{
     Lateness, Wal, add_due, add_finished, add_scheduled, analyze_and_checkpoint, clear, count_recorded, drain_seconds,
     has_due, items, lateness, now, prices, today, transactions, version, wal,
 };
-use runtime::{db::Database, error::Error};
+use runtime::{
+    db::{Database, Pool},
+    error::Error,
+};
 
 /// The database of a benchmark.
 #[derive(Clone)]
 pub struct Bench {
     database: Database,
-    pool: PgPool,
+    pool: Pool,
 }
 
 impl Bench {

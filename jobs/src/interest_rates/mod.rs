@@ -19,11 +19,10 @@ use std::{sync::Arc, time::Duration};
 pub use config::Config;
 pub use model::{Asset, Cursor, SavedRate, Submission, SubmissionOutcome};
 pub use rate::{Rate, RateError};
-use sqlx::PgPool;
 
 use self::{postgres::PostgresStorage, reconcile::ReconcileRate, storage::Storage};
 use queue::{Job, Origin, Queue};
-use runtime::{error::Error, task::run_to_completion};
+use runtime::{db::Pool, error::Error, task::run_to_completion};
 
 /// The feature. Clones share its state.
 #[derive(Clone)]
@@ -37,7 +36,7 @@ impl Rates {
     ///
     /// # Errors
     /// Fails if the client of the chain cannot be built.
-    pub fn start(pool: &PgPool, queue: &Queue, config: &Config) -> Result<Self, Error> {
+    pub fn start(pool: &Pool, queue: &Queue, config: &Config) -> Result<Self, Error> {
         queue::metrics::zero(ReconcileRate::NAME);
         #[cfg(feature = "smart-contract")]
         metrics::describe();

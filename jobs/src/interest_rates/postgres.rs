@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::{
@@ -13,14 +12,14 @@ use super::{
     store,
 };
 use queue::{Failure, Origin, Outcome};
-use runtime::error::Error;
+use runtime::{db::Pool, error::Error};
 
 /// The snooze of a job that only a worker with another backend can run.
 const OTHER_WORKER_PAUSE: Duration = Duration::from_secs(30);
 
 /// The storage in PostgreSQL.
 pub struct PostgresStorage {
-    pub pool: PgPool,
+    pub pool: Pool,
 }
 
 #[async_trait]

@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use metrics::{counter, describe_counter};
 use moka::{policy::EvictionPolicy, sync};
-use sqlx::PgPool;
 
 use super::{
     cache::{Cache, CacheError, Entry, Lookup, redis},
     item::ItemId,
     store,
 };
-use runtime::{clients::single_flight::SingleFlight, error::Error};
+use runtime::{clients::single_flight::SingleFlight, db::Pool, error::Error};
 
 /// Look-ups, by the result of the cache.
 const REQUESTS: &str = "millrace_cache_requests_total";
@@ -28,7 +27,7 @@ pub const DELETED_VERSION: i64 = i64::MAX;
 
 /// Items by id, read through a cache.
 pub struct CachedItems {
-    pool: PgPool,
+    pool: Pool,
     cache: Cache,
     loads: SingleFlight<ItemId, Result<Entry, Error>>,
     /// The versions that this process wrote, kept for as long as a shared cache could return older ones. The removal
@@ -38,7 +37,7 @@ pub struct CachedItems {
 
 impl CachedItems {
     /// Reads through `cache`, and loads from `pool` on a miss.
-    pub fn new(pool: &PgPool, cache: Cache) -> Self {
+    pub fn new(pool: &Pool, cache: Cache) -> Self {
         describe_counter!(REQUESTS, "Reads of a cache, by outcome.");
         describe_counter!(LOADS, "Reads of what a cache did not have.");
         for outcome in ["hit", "miss", "error"] {

@@ -10,7 +10,6 @@ mod store;
 use std::sync::Arc;
 
 pub use item::{Change, ChangeOutcome, Contents, Expected, Item, ItemId, Owner, Page};
-use sqlx::PgPool;
 
 use self::{
     cache::{Cache, memory::Memory, redis::Redis},
@@ -19,12 +18,12 @@ use self::{
 };
 use crate::users::UserId;
 use queue::{Job, NewJob, Origin, Queue, Tx, enqueue};
-use runtime::{clients, error::Error, task::run_to_completion, time_limit::with_time_limit};
+use runtime::{clients, db::Pool, error::Error, task::run_to_completion, time_limit::with_time_limit};
 
 /// The feature. Clones share everything.
 #[derive(Clone)]
 pub struct Items {
-    pool: PgPool,
+    pool: Pool,
     queue: Queue,
     cached: Arc<CachedItems>,
     index: Arc<dyn Index>,
@@ -33,7 +32,7 @@ pub struct Items {
 impl Items {
     /// Starts the feature. The cache is in Redis if `redis` is given, otherwise in this process. The indexing job
     /// writes to `index`.
-    pub fn start(pool: &PgPool, queue: &Queue, redis: Option<clients::redis::Redis>, index: Arc<dyn Index>) -> Self {
+    pub fn start(pool: &Pool, queue: &Queue, redis: Option<clients::redis::Redis>, index: Arc<dyn Index>) -> Self {
         queue::metrics::zero(IndexItem::NAME);
         let cache = match redis {
             Some(redis) => Cache::Redis(Redis { redis }),

@@ -1,12 +1,11 @@
 //! Streaming list of all probes. It reads page by page, ahead of the client. A slow client holds no connection between
 //! two pages, and at most a page is buffered for it.
 
-use sqlx::PgPool;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tracing::Instrument;
 
 use super::{ListedProbe, store};
-use runtime::error::Error;
+use runtime::{db::Pool, error::Error};
 
 /// The page size: about 90 KiB of JSON. 100,000 probes take 100 statements.
 pub const PAGE: i64 = 1_000;
@@ -32,7 +31,7 @@ impl Listing {
     ///
     /// # Errors
     /// Returns [`Error::Unavailable`] if the database cannot be read now.
-    pub(super) async fn begin(pool: &PgPool, after: i64) -> Result<Self, Error> {
+    pub(super) async fn begin(pool: &Pool, after: i64) -> Result<Self, Error> {
         let probes = store::page(pool, after, i64::MAX, PAGE).await?;
         let Some(last) = probes.last().map(|probe| probe.number).filter(|_| is_full(&probes)) else {
             return Ok(Self { first: Some(Page { probes, is_last: true }), rest: None });
@@ -67,7 +66,7 @@ fn is_full(probes: &[ListedProbe]) -> bool {
 
 /// Reads the pages in its own task, so that a client that disconnects cannot cancel a statement halfway. A page is read
 /// only when the channel has room for it.
-async fn read_pages(pool: PgPool, mut after: i64, newest: i64, sender: Sender<Result<Page, Error>>) {
+async fn read_pages(pool: Pool, mut after: i64, newest: i64, sender: Sender<Result<Page, Error>>) {
     while let Ok(room) = sender.reserve().await {
         let page = store::page(&pool, after, newest, PAGE).await.map(|probes| {
             let is_last = !is_full(&probes);

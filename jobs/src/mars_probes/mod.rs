@@ -7,7 +7,6 @@ mod store;
 
 use std::{sync::Arc, time::Duration};
 
-use sqlx::PgPool;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
@@ -16,7 +15,7 @@ use self::{
     grid::{Commands, Direction, Grid, InvalidCommand, OutOfGrid, Position, Probe},
     listing::Listing,
 };
-use runtime::{error::Error, executor, task::run_to_completion};
+use runtime::{db::Pool, error::Error, executor, task::run_to_completion};
 
 /// The limit of concurrent moves in one process. Moves of one probe wait for its row lock, each on its own connection.
 /// Without the limit, many moves of one probe would use up the connection pool.
@@ -49,13 +48,13 @@ pub enum MoveOutcome {
 /// The feature. Clones share its state.
 #[derive(Clone)]
 pub struct Probes {
-    pool: PgPool,
+    pool: Pool,
     moves: Arc<Semaphore>,
 }
 
 impl Probes {
     /// Starts the feature.
-    pub fn start(pool: &PgPool) -> Self {
+    pub fn start(pool: &Pool) -> Self {
         events::describe();
         Self { pool: pool.clone(), moves: Arc::new(Semaphore::new(MAX_CONCURRENT_MOVES)) }
     }
@@ -122,7 +121,7 @@ impl Probes {
 }
 
 /// Moves a probe under its row lock.
-async fn move_probe(pool: &PgPool, id: Uuid, commands: &Commands) -> Result<MoveOutcome, Error> {
+async fn move_probe(pool: &Pool, id: Uuid, commands: &Commands) -> Result<MoveOutcome, Error> {
     let mut tx = executor::begin(pool).await?;
     let Some(probe) = store::lock(&mut tx, id).await? else { return Ok(MoveOutcome::Unknown) };
     let to = match grid::apply(probe.grid, probe.position, commands) {

@@ -1,6 +1,5 @@
 //! SQL of probes.
 
-use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::{
@@ -8,12 +7,13 @@ use super::{
     grid::{Grid, Position, Probe},
 };
 use runtime::{
+    db::Pool,
     error::Error,
-    executor::{in_transaction, repeatable, transactional},
+    executor::{Transaction, repeatable, transactional},
 };
 
 /// Inserts a probe.
-pub async fn insert(pool: &PgPool, probe: &Probe, grid_id: Uuid) -> Result<(), Error> {
+pub async fn insert(pool: &Pool, probe: &Probe, grid_id: Uuid) -> Result<(), Error> {
     let Probe { id, grid, position } = probe;
     sqlx::query!(
         "INSERT INTO probes (id, grid_id, grid_x, grid_y, x, y, direction) VALUES ($1, $2, $3, $4, $5, $6, $7)",
@@ -31,7 +31,7 @@ pub async fn insert(pool: &PgPool, probe: &Probe, grid_id: Uuid) -> Result<(), E
 }
 
 /// Whether the probe exists.
-pub async fn exists(pool: &PgPool, id: Uuid) -> Result<bool, Error> {
+pub async fn exists(pool: &Pool, id: Uuid) -> Result<bool, Error> {
     let known = sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM probes WHERE id = $1) AS "known!""#, id)
         .fetch_one(repeatable(pool))
         .await?;
@@ -39,9 +39,9 @@ pub async fn exists(pool: &PgPool, id: Uuid) -> Result<bool, Error> {
 }
 
 /// Reads a probe and locks its row until the transaction ends.
-pub async fn lock(connection: &mut PgConnection, id: Uuid) -> Result<Option<Probe>, Error> {
+pub async fn lock(tx: &mut Transaction, id: Uuid) -> Result<Option<Probe>, Error> {
     let row = sqlx::query!("SELECT grid_x, grid_y, x, y, direction FROM probes WHERE id = $1 FOR UPDATE", id)
-        .fetch_optional(in_transaction(connection))
+        .fetch_optional(&mut *tx)
         .await?;
     let probe = |row: (i32, i32, i32, i32, String)| {
         let (grid_x, grid_y, x, y, direction) = row;
@@ -51,7 +51,7 @@ pub async fn lock(connection: &mut PgConnection, id: Uuid) -> Result<Option<Prob
 }
 
 /// Updates the position of a locked probe.
-pub async fn set_position(connection: &mut PgConnection, id: Uuid, to: Position) -> Result<(), Error> {
+pub async fn set_position(tx: &mut Transaction, id: Uuid, to: Position) -> Result<(), Error> {
     sqlx::query!(
         "UPDATE probes SET x = $2, y = $3, direction = $4 WHERE id = $1",
         id,
@@ -59,13 +59,13 @@ pub async fn set_position(connection: &mut PgConnection, id: Uuid, to: Position)
         to.y,
         to.direction.into_str()
     )
-    .execute(in_transaction(connection))
+    .execute(&mut *tx)
     .await?;
     Ok(())
 }
 
 /// Reads at most `limit` probes after the number `after` and up to `last`, oldest first.
-pub async fn page(pool: &PgPool, after: i64, last: i64, limit: i64) -> Result<Vec<ListedProbe>, Error> {
+pub async fn page(pool: &Pool, after: i64, last: i64, limit: i64) -> Result<Vec<ListedProbe>, Error> {
     let rows = sqlx::query!(
         "SELECT number, id, x, y, direction FROM probes WHERE number > $1 AND number <= $2 ORDER BY number LIMIT $3",
         after,
@@ -82,7 +82,7 @@ pub async fn page(pool: &PgPool, after: i64, last: i64, limit: i64) -> Result<Ve
 }
 
 /// The number of the newest probe; 0 if there are no probes.
-pub async fn newest_number(pool: &PgPool) -> Result<i64, Error> {
+pub async fn newest_number(pool: &Pool) -> Result<i64, Error> {
     let newest = sqlx::query_scalar!("SELECT max(number) FROM probes").fetch_one(repeatable(pool)).await?;
     Ok(newest.unwrap_or(0))
 }

@@ -35,7 +35,6 @@ pub mod symbols;
 use std::sync::Arc;
 
 pub use config::{ApiKey, Config};
-use sqlx::PgPool;
 use tokio::sync::OnceCell;
 
 use self::{
@@ -50,13 +49,14 @@ use queue::Queue;
 use runtime::{
     clients::redis::Redis,
     clock::Clock,
+    db::Pool,
     error::{Error, causes},
 };
 
 /// The price feature. Clones share everything.
 #[derive(Clone)]
 pub struct Prices {
-    pool: PgPool,
+    pool: Pool,
     queue: Queue,
     providers: Providers,
     config: Arc<Config>,
@@ -70,7 +70,7 @@ impl Prices {
     ///
     /// # Errors
     /// [`Error::Internal`] when the HTTP client cannot be built.
-    pub fn start(pool: &PgPool, queue: &Queue, config: &Config, redis: Option<Redis>) -> Result<Self, Error> {
+    pub fn start(pool: &Pool, queue: &Queue, config: &Config, redis: Option<Redis>) -> Result<Self, Error> {
         fetch::describe(&config.providers);
         let clock = Clock::system();
         let providers = Providers::start(config, &clock)?;
@@ -79,7 +79,7 @@ impl Prices {
 
     /// Starts the feature with the given providers, ages and clock.
     pub fn with_parts(
-        pool: &PgPool,
+        pool: &Pool,
         queue: &Queue,
         config: &Config,
         redis: Option<Redis>,

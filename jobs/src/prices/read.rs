@@ -4,7 +4,6 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use metrics::{counter, describe_counter};
 use serde_json::value::RawValue;
-use sqlx::PgPool;
 use time::OffsetDateTime;
 
 use super::{
@@ -17,6 +16,7 @@ use super::{
 use runtime::{
     clients::{redis::Broken, single_flight::SingleFlight},
     clock::Clock,
+    db::Pool,
     error::Error,
 };
 
@@ -78,7 +78,7 @@ pub enum Read<T> {
 
 /// The reader of this process.
 pub(super) struct Reader {
-    pub(super) pool: PgPool,
+    pub(super) pool: Pool,
     pub(super) providers: Providers,
     pub(super) config: Arc<Config>,
     pub(super) cache: Arc<dyn Cache>,
@@ -95,7 +95,7 @@ pub(super) struct Reader {
 impl Reader {
     /// Creates a reader over these parts.
     pub(super) fn new(
-        pool: &PgPool,
+        pool: &Pool,
         providers: &Providers,
         config: &Arc<Config>,
         cache: Arc<dyn Cache>,

@@ -3,11 +3,11 @@
 pub mod fetches;
 
 use bigdecimal::BigDecimal;
-use sqlx::PgPool;
 use time::OffsetDateTime;
 
 use super::model::{AssetId, Candle, Currency, Point, ProviderId, Series, Spot, Volume};
 use runtime::{
+    db::Pool,
     error::Error,
     executor::{repeatable, transactional},
 };
@@ -24,7 +24,7 @@ pub struct UpsertCounts {
 /// Upserts finished buckets of a provider, in one statement. An existing bucket is replaced when its values differ:
 /// providers revise their latest buckets.
 pub async fn upsert_candles(
-    pool: &PgPool,
+    pool: &Pool,
     series: &Series,
     provider: ProviderId,
     candles: &[Candle],
@@ -78,7 +78,7 @@ pub async fn upsert_candles(
 /// The prices of the buckets that start at `from` or later and before `to`, in the order of time. Of each bucket the
 /// price of the provider that comes first in `preferred`; other providers are ignored.
 pub async fn series(
-    pool: &PgPool,
+    pool: &Pool,
     series: &Series,
     preferred: &[ProviderId],
     from: OffsetDateTime,
@@ -106,7 +106,7 @@ pub async fn series(
 }
 
 /// The oldest bucket of a series, of these providers.
-pub async fn oldest(pool: &PgPool, series: &Series, providers: &[ProviderId]) -> Result<Option<OffsetDateTime>, Error> {
+pub async fn oldest(pool: &Pool, series: &Series, providers: &[ProviderId]) -> Result<Option<OffsetDateTime>, Error> {
     let oldest = sqlx::query_scalar!(
         "SELECT bucket FROM prices WHERE asset = $1 AND currency = $2 AND interval = $3 AND source = ANY($4)
          ORDER BY bucket LIMIT 1",
@@ -120,7 +120,7 @@ pub async fn oldest(pool: &PgPool, series: &Series, providers: &[ProviderId]) ->
 
 /// The latest close of each of these assets, of a day or an hour, as of the end of the bucket.
 pub async fn latest(
-    pool: &PgPool,
+    pool: &Pool,
     assets: &[AssetId],
     currency: &Currency,
     preferred: &[ProviderId],
@@ -153,7 +153,7 @@ pub async fn latest(
 
 /// The stored buckets of one provider, in the order of time.
 pub async fn buckets(
-    pool: &PgPool,
+    pool: &Pool,
     series: &Series,
     provider: ProviderId,
     from: OffsetDateTime,
@@ -175,7 +175,7 @@ pub async fn buckets(
 
 /// Upserts present prices in one currency. An older price never replaces a newer one of the same provider.
 pub async fn upsert_spots(
-    pool: &PgPool,
+    pool: &Pool,
     currency: &Currency,
     spots: &[(AssetId, Spot)],
     fetched_at: OffsetDateTime,
@@ -203,7 +203,7 @@ pub async fn upsert_spots(
 
 /// The newest price of each of these assets in one currency by one of these providers, and when it was fetched.
 pub async fn spots(
-    pool: &PgPool,
+    pool: &Pool,
     assets: &[AssetId],
     currency: &Currency,
     preferred: &[ProviderId],

@@ -3,12 +3,11 @@
 
 use std::time::Duration;
 
-use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use super::store::conflicts::delete_expired;
 use queue::{Retention, batch::Limits, retry::Backoff};
-use runtime::error::Error;
+use runtime::{db::Pool, error::Error};
 
 /// One writer: with two, a commit could wait for a row lock that the other one holds on the same id.
 pub const WRITES: Limits = Limits { writers: 1, size: 500, waiting: 20_000 };
@@ -17,7 +16,7 @@ const INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Deletes conflicts at the age at which dead letters are deleted, until `stop`. After a failure the next run
 /// continues.
-pub async fn run_retention(pool: &PgPool, retention: Retention, stop: &CancellationToken) {
+pub async fn run_retention(pool: &Pool, retention: Retention, stop: &CancellationToken) {
     let interval = INTERVAL.min(retention.every * 12);
     loop {
         // Jitter from zero to twice the interval: workers that start together do not run the retention together.
@@ -32,7 +31,7 @@ pub async fn run_retention(pool: &PgPool, retention: Retention, stop: &Cancellat
 }
 
 /// Checks all ids once. Returns the number of deleted ones.
-async fn delete_all_expired(pool: &PgPool, age: Duration, stop: &CancellationToken) -> Result<i64, Error> {
+async fn delete_all_expired(pool: &Pool, age: Duration, stop: &CancellationToken) -> Result<i64, Error> {
     let (mut next, mut deleted) = (Some(String::new()), 0);
     while let Some(after) = next.filter(|_| !stop.is_cancelled()) {
         let step = delete_expired(pool, &after, age).await?;

@@ -2,14 +2,12 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use sqlx::PgPool;
-
 use super::{
     model::{Conflict, Ingested, NewTransaction, Transaction},
     process, store,
 };
 use queue::{Origin, Queue, enqueue};
-use runtime::error::Error;
+use runtime::{db::Pool, error::Error};
 
 /// A received webhook.
 #[derive(Debug, Clone)]
@@ -25,7 +23,7 @@ pub type IngestResult = Result<(Ingested, Option<Conflict>), Error>;
 /// Records new transactions with their jobs, and compares repeated ones with the recorded row. Returns one result per
 /// webhook, in order.
 pub async fn ingest_batch(
-    pool: PgPool,
+    pool: Pool,
     queue: Queue,
     delay: Duration,
     webhooks: Vec<Webhook>,

@@ -3,7 +3,6 @@
 //! With `status` in an index, no settlement would be a HOT update: each would write to every index of the table. That
 //! is 3,110 bytes of WAL over the life of a transaction, against about 2,000, for lists that are rarely read.
 
-use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::{
@@ -12,7 +11,7 @@ use super::{
     store,
 };
 use queue::Job;
-use runtime::error::Error;
+use runtime::{db::Pool, error::Error};
 
 /// Unsettled transactions are found through their jobs, up to this number of jobs.
 const MAX_JOBS: usize = 10_000;
@@ -23,7 +22,7 @@ const CHUNK: usize = 1_000;
 ///
 /// Every query orders by id. So each page begins where the previous one ended, even if rows are added or settled.
 pub async fn page(
-    pool: &PgPool,
+    pool: &Pool,
     status: Option<Status>,
     limit: u32,
     cursor: Option<Cursor>,
@@ -47,7 +46,7 @@ pub async fn page(
 ///
 /// A transaction has no live job if the tables were edited by hand, or if the job's payload could not be parsed. Only
 /// the second way and the list of all transactions find it.
-async fn find_processing(pool: &PgPool, limit: u32, before: Uuid) -> Result<Vec<Transaction>, Error> {
+async fn find_processing(pool: &Pool, limit: u32, before: Uuid) -> Result<Vec<Transaction>, Error> {
     let live = queue::unfinished_jobs(pool, ProcessTransaction::NAME, MAX_JOBS + 1).await?;
     if live.len() > MAX_JOBS {
         return store::find_newest(pool, Some(Status::Processing), before, limit).await;

@@ -18,7 +18,6 @@ pub use amount::{Amount, AmountError};
 pub use config::{Config, ProcessorConfig};
 use metrics::{counter, describe_counter};
 pub use model::{Cursor, Ingested, NewTransaction, Status, Transaction};
-use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -32,7 +31,11 @@ use queue::{
     Job, Origin, Queue, Retention,
     batch::{Batch, Limits},
 };
-use runtime::{db::Database, error::Error, telemetry::traces::span::Span};
+use runtime::{
+    db::{Database, Pool},
+    error::Error,
+    telemetry::traces::span::Span,
+};
 
 /// Webhooks that repeat an id with another payload.
 const CONFLICTS: &str = "millrace_webhook_conflicts_total";
@@ -48,7 +51,7 @@ const READS: Limits = Limits { writers: 1, size: 500, waiting: 50_000 };
 /// The feature. Clones share everything.
 #[derive(Clone)]
 pub struct Transactions {
-    pool: PgPool,
+    pool: Pool,
     ingests: Batch<Webhook, ingest::IngestResult>,
     conflicts: Batch<Conflict, ()>,
     finds: Batch<String, Option<Transaction>>,
@@ -63,7 +66,7 @@ impl Transactions {
     ///
     /// # Errors
     /// When the HTTP client for the processor cannot be built.
-    pub fn start(pool: &PgPool, queue: &Queue, config: &Config, stop: CancellationToken) -> Result<Self, Error> {
+    pub fn start(pool: &Pool, queue: &Queue, config: &Config, stop: CancellationToken) -> Result<Self, Error> {
         describe_counter!(CONFLICTS, "Webhooks whose id was known with other content; what came first stands.");
         counter!(CONFLICTS).absolute(0);
         describe_counter!(ACCEPTED, "Webhooks by outcome: new, or replayed, which is known with the same content.");

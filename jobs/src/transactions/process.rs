@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::{
@@ -13,7 +12,7 @@ use super::{
     store,
 };
 use queue::{Failure, Job, JobId, NewJob, Outcome, Policy, Replayable, Run, Tx, retry::Backoff};
-use runtime::error::Error;
+use runtime::{db::Pool, error::Error};
 
 /// The pause before a retry when the database is not available.
 const DATABASE_RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -30,7 +29,7 @@ pub(super) fn job(id: Uuid, delay: Duration) -> Result<NewJob, Error> {
 }
 
 /// Seconds until the job of a transaction is due; `None` if it does not wait.
-pub(super) async fn due_in(pool: &PgPool, id: Uuid) -> Result<Option<f64>, Error> {
+pub(super) async fn due_in(pool: &Pool, id: Uuid) -> Result<Option<f64>, Error> {
     queue::due_in(pool, JobId::from(id)).await
 }
 

@@ -6,14 +6,13 @@ use std::{
     time::Duration,
 };
 
-use sqlx::PgPool;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::store;
 use runtime::{
-    db::Database,
+    db::{Database, Pool},
     listen::{ListenEvent, listen},
 };
 
@@ -51,7 +50,7 @@ impl SettlementListener {
     }
 
     /// Listens for notifications, and polls, until `stop`.
-    pub async fn run(&self, database: &Database, pool: &PgPool, stop: &CancellationToken) {
+    pub async fn run(&self, database: &Database, pool: &Pool, stop: &CancellationToken) {
         let poll_now = Notify::new();
         let listening = listen(database, store::SETTLED_CHANNEL, stop, |event| match event {
             ListenEvent::Notification(ids) => self.wake(ids.split(',').filter_map(|id| Uuid::try_parse(id).ok())),

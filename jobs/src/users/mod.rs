@@ -10,22 +10,21 @@ use std::collections::HashSet;
 
 pub use email::Email;
 pub use model::{Credentials, NewUser, Password, Role, User, UserId};
-use sqlx::PgPool;
 
 use self::password::{Hasher, Verification};
 use crate::text;
-use runtime::error::Error;
+use runtime::{db::Pool, error::Error};
 
 /// The feature. Clones share its state.
 #[derive(Debug, Clone)]
 pub struct Users {
-    pool: PgPool,
+    pool: Pool,
     hasher: Hasher,
 }
 
 impl Users {
     /// Starts the feature.
-    pub fn start(pool: &PgPool) -> Self {
+    pub fn start(pool: &Pool) -> Self {
         Self { pool: pool.clone(), hasher: Hasher::default() }
     }
 
@@ -62,7 +61,7 @@ impl Users {
     ///
     /// # Errors
     /// Returns [`Error::Unavailable`] if the database cannot take the write now.
-    pub async fn add_missing_keys(pool: &PgPool) -> Result<u64, Error> {
+    pub async fn add_missing_keys(pool: &Pool) -> Result<u64, Error> {
         const PAGE: i64 = 1000;
         let (mut after, mut added) = (0, 0);
         loop {

@@ -30,12 +30,11 @@ pub use cron::Cron;
 use futures_util::future::BoxFuture;
 use metrics::{Unit, describe_gauge};
 use serde::Serialize;
-use sqlx::PgPool;
 pub use ticker::Timing;
 use time::OffsetDateTime;
 
 use crate::{NewJob, Queue, Tx};
-use runtime::error::Error;
+use runtime::{db::Pool, error::Error};
 
 const LAG: &str = "millrace_cron_lag_seconds";
 
@@ -58,7 +57,7 @@ pub struct Schedule {
 /// All schedules with their ledger. Clones share everything.
 #[derive(Clone)]
 pub struct Schedules {
-    pool: PgPool,
+    pool: Pool,
     queue: Queue,
     all: Arc<[Schedule]>,
 }
@@ -99,7 +98,7 @@ const SHOWN: u32 = 3;
 
 impl Schedules {
     /// Creates the schedules; nothing fires before [`Schedules::run`].
-    pub fn new(pool: &PgPool, queue: &Queue, all: Vec<Schedule>) -> Self {
+    pub fn new(pool: &Pool, queue: &Queue, all: Vec<Schedule>) -> Self {
         describe_gauge!(
             LAG,
             Unit::Seconds,

@@ -1,11 +1,14 @@
 //! The SQL of schedules.
 
-use sqlx::{PgConnection, PgExecutor, PgPool};
+use sqlx::PgExecutor;
 use time::OffsetDateTime;
 
 use super::catch_up::Fire;
 use crate::ReadTime;
-use runtime::executor::{in_transaction, repeatable};
+use runtime::{
+    db::Pool,
+    executor::{Transaction, repeatable},
+};
 
 /// The state of a schedule, by the database's clock.
 #[derive(Debug, Clone, Copy)]
@@ -48,7 +51,7 @@ pub struct Recorded {
 
 /// Registers a schedule with this process's cron expression and policy. With a new cron expression it restarts: nominal
 /// times before now are not missed. It also restarts if it was registered after now, before the clock went back.
-pub async fn register(pool: &PgPool, name: &str, cron: &str, catch_up: &str) -> sqlx::Result<()> {
+pub async fn register(pool: &Pool, name: &str, cron: &str, catch_up: &str) -> sqlx::Result<()> {
     sqlx::query!(
         "INSERT INTO schedules (name, cron, catch_up) VALUES ($1, $2, $3)
          ON CONFLICT (name) DO UPDATE
@@ -81,16 +84,14 @@ pub async fn state(executor: impl PgExecutor<'_>, name: &str) -> sqlx::Result<Op
 
 /// Locks a schedule until the end of the transaction, so that only this transaction fires it. Returns its state; `None`
 /// if it is not registered.
-pub async fn lock(tx: &mut PgConnection, name: &str) -> sqlx::Result<Option<ScheduleState>> {
-    sqlx::query!("SELECT name FROM schedules WHERE name = $1 FOR UPDATE", name)
-        .fetch_optional(in_transaction(tx))
-        .await?;
+pub async fn lock(tx: &mut Transaction, name: &str) -> sqlx::Result<Option<ScheduleState>> {
+    sqlx::query!("SELECT name FROM schedules WHERE name = $1 FOR UPDATE", name).fetch_optional(&mut *tx).await?;
     // A separate statement, because the one that waits for the lock sees the ledger as it was before the wait.
-    state(in_transaction(tx), name).await
+    state(&mut *tx, name).await
 }
 
 /// Records a fire. Returns `false` if the ledger has one at this time already.
-pub async fn insert(tx: &mut PgConnection, name: &str, fire: &Fire) -> sqlx::Result<bool> {
+pub async fn insert(tx: &mut Transaction, name: &str, fire: &Fire) -> sqlx::Result<bool> {
     let inserted = sqlx::query!(
         "INSERT INTO schedule_fires (schedule, fire_time, kind, passed_over) VALUES ($1, $2, $3, $4)
          ON CONFLICT (schedule, fire_time) DO NOTHING",
@@ -99,48 +100,43 @@ pub async fn insert(tx: &mut PgConnection, name: &str, fire: &Fire) -> sqlx::Res
         fire.kind.as_str(),
         i32::try_from(fire.passed_over).unwrap_or(i32::MAX),
     );
-    Ok(inserted.execute(in_transaction(tx)).await?.rows_affected() == 1)
+    Ok(inserted.execute(&mut *tx).await?.rows_affected() == 1)
 }
 
 /// Records the number of jobs of a fire.
-pub async fn record_jobs(
-    tx: &mut PgConnection,
-    name: &str,
-    fire_time: OffsetDateTime,
-    jobs: usize,
-) -> sqlx::Result<()> {
+pub async fn record_jobs(tx: &mut Transaction, name: &str, fire_time: OffsetDateTime, jobs: usize) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE schedule_fires SET jobs = $3 WHERE schedule = $1 AND fire_time = $2",
         name,
         fire_time,
         i32::try_from(jobs).unwrap_or(i32::MAX),
     )
-    .execute(in_transaction(tx))
+    .execute(&mut *tx)
     .await?;
     Ok(())
 }
 
 /// Deletes fires older than 90 days, except the latest one that is not after now: without it, all nominal times since
 /// would count as missed.
-pub async fn delete_old_fires(tx: &mut PgConnection, name: &str) -> sqlx::Result<()> {
+pub async fn delete_old_fires(tx: &mut Transaction, name: &str) -> sqlx::Result<()> {
     sqlx::query!(
         "DELETE FROM schedule_fires WHERE schedule = $1 AND fired_at < now() - interval '90 days'
          AND fire_time <> (SELECT max(fire_time) FROM schedule_fires
                            WHERE schedule = $1 AND kind <> 'by_hand' AND fire_time <= now())",
         name
     )
-    .execute(in_transaction(tx))
+    .execute(&mut *tx)
     .await?;
     Ok(())
 }
 
 /// Returns the database's clock.
-pub async fn now(tx: &mut PgConnection) -> sqlx::Result<OffsetDateTime> {
-    sqlx::query_scalar!(r#"SELECT clock_timestamp() AS "now!""#).fetch_one(in_transaction(tx)).await
+pub async fn now(tx: &mut Transaction) -> sqlx::Result<OffsetDateTime> {
+    sqlx::query_scalar!(r#"SELECT clock_timestamp() AS "now!""#).fetch_one(&mut *tx).await
 }
 
 /// Returns the latest fires of one schedule or of all, newest first.
-pub async fn fires(pool: &PgPool, name: Option<&str>, limit: i64) -> sqlx::Result<Vec<Recorded>> {
+pub async fn fires(pool: &Pool, name: Option<&str>, limit: i64) -> sqlx::Result<Vec<Recorded>> {
     sqlx::query_as!(
         Recorded,
         r#"SELECT schedule, fire_time AS "fire_time: ReadTime", kind, fired_at AS "fired_at: ReadTime", passed_over, jobs
@@ -155,7 +151,7 @@ pub async fn fires(pool: &PgPool, name: Option<&str>, limit: i64) -> sqlx::Resul
 
 /// Returns the database's clock, and the later nominal times that have fired already, because the clock has gone back
 /// since.
-pub async fn fired_ahead(pool: &PgPool, name: &str) -> sqlx::Result<(OffsetDateTime, Vec<OffsetDateTime>)> {
+pub async fn fired_ahead(pool: &Pool, name: &str) -> sqlx::Result<(OffsetDateTime, Vec<OffsetDateTime>)> {
     let row = sqlx::query!(
         r#"SELECT clock_timestamp() AS "now!: ReadTime",
                   ARRAY(SELECT fire_time FROM schedule_fires

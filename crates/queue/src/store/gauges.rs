@@ -1,8 +1,8 @@
 //! The SQL of the queue's gauges: one statement whose cost has a bound, however many jobs there are.
 
-use sqlx::{PgPool, Result};
+use sqlx::Result;
 
-use runtime::executor::repeatable;
+use runtime::{db::Pool, executor::repeatable};
 
 /// The measurement of one queue. Counts stop at the given limit.
 pub struct Measured {
@@ -31,7 +31,7 @@ pub struct Measured {
 ///
 /// A worker is live if its last heartbeat is less than its lease before or after now. After a step of the database's
 /// clock this may be wrong for one heartbeat. Times and leases are compared as numbers, because they can be infinite.
-pub async fn measure(pool: &PgPool, queues: &[String], limit: i64) -> Result<Vec<Measured>> {
+pub async fn measure(pool: &Pool, queues: &[String], limit: i64) -> Result<Vec<Measured>> {
     sqlx::query_as!(
         Measured,
         r#"WITH running AS (

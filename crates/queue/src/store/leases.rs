@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use sqlx::{PgExecutor, PgPool, Result, types::JsonValue};
+use sqlx::{PgExecutor, Result, types::JsonValue};
 
 use super::results::ERRORS_KEPT;
-use runtime::executor::repeatable;
+use runtime::{db::Pool, executor::repeatable};
 
 /// Renews this worker's lease. Inserts the row if it does not exist, at the first heartbeat or after it was deleted.
 pub async fn renew(
@@ -132,7 +132,7 @@ pub async fn delete_worker(executor: impl PgExecutor<'_>, worker: &str) -> Resul
 }
 
 /// Deletes the rows of workers that have been dead for this long and hold no jobs.
-pub async fn delete_dead_workers(pool: &PgPool, dead_for: Duration) -> Result<u64> {
+pub async fn delete_dead_workers(pool: &Pool, dead_for: Duration) -> Result<u64> {
     let done = sqlx::query!(
         "DELETE FROM apalis.workers AS worker
          WHERE last_seen < now() - make_interval(secs => $1)

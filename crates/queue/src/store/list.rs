@@ -4,10 +4,10 @@
 //! read from the newest [`WINDOW`] ids. Older jobs come from the indexes of the other states. Both reads have a bound,
 //! however many jobs there are.
 
-use sqlx::{PgPool, Result, types::JsonValue};
+use sqlx::{Result, types::JsonValue};
 
 use crate::storable::ReadTime;
-use runtime::executor::repeatable;
+use runtime::{db::Pool, executor::repeatable};
 
 /// The number of newest ids that one page reads. With 10,000,000 finished jobs, a page without a match takes 60 ms.
 pub const WINDOW: i64 = 100_000;
@@ -74,7 +74,7 @@ macro_rules! page {
 }
 
 /// Lists jobs among the newest [`WINDOW`] ids before that of the page, newest first. It stops when the page is full.
-pub async fn newest(pool: &PgPool, page: &Page<'_>) -> Result<Vec<JobRow>> {
+pub async fn newest(pool: &Pool, page: &Page<'_>) -> Result<Vec<JobRow>> {
     page!(
         ["(SELECT * FROM apalis.jobs WHERE id < $2 ORDER BY id DESC LIMIT $6) AS job
           WHERE ($1::text IS NULL OR job_type = $1) AND ($5::text IS NULL OR status = $5)
@@ -87,7 +87,7 @@ pub async fn newest(pool: &PgPool, page: &Page<'_>) -> Result<Vec<JobRow>> {
 }
 
 /// Returns the oldest id that [`newest`] reads; `None` if there are no older ones.
-pub async fn window_end(pool: &PgPool, before: &str) -> Result<Option<String>> {
+pub async fn window_end(pool: &Pool, before: &str) -> Result<Option<String>> {
     let end = sqlx::query_scalar!(
         "SELECT id FROM apalis.jobs WHERE id < $1 ORDER BY id DESC OFFSET $2 LIMIT 1",
         before,
@@ -97,7 +97,7 @@ pub async fn window_end(pool: &PgPool, before: &str) -> Result<Option<String>> {
 }
 
 /// Lists running jobs before the id of the page, newest first. There are always few of them.
-pub async fn running(pool: &PgPool, page: &Page<'_>) -> Result<Vec<JobRow>> {
+pub async fn running(pool: &Pool, page: &Page<'_>) -> Result<Vec<JobRow>> {
     page!(
         ["(SELECT * FROM apalis.jobs WHERE status = 'Running' ORDER BY lock_by LIMIT $5) AS job
           WHERE ($1::text IS NULL OR job_type = $1) AND id < $2
@@ -110,7 +110,7 @@ pub async fn running(pool: &PgPool, page: &Page<'_>) -> Result<Vec<JobRow>> {
 
 /// Lists waiting jobs before the id of the page, newest first. Of each queue it reads the first [`SOONEST`] by
 /// priority, from the lowest, and then by due time.
-pub async fn waiting(pool: &PgPool, page: &Page<'_>) -> Result<Vec<JobRow>> {
+pub async fn waiting(pool: &Pool, page: &Page<'_>) -> Result<Vec<JobRow>> {
     page!(
         ["(WITH RECURSIVE kind AS (
                (SELECT job_type FROM apalis.jobs WHERE status = 'Pending' AND $1::text IS NULL ORDER BY job_type LIMIT 1)
@@ -158,12 +158,12 @@ macro_rules! by_queue {
 }
 
 /// Lists dead letters.
-pub async fn dead(pool: &PgPool, page: &Page<'_>) -> Result<Vec<JobRow>> {
+pub async fn dead(pool: &Pool, page: &Page<'_>) -> Result<Vec<JobRow>> {
     by_queue!("Killed", page, pool)
 }
 
 /// Lists cancelled jobs.
-pub async fn cancelled(pool: &PgPool, page: &Page<'_>) -> Result<Vec<JobRow>> {
+pub async fn cancelled(pool: &Pool, page: &Page<'_>) -> Result<Vec<JobRow>> {
     by_queue!("Cancelled", page, pool)
 }
 
@@ -187,7 +187,7 @@ pub struct Details {
 
 /// Reads all details of one job. A worker is live if its last heartbeat is less than its lease before or after now.
 /// After a step of the database's clock this may be wrong for one heartbeat.
-pub async fn show(pool: &PgPool, id: &str) -> Result<Option<(JobRow, Details)>> {
+pub async fn show(pool: &Pool, id: &str) -> Result<Option<(JobRow, Details)>> {
     let row = sqlx::query_as!(
         JobRow,
         r#"SELECT id, job_type AS queue, status, priority, attempts AS claims, failures, crashes,

@@ -1,16 +1,19 @@
 //! The SQL of the operator's commands.
 
-use sqlx::{PgConnection, PgExecutor, PgPool, Result};
+use sqlx::{PgExecutor, Result};
 
 use crate::{CANCELLATIONS, CHANNEL, status::QueueStatus};
-use runtime::executor::{in_transaction, repeatable};
+use runtime::{
+    db::Pool,
+    executor::{Transaction, repeatable},
+};
 
 /// Lists every queue that has jobs, live workers or a pause.
 ///
 /// Each name costs one index look-up. Waiting and dead jobs are counted on their partial indexes, up to `limit`.
 /// Finished jobs have no index, so only the newest `limit` jobs are read. Three queues with 500,000 finished, 500,000
 /// waiting and 20,000 dead jobs take 9 ms.
-pub async fn queues(pool: &PgPool, limit: i64) -> Result<Vec<QueueStatus>> {
+pub async fn queues(pool: &Pool, limit: i64) -> Result<Vec<QueueStatus>> {
     sqlx::query_as!(
         QueueStatus,
         r#"WITH RECURSIVE waiting AS (
@@ -81,18 +84,18 @@ pub struct Locked {
 }
 
 /// Locks a job. Meanwhile claims skip it, and the write of its result waits.
-pub async fn lock(connection: &mut PgConnection, id: &str) -> Result<Option<Locked>> {
+pub async fn lock(tx: &mut Transaction, id: &str) -> Result<Option<Locked>> {
     sqlx::query_as!(
         Locked,
         "SELECT job_type AS queue, status, job AS payload FROM apalis.jobs WHERE id = $1 FOR UPDATE",
         id,
     )
-    .fetch_optional(in_transaction(connection))
+    .fetch_optional(&mut *tx)
     .await
 }
 
 /// Cancels a locked waiting job, and counts it.
-pub async fn cancel(connection: &mut PgConnection, id: &str, error: &str) -> Result<()> {
+pub async fn cancel(tx: &mut Transaction, id: &str, error: &str) -> Result<()> {
     sqlx::query!(
         "WITH cancelled AS (
              UPDATE apalis.jobs
@@ -107,14 +110,14 @@ pub async fn cancel(connection: &mut PgConnection, id: &str, error: &str) -> Res
         id,
         error,
     )
-    .execute(in_transaction(connection))
+    .execute(&mut *tx)
     .await?;
     Ok(())
 }
 
 /// Makes a locked dead or cancelled job wait again, due now and with all its attempts. Its errors and its token are
 /// kept. Returns `false` if another job with its key waits or runs.
-pub async fn replay(connection: &mut PgConnection, id: &str) -> Result<bool> {
+pub async fn replay(tx: &mut Transaction, id: &str) -> Result<bool> {
     let replayed = sqlx::query!(
         "WITH over AS (DELETE FROM cancellations WHERE job_id = $1)
          UPDATE apalis.jobs
@@ -125,13 +128,13 @@ pub async fn replay(connection: &mut PgConnection, id: &str) -> Result<bool> {
                              AND live.status IN ('Pending', 'Running'))",
         id,
     )
-    .execute(in_transaction(connection))
+    .execute(&mut *tx)
     .await?;
     Ok(replayed.rows_affected() == 1)
 }
 
 /// Requests the cancellation of a running job, and notifies all workers with the commit.
-pub async fn request_cancellation(connection: &mut PgConnection, id: &str) -> Result<()> {
+pub async fn request_cancellation(tx: &mut Transaction, id: &str) -> Result<()> {
     sqlx::query!(
         "WITH request AS (INSERT INTO cancellations (job_id) VALUES ($1) ON CONFLICT (job_id) DO NOTHING)
          SELECT pg_notify($2, $3)",
@@ -139,14 +142,14 @@ pub async fn request_cancellation(connection: &mut PgConnection, id: &str) -> Re
         CHANNEL,
         CANCELLATIONS,
     )
-    .execute(in_transaction(connection))
+    .execute(&mut *tx)
     .await?;
     Ok(())
 }
 
 /// Returns the jobs with an open cancellation request, and deletes the requests of ended jobs. The table is nearly
 /// always empty, so this is cheap.
-pub async fn cancellations(pool: &PgPool) -> Result<Vec<String>> {
+pub async fn cancellations(pool: &Pool) -> Result<Vec<String>> {
     sqlx::query_scalar!(
         "WITH over AS (
              DELETE FROM cancellations AS request
@@ -160,7 +163,7 @@ pub async fn cancellations(pool: &PgPool) -> Result<Vec<String>> {
 }
 
 /// Whether this job has an open cancellation request.
-pub async fn is_cancelled(pool: &PgPool, id: &str) -> Result<bool> {
+pub async fn is_cancelled(pool: &Pool, id: &str) -> Result<bool> {
     sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM cancellations WHERE job_id = $1) AS "exists!""#, id)
         .fetch_one(repeatable(pool))
         .await

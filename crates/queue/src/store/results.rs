@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use sqlx::{PgConnection, PgExecutor, PgPool, Result};
+use sqlx::{PgExecutor, Result};
 
 use crate::storable::{StorableText, wait_seconds};
-use runtime::executor::{in_transaction, repeatable};
+use runtime::{
+    db::Pool,
+    executor::{Transaction, repeatable},
+};
 
 /// Marks runs as done, each under its token. Returns the number of tokens that still matched.
 ///
@@ -44,7 +47,7 @@ pub async fn find_finished(
 }
 
 /// Returns the ids of those of these runs that still hold their jobs. Takes no lock and waits for none.
-pub async fn find_held(pool: &PgPool, worker: &str, ids: &[String], tokens: &[i32]) -> Result<Vec<String>> {
+pub async fn find_held(pool: &Pool, worker: &str, ids: &[String], tokens: &[i32]) -> Result<Vec<String>> {
     sqlx::query_scalar!(
         "SELECT job.id FROM apalis.jobs AS job JOIN unnest($2::text[], $3::int4[]) AS ended (id, token) USING (id)
          WHERE job.attempts = ended.token AND job.lock_by IS NOT DISTINCT FROM $1 AND job.status || '' = 'Running'",
@@ -57,9 +60,9 @@ pub async fn find_held(pool: &PgPool, worker: &str, ids: &[String], tokens: &[i3
 }
 
 /// Locks those of these jobs that no other session has locked, and returns their ids.
-pub async fn lock_free(transaction: &mut PgConnection, ids: &[String]) -> Result<Vec<String>> {
+pub async fn lock_free(transaction: &mut Transaction, ids: &[String]) -> Result<Vec<String>> {
     sqlx::query_scalar!("SELECT id FROM apalis.jobs WHERE id = ANY($1) FOR UPDATE SKIP LOCKED", ids)
-        .fetch_all(in_transaction(transaction))
+        .fetch_all(&mut *transaction)
         .await
 }
 

@@ -6,7 +6,7 @@ mod statements;
 
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool, SqlSafeStr, migrate::Migrator};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, SqlSafeStr, migrate::Migrator};
 use tracing::log::LevelFilter;
 
 pub use self::{
@@ -14,6 +14,7 @@ pub use self::{
     ledger::ForeignDatabase,
 };
 use super::{executor, row_security, settings::OLDEST_SERVER, time_limit::with_time_limit};
+use crate::db::Pool;
 
 /// Millrace's migrations.
 fn millrace_migrations() -> Migrator {
@@ -89,7 +90,7 @@ fn check_server(session: &PgConnection) -> Result<(), ServerTooOld> {
 ///
 /// # Errors
 /// When the database cannot be used or a migration fails. Earlier migrations stay applied.
-pub async fn run(pool: &PgPool) -> Result<(), ApplyError> {
+pub async fn run(pool: &Pool) -> Result<(), ApplyError> {
     run_to(pool, None, PATIENCE).await
 }
 
@@ -98,7 +99,7 @@ pub async fn run(pool: &PgPool) -> Result<(), ApplyError> {
 ///
 /// # Errors
 /// When the database cannot be used or a migration fails. Earlier migrations stay applied.
-pub async fn run_to(pool: &PgPool, last: Option<i64>, patience: Duration) -> Result<(), ApplyError> {
+pub async fn run_to(pool: &Pool, last: Option<i64>, patience: Duration) -> Result<(), ApplyError> {
     let mut connection = connect(pool).await?;
     apply::acquire_migration_lock(&mut connection).await?;
     let migrators = [apalis_migrations(), millrace_migrations()];
@@ -110,9 +111,9 @@ pub async fn run_to(pool: &PgPool, last: Option<i64>, patience: Duration) -> Res
 }
 
 /// Opens a session for migrations.
-async fn connect(pool: &PgPool) -> Result<PgConnection, ApplyError> {
+async fn connect(pool: &Pool) -> Result<PgConnection, ApplyError> {
     // Only this connection has no statement time-out, and slow statements are not logged: a migration may take long.
-    let options = pool.connect_options().as_ref().clone().log_slow_statements(LevelFilter::Off, Duration::MAX);
+    let options = pool.sessions.connect_options().as_ref().clone().log_slow_statements(LevelFilter::Off, Duration::MAX);
     let mut connection: PgConnection = with_time_limit(options.connect()).await?;
     check_server(&connection)?;
     // The migrations name no schema, so another `search_path` of the role or the database would misplace their tables.
@@ -136,7 +137,7 @@ pub struct Status {
 ///
 /// # Errors
 /// When the database belongs to another program, or cannot be read.
-pub async fn status(pool: &PgPool) -> Result<Status, ApplyError> {
+pub async fn status(pool: &Pool) -> Result<Status, ApplyError> {
     let mut connection = connect(pool).await?;
     let migrators = [apalis_migrations(), millrace_migrations()];
     let ledgers = ledger::read_ledgers(&mut connection, &migrators[0], &migrators[1]).await?;
@@ -171,13 +172,13 @@ pub fn fingerprint() -> String {
 ///
 /// # Errors
 /// When it has another schema, or cannot be read.
-pub async fn check(pool: &PgPool) -> Result<(), SchemaError> {
+pub async fn check(pool: &Pool) -> Result<(), SchemaError> {
     check_ledger(pool, &apalis_migrations()).await?;
     check_ledger(pool, &millrace_migrations()).await?;
     check_row_security(pool).await
 }
 
-async fn check_row_security(pool: &PgPool) -> Result<(), SchemaError> {
+async fn check_row_security(pool: &Pool) -> Result<(), SchemaError> {
     row_security::tables_with_hidden_rows(pool).await?.map_or(Ok(()), |tables| Err(SchemaError::HiddenRows { tables }))
 }
 
@@ -188,7 +189,7 @@ async fn check_row_security(pool: &PgPool) -> Result<(), SchemaError> {
 ///
 /// # Errors
 /// When a migration of this release is missing or changed, or the database cannot be read.
-pub async fn check_compatible(pool: &PgPool) -> Result<(), SchemaError> {
+pub async fn check_compatible(pool: &Pool) -> Result<(), SchemaError> {
     for migrator in [apalis_migrations(), millrace_migrations()] {
         match check_ledger(pool, &migrator).await {
             Err(SchemaError::Ahead { missing: 0, .. }) => {}
@@ -198,10 +199,13 @@ pub async fn check_compatible(pool: &PgPool) -> Result<(), SchemaError> {
     check_row_security(pool).await
 }
 
-async fn check_ledger(pool: &PgPool, migrator: &Migrator) -> Result<(), SchemaError> {
+async fn check_ledger(pool: &Pool, migrator: &Migrator) -> Result<(), SchemaError> {
     let mut transaction = executor::begin(pool).await?;
-    check_server(&transaction)?;
-    match ledger::missing(&ledger::read_ledger(&mut transaction, migrator).await?.unwrap_or_default(), migrator)? {
+    check_server(transaction.connection())?;
+    match ledger::missing(
+        &ledger::read_ledger(transaction.connection(), migrator).await?.unwrap_or_default(),
+        migrator,
+    )? {
         missing if missing.is_empty() => Ok(()),
         missing => Err(SchemaError::Behind { missing: missing.len() }),
     }

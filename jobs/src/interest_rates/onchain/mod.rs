@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use metrics::counter;
-use sqlx::PgPool;
 use tokio::{sync::Mutex, time::Instant};
 use uuid::Uuid;
 
@@ -31,6 +30,7 @@ use super::{
 };
 use queue::{Failure, NewJob, Origin, Outcome, Queue, enqueue};
 use runtime::{
+    db::Pool,
     error::{Error, causes},
     time_limit::with_time_limit,
 };
@@ -44,7 +44,7 @@ const RECHECK_AFTER: Duration = Duration::from_secs(5);
 pub struct ChainStorage {
     chain: Chain,
     contract: String,
-    pool: PgPool,
+    pool: Pool,
     queue: Queue,
     /// Serialises senders in this process before they lock the account in the database. Waiting tasks therefore hold no
     /// connection.
@@ -71,7 +71,7 @@ impl From<ChainError> for StorageError {
 
 impl ChainStorage {
     /// Builds the client without I/O, so that the process starts while the chain is down.
-    pub fn new(pool: &PgPool, queue: &Queue, config: &ChainConfig) -> Result<Self, Error> {
+    pub fn new(pool: &Pool, queue: &Queue, config: &ChainConfig) -> Result<Self, Error> {
         let chain = Chain::new(config)?;
         let contract = chain.contract();
         let (sender_lock, health) = Default::default();

@@ -4,7 +4,6 @@
 pub mod sends;
 
 use serde_json::{Value, json};
-use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::{
@@ -12,6 +11,7 @@ use super::{
     model::{Asset, Cursor, SavedRate},
 };
 use runtime::{
+    db::Pool,
     error::Error,
     executor::{repeatable, transactional},
 };
@@ -22,7 +22,7 @@ pub fn assets_json(assets: &[Asset]) -> Value {
 }
 
 /// Saves an average in PostgreSQL; `false` if its key is known already.
-pub async fn save(pool: &PgPool, rate: &Rate, assets: &Value, key: Option<&str>) -> Result<bool, Error> {
+pub async fn save(pool: &Pool, rate: &Rate, assets: &Value, key: Option<&str>) -> Result<bool, Error> {
     let saved = sqlx::query!(
         "INSERT INTO interest_rates (backend, rate, assets, idempotency_key, state, saved_at)
          VALUES ('postgres', $1, $2, $3, 'saved', clock_timestamp())
@@ -37,7 +37,7 @@ pub async fn save(pool: &PgPool, rate: &Rate, assets: &Value, key: Option<&str>)
 }
 
 /// Whether the submission with this key has the same assets.
-pub async fn has_same_assets(pool: &PgPool, backend: &str, key: Option<&str>, assets: &Value) -> Result<bool, Error> {
+pub async fn has_same_assets(pool: &Pool, backend: &str, key: Option<&str>, assets: &Value) -> Result<bool, Error> {
     let same = sqlx::query_scalar!(
         r#"SELECT assets = $3 AS "same!" FROM interest_rates WHERE idempotency_key = $2 AND backend = $1"#,
         backend,
@@ -50,7 +50,7 @@ pub async fn has_same_assets(pool: &PgPool, backend: &str, key: Option<&str>, as
 }
 
 /// At most `limit` averages in PostgreSQL with an id below `before`, newest first.
-pub async fn history(pool: &PgPool, before: Uuid, limit: u32) -> Result<Vec<SavedRate>, Error> {
+pub async fn history(pool: &Pool, before: Uuid, limit: u32) -> Result<Vec<SavedRate>, Error> {
     let rows = sqlx::query!(
         r#"SELECT id, rate, saved_at AS "saved_at!" FROM interest_rates WHERE backend = 'postgres' AND id < $1
            ORDER BY id DESC LIMIT $2"#,

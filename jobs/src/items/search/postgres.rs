@@ -1,7 +1,5 @@
 //! Search in PostgreSQL: full text first, then corrections of misspelt words if there are few matches.
 
-use sqlx::PgPool;
-
 use super::{
     Search,
     highlight::hit,
@@ -9,7 +7,7 @@ use super::{
     store::{self, Matches, SameVersion, TextQuery},
     words::{Field, Match, Terms, corrections},
 };
-use runtime::error::Error;
+use runtime::{db::Pool, error::Error};
 
 /// Misspelt words are corrected if a query has fewer matches than this. It equals the longest page, so that neither the
 /// total nor the order depends on the requested page size.
@@ -18,12 +16,12 @@ const ENOUGH_MATCHES: i64 = 100;
 /// The search index in PostgreSQL.
 #[derive(Debug, Clone)]
 pub struct Postgres {
-    pub(super) pool: PgPool,
+    pub(super) pool: Pool,
 }
 
 impl Postgres {
     /// Searches in this database.
-    pub fn new(pool: PgPool) -> Self {
+    pub fn new(pool: Pool) -> Self {
         Self { pool }
     }
 

@@ -8,8 +8,6 @@ use std::{
     time::Duration,
 };
 
-use sqlx::PgPool;
-
 use super::{
     Search,
     config::{Config, Fallback},
@@ -18,7 +16,7 @@ use super::{
     postgres::Postgres,
     store,
 };
-use runtime::{clients::breaker::Breaker, error::Error};
+use runtime::{clients::breaker::Breaker, db::Pool, error::Error};
 
 /// After a failure no search calls Elasticsearch for this long. After each pause one search tries it.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -39,7 +37,7 @@ impl Searcher {
     ///
     /// # Errors
     /// When the HTTP client cannot be built.
-    pub fn start(pool: &PgPool, config: &Config) -> Result<Self, Error> {
+    pub fn start(pool: &Pool, config: &Config) -> Result<Self, Error> {
         Ok(Self {
             postgres: Postgres::new(pool.clone()),
             elasticsearch: config.elasticsearch.as_ref().map(Elasticsearch::new).transpose()?,

@@ -1,11 +1,13 @@
 //! The SQL of the daily fetches.
 
-use sqlx::{PgConnection, PgPool};
 use time::{Date, OffsetDateTime};
 
 use super::super::model::{AssetId, ProviderId};
 use queue::JobId;
-use runtime::executor::{in_transaction, repeatable, transactional};
+use runtime::{
+    db::Pool,
+    executor::{Transaction, repeatable, transactional},
+};
 
 /// The counts of one run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,7 +44,7 @@ pub struct DayState {
 
 /// Inserts these fetches. Returns the job ids of those that are new or were given up; the others already have a job.
 pub async fn insert_missing(
-    tx: &mut PgConnection,
+    tx: &mut Transaction,
     day: Date,
     fetches: &[(AssetId, ProviderId, JobId)],
 ) -> sqlx::Result<Vec<String>> {
@@ -59,13 +61,13 @@ pub async fn insert_missing(
         &fetches.iter().map(|(_, provider, _)| provider.as_str().to_owned()).collect::<Vec<_>>(),
         &fetches.iter().map(|(.., id)| id.to_string()).collect::<Vec<_>>(),
     )
-    .fetch_all(in_transaction(tx))
+    .fetch_all(&mut *tx)
     .await
 }
 
 /// Finds a fetch that has not ended.
 pub async fn find_open(
-    pool: &PgPool,
+    pool: &Pool,
     day: Date,
     asset: &AssetId,
     provider: ProviderId,
@@ -84,7 +86,7 @@ pub async fn find_open(
 
 /// Adds the counts of a run that is not the last one of its fetch.
 pub async fn add_counts(
-    pool: &PgPool,
+    pool: &Pool,
     day: Date,
     asset: &AssetId,
     provider: ProviderId,
@@ -107,16 +109,16 @@ pub async fn add_counts(
 }
 
 /// Locks a day, so that exactly one of several fetches that end at once is the last.
-pub async fn lock_day(tx: &mut PgConnection, day: Date) -> sqlx::Result<()> {
+pub async fn lock_day(tx: &mut Transaction, day: Date) -> sqlx::Result<()> {
     sqlx::query!("SELECT asset FROM price_fetches WHERE day = $1 ORDER BY asset, source FOR UPDATE", day)
-        .fetch_all(in_transaction(tx))
+        .fetch_all(&mut *tx)
         .await?;
     Ok(())
 }
 
 /// Ends a fetch. Returns `false` when it had already ended.
 pub async fn finish(
-    tx: &mut PgConnection,
+    tx: &mut Transaction,
     day: Date,
     asset: &AssetId,
     provider: ProviderId,
@@ -136,11 +138,11 @@ pub async fn finish(
         to_i64(tally.rejected),
         tally.note,
     );
-    Ok(finished.execute(in_transaction(tx)).await?.rows_affected() == 1)
+    Ok(finished.execute(&mut *tx).await?.rows_affected() == 1)
 }
 
 /// Counts the fetches of a day.
-pub async fn day_state(tx: &mut PgConnection, day: Date) -> sqlx::Result<DayState> {
+pub async fn day_state(tx: &mut Transaction, day: Date) -> sqlx::Result<DayState> {
     let row = sqlx::query!(
         r#"SELECT count(*) AS "fetches!", count(*) FILTER (WHERE finished_at IS NULL) AS "open!",
                   count(*) FILTER (WHERE outcome = 'not_offered') AS "not_offered!",
@@ -148,7 +150,7 @@ pub async fn day_state(tx: &mut PgConnection, day: Date) -> sqlx::Result<DayStat
            FROM price_fetches WHERE day = $1"#,
         day
     )
-    .fetch_one(in_transaction(tx))
+    .fetch_one(&mut *tx)
     .await?;
     let number = |count: i64| usize::try_from(count).unwrap_or_default();
     let (open, fetches) = (number(row.open), number(row.fetches));
@@ -157,7 +159,7 @@ pub async fn day_state(tx: &mut PgConnection, day: Date) -> sqlx::Result<DayStat
 
 /// Gives up a fetch; the counts of its runs stay. Returns `false` when it had already ended.
 pub async fn give_up(
-    tx: &mut PgConnection,
+    tx: &mut Transaction,
     day: Date,
     asset: &AssetId,
     provider: ProviderId,
@@ -171,11 +173,11 @@ pub async fn give_up(
         provider.as_str(),
         reason,
     );
-    Ok(given_up.execute(in_transaction(tx)).await?.rows_affected() == 1)
+    Ok(given_up.execute(&mut *tx).await?.rows_affected() == 1)
 }
 
 /// Reopens a fetch that was given up.
-pub async fn reopen(tx: &mut PgConnection, day: Date, asset: &AssetId, provider: ProviderId) -> sqlx::Result<()> {
+pub async fn reopen(tx: &mut Transaction, day: Date, asset: &AssetId, provider: ProviderId) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE price_fetches SET finished_at = NULL, outcome = NULL, enqueued_at = now()
          WHERE day = $1 AND asset = $2 AND source = $3 AND outcome = 'dead'",
@@ -183,7 +185,7 @@ pub async fn reopen(tx: &mut PgConnection, day: Date, asset: &AssetId, provider:
         asset.as_str(),
         provider.as_str(),
     )
-    .execute(in_transaction(tx))
+    .execute(&mut *tx)
     .await?;
     Ok(())
 }

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use sqlx::PgPool;
-
 use crate::transactions::model::Conflict;
 use runtime::{
+    db::Pool,
     error::Error,
-    executor::{begin, in_transaction, transactional},
+    executor::{begin, transactional},
 };
 
 /// The number of different payloads that are stored for one id.
@@ -20,7 +19,7 @@ const STEP_SIZE: i64 = 5000;
 /// The first statement locks the ids in their order, so that concurrent processes cannot deadlock. The second statement
 /// therefore sees every payload that was stored before. Payloads with equal amounts are equal, even if the amounts have
 /// different numbers of trailing zeros.
-pub async fn record(pool: PgPool, conflicts: Vec<Conflict>) -> Result<Vec<()>, Error> {
+pub async fn record(pool: Pool, conflicts: Vec<Conflict>) -> Result<Vec<()>, Error> {
     let column = |value: fn(&Conflict) -> String| -> Vec<String> { conflicts.iter().map(value).collect() };
     let ids = column(|conflict| conflict.new.transaction_id.clone());
     let correlation_ids: Vec<Option<String>> =
@@ -33,7 +32,7 @@ pub async fn record(pool: PgPool, conflicts: Vec<Conflict>) -> Result<Vec<()>, E
          DO UPDATE SET times = webhook_conflict_totals.times + excluded.times, last_at = now()",
         &ids,
     )
-    .execute(in_transaction(&mut tx))
+    .execute(&mut tx)
     .await?;
     sqlx::query!(
         "WITH given AS (
@@ -68,7 +67,7 @@ pub async fn record(pool: PgPool, conflicts: Vec<Conflict>) -> Result<Vec<()>, E
         &correlation_ids as &[Option<String>],
         MAX_PAYLOADS,
     )
-    .execute(in_transaction(&mut tx))
+    .execute(&mut tx)
     .await?;
     tx.commit().await?;
     Ok(vec![(); conflicts.len()])
@@ -83,7 +82,7 @@ pub struct RetentionStep {
 }
 
 /// Reads the next 5,000 ids after `after`, and deletes the conflicts of those whose last conflict is older than `age`.
-pub async fn delete_expired(pool: &PgPool, after: &str, age: Duration) -> Result<RetentionStep, Error> {
+pub async fn delete_expired(pool: &Pool, after: &str, age: Duration) -> Result<RetentionStep, Error> {
     let step = sqlx::query!(
         r#"WITH step AS (
                SELECT transaction_id, last_at < now() - make_interval(secs => $2) AS is_expired
