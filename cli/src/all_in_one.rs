@@ -14,7 +14,6 @@ use runtime::{
 use crate::{
     data_dir::{create_writable, data_dir},
     migrate,
-    operator::parse_database,
 };
 
 /// The database on the embedded PostgreSQL.
@@ -59,7 +58,7 @@ pub async fn program() -> Result<()> {
             tracing::info!("DATABASE_URL is unset: starting PostgreSQL in {}", settings.directory.display());
             let cluster = Cluster::start(settings).await?;
             cluster.ensure_database(DATABASE).await?;
-            let database = parse_database(&cluster.url(DATABASE))?;
+            let database = Database::parse(&cluster.url(DATABASE)).map_err(Error::msg)?;
             (Some(cluster), database)
         }
     };

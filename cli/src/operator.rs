@@ -29,26 +29,19 @@ pub async fn app() -> Result<App> {
     vars.finish(())?;
     let database = match config.database.clone() {
         Some(database) => database,
-        None => parse_database(&all_in_one::running_database().ok_or_else(|| {
+        None => Database::parse(&all_in_one::running_database().ok_or_else(|| {
             let data_dir = std::path::absolute(data_dir()).unwrap_or_default();
             anyhow!(
                 "DATABASE_URL is unset, and no all-in-one keeps its data in {}: set DATABASE_URL, such as \
                  postgres://user:password@localhost:5432/millrace, or change to the folder in which `cargo run` runs",
                 data_dir.display()
             )
-        })?)?,
+        })?)
+        .map_err(Error::msg)?,
     };
     let app = App::start(&database, &config, "operator", &CancellationToken::new())?;
     app.check_schema().await.map_err(Error::msg)?;
     Ok(app)
-}
-
-/// The database with this URL.
-///
-/// # Errors
-/// When it is not the URL of a PostgreSQL.
-pub fn parse_database(url: &str) -> Result<Database> {
-    Database::parse(url).map_err(Error::msg)
 }
 
 /// Prints to standard output. A closed pipe is not an error: a reader such as `head` may stop early.

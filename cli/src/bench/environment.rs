@@ -2,7 +2,7 @@
 
 use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Error, Result, anyhow, bail};
 use embedded_postgres::{Cluster, Search, Settings};
 use futures_util::{StreamExt, stream};
 use jobs::{
@@ -11,11 +11,11 @@ use jobs::{
     transactions::NewTransaction,
 };
 use queue::Origin;
-use runtime::config::EnvReader;
+use runtime::{config::EnvReader, db::Database};
 use tokio_util::sync::CancellationToken;
 
 use super::child::Child;
-use crate::{data_dir::data_dir, migrate, operator::parse_database};
+use crate::{data_dir::data_dir, migrate};
 
 /// The key for the private routes of the API.
 pub const API_KEY: &str = "the key of the benchmark";
@@ -50,7 +50,7 @@ impl Environment {
         let cluster = Cluster::start(settings).await?;
         cluster.ensure_database(DATABASE).await?;
         let url = cluster.url(DATABASE);
-        let database = parse_database(&url)?;
+        let database = Database::parse(&url).map_err(Error::msg)?;
         migrate::apply(&database, migrate::PATIENCE).await?;
         // Jobs are due at once. The environment of this process is not read, because it configures other programs.
         let config = app::Config::read(&mut EnvReader::from_pairs(&[("PROCESSING_DELAY_SECONDS", "0")]));
