@@ -87,7 +87,7 @@ mod tests {
     impl TestApi {
         #[oai(path = "/me", method = "get")]
         async fn me(&self, caller: Bearer) -> Result<PlainText<String>, Failure<Unauthenticated>> {
-            Ok(PlainText(format!("{} {}", caller.user, caller.role.as_str())))
+            Ok(PlainText(format!("{} {}", caller.user, caller.role.into_str())))
         }
     }
 

@@ -3,6 +3,7 @@
 use jobs::mars_probes::grid::{self, Grid, Position};
 use poem_openapi::{Enum, Object};
 use serde::Serialize;
+use strum::VariantArray;
 use uuid::Uuid;
 
 use crate::validation::{Choice, FieldError, Integer, OneOf, StrippedText, request};
@@ -65,10 +66,10 @@ request! {
 }
 
 impl Choice for grid::Direction {
-    const ALL: &'static [Self] = &Self::ALL;
+    const ALL: &'static [Self] = Self::VARIANTS;
 
     fn name(self) -> &'static str {
-        self.name()
+        self.into_str()
     }
 }
 

@@ -226,7 +226,7 @@ impl TransactionsApi {
         let (status, limit, cursor) = (status.0, limit.0, cursor.0).all_valid()?;
         let cursor = cursor.map(|id| transactions::Cursor(Uuid::from_bytes(id)));
         let mut found = self.transactions.list(status, page::fetch_limit(limit), cursor).await?;
-        let status = status.map(|status| format!("?status={}", status.as_str())).unwrap_or_default();
+        let status = status.map(|status| format!("?status={}", status.into_str())).unwrap_or_default();
         let path = format!("{}{status}", wire::PATH);
         let link = page::next_link(&mut found, limit, &path, |last| *last.id.as_bytes());
         let transactions = found.into_iter().map(Transaction::new).collect::<Result<Vec<_>, _>>()?;

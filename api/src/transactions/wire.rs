@@ -9,6 +9,7 @@ use jobs::transactions::{self, Status};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use poem_openapi::{Enum, Object};
 use serde::Serialize;
+use strum::VariantArray;
 
 use crate::{
     problem::{Problem, whole_seconds},
@@ -108,10 +109,10 @@ pub enum TransactionStatus {
 }
 
 impl Choice for Status {
-    const ALL: &'static [Self] = &Self::ALL;
+    const ALL: &'static [Self] = Self::VARIANTS;
 
     fn name(self) -> &'static str {
-        self.as_str()
+        self.into_str()
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod breaker;
 pub mod bucket;
+pub mod http;
 pub mod redis;
 pub mod retry_after;
 pub mod send;
