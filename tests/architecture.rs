@@ -125,7 +125,7 @@ fn rules_are_pure() {
     // Files of pure rules and types, by name: they need no database, clock or runtime.
     const PURE: [&str; 11] =
         ["amount", "decimal", "email", "grid", "job", "model", "normalise", "rate", "retry", "signature", "symbols"];
-    const DATA: [&str; 12] = [
+    const DATA: [&str; 13] = [
         "std",
         "backoff",
         "base64",
@@ -135,6 +135,7 @@ fn rules_are_pure() {
         "icu_properties",
         "serde",
         "sha2",
+        "strum",
         "time",
         "ulid",
         "uuid",

@@ -21,8 +21,16 @@ fn without_weak_prefix(tag: &str) -> &str {
     tag.strip_prefix("W/").unwrap_or(tag)
 }
 
+/// Whether the response is 304: `If-None-Match` names the current tag.
+///
+/// # Errors
+/// 412 when `If-Match` is present and does not name the tag.
+pub fn is_unchanged(headers: &HeaderMap, tag: &str) -> Result<bool, Problem> {
+    check_if_match(headers, tag).map(|()| matches_if_none_match(headers, tag))
+}
+
 /// Whether `If-None-Match` names this tag, by weak comparison.
-pub fn matches_if_none_match(headers: &HeaderMap, tag: &str) -> bool {
+fn matches_if_none_match(headers: &HeaderMap, tag: &str) -> bool {
     header_tags(headers, &header::IF_NONE_MATCH).any(|listed| listed == "*" || without_weak_prefix(listed) == tag)
 }
 
@@ -30,7 +38,7 @@ pub fn matches_if_none_match(headers: &HeaderMap, tag: &str) -> bool {
 ///
 /// # Errors
 /// 412 when `If-Match` is present and does not name the tag.
-pub fn check_if_match(headers: &HeaderMap, tag: &str) -> Result<(), Problem> {
+fn check_if_match(headers: &HeaderMap, tag: &str) -> Result<(), Problem> {
     let matches = |listed: &str| listed == "*" || listed == tag;
     if !headers.contains_key(header::IF_MATCH) || header_tags(headers, &header::IF_MATCH).any(matches) {
         return Ok(());

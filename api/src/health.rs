@@ -2,17 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, future::BoxFuture};
 pub use jobs::app::Metrics;
-use poem_openapi::{ApiResponse, Object, OpenApi, payload::Payload, registry::MetaSchema};
+use poem_openapi::{Object, OpenApi, payload::Payload, registry::MetaSchema};
 use serde::Serialize;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    context::Context,
     problem::{Failure, Problem, errors},
     tags::Tag,
-    wire::{Json, Timestamp},
+    wire::{Json, Timestamp, responses},
 };
 
 /// Checks readiness. The error is the reason: the database is unreachable or read-only, or its schema is wrong.
@@ -25,13 +26,12 @@ const READINESS_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Clone)]
 pub struct HealthApi {
     /// Checks the database and the storage of interest rates.
-    pub readiness: Readiness,
-    /// Renders the metrics.
-    pub metrics: Metrics,
+    readiness: Readiness,
+    metrics: Metrics,
     /// Cancelled when this process starts to drain.
-    pub draining: CancellationToken,
+    draining: CancellationToken,
     /// The name of the `STORAGE_BACKEND`.
-    pub storage_backend: &'static str,
+    storage_backend: &'static str,
 }
 
 /// A welcome message with the name of the service.
@@ -50,25 +50,15 @@ pub struct HealthStatus {
     status: String,
 }
 
-#[derive(ApiResponse)]
-enum WelcomeResponse {
+responses! {
     /// The process is running.
-    #[oai(status = 200)]
-    Ok(Json<Welcome>),
-}
+    WelcomeResponse = 200 Json<Welcome>;
 
-#[derive(ApiResponse)]
-enum StatusResponse {
     /// Yes.
-    #[oai(status = 200)]
-    Ok(Json<HealthStatus>),
-}
+    StatusResponse = 200 Json<HealthStatus>;
 
-#[derive(ApiResponse)]
-enum MetricsResponse {
     /// All metrics, in Prometheus' text format.
-    #[oai(status = 200)]
-    Ok(MetricsText),
+    MetricsResponse = 200 MetricsText;
 }
 
 errors! {
@@ -133,6 +123,16 @@ impl HealthApi {
 }
 
 impl HealthApi {
+    pub(crate) fn new(context: &Context<'_>) -> Self {
+        let app = context.app.clone();
+        let readiness: Readiness = Arc::new(move || {
+            let app = app.clone();
+            async move { tokio::try_join!(app.ready(), app.rates.ready()).map(drop) }.boxed()
+        });
+        let (metrics, draining) = (context.metrics.clone(), context.draining.clone());
+        Self { readiness, metrics, draining, storage_backend: context.app.rates.backend() }
+    }
+
     async fn ready(&self) -> Result<StatusResponse, Failure<NotReady>> {
         if self.draining.is_cancelled() {
             return Err(Problem::unavailable("not ready: this process is stopping").into());

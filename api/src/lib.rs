@@ -1,40 +1,28 @@
 //! The HTTP API of Millrace: parses requests, checks them and builds responses. The crate `jobs` does the work itself.
 //!
-//! | where | what |
-//! |---|---|
-//! | [`build`] | joins the feature APIs into one endpoint |
-//! | [`server`] | accepts connections, limits them, drains them |
-//! | [`middleware`] | surrounds every handler: correlation id, log and metrics, body limit |
-//! | [`routes`] | maps paths to operations |
-//! | [`validation`] | reads bodies and query parameters, and reports all invalid fields |
-//! | [`problem`] | error responses and their statuses |
-//! | [`rate_limit`] | rate limits by caller or address |
-//! | [`wire`] | decimals, times and JSON responses |
-//! | [`transactions`], [`users`], [`items`], [`search`], [`rates`], [`probes`], [`prices`], [`prices_admin`], [`logs`], [`health`], [`docs`] | wire types and handlers, one file per feature |
-//! | [`auth`] | authentication by keys and tokens |
-//! | `client_address` | the client's IP address, also behind trusted proxies |
-//! | [`cors`] | cross-origin access from browsers |
-//! | [`config`] | the configuration |
-//! | [`program`](mod@program) | the API process |
+//! Start with [`build`], which joins the features' endpoints, then read [`transactions`], a feature with most aspects.
+//! [`middleware`] surrounds every handler, and [`validation`] reads every input.
 
 pub mod auth;
 mod client_address;
 pub mod config;
+mod context;
 pub mod cors;
 pub mod docs;
 mod entity_tag;
 pub mod health;
+pub mod interest_rates;
 pub mod items;
 pub mod logs;
+pub mod mars_probes;
 pub mod middleware;
+mod page;
 pub mod prices;
-pub mod prices_admin;
-pub mod probes;
 pub mod problem;
 pub mod program;
 pub mod rate_limit;
-pub mod rates;
 pub mod routes;
+mod schema;
 pub mod search;
 pub mod server;
 mod tags;
@@ -44,9 +32,6 @@ pub mod validation;
 mod validation_error;
 pub mod wire;
 
-use std::sync::Arc;
-
-use futures_util::FutureExt;
 use jobs::{app::App, users::token::Tokens};
 use poem_openapi::{ExtraHeader, OpenApiService};
 pub use program::program;
@@ -55,18 +40,10 @@ use tokio_util::sync::CancellationToken;
 use self::{
     auth::Authenticator,
     config::ApiConfig,
-    health::{HealthApi, Metrics, Readiness},
-    items::ItemsApi,
-    logs::LogsApi,
-    prices::PricesApi,
-    prices_admin::PricesAdminApi,
-    probes::ProbesApi,
+    context::Context,
+    health::Metrics,
     rate_limit::{Limits, Policy},
-    rates::RatesApi,
     routes::Routes,
-    search::SearchApi,
-    transactions::TransactionsApi,
-    users::UsersApi,
 };
 
 /// The title of `openapi.json`.
@@ -83,53 +60,40 @@ const DESCRIPTION: &str = "A durable job queue behind five services.\n\n\
     otherwise. A 2xx is sent only after its write is committed. \
     Bodies are at most 1 MiB and arrive within 30 s.";
 
-/// The endpoints of every feature. A new feature adds one line here and one in [`build`].
-type Apis = (
-    TransactionsApi,
-    UsersApi,
-    ItemsApi,
-    SearchApi,
-    RatesApi,
-    ProbesApi,
-    PricesApi,
-    PricesAdminApi,
-    LogsApi,
-    HealthApi,
-);
+/// Lists the endpoints of all features; each is made from the [`Context`].
+macro_rules! features {
+    ($($Api:ty,)+) => {
+        type Apis = ($($Api,)+);
+
+        fn apis(context: &Context<'_>) -> Apis {
+            ($(<$Api>::new(context),)+)
+        }
+    };
+}
+
+// A new feature adds one line here. The order is that of `openapi.json`.
+features! {
+    transactions::TransactionsApi,
+    users::UsersApi,
+    items::ItemsApi,
+    search::SearchApi,
+    interest_rates::RatesApi,
+    mars_probes::ProbesApi,
+    prices::PricesApi,
+    logs::LogsApi,
+    health::HealthApi,
+}
 
 /// Builds the whole API as one endpoint, for [`server::serve`]. `draining` is cancelled when this process starts to drain.
 pub fn build(app: &App, config: &ApiConfig, metrics: Metrics, draining: CancellationToken) -> Routes {
     let tokens = config.keys.jwt.as_ref().map_or_else(Tokens::random, |key| Tokens::new(key.expose()));
     let limits = Limits::new(app.redis.clone(), config.prices_limit);
     let authenticator = Authenticator::new(tokens.clone(), &config.keys, limits.new_limit(Policy::WRONG_KEYS));
-    let apis: Apis = (
-        TransactionsApi {
-            transactions: app.transactions.clone(),
-            webhook: config.webhook.clone(),
-            read: config.transactions_read,
-        },
-        UsersApi::new(app.users.clone(), tokens, &limits),
-        ItemsApi { items: app.items.clone() },
-        SearchApi { search: app.search.clone() },
-        RatesApi::new(app.rates.clone(), &limits),
-        ProbesApi { probes: app.probes.clone() },
-        PricesApi::new(app.prices.clone(), &limits),
-        PricesAdminApi::new(app.prices.clone(), &limits),
-        LogsApi::new(app.logs.clone(), &limits),
-        HealthApi { readiness: readiness(app.clone()), metrics, draining, storage_backend: app.rates.backend() },
-    );
-    Routes::new(apis, docs::pages(&document()))
+    let context = Context { app, config, limits, tokens, metrics, draining };
+    Routes::new(apis(&context), docs::pages(document()))
         .with_authenticator(authenticator)
         .with_trusted_proxies(&config.trusted_proxies)
         .with_cors(&config.allowed_origins)
-}
-
-/// The readiness check: the database, and the storage of the interest rates.
-fn readiness(app: App) -> Readiness {
-    Arc::new(move || {
-        let app = app.clone();
-        async move { tokio::try_join!(app.ready(), app.rates.ready()).map(drop) }.boxed()
-    })
 }
 
 /// The OpenAPI document as committed in `api/openapi.json`. It is the same on every machine.

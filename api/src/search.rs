@@ -6,14 +6,16 @@ use jobs::{
     items::search::{self, Searcher},
     text::is_blank,
 };
-use poem_openapi::{ApiResponse, Object, OpenApi, registry::MetaSchema};
+use poem_openapi::{Object, OpenApi, registry::MetaSchema};
 use serde::Serialize;
 
 use crate::{
-    problem::{ErrorStatuses, Failure, Problem},
+    context::Context,
+    page::Limit,
+    problem::{Failure, errors},
     tags::Tag,
-    validation::{FieldError, Limit, Query, QueryValue, VISIBLE_PATTERN},
-    wire::{Json, Nullable, Timestamp},
+    validation::{AllValid, FieldError, Query, QueryValue, VISIBLE_PATTERN},
+    wire::{Json, Nullable, Timestamp, responses},
 };
 
 /// The allowed number of characters in a query.
@@ -22,8 +24,13 @@ const QUERY_LENGTH: RangeInclusive<usize> = 1..=200;
 /// The search endpoint.
 #[derive(Clone)]
 pub struct SearchApi {
-    /// The search engine.
-    pub search: Searcher,
+    search: Searcher,
+}
+
+impl SearchApi {
+    pub(crate) fn new(context: &Context<'_>) -> Self {
+        Self { search: context.app.search.clone() }
+    }
 }
 
 /// The result of a search.
@@ -73,11 +80,10 @@ impl From<search::Hit> for FoundItem {
 }
 
 /// The text of a query.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct QueryText(String);
+struct QueryText;
 
 impl QueryValue for QueryText {
-    const REQUIRED: bool = true;
+    type Out = String;
 
     fn schema() -> MetaSchema {
         MetaSchema {
@@ -88,29 +94,24 @@ impl QueryValue for QueryText {
         }
     }
 
-    fn read(text: &str) -> Result<Self, FieldError> {
+    fn read(text: &str) -> Result<String, FieldError> {
         if is_blank(text) {
             return Err(FieldError::too_short(*QUERY_LENGTH.start()));
         }
         if text.chars().count() > *QUERY_LENGTH.end() {
             return Err(FieldError::too_long(*QUERY_LENGTH.end()));
         }
-        Ok(Self(text.to_owned()))
+        Ok(text.to_owned())
     }
 }
 
-#[derive(ApiResponse)]
-enum SearchResponse {
+responses! {
     /// The matching items; none is a 200 as well.
-    #[oai(status = 200)]
-    Ok(Json<Results>),
+    SearchResponse = 200 Json<Results>;
 }
 
-#[derive(Debug)]
-struct Searching;
-
-impl ErrorStatuses for Searching {
-    const ALL: &'static [u16] = &[422, 503];
+errors! {
+    Searching: [422, 503];
 }
 
 #[OpenApi(tag = "Tag::Search")]
@@ -133,13 +134,8 @@ impl SearchApi {
         /// The largest number of items in the response.
         limit: Query<Limit>,
     ) -> Result<SearchResponse, Failure<Searching>> {
-        let mut errors = Vec::new();
-        let text = q.required_or_record("q", &mut errors);
-        let limit = limit.value_or_record(&mut errors).unwrap_or(Limit::DEFAULT);
-        let Some(QueryText(query)) = text.filter(|_| errors.is_empty()) else {
-            return Err(Problem::invalid(errors).into());
-        };
-        let found = self.search.search(&query, limit.0.into()).await?;
+        let (query, limit) = (q.0, limit.0).all_valid()?;
+        let found = self.search.search(&query, limit.into()).await?;
         let items = found.hits.into_iter().map(FoundItem::from).collect();
         Ok(SearchResponse::Ok(Json::new(&Results { query, total: found.total, items })?))
     }

@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 
-use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
+use poem_openapi::registry::MetaSchema;
 use serde::{Serialize, Serializer};
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
+
+use crate::schema::{any_of, described, list_of, object};
 
 /// Longer inputs are not echoed: each error would make the response larger by the whole input.
 const MAX_ECHO_BYTES: usize = 4096;
@@ -18,7 +20,7 @@ pub struct ValidationError {
     pub(crate) kind: &'static str,
     input: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "serialize_ctx")]
-    ctx: Vec<(&'static str, ContextValue)>,
+    ctx: Vec<(&'static str, Value)>,
 }
 
 /// One segment of a location such as `["body", "amount"]`, or `["body", 0, "interest_rate"]` in a list.
@@ -29,21 +31,12 @@ enum PathSegment {
     Index(usize),
 }
 
-/// A value that a message contains, sent in `ctx` as well so that clients need not parse the message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-enum ContextValue {
-    Number(i64),
-    Name(&'static str),
-    Text(String),
-}
-
 /// The error of a value whose location in the request is not known yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldError {
     pub(crate) kind: &'static str,
     pub(crate) msg: Cow<'static, str>,
-    ctx: Vec<(&'static str, ContextValue)>,
+    ctx: Vec<(&'static str, Value)>,
 }
 
 impl FieldError {
@@ -52,27 +45,9 @@ impl FieldError {
         Self { kind, msg: msg.into(), ctx: Vec::new() }
     }
 
-    /// Adds the limit that the value exceeds, under Pydantic's name for it.
-    pub fn limit(mut self, name: &'static str, limit: i64) -> Self {
-        self.ctx.push((name, ContextValue::Number(limit)));
-        self
-    }
-
-    /// Adds Pydantic's name for the type of the field.
-    pub fn field_type(mut self, name: &'static str) -> Self {
-        self.ctx.push(("field_type", ContextValue::Name(name)));
-        self
-    }
-
-    /// Adds the values that are allowed.
-    pub fn expected(mut self, words: &'static str) -> Self {
-        self.ctx.push(("expected", ContextValue::Name(words)));
-        self
-    }
-
-    /// Adds a parser's message.
-    pub fn error(mut self, reason: String) -> Self {
-        self.ctx.push(("error", ContextValue::Text(reason)));
+    /// Adds a value that the message contains, under Pydantic's name for it, so that clients need not parse the message.
+    pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.ctx.push((name, value.into()));
         self
     }
 
@@ -99,13 +74,18 @@ impl FieldError {
     /// A text with fewer than `min` characters.
     pub fn too_short(min: usize) -> Self {
         let msg = format!("String should have at least {min} character{}", plural(min));
-        Self::new("string_too_short", msg).limit("min_length", min as i64)
+        Self::new("string_too_short", msg).with("min_length", min)
     }
 
     /// A text with more than `max` characters.
     pub fn too_long(max: usize) -> Self {
         let msg = format!("String should have at most {max} character{}", plural(max));
-        Self::new("string_too_long", msg).limit("max_length", max as i64)
+        Self::new("string_too_long", msg).with("max_length", max)
+    }
+
+    /// A text that is not one of these names.
+    pub fn not_one_of(names: &str) -> Self {
+        Self::new("enum", format!("Input should be {names}"))
     }
 
     /// A required field that is absent.
@@ -126,13 +106,25 @@ impl FieldError {
     /// A number below the minimum.
     pub fn below(min: i64) -> Self {
         let msg = format!("Input should be greater than or equal to {min}");
-        Self::new("greater_than_equal", msg).limit("ge", min)
+        Self::new("greater_than_equal", msg).with("ge", min)
     }
 
     /// A number above the maximum.
     pub fn above(max: i64) -> Self {
         let msg = format!("Input should be less than or equal to {max}");
-        Self::new("less_than_equal", msg).limit("le", max)
+        Self::new("less_than_equal", msg).with("le", max)
+    }
+
+    /// A decimal with more than `max` digits after the point.
+    pub fn too_many_places(max: i64) -> Self {
+        let msg = format!("Decimal input should have no more than {max} decimal places");
+        Self::new("decimal_max_places", msg).with("decimal_places", max)
+    }
+
+    /// A decimal with more than `max` digits before the point.
+    pub fn too_many_whole_digits(max: i64) -> Self {
+        let msg = format!("Decimal input should have no more than {max} digits before the decimal point");
+        Self::new("decimal_whole_digits", msg).with("whole_digits", max)
     }
 
     /// Locates the error at `part` of the request as a whole, such as `body`.
@@ -145,6 +137,11 @@ impl FieldError {
         self.with_location(vec![PathSegment::Name(part.into()), PathSegment::Name(name.to_owned().into())], input)
     }
 
+    /// Locates the error at the field `name` of `part`, whose value is this text.
+    pub fn at_text(self, part: &'static str, name: &str, text: &str) -> ValidationError {
+        self.at(part, name, serde_json::to_string(text).ok().as_deref())
+    }
+
     /// Locates the error at the element `index` of a list, or at the field `name` of that element.
     pub fn at_element(self, index: usize, name: Option<&str>, input: Option<&str>) -> ValidationError {
         let mut loc = vec![PathSegment::Name("body".into()), PathSegment::Index(index)];
@@ -155,7 +152,7 @@ impl FieldError {
     fn with_location(self, loc: Vec<PathSegment>, input: Option<&str>) -> ValidationError {
         // Half of a surrogate pair, `1e400` and deep nesting are JSON, but most parsers reject them: they are not
         // echoed.
-        let is_parseable = |raw: &&str| serde_json::from_str::<serde_json::Value>(raw).is_ok();
+        let is_parseable = |raw: &&str| serde_json::from_str::<Value>(raw).is_ok();
         let input = input.filter(|raw| raw.len() <= MAX_ECHO_BYTES).filter(is_parseable);
         let input = input.and_then(|raw| RawValue::from_string(raw.into()).ok());
         ValidationError { loc, msg: self.msg, kind: self.kind, input, ctx: self.ctx }
@@ -178,31 +175,11 @@ impl std::fmt::Display for ValidationError {
 impl ValidationError {
     /// The schema in `openapi.json`.
     pub fn schema() -> MetaSchema {
-        let inline = |schema| MetaSchemaRef::Inline(Box::new(schema));
-        let step = MetaSchema {
-            any_of: vec![inline(MetaSchema::new("string")), inline(MetaSchema::new("integer"))],
-            ..MetaSchema::ANY
-        };
-        MetaSchema {
-            required: vec!["loc", "msg", "type"],
-            properties: vec![
-                (
-                    "loc",
-                    inline(MetaSchema {
-                        items: Some(Box::new(inline(step))),
-                        example: Some(serde_json::json!(["body", "amount"])),
-                        ..MetaSchema::new("array")
-                    }),
-                ),
-                ("msg", inline(MetaSchema { example: Some("Field required".into()), ..MetaSchema::new("string") })),
-                ("type", inline(MetaSchema { example: Some("missing".into()), ..MetaSchema::new("string") })),
-                (
-                    "input",
-                    inline(MetaSchema { description: Some("The value that the request has."), ..MetaSchema::ANY }),
-                ),
-            ],
-            ..MetaSchema::new("object")
-        }
+        let text = |example: &str| MetaSchema { example: Some(example.into()), ..MetaSchema::new("string") };
+        let step = any_of([MetaSchema::new("string"), MetaSchema::new("integer")]);
+        let loc = MetaSchema { example: Some(serde_json::json!(["body", "amount"])), ..list_of(step) };
+        let input = described("The value that the request has.", MetaSchema::ANY);
+        object(3, [("loc", loc), ("msg", text("Field required")), ("type", text("missing")), ("input", input)])
     }
 }
 
@@ -211,6 +188,6 @@ fn plural(number: usize) -> &'static str {
 }
 
 /// Writes the pairs as an object: `{"gt": 0}`.
-fn serialize_ctx<S: Serializer>(ctx: &[(&'static str, ContextValue)], serializer: S) -> Result<S::Ok, S::Error> {
+fn serialize_ctx<S: Serializer>(ctx: &[(&'static str, Value)], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(ctx.iter().map(|(name, value)| (name, value)))
 }

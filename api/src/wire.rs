@@ -2,41 +2,50 @@
 
 use std::marker::PhantomData;
 
-use poem::{IntoResponse, Response, http::header};
+use poem::{Body, IntoResponse, Response, http::header};
 use poem_openapi::{
     payload::Payload,
     registry::{MetaSchema, MetaSchemaRef, Registry},
-    types::{ParseError, ParseFromJSON, ParseResult, ToJSON, Type},
+    types::Type,
 };
-use serde::{Serialize, Serializer};
+use serde::{Serialize, Serializer, ser::Error};
 use serde_json::value::RawValue;
-use time::{OffsetDateTime, UtcOffset};
+use time::{OffsetDateTime, UtcOffset, format_description::BorrowedFormatItem, macros::format_description};
 
 use crate::problem::Problem;
 
 /// A JSON response with a `T`, serialised straight from the struct. The framework's own type builds a tree of values
 /// first, in which decimals become floats.
 pub struct Json<T> {
-    text: Vec<u8>,
+    body: Body,
     serialized: PhantomData<fn() -> T>,
 }
 
+impl<T> Json<T> {
+    /// A response with the JSON of a `T`.
+    pub fn from_body(body: impl Into<Body>) -> Self {
+        Self { body: body.into(), serialized: PhantomData }
+    }
+}
+
 impl<T: Serialize> Json<T> {
-    /// Serialises `value`, followed by a newline.
+    /// Serialises `value` as [`encode`] does.
     ///
     /// # Errors
     /// 500 if the type cannot be serialised as JSON.
     pub fn new(value: &T) -> Result<Self, Problem> {
-        let mut text = serde_json::to_vec(value).map_err(|error| Problem::internal(error.to_string()))?;
-        // A newline keeps a shell's prompt off the response's last line.
-        text.push(b'\n');
-        Ok(Self { text, serialized: PhantomData })
+        encode(value).map(Self::from_body)
     }
+}
 
-    /// The response body.
-    pub fn text(&self) -> &[u8] {
-        &self.text
-    }
+/// The JSON of a value, followed by a newline, which keeps a shell's prompt off the response's last line.
+///
+/// # Errors
+/// 500 if the type cannot be serialised as JSON.
+pub fn encode(value: &impl Serialize) -> Result<Vec<u8>, Problem> {
+    let mut text = serde_json::to_vec(value)?;
+    text.push(b'\n');
+    Ok(text)
 }
 
 impl<T: Type> Payload for Json<T> {
@@ -54,7 +63,7 @@ impl<T: Type> Payload for Json<T> {
 impl<T> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
         let content_type = header::HeaderValue::from_static("application/json");
-        let mut response = Response::from(self.text);
+        let mut response = Response::from(self.body);
         response.headers_mut().insert(header::CONTENT_TYPE, content_type);
         response
     }
@@ -71,7 +80,7 @@ impl Decimal {
     /// # Errors
     /// 500 if the text is not JSON.
     pub fn new(text: String) -> Result<Self, Problem> {
-        RawValue::from_string(text).map(Self).map_err(|error| Problem::internal(error.to_string()))
+        Ok(Self(RawValue::from_string(text)?))
     }
 }
 
@@ -79,18 +88,14 @@ impl Decimal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timestamp(pub OffsetDateTime);
 
-impl std::fmt::Display for Timestamp {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let utc = self.0.to_offset(UtcOffset::UTC);
-        let (year, month, day) = utc.to_calendar_date();
-        let (hour, minute, second, micro) = utc.to_hms_micro();
-        write!(f, "{year:04}-{:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micro:06}Z", u8::from(month))
-    }
-}
+/// The form of a [`Timestamp`] in UTC.
+const TIMESTAMP: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        let text = self.0.to_offset(UtcOffset::UTC).format(TIMESTAMP).map_err(S::Error::custom)?;
+        serializer.serialize_str(&text)
     }
 }
 
@@ -100,44 +105,13 @@ impl Serialize for Timestamp {
 #[serde(transparent)]
 pub struct Nullable<T>(pub Option<T>);
 
-impl<T: Type + Serialize> Type for Nullable<T> {
-    const IS_REQUIRED: bool = true;
-    type RawValueType = Self;
-    type RawElementValueType = Self;
-
-    fn name() -> std::borrow::Cow<'static, str> {
-        format!("nullable_{}", T::name()).into()
-    }
-
-    fn schema_ref() -> MetaSchemaRef {
-        T::schema_ref().merge(MetaSchema { nullable: true, ..MetaSchema::ANY })
-    }
-
-    fn as_raw_value(&self) -> Option<&Self> {
-        Some(self)
-    }
-
-    fn raw_element_iter<'a>(&'a self) -> Box<dyn Iterator<Item = &'a Self> + 'a> {
-        Box::new(std::iter::once(self))
-    }
-}
-
-impl<T: Type + Serialize> ToJSON for Nullable<T> {
-    fn to_json(&self) -> Option<serde_json::Value> {
-        serde_json::to_value(self).ok()
-    }
-}
-
-impl<T: Type + Serialize> ParseFromJSON for Nullable<T> {
-    fn parse_from_json(_: Option<serde_json::Value>) -> ParseResult<Self> {
-        Err(ParseError::custom("only in responses, never read"))
-    }
-}
-
 /// Declares the schema of a type in `openapi.json`.
 macro_rules! openapi_type {
     ($type:ty, $name:literal, $schema:expr) => {
-        impl ::poem_openapi::types::Type for $type {
+        $crate::wire::openapi_type!({} $type, $name, $crate::schema::inline($schema));
+    };
+    ({ $($generics:tt)* } $type:ty, $name:expr, $schema_ref:expr) => {
+        impl $($generics)* ::poem_openapi::types::Type for $type {
             const IS_REQUIRED: bool = true;
             type RawValueType = Self;
             type RawElementValueType = Self;
@@ -147,7 +121,7 @@ macro_rules! openapi_type {
             }
 
             fn schema_ref() -> ::poem_openapi::registry::MetaSchemaRef {
-                ::poem_openapi::registry::MetaSchemaRef::Inline(Box::new($schema))
+                $schema_ref
             }
 
             fn as_raw_value(&self) -> Option<&Self> {
@@ -165,15 +139,18 @@ macro_rules! openapi_type {
 /// since bodies are read by [`crate::validation`] alone.
 macro_rules! openapi_response_type {
     ($type:ty, $name:literal, $schema:expr) => {
-        $crate::wire::openapi_type!($type, $name, $schema);
+        $crate::wire::openapi_response_type!({} $type, $name, $crate::schema::inline($schema));
+    };
+    ({ $($generics:tt)* } $type:ty, $name:expr, $schema_ref:expr) => {
+        $crate::wire::openapi_type!({ $($generics)* } $type, $name, $schema_ref);
 
-        impl ::poem_openapi::types::ToJSON for $type {
+        impl $($generics)* ::poem_openapi::types::ToJSON for $type {
             fn to_json(&self) -> Option<::serde_json::Value> {
                 ::serde_json::to_value(self).ok()
             }
         }
 
-        impl ::poem_openapi::types::ParseFromJSON for $type {
+        impl $($generics)* ::poem_openapi::types::ParseFromJSON for $type {
             fn parse_from_json(_: Option<::serde_json::Value>) -> ::poem_openapi::types::ParseResult<Self> {
                 Err(::poem_openapi::types::ParseError::custom("only in responses, never read"))
             }
@@ -181,9 +158,31 @@ macro_rules! openapi_response_type {
     };
 }
 
+/// Declares responses with a body and perhaps headers: `ListResponse = 200 Json<Vec<Item>> { "Link": Option<String>, };`.
+/// The doc comments go into `openapi.json`.
+macro_rules! responses {
+    ($(
+        $(#[$($doc:tt)*])*
+        $Name:ident = $status:tt $Body:ty $({ $($(#[$($header_doc:tt)*])* $header:literal: $Header:ty,)+ })?;
+    )+) => {$(
+        #[derive(::poem_openapi::ApiResponse)]
+        enum $Name {
+            $(#[$($doc)*])*
+            #[oai(status = $status)]
+            Ok($Body, $($($(#[$($header_doc)*])* #[oai(header = $header)] $Header,)+)?),
+        }
+    )+};
+}
+
 pub(crate) use openapi_response_type;
 pub(crate) use openapi_type;
+pub(crate) use responses;
 
+openapi_response_type!(
+    {<T: Type + Serialize>} Nullable<T>,
+    format!("nullable_{}", T::name()),
+    T::schema_ref().merge(MetaSchema { nullable: true, ..MetaSchema::ANY })
+);
 openapi_response_type!(
     Decimal,
     "decimal",
@@ -217,8 +216,8 @@ mod tests {
     #[test]
     fn decimals_keep_their_digits() {
         for text in ["1500", "1500.00", "999999999999.999999"] {
-            let json = Decimal::new(text.into()).and_then(|decimal| Json::new(&decimal));
-            assert_eq!(json.ok().map(|json| json.text), Some(format!("{text}\n").into_bytes()));
+            let json = Decimal::new(text.into()).and_then(|decimal| encode(&decimal));
+            assert_eq!(json.ok(), Some(format!("{text}\n").into_bytes()));
         }
         assert!(Decimal::new("1,5".into()).is_err());
     }

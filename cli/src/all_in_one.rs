@@ -1,7 +1,6 @@
 //! The all-in-one process of `cargo run`: PostgreSQL, migrations, the API and one worker, without any setup.
 
-use std::{io, path::Path};
-
+use anyhow::{Error, Result, bail};
 use embedded_postgres::{Cluster, RunningServer, Search, Settings};
 use jobs::app::{self, App};
 use runtime::{
@@ -24,56 +23,52 @@ const DATABASE: &str = "millrace";
 ///
 /// # Errors
 /// When the configuration is wrong, a part does not start, or a part fails later. One problem a line.
-pub async fn program() -> Result<(), String> {
+pub async fn program() -> Result<()> {
     let mut vars = EnvReader::from_env();
     let (api, mut jobs) = (api::config::ApiConfig::read(&mut vars), app::Config::read(&mut vars));
     app::require_choices(&mut vars, &jobs);
     let search = vars.text("PG_BIN_DIR").map(|folder| Search::parse(&folder)).unwrap_or_default();
-    vars.finish(()).map_err(process::error_text)?;
+    vars.finish(())?;
     let data_dir = data_dir();
     let writable = create_writable(&data_dir);
     if let Some(error) = writable.as_ref().err().filter(|_| jobs.database.is_none()) {
-        return Err(not_writable(&data_dir, error));
+        let data_dir = std::path::absolute(&data_dir).unwrap_or(data_dir);
+        bail!(
+            "working folder: {} cannot be written: {error}; start in a writable folder, or set DATABASE_URL to a \
+             running PostgreSQL",
+            data_dir.display()
+        );
     }
     if writable.is_ok() {
         jobs.telemetry.directory.get_or_insert_with(|| data_dir.join("logs"));
     }
-    let telemetry = Telemetry::start(&jobs.telemetry, "millrace")?;
+    let telemetry = Telemetry::start(&jobs.telemetry, "millrace").map_err(Error::msg)?;
     if let (Err(error), None) = (&writable, &jobs.telemetry.directory) {
         tracing::warn!(folder = %data_dir.display(), %error, "logging to standard output only: the folder is not writable");
     }
-    let shutdown = Shutdown::on_signals(GRACE).map_err(process::error_text)?;
+    let shutdown = Shutdown::on_signals(GRACE)?;
 
-    let listener = api::program::listen(&api).await?;
-    let address = listener.local_addr().map_err(process::error_text)?;
+    let listener = api::program::listen(&api).await.map_err(Error::msg)?;
+    let address = listener.local_addr()?;
     let (cluster, database) = match jobs.database.clone() {
         Some(database) => (None, database),
         None => {
             let mut settings = Settings::new(data_dir.join("postgres"));
             settings.search = search;
             tracing::info!("DATABASE_URL is unset: starting PostgreSQL in {}", settings.directory.display());
-            let cluster = Cluster::start(settings).await.map_err(process::error_text)?;
-            cluster.ensure_database(DATABASE).await.map_err(process::error_text)?;
-            let database = Database::parse(&cluster.url(DATABASE))?;
+            let cluster = Cluster::start(settings).await?;
+            cluster.ensure_database(DATABASE).await?;
+            let database = Database::parse(&cluster.url(DATABASE)).map_err(Error::msg)?;
             (Some(cluster), database)
         }
     };
     process::log_configuration(&database);
     let result = run(&api, &jobs, &database, listener, &telemetry, &shutdown, address).await;
     if let Some(cluster) = cluster {
-        cluster.stop().await.map_err(process::error_text)?;
+        cluster.stop().await?;
         tracing::info!("PostgreSQL stopped; its data stays in {}", data_dir.display());
     }
     result
-}
-
-fn not_writable(data_dir: &Path, error: &io::Error) -> String {
-    let data_dir = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());
-    format!(
-        "working folder: {} cannot be written: {error}; start in a writable folder, or set DATABASE_URL to a running \
-         PostgreSQL",
-        data_dir.display()
-    )
 }
 
 /// The URL of the database of an all-in-one process that runs in this folder.
@@ -90,15 +85,15 @@ async fn run(
     telemetry: &Telemetry,
     shutdown: &Shutdown,
     address: std::net::SocketAddr,
-) -> Result<(), String> {
+) -> Result<()> {
     migrate::apply(database, migrate::PATIENCE).await?;
-    let app = App::start(database, jobs, "all-in-one", &shutdown.drain).map_err(process::error_text)?;
+    let app = App::start(database, jobs, "all-in-one", &shutdown.drain)?;
     let worker = worker::start(&app, database, jobs.timing, shutdown)?;
     // On standard error, because standard output may carry log lines in JSON.
     eprint!("{}", banner(address, jobs));
     let metrics = app.metrics(telemetry.metrics());
     api::program::serve(listener, app, api, metrics, shutdown).await;
-    worker.stopped().await.map_err(process::error_text)
+    Ok(worker.stopped().await?)
 }
 
 /// The URLs, and commands to try first.

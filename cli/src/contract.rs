@@ -1,8 +1,9 @@
 //! `millrace contract`: deploys the smart contract that stores interest rates.
 
+use anyhow::Result;
 use clap::{Args, Subcommand};
 use jobs::interest_rates::chain::{self, Account};
-use runtime::{config::EnvReader, process};
+use runtime::config::EnvReader;
 
 use crate::operator;
 
@@ -32,18 +33,18 @@ Examples:
 ///
 /// # Errors
 /// When the configuration is wrong or the contract cannot be deployed.
-pub async fn program(Arguments { command }: Arguments) -> Result<(), String> {
+pub async fn program(Arguments { command }: Arguments) -> Result<()> {
     match command {
         Command::Deploy => deploy().await,
     }
 }
 
-async fn deploy() -> Result<(), String> {
+async fn deploy() -> Result<()> {
     let mut vars = EnvReader::from_env();
     let account = Account::read(&mut vars);
-    let Some(account) = vars.finish(account).map_err(process::error_text)? else { return Ok(()) };
+    let Some(account) = vars.finish(account)? else { return Ok(()) };
     eprintln!("deploying the contract from the account {}, and waiting for its block", account.address());
-    let address = chain::deploy(&account).await.map_err(process::error_text)?;
+    let address = chain::deploy(&account).await?;
     operator::print(&format!("{address}\n"))?;
     eprintln!("deployed: set CONTRACT_ADDRESS to this address, and STORAGE_BACKEND=smart_contract");
     Ok(())

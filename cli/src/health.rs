@@ -5,8 +5,9 @@ use std::{
     time::Duration,
 };
 
+use anyhow::{Result, bail};
 use clap::Args;
-use runtime::{config::EnvReader, process};
+use runtime::config::EnvReader;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -35,38 +36,34 @@ pub struct Arguments {
 ///
 /// # Errors
 /// When the response is not 200, or does not arrive within 4 s.
-pub async fn program(Arguments { url }: Arguments) -> Result<(), String> {
+pub async fn program(Arguments { url }: Arguments) -> Result<()> {
     if let Some(url) = url {
-        return check(&url).await.map_err(|failure| failure.to_string());
+        return Ok(check(&url).await?);
     }
     let mut vars = EnvReader::from_env();
     let host = connect_address(vars.host());
     let port = vars.number("PORT", 8000, 0..=u16::MAX);
     let worker_port: Option<u16> = vars.text("WORKER_HEALTH_PORT").and_then(|port| port.parse().ok());
     let url = |port| format!("http://{}/livez", SocketAddr::new(host, port));
-    let (api, worker) = vars.finish((url(port), worker_port.map(url))).map_err(process::error_text)?;
+    let (api, worker) = vars.finish((url(port), worker_port.map(url)))?;
     match (check(&api).await, worker) {
         // The image has one health check for both programs. If no API listens, this is the container of a worker.
-        (Err(failure), Some(worker)) if failure.is_refused => {
-            check(&worker).await.map_err(|other| format!("{failure}; {other}"))
-        }
-        (checked, _) => checked.map_err(|failure| failure.to_string()),
+        (Err(failure), Some(worker)) if failure.is_refused => match check(&worker).await {
+            Err(other) => bail!("{failure}; {other}"),
+            Ok(()) => Ok(()),
+        },
+        (checked, _) => Ok(checked?),
     }
 }
 
 /// Why a health check failed.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{url}: {problem}")]
 struct Failure {
     url: String,
     problem: String,
     /// The connection was refused: no process listens there.
     is_refused: bool,
-}
-
-impl std::fmt::Display for Failure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.url, self.problem)
-    }
 }
 
 /// Sends one request to one process.

@@ -1,15 +1,16 @@
 //! `millrace jobs`: lists, shows, cancels and replays jobs.
 
+use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 use queue::{
     Operator,
     status::{Cancelled, Filter, JobDetails, JobStatus, Replayed, State},
 };
-use runtime::process;
+use runtime::error::Error;
 
 use crate::{
-    bulk_results::BulkResults,
-    operator::{connect, format_duration, one_line, print, print_json, table},
+    bulk_results::change_each,
+    operator::{connect, format_duration, one_line, print, print_json, print_rows},
 };
 
 #[derive(Args)]
@@ -76,26 +77,23 @@ enum Command {
     },
 }
 
-fn parse_state(text: &str) -> Result<State, String> {
+fn parse_state(text: &str) -> Result<State, &'static str> {
     let found = State::ALL.into_iter().find(|state| state.as_str() == text);
-    found.ok_or_else(|| "must be waiting, running, done, dead or cancelled".into())
+    found.ok_or("must be waiting, running, done, dead or cancelled")
 }
 
 /// Runs `millrace jobs`.
 ///
 /// # Errors
 /// When the database cannot be used, or some of the jobs could not be changed.
-pub async fn program(Arguments { command, json }: Arguments) -> Result<(), String> {
+pub async fn program(Arguments { command, json }: Arguments) -> Result<()> {
     let operator = connect().await?;
     match command {
         Command::List { queue, state, error, before, limit } => {
             let filter = Filter { queue, state, error, before };
-            let listed = operator.list(&filter, limit).await.map_err(process::error_text)?;
-            if json {
-                print_json(&listed.jobs)?;
-            } else {
-                print(&jobs_table(&listed.jobs))?;
-            }
+            let listed = operator.list(&filter, limit).await?;
+            const HEAD: [&str; 7] = ["ID", "QUEUE", "STATE", "RUNS", "FAILURES", "DUE", "LAST ERROR"];
+            print_rows(json, HEAD, &listed.jobs, row)?;
             if let Some(end) = listed.searched_to {
                 let end = one_line(&end, 60);
                 eprintln!(
@@ -106,59 +104,46 @@ pub async fn program(Arguments { command, json }: Arguments) -> Result<(), Strin
             Ok(())
         }
         Command::Show { id } => {
-            let found = operator.show(&id).await.map_err(process::error_text)?;
-            let job = found.ok_or_else(|| format!("there is no job {id:?}"))?;
-            if json {
-                return print_json(&job);
-            }
-            print(&details(&job)?)?;
-            Ok(())
+            let job = operator.show(&id).await?.with_context(|| format!("there is no job {id:?}"))?;
+            if json { print_json(&job) } else { print(&details(&job)?) }
         }
         Command::Cancel { ids } => {
-            let mut results = BulkResults::start(json, ids.len())?;
-            while let Some(id) = results.next_id(&ids) {
-                let (result, good) = match operator.cancel(id).await {
-                    Ok(Cancelled::AtOnce) => ("cancelled", true),
-                    Ok(Cancelled::Requested) => {
+            change_each(json, &ids, async |id| {
+                Ok(match operator.cancel(id).await? {
+                    Cancelled::AtOnce => ("cancelled", true),
+                    Cancelled::Requested => {
                         ("running: its worker, or the next worker that claims it, will cancel it", true)
                     }
-                    Ok(Cancelled::Ended) => ("already ended", false),
-                    Ok(Cancelled::NotFound) => ("not found", false),
-                    Err(error) => (print_error(id, &error), false),
-                };
-                results.add(id, result, good)?;
-            }
-            results.finish()
+                    Cancelled::Ended => ("already ended", false),
+                    Cancelled::NotFound => ("not found", false),
+                })
+            })
+            .await
         }
         Command::Replay { ids, queue, error, dry_run } => {
             let ids = match queue {
                 None => ids,
                 Some(queue) => {
-                    let dead = operator.dead(&queue, error.as_deref()).await.map_err(process::error_text)?;
+                    let dead = operator.dead(&queue, error.as_deref()).await?;
                     dead.into_iter().map(|job| job.id).collect()
                 }
             };
-            let mut results = BulkResults::start(json, ids.len())?;
-            while let Some(id) = results.next_id(&ids) {
+            change_each(json, &ids, async |id| {
                 let replayed = if dry_run { would_replay(&operator, id).await } else { operator.replay(id).await };
-                let (result, good) = match replayed {
-                    Ok(Replayed::Replayed) if dry_run => ("would be replayed", true),
-                    Ok(Replayed::Replayed) => ("replayed", true),
-                    Ok(Replayed::NotDead) => ("not dead", false),
-                    Ok(Replayed::KeyTaken) => {
-                        ("not replayed: another job with the same key is waiting or running", false)
-                    }
-                    Ok(Replayed::NotFound) => ("not found", false),
-                    Err(error) => (print_error(id, &error), false),
-                };
-                results.add(id, result, good)?;
-            }
-            results.finish()
+                Ok(match replayed? {
+                    Replayed::Replayed if dry_run => ("would be replayed", true),
+                    Replayed::Replayed => ("replayed", true),
+                    Replayed::NotDead => ("not dead", false),
+                    Replayed::KeyTaken => ("not replayed: another job with the same key is waiting or running", false),
+                    Replayed::NotFound => ("not found", false),
+                })
+            })
+            .await
         }
     }
 }
 
-async fn would_replay(operator: &Operator, id: &str) -> Result<Replayed, runtime::error::Error> {
+async fn would_replay(operator: &Operator, id: &str) -> Result<Replayed, Error> {
     Ok(match operator.show(id).await?.map(|details| details.job.state) {
         None => Replayed::NotFound,
         Some(State::Dead | State::Cancelled) => Replayed::Replayed,
@@ -166,37 +151,25 @@ async fn would_replay(operator: &Operator, id: &str) -> Result<Replayed, runtime
     })
 }
 
-/// Prints why one job could not be changed; returns its result.
-fn print_error(id: &str, error: &runtime::error::Error) -> &'static str {
-    eprintln!("{id}: {error}");
-    "failed"
-}
-
 fn format_due(job: &JobStatus) -> String {
     let duration = format_duration(job.due_in_seconds);
     if job.due_in_seconds > 0.0 { format!("in {duration}") } else { format!("{duration} ago") }
 }
 
-fn jobs_table(jobs: &[JobStatus]) -> String {
-    let rows: Vec<[String; 7]> = jobs
-        .iter()
-        .map(|job| {
-            [
-                one_line(&job.id, 60),
-                one_line(&job.queue, 60),
-                job.state.as_str().to_owned(),
-                job.runs.to_string(),
-                job.failures.to_string(),
-                format_due(job),
-                one_line(job.last_error.as_deref().unwrap_or_default(), 60),
-            ]
-        })
-        .collect();
-    table(["ID", "QUEUE", "STATE", "RUNS", "FAILURES", "DUE", "LAST ERROR"], &rows)
+fn row(job: &JobStatus) -> [String; 7] {
+    [
+        one_line(&job.id, 60),
+        one_line(&job.queue, 60),
+        job.state.as_str().to_owned(),
+        job.runs.to_string(),
+        job.failures.to_string(),
+        format_due(job),
+        one_line(job.last_error.as_deref().unwrap_or_default(), 60),
+    ]
 }
 
 /// The fields of one job in two columns, then its errors.
-fn details(JobDetails { job, why, errors, payload }: &JobDetails) -> Result<String, String> {
+fn details(JobDetails { job, why, errors, payload }: &JobDetails) -> Result<String> {
     let or_none = |text: &Option<String>| text.as_deref().map_or_else(|| "-".into(), |text| one_line(text, 200));
     let lines = [
         ("job", one_line(&job.id, 60)),
@@ -210,7 +183,7 @@ fn details(JobDetails { job, why, errors, payload }: &JobDetails) -> Result<Stri
         ("correlation id", or_none(&job.correlation_id)),
         ("traceparent", or_none(&job.traceparent)),
         // JSON escapes characters that are not printable.
-        ("payload", serde_json::to_string(payload).map_err(process::error_text)?),
+        ("payload", serde_json::to_string(payload)?),
     ];
     let mut text: String = lines.iter().map(|(name, value)| format!("{name:<16}{value}\n")).collect();
     for error in errors.as_array().into_iter().flatten() {

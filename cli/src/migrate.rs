@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::{Error, Result, anyhow, bail};
 use clap::Args;
 use jobs::{app, users::Users};
 pub use runtime::migrate::PATIENCE;
 use runtime::{
-    config::EnvReader,
     db::Database,
     error::causes,
     migrate::{self, Status},
@@ -35,16 +35,13 @@ pub struct Arguments {
 ///
 /// # Errors
 /// When the configuration is wrong, the database cannot be reached, or a migration fails.
-pub async fn program(arguments: Arguments) -> Result<(), String> {
-    let mut vars = EnvReader::from_env();
-    let config = app::Config::read(&mut vars);
-    let database = app::require_database(&mut vars, &config);
-    let Some(database) = vars.finish(database).map_err(process::error_text)? else { return Ok(()) };
-    let _telemetry = Telemetry::start(&config.telemetry, "migrate")?;
+pub async fn program(arguments: Arguments) -> Result<()> {
+    let (config, database) = app::read_with_database()?;
+    let _telemetry = Telemetry::start(&config.telemetry, "migrate").map_err(Error::msg)?;
     process::log_configuration(&database);
     if !database.has_sessions() {
         // A session-level advisory lock keeps two migrations from running at once; a transaction pooler would break it.
-        return Err("migrate: DATABASE_URL must be the database itself, without DATABASE_POOLER".into());
+        bail!("migrate: DATABASE_URL must be the database itself, without DATABASE_POOLER");
     }
     let max_wait = Duration::from_secs(arguments.wait.unwrap_or(0));
     let status = wait_for_status(&database, max_wait, arguments.status).await?;
@@ -56,7 +53,7 @@ pub async fn program(arguments: Arguments) -> Result<(), String> {
 
 /// Reads the migration status. Retries for up to `max_wait` while the database cannot be reached and, with
 /// `until_migrated`, while migrations are missing.
-async fn wait_for_status(database: &Database, max_wait: Duration, until_migrated: bool) -> Result<Status, String> {
+async fn wait_for_status(database: &Database, max_wait: Duration, until_migrated: bool) -> Result<Status> {
     let (pool, begun) = (database.pool("migrate", 1), Instant::now());
     let mut logged_reason = String::new();
     loop {
@@ -66,10 +63,10 @@ async fn wait_for_status(database: &Database, max_wait: Duration, until_migrated
                 format!("{} migrations are missing", status.missing.len())
             }
             Err(error) if error.is_temporary() => error.to_string(),
-            _ => return found.map_err(|error| format!("migrations: {error}")),
+            _ => return found.map_err(|error| anyhow!("migrations: {error}")),
         };
         if begun.elapsed() + RETRY > max_wait {
-            return found.map_err(|error| format!("migrations: {error}"));
+            return found.map_err(|error| anyhow!("migrations: {error}"));
         }
         if reason != logged_reason {
             tracing::warn!(reason, "waiting for the database");
@@ -83,17 +80,15 @@ async fn wait_for_status(database: &Database, max_wait: Duration, until_migrated
 ///
 /// # Errors
 /// When a migration is missing, or the schema is not that of this release.
-fn print_status(status: &Status) -> Result<(), String> {
+fn print_status(status: &Status) -> Result<()> {
     let Status { applied, missing, mismatch } = status;
     let mut text = format!("{applied} migrations applied, {} missing\n", missing.len());
     missing.iter().for_each(|(version, name)| text.push_str(&format!("  {version} {name}\n")));
     crate::operator::print(&text)?;
     match mismatch {
-        Some(mismatch) => Err(mismatch.to_string()),
+        Some(mismatch) => bail!("{mismatch}"),
         None if missing.is_empty() => Ok(()),
-        None => {
-            Err(format!("the database is not migrated ({} migrations missing): run `millrace migrate`", missing.len()))
-        }
+        None => bail!("the database is not migrated ({} migrations missing): run `millrace migrate`", missing.len()),
     }
 }
 
@@ -101,17 +96,16 @@ fn print_status(status: &Status) -> Result<(), String> {
 ///
 /// # Errors
 /// When the database cannot be reached or a migration fails; later migrations are not applied.
-pub async fn apply(database: &Database, patience: Duration) -> Result<(), String> {
+pub async fn apply(database: &Database, patience: Duration) -> Result<()> {
     let pool = database.pool("migrate", 1);
-    let applied = migrate::run_to(&pool, None, patience).await.map_err(|error| format!("migrations: {error}"));
-    // The keys of accounts are computed in Rust: SQL has no function for it.
-    let keyed = match &applied {
-        Ok(_) => Users::add_missing_keys(&pool).await.map_err(|error| format!("account keys: {}", causes(&error))),
-        Err(_) => Ok(0),
+    let applied = async {
+        migrate::run_to(&pool, None, patience).await.map_err(|error| anyhow!("migrations: {error}"))?;
+        // The keys of accounts are computed in Rust: SQL has no function for it.
+        Users::add_missing_keys(&pool).await.map_err(|error| anyhow!("account keys: {}", causes(&error)))
     };
+    let applied = applied.await;
     pool.close().await;
     applied?;
-    keyed?;
     tracing::info!("the database schema is up to date");
     Ok(())
 }

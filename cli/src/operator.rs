@@ -2,9 +2,10 @@
 
 use std::{fmt::Write as _, io::Write as _};
 
+use anyhow::{Error, Result, anyhow};
 use jobs::app::{self, App};
 use queue::Operator;
-use runtime::{config::EnvReader, db::Database, process};
+use runtime::{config::EnvReader, db::Database};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -14,7 +15,7 @@ use crate::{all_in_one, data_dir::data_dir};
 ///
 /// # Errors
 /// When the configuration is wrong, or the database cannot be reached or has another schema.
-pub async fn connect() -> Result<Operator, String> {
+pub async fn connect() -> Result<Operator> {
     Ok(app().await?.operator)
 }
 
@@ -22,23 +23,24 @@ pub async fn connect() -> Result<Operator, String> {
 ///
 /// # Errors
 /// When the configuration is wrong, or the database cannot be reached or has another schema.
-pub async fn app() -> Result<App, String> {
+pub async fn app() -> Result<App> {
     let mut vars = EnvReader::from_env();
     let config = app::Config::read(&mut vars);
-    vars.finish(()).map_err(process::error_text)?;
+    vars.finish(())?;
     let database = match config.database.clone() {
         Some(database) => database,
         None => Database::parse(&all_in_one::running_database().ok_or_else(|| {
             let data_dir = std::path::absolute(data_dir()).unwrap_or_default();
-            format!(
+            anyhow!(
                 "DATABASE_URL is unset, and no all-in-one keeps its data in {}: set DATABASE_URL, such as \
                  postgres://user:password@localhost:5432/millrace, or change to the folder in which `cargo run` runs",
                 data_dir.display()
             )
-        })?)?,
+        })?)
+        .map_err(Error::msg)?,
     };
-    let app = App::start(&database, &config, "operator", &CancellationToken::new()).map_err(process::error_text)?;
-    app.check_schema().await?;
+    let app = App::start(&database, &config, "operator", &CancellationToken::new())?;
+    app.check_schema().await.map_err(Error::msg)?;
     Ok(app)
 }
 
@@ -46,10 +48,10 @@ pub async fn app() -> Result<App, String> {
 ///
 /// # Errors
 /// When the text cannot be written, for example to a full disk.
-pub fn print(text: &str) -> Result<(), String> {
+pub fn print(text: &str) -> Result<()> {
     let mut stdout = std::io::stdout();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(format!("standard output: {error}")),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(anyhow!("standard output: {error}")),
         _ => Ok(()),
     }
 }
@@ -58,9 +60,25 @@ pub fn print(text: &str) -> Result<(), String> {
 ///
 /// # Errors
 /// When the value cannot be serialised, or the output cannot be written.
-pub fn print_json(value: &impl Serialize) -> Result<(), String> {
-    let text = serde_json::to_string_pretty(value).map_err(process::error_text)?;
+pub fn print_json(value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value)?;
     print(&format!("{text}\n"))
+}
+
+/// Prints rows as JSON, or as a table with this head.
+///
+/// # Errors
+/// When a row cannot be serialised, or the output cannot be written.
+pub fn print_rows<R: Serialize, const N: usize>(
+    json: bool,
+    head: [&str; N],
+    rows: &[R],
+    cells: impl Fn(&R) -> [String; N],
+) -> Result<()> {
+    if json {
+        return print_json(&rows);
+    }
+    print(&table(head, &rows.iter().map(cells).collect::<Vec<_>>()))
 }
 
 /// Formats aligned columns with two blanks between them; numbers are right-aligned.

@@ -1,10 +1,10 @@
 //! `millrace queues`: shows, pauses and resumes queues.
 
+use anyhow::{Result, ensure};
 use clap::{Args, Subcommand};
 use queue::status::{COUNTED, QueueStatus};
-use runtime::process;
 
-use crate::operator::{connect, format_duration, one_line, print, print_json, table};
+use crate::operator::{connect, format_duration, one_line, print, print_rows};
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -40,40 +40,29 @@ enum Command {
 ///
 /// # Errors
 /// When the database cannot be used, or the queue to resume was not paused.
-pub async fn program(Arguments { command, json }: Arguments) -> Result<(), String> {
+pub async fn program(Arguments { command, json }: Arguments) -> Result<()> {
     let operator = connect().await?;
-    let queues = operator.queues().await.map_err(process::error_text)?;
+    let queues = operator.queues().await?;
     let queue = match command {
-        None if json => return print_json(&queues),
-        None if queues.is_empty() => {
-            print("There are no queues: no queue has a job, a worker or a pause.\n")?;
-            return Ok(());
+        None if queues.is_empty() && !json => {
+            return print("There are no queues: no queue has a job, a worker or a pause.\n");
         }
-        None => {
-            print(&queues_table(&queues))?;
-            return Ok(());
-        }
+        None => return print_queues(json, &queues),
         Some(Command::Pause { queue, reason }) => {
-            operator.pause(&queue, &reason).await.map_err(process::error_text)?;
+            operator.pause(&queue, &reason).await?;
             if !queues.iter().any(|known| known.name == queue) {
                 eprintln!("note: the queue {queue:?} has no jobs and no workers yet; it is paused for later ones");
             }
             queue
         }
         Some(Command::Resume { queue }) => {
-            if !operator.resume(&queue).await.map_err(process::error_text)? {
-                return Err(format!("the queue {queue:?} was not paused"));
-            }
+            ensure!(operator.resume(&queue).await?, "the queue {queue:?} was not paused");
             queue
         }
     };
-    let queues = operator.queues().await.map_err(process::error_text)?;
-    let changed: Vec<QueueStatus> = queues.into_iter().filter(|status| status.name == queue).collect();
-    if json {
-        return print_json(&changed);
-    }
-    print(&queues_table(&changed))?;
-    Ok(())
+    let mut changed = operator.queues().await?;
+    changed.retain(|status| status.name == queue);
+    print_queues(json, &changed)
 }
 
 /// Why workers claim nothing from the queue; empty when they can.
@@ -87,23 +76,20 @@ fn claim_obstacle(queue: &QueueStatus) -> String {
     }
 }
 
-fn queues_table(queues: &[QueueStatus]) -> String {
+fn print_queues(json: bool, queues: &[QueueStatus]) -> Result<()> {
+    const HEAD: [&str; 9] = ["QUEUE", "WORKERS", "WAITING", "DUE", "RUNNING", "DEAD", "DONE", "OLDEST DUE", ""];
     let count = |count: i64| if count < COUNTED { count.to_string() } else { format!("{COUNTED}+") };
-    let rows: Vec<[String; 9]> = queues
-        .iter()
-        .map(|queue| {
-            [
-                one_line(&queue.name, 60),
-                queue.workers.to_string(),
-                count(queue.waiting),
-                count(queue.due),
-                queue.running.to_string(),
-                count(queue.dead),
-                count(queue.recently_done),
-                queue.late.filter(|late| *late > 0.0).map_or_else(|| "-".into(), format_duration),
-                claim_obstacle(queue),
-            ]
-        })
-        .collect();
-    table(["QUEUE", "WORKERS", "WAITING", "DUE", "RUNNING", "DEAD", "DONE", "OLDEST DUE", ""], &rows)
+    print_rows(json, HEAD, queues, |queue| {
+        [
+            one_line(&queue.name, 60),
+            queue.workers.to_string(),
+            count(queue.waiting),
+            count(queue.due),
+            queue.running.to_string(),
+            count(queue.dead),
+            count(queue.recently_done),
+            queue.late.filter(|late| *late > 0.0).map_or_else(|| "-".into(), format_duration),
+            claim_obstacle(queue),
+        ]
+    })
 }

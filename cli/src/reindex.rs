@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Result;
 use clap::Args;
 use jobs::items::search::reindex::Progress;
-use runtime::process;
 
 use crate::operator::app;
 
@@ -30,9 +30,9 @@ pub struct Arguments {
 ///
 /// # Errors
 /// When the database or Elasticsearch cannot be used, also halfway.
-pub async fn program(Arguments { quiet }: Arguments) -> Result<(), String> {
+pub async fn program(Arguments { quiet }: Arguments) -> Result<()> {
     let app = app().await?;
-    if let Some(health) = app.search.health().await.map_err(process::error_text)?.filter(|_| !quiet) {
+    if let Some(health) = app.search.health().await?.filter(|_| !quiet) {
         eprintln!("Elasticsearch is {health}");
     }
     let begun = Instant::now();
@@ -43,7 +43,7 @@ pub async fn program(Arguments { quiet }: Arguments) -> Result<(), String> {
             eprintln!("{} of about {} items", so_far.written, so_far.of);
         }
     };
-    let done = app.search.reindex(progress).await.map_err(process::error_text)?;
+    let done = app.search.reindex(progress).await?;
     if !quiet {
         let seconds = begun.elapsed().as_secs_f64();
         eprintln!(

@@ -1,11 +1,11 @@
 //! `millrace schedules`: shows schedules and their past fires, and fires one by hand.
 
+use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Subcommand};
 use queue::schedule::{Fired, Overview, Schedules};
-use runtime::process;
 use time::{OffsetDateTime, UtcOffset, format_description::BorrowedFormatItem, macros::format_description};
 
-use crate::operator::{app, format_duration, one_line, print, print_json, table};
+use crate::operator::{app, format_duration, one_line, print_rows};
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -41,78 +41,57 @@ enum Command {
 ///
 /// # Errors
 /// When the database cannot be used, or there is no schedule of this name.
-pub async fn program(Arguments { command, json }: Arguments) -> Result<(), String> {
+pub async fn program(Arguments { command, json }: Arguments) -> Result<()> {
     let schedules = app().await?.schedules;
     let fires = match command {
-        None => {
-            let all = schedules.overview().await.map_err(process::error_text)?;
-            if json {
-                return print_json(&all);
-            }
-            print(&schedules_table(&all))?;
-            return Ok(());
-        }
+        None => return print_schedules(json, &schedules.overview().await?),
         Some(Command::Fires { name, limit }) => {
             if let Some(name) = &name {
                 check_name(&schedules, name)?;
             }
-            schedules.fires(name.as_deref(), limit).await.map_err(process::error_text)?
+            schedules.fires(name.as_deref(), limit).await?
         }
         Some(Command::Fire { name }) => {
             check_name(&schedules, &name)?;
-            let fired = schedules.fire_by_hand(&name).await.map_err(process::error_text)?;
-            fired.ok_or_else(|| format!("there is no schedule {name:?}"))?;
-            schedules.fires(Some(&name), 1).await.map_err(process::error_text)?
+            let fired = schedules.fire_by_hand(&name).await?;
+            fired.with_context(|| format!("there is no schedule {name:?}"))?;
+            schedules.fires(Some(&name), 1).await?
         }
     };
-    if json {
-        return print_json(&fires);
-    }
-    print(&fires_table(&fires))?;
+    print_fires(json, &fires)
+}
+
+fn check_name(schedules: &Schedules, name: &str) -> Result<()> {
+    let names = schedules.names();
+    ensure!(names.contains(&name), "there is no schedule {name:?}; there is {}", names.join(", "));
     Ok(())
 }
 
-fn check_name(schedules: &Schedules, name: &str) -> Result<(), String> {
-    let names = schedules.names();
-    if names.contains(&name) {
-        return Ok(());
-    }
-    Err(format!("there is no schedule {name:?}; there is {}", names.join(", ")))
+fn print_schedules(json: bool, all: &[Overview]) -> Result<()> {
+    print_rows(json, ["SCHEDULE", "CRON", "CATCH UP", "LAST FIRE", "", "NEXT"], all, |schedule| {
+        let last = schedule.latest.first();
+        [
+            schedule.name.to_owned(),
+            one_line(&schedule.cron, 40),
+            schedule.catch_up.to_owned(),
+            last.map_or_else(|| "-".into(), |fire| format_time(fire.fire_time)),
+            last.map_or_else(|| "-".into(), |fire| format_kind(&fire.kind)),
+            schedule.next.map_or_else(|| "-".into(), format_time),
+        ]
+    })
 }
 
-fn schedules_table(all: &[Overview]) -> String {
-    let rows: Vec<[String; 6]> = all
-        .iter()
-        .map(|schedule| {
-            let last = schedule.latest.first();
-            [
-                schedule.name.to_owned(),
-                one_line(&schedule.cron, 40),
-                schedule.catch_up.to_owned(),
-                last.map_or_else(|| "-".into(), |fire| format_time(fire.fire_time)),
-                last.map_or_else(|| "-".into(), |fire| format_kind(&fire.kind)),
-                schedule.next.map_or_else(|| "-".into(), format_time),
-            ]
-        })
-        .collect();
-    table(["SCHEDULE", "CRON", "CATCH UP", "LAST FIRE", "", "NEXT"], &rows)
-}
-
-fn fires_table(fires: &[Fired]) -> String {
-    let rows: Vec<[String; 6]> = fires
-        .iter()
-        .map(|fire| {
-            [
-                one_line(&fire.schedule, 60),
-                format_time(fire.fire_time),
-                format_kind(&fire.kind),
-                format_duration((fire.fired_at - fire.fire_time).as_seconds_f64()),
-                fire.jobs.to_string(),
-                fire.passed_over.to_string(),
-            ]
-        })
-        .collect();
-    table(["SCHEDULE", "FIRE TIME", "", "LATE", "JOBS", "PASSED OVER"], &rows)
+fn print_fires(json: bool, fires: &[Fired]) -> Result<()> {
+    print_rows(json, ["SCHEDULE", "FIRE TIME", "", "LATE", "JOBS", "PASSED OVER"], fires, |fire| {
+        [
+            one_line(&fire.schedule, 60),
+            format_time(fire.fire_time),
+            format_kind(&fire.kind),
+            format_duration((fire.fired_at - fire.fire_time).as_seconds_f64()),
+            fire.jobs.to_string(),
+            fire.passed_over.to_string(),
+        ]
+    })
 }
 
 fn format_kind(kind: &str) -> String {

@@ -26,7 +26,7 @@ use queue::{
 };
 use runtime::{
     clients::redis::{Redis, RedisUrl},
-    config::{EnvReader, Environment},
+    config::{ConfigErrors, EnvReader, Environment},
     db::{Database, Pool},
     error::{Error, causes},
     executor, listen,
@@ -76,6 +76,17 @@ impl Config {
             prices: prices::Config::read(vars),
         }
     }
+}
+
+/// Reads the configuration of a process that cannot run without a database.
+///
+/// # Errors
+/// All problems of the configuration at once.
+pub fn read_with_database() -> Result<(Config, Database), ConfigErrors> {
+    let mut vars = EnvReader::from_env();
+    let config = Config::read(&mut vars);
+    let database = require_database(&mut vars, &config);
+    vars.finish(database)?.map(|database| (config, database)).ok_or_else(ConfigErrors::default)
 }
 
 /// Returns the configured database. An unset `DATABASE_URL` becomes a configuration error, for processes that cannot

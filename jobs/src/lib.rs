@@ -4,6 +4,7 @@
 //! configuration and telemetry are in the crate `runtime`.
 
 pub mod app;
+#[cfg(feature = "bench")]
 pub mod bench;
 pub mod decimal;
 pub mod interest_rates;

@@ -48,7 +48,7 @@ async fn a_stopped_or_silent_node_is_unreachable_and_leaks_no_secret() {
     messages.push(expect_unreachable(chain.prepare(id(1), rate(ONE)).await));
     messages.push(expect_unreachable(chain.send(&prepared.raw).await));
     messages.push(expect_unreachable(chain.outcome(&[]).await));
-    messages.push(expect_unreachable(chain.await_receipt(Hash([1; 32]), Duration::from_millis(200)).await));
+    messages.push(expect_unreachable(chain.await_receipt(Hash::repeat_byte(1), Duration::from_millis(200)).await));
     assert!(begun.elapsed() < LIMIT, "{:?}", begun.elapsed());
     messages.push(format!("{chain:?} {prepared:?}"));
     for text in &messages {

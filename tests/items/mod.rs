@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use futures_util::{FutureExt, future::BoxFuture};
+use async_trait::async_trait;
 use jobs::{
     items::{
         Change, Contents, Expected, Item, ItemId, Items,
@@ -89,23 +89,21 @@ impl RecordingIndex {
     }
 }
 
+#[async_trait]
 impl Index for RecordingIndex {
-    fn upsert(&self, item: Item) -> BoxFuture<'_, Result<(), Error>> {
-        async move {
-            let is_blocked = self.blocked_versions.lock().unwrap().contains(&item.version);
-            if is_blocked {
-                self.blocked.add_permits(1);
-                self.gate.acquire().await.expect("a gate").forget();
-            }
-            self.record(item.id, item.version, Some(item));
-            Ok(())
+    async fn upsert(&self, item: Item) -> Result<(), Error> {
+        let is_blocked = self.blocked_versions.lock().unwrap().contains(&item.version);
+        if is_blocked {
+            self.blocked.add_permits(1);
+            self.gate.acquire().await.expect("a gate").forget();
         }
-        .boxed()
+        self.record(item.id, item.version, Some(item));
+        Ok(())
     }
 
-    fn remove(&self, id: ItemId, version: i64) -> BoxFuture<'_, Result<(), Error>> {
+    async fn remove(&self, id: ItemId, version: i64) -> Result<(), Error> {
         self.record(id, version, None);
-        async { Ok(()) }.boxed()
+        Ok(())
     }
 }
 

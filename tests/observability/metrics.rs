@@ -80,6 +80,10 @@ async fn both_processes_serve_all_metrics_in_valid_form() {
     for (before, after) in second.iter().zip(&third) {
         assert_eq!(labels(before), labels(after), "no label contains an id");
     }
+    // The contract promises a latency of half a second, so it must be a bucket edge.
+    let has_edge =
+        |line: &str| line.starts_with("http_server_request_duration_seconds_bucket{") && line.contains("le=\"0.5\"");
+    assert!(third[0].lines().any(has_edge), "{}", third[0]);
     for metrics in &third {
         assert!(value(metrics, "millrace_db_pool_wait_seconds_count").unwrap() > 0.0, "{metrics}");
     }

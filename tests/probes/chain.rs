@@ -37,7 +37,7 @@ impl RandomCommands {
 
 fn position_of(probe: &Value) -> Position {
     let at = |name: &str| i32::try_from(probe[name].as_i64().expect("a coordinate")).expect("a small one");
-    let direction = Direction::parse(probe["direction"].as_str().expect("a text")).expect("a direction");
+    let direction = probe["direction"].as_str().expect("a text").parse::<Direction>().expect("a direction");
     Position { x: at("x"), y: at("y"), direction }
 }
 

@@ -5,9 +5,10 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use anyhow::{Result, anyhow};
 use jobs::app::{App, Metrics};
 use poem::{EndpointExt, Route, Server, get, handler, http::StatusCode, listener::TcpAcceptor, web::Data};
-use runtime::{process, shutdown::Shutdown};
+use runtime::shutdown::Shutdown;
 use tokio::{net::TcpListener, task::JoinHandle};
 
 /// Returns whether the worker holds a valid lease.
@@ -26,12 +27,12 @@ pub struct Readiness {
 ///
 /// # Errors
 /// When the address cannot be bound.
-pub async fn serve(address: SocketAddr, readiness: Readiness, metrics: Metrics) -> Result<JoinHandle<()>, String> {
+pub async fn serve(address: SocketAddr, readiness: Readiness, metrics: Metrics) -> Result<JoinHandle<()>> {
     let listener =
-        TcpListener::bind(address).await.map_err(|error| format!("WORKER_HEALTH_PORT: {address}: {error}"))?;
+        TcpListener::bind(address).await.map_err(|error| anyhow!("WORKER_HEALTH_PORT: {address}: {error}"))?;
     // Port 0 means any free port: log the actual one.
-    let address = listener.local_addr().map_err(process::error_text)?;
-    let acceptor = TcpAcceptor::from_tokio(listener).map_err(process::error_text)?;
+    let address = listener.local_addr()?;
+    let acceptor = TcpAcceptor::from_tokio(listener)?;
     tracing::info!(%address, "serving health and metrics");
     let routes = Route::new()
         .at("/livez", get(livez))

@@ -1,10 +1,4 @@
 //! The worker process: runs jobs. Any number of workers may run, on any number of hosts.
-//!
-//! | file | what |
-//! |---|---|
-//! | [`registry`] | every kind of job, one line each |
-//! | [`config`] | configuration |
-//! | [`health`] | `/livez`, `/readyz` and `/metrics` for orchestrators and Prometheus |
 
 pub mod config;
 pub mod health;
@@ -12,6 +6,7 @@ pub mod registry;
 
 use std::sync::{Arc, OnceLock};
 
+use anyhow::{Error, Result};
 use config::Config;
 use jobs::app::App;
 use queue::{Timing, Worker, schedule};
@@ -21,13 +16,13 @@ use runtime::{db::Database, open_files, process, shutdown, telemetry::Telemetry}
 ///
 /// # Errors
 /// When the configuration is wrong, the worker does not start, or it fails later. One problem a line.
-pub async fn program() -> Result<(), String> {
-    let config = Config::from_env().map_err(process::error_text)?;
-    let telemetry = Telemetry::start(&config.jobs.telemetry, "worker")?;
+pub async fn program() -> Result<()> {
+    let config = Config::from_env()?;
+    let telemetry = Telemetry::start(&config.jobs.telemetry, "worker").map_err(Error::msg)?;
     process::log_configuration(&config.database);
     open_files::raise_limit();
-    let shutdown = shutdown::Shutdown::on_signals(shutdown::GRACE).map_err(process::error_text)?;
-    let app = App::start(&config.database, &config.jobs, "worker", &shutdown.drain).map_err(process::error_text)?;
+    let shutdown = shutdown::Shutdown::on_signals(shutdown::GRACE)?;
+    let app = App::start(&config.database, &config.jobs, "worker", &shutdown.drain)?;
     let lease = Arc::new(OnceLock::new());
     // Serve health from the start, also while the worker waits for the database.
     let health = match config.health {
@@ -37,7 +32,7 @@ pub async fn program() -> Result<(), String> {
         }
         None => None,
     };
-    if !app.await_schema(&shutdown).await.map_err(process::error_text)? {
+    if !app.await_schema(&shutdown).await? {
         return Ok(());
     }
     let worker = start(&app, &config.database, config.jobs.timing, &shutdown)?;
@@ -47,15 +42,15 @@ pub async fn program() -> Result<(), String> {
     if let Some(health) = health {
         health.abort();
     }
-    result.map_err(process::error_text)
+    Ok(result?)
 }
 
 /// Starts the worker with every registered kind of job, and the scheduler.
 ///
 /// # Errors
 /// When the worker cannot be started.
-pub fn start(app: &App, database: &Database, timing: Timing, shutdown: &shutdown::Shutdown) -> Result<Worker, String> {
-    let worker = Worker::start(database, timing, registry::registry(app), shutdown).map_err(process::error_text)?;
+pub fn start(app: &App, database: &Database, timing: Timing, shutdown: &shutdown::Shutdown) -> Result<Worker> {
+    let worker = Worker::start(database, timing, registry::registry(app), shutdown)?;
     // The first two tasks stop as soon as the drain begins; the last one ends with the process.
     tokio::spawn(app.clone().catch_up(shutdown.drain.clone()));
     tokio::spawn(app.schedules.clone().run(schedule::Timing::default(), shutdown.drain.clone()));

@@ -1,17 +1,21 @@
 //! Bearer tokens: extracts the user that a token names.
 
 use jobs::users::{Role, UserId, token::Claims};
-use poem::{Request, RequestBody, http::header};
-use poem_openapi::{
-    ApiExtractor, ApiExtractorType, ExtractParamOptions,
-    registry::{MetaSecurityScheme, Registry},
-};
+use poem::{Request, http::header};
 
-use super::{Authenticator, unauthorized};
+use super::{
+    Authenticator,
+    credential::{Credential, Scheme, extractor},
+    unauthorized,
+};
 use crate::problem::Problem;
 
 /// The name of the scheme in `openapi.json`.
 pub(super) const SCHEME: &str = "Bearer";
+
+/// The token of a login.
+pub(super) const TOKEN: Scheme =
+    Scheme { name: SCHEME, description: "The `access_token` of a login, valid for one hour.", header: None };
 
 /// The authenticated user. A handler with this argument returns 401 to all other callers; list 401 in its
 /// [`ErrorStatuses`](crate::problem::ErrorStatuses).
@@ -23,41 +27,17 @@ pub struct Bearer {
     pub role: Role,
 }
 
-impl<'a> ApiExtractor<'a> for Bearer {
-    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
+impl Credential for Bearer {
+    const SCHEMES: &'static [Scheme] = &[TOKEN];
 
-    type ParamType = ();
-    type ParamRawType = ();
-
-    fn register(registry: &mut Registry) {
-        register(registry);
-    }
-
-    fn security_schemes() -> Vec<&'static str> {
-        vec![SCHEME]
-    }
-
-    async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
-        Ok(authenticate(request)?)
+    async fn authenticate(request: &Request) -> Result<Self, Problem> {
+        let claims = claims(request)?.ok_or_else(|| unauthorized("Not authenticated"))?;
+        let user = claims.user().ok_or_else(|| unauthorized("Invalid or expired token"))?;
+        Ok(Self { user, role: claims.role })
     }
 }
 
-/// Registers the security scheme for `openapi.json`.
-pub(super) fn register(registry: &mut Registry) {
-    registry.create_security_scheme(
-        SCHEME,
-        MetaSecurityScheme {
-            ty: "http",
-            description: Some("The `access_token` of a login, valid for one hour."),
-            name: None,
-            key_in: None,
-            scheme: Some("bearer"),
-            bearer_format: Some("JWT"),
-            flows: None,
-            openid_connect_url: None,
-        },
-    );
-}
+extractor!(Bearer, optional: false);
 
 /// The claims of the caller's token; `None` without an `Authorization` header.
 ///
@@ -70,7 +50,7 @@ pub fn claims(request: &Request) -> Result<Option<Claims>, Problem> {
     let value = if lines.next().is_none() { value.to_str().ok() } else { None };
     let token = value.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(SCHEME));
     let Some((_, token)) = token else { return Err(unauthorized("Not authenticated")) };
-    match Authenticator::of(request)?.tokens().check(token.trim()) {
+    match Authenticator::of(request)?.tokens.check(token.trim()) {
         Ok(claims) => Ok(Some(claims)),
         Err(reason) => {
             tracing::debug!(%reason, "token refused");
@@ -79,14 +59,9 @@ pub fn claims(request: &Request) -> Result<Option<Claims>, Problem> {
     }
 }
 
-fn authenticate(request: &Request) -> Result<Bearer, Problem> {
-    let claims = claims(request)?.ok_or_else(|| unauthorized("Not authenticated"))?;
-    let user = claims.user().ok_or_else(|| unauthorized("Invalid or expired token"))?;
-    Ok(Bearer { user, role: claims.role })
-}
-
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
     use jobs::users::token::Tokens;
     use poem::{
         Endpoint,
@@ -112,7 +87,7 @@ mod tests {
     impl TestApi {
         #[oai(path = "/me", method = "get")]
         async fn me(&self, caller: Bearer) -> Result<PlainText<String>, Failure<Unauthenticated>> {
-            Ok(PlainText(format!("{} {}", caller.user, caller.role.as_str())))
+            Ok(PlainText(format!("{} {}", caller.user, caller.role.into_str())))
         }
     }
 
@@ -154,7 +129,7 @@ mod tests {
             request.headers_mut().append(header::AUTHORIZATION, HeaderValue::from_str(value).expect("a header"));
         }
         testing::authenticator(tokens).attach(&mut request);
-        authenticate(&request)
+        Bearer::authenticate(&request).now_or_never().expect("it waits for nothing")
     }
 
     #[test]

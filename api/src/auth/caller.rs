@@ -3,11 +3,12 @@
 use std::fmt;
 
 use jobs::users::{Role, UserId};
-use poem::{Request, RequestBody, http::header};
-use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions, registry::Registry};
+use poem::{Request, http::header};
 
 use super::{
-    bearer, forbidden,
+    bearer,
+    credential::{Credential, Scheme, extractor},
+    forbidden,
     key::{self, Key},
 };
 use crate::problem::Problem;
@@ -53,47 +54,31 @@ pub struct Private(pub Caller);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin(pub Caller);
 
-impl<'a> ApiExtractor<'a> for Private {
-    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
+impl Credential for Private {
+    const SCHEMES: &'static [Scheme] =
+        &[Scheme::key(PRIVATE_SCHEME, "X-API-Key", "The `API_KEY` that the service was started with."), bearer::TOKEN];
 
-    type ParamType = ();
-    type ParamRawType = ();
-
-    fn register(registry: &mut Registry) {
-        key::register(registry, PRIVATE_SCHEME, "X-API-Key", "The `API_KEY` that the service was started with.");
-        bearer::register(registry);
-    }
-
-    fn security_schemes() -> Vec<&'static str> {
-        vec![PRIVATE_SCHEME, bearer::SCHEME]
-    }
-
-    async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
+    async fn authenticate(request: &Request) -> Result<Self, Problem> {
         key::limit_wrong_keys(request, &key::X_API_KEY).await?;
-        Ok(private(request)?)
+        private(request)
     }
 }
 
-impl<'a> ApiExtractor<'a> for Admin {
-    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
+extractor!(Private, optional: false);
 
-    type ParamType = ();
-    type ParamRawType = ();
+impl Credential for Admin {
+    const SCHEMES: &'static [Scheme] = &[
+        Scheme::key(ADMIN_SCHEME, "X-API-Key", "The `ADMIN_API_KEY` that the service was started with."),
+        bearer::TOKEN,
+    ];
 
-    fn register(registry: &mut Registry) {
-        key::register(registry, ADMIN_SCHEME, "X-API-Key", "The `ADMIN_API_KEY` that the service was started with.");
-        bearer::register(registry);
-    }
-
-    fn security_schemes() -> Vec<&'static str> {
-        vec![ADMIN_SCHEME, bearer::SCHEME]
-    }
-
-    async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
+    async fn authenticate(request: &Request) -> Result<Self, Problem> {
         key::limit_wrong_keys(request, &key::X_API_KEY).await?;
-        Ok(admin(request)?)
+        admin(request)
     }
 }
+
+extractor!(Admin, optional: false);
 
 /// A caller as in [`Private`], or a request without credentials. A credential that is present must be valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,29 +94,16 @@ impl MaybePrivate {
     }
 }
 
-impl<'a> ApiExtractor<'a> for MaybePrivate {
-    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
+impl Credential for MaybePrivate {
+    const SCHEMES: &'static [Scheme] = Private::SCHEMES;
 
-    type ParamType = ();
-    type ParamRawType = ();
-
-    fn register(registry: &mut Registry) {
-        Private::register(registry);
-    }
-
-    fn security_schemes() -> Vec<&'static str> {
-        Private::security_schemes()
-    }
-
-    fn has_security_fallback() -> bool {
-        true
-    }
-
-    async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
+    async fn authenticate(request: &Request) -> Result<Self, Problem> {
         let no_credential = !key::has_x_api_key(request) && !request.headers().contains_key(header::AUTHORIZATION);
-        if no_credential { Ok(Self(None)) } else { Ok(private(request).map(|Private(caller)| Self(Some(caller)))?) }
+        if no_credential { Ok(Self(None)) } else { private(request).map(|Private(caller)| Self(Some(caller))) }
     }
 }
+
+extractor!(MaybePrivate, optional: true);
 
 fn private(request: &Request) -> Result<Private, Problem> {
     identify(request).map(|(caller, _)| Private(caller))

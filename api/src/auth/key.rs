@@ -1,18 +1,19 @@
 //! API keys: compares a key in a request header with the configured keys.
 
 use poem::{
-    Request, RequestBody,
+    Request,
     http::{HeaderName, HeaderValue},
-};
-use poem_openapi::{
-    ApiExtractor, ApiExtractorType, ExtractParamOptions,
-    registry::{MetaSecurityScheme, Registry},
 };
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::{Authenticator, bearer, forbidden};
-use crate::{config::KeysConfig, problem::Problem, rate_limit};
+use super::{
+    Authenticator, bearer,
+    credential::{Credential, Scheme, extractor},
+    forbidden,
+    keys_config::KeysConfig,
+};
+use crate::{problem::Problem, rate_limit};
 
 /// The header of [`ApiKey`].
 pub(super) const API_KEY: HeaderName = HeaderName::from_static("api_key");
@@ -80,25 +81,17 @@ fn hash(key: &[u8]) -> [u8; 32] {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ApiKey(());
 
-impl<'a> ApiExtractor<'a> for ApiKey {
-    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
+impl Credential for ApiKey {
+    const SCHEMES: &'static [Scheme] =
+        &[Scheme::key(SCHEME, "api_key", "The `API_KEY` that the service was started with.")];
 
-    type ParamType = ();
-    type ParamRawType = ();
-
-    fn register(registry: &mut Registry) {
-        register(registry, SCHEME, "api_key", "The `API_KEY` that the service was started with.");
-    }
-
-    fn security_schemes() -> Vec<&'static str> {
-        vec![SCHEME]
-    }
-
-    async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
+    async fn authenticate(request: &Request) -> Result<Self, Problem> {
         limit_wrong_keys(request, &API_KEY).await?;
-        Ok(authenticate(request)?)
+        authenticate(request)
     }
 }
+
+extractor!(ApiKey, optional: false);
 
 /// Counts a wrong key in this header by the client's address.
 ///
@@ -108,9 +101,9 @@ impl<'a> ApiExtractor<'a> for ApiKey {
 /// 429 for a wrong key from an address that has sent too many.
 pub(super) async fn limit_wrong_keys(request: &Request, header: &HeaderName) -> Result<(), Problem> {
     let Ok(Some(key)) = key_bytes(request, header) else { return Ok(()) };
-    let authenticator = Authenticator::of(request)?;
-    if authenticator.keys().identify(key).is_none() {
-        authenticator.wrong_keys().acquire(rate_limit::client_network(request)).await?;
+    let credentials = Authenticator::of(request)?;
+    if credentials.keys.identify(key).is_none() {
+        credentials.wrong_keys.acquire(rate_limit::client_network(request)).await?;
     }
     Ok(())
 }
@@ -119,24 +112,7 @@ pub(super) async fn limit_wrong_keys(request: &Request, header: &HeaderName) -> 
 fn authenticate(request: &Request) -> Result<ApiKey, Problem> {
     bearer::claims(request)?;
     let key = key_bytes(request, &API_KEY)?.ok_or_else(|| forbidden(MISSING))?;
-    if Authenticator::of(request)?.keys().matches(Key::Api, key) { Ok(ApiKey(())) } else { Err(forbidden(WRONG)) }
-}
-
-/// Registers the security scheme of a header with a key for `openapi.json`.
-pub(super) fn register(registry: &mut Registry, scheme: &'static str, header: &'static str, description: &'static str) {
-    registry.create_security_scheme(
-        scheme,
-        MetaSecurityScheme {
-            ty: "apiKey",
-            description: Some(description),
-            name: Some(header),
-            key_in: Some("header"),
-            scheme: None,
-            bearer_format: None,
-            flows: None,
-            openid_connect_url: None,
-        },
-    );
+    if Authenticator::of(request)?.keys.matches(Key::Api, key) { Ok(ApiKey(())) } else { Err(forbidden(WRONG)) }
 }
 
 /// The key in the header `X-API-Key`; `None` if the header is absent or empty.
@@ -145,7 +121,7 @@ pub(super) fn register(registry: &mut Registry, scheme: &'static str, header: &'
 /// 403 when the key is wrong or the header is repeated.
 pub(super) fn x_api_key(request: &Request) -> Result<Option<Key>, Problem> {
     let Some(key) = key_bytes(request, &X_API_KEY)? else { return Ok(None) };
-    Authenticator::of(request)?.keys().identify(key).map(Some).ok_or_else(|| forbidden(WRONG))
+    Authenticator::of(request)?.keys.identify(key).map(Some).ok_or_else(|| forbidden(WRONG))
 }
 
 /// Whether the request has the header `X-API-Key`.
@@ -173,8 +149,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        auth::testing,
-        config::Secret,
+        auth::{Secret, testing},
         problem::{CONTENT_TYPE, Failure, errors},
         routes::Routes,
     };

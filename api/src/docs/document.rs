@@ -1,14 +1,11 @@
 //! Corrections of the framework's OpenAPI document: order of tags, exact bounds, rate-limit headers, and schemas that every
 //! client generator can read.
 
-use poem_openapi::{
-    Tags,
-    registry::{MetaApi, MetaHeader, MetaOperation, MetaSchema, MetaSchemaRef},
-};
+use poem_openapi::registry::{MetaApi, MetaHeader, MetaOperation, MetaSchema, MetaSchemaRef};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::tags::Tag;
+use crate::{schema::inline, tags::Tag};
 
 /// Completes all operations.
 pub fn complete_operations(mut apis: Vec<MetaApi>) -> Vec<MetaApi> {
@@ -34,7 +31,7 @@ fn document_limits(operation: &mut MetaOperation) {
             description: Some(description.into()),
             required: response.status == Some(429),
             deprecated: false,
-            schema: MetaSchemaRef::Inline(Box::new(MetaSchema::new("string"))),
+            schema: inline(MetaSchema::new("string")),
         };
         let policy = "Each limit that counted the request: its name, and `q` requests in `w` seconds.";
         let state = "The remaining quota of each limit: `r` requests now, and `t` seconds until there are more.";
@@ -73,17 +70,14 @@ struct Document<'a> {
 }
 
 #[derive(Deserialize)]
-struct TagName<'a> {
-    name: &'a str,
+struct NamedTag {
+    name: Tag,
 }
 
-/// Returns the document's text with tags in the order of [`Tag::ALL`] and with exact bounds.
+/// Returns the document's text with tags in the order of [`Tag`] and with exact bounds.
 pub fn finish(spec: &str) -> String {
     let Ok(mut document) = serde_json::from_str::<Document<'_>>(spec) else { return spec.to_owned() };
-    document.tags.sort_by_key(|tag| {
-        let parsed = serde_json::from_str::<TagName<'_>>(tag.get());
-        parsed.ok().and_then(|parsed| Tag::ALL.iter().position(|tag| tag.name() == parsed.name))
-    });
+    document.tags.sort_by_key(|tag| serde_json::from_str::<NamedTag>(tag.get()).ok().map(|tag| tag.name));
     let text = serde_json::to_string_pretty(&document).unwrap_or_else(|_| spec.to_owned());
     // The framework's bounds are binary floats, which round `i64::MAX` up by one.
     let inexact = serde_json::to_string(&(i64::MAX as f64)).unwrap_or_default();

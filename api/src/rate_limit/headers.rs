@@ -7,7 +7,9 @@ use poem::{
     http::{HeaderName, HeaderValue},
 };
 
-use super::{POLICY_HEADER, STATE_HEADER};
+/// Both headers are defined in the IETF's draft-ietf-httpapi-ratelimit-headers.
+const POLICY_HEADER: HeaderName = HeaderName::from_static("ratelimit-policy");
+const STATE_HEADER: HeaderName = HeaderName::from_static("ratelimit");
 
 tokio::task_local! {
     /// The policies and states of the current request, in counting order.
@@ -20,9 +22,16 @@ tokio::task_local! {
 #[derive(Debug, Default)]
 pub struct LimitHeaders(Vec<(String, String)>);
 
-/// Records the policy and state of a limit for the current request. Outside [`with_limit_headers`] this does nothing.
-pub(super) fn record(policy: String, state: String) {
-    let _ = RECORDED.try_with(|recorded| recorded.borrow_mut().push((policy, state)));
+/// Records the policy and state of a limit for the current request. A refusal replaces those of all limits that granted it.
+/// Outside [`with_limit_headers`] this does nothing.
+pub(super) fn record(policy: String, state: String, granted: bool) {
+    let _ = RECORDED.try_with(|recorded| {
+        let mut recorded = recorded.borrow_mut();
+        if !granted {
+            recorded.clear();
+        }
+        recorded.push((policy, state));
+    });
 }
 
 /// Runs a handler. Returns its output and the headers of all limits that counted the request.
@@ -35,21 +44,16 @@ pub async fn with_limit_headers<T>(handler: impl Future<Output = T>) -> (T, Limi
 }
 
 impl LimitHeaders {
-    /// Adds the headers to a response of any status. A response that already has them, such as a 429, is unchanged.
+    /// Adds the headers to a response of any status.
     pub fn add_to(self, response: &mut Response) {
-        if self.0.is_empty() || response.headers().contains_key(POLICY_HEADER) {
-            return;
-        }
         let (policies, states): (Vec<_>, Vec<_>) = self.0.into_iter().unzip();
         for (name, items) in [(POLICY_HEADER, policies), (STATE_HEADER, states)] {
-            insert(response, name, &items.join(", "));
+            // Quoted names and digits are always valid header values.
+            if let Ok(value) = HeaderValue::from_str(&items.join(", "))
+                && !items.is_empty()
+            {
+                response.headers_mut().insert(name, value);
+            }
         }
-    }
-}
-
-fn insert(response: &mut Response, name: HeaderName, text: &str) {
-    // Quoted names and digits are always valid header values.
-    if let Ok(value) = HeaderValue::from_str(text) {
-        response.headers_mut().insert(name, value);
     }
 }

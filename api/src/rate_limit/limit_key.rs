@@ -36,9 +36,10 @@ impl LimitKey for str {
     }
 }
 
-impl LimitKey for String {
+impl<A: LimitKey, B: LimitKey> LimitKey for (A, B) {
     fn write(&self, to: &mut Vec<u8>) {
-        self.as_str().write(to);
+        self.0.write(to);
+        self.1.write(to);
     }
 }
 

@@ -141,13 +141,12 @@ impl Body for ResponseBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let (mut hint, rest) = (self.body.size_hint(), self.rest.len() as u64);
-        let upper = hint.upper();
-        hint.set_lower(0);
-        if let Some(upper) = upper {
+        let (body, rest) = (self.body.size_hint(), self.rest.len() as u64);
+        let mut hint = SizeHint::new();
+        hint.set_lower(body.lower().saturating_add(rest));
+        if let Some(upper) = body.upper() {
             hint.set_upper(upper.saturating_add(rest));
         }
-        hint.set_lower(self.body.size_hint().lower().saturating_add(rest));
         hint
     }
 }

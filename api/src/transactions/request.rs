@@ -3,8 +3,9 @@
 use jobs::transactions::{Amount, AmountError, NewTransaction};
 use poem_openapi::registry::MetaSchema;
 
-use crate::validation::{
-    FieldError, Fields, FromJsonObject, Text, Value, any_of, decimal_from_json, parse_string, request,
+use crate::{
+    schema::any_of,
+    validation::{FieldError, Text, Value, decimal_from_json, parse_string, request},
 };
 
 request! {
@@ -13,7 +14,7 @@ request! {
         "transaction_id": "txn_abc123", "source_account": "acc_user_1", "destination_account": "acc_merchant_1",
         "amount": 1500, "currency": "INR"
     })]
-    pub struct TransactionRequest {
+    TransactionRequest for NewTransaction {
         /// The sender's id, unique for each transaction.
         transaction_id: Text<1, 255>,
         /// The account that the money comes from.
@@ -28,27 +29,13 @@ request! {
     }
 }
 
-impl FromJsonObject for NewTransaction {
-    type Schema = TransactionRequest;
-
-    fn read(fields: &mut Fields<'_>) -> Option<Self> {
-        let TransactionRequest { transaction_id, source_account, destination_account, amount, currency } =
-            TransactionRequest::read(fields)?;
-        Some(Self {
-            transaction_id: transaction_id.0,
-            source_account: source_account.0,
-            destination_account: destination_account.0,
-            amount,
-            currency: currency.0,
-        })
-    }
-}
-
 /// The pattern of the texts of [`Amount`]s: up to 12 digits before the point, up to 6 after it, not all of them 0.
 const AMOUNT_PATTERN: &str = "^([1-9][0-9]{0,11}(\\.[0-9]{1,6})?|0\\.([1-9][0-9]{0,5}|0[1-9][0-9]{0,4}|00[1-9][0-9]{0,3}|\
                               000[1-9][0-9]{0,2}|0000[1-9][0-9]?|00000[1-9]))$";
 
 impl Value for Amount {
+    type Out = Self;
+
     fn schema() -> MetaSchema {
         let number = MetaSchema {
             minimum: Some(0.000_001),
@@ -66,29 +53,21 @@ impl Value for Amount {
                 AmountError::NotDecimal => FieldError::new("decimal_parsing", "Input should be a valid decimal"),
                 AmountError::NotFinite => FieldError::not_finite(),
                 AmountError::NotPositive => {
-                    FieldError::new("greater_than", "Input should be greater than 0").limit("gt", 0)
+                    FieldError::new("greater_than", "Input should be greater than 0").with("gt", 0)
                 }
                 AmountError::TooManyDigits => {
                     FieldError::new("decimal_max_digits", "Decimal input should have no more than 18 digits in total")
-                        .limit("max_digits", 18)
+                        .with("max_digits", 18)
                 }
-                AmountError::TooManyPlaces => {
-                    FieldError::new("decimal_max_places", "Decimal input should have no more than 6 decimal places")
-                        .limit("decimal_places", 6)
-                }
-                AmountError::TooManyWholeDigits => FieldError::new(
-                    "decimal_whole_digits",
-                    "Decimal input should have no more than 12 digits before the decimal point",
-                )
-                .limit("whole_digits", 12),
+                AmountError::TooManyPlaces => FieldError::too_many_places(6),
+                AmountError::TooManyWholeDigits => FieldError::too_many_whole_digits(12),
             })
         })
     }
 }
 
 /// A current ISO 4217 code.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Currency(String);
+struct Currency;
 
 impl Currency {
     fn is_code(text: &str) -> bool {
@@ -99,6 +78,8 @@ impl Currency {
 }
 
 impl Value for Currency {
+    type Out = String;
+
     /// The pattern lists all codes, so that clients can check a code before they send it.
     fn schema() -> MetaSchema {
         let letters = || 'A'..='Z';
@@ -108,12 +89,12 @@ impl Value for Currency {
         MetaSchema { pattern: Some(format!("^({})$", codes.join("|"))), ..MetaSchema::new("string") }
     }
 
-    fn read(raw: &str) -> Result<Self, FieldError> {
+    fn read(raw: &str) -> Result<String, FieldError> {
         let text = parse_string(raw).ok_or_else(FieldError::not_a_string)??;
         if !Self::is_code(&text) {
             return Err(FieldError::value_error("currency must be an ISO 4217 code, such as INR"));
         }
-        Ok(Self(text.into_owned()))
+        Ok(text.into_owned())
     }
 }
 
@@ -157,7 +138,7 @@ mod tests {
     #[test]
     fn accepts_only_current_currency_codes() {
         for code in ["INR", "EUR", "USD", "VES", "VED"] {
-            assert_eq!(Currency::read(&format!("\"{code}\"")), Ok(Currency(code.into())));
+            assert_eq!(Currency::read(&format!("\"{code}\"")), Ok(code.into()));
         }
         for code in ["inr", "HRK", "ZZZ", "", "EURO", " EUR"] {
             assert!(Currency::read(&format!("\"{code}\"")).is_err(), "{code}");

@@ -7,7 +7,7 @@ use poem::Request;
 
 use crate::{
     problem::Problem,
-    rate_limit::{Limit, LimitKey, Limits, Policy, client_network},
+    rate_limit::{Limit, Limits, Policy, client_network},
 };
 
 /// Attempts a minute from one address: few for guessing passwords, enough for a household or an office.
@@ -28,21 +28,8 @@ pub struct Attempts {
 /// A counted attempt, which can be refunded.
 pub struct Attempt<'a> {
     limit: &'a Limit,
-    pair: Pair,
-}
-
-/// The key of the first limit: a network address and an account.
-#[derive(Clone)]
-struct Pair {
     address: Option<IpAddr>,
     account: String,
-}
-
-impl LimitKey for Pair {
-    fn write(&self, to: &mut Vec<u8>) {
-        self.address.write(to);
-        self.account.write(to);
-    }
 }
 
 impl Attempts {
@@ -63,15 +50,16 @@ impl Attempts {
     /// # Errors
     /// 429 if one of the limits is reached.
     pub async fn count(&self, request: &Request, email: &Email) -> Result<Attempt<'_>, Problem> {
-        let pair = Pair { address: client_network(request), account: email.key() };
-        self.by_pair.acquire(&pair).await?;
-        let attempt = Attempt { limit: &self.by_pair, pair };
+        let (address, account) = (client_network(request), email.key());
+        self.by_pair.acquire((address, account.as_str())).await?;
         let address_and_account = async {
-            self.by_address.acquire(attempt.pair.address).await?;
-            self.by_account.acquire(&attempt.pair.account).await
+            self.by_address.acquire(address).await?;
+            self.by_account.acquire(account.as_str()).await
         };
-        match address_and_account.await {
-            Ok(_) => Ok(attempt),
+        let counted = address_and_account.await;
+        let attempt = Attempt { limit: &self.by_pair, address, account };
+        match counted {
+            Ok(()) => Ok(attempt),
             Err(problem) => {
                 attempt.refund().await;
                 Err(problem)
@@ -83,6 +71,6 @@ impl Attempts {
 impl Attempt<'_> {
     /// Gives the attempt back to the pair's limit. For attempts that were not a failed guess.
     pub async fn refund(self) {
-        self.limit.refund(&self.pair).await;
+        self.limit.refund((self.address, self.account.as_str())).await;
     }
 }

@@ -1,20 +1,23 @@
 //! Query parameters: declared in `openapi.json`, with Pydantic's error texts, and all errors reported at once.
 
+use std::time::Duration;
+
 use poem::{Request, RequestBody};
 use poem_openapi::{
     ApiExtractor, ApiExtractorType, ExtractParamOptions,
     registry::{MetaParamIn, MetaSchema, MetaSchemaRef, Registry},
 };
 
-use super::{
-    FieldError, ValidationError,
-    number::{integer_from_text, integer_schema, number_from_text},
-};
+use super::{FieldError, ValidationError, number::number_from_text};
+use crate::{problem::Problem, schema::inline};
 
 /// The type of a query parameter.
-pub trait QueryValue: Sized + Send {
-    /// Whether `openapi.json` declares the parameter as required.
-    const REQUIRED: bool = false;
+pub trait QueryValue {
+    /// The type that the parameter is read as.
+    type Out;
+
+    /// Whether a request without the parameter is rejected.
+    const REQUIRED: bool = true;
 
     /// The schema in `openapi.json`.
     fn schema() -> MetaSchema;
@@ -23,33 +26,71 @@ pub trait QueryValue: Sized + Send {
     ///
     /// # Errors
     /// The text is invalid; the error has Pydantic's type and message.
-    fn read(text: &str) -> Result<Self, FieldError>;
+    fn read(text: &str) -> Result<Self::Out, FieldError>;
+
+    /// The value of an absent parameter; `None` if the parameter is required.
+    fn when_absent() -> Option<Self::Out> {
+        None
+    }
 }
 
-/// A query parameter. It keeps its error, so that a handler can report the errors of all parameters at once.
+impl<T: QueryValue> QueryValue for Option<T> {
+    type Out = Option<T::Out>;
+
+    const REQUIRED: bool = false;
+
+    fn schema() -> MetaSchema {
+        T::schema()
+    }
+
+    fn read(text: &str) -> Result<Self::Out, FieldError> {
+        T::read(text).map(Some)
+    }
+
+    fn when_absent() -> Option<Self::Out> {
+        Some(None)
+    }
+}
+
+/// A query parameter. It keeps its error, so that a handler can report the errors of all parameters with [`AllValid`].
 /// As in Pydantic, an empty value is read like any other text, and the last of several values counts.
-pub struct Query<T>(Result<Option<T>, ValidationError>);
+pub struct Query<T: QueryValue>(pub Result<T::Out, ValidationError>);
 
-impl<T> Query<T> {
-    /// The value; an error is added to `errors`.
-    pub fn value_or_record(self, errors: &mut Vec<ValidationError>) -> Option<T> {
-        self.0.unwrap_or_else(|error| {
-            errors.push(error);
-            None
-        })
-    }
+/// A tuple of parameters, each of which may be invalid.
+pub trait AllValid {
+    /// The values of all parameters.
+    type Values;
 
-    /// The value of a required parameter; an error is added to `errors`, also if the parameter is absent.
-    pub fn required_or_record(self, name: &'static str, errors: &mut Vec<ValidationError>) -> Option<T> {
-        let value = self.0.and_then(|value| match value {
-            Some(value) => Ok(Some(value)),
-            None => Err(FieldError::missing().at("query", name, None)),
-        });
-        Query(value).value_or_record(errors)
-    }
+    /// The values, if all of them are valid.
+    ///
+    /// # Errors
+    /// 422 with the errors of all invalid ones.
+    fn all_valid(self) -> Result<Self::Values, Problem>;
 }
 
-impl<'a, T: QueryValue> ApiExtractor<'a> for Query<T> {
+macro_rules! all_valid {
+    ($($value:ident: $Value:ident),+) => {
+        impl<$($Value),+> AllValid for ($(Result<$Value, ValidationError>,)+) {
+            type Values = ($($Value,)+);
+
+            fn all_valid(self) -> Result<Self::Values, Problem> {
+                match self {
+                    ($(Ok($value),)+) => Ok(($($value,)+)),
+                    ($($value,)+) => Err(Problem::invalid([$($value.err()),+].into_iter().flatten().collect())),
+                }
+            }
+        }
+    };
+}
+
+all_valid!(a: A, b: B);
+all_valid!(a: A, b: B, c: C);
+all_valid!(a: A, b: B, c: C, d: D);
+
+impl<'a, T: QueryValue> ApiExtractor<'a> for Query<T>
+where
+    T::Out: Send,
+{
     const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::Parameter];
 
     const PARAM_IS_REQUIRED: bool = T::REQUIRED;
@@ -64,7 +105,7 @@ impl<'a, T: QueryValue> ApiExtractor<'a> for Query<T> {
     }
 
     fn param_schema_ref() -> Option<MetaSchemaRef> {
-        Some(MetaSchemaRef::Inline(Box::new(T::schema())))
+        Some(inline(T::schema()))
     }
 
     async fn from_request(
@@ -72,15 +113,17 @@ impl<'a, T: QueryValue> ApiExtractor<'a> for Query<T> {
         _: &mut RequestBody,
         options: ExtractParamOptions<NeverDefault>,
     ) -> poem::Result<Self> {
-        Ok(Self(read(request.uri().query(), options.name)))
+        Ok(Self(read::<T>(request.uri().query(), options.name)))
     }
 }
 
 /// The type of a default in the framework's macro, which no parameter of this kind has.
 pub struct NeverDefault;
 
-fn read<T: QueryValue>(query: Option<&str>, name: &'static str) -> Result<Option<T>, ValidationError> {
-    let Some(value) = query.and_then(|query| last_value(query, name)) else { return Ok(None) };
+fn read<T: QueryValue>(query: Option<&str>, name: &'static str) -> Result<T::Out, ValidationError> {
+    let Some(value) = query.and_then(|query| last_value(query, name)) else {
+        return T::when_absent().ok_or_else(|| FieldError::missing().at("query", name, None));
+    };
     let (value, read) = match String::from_utf8(value) {
         Ok(value) => {
             let text = value.trim();
@@ -89,10 +132,7 @@ fn read<T: QueryValue>(query: Option<&str>, name: &'static str) -> Result<Option
         }
         Err(error) => (String::from_utf8_lossy(error.as_bytes()).into_owned(), Err(FieldError::not_unicode())),
     };
-    read.map(Some).map_err(|error| {
-        let input = serde_json::to_string(&value).ok();
-        error.at("query", name, input.as_deref())
-    })
+    read.map_err(|error| error.at_text("query", name, &value))
 }
 
 /// The last value of a parameter, percent-decoded.
@@ -108,13 +148,14 @@ fn last_value(query: &str, name: &str) -> Option<Vec<u8>> {
 }
 
 /// A number of seconds to wait for a change, fractions allowed.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Wait(pub f64);
+pub struct Wait;
 
 /// The longest `wait`: shorter than the response time-outs of common proxies.
 pub const MAX_WAIT_SECONDS: u8 = 60;
 
 impl QueryValue for Wait {
+    type Out = Duration;
+
     fn schema() -> MetaSchema {
         MetaSchema {
             minimum: Some(0.0),
@@ -124,7 +165,7 @@ impl QueryValue for Wait {
         }
     }
 
-    fn read(text: &str) -> Result<Self, FieldError> {
+    fn read(text: &str) -> Result<Duration, FieldError> {
         let seconds: f64 = number_from_text(text, |text| text.parse().map_err(|_| FieldError::not_a_number()))?;
         if !seconds.is_finite() {
             return Err(FieldError::not_finite());
@@ -135,51 +176,16 @@ impl QueryValue for Wait {
         if seconds > f64::from(MAX_WAIT_SECONDS) {
             return Err(FieldError::above(MAX_WAIT_SECONDS.into()));
         }
-        Ok(Self(seconds))
-    }
-}
-
-/// The largest number of entries on a page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limit(pub u8);
-
-impl Limit {
-    /// The largest page that a client may request.
-    pub const MAX: u8 = 100;
-    /// The page size of a request without `limit`.
-    pub const DEFAULT: Self = Self(20);
-}
-
-impl QueryValue for Limit {
-    fn schema() -> MetaSchema {
-        MetaSchema { default: Some(Self::DEFAULT.0.into()), ..integer_schema(1, Self::MAX.into()) }
-    }
-
-    fn read(text: &str) -> Result<Self, FieldError> {
-        let limit = integer_from_text(text, 1, Self::MAX.into())?;
-        u8::try_from(limit).map(Self).map_err(|_| FieldError::above(Self::MAX.into()))
-    }
-}
-
-/// The number of entries to skip before the page.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Skip(pub i64);
-
-impl QueryValue for Skip {
-    fn schema() -> MetaSchema {
-        MetaSchema { format: Some("int64"), default: Some(0.into()), ..integer_schema(0, i64::MAX) }
-    }
-
-    fn read(text: &str) -> Result<Self, FieldError> {
-        integer_from_text(text, 0, i64::MAX).map(Self)
+        Ok(Duration::from_secs_f64(seconds))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::validation::Integer;
 
-    fn kind<T: QueryValue + std::fmt::Debug>(query: &str, name: &'static str) -> &'static str {
+    fn kind<T: QueryValue>(query: &str, name: &'static str) -> &'static str {
         match read::<T>(Some(query), name) {
             Ok(_) => "ok",
             Err(error) => error.kind,
@@ -202,57 +208,19 @@ mod tests {
             ("1e1", "ok"),
             ("1__0", "float_parsing"),
             ("", "float_parsing"),
+            ("%207%20", "ok"),
             ("%00", "value_error"),
             ("%FF", "string_unicode"),
         ] {
             assert_eq!(kind::<Wait>(&format!("wait={text}"), "wait"), expected, "{text}");
         }
-        assert_eq!(read::<Wait>(Some("wait=1&a=2&wait=3.5"), "wait").ok().flatten(), Some(Wait(3.5)));
-        assert_eq!(read::<Wait>(Some("waits=1"), "wait").ok().flatten(), None);
-    }
-
-    #[test]
-    fn accepts_a_limit_of_1_to_100() {
-        for (text, expected) in [
-            ("1", "ok"),
-            ("100", "ok"),
-            ("101", "less_than_equal"),
-            ("0", "greater_than_equal"),
-            ("ten", "int_parsing"),
-            ("1.5", "int_parsing"),
-            ("1.0", "ok"),
-            ("+7", "ok"),
-            ("%207%20", "ok"),
-            ("99999999999999999999", "less_than_equal"),
-            ("-99999999999999999999", "greater_than_equal"),
-            ("", "int_parsing"),
-            ("%FF", "string_unicode"),
-        ] {
-            assert_eq!(kind::<Limit>(&format!("limit={text}"), "limit"), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn accepts_a_skip_of_0_or_more() {
-        for (text, expected) in [
-            ("0", "ok"),
-            ("-0", "ok"),
-            ("1.0", "ok"),
-            ("9223372036854775807", "ok"),
-            ("9223372036854775808", "less_than_equal"),
-            ("99999999999999999999", "less_than_equal"),
-            ("-1", "greater_than_equal"),
-            ("ten", "int_parsing"),
-            ("1.5", "int_parsing"),
-            ("-", "int_parsing"),
-        ] {
-            assert_eq!(kind::<Skip>(&format!("skip={text}"), "skip"), expected, "{text}");
-        }
+        assert_eq!(read::<Wait>(Some("wait=1&a=2&wait=3.5"), "wait").ok(), Some(Duration::from_millis(3500)));
+        assert_eq!(read::<Option<Wait>>(Some("waits=1"), "wait").ok(), Some(None));
     }
 
     #[test]
     fn an_error_names_the_parameter_and_its_value() {
-        let error = read::<Limit>(Some("limit=x%22y"), "limit").expect_err("not a number");
+        let error = read::<Integer<1, 100>>(Some("limit=x%22y"), "limit").expect_err("not a number");
         let json = serde_json::to_value(&error).unwrap_or_default();
         assert_eq!(json["loc"], serde_json::json!(["query", "limit"]));
         assert_eq!(json["input"], "x\"y");

@@ -1,8 +1,9 @@
-//! The `request!` macro: one declaration of a JSON object generates its struct, its reader and its schema.
+//! The `request!` macro: one declaration of a JSON object is its reader and its schema.
 
-use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
+use poem_openapi::registry::MetaSchema;
 
 use super::Value;
+use crate::schema::inline;
 
 /// The schema of one field of a body in `openapi.json`.
 pub struct Field {
@@ -15,8 +16,7 @@ impl Field {
     /// A field of this type.
     pub fn of<T: Value>(name: &'static str, description: &'static str) -> Self {
         let description = Some(description.trim()).filter(|text| !text.is_empty());
-        let schema = MetaSchema { description, ..T::schema() };
-        Self { name, required: T::REQUIRED, schema }
+        Self { name, required: T::when_absent().is_none(), schema: MetaSchema { description, ..T::schema() } }
     }
 }
 
@@ -25,32 +25,31 @@ pub fn object_schema(description: &'static str, fields: Vec<Field>, example: ser
     MetaSchema {
         description: Some(description.trim()),
         required: fields.iter().filter(|field| field.required).map(|field| field.name).collect(),
-        properties: fields
-            .into_iter()
-            .map(|field| (field.name, MetaSchemaRef::Inline(Box::new(field.schema))))
-            .collect(),
+        properties: fields.into_iter().map(|field| (field.name, inline(field.schema))).collect(),
         example: Some(example),
         ..MetaSchema::new("object")
     }
 }
 
-/// Declares a body that is an object. Each field's type is a [`Value`]; the doc comments go into `openapi.json`.
+/// Declares a body that is an object, with its name in `openapi.json` and the type that it is read as. Each field's type
+/// is a [`Value`]; the doc comments go into `openapi.json`.
+///
+/// A type whose fields differ from those of the body follows the declaration: `=> Ok(Self { … })`, or an error of the body
+/// as a whole.
 macro_rules! request {
+    ($(#[$($attribute:tt)*])* $Name:ident for $Target:ty { $($(#[doc = $doc:literal])* $field:ident: $Type:ty,)* }) => {
+        $crate::validation::request! {
+            $(#[$($attribute)*])*
+            $Name for $Target { $($(#[doc = $doc])* $field: $Type,)* } => Ok(Self { $($field),* })
+        }
+    };
     (
         $(#[doc = $doc:literal])*
         #[example($example:tt)]
-        $visibility:vis struct $Name:ident {
-            $($(#[doc = $field_doc:literal])* $field_visibility:vis $field:ident: $Type:ty,)*
-        }
+        $Name:ident for $Target:ty { $($(#[doc = $field_doc:literal])* $field:ident: $Type:ty,)* } => $built:expr
     ) => {
-        $(#[doc = $doc])*
-        #[derive(Debug)]
-        $visibility struct $Name {
-            $($(#[doc = $field_doc])* $field_visibility $field: $Type,)*
-        }
-
-        impl $crate::validation::FromJsonObject for $Name {
-            type Schema = Self;
+        impl $crate::validation::FromJsonObject for $Target {
+            const NAME: &'static str = stringify!($Name);
 
             const SECRET: Option<&'static str> = {
                 let mut secret = None;
@@ -60,44 +59,18 @@ macro_rules! request {
                 secret
             };
 
+            fn schema() -> ::poem_openapi::registry::MetaSchema {
+                let fields = vec![
+                    $($crate::validation::Field::of::<$Type>(stringify!($field), concat!($($field_doc, "\n"),*)),)*
+                ];
+                $crate::validation::object_schema(concat!($($doc, "\n"),*), fields, ::serde_json::json!($example))
+            }
+
             fn read(fields: &mut $crate::validation::Fields<'_>) -> Option<Self> {
                 $(let $field = fields.value::<$Type>(stringify!($field));)*
-                Some(Self { $($field: $field?,)* })
-            }
-        }
-
-        impl ::poem_openapi::types::Type for $Name {
-            const IS_REQUIRED: bool = true;
-            type RawValueType = Self;
-            type RawElementValueType = Self;
-
-            fn name() -> ::std::borrow::Cow<'static, str> {
-                stringify!($Name).into()
-            }
-
-            fn schema_ref() -> ::poem_openapi::registry::MetaSchemaRef {
-                ::poem_openapi::registry::MetaSchemaRef::Reference(stringify!($Name).into())
-            }
-
-            fn register(registry: &mut ::poem_openapi::registry::Registry) {
-                registry.create_schema::<Self, _>(stringify!($Name).into(), |_| {
-                    let fields = vec![
-                        $($crate::validation::Field::of::<$Type>(
-                            stringify!($field),
-                            concat!($($field_doc, "\n"),*),
-                        ),)*
-                    ];
-                    let example = ::serde_json::json!($example);
-                    $crate::validation::object_schema(concat!($($doc, "\n"),*), fields, example)
-                });
-            }
-
-            fn as_raw_value(&self) -> Option<&Self> {
-                Some(self)
-            }
-
-            fn raw_element_iter<'a>(&'a self) -> Box<dyn Iterator<Item = &'a Self> + 'a> {
-                Box::new(std::iter::once(self))
+                $(let $field = $field?;)*
+                let built: Result<Self, $crate::validation::FieldError> = $built;
+                built.map_err(|error| fields.record_body_error(error)).ok()
             }
         }
     };
@@ -107,15 +80,19 @@ pub(crate) use request;
 
 #[cfg(test)]
 mod tests {
-    use poem_openapi::{registry::Registry, types::Type};
     use serde_json::json;
 
-    use crate::validation::{Integer, Text};
+    use crate::validation::{FromJsonBody, FromJsonObject, Integer, Text};
+
+    struct Thing {
+        name: String,
+        count: Option<i64>,
+    }
 
     request! {
         /// A thing.
         #[example({"name": "Ada"})]
-        struct ThingRequest {
+        ThingRequest for Thing {
             /// What it is called.
             name: Text<1, 5>,
             count: Option<Integer<0, 9>>,
@@ -124,19 +101,15 @@ mod tests {
 
     #[test]
     fn the_schema_matches_the_reader() {
-        let mut registry = Registry::new();
-        ThingRequest::register(&mut registry);
-        let schema = serde_json::to_value(&registry.schemas["ThingRequest"]).expect("JSON");
+        assert_eq!(Thing::NAME, "ThingRequest");
+        let schema = serde_json::to_value(<Thing as FromJsonObject>::schema()).expect("JSON");
         assert_eq!(schema["required"], json!(["name"]));
         assert_eq!(schema["description"], "A thing.");
         assert_eq!(schema["example"], json!({"name": "Ada"}));
         assert_eq!(schema["properties"]["name"]["description"], "What it is called.");
         assert_eq!(schema["properties"]["name"]["maxLength"], 5);
         assert_eq!(schema["properties"]["count"]["nullable"], true);
-        let read = |json: &str| {
-            use crate::validation::FromJsonBody;
-            ThingRequest::parse(json.as_bytes()).map(|thing| (thing.name.0, thing.count.map(|count| count.0))).ok()
-        };
+        let read = |json: &str| Thing::parse(json.as_bytes()).map(|thing| (thing.name, thing.count)).ok();
         assert_eq!(read(r#"{"name":"Ada","count":"7"}"#), Some(("Ada".into(), Some(7))));
         assert_eq!(read(r#"{"name":"Ada"}"#), Some(("Ada".into(), None)));
         assert_eq!(read(r#"{"count":7}"#), None);

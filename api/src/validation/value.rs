@@ -1,24 +1,26 @@
-//! Field types of JSON bodies. Each type has its reader and its schema in one place, so that they cannot differ.
+//! Field types. Each type has its readers and its schema in one place, so that they cannot differ.
 
-use std::ops::RangeInclusive;
+use std::{marker::PhantomData, ops::RangeInclusive};
 
 use jobs::text::is_blank;
 use poem_openapi::registry::MetaSchema;
 use uuid::Uuid;
 
 use super::{
-    FieldError,
+    FieldError, QueryValue,
     body::{self, parse_string},
     number,
 };
+use crate::schema::any_of;
 
 /// The pattern of texts that can be stored: without NUL, which PostgreSQL cannot store.
 pub const NO_NUL_PATTERN: &str = "^[^\\x00]*$";
 
 /// The type of a field in a body.
-pub trait Value: Sized {
-    /// Whether a body without the field is rejected.
-    const REQUIRED: bool = true;
+pub trait Value {
+    /// The type that the field is read as.
+    type Out;
+
     /// Whether the value is secret, so that no response may echo it.
     const SECRET: bool = false;
 
@@ -29,57 +31,60 @@ pub trait Value: Sized {
     ///
     /// # Errors
     /// The value is invalid; the error has Pydantic's type and message.
-    fn read(raw: &str) -> Result<Self, FieldError>;
+    fn read(raw: &str) -> Result<Self::Out, FieldError>;
 
     /// The value of an absent field; `None` if the field is required.
-    fn when_absent() -> Option<Self> {
+    fn when_absent() -> Option<Self::Out> {
         None
     }
 }
 
 impl<T: Value> Value for Option<T> {
-    const REQUIRED: bool = false;
+    type Out = Option<T::Out>;
+
     const SECRET: bool = T::SECRET;
 
     fn schema() -> MetaSchema {
         MetaSchema { nullable: true, ..T::schema() }
     }
 
-    fn read(raw: &str) -> Result<Self, FieldError> {
+    fn read(raw: &str) -> Result<Self::Out, FieldError> {
         if raw == "null" { Ok(None) } else { T::read(raw).map(Some) }
     }
 
-    fn when_absent() -> Option<Self> {
+    fn when_absent() -> Option<Self::Out> {
         Some(None)
     }
 }
 
 /// A text of `MIN` to `MAX` characters without NUL.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Text<const MIN: usize, const MAX: usize>(pub String);
+pub struct Text<const MIN: usize, const MAX: usize>;
 
 impl<const MIN: usize, const MAX: usize> Value for Text<MIN, MAX> {
+    type Out = String;
+
     fn schema() -> MetaSchema {
         text_schema(MIN..=MAX)
     }
 
-    fn read(raw: &str) -> Result<Self, FieldError> {
-        body::parse_text(raw, MIN..=MAX).map(Self)
+    fn read(raw: &str) -> Result<String, FieldError> {
+        body::parse_text(raw, MIN..=MAX)
     }
 }
 
 /// A [`Text`] with at least one visible character, for names: blanks and invisible characters alone are rejected.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VisibleText<const MIN: usize, const MAX: usize>(pub String);
+pub struct VisibleText<const MIN: usize, const MAX: usize>;
 
 impl<const MIN: usize, const MAX: usize> Value for VisibleText<MIN, MAX> {
+    type Out = String;
+
     fn schema() -> MetaSchema {
         MetaSchema { pattern: Some(VISIBLE_PATTERN.into()), ..text_schema(MIN..=MAX) }
     }
 
-    fn read(raw: &str) -> Result<Self, FieldError> {
+    fn read(raw: &str) -> Result<String, FieldError> {
         let text = body::parse_text(raw, MIN..=MAX)?;
-        if is_blank(&text) { Err(FieldError::too_short(1)) } else { Ok(Self(text)) }
+        if is_blank(&text) { Err(FieldError::too_short(1)) } else { Ok(text) }
     }
 }
 
@@ -88,7 +93,7 @@ impl<const MIN: usize, const MAX: usize> Value for VisibleText<MIN, MAX> {
 pub const VISIBLE_PATTERN: &str = "^[^\\x00]*[^\\x00\\s][^\\x00]*$";
 
 /// The schema in `openapi.json` of a text with a number of characters within `length`.
-pub fn text_schema(length: RangeInclusive<usize>) -> MetaSchema {
+fn text_schema(length: RangeInclusive<usize>) -> MetaSchema {
     let (min, max) = length.into_inner();
     MetaSchema {
         min_length: (min > 0).then_some(min),
@@ -98,47 +103,146 @@ pub fn text_schema(length: RangeInclusive<usize>) -> MetaSchema {
     }
 }
 
-/// An integer from `MIN` to `MAX`, read in lax mode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Integer<const MIN: i64, const MAX: i64>(pub i64);
+/// An integer from `MIN` to `MAX`, read in lax mode. `T` holds all of them.
+pub struct Integer<const MIN: i64, const MAX: i64, T = i64>(PhantomData<T>);
 
-impl<const MIN: i64, const MAX: i64> Value for Integer<MIN, MAX> {
+impl<const MIN: i64, const MAX: i64, T: TryFrom<i64>> Integer<MIN, MAX, T> {
+    fn convert(number: i64) -> Result<T, FieldError> {
+        T::try_from(number).map_err(|_| FieldError::above(MAX))
+    }
+}
+
+impl<const MIN: i64, const MAX: i64, T: TryFrom<i64>> Value for Integer<MIN, MAX, T> {
+    type Out = T;
+
     fn schema() -> MetaSchema {
         number::lax_integer_schema(MIN, MAX)
     }
 
-    fn read(raw: &str) -> Result<Self, FieldError> {
-        number::integer_from_json(raw, MIN, MAX).map(Self)
+    fn read(raw: &str) -> Result<T, FieldError> {
+        number::integer_from_json(raw, MIN, MAX).and_then(Self::convert)
+    }
+}
+
+impl<const MIN: i64, const MAX: i64, T: TryFrom<i64>> QueryValue for Integer<MIN, MAX, T> {
+    type Out = T;
+
+    fn schema() -> MetaSchema {
+        number::integer_schema(MIN, MAX)
+    }
+
+    fn read(text: &str) -> Result<T, FieldError> {
+        number::integer_from_text(text, MIN, MAX).and_then(Self::convert)
+    }
+}
+
+/// A type with few values, each of which has a name.
+pub trait Choice: Copy + 'static {
+    /// All values, in the order of the error text.
+    const ALL: &'static [Self];
+
+    /// The name in requests.
+    fn name(self) -> &'static str;
+}
+
+/// One of the values of a [`Choice`]; its name must match exactly.
+pub struct OneOf<T>(PhantomData<T>);
+
+/// As [`OneOf`], but an absent parameter is the first value.
+pub struct FirstOr<T>(PhantomData<T>);
+
+fn names<T: Choice>() -> impl Iterator<Item = &'static str> {
+    T::ALL.iter().map(|value| value.name())
+}
+
+/// Returns the value with this name. The error has all names.
+fn parse_choice<T: Choice>(text: &str) -> Result<T, FieldError> {
+    let value = T::ALL.iter().find(|value| value.name() == text);
+    value.copied().ok_or_else(|| FieldError::not_one_of(&list_names(names::<T>())))
+}
+
+/// Lists names in Pydantic's form: `'A', 'B' or 'C'`.
+pub fn list_names<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let quoted: Vec<_> = names.map(|name| format!("'{name}'")).collect();
+    match quoted.split_last() {
+        Some((last, others)) if !others.is_empty() => format!("{} or {last}", others.join(", ")),
+        _ => quoted.concat(),
+    }
+}
+
+impl<T: Choice> Value for OneOf<T> {
+    type Out = T;
+
+    fn schema() -> MetaSchema {
+        MetaSchema { enum_items: names::<T>().map(Into::into).collect(), ..MetaSchema::new("string") }
+    }
+
+    fn read(raw: &str) -> Result<T, FieldError> {
+        let text = parse_string(raw).and_then(Result::ok).unwrap_or_default();
+        parse_choice(&text).map_err(|error| error.with("expected", list_names(names::<T>())))
+    }
+}
+
+impl<T: Choice> QueryValue for OneOf<T> {
+    type Out = T;
+
+    fn schema() -> MetaSchema {
+        <Self as Value>::schema()
+    }
+
+    fn read(text: &str) -> Result<T, FieldError> {
+        parse_choice(text)
+    }
+}
+
+impl<T: Choice> QueryValue for FirstOr<T> {
+    type Out = T;
+
+    const REQUIRED: bool = false;
+
+    fn schema() -> MetaSchema {
+        MetaSchema { default: names::<T>().next().map(Into::into), ..<OneOf<T> as Value>::schema() }
+    }
+
+    fn read(text: &str) -> Result<T, FieldError> {
+        parse_choice(text)
+    }
+
+    fn when_absent() -> Option<T> {
+        T::ALL.first().copied()
     }
 }
 
 /// A text without its outer blanks, which must not be empty. It may contain NUL, so it is not for texts that are
 /// stored: those are a [`Text`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StrippedText(pub String);
+pub struct StrippedText;
 
 impl Value for StrippedText {
+    type Out = String;
+
     fn schema() -> MetaSchema {
         MetaSchema { pattern: Some("\\S".into()), ..MetaSchema::new("string") }
     }
 
-    fn read(raw: &str) -> Result<Self, FieldError> {
+    fn read(raw: &str) -> Result<String, FieldError> {
         let text = parse_string(raw).ok_or_else(FieldError::not_a_string)??;
         match text.trim() {
             "" => Err(FieldError::too_short(1)),
-            text => Ok(Self(text.to_owned())),
+            text => Ok(text.to_owned()),
         }
     }
 }
 
 impl Value for Uuid {
+    type Out = Self;
+
     fn schema() -> MetaSchema {
         // The parser also accepts forms other than the standard's.
         let plain = "[0-9a-fA-F]{32}";
         let grouped = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}";
         let pattern = format!("^({plain}|\\{{{grouped}\\}}|urn:uuid:{grouped})$");
         let other = MetaSchema { pattern: Some(pattern), ..MetaSchema::new("string") };
-        number::any_of([MetaSchema::new_with_format("string", "uuid"), other])
+        any_of([MetaSchema::new_with_format("string", "uuid"), other])
     }
 
     /// Pydantic uses the same parser, so the parser's messages are those of Pydantic 2.14 (earlier ones were longer).
@@ -147,26 +251,16 @@ impl Value for Uuid {
             .ok_or_else(|| FieldError::new("uuid_type", "UUID input should be a string, bytes or UUID object"))??;
         Self::parse_str(&text).map_err(|error| {
             let reason = error.to_string();
-            FieldError::new("uuid_parsing", format!("Input should be a valid UUID, {reason}")).error(reason)
+            FieldError::new("uuid_parsing", format!("Input should be a valid UUID, {reason}")).with("error", reason)
         })
     }
-}
-
-/// Parses an enum value; it must match exactly. `expected` lists the values in Pydantic's form: `'A', 'B' or 'C'`.
-pub fn parse_choice<T>(
-    raw: &str,
-    expected: &'static str,
-    parse: impl FnOnce(&str) -> Option<T>,
-) -> Result<T, FieldError> {
-    let error = || FieldError::new("enum", format!("Input should be {expected}")).expected(expected);
-    parse_string(raw).and_then(Result::ok).and_then(|text| parse(&text)).ok_or_else(error)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn kind<T: Value + std::fmt::Debug>(raw: &str) -> &'static str {
+    fn kind<T: Value>(raw: &str) -> &'static str {
         T::read(raw).map_or_else(|error| error.kind, |_| "ok")
     }
 
@@ -182,21 +276,21 @@ mod tests {
         assert_eq!(kind::<Text<1, 255>>("null"), "string_type");
         assert_eq!(kind::<Text<1, 255>>(r#""a\u0000b""#), "value_error");
         assert_eq!(kind::<Text<1, 255>>(r#""\ud800""#), "string_unicode");
-        assert_eq!(Text::<1, 2>::read(r#""\u00e9\ud83d\ude00""#), Ok(Text("é😀".into())));
+        assert_eq!(Text::<1, 2>::read(r#""\u00e9\ud83d\ude00""#), Ok("é😀".into()));
     }
 
     #[test]
     fn an_optional_value_may_be_absent_or_null() {
-        assert_eq!(Option::<Integer<0, 9>>::read("null"), Ok(None));
-        assert_eq!(Option::<Integer<0, 9>>::when_absent(), Some(None));
-        assert_eq!(Option::<Integer<0, 9>>::read("\" 7 \""), Ok(Some(Integer(7))));
+        assert_eq!(<Option<Integer<0, 9>> as Value>::read("null"), Ok(None));
+        assert_eq!(<Option<Integer<0, 9>> as Value>::when_absent(), Some(None));
+        assert_eq!(<Option<Integer<0, 9>> as Value>::read("\" 7 \""), Ok(Some(7)));
         assert_eq!(kind::<Option<Integer<0, 9>>>("10"), "less_than_equal");
-        assert!(Integer::<0, 9>::when_absent().is_none());
+        assert!(<Integer<0, 9> as Value>::when_absent().is_none());
     }
 
     #[test]
     fn stripped_text_drops_outer_blanks() {
-        assert_eq!(StrippedText::read("\" MRM\\n\""), Ok(StrippedText("MRM".into())));
+        assert_eq!(StrippedText::read("\" MRM\\n\""), Ok("MRM".into()));
         assert_eq!(kind::<StrippedText>("\" \""), "string_too_short");
         assert_eq!(kind::<StrippedText>("7"), "string_type");
     }

@@ -10,11 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::{Context as _, Result, anyhow, bail};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use runtime::process;
 
 /// Limit from the start to the line of the log that reports readiness.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -37,15 +37,15 @@ impl Child {
     ///
     /// # Errors
     /// When the process does not start or does not get ready in time, with the last lines of its log.
-    pub fn start(name: &str, folder: &Path, variables: &[(&str, &str)], ready: &str) -> Result<(Self, String), String> {
-        let program = std::env::current_exe().map_err(process::error_text)?;
+    pub fn start(name: &str, folder: &Path, variables: &[(&str, &str)], ready: &str) -> Result<(Self, String)> {
+        let program = std::env::current_exe()?;
         let mut command = Command::new(program);
         command.arg(name).current_dir(folder).env_clear().env("LOG_FORMAT", "json").envs(variables.iter().copied());
         for inherited in ["PATH", "HOME", "RUST_LOG", "RUST_BACKTRACE", "TMPDIR"] {
             command.envs(std::env::var(inherited).map(|value| (inherited, value)));
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        let mut process = command.spawn().map_err(|error| format!("{name} does not start: {error}"))?;
+        let mut process = command.spawn().map_err(|error| anyhow!("{name} does not start: {error}"))?;
         let lines = Arc::new(Mutex::new(VecDeque::new()));
         let (sender, ready_line) = mpsc::channel();
         let (last_lines, ready) = (lines.clone(), ready.to_owned());
@@ -68,7 +68,7 @@ impl Child {
         let child = Self { name: name.to_owned(), process, lines, ready_line };
         match child.ready_line.recv_timeout(START_TIMEOUT) {
             Ok(line) => Ok((child, line)),
-            Err(_) => Err(format!("{name} did not get ready; its last lines:\n{}", child.last_lines())),
+            Err(_) => bail!("{name} did not get ready; its last lines:\n{}", child.last_lines()),
         }
     }
 
@@ -80,7 +80,7 @@ impl Child {
     ///
     /// # Errors
     /// When `/proc/PID/stat` cannot be read.
-    pub fn cpu(&self) -> Result<Duration, String> {
+    pub fn cpu(&self) -> Result<Duration> {
         // Fields 14 and 15 of proc(5), in ticks. The name in field 2 may contain blanks, and ends at the last bracket.
         let stat = self.read_proc("stat")?;
         let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace()).into_iter().flatten();
@@ -88,7 +88,7 @@ impl Child {
         const TICK: Duration = Duration::from_millis(10);
         match ticks[..] {
             [user, system] => Ok(TICK * u32::try_from(user + system).unwrap_or(u32::MAX)),
-            _ => Err(format!("{}: cannot parse its CPU time in /proc", self.name)),
+            _ => bail!("{}: cannot parse its CPU time in /proc", self.name),
         }
     }
 
@@ -96,36 +96,33 @@ impl Child {
     ///
     /// # Errors
     /// When `/proc/PID/status` cannot be read.
-    pub fn memory(&self) -> Result<u64, String> {
+    pub fn memory(&self) -> Result<u64> {
         let status = self.read_proc("status")?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|text| text.parse::<u64>().ok());
-        kilobytes.map(|kb| kb * 1024).ok_or_else(|| format!("{}: cannot parse its memory in /proc", self.name))
+        kilobytes.map(|kb| kb * 1024).with_context(|| format!("{}: cannot parse its memory in /proc", self.name))
     }
 
-    fn read_proc(&self, file: &str) -> Result<String, String> {
+    fn read_proc(&self, file: &str) -> Result<String> {
         let path = format!("/proc/{}/{file}", self.process.id());
-        fs::read_to_string(&path).map_err(|error| format!("{}: cannot read {path}: {error}", self.name))
+        fs::read_to_string(&path).map_err(|error| anyhow!("{}: cannot read {path}: {error}", self.name))
     }
 
     /// Sends SIGTERM and waits for the exit.
     ///
     /// # Errors
     /// When the process does not exit within [`STOP_TIMEOUT`], or not with status 0.
-    pub fn stop(mut self) -> Result<(), String> {
+    pub fn stop(mut self) -> Result<()> {
         let _ = kill(Pid::from_raw(self.process.id().cast_signed()), Signal::SIGTERM);
         let signalled = Instant::now();
         while signalled.elapsed() < STOP_TIMEOUT {
-            match self.process.try_wait() {
-                Ok(None) => std::thread::sleep(Duration::from_millis(10)),
-                Ok(Some(status)) if status.success() => return Ok(()),
-                Ok(Some(status)) => {
-                    return Err(format!("{} ended with {status}; its last lines:\n{}", self.name, self.last_lines()));
-                }
-                Err(error) => return Err(error.to_string()),
+            match self.process.try_wait()? {
+                None => std::thread::sleep(Duration::from_millis(10)),
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => bail!("{} ended with {status}; its last lines:\n{}", self.name, self.last_lines()),
             }
         }
-        Err(format!("{} did not stop within {STOP_TIMEOUT:?}", self.name))
+        bail!("{} did not stop within {STOP_TIMEOUT:?}", self.name)
     }
 }
 

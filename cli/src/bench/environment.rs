@@ -2,15 +2,16 @@
 
 use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
 
+use anyhow::{Context as _, Error, Result, anyhow, bail};
 use embedded_postgres::{Cluster, Search, Settings};
 use futures_util::{StreamExt, stream};
 use jobs::{
     app::{self, App},
-    bench::Bench,
+    bench::{self, Bench},
     transactions::NewTransaction,
 };
 use queue::Origin;
-use runtime::{config::EnvReader, db::Database, process};
+use runtime::{config::EnvReader, db::Database};
 use tokio_util::sync::CancellationToken;
 
 use super::child::Child;
@@ -38,7 +39,7 @@ impl Environment {
     ///
     /// # Errors
     /// When PostgreSQL does not start or a migration fails.
-    pub async fn start() -> Result<Self, String> {
+    pub async fn start() -> Result<Self> {
         let folder = data_dir().join("bench");
         let mut settings = Settings::new(&folder);
         let mut vars = EnvReader::from_env();
@@ -46,16 +47,16 @@ impl Environment {
             settings.search = Search::parse(&pg_bin_dir);
         }
         settings.progress = std::sync::Arc::new(|progress| eprintln!("{progress}"));
-        let cluster = Cluster::start(settings).await.map_err(process::error_text)?;
-        cluster.ensure_database(DATABASE).await.map_err(process::error_text)?;
+        let cluster = Cluster::start(settings).await?;
+        cluster.ensure_database(DATABASE).await?;
         let url = cluster.url(DATABASE);
-        let database = Database::parse(&url)?;
+        let database = Database::parse(&url).map_err(Error::msg)?;
         migrate::apply(&database, migrate::PATIENCE).await?;
         // Jobs are due at once. The environment of this process is not read, because it configures other programs.
         let config = app::Config::read(&mut EnvReader::from_pairs(&[("PROCESSING_DELAY_SECONDS", "0")]));
-        let app = App::start(&database, &config, "bench", &CancellationToken::new()).map_err(process::error_text)?;
+        let app = App::start(&database, &config, "bench", &CancellationToken::new())?;
         let bench = Bench::new(&database);
-        bench.clear().await.map_err(process::error_text)?;
+        bench::clear(&bench).await?;
         Ok(Self { cluster, folder, url, bench, app })
     }
 
@@ -63,10 +64,10 @@ impl Environment {
     ///
     /// # Errors
     /// When PostgreSQL cannot be stopped or the folder cannot be removed.
-    pub async fn stop(self) -> Result<(), String> {
-        let real = fs::canonicalize(&self.folder).map_err(process::error_text)?;
-        self.cluster.stop().await.map_err(process::error_text)?;
-        fs::remove_dir_all(&real).map_err(|error| format!("cannot remove {}: {error}", real.display()))?;
+    pub async fn stop(self) -> Result<()> {
+        let real = fs::canonicalize(&self.folder)?;
+        self.cluster.stop().await?;
+        fs::remove_dir_all(&real).map_err(|error| anyhow!("cannot remove {}: {error}", real.display()))?;
         // The folder is a symbolic link if the server's account has no access to this place.
         let _ = fs::remove_file(&self.folder);
         Ok(())
@@ -76,7 +77,7 @@ impl Environment {
     ///
     /// # Errors
     /// When the process does not start.
-    pub fn api(&self, delay: u32) -> Result<(Child, SocketAddr), String> {
+    pub fn api(&self, delay: u32) -> Result<(Child, SocketAddr)> {
         let delay = delay.to_string();
         let variables = [
             ("DATABASE_URL", &*self.url),
@@ -87,16 +88,16 @@ impl Environment {
             ("RATE_LIMIT", "1000000/1s"),
         ];
         let (child, line) = Child::start("api", &self.folder, &variables, r#""event":"listening""#)?;
-        let line: serde_json::Value = serde_json::from_str(&line).map_err(process::error_text)?;
+        let line: serde_json::Value = serde_json::from_str(&line)?;
         let address = line["address"].as_str().and_then(|address| address.parse().ok());
-        Ok((child, address.ok_or("the log of the API has no listen address")?))
+        Ok((child, address.context("the log of the API has no listen address")?))
     }
 
     /// Starts a worker process: `worker`, or `bench-worker`, which runs [`super::noop::Noop`].
     ///
     /// # Errors
     /// When the process does not start.
-    pub fn worker(&self, program: &str) -> Result<Child, String> {
+    pub fn worker(&self, program: &str) -> Result<Child> {
         let variables = [("DATABASE_URL", &*self.url)];
         Ok(Child::start(program, &self.folder, &variables, "worker started")?.0)
     }
@@ -105,7 +106,7 @@ impl Environment {
     ///
     /// # Errors
     /// When a transaction cannot be recorded.
-    pub async fn add_due_transactions(&self, count: i64) -> Result<(), String> {
+    pub async fn add_due_transactions(&self, count: i64) -> Result<()> {
         let series = uuid::Uuid::now_v7();
         let mut ingests = stream::iter(0..count)
             .map(|number| {
@@ -113,12 +114,12 @@ impl Environment {
                     transaction_id: format!("{series}-{number}"),
                     source_account: "acc_user_1".into(),
                     destination_account: "acc_merchant_1".into(),
-                    amount: "1500".parse().map_err(|_| "an amount")?,
+                    amount: "1500".parse().map_err(|_| anyhow!("an amount"))?,
                     currency: "INR".into(),
                 };
                 Ok(self.app.transactions.ingest(new, Origin::default()))
             })
-            .map(|ingest: Result<_, String>| async { ingest?.await.map_err(process::error_text) })
+            .map(|ingest: Result<_>| async { anyhow::Ok(ingest?.await?) })
             .buffer_unordered(2000);
         while let Some(ingested) = ingests.next().await {
             ingested?;
@@ -130,16 +131,12 @@ impl Environment {
     ///
     /// # Errors
     /// When the condition does not hold within 10 minutes, or cannot be checked.
-    pub async fn wait_until(
-        &self,
-        what: &str,
-        mut condition: impl AsyncFnMut() -> Result<bool, String>,
-    ) -> Result<(), String> {
+    pub async fn wait_until(&self, what: &str, mut condition: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
         const TIMEOUT: Duration = Duration::from_secs(600);
         let begun = std::time::Instant::now();
         while !condition().await? {
             if begun.elapsed() > TIMEOUT {
-                return Err(format!("timed out after {} s: {what}", TIMEOUT.as_secs()));
+                bail!("timed out after {} s: {what}", TIMEOUT.as_secs());
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }

@@ -2,18 +2,21 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use anyhow::{Result, ensure};
 use jobs::{
-    bench::baseline::{self, BATCH, Step},
+    bench::{
+        self,
+        baseline::{self, BATCH, Step, Throughput},
+    },
     transactions::process::ProcessTransaction,
 };
 use queue::Job;
-use runtime::process::error_text;
 use uuid::Uuid;
 
 use super::{
     BenchContext,
-    load::{self, Load, LoadResult, Speed},
-    report::{Figure, Measurement, Target, median, percentile},
+    load::{self, Load, Speed},
+    report::{Measurement, Target, median, percentile},
 };
 
 /// Sessions of the batch baseline. On two cores more sessions are not faster.
@@ -27,44 +30,38 @@ pub async fn webhooks(
     address: SocketAddr,
     connections: usize,
     speed: Speed,
-) -> Result<LoadResult, String> {
-    let bench = &context.environment.bench;
-    let load = Load {
-        address,
-        connections,
-        speed,
-        time: context.time / 5,
-        request: load::webhooks(Uuid::now_v7().to_string()),
-        expected: 202,
+) -> Result<Throughput> {
+    let bench = context.bench();
+    let load = |time| {
+        let load = context.load(address, load::webhooks(Uuid::now_v7().to_string()), 202);
+        Load { connections, speed, time, ..load }.run()
     };
-    load.clone().run().await?;
-    let since = bench.now().await.map_err(error_text)?;
-    let load = Load { time: context.time, request: load::webhooks(Uuid::now_v7().to_string()), ..load };
-    let result = load.run().await?;
-    let (rows, jobs) = bench.count_recorded(ProcessTransaction::NAME, since).await.map_err(error_text)?;
-    match u64::try_from(rows) == Ok(result.count) && u64::try_from(jobs) == Ok(result.count) {
-        true => Ok(result),
-        false => Err(format!("{} webhooks acknowledged, {rows} rows, {jobs} jobs", result.count)),
-    }
+    load(context.time / 5).await?;
+    let since = bench::now(bench).await?;
+    let result = load(context.time).await?;
+    let (rows, jobs) = bench::count_recorded(bench, ProcessTransaction::NAME, since).await?;
+    let sent = i64::try_from(result.rows)?;
+    ensure!(rows == sent && jobs == sent, "{sent} webhooks acknowledged, {rows} rows, {jobs} jobs");
+    Ok(result)
 }
 
 /// Webhooks per second that the API accepts at full speed.
-pub async fn rate(context: &BenchContext<'_>, address: SocketAddr) -> Result<f64, String> {
+pub async fn rate(context: &BenchContext<'_>, address: SocketAddr) -> Result<f64> {
     Ok(webhooks(context, address, context.connections, Speed::Full).await?.rate())
 }
 
 /// Compares throughput with plain inserts, row by row and in batches; measures latencies.
-pub async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>, String> {
-    let bench = &context.environment.bench;
+pub async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>> {
+    let (bench, connections) = (context.bench(), context.connections);
     let (mut http, mut rows, mut batches) = (Vec::new(), Vec::new(), Vec::new());
     for number in 1..=context.runs {
         let insert = async |step, sessions| {
-            bench.clear().await.map_err(error_text)?;
-            Ok::<_, String>(baseline::run(bench, step, sessions, context.time).await.map_err(error_text)?.rate())
+            bench::clear(bench).await?;
+            anyhow::Ok(baseline::run(bench, step, sessions, context.time).await?.rate())
         };
-        rows.push(insert(Step::InsertOne, context.connections).await?);
+        rows.push(insert(Step::InsertOne, connections).await?);
         batches.push(insert(Step::InsertMany, BATCH_SESSIONS).await?);
-        bench.clear().await.map_err(error_text)?;
+        bench::clear(bench).await?;
         let (api, address) = context.environment.api(LATER)?;
         http.push(rate(context, address).await?);
         api.stop()?;
@@ -76,78 +73,52 @@ pub async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>, Str
             last(&batches)
         ));
     }
-    let peak = median(http);
-    bench.clear().await.map_err(error_text)?;
+    bench::clear(bench).await?;
+    let half_peak = Speed::PerSecond(median(http.clone()) / 2.0);
     let (api, address) = context.environment.api(LATER)?;
     let (mut half, mut single, mut commit) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..context.runs {
-        let result = webhooks(context, address, context.connections, Speed::PerSecond(peak / 2.0)).await?;
-        half.push(percentile(&result.latencies, 0.99));
-        let result = webhooks(context, address, 1, Speed::Full).await?;
-        single.push(percentile(&result.latencies, 0.99));
-        let mut alone = baseline::run(bench, Step::InsertOne, 1, context.time).await.map_err(error_text)?.latencies;
-        alone.sort_unstable();
-        commit.push(percentile(&alone, 0.99));
+        let p99 = |result: Throughput| percentile(&result.latencies, 0.99);
+        half.push(p99(webhooks(context, address, connections, half_peak).await?));
+        single.push(p99(webhooks(context, address, 1, Speed::Full).await?));
+        commit.push(p99(baseline::run(bench, Step::InsertOne, 1, context.time).await?));
         context.print_progress(format_args!(
             "p99: {half:.2?} ms at half the peak, {single:.2?} ms alone, {commit:.2?} ms a commit"
         ));
     }
     api.stop()?;
     let (single, commit) = (median(single), median(commit));
-    let connections = context.connections;
-    let webhooks = Figure::new("durable 202s", peak, "/s");
+    let durable = || Measurement::new("ingest", "durable 202s", http.clone(), "/s");
+    let above_commit = format!("p99 of 202s, one connection: above a commit's {commit:.2} ms");
     Ok(vec![
-        Measurement::with_baseline(
-            "ingest",
-            webhooks.clone(),
-            Figure::new(format!("one-row transactions, {connections} sessions"), median(rows), "/s"),
-            Some(Target::AtLeast(1.5)),
-        ),
-        Measurement::with_baseline(
-            "ingest",
-            webhooks,
-            Figure::new(format!("{BATCH}-row transactions, {BATCH_SESSIONS} sessions"), median(batches), "/s"),
-            None,
-        ),
-        Measurement::absolute(
-            "ingest",
-            Figure::new("p99 of 202s at half that rate", median(half), "ms"),
-            Some(Target::AtMost(10.0)),
-        ),
-        Measurement::absolute(
-            "ingest",
-            Figure::new(format!("p99 of 202s, one connection: above a commit's {commit:.2} ms"), single - commit, "ms"),
-            Some(Target::AtMost(2.0)),
-        ),
+        durable()
+            .compared_with(format!("one-row transactions, {connections} sessions"), rows)
+            .target(Target::AtLeast(1.5)),
+        durable().compared_with(format!("{BATCH}-row transactions, {BATCH_SESSIONS} sessions"), batches),
+        Measurement::new("ingest", "p99 of 202s at half that rate", half, "ms").target(Target::AtMost(10.0)),
+        Measurement::new("ingest", above_commit, vec![single - commit], "ms").target(Target::AtMost(2.0)),
     ])
 }
 
 /// Measures bytes of write-ahead log per transaction, from its 202 until it is PROCESSED.
-pub async fn measure_log(context: &BenchContext<'_>) -> Result<Vec<Measurement>, String> {
-    let bench = &context.environment.bench;
+pub async fn measure_log(context: &BenchContext<'_>) -> Result<Vec<Measurement>> {
+    let bench = context.bench();
     let (mut bytes, mut images) = (Vec::new(), Vec::new());
     for _ in 0..context.runs {
-        bench.clear().await.map_err(error_text)?;
+        bench::clear(bench).await?;
         let (api, address) = context.environment.api(1)?;
         let worker = context.environment.worker("worker")?;
-        let (since, before) = (bench.now().await.map_err(error_text)?, bench.wal().await.map_err(error_text)?);
-        let load = Load {
-            address,
-            connections: context.connections,
-            speed: Speed::Full,
-            time: context.time,
-            request: load::webhooks(Uuid::now_v7().to_string()),
-            expected: 202,
-        };
-        let count = load.run().await?.count;
-        let settled = i64::try_from(count).map_err(error_text)?;
+        let (since, before) = (bench::now(bench).await?, bench::wal(bench).await?);
+        let count = context.load(address, load::webhooks(Uuid::now_v7().to_string()), 202).run().await?.rows;
+        let sent = i64::try_from(count)?;
         context
             .environment
             .wait_until("every transaction is settled", async || {
-                Ok(bench.lateness(since).await.map_err(error_text)?.settled == settled && !has_due(context).await?)
+                let settled = bench::lateness(bench, since).await?.settled;
+                Ok(settled == sent && !bench::has_due(bench, ProcessTransaction::NAME).await?)
             })
             .await?;
-        let after = bench.wal().await.map_err(error_text)?;
+        let after = bench::wal(bench).await?;
         bytes.push((after.bytes - before.bytes) as f64 / count as f64 / 1024.0);
         images.push((after.images - before.images) as f64);
         worker.stop()?;
@@ -155,42 +126,29 @@ pub async fn measure_log(context: &BenchContext<'_>) -> Result<Vec<Measurement>,
         context.print_progress(format_args!("{count} transactions: {bytes:.2?} KiB each, {images:?} page images"));
     }
     let what = format!("log per transaction, 202 to PROCESSED, with {:.0} page images", median(images));
-    Ok(vec![Measurement::absolute("log", Figure::new(what, median(bytes), "KiB"), Some(Target::AtMost(2.0)))])
-}
-
-async fn has_due(context: &BenchContext<'_>) -> Result<bool, String> {
-    context.environment.bench.has_due(ProcessTransaction::NAME).await.map_err(error_text)
+    Ok(vec![Measurement::new("log", what, bytes, "KiB").target(Target::AtMost(2.0))])
 }
 
 /// Compares status look-ups with a route that returns a constant.
-pub async fn measure_reads(context: &BenchContext<'_>) -> Result<Vec<Measurement>, String> {
+pub async fn measure_reads(context: &BenchContext<'_>) -> Result<Vec<Measurement>> {
     let (api, address) = context.environment.api(LATER)?;
     let series = Uuid::now_v7().to_string();
-    let load = Load {
-        address,
-        connections: context.connections,
-        speed: Speed::Full,
-        time: Duration::from_millis(500),
-        request: load::webhooks(series.clone()),
-        expected: 202,
-    };
-    let count = load.clone().run().await?.count;
-    context.environment.bench.analyze_and_checkpoint().await.map_err(error_text)?;
+    let webhooks = context.load(address, load::webhooks(series.clone()), 202);
+    let count = Load { time: Duration::from_millis(500), ..webhooks }.run().await?.rows;
+    bench::analyze_and_checkpoint(context.bench()).await?;
+    // Steps of a prime number visit all transactions in a scattered order.
+    let status = load::get(move |number| format!("/v1/transactions/{series}-{:010}", number * 7919 % count));
+    let load = context.load(address, status, 200);
     let (mut found, mut constant) = (Vec::new(), Vec::new());
     for _ in 0..context.runs {
-        let series = series.clone();
-        // Steps of a prime number visit all transactions in a scattered order.
-        let status = load::get(move |number| format!("/v1/transactions/{series}-{:010}", number * 7919 % count));
-        for (request, rates) in [(status, &mut found), (load::get(|_| "/api/v1/health".into()), &mut constant)] {
-            rates.push(Load { time: context.time, request, expected: 200, ..load.clone() }.run().await?.rate());
-        }
+        found.push(load.clone().run().await?.rate());
+        constant.push(load.of_constant_route().run().await?.rate());
         context.print_progress(format_args!("{found:.0?} status look-ups/s, {constant:.0?} constant responses/s"));
     }
     api.stop()?;
-    Ok(vec![Measurement::with_baseline(
-        "reads",
-        Figure::new("status look-ups", median(found), "/s"),
-        Figure::new("a constant JSON route", median(constant), "/s"),
-        Some(Target::AtLeast(0.5)),
-    )])
+    Ok(vec![
+        Measurement::new("reads", "status look-ups", found, "/s")
+            .compared_with("a constant JSON route", constant)
+            .target(Target::AtLeast(0.5)),
+    ])
 }

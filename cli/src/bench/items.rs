@@ -2,18 +2,19 @@
 
 use std::time::Duration;
 
+use anyhow::Result;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jobs::{
+    bench,
     items::{Contents, index::IndexItem},
     users::UserId,
 };
 use queue::{Job, Origin};
-use runtime::process::error_text;
 
 use super::{
     BenchContext, drain,
     load::{self, Load, Speed},
-    report::{Figure, Measurement, Target, median, percentile},
+    report::{Measurement, Target, percentile},
 };
 
 /// Searches per second: a moderate load next to other work.
@@ -24,10 +25,10 @@ const WORDS: i64 = 200;
 const WRITERS: usize = 64;
 
 /// Compares cached reads with a constant route; measures searches among many items and the rate of indexing.
-pub async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>, String> {
-    let bench = &context.environment.bench;
-    bench.clear().await.map_err(error_text)?;
-    let owner = UserId(bench.add_owner().await.map_err(error_text)?);
+pub async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>> {
+    let (bench, items) = (context.bench(), &context.environment.app.items);
+    bench::clear(bench).await?;
+    let owner = UserId(bench::items::add_owner(bench).await?);
     // A tenth of the usual number: creating the items one by one would take most of the time.
     let written = context.jobs / 10;
     let mut indexed = Vec::new();
@@ -37,37 +38,23 @@ pub async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>, Str
             let create = |number: i64| async move {
                 let title = format!("Item number {number}");
                 let contents = Contents { title, description: Some("as good as new".into()), price_cents: Some(100) };
-                context
-                    .environment
-                    .app
-                    .items
-                    .create(owner, &contents, Origin::default())
-                    .await
-                    .map_err(error_text)
-                    .map(drop)
+                items.create(owner, &contents, Origin::default()).await.map(drop)
             };
-            stream::iter(0..written).map(create).buffer_unordered(WRITERS).try_collect::<()>().await
+            Ok(stream::iter(0..written).map(create).buffer_unordered(WRITERS).try_collect::<()>().await?)
         };
         indexed.push(drain::drain(context, IndexItem::NAME, written, add).await?);
         worker.stop()?;
         context.print_progress(format_args!("{indexed:.0?} items indexed/s"));
     }
 
-    bench.add_items(owner.0, context.jobs).await.map_err(error_text)?;
+    bench::items::add_items(bench, owner.0, context.jobs).await?;
     context.print_progress(format_args!("indexing {} items", context.jobs));
-    context.environment.app.search.reindex(|_| {}).await.map_err(error_text)?;
-    bench.analyze_and_checkpoint().await.map_err(error_text)?;
-    let words = bench.sample_words(WORDS).await.map_err(error_text)?;
+    context.environment.app.search.reindex(|_| {}).await?;
+    bench::analyze_and_checkpoint(bench).await?;
+    let words = bench::items::sample_words(bench, WORDS).await?;
     let (api, address) = context.environment.api(30)?;
-    let id = bench.newest_item().await.map_err(error_text)?;
-    let load = Load {
-        address,
-        connections: context.connections,
-        speed: Speed::Full,
-        time: context.time,
-        request: load::get(move |_| format!("/api/v1/items/{id}")),
-        expected: 200,
-    };
+    let id = bench::items::newest_item(bench).await?;
+    let load = context.load(address, load::get(move |_| format!("/api/v1/items/{id}")), 200);
     let (mut cached, mut constant, mut found) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..context.runs {
         let words = words.clone();
@@ -76,7 +63,7 @@ pub async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>, Str
             format!("/api/v1/search/items?q={}", word.map_or("item", String::as_str))
         });
         cached.push(load.clone().run().await?.rate());
-        constant.push(Load { request: load::get(|_| "/api/v1/health".into()), ..load.clone() }.run().await?.rate());
+        constant.push(load.of_constant_route().run().await?.rate());
         let search = Load { request: search, connections: 8, speed: Speed::PerSecond(SEARCHES), ..load.clone() };
         // Warm-up: the first searches read pages that are not cached yet.
         Load { time: Duration::from_millis(500), ..search.clone() }.run().await?;
@@ -87,21 +74,11 @@ pub async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>, Str
     }
     api.stop()?;
     Ok(vec![
-        Measurement::with_baseline(
-            "items",
-            Figure::new("cached reads of an item", median(cached), "/s"),
-            Figure::new("a constant JSON route", median(constant), "/s"),
-            Some(Target::AtLeast(0.6)),
-        ),
-        Measurement::absolute(
-            "items",
-            Figure::new(format!("p99 of searches among {} items", context.jobs), median(found), "ms"),
-            Some(Target::AtMost(20.0)),
-        ),
-        Measurement::absolute(
-            "items",
-            Figure::new("items indexed, one worker", median(indexed), "/s"),
-            Some(Target::AtLeast(1000.0)),
-        ),
+        Measurement::new("items", "cached reads of an item", cached, "/s")
+            .compared_with("a constant JSON route", constant)
+            .target(Target::AtLeast(0.6)),
+        Measurement::new("items", format!("p99 of searches among {} items", context.jobs), found, "ms")
+            .target(Target::AtMost(20.0)),
+        Measurement::new("items", "items indexed, one worker", indexed, "/s").target(Target::AtLeast(1000.0)),
     ])
 }

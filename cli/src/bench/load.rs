@@ -10,7 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use runtime::process;
+use anyhow::{Context as _, Result, bail, ensure};
+use jobs::bench::baseline::Throughput;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -45,41 +46,29 @@ pub struct Load {
     pub expected: u16,
 }
 
-/// The number of responses and their latencies.
-#[derive(Debug, Default)]
-pub struct LoadResult {
-    pub count: u64,
-    pub elapsed: Duration,
-    /// Measured from the time at which each request was due to be sent; ascending.
-    pub latencies: Vec<Duration>,
-}
-
-impl LoadResult {
-    /// Responses per second.
-    pub fn rate(&self) -> f64 {
-        self.count as f64 / self.elapsed.as_secs_f64()
-    }
-}
-
 impl Load {
+    /// The same load on a route that returns a constant.
+    pub fn of_constant_route(&self) -> Self {
+        Self { request: get(|_| "/api/v1/health".into()), expected: 200, ..self.clone() }
+    }
+
     /// Sends requests on a separate thread until the time is over and the last response has arrived.
     ///
     /// # Errors
     /// When a connection breaks, or a response has another status; no figure is valid then.
-    pub async fn run(self) -> Result<LoadResult, String> {
+    pub async fn run(self) -> Result<Throughput> {
         let thread = tokio::task::spawn_blocking(move || {
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(process::error_text)?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(self.send())
         });
-        thread.await.map_err(process::error_text)?
+        thread.await?
     }
 
-    async fn send(self) -> Result<LoadResult, String> {
+    async fn send(self) -> Result<Throughput> {
         let mut streams = Vec::new();
         for _ in 0..self.connections {
-            let stream = TcpStream::connect(self.address).await.map_err(process::error_text)?;
-            stream.set_nodelay(true).map_err(process::error_text)?;
+            let stream = TcpStream::connect(self.address).await?;
+            stream.set_nodelay(true)?;
             streams.push(stream);
         }
         let (next, begun) = (Arc::new(AtomicU64::new(0)), Instant::now());
@@ -87,18 +76,16 @@ impl Load {
         for stream in streams {
             clients.spawn(Client { stream, input: Vec::new(), load: self.clone(), begun }.send(next.clone()));
         }
-        let mut all = LoadResult::default();
+        let mut all = Throughput::default();
         let mut wrong = BTreeMap::<u16, u64>::new();
         while let Some(client) = clients.join_next().await {
-            let (mut latencies, others) = client.map_err(process::error_text)??;
+            let (mut latencies, others) = client??;
             all.latencies.append(&mut latencies);
             others.into_iter().for_each(|(status, count)| *wrong.entry(status).or_default() += count);
         }
-        if !wrong.is_empty() {
-            return Err(format!("expected status {}, and received {wrong:?}", self.expected));
-        }
+        ensure!(wrong.is_empty(), "expected status {}, and received {wrong:?}", self.expected);
         all.elapsed = begun.elapsed();
-        all.count = all.latencies.len() as u64;
+        all.rows = all.latencies.len() as u64;
         all.latencies.sort_unstable();
         Ok(all)
     }
@@ -112,7 +99,7 @@ struct Client {
 }
 
 impl Client {
-    async fn send(mut self, next: Arc<AtomicU64>) -> Result<(Vec<Duration>, BTreeMap<u16, u64>), String> {
+    async fn send(mut self, next: Arc<AtomicU64>) -> Result<(Vec<Duration>, BTreeMap<u16, u64>)> {
         let (mut latencies, mut wrong) = (Vec::new(), BTreeMap::new());
         let mut output = Vec::new();
         loop {
@@ -131,11 +118,10 @@ impl Client {
             output.clear();
             (self.load.request)(number, &mut output);
             let exchange = async {
-                self.stream.write_all(&output).await.map_err(process::error_text)?;
+                self.stream.write_all(&output).await?;
                 self.read_response().await
             };
-            let status =
-                tokio::time::timeout(RESPONSE_TIMEOUT, exchange).await.map_err(|_| "a response timed out")??;
+            let status = tokio::time::timeout(RESPONSE_TIMEOUT, exchange).await.context("a response timed out")??;
             latencies.push(from.elapsed());
             if status != self.load.expected {
                 *wrong.entry(status).or_default() += 1;
@@ -145,20 +131,21 @@ impl Client {
 
     /// Reads one response to the end given by `Content-Length`, and returns its status. Millrace sends this header on
     /// every response to these requests.
-    async fn read_response(&mut self) -> Result<u16, String> {
+    async fn read_response(&mut self) -> Result<u16> {
         self.input.clear();
         loop {
-            if self.stream.read_buf(&mut self.input).await.map_err(process::error_text)? == 0 {
-                return Err("the server closed a connection".into());
+            if self.stream.read_buf(&mut self.input).await? == 0 {
+                bail!("the server closed a connection");
             }
             let Some(head) = self.input.windows(4).position(|end| end == b"\r\n\r\n") else { continue };
-            let text = std::str::from_utf8(&self.input[..head]).map_err(process::error_text)?;
-            let status = text.get(9..12).and_then(|status| status.parse().ok()).ok_or("a response without a status")?;
+            let text = std::str::from_utf8(&self.input[..head])?;
+            let status =
+                text.get(9..12).and_then(|status| status.parse().ok()).context("a response without a status")?;
             let length = text.lines().find_map(|line| {
                 let (name, value) = line.split_once(':')?;
                 name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
             });
-            if self.input.len() >= head + 4 + length.ok_or("a response without Content-Length")? {
+            if self.input.len() >= head + 4 + length.context("a response without Content-Length")? {
                 return Ok(status);
             }
         }

@@ -1,13 +1,4 @@
 //! `millrace bench`: measures every claim about speed on this machine, next to baselines of the database itself.
-//!
-//! | file | what |
-//! |---|---|
-//! | [`environment`] | a separate PostgreSQL, and the real programs on it |
-//! | [`child`] | child processes |
-//! | [`load`] | the HTTP load generator |
-//! | [`report`] | the report as a table or JSON |
-//! | [`ingest`], [`drain`], [`pickup`], [`items`], [`prices`] | the measurements |
-//! | [`noop`] | a job that does nothing |
 
 mod child;
 mod drain;
@@ -20,16 +11,16 @@ mod pickup;
 mod prices;
 mod report;
 
-use std::{fmt, time::Duration};
+use std::{fmt, net::SocketAddr, time::Duration};
 
+use anyhow::{Result, anyhow};
 use clap::{Args, ValueEnum};
-use runtime::{
-    process,
-    shutdown::{GRACE, Shutdown},
-};
+use jobs::bench::{self, Bench};
+use runtime::shutdown::{GRACE, Shutdown};
 
 use self::{
     environment::Environment,
+    load::{Load, Speed},
     report::{Measurement, Report},
 };
 use crate::operator::{print, print_json};
@@ -85,7 +76,7 @@ enum Benchmark {
 }
 
 impl Benchmark {
-    async fn run(self, context: &BenchContext<'_>) -> Result<Vec<Measurement>, String> {
+    async fn run(self, context: &BenchContext<'_>) -> Result<Vec<Measurement>> {
         match self {
             Self::Ingest => ingest::measure(context).await,
             Self::Drain => drain::measure(context).await,
@@ -111,6 +102,17 @@ pub struct BenchContext<'a> {
 }
 
 impl BenchContext<'_> {
+    /// The database.
+    fn bench(&self) -> &Bench {
+        &self.environment.bench
+    }
+
+    /// A load at full speed for the time of one run.
+    fn load(&self, address: SocketAddr, request: load::Request, expected: u16) -> Load {
+        let Self { connections, time, .. } = *self;
+        Load { address, connections, speed: Speed::Full, time, request, expected }
+    }
+
     /// Prints progress to standard error.
     fn print_progress(&self, progress: fmt::Arguments<'_>) {
         eprintln!("{:?}: {progress}", self.measure);
@@ -121,24 +123,20 @@ impl BenchContext<'_> {
 ///
 /// # Errors
 /// When a measurement fails or is interrupted; no report is printed then.
-pub async fn program(arguments: Arguments) -> Result<(), String> {
-    let shutdown = Shutdown::on_signals(GRACE).map_err(process::error_text)?;
+pub async fn program(arguments: Arguments) -> Result<()> {
+    let shutdown = Shutdown::on_signals(GRACE)?;
     let environment = Environment::start().await?;
     let measured = tokio::select! {
         measured = measure(&environment, &arguments) => measured,
-        () = shutdown.drain.cancelled() => Err("interrupted".to_owned()),
+        () = shutdown.drain.cancelled() => Err(anyhow!("interrupted")),
     };
     let stopped = environment.stop().await;
     let report = measured?;
     stopped?;
-    if arguments.json {
-        return print_json(&report);
-    }
-    print(&report.text())?;
-    Ok(())
+    if arguments.json { print_json(&report) } else { print(&report.text()) }
 }
 
-async fn measure(environment: &Environment, arguments: &Arguments) -> Result<Report, String> {
+async fn measure(environment: &Environment, arguments: &Arguments) -> Result<Report> {
     let Arguments { only, seconds, clients, runs, .. } = arguments;
     let measures = match &only[..] {
         [] => Benchmark::value_variants(),
@@ -154,12 +152,12 @@ async fn measure(environment: &Environment, arguments: &Arguments) -> Result<Rep
             connections: (*clients).into(),
             jobs: i64::from(*seconds) * 20_000,
         };
-        lines.extend(measure.run(&context).await.map_err(|error| format!("{measure:?}: {error}"))?);
+        lines.extend(measure.run(&context).await.map_err(|error| anyhow!("{measure:?}: {error}"))?);
     }
     Ok(Report {
         version: env!("CARGO_PKG_VERSION"),
-        date: environment.bench.today().await.map_err(process::error_text)?,
-        postgresql: environment.bench.version().await.map_err(process::error_text)?,
+        date: bench::today(&environment.bench).await?,
+        postgresql: bench::version(&environment.bench).await?,
         cores: std::thread::available_parallelism().map_or(1, Into::into),
         optimized: !cfg!(debug_assertions),
         seconds: (*seconds).into(),

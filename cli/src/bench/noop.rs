@@ -1,8 +1,9 @@
 //! A job that does nothing, and the worker process that runs it: they measure the overhead of the queue alone.
 
+use anyhow::{Error, Result};
 use jobs::app;
 use queue::{Failure, Job, Outcome, Policy, Registry, Run, Worker};
-use runtime::{config::EnvReader, process, shutdown, telemetry::Telemetry};
+use runtime::{shutdown, telemetry::Telemetry};
 use serde::{Deserialize, Serialize};
 
 /// A job without work.
@@ -27,14 +28,11 @@ impl Job for Noop {
 ///
 /// # Errors
 /// When the worker does not start, or fails later.
-pub async fn program() -> Result<(), String> {
-    let mut vars = EnvReader::from_env();
-    let config = app::Config::read(&mut vars);
-    let database = app::require_database(&mut vars, &config);
-    let Some(database) = vars.finish(database).map_err(process::error_text)? else { return Ok(()) };
-    let _telemetry = Telemetry::start(&config.telemetry, "bench-worker")?;
-    let shutdown = shutdown::Shutdown::on_signals(shutdown::GRACE).map_err(process::error_text)?;
+pub async fn program() -> Result<()> {
+    let (config, database) = app::read_with_database()?;
+    let _telemetry = Telemetry::start(&config.telemetry, "bench-worker").map_err(Error::msg)?;
+    let shutdown = shutdown::Shutdown::on_signals(shutdown::GRACE)?;
     let registry = Registry::default().job::<Noop>(());
-    let worker = Worker::start(&database, config.timing, registry, &shutdown).map_err(process::error_text)?;
-    worker.stopped().await.map_err(process::error_text)
+    let worker = Worker::start(&database, config.timing, registry, &shutdown)?;
+    Ok(worker.stopped().await?)
 }

@@ -23,13 +23,6 @@ pub struct Figure {
     pub unit: &'static str,
 }
 
-impl Figure {
-    /// Creates a figure.
-    pub fn new(what: impl Into<String>, value: f64, unit: &'static str) -> Self {
-        Self { what: what.into(), value, unit }
-    }
-}
-
 /// One line of the report: a figure, and its baseline if it has one.
 #[derive(Debug, Clone, Serialize)]
 pub struct Measurement {
@@ -48,17 +41,22 @@ pub struct Measurement {
 }
 
 impl Measurement {
-    /// A figure without a baseline; the target limits the figure.
-    pub fn absolute(measure: &'static str, figure: Figure, target: Option<Target>) -> Self {
-        let met = target.map(|target| target.is_met(figure.value));
-        Self { measure, figure, baseline: None, ratio: None, target, met }
+    /// A figure: the median of the runs.
+    pub fn new(measure: &'static str, what: impl Into<String>, runs: Vec<f64>, unit: &'static str) -> Self {
+        let figure = Figure { what: what.into(), value: median(runs), unit };
+        Self { measure, figure, baseline: None, ratio: None, target: None, met: None }
     }
 
-    /// A figure with a baseline; the target limits their ratio.
-    pub fn with_baseline(measure: &'static str, figure: Figure, baseline: Figure, target: Option<Target>) -> Self {
-        let ratio = figure.value / baseline.value;
-        let met = target.map(|target| target.is_met(ratio));
-        Self { measure, figure, baseline: Some(baseline), ratio: Some(ratio), target, met }
+    /// Adds the baseline, which has the same unit.
+    pub fn compared_with(self, what: impl Into<String>, runs: Vec<f64>) -> Self {
+        let baseline = Figure { what: what.into(), value: median(runs), unit: self.figure.unit };
+        Self { ratio: Some(self.figure.value / baseline.value), baseline: Some(baseline), ..self }
+    }
+
+    /// Sets the target. It limits the ratio if there is a baseline, otherwise the figure.
+    pub fn target(self, target: Target) -> Self {
+        let met = target.is_met(self.ratio.unwrap_or(self.figure.value));
+        Self { target: Some(target), met: Some(met), ..self }
     }
 }
 
@@ -178,10 +176,10 @@ mod tests {
 
     #[test]
     fn a_missed_target_is_marked() {
-        let figure = |value| Figure::new("one", value, "/s");
-        let missed = Measurement::with_baseline("x", figure(10.0), figure(20.0), Some(Target::AtLeast(0.6)));
+        let measurement = || Measurement::new("x", "one", vec![10.0], "/s");
+        let missed = measurement().compared_with("two", vec![20.0]).target(Target::AtLeast(0.6));
         assert!(row(&missed)[5].ends_with("MISSED") && missed.met == Some(false));
-        let met = Measurement::absolute("x", figure(10.0), Some(Target::AtMost(10.0)));
+        let met = measurement().target(Target::AtMost(10.0));
         assert_eq!(row(&met)[5], "≤ 10.0/s");
     }
 }

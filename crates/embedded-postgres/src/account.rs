@@ -5,14 +5,11 @@ use nix::unistd::{Uid, User, geteuid};
 use std::{
     ffi::OsStr,
     fs,
-    os::unix::{
-        fs::{MetadataExt, PermissionsExt, chown, lchown},
-        process::CommandExt,
-    },
+    os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown},
     path::Path,
-    process::Command,
     time::Duration,
 };
+use tokio::process::Command;
 
 /// The accounts that a root process tries, in this order. Debian's package creates `postgres`; every system has `nobody`.
 const PREFERRED_ACCOUNTS: [&str; 2] = ["postgres", "nobody"];
@@ -94,8 +91,7 @@ impl Account {
     /// Whether this account can enter a folder. It is tried with a shell, since mode bits do not show access lists.
     pub async fn can_enter(&self, folder: &Path) -> bool {
         let mut command = self.command("sh");
-        command.args(["-c", r#"cd "$1""#, "sh"]).arg(folder);
-        tool::run(command, ACCESS_CHECK_TIMEOUT).await.is_ok()
+        tool::run(command.args(["-c", r#"cd "$1""#, "sh"]).arg(folder), ACCESS_CHECK_TIMEOUT).await.is_ok()
     }
 
     /// Gives a folder to this account and denies access to all others.

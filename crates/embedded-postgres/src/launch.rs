@@ -5,7 +5,7 @@ use super::{
     error::Error,
     locate::Binaries,
     server::{self, RunningServer},
-    settings::Settings,
+    settings::{Progress, Settings},
 };
 use nix::unistd::Pid;
 use std::{
@@ -13,7 +13,7 @@ use std::{
     io::{Read, Seek, SeekFrom},
     os::unix::{fs::OpenOptionsExt, process::CommandExt},
     path::{Path, PathBuf},
-    process::{Child, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -40,10 +40,17 @@ pub(super) async fn start_server(
     binaries: &Binaries,
     account: &Account,
 ) -> Result<(Child, RunningServer), Error> {
+    let mut command = account.command(binaries.bin.join("postgres")).into_std();
+    command.arg("-D").arg(home.join("data")).envs(settings.environment.iter().cloned());
+    for (name, value) in parameters(settings, sockets) {
+        command.arg("-c").arg(format!("{name}={value}"));
+    }
+    // Its own process group, since Ctrl-C in a terminal signals the whole group: we drain first and stop the server last.
+    command.process_group(0).stdin(Stdio::null());
     let begun = Instant::now();
     loop {
         let log = Log::open(home.join("postgresql.log"))?;
-        match start_once(settings, &log, home, sockets, binaries, account).await {
+        match start_once(&mut command, &log, home, &settings.progress).await {
             Err(Error::Start { tail, .. })
                 if tail.contains(STILL_IN_USE) && begun.elapsed() < SHARED_MEMORY_TIMEOUT =>
             {
@@ -55,23 +62,13 @@ pub(super) async fn start_server(
 }
 
 async fn start_once(
-    settings: &Settings,
+    command: &mut Command,
     log: &Log,
     home: &Path,
-    sockets: &Path,
-    binaries: &Binaries,
-    account: &Account,
+    progress: &Progress,
 ) -> Result<(Child, RunningServer), Error> {
-    let data = home.join("data");
-    let mut command = account.command(binaries.bin.join("postgres"));
-    command.arg("-D").arg(&data).envs(settings.environment.iter().cloned());
-    for (name, value) in parameters(settings, sockets) {
-        command.arg("-c").arg(format!("{name}={value}"));
-    }
-    let (out, err) = (log.handle()?, log.handle()?);
-    // Its own process group, since Ctrl-C in a terminal signals the whole group: we drain first and stop the server last.
-    command.process_group(0).stdin(Stdio::null()).stdout(out).stderr(err);
-    let child = command.spawn().map_err(Error::file("cannot run", binaries.bin.join("postgres")))?;
+    command.stdout(log.handle()?).stderr(log.handle()?);
+    let child = command.spawn().map_err(Error::file("cannot run", command.get_program()))?;
     let mut starting = StartingServer(Some(child));
     let begun = Instant::now();
     let mut has_notified = false;
@@ -90,11 +87,7 @@ async fn start_once(
         }
         if begun.elapsed() > NOTICE_DELAY && !has_notified {
             has_notified = true;
-            (settings.progress)(&format!(
-                "Waiting for PostgreSQL; the last line of {}: {}",
-                log.path.display(),
-                log.tail(1)
-            ));
+            progress(&format!("Waiting for PostgreSQL; the last line of {}: {}", log.path.display(), log.tail(1)));
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }

@@ -10,9 +10,9 @@ use super::{
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
     time::Duration,
 };
+use tokio::process::Command;
 
 /// The oldest major version that is tested; `DATABASE_URL` has the same limit.
 const MIN_MAJOR: u32 = 15;
@@ -89,16 +89,15 @@ async fn installed_directories() -> Vec<PathBuf> {
     let mut versions: Vec<(u32, PathBuf)> = fs::read_dir(DEBIAN_DIRECTORY)
         .into_iter()
         .flatten()
-        .filter_map(|entry| entry.ok())
+        .flatten()
         .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
         .filter(|(_, bin)| bin.join("initdb").exists())
         .collect();
     versions.sort_unstable_by_key(|(version, _)| std::cmp::Reverse(*version));
     let mut directories: Vec<PathBuf> = versions.into_iter().map(|(_, bin)| bin).collect();
 
-    let mut command = Command::new("pg_config");
-    command.arg("--bindir");
-    let named = tool::run(command, PROGRAM_TIMEOUT).await.ok().map(|bin| PathBuf::from(bin.trim()));
+    let named = tool::run(Command::new("pg_config").arg("--bindir"), PROGRAM_TIMEOUT).await;
+    let named = named.ok().map(|bin| PathBuf::from(bin.trim()));
     let on_path = std::env::var_os("PATH").and_then(|path| {
         // It is often a link. The other binaries are in the folder of its target.
         std::env::split_paths(&path).find_map(|folder| fs::canonicalize(folder.join("initdb")).ok())
@@ -118,8 +117,7 @@ async fn installed_directories() -> Vec<PathBuf> {
 async fn check_binaries(bin: &Path, account: &Account) -> Result<Binaries, String> {
     let place = bin.display();
     let mut command = account.command(bin.join("initdb"));
-    command.args(["--show", "-D", "/nonexistent"]);
-    let output = tool::run(command, PROGRAM_TIMEOUT)
+    let output = tool::run(command.args(["--show", "-D", "/nonexistent"]), PROGRAM_TIMEOUT)
         .await
         .map_err(|error| format!("{place}: the account {} cannot run initdb: {error}", account.name))?;
     let value = |name: &str| output.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));

@@ -119,7 +119,7 @@ pub(super) fn stop(pid: Pid, has_exited: &mut dyn FnMut() -> bool) -> Result<(),
 /// would mistake that program for a running server and refuse to start.
 pub(super) fn remove_stale_files(data: &Path, sockets: &Path) {
     let _ = fs::remove_file(data.join("postmaster.pid"));
-    for entry in fs::read_dir(sockets).into_iter().flatten().filter_map(|entry| entry.ok()) {
+    for entry in fs::read_dir(sockets).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(".s.PGSQL.") {
             let _ = fs::remove_file(entry.path());
         }

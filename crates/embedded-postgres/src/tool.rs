@@ -2,18 +2,18 @@
 
 use super::error::Error;
 use std::{
-    process::{Command, Output, Stdio},
+    process::{Output, Stdio},
     time::Duration,
 };
+use tokio::process::Command;
 
 /// Runs a program and returns its output, standard output first.
 ///
 /// # Errors
 /// When the program cannot be started, exits with an error, or takes longer than `limit`; then it is killed.
-pub(super) async fn run(command: Command, limit: Duration) -> Result<String, Error> {
-    let program = command.get_program().to_string_lossy().into_owned();
+pub(super) async fn run(command: &mut Command, limit: Duration) -> Result<String, Error> {
+    let program = command.as_std().get_program().to_string_lossy().into_owned();
     let fail = |reason: String| Error::Tool { program: program.clone(), reason };
-    let mut command = tokio::process::Command::from(command);
     command.stdin(Stdio::null()).kill_on_drop(true);
     match tokio::time::timeout(limit, command.output()).await {
         Err(_) => Err(fail(format!("killed after the time limit of {} s", limit.as_secs()))),

@@ -20,6 +20,7 @@ mod session;
 mod settings;
 pub mod shutdown;
 mod statement_span;
+pub mod task;
 pub mod telemetry;
 pub mod time_limit;
 pub mod version;

@@ -16,18 +16,19 @@ pub const BATCH: usize = 100;
 /// Jobs in one claim of [`Step::Drain`]: the size of a worker's largest claim.
 const CLAIM: i64 = 500;
 
-/// The result of all clients of a baseline.
+/// The work of all clients of a baseline or of an HTTP load.
 #[derive(Debug, Clone, Default)]
-pub struct BaselineResult {
+pub struct Throughput {
+    /// Rows of a baseline, or responses to a load.
     pub rows: u64,
-    /// From the time when all clients were connected to the end of the last transaction.
+    /// From the time when all clients were connected to the end of the last transaction or response.
     pub elapsed: Duration,
-    /// The duration of each transaction, unordered.
+    /// The duration of each transaction or response, ascending.
     pub latencies: Vec<Duration>,
 }
 
-impl BaselineResult {
-    /// Rows per second.
+impl Throughput {
+    /// Rows or responses per second.
     pub fn rate(&self) -> f64 {
         self.rows as f64 / self.elapsed.as_secs_f64()
     }
@@ -63,7 +64,7 @@ impl Step {
 ///
 /// # Errors
 /// When a statement fails in the database.
-pub async fn run(bench: &Bench, step: Step, clients: usize, time: Duration) -> Result<BaselineResult, Error> {
+pub async fn run(bench: &Bench, step: Step, clients: usize, time: Duration) -> Result<Throughput, Error> {
     let connected = Arc::new(Barrier::new(clients));
     let mut running = JoinSet::new();
     for _ in 0..clients {
@@ -71,7 +72,7 @@ pub async fn run(bench: &Bench, step: Step, clients: usize, time: Duration) -> R
         running.spawn(async move {
             // Warm-up: the first step of each session prepares its statements.
             step.execute(&mut session).await?;
-            let mut result = BaselineResult::default();
+            let mut result = Throughput::default();
             connected.wait().await;
             let begun = Instant::now();
             while begun.elapsed() < time {
@@ -87,12 +88,13 @@ pub async fn run(bench: &Bench, step: Step, clients: usize, time: Duration) -> R
             Ok::<_, sqlx::Error>(result)
         });
     }
-    let mut all = BaselineResult::default();
+    let mut all = Throughput::default();
     while let Some(joined) = running.join_next().await {
         let mut result = joined.map_err(|error| Error::Internal(error.to_string()))??;
         all.rows += result.rows;
         all.elapsed = all.elapsed.max(result.elapsed);
         all.latencies.append(&mut result.latencies);
     }
+    all.latencies.sort_unstable();
     Ok(all)
 }

@@ -3,17 +3,18 @@
 pub mod items;
 pub mod prices;
 
-use sqlx::{PgConnection, Result};
+use sqlx::PgConnection;
 use ulid::Ulid;
 use uuid::Uuid;
 
-use runtime::{db::Pool, executor::repeatable};
+use super::Bench;
+use runtime::{error::Error, executor::repeatable};
 
 /// The queue of the jobs that [`insert`] adds. They are due long after any benchmark, and no worker runs them.
 const QUEUE: &str = "bench_inserts";
 
 /// Inserts `count` transactions and a job for each in one database transaction, as the ingest does.
-pub async fn insert(session: &mut PgConnection, count: usize) -> Result<()> {
+pub async fn insert(session: &mut PgConnection, count: usize) -> sqlx::Result<()> {
     let ids: Vec<Uuid> = (0..count).map(|_| Uuid::now_v7()).collect();
     let mut tx = sqlx::Connection::begin(session).await?;
     sqlx::query!(
@@ -41,7 +42,7 @@ pub async fn insert(session: &mut PgConnection, count: usize) -> Result<()> {
 }
 
 /// Claims due jobs with `SKIP LOCKED` only, so that two sessions claim different jobs.
-pub async fn claim_bare(session: &mut PgConnection, queue: &str, limit: i64) -> Result<Vec<String>> {
+pub async fn claim_bare(session: &mut PgConnection, queue: &str, limit: i64) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar!(
         "UPDATE apalis.jobs SET status = 'Running', lock_by = 'bench', lock_at = now(), attempts = attempts + 1
          WHERE id = ANY(ARRAY(
@@ -57,43 +58,47 @@ pub async fn claim_bare(session: &mut PgConnection, queue: &str, limit: i64) -> 
 }
 
 /// Marks jobs as done by their ids, without a fencing check.
-pub async fn finish_bare(session: &mut PgConnection, ids: &[String]) -> Result<()> {
+pub async fn finish_bare(session: &mut PgConnection, ids: &[String]) -> sqlx::Result<()> {
     sqlx::query!("UPDATE apalis.jobs SET status = 'Done', done_at = now() WHERE id = ANY($1)", ids)
         .execute(session)
         .await?;
     Ok(())
 }
 
-/// Empties all tables that a benchmark fills.
-pub async fn clear(pool: &Pool) -> Result<()> {
+/// Empties all tables that a benchmark fills and writes all changes to disk, so that every measurement starts from the
+/// same state.
+pub async fn clear(bench: &Bench) -> Result<(), Error> {
     sqlx::query!(
         "TRUNCATE apalis.jobs, transactions, webhook_conflicts, webhook_conflict_totals, items, users, item_documents,
                   prices"
     )
-    .execute(repeatable(pool))
+    .execute(repeatable(&bench.pool))
     .await?;
-    Ok(())
+    analyze_and_checkpoint(bench).await
 }
 
-/// Removes the statement time-out of a session that runs long statements.
-async fn unlimited(session: &mut PgConnection) -> Result<()> {
-    sqlx::query!("SET statement_timeout = 0").execute(session).await?;
-    Ok(())
+impl Bench {
+    /// Opens a session without a statement time-out, for long statements.
+    async fn unlimited_session(&self) -> Result<PgConnection, Error> {
+        let mut session = self.session().await?;
+        sqlx::query!("SET statement_timeout = 0").execute(&mut session).await?;
+        Ok(session)
+    }
 }
 
 /// Updates statistics and writes a checkpoint, so that its writes do not distort the next measurement.
-pub async fn analyze_and_checkpoint(session: &mut PgConnection) -> Result<()> {
-    unlimited(session).await?;
-    sqlx::query!("VACUUM (ANALYZE) apalis.jobs").execute(&mut *session).await?;
-    sqlx::query!("VACUUM (ANALYZE) transactions").execute(&mut *session).await?;
-    sqlx::query!("CHECKPOINT").execute(session).await?;
+pub async fn analyze_and_checkpoint(bench: &Bench) -> Result<(), Error> {
+    let mut session = bench.unlimited_session().await?;
+    sqlx::query!("VACUUM (ANALYZE) apalis.jobs").execute(&mut session).await?;
+    sqlx::query!("VACUUM (ANALYZE) transactions").execute(&mut session).await?;
+    sqlx::query!("CHECKPOINT").execute(&mut session).await?;
     Ok(())
 }
 
 /// Adds jobs that are due now, one microsecond apart, as from concurrent senders. Here and below ids are ordered by time,
 /// like the ids of the queue: 12 hexadecimal digits of milliseconds, then random digits.
-pub async fn add_due(session: &mut PgConnection, queue: &str, count: i64) -> Result<()> {
-    unlimited(session).await?;
+pub async fn add_due(bench: &Bench, queue: &str, count: i64) -> Result<(), Error> {
+    let mut session = bench.unlimited_session().await?;
     sqlx::query!(
         "INSERT INTO apalis.jobs (id, job_type, job, priority, run_at)
          SELECT upper(lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::int8), 12, '0')
@@ -103,14 +108,14 @@ pub async fn add_due(session: &mut PgConnection, queue: &str, count: i64) -> Res
         queue,
         count,
     )
-    .execute(session)
+    .execute(&mut session)
     .await?;
     Ok(())
 }
 
 /// Adds settled transactions and their finished jobs: 1,000 per second, up to now.
-pub async fn add_finished(session: &mut PgConnection, queue: &str, count: i64) -> Result<()> {
-    unlimited(session).await?;
+pub async fn add_finished(bench: &Bench, queue: &str, count: i64) -> Result<(), Error> {
+    let mut session = bench.unlimited_session().await?;
     sqlx::query!(
         "WITH new AS MATERIALIZED (
              SELECT (lpad(to_hex((extract(epoch FROM at) * 1000)::int8), 12, '0') || '7'
@@ -130,14 +135,14 @@ pub async fn add_finished(session: &mut PgConnection, queue: &str, count: i64) -
         count,
         queue,
     )
-    .execute(session)
+    .execute(&mut session)
     .await?;
     Ok(())
 }
 
 /// Adds transactions that are due in a year and their jobs: 1,000 per second, up to now.
-pub async fn add_scheduled(session: &mut PgConnection, queue: &str, count: i64) -> Result<()> {
-    unlimited(session).await?;
+pub async fn add_scheduled(bench: &Bench, queue: &str, count: i64) -> Result<(), Error> {
+    let mut session = bench.unlimited_session().await?;
     sqlx::query!(
         "WITH new AS MATERIALIZED (
              SELECT (lpad(to_hex((extract(epoch FROM at) * 1000)::int8), 12, '0') || '7'
@@ -155,68 +160,66 @@ pub async fn add_scheduled(session: &mut PgConnection, queue: &str, count: i64) 
         count,
         queue,
     )
-    .execute(session)
+    .execute(&mut session)
     .await?;
     Ok(())
 }
 
 /// The database's clock, in seconds since the Unix epoch.
-pub async fn now(pool: &Pool) -> Result<f64> {
+pub async fn now(bench: &Bench) -> Result<f64, Error> {
     let now = sqlx::query_scalar!(r#"SELECT extract(epoch FROM clock_timestamp())::float8 AS "now!""#);
-    now.fetch_one(repeatable(pool)).await
+    Ok(now.fetch_one(repeatable(&bench.pool)).await?)
 }
 
 /// The date of the database's clock.
-pub async fn today(pool: &Pool) -> Result<String> {
-    sqlx::query_scalar!(r#"SELECT current_date::text AS "today!""#).fetch_one(repeatable(pool)).await
+pub async fn today(bench: &Bench) -> Result<String, Error> {
+    Ok(sqlx::query_scalar!(r#"SELECT current_date::text AS "today!""#).fetch_one(repeatable(&bench.pool)).await?)
 }
 
 /// The server's version, without the suffix of its package.
-pub async fn version(pool: &Pool) -> Result<String> {
+pub async fn version(bench: &Bench) -> Result<String, Error> {
     let version = sqlx::query_scalar!(
         r#"SELECT 'PostgreSQL ' || split_part(current_setting('server_version'), ' ', 1) AS "version!""#
     );
-    version.fetch_one(repeatable(pool)).await
+    Ok(version.fetch_one(repeatable(&bench.pool)).await?)
 }
 
 /// Whether a due job waits or runs.
-pub async fn has_due(pool: &Pool, queue: &str) -> Result<bool> {
+pub async fn has_due(bench: &Bench, queue: &str) -> Result<bool, Error> {
     let due = sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT FROM apalis.jobs WHERE job_type = $1 AND status = 'Pending' AND priority = 0
                           AND run_at <= now())
                OR EXISTS (SELECT FROM apalis.jobs WHERE job_type = $1 AND status = 'Running') AS "due!""#,
         queue,
     );
-    due.fetch_one(repeatable(pool)).await
+    Ok(due.fetch_one(repeatable(&bench.pool)).await?)
 }
 
-/// The result of a drain.
-pub struct DrainResult {
-    pub done: i64,
-    /// Jobs that were claimed exactly once.
-    pub once: i64,
-    /// From the start to the end of the last job.
-    pub seconds: f64,
-}
-
-/// Counts the jobs of a queue that were claimed after `since` and are done.
-pub async fn drained(pool: &Pool, queue: &str, since: f64) -> Result<DrainResult> {
-    sqlx::query_as!(
-        DrainResult,
+/// Seconds from `since` to the end of the last job of a queue that was claimed after `since`.
+///
+/// # Errors
+/// When not exactly `count` jobs are done, or when a job took more than one run.
+pub async fn drain_seconds(bench: &Bench, queue: &str, since: f64, count: i64) -> Result<f64, Error> {
+    let drained = sqlx::query!(
         r#"SELECT count(*) AS "done!", count(*) FILTER (WHERE attempts = 1) AS "once!",
                   coalesce(extract(epoch FROM max(done_at))::float8 - $2, 0) AS "seconds!"
            FROM apalis.jobs WHERE job_type = $1 AND status = 'Done' AND lock_at >= to_timestamp($2)"#,
         queue,
         since,
     )
-    .fetch_one(repeatable(pool))
-    .await
+    .fetch_one(repeatable(&bench.pool))
+    .await?;
+    if (drained.done, drained.once) != (count, count) {
+        let (done, once) = (drained.done, drained.once);
+        return Err(Error::Internal(format!("{done} of {count} jobs are done, {once} of them in one run")));
+    }
+    Ok(drained.seconds)
 }
 
 /// Counts the transactions created after `since`, and how many of them have the job with their id.
-pub async fn count_recorded(pool: &Pool, queue: &str, since: f64) -> Result<(i64, i64)> {
+pub async fn count_recorded(bench: &Bench, queue: &str, since: f64) -> Result<(i64, i64), Error> {
     let ids = sqlx::query_scalar!("SELECT id FROM transactions WHERE created_at >= to_timestamp($1)", since);
-    let ids: Vec<Uuid> = ids.fetch_all(repeatable(pool)).await?;
+    let ids: Vec<Uuid> = ids.fetch_all(repeatable(&bench.pool)).await?;
     let jobs: Vec<String> = ids.iter().map(|id| Ulid::from(id.as_u128()).to_string()).collect();
     let found = sqlx::query_scalar!(
         r#"SELECT count(*) AS "found!" FROM unnest($2::text[]) AS wanted (id) JOIN apalis.jobs USING (id)
@@ -224,7 +227,7 @@ pub async fn count_recorded(pool: &Pool, queue: &str, since: f64) -> Result<(i64
         queue,
         &jobs,
     );
-    Ok((i64::try_from(ids.len()).unwrap_or(i64::MAX), found.fetch_one(repeatable(pool)).await?))
+    Ok((i64::try_from(ids.len()).unwrap_or(i64::MAX), found.fetch_one(repeatable(&bench.pool)).await?))
 }
 
 /// How long after their due time transactions were settled, in seconds.
@@ -237,8 +240,8 @@ pub struct Lateness {
 }
 
 /// Measures the settled transactions that were created after `since`.
-pub async fn lateness(pool: &Pool, since: f64) -> Result<Lateness> {
-    sqlx::query_as!(
+pub async fn lateness(bench: &Bench, since: f64) -> Result<Lateness, Error> {
+    Ok(sqlx::query_as!(
         Lateness,
         r#"SELECT count(*) AS "settled!", coalesce(percentile_disc(0.5) WITHIN GROUP (ORDER BY late), 0) AS "p50!",
                   coalesce(percentile_disc(0.99) WITHIN GROUP (ORDER BY late), 0) AS "p99!", coalesce(max(late), 0) AS "most!"
@@ -246,8 +249,8 @@ pub async fn lateness(pool: &Pool, since: f64) -> Result<Lateness> {
                  WHERE created_at >= to_timestamp($1) AND status = 'PROCESSED') AS settled"#,
         since,
     )
-    .fetch_one(repeatable(pool))
-    .await
+    .fetch_one(repeatable(&bench.pool))
+    .await?)
 }
 
 /// The volume of the write-ahead log.
@@ -260,19 +263,19 @@ pub struct Wal {
 }
 
 /// Reads the volume of the write-ahead log.
-pub async fn wal(pool: &Pool) -> Result<Wal> {
-    sqlx::query_as!(
+pub async fn wal(bench: &Bench) -> Result<Wal, Error> {
+    Ok(sqlx::query_as!(
         Wal,
         r#"SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint AS "bytes!", wal_fpi AS "images!" FROM pg_stat_wal"#,
     )
-    .fetch_one(repeatable(pool))
-    .await
+    .fetch_one(repeatable(&bench.pool))
+    .await?)
 }
 
 /// Transactions of this database, as far as its sessions have reported their statistics.
-pub async fn transactions(pool: &Pool) -> Result<i64> {
+pub async fn transactions(bench: &Bench) -> Result<i64, Error> {
     let count = sqlx::query_scalar!(
         r#"SELECT xact_commit + xact_rollback AS "count!" FROM pg_stat_database WHERE datname = current_database()"#,
     );
-    count.fetch_one(repeatable(pool)).await
+    Ok(count.fetch_one(repeatable(&bench.pool)).await?)
 }

@@ -1,16 +1,4 @@
 //! Interest rates: stores the average of each submission in PostgreSQL or in a smart contract.
-//!
-//! | file | what |
-//! |---|---|
-//! | [`rate`] | exact decimals and their average |
-//! | [`model`] | submissions and saved averages |
-//! | [`storage`] | the interface of the storages |
-//! | `postgres` | the storage in PostgreSQL |
-//! | `onchain` | the storage on a chain: record, sign, send, confirm |
-//! | [`chain`] | the client of the smart contract |
-//! | [`reconcile`] | the job that completes unfinished submissions |
-//! | `metrics` | counters of chain errors |
-//! | `store` | SQL |
 
 #[cfg(feature = "smart-contract")]
 pub mod chain;
@@ -31,11 +19,10 @@ use std::{sync::Arc, time::Duration};
 pub use config::Config;
 pub use model::{Asset, Cursor, SavedRate, Submission, SubmissionOutcome};
 pub use rate::{Rate, RateError};
-use tracing::Instrument;
 
 use self::{postgres::PostgresStorage, reconcile::ReconcileRate, storage::Storage};
 use queue::{Job, Origin, Queue};
-use runtime::{db::Pool, error::Error};
+use runtime::{db::Pool, error::Error, task::run_to_completion};
 
 /// The feature. Clones share its state.
 #[derive(Clone)]
@@ -77,8 +64,7 @@ impl Rates {
         let rate = Rate::average(submission.assets.iter().map(|asset| &asset.rate));
         let rate = rate.ok_or_else(|| Error::Internal("a submission without assets".into()))?;
         let storage = self.storage.clone();
-        let work = async move { storage.save(submission, rate, origin).await }.in_current_span();
-        tokio::spawn(work).await.unwrap_or_else(|error| Err(Error::Internal(error.to_string())))
+        run_to_completion(async move { storage.save(submission, rate, origin).await }).await
     }
 
     /// The newest average.

@@ -1,5 +1,6 @@
 //! Data types of interest rates: submissions, their outcomes, and saved averages.
 
+use strum::EnumString;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -57,8 +58,9 @@ pub struct RecordedSubmission {
     pub state: SubmissionState,
 }
 
-/// The state of a recorded submission.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The state of a recorded submission. The table has the names in lower case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString)]
+#[strum(serialize_all = "lowercase")]
 pub enum SubmissionState {
     /// It is yet to be saved.
     Pending,
@@ -66,16 +68,4 @@ pub enum SubmissionState {
     Saved,
     /// The client got an error, and the submission is not and will not be saved. This state is final.
     Withdrawn,
-}
-
-impl SubmissionState {
-    /// Parses the value of the table's column.
-    pub fn parse(text: &str) -> Option<Self> {
-        match text {
-            "pending" => Some(Self::Pending),
-            "saved" => Some(Self::Saved),
-            "withdrawn" => Some(Self::Withdrawn),
-            _ => None,
-        }
-    }
 }

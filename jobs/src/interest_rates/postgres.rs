@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures_util::{FutureExt, future::BoxFuture};
+use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::{
@@ -22,47 +22,40 @@ pub struct PostgresStorage {
     pub pool: Pool,
 }
 
+#[async_trait]
 impl Storage for PostgresStorage {
-    fn save(&self, submission: Submission, rate: Rate, _: Origin) -> BoxFuture<'_, Result<SubmissionOutcome, Error>> {
-        async move {
-            let assets = store::assets_json(&submission.assets);
-            let key = submission.idempotency_key.as_deref();
-            if store::save(&self.pool, &rate, &assets, key).await? {
-                return Ok(SubmissionOutcome::Saved);
-            }
-            let known = store::has_same_assets(&self.pool, "postgres", key, &assets).await?;
-            Ok(if known { SubmissionOutcome::Replayed } else { SubmissionOutcome::Conflict })
+    async fn save(&self, submission: Submission, rate: Rate, _: Origin) -> Result<SubmissionOutcome, Error> {
+        let assets = store::assets_json(&submission.assets);
+        let key = submission.idempotency_key.as_deref();
+        if store::save(&self.pool, &rate, &assets, key).await? {
+            return Ok(SubmissionOutcome::Saved);
         }
-        .boxed()
+        let known = store::has_same_assets(&self.pool, "postgres", key, &assets).await?;
+        Ok(if known { SubmissionOutcome::Replayed } else { SubmissionOutcome::Conflict })
     }
 
-    fn current(&self) -> BoxFuture<'_, Result<Option<SavedRate>, Error>> {
-        async move { Ok(self.history(None, 1).await?.pop()) }.boxed()
+    async fn current(&self) -> Result<Option<SavedRate>, Error> {
+        Ok(self.history(None, 1).await?.pop())
     }
 
-    fn history(&self, before: Option<Cursor>, limit: u32) -> BoxFuture<'_, Result<Vec<SavedRate>, Error>> {
+    async fn history(&self, before: Option<Cursor>, limit: u32) -> Result<Vec<SavedRate>, Error> {
         let before = before.map_or(Uuid::max(), |Cursor(id)| Uuid::from_u128(id));
-        store::history(&self.pool, before, limit).boxed()
+        store::history(&self.pool, before, limit).await
     }
 
     /// Always ready: the readiness check of the process covers the database.
-    fn ready(&self) -> BoxFuture<'_, Result<(), String>> {
-        async { Ok(()) }.boxed()
+    async fn ready(&self) -> Result<(), String> {
+        Ok(())
     }
 
-    fn reconcile(&self, id: Uuid) -> BoxFuture<'_, Result<Outcome, Failure>> {
+    async fn reconcile(&self, id: Uuid) -> Result<Outcome, Failure> {
         tracing::warn!(rate = %id, "only a worker with STORAGE_BACKEND=smart_contract can save the rate; job snoozed");
-        async {
-            Ok(Outcome::SnoozeBecause(
-                OTHER_WORKER_PAUSE,
-                "it waits for a worker with STORAGE_BACKEND=smart_contract".into(),
-            ))
-        }
-        .boxed()
+        let reason = "it waits for a worker with STORAGE_BACKEND=smart_contract";
+        Ok(Outcome::SnoozeBecause(OTHER_WORKER_PAUSE, reason.into()))
     }
 
-    fn abandon(&self, id: Uuid) -> BoxFuture<'_, Result<(), Failure>> {
+    async fn abandon(&self, id: Uuid) -> Result<(), Failure> {
         tracing::error!(rate = %id, "RATE_ABANDONED: only a worker with STORAGE_BACKEND=smart_contract can save it");
-        async { Ok(()) }.boxed()
+        Ok(())
     }
 }

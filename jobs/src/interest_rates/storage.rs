@@ -1,6 +1,6 @@
 //! Storage interface of averages. PostgreSQL and the smart contract implement it.
 
-use futures_util::future::BoxFuture;
+use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::{
@@ -11,46 +11,42 @@ use queue::{Failure, Origin, Outcome};
 use runtime::error::Error;
 
 /// A storage of averages and their history.
+#[async_trait]
 pub trait Storage: Send + Sync {
     /// Saves the average of a submission, at most once per idempotency key.
     ///
     /// # Errors
     /// Returns [`Error::Unavailable`] if it cannot be saved now. Then it is not saved, and will not be saved later.
-    fn save(
-        &self,
-        submission: Submission,
-        rate: Rate,
-        origin: Origin,
-    ) -> BoxFuture<'_, Result<SubmissionOutcome, Error>>;
+    async fn save(&self, submission: Submission, rate: Rate, origin: Origin) -> Result<SubmissionOutcome, Error>;
 
     /// The newest average.
     ///
     /// # Errors
     /// Returns [`Error::Unavailable`] if the storage cannot be read now.
-    fn current(&self) -> BoxFuture<'_, Result<Option<SavedRate>, Error>>;
+    async fn current(&self) -> Result<Option<SavedRate>, Error>;
 
     /// At most `limit` averages before the cursor `before`, newest first.
     ///
     /// # Errors
     /// Returns [`Error::Unavailable`] if the storage cannot be read now.
-    fn history(&self, before: Option<Cursor>, limit: u32) -> BoxFuture<'_, Result<Vec<SavedRate>, Error>>;
+    async fn history(&self, before: Option<Cursor>, limit: u32) -> Result<Vec<SavedRate>, Error>;
 
     /// Checks that the storage can save a submission now.
     ///
     /// # Errors
     /// Returns the reason if it cannot.
-    fn ready(&self) -> BoxFuture<'_, Result<(), String>>;
+    async fn ready(&self) -> Result<(), String>;
 
     /// Completes a submission whose process may have crashed.
     ///
     /// # Errors
     /// Fails if the storage cannot complete it now, and a retry counts as an attempt.
-    fn reconcile(&self, id: Uuid) -> BoxFuture<'_, Result<Outcome, Failure>>;
+    async fn reconcile(&self, id: Uuid) -> Result<Outcome, Failure>;
 
     /// Withdraws a submission whose job is discarded, unless a transaction for it was signed. Then it may still be
     /// saved.
     ///
     /// # Errors
     /// Fails if the database cannot be written to now.
-    fn abandon(&self, id: Uuid) -> BoxFuture<'_, Result<(), Failure>>;
+    async fn abandon(&self, id: Uuid) -> Result<(), Failure>;
 }

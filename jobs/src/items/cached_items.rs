@@ -6,7 +6,7 @@ use metrics::{counter, describe_counter};
 use moka::{policy::EvictionPolicy, sync};
 
 use super::{
-    cache::{Cache, CacheError, Entry, Lease, Lookup, redis},
+    cache::{Cache, CacheError, Entry, Lookup, redis},
     item::ItemId,
     store,
 };
@@ -106,21 +106,17 @@ impl CachedItems {
             };
             counter!(LOADS, "cache" => CACHE).increment(1);
             let entry = store::find(&self.pool, id).await?.map(Arc::new);
-            let is_final = self.fill(id, lease, &entry).await;
+            let is_filled = match lease {
+                Some(lease) => self.cache.fill(id, lease, entry.clone()).await.unwrap_or(true),
+                None => true,
+            };
             found = entry;
-            if is_final {
+            // If the lease has ended, the entry may be older than a write, so that another load is worthwhile.
+            if is_filled {
                 break;
             }
         }
         Ok(found)
-    }
-
-    /// Fills the cache. Returns `false` if the entry may be older than a write, so that another load is worthwhile.
-    async fn fill(&self, id: ItemId, lease: Option<Lease>, entry: &Entry) -> bool {
-        match lease {
-            Some(lease) => self.cache.fill(id, lease, entry.clone()).await.unwrap_or(true),
-            None => true,
-        }
     }
 
     /// Whether an entry is at least as new as the last write of this process.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use futures_util::future::BoxFuture;
+use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -24,16 +24,18 @@ const CACHE_RETRY_DELAY: Duration = Duration::from_secs(1);
 const CACHE_EXPIRED_AFTER: Duration = Duration::from_secs(2 * redis::TTL.as_secs());
 
 /// A search index of items. An older version never replaces a newer one, however late it arrives.
+#[async_trait]
 pub trait Index: Send + Sync {
     /// Indexes an item at its current version.
-    fn upsert(&self, item: Item) -> BoxFuture<'_, Result<(), Error>>;
+    async fn upsert(&self, item: Item) -> Result<(), Error>;
     /// Removes an item; `version` is its last one.
-    fn remove(&self, id: ItemId, version: i64) -> BoxFuture<'_, Result<(), Error>>;
+    async fn remove(&self, id: ItemId, version: i64) -> Result<(), Error>;
 }
 
+#[async_trait]
 impl Index for Searcher {
-    fn upsert(&self, item: Item) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(self.index(Document {
+    async fn upsert(&self, item: Item) -> Result<(), Error> {
+        self.index(Document {
             id: item.id.0,
             version: item.version,
             title: item.title,
@@ -42,11 +44,12 @@ impl Index for Searcher {
             owner_id: item.owner.id,
             created_at: item.created_at,
             updated_at: item.updated_at,
-        }))
+        })
+        .await
     }
 
-    fn remove(&self, id: ItemId, version: i64) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(Searcher::remove(self, id.0, version))
+    async fn remove(&self, id: ItemId, version: i64) -> Result<(), Error> {
+        Searcher::remove(self, id.0, version).await
     }
 }
 

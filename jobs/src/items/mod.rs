@@ -1,13 +1,4 @@
 //! Items: each write by an owner and its indexing job are one commit; reads are public.
-//!
-//! | file | what |
-//! |---|---|
-//! | [`item`] | an item, and the changes that a caller may request |
-//! | `store` | all SQL |
-//! | `cached_items` | look-ups by id through the cache; concurrent misses share one load |
-//! | [`cache`] | in this process, or shared through Redis |
-//! | [`index`] | the indexing job of each write |
-//! | [`search`] | full-text search |
 
 pub mod cache;
 mod cached_items;
@@ -19,7 +10,6 @@ mod store;
 use std::sync::Arc;
 
 pub use item::{Change, ChangeOutcome, Contents, Expected, Item, ItemId, Owner, Page};
-use tracing::Instrument;
 
 use self::{
     cache::{Cache, memory::Memory, redis::Redis},
@@ -28,7 +18,7 @@ use self::{
 };
 use crate::users::UserId;
 use queue::{Job, NewJob, Origin, Queue, Tx, enqueue};
-use runtime::{clients, db::Pool, error::Error, time_limit::with_time_limit};
+use runtime::{clients, db::Pool, error::Error, task::run_to_completion, time_limit::with_time_limit};
 
 /// The feature. Clones share everything.
 #[derive(Clone)]
@@ -142,7 +132,7 @@ impl Items {
             }
             committed
         };
-        tokio::spawn(work.in_current_span()).await.unwrap_or_else(|error| Err(Error::Internal(error.to_string())))
+        run_to_completion(work).await
     }
 }
 

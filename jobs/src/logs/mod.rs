@@ -1,10 +1,4 @@
 //! Log export: streams the log lines of a time range from the files of all processes that share `LOG_DIR`.
-//!
-//! | file | what |
-//! |---|---|
-//! | `lines` | reads the lines of one file and detects broken ones |
-//! | `merge` | merges the lines of all files in the order of their timestamps |
-//! | `sink` | sends the lines to the client in chunks, with backpressure |
 
 mod lines;
 mod merge;

@@ -2,10 +2,7 @@
 //!
 //! The status `started` precedes the write; `finished` follows its commit. The counters count this process only.
 
-use std::{
-    fmt::Write as _,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use metrics::{counter, describe_counter};
 use uuid::Uuid;
@@ -68,7 +65,7 @@ pub fn record_created(status: &'static str, probe: &Probe, grid_id: Uuid) {
         probe_id = %id,
         probe_x = position.x,
         probe_y = position.y,
-        probe_direction = position.direction.name(),
+        probe_direction = position.direction.into_str(),
         "PROBE_CREATED"
     );
 }
@@ -84,10 +81,10 @@ pub fn record_command_sent(status: &'static str, id: Uuid, commands: &Commands, 
         command = &*truncate(commands),
         from_x = from.x,
         from_y = from.y,
-        from_direction = from.direction.name(),
+        from_direction = from.direction.into_str(),
         to_x = to.x,
         to_y = to.y,
-        to_direction = to.direction.name(),
+        to_direction = to.direction.into_str(),
         "PROBE_COMMAND_SENT"
     );
 }
@@ -114,27 +111,11 @@ pub fn record_invalid_command(id: Option<Uuid>, code: &str, message: &str) {
 /// The first characters of a text: a body of 1 MiB must not become a log line of that size.
 fn truncate(text: impl std::fmt::Display) -> String {
     const MAX_CHARACTERS: usize = 256;
-    /// A writer that keeps the first characters, and counts all of them.
-    struct Prefix(String, usize);
-
-    impl std::fmt::Write for Prefix {
-        fn write_str(&mut self, text: &str) -> std::fmt::Result {
-            for c in text.chars() {
-                if self.1 < MAX_CHARACTERS {
-                    self.0.push(c);
-                }
-                self.1 += 1;
-            }
-            Ok(())
-        }
-    }
-
-    let mut prefix = Prefix(String::new(), 0);
-    // Writing to a String cannot fail.
-    let _ = write!(prefix, "{text}");
-    let Prefix(mut text, length) = prefix;
-    if length > MAX_CHARACTERS {
-        let _ = write!(text, "… ({length} characters)");
+    let mut text = text.to_string();
+    if let Some((end, _)) = text.char_indices().nth(MAX_CHARACTERS) {
+        let length = text.chars().count();
+        text.truncate(end);
+        text.push_str(&format!("… ({length} characters)"));
     }
     text
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use strum::{EnumString, IntoStaticStr, VariantArray};
 use uuid::Uuid;
 
 /// A grid, by its largest coordinates. The smallest ones are 0.
@@ -11,8 +12,9 @@ pub struct Grid {
     pub y: i32,
 }
 
-/// The direction that a probe faces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// The direction that a probe faces. The API and the database have the names in upper case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EnumString, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "UPPERCASE", const_into_str)]
 pub enum Direction {
     North,
     South,
@@ -21,24 +23,6 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// All directions, in the order of the API's texts.
-    pub const ALL: [Self; 4] = [Self::North, Self::South, Self::East, Self::West];
-
-    /// The name in the API and in the database.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::North => "NORTH",
-            Self::South => "SOUTH",
-            Self::East => "EAST",
-            Self::West => "WEST",
-        }
-    }
-
-    /// Parses a name in upper case.
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|direction| direction.name() == name)
-    }
-
     fn left(self) -> Self {
         match self {
             Self::North => Self::West,

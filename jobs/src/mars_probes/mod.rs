@@ -1,11 +1,4 @@
 //! Mars probes: each has its own grid. Clients move it by command strings, which are applied completely or not at all.
-//!
-//! | file | what |
-//! |---|---|
-//! | [`grid`] | pure rules: commands, positions, grid limits |
-//! | [`events`] | log events and counters |
-//! | [`listing`] | streaming list of all probes, with back-pressure |
-//! | `store` | SQL |
 
 pub mod events;
 pub mod grid;
@@ -15,7 +8,6 @@ mod store;
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
-use tracing::Instrument;
 use uuid::Uuid;
 
 use self::{
@@ -23,7 +15,7 @@ use self::{
     grid::{Commands, Direction, Grid, InvalidCommand, OutOfGrid, Position, Probe},
     listing::Listing,
 };
-use runtime::{db::Pool, error::Error, executor};
+use runtime::{db::Pool, error::Error, executor, task::run_to_completion};
 
 /// The limit of concurrent moves in one process. Moves of one probe wait for its row lock, each on its own connection.
 /// Without the limit, many moves of one probe would use up the connection pool.
@@ -141,11 +133,4 @@ async fn move_probe(pool: &Pool, id: Uuid, commands: &Commands) -> Result<MoveOu
     tx.commit().await?;
     events::record_command_sent(FINISHED, id, commands, probe.position, to);
     Ok(MoveOutcome::Done(to))
-}
-
-/// Runs the work in its own task, so that a client that disconnects cannot cancel it between the commit and the event.
-async fn run_to_completion<T: Send + 'static>(
-    work: impl Future<Output = Result<T, Error>> + Send + 'static,
-) -> Result<T, Error> {
-    tokio::spawn(work.in_current_span()).await.unwrap_or_else(|error| Err(Error::Internal(error.to_string())))
 }

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::{
     ListedProbe,
-    grid::{Direction, Grid, Position, Probe},
+    grid::{Grid, Position, Probe},
 };
 use runtime::{
     db::Pool,
@@ -23,7 +23,7 @@ pub async fn insert(pool: &Pool, probe: &Probe, grid_id: Uuid) -> Result<(), Err
         grid.y,
         position.x,
         position.y,
-        position.direction.name(),
+        position.direction.into_str(),
     )
     .execute(transactional(pool))
     .await?;
@@ -52,9 +52,15 @@ pub async fn lock(tx: &mut Transaction, id: Uuid) -> Result<Option<Probe>, Error
 
 /// Updates the position of a locked probe.
 pub async fn set_position(tx: &mut Transaction, id: Uuid, to: Position) -> Result<(), Error> {
-    sqlx::query!("UPDATE probes SET x = $2, y = $3, direction = $4 WHERE id = $1", id, to.x, to.y, to.direction.name())
-        .execute(&mut *tx)
-        .await?;
+    sqlx::query!(
+        "UPDATE probes SET x = $2, y = $3, direction = $4 WHERE id = $1",
+        id,
+        to.x,
+        to.y,
+        to.direction.into_str()
+    )
+    .execute(&mut *tx)
+    .await?;
     Ok(())
 }
 
@@ -83,6 +89,6 @@ pub async fn newest_number(pool: &Pool) -> Result<i64, Error> {
 
 fn parse_position(x: i32, y: i32, direction: &str) -> Result<Position, Error> {
     // The table's constraint allows the same four names.
-    let direction = Direction::parse(direction).ok_or_else(|| Error::Internal("a probe without a direction".into()))?;
+    let direction = direction.parse().map_err(|_| Error::Internal("a probe without a direction".into()))?;
     Ok(Position { x, y, direction })
 }

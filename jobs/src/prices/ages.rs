@@ -2,6 +2,8 @@
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
+    iter::successors,
+    ops::Range,
     time::Duration,
 };
 
@@ -89,6 +91,21 @@ pub fn next_due(series: &Series, now: OffsetDateTime) -> OffsetDateTime {
     if now < this { this } else { this + interval.length() }
 }
 
+/// The buckets from the one that contains `from` up to `last` that are not in `there`, which is in the order of time.
+pub fn missing_buckets(
+    interval: Interval,
+    from: OffsetDateTime,
+    last: OffsetDateTime,
+    there: impl IntoIterator<Item = OffsetDateTime>,
+) -> impl Iterator<Item = OffsetDateTime> {
+    let mut there = there.into_iter().peekable();
+    let buckets = successors(Some(interval.bucket(from)), move |bucket| Some(*bucket + interval.length()));
+    buckets.take_while(move |bucket| *bucket <= last).filter(move |bucket| {
+        while there.next_if(|held| held < bucket).is_some() {}
+        there.peek() != Some(bucket)
+    })
+}
+
 /// The missing span: from the first missing bucket to the end of the last one. A bucket is missing when it is due,
 /// starts at `from` or later, and is not in `there`. Buckets within `known` are not missing: no provider has them.
 pub fn missing_span(
@@ -96,22 +113,12 @@ pub fn missing_span(
     from: OffsetDateTime,
     now: OffsetDateTime,
     there: impl IntoIterator<Item = OffsetDateTime>,
-    known: Option<(OffsetDateTime, OffsetDateTime)>,
+    known: Range<OffsetDateTime>,
 ) -> Option<(OffsetDateTime, OffsetDateTime)> {
-    let mut there = there.into_iter().peekable();
-    let (mut bucket, newest) = (interval.bucket(from), newest_due(interval, now));
-    let mut span = None;
-    while bucket <= newest {
-        while there.next_if(|held| *held < bucket).is_some() {}
-        let is_missing =
-            there.peek() != Some(&bucket) && !known.is_some_and(|(from, to)| from <= bucket && bucket < to);
-        if is_missing {
-            let end = bucket + interval.length();
-            span = span.map_or(Some((bucket, end)), |(first, _)| Some((first, end)));
-        }
-        bucket += interval.length();
-    }
-    span
+    let buckets = missing_buckets(interval, from, newest_due(interval, now), there);
+    let mut missing = buckets.filter(|bucket| !known.contains(bucket));
+    let first = missing.next()?;
+    Some((first, missing.last().unwrap_or(first) + interval.length()))
 }
 
 #[cfg(test)]
@@ -155,15 +162,16 @@ mod tests {
     fn the_missing_span_excludes_what_no_provider_has() {
         let day = |number: u8| datetime!(2026-11-01 0:00 UTC) + Duration::from_secs(u64::from(number) * 86_400);
         let now = day(10) + Duration::from_secs(3600);
-        let span = |from, there: &[u8], known| {
+        let span = |from, there: &[u8], known: Option<(u8, u8)>| {
+            let known = known.map_or(now..now, |(from, to)| day(from)..day(to));
             missing_span(Interval::Daily, day(from), now, there.iter().map(|number| day(*number)), known)
         };
         assert_eq!(span(7, &[7, 8, 9], None), None);
         assert_eq!(span(7, &[7, 8], None), Some((day(9), day(10))));
         assert_eq!(span(5, &[4, 5, 7, 9], None), Some((day(6), day(9))));
         assert_eq!(span(5, &[], None), Some((day(5), day(10))));
-        assert_eq!(span(1, &[5, 6, 7, 8], Some((day(1), day(5)))), Some((day(9), day(10))), "no provider reaches back");
-        assert_eq!(span(1, &[5, 6, 7, 8], Some((day(1), day(10)))), None);
+        assert_eq!(span(1, &[5, 6, 7, 8], Some((1, 5))), Some((day(9), day(10))), "no provider reaches back");
+        assert_eq!(span(1, &[5, 6, 7, 8], Some((1, 10))), None);
         assert_eq!(span(12, &[], None), None, "future buckets are not missing");
     }
 }

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use time::{Duration, OffsetDateTime};
 
 use super::{
-    ages::{missing_span, newest_due, next_due, reach},
+    ages::{missing_buckets, missing_span, newest_due, next_due, reach},
     cache::{Coverage, Entry, Value, chart_key, generation_key},
     model::{Interval, Point, Series},
     read::{Chart, Days, Read, Reader},
@@ -80,26 +80,23 @@ impl Reader {
         let now = self.now();
         let window = Window::new(series, days, now);
         let (mut generation, mut points) = (self.generation(series).await, self.points(series, &window).await?);
-        let mut coverage = self.coverage(series).await.map(|(coverage, _)| coverage);
+        let (mut coverage, _) = self.coverage(series).await;
         let mut timed_out = false;
         let gap = window.gap(series, now, &points, coverage);
-        if gap.is_some_and(|(from, _)| !coverage.is_some_and(|coverage| coverage.is_paused(from, now))) {
+        if gap.is_some_and(|(from, _)| !coverage.is_paused(from, now)) {
             let filled = self.wait_for_fill(series, &window, points.is_empty()).await?;
             timed_out = filled.is_none();
-            coverage = filled.or(coverage);
+            coverage = filled.unwrap_or(coverage);
             generation = self.generation(series).await;
             points = self.points(series, &window).await?;
         }
         let gap = window.gap(series, now, &points, coverage);
-        let failed = gap.is_some() && (timed_out || coverage.is_some_and(|coverage| coverage.failed));
-        let paused =
-            coverage.map_or(now, |coverage| coverage.pause_until).max(now + self.ages.failed.min(self.ages.local));
+        let failed = gap.is_some() && (timed_out || coverage.failed);
+        let paused = coverage.pause_until.max(now + self.ages.failed.min(self.ages.local));
         let oldest = store::oldest(&self.pool, series, &self.config.providers).await?;
         let (value, mut fresh_until) = match points.last().map(|point| point.bucket) {
             None if failed => (Value::Nothing, paused),
-            None if !coverage.is_some_and(|coverage| coverage.offered) && oldest.is_none() => {
-                (Value::Unknown, now + self.ages.unknown)
-            }
+            None if !coverage.offered && oldest.is_none() => (Value::Unknown, now + self.ages.unknown),
             newest => {
                 let due = newest_due(series.interval, now);
                 let stale = failed && newest.is_none_or(|newest| newest < due);
@@ -176,10 +173,10 @@ impl Window {
         }
     }
 
-    fn gap(&self, series: &Series, now: OffsetDateTime, points: &[Point], coverage: Option<Coverage>) -> Option<Span> {
+    fn gap(&self, series: &Series, now: OffsetDateTime, points: &[Point], coverage: Coverage) -> Option<Span> {
         let from = self.fetch_from.max(self.start(series.interval, points));
         let stored = points.iter().map(|point| point.bucket);
-        missing_span(series.interval, from, now, stored, coverage.map(|coverage| (coverage.from, coverage.to)))
+        missing_span(series.interval, from, now, stored, coverage.known())
     }
 
     /// Counts the points up to `due` that should exist and are missing. Points after the oldest price of the series
@@ -190,36 +187,29 @@ impl Window {
         due: OffsetDateTime,
         points: &[Point],
         oldest: Option<OffsetDateTime>,
-        coverage: Option<Coverage>,
+        coverage: Coverage,
     ) -> u32 {
-        let known = |bucket| coverage.is_some_and(|coverage| coverage.from <= bucket && bucket < coverage.to);
         let first = oldest.map_or(self.fetch_from, |oldest| oldest.min(self.fetch_from));
-        let mut bucket = interval.bucket(self.start(interval, points).max(first));
-        let (mut stored, mut count) = (points.iter().map(|point| point.bucket).peekable(), 0);
-        while bucket <= due {
-            while stored.next_if(|held| *held < bucket).is_some() {}
-            let expected =
-                oldest.is_some_and(|oldest| oldest <= bucket) || (bucket >= self.fetch_from && !known(bucket));
-            count += u32::from(expected && stored.peek() != Some(&bucket));
-            bucket += interval.length();
-        }
-        count
+        let from = self.start(interval, points).max(first);
+        let is_expected = |bucket: &OffsetDateTime| {
+            oldest.is_some_and(|oldest| oldest <= *bucket)
+                || (*bucket >= self.fetch_from && !coverage.known().contains(bucket))
+        };
+        let stored = points.iter().map(|point| point.bucket);
+        let count = missing_buckets(interval, from, due, stored).filter(is_expected).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
     }
 }
 
 /// Reads a cache entry of a chart. An entry that is read later than it was made also lacks the buckets that became due
 /// since.
 fn read_entry(entry: &Entry, interval: Interval, now: OffsetDateTime) -> Option<Read<Chart>> {
-    match &entry.value {
-        Value::Chart { prices, stale, missing, due } => {
-            let since = (newest_due(interval, now) - *due).whole_seconds() / interval.length().whole_seconds();
-            let missing = missing.saturating_add(u32::try_from(since).unwrap_or(0));
-            Some(Read::Found(Chart { prices: prices.clone(), stale: *stale, missing }))
-        }
-        Value::Unknown => Some(Read::Unknown),
-        Value::Nothing => Some(Read::Nothing { retry_after: (entry.fresh_until - now).unsigned_abs() }),
-        Value::Spot(_) | Value::Coverage(_) | Value::Mark => None,
-    }
+    Read::of(entry, now, |value| {
+        let Value::Chart { prices, stale, missing, due } = value else { return None };
+        let since = (newest_due(interval, now) - *due).whole_seconds() / interval.length().whole_seconds();
+        let missing = missing.saturating_add(u32::try_from(since).unwrap_or(0));
+        Some(Chart { prices: prices.clone(), stale: *stale, missing })
+    })
 }
 
 /// Writes `[[unix_ms,"price"],…]`; digits need no escaping.

@@ -17,7 +17,7 @@ pub struct Config {
     pub currencies: Vec<Currency>,
     /// `CRYPTO_PROVIDERS`: the providers, in the order of preference.
     pub providers: Vec<ProviderId>,
-    /// `COINGECKO_URL`, `KRAKEN_URL`, `COINBASE_URL`, `BINANCE_URL`, in the order of [`ProviderId::ALL`].
+    /// `COINGECKO_URL`, `KRAKEN_URL`, `COINBASE_URL`, `BINANCE_URL`, in the order of [`ProviderId`].
     pub urls: [String; 4],
     /// `COINGECKO_API_KEY`.
     pub coingecko_key: Option<ApiKey>,

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, future::BoxFuture};
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
-use serde::{Deserialize, Serialize};
 use time::{Date, Duration as Span, OffsetDateTime};
 
+pub use super::model::FetchPrices;
 use super::{
     Prices,
-    model::{AssetId, Interval, ProviderId, Series},
+    model::{Interval, ProviderId, Series},
     names::{CURRENCIES, UnknownName},
     providers::{CandlePage, Provider, ProviderError},
     store::{
@@ -43,24 +43,21 @@ const SPREAD: Duration = Duration::from_secs(20);
 /// Providers finish the previous day some minutes after midnight. Until this time after midnight a fetch without it is
 /// repeated.
 const SETTLING_TIME: Span = Span::HOUR;
+const NOT_YET: &str = "yesterday is not available yet";
 const NOT_YET_PAUSE: Duration = Duration::from_secs(600);
 /// A fetch that failed for this long is given up. Later days have filled its gaps, or failed as well.
 const MAX_AGE: Span = Span::days(3);
 /// The pause after the database was unavailable.
 const DATABASE_PAUSE: Duration = Duration::from_secs(5);
 
-// The format is fixed here because payloads are stored; the default of the crate depends on its features.
-time::serde::format_description!(iso_date, Date, "[year]-[month]-[day]");
-
-/// Fetches the daily prices of an asset up to a day, from one provider.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct FetchPrices {
-    /// The day of the fetch; it stores the prices of the days before.
-    #[serde(with = "iso_date")]
-    pub day: Date,
-    pub asset: AssetId,
-    #[serde(rename = "source")]
-    pub provider: ProviderId,
+/// Why a run failed.
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    /// A failure of ours, mostly of the database.
+    #[error(transparent)]
+    Ours(#[from] Error),
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
 }
 
 /// The result of enqueueing the fetches of a day.
@@ -79,14 +76,14 @@ impl Prices {
     /// # Errors
     /// [`Error::Unavailable`] when the database is unavailable.
     pub async fn fetch_today(&self, origin: Origin) -> Result<EnqueuedFetches, Error> {
-        let day = self.clock.now().date();
+        let day = self.reader.clock.now().date();
         with_time_limit(async {
             let mut tx = self.queue.begin().await?;
             let jobs = self.record_fetches(&mut tx, day).await?;
             let jobs: Vec<NewJob> = jobs.into_iter().map(|job| job.origin(origin.clone())).collect();
             let enqueued = enqueue(&mut tx, &jobs).await?.len();
             tx.commit().await?;
-            let all = self.config.assets.len() * self.config.providers.len();
+            let all = self.reader.config.assets.len() * self.reader.config.providers.len();
             Ok(EnqueuedFetches { day, enqueued, already: all.saturating_sub(enqueued) })
         })
         .await
@@ -94,16 +91,14 @@ impl Prices {
 
     /// Records the fetches of a day. Returns the jobs that they need.
     async fn record_fetches(&self, tx: &mut Tx, day: Date) -> Result<Vec<NewJob>, Error> {
-        let (mut asked, mut jobs) = (Vec::new(), Vec::new());
-        for asset in &self.config.assets {
-            for provider in self.config.providers.iter().copied() {
-                let id = JobId::generate();
-                asked.push((asset.clone(), provider, id));
-                jobs.push((id.to_string(), NewJob::of(&FetchPrices { day, asset: asset.clone(), provider })?.id(id)));
-            }
+        let mut fetches = Vec::new();
+        for asset in &self.reader.config.assets {
+            let fetch = |provider: &ProviderId| FetchPrices { day, asset: asset.clone(), provider: *provider };
+            fetches.extend(self.reader.config.providers.iter().map(|provider| (fetch(provider), JobId::generate())));
         }
-        let new_jobs = fetches::insert_missing(tx, day, &asked).await?;
-        Ok(jobs.into_iter().filter(|(id, _)| new_jobs.contains(id)).map(|(_, job)| job).collect())
+        let new_jobs = fetches::insert_missing(tx, day, &fetches).await?;
+        let new = fetches.iter().filter(|(_, id)| new_jobs.contains(&id.to_string()));
+        new.map(|(fetch, id)| Ok(NewJob::of(fetch)?.id(*id))).collect()
     }
 }
 
@@ -129,19 +124,18 @@ impl Job for FetchPrices {
 
     async fn run(self, prices: Prices, _: Run) -> Result<Outcome, Failure> {
         match self.fetch(&prices).await {
-            Err(Error::Unavailable(error)) => {
+            Err(FetchError::Ours(Error::Unavailable(error))) => {
                 tracing::warn!(error, asset = %self.asset, provider = %self.provider, "could not record fetched prices");
                 Ok(Outcome::SnoozeBecause(DATABASE_PAUSE, error))
             }
-            Err(error) => Err(error.into()),
-            Ok(ended) => ended,
+            result => Ok(result?),
         }
     }
 
     async fn on_discard(self, prices: Prices, reason: String) -> Result<(), Failure> {
         let mut tx = prices.queue.begin().await?;
         fetches::lock_day(&mut tx, self.day).await?;
-        let ended = fetches::give_up(&mut tx, self.day, &self.asset, self.provider, &reason).await?;
+        let ended = fetches::give_up(&mut tx, &self, &reason).await?;
         let day = fetches::day_state(&mut tx, self.day).await?;
         tx.commit().await?;
         if ended {
@@ -155,63 +149,60 @@ impl Job for FetchPrices {
 
 impl Replayable for FetchPrices {
     async fn on_replay(self, _: Prices, tx: &mut Tx) -> Result<(), Error> {
-        Ok(fetches::reopen(tx, self.day, &self.asset, self.provider).await?)
+        Ok(fetches::reopen(tx, &self).await?)
     }
 }
 
 impl FetchPrices {
-    /// Runs the fetch. The outer error is a failure of ours; the inner result is the outcome of the job.
-    async fn fetch(&self, prices: &Prices) -> Result<Result<Outcome, Failure>, Error> {
-        let open = fetches::find_open(&prices.pool, self.day, &self.asset, self.provider).await?;
+    /// Runs the fetch.
+    async fn fetch(&self, prices: &Prices) -> Result<Outcome, FetchError> {
         // It was ended by an earlier run whose result was lost, or was deleted.
-        let Some(open) = open else { return Ok(Ok(Outcome::Done)) };
+        let Some(open) = fetches::find_open(&prices.reader.pool, self).await? else { return Ok(Outcome::Done) };
         if open.now - open.enqueued_at > MAX_AGE {
-            return Ok(Ok(Outcome::Reject(format!("not fetched within {} days", MAX_AGE.whole_days()))));
+            return Ok(Outcome::Reject(format!("not fetched within {} days", MAX_AGE.whole_days())));
         }
         let mut tally = Tally::default();
-        let provider = prices.providers.0.iter().find(|provider| provider.id() == self.provider);
+        let provider = prices.reader.providers.0.iter().find(|provider| provider.id() == self.provider);
         let Some(provider) = provider else {
             tally.note = Some(format!("{} is no longer configured", self.provider));
-            return self.finish(prices, "not_offered", tally).await;
+            return Ok(self.finish(prices, "not_offered", tally).await?);
         };
         let (mut offered, mut complete, mut error, mut unknown) = (false, true, None, false);
-        for currency in &prices.config.currencies {
+        for currency in &prices.reader.config.currencies {
             let series = Series { asset: self.asset.clone(), currency: currency.clone(), interval: Interval::Daily };
-            match self.fill(prices, &**provider, &series, &mut tally).await? {
+            match self.fill(prices, &**provider, &series, &mut tally).await {
                 Ok(complete_series) => (offered, complete) = (true, complete && complete_series),
-                Err(ProviderError::NotOffered(_)) => {
+                Err(FetchError::Ours(failed)) => return Err(failed.into()),
+                Err(FetchError::Provider(ProviderError::NotOffered(_))) => {
                     unknown = true;
                     tally.add_note(format!("{currency} is not offered"));
                 }
-                Err(later @ ProviderError::RetryLater { .. }) => {
+                Err(FetchError::Provider(later @ ProviderError::RetryLater { .. })) => {
                     error = Some(later);
                     break;
                 }
                 // The other currencies may succeed.
-                Err(failed) => error = Some(failed),
+                Err(FetchError::Provider(failed)) => error = Some(failed),
             }
         }
         if unknown {
             let names = prices.unknown_names().await.iter();
             names.filter(|unknown| self.concerns(unknown)).for_each(|unknown| tally.add_note(unknown.message()));
         }
-        match error {
-            None if !offered => self.finish(prices, "not_offered", tally).await,
-            None if !complete && prices.clock.now() < self.day.midnight().assume_utc() + SETTLING_TIME => {
-                tally.add_note("yesterday is not available yet".into());
+        let Some(error) = error else {
+            if offered && !complete && prices.reader.clock.now() < self.day.midnight().assume_utc() + SETTLING_TIME {
+                tally.add_note(NOT_YET.into());
                 self.record_unfinished(prices, "later", tally).await?;
-                Ok(Ok(Outcome::SnoozeBecause(NOT_YET_PAUSE, "yesterday is not available yet".into())))
+                return Ok(Outcome::SnoozeBecause(NOT_YET_PAUSE, NOT_YET.into()));
             }
-            None => self.finish(prices, "done", tally).await,
-            Some(error) => {
-                tally.add_note(error.to_string());
-                let later = matches!(error, ProviderError::RetryLater { .. });
-                self.record_unfinished(prices, if later { "later" } else { "failed" }, tally).await?;
-                Ok(match error {
-                    ProviderError::RetryLater { after, .. } => Ok(Outcome::SnoozeBecause(after, causes(&error))),
-                    error => Err(error.into()),
-                })
-            }
+            return Ok(self.finish(prices, if offered { "done" } else { "not_offered" }, tally).await?);
+        };
+        tally.add_note(error.to_string());
+        let later = matches!(error, ProviderError::RetryLater { .. });
+        self.record_unfinished(prices, if later { "later" } else { "failed" }, tally).await?;
+        match error {
+            ProviderError::RetryLater { after, .. } => Ok(Outcome::SnoozeBecause(after, causes(&error))),
+            error => Err(error.into()),
         }
     }
 
@@ -222,10 +213,10 @@ impl FetchPrices {
         provider: &dyn Provider,
         series: &Series,
         tally: &mut Tally,
-    ) -> Result<Result<bool, ProviderError>, Error> {
+    ) -> Result<bool, FetchError> {
         let to = self.day.midnight().assume_utc();
         let from = to - Span::days(DAYS);
-        let stored_buckets = store::buckets(&prices.pool, series, self.provider, from, to).await?;
+        let stored_buckets = store::buckets(&prices.reader.pool, series, self.provider, from, to).await?;
         let last = to - Span::DAY;
         let (mut offered, mut error, mut reaches) = (false, None, stored_buckets.last() == Some(&last));
         let mut pages = provider.candles(series, first_bucket_to_fetch(&stored_buckets, from, to), to);
@@ -240,7 +231,7 @@ impl FetchPrices {
                 Err(failed) => error = Some(failed),
             }
         }
-        Ok(error.map_or(Ok(reaches), Err))
+        error.map_or(Ok(reaches), |error| Err(error.into()))
     }
 
     async fn store(&self, prices: &Prices, series: &Series, page: &CandlePage, tally: &mut Tally) -> Result<(), Error> {
@@ -249,7 +240,8 @@ impl FetchPrices {
         }
         tally.rejected += page.rejected.len() as u64;
         let stored =
-            store::upsert_candles(&prices.pool, series, self.provider, &page.candles, prices.clock.now()).await?;
+            store::upsert_candles(&prices.reader.pool, series, self.provider, &page.candles, prices.reader.clock.now())
+                .await?;
         if (stored.new, stored.revised) != (0, 0)
             && let Err(error) = prices.invalidate(series).await
         {
@@ -267,36 +259,31 @@ impl FetchPrices {
         unknown.variable == CURRENCIES || unknown.name == self.asset.as_str()
     }
 
-    async fn finish(
-        &self,
-        prices: &Prices,
-        outcome: &'static str,
-        tally: Tally,
-    ) -> Result<Result<Outcome, Failure>, Error> {
+    async fn finish(&self, prices: &Prices, outcome: &'static str, tally: Tally) -> Result<Outcome, Error> {
         let finished = async {
             let mut tx = prices.queue.begin().await?;
             fetches::lock_day(&mut tx, self.day).await?;
-            let finished = fetches::finish(&mut tx, self.day, &self.asset, self.provider, outcome, &tally).await?;
+            let finished = fetches::finish(&mut tx, self, outcome, &tally).await?;
             let day = fetches::day_state(&mut tx, self.day).await?;
             tx.commit().await?;
             Ok::<_, Error>(finished.then_some(day))
         };
-        let Some(day) = with_time_limit(finished).await? else { return Ok(Ok(Outcome::Done)) };
+        let Some(day) = with_time_limit(finished).await? else { return Ok(Outcome::Done) };
         self.count(outcome);
         if outcome == "done" {
-            let now = prices.clock.now().unix_timestamp();
+            let now = prices.reader.clock.now().unix_timestamp();
             gauge!(SUCCESS, "provider" => self.provider.as_str()).set(now as f64);
         }
         let Tally { stored: new, revised, rejected, note } = tally;
         let (asset, provider) = (self.asset.as_str(), self.provider.as_str());
         tracing::info!(asset, provider, day = %self.day, outcome, new, revised, rejected, note, "PRICES_FETCHED");
         self.log_completed_day(&day);
-        Ok(Ok(Outcome::Done))
+        Ok(Outcome::Done)
     }
 
     /// Records a run that will be followed by another one.
     async fn record_unfinished(&self, prices: &Prices, outcome: &'static str, tally: Tally) -> Result<(), Error> {
-        fetches::add_counts(&prices.pool, self.day, &self.asset, self.provider, &tally).await?;
+        fetches::add_counts(&prices.reader.pool, self, &tally).await?;
         self.count(outcome);
         let (asset, provider, note) = (self.asset.as_str(), self.provider.as_str(), tally.note);
         tracing::warn!(asset, provider, day = %self.day, outcome, note, "PRICES_NOT_YET_FETCHED");

@@ -3,18 +3,15 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    sync::Arc,
     time::Duration,
 };
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::providers::{Provider, Providers};
-
-/// Calls to the providers, in the order of preference. Each call is a task that runs to its end, even when its result
+/// Calls to the providers `P`, in the order of preference. Each call is a task that runs to its end, even when its result
 /// is no longer needed. Only so does a hanging provider reach its time-out and open its circuit breaker.
-pub(super) struct HedgedCalls<T> {
-    waiting: VecDeque<Arc<dyn Provider>>,
+pub(super) struct HedgedCalls<P, T> {
+    waiting: VecDeque<P>,
     /// After this time without a report the next provider is called.
     delay: Duration,
     started: usize,
@@ -31,9 +28,9 @@ enum Event<T> {
 }
 
 /// The next step of the caller.
-pub(super) enum Step<T> {
+pub(super) enum Step<P, T> {
     /// Call this provider with [`HedgedCalls::spawn`].
-    Call(Arc<dyn Provider>),
+    Call(P),
     /// A call reported this.
     Report(T),
     /// Every provider was called, and every call has ended.
@@ -60,11 +57,11 @@ impl<T> Drop for Reporter<T> {
     }
 }
 
-impl<T: Send + 'static> HedgedCalls<T> {
+impl<P, T: Send + 'static> HedgedCalls<P, T> {
     /// Creates the queue of providers. No call is running.
-    pub(super) fn new(providers: &Providers, delay: Duration) -> Self {
+    pub(super) fn new(providers: impl IntoIterator<Item = P>, delay: Duration) -> Self {
         let (sender, events) = unbounded_channel();
-        let waiting = providers.0.iter().cloned().collect();
+        let waiting = providers.into_iter().collect();
         Self { waiting, delay, started: 0, running: 0, awaited: HashSet::new(), sender, events }
     }
 
@@ -80,7 +77,7 @@ impl<T: Send + 'static> HedgedCalls<T> {
     }
 
     /// Waits for the next step.
-    pub(super) async fn next(&mut self) -> Step<T> {
+    pub(super) async fn next(&mut self) -> Step<P, T> {
         loop {
             if self.awaited.is_empty()
                 && let Some(provider) = self.waiting.pop_front()
@@ -111,47 +108,21 @@ impl<T: Send + 'static> HedgedCalls<T> {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::{StreamExt, future::BoxFuture, stream};
-    use time::OffsetDateTime;
     use tokio::time::{Instant, sleep};
 
     use super::*;
-    use crate::prices::{
-        model::{AssetId, Currency, ProviderId, Series},
-        providers::{Names, Pages, ProviderError, Spots},
-    };
+    use crate::prices::model::ProviderId;
 
     const DELAY: Duration = Duration::from_secs(1);
 
-    struct Idle(ProviderId);
-
-    impl Provider for Idle {
-        fn id(&self) -> ProviderId {
-            self.0
-        }
-
-        fn candles<'a>(&'a self, _: &'a Series, _: OffsetDateTime, _: OffsetDateTime) -> Pages<'a> {
-            stream::empty().boxed()
-        }
-
-        fn spots<'a>(&'a self, _: &'a [AssetId], _: &'a Currency) -> BoxFuture<'a, Spots> {
-            Box::pin(async { Spots::default() })
-        }
-
-        fn names(&self) -> BoxFuture<'_, Result<Names, ProviderError>> {
-            Box::pin(async { Ok(Names::default()) })
-        }
-    }
-
-    fn calls() -> HedgedCalls<ProviderId> {
-        let idle = |id| Arc::new(Idle(id)) as Arc<dyn Provider>;
-        HedgedCalls::new(&Providers(ProviderId::ALL.into_iter().map(idle).collect()), DELAY)
+    fn calls() -> HedgedCalls<ProviderId, ProviderId> {
+        HedgedCalls::new(ProviderId::ALL, DELAY)
     }
 
     /// The next step as text.
-    async fn step(calls: &mut HedgedCalls<ProviderId>) -> String {
+    async fn step(calls: &mut HedgedCalls<ProviderId, ProviderId>) -> String {
         match calls.next().await {
-            Step::Call(provider) => format!("call {}", provider.id()),
+            Step::Call(provider) => format!("call {provider}"),
             Step::Report(provider) => format!("report of {provider}"),
             Step::Finished => "finished".to_owned(),
         }

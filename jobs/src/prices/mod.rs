@@ -1,20 +1,4 @@
 //! Crypto prices: fetched every day and on request, normalised, stored in PostgreSQL, and read through a cache.
-//!
-//! | file | what |
-//! |---|---|
-//! | [`model`] | the data: assets, currencies, series, candles, prices |
-//! | [`providers`] | one client per provider, with its quirks |
-//! | [`normalise`] | turns the rows of providers into valid candles |
-//! | [`symbols`] | the codes under which exchanges trade assets |
-//! | `names` | checks the configured names against what the providers offer |
-//! | [`read`] | the types of reads, and what all reads share |
-//! | `charts`, `spots` | reads of series and of present prices: cache, then PostgreSQL, then providers |
-//! | `refill`, `hedge` | fetches what a series lacks; asks the next provider when one is slow |
-//! | [`ages`] | how long results are fresh, and when buckets are due |
-//! | [`cache`] | the cache, in this process or shared in Redis |
-//! | `config` | the configuration |
-//! | [`fetch`] | the job of the daily fetch |
-//! | `store` | all SQL |
 
 pub mod ages;
 pub mod cache;
@@ -39,7 +23,7 @@ use tokio::sync::OnceCell;
 
 use self::{
     ages::Ages,
-    cache::{Cache, memory::Memory},
+    cache::Cache,
     model::{AssetId, Currency, Quote, Series},
     names::UnknownName,
     providers::Providers,
@@ -56,11 +40,7 @@ use runtime::{
 /// The price feature. Clones share everything.
 #[derive(Clone)]
 pub struct Prices {
-    pool: Pool,
     queue: Queue,
-    providers: Providers,
-    config: Arc<Config>,
-    clock: Clock,
     reader: Arc<Reader>,
     unknown_names: Arc<OnceCell<Vec<UnknownName>>>,
 }
@@ -87,19 +67,13 @@ impl Prices {
         ages: Ages,
         clock: Clock,
     ) -> Self {
-        let cache: Arc<dyn Cache> = match redis {
-            Some(redis) => Arc::new(cache::redis::Redis { redis }),
-            None => Arc::new(Memory::default()),
-        };
-        let config = Arc::new(config.clone());
-        let reader = Arc::new(Reader::new(pool, &providers, &config, cache, ages, clock.clone()));
-        let (pool, queue) = (pool.clone(), queue.clone());
-        Self { pool, queue, providers, config, clock, reader, unknown_names: Arc::default() }
+        let reader = Reader::new(pool, providers, config, Cache::start(redis), ages, clock);
+        Self { queue: queue.clone(), reader: Arc::new(reader), unknown_names: Arc::default() }
     }
 
     /// The currencies that may be requested.
     pub fn currencies(&self) -> &[Currency] {
-        &self.config.currencies
+        &self.reader.config.currencies
     }
 
     /// The present prices of these assets, in their order. A price is at most a minute old, unless it is marked as

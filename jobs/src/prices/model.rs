@@ -4,7 +4,8 @@ use std::fmt;
 
 use bigdecimal::BigDecimal;
 use serde::{Deserialize, Serialize};
-use time::{Duration, OffsetDateTime};
+use strum::{EnumString, IntoStaticStr};
+use time::{Date, Duration, OffsetDateTime};
 
 /// The canonical id of an asset: lower-case letters, digits and hyphens, such as `bitcoin`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -53,8 +54,11 @@ impl fmt::Display for Currency {
 }
 
 /// The length of the buckets of a series.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, EnumString, IntoStaticStr,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Interval {
     Daily,
     Hourly,
@@ -63,15 +67,12 @@ pub enum Interval {
 impl Interval {
     /// The name, as queries and rows contain it.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Daily => "daily",
-            Self::Hourly => "hourly",
-        }
+        self.into()
     }
 
     /// Parses a name.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Daily, Self::Hourly].into_iter().find(|interval| interval.as_str() == text)
+        text.parse().ok()
     }
 
     /// The length of one bucket.
@@ -92,8 +93,23 @@ impl Interval {
 }
 
 /// A provider of prices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    strum::Display,
+    EnumString,
+    IntoStaticStr,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum ProviderId {
     CoinGecko,
     Kraken,
@@ -107,23 +123,12 @@ impl ProviderId {
 
     /// The name, as `CRYPTO_PROVIDERS`, rows and responses contain it.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::CoinGecko => "coingecko",
-            Self::Kraken => "kraken",
-            Self::Coinbase => "coinbase",
-            Self::Binance => "binance",
-        }
+        self.into()
     }
 
     /// Parses a name.
     pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|provider| provider.as_str() == text)
-    }
-}
-
-impl fmt::Display for ProviderId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        text.parse().ok()
     }
 }
 
@@ -137,17 +142,8 @@ pub struct Candle {
     pub low: Option<BigDecimal>,
     /// The price at the end of the bucket.
     pub close: BigDecimal,
-    /// The traded amount, in units of the asset or of the currency.
-    pub volume: Option<Volume>,
-}
-
-/// A traded amount.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Volume {
-    /// In units of the asset.
-    Base(BigDecimal),
-    /// In the currency.
-    Quote(BigDecimal),
+    /// The traded amount, in units of the asset.
+    pub volume: Option<BigDecimal>,
 }
 
 /// The price of an asset at one moment.
@@ -164,8 +160,6 @@ pub struct Spot {
 pub struct Point {
     pub bucket: OffsetDateTime,
     pub price: BigDecimal,
-    pub provider: ProviderId,
-    pub fetched_at: OffsetDateTime,
 }
 
 /// The key of a series of prices.
@@ -187,4 +181,18 @@ pub struct Quote {
     pub provider: ProviderId,
     /// A newer price should exist, but could not be fetched.
     pub stale: bool,
+}
+
+// The format is fixed here because payloads are stored; the default of the crate depends on its features.
+time::serde::format_description!(iso_date, Date, "[year]-[month]-[day]");
+
+/// The job that fetches the daily prices of an asset up to a day, from one provider.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FetchPrices {
+    /// The day of the fetch; it stores the prices of the days before.
+    #[serde(with = "iso_date")]
+    pub day: Date,
+    pub asset: AssetId,
+    #[serde(rename = "source")]
+    pub provider: ProviderId,
 }

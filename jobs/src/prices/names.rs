@@ -1,8 +1,11 @@
 //! Checks the configured names against what the providers offer. Otherwise a misspelt name would be fetched in vain
 //! every day, without an error.
 
+use std::collections::HashSet;
+
 use super::{
     Prices,
+    model::{AssetId, Currency},
     providers::{Names, ProviderError},
     symbols::{id_of, nearest},
 };
@@ -45,26 +48,26 @@ impl Prices {
 
     async fn find_unknown_names(&self) -> Result<Vec<UnknownName>, ProviderError> {
         let mut known = Names::default();
-        for provider in self.providers.0.iter() {
+        for provider in self.reader.providers.0.iter() {
             let names = provider.names().await?;
             known.assets.extend(names.assets);
             known.currencies.extend(names.currencies);
         }
-        let assets = self.config.assets.iter().map(|asset| asset.as_str());
-        let assets = assets.filter(|asset| !known.assets.contains(*asset)).map(|name| UnknownName {
-            variable: ASSETS,
-            name: name.to_owned(),
-            suggestion: id_of(name)
-                .or_else(|| nearest(name, known.assets.iter().map(String::as_str)))
-                .map(str::to_owned),
-        });
-        let currencies = self.config.currencies.iter().map(|currency| currency.as_str());
-        let currencies = currencies.filter(|currency| !known.currencies.contains(*currency)).map(|name| UnknownName {
-            variable: CURRENCIES,
-            name: name.to_owned(),
-            suggestion: nearest(name, known.currencies.iter().map(String::as_str)).map(str::to_owned),
-        });
-        let unknown: Vec<_> = assets.chain(currencies).collect();
+        let assets =
+            self.reader.config.assets.iter().map(AssetId::as_str).filter(|asset| !known.assets.contains(*asset));
+        let currencies = self.reader.config.currencies.iter().map(Currency::as_str);
+        let currencies = currencies.filter(|currency| !known.currencies.contains(*currency));
+        let similar =
+            |name, known: &HashSet<String>| nearest(name, known.iter().map(String::as_str)).map(str::to_owned);
+        let mut unknown = Vec::new();
+        for name in assets {
+            let suggestion = id_of(name).map(str::to_owned).or_else(|| similar(name, &known.assets));
+            unknown.push(UnknownName { variable: ASSETS, name: name.to_owned(), suggestion });
+        }
+        for name in currencies {
+            let suggestion = similar(name, &known.currencies);
+            unknown.push(UnknownName { variable: CURRENCIES, name: name.to_owned(), suggestion });
+        }
         for name in &unknown {
             let UnknownName { variable, name, suggestion } = name;
             tracing::warn!(variable, name, suggestion, "PRICE_NAME_UNKNOWN");

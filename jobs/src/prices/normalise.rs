@@ -1,19 +1,21 @@
 //! Turns the rows of a provider into candles: exact decimals, buckets in UTC, and only rows that satisfy all
 //! invariants.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::collections::BTreeMap;
 
 use bigdecimal::{BigDecimal, Zero};
+use strum::{IntoStaticStr, VariantArray};
 use time::{Duration, OffsetDateTime};
 
-use super::model::{Candle, Interval, Volume};
+use super::model::{Candle, Interval};
+use crate::decimal::Decimal;
 
 /// Longer texts are rejected unparsed: no price needs them, and large exponents would cost memory.
 const MAX_TEXT_BYTES: usize = 64;
 /// At most this many digits before the point.
 const MAX_WHOLE_DIGITS: u64 = 24;
 /// At most this many digits after the point; the cheapest coins need 15.
-const MAX_DECIMAL_PLACES: i64 = 40;
+const MAX_DECIMAL_PLACES: u64 = 40;
 /// Unix seconds from 2009 to 2100. A time outside is in another unit.
 const PLAUSIBLE_SECONDS: std::ops::Range<i64> = 1_230_768_000..4_102_444_800;
 /// How far the clocks of providers may be ahead of ours.
@@ -24,7 +26,8 @@ pub const MAX_LATENESS: Duration = Duration::minutes(10);
 const MAX_SPOT_AGE: Duration = Duration::hours(1);
 
 /// Why a row is rejected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum RejectReason {
     /// It does not have the fields of its provider's rows.
     Shape,
@@ -48,37 +51,11 @@ pub enum RejectReason {
 
 impl RejectReason {
     /// All reasons.
-    pub const ALL: [Self; 9] = [
-        Self::Shape,
-        Self::Decimal,
-        Self::Time,
-        Self::Misaligned,
-        Self::NotPositive,
-        Self::HighLow,
-        Self::Volume,
-        Self::Contradicting,
-        Self::Future,
-    ];
+    pub const ALL: &[Self] = Self::VARIANTS;
 
     /// The name, as metrics and logs contain it.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Shape => "shape",
-            Self::Decimal => "decimal",
-            Self::Time => "time",
-            Self::Misaligned => "misaligned",
-            Self::NotPositive => "not_positive",
-            Self::HighLow => "high_low",
-            Self::Volume => "volume",
-            Self::Contradicting => "contradicting",
-            Self::Future => "future",
-        }
-    }
-}
-
-impl fmt::Display for RejectReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        self.into()
     }
 }
 
@@ -241,8 +218,7 @@ fn parse_candle(bucket: OffsetDateTime, row: RawCandle<'_>) -> Result<Candle, Re
     if low > open || low > close || high < open || high < close {
         return Err(RejectReason::HighLow);
     }
-    let volume = Some(Volume::Base(volume));
-    Ok(Candle { bucket, open: Some(open), high: Some(high), low: Some(low), close, volume })
+    Ok(Candle { bucket, open: Some(open), high: Some(high), low: Some(low), close, volume: Some(volume) })
 }
 
 /// Parses a price: an exact decimal above zero.
@@ -268,19 +244,11 @@ pub fn is_stale(as_of: OffsetDateTime, now: OffsetDateTime) -> bool {
 }
 
 fn parse_decimal(text: &str) -> Result<BigDecimal, RejectReason> {
-    let decimal_chars = text.chars().all(|c| matches!(c, '0'..='9' | '.' | '+' | '-' | 'e' | 'E'));
-    if text.len() > MAX_TEXT_BYTES || !decimal_chars {
-        return Err(RejectReason::Decimal);
-    }
-    let value = BigDecimal::from_str(text).map_err(|_| RejectReason::Decimal)?;
-    // Only digits and scale are checked, so that `1e999999999` is rejected without being written out.
-    let normal = value.normalized();
-    let places = normal.fractional_digit_count();
-    if places > MAX_DECIMAL_PLACES || normal.digits().saturating_add_signed(places.saturating_neg()) > MAX_WHOLE_DIGITS
-    {
-        return Err(RejectReason::Decimal);
-    }
-    Ok(if places < 0 { normal.with_scale(0) } else { normal })
+    let is_bounded =
+        |decimal: &Decimal| decimal.places() <= MAX_DECIMAL_PLACES && decimal.whole_digits() <= MAX_WHOLE_DIGITS;
+    let decimal = if text.len() > MAX_TEXT_BYTES { None } else { text.parse().ok().filter(is_bounded) };
+    let value = decimal.ok_or(RejectReason::Decimal)?.to_big_decimal();
+    Ok(if value.fractional_digit_count() < 0 { value.with_scale(0) } else { value })
 }
 
 /// Parses a time as a whole number of its unit.

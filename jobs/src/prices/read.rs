@@ -76,12 +76,23 @@ pub enum Read<T> {
     },
 }
 
+impl<T> Read<T> {
+    /// The result in a cache entry. `found` reads the value of an entry with prices.
+    pub(super) fn of(entry: &Entry, now: OffsetDateTime, found: impl FnOnce(&Value) -> Option<T>) -> Option<Self> {
+        match &entry.value {
+            Value::Unknown => Some(Self::Unknown),
+            Value::Nothing => Some(Self::Nothing { retry_after: (entry.fresh_until - now).unsigned_abs() }),
+            value => found(value).map(Self::Found),
+        }
+    }
+}
+
 /// The reader of this process.
 pub(super) struct Reader {
     pub(super) pool: Pool,
     pub(super) providers: Providers,
-    pub(super) config: Arc<Config>,
-    pub(super) cache: Arc<dyn Cache>,
+    pub(super) config: Config,
+    pub(super) cache: Cache,
     pub(super) ages: Ages,
     pub(super) clock: Clock,
     pub(super) charts: SingleFlight<String, Result<Read<Chart>, Error>>,
@@ -96,9 +107,9 @@ impl Reader {
     /// Creates a reader over these parts.
     pub(super) fn new(
         pool: &Pool,
-        providers: &Providers,
-        config: &Arc<Config>,
-        cache: Arc<dyn Cache>,
+        providers: Providers,
+        config: &Config,
+        cache: Cache,
         ages: Ages,
         clock: Clock,
     ) -> Self {
@@ -116,7 +127,7 @@ impl Reader {
         }
         Self {
             pool: pool.clone(),
-            providers: providers.clone(),
+            providers,
             config: config.clone(),
             cache,
             ages,
@@ -169,14 +180,16 @@ impl Reader {
         self.cache.put(&generation_key(series), Arc::new(entry)).await
     }
 
-    /// The coverage of a series, until it expires.
-    pub(super) async fn coverage(&self, series: &Series) -> Option<(Coverage, OffsetDateTime)> {
-        let entry = self.get_cached(coverage_key(series)).await?;
-        match entry.value {
-            Value::Coverage(coverage) if self.now() < entry.fresh_until && entry.generation == self.salt => {
-                Some((coverage, entry.fresh_until))
+    /// The coverage of a series, and when it expires. It is empty unless providers were asked lately.
+    pub(super) async fn coverage(&self, series: &Series) -> (Coverage, OffsetDateTime) {
+        let (now, entry) = (self.now(), self.get_cached(coverage_key(series)).await);
+        match entry.as_deref() {
+            Some(Entry { value: Value::Coverage(coverage), fresh_until, generation })
+                if now < *fresh_until && *generation == self.salt =>
+            {
+                (*coverage, *fresh_until)
             }
-            _ => None,
+            _ => (Coverage::none(now), now + self.ages.absent),
         }
     }
 

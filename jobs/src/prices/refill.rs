@@ -50,23 +50,19 @@ impl Reader {
             tokio::time::sleep(LOCK_POLL).await;
         }
         let coverage = self.fill_locked(&series, from).await;
-        // If this fails, the lock expires.
-        let _ = self.cache.unlock(&lock, token).await;
+        self.cache.unlock(&lock, token).await;
         coverage
     }
 
     async fn fill_locked(self: &Arc<Self>, series: &Series, from: OffsetDateTime) -> Coverage {
         let now = self.now();
-        let (before, counts_until) = match self.coverage(series).await {
-            Some((coverage, until)) => (Some(coverage), until),
-            None => (None, now + self.ages.absent),
-        };
+        let (before, counts_until) = self.coverage(series).await;
         let span_before = match self.gap(series, from, now, before).await {
-            Ok(Some(span_before)) if !before.is_some_and(|before| before.is_paused(span_before.0, now)) => span_before,
-            Ok(_) => return before.unwrap_or(Coverage::none(now)),
+            Ok(Some(span_before)) if !before.is_paused(span_before.0, now) => span_before,
+            Ok(_) => return before,
             Err(error) => {
                 tracing::warn!(%error, "database unavailable; prices not fetched");
-                return Coverage { failed: true, ..before.unwrap_or(Coverage::none(now)) };
+                return Coverage { failed: true, ..before };
             }
         };
         let refill = self.refill(series, span_before, from, now, before).await;
@@ -88,9 +84,9 @@ impl Reader {
         span_before: Span,
         from: OffsetDateTime,
         now: OffsetDateTime,
-        before: Option<Coverage>,
+        before: Coverage,
     ) -> Refill {
-        let mut calls = HedgedCalls::new(&self.providers, self.ages.hedge);
+        let mut calls = HedgedCalls::new(self.providers.0.iter().cloned(), self.ages.hedge);
         let mut refill =
             Refill { span_before, span_after: Some(span_before), retry_delays: Vec::new(), offered: false };
         while let Some(span) = refill.span_after {
@@ -152,25 +148,18 @@ impl Reader {
         series: &Series,
         from: OffsetDateTime,
         now: OffsetDateTime,
-        coverage: Option<Coverage>,
+        coverage: Coverage,
     ) -> Result<Option<Span>, Error> {
         let to = series.interval.bucket(now);
         let points = store::series(&self.pool, series, &self.config.providers, from, to).await?;
         let there = points.iter().map(|point| point.bucket);
-        Ok(missing_span(series.interval, from, now, there, coverage.map(|coverage| (coverage.from, coverage.to))))
+        Ok(missing_span(series.interval, from, now, there, coverage.known()))
     }
 }
 
 /// The coverage of a series after a refill at `now`. `before` is the coverage before it.
-fn coverage_after(
-    refill: &Refill,
-    before: Option<Coverage>,
-    interval: Interval,
-    now: OffsetDateTime,
-    ages: &Ages,
-) -> Coverage {
-    let (before, span) = (before.unwrap_or(Coverage::none(now)), refill.span_before);
-    let offered = refill.offered || before.offered;
+fn coverage_after(refill: &Refill, before: Coverage, interval: Interval, now: OffsetDateTime, ages: &Ages) -> Coverage {
+    let (span, offered) = (refill.span_before, refill.offered || before.offered);
     let coverage = Coverage { failed: false, offered, tried_from: span.0, ..before };
     let Some((_, end)) = refill.span_after else { return coverage.extended(span).with_pause(now) };
     if !refill.retry_delays.is_empty() {
@@ -218,7 +207,7 @@ mod tests {
             ("a long ban", Some(all), vec![Duration::from_secs(7200)], true, None, true, AGES.unknown),
         ] {
             let refill = Refill { span_before: all, span_after, retry_delays, offered };
-            let coverage = coverage_after(&refill, None, Interval::Daily, NOW, &AGES);
+            let coverage = coverage_after(&refill, Coverage::none(NOW), Interval::Daily, NOW, &AGES);
             let known = known_to.map_or((NOW, NOW), |to| (day(10), to));
             assert_eq!((coverage.from, coverage.to), known, "{case}");
             assert_eq!((coverage.failed, coverage.offered, coverage.tried_from), (failed, offered, day(10)), "{case}");
@@ -230,7 +219,7 @@ mod tests {
     fn coverage_before_a_refill_is_kept() {
         let before = Coverage { from: day(1), to: day(10), offered: true, ..Coverage::none(NOW) };
         let refill = Refill { span_before: (day(10), day(21)), span_after: None, retry_delays: vec![], offered: false };
-        let coverage = coverage_after(&refill, Some(before), Interval::Daily, NOW, &AGES);
+        let coverage = coverage_after(&refill, before, Interval::Daily, NOW, &AGES);
         assert_eq!((coverage.from, coverage.to, coverage.offered), (day(1), day(21), true));
     }
 }

@@ -174,10 +174,5 @@ pub(super) fn keys(assets: &[AssetId], currency: &Currency) -> Vec<String> {
 
 /// Reads a cache entry of a present price.
 fn read_entry(entry: &Entry, now: OffsetDateTime) -> Option<Read<Quote>> {
-    match &entry.value {
-        Value::Spot(quote) => Some(Read::Found(quote.clone())),
-        Value::Unknown => Some(Read::Unknown),
-        Value::Nothing => Some(Read::Nothing { retry_after: (entry.fresh_until - now).unsigned_abs() }),
-        Value::Chart { .. } | Value::Coverage(_) | Value::Mark => None,
-    }
+    Read::of(entry, now, |value| if let Value::Spot(quote) = value { Some(quote.clone()) } else { None })
 }

@@ -5,7 +5,7 @@ pub mod fetches;
 use bigdecimal::BigDecimal;
 use time::OffsetDateTime;
 
-use super::model::{AssetId, Candle, Currency, Point, ProviderId, Series, Spot, Volume};
+use super::model::{AssetId, Candle, Currency, Point, ProviderId, Series, Spot};
 use runtime::{
     db::Pool,
     error::Error,
@@ -32,14 +32,7 @@ pub async fn upsert_candles(
 ) -> Result<UpsertCounts, Error> {
     let column =
         |value: fn(&Candle) -> Option<BigDecimal>| -> Vec<Option<BigDecimal>> { candles.iter().map(value).collect() };
-    let volumes: (Vec<_>, Vec<_>) = candles
-        .iter()
-        .map(|candle| match &candle.volume {
-            None => (None, None),
-            Some(Volume::Base(volume)) => (Some(volume.clone()), Some("base".to_owned())),
-            Some(Volume::Quote(volume)) => (Some(volume.clone()), Some("quote".to_owned())),
-        })
-        .unzip();
+    let volume_unit = |candle: &Candle| candle.volume.as_ref().map(|_| "base".to_owned());
     let row = sqlx::query!(
         r#"WITH written AS (
                INSERT INTO prices (asset, currency, interval, source, bucket, open, high, low, close, volume, volume_unit,
@@ -66,8 +59,8 @@ pub async fn upsert_candles(
         &column(|candle| candle.high.clone()) as &[Option<BigDecimal>],
         &column(|candle| candle.low.clone()) as &[Option<BigDecimal>],
         &candles.iter().map(|candle| candle.close.clone()).collect::<Vec<_>>(),
-        &volumes.0 as &[Option<BigDecimal>],
-        &volumes.1 as &[Option<String>],
+        &column(|candle| candle.volume.clone()) as &[Option<BigDecimal>],
+        &candles.iter().map(volume_unit).collect::<Vec<_>>() as &[Option<String>],
         fetched_at,
     )
     .fetch_one(transactional(pool))
@@ -93,14 +86,14 @@ pub async fn series(
         series.interval.as_str(),
         from,
         to,
-        &names(preferred),
+        &texts(preferred),
     )
     .fetch_all(repeatable(pool))
     .await?;
     rows.into_iter()
         .map(|row| {
-            let (price, provider) = (parse_decimal(&row.close)?, parse_provider(&row.source)?);
-            Ok(Point { bucket: row.bucket, price, provider, fetched_at: row.fetched_at })
+            parse_provider(&row.source)?;
+            Ok(Point { bucket: row.bucket, price: parse_decimal(&row.close)? })
         })
         .collect()
 }
@@ -113,7 +106,7 @@ pub async fn oldest(pool: &Pool, series: &Series, providers: &[ProviderId]) -> R
         series.asset.as_str(),
         series.currency.as_str(),
         series.interval.as_str(),
-        &names(providers),
+        &texts(providers),
     );
     Ok(oldest.fetch_optional(repeatable(pool)).await?)
 }
@@ -125,7 +118,6 @@ pub async fn latest(
     currency: &Currency,
     preferred: &[ProviderId],
 ) -> Result<Vec<(AssetId, Spot)>, Error> {
-    let assets: Vec<String> = assets.iter().map(|asset| asset.as_str().to_owned()).collect();
     let rows = sqlx::query!(
         r#"SELECT given.asset AS "asset!", last.close::text AS "close!", last.source AS "source!", last.ends AS "ends!"
            FROM unnest($1::text[]) AS given (asset)
@@ -134,19 +126,16 @@ pub async fn latest(
                SELECT close, source, bucket + buckets.length AS ends FROM prices
                WHERE prices.asset = given.asset AND currency = $2 AND prices.interval = buckets.name AND source = ANY($3)
                ORDER BY bucket DESC, array_position($3, source) LIMIT 1) AS last"#,
-        &assets,
+        &texts(assets),
         currency.as_str(),
-        &names(preferred),
+        &texts(preferred),
     )
     .fetch_all(repeatable(pool))
     .await?;
     rows.into_iter()
         .map(|row| {
-            let asset = AssetId::parse(&row.asset).ok_or_else(|| unreadable("asset", &row.asset))?;
-            Ok((
-                asset,
-                Spot { price: parse_decimal(&row.close)?, as_of: row.ends, provider: parse_provider(&row.source)? },
-            ))
+            let (price, provider) = (parse_decimal(&row.close)?, parse_provider(&row.source)?);
+            Ok((parse_asset(&row.asset)?, Spot { price, as_of: row.ends, provider }))
         })
         .collect()
 }
@@ -208,28 +197,30 @@ pub async fn spots(
     currency: &Currency,
     preferred: &[ProviderId],
 ) -> Result<Vec<(AssetId, Spot, OffsetDateTime)>, Error> {
-    let assets: Vec<String> = assets.iter().map(|asset| asset.as_str().to_owned()).collect();
     let rows = sqlx::query!(
         r#"SELECT DISTINCT ON (asset) asset, price::text AS "price!", as_of, source, fetched_at FROM spot_prices
            WHERE asset = ANY($1) AND currency = $2 AND source = ANY($3)
            ORDER BY asset, as_of DESC, array_position($3, source)"#,
-        &assets,
+        &texts(assets),
         currency.as_str(),
-        &names(preferred),
+        &texts(preferred),
     )
     .fetch_all(repeatable(pool))
     .await?;
     rows.into_iter()
         .map(|row| {
-            let asset = AssetId::parse(&row.asset).ok_or_else(|| unreadable("asset", &row.asset))?;
             let (price, provider) = (parse_decimal(&row.price)?, parse_provider(&row.source)?);
-            Ok((asset, Spot { price, as_of: row.as_of, provider }, row.fetched_at))
+            Ok((parse_asset(&row.asset)?, Spot { price, as_of: row.as_of, provider }, row.fetched_at))
         })
         .collect()
 }
 
-fn names(providers: &[ProviderId]) -> Vec<String> {
-    providers.iter().map(|provider| provider.as_str().to_owned()).collect()
+fn texts<T: ToString>(values: &[T]) -> Vec<String> {
+    values.iter().map(ToString::to_string).collect()
+}
+
+fn parse_asset(id: &str) -> Result<AssetId, Error> {
+    AssetId::parse(id).ok_or_else(|| unreadable("asset", id))
 }
 
 fn parse_provider(name: &str) -> Result<ProviderId, Error> {

@@ -1,17 +1,4 @@
 //! Transactions: records each webhook once, processes it effectively once, and lets senders look it up.
-//!
-//! | file | what |
-//! |---|---|
-//! | [`model`] | a transaction and its parts |
-//! | [`amount`] | amounts as exact decimals |
-//! | [`signature`] | webhook signatures (Standard Webhooks) |
-//! | `ingest` | concurrent webhooks share one commit of rows and jobs |
-//! | `conflicts` | webhooks that repeat an id with another payload |
-//! | `list` | chooses the query for each list |
-//! | `store` | all SQL |
-//! | `processor` | the client of the processing service, or its simulation |
-//! | [`process`] | the job that processes a transaction |
-//! | `settlement_listener` | one notification stream for all waiters |
 
 pub mod amount;
 mod config;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use strum::{EnumString, IntoStaticStr, VariantArray};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -21,30 +22,14 @@ pub struct NewTransaction {
     pub currency: String,
 }
 
-/// The state of a transaction. It only moves forward, except by an operator's replay of a failed one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The state of a transaction. It only moves forward, except by an operator's replay of a failed one. JSON and the
+/// database have the names in upper case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "UPPERCASE", const_into_str)]
 pub enum Status {
     Processing,
     Processed,
     Failed,
-}
-
-impl Status {
-    pub const ALL: [Self; 3] = [Self::Processing, Self::Processed, Self::Failed];
-
-    /// The name in JSON and in the database.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Processing => "PROCESSING",
-            Self::Processed => "PROCESSED",
-            Self::Failed => "FAILED",
-        }
-    }
-
-    /// Parses the result of [`Status::as_str`].
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.as_str() == text)
-    }
 }
 
 /// A recorded transaction.

@@ -39,12 +39,10 @@ impl Email {
         }
         let domain = check_domain(domain)?;
         let address = format!("{composed}@{domain}");
-        match address.len().checked_sub(MAX_BYTES) {
-            None | Some(0) => Ok(Self(address)),
-            Some(more) => {
-                let unit = if address.is_ascii() { "character" } else { "byte" };
-                Err(format!("The email address is too long ({}).", describe_excess(more, unit)))
-            }
+        let unit = if address.is_ascii() { "character" } else { "byte" };
+        match excess(address.len(), MAX_BYTES, unit) {
+            Some(more) => Err(format!("The email address is too long ({more}).")),
+            None => Ok(Self(address)),
         }
     }
 
@@ -110,11 +108,8 @@ fn check_domain(domain: &str) -> Result<String, String> {
     if domain.starts_with('[') && domain.ends_with(']') {
         return Err("A bracketed IP address after the @-sign is not allowed here.".into());
     }
-    if let Some(more) = domain.chars().count().checked_sub(MAX_DOMAIN_BYTES).filter(|more| *more > 0) {
-        return Err(format!(
-            "The email address is too long after the @-sign ({}).",
-            describe_excess(more, "character")
-        ));
+    if let Some(more) = excess(domain.chars().count(), MAX_DOMAIN_BYTES, "character") {
+        return Err(format!("The email address is too long after the @-sign ({more})."));
     }
     if let Some(wrong) = unexpected_characters(domain, |c| c.is_alphanumeric() || c == '-' || c == '.' || !c.is_ascii())
     {
@@ -138,13 +133,11 @@ fn check_domain(domain: &str) -> Result<String, String> {
         let place = "immediately after the @-sign or after a period, except Punycode";
         return Err(format!("An email address cannot have two letters followed by two dashes {place}."));
     }
-    if ascii.len() > MAX_DOMAIN_BYTES {
-        let more = describe_excess(ascii.len() - MAX_DOMAIN_BYTES, "byte");
+    if let Some(more) = excess(ascii.len(), MAX_DOMAIN_BYTES, "byte") {
         return Err(format!("The email address is too long after the @-sign ({more} after IDNA encoding)."));
     }
     for label in ascii.split('.') {
-        if let Some(more) = label.len().checked_sub(MAX_LABEL_BYTES).filter(|more| *more > 0) {
-            let more = describe_excess(more, "character");
+        if let Some(more) = excess(label.len(), MAX_LABEL_BYTES, "character") {
             return Err(format!("After the @-sign, periods cannot be separated by so many characters ({more})."));
         }
     }
@@ -198,8 +191,10 @@ fn describe_character(c: char) -> String {
     }
 }
 
-fn describe_excess(more: usize, unit: &str) -> String {
-    format!("{more} {unit}{} too many", if more == 1 { "" } else { "s" })
+/// How far a length is above its limit; `None` if it is not.
+fn excess(length: usize, limit: usize, unit: &str) -> Option<String> {
+    let more = length.checked_sub(limit).filter(|more| *more > 0)?;
+    Some(format!("{more} {unit}{} too many", if more == 1 { "" } else { "s" }))
 }
 
 #[cfg(test)]

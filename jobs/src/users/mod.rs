@@ -1,12 +1,4 @@
 //! Users: registration by e-mail address, login by password, and access tokens.
-//!
-//! | file | what |
-//! |---|---|
-//! | `model` | data types of users and credentials |
-//! | [`email`] | validation of e-mail addresses |
-//! | `password` | password hashing with limited concurrency |
-//! | [`token`] | access tokens (JWT) |
-//! | `store` | SQL |
 
 pub mod email;
 mod model;

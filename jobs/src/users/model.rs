@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use strum::{EnumString, IntoStaticStr};
+
 pub use super::email::Email;
 use crate::text;
 
@@ -15,29 +17,15 @@ impl fmt::Display for UserId {
     }
 }
 
-/// The role of a user.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+/// The role of a user. The database and tokens have the names in lower case.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, EnumString, IntoStaticStr)]
+#[strum(serialize_all = "lowercase", const_into_str)]
 pub enum Role {
     /// The rights of every user.
     #[default]
     User,
     /// Also the rights of operators.
     Admin,
-}
-
-impl Role {
-    /// The name in the database and in tokens.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::User => "user",
-            Self::Admin => "admin",
-        }
-    }
-
-    /// Parses a name.
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::User, Self::Admin].into_iter().find(|role| role.as_str() == text)
-    }
 }
 
 /// A registered user, without the password hash.

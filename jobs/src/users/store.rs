@@ -83,6 +83,6 @@ pub async fn find(pool: &Pool, id: UserId) -> Result<Option<User>, Error> {
 
 fn user(id: i64, email: String, full_name: String, role: &str) -> Result<User, Error> {
     // The table's constraint allows only known roles.
-    let role = Role::parse(role).ok_or_else(|| Error::Internal(format!("user {id}: stored role is not readable")))?;
+    let role = role.parse().map_err(|_| Error::Internal(format!("user {id}: stored role is not readable")))?;
     Ok(User { id: UserId(id), email, full_name, role })
 }

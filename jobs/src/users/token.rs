@@ -89,7 +89,7 @@ impl Tokens {
         let now = OffsetDateTime::now_utc().unix_timestamp();
         let claims = WireClaims {
             sub: user.to_string(),
-            role: Some(role.as_str().into()),
+            role: Some(role.into_str().into()),
             iat: Some(now.into()),
             exp: now.saturating_add_unsigned(LIFETIME.as_secs()).into(),
         };
@@ -114,7 +114,7 @@ impl Tokens {
         }
         let role = match data.claims.role {
             None => Role::User,
-            Some(name) => Role::parse(&name).ok_or_else(|| invalid(&"has an unknown role"))?,
+            Some(name) => name.parse().map_err(|_| invalid(&"has an unknown role"))?,
         };
         Ok(Claims { subject: data.claims.sub, role })
     }

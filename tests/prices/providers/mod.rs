@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use jobs::prices::{
     Config,
-    model::{AssetId, Currency, Interval, ProviderId, Series, Spot, Volume},
+    model::{AssetId, Currency, Interval, ProviderId, Series, Spot},
     providers::{CandlePage, Provider, ProviderError, Providers, Spots},
 };
 use runtime::{clock::Clock, config::EnvReader};
@@ -128,7 +128,7 @@ async fn all_providers_have_the_same_finished_buckets() {
                 assert_right(&exchange, &fetched, &series, from, &format!("{source} {interval:?}"));
                 let whole = fetched.candles.iter().all(|candle| {
                     let whole = candle.open.is_some() && candle.high.is_some() && candle.low.is_some();
-                    whole && matches!(&candle.volume, Some(Volume::Base(volume)) if volume.to_string() == "12.5")
+                    whole && candle.volume.as_ref().is_some_and(|volume| volume.to_string() == "12.5")
                 });
                 assert_eq!(whole, source != ProviderId::CoinGecko, "{source}: CoinGecko has prices only");
             }

@@ -75,22 +75,14 @@ impl<'a> Fields<'a> {
     }
 
     /// Reads a field and records its error. An absent field that is optional has the value [`Value::when_absent`].
-    pub fn value<T: Value>(&mut self, name: &'static str) -> Option<T> {
-        let is_present = self.fields.iter().any(|(key, _)| key == name);
-        if is_present || T::REQUIRED { self.required(name, T::read) } else { T::when_absent() }
-    }
-
-    /// Reads a required field with `read`, which gets its raw JSON.
-    fn required<T>(&mut self, name: &'static str, read: impl FnOnce(&'a str) -> Result<T, FieldError>) -> Option<T> {
-        let error = match self.fields.iter().find(|(key, _)| key == name) {
-            None => self.locate(FieldError::missing(), name, self.secret.is_none().then_some(self.whole)),
-            Some((_, value)) => match read(value.get()) {
-                Ok(value) => return Some(value),
-                Err(error) => self.locate(error, name, self.input_to_echo(name, value.get())),
-            },
+    pub fn value<T: Value>(&mut self, name: &'static str) -> Option<T::Out> {
+        let (read, input) = match self.fields.iter().find(|(key, _)| key == name) {
+            Some((_, value)) => (T::read(value.get()), self.input_to_echo(name, value.get())),
+            None => {
+                (T::when_absent().ok_or_else(FieldError::missing), Some(self.whole).filter(|_| self.secret.is_none()))
+            }
         };
-        self.errors.push(error);
-        None
+        read.map_err(|error| self.errors.push(self.locate(error, name, input))).ok()
     }
 
     /// Records an error of the body as a whole, but only if every field is valid, as Pydantic's model validators do.

@@ -7,28 +7,24 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    problem::{ErrorStatuses, Failure},
+    problem::{Failure, errors},
     routes::Routes,
-    validation::{Integer, Text},
+    validation::{Integer, Text, request},
 };
 
 struct Named(String);
 
-impl FromJsonObject for Named {
-    type Schema = String;
-
-    fn read(fields: &mut Fields<'_>) -> Option<Self> {
-        fields.value::<Text<1, 5>>("name").map(|Text(name)| Self(name))
-    }
+request! {
+    /// A name.
+    #[example({"name": "Ada"})]
+    NameRequest for Named { name: Text<1, 5>, } => Ok(Self(name))
 }
 
 #[derive(Clone)]
 struct Names;
 
-struct Naming;
-
-impl ErrorStatuses for Naming {
-    const ALL: &'static [u16] = &[400, 413, 415, 422];
+errors! {
+    Naming: [400, 413, 415, 422];
 }
 
 #[OpenApi]
@@ -165,9 +161,13 @@ fn accepts_a_missing_or_json_content_type() {
 struct Login;
 
 impl FromJsonObject for Login {
-    type Schema = String;
+    const NAME: &'static str = "Login";
 
     const SECRET: Option<&'static str> = Some("password");
+
+    fn schema() -> MetaSchema {
+        MetaSchema::new("object")
+    }
 
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
         let password = fields.value::<Text<8, 9>>("password");

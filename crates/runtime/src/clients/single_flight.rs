@@ -8,24 +8,20 @@ use std::{
 };
 
 use futures_util::{FutureExt, future::BoxFuture, future::Shared};
+use tokio::task;
 
-/// A running load and its number.
-type SharedLoad<T> = (u64, Shared<BoxFuture<'static, Option<T>>>);
+/// The running loads by key, each with the id of its task.
+type Running<K, T> = Arc<Mutex<HashMap<K, (task::Id, Shared<BoxFuture<'static, Option<T>>>)>>>;
 
-/// The running loads by key.
+/// Loads by key; concurrent requests for a key share one.
 pub struct SingleFlight<K: Hash + Eq + Clone, T: Clone> {
-    state: Arc<Mutex<State<K, T>>>,
-}
-
-struct State<K, T: Clone> {
-    running: HashMap<K, SharedLoad<T>>,
-    next: u64,
+    running: Running<K, T>,
 }
 
 impl<K: Hash + Eq + Clone, T: Clone> Default for SingleFlight<K, T> {
     /// No load is running.
     fn default() -> Self {
-        Self { state: Arc::new(Mutex::new(State { running: HashMap::new(), next: 0 })) }
+        Self { running: Arc::default() }
     }
 }
 
@@ -37,20 +33,19 @@ impl<K: Hash + Eq + Clone + Send + 'static, T: Clone + Send + Sync + 'static> Si
         F: Future<Output = T> + Send + 'static,
     {
         let shared = {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((_, shared)) = state.running.get(&id) {
+            // The task cannot remove its load before this is released, so the load is listed by then.
+            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((_, shared)) = running.get(&id) {
                 shared.clone()
             } else {
-                let number = state.next;
-                state.next += 1;
-                let (load, remove_when_done) =
-                    (load(), RemoveWhenDone { state: self.state.clone(), id: id.clone(), number });
+                let (load, list, key) = (load(), self.running.clone(), id.clone());
                 let task = tokio::spawn(async move {
-                    let _remove_when_done = remove_when_done;
+                    let _remove_when_done = RemoveWhenDone { running: list, id: key, task: task::id() };
                     load.await
                 });
+                let task_id = task.id();
                 let shared = task.map(Result::ok).boxed().shared();
-                state.running.insert(id, (number, shared.clone()));
+                running.insert(id, (task_id, shared.clone()));
                 shared
             }
         };
@@ -59,22 +54,23 @@ impl<K: Hash + Eq + Clone + Send + 'static, T: Clone + Send + Sync + 'static> Si
 
     /// Makes the next caller start a new load, because the running one may have read data that has just changed.
     pub fn forget(&self, id: &K) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).running.remove(id);
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
 }
 
 /// Removes a load from the list when it ends, also when it panics.
 struct RemoveWhenDone<K: Hash + Eq, T: Clone> {
-    state: Arc<Mutex<State<K, T>>>,
+    running: Running<K, T>,
     id: K,
-    number: u64,
+    task: task::Id,
 }
 
 impl<K: Hash + Eq, T: Clone> Drop for RemoveWhenDone<K, T> {
     fn drop(&mut self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.running.get(&self.id).is_some_and(|(number, _)| *number == self.number) {
-            state.running.remove(&self.id);
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        // After `forget`, another load may run under this key.
+        if running.get(&self.id).is_some_and(|(task, _)| *task == self.task) {
+            running.remove(&self.id);
         }
     }
 }

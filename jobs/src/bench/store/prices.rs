@@ -1,11 +1,10 @@
 //! SQL that adds prices for the benchmark.
 
-use sqlx::Result;
-
-use runtime::{db::Pool, executor::repeatable};
+use super::super::Bench;
+use runtime::{error::Error, executor::repeatable};
 
 /// Adds a daily price for each of the last `days` completed days.
-pub async fn add(pool: &Pool, asset: &str, currency: &str, days: i32) -> Result<()> {
+pub async fn add(bench: &Bench, asset: &str, currency: &str, days: i32) -> Result<(), Error> {
     sqlx::query!(
         "INSERT INTO prices (asset, currency, interval, bucket, source, close)
          SELECT $1, $2, 'daily', date_trunc('day', now(), 'UTC') - make_interval(hours => 24 * back), 'coingecko',
@@ -16,7 +15,7 @@ pub async fn add(pool: &Pool, asset: &str, currency: &str, days: i32) -> Result<
         currency,
         days,
     )
-    .execute(repeatable(pool))
+    .execute(repeatable(&bench.pool))
     .await?;
     Ok(())
 }

@@ -24,7 +24,7 @@ pub struct Account {
 }
 
 /// An account and the contract to which it writes.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct ChainConfig {
     pub account: Account,
     pub(super) contract: Address,
@@ -34,10 +34,8 @@ impl Account {
     /// Reads `CHAIN_RPC_URL` and `CHAIN_PRIVATE_KEY`. Each one that is missing or invalid becomes a configuration
     /// error.
     pub fn read(vars: &mut EnvReader) -> Option<Self> {
-        let rpc_url = vars.text("CHAIN_RPC_URL");
-        let rpc_url = required(vars, "CHAIN_RPC_URL", rpc_url, rpc_url_of);
-        let key = vars.text("CHAIN_PRIVATE_KEY");
-        let signer = required(vars, "CHAIN_PRIVATE_KEY", key, signer_of);
+        let rpc_url = required(vars, "CHAIN_RPC_URL", rpc_url_of);
+        let signer = required(vars, "CHAIN_PRIVATE_KEY", signer_of);
         let is_published_key = signer.as_ref().is_some_and(|signer| published_keys::is_published(signer.address()));
         if is_published_key && Environment::read(vars) == Environment::Prod {
             vars.add_error("CHAIN_PRIVATE_KEY", NEEDS_OWN_KEY);
@@ -56,20 +54,14 @@ impl ChainConfig {
     /// configuration error.
     pub fn read(vars: &mut EnvReader) -> Option<Self> {
         let account = Account::read(vars);
-        let contract = vars.text("CONTRACT_ADDRESS");
-        let contract = required(vars, "CONTRACT_ADDRESS", contract, address_of);
+        let contract = required(vars, "CONTRACT_ADDRESS", address_of);
         Some(Self { account: account?, contract: contract? })
     }
 }
 
-fn required<T>(
-    vars: &mut EnvReader,
-    name: &str,
-    text: Option<String>,
-    read: impl FnOnce(&str) -> Result<T, &'static str>,
-) -> Option<T> {
+fn required<T>(vars: &mut EnvReader, name: &str, read: impl FnOnce(&str) -> Result<T, &'static str>) -> Option<T> {
     // A missing value gets the same message as an invalid one: it describes the expected value.
-    match read(text.as_deref().unwrap_or_default()) {
+    match read(vars.text(name).as_deref().unwrap_or_default()) {
         Ok(value) => Some(value),
         Err(expected) => {
             vars.add_error(name, expected);
@@ -108,12 +100,6 @@ fn address_of(text: &str) -> Result<Address, &'static str> {
 impl fmt::Debug for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Account({})", self.address())
-    }
-}
-
-impl fmt::Debug for ChainConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ChainConfig").field("sender", &self.account).field("contract", &self.contract).finish()
     }
 }
 

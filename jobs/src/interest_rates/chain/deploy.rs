@@ -5,7 +5,12 @@ use std::time::Duration;
 use alloy::primitives::{Bytes, TxKind};
 use serde::Deserialize;
 
-use super::{config::Account, error::ChainError, node::Node, outcome, transaction::UnsignedTransaction};
+use super::{
+    config::Account,
+    error::ChainError,
+    rpc::Node,
+    transaction::{Receipt, UnsignedTransaction},
+};
 
 /// The output of `npm run build` in `contracts/`.
 const BUILD: &str = include_str!("../../../../contracts/InterestRates.json");
@@ -40,8 +45,8 @@ pub async fn deploy(account: &Account) -> Result<String, ChainError> {
         Ok(()) | Err(ChainError::Unreachable(_)) => {}
         Err(error) => return Err(error),
     }
-    match outcome::await_receipt(&node, prepared.hash, LIMIT).await? {
-        Some((receipt, Some(address))) if receipt.succeeded => Ok(address.to_string()),
+    match node.await_receipt(prepared.hash, LIMIT).await? {
+        Some(Receipt { succeeded: true, created: Some(address), .. }) => Ok(address.to_string()),
         Some(_) => Err(ChainError::Refused(format!("the transaction {} failed", prepared.hash))),
         None => Err(ChainError::Unreachable(format!(
             "the transaction {} was sent, but is in no block after {} s",

@@ -1,18 +1,6 @@
 //! Client of the smart contract that stores rates. The contract accepts each id once, so a transaction may be sent
 //! again without a double save.
 //!
-//! | file | what |
-//! |---|---|
-//! | `config` | node, key and contract |
-//! | `contract` | ABI of the contract, generated from its source |
-//! | `transaction` | transactions: fees, signing, outcomes |
-//! | `node` | typed calls of an Ethereum node |
-//! | `rpc` | JSON-RPC over HTTP |
-//! | `outcome` | outcomes of sent transactions |
-//! | `deploy` | deployment of a new contract |
-//! | `scaled` | rates in units of 10^-18 |
-//! | `published_keys` | development accounts whose keys are public |
-//!
 //! Several processes write with one key, and each nonce can be used once. Nonces are therefore not counted here. The
 //! caller locks [`Chain::sender`], [prepares](Chain::prepare) a transaction with the node's next nonce, records it,
 //! [sends](Chain::send) it, and then releases the lock.
@@ -46,8 +34,7 @@ pub use self::{
 };
 use self::{
     contract::{NO_CONTRACT, currentCall, findCall, not_owner, ownerCall, pageCall, saveCall},
-    node::Node,
-    rpc::RpcError,
+    rpc::{Node, RpcError},
     transaction::UnsignedTransaction,
 };
 use runtime::error::Error;
@@ -217,7 +204,7 @@ impl Chain {
     /// Calls a view function of the contract on the latest block.
     async fn call_view<C: SolCall>(&self, call: C) -> Result<C::Return, ChainError> {
         let call = json!({ "to": self.contract, "data": hex::encode_prefixed(call.abi_encode()) });
-        let returned: Result<Bytes, RpcError> = self.node.rpc.call("eth_call", json!([call, "latest"])).await;
+        let returned: Result<Bytes, RpcError> = self.node.call("eth_call", json!([call, "latest"])).await;
         match returned {
             // An address without code returns no data.
             Ok(returned) => C::abi_decode_returns(&returned).map_err(|_| no_contract()),

@@ -3,21 +3,13 @@
 use alloy::primitives::{Address, B256, Bytes, TxKind, U64, U128, U256, hex};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use url::Url;
 
 use super::{
     contract::Record,
     error::ChainError,
-    rpc::{Rpc, RpcError},
+    rpc::{Node, RpcError},
     transaction::{Fees, Hash, Pricing, Receipt},
 };
-use runtime::error::Error;
-
-/// A node of Ethereum or of a compatible chain.
-#[derive(Clone)]
-pub struct Node {
-    pub rpc: Rpc,
-}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -50,11 +42,6 @@ pub struct NodeTransaction {
 }
 
 impl Node {
-    /// Builds the client without I/O.
-    pub fn new(url: &Url) -> Result<Self, Error> {
-        Ok(Self { rpc: Rpc::new(url)? })
-    }
-
     /// The id of the chain. Every signature covers it, so that a transaction cannot be replayed on another chain.
     pub async fn chain_id(&self) -> Result<u64, ChainError> {
         self.number("eth_chainId", json!([])).await
@@ -83,8 +70,8 @@ impl Node {
     /// base fee, or if the node suggests no priority fee.
     pub async fn pricing(&self) -> Result<Pricing, ChainError> {
         let (block, priority) = tokio::join!(
-            self.rpc.call::<Block>("eth_getBlockByNumber", json!(["latest", false])),
-            self.rpc.call::<Option<U128>>("eth_maxPriorityFeePerGas", json!([])),
+            self.call::<Block>("eth_getBlockByNumber", json!(["latest", false])),
+            self.call::<Option<U128>>("eth_maxPriorityFeePerGas", json!([])),
         );
         let Some(base) = block?.base_fee_per_gas.map(|base| base.to::<u128>()) else {
             let price = self.gas_price().await?;
@@ -103,25 +90,25 @@ impl Node {
 
     /// The price of a unit of gas, in wei.
     async fn gas_price(&self) -> Result<u128, ChainError> {
-        let price: U128 = self.rpc.call("eth_gasPrice", json!([])).await?;
+        let price: U128 = self.call("eth_gasPrice", json!([])).await?;
         Ok(price.to())
     }
 
     /// The balance of an account, in wei.
     pub async fn balance(&self, account: Address) -> Result<U256, ChainError> {
-        Ok(self.rpc.call("eth_getBalance", json!([account, "latest"])).await?)
+        Ok(self.call("eth_getBalance", json!([account, "latest"])).await?)
     }
 
     /// Whether the address has a contract.
     pub async fn has_code(&self, address: Address) -> Result<bool, ChainError> {
-        let code: Bytes = self.rpc.call("eth_getCode", json!([address, "latest"])).await?;
+        let code: Bytes = self.call("eth_getCode", json!([address, "latest"])).await?;
         Ok(!code.is_empty())
     }
 
     /// Sends a signed transaction. Succeeds as well if the node has it already.
     pub async fn send(&self, raw: &[u8]) -> Result<(), ChainError> {
         let sent: Result<Value, RpcError> =
-            self.rpc.call("eth_sendRawTransaction", json!([hex::encode_prefixed(raw)])).await;
+            self.call("eth_sendRawTransaction", json!([hex::encode_prefixed(raw)])).await;
         match sent {
             Ok(_hash) => Ok(()),
             Err(RpcError::Node(error)) => error.into_send_result(),
@@ -129,20 +116,20 @@ impl Node {
         }
     }
 
-    /// The receipt of a transaction in a block, and the address of the contract that it created.
-    pub async fn receipt(&self, hash: Hash) -> Result<Option<(Receipt, Option<Address>)>, ChainError> {
-        let raw: Option<RawReceipt> = self.rpc.call("eth_getTransactionReceipt", json!([hash.to_string()])).await?;
+    /// The receipt of a transaction in a block.
+    pub async fn receipt(&self, hash: Hash) -> Result<Option<Receipt>, ChainError> {
+        let raw: Option<RawReceipt> = self.call("eth_getTransactionReceipt", json!([hash])).await?;
         Ok(raw.and_then(|raw| {
             let block = raw.block_number?.to();
             let saved = raw.logs.iter().find_map(|log| Record::of_log(&log.topics, &log.data));
             let succeeded = raw.status.is_some_and(|status| status.to::<u64>() == 1);
-            Some((Receipt { hash, block, succeeded, saved }, raw.contract_address))
+            Some(Receipt { hash, block, succeeded, saved, created: raw.contract_address })
         }))
     }
 
     /// A transaction that the node has, pending or in a block.
     pub async fn transaction(&self, hash: Hash) -> Result<Option<NodeTransaction>, ChainError> {
-        Ok(self.rpc.call("eth_getTransactionByHash", json!([hash.to_string()])).await?)
+        Ok(self.call("eth_getTransactionByHash", json!([hash])).await?)
     }
 
     /// Why a transaction in this block was reverted. Repeats the call on the state after that block.
@@ -150,7 +137,7 @@ impl Node {
         let input = hex::encode_prefixed(&transaction.input);
         let call = json!({ "from": transaction.from, "to": transaction.to, "data": input });
         let block = format!("0x{block:x}");
-        let again: Result<Bytes, RpcError> = self.rpc.call("eth_call", json!([without_null(call), block])).await;
+        let again: Result<Bytes, RpcError> = self.call("eth_call", json!([without_null(call), block])).await;
         match again {
             Err(RpcError::Node(error)) => Ok(error.into()),
             Err(RpcError::Transport(error)) => Err(error),
@@ -161,7 +148,7 @@ impl Node {
     }
 
     async fn number(&self, method: &str, params: Value) -> Result<u64, ChainError> {
-        let number: U64 = self.rpc.call(method, params).await?;
+        let number: U64 = self.call(method, params).await?;
         Ok(number.to())
     }
 }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{
     Chain,
     error::ChainError,
-    node::Node,
+    rpc::Node,
     transaction::{Hash, Outcome, Receipt, SentTransaction},
 };
 
@@ -28,8 +28,8 @@ impl Chain {
         let mut reverted = None;
         for transaction in sent {
             match self.node.receipt(transaction.hash).await? {
-                Some((receipt, _)) if receipt.succeeded => return Ok(Outcome::Confirmed(receipt)),
-                Some((receipt, _)) => reverted = Some(receipt),
+                Some(receipt) if receipt.succeeded => return Ok(Outcome::Confirmed(receipt)),
+                Some(receipt) => reverted = Some(receipt),
                 None => {}
             }
         }
@@ -52,8 +52,7 @@ impl Chain {
     /// # Errors
     /// Fails if the node is unreachable when `limit` ends.
     pub async fn await_receipt(&self, hash: Hash, limit: Duration) -> Result<Option<Receipt>, ChainError> {
-        let found = await_receipt(&self.node, hash, limit).await?;
-        Ok(found.map(|(receipt, _)| receipt))
+        self.node.await_receipt(hash, limit).await
     }
 
     /// Why a transaction was reverted.
@@ -65,27 +64,25 @@ impl Chain {
     }
 }
 
-/// Polls for a receipt. Returns it with the address of the contract that the transaction created.
-pub async fn await_receipt(
-    node: &Node,
-    hash: Hash,
-    limit: Duration,
-) -> Result<Option<(Receipt, Option<alloy::primitives::Address>)>, ChainError> {
-    let end = Instant::now() + limit;
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let polled = tokio::time::timeout_at(end, node.receipt(hash)).await;
-        let result = match polled {
-            Ok(Ok(Some(found))) => return Ok(Some(found)),
-            Ok(Ok(None)) => Ok(None),
-            Ok(Err(error @ ChainError::Unreachable(_))) => Err(error),
-            Ok(Err(error)) => return Err(error),
-            Err(_elapsed) => Err(ChainError::Unreachable("it has not responded in time".into())),
-        };
-        if Instant::now() + pause >= end {
-            return result;
+impl Node {
+    /// Polls for a receipt: see [`Chain::await_receipt`].
+    pub async fn await_receipt(&self, hash: Hash, limit: Duration) -> Result<Option<Receipt>, ChainError> {
+        let end = Instant::now() + limit;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let polled = tokio::time::timeout_at(end, self.receipt(hash)).await;
+            let result = match polled {
+                Ok(Ok(Some(found))) => return Ok(Some(found)),
+                Ok(Ok(None)) => Ok(None),
+                Ok(Err(error @ ChainError::Unreachable(_))) => Err(error),
+                Ok(Err(error)) => return Err(error),
+                Err(_elapsed) => Err(ChainError::Unreachable("it has not responded in time".into())),
+            };
+            if Instant::now() + pause >= end {
+                return result;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(MAX_PAUSE);
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(MAX_PAUSE);
     }
 }

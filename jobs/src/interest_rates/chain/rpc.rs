@@ -6,14 +6,14 @@
 use std::time::Duration;
 
 use alloy::primitives::{Bytes, hex};
-use reqwest::{Client, StatusCode, redirect};
+use reqwest::{Client, StatusCode};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use url::Url;
 
 use super::{contract, error::ChainError};
 use runtime::{
-    clients::send::send,
+    clients::{http, send::send},
     error::{Error, causes},
 };
 
@@ -24,9 +24,9 @@ const MAX_RESPONSE_BYTES: usize = 4 << 20;
 /// The limit of a node's error message in our errors: it may repeat the request.
 const MAX_MESSAGE_CHARS: usize = 200;
 
-/// A JSON-RPC endpoint.
+/// A node of Ethereum or of a compatible chain, reached by JSON-RPC. `node.rs` has its typed calls.
 #[derive(Clone)]
-pub struct Rpc {
+pub struct Node {
     client: Client,
     url: Url,
 }
@@ -63,17 +63,10 @@ fn present_value<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Op
     Value::deserialize(deserializer).map(Some)
 }
 
-impl Rpc {
+impl Node {
     /// Builds the client without I/O.
     pub fn new(url: &Url) -> Result<Self, Error> {
-        let client = Client::builder()
-            .timeout(LIMIT)
-            // A redirect would send the password to another server.
-            .redirect(redirect::Policy::none())
-            .user_agent("millrace")
-            .build()
-            .map_err(|error| Error::Internal(format!("HTTP client: {}", causes(&error))))?;
-        Ok(Self { client, url: url.clone() })
+        Ok(Self { client: http::client(|client| client.timeout(LIMIT))?, url: url.clone() })
     }
 
     /// Calls a JSON-RPC method.

@@ -3,30 +3,16 @@
 use std::fmt;
 
 use alloy::{
-    consensus::{SignableTransaction, TxEip1559, TxLegacy},
+    consensus::{SignableTransaction as _, TxEip1559, TxLegacy, TypedTransaction},
     eips::eip2718::Encodable2718 as _,
-    primitives::{Bytes, Signature, TxKind, U256},
+    primitives::{Address, B256, Bytes, TxKind, U256},
     signers::{SignerSync as _, local::PrivateKeySigner},
 };
 
 use super::{contract::Record, error::ChainError};
 
 /// The hash that identifies a transaction.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Hash(pub [u8; 32]);
-
-impl fmt::Display for Hash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("0x")?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for Hash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
+pub type Hash = B256;
 
 /// The fees of a transaction per unit of gas, in wei.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +83,8 @@ pub struct Receipt {
     pub succeeded: bool,
     /// The record that it saved.
     pub saved: Option<Record>,
+    /// The contract that it created.
+    pub created: Option<Address>,
 }
 
 /// The outcome of the transactions of one submission.
@@ -128,8 +116,8 @@ impl UnsignedTransaction {
     /// Signs it in the format of the chain: EIP-1559, or legacy if there are no base fees.
     pub fn sign(self, signer: &PrivateKeySigner) -> Result<SignedTransaction, ChainError> {
         let Self { chain_id, nonce, gas, pricing: Pricing { fees, has_base_fee }, to, input } = self;
-        let (hash, raw) = if has_base_fee {
-            let transaction = TxEip1559 {
+        let transaction: TypedTransaction = if has_base_fee {
+            TxEip1559 {
                 chain_id,
                 nonce,
                 gas_limit: gas,
@@ -139,11 +127,10 @@ impl UnsignedTransaction {
                 value: U256::ZERO,
                 access_list: Default::default(),
                 input,
-            };
-            let signed = signature(&transaction, signer).map(|signature| transaction.into_signed(signature))?;
-            (*signed.hash(), signed.encoded_2718())
+            }
+            .into()
         } else {
-            let transaction = TxLegacy {
+            TxLegacy {
                 // The signature covers it, so that it cannot be replayed on another chain (EIP-155).
                 chain_id: Some(chain_id),
                 nonce,
@@ -152,20 +139,14 @@ impl UnsignedTransaction {
                 to,
                 value: U256::ZERO,
                 input,
-            };
-            let signed = signature(&transaction, signer).map(|signature| transaction.into_signed(signature))?;
-            (*signed.hash(), signed.encoded_2718())
+            }
+            .into()
         };
-        Ok(SignedTransaction { nonce, hash: Hash(hash.0), raw, fees })
+        let signature = signer.sign_hash_sync(&transaction.signature_hash());
+        let signed =
+            transaction.into_signed(signature.map_err(|_| ChainError::Refused("the key does not sign".into()))?);
+        Ok(SignedTransaction { nonce, hash: *signed.hash(), raw: signed.encoded_2718(), fees })
     }
-}
-
-fn signature(
-    transaction: &impl SignableTransaction<Signature>,
-    signer: &PrivateKeySigner,
-) -> Result<Signature, ChainError> {
-    let signature = signer.sign_hash_sync(&transaction.signature_hash());
-    signature.map_err(|_| ChainError::Refused("the key does not sign".into()))
 }
 
 #[cfg(test)]
@@ -183,9 +164,9 @@ mod tests {
 
     #[test]
     fn hashes_are_formatted_as_hexadecimal() {
-        let mut hash = [0; 32];
+        let mut hash = Hash::ZERO;
         hash[0] = 0xab;
         hash[31] = 1;
-        assert_eq!(Hash(hash).to_string(), format!("0xab{}01", "0".repeat(60)));
+        assert_eq!(hash.to_string(), format!("0xab{}01", "0".repeat(60)));
     }
 }

@@ -136,59 +136,42 @@ impl ChainStorage {
         sent
     }
 
+    /// Signs the next transaction, commits it, and then sends it.
     async fn sign_and_send(&self, id: Uuid, rate: &Rate, next: Next<'_>) -> Result<(), StorageError> {
         let units = ScaledRate::try_from(rate.as_decimal())
             .map_err(|error| Error::Internal(format!("rate {rate}: {error}")))?;
-        let last = match next {
-            Next::New => return self.send_new(id, units).await,
+        let replaced = match next {
+            Next::New => None,
             Next::Resend(last) => {
                 sends::mark_resent(&self.pool, id, last.hash).await?;
                 match self.chain.send(&last.raw).await {
                     // Fees have risen since it was signed: the same bytes would be refused again.
-                    Err(ChainError::Underpriced) => last,
+                    Err(ChainError::Underpriced) => Some(last),
                     sent => return ignore_duplicate(sent),
                 }
             }
-            Next::ReplaceWithHigherFee(last) => last,
+            Next::ReplaceWithHigherFee(last) => Some(last),
         };
-        let replacement = self.chain.replace(id, units, last.nonce, last.fees).await;
-        let Some(replacement) = self.record_signed(id, replacement).await? else { return Ok(()) };
-        match self.chain.send(&replacement.raw).await {
-            Err(error @ (ChainError::Refused(_) | ChainError::Unfunded(_))) => {
-                self.discard_refused(id, replacement.hash, error).await
-            }
-            // It stays recorded, so that the next replacement offers more than this one.
-            Err(ChainError::Underpriced) => Ok(()),
-            sent => ignore_duplicate(sent),
-        }
-    }
-
-    async fn send_new(&self, id: Uuid, units: ScaledRate) -> Result<(), StorageError> {
-        let prepared = self.chain.prepare(id, units).await;
-        let Some(prepared) = self.record_signed(id, prepared).await? else { return Ok(()) };
-        match self.chain.send(&prepared.raw).await {
-            Err(
-                error @ (ChainError::Refused(_)
-                | ChainError::Unfunded(_)
-                | ChainError::Misconfigured(_)
-                | ChainError::Underpriced),
-            ) => self.discard_refused(id, prepared.hash, error).await,
-            sent => ignore_duplicate(sent),
-        }
-    }
-
-    /// Commits the signed transaction before it is sent; `None` if the contract has the id already.
-    async fn record_signed(
-        &self,
-        id: Uuid,
-        signed: Result<SignedTransaction, ChainError>,
-    ) -> Result<Option<SignedTransaction>, StorageError> {
+        let signed = match replaced {
+            Some(last) => self.chain.replace(id, units, last.nonce, last.fees).await,
+            None => self.chain.prepare(id, units).await,
+        };
         let signed = match signed {
-            Err(ChainError::AlreadySaved) => return Ok(None),
+            Err(ChainError::AlreadySaved) => return Ok(()),
             signed => signed?,
         };
         sends::insert_send(&self.pool, id, &self.contract, &self.chain.sender(), &signed).await?;
-        Ok(Some(signed))
+        match self.chain.send(&signed.raw).await {
+            // It stays recorded, so that the next replacement offers more than this one.
+            Err(ChainError::Underpriced) if replaced.is_some() => Ok(()),
+            Err(error @ (ChainError::Misconfigured(_) | ChainError::Underpriced)) if replaced.is_none() => {
+                self.discard_refused(id, signed.hash, error).await
+            }
+            Err(error @ (ChainError::Refused(_) | ChainError::Unfunded(_))) => {
+                self.discard_refused(id, signed.hash, error).await
+            }
+            sent => ignore_duplicate(sent),
+        }
     }
 
     /// Deletes a transaction that the node refused when it was sent, since it cannot take effect. Some nodes also

@@ -10,7 +10,7 @@ mod history;
 
 use std::time::Duration;
 
-use futures_util::{FutureExt, TryFutureExt, future::BoxFuture};
+use async_trait::async_trait;
 use metrics::counter;
 use tokio::{sync::Mutex, time::Instant};
 use uuid::Uuid;
@@ -76,21 +76,6 @@ impl ChainStorage {
         let contract = chain.contract();
         let (sender_lock, health) = Default::default();
         Ok(Self { chain, contract, pool: pool.clone(), queue: queue.clone(), sender_lock, health })
-    }
-
-    async fn submit(&self, submission: Submission, rate: Rate, origin: Origin) -> Result<SubmissionOutcome, Error> {
-        let assets = store::assets_json(&submission.assets);
-        let key = submission.idempotency_key.as_deref();
-        let Some(id) = self.record(&rate, &assets, key, origin).await? else {
-            return self.resume(key.unwrap_or_default(), &assets).await;
-        };
-        match self.advance_with_retries(id).await {
-            Ok(Progress::Saved) => Ok(SubmissionOutcome::Saved),
-            Ok(Progress::Waiting) => Ok(SubmissionOutcome::Outstanding),
-            // A repetition with the same key withdrew it, because nothing was signed.
-            Ok(Progress::Withdrawn) => Err(Error::Unavailable("the submission was withdrawn".into())),
-            Err(error) => self.give_up(id, error).await,
-        }
     }
 
     /// Records a submission with its job in one transaction; `None` if its key is known already.
@@ -159,57 +144,58 @@ impl From<StorageError> for Error {
     }
 }
 
+#[async_trait]
 impl Storage for ChainStorage {
-    fn save(
-        &self,
-        submission: Submission,
-        rate: Rate,
-        origin: Origin,
-    ) -> BoxFuture<'_, Result<SubmissionOutcome, Error>> {
-        self.submit(submission, rate, origin).boxed()
-    }
-
-    fn current(&self) -> BoxFuture<'_, Result<Option<SavedRate>, Error>> {
-        async move { Ok(history::current(&self.chain).await.map_err(StorageError::from)?) }.boxed()
-    }
-
-    fn history(&self, before: Option<Cursor>, limit: u32) -> BoxFuture<'_, Result<Vec<SavedRate>, Error>> {
-        history::page(&self.chain, before, limit).map_err(|error| StorageError::from(error).into()).boxed()
-    }
-
-    fn ready(&self) -> BoxFuture<'_, Result<(), String>> {
-        self.check().boxed()
-    }
-
-    fn reconcile(&self, id: Uuid) -> BoxFuture<'_, Result<Outcome, Failure>> {
-        async move {
-            match self.advance(id, Instant::now() + CONFIRM_WITHIN).await {
-                Ok(Progress::Saved | Progress::Withdrawn) => Ok(Outcome::Done),
-                Ok(Progress::Waiting) => {
-                    Ok(Outcome::SnoozeBecause(RECHECK_AFTER, "the chain has not confirmed it yet".into()))
-                }
-                // The client may have been promised that it is saved. Outages, a wrong configuration and an account
-                // without funds are temporary, so they use up no attempt.
-                Err(error @ (StorageError::Chain(_) | StorageError::Local(Error::Unavailable(_)))) => {
-                    tracing::warn!(rate = %id, error = causes(&error), "the chain cannot save the rate now; job snoozed");
-                    Ok(Outcome::SnoozeBecause(RECHECK_AFTER, causes(&error)))
-                }
-                Err(error) => Err(error.into()),
-            }
+    async fn save(&self, submission: Submission, rate: Rate, origin: Origin) -> Result<SubmissionOutcome, Error> {
+        let assets = store::assets_json(&submission.assets);
+        let key = submission.idempotency_key.as_deref();
+        let Some(id) = self.record(&rate, &assets, key, origin).await? else {
+            return self.resume(key.unwrap_or_default(), &assets).await;
+        };
+        match self.advance_with_retries(id).await {
+            Ok(Progress::Saved) => Ok(SubmissionOutcome::Saved),
+            Ok(Progress::Waiting) => Ok(SubmissionOutcome::Outstanding),
+            // A repetition with the same key withdrew it, because nothing was signed.
+            Ok(Progress::Withdrawn) => Err(Error::Unavailable("the submission was withdrawn".into())),
+            Err(error) => self.give_up(id, error).await,
         }
-        .boxed()
     }
 
-    fn abandon(&self, id: Uuid) -> BoxFuture<'_, Result<(), Failure>> {
-        async move {
-            let is_pending = |found: Option<RecordedSubmission>| {
-                found.is_some_and(|recorded| recorded.state == SubmissionState::Pending)
-            };
-            if !self.withdraw(id).await? && is_pending(sends::find(&self.pool, id).await?) {
-                tracing::error!(rate = %id, "RATE_ABANDONED: the job is dead, but a transaction was sent; replay the job");
+    async fn current(&self) -> Result<Option<SavedRate>, Error> {
+        Ok(history::current(&self.chain).await.map_err(StorageError::from)?)
+    }
+
+    async fn history(&self, before: Option<Cursor>, limit: u32) -> Result<Vec<SavedRate>, Error> {
+        Ok(history::page(&self.chain, before, limit).await.map_err(StorageError::from)?)
+    }
+
+    async fn ready(&self) -> Result<(), String> {
+        self.check().await
+    }
+
+    async fn reconcile(&self, id: Uuid) -> Result<Outcome, Failure> {
+        match self.advance(id, Instant::now() + CONFIRM_WITHIN).await {
+            Ok(Progress::Saved | Progress::Withdrawn) => Ok(Outcome::Done),
+            Ok(Progress::Waiting) => {
+                Ok(Outcome::SnoozeBecause(RECHECK_AFTER, "the chain has not confirmed it yet".into()))
             }
-            Ok(())
+            // The client may have been promised that it is saved. Outages, a wrong configuration and an account
+            // without funds are temporary, so they use up no attempt.
+            Err(error @ (StorageError::Chain(_) | StorageError::Local(Error::Unavailable(_)))) => {
+                tracing::warn!(rate = %id, error = causes(&error), "the chain cannot save the rate now; job snoozed");
+                Ok(Outcome::SnoozeBecause(RECHECK_AFTER, causes(&error)))
+            }
+            Err(error) => Err(error.into()),
         }
-        .boxed()
+    }
+
+    async fn abandon(&self, id: Uuid) -> Result<(), Failure> {
+        let is_pending = |found: Option<RecordedSubmission>| {
+            found.is_some_and(|recorded| recorded.state == SubmissionState::Pending)
+        };
+        if !self.withdraw(id).await? && is_pending(sends::find(&self.pool, id).await?) {
+            tracing::error!(rate = %id, "RATE_ABANDONED: the job is dead, but a transaction was sent; replay the job");
+        }
+        Ok(())
     }
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::interest_rates::{
     Rate,
     chain::{Fees, Hash, SignedTransaction},
-    model::{RecordedSubmission, SubmissionState},
+    model::RecordedSubmission,
 };
 use runtime::{
     db::Pool,
@@ -57,8 +57,7 @@ pub async fn find(pool: &Pool, id: Uuid) -> Result<Option<RecordedSubmission>, E
         .fetch_optional(repeatable(pool))
         .await?;
     let Some(row) = row else { return Ok(None) };
-    let state = SubmissionState::parse(&row.state)
-        .ok_or_else(|| Error::Internal(format!("interest rate {id}: unknown state")))?;
+    let state = row.state.parse().map_err(|_| Error::Internal(format!("interest rate {id}: unknown state")))?;
     Ok(Some(RecordedSubmission { id: row.id, rate: Rate::from_stored(row.rate), state }))
 }
 
@@ -81,7 +80,7 @@ pub async fn list(pool: &Pool, id: Uuid, contract: &str) -> Result<Vec<(SignedTr
             let priority = row.priority.parse().map_err(|_| broken("priority"))?;
             let send = SignedTransaction {
                 nonce: u64::try_from(row.nonce).map_err(|_| broken("nonce"))?,
-                hash: Hash(row.hash.try_into().map_err(|_| broken("hash"))?),
+                hash: Hash::try_from(&*row.hash).map_err(|_| broken("hash"))?,
                 raw: row.raw,
                 fees: Fees { max_fee, priority },
             };
@@ -114,7 +113,7 @@ pub async fn insert_send(
         contract,
         sender,
         i64::try_from(send.nonce).unwrap_or(i64::MAX),
-        &send.hash.0,
+        send.hash.as_slice(),
         send.raw,
         send.fees.max_fee.to_string(),
         send.fees.priority.to_string(),
@@ -126,15 +125,19 @@ pub async fn insert_send(
 
 /// Records the time at which a transaction was sent again.
 pub async fn mark_resent(pool: &Pool, id: Uuid, hash: Hash) -> Result<(), Error> {
-    sqlx::query!("UPDATE chain_sends SET sent_at = clock_timestamp() WHERE rate_id = $1 AND hash = $2", id, &hash.0)
-        .execute(repeatable(pool))
-        .await?;
+    sqlx::query!(
+        "UPDATE chain_sends SET sent_at = clock_timestamp() WHERE rate_id = $1 AND hash = $2",
+        id,
+        hash.as_slice()
+    )
+    .execute(repeatable(pool))
+    .await?;
     Ok(())
 }
 
 /// Deletes a signed transaction that the node refused, so that it is not sent again.
 pub async fn delete_refused(pool: &Pool, id: Uuid, hash: Hash) -> Result<(), Error> {
-    sqlx::query!("DELETE FROM chain_sends WHERE rate_id = $1 AND hash = $2", id, &hash.0)
+    sqlx::query!("DELETE FROM chain_sends WHERE rate_id = $1 AND hash = $2", id, hash.as_slice())
         .execute(transactional(pool))
         .await?;
     Ok(())

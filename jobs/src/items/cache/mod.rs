@@ -5,11 +5,6 @@
 //! before the write is therefore refused, however late it comes. This needs no clock, marker or tombstone that could
 //! expire too early. When Redis is emptied, the leases are lost together with the entries. A removal may come late or
 //! several times without harm.
-//!
-//! | file | what |
-//! |---|---|
-//! | [`memory`] | in this process: bounded, with a short TTL, since other processes cannot remove its entries |
-//! | [`redis`] | shared; while Redis is down it delays at most one request a second |
 
 pub mod memory;
 pub mod redis;

@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
-use super::{model::Document, words::Terms};
+use super::{
+    model::{Document, Hit},
+    words::Terms,
+};
 use crate::text::{is_mark, words};
 
 /// The approximate length of an excerpt in characters.
@@ -10,8 +13,13 @@ const EXCERPT_LENGTH: usize = 150;
 /// Separates the title and the excerpt.
 const SEPARATOR: &str = " … ";
 
+/// The hit of a document, which matches these terms.
+pub fn hit(document: Document, terms: &Terms) -> Hit {
+    Hit { highlight: highlight(&document, terms), document }
+}
+
 /// The title and the matching part of the description, with `<em>` around the matching words.
-pub fn highlight(document: &Document, terms: &Terms) -> String {
+fn highlight(document: &Document, terms: &Terms) -> String {
     let (title, description) = (&*document.title, document.description.as_deref().unwrap_or_default());
     let [in_title, in_description] = terms.positions([&words(title), &words(description)]);
     let part = excerpt(description, &in_description);

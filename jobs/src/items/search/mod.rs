@@ -1,15 +1,4 @@
 //! Full-text search for items: documents are always stored in PostgreSQL, and in Elasticsearch as well if configured.
-//!
-//! | file | what |
-//! |---|---|
-//! | [`model`] | documents and results |
-//! | [`config`] | the Elasticsearch server and the fallback |
-//! | [`postgres`], `store` | search in PostgreSQL by words, prefixes and misspelt words; all SQL |
-//! | `analysis` | the words of a document, the same for both |
-//! | `words`, `highlight` | the terms of a query; the matching part of a document |
-//! | [`elasticsearch`] | search in Elasticsearch 8 and 9 and OpenSearch |
-//! | [`searcher`] | the interface for the rest of the system: both indexes, and the fallback |
-//! | [`reindex`] | rebuilds the index without downtime |
 
 mod analysis;
 pub mod config;

@@ -2,8 +2,8 @@
 
 use super::{
     Search,
-    highlight::highlight,
-    model::{Document, Hit, MAX_COUNTED, SearchResults},
+    highlight::hit,
+    model::{Document, MAX_COUNTED, SearchResults},
     store::{self, Matches, SameVersion, TextQuery},
     words::{Field, Match, Terms, corrections},
 };
@@ -66,8 +66,7 @@ impl Search for Postgres {
             documents.extend(misspelt.documents);
             documents.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         }
-        let hit = |document: Document| Hit { highlight: highlight(&document, &terms), document };
-        Ok(SearchResults { total, hits: documents.into_iter().map(hit).collect() })
+        Ok(SearchResults { total, hits: documents.into_iter().map(|document| hit(document, &terms)).collect() })
     }
 }
 

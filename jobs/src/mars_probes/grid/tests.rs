@@ -49,7 +49,7 @@ fn the_first_invalid_command_is_named_in_upper_case() {
 }
 
 fn a_direction() -> impl Strategy<Value = Direction> {
-    prop::sample::select(Direction::ALL.to_vec())
+    prop::sample::select(vec![Direction::North, Direction::South, Direction::East, Direction::West])
 }
 
 fn a_grid_with_a_probe() -> impl Strategy<Value = (Grid, Position)> {

@@ -3,24 +3,19 @@
 //! Each entry contains the time until which it is fresh. It is kept longer, for when nothing better is available. The
 //! entries of a series carry its generation, and every write of the series begins a new one. So an entry that was read
 //! before a write counts as old, even if it is cached after the write.
-//!
-//! | file | what |
-//! |---|---|
-//! | [`memory`] | in this process, bounded; other processes cannot invalidate it, so entries are fresh for a short time |
-//! | [`redis`] | shared; a dead Redis costs one short wait a second at most |
 
-pub mod memory;
-pub mod redis;
+mod memory;
+mod redis;
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
-use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
+use self::{memory::Memory, redis::Redis};
 use super::model::{Quote, Series};
-use runtime::clients::redis::Broken;
+use runtime::clients::{self, redis::Broken};
 
 /// How long entries are kept, fresh or not.
 pub const RETENTION: Duration = Duration::from_secs(24 * 3600);
@@ -88,6 +83,11 @@ impl Coverage {
         Self { from: now, to: now, pause_until: now, tried_from: now, failed: false, offered: false }
     }
 
+    /// The buckets that all providers were asked for.
+    pub fn known(&self) -> Range<OffsetDateTime> {
+        self.from..self.to
+    }
+
     /// Whether it is too early to request buckets from `from` on.
     pub fn is_paused(&self, from: OffsetDateTime, now: OffsetDateTime) -> bool {
         now < self.pause_until && self.tried_from <= from
@@ -135,16 +135,54 @@ fn series_key(Series { asset, currency, interval }: &Series) -> String {
     format!("{asset}:{currency}:{}", interval.as_str())
 }
 
-/// A cache, with locks that keep processes from loading the same thing at once.
-pub trait Cache: Send + Sync {
+/// The cache, with locks that keep processes from loading the same thing at once.
+pub enum Cache {
+    /// In this process. Its callers already share one load, so it needs no locks.
+    Memory(Memory),
+    /// Shared by all processes.
+    Redis(Redis),
+}
+
+impl Cache {
+    /// The cache in Redis, or one of this process.
+    pub fn start(redis: Option<clients::redis::Redis>) -> Self {
+        redis.map_or_else(|| Self::Memory(memory::start()), |redis| Self::Redis(Redis(redis)))
+    }
+
     /// Gets the entries under these keys, in order.
-    fn get<'a>(&'a self, keys: &'a [String]) -> BoxFuture<'a, Result<Vec<Option<Arc<Entry>>>, Broken>>;
+    pub async fn get(&self, keys: &[String]) -> Result<Vec<Option<Arc<Entry>>>, Broken> {
+        match self {
+            Self::Memory(memory) => Ok(keys.iter().map(|key| memory.get(key)).collect()),
+            Self::Redis(redis) => redis.get(keys).await,
+        }
+    }
+
     /// Stores an entry.
-    fn put<'a>(&'a self, key: &'a str, entry: Arc<Entry>) -> BoxFuture<'a, Result<(), Broken>>;
+    pub async fn put(&self, key: &str, entry: Arc<Entry>) -> Result<(), Broken> {
+        match self {
+            Self::Memory(memory) => memory.insert(key.to_owned(), entry),
+            Self::Redis(redis) => redis.put(key, &entry).await?,
+        }
+        Ok(())
+    }
+
     /// Takes the lock of each key that is free, for at most `ttl`. Returns whether each was taken, in order.
-    fn lock<'a>(&'a self, keys: &'a [String], token: u128, ttl: Duration) -> BoxFuture<'a, Result<Vec<bool>, Broken>>;
-    /// Releases the locks that this token holds.
-    fn unlock<'a>(&'a self, keys: &'a [String], token: u128) -> BoxFuture<'a, Result<(), Broken>>;
+    pub async fn lock(&self, keys: &[String], token: u128, ttl: Duration) -> Result<Vec<bool>, Broken> {
+        match self {
+            Self::Memory(_) => Ok(vec![true; keys.len()]),
+            Self::Redis(redis) => redis.lock(keys, token, ttl).await,
+        }
+    }
+
+    /// Releases the locks that this token holds. If Redis is unavailable, they expire.
+    pub async fn unlock(&self, keys: &[String], token: u128) {
+        if let Self::Redis(redis) = self {
+            let _ = redis.unlock(keys, token).await;
+        }
+    }
+
     /// Whether other processes read the same entries.
-    fn is_shared(&self) -> bool;
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Self::Redis(_))
+    }
 }

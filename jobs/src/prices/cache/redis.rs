@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::{FutureExt, future::BoxFuture};
+use ::redis::Cmd;
 
-use super::{Cache, Entry, RETENTION};
+use super::{Entry, RETENTION};
 use runtime::{
     clients::redis::{self, Broken, millis, script},
     error::causes,
@@ -25,62 +25,39 @@ end
 return 1";
 
 /// A cache in Redis.
-pub struct Redis {
-    pub redis: redis::Redis,
+pub struct Redis(pub redis::Redis);
+
+impl Redis {
+    pub(super) async fn get(&self, keys: &[String]) -> Result<Vec<Option<Arc<Entry>>>, Broken> {
+        let mut command = ::redis::cmd("MGET");
+        command.arg(with_prefix(PREFIX, keys));
+        let found: Vec<Option<Vec<u8>>> = self.0.execute(&command).await?;
+        // An entry may be unreadable, such as one of another release.
+        Ok(found.into_iter().map(|text| serde_json::from_slice(&text?).ok().map(Arc::new)).collect())
+    }
+
+    pub(super) async fn put(&self, key: &str, entry: &Entry) -> Result<(), Broken> {
+        let text = serde_json::to_vec(entry).map_err(|error| Broken(causes(&error)))?;
+        let mut command = ::redis::cmd("SET");
+        self.0.execute(command.arg(format!("{PREFIX}{key}")).arg(text).arg("PX").arg(millis(RETENTION))).await
+    }
+
+    pub(super) async fn lock(&self, keys: &[String], token: u128, ttl: Duration) -> Result<Vec<bool>, Broken> {
+        self.0.execute(lock_script(LOCK_SCRIPT, keys, token).arg(millis(ttl))).await
+    }
+
+    pub(super) async fn unlock(&self, keys: &[String], token: u128) -> Result<(), Broken> {
+        self.0.execute(&lock_script(UNLOCK_SCRIPT, keys, token)).await
+    }
 }
 
-fn lock_keys(keys: &[String]) -> Vec<String> {
-    keys.iter().map(|key| format!("{LOCK_PREFIX}{key}")).collect()
+fn lock_script(text: &str, keys: &[String], token: u128) -> Cmd {
+    let keys = with_prefix(LOCK_PREFIX, keys);
+    let mut command = script(text, &keys.iter().map(String::as_str).collect::<Vec<_>>());
+    command.arg(token.to_string());
+    command
 }
 
-fn as_strs(keys: &[String]) -> Vec<&str> {
-    keys.iter().map(String::as_str).collect()
-}
-
-/// Reads an entry. `None` when it is unreadable, such as one of another release.
-fn parse_entry(text: Option<Vec<u8>>) -> Option<Arc<Entry>> {
-    serde_json::from_slice(&text?).ok().map(Arc::new)
-}
-
-impl Cache for Redis {
-    fn get<'a>(&'a self, keys: &'a [String]) -> BoxFuture<'a, Result<Vec<Option<Arc<Entry>>>, Broken>> {
-        async move {
-            let mut command = ::redis::cmd("MGET");
-            keys.iter().for_each(|key| {
-                command.arg(format!("{PREFIX}{key}"));
-            });
-            let found: Vec<Option<Vec<u8>>> = self.redis.execute(&command).await?;
-            Ok(found.into_iter().map(parse_entry).collect())
-        }
-        .boxed()
-    }
-
-    fn put<'a>(&'a self, key: &'a str, entry: Arc<Entry>) -> BoxFuture<'a, Result<(), Broken>> {
-        async move {
-            let text = serde_json::to_vec(&*entry).map_err(|error| Broken(causes(&error)))?;
-            let mut command = ::redis::cmd("SET");
-            self.redis.execute(command.arg(format!("{PREFIX}{key}")).arg(text).arg("PX").arg(millis(RETENTION))).await
-        }
-        .boxed()
-    }
-
-    fn lock<'a>(&'a self, keys: &'a [String], token: u128, ttl: Duration) -> BoxFuture<'a, Result<Vec<bool>, Broken>> {
-        async move {
-            let keys = lock_keys(keys);
-            self.redis.execute(script(LOCK_SCRIPT, &as_strs(&keys)).arg(token.to_string()).arg(millis(ttl))).await
-        }
-        .boxed()
-    }
-
-    fn unlock<'a>(&'a self, keys: &'a [String], token: u128) -> BoxFuture<'a, Result<(), Broken>> {
-        async move {
-            let keys = lock_keys(keys);
-            self.redis.execute(script(UNLOCK_SCRIPT, &as_strs(&keys)).arg(token.to_string())).await
-        }
-        .boxed()
-    }
-
-    fn is_shared(&self) -> bool {
-        true
-    }
+fn with_prefix(prefix: &str, keys: &[String]) -> Vec<String> {
+    keys.iter().map(|key| format!("{prefix}{key}")).collect()
 }

@@ -186,7 +186,7 @@ fn assert_valid(interval: Interval, candles: &[Candle]) -> Result<(), TestCaseEr
             prop_assert!(*low > zero && low <= open && low <= &candle.close);
             prop_assert!(high >= open && high >= &candle.close);
         }
-        if let Some(Volume::Base(volume)) = &candle.volume {
+        if let Some(volume) = &candle.volume {
             prop_assert!(*volume >= zero);
         }
     }

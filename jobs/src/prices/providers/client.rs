@@ -1,4 +1,4 @@
-//! The HTTP client of one provider: rate limit, circuit breaker, retries, and pauses that the provider asks for.
+//! The HTTP client of one provider: rate limit, circuit breaker, retries, and pauses that it asks for.
 
 use std::time::Duration;
 
@@ -7,14 +7,18 @@ use tokio::time::Instant;
 
 use super::{
     ProviderError,
-    circuit_breaker::{CircuitBreaker, Permit, Rejected},
-    metrics::{ProviderMetrics, RequestOutcome},
+    metrics::ProviderMetrics,
+    pause::Pause,
     rate_limiter::{RateLimit, RateLimiter},
 };
 use crate::prices::model::ProviderId;
 use queue::retry::Backoff;
 use runtime::{
-    clients::{retry_after::retry_after, send::send},
+    clients::{
+        breaker::{Breaker, Permit},
+        retry_after::retry_after,
+        send::send,
+    },
     clock::Clock,
     error::{Error, causes},
 };
@@ -32,11 +36,14 @@ const BACKOFF: Backoff = Backoff { base: Duration::from_millis(250), cap: Durati
 const MAX_RETRY_WAIT: Duration = Duration::from_secs(2);
 /// A ban lasts at least this long: requests during a ban extend it.
 const MIN_BAN: Duration = Duration::from_secs(120);
+/// Failed calls in a row, each with all its attempts, that open the circuit breaker.
+const FAILURES: u32 = 3;
+/// How often one call, with one attempt, probes the provider then. Longer than the longest call.
+const PROBE_PAUSE: Duration = Duration::from_secs(30);
 
-/// What a response means, as the client of the provider parses it.
-#[derive(Debug, PartialEq, Eq)]
-pub enum ParsedResponse<T> {
-    Value(T),
+/// Why one attempt returned no value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AttemptError {
     NotOffered,
     /// Too many requests, under any status.
     RateLimited(String),
@@ -50,20 +57,30 @@ pub enum ParsedResponse<T> {
     Permanent(String),
 }
 
-#[cfg(test)]
-impl<T> ParsedResponse<T> {
-    /// Maps the value, so that a test can compare the rest.
-    pub fn map<U>(self, map: impl FnOnce(T) -> U) -> ParsedResponse<U> {
+/// What an attempt returns.
+pub type Parsed<T> = Result<T, AttemptError>;
+
+impl AttemptError {
+    /// The name, as metrics contain it.
+    fn outcome(&self) -> &'static str {
         match self {
-            Self::Value(value) => ParsedResponse::Value(map(value)),
-            Self::NotOffered => ParsedResponse::NotOffered,
-            Self::RateLimited(reason) => ParsedResponse::RateLimited(reason),
-            Self::Banned(reason) => ParsedResponse::Banned(reason),
-            Self::Transient(reason) => ParsedResponse::Transient(reason),
-            Self::TimedOut(reason) => ParsedResponse::TimedOut(reason),
-            Self::Permanent(reason) => ParsedResponse::Permanent(reason),
+            Self::NotOffered => "not_offered",
+            Self::RateLimited(_) | Self::Banned(_) => "limited",
+            Self::Transient(_) | Self::TimedOut(_) | Self::Permanent(_) => "failed",
         }
     }
+
+    /// A failed request with all its causes. The URL is removed: it may contain a password.
+    fn transport(error: reqwest::Error) -> Self {
+        let timed_out = error.is_timeout();
+        let reason = causes(&error.without_url());
+        if timed_out { Self::TimedOut(reason) } else { Self::Transient(reason) }
+    }
+}
+
+/// Fails for an error status whose body has no meaning.
+pub fn check_status(status: StatusCode) -> Parsed<()> {
+    if status.is_success() { Ok(()) } else { Err(AttemptError::Permanent(format!("status {}", status.as_u16()))) }
 }
 
 /// The limits and the key of a provider.
@@ -83,7 +100,8 @@ pub struct ProviderClient {
     base: String,
     limits: ProviderLimits,
     limiter: RateLimiter,
-    breaker: CircuitBreaker,
+    breaker: Breaker,
+    pause: Pause,
     pub metrics: ProviderMetrics,
 }
 
@@ -105,25 +123,20 @@ pub fn http_client() -> Result<Client, Error> {
 impl ProviderClient {
     /// Creates the client of a provider at the URL `base`.
     pub fn new(provider: ProviderId, http: Client, base: &str, clock: Clock, limits: ProviderLimits) -> Self {
-        let metrics = ProviderMetrics::new(provider);
-        let breaker = CircuitBreaker::new(metrics.breaker.clone());
-        let limiter = RateLimiter::new(limits.rate_limit);
-        Self { provider, clock, http, base: base.to_owned(), limits, limiter, breaker, metrics }
+        let (limiter, breaker) = (RateLimiter::new(limits.rate_limit), Breaker::with_threshold(FAILURES, PROBE_PAUSE));
+        let (pause, metrics) = (Pause::default(), ProviderMetrics::new(provider));
+        Self { provider, clock, http, base: base.to_owned(), limits, limiter, breaker, pause, metrics }
     }
 
-    fn retry_later(&self, Rejected { after, reason }: Rejected) -> ProviderError {
-        ProviderError::RetryLater { provider: self.provider, after, reason }
+    fn retry_later(&self, after: Duration, reason: impl Into<String>) -> ProviderError {
+        ProviderError::RetryLater { provider: self.provider, after, reason: reason.into() }
     }
 
     /// Requests a path with its query. `parse` interprets the response, including errors in its body.
     ///
     /// # Errors
-    /// The [`ProviderError`] of the last attempt, or of the rate limiter or circuit breaker before it.
-    pub async fn get<T>(
-        &self,
-        path: &str,
-        parse: impl Fn(StatusCode, &str) -> ParsedResponse<T>,
-    ) -> Result<T, ProviderError> {
+    /// The [`ProviderError`] of the last attempt, or of the rate limiter, pause or circuit breaker before it.
+    pub async fn get<T>(&self, path: &str, parse: impl Fn(StatusCode, &str) -> Parsed<T>) -> Result<T, ProviderError> {
         let timed_out = |_| Err(self.record_failure(format!("no response within {} s", CALL_TIMEOUT.as_secs())));
         tokio::time::timeout(CALL_TIMEOUT, self.get_with_retries(path, parse)).await.unwrap_or_else(timed_out)
     }
@@ -131,80 +144,77 @@ impl ProviderClient {
     async fn get_with_retries<T>(
         &self,
         path: &str,
-        parse: impl Fn(StatusCode, &str) -> ParsedResponse<T>,
+        parse: impl Fn(StatusCode, &str) -> Parsed<T>,
     ) -> Result<T, ProviderError> {
-        let permit = self.breaker.acquire().map_err(|rejected| self.retry_later(rejected))?;
+        self.check_pause()?;
+        let permit = self.breaker.acquire().map_err(|after| self.retry_later(after, "it keeps failing"))?;
         let mut attempts = 0;
         loop {
-            if let Err(after) = self.limiter.acquire().await {
-                return Err(self.retry_later(Rejected { after, reason: "our rate limit is used up".into() }));
-            }
+            let token = self.limiter.acquire().await;
+            token.map_err(|after| self.retry_later(after, "our rate limit is used up"))?;
             // Another call may have been paused while this one waited for the rate limiter.
-            self.breaker.check_pause().map_err(|rejected| self.retry_later(rejected))?;
+            self.check_pause()?;
             let started_at = Instant::now();
-            let (response, retry_after) = self.attempt(path, &parse).await;
+            let (result, retry_after) = self.attempt(path, &parse).await;
             attempts += 1;
-            self.count(&response, started_at.elapsed());
+            let outcome = result.as_ref().map_or_else(AttemptError::outcome, |_| "ok");
+            self.metrics.record_request(outcome, started_at.elapsed());
             let may_retry = attempts < MAX_ATTEMPTS && permit == Permit::Full;
-            let wait = match response {
-                ParsedResponse::Value(value) => {
+            let wait = match result {
+                Ok(value) => {
                     self.record_response();
                     return Ok(value);
                 }
-                ParsedResponse::NotOffered => {
+                Err(AttemptError::NotOffered) => {
                     self.record_response();
                     return Err(ProviderError::NotOffered(self.provider));
                 }
-                ParsedResponse::Permanent(reason) => {
+                Err(AttemptError::Permanent(reason)) => {
                     self.record_response();
                     return Err(ProviderError::Failed(self.provider, reason));
                 }
-                ParsedResponse::Banned(reason) => {
-                    return Err(self.pause(retry_after.unwrap_or_default().max(MIN_BAN), reason));
+                Err(AttemptError::Banned(reason)) => {
+                    return Err(self.start_pause(retry_after.unwrap_or_default().max(MIN_BAN), reason));
                 }
-                ParsedResponse::RateLimited(reason) => match retry_after.unwrap_or(self.limits.default_pause) {
+                Err(AttemptError::RateLimited(reason)) => match retry_after.unwrap_or(self.limits.default_pause) {
                     wait if may_retry && wait <= MAX_RETRY_WAIT => wait,
-                    wait => return Err(self.pause(wait, reason)),
+                    wait => return Err(self.start_pause(wait, reason)),
                 },
-                ParsedResponse::Transient(reason) => match retry_after {
-                    Some(wait) if wait > MAX_RETRY_WAIT => return Err(self.pause(wait, reason)),
+                Err(AttemptError::Transient(reason)) => match retry_after {
+                    Some(wait) if wait > MAX_RETRY_WAIT => return Err(self.start_pause(wait, reason)),
                     wait if may_retry => wait.unwrap_or_default().max(BACKOFF.wait(attempts)),
                     _ => return Err(self.record_failure(reason)),
                 },
-                ParsedResponse::TimedOut(reason) => return Err(self.record_failure(reason)),
+                Err(AttemptError::TimedOut(reason)) => return Err(self.record_failure(reason)),
             };
             tokio::time::sleep(wait).await;
         }
     }
 
-    fn count<T>(&self, response: &ParsedResponse<T>, duration: Duration) {
-        let outcome = match response {
-            ParsedResponse::Value(_) => RequestOutcome::Ok,
-            ParsedResponse::NotOffered => RequestOutcome::NotOffered,
-            ParsedResponse::RateLimited(_) | ParsedResponse::Banned(_) => RequestOutcome::Limited,
-            ParsedResponse::Transient(_) | ParsedResponse::TimedOut(_) | ParsedResponse::Permanent(_) => {
-                RequestOutcome::Failed
-            }
-        };
-        self.metrics.record_request(outcome, duration);
+    fn check_pause(&self) -> Result<(), ProviderError> {
+        self.pause.check().map_err(|(after, reason)| self.retry_later(after, reason))
     }
 
+    /// Pauses all calls. The provider has responded, so the circuit breaker closes.
+    fn start_pause(&self, after: Duration, reason: String) -> ProviderError {
+        self.record_response();
+        self.pause.start(after, &reason);
+        tracing::warn!(provider = %self.provider, retry_after_s = after.as_secs(), reason, "provider paused");
+        self.retry_later(after, reason)
+    }
+
+    /// Records a response, even if it is a refusal.
     fn record_response(&self) {
-        if self.breaker.record_response() {
+        if self.breaker.record_success() {
+            self.metrics.breaker.set(0.0);
             tracing::info!(provider = %self.provider, "provider recovered; circuit breaker closed");
         }
     }
 
-    /// Pauses all calls. The provider has responded, so the circuit breaker closes.
-    fn pause(&self, after: Duration, reason: String) -> ProviderError {
-        self.record_response();
-        self.breaker.pause(after, &reason);
-        tracing::warn!(provider = %self.provider, retry_after_s = after.as_secs(), reason, "provider paused");
-        self.retry_later(Rejected { after, reason })
-    }
-
+    /// Records a failed call, with all its attempts.
     fn record_failure(&self, reason: String) -> ProviderError {
         if self.breaker.record_failure() {
+            self.metrics.breaker.set(1.0);
             tracing::warn!(provider = %self.provider, reason, "provider keeps failing; circuit breaker opened");
         }
         ProviderError::Failed(self.provider, reason)
@@ -214,64 +224,53 @@ impl ProviderClient {
     async fn attempt<T>(
         &self,
         path: &str,
-        parse: impl Fn(StatusCode, &str) -> ParsedResponse<T>,
-    ) -> (ParsedResponse<T>, Option<Duration>) {
+        parse: impl Fn(StatusCode, &str) -> Parsed<T>,
+    ) -> (Parsed<T>, Option<Duration>) {
         let mut request = self.http.get(format!("{}/{path}", self.base)).header(header::ACCEPT, "application/json");
         if let Some((name, key)) = &self.limits.key {
             request = request.header(name, key);
         }
         let response = match send(request, self.provider.as_str()).await {
             Ok(response) => response,
-            Err(error) => return (transport_error(error), None),
+            Err(error) => return (Err(AttemptError::transport(error)), None),
         };
         let (status, retry_after) = (response.status(), retry_after(response.headers()));
-        let parsed = match read_body(response).await {
-            Ok(body) => classify(status, &body, parse),
-            Err(failure) => failure,
-        };
+        let parsed = read_body(response).await.and_then(|body| {
+            classify(status)?;
+            parse(status, &body)
+        });
         (parsed, retry_after)
     }
 }
 
-/// A failed request with all its causes. The URL is removed: it may contain a password.
-fn transport_error<T>(error: reqwest::Error) -> ParsedResponse<T> {
-    let timed_out = error.is_timeout();
-    let reason = causes(&error.without_url());
-    if timed_out { ParsedResponse::TimedOut(reason) } else { ParsedResponse::Transient(reason) }
-}
-
 /// Reads a body as text, up to [`MAX_BODY_BYTES`].
-async fn read_body<T>(mut response: Response) -> Result<String, ParsedResponse<T>> {
+async fn read_body(mut response: Response) -> Parsed<String> {
     let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(transport_error)? {
+    while let Some(chunk) = response.chunk().await.map_err(AttemptError::transport)? {
         if bytes.len() + chunk.len() > MAX_BODY_BYTES {
-            return Err(ParsedResponse::Transient(format!("response is longer than {MAX_BODY_BYTES} bytes")));
+            return Err(AttemptError::Transient(format!("response is longer than {MAX_BODY_BYTES} bytes")));
         }
         bytes.extend_from_slice(&chunk);
     }
     // The error contains a position, and no bytes of the body.
     String::from_utf8(bytes)
-        .map_err(|error| ParsedResponse::Transient(format!("response is not text: {}", error.utf8_error())))
+        .map_err(|error| AttemptError::Transient(format!("response is not text: {}", error.utf8_error())))
 }
 
-/// Interprets the statuses that mean the same at every provider. The client of the provider interprets the others.
-fn classify<T>(
-    status: StatusCode,
-    body: &str,
-    parse: impl Fn(StatusCode, &str) -> ParsedResponse<T>,
-) -> ParsedResponse<T> {
-    let reason = || format!("status {}", status.as_u16());
-    match status {
-        StatusCode::TOO_MANY_REQUESTS => ParsedResponse::RateLimited(reason()),
+/// Fails for the statuses that mean the same at every provider. The parser of the provider interprets the others.
+fn classify(status: StatusCode) -> Parsed<()> {
+    let reason = format!("status {}", status.as_u16());
+    Err(match status {
+        StatusCode::TOO_MANY_REQUESTS => AttemptError::RateLimited(reason),
         // 418 is the ban of Binance. 403 and 451 come from firewalls in front of any provider.
         StatusCode::IM_A_TEAPOT | StatusCode::FORBIDDEN | StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS => {
-            ParsedResponse::Banned(reason())
+            AttemptError::Banned(reason)
         }
-        StatusCode::REQUEST_TIMEOUT => ParsedResponse::Transient(reason()),
-        status if status.is_server_error() => ParsedResponse::Transient(reason()),
-        status if status.is_success() || status.is_client_error() => parse(status, body),
-        _ => ParsedResponse::Permanent(reason()),
-    }
+        StatusCode::REQUEST_TIMEOUT => AttemptError::Transient(reason),
+        status if status.is_server_error() => AttemptError::Transient(reason),
+        status if status.is_success() || status.is_client_error() => return Ok(()),
+        _ => AttemptError::Permanent(reason),
+    })
 }
 
 #[cfg(test)]
@@ -296,7 +295,7 @@ mod tests {
 
     /// The text of the error of one call.
     async fn error_of(client: &ProviderClient) -> String {
-        let failed = client.get::<()>("prices?key=a-secret-query", |_, _| ParsedResponse::NotOffered).await;
+        let failed = client.get::<()>("prices?key=a-secret-query", |_, _| Err(AttemptError::NotOffered)).await;
         let error = causes(&failed.expect_err("no prices"));
         assert!(!error.contains("secret") && !error.contains("127.0.0.1"), "{error}");
         error

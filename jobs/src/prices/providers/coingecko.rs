@@ -21,17 +21,17 @@ use url::Url;
 
 use super::{
     Names, Pages, Provider, ProviderError, Spots,
-    client::{ParsedResponse, ProviderClient, ProviderLimits},
+    client::{AttemptError, Parsed, ProviderClient, ProviderLimits},
     json,
     listing::Listing,
-    pages::{fetch_pages, request_window, single_page, split_pages},
+    pages::{ONE_PAGE, fetch_pages, request_window, split_pages},
     rate_limiter::RateLimit,
-    spots::{ReportedPrice, add_reported},
+    spots::{ReportedPrice, add_reported, reported},
 };
 use crate::prices::{
     config::ApiKey,
     model::{AssetId, Currency, Interval, ProviderId, Series},
-    normalise::{CandleSet, MAX_LATENESS, RejectReason, TimeUnit, Window, parse_price, parse_time},
+    normalise::{CandleSet, MAX_LATENESS, RejectReason, TimeUnit, Window, parse_time},
 };
 use runtime::{clock::Clock, error::Error};
 
@@ -102,18 +102,9 @@ impl CoinGecko {
             value.set_sensitive(true);
             Ok((HeaderName::from_static(name), value))
         };
-        let key = key.map(header).transpose()?;
-        Ok(Self {
-            client: ProviderClient::new(
-                ProviderId::CoinGecko,
-                http,
-                url,
-                clock,
-                ProviderLimits { rate_limit, default_pause: DEFAULT_PAUSE, key },
-            ),
-            reach,
-            currencies: Listing::default(),
-        })
+        let limits = ProviderLimits { rate_limit, default_pause: DEFAULT_PAUSE, key: key.map(header).transpose()? };
+        let client = ProviderClient::new(ProviderId::CoinGecko, http, url, clock, limits);
+        Ok(Self { client, reach, currencies: Listing::default() })
     }
 
     async fn currencies(&self) -> Result<Arc<HashSet<String>>, ProviderError> {
@@ -169,7 +160,7 @@ impl CoinGecko {
             );
             match self.client.get(&path, |status, body| parse_spots(status, body, assets, currency)).await {
                 Ok(reported) => add_reported(&self.client, &mut spots, reported),
-                Err(error) => spots.failed.extend(Spots::failed(assets, &error).failed),
+                Err(error) => spots.extend(Spots::failed(assets, &error)),
             }
         }
         spots
@@ -181,26 +172,14 @@ impl CoinGecko {
     }
 }
 
-fn parse_currencies(status: StatusCode, body: &str) -> ParsedResponse<HashSet<String>> {
-    if let Some(failure) = refusal(status, body) {
-        return failure;
-    }
-    let currencies: Vec<String> = match json::parse(body) {
-        Ok(currencies) => currencies,
-        Err(failure) => return failure,
-    };
-    ParsedResponse::Value(currencies.into_iter().map(|currency| currency.to_ascii_lowercase()).collect())
+fn parse_currencies(status: StatusCode, body: &str) -> Parsed<HashSet<String>> {
+    check(status, body)?;
+    Ok(json::parse::<Vec<String>>(body)?.into_iter().map(|currency| currency.to_ascii_lowercase()).collect())
 }
 
-fn parse_coin_ids(status: StatusCode, body: &str) -> ParsedResponse<HashSet<String>> {
-    if let Some(failure) = refusal(status, body) {
-        return failure;
-    }
-    let coins: Vec<Coin> = match json::parse(body) {
-        Ok(coins) => coins,
-        Err(failure) => return failure,
-    };
-    ParsedResponse::Value(coins.into_iter().map(|coin| coin.id).collect())
+fn parse_coin_ids(status: StatusCode, body: &str) -> Parsed<HashSet<String>> {
+    check(status, body)?;
+    Ok(json::parse::<Vec<Coin>>(body)?.into_iter().map(|coin| coin.id).collect())
 }
 
 /// The header of the key, the rate limit, and how many days series go back. Paid plans have their own host.
@@ -213,36 +192,27 @@ fn plan(url: &str) -> (&'static str, RateLimit, i64) {
     }
 }
 
-/// The meaning of an error, under any status.
-fn refusal<T>(status: StatusCode, body: &str) -> Option<ParsedResponse<T>> {
-    let refused = |code: i64| match code {
-        TOO_MANY_REQUESTS => ParsedResponse::RateLimited("rate limit exceeded".into()),
-        BEYOND_ITS_REACH => ParsedResponse::NotOffered,
-        code => ParsedResponse::Permanent(format!("status {}, error {code}", status.as_u16())),
-    };
-    match serde_json::from_str(body) {
-        Ok(Refusal::Status { status } | Refusal::Nested { error: Nested { status } }) => {
-            Some(refused(status.error_code))
-        }
+/// Fails for an error, under any status.
+fn check(status: StatusCode, body: &str) -> Parsed<()> {
+    let code = match serde_json::from_str(body) {
+        Ok(Refusal::Status { status } | Refusal::Nested { error: Nested { status } }) => status.error_code,
         Ok(Refusal::Text { error }) if matches!(&*error, "coin not found" | "invalid vs_currency") => {
-            Some(ParsedResponse::NotOffered)
+            return Err(AttemptError::NotOffered);
         }
-        Err(_) if status.is_success() => None,
-        _ => Some(match status {
-            StatusCode::NOT_FOUND => ParsedResponse::NotOffered,
-            status => ParsedResponse::Permanent(format!("status {}", status.as_u16())),
-        }),
-    }
+        Err(_) if status.is_success() => return Ok(()),
+        _ if status == StatusCode::NOT_FOUND => return Err(AttemptError::NotOffered),
+        _ => return Err(AttemptError::Permanent(format!("status {}", status.as_u16()))),
+    };
+    Err(match code {
+        TOO_MANY_REQUESTS => AttemptError::RateLimited("rate limit exceeded".into()),
+        BEYOND_ITS_REACH => AttemptError::NotOffered,
+        code => AttemptError::Permanent(format!("status {}, error {code}", status.as_u16())),
+    })
 }
 
-fn parse_points(status: StatusCode, body: &str, window: Window) -> ParsedResponse<CandleSet> {
-    if let Some(failure) = refusal(status, body) {
-        return failure;
-    }
-    let chart: Chart<'_> = match json::parse(body) {
-        Ok(chart) => chart,
-        Err(failure) => return failure,
-    };
+fn parse_points(status: StatusCode, body: &str, window: Window) -> Parsed<CandleSet> {
+    check(status, body)?;
+    let chart: Chart<'_> = json::parse(body)?;
     let mut candle_set = CandleSet::new(window);
     let mut points = Vec::with_capacity(chart.prices.len());
     for row in chart.prices {
@@ -252,7 +222,7 @@ fn parse_points(status: StatusCode, body: &str, window: Window) -> ParsedRespons
         }
     }
     candle_set.add_points(points);
-    ParsedResponse::Value(candle_set)
+    Ok(candle_set)
 }
 
 fn parse_spots(
@@ -260,23 +230,17 @@ fn parse_spots(
     body: &str,
     assets: &[AssetId],
     currency: &Currency,
-) -> ParsedResponse<Vec<(AssetId, ReportedPrice)>> {
-    if let Some(failure) = refusal(status, body) {
-        return failure;
-    }
-    let found: BTreeMap<String, BTreeMap<String, Option<json::Field<'_>>>> = match json::parse(body) {
-        Ok(found) => found,
-        Err(failure) => return failure,
-    };
+) -> Parsed<Vec<(AssetId, ReportedPrice)>> {
+    check(status, body)?;
+    let found: BTreeMap<String, BTreeMap<String, Option<json::Field<'_>>>> = json::parse(body)?;
     // Unknown ids are missing, and so are unknown currencies of an id. A coin without a market has null. A price
     // without a time is ignored.
-    let reported = assets.iter().filter_map(|asset| {
+    let price_of = |asset: &AssetId| {
         let fields = found.get(asset.as_str())?;
         let (price, at) = ((*fields.get(currency.as_str())?)?, (*fields.get("last_updated_at")?)?);
-        let price = parse_price(json::text(price));
-        Some((asset.clone(), price.and_then(|price| Ok(Some((price, parse_time(json::text(at), TimeUnit::Seconds)?))))))
-    });
-    ParsedResponse::Value(reported.collect())
+        Some((asset.clone(), reported(json::text(price), parse_time(json::text(at), TimeUnit::Seconds))))
+    };
+    Ok(assets.iter().filter_map(price_of).collect())
 }
 
 impl Provider for CoinGecko {
@@ -288,7 +252,7 @@ impl Provider for CoinGecko {
         let window = request_window(&self.client, series, from, to);
         let oldest = window.now - time::Duration::days(self.reach) - series.interval.length();
         let pages = match series.interval {
-            Interval::Daily => single_page(window),
+            Interval::Daily => split_pages(window, ONE_PAGE),
             Interval::Hourly => split_pages(Window { from: window.from.max(oldest), ..window }, HOURS_PER_CALL),
         };
         fetch_pages(&self.client, series, pages, |page| Box::pin(self.fetch_page(series, page)))
@@ -321,7 +285,7 @@ mod tests {
         let body = r#"{"prices":[[1711756800000,69893.4485],[1711843200000,69702.3087473573],
             [1711929600000,71246.9514],[1711983682000,68887.749515]],
             "market_caps":[[1711843200000,1370247487960.09]],"total_volumes":[[1711843200000,16408802301.83]]}"#;
-        let ParsedResponse::Value(candle_set) = parse_points(StatusCode::OK, body, WINDOW) else { panic!("no points") };
+        let candle_set = parse_points(StatusCode::OK, body, WINDOW).expect("points");
         let (candles, rejected) = candle_set.finish();
         let prices: Vec<String> = candles.iter().map(|candle| candle.close.to_string()).collect();
         let expected = ["69893.4485", "69702.3087473573", "71246.9514"].map(str::to_owned);
@@ -335,17 +299,17 @@ mod tests {
     fn errors_are_read_in_every_form() {
         let read = |status, body| parse_points(status, body, WINDOW).map(|_| ());
         let limited = r#"{"status":{"error_code":429,"error_message":"You've exceeded the Rate Limit."}}"#;
-        assert!(matches!(read(StatusCode::OK, limited), ParsedResponse::RateLimited(_)));
+        assert!(matches!(read(StatusCode::OK, limited), Err(AttemptError::RateLimited(_))));
         let reach = r#"{"error":{"status":{"timestamp":"2024-04-01","error_code":10012,"error_message":"allowed time range"}}}"#;
-        assert_eq!(read(StatusCode::UNAUTHORIZED, reach), ParsedResponse::NotOffered);
-        assert_eq!(read(StatusCode::NOT_FOUND, r#"{"error":"coin not found"}"#), ParsedResponse::NotOffered);
+        assert_eq!(read(StatusCode::UNAUTHORIZED, reach), Err(AttemptError::NotOffered));
+        assert_eq!(read(StatusCode::NOT_FOUND, r#"{"error":"coin not found"}"#), Err(AttemptError::NotOffered));
         assert_eq!(
             read(StatusCode::UNPROCESSABLE_ENTITY, r#"{"error":"invalid vs_currency"}"#),
-            ParsedResponse::NotOffered
+            Err(AttemptError::NotOffered)
         );
         let key = r#"{"status":{"error_code":10002,"error_message":"API Key Missing"}}"#;
-        assert!(matches!(read(StatusCode::UNAUTHORIZED, key), ParsedResponse::Permanent(_)));
-        assert!(matches!(read(StatusCode::OK, "{}"), ParsedResponse::Transient(_)));
+        assert!(matches!(read(StatusCode::UNAUTHORIZED, key), Err(AttemptError::Permanent(_))));
+        assert!(matches!(read(StatusCode::OK, "{}"), Err(AttemptError::Transient(_))));
     }
 
     #[test]
@@ -356,8 +320,8 @@ mod tests {
             "shiba-inu":{"usd":1.2350000000000001e-05,"last_updated_at":1747407859},"no-currency":{},
             "no-market":{"usd":null,"last_updated_at":null},"no-time":{"usd":5,"last_updated_at":null},
             "broken":{"usd":-5,"last_updated_at":1747407859}}"#;
-        let read = parse_spots(StatusCode::OK, body, &assets, &Currency::parse("usd").expect("a code"));
-        let ParsedResponse::Value(reported) = read else { panic!("no prices") };
+        let currency = Currency::parse("usd").expect("a code");
+        let reported = parse_spots(StatusCode::OK, body, &assets, &currency).expect("prices");
         let reported: Vec<String> = reported
             .into_iter()
             .map(|(asset, price)| match price {
@@ -370,12 +334,10 @@ mod tests {
 
     #[test]
     fn lists_are_read() {
-        let ParsedResponse::Value(currencies) = parse_currencies(StatusCode::OK, r#"["usd","EUR","bits"]"#) else {
-            panic!("no list")
-        };
+        let currencies = parse_currencies(StatusCode::OK, r#"["usd","EUR","bits"]"#).expect("a list");
         assert!(currencies.len() == 3 && currencies.contains("eur"));
         let coin = r#"[{"id":"bitcoin","symbol":"btc","name":"Bitcoin"},{"id":"other","symbol":"btc","name":"Other"}]"#;
-        let ParsedResponse::Value(ids) = parse_coin_ids(StatusCode::OK, coin) else { panic!("no coins") };
+        let ids = parse_coin_ids(StatusCode::OK, coin).expect("coins");
         assert!(ids.contains("bitcoin") && !ids.contains("btc"));
     }
 

@@ -3,14 +3,15 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::client::ParsedResponse;
+use super::client::{AttemptError, Parsed};
+use crate::prices::normalise::{CandleSet, RawCandle, RejectReason, Window};
 
 /// A value that is parsed later, if at all.
 pub type Field<'a> = &'a RawValue;
 
-/// Parses a response body. A body that is not JSON of this form is [`ParsedResponse::Transient`], such as an HTML page
-/// or a truncated body.
-pub fn parse<'a, T: Deserialize<'a>, V>(body: &'a str) -> Result<T, ParsedResponse<V>> {
+/// Parses a response body. A body that is not JSON of this form is [`AttemptError::Transient`], such as an HTML page or a
+/// truncated body.
+pub fn parse<'a, T: Deserialize<'a>>(body: &'a str) -> Parsed<T> {
     // Only the kind and place of the error are kept: its text could repeat what was sent.
     serde_json::from_str(body).map_err(|error| {
         let what = match error.classify() {
@@ -18,7 +19,7 @@ pub fn parse<'a, T: Deserialize<'a>, V>(body: &'a str) -> Result<T, ParsedRespon
             serde_json::error::Category::Data => "has an unexpected form",
             _ => "is not JSON",
         };
-        ParsedResponse::Transient(format!("response {what} (line {}, column {})", error.line(), error.column()))
+        AttemptError::Transient(format!("response {what} (line {}, column {})", error.line(), error.column()))
     })
 }
 
@@ -33,6 +34,28 @@ pub fn fields<const N: usize>(row: Field<'_>) -> Option<[&str; N]> {
     let fields: Vec<&RawValue> = serde_json::from_str(row.get()).ok()?;
     let texts: Vec<&str> = fields.into_iter().take(N).map(text).collect();
     texts.try_into().ok()
+}
+
+/// The rows of a page as candles. `read` picks the fields of a row; it leaves out a row with `None`. A row with fewer
+/// fields is rejected.
+pub fn candles<const N: usize>(
+    rows: &[Field<'_>],
+    page: Window,
+    read: impl for<'a> Fn([&'a str; N]) -> Option<RawCandle<'a>>,
+) -> CandleSet {
+    let mut candle_set = CandleSet::new(page);
+    for row in rows {
+        match fields(row) {
+            Some(fields) => read(fields).into_iter().for_each(|candle| candle_set.add_row(candle)),
+            None => candle_set.reject(RejectReason::Shape, row.get()),
+        }
+    }
+    candle_set
+}
+
+/// The entries of a list that have this form. The others are ignored.
+pub fn entries<'a, T: Deserialize<'a>>(list: impl IntoIterator<Item = Field<'a>>) -> impl Iterator<Item = T> {
+    list.into_iter().filter_map(|entry| serde_json::from_str(entry.get()).ok())
 }
 
 #[cfg(test)]
@@ -54,8 +77,8 @@ mod tests {
     #[test]
     fn errors_do_not_repeat_the_response() {
         for (body, what) in [("<html>secret", "is not JSON"), ("[\"secret", "ends too early"), ("\"secret\"", "form")] {
-            let failure = parse::<Vec<Field<'_>>, ()>(body).expect_err(body);
-            let ParsedResponse::Transient(reason) = failure else { panic!("{failure:?}") };
+            let failure = parse::<Vec<Field<'_>>>(body).expect_err(body);
+            let AttemptError::Transient(reason) = failure else { panic!("{failure:?}") };
             assert!(reason.contains(what) && !reason.contains("secret"), "{reason}");
         }
     }

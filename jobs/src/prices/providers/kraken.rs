@@ -5,37 +5,43 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use futures_util::future::BoxFuture;
-use reqwest::{Client, StatusCode};
+use reqwest::StatusCode;
 use serde::Deserialize;
 use time::OffsetDateTime;
 
 use super::{
-    Names, Pages, Provider, ProviderError, Spots,
-    client::{ParsedResponse, ProviderClient, ProviderLimits},
+    client::{AttemptError, Parsed, check_status},
+    exchange::ExchangeSpec,
     json,
-    listing::{PairNames, Pairs},
-    pages::{fetch_pages, request_window, single_page},
+    listing::Pairs,
+    pages::ONE_PAGE,
     rate_limiter::RateLimit,
-    spots::{ReportedPrice, fetch_one_by_one},
+    spots::{ReportedPrice, reported},
 };
 use crate::prices::{
-    model::{AssetId, Currency, ProviderId, Series},
-    normalise::{CandleSet, RawCandle, RejectReason, TimeUnit, Window, parse_price, parse_time},
+    model::ProviderId,
+    normalise::{CandleSet, RawCandle, RejectReason, TimeUnit, Window, parse_time},
 };
-use runtime::clock::Clock;
 
-const RATE_LIMIT: RateLimit = RateLimit { every: Duration::from_secs(1), burst: 15 };
-/// The counter of 15 calls falls by one every 3 s.
-const DEFAULT_PAUSE: Duration = Duration::from_secs(15);
 /// A pair without a trade for this long has no present price.
 const PRESENT: time::Duration = time::Duration::hours(2);
 
-/// The client of Kraken.
-pub struct Kraken {
-    client: ProviderClient,
-    pairs: PairNames,
-}
+pub const KRAKEN: ExchangeSpec = ExchangeSpec {
+    id: ProviderId::Kraken,
+    rate_limit: RateLimit { every: Duration::from_secs(1), burst: 15 },
+    // The counter of 15 calls falls by one every 3 s.
+    default_pause: Duration::from_secs(15),
+    pairs_path: "0/public/AssetPairs",
+    parse_pairs,
+    pair_name,
+    rows: ONE_PAGE,
+    beginning: OffsetDateTime::UNIX_EPOCH,
+    candles_path,
+    parse_candles,
+    spots_per_call: 1,
+    spots_path,
+    parse_spot,
+};
 
 #[derive(Deserialize)]
 struct Envelope<'a> {
@@ -52,131 +58,79 @@ struct Pair {
     wsname: String,
 }
 
-impl Kraken {
-    pub fn new(http: Client, url: &str, clock: Clock) -> Self {
-        let limits = ProviderLimits { rate_limit: RATE_LIMIT, default_pause: DEFAULT_PAUSE, key: None };
-        let client = ProviderClient::new(ProviderId::Kraken, http, url, clock, limits);
-        Self { client, pairs: PairNames::new(pair_name) }
-    }
+fn candles_path(pair: &str, page: Window) -> String {
+    let length = page.interval.length();
+    // Rows after `since` are returned; earlier ones are dropped by the window.
+    let (minutes, since) = (length.whole_minutes(), (page.from - length).unix_timestamp());
+    format!("0/public/OHLC?pair={pair}&interval={minutes}&since={since}")
+}
 
-    async fn fetch_pairs(&self) -> Result<Pairs, ProviderError> {
-        self.client.get("0/public/AssetPairs", parse_pairs).await
-    }
-
-    async fn fetch_page(&self, series: &Series, page: Window) -> Result<CandleSet, ProviderError> {
-        let pair = self.pairs.name(self.fetch_pairs(), &series.asset, &series.currency).await;
-        let pair = pair.ok_or(ProviderError::NotOffered(ProviderId::Kraken))?;
-        let length = series.interval.length();
-        // Rows after `since` are returned; earlier ones are dropped by the window.
-        let (minutes, since) = (length.whole_minutes(), (page.from - length).unix_timestamp());
-        let path = format!("0/public/OHLC?pair={pair}&interval={minutes}&since={since}");
-        self.client.get(&path, |status, body| parse_candles(status, body, page)).await
-    }
-
-    async fn fetch_spots(&self, assets: &[AssetId], currency: &Currency) -> Spots {
-        let pairs = self.pairs.names_of(self.fetch_pairs(), assets, currency).await;
-        let since = (self.client.clock.now() - PRESENT).unix_timestamp();
-        let client = &self.client;
-        let fetch = move |pair: String| async move {
-            client.get(&format!("0/public/OHLC?pair={pair}&interval=1&since={since}"), parse_last_trade).await
-        };
-        fetch_one_by_one(client, pairs, fetch).await
-    }
+fn spots_path(pairs: &[&str], now: OffsetDateTime) -> String {
+    format!("0/public/OHLC?pair={}&interval=1&since={}", pairs.concat(), (now - PRESENT).unix_timestamp())
 }
 
 /// The result, or the meaning of its errors. Warnings are ignored.
-fn parse_result<'a, T>(
-    status: StatusCode,
-    body: &'a str,
-) -> Result<BTreeMap<String, json::Field<'a>>, ParsedResponse<T>> {
-    if !status.is_success() {
-        return Err(ParsedResponse::Permanent(format!("status {}", status.as_u16())));
-    }
-    let envelope: Envelope<'a> = json::parse(body)?;
+fn parse_result(status: StatusCode, body: &str) -> Parsed<BTreeMap<String, json::Field<'_>>> {
+    check_status(status)?;
+    let envelope: Envelope<'_> = json::parse(body)?;
     if let Some(error) = envelope.error.iter().find(|error| !error.starts_with('W')) {
         let (class, what) = error.split_once(':').unwrap_or((error, ""));
         let line: String = error.chars().filter(|c| !c.is_control()).take(80).collect();
         return Err(match (class, what) {
-            ("EQuery", "Unknown asset pair" | "Invalid asset pair") => ParsedResponse::NotOffered,
+            ("EQuery", "Unknown asset pair" | "Invalid asset pair") => AttemptError::NotOffered,
             ("EGeneral", "Too many requests") | ("EAPI" | "EOrder", "Rate limit exceeded") => {
-                ParsedResponse::RateLimited(line)
+                AttemptError::RateLimited(line)
             }
-            ("EGeneral", "Temporary lockout") => ParsedResponse::Banned(line),
-            ("EService", what) if what.starts_with("Throttled") => ParsedResponse::RateLimited(line),
-            ("EService" | "EDatabase", _) | ("EGeneral", "Internal error") => ParsedResponse::Transient(line),
-            _ => ParsedResponse::Permanent(line),
+            ("EGeneral", "Temporary lockout") => AttemptError::Banned(line),
+            ("EService", what) if what.starts_with("Throttled") => AttemptError::RateLimited(line),
+            ("EService" | "EDatabase", _) | ("EGeneral", "Internal error") => AttemptError::Transient(line),
+            _ => AttemptError::Permanent(line),
         });
     }
-    envelope.result.ok_or_else(|| ParsedResponse::Transient("response has neither a result nor an error".into()))
+    envelope.result.ok_or_else(|| AttemptError::Transient("response has neither a result nor an error".into()))
 }
 
 /// The rows, under the only key that is not `last`, and `last`. The key may differ from the requested pair.
-fn parse_rows<T>(
-    status: StatusCode,
-    body: &str,
-) -> Result<(Vec<json::Field<'_>>, Option<OffsetDateTime>), ParsedResponse<T>> {
+fn parse_rows(status: StatusCode, body: &str) -> Parsed<(Vec<json::Field<'_>>, Option<OffsetDateTime>)> {
     let result = parse_result(status, body)?;
     let last = result.get("last").and_then(|last| parse_time(json::text(last), TimeUnit::Seconds).ok());
     match result.iter().find(|(key, _)| *key != "last") {
         Some((_, rows)) => Ok((json::parse(rows.get())?, last)),
-        None => Err(ParsedResponse::Transient("response has no rows".into())),
+        None => Err(AttemptError::Transient("response has no rows".into())),
     }
 }
 
-fn parse_candles(status: StatusCode, body: &str, page: Window) -> ParsedResponse<CandleSet> {
-    let (rows, last) = match parse_rows(status, body) {
-        Ok(rows) => rows,
-        Err(failure) => return failure,
-    };
-    let mut candle_set = CandleSet::new(page);
-    for row in rows {
-        match json::fields(row) {
-            // Rows after the last finished one may still change.
-            Some([at, _, _, _, _, _, _, _])
-                if last.zip(parse_time(at, TimeUnit::Seconds).ok()).is_some_and(|(last, at)| at > last) => {}
-            // The eighth field is the number of trades. Without trades the price is that of an earlier time.
-            Some([_, _, _, _, _, _, _, "0"]) => {}
-            // The sixth field is the average price.
-            Some([time, open, high, low, close, _, volume, _]) => {
-                candle_set.add_row(RawCandle { time, unit: TimeUnit::Seconds, open, high, low, close, volume });
-            }
-            None => candle_set.reject(RejectReason::Shape, row.get()),
-        }
-    }
-    ParsedResponse::Value(candle_set)
+fn parse_candles(status: StatusCode, body: &str, page: Window) -> Parsed<CandleSet> {
+    let (rows, last) = parse_rows(status, body)?;
+    // The sixth field is the average price.
+    Ok(json::candles(&rows, page, |[time, open, high, low, close, _, volume, trades]| {
+        // Rows after the last finished one may still change. Without trades the price is that of an earlier time.
+        let unfinished = last.zip(parse_time(time, TimeUnit::Seconds).ok()).is_some_and(|(last, time)| time > last);
+        let is_wanted = !unfinished && trades != "0";
+        is_wanted.then_some(RawCandle { time, unit: TimeUnit::Seconds, open, high, low, close, volume })
+    }))
 }
 
 /// The price of the last trade. Its exact time is unknown; the start of its minute is used.
-fn parse_last_trade(status: StatusCode, body: &str) -> ParsedResponse<ReportedPrice> {
-    let (rows, _) = match parse_rows(status, body) {
-        Ok(rows) => rows,
-        Err(failure) => return failure,
-    };
-    for row in rows.into_iter().rev() {
-        match json::fields(row) {
-            Some([_, _, _, _, _, _, _, "0"]) => {}
-            Some([at, _, _, _, close, _, _, _]) => {
-                let time = parse_time(at, TimeUnit::Seconds);
-                return ParsedResponse::Value(parse_price(close).and_then(|price| Ok(Some((price, time?)))));
-            }
-            None => return ParsedResponse::Value(Err(RejectReason::Shape)),
-        }
-    }
-    ParsedResponse::Value(Ok(None))
+fn parse_spot(status: StatusCode, body: &str, _: &str) -> Parsed<ReportedPrice> {
+    let (rows, _) = parse_rows(status, body)?;
+    let mut latest = rows.into_iter().rev().map(json::fields::<8>);
+    Ok(match latest.find(|row| !matches!(row, Some([.., "0"]))) {
+        Some(Some([at, _, _, _, close, _, _, _])) => reported(close, parse_time(at, TimeUnit::Seconds)),
+        Some(None) => Err(RejectReason::Shape),
+        None => Ok(None),
+    })
 }
 
-fn parse_pairs(status: StatusCode, body: &str) -> ParsedResponse<Pairs> {
-    let result = match parse_result(status, body) {
-        Ok(result) => result,
-        Err(failure) => return failure,
-    };
+fn parse_pairs(status: StatusCode, body: &str) -> Parsed<Pairs> {
+    let result = parse_result(status, body)?;
     let mut pairs = Pairs::default();
-    for pair in result.values().filter_map(|pair| serde_json::from_str::<Pair>(pair.get()).ok()) {
+    for pair in json::entries::<Pair>(result.into_values()) {
         if let Some((base, quote)) = pair.wsname.split_once('/') {
             pairs.add(common_code(base), common_code(quote), &pair.altname);
         }
     }
-    ParsedResponse::Value(pairs)
+    Ok(pairs)
 }
 
 /// The names of pairs by convention: both codes joined.
@@ -198,31 +152,15 @@ fn common_code(code: &str) -> &str {
     }
 }
 
-impl Provider for Kraken {
-    fn id(&self) -> ProviderId {
-        ProviderId::Kraken
-    }
-
-    fn candles<'a>(&'a self, series: &'a Series, from: OffsetDateTime, to: OffsetDateTime) -> Pages<'a> {
-        let pages = single_page(request_window(&self.client, series, from, to));
-        fetch_pages(&self.client, series, pages, |page| Box::pin(self.fetch_page(series, page)))
-    }
-
-    fn spots<'a>(&'a self, assets: &'a [AssetId], currency: &'a Currency) -> BoxFuture<'a, Spots> {
-        Box::pin(self.fetch_spots(assets, currency))
-    }
-
-    fn names(&self) -> BoxFuture<'_, Result<Names, ProviderError>> {
-        Box::pin(self.pairs.names(self.fetch_pairs()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use time::macros::datetime;
 
     use super::*;
-    use crate::prices::model::Interval;
+    use crate::prices::{
+        model::{Currency, Interval},
+        normalise::RejectReason,
+    };
 
     const WINDOW: Window = Window {
         interval: Interval::Hourly,
@@ -231,7 +169,7 @@ mod tests {
         now: datetime!(2021-03-25 18:00 UTC),
     };
 
-    fn read(body: &str) -> ParsedResponse<CandleSet> {
+    fn read(body: &str) -> Parsed<CandleSet> {
         parse_candles(StatusCode::OK, body, WINDOW)
     }
 
@@ -242,7 +180,7 @@ mod tests {
             [1616684400,"52556.5","52620.3","52550.8","52600.1","52590.2","11.59350101",249],
             [1616688000,"52600.1","52643.0","52500.0","52570.0","52560.1","17.12345678",301],
             [1616691600,"52570.0","52580.0","52570.0","52575.5","52574.9","0.51000000",12]],"last":1616688000}}"#;
-        let ParsedResponse::Value(candle_set) = read(body) else { panic!("no rows") };
+        let candle_set = read(body).expect("rows");
         let (candles, rejected) = candle_set.finish();
         let closes: Vec<String> = candles.iter().map(|candle| candle.close.to_string()).collect();
         assert_eq!((closes, rejected), (vec!["52600.1".into(), "52570".into()], vec![]));
@@ -251,26 +189,26 @@ mod tests {
     #[test]
     fn errors_with_status_200_are_read() {
         let error = |text: &str| read(&format!(r#"{{"error":["{text}"]}}"#)).map(|_| ());
-        assert_eq!(error("EQuery:Unknown asset pair"), ParsedResponse::NotOffered);
+        assert_eq!(error("EQuery:Unknown asset pair"), Err(AttemptError::NotOffered));
         for limited in ["EGeneral:Too many requests", "EAPI:Rate limit exceeded", "EService:Throttled: 1616688000"] {
-            assert!(matches!(error(limited), ParsedResponse::RateLimited(_)), "{limited}");
+            assert!(matches!(error(limited), Err(AttemptError::RateLimited(_))), "{limited}");
         }
         for passing in ["EService:Unavailable", "EService:Busy", "EGeneral:Internal error"] {
-            assert!(matches!(error(passing), ParsedResponse::Transient(_)), "{passing}");
+            assert!(matches!(error(passing), Err(AttemptError::Transient(_))), "{passing}");
         }
-        assert!(matches!(error("EGeneral:Temporary lockout"), ParsedResponse::Banned(_)));
-        assert!(matches!(error("EGeneral:Invalid arguments"), ParsedResponse::Permanent(_)));
-        assert!(matches!(read(r#"{"error":[]}"#), ParsedResponse::Transient(_)));
-        assert!(matches!(read(r#"{"error":[],"result":{"last":1616688000}}"#), ParsedResponse::Transient(_)));
+        assert!(matches!(error("EGeneral:Temporary lockout"), Err(AttemptError::Banned(_))));
+        assert!(matches!(error("EGeneral:Invalid arguments"), Err(AttemptError::Permanent(_))));
+        assert!(matches!(read(r#"{"error":[]}"#), Err(AttemptError::Transient(_))));
+        assert!(matches!(read(r#"{"error":[],"result":{"last":1616688000}}"#), Err(AttemptError::Transient(_))));
         let warned = r#"{"error":["WGeneral:Deprecated"],"result":{"XDGUSD":[],"last":1616688000}}"#;
-        assert!(matches!(read(warned), ParsedResponse::Value(_)));
+        assert!(read(warned).is_ok());
     }
 
     #[test]
     fn a_candle_without_trades_is_ignored() {
         let body = r#"{"error":[],"result":{"XXBTZUSD":[[1616684400,"5","6","4","5","5","1",7],
             [1616688000,"5","5","5","5","0.0","0.00000000",0]],"last":1616688000}}"#;
-        let ParsedResponse::Value(candle_set) = read(body) else { panic!("no rows") };
+        let candle_set = read(body).expect("rows");
         let (candles, rejected) = candle_set.finish();
         assert_eq!((candles.len(), rejected), (1, vec![]));
     }
@@ -279,7 +217,7 @@ mod tests {
     fn a_present_price_is_the_last_trade_at_the_start_of_its_minute() {
         let read = |rows: &str| {
             let body = format!(r#"{{"error":[],"result":{{"XXBTZUSD":[{rows}],"last":1616688000}}}}"#);
-            let ParsedResponse::Value(reported) = parse_last_trade(StatusCode::OK, &body) else { panic!("no price") };
+            let reported = parse_spot(StatusCode::OK, &body, "XBTUSD").expect("a price");
             reported.map(|price| price.map(|(price, at)| (price.to_string(), at)))
         };
         let traded = r#"[1616688000,"5","6","4","5.50","5","1",7]"#;
@@ -299,7 +237,7 @@ mod tests {
             "XXBTZUSD":{"altname":"XBTUSD","wsname":"XBT\/USD","base":"XXBT","quote":"ZUSD","status":"online"},
             "XDGEUR":{"altname":"XDGEUR","wsname":"XDG\/EUR"},"XETHXXBT":{"altname":"ETHXBT","wsname":"ETH\/XBT"},
             "XXBTZUSD.d":{"altname":"XBTUSD.d"}}}"#;
-        let ParsedResponse::Value(pairs) = parse_pairs(StatusCode::OK, body) else { panic!("no pairs") };
+        let pairs = parse_pairs(StatusCode::OK, body).expect("pairs");
         for (base, quote, name) in [("BTC", "usd", "XBTUSD"), ("DOGE", "eur", "XDGEUR"), ("ETH", "btc", "ETHXBT")] {
             assert_eq!(pairs.name(base, &Currency::parse(quote).expect("a code")), Some(name));
             assert_eq!(pair_name(base, &quote.to_uppercase()).as_deref(), Some(name));

@@ -57,71 +57,40 @@ impl<T> Listing<T> {
     }
 }
 
-/// The names of the pairs of an exchange, from its list. While the list is unavailable, the names are derived by its
-/// convention; the exchange then rejects unknown pairs.
-pub struct PairNames {
-    list: Listing<Pairs>,
-    convention: fn(&str, &str) -> Option<String>,
-}
+/// Derives the name of a pair from the codes of an asset and a currency, both in upper case.
+pub type Convention = fn(&str, &str) -> Option<String>;
 
-impl PairNames {
-    /// `convention` derives a name from the codes of an asset and a currency, both in upper case.
-    pub fn new(convention: fn(&str, &str) -> Option<String>) -> Self {
-        Self { list: Listing::default(), convention }
-    }
-
-    /// The name of a pair, if the exchange offers it; `load` fetches the list.
-    pub async fn name(
-        &self,
-        load: impl Future<Output = Result<Pairs, ProviderError>>,
-        asset: &AssetId,
-        currency: &Currency,
-    ) -> Option<String> {
+/// The pairs of these assets, as far as the exchange lists them. While its list is unavailable, the names are derived by
+/// its convention; the exchange then rejects unknown pairs.
+pub fn name_pairs(
+    list: Option<&Pairs>,
+    convention: Convention,
+    assets: &[AssetId],
+    currency: &Currency,
+) -> Vec<(AssetId, String)> {
+    let pair = |asset: &AssetId| {
         let code = code(asset.as_str())?;
-        match self.list.get(load).await {
-            Ok(pairs) => pairs.name(code, currency).map(str::to_owned),
-            Err(_) => (self.convention)(code, &currency.as_str().to_ascii_uppercase()),
-        }
-    }
-
-    /// The names of the pairs of these assets, as far as the exchange offers them; `load` fetches the list.
-    pub async fn names_of(
-        &self,
-        load: impl Future<Output = Result<Pairs, ProviderError>>,
-        assets: &[AssetId],
-        currency: &Currency,
-    ) -> Vec<(AssetId, String)> {
-        let coded: Vec<_> = assets.iter().filter_map(|asset| Some((asset, code(asset.as_str())?))).collect();
-        if coded.is_empty() {
-            return Vec::new();
-        }
-        let list = self.list.get(load).await;
-        let quote = currency.as_str().to_ascii_uppercase();
-        let named = coded.into_iter().filter_map(|(asset, code)| {
-            let name = match &list {
-                Ok(pairs) => pairs.name(code, currency).map(str::to_owned),
-                Err(_) => (self.convention)(code, &quote),
-            };
-            Some((asset.clone(), name?))
-        });
-        named.collect()
-    }
-
-    /// The assets and currencies of all pairs.
-    ///
-    /// # Errors
-    /// The error of the last attempt, when no list was ever fetched.
-    pub async fn names(
-        &self,
-        load: impl Future<Output = Result<Pairs, ProviderError>>,
-    ) -> Result<Names, ProviderError> {
-        Ok(self.list.get(load).await?.names())
-    }
+        let name = match list {
+            Some(pairs) => pairs.name(code, currency).map(str::to_owned),
+            None => convention(code, &currency.as_str().to_ascii_uppercase()),
+        };
+        Some((asset.clone(), name?))
+    };
+    assets.iter().filter_map(pair).collect()
 }
 
 /// The pairs of an exchange: the name of each by the code of the asset and the currency, both in lower case.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Pairs(HashMap<(String, String), String>);
+
+impl FromIterator<(String, String, String)> for Pairs {
+    /// Collects codes of assets, codes of currencies, and names.
+    fn from_iter<I: IntoIterator<Item = (String, String, String)>>(listed: I) -> Self {
+        let mut pairs = Self::default();
+        listed.into_iter().for_each(|(base, quote, name)| pairs.add(&base, &quote, &name));
+        pairs
+    }
+}
 
 impl Pairs {
     /// Adds a pair. Of several pairs with the same asset and currency the first is used. A name that is not safe in a
@@ -140,7 +109,8 @@ impl Pairs {
         self.0.get(&key).map(String::as_str)
     }
 
-    fn names(&self) -> Names {
+    /// The assets and currencies of all pairs.
+    pub fn names(&self) -> Names {
         let codes: HashSet<&str> = self.0.keys().map(|(base, _)| base.as_str()).collect();
         let listed = |id: &&str| code(id).is_some_and(|code| codes.contains(&*code.to_ascii_lowercase()));
         Names {
@@ -170,25 +140,19 @@ mod tests {
         assert_eq!(listing.get(async { Ok(3) }).await.as_deref(), Ok(&3));
     }
 
-    #[tokio::test]
-    async fn pairs_are_named_by_the_list_or_else_by_convention() {
+    #[test]
+    fn pairs_are_named_by_the_list_or_else_by_convention() {
         let (assets, usd) = (["bitcoin", "btc"].map(|id| AssetId::parse(id).expect("an id")), Currency::parse("usd"));
         let usd = usd.expect("a code");
-        let convention = |base: &str, quote: &str| Some(format!("{base}{quote}"));
-        for (listed, expected) in [(true, "BTC-USD"), (false, "BTCUSD")] {
-            let names = PairNames::new(convention);
-            let load = || async move {
-                let mut pairs = Pairs::default();
-                pairs.add("BTC", "USD", "BTC-USD");
-                pairs.add("BTC", "USD", "BTC-USD-2");
-                pairs.add("ETH", "USD", "a/b");
-                if listed { Ok(pairs) } else { Err(ProviderError::Failed(ProviderId::Coinbase, "down".into())) }
-            };
-            assert_eq!(names.name(load(), &assets[0], &usd).await.as_deref(), Some(expected));
-            assert_eq!(names.name(load(), &assets[1], &usd).await, None, "an unknown id is not guessed");
-            assert_eq!(names.names_of(load(), &assets, &usd).await, [(assets[0].clone(), expected.to_owned())]);
-            let known = names.names(load()).await.map(|names| (names.assets.len(), names.currencies.len()));
-            assert_eq!(known.ok(), listed.then_some((1, 1)), "a name that is unsafe in a path is ignored");
+        let convention: Convention = |base, quote| Some(format!("{base}{quote}"));
+        let listed = [("BTC", "USD", "BTC-USD"), ("BTC", "USD", "BTC-USD-2"), ("ETH", "USD", "a/b")];
+        let pairs: Pairs =
+            listed.map(|(base, quote, name)| (base.into(), quote.into(), name.into())).into_iter().collect();
+        for (list, expected) in [(Some(&pairs), "BTC-USD"), (None, "BTCUSD")] {
+            assert_eq!(name_pairs(list, convention, &assets, &usd), [(assets[0].clone(), expected.to_owned())]);
+            assert_eq!(name_pairs(list, convention, &assets[1..], &usd), [], "an unknown id is not guessed");
         }
+        let known = pairs.names();
+        assert_eq!((known.assets.len(), known.currencies.len()), (1, 1), "a name that is unsafe in a path is ignored");
     }
 }

@@ -1,15 +1,16 @@
-//! The providers of prices: one trait, and one client per provider.
+//! The providers of prices: one trait. CoinGecko has its own client; exchanges share one and differ in a table.
 
 mod binance;
-mod circuit_breaker;
 mod client;
 mod coinbase;
 mod coingecko;
+mod exchange;
 mod json;
 mod kraken;
 mod listing;
 mod metrics;
 mod pages;
+mod pause;
 mod rate_limiter;
 mod spots;
 
@@ -18,6 +19,7 @@ use std::{collections::HashSet, sync::Arc};
 use futures_util::{future::BoxFuture, stream::BoxStream};
 use time::OffsetDateTime;
 
+use self::{binance::BINANCE, coinbase::COINBASE, coingecko::CoinGecko, exchange::Exchange, kraken::KRAKEN};
 use super::{
     Config,
     model::{AssetId, Candle, Currency, ProviderId, Series, Spot},
@@ -67,6 +69,11 @@ impl Spots {
         }
         spots
     }
+
+    fn extend(&mut self, other: Self) {
+        self.found.extend(other.found);
+        self.failed.extend(other.failed);
+    }
 }
 
 /// The assets and currencies that a provider offers.
@@ -107,14 +114,15 @@ impl Providers {
         let http = client::http_client()?;
         let start = |id: &ProviderId| -> Result<Arc<dyn Provider>, Error> {
             let (http, url, clock) = (http.clone(), config.url(*id), clock.clone());
-            Ok(match id {
+            let spec = match id {
                 ProviderId::CoinGecko => {
-                    Arc::new(coingecko::CoinGecko::new(http, url, config.coingecko_key.as_ref(), clock)?)
+                    return Ok(Arc::new(CoinGecko::new(http, url, config.coingecko_key.as_ref(), clock)?));
                 }
-                ProviderId::Kraken => Arc::new(kraken::Kraken::new(http, url, clock)),
-                ProviderId::Coinbase => Arc::new(coinbase::Coinbase::new(http, url, clock)),
-                ProviderId::Binance => Arc::new(binance::Binance::new(http, url, clock)),
-            })
+                ProviderId::Kraken => &KRAKEN,
+                ProviderId::Coinbase => &COINBASE,
+                ProviderId::Binance => &BINANCE,
+            };
+            Ok(Arc::new(Exchange::new(spec, http, url, clock)))
         };
         Ok(Self(config.providers.iter().map(start).collect::<Result<_, _>>()?))
     }

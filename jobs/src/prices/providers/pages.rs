@@ -9,6 +9,8 @@ use crate::prices::{
     normalise::{CandleSet, Window},
 };
 
+/// More buckets than any series has: the range is one page.
+pub const ONE_PAGE: i32 = 1_000_000;
 /// No provider has older prices.
 const BEGINNING: OffsetDateTime = datetime!(2009-01-01 0:00 UTC);
 
@@ -16,11 +18,6 @@ const BEGINNING: OffsetDateTime = datetime!(2009-01-01 0:00 UTC);
 pub fn request_window(client: &ProviderClient, series: &Series, from: OffsetDateTime, to: OffsetDateTime) -> Window {
     let now = client.clock.now();
     Window { interval: series.interval, from: from.max(BEGINNING), to: to.min(now), now }
-}
-
-/// The window as one page, unless it is empty.
-pub fn single_page(window: Window) -> Vec<Window> {
-    if window.from < window.to { vec![window] } else { Vec::new() }
 }
 
 /// Splits a window into pages of at most `buckets` buckets, the newest first.
@@ -88,6 +85,7 @@ mod tests {
         let noon = from + time::Duration::hours(12);
         assert_eq!(cut(noon, day(3), 1), [(day(2), day(3)), (noon, day(2))]);
         assert_eq!(cut(to, from, 4), []);
-        assert_eq!(single_page(window(to, from)).len(), 0);
+        assert_eq!(cut(noon, to, ONE_PAGE), [(noon, to)]);
+        assert_eq!(split_pages(window(to, from), ONE_PAGE).len(), 0);
     }
 }

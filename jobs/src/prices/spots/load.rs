@@ -45,7 +45,7 @@ impl Reader {
         let known = match self.known_spots(&rest, currency, &old).await {
             Ok(known) => known,
             Err(error) => {
-                let _ = self.cache.unlock(&keys, token).await;
+                self.cache.unlock(&keys, token).await;
                 results.extend(rest.into_iter().map(|asset| match (old.remove(&asset), &error) {
                     (Some(quote), Error::Unavailable(_)) => (asset, Ok(Read::Found(quote))),
                     _ => (asset, Err(error.clone())),
@@ -63,7 +63,7 @@ impl Reader {
         }
         rest.retain(|asset| !results.contains_key(asset));
         if rest.is_empty() {
-            let _ = self.cache.unlock(&keys, token).await;
+            self.cache.unlock(&keys, token).await;
             return results;
         }
         let all_known = rest.iter().all(|asset| known.contains_key(asset));
@@ -74,7 +74,7 @@ impl Reader {
             let (this, rest, currency, known) = (self.clone(), rest.clone(), currency.clone(), known.clone());
             async move {
                 let results = this.fetch_spots(rest, &currency, &known).await;
-                let _ = this.cache.unlock(&keys, token).await;
+                this.cache.unlock(&keys, token).await;
                 results
             }
         });
@@ -134,7 +134,7 @@ impl Reader {
         let mut newest: HashMap<AssetId, Quote> =
             known.iter().map(|(asset, known)| (asset.clone(), known.quote.clone())).collect();
         let mut retry_delays = HashMap::<AssetId, Vec<Duration>>::new();
-        let mut calls = HedgedCalls::new(&self.providers, self.ages.hedge);
+        let mut calls = HedgedCalls::new(self.providers.0.iter().cloned(), self.ages.hedge);
         while !rest.is_empty() {
             let report = match calls.next().await {
                 Step::Call(provider) => {

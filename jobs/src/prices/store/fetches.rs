@@ -2,10 +2,11 @@
 
 use time::{Date, OffsetDateTime};
 
-use super::super::model::{AssetId, ProviderId};
+use super::super::model::FetchPrices;
 use queue::JobId;
 use runtime::{
     db::Pool,
+    error::Error,
     executor::{Transaction, repeatable, transactional},
 };
 
@@ -34,19 +35,19 @@ pub struct OpenFetch {
 #[derive(Debug, Default)]
 pub struct DayState {
     /// Fetches that have not ended.
-    pub open: usize,
-    pub fetches: usize,
+    pub open: i64,
+    pub fetches: i64,
     /// Fetches of assets that the provider does not offer.
-    pub not_offered: usize,
+    pub not_offered: i64,
     /// Fetches that were given up.
-    pub dead: usize,
+    pub dead: i64,
 }
 
 /// Inserts these fetches. Returns the job ids of those that are new or were given up; the others already have a job.
 pub async fn insert_missing(
     tx: &mut Transaction,
     day: Date,
-    fetches: &[(AssetId, ProviderId, JobId)],
+    fetches: &[(FetchPrices, JobId)],
 ) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar!(
         "INSERT INTO price_fetches (day, asset, source, job_id)
@@ -57,47 +58,35 @@ pub async fn insert_missing(
          WHERE price_fetches.outcome = 'dead'
          RETURNING job_id",
         day,
-        &fetches.iter().map(|(asset, ..)| asset.as_str().to_owned()).collect::<Vec<_>>(),
-        &fetches.iter().map(|(_, provider, _)| provider.as_str().to_owned()).collect::<Vec<_>>(),
-        &fetches.iter().map(|(.., id)| id.to_string()).collect::<Vec<_>>(),
+        &fetches.iter().map(|(fetch, _)| fetch.asset.as_str().to_owned()).collect::<Vec<_>>(),
+        &fetches.iter().map(|(fetch, _)| fetch.provider.as_str().to_owned()).collect::<Vec<_>>(),
+        &fetches.iter().map(|(_, id)| id.to_string()).collect::<Vec<_>>(),
     )
     .fetch_all(&mut *tx)
     .await
 }
 
 /// Finds a fetch that has not ended.
-pub async fn find_open(
-    pool: &Pool,
-    day: Date,
-    asset: &AssetId,
-    provider: ProviderId,
-) -> sqlx::Result<Option<OpenFetch>> {
-    sqlx::query_as!(
+pub async fn find_open(pool: &Pool, fetch: &FetchPrices) -> Result<Option<OpenFetch>, Error> {
+    let open = sqlx::query_as!(
         OpenFetch,
         r#"SELECT enqueued_at, now() AS "now!" FROM price_fetches
            WHERE day = $1 AND asset = $2 AND source = $3 AND finished_at IS NULL"#,
-        day,
-        asset.as_str(),
-        provider.as_str(),
-    )
-    .fetch_optional(repeatable(pool))
-    .await
+        fetch.day,
+        fetch.asset.as_str(),
+        fetch.provider.as_str(),
+    );
+    Ok(open.fetch_optional(repeatable(pool)).await?)
 }
 
 /// Adds the counts of a run that is not the last one of its fetch.
-pub async fn add_counts(
-    pool: &Pool,
-    day: Date,
-    asset: &AssetId,
-    provider: ProviderId,
-    tally: &Tally,
-) -> sqlx::Result<()> {
+pub async fn add_counts(pool: &Pool, fetch: &FetchPrices, tally: &Tally) -> Result<(), Error> {
     sqlx::query!(
         "UPDATE price_fetches SET stored = stored + $4, revised = revised + $5, rejected = $6, error = $7
          WHERE day = $1 AND asset = $2 AND source = $3 AND finished_at IS NULL",
-        day,
-        asset.as_str(),
-        provider.as_str(),
+        fetch.day,
+        fetch.asset.as_str(),
+        fetch.provider.as_str(),
         to_i64(tally.stored),
         to_i64(tally.revised),
         to_i64(tally.rejected),
@@ -117,21 +106,14 @@ pub async fn lock_day(tx: &mut Transaction, day: Date) -> sqlx::Result<()> {
 }
 
 /// Ends a fetch. Returns `false` when it had already ended.
-pub async fn finish(
-    tx: &mut Transaction,
-    day: Date,
-    asset: &AssetId,
-    provider: ProviderId,
-    outcome: &str,
-    tally: &Tally,
-) -> sqlx::Result<bool> {
+pub async fn finish(tx: &mut Transaction, fetch: &FetchPrices, outcome: &str, tally: &Tally) -> sqlx::Result<bool> {
     let finished = sqlx::query!(
         "UPDATE price_fetches
          SET finished_at = now(), outcome = $4, stored = stored + $5, revised = revised + $6, rejected = $7, error = $8
          WHERE day = $1 AND asset = $2 AND source = $3 AND finished_at IS NULL",
-        day,
-        asset.as_str(),
-        provider.as_str(),
+        fetch.day,
+        fetch.asset.as_str(),
+        fetch.provider.as_str(),
         outcome,
         to_i64(tally.stored),
         to_i64(tally.revised),
@@ -143,7 +125,8 @@ pub async fn finish(
 
 /// Counts the fetches of a day.
 pub async fn day_state(tx: &mut Transaction, day: Date) -> sqlx::Result<DayState> {
-    let row = sqlx::query!(
+    sqlx::query_as!(
+        DayState,
         r#"SELECT count(*) AS "fetches!", count(*) FILTER (WHERE finished_at IS NULL) AS "open!",
                   count(*) FILTER (WHERE outcome = 'not_offered') AS "not_offered!",
                   count(*) FILTER (WHERE outcome = 'dead') AS "dead!"
@@ -151,39 +134,30 @@ pub async fn day_state(tx: &mut Transaction, day: Date) -> sqlx::Result<DayState
         day
     )
     .fetch_one(&mut *tx)
-    .await?;
-    let number = |count: i64| usize::try_from(count).unwrap_or_default();
-    let (open, fetches) = (number(row.open), number(row.fetches));
-    Ok(DayState { open, fetches, not_offered: number(row.not_offered), dead: number(row.dead) })
+    .await
 }
 
 /// Gives up a fetch; the counts of its runs stay. Returns `false` when it had already ended.
-pub async fn give_up(
-    tx: &mut Transaction,
-    day: Date,
-    asset: &AssetId,
-    provider: ProviderId,
-    reason: &str,
-) -> sqlx::Result<bool> {
+pub async fn give_up(tx: &mut Transaction, fetch: &FetchPrices, reason: &str) -> sqlx::Result<bool> {
     let given_up = sqlx::query!(
         "UPDATE price_fetches SET finished_at = now(), outcome = 'dead', error = $4
          WHERE day = $1 AND asset = $2 AND source = $3 AND finished_at IS NULL",
-        day,
-        asset.as_str(),
-        provider.as_str(),
+        fetch.day,
+        fetch.asset.as_str(),
+        fetch.provider.as_str(),
         reason,
     );
     Ok(given_up.execute(&mut *tx).await?.rows_affected() == 1)
 }
 
 /// Reopens a fetch that was given up.
-pub async fn reopen(tx: &mut Transaction, day: Date, asset: &AssetId, provider: ProviderId) -> sqlx::Result<()> {
+pub async fn reopen(tx: &mut Transaction, fetch: &FetchPrices) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE price_fetches SET finished_at = NULL, outcome = NULL, enqueued_at = now()
          WHERE day = $1 AND asset = $2 AND source = $3 AND outcome = 'dead'",
-        day,
-        asset.as_str(),
-        provider.as_str(),
+        fetch.day,
+        fetch.asset.as_str(),
+        fetch.provider.as_str(),
     )
     .execute(&mut *tx)
     .await?;

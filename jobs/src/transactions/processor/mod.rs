@@ -5,19 +5,18 @@ mod excerpt;
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use reqwest::{Client, Response, StatusCode, header, redirect};
-use serde::{Serialize, Serializer, ser};
+use reqwest::{Client, Response, StatusCode, header};
+use serde::Serialize;
 use serde_json::value::RawValue;
 
 use self::excerpt::Secrets;
 use super::{
-    amount::Amount,
     config::ProcessorConfig,
     model::{Settlement, Transaction},
 };
 use queue::Run;
 use runtime::{
-    clients::{retry_after::retry_after, send::send_with_traceparent},
+    clients::{http, retry_after::retry_after, send::send_with_traceparent},
     error::{Error, causes},
 };
 
@@ -53,13 +52,7 @@ impl Processor {
     /// The configured processor.
     pub fn new(config: Option<&ProcessorConfig>) -> Result<Self, Error> {
         let Some(config) = config.cloned() else { return Ok(Self::Simulated) };
-        let client = Client::builder()
-            .timeout(config.timeout)
-            // A redirected POST would lose its body or repeat its effect on another server.
-            .redirect(redirect::Policy::none())
-            .user_agent("millrace")
-            .build()
-            .map_err(|error| Error::Internal(format!("HTTP client: {}", causes(&error))))?;
+        let client = http::client(|client| client.timeout(config.timeout))?;
         Ok(Self::Http(Box::new(ProcessorClient { secrets: Secrets::of(&config.url), client, config })))
     }
 }
@@ -145,25 +138,22 @@ struct Payload<'a> {
     transaction_id: &'a str,
     source_account: &'a str,
     destination_account: &'a str,
-    #[serde(serialize_with = "serialize_amount")]
-    amount: &'a Amount,
+    /// A JSON number with exactly the digits of the amount, not through a float.
+    amount: Box<RawValue>,
     currency: &'a str,
 }
 
-/// Writes an amount as a JSON number with exactly its digits, not through a float.
-fn serialize_amount<S: Serializer>(amount: &Amount, serializer: S) -> Result<S::Ok, S::Error> {
-    RawValue::from_string(amount.to_string()).map_err(ser::Error::custom)?.serialize(serializer)
-}
-
 fn payload(transaction: &Transaction) -> Result<String, Error> {
-    let payload = Payload {
-        transaction_id: &transaction.transaction_id,
-        source_account: &transaction.source_account,
-        destination_account: &transaction.destination_account,
-        amount: &transaction.amount,
-        currency: &transaction.currency,
-    };
-    serde_json::to_string(&payload).map_err(|error| Error::Internal(format!("processor payload: {error}")))
+    let payload = RawValue::from_string(transaction.amount.to_string()).and_then(|amount| {
+        serde_json::to_string(&Payload {
+            transaction_id: &transaction.transaction_id,
+            source_account: &transaction.source_account,
+            destination_account: &transaction.destination_account,
+            amount,
+            currency: &transaction.currency,
+        })
+    });
+    payload.map_err(|error| Error::Internal(format!("processor payload: {error}")))
 }
 
 /// Maps a status to an outcome, as the API contract defines. `retry_after` is set if the header is present, even if it

@@ -41,7 +41,7 @@ impl TryFrom<Row> for Transaction {
     fn try_from(row: Row) -> Result<Self, Error> {
         // The table's constraints guarantee that both are valid, unless the row was written by hand.
         let broken = |what: &str| Error::Internal(format!("transaction {}: stored {what} is not readable", row.id));
-        let status = Status::parse(&row.status).ok_or_else(|| broken("status"))?;
+        let status: Status = row.status.parse().map_err(|_| broken("status"))?;
         Ok(Self {
             amount: row.amount.parse().map_err(|_| broken("amount"))?,
             remaining: match status {
@@ -127,18 +127,24 @@ pub async fn insert(
     Ok(recorded.collect())
 }
 
-/// The transactions with these sender's ids, in the order of the ids.
-pub async fn find(pool: Pool, ids: Vec<String>) -> Result<Vec<Option<Transaction>>, Error> {
-    let rows = sqlx::query_as!(
-        Row,
-        r#"SELECT id, transaction_id, source_account, destination_account, amount::text AS "amount!", currency, status,
+/// A query for the rows that meet a condition.
+macro_rules! select_where {
+    ($condition:tt, $value:expr) => {
+        sqlx::query_as!(
+            Row,
+            r#"SELECT id, transaction_id, source_account, destination_account, amount::text AS "amount!", currency, status,
                   error, created_at, processed_at,
                   due_at, clock_timestamp() AS "now!"
-           FROM transactions WHERE transaction_id = ANY($1)"#,
-        &ids,
-    )
-    .fetch_all(repeatable(&pool))
-    .await?;
+           FROM transactions WHERE "#
+                + $condition,
+            $value,
+        )
+    };
+}
+
+/// The transactions with these sender's ids, in the order of the ids.
+pub async fn find(pool: Pool, ids: Vec<String>) -> Result<Vec<Option<Transaction>>, Error> {
+    let rows = select_where!("transaction_id = ANY($1)", &ids).fetch_all(repeatable(&pool)).await?;
     let mut first: HashMap<&str, usize> = HashMap::with_capacity(ids.len());
     for (index, id) in ids.iter().enumerate() {
         first.entry(id).or_insert(index);
@@ -161,16 +167,7 @@ pub async fn find(pool: Pool, ids: Vec<String>) -> Result<Vec<Option<Transaction
 
 /// The transaction with this internal id.
 pub async fn get(pool: &Pool, id: Uuid) -> Result<Option<Transaction>, Error> {
-    let row = sqlx::query_as!(
-        Row,
-        r#"SELECT id, transaction_id, source_account, destination_account, amount::text AS "amount!", currency, status,
-                  error, created_at, processed_at,
-                  due_at, clock_timestamp() AS "now!"
-           FROM transactions WHERE id = $1"#,
-        id,
-    )
-    .fetch_optional(repeatable(pool))
-    .await?;
+    let row = select_where!("id = $1", id).fetch_optional(repeatable(pool)).await?;
     row.map(Transaction::try_from).transpose()
 }
 
@@ -215,16 +212,9 @@ pub async fn find_newest(
 
 /// Those with these internal ids that are still processing, newest first.
 pub async fn find_processing(pool: &Pool, ids: &[Uuid]) -> Result<Vec<Transaction>, Error> {
-    let rows = sqlx::query_as!(
-        Row,
-        r#"SELECT id, transaction_id, source_account, destination_account, amount::text AS "amount!", currency, status,
-                  error, created_at, processed_at,
-                  due_at, clock_timestamp() AS "now!"
-           FROM transactions WHERE id = ANY($1) AND status = 'PROCESSING' ORDER BY id DESC"#,
-        ids,
-    )
-    .fetch_all(repeatable(pool))
-    .await?;
+    let rows = select_where!("id = ANY($1) AND status = 'PROCESSING' ORDER BY id DESC", ids)
+        .fetch_all(repeatable(pool))
+        .await?;
     rows.into_iter().map(Transaction::try_from).collect()
 }
 
@@ -234,8 +224,8 @@ pub async fn settle(pool: Pool, requests: Vec<SettleRequest>) -> Result<Vec<bool
     let (statuses, errors): (Vec<String>, Vec<Option<String>>) = requests
         .into_iter()
         .map(|request| match request.settlement {
-            Settlement::Processed => (Status::Processed.as_str().into(), None),
-            Settlement::Failed(error) => (Status::Failed.as_str().into(), Some(error)),
+            Settlement::Processed => (Status::Processed.into_str().into(), None),
+            Settlement::Failed(error) => (Status::Failed.into_str().into(), Some(error)),
         })
         .unzip();
     let settled = sqlx::query_scalar!(

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     middleware::body_limit,
-    problem::{ErrorStatuses, Failure},
+    problem::{Failure, errors},
     routes::Routes,
-    validation::{Body, Integer, Text},
+    validation::{Body, Integer, Text, request},
 };
 
 #[derive(Debug, PartialEq, Eq)]
@@ -19,13 +19,12 @@ struct Asset {
     rate: u8,
 }
 
-impl FromJsonObject for Asset {
-    type Schema = String;
-
-    fn read(fields: &mut Fields<'_>) -> Option<Self> {
-        let (id, rate) = (fields.value::<Text<1, 5>>("id"), fields.value::<Integer<0, 255>>("rate"));
-        let rate = rate.and_then(|Integer(rate)| u8::try_from(rate).ok());
-        Some(Self { id: id?.0, rate: rate? })
+request! {
+    /// An asset.
+    #[example({"id": "a", "rate": 1})]
+    AssetRequest for Asset {
+        id: Text<1, 5>,
+        rate: Integer<0, 255, u8>,
     }
 }
 
@@ -124,10 +123,8 @@ fn survives_deep_wide_and_repetitive_bodies() {
 
 struct Assets;
 
-struct Taking;
-
-impl ErrorStatuses for Taking {
-    const ALL: &'static [u16] = &[400, 413, 415, 422];
+errors! {
+    Taking: [400, 413, 415, 422];
 }
 
 #[OpenApi]
@@ -164,6 +161,6 @@ fn the_openapi_document_describes_a_list() {
     let spec = OpenApiService::new(Assets, "t", "1").spec();
     let document: Value = serde_json::from_str(&spec).expect("JSON");
     let body = &document["paths"]["/assets"]["post"]["requestBody"];
-    let list = json!({"type": "array", "items": {"type": "string"}, "minItems": 1});
+    let list = json!({"type": "array", "items": {"$ref": "#/components/schemas/AssetRequest"}, "minItems": 1});
     assert_eq!((&body["content"]["application/json"]["schema"], &body["required"]), (&list, &json!(true)));
 }

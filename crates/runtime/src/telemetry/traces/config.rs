@@ -13,22 +13,25 @@ use crate::config::EnvReader;
 /// Where traces are exported to, and which are sampled.
 #[derive(Clone)]
 pub struct Config {
-    endpoint: Url,
-    headers: Vec<(String, String)>,
-    resource: Vec<(String, String)>,
-    sampler: Sampler,
+    pub(super) endpoint: Url,
+    pub(super) headers: HashMap<String, String>,
+    pub(super) resource: Vec<KeyValue>,
+    pub(super) sampler: Sampler,
 }
 
 impl Config {
     /// Reads the variables. Returns `None` without `OTEL_EXPORTER_OTLP_ENDPOINT`; the others are checked even then.
     pub fn read(vars: &mut EnvReader) -> Option<Self> {
         let endpoint = vars.read("OTEL_EXPORTER_OTLP_ENDPOINT", None, |text| parse_endpoint(text).map(Some));
-        let headers = vars.read("OTEL_EXPORTER_OTLP_HEADERS", Vec::new(), parse_headers);
+        let headers = vars.read("OTEL_EXPORTER_OTLP_HEADERS", HashMap::new(), parse_headers);
         let mut resource = vars.read("OTEL_RESOURCE_ATTRIBUTES", Vec::new(), |text| {
-            parse_pairs(text).ok_or_else(|| "must be name=value pairs, such as deployment.environment.name=prod".into())
+            let pairs = parse_pairs(text);
+            let attributes =
+                pairs.map(|pairs| pairs.into_iter().map(|(name, value)| KeyValue::new(name, value)).collect());
+            attributes.ok_or_else(|| "must be name=value pairs, such as deployment.environment.name=prod".into())
         });
         if let Some(name) = vars.text("OTEL_SERVICE_NAME") {
-            resource.push(("service.name".into(), name));
+            resource.push(KeyValue::new("service.name", name));
         }
         let ratio = vars.number("OTEL_TRACES_SAMPLER_ARG", 1.0, 0.0..=1.0);
         let parent = |root: Sampler| Sampler::ParentBased(Box::new(root));
@@ -44,22 +47,6 @@ impl Config {
                 .into()),
         });
         endpoint.map(|endpoint| Self { endpoint, headers, resource, sampler })
-    }
-
-    pub(super) fn endpoint(&self) -> &Url {
-        &self.endpoint
-    }
-
-    pub(super) fn headers(&self) -> HashMap<String, String> {
-        self.headers.iter().cloned().collect()
-    }
-
-    pub(super) fn resource(&self) -> Vec<KeyValue> {
-        self.resource.iter().map(|(name, value)| KeyValue::new(name.clone(), value.clone())).collect()
-    }
-
-    pub(super) fn sampler(&self) -> Sampler {
-        self.sampler.clone()
     }
 }
 
@@ -82,12 +69,13 @@ fn parse_endpoint(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-fn parse_headers(text: &str) -> Result<Vec<(String, String)>, String> {
+fn parse_headers(text: &str) -> Result<HashMap<String, String>, String> {
     let valid = |(name, value): &(String, String)| {
         HeaderName::from_bytes(name.as_bytes()).is_ok() && HeaderValue::from_str(value).is_ok()
     };
     parse_pairs(text)
         .filter(|headers| headers.iter().all(valid))
+        .map(HashMap::from_iter)
         .ok_or_else(|| "must be name=value pairs, such as OTEL_EXPORTER_OTLP_HEADERS=x-api-key=KEY".to_owned())
 }
 
@@ -117,8 +105,8 @@ mod tests {
         ]);
         let config = Config::read(&mut vars).expect("an endpoint");
         assert_eq!(config.endpoint.path(), "/base/v1/traces");
-        assert_eq!(config.headers().get("x-api-key").map(String::as_str), Some("hid den"));
-        assert_eq!(config.resource.last(), Some(&("service.name".into(), "mine".into())), "the last value applies");
+        assert_eq!(config.headers.get("x-api-key").map(String::as_str), Some("hid den"));
+        assert_eq!(config.resource.last(), Some(&KeyValue::new("service.name", "mine")), "the last value applies");
         assert!(matches!(config.sampler, Sampler::TraceIdRatioBased(ratio) if ratio == 0.25));
         let shown = format!("{config:?}");
         assert!(!shown.contains("hid"), "{shown}");

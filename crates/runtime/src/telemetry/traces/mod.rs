@@ -2,14 +2,6 @@
 //!
 //! Trace spans are created explicitly, not derived from log spans. So `RUST_LOG` does not decide what is traced, log lines
 //! get no extra fields, and a trace contains only what [`span`] writes into it, which excludes secrets.
-//!
-//! | file | purpose |
-//! |---|---|
-//! | [`span`] | the interface for the rest of Millrace: start, attach, link and end spans |
-//! | [`statement`] | the name of an SQL statement, without its values |
-//! | `config` | the standard variables of OpenTelemetry |
-//! | `sampler` | one sampling decision for a request and its jobs |
-//! | `export_client` | sends finished spans to the collector, on tokio's threads |
 
 pub mod config;
 mod export_client;
@@ -51,10 +43,10 @@ impl Traces {
     pub fn start(config: &Config, process: &str) -> Result<Self, String> {
         let exporter = SpanExporter::builder()
             .with_http()
-            .with_http_client(ExportClient::start(config.endpoint())?)
+            .with_http_client(ExportClient::start(&config.endpoint)?)
             .with_protocol(Protocol::HttpBinary)
-            .with_endpoint(config.endpoint().as_str())
-            .with_headers(config.headers())
+            .with_endpoint(config.endpoint.as_str())
+            .with_headers(config.headers.clone())
             .build()
             .map_err(|error| format!("OTEL_EXPORTER_OTLP_ENDPOINT: cannot export traces: {error}"))?;
         let limits = BatchConfigBuilder::default()
@@ -63,7 +55,7 @@ impl Traces {
             .build();
         let provider = SdkTracerProvider::builder()
             .with_span_processor(BatchSpanProcessor::builder(exporter).with_batch_config(limits).build())
-            .with_sampler(LinkBasedSampler(config.sampler()))
+            .with_sampler(LinkBasedSampler(config.sampler.clone()))
             .with_resource(resource(config, process))
             .build();
         let _ = TRACER.set(provider.tracer("millrace"));
@@ -87,5 +79,5 @@ fn resource(config: &Config, process: &str) -> Resource {
         KeyValue::new("service.instance.id", uuid::Uuid::new_v4().to_string()),
         KeyValue::new("process.pid", i64::from(std::process::id())),
     ];
-    Resource::builder_empty().with_attributes(ours).with_attributes(config.resource()).build()
+    Resource::builder_empty().with_attributes(ours).with_attributes(config.resource.clone()).build()
 }

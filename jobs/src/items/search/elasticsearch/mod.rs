@@ -15,8 +15,8 @@ use self::transport::{Response, Transport};
 use super::{
     Search,
     config::Server,
-    highlight::highlight,
-    model::{Document, Hit, SearchResults},
+    highlight::hit,
+    model::{Document, SearchResults},
     words::Terms,
 };
 use runtime::error::Error;
@@ -144,8 +144,7 @@ impl Search for Elasticsearch {
         let body = request::search(&terms, limit);
         let response = self.transport.send_json(Method::POST, &format!("{ALIAS}/_search"), Some(&body)).await?;
         let page: Page<Document> = response.parse("search")?;
-        let hit = |Source { source }: Source<Document>| Hit { highlight: highlight(&source, &terms), document: source };
-        let hits = page.hits.hits.into_iter().map(hit);
+        let hits = page.hits.hits.into_iter().map(|Source { source }| hit(source, &terms));
         Ok(SearchResults { total: page.hits.total.map_or(0, |total| total.value), hits: hits.collect() })
     }
 }

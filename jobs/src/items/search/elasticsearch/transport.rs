@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use reqwest::{Client, Method, StatusCode, header, redirect};
+use reqwest::{Client, Method, StatusCode, header};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::items::search::config::Server;
-use runtime::{clients::send::send, error::Error};
+use runtime::{
+    clients::{http, send::send},
+    error::Error,
+};
 
 /// The limit of one request. A search that takes longer falls back to PostgreSQL.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -34,14 +37,7 @@ pub struct Response {
 
 impl Transport {
     pub fn new(server: &Server) -> Result<Self, Error> {
-        let client = Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            // A redirect would send the credentials to another server, and might repeat a write there.
-            .redirect(redirect::Policy::none())
-            .user_agent("millrace")
-            .build()
-            .map_err(|error| Error::Internal(format!("HTTP client: {error}")))?;
-        Ok(Self { client, server: server.clone() })
+        Ok(Self { client: http::client(|client| client.connect_timeout(CONNECT_TIMEOUT))?, server: server.clone() })
     }
 
     /// Sends a request with JSON as its body, or without a body.

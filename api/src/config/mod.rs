@@ -1,0 +1,239 @@
+//! The configuration of the API: one struct per concern, with the defaults. Each field names its environment variable first.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use runtime::config::{EnvReader, Environment};
+
+use crate::{
+    auth::{KeysConfig, Secret},
+    client_address::TrustedProxies,
+    cors::AllowedOrigins,
+    rate_limit::Policy,
+};
+
+/// The default API key; prod refuses it.
+const DEFAULT_API_KEY: &str = "your-secret-api-key-here";
+/// The default admin key; prod refuses it.
+const DEFAULT_ADMIN_API_KEY: &str = "your-admin-api-key-here";
+/// The longest drain delay, in seconds. A stop takes at most 30 s; the remaining time is for open requests.
+const MAX_DRAIN_DELAY: f64 = 15.0;
+/// HS256 requires a key at least as long as its hash (RFC 7518 §3.2), in bytes.
+const MIN_JWT_SECRET: usize = 32;
+/// The minimum length of a key in prod, in characters.
+const MIN_KEY_LENGTH: usize = 24;
+/// Secrets from our documentation. Everyone can read them, so prod refuses them for every variable.
+const PUBLISHED_SECRETS: [&str; 4] = [
+    DEFAULT_API_KEY,
+    DEFAULT_ADMIN_API_KEY,
+    "change-me-to-32-bytes-or-more-of-your-own",
+    "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+];
+/// The length of a secret in bytes, by Standard Webhooks 1.0.
+const WEBHOOK_SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
+
+/// The configuration of the API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiConfig {
+    /// `HOST`: the address to listen on.
+    pub host: IpAddr,
+    /// `PORT`: the port to listen on; 0 chooses a free port.
+    pub port: u16,
+    /// `DRAIN_DELAY_SECONDS`: the time after SIGTERM in which connections are still accepted.
+    pub drain_delay: Duration,
+    /// `ENV`: `dev`, `test` or `prod`.
+    pub environment: Environment,
+    /// Signatures and conflicts of webhooks.
+    pub webhook: WebhookConfig,
+    /// The keys of callers.
+    pub keys: KeysConfig,
+    /// `CORS_ORIGINS`: the origins whose pages may call the API.
+    pub allowed_origins: AllowedOrigins,
+    /// `TRUSTED_PROXIES`: the proxies whose forwarding headers are trusted.
+    pub trusted_proxies: TrustedProxies,
+    /// `TRANSACTIONS_READ`: the callers who may read transactions.
+    pub transactions_read: TransactionsRead,
+    /// `RATE_LIMIT`: the limit of the price routes per credential.
+    pub prices_limit: Policy,
+}
+
+/// The callers who may read and list transactions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TransactionsRead {
+    /// All callers, also without a credential.
+    #[default]
+    Open,
+    /// Callers with a key or a token.
+    Key,
+}
+
+impl TransactionsRead {
+    fn read(vars: &mut EnvReader, environment: Environment) -> Self {
+        let default = if environment == Environment::Prod { Self::Key } else { Self::Open };
+        vars.read("TRANSACTIONS_READ", default, |text| match text {
+            "open" => Ok(Self::Open),
+            "key" => Ok(Self::Key),
+            _ => Err("must be open or key, such as TRANSACTIONS_READ=key".into()),
+        })
+    }
+}
+
+/// Signatures and conflicts of webhooks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WebhookConfig {
+    /// `WEBHOOK_SECRET`: the decoded secrets, each of which may sign. If empty, signatures are not required; prod then
+    /// requires the explicit value `none`.
+    pub secrets: Vec<Secret>,
+    /// `WEBHOOK_CONFLICT`: the response to a known id with a different payload.
+    pub conflict: ConflictPolicy,
+}
+
+/// The response to a known transaction id with a different payload.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ConflictPolicy {
+    /// 202: a header names the differing fields, and the first payload stays.
+    #[default]
+    Accept,
+    /// 409: the request fails.
+    Reject,
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self {
+            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            port: 8000,
+            drain_delay: Duration::ZERO,
+            environment: Environment::Dev,
+            webhook: WebhookConfig::default(),
+            keys: KeysConfig {
+                api: Secret::new(DEFAULT_API_KEY),
+                admin: Secret::new(DEFAULT_ADMIN_API_KEY),
+                jwt: None,
+            },
+            allowed_origins: AllowedOrigins::None,
+            trusted_proxies: TrustedProxies::default(),
+            transactions_read: TransactionsRead::Open,
+            prices_limit: Policy::PRICES,
+        }
+    }
+}
+
+impl ApiConfig {
+    /// Reads the variables of the API; `vars` collects the errors.
+    pub fn read(vars: &mut EnvReader) -> Self {
+        let default = Self::default();
+        let environment = Environment::read(vars);
+        Self {
+            host: vars.host(),
+            port: vars.number("PORT", default.port, 0..=u16::MAX),
+            drain_delay: vars.seconds("DRAIN_DELAY_SECONDS", 0.0, 0.0..=MAX_DRAIN_DELAY),
+            environment,
+            webhook: WebhookConfig::read(vars, environment),
+            keys: KeysConfig::read(vars, environment, default.keys),
+            allowed_origins: AllowedOrigins::read(vars, environment),
+            trusted_proxies: TrustedProxies::read(vars),
+            transactions_read: TransactionsRead::read(vars, environment),
+            prices_limit: Policy::read(vars),
+        }
+    }
+}
+
+impl WebhookConfig {
+    fn read(vars: &mut EnvReader, environment: Environment) -> Self {
+        let example = example_of("WEBHOOK_SECRET");
+        if environment == Environment::Prod && !vars.is_set("WEBHOOK_SECRET") {
+            let expected = format!("must be set in prod, such as {example}, or to none if webhooks are not signed");
+            vars.add_error("WEBHOOK_SECRET", &expected);
+        }
+        Self {
+            secrets: vars.read("WEBHOOK_SECRET", Vec::new(), |text| {
+                if text == "none" {
+                    return Ok(Vec::new());
+                }
+                let secrets: Option<Vec<_>> =
+                    text.split(',').map(|secret| parse_webhook_secret(secret.trim())).collect();
+                secrets.ok_or_else(|| {
+                    format!(
+                        "must be whsec_ and 24 to 64 bytes in base64, several separated by commas, such as {example}; \
+                         or none"
+                    )
+                })
+            }),
+            conflict: vars.read("WEBHOOK_CONFLICT", ConflictPolicy::Accept, |text| match text {
+                "accept" => Ok(ConflictPolicy::Accept),
+                "reject" => Ok(ConflictPolicy::Reject),
+                _ => Err("must be accept or reject, such as WEBHOOK_CONFLICT=accept".into()),
+            }),
+        }
+    }
+}
+
+impl KeysConfig {
+    fn read(vars: &mut EnvReader, environment: Environment, default: Self) -> Self {
+        let jwt = vars.read("JWT_SECRET", None, |text| {
+            if text.len() < MIN_JWT_SECRET {
+                let example = example_of("JWT_SECRET");
+                return Err(format!("must be at least {MIN_JWT_SECRET} bytes long, such as {example}"));
+            }
+            Ok(Some(Secret::new(text)))
+        });
+        let keys = Self {
+            api: vars.read("API_KEY", default.api, |text| Ok(Secret::new(text))),
+            admin: vars.read("ADMIN_API_KEY", default.admin, |text| Ok(Secret::new(text))),
+            jwt,
+        };
+        if environment == Environment::Prod {
+            check_prod_secrets(vars);
+        }
+        keys
+    }
+}
+
+/// Checks the secrets in prod: each is set, unpublished and long enough, and all differ.
+fn check_prod_secrets(vars: &mut EnvReader) {
+    let mut seen: Vec<(&str, String)> = Vec::new();
+    for (name, min_length) in [("JWT_SECRET", 0), ("API_KEY", MIN_KEY_LENGTH), ("ADMIN_API_KEY", MIN_KEY_LENGTH)] {
+        match vars.text(name) {
+            None if vars.is_set(name) => {}
+            None => vars.add_error(name, &format!("must be set in prod, such as {}", example_of(name))),
+            Some(text) if text.chars().count() < min_length => {
+                let example = example_of(name);
+                vars.add_error(name, &format!("must have at least {min_length} characters in prod, such as {example}"));
+            }
+            Some(text) => seen.push((name, text)),
+        }
+    }
+    let secrets = vars.text("WEBHOOK_SECRET").unwrap_or_default();
+    seen.extend(secrets.split(',').map(|secret| ("WEBHOOK_SECRET", secret.trim().to_owned())));
+    for (index, (name, text)) in seen.iter().enumerate() {
+        let duplicate = seen[..index].iter().find(|(other, value)| other != name && value == text);
+        if PUBLISHED_SECRETS.contains(&&**text) {
+            let example = example_of(name);
+            let expected = format!("must be your own secret in prod (this value is published), such as {example}");
+            vars.add_error(name, &expected);
+        } else if let Some((other, _)) = duplicate {
+            vars.add_error(name, &format!("must differ from {other} in prod, such as {}", example_of(name)));
+        }
+    }
+}
+
+/// A shell example that creates a secret for this variable.
+fn example_of(name: &str) -> String {
+    match name {
+        "WEBHOOK_SECRET" => format!("{name}=\"whsec_$(openssl rand -base64 32)\""),
+        _ => format!("{name}=\"$(openssl rand -hex 32)\""),
+    }
+}
+
+/// Decodes one `whsec_` secret; `None` if its format or length is wrong.
+fn parse_webhook_secret(text: &str) -> Option<Secret> {
+    let bytes = STANDARD.decode(text.strip_prefix("whsec_")?).ok()?;
+    WEBHOOK_SECRET_BYTES.contains(&bytes.len()).then(|| Secret::new(bytes))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+//! Wire types of the interest rate endpoints.
+
+use jobs::interest_rates::{self, Asset, Rate, RateError};
+use poem::http::HeaderMap;
+use poem_openapi::{Object, registry::MetaSchema};
+use serde::Serialize;
+
+use crate::{
+    problem::Problem,
+    schema::any_of,
+    validation::{FieldError, Text, Value, number_from_json, request},
+    wire::{Timestamp, openapi_type},
+};
+
+request! {
+    /// One asset of a submission. Unknown fields are ignored.
+    #[example({"id": "id-1", "interest_rate": 100})]
+    AssetRequest for Asset {
+        /// The sender's id of the asset; several assets of one submission may share it.
+        id: Text<0, 255>,
+        /// 0 or more, with at most 20 digits before the point and 100 after it. A text stays exact in every client.
+        interest_rate: Rate,
+    } => Ok(Self { id, rate: interest_rate })
+}
+
+/// The pattern of the texts of [`Rate`]s without an exponent.
+const RATE_PATTERN: &str = "^\\s*\\+?0*[0-9]{1,20}(\\.[0-9]{1,100})?\\s*$";
+
+impl Value for Rate {
+    type Out = Self;
+
+    fn schema() -> MetaSchema {
+        let number = MetaSchema {
+            minimum: Some(0.0),
+            maximum: Some(1e20),
+            exclusive_maximum: Some(true),
+            ..MetaSchema::new("number")
+        };
+        let text = MetaSchema { pattern: Some(RATE_PATTERN.into()), ..MetaSchema::new("string") };
+        any_of([number, text, MetaSchema::new("boolean")])
+    }
+
+    fn read(raw: &str) -> Result<Self, FieldError> {
+        number_from_json(raw, parse_rate)
+    }
+}
+
+fn parse_rate(text: &str) -> Result<Rate, FieldError> {
+    text.parse().map_err(|error| match error {
+        RateError::NotNumber => FieldError::not_a_number(),
+        RateError::NotFinite => FieldError::not_finite(),
+        RateError::Negative => FieldError::below(0),
+        RateError::TooManyPlaces => FieldError::too_many_places(100),
+        RateError::TooManyWholeDigits => FieldError::too_many_whole_digits(20),
+    })
+}
+
+/// The confirmation that a submission is saved.
+#[derive(Object, Serialize)]
+pub struct Outcome {
+    message: String,
+}
+
+impl Outcome {
+    /// The confirmation, with the text of the original service.
+    pub fn saved() -> Self {
+        Self { message: "Average interest rate calculated and saved successfully".into() }
+    }
+}
+
+/// A saved average.
+#[derive(Object, Serialize)]
+pub struct InterestRate {
+    /// An exact decimal with 1 to 18 digits after the point.
+    #[oai(validator(pattern = "^[0-9]+\\.[0-9]{1,18}$"))]
+    interest_rate: String,
+    /// The time when the average was saved; on a chain, the time of its block.
+    updated_at: Timestamp,
+}
+
+impl From<&interest_rates::SavedRate> for InterestRate {
+    fn from(from: &interest_rates::SavedRate) -> Self {
+        Self { interest_rate: from.rate.to_string(), updated_at: Timestamp(from.at) }
+    }
+}
+
+/// The schema of the header `Idempotency-Key`.
+pub struct IdempotencyKey;
+
+openapi_type!(
+    IdempotencyKey,
+    "idempotency_key",
+    MetaSchema { pattern: Some("^[!-~]([ -~]{0,253}[!-~])?$".into()), ..MetaSchema::new("string") }
+);
+
+/// The value of the header `Idempotency-Key`, if the request has it.
+///
+/// # Errors
+/// 422 if the header is repeated or its value is not a valid key.
+pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let is_printable = |text: &&str| text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+    let text = value.to_str().ok().filter(is_printable);
+    let text = text.filter(|text| (1..=255).contains(&text.len()) && values.next().is_none());
+    match text {
+        Some(text) => Ok(Some(text.to_owned())),
+        None => {
+            let rule = "Idempotency-Key must be given once, with 1 to 255 printable ASCII characters";
+            Err(FieldError::value_error(rule).at("header", "Idempotency-Key", None).into())
+        }
+    }
+}

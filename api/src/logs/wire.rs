@@ -1,0 +1,101 @@
+//! Wire types of the log export: times, formats and file names.
+
+use jobs::logs::{Format, Range};
+use poem_openapi::registry::MetaSchema;
+use time::{
+    OffsetDateTime, UtcOffset,
+    format_description::{BorrowedFormatItem, well_known::Rfc3339},
+    macros::format_description,
+};
+
+use crate::validation::{Choice, FieldError, QueryValue};
+
+/// A time in RFC 3339, converted to UTC.
+pub(super) struct Moment;
+
+impl QueryValue for Moment {
+    type Out = OffsetDateTime;
+
+    fn schema() -> MetaSchema {
+        MetaSchema {
+            example: Some("2024-01-15T10:30:00Z".into()),
+            ..MetaSchema::new_with_format("string", "date-time")
+        }
+    }
+
+    fn read(text: &str) -> Result<OffsetDateTime, FieldError> {
+        // If the client did not percent-encode the `+` of an offset, it arrives as a blank.
+        let parsed = OffsetDateTime::parse(text, &Rfc3339)
+            .or_else(|_| OffsetDateTime::parse(&text.replacen(' ', "+", usize::from(text.contains('T'))), &Rfc3339));
+        let utc = parsed.ok().and_then(|time| time.checked_to_offset(UtcOffset::UTC)).filter(|time| time.year() >= 0);
+        utc.ok_or_else(|| {
+            FieldError::new(
+                "datetime_parsing",
+                "Input should be a valid datetime, in RFC 3339 with an offset, such as 2024-01-15T10:30:00Z",
+            )
+        })
+    }
+}
+
+impl Choice for Format {
+    const ALL: &'static [Self] = &[Self::Lines, Self::Gzip];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Lines => "jsonl",
+            Self::Gzip => "jsonl.gz",
+        }
+    }
+}
+
+/// The text of a time in an error message.
+pub(super) fn format_time(time: OffsetDateTime) -> String {
+    time.format(&Rfc3339).unwrap_or_default()
+}
+
+/// The form of a time in a file name.
+const FILE_TIME: &[BorrowedFormatItem<'_>] = format_description!("[year][month][day]T[hour][minute][second]Z");
+
+/// The file name of an export, valid on every operating system.
+pub(super) fn file_name(range: &Range, format: Format) -> String {
+    let plain = |time: OffsetDateTime| time.format(FILE_TIME).unwrap_or_default();
+    format!("millrace-logs-{}-{}.{}", plain(range.from()), plain(range.to()), format.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn requires_a_time_with_an_offset() {
+        for (text, time) in [
+            ("2024-01-15T10:30:00Z", datetime!(2024-01-15 10:30 UTC)),
+            ("2024-01-15T10:30:00.25+02:00", datetime!(2024-01-15 08:30:00.25 UTC)),
+            ("2024-01-15T10:30:00 02:00", datetime!(2024-01-15 08:30 UTC)),
+            ("2024-01-15T10:30:00-02:00", datetime!(2024-01-15 12:30 UTC)),
+        ] {
+            assert_eq!(Moment::read(text), Ok(time), "{text}");
+        }
+        for text in [
+            "yesterday",
+            "2024-01-15",
+            "2024-01-15T10:30:00",
+            "2024-02-30T10:30:00Z",
+            "1705314600",
+            "é",
+            "9999-12-31T23:59:59-02:00",
+            "0000-01-01T00:00:00+02:00",
+        ] {
+            assert!(Moment::read(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_file_name_has_range_and_format() {
+        let range = Range::new(datetime!(2024-01-15 10:30 UTC), datetime!(2024-01-16 0:00 UTC)).expect("a range");
+        let name = file_name(&range, Format::Gzip);
+        assert_eq!(name, "millrace-logs-20240115T103000Z-20240116T000000Z.jsonl.gz");
+    }
+}

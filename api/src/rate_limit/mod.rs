@@ -1,0 +1,177 @@
+//! Rate limits: one token bucket per caller or address. With Redis, all processes share the buckets.
+
+mod headers;
+mod limit_key;
+mod policy;
+mod token_buckets;
+
+use poem::http::{HeaderValue, StatusCode, header};
+use runtime::clients::{
+    bucket::{self, Taken},
+    redis::Redis,
+};
+
+use self::token_buckets::TokenBuckets;
+pub use self::{
+    headers::{LimitHeaders, with_limit_headers},
+    limit_key::{LimitKey, client_network},
+    policy::Policy,
+};
+use crate::problem::{Problem, whole_seconds};
+
+/// The limits of the API. Clones share them.
+#[derive(Clone)]
+pub struct Limits {
+    /// `RATE_LIMIT`: the limit of the price routes, per credential.
+    pub prices: Limit,
+    /// The limit of the admin routes, per credential.
+    pub admin: Limit,
+    redis: Option<Redis>,
+}
+
+impl Limits {
+    /// Limits that all processes with this Redis share. Without Redis, each process has its own limits.
+    pub fn new(redis: Option<Redis>, prices: Policy) -> Self {
+        let limit = |policy| Limit { redis: redis.clone(), ..Limit::new(policy) };
+        Self { prices: limit(prices), admin: limit(Policy::ADMIN), redis }
+    }
+
+    /// Creates another limit. Its policy needs a unique name.
+    pub fn new_limit(&self, policy: Policy) -> Limit {
+        Limit { redis: self.redis.clone(), ..Limit::new(policy) }
+    }
+}
+
+/// A rate limit with a token bucket for each key, such as a caller or an address. Clones share it.
+///
+/// While Redis is unreachable, each process continues with its own count, which includes the tokens that Redis granted to
+/// it. So limits apply at all times, at most one quota per process, and no request fails because of Redis.
+#[derive(Clone)]
+pub struct Limit {
+    policy: Policy,
+    buckets: TokenBuckets,
+    redis: Option<Redis>,
+}
+
+impl Limit {
+    /// A limit of this process alone, with full buckets.
+    pub fn new(policy: Policy) -> Self {
+        Self { policy, buckets: TokenBuckets::new(policy.size()), redis: None }
+    }
+
+    /// Takes one token from the bucket of this key. The response reports the remaining tokens, with any status.
+    ///
+    /// # Errors
+    /// 429 when the bucket is empty.
+    pub async fn acquire(&self, key: impl LimitKey) -> Result<(), Problem> {
+        let taken = self.acquire_for_digest(limit_key::digest(&key)).await;
+        let seconds = whole_seconds(if taken.left == 0 { taken.next_in } else { taken.full_in });
+        let Policy { name, quota, window } = self.policy;
+        let policy = format!("\"{name}\";q={quota};w={}", window.as_secs());
+        let state = format!("\"{name}\";r={};t={seconds}", taken.left);
+        headers::record(policy, state, taken.granted);
+        if taken.granted {
+            return Ok(());
+        }
+        let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "Too many requests, please try again later.");
+        Err(problem.header(header::RETRY_AFTER, HeaderValue::from(seconds)))
+    }
+
+    /// Returns a token that was acquired with this key.
+    pub async fn refund(&self, key: impl LimitKey) {
+        let digest = limit_key::digest(&key);
+        self.buckets.refund(digest);
+        if let Some(redis) = &self.redis {
+            // If Redis fails here, the bucket still refills with time.
+            let _ =
+                bucket::return_token(redis, &limit_key::redis_key(self.policy.name, &digest), self.policy.size()).await;
+        }
+    }
+
+    async fn acquire_for_digest(&self, digest: [u8; 32]) -> Taken {
+        let Some(redis) = &self.redis else { return self.buckets.acquire(digest) };
+        match bucket::take_token(redis, &limit_key::redis_key(self.policy.name, &digest), self.policy.size()).await {
+            Ok(taken) => {
+                if taken.granted {
+                    // Counted here too, for the time when Redis is unreachable.
+                    self.buckets.acquire(digest);
+                }
+                taken
+            }
+            Err(_unreachable) => self.buckets.acquire(digest),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use poem::{Response, error::ResponseError};
+
+    use super::*;
+
+    fn limit() -> Limit {
+        Limit::new(Policy { name: "login", quota: 6, window: Duration::from_secs(60) })
+    }
+
+    #[tokio::test]
+    async fn a_refusal_has_retry_after() {
+        let limit = limit();
+        while limit.acquire("ada").await.is_ok() {}
+        let (problem, limits) = with_limit_headers(limit.acquire("ada")).await;
+        let problem = problem.expect_err("empty");
+        assert_eq!(problem.status(), StatusCode::TOO_MANY_REQUESTS);
+        let mut response = problem.as_response();
+        limits.add_to(&mut response);
+        assert_eq!(response.header("retry-after"), Some("10"));
+        assert_eq!(response.header("ratelimit-policy"), Some("\"login\";q=6;w=60"));
+        assert_eq!(response.header("ratelimit"), Some("\"login\";r=0;t=10"));
+    }
+
+    #[tokio::test]
+    async fn a_refunded_token_can_be_acquired_again() {
+        let limit = limit();
+        for _ in 0..100 {
+            limit.acquire("ada").await.expect("a token");
+            limit.refund("ada").await;
+        }
+        limit.refund("bob").await;
+        let acquire_all = async |caller: &str| {
+            let mut acquired = 0;
+            while limit.acquire(caller).await.is_ok() {
+                acquired += 1;
+            }
+            acquired
+        };
+        assert_eq!((acquire_all("ada").await, acquire_all("bob").await), (6, 6), "at most one quota");
+    }
+
+    #[tokio::test]
+    async fn every_response_reports_the_remaining_tokens() {
+        let limit = limit();
+        let response_after = async |acquisitions: usize| {
+            let limit = limit.clone();
+            let (result, limits) = with_limit_headers(async move {
+                for _ in 0..acquisitions {
+                    limit.acquire("ada").await?;
+                }
+                Ok::<_, Problem>(Response::default())
+            })
+            .await;
+            let mut response = result.unwrap_or_else(|problem| problem.as_response());
+            limits.add_to(&mut response);
+            response
+        };
+        let response = response_after(1).await;
+        assert_eq!(response.header("ratelimit-policy"), Some("\"login\";q=6;w=60"));
+        assert_eq!(response.header("ratelimit"), Some("\"login\";r=5;t=10"));
+        let response = response_after(2).await;
+        assert_eq!(response.header("ratelimit"), Some("\"login\";r=4;t=20, \"login\";r=3;t=30"));
+        let response = response_after(0).await;
+        assert!(response.header("ratelimit").is_none(), "no limit counted the request");
+        let refused = response_after(4).await;
+        assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(refused.header("ratelimit"), Some("\"login\";r=0;t=10"), "a refusal reports only its own limit");
+    }
+}

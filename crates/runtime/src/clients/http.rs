@@ -1,0 +1,17 @@
+//! HTTP clients of other servers.
+
+use reqwest::{Client, ClientBuilder, redirect};
+
+use crate::error::{Error, causes};
+
+/// Builds a client, with the time limits that `limits` sets.
+///
+/// It follows no redirect: that would send credentials to another server, and lose the body of a POST or repeat its effect.
+///
+/// # Errors
+/// [`Error::Internal`] when the client cannot be built.
+pub fn client(limits: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Result<Client, Error> {
+    limits(Client::builder().redirect(redirect::Policy::none()).user_agent("millrace"))
+        .build()
+        .map_err(|error| Error::Internal(format!("HTTP client: {}", causes(&error))))
+}

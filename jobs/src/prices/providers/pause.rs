@@ -1,0 +1,47 @@
+//! The pause that a provider has asked for, or its ban: no calls until it ends.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// The end of the pause, if there is one, and the reason.
+#[derive(Default)]
+pub struct Pause(Mutex<Option<(Instant, String)>>);
+
+impl Pause {
+    /// Fails while a pause lasts, with the rest of it and its reason.
+    pub fn check(&self) -> Result<(), (Duration, String)> {
+        let now = Instant::now();
+        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some((until, reason)) if now < *until => Err((*until - now, reason.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Starts a pause. A pause that ends later stays.
+    pub fn start(&self, time: Duration, reason: &str) {
+        let until = Instant::now() + time;
+        let mut paused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if paused.as_ref().is_none_or(|(before, _)| *before < until) {
+            *paused = Some((until, reason.to_owned()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_longest_pause_counts_and_then_all_calls_pass() {
+        let pause = Pause::default();
+        pause.start(Duration::from_secs(120), "banned");
+        pause.start(Duration::from_secs(1), "limited");
+        assert_eq!(pause.check(), Err((Duration::from_secs(120), "banned".to_owned())));
+        tokio::time::advance(Duration::from_secs(120)).await;
+        assert_eq!((pause.check(), pause.check()), (Ok(()), Ok(())));
+    }
+}
