@@ -10,7 +10,7 @@ use runtime::error::Error;
 
 use crate::{
     bulk_results::change_each,
-    operator::{connect, format_duration, one_line, print, print_json, print_rows},
+    operator::{connect, format_duration, one_line, order, print, print_json, print_rows},
 };
 
 #[derive(Args)]
@@ -57,6 +57,9 @@ enum Command {
     Cancel {
         #[arg(required = true)]
         ids: Vec<String>,
+        /// The reason, shown to other operators
+        #[arg(long)]
+        reason: Option<String>,
     },
     /// Run dead jobs again, with a full set of attempts
     ///
@@ -74,6 +77,9 @@ enum Command {
         /// Print the selected jobs, and replay none of them
         #[arg(long)]
         dry_run: bool,
+        /// The reason, shown to other operators
+        #[arg(long)]
+        reason: Option<String>,
     },
 }
 
@@ -107,9 +113,10 @@ pub async fn program(Arguments { command, json }: Arguments) -> Result<()> {
             let job = operator.show(&id).await?.with_context(|| format!("there is no job {id:?}"))?;
             if json { print_json(&job) } else { print(&details(&job)?) }
         }
-        Command::Cancel { ids } => {
+        Command::Cancel { ids, reason } => {
+            let order = order(reason.as_deref())?;
             change_each(json, &ids, async |id| {
-                Ok(match operator.cancel(id).await? {
+                Ok(match operator.cancel(id, &order).await? {
                     Cancelled::AtOnce => ("cancelled", true),
                     Cancelled::Requested => {
                         ("running: its worker, or the next worker that claims it, will cancel it", true)
@@ -120,7 +127,8 @@ pub async fn program(Arguments { command, json }: Arguments) -> Result<()> {
             })
             .await
         }
-        Command::Replay { ids, queue, error, dry_run } => {
+        Command::Replay { ids, queue, error, dry_run, reason } => {
+            let order = order(reason.as_deref())?;
             let ids = match queue {
                 None => ids,
                 Some(queue) => {
@@ -129,7 +137,8 @@ pub async fn program(Arguments { command, json }: Arguments) -> Result<()> {
                 }
             };
             change_each(json, &ids, async |id| {
-                let replayed = if dry_run { would_replay(&operator, id).await } else { operator.replay(id).await };
+                let replayed =
+                    if dry_run { would_replay(&operator, id).await } else { operator.replay(id, &order).await };
                 Ok(match replayed? {
                     Replayed::Replayed if dry_run => ("would be replayed", true),
                     Replayed::Replayed => ("replayed", true),

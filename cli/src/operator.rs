@@ -4,7 +4,10 @@ use std::{fmt::Write as _, io::Write as _};
 
 use anyhow::{Error, Result, anyhow};
 use jobs::app::{self, App};
-use queue::Operator;
+use queue::{
+    Operator,
+    operator::audit::{Order, Via},
+};
 use runtime::{config::EnvReader, db::Database};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +45,20 @@ pub async fn app() -> Result<App> {
     let app = App::start(&database, &config, "operator", &CancellationToken::new())?;
     app.check_schema().await.map_err(Error::msg)?;
     Ok(app)
+}
+
+/// The order of the person who runs this command: the name in `MILLRACE_ACTOR`, else user and host.
+///
+/// # Errors
+/// When the reason or the name is empty or too long.
+pub fn order(reason: Option<&str>) -> Result<Order> {
+    let actor = std::env::var("MILLRACE_ACTOR").ok().filter(|name| !name.trim().is_empty()).unwrap_or_else(|| {
+        let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "unknown".into());
+        let host =
+            nix::unistd::gethostname().map_or_else(|_| "host".into(), |name| name.to_string_lossy().into_owned());
+        format!("{user}@{host}")
+    });
+    Order::new(&actor, Via::Cli, reason.unwrap_or("not given")).map_err(anyhow::Error::msg)
 }
 
 /// Prints to standard output. A closed pipe is not an error: a reader such as `head` may stop early.

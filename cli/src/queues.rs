@@ -1,10 +1,14 @@
 //! `millrace queues`: shows, pauses and resumes queues.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use clap::{Args, Subcommand};
-use queue::status::{COUNTED, QueueStatus};
+use queue::{
+    operator::pauses::parse_until,
+    status::{COUNTED, QueueStatus},
+};
+use time::OffsetDateTime;
 
-use crate::operator::{connect, format_duration, one_line, print, print_rows};
+use crate::operator::{connect, format_duration, one_line, order, print, print_rows};
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -31,9 +35,17 @@ enum Command {
         /// The reason, shown to other operators
         #[arg(long)]
         reason: String,
+        /// Resume by itself at this time (2026-12-01T14:00:00Z) or after this time (30m, 2h, 1d)
+        #[arg(long, value_name = "TIME")]
+        until: Option<String>,
     },
     /// Resume a paused queue
-    Resume { queue: String },
+    Resume {
+        queue: String,
+        /// The reason, shown to other operators
+        #[arg(long)]
+        reason: Option<String>,
+    },
 }
 
 /// Runs `millrace queues`.
@@ -48,15 +60,16 @@ pub async fn program(Arguments { command, json }: Arguments) -> Result<()> {
             return print("There are no queues: no queue has a job, a worker or a pause.\n");
         }
         None => return print_queues(json, &queues),
-        Some(Command::Pause { queue, reason }) => {
-            operator.pause(&queue, &reason).await?;
-            if !queues.iter().any(|known| known.name == queue) {
-                eprintln!("note: the queue {queue:?} has no jobs and no workers yet; it is paused for later ones");
-            }
+        Some(Command::Pause { queue, reason, until }) => {
+            let order = order(Some(&reason))?;
+            let until = until.as_deref().map(|text| parse_until(text, OffsetDateTime::now_utc())).transpose();
+            let until = until.map_err(|problem| anyhow!("--until {problem}"))?;
+            let known = operator.pause(&queue, until, &order).await?;
+            ensure!(known, "there is no queue {queue:?}; `millrace queues` lists the queues");
             queue
         }
-        Some(Command::Resume { queue }) => {
-            ensure!(operator.resume(&queue).await?, "the queue {queue:?} was not paused");
+        Some(Command::Resume { queue, reason }) => {
+            ensure!(operator.resume(&queue, &order(reason.as_deref())?).await?, "the queue {queue:?} was not paused");
             queue
         }
     };

@@ -6,7 +6,9 @@ use std::{
 };
 
 use queue::{
-    Failure, Job, NewJob, Outcome, Policy, Queue, Registry, Retention, Run, Timing, Worker, enqueue, retry::Backoff,
+    Failure, Job, NewJob, Outcome, Policy, Queue, Registry, Retention, Run, Timing, Worker, enqueue,
+    operator::audit::{Order, Via},
+    retry::Backoff,
 };
 use runtime::{db::Database, shutdown::Shutdown};
 use serde::{Deserialize, Serialize};
@@ -30,6 +32,11 @@ pub const FAST: Timing = Timing {
 
 /// For tests in which a lease expires.
 pub const SHORT_LEASE: Timing = Timing { lease: Duration::from_secs(1), ..FAST };
+
+/// The order of an operator.
+pub fn order() -> Order {
+    Order::new("ada", Via::Cli, "the processor is down").expect("valid")
+}
 
 /// An interval longer than any test: nothing in the test was found by polling.
 pub const NEVER: Duration = Duration::from_secs(3600);

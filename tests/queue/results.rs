@@ -6,7 +6,7 @@ use queue::{Policy, retry::Backoff};
 
 use crate::harness::{
     eventually,
-    queue_harness::{FAST, QueueHarness, ScriptedJobs, Step, quick_policy},
+    queue_harness::{FAST, QueueHarness, ScriptedJobs, Step, order, quick_policy},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -205,7 +205,7 @@ async fn a_locked_count_of_cancelled_jobs_delays_no_other_result() {
     let mut lock = harness.pool.begin().await.unwrap();
     sqlx::query("SELECT FROM queues FOR UPDATE").execute(&mut *lock).await.unwrap();
     for id in &ids {
-        operator.cancel(&id.to_string()).await.unwrap();
+        operator.cancel(&id.to_string(), &order()).await.unwrap();
     }
     eventually("the cancelled runs have ended", SOON, async || scripted.discarded().len() == 3).await;
     for n in 0..30 {
