@@ -109,7 +109,11 @@ impl Viewer {
 impl Credential for Viewer {
     const SCHEMES: &'static [Scheme] = &[
         Admin::SCHEMES[0],
-        Scheme::key(VIEWER_SCHEME, "X-API-Key", "The `VIEWER_API_KEY` that the service was started with: it only reads."),
+        Scheme::key(
+            VIEWER_SCHEME,
+            "X-API-Key",
+            "The `VIEWER_API_KEY` that the service was started with: it only reads.",
+        ),
         bearer::TOKEN,
     ];
 
@@ -277,7 +281,11 @@ mod tests {
         let tokens = Tokens::random();
         let nothing = Err("403 Forbidden: No API key provided".to_owned());
         for headers in [&[][..], &[("x-api-key", "")], &[("api_key", testing::API)]] {
-            assert_eq!(authenticate(&tokens, headers), [nothing.clone(), nothing.clone(), nothing.clone()], "{headers:?}");
+            assert_eq!(
+                authenticate(&tokens, headers),
+                [nothing.clone(), nothing.clone(), nothing.clone()],
+                "{headers:?}"
+            );
         }
         let bad = Err("401 Unauthorized: Invalid or expired token".to_owned());
         for headers in

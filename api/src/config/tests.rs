@@ -97,7 +97,11 @@ fn prod_requires_its_own_secrets() {
     ] {
         assert_eq!(refused_variables(&prod(changed)), refused, "{changed:?}");
     }
-    for accepted in [&[("WEBHOOK_SECRET", webhook)][..], &[("API_KEY", "twenty-four characters!!")], &[("VIEWER_API_KEY", "a key of the tests, number 4")]] {
+    for accepted in [
+        &[("WEBHOOK_SECRET", webhook)][..],
+        &[("API_KEY", "twenty-four characters!!")],
+        &[("VIEWER_API_KEY", "a key of the tests, number 4")],
+    ] {
         assert!(read(&prod(accepted)).is_ok(), "{accepted:?}: {:?}", read(&prod(accepted)));
     }
     // Other environments accept any key.

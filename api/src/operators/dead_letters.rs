@@ -90,7 +90,11 @@ impl DeadLettersApi {
         path = "/admin/queue/dead/replay",
         method = "post",
         operation_id = "replay_dead_letters",
-        request_header(name = "X-Actor", ty = "Option<String>", description = "Who acts; recorded. 1 to 100 characters.")
+        request_header(
+            name = "X-Actor",
+            ty = "Option<String>",
+            description = "Who acts; recorded. 1 to 100 characters."
+        )
     )]
     async fn replay(
         &self,
@@ -118,7 +122,11 @@ impl DeadLettersApi {
         path = "/admin/queue/dead/discard",
         method = "post",
         operation_id = "discard_dead_letters",
-        request_header(name = "X-Actor", ty = "Option<String>", description = "Who acts; recorded. 1 to 100 characters.")
+        request_header(
+            name = "X-Actor",
+            ty = "Option<String>",
+            description = "Who acts; recorded. 1 to 100 characters."
+        )
     )]
     async fn discard(
         &self,

@@ -1,6 +1,6 @@
 //! The endpoints that find things and tell their history: actions of operators, look-ups by any id, and timelines.
 
-use ::jobs::app::App;
+use jobs::app::App;
 use poem_openapi::{OpenApi, param::Path};
 
 use super::{
@@ -85,8 +85,8 @@ impl HistoryApi {
 
     /// Find by id
     ///
-    /// Exact look-ups of jobs, transactions, items and replays by any of their ids: the id of a job, the sender's id of a
-    /// transaction, a UUID, a correlation id, a trace id.
+    /// Exact look-ups: the id of a job, the sender's id of a transaction or its UUID, the UUID of a replay, the number of
+    /// an item.
     #[oai(path = "/admin/queue/find", method = "get", operation_id = "find_by_id")]
     async fn find(
         &self,
@@ -101,8 +101,8 @@ impl HistoryApi {
 
     /// Get the timeline of a transaction
     ///
-    /// Everything that happened to it, oldest first: accepted, conflicts, due, failed runs, snoozes, the settlement, and
-    /// the actions of operators.
+    /// What is known to have happened to it, oldest first: accepted, conflicts, failed runs, the next run, the settlement,
+    /// and the actions of operators. Runs are known while the job is kept.
     #[oai(
         path = "/v1/transactions/:transaction_id/timeline",
         method = "get",

@@ -112,7 +112,11 @@ impl JobsApi {
         path = "/admin/queue/jobs/:id",
         method = "get",
         operation_id = "get_job",
-        request_header(name = "X-Actor", ty = "Option<String>", description = "Who acts; recorded. 1 to 100 characters.")
+        request_header(
+            name = "X-Actor",
+            ty = "Option<String>",
+            description = "Who acts; recorded. 1 to 100 characters."
+        )
     )]
     async fn get(
         &self,
@@ -160,7 +164,11 @@ impl JobsApi {
         path = "/admin/queue/jobs/:id/cancel",
         method = "post",
         operation_id = "cancel_job",
-        request_header(name = "X-Actor", ty = "Option<String>", description = "Who acts; recorded. 1 to 100 characters.")
+        request_header(
+            name = "X-Actor",
+            ty = "Option<String>",
+            description = "Who acts; recorded. 1 to 100 characters."
+        )
     )]
     async fn cancel(
         &self,
@@ -191,7 +199,11 @@ impl JobsApi {
         path = "/admin/queue/jobs/:id/replay",
         method = "post",
         operation_id = "replay_job",
-        request_header(name = "X-Actor", ty = "Option<String>", description = "Who acts; recorded. 1 to 100 characters.")
+        request_header(
+            name = "X-Actor",
+            ty = "Option<String>",
+            description = "Who acts; recorded. 1 to 100 characters."
+        )
     )]
     async fn replay(
         &self,

@@ -27,7 +27,7 @@ use crate::{
     auth::{Admin, Caller, Key, Viewer},
     context::Context,
     problem::Problem,
-    rate_limit::{Limit, Policy},
+    rate_limit::Limit,
     validation::FieldError,
 };
 
@@ -126,7 +126,7 @@ fn conflict(detail: &'static str) -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use jobs::users::UserId;
+    use ::jobs::users::UserId;
     use poem::http::HeaderValue;
 
     use super::*;

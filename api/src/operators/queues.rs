@@ -104,7 +104,11 @@ impl QueuesApi {
         path = "/admin/queue/queues/:name/pause",
         method = "post",
         operation_id = "pause_queue",
-        request_header(name = "X-Actor", ty = "Option<String>", description = "Who acts; recorded. 1 to 100 characters.")
+        request_header(
+            name = "X-Actor",
+            ty = "Option<String>",
+            description = "Who acts; recorded. 1 to 100 characters."
+        )
     )]
     async fn pause(
         &self,
@@ -131,7 +135,11 @@ impl QueuesApi {
         path = "/admin/queue/queues/:name/resume",
         method = "post",
         operation_id = "resume_queue",
-        request_header(name = "X-Actor", ty = "Option<String>", description = "Who acts; recorded. 1 to 100 characters.")
+        request_header(
+            name = "X-Actor",
+            ty = "Option<String>",
+            description = "Who acts; recorded. 1 to 100 characters."
+        )
     )]
     async fn resume(
         &self,

@@ -82,7 +82,11 @@ impl ReplaysApi {
         path = "/admin/queue/replays/:id/pause",
         method = "post",
         operation_id = "pause_replay",
-        request_header(name = "X-Actor", ty = "Option<String>", description = "Who acts; recorded. 1 to 100 characters.")
+        request_header(
+            name = "X-Actor",
+            ty = "Option<String>",
+            description = "Who acts; recorded. 1 to 100 characters."
+        )
     )]
     async fn pause(
         &self,
@@ -102,7 +106,11 @@ impl ReplaysApi {
         path = "/admin/queue/replays/:id/resume",
         method = "post",
         operation_id = "resume_replay",
-        request_header(name = "X-Actor", ty = "Option<String>", description = "Who acts; recorded. 1 to 100 characters.")
+        request_header(
+            name = "X-Actor",
+            ty = "Option<String>",
+            description = "Who acts; recorded. 1 to 100 characters."
+        )
     )]
     async fn resume(
         &self,
@@ -122,7 +130,11 @@ impl ReplaysApi {
         path = "/admin/queue/replays/:id/stop",
         method = "post",
         operation_id = "stop_replay",
-        request_header(name = "X-Actor", ty = "Option<String>", description = "Who acts; recorded. 1 to 100 characters.")
+        request_header(
+            name = "X-Actor",
+            ty = "Option<String>",
+            description = "Who acts; recorded. 1 to 100 characters."
+        )
     )]
     async fn stop(
         &self,

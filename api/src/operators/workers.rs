@@ -88,7 +88,11 @@ impl WorkersApi {
         path = "/admin/queue/workers/:id/drain",
         method = "post",
         operation_id = "drain_worker",
-        request_header(name = "X-Actor", ty = "Option<String>", description = "Who acts; recorded. 1 to 100 characters.")
+        request_header(
+            name = "X-Actor",
+            ty = "Option<String>",
+            description = "Who acts; recorded. 1 to 100 characters."
+        )
     )]
     async fn drain(
         &self,

@@ -344,7 +344,10 @@ mod tests {
         for (raw, value) in [("true", true), ("1", true), ("\"YES\"", true), ("false", false), ("\" off \"", false)] {
             assert_eq!(<Flag as Value>::read(raw), Ok(value), "{raw}");
         }
-        assert_eq!([kind::<Flag>("\"perhaps\""), kind::<Flag>("2"), kind::<Flag>("null")], ["bool_parsing", "bool_type", "bool_type"]);
+        assert_eq!(
+            [kind::<Flag>("\"perhaps\""), kind::<Flag>("2"), kind::<Flag>("null")],
+            ["bool_parsing", "bool_type", "bool_type"]
+        );
         assert_eq!(<Flag as QueryValue>::read("true"), Ok(true));
         assert!(<Flag as QueryValue>::read("").is_err());
     }

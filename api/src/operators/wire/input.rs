@@ -14,7 +14,8 @@ use time::OffsetDateTime;
 use crate::{
     schema::any_of,
     validation::{
-        Choice, FieldError, Flag, Integer, QueryValue, Text, Value, VisibleText, number_from_json, parse_string, request,
+        Choice, FieldError, Flag, Integer, QueryValue, Text, Value, VisibleText, number_from_json, parse_string,
+        request,
     },
 };
 

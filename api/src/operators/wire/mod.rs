@@ -38,19 +38,25 @@ openapi_response_type!(FreeJson, "free_json", MetaSchema::ANY);
 #[oai(rename = "OperatorActionResult")]
 pub struct Acted {
     /// A verb, such as `pause`.
-    action: &'static str,
+    action: String,
     /// The queue, job or worker.
     target: String,
     actor: String,
     reason: String,
     /// The effect, such as `paused`.
-    result: &'static str,
+    result: String,
 }
 
 impl Acted {
     /// An action that this order caused.
-    pub fn new(order: Order, action: &'static str, target: &str, result: &'static str) -> Self {
-        Self { action, target: target.to_owned(), actor: order.actor, reason: order.reason, result }
+    pub fn new(order: Order, action: &str, target: &str, result: &str) -> Self {
+        Self {
+            action: action.to_owned(),
+            target: target.to_owned(),
+            actor: order.actor,
+            reason: order.reason,
+            result: result.to_owned(),
+        }
     }
 }
 
@@ -103,7 +109,7 @@ pub struct Timeline {
 #[derive(Object)]
 struct TimelineEvent {
     at: Timestamp,
-    /// `accepted`, `conflict`, `due`, `run_failed`, `snoozed`, `running`, `processed`, `failed` or `operator`.
+    /// `accepted`, `conflict`, `due`, `run_failed`, `running`, `processed`, `failed` or `operator`.
     event: String,
     /// A sentence.
     text: String,
