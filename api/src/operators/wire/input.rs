@@ -1,6 +1,6 @@
 //! Parameters and bodies of the operators' endpoints.
 
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use poem_openapi::registry::MetaSchema;
 use queue::{
     operator::{
@@ -62,11 +62,14 @@ impl Choice for State {
     }
 }
 
+/// Percent-encodes all characters except the unreserved ones of RFC 3986.
+const PARAMETER: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 /// Builds the `Link` header for the next page: a path with these parameters.
 pub fn next_link(path: &str, parameters: &[(&str, Option<&str>)]) -> String {
     let given = parameters.iter().filter_map(|(name, value)| Some((name, (*value)?)));
     let query: Vec<_> =
-        given.map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC))).collect();
+        given.map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, PARAMETER))).collect();
     format!("<{path}?{}>; rel=\"next\"", query.join("&"))
 }
 
@@ -245,4 +248,32 @@ pub struct Discarding {
     pub limit: u32,
     pub reason: String,
     pub dry_run: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_link_repeats_the_given_parameters() {
+        let parameters = [("queue", Some("a_b")), ("state", None), ("error", Some("50 % \u{e9}&x>"))];
+        assert_eq!(next_link("/jobs", &parameters), "</jobs?queue=a_b&error=50%20%25%20%C3%A9%26x%3E>; rel=\"next\"");
+    }
+
+    #[test]
+    fn rates_and_shares_have_bounds() {
+        let kinds = ["0.5", "\"20\"", "0", "-1", "10001", "1e999", "\"20/s\"", "null"]
+            .map(|raw| (Rate::read(raw).err().map(|error| error.kind), Share::read(raw).err().map(|error| error.kind)));
+        let expected = [
+            (None, None),
+            (None, Some("less_than_equal")),
+            (Some("greater_than"), None),
+            (Some("greater_than"), Some("greater_than_equal")),
+            (Some("less_than_equal"), Some("less_than_equal")),
+            (Some("finite_number"), Some("finite_number")),
+            (Some("float_parsing"), Some("float_parsing")),
+            (Some("float_type"), Some("float_type")),
+        ];
+        assert_eq!(kinds, expected);
+    }
 }
