@@ -16,6 +16,7 @@ pub mod items;
 pub mod logs;
 pub mod mars_probes;
 pub mod middleware;
+pub mod operators;
 mod page;
 pub mod prices;
 pub mod problem;
@@ -80,6 +81,12 @@ features! {
     interest_rates::RatesApi,
     mars_probes::ProbesApi,
     prices::PricesApi,
+    operators::QueuesApi,
+    operators::JobsApi,
+    operators::DeadLettersApi,
+    operators::ReplaysApi,
+    operators::WorkersApi,
+    operators::HistoryApi,
     logs::LogsApi,
     health::HealthApi,
 }
@@ -172,6 +179,51 @@ mod tests {
             ("/simple_price", "get", vec!["200", "401", "403", "404", "422", "429", "500", "503"]),
             ("/market_chart", "get", vec!["200", "401", "403", "404", "422", "429", "500", "503"]),
             ("/admin/prices/fetch", "post", vec!["202", "401", "403", "429", "500", "503"]),
+            (
+                "/v1/transactions/{transaction_id}/timeline",
+                "get",
+                vec!["200", "401", "403", "404", "429", "500", "503"],
+            ),
+            ("/admin/queue/overview", "get", vec!["200", "401", "403", "429", "500", "503"]),
+            ("/admin/queue/queues/{name}", "get", vec!["200", "401", "403", "404", "429", "500", "503"]),
+            (
+                "/admin/queue/queues/{name}/pause",
+                "post",
+                vec!["200", "400", "401", "403", "404", "408", "413", "415", "422", "429", "500", "503"],
+            ),
+            (
+                "/admin/queue/queues/{name}/resume",
+                "post",
+                vec!["200", "400", "401", "403", "404", "408", "409", "413", "415", "422", "429", "500", "503"],
+            ),
+            ("/admin/queue/jobs", "get", vec!["200", "401", "403", "422", "429", "500", "503"]),
+            ("/admin/queue/jobs/{id}", "get", vec!["200", "401", "403", "404", "422", "429", "500", "503"]),
+            (
+                "/admin/queue/jobs/{id}/cancel",
+                "post",
+                vec!["200", "400", "401", "403", "404", "408", "409", "413", "415", "422", "429", "500", "503"],
+            ),
+            (
+                "/admin/queue/dead/replay",
+                "post",
+                vec!["200", "202", "400", "401", "403", "404", "408", "413", "415", "422", "429", "500", "503"],
+            ),
+            (
+                "/admin/queue/dead/discard",
+                "post",
+                vec!["200", "400", "401", "403", "404", "408", "413", "415", "422", "429", "500", "503"],
+            ),
+            (
+                "/admin/queue/replays/{id}/stop",
+                "post",
+                vec!["200", "400", "401", "403", "404", "408", "409", "413", "415", "422", "429", "500", "503"],
+            ),
+            (
+                "/admin/queue/workers/{id}/drain",
+                "post",
+                vec!["200", "400", "401", "403", "404", "408", "413", "415", "422", "429", "500", "503"],
+            ),
+            ("/admin/queue/actions", "get", vec!["200", "401", "403", "422", "429", "500", "503"]),
             ("/", "get", vec!["200", "500"]),
             ("/livez", "get", vec!["200", "500"]),
             ("/readyz", "get", vec!["200", "500", "503"]),

@@ -1,0 +1,3 @@
+//! The operators' views: what operators see and do.
+
+mod http;
