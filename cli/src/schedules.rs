@@ -5,7 +5,10 @@ use clap::{Args, Subcommand};
 use queue::schedule::{Fired, Overview, Schedules};
 use time::{OffsetDateTime, UtcOffset, format_description::BorrowedFormatItem, macros::format_description};
 
-use crate::operator::{app, format_duration, one_line, print_rows};
+use crate::{
+    operator::{app, order, parse_reason},
+    output::{format_duration, one_line, print_rows},
+};
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -14,7 +17,7 @@ Times are in UTC. The list follows the configuration of this command: give it th
 Examples:
   millrace schedules
   millrace schedules fires daily_prices --limit 100
-  millrace schedules fire daily_prices")]
+  millrace schedules fire daily_prices --reason 'the prices of yesterday are wrong'")]
 pub struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -34,7 +37,12 @@ enum Command {
         limit: u32,
     },
     /// Fire a schedule now, in addition to its regular times
-    Fire { name: String },
+    Fire {
+        name: String,
+        /// The reason, shown to other operators
+        #[arg(long, value_parser = parse_reason)]
+        reason: Option<String>,
+    },
 }
 
 /// Runs `millrace schedules`.

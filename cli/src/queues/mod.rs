@@ -1,6 +1,8 @@
 //! `millrace queues`: shows, pauses and resumes queues.
 
-use anyhow::{Result, anyhow, ensure};
+mod show;
+
+use anyhow::{Result, ensure};
 use clap::{Args, Subcommand};
 use queue::{
     operator::pauses::parse_until,
@@ -8,7 +10,10 @@ use queue::{
 };
 use time::OffsetDateTime;
 
-use crate::operator::{connect, format_duration, one_line, order, print, print_rows};
+use crate::{
+    operator::{connect, order, parse_reason},
+    output::{format_count, format_duration, format_time, one_line, print, print_rows},
+};
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -17,7 +22,8 @@ Counts stop at 10000. DONE counts only among the 10000 newest jobs of all queues
 Examples:
   millrace queues
   millrace queues --json
-  millrace queues pause process_transaction --reason 'the processor is down until 14:00'
+  millrace queues show process_transaction
+  millrace queues pause process_transaction --reason 'the processor is down' --until 30m
   millrace queues resume process_transaction")]
 pub struct Arguments {
     #[command(subcommand)]
@@ -29,21 +35,28 @@ pub struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Show one queue, its dead letters by their errors, and who paused and resumed it
+    Show {
+        queue: String,
+        /// List at most this many actions of operators
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+    },
     /// Stop workers from claiming jobs of a queue; running jobs continue
     Pause {
         queue: String,
         /// The reason, shown to other operators
-        #[arg(long)]
+        #[arg(long, value_parser = parse_reason)]
         reason: String,
         /// Resume by itself at this time (2026-12-01T14:00:00Z) or after this time (30m, 2h, 1d)
-        #[arg(long, value_name = "TIME")]
-        until: Option<String>,
+        #[arg(long, value_name = "TIME", value_parser = |text: &str| parse_until(text, OffsetDateTime::now_utc()))]
+        until: Option<OffsetDateTime>,
     },
     /// Resume a paused queue
     Resume {
         queue: String,
         /// The reason, shown to other operators
-        #[arg(long)]
+        #[arg(long, value_parser = parse_reason)]
         reason: Option<String>,
     },
 }
@@ -54,16 +67,17 @@ enum Command {
 /// When the database cannot be used, or the queue to resume was not paused.
 pub async fn program(Arguments { command, json }: Arguments) -> Result<()> {
     let operator = connect().await?;
-    let queues = operator.queues().await?;
     let queue = match command {
-        None if queues.is_empty() && !json => {
-            return print("There are no queues: no queue has a job, a worker or a pause.\n");
+        None => {
+            let queues = operator.queues().await?;
+            if queues.is_empty() && !json {
+                return print("There are no queues: no queue has a job, a worker or a pause.\n");
+            }
+            return print_queues(json, &queues);
         }
-        None => return print_queues(json, &queues),
+        Some(Command::Show { queue, limit }) => return show::show(&operator, &queue, limit, json).await,
         Some(Command::Pause { queue, reason, until }) => {
             let order = order(Some(&reason))?;
-            let until = until.as_deref().map(|text| parse_until(text, OffsetDateTime::now_utc())).transpose();
-            let until = until.map_err(|problem| anyhow!("--until {problem}"))?;
             let known = operator.pause(&queue, until, &order).await?;
             ensure!(known, "there is no queue {queue:?}; `millrace queues` lists the queues");
             queue
@@ -81,7 +95,11 @@ pub async fn program(Arguments { command, json }: Arguments) -> Result<()> {
 /// Why workers claim nothing from the queue; empty when they can.
 fn claim_obstacle(queue: &QueueStatus) -> String {
     match (&queue.reason, &queue.claim_error) {
-        (Some(reason), _) => format!("paused: {}", one_line(reason, 60)),
+        (Some(reason), _) => {
+            let by = queue.paused_by.as_ref().map(|by| format!(" by {}", one_line(by, 60))).unwrap_or_default();
+            let until = queue.resume_at.map(|at| format!(" until {}", format_time(at))).unwrap_or_default();
+            format!("paused{by}{until}: {}", one_line(reason, 60))
+        }
         (None, Some(error)) => {
             format!("claims of {} of {} workers fail: {}", queue.failing_workers, queue.workers, one_line(error, 120))
         }
@@ -91,7 +109,7 @@ fn claim_obstacle(queue: &QueueStatus) -> String {
 
 fn print_queues(json: bool, queues: &[QueueStatus]) -> Result<()> {
     const HEAD: [&str; 9] = ["QUEUE", "WORKERS", "WAITING", "DUE", "RUNNING", "DEAD", "DONE", "OLDEST DUE", ""];
-    let count = |count: i64| if count < COUNTED { count.to_string() } else { format!("{COUNTED}+") };
+    let count = |count: i64| format_count(count, COUNTED);
     print_rows(json, HEAD, queues, |queue| {
         [
             one_line(&queue.name, 60),
