@@ -47,7 +47,12 @@ pub async fn program(Arguments { text, json }: Arguments) -> Result<bool> {
         let rows: Vec<Vec<Cell>> = found
             .iter()
             .map(|found| {
-                vec![found.kind.into(), found.id.as_str().into(), found.text.as_str().into(), more(found.kind, &found.id).into()]
+                vec![
+                    found.kind.into(),
+                    found.id.as_str().into(),
+                    found.text.as_str().into(),
+                    more(found.kind, &found.id).into(),
+                ]
             })
             .collect();
         print(&render(&COLUMNS, &rows, Screen::of_stdout()))?;

@@ -72,7 +72,11 @@ pub async fn program(Arguments { command, limit, json }: Arguments) -> Result<bo
     let replay = match command {
         None => {
             let replays = operator.replays(limit).await?;
-            if json { print_json(&replays)? } else { print(&list(&replays, Screen::of_stdout()))? }
+            if json {
+                print_json(&replays)?
+            } else {
+                print(&list(&replays, Screen::of_stdout()))?
+            }
             return Ok(true);
         }
         Some(Command::Show { id, wait }) => {
@@ -86,7 +90,11 @@ pub async fn program(Arguments { command, limit, json }: Arguments) -> Result<bo
         Some(Command::Resume(change)) => apply(&operator, change, ReplayChange::Resume).await?,
         Some(Command::Stop(change)) => apply(&operator, change, ReplayChange::Stop).await?,
     };
-    if json { print_json(&replay)? } else { print(&describe_replay(&replay))? }
+    if json {
+        print_json(&replay)?
+    } else {
+        print(&describe_replay(&replay))?
+    }
     Ok(true)
 }
 
@@ -130,7 +138,11 @@ pub async fn wait_for_end(operator: &Operator, mut replay: Replay, json: bool) -
             Err(error) => eprintln!("not known now: {error}"),
         }
     }
-    if json { print_json(&replay)? } else { print(&describe_replay(&replay))? }
+    if json {
+        print_json(&replay)?
+    } else {
+        print(&describe_replay(&replay))?
+    }
     Ok(replay.state == "done")
 }
 
@@ -141,9 +153,8 @@ fn progress(replay: &Replay) -> String {
 
 /// The filter of a replay as options.
 fn filter(replay: &Replay) -> String {
-    let option = |name: &str, value: &Option<String>| {
-        value.as_ref().map(|value| format!("--{name} {}", shell_quote(value)))
-    };
+    let option =
+        |name: &str, value: &Option<String>| value.as_ref().map(|value| format!("--{name} {}", shell_quote(value)));
     let options = [option("group", &replay.error_group), option("error", &replay.error)];
     options.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }

@@ -156,8 +156,12 @@ fn row(queue: &QueueOverview) -> Vec<Cell> {
         Cell::new(&drained, bad_if(is_bad)),
         Cell::new(&status.workers.to_string(), bad_if(status.workers == 0 && status.due > 0)),
         Cell::new(&count(queue.workers_needed), bad_if(needed)),
-        format!("{}{}", queue.workers_to_drain_in_10_min.map_or("", |_| at_least), count(queue.workers_to_drain_in_10_min))
-            .into(),
+        format!(
+            "{}{}",
+            queue.workers_to_drain_in_10_min.map_or("", |_| at_least),
+            count(queue.workers_to_drain_in_10_min)
+        )
+        .into(),
         Cell::new(&queue.dead_24h.to_string(), bad_if(queue.dead_24h > 0)),
         Cell::new(&pause(queue), Style::Warning),
     ]

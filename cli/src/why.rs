@@ -54,7 +54,11 @@ pub async fn program(Arguments { id, json }: Arguments) -> Result<bool> {
         State::Running => why.checks.iter().all(|check| check.ok),
         _ => false,
     };
-    if json { print_json(&why)? } else { print(&text(&why, is_fine, Screen::of_stdout()))? }
+    if json {
+        print_json(&why)?
+    } else {
+        print(&text(&why, is_fine, Screen::of_stdout()))?
+    }
     Ok(is_fine)
 }
 

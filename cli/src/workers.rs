@@ -144,7 +144,8 @@ fn version(worker: &WorkerInfo) -> String {
 fn row(worker: &WorkerInfo, is_mixed: bool) -> Vec<Cell> {
     let report = worker.report.as_ref();
     let (state, state_style) = state(worker);
-    let slots = report.map_or_else(|| "?".into(), |r| r.queues.values().map(|queue| queue.slots).sum::<u32>().to_string());
+    let slots =
+        report.map_or_else(|| "?".into(), |r| r.queues.values().map(|queue| queue.slots).sum::<u32>().to_string());
     let is_late = worker.silent_seconds > worker.lease_seconds / 2.0;
     let is_deaf = report.is_some_and(|report| !report.listening);
     let listens = report.map_or("-", |report| if report.listening { "yes" } else { "no, polls" });
@@ -198,7 +199,14 @@ fn describe(worker: &WorkerInfo, screen: Screen) -> String {
         ("host", report.map_or_else(|| "-".into(), |r| format!("{}, process {}", one_line(&r.host, 100), r.pid))),
         ("version", version(worker)),
         ("started", format!("{} ({})", format_time(worker.started_at), format_ago(worker.started_at))),
-        ("last seen", format!("{} ago; its lease is {}", format_duration(worker.silent_seconds), format_duration(worker.lease_seconds))),
+        (
+            "last seen",
+            format!(
+                "{} ago; its lease is {}",
+                format_duration(worker.silent_seconds),
+                format_duration(worker.lease_seconds)
+            ),
+        ),
         ("listens", report.map_or("-", |r| if r.listening { "yes" } else { "no, it polls" }).into()),
     ];
     let mut text: String = lines.iter().map(|(name, value)| format!("{name:<11}{value}\n")).collect();

@@ -46,7 +46,11 @@ pub async fn run(operator: &Operator, arguments: Arguments, json: bool) -> Resul
         let count = selected.count.min(limit.into());
         let at_least = if selected.is_capped && count == selected.count { "at least " } else { "" };
         let plan = || describe(&selected) + &format!("Would discard {at_least}{count} of them.\n");
-        if json { print_json(&selected)? } else { print(&plan())? }
+        if json {
+            print_json(&selected)?
+        } else {
+            print(&plan())?
+        }
         return Ok(true);
     }
     let discarded = operator.discard_dead(&selection, limit, &order(reason.as_deref())?).await?;

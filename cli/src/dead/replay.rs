@@ -59,7 +59,11 @@ pub async fn run(operator: &Operator, arguments: Arguments, json: bool) -> Resul
     let pace = Pace { rate, limit, canary, stop_if_dead };
     if dry_run {
         let plan = || describe(&selected) + &plan(&selected, pace);
-        if json { print_json(&selected)? } else { print(&plan())? }
+        if json {
+            print_json(&selected)?
+        } else {
+            print(&plan())?
+        }
         return Ok(true);
     }
     let replay = operator.start_replay(&selection, pace, &order(reason.as_deref())?).await?;
@@ -67,7 +71,11 @@ pub async fn run(operator: &Operator, arguments: Arguments, json: bool) -> Resul
     if wait {
         return wait_for_end(operator, replay, json).await;
     }
-    if json { print_json(&replay)? } else { print(&describe_replay(&replay))? }
+    if json {
+        print_json(&replay)?
+    } else {
+        print(&describe_replay(&replay))?
+    }
     Ok(true)
 }
 

@@ -60,8 +60,7 @@ enum Column {
 }
 
 impl Column {
-    const DEFAULT: [Self; 7] =
-        [Self::Id, Self::Queue, Self::State, Self::Runs, Self::Failures, Self::Due, Self::Error];
+    const DEFAULT: [Self; 7] = [Self::Id, Self::Queue, Self::State, Self::Runs, Self::Failures, Self::Due, Self::Error];
 
     fn head(self) -> &'static str {
         match self {

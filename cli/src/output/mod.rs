@@ -134,7 +134,8 @@ pub fn one_line(text: &str, limit: usize) -> String {
 }
 
 fn is_unsafe(c: char) -> bool {
-    let is_invisible = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+    let is_invisible =
+        matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
     c.is_control() || is_invisible
 }
 
@@ -194,7 +195,8 @@ mod tests {
 
     #[test]
     fn texts_are_quoted_for_a_shell() {
-        for (text, quoted) in [("process_transaction", "process_transaction"), ("", "''"), ("it's; rm", r"'it'\''s; rm'")]
+        for (text, quoted) in
+            [("process_transaction", "process_transaction"), ("", "''"), ("it's; rm", r"'it'\''s; rm'")]
         {
             assert_eq!(shell_quote(text), quoted);
         }

@@ -63,7 +63,8 @@ impl From<&str> for Cell {
 
 /// Formats a table whose columns are all shown completely.
 pub fn plain<const N: usize>(head: [&'static str; N], rows: &[[String; N]]) -> String {
-    let rows: Vec<Vec<Cell>> = rows.iter().map(|row| row.iter().map(|cell| Cell::from(cell.as_str())).collect()).collect();
+    let rows: Vec<Vec<Cell>> =
+        rows.iter().map(|row| row.iter().map(|cell| Cell::from(cell.as_str())).collect()).collect();
     render(&head.map(Column::fixed), &rows, Screen { size: None, colour: false })
 }
 

@@ -33,7 +33,8 @@ fn text(queue: &QueueOverview, groups: &[ErrorGroup], actions: &[Action], screen
     let mut text = queues(std::slice::from_ref(queue), screen);
     if let Some(at) = status.paused_at {
         let by = status.paused_by.as_deref().unwrap_or("an unknown operator");
-        let until = status.resume_at.map_or_else(|| "until it is resumed".into(), |at| format!("until {}", format_time(at)));
+        let until =
+            status.resume_at.map_or_else(|| "until it is resumed".into(), |at| format!("until {}", format_time(at)));
         let reason = one_line(status.reason.as_deref().unwrap_or("no reason is recorded"), 300);
         let paused = format!("paused since {} {until} by {}: {reason}", format_time(at), one_line(by, 60));
         text.push_str(&format!("\n{}\n", Style::Warning.paint(&paused, screen)));
