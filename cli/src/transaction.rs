@@ -62,7 +62,7 @@ fn text(timeline: &Timeline, screen: Screen) -> String {
     let mut text = format!(
         "{}: {}\njob {}\n\n",
         one_line(&timeline.transaction_id, 100),
-        one_line(&timeline.status.to_string(), 40),
+        timeline.status,
         one_line(&timeline.job, 60)
     );
     text.push_str(&render(&COLUMNS, &rows, screen));

@@ -1,13 +1,13 @@
 //! `millrace why`: why a job or the job of a transaction is not running.
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use jobs::app::App;
 use queue::{operator::why::Why, status::State};
 
 use crate::{
     operator::app,
-    output::{Screen, Style, one_line, print, print_json, shell_quote},
+    output::{Screen, Style, one_line, print, print_json},
 };
 
 #[derive(Args)]
@@ -66,18 +66,27 @@ pub async fn program(Arguments { id, json }: Arguments) -> Result<bool> {
 enum Transaction {
     Job(Box<Why>),
     /// Finished jobs are deleted after a day. This is the state of the transaction.
-    JobDeleted(String),
+    JobDeleted(&'static str),
 }
 
 /// Looks a transaction up, and its job.
 async fn of_transaction(app: &App, id: &str) -> Result<Transaction> {
-    let Some(timeline) = app.timeline(id).await? else {
-        bail!("there is no job and no transaction {id:?}; `millrace find {}` looks further", shell_quote(id));
+    let timeline = match app.timeline(id).await? {
+        Some(timeline) => timeline,
+        // It may also be the internal id of a transaction.
+        None => match app.find(id).await?.into_iter().find(|found| found.kind == "transaction") {
+            Some(found) => app.timeline(&found.id).await?.with_context(|| not_found(id))?,
+            None => bail!(not_found(id)),
+        },
     };
     Ok(match app.operator.why(&timeline.job).await? {
         Some(why) => Transaction::Job(Box::new(why)),
-        None => Transaction::JobDeleted(one_line(&timeline.status.to_string(), 40)),
+        None => Transaction::JobDeleted(timeline.status),
     })
+}
+
+fn not_found(id: &str) -> String {
+    format!("there is no job and no transaction {id:?}; `millrace find` looks for other ids")
 }
 
 fn text(why: &Why, is_fine: bool, screen: Screen) -> String {

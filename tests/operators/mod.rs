@@ -1,0 +1,3 @@
+//! The operators' faces: the same facts and actions by the command line, HTTP and the board.
+
+mod cli;
