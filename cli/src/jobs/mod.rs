@@ -14,7 +14,7 @@ use runtime::error::Error;
 use crate::{
     bulk_results::change_each,
     operator::{connect, order, parse_reason},
-    output::{format_duration, one_line, print, print_json},
+    output::{format_duration, format_time, one_line, print, print_json},
 };
 
 #[derive(Args)]
@@ -130,10 +130,10 @@ fn details(JobDetails { job, why, errors, payload }: &JobDetails) -> Result<Stri
         ("job", one_line(&job.id, 60)),
         ("queue", one_line(&job.queue, 60)),
         ("state", format!("{}: {}", job.state.as_str(), one_line(why, 200))),
-        ("due", format!("{} ({})", job.due_at, format_due(job))),
+        ("due", format!("{} ({})", format_time(job.due_at), format_due(job))),
         ("runs", format!("{} ({} failed, {} crashed)", job.runs, job.failures, job.crashes)),
-        ("started", job.started_at.map_or_else(|| "-".into(), |at| at.to_string())),
-        ("ended", job.ended_at.map_or_else(|| "-".into(), |at| at.to_string())),
+        ("started", job.started_at.map_or_else(|| "-".into(), format_time)),
+        ("ended", job.ended_at.map_or_else(|| "-".into(), format_time)),
         ("worker", or_none(&job.worker)),
         ("correlation id", or_none(&job.correlation_id)),
         ("traceparent", or_none(&job.traceparent)),

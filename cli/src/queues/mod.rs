@@ -12,7 +12,10 @@ use time::OffsetDateTime;
 
 use crate::{
     operator::{connect, order, parse_reason},
-    output::{format_count, format_duration, format_time, one_line, print, print_rows},
+    output::{
+        Screen, Style, format_count, format_duration, format_time, one_line, print, print_json,
+        table::{Cell, Column, render},
+    },
 };
 
 #[derive(Args)]
@@ -108,19 +111,35 @@ fn claim_obstacle(queue: &QueueStatus) -> String {
 }
 
 fn print_queues(json: bool, queues: &[QueueStatus]) -> Result<()> {
-    const HEAD: [&str; 9] = ["QUEUE", "WORKERS", "WAITING", "DUE", "RUNNING", "DEAD", "DONE", "OLDEST DUE", ""];
+    const COLUMNS: [Column; 9] = [
+        Column::fixed("QUEUE"),
+        Column::fixed("WORKERS"),
+        Column::optional("WAITING", 2),
+        Column::fixed("DUE"),
+        Column::optional("RUNNING", 1),
+        Column::optional("DEAD", 3),
+        Column::optional("DONE", 5),
+        Column::optional("OLDEST DUE", 4),
+        Column::text(""),
+    ];
+    if json {
+        return print_json(&queues);
+    }
+    let rows: Vec<Vec<Cell>> = queues.iter().map(row).collect();
+    print(&render(&COLUMNS, &rows, Screen::of_stdout()))
+}
+
+fn row(queue: &QueueStatus) -> Vec<Cell> {
     let count = |count: i64| format_count(count, COUNTED);
-    print_rows(json, HEAD, queues, |queue| {
-        [
-            one_line(&queue.name, 60),
-            queue.workers.to_string(),
-            count(queue.waiting),
-            count(queue.due),
-            queue.running.to_string(),
-            count(queue.dead),
-            count(queue.recently_done),
-            queue.late.filter(|late| *late > 0.0).map_or_else(|| "-".into(), format_duration),
-            claim_obstacle(queue),
-        ]
-    })
+    vec![
+        queue.name.as_str().into(),
+        queue.workers.to_string().into(),
+        count(queue.waiting).into(),
+        count(queue.due).into(),
+        queue.running.to_string().into(),
+        count(queue.dead).into(),
+        count(queue.recently_done).into(),
+        queue.late.filter(|late| *late > 0.0).map_or_else(|| "-".into(), format_duration).into(),
+        Cell::new(&claim_obstacle(queue), Style::Warning),
+    ]
 }
