@@ -240,14 +240,14 @@ impl Operator {
         };
         let (mut replayed, mut skipped) = (Vec::new(), 0);
         for job in &batch {
+            if !store::replay(&mut tx, &job.id).await? {
+                skipped += 1;
+                continue;
+            }
             if let Some(kind) = self.kinds.0.get(replay.queue.as_str()) {
                 kind.on_replay(&job.payload, &mut tx).await?;
             }
-            if store::replay(&mut tx, &job.id).await? {
-                replayed.push(job.id.clone());
-            } else {
-                skipped += 1;
-            }
+            replayed.push(job.id.clone());
         }
         let wait = sql::record(&mut tx, &replay, &replayed, skipped, &last.id).await?;
         tx.commit().await?;
