@@ -21,7 +21,8 @@ use crate::{
 #[derive(Args)]
 #[command(after_help = "\
 IN/S and OUT/S count the last 3 minutes; WAIT P99 and NEEDED the last 15. NEEDED is the number of workers for the present
-arrivals, and 10 MIN the number that also runs all due jobs within 10 minutes. Counts of jobs stop at 10000.
+arrivals, and 10 MIN the number that also runs all due jobs within 10 minutes. DRAINED IN is \"keeps up\" while no job is due
+for more than 5 s. Counts of jobs stop at 10000.
 
 Exits with 0 if all is well, and with 1 if there is a problem.
 
@@ -47,13 +48,17 @@ pub async fn program(Arguments { watch: watched, json }: Arguments) -> Result<bo
     if watched {
         let view = async |screen| {
             let overview = operator.overview().await?;
-            if json { Ok(serde_json::to_string(&overview)? + "\n") } else { Ok(text(&overview, screen)) }
+            if json {
+                Ok(serde_json::to_string(&overview)? + "\n")
+            } else {
+                Ok(text(&overview, screen, screen.width()))
+            }
         };
         watch(view).await?;
         return Ok(true);
     }
     let overview = operator.overview().await?;
-    print(&if json { to_json(&overview)? } else { text(&overview, Screen::of_stdout()) })?;
+    print(&if json { to_json(&overview)? } else { text(&overview, Screen::of_stdout(), None) })?;
     Ok(overview.problems.is_empty())
 }
 
@@ -65,8 +70,9 @@ pub async fn find_queue(operator: &Operator, name: &str) -> Result<Option<QueueO
     Ok(operator.overview().await?.queues.into_iter().find(|queue| queue.status.name == name))
 }
 
-fn text(overview: &Overview, screen: Screen) -> String {
-    let mut text = verdict(overview, screen);
+/// The verdict and the queues. A view that is watched has no line that is wider than the terminal.
+fn text(overview: &Overview, screen: Screen, width: Option<usize>) -> String {
+    let mut text = verdict(overview, screen, width);
     if overview.queues.is_empty() {
         text.push_str("There are no queues: no queue has a job, a worker or a pause.\n");
         return text;
@@ -77,7 +83,7 @@ fn text(overview: &Overview, screen: Screen) -> String {
 }
 
 /// The verdict, then each problem with the command that shows more.
-fn verdict(overview: &Overview, screen: Screen) -> String {
+fn verdict(overview: &Overview, screen: Screen, width: Option<usize>) -> String {
     let at = format_time(overview.at);
     let verdict = match overview.problems.len() {
         0 => Style::Good.paint("Healthy", screen),
@@ -86,8 +92,10 @@ fn verdict(overview: &Overview, screen: Screen) -> String {
     };
     let mut text = format!("{verdict}  ({at})\n");
     for problem in &overview.problems {
+        // Four columns are the indent and the cross.
+        let longest = width.map_or(500, |width| width.saturating_sub(4));
         let cross = Style::Bad.paint("✘", screen);
-        text.push_str(&format!("  {cross} {}\n", one_line(&problem.text, 300)));
+        text.push_str(&format!("  {cross} {}\n", one_line(&problem.text, longest)));
         if let Some(command) = next_command(problem) {
             text.push_str(&format!("    {}\n", Style::Faint.paint(&command, screen)));
         }
@@ -107,23 +115,26 @@ fn next_command(problem: &Problem) -> Option<String> {
 pub fn queues(queues: &[QueueOverview], screen: Screen) -> String {
     const COLUMNS: [Column; 14] = [
         Column::fixed("QUEUE"),
-        Column::optional("WAITING", 6),
+        Column::optional("WAITING", 10),
         Column::fixed("DUE"),
-        Column::optional("OLDEST DUE", 1),
-        Column::optional("RUNNING", 2),
-        Column::optional("IN/S", 4),
-        Column::optional("OUT/S", 4),
-        Column::optional("WAIT P99", 7),
-        Column::optional("DRAINED IN", 3),
-        Column::optional("WORKERS", 5),
-        Column::optional("NEEDED", 8),
+        Column::optional("OLDEST DUE", 6),
+        Column::optional("RUNNING", 7),
+        Column::optional("IN/S", 8),
+        Column::optional("OUT/S", 8),
+        Column::optional("WAIT P99", 11),
+        Column::optional("DRAINED IN", 1),
+        Column::optional("WORKERS", 4),
+        Column::optional("NEEDED", 3),
         Column::optional("10 MIN", 9),
-        Column::optional("DEAD 24 H", 5),
+        Column::optional("DEAD 24 H", 2),
         Column::text("PAUSED"),
     ];
     let rows: Vec<Vec<Cell>> = queues.iter().map(row).collect();
     render(&COLUMNS, &rows, screen)
 }
+
+/// A queue whose oldest due job has waited for less keeps up with its arrivals.
+const KEEPS_UP_SECONDS: f64 = 5.0;
 
 fn row(queue: &QueueOverview) -> Vec<Cell> {
     let status = &queue.status;
@@ -132,6 +143,8 @@ fn row(queue: &QueueOverview) -> Vec<Cell> {
     let (drained, is_bad) = match (queue.drained_in_seconds, queue.growing_by_per_second) {
         _ if status.due == 0 => ("-".into(), false),
         _ if status.paused_at.is_some() => ("not while paused".into(), false),
+        // Jobs start as soon as they are due. Rates say nothing about so few: jobs are enqueued long before they are due.
+        _ if status.late.is_none_or(|late| late < KEEPS_UP_SECONDS) => ("keeps up".into(), false),
         (Some(seconds), _) => (format!("{at_least}{}", format_duration(seconds)), false),
         (None, Some(growth)) => (format!("never at this rate: +{}/s", rate(growth)), true),
         (None, None) => ("not known".into(), false),

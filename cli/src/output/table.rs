@@ -73,8 +73,10 @@ pub fn plain<const N: usize>(head: [&'static str; N], rows: &[[String; N]]) -> S
 pub fn render(columns: &[Column], rows: &[Vec<Cell>], screen: Screen) -> String {
     let natural: Vec<usize> = (0..columns.len()).map(|column| natural_width(columns, rows, column)).collect();
     let (shown, widths) = fit(columns, &natural, screen.width());
-    let is_number = |cell: &Cell| !cell.text.is_empty() && cell.text.chars().all(|c| c.is_ascii_digit() || c == '+');
-    let numeric = |column: usize| !rows.is_empty() && rows.iter().all(|row| row.get(column).is_some_and(is_number));
+    let numeric = |column: usize| {
+        let texts = || rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.text.as_str());
+        texts().any(is_number) && texts().all(|text| is_number(text) || text == "-")
+    };
     let layout: Vec<(usize, usize, bool)> =
         shown.iter().zip(&widths).map(|(column, width)| (*column, *width, numeric(*column))).collect();
     let head: Vec<Cell> = columns.iter().map(|column| Cell::new(column.head, Style::Faint)).collect();
@@ -85,11 +87,15 @@ pub fn render(columns: &[Column], rows: &[Vec<Cell>], screen: Screen) -> String 
     let left_out: Vec<&str> =
         (0..columns.len()).filter(|column| !shown.contains(column)).map(|column| columns[column].head).collect();
     if !left_out.is_empty() {
-        let note = format!("not shown, for want of width: {}", left_out.join(", "));
+        let note = format!("no room for: {}", left_out.join(", "));
         text.push_str(&Style::Faint.paint(&note, screen));
         text.push('\n');
     }
     text
+}
+
+fn is_number(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_digit()) && text.chars().all(|c| c.is_ascii_digit() || c == '.' || c == '+')
 }
 
 fn natural_width(columns: &[Column], rows: &[Vec<Cell>], column: usize) -> usize {
@@ -171,7 +177,7 @@ mod tests {
         assert!(narrow.iter().all(|line| line.chars().count() <= 80) && narrow[1].ends_with('…'), "{narrow:?}");
         let narrower = rendered(Some(56));
         assert_eq!(narrower[0], "ID                          DUE       ERROR");
-        assert_eq!(narrower[2], "not shown, for want of width: RUNS");
+        assert_eq!(narrower[2], "no room for: RUNS");
         let narrowest = rendered(Some(20));
         assert!(narrowest[1].starts_with("01KAJ3V1J4SJ9T7YQ0M2C6Z8XB"), "an id stays complete: {narrowest:?}");
     }
