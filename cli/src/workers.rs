@@ -262,3 +262,41 @@ fn jobs(held: &[JobStatus], screen: Screen) -> String {
         .collect();
     render(&COLUMNS, &rows, screen)
 }
+
+#[cfg(test)]
+mod tests {
+    use queue::operator::workers::Report;
+
+    use super::*;
+
+    fn worker(id: &str, live: bool, version: &str) -> WorkerInfo {
+        WorkerInfo {
+            id: id.into(),
+            live,
+            started_at: time::OffsetDateTime::UNIX_EPOCH,
+            silent_seconds: 1.0,
+            lease_seconds: 15.0,
+            running: 0,
+            oldest_run_seconds: None,
+            drain_requested: false,
+            report: Some(Report {
+                host: "host".into(),
+                pid: 1,
+                version: version.into(),
+                listening: true,
+                draining: false,
+                queues: BTreeMap::new(),
+            }),
+            claim_errors: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn mixed_versions_of_live_workers_are_flagged() {
+        let same = [worker("a", true, "1.0"), worker("b", true, "1.0"), worker("c", false, "0.9")];
+        assert_eq!(mixed_versions(&same), None, "a dead worker does not count");
+        let mixed = [worker("a", true, "1.0"), worker("b", true, "1.1"), worker("c", true, "1.1")];
+        let text = list(&mixed, Screen::PLAIN);
+        assert!(text.starts_with("✘ mixed versions: 1.0 (1), 1.1 (2)\nWORKER"), "{text}");
+    }
+}

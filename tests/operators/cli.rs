@@ -251,6 +251,28 @@ async fn waiting_for_a_replay_ends_with_it() {
 }
 
 #[tokio::test]
+async fn a_replay_whose_canary_dies_stops_and_fails_the_command() {
+    let database = database::fresh().await;
+    let pool = database.pool().await;
+    for number in 1..=4 {
+        insert_transaction(&pool, &format!("txn_{number}")).await;
+    }
+    execute(&pool, "UPDATE apalis.jobs SET status = 'Killed', done_at = now(), errors = '[{\"error\": \"refused\"}]'")
+        .await;
+    execute(&pool, "UPDATE transactions SET status = 'FAILED', error = 'x', processed_at = now()").await;
+    // No server listens on the port of discard.
+    let down = [("PROCESSOR_URL", "http://127.0.0.1:9/"), ("PROCESSOR_ATTEMPTS", "1")];
+    let _worker = start_worker(&database.url, &down).await;
+    let replay = ["dead", "replay", "--queue", QUEUE, "--canary", "2", "--wait"];
+    let stopped = run(&database, &[&replay[..], &REASON].concat()).await;
+    assert_eq!(stopped.status, Some(1), "{}", stopped.text);
+    assert!(stopped.text.contains("2 of 2 jobs died again, more than 20 %"), "{}", stopped.text);
+    assert_eq!(json(&database, &["replays"]).await[0]["replayed"], 2, "the others were not replayed");
+    let dead = json(&database, &["jobs", "list", "--state", "dead"]).await;
+    assert_eq!(dead.as_array().unwrap().len(), 4);
+}
+
+#[tokio::test]
 async fn discarded_dead_letters_are_cancelled_and_no_filter_takes_them_again() {
     let database = database::fresh().await;
     let pool = database.pool().await;

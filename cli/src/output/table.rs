@@ -109,11 +109,20 @@ fn fit(columns: &[Column], natural: &[usize], limit: Option<usize>) -> (Vec<usiz
     let Some(limit) = limit else { return (shown, natural.to_vec()) };
     let least = |column: usize| if columns[column].shrinks { natural[column].min(NARROWEST) } else { natural[column] };
     let total = |shown: &[usize]| shown.iter().map(|column| least(*column) + GAP).sum::<usize>().saturating_sub(GAP);
+    let mut left_out = Vec::new();
     while total(&shown) > limit {
         let ranked = shown.iter().copied().filter(|column| columns[*column].rank > 0);
         let Some(last) = ranked.max_by_key(|column| columns[*column].rank) else { break };
         shown.retain(|column| *column != last);
+        left_out.push(last);
     }
+    // Where a wide column did not fit, a narrow one may.
+    for column in left_out.into_iter().rev() {
+        if total(&shown) + GAP + least(column) <= limit {
+            shown.push(column);
+        }
+    }
+    shown.sort_unstable();
     let mut widths: Vec<usize> = shown.iter().map(|column| least(*column)).collect();
     let mut spare = limit.saturating_sub(total(&shown));
     for (width, column) in widths.iter_mut().zip(&shown) {
