@@ -1,3 +1,4 @@
-//! The operators' views: what operators see and do.
+//! What operators see and do, through each interface.
 
+mod cli;
 mod http;

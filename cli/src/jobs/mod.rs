@@ -1,24 +1,30 @@
 //! `millrace jobs`: lists, shows, cancels and replays jobs.
 
+mod cancel;
+mod list;
+
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 use queue::{
     Operator,
-    status::{Cancelled, Filter, JobDetails, JobStatus, Replayed, State},
+    status::{JobDetails, JobStatus, Replayed, State},
 };
 use runtime::error::Error;
 
 use crate::{
     bulk_results::change_each,
-    operator::{connect, format_duration, one_line, order, print, print_json, print_rows},
+    operator::{connect, order, parse_reason},
+    output::{format_duration, format_time, one_line, print, print_json},
 };
 
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   millrace jobs list --queue process_transaction --state dead
+  millrace jobs list --state running --columns id,worker,started --watch
   millrace jobs show 01KAJ3V1J4SJ9T7YQ0M2C6Z8XB
   millrace jobs cancel 01KAJ3V1J4SJ9T7YQ0M2C6Z8XB
+  millrace jobs cancel --queue process_transaction --error 'connection refused' --dry-run
   millrace jobs replay --queue process_transaction --error 'connection refused' --dry-run
   millrace jobs replay --queue process_transaction --error 'connection refused'")]
 pub struct Arguments {
@@ -32,35 +38,13 @@ pub struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// List jobs, newest first
-    List {
-        /// List only jobs of this queue
-        #[arg(long)]
-        queue: Option<String>,
-        /// List only jobs in this state: waiting, running, done, dead or cancelled
-        #[arg(long, value_parser = parse_state)]
-        state: Option<State>,
-        /// List only jobs whose last error contains this text
-        #[arg(long)]
-        error: Option<String>,
-        /// List only jobs before this id; give the last id of the previous page
-        #[arg(long, value_name = "ID")]
-        before: Option<String>,
-        /// List at most this many jobs
-        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
-        limit: u32,
-    },
+    List(list::Arguments),
     /// Show one job, and why it is not running
     Show { id: String },
     /// Cancel waiting and running jobs
     ///
     /// A waiting job is cancelled at once. A running job is stopped as soon as its worker receives the request.
-    Cancel {
-        #[arg(required = true)]
-        ids: Vec<String>,
-        /// The reason, shown to other operators
-        #[arg(long)]
-        reason: Option<String>,
-    },
+    Cancel(cancel::Arguments),
     /// Run dead jobs again, with a full set of attempts
     ///
     /// What a job changed when it was given up is undone: a FAILED transaction is PROCESSING again. A job that is named by
@@ -78,7 +62,7 @@ enum Command {
         #[arg(long)]
         dry_run: bool,
         /// The reason, shown to other operators
-        #[arg(long)]
+        #[arg(long, value_parser = parse_reason)]
         reason: Option<String>,
     },
 }
@@ -95,38 +79,12 @@ fn parse_state(text: &str) -> Result<State, &'static str> {
 pub async fn program(Arguments { command, json }: Arguments) -> Result<()> {
     let operator = connect().await?;
     match command {
-        Command::List { queue, state, error, before, limit } => {
-            let filter = Filter { queue, state, error, before };
-            let listed = operator.list(&filter, limit).await?;
-            const HEAD: [&str; 7] = ["ID", "QUEUE", "STATE", "RUNS", "FAILURES", "DUE", "LAST ERROR"];
-            print_rows(json, HEAD, &listed.jobs, row)?;
-            if let Some(end) = listed.searched_to {
-                let end = one_line(&end, 60);
-                eprintln!(
-                    "note: not all jobs were searched: finished jobs, and waiting jobs beyond the first 10000 of a queue, \
-                     only down to {end}; to continue from there, add --before {end}"
-                );
-            }
-            Ok(())
-        }
+        Command::List(arguments) => list::list(&operator, arguments, json).await,
         Command::Show { id } => {
             let job = operator.show(&id).await?.with_context(|| format!("there is no job {id:?}"))?;
             if json { print_json(&job) } else { print(&details(&job)?) }
         }
-        Command::Cancel { ids, reason } => {
-            let order = order(reason.as_deref())?;
-            change_each(json, &ids, async |id| {
-                Ok(match operator.cancel(id, &order).await? {
-                    Cancelled::AtOnce => ("cancelled", true),
-                    Cancelled::Requested => {
-                        ("running: its worker, or the next worker that claims it, will cancel it", true)
-                    }
-                    Cancelled::Ended => ("already ended", false),
-                    Cancelled::NotFound => ("not found", false),
-                })
-            })
-            .await
-        }
+        Command::Cancel(arguments) => cancel::cancel(&operator, arguments, json).await,
         Command::Replay { ids, queue, error, dry_run, reason } => {
             let order = order(reason.as_deref())?;
             let ids = match queue {
@@ -165,18 +123,6 @@ fn format_due(job: &JobStatus) -> String {
     if job.due_in_seconds > 0.0 { format!("in {duration}") } else { format!("{duration} ago") }
 }
 
-fn row(job: &JobStatus) -> [String; 7] {
-    [
-        one_line(&job.id, 60),
-        one_line(&job.queue, 60),
-        job.state.as_str().to_owned(),
-        job.runs.to_string(),
-        job.failures.to_string(),
-        format_due(job),
-        one_line(job.last_error.as_deref().unwrap_or_default(), 60),
-    ]
-}
-
 /// The fields of one job in two columns, then its errors.
 fn details(JobDetails { job, why, errors, payload }: &JobDetails) -> Result<String> {
     let or_none = |text: &Option<String>| text.as_deref().map_or_else(|| "-".into(), |text| one_line(text, 200));
@@ -184,10 +130,10 @@ fn details(JobDetails { job, why, errors, payload }: &JobDetails) -> Result<Stri
         ("job", one_line(&job.id, 60)),
         ("queue", one_line(&job.queue, 60)),
         ("state", format!("{}: {}", job.state.as_str(), one_line(why, 200))),
-        ("due", format!("{} ({})", job.due_at, format_due(job))),
+        ("due", format!("{} ({})", format_time(job.due_at), format_due(job))),
         ("runs", format!("{} ({} failed, {} crashed)", job.runs, job.failures, job.crashes)),
-        ("started", job.started_at.map_or_else(|| "-".into(), |at| at.to_string())),
-        ("ended", job.ended_at.map_or_else(|| "-".into(), |at| at.to_string())),
+        ("started", job.started_at.map_or_else(|| "-".into(), format_time)),
+        ("ended", job.ended_at.map_or_else(|| "-".into(), format_time)),
         ("worker", or_none(&job.worker)),
         ("correlation id", or_none(&job.correlation_id)),
         ("traceparent", or_none(&job.traceparent)),
