@@ -110,7 +110,7 @@ async fn a_viewer_reads_every_route_and_acts_on_none() {
     let operations = operations();
     assert!(operations.len() >= 24, "{operations:?}");
     for (path, method) in operations {
-        let path = path.replace('{', "").replace('}', "") + "?q=unknown";
+        let path = path.replace(['{', '}'], "") + "?q=unknown";
         let call = async |header: &'static str, value: &str| {
             let request = system.request(method.clone(), &path).header(header, value);
             send(if method == Method::POST { request.json(&json!({"reason": " "})) } else { request }).await
