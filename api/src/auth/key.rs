@@ -51,7 +51,7 @@ impl Keys {
     }
 
     /// Identifies a key. Both keys are always compared. If they are equal, it is the admin key.
-    fn identify(&self, key: &[u8]) -> Option<Key> {
+    pub(super) fn identify(&self, key: &[u8]) -> Option<Key> {
         let hash = hash(key);
         let (api, admin) = (hash.ct_eq(&self.api), hash.ct_eq(&self.admin));
         if admin.into() {

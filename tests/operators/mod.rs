@@ -1,0 +1,3 @@
+//! Operators: the faces of the service layer.
+
+mod board;
