@@ -17,6 +17,7 @@ pub mod items;
 pub mod logs;
 pub mod mars_probes;
 pub mod middleware;
+pub mod operators;
 mod page;
 pub mod prices;
 pub mod problem;
@@ -82,6 +83,12 @@ features! {
     interest_rates::RatesApi,
     mars_probes::ProbesApi,
     prices::PricesApi,
+    operators::QueuesApi,
+    operators::JobsApi,
+    operators::DeadLettersApi,
+    operators::ReplaysApi,
+    operators::WorkersApi,
+    operators::HistoryApi,
     logs::LogsApi,
     health::HealthApi,
 }

@@ -229,6 +229,28 @@ async fn every_page_is_complete_and_escaped() {
 }
 
 #[tokio::test]
+async fn a_viewer_looks_and_cannot_act() {
+    let mut browser = Browser::start(&[("VIEWER_API_KEY", "the-viewer-key-of-this-test")]).await;
+    browser.log_in("the-viewer-key-of-this-test").await;
+    browser.insert_dead("01DEAD", "connection refused").await;
+    for path in ["/board", "/board/queues/process_transaction", "/board/jobs/01DEAD", "/board/dead/selection?queue=q"] {
+        let page = browser.get(path).await;
+        assert_page(&page, 200, path);
+        assert_eq!(page.text.matches("<form").count(), 3, "{path}: search, logout and the help only: {}", page.text);
+    }
+    for path in [
+        "/board/queues/process_transaction/pause",
+        "/board/jobs/01DEAD/replay",
+        "/board/jobs/01DEAD/payload",
+        "/board/dead/discard",
+    ] {
+        assert_page(&browser.act(path, &[("queue", "q"), ("action", "discard")]).await, 403, path);
+    }
+    assert_eq!(browser.audit().await, []);
+    assert_eq!(browser.act("/board/logout", &[]).await.status, 303);
+}
+
+#[tokio::test]
 async fn an_error_has_a_page() {
     let browser = Browser::logged_in().await;
     for (path, status, text) in [
@@ -293,7 +315,7 @@ async fn actions_are_done_and_audited() {
     let expected = [
         ("pause", "process_transaction"),
         ("resume", "process_transaction"),
-        ("open_payload", "01DEAD"),
+        ("open", "01DEAD"),
         ("replay", "01DEAD"),
         ("cancel", "01DEAD"),
         ("discard", "q"),

@@ -1,3 +1,4 @@
-//! Operators: the faces of the service layer.
+//! The operators' views: what operators see and do.
 
 mod board;
+mod http;

@@ -51,11 +51,11 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// Derives the key from the configured secrets: a new admin key or a new `JWT_SECRET` ends all sessions.
+    /// Derives the key from the configured secrets: a change of one of them ends all sessions.
     pub fn new(keys: &KeysConfig, environment: Environment) -> Self {
         let mut hash = Sha256::new();
         hash.update(b"millrace board session");
-        for secret in [Some(&keys.admin), keys.jwt.as_ref()] {
+        for secret in [Some(&keys.admin), keys.viewer.as_ref(), keys.jwt.as_ref()] {
             // Hashed one by one, so that no bytes move from one secret to the next.
             hash.update(Sha256::digest(secret.map_or(&b""[..], |secret| secret.expose())));
         }

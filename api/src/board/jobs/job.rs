@@ -93,7 +93,7 @@ async fn load_page(state: &State, visit: &Visit, id: &str) -> Result<JobPage, Pr
 /// 422 for a missing reason; 404 for an unknown job.
 pub async fn open_payload(state: &State, visit: &Visit, id: &str) -> Result<Response, Problem> {
     let order = visit.order()?;
-    let Some(details) = state.operator().open_payload(id, &order).await? else { return Err(not_found("job", id)) };
+    let Some(details) = state.operator().open(id, &order).await? else { return Err(not_found("job", id)) };
     let mut page = load_page(state, visit, id).await?;
     page.payload = Some(serde_json::to_string_pretty(&details.payload)?);
     page.chrome = page.chrome.without_refresh();

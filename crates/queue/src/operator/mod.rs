@@ -160,14 +160,14 @@ impl Operator {
         Ok(Some(JobDetails { why, errors: details.errors.unwrap_or_else(|| Vec::<u8>::new().into()), payload, job }))
     }
 
-    /// Returns the details of a job to someone who reads its payload, and records that; `None` if it does not exist.
+    /// Returns the details of one job, and records that its payload was opened; `None` if it does not exist.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when the database is unreachable. Then the payload stays closed.
-    pub async fn open_payload(&self, id: &str, order: &Order) -> Result<Option<JobDetails>, Error> {
+    /// [`Error::Unavailable`] when the database is unreachable.
+    pub async fn open(&self, id: &str, order: &Order) -> Result<Option<JobDetails>, Error> {
         let Some(details) = self.show(id).await? else { return Ok(None) };
         let mut tx = self.queue.begin().await?;
-        sql::audit::record(&mut *tx, order, "open_payload", id, None, 1).await?;
+        sql::audit::record(&mut *tx, order, "open", id, None, 1).await?;
         tx.commit().await?;
         Ok(Some(details))
     }
