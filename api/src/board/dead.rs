@@ -79,7 +79,8 @@ impl Plan {
     fn command(&self, reason: &str) -> String {
         let Selection { queue, group, error } = &self.selection;
         let limit = self.limit.to_string();
-        let selection = [("", Some(queue.as_str())), ("--group", group.as_deref()), ("--error", error.as_deref())];
+        let selection =
+            [("--queue", Some(queue.as_str())), ("--group", group.as_deref()), ("--error", error.as_deref())];
         let end = [("--limit", Some(limit.as_str())), ("--reason", Some(reason))];
         let Some(pace) = self.pace else {
             return format::command("dead discard", &[&selection[..], &end].concat());
@@ -111,10 +112,11 @@ pub async fn selection(state: &State, visit: &Visit) -> Result<Response, Problem
     let selected = load("selection", state.operator().select_dead(&selection)).await;
     let options = [
         ("--queue", Some(selection.queue.as_str())),
-        ("--state", Some("dead")),
+        ("--group", selection.group.as_deref()),
         ("--error", selection.error.as_deref()),
     ];
-    let chrome = visit.chrome("Dead letters", PATH, format::command("jobs list", &options));
+    let command = format::command("dead replay", &options) + " --dry-run";
+    let chrome = visit.chrome("Dead letters", PATH, command);
     page::render(&SelectionPage { chrome, selection, selected })
 }
 

@@ -71,10 +71,3 @@ fn found_link(found: &Found) -> Option<String> {
     };
     Some(format!("/board/{folder}/{}", format::encoded(&found.id)))
 }
-
-/// The details of an event as `name: value`, without empty ones.
-fn details(details: &serde_json::Value) -> Vec<(String, String)> {
-    let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let members = details.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
-    members.map(|(name, value)| (name.replace('_', " "), text(value))).collect()
-}

@@ -162,6 +162,13 @@ pub fn find_link(id: &str) -> String {
     link("/board/find", &[("q", Some(id))])
 }
 
+/// The members of an object as `name: value`, without empty ones.
+pub fn members(object: &serde_json::Value) -> Vec<(String, String)> {
+    let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let members = object.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
+    members.map(|(name, value)| (name.replace('_', " "), text(value))).collect()
+}
+
 /// A word of a shell command, quoted if it must be.
 pub fn shell(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,".contains(c);

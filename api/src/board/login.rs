@@ -59,7 +59,12 @@ pub async fn submit(state: &State, request: &Request, form: &Form) -> Result<Res
     let role = match state.authenticator.identify(form.get("key").unwrap_or_default().as_bytes()) {
         Some(Key::Admin) => Role::Operator,
         Some(Key::Viewer) => Role::Viewer,
-        _ => return refused(StatusCode::FORBIDDEN, "key: this key opens no board. It must be ADMIN_API_KEY or VIEWER_API_KEY."),
+        _ => {
+            return refused(
+                StatusCode::FORBIDDEN,
+                "key: this key opens no board. It must be ADMIN_API_KEY or VIEWER_API_KEY.",
+            );
+        }
     };
     if name.is_empty() || name.chars().count() > MAX_NAME || name.chars().any(char::is_control) {
         return refused(

@@ -53,6 +53,7 @@ pub fn drained(queue: &QueueOverview) -> String {
     }
     match (queue.drained_in_seconds, queue.growing_by_per_second) {
         (Some(seconds), _) => format!("in {}", format::seconds(seconds)),
+        (None, Some(growth)) if growth < 0.01 => "never at this rate".into(),
         (None, Some(growth)) => format!("never at this rate: +{}", format::rate(growth)),
         (None, None) => "not known".into(),
     }
