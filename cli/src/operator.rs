@@ -53,7 +53,8 @@ pub async fn app() -> Result<App> {
 /// When the reason or the name is empty or too long.
 pub fn order(reason: Option<&str>) -> Result<Order> {
     let actor = std::env::var("MILLRACE_ACTOR").ok().filter(|name| !name.trim().is_empty()).unwrap_or_else(|| {
-        let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "unknown".into());
+        let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
+        let user = user.map_or_else(|| "unknown".into(), |user| user.name);
         let host =
             nix::unistd::gethostname().map_or_else(|_| "host".into(), |name| name.to_string_lossy().into_owned());
         format!("{user}@{host}")

@@ -55,7 +55,7 @@ impl App {
         Ok(found)
     }
 
-    /// The timeline of a transaction, by the sender's id; `None` if there is none.
+    /// The timeline of a transaction, by the sender's id; `None` if it is unknown.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the database is not available.

@@ -231,13 +231,24 @@ impl QueueHarness {
         running.stop().await;
     }
 
-    /// Waits until a condition in SQL holds.
+    /// Waits until a condition in SQL holds. If it never does, the error shows the jobs and the workers.
     pub async fn wait_until(&self, what: &str, condition: &str) {
         let query = format!("SELECT {condition}");
-        eventually(what, Duration::from_secs(60), async || {
-            sqlx::query_scalar(sqlx::AssertSqlSafe(query.clone())).fetch_one(&self.pool).await.expect("a condition")
-        })
-        .await;
+        let value = async |query: &str| -> Option<String> {
+            let query = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT ({query})::text")));
+            query.fetch_one(&self.pool).await.expect("a value")
+        };
+        let holds = async || {
+            while value(&query).await.as_deref() != Some("true") {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(60), holds()).await.is_err() {
+            let jobs = "SELECT json_agg(j) FROM (SELECT id, convert_from(job, 'UTF8') AS job, status, attempts, failures, crashes,
+                        run_at, lock_by, lock_at, errors FROM apalis.jobs WHERE status <> 'Done' LIMIT 20) AS j";
+            let workers = "SELECT json_agg(w) FROM (SELECT * FROM apalis.workers) AS w";
+            panic!("not within 60 s: {what}\njobs: {:?}\nworkers: {:?}", value(jobs).await, value(workers).await);
+        }
     }
 
     /// Waits until the worker has received every notification that was sent so far.

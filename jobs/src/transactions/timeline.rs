@@ -43,7 +43,7 @@ pub struct TimelineEvent {
 }
 
 impl Transactions {
-    /// The timeline of the transaction with this id; `None` if there is none. Runs are known while the job is kept: a day
+    /// The timeline of the transaction with this id; `None` if it is unknown. Runs are known while the job is kept: a day
     /// after it is done, a month after it died.
     ///
     /// # Errors

@@ -9,9 +9,15 @@ use super::{Operator, groups::ErrorGroup, workers::WorkerInfo};
 use crate::{
     counts::quantile,
     status::{COUNTED, QueueStatus},
-    store::operator::minutes::{self as sql, MinuteRow},
+    store::{
+        gauges::Measured,
+        operator::{
+            minutes::{self as sql, MinuteRow},
+            workers::workers,
+        },
+    },
 };
-use runtime::error::Error;
+use runtime::{db::Pool, error::Error};
 
 /// The state of all queues.
 #[derive(Debug, Clone, Serialize)]
@@ -153,33 +159,72 @@ impl Window {
     }
 }
 
-// Counts of jobs are far below 2^52, and a number of workers is positive and capped.
-#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+/// What decides how many workers a queue needs.
+struct Demand {
+    quarter: Window,
+    /// Slots of all live workers, and the most of one.
+    slots: u32,
+    per_worker: u32,
+    /// The mean duration of the runs of the last 15 minutes.
+    mean_run: Option<f64>,
+}
+
+impl Demand {
+    // Counts of jobs are far below 2^52.
+    #[allow(clippy::cast_precision_loss)]
+    fn of(queue: &str, minutes: &[&MinuteRow], workers: &[WorkerInfo], at: OffsetDateTime) -> Self {
+        let quarter = Window::of(minutes, at, QUARTER);
+        let reports = workers.iter().filter(|worker| worker.live).filter_map(|worker| worker.report.as_ref());
+        let slots: Vec<u32> = reports.filter_map(|report| Some(report.queues.get(queue)?.slots)).collect();
+        let mean_run = (quarter.ended > 0).then(|| quarter.run_us as f64 / 1e6 / quarter.ended as f64);
+        Self { quarter, slots: slots.iter().sum(), per_worker: slots.iter().max().copied().unwrap_or(0), mean_run }
+    }
+
+    /// The workers that the arrivals of the last 15 minutes need, and `due` jobs within ten minutes; `None` without runs.
+    // The number is positive and capped.
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    fn workers(&self, due: i64) -> Option<u32> {
+        let rate = self.quarter.rate(self.quarter.came) + due as f64 / DRAIN_SECONDS;
+        let needed = rate * self.mean_run? / (f64::from(self.per_worker) * UTILISATION);
+        (self.per_worker > 0).then(|| needed.ceil().clamp(1.0, 1e6) as u32)
+    }
+}
+
+/// How many workers these queues need so that nothing waits for longer than ten minutes, by name. A paused queue needs
+/// none, and so does one without jobs. A queue whose runs are not known yet needs one.
+pub(crate) async fn workers_needed(pool: &Pool, measured: &[Measured]) -> sqlx::Result<BTreeMap<String, u32>> {
+    let minutes = sql::last_hour(pool).await?;
+    let workers: Vec<WorkerInfo> = workers(pool).await?.into_iter().map(WorkerInfo::from).collect();
+    let at = OffsetDateTime::now_utc();
+    let needed = measured.iter().map(|queue| {
+        let minutes: Vec<&MinuteRow> = minutes.iter().filter(|row| row.queue == queue.queue).collect();
+        let demand = Demand::of(&queue.queue, &minutes, &workers, at);
+        let is_idle = queue.due == 0 && queue.running == 0 && demand.quarter.came == 0;
+        let needed = if queue.paused || is_idle { 0 } else { demand.workers(queue.due).unwrap_or(1) };
+        (queue.queue.clone(), needed)
+    });
+    Ok(needed.collect())
+}
+
+// Counts of jobs are far below 2^52.
+#[allow(clippy::cast_precision_loss)]
 fn estimate(status: QueueStatus, minutes: &[&MinuteRow], workers: &[WorkerInfo], at: OffsetDateTime) -> QueueOverview {
-    let (now, quarter) = (Window::of(minutes, at, NOW), Window::of(minutes, at, QUARTER));
-    let reports = workers.iter().filter(|worker| worker.live).filter_map(|worker| worker.report.as_ref());
-    let slots: Vec<u32> = reports.filter_map(|report| Some(report.queues.get(&status.name)?.slots)).collect();
-    let per_worker = slots.iter().max().copied().unwrap_or(0);
-    let mean_run = (quarter.ended > 0).then(|| quarter.run_us as f64 / 1e6 / quarter.ended as f64);
-    let workers_for = |rate: f64| {
-        let needed = rate * mean_run? / (f64::from(per_worker) * UTILISATION);
-        (per_worker > 0).then(|| needed.ceil().clamp(1.0, 1e6) as u32)
-    };
+    let demand = Demand::of(&status.name, minutes, workers, at);
+    let now = Window::of(minutes, at, NOW);
     let (incoming, outgoing) = (now.rate(now.came), now.rate(now.started));
-    let due = status.due as f64;
     let net = outgoing - incoming;
     QueueOverview {
-        slots: slots.iter().sum(),
+        slots: demand.slots,
         in_per_second: incoming,
-        in_per_second_15_min: quarter.rate(quarter.came),
+        in_per_second_15_min: demand.quarter.rate(demand.quarter.came),
         out_per_second: outgoing,
-        out_per_second_15_min: quarter.rate(quarter.started),
+        out_per_second_15_min: demand.quarter.rate(demand.quarter.started),
         wait_p99_seconds: None,
-        mean_run_seconds: mean_run,
-        drained_in_seconds: (status.due > 0 && net > 0.0).then(|| due / net),
+        mean_run_seconds: demand.mean_run,
+        drained_in_seconds: (status.due > 0 && net > 0.0).then(|| status.due as f64 / net),
         growing_by_per_second: (status.due > 0 && net <= 0.0).then_some(-net),
-        workers_needed: workers_for(quarter.rate(quarter.came)),
-        workers_to_drain_in_10_min: workers_for(quarter.rate(quarter.came) + due / DRAIN_SECONDS),
+        workers_needed: demand.workers(0),
+        workers_to_drain_in_10_min: demand.workers(status.due),
         dead_24h: 0,
         minutes: last_60(minutes, at),
         status,

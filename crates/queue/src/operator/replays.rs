@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use time::OffsetDateTime;
 use ulid::Ulid;
 use uuid::Uuid;
 
-use super::{Operator, audit::Order};
+use super::Operator;
+pub use crate::replay::{MAX_RATE, MAX_SELECTED, Pace, Replay, ReplayChange, Selected, Selection};
 use crate::{
-    Failure, Job, NewJob, Outcome, Policy, ReadTime, Run, enqueue,
-    status::JobStatus,
+    Failure, Job, NewJob, Outcome, Policy, Run, enqueue,
+    order::Order,
     store::operator::{self as store, audit, replays as sql},
 };
 use runtime::error::Error;
@@ -26,86 +26,6 @@ const BATCH: i64 = 500;
 const BATCH_SECONDS: f64 = 2.0;
 /// Between two looks while a replay is paused or waits for its canary.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Counting selected dead letters stops here.
-pub const MAX_SELECTED: i64 = 100_000;
-/// The highest rate, in jobs per second.
-pub const MAX_RATE: f64 = 10_000.0;
-
-/// Which dead letters of a queue are meant.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Selection {
-    pub queue: String,
-    /// Only those of this group of errors.
-    pub group: Option<String>,
-    /// Only those whose last error contains this text.
-    pub error: Option<String>,
-}
-
-/// What a selection finds.
-#[derive(Debug, Clone, Serialize)]
-pub struct Selected {
-    pub count: i64,
-    /// Whether counting stopped at `count`.
-    pub is_capped: bool,
-    /// The five oldest.
-    pub samples: Vec<JobStatus>,
-}
-
-/// How to replay.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Pace {
-    /// Jobs per second, above 0 and at most [`MAX_RATE`].
-    pub rate: f64,
-    /// At most so many jobs.
-    pub limit: u32,
-    /// So many jobs go first. The others follow when these have ended.
-    pub canary: u32,
-    /// Stop when more than this share of the ended ones, from 0 to 1, have died again.
-    pub stop_if_dead: f64,
-}
-
-/// A replay and its progress.
-#[derive(Debug, Clone, Serialize)]
-pub struct Replay {
-    pub id: Uuid,
-    pub queue: String,
-    pub error_group: Option<String>,
-    pub error: Option<String>,
-    pub rate: f64,
-    pub canary: i64,
-    pub stop_if_dead: f64,
-    pub max_jobs: i64,
-    /// `running`, `paused`, `stopped` or `done`.
-    pub state: String,
-    pub stopped_because: Option<String>,
-    /// Jobs that wait again, run or have ended.
-    pub replayed: i64,
-    /// Dead letters that could not be replayed, such as those whose key another job has.
-    pub skipped: i64,
-    #[serde(with = "time::serde::rfc3339")]
-    pub created_at: OffsetDateTime,
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub ended_at: Option<OffsetDateTime>,
-}
-
-/// A change of a replay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReplayChange {
-    Pause,
-    Resume,
-    Stop,
-}
-
-impl ReplayChange {
-    fn states(self) -> (&'static [&'static str], &'static str, &'static str) {
-        match self {
-            Self::Pause => (&["running"], "paused", "pause_replay"),
-            Self::Resume => (&["paused"], "running", "resume_replay"),
-            Self::Stop => (&["running", "paused"], "stopped", "stop_replay"),
-        }
-    }
-}
-
 impl Operator {
     /// Counts the dead letters of a selection, and returns the five oldest.
     ///
@@ -147,7 +67,7 @@ impl Operator {
         Ok(sql::list(&self.pool, limit.into()).await?)
     }
 
-    /// Returns a replay; `None` if there is none with this id.
+    /// Returns a replay; `None` if the id is unknown.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the database is unreachable.
@@ -240,14 +160,14 @@ impl Operator {
         };
         let (mut replayed, mut skipped) = (Vec::new(), 0);
         for job in &batch {
+            if !store::replay(&mut tx, &job.id).await? {
+                skipped += 1;
+                continue;
+            }
             if let Some(kind) = self.kinds.0.get(replay.queue.as_str()) {
                 kind.on_replay(&job.payload, &mut tx).await?;
             }
-            if store::replay(&mut tx, &job.id).await? {
-                replayed.push(job.id.clone());
-            } else {
-                skipped += 1;
-            }
+            replayed.push(job.id.clone());
         }
         let wait = sql::record(&mut tx, &replay, &replayed, skipped, &last.id).await?;
         tx.commit().await?;
@@ -287,26 +207,5 @@ impl Job for ReplayDeadLetters {
             Some(wait) => Outcome::Snooze(wait),
             None => Outcome::Done,
         })
-    }
-}
-
-impl From<sql::ReplayRow> for Replay {
-    fn from(row: sql::ReplayRow) -> Self {
-        Self {
-            id: row.id,
-            queue: row.queue,
-            error_group: row.error_group,
-            error: row.error,
-            rate: row.rate,
-            canary: row.canary,
-            stop_if_dead: row.stop_if_dead,
-            max_jobs: row.max_jobs,
-            state: row.state,
-            stopped_because: row.stopped_because,
-            replayed: row.replayed,
-            skipped: row.skipped,
-            created_at: row.created_at.into(),
-            ended_at: row.ended_at.map(ReadTime::into),
-        }
     }
 }

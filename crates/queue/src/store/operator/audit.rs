@@ -3,7 +3,7 @@
 use serde_json::Value;
 use sqlx::{PgExecutor, Result};
 
-use crate::operator::audit::{Action, Order};
+use crate::order::{Action, Order};
 use runtime::{db::Pool, executor::repeatable};
 
 /// Records an action, in the transaction that does it.

@@ -9,7 +9,7 @@ pub mod workers;
 
 use sqlx::{PgExecutor, Result, types::time::OffsetDateTime};
 
-use crate::{CANCELLATIONS, CHANNEL, operator::audit::Order, status::QueueStatus};
+use crate::{CANCELLATIONS, CHANNEL, order::Order, status::QueueStatus};
 use runtime::{
     db::Pool,
     executor::{Transaction, repeatable},

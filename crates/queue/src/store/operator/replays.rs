@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::{
     ReadTime,
-    operator::replays::{Pace, Replay, Selection},
+    replay::{Pace, Replay, Selection},
 };
 use runtime::{
     db::Pool,
@@ -66,6 +66,27 @@ pub struct ReplayRow {
     pub skipped: i64,
     pub created_at: ReadTime,
     pub ended_at: Option<ReadTime>,
+}
+
+impl From<ReplayRow> for Replay {
+    fn from(row: ReplayRow) -> Self {
+        Self {
+            id: row.id,
+            queue: row.queue,
+            error_group: row.error_group,
+            error: row.error,
+            rate: row.rate,
+            canary: row.canary,
+            stop_if_dead: row.stop_if_dead,
+            max_jobs: row.max_jobs,
+            state: row.state,
+            stopped_because: row.stopped_because,
+            replayed: row.replayed,
+            skipped: row.skipped,
+            created_at: row.created_at.into(),
+            ended_at: row.ended_at.map(ReadTime::into),
+        }
+    }
 }
 
 /// Creates a replay that takes the dead letters which have died until now.
