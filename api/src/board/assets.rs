@@ -9,7 +9,7 @@ const STYLE: &str = include_str!("assets/style.css");
 const SCRIPT: &str = include_str!("assets/board.js");
 const ICON: &str = include_str!("assets/icon.svg");
 
-/// The file with this name; `None` if there is none.
+/// The file with this name; `None` if it does not exist.
 pub fn find(name: &str) -> Option<Response> {
     let (text, content_type) = match name {
         "style.css" => (STYLE, "text/css; charset=utf-8"),
