@@ -69,7 +69,7 @@ pub fn capped(count: impl Value<i64>, cap: i64) -> String {
 /// A rate in jobs per second.
 pub fn rate(rate: impl Value<f64>) -> String {
     match rate.get() {
-        rate if rate == 0.0 => "0/s".into(),
+        0.0 => "0/s".into(),
         rate if rate.abs() < 0.01 => "< 0.01/s".into(),
         rate if rate.abs() < 10.0 => format!("{rate:.2}/s"),
         rate => format!("{rate:.0}/s"),
