@@ -4,6 +4,7 @@
 //! [`middleware`] surrounds every handler, and [`validation`] reads every input.
 
 pub mod auth;
+mod board;
 mod client_address;
 pub mod config;
 mod context;
@@ -40,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     auth::Authenticator,
+    board::Board,
     config::ApiConfig,
     context::Context,
     health::Metrics,
@@ -98,6 +100,7 @@ pub fn build(app: &App, config: &ApiConfig, metrics: Metrics, draining: Cancella
     let authenticator = Authenticator::new(tokens.clone(), &config.keys, limits.new_limit(Policy::WRONG_KEYS));
     let context = Context { app, config, limits, tokens, metrics, draining };
     Routes::new(apis(&context), docs::pages(document()))
+        .with_board(config.board.then(|| Board::new(&context, authenticator.clone())))
         .with_authenticator(authenticator)
         .with_trusted_proxies(&config.trusted_proxies)
         .with_cors(&config.allowed_origins)

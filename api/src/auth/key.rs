@@ -58,7 +58,7 @@ impl Keys {
     }
 
     /// Identifies a key. All keys are always compared. If two are equal, the admin key comes first, then the private key.
-    fn identify(&self, key: &[u8]) -> Option<Key> {
+    pub(super) fn identify(&self, key: &[u8]) -> Option<Key> {
         let hash = hash(key);
         let (api, admin) = (hash.ct_eq(&self.api), hash.ct_eq(&self.admin));
         let viewer = self.viewer.is_some_and(|viewer| hash.ct_eq(&viewer).into());

@@ -45,6 +45,11 @@ impl Authenticator {
         }
     }
 
+    /// Identifies a key that did not come in a header; `None` if it is wrong.
+    pub fn identify(&self, key: &[u8]) -> Option<Key> {
+        self.0.keys.identify(key)
+    }
+
     /// What the authenticator that [`Self::attach`] attached checks against.
     fn of(request: &Request) -> Result<&Credentials, Problem> {
         let attached = request.data::<Self>();

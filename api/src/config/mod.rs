@@ -62,6 +62,8 @@ pub struct ApiConfig {
     pub transactions_read: TransactionsRead,
     /// `RATE_LIMIT`: the limit of the price routes per credential.
     pub prices_limit: Policy,
+    /// `BOARD`: whether the operators' pages are served under `/board`.
+    pub board: bool,
 }
 
 /// The callers who may read and list transactions.
@@ -123,6 +125,7 @@ impl Default for ApiConfig {
             trusted_proxies: TrustedProxies::default(),
             transactions_read: TransactionsRead::Open,
             prices_limit: Policy::PRICES,
+            board: true,
         }
     }
 }
@@ -143,6 +146,11 @@ impl ApiConfig {
             trusted_proxies: TrustedProxies::read(vars),
             transactions_read: TransactionsRead::read(vars, environment),
             prices_limit: Policy::read(vars),
+            board: vars.read("BOARD", true, |text| match text {
+                "on" => Ok(true),
+                "off" => Ok(false),
+                _ => Err("must be on or off, such as BOARD=off".into()),
+            }),
         }
     }
 }
