@@ -1,5 +1,7 @@
 //! The timeline of one transaction, for operators: everything that is known to have happened to it, oldest first.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -13,6 +15,8 @@ use queue::{
 };
 use runtime::error::Error;
 
+/// How much later than the settlement the result of its run may be written.
+const SETTLES_BEFORE_ITS_RUN_ENDS: Duration = Duration::from_secs(2);
 /// At most so many of an operator's actions are shown.
 const ACTIONS: u32 = 100;
 
@@ -58,8 +62,13 @@ impl Transactions {
         events.extend(conflicts.iter().map(conflict));
         events.extend(job.iter().flat_map(runs));
         events.extend(actions.into_iter().map(operator_event));
-        events.extend(settled(&transaction));
         events.sort_by_key(|event| event.at);
+        // A transaction is settled by its last run, just before the result of that run is written.
+        let settled = settled(&transaction);
+        let end = events.partition_point(|event| {
+            settled.as_ref().is_some_and(|settled| event.at <= settled.at + SETTLES_BEFORE_ITS_RUN_ENDS)
+        });
+        events.splice(end..end, settled);
         let status = transaction.status.into_str();
         Ok(Some(Timeline {
             transaction_id: transaction.transaction_id,

@@ -60,9 +60,9 @@ pub struct QueueOverview {
     pub wait_p99_seconds: Option<f64>,
     /// The mean duration of the runs of the last 15 minutes.
     pub mean_run_seconds: Option<f64>,
-    /// When no due job is left, at the present rates; `null` if none is due, or if that never happens.
+    /// When no due job is left, at the present rates; `null` while no job is due for over 5 s, or if that never happens.
     pub drained_in_seconds: Option<f64>,
-    /// How many jobs a second come in beyond those that start, while jobs are due.
+    /// How many jobs a second come in beyond those that start, while a job is due for over 5 s.
     pub growing_by_per_second: Option<f64>,
     /// The number of workers that the arrivals of the last 15 minutes need; `null` without runs.
     pub workers_needed: Option<u32>,
@@ -90,6 +90,8 @@ const LAG: Duration = Duration::milliseconds(2500);
 /// The share of its slots that a worker should use: at more, jobs wait for each other.
 const UTILISATION: f64 = 0.8;
 const DRAIN_SECONDS: f64 = 600.0;
+/// A queue is behind when its oldest due job has waited for longer.
+const BEHIND_SECONDS: f64 = 5.0;
 /// At most so many problems are named.
 const PROBLEMS: usize = 5;
 
@@ -213,6 +215,8 @@ fn estimate(status: QueueStatus, minutes: &[&MinuteRow], workers: &[WorkerInfo],
     let now = Window::of(minutes, at, NOW);
     let (incoming, outgoing) = (now.rate(now.came), now.rate(now.started));
     let net = outgoing - incoming;
+    // Jobs that are enqueued for later come in before they are due, so a difference counts only while due jobs wait.
+    let is_behind = status.due > 0 && status.late.is_some_and(|late| late > BEHIND_SECONDS);
     QueueOverview {
         slots: demand.slots,
         in_per_second: incoming,
@@ -221,8 +225,8 @@ fn estimate(status: QueueStatus, minutes: &[&MinuteRow], workers: &[WorkerInfo],
         out_per_second_15_min: demand.quarter.rate(demand.quarter.started),
         wait_p99_seconds: None,
         mean_run_seconds: demand.mean_run,
-        drained_in_seconds: (status.due > 0 && net > 0.0).then(|| status.due as f64 / net),
-        growing_by_per_second: (status.due > 0 && net <= 0.0).then_some(-net),
+        drained_in_seconds: (is_behind && net > 0.0).then(|| status.due as f64 / net),
+        growing_by_per_second: (is_behind && net <= 0.0).then_some(-net),
         workers_needed: demand.workers(0),
         workers_to_drain_in_10_min: demand.workers(status.due),
         dead_24h: 0,

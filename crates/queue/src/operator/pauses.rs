@@ -16,7 +16,7 @@ impl Operator {
     /// of this process, no worker and no job has its name.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when `until` is not after now; [`Error::Unavailable`] when the database is unreachable.
+    /// [`Error::Unavailable`] when the database is unreachable.
     pub async fn pause(&self, queue: &str, until: Option<OffsetDateTime>, order: &Order) -> Result<bool, Error> {
         let mut tx = self.queue.begin().await?;
         if !metrics::queue_names().iter().any(|known| known == queue) && !sql::queue_exists(&mut *tx, queue).await? {

@@ -152,7 +152,7 @@ fn claims(job: &JobStatus, facts: &Facts, workers: &[WorkerInfo]) -> Vec<Check> 
         checks
             .push(Check::failed(format!("all {silent} workers of its queue are silent for half of their lease"), None));
     } else {
-        checks.push(Check::ok(format!("{} live workers run its queue", live.len())));
+        checks.push(Check::ok(format!("workers that run its queue: {} live", live.len())));
     }
     let failing: Vec<_> = live.iter().filter_map(|worker| worker.claim_errors.get(&job.queue)).collect();
     match failing.first() {

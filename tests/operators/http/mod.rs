@@ -90,7 +90,7 @@ impl System {
 
 /// The paths and methods of the operators' endpoints.
 fn operations() -> Vec<(String, Method)> {
-    let document: Value = serde_json::from_str(include_str!("../../api/openapi.json")).expect("JSON");
+    let document: Value = serde_json::from_str(include_str!("../../../api/openapi.json")).expect("JSON");
     let paths = document["paths"].as_object().expect("paths").iter();
     let operations = paths.flat_map(|(path, operations)| {
         let methods = operations.as_object().expect("operations").iter();
