@@ -67,6 +67,7 @@ async fn fill_through_api(database: &TestDatabase, pool: &PgPool) {
     assert_eq!(send(client.get(price).header("X-API-Key", "your-admin-api-key-here")).await.status, 200);
     let done = "(SELECT count(*) = 20 FROM transactions WHERE status = 'PROCESSED')
                 AND (SELECT count(*) = 5 FROM item_documents)
+                AND EXISTS (SELECT FROM queue_minutes)
                 AND NOT EXISTS (SELECT FROM apalis.jobs WHERE status = 'Running' OR (status = 'Pending' AND run_at < now()))";
     eventually("all due jobs are done", SOON, async || value(pool, done).await == "true").await;
     drop((api, slow, worker));
