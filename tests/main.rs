@@ -17,6 +17,7 @@ mod items;
 mod logs;
 mod observability;
 mod operator;
+mod operators;
 mod pgbouncer;
 mod prices;
 mod probes;

@@ -107,7 +107,7 @@ async fn a_queue_is_paused_and_resumed() {
     let lines: Vec<&str> = table.lines().collect();
     assert!(lines[0].starts_with("QUEUE"), "{table}");
     let line = lines.iter().find(|line| line.starts_with(queue)).unwrap_or_else(|| panic!("no line: {table}"));
-    assert!(line.ends_with("paused: the processor is down"), "{table}");
+    assert!(line.contains("paused by ") && line.ends_with(": the processor is down"), "{table}");
     assert!(run_json(&database, &["queues", "resume", queue]).await[0]["reason"].is_null());
     eventually("the transaction is processed", SOON, async || status(&pool, &job).await.0 == "PROCESSED").await;
     let (succeeded, log) = run(&database, &["queues", "resume", queue]).await;

@@ -4,6 +4,7 @@
 //! [`middleware`] surrounds every handler, and [`validation`] reads every input.
 
 pub mod auth;
+mod board;
 mod client_address;
 pub mod config;
 mod context;
@@ -16,6 +17,7 @@ pub mod items;
 pub mod logs;
 pub mod mars_probes;
 pub mod middleware;
+pub mod operators;
 mod page;
 pub mod prices;
 pub mod problem;
@@ -39,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     auth::Authenticator,
+    board::Board,
     config::ApiConfig,
     context::Context,
     health::Metrics,
@@ -80,6 +83,12 @@ features! {
     interest_rates::RatesApi,
     mars_probes::ProbesApi,
     prices::PricesApi,
+    operators::QueuesApi,
+    operators::JobsApi,
+    operators::DeadLettersApi,
+    operators::ReplaysApi,
+    operators::WorkersApi,
+    operators::HistoryApi,
     logs::LogsApi,
     health::HealthApi,
 }
@@ -91,6 +100,7 @@ pub fn build(app: &App, config: &ApiConfig, metrics: Metrics, draining: Cancella
     let authenticator = Authenticator::new(tokens.clone(), &config.keys, limits.new_limit(Policy::WRONG_KEYS));
     let context = Context { app, config, limits, tokens, metrics, draining };
     Routes::new(apis(&context), docs::pages(document()))
+        .with_board(config.board.then(|| Board::new(&context, authenticator.clone())))
         .with_authenticator(authenticator)
         .with_trusted_proxies(&config.trusted_proxies)
         .with_cors(&config.allowed_origins)
@@ -172,6 +182,51 @@ mod tests {
             ("/simple_price", "get", vec!["200", "401", "403", "404", "422", "429", "500", "503"]),
             ("/market_chart", "get", vec!["200", "401", "403", "404", "422", "429", "500", "503"]),
             ("/admin/prices/fetch", "post", vec!["202", "401", "403", "429", "500", "503"]),
+            (
+                "/v1/transactions/{transaction_id}/timeline",
+                "get",
+                vec!["200", "401", "403", "404", "429", "500", "503"],
+            ),
+            ("/admin/queue/overview", "get", vec!["200", "401", "403", "429", "500", "503"]),
+            ("/admin/queue/queues/{name}", "get", vec!["200", "401", "403", "404", "429", "500", "503"]),
+            (
+                "/admin/queue/queues/{name}/pause",
+                "post",
+                vec!["200", "400", "401", "403", "404", "408", "413", "415", "422", "429", "500", "503"],
+            ),
+            (
+                "/admin/queue/queues/{name}/resume",
+                "post",
+                vec!["200", "400", "401", "403", "404", "408", "409", "413", "415", "422", "429", "500", "503"],
+            ),
+            ("/admin/queue/jobs", "get", vec!["200", "401", "403", "422", "429", "500", "503"]),
+            ("/admin/queue/jobs/{id}", "get", vec!["200", "401", "403", "404", "422", "429", "500", "503"]),
+            (
+                "/admin/queue/jobs/{id}/cancel",
+                "post",
+                vec!["200", "400", "401", "403", "404", "408", "409", "413", "415", "422", "429", "500", "503"],
+            ),
+            (
+                "/admin/queue/dead/replay",
+                "post",
+                vec!["200", "202", "400", "401", "403", "404", "408", "413", "415", "422", "429", "500", "503"],
+            ),
+            (
+                "/admin/queue/dead/discard",
+                "post",
+                vec!["200", "400", "401", "403", "404", "408", "413", "415", "422", "429", "500", "503"],
+            ),
+            (
+                "/admin/queue/replays/{id}/stop",
+                "post",
+                vec!["200", "400", "401", "403", "404", "408", "409", "413", "415", "422", "429", "500", "503"],
+            ),
+            (
+                "/admin/queue/workers/{id}/drain",
+                "post",
+                vec!["200", "400", "401", "403", "404", "408", "413", "415", "422", "429", "500", "503"],
+            ),
+            ("/admin/queue/actions", "get", vec!["200", "401", "403", "422", "429", "500", "503"]),
             ("/", "get", vec!["200", "500"]),
             ("/livez", "get", vec!["200", "500"]),
             ("/readyz", "get", vec!["200", "500", "503"]),

@@ -7,6 +7,7 @@ use poem_openapi::{OpenApi, registry::MetaPath};
 
 use crate::{
     auth::Authenticator,
+    board::Board,
     client_address::TrustedProxies,
     cors::{AllowedOrigins, CorsPolicy},
     middleware::{RouteService, observe},
@@ -25,6 +26,7 @@ pub struct Routes {
     authenticator: Option<Authenticator>,
     proxies: TrustedProxies,
     cors: Option<CorsPolicy>,
+    board: Option<Board>,
 }
 
 impl Routes {
@@ -62,6 +64,7 @@ impl Routes {
             authenticator: None,
             proxies: TrustedProxies::default(),
             cors: None,
+            board: None,
         }
     }
 
@@ -83,6 +86,12 @@ impl Routes {
         Self { cors: CorsPolicy::new(origins), ..self }
     }
 
+    /// Serves the board, which has no part in CORS.
+    #[must_use]
+    pub fn with_board(self, board: Option<Board>) -> Self {
+        Self { board, ..self }
+    }
+
     async fn route(&self, mut request: Request) -> poem::Result<Response> {
         if let Some(authenticator) = &self.authenticator {
             authenticator.attach(&mut request);
@@ -100,7 +109,11 @@ impl Routes {
 impl Endpoint for Routes {
     type Output = Response;
 
-    async fn call(&self, request: Request) -> poem::Result<Response> {
+    async fn call(&self, mut request: Request) -> poem::Result<Response> {
+        if let Some(board) = self.board.as_ref().filter(|_| Board::has_path(request.uri().path())) {
+            self.proxies.set_client_address(&mut request);
+            return board.call(request).await;
+        }
         let Some(cors) = &self.cors else { return self.route(request).await };
         let cors_headers = cors.headers_for(&request);
         let mut response = self.route(request).await?;

@@ -26,6 +26,8 @@ pub enum Tag {
     Prices,
     /// Registration, and the login that returns a token.
     Users,
+    /// Queues, jobs, dead letters and workers: what operators see and do.
+    Operators,
     /// The structured logs of all processes.
     Logs,
     /// Liveness, readiness and metrics of the process.

@@ -105,12 +105,12 @@ impl Serialize for Timestamp {
 #[serde(transparent)]
 pub struct Nullable<T>(pub Option<T>);
 
-/// Declares the schema of a type in `openapi.json`.
+/// Declares the schema of a type in `openapi.json`; `refers to` names a type whose schema it contains.
 macro_rules! openapi_type {
     ($type:ty, $name:literal, $schema:expr) => {
         $crate::wire::openapi_type!({} $type, $name, $crate::schema::inline($schema));
     };
-    ({ $($generics:tt)* } $type:ty, $name:expr, $schema_ref:expr) => {
+    ({ $($generics:tt)* } $type:ty, $name:expr, $schema_ref:expr $(, refers to $part:ty)?) => {
         impl $($generics)* ::poem_openapi::types::Type for $type {
             const IS_REQUIRED: bool = true;
             type RawValueType = Self;
@@ -123,6 +123,10 @@ macro_rules! openapi_type {
             fn schema_ref() -> ::poem_openapi::registry::MetaSchemaRef {
                 $schema_ref
             }
+
+            $(fn register(registry: &mut ::poem_openapi::registry::Registry) {
+                <$part as ::poem_openapi::types::Type>::register(registry);
+            })?
 
             fn as_raw_value(&self) -> Option<&Self> {
                 Some(self)
@@ -141,8 +145,8 @@ macro_rules! openapi_response_type {
     ($type:ty, $name:literal, $schema:expr) => {
         $crate::wire::openapi_response_type!({} $type, $name, $crate::schema::inline($schema));
     };
-    ({ $($generics:tt)* } $type:ty, $name:expr, $schema_ref:expr) => {
-        $crate::wire::openapi_type!({ $($generics)* } $type, $name, $schema_ref);
+    ({ $($generics:tt)* } $type:ty, $name:expr, $schema_ref:expr $(, refers to $part:ty)?) => {
+        $crate::wire::openapi_type!({ $($generics)* } $type, $name, $schema_ref $(, refers to $part)?);
 
         impl $($generics)* ::poem_openapi::types::ToJSON for $type {
             fn to_json(&self) -> Option<::serde_json::Value> {
@@ -181,7 +185,8 @@ pub(crate) use responses;
 openapi_response_type!(
     {<T: Type + Serialize>} Nullable<T>,
     format!("nullable_{}", T::name()),
-    T::schema_ref().merge(MetaSchema { nullable: true, ..MetaSchema::ANY })
+    T::schema_ref().merge(MetaSchema { nullable: true, ..MetaSchema::ANY }),
+    refers to T
 );
 openapi_response_type!(
     Decimal,

@@ -7,7 +7,7 @@ use runtime::{
 };
 use serde_json::json;
 
-use crate::operator::{one_line, print};
+use crate::output::{one_line, print};
 
 /// The result of one job, and whether the operation succeeded.
 pub type JobResult = (&'static str, bool);
@@ -24,7 +24,7 @@ pub async fn change_each(
     let shutdown = Shutdown::on_signals(GRACE)?;
     print(match (json, ids.len()) {
         (true, _) => "[",
-        (false, 0) => "No dead job matches.\n",
+        (false, 0) => "No job matches.\n",
         (false, _) => "ID                          RESULT\n",
     })?;
     let (mut printed, mut failed) = (0, 0);

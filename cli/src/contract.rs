@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use jobs::interest_rates::chain::{self, Account};
 use runtime::config::EnvReader;
 
-use crate::operator;
+use crate::output;
 
 #[derive(Args)]
 pub struct Arguments {
@@ -45,7 +45,7 @@ async fn deploy() -> Result<()> {
     let Some(account) = vars.finish(account)? else { return Ok(()) };
     eprintln!("deploying the contract from the account {}, and waiting for its block", account.address());
     let address = chain::deploy(&account).await?;
-    operator::print(&format!("{address}\n"))?;
+    output::print(&format!("{address}\n"))?;
     eprintln!("deployed: set CONTRACT_ADDRESS to this address, and STORAGE_BACKEND=smart_contract");
     Ok(())
 }

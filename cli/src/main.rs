@@ -1,18 +1,27 @@
 //! The `millrace` command line: subcommands, shell completions and the manual page.
 
 mod all_in_one;
+mod audit;
 mod bench;
 mod bulk_results;
 #[cfg(feature = "smart-contract")]
 mod contract;
 mod data_dir;
+mod dead;
+mod find;
 mod health;
 mod jobs;
 mod migrate;
 mod operator;
+mod output;
 mod queues;
 mod reindex;
+mod replays;
 mod schedules;
+mod status;
+mod transaction;
+mod why;
+mod workers;
 
 use std::{io::Write, process::ExitCode};
 
@@ -50,11 +59,27 @@ Examples:
   millrace migrate --status                exit with 0 if no migration is pending, else with 1
   millrace migrate --status --wait 120     wait until another process has applied the migrations")]
     Migrate(migrate::Arguments),
+    /// Show what is wrong, and the state of all queues
+    Status(status::Arguments),
+    /// Explain why a job, or the job of a transaction, is not running
+    Why(why::Arguments),
+    /// Find what an id belongs to
+    Find(find::Arguments),
+    /// Show the timeline of a transaction
+    Transaction(transaction::Arguments),
+    /// Show dead letters by their errors; replay or discard them
+    Dead(dead::Arguments),
+    /// Show, pause, resume and stop replays of dead letters
+    Replays(replays::Arguments),
     /// List, inspect, cancel and replay jobs
     #[command(arg_required_else_help = true)]
     Jobs(jobs::Arguments),
     /// Show, pause and resume queues
     Queues(queues::Arguments),
+    /// Show workers and what they hold, or drain one
+    Workers(workers::Arguments),
+    /// List what operators did
+    Audit(audit::Arguments),
     /// Show schedules and their past fires, or fire one now
     Schedules(schedules::Arguments),
     /// Rebuild the search index without downtime
@@ -88,6 +113,14 @@ fn main() -> ExitCode {
         Some(Command::Worker) => process::run("worker", worker::program()),
         Some(Command::Health(arguments)) => process::run("millrace health", health::program(arguments)),
         Some(Command::Migrate(arguments)) => process::run("migrate", migrate::program(arguments)),
+        Some(Command::Status(arguments)) => run_check("millrace status", status::program(arguments)),
+        Some(Command::Why(arguments)) => run_check("millrace why", why::program(arguments)),
+        Some(Command::Find(arguments)) => run_check("millrace find", find::program(arguments)),
+        Some(Command::Transaction(arguments)) => process::run("millrace transaction", transaction::program(arguments)),
+        Some(Command::Dead(arguments)) => run_check("millrace dead", dead::program(arguments)),
+        Some(Command::Replays(arguments)) => run_check("millrace replays", replays::program(arguments)),
+        Some(Command::Workers(arguments)) => process::run("millrace workers", workers::program(arguments)),
+        Some(Command::Audit(arguments)) => process::run("millrace audit", audit::program(arguments)),
         Some(Command::Jobs(arguments)) => process::run("millrace jobs", jobs::program(arguments)),
         Some(Command::Queues(arguments)) => process::run("millrace queues", queues::program(arguments)),
         Some(Command::Schedules(arguments)) => process::run("millrace schedules", schedules::program(arguments)),
@@ -108,6 +141,16 @@ fn main() -> ExitCode {
         }
         Some(Command::BenchWorker) => process::run("bench-worker", bench::noop::program()),
     }
+}
+
+/// Runs a command whose result is yes or no: the exit status is 0 or 1.
+fn run_check(name: &str, program: impl Future<Output = anyhow::Result<bool>>) -> ExitCode {
+    let mut is_yes = true;
+    let status = process::run(name, async {
+        is_yes = program.await?;
+        anyhow::Ok(())
+    });
+    if is_yes { status } else { ExitCode::FAILURE }
 }
 
 /// Writes raw bytes to standard output.

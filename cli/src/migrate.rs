@@ -84,7 +84,7 @@ fn print_status(status: &Status) -> Result<()> {
     let Status { applied, missing, mismatch } = status;
     let mut text = format!("{applied} migrations applied, {} missing\n", missing.len());
     missing.iter().for_each(|(version, name)| text.push_str(&format!("  {version} {name}\n")));
-    crate::operator::print(&text)?;
+    crate::output::print(&text)?;
     match mismatch {
         Some(mismatch) => bail!("{mismatch}"),
         None if missing.is_empty() => Ok(()),

@@ -3,9 +3,11 @@
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Subcommand};
 use queue::schedule::{Fired, Overview, Schedules};
-use time::{OffsetDateTime, UtcOffset, format_description::BorrowedFormatItem, macros::format_description};
 
-use crate::operator::{app, format_duration, one_line, print_rows};
+use crate::{
+    operator::{app, order, parse_reason},
+    output::{format_duration, format_time, one_line, print_rows},
+};
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -14,7 +16,7 @@ Times are in UTC. The list follows the configuration of this command: give it th
 Examples:
   millrace schedules
   millrace schedules fires daily_prices --limit 100
-  millrace schedules fire daily_prices")]
+  millrace schedules fire daily_prices --reason 'the prices of yesterday are wrong'")]
 pub struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -34,7 +36,12 @@ enum Command {
         limit: u32,
     },
     /// Fire a schedule now, in addition to its regular times
-    Fire { name: String },
+    Fire {
+        name: String,
+        /// The reason, shown to other operators
+        #[arg(long, value_parser = parse_reason)]
+        reason: Option<String>,
+    },
 }
 
 /// Runs `millrace schedules`.
@@ -51,9 +58,9 @@ pub async fn program(Arguments { command, json }: Arguments) -> Result<()> {
             }
             schedules.fires(name.as_deref(), limit).await?
         }
-        Some(Command::Fire { name }) => {
+        Some(Command::Fire { name, reason }) => {
             check_name(&schedules, &name)?;
-            let fired = schedules.fire_by_hand(&name).await?;
+            let fired = schedules.fire_by_order(&name, &order(reason.as_deref())?).await?;
             fired.with_context(|| format!("there is no schedule {name:?}"))?;
             schedules.fires(Some(&name), 1).await?
         }
@@ -96,9 +103,4 @@ fn print_fires(json: bool, fires: &[Fired]) -> Result<()> {
 
 fn format_kind(kind: &str) -> String {
     kind.replace('_', " ")
-}
-
-fn format_time(time: OffsetDateTime) -> String {
-    const SECONDS: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
-    time.to_offset(UtcOffset::UTC).format(SECONDS).unwrap_or_default()
 }

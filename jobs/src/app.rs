@@ -22,6 +22,7 @@ use crate::{
 };
 use queue::{
     Gauges, Job, JobKinds, Operator, Queue, Retention, Timing, metrics,
+    operator::replays::ReplayDeadLetters,
     schedule::{Schedule, Schedules},
 };
 use runtime::{
@@ -170,6 +171,7 @@ impl App {
     pub fn start(database: &Database, config: &Config, role: &str, stop: &CancellationToken) -> Result<Self, Error> {
         metrics::describe();
         metrics::zero(ReindexItems::NAME);
+        metrics::zero(ReplayDeadLetters::NAME);
         listen::describe();
         executor::describe();
         let pool = database.pool(role, MAX_SESSIONS);

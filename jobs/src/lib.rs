@@ -10,6 +10,7 @@ pub mod decimal;
 pub mod interest_rates;
 pub mod items;
 pub mod logs;
+pub mod lookup;
 pub mod mars_probes;
 pub mod prices;
 pub mod text;

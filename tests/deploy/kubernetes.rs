@@ -91,7 +91,11 @@ fn the_scaled_object_matches_the_types_of_keda() {
         assert_eq!(trigger["metadata"]["ignoreNullValues"], "false", "a missing metric must not scale down");
         let address = trigger["metadata"]["serverAddress"].as_str().expect("an address");
         assert!(address.contains(".svc"), "KEDA asks from its own namespace: {address}");
-        assert!(trigger["metadata"]["query"].as_str().is_some_and(|query| query.contains("millrace_queue_")));
+        assert!(
+            trigger["metadata"]["query"]
+                .as_str()
+                .is_some_and(|query| query.contains("millrace_queue_") || query.contains("millrace_workers_needed"))
+        );
     }
 }
 

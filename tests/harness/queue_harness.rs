@@ -6,7 +6,9 @@ use std::{
 };
 
 use queue::{
-    Failure, Job, NewJob, Outcome, Policy, Queue, Registry, Retention, Run, Timing, Worker, enqueue, retry::Backoff,
+    Failure, Job, NewJob, Outcome, Policy, Queue, Registry, Retention, Run, Timing, Worker, enqueue,
+    operator::audit::{Order, Via},
+    retry::Backoff,
 };
 use runtime::{db::Database, shutdown::Shutdown};
 use serde::{Deserialize, Serialize};
@@ -30,6 +32,11 @@ pub const FAST: Timing = Timing {
 
 /// For tests in which a lease expires.
 pub const SHORT_LEASE: Timing = Timing { lease: Duration::from_secs(1), ..FAST };
+
+/// The order of an operator.
+pub fn order() -> Order {
+    Order::new("ada", Via::Cli, "the processor is down").expect("valid")
+}
 
 /// An interval longer than any test: nothing in the test was found by polling.
 pub const NEVER: Duration = Duration::from_secs(3600);
@@ -224,13 +231,24 @@ impl QueueHarness {
         running.stop().await;
     }
 
-    /// Waits until a condition in SQL holds.
+    /// Waits until a condition in SQL holds. If it never does, the error shows the jobs and the workers.
     pub async fn wait_until(&self, what: &str, condition: &str) {
         let query = format!("SELECT {condition}");
-        eventually(what, Duration::from_secs(60), async || {
-            sqlx::query_scalar(sqlx::AssertSqlSafe(query.clone())).fetch_one(&self.pool).await.expect("a condition")
-        })
-        .await;
+        let value = async |query: &str| -> Option<String> {
+            let query = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT ({query})::text")));
+            query.fetch_one(&self.pool).await.expect("a value")
+        };
+        let holds = async || {
+            while value(&query).await.as_deref() != Some("true") {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(60), holds()).await.is_err() {
+            let jobs = "SELECT json_agg(j) FROM (SELECT id, convert_from(job, 'UTF8') AS job, status, attempts, failures, crashes,
+                        run_at, lock_by, lock_at, errors FROM apalis.jobs WHERE status <> 'Done' LIMIT 20) AS j";
+            let workers = "SELECT json_agg(w) FROM (SELECT * FROM apalis.workers) AS w";
+            panic!("not within 60 s: {what}\njobs: {:?}\nworkers: {:?}", value(jobs).await, value(workers).await);
+        }
     }
 
     /// Waits until the worker has received every notification that was sent so far.

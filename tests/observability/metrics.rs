@@ -21,7 +21,7 @@ use crate::harness::{
 const SOON: Duration = Duration::from_secs(30);
 
 /// The contract promises these series from the start, in both processes.
-const PROMISED: [&str; 20] = [
+const PROMISED: [&str; 21] = [
     "millrace_jobs_enqueued_total{queue=\"process_transaction\"} 0",
     "millrace_jobs_finished_total{queue=\"process_transaction\",outcome=\"dead\"} 0",
     "millrace_job_wait_seconds_count{queue=\"process_transaction\"} 0",
@@ -34,6 +34,7 @@ const PROMISED: [&str; 20] = [
     "millrace_jobs_fenced_total{queue=\"fetch_prices\"} 0",
     "millrace_dead_jobs{queue=\"fetch_prices\"} 0",
     "millrace_queue_paused{queue=\"fetch_prices\"} 0",
+    "millrace_workers_needed{queue=\"fetch_prices\"} 0",
     "millrace_jobs_cancelled_total{queue=\"fetch_prices\"} 0",
     "millrace_claim_errors_total{queue=\"fetch_prices\"} 0",
     "millrace_jobs_finished_total{queue=\"process_transaction\",outcome=\"cancelled\"} 0",
@@ -196,7 +197,15 @@ async fn a_gauge_that_cannot_be_measured_is_absent() {
     let url = format!("http://{}/metrics", line["address"].as_str().expect("an address"));
     let metrics = send(http_client().get(url)).await.text;
     assert!(metrics.contains("millrace_jobs_enqueued_total{"), "counters exist from the start: {metrics}");
-    for gauge in ["queue_depth", "queue_oldest_age", "queue_paused", "dead_jobs", "workers_live", "queue_measured"] {
+    for gauge in [
+        "queue_depth",
+        "queue_oldest_age",
+        "queue_paused",
+        "dead_jobs",
+        "workers_live",
+        "workers_needed",
+        "queue_measured",
+    ] {
         assert!(!metrics.contains(&format!("\nmillrace_{gauge}")), "{gauge}: {metrics}");
     }
 }

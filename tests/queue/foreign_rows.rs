@@ -9,7 +9,7 @@ use queue::{
 
 use crate::harness::{
     eventually,
-    queue_harness::{FAST, NEVER, QueueHarness, ScriptedJobs, Step, quick_policy},
+    queue_harness::{FAST, NEVER, QueueHarness, ScriptedJobs, Step, order, quick_policy},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -91,7 +91,7 @@ async fn query_everything(operator: &Operator) {
     assert!(queues.iter().any(|queue| queue.name == "scripted"), "{queues:?}");
     // A malformed row is rejected with the reason when it is cancelled.
     for id in ["row 13", "row 14"] {
-        let error = operator.cancel(id).await.unwrap_err().to_string();
+        let error = operator.cancel(id, &order()).await.unwrap_err().to_string();
         assert!(error.contains("does not know"), "{error}");
     }
 }

@@ -10,7 +10,7 @@ use runtime::error::Error;
 
 use crate::harness::{
     eventually,
-    queue_harness::{FAST, NEVER, QueueHarness, ScriptedJob, ScriptedJobs, Step, quick_policy},
+    queue_harness::{FAST, NEVER, QueueHarness, ScriptedJob, ScriptedJobs, Step, order, quick_policy},
 };
 
 const SOON: Duration = Duration::from_secs(10);
@@ -44,13 +44,13 @@ async fn a_waiting_job_is_cancelled_at_once() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
     let operator = operator(&harness, &scripted);
     let id = enqueue(&harness, "job", &[Step::Done], NEVER).await;
-    assert_eq!(operator.cancel(&id).await.unwrap(), Cancelled::AtOnce);
+    assert_eq!(operator.cancel(&id, &order()).await.unwrap(), Cancelled::AtOnce);
     let row = harness.row("job").await;
     let seen = (row.status.as_str(), row.attempts, row.failures, row.last_error.as_deref());
     assert_eq!(seen, ("Cancelled", 0, 0, Some(CANCELLED)));
     assert_eq!(scripted.discarded(), [("job".to_owned(), CANCELLED.to_owned())], "its discard hook ran");
-    assert_eq!(operator.cancel(&id).await.unwrap(), Cancelled::Ended);
-    assert_eq!(operator.cancel("unknown").await.unwrap(), Cancelled::NotFound);
+    assert_eq!(operator.cancel(&id, &order()).await.unwrap(), Cancelled::Ended);
+    assert_eq!(operator.cancel("unknown", &order()).await.unwrap(), Cancelled::NotFound);
 }
 
 /// Without heartbeats, only the notification can tell the worker.
@@ -68,7 +68,7 @@ async fn a_running_job_is_cancelled_by_its_worker() {
             "EXISTS (SELECT FROM pg_stat_activity WHERE query = 'LISTEN \"millrace_jobs\"')",
         )
         .await;
-    assert_eq!(operator.cancel(&id).await.unwrap(), Cancelled::Requested);
+    assert_eq!(operator.cancel(&id, &order()).await.unwrap(), Cancelled::Requested);
     harness.wait_until("the job is cancelled", "EXISTS (SELECT FROM apalis.jobs WHERE status = 'Cancelled')").await;
     let row = harness.row("job").await;
     assert_eq!((row.status.as_str(), row.attempts, row.last_error.as_deref()), ("Cancelled", 1, Some(CANCELLED)));
@@ -76,7 +76,7 @@ async fn a_running_job_is_cancelled_by_its_worker() {
     assert_eq!(harness.row("other").await.status, "Running", "the other job still runs");
     scripted.gate.add_permits(1);
     running.stop().await;
-    assert_eq!(operator.cancel(&other).await.unwrap(), Cancelled::Ended);
+    assert_eq!(operator.cancel(&other, &order()).await.unwrap(), Cancelled::Ended);
 }
 
 /// No worker gets a notification. The worker that runs the job later finds the request at its heartbeat, and the request
@@ -87,7 +87,7 @@ async fn a_cancellation_outlives_the_run_for_which_it_was_requested() {
     let operator = operator(&harness, &scripted);
     let id = enqueue(&harness, "job", &[Step::Hang], Duration::ZERO).await;
     harness.execute("UPDATE apalis.jobs SET status = 'Running', lock_by = 'dead'").await;
-    assert_eq!(operator.cancel(&id).await.unwrap(), Cancelled::Requested);
+    assert_eq!(operator.cancel(&id, &order()).await.unwrap(), Cancelled::Requested);
     harness.execute("UPDATE apalis.jobs SET status = 'Pending'").await;
     let running = harness.start_worker(&scripted, FAST);
     harness.wait_until("the job is cancelled", "EXISTS (SELECT FROM apalis.jobs WHERE status = 'Cancelled')").await;
@@ -109,9 +109,9 @@ async fn a_replay_withdraws_the_cancellation() {
             "EXISTS (SELECT FROM pg_stat_activity WHERE query = 'LISTEN \"millrace_jobs\"')",
         )
         .await;
-    operator.cancel(&id).await.unwrap();
+    operator.cancel(&id, &order()).await.unwrap();
     harness.wait_until("the job is cancelled", "EXISTS (SELECT FROM apalis.jobs WHERE status = 'Cancelled')").await;
-    assert_eq!(operator.replay(&id).await.unwrap(), Replayed::Replayed);
+    assert_eq!(operator.replay(&id, &order()).await.unwrap(), Replayed::Replayed);
     eventually("the job runs again", SOON, async || scripted.runs_of("job") == 2).await;
     scripted.gate.add_permits(1);
     harness
@@ -135,10 +135,10 @@ async fn a_dead_job_is_replayed_with_its_record_or_not_at_all() {
     let found = operator.dead("scripted", Some("in run")).await.unwrap();
     assert_eq!(found.iter().map(|job| &job.id).collect::<Vec<_>>(), [&id], "found by a part of its error");
     assert!(operator.dead("another", None).await.unwrap().is_empty());
-    assert_eq!(operator.replay(&id).await.unwrap(), Replayed::Replayed);
-    assert_eq!(operator.replay(&id).await.unwrap(), Replayed::NotDead);
-    assert_eq!(operator.replay("unknown").await.unwrap(), Replayed::NotFound);
-    assert!(operator.replay(&refuses).await.is_err());
+    assert_eq!(operator.replay(&id, &order()).await.unwrap(), Replayed::Replayed);
+    assert_eq!(operator.replay(&id, &order()).await.unwrap(), Replayed::NotDead);
+    assert_eq!(operator.replay("unknown", &order()).await.unwrap(), Replayed::NotFound);
+    assert!(operator.replay(&refuses, &order()).await.is_err());
     harness.run_all(&scripted).await;
     let row = harness.row("job").await;
     // The replay reset the attempts, otherwise the third failure would have been the last one. It kept the history.
@@ -154,7 +154,7 @@ async fn no_worker_claims_from_a_paused_queue_until_it_is_resumed() {
     let running = harness.start_worker(&scripted, Timing { poll: NEVER, ..FAST });
     harness.enqueue("first", &[Step::Done]).await;
     eventually("the first has run", SOON, async || scripted.runs_of("first") == 1).await;
-    operator.pause("scripted", "the processor is down").await.unwrap();
+    assert!(operator.pause("scripted", None, &order()).await.unwrap());
     let id = enqueue(&harness, "second", &[Step::Done], Duration::ZERO).await;
     // After two heartbeats the worker has received every notification.
     harness.wait_until_idle().await;
@@ -168,9 +168,9 @@ async fn no_worker_claims_from_a_paused_queue_until_it_is_resumed() {
     let seen = (&*queue.name, queue.reason.as_deref(), queue.workers, queue.waiting, queue.due, queue.recently_done);
     assert_eq!(seen, ("scripted", Some("the processor is down"), 1, 1, 1, 1));
     // No poll can find the job, so that only the notification of the resumption starts it.
-    assert!(operator.resume("scripted").await.unwrap());
+    assert!(operator.resume("scripted", &order()).await.unwrap());
     eventually("the second has run", SOON, async || scripted.runs_of("second") == 1).await;
-    assert!(!operator.resume("scripted").await.unwrap(), "the queue was no longer paused");
+    assert!(!operator.resume("scripted", &order()).await.unwrap(), "the queue was no longer paused");
     running.stop().await;
 }
 
@@ -222,10 +222,10 @@ async fn a_dead_job_is_not_replayed_while_a_live_job_has_its_key() {
     let dead: String = sqlx::query_scalar("SELECT id FROM apalis.jobs").fetch_one(&harness.pool).await.unwrap();
     harness.enqueue_as("live", &[Step::Done], |job| job.unique("key")).await;
     let operator = Operator::new(&harness.pool.clone().into(), &harness.queue, JobKinds::default());
-    assert_eq!(operator.replay(&dead).await.unwrap(), Replayed::KeyTaken);
+    assert_eq!(operator.replay(&dead, &order()).await.unwrap(), Replayed::KeyTaken);
     assert_eq!(harness.row("dead").await.status, "Killed");
     harness.run_all(&scripted).await;
-    assert_eq!(operator.replay(&dead).await.unwrap(), Replayed::Replayed, "its key is free again");
+    assert_eq!(operator.replay(&dead, &order()).await.unwrap(), Replayed::Replayed, "its key is free again");
 }
 
 /// One job dies; a waiting and a running job are cancelled. Only the first is a dead letter.
@@ -238,8 +238,8 @@ async fn a_cancelled_job_is_not_a_dead_letter() {
     let waits = enqueue(&harness, "waits", &[Step::Done], NEVER).await;
     let running = harness.start_worker(&scripted, FAST);
     eventually("the job runs", SOON, async || scripted.runs_of("runs") == 1).await;
-    operator.cancel(&runs).await.unwrap();
-    operator.cancel(&waits).await.unwrap();
+    operator.cancel(&runs, &order()).await.unwrap();
+    operator.cancel(&waits, &order()).await.unwrap();
     harness.wait_until("both are cancelled", "(SELECT count(*) FROM apalis.jobs WHERE status = 'Cancelled') = 2").await;
     harness.wait_until("both are counted", "(SELECT cancelled = 2 FROM queues WHERE name = 'scripted')").await;
     let found = operator.dead("scripted", None).await.unwrap();
@@ -249,9 +249,9 @@ async fn a_cancelled_job_is_not_a_dead_letter() {
     assert_eq!(listed.iter().map(|job| &job.id).collect::<Vec<_>>(), [&waits, &runs]);
     assert_eq!(operator.queues().await.unwrap()[0].dead, 1);
     assert!(operator.show(&waits).await.unwrap().unwrap().why.contains("an operator cancelled it"));
-    assert_eq!(operator.cancel(&waits).await.unwrap(), Cancelled::Ended);
+    assert_eq!(operator.cancel(&waits, &order()).await.unwrap(), Cancelled::Ended);
     // A cancelled job can be replayed by its id.
-    assert_eq!(operator.replay(&runs).await.unwrap(), Replayed::Replayed);
+    assert_eq!(operator.replay(&runs, &order()).await.unwrap(), Replayed::Replayed);
     eventually("the job runs again", SOON, async || scripted.runs_of("runs") == 2).await;
     running.stop().await;
 }
@@ -304,6 +304,6 @@ async fn the_reason_why_a_job_does_not_run_is_reported() {
         .await;
     running.stop().await;
     assert!(why(&snoozed).await.starts_with("its worker is gone"));
-    operator.cancel(&snoozed).await.unwrap();
+    operator.cancel(&snoozed, &order()).await.unwrap();
     assert!(why(&snoozed).await.starts_with("its worker is gone"));
 }

@@ -15,7 +15,7 @@ use super::{
 use crate::harness::{
     database::{self, TestDatabase},
     eventually,
-    queue_harness::{FAST, RunningWorker},
+    queue_harness::{FAST, RunningWorker, order},
 };
 
 /// The current time in every test of this file.
@@ -248,9 +248,9 @@ async fn an_operator_cancels_a_fetch_and_replays_it() {
     let kinds = JobKinds::default().kind::<FetchPrices>(harness.prices.clone());
     let operator = Operator::new(&harness.pool.clone().into(), &harness.queue, kinds);
     let id: String = sqlx::query_scalar("SELECT job_id FROM price_fetches").fetch_one(&harness.pool).await.unwrap();
-    assert!(matches!(operator.cancel(&id).await, Ok(Cancelled::AtOnce)));
+    assert!(matches!(operator.cancel(&id, &order()).await, Ok(Cancelled::AtOnce)));
     assert_eq!(harness.row().await.outcome.as_deref(), Some("dead"));
-    operator.replay(&id).await.expect("a replay");
+    operator.replay(&id, &order()).await.expect("a replay");
     assert_eq!(harness.row().await.outcome, None);
     let worker = harness.worker();
     assert_eq!(harness.wait_for_end().await, done(60, 0));

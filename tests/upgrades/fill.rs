@@ -67,6 +67,7 @@ async fn fill_through_api(database: &TestDatabase, pool: &PgPool) {
     assert_eq!(send(client.get(price).header("X-API-Key", "your-admin-api-key-here")).await.status, 200);
     let done = "(SELECT count(*) = 20 FROM transactions WHERE status = 'PROCESSED')
                 AND (SELECT count(*) = 5 FROM item_documents)
+                AND EXISTS (SELECT FROM queue_minutes)
                 AND NOT EXISTS (SELECT FROM apalis.jobs WHERE status = 'Running' OR (status = 'Pending' AND run_at < now()))";
     eventually("all due jobs are done", SOON, async || value(pool, done).await == "true").await;
     drop((api, slow, worker));
@@ -89,7 +90,10 @@ async fn fill_rare_states(pool: &PgPool) {
          VALUES ('by-hand-1', 'q', '', 'Done', 1, 'same', 'deleted'), ('by-hand-2', 'q', '', 'Pending', -1, 'same', NULL);
          INSERT INTO cancellations (job_id) VALUES ('by-hand-2');
          INSERT INTO schedule_fires (schedule, fire_time, kind) SELECT name, now(), 'by_hand' FROM schedules;
-         INSERT INTO queues (name, paused_at, reason) VALUES ('q', now(), 'for a look');
+         INSERT INTO queues (name, paused_at, paused_by, reason) VALUES ('q', now(), 'ada', 'for a look');
+         INSERT INTO operator_actions (actor, via, action, target, reason, count) VALUES ('ada', 'cli', 'pause', 'q', 'for a look', 1);
+         INSERT INTO replays (id, queue, rate, canary, stop_if_dead, max_jobs) VALUES (uuid_v7(), 'q', 20, 10, 0.2, 100);
+         INSERT INTO replayed_jobs (replay, number, job) SELECT id, 1, 'by-hand-1' FROM replays;
          INSERT INTO chain_sends (rate_id, number, contract, sender, nonce, hash, raw, max_fee, priority)
          SELECT id, 1, '0x1', '0x2', 7, '\\x01', '\\x02', '3', '4' FROM interest_rates LIMIT 1",
     )

@@ -7,7 +7,7 @@ use jobs::{
     prices::fetch::FetchPrices,
     transactions::process::ProcessTransaction,
 };
-use queue::Registry;
+use queue::{Registry, operator::replays::ReplayDeadLetters};
 
 /// Registers the jobs of all features.
 pub fn registry(app: &App) -> Registry {
@@ -17,4 +17,5 @@ pub fn registry(app: &App) -> Registry {
         .job::<ReindexItems>(app.search.clone())
         .job::<ReconcileRate>(app.rates.clone())
         .job::<FetchPrices>(app.prices.clone())
+        .job::<ReplayDeadLetters>(app.operator.clone())
 }

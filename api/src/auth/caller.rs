@@ -1,4 +1,5 @@
-//! Callers that authenticate by a key or a token: the extractors [`Private`], [`Admin`] and [`MaybePrivate`].
+//! Callers that authenticate by a key or a token: the extractors [`Private`], [`Admin`], [`Viewer`] and
+//! [`MaybePrivate`].
 
 use std::fmt;
 
@@ -17,6 +18,10 @@ use crate::problem::Problem;
 const PRIVATE_SCHEME: &str = "PrivateKey";
 /// The name of the scheme of [`Admin`] in `openapi.json`.
 const ADMIN_SCHEME: &str = "AdminKey";
+/// The name of the scheme of [`Viewer`] in `openapi.json`.
+const VIEWER_SCHEME: &str = "ViewerKey";
+/// The detail of a 403 for a viewer that acts.
+const READ_ONLY: &str = "VIEWER_API_KEY may only read: this needs ADMIN_API_KEY or an admin's token";
 
 /// An authenticated caller. It is equal for all requests of one caller, so rate limits use it as their key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -34,6 +39,7 @@ impl fmt::Display for Caller {
         match self {
             Self::Key(Key::Api) => f.write_str("API_KEY"),
             Self::Key(Key::Admin) => f.write_str("ADMIN_API_KEY"),
+            Self::Key(Key::Viewer) => f.write_str("VIEWER_API_KEY"),
             Self::User(user) => write!(f, "user {}", user.0),
             Self::Subject(subject) => write!(f, "subject {subject}"),
         }
@@ -80,6 +86,45 @@ impl Credential for Admin {
 
 extractor!(Admin, optional: false);
 
+/// A caller with `VIEWER_API_KEY` in `X-API-Key`, or an [`Admin`]. It may read operator routes.
+///
+/// A handler with this argument returns 401 for an invalid token and 403 otherwise; list both in its
+/// [`ErrorStatuses`](crate::problem::ErrorStatuses).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Viewer(pub Caller);
+
+impl Viewer {
+    /// Requires that the caller may also act.
+    ///
+    /// # Errors
+    /// 403 for `VIEWER_API_KEY`.
+    pub fn require_admin(self) -> Result<Admin, Problem> {
+        match self.0 {
+            Caller::Key(Key::Viewer) => Err(forbidden(READ_ONLY)),
+            caller => Ok(Admin(caller)),
+        }
+    }
+}
+
+impl Credential for Viewer {
+    const SCHEMES: &'static [Scheme] = &[
+        Admin::SCHEMES[0],
+        Scheme::key(
+            VIEWER_SCHEME,
+            "X-API-Key",
+            "The `VIEWER_API_KEY` that the service was started with: it only reads.",
+        ),
+        bearer::TOKEN,
+    ];
+
+    async fn authenticate(request: &Request) -> Result<Self, Problem> {
+        key::limit_wrong_keys(request, &key::X_API_KEY).await?;
+        viewer(request)
+    }
+}
+
+extractor!(Viewer, optional: false);
+
 /// A caller as in [`Private`], or a request without credentials. A credential that is present must be valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MaybePrivate(Option<Caller>);
@@ -106,14 +151,21 @@ impl Credential for MaybePrivate {
 extractor!(MaybePrivate, optional: true);
 
 fn private(request: &Request) -> Result<Private, Problem> {
-    identify(request).map(|(caller, _)| Private(caller))
+    match identify(request)? {
+        (Caller::Key(Key::Viewer), _) => Err(forbidden(key::WRONG)),
+        (caller, _) => Ok(Private(caller)),
+    }
 }
 
 fn admin(request: &Request) -> Result<Admin, Problem> {
+    viewer(request)?.require_admin()
+}
+
+fn viewer(request: &Request) -> Result<Viewer, Problem> {
     let (caller, role) = identify(request)?;
     match (&caller, role) {
         (Caller::Key(Key::Api), _) => Err(forbidden(key::WRONG)),
-        (Caller::Key(Key::Admin), _) | (_, Some(Role::Admin)) => Ok(Admin(caller)),
+        (Caller::Key(Key::Admin | Key::Viewer), _) | (_, Some(Role::Admin)) => Ok(Viewer(caller)),
         _ => Err(forbidden("Admin only")),
     }
 }
@@ -173,12 +225,12 @@ mod tests {
         assert_eq!(document["components"]["securitySchemes"]["Bearer"]["scheme"], "bearer");
     }
 
-    /// The results of [`Private`] and [`Admin`] for these headers.
-    fn authenticate(tokens: &Tokens, headers: &[(&'static str, &str)]) -> [Result<Caller, String>; 2] {
+    /// The results of [`Private`], [`Admin`] and [`Viewer`] for these headers.
+    fn authenticate(tokens: &Tokens, headers: &[(&'static str, &str)]) -> [Result<Caller, String>; 3] {
         let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
         let request = testing::request(tokens, &headers);
-        let (private, admin) = (private(&request), admin(&request));
-        [private.map(|Private(caller)| caller), admin.map(|Admin(caller)| caller)]
+        let (private, admin, viewer) = (private(&request), admin(&request), viewer(&request));
+        [private.map(|Private(caller)| caller), admin.map(|Admin(caller)| caller), viewer.map(|Viewer(caller)| caller)]
             .map(|result| result.map_err(|problem| problem.to_string()))
     }
 
@@ -200,8 +252,20 @@ mod tests {
             (&[("x-api-key", testing::API), ("x-api-key", testing::API)], wrong(), wrong()),
             (&[("x-api-key", "x")], wrong(), wrong()),
         ] {
-            assert_eq!(authenticate(&tokens, headers), [private, admin], "{headers:?}");
+            assert_eq!(authenticate(&tokens, headers), [private, admin.clone(), admin], "{headers:?}");
         }
+    }
+
+    #[test]
+    fn the_viewer_key_reads_operator_routes_and_nothing_else() {
+        let tokens = Tokens::random();
+        let refused = |detail: &str| Err(format!("403 Forbidden: {detail}"));
+        let expected = [refused(key::WRONG), refused(READ_ONLY), Ok(Caller::Key(Key::Viewer))];
+        assert_eq!(authenticate(&tokens, &[("x-api-key", testing::VIEWER)]), expected);
+        // The key identifies the caller, so a token next to it adds no right.
+        let token = format!("Bearer {}", tokens.issue(UserId(7), Role::Admin).expect("a token"));
+        let both = [("x-api-key", testing::VIEWER), ("authorization", &*token)];
+        assert_eq!(authenticate(&tokens, &both), expected);
     }
 
     #[test]
@@ -209,7 +273,7 @@ mod tests {
         let tokens = Tokens::random();
         let token = format!("Bearer {}", tokens.issue(UserId(0), Role::Admin).expect("a token"));
         let caller = Ok(Caller::Subject("0".into()));
-        assert_eq!(authenticate(&tokens, &[("authorization", &token)]), [caller.clone(), caller]);
+        assert_eq!(authenticate(&tokens, &[("authorization", &token)]), [caller.clone(), caller.clone(), caller]);
     }
 
     #[test]
@@ -217,13 +281,17 @@ mod tests {
         let tokens = Tokens::random();
         let nothing = Err("403 Forbidden: No API key provided".to_owned());
         for headers in [&[][..], &[("x-api-key", "")], &[("api_key", testing::API)]] {
-            assert_eq!(authenticate(&tokens, headers), [nothing.clone(), nothing.clone()], "{headers:?}");
+            assert_eq!(
+                authenticate(&tokens, headers),
+                [nothing.clone(), nothing.clone(), nothing.clone()],
+                "{headers:?}"
+            );
         }
         let bad = Err("401 Unauthorized: Invalid or expired token".to_owned());
         for headers in
             [&[("authorization", "Bearer x")][..], &[("authorization", "Bearer x"), ("x-api-key", testing::API)]]
         {
-            assert_eq!(authenticate(&tokens, headers), [bad.clone(), bad.clone()], "{headers:?}");
+            assert_eq!(authenticate(&tokens, headers), [bad.clone(), bad.clone(), bad.clone()], "{headers:?}");
         }
     }
 }

@@ -6,6 +6,7 @@ use poem_openapi::registry::{MetaSecurityScheme, Registry};
 use crate::problem::Problem;
 
 /// A security scheme of `openapi.json`.
+#[derive(Clone, Copy)]
 pub(super) struct Scheme {
     pub(super) name: &'static str,
     pub(super) description: &'static str,

@@ -34,6 +34,8 @@ pub enum Key {
     Api,
     /// `ADMIN_API_KEY`.
     Admin,
+    /// `VIEWER_API_KEY`.
+    Viewer,
 }
 
 /// The configured keys as hashes.
@@ -43,30 +45,33 @@ pub enum Key {
 pub(super) struct Keys {
     api: [u8; 32],
     admin: [u8; 32],
+    viewer: Option<[u8; 32]>,
 }
 
 impl Keys {
     pub(super) fn new(config: &KeysConfig) -> Self {
-        Self { api: hash(config.api.expose()), admin: hash(config.admin.expose()) }
+        Self {
+            api: hash(config.api.expose()),
+            admin: hash(config.admin.expose()),
+            viewer: config.viewer.as_ref().map(|key| hash(key.expose())),
+        }
     }
 
-    /// Identifies a key. Both keys are always compared. If they are equal, it is the admin key.
-    fn identify(&self, key: &[u8]) -> Option<Key> {
+    /// Identifies a key. All keys are always compared. If two are equal, the admin key comes first, then the private key.
+    pub(super) fn identify(&self, key: &[u8]) -> Option<Key> {
         let hash = hash(key);
         let (api, admin) = (hash.ct_eq(&self.api), hash.ct_eq(&self.admin));
-        if admin.into() {
-            return Some(Key::Admin);
+        let viewer = self.viewer.is_some_and(|viewer| hash.ct_eq(&viewer).into());
+        match (bool::from(admin), bool::from(api)) {
+            (true, _) => Some(Key::Admin),
+            (false, true) => Some(Key::Api),
+            (false, false) => viewer.then_some(Key::Viewer),
         }
-        bool::from(api).then_some(Key::Api)
     }
 
-    /// Whether these bytes are this key.
-    fn matches(&self, key: Key, bytes: &[u8]) -> bool {
-        let expected = match key {
-            Key::Api => &self.api,
-            Key::Admin => &self.admin,
-        };
-        hash(bytes).ct_eq(expected).into()
+    /// Whether these bytes are `API_KEY`.
+    fn is_api_key(&self, bytes: &[u8]) -> bool {
+        hash(bytes).ct_eq(&self.api).into()
     }
 }
 
@@ -112,7 +117,7 @@ pub(super) async fn limit_wrong_keys(request: &Request, header: &HeaderName) -> 
 fn authenticate(request: &Request) -> Result<ApiKey, Problem> {
     bearer::claims(request)?;
     let key = key_bytes(request, &API_KEY)?.ok_or_else(|| forbidden(MISSING))?;
-    if Authenticator::of(request)?.keys.matches(Key::Api, key) { Ok(ApiKey(())) } else { Err(forbidden(WRONG)) }
+    if Authenticator::of(request)?.keys.is_api_key(key) { Ok(ApiKey(())) } else { Err(forbidden(WRONG)) }
 }
 
 /// The key in the header `X-API-Key`; `None` if the header is absent or empty.
@@ -278,11 +283,13 @@ mod tests {
     }
 
     #[test]
-    fn equal_keys_identify_the_admin() {
+    fn equal_keys_identify_the_admin_then_the_private_key() {
         let one = || Secret::new("one");
-        let keys = Keys::new(&KeysConfig { api: one(), admin: one(), jwt: None });
+        let keys = Keys::new(&KeysConfig { api: one(), admin: one(), viewer: Some(one()), jwt: None });
         assert_eq!(keys.identify(b"one"), Some(Key::Admin));
-        assert!(keys.matches(Key::Api, b"one") && keys.matches(Key::Admin, b"one") && !keys.matches(Key::Api, b"two"));
+        assert!(keys.is_api_key(b"one") && !keys.is_api_key(b"two"));
+        let keys = Keys::new(&KeysConfig { api: one(), admin: Secret::new("two"), viewer: Some(one()), jwt: None });
+        assert_eq!([keys.identify(b"one"), keys.identify(b"two")], [Some(Key::Api), Some(Key::Admin)]);
     }
 
     #[test]

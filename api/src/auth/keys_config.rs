@@ -9,6 +9,8 @@ pub struct KeysConfig {
     pub api: Secret,
     /// `ADMIN_API_KEY`: the key of admin routes.
     pub admin: Secret,
+    /// `VIEWER_API_KEY`: the key that reads operator routes and may not act; `None` means that no key may do only that.
+    pub viewer: Option<Secret>,
     /// `JWT_SECRET`: signs the tokens of users; `None` means a random secret for this process.
     pub jwt: Option<Secret>,
 }

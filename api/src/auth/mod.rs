@@ -16,7 +16,7 @@ use poem::{
 
 pub use self::{
     bearer::{Bearer, claims},
-    caller::{Admin, Caller, MaybePrivate, Private},
+    caller::{Admin, Caller, MaybePrivate, Private, Viewer},
     key::{ApiKey, Key},
     keys_config::{KeysConfig, Secret},
 };
@@ -43,6 +43,11 @@ impl Authenticator {
         if has_credentials(request) {
             request.set_data(self.clone());
         }
+    }
+
+    /// Identifies a key that did not come in a header; `None` if it is wrong.
+    pub fn identify(&self, key: &[u8]) -> Option<Key> {
+        self.0.keys.identify(key)
     }
 
     /// What the authenticator that [`Self::attach`] attached checks against.
@@ -82,10 +87,12 @@ mod testing {
 
     pub(super) const API: &str = "key-of-private-routes";
     pub(super) const ADMIN: &str = "key-of-admin-routes";
+    pub(super) const VIEWER: &str = "key-of-viewers";
 
-    /// An authenticator for these tokens and the keys [`API`] and [`ADMIN`].
+    /// An authenticator for these tokens and the keys [`API`], [`ADMIN`] and [`VIEWER`].
     pub(super) fn authenticator(tokens: &Tokens) -> Authenticator {
-        let keys = KeysConfig { api: Secret::new(API), admin: Secret::new(ADMIN), jwt: None };
+        let viewer = Some(Secret::new(VIEWER));
+        let keys = KeysConfig { api: Secret::new(API), admin: Secret::new(ADMIN), viewer, jwt: None };
         Authenticator::new(tokens.clone(), &keys, Limit::new(Policy::WRONG_KEYS))
     }
 

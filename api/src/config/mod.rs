@@ -26,14 +26,18 @@ const MIN_JWT_SECRET: usize = 32;
 /// The minimum length of a key in prod, in characters.
 const MIN_KEY_LENGTH: usize = 24;
 /// Secrets from our documentation. Everyone can read them, so prod refuses them for every variable.
-const PUBLISHED_SECRETS: [&str; 4] = [
+const PUBLISHED_SECRETS: [&str; 5] = [
     DEFAULT_API_KEY,
     DEFAULT_ADMIN_API_KEY,
     "change-me-to-32-bytes-or-more-of-your-own",
     "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "a-key-for-viewers-of-your-own",
 ];
 /// The length of a secret in bytes, by Standard Webhooks 1.0.
 const WEBHOOK_SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
+
+/// The only optional key.
+const VIEWER_API_KEY: &str = "VIEWER_API_KEY";
 
 /// The configuration of the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +62,8 @@ pub struct ApiConfig {
     pub transactions_read: TransactionsRead,
     /// `RATE_LIMIT`: the limit of the price routes per credential.
     pub prices_limit: Policy,
+    /// `BOARD`: whether the operators' pages are served under `/board`.
+    pub board: bool,
 }
 
 /// The callers who may read and list transactions.
@@ -112,12 +118,14 @@ impl Default for ApiConfig {
             keys: KeysConfig {
                 api: Secret::new(DEFAULT_API_KEY),
                 admin: Secret::new(DEFAULT_ADMIN_API_KEY),
+                viewer: None,
                 jwt: None,
             },
             allowed_origins: AllowedOrigins::None,
             trusted_proxies: TrustedProxies::default(),
             transactions_read: TransactionsRead::Open,
             prices_limit: Policy::PRICES,
+            board: true,
         }
     }
 }
@@ -138,6 +146,11 @@ impl ApiConfig {
             trusted_proxies: TrustedProxies::read(vars),
             transactions_read: TransactionsRead::read(vars, environment),
             prices_limit: Policy::read(vars),
+            board: vars.read("BOARD", true, |text| match text {
+                "on" => Ok(true),
+                "off" => Ok(false),
+                _ => Err("must be on or off, such as BOARD=off".into()),
+            }),
         }
     }
 }
@@ -184,6 +197,7 @@ impl KeysConfig {
         let keys = Self {
             api: vars.read("API_KEY", default.api, |text| Ok(Secret::new(text))),
             admin: vars.read("ADMIN_API_KEY", default.admin, |text| Ok(Secret::new(text))),
+            viewer: vars.read("VIEWER_API_KEY", None, |text| Ok(Some(Secret::new(text)))),
             jwt,
         };
         if environment == Environment::Prod {
@@ -193,12 +207,19 @@ impl KeysConfig {
     }
 }
 
-/// Checks the secrets in prod: each is set, unpublished and long enough, and all differ.
+/// Checks the secrets in prod: each is unpublished and long enough, all differ, and those without a default are set.
 fn check_prod_secrets(vars: &mut EnvReader) {
     let mut seen: Vec<(&str, String)> = Vec::new();
-    for (name, min_length) in [("JWT_SECRET", 0), ("API_KEY", MIN_KEY_LENGTH), ("ADMIN_API_KEY", MIN_KEY_LENGTH)] {
+    let checked = [
+        ("JWT_SECRET", 0),
+        ("API_KEY", MIN_KEY_LENGTH),
+        ("ADMIN_API_KEY", MIN_KEY_LENGTH),
+        (VIEWER_API_KEY, MIN_KEY_LENGTH),
+    ];
+    for (name, min_length) in checked {
         match vars.text(name) {
-            None if vars.is_set(name) => {}
+            // An unreadable file has its own error, and the viewer's key is optional.
+            None if vars.is_set(name) || name == VIEWER_API_KEY => {}
             None => vars.add_error(name, &format!("must be set in prod, such as {}", example_of(name))),
             Some(text) if text.chars().count() < min_length => {
                 let example = example_of(name);

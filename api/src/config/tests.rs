@@ -81,6 +81,9 @@ fn prod_requires_its_own_secrets() {
         // 24 bytes, and only 12 characters.
         (&[("ADMIN_API_KEY", "äöüäöüäöüäöü")], &["ADMIN_API_KEY"]),
         (&[("ADMIN_API_KEY", one)], &["ADMIN_API_KEY"]),
+        (&[("VIEWER_API_KEY", one)], &["VIEWER_API_KEY"]),
+        (&[("VIEWER_API_KEY", "twenty-three characters")], &["VIEWER_API_KEY"]),
+        (&[("VIEWER_API_KEY", DEFAULT_API_KEY)], &["VIEWER_API_KEY"]),
         (&[("ADMIN_API_KEY", "  a key of the tests, number 1  ")], &["ADMIN_API_KEY"]),
         (
             &[
@@ -94,12 +97,16 @@ fn prod_requires_its_own_secrets() {
     ] {
         assert_eq!(refused_variables(&prod(changed)), refused, "{changed:?}");
     }
-    for accepted in [&[("WEBHOOK_SECRET", webhook)][..], &[("API_KEY", "twenty-four characters!!")]] {
+    for accepted in [
+        &[("WEBHOOK_SECRET", webhook)][..],
+        &[("API_KEY", "twenty-four characters!!")],
+        &[("VIEWER_API_KEY", "a key of the tests, number 4")],
+    ] {
         assert!(read(&prod(accepted)).is_ok(), "{accepted:?}: {:?}", read(&prod(accepted)));
     }
     // Other environments accept any key.
     for environment in ["dev", "test"] {
-        let same = [("ENV", environment), ("API_KEY", "a"), ("ADMIN_API_KEY", "a")];
+        let same = [("ENV", environment), ("API_KEY", "a"), ("ADMIN_API_KEY", "a"), ("VIEWER_API_KEY", "a")];
         assert!(read(&same).is_ok(), "{environment}");
     }
 }
@@ -133,7 +140,8 @@ fn reads_several_webhook_secrets() {
 #[test]
 fn debug_output_and_problems_contain_no_secret() {
     let secret = "do-not-print-me-do-not-print-me-32";
-    let config = read(&[("API_KEY", secret), ("ADMIN_API_KEY", secret), ("JWT_SECRET", secret)]).expect("valid");
+    let names = ["API_KEY", "ADMIN_API_KEY", "VIEWER_API_KEY", "JWT_SECRET"];
+    let config = read(&names.map(|name| (name, secret))).expect("valid");
     let printed = format!("{config:?}");
     assert!(!printed.contains("print-me") && !printed.contains("112"), "{printed}");
     let problems = read(&[("JWT_SECRET", "do-not-print-me")]).expect_err("too short");

@@ -168,10 +168,10 @@ impl Endpoint for RouteService {
     }
 }
 
-/// Whether this is an error response that was not built from a [`Problem`].
+/// Whether this is an error response that is neither a page of the board nor built from a [`Problem`].
 fn is_plain_error(response: &Response) -> bool {
     (response.status().is_client_error() || response.status().is_server_error())
-        && response.content_type() != Some(problem::CONTENT_TYPE)
+        && !matches!(response.content_type(), Some(problem::CONTENT_TYPE | "text/html; charset=utf-8"))
 }
 
 /// Removes the body for HEAD and keeps the headers of GET, with `Content-Length`.

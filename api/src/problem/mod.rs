@@ -289,7 +289,7 @@ fn document_status(status: u16) -> MetaResponse {
     let description = match status {
         400 => "The body is not JSON in UTF-8.",
         401 => "The signature or token is missing or wrong.",
-        403 => "The API key is missing or wrong, or the resource belongs to another user.",
+        403 => "The API key is missing, wrong or not sufficient, or the resource belongs to another user.",
         404 => "The resource does not exist.",
         408 => "The body did not arrive in time.",
         409 => "The request conflicts with the stored state; `detail` explains how.",

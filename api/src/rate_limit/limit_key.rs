@@ -24,6 +24,7 @@ impl LimitKey for Caller {
         match self {
             Self::Key(Key::Api) => to.extend(b"key api"),
             Self::Key(Key::Admin) => to.extend(b"key admin"),
+            Self::Key(Key::Viewer) => to.extend(b"key viewer"),
             Self::User(user) => to.extend(format!("user {}", user.0).bytes()),
             Self::Subject(subject) => to.extend(format!("subject {subject}").bytes()),
         }

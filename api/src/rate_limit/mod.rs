@@ -26,6 +26,8 @@ pub struct Limits {
     pub prices: Limit,
     /// The limit of the admin routes, per credential.
     pub admin: Limit,
+    /// The limit of the operators' routes, per credential.
+    pub operators: Limit,
     redis: Option<Redis>,
 }
 
@@ -33,7 +35,7 @@ impl Limits {
     /// Limits that all processes with this Redis share. Without Redis, each process has its own limits.
     pub fn new(redis: Option<Redis>, prices: Policy) -> Self {
         let limit = |policy| Limit { redis: redis.clone(), ..Limit::new(policy) };
-        Self { prices: limit(prices), admin: limit(Policy::ADMIN), redis }
+        Self { prices: limit(prices), admin: limit(Policy::ADMIN), operators: limit(Policy::OPERATORS), redis }
     }
 
     /// Creates another limit. Its policy needs a unique name.

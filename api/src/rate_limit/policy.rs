@@ -22,6 +22,8 @@ pub struct Policy {
 impl Policy {
     /// The admin routes: enough for manual work, and for a script that polls once a second.
     pub const ADMIN: Self = Self { name: "admin", quota: 60, window: Duration::from_secs(60) };
+    /// The operators' routes: enough for a script that changes hundreds of jobs one by one.
+    pub const OPERATORS: Self = Self { name: "operators", quota: 600, window: Duration::from_secs(60) };
     /// The default of `RATE_LIMIT`, for the price routes.
     pub const PRICES: Self = Self { name: "prices", quota: 120, window: Duration::from_secs(60) };
 

@@ -11,6 +11,8 @@ pub use number::{decimal_from_json, integer_schema, number_from_json, whole_from
 pub use query::{AllValid, Query, QueryValue, Wait};
 pub(crate) use request::request;
 pub use request::{Field, object_schema};
-pub use value::{Choice, FirstOr, Integer, OneOf, StrippedText, Text, VISIBLE_PATTERN, Value, VisibleText, list_names};
+pub use value::{
+    Choice, FirstOr, Flag, Integer, OneOf, StrippedText, Text, VISIBLE_PATTERN, Value, VisibleText, list_names,
+};
 
 pub use crate::validation_error::{FieldError, ValidationError};

@@ -86,6 +86,7 @@ macro_rules! all_valid {
 all_valid!(a: A, b: B);
 all_valid!(a: A, b: B, c: C);
 all_valid!(a: A, b: B, c: C, d: D);
+all_valid!(a: A, b: B, c: C, d: D, e: E);
 
 impl<'a, T: QueryValue> ApiExtractor<'a> for Query<T>
 where

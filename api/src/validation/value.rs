@@ -213,6 +213,57 @@ impl<T: Choice> QueryValue for FirstOr<T> {
     }
 }
 
+/// True or false, read in Pydantic's lax mode: also as `1` and `0`, or as one of [`Flag::TRUE`] and [`Flag::FALSE`].
+pub struct Flag;
+
+impl Flag {
+    const TRUE: [&str; 6] = ["1", "on", "t", "true", "y", "yes"];
+    const FALSE: [&str; 6] = ["0", "off", "f", "false", "n", "no"];
+
+    fn parse(text: &str) -> Result<bool, FieldError> {
+        let text = text.trim().to_ascii_lowercase();
+        match (Self::TRUE.contains(&&*text), Self::FALSE.contains(&&*text)) {
+            (true, _) => Ok(true),
+            (_, true) => Ok(false),
+            _ => Err(FieldError::new("bool_parsing", "Input should be a valid boolean, unable to interpret input")),
+        }
+    }
+}
+
+impl Value for Flag {
+    type Out = bool;
+
+    fn schema() -> MetaSchema {
+        MetaSchema::new("boolean")
+    }
+
+    fn read(raw: &str) -> Result<bool, FieldError> {
+        match parse_string(raw) {
+            Some(text) => Self::parse(&text?),
+            None if matches!(raw, "true" | "false" | "0" | "1") => Self::parse(raw),
+            None => Err(FieldError::new("bool_type", "Input should be a valid boolean")),
+        }
+    }
+}
+
+impl QueryValue for Flag {
+    type Out = bool;
+
+    const REQUIRED: bool = false;
+
+    fn schema() -> MetaSchema {
+        MetaSchema { default: Some(false.into()), ..MetaSchema::new("boolean") }
+    }
+
+    fn read(text: &str) -> Result<bool, FieldError> {
+        Self::parse(text)
+    }
+
+    fn when_absent() -> Option<bool> {
+        Some(false)
+    }
+}
+
 /// A text without its outer blanks, which must not be empty. It may contain NUL, so it is not for texts that are
 /// stored: those are a [`Text`].
 pub struct StrippedText;
@@ -286,6 +337,19 @@ mod tests {
         assert_eq!(<Option<Integer<0, 9>> as Value>::read("\" 7 \""), Ok(Some(7)));
         assert_eq!(kind::<Option<Integer<0, 9>>>("10"), "less_than_equal");
         assert!(<Integer<0, 9> as Value>::when_absent().is_none());
+    }
+
+    #[test]
+    fn a_flag_is_true_or_false_in_many_notations() {
+        for (raw, value) in [("true", true), ("1", true), ("\"YES\"", true), ("false", false), ("\" off \"", false)] {
+            assert_eq!(<Flag as Value>::read(raw), Ok(value), "{raw}");
+        }
+        assert_eq!(
+            [kind::<Flag>("\"perhaps\""), kind::<Flag>("2"), kind::<Flag>("null")],
+            ["bool_parsing", "bool_type", "bool_type"]
+        );
+        assert_eq!(<Flag as QueryValue>::read("true"), Ok(true));
+        assert!(<Flag as QueryValue>::read("").is_err());
     }
 
     #[test]

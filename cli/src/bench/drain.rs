@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Error, Result, ensure};
 use jobs::{
     bench::{
         self,
@@ -10,7 +10,10 @@ use jobs::{
     },
     transactions::process::ProcessTransaction,
 };
-use queue::Job;
+use queue::{
+    Job,
+    operator::audit::{Order, Via},
+};
 
 use super::{
     BenchContext, ingest,
@@ -32,11 +35,12 @@ pub async fn drain(
     add: impl AsyncFnOnce() -> Result<()>,
 ) -> Result<f64> {
     let (bench, operator) = (context.bench(), &context.environment.app.operator);
-    operator.pause(queue, "the benchmark adds jobs").await?;
+    let order = Order::new("bench", Via::Cli, "the benchmark adds jobs").map_err(Error::msg)?;
+    operator.pause(queue, None, &order).await?;
     add().await?;
     bench::analyze_and_checkpoint(bench).await?;
     let since = bench::now(bench).await?;
-    operator.resume(queue).await?;
+    operator.resume(queue, &order).await?;
     let is_empty = async || Ok(!bench::has_due(bench, queue).await?);
     context.environment.wait_until("the queue is empty", is_empty).await?;
     Ok(count as f64 / bench::drain_seconds(bench, queue, since, count).await?)

@@ -23,7 +23,7 @@ use self::{
     load::{Load, Speed},
     report::{Measurement, Report},
 };
-use crate::operator::{print, print_json};
+use crate::output::{print, print_json};
 
 #[derive(Args)]
 #[command(after_help = "\

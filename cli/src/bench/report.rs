@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::operator::table;
+use crate::output::table;
 
 /// The limit that a measurement must meet.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -91,7 +91,7 @@ impl Report {
         format!(
             "Millrace {version}, {date}: {cores} cores, {postgresql} with fsync, {connections} connections, \
              medians of {runs} runs of {seconds} s\n\n{}{}",
-            table(["FIGURE", "", "BASELINE OF THE SAME RUN", "", "RATIO", "TARGET"], &rows),
+            table::plain(["FIGURE", "", "BASELINE OF THE SAME RUN", "", "RATIO", "TARGET"], &rows),
             if self.optimized { "" } else { "\nThis is a debug build: its figures are meaningless.\n" },
         )
     }

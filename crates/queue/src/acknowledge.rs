@@ -18,6 +18,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    counts::{Counts, Event},
     in_flight::InFlight,
     metrics::FENCED,
     result::{Disposition, RunResult},
@@ -44,6 +45,7 @@ pub struct Acknowledger {
     /// Cancelled when a stop can no longer wait for unwritten results; their jobs run again after the lease.
     pub abandon: CancellationToken,
     pub deferred: DeferredWrites,
+    pub counts: Counts,
 }
 
 /// Tasks that write deferred results.
@@ -233,6 +235,7 @@ impl Acknowledger {
             }
             if !maybe_written && written.ids.as_ref().is_some_and(|ids| !ids.contains(&result.id)) {
                 counter!(FENCED, "queue" => result.queue).increment(1);
+                self.counts.of(result.queue).add(Event::Fenced, 1);
                 tracing::warn!(
                     queue = result.queue,
                     job = result.id,

@@ -10,13 +10,13 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    claim_errors::ClaimErrors,
     in_flight::{ClaimedJob, InFlight},
     lease::Lease,
     metrics::CLAIM_ERRORS,
     poller::WakeSignal,
     retry::Backoff,
     store,
+    worker_status::WorkerStatus,
 };
 use runtime::{
     db::Pool,
@@ -41,7 +41,7 @@ pub struct Claimer {
     pub slots: Arc<Semaphore>,
     pub in_flight: InFlight,
     pub lease: Arc<Lease>,
-    pub errors: Arc<ClaimErrors>,
+    pub status: Arc<WorkerStatus>,
     pub signal: Arc<WakeSignal>,
     /// Requests a poll of the due times.
     pub poll_request: Arc<Notify>,
@@ -73,7 +73,7 @@ impl Claimer {
                 Err(error) => {
                     failures += 1;
                     counter!(CLAIM_ERRORS, "queue" => self.queue).increment(1);
-                    self.errors.record(self.queue, &error);
+                    self.status.claim_failed(self.queue, &error);
                     let error = causes(&error);
                     tracing::warn!(queue = self.queue, failures, error, "could not claim jobs; retrying");
                     self.sleep(Backoff::DATABASE.wait(failures)).await;
@@ -84,9 +84,9 @@ impl Claimer {
                 // A claim that failed may have lost only its response. One that hung may even be executed only now,
                 // after the database has recovered.
                 lost_claims_until = Some(Instant::now() + LOST_CLAIM_WINDOW);
-                self.errors.clear(self.queue);
             }
             failures = 0;
+            self.status.claimed(self.queue);
             let found = jobs.len();
             if let Some(started) = started.filter(|_| found > 0) {
                 Span::record_claim(self.queue, started, jobs.iter().map(|job| job.traceparent.as_deref()));

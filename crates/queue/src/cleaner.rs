@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
 
 use super::{retry::Backoff, store};
-use runtime::{db::Pool, error::causes, time_limit::with_time_limit};
+use runtime::{db::Pool, error::causes, executor::repeatable, time_limit::with_time_limit};
 
 /// How long ended jobs and worker rows are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +83,7 @@ impl Cleaner {
                 tokio::select! { () = tokio::time::sleep(PAUSE) => {} () = self.stop.cancelled() => {} }
             }
         }
+        store::minutes::delete_old(repeatable(&self.pool)).await?;
         Ok((deleted, store::leases::delete_dead_workers(&self.pool, done).await?))
     }
 }

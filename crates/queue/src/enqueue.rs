@@ -2,7 +2,7 @@
 //! commit.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     ops::{Deref, DerefMut},
     time::Duration,
 };
@@ -12,15 +12,16 @@ use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
 use super::{
+    counts::{Counts, Event},
     job::JobId,
     metrics::ENQUEUED,
     new_job::{Due, NewJob},
-    store,
+    store, worker,
 };
 use runtime::{
     db::Pool,
     error::{Error, causes},
-    executor::{Transaction, begin, repeatable},
+    executor::{Transaction, begin, once, repeatable},
     telemetry::traces::span::{self, Span},
 };
 
@@ -32,12 +33,17 @@ const MAX_COLLECTED: usize = 10_000;
 /// Only jobs that are due sooner than this are announced. Even idle workers check the due times more often.
 const ANNOUNCE_WITHIN: Duration = Duration::from_secs(3);
 
+/// Between two writes of the counts of enqueued jobs.
+const WRITE_COUNTS_EVERY: Duration = Duration::from_secs(5);
+
 /// The enqueueing side of the queue: opens transactions that may carry jobs.
 #[derive(Clone)]
 pub struct Queue {
     pool: Pool,
     /// Sends the names of queues that have new jobs.
     announcements: mpsc::UnboundedSender<&'static str>,
+    /// The jobs that this process has enqueued.
+    counts: Counts,
 }
 
 impl Queue {
@@ -45,7 +51,9 @@ impl Queue {
     pub fn start(pool: Pool) -> Self {
         let (announcements, received) = mpsc::unbounded_channel();
         tokio::spawn(announce(pool.clone(), received));
-        Self { pool, announcements }
+        let counts = Counts::default();
+        tokio::spawn(write_counts(pool.clone(), counts.clone(), announcements.downgrade()));
+        Self { pool, announcements, counts }
     }
 
     /// Opens a transaction. Never call [`Tx::commit`] after an error in it: PostgreSQL then rolls back without an
@@ -54,7 +62,8 @@ impl Queue {
     /// # Errors
     /// [`Error::Unavailable`] when no connection is available.
     pub async fn begin(&self) -> Result<Tx, Error> {
-        Ok(Tx { inner: begin(&self.pool).await?, enqueued: Vec::new(), announcements: self.announcements.clone() })
+        let inner = begin(&self.pool).await?;
+        Ok(Tx { inner, enqueued: Vec::new(), announcements: self.announcements.clone(), counts: self.counts.clone() })
     }
 }
 
@@ -64,6 +73,7 @@ pub struct Tx {
     /// The queue of each job, and whether it is due soon.
     enqueued: Vec<(&'static str, bool)>,
     announcements: mpsc::UnboundedSender<&'static str>,
+    counts: Counts,
 }
 
 impl Tx {
@@ -76,11 +86,16 @@ impl Tx {
         span.attach_to(self.inner.commit()).await.inspect_err(|_| span.record_error("commit"))?;
         drop(span);
         let mut soon = BTreeSet::new();
+        let mut counts = BTreeMap::<_, u64>::new();
         for (queue, is_soon) in self.enqueued {
-            counter!(ENQUEUED, "queue" => queue).increment(1);
+            *counts.entry(queue).or_default() += 1;
             if is_soon {
                 soon.insert(queue);
             }
+        }
+        for (queue, count) in counts {
+            counter!(ENQUEUED, "queue" => queue).increment(count);
+            self.counts.of(queue).add(Event::Enqueued, count);
         }
         for queue in soon {
             // The announcing task outlives every sender; without it, workers would find the job by polling.
@@ -175,5 +190,20 @@ async fn announce(pool: Pool, mut announcements: mpsc::UnboundedReceiver<&'stati
             tracing::debug!(error = causes(&error), "could not announce new jobs");
         }
         tokio::time::sleep(ANNOUNCE_EVERY).await;
+    }
+}
+
+/// Writes the counts of enqueued jobs every few seconds, until the last [`Queue`] and [`Tx`] are dropped.
+async fn write_counts(pool: Pool, counts: Counts, alive: mpsc::WeakUnboundedSender<&'static str>) {
+    let process = worker::name();
+    while alive.upgrade().is_some() {
+        tokio::time::sleep(WRITE_COUNTS_EVERY).await;
+        let taken = counts.take();
+        if !taken.is_empty()
+            && let Err(error) = store::minutes::add(once(&pool), &process, &taken).await
+        {
+            counts.put_back(&taken);
+            tracing::debug!(error = causes(&error), "could not write the counts of enqueued jobs; they are kept");
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! absent: a 0 would mean that there is nothing, and end an alert.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
@@ -12,7 +13,7 @@ use std::{
 
 use tokio::time::timeout;
 
-use super::{metrics::queue_names, status::COUNTED, store::gauges as sql};
+use super::{metrics::queue_names, operator::overview::workers_needed, status::COUNTED, store::gauges as sql};
 use runtime::{db::Pool, error::causes};
 
 /// Readers within this time share one measurement.
@@ -45,6 +46,8 @@ struct Latest {
 
 struct Measurement {
     queues: Vec<sql::Measured>,
+    /// The workers that each queue needs.
+    needed: BTreeMap<String, u32>,
     taken: Instant,
     /// The time of the measurement as a Unix time, for readers.
     unix_seconds: f64,
@@ -73,12 +76,17 @@ impl Gauges {
             return;
         }
         let taken = Instant::now();
-        let measured = sql::measure(&self.pool, &queue_names(), COUNTED).await;
+        let measured = async {
+            let queues = sql::measure(&self.pool, &queue_names(), COUNTED).await?;
+            let needed = workers_needed(&self.pool, &queues).await?;
+            Ok::<_, sqlx::Error>((queues, needed))
+        };
+        let measured = measured.await;
         let mut latest = self.shared.latest();
         match measured {
-            Ok(queues) => {
+            Ok((queues, needed)) => {
                 let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-                latest.measured = Some(Measurement { queues, taken, unix_seconds: now.as_secs_f64() });
+                latest.measured = Some(Measurement { queues, needed, taken, unix_seconds: now.as_secs_f64() });
                 latest.failed = None;
             }
             Err(error) => {
@@ -163,6 +171,13 @@ fn render(text: &mut String, measured: Option<&Measurement>, pool: &Pool) -> std
         for queue in &measured.queues {
             writeln!(text, "{name}{{queue=\"{}\"}} {}", queue.queue, value(queue))?;
         }
+    }
+    let name = "millrace_workers_needed";
+    let help = "Workers that the queue needs for its arrivals and to run all due jobs within ten minutes; 0 while it is \
+                paused. The same from every process.";
+    write_header(text, name, "gauge", help)?;
+    for (queue, needed) in &measured.needed {
+        writeln!(text, "{name}{{queue=\"{queue}\"}} {needed}")?;
     }
     if let Some(queue) = measured.queues.first() {
         let name = "millrace_workers_live";

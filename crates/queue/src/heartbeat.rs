@@ -20,15 +20,17 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    claim_errors::ClaimErrors,
+    counts::{Counts, Event},
     lease::Lease,
     metrics::RESCUED,
     silence::Observer,
     store::{
         self,
         leases::{self as sql, WorkerLease},
+        minutes,
     },
     timing::Timing,
+    worker_status::WorkerStatus,
 };
 use runtime::{db::Database, error::causes, executor::on_session, writable};
 
@@ -44,15 +46,24 @@ pub fn start(
     worker: Arc<str>,
     queues: Vec<&'static str>,
     timing: Timing,
-    claim_errors: Arc<ClaimErrors>,
+    report: Report,
     stop: CancellationToken,
 ) -> std::io::Result<(Arc<Lease>, JoinHandle<()>)> {
     let lease = Arc::new(Lease::new(timing.lease));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let heartbeat = Heartbeat { database, worker, queues, timing, claim_errors, lease: lease.clone() };
+    let heartbeat = Heartbeat { database, worker, queues, timing, report, lease: lease.clone() };
     let thread =
         std::thread::Builder::new().name("lease".into()).spawn(move || runtime.block_on(heartbeat.run(stop)))?;
     Ok((lease, thread))
+}
+
+/// What heartbeats carry for operators, and from them.
+#[derive(Clone)]
+pub struct Report {
+    pub status: Arc<WorkerStatus>,
+    pub counts: Counts,
+    /// Cancelled when an operator drains this worker.
+    pub drain: CancellationToken,
 }
 
 struct Heartbeat {
@@ -60,8 +71,7 @@ struct Heartbeat {
     worker: Arc<str>,
     queues: Vec<&'static str>,
     timing: Timing,
-    /// Written into this worker's row.
-    claim_errors: Arc<ClaimErrors>,
+    report: Report,
     lease: Arc<Lease>,
 }
 
@@ -85,6 +95,7 @@ impl Heartbeat {
         }
         if let Some(mut connection) = connection {
             let deregister = async {
+                self.write_counts(&mut connection).await?;
                 sql::delete_worker(on_session(&mut connection, &self.database), &self.worker).await?;
                 connection.close().await
             };
@@ -118,10 +129,17 @@ impl Heartbeat {
                 }
                 is_new = false;
                 let renew = on_session(connection, &self.database);
-                let errors = self.claim_errors.as_json();
-                within(limit, sql::renew(renew, &self.worker, &queues, self.timing.lease, errors)).await?;
+                let status = &self.report.status;
+                let (errors, report) = (status.claim_errors(), status.report());
+                let renewed = sql::renew(renew, &self.worker, &queues, self.timing.lease, errors, report);
+                let drain = within(limit, renewed).await?;
                 self.lease.set_renewed(now);
                 next_heartbeat = now + self.timing.heartbeat;
+                if drain && !self.report.drain.is_cancelled() {
+                    tracing::info!("an operator drains this worker: it stops when its jobs have ended");
+                    self.report.drain.cancel();
+                }
+                self.write_counts(connection).await?;
             }
             match self.check_leases(connection, observer, &mut without_row, is_heartbeat_due).await {
                 Ok(()) => {}
@@ -138,6 +156,25 @@ impl Heartbeat {
             tokio::select! { () = sleep(pause) => {} () = stop.cancelled() => {} }
         }
         Ok(())
+    }
+
+    /// Writes what was counted since the last time. It is kept for the next time if the database refuses it.
+    async fn write_counts(&self, connection: &mut PgConnection) -> sqlx::Result<()> {
+        let taken = self.report.counts.take();
+        if taken.is_empty() {
+            return Ok(());
+        }
+        let add = minutes::add(on_session(connection, &self.database), &self.worker, &taken);
+        match within(self.write_limit(), add).await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.report.counts.put_back(&taken);
+                let error_text = causes(&error);
+                tracing::warn!(error = error_text, "could not write the counts of the queues; they are kept");
+                // The session still works, so its heartbeats go on.
+                if matches!(error, sqlx::Error::Database(_)) { Ok(()) } else { Err(error) }
+            }
+        }
     }
 
     /// The time limit of a connection attempt or a write. Three of them fit into a lease.
@@ -185,6 +222,7 @@ impl Heartbeat {
         tracing::warn!(jobs = rescued.len(), "rescued jobs of dead workers");
         for queue in &rescued {
             counter!(RESCUED, "queue" => queue.clone()).increment(1);
+            self.report.counts.of(queue).add(Event::Rescued, 1);
         }
         let queues: std::collections::BTreeSet<String> = rescued.into_iter().collect();
         let queues: Vec<String> = queues.into_iter().collect();

@@ -17,6 +17,7 @@ use super::{
     cancel::Cancellations,
     retry::Backoff,
     store::{self, DueCheck},
+    worker_status::WorkerStatus,
 };
 use runtime::{
     db::{Database, Pool},
@@ -76,14 +77,16 @@ pub struct Poller {
     /// Requests a poll.
     pub poll_request: Arc<Notify>,
     pub cancellations: Arc<Cancellations>,
+    /// Learns whether notifications arrive.
+    pub status: Arc<WorkerStatus>,
     pub stop: CancellationToken,
 }
 
 impl Poller {
     /// Polls until `stop`. One statement polls all queues.
     pub async fn run(self, database: Database) {
-        let is_listening = AtomicBool::new(false);
-        tokio::join!(self.listen(&database, &is_listening), self.poll_due_times(&is_listening));
+        let is_listening = &self.status.is_listening;
+        tokio::join!(self.listen(&database, is_listening), self.poll_due_times(is_listening));
     }
 
     async fn listen(&self, database: &Database, is_listening: &AtomicBool) {

@@ -18,6 +18,7 @@ use tracing::{Instrument, Span, info_span};
 
 use super::{
     cancel::Cancellations,
+    counts::QueueCounts,
     engine::Handler,
     in_flight::ClaimedJob,
     job::{Failure, Job, JobId, Origin, Outcome, Policy, Run},
@@ -41,23 +42,22 @@ const MAX_CRASHES: i32 = 3;
 struct Runner<J: Job> {
     context: J::Context,
     policy: Policy,
-    results: mpsc::UnboundedSender<RunResult>,
-    /// Cancelled when the grace period of a stop is over.
-    give_back: CancellationToken,
-    cancellations: Arc<Cancellations>,
+    parts: RunnerParts,
     runs: Runs,
 }
 
+/// What the runner of a job kind needs from its worker.
+pub struct RunnerParts {
+    pub results: mpsc::UnboundedSender<RunResult>,
+    /// Cancelled when the grace period of a stop is over.
+    pub give_back: CancellationToken,
+    pub cancellations: Arc<Cancellations>,
+    pub counts: Arc<QueueCounts>,
+}
+
 /// Creates the handler of one job kind.
-pub fn handler<J: Job>(
-    context: J::Context,
-    policy: Policy,
-    results: mpsc::UnboundedSender<RunResult>,
-    give_back: CancellationToken,
-    cancellations: Arc<Cancellations>,
-) -> Handler {
-    let runs = Runs::of(J::NAME);
-    let runner = Arc::new(Runner::<J> { context, policy, results, give_back, cancellations, runs });
+pub fn handler<J: Job>(context: J::Context, policy: Policy, parts: RunnerParts) -> Handler {
+    let runner = Arc::new(Runner::<J> { context, policy, parts, runs: Runs::of(J::NAME) });
     Arc::new(move |claimed| {
         let runner = runner.clone();
         Box::pin(async move { runner.run(claimed).await })
@@ -68,6 +68,7 @@ impl<J: Job> Runner<J> {
     /// Runs a job from its start to its result, then frees its slot.
     async fn run(&self, ClaimedJob { job, slot }: ClaimedJob) {
         self.runs.wait.record(job.waited.max(0.0));
+        self.parts.counts.start(job.waited);
         let started = Instant::now();
         let span = info_span!(
             "job",
@@ -82,8 +83,10 @@ impl<J: Job> Runner<J> {
             traces::span::Span::run(J::NAME, &job.id, enqueued, correlation_id, job.token)
         };
         let disposition = self.execute(&job, &RunSpans { log: &span, trace: &trace }).await;
-        self.runs.run.record(started.elapsed());
+        let duration = started.elapsed();
+        self.runs.run.record(duration);
         self.runs.finished(disposition.outcome());
+        self.parts.counts.end(disposition.outcome(), duration);
         trace.set_attribute("millrace.job.outcome", disposition.outcome());
         if matches!(disposition, Disposition::Retry { .. } | Disposition::Dead { .. }) {
             trace.record_error(disposition.outcome());
@@ -96,7 +99,7 @@ impl<J: Job> Runner<J> {
             job.crashes < MAX_CRASHES && matches!(disposition, Disposition::Retry { .. } | Disposition::Snooze { .. });
         // The receiver outlives every runner; without it, the lease would expire and the job would run again.
         let result = RunResult { queue: J::NAME, id: job.id, token: job.token, attempts, survived, disposition };
-        let _ = self.results.send(result);
+        let _ = self.parts.results.send(result);
         drop(slot);
     }
 
@@ -118,7 +121,7 @@ impl<J: Job> Runner<J> {
         // A cancellation drops `run`, which aborts the task at its next await.
         let ended = tokio::select! {
             biased;
-            () = self.cancellations.wait_for_request(&job.id) => Ended::Cancelled,
+            () = self.parts.cancellations.wait_for_request(&job.id) => Ended::Cancelled,
             ended = run => ended,
         };
         let discarded = match ended {
@@ -171,7 +174,7 @@ impl<J: Job> Runner<J> {
         let ended = tokio::select! {
             biased;
             ended = timeout(self.policy.deadline, &mut task) => ended,
-            () = self.give_back.cancelled() => return Ended::GracePeriodOver,
+            () = self.parts.give_back.cancelled() => return Ended::GracePeriodOver,
         };
         match ended {
             Ok(Ok(Ok(outcome))) => Ended::Outcome(outcome),

@@ -63,8 +63,13 @@ pub struct QueueStatus {
     /// Since when no job of it is claimed.
     #[serde(with = "time::serde::rfc3339::option")]
     pub paused_at: Option<OffsetDateTime>,
+    /// Who paused it.
+    pub paused_by: Option<String>,
     /// Why it is paused.
     pub reason: Option<String>,
+    /// When it resumes by itself.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub resume_at: Option<OffsetDateTime>,
     /// Live workers that run it.
     pub workers: i64,
     /// Those workers whose claims fail in the database.

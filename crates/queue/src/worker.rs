@@ -18,19 +18,19 @@ use super::{
     acknowledge::{Acknowledger, DeferredWrites},
     cancel::Cancellations,
     claim::Claimer,
-    claim_errors::ClaimErrors,
     cleaner::Cleaner,
+    counts::Counts,
     engine::{self, Handler},
-    heartbeat,
+    heartbeat::{self, Report},
     in_flight::InFlight,
     job::{Job, Policy},
     lease::Lease,
     metrics,
     poller::Poller,
-    result::RunResult,
-    runner,
+    runner::{self, RunnerParts},
     timing::Timing,
     watchdog,
+    worker_status::WorkerStatus,
     write_results::ResultWriter,
 };
 use runtime::{db::Database, error::Error, shutdown::Shutdown};
@@ -41,8 +41,7 @@ const SESSIONS: u32 = 6;
 /// How long the last results may take to reach the database after the grace period. It keeps the whole stop below 30 s.
 const LAST_WRITES: Duration = Duration::from_secs(3);
 
-type MakeHandler =
-    Box<dyn FnOnce(mpsc::UnboundedSender<RunResult>, CancellationToken, Arc<Cancellations>) -> Handler + Send>;
+type MakeHandler = Box<dyn FnOnce(RunnerParts) -> Handler + Send>;
 
 /// The job kinds that a worker runs.
 #[derive(Default)]
@@ -64,9 +63,7 @@ impl Registry {
             name: J::NAME,
             concurrency: policy.concurrency.clamp(1, Semaphore::MAX_PERMITS),
             deadline: policy.deadline,
-            handler: Box::new(move |results, give_back, cancellations| {
-                runner::handler::<J>(context, policy, results, give_back, cancellations)
-            }),
+            handler: Box::new(move |parts| runner::handler::<J>(context, policy, parts)),
         });
         self
     }
@@ -98,12 +95,16 @@ impl Worker {
     ) -> Result<Self, std::io::Error> {
         let name: Arc<str> = name().into();
         let stop_heartbeat = CancellationToken::new();
-        let errors = Arc::<ClaimErrors>::default();
+        let report = Report {
+            status: Arc::new(WorkerStatus::new(shutdown.drain.clone())),
+            counts: Counts::default(),
+            drain: shutdown.drain.clone(),
+        };
         let (queues, stop) = (registry.names(), stop_heartbeat.clone());
-        let (lease, thread) = heartbeat::start(database.clone(), name.clone(), queues, timing, errors.clone(), stop)?;
+        let (lease, thread) = heartbeat::start(database.clone(), name.clone(), queues, timing, report.clone(), stop)?;
         let longest = registry.0.iter().map(|entry| entry.deadline).max().unwrap_or_default();
         let watchdog = watchdog::start(tokio::runtime::Handle::current(), longest.saturating_add(timing.lease))?;
-        let run = run(database.clone(), name.clone(), timing, registry, lease.clone(), errors, shutdown.clone());
+        let run = run(database.clone(), name.clone(), timing, registry, lease.clone(), report, shutdown.clone());
         let running = tokio::spawn(async move {
             let result = run.await;
             // The lease is kept until the last result is written.
@@ -132,7 +133,7 @@ impl Worker {
 
 /// Creates a worker's name: the end of the host name, the process id, and 40 random bits for this start. It is written
 /// into every claimed job, so it is short: 20 characters less save 95 bytes of WAL and 0.6 us per job.
-fn name() -> String {
+pub(crate) fn name() -> String {
     const HOST: usize = 24;
     let host = nix::unistd::gethostname().map_or_else(|_| "host".into(), |name| name.to_string_lossy().into_owned());
     // Orchestrators distinguish their hosts by the end of the name.
@@ -148,7 +149,7 @@ async fn run(
     timing: Timing,
     registry: Registry,
     lease: Arc<Lease>,
-    errors: Arc<ClaimErrors>,
+    report: Report,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
     let started = Instant::now();
@@ -169,15 +170,21 @@ async fn run(
             slots: Arc::new(Semaphore::new(concurrency)),
             in_flight: InFlight::default(),
             lease: lease.clone(),
-            errors: errors.clone(),
+            status: report.status.clone(),
             signal: Arc::default(),
             poll_request: poll_request.clone(),
             jobs,
             stop: stop.clone(),
         };
+        report.status.add_queue(queue, concurrency, claimer.in_flight.clone());
         signals.insert(queue, claimer.signal.clone());
         in_flight.insert(queue, claimer.in_flight.clone());
-        let handler = handler(results.clone(), shutdown.now.clone(), cancellations.clone());
+        let handler = handler(RunnerParts {
+            results: results.clone(),
+            give_back: shutdown.now.clone(),
+            cancellations: cancellations.clone(),
+            counts: report.counts.of(queue),
+        });
         engines.spawn(engine::run(queue, jobs_out, handler));
         engines.spawn(async move {
             claimer.run().await;
@@ -191,6 +198,7 @@ async fn run(
         signals,
         poll_request,
         cancellations: cancellations.clone(),
+        status: report.status.clone(),
         stop: stop.clone(),
     };
     background.spawn(poller.run(database));
@@ -204,6 +212,7 @@ async fn run(
         in_flight,
         abandon: abandon.clone(),
         deferred: DeferredWrites::default(),
+        counts: report.counts.clone(),
     };
     let written = tokio::spawn(acknowledger.run(results_out));
     tracing::info!(worker = &*name, "worker started");

@@ -11,6 +11,7 @@ mod processor;
 mod settlement_listener;
 pub mod signature;
 mod store;
+pub mod timeline;
 
 use std::{sync::Arc, time::Duration};
 
@@ -147,6 +148,14 @@ impl Transactions {
             transaction.remaining = Duration::try_from_secs_f64(seconds).unwrap_or_default();
         }
         Ok(found)
+    }
+
+    /// The state of the transaction with this internal id.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the database is not available.
+    pub async fn get(&self, id: uuid::Uuid) -> Result<Option<Transaction>, Error> {
+        store::get(&self.pool, id).await
     }
 
     /// Waits until the transaction with this id is settled, `wait` is over, or the process stops. Returns its state

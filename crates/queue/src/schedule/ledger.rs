@@ -10,7 +10,7 @@ use super::{
     catch_up::{Fire, FireKind},
     store,
 };
-use crate::{Tx, enqueue};
+use crate::{Tx, enqueue, operator::audit::Order, store::operator::audit};
 use runtime::{error::Error, executor::repeatable, time_limit::with_time_limit};
 
 /// The most fires of one transaction, so that the lock of the schedule is held only briefly.
@@ -67,6 +67,18 @@ impl Schedules {
     /// # Errors
     /// [`Error::Unavailable`] when the database is unreachable.
     pub async fn fire_by_hand(&self, name: &str) -> Result<Option<usize>, Error> {
+        self.fire_now(name, None).await
+    }
+
+    /// Fires as [`Schedules::fire_by_hand`] does, and records the order in the same transaction.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the database is unreachable.
+    pub async fn fire_by_order(&self, name: &str, order: &Order) -> Result<Option<usize>, Error> {
+        self.fire_now(name, Some(order)).await
+    }
+
+    async fn fire_now(&self, name: &str, order: Option<&Order>) -> Result<Option<usize>, Error> {
         let Some(schedule) = self.all.iter().find(|schedule| schedule.name == name) else { return Ok(None) };
         self.register(schedule).await?;
         with_time_limit(async {
@@ -79,6 +91,9 @@ impl Schedules {
             }
             let fire = Fire { time, kind: FireKind::ByHand, passed_over: 0 };
             let jobs = fire_one(&mut tx, schedule, &fire).await?;
+            if let Some(order) = order {
+                audit::record(&mut *tx, order, "fire", name, None, jobs.unwrap_or_default()).await?;
+            }
             tx.commit().await?;
             report_fire(schedule, &fire, jobs.unwrap_or_default(), fire.time);
             Ok(jobs)

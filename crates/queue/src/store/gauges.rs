@@ -45,7 +45,7 @@ pub async fn measure(pool: &Pool, queues: &[String], limit: i64) -> Result<Vec<M
                   (SELECT count(*) FROM apalis.workers
                    WHERE abs(extract(epoch FROM last_seen) - extract(epoch FROM now())) < extract(epoch FROM lease))
                       AS "workers!",
-                  coalesce(queues.paused_at IS NOT NULL, false) AS "paused!", coalesce(queues.cancelled, 0) AS "cancelled!"
+                  EXISTS (SELECT FROM paused_queues WHERE name = known.name) AS "paused!", coalesce(queues.cancelled, 0) AS "cancelled!"
            FROM unnest($1::text[]) AS known (name)
            LEFT JOIN running ON running.job_type = known.name
            LEFT JOIN queues ON queues.name = known.name

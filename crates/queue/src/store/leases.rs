@@ -11,26 +11,31 @@ use super::results::ERRORS_KEPT;
 use runtime::{db::Pool, executor::repeatable};
 
 /// Renews this worker's lease. Inserts the row if it does not exist, at the first heartbeat or after it was deleted.
+/// Returns whether an operator drains the worker.
 pub async fn renew(
     executor: impl PgExecutor<'_>,
     worker: &str,
     queues: &str,
     lease: Duration,
     claim_errors: Option<JsonValue>,
-) -> Result<()> {
-    sqlx::query!(
-        "INSERT INTO apalis.workers (id, worker_type, storage_name, layers, lease, last_seen, started_at, claim_errors)
-         VALUES ($1, 'millrace', 'PostgreSQL', $2, make_interval(secs => $3), now(), now(), $4)
+    status: Option<JsonValue>,
+) -> Result<bool> {
+    sqlx::query_scalar!(
+        "INSERT INTO apalis.workers AS worker
+             (id, worker_type, storage_name, layers, lease, last_seen, started_at, claim_errors, status)
+         VALUES ($1, 'millrace', 'PostgreSQL', $2, make_interval(secs => $3), now(), now(), $4, $5)
          ON CONFLICT (id) DO UPDATE
-         SET last_seen = now(), lease = EXCLUDED.lease, layers = EXCLUDED.layers, claim_errors = EXCLUDED.claim_errors",
+         SET last_seen = now(), lease = EXCLUDED.lease, layers = EXCLUDED.layers, claim_errors = EXCLUDED.claim_errors,
+             status = EXCLUDED.status
+         RETURNING worker.drain",
         worker,
         queues,
         lease.as_secs_f64(),
         claim_errors,
+        status,
     )
-    .execute(executor)
-    .await?;
-    Ok(())
+    .fetch_one(executor)
+    .await
 }
 
 /// The lease of another worker.

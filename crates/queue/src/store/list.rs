@@ -108,6 +108,18 @@ pub async fn running(pool: &Pool, page: &Page<'_>) -> Result<Vec<JobRow>> {
     )
 }
 
+/// Lists the running jobs of one worker, oldest run first.
+pub async fn held_by(pool: &Pool, worker: &str, limit: i64) -> Result<Vec<JobRow>> {
+    let page = Page { queue: None, status: None, error: None, before: END, limit };
+    page!(
+        ["(SELECT * FROM apalis.jobs WHERE status = 'Running' AND lock_by = $5 ORDER BY lock_at LIMIT $4) AS job
+          WHERE $1::text IS NULL AND $2 <> '' AND $3::text IS NULL"],
+        page,
+        pool,
+        worker
+    )
+}
+
 /// Lists waiting jobs before the id of the page, newest first. Of each queue it reads the first [`SOONEST`] by
 /// priority, from the lowest, and then by due time.
 pub async fn waiting(pool: &Pool, page: &Page<'_>) -> Result<Vec<JobRow>> {
@@ -206,7 +218,7 @@ pub async fn show(pool: &Pool, id: &str) -> Result<Option<(JobRow, Details)>> {
                WHERE abs(extract(epoch FROM last_seen) - extract(epoch FROM now())) < extract(epoch FROM lease)
            )
            SELECT job AS payload, errors, last_result,
-                  (SELECT reason FROM queues WHERE name = job_type AND paused_at IS NOT NULL) AS paused_because,
+                  (SELECT reason FROM paused_queues WHERE name = job_type) AS paused_because,
                   (SELECT count(*) FROM live WHERE job_type = ANY(queues)) AS "workers!",
                   (SELECT count(*) FROM live WHERE claim_errors ? job_type AND job_type = ANY(queues)) AS "failing!",
                   (SELECT max(claim_errors -> job_type ->> 'error') FROM live WHERE job_type = ANY(queues)) AS claim_error,

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use sqlx::{PgExecutor, Result};
 
-use crate::storable::{StorableText, wait_seconds};
+use crate::{
+    error_group::error_group,
+    storable::{StorableText, wait_seconds},
+};
 use runtime::{
     db::Pool,
     executor::{Transaction, repeatable},
@@ -89,6 +92,8 @@ pub struct Unfinished {
     /// Seconds until the job is due again; `None` leaves its due time unchanged.
     delays: Vec<Option<f64>>,
     errors: Vec<Option<String>>,
+    /// The groups of the errors.
+    groups: Vec<Option<String>>,
     reasons: Vec<Option<String>>,
     /// The run ended without a crash, so the job's consecutive crashes are reset.
     survived: Vec<bool>,
@@ -113,6 +118,7 @@ impl Unfinished {
         self.statuses.push(status.to_owned());
         self.delays.push(delay);
         self.errors.push(error.map(text));
+        self.groups.push(error.map(|error| error_group(error.as_str())));
         self.reasons.push(reason.map(text));
     }
 }
@@ -137,6 +143,7 @@ pub async fn put_back(executor: impl PgExecutor<'_>, worker: &str, runs: &Unfini
                                    ELSE least(greatest(job.failures, 0), 2147483646) + 1 END,
                    crashes = CASE WHEN ended.survived THEN 0 ELSE job.crashes END,
                    max_attempts = ended.attempts,
+                   error_group = coalesce(ended.error_group, job.error_group),
                    last_result = CASE WHEN ended.error IS NOT NULL THEN jsonb_build_object('Err', ended.error)
                                       WHEN ended.delay IS NOT NULL THEN jsonb_build_object('Snoozed', ended.reason)
                                       ELSE job.last_result END,
@@ -144,8 +151,8 @@ pub async fn put_back(executor: impl PgExecutor<'_>, worker: &str, runs: &Unfini
                        CASE WHEN jsonb_typeof(job.errors) IS DISTINCT FROM 'array' THEN '[]'
                             WHEN jsonb_array_length(job.errors) >= $10 THEN job.errors - 0 ELSE job.errors END
                        || jsonb_build_object('at', now(), 'run', ended.token, 'worker', $1::text, 'error', ended.error) END
-               FROM unnest($2::text[], $3::int4[], $4::text[], $5::float8[], $6::text[], $7::text[], $8::bool[], $9::int4[])
-                    AS ended (id, token, status, delay, error, reason, survived, attempts)
+               FROM unnest($2::text[], $3::int4[], $4::text[], $5::float8[], $6::text[], $7::text[], $8::bool[], $9::int4[], $11::text[])
+                    AS ended (id, token, status, delay, error, reason, survived, attempts, error_group)
                WHERE job.id = ended.id AND job.attempts = ended.token
                  AND job.lock_by IS NOT DISTINCT FROM $1 AND job.status || '' = 'Running'
                RETURNING job.id, job.job_type, job.status
@@ -165,6 +172,7 @@ pub async fn put_back(executor: impl PgExecutor<'_>, worker: &str, runs: &Unfini
         &runs.survived,
         &runs.attempts,
         ERRORS_KEPT,
+        &runs.groups as &[Option<String>],
     )
     .fetch_all(executor)
     .await

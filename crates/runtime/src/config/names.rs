@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, ffi::OsString, sync::LazyLock};
 
 /// The variables that may hold a secret. Each can also be read from a file that `NAME_FILE` names.
-pub const SECRETS: [&str; 12] = [
+pub const SECRETS: [&str; 13] = [
     "DATABASE_URL",
     "REDIS_URL",
     "ELASTICSEARCH_URL",
@@ -11,6 +11,7 @@ pub const SECRETS: [&str; 12] = [
     "WEBHOOK_SECRET",
     "API_KEY",
     "ADMIN_API_KEY",
+    "VIEWER_API_KEY",
     "JWT_SECRET",
     "CHAIN_RPC_URL",
     "CHAIN_PRIVATE_KEY",

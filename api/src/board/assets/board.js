@@ -1,0 +1,77 @@
+// Keyboard, local times and refreshing. Every page works without this file.
+"use strict";
+
+const REFRESH_MS = 5000;
+const main = () => document.querySelector("main");
+
+document.documentElement.classList.add("has-js");
+
+function showLocalTimes() {
+  for (const time of document.querySelectorAll("time[datetime]")) {
+    time.title = new Date(time.dateTime).toLocaleString();
+  }
+}
+
+// A form that the operator is filling in must not be replaced.
+function isBusy() {
+  const changed = [...main().querySelectorAll("input, textarea")].some(
+    (field) => field.type !== "hidden" && field.value !== field.defaultValue,
+  );
+  const focus = document.activeElement;
+  const typing = main().contains(focus) && focus.matches("input, textarea, button");
+  return changed || typing || String(getSelection()) !== "" || document.querySelector("dialog[open]") !== null;
+}
+
+let selected = -1;
+
+function rows() {
+  return [...main().querySelectorAll("[data-row]")];
+}
+
+function mark(scroll) {
+  rows().forEach((row, index) => row.classList.toggle("selected", index === selected));
+  if (scroll && rows()[selected]) {
+    const link = rows()[selected].querySelector("a");
+    (link ?? rows()[selected]).focus({ preventScroll: true });
+    rows()[selected].scrollIntoView({ block: "nearest" });
+  }
+}
+
+async function refresh() {
+  if (document.hidden || !main()?.hasAttribute("data-refresh") || isBusy()) return;
+  try {
+    const response = await fetch(location.href, { credentials: "same-origin" });
+    if (response.redirected) return location.reload();
+    if (!response.ok) throw new Error(String(response.status));
+    const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    const fresh = page.querySelector("main");
+    if (!fresh || isBusy()) return;
+    const focused = main().contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+    main().replaceWith(fresh);
+    showLocalTimes();
+    mark(false);
+    if (focused) document.querySelector(`main a[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+  } catch (error) {
+    main().classList.add("stale");
+  }
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, textarea, select")) return;
+  const help = document.getElementById("help");
+  if (event.key === "/") {
+    event.preventDefault();
+    document.getElementById("search")?.focus();
+  } else if (event.key === "?") {
+    help?.showModal();
+  } else if (event.key === "j" || event.key === "k") {
+    const step = event.key === "j" ? 1 : -1;
+    selected = Math.min(Math.max(selected + step, 0), rows().length - 1);
+    mark(true);
+  }
+});
+
+document.querySelector("[data-help]")?.addEventListener("click", () => document.getElementById("help").showModal());
+showLocalTimes();
+setInterval(refresh, REFRESH_MS);
+document.addEventListener("visibilitychange", refresh);

@@ -1,0 +1,50 @@
+//! What operators did.
+
+use askama::Template;
+use poem::Response;
+use queue::operator::audit::Action;
+
+use super::{
+    format,
+    page::{self, Chrome},
+    part::{Part, load},
+    state::State,
+    visit::Visit,
+};
+use crate::problem::Problem;
+
+const PATH: &str = "/board/audit";
+/// The actions of one page.
+const PAGE: u32 = 50;
+
+/// The page.
+#[derive(Template)]
+#[template(path = "audit.html")]
+struct AuditPage {
+    chrome: Chrome,
+    target: Option<String>,
+    actions: Part<Vec<Action>>,
+    older: Option<String>,
+    newest: Option<String>,
+}
+
+/// Shows actions, newest first: all, or those on one target.
+///
+/// # Errors
+/// 422 when `before` is no number.
+pub async fn list(state: &State, visit: &Visit) -> Result<Response, Problem> {
+    let target = visit.query.text("target");
+    let before = visit.query.number("before", i64::MAX, 0, i64::MAX)?;
+    let actions = load("actions", state.operator().actions(target.as_deref(), Some(before), PAGE)).await;
+    let link = |before: Option<&str>| format::link(PATH, &[("target", target.as_deref()), ("before", before)]);
+    let found = actions.as_deref().unwrap_or_default();
+    let last = found.last().filter(|_| found.len() == PAGE as usize);
+    let page = AuditPage {
+        chrome: visit.chrome("Audit", PATH, format::command("audit", &[("--target", target.as_deref())])),
+        older: last.map(|action| link(Some(&action.id.to_string()))),
+        newest: visit.query.get("before").map(|_| link(None)),
+        actions,
+        target,
+    };
+    page::render(&page)
+}

@@ -1,0 +1,136 @@
+//! The page of a job: its details, why it does not run, its errors, and what operators can do with it.
+
+use askama::Template;
+use poem::Response;
+use queue::{
+    operator::{audit::Action, why::Why},
+    status::{Cancelled, JobDetails, Replayed, State as JobState},
+};
+use serde::Deserialize;
+
+use crate::board::{
+    format,
+    page::{self, Chrome},
+    part::{Part, load},
+    state::State,
+    visit::{Visit, after_action, conflict, not_found},
+};
+use crate::problem::Problem;
+
+/// The newest actions that the page shows.
+const ACTIONS: u32 = 20;
+
+/// An error of a run, as the queue records it.
+#[derive(Deserialize)]
+struct RunError {
+    at: Option<String>,
+    run: Option<i64>,
+    worker: Option<String>,
+    error: Option<String>,
+}
+
+/// The page.
+#[derive(Template)]
+#[template(path = "job.html")]
+struct JobPage {
+    chrome: Chrome,
+    id: String,
+    details: Part<JobDetails>,
+    errors: Vec<RunError>,
+    why: Part<Option<Why>>,
+    actions: Part<Vec<Action>>,
+    /// The payload, once an operator has opened it.
+    payload: Option<String>,
+}
+
+impl JobPage {
+    fn can_cancel(job: &JobDetails) -> bool {
+        matches!(job.job.state, JobState::Waiting | JobState::Running)
+    }
+
+    fn can_replay(job: &JobDetails) -> bool {
+        matches!(job.job.state, JobState::Dead | JobState::Cancelled)
+    }
+}
+
+/// Shows the page.
+///
+/// # Errors
+/// 404 for an unknown job.
+pub async fn show(state: &State, visit: &Visit, id: &str) -> Result<Response, Problem> {
+    page::render(&load_page(state, visit, id).await?)
+}
+
+async fn load_page(state: &State, visit: &Visit, id: &str) -> Result<JobPage, Problem> {
+    let operator = state.operator();
+    let (details, why, actions) = tokio::join!(
+        load("job", operator.show(id)),
+        load("why", operator.why(id)),
+        load("actions", operator.actions(Some(id), None, ACTIONS)),
+    );
+    let details = match details {
+        Ok(None) => return Err(not_found("job", id)),
+        Ok(Some(details)) => Ok(details),
+        Err(missing) => Err(missing),
+    };
+    let errors = details.as_ref().ok().map(|details| &details.errors);
+    let errors = errors.and_then(|errors| Vec::<RunError>::deserialize(errors).ok());
+    Ok(JobPage {
+        chrome: visit.chrome(&format!("Job {id}"), "/board/jobs", format::command("why", &[("", Some(id))])),
+        id: id.to_owned(),
+        // The newest error first.
+        errors: errors.unwrap_or_default().into_iter().rev().collect(),
+        details,
+        why,
+        actions,
+        payload: None,
+    })
+}
+
+/// Shows the page with the payload, and records that it was opened.
+///
+/// # Errors
+/// 422 for a missing reason; 404 for an unknown job.
+pub async fn open_payload(state: &State, visit: &Visit, id: &str) -> Result<Response, Problem> {
+    let order = visit.order()?;
+    let Some(details) = state.operator().open(id, &order).await? else { return Err(not_found("job", id)) };
+    let mut page = load_page(state, visit, id).await?;
+    page.payload = Some(serde_json::to_string_pretty(&details.payload)?);
+    page.chrome = page.chrome.without_refresh();
+    page::render(&page)
+}
+
+/// Cancels the job.
+///
+/// # Errors
+/// 422 for a missing reason; 404 for an unknown job; 409 if it has ended.
+pub async fn cancel(state: &State, visit: &Visit, id: &str) -> Result<Response, Problem> {
+    match state.operator().cancel(id, &visit.order()?).await? {
+        Cancelled::AtOnce => Ok(after_action(&path(id), "cancelled", None)),
+        Cancelled::Requested => Ok(after_action(&path(id), "cancelling", None)),
+        Cancelled::Ended => Err(conflict("The job has already ended.")),
+        Cancelled::NotFound => Err(not_found("job", id)),
+    }
+}
+
+/// Replays the job.
+///
+/// # Errors
+/// 422 for a missing reason; 404 for an unknown job; 409 if it cannot be replayed now.
+pub async fn replay(state: &State, visit: &Visit, id: &str) -> Result<Response, Problem> {
+    match state.operator().replay(id, &visit.order()?).await? {
+        Replayed::Replayed => Ok(after_action(&path(id), "replayed", None)),
+        Replayed::NotDead => Err(conflict("The job is neither a dead letter nor cancelled.")),
+        Replayed::KeyTaken => Err(conflict("Another job with its unique key waits or runs.")),
+        Replayed::NotFound => Err(not_found("job", id)),
+    }
+}
+
+/// Whether a check found a reason why the job does not run.
+fn has_failed(why: &Why) -> bool {
+    why.checks.iter().any(|check| !check.ok)
+}
+
+fn path(id: &str) -> String {
+    format!("/board/jobs/{}", format::encoded(id))
+}

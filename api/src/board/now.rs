@@ -1,0 +1,78 @@
+//! The first page: what is wrong, and all queues.
+
+use askama::Template;
+use poem::Response;
+use queue::{
+    operator::overview::{Overview, Problem as Fault, QueueOverview},
+    status::COUNTED,
+};
+
+use super::{
+    chart, format,
+    page::{self, Chrome},
+    part::{Part, load},
+    state::State,
+    visit::Visit,
+};
+use crate::problem::Problem;
+
+/// Queues beyond these have no chart, so that the page stays small.
+const CHARTS: usize = 40;
+
+/// The page.
+#[derive(Template)]
+#[template(path = "now.html")]
+struct NowPage {
+    chrome: Chrome,
+    overview: Part<Overview>,
+}
+
+/// Shows the page.
+///
+/// # Errors
+/// As [`page::render`].
+pub async fn show(state: &State, visit: &Visit) -> Result<Response, Problem> {
+    let overview = load("overview", state.operator().overview()).await;
+    let chrome = visit.chrome("Now", "/board", format::command("status", &[]));
+    page::render(&NowPage { chrome, overview })
+}
+
+/// The page that says more about a fault.
+fn fault_link(fault: &Fault) -> String {
+    match (&fault.worker, &fault.queue) {
+        (Some(worker), _) => format!("/board/workers/{}", format::encoded(worker)),
+        (None, Some(queue)) => format!("/board/queues/{}", format::encoded(queue)),
+        (None, None) => "/board/workers".into(),
+    }
+}
+
+/// When no due job is left, in words.
+pub fn drained(queue: &QueueOverview) -> String {
+    if queue.status.due == 0 {
+        return "nothing is due".into();
+    }
+    match (queue.drained_in_seconds, queue.growing_by_per_second) {
+        (Some(seconds), _) => format!("in {}", format::seconds(seconds)),
+        (None, Some(growth)) if growth < 0.01 => "never at this rate".into(),
+        (None, Some(growth)) => format!("never at this rate: +{}", format::rate(growth)),
+        (None, None) => "not known".into(),
+    }
+}
+
+/// The oldest due job, in words.
+pub fn oldest_due(queue: &QueueOverview) -> String {
+    match queue.status.late {
+        Some(late) if late >= 0.0 => format!("for {}", format::seconds(late)),
+        Some(late) => format!("in {}", format::seconds(-late)),
+        None => "–".into(),
+    }
+}
+
+/// The number of workers, in words.
+pub fn workers_needed(queue: &QueueOverview) -> String {
+    match (queue.workers_needed, queue.workers_to_drain_in_10_min) {
+        (Some(now), Some(drain)) if drain > now => format!("{now} ({drain} to drain in 10 min)"),
+        (Some(now), _) => now.to_string(),
+        (None, _) => "–".into(),
+    }
+}

@@ -1,0 +1,56 @@
+//! A part of a page, which may be missing: one slow query does not take the whole page down.
+
+use std::{fmt, time::Duration};
+
+use runtime::error::Error;
+
+/// A part of a page that takes longer is left out.
+const LIMIT: Duration = Duration::from_secs(1);
+
+/// A part of a page: its data, or why it is not known now.
+pub type Part<T> = Result<T, NotKnown>;
+
+/// Why a part is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotKnown {
+    /// Its query takes over a second.
+    TooSlow,
+    /// Its query fails. The log has the cause.
+    Failed,
+}
+
+impl fmt::Display for NotKnown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TooSlow => "Not known now: the query takes over 1 s.",
+            Self::Failed => "Not known now: the query failed. The log of the API has the cause.",
+        })
+    }
+}
+
+/// Runs a query of the service layer for at most a second. `what` names it in the log.
+pub async fn load<T>(what: &'static str, query: impl Future<Output = Result<T, Error>>) -> Part<T> {
+    match tokio::time::timeout(LIMIT, query).await {
+        Ok(Ok(data)) => Ok(data),
+        Ok(Err(error)) => {
+            tracing::warn!(part = what, error = %error, "a part of the board could not be read");
+            Err(NotKnown::Failed)
+        }
+        Err(_) => {
+            tracing::warn!(part = what, limit_s = LIMIT.as_secs(), "a part of the board was not read in time");
+            Err(NotKnown::TooSlow)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_or_failing_query_leaves_its_part_out() {
+        assert_eq!(load("a", async { Ok(1) }).await, Ok(1));
+        assert_eq!(load::<()>("b", std::future::pending()).await, Err(NotKnown::TooSlow));
+        assert_eq!(load::<()>("c", async { Err(Error::Unavailable("x".into())) }).await, Err(NotKnown::Failed));
+    }
+}

@@ -1,0 +1,89 @@
+//! The page of a queue: its state, its chart, pause and resume, and what operators did.
+
+use askama::Template;
+use poem::Response;
+use queue::{
+    operator::{audit::Action, overview::QueueOverview, pauses::parse_until},
+    status::COUNTED,
+};
+use time::OffsetDateTime;
+
+use super::{
+    chart,
+    form::invalid,
+    format, now,
+    page::{self, Chrome},
+    part::{Part, load},
+    state::State,
+    visit::{Visit, after_action, conflict, not_found},
+};
+use crate::problem::Problem;
+
+/// The newest actions that a page shows.
+const ACTIONS: u32 = 20;
+
+/// The page.
+#[derive(Template)]
+#[template(path = "queue.html")]
+struct QueuePage {
+    chrome: Chrome,
+    name: String,
+    queue: Part<Option<QueueOverview>>,
+    actions: Part<Vec<Action>>,
+}
+
+/// Shows the page of a queue. An unknown queue has a page as well: it can be one without jobs and workers.
+///
+/// # Errors
+/// As [`page::render`].
+pub async fn show(state: &State, visit: &Visit, name: &str) -> Result<Response, Problem> {
+    let operator = state.operator();
+    let (overview, actions) = tokio::join!(
+        load("overview", operator.overview()),
+        load("actions", operator.actions(Some(name), None, ACTIONS)),
+    );
+    let queue = overview.map(|overview| overview.queues.into_iter().find(|queue| queue.status.name == name));
+    let chrome = visit.chrome(name, "/board", format::command("queues show", &[("", Some(name))]));
+    page::render(&QueuePage { chrome, name: name.to_owned(), queue, actions })
+}
+
+/// Pauses a queue.
+///
+/// # Errors
+/// 422 for a wrong field; 404 for an unknown queue.
+pub async fn pause(state: &State, visit: &Visit, name: &str) -> Result<Response, Problem> {
+    let order = visit.order()?;
+    let until = visit.form.get("until").map(|text| parse_until(text, OffsetDateTime::now_utc())).transpose();
+    let until = until.map_err(|must| invalid("until", &must))?;
+    if !state.operator().pause(name, until, &order).await? {
+        return Err(not_found("queue", name));
+    }
+    Ok(after_action(&path(name), "paused", None))
+}
+
+/// Resumes a queue.
+///
+/// # Errors
+/// 422 for a missing reason; 409 if it was not paused.
+pub async fn resume(state: &State, visit: &Visit, name: &str) -> Result<Response, Problem> {
+    let order = visit.order()?;
+    if !state.operator().resume(name, &order).await? {
+        return Err(conflict(format!("The queue {name} was not paused.")));
+    }
+    Ok(after_action(&path(name), "resumed", None))
+}
+
+/// Whether the queue is paused; a form for each case is shown.
+fn is_paused(queue: &Part<Option<QueueOverview>>) -> bool {
+    queue.as_ref().ok().and_then(Option::as_ref).is_some_and(|queue| queue.status.paused_at.is_some())
+}
+
+/// The highest value of the chart.
+fn most_a_minute(queue: &QueueOverview) -> String {
+    let values = queue.minutes.iter().flat_map(|minute| [minute.came, minute.started, minute.dead]);
+    format::number(values.max().unwrap_or(0))
+}
+
+fn path(name: &str) -> String {
+    format!("/board/queues/{}", format::encoded(name))
+}

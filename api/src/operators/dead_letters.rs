@@ -1,0 +1,156 @@
+//! The endpoints of dead letters: groups by error, replay and discard.
+
+use poem::Request;
+use poem_openapi::{ApiResponse, OpenApi};
+use queue::{
+    Operator,
+    operator::replays::{Selected as Selection, Selection as Filter},
+};
+
+use super::{
+    Access, not_found, order,
+    wire::{
+        input::{Discarding, Replaying, TextParam},
+        json,
+        replays::{Discarded, DiscardedView, ErrorGroup, Replay, Selected},
+    },
+};
+use crate::{
+    auth::{Admin, Viewer},
+    context::Context,
+    problem::{Failure, Problem, errors},
+    tags::Tag,
+    validation::{Body, Query},
+    wire::{Json, responses},
+};
+
+/// The endpoints of dead letters.
+#[derive(Clone)]
+pub struct DeadLettersApi(Access);
+
+impl DeadLettersApi {
+    /// The endpoints, within the rate limit that all operators' routes share.
+    pub(crate) fn new(context: &Context<'_>) -> Self {
+        Self(Access::new(context))
+    }
+}
+
+responses! {
+    /// The groups, largest first, at most 200.
+    GroupsResponse = 200 Json<Vec<ErrorGroup>>;
+
+    /// The dead letters are cancelled for good, or with `dry_run` only counted.
+    DiscardResponse = 200 Json<Discarded>;
+}
+
+#[derive(ApiResponse)]
+enum ReplayResponse {
+    /// With `dry_run`: the selected dead letters. Nothing was changed.
+    #[oai(status = 200)]
+    Selected(Json<Selected>),
+    /// The replay has started.
+    #[oai(status = 202)]
+    Started(
+        Json<Replay>,
+        /// The path of the replay.
+        #[oai(header = "Location")]
+        String,
+    ),
+}
+
+errors! {
+    Grouping: [401, 403, 422, 429, 503];
+    Changing: [400, 401, 403, 404, 408, 413, 415, 422, 429, 503];
+}
+
+#[OpenApi(tag = "Tag::Operators")]
+impl DeadLettersApi {
+    /// List dead letters by error
+    ///
+    /// Errors that differ only in numbers, ids and quoted parts are one group. Its cost has a bound, however many dead
+    /// letters there are.
+    #[oai(path = "/admin/queue/dead", method = "get", operation_id = "list_dead_letters")]
+    async fn groups(
+        &self,
+        caller: Viewer,
+        /// List only dead letters of this queue.
+        queue: Query<Option<TextParam<500>>>,
+    ) -> Result<GroupsResponse, Failure<Grouping>> {
+        let operator = self.0.read(&caller).await?;
+        let groups = operator.dead_groups(queue.0?.as_deref()).await?;
+        Ok(GroupsResponse::Ok(json(&groups)?))
+    }
+
+    /// Replay dead letters
+    ///
+    /// Makes the selected dead letters wait again, at a rate. A canary goes first; the replay stops by itself when too
+    /// many jobs die again. It is a job of the queue, so it continues after a restart. Jobs that die later are not taken.
+    /// 404 if no dead letter is selected.
+    #[oai(
+        path = "/admin/queue/dead/replay",
+        method = "post",
+        operation_id = "replay_dead_letters",
+        request_header(
+            name = "X-Actor",
+            ty = "Option<String>",
+            description = "Who acts; recorded. 1 to 100 characters."
+        )
+    )]
+    async fn replay(
+        &self,
+        request: &Request,
+        caller: Admin,
+        body: Body<Replaying>,
+    ) -> Result<ReplayResponse, Failure<Changing>> {
+        let operator = self.0.act(&caller).await?;
+        let Replaying { selection, pace, reason, dry_run } = body.read()?;
+        let order = order(request, &caller, &reason)?;
+        let selected = select(operator, &selection).await?;
+        if dry_run {
+            return Ok(ReplayResponse::Selected(json(&selected)?));
+        }
+        let replay = operator.start_replay(&selection, pace, &order).await?;
+        let location = format!("/admin/queue/replays/{}", replay.id);
+        Ok(ReplayResponse::Started(json(&replay)?, location))
+    }
+
+    /// Discard dead letters
+    ///
+    /// Cancels the selected dead letters: no later replay by a filter takes them. 404 if no dead letter is selected. After
+    /// a 503, some may be discarded already; each batch is recorded.
+    #[oai(
+        path = "/admin/queue/dead/discard",
+        method = "post",
+        operation_id = "discard_dead_letters",
+        request_header(
+            name = "X-Actor",
+            ty = "Option<String>",
+            description = "Who acts; recorded. 1 to 100 characters."
+        )
+    )]
+    async fn discard(
+        &self,
+        request: &Request,
+        caller: Admin,
+        body: Body<Discarding>,
+    ) -> Result<DiscardResponse, Failure<Changing>> {
+        let operator = self.0.act(&caller).await?;
+        let Discarding { selection, limit, reason, dry_run } = body.read()?;
+        let order = order(request, &caller, &reason)?;
+        let mut result = DiscardedView::from(select(operator, &selection).await?);
+        if !dry_run {
+            let count = operator.discard_dead(&selection, limit, &order).await?;
+            result = DiscardedView { dry_run: false, count, is_capped: false, ..result };
+        }
+        Ok(DiscardResponse::Ok(json(&result)?))
+    }
+}
+
+/// Counts the selected dead letters.
+///
+/// # Errors
+/// 404 without any, because a misspelt queue or error selects none; 503 when the database is unreachable.
+async fn select(operator: &Operator, filter: &Filter) -> Result<Selection, Problem> {
+    let selected = operator.select_dead(filter).await?;
+    if selected.count == 0 { Err(not_found("No dead letter is selected.")) } else { Ok(selected) }
+}

@@ -1,0 +1,235 @@
+//! The endpoints of single jobs: list, show, explain, cancel and replay.
+
+use poem::Request;
+use poem_openapi::{OpenApi, param::Path};
+use queue::status::{Cancelled, Filter, JobPage, Replayed, State};
+
+use super::{
+    Access, check_name, conflict, not_found, order,
+    wire::{
+        Acted,
+        input::{Reason, TextParam, next_link},
+        jobs::{JobDetails, JobList, JobPageView, JobView, Why},
+        json,
+    },
+};
+use crate::{
+    auth::{Admin, Viewer},
+    context::Context,
+    page::{self, Limit},
+    problem::{Failure, errors},
+    tags::Tag,
+    validation::{AllValid, Body, Flag, OneOf, Query},
+    wire::{Json, responses},
+};
+
+const PATH: &str = "/admin/queue/jobs";
+/// The detail of a 404.
+const UNKNOWN: &str = "Unknown job";
+/// The recorded reason of opening a payload without one.
+const OPENED: &str = "the payload was opened";
+
+/// The endpoints of jobs.
+#[derive(Clone)]
+pub struct JobsApi(Access);
+
+impl JobsApi {
+    /// The endpoints, within the rate limit that all operators' routes share.
+    pub(crate) fn new(context: &Context<'_>) -> Self {
+        Self(Access::new(context))
+    }
+}
+
+responses! {
+    /// One page, newest first.
+    JobsResponse = 200 Json<JobList> {
+        /// The next page as `<…>; rel="next"`; absent when all jobs were searched.
+        "Link": Option<String>,
+    };
+
+    /// The job.
+    JobResponse = 200 Json<JobDetails>;
+
+    /// The checks in the order in which they decide.
+    WhyResponse = 200 Json<Why>;
+
+    /// It is done and recorded.
+    ActedResponse = 200 Json<Acted>;
+}
+
+errors! {
+    Listing: [401, 403, 422, 429, 503];
+    Opening: [401, 403, 404, 422, 429, 503];
+    Finding: [401, 403, 404, 429, 503];
+    Changing: [400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503];
+}
+
+#[OpenApi(tag = "Tag::Operators")]
+impl JobsApi {
+    /// List jobs
+    ///
+    /// Newest first. Running, dead and cancelled jobs have indexes, so all of them are searched. Finished jobs, and waiting
+    /// jobs beyond the first 10,000 of a queue, are searched down to `searched_to`; `Link` continues there. Jobs before
+    /// that id that a page already has may come again on a later page.
+    #[oai(path = "/admin/queue/jobs", method = "get", operation_id = "list_jobs")]
+    async fn list(
+        &self,
+        caller: Viewer,
+        /// List only jobs of this queue.
+        queue: Query<Option<TextParam<500>>>,
+        /// List only jobs in this state.
+        state: Query<Option<OneOf<State>>>,
+        /// List only jobs whose last error contains this text.
+        error: Query<Option<TextParam<500>>>,
+        /// List only jobs before this id.
+        before: Query<Option<TextParam<500>>>,
+        /// The largest number of jobs on the page.
+        limit: Query<Limit>,
+    ) -> Result<JobsResponse, Failure<Listing>> {
+        let operator = self.0.read(&caller).await?;
+        let (queue, state, error, before, limit) = (queue.0, state.0, error.0, before.0, limit.0).all_valid()?;
+        let mut filter = Filter { queue, state, error, before };
+        let mut found = operator.list(&filter, page::fetch_limit(limit)).await?;
+        filter.before = next_before(&mut found, limit.into());
+        let link = filter.before.as_deref().map(|before| {
+            let parameters = [
+                ("queue", filter.queue.as_deref()),
+                ("state", filter.state.map(State::as_str)),
+                ("error", filter.error.as_deref()),
+                ("limit", Some(&*limit.to_string())),
+                ("before", Some(before)),
+            ];
+            next_link(PATH, &parameters)
+        });
+        Ok(JobsResponse::Ok(json(&JobPageView::from(found))?, link))
+    }
+
+    /// Get a job
+    ///
+    /// With its errors and in one sentence why it is not running. The payload is shown only with `payload=true`, which
+    /// is recorded as the action `open` and refused to viewers.
+    #[oai(
+        path = "/admin/queue/jobs/:id",
+        method = "get",
+        operation_id = "get_job",
+        request_header(
+            name = "X-Actor",
+            ty = "Option<String>",
+            description = "Who acts; recorded. 1 to 100 characters."
+        )
+    )]
+    async fn get(
+        &self,
+        request: &Request,
+        caller: Viewer,
+        /// The id of the job.
+        id: Path<String>,
+        /// Whether to show the payload.
+        payload: Query<Flag>,
+        /// Why the payload is opened; recorded.
+        reason: Query<Option<TextParam<500>>>,
+    ) -> Result<JobResponse, Failure<Opening>> {
+        let operator = self.0.read(&caller).await?;
+        let (opens, reason) = (payload.0, reason.0).all_valid()?;
+        let id = check_name(&id.0, UNKNOWN)?;
+        let job = if opens {
+            let order = order(request, &caller.require_admin()?, reason.as_deref().unwrap_or(OPENED))?;
+            operator.open(id, &order).await?.map(JobView::opened)
+        } else {
+            operator.show(id).await?.map(JobView::masked)
+        };
+        Ok(JobResponse::Ok(json(&job.ok_or_else(|| not_found(UNKNOWN))?)?))
+    }
+
+    /// Explain why a job is not running
+    ///
+    /// Ordered checks, each with its result and, if it fails, a command that corrects it.
+    #[oai(path = "/admin/queue/jobs/:id/why", method = "get", operation_id = "explain_job")]
+    async fn why(
+        &self,
+        caller: Viewer,
+        /// The id of the job.
+        id: Path<String>,
+    ) -> Result<WhyResponse, Failure<Finding>> {
+        let operator = self.0.read(&caller).await?;
+        let why = operator.why(check_name(&id.0, UNKNOWN)?).await?.ok_or_else(|| not_found(UNKNOWN))?;
+        Ok(WhyResponse::Ok(json(&why)?))
+    }
+
+    /// Cancel a job
+    ///
+    /// A waiting job is cancelled at once: `result` is `cancelled`. A running job is stopped by its worker: `requested`.
+    /// What the job would change when it is given up is changed: the transaction is `FAILED`. 409 if it had ended.
+    #[oai(
+        path = "/admin/queue/jobs/:id/cancel",
+        method = "post",
+        operation_id = "cancel_job",
+        request_header(
+            name = "X-Actor",
+            ty = "Option<String>",
+            description = "Who acts; recorded. 1 to 100 characters."
+        )
+    )]
+    async fn cancel(
+        &self,
+        request: &Request,
+        caller: Admin,
+        /// The id of the job.
+        id: Path<String>,
+        body: Body<Reason>,
+    ) -> Result<ActedResponse, Failure<Changing>> {
+        let operator = self.0.act(&caller).await?;
+        let order = order(request, &caller, &body.read()?.reason)?;
+        let id = check_name(&id.0, UNKNOWN)?;
+        let result = match operator.cancel(id, &order).await? {
+            Cancelled::AtOnce => "cancelled",
+            Cancelled::Requested => "requested",
+            Cancelled::Ended => return Err(conflict("The job has ended already.").into()),
+            Cancelled::NotFound => return Err(not_found(UNKNOWN).into()),
+        };
+        Ok(ActedResponse::Ok(json(&Acted::new(order, "cancel", id, result))?))
+    }
+
+    /// Replay a job
+    ///
+    /// A dead or cancelled job waits again, due now and with all its attempts. What it changed when it was given up is
+    /// restored: a `FAILED` transaction is `PROCESSING` again. 409 if it is neither dead nor cancelled, or if another
+    /// job with its key waits or runs.
+    #[oai(
+        path = "/admin/queue/jobs/:id/replay",
+        method = "post",
+        operation_id = "replay_job",
+        request_header(
+            name = "X-Actor",
+            ty = "Option<String>",
+            description = "Who acts; recorded. 1 to 100 characters."
+        )
+    )]
+    async fn replay(
+        &self,
+        request: &Request,
+        caller: Admin,
+        /// The id of the job.
+        id: Path<String>,
+        body: Body<Reason>,
+    ) -> Result<ActedResponse, Failure<Changing>> {
+        let operator = self.0.act(&caller).await?;
+        let order = order(request, &caller, &body.read()?.reason)?;
+        let id = check_name(&id.0, UNKNOWN)?;
+        match operator.replay(id, &order).await? {
+            Replayed::Replayed => Ok(ActedResponse::Ok(json(&Acted::new(order, "replay", id, "replayed"))?)),
+            Replayed::NotDead => Err(conflict("The job is neither dead nor cancelled.").into()),
+            Replayed::KeyTaken => Err(conflict("Another job with the same key waits or runs.").into()),
+            Replayed::NotFound => Err(not_found(UNKNOWN).into()),
+        }
+    }
+}
+
+/// Cuts a page to its size, and returns the id before which the next page begins; `None` if all jobs were searched.
+fn next_before(page: &mut JobPage, limit: usize) -> Option<String> {
+    let is_full = page.jobs.len() > limit;
+    page.jobs.truncate(limit);
+    let last = page.jobs.last().map(|job| &job.id).filter(|_| is_full);
+    // Jobs beyond `searched_to` come from indexes of their states, so others between them were not searched.
+    last.max(page.searched_to.as_ref()).cloned()
+}

@@ -1,0 +1,162 @@
+//! The endpoints of queues: overview, state, history, pause and resume.
+
+use poem::Request;
+use poem_openapi::{OpenApi, param::Path};
+use queue::status;
+
+use super::{
+    Access, check_name, conflict, not_found, order,
+    wire::{
+        Acted,
+        input::{Pausing, Reason},
+        json,
+        queues::{Overview, QueueDetails, QueueStatus, QueueView},
+    },
+};
+use crate::{
+    auth::{Admin, Viewer},
+    context::Context,
+    problem::{Failure, errors},
+    tags::Tag,
+    validation::Body,
+    wire::{Json, responses},
+};
+
+/// The detail of a 404.
+const UNKNOWN: &str = "Unknown queue";
+/// The largest number of actions in the history of a queue.
+const HISTORY: u32 = 50;
+
+/// The endpoints of queues.
+#[derive(Clone)]
+pub struct QueuesApi(Access);
+
+impl QueuesApi {
+    /// The endpoints, within the rate limit that all operators' routes share.
+    pub(crate) fn new(context: &Context<'_>) -> Self {
+        Self(Access::new(context))
+    }
+}
+
+responses! {
+    /// The state of all queues.
+    OverviewResponse = 200 Json<Overview>;
+
+    /// Every queue that has jobs, workers or a pause.
+    QueuesResponse = 200 Json<Vec<QueueStatus>>;
+
+    /// The queue and its history.
+    QueueResponse = 200 Json<QueueDetails>;
+
+    /// It is done and recorded.
+    ActedResponse = 200 Json<Acted>;
+}
+
+errors! {
+    Reading: [401, 403, 429, 503];
+    Finding: [401, 403, 404, 429, 503];
+    PausingErrors: [400, 401, 403, 404, 408, 413, 415, 422, 429, 503];
+    Resuming: [400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503];
+}
+
+#[OpenApi(tag = "Tag::Operators")]
+impl QueuesApi {
+    /// Get the overview
+    ///
+    /// What is wrong, and of each queue its jobs, rates, the time until no due job is left, and the number of workers
+    /// that it needs. Its cost has a bound, however many jobs there are.
+    #[oai(path = "/admin/queue/overview", method = "get", operation_id = "get_queue_overview")]
+    async fn overview(&self, caller: Viewer) -> Result<OverviewResponse, Failure<Reading>> {
+        let overview = self.0.read(&caller).await?.overview().await?;
+        Ok(OverviewResponse::Ok(json(&overview)?))
+    }
+
+    /// List queues
+    #[oai(path = "/admin/queue/queues", method = "get", operation_id = "list_queues")]
+    async fn list(&self, caller: Viewer) -> Result<QueuesResponse, Failure<Reading>> {
+        let queues: Vec<status::QueueStatus> = self.0.read(&caller).await?.queues().await?;
+        Ok(QueuesResponse::Ok(json(&queues)?))
+    }
+
+    /// Get a queue
+    ///
+    /// The queue as in the overview, and the newest 50 actions of operators on it.
+    #[oai(path = "/admin/queue/queues/:name", method = "get", operation_id = "get_queue")]
+    async fn get(
+        &self,
+        caller: Viewer,
+        /// The name of the queue.
+        name: Path<String>,
+    ) -> Result<QueueResponse, Failure<Finding>> {
+        let operator = self.0.read(&caller).await?;
+        let name = check_name(&name.0, UNKNOWN)?;
+        let queues = operator.overview().await?.queues;
+        let queue = queues.into_iter().find(|queue| queue.status.name == name).ok_or_else(|| not_found(UNKNOWN))?;
+        let actions = operator.actions(Some(name), None, HISTORY).await?;
+        Ok(QueueResponse::Ok(json(&QueueView { queue, actions })?))
+    }
+
+    /// Pause a queue
+    ///
+    /// No job of the queue is claimed until it resumes; running jobs continue. With `until` it resumes by itself. For a
+    /// paused queue only the reason, the actor and the end change.
+    #[oai(
+        path = "/admin/queue/queues/:name/pause",
+        method = "post",
+        operation_id = "pause_queue",
+        request_header(
+            name = "X-Actor",
+            ty = "Option<String>",
+            description = "Who acts; recorded. 1 to 100 characters."
+        )
+    )]
+    async fn pause(
+        &self,
+        request: &Request,
+        caller: Admin,
+        /// The name of the queue.
+        name: Path<String>,
+        body: Body<Pausing>,
+    ) -> Result<ActedResponse, Failure<PausingErrors>> {
+        let operator = self.0.act(&caller).await?;
+        let Pausing { reason, until } = body.read()?;
+        let order = order(request, &caller, &reason)?;
+        let name = check_name(&name.0, UNKNOWN)?;
+        if !operator.pause(name, until, &order).await? {
+            return Err(not_found(UNKNOWN).into());
+        }
+        Ok(ActedResponse::Ok(json(&Acted::new(order, "pause", name, "paused"))?))
+    }
+
+    /// Resume a queue
+    ///
+    /// 404 for an unknown queue, 409 if it was not paused.
+    #[oai(
+        path = "/admin/queue/queues/:name/resume",
+        method = "post",
+        operation_id = "resume_queue",
+        request_header(
+            name = "X-Actor",
+            ty = "Option<String>",
+            description = "Who acts; recorded. 1 to 100 characters."
+        )
+    )]
+    async fn resume(
+        &self,
+        request: &Request,
+        caller: Admin,
+        /// The name of the queue.
+        name: Path<String>,
+        body: Body<Reason>,
+    ) -> Result<ActedResponse, Failure<Resuming>> {
+        let operator = self.0.act(&caller).await?;
+        let order = order(request, &caller, &body.read()?.reason)?;
+        let name = check_name(&name.0, UNKNOWN)?;
+        if operator.resume(name, &order).await? {
+            return Ok(ActedResponse::Ok(json(&Acted::new(order, "resume", name, "resumed"))?));
+        }
+        let is_known = operator.queues().await?.iter().any(|queue| queue.name == name);
+        let refused = if is_known { conflict("The queue is not paused.") } else { not_found(UNKNOWN) };
+        Err(refused.into())
+    }
+}

@@ -1,0 +1,183 @@
+//! The endpoints of replays: progress, pause, resume and stop.
+
+use poem::Request;
+use poem_openapi::{OpenApi, param::Path};
+use queue::operator::replays::ReplayChange;
+use uuid::Uuid;
+
+use super::{
+    Access, conflict, not_found, order,
+    wire::{input::Reason, json, replays::Replay},
+};
+use crate::{
+    auth::{Admin, Viewer},
+    context::Context,
+    page::Limit,
+    problem::{Failure, Problem, errors},
+    tags::Tag,
+    validation::{Body, Query},
+    wire::{Json, responses},
+};
+
+/// The detail of a 404.
+const UNKNOWN: &str = "Unknown replay";
+
+/// The endpoints of replays.
+#[derive(Clone)]
+pub struct ReplaysApi(Access);
+
+impl ReplaysApi {
+    /// The endpoints, within the rate limit that all operators' routes share.
+    pub(crate) fn new(context: &Context<'_>) -> Self {
+        Self(Access::new(context))
+    }
+}
+
+responses! {
+    /// The replays, newest first.
+    ReplaysResponse = 200 Json<Vec<Replay>>;
+
+    /// The replay as it now stands.
+    ReplayResponse = 200 Json<Replay>;
+}
+
+errors! {
+    Listing: [401, 403, 422, 429, 503];
+    Finding: [401, 403, 404, 429, 503];
+    Changing: [400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503];
+}
+
+#[OpenApi(tag = "Tag::Operators")]
+impl ReplaysApi {
+    /// List replays
+    #[oai(path = "/admin/queue/replays", method = "get", operation_id = "list_replays")]
+    async fn list(
+        &self,
+        caller: Viewer,
+        /// The largest number of replays.
+        limit: Query<Limit>,
+    ) -> Result<ReplaysResponse, Failure<Listing>> {
+        let operator = self.0.read(&caller).await?;
+        let replays = operator.replays(limit.0?.into()).await?;
+        Ok(ReplaysResponse::Ok(json(&replays)?))
+    }
+
+    /// Get a replay
+    #[oai(path = "/admin/queue/replays/:id", method = "get", operation_id = "get_replay")]
+    async fn get(
+        &self,
+        caller: Viewer,
+        /// The id of the replay.
+        id: Path<String>,
+    ) -> Result<ReplayResponse, Failure<Finding>> {
+        let operator = self.0.read(&caller).await?;
+        let replay = operator.find_replay(parse_id(&id.0)?).await?.ok_or_else(|| not_found(UNKNOWN))?;
+        Ok(ReplayResponse::Ok(json(&replay)?))
+    }
+
+    /// Pause a replay
+    ///
+    /// No further batch of it waits again until it resumes. 409 if it is not running.
+    #[oai(
+        path = "/admin/queue/replays/:id/pause",
+        method = "post",
+        operation_id = "pause_replay",
+        request_header(
+            name = "X-Actor",
+            ty = "Option<String>",
+            description = "Who acts; recorded. 1 to 100 characters."
+        )
+    )]
+    async fn pause(
+        &self,
+        request: &Request,
+        caller: Admin,
+        /// The id of the replay.
+        id: Path<String>,
+        body: Body<Reason>,
+    ) -> Result<ReplayResponse, Failure<Changing>> {
+        Ok(self.change(request, &caller, &id.0, &body, ReplayChange::Pause).await?)
+    }
+
+    /// Resume a replay
+    ///
+    /// 409 if it is not paused.
+    #[oai(
+        path = "/admin/queue/replays/:id/resume",
+        method = "post",
+        operation_id = "resume_replay",
+        request_header(
+            name = "X-Actor",
+            ty = "Option<String>",
+            description = "Who acts; recorded. 1 to 100 characters."
+        )
+    )]
+    async fn resume(
+        &self,
+        request: &Request,
+        caller: Admin,
+        /// The id of the replay.
+        id: Path<String>,
+        body: Body<Reason>,
+    ) -> Result<ReplayResponse, Failure<Changing>> {
+        Ok(self.change(request, &caller, &id.0, &body, ReplayChange::Resume).await?)
+    }
+
+    /// Stop a replay
+    ///
+    /// For good. Jobs that wait again already still run. 409 if it has ended.
+    #[oai(
+        path = "/admin/queue/replays/:id/stop",
+        method = "post",
+        operation_id = "stop_replay",
+        request_header(
+            name = "X-Actor",
+            ty = "Option<String>",
+            description = "Who acts; recorded. 1 to 100 characters."
+        )
+    )]
+    async fn stop(
+        &self,
+        request: &Request,
+        caller: Admin,
+        /// The id of the replay.
+        id: Path<String>,
+        body: Body<Reason>,
+    ) -> Result<ReplayResponse, Failure<Changing>> {
+        Ok(self.change(request, &caller, &id.0, &body, ReplayChange::Stop).await?)
+    }
+}
+
+impl ReplaysApi {
+    async fn change(
+        &self,
+        request: &Request,
+        caller: &Admin,
+        id: &str,
+        body: &Body<Reason>,
+        change: ReplayChange,
+    ) -> Result<ReplayResponse, Problem> {
+        let operator = self.0.act(caller).await?;
+        let order = order(request, caller, &body.read()?.reason)?;
+        let id = parse_id(id)?;
+        let changed = operator.change_replay(id, change, &order).await?;
+        let replay = operator.find_replay(id).await?.ok_or_else(|| not_found(UNKNOWN))?;
+        if changed { Ok(ReplayResponse::Ok(json(&replay)?)) } else { Err(conflict(refusal(change))) }
+    }
+}
+
+fn refusal(change: ReplayChange) -> &'static str {
+    match change {
+        ReplayChange::Pause => "The replay is not running.",
+        ReplayChange::Resume => "The replay is not paused.",
+        ReplayChange::Stop => "The replay has ended already.",
+    }
+}
+
+/// Parses the id in a path.
+///
+/// # Errors
+/// 404, because no replay has another form of id.
+fn parse_id(text: &str) -> Result<Uuid, Problem> {
+    Uuid::parse_str(text).map_err(|_| not_found(UNKNOWN))
+}

@@ -1,0 +1,279 @@
+//! Parameters and bodies of the operators' endpoints.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use poem_openapi::registry::MetaSchema;
+use queue::{
+    operator::{
+        pauses::parse_until,
+        replays::{MAX_RATE, MAX_SELECTED, Pace, Selection},
+    },
+    status::State,
+};
+use time::OffsetDateTime;
+
+use crate::{
+    schema::any_of,
+    validation::{
+        Choice, FieldError, Flag, Integer, QueryValue, Text, Value, VisibleText, number_from_json, parse_string,
+        request,
+    },
+};
+
+/// The default of `rate`, in jobs per second.
+const DEFAULT_RATE: f64 = 20.0;
+/// The default of `canary`.
+const DEFAULT_CANARY: u32 = 10;
+/// The default of `stop_if_dead`.
+const DEFAULT_STOP: f64 = 0.2;
+/// The default and the largest `limit`.
+const MAX_JOBS: u32 = 100_000;
+const _: () = assert!(MAX_JOBS as i64 == MAX_SELECTED);
+
+/// A reason, for other operators.
+type ReasonText = VisibleText<1, 500>;
+/// A name of a queue, a group of errors, or a part of an error.
+type FilterText = Text<1, 500>;
+type JobCount = Integer<1, { MAX_JOBS as i64 }, u32>;
+
+/// A text in a query, of 1 to `MAX` characters.
+pub struct TextParam<const MAX: usize>;
+
+impl<const MAX: usize> QueryValue for TextParam<MAX> {
+    type Out = String;
+
+    fn schema() -> MetaSchema {
+        <Text<1, MAX> as Value>::schema()
+    }
+
+    fn read(text: &str) -> Result<String, FieldError> {
+        match text.chars().count() {
+            0 => Err(FieldError::too_short(1)),
+            length if length > MAX => Err(FieldError::too_long(MAX)),
+            _ => Ok(text.to_owned()),
+        }
+    }
+}
+
+impl Choice for State {
+    const ALL: &'static [Self] = &State::ALL;
+
+    fn name(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+/// Percent-encodes all characters except the unreserved ones of RFC 3986.
+const PARAMETER: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Builds the `Link` header for the next page: a path with these parameters.
+pub fn next_link(path: &str, parameters: &[(&str, Option<&str>)]) -> String {
+    let given = parameters.iter().filter_map(|(name, value)| Some((name, (*value)?)));
+    let query: Vec<_> =
+        given.map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, PARAMETER))).collect();
+    format!("<{path}?{}>; rel=\"next\"", query.join("&"))
+}
+
+/// The end of a pause.
+pub struct Until;
+
+impl Value for Until {
+    type Out = OffsetDateTime;
+
+    fn schema() -> MetaSchema {
+        let duration = MetaSchema { pattern: Some("^[1-9][0-9]{0,5}[smhd]$".into()), ..MetaSchema::new("string") };
+        any_of([MetaSchema::new_with_format("string", "date-time"), duration])
+    }
+
+    fn read(raw: &str) -> Result<OffsetDateTime, FieldError> {
+        let text = parse_string(raw).ok_or_else(FieldError::not_a_string)??;
+        parse_until(text.trim(), OffsetDateTime::now_utc())
+            .map_err(|expected| FieldError::new("value_error", format!("Value error, until {expected}")))
+    }
+}
+
+/// The rate of a replay, in jobs per second.
+struct Rate;
+
+impl Value for Rate {
+    type Out = f64;
+
+    fn schema() -> MetaSchema {
+        let (minimum, maximum) = (Some(0.0), Some(MAX_RATE));
+        MetaSchema { minimum, maximum, exclusive_minimum: Some(true), ..MetaSchema::new("number") }
+    }
+
+    fn read(raw: &str) -> Result<f64, FieldError> {
+        let rate = read_number(raw)?;
+        if rate <= 0.0 {
+            return Err(FieldError::new("greater_than", "Input should be greater than 0").with("gt", 0));
+        }
+        if rate > MAX_RATE { Err(FieldError::above(10_000)) } else { Ok(rate) }
+    }
+}
+
+/// A share, from 0 to 1.
+struct Share;
+
+impl Value for Share {
+    type Out = f64;
+
+    fn schema() -> MetaSchema {
+        MetaSchema { minimum: Some(0.0), maximum: Some(1.0), ..MetaSchema::new("number") }
+    }
+
+    fn read(raw: &str) -> Result<f64, FieldError> {
+        match read_number(raw)? {
+            share if share < 0.0 => Err(FieldError::below(0)),
+            share if share > 1.0 => Err(FieldError::above(1)),
+            share => Ok(share),
+        }
+    }
+}
+
+fn read_number(raw: &str) -> Result<f64, FieldError> {
+    let number: f64 = number_from_json(raw, |text| text.parse().map_err(|_| FieldError::not_a_number()))?;
+    if number.is_finite() { Ok(number) } else { Err(FieldError::not_finite()) }
+}
+
+request! {
+    /// Why an operator acts.
+    #[example({"reason": "the processor is healthy again"})]
+    Reason for Reason {
+        /// It is recorded and shown to other operators.
+        reason: ReasonText,
+    }
+}
+
+/// Why an operator acts.
+#[derive(Debug)]
+pub struct Reason {
+    pub reason: String,
+}
+
+request! {
+    /// Why and how long a queue is paused.
+    #[example({"reason": "the processor is down", "until": "30m"})]
+    Pause for Pausing {
+        /// It is recorded and shown to other operators.
+        reason: ReasonText,
+        /// When the queue resumes by itself: a time with an offset, or a duration from now such as `30m`, `2h` or `1d`.
+        until: Option<Until>,
+    }
+}
+
+/// Why and how long a queue is paused.
+#[derive(Debug)]
+pub struct Pausing {
+    pub reason: String,
+    pub until: Option<OffsetDateTime>,
+}
+
+request! {
+    /// Which dead letters to replay, and how.
+    #[example({
+        "queue": "process_transaction", "error": "connection refused", "rate": 20, "limit": 500, "canary": 10,
+        "stop_if_dead": 0.2, "reason": "the processor is healthy again", "dry_run": true,
+    })]
+    ReplayRequest for Replaying {
+        /// The queue of the dead letters.
+        queue: FilterText,
+        /// Only those of this group of errors, as `/admin/queue/dead` names it; the empty text selects those without a
+        /// group.
+        group: Option<Text<0, 500>>,
+        /// Only those whose last error contains this text.
+        error: Option<FilterText>,
+        /// Jobs per second; 20 by default.
+        rate: Option<Rate>,
+        /// At most this many jobs, oldest first; all by default, up to 100,000.
+        limit: Option<JobCount>,
+        /// This many jobs go first. The others follow when these have ended. 10 by default; 0 for no canary.
+        canary: Option<Integer<0, { MAX_JOBS as i64 }, u32>>,
+        /// Stop when more than this share of the ended jobs, from 0 to 1, have died again; 0.2 by default.
+        stop_if_dead: Option<Share>,
+        /// It is recorded and shown to other operators.
+        reason: ReasonText,
+        /// Only count the selected dead letters; false by default.
+        dry_run: Option<Flag>,
+    } => Ok(Self {
+        selection: Selection { queue, group, error },
+        pace: Pace {
+            rate: rate.unwrap_or(DEFAULT_RATE),
+            limit: limit.unwrap_or(MAX_JOBS),
+            canary: canary.unwrap_or(DEFAULT_CANARY),
+            stop_if_dead: stop_if_dead.unwrap_or(DEFAULT_STOP),
+        },
+        reason,
+        dry_run: dry_run.unwrap_or(false),
+    })
+}
+
+/// Which dead letters to replay, and how.
+#[derive(Debug)]
+pub struct Replaying {
+    pub selection: Selection,
+    pub pace: Pace,
+    pub reason: String,
+    pub dry_run: bool,
+}
+
+request! {
+    /// Which dead letters to discard.
+    #[example({"queue": "process_transaction", "error": "422", "reason": "they are test data", "dry_run": true})]
+    DiscardRequest for Discarding {
+        /// The queue of the dead letters.
+        queue: FilterText,
+        /// Only those of this group of errors, as `/admin/queue/dead` names it; the empty text selects those without a
+        /// group.
+        group: Option<Text<0, 500>>,
+        /// Only those whose last error contains this text.
+        error: Option<FilterText>,
+        /// At most this many jobs; all by default, up to 100,000.
+        limit: Option<JobCount>,
+        /// It is recorded and shown to other operators.
+        reason: ReasonText,
+        /// Only count the selected dead letters; false by default.
+        dry_run: Option<Flag>,
+    } => Ok(Self {
+        selection: Selection { queue, group, error },
+        limit: limit.unwrap_or(MAX_JOBS),
+        reason,
+        dry_run: dry_run.unwrap_or(false),
+    })
+}
+
+/// Which dead letters to discard.
+#[derive(Debug)]
+pub struct Discarding {
+    pub selection: Selection,
+    pub limit: u32,
+    pub reason: String,
+    pub dry_run: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_link_repeats_the_given_parameters() {
+        let parameters = [("queue", Some("a_b")), ("state", None), ("error", Some("50 % \u{e9}&x>"))];
+        assert_eq!(next_link("/jobs", &parameters), "</jobs?queue=a_b&error=50%20%25%20%C3%A9%26x%3E>; rel=\"next\"");
+    }
+
+    #[test]
+    fn rates_and_shares_have_bounds() {
+        let kinds = ["0.5", "\"20\"", "0", "-1", "10001", "1e999", "\"20/s\"", "null"]
+            .map(|raw| (Rate::read(raw).err().map(|error| error.kind), Share::read(raw).err().map(|error| error.kind)));
+        let expected = [
+            (None, None),
+            (None, Some("less_than_equal")),
+            (Some("greater_than"), None),
+            (Some("greater_than"), Some("greater_than_equal")),
+            (Some("less_than_equal"), Some("less_than_equal")),
+            (Some("finite_number"), Some("finite_number")),
+            (Some("float_parsing"), Some("float_parsing")),
+            (Some("float_type"), Some("float_type")),
+        ];
+        assert_eq!(kinds, expected);
+    }
+}

@@ -1,0 +1,142 @@
+//! The schemas of jobs.
+
+use poem_openapi::{Enum, Object};
+use queue::status::{JobDetails as Details, JobPage, JobStatus};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::FreeJson;
+use crate::wire::{Nullable, Timestamp};
+
+/// The state of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[oai(rename_all = "lowercase")]
+pub enum JobState {
+    /// It waits until it is due and a worker claims it.
+    Waiting,
+    Running,
+    Done,
+    /// A dead letter: it is not retried any more, but kept for a replay.
+    Dead,
+    /// Ended by an operator. Only a replay by its id runs it again.
+    Cancelled,
+    /// Another program has written a state that Millrace does not know.
+    Unknown,
+}
+
+/// A job.
+#[derive(Object)]
+pub struct Job {
+    id: String,
+    queue: String,
+    state: JobState,
+    priority: i32,
+    /// Runs so far, regardless of their outcome.
+    runs: i32,
+    /// Runs that failed since it was enqueued or replayed.
+    failures: i32,
+    /// Consecutive crashes since it was enqueued or replayed.
+    crashes: i32,
+    due_at: Timestamp,
+    /// By the database's clock; negative if it is due.
+    due_in_seconds: f64,
+    /// The worker that runs it or ran it last.
+    worker: Nullable<String>,
+    started_at: Nullable<Timestamp>,
+    ended_at: Nullable<Timestamp>,
+    last_error: Nullable<String>,
+    correlation_id: Nullable<String>,
+    traceparent: Nullable<String>,
+}
+
+/// A page of jobs.
+#[derive(Object)]
+pub struct JobList {
+    /// Newest first.
+    jobs: Vec<Job>,
+    /// Finished jobs, and waiting jobs beyond the first 10,000 of a queue, were searched down to this id; null if all
+    /// jobs were searched. `Link` continues there.
+    searched_to: Nullable<String>,
+}
+
+/// The value of a [`JobList`].
+#[derive(Serialize)]
+pub struct JobPageView {
+    jobs: Vec<JobStatus>,
+    searched_to: Option<String>,
+}
+
+impl From<JobPage> for JobPageView {
+    fn from(page: JobPage) -> Self {
+        Self { jobs: page.jobs, searched_to: page.searched_to }
+    }
+}
+
+/// A job and its errors.
+#[derive(Object)]
+pub struct JobDetails {
+    #[oai(flatten)]
+    job: Job,
+    /// Why it is not running; details about its run if it is.
+    why: String,
+    /// The last few errors, oldest first.
+    errors: Vec<JobError>,
+    /// Only with `payload=true`: the payload as JSON, or as text if it is not JSON.
+    payload: Option<FreeJson>,
+}
+
+/// An error of a run.
+#[derive(Object)]
+struct JobError {
+    at: Timestamp,
+    /// The number of the run.
+    run: i32,
+    /// The worker of the run; null if an operator ended the job.
+    worker: Nullable<String>,
+    /// Every cause.
+    error: String,
+}
+
+/// The value of [`JobDetails`].
+#[derive(Serialize)]
+pub struct JobView {
+    #[serde(flatten)]
+    job: JobStatus,
+    why: String,
+    errors: Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<Value>,
+}
+
+impl JobView {
+    /// The job without its payload.
+    pub fn masked(details: Details) -> Self {
+        Self { payload: None, ..Self::opened(details) }
+    }
+
+    /// The job with its payload.
+    pub fn opened(details: Details) -> Self {
+        let Details { job, why, errors, payload } = details;
+        Self { job, why, errors, payload: Some(payload) }
+    }
+}
+
+/// Why a job is not running.
+#[derive(Object)]
+pub struct Why {
+    job: Job,
+    /// One sentence: the first check that fails, or that it runs.
+    verdict: String,
+    /// In the order in which they decide.
+    checks: Vec<Check>,
+}
+
+/// One check.
+#[derive(Object)]
+struct Check {
+    ok: bool,
+    /// What was found.
+    text: String,
+    /// A command that corrects it.
+    fix: Nullable<String>,
+}

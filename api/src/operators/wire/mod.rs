@@ -1,0 +1,118 @@
+//! Wire types of the operators' endpoints: parameters, bodies, and the schemas of responses.
+//!
+//! A response is a value of the service, or a view made of such values. The types with [`Object`] describe it in
+//! `openapi.json` and are never built; a test compares them with real responses.
+
+pub mod input;
+pub mod jobs;
+pub mod queues;
+pub mod replays;
+pub mod workers;
+
+use poem_openapi::{Object, registry::MetaSchema};
+use queue::operator::audit::Order;
+use serde::Serialize;
+
+use crate::{
+    problem::Problem,
+    wire::{Json, Nullable, Timestamp, encode, openapi_response_type},
+};
+
+/// A response that the schema of `T` describes.
+///
+/// # Errors
+/// 500 if the value cannot be serialised as JSON.
+pub fn json<T>(value: &impl Serialize) -> Result<Json<T>, Problem> {
+    encode(value).map(Json::from_body)
+}
+
+/// JSON of any form.
+#[derive(Serialize)]
+#[serde(transparent)]
+pub struct FreeJson(serde_json::Value);
+
+openapi_response_type!(FreeJson, "free_json", MetaSchema::ANY);
+
+/// What an operator did, as it is recorded.
+#[derive(Object, Serialize)]
+#[oai(rename = "OperatorActionResult")]
+pub struct Acted {
+    /// A verb, such as `pause`.
+    action: String,
+    /// The queue, job or worker.
+    target: String,
+    actor: String,
+    reason: String,
+    /// The effect, such as `paused`.
+    result: String,
+}
+
+impl Acted {
+    /// An action that this order caused.
+    pub fn new(order: Order, action: &str, target: &str, result: &str) -> Self {
+        Self {
+            action: action.to_owned(),
+            target: target.to_owned(),
+            actor: order.actor,
+            reason: order.reason,
+            result: result.to_owned(),
+        }
+    }
+}
+
+/// One recorded action.
+#[derive(Object)]
+#[oai(rename = "OperatorAction")]
+pub struct Action {
+    id: i64,
+    at: Timestamp,
+    actor: String,
+    /// `board`, `http` or `cli`.
+    via: String,
+    /// A verb, such as `pause`.
+    action: String,
+    /// The queue, job, worker, replay or schedule.
+    target: String,
+    /// Which jobs of the queue, or details of the action; null for one target.
+    filter: Nullable<FreeJson>,
+    reason: String,
+    /// How many targets were changed.
+    count: i64,
+}
+
+/// What a search found.
+#[derive(Object)]
+pub struct Found {
+    /// `job`, `transaction`, `item` or `replay`.
+    kind: String,
+    id: String,
+    /// A sentence about it.
+    text: String,
+}
+
+/// What happened to a transaction.
+#[derive(Object)]
+#[oai(rename = "TransactionTimeline")]
+pub struct Timeline {
+    /// The sender's id.
+    transaction_id: String,
+    /// Our id.
+    id: String,
+    /// The id of its job.
+    job: String,
+    status: String,
+    /// Oldest first.
+    events: Vec<TimelineEvent>,
+}
+
+/// One event of a transaction.
+#[derive(Object)]
+struct TimelineEvent {
+    at: Timestamp,
+    /// `accepted`, `conflict`, `due`, `run_failed`, `running`, `processed`, `failed` or `operator`.
+    event: String,
+    /// A sentence.
+    text: String,
+    /// Its fields depend on the event.
+    details: FreeJson,
+}

@@ -1,0 +1,113 @@
+//! The endpoints of workers: list, show what one holds, and drain.
+
+use poem::Request;
+use poem_openapi::{OpenApi, param::Path};
+
+use super::{
+    Access, check_name, not_found, order,
+    wire::{
+        Acted,
+        input::Reason,
+        json,
+        workers::{Worker, WorkerDetails, WorkerView},
+    },
+};
+use crate::{
+    auth::{Admin, Viewer},
+    context::Context,
+    problem::{Failure, errors},
+    tags::Tag,
+    validation::Body,
+    wire::{Json, responses},
+};
+
+/// The detail of a 404.
+const UNKNOWN: &str = "Unknown worker";
+/// The largest number of jobs of one worker.
+const MAX_HELD: u32 = 100;
+
+/// The endpoints of workers.
+#[derive(Clone)]
+pub struct WorkersApi(Access);
+
+impl WorkersApi {
+    /// The endpoints, within the rate limit that all operators' routes share.
+    pub(crate) fn new(context: &Context<'_>) -> Self {
+        Self(Access::new(context))
+    }
+}
+
+responses! {
+    /// The workers, live ones first, at most 1,000.
+    WorkersResponse = 200 Json<Vec<Worker>>;
+
+    /// The worker and its jobs.
+    WorkerResponse = 200 Json<WorkerDetails>;
+
+    /// It is done and recorded.
+    ActedResponse = 200 Json<Acted>;
+}
+
+errors! {
+    Listing: [401, 403, 429, 503];
+    Finding: [401, 403, 404, 429, 503];
+    Draining: [400, 401, 403, 404, 408, 413, 415, 422, 429, 503];
+}
+
+#[OpenApi(tag = "Tag::Operators")]
+impl WorkersApi {
+    /// List workers
+    #[oai(path = "/admin/queue/workers", method = "get", operation_id = "list_workers")]
+    async fn list(&self, caller: Viewer) -> Result<WorkersResponse, Failure<Listing>> {
+        let workers = self.0.read(&caller).await?.workers().await?;
+        Ok(WorkersResponse::Ok(json(&workers)?))
+    }
+
+    /// Get a worker
+    ///
+    /// With the jobs that it holds, longest run first, at most 100.
+    #[oai(path = "/admin/queue/workers/:id", method = "get", operation_id = "get_worker")]
+    async fn get(
+        &self,
+        caller: Viewer,
+        /// The id of the worker.
+        id: Path<String>,
+    ) -> Result<WorkerResponse, Failure<Finding>> {
+        let operator = self.0.read(&caller).await?;
+        let id = check_name(&id.0, UNKNOWN)?;
+        let workers = operator.workers().await?;
+        let worker = workers.into_iter().find(|worker| worker.id == id).ok_or_else(|| not_found(UNKNOWN))?;
+        let held = operator.held_by(id, MAX_HELD).await?;
+        Ok(WorkerResponse::Ok(json(&WorkerView { worker, held })?))
+    }
+
+    /// Drain a worker
+    ///
+    /// With its next heartbeat the worker stops claiming; it ends when its jobs have ended.
+    #[oai(
+        path = "/admin/queue/workers/:id/drain",
+        method = "post",
+        operation_id = "drain_worker",
+        request_header(
+            name = "X-Actor",
+            ty = "Option<String>",
+            description = "Who acts; recorded. 1 to 100 characters."
+        )
+    )]
+    async fn drain(
+        &self,
+        request: &Request,
+        caller: Admin,
+        /// The id of the worker.
+        id: Path<String>,
+        body: Body<Reason>,
+    ) -> Result<ActedResponse, Failure<Draining>> {
+        let operator = self.0.act(&caller).await?;
+        let order = order(request, &caller, &body.read()?.reason)?;
+        let id = check_name(&id.0, UNKNOWN)?;
+        if !operator.drain_worker(id, &order).await? {
+            return Err(not_found(UNKNOWN).into());
+        }
+        Ok(ActedResponse::Ok(json(&Acted::new(order, "drain", id, "requested"))?))
+    }
+}

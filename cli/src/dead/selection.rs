@@ -1,0 +1,60 @@
+//! Which dead letters a command means.
+
+use anyhow::{Result, bail};
+use clap::Args;
+use queue::{
+    Operator,
+    operator::replays::{Selected, Selection},
+};
+
+use crate::output::{one_line, shell_quote};
+
+/// The options that select dead letters.
+#[derive(Args)]
+pub struct SelectionArguments {
+    /// The queue of the dead letters
+    #[arg(long)]
+    queue: String,
+    /// Select only this group of errors; `millrace dead` lists the groups
+    #[arg(long)]
+    group: Option<String>,
+    /// Select only dead letters whose last error contains this text
+    #[arg(long, value_name = "TEXT")]
+    error: Option<String>,
+}
+
+impl SelectionArguments {
+    pub fn selection(&self) -> Selection {
+        Selection { queue: self.queue.clone(), group: self.group.clone(), error: self.error.clone() }
+    }
+}
+
+/// Counts what is selected.
+///
+/// # Errors
+/// When the database cannot be used, or nothing is selected.
+pub async fn select(operator: &Operator, selection: &Selection) -> Result<Selected> {
+    let selected = operator.select_dead(selection).await?;
+    if selected.count == 0 {
+        let group = selection.group.as_ref().map(|group| format!(" in the group {}", shell_quote(group)));
+        let error = selection.error.as_ref().map(|error| format!(" with an error that contains {error:?}"));
+        bail!(
+            "there is no dead letter in the queue {:?}{}{}; `millrace dead` lists them",
+            selection.queue,
+            group.unwrap_or_default(),
+            error.unwrap_or_default()
+        );
+    }
+    Ok(selected)
+}
+
+/// The number of selected dead letters, and five samples.
+pub fn describe(selected: &Selected) -> String {
+    let at_least = if selected.is_capped { "at least " } else { "" };
+    let mut text = format!("Selected: {at_least}{} dead letters. The oldest:\n", selected.count);
+    for job in &selected.samples {
+        let error = one_line(job.last_error.as_deref().unwrap_or("no error is recorded"), 200);
+        text.push_str(&format!("  {}  {} runs  {error}\n", one_line(&job.id, 60), job.runs));
+    }
+    text
+}

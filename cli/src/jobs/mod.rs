@@ -1,0 +1,150 @@
+//! `millrace jobs`: lists, shows, cancels and replays jobs.
+
+mod cancel;
+mod list;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Subcommand};
+use queue::{
+    Operator,
+    status::{JobDetails, JobStatus, Replayed, State},
+};
+use runtime::error::Error;
+
+use crate::{
+    bulk_results::change_each,
+    operator::{connect, order, parse_reason},
+    output::{format_duration, format_time, one_line, print, print_json},
+};
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  millrace jobs list --queue process_transaction --state dead
+  millrace jobs list --state running --columns id,worker,started --watch
+  millrace jobs show 01KAJ3V1J4SJ9T7YQ0M2C6Z8XB
+  millrace jobs cancel 01KAJ3V1J4SJ9T7YQ0M2C6Z8XB
+  millrace jobs cancel --queue process_transaction --error 'connection refused' --dry-run
+  millrace jobs replay --queue process_transaction --error 'connection refused' --dry-run
+  millrace jobs replay --queue process_transaction --error 'connection refused'")]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// List jobs, newest first
+    List(list::Arguments),
+    /// Show one job, and why it is not running
+    Show { id: String },
+    /// Cancel waiting and running jobs
+    ///
+    /// A waiting job is cancelled at once. A running job is stopped as soon as its worker receives the request.
+    Cancel(cancel::Arguments),
+    /// Run dead jobs again, with a full set of attempts
+    ///
+    /// What a job changed when it was given up is undone: a FAILED transaction is PROCESSING again. A job that is named by
+    /// its id may also be a cancelled one; --queue selects only dead jobs.
+    Replay {
+        #[arg(required_unless_present = "queue", conflicts_with = "queue")]
+        ids: Vec<String>,
+        /// Replay all dead jobs of this queue
+        #[arg(long)]
+        queue: Option<String>,
+        /// Replay only jobs whose last error contains this text
+        #[arg(long, requires = "queue")]
+        error: Option<String>,
+        /// Print the selected jobs, and replay none of them
+        #[arg(long)]
+        dry_run: bool,
+        /// The reason, shown to other operators
+        #[arg(long, value_parser = parse_reason)]
+        reason: Option<String>,
+    },
+}
+
+fn parse_state(text: &str) -> Result<State, &'static str> {
+    let found = State::ALL.into_iter().find(|state| state.as_str() == text);
+    found.ok_or("must be waiting, running, done, dead or cancelled")
+}
+
+/// Runs `millrace jobs`.
+///
+/// # Errors
+/// When the database cannot be used, or some of the jobs could not be changed.
+pub async fn program(Arguments { command, json }: Arguments) -> Result<()> {
+    let operator = connect().await?;
+    match command {
+        Command::List(arguments) => list::list(&operator, arguments, json).await,
+        Command::Show { id } => {
+            let job = operator.show(&id).await?.with_context(|| format!("there is no job {id:?}"))?;
+            if json { print_json(&job) } else { print(&details(&job)?) }
+        }
+        Command::Cancel(arguments) => cancel::cancel(&operator, arguments, json).await,
+        Command::Replay { ids, queue, error, dry_run, reason } => {
+            let order = order(reason.as_deref())?;
+            let ids = match queue {
+                None => ids,
+                Some(queue) => {
+                    let dead = operator.dead(&queue, error.as_deref()).await?;
+                    dead.into_iter().map(|job| job.id).collect()
+                }
+            };
+            change_each(json, &ids, async |id| {
+                let replayed =
+                    if dry_run { would_replay(&operator, id).await } else { operator.replay(id, &order).await };
+                Ok(match replayed? {
+                    Replayed::Replayed if dry_run => ("would be replayed", true),
+                    Replayed::Replayed => ("replayed", true),
+                    Replayed::NotDead => ("not dead", false),
+                    Replayed::KeyTaken => ("not replayed: another job with the same key is waiting or running", false),
+                    Replayed::NotFound => ("not found", false),
+                })
+            })
+            .await
+        }
+    }
+}
+
+async fn would_replay(operator: &Operator, id: &str) -> Result<Replayed, Error> {
+    Ok(match operator.show(id).await?.map(|details| details.job.state) {
+        None => Replayed::NotFound,
+        Some(State::Dead | State::Cancelled) => Replayed::Replayed,
+        Some(_) => Replayed::NotDead,
+    })
+}
+
+fn format_due(job: &JobStatus) -> String {
+    let duration = format_duration(job.due_in_seconds);
+    if job.due_in_seconds > 0.0 { format!("in {duration}") } else { format!("{duration} ago") }
+}
+
+/// The fields of one job in two columns, then its errors.
+fn details(JobDetails { job, why, errors, payload }: &JobDetails) -> Result<String> {
+    let or_none = |text: &Option<String>| text.as_deref().map_or_else(|| "-".into(), |text| one_line(text, 200));
+    let lines = [
+        ("job", one_line(&job.id, 60)),
+        ("queue", one_line(&job.queue, 60)),
+        ("state", format!("{}: {}", job.state.as_str(), one_line(why, 200))),
+        ("due", format!("{} ({})", format_time(job.due_at), format_due(job))),
+        ("runs", format!("{} ({} failed, {} crashed)", job.runs, job.failures, job.crashes)),
+        ("started", job.started_at.map_or_else(|| "-".into(), format_time)),
+        ("ended", job.ended_at.map_or_else(|| "-".into(), format_time)),
+        ("worker", or_none(&job.worker)),
+        ("correlation id", or_none(&job.correlation_id)),
+        ("traceparent", or_none(&job.traceparent)),
+        // JSON escapes characters that are not printable.
+        ("payload", serde_json::to_string(payload)?),
+    ];
+    let mut text: String = lines.iter().map(|(name, value)| format!("{name:<16}{value}\n")).collect();
+    for error in errors.as_array().into_iter().flatten() {
+        let part = |name: &str| error[name].as_str().unwrap_or("-").to_owned();
+        let error = one_line(&part("error"), 4000);
+        text.push_str(&format!("{:<16}{}  {error}\n", "error", one_line(&part("at"), 40)));
+    }
+    Ok(text)
+}

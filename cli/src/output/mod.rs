@@ -1,0 +1,204 @@
+//! What commands print: text that is safe to print, colours, JSON and tables.
+
+pub mod table;
+pub mod watch;
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use anyhow::{Result, anyhow};
+use serde::Serialize;
+use time::{OffsetDateTime, UtcOffset, format_description::BorrowedFormatItem, macros::format_description};
+
+/// What standard output can show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Screen {
+    /// Columns and lines of the terminal; `None` for a pipe or a file.
+    pub size: Option<(usize, usize)>,
+    /// Whether colours may be used.
+    pub colour: bool,
+}
+
+impl Screen {
+    /// For text without colours and without a limit of its width.
+    #[cfg(test)]
+    pub const PLAIN: Self = Self { size: None, colour: false };
+
+    /// Standard output. Colours are used on a terminal, except with `NO_COLOR` or `TERM=dumb`.
+    pub fn of_stdout() -> Self {
+        let stdout = io::stdout();
+        if !stdout.is_terminal() {
+            return Self { size: None, colour: false };
+        }
+        let size = rustix::termios::tcgetwinsize(&stdout).ok().filter(|size| size.ws_col > 0 && size.ws_row > 0);
+        let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self {
+            size: size.map(|size| (size.ws_col.into(), size.ws_row.into())),
+            colour: !is_set("NO_COLOR") && !is_dumb,
+        }
+    }
+
+    /// The columns of the terminal.
+    pub fn width(self) -> Option<usize> {
+        self.size.map(|(columns, _)| columns)
+    }
+}
+
+/// How a text is coloured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Style {
+    #[default]
+    Plain,
+    Good,
+    Warning,
+    Bad,
+    Faint,
+}
+
+impl Style {
+    /// Colours a text, if the screen has colours.
+    pub fn paint(self, text: &str, screen: Screen) -> String {
+        let code = match self {
+            _ if !screen.colour => return text.to_owned(),
+            Self::Plain => return text.to_owned(),
+            Self::Good => 32,
+            Self::Warning => 33,
+            Self::Bad => 31,
+            Self::Faint => 2,
+        };
+        format!("\u{1b}[{code}m{text}\u{1b}[0m")
+    }
+}
+
+/// Prints to standard output. A closed pipe is not an error: a reader such as `head` may stop early.
+///
+/// # Errors
+/// When the text cannot be written, for example to a full disk.
+pub fn print(text: &str) -> Result<()> {
+    match write(text) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(anyhow!("standard output: {error}")),
+        _ => Ok(()),
+    }
+}
+
+fn write(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
+}
+
+/// Formats a value as indented JSON with a final newline.
+///
+/// # Errors
+/// When the value cannot be serialised.
+pub fn to_json(value: &impl Serialize) -> Result<String> {
+    Ok(serde_json::to_string_pretty(value)? + "\n")
+}
+
+/// Prints a value as JSON.
+///
+/// # Errors
+/// When the value cannot be serialised, or the output cannot be written.
+pub fn print_json(value: &impl Serialize) -> Result<()> {
+    print(&to_json(value)?)
+}
+
+/// Prints rows as JSON, or as a table with this head. The last column shrinks to fit the terminal.
+///
+/// # Errors
+/// When a row cannot be serialised, or the output cannot be written.
+pub fn print_rows<R: Serialize, const N: usize>(
+    json: bool,
+    head: [&'static str; N],
+    rows: &[R],
+    cells: impl Fn(&R) -> [String; N],
+) -> Result<()> {
+    if json {
+        return print_json(&rows);
+    }
+    let mut columns = head.map(table::Column::fixed);
+    if let Some(last) = columns.last_mut() {
+        *last = table::Column::text(last.head);
+    }
+    let rows: Vec<Vec<table::Cell>> = rows.iter().map(|row| cells(row).map(table::Cell::from).into()).collect();
+    print(&table::render(&columns, &rows, Screen::of_stdout()))
+}
+
+/// Makes foreign text safe to print: one line of at most `limit` characters, without characters that control a terminal
+/// or the direction of writing.
+pub fn one_line(text: &str, limit: usize) -> String {
+    let clean: String = text.chars().map(|c| if is_unsafe(c) { ' ' } else { c }).collect();
+    match clean.chars().count() {
+        count if count <= limit => clean,
+        _ => clean.chars().take(limit.saturating_sub(1)).chain(['…']).collect(),
+    }
+}
+
+fn is_unsafe(c: char) -> bool {
+    let is_invisible =
+        matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+    c.is_control() || is_invisible
+}
+
+/// Formats a duration in its largest suitable unit.
+pub fn format_duration(seconds: f64) -> String {
+    match seconds.abs() {
+        seconds if seconds < 120.0 => format!("{seconds:.0} s"),
+        seconds if seconds < 7200.0 => format!("{:.0} min", seconds / 60.0),
+        seconds if seconds < 172_800.0 => format!("{:.0} h", seconds / 3600.0),
+        seconds => format!("{:.0} d", seconds / 86_400.0),
+    }
+}
+
+/// Formats how long ago a time was, by the clock of this machine.
+pub fn format_ago(at: OffsetDateTime) -> String {
+    format!("{} ago", format_duration((OffsetDateTime::now_utc() - at).as_seconds_f64().max(0.0)))
+}
+
+/// Formats a time in UTC, to the second.
+pub fn format_time(time: OffsetDateTime) -> String {
+    const SECONDS: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
+    time.to_offset(UtcOffset::UTC).format(SECONDS).unwrap_or_default()
+}
+
+/// Formats a count that stops at `limit`: there it means "at least".
+pub fn format_count(count: i64, limit: i64) -> String {
+    if count < limit { count.to_string() } else { format!("{limit}+") }
+}
+
+/// Quotes a text for a shell, if it needs that.
+pub fn shell_quote(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.:/@%+".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", one_line(text, 500).replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_text_stays_on_one_line() {
+        assert_eq!(one_line("a\n\u{1b}[31mb", 20), "a  [31mb");
+        assert_eq!(one_line("abcdef", 4), "abc…");
+        assert_eq!(one_line("a\u{202e}b\u{200b}c", 20), "a b c");
+    }
+
+    #[test]
+    fn text_without_colours_is_unchanged() {
+        assert_eq!(Style::Bad.paint("dead", Screen::PLAIN), "dead");
+        let coloured = Screen { colour: true, ..Screen::PLAIN };
+        assert_eq!(Style::Bad.paint("dead", coloured), "\u{1b}[31mdead\u{1b}[0m");
+        assert_eq!(Style::Plain.paint("done", coloured), "done");
+    }
+
+    #[test]
+    fn texts_are_quoted_for_a_shell() {
+        for (text, quoted) in
+            [("process_transaction", "process_transaction"), ("", "''"), ("it's; rm", r"'it'\''s; rm'")]
+        {
+            assert_eq!(shell_quote(text), quoted);
+        }
+    }
+}

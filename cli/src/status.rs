@@ -1,0 +1,196 @@
+//! `millrace status`: what is wrong, and the state of all queues.
+
+use anyhow::Result;
+use clap::Args;
+use queue::{
+    Operator,
+    operator::overview::{Overview, Problem, QueueOverview},
+    status::COUNTED,
+};
+
+use crate::{
+    operator::connect,
+    output::{
+        Screen, Style, format_count, format_duration, format_time, one_line, print, shell_quote,
+        table::{Cell, Column, render},
+        to_json,
+        watch::watch,
+    },
+};
+
+#[derive(Args)]
+#[command(after_help = "\
+IN/S and OUT/S count the last 3 minutes; WAIT P99 and NEEDED the last 15. NEEDED is the number of workers for the present
+arrivals, and 10 MIN the number that also runs all due jobs within 10 minutes. DRAINED IN is \"keeps up\" while no job is due
+for more than 5 s. Counts of jobs stop at 10000.
+
+Exits with 0 if all is well, and with 1 if there is a problem.
+
+Examples:
+  millrace status
+  millrace status --watch
+  millrace status --json | jq '.queues[] | {name, due, drained_in_seconds}'")]
+pub struct Arguments {
+    /// Refresh every 2 s, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
+    /// Print JSON; with --watch one line for each refresh
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs `millrace status`. Returns whether all is well.
+///
+/// # Errors
+/// When the database cannot be used, or the output cannot be written.
+pub async fn program(Arguments { watch: watched, json }: Arguments) -> Result<bool> {
+    let operator = connect().await?;
+    if watched {
+        let view = async |screen| {
+            let overview = operator.overview().await?;
+            if json {
+                Ok(serde_json::to_string(&overview)? + "\n")
+            } else {
+                Ok(text(&overview, screen, screen.width()))
+            }
+        };
+        watch(view).await?;
+        return Ok(true);
+    }
+    let overview = operator.overview().await?;
+    print(&if json { to_json(&overview)? } else { text(&overview, Screen::of_stdout(), None) })?;
+    Ok(overview.problems.is_empty())
+}
+
+/// One queue of the overview; `None` if the queue has no job, no worker and no pause.
+///
+/// # Errors
+/// When the database cannot be used.
+pub async fn find_queue(operator: &Operator, name: &str) -> Result<Option<QueueOverview>> {
+    Ok(operator.overview().await?.queues.into_iter().find(|queue| queue.status.name == name))
+}
+
+/// The verdict and the queues. A view that is watched has no line that is wider than the terminal.
+fn text(overview: &Overview, screen: Screen, width: Option<usize>) -> String {
+    let mut text = verdict(overview, screen, width);
+    if overview.queues.is_empty() {
+        text.push_str("There are no queues: no queue has a job, a worker or a pause.\n");
+        return text;
+    }
+    text.push('\n');
+    text.push_str(&queues(&overview.queues, screen));
+    text
+}
+
+/// The verdict, then each problem with the command that shows more.
+fn verdict(overview: &Overview, screen: Screen, width: Option<usize>) -> String {
+    let at = format_time(overview.at);
+    let verdict = match overview.problems.len() {
+        0 => Style::Good.paint("Healthy", screen),
+        1 => Style::Bad.paint("1 problem", screen),
+        count => Style::Bad.paint(&format!("{count} problems"), screen),
+    };
+    let mut text = format!("{verdict}  ({at})\n");
+    for problem in &overview.problems {
+        // Four columns are the indent and the cross.
+        let longest = width.map_or(500, |width| width.saturating_sub(4));
+        let cross = Style::Bad.paint("✘", screen);
+        text.push_str(&format!("  {cross} {}\n", one_line(&problem.text, longest)));
+        if let Some(command) = next_command(problem) {
+            text.push_str(&format!("    {}\n", Style::Faint.paint(&command, screen)));
+        }
+    }
+    text
+}
+
+fn next_command(problem: &Problem) -> Option<String> {
+    match (&problem.worker, &problem.queue) {
+        (Some(worker), _) => Some(format!("millrace workers show {}", shell_quote(worker))),
+        (None, Some(queue)) => Some(format!("millrace queues show {}", shell_quote(queue))),
+        (None, None) => None,
+    }
+}
+
+/// The table of queues with their rates and estimates.
+pub fn queues(queues: &[QueueOverview], screen: Screen) -> String {
+    const COLUMNS: [Column; 14] = [
+        Column::fixed("QUEUE"),
+        Column::optional("WAITING", 10),
+        Column::fixed("DUE"),
+        Column::optional("OLDEST DUE", 6),
+        Column::optional("RUNNING", 7),
+        Column::optional("IN/S", 8),
+        Column::optional("OUT/S", 8),
+        Column::optional("WAIT P99", 11),
+        Column::optional("DRAINED IN", 1),
+        Column::optional("WORKERS", 4),
+        Column::optional("NEEDED", 3),
+        Column::optional("10 MIN", 9),
+        Column::optional("DEAD 24 H", 2),
+        Column::text("PAUSED"),
+    ];
+    let rows: Vec<Vec<Cell>> = queues.iter().map(row).collect();
+    render(&COLUMNS, &rows, screen)
+}
+
+/// A queue whose oldest due job has waited for less keeps up with its arrivals.
+const KEEPS_UP_SECONDS: f64 = 5.0;
+
+fn row(queue: &QueueOverview) -> Vec<Cell> {
+    let status = &queue.status;
+    let at_least = if status.due >= COUNTED { "≥ " } else { "" };
+    let count = |count: Option<u32>| count.map_or_else(|| "-".into(), |count| count.to_string());
+    let (drained, is_bad) = match (queue.drained_in_seconds, queue.growing_by_per_second) {
+        _ if status.due == 0 => ("-".into(), false),
+        _ if status.paused_at.is_some() => ("not while paused".into(), false),
+        // Jobs start as soon as they are due. Rates say nothing about so few: jobs are enqueued long before they are due.
+        _ if status.late.is_none_or(|late| late < KEEPS_UP_SECONDS) => ("keeps up".into(), false),
+        (Some(seconds), _) => (format!("{at_least}{}", format_duration(seconds)), false),
+        (None, Some(growth)) => (format!("never at this rate: +{}/s", rate(growth)), true),
+        (None, None) => ("not known".into(), false),
+    };
+    let wait = match queue.wait_p99_seconds {
+        Some(seconds) if seconds < 10.0 => format!("{:.0} ms", seconds * 1000.0),
+        Some(seconds) => format_duration(seconds),
+        None if queue.out_per_second_15_min > 0.0 => "> 5 min".into(),
+        None => "-".into(),
+    };
+    let bad_if = |is_bad: bool| if is_bad { Style::Bad } else { Style::Plain };
+    let needed = queue.workers_needed.is_some_and(|needed| i64::from(needed) > status.workers);
+    vec![
+        status.name.as_str().into(),
+        format_count(status.waiting, COUNTED).into(),
+        format_count(status.due, COUNTED).into(),
+        status.late.filter(|late| *late > 0.0).map_or_else(|| "-".into(), format_duration).into(),
+        format!("{}/{}", status.running, queue.slots).into(),
+        rate(queue.in_per_second).into(),
+        rate(queue.out_per_second).into(),
+        wait.into(),
+        Cell::new(&drained, bad_if(is_bad)),
+        Cell::new(&status.workers.to_string(), bad_if(status.workers == 0 && status.due > 0)),
+        Cell::new(&count(queue.workers_needed), bad_if(needed)),
+        format!(
+            "{}{}",
+            queue.workers_to_drain_in_10_min.map_or("", |_| at_least),
+            count(queue.workers_to_drain_in_10_min)
+        )
+        .into(),
+        Cell::new(&queue.dead_24h.to_string(), bad_if(queue.dead_24h > 0)),
+        Cell::new(&pause(queue), Style::Warning),
+    ]
+}
+
+/// By whom and why a queue is paused; empty if it is not.
+fn pause(queue: &QueueOverview) -> String {
+    let status = &queue.status;
+    if status.paused_at.is_none() {
+        return String::new();
+    }
+    let by = status.paused_by.as_ref().map(|by| format!("by {by}: ")).unwrap_or_default();
+    let until = status.resume_at.map(|at| format!(" (until {})", format_time(at))).unwrap_or_default();
+    format!("{by}{}{until}", status.reason.as_deref().unwrap_or_default())
+}
+
+fn rate(per_second: f64) -> String {
+    if per_second < 99.95 { format!("{per_second:.1}") } else { format!("{per_second:.0}") }
+}

@@ -1,0 +1,296 @@
+//! What operators can do: list, show, cancel and replay jobs, and pause and resume queues.
+
+pub mod audit;
+pub mod groups;
+pub mod overview;
+pub mod pauses;
+pub mod replays;
+pub mod why;
+pub mod workers;
+
+use std::{collections::HashMap, sync::Arc};
+
+use futures_util::future::BoxFuture;
+use time::OffsetDateTime;
+
+use self::audit::Order;
+
+use super::{
+    cancel::CANCELLED,
+    enqueue::{Queue, Tx},
+    job::{Failure, Job},
+    status::{COUNTED, Cancelled, Filter, JobDetails, JobPage, JobStatus, QueueStatus, Replayed, State},
+    store::{self, list, operator as sql},
+};
+use runtime::{
+    db::Pool,
+    error::{Error, causes},
+    executor::repeatable,
+};
+
+/// The jobs of one page when all pages are read.
+const PAGE: u32 = 1000;
+
+/// A job kind whose record a replay must restore.
+pub trait Replayable: Job {
+    /// Restores the record that [`Job::on_discard`] changed, in the transaction that makes the job wait again.
+    fn on_replay(self, context: Self::Context, tx: &mut Tx) -> impl Future<Output = Result<(), Error>> + Send;
+}
+
+/// The job kinds that have records. Jobs of other kinds are cancelled and replayed without hooks.
+#[derive(Default)]
+pub struct JobKinds(HashMap<&'static str, Box<dyn OperatorHooks>>);
+
+impl JobKinds {
+    /// Adds a job kind.
+    #[must_use]
+    pub fn kind<J: Replayable>(mut self, context: J::Context) -> Self {
+        self.0.insert(J::NAME, Box::new(JobHooks::<J> { context }));
+        self
+    }
+}
+
+/// The hooks of a job kind, without its type. A payload that cannot be decoded has no record, so nothing is done for
+/// it.
+trait OperatorHooks: Send + Sync {
+    fn on_discard(&self, payload: &[u8]) -> BoxFuture<'static, Result<(), Failure>>;
+    fn on_replay<'a>(&self, payload: &[u8], tx: &'a mut Tx) -> BoxFuture<'a, Result<(), Error>>;
+}
+
+struct JobHooks<J: Job> {
+    context: J::Context,
+}
+
+impl<J: Replayable> OperatorHooks for JobHooks<J> {
+    fn on_discard(&self, payload: &[u8]) -> BoxFuture<'static, Result<(), Failure>> {
+        match serde_json::from_slice::<J>(payload) {
+            Ok(job) => Box::pin(job.on_discard(self.context.clone(), CANCELLED.into())),
+            Err(_) => Box::pin(async { Ok(()) }),
+        }
+    }
+
+    fn on_replay<'a>(&self, payload: &[u8], tx: &'a mut Tx) -> BoxFuture<'a, Result<(), Error>> {
+        match serde_json::from_slice::<J>(payload) {
+            Ok(job) => Box::pin(job.on_replay(self.context.clone(), tx)),
+            Err(_) => Box::pin(async { Ok(()) }),
+        }
+    }
+}
+
+/// The operator's interface to the queue. Clones share everything.
+#[derive(Clone)]
+pub struct Operator {
+    pool: Pool,
+    queue: Queue,
+    kinds: Arc<JobKinds>,
+}
+
+impl Operator {
+    /// Creates it with the job kinds that have records.
+    pub fn new(pool: &Pool, queue: &Queue, kinds: JobKinds) -> Self {
+        Self { pool: pool.clone(), queue: queue.clone(), kinds: Arc::new(kinds) }
+    }
+
+    /// Lists every queue that has jobs, workers or a pause. Its cost has a bound: it reads a few index ranges of at
+    /// most [`COUNTED`] entries per queue, and the newest [`COUNTED`] jobs.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the database is unreachable.
+    pub async fn queues(&self) -> Result<Vec<QueueStatus>, Error> {
+        Ok(sql::queues(&self.pool, COUNTED).await?)
+    }
+
+    /// Lists a page of jobs, newest first; the next page begins before its last id. Its cost has a bound:
+    /// [`JobPage::searched_to`] shows which jobs were not searched.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the database is unreachable.
+    pub async fn list(&self, filter: &Filter, limit: u32) -> Result<JobPage, Error> {
+        let mut page = list::Page {
+            queue: filter.queue.as_deref(),
+            status: filter.state.map(State::status),
+            error: filter.error.as_deref(),
+            before: filter.before.as_deref().unwrap_or(list::END),
+            limit: limit.into(),
+        };
+        let pool = &self.pool;
+        // Each of these states has its own index, so it is searched completely.
+        let exact = match filter.state {
+            Some(State::Running) => Some(list::running(pool, &page).await?),
+            Some(State::Dead) => Some(list::dead(pool, &page).await?),
+            Some(State::Cancelled) => Some(list::cancelled(pool, &page).await?),
+            _ => None,
+        };
+        if let Some(rows) = exact {
+            return Ok(JobPage { jobs: rows.into_iter().map(JobStatus::from).collect(), searched_to: None });
+        }
+        let mut rows = list::newest(pool, &page).await?;
+        let mut searched_to = None;
+        if rows.len() < limit as usize {
+            searched_to = list::window_end(pool, page.before).await?;
+        }
+        if let Some(end) = &searched_to {
+            page.before = end;
+            page.limit -= i64::try_from(rows.len()).unwrap_or(i64::MAX);
+            if matches!(filter.state, None | Some(State::Waiting)) {
+                rows.extend(list::waiting(pool, &page).await?);
+            }
+            if filter.state.is_none() {
+                rows.extend(list::running(pool, &page).await?);
+                rows.extend(list::dead(pool, &page).await?);
+                rows.extend(list::cancelled(pool, &page).await?);
+            }
+            rows.sort_by(|one, other| other.id.cmp(&one.id));
+            rows.truncate(limit as usize);
+        }
+        Ok(JobPage { jobs: rows.into_iter().map(JobStatus::from).collect(), searched_to })
+    }
+
+    /// Returns the details of one job; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the database is unreachable.
+    pub async fn show(&self, id: &str) -> Result<Option<JobDetails>, Error> {
+        let Some((row, details)) = list::show(&self.pool, id).await? else { return Ok(None) };
+        let status = row.status.clone();
+        let job = JobStatus::from(row);
+        let payload = serde_json::from_slice(&details.payload)
+            .unwrap_or_else(|_| String::from_utf8_lossy(&details.payload).into_owned().into());
+        let why = explain(&job, &status, &details);
+        Ok(Some(JobDetails { why, errors: details.errors.unwrap_or_else(|| Vec::<u8>::new().into()), payload, job }))
+    }
+
+    /// Returns the details of one job, and records that its payload was opened; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the database is unreachable.
+    pub async fn open(&self, id: &str, order: &Order) -> Result<Option<JobDetails>, Error> {
+        let Some(details) = self.show(id).await? else { return Ok(None) };
+        let mut tx = self.queue.begin().await?;
+        sql::audit::record(&mut *tx, order, "open", id, None, 1).await?;
+        tx.commit().await?;
+        Ok(Some(details))
+    }
+
+    /// Cancels a job: a waiting one at once, a running one at its next await. [`Job::on_discard`] changes its record.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the database is unreachable or `on_discard` fails; [`Error::Internal`] for an
+    /// unknown state. Then nothing has changed.
+    pub async fn cancel(&self, id: &str, order: &Order) -> Result<Cancelled, Error> {
+        let mut tx = self.queue.begin().await?;
+        let Some(job) = sql::lock(&mut tx, id).await? else { return Ok(Cancelled::NotFound) };
+        let cancelled = match State::of(&job.status) {
+            State::Waiting => {
+                // The job is locked, so no worker claims it meanwhile.
+                if let Some(kind) = self.kinds.0.get(job.queue.as_str()) {
+                    kind.on_discard(&job.payload).await.map_err(|failure| Error::Unavailable(failure.error))?;
+                }
+                sql::cancel(&mut tx, id, CANCELLED).await?;
+                Cancelled::AtOnce
+            }
+            State::Running => {
+                sql::request_cancellation(&mut tx, id).await?;
+                Cancelled::Requested
+            }
+            State::Done | State::Dead | State::Cancelled => return Ok(Cancelled::Ended),
+            State::Unknown => return Err(unknown_state(&job.status)),
+        };
+        sql::audit::record(&mut *tx, order, "cancel", id, None, 1).await?;
+        tx.commit().await?;
+        Ok(cancelled)
+    }
+
+    /// Makes a dead or cancelled job wait again, and restores its record in the same transaction.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the database is unreachable, or the error of [`Replayable::on_replay`]. Then nothing
+    /// has changed.
+    pub async fn replay(&self, id: &str, order: &Order) -> Result<Replayed, Error> {
+        let mut tx = self.queue.begin().await?;
+        let Some(job) = sql::lock(&mut tx, id).await? else { return Ok(Replayed::NotFound) };
+        if !matches!(State::of(&job.status), State::Dead | State::Cancelled) {
+            return Ok(Replayed::NotDead);
+        }
+        if let Some(kind) = self.kinds.0.get(job.queue.as_str()) {
+            kind.on_replay(&job.payload, &mut tx).await?;
+        }
+        if !sql::replay(&mut tx, id).await? {
+            return Ok(Replayed::KeyTaken);
+        }
+        sql::audit::record(&mut *tx, order, "replay", id, None, 1).await?;
+        tx.commit().await?;
+        if let Err(error) = store::announce(repeatable(&self.pool), &[job.queue]).await {
+            tracing::debug!(error = causes(&error), "could not announce a replayed job");
+        }
+        Ok(Replayed::Replayed)
+    }
+
+    /// Lists the dead letters of a queue whose last error contains this text. A bulk replay replays exactly these.
+    /// Cancelled jobs are not among them.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the database is unreachable.
+    pub async fn dead(&self, queue: &str, error: Option<&str>) -> Result<Vec<JobStatus>, Error> {
+        let mut filter = Filter {
+            queue: Some(queue.to_owned()),
+            state: Some(State::Dead),
+            error: error.map(str::to_owned),
+            before: None,
+        };
+        let mut dead = Vec::new();
+        loop {
+            let page = self.list(&filter, PAGE).await?.jobs;
+            let Some(last) = page.last() else { return Ok(dead) };
+            filter.before = Some(last.id.clone());
+            dead.extend(page);
+        }
+    }
+
+    /// The time of this process, for estimates.
+    fn now(&self) -> OffsetDateTime {
+        OffsetDateTime::now_utc()
+    }
+}
+
+fn unknown_state(status: &str) -> Error {
+    Error::Internal(format!(
+        "its state in the database is {status:?}, which Millrace does not know: another program wrote it"
+    ))
+}
+
+/// Explains in words why a job is not running.
+fn explain(job: &JobStatus, status: &str, details: &list::Details) -> String {
+    let (workers, failing) = (details.workers, details.failing);
+    match job.state {
+        State::Done => "it is done".into(),
+        State::Dead => "it is a dead letter: replay it to run it again".into(),
+        State::Cancelled => "an operator cancelled it: replay it by its id to run it again".into(),
+        State::Unknown => unknown_state(status).to_string(),
+        State::Running if details.cancelling && details.held => {
+            "it is running, and its worker aborts it at its next await".into()
+        }
+        State::Running if details.held => "it is running".into(),
+        State::Running => {
+            let end = if details.cancelling { " and ends it, because an operator cancelled it" } else { "" };
+            format!("its worker is gone: another worker takes it over when the lease has expired{end}")
+        }
+        State::Waiting if let Some(reason) = &details.paused_because => format!("its queue is paused: {reason}"),
+        State::Waiting if workers == 0 => "no live worker runs its queue".into(),
+        State::Waiting if job.due_in_seconds > 0.0 => match snooze(details) {
+            Some(Some(reason)) => format!("its last run snoozed it: {reason}"),
+            Some(None) => "its last run snoozed it".into(),
+            None if job.failures > 0 => format!("it failed {} times and waits for its next attempt", job.failures),
+            None => "it is not due yet".into(),
+        },
+        State::Waiting if let Some(error) = &details.claim_error => {
+            format!("it is due, but the claims of {failing} of {workers} workers fail in the database: {error}")
+        }
+        State::Waiting => format!("it is due, and waits for a free slot in one of {workers} workers"),
+    }
+}
+
+/// The reason of the snooze if the last run snoozed the job; the outer `None` if it did not.
+fn snooze(details: &list::Details) -> Option<Option<&str>> {
+    details.last_result.as_ref()?.get("Snoozed").map(|reason| reason.as_str())
+}

@@ -1,0 +1,127 @@
+//! The workers: what each runs, and what it reports.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use super::{Operator, audit::Order};
+use crate::{
+    ReadTime,
+    status::JobStatus,
+    store::{
+        list,
+        operator::{audit, workers as sql},
+    },
+};
+use runtime::error::Error;
+
+/// A worker.
+#[derive(Debug, Clone, Serialize)]
+pub struct WorkerInfo {
+    pub id: String,
+    /// Whether its lease is valid.
+    pub live: bool,
+    #[serde(with = "time::serde::rfc3339")]
+    pub started_at: OffsetDateTime,
+    /// Seconds since its last heartbeat.
+    pub silent_seconds: f64,
+    pub lease_seconds: f64,
+    /// Its running jobs, by the database.
+    pub running: i64,
+    /// Seconds since the start of its oldest running job.
+    pub oldest_run_seconds: Option<f64>,
+    /// Whether an operator has asked it to stop.
+    pub drain_requested: bool,
+    /// `null` for a worker of an earlier release.
+    pub report: Option<Report>,
+    /// Why its claims fail, by queue; empty while they succeed.
+    pub claim_errors: BTreeMap<String, ClaimError>,
+}
+
+/// What a worker reports about itself with each heartbeat.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Report {
+    pub host: String,
+    pub pid: u32,
+    /// The release, and the commit if it is known.
+    pub version: String,
+    /// Whether notifications reach it; without them it polls.
+    pub listening: bool,
+    /// Whether it claims no more jobs, because it stops.
+    pub draining: bool,
+    pub queues: BTreeMap<String, QueueReport>,
+}
+
+/// What a worker reports about one of its queues.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct QueueReport {
+    /// How many jobs it runs at once.
+    pub slots: u32,
+    pub running: u32,
+    /// Its last successful claim, also one that found no job.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub last_claim: Option<OffsetDateTime>,
+}
+
+/// Why claims fail, and since when.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ClaimError {
+    pub error: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub since: OffsetDateTime,
+}
+
+impl From<sql::WorkerRow> for WorkerInfo {
+    fn from(row: sql::WorkerRow) -> Self {
+        let errors = row.claim_errors.and_then(|errors| serde_json::from_value(errors).ok());
+        Self {
+            live: row.live,
+            started_at: row.started_at.map_or(OffsetDateTime::UNIX_EPOCH, ReadTime::into),
+            silent_seconds: row.silent_seconds,
+            lease_seconds: row.lease_seconds,
+            running: row.running,
+            oldest_run_seconds: row.oldest_run_seconds,
+            drain_requested: row.drain,
+            report: row.status.and_then(|status| serde_json::from_value(status).ok()),
+            claim_errors: errors.unwrap_or_default(),
+            id: row.id,
+        }
+    }
+}
+
+impl Operator {
+    /// Lists the workers, live ones first, at most 1,000.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the database is unreachable.
+    pub async fn workers(&self) -> Result<Vec<WorkerInfo>, Error> {
+        Ok(sql::workers(&self.pool).await?.into_iter().map(WorkerInfo::from).collect())
+    }
+
+    /// Lists the jobs that a worker holds, oldest run first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the database is unreachable.
+    pub async fn held_by(&self, worker: &str, limit: u32) -> Result<Vec<JobStatus>, Error> {
+        let mut held: Vec<JobStatus> =
+            list::held_by(&self.pool, worker, limit.into()).await?.into_iter().map(JobStatus::from).collect();
+        held.sort_by_key(|job| job.started_at);
+        Ok(held)
+    }
+
+    /// Asks a worker to stop: with its next heartbeat it stops claiming, and it ends when its jobs have ended. Returns
+    /// `false` if there is no such worker.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the database is unreachable.
+    pub async fn drain_worker(&self, worker: &str, order: &Order) -> Result<bool, Error> {
+        let mut tx = self.queue.begin().await?;
+        if !sql::drain(&mut *tx, worker).await? {
+            return Ok(false);
+        }
+        audit::record(&mut *tx, order, "drain", worker, None, 1).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,283 @@
+//! The SQL of the queue's tables: one function for each operation.
+
+pub mod gauges;
+pub mod leases;
+pub mod list;
+pub mod lookup;
+pub mod minutes;
+pub mod operator;
+pub mod results;
+
+use std::time::Duration;
+
+use sqlx::types::time::OffsetDateTime;
+use sqlx::{PgExecutor, Result};
+
+use super::{
+    CHANNEL,
+    new_job::{Due, NewJob},
+    storable::{StorableText, storable_key, storable_time, wait_seconds},
+};
+use runtime::{
+    db::Pool,
+    executor::{Transaction, once, repeatable},
+};
+
+/// New jobs, column by column.
+#[derive(Default)]
+struct NewRows {
+    ids: Vec<String>,
+    queues: Vec<String>,
+    payloads: Vec<Vec<u8>>,
+    priorities: Vec<i32>,
+    times: Vec<Option<OffsetDateTime>>,
+    delays: Vec<f64>,
+    correlation_ids: Vec<Option<String>>,
+    traceparents: Vec<Option<String>>,
+    keys: Vec<Option<String>>,
+}
+
+impl NewRows {
+    fn of(jobs: &[&NewJob]) -> Self {
+        let mut new = Self::default();
+        for job in jobs {
+            let (time, delay) = match job.due {
+                Due::At(time) => (Some(storable_time(time)), 0.0),
+                Due::After(delay) => (None, wait_seconds(delay)),
+            };
+            new.ids.push(job.id.to_string());
+            new.queues.push(job.queue.to_owned());
+            new.payloads.push(job.payload.clone());
+            new.priorities.push(job.priority.level());
+            new.times.push(time);
+            new.delays.push(delay);
+            let text = |text: &String| StorableText::from(&**text).to_string();
+            new.correlation_ids.push(job.origin.correlation_id.as_ref().map(text));
+            new.traceparents.push(job.origin.traceparent.as_ref().map(text));
+            new.keys.push(job.key.as_deref().map(storable_key));
+        }
+        new
+    }
+}
+
+/// The INSERT of jobs, with a clause for jobs whose key is taken. A key of the metadata without a value is left out:
+/// that saves 19 bytes for a job with only a correlation id, and 50,000 rows take 15 ms instead of 24.
+macro_rules! insert {
+    ($new:expr, $taken:tt) => {
+        sqlx::query!(
+            r#"INSERT INTO apalis.jobs (id, job_type, job, priority, run_at, metadata, idempotency_key)
+           SELECT id, queue, payload, priority, coalesce(at, now() + make_interval(secs => delay)),
+                  CASE WHEN correlation_id IS NOT NULL AND traceparent IS NOT NULL
+                       THEN hstore(ARRAY['correlation_id', 'traceparent'], ARRAY[correlation_id, traceparent])
+                       WHEN correlation_id IS NOT NULL THEN hstore('correlation_id', correlation_id)
+                       WHEN traceparent IS NOT NULL THEN hstore('traceparent', traceparent) END, key
+           FROM unnest($1::text[], $2::text[], $3::bytea[], $4::int4[], $5::timestamptz[], $6::float8[], $7::text[],
+                       $8::text[], $9::text[])
+                AS new (id, queue, payload, priority, at, delay, correlation_id, traceparent, key)"#
+                + $taken,
+            &$new.ids,
+            &$new.queues,
+            &$new.payloads,
+            &$new.priorities,
+            &$new.times as &[Option<OffsetDateTime>],
+            &$new.delays,
+            &$new.correlation_ids as &[Option<String>],
+            &$new.traceparents as &[Option<String>],
+            &$new.keys as &[Option<String>],
+        )
+    };
+}
+
+/// Inserts jobs. apalis' own `push_tasks` uses the client's clock and cuts it to whole seconds.
+pub async fn insert(tx: &mut Transaction, jobs: &[&NewJob]) -> Result<()> {
+    let new = NewRows::of(jobs);
+    insert!(new, "").execute(&mut *tx).await?;
+    Ok(())
+}
+
+/// Inserts the jobs whose key is free, and returns their ids. It waits for an open transaction that is taking the same
+/// key, so all transactions must take their keys in the same order. It is separate from `insert`, because the
+/// conflict check would slow down jobs without a key.
+pub async fn insert_unique(tx: &mut Transaction, jobs: &[&NewJob]) -> Result<Vec<String>> {
+    let new = NewRows::of(jobs);
+    let inserted = insert!(
+        new,
+        " ON CONFLICT (job_type, idempotency_key)
+              WHERE idempotency_key IS NOT NULL AND status IN ('Pending', 'Running') DO NOTHING
+           RETURNING id"
+    );
+    Ok(inserted.fetch_all(&mut *tx).await?.into_iter().map(|row| row.id).collect())
+}
+
+/// Notifies all listening workers that these queues have new jobs.
+pub async fn announce(executor: impl PgExecutor<'_>, queues: &[String]) -> Result<()> {
+    sqlx::query!("SELECT pg_notify($1, queue) FROM unnest($2::text[]) AS queue", CHANNEL, queues)
+        .execute(executor)
+        .await?;
+    Ok(())
+}
+
+/// A job that this worker has claimed for one run.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    pub id: String,
+    pub payload: Vec<u8>,
+    /// The attempt number, part of the fencing token.
+    pub token: i32,
+    pub failures: i32,
+    /// Consecutive crashes before this run.
+    pub crashes: i32,
+    /// Seconds from its due time to its claim, by the database's clock; at most 30 days.
+    pub waited: f64,
+    pub correlation_id: Option<String>,
+    pub traceparent: Option<String>,
+}
+
+/// Claims up to `limit` due jobs of a queue: highest priority first, then by due time. Claims none while the queue is
+/// paused, which is checked once per claim.
+///
+/// The lease is no condition here. The worker checks it by its own monotonic clock before it claims, and `last_seen`
+/// comes from the database's clock, which may step. If a silent worker claims jobs, the next rescue takes them, unless
+/// the worker renews its lease.
+///
+/// An odd row of another program must not fail the claim of all others. So a token that cannot grow restarts at 1, and
+/// a due time is limited before it is subtracted.
+///
+/// The three priorities are read one by one, so that each is a range of `jobs_ready` in index order. One ordered scan
+/// over all priorities would read every job that is not yet due before it finds that none is due.
+///
+/// Rows are updated by their `ctid`. This is safe because the same statement locks them, and it saves 500 look-ups in
+/// the primary key (11.0 → 8.6 us per job). A row that another transaction has just changed is not visible to this
+/// statement and is left to the next claim.
+pub async fn claim(pool: &Pool, worker: &str, queue: &str, limit: i64) -> Result<Vec<Claimed>> {
+    sqlx::query_as!(
+        Claimed,
+        r#"UPDATE apalis.jobs AS job
+           SET status = 'Running', lock_by = $1, lock_at = now(),
+               attempts = CASE attempts WHEN 2147483647 THEN 1 ELSE attempts + 1 END
+           WHERE ctid = ANY(ARRAY(
+               SELECT ready.ctid
+               FROM (VALUES (1), (0), (-1)) AS level (priority)
+               CROSS JOIN LATERAL (
+                   SELECT ctid FROM apalis.jobs
+                   WHERE job_type = $2 AND status = 'Pending' AND priority = level.priority AND run_at <= now()
+                   ORDER BY run_at LIMIT $3 FOR UPDATE SKIP LOCKED
+               ) AS ready
+               WHERE NOT EXISTS (SELECT FROM paused_queues WHERE name = $2)
+               LIMIT $3))
+           RETURNING job.id, job.job AS payload, job.attempts AS token, job.failures, job.crashes,
+                     extract(epoch FROM clock_timestamp()
+                             - greatest(job.run_at, clock_timestamp() - interval '30 days'))::float8 AS "waited!",
+                     job.metadata -> 'correlation_id' AS correlation_id,
+                     job.metadata -> 'traceparent' AS traceparent"#,
+        worker,
+        queue,
+        limit,
+    )
+    .fetch_all(once(pool))
+    .await
+}
+
+/// The due times of one queue.
+#[derive(Debug)]
+pub struct DueCheck {
+    pub queue: String,
+    /// Whether it has a job that is due.
+    pub is_due: bool,
+    /// Seconds until the first later job is due.
+    pub next: Option<f64>,
+}
+
+/// Checks these queues: whether a job is due, and when the next one will be, at most a day from now. Both are the ends
+/// of a range in `jobs_ready`.
+pub async fn check_due(pool: &Pool, queues: &[String]) -> Result<Vec<DueCheck>> {
+    sqlx::query_as!(
+        DueCheck,
+        r#"SELECT queue AS "queue!", bool_or(due.is_due) AS "is_due!",
+                  extract(epoch FROM min(least(later.run_at, now() + interval '1 day')) - now())::float8 AS next
+           FROM unnest($1::text[]) AS queue
+           CROSS JOIN (VALUES (1), (0), (-1)) AS level (priority)
+           CROSS JOIN LATERAL (
+               SELECT EXISTS (SELECT FROM apalis.jobs WHERE job_type = queue AND status = 'Pending'
+                              AND priority = level.priority AND run_at <= now()) AS is_due
+           ) AS due
+           LEFT JOIN LATERAL (
+               SELECT run_at FROM apalis.jobs
+               WHERE job_type = queue AND status = 'Pending' AND priority = level.priority AND run_at > now()
+               ORDER BY run_at LIMIT 1
+           ) AS later ON true
+           WHERE queue NOT IN (SELECT name FROM paused_queues)
+           GROUP BY queue"#,
+        queues,
+    )
+    .fetch_all(repeatable(pool))
+    .await
+}
+
+/// Makes running jobs of a worker's queue Pending again if the worker does not know them. Jobs that another session has
+/// locked are skipped. Returns the number of jobs. They are due at once, even if the database's clock has gone back.
+pub async fn give_back_lost_claims(pool: &Pool, worker: &str, queue: &str, known: &[String]) -> Result<u64> {
+    let done = sqlx::query!(
+        "UPDATE apalis.jobs SET status = 'Pending', run_at = least(run_at, now())
+         WHERE id = ANY(ARRAY(
+             SELECT id FROM apalis.jobs
+             WHERE lock_by = $1 AND status = 'Running' AND job_type = $2 AND id <> ALL($3)
+             FOR UPDATE SKIP LOCKED))",
+        worker,
+        queue,
+        known,
+    )
+    .execute(repeatable(pool))
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// The result of one batch of the cleaner.
+#[derive(Debug)]
+pub struct Step {
+    /// The last id of the batch, after which the next one begins.
+    pub upto: String,
+    pub forgotten: i64,
+}
+
+/// The key of the cleaner's advisory lock, held for one statement. Any number works.
+const CLEANER_LOCK: i64 = 0x006d_696c_6c72_6163;
+
+/// Deletes the expired jobs among the next `size` ids after `after` and before `before`; `None` while another process
+/// deletes.
+///
+/// It reads a range of the primary key and needs no other index: ids are ULIDs, so old jobs come first. A batch of
+/// 2,000 took 3 ms when all were deleted, and 1 to 4 ms when none was; one of 10,000 took 15 ms. 1,000,000 finished
+/// jobs were deleted in 14 s, mostly pauses, and no job started more than 57 ms late meanwhile. 1,000,000 jobs that
+/// wait for a later time cost each pass about 1 s of reading.
+pub async fn delete_expired(
+    pool: &Pool,
+    after: &str,
+    before: &str,
+    size: i64,
+    done: Duration,
+    dead: Duration,
+) -> Result<Option<Step>> {
+    sqlx::query_as!(
+        Step,
+        r#"WITH step AS MATERIALIZED (
+               SELECT coalesce((SELECT id FROM apalis.jobs WHERE id > $1 AND id < $2 ORDER BY id OFFSET $3 LIMIT 1), $2)
+                      AS upto
+               WHERE pg_try_advisory_xact_lock($4)),
+           forgotten AS (
+               DELETE FROM apalis.jobs
+               WHERE id > $1 AND id <= (SELECT upto FROM step)
+                 AND (status || '' = 'Done' AND done_at < now() - make_interval(secs => $5)
+                      OR status || '' IN ('Killed', 'Cancelled') AND done_at < now() - make_interval(secs => $6))
+               RETURNING id)
+           SELECT upto AS "upto!", (SELECT count(*) FROM forgotten) AS "forgotten!" FROM step"#,
+        after,
+        before,
+        size,
+        CLEANER_LOCK,
+        done.as_secs_f64(),
+        dead.as_secs_f64(),
+    )
+    .fetch_optional(repeatable(pool))
+    .await
+}

@@ -1,0 +1,66 @@
+//! The SQL that reads what happened in the queues.
+
+use sqlx::Result;
+
+use crate::ReadTime;
+use runtime::{db::Pool, executor::repeatable};
+
+/// What happened in one queue in one minute, in all processes.
+pub struct MinuteRow {
+    pub queue: String,
+    pub minute: ReadTime,
+    pub enqueued: i64,
+    pub started: i64,
+    /// Runs that ended with their job waiting again: failed or snoozed.
+    pub again: i64,
+    pub dead: i64,
+    pub ended: i64,
+    pub run_us: i64,
+}
+
+/// Reads the last hour of all queues, one row for each queue and minute, oldest first. It reads one index range for each
+/// queue that has any minute.
+pub async fn last_hour(pool: &Pool) -> Result<Vec<MinuteRow>> {
+    sqlx::query_as!(
+        MinuteRow,
+        r#"WITH RECURSIVE known AS (
+               (SELECT queue FROM queue_minutes ORDER BY queue LIMIT 1)
+               UNION ALL
+               SELECT (SELECT queue FROM queue_minutes WHERE queue > known.queue ORDER BY queue LIMIT 1)
+               FROM known WHERE known.queue IS NOT NULL
+           )
+           SELECT known.queue AS "queue!", minute AS "minute!: ReadTime", sum(enqueued)::bigint AS "enqueued!",
+                  sum(started)::bigint AS "started!", sum(retried + snoozed)::bigint AS "again!", sum(dead)::bigint AS "dead!",
+                  sum(done + retried + snoozed + dead + cancelled)::bigint AS "ended!", sum(run_us)::bigint AS "run_us!"
+           FROM known JOIN queue_minutes AS kept ON kept.queue = known.queue AND minute > now() - interval '1 hour'
+           GROUP BY known.queue, minute ORDER BY known.queue, minute"#
+    )
+    .fetch_all(repeatable(pool))
+    .await
+}
+
+/// The latencies of one queue in the last 15 minutes, and its new dead letters of the last day.
+pub struct LatencyRow {
+    pub queue: String,
+    /// The counts of runs by how long they had waited; the buckets are [`BUCKETS`](crate::counts::BUCKETS).
+    pub waits: Vec<i64>,
+    pub dead_24h: i64,
+}
+
+/// Reads the latencies of these queues. Each is in the result.
+pub async fn latencies(pool: &Pool, queues: &[String]) -> Result<Vec<LatencyRow>> {
+    sqlx::query_as!(
+        LatencyRow,
+        r#"SELECT known.name AS "queue!",
+                  ARRAY(SELECT sum(bucket.counted)::bigint
+                        FROM queue_minutes, unnest(waits) WITH ORDINALITY AS bucket (counted, number)
+                        WHERE queue = known.name AND minute > now() - interval '15 minutes'
+                        GROUP BY number ORDER BY number) AS "waits!",
+                  coalesce((SELECT sum(dead)::bigint FROM queue_minutes
+                            WHERE queue = known.name AND minute > now() - interval '24 hours'), 0) AS "dead_24h!"
+           FROM unnest($1::text[]) AS known (name)"#,
+        queues,
+    )
+    .fetch_all(repeatable(pool))
+    .await
+}

@@ -1,0 +1,284 @@
+//! The SQL of replays.
+
+use sqlx::Result;
+use uuid::Uuid;
+
+use crate::{
+    ReadTime,
+    replay::{Pace, Replay, Selection},
+};
+use runtime::{
+    db::Pool,
+    executor::{Transaction, repeatable},
+};
+
+/// Selects ids of dead letters by a [`Selection`] in the order of their ids: `$1` queue, `$2` group, `$3` error. With a
+/// group it is a range of `jobs_dead_groups`, else one of `jobs_dead`.
+macro_rules! select_dead {
+    ($selection:expr, $columns:tt, $more:tt $(, $parameter:expr)*) => {
+        sqlx::query!(
+            "SELECT " + $columns + r#" FROM apalis.jobs
+             WHERE status = 'Killed' AND job_type = $1 AND ($2::text IS NULL OR coalesce(error_group, '') = $2)
+               AND ($3::text IS NULL OR position($3 IN errors -> -1 ->> 'error') > 0) "# + $more,
+            $selection.queue,
+            $selection.group,
+            $selection.error
+            $(, $parameter)*
+        )
+    };
+}
+
+/// Counts the selected dead letters, up to `limit`.
+pub async fn count(pool: &Pool, selection: &Selection, limit: i64) -> Result<i64> {
+    sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM (
+               SELECT FROM apalis.jobs
+               WHERE status = 'Killed' AND job_type = $1 AND ($2::text IS NULL OR coalesce(error_group, '') = $2)
+                 AND ($3::text IS NULL OR position($3 IN errors -> -1 ->> 'error') > 0)
+               LIMIT $4) AS selected"#,
+        selection.queue,
+        selection.group,
+        selection.error,
+        limit,
+    )
+    .fetch_one(repeatable(pool))
+    .await
+}
+
+/// Returns the ids of the oldest selected dead letters.
+pub async fn samples(pool: &Pool, selection: &Selection, limit: i64) -> Result<Vec<String>> {
+    let rows = select_dead!(selection, "id", "ORDER BY id LIMIT $4", limit).fetch_all(repeatable(pool)).await?;
+    Ok(rows.into_iter().map(|row| row.id).collect())
+}
+
+pub struct ReplayRow {
+    pub id: Uuid,
+    pub queue: String,
+    pub error_group: Option<String>,
+    pub error: Option<String>,
+    pub rate: f64,
+    pub canary: i64,
+    pub stop_if_dead: f64,
+    pub max_jobs: i64,
+    pub state: String,
+    pub stopped_because: Option<String>,
+    pub replayed: i64,
+    pub skipped: i64,
+    pub created_at: ReadTime,
+    pub ended_at: Option<ReadTime>,
+}
+
+impl From<ReplayRow> for Replay {
+    fn from(row: ReplayRow) -> Self {
+        Self {
+            id: row.id,
+            queue: row.queue,
+            error_group: row.error_group,
+            error: row.error,
+            rate: row.rate,
+            canary: row.canary,
+            stop_if_dead: row.stop_if_dead,
+            max_jobs: row.max_jobs,
+            state: row.state,
+            stopped_because: row.stopped_because,
+            replayed: row.replayed,
+            skipped: row.skipped,
+            created_at: row.created_at.into(),
+            ended_at: row.ended_at.map(ReadTime::into),
+        }
+    }
+}
+
+/// Creates a replay that takes the dead letters which have died until now.
+pub async fn insert(tx: &mut Transaction, id: Uuid, selection: &Selection, pace: Pace) -> Result<Replay> {
+    let row = sqlx::query_as!(
+        ReplayRow,
+        r#"INSERT INTO replays (id, queue, error_group, error, rate, canary, stop_if_dead, max_jobs)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+           RETURNING id, queue, error_group, error, rate, canary, stop_if_dead, max_jobs, state, stopped_because, replayed,
+                     skipped, created_at AS "created_at: ReadTime", ended_at AS "ended_at: ReadTime""#,
+        id,
+        selection.queue,
+        selection.group,
+        selection.error,
+        pace.rate,
+        i64::from(pace.canary),
+        pace.stop_if_dead,
+        i64::from(pace.limit),
+    );
+    Ok(row.fetch_one(&mut *tx).await?.into())
+}
+
+/// Lists replays, newest first.
+pub async fn list(pool: &Pool, limit: i64) -> Result<Vec<Replay>> {
+    let rows = sqlx::query_as!(
+        ReplayRow,
+        r#"SELECT id, queue, error_group, error, rate, canary, stop_if_dead, max_jobs, state, stopped_because, replayed,
+                  skipped, created_at AS "created_at: ReadTime", ended_at AS "ended_at: ReadTime"
+           FROM replays ORDER BY id DESC LIMIT $1"#,
+        limit,
+    );
+    Ok(rows.fetch_all(repeatable(pool)).await?.into_iter().map(Replay::from).collect())
+}
+
+/// Finds a replay.
+pub async fn find(pool: &Pool, id: Uuid) -> Result<Option<Replay>> {
+    let row = sqlx::query_as!(
+        ReplayRow,
+        r#"SELECT id, queue, error_group, error, rate, canary, stop_if_dead, max_jobs, state, stopped_because, replayed,
+                  skipped, created_at AS "created_at: ReadTime", ended_at AS "ended_at: ReadTime"
+           FROM replays WHERE id = $1"#,
+        id,
+    );
+    Ok(row.fetch_optional(repeatable(pool)).await?.map(Replay::from))
+}
+
+/// Changes the state of a replay if it is one of `from`. Returns whether it was.
+pub async fn change(tx: &mut Transaction, id: Uuid, from: &[&str], to: &str, reason: Option<&str>) -> Result<bool> {
+    let from: Vec<String> = from.iter().map(|state| (*state).to_owned()).collect();
+    let changed = sqlx::query!(
+        "UPDATE replays SET state = $3, stopped_because = $4, next_at = greatest(next_at, clock_timestamp()),
+                ended_at = CASE WHEN $3 = 'stopped' THEN clock_timestamp() END
+         WHERE id = $1 AND state = ANY($2)",
+        id,
+        &from,
+        to,
+        reason,
+    );
+    Ok(changed.execute(&mut *tx).await?.rows_affected() == 1)
+}
+
+/// What a step of a replay needs.
+pub struct Running {
+    pub id: Uuid,
+    pub queue: String,
+    pub error_group: Option<String>,
+    pub error: Option<String>,
+    pub rate: f64,
+    pub canary: i64,
+    pub stop_if_dead: f64,
+    pub max_jobs: i64,
+    pub state: String,
+    pub replayed: i64,
+    pub last_id: String,
+}
+
+/// Locks a replay until the transaction ends.
+pub async fn lock(tx: &mut Transaction, id: Uuid) -> Result<Option<Running>> {
+    sqlx::query_as!(
+        Running,
+        "SELECT id, queue, error_group, error, rate, canary, stop_if_dead, max_jobs, state, replayed, last_id
+         FROM replays WHERE id = $1 FOR UPDATE",
+        id,
+    )
+    .fetch_optional(&mut *tx)
+    .await
+}
+
+/// What has become of the newest 1,000 jobs of a replay.
+pub struct Outcomes {
+    pub dead: i64,
+    /// Done, cancelled, or deleted since.
+    pub good: i64,
+    /// Waiting or running.
+    pub live: i64,
+}
+
+/// Reads what has become of the jobs of a replay, by their primary keys.
+pub async fn outcomes(tx: &mut Transaction, id: Uuid) -> Result<Outcomes> {
+    sqlx::query_as!(
+        Outcomes,
+        r#"SELECT count(*) FILTER (WHERE status = 'Killed') AS "dead!",
+                  count(*) FILTER (WHERE status IS NULL OR status NOT IN ('Killed', 'Pending', 'Running')) AS "good!",
+                  count(*) FILTER (WHERE status IN ('Pending', 'Running')) AS "live!"
+           FROM (SELECT job FROM replayed_jobs WHERE replay = $1 ORDER BY number DESC LIMIT 1000) AS newest
+           LEFT JOIN apalis.jobs ON jobs.id = newest.job"#,
+        id,
+    )
+    .fetch_one(&mut *tx)
+    .await
+}
+
+/// A dead letter of a batch.
+pub struct DeadJob {
+    pub id: String,
+    pub payload: Vec<u8>,
+}
+
+/// Locks the next dead letters of a replay.
+pub async fn next(tx: &mut Transaction, selection: &Selection, replay: &Running, limit: i64) -> Result<Vec<DeadJob>> {
+    let rows = select_dead!(
+        selection,
+        "id, job",
+        "AND id > $4 AND done_at <= (SELECT died_before FROM replays WHERE id = $5) ORDER BY id LIMIT $6 FOR UPDATE",
+        replay.last_id,
+        replay.id,
+        limit
+    );
+    Ok(rows.fetch_all(&mut *tx).await?.into_iter().map(|row| DeadJob { id: row.id, payload: row.job }).collect())
+}
+
+/// Spreads the replayed jobs of a batch over time by the rate, and records the batch. Returns the seconds until the next
+/// batch is due.
+pub async fn record(
+    tx: &mut Transaction,
+    replay: &Running,
+    jobs: &[String],
+    skipped: i64,
+    last_id: &str,
+) -> Result<f64> {
+    sqlx::query_scalar!(
+        r#"WITH start AS (
+               SELECT greatest(next_at, clock_timestamp()) AS at, replayed FROM replays WHERE id = $1
+           ), batch AS (
+               SELECT id, number FROM unnest($2::text[]) WITH ORDINALITY AS batch (id, number)
+           ), spread AS (
+               UPDATE apalis.jobs SET run_at = start.at + make_interval(secs => (batch.number - 1) / $3::float8)
+               FROM batch, start WHERE jobs.id = batch.id
+           ), noted AS (
+               INSERT INTO replayed_jobs (replay, number, job) SELECT $1, start.replayed + batch.number, batch.id FROM batch, start
+           )
+           UPDATE replays
+           SET replayed = replays.replayed + cardinality($2), skipped = skipped + $4, last_id = $5,
+               next_at = start.at + make_interval(secs => cardinality($2) / $3::float8)
+           FROM start WHERE id = $1
+           RETURNING extract(epoch FROM next_at - clock_timestamp())::float8 AS "wait!""#,
+        replay.id,
+        jobs,
+        replay.rate,
+        skipped,
+        last_id,
+    )
+    .fetch_one(&mut *tx)
+    .await
+}
+
+/// Ends a replay.
+pub async fn finish(tx: &mut Transaction, id: Uuid, state: &str, because: Option<&str>) -> Result<()> {
+    sqlx::query!(
+        "UPDATE replays SET state = $2, stopped_because = $3, ended_at = clock_timestamp() WHERE id = $1",
+        id,
+        state,
+        because,
+    )
+    .execute(&mut *tx)
+    .await?;
+    Ok(())
+}
+
+/// Cancels the oldest selected dead letters. Returns their number.
+pub async fn discard(tx: &mut Transaction, selection: &Selection, limit: i64) -> Result<u64> {
+    let discarded = sqlx::query!(
+        "UPDATE apalis.jobs SET status = 'Cancelled', done_at = now()
+         WHERE id = ANY(ARRAY(
+             SELECT id FROM apalis.jobs
+             WHERE status = 'Killed' AND job_type = $1 AND ($2::text IS NULL OR coalesce(error_group, '') = $2)
+               AND ($3::text IS NULL OR position($3 IN errors -> -1 ->> 'error') > 0)
+             ORDER BY id LIMIT $4 FOR UPDATE))",
+        selection.queue,
+        selection.group,
+        selection.error,
+        limit,
+    );
+    Ok(discarded.execute(&mut *tx).await?.rows_affected())
+}

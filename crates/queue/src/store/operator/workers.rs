@@ -1,0 +1,46 @@
+//! The SQL of the list of workers.
+
+use sqlx::{PgExecutor, Result, types::JsonValue};
+
+use crate::ReadTime;
+use runtime::{db::Pool, executor::repeatable};
+
+pub struct WorkerRow {
+    pub id: String,
+    pub live: bool,
+    pub started_at: Option<ReadTime>,
+    pub silent_seconds: f64,
+    pub lease_seconds: f64,
+    pub running: i64,
+    pub oldest_run_seconds: Option<f64>,
+    pub drain: bool,
+    pub status: Option<JsonValue>,
+    pub claim_errors: Option<JsonValue>,
+}
+
+/// Lists workers, live ones first. Running jobs are counted on their partial index, up to 10,000 a worker.
+pub async fn workers(pool: &Pool) -> Result<Vec<WorkerRow>> {
+    sqlx::query_as!(
+        WorkerRow,
+        r#"SELECT id AS "id!", silent < lease_seconds AND silent > -lease_seconds AS "live!", started_at AS "started_at: ReadTime",
+                  silent AS "silent_seconds!", lease_seconds AS "lease_seconds!", held.jobs AS "running!",
+                  extract(epoch FROM clock_timestamp() - held.oldest)::float8 AS oldest_run_seconds, drain AS "drain!", status,
+                  claim_errors
+           FROM (SELECT *, (extract(epoch FROM now()) - extract(epoch FROM last_seen))::float8 AS silent,
+                        extract(epoch FROM lease)::float8 AS lease_seconds
+                 FROM apalis.workers ORDER BY last_seen DESC LIMIT 1000) AS worker
+           CROSS JOIN LATERAL (
+               SELECT count(*) AS jobs, min(greatest(lock_at, '1970-01-01')) AS oldest
+               FROM (SELECT lock_at FROM apalis.jobs WHERE status = 'Running' AND lock_by = worker.id LIMIT 10000) AS running
+           ) AS held
+           ORDER BY 2 DESC, id"#
+    )
+    .fetch_all(repeatable(pool))
+    .await
+}
+
+/// Asks a worker to stop. Returns whether there is one of this name.
+pub async fn drain(executor: impl PgExecutor<'_>, worker: &str) -> Result<bool> {
+    let drained = sqlx::query!("UPDATE apalis.workers SET drain = true WHERE id = $1", worker);
+    Ok(drained.execute(executor).await?.rows_affected() == 1)
+}

@@ -1,0 +1,161 @@
+//! The timeline of one transaction, for operators: everything that is known to have happened to it, oldest first.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Status, Transaction, Transactions, store::conflicts::KeptConflict};
+use queue::{
+    JobId, Operator,
+    operator::audit::Action,
+    status::{JobDetails, State},
+};
+use runtime::error::Error;
+
+/// How much later than the settlement the result of its run may be written.
+const SETTLES_BEFORE_ITS_RUN_ENDS: Duration = Duration::from_secs(2);
+/// At most so many of an operator's actions are shown.
+const ACTIONS: u32 = 100;
+
+/// What happened to one transaction.
+#[derive(Debug, Clone, Serialize)]
+pub struct Timeline {
+    /// The sender's id.
+    pub transaction_id: String,
+    /// The internal id.
+    pub id: Uuid,
+    /// The id of its job.
+    pub job: String,
+    pub status: &'static str,
+    /// Oldest first.
+    pub events: Vec<TimelineEvent>,
+}
+
+/// One thing that happened.
+#[derive(Debug, Clone, Serialize)]
+pub struct TimelineEvent {
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// `accepted`, `conflict`, `due`, `run_failed`, `running`, `processed`, `failed` or `operator`.
+    pub event: &'static str,
+    /// A sentence.
+    pub text: String,
+    pub details: Value,
+}
+
+impl Transactions {
+    /// The timeline of the transaction with this id; `None` if it is unknown. Runs are known while the job is kept: a day
+    /// after it is done, a month after it died.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the database is not available.
+    pub async fn timeline(&self, operator: &Operator, transaction_id: &str) -> Result<Option<Timeline>, Error> {
+        let Some(transaction) = self.find(transaction_id).await? else { return Ok(None) };
+        let job_id = JobId::from(transaction.id).to_string();
+        let job = operator.show(&job_id).await?;
+        let conflicts = super::store::conflicts::list(&self.pool, transaction_id).await?;
+        let actions = operator.actions(Some(&job_id), None, ACTIONS).await?;
+        let mut events = vec![accepted(&transaction, job.as_ref())];
+        events.extend(conflicts.iter().map(conflict));
+        events.extend(job.iter().flat_map(runs));
+        events.extend(actions.into_iter().map(operator_event));
+        events.sort_by_key(|event| event.at);
+        // A transaction is settled by its last run, just before the result of that run is written.
+        let settled = settled(&transaction);
+        let end = events.partition_point(|event| {
+            settled.as_ref().is_some_and(|settled| event.at <= settled.at + SETTLES_BEFORE_ITS_RUN_ENDS)
+        });
+        events.splice(end..end, settled);
+        let status = transaction.status.into_str();
+        Ok(Some(Timeline {
+            transaction_id: transaction.transaction_id,
+            id: transaction.id,
+            job: job_id,
+            status,
+            events,
+        }))
+    }
+}
+
+fn accepted(transaction: &Transaction, job: Option<&JobDetails>) -> TimelineEvent {
+    let correlation_id = job.and_then(|details| details.job.correlation_id.clone());
+    TimelineEvent {
+        at: transaction.created_at,
+        event: "accepted",
+        text: "the webhook was accepted and its job enqueued, in one commit".into(),
+        details: json!({"correlation_id": correlation_id}),
+    }
+}
+
+fn conflict(kept: &KeptConflict) -> TimelineEvent {
+    TimelineEvent {
+        at: kept.first_at,
+        event: "conflict",
+        text: format!("{} webhooks with another {} were refused", kept.times, kept.fields.join(", ")),
+        details: json!({"fields": kept.fields, "times": kept.times, "correlation_id": kept.correlation_id}),
+    }
+}
+
+/// The runs of the job that are known: those that failed, the present one, and the next one.
+fn runs(details: &JobDetails) -> Vec<TimelineEvent> {
+    let job = &details.job;
+    let mut events = Vec::new();
+    for error in details.errors.as_array().into_iter().flatten() {
+        let at = error["at"].as_str().and_then(parse_time);
+        let text = error["error"].as_str().unwrap_or("no error is recorded");
+        events.extend(at.map(|at| TimelineEvent {
+            at,
+            event: "run_failed",
+            text: format!("run {} failed: {text}", error["run"]),
+            details: error.clone(),
+        }));
+    }
+    match job.state {
+        State::Running => events.extend(job.started_at.map(|at| TimelineEvent {
+            at,
+            event: "running",
+            text: format!("run {} started", job.runs),
+            details: json!({"worker": job.worker}),
+        })),
+        State::Waiting => events.push(TimelineEvent {
+            at: job.due_at,
+            event: "due",
+            text: if job.due_in_seconds > 0.0 { "the next run is due".into() } else { "its job is due".into() },
+            details: json!({"why": details.why}),
+        }),
+        State::Done | State::Dead | State::Cancelled | State::Unknown => {}
+    }
+    events
+}
+
+fn operator_event(action: Action) -> TimelineEvent {
+    TimelineEvent {
+        at: action.at,
+        event: "operator",
+        text: format!("{} by {}: {}", action.action, action.actor, action.reason),
+        details: json!({"actor": action.actor, "via": action.via, "action": action.action}),
+    }
+}
+
+fn settled(transaction: &Transaction) -> Option<TimelineEvent> {
+    let at = transaction.processed_at?;
+    Some(match transaction.status {
+        Status::Failed => TimelineEvent {
+            at,
+            event: "failed",
+            text: format!("it failed for good: {}", transaction.error.as_deref().unwrap_or_default()),
+            details: json!({"error": transaction.error}),
+        },
+        Status::Processed | Status::Processing => {
+            TimelineEvent { at, event: "processed", text: "it was processed".into(), details: json!({}) }
+        }
+    })
+}
+
+/// Parses a time as PostgreSQL writes it in JSON.
+fn parse_time(text: &str) -> Option<OffsetDateTime> {
+    OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok()
+}

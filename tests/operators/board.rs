@@ -1,0 +1,375 @@
+//! The board, as a browser uses it: login, pages, forms and their limits. Cookies are passed by hand.
+
+use reqwest::{Method, redirect::Policy};
+use serde_json::Value;
+
+use crate::harness::{
+    http::{HttpResponse, send},
+    process::{self, start_worker},
+    system::System,
+};
+
+const KEY: &str = "the-admin-key-of-this-test";
+/// An error that a page must not show as HTML.
+const SCRIPT: &str = "<script>alert('x')</script> & \"quotes\"";
+
+/// A system with a board, and a browser that follows no redirects.
+struct Browser {
+    system: System,
+    cookie: Option<String>,
+    csrf: String,
+}
+
+impl Browser {
+    async fn start(variables: &[(&str, &str)]) -> Self {
+        let mut system = System::start(&[&[("ADMIN_API_KEY", KEY)], variables].concat()).await;
+        process::install_tls();
+        system.client = reqwest::Client::builder().no_proxy().redirect(Policy::none()).build().unwrap();
+        Self { system, cookie: None, csrf: String::new() }
+    }
+
+    /// A browser that is logged in as ada.
+    async fn logged_in() -> Self {
+        let mut browser = Self::start(&[]).await;
+        browser.log_in(KEY).await;
+        browser
+    }
+
+    async fn log_in(&mut self, key: &str) {
+        let response = self.post("/board/login", &[("name", "ada"), ("key", key)]).await;
+        assert_eq!(response.status, 303, "{response:?}");
+        self.cookie = response.header("set-cookie").split(';').next().map(str::to_owned);
+        let page = self.get("/board").await;
+        assert_eq!(page.status, 200, "{page:?}");
+        self.csrf = page.text.split("name=\"csrf\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    }
+
+    async fn get(&self, path: &str) -> HttpResponse {
+        self.send(Method::GET, path, None).await
+    }
+
+    /// Sends a form as it is.
+    async fn post(&self, path: &str, fields: &[(&str, &str)]) -> HttpResponse {
+        let form = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+        self.send(Method::POST, path, Some(form)).await
+    }
+
+    /// Sends a form with the token of the session and a reason.
+    async fn act(&self, path: &str, fields: &[(&str, &str)]) -> HttpResponse {
+        let common = [("csrf", self.csrf.as_str()), ("reason", "the processor is down")];
+        self.post(path, &[&common, fields].concat()).await
+    }
+
+    async fn send(&self, method: Method, path: &str, form: Option<String>) -> HttpResponse {
+        let mut request = self.system.request(method, path);
+        if let Some(cookie) = &self.cookie {
+            request = request.header("cookie", cookie);
+        }
+        if let Some(form) = form {
+            request = request.header("content-type", "application/x-www-form-urlencoded").body(form);
+        }
+        send(request).await
+    }
+
+    async fn execute(&self, statement: &str) {
+        let statement = sqlx::AssertSqlSafe(statement.to_owned());
+        sqlx::query(statement).execute(&self.system.database.pool().await).await.unwrap();
+    }
+
+    /// Inserts a dead letter of the queue `q`, whose only run ended with this error.
+    async fn insert_dead(&self, id: &str, error: &str) {
+        let errors = serde_json::json!([{"at": "2026-11-28T12:00:00Z", "run": 1, "worker": "w", "error": error}]);
+        let insert = "INSERT INTO apalis.jobs (id, job_type, job, status, run_at, done_at, attempts, failures, errors, error_group)
+                      VALUES ($1, 'q', convert_to('{\"secret\":\"of the payload\"}', 'UTF8'), 'Killed', now(), now(), 1, 1, $2, 'group')";
+        let query = sqlx::query(insert).bind(id).bind(errors);
+        query.execute(&self.system.database.pool().await).await.unwrap();
+    }
+
+    /// The recorded actions: actor, interface, action, target and reason.
+    async fn audit(&self) -> Vec<(String, String, String, String, String)> {
+        let query = "SELECT actor, via, action, target, reason FROM operator_actions ORDER BY id";
+        sqlx::query_as(query).fetch_all(&self.system.database.pool().await).await.unwrap()
+    }
+}
+
+fn assert_page(response: &HttpResponse, status: u16, case: &str) {
+    assert_eq!(response.status, status, "{case}: {response:?}");
+    assert_eq!(response.header("content-type"), "text/html; charset=utf-8", "{case}");
+    assert!(response.text.starts_with("<!doctype html>") && response.text.contains("<title>"), "{case}");
+    assert!(response.text.len() < 100_000, "{case}: {} bytes", response.text.len());
+    let policy = response.header("content-security-policy");
+    assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{case}: {policy}");
+    for (name, value) in
+        [("cache-control", "no-store"), ("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer")]
+    {
+        assert_eq!(response.header(name), value, "{case}");
+    }
+    for inline in ["<script>", " style=\"", "javascript:", " onclick="] {
+        assert!(!response.text.contains(inline), "{case}: {inline}");
+    }
+}
+
+#[tokio::test]
+async fn a_login_takes_the_admin_key_and_a_name() {
+    let mut browser = Browser::start(&[]).await;
+    assert_page(&browser.get("/board/login").await, 200, "the form");
+    for (key, name, status) in
+        [("", "ada", 403), ("wrong", "ada", 403), ("your-secret-api-key-here", "ada", 403), (KEY, "", 422)]
+    {
+        let response = browser.post("/board/login", &[("name", name), ("key", key)]).await;
+        assert_page(&response, status, key);
+        assert_eq!(response.header("set-cookie"), "", "{key}");
+        assert!(key.is_empty() || !response.text.contains(key), "the page repeats the key");
+    }
+    let fields = [("name", "ada"), ("key", KEY), ("next", "/board/jobs?state=dead")];
+    let response = browser.post("/board/login", &fields).await;
+    assert_eq!((response.status, response.header("location")), (303, "/board/jobs?state=dead"));
+    let cookie = response.header("set-cookie");
+    assert!(cookie.contains("; Path=/board; ") && cookie.contains("; HttpOnly; SameSite=Strict"), "{cookie}");
+    let fields = [("name", "ada"), ("key", KEY), ("next", "https://evil.example/board")];
+    assert_eq!(browser.post("/board/login", &fields).await.header("location"), "/board", "no other site");
+
+    browser.log_in(KEY).await;
+    let response = browser.act("/board/logout", &[]).await;
+    assert_eq!((response.status, response.header("location")), (303, "/board/login"));
+    assert!(response.header("set-cookie").contains("Max-Age=0"));
+}
+
+#[tokio::test]
+async fn wrong_keys_are_limited_by_address() {
+    let browser = Browser::start(&[]).await;
+    for _ in 0..10 {
+        assert_eq!(browser.post("/board/login", &[("name", "ada"), ("key", "guess")]).await.status, 403);
+    }
+    let response = browser.post("/board/login", &[("name", "ada"), ("key", KEY)]).await;
+    assert_page(&response, 429, "the eleventh attempt");
+    assert!(!response.header("retry-after").is_empty());
+}
+
+#[tokio::test]
+async fn without_a_session_every_page_leads_to_the_login() {
+    let mut browser = Browser::start(&[]).await;
+    let response = browser.get("/board/jobs?state=dead").await;
+    assert_eq!(
+        (response.status, response.header("location")),
+        (303, "/board/login?next=%2Fboard%2Fjobs%3Fstate%3Ddead")
+    );
+    for path in ["/board", "/board/", "/board/queues/q", "/board/unknown", "/board/t/x"] {
+        assert_eq!(browser.get(path).await.status, 303, "{path}");
+    }
+    assert_eq!(browser.post("/board/queues/q/pause", &[("reason", "x")]).await.status, 303);
+    browser.cookie = Some("millrace_board=e30.AAAA".into());
+    assert_eq!(browser.get("/board").await.status, 303, "a forged cookie");
+    for (path, kind) in [
+        ("/board/style.css", "text/css; charset=utf-8"),
+        ("/board/board.js", "text/javascript; charset=utf-8"),
+        ("/board/icon.svg", "image/svg+xml"),
+    ] {
+        let file = browser.get(path).await;
+        assert_eq!((file.status, file.header("content-type")), (200, kind));
+    }
+    assert_eq!(browser.audit().await, []);
+}
+
+#[tokio::test]
+async fn a_form_needs_the_token_of_its_session() {
+    let browser = Browser::logged_in().await;
+    for csrf in ["", "x"] {
+        let response =
+            browser.post("/board/queues/process_transaction/pause", &[("csrf", csrf), ("reason", "x")]).await;
+        assert_page(&response, 403, csrf);
+    }
+    assert_eq!(browser.audit().await, []);
+}
+
+#[tokio::test]
+async fn every_page_is_complete_and_escaped() {
+    let browser = Browser::logged_in().await;
+    let worker = start_worker(&browser.system.database.url, &[]).await;
+    browser.insert_dead("01DEAD", SCRIPT).await;
+    browser.system.send_webhook("<b>tx</b>").await;
+    let worker_id: String = {
+        let query = "SELECT id FROM apalis.workers LIMIT 1";
+        sqlx::query_scalar(query).fetch_one(&browser.system.database.pool().await).await.unwrap()
+    };
+    let started = browser.act("/board/dead/replay", &[("action", "replay"), ("queue", "none"), ("limit", "5")]).await;
+    let replay = started.header("location").split('?').next().unwrap().to_owned();
+    let worker_page = format!("/board/workers/{worker_id}");
+    for (path, text) in [
+        ("/board", "<h1>Now</h1>"),
+        ("/board/queues/process_transaction", "Pause process_transaction"),
+        ("/board/queues/%3Cb%3E", "This queue has no jobs"),
+        ("/board/jobs", "01DEAD"),
+        ("/board/jobs?state=dead&queue=q&error=alert", "01DEAD"),
+        ("/board/jobs?state=running", "No job matches."),
+        ("/board/jobs/01DEAD", "millrace jobs replay 01DEAD"),
+        ("/board/dead", "100 %"),
+        ("/board/dead/selection?queue=q&group=group", "1 dead letters match."),
+        ("/board/dead/preview?action=replay&queue=q&rate=2&limit=9&reason=%3Cb%3E", "Replay 1 jobs"),
+        ("/board/dead/preview?action=discard&queue=q&reason=old", "Discard 1 jobs"),
+        ("/board/replays", "/board/replays/"),
+        (&replay, "<progress"),
+        ("/board/workers", &worker_id),
+        (&worker_page, "Drain this worker"),
+        ("/board/audit", "replay"),
+        ("/board/find", "Type an id"),
+        ("/board/find?q=%3Cscript%3E", "Nothing has the id"),
+        ("/board/t/%3Cb%3Etx%3C%2Fb%3E", "accepted"),
+    ] {
+        let page = browser.get(path).await;
+        assert_page(&page, 200, path);
+        assert!(page.text.contains(text), "{path} lacks {text:?}: {}", page.text);
+        assert!(page.text.contains("The same as: <code>millrace "), "{path}");
+        assert!(!page.text.contains("<b>") && !page.text.contains("of the payload"), "{path}: {}", page.text);
+    }
+    assert!(browser.get("/board/jobs/01DEAD").await.text.contains("&#60;script&#62;alert"));
+    let found = browser.get("/board/find?q=01DEAD").await;
+    assert_eq!((found.status, found.header("location")), (303, "/board/jobs/01DEAD"), "a single result is opened");
+    drop(worker);
+}
+
+#[tokio::test]
+async fn a_viewer_looks_and_cannot_act() {
+    let mut browser = Browser::start(&[("VIEWER_API_KEY", "the-viewer-key-of-this-test")]).await;
+    browser.log_in("the-viewer-key-of-this-test").await;
+    browser.insert_dead("01DEAD", "connection refused").await;
+    for path in ["/board", "/board/queues/process_transaction", "/board/jobs/01DEAD", "/board/dead/selection?queue=q"] {
+        let page = browser.get(path).await;
+        assert_page(&page, 200, path);
+        assert_eq!(page.text.matches("<form").count(), 3, "{path}: search, logout and the help only: {}", page.text);
+    }
+    for path in [
+        "/board/queues/process_transaction/pause",
+        "/board/jobs/01DEAD/replay",
+        "/board/jobs/01DEAD/payload",
+        "/board/dead/discard",
+    ] {
+        assert_page(&browser.act(path, &[("queue", "q"), ("action", "discard")]).await, 403, path);
+    }
+    assert_eq!(browser.audit().await, []);
+    assert_eq!(browser.act("/board/logout", &[]).await.status, 303);
+}
+
+#[tokio::test]
+async fn an_error_has_a_page() {
+    let browser = Browser::logged_in().await;
+    for (path, status, text) in [
+        ("/board/unknown", 404, "The board has no such page."),
+        ("/board/jobs/unknown%3Cb%3E", 404, "There is no job"),
+        ("/board/t/unknown", 404, "There is no transaction"),
+        ("/board/replays/x", 404, "There is no replay"),
+        ("/board/workers/x", 404, "There is no worker"),
+        ("/board/jobs?state=tired", 422, "state: must be waiting, running, done, dead or cancelled"),
+        ("/board/dead/preview?action=replay&queue=q&rate=0&reason=x", 422, "rate: must be a number from 0.01 to 10000"),
+        ("/board/dead/preview?action=replay&queue=q", 422, "reason: must not be empty"),
+        ("/board/audit?before=x", 422, "before: must be a number"),
+    ] {
+        let page = browser.get(path).await;
+        assert_page(&page, status, path);
+        assert!(page.text.contains(text) && !page.text.contains("<b>"), "{path}: {}", page.text);
+    }
+    let page = browser.send(Method::PUT, "/board", None).await;
+    assert_page(&page, 405, "PUT");
+    let page = browser.post("/board/queues/process_transaction/pause", &[("csrf", &browser.csrf)]).await;
+    assert_page(&page, 422, "no reason");
+    assert!(page.text.contains("reason: must not be empty"), "{}", page.text);
+    let page = browser.act("/board/queues/process_transaction/pause", &[("until", "soon")]).await;
+    assert!(page.status == 422 && page.text.contains("until: must be a time such as"), "{}", page.text);
+    assert_page(&browser.act("/board/queues/unknown/pause", &[]).await, 404, "an unknown queue");
+    assert_page(&browser.act("/board/queues/process_transaction/resume", &[]).await, 409, "not paused");
+}
+
+#[tokio::test]
+async fn actions_are_done_and_audited() {
+    let browser = Browser::logged_in().await;
+    let queue = "/board/queues/process_transaction";
+    browser.insert_dead("01DEAD", "connection refused").await;
+    browser.insert_dead("02DEAD", "connection refused").await;
+
+    let response = browser.act(&format!("{queue}/pause"), &[("until", "30m")]).await;
+    assert_eq!((response.status, response.header("location")), (303, &*format!("{queue}?notice=paused")));
+    let page = browser.get(&format!("{queue}?notice=paused")).await;
+    assert!(
+        page.text.contains("by ada: the processor is down.") && page.text.contains("The queue is paused."),
+        "{}",
+        page.text
+    );
+    assert!(page.text.contains("Resume process_transaction"), "{}", page.text);
+    assert!(browser.get("/board").await.text.contains("process_transaction is paused"));
+    assert_eq!(browser.act(&format!("{queue}/resume"), &[]).await.status, 303);
+
+    let page = browser.act("/board/jobs/01DEAD/payload", &[]).await;
+    assert_page(&page, 200, "the payload");
+    assert!(page.text.contains("of the payload"), "{}", page.text);
+    assert_eq!(browser.act("/board/jobs/01DEAD/replay", &[]).await.status, 303);
+    assert_eq!(browser.act("/board/jobs/01DEAD/cancel", &[]).await.status, 303);
+    assert_page(&browser.act("/board/jobs/01DEAD/cancel", &[]).await, 409, "it has ended");
+    let discard = [("action", "discard"), ("queue", "q"), ("limit", "10")];
+    assert_eq!(
+        browser.act("/board/dead/discard", &discard).await.header("location"),
+        "/board/dead?notice=discarded&n=1"
+    );
+
+    let audit = browser.audit().await;
+    let done: Vec<_> = audit.iter().map(|(_, _, action, target, _)| (action.as_str(), target.as_str())).collect();
+    let expected = [
+        ("pause", "process_transaction"),
+        ("resume", "process_transaction"),
+        ("open", "01DEAD"),
+        ("replay", "01DEAD"),
+        ("cancel", "01DEAD"),
+        ("discard", "q"),
+    ];
+    assert_eq!(done, expected);
+    for (actor, via, _, _, reason) in audit {
+        assert_eq!((&*actor, &*via, &*reason), ("ada", "board", "the processor is down"));
+    }
+}
+
+#[tokio::test]
+async fn a_replay_starts_from_its_preview_and_is_paused_and_stopped() {
+    let browser = Browser::logged_in().await;
+    for number in 0..7 {
+        browser.insert_dead(&format!("0{number}DEAD"), "connection refused").await;
+    }
+    let preview =
+        "/board/dead/preview?action=replay&queue=q&group=group&rate=20&limit=5&canary=0&stop_if_dead=20&reason=up";
+    let page = browser.get(preview).await;
+    assert!(page.text.contains("Replays 5 of 7 dead letters.") && page.text.contains("Replay 5 jobs"), "{}", page.text);
+    let plan =
+        [("action", "replay"), ("queue", "q"), ("group", "group"), ("rate", "20"), ("limit", "5"), ("canary", "0")];
+    let response = browser.act("/board/dead/replay", &plan).await;
+    let replay = response.header("location").split('?').next().unwrap().to_owned();
+    assert!(browser.get(&replay).await.text.contains("0 of at most 5"), "no worker has taken it yet");
+    for (change, state) in [("pause", "paused"), ("resume", "running"), ("stop", "stopped")] {
+        assert_eq!(browser.act(&format!("{replay}/{change}"), &[]).await.status, 303, "{change}");
+        assert!(browser.get(&replay).await.text.contains(&format!(">{state}")), "{change}");
+    }
+    assert_page(&browser.act(&format!("{replay}/pause"), &[]).await, 409, "a stopped replay");
+}
+
+#[tokio::test]
+async fn a_part_that_cannot_be_read_does_not_take_its_page_down() {
+    let browser = Browser::logged_in().await;
+    browser.execute("ALTER TABLE operator_actions RENAME TO hidden_actions").await;
+    let page = browser.get("/board/queues/process_transaction").await;
+    assert_page(&page, 200, "without its history");
+    assert!(page.text.contains("Not known now") && page.text.contains("Pause process_transaction"), "{}", page.text);
+    assert_page(&browser.get("/board/audit").await, 200, "without its list");
+}
+
+#[tokio::test]
+async fn the_board_can_be_switched_off_and_is_no_part_of_the_api() {
+    let browser = Browser::start(&[("BOARD", "off")]).await;
+    for path in ["/board", "/board/login", "/board/style.css"] {
+        browser.get(path).await.assert_problem(404, path);
+    }
+    let browser = Browser::start(&[("CORS_ORIGINS", "https://app.example.com")]).await;
+    let request = browser.system.get("/board/login").header("origin", "https://app.example.com");
+    let response = send(request).await;
+    assert_page(&response, 200, "another site");
+    assert_eq!(response.header("access-control-allow-origin"), "");
+    let document: Value = browser.get("/openapi.json").await.json();
+    assert!(document["paths"].as_object().unwrap().keys().all(|path| !path.starts_with("/board")));
+    browser.get("/boarding").await.assert_problem(404, "another path");
+}

@@ -1,0 +1,5 @@
+//! What operators see and do, through each interface.
+
+mod board;
+mod cli;
+mod http;

@@ -1,0 +1,200 @@
+//! What operators see of queues and workers: counts by minute, the report of each worker, why a job does not run.
+
+use std::time::Duration;
+
+use queue::{JobId, JobKinds, Operator, Policy, operator::why::Why};
+
+use crate::harness::{
+    eventually,
+    queue_harness::{FAST, NEVER, QueueHarness, ScriptedJobs, Step, order, quick_policy},
+};
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn operator(harness: &QueueHarness) -> Operator {
+    Operator::new(&harness.pool.clone().into(), &harness.queue, JobKinds::default())
+}
+
+async fn enqueue(harness: &QueueHarness, name: &str, steps: &[Step], delay: Duration) -> String {
+    let id = JobId::generate();
+    harness.enqueue_as(name, steps, |job| job.id(id).after(delay)).await;
+    id.to_string()
+}
+
+async fn why(operator: &Operator, id: &str) -> Why {
+    operator.why(id).await.unwrap().expect("the job exists")
+}
+
+#[tokio::test]
+async fn runs_are_counted_by_minute_with_the_heartbeat() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    for n in 0..5 {
+        harness.enqueue(&format!("done {n}"), &[Step::Done]).await;
+    }
+    harness.enqueue("retried", &[Step::Fail, Step::Done]).await;
+    harness.enqueue("snoozed", &[Step::Snooze(1), Step::Done]).await;
+    harness.enqueue("dead", &[Step::Reject]).await;
+    harness.run_all(&scripted).await;
+    let totals =
+        "(SELECT sum(started) = 10 AND sum(done) = 7 AND sum(retried) = 1 AND sum(snoozed) = 1 AND sum(dead) = 1
+                          AND sum((SELECT sum(n) FROM unnest(waits) AS n)) = 10 AND sum(run_us) > 0
+                   FROM queue_minutes WHERE queue = 'scripted' AND process LIKE '%-%')";
+    harness.wait_until("the counts are written", totals).await;
+    harness.wait_until("the enqueued jobs are counted", "(SELECT sum(enqueued) = 8 FROM queue_minutes)").await;
+    let overview = operator(&harness).overview().await.unwrap();
+    let queue = overview.queues.iter().find(|queue| queue.status.name == "scripted").expect("the queue");
+    assert!(queue.out_per_second > 0.0 && queue.in_per_second > 0.0, "{queue:?}");
+    assert_eq!((queue.dead_24h, queue.minutes.iter().map(|minute| minute.started).sum::<i64>()), (1, 10));
+    assert!(queue.wait_p99_seconds.is_some() && queue.mean_run_seconds.is_some(), "{queue:?}");
+    assert!(
+        overview.problems.iter().any(|problem| problem.text == "1 jobs of scripted died in 15 min: rejected"),
+        "{overview:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_worker_reports_what_it_runs_and_is_drained() {
+    let (harness, scripted) =
+        (QueueHarness::start().await, ScriptedJobs::new(Policy { concurrency: 3, ..quick_policy() }));
+    let operator = operator(&harness);
+    let running = harness.start_worker(&scripted, FAST);
+    let name = running.worker.name.to_string();
+    let id = enqueue(&harness, "held", &[Step::Wait], Duration::ZERO).await;
+    eventually("the worker reports its run", SOON, async || {
+        let workers = operator.workers().await.unwrap();
+        let report = workers.first().and_then(|worker| worker.report.clone());
+        report.is_some_and(|report| {
+            report.queues.get("scripted").is_some_and(|queue| queue.running == 1 && queue.slots == 3)
+        })
+    })
+    .await;
+    let worker = operator.workers().await.unwrap().remove(0);
+    let report = worker.report.clone().expect("a report");
+    assert!(worker.live && report.listening && !report.draining && worker.running == 1, "{worker:?}");
+    assert_eq!((worker.id.as_str(), report.pid), (&*name, std::process::id()));
+    assert!(report.queues["scripted"].last_claim.is_some() && worker.claim_errors.is_empty(), "{worker:?}");
+    let held: Vec<String> = operator.held_by(&name, 10).await.unwrap().into_iter().map(|job| job.id).collect();
+    assert_eq!(held, [id]);
+    assert!(!operator.drain_worker("unknown", &order()).await.unwrap());
+    assert!(operator.drain_worker(&name, &order()).await.unwrap());
+    eventually("the worker stops claiming", SOON, async || running.shutdown.drain.is_cancelled()).await;
+    scripted.gate.add_permits(1);
+    running.wait_for_end().await;
+    assert_eq!(harness.row("held").await.status, "Done", "its run ended first");
+    assert_eq!(operator.actions(Some(&name), None, 10).await.unwrap()[0].action, "drain");
+}
+
+#[tokio::test]
+async fn a_pause_ends_by_itself_and_an_unknown_queue_is_refused() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    let operator = operator(&harness);
+    assert!(!operator.pause("unknown", None, &order()).await.unwrap());
+    let running = harness.start_worker(&scripted, FAST);
+    harness.wait_until_idle().await;
+    let until = time::OffsetDateTime::now_utc() + Duration::from_secs(3600);
+    assert!(operator.pause("scripted", Some(until), &order()).await.unwrap());
+    let id = enqueue(&harness, "waits", &[Step::Done], Duration::ZERO).await;
+    harness.wait_until_idle().await;
+    assert_eq!(why(&operator, &id).await.verdict, "its queue is paused by ada: the processor is down");
+    assert_eq!(scripted.runs_of("waits"), 0);
+    // The end comes.
+    harness.execute("UPDATE queues SET resume_at = now()").await;
+    eventually("the job runs", SOON, async || scripted.runs_of("waits") == 1).await;
+    assert!(!operator.resume("scripted", &order()).await.unwrap(), "it is no longer paused");
+    running.stop().await;
+}
+
+/// Twelve situations of a job, each with the verdict that an operator needs.
+#[tokio::test]
+async fn why_is_right_in_staged_situations() {
+    let (harness, scripted) =
+        (QueueHarness::start().await, ScriptedJobs::new(Policy { concurrency: 1, ..quick_policy() }));
+    let operator = operator(&harness);
+    let later = enqueue(&harness, "later", &[Step::Done], NEVER).await;
+    let verdict = async |id: &str| why(&operator, id).await.verdict;
+    // 1. Not due. Nothing but its time is in the way of the verdict.
+    assert!(verdict(&later).await.starts_with("it is due in 3"), "{}", verdict(&later).await);
+    // 2. No worker at all.
+    let due = enqueue(&harness, "due", &[Step::WaitThen(Box::new(Step::Done))], Duration::ZERO).await;
+    assert_eq!(verdict(&due).await, "no worker is alive");
+    // 3. A worker of other queues.
+    harness
+        .execute(
+            "INSERT INTO apalis.workers (id, worker_type, storage_name, layers, lease, last_seen, started_at)
+                  VALUES ('other', 'millrace', 'PostgreSQL', 'mails', '1 hour', now(), now())",
+        )
+        .await;
+    assert_eq!(verdict(&due).await, "1 workers are alive, and none of them runs the queue scripted");
+    // 4. A worker that died.
+    harness.execute("UPDATE apalis.workers SET last_seen = now() - interval '2 hours'").await;
+    assert_eq!(verdict(&due).await, "no worker is alive");
+    harness.execute("DELETE FROM apalis.workers").await;
+    // 5. Running.
+    let worker = harness.start_worker(&scripted, FAST);
+    eventually("it runs", SOON, async || scripted.runs_of("due") == 1).await;
+    assert_eq!(verdict(&due).await, "it is running");
+    // 6. All slots are in use.
+    let next = enqueue(&harness, "next", &[Step::Done], Duration::ZERO).await;
+    let full = "all 1 slots are in use, and 0 jobs are ahead of it";
+    eventually("the slots are reported", SOON, async || verdict(&next).await == full).await;
+    // 7. Its worker is silent for more than half of its lease.
+    harness.execute("UPDATE apalis.workers SET lease = '1 hour', last_seen = now() - interval '40 minutes'").await;
+    let frozen = verdict(&due).await;
+    assert!(frozen.contains("is silent for 2400 s: if it is frozen") || frozen == "it is running", "{frozen}");
+    // 8. Snoozed by its handler. 9. Failed, waiting for its next attempt. 10. Dead. 11. Cancelled. 12. Done.
+    scripted.gate.add_permits(1);
+    eventually("the next one has run", SOON, async || harness.row("next").await.status == "Done").await;
+    assert_eq!(verdict(&next).await, "it is done");
+    let snoozed = enqueue(
+        &harness,
+        "snoozed",
+        &[Step::SnoozeBecause(3_600_000, "the receiver is closed".into())],
+        Duration::ZERO,
+    )
+    .await;
+    let failed = enqueue(&harness, "failed", &[Step::FailWithDelay(3_600_000)], Duration::ZERO).await;
+    let dead = enqueue(&harness, "dead", &[Step::Reject], Duration::ZERO).await;
+    eventually("all have run", SOON, async || harness.row("dead").await.status == "Killed").await;
+    eventually("it is snoozed", SOON, async || {
+        verdict(&snoozed).await.ends_with("its last run snoozed it: the receiver is closed")
+    })
+    .await;
+    eventually("it waits for its next attempt", SOON, async || {
+        verdict(&failed).await.ends_with("it waits for attempt 2 of 3")
+    })
+    .await;
+    let explained = why(&operator, &dead).await;
+    assert_eq!(explained.verdict, "it is a dead letter: rejected");
+    assert_eq!(explained.checks.last().unwrap().fix, Some(format!("millrace jobs replay {dead}")));
+    operator.cancel(&later, &order()).await.unwrap();
+    assert_eq!(verdict(&later).await, "an operator cancelled it");
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn why_names_the_error_of_failing_claims() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    let operator = operator(&harness);
+    let worker = harness.start_worker(&scripted, FAST);
+    harness.wait_until_idle().await;
+    // Every claim fails, while heartbeats and reads work.
+    harness
+        .execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                  IF NEW.status = 'Running' THEN RAISE EXCEPTION 'no space left on device'; END IF; RETURN NEW; END $$",
+        )
+        .await;
+    harness.execute("CREATE TRIGGER refuse BEFORE UPDATE ON apalis.jobs FOR EACH ROW EXECUTE FUNCTION refuse()").await;
+    let id = enqueue(&harness, "due", &[Step::Done], Duration::ZERO).await;
+    let claims_fail = "all their claims fail in the database";
+    eventually("the error is named", SOON, async || {
+        let verdict = why(&operator, &id).await.verdict;
+        verdict.starts_with(claims_fail) && verdict.contains("no space left on device")
+    })
+    .await;
+    let problems = operator.overview().await.unwrap().problems;
+    assert!(problems[0].text.contains("cannot claim from scripted") && problems[0].worker.is_some(), "{problems:?}");
+    harness.execute("DROP TRIGGER refuse ON apalis.jobs").await;
+    eventually("it runs", SOON, async || scripted.runs_of("due") == 1).await;
+    worker.stop().await;
+}

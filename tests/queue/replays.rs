@@ -1,0 +1,187 @@
+//! Replays of many dead letters: rate, canary, stop, and restarts of workers.
+
+use std::time::{Duration, Instant};
+
+use queue::{
+    JobKinds, Operator, Registry, Worker,
+    operator::replays::{Pace, Replay, ReplayChange, ReplayDeadLetters, Selection},
+};
+use runtime::shutdown::Shutdown;
+
+use crate::harness::{
+    eventually,
+    queue_harness::{FAST, QueueHarness, RunningWorker, ScriptedJob, ScriptedJobs, Step, order, quick_policy},
+};
+
+const SOON: Duration = Duration::from_secs(30);
+const ALL_AT_ONCE: Pace = Pace { rate: 10_000.0, limit: 100_000, canary: 0, stop_if_dead: 1.0 };
+
+struct Replays {
+    harness: QueueHarness,
+    scripted: ScriptedJobs,
+    operator: Operator,
+}
+
+impl Replays {
+    async fn start() -> Self {
+        let harness = QueueHarness::start().await;
+        let operator = Operator::new(&harness.pool.clone().into(), &harness.queue, JobKinds::default());
+        Self { harness, scripted: ScriptedJobs::new(quick_policy()), operator }
+    }
+
+    /// Makes dead letters of jobs that reject in their first run, and end with `then` in the next.
+    async fn add_dead(&self, name: &str, count: usize, then: &Step) {
+        for n in 0..count {
+            let reason = format!("account {n} of {name} is closed");
+            self.harness.enqueue(&format!("{name} {n}"), &[Step::RejectWith(reason), then.clone()]).await;
+        }
+        let worker = self.harness.start_worker(&self.scripted, FAST);
+        // A replay may wait for its worker meanwhile.
+        let live =
+            "NOT EXISTS (SELECT FROM apalis.jobs WHERE job_type = 'scripted' AND status IN ('Pending', 'Running'))";
+        self.harness.wait_until("all jobs have ended", live).await;
+        worker.stop().await;
+    }
+
+    /// A worker that also runs replays.
+    fn worker(&self) -> RunningWorker {
+        let shutdown = Shutdown::default();
+        let registry = Registry::default()
+            .job::<ScriptedJob>(self.scripted.clone())
+            .job::<ReplayDeadLetters>(self.operator.clone());
+        RunningWorker { worker: Worker::start(&self.harness.database, FAST, registry, &shutdown).unwrap(), shutdown }
+    }
+
+    fn selection() -> Selection {
+        Selection { queue: "scripted".into(), ..Selection::default() }
+    }
+
+    async fn begin(&self, pace: Pace) -> Replay {
+        self.operator.start_replay(&Self::selection(), pace, &order()).await.unwrap()
+    }
+
+    async fn find(&self, replay: &Replay) -> Replay {
+        self.operator.find_replay(replay.id).await.unwrap().expect("it exists")
+    }
+
+    async fn wait_for_state(&self, replay: &Replay, state: &str) -> Replay {
+        eventually(&format!("the replay is {state}"), SOON, async || self.find(replay).await.state == state).await;
+        self.find(replay).await
+    }
+}
+
+#[tokio::test]
+async fn errors_are_grouped_without_their_numbers() {
+    let replays = Replays::start().await;
+    replays.add_dead("a", 7, &Step::Done).await;
+    replays.harness.enqueue("other", &[Step::RejectWith("connection refused".into())]).await;
+    replays.harness.run_all(&replays.scripted).await;
+    let groups = replays.operator.dead_groups(None).await.unwrap();
+    let seen: Vec<_> = groups.iter().map(|group| (&*group.queue, group.count, group.died_in_15_min)).collect();
+    assert_eq!(seen, [("scripted", 7, 7), ("scripted", 1, 1)]);
+    assert_eq!(groups[0].sample_error.as_deref(), Some("account 6 of a is closed"));
+    assert!((groups[0].share - 0.875).abs() < 1e-9, "{groups:?}");
+    assert!(replays.operator.dead_groups(Some("another")).await.unwrap().is_empty());
+    let selection = Selection { group: Some(groups[0].group.clone()), ..Replays::selection() };
+    let selected = replays.operator.select_dead(&selection).await.unwrap();
+    assert_eq!((selected.count, selected.samples.len(), selected.is_capped), (7, 5, false));
+    let closed = Selection { error: Some("account 3".into()), ..Replays::selection() };
+    assert_eq!(replays.operator.select_dead(&closed).await.unwrap().count, 1);
+}
+
+#[tokio::test]
+async fn a_replay_takes_the_dead_letters_of_its_start_and_is_recorded() {
+    let replays = Replays::start().await;
+    replays.add_dead("a", 30, &Step::Done).await;
+    let replay = replays.begin(ALL_AT_ONCE).await;
+    // Dead letters that come later are not taken.
+    replays.add_dead("later", 3, &Step::Done).await;
+    let worker = replays.worker();
+    let done = replays.wait_for_state(&replay, "done").await;
+    assert_eq!((done.replayed, done.skipped), (30, 0));
+    replays
+        .harness
+        .wait_until(
+            "all are done",
+            "(SELECT count(*) = 30 FROM apalis.jobs WHERE status = 'Done' AND job_type = 'scripted')",
+        )
+        .await;
+    assert_eq!(replays.operator.select_dead(&Replays::selection()).await.unwrap().count, 3);
+    let actions = replays.operator.actions(Some("scripted"), None, 10).await.unwrap();
+    let seen: Vec<_> =
+        actions.iter().map(|action| (&*action.actor, &*action.via, &*action.action, action.count)).collect();
+    assert_eq!(seen, [("ada", "cli", "replay", 30)]);
+    assert_eq!(actions[0].filter.as_ref().unwrap()["rate"], 10_000.0);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_replay_stops_when_its_canary_dies_again() {
+    let replays = Replays::start().await;
+    replays.add_dead("a", 50, &Step::Reject).await;
+    let worker = replays.worker();
+    let replay = replays.begin(Pace { canary: 4, stop_if_dead: 0.2, ..ALL_AT_ONCE }).await;
+    let stopped = replays.wait_for_state(&replay, "stopped").await;
+    assert_eq!(stopped.replayed, 4);
+    assert_eq!(stopped.stopped_because.as_deref(), Some("4 of 4 jobs died again, more than 20 %"));
+    assert_eq!(
+        replays.operator.select_dead(&Replays::selection()).await.unwrap().count,
+        50,
+        "they are dead letters again"
+    );
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_replay_keeps_its_rate_when_its_worker_is_replaced() {
+    let replays = Replays::start().await;
+    replays.add_dead("a", 120, &Step::Done).await;
+    let first = replays.worker();
+    let begun = Instant::now();
+    let replay = replays.begin(Pace { rate: 20.0, ..ALL_AT_ONCE }).await;
+    replays.harness.wait_until("the replay is under way", "(SELECT replayed > 0 FROM replays)").await;
+    first.abort().await;
+    let second = replays.worker();
+    replays.wait_for_state(&replay, "done").await;
+    let all = "(SELECT count(*) = 120 FROM apalis.jobs WHERE status = 'Done' AND job_type = 'scripted')";
+    replays.harness.wait_until("all are done", all).await;
+    // 120 jobs at 20/s: the last one is due 5.95 s after the first.
+    assert!(begun.elapsed() > Duration::from_millis(5900), "{:?}", begun.elapsed());
+    let due: f64 = sqlx::query_scalar(
+        "SELECT extract(epoch FROM max(run_at) - min(run_at))::float8 FROM apalis.jobs WHERE job_type = 'scripted'",
+    )
+    .fetch_one(&replays.harness.pool)
+    .await
+    .unwrap();
+    assert!((5.9..6.7).contains(&due), "the due times are spread over {due} s");
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn an_operator_pauses_resumes_and_stops_a_replay() {
+    let replays = Replays::start().await;
+    replays.add_dead("a", 40, &Step::Done).await;
+    let worker = replays.worker();
+    let replay = replays.begin(Pace { rate: 1.0, ..ALL_AT_ONCE }).await;
+    replays.harness.wait_until("the replay is under way", "(SELECT replayed > 0 FROM replays)").await;
+    let change = async |change| replays.operator.change_replay(replay.id, change, &order()).await.unwrap();
+    assert!(!change(ReplayChange::Resume).await, "it is not paused");
+    assert!(change(ReplayChange::Pause).await);
+    assert!(change(ReplayChange::Resume).await);
+    assert!(change(ReplayChange::Stop).await);
+    assert!(!change(ReplayChange::Stop).await, "it is stopped already");
+    let stopped = replays.find(&replay).await;
+    assert_eq!((&*stopped.state, stopped.stopped_because.as_deref()), ("stopped", Some("ada: the processor is down")));
+    assert!(stopped.replayed < 40, "{stopped:?}");
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn discarded_dead_letters_are_not_replayed() {
+    let replays = Replays::start().await;
+    replays.add_dead("a", 12, &Step::Done).await;
+    assert_eq!(replays.operator.discard_dead(&Replays::selection(), 5, &order()).await.unwrap(), 5);
+    assert_eq!(replays.operator.select_dead(&Replays::selection()).await.unwrap().count, 7);
+    assert_eq!(replays.operator.discard_dead(&Replays::selection(), 1000, &order()).await.unwrap(), 7);
+    assert_eq!(replays.operator.select_dead(&Replays::selection()).await.unwrap().count, 0);
+}
