@@ -77,7 +77,12 @@ async fn a_worker_reports_what_it_runs_and_is_drained() {
     assert_eq!(held, [id]);
     assert!(!operator.drain_worker("unknown", &order()).await.unwrap());
     assert!(operator.drain_worker(&name, &order()).await.unwrap());
-    eventually("the worker stops claiming", SOON, async || running.shutdown.drain.is_cancelled()).await;
+    eventually("the worker stops claiming", SOON, async || {
+        let workers = operator.workers().await.unwrap();
+        workers.iter().any(|worker| worker.report.as_ref().is_some_and(|report| report.draining))
+    })
+    .await;
+    assert!(!running.shutdown.drain.is_cancelled(), "the rest of the process goes on");
     scripted.gate.add_permits(1);
     running.wait_for_end().await;
     assert_eq!(harness.row("held").await.status, "Done", "its run ended first");

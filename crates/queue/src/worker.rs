@@ -83,7 +83,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts to claim and run jobs. `shutdown.drain` stops it gracefully.
+    /// Starts to claim and run jobs. `shutdown.drain` stops it gracefully. If a part of the worker fails, it cancels
+    /// `shutdown.drain`.
     ///
     /// # Errors
     /// When a thread cannot be started.
@@ -94,6 +95,9 @@ impl Worker {
         shutdown: &Shutdown,
     ) -> Result<Self, std::io::Error> {
         let name: Arc<str> = name().into();
+        // An operator may drain this worker alone; the process goes on.
+        let process = shutdown.drain.clone();
+        let shutdown = Shutdown { drain: process.child_token(), now: shutdown.now.clone() };
         let stop_heartbeat = CancellationToken::new();
         let report = Report {
             status: Arc::new(WorkerStatus::new(shutdown.drain.clone())),
@@ -107,6 +111,9 @@ impl Worker {
         let run = run(database.clone(), name.clone(), timing, registry, lease.clone(), report, shutdown.clone());
         let running = tokio::spawn(async move {
             let result = run.await;
+            if result.is_err() {
+                process.cancel();
+            }
             // The lease is kept until the last result is written.
             stop_heartbeat.cancel();
             drop(watchdog);
