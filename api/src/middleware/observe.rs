@@ -84,7 +84,7 @@ pub fn record_unreadable(status: StatusCode, correlation_id: &str, reason: &str)
     metrics::histogram!(DURATION, "method" => labels.0, "route" => labels.1, "status" => labels.2).record(0.0);
 }
 
-/// Describes [`DURATION`] for `/metrics`.
+/// Describes `DURATION` for `/metrics`.
 pub fn describe_metrics() {
     metrics::describe_histogram!(
         DURATION,

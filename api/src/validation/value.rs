@@ -213,7 +213,7 @@ impl<T: Choice> QueryValue for FirstOr<T> {
     }
 }
 
-/// True or false, read in Pydantic's lax mode: also as `1` and `0`, or as one of [`Flag::TRUE`] and [`Flag::FALSE`].
+/// True or false, read in Pydantic's lax mode: also as `1` and `0`, or as one of `TRUE` and `FALSE`.
 pub struct Flag;
 
 impl Flag {
