@@ -1,5 +1,6 @@
 """Schemathesis hooks: skip inputs that the schema allows but a rule forbids which JSON Schema cannot express."""
 
+import itertools
 import re
 import unicodedata
 from datetime import datetime
@@ -32,8 +33,20 @@ def is_blank(text):
     )
 
 
+ADDRESSES = itertools.count()
+
+
 @schemathesis.hook
 def before_call(context, case, kwargs):
+    # Each request has its own address, so that the limit of wrong keys per address is not the response to most requests.
+    number = next(ADDRESSES)
+    case.headers = {**(case.headers or {}), "X-Forwarded-For": f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"}
+    # A request may wait for a transaction for up to a minute, and an operator's endpoint has paused the queue.
+    try:
+        if case.operation.path.startswith("/v1/transactions") and 1 < float(case.query["wait"]) <= 60:
+            case.query["wait"] = 1
+    except (KeyError, TypeError, ValueError):
+        pass
     # An idempotency key that was used before with another body is a 422, although each request alone is valid. Removed
     # here, because one phase spells the name of the header in capitals, past the hooks that generate headers.
     if case.operation.path == "/asset" and case.headers:
