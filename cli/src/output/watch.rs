@@ -15,6 +15,14 @@ const EVERY: Duration = Duration::from_secs(2);
 /// # Errors
 /// When the output cannot be written.
 pub async fn watch(view: impl AsyncFn(Screen) -> Result<String>) -> Result<()> {
+    // Handled here, because a process in the background of a script starts with this signal ignored.
+    tokio::select! {
+        result = repeat(view) => result,
+        interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
+    }
+}
+
+async fn repeat(view: impl AsyncFn(Screen) -> Result<String>) -> Result<()> {
     loop {
         let screen = Screen::of_stdout();
         let text = match view(screen).await {
