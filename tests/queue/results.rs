@@ -127,6 +127,34 @@ async fn a_refused_result_becomes_a_dead_letter_and_affects_no_other() {
     }
 }
 
+/// While its row is locked, the write of a result is deferred. It is refused only after that.
+#[tokio::test]
+async fn a_result_that_is_refused_after_its_row_was_locked_becomes_a_dead_letter() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    // A trigger, because it runs with the row locked; a CHECK refuses before the lock.
+    sqlx::raw_sql(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not this one'; END $$;
+         CREATE TRIGGER refuse BEFORE UPDATE ON apalis.jobs FOR EACH ROW WHEN (NEW.status = 'Done') EXECUTE FUNCTION refuse()",
+    )
+    .execute(&harness.pool)
+    .await
+    .unwrap();
+    harness.enqueue("refused", &[Step::Wait]).await;
+    let running = harness.start_worker(&scripted, FAST);
+    eventually("it runs", SOON, async || scripted.runs_of("refused") == 1).await;
+    let mut other = harness.pool.begin().await.unwrap();
+    sqlx::query("SELECT id FROM apalis.jobs FOR UPDATE").fetch_all(&mut *other).await.unwrap();
+    scripted.gate.add_permits(1);
+    // The first write waits for the lock, and is cancelled by its time limit. The next one skips the row.
+    let waits = "EXISTS (SELECT FROM pg_locks WHERE NOT granted)";
+    harness.wait_until("the write waits for the lock", waits).await;
+    harness.wait_until("the write is deferred", &format!("NOT {waits}")).await;
+    other.rollback().await.unwrap();
+    harness.wait_until("the job is a dead letter", "EXISTS (SELECT FROM apalis.jobs WHERE status = 'Killed')").await;
+    assert!(harness.row("refused").await.last_error.unwrap_or_default().contains("refused to store the result"));
+    running.stop().await;
+}
+
 /// The row cannot even become a dead letter. It stays unchanged, and everything else continues, including a stop.
 #[tokio::test]
 async fn a_row_that_refuses_every_result_delays_no_other() {

@@ -175,6 +175,9 @@ impl Acknowledger {
                     self.spawn(half, maybe_written);
                 }
                 Err(error) => {
+                    if is_refusal(&error) {
+                        waiting.iter_mut().for_each(|result| bury(result, &error));
+                    }
                     maybe_written |= !is_refusal(&error) && !is_without_effect(&error);
                     let error = causes(&error);
                     tracing::warn!(results = waiting.len(), failures, error, "could not write results; retrying");
@@ -196,11 +199,7 @@ impl Acknowledger {
             parts.extend([refused, half]);
             return;
         }
-        for result in &mut refused {
-            let (queue, job, outcome, error) = (result.queue, &result.id, result.disposition.outcome(), causes(error));
-            tracing::error!(queue, job, outcome, error, "the database refused the result of a run");
-            result.disposition = Disposition::Dead { error: StorableText::from(REFUSED) };
-        }
+        refused.iter_mut().for_each(|result| bury(result, error));
         // If this is refused too, it is retried as a deferred result for as long as the worker runs.
         self.defer(refused, false);
     }
@@ -245,6 +244,16 @@ impl Acknowledger {
                 );
             }
         }
+    }
+}
+
+/// Makes the job of a refused result a dead letter, with a text that can be stored.
+fn bury(result: &mut RunResult, error: &sqlx::Error) {
+    let buried = Disposition::Dead { error: StorableText::from(REFUSED) };
+    if result.disposition != buried {
+        let (queue, job, outcome, error) = (result.queue, &result.id, result.disposition.outcome(), causes(error));
+        tracing::error!(queue, job, outcome, error, "the database refused the result of a run");
+        result.disposition = buried;
     }
 }
 
