@@ -148,7 +148,9 @@ async fn a_result_that_is_refused_after_its_row_was_locked_becomes_a_dead_letter
     // The first write waits for the lock, and is cancelled by its time limit. The next one skips the row.
     let waits = "EXISTS (SELECT FROM pg_locks WHERE NOT granted)";
     harness.wait_until("the write waits for the lock", waits).await;
-    harness.wait_until("the write is deferred", &format!("NOT {waits}")).await;
+    harness.wait_until("the time limit has cancelled the write", &format!("NOT {waits}")).await;
+    // Much longer than the pause before the next attempt, which defers the result.
+    harness.wait_for_heartbeats(10).await;
     other.rollback().await.unwrap();
     harness.wait_until("the job is a dead letter", "EXISTS (SELECT FROM apalis.jobs WHERE status = 'Killed')").await;
     assert!(harness.row("refused").await.last_error.unwrap_or_default().contains("refused to store the result"));
