@@ -9,10 +9,22 @@ const STEP: Duration = Duration::from_millis(10);
 ///
 /// # Panics
 /// If the condition does not hold within `deadline`. The message contains `what`.
-pub async fn eventually(what: &str, deadline: Duration, mut condition: impl AsyncFnMut() -> bool) {
+pub async fn eventually(what: &str, deadline: Duration, condition: impl AsyncFnMut() -> bool) {
+    eventually_or(what, deadline, condition, async || String::new()).await;
+}
+
+/// As [`eventually`], with a state that the message shows.
+pub async fn eventually_or(
+    what: &str,
+    deadline: Duration,
+    mut condition: impl AsyncFnMut() -> bool,
+    state: impl AsyncFnOnce() -> String,
+) {
     let begun = Instant::now();
     while !condition().await {
-        assert!(begun.elapsed() < deadline, "condition not met within {deadline:?}: {what}");
+        if begun.elapsed() >= deadline {
+            panic!("condition not met within {deadline:?}: {what}{}", state().await);
+        }
         tokio::time::sleep(STEP).await;
     }
 }

@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     database::{self, TestDatabase},
-    eventually,
+    eventually::{eventually, eventually_or},
 };
 
 /// Short durations, so that tests are fast and do not depend on the shipped values. The lease is long, so that no worker
@@ -238,17 +238,14 @@ impl QueueHarness {
             let query = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT ({query})::text")));
             query.fetch_one(&self.pool).await.expect("a value")
         };
-        let holds = async || {
-            while value(&query).await.as_deref() != Some("true") {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        if tokio::time::timeout(Duration::from_secs(60), holds()).await.is_err() {
+        let state = async || {
             let jobs = "SELECT json_agg(j) FROM (SELECT id, convert_from(job, 'UTF8') AS job, status, attempts, failures, crashes,
                         run_at, lock_by, lock_at, errors FROM apalis.jobs WHERE status <> 'Done' LIMIT 20) AS j";
             let workers = "SELECT json_agg(w) FROM (SELECT * FROM apalis.workers) AS w";
-            panic!("not within 60 s: {what}\njobs: {:?}\nworkers: {:?}", value(jobs).await, value(workers).await);
-        }
+            format!("\njobs: {:?}\nworkers: {:?}", value(jobs).await, value(workers).await)
+        };
+        let holds = async || value(&query).await.as_deref() == Some("true");
+        eventually_or(what, Duration::from_secs(60), holds, state).await;
     }
 
     /// Waits until the worker has received every notification that was sent so far.

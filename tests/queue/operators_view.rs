@@ -96,7 +96,8 @@ async fn a_pause_ends_by_itself_and_an_unknown_queue_is_refused() {
     assert!(!operator.pause("unknown", None, &order()).await.unwrap());
     let running = harness.start_worker(&scripted, FAST);
     harness.wait_until_idle().await;
-    let until = time::OffsetDateTime::now_utc() + Duration::from_secs(3600);
+    // By the database's clock, which decides when a pause ends.
+    let until = sqlx::query_scalar("SELECT now() + interval '1 hour'").fetch_one(&harness.pool).await.unwrap();
     assert!(operator.pause("scripted", Some(until), &order()).await.unwrap());
     let id = enqueue(&harness, "waits", &[Step::Done], Duration::ZERO).await;
     harness.wait_until_idle().await;

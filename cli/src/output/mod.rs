@@ -6,6 +6,7 @@ pub mod watch;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use anyhow::{Result, anyhow};
+pub use queue::status::format_duration;
 use serde::Serialize;
 use time::{OffsetDateTime, UtcOffset, format_description::BorrowedFormatItem, macros::format_description};
 
@@ -137,16 +138,6 @@ fn is_unsafe(c: char) -> bool {
     let is_invisible =
         matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
     c.is_control() || is_invisible
-}
-
-/// Formats a duration in its largest suitable unit.
-pub fn format_duration(seconds: f64) -> String {
-    match seconds.abs() {
-        seconds if seconds < 120.0 => format!("{seconds:.0} s"),
-        seconds if seconds < 7200.0 => format!("{:.0} min", seconds / 60.0),
-        seconds if seconds < 172_800.0 => format!("{:.0} h", seconds / 3600.0),
-        seconds => format!("{:.0} d", seconds / 86_400.0),
-    }
 }
 
 /// Formats how long ago a time was, by the clock of this machine.

@@ -198,3 +198,13 @@ pub enum Replayed {
     KeyTaken,
     NotFound,
 }
+
+/// Formats a duration in its largest suitable unit.
+pub fn format_duration(seconds: f64) -> String {
+    match seconds.abs() {
+        seconds if seconds < 120.0 => format!("{seconds:.0} s"),
+        seconds if seconds < 7200.0 => format!("{:.0} min", seconds / 60.0),
+        seconds if seconds < 172_800.0 => format!("{:.0} h", seconds / 3600.0),
+        seconds => format!("{:.0} d", seconds / 86_400.0),
+    }
+}

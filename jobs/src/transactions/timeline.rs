@@ -94,7 +94,11 @@ fn conflict(kept: &KeptConflict) -> TimelineEvent {
     TimelineEvent {
         at: kept.first_at,
         event: "conflict",
-        text: format!("{} webhooks with another {} were refused", kept.times, kept.fields.join(", ")),
+        text: format!(
+            "received {} times with another {}; the first payload stands",
+            kept.times,
+            kept.fields.join(", ")
+        ),
         details: json!({"fields": kept.fields, "times": kept.times, "correlation_id": kept.correlation_id}),
     }
 }

@@ -11,7 +11,6 @@ pub mod workers;
 use std::{collections::HashMap, sync::Arc};
 
 use futures_util::future::BoxFuture;
-use time::OffsetDateTime;
 
 use self::audit::Order;
 
@@ -245,11 +244,6 @@ impl Operator {
             filter.before = Some(last.id.clone());
             dead.extend(page);
         }
-    }
-
-    /// The time of this process, for estimates.
-    fn now(&self) -> OffsetDateTime {
-        OffsetDateTime::now_utc()
     }
 }
 

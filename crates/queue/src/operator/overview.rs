@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 
 use super::{Operator, groups::ErrorGroup, workers::WorkerInfo};
 use crate::{
     counts::quantile,
-    status::{COUNTED, QueueStatus},
+    status::{COUNTED, QueueStatus, format_duration},
     store::{
         gauges::Measured,
         operator::{
@@ -83,10 +83,10 @@ pub struct Minute {
 }
 
 /// The window of the present rate: long enough to even out single claims, short enough to follow a change.
-const NOW: Duration = Duration::minutes(3);
-const QUARTER: Duration = Duration::minutes(15);
+const NOW_SECONDS: f64 = 180.0;
+const QUARTER_SECONDS: f64 = 900.0;
 /// Counts arrive with heartbeats, on average so late.
-const LAG: Duration = Duration::milliseconds(2500);
+const LAG_SECONDS: f64 = 2.5;
 /// The share of its slots that a worker should use: at more, jobs wait for each other.
 const UTILISATION: f64 = 0.8;
 const DRAIN_SECONDS: f64 = 600.0;
@@ -108,13 +108,13 @@ impl Operator {
         let mut latencies: BTreeMap<_, _> = latencies.into_iter().map(|row| (row.queue.clone(), row)).collect();
         let workers = self.workers().await?;
         let groups = self.dead_groups(None).await?;
-        let at = self.now();
+        let at = OffsetDateTime::now_utc();
         let queues: Vec<QueueOverview> = queues
             .into_iter()
             .map(|status| {
                 let minutes: Vec<&MinuteRow> = minutes.iter().filter(|row| row.queue == status.name).collect();
                 let latency = latencies.remove(&status.name);
-                let mut queue = estimate(status, &minutes, &workers, at);
+                let mut queue = estimate(status, &minutes, &workers);
                 if let Some(latency) = latency {
                     queue.wait_p99_seconds = quantile(&latency.waits, 0.99).filter(|wait| wait.is_finite());
                     queue.dead_24h = latency.dead_24h;
@@ -138,19 +138,15 @@ struct Window {
 
 impl Window {
     /// Sums the minutes of the last `length`. A queue that had no minute before is measured from its first one.
-    fn of(minutes: &[&MinuteRow], at: OffsetDateTime, length: Duration) -> Self {
-        let since = at - length;
-        let inside = minutes.iter().filter(|row| OffsetDateTime::from(row.minute) > since);
+    fn of(minutes: &[&MinuteRow], length: f64) -> Self {
         let mut window = Self::default();
-        let mut first = None;
-        for row in inside {
-            first.get_or_insert(OffsetDateTime::from(row.minute));
+        for row in minutes.iter().filter(|row| row.age < length) {
+            window.seconds = window.seconds.max(row.age - LAG_SECONDS).max(1.0);
             window.came += row.enqueued + row.again;
             window.started += row.started;
             window.ended += row.ended;
             window.run_us += row.run_us;
         }
-        window.seconds = first.map_or(0.0, |first| (at - first - LAG).as_seconds_f64().max(1.0));
         window
     }
 
@@ -174,8 +170,8 @@ struct Demand {
 impl Demand {
     // Counts of jobs are far below 2^52.
     #[allow(clippy::cast_precision_loss)]
-    fn of(queue: &str, minutes: &[&MinuteRow], workers: &[WorkerInfo], at: OffsetDateTime) -> Self {
-        let quarter = Window::of(minutes, at, QUARTER);
+    fn of(queue: &str, minutes: &[&MinuteRow], workers: &[WorkerInfo]) -> Self {
+        let quarter = Window::of(minutes, QUARTER_SECONDS);
         let reports = workers.iter().filter(|worker| worker.live).filter_map(|worker| worker.report.as_ref());
         let slots: Vec<u32> = reports.filter_map(|report| Some(report.queues.get(queue)?.slots)).collect();
         let mean_run = (quarter.ended > 0).then(|| quarter.run_us as f64 / 1e6 / quarter.ended as f64);
@@ -197,10 +193,9 @@ impl Demand {
 pub(crate) async fn workers_needed(pool: &Pool, measured: &[Measured]) -> sqlx::Result<BTreeMap<String, u32>> {
     let minutes = sql::last_hour(pool).await?;
     let workers: Vec<WorkerInfo> = workers(pool).await?.into_iter().map(WorkerInfo::from).collect();
-    let at = OffsetDateTime::now_utc();
     let needed = measured.iter().map(|queue| {
         let minutes: Vec<&MinuteRow> = minutes.iter().filter(|row| row.queue == queue.queue).collect();
-        let demand = Demand::of(&queue.queue, &minutes, &workers, at);
+        let demand = Demand::of(&queue.queue, &minutes, &workers);
         let is_idle = queue.due == 0 && queue.running == 0 && demand.quarter.came == 0;
         let needed = if queue.paused || is_idle { 0 } else { demand.workers(queue.due).unwrap_or(1) };
         (queue.queue.clone(), needed)
@@ -210,9 +205,9 @@ pub(crate) async fn workers_needed(pool: &Pool, measured: &[Measured]) -> sqlx::
 
 // Counts of jobs are far below 2^52.
 #[allow(clippy::cast_precision_loss)]
-fn estimate(status: QueueStatus, minutes: &[&MinuteRow], workers: &[WorkerInfo], at: OffsetDateTime) -> QueueOverview {
-    let demand = Demand::of(&status.name, minutes, workers, at);
-    let now = Window::of(minutes, at, NOW);
+fn estimate(status: QueueStatus, minutes: &[&MinuteRow], workers: &[WorkerInfo]) -> QueueOverview {
+    let demand = Demand::of(&status.name, minutes, workers);
+    let now = Window::of(minutes, NOW_SECONDS);
     let (incoming, outgoing) = (now.rate(now.came), now.rate(now.started));
     let net = outgoing - incoming;
     // Jobs that are enqueued for later come in before they are due, so a difference counts only while due jobs wait.
@@ -230,19 +225,18 @@ fn estimate(status: QueueStatus, minutes: &[&MinuteRow], workers: &[WorkerInfo],
         workers_needed: demand.workers(0),
         workers_to_drain_in_10_min: demand.workers(status.due),
         dead_24h: 0,
-        minutes: last_60(minutes, at),
+        minutes: last_60(minutes),
         status,
     }
 }
 
-fn last_60(rows: &[&MinuteRow], at: OffsetDateTime) -> Vec<Minute> {
+// An age is positive, and below an hour.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn last_60(rows: &[&MinuteRow]) -> Vec<Minute> {
     let mut minutes = vec![Minute::default(); 60];
     for row in rows {
-        let age = (at - OffsetDateTime::from(row.minute)).whole_minutes();
-        // A minute that begins after `at`, by another clock, belongs to the last one.
-        if let Ok(age) = usize::try_from(age.max(0))
-            && let Some(minute) = minutes.len().checked_sub(age + 1).and_then(|index| minutes.get_mut(index))
-        {
+        let age = (row.age.max(0.0) / 60.0) as usize;
+        if let Some(minute) = minutes.len().checked_sub(age + 1).and_then(|index| minutes.get_mut(index)) {
             minute.came += row.enqueued + row.again;
             minute.started += row.started;
             minute.dead += row.dead;
@@ -258,7 +252,7 @@ fn problems(
     groups: &[ErrorGroup],
     at: OffsetDateTime,
 ) -> Vec<Problem> {
-    let ago = |since: OffsetDateTime| duration((at - since).as_seconds_f64());
+    let ago = |since: OffsetDateTime| format_duration((at - since).as_seconds_f64());
     let of_queue =
         |queue: &QueueOverview, text: String| Problem { text, queue: Some(queue.status.name.clone()), worker: None };
     let mut problems = Vec::new();
@@ -298,7 +292,7 @@ fn problems(
         }
     }
     for worker in workers.iter().filter(|worker| !worker.live && worker.running > 0) {
-        let silent = duration(worker.silent_seconds);
+        let silent = format_duration(worker.silent_seconds);
         let text = format!("worker {} is silent for {silent} and holds {} jobs", worker.id, worker.running);
         problems.push(Problem { text, queue: None, worker: Some(worker.id.clone()) });
     }
@@ -306,12 +300,76 @@ fn problems(
     problems
 }
 
-/// Formats a duration in its largest suitable unit.
-fn duration(seconds: f64) -> String {
-    match seconds.abs() {
-        seconds if seconds < 120.0 => format!("{seconds:.0} s"),
-        seconds if seconds < 7200.0 => format!("{:.0} min", seconds / 60.0),
-        seconds if seconds < 172_800.0 => format!("{:.0} h", seconds / 3600.0),
-        seconds => format!("{:.0} d", seconds / 86_400.0),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 12 runs a second and no arrivals, in minutes that began so many seconds ago.
+    fn minutes(ages: &[f64]) -> Vec<MinuteRow> {
+        let minute = |age: &f64| {
+            let started = (age.min(60.0) * 12.0).round() as i64;
+            let queue = "q".to_owned();
+            MinuteRow {
+                queue,
+                age: *age,
+                enqueued: 0,
+                started,
+                again: 0,
+                dead: 0,
+                ended: started,
+                run_us: started * 500_000,
+            }
+        };
+        ages.iter().map(minute).collect()
+    }
+
+    fn queue(due: i64, late: f64) -> QueueStatus {
+        QueueStatus {
+            name: "q".into(),
+            paused_at: None,
+            paused_by: None,
+            reason: None,
+            resume_at: None,
+            workers: 1,
+            failing_workers: 0,
+            claim_error: None,
+            waiting: due,
+            due,
+            running: 0,
+            dead: 0,
+            recently_done: 0,
+            late: Some(late),
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_steady_drain_is_estimated_within_a_tenth() {
+        for ages in [&[30.0][..], &[10.0, 70.0, 130.0], &[50.0, 110.0, 170.0, 230.0]] {
+            let rows = minutes(ages);
+            let estimated = estimate(queue(1200, 60.0), &rows.iter().collect::<Vec<_>>(), &[]);
+            let seconds = estimated.drained_in_seconds.expect("it drains");
+            assert!((90.0..110.0).contains(&seconds), "{ages:?}: {seconds}");
+            assert_eq!(estimated.growing_by_per_second, None);
+        }
+    }
+
+    #[test]
+    fn a_queue_that_keeps_up_has_no_estimate() {
+        let rows = minutes(&[30.0, 90.0]);
+        let rows: Vec<&MinuteRow> = rows.iter().collect();
+        for status in [queue(0, -5.0), queue(3, 0.2)] {
+            let estimated = estimate(status, &rows, &[]);
+            assert_eq!((estimated.drained_in_seconds, estimated.growing_by_per_second), (None, None));
+        }
+        let stuck = estimate(queue(10, 60.0), &[], &[]);
+        assert_eq!((stuck.drained_in_seconds, stuck.growing_by_per_second), (None, Some(0.0)));
+    }
+
+    #[test]
+    fn minutes_are_placed_by_their_age() {
+        let rows = minutes(&[-1.0, 59.0, 61.0, 3599.0, 3600.0]);
+        let placed = last_60(&rows.iter().collect::<Vec<_>>());
+        let started: Vec<usize> = (0..60).filter(|index| placed[*index].started != 0).collect();
+        assert_eq!(started, [0, 58, 59]);
     }
 }

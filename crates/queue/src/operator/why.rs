@@ -71,10 +71,7 @@ fn checks(job: &JobStatus, facts: &Facts, workers: &[WorkerInfo]) -> Vec<Check> 
             return with(checks, Check::failed("an operator cancelled it", by_id("replay")));
         }
         State::Unknown => {
-            return with(
-                checks,
-                Check::failed("its state is none that Millrace knows: another program wrote it", None),
-            );
+            return with(checks, Check::failed("Millrace does not know its state: another program wrote it", None));
         }
         State::Running => return with(checks, running(job, workers)),
         State::Waiting => checks.push(Check::ok("it waits")),

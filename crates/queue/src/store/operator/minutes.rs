@@ -2,13 +2,13 @@
 
 use sqlx::Result;
 
-use crate::ReadTime;
 use runtime::{db::Pool, executor::repeatable};
 
 /// What happened in one queue in one minute, in all processes.
 pub struct MinuteRow {
     pub queue: String,
-    pub minute: ReadTime,
+    /// Seconds since the minute began, by the database's clock, whose minutes these are.
+    pub age: f64,
     pub enqueued: i64,
     pub started: i64,
     /// Runs that ended with their job waiting again: failed or snoozed.
@@ -29,7 +29,7 @@ pub async fn last_hour(pool: &Pool) -> Result<Vec<MinuteRow>> {
                SELECT (SELECT queue FROM queue_minutes WHERE queue > known.queue ORDER BY queue LIMIT 1)
                FROM known WHERE known.queue IS NOT NULL
            )
-           SELECT known.queue AS "queue!", minute AS "minute!: ReadTime", sum(enqueued)::bigint AS "enqueued!",
+           SELECT known.queue AS "queue!", extract(epoch FROM clock_timestamp() - minute)::float8 AS "age!", sum(enqueued)::bigint AS "enqueued!",
                   sum(started)::bigint AS "started!", sum(retried + snoozed)::bigint AS "again!", sum(dead)::bigint AS "dead!",
                   sum(done + retried + snoozed + dead + cancelled)::bigint AS "ended!", sum(run_us)::bigint AS "run_us!"
            FROM known JOIN queue_minutes AS kept ON kept.queue = known.queue AND minute > now() - interval '1 hour'

@@ -3,10 +3,7 @@
 use sqlx::Result;
 use uuid::Uuid;
 
-use crate::{
-    ReadTime,
-    replay::{Pace, Replay, Selection},
-};
+use crate::replay::{Pace, Replay, Selection};
 use runtime::{
     db::Pool,
     executor::{Transaction, repeatable},
@@ -51,52 +48,14 @@ pub async fn samples(pool: &Pool, selection: &Selection, limit: i64) -> Result<V
     Ok(rows.into_iter().map(|row| row.id).collect())
 }
 
-pub struct ReplayRow {
-    pub id: Uuid,
-    pub queue: String,
-    pub error_group: Option<String>,
-    pub error: Option<String>,
-    pub rate: f64,
-    pub canary: i64,
-    pub stop_if_dead: f64,
-    pub max_jobs: i64,
-    pub state: String,
-    pub stopped_because: Option<String>,
-    pub replayed: i64,
-    pub skipped: i64,
-    pub created_at: ReadTime,
-    pub ended_at: Option<ReadTime>,
-}
-
-impl From<ReplayRow> for Replay {
-    fn from(row: ReplayRow) -> Self {
-        Self {
-            id: row.id,
-            queue: row.queue,
-            error_group: row.error_group,
-            error: row.error,
-            rate: row.rate,
-            canary: row.canary,
-            stop_if_dead: row.stop_if_dead,
-            max_jobs: row.max_jobs,
-            state: row.state,
-            stopped_because: row.stopped_because,
-            replayed: row.replayed,
-            skipped: row.skipped,
-            created_at: row.created_at.into(),
-            ended_at: row.ended_at.map(ReadTime::into),
-        }
-    }
-}
-
 /// Creates a replay that takes the dead letters which have died until now.
 pub async fn insert(tx: &mut Transaction, id: Uuid, selection: &Selection, pace: Pace) -> Result<Replay> {
     let row = sqlx::query_as!(
-        ReplayRow,
+        Replay,
         r#"INSERT INTO replays (id, queue, error_group, error, rate, canary, stop_if_dead, max_jobs)
            VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
            RETURNING id, queue, error_group, error, rate, canary, stop_if_dead, max_jobs, state, stopped_because, replayed,
-                     skipped, created_at AS "created_at: ReadTime", ended_at AS "ended_at: ReadTime""#,
+                     skipped, created_at, ended_at"#,
         id,
         selection.queue,
         selection.group,
@@ -106,31 +65,31 @@ pub async fn insert(tx: &mut Transaction, id: Uuid, selection: &Selection, pace:
         pace.stop_if_dead,
         i64::from(pace.limit),
     );
-    Ok(row.fetch_one(&mut *tx).await?.into())
+    row.fetch_one(&mut *tx).await
 }
 
 /// Lists replays, newest first.
 pub async fn list(pool: &Pool, limit: i64) -> Result<Vec<Replay>> {
     let rows = sqlx::query_as!(
-        ReplayRow,
+        Replay,
         r#"SELECT id, queue, error_group, error, rate, canary, stop_if_dead, max_jobs, state, stopped_because, replayed,
-                  skipped, created_at AS "created_at: ReadTime", ended_at AS "ended_at: ReadTime"
+                  skipped, created_at, ended_at
            FROM replays ORDER BY id DESC LIMIT $1"#,
         limit,
     );
-    Ok(rows.fetch_all(repeatable(pool)).await?.into_iter().map(Replay::from).collect())
+    rows.fetch_all(repeatable(pool)).await
 }
 
 /// Finds a replay.
 pub async fn find(pool: &Pool, id: Uuid) -> Result<Option<Replay>> {
     let row = sqlx::query_as!(
-        ReplayRow,
+        Replay,
         r#"SELECT id, queue, error_group, error, rate, canary, stop_if_dead, max_jobs, state, stopped_because, replayed,
-                  skipped, created_at AS "created_at: ReadTime", ended_at AS "ended_at: ReadTime"
+                  skipped, created_at, ended_at
            FROM replays WHERE id = $1"#,
         id,
     );
-    Ok(row.fetch_optional(repeatable(pool)).await?.map(Replay::from))
+    row.fetch_optional(repeatable(pool)).await
 }
 
 /// Changes the state of a replay if it is one of `from`. Returns whether it was.
