@@ -6,7 +6,7 @@ use poem::http::{HeaderMap, HeaderName, StatusCode, header};
 use crate::problem::Problem;
 
 /// The entity tag of a version.
-pub fn of_version(version: i64) -> String {
+pub(crate) fn of_version(version: i64) -> String {
     format!("\"{version}\"")
 }
 
@@ -25,7 +25,7 @@ fn without_weak_prefix(tag: &str) -> &str {
 ///
 /// # Errors
 /// 412 when `If-Match` is present and does not name the tag.
-pub fn is_unchanged(headers: &HeaderMap, tag: &str) -> Result<bool, Problem> {
+pub(crate) fn is_unchanged(headers: &HeaderMap, tag: &str) -> Result<bool, Problem> {
     check_if_match(headers, tag).map(|()| matches_if_none_match(headers, tag))
 }
 
@@ -47,7 +47,7 @@ fn check_if_match(headers: &HeaderMap, tag: &str) -> Result<(), Problem> {
 }
 
 /// 412 with the current tag.
-pub fn precondition_failed(tag: &str) -> Problem {
+pub(crate) fn precondition_failed(tag: &str) -> Problem {
     Problem::new(
         StatusCode::PRECONDITION_FAILED,
         format!("If-Match or If-None-Match does not hold: the ETag is now {tag}"),
@@ -57,7 +57,7 @@ pub fn precondition_failed(tag: &str) -> Problem {
 /// The versions that `If-Match` names. Weak and unknown tags name no version, since the comparison is strong.
 ///
 /// Without the header, or with `*`, every version matches.
-pub fn if_match_versions(headers: &HeaderMap) -> Expected {
+pub(crate) fn if_match_versions(headers: &HeaderMap) -> Expected {
     if headers.contains_key(header::IF_MATCH) {
         parse_versions(header_tags(headers, &header::IF_MATCH))
     } else {
@@ -66,7 +66,7 @@ pub fn if_match_versions(headers: &HeaderMap) -> Expected {
 }
 
 /// The versions that `If-None-Match` names, by weak comparison. They must not be changed.
-pub fn if_none_match_versions(headers: &HeaderMap) -> Option<Expected> {
+pub(crate) fn if_none_match_versions(headers: &HeaderMap) -> Option<Expected> {
     let given = headers.contains_key(header::IF_NONE_MATCH);
     given.then(|| parse_versions(header_tags(headers, &header::IF_NONE_MATCH).map(without_weak_prefix)))
 }

@@ -99,7 +99,7 @@ mod tags {
 
     /// The tag of an operation. The order is that of the documentation: the main feature first, health last.
     #[derive(Tags, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
-    pub enum Tag {
+    pub(crate) enum Tag {
         /// Webhooks that are recorded once, processed once in effect, and looked up by their senders.
         Transactions,
         /// Items that users offer: written by their owners, readable by everyone.

@@ -9,7 +9,7 @@ use crate::validation::{FieldError, Integer, QueryValue, integer_schema};
 const DIGITS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 /// The largest number of entries on a page.
-pub struct Limit;
+pub(crate) struct Limit;
 
 impl Limit {
     /// The largest page that a client may request.
@@ -37,7 +37,7 @@ impl QueryValue for Limit {
 }
 
 /// The number of entries to skip before the page.
-pub struct Skip;
+pub(crate) struct Skip;
 
 impl QueryValue for Skip {
     type Out = i64;
@@ -59,7 +59,7 @@ impl QueryValue for Skip {
 
 /// A cursor of `BYTES` bytes in URL-safe base64, which clients get in a `Link` header and send back. It is opaque to
 /// clients: its form may change.
-pub struct Cursor<const BYTES: usize>;
+pub(crate) struct Cursor<const BYTES: usize>;
 
 impl<const BYTES: usize> QueryValue for Cursor<BYTES> {
     type Out = [u8; BYTES];
@@ -84,13 +84,13 @@ fn encode<const BYTES: usize>(cursor: [u8; BYTES]) -> String {
 }
 
 /// The number of entries to fetch for a page: one more than it holds, which shows whether there is a next page.
-pub fn fetch_limit(limit: impl Into<u32>) -> u32 {
+pub(crate) fn fetch_limit(limit: impl Into<u32>) -> u32 {
     limit.into() + 1
 }
 
 /// Cuts off the entry that is not on the page. If there was one, returns the `Link` header for the next page: `path` with
 /// the other parameters, and the cursor of the last entry.
-pub fn next_link<T, const BYTES: usize>(
+pub(crate) fn next_link<T, const BYTES: usize>(
     found: &mut Vec<T>,
     limit: impl Into<usize>,
     path: &str,

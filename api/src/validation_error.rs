@@ -33,7 +33,7 @@ enum PathSegment {
 
 /// The error of a value whose location in the request is not known yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FieldError {
+pub(crate) struct FieldError {
     pub(crate) kind: &'static str,
     pub(crate) msg: Cow<'static, str>,
     ctx: Vec<(&'static str, Value)>,
@@ -41,109 +41,109 @@ pub struct FieldError {
 
 impl FieldError {
     /// An error with Pydantic's type and message.
-    pub fn new(kind: &'static str, msg: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn new(kind: &'static str, msg: impl Into<Cow<'static, str>>) -> Self {
         Self { kind, msg: msg.into(), ctx: Vec::new() }
     }
 
     /// Adds a value that the message contains, under Pydantic's name for it, so that clients need not parse the message.
-    pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+    pub(crate) fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
         self.ctx.push((name, value.into()));
         self
     }
 
     /// A violated rule of this service, in the form that Pydantic gives a custom validator's `ValueError`.
-    pub fn value_error(rule: &'static str) -> Self {
+    pub(crate) fn value_error(rule: &'static str) -> Self {
         Self::new("value_error", format!("Value error, {rule}"))
     }
 
     /// A text with a NUL character, which PostgreSQL cannot store.
-    pub fn nul() -> Self {
+    pub(crate) fn nul() -> Self {
         Self::value_error("text must not contain NUL")
     }
 
     /// A value that is not a text.
-    pub fn not_a_string() -> Self {
+    pub(crate) fn not_a_string() -> Self {
         Self::new("string_type", "Input should be a valid string")
     }
 
     /// Bytes that are not UTF-8, or an escape that is half of a surrogate pair.
-    pub fn not_unicode() -> Self {
+    pub(crate) fn not_unicode() -> Self {
         Self::new("string_unicode", "Input should be a valid string, unable to parse raw data as a unicode string")
     }
 
     /// A text with fewer than `min` characters.
-    pub fn too_short(min: usize) -> Self {
+    pub(crate) fn too_short(min: usize) -> Self {
         let msg = format!("String should have at least {min} character{}", plural(min));
         Self::new("string_too_short", msg).with("min_length", min)
     }
 
     /// A text with more than `max` characters.
-    pub fn too_long(max: usize) -> Self {
+    pub(crate) fn too_long(max: usize) -> Self {
         let msg = format!("String should have at most {max} character{}", plural(max));
         Self::new("string_too_long", msg).with("max_length", max)
     }
 
     /// A text that is not one of these names.
-    pub fn not_one_of(names: &str) -> Self {
+    pub(crate) fn not_one_of(names: &str) -> Self {
         Self::new("enum", format!("Input should be {names}"))
     }
 
     /// A required field that is absent.
-    pub fn missing() -> Self {
+    pub(crate) fn missing() -> Self {
         Self::new("missing", "Field required")
     }
 
     /// A text that is not a number.
-    pub fn not_a_number() -> Self {
+    pub(crate) fn not_a_number() -> Self {
         Self::new("float_parsing", "Input should be a valid number, unable to parse string as a number")
     }
 
     /// NaN or an infinite number.
-    pub fn not_finite() -> Self {
+    pub(crate) fn not_finite() -> Self {
         Self::new("finite_number", "Input should be a finite number")
     }
 
     /// A number below the minimum.
-    pub fn below(min: i64) -> Self {
+    pub(crate) fn below(min: i64) -> Self {
         let msg = format!("Input should be greater than or equal to {min}");
         Self::new("greater_than_equal", msg).with("ge", min)
     }
 
     /// A number above the maximum.
-    pub fn above(max: i64) -> Self {
+    pub(crate) fn above(max: i64) -> Self {
         let msg = format!("Input should be less than or equal to {max}");
         Self::new("less_than_equal", msg).with("le", max)
     }
 
     /// A decimal with more than `max` digits after the point.
-    pub fn too_many_places(max: i64) -> Self {
+    pub(crate) fn too_many_places(max: i64) -> Self {
         let msg = format!("Decimal input should have no more than {max} decimal places");
         Self::new("decimal_max_places", msg).with("decimal_places", max)
     }
 
     /// A decimal with more than `max` digits before the point.
-    pub fn too_many_whole_digits(max: i64) -> Self {
+    pub(crate) fn too_many_whole_digits(max: i64) -> Self {
         let msg = format!("Decimal input should have no more than {max} digits before the decimal point");
         Self::new("decimal_whole_digits", msg).with("whole_digits", max)
     }
 
     /// Locates the error at `part` of the request as a whole, such as `body`.
-    pub fn at_part(self, part: &'static str, input: Option<&str>) -> ValidationError {
+    pub(crate) fn at_part(self, part: &'static str, input: Option<&str>) -> ValidationError {
         self.with_location(vec![PathSegment::Name(part.into())], input)
     }
 
     /// Locates the error at the field `name` of `part`.
-    pub fn at(self, part: &'static str, name: &str, input: Option<&str>) -> ValidationError {
+    pub(crate) fn at(self, part: &'static str, name: &str, input: Option<&str>) -> ValidationError {
         self.with_location(vec![PathSegment::Name(part.into()), PathSegment::Name(name.to_owned().into())], input)
     }
 
     /// Locates the error at the field `name` of `part`, whose value is this text.
-    pub fn at_text(self, part: &'static str, name: &str, text: &str) -> ValidationError {
+    pub(crate) fn at_text(self, part: &'static str, name: &str, text: &str) -> ValidationError {
         self.at(part, name, serde_json::to_string(text).ok().as_deref())
     }
 
     /// Locates the error at the element `index` of a list, or at the field `name` of that element.
-    pub fn at_element(self, index: usize, name: Option<&str>, input: Option<&str>) -> ValidationError {
+    pub(crate) fn at_element(self, index: usize, name: Option<&str>, input: Option<&str>) -> ValidationError {
         let mut loc = vec![PathSegment::Name("body".into()), PathSegment::Index(index)];
         loc.extend(name.map(|name| PathSegment::Name(name.to_owned().into())));
         self.with_location(loc, input)

@@ -23,7 +23,7 @@ const DATABASE: &str = "millrace";
 ///
 /// # Errors
 /// When the configuration is wrong, a part does not start, or a part fails later. One problem a line.
-pub async fn program() -> Result<()> {
+pub(crate) async fn program() -> Result<()> {
     let mut vars = EnvReader::from_env();
     let (api, mut jobs) = (api::config::ApiConfig::read(&mut vars), app::Config::read(&mut vars));
     app::require_choices(&mut vars, &jobs);
@@ -72,7 +72,7 @@ pub async fn program() -> Result<()> {
 }
 
 /// The URL of the database of an all-in-one process that runs in this folder.
-pub fn running_database() -> Option<String> {
+pub(crate) fn running_database() -> Option<String> {
     let server = RunningServer::find(&data_dir().join("postgres")).filter(RunningServer::is_ready);
     server.map(|server| server.url(DATABASE))
 }

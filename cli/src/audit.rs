@@ -21,7 +21,7 @@ Examples:
   millrace audit
   millrace audit --target process_transaction
   millrace audit --before 1200 --limit 200 --json")]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// List only actions on this queue, job, worker, replay or schedule
     #[arg(long)]
     target: Option<String>,
@@ -40,7 +40,7 @@ pub struct Arguments {
 ///
 /// # Errors
 /// When the database cannot be used, or the output cannot be written.
-pub async fn program(Arguments { target, limit, before, json }: Arguments) -> Result<()> {
+pub(crate) async fn program(Arguments { target, limit, before, json }: Arguments) -> Result<()> {
     let actions = connect().await?.actions(target.as_deref(), before, limit).await?;
     if json {
         return print_json(&actions);
@@ -56,7 +56,7 @@ pub async fn program(Arguments { target, limit, before, json }: Arguments) -> Re
 }
 
 /// The actions, newest first.
-pub fn text(actions: &[Action], screen: Screen) -> String {
+pub(crate) fn text(actions: &[Action], screen: Screen) -> String {
     const COLUMNS: [Column; 9] = [
         Column::optional("ID", 3),
         Column::fixed("AT"),

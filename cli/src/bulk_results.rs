@@ -10,13 +10,13 @@ use serde_json::json;
 use crate::output::{one_line, print};
 
 /// The result of one job, and whether the operation succeeded.
-pub type JobResult = (&'static str, bool);
+pub(crate) type JobResult = (&'static str, bool);
 
 /// Changes jobs one by one, and prints the results as a table or as one JSON array. Ctrl-C ends it after the current job.
 ///
 /// # Errors
 /// When it was interrupted, some jobs were not changed, or the output cannot be written.
-pub async fn change_each(
+pub(crate) async fn change_each(
     json: bool,
     ids: &[String],
     change: impl AsyncFn(&str) -> Result<JobResult, Error>,

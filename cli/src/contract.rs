@@ -8,7 +8,7 @@ use runtime::config::EnvReader;
 use crate::output;
 
 #[derive(Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
@@ -33,7 +33,7 @@ Examples:
 ///
 /// # Errors
 /// When the configuration is wrong or the contract cannot be deployed.
-pub async fn program(Arguments { command }: Arguments) -> Result<()> {
+pub(crate) async fn program(Arguments { command }: Arguments) -> Result<()> {
     match command {
         Command::Deploy => deploy().await,
     }

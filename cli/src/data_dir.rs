@@ -13,7 +13,7 @@ const CRATE: &str = env!("CARGO_MANIFEST_DIR");
 
 /// `.millrace` in the working folder. Under `cargo run` it is always the one at the workspace root; otherwise a first
 /// run in a subfolder would create a second database there.
-pub fn data_dir() -> PathBuf {
+pub(crate) fn data_dir() -> PathBuf {
     let working_dir = std::env::current_dir().unwrap_or_default();
     data_dir_for(std::env::var_os("CARGO_MANIFEST_DIR").as_deref(), &working_dir)
 }
@@ -30,7 +30,7 @@ fn data_dir_for(run_by_cargo: Option<&OsStr>, working_dir: &Path) -> PathBuf {
 ///
 /// # Errors
 /// When the directory cannot be created or is not writable.
-pub fn create_writable(data_dir: &Path) -> io::Result<()> {
+pub(crate) fn create_writable(data_dir: &Path) -> io::Result<()> {
     fs::create_dir_all(data_dir)?;
     let attempt = data_dir.join(format!(".attempt-{}", std::process::id()));
     fs::write(&attempt, "")?;

@@ -19,7 +19,7 @@ Examples:
   millrace find txn_2026_000123                            a transaction, by the id of its sender
   millrace find 0198b4fa-3a05-7c3e-9f54-9d1f4e0c6a11       a transaction and its job, by the internal id, or a replay
   millrace find 01KAJ3V1J4SJ9T7YQ0M2C6Z8XB --json          a job")]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// The id of a job, transaction, item or replay
     #[arg(value_name = "ID")]
     text: String,
@@ -32,7 +32,7 @@ pub struct Arguments {
 ///
 /// # Errors
 /// When the database cannot be used, or the output cannot be written.
-pub async fn program(Arguments { text, json }: Arguments) -> Result<bool> {
+pub(crate) async fn program(Arguments { text, json }: Arguments) -> Result<bool> {
     let found = app().await?.find(&text).await?;
     if json {
         print_json(&found)?;

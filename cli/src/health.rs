@@ -27,7 +27,7 @@ Examples:
   millrace health                                  the API on this machine, at HOST and PORT; if nothing
                                                    listens there, the worker at WORKER_HEALTH_PORT
   millrace health http://127.0.0.1:9100/readyz     a worker with WORKER_HEALTH_PORT=9100")]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// The URL to check [default: /livez of the API at HOST and PORT, else of the worker at WORKER_HEALTH_PORT]
     url: Option<String>,
 }
@@ -36,7 +36,7 @@ pub struct Arguments {
 ///
 /// # Errors
 /// When the response is not 200, or does not arrive within 4 s.
-pub async fn program(Arguments { url }: Arguments) -> Result<()> {
+pub(crate) async fn program(Arguments { url }: Arguments) -> Result<()> {
     if let Some(url) = url {
         return Ok(check(&url).await?);
     }

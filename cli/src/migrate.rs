@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Error, Result, anyhow, bail};
 use clap::Args;
 use jobs::{app, users::Users};
-pub use runtime::migrate::PATIENCE;
+pub(crate) use runtime::migrate::PATIENCE;
 use runtime::{
     db::Database,
     error::causes,
@@ -18,7 +18,7 @@ use runtime::{
 const RETRY: Duration = Duration::from_secs(1);
 
 #[derive(Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Seconds to keep retrying a migration whose tables are locked
     #[arg(long, value_name = "SECONDS", default_value_t = PATIENCE.as_secs())]
     patience: u64,
@@ -35,7 +35,7 @@ pub struct Arguments {
 ///
 /// # Errors
 /// When the configuration is wrong, the database cannot be reached, or a migration fails.
-pub async fn program(arguments: Arguments) -> Result<()> {
+pub(crate) async fn program(arguments: Arguments) -> Result<()> {
     let (config, database) = app::read_with_database()?;
     let _telemetry = Telemetry::start(&config.telemetry, "migrate").map_err(Error::msg)?;
     process::log_configuration(&database);
@@ -96,7 +96,7 @@ fn print_status(status: &Status) -> Result<()> {
 ///
 /// # Errors
 /// When the database cannot be reached or a migration fails; later migrations are not applied.
-pub async fn apply(database: &Database, patience: Duration) -> Result<()> {
+pub(crate) async fn apply(database: &Database, patience: Duration) -> Result<()> {
     let pool = database.pool("migrate", 1);
     let applied = async {
         migrate::run_to(&pool, None, patience).await.map_err(|error| anyhow!("migrations: {error}"))?;

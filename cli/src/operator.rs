@@ -15,7 +15,7 @@ use crate::{all_in_one, data_dir::data_dir};
 ///
 /// # Errors
 /// When the configuration is wrong, or the database cannot be reached or has another schema.
-pub async fn connect() -> Result<Operator> {
+pub(crate) async fn connect() -> Result<Operator> {
     Ok(app().await?.operator)
 }
 
@@ -23,7 +23,7 @@ pub async fn connect() -> Result<Operator> {
 ///
 /// # Errors
 /// When the configuration is wrong, or the database cannot be reached or has another schema.
-pub async fn app() -> Result<App> {
+pub(crate) async fn app() -> Result<App> {
     let mut vars = EnvReader::from_env();
     let config = app::Config::read(&mut vars);
     vars.finish(())?;
@@ -48,7 +48,7 @@ pub async fn app() -> Result<App> {
 ///
 /// # Errors
 /// When the reason or the name is empty or too long.
-pub fn order(reason: Option<&str>) -> Result<Order> {
+pub(crate) fn order(reason: Option<&str>) -> Result<Order> {
     let actor = std::env::var("MILLRACE_ACTOR").ok().filter(|name| !name.trim().is_empty()).unwrap_or_else(|| {
         let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
         let user = user.map_or_else(|| "unknown".into(), |user| user.name);
@@ -63,6 +63,6 @@ pub fn order(reason: Option<&str>) -> Result<Order> {
 ///
 /// # Errors
 /// When it is empty or longer than 500 characters.
-pub fn parse_reason(text: &str) -> Result<String, String> {
+pub(crate) fn parse_reason(text: &str) -> Result<String, String> {
     Order::new("operator", Via::Cli, text).map(|order| order.reason)
 }

@@ -20,7 +20,7 @@ Elasticsearch or after it has lost its data; after an upgrade the workers reinde
 Examples:
   millrace reindex
   ELASTICSEARCH_URL=http://localhost:9200 millrace reindex --quiet")]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Print only errors, no progress
     #[arg(long, short)]
     quiet: bool,
@@ -30,7 +30,7 @@ pub struct Arguments {
 ///
 /// # Errors
 /// When the database or Elasticsearch cannot be used, also halfway.
-pub async fn program(Arguments { quiet }: Arguments) -> Result<()> {
+pub(crate) async fn program(Arguments { quiet }: Arguments) -> Result<()> {
     let app = app().await?;
     if let Some(health) = app.search.health().await?.filter(|_| !quiet) {
         eprintln!("Elasticsearch is {health}");

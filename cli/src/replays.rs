@@ -27,7 +27,7 @@ Examples:
   millrace replays show 01932d5c-7d0a-7c3e-9f54-9d1f4e0c6a11 --wait
   millrace replays pause 01932d5c-7d0a-7c3e-9f54-9d1f4e0c6a11 --reason 'the processor is slow'
   millrace replays stop 01932d5c-7d0a-7c3e-9f54-9d1f4e0c6a11 --reason 'wrong group'")]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
     /// List at most this many replays
@@ -67,7 +67,7 @@ struct Change {
 ///
 /// # Errors
 /// When the database cannot be used, there is no such replay, or its state does not allow the change.
-pub async fn program(Arguments { command, limit, json }: Arguments) -> Result<bool> {
+pub(crate) async fn program(Arguments { command, limit, json }: Arguments) -> Result<bool> {
     let operator = connect().await?;
     let replay = match command {
         None => {
@@ -120,7 +120,7 @@ async fn apply(operator: &Operator, Change { id, reason }: Change, change: Repla
 ///
 /// # Errors
 /// When the database cannot be used, or the output cannot be written.
-pub async fn wait_for_end(operator: &Operator, mut replay: Replay, json: bool) -> Result<bool> {
+pub(crate) async fn wait_for_end(operator: &Operator, mut replay: Replay, json: bool) -> Result<bool> {
     const EVERY: Duration = Duration::from_secs(1);
     let id = replay.id;
     eprintln!("replay {id}; Ctrl-C ends the waiting, `millrace replays stop {id} --reason …` the replay");
@@ -160,7 +160,7 @@ fn filter(replay: &Replay) -> String {
 }
 
 /// One replay in two columns, and the commands that change it.
-pub fn describe_replay(replay: &Replay) -> String {
+pub(crate) fn describe_replay(replay: &Replay) -> String {
     let stopped = replay.stopped_because.as_ref().map(|because| format!(": {}", one_line(because, 300)));
     let skipped = match replay.skipped {
         0 => String::new(),

@@ -17,7 +17,7 @@ Examples:
   millrace schedules
   millrace schedules fires daily_prices --limit 100
   millrace schedules fire daily_prices --reason 'the prices of yesterday are wrong'")]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
     /// Print JSON
@@ -48,7 +48,7 @@ enum Command {
 ///
 /// # Errors
 /// When the database cannot be used, or there is no schedule of this name.
-pub async fn program(Arguments { command, json }: Arguments) -> Result<()> {
+pub(crate) async fn program(Arguments { command, json }: Arguments) -> Result<()> {
     let schedules = app().await?.schedules;
     let fires = match command {
         None => return print_schedules(json, &schedules.overview().await?),

@@ -30,7 +30,7 @@ Examples:
   millrace status
   millrace status --watch
   millrace status --json | jq '.queues[] | {name, due, drained_in_seconds}'")]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Refresh every 2 s, until Ctrl-C
     #[arg(long)]
     watch: bool,
@@ -43,7 +43,7 @@ pub struct Arguments {
 ///
 /// # Errors
 /// When the database cannot be used, or the output cannot be written.
-pub async fn program(Arguments { watch: watched, json }: Arguments) -> Result<bool> {
+pub(crate) async fn program(Arguments { watch: watched, json }: Arguments) -> Result<bool> {
     let operator = connect().await?;
     if watched {
         let view = async |screen| {
@@ -66,7 +66,7 @@ pub async fn program(Arguments { watch: watched, json }: Arguments) -> Result<bo
 ///
 /// # Errors
 /// When the database cannot be used.
-pub async fn find_queue(operator: &Operator, name: &str) -> Result<Option<QueueOverview>> {
+pub(crate) async fn find_queue(operator: &Operator, name: &str) -> Result<Option<QueueOverview>> {
     Ok(operator.overview().await?.queues.into_iter().find(|queue| queue.status.name == name))
 }
 
@@ -112,7 +112,7 @@ fn next_command(problem: &Problem) -> Option<String> {
 }
 
 /// The table of queues with their rates and estimates.
-pub fn queues(queues: &[QueueOverview], screen: Screen) -> String {
+pub(crate) fn queues(queues: &[QueueOverview], screen: Screen) -> String {
     const COLUMNS: [Column; 14] = [
         Column::fixed("QUEUE"),
         Column::optional("WAITING", 10),

@@ -20,7 +20,7 @@ Times are in UTC; AFTER is the time since the line before. --json has the detail
 Examples:
   millrace transaction txn_2026_000123
   millrace transaction txn_2026_000123 --json | jq '.events[] | select(.event == \"run_failed\")'")]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// The transaction's id, as its sender has it
     #[arg(value_name = "TRANSACTION")]
     id: String,
@@ -33,7 +33,7 @@ pub struct Arguments {
 ///
 /// # Errors
 /// When the database cannot be used, or there is no such transaction.
-pub async fn program(Arguments { id, json }: Arguments) -> Result<()> {
+pub(crate) async fn program(Arguments { id, json }: Arguments) -> Result<()> {
     let timeline = app().await?.timeline(&id).await?;
     let timeline = timeline.with_context(|| {
         format!("there is no transaction {id:?}; `millrace find {}` looks for other ids", shell_quote(&id))

@@ -20,7 +20,7 @@ Examples:
   millrace why 01KAJ3V1J4SJ9T7YQ0M2C6Z8XB
   millrace why txn_2026_000123
   millrace why 01KAJ3V1J4SJ9T7YQ0M2C6Z8XB --json")]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// The id of a job or of a transaction
     #[arg(value_name = "JOB|TRANSACTION")]
     id: String,
@@ -33,7 +33,7 @@ pub struct Arguments {
 ///
 /// # Errors
 /// When the database cannot be used, or there is no such job or transaction.
-pub async fn program(Arguments { id, json }: Arguments) -> Result<bool> {
+pub(crate) async fn program(Arguments { id, json }: Arguments) -> Result<bool> {
     let app = app().await?;
     let why = match app.operator.why(&id).await? {
         Some(why) => why,

@@ -27,7 +27,7 @@ Examples:
   millrace workers --watch
   millrace workers show 01KAJ3V1J4SJ9T7YQ0M2C6Z8XB
   millrace workers drain 01KAJ3V1J4SJ9T7YQ0M2C6Z8XB --reason 'its host is replaced'")]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
     /// Refresh every 2 s, until Ctrl-C
@@ -60,7 +60,7 @@ enum Command {
 ///
 /// # Errors
 /// When the database cannot be used, or there is no such worker.
-pub async fn program(Arguments { command, watch: watched, json }: Arguments) -> Result<()> {
+pub(crate) async fn program(Arguments { command, watch: watched, json }: Arguments) -> Result<()> {
     let operator = connect().await?;
     match command {
         None => {

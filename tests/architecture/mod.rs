@@ -3,7 +3,7 @@
 mod circles;
 mod documents;
 mod language;
-pub mod source;
+pub(crate) mod source;
 
 use std::path::Path;
 

@@ -6,29 +6,29 @@ use std::{
 };
 
 /// A file, by its path from the root of the repository.
-pub struct File {
+pub(crate) struct File {
     pub path: String,
     pub text: String,
 }
 
 /// The root of the repository.
-pub fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the folder above cli/")
 }
 
-pub fn read(path: &str) -> String {
+pub(crate) fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("cannot read {path}: {error}"))
 }
 
 /// The crates of the workspace, as its manifest lists them.
-pub fn crates() -> Vec<String> {
+pub(crate) fn crates() -> Vec<String> {
     let manifest = read("Cargo.toml");
     let members = manifest.lines().find_map(|line| line.strip_prefix("members = ")).expect("a line of members");
     members.split('"').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
 /// Every Rust file in these folders; missing folders are skipped.
-pub fn rust_files(folders: &[String]) -> Vec<File> {
+pub(crate) fn rust_files(folders: &[String]) -> Vec<File> {
     let mut found = Vec::new();
     folders.iter().for_each(|folder| walk(&root().join(folder), &mut found));
     found.sort();
@@ -49,7 +49,7 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 /// The product code of every crate, without tests and comments.
-pub fn product_code() -> Vec<File> {
+pub(crate) fn product_code() -> Vec<File> {
     let folders: Vec<String> = crates().iter().map(|name| format!("{name}/src")).collect();
     let mut files = rust_files(&folders);
     files.retain(|file| !file.path.ends_with("/tests.rs"));
@@ -62,7 +62,7 @@ pub fn product_code() -> Vec<File> {
 }
 
 /// Whether the code contains this name as a whole word.
-pub fn names(code: &str, word: &str) -> bool {
+pub(crate) fn names(code: &str, word: &str) -> bool {
     let letter = |c: char| c.is_alphanumeric() || c == '_';
     code.match_indices(word).any(|(at, _)| {
         let (before, after) = (code[..at].chars().next_back(), code[at + word.len()..].chars().next());
@@ -71,7 +71,7 @@ pub fn names(code: &str, word: &str) -> bool {
 }
 
 /// Every imported path: `use a::{b, c::d}` gives `a::b` and `a::c::d`.
-pub fn imports(code: &str) -> Vec<String> {
+pub(crate) fn imports(code: &str) -> Vec<String> {
     let mut found = Vec::new();
     for statement in code.split(';') {
         let start = statement.lines().position(|line| {
@@ -111,21 +111,21 @@ fn expand(prefix: &str, tree: &str, found: &mut Vec<String>) {
 }
 
 /// A line of a manifest, with its section.
-pub struct Entry {
+pub(crate) struct Entry {
     pub section: String,
     pub line: String,
 }
 
 impl Entry {
     /// The name of the dependency, if the line declares one.
-    pub fn dependency(&self) -> Option<&str> {
+    pub(crate) fn dependency(&self) -> Option<&str> {
         let name = self.line.split(['=', '.', ' ']).next()?;
         self.section.ends_with("dependencies").then_some(name)
     }
 }
 
 /// The lines of a crate's manifest. `[dependencies.x]` counts as a line `x` of `[dependencies]`.
-pub fn manifest(name: &str) -> Vec<Entry> {
+pub(crate) fn manifest(name: &str) -> Vec<Entry> {
     let mut section = String::new();
     let mut entries = Vec::new();
     for line in read(&format!("{name}/Cargo.toml")).lines().map(str::trim) {

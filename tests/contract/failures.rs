@@ -111,7 +111,7 @@ mod server {
     use poem::{EndpointExt as _, Response, Server, http::StatusCode, listener::TcpAcceptor};
 
     /// Responds with the status in the path, with HTML, or with an endless body.
-    pub async fn start() -> String {
+    pub(super) async fn start() -> String {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let endpoint = poem::endpoint::make_sync(|request| {

@@ -20,7 +20,7 @@ use crate::harness::process::http_client;
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// A group of running clients.
-pub struct Clients {
+pub(super) struct Clients {
     shared: Arc<Shared>,
     tasks: JoinSet<()>,
 }
@@ -34,7 +34,7 @@ struct Shared {
 
 /// What the clients observed.
 #[derive(Debug, Default, Clone)]
-pub struct History {
+pub(super) struct History {
     /// Webhooks with a 202, with the state that was seen last: `status` and `processed_at`.
     pub acknowledged: HashMap<String, (String, Value)>,
     /// Webhooks acknowledged as replays: an earlier attempt was recorded, and its response was lost.
@@ -48,7 +48,7 @@ pub struct History {
 }
 
 /// The webhook with this id.
-pub fn webhook(transaction_id: &str) -> Value {
+pub(crate) fn webhook(transaction_id: &str) -> Value {
     json!({
         "transaction_id": transaction_id, "source_account": "acc_user_1", "destination_account": "acc_merchant_1",
         "amount": 1500, "currency": "INR",
@@ -56,12 +56,12 @@ pub fn webhook(transaction_id: &str) -> Value {
 }
 
 /// Posts one webhook.
-pub async fn post_webhook(http: &Client, api: &str, webhook: &Value) -> reqwest::Result<Response> {
+pub(super) async fn post_webhook(http: &Client, api: &str, webhook: &Value) -> reqwest::Result<Response> {
     http.post(format!("{api}/v1/webhooks/transactions")).json(webhook).send().await
 }
 
 /// Posts one webhook `posts` times concurrently. Returns the statuses.
-pub async fn post_same_id(api: &str, posts: usize) -> Vec<u16> {
+pub(crate) async fn post_same_id(api: &str, posts: usize) -> Vec<u16> {
     let http = http_client();
     let posts = (0..posts).map(|_| {
         let (http, api, webhook) = (http.clone(), api.to_owned(), webhook("txn_1"));
@@ -71,7 +71,7 @@ pub async fn post_same_id(api: &str, posts: usize) -> Vec<u16> {
 }
 
 /// Posts webhooks with these ids concurrently. Each must get a 202.
-pub async fn post_webhooks(http: &Client, api: &str, ids: &[String]) -> History {
+pub(super) async fn post_webhooks(http: &Client, api: &str, ids: &[String]) -> History {
     let mut history = History::default();
     let posts = ids.iter().map(|id| {
         let (http, api, webhook) = (http.clone(), api.to_owned(), webhook(id));
@@ -84,14 +84,14 @@ pub async fn post_webhooks(http: &Client, api: &str, ids: &[String]) -> History 
 
 impl History {
     /// Records a 202.
-    pub fn acknowledge(&mut self, id: &str) {
+    pub(super) fn acknowledge(&mut self, id: &str) {
         self.acknowledged.insert(id.to_owned(), ("PROCESSING".into(), Value::Null));
     }
 }
 
 impl Clients {
     /// Starts `number` clients of these APIs.
-    pub fn start(urls: &[&str], number: usize) -> Self {
+    pub(super) fn start(urls: &[&str], number: usize) -> Self {
         let urls = Mutex::new(urls.iter().map(|url| (*url).to_owned()).collect());
         let shared =
             Arc::new(Shared { http: http_client(), urls, history: Mutex::default(), stop: AtomicBool::new(false) });
@@ -103,17 +103,17 @@ impl Clients {
     }
 
     /// Sends all further requests to this API.
-    pub fn redirect(&self, url: &str) {
+    pub(super) fn redirect(&self, url: &str) {
         *self.shared.urls.lock().unwrap() = vec![url.to_owned()];
     }
 
     /// The history so far.
-    pub fn history(&self) -> History {
+    pub(super) fn history(&self) -> History {
         self.shared.history.lock().unwrap().clone()
     }
 
     /// The number of webhooks acknowledged so far.
-    pub fn acknowledged(&self) -> usize {
+    pub(super) fn acknowledged(&self) -> usize {
         self.shared.history.lock().unwrap().acknowledged.len()
     }
 
@@ -121,7 +121,7 @@ impl Clients {
     ///
     /// # Panics
     /// If a client observed a broken promise.
-    pub async fn finish(mut self) -> History {
+    pub(super) async fn finish(mut self) -> History {
         self.shared.stop.store(true, Ordering::Relaxed);
         while let Some(ended) = self.tasks.join_next().await {
             ended.expect("a client");

@@ -33,7 +33,7 @@ mod long_outage;
 mod lost_commit_response;
 mod lost_sessions;
 mod poison;
-pub mod processor;
+pub(crate) mod processor;
 mod refused_writes;
 mod restarted_database;
 mod same_id;
@@ -46,7 +46,7 @@ mod waiters;
 
 use std::{ops::Range, time::Duration};
 
-pub use self::clients::{post_same_id, webhook};
+pub(crate) use self::clients::{post_same_id, webhook};
 
 /// Variables of the processes under test: a lease of 1 s instead of 15 s, and all other times in proportion.
 const QUICK: [(&str, &str); 5] = [

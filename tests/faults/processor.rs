@@ -13,7 +13,7 @@ use poem::{EndpointExt, Request, Route, Server, handler, listener::TcpAcceptor, 
 use tokio::{net::TcpListener, task::JoinHandle};
 
 /// A running processor; dropping it stops the server.
-pub struct Processor {
+pub(crate) struct Processor {
     pub url: String,
     state: Arc<State>,
     server: JoinHandle<()>,
@@ -28,7 +28,7 @@ struct State {
 
 impl Processor {
     /// Starts a processor that accepts every transaction after this delay.
-    pub async fn start(delay: Duration) -> Self {
+    pub(crate) async fn start(delay: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}/charge", listener.local_addr().expect("an address"));
         let state =
@@ -40,27 +40,27 @@ impl Processor {
     }
 
     /// Sets the delay of further calls.
-    pub fn set_delay(&self, delay: Duration) {
+    pub(crate) fn set_delay(&self, delay: Duration) {
         *self.state.delay.lock().unwrap() = delay;
     }
 
     /// The number of calls.
-    pub fn calls(&self) -> usize {
+    pub(crate) fn calls(&self) -> usize {
         self.state.calls.lock().unwrap().values().sum()
     }
 
     /// Whether there was a call for this transaction.
-    pub fn was_called_for(&self, transaction_id: &str) -> bool {
+    pub(crate) fn was_called_for(&self, transaction_id: &str) -> bool {
         self.state.calls.lock().unwrap().contains_key(transaction_id)
     }
 
     /// The number of calls after the first one of each transaction.
-    pub fn repeated_calls(&self) -> usize {
+    pub(crate) fn repeated_calls(&self) -> usize {
         self.state.calls.lock().unwrap().values().map(|calls| calls - 1).sum()
     }
 
     /// The number of calls whose caller waited for the response.
-    pub fn completed_calls(&self) -> usize {
+    pub(crate) fn completed_calls(&self) -> usize {
         self.state.completed.load(Ordering::Relaxed)
     }
 }

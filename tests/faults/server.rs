@@ -11,12 +11,12 @@ use super::settlements::log_changes;
 const DATABASE: &str = "millrace";
 
 /// Starts the server, also after it was stopped or killed.
-pub async fn start(directory: &Path) -> (Cluster, String) {
+pub(super) async fn start(directory: &Path) -> (Cluster, String) {
     start_with(directory, Settings::new(directory).max_connections).await
 }
 
 /// Starts the server with this limit of sessions.
-pub async fn start_with(directory: &Path, max_connections: u16) -> (Cluster, String) {
+pub(super) async fn start_with(directory: &Path, max_connections: u16) -> (Cluster, String) {
     let settings = Settings {
         durable: true,
         max_connections,
@@ -29,7 +29,7 @@ pub async fn start_with(directory: &Path, max_connections: u16) -> (Cluster, Str
 }
 
 /// Creates the database, with a log of every change.
-pub async fn prepare(cluster: &Cluster, url: &str) -> PgPool {
+pub(super) async fn prepare(cluster: &Cluster, url: &str) -> PgPool {
     cluster.ensure_database(DATABASE).await.expect("a database");
     let pool = PgPool::connect(url).await.expect("a connection");
     migrate::run(&pool.clone().into()).await.expect("the schema");

@@ -21,7 +21,7 @@ const LOG_EVERY_CHANGE: &str = "
 
 /// The final state of the transactions and their jobs.
 #[derive(Debug)]
-pub struct Settlements {
+pub(super) struct Settlements {
     /// Recorded transactions, acknowledged or not.
     pub transactions: usize,
     /// Claims after the first one of each job.
@@ -35,12 +35,12 @@ pub struct Settlements {
 }
 
 /// Installs the trigger that logs every change.
-pub async fn log_changes(pool: &PgPool) {
+pub(super) async fn log_changes(pool: &PgPool) {
     sqlx::raw_sql(LOG_EVERY_CHANGE).execute(pool).await.expect("a trigger");
 }
 
 /// Waits until every transaction is settled and every job done.
-pub async fn wait_until_settled(pool: &PgPool, deadline: Duration) {
+pub(super) async fn wait_until_settled(pool: &PgPool, deadline: Duration) {
     const UNSETTLED: &str = "
         SELECT concat_ws(' ', t.transaction_id, t.status, job.status, 'claims', job.attempts, 'failures', job.failures,
                          'crashes', job.crashes, 'by', job.lock_by, 'seen', now() - worker.last_seen,
@@ -69,7 +69,7 @@ async fn is_settled(pool: &PgPool) -> sqlx::Result<bool> {
 }
 
 /// Asserts that every acknowledged transaction exists, settled once, and has the state that the clients saw.
-pub async fn assert_consistent(pool: &PgPool, history: &History) -> Settlements {
+pub(super) async fn assert_consistent(pool: &PgPool, history: &History) -> Settlements {
     let rows = sqlx::query(
         r#"SELECT transaction_id, status, to_char(processed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
            FROM transactions"#,

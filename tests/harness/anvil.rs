@@ -23,13 +23,13 @@ const PACKAGE: &str = "@foundry-rs/anvil@1.7.1";
 const SOON: Duration = Duration::from_secs(20);
 
 /// Keys and addresses of the first two accounts of every development node.
-pub const OWNER_KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
-pub const OWNER: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
-pub const OTHER_KEY: &str = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
-pub const OTHER: &str = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
+pub(crate) const OWNER_KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
+pub(crate) const OWNER: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
+pub(crate) const OTHER_KEY: &str = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
+pub(crate) const OTHER: &str = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
 
 /// A node with its own chain. It is killed when dropped, and when the thread that started it ends in any way.
-pub struct Node {
+pub(crate) struct Node {
     program: PathBuf,
     process: Process,
     port: Port,
@@ -41,12 +41,12 @@ pub struct Node {
 
 impl Node {
     /// Starts a node. If npm or anvil is missing, records this test as not run.
-    pub async fn start() -> Option<Self> {
+    pub(crate) async fn start() -> Option<Self> {
         Self::start_with(&[]).await
     }
 
     /// Starts a node with more arguments, such as `--hardfork berlin`.
-    pub async fn start_with(arguments: &'static [&'static str]) -> Option<Self> {
+    pub(crate) async fn start_with(arguments: &'static [&'static str]) -> Option<Self> {
         let packages = node::packages(&[PACKAGE])?;
         // npm has installed the package for this platform.
         let platforms = std::fs::read_dir(packages.join("node_modules/@foundry-rs")).expect("the package's folder");
@@ -74,31 +74,31 @@ impl Node {
     }
 
     /// Stops the node. It keeps its blocks and loses its pending transactions.
-    pub async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         self.process.signal(Signal::SIGTERM);
         self.process.wait_for_exit(SOON).await;
     }
 
     /// Starts the node again on the same port with the same chain.
-    pub async fn start_again(&mut self) {
+    pub(crate) async fn start_again(&mut self) {
         self.process = run(&self.program, &self.port, &self.scratch, self.arguments);
         self.wait_until_ready().await;
     }
 
     /// Freezes the node. It stops responding, and its connections stay open.
-    pub fn freeze(&self) {
+    pub(crate) fn freeze(&self) {
         self.process.signal(Signal::SIGSTOP);
         // The stop is reported once the last thread has stopped; until then the node may respond.
         let stopped = waitpid(Pid::from_raw(self.process.pid().cast_signed()), Some(WaitPidFlag::WUNTRACED));
         assert!(matches!(stopped, Ok(WaitStatus::Stopped(..))), "{stopped:?}");
     }
 
-    pub fn thaw(&self) {
+    pub(crate) fn thaw(&self) {
         self.process.signal(Signal::SIGCONT);
     }
 
     /// Calls a JSON-RPC method and returns its result.
-    pub async fn call(&self, method: &str, params: Value) -> Value {
+    pub(crate) async fn call(&self, method: &str, params: Value) -> Value {
         let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         let response = self.client.post(&self.url).json(&request).send().await.expect("a response");
         let mut body: Value = response.json().await.expect("JSON");
@@ -107,17 +107,17 @@ impl Node {
     }
 
     /// Sets whether each transaction is mined at once (the default) or waits for [`Node::mine`].
-    pub async fn set_automine(&self, on: bool) {
+    pub(crate) async fn set_automine(&self, on: bool) {
         self.call("evm_setAutomine", json!([on])).await;
     }
 
     /// Mines one block with all pending transactions.
-    pub async fn mine(&self) {
+    pub(crate) async fn mine(&self) {
         self.call("evm_mine", json!([])).await;
     }
 
     /// Waits for the receipt of a transaction, which is mined shortly after it was sent.
-    pub async fn receipt(&self, hash: &Value) -> Value {
+    pub(crate) async fn receipt(&self, hash: &Value) -> Value {
         let mut receipt = Value::Null;
         eventually("a transaction is in a block", SOON, async || {
             receipt = self.call("eth_getTransactionReceipt", json!([hash])).await;
@@ -128,7 +128,7 @@ impl Node {
     }
 
     /// Removes a pending transaction from the pool.
-    pub async fn drop_transaction(&self, hash: &str) {
+    pub(crate) async fn drop_transaction(&self, hash: &str) {
         assert_eq!(self.call("anvil_dropTransaction", json!([hash])).await, json!(hash), "the transaction was pending");
     }
 }

@@ -19,7 +19,7 @@ const DATABASE: &str = "millrace";
 const LIBRARIES: [&str; 2] = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];
 
 /// A migrated database on a server whose clock can be stepped. The clock of this process stays as it is.
-pub struct SteppedServer {
+pub(crate) struct SteppedServer {
     pub url: String,
     clock: PathBuf,
     // Stopped before its folder is removed.
@@ -29,7 +29,7 @@ pub struct SteppedServer {
 
 impl SteppedServer {
     /// Starts a server. If faketime is missing, records this test as not run.
-    pub async fn start() -> Option<Self> {
+    pub(crate) async fn start() -> Option<Self> {
         let library = LIBRARIES.map(|folder| PathBuf::from(folder).join("faketime/libfaketimeMT.so.1"));
         let Some(library) = library.into_iter().find(|path| path.is_file()) else { return needs::missing("faketime") };
         let scratch = Scratch::new();
@@ -61,7 +61,7 @@ impl SteppedServer {
     }
 
     /// Sets the server's clock to `seconds` after the real time.
-    pub fn step(&self, seconds: i64) {
+    pub(crate) fn step(&self, seconds: i64) {
         // The file is replaced atomically: a session that reads half a number would have no clock.
         let new = self.clock.with_extension("new");
         fs::write(&new, format!("{seconds:+}")).expect("a clock");

@@ -25,7 +25,7 @@ const MEMORY_NEEDED: u64 = 1 << 30;
 const MAX_CONNECTIONS: u16 = 500;
 
 /// Returns the server for this process's tests, and starts it if necessary.
-pub async fn server() -> &'static RunningServer {
+pub(crate) async fn server() -> &'static RunningServer {
     static SERVER: OnceCell<RunningServer> = OnceCell::const_new();
     SERVER.get_or_init(start).await
 }
@@ -64,7 +64,7 @@ async fn start() -> RunningServer {
 
 /// Registers this process as a user of the base folder until it ends, and returns the folder. After the last user has
 /// ended, the watchdog stops all servers in the folder and removes its contents.
-pub fn register_user() -> &'static Path {
+pub(crate) fn register_user() -> &'static Path {
     static USER: OnceLock<File> = OnceLock::new();
     let base = base();
     USER.get_or_init(|| {

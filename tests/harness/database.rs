@@ -21,7 +21,7 @@ const TEMPLATE_LOCK: i64 = 1;
 const JANITOR_LOCK: i64 = 2;
 
 /// A database of one test, with this build's schema.
-pub struct TestDatabase {
+pub(crate) struct TestDatabase {
     /// For `DATABASE_URL` of a process under test, or `PgPool::connect`.
     pub url: String,
     /// `test_<process id>_<process start time>_<number>`: shows the janitor which process owns it.
@@ -29,7 +29,7 @@ pub struct TestDatabase {
 }
 
 /// Creates a database. It is removed some time after the returned value is dropped.
-pub async fn fresh() -> TestDatabase {
+pub(crate) async fn fresh() -> TestDatabase {
     super::process::install_tls();
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let template = template().await;
@@ -44,7 +44,7 @@ pub async fn fresh() -> TestDatabase {
 
 impl TestDatabase {
     /// Opens a small pool for the test's own queries.
-    pub async fn pool(&self) -> PgPool {
+    pub(crate) async fn pool(&self) -> PgPool {
         PgPool::connect(&self.url).await.unwrap_or_else(|error| panic!("cannot connect to {}: {error}", self.name))
     }
 }

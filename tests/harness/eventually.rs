@@ -9,12 +9,12 @@ const STEP: Duration = Duration::from_millis(10);
 ///
 /// # Panics
 /// If the condition does not hold within `deadline`. The message contains `what`.
-pub async fn eventually(what: &str, deadline: Duration, condition: impl AsyncFnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, deadline: Duration, condition: impl AsyncFnMut() -> bool) {
     eventually_or(what, deadline, condition, async || String::new()).await;
 }
 
 /// As [`eventually`], with a state that the message shows.
-pub async fn eventually_or(
+pub(crate) async fn eventually_or(
     what: &str,
     deadline: Duration,
     mut condition: impl AsyncFnMut() -> bool,

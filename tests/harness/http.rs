@@ -9,7 +9,7 @@ use tokio::{
 
 /// A response, read to its end.
 #[derive(Debug)]
-pub struct HttpResponse {
+pub(crate) struct HttpResponse {
     pub status: u16,
     pub headers: HeaderMap,
     pub text: String,
@@ -17,24 +17,24 @@ pub struct HttpResponse {
 
 impl HttpResponse {
     /// The value of a header; empty if the header is missing.
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map(|value| value.to_str().expect("ASCII")).unwrap_or_default()
     }
 
     /// The body as JSON; null if it is not JSON.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_default()
     }
 
     /// `type`, `loc` and `msg` of every invalid field in a 422 response.
-    pub fn validation_errors(&self) -> Vec<(String, String, String)> {
+    pub(crate) fn validation_errors(&self) -> Vec<(String, String, String)> {
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let errors = self.json()["detail"].as_array().cloned().unwrap_or_default();
         errors.iter().map(|error| (text(&error["type"]), text(&error["loc"]), text(&error["msg"]))).collect()
     }
 
     /// Asserts that this is a problem document with this status, and returns it.
-    pub fn assert_problem(&self, status: u16, case: &str) -> Value {
+    pub(crate) fn assert_problem(&self, status: u16, case: &str) -> Value {
         assert_eq!(self.status, status, "{case}: {self:?}");
         assert_eq!(self.header("content-type"), "application/problem+json", "{case}: {self:?}");
         let problem = self.json();
@@ -49,20 +49,20 @@ impl HttpResponse {
 }
 
 /// Sends a request and reads the complete response.
-pub async fn send(request: RequestBuilder) -> HttpResponse {
+pub(crate) async fn send(request: RequestBuilder) -> HttpResponse {
     let response = request.send().await.expect("a response");
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     HttpResponse { status, headers, text: response.text().await.expect("a complete response") }
 }
 
 /// Opens a connection to `http://HOST:PORT`.
-pub async fn connect(url: &str) -> TcpStream {
+pub(crate) async fn connect(url: &str) -> TcpStream {
     let address = url.strip_prefix("http://").expect("http");
     TcpStream::connect(address).await.expect("a connection")
 }
 
 /// Sends these bytes unchanged and reads until the server closes. They should contain `Connection: close`.
-pub async fn send_raw(url: &str, request: &[u8]) -> HttpResponse {
+pub(crate) async fn send_raw(url: &str, request: &[u8]) -> HttpResponse {
     let mut stream = connect(url).await;
     // The server may reject the request and close before it has read all of it.
     let _ = stream.write_all(request).await;
@@ -70,7 +70,7 @@ pub async fn send_raw(url: &str, request: &[u8]) -> HttpResponse {
 }
 
 /// Reads a response until the server closes.
-pub async fn read_response(mut stream: TcpStream) -> HttpResponse {
+pub(crate) async fn read_response(mut stream: TcpStream) -> HttpResponse {
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes).await;
     let text = String::from_utf8(bytes).expect("UTF-8");

@@ -7,24 +7,24 @@
 //! ```
 
 #[cfg(feature = "smart-contract")]
-pub mod anvil;
-pub mod clock;
-pub mod cluster;
-pub mod database;
+pub(crate) mod anvil;
+pub(crate) mod clock;
+pub(crate) mod cluster;
+pub(crate) mod database;
 mod database_test;
-pub mod eventually;
-pub mod fake_providers;
-pub mod http;
-pub mod needs;
-pub mod node;
-pub mod port;
-pub mod process;
-pub mod proxy;
-pub mod python;
-pub mod queue_harness;
-pub mod redis;
-pub mod scratch;
-pub mod system;
+pub(crate) mod eventually;
+pub(crate) mod fake_providers;
+pub(crate) mod http;
+pub(crate) mod needs;
+pub(crate) mod node;
+pub(crate) mod port;
+pub(crate) mod process;
+pub(crate) mod proxy;
+pub(crate) mod python;
+pub(crate) mod queue_harness;
+pub(crate) mod redis;
+pub(crate) mod scratch;
+pub(crate) mod system;
 mod watchdog;
 
-pub use eventually::eventually;
+pub(crate) use eventually::eventually;

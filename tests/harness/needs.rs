@@ -16,7 +16,7 @@ use std::{
 /// ```ignore
 /// let Some(pgbouncer) = needs::program("pgbouncer") else { return };
 /// ```
-pub fn program(name: &str) -> Option<PathBuf> {
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     // Debian installs servers in folders that are only in root's PATH.
     let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from));
@@ -28,7 +28,7 @@ pub fn program(name: &str) -> Option<PathBuf> {
 ///
 /// # Panics
 /// With `REQUIRE_SERVERS=1`.
-pub fn missing<T>(name: &str) -> Option<T> {
+pub(crate) fn missing<T>(name: &str) -> Option<T> {
     assert!(std::env::var_os("REQUIRE_SERVERS").is_none_or(|value| value != "1"), "needs {name}");
     record_missing(name);
     None
@@ -36,7 +36,7 @@ pub fn missing<T>(name: &str) -> Option<T> {
 
 /// Returns the value of a variable that names a server which cannot be installed from a registry.
 /// If it is not set, records this test as not run, even with `REQUIRE_SERVERS=1`.
-pub fn optional_variable(name: &str) -> Option<String> {
+pub(crate) fn optional_variable(name: &str) -> Option<String> {
     let value = std::env::var(name).ok().filter(|value| !value.is_empty());
     if value.is_none() {
         record_missing(name);

@@ -11,7 +11,7 @@ use super::needs;
 
 /// Returns a folder with these packages, such as `typescript@7.0.2`, in its `node_modules`. Their scripts are not run.
 /// If npm or its registry is missing, records this test as not run.
-pub fn packages(names: &[&str]) -> Option<PathBuf> {
+pub(crate) fn packages(names: &[&str]) -> Option<PathBuf> {
     let npm = needs::program("npm")?;
     let mut hash = DefaultHasher::new();
     names.hash(&mut hash);

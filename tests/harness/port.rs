@@ -18,7 +18,7 @@ const FIRST: u16 = 12_000;
 const COUNT: u16 = 20_000;
 
 /// A TCP port of 127.0.0.1 without a listener. No other test in any process gets it until this value is dropped.
-pub struct Port {
+pub(crate) struct Port {
     number: u16,
     /// The UDP port of the same number, which none of our servers uses. It marks the port as taken for other tests, and
     /// the kernel releases it when this process ends in any way.
@@ -26,7 +26,7 @@ pub struct Port {
 }
 
 impl Port {
-    pub fn free() -> Self {
+    pub(crate) fn free() -> Self {
         // Each process starts at another number, so that processes rarely try the same ones.
         static NEXT: AtomicU16 = AtomicU16::new(0);
         let begin = u16::try_from(std::process::id() % u32::from(COUNT)).expect("less than a u16");
@@ -41,11 +41,11 @@ impl Port {
         panic!("no free port from {FIRST} on");
     }
 
-    pub fn number(&self) -> u16 {
+    pub(crate) fn number(&self) -> u16 {
         self.number
     }
 
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         ([127, 0, 0, 1], self.number).into()
     }
 }

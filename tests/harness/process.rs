@@ -39,7 +39,7 @@ const INHERITED: [&str; 12] = [
 ];
 
 /// A child process; killed when dropped.
-pub struct Process {
+pub(crate) struct Process {
     name: String,
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
@@ -48,19 +48,19 @@ pub struct Process {
 
 impl Process {
     /// Starts `millrace` with these arguments and variables, and without this process's configuration.
-    pub fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         Self::start_in(std::path::Path::new("/"), arguments, variables)
     }
 
     /// Starts `millrace` in this folder.
-    pub fn start_in(folder: &std::path::Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+    pub(crate) fn start_in(folder: &std::path::Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
         command.args(arguments).current_dir(folder);
         Self::run(arguments.first().unwrap_or(&"all-in-one"), command, variables)
     }
 
     /// Starts any program with these variables, and without this process's configuration.
-    pub fn run(name: &str, mut command: Command, variables: &[(&str, &str)]) -> Self {
+    pub(crate) fn run(name: &str, mut command: Command, variables: &[(&str, &str)]) -> Self {
         command.env_clear();
         for name in INHERITED {
             if let Ok(value) = std::env::var(name) {
@@ -87,26 +87,26 @@ impl Process {
     }
 
     /// All output so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.lines.lock().unwrap().join("\n")
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Sends a signal.
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.pid().cast_signed()), signal).expect("a process to signal");
     }
 
     /// Returns whether the process still runs.
-    pub fn is_running(&mut self) -> bool {
+    pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("a child process").is_none()
     }
 
     /// Waits until the process has ended.
-    pub async fn wait_for_exit(&mut self, deadline: Duration) -> ExitStatus {
+    pub(crate) async fn wait_for_exit(&mut self, deadline: Duration) -> ExitStatus {
         let what = format!("{} has ended", self.name);
         eventually(&what, deadline, async || !self.is_running()).await;
         // The last output may still be in the pipes. A process that it left behind may keep them open.
@@ -118,7 +118,7 @@ impl Process {
     }
 
     /// Waits for a line of output that contains this text, and returns the line.
-    pub async fn wait_for_line(&mut self, text: &str) -> String {
+    pub(crate) async fn wait_for_line(&mut self, text: &str) -> String {
         let begun = std::time::Instant::now();
         loop {
             if let Some(line) = self.lines.lock().unwrap().iter().find(|line| line.contains(text)) {
@@ -142,7 +142,7 @@ impl Drop for Process {
 }
 
 /// An API process and its address.
-pub struct Api {
+pub(crate) struct Api {
     pub process: Process,
     /// `http://127.0.0.1:PORT`
     pub url: String,
@@ -150,7 +150,7 @@ pub struct Api {
 
 impl Api {
     /// Starts a process on a free port and waits until it serves.
-    pub async fn start(database: &str, variables: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start(database: &str, variables: &[(&str, &str)]) -> Self {
         let fixed = [("DATABASE_URL", database), ("PORT", "0"), ("LOG_FORMAT", "json")];
         let mut process = Process::start(&["api"], &[&fixed[..], variables].concat());
         let line = process.wait_for_line(r#""event":"listening""#).await;
@@ -161,7 +161,7 @@ impl Api {
 }
 
 /// Starts a worker and waits until it is ready.
-pub async fn start_worker(database: &str, variables: &[(&str, &str)]) -> Process {
+pub(crate) async fn start_worker(database: &str, variables: &[(&str, &str)]) -> Process {
     let fixed = [("DATABASE_URL", database), ("LOG_FORMAT", "json")];
     let mut process = Process::start(&["worker"], &[&fixed[..], variables].concat());
     process.wait_for_line("worker started").await;
@@ -169,13 +169,13 @@ pub async fn start_worker(database: &str, variables: &[(&str, &str)]) -> Process
 }
 
 /// Installs the TLS provider, as every process of Millrace does first. For features that run inside the test process.
-pub fn install_tls() {
+pub(crate) fn install_tls() {
     static TLS: std::sync::Once = std::sync::Once::new();
     TLS.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
 }
 
 /// The HTTP client of every test: it uses no proxy and has a time-out.
-pub fn http_client() -> reqwest::Client {
+pub(crate) fn http_client() -> reqwest::Client {
     install_tls();
     reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(90)).build().expect("a client")
 }

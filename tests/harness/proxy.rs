@@ -16,7 +16,7 @@ use tokio::{
 };
 
 /// A running proxy; dropping it stops the proxy.
-pub struct Proxy {
+pub(crate) struct Proxy {
     pub address: SocketAddr,
     state: Arc<State>,
     server: JoinHandle<()>,
@@ -30,7 +30,7 @@ struct State {
 
 impl Proxy {
     /// Starts a proxy for a Unix socket.
-    pub async fn start(target: PathBuf) -> Self {
+    pub(crate) async fn start(target: PathBuf) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let state = Arc::new(State { target: Mutex::new(target), generation: AtomicUsize::new(0) });
@@ -51,12 +51,12 @@ impl Proxy {
     }
 
     /// Forwards new connections to another socket. Open connections keep their target.
-    pub fn set_target(&self, target: PathBuf) {
+    pub(crate) fn set_target(&self, target: PathBuf) {
         *self.state.target.lock().unwrap() = target;
     }
 
     /// Drops all further traffic of the open connections without closing them, like a pulled cable.
-    pub fn drop_traffic(&self) {
+    pub(crate) fn drop_traffic(&self) {
         self.state.generation.fetch_add(1, Ordering::SeqCst);
     }
 }

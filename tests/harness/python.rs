@@ -10,10 +10,10 @@ use std::{
 use super::needs;
 
 /// A folder with these packages, such as `honcho==2.0.0`.
-pub struct Packages(PathBuf);
+pub(crate) struct Packages(PathBuf);
 
 /// Installs the packages. If Python, pip or PyPI is missing, records this test as not run.
-pub fn packages(names: &[&str]) -> Option<Packages> {
+pub(crate) fn packages(names: &[&str]) -> Option<Packages> {
     let python = needs::program("python3")?;
     let mut hash = DefaultHasher::new();
     names.hash(&mut hash);
@@ -47,12 +47,12 @@ pub fn packages(names: &[&str]) -> Option<Packages> {
 
 impl Packages {
     /// Returns a command for a program of the packages.
-    pub fn program(&self, name: &str) -> Command {
+    pub(crate) fn program(&self, name: &str) -> Command {
         self.with_path(Command::new(self.0.join("bin").join(name)))
     }
 
     /// Returns a command for a Python that can import the packages.
-    pub fn python(&self) -> Command {
+    pub(crate) fn python(&self) -> Command {
         self.with_path(Command::new("python3"))
     }
 
@@ -65,7 +65,7 @@ impl Packages {
     }
 
     /// The variable for a program whose environment the caller sets.
-    pub fn variable(&self) -> (&'static str, &str) {
+    pub(crate) fn variable(&self) -> (&'static str, &str) {
         ("PYTHONPATH", self.0.to_str().expect("a path in UTF-8"))
     }
 }

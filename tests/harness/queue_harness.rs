@@ -22,7 +22,7 @@ use super::{
 
 /// Short durations, so that tests are fast and do not depend on the shipped values. The lease is long, so that no worker
 /// loses it on a busy machine.
-pub const FAST: Timing = Timing {
+pub(crate) const FAST: Timing = Timing {
     heartbeat: Duration::from_millis(200),
     lease: Duration::from_secs(20),
     rescue: Duration::from_millis(100),
@@ -31,19 +31,19 @@ pub const FAST: Timing = Timing {
 };
 
 /// For tests in which a lease expires.
-pub const SHORT_LEASE: Timing = Timing { lease: Duration::from_secs(1), ..FAST };
+pub(crate) const SHORT_LEASE: Timing = Timing { lease: Duration::from_secs(1), ..FAST };
 
 /// The order of an operator.
-pub fn order() -> Order {
+pub(crate) fn order() -> Order {
     Order::new("ada", Via::Cli, "the processor is down").expect("valid")
 }
 
 /// An interval longer than any test: nothing in the test was found by polling.
-pub const NEVER: Duration = Duration::from_secs(3600);
+pub(crate) const NEVER: Duration = Duration::from_secs(3600);
 
 /// What a run does; durations are in milliseconds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum Step {
+pub(crate) enum Step {
     Done,
     Fail,
     /// Fails with this error.
@@ -71,21 +71,21 @@ pub enum Step {
 
 /// A job that does one step per run. Further runs repeat the last step.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ScriptedJob {
+pub(crate) struct ScriptedJob {
     pub name: String,
     pub steps: Vec<Step>,
 }
 
 /// A recorded run of a scripted job.
 #[derive(Debug, Clone)]
-pub struct RecordedRun {
+pub(crate) struct RecordedRun {
     pub name: String,
     pub run: Run,
 }
 
 /// The state that scripted jobs share with their test.
 #[derive(Clone)]
-pub struct ScriptedJobs {
+pub(crate) struct ScriptedJobs {
     pub policy: Policy,
     pub gate: Arc<Semaphore>,
     runs: Arc<Mutex<Vec<RecordedRun>>>,
@@ -93,22 +93,22 @@ pub struct ScriptedJobs {
 }
 
 impl ScriptedJobs {
-    pub fn new(policy: Policy) -> Self {
+    pub(crate) fn new(policy: Policy) -> Self {
         Self { policy, gate: Arc::new(Semaphore::new(0)), runs: Arc::default(), discarded: Arc::default() }
     }
 
     /// All runs so far.
-    pub fn runs(&self) -> Vec<RecordedRun> {
+    pub(crate) fn runs(&self) -> Vec<RecordedRun> {
         self.runs.lock().unwrap().clone()
     }
 
     /// The number of runs of one job so far.
-    pub fn runs_of(&self, name: &str) -> usize {
+    pub(crate) fn runs_of(&self, name: &str) -> usize {
         self.runs().iter().filter(|run| run.name == name).count()
     }
 
     /// The discarded jobs with their reasons.
-    pub fn discarded(&self) -> Vec<(String, String)> {
+    pub(crate) fn discarded(&self) -> Vec<(String, String)> {
         self.discarded.lock().unwrap().clone()
     }
 }
@@ -161,7 +161,7 @@ impl Job for ScriptedJob {
 }
 
 /// Few attempts and short waits.
-pub fn quick_policy() -> Policy {
+pub(crate) fn quick_policy() -> Policy {
     Policy {
         attempts: 3,
         backoff: Backoff { base: Duration::from_millis(20), cap: Duration::from_millis(100) },
@@ -171,7 +171,7 @@ pub fn quick_policy() -> Policy {
 }
 
 /// A database with its queue, which starts workers and inspects jobs.
-pub struct QueueHarness {
+pub(crate) struct QueueHarness {
     pub pool: PgPool,
     pub queue: Queue,
     pub database: Database,
@@ -180,32 +180,32 @@ pub struct QueueHarness {
 }
 
 /// A worker inside the test process.
-pub struct RunningWorker {
+pub(crate) struct RunningWorker {
     pub worker: Worker,
     pub shutdown: Shutdown,
 }
 
 impl QueueHarness {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let database = database::fresh().await;
         let harness = Self::on_database(&database.url).await;
         Self { _test_database: Some(database), ..harness }
     }
 
     /// Uses a migrated database that the caller owns.
-    pub async fn on_database(url: &str) -> Self {
+    pub(crate) async fn on_database(url: &str) -> Self {
         let pool = PgPool::connect(url).await.expect("a connection");
         let database = Database::parse(url).expect("the harness's URL");
         Self { queue: Queue::start(pool.clone().into()), pool, database, _test_database: None }
     }
 
     /// Enqueues a job that is due now.
-    pub async fn enqueue(&self, name: &str, steps: &[Step]) {
+    pub(crate) async fn enqueue(&self, name: &str, steps: &[Step]) {
         self.enqueue_as(name, steps, |job| job).await;
     }
 
     /// Enqueues a job after `change` has modified it.
-    pub async fn enqueue_as(&self, name: &str, steps: &[Step], change: impl FnOnce(NewJob) -> NewJob) {
+    pub(crate) async fn enqueue_as(&self, name: &str, steps: &[Step], change: impl FnOnce(NewJob) -> NewJob) {
         let mut tx = self.queue.begin().await.expect("a transaction");
         let job = NewJob::of(&ScriptedJob { name: name.into(), steps: steps.to_vec() }).expect("a payload");
         enqueue(&mut tx, &[change(job)]).await.expect("an enqueued job");
@@ -213,7 +213,7 @@ impl QueueHarness {
     }
 
     /// Starts a worker for scripted jobs.
-    pub fn start_worker(&self, scripted: &ScriptedJobs, timing: Timing) -> RunningWorker {
+    pub(crate) fn start_worker(&self, scripted: &ScriptedJobs, timing: Timing) -> RunningWorker {
         let shutdown = Shutdown::default();
         let registry = Registry::default().job::<ScriptedJob>(scripted.clone());
         let worker = Worker::start(&self.database, timing, registry, &shutdown).expect("a worker");
@@ -221,7 +221,7 @@ impl QueueHarness {
     }
 
     /// Runs a worker until every job has finished.
-    pub async fn run_all(&self, scripted: &ScriptedJobs) {
+    pub(crate) async fn run_all(&self, scripted: &ScriptedJobs) {
         let running = self.start_worker(scripted, FAST);
         self.wait_until(
             "every job has finished",
@@ -232,7 +232,7 @@ impl QueueHarness {
     }
 
     /// Waits until a condition in SQL holds. If it never does, the error shows the jobs and the workers.
-    pub async fn wait_until(&self, what: &str, condition: &str) {
+    pub(crate) async fn wait_until(&self, what: &str, condition: &str) {
         let query = format!("SELECT {condition}");
         let value = async |query: &str| -> Option<String> {
             let query = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT ({query})::text")));
@@ -249,12 +249,12 @@ impl QueueHarness {
     }
 
     /// Waits until the worker has received every notification that was sent so far.
-    pub async fn wait_until_idle(&self) {
+    pub(crate) async fn wait_until_idle(&self) {
         self.wait_for_heartbeats(1).await;
     }
 
     /// Waits until every worker has renewed its lease `times` times. Does not depend on any clock.
-    pub async fn wait_for_heartbeats(&self, times: u32) {
+    pub(crate) async fn wait_for_heartbeats(&self, times: u32) {
         let versions = "SELECT array_agg(id || ':' || xmin ORDER BY id) FROM apalis.workers";
         let versions = async || -> Vec<String> {
             let found: Option<Vec<String>> = sqlx::query_scalar(versions).fetch_one(&self.pool).await.expect("rows");
@@ -271,7 +271,7 @@ impl QueueHarness {
     }
 
     /// Returns the row of the job with this name.
-    pub async fn row(&self, name: &str) -> JobRow {
+    pub(crate) async fn row(&self, name: &str) -> JobRow {
         let row = sqlx::query(
             "SELECT status, attempts, failures, crashes, coalesce(jsonb_array_length(errors), 0) AS errors,
                     errors -> -1 ->> 'error' AS last_error, lock_by,
@@ -295,7 +295,7 @@ impl QueueHarness {
     }
 
     /// Executes SQL that no worker knows about, and returns the number of affected rows.
-    pub async fn execute(&self, sql: &str) -> u64 {
+    pub(crate) async fn execute(&self, sql: &str) -> u64 {
         let done = sqlx::query(sqlx::AssertSqlSafe(sql.to_owned())).execute(&self.pool).await;
         done.unwrap_or_else(|error| panic!("{sql}: {error}")).rows_affected()
     }
@@ -303,7 +303,7 @@ impl QueueHarness {
 
 /// A row of `apalis.jobs`.
 #[derive(Debug)]
-pub struct JobRow {
+pub(crate) struct JobRow {
     pub status: String,
     pub attempts: i32,
     pub failures: i32,
@@ -316,20 +316,20 @@ pub struct JobRow {
 
 impl RunningWorker {
     /// Drains the worker and waits for its end.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.shutdown.drain.cancel();
         self.wait_for_end().await;
     }
 
     /// Stops the worker without waiting for its runs, and waits for its end.
-    pub async fn abort(self) {
+    pub(crate) async fn abort(self) {
         self.shutdown.drain.cancel();
         self.shutdown.now.cancel();
         self.wait_for_end().await;
     }
 
     /// Waits until the worker has ended without an error.
-    pub async fn wait_for_end(self) {
+    pub(crate) async fn wait_for_end(self) {
         tokio::time::timeout(Duration::from_secs(20), self.worker.stopped())
             .await
             .expect("the worker stops")

@@ -12,7 +12,7 @@ use super::{eventually, needs, port::Port, process::Process, scratch::Scratch};
 
 const SOON: Duration = Duration::from_secs(20);
 
-pub struct Redis {
+pub(crate) struct Redis {
     process: Process,
     port: Port,
     pub url: String,
@@ -21,7 +21,7 @@ pub struct Redis {
 
 impl Redis {
     /// Starts a server. If Redis is not installed, records this test as not run.
-    pub async fn start() -> Option<Self> {
+    pub(crate) async fn start() -> Option<Self> {
         let program = needs::program("redis-server")?;
         let scratch = Scratch::new();
         let port = Port::free();
@@ -41,7 +41,7 @@ impl Redis {
     }
 
     /// Sends a command and returns the raw response.
-    pub async fn command(&self, command: &str) -> Option<String> {
+    pub(crate) async fn command(&self, command: &str) -> Option<String> {
         let mut stream = TcpStream::connect(self.port.address()).await.ok()?;
         let text = format!("AUTH not-to-be-printed\r\n{command}\r\nQUIT\r\n");
         stream.write_all(text.as_bytes()).await.ok()?;
@@ -51,25 +51,25 @@ impl Redis {
     }
 
     /// The number of keys.
-    pub async fn keys(&self) -> u32 {
+    pub(crate) async fn keys(&self) -> u32 {
         let response = self.command("DBSIZE").await.expect("a response");
         response.lines().find_map(|line| line.strip_prefix(':')).and_then(|size| size.parse().ok()).expect("a number")
     }
 
     /// Deletes every key.
-    pub async fn flush(&self) {
+    pub(crate) async fn flush(&self) {
         assert!(self.command("FLUSHALL").await.is_some_and(|text| text.matches("+OK").count() >= 2));
     }
 
-    pub fn freeze(&self) {
+    pub(crate) fn freeze(&self) {
         self.process.signal(Signal::SIGSTOP);
     }
 
-    pub fn thaw(&self) {
+    pub(crate) fn thaw(&self) {
         self.process.signal(Signal::SIGCONT);
     }
 
-    pub async fn kill(&mut self) {
+    pub(crate) async fn kill(&mut self) {
         self.process.signal(Signal::SIGKILL);
         self.process.wait_for_exit(SOON).await;
     }

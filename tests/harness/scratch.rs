@@ -10,11 +10,11 @@ use std::{
 };
 
 /// An empty folder. It is removed when this value is dropped, or by the watchdog if the test process dies first.
-pub struct Scratch(PathBuf);
+pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
     /// Creates a folder that every account may pass through.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = cluster::register_user().join(format!("scratch-{}-{number}", std::process::id()));

@@ -12,10 +12,10 @@ use super::{
     process::{self, Api},
 };
 
-pub const WEBHOOKS: &str = "/v1/webhooks/transactions";
+pub(crate) const WEBHOOKS: &str = "/v1/webhooks/transactions";
 
 /// An API process, a client for it, and its database.
-pub struct System {
+pub(crate) struct System {
     pub api: Api,
     pub client: Client,
     pub database: TestDatabase,
@@ -23,39 +23,39 @@ pub struct System {
 
 impl System {
     /// Starts an API process with these variables over a fresh database.
-    pub async fn start(variables: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start(variables: &[(&str, &str)]) -> Self {
         let database = database::fresh().await;
         Self { api: Api::start(&database.url, variables).await, client: process::http_client(), database }
     }
 
-    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("{}{path}", self.api.url))
     }
 
-    pub fn get(&self, path: &str) -> RequestBuilder {
+    pub(crate) fn get(&self, path: &str) -> RequestBuilder {
         self.request(Method::GET, path)
     }
 
     /// A request that posts this body as a webhook.
-    pub fn post_webhook(&self, body: impl Into<Body>) -> RequestBuilder {
+    pub(crate) fn post_webhook(&self, body: impl Into<Body>) -> RequestBuilder {
         self.request(Method::POST, WEBHOOKS).header("content-type", "application/json").body(body)
     }
 
     /// Sends a webhook, which must be accepted. Returns the transaction.
-    pub async fn send_webhook(&self, id: &str) -> Value {
+    pub(crate) async fn send_webhook(&self, id: &str) -> Value {
         let response = send(self.post_webhook(webhook(id).to_string())).await;
         assert_eq!(response.status, 202, "{id}: {response:?}");
         response.json()
     }
 
     /// The single number that a query returns.
-    pub async fn count(&self, query: &str) -> i64 {
+    pub(crate) async fn count(&self, query: &str) -> i64 {
         let query = sqlx::query_scalar(AssertSqlSafe(query.to_owned()));
         query.fetch_one(&self.database.pool().await).await.expect("a number")
     }
 
     /// The value of one metric series.
-    pub async fn metric(&self, series: &str) -> u64 {
+    pub(crate) async fn metric(&self, series: &str) -> u64 {
         let text = send(self.get("/metrics")).await.text;
         let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         value.unwrap_or_else(|| panic!("{series}:\n{text}")).parse().expect("a whole number")
@@ -63,7 +63,7 @@ impl System {
 }
 
 /// The webhook of the contract's example, with this id.
-pub fn webhook(id: &str) -> Value {
+pub(crate) fn webhook(id: &str) -> Value {
     json!({
         "transaction_id": id, "source_account": "acc_user_1", "destination_account": "acc_merchant_1",
         "amount": 1500, "currency": "INR",

@@ -118,7 +118,7 @@ fn names(folder: &Path, ending: &str) -> usize {
 }
 
 /// The text of a log file, decompressed if necessary.
-pub fn text(path: &Path) -> String {
+pub(crate) fn text(path: &Path) -> String {
     let mut text = String::new();
     let file = std::fs::File::open(path).expect("a file");
     let compressed = path.extension().is_some_and(|extension| extension == "gz");

@@ -16,7 +16,7 @@ use crate::{
 const SOON: Duration = Duration::from_secs(30);
 
 /// The metrics of Millrace, and Prometheus' `up`, that an expression uses.
-pub fn metrics_in(expression: &str) -> BTreeSet<String> {
+pub(super) fn metrics_in(expression: &str) -> BTreeSet<String> {
     let letter = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     let words = expression.split(|c| !letter(c));
     let is_metric = |word: &&str| {

@@ -12,13 +12,13 @@ use prost::Message as _;
 
 /// A received span with its service name.
 #[derive(Debug, Clone)]
-pub struct ReceivedSpan {
+pub(super) struct ReceivedSpan {
     pub service: String,
     pub span: Span,
 }
 
 /// The running collector; it ends with the test.
-pub struct Collector {
+pub(super) struct Collector {
     pub url: String,
     spans: Arc<Mutex<Vec<ReceivedSpan>>>,
     /// The API keys of all exports.
@@ -27,13 +27,13 @@ pub struct Collector {
 
 /// How the collector handles an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CollectorMode {
+pub(super) enum CollectorMode {
     Accepts,
     Hangs,
 }
 
 impl Collector {
-    pub async fn start(mode: CollectorMode) -> Self {
+    pub(super) async fn start(mode: CollectorMode) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let (spans, keys) = (Arc::<Mutex<Vec<ReceivedSpan>>>::default(), Arc::<Mutex<Vec<String>>>::default());
@@ -64,34 +64,34 @@ impl Collector {
     }
 
     /// All spans received so far.
-    pub fn spans(&self) -> Vec<ReceivedSpan> {
+    pub(super) fn spans(&self) -> Vec<ReceivedSpan> {
         self.spans.lock().unwrap().clone()
     }
 
     /// The API keys of all exports so far.
-    pub fn keys(&self) -> Vec<String> {
+    pub(super) fn keys(&self) -> Vec<String> {
         self.keys.lock().unwrap().clone()
     }
 
     /// The first span that matches.
-    pub fn find(&self, matches: impl Fn(&ReceivedSpan) -> bool) -> Option<Span> {
+    pub(super) fn find(&self, matches: impl Fn(&ReceivedSpan) -> bool) -> Option<Span> {
         self.spans().into_iter().find(matches).map(|received| received.span)
     }
 
     /// The direct children of a span.
-    pub fn children(&self, parent: &Span) -> Vec<Span> {
+    pub(super) fn children(&self, parent: &Span) -> Vec<Span> {
         let is_child = |span: &Span| span.trace_id == parent.trace_id && span.parent_span_id == parent.span_id;
         self.spans().into_iter().map(|received| received.span).filter(is_child).collect()
     }
 }
 
 /// Whether one span has a link to another.
-pub fn has_link(from: &Span, to: &Span) -> bool {
+pub(super) fn has_link(from: &Span, to: &Span) -> bool {
     from.links.iter().any(|link| link.trace_id == to.trace_id && link.span_id == to.span_id)
 }
 
 /// The value of an attribute, as text.
-pub fn text(attributes: &[KeyValue], name: &str) -> Option<String> {
+pub(super) fn text(attributes: &[KeyValue], name: &str) -> Option<String> {
     let value = attributes.iter().find(|attribute| attribute.key == name)?.value.clone();
     match value {
         Some(AnyValue { value: Some(any_value::Value::StringValue(text)) }) => Some(text),
@@ -101,6 +101,6 @@ pub fn text(attributes: &[KeyValue], name: &str) -> Option<String> {
 }
 
 /// Bytes in hexadecimal, as in a `traceparent` header.
-pub fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -20,7 +20,7 @@ const CLOSED_PORT: &str = "http://127.0.0.1:9";
 const CONFLICT: u16 = 202;
 const SOON: Duration = Duration::from_secs(30);
 
-pub struct MonitoredSystem {
+pub(super) struct MonitoredSystem {
     pub api_address: String,
     pub worker_address: String,
     pub worker: Process,
@@ -32,7 +32,7 @@ pub struct MonitoredSystem {
 }
 
 impl MonitoredSystem {
-    pub async fn start(more: &[(&str, &str)]) -> Self {
+    pub(super) async fn start(more: &[(&str, &str)]) -> Self {
         let database = database::fresh().await;
         let variables = [
             ("JWT_SECRET", SECRET),
@@ -63,19 +63,19 @@ impl MonitoredSystem {
     }
 
     /// The metrics of the API and of the worker.
-    pub async fn metrics(&self) -> [String; 2] {
+    pub(super) async fn metrics(&self) -> [String; 2] {
         let get = async |address| send(self.client.get(format!("http://{address}/metrics"))).await.text;
         [get(&self.api_address).await, get(&self.worker_address).await]
     }
 
     /// Whether the metrics of the API contain this line. The worker is not asked: it may be stopped.
-    pub async fn api_has_metric(&self, line: &str) -> bool {
+    pub(super) async fn api_has_metric(&self, line: &str) -> bool {
         let metrics = send(self.client.get(format!("{}/metrics", self.api.url))).await.text;
         metrics.lines().any(|metric| metric == line)
     }
 
     /// Lists all probes, which needs a database session; returns the status.
-    pub async fn list_probes(&self) -> u16 {
+    pub(super) async fn list_probes(&self) -> u16 {
         send(self.client.get(format!("{}/api/v1/check", self.api.url))).await.status
     }
 
@@ -89,7 +89,7 @@ impl MonitoredSystem {
 
     /// Sends one round of traffic: a new, a replayed, a conflicting and an invalid webhook; an item, written and read twice.
     /// Returns when the webhook is settled.
-    pub async fn traffic(&self, round: u32) {
+    pub(super) async fn traffic(&self, round: u32) {
         let id = format!("txn_{round}");
         for _ in 0..2 {
             assert_eq!(self.webhook(&id, 1500).await.status, 202);

@@ -14,7 +14,7 @@ use crate::{
 /// Prometheus starts in half a second; a busy machine needs more.
 const SOON: Duration = Duration::from_secs(60);
 
-pub struct Prometheus {
+pub(super) struct Prometheus {
     url: String,
     client: Client,
     _process: Process,
@@ -23,11 +23,11 @@ pub struct Prometheus {
 }
 
 /// A series with its current value.
-pub type Sample = (Value, f64);
+pub(super) type Sample = (Value, f64);
 
 impl Prometheus {
     /// Starts Prometheus and waits until it has scraped both processes; `None` if it is not installed.
-    pub async fn start(system: &MonitoredSystem) -> Option<Self> {
+    pub(super) async fn start(system: &MonitoredSystem) -> Option<Self> {
         let program = needs::program("prometheus")?;
         let scratch = Scratch::new();
         fs::write(scratch.join("prometheus.yml"), configuration(system)).expect("a configuration");
@@ -61,18 +61,18 @@ impl Prometheus {
     }
 
     /// Evaluates an expression at this moment.
-    pub async fn query(&self, expression: &str) -> Vec<Sample> {
+    pub(super) async fn query(&self, expression: &str) -> Vec<Sample> {
         self.try_query(expression).await.unwrap_or_else(|| panic!("no response to {expression}"))
     }
 
     /// The response of its HTTP API at a path.
-    pub async fn get(&self, path: &str) -> Value {
+    pub(super) async fn get(&self, path: &str) -> Value {
         send(self.client.get(format!("{}/api/v1/{path}", self.url))).await.json()
     }
 }
 
 /// The path of a shipped file.
-pub fn shipped(name: &str) -> PathBuf {
+pub(super) fn shipped(name: &str) -> PathBuf {
     source::root().join("deploy/prometheus").join(name)
 }
 

@@ -18,11 +18,11 @@ use time::{OffsetDateTime, macros::datetime};
 use tokio::sync::Semaphore;
 
 /// The time at which every test starts.
-pub const NOON: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
+pub(super) const NOON: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
 
 /// How a provider responds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProviderMode {
+pub(super) enum ProviderMode {
     Well,
     Down,
     /// Banned for this many seconds.
@@ -32,7 +32,7 @@ pub enum ProviderMode {
 }
 
 /// Two providers; CoinGecko is preferred.
-pub struct InMemoryProviders {
+pub(super) struct InMemoryProviders {
     pub coingecko: Arc<InMemoryProvider>,
     pub kraken: Arc<InMemoryProvider>,
     /// The time of the clock. It stands still until a test sets it.
@@ -40,7 +40,7 @@ pub struct InMemoryProviders {
 }
 
 /// One provider.
-pub struct InMemoryProvider {
+pub(super) struct InMemoryProvider {
     id: ProviderId,
     clock: Clock,
     pub gate: Semaphore,
@@ -61,7 +61,7 @@ struct State {
 }
 
 impl InMemoryProviders {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let time = Arc::new(Mutex::new(NOON));
         let provider = |id| {
             let (clock, gate) = (clock(&time), Semaphore::new(0));
@@ -70,24 +70,24 @@ impl InMemoryProviders {
         Self { coingecko: provider(ProviderId::CoinGecko), kraken: provider(ProviderId::Kraken), time }
     }
 
-    pub fn all(&self) -> [Arc<dyn Provider>; 2] {
+    pub(super) fn all(&self) -> [Arc<dyn Provider>; 2] {
         [self.coingecko.clone(), self.kraken.clone()]
     }
 
-    pub fn clock(&self) -> Clock {
+    pub(super) fn clock(&self) -> Clock {
         clock(&self.time)
     }
 
-    pub fn now(&self) -> OffsetDateTime {
+    pub(super) fn now(&self) -> OffsetDateTime {
         self.clock().now()
     }
 
     /// Sets the clock.
-    pub fn set(&self, time: OffsetDateTime) {
+    pub(super) fn set(&self, time: OffsetDateTime) {
         *self.time.lock().unwrap() = time;
     }
 
-    pub fn advance(&self, time: Duration) {
+    pub(super) fn advance(&self, time: Duration) {
         *self.time.lock().unwrap() += time;
     }
 }
@@ -102,18 +102,18 @@ impl InMemoryProvider {
         self.state.lock().unwrap()
     }
 
-    pub fn set_mode(&self, mode: ProviderMode) {
+    pub(super) fn set_mode(&self, mode: ProviderMode) {
         self.state().mode = Some(mode);
     }
 
     /// Sets the price of a bucket.
-    pub fn put(&self, asset: &str, interval: Interval, bucket: OffsetDateTime, price: &str) {
+    pub(super) fn put(&self, asset: &str, interval: Interval, bucket: OffsetDateTime, price: &str) {
         assert_eq!(interval.bucket(bucket), bucket);
         self.state().buckets.insert((asset.to_owned(), interval, bucket), price.to_owned());
     }
 
     /// Fills `count` buckets before the running one, and the running one. The price is the number of the bucket.
-    pub fn fill(&self, asset: &str, interval: Interval, count: u32) {
+    pub(super) fn fill(&self, asset: &str, interval: Interval, count: u32) {
         let running = interval.bucket(self.clock.now());
         for back in 0..=count {
             let bucket = running - interval.length() * back;
@@ -123,27 +123,27 @@ impl InMemoryProvider {
     }
 
     /// Sets the present price of an asset.
-    pub fn quote(&self, asset: &str, price: &str) {
+    pub(super) fn quote(&self, asset: &str, price: &str) {
         self.state().present.insert(asset.to_owned(), price.to_owned());
     }
 
     /// Makes its present prices `age` old.
-    pub fn lag(&self, age: Duration) {
+    pub(super) fn lag(&self, age: Duration) {
         self.state().age = age;
     }
 
     /// The number of calls for series.
-    pub fn charts(&self) -> usize {
+    pub(super) fn charts(&self) -> usize {
         self.state().charts
     }
 
     /// The assets of each call for present prices.
-    pub fn spots(&self) -> Vec<Vec<String>> {
+    pub(super) fn spots(&self) -> Vec<Vec<String>> {
         self.state().spots.clone()
     }
 
     /// All its finished buckets of a series from a time on.
-    pub fn finished(&self, asset: &str, interval: Interval, from: OffsetDateTime) -> Vec<(i64, String)> {
+    pub(super) fn finished(&self, asset: &str, interval: Interval, from: OffsetDateTime) -> Vec<(i64, String)> {
         let now = self.clock.now();
         let state = self.state();
         let finished = state.buckets.iter().filter(|((of, at, bucket), _)| {

@@ -22,13 +22,13 @@ use crate::harness::{
     process,
 };
 
-pub const KEY: &str = "the key of the tests";
-pub const ADMIN_KEY: &str = "the other key of the tests";
+pub(super) const KEY: &str = "the key of the tests";
+pub(super) const ADMIN_KEY: &str = "the other key of the tests";
 const SECRET: &str = "a secret of the tests, 32 bytes long or more";
-pub const STALE: &str = "110 - \"Response is Stale\"";
+pub(super) const STALE: &str = "110 - \"Response is Stale\"";
 
 /// A database and providers. Any number of nodes run over them.
-pub struct PriceHarness {
+pub(super) struct PriceHarness {
     pub database: TestDatabase,
     pub providers: Arc<InMemoryProviders>,
     /// The time-out of Redis. Longer than in production, because other tests may load the machine.
@@ -36,7 +36,7 @@ pub struct PriceHarness {
 }
 
 /// An API node in this process, with its own cache or one in Redis.
-pub struct Node {
+pub(super) struct Node {
     pub url: String,
     pub client: Client,
     pub prices: Prices,
@@ -47,7 +47,7 @@ pub struct Node {
 }
 
 impl PriceHarness {
-    pub async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         Self {
             database: database::fresh().await,
             providers: Arc::new(InMemoryProviders::new()),
@@ -55,24 +55,24 @@ impl PriceHarness {
         }
     }
 
-    pub async fn node(&self, redis: Option<&str>) -> Node {
+    pub(super) async fn node(&self, redis: Option<&str>) -> Node {
         // On a busy machine even a fast provider may need a second.
         self.node_with(redis, Ages { hedge: Duration::from_secs(10), ..Ages::DEFAULT }).await
     }
 
-    pub async fn node_with(&self, redis: Option<&str>, ages: Ages) -> Node {
+    pub(super) async fn node_with(&self, redis: Option<&str>, ages: Ages) -> Node {
         let providers = Providers(Arc::new(self.providers.all()));
         self.node_of("coingecko,kraken", providers, redis, ages).await
     }
 
     /// Starts a node with one of the two providers.
-    pub async fn node_with_only(&self, id: ProviderId, redis: Option<&str>) -> Node {
+    pub(super) async fn node_with_only(&self, id: ProviderId, redis: Option<&str>) -> Node {
         let provider = self.providers.all().into_iter().filter(|provider| provider.id() == id);
         self.node_of(id.as_str(), Providers(provider.collect()), redis, Ages::DEFAULT).await
     }
 
     /// Starts a node with these providers, whose names are also set as `CRYPTO_PROVIDERS`.
-    pub async fn node_of(&self, names: &str, providers: Providers, redis: Option<&str>, ages: Ages) -> Node {
+    pub(super) async fn node_of(&self, names: &str, providers: Providers, redis: Option<&str>, ages: Ages) -> Node {
         let mut pairs = vec![
             ("API_KEY", KEY),
             ("ADMIN_API_KEY", ADMIN_KEY),
@@ -111,19 +111,19 @@ impl PriceHarness {
 }
 
 impl Node {
-    pub async fn get(&self, path: &str) -> HttpResponse {
+    pub(super) async fn get(&self, path: &str) -> HttpResponse {
         send(self.client.get(format!("{}{path}", self.url)).header("x-api-key", KEY)).await
     }
 
     /// Reads a complete 200 response: its body, and whether it is marked as stale.
-    pub async fn read(&self, path: &str) -> (Value, bool) {
+    pub(super) async fn read(&self, path: &str) -> (Value, bool) {
         let (shown, stale, missing) = self.read_with_missing(path).await;
         assert_eq!(missing, 0, "{path}: {shown}");
         (shown, stale)
     }
 
     /// Reads a 200 response: its body, whether it is marked as stale, and how many points are missing.
-    pub async fn read_with_missing(&self, path: &str) -> (Value, bool, usize) {
+    pub(super) async fn read_with_missing(&self, path: &str) -> (Value, bool, usize) {
         let response = self.get(path).await;
         assert_eq!(response.status, 200, "{path}: {response:?}");
         let warnings: Vec<&str> =
@@ -141,14 +141,14 @@ impl Node {
     }
 
     /// Reads a complete chart: its points, and whether it is marked as stale.
-    pub async fn chart(&self, query: &str) -> (Vec<(i64, String)>, bool) {
+    pub(super) async fn chart(&self, query: &str) -> (Vec<(i64, String)>, bool) {
         let (prices, stale, missing) = self.chart_with_missing(query).await;
         assert_eq!(missing, 0, "{query}: {prices:?}");
         (prices, stale)
     }
 
     /// Reads a chart: its points, whether it is marked as stale, and how many points are missing.
-    pub async fn chart_with_missing(&self, query: &str) -> (Vec<(i64, String)>, bool, usize) {
+    pub(super) async fn chart_with_missing(&self, query: &str) -> (Vec<(i64, String)>, bool, usize) {
         let (shown, stale, missing) = self.read_with_missing(&format!("/market_chart?{query}")).await;
         let prices = shown["prices"].as_array().expect("a list").iter().map(|point| {
             assert_eq!(point.as_array().map(Vec::len), Some(2), "{point}");
@@ -157,12 +157,12 @@ impl Node {
         (prices.collect(), stale, missing)
     }
 
-    pub async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.shutdown.drain.cancel();
         tokio::time::timeout(Duration::from_secs(20), self.serving).await.expect("it stops").expect("no panic");
     }
 }
 
-pub fn token(role: Role) -> String {
+pub(super) fn token(role: Role) -> String {
     Tokens::new(SECRET.as_bytes()).issue(UserId(7), role).expect("a token")
 }

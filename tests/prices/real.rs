@@ -6,23 +6,23 @@ use runtime::config::EnvReader;
 use super::price_harness::{Node, PriceHarness};
 use crate::harness::fake_providers::{FakeProviders, Fault};
 
-pub const ALL: &str = "coingecko,kraken,coinbase,binance";
+pub(super) const ALL: &str = "coingecko,kraken,coinbase,binance";
 
 /// A harness and the fake HTTP servers.
-pub struct RealProviders {
+pub(super) struct RealProviders {
     pub harness: PriceHarness,
     pub exchange: FakeProviders,
 }
 
 impl RealProviders {
-    pub async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let harness = PriceHarness::new().await;
         let exchange = FakeProviders::with_clock(harness.providers.clock()).await;
         Self { harness, exchange }
     }
 
     /// Starts a node with these providers.
-    pub async fn node(&self, names: &str) -> Node {
+    pub(super) async fn node(&self, names: &str) -> Node {
         let variables = self.exchange.variables();
         let mut pairs: Vec<_> = variables.iter().map(|(name, url)| (*name, url.as_str())).collect();
         pairs.push(("CRYPTO_PROVIDERS", names));
@@ -34,14 +34,14 @@ impl RealProviders {
     }
 
     /// Starts a node with all providers, and empties the tables.
-    pub async fn empty_node(&self) -> Node {
+    pub(super) async fn empty_node(&self) -> Node {
         let node = self.node(ALL).await;
         sqlx::query("TRUNCATE prices, spot_prices").execute(&node.pool).await.expect("an empty table");
         node
     }
 
     /// Makes exactly these providers reject every call.
-    pub fn fail(&self, ids: impl IntoIterator<Item = ProviderId>) {
+    pub(super) fn fail(&self, ids: impl IntoIterator<Item = ProviderId>) {
         ProviderId::ALL.into_iter().for_each(|id| self.exchange.heal(id));
         ids.into_iter().for_each(|id| self.exchange.fail(id, Fault::Forbidden));
     }

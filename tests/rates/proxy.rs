@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 /// A fault that the proxy injects into the calls of one method.
 #[derive(Debug, Clone)]
-pub enum Fault {
+pub(super) enum Fault {
     /// The call gets this error and does not reach the node.
     ReturnError { code: i64, message: &'static str },
     /// The call reaches the node, and its response is lost.
@@ -22,14 +22,14 @@ pub enum Fault {
 type Faults = Arc<Mutex<Vec<(&'static str, Fault, usize)>>>;
 
 /// The proxy. It ends with the test.
-pub struct Proxy {
+pub(super) struct Proxy {
     pub url: String,
     faults: Faults,
     calls: Arc<Mutex<Vec<String>>>,
 }
 
 impl Proxy {
-    pub async fn start(node: &str) -> Self {
+    pub(super) async fn start(node: &str) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (faults, calls) = (Faults::default(), Arc::<Mutex<Vec<String>>>::default());
@@ -39,17 +39,17 @@ impl Proxy {
     }
 
     /// Injects a fault into the next `times` calls of a method.
-    pub fn inject(&self, method: &'static str, fault: Fault, times: usize) {
+    pub(super) fn inject(&self, method: &'static str, fault: Fault, times: usize) {
         self.faults.lock().unwrap().push((method, fault, times));
     }
 
     /// Forwards all calls again.
-    pub fn clear_faults(&self) {
+    pub(super) fn clear_faults(&self) {
         self.faults.lock().unwrap().clear();
     }
 
     /// How often a method was called.
-    pub fn count_calls(&self, method: &str) -> usize {
+    pub(super) fn count_calls(&self, method: &str) -> usize {
         self.calls.lock().unwrap().iter().filter(|called| *called == method).count()
     }
 }

@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 
 /// How the fake provider responds.
 #[derive(Debug, Clone, Default)]
-pub enum FakeMode {
+pub(super) enum FakeMode {
     #[default]
     Works,
     /// Does not offer this currency.
@@ -28,7 +28,7 @@ pub enum FakeMode {
 }
 
 /// One call: currency, start and end of the range.
-pub type Call = (String, OffsetDateTime, OffsetDateTime);
+pub(super) type Call = (String, OffsetDateTime, OffsetDateTime);
 
 #[derive(Default)]
 struct State {
@@ -40,28 +40,28 @@ struct State {
 
 /// Has the same prices for every asset and in every currency.
 #[derive(Clone, Default)]
-pub struct FakeKraken(Arc<Mutex<State>>);
+pub(super) struct FakeKraken(Arc<Mutex<State>>);
 
 impl FakeKraken {
-    pub fn providers(&self) -> Providers {
+    pub(super) fn providers(&self) -> Providers {
         Providers(Arc::from([Arc::new(self.clone()) as Arc<dyn Provider>]))
     }
 
-    pub fn set_mode(&self, mode: FakeMode) {
+    pub(super) fn set_mode(&self, mode: FakeMode) {
         self.0.lock().unwrap().mode = mode;
     }
 
-    pub fn set_price(&self, bucket: OffsetDateTime, price: u32) {
+    pub(super) fn set_price(&self, bucket: OffsetDateTime, price: u32) {
         self.0.lock().unwrap().prices.insert(bucket, price);
     }
 
     /// Every response reports one row more as rejected.
-    pub fn add_rejected_row(&self, reason: &str) {
+    pub(super) fn add_rejected_row(&self, reason: &str) {
         self.0.lock().unwrap().rejected.push(reason.to_owned());
     }
 
     /// Returns the calls since the last call of this function.
-    pub fn take_calls(&self) -> Vec<Call> {
+    pub(super) fn take_calls(&self) -> Vec<Call> {
         std::mem::take(&mut self.0.lock().unwrap().calls)
     }
 }

@@ -6,7 +6,7 @@ use super::{document, fake::FakeElasticsearch};
 use crate::harness::{database, needs, process};
 
 /// A search backend under test.
-pub trait SearchBackend: Search {
+pub(super) trait SearchBackend: Search {
     /// Makes earlier writes visible to searches.
     async fn refresh(&self);
 }

@@ -14,23 +14,23 @@ use serde_json::Value;
 
 /// One call that the processor received.
 #[derive(Debug, Clone)]
-pub struct Call {
+pub(super) struct Call {
     pub at: Instant,
     pub headers: HeaderMap,
     pub body: String,
 }
 
 /// The response to the n-th call (from 1) about a transaction: status, `Retry-After`, and how long it takes.
-pub type Script = fn(id: &str, call: usize) -> (u16, Option<&'static str>, Duration);
+pub(super) type Script = fn(id: &str, call: usize) -> (u16, Option<&'static str>, Duration);
 
 /// The service. It ends with the test.
-pub struct FakeProcessor {
+pub(super) struct FakeProcessor {
     pub url: String,
     calls: Arc<Mutex<HashMap<String, Vec<Call>>>>,
 }
 
 impl FakeProcessor {
-    pub async fn start(script: Script) -> Self {
+    pub(super) async fn start(script: Script) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/charge?key=hidden", listener.local_addr().unwrap());
         let calls = Arc::<Mutex<HashMap<String, Vec<Call>>>>::default();
@@ -40,13 +40,13 @@ impl FakeProcessor {
     }
 
     /// The calls about a transaction so far.
-    pub fn calls(&self, id: &str) -> Vec<Call> {
+    pub(super) fn calls(&self, id: &str) -> Vec<Call> {
         self.calls.lock().unwrap().get(id).cloned().unwrap_or_default()
     }
 }
 
 /// The body of a response about a transaction: a reason, a secret, and more bytes than we store.
-pub fn response_body(id: &str) -> String {
+pub(super) fn response_body(id: &str) -> String {
     format!("{{\"reason\": \"{id} is not wanted\",\n\"url\": \"/charge?key=hidden\"}}{}", " ".repeat(1000))
 }
 

@@ -17,7 +17,7 @@ use crate::harness::{
 const SOON: Duration = Duration::from_secs(20);
 
 /// Fills every table of a migrated database. It fails if a table stays empty, so that new features are filled too.
-pub async fn fill(database: &TestDatabase, pool: &PgPool) {
+pub(super) async fn fill(database: &TestDatabase, pool: &PgPool) {
     fill_through_api(database, pool).await;
     fill_rare_states(pool).await;
     let rows = contents(pool).await;

@@ -47,14 +47,14 @@ SELECT format('schema %s', nspname) FROM pg_namespace WHERE nspname !~ '^pg_' AN
 ORDER BY 1";
 
 /// The schema, line by line.
-pub async fn schema(pool: &PgPool) -> Vec<String> {
+pub(super) async fn schema(pool: &PgPool) -> Vec<String> {
     let lines: Vec<String> = sqlx::query_scalar(SCHEMA).fetch_all(pool).await.expect("a schema");
     assert!(lines.len() > 30, "the schema is incomplete: {lines:#?}");
     lines
 }
 
 /// Fails with the lines that only one of the two schemas has.
-pub fn assert_same(found: &[String], expected: &[String], case: &str) {
+pub(super) fn assert_same(found: &[String], expected: &[String], case: &str) {
     let only = |some: &[String], others: &[String]| -> Vec<String> {
         some.iter().filter(|one| !others.contains(one)).cloned().collect()
     };
@@ -67,9 +67,9 @@ pub fn assert_same(found: &[String], expected: &[String], case: &str) {
 
 /// For every column of every table: the number of rows and a digest of the values. Rows are sorted by their text, so that
 /// a rewritten table compares equal.
-pub type Contents = BTreeMap<(String, String), (i64, String)>;
+pub(super) type Contents = BTreeMap<(String, String), (i64, String)>;
 
-pub async fn contents(pool: &PgPool) -> Contents {
+pub(super) async fn contents(pool: &PgPool) -> Contents {
     // Generated columns are included; they are computed from the others.
     let columns: Vec<(String, String)> = sqlx::query_as(
         "SELECT attrelid::regclass::text, quote_ident(attname) FROM pg_attribute JOIN pg_class AS c ON c.oid = attrelid

@@ -20,7 +20,7 @@ pub(super) const TOKEN: Scheme =
 /// The authenticated user. A handler with this argument returns 401 to all other callers; list 401 in its
 /// [`ErrorStatuses`](crate::problem::ErrorStatuses).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bearer {
+pub(crate) struct Bearer {
     /// The user's id.
     pub user: UserId,
     /// The user's role.
@@ -43,7 +43,7 @@ extractor!(Bearer, optional: false);
 ///
 /// # Errors
 /// 401 when the header is malformed or repeated, or when the token is not valid.
-pub fn claims(request: &Request) -> Result<Option<Claims>, Problem> {
+pub(crate) fn claims(request: &Request) -> Result<Option<Claims>, Problem> {
     let mut lines = request.headers().get_all(header::AUTHORIZATION).iter();
     let Some(value) = lines.next() else { return Ok(None) };
     // A repeated header is ambiguous, so it is refused.

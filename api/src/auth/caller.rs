@@ -25,7 +25,7 @@ const READ_ONLY: &str = "VIEWER_API_KEY may only read: this needs ADMIN_API_KEY 
 
 /// An authenticated caller. It is equal for all requests of one caller, so rate limits use it as their key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Caller {
+pub(crate) enum Caller {
     /// A holder of this key.
     Key(Key),
     /// The user that a token names.
@@ -51,14 +51,14 @@ impl fmt::Display for Caller {
 /// A handler with this argument returns 401 for an invalid token and 403 otherwise; list both in its
 /// [`ErrorStatuses`](crate::problem::ErrorStatuses).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Private(pub Caller);
+pub(crate) struct Private(pub Caller);
 
 /// A caller with `ADMIN_API_KEY` in `X-API-Key`, or with an admin's token.
 ///
 /// A handler with this argument returns 401 for an invalid token and 403 otherwise; list both in its
 /// [`ErrorStatuses`](crate::problem::ErrorStatuses).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Admin(pub Caller);
+pub(crate) struct Admin(pub Caller);
 
 impl Credential for Private {
     const SCHEMES: &'static [Scheme] =
@@ -91,14 +91,14 @@ extractor!(Admin, optional: false);
 /// A handler with this argument returns 401 for an invalid token and 403 otherwise; list both in its
 /// [`ErrorStatuses`](crate::problem::ErrorStatuses).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Viewer(pub Caller);
+pub(crate) struct Viewer(pub Caller);
 
 impl Viewer {
     /// Requires that the caller may also act.
     ///
     /// # Errors
     /// 403 for `VIEWER_API_KEY`.
-    pub fn require_admin(self) -> Result<Admin, Problem> {
+    pub(crate) fn require_admin(self) -> Result<Admin, Problem> {
         match self.0 {
             Caller::Key(Key::Viewer) => Err(forbidden(READ_ONLY)),
             caller => Ok(Admin(caller)),
@@ -127,14 +127,14 @@ extractor!(Viewer, optional: false);
 
 /// A caller as in [`Private`], or a request without credentials. A credential that is present must be valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MaybePrivate(Option<Caller>);
+pub(crate) struct MaybePrivate(Option<Caller>);
 
 impl MaybePrivate {
     /// Requires a credential.
     ///
     /// # Errors
     /// 403 when the request has no credential.
-    pub fn require(&self) -> Result<(), Problem> {
+    pub(crate) fn require(&self) -> Result<(), Problem> {
         if self.0.is_some() { Ok(()) } else { Err(forbidden(key::MISSING)) }
     }
 }

@@ -84,7 +84,7 @@ fn hash(key: &[u8]) -> [u8; 32] {
 /// A handler with this argument returns 401 for an invalid token and 403 for a missing or wrong key; list both in its
 /// [`ErrorStatuses`](crate::problem::ErrorStatuses).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ApiKey(());
+pub(crate) struct ApiKey(());
 
 impl Credential for ApiKey {
     const SCHEMES: &'static [Scheme] =

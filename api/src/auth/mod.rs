@@ -14,8 +14,8 @@ use poem::{
     http::{HeaderValue, StatusCode, header},
 };
 
-pub use self::{
-    bearer::{Bearer, claims},
+pub(crate) use self::{
+    bearer::Bearer,
     caller::{Admin, Caller, MaybePrivate, Private, Viewer},
     key::{ApiKey, Key},
     keys_config::{KeysConfig, Secret},

@@ -10,7 +10,7 @@ const SCRIPT: &str = include_str!("assets/board.js");
 const ICON: &str = include_str!("assets/icon.svg");
 
 /// The file with this name; `None` if it does not exist.
-pub fn find(name: &str) -> Option<Response> {
+pub(super) fn find(name: &str) -> Option<Response> {
     let (text, content_type) = match name {
         "style.css" => (STYLE, "text/css; charset=utf-8"),
         "board.js" => (SCRIPT, "text/javascript; charset=utf-8"),

@@ -32,7 +32,7 @@ struct AuditPage {
 ///
 /// # Errors
 /// 422 when `before` is no number.
-pub async fn list(state: &State, visit: &Visit) -> Result<Response, Problem> {
+pub(super) async fn list(state: &State, visit: &Visit) -> Result<Response, Problem> {
     let target = visit.query.text("target");
     let before = visit.query.number("before", i64::MAX, 0, i64::MAX)?;
     let actions = load("actions", state.operator().actions(target.as_deref(), Some(before), PAGE)).await;

@@ -8,21 +8,21 @@ use super::format::{Html, number};
 
 /// The size of a chart in its own units.
 #[derive(Debug, Clone, Copy)]
-pub struct Size {
+pub(super) struct Size {
     width: u32,
     height: u32,
     class: &'static str,
 }
 
 /// A chart in a line of a table.
-pub const SMALL: Size = Size { width: 120, height: 28, class: "spark" };
+pub(super) const SMALL: Size = Size { width: 120, height: 28, class: "spark" };
 /// A chart of a page.
-pub const LARGE: Size = Size { width: 600, height: 140, class: "chart" };
+pub(super) const LARGE: Size = Size { width: 600, height: 140, class: "chart" };
 
 /// Draws the jobs that came in, the runs that started and the new dead letters of each full minute.
 // Counts of jobs are far below 2^52.
 #[allow(clippy::cast_precision_loss)]
-pub fn draw(minutes: &[Minute], size: Size) -> Html {
+pub(super) fn draw(minutes: &[Minute], size: Size) -> Html {
     // The last minute is not over: its low counts would look like a fall.
     let minutes = minutes.split_last().map_or(minutes, |(_, full)| full);
     let most = minutes.iter().flat_map(|minute| [minute.came, minute.started, minute.dead]).max().unwrap_or(0);

@@ -96,7 +96,7 @@ impl Plan {
 ///
 /// # Errors
 /// As [`page::render`].
-pub async fn groups(state: &State, visit: &Visit) -> Result<Response, Problem> {
+pub(super) async fn groups(state: &State, visit: &Visit) -> Result<Response, Problem> {
     let queue = visit.query.text("queue");
     let groups = load("groups", state.operator().dead_groups(queue.as_deref())).await;
     let command = format::command("dead", &[("--queue", queue.as_deref())]);
@@ -107,7 +107,7 @@ pub async fn groups(state: &State, visit: &Visit) -> Result<Response, Problem> {
 ///
 /// # Errors
 /// 422 without a queue.
-pub async fn selection(state: &State, visit: &Visit) -> Result<Response, Problem> {
+pub(super) async fn selection(state: &State, visit: &Visit) -> Result<Response, Problem> {
     let selection = read_selection(&visit.query)?;
     let selected = load("selection", state.operator().select_dead(&selection)).await;
     let options = [
@@ -124,7 +124,7 @@ pub async fn selection(state: &State, visit: &Visit) -> Result<Response, Problem
 ///
 /// # Errors
 /// 422 for a wrong field.
-pub async fn preview(state: &State, visit: &Visit) -> Result<Response, Problem> {
+pub(super) async fn preview(state: &State, visit: &Visit) -> Result<Response, Problem> {
     let plan = Plan::read(&visit.query)?;
     let reason = visit.query.text("reason").ok_or_else(|| invalid("reason", "must not be empty"))?;
     let selected = load("selection", state.operator().select_dead(&plan.selection)).await;
@@ -140,7 +140,7 @@ pub async fn preview(state: &State, visit: &Visit) -> Result<Response, Problem> 
 ///
 /// # Errors
 /// 422 for a wrong field.
-pub async fn replay(state: &State, visit: &Visit) -> Result<Response, Problem> {
+pub(super) async fn replay(state: &State, visit: &Visit) -> Result<Response, Problem> {
     let order = visit.order()?;
     let plan = Plan::read(&visit.form)?;
     let pace = plan.pace.ok_or_else(|| invalid("action", "must be replay"))?;
@@ -152,7 +152,7 @@ pub async fn replay(state: &State, visit: &Visit) -> Result<Response, Problem> {
 ///
 /// # Errors
 /// 422 for a wrong field.
-pub async fn discard(state: &State, visit: &Visit) -> Result<Response, Problem> {
+pub(super) async fn discard(state: &State, visit: &Visit) -> Result<Response, Problem> {
     let order = visit.order()?;
     let plan = Plan::read(&visit.form)?;
     let discarded = state.operator().discard_dead(&plan.selection, plan.limit, &order).await?;

@@ -34,7 +34,7 @@ struct TimelinePage {
 ///
 /// # Errors
 /// As [`page::render`].
-pub async fn show(state: &State, visit: &Visit) -> Result<Response, Problem> {
+pub(super) async fn show(state: &State, visit: &Visit) -> Result<Response, Problem> {
     let text = visit.query.get("q").unwrap_or_default();
     let found = if text.is_empty() { Ok(Vec::new()) } else { load("search", state.app.find(text)).await };
     if let Ok([only]) = found.as_deref()
@@ -50,7 +50,7 @@ pub async fn show(state: &State, visit: &Visit) -> Result<Response, Problem> {
 ///
 /// # Errors
 /// 404 for an unknown transaction.
-pub async fn timeline(state: &State, visit: &Visit, id: &str) -> Result<Response, Problem> {
+pub(super) async fn timeline(state: &State, visit: &Visit, id: &str) -> Result<Response, Problem> {
     let timeline = match load("timeline", state.app.timeline(id)).await {
         Ok(None) => return Err(not_found("transaction", id)),
         Ok(Some(timeline)) => Ok(timeline),

@@ -8,23 +8,23 @@ use crate::problem::Problem;
 
 /// The parameters of a query or of a form, decoded.
 #[derive(Debug, Default)]
-pub struct Form(Vec<(String, String)>);
+pub(super) struct Form(Vec<(String, String)>);
 
 impl Form {
     /// Parses `application/x-www-form-urlencoded`. PostgreSQL stores no NUL, so it is replaced.
-    pub fn parse(text: &[u8]) -> Self {
+    pub(super) fn parse(text: &[u8]) -> Self {
         let clean = |text: &str| text.replace('\0', "\u{fffd}").trim().to_owned();
         Self(url::form_urlencoded::parse(text).map(|(name, value)| (clean(&name), clean(&value))).collect())
     }
 
     /// The value of a parameter; `None` if it is absent or empty.
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
         let mut values = self.0.iter().filter(|(key, _)| key == name);
         values.next().map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
     }
 
     /// The value of a parameter as owned text.
-    pub fn text(&self, name: &str) -> Option<String> {
+    pub(super) fn text(&self, name: &str) -> Option<String> {
         self.get(name).map(str::to_owned)
     }
 
@@ -32,7 +32,7 @@ impl Form {
     ///
     /// # Errors
     /// 422 for any other value, with the name of the field and what would be right.
-    pub fn number<T: FromStr + PartialOrd + Display>(
+    pub(super) fn number<T: FromStr + PartialOrd + Display>(
         &self,
         name: &str,
         default: T,
@@ -46,7 +46,7 @@ impl Form {
 }
 
 /// 422 that names the field.
-pub fn invalid(field: &str, must: &str) -> Problem {
+pub(super) fn invalid(field: &str, must: &str) -> Problem {
     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("{field}: {must}"))
 }
 

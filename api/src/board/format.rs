@@ -7,7 +7,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// HTML that is written as it is. Only this module and the chart make it, from numbers and times.
-pub struct Html(pub(super) String);
+pub(super) struct Html(pub(super) String);
 
 impl fmt::Display for Html {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -24,7 +24,7 @@ impl FastWritable for Html {
 impl HtmlSafe for Html {}
 
 /// A number or a time, by value or behind references: templates borrow what loops and matches give.
-pub trait Value<T> {
+pub(super) trait Value<T> {
     fn get(&self) -> T;
 }
 
@@ -47,7 +47,7 @@ macro_rules! values {
 values!(i64, f64, OffsetDateTime);
 
 /// A whole number with separators.
-pub fn number(number: impl Value<i64>) -> String {
+pub(super) fn number(number: impl Value<i64>) -> String {
     let number = number.get();
     let digits = number.unsigned_abs().to_string();
     let mut text = String::new();
@@ -61,13 +61,13 @@ pub fn number(number: impl Value<i64>) -> String {
 }
 
 /// A count that stops at `cap`.
-pub fn capped(count: impl Value<i64>, cap: i64) -> String {
+pub(super) fn capped(count: impl Value<i64>, cap: i64) -> String {
     let count = count.get();
     if count >= cap { format!("≥ {}", number(count)) } else { number(count) }
 }
 
 /// A rate in jobs per second.
-pub fn rate(rate: impl Value<f64>) -> String {
+pub(super) fn rate(rate: impl Value<f64>) -> String {
     match rate.get() {
         0.0 => "0/s".into(),
         rate if rate.abs() < 0.01 => "< 0.01/s".into(),
@@ -77,7 +77,7 @@ pub fn rate(rate: impl Value<f64>) -> String {
 }
 
 /// A share as a percentage.
-pub fn percent(share: impl Value<f64>) -> String {
+pub(super) fn percent(share: impl Value<f64>) -> String {
     match share.get() * 100.0 {
         percent if percent > 0.0 && percent < 1.0 => "< 1 %".into(),
         percent => format!("{percent:.0} %"),
@@ -85,7 +85,7 @@ pub fn percent(share: impl Value<f64>) -> String {
 }
 
 /// A duration in its largest suitable unit.
-pub fn seconds(seconds: impl Value<f64>) -> String {
+pub(super) fn seconds(seconds: impl Value<f64>) -> String {
     match seconds.get() {
         seconds if seconds.abs() < 0.1 => format!("{:.0} ms", seconds * 1000.0),
         seconds if seconds.abs() < 10.0 => format!("{seconds:.1} s"),
@@ -97,7 +97,7 @@ pub fn seconds(seconds: impl Value<f64>) -> String {
 }
 
 /// When something is due: `in 4 s` or `4 s ago`.
-pub fn due(in_seconds: impl Value<f64>) -> String {
+pub(super) fn due(in_seconds: impl Value<f64>) -> String {
     match in_seconds.get() {
         wait if wait > 0.0 => format!("in {}", seconds(wait)),
         wait => format!("{} ago", seconds(-wait)),
@@ -105,18 +105,18 @@ pub fn due(in_seconds: impl Value<f64>) -> String {
 }
 
 /// The time since `at`.
-pub fn age(at: impl Value<OffsetDateTime>) -> String {
+pub(super) fn age(at: impl Value<OffsetDateTime>) -> String {
     seconds((OffsetDateTime::now_utc() - at.get()).as_seconds_f64().max(0.0))
 }
 
 /// A time in UTC, to the second. The script adds the local time.
-pub fn time(at: impl Value<OffsetDateTime>) -> Html {
+pub(super) fn time(at: impl Value<OffsetDateTime>) -> Html {
     let text = rfc3339(at.get());
     Html(format!("<time datetime=\"{text}\">{text}</time>"))
 }
 
 /// A time in RFC 3339 in UTC, to the second.
-pub fn rfc3339(at: impl Value<OffsetDateTime>) -> String {
+pub(super) fn rfc3339(at: impl Value<OffsetDateTime>) -> String {
     let at = at.get().to_offset(time::UtcOffset::UTC);
     at.replace_nanosecond(0).unwrap_or(at).format(&Rfc3339).unwrap_or_default()
 }
@@ -125,12 +125,12 @@ pub fn rfc3339(at: impl Value<OffsetDateTime>) -> String {
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// One segment of a path, or one value of a query.
-pub fn encoded(text: &str) -> String {
+pub(super) fn encoded(text: &str) -> String {
     utf8_percent_encode(text, UNRESERVED).to_string()
 }
 
 /// A link to a page of the board with these parameters; those without a value are left out.
-pub fn link(path: &str, parameters: &[(&str, Option<&str>)]) -> String {
+pub(super) fn link(path: &str, parameters: &[(&str, Option<&str>)]) -> String {
     let mut link = path.to_owned();
     for (name, value) in parameters {
         let Some(value) = value.filter(|value| !value.is_empty()) else { continue };
@@ -143,34 +143,34 @@ pub fn link(path: &str, parameters: &[(&str, Option<&str>)]) -> String {
 }
 
 /// The dead letters of a queue.
-pub fn dead_link(queue: &str) -> String {
+pub(super) fn dead_link(queue: &str) -> String {
     link("/board/dead", &[("queue", Some(queue))])
 }
 
 /// The jobs of a queue in this state.
-pub fn jobs_link(state: &str, queue: &str) -> String {
+pub(super) fn jobs_link(state: &str, queue: &str) -> String {
     link("/board/jobs", &[("state", Some(state)), ("queue", Some(queue))])
 }
 
 /// The recorded actions on a target.
-pub fn audit_link(target: &str) -> String {
+pub(super) fn audit_link(target: &str) -> String {
     link("/board/audit", &[("target", Some(target))])
 }
 
 /// The search for an id.
-pub fn find_link(id: &str) -> String {
+pub(super) fn find_link(id: &str) -> String {
     link("/board/find", &[("q", Some(id))])
 }
 
 /// The members of an object as `name: value`, without empty ones.
-pub fn members(object: &serde_json::Value) -> Vec<(String, String)> {
+pub(super) fn members(object: &serde_json::Value) -> Vec<(String, String)> {
     let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let members = object.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
     members.map(|(name, value)| (name.replace('_', " "), text(value))).collect()
 }
 
 /// A word of a shell command, quoted if it must be.
-pub fn shell(word: &str) -> String {
+pub(super) fn shell(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()
@@ -180,7 +180,7 @@ pub fn shell(word: &str) -> String {
 }
 
 /// A command with options; those without a value are left out. An option without a name is an argument.
-pub fn command(command: &str, options: &[(&str, Option<&str>)]) -> String {
+pub(super) fn command(command: &str, options: &[(&str, Option<&str>)]) -> String {
     let mut text = format!("millrace {command}");
     for (option, value) in options {
         if let Some(value) = value.filter(|value| !value.is_empty()) {

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Login attempts, per address. A successful one does not count.
-pub const POLICY: Policy = Policy { name: "board-login", quota: 10, window: std::time::Duration::from_secs(60) };
+pub(super) const POLICY: Policy = Policy { name: "board-login", quota: 10, window: std::time::Duration::from_secs(60) };
 /// The most characters of a name.
 const MAX_NAME: usize = 100;
 const ROOT: &str = "/board";
@@ -32,7 +32,7 @@ struct LoginPage {
 ///
 /// # Errors
 /// As [`page::render`].
-pub fn show(state: &State, request: &Request) -> Result<Response, Problem> {
+pub(super) fn show(state: &State, request: &Request) -> Result<Response, Problem> {
     let query = Form::parse(request.uri().query().unwrap_or_default().as_bytes());
     let session = state.sessions.of(request, OffsetDateTime::now_utc());
     page::render(&LoginPage {
@@ -47,7 +47,7 @@ pub fn show(state: &State, request: &Request) -> Result<Response, Problem> {
 ///
 /// # Errors
 /// 429 after too many attempts from one address.
-pub async fn submit(state: &State, request: &Request, form: &Form) -> Result<Response, Problem> {
+pub(super) async fn submit(state: &State, request: &Request, form: &Form) -> Result<Response, Problem> {
     let address = client_network(request);
     state.logins.acquire(address).await?;
     let name = form.get("name").unwrap_or_default();
@@ -80,7 +80,7 @@ pub async fn submit(state: &State, request: &Request, form: &Form) -> Result<Res
 }
 
 /// Ends the session in this browser.
-pub fn logout(state: &State) -> Response {
+pub(super) fn logout(state: &State) -> Response {
     let mut response = redirect("/board/login");
     set_cookie(&mut response, &state.sessions.end());
     response

@@ -31,7 +31,7 @@ struct NowPage {
 ///
 /// # Errors
 /// As [`page::render`].
-pub async fn show(state: &State, visit: &Visit) -> Result<Response, Problem> {
+pub(super) async fn show(state: &State, visit: &Visit) -> Result<Response, Problem> {
     let overview = load("overview", state.operator().overview()).await;
     let chrome = visit.chrome("Now", "/board", format::command("status", &[]));
     page::render(&NowPage { chrome, overview })
@@ -47,7 +47,7 @@ fn fault_link(fault: &Fault) -> String {
 }
 
 /// When no due job is left, in words.
-pub fn drained(queue: &QueueOverview) -> String {
+pub(super) fn drained(queue: &QueueOverview) -> String {
     if queue.status.due == 0 {
         return "nothing is due".into();
     }
@@ -60,7 +60,7 @@ pub fn drained(queue: &QueueOverview) -> String {
 }
 
 /// The oldest due job, in words.
-pub fn oldest_due(queue: &QueueOverview) -> String {
+pub(super) fn oldest_due(queue: &QueueOverview) -> String {
     match queue.status.late {
         Some(late) if late >= 0.0 => format!("for {}", format::seconds(late)),
         Some(late) => format!("in {}", format::seconds(-late)),
@@ -69,7 +69,7 @@ pub fn oldest_due(queue: &QueueOverview) -> String {
 }
 
 /// The number of workers, in words.
-pub fn workers_needed(queue: &QueueOverview) -> String {
+pub(super) fn workers_needed(queue: &QueueOverview) -> String {
     match (queue.workers_needed, queue.workers_to_drain_in_10_min) {
         (Some(now), Some(drain)) if drain > now => format!("{now} ({drain} to drain in 10 min)"),
         (Some(now), _) => now.to_string(),

@@ -15,7 +15,7 @@ use crate::problem::Problem;
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
 /// What surrounds a page.
-pub struct Chrome {
+pub(super) struct Chrome {
     pub title: String,
     /// The path of the current entry of the navigation.
     pub tab: &'static str,
@@ -37,7 +37,7 @@ pub struct Chrome {
 
 impl Chrome {
     /// The entries of the navigation: path and name.
-    pub const TABS: [(&'static str, &'static str); 6] = [
+    pub(super) const TABS: [(&'static str, &'static str); 6] = [
         ("/board", "Now"),
         ("/board/jobs", "Jobs"),
         ("/board/dead", "Dead letters"),
@@ -47,13 +47,13 @@ impl Chrome {
     ];
 
     /// Whether a path is the current entry.
-    pub fn is(path: &str, tab: &str) -> bool {
+    pub(super) fn is(path: &str, tab: &str) -> bool {
         path == tab
     }
 
     /// A page that stays as it is.
     #[must_use]
-    pub fn without_refresh(self) -> Self {
+    pub(super) fn without_refresh(self) -> Self {
         Self { refreshes: false, ..self }
     }
 }
@@ -62,7 +62,7 @@ impl Chrome {
 ///
 /// # Errors
 /// 500 when the template fails, which only a fault in it causes.
-pub fn render(page: &impl Template) -> Result<Response, Problem> {
+pub(super) fn render(page: &impl Template) -> Result<Response, Problem> {
     render_as(StatusCode::OK, page)
 }
 
@@ -70,7 +70,7 @@ pub fn render(page: &impl Template) -> Result<Response, Problem> {
 ///
 /// # Errors
 /// As [`render`].
-pub fn render_as(status: StatusCode, page: &impl Template) -> Result<Response, Problem> {
+pub(super) fn render_as(status: StatusCode, page: &impl Template) -> Result<Response, Problem> {
     let text = page.render().map_err(|error| Problem::internal(format!("a page cannot be rendered: {error}")))?;
     let mut response = Response::from(text);
     response.set_status(status);
@@ -79,7 +79,7 @@ pub fn render_as(status: StatusCode, page: &impl Template) -> Result<Response, P
 }
 
 /// The text of a notice. The URL names the notice and not its text, so that no link shows a text of its own.
-pub fn notice(name: &str, count: Option<&str>) -> Option<String> {
+pub(super) fn notice(name: &str, count: Option<&str>) -> Option<String> {
     let count = || count.and_then(|count| count.parse::<i64>().ok()).map_or_else(String::new, format::number);
     Some(match name {
         "paused" => "The queue is paused. Running jobs go on.".into(),
@@ -114,7 +114,7 @@ struct ProblemText {
 }
 
 /// Turns a problem into a page with the same status and headers.
-pub async fn of_problem(mut response: Response) -> Response {
+pub(super) async fn of_problem(mut response: Response) -> Response {
     /// These describe the body of the problem.
     const OF_THE_BODY: [HeaderName; 2] = [header::CONTENT_TYPE, header::CONTENT_LENGTH];
     let body = response.take_body().into_vec().await.unwrap_or_default();

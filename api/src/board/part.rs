@@ -8,11 +8,11 @@ use runtime::error::Error;
 const LIMIT: Duration = Duration::from_secs(1);
 
 /// A part of a page: its data, or why it is not known now.
-pub type Part<T> = Result<T, NotKnown>;
+pub(super) type Part<T> = Result<T, NotKnown>;
 
 /// Why a part is not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NotKnown {
+pub(super) enum NotKnown {
     /// Its query takes over a second.
     TooSlow,
     /// Its query fails. The log has the cause.
@@ -29,7 +29,7 @@ impl fmt::Display for NotKnown {
 }
 
 /// Runs a query of the service layer for at most a second. `what` names it in the log.
-pub async fn load<T>(what: &'static str, query: impl Future<Output = Result<T, Error>>) -> Part<T> {
+pub(super) async fn load<T>(what: &'static str, query: impl Future<Output = Result<T, Error>>) -> Part<T> {
     match tokio::time::timeout(LIMIT, query).await {
         Ok(Ok(data)) => Ok(data),
         Ok(Err(error)) => {

@@ -36,7 +36,7 @@ struct QueuePage {
 ///
 /// # Errors
 /// As [`page::render`].
-pub async fn show(state: &State, visit: &Visit, name: &str) -> Result<Response, Problem> {
+pub(super) async fn show(state: &State, visit: &Visit, name: &str) -> Result<Response, Problem> {
     let operator = state.operator();
     let (overview, actions) = tokio::join!(
         load("overview", operator.overview()),
@@ -51,7 +51,7 @@ pub async fn show(state: &State, visit: &Visit, name: &str) -> Result<Response, 
 ///
 /// # Errors
 /// 422 for a wrong field; 404 for an unknown queue.
-pub async fn pause(state: &State, visit: &Visit, name: &str) -> Result<Response, Problem> {
+pub(super) async fn pause(state: &State, visit: &Visit, name: &str) -> Result<Response, Problem> {
     let order = visit.order()?;
     let until = visit.form.get("until").map(|text| parse_until(text, OffsetDateTime::now_utc())).transpose();
     let until = until.map_err(|must| invalid("until", &must))?;
@@ -65,7 +65,7 @@ pub async fn pause(state: &State, visit: &Visit, name: &str) -> Result<Response,
 ///
 /// # Errors
 /// 422 for a missing reason; 409 if it was not paused.
-pub async fn resume(state: &State, visit: &Visit, name: &str) -> Result<Response, Problem> {
+pub(super) async fn resume(state: &State, visit: &Visit, name: &str) -> Result<Response, Problem> {
     let order = visit.order()?;
     if !state.operator().resume(name, &order).await? {
         return Err(conflict(format!("The queue {name} was not paused.")));

@@ -43,7 +43,7 @@ struct ReplayPage {
 ///
 /// # Errors
 /// As [`page::render`].
-pub async fn list(state: &State, visit: &Visit) -> Result<Response, Problem> {
+pub(super) async fn list(state: &State, visit: &Visit) -> Result<Response, Problem> {
     let replays = load("replays", state.operator().replays(NEWEST)).await;
     page::render(&ReplaysPage { chrome: visit.chrome("Replays", PATH, format::command("replays", &[])), replays })
 }
@@ -52,7 +52,7 @@ pub async fn list(state: &State, visit: &Visit) -> Result<Response, Problem> {
 ///
 /// # Errors
 /// 404 for an unknown one.
-pub async fn show(state: &State, visit: &Visit, text: &str) -> Result<Response, Problem> {
+pub(super) async fn show(state: &State, visit: &Visit, text: &str) -> Result<Response, Problem> {
     let id = parse(text)?;
     let (operator, target) = (state.operator(), id.to_string());
     let (replay, actions) = tokio::join!(
@@ -72,7 +72,7 @@ pub async fn show(state: &State, visit: &Visit, text: &str) -> Result<Response, 
 ///
 /// # Errors
 /// 422 for a missing reason; 409 if its state does not allow the change.
-pub async fn change(state: &State, visit: &Visit, text: &str, change: &str) -> Result<Response, Problem> {
+pub(super) async fn change(state: &State, visit: &Visit, text: &str, change: &str) -> Result<Response, Problem> {
     let id = parse(text)?;
     let change = match change {
         "pause" => ReplayChange::Pause,

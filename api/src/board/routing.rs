@@ -22,7 +22,7 @@ use crate::{middleware::body_limit, problem::Problem};
 ///
 /// # Errors
 /// The problem whose page is shown instead.
-pub async fn respond(state: &State, mut request: Request) -> Result<Response, Problem> {
+pub(super) async fn respond(state: &State, mut request: Request) -> Result<Response, Problem> {
     let path = segments(request.uri().path());
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
     let is_post = request.method() == Method::POST;

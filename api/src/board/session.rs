@@ -18,7 +18,7 @@ const LIFETIME: Duration = Duration::hours(12);
 
 /// What the holder of a session may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Role {
+pub(super) enum Role {
     /// Looks at everything.
     Viewer,
     /// Looks and acts.
@@ -27,7 +27,7 @@ pub enum Role {
 
 /// A login.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Session {
+pub(super) struct Session {
     pub role: Role,
     /// The operator's name, which the audit records.
     pub name: String,
@@ -39,20 +39,20 @@ pub struct Session {
 
 impl Session {
     /// Whether a form carries this session's token.
-    pub fn has_csrf(&self, token: Option<&str>) -> bool {
+    pub(super) fn has_csrf(&self, token: Option<&str>) -> bool {
         token.is_some_and(|token| token.as_bytes().ct_eq(self.csrf.as_bytes()).into())
     }
 }
 
 /// Signs and checks sessions.
-pub struct Sessions {
+pub(super) struct Sessions {
     key: [u8; 32],
     secure: bool,
 }
 
 impl Sessions {
     /// Derives the key from the configured secrets: a change of one of them ends all sessions.
-    pub fn new(keys: &KeysConfig, environment: Environment) -> Self {
+    pub(super) fn new(keys: &KeysConfig, environment: Environment) -> Self {
         let mut hash = Sha256::new();
         hash.update(b"millrace board session");
         for secret in [Some(&keys.admin), keys.viewer.as_ref(), keys.jwt.as_ref()] {
@@ -63,7 +63,7 @@ impl Sessions {
     }
 
     /// Starts a session; returns the value of `Set-Cookie`.
-    pub fn start(&self, role: Role, name: &str, now: OffsetDateTime) -> String {
+    pub(super) fn start(&self, role: Role, name: &str, now: OffsetDateTime) -> String {
         let csrf = Uuid::new_v4().simple().to_string();
         let session = Session { role, name: name.to_owned(), csrf, expires: (now + LIFETIME).unix_timestamp() };
         let payload = serde_json::to_vec(&session).unwrap_or_default();
@@ -73,12 +73,12 @@ impl Sessions {
     }
 
     /// The value of `Set-Cookie` that ends a session in the browser.
-    pub fn end(&self) -> String {
+    pub(super) fn end(&self) -> String {
         self.cookie("", Duration::ZERO)
     }
 
     /// The session of a request; `None` without a valid one.
-    pub fn of(&self, request: &Request, now: OffsetDateTime) -> Option<Session> {
+    pub(super) fn of(&self, request: &Request, now: OffsetDateTime) -> Option<Session> {
         let headers = request.headers().get_all(header::COOKIE).into_iter();
         let cookies = headers.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(';'));
         let mut values = cookies.filter_map(|cookie| cookie.trim().strip_prefix(COOKIE)?.strip_prefix('='));

@@ -7,7 +7,7 @@ use super::session::Sessions;
 use crate::{auth::Authenticator, rate_limit::Limit};
 
 /// What all pages are made from.
-pub struct State {
+pub(super) struct State {
     pub app: App,
     pub sessions: Sessions,
     pub authenticator: Authenticator,
@@ -17,7 +17,7 @@ pub struct State {
 
 impl State {
     /// The service layer.
-    pub fn operator(&self) -> &Operator {
+    pub(super) fn operator(&self) -> &Operator {
         &self.app.operator
     }
 }

@@ -13,7 +13,7 @@ use super::{
 use crate::problem::Problem;
 
 /// A request of a logged-in operator.
-pub struct Visit {
+pub(super) struct Visit {
     pub session: Session,
     /// The parameters of the URL.
     pub query: Form,
@@ -23,12 +23,12 @@ pub struct Visit {
 
 impl Visit {
     /// Whether the operator may act.
-    pub fn can_act(&self) -> bool {
+    pub(super) fn can_act(&self) -> bool {
         self.session.role == Role::Operator
     }
 
     /// What surrounds a page: its title, its tab in the navigation, and the command that shows the same.
-    pub fn chrome(&self, title: &str, tab: &'static str, command: String) -> Chrome {
+    pub(super) fn chrome(&self, title: &str, tab: &'static str, command: String) -> Chrome {
         Chrome {
             title: title.to_owned(),
             tab,
@@ -47,7 +47,7 @@ impl Visit {
     ///
     /// # Errors
     /// 422 when the reason is missing or too long.
-    pub fn order(&self) -> Result<Order, Problem> {
+    pub(super) fn order(&self) -> Result<Order, Problem> {
         let reason = self.form.get("reason").unwrap_or_default();
         Order::new(&self.session.name, Via::Board, reason).map_err(|error| {
             let (field, must) = error.split_once(' ').unwrap_or(("reason", &error));
@@ -57,22 +57,22 @@ impl Visit {
 }
 
 /// Goes to a page after an action, with a notice of its result.
-pub fn after_action(path: &str, notice: &str, count: Option<u64>) -> Response {
+pub(super) fn after_action(path: &str, notice: &str, count: Option<u64>) -> Response {
     let count = count.map(|count| count.to_string());
     redirect(&format::link(path, &[("notice", Some(notice)), ("n", count.as_deref())]))
 }
 
 /// 303 to a page of the board.
-pub fn redirect(to: &str) -> Response {
+pub(super) fn redirect(to: &str) -> Response {
     Response::builder().status(StatusCode::SEE_OTHER).header("location", to).finish()
 }
 
 /// 404 for something that does not exist.
-pub fn not_found(what: &str, name: &str) -> Problem {
+pub(super) fn not_found(what: &str, name: &str) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, format!("There is no {what} {name:?}."))
 }
 
 /// 409 for an action that the present state does not allow.
-pub fn conflict(text: impl Into<String>) -> Problem {
+pub(super) fn conflict(text: impl Into<String>) -> Problem {
     Problem::new(StatusCode::CONFLICT, text.into())
 }

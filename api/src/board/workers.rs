@@ -48,7 +48,7 @@ struct WorkerPage {
 ///
 /// # Errors
 /// As [`page::render`].
-pub async fn list(state: &State, visit: &Visit) -> Result<Response, Problem> {
+pub(super) async fn list(state: &State, visit: &Visit) -> Result<Response, Problem> {
     let workers = load("workers", state.operator().workers()).await;
     let live = workers.iter().flatten().filter(|worker| worker.live);
     let versions: BTreeSet<_> = live.filter_map(|worker| Some(worker.report.as_ref()?.version.clone())).collect();
@@ -64,7 +64,7 @@ pub async fn list(state: &State, visit: &Visit) -> Result<Response, Problem> {
 ///
 /// # Errors
 /// 404 for an unknown one.
-pub async fn show(state: &State, visit: &Visit, id: &str) -> Result<Response, Problem> {
+pub(super) async fn show(state: &State, visit: &Visit, id: &str) -> Result<Response, Problem> {
     let operator = state.operator();
     let (workers, jobs, actions) = tokio::join!(
         load("workers", operator.workers()),
@@ -84,7 +84,7 @@ pub async fn show(state: &State, visit: &Visit, id: &str) -> Result<Response, Pr
 ///
 /// # Errors
 /// 422 for a missing reason; 404 for an unknown worker.
-pub async fn drain(state: &State, visit: &Visit, id: &str) -> Result<Response, Problem> {
+pub(super) async fn drain(state: &State, visit: &Visit, id: &str) -> Result<Response, Problem> {
     if !state.operator().drain_worker(id, &visit.order()?).await? {
         return Err(not_found("worker", id));
     }

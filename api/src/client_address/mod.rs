@@ -84,12 +84,12 @@ impl TrustedProxies {
 }
 
 /// The client's address of a request.
-pub fn of(request: &Request) -> Option<IpAddr> {
+pub(crate) fn of(request: &Request) -> Option<IpAddr> {
     forwarded_address(request).or_else(|| peer_address(request))
 }
 
 /// The client's address for the log. `None` without trusted proxies, which keeps the log line short.
-pub fn forwarded_address(request: &Request) -> Option<IpAddr> {
+pub(crate) fn forwarded_address(request: &Request) -> Option<IpAddr> {
     request.data::<ClientAddress>().map(|ClientAddress(client)| *client)
 }
 

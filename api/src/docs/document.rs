@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use crate::{schema::inline, tags::Tag};
 
 /// Completes all operations.
-pub fn complete_operations(mut apis: Vec<MetaApi>) -> Vec<MetaApi> {
+pub(super) fn complete_operations(mut apis: Vec<MetaApi>) -> Vec<MetaApi> {
     for operation in apis.iter_mut().flat_map(|api| &mut api.paths).flat_map(|path| &mut path.operations) {
         document_limits(operation);
         let params = operation.params.iter_mut().map(|param| &mut param.schema);
@@ -41,13 +41,13 @@ fn document_limits(operation: &mut MetaOperation) {
 
 /// Simplifies a reference with its own description. Client generators follow a reference only if `allOf` contains nothing
 /// else.
-pub fn simplify(schema: &mut MetaSchemaRef) {
+pub(super) fn simplify(schema: &mut MetaSchemaRef) {
     let MetaSchemaRef::Inline(schema) = schema else { return };
     simplify_parts(schema);
 }
 
 /// Simplifies all parts of a schema.
-pub fn simplify_parts(schema: &mut MetaSchema) {
+pub(super) fn simplify_parts(schema: &mut MetaSchema) {
     if schema.all_of.iter().any(|part| matches!(part, MetaSchemaRef::Reference(_))) {
         schema.all_of.retain(|part| matches!(part, MetaSchemaRef::Reference(_)));
     }
@@ -75,7 +75,7 @@ struct NamedTag {
 }
 
 /// Returns the document's text with tags in the order of [`Tag`] and with exact bounds.
-pub fn finish(spec: &str) -> String {
+pub(super) fn finish(spec: &str) -> String {
     let Ok(mut document) = serde_json::from_str::<Document<'_>>(spec) else { return spec.to_owned() };
     document.tags.sort_by_key(|tag| serde_json::from_str::<NamedTag>(tag.get()).ok().map(|tag| tag.name));
     let text = serde_json::to_string_pretty(&document).unwrap_or_else(|_| spec.to_owned());

@@ -57,20 +57,20 @@ fn parse_rate(text: &str) -> Result<Rate, FieldError> {
 
 /// The confirmation that a submission is saved.
 #[derive(Object, Serialize)]
-pub struct Outcome {
+pub(super) struct Outcome {
     message: String,
 }
 
 impl Outcome {
     /// The confirmation, with the text of the original service.
-    pub fn saved() -> Self {
+    pub(super) fn saved() -> Self {
         Self { message: "Average interest rate calculated and saved successfully".into() }
     }
 }
 
 /// A saved average.
 #[derive(Object, Serialize)]
-pub struct InterestRate {
+pub(super) struct InterestRate {
     /// An exact decimal with 1 to 18 digits after the point.
     #[oai(validator(pattern = "^[0-9]+\\.[0-9]{1,18}$"))]
     interest_rate: String,
@@ -85,7 +85,7 @@ impl From<&interest_rates::SavedRate> for InterestRate {
 }
 
 /// The schema of the header `Idempotency-Key`.
-pub struct IdempotencyKey;
+pub(super) struct IdempotencyKey;
 
 openapi_type!(
     IdempotencyKey,
@@ -97,7 +97,7 @@ openapi_type!(
 ///
 /// # Errors
 /// 422 if the header is repeated or its value is not a valid key.
-pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut values = headers.get_all("idempotency-key").iter();
     let Some(value) = values.next() else { return Ok(None) };
     let is_printable = |text: &&str| text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');

@@ -16,7 +16,7 @@ use crate::{
 /// An item.
 #[derive(Object, Serialize)]
 #[oai(rename = "Item")]
-pub struct Item {
+pub(super) struct Item {
     /// Unique; never reused.
     id: i64,
     title: String,
@@ -35,7 +35,7 @@ pub struct Item {
 /// The owner of an item.
 #[derive(Object, Serialize)]
 #[oai(rename = "ItemOwner")]
-pub struct Owner {
+pub(super) struct Owner {
     id: i64,
     full_name: String,
 }
@@ -72,14 +72,14 @@ request! {
 
 /// The contents of a valid body.
 #[derive(Debug, PartialEq, Eq)]
-pub struct ItemInput {
+pub(super) struct ItemInput {
     pub contents: Contents,
     pub owner_id: Option<i64>,
 }
 
 /// The id in a path as text. It is parsed in the handler, since a number that no item can have is a 404, not a 422.
 #[derive(Debug)]
-pub struct ItemIdText(pub String);
+pub(super) struct ItemIdText(pub String);
 
 openapi_type!(ItemIdText, "integer_int64", MetaSchema::new_with_format("integer", "int64"));
 
@@ -93,7 +93,7 @@ impl ParseFromParameter for ItemIdText {
 ///
 /// # Errors
 /// The text is not an integer.
-pub fn parse_id(text: &str) -> Result<Option<items::ItemId>, FieldError> {
+pub(super) fn parse_id(text: &str) -> Result<Option<items::ItemId>, FieldError> {
     let whole = whole_from_text(text)?;
     Ok(match whole {
         Whole::Number(id) if id > 0 => Some(items::ItemId(id)),

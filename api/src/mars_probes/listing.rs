@@ -17,7 +17,7 @@ const CLOSING: &[u8] = b"]}\n";
 ///
 /// # Errors
 /// 500 if a probe cannot be serialised as JSON.
-pub fn of_page(page: &[ListedProbe]) -> Result<Json<Probes>, Problem> {
+pub(super) fn of_page(page: &[ListedProbe]) -> Result<Json<Probes>, Problem> {
     Ok(Json::from_body(encode_chunk(page, true, true)?))
 }
 
@@ -26,7 +26,7 @@ pub fn of_page(page: &[ListedProbe]) -> Result<Json<Probes>, Problem> {
 ///
 /// # Errors
 /// The first page cannot be read from the database or serialised.
-pub async fn of_all(mut listing: listing::Listing, with_body: bool) -> Result<Json<Probes>, Problem> {
+pub(super) async fn of_all(mut listing: listing::Listing, with_body: bool) -> Result<Json<Probes>, Problem> {
     let Some(first) = listing.next().await.transpose()? else { return of_page(&[]) };
     if first.is_last {
         return of_page(&first.probes);

@@ -21,7 +21,7 @@ pub enum Direction {
 
 /// A probe and its current position.
 #[derive(Debug, Object, Serialize)]
-pub struct Probe {
+pub(super) struct Probe {
     id: Uuid,
     x: i32,
     y: i32,
@@ -30,7 +30,7 @@ pub struct Probe {
 
 impl Probe {
     /// The probe `id` at the position `stand`.
-    pub fn new(id: Uuid, stand: Position) -> Self {
+    pub(super) fn new(id: Uuid, stand: Position) -> Self {
         Self { id, x: stand.x, y: stand.y, direction: stand.direction.into() }
     }
 }
@@ -38,13 +38,13 @@ impl Probe {
 /// All probes, or a page of them.
 #[derive(Object)]
 #[oai(rename = "ProbeList")]
-pub struct Probes {
+pub(super) struct Probes {
     probes: Vec<Probe>,
 }
 
 /// The contents of a valid setup request.
 #[derive(Debug)]
-pub struct SetupInput {
+pub(super) struct SetupInput {
     pub grid: Grid,
     pub direction: grid::Direction,
 }
@@ -75,7 +75,7 @@ impl Choice for grid::Direction {
 
 /// The contents of a valid move request.
 #[derive(Debug)]
-pub struct MoveInput {
+pub(super) struct MoveInput {
     pub id: Uuid,
     pub command: String,
 }
@@ -92,7 +92,7 @@ request! {
 }
 
 /// The largest number of probes on a page.
-pub type PageSize = Integer<1, 1_000, u16>;
+pub(super) type PageSize = Integer<1, 1_000, u16>;
 
 #[cfg(test)]
 mod tests {

@@ -26,7 +26,7 @@ use crate::{
 
 /// The endpoints of dead letters.
 #[derive(Clone)]
-pub struct DeadLettersApi(Access);
+pub(crate) struct DeadLettersApi(Access);
 
 impl DeadLettersApi {
     /// The endpoints, within the rate limit that all operators' routes share.

@@ -23,7 +23,7 @@ use crate::{
 
 /// The endpoints of histories.
 #[derive(Clone)]
-pub struct HistoryApi {
+pub(crate) struct HistoryApi {
     access: Access,
     app: App,
 }

@@ -31,7 +31,7 @@ const OPENED: &str = "the payload was opened";
 
 /// The endpoints of jobs.
 #[derive(Clone)]
-pub struct JobsApi(Access);
+pub(crate) struct JobsApi(Access);
 
 impl JobsApi {
     /// The endpoints, within the rate limit that all operators' routes share.

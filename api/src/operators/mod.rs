@@ -19,7 +19,7 @@ use queue::{
     operator::audit::{Order, Via},
 };
 
-pub use self::{
+pub(crate) use self::{
     dead_letters::DeadLettersApi, history::HistoryApi, jobs::JobsApi, queues::QueuesApi, replays::ReplaysApi,
     workers::WorkersApi,
 };

@@ -29,7 +29,7 @@ const HISTORY: u32 = 50;
 
 /// The endpoints of queues.
 #[derive(Clone)]
-pub struct QueuesApi(Access);
+pub(crate) struct QueuesApi(Access);
 
 impl QueuesApi {
     /// The endpoints, within the rate limit that all operators' routes share.

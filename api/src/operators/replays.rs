@@ -24,7 +24,7 @@ const UNKNOWN: &str = "Unknown replay";
 
 /// The endpoints of replays.
 #[derive(Clone)]
-pub struct ReplaysApi(Access);
+pub(crate) struct ReplaysApi(Access);
 
 impl ReplaysApi {
     /// The endpoints, within the rate limit that all operators' routes share.

@@ -28,7 +28,7 @@ const MAX_HELD: u32 = 100;
 
 /// The endpoints of workers.
 #[derive(Clone)]
-pub struct WorkersApi(Access);
+pub(crate) struct WorkersApi(Access);
 
 impl WorkersApi {
     /// The endpoints, within the rate limit that all operators' routes share.

@@ -22,7 +22,7 @@ const MAX_ASSETS: usize = 50;
 type DayCount = Integer<1, 3650, u16>;
 
 /// `{"bitcoin":{"usd":"103663.12","as_of":…,"source":"coingecko"},…}`
-pub struct SimplePrices {
+pub(super) struct SimplePrices {
     pub currency: Currency,
     pub quotes: Vec<(AssetId, Quote)>,
 }
@@ -74,7 +74,7 @@ openapi_response_type!(SimplePrices, "SimplePrices", {
 
 /// `{"asset":…,"currency":…,"interval":…,"days":…,"prices":[[unix_ms,"price"],…]}`
 #[derive(Serialize)]
-pub struct MarketChart {
+pub(super) struct MarketChart {
     asset: AssetId,
     currency: Currency,
     interval: Interval,
@@ -84,7 +84,7 @@ pub struct MarketChart {
 
 impl MarketChart {
     /// The response with a chart.
-    pub fn new(series: Series, days: DaysParam, chart: Chart) -> Self {
+    pub(super) fn new(series: Series, days: DaysParam, chart: Chart) -> Self {
         let Series { asset, currency, interval } = series;
         Self { asset, currency, interval, days, prices: chart.prices }
     }
@@ -117,7 +117,7 @@ fn parse_asset(text: &str) -> Result<AssetId, FieldError> {
 const ASSET_PATTERN: &str = "[a-z0-9-]{1,64}";
 
 /// The parameter `asset`.
-pub struct Asset;
+pub(super) struct Asset;
 
 impl QueryValue for Asset {
     type Out = AssetId;
@@ -133,7 +133,7 @@ impl QueryValue for Asset {
 }
 
 /// The parameter `assets`, without duplicates.
-pub struct Assets;
+pub(super) struct Assets;
 
 impl QueryValue for Assets {
     type Out = Vec<AssetId>;
@@ -163,7 +163,7 @@ impl QueryValue for Assets {
 }
 
 /// The parameter `currency`. The handler checks it against the configured whitelist.
-pub struct CurrencyCode;
+pub(super) struct CurrencyCode;
 
 impl QueryValue for CurrencyCode {
     type Out = String;
@@ -180,7 +180,7 @@ impl QueryValue for CurrencyCode {
 
 /// The parameter `days`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DaysParam(pub Days);
+pub(super) struct DaysParam(pub Days);
 
 impl Serialize for DaysParam {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -218,7 +218,7 @@ impl Choice for Interval {
 }
 
 /// The currencies in Pydantic's form: `'usd', 'eur' or 'gbp'`.
-pub fn list_currencies(currencies: &[Currency]) -> String {
+pub(super) fn list_currencies(currencies: &[Currency]) -> String {
     match currencies {
         [] => "one that the service is set up for".into(),
         _ => list_names(currencies.iter().map(Currency::as_str)),
@@ -227,7 +227,7 @@ pub fn list_currencies(currencies: &[Currency]) -> String {
 
 /// The result of a request for the day's fetch.
 #[derive(Debug, Object, Serialize)]
-pub struct Fetch {
+pub(super) struct Fetch {
     /// The day in UTC; its fetch covers the days before it.
     day: String,
     /// The number of fetches enqueued by this request, each of one asset from one provider.

@@ -20,7 +20,7 @@ tokio::task_local! {
 
 /// The rate-limit headers of one response.
 #[derive(Debug, Default)]
-pub struct LimitHeaders(Vec<(String, String)>);
+pub(crate) struct LimitHeaders(Vec<(String, String)>);
 
 /// Records the policy and state of a limit for the current request. A refusal replaces those of all limits that granted it.
 /// Outside [`with_limit_headers`] this does nothing.
@@ -35,7 +35,7 @@ pub(super) fn record(policy: String, state: String, granted: bool) {
 }
 
 /// Runs a handler. Returns its output and the headers of all limits that counted the request.
-pub async fn with_limit_headers<T>(handler: impl Future<Output = T>) -> (T, LimitHeaders) {
+pub(crate) async fn with_limit_headers<T>(handler: impl Future<Output = T>) -> (T, LimitHeaders) {
     let recording = async {
         let output = handler.await;
         (output, LimitHeaders(RECORDED.try_with(RefCell::take).unwrap_or_default()))
@@ -45,7 +45,7 @@ pub async fn with_limit_headers<T>(handler: impl Future<Output = T>) -> (T, Limi
 
 impl LimitHeaders {
     /// Adds the headers to a response of any status.
-    pub fn add_to(self, response: &mut Response) {
+    pub(crate) fn add_to(self, response: &mut Response) {
         let (policies, states): (Vec<_>, Vec<_>) = self.0.into_iter().unzip();
         for (name, items) in [(POLICY_HEADER, policies), (STATE_HEADER, states)] {
             // Quoted names and digits are always valid header values.

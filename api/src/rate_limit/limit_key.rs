@@ -81,7 +81,7 @@ pub(super) fn redis_key(policy: &str, digest: &[u8; 32]) -> String {
 
 /// The client's network, which limits use as a key. Forwarding headers are read only from trusted proxies: any other
 /// client could forge them.
-pub fn client_network(request: &Request) -> Option<IpAddr> {
+pub(crate) fn client_network(request: &Request) -> Option<IpAddr> {
     client_address::of(request).map(network_of)
 }
 

@@ -12,7 +12,7 @@ use runtime::clients::{
 };
 
 use self::token_buckets::TokenBuckets;
-pub use self::{
+pub(crate) use self::{
     headers::{LimitHeaders, with_limit_headers},
     limit_key::{LimitKey, client_network},
     policy::Policy,

@@ -31,10 +31,10 @@ struct RequestBody {
 
 /// The unread rest of a request body, available once the handler has dropped it. The channel carries `None` for a body
 /// that the client sends only after `100 Continue`.
-pub struct UnreadBody(Option<oneshot::Receiver<Option<Incoming>>>);
+pub(super) struct UnreadBody(Option<oneshot::Receiver<Option<Incoming>>>);
 
 /// Wraps a request body for a handler. `expects_continue` is true if the client waits for `100 Continue` before it sends.
-pub fn wrap_request_body(body: Incoming, expects_continue: bool) -> (poem::Body, UnreadBody) {
+pub(super) fn wrap_request_body(body: Incoming, expects_continue: bool) -> (poem::Body, UnreadBody) {
     if body.is_end_stream() {
         return (poem::Body::empty(), UnreadBody(None));
     }
@@ -78,7 +78,7 @@ impl Drop for RequestBody {
 impl UnreadBody {
     /// Reads and discards the rest of the body, within limits: most clients read the response only after they have sent
     /// everything. Returns `false` if bytes may remain.
-    pub async fn discard(self) -> bool {
+    pub(super) async fn discard(self) -> bool {
         let Some(mut unread) = self.0 else { return true };
         let mut body = match unread.try_recv() {
             Ok(Some(body)) => body,
@@ -101,14 +101,14 @@ impl UnreadBody {
 }
 
 /// A response body. It keeps its connection open as long as the client reads parts of it.
-pub struct ResponseBody {
+pub(super) struct ResponseBody {
     body: BoxBody<Bytes, io::Error>,
     rest: Bytes,
     idle_timeout: Arc<IdleTimeout>,
 }
 
 impl ResponseBody {
-    pub fn new(body: BoxBody<Bytes, io::Error>, idle_timeout: Arc<IdleTimeout>) -> Self {
+    pub(super) fn new(body: BoxBody<Bytes, io::Error>, idle_timeout: Arc<IdleTimeout>) -> Self {
         Self { body, rest: Bytes::new(), idle_timeout }
     }
 }

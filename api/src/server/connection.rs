@@ -43,14 +43,14 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 const GOAWAY_TIME: Duration = Duration::from_secs(1);
 
 /// Serves connections: hyper's settings and the endpoint.
-pub struct ConnectionServer<E> {
+pub(super) struct ConnectionServer<E> {
     builder: auto::Builder<TokioExecutor>,
     endpoint: Arc<E>,
 }
 
 /// The requests that a connection may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConnectionKind {
+pub(super) enum ConnectionKind {
     /// All requests.
     Normal,
     /// Only health checks: the limit of normal connections is reached.
@@ -58,7 +58,7 @@ pub enum ConnectionKind {
 }
 
 impl<E: Endpoint<Output = Response> + 'static> ConnectionServer<E> {
-    pub fn new(endpoint: E) -> Self {
+    pub(super) fn new(endpoint: E) -> Self {
         let mut builder = auto::Builder::new(TokioExecutor::new());
         // hyper's own header timeout is not used: it sets and clears a timer for every request, starts only when the
         // protocol is known, and counts idle time too. `IdleTimeout` avoids all three.
@@ -77,7 +77,13 @@ impl<E: Endpoint<Output = Response> + 'static> ConnectionServer<E> {
     }
 
     /// Serves one connection to its end.
-    pub async fn serve(&self, stream: TcpStream, peer: SocketAddr, kind: ConnectionKind, signals: ShutdownSignals) {
+    pub(super) async fn serve(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        kind: ConnectionKind,
+        signals: ShutdownSignals,
+    ) {
         // Responses are written whole, so Nagle's algorithm would only delay them. If this fails, all else still works.
         let _ = stream.set_nodelay(true);
         let remote = RemoteAddr(Addr::SocketAddr(peer));

@@ -8,7 +8,7 @@ use crate::problem::Problem;
 
 /// The largest size of the target and all headers together: four times what browsers send and common proxies accept.
 /// hyper limits only its buffer, which may hold twice as much.
-pub const MAX_HEAD_BYTES: usize = 64 * 1024;
+pub(super) const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// Bytes per header in addition to its name and value: a colon, a blank and the line end.
 const HEADER_OVERHEAD: usize = 4;
 
@@ -16,7 +16,7 @@ const HEADER_OVERHEAD: usize = 4;
 ///
 /// The connection attaches it to the request, so that the response has a correlation id and a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RequestRejection {
+pub(crate) enum RequestRejection {
     /// The head is malformed.
     Malformed(&'static str),
     /// The target and headers are too large together.
@@ -27,7 +27,7 @@ pub enum RequestRejection {
 
 impl RequestRejection {
     /// The problem response. It closes the connection.
-    pub fn problem(self) -> Problem {
+    pub(crate) fn problem(self) -> Problem {
         let problem = match self {
             Self::Malformed(detail) => Problem::new(StatusCode::BAD_REQUEST, detail),
             Self::HeadTooLarge => Problem::new(
@@ -41,7 +41,7 @@ impl RequestRejection {
 }
 
 /// Checks the head of a request; `None` if it is valid.
-pub fn check<B>(request: &Request<B>) -> Option<RequestRejection> {
+pub(super) fn check<B>(request: &Request<B>) -> Option<RequestRejection> {
     let headers = request.headers();
     let size = |(name, value): (&header::HeaderName, &HeaderValue)| name.as_str().len() + value.len() + HEADER_OVERHEAD;
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());

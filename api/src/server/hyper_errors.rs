@@ -14,7 +14,7 @@ use crate::{
 /// Returns the problem response if these bytes are one of hyper's error responses.
 ///
 /// The request is logged and measured here, so the caller must send the returned bytes.
-pub fn to_problem_response(written: &[u8]) -> Option<Bytes> {
+pub(super) fn to_problem_response(written: &[u8]) -> Option<Bytes> {
     if !written.starts_with(b"HTTP/1.") {
         return None;
     }

@@ -17,7 +17,7 @@ const NEVER: u64 = u64::MAX;
 
 /// The time limits of a connection.
 #[derive(Debug, Clone, Copy)]
-pub struct TimeLimits {
+pub(super) struct TimeLimits {
     /// From the first byte of a request to the end of its headers, and from accept to the first request.
     headers: Duration,
     /// Between requests.
@@ -29,16 +29,17 @@ pub struct TimeLimits {
 impl TimeLimits {
     /// The idle limit is longer than that of common proxies, which is 60 s. So the proxy closes first, and does not send a
     /// request into a closing connection.
-    pub const NORMAL: Self = Self { headers: Duration::from_secs(10), idle: Duration::from_secs(75), lifetime: None };
+    pub(super) const NORMAL: Self =
+        Self { headers: Duration::from_secs(10), idle: Duration::from_secs(75), lifetime: None };
     /// For reserved connections. They are few and each blocks other health checks, which take a few seconds at most.
-    pub const HEALTH_ONLY: Self =
+    pub(super) const HEALTH_ONLY: Self =
         Self { headers: Duration::from_secs(2), idle: Duration::from_secs(2), lifetime: Some(Duration::from_secs(10)) };
 }
 
 /// The activity of a connection and the deadline that results from it. Times are in milliseconds since the start.
 ///
 /// HTTP/2 requests run in other tasks and share this. The values are independent, so relaxed ordering is enough.
-pub struct IdleTimeout {
+pub(super) struct IdleTimeout {
     start: Instant,
     limits: TimeLimits,
     in_flight: AtomicUsize,
@@ -57,7 +58,7 @@ pub struct IdleTimeout {
 }
 
 impl IdleTimeout {
-    pub fn start(limits: TimeLimits) -> Self {
+    pub(super) fn start(limits: TimeLimits) -> Self {
         Self {
             start: Instant::now(),
             limits,
@@ -76,7 +77,7 @@ impl IdleTimeout {
     }
 
     /// Records a request whose headers are complete. It is in flight until the guard is dropped.
-    pub fn start_request(self: &Arc<Self>, version: Version) -> InFlightRequest {
+    pub(super) fn start_request(self: &Arc<Self>, version: Version) -> InFlightRequest {
         if !self.had_request.swap(true, Relaxed) {
             self.is_http2.store(version == Version::HTTP_2, Relaxed);
         }
@@ -86,7 +87,7 @@ impl IdleTimeout {
     }
 
     /// Records that bytes have arrived.
-    pub fn record_received(&self) {
+    pub(super) fn record_received(&self) {
         let is_head = self.in_flight.load(Relaxed) == 0 && !self.is_http2();
         if is_head && self.head_started.load(Relaxed) == NEVER {
             self.head_started.store(self.now(), Relaxed);
@@ -94,46 +95,46 @@ impl IdleTimeout {
     }
 
     /// Records that bytes were sent.
-    pub fn record_sent(&self) {
+    pub(super) fn record_sent(&self) {
         if !self.is_http2() {
             self.record_progress();
         }
     }
 
     /// Records that the client has read a part of a response.
-    pub fn record_progress(&self) {
+    pub(super) fn record_progress(&self) {
         self.last_progress.store(self.now(), Relaxed);
     }
 
     /// Whether the client speaks HTTP/2; known since its first request.
-    pub fn is_http2(&self) -> bool {
+    pub(super) fn is_http2(&self) -> bool {
         self.is_http2.load(Relaxed)
     }
 
     /// Cancelled once the client has shut down its side.
-    pub fn half_closed(&self) -> &CancellationToken {
+    pub(super) fn half_closed(&self) -> &CancellationToken {
         &self.half_closed
     }
 
     /// Whether a handler runs for an HTTP/1.1 client. Hyper would not notice its disconnect at this time.
-    pub fn is_handling_http1(&self) -> bool {
+    pub(super) fn is_handling_http1(&self) -> bool {
         self.in_flight.load(Relaxed) > 0 && !self.is_http2() && !self.half_closed.is_cancelled()
     }
 
     /// Closes the connection after this time at the latest.
-    pub fn close_within(&self, time: Duration) {
+    pub(super) fn close_within(&self, time: Duration) {
         let time = u64::try_from(time.as_millis()).unwrap_or(NEVER - 1);
         self.closes_at.fetch_min(self.now().saturating_add(time), Relaxed);
     }
 
     /// Whether the closing time is set.
-    pub fn is_closing(&self) -> bool {
+    pub(super) fn is_closing(&self) -> bool {
         self.closes_at.load(Relaxed) != NEVER
     }
 
     /// When the connection expires without further activity. `None` while a request is in flight: a handler has its own time
     /// limits.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         let end_of_lifetime = self.limits.lifetime.map(|lifetime| self.start + lifetime);
         end_of_lifetime.into_iter().chain(self.activity_deadline()).min()
     }
@@ -156,18 +157,18 @@ impl IdleTimeout {
     }
 
     /// When to check the deadline next.
-    pub fn next_check(&self) -> Instant {
+    pub(super) fn next_check(&self) -> Instant {
         self.deadline().unwrap_or_else(|| Instant::now() + self.limits.idle)
     }
 
     /// Whether the deadline has passed.
-    pub fn has_expired(&self) -> bool {
+    pub(super) fn has_expired(&self) -> bool {
         self.deadline().is_some_and(|deadline| deadline <= Instant::now())
     }
 }
 
 /// Guard of a request in flight. It is dropped with the response, or with the connection.
-pub struct InFlightRequest(Arc<IdleTimeout>);
+pub(super) struct InFlightRequest(Arc<IdleTimeout>);
 
 impl Drop for InFlightRequest {
     fn drop(&mut self) {

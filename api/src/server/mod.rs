@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::connection::ConnectionKind;
-pub use self::head::RequestRejection;
+pub(crate) use self::head::RequestRejection;
 
 /// The largest number of open connections. It is enough for thousands of long-pollers, which need some 30 KiB each.
 const MAX_CONNECTIONS: usize = 10_000;

@@ -18,10 +18,10 @@ use super::{hyper_errors, idle_timeout::IdleTimeout};
 
 /// The time in which a closing connection still reads what its client sends. If it closed at once, the kernel would reset
 /// the connection, and the client could lose the last response.
-pub const LINGER: Duration = Duration::from_secs(5);
+pub(super) const LINGER: Duration = Duration::from_secs(5);
 
 /// A stream that reports its reads and writes to the idle timeout.
-pub struct TimedStream {
+pub(super) struct TimedStream {
     stream: TcpStream,
     idle_timeout: Arc<IdleTimeout>,
     /// Whether hyper waits for bytes; then it sees the end of the stream itself.
@@ -31,7 +31,7 @@ pub struct TimedStream {
 }
 
 impl TimedStream {
-    pub fn new(stream: TcpStream, idle_timeout: Arc<IdleTimeout>) -> Self {
+    pub(super) fn new(stream: TcpStream, idle_timeout: Arc<IdleTimeout>) -> Self {
         Self { stream, idle_timeout, reading: false, replacement: Bytes::new() }
     }
 

@@ -18,11 +18,11 @@ use crate::{
 };
 
 /// The allowed number of characters in a transaction id.
-pub const ID_LENGTH: RangeInclusive<usize> = 1..=255;
+pub(super) const ID_LENGTH: RangeInclusive<usize> = 1..=255;
 
 /// A transaction.
 #[derive(Object, Serialize)]
-pub struct Transaction {
+pub(super) struct Transaction {
     /// The sender's id, unique for each transaction.
     transaction_id: String,
     /// The account that the money comes from.
@@ -50,7 +50,7 @@ impl Transaction {
     ///
     /// # Errors
     /// 500 if the amount is not a number, which the database rules out.
-    pub fn new(from: transactions::Transaction) -> Result<Self, Problem> {
+    pub(super) fn new(from: transactions::Transaction) -> Result<Self, Problem> {
         Ok(Self {
             transaction_id: from.transaction_id,
             source_account: from.source_account,
@@ -66,13 +66,13 @@ impl Transaction {
 }
 
 /// The path of the list; a transaction's path is below it.
-pub const PATH: &str = "/v1/transactions";
+pub(super) const PATH: &str = "/v1/transactions";
 /// Percent-encodes all characters except the unreserved ones of RFC 3986. An id is always one path segment, so `/` is
 /// encoded too.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The path of a transaction.
-pub fn location(transaction_id: &str) -> String {
+pub(super) fn location(transaction_id: &str) -> String {
     // Most clients resolve a segment `.` or `..` as a relative path, even if it is encoded. There is no other notation;
     // encoded dots at least survive in clients that do not resolve paths.
     match transaction_id {
@@ -83,13 +83,13 @@ pub fn location(transaction_id: &str) -> String {
 }
 
 /// The seconds until the transaction is expected to leave PROCESSING. At least 1, since an immediate retry is useless.
-pub fn retry_after(transaction: &transactions::Transaction) -> Option<u64> {
+pub(super) fn retry_after(transaction: &transactions::Transaction) -> Option<u64> {
     (transaction.status == Status::Processing).then(|| whole_seconds(transaction.remaining))
 }
 
 /// The entity tag of a response body. The hash has fixed keys, so all processes of one build return the same tag. After
 /// a compiler update the tag may change; a client then gets a response that it already has.
-pub fn etag(body: &[u8]) -> String {
+pub(super) fn etag(body: &[u8]) -> String {
     let mut hasher = DefaultHasher::new();
     body.hash(&mut hasher);
     format!("\"{:016x}\"", hasher.finish())

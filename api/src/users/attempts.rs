@@ -19,14 +19,14 @@ const WINDOW: Duration = Duration::from_secs(60);
 
 /// The three rate limits of one operation.
 #[derive(Clone)]
-pub struct Attempts {
+pub(super) struct Attempts {
     by_pair: Limit,
     by_address: Limit,
     by_account: Limit,
 }
 
 /// A counted attempt, which can be refunded.
-pub struct Attempt<'a> {
+pub(super) struct Attempt<'a> {
     limit: &'a Limit,
     address: Option<IpAddr>,
     account: String,
@@ -35,7 +35,7 @@ pub struct Attempt<'a> {
 impl Attempts {
     /// Limits with these names: by pair, by address, by account. A pair's quota is below an account's, so that one
     /// address cannot use up the account's quota.
-    pub fn new(limits: &Limits, [pair, address, account]: [&'static str; 3], per_pair: u32) -> Self {
+    pub(super) fn new(limits: &Limits, [pair, address, account]: [&'static str; 3], per_pair: u32) -> Self {
         let limit = |name, quota| limits.new_limit(Policy { name, quota, window: WINDOW });
         Self {
             by_pair: limit(pair, per_pair),
@@ -49,7 +49,7 @@ impl Attempts {
     ///
     /// # Errors
     /// 429 if one of the limits is reached.
-    pub async fn count(&self, request: &Request, email: &Email) -> Result<Attempt<'_>, Problem> {
+    pub(super) async fn count(&self, request: &Request, email: &Email) -> Result<Attempt<'_>, Problem> {
         let (address, account) = (client_network(request), email.key());
         self.by_pair.acquire((address, account.as_str())).await?;
         let address_and_account = async {
@@ -70,7 +70,7 @@ impl Attempts {
 
 impl Attempt<'_> {
     /// Gives the attempt back to the pair's limit. For attempts that were not a failed guess.
-    pub async fn refund(self) {
+    pub(super) async fn refund(self) {
         self.limit.refund((self.address, self.account.as_str())).await;
     }
 }

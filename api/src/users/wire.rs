@@ -11,7 +11,7 @@ const MAX_EMAIL_LENGTH: usize = 1024;
 
 /// A registered user.
 #[derive(Object, Serialize)]
-pub struct User {
+pub(super) struct User {
     /// The user's id, which is also the `sub` of tokens.
     id: i64,
     /// The registered address, in NFC and with its domain in lower case.
@@ -28,7 +28,7 @@ impl From<users::User> for User {
 
 /// An access token.
 #[derive(Object, Serialize)]
-pub struct AccessToken {
+pub(super) struct AccessToken {
     /// The token to send in the header `Authorization: Bearer …`.
     access_token: String,
     /// Always `bearer`.
@@ -39,7 +39,7 @@ pub struct AccessToken {
 
 impl AccessToken {
     /// The response for a token that has just been issued.
-    pub fn new(access_token: String) -> Self {
+    pub(super) fn new(access_token: String) -> Self {
         Self { access_token, token_type: "bearer".into(), expires_in: token::LIFETIME.as_secs() }
     }
 }

@@ -12,7 +12,7 @@ use super::{FieldError, ValidationError, number::number_from_text};
 use crate::{problem::Problem, schema::inline};
 
 /// The type of a query parameter.
-pub trait QueryValue {
+pub(crate) trait QueryValue {
     /// The type that the parameter is read as.
     type Out;
 
@@ -54,10 +54,10 @@ impl<T: QueryValue> QueryValue for Option<T> {
 
 /// A query parameter. It keeps its error, so that a handler can report the errors of all parameters with [`AllValid`].
 /// As in Pydantic, an empty value is read like any other text, and the last of several values counts.
-pub struct Query<T: QueryValue>(pub Result<T::Out, ValidationError>);
+pub(crate) struct Query<T: QueryValue>(pub Result<T::Out, ValidationError>);
 
 /// A tuple of parameters, each of which may be invalid.
-pub trait AllValid {
+pub(crate) trait AllValid {
     /// The values of all parameters.
     type Values;
 
@@ -119,7 +119,7 @@ where
 }
 
 /// The type of a default in the framework's macro, which no parameter of this kind has.
-pub struct NeverDefault;
+pub(crate) struct NeverDefault;
 
 fn read<T: QueryValue>(query: Option<&str>, name: &'static str) -> Result<T::Out, ValidationError> {
     let Some(value) = query.and_then(|query| last_value(query, name)) else {
@@ -149,10 +149,10 @@ fn last_value(query: &str, name: &str) -> Option<Vec<u8>> {
 }
 
 /// A number of seconds to wait for a change, fractions allowed.
-pub struct Wait;
+pub(crate) struct Wait;
 
 /// The longest `wait`: shorter than the response time-outs of common proxies.
-pub const MAX_WAIT_SECONDS: u8 = 60;
+pub(super) const MAX_WAIT_SECONDS: u8 = 60;
 
 impl QueryValue for Wait {
     type Out = Duration;

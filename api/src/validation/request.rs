@@ -6,7 +6,7 @@ use super::Value;
 use crate::schema::inline;
 
 /// The schema of one field of a body in `openapi.json`.
-pub struct Field {
+pub(crate) struct Field {
     name: &'static str,
     required: bool,
     schema: MetaSchema,
@@ -14,14 +14,14 @@ pub struct Field {
 
 impl Field {
     /// A field of this type.
-    pub fn of<T: Value>(name: &'static str, description: &'static str) -> Self {
+    pub(crate) fn of<T: Value>(name: &'static str, description: &'static str) -> Self {
         let description = Some(description.trim()).filter(|text| !text.is_empty());
         Self { name, required: T::when_absent().is_none(), schema: MetaSchema { description, ..T::schema() } }
     }
 }
 
 /// The schema of an object with these fields.
-pub fn object_schema(description: &'static str, fields: Vec<Field>, example: serde_json::Value) -> MetaSchema {
+pub(crate) fn object_schema(description: &'static str, fields: Vec<Field>, example: serde_json::Value) -> MetaSchema {
     MetaSchema {
         description: Some(description.trim()),
         required: fields.iter().filter(|field| field.required).map(|field| field.name).collect(),

@@ -14,10 +14,10 @@ use super::{
 use crate::schema::any_of;
 
 /// The pattern of texts that can be stored: without NUL, which PostgreSQL cannot store.
-pub const NO_NUL_PATTERN: &str = "^[^\\x00]*$";
+pub(super) const NO_NUL_PATTERN: &str = "^[^\\x00]*$";
 
 /// The type of a field in a body.
-pub trait Value {
+pub(crate) trait Value {
     /// The type that the field is read as.
     type Out;
 
@@ -58,7 +58,7 @@ impl<T: Value> Value for Option<T> {
 }
 
 /// A text of `MIN` to `MAX` characters without NUL.
-pub struct Text<const MIN: usize, const MAX: usize>;
+pub(crate) struct Text<const MIN: usize, const MAX: usize>;
 
 impl<const MIN: usize, const MAX: usize> Value for Text<MIN, MAX> {
     type Out = String;
@@ -73,7 +73,7 @@ impl<const MIN: usize, const MAX: usize> Value for Text<MIN, MAX> {
 }
 
 /// A [`Text`] with at least one visible character, for names: blanks and invisible characters alone are rejected.
-pub struct VisibleText<const MIN: usize, const MAX: usize>;
+pub(crate) struct VisibleText<const MIN: usize, const MAX: usize>;
 
 impl<const MIN: usize, const MAX: usize> Value for VisibleText<MIN, MAX> {
     type Out = String;
@@ -90,7 +90,7 @@ impl<const MIN: usize, const MAX: usize> Value for VisibleText<MIN, MAX> {
 
 /// The pattern of texts that are not blank and have no NUL. It treats zero-width characters as visible: Unicode lists
 /// too many of them for the regex engines of client generators.
-pub const VISIBLE_PATTERN: &str = "^[^\\x00]*[^\\x00\\s][^\\x00]*$";
+pub(crate) const VISIBLE_PATTERN: &str = "^[^\\x00]*[^\\x00\\s][^\\x00]*$";
 
 /// The schema in `openapi.json` of a text with a number of characters within `length`.
 fn text_schema(length: RangeInclusive<usize>) -> MetaSchema {
@@ -104,7 +104,7 @@ fn text_schema(length: RangeInclusive<usize>) -> MetaSchema {
 }
 
 /// An integer from `MIN` to `MAX`, read in lax mode. `T` holds all of them.
-pub struct Integer<const MIN: i64, const MAX: i64, T = i64>(PhantomData<T>);
+pub(crate) struct Integer<const MIN: i64, const MAX: i64, T = i64>(PhantomData<T>);
 
 impl<const MIN: i64, const MAX: i64, T: TryFrom<i64>> Integer<MIN, MAX, T> {
     fn convert(number: i64) -> Result<T, FieldError> {
@@ -137,7 +137,7 @@ impl<const MIN: i64, const MAX: i64, T: TryFrom<i64>> QueryValue for Integer<MIN
 }
 
 /// A type with few values, each of which has a name.
-pub trait Choice: Copy + 'static {
+pub(crate) trait Choice: Copy + 'static {
     /// All values, in the order of the error text.
     const ALL: &'static [Self];
 
@@ -146,10 +146,10 @@ pub trait Choice: Copy + 'static {
 }
 
 /// One of the values of a [`Choice`]; its name must match exactly.
-pub struct OneOf<T>(PhantomData<T>);
+pub(crate) struct OneOf<T>(PhantomData<T>);
 
 /// As [`OneOf`], but an absent parameter is the first value.
-pub struct FirstOr<T>(PhantomData<T>);
+pub(crate) struct FirstOr<T>(PhantomData<T>);
 
 fn names<T: Choice>() -> impl Iterator<Item = &'static str> {
     T::ALL.iter().map(|value| value.name())
@@ -162,7 +162,7 @@ fn parse_choice<T: Choice>(text: &str) -> Result<T, FieldError> {
 }
 
 /// Lists names in Pydantic's form: `'A', 'B' or 'C'`.
-pub fn list_names<'a>(names: impl Iterator<Item = &'a str>) -> String {
+pub(crate) fn list_names<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let quoted: Vec<_> = names.map(|name| format!("'{name}'")).collect();
     match quoted.split_last() {
         Some((last, others)) if !others.is_empty() => format!("{} or {last}", others.join(", ")),
@@ -214,7 +214,7 @@ impl<T: Choice> QueryValue for FirstOr<T> {
 }
 
 /// True or false, read in Pydantic's lax mode: also as `1` and `0`, or as one of `TRUE` and `FALSE`.
-pub struct Flag;
+pub(crate) struct Flag;
 
 impl Flag {
     const TRUE: [&str; 6] = ["1", "on", "t", "true", "y", "yes"];
@@ -266,7 +266,7 @@ impl QueryValue for Flag {
 
 /// A text without its outer blanks, which must not be empty. It may contain NUL, so it is not for texts that are
 /// stored: those are a [`Text`].
-pub struct StrippedText;
+pub(crate) struct StrippedText;
 
 impl Value for StrippedText {
     type Out = String;

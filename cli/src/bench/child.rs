@@ -24,7 +24,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 const LAST_LINES: usize = 20;
 
 /// A child process; killed on drop.
-pub struct Child {
+pub(super) struct Child {
     name: String,
     process: std::process::Child,
     lines: Arc<Mutex<VecDeque<String>>>,
@@ -37,7 +37,7 @@ impl Child {
     ///
     /// # Errors
     /// When the process does not start or does not get ready in time, with the last lines of its log.
-    pub fn start(name: &str, folder: &Path, variables: &[(&str, &str)], ready: &str) -> Result<(Self, String)> {
+    pub(super) fn start(name: &str, folder: &Path, variables: &[(&str, &str)], ready: &str) -> Result<(Self, String)> {
         let program = std::env::current_exe()?;
         let mut command = Command::new(program);
         command.arg(name).current_dir(folder).env_clear().env("LOG_FORMAT", "json").envs(variables.iter().copied());
@@ -80,7 +80,7 @@ impl Child {
     ///
     /// # Errors
     /// When `/proc/PID/stat` cannot be read.
-    pub fn cpu(&self) -> Result<Duration> {
+    pub(super) fn cpu(&self) -> Result<Duration> {
         // Fields 14 and 15 of proc(5), in ticks. The name in field 2 may contain blanks, and ends at the last bracket.
         let stat = self.read_proc("stat")?;
         let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace()).into_iter().flatten();
@@ -96,7 +96,7 @@ impl Child {
     ///
     /// # Errors
     /// When `/proc/PID/status` cannot be read.
-    pub fn memory(&self) -> Result<u64> {
+    pub(super) fn memory(&self) -> Result<u64> {
         let status = self.read_proc("status")?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|text| text.parse::<u64>().ok());
@@ -112,7 +112,7 @@ impl Child {
     ///
     /// # Errors
     /// When the process does not exit within [`STOP_TIMEOUT`], or not with status 0.
-    pub fn stop(mut self) -> Result<()> {
+    pub(super) fn stop(mut self) -> Result<()> {
         let _ = kill(Pid::from_raw(self.process.id().cast_signed()), Signal::SIGTERM);
         let signalled = Instant::now();
         while signalled.elapsed() < STOP_TIMEOUT {

@@ -28,7 +28,7 @@ const BASELINE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Pauses `queue`, adds `count` jobs with `add`, resumes it, and waits until a running worker has drained it. Returns
 /// jobs per second from the resume to the last result. Fails unless every job is done after exactly one run.
-pub async fn drain(
+pub(super) async fn drain(
     context: &BenchContext<'_>,
     queue: &str,
     count: i64,
@@ -59,7 +59,7 @@ async fn drain_baseline(context: &BenchContext<'_>) -> Result<f64> {
 }
 
 /// Compares no-op jobs with a loop that only claims and finishes, and transactions with the rate of durable 202s.
-pub async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>> {
+pub(super) async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>> {
     let bench = context.bench();
     let (mut drained, mut baselines) = (Vec::new(), Vec::new());
     for _ in 0..context.runs {
@@ -97,7 +97,7 @@ pub async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>> {
 }
 
 /// Compares ingest and drain in tables full of finished and scheduled jobs with the same in empty tables.
-pub async fn measure_full(context: &BenchContext<'_>) -> Result<Vec<Measurement>> {
+pub(super) async fn measure_full(context: &BenchContext<'_>) -> Result<Vec<Measurement>> {
     let bench = context.bench();
     let (mut ingests, mut drains) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
     let rows = context.jobs * 10;

@@ -18,13 +18,13 @@ use super::child::Child;
 use crate::{data_dir::data_dir, migrate};
 
 /// The key for the private routes of the API.
-pub const API_KEY: &str = "the key of the benchmark";
+pub(super) const API_KEY: &str = "the key of the benchmark";
 const DATABASE: &str = "bench";
 /// Interval between two checks of a condition; cheap compared with the measured work.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A database, and handles to measure and fill it.
-pub struct Environment {
+pub(super) struct Environment {
     cluster: Cluster,
     folder: PathBuf,
     url: String,
@@ -39,7 +39,7 @@ impl Environment {
     ///
     /// # Errors
     /// When PostgreSQL does not start or a migration fails.
-    pub async fn start() -> Result<Self> {
+    pub(super) async fn start() -> Result<Self> {
         let folder = data_dir().join("bench");
         let mut settings = Settings::new(&folder);
         let mut vars = EnvReader::from_env();
@@ -64,7 +64,7 @@ impl Environment {
     ///
     /// # Errors
     /// When PostgreSQL cannot be stopped or the folder cannot be removed.
-    pub async fn stop(self) -> Result<()> {
+    pub(super) async fn stop(self) -> Result<()> {
         let real = fs::canonicalize(&self.folder)?;
         self.cluster.stop().await?;
         fs::remove_dir_all(&real).map_err(|error| anyhow!("cannot remove {}: {error}", real.display()))?;
@@ -77,7 +77,7 @@ impl Environment {
     ///
     /// # Errors
     /// When the process does not start.
-    pub fn api(&self, delay: u32) -> Result<(Child, SocketAddr)> {
+    pub(super) fn api(&self, delay: u32) -> Result<(Child, SocketAddr)> {
         let delay = delay.to_string();
         let variables = [
             ("DATABASE_URL", &*self.url),
@@ -97,7 +97,7 @@ impl Environment {
     ///
     /// # Errors
     /// When the process does not start.
-    pub fn worker(&self, program: &str) -> Result<Child> {
+    pub(super) fn worker(&self, program: &str) -> Result<Child> {
         let variables = [("DATABASE_URL", &*self.url)];
         Ok(Child::start(program, &self.folder, &variables, "worker started")?.0)
     }
@@ -106,7 +106,7 @@ impl Environment {
     ///
     /// # Errors
     /// When a transaction cannot be recorded.
-    pub async fn add_due_transactions(&self, count: i64) -> Result<()> {
+    pub(super) async fn add_due_transactions(&self, count: i64) -> Result<()> {
         let series = uuid::Uuid::now_v7();
         let mut ingests = stream::iter(0..count)
             .map(|number| {
@@ -131,7 +131,7 @@ impl Environment {
     ///
     /// # Errors
     /// When the condition does not hold within 10 minutes, or cannot be checked.
-    pub async fn wait_until(&self, what: &str, mut condition: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+    pub(super) async fn wait_until(&self, what: &str, mut condition: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
         const TIMEOUT: Duration = Duration::from_secs(600);
         let begun = std::time::Instant::now();
         while !condition().await? {

@@ -25,7 +25,7 @@ const BATCH_SESSIONS: usize = 4;
 const LATER: u32 = 3600;
 
 /// Sends webhooks at a given speed. Fails unless the database has a row and a job for each acknowledged webhook.
-pub async fn webhooks(
+pub(super) async fn webhooks(
     context: &BenchContext<'_>,
     address: SocketAddr,
     connections: usize,
@@ -46,12 +46,12 @@ pub async fn webhooks(
 }
 
 /// Webhooks per second that the API accepts at full speed.
-pub async fn rate(context: &BenchContext<'_>, address: SocketAddr) -> Result<f64> {
+pub(super) async fn rate(context: &BenchContext<'_>, address: SocketAddr) -> Result<f64> {
     Ok(webhooks(context, address, context.connections, Speed::Full).await?.rate())
 }
 
 /// Compares throughput with plain inserts, row by row and in batches; measures latencies.
-pub async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>> {
+pub(super) async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>> {
     let (bench, connections) = (context.bench(), context.connections);
     let (mut http, mut rows, mut batches) = (Vec::new(), Vec::new(), Vec::new());
     for number in 1..=context.runs {
@@ -101,7 +101,7 @@ pub async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>> {
 }
 
 /// Measures bytes of write-ahead log per transaction, from its 202 until it is PROCESSED.
-pub async fn measure_log(context: &BenchContext<'_>) -> Result<Vec<Measurement>> {
+pub(super) async fn measure_log(context: &BenchContext<'_>) -> Result<Vec<Measurement>> {
     let bench = context.bench();
     let (mut bytes, mut images) = (Vec::new(), Vec::new());
     for _ in 0..context.runs {
@@ -130,7 +130,7 @@ pub async fn measure_log(context: &BenchContext<'_>) -> Result<Vec<Measurement>>
 }
 
 /// Compares status look-ups with a route that returns a constant.
-pub async fn measure_reads(context: &BenchContext<'_>) -> Result<Vec<Measurement>> {
+pub(super) async fn measure_reads(context: &BenchContext<'_>) -> Result<Vec<Measurement>> {
     let (api, address) = context.environment.api(LATER)?;
     let series = Uuid::now_v7().to_string();
     let webhooks = context.load(address, load::webhooks(series.clone()), 202);

@@ -25,7 +25,7 @@ const WORDS: i64 = 200;
 const WRITERS: usize = 64;
 
 /// Compares cached reads with a constant route; measures searches among many items and the rate of indexing.
-pub async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>> {
+pub(super) async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>> {
     let (bench, items) = (context.bench(), &context.environment.app.items);
     bench::clear(bench).await?;
     let owner = UserId(bench::items::add_owner(bench).await?);

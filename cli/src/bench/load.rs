@@ -22,11 +22,11 @@ use tokio::{
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Writes the n-th request into a buffer.
-pub type Request = Arc<dyn Fn(u64, &mut Vec<u8>) + Send + Sync>;
+pub(super) type Request = Arc<dyn Fn(u64, &mut Vec<u8>) + Send + Sync>;
 
 /// How fast requests are sent.
 #[derive(Debug, Clone, Copy)]
-pub enum Speed {
+pub(super) enum Speed {
     /// Closed loop: each connection sends its next request after the response.
     Full,
     /// Open loop: this many requests per second over all connections, at fixed times. Time spent waiting for a busy
@@ -36,7 +36,7 @@ pub enum Speed {
 
 /// A load for one server.
 #[derive(Clone)]
-pub struct Load {
+pub(super) struct Load {
     pub address: SocketAddr,
     pub connections: usize,
     pub speed: Speed,
@@ -48,7 +48,7 @@ pub struct Load {
 
 impl Load {
     /// The same load on a route that returns a constant.
-    pub fn of_constant_route(&self) -> Self {
+    pub(super) fn of_constant_route(&self) -> Self {
         Self { request: get(|_| "/api/v1/health".into()), expected: 200, ..self.clone() }
     }
 
@@ -56,7 +56,7 @@ impl Load {
     ///
     /// # Errors
     /// When a connection breaks, or a response has another status; no figure is valid then.
-    pub async fn run(self) -> Result<Throughput> {
+    pub(super) async fn run(self) -> Result<Throughput> {
         let thread = tokio::task::spawn_blocking(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(self.send())
@@ -153,7 +153,7 @@ impl Client {
 }
 
 /// A GET of a path.
-pub fn get(path: impl Fn(u64) -> String + Send + Sync + 'static) -> Request {
+pub(super) fn get(path: impl Fn(u64) -> String + Send + Sync + 'static) -> Request {
     Arc::new(move |number, output| {
         let path = path(number);
         output.extend_from_slice(format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n").as_bytes());
@@ -161,13 +161,13 @@ pub fn get(path: impl Fn(u64) -> String + Send + Sync + 'static) -> Request {
 }
 
 /// A GET of one path, with this key in `X-API-Key`.
-pub fn get_with_key(path: String, key: &'static str) -> Request {
+pub(super) fn get_with_key(path: String, key: &'static str) -> Request {
     let request = format!("GET {path} HTTP/1.1\r\nHost: bench\r\nX-API-Key: {key}\r\n\r\n");
     Arc::new(move |_, output| output.extend_from_slice(request.as_bytes()))
 }
 
 /// Webhooks, each with a unique id.
-pub fn webhooks(series: String) -> Request {
+pub(super) fn webhooks(series: String) -> Request {
     Arc::new(move |number, output| {
         let body = format!(
             r#"{{"transaction_id":"{series}-{number:010}","source_account":"acc_user_1","destination_account":"acc_merchant_1","amount":1500,"currency":"INR"}}"#

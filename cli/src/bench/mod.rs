@@ -6,7 +6,7 @@ mod environment;
 mod ingest;
 mod items;
 mod load;
-pub mod noop;
+pub(crate) mod noop;
 mod pickup;
 mod prices;
 mod report;
@@ -34,7 +34,7 @@ Examples:
   cargo run --release -- bench
   millrace bench --only ingest --only drain --seconds 10
   millrace bench --json > bench.json")]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Run only this measurement; may be repeated
     #[arg(long, value_enum)]
     only: Vec<Benchmark>,
@@ -92,7 +92,7 @@ impl Benchmark {
 }
 
 /// The environment and the options of one measurement.
-pub struct BenchContext<'a> {
+pub(crate) struct BenchContext<'a> {
     environment: &'a Environment,
     measure: Benchmark,
     time: Duration,
@@ -123,7 +123,7 @@ impl BenchContext<'_> {
 ///
 /// # Errors
 /// When a measurement fails or is interrupted; no report is printed then.
-pub async fn program(arguments: Arguments) -> Result<()> {
+pub(crate) async fn program(arguments: Arguments) -> Result<()> {
     let shutdown = Shutdown::on_signals(GRACE)?;
     let environment = Environment::start().await?;
     let measured = tokio::select! {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// A job without work.
 #[derive(Serialize, Deserialize)]
-pub struct Noop {}
+pub(crate) struct Noop {}
 
 impl Job for Noop {
     const NAME: &'static str = "bench_noop";
@@ -28,7 +28,7 @@ impl Job for Noop {
 ///
 /// # Errors
 /// When the worker does not start, or fails later.
-pub async fn program() -> Result<()> {
+pub(crate) async fn program() -> Result<()> {
     let (config, database) = app::read_with_database()?;
     let _telemetry = Telemetry::start(&config.telemetry, "bench-worker").map_err(Error::msg)?;
     let shutdown = shutdown::Shutdown::on_signals(shutdown::GRACE)?;

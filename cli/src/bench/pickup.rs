@@ -37,7 +37,7 @@ async fn lateness(context: &BenchContext<'_>, address: SocketAddr) -> Result<Lat
 }
 
 /// Measures start delay and memory, with few and with many waiting jobs.
-pub async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>> {
+pub(super) async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>> {
     let bench = context.bench();
     let (mut p50, mut p99, mut crowded, mut memory) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
@@ -75,7 +75,7 @@ pub async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>> {
 }
 
 /// Measures CPU time and statements of one idle API and one idle worker.
-pub async fn measure_idle(context: &BenchContext<'_>) -> Result<Vec<Measurement>> {
+pub(super) async fn measure_idle(context: &BenchContext<'_>) -> Result<Vec<Measurement>> {
     let bench = context.bench();
     bench::clear(bench).await?;
     let (api, _) = context.environment.api(30)?;

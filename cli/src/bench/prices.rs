@@ -13,7 +13,7 @@ const CURRENCY: &str = "usd";
 const DAYS: i32 = 30;
 
 /// Compares cached reads of a chart with a constant route, over the same number of connections.
-pub async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>> {
+pub(super) async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>> {
     let bench = context.bench();
     bench::clear(bench).await?;
     // More days than the chart shows, so that no provider is called at any time of day.

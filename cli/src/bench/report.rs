@@ -9,14 +9,14 @@ use crate::output::table;
 /// The limit that a measurement must meet.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Target {
+pub(super) enum Target {
     AtLeast(f64),
     AtMost(f64),
 }
 
 /// A figure with its unit.
 #[derive(Debug, Clone, Serialize)]
-pub struct Figure {
+pub(super) struct Figure {
     pub what: String,
     pub value: f64,
     /// For example `/s`, `ms`, `KiB` or `%`.
@@ -25,7 +25,7 @@ pub struct Figure {
 
 /// One line of the report: a figure, and its baseline if it has one.
 #[derive(Debug, Clone, Serialize)]
-pub struct Measurement {
+pub(super) struct Measurement {
     pub measure: &'static str,
     #[serde(flatten)]
     pub figure: Figure,
@@ -42,19 +42,19 @@ pub struct Measurement {
 
 impl Measurement {
     /// A figure: the median of the runs.
-    pub fn new(measure: &'static str, what: impl Into<String>, runs: Vec<f64>, unit: &'static str) -> Self {
+    pub(super) fn new(measure: &'static str, what: impl Into<String>, runs: Vec<f64>, unit: &'static str) -> Self {
         let figure = Figure { what: what.into(), value: median(runs), unit };
         Self { measure, figure, baseline: None, ratio: None, target: None, met: None }
     }
 
     /// Adds the baseline, which has the same unit.
-    pub fn compared_with(self, what: impl Into<String>, runs: Vec<f64>) -> Self {
+    pub(super) fn compared_with(self, what: impl Into<String>, runs: Vec<f64>) -> Self {
         let baseline = Figure { what: what.into(), value: median(runs), unit: self.figure.unit };
         Self { ratio: Some(self.figure.value / baseline.value), baseline: Some(baseline), ..self }
     }
 
     /// Sets the target. It limits the ratio if there is a baseline, otherwise the figure.
-    pub fn target(self, target: Target) -> Self {
+    pub(super) fn target(self, target: Target) -> Self {
         let met = target.is_met(self.ratio.unwrap_or(self.figure.value));
         Self { target: Some(target), met: Some(met), ..self }
     }
@@ -71,7 +71,7 @@ impl Target {
 
 /// All measurements, and the machine and settings that they were made with.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub(super) struct Report {
     pub version: &'static str,
     pub date: String,
     pub cores: usize,
@@ -85,7 +85,7 @@ pub struct Report {
 
 impl Report {
     /// The report as a table.
-    pub fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let rows: Vec<[String; 6]> = self.lines.iter().map(row).collect();
         let Self { version, date, cores, postgresql, seconds, runs, connections, .. } = self;
         format!(
@@ -142,13 +142,13 @@ fn number(value: f64, unit: &str) -> String {
 }
 
 /// The median.
-pub fn median(mut values: Vec<f64>) -> f64 {
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// The percentile of ascending durations by nearest rank, in milliseconds; `share` is between 0 and 1.
-pub fn percentile(ascending: &[Duration], share: f64) -> f64 {
+pub(super) fn percentile(ascending: &[Duration], share: f64) -> f64 {
     let rank = (ascending.len() as f64 * share).ceil() as usize;
     ascending.get(rank.saturating_sub(1)).map_or(f64::NAN, |found| found.as_secs_f64() * 1e3)
 }

@@ -20,7 +20,7 @@ Exits with 0 when dead letters were discarded, and with 1 if nothing is selected
 Examples:
   millrace dead discard --queue process_transaction --group 3f1c02aa --dry-run
   millrace dead discard --queue process_transaction --group 3f1c02aa --reason 'sent twice by mistake'")]
-pub struct Arguments {
+pub(super) struct Arguments {
     #[command(flatten)]
     selection: SelectionArguments,
     /// Discard at most this many jobs, the oldest first
@@ -38,7 +38,7 @@ pub struct Arguments {
 ///
 /// # Errors
 /// When the database cannot be used, or nothing is selected.
-pub async fn run(operator: &Operator, arguments: Arguments, json: bool) -> Result<bool> {
+pub(super) async fn run(operator: &Operator, arguments: Arguments, json: bool) -> Result<bool> {
     let Arguments { selection, limit, reason, dry_run } = arguments;
     let selection = selection.selection();
     let selected = select(operator, &selection).await?;

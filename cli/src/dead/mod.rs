@@ -28,7 +28,7 @@ Examples:
   millrace dead replay --queue process_transaction --error 'connection refused' --rate 20/s --limit 500 --canary 10 \\
       --stop-if-dead 20% --reason 'the processor is back' --wait
   millrace dead discard --queue process_transaction --group 3f1c02aa --reason 'sent twice by mistake'")]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
     /// Show only dead letters of this queue
@@ -54,7 +54,7 @@ enum Command {
 ///
 /// # Errors
 /// When the database cannot be used, or a replay that is waited for has stopped.
-pub async fn program(Arguments { command, queue, json }: Arguments) -> Result<bool> {
+pub(crate) async fn program(Arguments { command, queue, json }: Arguments) -> Result<bool> {
     let operator = connect().await?;
     match command {
         None => {
@@ -72,7 +72,7 @@ pub async fn program(Arguments { command, queue, json }: Arguments) -> Result<bo
 }
 
 /// The groups, each with its error on a line of its own, and the command that looks closer at the largest one.
-pub fn text(groups: &[ErrorGroup], screen: Screen) -> String {
+pub(crate) fn text(groups: &[ErrorGroup], screen: Screen) -> String {
     const COLUMNS: [Column; 7] = [
         Column::fixed("QUEUE"),
         Column::fixed("GROUP"),

@@ -22,7 +22,7 @@ if the replay has stopped.
 Examples:
   millrace dead replay --queue process_transaction --dry-run
   millrace dead replay --queue process_transaction --group 3f1c02aa --rate 20/s --reason 'the processor is back' --wait")]
-pub struct Arguments {
+pub(super) struct Arguments {
     #[command(flatten)]
     selection: SelectionArguments,
     /// Replay so many jobs: a number per second (20/s), minute (600/min) or hour (5000/h)
@@ -52,7 +52,7 @@ pub struct Arguments {
 ///
 /// # Errors
 /// When the database cannot be used, nothing is selected, or a replay that is waited for has stopped.
-pub async fn run(operator: &Operator, arguments: Arguments, json: bool) -> Result<bool> {
+pub(super) async fn run(operator: &Operator, arguments: Arguments, json: bool) -> Result<bool> {
     let Arguments { selection, rate, limit, canary, stop_if_dead, reason, dry_run, wait } = arguments;
     let selection = selection.selection();
     let selected = select(operator, &selection).await?;

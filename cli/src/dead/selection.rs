@@ -11,7 +11,7 @@ use crate::output::{one_line, shell_quote};
 
 /// The options that select dead letters.
 #[derive(Args)]
-pub struct SelectionArguments {
+pub(super) struct SelectionArguments {
     /// The queue of the dead letters
     #[arg(long)]
     queue: String,
@@ -24,7 +24,7 @@ pub struct SelectionArguments {
 }
 
 impl SelectionArguments {
-    pub fn selection(&self) -> Selection {
+    pub(super) fn selection(&self) -> Selection {
         Selection { queue: self.queue.clone(), group: self.group.clone(), error: self.error.clone() }
     }
 }
@@ -33,7 +33,7 @@ impl SelectionArguments {
 ///
 /// # Errors
 /// When the database cannot be used, or nothing is selected.
-pub async fn select(operator: &Operator, selection: &Selection) -> Result<Selected> {
+pub(super) async fn select(operator: &Operator, selection: &Selection) -> Result<Selected> {
     let selected = operator.select_dead(selection).await?;
     if selected.count == 0 {
         let group = selection.group.as_ref().map(|group| format!(" in the group {}", shell_quote(group)));
@@ -49,7 +49,7 @@ pub async fn select(operator: &Operator, selection: &Selection) -> Result<Select
 }
 
 /// The number of selected dead letters, and five samples.
-pub fn describe(selected: &Selected) -> String {
+pub(super) fn describe(selected: &Selected) -> String {
     let at_least = if selected.is_capped { "at least " } else { "" };
     let mut text = format!("Selected: {at_least}{} dead letters. The oldest:\n", selected.count);
     for job in &selected.samples {

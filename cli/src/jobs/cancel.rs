@@ -18,7 +18,7 @@ const PAGE: u32 = 1000;
 
 /// The options of `millrace jobs cancel`.
 #[derive(Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     #[arg(required_unless_present = "queue", conflicts_with = "queue")]
     ids: Vec<String>,
     /// Cancel jobs of this queue; without --state those that wait, not those that run
@@ -50,7 +50,7 @@ fn parse_live_state(text: &str) -> Result<State, &'static str> {
 ///
 /// # Errors
 /// When the database cannot be used, or some jobs could not be cancelled.
-pub async fn cancel(operator: &Operator, arguments: Arguments, json: bool) -> Result<()> {
+pub(super) async fn cancel(operator: &Operator, arguments: Arguments, json: bool) -> Result<()> {
     let Arguments { ids, queue, state, error, limit, dry_run, reason } = arguments;
     let order = order(reason.as_deref())?;
     let ids = match queue {

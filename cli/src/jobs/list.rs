@@ -17,7 +17,7 @@ use crate::output::{
 
 /// The options of `millrace jobs list`.
 #[derive(Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// List only jobs of this queue
     #[arg(long)]
     queue: Option<String>,
@@ -127,7 +127,7 @@ fn style(state: State) -> Style {
 ///
 /// # Errors
 /// When the database cannot be used, or the output cannot be written.
-pub async fn list(operator: &Operator, arguments: Arguments, json: bool) -> Result<()> {
+pub(super) async fn list(operator: &Operator, arguments: Arguments, json: bool) -> Result<()> {
     let Arguments { queue, state, error, before, limit, columns, watch: watched } = arguments;
     let filter = Filter { queue, state, error, before };
     if watched {

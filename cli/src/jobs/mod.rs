@@ -27,7 +27,7 @@ Examples:
   millrace jobs cancel --queue process_transaction --error 'connection refused' --dry-run
   millrace jobs replay --queue process_transaction --error 'connection refused' --dry-run
   millrace jobs replay --queue process_transaction --error 'connection refused'")]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,
     /// Print JSON
@@ -76,7 +76,7 @@ fn parse_state(text: &str) -> Result<State, &'static str> {
 ///
 /// # Errors
 /// When the database cannot be used, or some of the jobs could not be changed.
-pub async fn program(Arguments { command, json }: Arguments) -> Result<()> {
+pub(crate) async fn program(Arguments { command, json }: Arguments) -> Result<()> {
     let operator = connect().await?;
     match command {
         Command::List(arguments) => list::list(&operator, arguments, json).await,

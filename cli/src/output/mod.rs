@@ -1,18 +1,18 @@
 //! What commands print: text that is safe to print, colours, JSON and tables.
 
-pub mod table;
-pub mod watch;
+pub(crate) mod table;
+pub(crate) mod watch;
 
 use std::io::{self, IsTerminal as _, Write as _};
 
 use anyhow::{Result, anyhow};
-pub use queue::status::format_duration;
+pub(crate) use queue::status::format_duration;
 use serde::Serialize;
 use time::{OffsetDateTime, UtcOffset, format_description::BorrowedFormatItem, macros::format_description};
 
 /// What standard output can show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Screen {
+pub(crate) struct Screen {
     /// Columns and lines of the terminal; `None` for a pipe or a file.
     pub size: Option<(usize, usize)>,
     /// Whether colours may be used.
@@ -22,10 +22,10 @@ pub struct Screen {
 impl Screen {
     /// For text without colours and without a limit of its width.
     #[cfg(test)]
-    pub const PLAIN: Self = Self { size: None, colour: false };
+    pub(crate) const PLAIN: Self = Self { size: None, colour: false };
 
     /// Standard output. Colours are used on a terminal, except with `NO_COLOR` or `TERM=dumb`.
-    pub fn of_stdout() -> Self {
+    pub(crate) fn of_stdout() -> Self {
         let stdout = io::stdout();
         if !stdout.is_terminal() {
             return Self { size: None, colour: false };
@@ -40,14 +40,14 @@ impl Screen {
     }
 
     /// The columns of the terminal.
-    pub fn width(self) -> Option<usize> {
+    pub(crate) fn width(self) -> Option<usize> {
         self.size.map(|(columns, _)| columns)
     }
 }
 
 /// How a text is coloured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Style {
+pub(crate) enum Style {
     #[default]
     Plain,
     Good,
@@ -58,7 +58,7 @@ pub enum Style {
 
 impl Style {
     /// Colours a text, if the screen has colours.
-    pub fn paint(self, text: &str, screen: Screen) -> String {
+    pub(crate) fn paint(self, text: &str, screen: Screen) -> String {
         let code = match self {
             _ if !screen.colour => return text.to_owned(),
             Self::Plain => return text.to_owned(),
@@ -75,7 +75,7 @@ impl Style {
 ///
 /// # Errors
 /// When the text cannot be written, for example to a full disk.
-pub fn print(text: &str) -> Result<()> {
+pub(crate) fn print(text: &str) -> Result<()> {
     match write(text) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(anyhow!("standard output: {error}")),
         _ => Ok(()),
@@ -91,7 +91,7 @@ fn write(text: &str) -> io::Result<()> {
 ///
 /// # Errors
 /// When the value cannot be serialised.
-pub fn to_json(value: &impl Serialize) -> Result<String> {
+pub(crate) fn to_json(value: &impl Serialize) -> Result<String> {
     Ok(serde_json::to_string_pretty(value)? + "\n")
 }
 
@@ -99,7 +99,7 @@ pub fn to_json(value: &impl Serialize) -> Result<String> {
 ///
 /// # Errors
 /// When the value cannot be serialised, or the output cannot be written.
-pub fn print_json(value: &impl Serialize) -> Result<()> {
+pub(crate) fn print_json(value: &impl Serialize) -> Result<()> {
     print(&to_json(value)?)
 }
 
@@ -107,7 +107,7 @@ pub fn print_json(value: &impl Serialize) -> Result<()> {
 ///
 /// # Errors
 /// When a row cannot be serialised, or the output cannot be written.
-pub fn print_rows<R: Serialize, const N: usize>(
+pub(crate) fn print_rows<R: Serialize, const N: usize>(
     json: bool,
     head: [&'static str; N],
     rows: &[R],
@@ -126,7 +126,7 @@ pub fn print_rows<R: Serialize, const N: usize>(
 
 /// Makes foreign text safe to print: one line of at most `limit` characters, without characters that control a terminal
 /// or the direction of writing.
-pub fn one_line(text: &str, limit: usize) -> String {
+pub(crate) fn one_line(text: &str, limit: usize) -> String {
     let clean: String = text.chars().map(|c| if is_unsafe(c) { ' ' } else { c }).collect();
     match clean.chars().count() {
         count if count <= limit => clean,
@@ -141,23 +141,23 @@ fn is_unsafe(c: char) -> bool {
 }
 
 /// Formats how long ago a time was, by the clock of this machine.
-pub fn format_ago(at: OffsetDateTime) -> String {
+pub(crate) fn format_ago(at: OffsetDateTime) -> String {
     format!("{} ago", format_duration((OffsetDateTime::now_utc() - at).as_seconds_f64().max(0.0)))
 }
 
 /// Formats a time in UTC, to the second.
-pub fn format_time(time: OffsetDateTime) -> String {
+pub(crate) fn format_time(time: OffsetDateTime) -> String {
     const SECONDS: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
     time.to_offset(UtcOffset::UTC).format(SECONDS).unwrap_or_default()
 }
 
 /// Formats a count that stops at `limit`: there it means "at least".
-pub fn format_count(count: i64, limit: i64) -> String {
+pub(crate) fn format_count(count: i64, limit: i64) -> String {
     if count < limit { count.to_string() } else { format!("{limit}+") }
 }
 
 /// Quotes a text for a shell, if it needs that.
-pub fn shell_quote(text: &str) -> String {
+pub(crate) fn shell_quote(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.:/@%+".contains(c);
     if !text.is_empty() && text.chars().all(is_plain) {
         return text.to_owned();

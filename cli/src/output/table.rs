@@ -11,7 +11,7 @@ const GAP: usize = 2;
 
 /// A column of a table.
 #[derive(Debug, Clone, Copy)]
-pub struct Column {
+pub(crate) struct Column {
     pub head: &'static str,
     /// Whether its text may be shortened.
     shrinks: bool,
@@ -21,30 +21,30 @@ pub struct Column {
 
 impl Column {
     /// A column that is always shown completely, such as ids.
-    pub const fn fixed(head: &'static str) -> Self {
+    pub(crate) const fn fixed(head: &'static str) -> Self {
         Self { head, shrinks: false, rank: 0 }
     }
 
     /// A column of free text, which is shortened to fit.
-    pub const fn text(head: &'static str) -> Self {
+    pub(crate) const fn text(head: &'static str) -> Self {
         Self { head, shrinks: true, rank: 0 }
     }
 
     /// A column that is left out where it does not fit, highest rank first.
-    pub const fn optional(head: &'static str, rank: u8) -> Self {
+    pub(crate) const fn optional(head: &'static str, rank: u8) -> Self {
         Self { head, shrinks: false, rank }
     }
 }
 
 /// A cell. Its text is safe to print: one line without control characters.
 #[derive(Debug, Clone)]
-pub struct Cell {
+pub(crate) struct Cell {
     text: String,
     style: Style,
 }
 
 impl Cell {
-    pub fn new(text: &str, style: Style) -> Self {
+    pub(crate) fn new(text: &str, style: Style) -> Self {
         Self { text: one_line(text, LONGEST), style }
     }
 }
@@ -62,7 +62,7 @@ impl From<&str> for Cell {
 }
 
 /// Formats a table whose columns are all shown completely.
-pub fn plain<const N: usize>(head: [&'static str; N], rows: &[[String; N]]) -> String {
+pub(crate) fn plain<const N: usize>(head: [&'static str; N], rows: &[[String; N]]) -> String {
     let rows: Vec<Vec<Cell>> =
         rows.iter().map(|row| row.iter().map(|cell| Cell::from(cell.as_str())).collect()).collect();
     render(&head.map(Column::fixed), &rows, Screen { size: None, colour: false })
@@ -70,7 +70,7 @@ pub fn plain<const N: usize>(head: [&'static str; N], rows: &[[String; N]]) -> S
 
 /// Formats a table with two blanks between the columns; numbers are right-aligned. If columns are left out to fit the
 /// terminal, the last line names them.
-pub fn render(columns: &[Column], rows: &[Vec<Cell>], screen: Screen) -> String {
+pub(crate) fn render(columns: &[Column], rows: &[Vec<Cell>], screen: Screen) -> String {
     let natural: Vec<usize> = (0..columns.len()).map(|column| natural_width(columns, rows, column)).collect();
     let (shown, widths) = fit(columns, &natural, screen.width());
     let numeric = |column: usize| {

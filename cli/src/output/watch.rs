@@ -14,7 +14,7 @@ const EVERY: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// When the output cannot be written.
-pub async fn watch(view: impl AsyncFn(Screen) -> Result<String>) -> Result<()> {
+pub(crate) async fn watch(view: impl AsyncFn(Screen) -> Result<String>) -> Result<()> {
     // Handled here, because a process in the background of a script starts with this signal ignored.
     tokio::select! {
         result = repeat(view) => result,

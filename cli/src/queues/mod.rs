@@ -28,7 +28,7 @@ Examples:
   millrace queues show process_transaction
   millrace queues pause process_transaction --reason 'the processor is down' --until 30m
   millrace queues resume process_transaction")]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
     /// Print JSON
@@ -68,7 +68,7 @@ enum Command {
 ///
 /// # Errors
 /// When the database cannot be used, or the queue to resume was not paused.
-pub async fn program(Arguments { command, json }: Arguments) -> Result<()> {
+pub(crate) async fn program(Arguments { command, json }: Arguments) -> Result<()> {
     let operator = connect().await?;
     let queue = match command {
         None => {

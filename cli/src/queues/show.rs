@@ -17,7 +17,7 @@ use crate::{
 ///
 /// # Errors
 /// When the database cannot be used, or the queue is unknown.
-pub async fn show(operator: &Operator, name: &str, limit: u32, json: bool) -> Result<()> {
+pub(super) async fn show(operator: &Operator, name: &str, limit: u32, json: bool) -> Result<()> {
     let queue = find_queue(operator, name).await?;
     let queue = queue.with_context(|| format!("there is no queue {name:?}; `millrace queues` lists the queues"))?;
     let groups = operator.dead_groups(Some(name)).await?;

@@ -32,7 +32,7 @@ impl Account {
     ///
     /// # Errors
     /// When the data belong to another account, or when we are root and no account for the server exists.
-    pub fn choose(data: &Path) -> Result<Self, Error> {
+    pub(crate) fn choose(data: &Path) -> Result<Self, Error> {
         let owner = fs::metadata(data).ok().map(|data| data.uid());
         let ours = geteuid();
         if !ours.is_root() {
@@ -73,7 +73,7 @@ impl Account {
 
     /// Returns a command that runs under this account with a clean environment: `PGDATA` or `PGOPTIONS` in the user's
     /// shell refer to other servers. Its working directory is `/`, which every account can enter.
-    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.env_clear().current_dir("/").env("HOME", "/").env("PWD", "/").env("LC_ALL", "C");
         for inherited in ["PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"] {
@@ -89,13 +89,13 @@ impl Account {
     }
 
     /// Whether this account can enter a folder. It is tried with a shell, since mode bits do not show access lists.
-    pub async fn can_enter(&self, folder: &Path) -> bool {
+    pub(crate) async fn can_enter(&self, folder: &Path) -> bool {
         let mut command = self.command("sh");
         tool::run(command.args(["-c", r#"cd "$1""#, "sh"]).arg(folder), ACCESS_CHECK_TIMEOUT).await.is_ok()
     }
 
     /// Gives a folder to this account and denies access to all others.
-    pub fn make_private(&self, folder: &Path) -> Result<(), Error> {
+    pub(crate) fn make_private(&self, folder: &Path) -> Result<(), Error> {
         if self.switches_user {
             chown(folder, Some(self.uid), Some(self.gid)).map_err(Error::file("cannot change the owner of", folder))?;
         }
@@ -103,7 +103,7 @@ impl Account {
     }
 
     /// Gives a folder with its contents to this account, if another one owns it, for example after a copy made by root.
-    pub fn own_tree(&self, folder: &Path) -> Result<(), Error> {
+    pub(crate) fn own_tree(&self, folder: &Path) -> Result<(), Error> {
         let owner = fs::symlink_metadata(folder).map_err(Error::file("cannot inspect", folder))?.uid();
         if !self.switches_user || owner == self.uid {
             return Ok(());

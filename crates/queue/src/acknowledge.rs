@@ -39,7 +39,7 @@ const DEFERRED: Backoff = Backoff { base: Duration::from_millis(200), cap: Durat
 const REFUSED: &str = "the database refused to store the result of this run; the worker's log says why";
 
 /// Writes the results of all queues of a worker.
-pub struct Acknowledger {
+pub(crate) struct Acknowledger {
     pub writer: ResultWriter,
     pub in_flight: HashMap<&'static str, InFlight>,
     /// Cancelled when a stop can no longer wait for unwritten results; their jobs run again after the lease.
@@ -50,7 +50,7 @@ pub struct Acknowledger {
 
 /// Tasks that write deferred results.
 #[derive(Default)]
-pub struct DeferredWrites {
+pub(crate) struct DeferredWrites {
     tasks: Mutex<JoinSet<()>>,
     results: AtomicUsize,
 }
@@ -74,7 +74,7 @@ impl DeferredWrites {
 
 impl Acknowledger {
     /// Writes until every sender is dropped, then announces the jobs that were given back.
-    pub async fn run(self, results: mpsc::UnboundedReceiver<RunResult>) {
+    pub(crate) async fn run(self, results: mpsc::UnboundedReceiver<RunResult>) {
         let acknowledger = Arc::new(self);
         let given_back = Mutex::new(BTreeSet::new());
         let batches = stream::unfold(results, async |mut results| {

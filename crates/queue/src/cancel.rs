@@ -16,7 +16,7 @@ use runtime::{db::Pool, error::causes};
 pub const CANCELLED: &str = "cancelled by operator";
 
 /// The cancellation requests that this worker knows.
-pub struct Cancellations {
+pub(crate) struct Cancellations {
     pool: Pool,
     requested: watch::Sender<HashSet<String>>,
     /// Notified when there may be new requests.
@@ -25,12 +25,12 @@ pub struct Cancellations {
 
 impl Cancellations {
     /// Starts without requests.
-    pub fn new(pool: Pool) -> Self {
+    pub(crate) fn new(pool: Pool) -> Self {
         Self { pool, requested: watch::Sender::default(), signal: Notify::new() }
     }
 
     /// Reads the requests until `stop`: on each notification, and at least once per `every`.
-    pub async fn watch(&self, every: Duration, stop: &CancellationToken) {
+    pub(crate) async fn watch(&self, every: Duration, stop: &CancellationToken) {
         while !stop.is_cancelled() {
             match store::operator::cancellations(&self.pool).await {
                 Ok(ids) => {
@@ -53,7 +53,7 @@ impl Cancellations {
     }
 
     /// Waits until a job is cancelled. Each run looks into a set that is nearly always empty.
-    pub async fn wait_for_request(&self, job: &str) {
+    pub(crate) async fn wait_for_request(&self, job: &str) {
         let mut requested = self.requested.subscribe();
         let mut failures = 0;
         loop {

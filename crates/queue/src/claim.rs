@@ -34,7 +34,7 @@ const LOST_CLAIM_WINDOW: Duration = Duration::from_secs(7);
 const LOST_CLAIM_CHECK: Duration = Duration::from_secs(1);
 
 /// Claims the jobs of one queue.
-pub struct Claimer {
+pub(crate) struct Claimer {
     pub pool: Pool,
     pub worker: Arc<str>,
     pub queue: &'static str,
@@ -51,7 +51,7 @@ pub struct Claimer {
 
 impl Claimer {
     /// Claims until `stop`. A claim under way is never abandoned, because its rows would stay Running without a runner.
-    pub async fn run(self) {
+    pub(crate) async fn run(self) {
         let mut failures = 0;
         let mut lost_claims_until: Option<Instant> = None;
         while let Some(mut slots) = self.free_slots().await {

@@ -41,7 +41,7 @@ const MAX_CLOCK_SKEW: Duration = Duration::from_secs(3600);
 const END: &str = "zzzzzzzzzzzzzzzz";
 
 /// Deletes what is older than its retention.
-pub struct Cleaner {
+pub(crate) struct Cleaner {
     pub pool: Pool,
     pub retention: Retention,
     pub stop: CancellationToken,
@@ -49,7 +49,7 @@ pub struct Cleaner {
 
 impl Cleaner {
     /// Deletes until `stop`. A failed pass is not repeated; the next one does its work.
-    pub async fn run(self) {
+    pub(crate) async fn run(self) {
         loop {
             // Full jitter around the interval separates workers that were started together.
             let wait = Backoff { base: self.retention.every * 2, cap: self.retention.every * 2 }.wait(1);

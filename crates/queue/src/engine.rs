@@ -24,13 +24,13 @@ use ulid::Ulid;
 use super::in_flight::ClaimedJob;
 
 /// Runs one claimed job until its result is handed over. It never fails.
-pub type Handler = Arc<dyn Fn(ClaimedJob) -> BoxFuture<'static, ()> + Send + Sync>;
+pub(crate) type Handler = Arc<dyn Fn(ClaimedJob) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// Runs the jobs of the channel until the channel closes and all of them have ended.
 ///
 /// # Errors
 /// An error of apalis itself. None is expected, because neither the backend nor the service can fail.
-pub fn run(
+pub(crate) fn run(
     name: &str,
     jobs: mpsc::Receiver<ClaimedJob>,
     handler: Handler,

@@ -41,7 +41,7 @@ const DEREGISTER_LIMIT: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// When the thread cannot be started.
-pub fn start(
+pub(crate) fn start(
     database: Database,
     worker: Arc<str>,
     queues: Vec<&'static str>,
@@ -59,7 +59,7 @@ pub fn start(
 
 /// What heartbeats carry for operators, and from them.
 #[derive(Clone)]
-pub struct Report {
+pub(crate) struct Report {
     pub status: Arc<WorkerStatus>,
     pub counts: Counts,
     /// Cancelled when an operator drains this worker.

@@ -10,14 +10,14 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::store::Claimed;
 
 /// A claimed job with the slot that it occupies.
-pub struct ClaimedJob {
+pub(crate) struct ClaimedJob {
     pub job: Claimed,
     pub slot: OwnedSemaphorePermit,
 }
 
 /// The jobs of one queue that this worker has claimed and whose results are not yet written.
 #[derive(Clone, Default)]
-pub struct InFlight(Arc<Mutex<HashMap<String, i32>>>);
+pub(crate) struct InFlight(Arc<Mutex<HashMap<String, i32>>>);
 
 impl InFlight {
     pub(super) fn tokens(&self) -> MutexGuard<'_, HashMap<String, i32>> {
@@ -25,7 +25,7 @@ impl InFlight {
     }
 
     /// Forgets a run whose result is written or whose token no longer matches. A later run of the same job stays.
-    pub fn release(&self, id: &str, token: i32) {
+    pub(crate) fn release(&self, id: &str, token: i32) {
         let mut tokens = self.tokens();
         if tokens.get(id) == Some(&token) {
             tokens.remove(id);

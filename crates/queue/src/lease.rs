@@ -6,7 +6,7 @@ use std::{
 };
 
 /// The lease of this worker, as this process knows it.
-pub struct Lease {
+pub(crate) struct Lease {
     /// How long a worker may be silent before others take its jobs.
     length: Duration,
     renewed: Mutex<Option<Instant>>,
@@ -20,7 +20,7 @@ impl Lease {
 
     /// Whether enough time is left to claim. It counts from before the last renewal was sent, and reserves a third of
     /// the lease for statements under way.
-    pub fn is_valid(&self) -> bool {
+    pub(crate) fn is_valid(&self) -> bool {
         let renewed = *self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
         renewed.is_some_and(|renewed| renewed.elapsed() < self.length.mul_f64(2.0 / 3.0))
     }

@@ -36,7 +36,7 @@ const QUIET_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Wakes the claimer of one queue.
 #[derive(Default)]
-pub struct WakeSignal {
+pub(crate) struct WakeSignal {
     /// Notified when the queue may have due jobs.
     pub wake: Notify,
     /// Whether the claimer waits for it. A busy claimer is about to claim and finds due jobs itself, so its queue is
@@ -48,7 +48,7 @@ pub struct WakeSignal {
 
 impl WakeSignal {
     /// Waits for the signal. Requests a poll first if one was skipped.
-    pub async fn wait(&self, poll_request: &Notify) {
+    pub(crate) async fn wait(&self, poll_request: &Notify) {
         self.is_idle.store(true, SeqCst);
         if self.poll_skipped.swap(false, SeqCst) {
             poll_request.notify_one();
@@ -70,7 +70,7 @@ impl WakeSignal {
 }
 
 /// Wakes the claimers of queues that have due jobs.
-pub struct Poller {
+pub(crate) struct Poller {
     pub pool: Pool,
     pub interval: Duration,
     pub signals: HashMap<&'static str, Arc<WakeSignal>>,
@@ -84,7 +84,7 @@ pub struct Poller {
 
 impl Poller {
     /// Polls until `stop`. One statement polls all queues.
-    pub async fn run(self, database: Database) {
+    pub(crate) async fn run(self, database: Database) {
         let is_listening = &self.status.is_listening;
         tokio::join!(self.listen(&database, is_listening), self.poll_due_times(is_listening));
     }

@@ -7,7 +7,7 @@ use runtime::error::causes;
 
 /// What a run's result does to its job.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Disposition {
+pub(crate) enum Disposition {
     Done,
     Retry {
         error: StorableText,
@@ -29,12 +29,12 @@ pub enum Disposition {
 
 impl Disposition {
     /// The disposition of a job that an operator has cancelled.
-    pub fn cancelled() -> Self {
+    pub(crate) fn cancelled() -> Self {
         Self::Cancelled { error: CANCELLED.into() }
     }
 
     /// The value of the label `outcome`.
-    pub fn outcome(&self) -> &'static str {
+    pub(crate) fn outcome(&self) -> &'static str {
         match self {
             Self::Done => "done",
             Self::Retry { .. } => "retry",
@@ -46,7 +46,7 @@ impl Disposition {
     }
 
     /// The new state of the row. Runs that are done are written by another statement.
-    pub fn next(&self) -> Next<'_> {
+    pub(crate) fn next(&self) -> Next<'_> {
         match self {
             Self::Retry { error, wait } => Next::Wait { wait: *wait, error: Some(error), reason: None },
             Self::Snooze { wait, reason } => Next::Wait { wait: *wait, error: None, reason: reason.as_ref() },
@@ -57,7 +57,7 @@ impl Disposition {
     }
 
     /// Logs the result of the run.
-    pub fn log(&self) {
+    pub(crate) fn log(&self) {
         match self {
             Self::Done => tracing::info!("job done"),
             Self::Retry { error, wait } => tracing::warn!(%error, retry_in = ?wait, "job failed; retrying"),
@@ -81,7 +81,7 @@ impl<E: std::error::Error + 'static> From<E> for Failure {
 
 /// The result of one run.
 #[derive(Debug)]
-pub struct RunResult {
+pub(crate) struct RunResult {
     pub queue: &'static str,
     pub id: String,
     pub token: i32,

@@ -47,7 +47,7 @@ struct Runner<J: Job> {
 }
 
 /// What the runner of a job kind needs from its worker.
-pub struct RunnerParts {
+pub(crate) struct RunnerParts {
     pub results: mpsc::UnboundedSender<RunResult>,
     /// Cancelled when the grace period of a stop is over.
     pub give_back: CancellationToken,
@@ -56,7 +56,7 @@ pub struct RunnerParts {
 }
 
 /// Creates the handler of one job kind.
-pub fn handler<J: Job>(context: J::Context, policy: Policy, parts: RunnerParts) -> Handler {
+pub(crate) fn handler<J: Job>(context: J::Context, policy: Policy, parts: RunnerParts) -> Handler {
     let runner = Arc::new(Runner::<J> { context, policy, parts, runs: Runs::of(J::NAME) });
     Arc::new(move |claimed| {
         let runner = runner.clone();

@@ -15,7 +15,7 @@ const LONGEST_LEASE: Duration = Duration::from_secs(24 * 3600);
 
 /// What this process has observed of the leases of other workers.
 #[derive(Debug)]
-pub struct Observer {
+pub(crate) struct Observer {
     /// The lease of this process. Also assumed for workers that have no row.
     lease: Duration,
     observed: HashMap<String, ObservedLease>,
@@ -35,12 +35,12 @@ struct ObservedLease {
 
 impl Observer {
     /// An observer without observations. `lease` is the lease of this process.
-    pub fn new(lease: Duration) -> Self {
+    pub(crate) fn new(lease: Duration) -> Self {
         Self { lease, observed: HashMap::new(), last_check: None }
     }
 
     /// Restarts all observations after a lost connection, since heartbeats of others may have been missed meanwhile.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.observed.clear();
         self.last_check = None;
     }
@@ -48,7 +48,7 @@ impl Observer {
     /// Records the workers that one check returned. `sent` and `received` are the times of the check and of its
     /// response. Observation restarts after too long a gap: what stopped this process may have stopped the heartbeats
     /// of others too.
-    pub fn record(&mut self, workers: Vec<WorkerLease>, sent: Instant, received: Instant) {
+    pub(crate) fn record(&mut self, workers: Vec<WorkerLease>, sent: Instant, received: Instant) {
         // Checks are at most one heartbeat apart, which is at most half of the lease.
         if self.last_check.is_some_and(|last| sent.saturating_duration_since(last) > self.lease.mul_f64(0.75)) {
             self.reset();
@@ -72,12 +72,12 @@ impl Observer {
     }
 
     /// Returns the workers whose row did not change for the length of their lease.
-    pub fn silent_workers(&self) -> Vec<WorkerLease> {
+    pub(crate) fn silent_workers(&self) -> Vec<WorkerLease> {
         self.observed.values().filter(|observed| observed.is_expired()).map(|observed| observed.row.clone()).collect()
     }
 
     /// Returns when the next lease expires, unless its worker renews it.
-    pub fn next_expiry(&self) -> Option<Instant> {
+    pub(crate) fn next_expiry(&self) -> Option<Instant> {
         let current = self.observed.values().filter(|observed| !observed.is_expired());
         current.map(|observed| observed.since + observed.lease).min()
     }

@@ -15,13 +15,13 @@ use time::{OffsetDateTime, macros::datetime};
 
 /// A text that PostgreSQL can store and an operator can read: without NUL, at most 4,000 bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StorableText(String);
+pub(crate) struct StorableText(String);
 
 impl StorableText {
     const LONGEST: usize = 4000;
 
     /// The text as a string slice.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -45,7 +45,7 @@ impl fmt::Display for StorableText {
 }
 
 /// A key that an index can hold. A key with NUL, or longer than 1,000 bytes, is replaced by its digest.
-pub fn storable_key(key: &str) -> String {
+pub(crate) fn storable_key(key: &str) -> String {
     const LONGEST: usize = 1000;
     if key.len() <= LONGEST && !key.contains('\0') {
         return key.to_owned();
@@ -58,7 +58,7 @@ pub fn storable_key(key: &str) -> String {
 const LONGEST_WAIT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// A delay in seconds, limited for use as an interval.
-pub fn wait_seconds(wait: Duration) -> f64 {
+pub(crate) fn wait_seconds(wait: Duration) -> f64 {
     wait.min(LONGEST_WAIT).as_secs_f64()
 }
 
@@ -69,7 +69,7 @@ const LAST: OffsetDateTime = datetime!(9999-12-31 23:59:59 UTC);
 const EPOCH: OffsetDateTime = datetime!(2000-01-01 0:00 UTC);
 
 /// Limits a time to what PostgreSQL can store and all our formats can display.
-pub fn storable_time(time: OffsetDateTime) -> OffsetDateTime {
+pub(crate) fn storable_time(time: OffsetDateTime) -> OffsetDateTime {
     time.clamp(FIRST, LAST)
 }
 

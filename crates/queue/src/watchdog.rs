@@ -24,7 +24,7 @@ const EVERY: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 /// When the thread cannot be started.
-pub fn start(runtime: Handle, limit: Duration) -> io::Result<Sender<()>> {
+pub(crate) fn start(runtime: Handle, limit: Duration) -> io::Result<Sender<()>> {
     let (handle, dropped) = channel();
     std::thread::Builder::new().name("watchdog".into()).spawn(move || {
         let mut probe = runtime.spawn(async {});

@@ -17,7 +17,7 @@ use super::{in_flight::InFlight, storable::StorableText};
 use runtime::{error::causes, version::VERSION};
 
 /// The state of a running worker. Its parts record here what they do; each heartbeat writes it into the worker's row.
-pub struct WorkerStatus {
+pub(crate) struct WorkerStatus {
     queues: Mutex<BTreeMap<&'static str, QueueState>>,
     /// Whether notifications arrive; without them the worker polls.
     pub is_listening: AtomicBool,
@@ -60,17 +60,17 @@ struct QueueReport {
 
 impl WorkerStatus {
     /// The status of a worker that has not claimed yet.
-    pub fn new(draining: CancellationToken) -> Self {
+    pub(crate) fn new(draining: CancellationToken) -> Self {
         Self { queues: Mutex::default(), is_listening: AtomicBool::new(false), draining }
     }
 
     /// Adds a queue with this number of slots.
-    pub fn add_queue(&self, queue: &'static str, slots: usize, in_flight: InFlight) {
+    pub(crate) fn add_queue(&self, queue: &'static str, slots: usize, in_flight: InFlight) {
         self.lock().insert(queue, QueueState { slots, in_flight, last_claim: None, error: None });
     }
 
     /// Records a claim that the database has completed.
-    pub fn claimed(&self, queue: &str) {
+    pub(crate) fn claimed(&self, queue: &str) {
         if let Some(state) = self.lock().get_mut(queue) {
             state.last_claim = Some(OffsetDateTime::now_utc());
             state.error = None;
@@ -78,7 +78,7 @@ impl WorkerStatus {
     }
 
     /// Records a claim that failed in the database.
-    pub fn claim_failed(&self, queue: &str, error: &sqlx::Error) {
+    pub(crate) fn claim_failed(&self, queue: &str, error: &sqlx::Error) {
         if let Some(state) = self.lock().get_mut(queue) {
             let since = state.error.as_ref().map_or_else(OffsetDateTime::now_utc, |earlier| earlier.since);
             state.error = Some(ClaimError { error: StorableText::from(causes(error)).to_string(), since });
@@ -86,7 +86,7 @@ impl WorkerStatus {
     }
 
     /// The errors of claims by queue, for the worker's row; `None` while all claims succeed.
-    pub fn claim_errors(&self) -> Option<JsonValue> {
+    pub(crate) fn claim_errors(&self) -> Option<JsonValue> {
         let queues = self.lock();
         let errors: BTreeMap<&str, &ClaimError> =
             queues.iter().filter_map(|(queue, state)| Some((*queue, state.error.as_ref()?))).collect();
@@ -94,7 +94,7 @@ impl WorkerStatus {
     }
 
     /// Everything else, for the worker's row.
-    pub fn report(&self) -> Option<JsonValue> {
+    pub(crate) fn report(&self) -> Option<JsonValue> {
         let host =
             nix::unistd::gethostname().map_or_else(|_| "host".into(), |name| name.to_string_lossy().into_owned());
         let queues = self.lock();

@@ -12,14 +12,14 @@ use runtime::{
 };
 
 /// Writes results of one worker's runs.
-pub struct ResultWriter {
+pub(crate) struct ResultWriter {
     pub pool: Pool,
     pub worker: Arc<str>,
 }
 
 impl ResultWriter {
     /// Writes results. With `skip_locked` it skips rows that another session has locked.
-    pub async fn write(&self, results: &[RunResult], skip_locked: bool) -> sqlx::Result<Written> {
+    pub(crate) async fn write(&self, results: &[RunResult], skip_locked: bool) -> sqlx::Result<Written> {
         let results: Vec<&RunResult> = results.iter().collect();
         if !skip_locked {
             let ids = self.write_all(&mut Place::Pool(&self.pool), &results).await?;
@@ -79,7 +79,7 @@ impl Place<'_> {
 }
 
 /// What a write did.
-pub struct Written {
+pub(crate) struct Written {
     /// The jobs whose token matched; `None` for all.
     pub ids: Option<HashSet<String>>,
     /// Jobs that were not written: the run still holds them, but another session has locked their rows.
@@ -92,13 +92,13 @@ fn keys(results: &[&RunResult]) -> (Vec<String>, Vec<i32>) {
 
 /// Whether the database refuses a value or a row, and would do so again: data exceptions, constraint violations, values
 /// too large for an index page, and exceptions of triggers.
-pub fn is_refusal(error: &sqlx::Error) -> bool {
+pub(crate) fn is_refusal(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     code.is_some_and(|code| matches!(code.get(..2), Some("22" | "23" | "44" | "54")) || code == "P0001")
 }
 
 /// Whether the statement certainly changed nothing: it timed out behind a lock, or was the victim of a deadlock.
-pub fn is_without_effect(error: &sqlx::Error) -> bool {
+pub(crate) fn is_without_effect(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     code.is_some_and(|code| ["57014", "55P03", "40P01"].contains(&&*code))
 }

@@ -43,7 +43,7 @@ const SEVERAL_HOSTS: &str = "it names several hosts, and Millrace connects to on
 ///
 /// # Errors
 /// When the URL is wrong. The text gives the reason without the URL, which may contain a password.
-pub fn parse(url: &str) -> Result<PgConnectOptions, String> {
+pub(crate) fn parse(url: &str) -> Result<PgConnectOptions, String> {
     let scheme = ["postgres://", "postgresql://"].into_iter().find_map(|scheme| url.strip_prefix(scheme));
     let parts = scheme.ok_or_else(|| "it must begin with postgres://".to_owned()).and_then(split);
     let options = parts.and_then(|parts| {

@@ -18,7 +18,7 @@ use runtime::{db::Pool, error::Error};
 const OTHER_WORKER_PAUSE: Duration = Duration::from_secs(30);
 
 /// The storage in PostgreSQL.
-pub struct PostgresStorage {
+pub(super) struct PostgresStorage {
     pub pool: Pool,
 }
 

@@ -23,10 +23,10 @@ const MAX_OWN_WRITES: u64 = 100_000;
 const MAX_LOADS: usize = 2;
 
 /// The version of an item that this process deleted: no later version exists.
-pub const DELETED_VERSION: i64 = i64::MAX;
+pub(super) const DELETED_VERSION: i64 = i64::MAX;
 
 /// Items by id, read through a cache.
-pub struct CachedItems {
+pub(super) struct CachedItems {
     pool: Pool,
     cache: Cache,
     loads: SingleFlight<ItemId, Result<Entry, Error>>,
@@ -37,7 +37,7 @@ pub struct CachedItems {
 
 impl CachedItems {
     /// Reads through `cache`, and loads from `pool` on a miss.
-    pub fn new(pool: &Pool, cache: Cache) -> Self {
+    pub(super) fn new(pool: &Pool, cache: Cache) -> Self {
         describe_counter!(REQUESTS, "Reads of a cache, by outcome.");
         describe_counter!(LOADS, "Reads of what a cache did not have.");
         for outcome in ["hit", "miss", "error"] {
@@ -53,7 +53,7 @@ impl CachedItems {
     ///
     /// # Errors
     /// When the item is not cached and the database is not available.
-    pub async fn find(self: &Arc<Self>, id: ItemId) -> Result<Entry, Error> {
+    pub(super) async fn find(self: &Arc<Self>, id: ItemId) -> Result<Entry, Error> {
         let lookup = self.cache.peek(id).await;
         let outcome = match &lookup {
             Ok(Lookup::Hit(entry)) if self.is_current(id, entry) => "hit",
@@ -75,7 +75,7 @@ impl CachedItems {
     ///
     /// # Errors
     /// When the shared cache is not available: the indexing job of the write removes the entry later.
-    pub async fn invalidate(&self, id: ItemId, version: i64) -> Result<(), CacheError> {
+    pub(super) async fn invalidate(&self, id: ItemId, version: i64) -> Result<(), CacheError> {
         self.own_writes
             .entry(id)
             .and_upsert_with(|known| known.map_or(version, |known| known.into_value().max(version)));
@@ -87,7 +87,7 @@ impl CachedItems {
     ///
     /// # Errors
     /// When the shared cache is not available.
-    pub async fn invalidate_shared(&self, id: ItemId) -> Result<(), CacheError> {
+    pub(super) async fn invalidate_shared(&self, id: ItemId) -> Result<(), CacheError> {
         if self.cache.is_shared() { self.cache.remove(id).await } else { Ok(()) }
     }
 

@@ -39,7 +39,7 @@ impl From<Row> for Item {
 }
 
 /// Inserts a new item. Returns `None` if there is no such owner.
-pub async fn insert(tx: &mut Transaction, owner: UserId, contents: &Contents) -> Result<Option<Item>, Error> {
+pub(super) async fn insert(tx: &mut Transaction, owner: UserId, contents: &Contents) -> Result<Option<Item>, Error> {
     let row = sqlx::query_as!(
         Row,
         r#"WITH owner AS (SELECT id, full_name FROM users WHERE id = $1),
@@ -58,7 +58,7 @@ pub async fn insert(tx: &mut Transaction, owner: UserId, contents: &Contents) ->
 }
 
 /// Locks an item until the transaction ends, and returns its owner and version.
-pub async fn lock(tx: &mut Transaction, id: ItemId) -> Result<Option<(UserId, i64)>, Error> {
+pub(super) async fn lock(tx: &mut Transaction, id: ItemId) -> Result<Option<(UserId, i64)>, Error> {
     let row = sqlx::query!("SELECT owner_id, version FROM items WHERE id = $1 FOR UPDATE", id.0)
         .fetch_optional(&mut *tx)
         .await?;
@@ -66,7 +66,7 @@ pub async fn lock(tx: &mut Transaction, id: ItemId) -> Result<Option<(UserId, i6
 }
 
 /// Replaces the contents of a locked item and increments its version.
-pub async fn update(tx: &mut Transaction, id: ItemId, contents: &Contents) -> Result<Item, Error> {
+pub(super) async fn update(tx: &mut Transaction, id: ItemId, contents: &Contents) -> Result<Item, Error> {
     let row = sqlx::query_as!(
         Row,
         r#"UPDATE items SET title = $2, description = $3, price_cents = $4, version = version + 1,
@@ -85,13 +85,13 @@ pub async fn update(tx: &mut Transaction, id: ItemId, contents: &Contents) -> Re
 }
 
 /// Deletes a locked item.
-pub async fn delete(tx: &mut Transaction, id: ItemId) -> Result<(), Error> {
+pub(super) async fn delete(tx: &mut Transaction, id: ItemId) -> Result<(), Error> {
     sqlx::query!("DELETE FROM items WHERE id = $1", id.0).execute(&mut *tx).await?;
     Ok(())
 }
 
 /// The item with this id.
-pub async fn find(pool: &Pool, id: ItemId) -> Result<Option<Item>, Error> {
+pub(super) async fn find(pool: &Pool, id: ItemId) -> Result<Option<Item>, Error> {
     let row = sqlx::query_as!(
         Row,
         "SELECT items.id, owner_id, full_name, title, description, price_cents, version, items.created_at, updated_at
@@ -108,7 +108,7 @@ pub async fn find(pool: &Pool, id: ItemId) -> Result<Option<Item>, Error> {
 /// A correlated subquery looks each owner up by primary key. A join would be planned once for an unknown LIMIT and
 /// might scan `users`. The count takes most of the time: 14 ms for 200,000 items. The rest of the first page takes 0.1
 /// ms.
-pub async fn page(pool: &Pool, skip: i64, limit: i64) -> Result<Page, Error> {
+pub(super) async fn page(pool: &Pool, skip: i64, limit: i64) -> Result<Page, Error> {
     let rows = sqlx::query!(
         r#"SELECT counted.total AS "total!", id AS "id?", owner_id AS "owner_id?",
                   (SELECT full_name FROM users WHERE users.id = owner_id) AS full_name,

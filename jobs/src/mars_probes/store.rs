@@ -13,7 +13,7 @@ use runtime::{
 };
 
 /// Inserts a probe.
-pub async fn insert(pool: &Pool, probe: &Probe, grid_id: Uuid) -> Result<(), Error> {
+pub(super) async fn insert(pool: &Pool, probe: &Probe, grid_id: Uuid) -> Result<(), Error> {
     let Probe { id, grid, position } = probe;
     sqlx::query!(
         "INSERT INTO probes (id, grid_id, grid_x, grid_y, x, y, direction) VALUES ($1, $2, $3, $4, $5, $6, $7)",
@@ -31,7 +31,7 @@ pub async fn insert(pool: &Pool, probe: &Probe, grid_id: Uuid) -> Result<(), Err
 }
 
 /// Whether the probe exists.
-pub async fn exists(pool: &Pool, id: Uuid) -> Result<bool, Error> {
+pub(super) async fn exists(pool: &Pool, id: Uuid) -> Result<bool, Error> {
     let known = sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM probes WHERE id = $1) AS "known!""#, id)
         .fetch_one(repeatable(pool))
         .await?;
@@ -39,7 +39,7 @@ pub async fn exists(pool: &Pool, id: Uuid) -> Result<bool, Error> {
 }
 
 /// Reads a probe and locks its row until the transaction ends.
-pub async fn lock(tx: &mut Transaction, id: Uuid) -> Result<Option<Probe>, Error> {
+pub(super) async fn lock(tx: &mut Transaction, id: Uuid) -> Result<Option<Probe>, Error> {
     let row = sqlx::query!("SELECT grid_x, grid_y, x, y, direction FROM probes WHERE id = $1 FOR UPDATE", id)
         .fetch_optional(&mut *tx)
         .await?;
@@ -51,7 +51,7 @@ pub async fn lock(tx: &mut Transaction, id: Uuid) -> Result<Option<Probe>, Error
 }
 
 /// Updates the position of a locked probe.
-pub async fn set_position(tx: &mut Transaction, id: Uuid, to: Position) -> Result<(), Error> {
+pub(super) async fn set_position(tx: &mut Transaction, id: Uuid, to: Position) -> Result<(), Error> {
     sqlx::query!(
         "UPDATE probes SET x = $2, y = $3, direction = $4 WHERE id = $1",
         id,
@@ -65,7 +65,7 @@ pub async fn set_position(tx: &mut Transaction, id: Uuid, to: Position) -> Resul
 }
 
 /// Reads at most `limit` probes after the number `after` and up to `last`, oldest first.
-pub async fn page(pool: &Pool, after: i64, last: i64, limit: i64) -> Result<Vec<ListedProbe>, Error> {
+pub(super) async fn page(pool: &Pool, after: i64, last: i64, limit: i64) -> Result<Vec<ListedProbe>, Error> {
     let rows = sqlx::query!(
         "SELECT number, id, x, y, direction FROM probes WHERE number > $1 AND number <= $2 ORDER BY number LIMIT $3",
         after,
@@ -82,7 +82,7 @@ pub async fn page(pool: &Pool, after: i64, last: i64, limit: i64) -> Result<Vec<
 }
 
 /// The number of the newest probe; 0 if there are no probes.
-pub async fn newest_number(pool: &Pool) -> Result<i64, Error> {
+pub(super) async fn newest_number(pool: &Pool) -> Result<i64, Error> {
     let newest = sqlx::query_scalar!("SELECT max(number) FROM probes").fetch_one(repeatable(pool)).await?;
     Ok(newest.unwrap_or(0))
 }

@@ -10,13 +10,13 @@ use queue::{Retention, batch::Limits, retry::Backoff};
 use runtime::{db::Pool, error::Error};
 
 /// One writer: with two, a commit could wait for a row lock that the other one holds on the same id.
-pub const WRITES: Limits = Limits { writers: 1, size: 500, waiting: 20_000 };
+pub(super) const WRITES: Limits = Limits { writers: 1, size: 500, waiting: 20_000 };
 /// The average time between two runs of the retention.
 const INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Deletes conflicts at the age at which dead letters are deleted, until `stop`. After a failure the next run
 /// continues.
-pub async fn run_retention(pool: &Pool, retention: Retention, stop: &CancellationToken) {
+pub(super) async fn run_retention(pool: &Pool, retention: Retention, stop: &CancellationToken) {
     let interval = INTERVAL.min(retention.every * 12);
     loop {
         // Jitter from zero to twice the interval: workers that start together do not run the retention together.

@@ -11,18 +11,18 @@ use runtime::{db::Pool, error::Error};
 
 /// A received webhook.
 #[derive(Debug, Clone)]
-pub struct Webhook {
+pub(super) struct Webhook {
     pub new: NewTransaction,
     pub origin: Origin,
 }
 
 /// The result for one webhook, with its conflict. The caller records the conflict: in this batch all webhooks would
 /// wait for it.
-pub type IngestResult = Result<(Ingested, Option<Conflict>), Error>;
+pub(super) type IngestResult = Result<(Ingested, Option<Conflict>), Error>;
 
 /// Records new transactions with their jobs, and compares repeated ones with the recorded row. Returns one result per
 /// webhook, in order.
-pub async fn ingest_batch(
+pub(super) async fn ingest_batch(
     pool: Pool,
     queue: Queue,
     delay: Duration,

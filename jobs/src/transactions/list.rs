@@ -21,7 +21,7 @@ const CHUNK: usize = 1_000;
 /// At most `limit` transactions with `status` (all if `None`) after `cursor`.
 ///
 /// Every query orders by id. So each page begins where the previous one ended, even if rows are added or settled.
-pub async fn page(
+pub(super) async fn page(
     pool: &Pool,
     status: Option<Status>,
     limit: u32,

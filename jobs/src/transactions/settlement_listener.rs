@@ -21,7 +21,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The waiters of this process, by the id of their transaction.
 #[derive(Default)]
-pub struct SettlementListener(Mutex<HashMap<Uuid, WaiterGroup>>);
+pub(super) struct SettlementListener(Mutex<HashMap<Uuid, WaiterGroup>>);
 
 /// All waiters for one transaction.
 struct WaiterGroup {
@@ -30,7 +30,7 @@ struct WaiterGroup {
 }
 
 /// A registered waiter for one transaction; dropping it ends the registration.
-pub struct Waiter {
+pub(super) struct Waiter {
     id: Uuid,
     settled: Arc<Notify>,
     listener: Arc<SettlementListener>,
@@ -42,7 +42,7 @@ impl SettlementListener {
     }
 
     /// Registers a waiter for a transaction.
-    pub fn register(self: &Arc<Self>, id: Uuid) -> Waiter {
+    pub(super) fn register(self: &Arc<Self>, id: Uuid) -> Waiter {
         let mut groups = self.groups();
         let group = groups.entry(id).or_insert_with(|| WaiterGroup { settled: Arc::new(Notify::new()), count: 0 });
         group.count += 1;
@@ -50,7 +50,7 @@ impl SettlementListener {
     }
 
     /// Listens for notifications, and polls, until `stop`.
-    pub async fn run(&self, database: &Database, pool: &Pool, stop: &CancellationToken) {
+    pub(super) async fn run(&self, database: &Database, pool: &Pool, stop: &CancellationToken) {
         let poll_now = Notify::new();
         let listening = listen(database, store::SETTLED_CHANNEL, stop, |event| match event {
             ListenEvent::Notification(ids) => self.wake(ids.split(',').filter_map(|id| Uuid::try_parse(id).ok())),
@@ -91,7 +91,7 @@ impl SettlementListener {
 
 impl Waiter {
     /// Waits until the transaction is settled.
-    pub async fn wait(&self) {
+    pub(super) async fn wait(&self) {
         self.settled.notified().await;
         self.settled.notify_one();
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use strum::{EnumString, IntoStaticStr};
 
-pub use super::email::Email;
+pub(super) use super::email::Email;
 use crate::text;
 
 /// A user's id.

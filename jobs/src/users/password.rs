@@ -22,7 +22,7 @@ const UNUSED_SALT: &[u8] = b"unused salt text";
 
 /// The hasher. Clones share its threads and its queue.
 #[derive(Debug, Clone)]
-pub struct Hasher {
+pub(super) struct Hasher {
     /// A permit for each request that hashes or waits.
     slots: Arc<Semaphore>,
     /// A permit for each request that hashes.
@@ -40,7 +40,7 @@ impl Default for Hasher {
 
 impl Hasher {
     /// A hasher that computes at most `threads` hashes at the same time.
-    pub fn new(threads: usize) -> Self {
+    pub(super) fn new(threads: usize) -> Self {
         describe_counter!(
             HASHES,
             "Password hashes computed: one for each registration and each login, successful or not."
@@ -55,7 +55,7 @@ impl Hasher {
     ///
     /// # Errors
     /// Returns [`Error::Unavailable`] if the queue is full.
-    pub fn reserve(&self) -> Result<QueueSlot, Error> {
+    pub(super) fn reserve(&self) -> Result<QueueSlot, Error> {
         match Arc::clone(&self.slots).try_acquire_owned() {
             Ok(permit) => Ok(QueueSlot { _permit: permit, threads: Arc::clone(&self.threads) }),
             Err(_) => Err(Error::Unavailable("too many passwords wait to be hashed".into())),
@@ -65,7 +65,7 @@ impl Hasher {
 
 /// A slot in the queue of a [`Hasher`].
 #[derive(Debug)]
-pub struct QueueSlot {
+pub(super) struct QueueSlot {
     _permit: OwnedSemaphorePermit,
     threads: Arc<Semaphore>,
 }
@@ -75,7 +75,7 @@ impl QueueSlot {
     ///
     /// # Errors
     /// Returns [`Error::Internal`] if the hash cannot be computed.
-    pub async fn hash(self, password: Password) -> Result<String, Error> {
+    pub(super) async fn hash(self, password: Password) -> Result<String, Error> {
         self.compute(move || hash(&password.normalised_bytes())).await
     }
 
@@ -84,7 +84,7 @@ impl QueueSlot {
     ///
     /// # Errors
     /// Returns [`Error::Internal`] if the hash cannot be parsed.
-    pub async fn verify(self, password: Password, hash: Option<String>) -> Result<Verification, Error> {
+    pub(super) async fn verify(self, password: Password, hash: Option<String>) -> Result<Verification, Error> {
         self.compute(move || {
             let (hash, normalised) = (hash.as_deref(), password.normalised_bytes());
             if matches_hash(hash, &normalised)? {
@@ -117,7 +117,7 @@ impl QueueSlot {
 
 /// The result of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verification {
+pub(super) enum Verification {
     Right,
     /// Right, but the hash is not of the normalised password. Contains the new hash.
     Outdated(String),

@@ -8,7 +8,7 @@ use runtime::{
 };
 
 /// Inserts a user; `None` if the address is known already. The unique indexes decide, also between concurrent inserts.
-pub async fn insert(pool: &Pool, new: &NewUser, password_hash: &str) -> Result<Option<User>, Error> {
+pub(super) async fn insert(pool: &Pool, new: &NewUser, password_hash: &str) -> Result<Option<User>, Error> {
     let id = sqlx::query_scalar!(
         "INSERT INTO users (email, email_key, full_name, password_hash) VALUES ($1, $2, $3, $4)
          ON CONFLICT DO NOTHING RETURNING id",
@@ -31,7 +31,7 @@ pub async fn insert(pool: &Pool, new: &NewUser, password_hash: &str) -> Result<O
 ///
 /// Users of an earlier release have no key; that release compared addresses by `lower()`. Such a user's key is either
 /// not computed yet or belongs to another user. A match by `lower()` therefore comes first.
-pub async fn find_by_email(pool: &Pool, email: &Email) -> Result<Option<(User, String)>, Error> {
+pub(super) async fn find_by_email(pool: &Pool, email: &Email) -> Result<Option<(User, String)>, Error> {
     let row = sqlx::query!(
         "SELECT id, email, full_name, password_hash, role FROM users
          WHERE email_key = $1 OR (email_key IS NULL AND lower(email) = lower($2))
@@ -45,7 +45,7 @@ pub async fn find_by_email(pool: &Pool, email: &Email) -> Result<Option<(User, S
 }
 
 /// Replaces a password hash, unless it has changed meanwhile.
-pub async fn replace_hash(pool: &Pool, id: UserId, old: &str, new: &str) -> Result<(), Error> {
+pub(super) async fn replace_hash(pool: &Pool, id: UserId, old: &str, new: &str) -> Result<(), Error> {
     sqlx::query!("UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2", id.0, old, new)
         .execute(transactional(pool))
         .await?;
@@ -53,7 +53,7 @@ pub async fn replace_hash(pool: &Pool, id: UserId, old: &str, new: &str) -> Resu
 }
 
 /// A page of users without a key: their ids and addresses, after `id`, by id.
-pub async fn without_key(pool: &Pool, id: i64, limit: i64) -> Result<Vec<(i64, String)>, Error> {
+pub(super) async fn without_key(pool: &Pool, id: i64, limit: i64) -> Result<Vec<(i64, String)>, Error> {
     let rows =
         sqlx::query!("SELECT id, email FROM users WHERE email_key IS NULL AND id > $1 ORDER BY id LIMIT $2", id, limit)
             .fetch_all(transactional(pool))
@@ -62,7 +62,7 @@ pub async fn without_key(pool: &Pool, id: i64, limit: i64) -> Result<Vec<(i64, S
 }
 
 /// Sets the key of each user, unless another user has the same key. The keys must be distinct.
-pub async fn add_keys(pool: &Pool, ids: &[i64], keys: &[String]) -> Result<u64, Error> {
+pub(super) async fn add_keys(pool: &Pool, ids: &[i64], keys: &[String]) -> Result<u64, Error> {
     let added = sqlx::query!(
         "UPDATE users SET email_key = new.key FROM unnest($1::int8[], $2::text[]) AS new (id, key)
          WHERE users.id = new.id AND users.email_key IS NULL
@@ -74,7 +74,7 @@ pub async fn add_keys(pool: &Pool, ids: &[i64], keys: &[String]) -> Result<u64, 
 }
 
 /// The user with this id.
-pub async fn find(pool: &Pool, id: UserId) -> Result<Option<User>, Error> {
+pub(super) async fn find(pool: &Pool, id: UserId) -> Result<Option<User>, Error> {
     let row = sqlx::query!("SELECT id, email, full_name, role FROM users WHERE id = $1", id.0)
         .fetch_optional(repeatable(pool))
         .await?;

@@ -11,7 +11,7 @@ use super::{
 type Line<'l> = dyn Fn(&(&str, &str, &str), &str) -> String + 'l;
 
 /// Returns the list at a path, or `None` if the path is not that of a list.
-pub fn listing(table: &Table, provider: ProviderId, path: &str) -> Option<String> {
+pub(super) fn listing(table: &Table, provider: ProviderId, path: &str) -> Option<String> {
     let pairs = |currencies: &[&str], line: &Line<'_>| {
         let delisted = table.delisted.iter().map(|code| ("", *code, *code));
         let assets = CODES.into_iter().chain(delisted);

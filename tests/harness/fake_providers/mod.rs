@@ -28,11 +28,11 @@ use poem::{Endpoint, EndpointExt, Request, Response, Server, endpoint::make, htt
 use runtime::clock::Clock;
 use tokio::task::JoinHandle;
 
-pub use table::Table;
+pub(crate) use table::Table;
 
 /// A failure of a provider.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// 429 with this `Retry-After`.
     RateLimited(Option<&'static str>),
     /// 418, Binance's ban, for this many seconds.
@@ -81,7 +81,7 @@ pub enum Fault {
     Stale,
 }
 
-pub struct State {
+pub(crate) struct State {
     pub table: Table,
     clock: Clock,
     always: HashMap<ProviderId, Fault>,
@@ -97,7 +97,7 @@ pub struct State {
 }
 
 /// The fake server; dropping it stops the server.
-pub struct FakeProviders {
+pub(crate) struct FakeProviders {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
     server: JoinHandle<()>,
@@ -105,12 +105,12 @@ pub struct FakeProviders {
 
 impl FakeProviders {
     /// Starts the fake with the real clock, for real processes.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with_clock(Clock::system()).await
     }
 
     /// Starts the fake with this clock.
-    pub async fn with_clock(clock: Clock) -> Self {
+    pub(crate) async fn with_clock(clock: Clock) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let state = State {
@@ -131,12 +131,12 @@ impl FakeProviders {
     }
 
     /// The base URL of this provider.
-    pub fn url(&self, provider: ProviderId) -> String {
+    pub(crate) fn url(&self, provider: ProviderId) -> String {
         format!("http://{}/{provider}", self.address)
     }
 
     /// The variables with which a process calls the fake.
-    pub fn variables(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn variables(&self) -> Vec<(&'static str, String)> {
         let names = ["COINGECKO_URL", "KRAKEN_URL", "COINBASE_URL", "BINANCE_URL"];
         names.into_iter().zip(ProviderId::ALL).map(|(name, provider)| (name, self.url(provider))).collect()
     }
@@ -146,34 +146,34 @@ impl FakeProviders {
     }
 
     /// Edits the table of prices.
-    pub fn edit_table(&self, change: impl FnOnce(&mut Table)) {
+    pub(crate) fn edit_table(&self, change: impl FnOnce(&mut Table)) {
         change(&mut self.state().table);
     }
 
     /// The price of an asset at a time (Unix seconds), the same at every provider.
-    pub fn price(&self, asset: &str, currency: &str, time: i64) -> String {
+    pub(crate) fn price(&self, asset: &str, currency: &str, time: i64) -> String {
         self.state().table.price(asset, currency, time).expect("an asset of the table")
     }
 
     /// The current price of an asset, the same at every provider.
-    pub fn spot(&self, asset: &str, currency: &str) -> String {
+    pub(crate) fn spot(&self, asset: &str, currency: &str) -> String {
         let state = self.state();
         let table = state.table.at(state.clock.now().unix_timestamp());
         table.spot(asset, currency).expect("an asset of the table")
     }
 
     /// Fails every call to this provider until [`FakeProviders::heal`].
-    pub fn fail(&self, provider: ProviderId, fault: Fault) {
+    pub(crate) fn fail(&self, provider: ProviderId, fault: Fault) {
         self.state().always.insert(provider, fault);
     }
 
     /// Fails the next calls to this provider, after the calls that already have a planned outcome.
-    pub fn fail_next(&self, provider: ProviderId, calls: usize, fault: Fault) {
+    pub(crate) fn fail_next(&self, provider: ProviderId, calls: usize, fault: Fault) {
         self.fail_after(provider, 0, calls, fault);
     }
 
     /// Serves the next `served` calls to this provider, and fails the following `calls` calls.
-    pub fn fail_after(&self, provider: ProviderId, served: usize, calls: usize, fault: Fault) {
+    pub(crate) fn fail_after(&self, provider: ProviderId, served: usize, calls: usize, fault: Fault) {
         let mut state = self.state();
         let next = state.next.entry(provider).or_default();
         next.extend(std::iter::repeat_n(None, served));
@@ -181,12 +181,12 @@ impl FakeProviders {
     }
 
     /// Fails calls to this provider whose path contains `part`, until [`FakeProviders::heal`].
-    pub fn fail_matching(&self, provider: ProviderId, part: &'static str, fault: Fault) {
+    pub(crate) fn fail_matching(&self, provider: ProviderId, part: &'static str, fault: Fault) {
         self.state().matching.push((provider, part, fault));
     }
 
     /// Removes every fault of this provider.
-    pub fn heal(&self, provider: ProviderId) {
+    pub(crate) fn heal(&self, provider: ProviderId) {
         let mut state = self.state();
         state.always.remove(&provider);
         state.next.remove(&provider);
@@ -194,7 +194,7 @@ impl FakeProviders {
     }
 
     /// Sets whether calls for this provider's list of assets and pairs fail.
-    pub fn fail_lists(&self, provider: ProviderId, fail: bool) {
+    pub(crate) fn fail_lists(&self, provider: ProviderId, fail: bool) {
         let lists_fail = &mut self.state().lists_fail;
         if fail {
             lists_fail.insert(provider)
@@ -204,23 +204,23 @@ impl FakeProviders {
     }
 
     /// The number of calls for this provider's list of assets and pairs.
-    pub fn list_calls(&self, provider: ProviderId) -> usize {
+    pub(crate) fn list_calls(&self, provider: ProviderId) -> usize {
         self.state().lists.get(&provider).copied().unwrap_or(0)
     }
 
     /// The number of calls for this provider's prices.
-    pub fn calls(&self, provider: ProviderId) -> usize {
+    pub(crate) fn calls(&self, provider: ProviderId) -> usize {
         self.requests(provider).len()
     }
 
     /// `path?query` of every call for this provider's prices.
-    pub fn requests(&self, provider: ProviderId) -> Vec<String> {
+    pub(crate) fn requests(&self, provider: ProviderId) -> Vec<String> {
         let state = self.state();
         state.requests.iter().filter(|(called, _)| *called == provider).map(|(_, request)| request.clone()).collect()
     }
 
     /// The headers of the last call to this provider.
-    pub fn last_headers(&self, provider: ProviderId) -> poem::http::HeaderMap {
+    pub(crate) fn last_headers(&self, provider: ProviderId) -> poem::http::HeaderMap {
         let state = self.state();
         let last = state.headers.iter().rev().find(|(called, _)| *called == provider);
         last.expect("a call").1.clone()

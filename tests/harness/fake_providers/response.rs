@@ -12,11 +12,11 @@ use super::{
 
 const DAY: i64 = 86400;
 /// The code of each asset at the exchanges, and at Kraken. CoinGecko uses the ids.
-pub const CODES: [(&str, &str, &str); 3] =
+pub(super) const CODES: [(&str, &str, &str); 3] =
     [("bitcoin", "BTC", "XBT"), ("ethereum", "ETH", "ETH"), ("solana", "SOL", "SOL")];
 
 /// Builds the response to a request, with the fault if there is one.
-pub fn build(table: &Table, provider: ProviderId, path: &str, query: &str, fault: Option<&Fault>) -> Response {
+pub(super) fn build(table: &Table, provider: ProviderId, path: &str, query: &str, fault: Option<&Fault>) -> Response {
     let plain = |status: u16, text: &str| (status, text.to_owned(), "text/html", Vec::new());
     let (status, body, kind, headers) = match fault {
         Some(Fault::RateLimited(after)) => {
@@ -194,7 +194,7 @@ fn parse_pair(provider: ProviderId, text: &str) -> Option<(&'static str, &'stati
 }
 
 /// Kraken returns its oldest pairs under their old names.
-pub fn kraken_key(pair: &str) -> String {
+pub(super) fn kraken_key(pair: &str) -> String {
     match (&pair[..3], &pair[3..]) {
         ("XBT" | "ETH", "USD" | "EUR") => format!("X{}Z{}", &pair[..3], &pair[3..]),
         _ => pair.to_owned(),

@@ -8,7 +8,7 @@ use super::Fault;
 
 /// One bucket. All prices are texts.
 #[derive(Debug, Clone)]
-pub struct Row {
+pub(crate) struct Row {
     /// Unix seconds.
     pub time: i64,
     pub open: String,
@@ -20,7 +20,7 @@ pub struct Row {
 }
 
 #[derive(Debug, Clone)]
-pub struct Table {
+pub(crate) struct Table {
     /// The base price of each asset in each currency, in cents.
     cents: HashMap<(&'static str, &'static str), i64>,
     spots: HashMap<(String, String), String>,
@@ -65,55 +65,55 @@ impl Table {
     }
 
     /// Returns the table at this time.
-    pub fn at(&self, now: i64) -> Self {
+    pub(crate) fn at(&self, now: i64) -> Self {
         Self { now, ..self.clone() }
     }
 
     /// The time of the request, in Unix seconds.
-    pub fn now(&self) -> i64 {
+    pub(crate) fn now(&self) -> i64 {
         self.now
     }
 
     /// Sets a current price.
-    pub fn set_spot(&mut self, asset: &str, currency: &str, price: &str) {
+    pub(crate) fn set_spot(&mut self, asset: &str, currency: &str, price: &str) {
         self.spots.insert((asset.into(), currency.into()), price.into());
     }
 
     /// Sets the price at a time, which is the close of every bucket that ends then.
-    pub fn set_price(&mut self, asset: &str, currency: &str, time: i64, price: &str) {
+    pub(crate) fn set_price(&mut self, asset: &str, currency: &str, time: i64, price: &str) {
         self.prices.insert((asset.into(), currency.into(), time), price.into());
     }
 
     /// Removes the price at a time for every asset, and with it every bucket that ends then. `None` means every provider.
-    pub fn remove_price(&mut self, provider: Option<ProviderId>, time: i64) {
+    pub(crate) fn remove_price(&mut self, provider: Option<ProviderId>, time: i64) {
         self.missing.insert((provider, time));
     }
 
     /// Restores every removed price.
-    pub fn restore_prices(&mut self) {
+    pub(crate) fn restore_prices(&mut self) {
         self.missing.clear();
     }
 
     /// Returns whether a provider has the price at a time.
-    pub fn has_price(&self, provider: ProviderId, time: i64) -> bool {
+    pub(crate) fn has_price(&self, provider: ProviderId, time: i64) -> bool {
         !self.missing.contains(&(None, time)) && !self.missing.contains(&(Some(provider), time))
     }
 
     /// The current price.
-    pub fn spot(&self, asset: &str, currency: &str) -> Option<String> {
+    pub(crate) fn spot(&self, asset: &str, currency: &str) -> Option<String> {
         let set = self.spots.get(&(asset.to_owned(), currency.to_owned())).cloned();
         set.or_else(|| self.price(asset, currency, self.now))
     }
 
     /// The price at a time: one cent more each hour, and back to the base price every 100 hours.
-    pub fn price(&self, asset: &str, currency: &str, time: i64) -> Option<String> {
+    pub(crate) fn price(&self, asset: &str, currency: &str, time: i64) -> Option<String> {
         let set = self.prices.get(&(asset.to_owned(), currency.to_owned(), time)).cloned();
         set.or_else(|| self.cents(asset, currency).map(|cents| text(cents + time / 3600 % 100)))
     }
 
     /// The buckets of this length that start in `from..=to`, the current one included, with this fault applied.
     /// `None` for an unknown asset.
-    pub fn rows(
+    pub(crate) fn rows(
         &self,
         provider: ProviderId,
         pair: (&str, &str),
@@ -125,7 +125,7 @@ impl Table {
     }
 
     /// The prices at the times in `from..=to`, `step` seconds apart. Otherwise as [`Table::rows`].
-    pub fn points(
+    pub(crate) fn points(
         &self,
         provider: ProviderId,
         pair: (&str, &str),

@@ -9,7 +9,7 @@ use super::{FakeResponse, State, error, validate};
 type FakeResult = Result<FakeResponse, FakeResponse>;
 
 #[derive(Debug, Default)]
-pub struct Index {
+pub(crate) struct Index {
     name: String,
     alias: String,
     mappings: Value,
@@ -18,12 +18,12 @@ pub struct Index {
 }
 
 impl Index {
-    pub fn find_by_name<'a>(state: &'a mut State, name: &str) -> Result<&'a mut Self, FakeResponse> {
+    pub(crate) fn find_by_name<'a>(state: &'a mut State, name: &str) -> Result<&'a mut Self, FakeResponse> {
         let found = state.index.as_mut().filter(|index| index.alias == name || index.name == name);
         found.ok_or_else(|| error(404, "index_not_found_exception", format!("no such index [{name}]")))
     }
 
-    pub fn create(state: &mut State, name: &str, body: &str) -> FakeResult {
+    pub(crate) fn create(state: &mut State, name: &str, body: &str) -> FakeResult {
         let body = parse_json(body)?;
         validate::index(&body)?;
         if state.index.is_some() {
@@ -35,14 +35,14 @@ impl Index {
         Ok((200, json!({ "acknowledged": true, "index": name })))
     }
 
-    pub fn put(&mut self, id: &str, parameters: &[(&str, &str)], body: &str) -> FakeResult {
+    pub(crate) fn put(&mut self, id: &str, parameters: &[(&str, &str)], body: &str) -> FakeResult {
         let parameter = |name: &str| parameters.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
         check_parameters(parameters)?;
         let source = parse_json(body)?;
         self.write(id, parameter("version"), parameter("version_type"), Some(source))
     }
 
-    pub fn delete(&mut self, id: &str, parameters: &[(&str, &str)]) -> FakeResult {
+    pub(crate) fn delete(&mut self, id: &str, parameters: &[(&str, &str)]) -> FakeResult {
         let parameter = |name: &str| parameters.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
         check_parameters(parameters)?;
         self.write(id, parameter("version"), parameter("version_type"), None)
@@ -76,7 +76,7 @@ impl Index {
         Ok((status, json!({ "_id": id, "result": result, "_version": version })))
     }
 
-    pub fn bulk(&mut self, body: &str, parameters: &[(&str, &str)], half: Option<u16>) -> FakeResult {
+    pub(crate) fn bulk(&mut self, body: &str, parameters: &[(&str, &str)], half: Option<u16>) -> FakeResult {
         check_parameters(parameters)?;
         let malformed = |reason: &str| error(400, "illegal_argument_exception", reason);
         if !body.ends_with('\n') {
@@ -110,7 +110,7 @@ impl Index {
         Ok((200, json!({ "took": 1, "errors": errors, "items": items })))
     }
 
-    pub fn search(&mut self, body: &str) -> FakeResult {
+    pub(crate) fn search(&mut self, body: &str) -> FakeResult {
         let body = parse_json(body)?;
         validate::search(&body)?;
         let after = body["search_after"][0].as_i64();

@@ -13,14 +13,14 @@ use poem::{
 };
 use serde_json::{Value, json};
 
-pub use index::Index;
+pub(super) use index::Index;
 
 /// Status and body of a response.
-pub type FakeResponse = (u16, Value);
+pub(super) type FakeResponse = (u16, Value);
 
 /// How the server responds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FakeMode {
+pub(super) enum FakeMode {
     Healthy,
     /// Responds to every request with this status.
     Rejecting(u16),
@@ -31,7 +31,7 @@ pub enum FakeMode {
 }
 
 #[derive(Debug)]
-pub struct State {
+pub(super) struct State {
     pub mode: FakeMode,
     pub index: Option<Index>,
     /// `METHOD path?query` of every request.
@@ -44,13 +44,13 @@ pub struct State {
 
 /// The server. It ends with the test.
 #[derive(Clone)]
-pub struct FakeElasticsearch {
+pub(super) struct FakeElasticsearch {
     pub address: std::net::SocketAddr,
     state: Arc<Mutex<State>>,
 }
 
 impl FakeElasticsearch {
-    pub async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let state =
@@ -61,20 +61,20 @@ impl FakeElasticsearch {
         Self { address, state }
     }
 
-    pub fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    pub fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
 
-    pub fn set_mode(&self, mode: FakeMode) {
+    pub(super) fn set_mode(&self, mode: FakeMode) {
         self.state().mode = mode;
     }
 
     /// The number of searches that it received.
-    pub fn count_searches(&self) -> usize {
+    pub(super) fn count_searches(&self) -> usize {
         self.state().requests.iter().filter(|request| request.contains("/_search")).count()
     }
 }
@@ -106,7 +106,7 @@ fn build_endpoint(state: Arc<Mutex<State>>) -> impl Endpoint + 'static {
 }
 
 /// An error in Elasticsearch's form.
-pub fn error(status: u16, kind: &str, reason: impl Into<String>) -> FakeResponse {
+pub(super) fn error(status: u16, kind: &str, reason: impl Into<String>) -> FakeResponse {
     (status, json!({ "error": { "type": kind, "reason": reason.into() }, "status": status }))
 }
 

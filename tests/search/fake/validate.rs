@@ -8,7 +8,7 @@ use super::{FakeResponse, error};
 
 type ValidationResult = Result<(), FakeResponse>;
 
-pub fn content_type(request: &Request, path: &[&str], body: &str) -> ValidationResult {
+pub(super) fn content_type(request: &Request, path: &[&str], body: &str) -> ValidationResult {
     let content_type = request.content_type();
     let bulk = path.last() == Some(&"_bulk");
     let fits = match content_type {
@@ -21,7 +21,7 @@ pub fn content_type(request: &Request, path: &[&str], body: &str) -> ValidationR
 }
 
 /// Accepts an object that has only these keys.
-pub fn keys(value: &Value, allowed: &[&str], place: &str) -> ValidationResult {
+pub(super) fn keys(value: &Value, allowed: &[&str], place: &str) -> ValidationResult {
     let parsing = |reason: String| error(400, "x_content_parse_exception", reason);
     let object = value.as_object().ok_or_else(|| parsing(format!("[{place}] is no object: {value}")))?;
     match object.keys().find(|key| !allowed.contains(&key.as_str())) {
@@ -39,7 +39,7 @@ fn check_optional(value: &Value, name: &str, place: &str, fits: impl Fn(&Value) 
     }
 }
 
-pub fn index(body: &Value) -> ValidationResult {
+pub(super) fn index(body: &Value) -> ValidationResult {
     keys(body, &["settings", "mappings", "aliases"], "create_index")?;
     keys(&body["settings"], &["index"], "settings")?;
     keys(&body["settings"]["index"], &["number_of_shards", "number_of_replicas", "gc_deletes"], "settings.index")?;
@@ -57,7 +57,7 @@ pub fn index(body: &Value) -> ValidationResult {
 }
 
 /// Validates a document against a strict mapping.
-pub fn document(mappings: &Value, source: &Value) -> ValidationResult {
+pub(super) fn document(mappings: &Value, source: &Value) -> ValidationResult {
     let document = source.as_object().ok_or_else(|| error(400, "document_parsing_exception", "no object"))?;
     for (name, value) in document {
         let field = &mappings["properties"][name];
@@ -78,7 +78,7 @@ pub fn document(mappings: &Value, source: &Value) -> ValidationResult {
     Ok(())
 }
 
-pub fn search(body: &Value) -> ValidationResult {
+pub(super) fn search(body: &Value) -> ValidationResult {
     let allowed = ["query", "size", "from", "sort", "search_after", "_source", "track_total_hits", "highlight"];
     keys(body, &allowed, "search")?;
     query(&body["query"])?;

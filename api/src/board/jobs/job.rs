@@ -57,7 +57,7 @@ impl JobPage {
 ///
 /// # Errors
 /// 404 for an unknown job.
-pub async fn show(state: &State, visit: &Visit, id: &str) -> Result<Response, Problem> {
+pub(crate) async fn show(state: &State, visit: &Visit, id: &str) -> Result<Response, Problem> {
     page::render(&load_page(state, visit, id).await?)
 }
 
@@ -91,7 +91,7 @@ async fn load_page(state: &State, visit: &Visit, id: &str) -> Result<JobPage, Pr
 ///
 /// # Errors
 /// 422 for a missing reason; 404 for an unknown job.
-pub async fn open_payload(state: &State, visit: &Visit, id: &str) -> Result<Response, Problem> {
+pub(crate) async fn open_payload(state: &State, visit: &Visit, id: &str) -> Result<Response, Problem> {
     let order = visit.order()?;
     let Some(details) = state.operator().open(id, &order).await? else { return Err(not_found("job", id)) };
     let mut page = load_page(state, visit, id).await?;
@@ -104,7 +104,7 @@ pub async fn open_payload(state: &State, visit: &Visit, id: &str) -> Result<Resp
 ///
 /// # Errors
 /// 422 for a missing reason; 404 for an unknown job; 409 if it has ended.
-pub async fn cancel(state: &State, visit: &Visit, id: &str) -> Result<Response, Problem> {
+pub(crate) async fn cancel(state: &State, visit: &Visit, id: &str) -> Result<Response, Problem> {
     match state.operator().cancel(id, &visit.order()?).await? {
         Cancelled::AtOnce => Ok(after_action(&path(id), "cancelled", None)),
         Cancelled::Requested => Ok(after_action(&path(id), "cancelling", None)),
@@ -117,7 +117,7 @@ pub async fn cancel(state: &State, visit: &Visit, id: &str) -> Result<Response, 
 ///
 /// # Errors
 /// 422 for a missing reason; 404 for an unknown job; 409 if it cannot be replayed now.
-pub async fn replay(state: &State, visit: &Visit, id: &str) -> Result<Response, Problem> {
+pub(crate) async fn replay(state: &State, visit: &Visit, id: &str) -> Result<Response, Problem> {
     match state.operator().replay(id, &visit.order()?).await? {
         Replayed::Replayed => Ok(after_action(&path(id), "replayed", None)),
         Replayed::NotDead => Err(conflict("The job is neither a dead letter nor cancelled.")),

@@ -1,6 +1,6 @@
 //! The list of jobs.
 
-pub mod job;
+pub(super) mod job;
 
 use askama::Template;
 use poem::Response;
@@ -45,7 +45,7 @@ struct JobsPage {
 ///
 /// # Errors
 /// 422 for an unknown state.
-pub async fn list(state: &State, visit: &Visit) -> Result<Response, Problem> {
+pub(super) async fn list(state: &State, visit: &Visit) -> Result<Response, Problem> {
     let query = &visit.query;
     let job_state = query.get("state").map(parse_state).transpose()?;
     let filter = Filter {

@@ -36,7 +36,7 @@ type FilterText = Text<1, 500>;
 type JobCount = Integer<1, { MAX_JOBS as i64 }, u32>;
 
 /// A text in a query, of 1 to `MAX` characters.
-pub struct TextParam<const MAX: usize>;
+pub(crate) struct TextParam<const MAX: usize>;
 
 impl<const MAX: usize> QueryValue for TextParam<MAX> {
     type Out = String;
@@ -66,7 +66,7 @@ impl Choice for State {
 const PARAMETER: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Builds the `Link` header for the next page: a path with these parameters.
-pub fn next_link(path: &str, parameters: &[(&str, Option<&str>)]) -> String {
+pub(crate) fn next_link(path: &str, parameters: &[(&str, Option<&str>)]) -> String {
     let given = parameters.iter().filter_map(|(name, value)| Some((name, (*value)?)));
     let query: Vec<_> =
         given.map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, PARAMETER))).collect();
@@ -74,7 +74,7 @@ pub fn next_link(path: &str, parameters: &[(&str, Option<&str>)]) -> String {
 }
 
 /// The end of a pause.
-pub struct Until;
+pub(crate) struct Until;
 
 impl Value for Until {
     type Out = OffsetDateTime;
@@ -146,7 +146,7 @@ request! {
 
 /// Why an operator acts.
 #[derive(Debug)]
-pub struct Reason {
+pub(crate) struct Reason {
     pub reason: String,
 }
 
@@ -163,7 +163,7 @@ request! {
 
 /// Why and how long a queue is paused.
 #[derive(Debug)]
-pub struct Pausing {
+pub(crate) struct Pausing {
     pub reason: String,
     pub until: Option<OffsetDateTime>,
 }
@@ -209,7 +209,7 @@ request! {
 
 /// Which dead letters to replay, and how.
 #[derive(Debug)]
-pub struct Replaying {
+pub(crate) struct Replaying {
     pub selection: Selection,
     pub pace: Pace,
     pub reason: String,
@@ -243,7 +243,7 @@ request! {
 
 /// Which dead letters to discard.
 #[derive(Debug)]
-pub struct Discarding {
+pub(crate) struct Discarding {
     pub selection: Selection,
     pub limit: u32,
     pub reason: String,

@@ -11,7 +11,7 @@ use crate::wire::{Nullable, Timestamp};
 /// The state of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
 #[oai(rename_all = "lowercase")]
-pub enum JobState {
+pub(crate) enum JobState {
     /// It waits until it is due and a worker claims it.
     Waiting,
     Running,
@@ -26,7 +26,7 @@ pub enum JobState {
 
 /// A job.
 #[derive(Object)]
-pub struct Job {
+pub(crate) struct Job {
     id: String,
     queue: String,
     state: JobState,
@@ -51,7 +51,7 @@ pub struct Job {
 
 /// A page of jobs.
 #[derive(Object)]
-pub struct JobList {
+pub(crate) struct JobList {
     /// Newest first.
     jobs: Vec<Job>,
     /// Finished jobs, and waiting jobs beyond the first 10,000 of a queue, were searched down to this id; null if all
@@ -61,7 +61,7 @@ pub struct JobList {
 
 /// The value of a [`JobList`].
 #[derive(Serialize)]
-pub struct JobPageView {
+pub(crate) struct JobPageView {
     jobs: Vec<JobStatus>,
     searched_to: Option<String>,
 }
@@ -74,7 +74,7 @@ impl From<JobPage> for JobPageView {
 
 /// A job and its errors.
 #[derive(Object)]
-pub struct JobDetails {
+pub(crate) struct JobDetails {
     #[oai(flatten)]
     job: Job,
     /// Why it is not running; details about its run if it is.
@@ -99,7 +99,7 @@ struct JobError {
 
 /// The value of [`JobDetails`].
 #[derive(Serialize)]
-pub struct JobView {
+pub(crate) struct JobView {
     #[serde(flatten)]
     job: JobStatus,
     why: String,
@@ -110,12 +110,12 @@ pub struct JobView {
 
 impl JobView {
     /// The job without its payload.
-    pub fn masked(details: Details) -> Self {
+    pub(crate) fn masked(details: Details) -> Self {
         Self { payload: None, ..Self::opened(details) }
     }
 
     /// The job with its payload.
-    pub fn opened(details: Details) -> Self {
+    pub(crate) fn opened(details: Details) -> Self {
         let Details { job, why, errors, payload } = details;
         Self { job, why, errors, payload: Some(payload) }
     }
@@ -123,7 +123,7 @@ impl JobView {
 
 /// Why a job is not running.
 #[derive(Object)]
-pub struct Why {
+pub(crate) struct Why {
     job: Job,
     /// One sentence: the first check that fails, or that it runs.
     verdict: String,

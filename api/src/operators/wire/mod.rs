@@ -3,11 +3,11 @@
 //! A response is a value of the service, or a view made of such values. The types with [`Object`] describe it in
 //! `openapi.json` and are never built; a test compares them with real responses.
 
-pub mod input;
-pub mod jobs;
-pub mod queues;
-pub mod replays;
-pub mod workers;
+pub(super) mod input;
+pub(super) mod jobs;
+pub(super) mod queues;
+pub(super) mod replays;
+pub(super) mod workers;
 
 use poem_openapi::{Object, registry::MetaSchema};
 use queue::operator::audit::Order;
@@ -22,21 +22,21 @@ use crate::{
 ///
 /// # Errors
 /// 500 if the value cannot be serialised as JSON.
-pub fn json<T>(value: &impl Serialize) -> Result<Json<T>, Problem> {
+pub(super) fn json<T>(value: &impl Serialize) -> Result<Json<T>, Problem> {
     encode(value).map(Json::from_body)
 }
 
 /// JSON of any form.
 #[derive(Serialize)]
 #[serde(transparent)]
-pub struct FreeJson(serde_json::Value);
+pub(super) struct FreeJson(serde_json::Value);
 
 openapi_response_type!(FreeJson, "free_json", MetaSchema::ANY);
 
 /// What an operator did, as it is recorded.
 #[derive(Object, Serialize)]
 #[oai(rename = "OperatorActionResult")]
-pub struct Acted {
+pub(super) struct Acted {
     /// A verb, such as `pause`.
     action: String,
     /// The queue, job or worker.
@@ -49,7 +49,7 @@ pub struct Acted {
 
 impl Acted {
     /// An action that this order caused.
-    pub fn new(order: Order, action: &str, target: &str, result: &str) -> Self {
+    pub(super) fn new(order: Order, action: &str, target: &str, result: &str) -> Self {
         Self {
             action: action.to_owned(),
             target: target.to_owned(),
@@ -63,7 +63,7 @@ impl Acted {
 /// One recorded action.
 #[derive(Object)]
 #[oai(rename = "OperatorAction")]
-pub struct Action {
+pub(super) struct Action {
     id: i64,
     at: Timestamp,
     actor: String,
@@ -82,7 +82,7 @@ pub struct Action {
 
 /// What a search found.
 #[derive(Object)]
-pub struct Found {
+pub(super) struct Found {
     /// `job`, `transaction`, `item` or `replay`.
     kind: String,
     id: String,
@@ -93,7 +93,7 @@ pub struct Found {
 /// What happened to a transaction.
 #[derive(Object)]
 #[oai(rename = "TransactionTimeline")]
-pub struct Timeline {
+pub(super) struct Timeline {
     /// The sender's id.
     transaction_id: String,
     /// Our id.

@@ -9,7 +9,7 @@ use crate::wire::{Nullable, Timestamp};
 
 /// A queue and its jobs. Counts stop at 10,000, which means "at least".
 #[derive(Object)]
-pub struct QueueStatus {
+pub(crate) struct QueueStatus {
     name: String,
     /// Since when no job of it is claimed.
     paused_at: Nullable<Timestamp>,
@@ -39,7 +39,7 @@ pub struct QueueStatus {
 /// The state of all queues at one time.
 #[derive(Object)]
 #[oai(rename = "QueuesOverview")]
-pub struct Overview {
+pub(crate) struct Overview {
     at: Timestamp,
     /// What is wrong, worst first, at most five; empty while all is well.
     problems: Vec<QueueProblem>,
@@ -59,7 +59,7 @@ struct QueueProblem {
 
 /// A queue with its rates and estimates. Rates are jobs per second.
 #[derive(Object)]
-pub struct QueueOverview {
+pub(crate) struct QueueOverview {
     #[oai(flatten)]
     status: QueueStatus,
     /// Jobs that live workers can run at once.
@@ -103,7 +103,7 @@ struct Minute {
 
 /// A queue with what operators did to it.
 #[derive(Object)]
-pub struct QueueDetails {
+pub(crate) struct QueueDetails {
     #[oai(flatten)]
     queue: QueueOverview,
     /// The newest 50 actions on it, newest first.
@@ -112,7 +112,7 @@ pub struct QueueDetails {
 
 /// The value of [`QueueDetails`].
 #[derive(Serialize)]
-pub struct QueueView {
+pub(crate) struct QueueView {
     #[serde(flatten)]
     pub queue: overview::QueueOverview,
     pub actions: Vec<audit::Action>,

@@ -9,7 +9,7 @@ use crate::wire::{Nullable, Timestamp};
 
 /// The dead letters of a queue that have the same error, apart from numbers, ids and quoted parts.
 #[derive(Object)]
-pub struct ErrorGroup {
+pub(crate) struct ErrorGroup {
     queue: String,
     /// Names the group in other requests; empty for jobs that failed before groups were recorded.
     group: String,
@@ -32,7 +32,7 @@ pub struct ErrorGroup {
 /// The dead letters that a request selects.
 #[derive(Object)]
 #[oai(rename = "SelectedJobs")]
-pub struct Selected {
+pub(crate) struct Selected {
     /// The number of dead letters; see `is_capped`. With more than `limit`, the oldest `limit` are replayed.
     count: i64,
     /// Whether counting stopped at `count`.
@@ -44,7 +44,7 @@ pub struct Selected {
 /// The result of a request to discard dead letters.
 #[derive(Object)]
 #[oai(rename = "DiscardedJobs")]
-pub struct Discarded {
+pub(crate) struct Discarded {
     /// Whether nothing was changed.
     dry_run: bool,
     /// The number of dead letters that were discarded, or with `dry_run` those that the request selects.
@@ -57,7 +57,7 @@ pub struct Discarded {
 
 /// The value of [`Discarded`].
 #[derive(Serialize)]
-pub struct DiscardedView {
+pub(crate) struct DiscardedView {
     pub dry_run: bool,
     pub count: u64,
     pub is_capped: bool,
@@ -84,7 +84,7 @@ enum ReplayState {
 
 /// A replay and its progress.
 #[derive(Object)]
-pub struct Replay {
+pub(crate) struct Replay {
     #[oai(validator(pattern = "^[0-9a-f-]{36}$"))]
     id: String,
     queue: String,

@@ -11,7 +11,7 @@ use crate::wire::{Nullable, Timestamp};
 
 /// A worker.
 #[derive(Object)]
-pub struct Worker {
+pub(crate) struct Worker {
     id: String,
     /// Whether its lease is valid.
     live: bool,
@@ -65,7 +65,7 @@ struct ClaimError {
 
 /// A worker with its running jobs.
 #[derive(Object)]
-pub struct WorkerDetails {
+pub(crate) struct WorkerDetails {
     #[oai(flatten)]
     worker: Worker,
     /// The jobs that it holds, longest run first, at most 100.
@@ -74,7 +74,7 @@ pub struct WorkerDetails {
 
 /// The value of [`WorkerDetails`].
 #[derive(Serialize)]
-pub struct WorkerView {
+pub(crate) struct WorkerView {
     #[serde(flatten)]
     pub worker: WorkerInfo,
     pub held: Vec<JobStatus>,

@@ -20,7 +20,7 @@ const LINEAR_SEARCH_LIMIT: usize = 16;
 
 /// The fields of a JSON object with their raw texts, and the errors found so far.
 #[derive(Debug)]
-pub struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     whole: &'a str,
     /// The object's index, if it is an element of a list.
     index: Option<usize>,
@@ -75,7 +75,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Reads a field and records its error. An absent field that is optional has the value [`Value::when_absent`].
-    pub fn value<T: Value>(&mut self, name: &'static str) -> Option<T::Out> {
+    pub(crate) fn value<T: Value>(&mut self, name: &'static str) -> Option<T::Out> {
         let (read, input) = match self.fields.iter().find(|(key, _)| key == name) {
             Some((_, value)) => (T::read(value.get()), self.input_to_echo(name, value.get())),
             None => {
@@ -86,7 +86,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Records an error of the body as a whole, but only if every field is valid, as Pydantic's model validators do.
-    pub fn record_body_error(&mut self, error: FieldError) {
+    pub(crate) fn record_body_error(&mut self, error: FieldError) {
         if self.errors.is_empty() {
             self.errors.push(error.at_part("body", Some(self.whole).filter(|_| self.secret.is_none())));
         }
@@ -113,7 +113,7 @@ pub(super) fn not_an_object() -> FieldError {
 }
 
 /// Parses a JSON string; `None` if the raw JSON is not a string.
-pub fn parse_string(raw: &str) -> Option<Result<Cow<'_, str>, FieldError>> {
+pub(crate) fn parse_string(raw: &str) -> Option<Result<Cow<'_, str>, FieldError>> {
     if !raw.starts_with('"') {
         return None;
     }
@@ -124,7 +124,7 @@ pub fn parse_string(raw: &str) -> Option<Result<Cow<'_, str>, FieldError>> {
 }
 
 /// Parses a JSON string whose number of characters must be within `length`.
-pub fn parse_text(raw: &str, length: RangeInclusive<usize>) -> Result<String, FieldError> {
+pub(crate) fn parse_text(raw: &str, length: RangeInclusive<usize>) -> Result<String, FieldError> {
     let text = parse_string(raw).ok_or_else(FieldError::not_a_string)??;
     let (min, max) = length.into_inner();
     // The number of bytes is an upper bound of the number of characters, so most texts need no counting.

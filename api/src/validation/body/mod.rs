@@ -16,7 +16,7 @@ use poem_openapi::{
 };
 use serde_json::value::RawValue;
 
-pub use self::{
+pub(crate) use self::{
     fields::{Fields, parse_string, parse_text},
     list::List,
 };
@@ -31,7 +31,7 @@ const MAX_ERRORS: usize = 100;
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// A type that is read from a JSON object.
-pub trait FromJsonObject: Sized {
+pub(crate) trait FromJsonObject: Sized {
     /// The name of the object in `openapi.json`.
     const NAME: &'static str;
 
@@ -47,7 +47,7 @@ pub trait FromJsonObject: Sized {
 }
 
 /// A type that is read from a whole body: a [`FromJsonObject`] or a [`List`] of them.
-pub trait FromJsonBody: Sized {
+pub(crate) trait FromJsonBody: Sized {
     /// Registers the schemas that [`Self::schema`] refers to.
     fn register(registry: &mut Registry);
 
@@ -81,14 +81,14 @@ impl<T: FromJsonObject> FromJsonBody for T {
 
 /// The JSON body of a request: read completely, limited in size and declared as JSON. Parsed only by [`Body::read`],
 /// since a webhook's signature covers the raw bytes.
-pub struct Body<T> {
+pub(crate) struct Body<T> {
     raw: Bytes,
     read_as: PhantomData<fn() -> T>,
 }
 
 impl<T: FromJsonBody> Body<T> {
     /// The bytes as received.
-    pub fn raw(&self) -> &[u8] {
+    pub(crate) fn raw(&self) -> &[u8] {
         &self.raw
     }
 
@@ -96,7 +96,7 @@ impl<T: FromJsonBody> Body<T> {
     ///
     /// # Errors
     /// 400 if the body is not JSON in UTF-8; 422 with all failing fields.
-    pub fn read(&self) -> Result<T, Problem> {
+    pub(crate) fn read(&self) -> Result<T, Problem> {
         T::parse(&self.raw)
     }
 }

@@ -13,12 +13,12 @@ const MAX_DIGITS: usize = 4300;
 
 /// Parses the text of an integer within a range: a sign, digits with single underscores between them, zeros after the
 /// point.
-pub fn integer_from_text(text: &str, min: i64, max: i64) -> Result<i64, FieldError> {
+pub(super) fn integer_from_text(text: &str, min: i64, max: i64) -> Result<i64, FieldError> {
     check_range(whole_from_text(text)?, min, max)
 }
 
 /// Parses the raw JSON of an integer within a range: `5`, `5.0`, `"5"`, `" 5 "` or `true`.
-pub fn integer_from_json(raw: &str, min: i64, max: i64) -> Result<i64, FieldError> {
+pub(super) fn integer_from_json(raw: &str, min: i64, max: i64) -> Result<i64, FieldError> {
     let whole = match parse_string(raw) {
         Some(text) => whole_from_text(&text?)?,
         None => match raw {
@@ -35,7 +35,7 @@ pub fn integer_from_json(raw: &str, min: i64, max: i64) -> Result<i64, FieldErro
 ///
 /// # Errors
 /// The text is not an integer.
-pub fn whole_from_text(text: &str) -> Result<Whole, FieldError> {
+pub(crate) fn whole_from_text(text: &str) -> Result<Whole, FieldError> {
     let not_an_integer =
         || FieldError::new("int_parsing", "Input should be a valid integer, unable to parse string as an integer");
     let text = text.trim();
@@ -82,7 +82,10 @@ fn check_range(whole: Whole, min: i64, max: i64) -> Result<i64, FieldError> {
 
 /// Parses the raw JSON of a number exactly, with Pydantic's error texts for a float. `read` gets the text without outer
 /// blanks and underscores; it gets `1` for true and `0` for false.
-pub fn number_from_json<T>(raw: &str, read: impl FnOnce(&str) -> Result<T, FieldError>) -> Result<T, FieldError> {
+pub(crate) fn number_from_json<T>(
+    raw: &str,
+    read: impl FnOnce(&str) -> Result<T, FieldError>,
+) -> Result<T, FieldError> {
     match raw {
         "true" => read("1"),
         "false" => read("0"),
@@ -94,7 +97,10 @@ pub fn number_from_json<T>(raw: &str, read: impl FnOnce(&str) -> Result<T, Field
 }
 
 /// Parses the text of a number. `read` gets it without outer blanks and underscores; it is never empty.
-pub fn number_from_text<T>(text: &str, read: impl FnOnce(&str) -> Result<T, FieldError>) -> Result<T, FieldError> {
+pub(super) fn number_from_text<T>(
+    text: &str,
+    read: impl FnOnce(&str) -> Result<T, FieldError>,
+) -> Result<T, FieldError> {
     let text = text.trim();
     let has_misplaced_underscore = text.starts_with('_') || text.ends_with('_') || text.contains("__");
     if text.is_empty() || has_misplaced_underscore {
@@ -105,7 +111,10 @@ pub fn number_from_text<T>(text: &str, read: impl FnOnce(&str) -> Result<T, Fiel
 
 /// Parses the raw JSON of a decimal. `read` gets the text without outer blanks and without underscores, which Python's
 /// `Decimal` ignores too.
-pub fn decimal_from_json<T>(raw: &str, read: impl FnOnce(&str) -> Result<T, FieldError>) -> Result<T, FieldError> {
+pub(crate) fn decimal_from_json<T>(
+    raw: &str,
+    read: impl FnOnce(&str) -> Result<T, FieldError>,
+) -> Result<T, FieldError> {
     let text = number_text(raw)?.ok_or_else(|| {
         FieldError::new("decimal_type", "Decimal input should be an integer, float, string or Decimal object")
     })?;
@@ -125,12 +134,12 @@ fn is_number(raw: &str) -> bool {
 }
 
 /// The schema in `openapi.json` of an integer in a query or path.
-pub fn integer_schema(min: i64, max: i64) -> MetaSchema {
+pub(crate) fn integer_schema(min: i64, max: i64) -> MetaSchema {
     MetaSchema { minimum: Some(min as f64), maximum: Some(max as f64), ..MetaSchema::new("integer") }
 }
 
 /// The schema in `openapi.json` of an integer in a body, with every form that the lax mode accepts.
-pub fn lax_integer_schema(min: i64, max: i64) -> MetaSchema {
+pub(super) fn lax_integer_schema(min: i64, max: i64) -> MetaSchema {
     let text = MetaSchema { pattern: Some(integer_pattern(min, max)), ..MetaSchema::new("string") };
     any_of([integer_schema(min, max), text, MetaSchema::new("boolean")])
 }

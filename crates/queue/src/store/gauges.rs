@@ -5,7 +5,7 @@ use sqlx::Result;
 use runtime::{db::Pool, executor::repeatable};
 
 /// The measurement of one queue. Counts stop at the given limit.
-pub struct Measured {
+pub(crate) struct Measured {
     pub queue: String,
     pub waiting: i64,
     /// Waiting jobs that are due.
@@ -31,7 +31,7 @@ pub struct Measured {
 ///
 /// A worker is live if its last heartbeat is less than its lease before or after now. After a step of the database's
 /// clock this may be wrong for one heartbeat. Times and leases are compared as numbers, because they can be infinite.
-pub async fn measure(pool: &Pool, queues: &[String], limit: i64) -> Result<Vec<Measured>> {
+pub(crate) async fn measure(pool: &Pool, queues: &[String], limit: i64) -> Result<Vec<Measured>> {
     sqlx::query_as!(
         Measured,
         r#"WITH running AS (

@@ -12,7 +12,7 @@ use runtime::{db::Pool, executor::repeatable};
 
 /// Renews this worker's lease. Inserts the row if it does not exist, at the first heartbeat or after it was deleted.
 /// Returns whether an operator drains the worker.
-pub async fn renew(
+pub(crate) async fn renew(
     executor: impl PgExecutor<'_>,
     worker: &str,
     queues: &str,
@@ -40,7 +40,7 @@ pub async fn renew(
 
 /// The lease of another worker.
 #[derive(Debug, Clone, PartialEq)]
-pub struct WorkerLease {
+pub(crate) struct WorkerLease {
     pub worker: String,
     /// Changes with each heartbeat; `None` while the worker has no row.
     pub version: Option<String>,
@@ -50,7 +50,7 @@ pub struct WorkerLease {
 
 /// Returns the leases of all other workers. The version is the row's `xmin`, the number of the transaction that last
 /// wrote it. It changes with the heartbeats of every release, and involves no clock.
-pub async fn workers(executor: impl PgExecutor<'_>, own: &str) -> Result<Vec<WorkerLease>> {
+pub(crate) async fn workers(executor: impl PgExecutor<'_>, own: &str) -> Result<Vec<WorkerLease>> {
     sqlx::query_as!(
         WorkerLease,
         r#"SELECT id AS worker, xmin::text AS "version?", extract(epoch FROM lease)::float8 AS "lease?"
@@ -63,7 +63,7 @@ pub async fn workers(executor: impl PgExecutor<'_>, own: &str) -> Result<Vec<Wor
 
 /// Returns workers that hold running jobs but have no row. Each worker that holds jobs costs one index look-up, however
 /// many jobs it holds. A running job without a worker's name gets one, so that it is found too.
-pub async fn workers_without_row(executor: impl PgExecutor<'_>, own: &str) -> Result<Vec<WorkerLease>> {
+pub(crate) async fn workers_without_row(executor: impl PgExecutor<'_>, own: &str) -> Result<Vec<WorkerLease>> {
     sqlx::query_as!(
         WorkerLease,
         r#"WITH RECURSIVE unnamed AS (
@@ -97,7 +97,7 @@ pub async fn workers_without_row(executor: impl PgExecutor<'_>, own: &str) -> Re
 /// time within the next 2.5 s. Otherwise the jobs that were held together with a job that kills its worker would be
 /// held together with it again, and all would be quarantined. With a lease of 15 s and a check every 2 s, it still runs
 /// elsewhere within 20 s.
-pub async fn rescue(executor: impl PgExecutor<'_>, silent: &[WorkerLease]) -> Result<Vec<String>> {
+pub(crate) async fn rescue(executor: impl PgExecutor<'_>, silent: &[WorkerLease]) -> Result<Vec<String>> {
     let workers: Vec<String> = silent.iter().map(|lease| lease.worker.clone()).collect();
     let versions: Vec<Option<String>> = silent.iter().map(|lease| lease.version.clone()).collect();
     sqlx::query_scalar!(
@@ -125,7 +125,7 @@ pub async fn rescue(executor: impl PgExecutor<'_>, silent: &[WorkerLease]) -> Re
 }
 
 /// Deletes the row of a worker that stopped gracefully, unless it still holds jobs: the rescue needs the row for them.
-pub async fn delete_worker(executor: impl PgExecutor<'_>, worker: &str) -> Result<()> {
+pub(crate) async fn delete_worker(executor: impl PgExecutor<'_>, worker: &str) -> Result<()> {
     sqlx::query!(
         "DELETE FROM apalis.workers
          WHERE id = $1 AND NOT EXISTS (SELECT FROM apalis.jobs WHERE lock_by = $1 AND status = 'Running')",
@@ -137,7 +137,7 @@ pub async fn delete_worker(executor: impl PgExecutor<'_>, worker: &str) -> Resul
 }
 
 /// Deletes the rows of workers that have been dead for this long and hold no jobs.
-pub async fn delete_dead_workers(pool: &Pool, dead_for: Duration) -> Result<u64> {
+pub(crate) async fn delete_dead_workers(pool: &Pool, dead_for: Duration) -> Result<u64> {
     let done = sqlx::query!(
         "DELETE FROM apalis.workers AS worker
          WHERE last_seen < now() - make_interval(secs => $1)

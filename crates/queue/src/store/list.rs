@@ -10,12 +10,12 @@ use crate::storable::ReadTime;
 use runtime::{db::Pool, executor::repeatable};
 
 /// The number of newest ids that one page reads. With 10,000,000 finished jobs, a page without a match takes 60 ms.
-pub const WINDOW: i64 = 100_000;
+pub(crate) const WINDOW: i64 = 100_000;
 /// The number of older waiting jobs that one page reads of each queue: those due first.
-pub const SOONEST: i64 = 10_000;
+pub(crate) const SOONEST: i64 = 10_000;
 
 /// Sorts after every id: the last Unicode character.
-pub const END: &str = "\u{10FFFF}";
+pub(crate) const END: &str = "\u{10FFFF}";
 
 /// A row of a list of jobs.
 pub struct JobRow {
@@ -38,7 +38,7 @@ pub struct JobRow {
 }
 
 /// Which jobs to read.
-pub struct Page<'a> {
+pub(crate) struct Page<'a> {
     pub queue: Option<&'a str>,
     pub status: Option<&'a str>,
     /// A text that the last error contains.
@@ -74,7 +74,7 @@ macro_rules! page {
 }
 
 /// Lists jobs among the newest [`WINDOW`] ids before that of the page, newest first. It stops when the page is full.
-pub async fn newest(pool: &Pool, page: &Page<'_>) -> Result<Vec<JobRow>> {
+pub(crate) async fn newest(pool: &Pool, page: &Page<'_>) -> Result<Vec<JobRow>> {
     page!(
         ["(SELECT * FROM apalis.jobs WHERE id < $2 ORDER BY id DESC LIMIT $6) AS job
           WHERE ($1::text IS NULL OR job_type = $1) AND ($5::text IS NULL OR status = $5)
@@ -87,7 +87,7 @@ pub async fn newest(pool: &Pool, page: &Page<'_>) -> Result<Vec<JobRow>> {
 }
 
 /// Returns the oldest id that [`newest`] reads; `None` if there are no older ones.
-pub async fn window_end(pool: &Pool, before: &str) -> Result<Option<String>> {
+pub(crate) async fn window_end(pool: &Pool, before: &str) -> Result<Option<String>> {
     let end = sqlx::query_scalar!(
         "SELECT id FROM apalis.jobs WHERE id < $1 ORDER BY id DESC OFFSET $2 LIMIT 1",
         before,
@@ -97,7 +97,7 @@ pub async fn window_end(pool: &Pool, before: &str) -> Result<Option<String>> {
 }
 
 /// Lists running jobs before the id of the page, newest first. There are always few of them.
-pub async fn running(pool: &Pool, page: &Page<'_>) -> Result<Vec<JobRow>> {
+pub(crate) async fn running(pool: &Pool, page: &Page<'_>) -> Result<Vec<JobRow>> {
     page!(
         ["(SELECT * FROM apalis.jobs WHERE status = 'Running' ORDER BY lock_by LIMIT $5) AS job
           WHERE ($1::text IS NULL OR job_type = $1) AND id < $2
@@ -109,7 +109,7 @@ pub async fn running(pool: &Pool, page: &Page<'_>) -> Result<Vec<JobRow>> {
 }
 
 /// Lists the running jobs of one worker, oldest run first.
-pub async fn held_by(pool: &Pool, worker: &str, limit: i64) -> Result<Vec<JobRow>> {
+pub(crate) async fn held_by(pool: &Pool, worker: &str, limit: i64) -> Result<Vec<JobRow>> {
     let page = Page { queue: None, status: None, error: None, before: END, limit };
     page!(
         ["(SELECT * FROM apalis.jobs WHERE status = 'Running' AND lock_by = $5 ORDER BY lock_at LIMIT $4) AS job
@@ -122,7 +122,7 @@ pub async fn held_by(pool: &Pool, worker: &str, limit: i64) -> Result<Vec<JobRow
 
 /// Lists waiting jobs before the id of the page, newest first. Of each queue it reads the first [`SOONEST`] by
 /// priority, from the lowest, and then by due time.
-pub async fn waiting(pool: &Pool, page: &Page<'_>) -> Result<Vec<JobRow>> {
+pub(crate) async fn waiting(pool: &Pool, page: &Page<'_>) -> Result<Vec<JobRow>> {
     page!(
         ["(WITH RECURSIVE kind AS (
                (SELECT job_type FROM apalis.jobs WHERE status = 'Pending' AND $1::text IS NULL ORDER BY job_type LIMIT 1)
@@ -170,17 +170,17 @@ macro_rules! by_queue {
 }
 
 /// Lists dead letters.
-pub async fn dead(pool: &Pool, page: &Page<'_>) -> Result<Vec<JobRow>> {
+pub(crate) async fn dead(pool: &Pool, page: &Page<'_>) -> Result<Vec<JobRow>> {
     by_queue!("Killed", page, pool)
 }
 
 /// Lists cancelled jobs.
-pub async fn cancelled(pool: &Pool, page: &Page<'_>) -> Result<Vec<JobRow>> {
+pub(crate) async fn cancelled(pool: &Pool, page: &Page<'_>) -> Result<Vec<JobRow>> {
     by_queue!("Cancelled", page, pool)
 }
 
 /// The details of one job that a list does not show.
-pub struct Details {
+pub(crate) struct Details {
     pub payload: Vec<u8>,
     pub errors: Option<JsonValue>,
     /// The result of its last run; `{"Snoozed": reason}` after a snooze.
@@ -199,7 +199,7 @@ pub struct Details {
 
 /// Reads all details of one job. A worker is live if its last heartbeat is less than its lease before or after now.
 /// After a step of the database's clock this may be wrong for one heartbeat.
-pub async fn show(pool: &Pool, id: &str) -> Result<Option<(JobRow, Details)>> {
+pub(crate) async fn show(pool: &Pool, id: &str) -> Result<Option<(JobRow, Details)>> {
     let row = sqlx::query_as!(
         JobRow,
         r#"SELECT id, job_type AS queue, status, priority, attempts AS claims, failures, crashes,

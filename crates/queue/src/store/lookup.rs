@@ -4,7 +4,7 @@ use sqlx::{PgExecutor, Result};
 
 /// Returns the seconds until a waiting job is due, at most 100 years; `None` if it is running, finished or unknown. The
 /// time is limited before it is subtracted, because another program may have written an infinite one.
-pub async fn due_in(executor: impl PgExecutor<'_>, id: &str) -> Result<Option<f64>> {
+pub(crate) async fn due_in(executor: impl PgExecutor<'_>, id: &str) -> Result<Option<f64>> {
     sqlx::query_scalar!(
         r#"SELECT extract(epoch FROM greatest(least(run_at, now() + interval '100 years'), now() - interval '100 years')
                           - clock_timestamp())::float8 AS "seconds!"
@@ -17,7 +17,7 @@ pub async fn due_in(executor: impl PgExecutor<'_>, id: &str) -> Result<Option<f6
 
 /// Locks a waiting job whose key is in the range from `from` to `to`, without `to`. Returns whether there is one. No
 /// claim takes it before the transaction ends. A job that is just being claimed does not count.
-pub async fn lock_waiting_job(executor: impl PgExecutor<'_>, queue: &str, from: &str, to: &str) -> Result<bool> {
+pub(crate) async fn lock_waiting_job(executor: impl PgExecutor<'_>, queue: &str, from: &str, to: &str) -> Result<bool> {
     let locked = sqlx::query_scalar!(
         "SELECT id FROM apalis.jobs
          WHERE job_type = $1 AND idempotency_key IS NOT NULL AND idempotency_key >= $2 AND idempotency_key < $3
@@ -35,7 +35,7 @@ pub async fn lock_waiting_job(executor: impl PgExecutor<'_>, queue: &str, from: 
 ///
 /// The orders are those of `jobs_running` and `jobs_ready`; callers do not need them. They keep the plan on these
 /// indexes even when the statistics were taken during a backlog, and estimate that most of the table is waiting.
-pub async fn unfinished_jobs(executor: impl PgExecutor<'_>, queue: &str, limit: i64) -> Result<Vec<String>> {
+pub(crate) async fn unfinished_jobs(executor: impl PgExecutor<'_>, queue: &str, limit: i64) -> Result<Vec<String>> {
     sqlx::query_scalar!(
         r#"(SELECT id AS "id!" FROM apalis.jobs WHERE job_type = $1 AND status = 'Running' ORDER BY lock_by LIMIT $2)
            UNION ALL

@@ -5,7 +5,7 @@ use sqlx::{PgExecutor, Result};
 use crate::counts::{Event, Taken};
 
 /// Adds counts of a process to the current minute of the database's clock.
-pub async fn add(executor: impl PgExecutor<'_>, process: &str, taken: &[Taken]) -> Result<()> {
+pub(crate) async fn add(executor: impl PgExecutor<'_>, process: &str, taken: &[Taken]) -> Result<()> {
     let column = |event| -> Vec<i64> { taken.iter().map(|taken| taken.count(event)).collect() };
     let queues: Vec<String> = taken.iter().map(|taken| taken.queue.clone()).collect();
     // PostgreSQL has no array of arrays of different lengths, so each list of buckets is passed as text: {1,2,3}.
@@ -51,7 +51,7 @@ pub async fn add(executor: impl PgExecutor<'_>, process: &str, taken: &[Taken]) 
 }
 
 /// Deletes the minutes that are older than 14 days.
-pub async fn delete_old(executor: impl PgExecutor<'_>) -> Result<u64> {
+pub(crate) async fn delete_old(executor: impl PgExecutor<'_>) -> Result<u64> {
     let done = sqlx::query!(
         "DELETE FROM queue_minutes WHERE (queue, minute, process) IN (
              SELECT queue, minute, process FROM queue_minutes WHERE minute < now() - interval '14 days' LIMIT 10000)"

@@ -1,12 +1,12 @@
 //! The SQL of the queue's tables: one function for each operation.
 
-pub mod gauges;
-pub mod leases;
-pub mod list;
-pub mod lookup;
-pub mod minutes;
-pub mod operator;
-pub mod results;
+pub(crate) mod gauges;
+pub(crate) mod leases;
+pub(crate) mod list;
+pub(crate) mod lookup;
+pub(crate) mod minutes;
+pub(crate) mod operator;
+pub(crate) mod results;
 
 use std::time::Duration;
 
@@ -89,7 +89,7 @@ macro_rules! insert {
 }
 
 /// Inserts jobs. apalis' own `push_tasks` uses the client's clock and cuts it to whole seconds.
-pub async fn insert(tx: &mut Transaction, jobs: &[&NewJob]) -> Result<()> {
+pub(crate) async fn insert(tx: &mut Transaction, jobs: &[&NewJob]) -> Result<()> {
     let new = NewRows::of(jobs);
     insert!(new, "").execute(&mut *tx).await?;
     Ok(())
@@ -98,7 +98,7 @@ pub async fn insert(tx: &mut Transaction, jobs: &[&NewJob]) -> Result<()> {
 /// Inserts the jobs whose key is free, and returns their ids. It waits for an open transaction that is taking the same
 /// key, so all transactions must take their keys in the same order. It is separate from `insert`, because the
 /// conflict check would slow down jobs without a key.
-pub async fn insert_unique(tx: &mut Transaction, jobs: &[&NewJob]) -> Result<Vec<String>> {
+pub(crate) async fn insert_unique(tx: &mut Transaction, jobs: &[&NewJob]) -> Result<Vec<String>> {
     let new = NewRows::of(jobs);
     let inserted = insert!(
         new,
@@ -110,7 +110,7 @@ pub async fn insert_unique(tx: &mut Transaction, jobs: &[&NewJob]) -> Result<Vec
 }
 
 /// Notifies all listening workers that these queues have new jobs.
-pub async fn announce(executor: impl PgExecutor<'_>, queues: &[String]) -> Result<()> {
+pub(crate) async fn announce(executor: impl PgExecutor<'_>, queues: &[String]) -> Result<()> {
     sqlx::query!("SELECT pg_notify($1, queue) FROM unnest($2::text[]) AS queue", CHANNEL, queues)
         .execute(executor)
         .await?;
@@ -119,7 +119,7 @@ pub async fn announce(executor: impl PgExecutor<'_>, queues: &[String]) -> Resul
 
 /// A job that this worker has claimed for one run.
 #[derive(Debug, Clone)]
-pub struct Claimed {
+pub(crate) struct Claimed {
     pub id: String,
     pub payload: Vec<u8>,
     /// The attempt number, part of the fencing token.
@@ -149,7 +149,7 @@ pub struct Claimed {
 /// Rows are updated by their `ctid`. This is safe because the same statement locks them, and it saves 500 look-ups in
 /// the primary key (11.0 → 8.6 us per job). A row that another transaction has just changed is not visible to this
 /// statement and is left to the next claim.
-pub async fn claim(pool: &Pool, worker: &str, queue: &str, limit: i64) -> Result<Vec<Claimed>> {
+pub(crate) async fn claim(pool: &Pool, worker: &str, queue: &str, limit: i64) -> Result<Vec<Claimed>> {
     sqlx::query_as!(
         Claimed,
         r#"UPDATE apalis.jobs AS job
@@ -180,7 +180,7 @@ pub async fn claim(pool: &Pool, worker: &str, queue: &str, limit: i64) -> Result
 
 /// The due times of one queue.
 #[derive(Debug)]
-pub struct DueCheck {
+pub(crate) struct DueCheck {
     pub queue: String,
     /// Whether it has a job that is due.
     pub is_due: bool,
@@ -190,7 +190,7 @@ pub struct DueCheck {
 
 /// Checks these queues: whether a job is due, and when the next one will be, at most a day from now. Both are the ends
 /// of a range in `jobs_ready`.
-pub async fn check_due(pool: &Pool, queues: &[String]) -> Result<Vec<DueCheck>> {
+pub(crate) async fn check_due(pool: &Pool, queues: &[String]) -> Result<Vec<DueCheck>> {
     sqlx::query_as!(
         DueCheck,
         r#"SELECT queue AS "queue!", bool_or(due.is_due) AS "is_due!",
@@ -216,7 +216,7 @@ pub async fn check_due(pool: &Pool, queues: &[String]) -> Result<Vec<DueCheck>> 
 
 /// Makes running jobs of a worker's queue Pending again if the worker does not know them. Jobs that another session has
 /// locked are skipped. Returns the number of jobs. They are due at once, even if the database's clock has gone back.
-pub async fn give_back_lost_claims(pool: &Pool, worker: &str, queue: &str, known: &[String]) -> Result<u64> {
+pub(crate) async fn give_back_lost_claims(pool: &Pool, worker: &str, queue: &str, known: &[String]) -> Result<u64> {
     let done = sqlx::query!(
         "UPDATE apalis.jobs SET status = 'Pending', run_at = least(run_at, now())
          WHERE id = ANY(ARRAY(
@@ -234,7 +234,7 @@ pub async fn give_back_lost_claims(pool: &Pool, worker: &str, queue: &str, known
 
 /// The result of one batch of the cleaner.
 #[derive(Debug)]
-pub struct Step {
+pub(crate) struct Step {
     /// The last id of the batch, after which the next one begins.
     pub upto: String,
     pub forgotten: i64,
@@ -250,7 +250,7 @@ const CLEANER_LOCK: i64 = 0x006d_696c_6c72_6163;
 /// 2,000 took 3 ms when all were deleted, and 1 to 4 ms when none was; one of 10,000 took 15 ms. 1,000,000 finished
 /// jobs were deleted in 14 s, mostly pauses, and no job started more than 57 ms late meanwhile. 1,000,000 jobs that
 /// wait for a later time cost each pass about 1 s of reading.
-pub async fn delete_expired(
+pub(crate) async fn delete_expired(
     pool: &Pool,
     after: &str,
     before: &str,

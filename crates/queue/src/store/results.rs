@@ -17,7 +17,7 @@ use runtime::{
 ///
 /// Only the primary key is written so that an index fits. With an indexable condition on `lock_by` or `status`, and
 /// statistics that do not know this worker yet, 500 rows took 182 ms instead of 6.
-pub async fn finish(executor: impl PgExecutor<'_>, worker: &str, ids: &[String], tokens: &[i32]) -> Result<u64> {
+pub(crate) async fn finish(executor: impl PgExecutor<'_>, worker: &str, ids: &[String], tokens: &[i32]) -> Result<u64> {
     let finished = sqlx::query!(
         r#"UPDATE apalis.jobs AS job
            SET status = 'Done', done_at = now(), last_result = '{"Ok": null}'
@@ -32,7 +32,7 @@ pub async fn finish(executor: impl PgExecutor<'_>, worker: &str, ids: &[String],
 }
 
 /// Returns the ids of those of these runs that are marked as done.
-pub async fn find_finished(
+pub(crate) async fn find_finished(
     executor: impl PgExecutor<'_>,
     worker: &str,
     ids: &[String],
@@ -50,7 +50,7 @@ pub async fn find_finished(
 }
 
 /// Returns the ids of those of these runs that still hold their jobs. Takes no lock and waits for none.
-pub async fn find_held(pool: &Pool, worker: &str, ids: &[String], tokens: &[i32]) -> Result<Vec<String>> {
+pub(crate) async fn find_held(pool: &Pool, worker: &str, ids: &[String], tokens: &[i32]) -> Result<Vec<String>> {
     sqlx::query_scalar!(
         "SELECT job.id FROM apalis.jobs AS job JOIN unnest($2::text[], $3::int4[]) AS ended (id, token) USING (id)
          WHERE job.attempts = ended.token AND job.lock_by IS NOT DISTINCT FROM $1 AND job.status || '' = 'Running'",
@@ -63,7 +63,7 @@ pub async fn find_held(pool: &Pool, worker: &str, ids: &[String], tokens: &[i32]
 }
 
 /// Locks those of these jobs that no other session has locked, and returns their ids.
-pub async fn lock_free(transaction: &mut Transaction, ids: &[String]) -> Result<Vec<String>> {
+pub(crate) async fn lock_free(transaction: &mut Transaction, ids: &[String]) -> Result<Vec<String>> {
     sqlx::query_scalar!("SELECT id FROM apalis.jobs WHERE id = ANY($1) FOR UPDATE SKIP LOCKED", ids)
         .fetch_all(&mut *transaction)
         .await
@@ -71,7 +71,7 @@ pub async fn lock_free(transaction: &mut Transaction, ids: &[String]) -> Result<
 
 /// The new state of a job whose run is not done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next<'a> {
+pub(crate) enum Next<'a> {
     /// It waits for this long. `error` is set after a failure, `reason` after a snooze.
     Wait { wait: Duration, error: Option<&'a StorableText>, reason: Option<&'a StorableText> },
     /// It waits again; its due time does not change.
@@ -85,7 +85,7 @@ pub enum Next<'a> {
 /// Runs that are not done, column by column. [`Unfinished::push`] is the only way to add one, so that every value can
 /// be stored by PostgreSQL.
 #[derive(Debug, Default)]
-pub struct Unfinished {
+pub(crate) struct Unfinished {
     ids: Vec<String>,
     tokens: Vec<i32>,
     statuses: Vec<String>,
@@ -103,7 +103,7 @@ pub struct Unfinished {
 
 impl Unfinished {
     /// Adds a run.
-    pub fn push(&mut self, id: &str, token: i32, attempts: i32, survived: bool, next: Next<'_>) {
+    pub(crate) fn push(&mut self, id: &str, token: i32, attempts: i32, survived: bool, next: Next<'_>) {
         let (status, delay, error, reason) = match next {
             Next::Wait { wait, error, reason } => ("Pending", Some(wait_seconds(wait)), error, reason),
             Next::GiveBack => ("Pending", None, None, None),
@@ -131,7 +131,7 @@ pub(super) const ERRORS_KEPT: i32 = 10;
 ///
 /// Odd values that another program left in a row fail nothing: `errors` that is no array is replaced, and counts end at
 /// the largest number.
-pub async fn put_back(executor: impl PgExecutor<'_>, worker: &str, runs: &Unfinished) -> Result<Vec<String>> {
+pub(crate) async fn put_back(executor: impl PgExecutor<'_>, worker: &str, runs: &Unfinished) -> Result<Vec<String>> {
     sqlx::query_scalar!(
         r#"WITH written AS (
                UPDATE apalis.jobs AS job

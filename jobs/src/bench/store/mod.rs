@@ -14,7 +14,7 @@ use runtime::{error::Error, executor::repeatable};
 const QUEUE: &str = "bench_inserts";
 
 /// Inserts `count` transactions and a job for each in one database transaction, as the ingest does.
-pub async fn insert(session: &mut PgConnection, count: usize) -> sqlx::Result<()> {
+pub(super) async fn insert(session: &mut PgConnection, count: usize) -> sqlx::Result<()> {
     let ids: Vec<Uuid> = (0..count).map(|_| Uuid::now_v7()).collect();
     let mut tx = sqlx::Connection::begin(session).await?;
     sqlx::query!(
@@ -42,7 +42,7 @@ pub async fn insert(session: &mut PgConnection, count: usize) -> sqlx::Result<()
 }
 
 /// Claims due jobs with `SKIP LOCKED` only, so that two sessions claim different jobs.
-pub async fn claim_bare(session: &mut PgConnection, queue: &str, limit: i64) -> sqlx::Result<Vec<String>> {
+pub(super) async fn claim_bare(session: &mut PgConnection, queue: &str, limit: i64) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar!(
         "UPDATE apalis.jobs SET status = 'Running', lock_by = 'bench', lock_at = now(), attempts = attempts + 1
          WHERE id = ANY(ARRAY(
@@ -58,7 +58,7 @@ pub async fn claim_bare(session: &mut PgConnection, queue: &str, limit: i64) -> 
 }
 
 /// Marks jobs as done by their ids, without a fencing check.
-pub async fn finish_bare(session: &mut PgConnection, ids: &[String]) -> sqlx::Result<()> {
+pub(super) async fn finish_bare(session: &mut PgConnection, ids: &[String]) -> sqlx::Result<()> {
     sqlx::query!("UPDATE apalis.jobs SET status = 'Done', done_at = now() WHERE id = ANY($1)", ids)
         .execute(session)
         .await?;

@@ -12,12 +12,12 @@ use super::{error::ChainError, scaled::ScaledRate};
 
 sol!("../contracts/InterestRates.sol");
 
-pub use InterestRates::{
+pub(super) use InterestRates::{
     InterestRatesErrors, Record as StoredRecord, Saved, currentCall, findCall, ownerCall, pageCall, saveCall,
 };
 
 /// The error text for an address without our contract.
-pub const NO_CONTRACT: &str = "there is no contract of ours at CONTRACT_ADDRESS";
+pub(super) const NO_CONTRACT: &str = "there is no contract of ours at CONTRACT_ADDRESS";
 
 /// One rate on the contract.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl Record {
 }
 
 /// Decodes the data of a revert; `None` if it is not an error of the contract.
-pub fn decode_revert(data: &[u8]) -> Option<ChainError> {
+pub(super) fn decode_revert(data: &[u8]) -> Option<ChainError> {
     match InterestRatesErrors::abi_decode(data).ok()? {
         InterestRatesErrors::AlreadySaved(_) => Some(ChainError::AlreadySaved),
         InterestRatesErrors::NotOwner(_) => Some(not_owner()),
@@ -64,6 +64,6 @@ pub fn decode_revert(data: &[u8]) -> Option<ChainError> {
 }
 
 /// The error for a key that is not the owner's.
-pub fn not_owner() -> ChainError {
+pub(super) fn not_owner() -> ChainError {
     ChainError::Misconfigured("the contract's owner is not the account of CHAIN_PRIVATE_KEY".into())
 }

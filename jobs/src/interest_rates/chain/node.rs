@@ -35,7 +35,7 @@ struct Log {
 
 /// The fields that are read of a transaction on the node.
 #[derive(Deserialize)]
-pub struct NodeTransaction {
+pub(super) struct NodeTransaction {
     pub from: Address,
     pub to: Option<Address>,
     pub input: Bytes,
@@ -43,24 +43,24 @@ pub struct NodeTransaction {
 
 impl Node {
     /// The id of the chain. Every signature covers it, so that a transaction cannot be replayed on another chain.
-    pub async fn chain_id(&self) -> Result<u64, ChainError> {
+    pub(super) async fn chain_id(&self) -> Result<u64, ChainError> {
         self.number("eth_chainId", json!([])).await
     }
 
     /// The next nonce of an account, after all its transactions that the node has, pending ones included.
-    pub async fn next_nonce(&self, account: Address) -> Result<u64, ChainError> {
+    pub(super) async fn next_nonce(&self, account: Address) -> Result<u64, ChainError> {
         self.number("eth_getTransactionCount", json!([account, "pending"])).await
     }
 
     /// The number of nonces of an account that blocks include.
-    pub async fn used_nonces(&self, account: Address) -> Result<u64, ChainError> {
+    pub(super) async fn used_nonces(&self, account: Address) -> Result<u64, ChainError> {
         self.number("eth_getTransactionCount", json!([account, "latest"])).await
     }
 
     /// Estimates the gas of a call on the latest block, and adds a fifth: other transactions may raise the need
     /// meanwhile. Some nodes estimate on the pending block by default. There a waiting transaction would make its own
     /// replacement fail.
-    pub async fn gas(&self, from: Address, to: TxKind, input: &[u8]) -> Result<u64, ChainError> {
+    pub(super) async fn gas(&self, from: Address, to: TxKind, input: &[u8]) -> Result<u64, ChainError> {
         let call = json!({ "from": from, "to": to.to(), "data": hex::encode_prefixed(input) });
         let gas = self.number("eth_estimateGas", json!([without_null(call), "latest"])).await?;
         Ok(gas.saturating_add(gas / 5))
@@ -68,7 +68,7 @@ impl Node {
 
     /// The current fees, sufficient even if the base fee doubles. The gas price is used instead if the chain has no
     /// base fee, or if the node suggests no priority fee.
-    pub async fn pricing(&self) -> Result<Pricing, ChainError> {
+    pub(super) async fn pricing(&self) -> Result<Pricing, ChainError> {
         let (block, priority) = tokio::join!(
             self.call::<Block>("eth_getBlockByNumber", json!(["latest", false])),
             self.call::<Option<U128>>("eth_maxPriorityFeePerGas", json!([])),
@@ -95,18 +95,18 @@ impl Node {
     }
 
     /// The balance of an account, in wei.
-    pub async fn balance(&self, account: Address) -> Result<U256, ChainError> {
+    pub(super) async fn balance(&self, account: Address) -> Result<U256, ChainError> {
         Ok(self.call("eth_getBalance", json!([account, "latest"])).await?)
     }
 
     /// Whether the address has a contract.
-    pub async fn has_code(&self, address: Address) -> Result<bool, ChainError> {
+    pub(super) async fn has_code(&self, address: Address) -> Result<bool, ChainError> {
         let code: Bytes = self.call("eth_getCode", json!([address, "latest"])).await?;
         Ok(!code.is_empty())
     }
 
     /// Sends a signed transaction. Succeeds as well if the node has it already.
-    pub async fn send(&self, raw: &[u8]) -> Result<(), ChainError> {
+    pub(super) async fn send(&self, raw: &[u8]) -> Result<(), ChainError> {
         let sent: Result<Value, RpcError> =
             self.call("eth_sendRawTransaction", json!([hex::encode_prefixed(raw)])).await;
         match sent {
@@ -117,7 +117,7 @@ impl Node {
     }
 
     /// The receipt of a transaction in a block.
-    pub async fn receipt(&self, hash: Hash) -> Result<Option<Receipt>, ChainError> {
+    pub(super) async fn receipt(&self, hash: Hash) -> Result<Option<Receipt>, ChainError> {
         let raw: Option<RawReceipt> = self.call("eth_getTransactionReceipt", json!([hash])).await?;
         Ok(raw.and_then(|raw| {
             let block = raw.block_number?.to();
@@ -128,12 +128,12 @@ impl Node {
     }
 
     /// A transaction that the node has, pending or in a block.
-    pub async fn transaction(&self, hash: Hash) -> Result<Option<NodeTransaction>, ChainError> {
+    pub(super) async fn transaction(&self, hash: Hash) -> Result<Option<NodeTransaction>, ChainError> {
         Ok(self.call("eth_getTransactionByHash", json!([hash])).await?)
     }
 
     /// Why a transaction in this block was reverted. Repeats the call on the state after that block.
-    pub async fn reason(&self, transaction: &NodeTransaction, block: u64) -> Result<ChainError, ChainError> {
+    pub(super) async fn reason(&self, transaction: &NodeTransaction, block: u64) -> Result<ChainError, ChainError> {
         let input = hex::encode_prefixed(&transaction.input);
         let call = json!({ "from": transaction.from, "to": transaction.to, "data": input });
         let block = format!("0x{block:x}");

@@ -66,7 +66,7 @@ impl Chain {
 
 impl Node {
     /// Polls for a receipt: see [`Chain::await_receipt`].
-    pub async fn await_receipt(&self, hash: Hash, limit: Duration) -> Result<Option<Receipt>, ChainError> {
+    pub(super) async fn await_receipt(&self, hash: Hash, limit: Duration) -> Result<Option<Receipt>, ChainError> {
         let end = Instant::now() + limit;
         let mut pause = FIRST_PAUSE;
         loop {

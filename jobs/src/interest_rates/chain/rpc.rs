@@ -26,7 +26,7 @@ const MAX_MESSAGE_CHARS: usize = 200;
 
 /// A node of Ethereum or of a compatible chain, reached by JSON-RPC. `node.rs` has its typed calls.
 #[derive(Clone)]
-pub struct Node {
+pub(super) struct Node {
     client: Client,
     url: Url,
 }
@@ -65,12 +65,12 @@ fn present_value<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Op
 
 impl Node {
     /// Builds the client without I/O.
-    pub fn new(url: &Url) -> Result<Self, Error> {
+    pub(super) fn new(url: &Url) -> Result<Self, Error> {
         Ok(Self { client: http::client(|client| client.timeout(LIMIT))?, url: url.clone() })
     }
 
     /// Calls a JSON-RPC method.
-    pub async fn call<T: DeserializeOwned>(&self, method: &str, params: Value) -> Result<T, RpcError> {
+    pub(super) async fn call<T: DeserializeOwned>(&self, method: &str, params: Value) -> Result<T, RpcError> {
         let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         let request = self.client.post(self.url.clone()).json(&request);
         let mut response = send(request, "chain").await.map_err(transport_error)?;

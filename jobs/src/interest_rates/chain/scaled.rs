@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr as _};
 use bigdecimal::{BigDecimal, num_bigint::BigInt};
 
 /// The decimal places of a rate on the contract.
-pub const PLACES: i64 = 18;
+pub(super) const PLACES: i64 = 18;
 /// The largest number of units: a rate of 10^20.
 const MAX_UNITS: u128 = 10_u128.pow(38);
 

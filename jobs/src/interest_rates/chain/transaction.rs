@@ -36,7 +36,7 @@ impl Fees {
 
 /// The current fees of a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pricing {
+pub(super) struct Pricing {
     pub fees: Fees,
     /// Whether the chain has base fees and priority fees (EIP-1559). Otherwise a transaction has one gas price, and
     /// both [`Fees`] are equal to it.
@@ -45,7 +45,7 @@ pub struct Pricing {
 
 impl Pricing {
     /// These fees, each raised to at least an eighth above `earlier`.
-    pub fn above(self, earlier: Fees) -> Self {
+    pub(super) fn above(self, earlier: Fees) -> Self {
         Self { fees: self.fees.above(earlier), ..self }
     }
 }
@@ -103,7 +103,7 @@ pub enum Outcome {
 }
 
 /// A transaction without its signature.
-pub struct UnsignedTransaction {
+pub(super) struct UnsignedTransaction {
     pub chain_id: u64,
     pub nonce: u64,
     pub gas: u64,
@@ -114,7 +114,7 @@ pub struct UnsignedTransaction {
 
 impl UnsignedTransaction {
     /// Signs it in the format of the chain: EIP-1559, or legacy if there are no base fees.
-    pub fn sign(self, signer: &PrivateKeySigner) -> Result<SignedTransaction, ChainError> {
+    pub(super) fn sign(self, signer: &PrivateKeySigner) -> Result<SignedTransaction, ChainError> {
         let Self { chain_id, nonce, gas, pricing: Pricing { fees, has_base_fee }, to, input } = self;
         let transaction: TypedTransaction = if has_base_fee {
             TxEip1559 {

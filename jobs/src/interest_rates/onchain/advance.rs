@@ -15,7 +15,7 @@ use crate::interest_rates::{
 use runtime::error::Error;
 
 /// How long a request waits for confirmation: a few seconds longer than most chains need for a block.
-pub const CONFIRM_WITHIN: Duration = Duration::from_secs(20);
+pub(super) const CONFIRM_WITHIN: Duration = Duration::from_secs(20);
 /// A transaction that waits longer than this for a block pays too low a fee.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
 /// How long one process may hold the lock of the account: less than `idle_in_transaction_session_timeout`.
@@ -39,7 +39,7 @@ enum Next<'a> {
 
 /// The progress of a submission.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Progress {
+pub(super) enum Progress {
     /// The contract has it.
     Saved,
     /// It is not confirmed yet.

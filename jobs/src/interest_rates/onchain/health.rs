@@ -15,19 +15,19 @@ const REFUSED_FOR: Duration = Duration::from_secs(30);
 
 /// Results of earlier calls.
 #[derive(Debug, Default)]
-pub struct Health {
+pub(super) struct Health {
     funded_until: Option<Instant>,
     refused: Option<(Instant, String)>,
 }
 
 impl Health {
     /// Records that the node accepted a transaction.
-    pub fn record_acceptance(&mut self) {
+    pub(super) fn record_acceptance(&mut self) {
         self.refused = None;
     }
 
     /// Records that a transaction could not be signed or was refused.
-    pub fn record_failure(&mut self, error: &ChainError) {
+    pub(super) fn record_failure(&mut self, error: &ChainError) {
         match error {
             // The next check of the funds reports it, and also when it is over.
             ChainError::Unfunded(_) => self.funded_until = None,

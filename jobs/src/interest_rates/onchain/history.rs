@@ -14,7 +14,7 @@ use crate::interest_rates::{
 const MAX_TRIES: u32 = 3;
 
 /// The current record.
-pub async fn current(chain: &Chain) -> Result<Option<SavedRate>, ChainError> {
+pub(super) async fn current(chain: &Chain) -> Result<Option<SavedRate>, ChainError> {
     Ok(chain
         .current()
         .await?
@@ -22,7 +22,7 @@ pub async fn current(chain: &Chain) -> Result<Option<SavedRate>, ChainError> {
 }
 
 /// At most `limit` records after a cursor.
-pub async fn page(chain: &Chain, after: Option<Cursor>, limit: u32) -> Result<Vec<SavedRate>, ChainError> {
+pub(super) async fn page(chain: &Chain, after: Option<Cursor>, limit: u32) -> Result<Vec<SavedRate>, ChainError> {
     match after.map(HistoryCursor::of) {
         None => first_page(chain, limit).await,
         Some(HistoryCursor { head, before }) => {

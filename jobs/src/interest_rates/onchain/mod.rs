@@ -41,7 +41,7 @@ const RECONCILE_AFTER: Duration = Duration::from_secs(40);
 const RECHECK_AFTER: Duration = Duration::from_secs(5);
 
 /// The storage on a chain.
-pub struct ChainStorage {
+pub(super) struct ChainStorage {
     chain: Chain,
     contract: String,
     pool: Pool,
@@ -71,7 +71,7 @@ impl From<ChainError> for StorageError {
 
 impl ChainStorage {
     /// Builds the client without I/O, so that the process starts while the chain is down.
-    pub fn new(pool: &Pool, queue: &Queue, config: &ChainConfig) -> Result<Self, Error> {
+    pub(super) fn new(pool: &Pool, queue: &Queue, config: &ChainConfig) -> Result<Self, Error> {
         let chain = Chain::new(config)?;
         let contract = chain.contract();
         let (sender_lock, health) = Default::default();

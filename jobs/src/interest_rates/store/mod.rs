@@ -1,7 +1,7 @@
 //! SQL of interest rates. `sends.rs` has the SQL of transactions for a chain.
 
 #[cfg(feature = "smart-contract")]
-pub mod sends;
+pub(super) mod sends;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -17,12 +17,12 @@ use runtime::{
 };
 
 /// The stored form of assets. Equal assets have equal forms, regardless of how the client wrote the numbers.
-pub fn assets_json(assets: &[Asset]) -> Value {
+pub(super) fn assets_json(assets: &[Asset]) -> Value {
     assets.iter().map(|asset| json!({"id": asset.id, "interest_rate": asset.rate.digits()})).collect()
 }
 
 /// Saves an average in PostgreSQL; `false` if its key is known already.
-pub async fn save(pool: &Pool, rate: &Rate, assets: &Value, key: Option<&str>) -> Result<bool, Error> {
+pub(super) async fn save(pool: &Pool, rate: &Rate, assets: &Value, key: Option<&str>) -> Result<bool, Error> {
     let saved = sqlx::query!(
         "INSERT INTO interest_rates (backend, rate, assets, idempotency_key, state, saved_at)
          VALUES ('postgres', $1, $2, $3, 'saved', clock_timestamp())
@@ -37,7 +37,12 @@ pub async fn save(pool: &Pool, rate: &Rate, assets: &Value, key: Option<&str>) -
 }
 
 /// Whether the submission with this key has the same assets.
-pub async fn has_same_assets(pool: &Pool, backend: &str, key: Option<&str>, assets: &Value) -> Result<bool, Error> {
+pub(super) async fn has_same_assets(
+    pool: &Pool,
+    backend: &str,
+    key: Option<&str>,
+    assets: &Value,
+) -> Result<bool, Error> {
     let same = sqlx::query_scalar!(
         r#"SELECT assets = $3 AS "same!" FROM interest_rates WHERE idempotency_key = $2 AND backend = $1"#,
         backend,
@@ -50,7 +55,7 @@ pub async fn has_same_assets(pool: &Pool, backend: &str, key: Option<&str>, asse
 }
 
 /// At most `limit` averages in PostgreSQL with an id below `before`, newest first.
-pub async fn history(pool: &Pool, before: Uuid, limit: u32) -> Result<Vec<SavedRate>, Error> {
+pub(super) async fn history(pool: &Pool, before: Uuid, limit: u32) -> Result<Vec<SavedRate>, Error> {
     let rows = sqlx::query!(
         r#"SELECT id, rate, saved_at AS "saved_at!" FROM interest_rates WHERE backend = 'postgres' AND id < $1
            ORDER BY id DESC LIMIT $2"#,

@@ -18,7 +18,7 @@ use runtime::{
 };
 
 /// Records a submission for a chain; `None` if its key is known already.
-pub async fn insert(
+pub(crate) async fn insert(
     tx: &mut Transaction,
     rate: &Rate,
     assets: &Value,
@@ -39,7 +39,7 @@ pub async fn insert(
 }
 
 /// The submission with this key, and whether it has the same assets; `None` if it was withdrawn meanwhile.
-pub async fn find_by_key(pool: &Pool, key: &str, assets: &Value) -> Result<Option<(Uuid, bool)>, Error> {
+pub(crate) async fn find_by_key(pool: &Pool, key: &str, assets: &Value) -> Result<Option<(Uuid, bool)>, Error> {
     let row = sqlx::query!(
         r#"SELECT id, assets = $2 AS "same!" FROM interest_rates
            WHERE idempotency_key = $1 AND backend = 'smart_contract'"#,
@@ -52,7 +52,7 @@ pub async fn find_by_key(pool: &Pool, key: &str, assets: &Value) -> Result<Optio
 }
 
 /// Reads a recorded submission.
-pub async fn find(pool: &Pool, id: Uuid) -> Result<Option<RecordedSubmission>, Error> {
+pub(crate) async fn find(pool: &Pool, id: Uuid) -> Result<Option<RecordedSubmission>, Error> {
     let row = sqlx::query!("SELECT id, rate, state FROM interest_rates WHERE id = $1", id)
         .fetch_optional(repeatable(pool))
         .await?;
@@ -63,7 +63,7 @@ pub async fn find(pool: &Pool, id: Uuid) -> Result<Option<RecordedSubmission>, E
 
 /// The transactions signed for a submission and this contract, oldest first. Each comes with the time since it was last
 /// sent.
-pub async fn list(pool: &Pool, id: Uuid, contract: &str) -> Result<Vec<(SignedTransaction, Duration)>, Error> {
+pub(crate) async fn list(pool: &Pool, id: Uuid, contract: &str) -> Result<Vec<(SignedTransaction, Duration)>, Error> {
     let rows = sqlx::query!(
         r#"SELECT nonce, hash, raw, max_fee, priority,
                   extract(epoch FROM clock_timestamp() - sent_at)::float8 AS "age!"
@@ -90,7 +90,7 @@ pub async fn list(pool: &Pool, id: Uuid, contract: &str) -> Result<Vec<(SignedTr
 }
 
 /// Locks a sender until the database transaction ends. Meanwhile no other process signs or sends for this account.
-pub async fn lock_sender(pool: &Pool, sender: &str) -> Result<Transaction, Error> {
+pub(crate) async fn lock_sender(pool: &Pool, sender: &str) -> Result<Transaction, Error> {
     let mut tx = begin(pool).await?;
     sqlx::query!(r#"SELECT pg_advisory_xact_lock(hashtextextended('chain ' || $1, 0)) AS "held!: ()""#, sender)
         .fetch_one(&mut tx)
@@ -99,7 +99,7 @@ pub async fn lock_sender(pool: &Pool, sender: &str) -> Result<Transaction, Error
 }
 
 /// Records a signed transaction before it is sent, as the next one of its submission.
-pub async fn insert_send(
+pub(crate) async fn insert_send(
     pool: &Pool,
     id: Uuid,
     contract: &str,
@@ -124,7 +124,7 @@ pub async fn insert_send(
 }
 
 /// Records the time at which a transaction was sent again.
-pub async fn mark_resent(pool: &Pool, id: Uuid, hash: Hash) -> Result<(), Error> {
+pub(crate) async fn mark_resent(pool: &Pool, id: Uuid, hash: Hash) -> Result<(), Error> {
     sqlx::query!(
         "UPDATE chain_sends SET sent_at = clock_timestamp() WHERE rate_id = $1 AND hash = $2",
         id,
@@ -136,7 +136,7 @@ pub async fn mark_resent(pool: &Pool, id: Uuid, hash: Hash) -> Result<(), Error>
 }
 
 /// Deletes a signed transaction that the node refused, so that it is not sent again.
-pub async fn delete_refused(pool: &Pool, id: Uuid, hash: Hash) -> Result<(), Error> {
+pub(crate) async fn delete_refused(pool: &Pool, id: Uuid, hash: Hash) -> Result<(), Error> {
     sqlx::query!("DELETE FROM chain_sends WHERE rate_id = $1 AND hash = $2", id, hash.as_slice())
         .execute(transactional(pool))
         .await?;
@@ -144,7 +144,7 @@ pub async fn delete_refused(pool: &Pool, id: Uuid, hash: Hash) -> Result<(), Err
 }
 
 /// Marks a submission as saved on the chain at the time `at`.
-pub async fn mark_saved(pool: &Pool, id: Uuid, at: OffsetDateTime) -> Result<(), Error> {
+pub(crate) async fn mark_saved(pool: &Pool, id: Uuid, at: OffsetDateTime) -> Result<(), Error> {
     sqlx::query!(
         "UPDATE interest_rates SET state = 'saved', saved_at = $2 WHERE id = $1 AND state = 'pending'",
         id,
@@ -157,7 +157,7 @@ pub async fn mark_saved(pool: &Pool, id: Uuid, at: OffsetDateTime) -> Result<(),
 
 /// Withdraws a pending submission and releases its key; `false` if a transaction was signed for it or it is no longer
 /// pending.
-pub async fn withdraw(tx: &mut Transaction, id: Uuid) -> Result<bool, Error> {
+pub(crate) async fn withdraw(tx: &mut Transaction, id: Uuid) -> Result<bool, Error> {
     let withdrawn = sqlx::query!(
         "UPDATE interest_rates SET state = 'withdrawn', idempotency_key = NULL
          WHERE id = $1 AND state = 'pending' AND NOT EXISTS (SELECT FROM chain_sends WHERE rate_id = $1)",

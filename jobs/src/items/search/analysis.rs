@@ -14,7 +14,7 @@ const MAX_BYTES: usize = 400_000;
 
 /// The searchable words of a document.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Analysis {
+pub(super) struct Analysis {
     /// The words of the title, separated by blanks.
     pub title_key: String,
     /// The tokens of the title in order: words, or bigrams in a script without blanks.
@@ -25,7 +25,7 @@ pub struct Analysis {
 
 impl Analysis {
     /// Analyses a document.
-    pub fn of(document: &Document) -> Self {
+    pub(super) fn of(document: &Document) -> Self {
         let title = words(truncate(&document.title, MAX_TITLE));
         let description = words(truncate(document.description.as_deref().unwrap_or_default(), MAX_DESCRIPTION));
         let mut budget = (MAX_WORDS, MAX_BYTES);
@@ -37,7 +37,7 @@ impl Analysis {
     }
 
     /// The document in PostgreSQL's `tsvector` notation: the title has weight `A`, the description `B`.
-    pub fn vector(&self) -> String {
+    pub(super) fn vector(&self) -> String {
         let title = (1..).zip(&self.title).map(|(position, word)| format!("'{word}':{position}A "));
         // One position stays free, so that no phrase spans the title and the description.
         let first = self.title.len() + 2;
@@ -46,20 +46,20 @@ impl Analysis {
     }
 
     /// The words that can be corrections of misspelt ones, without duplicates.
-    pub fn vocabulary(&self) -> BTreeSet<&str> {
+    pub(super) fn vocabulary(&self) -> BTreeSet<&str> {
         let all = self.title.iter().chain(&self.description).map(String::as_str);
         all.filter(|word| is_correctable(word)).collect()
     }
 }
 
 /// The words of a title, separated by blanks.
-pub fn title_key(words: &[Word]) -> String {
+pub(super) fn title_key(words: &[Word]) -> String {
     words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join(" ")
 }
 
 /// Whether a word can be misspelt: it consists of 3 to 32 letters and marks. Shorter and longer words are similar to
 /// too many others. Numbers are never corrected: 1234 does not mean 1235.
-pub fn is_correctable(word: &str) -> bool {
+pub(super) fn is_correctable(word: &str) -> bool {
     (3..=32).contains(&word.chars().count()) && word.chars().all(|c| c.is_alphabetic() || is_mark(c))
 }
 

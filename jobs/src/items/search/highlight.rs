@@ -14,7 +14,7 @@ const EXCERPT_LENGTH: usize = 150;
 const SEPARATOR: &str = " … ";
 
 /// The hit of a document, which matches these terms.
-pub fn hit(document: Document, terms: &Terms) -> Hit {
+pub(super) fn hit(document: Document, terms: &Terms) -> Hit {
     Hit { highlight: highlight(&document, terms), document }
 }
 

@@ -7,7 +7,7 @@ use crate::text::{Word, pairs, words};
 
 /// One term of a query; a document must match all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Term {
+pub(super) enum Term {
     /// A word.
     Word(String),
     /// Neighbouring characters of a script without blanks; they match anywhere inside a run.
@@ -16,7 +16,7 @@ pub enum Term {
 
 /// The terms of a query.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Terms {
+pub(super) struct Terms {
     /// All terms without duplicates, in the order of the query.
     terms: Vec<Term>,
     /// Whether the last term may match as a prefix.
@@ -25,11 +25,11 @@ pub struct Terms {
 }
 
 /// The corrections of each misspelt word.
-pub type Corrections = HashMap<String, Vec<String>>;
+pub(super) type Corrections = HashMap<String, Vec<String>>;
 
 /// How a term may match.
 #[derive(Debug, Clone, Copy)]
-pub enum Match<'a> {
+pub(super) enum Match<'a> {
     /// As a whole word.
     Whole,
     /// The last term also as a prefix.
@@ -40,14 +40,14 @@ pub enum Match<'a> {
 
 /// Where a term may match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Field {
+pub(super) enum Field {
     Title,
     Any,
 }
 
 impl Terms {
     /// Parses a query. It has no operators: all characters are plain text.
-    pub fn parse(query: &str) -> Self {
+    pub(super) fn parse(query: &str) -> Self {
         let words = words(query);
         let mut terms: Vec<Term> = Vec::new();
         let mut has_prefix = false;
@@ -65,28 +65,28 @@ impl Terms {
     }
 
     /// Whether the query has no words.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.terms.is_empty()
     }
 
     /// The `title_key` of a document whose title equals the query.
-    pub fn title_key(&self) -> &str {
+    pub(super) fn title_key(&self) -> &str {
         &self.title_key
     }
 
     /// The terms, each with whether it may match as a prefix.
-    pub fn iter(&self) -> impl Iterator<Item = (&Term, bool)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Term, bool)> {
         let prefix = self.terms.len().checked_sub(1).filter(|_| self.has_prefix);
         self.terms.iter().enumerate().map(move |(at, term)| (term, Some(at) == prefix))
     }
 
     /// Whether the last term may match as a prefix.
-    pub fn has_prefix(&self) -> bool {
+    pub(super) fn has_prefix(&self) -> bool {
         self.has_prefix
     }
 
     /// The words that may be misspelt.
-    pub fn correctable(&self) -> Vec<String> {
+    pub(super) fn correctable(&self) -> Vec<String> {
         let words = self.terms.iter().filter_map(|term| match term {
             Term::Word(word) if is_correctable(word) => Some(word.clone()),
             _ => None,
@@ -96,7 +96,7 @@ impl Terms {
 
     /// The query in PostgreSQL's `tsquery` notation. Terms contain only letters, marks and digits, so nothing is
     /// escaped.
-    pub fn tsquery(&self, how: Match<'_>, field: Field) -> String {
+    pub(super) fn tsquery(&self, how: Match<'_>, field: Field) -> String {
         let weight = if field == Field::Title { "A" } else { "" };
         let plain = |word: &str| if weight.is_empty() { format!("'{word}'") } else { format!("'{word}':{weight}") };
         let prefix = |word: &str| format!("'{word}':*{weight}");
@@ -122,7 +122,7 @@ impl Terms {
 
     /// The positions of the terms in the words of a document's two texts, in order. A term that occurs in neither text
     /// is at the position of a word that it may misspell.
-    pub fn positions(&self, texts: [&[Word]; 2]) -> [Vec<Range<usize>>; 2] {
+    pub(super) fn positions(&self, texts: [&[Word]; 2]) -> [Vec<Range<usize>>; 2] {
         let mut positions = [Vec::new(), Vec::new()];
         for (term, is_prefix) in self.iter() {
             let mut found = texts.map(|words| {
@@ -162,7 +162,7 @@ fn merge_ranges(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
 
 /// A word of the documents that is similar to a word of the query.
 #[derive(Debug, Clone)]
-pub struct SimilarWord {
+pub(super) struct SimilarWord {
     /// The word of the query.
     pub asked: String,
     /// The word of the documents.
@@ -170,7 +170,7 @@ pub struct SimilarWord {
 }
 
 /// The most similar words to each word of the query. A word without corrections is absent.
-pub fn corrections(similar: &[SimilarWord]) -> Corrections {
+pub(super) fn corrections(similar: &[SimilarWord]) -> Corrections {
     /// The limit for each word of the query.
     const MAX_CORRECTIONS: usize = 5;
     let mut candidates: HashMap<&str, Vec<(usize, &str)>> = HashMap::new();

@@ -27,7 +27,7 @@ const INVALID_SYMBOL: i64 = -1121;
 const TOO_MANY_REQUESTS: i64 = -1003;
 const ROWS: i32 = 1000;
 
-pub const BINANCE: ExchangeSpec = ExchangeSpec {
+pub(super) const BINANCE: ExchangeSpec = ExchangeSpec {
     id: ProviderId::Binance,
     // The limit is 6,000 units of weight per minute. Our calls cost at most 4, except the daily list of pairs.
     rate_limit: RateLimit { every: Duration::from_millis(200), burst: 40 },

@@ -43,7 +43,7 @@ const PROBE_PAUSE: Duration = Duration::from_secs(30);
 
 /// Why one attempt returned no value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AttemptError {
+pub(super) enum AttemptError {
     NotOffered,
     /// Too many requests, under any status.
     RateLimited(String),
@@ -58,7 +58,7 @@ pub enum AttemptError {
 }
 
 /// What an attempt returns.
-pub type Parsed<T> = Result<T, AttemptError>;
+pub(super) type Parsed<T> = Result<T, AttemptError>;
 
 impl AttemptError {
     /// The name, as metrics contain it.
@@ -79,12 +79,12 @@ impl AttemptError {
 }
 
 /// Fails for an error status whose body has no meaning.
-pub fn check_status(status: StatusCode) -> Parsed<()> {
+pub(super) fn check_status(status: StatusCode) -> Parsed<()> {
     if status.is_success() { Ok(()) } else { Err(AttemptError::Permanent(format!("status {}", status.as_u16()))) }
 }
 
 /// The limits and the key of a provider.
-pub struct ProviderLimits {
+pub(super) struct ProviderLimits {
     pub rate_limit: RateLimit,
     /// The pause after a rate limit response without `Retry-After`.
     pub default_pause: Duration,
@@ -93,7 +93,7 @@ pub struct ProviderLimits {
 }
 
 /// The client of one provider. All calls of a process share it.
-pub struct ProviderClient {
+pub(super) struct ProviderClient {
     pub provider: ProviderId,
     pub clock: Clock,
     http: Client,
@@ -109,7 +109,7 @@ pub struct ProviderClient {
 ///
 /// # Errors
 /// [`Error::Internal`] when it cannot be built.
-pub fn http_client() -> Result<Client, Error> {
+pub(super) fn http_client() -> Result<Client, Error> {
     Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(ATTEMPT_TIMEOUT)
@@ -122,7 +122,7 @@ pub fn http_client() -> Result<Client, Error> {
 
 impl ProviderClient {
     /// Creates the client of a provider at the URL `base`.
-    pub fn new(provider: ProviderId, http: Client, base: &str, clock: Clock, limits: ProviderLimits) -> Self {
+    pub(super) fn new(provider: ProviderId, http: Client, base: &str, clock: Clock, limits: ProviderLimits) -> Self {
         let (limiter, breaker) = (RateLimiter::new(limits.rate_limit), Breaker::with_threshold(FAILURES, PROBE_PAUSE));
         let (pause, metrics) = (Pause::default(), ProviderMetrics::new(provider));
         Self { provider, clock, http, base: base.to_owned(), limits, limiter, breaker, pause, metrics }
@@ -136,7 +136,11 @@ impl ProviderClient {
     ///
     /// # Errors
     /// The [`ProviderError`] of the last attempt, or of the rate limiter, pause or circuit breaker before it.
-    pub async fn get<T>(&self, path: &str, parse: impl Fn(StatusCode, &str) -> Parsed<T>) -> Result<T, ProviderError> {
+    pub(super) async fn get<T>(
+        &self,
+        path: &str,
+        parse: impl Fn(StatusCode, &str) -> Parsed<T>,
+    ) -> Result<T, ProviderError> {
         let timed_out = |_| Err(self.record_failure(format!("no response within {} s", CALL_TIMEOUT.as_secs())));
         tokio::time::timeout(CALL_TIMEOUT, self.get_with_retries(path, parse)).await.unwrap_or_else(timed_out)
     }

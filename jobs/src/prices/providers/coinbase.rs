@@ -22,7 +22,7 @@ use crate::prices::{
     normalise::{CandleSet, RawCandle, RejectReason, TimeUnit, Window},
 };
 
-pub const COINBASE: ExchangeSpec = ExchangeSpec {
+pub(super) const COINBASE: ExchangeSpec = ExchangeSpec {
     id: ProviderId::Coinbase,
     rate_limit: RateLimit { every: Duration::from_millis(100), burst: 15 },
     // The rate limit refills within 1.5 s.

@@ -55,7 +55,7 @@ const TOO_MANY_REQUESTS: i64 = 429;
 const BEYOND_ITS_REACH: i64 = 10012;
 
 /// The client of CoinGecko.
-pub struct CoinGecko {
+pub(super) struct CoinGecko {
     client: ProviderClient,
     /// How many days its series go back.
     reach: i64,
@@ -94,7 +94,7 @@ struct Coin {
 }
 
 impl CoinGecko {
-    pub fn new(http: Client, url: &str, key: Option<&ApiKey>, clock: Clock) -> Result<Self, Error> {
+    pub(super) fn new(http: Client, url: &str, key: Option<&ApiKey>, clock: Clock) -> Result<Self, Error> {
         let (name, rate_limit, reach) = plan(url);
         let header = |key: &ApiKey| -> Result<_, Error> {
             let wrong = |_| Error::Internal("COINGECKO_API_KEY: cannot be sent in a header".into());

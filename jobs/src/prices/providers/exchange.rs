@@ -25,7 +25,7 @@ use runtime::clock::Clock;
 const AT_ONCE: usize = 4;
 
 /// What differs between exchanges: limits, paths, and the parsers of their responses.
-pub struct ExchangeSpec {
+pub(super) struct ExchangeSpec {
     pub id: ProviderId,
     pub rate_limit: RateLimit,
     /// The pause after a rate limit response without `Retry-After`.
@@ -50,14 +50,14 @@ pub struct ExchangeSpec {
 }
 
 /// The client of an exchange.
-pub struct Exchange {
+pub(super) struct Exchange {
     spec: &'static ExchangeSpec,
     client: ProviderClient,
     pairs: Listing<Pairs>,
 }
 
 impl Exchange {
-    pub fn new(spec: &'static ExchangeSpec, http: Client, url: &str, clock: Clock) -> Self {
+    pub(super) fn new(spec: &'static ExchangeSpec, http: Client, url: &str, clock: Clock) -> Self {
         let limits = ProviderLimits { rate_limit: spec.rate_limit, default_pause: spec.default_pause, key: None };
         let client = ProviderClient::new(spec.id, http, url, clock, limits);
         Self { spec, client, pairs: Listing::default() }

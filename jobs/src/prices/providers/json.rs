@@ -7,11 +7,11 @@ use super::client::{AttemptError, Parsed};
 use crate::prices::normalise::{CandleSet, RawCandle, RejectReason, Window};
 
 /// A value that is parsed later, if at all.
-pub type Field<'a> = &'a RawValue;
+pub(super) type Field<'a> = &'a RawValue;
 
 /// Parses a response body. A body that is not JSON of this form is [`AttemptError::Transient`], such as an HTML page or a
 /// truncated body.
-pub fn parse<'a, T: Deserialize<'a>>(body: &'a str) -> Parsed<T> {
+pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a str) -> Parsed<T> {
     // Only the kind and place of the error are kept: its text could repeat what was sent.
     serde_json::from_str(body).map_err(|error| {
         let what = match error.classify() {
@@ -24,13 +24,13 @@ pub fn parse<'a, T: Deserialize<'a>>(body: &'a str) -> Parsed<T> {
 }
 
 /// The text of a number, or of a string that contains one. The text of any other value is not a valid number.
-pub fn text(field: Field<'_>) -> &str {
+pub(super) fn text(field: Field<'_>) -> &str {
     let text = field.get();
     text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text)
 }
 
 /// The first fields of a row. `None` when it has fewer fields, or is not an array.
-pub fn fields<const N: usize>(row: Field<'_>) -> Option<[&str; N]> {
+pub(super) fn fields<const N: usize>(row: Field<'_>) -> Option<[&str; N]> {
     let fields: Vec<&RawValue> = serde_json::from_str(row.get()).ok()?;
     let texts: Vec<&str> = fields.into_iter().take(N).map(text).collect();
     texts.try_into().ok()
@@ -38,7 +38,7 @@ pub fn fields<const N: usize>(row: Field<'_>) -> Option<[&str; N]> {
 
 /// The rows of a page as candles. `read` picks the fields of a row; it leaves out a row with `None`. A row with fewer
 /// fields is rejected.
-pub fn candles<const N: usize>(
+pub(super) fn candles<const N: usize>(
     rows: &[Field<'_>],
     page: Window,
     read: impl for<'a> Fn([&'a str; N]) -> Option<RawCandle<'a>>,
@@ -54,7 +54,7 @@ pub fn candles<const N: usize>(
 }
 
 /// The entries of a list that have this form. The others are ignored.
-pub fn entries<'a, T: Deserialize<'a>>(list: impl IntoIterator<Item = Field<'a>>) -> impl Iterator<Item = T> {
+pub(super) fn entries<'a, T: Deserialize<'a>>(list: impl IntoIterator<Item = Field<'a>>) -> impl Iterator<Item = T> {
     list.into_iter().filter_map(|entry| serde_json::from_str(entry.get()).ok())
 }
 

@@ -26,7 +26,7 @@ use crate::prices::{
 /// A pair without a trade for this long has no present price.
 const PRESENT: time::Duration = time::Duration::hours(2);
 
-pub const KRAKEN: ExchangeSpec = ExchangeSpec {
+pub(super) const KRAKEN: ExchangeSpec = ExchangeSpec {
     id: ProviderId::Kraken,
     rate_limit: RateLimit { every: Duration::from_secs(1), burst: 15 },
     // The counter of 15 calls falls by one every 3 s.

@@ -20,7 +20,7 @@ const LIFETIME: Duration = Duration::from_secs(24 * 3600);
 const PAUSE: Duration = Duration::from_secs(600);
 
 /// A list that one caller fetches for all.
-pub struct Listing<T>(Mutex<Option<CachedList<T>>>);
+pub(super) struct Listing<T>(Mutex<Option<CachedList<T>>>);
 
 struct CachedList<T> {
     list: Result<Arc<T>, ProviderError>,
@@ -39,7 +39,10 @@ impl<T> Listing<T> {
     ///
     /// # Errors
     /// The error of the last attempt, when no list was ever fetched.
-    pub async fn get(&self, load: impl Future<Output = Result<T, ProviderError>>) -> Result<Arc<T>, ProviderError> {
+    pub(super) async fn get(
+        &self,
+        load: impl Future<Output = Result<T, ProviderError>>,
+    ) -> Result<Arc<T>, ProviderError> {
         let mut cached = self.0.lock().await;
         if let Some(cached) = cached.as_ref().filter(|cached| Instant::now() < cached.until) {
             return cached.list.clone();
@@ -58,11 +61,11 @@ impl<T> Listing<T> {
 }
 
 /// Derives the name of a pair from the codes of an asset and a currency, both in upper case.
-pub type Convention = fn(&str, &str) -> Option<String>;
+pub(super) type Convention = fn(&str, &str) -> Option<String>;
 
 /// The pairs of these assets, as far as the exchange lists them. While its list is unavailable, the names are derived by
 /// its convention; the exchange then rejects unknown pairs.
-pub fn name_pairs(
+pub(super) fn name_pairs(
     list: Option<&Pairs>,
     convention: Convention,
     assets: &[AssetId],
@@ -81,7 +84,7 @@ pub fn name_pairs(
 
 /// The pairs of an exchange: the name of each by the code of the asset and the currency, both in lower case.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Pairs(HashMap<(String, String), String>);
+pub(super) struct Pairs(HashMap<(String, String), String>);
 
 impl FromIterator<(String, String, String)> for Pairs {
     /// Collects codes of assets, codes of currencies, and names.
@@ -95,7 +98,7 @@ impl FromIterator<(String, String, String)> for Pairs {
 impl Pairs {
     /// Adds a pair. Of several pairs with the same asset and currency the first is used. A name that is not safe in a
     /// URL path is ignored.
-    pub fn add(&mut self, base: &str, quote: &str, name: &str) {
+    pub(super) fn add(&mut self, base: &str, quote: &str, name: &str) {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
         if !name.is_empty() && name.bytes().all(plain) {
             let key = (base.to_ascii_lowercase(), quote.to_ascii_lowercase());
@@ -104,13 +107,13 @@ impl Pairs {
     }
 
     /// The name of the pair of this code and currency.
-    pub fn name(&self, code: &str, currency: &Currency) -> Option<&str> {
+    pub(super) fn name(&self, code: &str, currency: &Currency) -> Option<&str> {
         let key = (code.to_ascii_lowercase(), currency.as_str().to_owned());
         self.0.get(&key).map(String::as_str)
     }
 
     /// The assets and currencies of all pairs.
-    pub fn names(&self) -> Names {
+    pub(super) fn names(&self) -> Names {
         let codes: HashSet<&str> = self.0.keys().map(|(base, _)| base.as_str()).collect();
         let listed = |id: &&str| code(id).is_some_and(|code| codes.contains(&*code.to_ascii_lowercase()));
         Names {

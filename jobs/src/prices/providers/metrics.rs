@@ -16,7 +16,7 @@ const REJECTED: &str = "millrace_prices_rejected_total";
 const OUTCOMES: [&str; 4] = ["ok", "not_offered", "limited", "failed"];
 
 /// The metrics of one provider.
-pub struct ProviderMetrics {
+pub(super) struct ProviderMetrics {
     provider: &'static str,
     duration: Histogram,
     /// 1 while the circuit breaker is open.
@@ -25,7 +25,7 @@ pub struct ProviderMetrics {
 
 impl ProviderMetrics {
     /// Describes the metrics and registers every series.
-    pub fn new(provider: ProviderId) -> Self {
+    pub(super) fn new(provider: ProviderId) -> Self {
         describe_counter!(REQUESTS, "Requests to price providers, by outcome.");
         describe_histogram!(DURATION, Unit::Seconds, "Duration of requests to price providers.");
         describe_gauge!(BREAKER, "1 while the circuit breaker of a price provider is open.");
@@ -49,13 +49,13 @@ impl ProviderMetrics {
     }
 
     /// Records the outcome and the duration of a request.
-    pub fn record_request(&self, outcome: &'static str, took: Duration) {
+    pub(super) fn record_request(&self, outcome: &'static str, took: Duration) {
         self.requests(outcome).increment(1);
         self.duration.record(took.as_secs_f64());
     }
 
     /// Counts a rejected row.
-    pub fn record_rejected_row(&self, reason: RejectReason) {
+    pub(super) fn record_rejected_row(&self, reason: RejectReason) {
         self.rejections(reason).increment(1);
     }
 }

@@ -10,18 +10,23 @@ use crate::prices::{
 };
 
 /// More buckets than any series has: the range is one page.
-pub const ONE_PAGE: i32 = 1_000_000;
+pub(super) const ONE_PAGE: i32 = 1_000_000;
 /// No provider has older prices.
 const BEGINNING: OffsetDateTime = datetime!(2009-01-01 0:00 UTC);
 
 /// The window to request: nothing before there were prices, and nothing in the future.
-pub fn request_window(client: &ProviderClient, series: &Series, from: OffsetDateTime, to: OffsetDateTime) -> Window {
+pub(super) fn request_window(
+    client: &ProviderClient,
+    series: &Series,
+    from: OffsetDateTime,
+    to: OffsetDateTime,
+) -> Window {
     let now = client.clock.now();
     Window { interval: series.interval, from: from.max(BEGINNING), to: to.min(now), now }
 }
 
 /// Splits a window into pages of at most `buckets` buckets, the newest first.
-pub fn split_pages(window: Window, buckets: i32) -> Vec<Window> {
+pub(super) fn split_pages(window: Window, buckets: i32) -> Vec<Window> {
     let length = window.interval.length();
     let first = window.interval.bucket(window.from);
     // The bucket that contains the end of the window belongs to it.
@@ -37,7 +42,7 @@ pub fn split_pages(window: Window, buckets: i32) -> Vec<Window> {
 }
 
 /// Fetches these pages one after the other.
-pub fn fetch_pages<'a>(
+pub(super) fn fetch_pages<'a>(
     client: &'a ProviderClient,
     series: &'a Series,
     pages: Vec<Window>,

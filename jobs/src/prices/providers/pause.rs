@@ -9,11 +9,11 @@ use tokio::time::Instant;
 
 /// The end of the pause, if there is one, and the reason.
 #[derive(Default)]
-pub struct Pause(Mutex<Option<(Instant, String)>>);
+pub(super) struct Pause(Mutex<Option<(Instant, String)>>);
 
 impl Pause {
     /// Fails while a pause lasts, with the rest of it and its reason.
-    pub fn check(&self) -> Result<(), (Duration, String)> {
+    pub(super) fn check(&self) -> Result<(), (Duration, String)> {
         let now = Instant::now();
         match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             Some((until, reason)) if now < *until => Err((*until - now, reason.clone())),
@@ -22,7 +22,7 @@ impl Pause {
     }
 
     /// Starts a pause. A pause that ends later stays.
-    pub fn start(&self, time: Duration, reason: &str) {
+    pub(super) fn start(&self, time: Duration, reason: &str) {
         let until = Instant::now() + time;
         let mut paused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if paused.as_ref().is_none_or(|(before, _)| *before < until) {

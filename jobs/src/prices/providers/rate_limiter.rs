@@ -12,7 +12,7 @@ const MAX_WAIT: Duration = Duration::from_secs(4);
 
 /// The rate limit of a provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RateLimit {
+pub(super) struct RateLimit {
     /// The average time between calls.
     pub every: Duration,
     /// The calls that may be made at once after an idle time.
@@ -21,7 +21,7 @@ pub struct RateLimit {
 
 /// The tokens of one process.
 #[derive(Debug)]
-pub struct RateLimiter {
+pub(super) struct RateLimiter {
     limit: RateLimit,
     /// When the bucket is full again. This one time is the whole state.
     full_at: Mutex<Option<Instant>>,
@@ -29,7 +29,7 @@ pub struct RateLimiter {
 
 impl RateLimiter {
     /// Creates a full bucket.
-    pub fn new(limit: RateLimit) -> Self {
+    pub(super) fn new(limit: RateLimit) -> Self {
         Self { limit, full_at: Mutex::default() }
     }
 
@@ -37,7 +37,7 @@ impl RateLimiter {
     ///
     /// # Errors
     /// The wait that would be necessary, when it is longer than [`MAX_WAIT`].
-    pub async fn acquire(&self) -> Result<(), Duration> {
+    pub(super) async fn acquire(&self) -> Result<(), Duration> {
         let at = self.reserve()?;
         tokio::time::sleep_until(at).await;
         Ok(())

@@ -11,15 +11,15 @@ use crate::prices::{
 
 /// A present price as its provider reports it, with the time of the provider. `None` when the provider has no price of
 /// the asset.
-pub type ReportedPrice = Result<Option<(BigDecimal, OffsetDateTime)>, RejectReason>;
+pub(super) type ReportedPrice = Result<Option<(BigDecimal, OffsetDateTime)>, RejectReason>;
 
 /// Parses the text of a present price, whose time was parsed before.
-pub fn reported(price: &str, as_of: Result<OffsetDateTime, RejectReason>) -> ReportedPrice {
+pub(super) fn reported(price: &str, as_of: Result<OffsetDateTime, RejectReason>) -> ReportedPrice {
     Ok(Some((parse_price(price)?, as_of?)))
 }
 
 /// Validates and adds reported prices.
-pub fn add_reported(
+pub(super) fn add_reported(
     client: &ProviderClient,
     spots: &mut Spots,
     reported: impl IntoIterator<Item = (AssetId, ReportedPrice)>,

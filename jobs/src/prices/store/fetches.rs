@@ -12,7 +12,7 @@ use runtime::{
 
 /// The counts of one run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// New buckets.
     pub stored: u64,
     /// Buckets that the provider has revised.
@@ -25,7 +25,7 @@ pub struct Tally {
 
 /// A fetch that has not ended.
 #[derive(Debug)]
-pub struct OpenFetch {
+pub(crate) struct OpenFetch {
     /// When it was enqueued.
     pub enqueued_at: OffsetDateTime,
     pub now: OffsetDateTime,
@@ -33,7 +33,7 @@ pub struct OpenFetch {
 
 /// The state of a day after one of its fetches has ended.
 #[derive(Debug, Default)]
-pub struct DayState {
+pub(crate) struct DayState {
     /// Fetches that have not ended.
     pub open: i64,
     pub fetches: i64,
@@ -44,7 +44,7 @@ pub struct DayState {
 }
 
 /// Inserts these fetches. Returns the job ids of those that are new or were given up; the others already have a job.
-pub async fn insert_missing(
+pub(crate) async fn insert_missing(
     tx: &mut Transaction,
     day: Date,
     fetches: &[(FetchPrices, JobId)],
@@ -67,7 +67,7 @@ pub async fn insert_missing(
 }
 
 /// Finds a fetch that has not ended.
-pub async fn find_open(pool: &Pool, fetch: &FetchPrices) -> Result<Option<OpenFetch>, Error> {
+pub(crate) async fn find_open(pool: &Pool, fetch: &FetchPrices) -> Result<Option<OpenFetch>, Error> {
     let open = sqlx::query_as!(
         OpenFetch,
         r#"SELECT enqueued_at, now() AS "now!" FROM price_fetches
@@ -80,7 +80,7 @@ pub async fn find_open(pool: &Pool, fetch: &FetchPrices) -> Result<Option<OpenFe
 }
 
 /// Adds the counts of a run that is not the last one of its fetch.
-pub async fn add_counts(pool: &Pool, fetch: &FetchPrices, tally: &Tally) -> Result<(), Error> {
+pub(crate) async fn add_counts(pool: &Pool, fetch: &FetchPrices, tally: &Tally) -> Result<(), Error> {
     sqlx::query!(
         "UPDATE price_fetches SET stored = stored + $4, revised = revised + $5, rejected = $6, error = $7
          WHERE day = $1 AND asset = $2 AND source = $3 AND finished_at IS NULL",
@@ -98,7 +98,7 @@ pub async fn add_counts(pool: &Pool, fetch: &FetchPrices, tally: &Tally) -> Resu
 }
 
 /// Locks a day, so that exactly one of several fetches that end at once is the last.
-pub async fn lock_day(tx: &mut Transaction, day: Date) -> sqlx::Result<()> {
+pub(crate) async fn lock_day(tx: &mut Transaction, day: Date) -> sqlx::Result<()> {
     sqlx::query!("SELECT asset FROM price_fetches WHERE day = $1 ORDER BY asset, source FOR UPDATE", day)
         .fetch_all(&mut *tx)
         .await?;
@@ -106,7 +106,12 @@ pub async fn lock_day(tx: &mut Transaction, day: Date) -> sqlx::Result<()> {
 }
 
 /// Ends a fetch. Returns `false` when it had already ended.
-pub async fn finish(tx: &mut Transaction, fetch: &FetchPrices, outcome: &str, tally: &Tally) -> sqlx::Result<bool> {
+pub(crate) async fn finish(
+    tx: &mut Transaction,
+    fetch: &FetchPrices,
+    outcome: &str,
+    tally: &Tally,
+) -> sqlx::Result<bool> {
     let finished = sqlx::query!(
         "UPDATE price_fetches
          SET finished_at = now(), outcome = $4, stored = stored + $5, revised = revised + $6, rejected = $7, error = $8
@@ -124,7 +129,7 @@ pub async fn finish(tx: &mut Transaction, fetch: &FetchPrices, outcome: &str, ta
 }
 
 /// Counts the fetches of a day.
-pub async fn day_state(tx: &mut Transaction, day: Date) -> sqlx::Result<DayState> {
+pub(crate) async fn day_state(tx: &mut Transaction, day: Date) -> sqlx::Result<DayState> {
     sqlx::query_as!(
         DayState,
         r#"SELECT count(*) AS "fetches!", count(*) FILTER (WHERE finished_at IS NULL) AS "open!",
@@ -138,7 +143,7 @@ pub async fn day_state(tx: &mut Transaction, day: Date) -> sqlx::Result<DayState
 }
 
 /// Gives up a fetch; the counts of its runs stay. Returns `false` when it had already ended.
-pub async fn give_up(tx: &mut Transaction, fetch: &FetchPrices, reason: &str) -> sqlx::Result<bool> {
+pub(crate) async fn give_up(tx: &mut Transaction, fetch: &FetchPrices, reason: &str) -> sqlx::Result<bool> {
     let given_up = sqlx::query!(
         "UPDATE price_fetches SET finished_at = now(), outcome = 'dead', error = $4
          WHERE day = $1 AND asset = $2 AND source = $3 AND finished_at IS NULL",
@@ -151,7 +156,7 @@ pub async fn give_up(tx: &mut Transaction, fetch: &FetchPrices, reason: &str) ->
 }
 
 /// Reopens a fetch that was given up.
-pub async fn reopen(tx: &mut Transaction, fetch: &FetchPrices) -> sqlx::Result<()> {
+pub(crate) async fn reopen(tx: &mut Transaction, fetch: &FetchPrices) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE price_fetches SET finished_at = NULL, outcome = NULL, enqueued_at = now()
          WHERE day = $1 AND asset = $2 AND source = $3 AND outcome = 'dead'",

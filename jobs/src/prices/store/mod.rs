@@ -1,6 +1,6 @@
 //! The SQL of prices.
 
-pub mod fetches;
+pub(super) mod fetches;
 
 use bigdecimal::BigDecimal;
 use time::OffsetDateTime;
@@ -14,7 +14,7 @@ use runtime::{
 
 /// The number of rows that an upsert changed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct UpsertCounts {
+pub(super) struct UpsertCounts {
     /// New buckets.
     pub new: u64,
     /// Buckets that the provider has revised.
@@ -23,7 +23,7 @@ pub struct UpsertCounts {
 
 /// Upserts finished buckets of a provider, in one statement. An existing bucket is replaced when its values differ:
 /// providers revise their latest buckets.
-pub async fn upsert_candles(
+pub(super) async fn upsert_candles(
     pool: &Pool,
     series: &Series,
     provider: ProviderId,
@@ -70,7 +70,7 @@ pub async fn upsert_candles(
 
 /// The prices of the buckets that start at `from` or later and before `to`, in the order of time. Of each bucket the
 /// price of the provider that comes first in `preferred`; other providers are ignored.
-pub async fn series(
+pub(super) async fn series(
     pool: &Pool,
     series: &Series,
     preferred: &[ProviderId],
@@ -99,7 +99,11 @@ pub async fn series(
 }
 
 /// The oldest bucket of a series, of these providers.
-pub async fn oldest(pool: &Pool, series: &Series, providers: &[ProviderId]) -> Result<Option<OffsetDateTime>, Error> {
+pub(super) async fn oldest(
+    pool: &Pool,
+    series: &Series,
+    providers: &[ProviderId],
+) -> Result<Option<OffsetDateTime>, Error> {
     let oldest = sqlx::query_scalar!(
         "SELECT bucket FROM prices WHERE asset = $1 AND currency = $2 AND interval = $3 AND source = ANY($4)
          ORDER BY bucket LIMIT 1",
@@ -112,7 +116,7 @@ pub async fn oldest(pool: &Pool, series: &Series, providers: &[ProviderId]) -> R
 }
 
 /// The latest close of each of these assets, of a day or an hour, as of the end of the bucket.
-pub async fn latest(
+pub(super) async fn latest(
     pool: &Pool,
     assets: &[AssetId],
     currency: &Currency,
@@ -141,7 +145,7 @@ pub async fn latest(
 }
 
 /// The stored buckets of one provider, in the order of time.
-pub async fn buckets(
+pub(super) async fn buckets(
     pool: &Pool,
     series: &Series,
     provider: ProviderId,
@@ -163,7 +167,7 @@ pub async fn buckets(
 }
 
 /// Upserts present prices in one currency. An older price never replaces a newer one of the same provider.
-pub async fn upsert_spots(
+pub(super) async fn upsert_spots(
     pool: &Pool,
     currency: &Currency,
     spots: &[(AssetId, Spot)],
@@ -191,7 +195,7 @@ pub async fn upsert_spots(
 }
 
 /// The newest price of each of these assets in one currency by one of these providers, and when it was fetched.
-pub async fn spots(
+pub(super) async fn spots(
     pool: &Pool,
     assets: &[AssetId],
     currency: &Currency,

@@ -22,7 +22,7 @@ use runtime::{
 
 /// The outcome of a call. Its texts are for the operator; [`sender_error`] derives the text for the sender.
 #[derive(Debug, PartialEq, Eq)]
-pub enum CallOutcome {
+pub(super) enum CallOutcome {
     Settled(Settlement),
     /// The processor asks for another call after this time. This is not a failure.
     CallLater(Duration),
@@ -34,7 +34,7 @@ pub enum CallOutcome {
 }
 
 /// A processor.
-pub enum Processor {
+pub(super) enum Processor {
     /// Accepts every transaction. Its delay is the due time of the job, so a run does not wait.
     Simulated,
     /// Calls a service.
@@ -42,7 +42,7 @@ pub enum Processor {
 }
 
 /// An HTTP client of a processing service.
-pub struct ProcessorClient {
+pub(super) struct ProcessorClient {
     pub config: ProcessorConfig,
     client: Client,
     secrets: Secrets,
@@ -50,7 +50,7 @@ pub struct ProcessorClient {
 
 impl Processor {
     /// The configured processor.
-    pub fn new(config: Option<&ProcessorConfig>) -> Result<Self, Error> {
+    pub(super) fn new(config: Option<&ProcessorConfig>) -> Result<Self, Error> {
         let Some(config) = config.cloned() else { return Ok(Self::Simulated) };
         let client = http::client(|client| client.timeout(config.timeout))?;
         Ok(Self::Http(Box::new(ProcessorClient { secrets: Secrets::of(&config.url), client, config })))
@@ -62,7 +62,7 @@ impl ProcessorClient {
     ///
     /// # Errors
     /// [`Error::Internal`] when the transaction cannot be serialised.
-    pub async fn call(&self, transaction: &Transaction, run: &Run) -> Result<CallOutcome, Error> {
+    pub(super) async fn call(&self, transaction: &Transaction, run: &Run) -> Result<CallOutcome, Error> {
         let mut request = self
             .client
             .post(self.config.url.clone())
@@ -113,7 +113,7 @@ const TIMED_OUT: &str = "processor did not respond in time";
 const UNREACHABLE: &str = "processor cannot be reached";
 
 /// The error text for the sender of a transaction: without causes and bodies, which may reveal internals.
-pub fn sender_error(reason: String) -> String {
+pub(super) fn sender_error(reason: String) -> String {
     match reason.split_once(": ") {
         Some((what, _)) if what.starts_with(PROCESSOR) => what.to_owned(),
         _ => reason,

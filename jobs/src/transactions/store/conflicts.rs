@@ -18,7 +18,7 @@ const STEP_SIZE: i64 = 5000;
 
 /// One stored payload of a conflict.
 #[derive(Debug)]
-pub struct KeptConflict {
+pub(crate) struct KeptConflict {
     /// The fields that differ from the recorded transaction.
     pub fields: Vec<String>,
     /// How often this payload was received.
@@ -29,7 +29,7 @@ pub struct KeptConflict {
 }
 
 /// Lists the stored conflicts of a transaction, oldest first.
-pub async fn list(pool: &Pool, transaction_id: &str) -> Result<Vec<KeptConflict>, Error> {
+pub(crate) async fn list(pool: &Pool, transaction_id: &str) -> Result<Vec<KeptConflict>, Error> {
     let kept = sqlx::query_as!(
         KeptConflict,
         "SELECT fields, times, first_at, correlation_id FROM webhook_conflicts WHERE transaction_id = $1 ORDER BY first_at",
@@ -43,7 +43,7 @@ pub async fn list(pool: &Pool, transaction_id: &str) -> Result<Vec<KeptConflict>
 /// The first statement locks the ids in their order, so that concurrent processes cannot deadlock. The second statement
 /// therefore sees every payload that was stored before. Payloads with equal amounts are equal, even if the amounts have
 /// different numbers of trailing zeros.
-pub async fn record(pool: Pool, conflicts: Vec<Conflict>) -> Result<Vec<()>, Error> {
+pub(crate) async fn record(pool: Pool, conflicts: Vec<Conflict>) -> Result<Vec<()>, Error> {
     let column = |value: fn(&Conflict) -> String| -> Vec<String> { conflicts.iter().map(value).collect() };
     let ids = column(|conflict| conflict.new.transaction_id.clone());
     let correlation_ids: Vec<Option<String>> =
@@ -98,7 +98,7 @@ pub async fn record(pool: Pool, conflicts: Vec<Conflict>) -> Result<Vec<()>, Err
 }
 
 /// The result of one step of the retention.
-pub struct RetentionStep {
+pub(crate) struct RetentionStep {
     /// The last id that was read, where the next step begins; `None` after the last step.
     pub next: Option<String>,
     /// The number of deleted ids.
@@ -106,7 +106,7 @@ pub struct RetentionStep {
 }
 
 /// Reads the next 5,000 ids after `after`, and deletes the conflicts of those whose last conflict is older than `age`.
-pub async fn delete_expired(pool: &Pool, after: &str, age: Duration) -> Result<RetentionStep, Error> {
+pub(crate) async fn delete_expired(pool: &Pool, after: &str, age: Duration) -> Result<RetentionStep, Error> {
     let step = sqlx::query!(
         r#"WITH step AS (
                SELECT transaction_id, last_at < now() - make_interval(secs => $2) AS is_expired

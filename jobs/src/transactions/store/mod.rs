@@ -1,6 +1,6 @@
 //! All SQL of transactions; `conflicts.rs` has the SQL of conflicting webhooks.
 
-pub mod conflicts;
+pub(super) mod conflicts;
 
 use std::{collections::HashMap, time::Duration};
 
@@ -15,7 +15,7 @@ use runtime::{
 };
 
 /// The notification channel. A payload is a list of ids, so that a batch of settlements needs only a few notifications.
-pub const SETTLED_CHANNEL: &str = "millrace_settled";
+pub(super) const SETTLED_CHANNEL: &str = "millrace_settled";
 /// PostgreSQL limits a payload to less than 8,000 bytes; an id takes 33 with its comma.
 const IDS_PER_PAYLOAD: usize = 200;
 
@@ -70,7 +70,7 @@ impl TryFrom<Row> for Transaction {
 /// are the milliseconds. `rand_a` holds the rest of the time in 4096ths of a millisecond (RFC 9562, section 6.2, method
 /// 3). Both are truncated with integer arithmetic, never rounded. The second half is random for each statement, plus
 /// the number of the row. A random half for each row took 1.7 µs a row more, of 7 µs.
-pub async fn insert(
+pub(super) async fn insert(
     tx: &mut executor::Transaction,
     transactions: &[&NewTransaction],
     delay: Duration,
@@ -143,7 +143,7 @@ macro_rules! select_where {
 }
 
 /// The transactions with these sender's ids, in the order of the ids.
-pub async fn find(pool: Pool, ids: Vec<String>) -> Result<Vec<Option<Transaction>>, Error> {
+pub(super) async fn find(pool: Pool, ids: Vec<String>) -> Result<Vec<Option<Transaction>>, Error> {
     let rows = select_where!("transaction_id = ANY($1)", &ids).fetch_all(repeatable(&pool)).await?;
     let mut first: HashMap<&str, usize> = HashMap::with_capacity(ids.len());
     for (index, id) in ids.iter().enumerate() {
@@ -166,7 +166,7 @@ pub async fn find(pool: Pool, ids: Vec<String>) -> Result<Vec<Option<Transaction
 }
 
 /// The transaction with this internal id.
-pub async fn get(pool: &Pool, id: Uuid) -> Result<Option<Transaction>, Error> {
+pub(super) async fn get(pool: &Pool, id: Uuid) -> Result<Option<Transaction>, Error> {
     let row = select_where!("id = $1", id).fetch_optional(repeatable(pool)).await?;
     row.map(Transaction::try_from).transpose()
 }
@@ -195,7 +195,7 @@ macro_rules! find_newest {
 
 /// A page of the transactions before an id, newest first. It scans the primary key backwards, or the partial index of
 /// failed ones.
-pub async fn find_newest(
+pub(super) async fn find_newest(
     pool: &Pool,
     status: Option<Status>,
     before: Uuid,
@@ -211,7 +211,7 @@ pub async fn find_newest(
 }
 
 /// Those with these internal ids that are still processing, newest first.
-pub async fn find_processing(pool: &Pool, ids: &[Uuid]) -> Result<Vec<Transaction>, Error> {
+pub(super) async fn find_processing(pool: &Pool, ids: &[Uuid]) -> Result<Vec<Transaction>, Error> {
     let rows = select_where!("id = ANY($1) AND status = 'PROCESSING' ORDER BY id DESC", ids)
         .fetch_all(repeatable(pool))
         .await?;
@@ -219,7 +219,7 @@ pub async fn find_processing(pool: &Pool, ids: &[Uuid]) -> Result<Vec<Transactio
 }
 
 /// Settles those that are still processing, in one statement, and notifies their waiters. Returns which ones changed.
-pub async fn settle(pool: Pool, requests: Vec<SettleRequest>) -> Result<Vec<bool>, Error> {
+pub(super) async fn settle(pool: Pool, requests: Vec<SettleRequest>) -> Result<Vec<bool>, Error> {
     let ids: Vec<Uuid> = requests.iter().map(|request| request.id).collect();
     let (statuses, errors): (Vec<String>, Vec<Option<String>>) = requests
         .into_iter()
@@ -257,7 +257,7 @@ pub async fn settle(pool: Pool, requests: Vec<SettleRequest>) -> Result<Vec<bool
 }
 
 /// Resets a failed transaction to processing, due now. Does nothing in any other state.
-pub async fn reset_failed(tx: &mut executor::Transaction, id: Uuid) -> Result<(), Error> {
+pub(super) async fn reset_failed(tx: &mut executor::Transaction, id: Uuid) -> Result<(), Error> {
     sqlx::query!(
         "UPDATE transactions SET status = 'PROCESSING', error = NULL, processed_at = NULL, due_at = now()
          WHERE id = $1 AND status = 'FAILED'",
@@ -269,7 +269,7 @@ pub async fn reset_failed(tx: &mut executor::Transaction, id: Uuid) -> Result<()
 }
 
 /// Those of these transactions that are settled.
-pub async fn find_settled(pool: &Pool, ids: &[Uuid]) -> Result<Vec<Uuid>, Error> {
+pub(super) async fn find_settled(pool: &Pool, ids: &[Uuid]) -> Result<Vec<Uuid>, Error> {
     let settled = sqlx::query_scalar!("SELECT id FROM transactions WHERE id = ANY($1) AND status <> 'PROCESSING'", ids);
     Ok(settled.fetch_all(repeatable(pool)).await?)
 }

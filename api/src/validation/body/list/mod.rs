@@ -18,7 +18,7 @@ use crate::{
 
 /// A non-empty list of objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct List<T>(pub Vec<T>);
+pub(crate) struct List<T>(pub Vec<T>);
 
 impl<T: FromJsonObject> FromJsonBody for List<T> {
     fn register(registry: &mut Registry) {

@@ -7,7 +7,7 @@ use crate::order::{Action, Order};
 use runtime::{db::Pool, executor::repeatable};
 
 /// Records an action, in the transaction that does it.
-pub async fn record(
+pub(crate) async fn record(
     executor: impl PgExecutor<'_>,
     order: &Order,
     action: &str,
@@ -31,7 +31,7 @@ pub async fn record(
 }
 
 /// Lists actions before an id, newest first.
-pub async fn list(pool: &Pool, target: Option<&str>, before: i64, limit: i64) -> Result<Vec<Action>> {
+pub(crate) async fn list(pool: &Pool, target: Option<&str>, before: i64, limit: i64) -> Result<Vec<Action>> {
     match target {
         None => {
             sqlx::query_as!(

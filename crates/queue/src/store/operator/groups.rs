@@ -5,7 +5,7 @@ use sqlx::Result;
 use crate::ReadTime;
 use runtime::{db::Pool, executor::repeatable};
 
-pub struct GroupRow {
+pub(crate) struct GroupRow {
     pub queue: String,
     pub group: String,
     pub count: i64,
@@ -18,7 +18,7 @@ pub struct GroupRow {
 
 /// Finds the groups of one queue's dead letters, or of all, by a skip scan of `jobs_dead_groups`: one look-up for each
 /// group. Counts stop at `limit`, and there are at most 200 groups.
-pub async fn dead_groups(pool: &Pool, queue: Option<&str>, limit: i64) -> Result<Vec<GroupRow>> {
+pub(crate) async fn dead_groups(pool: &Pool, queue: Option<&str>, limit: i64) -> Result<Vec<GroupRow>> {
     sqlx::query_as!(
         GroupRow,
         r#"WITH RECURSIVE found (job_type, error_group) AS (

@@ -5,7 +5,7 @@ use sqlx::Result;
 use runtime::{db::Pool, executor::repeatable};
 
 /// What happened in one queue in one minute, in all processes.
-pub struct MinuteRow {
+pub(crate) struct MinuteRow {
     pub queue: String,
     /// Seconds since the minute began, by the database's clock, whose minutes these are.
     pub age: f64,
@@ -20,7 +20,7 @@ pub struct MinuteRow {
 
 /// Reads the last hour of all queues, one row for each queue and minute, oldest first. It reads one index range for each
 /// queue that has any minute.
-pub async fn last_hour(pool: &Pool) -> Result<Vec<MinuteRow>> {
+pub(crate) async fn last_hour(pool: &Pool) -> Result<Vec<MinuteRow>> {
     sqlx::query_as!(
         MinuteRow,
         r#"WITH RECURSIVE known AS (
@@ -40,7 +40,7 @@ pub async fn last_hour(pool: &Pool) -> Result<Vec<MinuteRow>> {
 }
 
 /// The latencies of one queue in the last 15 minutes, and its new dead letters of the last day.
-pub struct LatencyRow {
+pub(crate) struct LatencyRow {
     pub queue: String,
     /// The counts of runs by how long they had waited; the buckets are [`BUCKETS`](crate::counts::BUCKETS).
     pub waits: Vec<i64>,
@@ -48,7 +48,7 @@ pub struct LatencyRow {
 }
 
 /// Reads the latencies of these queues. Each is in the result.
-pub async fn latencies(pool: &Pool, queues: &[String]) -> Result<Vec<LatencyRow>> {
+pub(crate) async fn latencies(pool: &Pool, queues: &[String]) -> Result<Vec<LatencyRow>> {
     sqlx::query_as!(
         LatencyRow,
         r#"SELECT known.name AS "queue!",

@@ -1,11 +1,11 @@
 //! The SQL of the operator's commands.
 
-pub mod audit;
-pub mod groups;
-pub mod minutes;
-pub mod replays;
-pub mod why;
-pub mod workers;
+pub(crate) mod audit;
+pub(crate) mod groups;
+pub(crate) mod minutes;
+pub(crate) mod replays;
+pub(crate) mod why;
+pub(crate) mod workers;
 
 use sqlx::{PgExecutor, Result, types::time::OffsetDateTime};
 
@@ -20,7 +20,7 @@ use runtime::{
 /// Each name costs one index look-up. Waiting and dead jobs are counted on their partial indexes, up to `limit`.
 /// Finished jobs have no index, so only the newest `limit` jobs are read. Three queues with 500,000 finished, 500,000
 /// waiting and 20,000 dead jobs take 9 ms.
-pub async fn queues(pool: &Pool, limit: i64) -> Result<Vec<QueueStatus>> {
+pub(crate) async fn queues(pool: &Pool, limit: i64) -> Result<Vec<QueueStatus>> {
     sqlx::query_as!(
         QueueStatus,
         r#"WITH RECURSIVE waiting AS (
@@ -85,14 +85,14 @@ pub async fn queues(pool: &Pool, limit: i64) -> Result<Vec<QueueStatus>> {
 }
 
 /// A job that is locked until the transaction ends.
-pub struct Locked {
+pub(crate) struct Locked {
     pub queue: String,
     pub status: String,
     pub payload: Vec<u8>,
 }
 
 /// Locks a job. Meanwhile claims skip it, and the write of its result waits.
-pub async fn lock(tx: &mut Transaction, id: &str) -> Result<Option<Locked>> {
+pub(crate) async fn lock(tx: &mut Transaction, id: &str) -> Result<Option<Locked>> {
     sqlx::query_as!(
         Locked,
         "SELECT job_type AS queue, status, job AS payload FROM apalis.jobs WHERE id = $1 FOR UPDATE",
@@ -103,7 +103,7 @@ pub async fn lock(tx: &mut Transaction, id: &str) -> Result<Option<Locked>> {
 }
 
 /// Cancels a locked waiting job, and counts it.
-pub async fn cancel(tx: &mut Transaction, id: &str, error: &str) -> Result<()> {
+pub(crate) async fn cancel(tx: &mut Transaction, id: &str, error: &str) -> Result<()> {
     sqlx::query!(
         "WITH cancelled AS (
              UPDATE apalis.jobs
@@ -125,7 +125,7 @@ pub async fn cancel(tx: &mut Transaction, id: &str, error: &str) -> Result<()> {
 
 /// Makes a locked dead or cancelled job wait again, due now and with all its attempts. Its errors and its token are
 /// kept. Returns `false` if another job with its key waits or runs.
-pub async fn replay(tx: &mut Transaction, id: &str) -> Result<bool> {
+pub(crate) async fn replay(tx: &mut Transaction, id: &str) -> Result<bool> {
     let replayed = sqlx::query!(
         "WITH over AS (DELETE FROM cancellations WHERE job_id = $1)
          UPDATE apalis.jobs
@@ -142,7 +142,7 @@ pub async fn replay(tx: &mut Transaction, id: &str) -> Result<bool> {
 }
 
 /// Requests the cancellation of a running job, and notifies all workers with the commit.
-pub async fn request_cancellation(tx: &mut Transaction, id: &str) -> Result<()> {
+pub(crate) async fn request_cancellation(tx: &mut Transaction, id: &str) -> Result<()> {
     sqlx::query!(
         "WITH request AS (INSERT INTO cancellations (job_id) VALUES ($1) ON CONFLICT (job_id) DO NOTHING)
          SELECT pg_notify($2, $3)",
@@ -157,7 +157,7 @@ pub async fn request_cancellation(tx: &mut Transaction, id: &str) -> Result<()> 
 
 /// Returns the jobs with an open cancellation request, and deletes the requests of ended jobs. The table is nearly
 /// always empty, so this is cheap.
-pub async fn cancellations(pool: &Pool) -> Result<Vec<String>> {
+pub(crate) async fn cancellations(pool: &Pool) -> Result<Vec<String>> {
     sqlx::query_scalar!(
         "WITH over AS (
              DELETE FROM cancellations AS request
@@ -171,14 +171,14 @@ pub async fn cancellations(pool: &Pool) -> Result<Vec<String>> {
 }
 
 /// Whether this job has an open cancellation request.
-pub async fn is_cancelled(pool: &Pool, id: &str) -> Result<bool> {
+pub(crate) async fn is_cancelled(pool: &Pool, id: &str) -> Result<bool> {
     sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM cancellations WHERE job_id = $1) AS "exists!""#, id)
         .fetch_one(repeatable(pool))
         .await
 }
 
 /// Whether a queue has jobs that wait, run or are dead, or live workers, or was ever paused.
-pub async fn queue_exists(executor: impl PgExecutor<'_>, queue: &str) -> Result<bool> {
+pub(crate) async fn queue_exists(executor: impl PgExecutor<'_>, queue: &str) -> Result<bool> {
     sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT FROM apalis.jobs WHERE job_type = $1 AND status = 'Pending')
                OR EXISTS (SELECT FROM apalis.jobs WHERE job_type = $1 AND status = 'Running')
@@ -192,7 +192,7 @@ pub async fn queue_exists(executor: impl PgExecutor<'_>, queue: &str) -> Result<
 }
 
 /// Pauses a queue, or changes the reason, the actor and the end of its pause.
-pub async fn pause(
+pub(crate) async fn pause(
     executor: impl PgExecutor<'_>,
     queue: &str,
     until: Option<OffsetDateTime>,
@@ -214,7 +214,7 @@ pub async fn pause(
 }
 
 /// Resumes a queue, and notifies all workers with the commit. Returns whether it was paused.
-pub async fn resume(executor: impl PgExecutor<'_>, queue: &str) -> Result<bool> {
+pub(crate) async fn resume(executor: impl PgExecutor<'_>, queue: &str) -> Result<bool> {
     let resumed = sqlx::query_scalar!(
         r#"WITH resumed AS (
                UPDATE queues SET paused_at = NULL, paused_by = NULL, reason = NULL, resume_at = NULL

@@ -26,7 +26,7 @@ macro_rules! select_dead {
 }
 
 /// Counts the selected dead letters, up to `limit`.
-pub async fn count(pool: &Pool, selection: &Selection, limit: i64) -> Result<i64> {
+pub(crate) async fn count(pool: &Pool, selection: &Selection, limit: i64) -> Result<i64> {
     sqlx::query_scalar!(
         r#"SELECT count(*) AS "count!" FROM (
                SELECT FROM apalis.jobs
@@ -43,13 +43,13 @@ pub async fn count(pool: &Pool, selection: &Selection, limit: i64) -> Result<i64
 }
 
 /// Returns the ids of the oldest selected dead letters.
-pub async fn samples(pool: &Pool, selection: &Selection, limit: i64) -> Result<Vec<String>> {
+pub(crate) async fn samples(pool: &Pool, selection: &Selection, limit: i64) -> Result<Vec<String>> {
     let rows = select_dead!(selection, "id", "ORDER BY id LIMIT $4", limit).fetch_all(repeatable(pool)).await?;
     Ok(rows.into_iter().map(|row| row.id).collect())
 }
 
 /// Creates a replay that takes the dead letters which have died until now.
-pub async fn insert(tx: &mut Transaction, id: Uuid, selection: &Selection, pace: Pace) -> Result<Replay> {
+pub(crate) async fn insert(tx: &mut Transaction, id: Uuid, selection: &Selection, pace: Pace) -> Result<Replay> {
     let row = sqlx::query_as!(
         Replay,
         r#"INSERT INTO replays (id, queue, error_group, error, rate, canary, stop_if_dead, max_jobs)
@@ -69,7 +69,7 @@ pub async fn insert(tx: &mut Transaction, id: Uuid, selection: &Selection, pace:
 }
 
 /// Lists replays, newest first.
-pub async fn list(pool: &Pool, limit: i64) -> Result<Vec<Replay>> {
+pub(crate) async fn list(pool: &Pool, limit: i64) -> Result<Vec<Replay>> {
     let rows = sqlx::query_as!(
         Replay,
         r#"SELECT id, queue, error_group, error, rate, canary, stop_if_dead, max_jobs, state, stopped_because, replayed,
@@ -81,7 +81,7 @@ pub async fn list(pool: &Pool, limit: i64) -> Result<Vec<Replay>> {
 }
 
 /// Finds a replay.
-pub async fn find(pool: &Pool, id: Uuid) -> Result<Option<Replay>> {
+pub(crate) async fn find(pool: &Pool, id: Uuid) -> Result<Option<Replay>> {
     let row = sqlx::query_as!(
         Replay,
         r#"SELECT id, queue, error_group, error, rate, canary, stop_if_dead, max_jobs, state, stopped_because, replayed,
@@ -93,7 +93,13 @@ pub async fn find(pool: &Pool, id: Uuid) -> Result<Option<Replay>> {
 }
 
 /// Changes the state of a replay if it is one of `from`. Returns whether it was.
-pub async fn change(tx: &mut Transaction, id: Uuid, from: &[&str], to: &str, reason: Option<&str>) -> Result<bool> {
+pub(crate) async fn change(
+    tx: &mut Transaction,
+    id: Uuid,
+    from: &[&str],
+    to: &str,
+    reason: Option<&str>,
+) -> Result<bool> {
     let from: Vec<String> = from.iter().map(|state| (*state).to_owned()).collect();
     let changed = sqlx::query!(
         "UPDATE replays SET state = $3, stopped_because = $4, next_at = greatest(next_at, clock_timestamp()),
@@ -108,7 +114,7 @@ pub async fn change(tx: &mut Transaction, id: Uuid, from: &[&str], to: &str, rea
 }
 
 /// What a step of a replay needs.
-pub struct Running {
+pub(crate) struct Running {
     pub id: Uuid,
     pub queue: String,
     pub error_group: Option<String>,
@@ -123,7 +129,7 @@ pub struct Running {
 }
 
 /// Locks a replay until the transaction ends.
-pub async fn lock(tx: &mut Transaction, id: Uuid) -> Result<Option<Running>> {
+pub(crate) async fn lock(tx: &mut Transaction, id: Uuid) -> Result<Option<Running>> {
     sqlx::query_as!(
         Running,
         "SELECT id, queue, error_group, error, rate, canary, stop_if_dead, max_jobs, state, replayed, last_id
@@ -135,7 +141,7 @@ pub async fn lock(tx: &mut Transaction, id: Uuid) -> Result<Option<Running>> {
 }
 
 /// What has become of the newest 1,000 jobs of a replay.
-pub struct Outcomes {
+pub(crate) struct Outcomes {
     pub dead: i64,
     /// Done, cancelled, or deleted since.
     pub good: i64,
@@ -144,7 +150,7 @@ pub struct Outcomes {
 }
 
 /// Reads what has become of the jobs of a replay, by their primary keys.
-pub async fn outcomes(tx: &mut Transaction, id: Uuid) -> Result<Outcomes> {
+pub(crate) async fn outcomes(tx: &mut Transaction, id: Uuid) -> Result<Outcomes> {
     sqlx::query_as!(
         Outcomes,
         r#"SELECT count(*) FILTER (WHERE status = 'Killed') AS "dead!",
@@ -159,13 +165,18 @@ pub async fn outcomes(tx: &mut Transaction, id: Uuid) -> Result<Outcomes> {
 }
 
 /// A dead letter of a batch.
-pub struct DeadJob {
+pub(crate) struct DeadJob {
     pub id: String,
     pub payload: Vec<u8>,
 }
 
 /// Locks the next dead letters of a replay.
-pub async fn next(tx: &mut Transaction, selection: &Selection, replay: &Running, limit: i64) -> Result<Vec<DeadJob>> {
+pub(crate) async fn next(
+    tx: &mut Transaction,
+    selection: &Selection,
+    replay: &Running,
+    limit: i64,
+) -> Result<Vec<DeadJob>> {
     let rows = select_dead!(
         selection,
         "id, job",
@@ -179,7 +190,7 @@ pub async fn next(tx: &mut Transaction, selection: &Selection, replay: &Running,
 
 /// Spreads the replayed jobs of a batch over time by the rate, and records the batch. Returns the seconds until the next
 /// batch is due.
-pub async fn record(
+pub(crate) async fn record(
     tx: &mut Transaction,
     replay: &Running,
     jobs: &[String],
@@ -213,7 +224,7 @@ pub async fn record(
 }
 
 /// Ends a replay.
-pub async fn finish(tx: &mut Transaction, id: Uuid, state: &str, because: Option<&str>) -> Result<()> {
+pub(crate) async fn finish(tx: &mut Transaction, id: Uuid, state: &str, because: Option<&str>) -> Result<()> {
     sqlx::query!(
         "UPDATE replays SET state = $2, stopped_because = $3, ended_at = clock_timestamp() WHERE id = $1",
         id,
@@ -226,7 +237,7 @@ pub async fn finish(tx: &mut Transaction, id: Uuid, state: &str, because: Option
 }
 
 /// Cancels the oldest selected dead letters. Returns their number.
-pub async fn discard(tx: &mut Transaction, selection: &Selection, limit: i64) -> Result<u64> {
+pub(crate) async fn discard(tx: &mut Transaction, selection: &Selection, limit: i64) -> Result<u64> {
     let discarded = sqlx::query!(
         "UPDATE apalis.jobs SET status = 'Cancelled', done_at = now()
          WHERE id = ANY(ARRAY(

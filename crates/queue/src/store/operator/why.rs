@@ -5,10 +5,10 @@ use sqlx::Result;
 use runtime::{db::Pool, executor::repeatable};
 
 /// Jobs ahead are counted up to this number.
-pub const MAX_AHEAD: i64 = 1000;
+pub(crate) const MAX_AHEAD: i64 = 1000;
 
 /// What decides when a job runs, apart from the state of the workers.
-pub struct Facts {
+pub(crate) struct Facts {
     /// Why its queue is paused, if it is.
     pub paused: Option<String>,
     pub paused_by: Option<String>,
@@ -22,7 +22,7 @@ pub struct Facts {
 }
 
 /// Reads what decides when a job runs.
-pub async fn facts(pool: &Pool, id: &str) -> Result<Option<Facts>> {
+pub(crate) async fn facts(pool: &Pool, id: &str) -> Result<Option<Facts>> {
     sqlx::query_as!(
         Facts,
         r#"SELECT pause.reason AS "paused?", pause.paused_by AS "paused_by?",

@@ -19,7 +19,7 @@ pub struct WorkerRow {
 }
 
 /// Lists workers, live ones first. Running jobs are counted on their partial index, up to 10,000 a worker.
-pub async fn workers(pool: &Pool) -> Result<Vec<WorkerRow>> {
+pub(crate) async fn workers(pool: &Pool) -> Result<Vec<WorkerRow>> {
     sqlx::query_as!(
         WorkerRow,
         r#"SELECT id AS "id!", silent < lease_seconds AND silent > -lease_seconds AS "live!", started_at AS "started_at: ReadTime",
@@ -40,7 +40,7 @@ pub async fn workers(pool: &Pool) -> Result<Vec<WorkerRow>> {
 }
 
 /// Asks a worker to stop. Returns whether there is one of this name.
-pub async fn drain(executor: impl PgExecutor<'_>, worker: &str) -> Result<bool> {
+pub(crate) async fn drain(executor: impl PgExecutor<'_>, worker: &str) -> Result<bool> {
     let drained = sqlx::query!("UPDATE apalis.workers SET drain = true WHERE id = $1", worker);
     Ok(drained.execute(executor).await?.rows_affected() == 1)
 }

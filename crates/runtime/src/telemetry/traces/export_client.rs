@@ -21,7 +21,7 @@ const WARN_INTERVAL: Duration = Duration::from_secs(60);
 const MAX_RESPONSE_SIZE: usize = 64 * 1024;
 
 /// A client that sends its requests on tokio's threads, while the exporter waits in its own thread.
-pub struct ExportClient {
+pub(super) struct ExportClient {
     client: Client,
     runtime: Handle,
     /// Host and port for log lines, without a password.
@@ -34,7 +34,7 @@ impl ExportClient {
     ///
     /// # Errors
     /// When it is called outside a runtime, or the client cannot be built.
-    pub fn start(endpoint: &Url) -> Result<Self, String> {
+    pub(super) fn start(endpoint: &Url) -> Result<Self, String> {
         let client = Client::builder()
             .timeout(BATCH_TIMEOUT)
             // A redirect would send the headers, which contain keys, to another server.

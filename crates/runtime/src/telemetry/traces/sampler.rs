@@ -9,7 +9,7 @@ use opentelemetry_sdk::trace::{Sampler, SamplingResult, ShouldSample};
 /// Uses the linked span of a root span as its parent, for the sampling decision only. So the runs of a request's jobs are
 /// sampled if and only if the request is. With several links, one sampled link is enough.
 #[derive(Debug, Clone)]
-pub struct LinkBasedSampler(pub Sampler);
+pub(super) struct LinkBasedSampler(pub Sampler);
 
 impl ShouldSample for LinkBasedSampler {
     fn should_sample(

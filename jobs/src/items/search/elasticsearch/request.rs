@@ -33,7 +33,7 @@ const DOCUMENT_FIELDS: [&str; 8] =
 ///
 /// # Errors
 /// When the document cannot be serialised.
-pub fn document(document: &Document) -> Result<Value, Error> {
+pub(super) fn document(document: &Document) -> Result<Value, Error> {
     let Analysis { title_key, title, description } = Analysis::of(document);
     let indexed = IndexedDocument {
         document,
@@ -46,7 +46,7 @@ pub fn document(document: &Document) -> Result<Value, Error> {
 }
 
 /// The body that creates the index: its mapping, its alias, and how long it keeps the versions of removed documents.
-pub fn index() -> Value {
+pub(super) fn index() -> Value {
     // The words are already analysed, and separated by blanks.
     let words = json!({ "type": "text", "analyzer": "whitespace" });
     let stored_only = json!({ "type": "text", "index": false });
@@ -86,7 +86,7 @@ enum Match {
 
 /// The body that finds the best `limit` documents, in the same order as PostgreSQL: by group, then shorter titles, then
 /// ids.
-pub fn search(terms: &Terms, limit: u32) -> Value {
+pub(super) fn search(terms: &Terms, limit: u32) -> Value {
     let exact = json!({ "term": { "title_key": { "value": terms.title_key() } } });
     let groups = [Match::Whole, Match::Prefix, Match::Misspelt].into_iter();
     let groups = groups.flat_map(|how| [Field::Title, Field::Any].map(|field| all_terms(terms, how, field)));
@@ -139,7 +139,7 @@ fn one_term(term: &Term, is_prefix: bool, how: Match, field: Field) -> Value {
 }
 
 /// The body that reads a page of the ids and versions of all documents, by id.
-pub fn page(after: i64, limit: i64) -> Value {
+pub(super) fn page(after: i64, limit: i64) -> Value {
     json!({
         "query": { "match_all": {} },
         "size": limit,

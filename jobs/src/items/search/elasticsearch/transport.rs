@@ -22,32 +22,32 @@ const MAX_REASON: usize = 300;
 
 /// An HTTP client of one server.
 #[derive(Debug, Clone)]
-pub struct Transport {
+pub(super) struct Transport {
     client: Client,
     server: Server,
 }
 
 /// A response.
 #[derive(Debug)]
-pub struct Response {
+pub(super) struct Response {
     pub status: StatusCode,
     /// `Null` if the body is not JSON.
     pub body: Value,
 }
 
 impl Transport {
-    pub fn new(server: &Server) -> Result<Self, Error> {
+    pub(super) fn new(server: &Server) -> Result<Self, Error> {
         Ok(Self { client: http::client(|client| client.connect_timeout(CONNECT_TIMEOUT))?, server: server.clone() })
     }
 
     /// Sends a request with JSON as its body, or without a body.
-    pub async fn send_json(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Response, Error> {
+    pub(super) async fn send_json(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Response, Error> {
         let body = body.map(|body| ("application/json", body.to_string()));
         self.send(method, path, body, TIMEOUT).await
     }
 
     /// Sends a bulk request of JSON lines.
-    pub async fn send_lines(&self, path: &str, lines: String) -> Result<Response, Error> {
+    pub(super) async fn send_lines(&self, path: &str, lines: String) -> Result<Response, Error> {
         self.send(Method::POST, path, Some(("application/x-ndjson", lines)), BULK_TIMEOUT).await
     }
 
@@ -79,12 +79,12 @@ impl Transport {
 
 impl Response {
     /// Elasticsearch's error type, or an empty text.
-    pub fn error_type(&self) -> &str {
+    pub(super) fn error_type(&self) -> &str {
         self.body["error"]["type"].as_str().unwrap_or_default()
     }
 
     /// Parses the body as a `T`. Errors name the `operation`, a verb and its object.
-    pub fn parse<T: DeserializeOwned>(self, operation: &str) -> Result<T, Error> {
+    pub(super) fn parse<T: DeserializeOwned>(self, operation: &str) -> Result<T, Error> {
         if !self.status.is_success() {
             return Err(self.to_error(operation));
         }
@@ -95,7 +95,7 @@ impl Response {
 
     /// The error of an unsuccessful response. 400 and similar statuses are programming errors; all others may be
     /// temporary.
-    pub fn to_error(&self, operation: &str) -> Error {
+    pub(super) fn to_error(&self, operation: &str) -> Error {
         let reason: String =
             self.body["error"]["reason"].as_str().unwrap_or_default().chars().take(MAX_REASON).collect();
         let text = format!("Elasticsearch: could not {operation}: {} {} {reason}", self.status, self.error_type());

@@ -10,7 +10,7 @@ use runtime::{db::Pool, error::Error, executor::repeatable};
 
 /// A query in PostgreSQL's `tsquery` notation. Of each pair the first matches any field and the second only titles.
 #[derive(Debug, Clone)]
-pub struct TextQuery {
+pub(crate) struct TextQuery {
     /// The words of the query in the form of the column `title_key`, to find an exact title.
     pub title_key: String,
     /// All words, each as a whole word.
@@ -21,7 +21,7 @@ pub struct TextQuery {
 
 /// The best matches, and the number of all, counted up to [`MAX_COUNTED`].
 #[derive(Debug, Clone, Default)]
-pub struct Matches {
+pub(crate) struct Matches {
     pub total: i64,
     pub documents: Vec<Document>,
 }
@@ -55,7 +55,7 @@ impl From<Vec<Row>> for Matches {
 ///
 /// If more than [`MAX_COUNTED`] documents contain all words, only the first ones in the table are ranked. These are the
 /// same each time. A document with the exact title is always ranked.
-pub async fn find(pool: &Pool, query: &TextQuery, limit: u32) -> Result<Matches, Error> {
+pub(crate) async fn find(pool: &Pool, query: &TextQuery, limit: u32) -> Result<Matches, Error> {
     let [whole, whole_title] = &query.whole;
     let (prefix, prefix_title) = query.prefix.as_ref().map(|[any, title]| (any, title)).unzip();
     let rows = sqlx::query_as!(
@@ -98,7 +98,7 @@ pub async fn find(pool: &Pool, query: &TextQuery, limit: u32) -> Result<Matches,
 }
 
 /// The documents that match only the corrected query, not the query as it was typed; in the same order.
-pub async fn find_misspelt(
+pub(crate) async fn find_misspelt(
     pool: &Pool,
     [corrected, corrected_title]: &[String; 2],
     query: &TextQuery,
@@ -132,7 +132,7 @@ pub async fn find_misspelt(
 
 /// Words of the documents that are similar to these: one letter differs, or they share a third of their trigrams. Three
 /// words against 17,400 take 0.8 ms.
-pub async fn find_similar_words(pool: &Pool, words: &[String]) -> Result<Vec<SimilarWord>, Error> {
+pub(crate) async fn find_similar_words(pool: &Pool, words: &[String]) -> Result<Vec<SimilarWord>, Error> {
     let similar = sqlx::query_as!(
         SimilarWord,
         r#"SELECT asked AS "asked!", known.word AS "word!"

@@ -4,7 +4,7 @@ mod find;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use self::find::{Matches, TextQuery, find, find_misspelt, find_similar_words};
+pub(super) use self::find::{Matches, TextQuery, find, find_misspelt, find_similar_words};
 use super::{analysis::Analysis, model::Document};
 use runtime::{db::Pool, error::Error, executor::repeatable};
 
@@ -13,7 +13,7 @@ const YIELD_BYTES: usize = 64 << 10;
 
 /// What to do if a document of the same version is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SameVersion {
+pub(super) enum SameVersion {
     /// Keep the stored one: it has the same contents.
     Keep,
     /// Overwrite the stored one: an earlier release may have written it.
@@ -23,7 +23,7 @@ pub enum SameVersion {
 /// Writes documents, each unless a newer one is stored. At equal versions a stored removal wins.
 ///
 /// The rows are written in the order of their ids, so that concurrent statements cannot deadlock.
-pub async fn upsert(pool: &Pool, documents: &[Document], same_version: SameVersion) -> Result<(), Error> {
+pub(super) async fn upsert(pool: &Pool, documents: &[Document], same_version: SameVersion) -> Result<(), Error> {
     // Only the newest version of each: a statement cannot write a row twice.
     let mut newest: BTreeMap<i64, &Document> = BTreeMap::new();
     for document in documents {
@@ -104,7 +104,7 @@ async fn insert_words(pool: &Pool, analyses: &[Analysis]) -> Result<(), Error> {
 }
 
 /// Removes a document, unless a newer one is stored. Its version stays as a tombstone.
-pub async fn remove(pool: &Pool, id: i64, version: i64) -> Result<(), Error> {
+pub(super) async fn remove(pool: &Pool, id: i64, version: i64) -> Result<(), Error> {
     sqlx::query!(
         "INSERT INTO item_documents AS known (item_id, version, removed, title, owner_id, created_at, updated_at)
          VALUES ($1, $2, true, '', 0, now(), now())
@@ -121,7 +121,7 @@ pub async fn remove(pool: &Pool, id: i64, version: i64) -> Result<(), Error> {
 }
 
 /// A page of items as documents, by id.
-pub async fn items_after(pool: &Pool, id: i64, limit: i64) -> Result<Vec<Document>, Error> {
+pub(super) async fn items_after(pool: &Pool, id: i64, limit: i64) -> Result<Vec<Document>, Error> {
     let documents = sqlx::query_as!(
         Document,
         "SELECT id, version, title, description, price_cents, owner_id, created_at, updated_at
@@ -135,7 +135,7 @@ pub async fn items_after(pool: &Pool, id: i64, limit: i64) -> Result<Vec<Documen
 }
 
 /// A page of the documents whose words were computed by an earlier release, by id.
-pub async fn stale_after(pool: &Pool, id: i64, limit: i64) -> Result<Vec<Document>, Error> {
+pub(super) async fn stale_after(pool: &Pool, id: i64, limit: i64) -> Result<Vec<Document>, Error> {
     let documents = sqlx::query_as!(
         Document,
         "SELECT item_id AS id, version, title, description, price_cents, owner_id, created_at, updated_at
@@ -149,7 +149,7 @@ pub async fn stale_after(pool: &Pool, id: i64, limit: i64) -> Result<Vec<Documen
 }
 
 /// Whether an earlier release has computed the words of any document.
-pub async fn has_stale_documents(pool: &Pool) -> Result<bool, Error> {
+pub(super) async fn has_stale_documents(pool: &Pool) -> Result<bool, Error> {
     let stale = sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT FROM item_documents WHERE analysed < version AND NOT removed) AS "stale!""#
     );
@@ -157,7 +157,7 @@ pub async fn has_stale_documents(pool: &Pool) -> Result<bool, Error> {
 }
 
 /// The approximate number of items, from the statistics of the planner.
-pub async fn items_estimate(pool: &Pool) -> Result<i64, Error> {
+pub(super) async fn items_estimate(pool: &Pool) -> Result<i64, Error> {
     let estimate = sqlx::query_scalar!(
         r#"SELECT greatest(reltuples, 0)::int8 AS "estimate!" FROM pg_class WHERE oid = 'items'::regclass"#
     );
@@ -165,7 +165,7 @@ pub async fn items_estimate(pool: &Pool) -> Result<i64, Error> {
 }
 
 /// Those of these ids that have no item.
-pub async fn find_missing_items(pool: &Pool, ids: &[i64]) -> Result<Vec<i64>, Error> {
+pub(super) async fn find_missing_items(pool: &Pool, ids: &[i64]) -> Result<Vec<i64>, Error> {
     let missing = sqlx::query_scalar!(
         r#"SELECT asked.id AS "id!" FROM unnest($1::int8[]) AS asked (id)
            WHERE NOT EXISTS (SELECT FROM items WHERE items.id = asked.id)"#,
@@ -175,7 +175,7 @@ pub async fn find_missing_items(pool: &Pool, ids: &[i64]) -> Result<Vec<i64>, Er
 }
 
 /// A page of the ids and versions of all documents, by id.
-pub async fn documents_after(pool: &Pool, id: i64, limit: i64) -> Result<Vec<(i64, i64)>, Error> {
+pub(super) async fn documents_after(pool: &Pool, id: i64, limit: i64) -> Result<Vec<(i64, i64)>, Error> {
     let rows = sqlx::query!(
         "SELECT item_id, version FROM item_documents WHERE item_id > $1 AND NOT removed ORDER BY item_id LIMIT $2",
         id,
@@ -187,7 +187,7 @@ pub async fn documents_after(pool: &Pool, id: i64, limit: i64) -> Result<Vec<(i6
 }
 
 /// Deletes the tombstones that are older than a day: no job that read the item before its removal still runs.
-pub async fn delete_old_tombstones(pool: &Pool) -> Result<u64, Error> {
+pub(super) async fn delete_old_tombstones(pool: &Pool) -> Result<u64, Error> {
     let deleted = sqlx::query!("DELETE FROM item_documents WHERE removed AND written_at < now() - interval '1 day'");
     Ok(deleted.execute(repeatable(pool)).await?.rows_affected())
 }
