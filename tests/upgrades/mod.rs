@@ -5,6 +5,7 @@ mod fill;
 mod foreign;
 mod in_use;
 mod moved_prices;
+mod queue_only;
 mod rewritten;
 mod roles;
 mod rolling;

@@ -54,6 +54,7 @@ pub(crate) use storable::ReadTime;
 pub use timing::Timing;
 pub use worker::{Registry, Worker};
 
+pub use runtime::migrate::run_queue_only as migrate;
 use runtime::{db::Pool, error::Error, executor::repeatable};
 
 /// The notification channel of the queue. The payload is the name of a queue with new jobs.

@@ -71,7 +71,7 @@ pub(super) async fn read_ledger(connection: &mut PgConnection, migrator: &Migrat
 }
 
 /// Whether another tool created the table, which then has other columns or column types.
-fn is_another_table(error: &sqlx::Error) -> bool {
+pub(super) fn is_another_table(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     code.as_deref() == Some("42703") || matches!(error, sqlx::Error::ColumnDecode { .. })
 }

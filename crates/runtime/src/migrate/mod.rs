@@ -2,6 +2,7 @@
 
 mod apply;
 mod ledger;
+mod queue_only;
 mod statements;
 
 use std::time::Duration;
@@ -12,6 +13,7 @@ use tracing::log::LevelFilter;
 pub use self::{
     apply::{ApplyError, PATIENCE},
     ledger::ForeignDatabase,
+    queue_only::run_queue_only,
 };
 use super::{executor, row_security, settings::OLDEST_SERVER, time_limit::with_time_limit};
 use crate::db::Pool;
