@@ -2,6 +2,7 @@
 
 // clippy.toml allows these in test functions; the helper functions are part of the tests.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, reason = "a test's client has no proxy and other limits than the product's")]
 
 mod architecture;
 #[cfg(feature = "smart-contract")]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::{Client, Response, StatusCode, header, redirect};
+use reqwest::{Client, Response, StatusCode, header};
 use tokio::time::Instant;
 
 use super::{
@@ -16,6 +16,7 @@ use queue::retry::Backoff;
 use runtime::{
     clients::{
         breaker::{Breaker, Permit},
+        http,
         retry_after::retry_after,
         send::send,
     },
@@ -110,14 +111,7 @@ pub(super) struct ProviderClient {
 /// # Errors
 /// [`Error::Internal`] when it cannot be built.
 pub(super) fn http_client() -> Result<Client, Error> {
-    Client::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(ATTEMPT_TIMEOUT)
-        // A redirect could send the key elsewhere, and no provider redirects.
-        .redirect(redirect::Policy::none())
-        .user_agent(concat!("millrace/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(|error| Error::Internal(format!("HTTP client: {}", causes(&error))))
+    http::client(|limits| limits.connect_timeout(CONNECT_TIMEOUT).timeout(ATTEMPT_TIMEOUT))
 }
 
 impl ProviderClient {

@@ -9,9 +9,11 @@ use std::{
 };
 
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
-use reqwest::{Client, redirect};
+use reqwest::Client;
 use tokio::runtime::Handle;
 use url::Url;
+
+use crate::clients::http;
 
 /// The time limit for one batch of spans.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -35,13 +37,7 @@ impl ExportClient {
     /// # Errors
     /// When it is called outside a runtime, or the client cannot be built.
     pub(super) fn start(endpoint: &Url) -> Result<Self, String> {
-        let client = Client::builder()
-            .timeout(BATCH_TIMEOUT)
-            // A redirect would send the headers, which contain keys, to another server.
-            .redirect(redirect::Policy::none())
-            .user_agent("millrace")
-            .build()
-            .map_err(|error| format!("HTTP client: {error}"))?;
+        let client = http::client(|limits| limits.timeout(BATCH_TIMEOUT)).map_err(|error| error.to_string())?;
         let runtime = Handle::try_current().map_err(|error| error.to_string())?;
         let port = endpoint.port_or_known_default().unwrap_or_default();
         let collector = format!("{}:{port}", endpoint.host_str().unwrap_or_default());
