@@ -95,7 +95,7 @@ impl Plan {
 /// Shows the groups of all queues, or of one.
 ///
 /// # Errors
-/// As [`page::render`].
+/// [`Problem`] 500 when the template fails.
 pub(super) async fn groups(state: &State, visit: &Visit) -> Result<Response, Problem> {
     let queue = visit.query.text("queue");
     let groups = load("groups", state.operator().dead_groups(queue.as_deref())).await;

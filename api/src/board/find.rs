@@ -33,7 +33,7 @@ struct TimelinePage {
 /// Searches for an id. A single result is shown at once.
 ///
 /// # Errors
-/// As [`page::render`].
+/// [`Problem`] 500 when the template fails.
 pub(super) async fn show(state: &State, visit: &Visit) -> Result<Response, Problem> {
     let text = visit.query.get("q").unwrap_or_default();
     let found = if text.is_empty() { Ok(Vec::new()) } else { load("search", state.app.find(text)).await };

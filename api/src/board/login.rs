@@ -31,7 +31,7 @@ struct LoginPage {
 /// Shows the form.
 ///
 /// # Errors
-/// As [`page::render`].
+/// [`Problem`] 500 when the template fails.
 pub(super) fn show(state: &State, request: &Request) -> Result<Response, Problem> {
     let query = Form::parse(request.uri().query().unwrap_or_default().as_bytes());
     let session = state.sessions.of(request, OffsetDateTime::now_utc());

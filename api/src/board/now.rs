@@ -30,7 +30,7 @@ struct NowPage {
 /// Shows the page.
 ///
 /// # Errors
-/// As [`page::render`].
+/// [`Problem`] 500 when the template fails.
 pub(super) async fn show(state: &State, visit: &Visit) -> Result<Response, Problem> {
     let overview = load("overview", state.operator().overview()).await;
     let chrome = visit.chrome("Now", "/board", format::command("status", &[]));

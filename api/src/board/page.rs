@@ -69,7 +69,7 @@ pub(super) fn render(page: &impl Template) -> Result<Response, Problem> {
 /// Renders a page with this status.
 ///
 /// # Errors
-/// As [`render`].
+/// [`Problem`] 500 when the template fails.
 pub(super) fn render_as(status: StatusCode, page: &impl Template) -> Result<Response, Problem> {
     let text = page.render().map_err(|error| Problem::internal(format!("a page cannot be rendered: {error}")))?;
     let mut response = Response::from(text);

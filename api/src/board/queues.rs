@@ -35,7 +35,7 @@ struct QueuePage {
 /// Shows the page of a queue. An unknown queue has a page as well: it can be one without jobs and workers.
 ///
 /// # Errors
-/// As [`page::render`].
+/// [`Problem`] 500 when the template fails.
 pub(super) async fn show(state: &State, visit: &Visit, name: &str) -> Result<Response, Problem> {
     let operator = state.operator();
     let (overview, actions) = tokio::join!(

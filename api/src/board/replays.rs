@@ -42,7 +42,7 @@ struct ReplayPage {
 /// Shows the newest replays.
 ///
 /// # Errors
-/// As [`page::render`].
+/// [`Problem`] 500 when the template fails.
 pub(super) async fn list(state: &State, visit: &Visit) -> Result<Response, Problem> {
     let replays = load("replays", state.operator().replays(NEWEST)).await;
     page::render(&ReplaysPage { chrome: visit.chrome("Replays", PATH, format::command("replays", &[])), replays })

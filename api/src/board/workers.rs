@@ -47,7 +47,7 @@ struct WorkerPage {
 /// Shows all workers.
 ///
 /// # Errors
-/// As [`page::render`].
+/// [`Problem`] 500 when the template fails.
 pub(super) async fn list(state: &State, visit: &Visit) -> Result<Response, Problem> {
     let workers = load("workers", state.operator().workers()).await;
     let live = workers.iter().flatten().filter(|worker| worker.live);

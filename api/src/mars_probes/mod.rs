@@ -70,7 +70,7 @@ impl ProbesApi {
         let record = |failures: &str| events::record_invalid_command(None, "", failures);
         let MoveInput { id, command } = read_or_record(&body, record)?;
         match self.probes.send(id, &command).await? {
-            MoveOutcome::Done(stand) => Ok(ProbeResponse::Ok(Json::new(&Probe::new(id, stand))?)),
+            MoveOutcome::Done(position) => Ok(ProbeResponse::Ok(Json::new(&Probe::new(id, position))?)),
             refused => Err(refusal(id, refused).into()),
         }
     }
@@ -124,13 +124,13 @@ fn refusal(id: Uuid, refused: MoveOutcome) -> Problem {
                 letter.0
             ),
         ),
-        MoveOutcome::OutOfGrid(wall) => (
+        MoveOutcome::OutOfGrid(limits) => (
             StatusCode::UNPROCESSABLE_ENTITY,
             "INVALID_MOVEMENT_ERROR",
             format!(
                 "Movement outside grid limits. The probe must not exceed the grid size of ({}, {}). For security, no \
                  commands were delivered to the probe.",
-                wall.0.x, wall.0.y
+                limits.0.x, limits.0.y
             ),
         ),
         // `Done` never gets here: only rejected moves have a problem.

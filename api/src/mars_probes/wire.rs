@@ -29,9 +29,9 @@ pub(super) struct Probe {
 }
 
 impl Probe {
-    /// The probe `id` at the position `stand`.
-    pub(super) fn new(id: Uuid, stand: Position) -> Self {
-        Self { id, x: stand.x, y: stand.y, direction: stand.direction.into() }
+    /// The probe `id` at this position.
+    pub(super) fn new(id: Uuid, position: Position) -> Self {
+        Self { id, x: position.x, y: position.y, direction: position.direction.into() }
     }
 }
 
