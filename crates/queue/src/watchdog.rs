@@ -19,12 +19,12 @@ const EVERY: Duration = Duration::from_millis(50);
 
 /// Starts the watchdog of this runtime. It runs until the returned sender is dropped.
 ///
-/// When all threads have been blocked for `limit`, longer than any job may run, no deadline can be enforced any more.
-/// The jobs would never end, so the watchdog aborts the process, and they run elsewhere after the lease.
+/// When all threads have been blocked for `limit()`, longer than any job in flight may run, no deadline can be enforced
+/// any more. The jobs would never end, so the watchdog aborts the process, and they run elsewhere after the lease.
 ///
 /// # Errors
 /// When the thread cannot be started.
-pub(crate) fn start(runtime: Handle, limit: Duration) -> io::Result<Sender<()>> {
+pub(crate) fn start(runtime: Handle, limit: impl Fn() -> Duration + Send + 'static) -> io::Result<Sender<()>> {
     let (handle, dropped) = channel();
     std::thread::Builder::new().name("watchdog".into()).spawn(move || {
         let mut probe = runtime.spawn(async {});
@@ -37,6 +37,7 @@ pub(crate) fn start(runtime: Handle, limit: Duration) -> io::Result<Sender<()>> 
                 continue;
             }
             blocked += EVERY;
+            let limit = limit();
             if blocked > limit {
                 tracing::error!(?limit, "jobs block every thread beyond their deadline; aborting the process");
                 // Another thread writes the log; it gets time for this line.

@@ -106,8 +106,9 @@ impl Worker {
         };
         let (queues, stop) = (registry.names(), stop_heartbeat.clone());
         let (lease, thread) = heartbeat::start(database.clone(), name.clone(), queues, timing, report.clone(), stop)?;
-        let longest = registry.0.iter().map(|entry| entry.deadline).max().unwrap_or_default();
-        let watchdog = watchdog::start(tokio::runtime::Handle::current(), longest.saturating_add(timing.lease))?;
+        let status = report.status.clone();
+        let limit = move || status.longest_deadline_in_flight().saturating_add(timing.lease);
+        let watchdog = watchdog::start(tokio::runtime::Handle::current(), limit)?;
         let run = run(database.clone(), name.clone(), timing, registry, lease.clone(), report, shutdown.clone());
         let running = tokio::spawn(async move {
             let result = run.await;
@@ -167,7 +168,7 @@ async fn run(
     let (mut engines, mut background) = (JoinSet::new(), JoinSet::new());
     let poll_request = Arc::new(Notify::new());
     let (mut signals, mut in_flight) = (HashMap::new(), HashMap::new());
-    for Entry { name: queue, concurrency, handler, .. } in registry.0 {
+    for Entry { name: queue, concurrency, deadline, handler } in registry.0 {
         metrics::zero(queue);
         let (jobs, jobs_out) = mpsc::channel(concurrency.min(1024));
         let claimer = Claimer {
@@ -183,7 +184,7 @@ async fn run(
             jobs,
             stop: stop.clone(),
         };
-        report.status.add_queue(queue, concurrency, claimer.in_flight.clone());
+        report.status.add_queue(queue, concurrency, deadline, claimer.in_flight.clone());
         signals.insert(queue, claimer.signal.clone());
         in_flight.insert(queue, claimer.in_flight.clone());
         let handler = handler(RunnerParts {

@@ -6,6 +6,7 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use serde::Serialize;
@@ -27,6 +28,8 @@ pub(crate) struct WorkerStatus {
 
 struct QueueState {
     slots: usize,
+    /// The deadline of a run.
+    deadline: Duration,
     in_flight: InFlight,
     last_claim: Option<OffsetDateTime>,
     error: Option<ClaimError>,
@@ -64,9 +67,16 @@ impl WorkerStatus {
         Self { queues: Mutex::default(), is_listening: AtomicBool::new(false), draining }
     }
 
-    /// Adds a queue with this number of slots.
-    pub(crate) fn add_queue(&self, queue: &'static str, slots: usize, in_flight: InFlight) {
-        self.lock().insert(queue, QueueState { slots, in_flight, last_claim: None, error: None });
+    /// Adds a queue with this number of slots, whose runs have this deadline.
+    pub(crate) fn add_queue(&self, queue: &'static str, slots: usize, deadline: Duration, in_flight: InFlight) {
+        self.lock().insert(queue, QueueState { slots, deadline, in_flight, last_claim: None, error: None });
+    }
+
+    /// The longest deadline of the queues that have a run; zero without a run.
+    pub(crate) fn longest_deadline_in_flight(&self) -> Duration {
+        let queues = self.lock();
+        let running = queues.values().filter(|queue| !queue.in_flight.tokens().is_empty());
+        running.map(|queue| queue.deadline).max().unwrap_or_default()
     }
 
     /// Records a claim that the database has completed.
