@@ -149,6 +149,30 @@ impl Transaction {
         &mut self.session.connection
     }
 
+    /// Sets a savepoint. [`Transaction::release`] or [`Transaction::undo`] ends it.
+    ///
+    /// # Errors
+    /// When the session is dead, or the transaction is aborted.
+    pub async fn savepoint(&mut self) -> sqlx::Result<()> {
+        self.session.run(|connection| PgTransactionManager::begin(connection, None)).await
+    }
+
+    /// Keeps what was done since the last savepoint.
+    ///
+    /// # Errors
+    /// When the session is dead, or a statement has failed since.
+    pub async fn release(&mut self) -> sqlx::Result<()> {
+        self.session.run(PgTransactionManager::commit).await
+    }
+
+    /// Undoes what was done since the last savepoint, also after a failed statement.
+    ///
+    /// # Errors
+    /// When the session is dead.
+    pub async fn undo(&mut self) -> sqlx::Result<()> {
+        self.session.run(PgTransactionManager::rollback).await
+    }
+
     /// Commits the transaction.
     ///
     /// # Errors
@@ -168,7 +192,10 @@ impl Transaction {
 
 impl Drop for Transaction {
     fn drop(&mut self) {
-        // Queues a ROLLBACK, which the ping on return sends. Does nothing if the transaction has ended.
-        PgTransactionManager::start_rollback(&mut self.session.connection);
+        // Queues a ROLLBACK for each open savepoint and for the transaction, which the ping on return sends. Does nothing
+        // if the transaction has ended.
+        while PgTransactionManager::get_transaction_depth(&self.session.connection) > 0 {
+            PgTransactionManager::start_rollback(&mut self.session.connection);
+        }
     }
 }
