@@ -20,7 +20,8 @@ use crate::{
 
 #[derive(Args)]
 #[command(after_help = "\
-`millrace dead replay` starts a replay. A stopped one cannot be resumed; start another one for what it left.
+`millrace dead replay` starts a replay. It is watching when all its jobs wait again and not all of them have ended: it may
+still stop. A stopped one cannot be resumed; start another one for what it left.
 
 Examples:
   millrace replays
@@ -125,7 +126,7 @@ pub(crate) async fn wait_for_end(operator: &Operator, mut replay: Replay, json: 
     let id = replay.id;
     eprintln!("replay {id}; Ctrl-C ends the waiting, `millrace replays stop {id} --reason …` the replay");
     let mut last = String::new();
-    while matches!(replay.state.as_str(), "running" | "paused") {
+    while replay.is_open() {
         let progress = progress(&replay);
         if progress != last {
             eprintln!("{progress}");
@@ -164,7 +165,7 @@ pub(crate) fn describe_replay(replay: &Replay) -> String {
     let stopped = replay.stopped_because.as_ref().map(|because| format!(": {}", one_line(because, 300)));
     let skipped = match replay.skipped {
         0 => String::new(),
-        skipped => format!(", {skipped} skipped: a job with their key waits or runs, or they have no record"),
+        skipped => format!(", {skipped} skipped"),
     };
     let lines = [
         ("replay", replay.id.to_string()),
@@ -177,8 +178,12 @@ pub(crate) fn describe_replay(replay: &Replay) -> String {
         ("ended", replay.ended_at.map_or_else(|| "-".into(), format_ago)),
     ];
     let mut text: String = lines.iter().map(|(name, value)| format!("{name:<10}{value}\n")).collect();
+    for skip in replay.skips.iter() {
+        text.push_str(&format!("skipped   {}: {}\n", one_line(&skip.job, 60), one_line(&skip.cause, 300)));
+    }
     let actions: &[&str] = match replay.state.as_str() {
         "running" => &["pause", "stop"],
+        "watching" => &["stop"],
         "paused" => &["resume", "stop"],
         _ => &[],
     };

@@ -72,8 +72,8 @@ fn text(timeline: &Timeline, screen: Screen) -> String {
 fn style(event: &TimelineEvent) -> Style {
     match event.event {
         "processed" => Style::Good,
-        "failed" | "run_failed" => Style::Bad,
-        "conflict" | "operator" => Style::Warning,
+        "failed" | "run_failed" | "rescued" => Style::Bad,
+        "conflict" | "operator" | "snoozed" | "cancelled" | "discarded" => Style::Warning,
         _ => Style::Plain,
     }
 }

@@ -7,7 +7,7 @@ use queue::{operator::why::Why, status::State};
 
 use crate::{
     operator::app,
-    output::{Screen, Style, one_line, print, print_json},
+    output::{Screen, Style, format_time, one_line, print, print_json},
 };
 
 #[derive(Args)]
@@ -105,6 +105,10 @@ fn text(why: &Why, is_fine: bool, screen: Screen) -> String {
         if let Some(fix) = &check.fix {
             text.push_str(&format!("      {}\n", one_line(fix, 300)));
         }
+    }
+    text.push_str("\nWhat happened, oldest first\n");
+    for event in &why.events {
+        text.push_str(&format!("  {}  {}\n", format_time(event.at), one_line(&event.text, 500)));
     }
     text
 }

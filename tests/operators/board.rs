@@ -346,6 +346,14 @@ async fn a_replay_starts_from_its_preview_and_is_paused_and_stopped() {
         assert!(browser.get(&replay).await.text.contains(&format!(">{state}")), "{change}");
     }
     assert_page(&browser.act(&format!("{replay}/pause"), &[]).await, 409, "a stopped replay");
+
+    let often = "UPDATE apalis.jobs SET replays = 2 WHERE status = 'Killed'";
+    sqlx::query(often).execute(&browser.system.database.pool().await).await.unwrap();
+    let page = browser.get(preview).await;
+    assert!(page.text.contains("Replay them again: 7 of the selected jobs"), "{}", page.text);
+    assert_page(&browser.act("/board/dead/replay", &plan).await, 409, "not confirmed");
+    let confirmed = browser.act("/board/dead/replay", &[&plan[..], &[("include_replayed", "yes")]].concat()).await;
+    assert_eq!(confirmed.status, 303, "{confirmed:?}");
 }
 
 #[tokio::test]

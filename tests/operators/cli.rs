@@ -207,6 +207,17 @@ async fn dead_letters_are_grouped_and_a_group_is_replayed_at_a_rate() {
     );
     let none = run(&database, &["dead", "replay", "--queue", "unknown", "--dry-run"]).await;
     assert!(none.status == Some(1) && none.text.contains("there is no dead letter in the queue"), "{}", none.text);
+
+    execute(
+        &pool,
+        "UPDATE apalis.jobs SET replays = 2 WHERE id = (SELECT min(id) FROM apalis.jobs WHERE status = 'Killed')",
+    )
+    .await;
+    let dry_run = succeed(&database, &[&replay[..], &["--dry-run"]].concat()).await;
+    assert!(dry_run.contains("1 of the selected jobs were already replayed twice or more"), "{dry_run}");
+    let refused = run(&database, &[&replay[..], &REASON].concat()).await;
+    assert!(refused.status == Some(1) && refused.text.contains("add --include-replayed"), "{}", refused.text);
+    succeed(&database, &[&replay[..], &["--include-replayed"], &REASON].concat()).await;
 }
 
 #[tokio::test]
@@ -228,7 +239,7 @@ async fn a_replay_is_paused_resumed_and_stopped_with_a_reason() {
     assert_eq!(waited.status, Some(1), "a stopped replay is a failure: {}", waited.text);
     let actions = json(&database, &["audit", "--target", &id]).await;
     let actions: Vec<&Value> = actions.as_array().unwrap().iter().map(|action| &action["action"]).collect();
-    assert_eq!(actions, ["stop_replay", "resume_replay", "pause_replay"]);
+    assert_eq!(actions, ["stop_replay", "resume_replay", "pause_replay", "replay"]);
     let unknown = run(&database, &["replays", "show", "00000000-0000-0000-0000-000000000000"]).await;
     assert!(unknown.status == Some(1) && unknown.text.contains("there is no replay"), "{}", unknown.text);
 }

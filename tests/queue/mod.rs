@@ -22,6 +22,7 @@ mod claims;
 mod clocks;
 mod enqueueing;
 mod foreign_rows;
+mod history;
 mod leases;
 mod operating;
 mod operators_view;

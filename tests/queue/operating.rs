@@ -16,10 +16,14 @@ use crate::harness::{
 const SOON: Duration = Duration::from_secs(10);
 
 impl Replayable for ScriptedJob {
-    /// Enqueues a witness job. Fails for the job named `refuses`, whose witness must then be rolled back.
+    /// Enqueues a witness job. Fails for the jobs named `refuses` and `breaks`, whose witness must then be rolled back;
+    /// the second one by a statement that fails.
     async fn on_replay(self, _: ScriptedJobs, tx: &mut Tx) -> Result<(), Error> {
         let witness = Self { name: format!("witness of {}", self.name), steps: vec![Step::Done] };
         queue::enqueue(tx, &[queue::NewJob::of(&witness)?]).await?;
+        if self.name == "breaks" {
+            sqlx::query("SELECT 1 / 0").execute(&mut **tx).await?;
+        }
         if self.name == "refuses" { Err(Error::Internal("refused".into())) } else { Ok(()) }
     }
 }

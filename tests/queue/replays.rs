@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use queue::{
     JobKinds, Operator, Registry, Worker,
-    operator::replays::{Pace, Replay, ReplayChange, ReplayDeadLetters, Selection},
+    operator::replays::{Pace, Replay, ReplayChange, ReplayDeadLetters, Selection, StartedReplay},
 };
 use runtime::shutdown::Shutdown;
 
@@ -14,7 +14,8 @@ use crate::harness::{
 };
 
 const SOON: Duration = Duration::from_secs(30);
-const ALL_AT_ONCE: Pace = Pace { rate: 10_000.0, limit: 100_000, canary: 0, stop_if_dead: 1.0 };
+const ALL_AT_ONCE: Pace =
+    Pace { rate: 10_000.0, limit: 100_000, canary: 0, stop_if_dead: 1.0, include_replayed: false };
 
 struct Replays {
     harness: QueueHarness,
@@ -24,9 +25,13 @@ struct Replays {
 
 impl Replays {
     async fn start() -> Self {
-        let harness = QueueHarness::start().await;
-        let operator = Operator::new(&harness.pool.clone().into(), &harness.queue, JobKinds::default());
-        Self { harness, scripted: ScriptedJobs::new(quick_policy()), operator }
+        Self::start_with(|_| JobKinds::default()).await
+    }
+
+    async fn start_with(kinds: impl FnOnce(&ScriptedJobs) -> JobKinds) -> Self {
+        let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+        let operator = Operator::new(&harness.pool.clone().into(), &harness.queue, kinds(&scripted));
+        Self { harness, scripted, operator }
     }
 
     /// Makes dead letters of jobs that reject in their first run, and end with `then` in the next.
@@ -35,6 +40,11 @@ impl Replays {
             let reason = format!("account {n} of {name} is closed");
             self.harness.enqueue(&format!("{name} {n}"), &[Step::RejectWith(reason), then.clone()]).await;
         }
+        self.let_all_end().await;
+    }
+
+    /// Runs a worker until no scripted job waits or runs.
+    async fn let_all_end(&self) {
         let worker = self.harness.start_worker(&self.scripted, FAST);
         // A replay may wait for its worker meanwhile.
         let live =
@@ -57,7 +67,10 @@ impl Replays {
     }
 
     async fn begin(&self, pace: Pace) -> Replay {
-        self.operator.start_replay(&Self::selection(), pace, &order()).await.unwrap()
+        match self.operator.start_replay(&Self::selection(), pace, &order()).await.unwrap() {
+            StartedReplay::Started(replay) => replay,
+            StartedReplay::ReplayedBefore(count) => panic!("{count} were replayed before"),
+        }
     }
 
     async fn find(&self, replay: &Replay) -> Replay {
@@ -107,11 +120,12 @@ async fn a_replay_takes_the_dead_letters_of_its_start_and_is_recorded() {
         )
         .await;
     assert_eq!(replays.operator.select_dead(&Replays::selection()).await.unwrap().count, 3);
-    let actions = replays.operator.actions(Some("scripted"), None, 10).await.unwrap();
+    let actions = replays.operator.actions(Some(&replay.id.to_string()), None, 10).await.unwrap();
     let seen: Vec<_> =
         actions.iter().map(|action| (&*action.actor, &*action.via, &*action.action, action.count)).collect();
     assert_eq!(seen, [("ada", "cli", "replay", 30)]);
-    assert_eq!(actions[0].filter.as_ref().unwrap()["rate"], 10_000.0);
+    let filter = actions[0].filter.as_ref().unwrap();
+    assert_eq!((&filter["queue"], &filter["rate"]), (&"scripted".into(), &10_000.0.into()));
     worker.stop().await;
 }
 
@@ -184,4 +198,72 @@ async fn discarded_dead_letters_are_not_replayed() {
     assert_eq!(replays.operator.select_dead(&Replays::selection()).await.unwrap().count, 7);
     assert_eq!(replays.operator.discard_dead(&Replays::selection(), 1000, &order()).await.unwrap(), 7);
     assert_eq!(replays.operator.select_dead(&Replays::selection()).await.unwrap().count, 0);
+}
+
+#[tokio::test]
+async fn a_job_that_cannot_be_replayed_is_skipped_with_its_cause() {
+    let replays = Replays::start_with(|scripted| JobKinds::default().kind::<ScriptedJob>(scripted.clone())).await;
+    for name in ["before", "refuses", "between", "breaks", "after"] {
+        replays.harness.enqueue(name, &[Step::Reject, Step::Done]).await;
+    }
+    replays.let_all_end().await;
+    let worker = replays.worker();
+    let replay = replays.begin(ALL_AT_ONCE).await;
+    let done = replays.wait_for_state(&replay, "done").await;
+    assert_eq!((done.replayed, done.skipped), (3, 2));
+    let causes: Vec<&str> = done.skips.iter().map(|skip| &*skip.cause).collect();
+    assert!(matches!(causes[..], [one, other] if one.contains("refused") && other.contains("division by zero")));
+    for (name, status) in [("before", "Done"), ("refuses", "Killed"), ("between", "Done"), ("breaks", "Killed")] {
+        assert_eq!(replays.harness.row(name).await.status, status, "{name}");
+    }
+    let witnesses =
+        "(SELECT array_agg(name ORDER BY name) = '{witness of after, witness of before, witness of between}'
+                      FROM (SELECT convert_from(job, 'UTF8')::jsonb ->> 'name' AS name FROM apalis.jobs
+                            WHERE job_type = 'scripted') AS jobs WHERE name LIKE 'witness%')";
+    replays.harness.wait_until("what the skipped jobs did is undone", witnesses).await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_replay_watches_its_last_jobs_until_they_have_ended() {
+    for (then, state, because) in
+        [(Step::Done, "done", None), (Step::Reject, "stopped", Some("3 of 3 jobs died again, more than 50 %"))]
+    {
+        let replays = Replays::start().await;
+        replays.add_dead("a", 3, &Step::WaitThen(Box::new(then))).await;
+        let worker = replays.worker();
+        let replay = replays.begin(Pace { stop_if_dead: 0.5, ..ALL_AT_ONCE }).await;
+        let watching = replays.wait_for_state(&replay, "watching").await;
+        assert!(watching.replayed == 3 && watching.is_open() && watching.ended_at.is_none(), "{watching:?}");
+        replays.scripted.gate.add_permits(3);
+        let ended = replays.wait_for_state(&replay, state).await;
+        assert_eq!(ended.stopped_because.as_deref(), because);
+        assert!(!ended.is_open() && ended.ended_at.is_some(), "{ended:?}");
+        worker.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn the_third_replay_of_a_job_needs_a_confirmation() {
+    let replays = Replays::start().await;
+    replays.add_dead("a", 3, &Step::Reject).await;
+    let worker = replays.worker();
+    for _ in 0..2 {
+        assert_eq!(replays.operator.select_dead(&Replays::selection()).await.unwrap().replayed_before, 0);
+        let replay = replays.begin(ALL_AT_ONCE).await;
+        assert_eq!(replays.wait_for_state(&replay, "done").await.replayed, 3);
+    }
+    let selected = replays.operator.select_dead(&Replays::selection()).await.unwrap();
+    assert_eq!((selected.count, selected.replayed_before), (3, 3));
+    let one = Pace { limit: 1, ..ALL_AT_ONCE };
+    let refused = replays.operator.start_replay(&Replays::selection(), one, &order()).await.unwrap();
+    assert!(matches!(refused, StartedReplay::ReplayedBefore(1)), "{refused:?}");
+    assert_eq!(replays.operator.replays(10).await.unwrap().len(), 2, "it has not started");
+    let third = replays.begin(Pace { include_replayed: true, ..one }).await;
+    assert_eq!(replays.wait_for_state(&third, "done").await.replayed, 1);
+    let job = replays.operator.show(&selected.samples[0].id).await.unwrap().expect("it exists");
+    let replayed: Vec<&str> =
+        job.events.iter().filter(|event| event.event == "replayed").map(|event| &*event.text).collect();
+    assert_eq!((replayed.len(), replayed[2]), (3, &*format!("replayed by ada with the replay {}", third.id)));
+    worker.stop().await;
 }

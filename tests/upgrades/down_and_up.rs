@@ -19,10 +19,12 @@ use crate::harness::{
 
 /// Columns whose data a down migration cannot keep; its file says so. The indexes and keys of apalis are stricter than
 /// Millrace's, and the previous release computes other words.
-const CHANGED_ON_THE_WAY_DOWN: [(i64, &str, &str); 3] = [
+const CHANGED_ON_THE_WAY_DOWN: [(i64, &str, &str); 5] = [
     (20_261_121_090_000, "apalis.jobs", "idempotency_key"),
     (20_261_121_090_000, "apalis.jobs", "lock_by"),
     (20_261_128_160_200, "item_documents", "words"),
+    (20_261_128_180_100, "replays", "state"),
+    (20_261_128_180_100, "replays", "ended_at"),
 ];
 
 /// Columns whose data a migration changes on purpose, down and up.

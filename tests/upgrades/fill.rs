@@ -93,6 +93,9 @@ async fn fill_rare_states(pool: &PgPool) {
          INSERT INTO queues (name, paused_at, paused_by, reason) VALUES ('q', now(), 'ada', 'for a look');
          INSERT INTO operator_actions (actor, via, action, target, reason, count) VALUES ('ada', 'cli', 'pause', 'q', 'for a look', 1);
          INSERT INTO replays (id, queue, rate, canary, stop_if_dead, max_jobs) VALUES (uuid_v7(), 'q', 20, 10, 0.2, 100);
+         INSERT INTO replays (id, queue, rate, canary, stop_if_dead, max_jobs, state, skips)
+         VALUES (uuid_v7(), 'q', 20, 10, 0.2, 100, 'watching', '[{\"job\": \"by-hand-1\", \"cause\": \"refused\"}]');
+         UPDATE apalis.jobs SET replays = 2, events = '[{\"at\": \"2026-11-28T12:00:00Z\", \"event\": \"given_back\"}]' WHERE id = 'by-hand-1';
          INSERT INTO replayed_jobs (replay, number, job) SELECT id, 1, 'by-hand-1' FROM replays;
          INSERT INTO chain_sends (rate_id, number, contract, sender, nonce, hash, raw, max_fee, priority)
          SELECT id, 1, '0x1', '0x2', 7, '\\x01', '\\x02', '3', '4' FROM interest_rates LIMIT 1",

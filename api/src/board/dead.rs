@@ -4,7 +4,7 @@ use askama::Template;
 use poem::Response;
 use queue::operator::{
     groups::{ErrorGroup, MAX_COUNTED},
-    replays::{MAX_RATE, Pace, Selected, Selection},
+    replays::{MAX_RATE, Pace, Selected, Selection, StartedReplay},
 };
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
     page::{self, Chrome},
     part::{Part, load},
     state::State,
-    visit::{Visit, after_action},
+    visit::{Visit, after_action, conflict},
 };
 use crate::problem::Problem;
 
@@ -69,6 +69,7 @@ impl Plan {
                 limit,
                 canary: form.number("canary", 10, 0, 10_000)?,
                 stop_if_dead: form.number("stop_if_dead", 20.0, 0.0, 100.0)? / 100.0,
+                include_replayed: form.get("include_replayed").is_some(),
             }),
             Some("discard") => None,
             _ => return Err(invalid("action", "must be replay or discard")),
@@ -88,7 +89,8 @@ impl Plan {
         let (rate, canary) = (format!("{}/s", pace.rate), pace.canary.to_string());
         let stop = format!("{:.0}%", pace.stop_if_dead * 100.0);
         let how = [("--rate", Some(&*rate)), ("--canary", Some(&*canary)), ("--stop-if-dead", Some(&*stop))];
-        format::command("dead replay", &[&selection[..], &how, &end].concat())
+        let again = if pace.include_replayed { " --include-replayed" } else { "" };
+        format::command("dead replay", &[&selection[..], &how, &end].concat()) + again
     }
 }
 
@@ -139,12 +141,19 @@ pub(super) async fn preview(state: &State, visit: &Visit) -> Result<Response, Pr
 /// Starts a replay.
 ///
 /// # Errors
-/// 422 for a wrong field.
+/// 422 for a wrong field; 409 if jobs were replayed twice or more and that is not confirmed.
 pub(super) async fn replay(state: &State, visit: &Visit) -> Result<Response, Problem> {
     let order = visit.order()?;
     let plan = Plan::read(&visit.form)?;
     let pace = plan.pace.ok_or_else(|| invalid("action", "must be replay"))?;
-    let replay = state.operator().start_replay(&plan.selection, pace, &order).await?;
+    let replay = match state.operator().start_replay(&plan.selection, pace, &order).await? {
+        StartedReplay::Started(replay) => replay,
+        StartedReplay::ReplayedBefore(count) => {
+            let detail =
+                format!("{count} of these jobs were already replayed twice or more, and you have not confirmed that.");
+            return Err(conflict(detail));
+        }
+    };
     Ok(after_action(&format!("/board/replays/{}", replay.id), "started", None))
 }
 

@@ -4,11 +4,11 @@ use poem::Request;
 use poem_openapi::{ApiResponse, OpenApi};
 use queue::{
     Operator,
-    operator::replays::{Selected as Selection, Selection as Filter},
+    operator::replays::{Selected as Selection, Selection as Filter, StartedReplay},
 };
 
 use super::{
-    Access, not_found, order,
+    Access, conflict, not_found, order,
     wire::{
         input::{Discarding, Replaying, TextParam},
         json,
@@ -60,6 +60,7 @@ enum ReplayResponse {
 
 errors! {
     Grouping: [401, 403, 422, 429, 503];
+    Starting: [400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503];
     Changing: [400, 401, 403, 404, 408, 413, 415, 422, 429, 503];
 }
 
@@ -85,7 +86,7 @@ impl DeadLettersApi {
     ///
     /// Makes the selected dead letters wait again, at a rate. A canary goes first; the replay stops by itself when too
     /// many jobs die again. It is a job of the queue, so it continues after a restart. Jobs that die later are not taken.
-    /// 404 if no dead letter is selected.
+    /// 404 if no dead letter is selected; 409 if some were already replayed twice or more and `include_replayed` is not set.
     #[oai(
         path = "/admin/queue/dead/replay",
         method = "post",
@@ -101,7 +102,7 @@ impl DeadLettersApi {
         request: &Request,
         caller: Admin,
         body: Body<Replaying>,
-    ) -> Result<ReplayResponse, Failure<Changing>> {
+    ) -> Result<ReplayResponse, Failure<Starting>> {
         let operator = self.0.act(&caller).await?;
         let Replaying { selection, pace, reason, dry_run } = body.read()?;
         let order = order(request, &caller, &reason)?;
@@ -109,7 +110,13 @@ impl DeadLettersApi {
         if dry_run {
             return Ok(ReplayResponse::Selected(json(&selected)?));
         }
-        let replay = operator.start_replay(&selection, pace, &order).await?;
+        let replay = match operator.start_replay(&selection, pace, &order).await? {
+            StartedReplay::Started(replay) => replay,
+            StartedReplay::ReplayedBefore(count) => Err(conflict(format!(
+                "{count} of the selected jobs were already replayed twice or more. To replay them again, set \
+                 include_replayed.",
+            )))?,
+        };
         let location = format!("/admin/queue/replays/{}", replay.id);
         Ok(ReplayResponse::Started(json(&replay)?, location))
     }

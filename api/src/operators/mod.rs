@@ -10,6 +10,8 @@ mod replays;
 mod wire;
 mod workers;
 
+use std::borrow::Cow;
+
 use poem::{
     Request,
     http::{HeaderName, StatusCode},
@@ -120,7 +122,7 @@ fn not_found(detail: &'static str) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, detail)
 }
 
-fn conflict(detail: &'static str) -> Problem {
+fn conflict(detail: impl Into<Cow<'static, str>>) -> Problem {
     Problem::new(StatusCode::CONFLICT, detail)
 }
 

@@ -1,10 +1,10 @@
 //! `millrace dead replay`: starts a replay of dead letters.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 use queue::{
     Job as _, Operator,
-    operator::replays::{MAX_RATE, Pace, ReplayDeadLetters, Selected},
+    operator::replays::{MAX_RATE, Pace, ReplayDeadLetters, Selected, StartedReplay},
 };
 
 use super::selection::{SelectionArguments, describe, select};
@@ -16,8 +16,8 @@ use crate::{
 
 #[derive(Args)]
 #[command(after_help = "\
-Exits with 0 when the replay has started, or with --wait when it is done. Exits with 1 if nothing is selected, or with --wait
-if the replay has stopped.
+Exits with 0 when the replay has started, or with --wait when it is done. Exits with 1 if nothing is selected, if some of the
+jobs were already replayed twice or more, or with --wait if the replay has stopped.
 
 Examples:
   millrace dead replay --queue process_transaction --dry-run
@@ -37,6 +37,9 @@ pub(super) struct Arguments {
     /// Stop when more than this share of the replayed jobs has died again
     #[arg(long, default_value = "20%", value_name = "SHARE", value_parser = parse_share)]
     stop_if_dead: f64,
+    /// Also replay jobs that were already replayed twice or more; without this, nothing starts if there are any
+    #[arg(long)]
+    include_replayed: bool,
     /// The reason, shown to other operators
     #[arg(long, required_unless_present = "dry_run", value_parser = parse_reason)]
     reason: Option<String>,
@@ -51,12 +54,12 @@ pub(super) struct Arguments {
 /// Starts a replay, and waits for its end if that is wanted.
 ///
 /// # Errors
-/// When the database cannot be used, nothing is selected, or a replay that is waited for has stopped.
+/// When the database cannot be used, nothing is selected, jobs were replayed too often before, or a replay that is waited for has stopped.
 pub(super) async fn run(operator: &Operator, arguments: Arguments, json: bool) -> Result<bool> {
-    let Arguments { selection, rate, limit, canary, stop_if_dead, reason, dry_run, wait } = arguments;
+    let Arguments { selection, rate, limit, canary, stop_if_dead, include_replayed, reason, dry_run, wait } = arguments;
     let selection = selection.selection();
     let selected = select(operator, &selection).await?;
-    let pace = Pace { rate, limit, canary, stop_if_dead };
+    let pace = Pace { rate, limit, canary, stop_if_dead, include_replayed };
     if dry_run {
         let plan = || describe(&selected) + &plan(&selected, pace);
         if json {
@@ -66,7 +69,12 @@ pub(super) async fn run(operator: &Operator, arguments: Arguments, json: bool) -
         }
         return Ok(true);
     }
-    let replay = operator.start_replay(&selection, pace, &order(reason.as_deref())?).await?;
+    let replay = match operator.start_replay(&selection, pace, &order(reason.as_deref())?).await? {
+        StartedReplay::Started(replay) => replay,
+        StartedReplay::ReplayedBefore(count) => bail!(
+            "{count} of the selected jobs were already replayed twice or more; add --include-replayed to replay them again"
+        ),
+    };
     warn_without_worker(operator).await?;
     if wait {
         return wait_for_end(operator, replay, json).await;
@@ -91,11 +99,18 @@ fn plan(selected: &Selected, pace: Pace) -> String {
         0 => String::new(),
         first => format!("the first {first}, then, when they have ended, the others; "),
     };
-    format!(
-        "Would replay {at_least}{count} of them in {at_least}{}: {canary}it stops when more than {:.0} % have died again.\n",
-        format_duration(seconds),
-        pace.stop_if_dead * 100.0
-    )
+    let again = match selected.replayed_before {
+        0 => String::new(),
+        jobs => format!(
+            "{jobs} of the selected jobs were already replayed twice or more; replaying them needs --include-replayed.\n"
+        ),
+    };
+    again
+        + &format!(
+            "Would replay {at_least}{count} of them in {at_least}{}: {canary}it stops when more than {:.0} % have died again.\n",
+            format_duration(seconds),
+            pace.stop_if_dead * 100.0
+        )
 }
 
 /// A replay runs in a worker.

@@ -123,8 +123,8 @@ fn format_due(job: &JobStatus) -> String {
     if job.due_in_seconds > 0.0 { format!("in {duration}") } else { format!("{duration} ago") }
 }
 
-/// The fields of one job in two columns, then its errors.
-fn details(JobDetails { job, why, errors, payload }: &JobDetails) -> Result<String> {
+/// The fields of one job in two columns, then what happened to it.
+fn details(JobDetails { job, why, errors: _, events, payload }: &JobDetails) -> Result<String> {
     let or_none = |text: &Option<String>| text.as_deref().map_or_else(|| "-".into(), |text| one_line(text, 200));
     let lines = [
         ("job", one_line(&job.id, 60)),
@@ -141,10 +141,9 @@ fn details(JobDetails { job, why, errors, payload }: &JobDetails) -> Result<Stri
         ("payload", serde_json::to_string(payload)?),
     ];
     let mut text: String = lines.iter().map(|(name, value)| format!("{name:<16}{value}\n")).collect();
-    for error in errors.as_array().into_iter().flatten() {
-        let part = |name: &str| error[name].as_str().unwrap_or("-").to_owned();
-        let error = one_line(&part("error"), 4000);
-        text.push_str(&format!("{:<16}{}  {error}\n", "error", one_line(&part("at"), 40)));
+    for event in events {
+        let name = event.event.replace('_', " ");
+        text.push_str(&format!("{name:<16}{}  {}\n", format_time(event.at), one_line(&event.text, 4000)));
     }
     Ok(text)
 }

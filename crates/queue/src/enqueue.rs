@@ -63,7 +63,13 @@ impl Queue {
     /// [`Error::Unavailable`] when no connection is available.
     pub async fn begin(&self) -> Result<Tx, Error> {
         let inner = begin(&self.pool).await?;
-        Ok(Tx { inner, enqueued: Vec::new(), announcements: self.announcements.clone(), counts: self.counts.clone() })
+        Ok(Tx {
+            inner,
+            enqueued: Vec::new(),
+            before_savepoint: 0,
+            announcements: self.announcements.clone(),
+            counts: self.counts.clone(),
+        })
     }
 }
 
@@ -72,11 +78,31 @@ pub struct Tx {
     inner: Transaction,
     /// The queue of each job, and whether it is due soon.
     enqueued: Vec<(&'static str, bool)>,
+    /// The jobs of `enqueued` that came before the last savepoint.
+    before_savepoint: usize,
     announcements: mpsc::UnboundedSender<&'static str>,
     counts: Counts,
 }
 
 impl Tx {
+    /// Sets a savepoint. [`Transaction::release`] or [`Tx::undo`] ends it.
+    ///
+    /// # Errors
+    /// An error of the database. The transaction must then be rolled back.
+    pub(crate) async fn savepoint(&mut self) -> Result<(), Error> {
+        self.before_savepoint = self.enqueued.len();
+        Ok(self.inner.savepoint().await?)
+    }
+
+    /// Undoes what was done since the last savepoint, also after a failed statement.
+    ///
+    /// # Errors
+    /// An error of the database. The transaction must then be rolled back.
+    pub(crate) async fn undo(&mut self) -> Result<(), Error> {
+        self.enqueued.truncate(self.before_savepoint);
+        Ok(self.inner.undo().await?)
+    }
+
     /// Commits, then announces the jobs that are due soon.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ pub mod enqueue;
 pub mod error_group;
 pub mod gauges;
 mod heartbeat;
+mod history;
 mod in_flight;
 pub mod job;
 mod lease;

@@ -1,6 +1,7 @@
 //! Types of replays: which dead letters, how fast, and the progress.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -10,6 +11,9 @@ use super::status::JobStatus;
 pub const MAX_SELECTED: i64 = 100_000;
 /// The highest rate, in jobs per second.
 pub const MAX_RATE: f64 = 10_000.0;
+
+/// A job that was replayed so often is replayed again only if the operator confirms it.
+pub const REPLAYS_WITHOUT_ASKING: i32 = 2;
 
 /// Which dead letters of a queue are meant.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -27,8 +31,19 @@ pub struct Selected {
     pub count: i64,
     /// Whether counting stopped at `count`.
     pub is_capped: bool,
+    /// How many of them operators have already replayed [`REPLAYS_WITHOUT_ASKING`] times or more.
+    pub replayed_before: i64,
     /// The five oldest.
     pub samples: Vec<JobStatus>,
+}
+
+/// The result of the request to start a replay.
+#[derive(Debug, Clone)]
+pub enum StartedReplay {
+    Started(Replay),
+    /// So many of the selected jobs were already replayed [`REPLAYS_WITHOUT_ASKING`] times or more, and the operator has
+    /// not confirmed that. Nothing has started.
+    ReplayedBefore(i64),
 }
 
 /// How to replay.
@@ -42,6 +57,15 @@ pub struct Pace {
     pub canary: u32,
     /// Stop when more than this share of the ended ones, from 0 to 1, have died again.
     pub stop_if_dead: f64,
+    /// Confirms that jobs are replayed again which were replayed [`REPLAYS_WITHOUT_ASKING`] times or more.
+    pub include_replayed: bool,
+}
+
+/// A dead letter that a replay could not make wait again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skip {
+    pub job: String,
+    pub cause: String,
 }
 
 /// A replay and its progress.
@@ -55,13 +79,15 @@ pub struct Replay {
     pub canary: i64,
     pub stop_if_dead: f64,
     pub max_jobs: i64,
-    /// `running`, `paused`, `stopped` or `done`.
+    /// `running`; `paused`; `watching` when all jobs wait again and not all of them have ended; `stopped` or `done`.
     pub state: String,
     pub stopped_because: Option<String>,
     /// Jobs that wait again, run or have ended.
     pub replayed: i64,
     /// Dead letters that could not be replayed, such as those whose key another job has.
     pub skipped: i64,
+    /// The newest 20 of those, oldest first.
+    pub skips: Json<Vec<Skip>>,
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339::option")]
@@ -76,13 +102,20 @@ pub enum ReplayChange {
     Stop,
 }
 
+impl Replay {
+    /// Whether it has not ended.
+    pub fn is_open(&self) -> bool {
+        matches!(self.state.as_str(), "running" | "paused" | "watching")
+    }
+}
+
 impl ReplayChange {
     /// The states in which it is allowed, the new state, and the verb in the record of actions.
     pub(super) fn states(self) -> (&'static [&'static str], &'static str, &'static str) {
         match self {
             Self::Pause => (&["running"], "paused", "pause_replay"),
             Self::Resume => (&["paused"], "running", "resume_replay"),
-            Self::Stop => (&["running", "paused"], "stopped", "stop_replay"),
+            Self::Stop => (&["running", "paused", "watching"], "stopped", "stop_replay"),
         }
     }
 }

@@ -149,6 +149,20 @@ pub struct JobPage {
     pub searched_to: Option<String>,
 }
 
+/// One thing that happened to a job.
+#[derive(Debug, Clone, Serialize)]
+pub struct JobEvent {
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// `enqueued`, `running`, `run_failed`, `rescued`, `snoozed`, `given_back`, `done`, `cancelled`, `discarded` or
+    /// `replayed`.
+    pub event: &'static str,
+    /// A sentence.
+    pub text: String,
+    /// Such as the run, its worker, when it was due and when it started.
+    pub details: serde_json::Value,
+}
+
 /// All details of one job.
 #[derive(Debug, Clone, Serialize)]
 pub struct JobDetails {
@@ -156,8 +170,11 @@ pub struct JobDetails {
     pub job: JobStatus,
     /// Why it is not running; details about its run if it is.
     pub why: String,
-    /// The last few errors, oldest first, each with `at`, `run`, `worker` and `error`.
+    /// The last few errors, oldest first, each with `at`, `run`, `worker` and `error`;
+    /// `due` and `started` for those of this release.
     pub errors: serde_json::Value,
+    /// What happened to it, oldest first: the newest 20 events.
+    pub events: Vec<JobEvent>,
     /// As JSON, or as text if it is no JSON.
     pub payload: serde_json::Value,
 }

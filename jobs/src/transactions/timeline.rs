@@ -11,7 +11,7 @@ use super::{Status, Transaction, Transactions, store::conflicts::KeptConflict};
 use queue::{
     JobId, Operator,
     operator::audit::Action,
-    status::{JobDetails, State},
+    status::{JobDetails, JobEvent, State},
 };
 use runtime::error::Error;
 
@@ -39,7 +39,7 @@ pub struct Timeline {
 pub struct TimelineEvent {
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
-    /// `accepted`, `conflict`, `due`, `run_failed`, `running`, `processed`, `failed` or `operator`.
+    /// `accepted`, `conflict`, `due`, `processed`, `failed`, `operator`, or the event of a [`JobEvent`].
     pub event: &'static str,
     /// A sentence.
     pub text: String,
@@ -103,34 +103,20 @@ fn conflict(kept: &KeptConflict) -> TimelineEvent {
     }
 }
 
-/// The runs of the job that are known: those that failed, the present one, and the next one.
+/// The runs of the job that are known, and when the next one is due.
 fn runs(details: &JobDetails) -> Vec<TimelineEvent> {
     let job = &details.job;
-    let mut events = Vec::new();
-    for error in details.errors.as_array().into_iter().flatten() {
-        let at = error["at"].as_str().and_then(parse_time);
-        let text = error["error"].as_str().unwrap_or("no error is recorded");
-        events.extend(at.map(|at| TimelineEvent {
-            at,
-            event: "run_failed",
-            text: format!("run {} failed: {text}", error["run"]),
-            details: error.clone(),
-        }));
-    }
-    match job.state {
-        State::Running => events.extend(job.started_at.map(|at| TimelineEvent {
-            at,
-            event: "running",
-            text: format!("run {} started", job.runs),
-            details: json!({"worker": job.worker}),
-        })),
-        State::Waiting => events.push(TimelineEvent {
+    // The commit of the webhook enqueued it, and that has its own event.
+    let history = details.events.iter().filter(|event| event.event != "enqueued").cloned();
+    let mut events: Vec<TimelineEvent> =
+        history.map(|JobEvent { at, event, text, details }| TimelineEvent { at, event, text, details }).collect();
+    if job.state == State::Waiting {
+        events.push(TimelineEvent {
             at: job.due_at,
             event: "due",
             text: if job.due_in_seconds > 0.0 { "the next run is due".into() } else { "its job is due".into() },
             details: json!({"why": details.why}),
-        }),
-        State::Done | State::Dead | State::Cancelled | State::Unknown => {}
+        });
     }
     events
 }
@@ -157,9 +143,4 @@ fn settled(transaction: &Transaction) -> Option<TimelineEvent> {
             TimelineEvent { at, event: "processed", text: "it was processed".into(), details: json!({}) }
         }
     })
-}
-
-/// Parses a time as PostgreSQL writes it in JSON.
-fn parse_time(text: &str) -> Option<OffsetDateTime> {
-    OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok()
 }

@@ -285,7 +285,12 @@ async fn dead_letters_are_counted_replayed_and_discarded() {
     assert_eq!(system.viewed("/admin/queue/replays").await, json!([]), "a dry run changes nothing");
     system.act(path, replay(json!({"error": "another"}))).await.assert_problem(404, "none is selected");
 
-    let started = system.act(path, replay(json!({"limit": 2}))).await;
+    system.execute("UPDATE apalis.jobs SET replays = 2 WHERE status = 'Killed'").await;
+    let counted = system.act(path, replay(json!({"dry_run": true}))).await.json();
+    assert_eq!(counted["replayed_before"], 3, "{counted}");
+    let problem = system.act(path, replay(json!({"limit": 2}))).await.assert_problem(409, "they were replayed twice");
+    assert!(problem["detail"].as_str().is_some_and(|text| text.starts_with("2 of the selected jobs")), "{problem}");
+    let started = system.act(path, replay(json!({"limit": 2, "include_replayed": true}))).await;
     assert_eq!((started.status, &started.json()["state"]), (202, &"running".into()), "{started:?}");
     let progress = started.header("location").to_owned();
     let change = async |action: &str| system.act(&format!("{progress}/{action}"), json!({"reason": "r"})).await;

@@ -190,6 +190,8 @@ request! {
         canary: Option<Integer<0, { MAX_JOBS as i64 }, u32>>,
         /// Stop when more than this share of the ended jobs, from 0 to 1, have died again; 0.2 by default.
         stop_if_dead: Option<Share>,
+        /// Also replay jobs that were already replayed twice or more; false by default. Without it, such jobs are a 409.
+        include_replayed: Option<Flag>,
         /// It is recorded and shown to other operators.
         reason: ReasonText,
         /// Only count the selected dead letters; false by default.
@@ -201,6 +203,7 @@ request! {
             limit: limit.unwrap_or(MAX_JOBS),
             canary: canary.unwrap_or(DEFAULT_CANARY),
             stop_if_dead: stop_if_dead.unwrap_or(DEFAULT_STOP),
+            include_replayed: include_replayed.unwrap_or(false),
         },
         reason,
         dry_run: dry_run.unwrap_or(false),

@@ -1,7 +1,7 @@
 //! The schemas of jobs.
 
 use poem_openapi::{Enum, Object};
-use queue::status::{JobDetails as Details, JobPage, JobStatus};
+use queue::status::{self, JobDetails as Details, JobPage, JobStatus};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -81,6 +81,8 @@ pub(crate) struct JobDetails {
     why: String,
     /// The last few errors, oldest first.
     errors: Vec<JobError>,
+    /// What happened to it, oldest first: the newest 20 events.
+    events: Vec<JobEvent>,
     /// Only with `payload=true`: the payload as JSON, or as text if it is not JSON.
     payload: Option<FreeJson>,
 }
@@ -93,8 +95,25 @@ struct JobError {
     run: i32,
     /// The worker of the run; null if an operator ended the job.
     worker: Nullable<String>,
+    /// When the run was due; absent in errors of earlier releases.
+    due: Option<Timestamp>,
+    /// When the run started; absent in errors of earlier releases.
+    started: Option<Timestamp>,
     /// Every cause.
     error: String,
+}
+
+/// One thing that happened to a job.
+#[derive(Object)]
+struct JobEvent {
+    at: Timestamp,
+    /// `enqueued`, `running`, `run_failed`, `rescued`, `snoozed`, `given_back`, `done`, `cancelled`, `discarded` or
+    /// `replayed`.
+    event: String,
+    /// A sentence.
+    text: String,
+    /// Its fields depend on the event.
+    details: FreeJson,
 }
 
 /// The value of [`JobDetails`].
@@ -104,6 +123,7 @@ pub(crate) struct JobView {
     job: JobStatus,
     why: String,
     errors: Value,
+    events: Vec<status::JobEvent>,
     #[serde(skip_serializing_if = "Option::is_none")]
     payload: Option<Value>,
 }
@@ -116,8 +136,8 @@ impl JobView {
 
     /// The job with its payload.
     pub(crate) fn opened(details: Details) -> Self {
-        let Details { job, why, errors, payload } = details;
-        Self { job, why, errors, payload: Some(payload) }
+        let Details { job, why, errors, events, payload } = details;
+        Self { job, why, errors, events, payload: Some(payload) }
     }
 }
 
@@ -129,6 +149,8 @@ pub(crate) struct Why {
     verdict: String,
     /// In the order in which they decide.
     checks: Vec<Check>,
+    /// What happened to the job, oldest first: the newest 20 events.
+    events: Vec<JobEvent>,
 }
 
 /// One check.

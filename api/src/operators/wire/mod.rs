@@ -109,7 +109,7 @@ pub(super) struct Timeline {
 #[derive(Object)]
 struct TimelineEvent {
     at: Timestamp,
-    /// `accepted`, `conflict`, `due`, `run_failed`, `running`, `processed`, `failed` or `operator`.
+    /// `accepted`, `conflict`, `due`, `processed`, `failed`, `operator`, or an event of its job.
     event: String,
     /// A sentence.
     text: String,

@@ -37,6 +37,8 @@ pub(crate) struct Selected {
     count: i64,
     /// Whether counting stopped at `count`.
     is_capped: bool,
+    /// The number of those that were already replayed twice or more. Replaying them again needs `include_replayed`.
+    replayed_before: i64,
     /// The five oldest.
     samples: Vec<Job>,
 }
@@ -66,7 +68,7 @@ pub(crate) struct DiscardedView {
 
 impl From<replays::Selected> for DiscardedView {
     fn from(selected: replays::Selected) -> Self {
-        let replays::Selected { count, is_capped, samples } = selected;
+        let replays::Selected { count, is_capped, samples, replayed_before: _ } = selected;
         Self { dry_run: true, count: u64::try_from(count).unwrap_or(0), is_capped, samples }
     }
 }
@@ -77,9 +79,19 @@ impl From<replays::Selected> for DiscardedView {
 enum ReplayState {
     Running,
     Paused,
+    /// All its jobs wait again, and not all of them have ended. It may still be stopped because too many die.
+    Watching,
     /// By an operator, or because too many jobs died again; `stopped_because` says which.
     Stopped,
     Done,
+}
+
+/// A dead letter that a replay could not make wait again.
+#[derive(Object)]
+pub(crate) struct SkippedJob {
+    /// The id of the job.
+    job: String,
+    cause: String,
 }
 
 /// A replay and its progress.
@@ -105,6 +117,8 @@ pub(crate) struct Replay {
     replayed: i64,
     /// Dead letters that could not be replayed, such as those whose key another job has.
     skipped: i64,
+    /// The newest 20 of those, oldest first.
+    skips: Vec<SkippedJob>,
     created_at: Timestamp,
     ended_at: Nullable<Timestamp>,
 }

@@ -4,6 +4,7 @@ pub mod audit;
 pub mod groups;
 pub mod overview;
 pub mod pauses;
+mod replay_job;
 pub mod replays;
 pub mod why;
 pub mod workers;
@@ -17,6 +18,7 @@ use self::audit::Order;
 use super::{
     cancel::CANCELLED,
     enqueue::{Queue, Tx},
+    history::history,
     job::{Failure, Job},
     status::{COUNTED, Cancelled, Filter, JobDetails, JobPage, JobStatus, QueueStatus, Replayed, State},
     store::{self, list, operator as sql},
@@ -156,7 +158,9 @@ impl Operator {
         let payload = serde_json::from_slice(&details.payload)
             .unwrap_or_else(|_| String::from_utf8_lossy(&details.payload).into_owned().into());
         let why = explain(&job, &status, &details);
-        Ok(Some(JobDetails { why, errors: details.errors.unwrap_or_else(|| Vec::<u8>::new().into()), payload, job }))
+        let errors = details.errors.unwrap_or_else(|| Vec::<u8>::new().into());
+        let events = history(&job, &errors, &details.events.unwrap_or_default());
+        Ok(Some(JobDetails { why, errors, events, payload, job }))
     }
 
     /// Returns the details of one job, and records that its payload was opened; `None` if it does not exist.

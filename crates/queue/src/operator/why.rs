@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{Operator, workers::WorkerInfo};
 use crate::{
-    status::{JobStatus, State},
+    status::{JobEvent, JobStatus, State},
     store::operator::why::{self as sql, Facts},
 };
 use runtime::error::Error;
@@ -17,6 +17,8 @@ pub struct Why {
     pub verdict: String,
     /// In the order in which they decide.
     pub checks: Vec<Check>,
+    /// What happened to the job, oldest first: the newest 20 events.
+    pub events: Vec<JobEvent>,
 }
 
 /// One check.
@@ -54,7 +56,7 @@ impl Operator {
             None if details.job.state == State::Running => "it is running".into(),
             None => details.why,
         };
-        Ok(Some(Why { job: details.job, verdict, checks }))
+        Ok(Some(Why { job: details.job, verdict, checks, events: details.events }))
     }
 }
 

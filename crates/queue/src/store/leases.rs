@@ -10,6 +10,9 @@ use sqlx::{PgExecutor, Result, types::JsonValue};
 use super::results::ERRORS_KEPT;
 use runtime::{db::Pool, executor::repeatable};
 
+/// The error of a run whose worker died.
+pub(crate) const WORKER_DIED: &str = "the worker died";
+
 /// Renews this worker's lease. Inserts the row if it does not exist, at the first heartbeat or after it was deleted.
 /// Returns whether an operator drains the worker.
 pub(crate) async fn renew(
@@ -107,7 +110,8 @@ pub(crate) async fn rescue(executor: impl PgExecutor<'_>, silent: &[WorkerLease]
                            ELSE least(run_at, clock_timestamp()) END,
              errors = CASE WHEN jsonb_typeof(errors) IS DISTINCT FROM 'array' THEN '[]'
                            WHEN jsonb_array_length(errors) >= $3 THEN errors - 0 ELSE errors END
-                 || jsonb_build_object('at', now(), 'run', attempts, 'worker', lock_by, 'error', 'the worker died')
+                 || jsonb_build_object('at', now(), 'run', attempts, 'worker', lock_by, 'due', run_at, 'started', lock_at,
+                                       'error', $4::text)
          WHERE id = ANY(ARRAY(
              SELECT held.id
              FROM unnest($1::text[], $2::text[]) AS silent (worker, version)
@@ -119,6 +123,7 @@ pub(crate) async fn rescue(executor: impl PgExecutor<'_>, silent: &[WorkerLease]
         &workers,
         &versions as &[Option<String>],
         ERRORS_KEPT,
+        WORKER_DIED,
     )
     .fetch_all(executor)
     .await

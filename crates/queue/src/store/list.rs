@@ -183,6 +183,7 @@ pub(crate) async fn cancelled(pool: &Pool, page: &Page<'_>) -> Result<Vec<JobRow
 pub(crate) struct Details {
     pub payload: Vec<u8>,
     pub errors: Option<JsonValue>,
+    pub events: Option<JsonValue>,
     /// The result of its last run; `{"Snoozed": reason}` after a snooze.
     pub last_result: Option<JsonValue>,
     pub paused_because: Option<String>,
@@ -217,7 +218,7 @@ pub(crate) async fn show(pool: &Pool, id: &str) -> Result<Option<(JobRow, Detail
                SELECT id, string_to_array(layers, ',') AS queues, claim_errors FROM apalis.workers
                WHERE abs(extract(epoch FROM last_seen) - extract(epoch FROM now())) < extract(epoch FROM lease)
            )
-           SELECT job AS payload, errors, last_result,
+           SELECT job AS payload, errors, events, last_result,
                   (SELECT reason FROM paused_queues WHERE name = job_type) AS paused_because,
                   (SELECT count(*) FROM live WHERE job_type = ANY(queues)) AS "workers!",
                   (SELECT count(*) FROM live WHERE claim_errors ? job_type AND job_type = ANY(queues)) AS "failing!",

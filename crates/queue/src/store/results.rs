@@ -125,12 +125,17 @@ impl Unfinished {
 
 /// The number of errors that are kept with a job, the newest ones.
 pub(super) const ERRORS_KEPT: i32 = 10;
+/// The number of other events that are kept with a job, the newest ones.
+pub(super) const EVENTS_KEPT: i32 = 20;
 
 /// Writes the results of runs that are not done: state, due time and error in one statement, each under its token. Also
 /// counts the cancelled ones, and returns the ids that were written.
 ///
 /// Odd values that another program left in a row fail nothing: `errors` that is no array is replaced, and counts end at
 /// the largest number.
+///
+/// Snoozes and runs that were given back are events, because the next run overwrites what the row says about them. A
+/// snooze for the same reason as the one before replaces it and is counted: a job that polls every second has one event.
 pub(crate) async fn put_back(executor: impl PgExecutor<'_>, worker: &str, runs: &Unfinished) -> Result<Vec<String>> {
     sqlx::query_scalar!(
         r#"WITH written AS (
@@ -150,7 +155,23 @@ pub(crate) async fn put_back(executor: impl PgExecutor<'_>, worker: &str, runs: 
                    errors = CASE WHEN ended.error IS NULL THEN job.errors ELSE
                        CASE WHEN jsonb_typeof(job.errors) IS DISTINCT FROM 'array' THEN '[]'
                             WHEN jsonb_array_length(job.errors) >= $10 THEN job.errors - 0 ELSE job.errors END
-                       || jsonb_build_object('at', now(), 'run', ended.token, 'worker', $1::text, 'error', ended.error) END
+                       || jsonb_build_object('at', now(), 'run', ended.token, 'worker', $1::text, 'due', job.run_at,
+                                             'started', job.lock_at, 'error', ended.error) END,
+                   events = CASE WHEN ended.status <> 'Pending' OR ended.error IS NOT NULL THEN job.events ELSE
+                       CASE WHEN jsonb_typeof(job.events) IS DISTINCT FROM 'array' THEN '[]'
+                            WHEN ended.delay IS NOT NULL AND job.events -> -1 ->> 'event' = 'snoozed'
+                                 AND job.events -> -1 ->> 'reason' IS NOT DISTINCT FROM ended.reason THEN job.events - -1
+                            WHEN jsonb_array_length(job.events) >= $12 THEN job.events - 0 ELSE job.events END
+                       || (jsonb_strip_nulls(jsonb_build_object(
+                               'at', now(), 'event', CASE WHEN ended.delay IS NULL THEN 'given_back' ELSE 'snoozed' END,
+                               'run', ended.token, 'worker', $1::text, 'due', job.run_at, 'started', job.lock_at,
+                               'until', clock_timestamp() + make_interval(secs => ended.delay), 'reason', ended.reason))
+                           || CASE WHEN ended.delay IS NOT NULL AND job.events -> -1 ->> 'event' = 'snoozed'
+                                        AND job.events -> -1 ->> 'reason' IS NOT DISTINCT FROM ended.reason
+                                   THEN jsonb_build_object(
+                                       'first_at', coalesce(job.events -> -1 -> 'first_at', job.events -> -1 -> 'at'),
+                                       'times', coalesce((job.events -> -1 ->> 'times')::int, 1) + 1)
+                                   ELSE '{}' END) END
                FROM unnest($2::text[], $3::int4[], $4::text[], $5::float8[], $6::text[], $7::text[], $8::bool[], $9::int4[], $11::text[])
                     AS ended (id, token, status, delay, error, reason, survived, attempts, error_group)
                WHERE job.id = ended.id AND job.attempts = ended.token
@@ -173,6 +194,7 @@ pub(crate) async fn put_back(executor: impl PgExecutor<'_>, worker: &str, runs: 
         &runs.attempts,
         ERRORS_KEPT,
         &runs.groups as &[Option<String>],
+        EVENTS_KEPT,
     )
     .fetch_all(executor)
     .await

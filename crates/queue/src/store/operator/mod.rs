@@ -124,12 +124,13 @@ pub(crate) async fn cancel(tx: &mut Transaction, id: &str, error: &str) -> Resul
 }
 
 /// Makes a locked dead or cancelled job wait again, due now and with all its attempts. Its errors and its token are
-/// kept. Returns `false` if another job with its key waits or runs.
+/// kept, and the replay is counted. Returns `false` if another job with its key waits or runs.
 pub(crate) async fn replay(tx: &mut Transaction, id: &str) -> Result<bool> {
     let replayed = sqlx::query!(
         "WITH over AS (DELETE FROM cancellations WHERE job_id = $1)
          UPDATE apalis.jobs
-         SET status = 'Pending', run_at = now(), done_at = NULL, last_result = NULL, failures = 0, crashes = 0
+         SET status = 'Pending', run_at = now(), done_at = NULL, last_result = NULL, failures = 0, crashes = 0,
+             replays = least(coalesce(replays, 0), 2147483646) + 1
          WHERE id = $1 AND status IN ('Killed', 'Cancelled')
            AND NOT EXISTS (SELECT FROM apalis.jobs AS live
                            WHERE live.job_type = jobs.job_type AND live.idempotency_key = jobs.idempotency_key

@@ -1,9 +1,10 @@
 //! The SQL of replays.
 
-use sqlx::Result;
+use sqlx::{Result, types::Json};
 use uuid::Uuid;
 
-use crate::replay::{Pace, Replay, Selection};
+use crate::replay::{Pace, REPLAYS_WITHOUT_ASKING, Replay, Selection, Skip};
+use crate::store::results::EVENTS_KEPT;
 use runtime::{
     db::Pool,
     executor::{Transaction, repeatable},
@@ -25,18 +26,27 @@ macro_rules! select_dead {
     };
 }
 
-/// Counts the selected dead letters, up to `limit`.
-pub(crate) async fn count(pool: &Pool, selection: &Selection, limit: i64) -> Result<i64> {
-    sqlx::query_scalar!(
-        r#"SELECT count(*) AS "count!" FROM (
-               SELECT FROM apalis.jobs
+/// The number of selected dead letters, and how many of them were replayed often.
+pub(crate) struct Count {
+    pub all: i64,
+    /// Those that were replayed [`REPLAYS_WITHOUT_ASKING`] times or more.
+    pub replayed_before: i64,
+}
+
+/// Counts the oldest selected dead letters, up to `limit`.
+pub(crate) async fn count(pool: &Pool, selection: &Selection, limit: i64) -> Result<Count> {
+    sqlx::query_as!(
+        Count,
+        r#"SELECT count(*) AS "all!", count(*) FILTER (WHERE replays >= $5) AS "replayed_before!" FROM (
+               SELECT replays FROM apalis.jobs
                WHERE status = 'Killed' AND job_type = $1 AND ($2::text IS NULL OR coalesce(error_group, '') = $2)
                  AND ($3::text IS NULL OR position($3 IN errors -> -1 ->> 'error') > 0)
-               LIMIT $4) AS selected"#,
+               ORDER BY id LIMIT $4) AS selected"#,
         selection.queue,
         selection.group,
         selection.error,
         limit,
+        REPLAYS_WITHOUT_ASKING,
     )
     .fetch_one(repeatable(pool))
     .await
@@ -55,7 +65,7 @@ pub(crate) async fn insert(tx: &mut Transaction, id: Uuid, selection: &Selection
         r#"INSERT INTO replays (id, queue, error_group, error, rate, canary, stop_if_dead, max_jobs)
            VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
            RETURNING id, queue, error_group, error, rate, canary, stop_if_dead, max_jobs, state, stopped_because, replayed,
-                     skipped, created_at, ended_at"#,
+                     skipped, skips AS "skips: Json<Vec<Skip>>", created_at, ended_at"#,
         id,
         selection.queue,
         selection.group,
@@ -73,7 +83,7 @@ pub(crate) async fn list(pool: &Pool, limit: i64) -> Result<Vec<Replay>> {
     let rows = sqlx::query_as!(
         Replay,
         r#"SELECT id, queue, error_group, error, rate, canary, stop_if_dead, max_jobs, state, stopped_because, replayed,
-                  skipped, created_at, ended_at
+                  skipped, skips AS "skips: Json<Vec<Skip>>", created_at, ended_at
            FROM replays ORDER BY id DESC LIMIT $1"#,
         limit,
     );
@@ -85,7 +95,7 @@ pub(crate) async fn find(pool: &Pool, id: Uuid) -> Result<Option<Replay>> {
     let row = sqlx::query_as!(
         Replay,
         r#"SELECT id, queue, error_group, error, rate, canary, stop_if_dead, max_jobs, state, stopped_because, replayed,
-                  skipped, created_at, ended_at
+                  skipped, skips AS "skips: Json<Vec<Skip>>", created_at, ended_at
            FROM replays WHERE id = $1"#,
         id,
     );
@@ -126,14 +136,17 @@ pub(crate) struct Running {
     pub state: String,
     pub replayed: i64,
     pub last_id: String,
+    /// Seconds since the last job of it was due.
+    pub over: f64,
 }
 
 /// Locks a replay until the transaction ends.
 pub(crate) async fn lock(tx: &mut Transaction, id: Uuid) -> Result<Option<Running>> {
     sqlx::query_as!(
         Running,
-        "SELECT id, queue, error_group, error, rate, canary, stop_if_dead, max_jobs, state, replayed, last_id
-         FROM replays WHERE id = $1 FOR UPDATE",
+        r#"SELECT id, queue, error_group, error, rate, canary, stop_if_dead, max_jobs, state, replayed, last_id,
+                  extract(epoch FROM clock_timestamp() - next_at)::float8 AS "over!"
+           FROM replays WHERE id = $1 FOR UPDATE"#,
         id,
     )
     .fetch_optional(&mut *tx)
@@ -188,39 +201,61 @@ pub(crate) async fn next(
     Ok(rows.fetch_all(&mut *tx).await?.into_iter().map(|row| DeadJob { id: row.id, payload: row.job }).collect())
 }
 
-/// Spreads the replayed jobs of a batch over time by the rate, and records the batch. Returns the seconds until the next
-/// batch is due.
+/// The number of skipped jobs that are kept with a replay, the newest ones.
+const SKIPS_KEPT: usize = 20;
+
+/// Spreads the replayed jobs of a batch over time by the rate, records the replay with each of them, and records the
+/// batch. Returns the seconds until the next batch is due.
 pub(crate) async fn record(
     tx: &mut Transaction,
     replay: &Running,
     jobs: &[String],
-    skipped: i64,
+    skips: &[Skip],
     last_id: &str,
 ) -> Result<f64> {
+    let newest = &skips[skips.len().saturating_sub(SKIPS_KEPT)..];
     sqlx::query_scalar!(
         r#"WITH start AS (
                SELECT greatest(next_at, clock_timestamp()) AS at, replayed FROM replays WHERE id = $1
            ), batch AS (
                SELECT id, number FROM unnest($2::text[]) WITH ORDINALITY AS batch (id, number)
            ), spread AS (
-               UPDATE apalis.jobs SET run_at = start.at + make_interval(secs => (batch.number - 1) / $3::float8)
+               UPDATE apalis.jobs
+               SET run_at = start.at + make_interval(secs => (batch.number - 1) / $3::float8),
+                   events = CASE WHEN jsonb_typeof(events) IS DISTINCT FROM 'array' THEN '[]'
+                                 WHEN jsonb_array_length(events) >= $8 THEN events - 0 ELSE events END
+                       || jsonb_build_object('at', clock_timestamp(), 'event', 'replayed', 'replay', $1::uuid, 'by',
+                              (SELECT actor FROM operator_actions WHERE target = $1::uuid::text AND action = 'replay'
+                               ORDER BY id LIMIT 1))
                FROM batch, start WHERE jobs.id = batch.id
            ), noted AS (
                INSERT INTO replayed_jobs (replay, number, job) SELECT $1, start.replayed + batch.number, batch.id FROM batch, start
            )
            UPDATE replays
            SET replayed = replays.replayed + cardinality($2), skipped = skipped + $4, last_id = $5,
-               next_at = start.at + make_interval(secs => cardinality($2) / $3::float8)
+               next_at = start.at + make_interval(secs => cardinality($2) / $3::float8),
+               skips = (SELECT coalesce(jsonb_agg(skip ORDER BY number), '[]')
+                        FROM (SELECT skip, number FROM jsonb_array_elements(skips || $6) WITH ORDINALITY AS kept (skip, number)
+                              ORDER BY number DESC LIMIT $7) AS newest)
            FROM start WHERE id = $1
            RETURNING extract(epoch FROM next_at - clock_timestamp())::float8 AS "wait!""#,
         replay.id,
         jobs,
         replay.rate,
-        skipped,
+        i64::try_from(skips.len()).unwrap_or(i64::MAX),
         last_id,
+        Json(newest) as _,
+        SKIPS_KEPT as i64,
+        EVENTS_KEPT,
     )
     .fetch_one(&mut *tx)
     .await
+}
+
+/// Sets the state of a replay that has sent its last job.
+pub(crate) async fn watch(tx: &mut Transaction, id: Uuid) -> Result<()> {
+    sqlx::query!("UPDATE replays SET state = 'watching' WHERE id = $1", id).execute(&mut *tx).await?;
+    Ok(())
 }
 
 /// Ends a replay.

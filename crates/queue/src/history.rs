@@ -1,0 +1,199 @@
+//! The history of a job: what is known to have happened to it.
+//!
+//! Nothing is stored twice. The present run, its end and the time of enqueueing come from the job's own columns,
+//! failures and crashes from its errors. Only what would be overwritten otherwise is stored as an event: snoozes, runs
+//! that were given back, and replays. So a job that ends in its first run costs nothing.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use super::{
+    cancel::CANCELLED,
+    job::JobId,
+    status::{JobEvent, JobStatus, State, format_duration},
+    store::leases::WORKER_DIED,
+};
+
+/// The most events of a history, the newest ones.
+const NEWEST: usize = 20;
+
+/// An entry of a job's errors or events. Other programs may have left other entries, which are skipped.
+#[derive(Deserialize)]
+struct Entry {
+    at: String,
+    event: Option<String>,
+    run: Option<i64>,
+    worker: Option<String>,
+    started: Option<String>,
+    error: Option<String>,
+    until: Option<String>,
+    reason: Option<String>,
+    first_at: Option<String>,
+    times: Option<i64>,
+    by: Option<String>,
+    replay: Option<String>,
+}
+
+/// The newest events of a job, oldest first.
+pub(crate) fn history(job: &JobStatus, errors: &Value, events: &Value) -> Vec<JobEvent> {
+    let recorded = [errors, events].into_iter().filter_map(Value::as_array).flatten();
+    let mut history: Vec<JobEvent> = recorded.filter_map(read_entry).collect();
+    history.extend(enqueued(job));
+    history.extend(present(job));
+    history.sort_by_key(|event| event.at);
+    history.split_off(history.len().saturating_sub(NEWEST))
+}
+
+fn read_entry(value: &Value) -> Option<JobEvent> {
+    let entry = Entry::deserialize(value).ok()?;
+    let at = parse_time(&entry.at)?;
+    let run = entry.run.map_or_else(|| "a run".into(), |run| format!("run {run}"));
+    let after = entry.started.as_deref().and_then(parse_time).map(|started| format!(" after {}", lasted(started, at)));
+    let after = after.unwrap_or_default();
+    let (event, text) = match (entry.event.as_deref(), entry.error.as_deref()) {
+        (None, Some(CANCELLED)) => ("cancelled", CANCELLED.to_owned()),
+        (None, Some(WORKER_DIED)) => {
+            let worker = entry.worker.as_deref().unwrap_or("unknown");
+            ("rescued", format!("{run} was rescued{after}: its worker {worker} died"))
+        }
+        (None, error) => ("run_failed", format!("{run} failed{after}: {}", error.unwrap_or("no error is recorded"))),
+        (Some("snoozed"), _) => ("snoozed", snoozed(&entry, &run)),
+        (Some("given_back"), _) => ("given_back", format!("{run} was given back{after}, because its worker stopped")),
+        (Some("replayed"), _) => {
+            let by = entry.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
+            let replay = entry.replay.as_ref().map(|id| format!(" with the replay {id}")).unwrap_or_default();
+            ("replayed", format!("replayed{by}{replay}"))
+        }
+        (Some(_), _) => return None,
+    };
+    let mut details = value.clone();
+    if let Some(fields) = details.as_object_mut() {
+        fields.retain(|name, value| !matches!(&**name, "at" | "event") && !value.is_null());
+    }
+    Some(JobEvent { at, event, text, details })
+}
+
+fn snoozed(entry: &Entry, run: &str) -> String {
+    let until = entry.until.as_ref().map(|until| format!(" until {until}")).unwrap_or_default();
+    let reason = entry.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    match (entry.times, &entry.first_at) {
+        (Some(times), Some(first)) if times > 1 => {
+            format!("snoozed {times} times since {first}, last by {run}{until}{reason}")
+        }
+        _ => format!("{run} snoozed it{until}{reason}"),
+    }
+}
+
+/// When the job was enqueued, which is in its id. Ids of other programs have no time.
+fn enqueued(job: &JobStatus) -> Option<JobEvent> {
+    let millis = JobId::parse(&job.id).0.timestamp_ms();
+    let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).ok()?;
+    let details = json!({"correlation_id": job.correlation_id});
+    (millis > 0).then(|| JobEvent { at, event: "enqueued", text: "enqueued".into(), details })
+}
+
+/// The run that goes on, or the end that is not among the errors.
+fn present(job: &JobStatus) -> Option<JobEvent> {
+    let worker = job.worker.as_deref().unwrap_or("unknown");
+    let details = json!({"run": job.runs, "worker": job.worker});
+    let (at, event, text) = match job.state {
+        State::Running => {
+            let at = job.started_at?;
+            let late = lasted(job.due_at, at);
+            (at, "running", format!("run {} started in {worker}, {late} after it was due", job.runs))
+        }
+        State::Done => {
+            let at = job.ended_at?;
+            let after = job.started_at.map(|started| format!(" after {}", lasted(started, at))).unwrap_or_default();
+            (at, "done", format!("run {} ended in {worker}{after}", job.runs))
+        }
+        State::Cancelled if job.last_error.as_deref() != Some(CANCELLED) => {
+            (job.ended_at?, "discarded", "discarded by an operator".to_owned())
+        }
+        State::Waiting | State::Dead | State::Cancelled | State::Unknown => return None,
+    };
+    Some(JobEvent { at, event, text, details })
+}
+
+/// The time between two events; never negative, because clocks may step.
+fn lasted(from: OffsetDateTime, to: OffsetDateTime) -> String {
+    match (to - from).as_seconds_f64().max(0.0) {
+        seconds if seconds < 10.0 => format!("{:.0} ms", seconds * 1000.0),
+        seconds => format_duration(seconds),
+    }
+}
+
+/// Parses a time as PostgreSQL writes it in JSON.
+fn parse_time(text: &str) -> Option<OffsetDateTime> {
+    OffsetDateTime::parse(text, &Rfc3339).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    fn job(state: State) -> JobStatus {
+        JobStatus {
+            id: "01KAJ3V1J4SJ9T7YQ0M2C6Z8XB".into(),
+            queue: "q".into(),
+            state,
+            priority: 0,
+            runs: 3,
+            failures: 0,
+            crashes: 0,
+            due_at: datetime!(2026-11-28 12:00 UTC),
+            due_in_seconds: 0.0,
+            worker: Some("w-1".into()),
+            started_at: Some(datetime!(2026-11-28 12:00:01 UTC)),
+            ended_at: Some(datetime!(2026-11-28 12:00:03 UTC)),
+            last_error: None,
+            correlation_id: None,
+            traceparent: None,
+        }
+    }
+
+    #[test]
+    fn every_kind_of_entry_is_an_event_in_the_order_of_time() {
+        let errors = json!([
+            {"at": "2026-11-28T11:00:01+00:00", "run": 1, "worker": "w-0", "started": "2026-11-28T11:00:00+00:00", "error": "503"},
+            {"at": "2026-11-28T11:20:00+00:00", "run": 2, "worker": "w-0", "error": WORKER_DIED},
+            {"at": "2026-11-28T11:40:00+00:00", "run": 2, "worker": null, "error": CANCELLED},
+            7,
+        ]);
+        let events = json!([
+            {"at": "2026-11-28T11:10:00+00:00", "event": "snoozed", "run": 2, "worker": "w-0", "until": "T", "reason": "busy"},
+            {"at": "2026-11-28T11:15:00+00:00", "event": "snoozed", "run": 2, "until": "T", "times": 4, "first_at": "F"},
+            {"at": "2026-11-28T11:30:00+00:00", "event": "given_back", "run": 2},
+            {"at": "2026-11-28T11:50:00+00:00", "event": "replayed", "by": "ada", "replay": "r"},
+            {"at": "2026-11-28T11:50:00+00:00", "event": "of another program"},
+        ]);
+        let history = history(&job(State::Done), &errors, &events);
+        let seen: Vec<(&str, &str)> = history.iter().map(|event| (event.event, &*event.text)).collect();
+        assert_eq!(
+            seen,
+            [
+                ("enqueued", "enqueued"),
+                ("run_failed", "run 1 failed after 1000 ms: 503"),
+                ("snoozed", "run 2 snoozed it until T: busy"),
+                ("snoozed", "snoozed 4 times since F, last by run 2 until T"),
+                ("rescued", "run 2 was rescued: its worker w-0 died"),
+                ("given_back", "run 2 was given back, because its worker stopped"),
+                ("cancelled", CANCELLED),
+                ("replayed", "replayed by ada with the replay r"),
+                ("done", "run 3 ended in w-1 after 2000 ms"),
+            ]
+        );
+    }
+
+    #[test]
+    fn only_the_newest_events_are_kept() {
+        let event = |n: usize| json!({"at": format!("2026-11-28T11:00:{n:02}Z"), "event": "given_back", "run": n});
+        let events: Value = (0..30).map(event).collect();
+        let history = history(&job(State::Running), &Value::Null, &events);
+        assert_eq!((history.len(), history[0].details["run"].as_i64()), (NEWEST, Some(11)));
+        assert_eq!(history[NEWEST - 1].text, "run 3 started in w-1, 1000 ms after it was due");
+    }
+}
