@@ -5,13 +5,12 @@ use clap::Args;
 use queue::{
     Operator,
     operator::overview::{Overview, Problem, QueueOverview},
-    status::COUNTED,
 };
 
 use crate::{
     operator::connect,
     output::{
-        Screen, Style, format_count, format_duration, format_time, one_line, print, shell_quote,
+        Screen, Style, format_depth, format_duration, format_time, one_line, print, shell_quote,
         table::{Cell, Column, render},
         to_json,
         watch::watch,
@@ -22,7 +21,7 @@ use crate::{
 #[command(after_help = "\
 IN/S and OUT/S count the last 3 minutes; WAIT P99 and NEEDED the last 15. NEEDED is the number of workers for the present
 arrivals, and 10 MIN the number that also runs all due jobs within 10 minutes. DRAINED IN is \"keeps up\" while no job is due
-for more than 5 s. Counts of jobs stop at 10000.
+for more than 5 s. Waiting and due jobs are counted up to 10000; ≈ is an estimate, ≥ means at least.
 
 Exits with 0 if all is well, and with 1 if there is a problem.
 
@@ -67,7 +66,7 @@ pub(crate) async fn program(Arguments { watch: watched, json }: Arguments) -> Re
 /// # Errors
 /// When the database cannot be used.
 pub(crate) async fn find_queue(operator: &Operator, name: &str) -> Result<Option<QueueOverview>> {
-    Ok(operator.overview().await?.queues.into_iter().find(|queue| queue.status.name == name))
+    Ok(operator.queue_overview(name).await?)
 }
 
 /// The verdict and the queues. A view that is watched has no line that is wider than the terminal.
@@ -138,14 +137,14 @@ const KEEPS_UP_SECONDS: f64 = 5.0;
 
 fn row(queue: &QueueOverview) -> Vec<Cell> {
     let status = &queue.status;
-    let at_least = if status.due >= COUNTED { "≥ " } else { "" };
+    let sign = status.depth_is.sign(status.due);
     let count = |count: Option<u32>| count.map_or_else(|| "-".into(), |count| count.to_string());
     let (drained, is_bad) = match (queue.drained_in_seconds, queue.growing_by_per_second) {
         _ if status.due == 0 => ("-".into(), false),
         _ if status.paused_at.is_some() => ("not while paused".into(), false),
         // Jobs start as soon as they are due. Rates say nothing about so few: jobs are enqueued long before they are due.
         _ if status.late.is_none_or(|late| late < KEEPS_UP_SECONDS) => ("keeps up".into(), false),
-        (Some(seconds), _) => (format!("{at_least}{}", format_duration(seconds)), false),
+        (Some(seconds), _) => (format!("{sign}{}", format_duration(seconds)), false),
         (None, Some(growth)) => (format!("never at this rate: +{}/s", rate(growth)), true),
         (None, None) => ("not known".into(), false),
     };
@@ -159,8 +158,8 @@ fn row(queue: &QueueOverview) -> Vec<Cell> {
     let needed = queue.workers_needed.is_some_and(|needed| i64::from(needed) > status.workers);
     vec![
         status.name.as_str().into(),
-        format_count(status.waiting, COUNTED).into(),
-        format_count(status.due, COUNTED).into(),
+        format_depth(status.waiting, status).into(),
+        format_depth(status.due, status).into(),
         status.late.filter(|late| *late > 0.0).map_or_else(|| "-".into(), format_duration).into(),
         format!("{}/{}", status.running, queue.slots).into(),
         rate(queue.in_per_second).into(),
@@ -169,12 +168,8 @@ fn row(queue: &QueueOverview) -> Vec<Cell> {
         Cell::new(&drained, bad_if(is_bad)),
         Cell::new(&status.workers.to_string(), bad_if(status.workers == 0 && status.due > 0)),
         Cell::new(&count(queue.workers_needed), bad_if(needed)),
-        format!(
-            "{}{}",
-            queue.workers_to_drain_in_10_min.map_or("", |_| at_least),
-            count(queue.workers_to_drain_in_10_min)
-        )
-        .into(),
+        format!("{}{}", queue.workers_to_drain_in_10_min.map_or("", |_| sign), count(queue.workers_to_drain_in_10_min))
+            .into(),
         Cell::new(&queue.dead_24h.to_string(), bad_if(queue.dead_24h > 0)),
         Cell::new(&pause(queue), Style::Warning),
     ]

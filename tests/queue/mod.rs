@@ -20,6 +20,7 @@
 
 mod claims;
 mod clocks;
+mod depths;
 mod enqueueing;
 mod foreign_rows;
 mod history;

@@ -95,6 +95,9 @@ async fn fill_rare_states(pool: &PgPool) {
          INSERT INTO replays (id, queue, rate, canary, stop_if_dead, max_jobs) VALUES (uuid_v7(), 'q', 20, 10, 0.2, 100);
          INSERT INTO replays (id, queue, rate, canary, stop_if_dead, max_jobs, state, skips)
          VALUES (uuid_v7(), 'q', 20, 10, 0.2, 100, 'watching', '[{\"job\": \"by-hand-1\", \"cause\": \"refused\"}]');
+         INSERT INTO queue_hours (queue, hour, enqueued, started, done, retried, snoozed, dead, cancelled, rescued, fenced, run_us,
+                                  waits, runs)
+         VALUES ('q', now(), 1, 1, 1, 0, 0, 0, 0, 0, 0, 1, '{1}', '{1}');
          UPDATE apalis.jobs SET replays = 2, events = '[{\"at\": \"2026-11-28T12:00:00Z\", \"event\": \"given_back\"}]' WHERE id = 'by-hand-1';
          INSERT INTO replayed_jobs (replay, number, job) SELECT id, 1, 'by-hand-1' FROM replays;
          INSERT INTO chain_sends (rate_id, number, contract, sender, nonce, hash, raw, max_fee, priority)

@@ -4,6 +4,7 @@ use std::fmt;
 
 use askama::{FastWritable, filters::HtmlSafe};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use queue::status::QueueStatus;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// HTML that is written as it is. Only this module and the chart make it, from numbers and times.
@@ -64,6 +65,12 @@ pub(super) fn number(number: impl Value<i64>) -> String {
 pub(super) fn capped(count: impl Value<i64>, cap: i64) -> String {
     let count = count.get();
     if count >= cap { format!("≥ {}", number(count)) } else { number(count) }
+}
+
+/// A number of waiting or due jobs of a queue.
+pub(super) fn depth(count: impl Value<i64>, queue: &QueueStatus) -> String {
+    let count = count.get();
+    format!("{}{}", queue.depth_is.sign(count), number(count))
 }
 
 /// A rate in jobs per second.

@@ -38,11 +38,10 @@ struct QueuePage {
 /// [`Problem`] 500 when the template fails.
 pub(super) async fn show(state: &State, visit: &Visit, name: &str) -> Result<Response, Problem> {
     let operator = state.operator();
-    let (overview, actions) = tokio::join!(
-        load("overview", operator.overview()),
+    let (queue, actions) = tokio::join!(
+        load("queue", operator.queue_overview(name)),
         load("actions", operator.actions(Some(name), None, ACTIONS)),
     );
-    let queue = overview.map(|overview| overview.queues.into_iter().find(|queue| queue.status.name == name));
     let chrome = visit.chrome(name, "/board", format::command("queues show", &[("", Some(name))]));
     page::render(&QueuePage { chrome, name: name.to_owned(), queue, actions })
 }

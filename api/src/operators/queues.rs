@@ -90,8 +90,7 @@ impl QueuesApi {
     ) -> Result<QueueResponse, Failure<Finding>> {
         let operator = self.0.read(&caller).await?;
         let name = check_name(&name.0, UNKNOWN)?;
-        let queues = operator.overview().await?.queues;
-        let queue = queues.into_iter().find(|queue| queue.status.name == name).ok_or_else(|| not_found(UNKNOWN))?;
+        let queue = operator.queue_overview(name).await?.ok_or_else(|| not_found(UNKNOWN))?;
         let actions = operator.actions(Some(name), None, HISTORY).await?;
         Ok(QueueResponse::Ok(json(&QueueView { queue, actions })?))
     }

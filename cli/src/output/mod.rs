@@ -6,6 +6,7 @@ pub(crate) mod watch;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use anyhow::{Result, anyhow};
+use queue::status::QueueStatus;
 pub(crate) use queue::status::format_duration;
 use serde::Serialize;
 use time::{OffsetDateTime, UtcOffset, format_description::BorrowedFormatItem, macros::format_description};
@@ -154,6 +155,11 @@ pub(crate) fn format_time(time: OffsetDateTime) -> String {
 /// Formats a count that stops at `limit`: there it means "at least".
 pub(crate) fn format_count(count: i64, limit: i64) -> String {
     if count < limit { count.to_string() } else { format!("{limit}+") }
+}
+
+/// Formats a number of waiting or due jobs, which can be an estimate.
+pub(crate) fn format_depth(count: i64, queue: &QueueStatus) -> String {
+    format!("{}{count}", queue.depth_is.sign(count))
 }
 
 /// Quotes a text for a shell, if it needs that.

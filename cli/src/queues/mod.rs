@@ -13,14 +13,15 @@ use time::OffsetDateTime;
 use crate::{
     operator::{connect, order, parse_reason},
     output::{
-        Screen, Style, format_count, format_duration, format_time, one_line, print, print_json,
+        Screen, Style, format_count, format_depth, format_duration, format_time, one_line, print, print_json,
         table::{Cell, Column, render},
     },
 };
 
 #[derive(Args)]
 #[command(after_help = "\
-Counts stop at 10000. DONE counts only among the 10000 newest jobs of all queues.
+Counts stop at 10000; of WAITING and DUE, ≈ is an estimate and ≥ means at least. DONE counts only among the 10000 newest jobs of
+all queues.
 
 Examples:
   millrace queues
@@ -134,8 +135,8 @@ fn row(queue: &QueueStatus) -> Vec<Cell> {
     vec![
         queue.name.as_str().into(),
         queue.workers.to_string().into(),
-        count(queue.waiting).into(),
-        count(queue.due).into(),
+        format_depth(queue.waiting, queue).into(),
+        format_depth(queue.due, queue).into(),
         queue.running.to_string().into(),
         count(queue.dead).into(),
         count(queue.recently_done).into(),

@@ -1,4 +1,5 @@
-//! The cleaner: deletes old ended jobs and worker rows in small batches with pauses, so that it delays no job.
+//! The cleaner: deletes old ended jobs and worker rows in small batches with pauses, so that it delays no job. It also
+//! moves old minutes into hours, and counts the waiting jobs of long queues.
 //!
 //! Every worker runs it every few minutes. A batch is one statement under an advisory lock, so only one process deletes
 //! at a time. Two cleaners that overlap do no harm.
@@ -9,7 +10,12 @@ use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
 
 use super::{retry::Backoff, store};
-use runtime::{db::Pool, error::causes, executor::repeatable, time_limit::with_time_limit};
+use runtime::{
+    db::Pool,
+    error::causes,
+    executor::{once, repeatable},
+    time_limit::with_time_limit,
+};
 
 /// How long ended jobs and worker rows are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,10 +46,15 @@ const MAX_CLOCK_SKEW: Duration = Duration::from_secs(3600);
 /// Sorts after every id of digits and letters.
 const END: &str = "zzzzzzzzzzzzzzzz";
 
-/// Deletes what is older than its retention.
+/// The minutes that one batch moves into hours, and the hours that it deletes.
+const MINUTES: i64 = 1000;
+
+/// Deletes what is older than its retention, moves old minutes into hours, and counts the waiting jobs.
 pub(crate) struct Cleaner {
     pub pool: Pool,
     pub retention: Retention,
+    /// The queues of this worker, whose waiting jobs are counted even while there are none.
+    pub queues: Vec<String>,
     pub stop: CancellationToken,
 }
 
@@ -51,6 +62,9 @@ impl Cleaner {
     /// Deletes until `stop`. A failed pass is not repeated; the next one does its work.
     pub(crate) async fn run(self) {
         loop {
+            if let Err(error) = self.count_depths().await {
+                tracing::debug!(error = causes(&error), "could not count the waiting jobs; retrying later");
+            }
             // Full jitter around the interval separates workers that were started together.
             let wait = Backoff { base: self.retention.every * 2, cap: self.retention.every * 2 }.wait(1);
             tokio::select! { () = tokio::time::sleep(wait) => {} () = self.stop.cancelled() => return }
@@ -62,6 +76,27 @@ impl Cleaner {
                 }
             }
         }
+    }
+
+    /// Counts the waiting jobs of all queues that were not counted in the last minute.
+    async fn count_depths(&self) -> sqlx::Result<()> {
+        for queue in with_time_limit(store::depths::uncounted(&self.pool, &self.queues)).await? {
+            with_time_limit(store::depths::count(&self.pool, &queue)).await?;
+        }
+        Ok(())
+    }
+
+    /// Moves the minutes that are older than 14 days into hours, and deletes the hours that are older than 400 days.
+    async fn roll_up(&self) -> sqlx::Result<()> {
+        for queue in store::hours::queues(repeatable(&self.pool)).await? {
+            while !self.stop.is_cancelled()
+                && store::hours::roll_up(once(&self.pool), &queue, MINUTES).await? == MINUTES
+            {
+                tokio::select! { () = tokio::time::sleep(PAUSE) => {} () = self.stop.cancelled() => {} }
+            }
+            store::hours::delete_old(repeatable(&self.pool), &queue, MINUTES).await?;
+        }
+        Ok(())
     }
 
     /// Deletes everything that has expired. Returns the numbers of jobs and of worker rows.
@@ -83,7 +118,7 @@ impl Cleaner {
                 tokio::select! { () = tokio::time::sleep(PAUSE) => {} () = self.stop.cancelled() => {} }
             }
         }
-        store::minutes::delete_old(repeatable(&self.pool)).await?;
+        self.roll_up().await?;
         Ok((deleted, store::leases::delete_dead_workers(&self.pool, done).await?))
     }
 }

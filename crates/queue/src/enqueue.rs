@@ -42,7 +42,7 @@ pub struct Queue {
     pool: Pool,
     /// Sends the names of queues that have new jobs.
     announcements: mpsc::UnboundedSender<&'static str>,
-    /// The jobs that this process has enqueued.
+    /// The jobs that this process has enqueued or replayed.
     counts: Counts,
 }
 
@@ -54,6 +54,11 @@ impl Queue {
         let counts = Counts::default();
         tokio::spawn(write_counts(pool.clone(), counts.clone(), announcements.downgrade()));
         Self { pool, announcements, counts }
+    }
+
+    /// The counts of the jobs that this process has made wait.
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// Opens a transaction. Never call [`Tx::commit`] after an error in it: PostgreSQL then rolls back without an

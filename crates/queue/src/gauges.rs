@@ -13,7 +13,10 @@ use std::{
 
 use tokio::time::timeout;
 
-use super::{metrics::queue_names, operator::overview::workers_needed, status::COUNTED, store::gauges as sql};
+use super::{
+    depth::estimate_long_queues, metrics::queue_names, operator::overview::workers_needed, status::COUNTED,
+    store::gauges as sql,
+};
 use runtime::{db::Pool, error::causes};
 
 /// Readers within this time share one measurement.
@@ -77,7 +80,8 @@ impl Gauges {
         }
         let taken = Instant::now();
         let measured = async {
-            let queues = sql::measure(&self.pool, &queue_names(), COUNTED).await?;
+            let mut queues = sql::measure(&self.pool, &queue_names(), COUNTED).await?;
+            estimate_long_queues(&self.pool, &mut queues).await?;
             let needed = workers_needed(&self.pool, &queues).await?;
             Ok::<_, sqlx::Error>((queues, needed))
         };
@@ -132,8 +136,8 @@ fn render(text: &mut String, measured: Option<&Measurement>, pool: &Pool) -> std
         return Ok(());
     }
     let name = "millrace_queue_depth";
-    let help = "Jobs by state: waiting, due (part of waiting) and running. Counts stop at 10000, which then means at least \
-                10000. The same from every process.";
+    let help = "Jobs by state: waiting, due (part of waiting) and running. Waiting and due jobs are counted up to 10000; \
+                higher values are estimates. 10000 means at least 10000. The same from every process.";
     write_header(text, name, "gauge", help)?;
     for queue in &measured.queues {
         for (state, jobs) in [("waiting", queue.waiting), ("due", queue.due), ("running", queue.running)] {

@@ -15,6 +15,7 @@ mod cancel;
 mod claim;
 mod cleaner;
 pub mod counts;
+mod depth;
 mod engine;
 pub mod enqueue;
 pub mod error_group;

@@ -8,6 +8,37 @@ use super::store::list as sql;
 /// Counts of jobs stop here; this number means "at least".
 pub const COUNTED: i64 = 10_000;
 
+/// What the numbers of waiting and due jobs are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DepthIs {
+    /// Counted now.
+    Exact,
+    /// Numbers from [`COUNTED`] on are estimates.
+    Estimated,
+    /// Counting stopped at [`COUNTED`], and no estimate is known.
+    AtLeast,
+}
+
+impl DepthIs {
+    /// The sign before a number: `""`, `"≈ "` or `"≥ "`.
+    pub fn sign(self, count: i64) -> &'static str {
+        match self {
+            _ if count < COUNTED => "",
+            Self::Exact => "",
+            Self::Estimated => "≈ ",
+            Self::AtLeast => "≥ ",
+        }
+    }
+}
+
+impl From<bool> for DepthIs {
+    /// What numbers are that were counted, by whether counting stopped.
+    fn from(has_stopped: bool) -> Self {
+        if has_stopped { Self::AtLeast } else { Self::Exact }
+    }
+}
+
 /// The state of a job, in the operator's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -56,7 +87,7 @@ impl State {
     }
 }
 
-/// A queue and its jobs. Counts stop at [`COUNTED`].
+/// A queue and its jobs. Counts stop at [`COUNTED`], apart from waiting and due jobs: see [`QueueStatus::depth_is`].
 #[derive(Debug, Clone, Serialize)]
 pub struct QueueStatus {
     pub name: String,
@@ -79,6 +110,8 @@ pub struct QueueStatus {
     pub waiting: i64,
     /// Waiting jobs that are due.
     pub due: i64,
+    /// Whether `waiting` and `due` are counted or estimated.
+    pub depth_is: DepthIs,
     pub running: i64,
     pub dead: i64,
     /// Finished jobs among the [`COUNTED`] newest jobs of all queues.

@@ -210,7 +210,8 @@ async fn run(
         stop: stop.clone(),
     };
     background.spawn(poller.run(database));
-    background.spawn(Cleaner { pool: pool.clone(), retention: timing.retention, stop: stop.clone() }.run());
+    let queues = in_flight.keys().map(|queue| (*queue).to_owned()).collect();
+    background.spawn(Cleaner { pool: pool.clone(), retention: timing.retention, queues, stop: stop.clone() }.run());
     background.spawn({
         let stop = stop.clone();
         async move { cancellations.watch(timing.heartbeat, &stop).await }

@@ -1,13 +1,25 @@
 //! The schemas of queues.
 
-use poem_openapi::Object;
+use poem_openapi::{Enum, Object};
 use queue::operator::{audit, overview};
 use serde::Serialize;
 
 use super::Action;
 use crate::wire::{Nullable, Timestamp};
 
-/// A queue and its jobs. Counts stop at 10,000, which means "at least".
+/// What the numbers of waiting and due jobs are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[oai(rename_all = "snake_case")]
+enum DepthIs {
+    /// Counted now.
+    Exact,
+    /// Numbers from 10,000 on are estimates: the last count, and what has come and gone since.
+    Estimated,
+    /// Counting stopped at 10,000.
+    AtLeast,
+}
+
+/// A queue and its jobs. Counts stop at 10,000, which means "at least", apart from those of `depth_is`.
 #[derive(Object)]
 pub(crate) struct QueueStatus {
     name: String,
@@ -28,6 +40,8 @@ pub(crate) struct QueueStatus {
     waiting: i64,
     /// Waiting jobs that are due.
     due: i64,
+    /// Whether `waiting` and `due` are counted or estimated.
+    depth_is: DepthIs,
     running: i64,
     dead: i64,
     /// Finished jobs among the 10,000 newest jobs of all queues.

@@ -17,6 +17,8 @@ use self::audit::Order;
 
 use super::{
     cancel::CANCELLED,
+    counts::Event,
+    depth::estimate_long_queues,
     enqueue::{Queue, Tx},
     history::history,
     job::{Failure, Job},
@@ -98,7 +100,20 @@ impl Operator {
     /// # Errors
     /// [`Error::Unavailable`] when the database is unreachable.
     pub async fn queues(&self) -> Result<Vec<QueueStatus>, Error> {
-        Ok(sql::queues(&self.pool, COUNTED).await?)
+        let mut queues = sql::queues(&self.pool, COUNTED).await?;
+        estimate_long_queues(&self.pool, &mut queues).await?;
+        Ok(queues)
+    }
+
+    /// Returns a queue; `None` if it has no jobs, workers or pause.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the database is unreachable.
+    pub async fn queue(&self, name: &str) -> Result<Option<QueueStatus>, Error> {
+        let mut queue = sql::queue(&self.pool, name, COUNTED).await?;
+        estimate_long_queues(&self.pool, std::slice::from_mut(&mut queue)).await?;
+        let jobs = queue.waiting + queue.running + queue.dead + queue.recently_done;
+        Ok((jobs + queue.workers > 0 || queue.paused_at.is_some()).then_some(queue))
     }
 
     /// Lists a page of jobs, newest first; the next page begins before its last id. Its cost has a bound:
@@ -223,6 +238,7 @@ impl Operator {
         }
         sql::audit::record(&mut *tx, order, "replay", id, None, 1).await?;
         tx.commit().await?;
+        self.queue.counts().of(&job.queue).add(Event::Enqueued, 1);
         if let Err(error) = store::announce(repeatable(&self.pool), &[job.queue]).await {
             tracing::debug!(error = causes(&error), "could not announce a replayed job");
         }

@@ -8,11 +8,11 @@ use time::OffsetDateTime;
 use super::{Operator, groups::ErrorGroup, workers::WorkerInfo};
 use crate::{
     counts::quantile,
-    status::{COUNTED, QueueStatus, format_duration},
+    status::{QueueStatus, format_duration},
     store::{
         gauges::Measured,
         operator::{
-            minutes::{self as sql, MinuteRow},
+            minutes::{self as sql, LatencyRow, MinuteRow},
             workers::workers,
         },
     },
@@ -47,7 +47,7 @@ pub struct QueueOverview {
     pub status: QueueStatus,
     /// Jobs that live workers can run at once.
     pub slots: u32,
-    /// Jobs that became due or will: enqueued, retried and snoozed, over the last minutes.
+    /// Jobs that became due or will: enqueued, replayed, retried and snoozed, over the last minutes.
     pub in_per_second: f64,
     /// The same over the last 15 minutes.
     pub in_per_second_15_min: f64,
@@ -103,7 +103,7 @@ impl Operator {
     pub async fn overview(&self) -> Result<Overview, Error> {
         let queues = self.queues().await?;
         let names: Vec<String> = queues.iter().map(|queue| queue.name.clone()).collect();
-        let minutes = sql::last_hour(&self.pool).await?;
+        let minutes = sql::last_hour(&self.pool, None).await?;
         let latencies = sql::latencies(&self.pool, &names).await?;
         let mut latencies: BTreeMap<_, _> = latencies.into_iter().map(|row| (row.queue.clone(), row)).collect();
         let workers = self.workers().await?;
@@ -114,16 +114,30 @@ impl Operator {
             .map(|status| {
                 let minutes: Vec<&MinuteRow> = minutes.iter().filter(|row| row.queue == status.name).collect();
                 let latency = latencies.remove(&status.name);
-                let mut queue = estimate(status, &minutes, &workers);
-                if let Some(latency) = latency {
-                    queue.wait_p99_seconds = quantile(&latency.waits, 0.99).filter(|wait| wait.is_finite());
-                    queue.dead_24h = latency.dead_24h;
-                }
-                queue
+                with_latency(estimate(status, &minutes, &workers), latency)
             })
             .collect();
         Ok(Overview { problems: problems(&queues, &workers, &groups, at), queues, at })
     }
+
+    /// Reads the state of one queue, in four statements; `None` if it has no jobs, workers or pause.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the database is unreachable.
+    pub async fn queue_overview(&self, name: &str) -> Result<Option<QueueOverview>, Error> {
+        let Some(status) = self.queue(name).await? else { return Ok(None) };
+        let minutes = sql::last_hour(&self.pool, Some(name)).await?;
+        let latency = sql::latencies(&self.pool, &[name.to_owned()]).await?.pop();
+        let workers = self.workers().await?;
+        Ok(Some(with_latency(estimate(status, &minutes.iter().collect::<Vec<_>>(), &workers), latency)))
+    }
+}
+
+/// Adds what the latencies say.
+fn with_latency(queue: QueueOverview, latency: Option<LatencyRow>) -> QueueOverview {
+    let Some(latency) = latency else { return queue };
+    let wait_p99_seconds = quantile(&latency.waits, 0.99).filter(|wait| wait.is_finite());
+    QueueOverview { wait_p99_seconds, dead_24h: latency.dead_24h, ..queue }
 }
 
 /// The sums of some minutes, and the length of their time in seconds.
@@ -191,7 +205,7 @@ impl Demand {
 /// How many workers these queues need so that nothing waits for longer than ten minutes, by name. A paused queue needs
 /// none, and so does one without jobs. A queue whose runs are not known yet needs one.
 pub(crate) async fn workers_needed(pool: &Pool, measured: &[Measured]) -> sqlx::Result<BTreeMap<String, u32>> {
-    let minutes = sql::last_hour(pool).await?;
+    let minutes = sql::last_hour(pool, None).await?;
     let workers: Vec<WorkerInfo> = workers(pool).await?.into_iter().map(WorkerInfo::from).collect();
     let needed = measured.iter().map(|queue| {
         let minutes: Vec<&MinuteRow> = minutes.iter().filter(|row| row.queue == queue.queue).collect();
@@ -286,8 +300,8 @@ fn problems(
             && status.workers > 0
             && let Some(growth) = queue.growing_by_per_second
         {
-            let at_least = if status.due >= COUNTED { "at least " } else { "" };
-            let text = format!("{} falls behind: {at_least}{} jobs are due, +{growth:.1}/s", status.name, status.due);
+            let sign = status.depth_is.sign(status.due);
+            let text = format!("{} falls behind: {sign}{} jobs are due, +{growth:.1}/s", status.name, status.due);
             problems.push(of_queue(queue, text));
         }
     }
@@ -303,6 +317,7 @@ fn problems(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::DepthIs;
 
     /// 12 runs a second and no arrivals, in minutes that began so many seconds ago.
     fn minutes(ages: &[f64]) -> Vec<MinuteRow> {
@@ -335,6 +350,7 @@ mod tests {
             claim_error: None,
             waiting: due,
             due,
+            depth_is: DepthIs::Exact,
             running: 0,
             dead: 0,
             recently_done: 0,

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::Operator;
 use crate::{
     Failure, Job, Outcome, Policy, Run, Tx,
+    counts::Event,
     replay::{Selection, Skip},
     storable::StorableText,
     store::operator::{self as store, replays as sql},
@@ -108,6 +109,7 @@ impl Operator {
         }
         let wait = sql::record(&mut tx, &replay, &replayed, &skips, &last.id).await?;
         tx.commit().await?;
+        self.queue.counts().of(&replay.queue).add(Event::Enqueued, replayed.len() as u64);
         for Skip { job, cause } in &skips {
             tracing::warn!(replay = %id, job, cause, "a dead letter could not be replayed; it is skipped");
         }

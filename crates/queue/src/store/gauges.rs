@@ -2,6 +2,7 @@
 
 use sqlx::Result;
 
+use crate::status::DepthIs;
 use runtime::{db::Pool, executor::repeatable};
 
 /// The measurement of one queue. Counts stop at the given limit.
@@ -10,6 +11,7 @@ pub(crate) struct Measured {
     pub waiting: i64,
     /// Waiting jobs that are due.
     pub due: i64,
+    pub depth_is: DepthIs,
     pub running: i64,
     pub dead: i64,
     /// Seconds since the first waiting job became due; 0 if none is due.
@@ -39,7 +41,7 @@ pub(crate) async fn measure(pool: &Pool, queues: &[String], limit: i64) -> Resul
                FROM (SELECT job_type FROM apalis.jobs WHERE status = 'Running' ORDER BY lock_by LIMIT $2) AS held
                GROUP BY job_type
            )
-           SELECT known.name AS "queue!", least(ready.waiting, $2) AS "waiting!", least(ready.due, $2) AS "due!",
+           SELECT known.name AS "queue!", least(ready.waiting, $2) AS "waiting!", least(ready.due, $2) AS "due!", ready.waiting >= $2 AS "depth_is!",
                   coalesce(running.jobs, 0) AS "running!", buried.jobs AS "dead!",
                   greatest(coalesce(extract(epoch FROM clock_timestamp() - ready.first), 0), 0)::float8 AS "late!",
                   (SELECT count(*) FROM apalis.workers

@@ -49,12 +49,3 @@ pub(crate) async fn add(executor: impl PgExecutor<'_>, process: &str, taken: &[T
     .await?;
     Ok(())
 }
-
-/// Deletes the minutes that are older than 14 days.
-pub(crate) async fn delete_old(executor: impl PgExecutor<'_>) -> Result<u64> {
-    let done = sqlx::query!(
-        "DELETE FROM queue_minutes WHERE (queue, minute, process) IN (
-             SELECT queue, minute, process FROM queue_minutes WHERE minute < now() - interval '14 days' LIMIT 10000)"
-    );
-    Ok(done.execute(executor).await?.rows_affected())
-}

@@ -1,6 +1,8 @@
 //! The SQL of the queue's tables: one function for each operation.
 
+pub(crate) mod depths;
 pub(crate) mod gauges;
+pub(crate) mod hours;
 pub(crate) mod leases;
 pub(crate) mod list;
 pub(crate) mod lookup;

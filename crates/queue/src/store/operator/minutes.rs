@@ -18,13 +18,13 @@ pub(crate) struct MinuteRow {
     pub run_us: i64,
 }
 
-/// Reads the last hour of all queues, one row for each queue and minute, oldest first. It reads one index range for each
-/// queue that has any minute.
-pub(crate) async fn last_hour(pool: &Pool) -> Result<Vec<MinuteRow>> {
+/// Reads the last hour of one queue or of all, one row for each queue and minute, oldest first. It reads one index range
+/// for each queue that has any minute.
+pub(crate) async fn last_hour(pool: &Pool, queue: Option<&str>) -> Result<Vec<MinuteRow>> {
     sqlx::query_as!(
         MinuteRow,
         r#"WITH RECURSIVE known AS (
-               (SELECT queue FROM queue_minutes ORDER BY queue LIMIT 1)
+               (SELECT queue FROM queue_minutes WHERE $1::text IS NULL ORDER BY queue LIMIT 1)
                UNION ALL
                SELECT (SELECT queue FROM queue_minutes WHERE queue > known.queue ORDER BY queue LIMIT 1)
                FROM known WHERE known.queue IS NOT NULL
@@ -32,8 +32,10 @@ pub(crate) async fn last_hour(pool: &Pool) -> Result<Vec<MinuteRow>> {
            SELECT known.queue AS "queue!", extract(epoch FROM clock_timestamp() - minute)::float8 AS "age!", sum(enqueued)::bigint AS "enqueued!",
                   sum(started)::bigint AS "started!", sum(retried + snoozed)::bigint AS "again!", sum(dead)::bigint AS "dead!",
                   sum(done + retried + snoozed + dead + cancelled)::bigint AS "ended!", sum(run_us)::bigint AS "run_us!"
-           FROM known JOIN queue_minutes AS kept ON kept.queue = known.queue AND minute > now() - interval '1 hour'
-           GROUP BY known.queue, minute ORDER BY known.queue, minute"#
+           FROM (SELECT queue FROM known UNION ALL SELECT $1) AS known
+           JOIN queue_minutes AS kept ON kept.queue = known.queue AND minute > now() - interval '1 hour'
+           GROUP BY known.queue, minute ORDER BY known.queue, minute"#,
+        queue,
     )
     .fetch_all(repeatable(pool))
     .await
