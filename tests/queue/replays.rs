@@ -68,7 +68,7 @@ impl Replays {
 
     async fn begin(&self, pace: Pace) -> Replay {
         match self.operator.start_replay(&Self::selection(), pace, &order()).await.unwrap() {
-            StartedReplay::Started(replay) => replay,
+            StartedReplay::Started(replay) => *replay,
             StartedReplay::ReplayedBefore(count) => panic!("{count} were replayed before"),
         }
     }

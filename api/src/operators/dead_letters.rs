@@ -111,7 +111,7 @@ impl DeadLettersApi {
             return Ok(ReplayResponse::Selected(json(&selected)?));
         }
         let replay = match operator.start_replay(&selection, pace, &order).await? {
-            StartedReplay::Started(replay) => replay,
+            StartedReplay::Started(replay) => *replay,
             StartedReplay::ReplayedBefore(count) => Err(conflict(format!(
                 "{count} of the selected jobs were already replayed twice or more. To replay them again, set \
                  include_replayed.",

@@ -40,7 +40,7 @@ pub struct Selected {
 /// The result of the request to start a replay.
 #[derive(Debug, Clone)]
 pub enum StartedReplay {
-    Started(Replay),
+    Started(Box<Replay>),
     /// So many of the selected jobs were already replayed [`REPLAYS_WITHOUT_ASKING`] times or more, and the operator has
     /// not confirmed that. Nothing has started.
     ReplayedBefore(i64),

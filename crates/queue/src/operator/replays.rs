@@ -56,7 +56,7 @@ impl Operator {
         audit::record(&mut *tx, order, "replay", &id.to_string(), Some(filter), count).await?;
         enqueue(&mut tx, &[NewJob::of(&ReplayDeadLetters { replay: id })?]).await?;
         tx.commit().await?;
-        Ok(StartedReplay::Started(replay))
+        Ok(StartedReplay::Started(Box::new(replay)))
     }
 
     /// Lists replays, newest first.

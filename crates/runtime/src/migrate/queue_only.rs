@@ -13,7 +13,7 @@ use crate::db::Pool;
 const LEDGER: &str = "apalis._queue_migrations";
 
 /// The migrations that change only the queue's tables.
-const QUEUE_MIGRATIONS: [&str; 15] = [
+const QUEUE_MIGRATIONS: [&str; 19] = [
     "tune queue tables",
     "pause queues",
     "cancel running jobs",
@@ -29,6 +29,10 @@ const QUEUE_MIGRATIONS: [&str; 15] = [
     "index error groups",
     "count queue minutes",
     "create replays",
+    "record job events",
+    "watch replays",
+    "roll up queue minutes",
+    "count queue depths",
 ];
 
 /// The migrations that also change tables of services. Only their statements about the queue's tables are applied.
