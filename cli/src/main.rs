@@ -14,6 +14,7 @@ mod jobs;
 mod migrate;
 mod operator;
 mod output;
+mod prove;
 mod queues;
 mod reindex;
 mod replays;
@@ -90,6 +91,8 @@ Examples:
     Contract(contract::Arguments),
     /// Measure throughput and latency on this machine against PostgreSQL baselines
     Bench(bench::Arguments),
+    /// Prove every promise on this machine, under real faults and load
+    Prove(prove::Arguments),
     /// Print a shell completion script
     #[command(after_help = "\
 Examples:
@@ -104,6 +107,9 @@ Example:
     /// Run the worker that `bench` measures
     #[command(hide = true)]
     BenchWorker,
+    /// Run the worker that `prove` damages
+    #[command(hide = true)]
+    ProveWorker,
 }
 
 fn main() -> ExitCode {
@@ -140,6 +146,8 @@ fn main() -> ExitCode {
             print_bytes(&page)
         }
         Some(Command::BenchWorker) => process::run("bench-worker", bench::noop::program()),
+        Some(Command::Prove(arguments)) => run_check("millrace prove", prove::program(arguments)),
+        Some(Command::ProveWorker) => process::run("prove-worker", ::prove::worker_program()),
     }
 }
 

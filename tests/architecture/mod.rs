@@ -23,11 +23,13 @@ fn features() -> Vec<String> {
 
 #[test]
 fn crates_depend_one_way() {
-    let walls: [(&str, &[&str]); 7] = [
+    let walls: [(&str, &[&str]); 8] = [
         ("api", &["sqlx", "apalis", "embedded-postgres", "worker", "millrace"]),
         ("worker", &["sqlx", "apalis", "embedded-postgres", "api", "millrace"]),
         ("cli", &["sqlx", "apalis"]),
         ("jobs", &["apalis", "embedded-postgres", "poem", "hyper", "api", "worker", "millrace"]),
+        // Like the end-to-end tests, the proof looks at the product from outside.
+        ("crates/prove", &["apalis", "api", "millrace"]),
         ("crates/queue", &["poem", "hyper", "reqwest", "jobs", "api", "worker", "millrace"]),
         ("crates/runtime", &["poem", "hyper", "queue", "jobs", "api", "worker", "millrace"]),
         (
@@ -93,7 +95,7 @@ fn statements_run_on_the_runtimes_executors() {
     const SQLX: [&str; 4] = ["PgPool", "PgConnection", "PoolConnection", "sqlx::Transaction"];
     /// The heartbeat has a session outside any pool, which it wraps in an executor.
     const HEARTBEAT: &str = "crates/queue/src/heartbeat.rs";
-    let allowed = ["crates/runtime/", "crates/embedded-postgres/", "jobs/src/bench/", HEARTBEAT];
+    let allowed = ["crates/runtime/", "crates/embedded-postgres/", "crates/prove/", "jobs/src/bench/", HEARTBEAT];
     let around = product_code().into_iter().filter(|file| {
         SQLX.iter().any(|name| file.text.contains(name)) && !allowed.iter().any(|path| file.path.starts_with(path))
     });
@@ -180,8 +182,9 @@ fn rules_are_pure() {
 
 #[test]
 fn every_job_is_registered() {
-    // Only the worker of the benchmark runs the no-op job.
-    let registry = read("worker/src/registry.rs") + &read("cli/src/bench/noop.rs");
+    // The workers of the benchmark and of the proof run their own jobs.
+    let registry =
+        read("worker/src/registry.rs") + &read("cli/src/bench/noop.rs") + &read("crates/prove/src/worker.rs");
     let app = read("jobs/src/app.rs");
     let (mut broken, mut burying) = (Vec::new(), Vec::new());
     let mut jobs = 0;

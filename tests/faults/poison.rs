@@ -25,7 +25,7 @@ use super::SOON;
 use crate::harness::{
     database,
     process::Process,
-    queue_harness::{SHORT_LEASE, quick_policy},
+    queue_harness::{SHORT_LEASE, ScriptedJob, ScriptedJobs, quick_policy},
     scratch::Scratch,
 };
 
@@ -123,23 +123,6 @@ impl Job for HealthyJob {
     }
 }
 
-/// A kind with a long deadline, of which no job runs. It must not keep the watchdog from ending a blocked worker.
-#[derive(Debug, Serialize, Deserialize)]
-struct IdleJob {}
-
-impl Job for IdleJob {
-    const NAME: &'static str = "idle";
-    type Context = ();
-
-    fn policy((): &()) -> Policy {
-        Policy { deadline: Duration::from_secs(3600), ..quick_policy() }
-    }
-
-    async fn run(self, (): (), _: Run) -> Result<Outcome, Failure> {
-        Ok(Outcome::Done)
-    }
-}
-
 /// Appends a line to the history. A single write, so that the lines of two processes do not mix.
 fn record(history: &Path, what: &str, name: &str) {
     let line = format!("{what} {} {name}\n", std::process::id());
@@ -181,7 +164,10 @@ fn runs_a_worker_for_the_tests_below() {
         std::process::abort();
     });
     let history = PathBuf::from(history);
-    let registry = Registry::default().job::<PoisonJob>(history.clone()).job::<HealthyJob>(history).job::<IdleJob>(());
+    // A kind of which no job runs. Its deadline must not keep the watchdog from ending a blocked worker.
+    let idle = ScriptedJobs::new(Policy { deadline: Duration::from_secs(3600), ..quick_policy() });
+    let registry =
+        Registry::default().job::<PoisonJob>(history.clone()).job::<HealthyJob>(history).job::<ScriptedJob>(idle);
     let database = Database::parse(&database).expect("a database");
     let ended = process::run("worker", async move {
         let shutdown = Shutdown::on_signals(GRACE).map_err(process::error_text)?;

@@ -8,6 +8,7 @@ mod env_file;
 mod health;
 mod keys;
 mod plans;
+mod prove;
 mod schema;
 mod sessions;
 

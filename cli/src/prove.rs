@@ -1,0 +1,124 @@
+//! `millrace prove`: checks every promise on this machine, under real faults and load.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::{Args, builder::PossibleValuesParser};
+use prove::{FAULTS, Fault, Finding, Measured, Options, Report};
+use runtime::shutdown::{GRACE, Shutdown};
+
+use crate::{
+    data_dir::data_dir,
+    output::{print, print_json},
+};
+
+#[derive(Args)]
+#[command(after_help = "\
+Each fault gets a fresh database, an API, two workers and clients that keep posting. At the end a checker reads what the
+clients, the processor and the database saw: nothing acknowledged is lost, nothing happens twice, states only move forward.
+Without --database-url it starts a separate PostgreSQL in .millrace/prove; with it, it creates scratch databases there.
+
+Exit status: 0 if every promise was kept, 1 if one was broken or a fault failed. A fault that cannot run here counts as
+not run, never as passed. The history and the logs of a failed fault are kept in .millrace/prove.
+
+Examples:
+  millrace prove
+  millrace prove --only worker-killed --only commit-reply-lost
+  millrace prove --seed 42 --json
+  millrace prove --database-url postgres://me:password@localhost/postgres")]
+pub(crate) struct Arguments {
+    /// Run only this fault; may be repeated
+    #[arg(long, value_name = "FAULT", value_parser = PossibleValuesParser::new(FAULTS.iter().map(|fault| fault.name)))]
+    only: Vec<String>,
+    /// List the faults, and run none
+    #[arg(long)]
+    list: bool,
+    /// The seed of all random choices; a random one if absent
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Use this server instead of a separate one; its user must be allowed to create databases
+    #[arg(long, value_name = "URL")]
+    database_url: Option<String>,
+    /// The number of clients
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=200))]
+    clients: u16,
+    /// The number of waiting jobs in the fault `backlog`
+    #[arg(long, default_value_t = 1_000_000)]
+    backlog: u32,
+    /// How long faults last that have a length, such as a pinned snapshot
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    seconds: u32,
+    /// Print one JSON object for each fault
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the faults, and prints a line for each as soon as it is over.
+///
+/// # Errors
+/// When the server does not start, or the proof is interrupted.
+pub(crate) async fn program(arguments: Arguments) -> Result<bool> {
+    if arguments.list {
+        let lines: Vec<String> = FAULTS.iter().map(|fault| format!("{:<20} {}\n", fault.name, fault.about)).collect();
+        print(&lines.concat())?;
+        return Ok(true);
+    }
+    let only = &arguments.only;
+    let faults: Vec<&Fault> =
+        FAULTS.iter().filter(|fault| only.is_empty() || only.iter().any(|name| name == fault.name)).collect();
+    let seed = arguments.seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0 >> 32);
+    let options = Options {
+        program: std::env::current_exe()?,
+        folder: data_dir().join("prove").join(seed.to_string()),
+        database_url: arguments.database_url,
+        seed,
+        clients: arguments.clients.into(),
+        backlog: arguments.backlog,
+        time: Duration::from_secs(arguments.seconds.into()),
+    };
+    if !arguments.json {
+        print(&format!("seed {seed}, {} faults\n{}", faults.len(), heading()))?;
+    }
+    let shutdown = Shutdown::on_signals(GRACE)?;
+    let (mut is_kept, mut printed) = (true, Ok(()));
+    let report = |report: Report| {
+        is_kept &= !report.result.is_bad();
+        let line = if arguments.json { print_json(&report) } else { print(&line(&report)) };
+        printed = std::mem::replace(&mut printed, Ok(())).and(line);
+    };
+    prove::run(&options, &faults, &shutdown.drain, report).await?;
+    printed?;
+    if shutdown.drain.is_cancelled() {
+        bail!("interrupted");
+    }
+    Ok(is_kept)
+}
+
+fn heading() -> String {
+    format!("{:<20} {:>8} {:>9} {:>6} {:>8}  VERDICT\n", "FAULT", "LOAD", "RECOVERY", "LOST", "DOUBLED")
+}
+
+/// The line of a fault, and the broken promises below it.
+fn line(report: &Report) -> String {
+    let figures = |measured: &Measured, verdict: &str| {
+        let Measured { verdict: found, recovery_s, .. } = measured;
+        let recovery = format!("{recovery_s:.2} s");
+        let mut text = format!(
+            "{:<20} {:>8} {recovery:>9} {:>6} {:>8}  {verdict}\n",
+            report.fault, found.acknowledged, found.lost, found.doubled
+        );
+        found.examples.iter().for_each(|example| text += &format!("    {example}\n"));
+        text
+    };
+    match &report.result {
+        Finding::Kept(measured) => figures(measured, "kept"),
+        Finding::Broken { measured, folder } => {
+            let broken = measured.verdict.broken;
+            figures(measured, &format!("BROKEN ({broken} other broken promises; see {})", folder.display()))
+        }
+        Finding::Failed { error, folder } => {
+            format!("{:<54}  FAILED: {error} (see {})\n", report.fault, folder.display())
+        }
+        Finding::NotRun { needs } => format!("{:<54}  not run: needs {needs}\n", report.fault),
+    }
+}

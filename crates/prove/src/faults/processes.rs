@@ -1,0 +1,103 @@
+//! Faults of the product's processes.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::Signal;
+
+use super::faketime;
+use crate::scene::{API, LEASE, Scene, WORKERS};
+
+const TIMES: usize = 3;
+/// From SIGTERM to the end of a process, with its grace period of 25 s.
+const STOP: Duration = Duration::from_secs(40);
+
+pub(super) async fn kill_workers(scene: &mut Scene<'_>) -> Result<()> {
+    for _ in 0..TIMES {
+        scene.run_for_random(0..500).await;
+        let place = WORKERS[scene.random.usize(0..WORKERS.len())];
+        kill(scene, place).await?;
+        // The jobs of the dead worker are run by the other one, or by the new one.
+        scene.run_for_random(0..1500).await;
+        scene.restart(place).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn kill_api(scene: &mut Scene<'_>) -> Result<()> {
+    for _ in 0..TIMES {
+        scene.run_for_random(0..500).await;
+        kill(scene, API).await?;
+        scene.restart(API).await?;
+        scene.run_until_acknowledged(20).await?;
+    }
+    Ok(())
+}
+
+/// Kills a process with SIGKILL and waits for its end.
+pub(super) async fn kill(scene: &mut Scene<'_>, place: usize) -> Result<()> {
+    let child = &mut scene.member(place)?.child;
+    child.signal(Signal::SIGKILL)?;
+    child.wait(STOP).await.map(drop)
+}
+
+/// The frozen worker holds jobs whose calls are under way. Others take over, and its late results must not count.
+pub(super) async fn freeze_worker(scene: &mut Scene<'_>) -> Result<()> {
+    scene.processor.set_delay(LEASE / 2);
+    scene.run_for_random(500..1000).await;
+    let place = WORKERS[scene.random.usize(0..WORKERS.len())];
+    scene.member(place)?.child.signal(Signal::SIGSTOP)?;
+    scene.run_for(LEASE * 3).await;
+    scene.member(place)?.child.signal(Signal::SIGCONT)?;
+    scene.processor.set_delay(Duration::ZERO);
+    scene.run_for(LEASE).await;
+    Ok(())
+}
+
+/// A second SIGTERM during the grace period changes nothing.
+pub(super) async fn stop_worker(scene: &mut Scene<'_>) -> Result<()> {
+    for place in WORKERS {
+        stop_twice(scene, place).await?;
+        scene.run_for_random(0..500).await;
+        scene.restart(place).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn stop_api(scene: &mut Scene<'_>) -> Result<()> {
+    stop_twice(scene, API).await?;
+    scene.restart(API).await?;
+    scene.run_until_acknowledged(20).await
+}
+
+async fn stop_twice(scene: &mut Scene<'_>, place: usize) -> Result<()> {
+    let second = Duration::from_millis(scene.random.u64(0..100));
+    let child = &mut scene.member(place)?.child;
+    child.signal(Signal::SIGTERM)?;
+    tokio::time::sleep(second).await;
+    if child.is_running()? {
+        child.signal(Signal::SIGTERM)?;
+    }
+    let status = child.wait(STOP).await?;
+    if !status.success() {
+        bail!("SIGTERM ended the process with {status}");
+    }
+    Ok(())
+}
+
+pub(super) async fn change_clock(scene: &mut Scene<'_>) -> Result<()> {
+    let library = faketime().context("the package faketime")?;
+    let place = WORKERS[1];
+    for offset in ["+1h", "-1h"] {
+        kill(scene, place).await?;
+        let member = scene.member(place)?;
+        let own = member.variables.len();
+        let variables = [("LD_PRELOAD", library), ("FAKETIME", offset), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
+        member.variables.extend(variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        scene.restart(place).await?;
+        scene.run_for(LEASE * 3).await;
+        scene.member(place)?.variables.truncate(own);
+    }
+    kill(scene, place).await?;
+    scene.restart(place).await
+}

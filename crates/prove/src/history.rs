@@ -1,0 +1,121 @@
+//! The history of a fault: every action of a client and every effect, in a file outside the database.
+
+use std::{
+    fs::File,
+    io::{self, BufRead as _, BufReader, Write as _},
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// What happened. `id` is the sender's id of a transaction; `payload` is 0 for its first payload, and higher for payloads
+/// that contradict it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(crate) enum Event {
+    /// A worker process was started with this database role. Its claims carry its process id.
+    Worker { role: String, pid: u32 },
+    /// A client posts a webhook.
+    Sent { id: String, payload: u32 },
+    /// A client got a 202 for it.
+    Acknowledged { id: String, payload: u32, outcome: Outcome },
+    /// A client got a 503 with a `Retry-After`.
+    Unavailable { id: String },
+    /// A client got no response.
+    Unanswered { id: String },
+    /// A client got a response that the contract does not allow here.
+    Refused { id: String, reason: String },
+    /// A client saw this state of a transaction. `client` sends one request at a time.
+    Seen { client: usize, id: String, state: State },
+    /// The processor was called for a transaction, with this idempotency key.
+    Called { id: String, key: String },
+    /// A job of the schedule ran.
+    Fired { fire_time: i64, job: String },
+    /// The fault begins, or ends.
+    Fault { what: String },
+    /// At the end: a row of the database.
+    Recorded { id: String, state: State, settlements: u32, jobs: u32, conflicts: u32 },
+    /// At the end: a job was completed by the session of `role`, while the worker `claimed_by` held it.
+    Completed { job: String, role: String, claimed_by: String },
+    /// At the end: another broken promise, such as a secret in a log.
+    Broken { what: String },
+}
+
+/// How a webhook was acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Outcome {
+    New,
+    Replayed,
+    Conflict,
+}
+
+/// The state of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct State {
+    pub status: String,
+    /// The time of the settlement, as the API writes it.
+    pub processed_at: Option<String>,
+}
+
+impl State {
+    /// Whether it is final.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.status != "PROCESSING"
+    }
+}
+
+/// A line of the file.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    /// Milliseconds since the history began.
+    at_ms: u64,
+    #[serde(flatten)]
+    event: Event,
+}
+
+/// An open history. Each event is one write to an append-only file, so that nothing is lost if this process dies.
+pub(crate) struct History {
+    path: PathBuf,
+    begun: Instant,
+    file: Mutex<File>,
+    /// The first error of a write. It fails the fault at its end.
+    failed: Mutex<Option<io::Error>>,
+}
+
+impl History {
+    /// Creates the file.
+    ///
+    /// # Errors
+    /// When it cannot be created.
+    pub(crate) fn create(path: &Path) -> io::Result<Self> {
+        let file = File::options().create_new(true).append(true).open(path)?;
+        Ok(Self { path: path.to_owned(), begun: Instant::now(), file: Mutex::new(file), failed: Mutex::default() })
+    }
+
+    /// Appends an event.
+    pub(crate) fn record(&self, event: Event) {
+        let at_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let written = serde_json::to_vec(&Line { at_ms, event }).map_err(io::Error::from).and_then(|mut line| {
+            line.push(b'\n');
+            self.file.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line)
+        });
+        if let Err(error) = written {
+            self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        }
+    }
+
+    /// Reads all events from the file, in the order in which they were recorded.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or an event could not be written.
+    pub(crate) fn read(&self) -> io::Result<impl Iterator<Item = io::Result<Event>> + use<>> {
+        if let Some(error) = self.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(error);
+        }
+        let lines = BufReader::new(File::open(&self.path)?).lines();
+        Ok(lines.map(|line| Ok(serde_json::from_str::<Line>(&line?)?.event)))
+    }
+}

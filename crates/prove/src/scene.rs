@@ -1,0 +1,386 @@
+//! One fault's stage: a fresh database, the API and two workers behind proxies, a processor, and clients that keep going.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use fastrand::Rng;
+use nix::sys::signal::Signal;
+use runtime::{clients::http, migrate};
+use sqlx::{PgConnection, postgres::PgPoolOptions};
+
+use crate::{
+    Options,
+    child::{self, Child},
+    clients::{Clients, Reply},
+    history::{Event, History},
+    processor::Processor,
+    proxy::Proxy,
+    server::Server,
+    store,
+    worker::RECORDER,
+};
+
+/// A condition that holds within a second on an idle machine gets this long, so that a busy one is no finding.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+/// From SIGTERM to the end of a process, with its grace period of 25 s.
+const STOP: Duration = Duration::from_secs(40);
+const POLL: Duration = Duration::from_millis(50);
+/// The number of webhooks before a fault begins.
+const WARM_UP: usize = 50;
+/// The lease of the workers. All their times are this much shorter than the product's 15 s.
+pub(crate) const LEASE: Duration = Duration::from_secs(1);
+
+/// The variables of every process: short times, and keys that must not appear in any output.
+const VARIABLES: [(&str, &str); 10] = [
+    ("QUEUE_LEASE_SECONDS", "1"),
+    ("QUEUE_HEARTBEAT_SECONDS", "0.2"),
+    ("QUEUE_RESCUE_SECONDS", "0.2"),
+    ("QUEUE_POLL_SECONDS", "0.05"),
+    ("PROCESSING_DELAY_SECONDS", "0.3"),
+    ("PROCESSOR_TIMEOUT_SECONDS", "5"),
+    ("LOG_FORMAT", "json"),
+    ("PORT", "0"),
+    ("API_KEY", "secret-of-prove-api-key"),
+    ("ADMIN_API_KEY", "secret-of-prove-admin-key"),
+];
+/// The part that all secrets have in common.
+const SECRET: &str = "secret-of-prove";
+
+/// Resources of one process that count as bounded.
+const MOST_MEMORY: u64 = 1 << 30;
+const MOST_FILES: usize = 1000;
+/// Sessions of all processes together.
+const MOST_SESSIONS: usize = 100;
+
+/// A process of the product, and its connection to the database.
+pub(crate) struct Member {
+    /// `api`, `worker_1` or `worker_2`: the name of its log, and the end of its database role.
+    pub name: &'static str,
+    subcommand: &'static str,
+    /// More variables of this process alone.
+    pub variables: Vec<(String, String)>,
+    pub child: Child,
+    pub proxy: Proxy,
+}
+
+/// The stage.
+pub(crate) struct Scene<'a> {
+    options: &'a Options,
+    pub server: &'a mut Server,
+    pub random: Rng,
+    pub folder: PathBuf,
+    database: String,
+    pub history: Arc<History>,
+    pub processor: Processor,
+    /// The API, and two workers.
+    pub members: Vec<Member>,
+    pub clients: Clients,
+    /// The fault may take memory.
+    pub memory_is_unbounded: bool,
+    most_memory: Arc<AtomicU64>,
+    most_files: Arc<AtomicUsize>,
+}
+
+/// The place of each process in [`Scene::members`].
+pub(crate) const API: usize = 0;
+pub(crate) const WORKERS: [usize; 2] = [1, 2];
+
+impl<'a> Scene<'a> {
+    /// Starts everything, and waits until webhooks are acknowledged.
+    ///
+    /// # Errors
+    /// When a part does not start.
+    pub(crate) async fn start(
+        options: &'a Options,
+        server: &'a mut Server,
+        folder: PathBuf,
+        seed: u64,
+    ) -> Result<Self> {
+        // A run with the same seed may have left its own.
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder)?;
+        let database = database_name(seed);
+        server.create_database(&database).await?;
+        let pool = PgPoolOptions::new().max_connections(1).connect_with(server.options(&database)?).await?;
+        migrate::run(&pool.clone().into()).await?;
+        pool.close().await;
+        let mut session = store::connect(&server.options(&database)?).await?;
+        store::observe(&mut session).await?;
+
+        let history = Arc::new(History::create(&folder.join("history.jsonl"))?);
+        let processor = Processor::start(history.clone()).await?;
+        let mut random = Rng::with_seed(seed);
+        let mut members = Vec::new();
+        for (name, subcommand) in [("api", "api"), ("worker_1", "prove-worker"), ("worker_2", "prove-worker")] {
+            if server.is_ours() {
+                store::create_role(&mut session, &role(name)).await?;
+            }
+            let proxy = Proxy::start(server.target()?).await?;
+            let variables = base_variables(server, &database, name, &proxy, &processor)?;
+            let child = spawn(options, &folder, name, subcommand, &variables, &history)?;
+            members.push(Member { name, subcommand, variables, child, proxy });
+        }
+        let http = http::client(|limits| limits.no_proxy().timeout(Duration::from_secs(30)))?;
+        for member in &mut members {
+            member.child.wait_for_line(0, ready_line(member.subcommand)).await?;
+        }
+        let api = members.first_mut().context("an API")?;
+        let url = address(&api.child.wait_for_line(0, ready_line("api")).await?)?;
+        let clients = Clients::start(http, &url, options.clients, history.clone(), &mut random);
+        let mut scene = Self {
+            options,
+            server,
+            random,
+            folder,
+            database,
+            history,
+            processor,
+            members,
+            clients,
+            memory_is_unbounded: false,
+            most_memory: Arc::default(),
+            most_files: Arc::default(),
+        };
+        scene.run_until_acknowledged(WARM_UP).await?;
+        Ok(scene)
+    }
+
+    /// A session of the proof in this fault's database, without a proxy.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub(crate) async fn session(&self) -> Result<PgConnection> {
+        Ok(store::connect(&self.server.options(&self.database)?).await?)
+    }
+
+    /// How long a fault lasts that has a length.
+    pub(crate) fn time(&self) -> Duration {
+        self.options.time
+    }
+
+    /// The number of waiting jobs in a large backlog.
+    pub(crate) fn backlog(&self) -> u32 {
+        self.options.backlog
+    }
+
+    /// Records the begin or the end of a fault.
+    pub(crate) fn note(&self, what: impl Into<String>) {
+        self.history.record(Event::Fault { what: what.into() });
+    }
+
+    /// Lets the load run for this long.
+    pub(crate) async fn run_for(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            self.sample();
+            tokio::time::sleep(POLL.min(end.saturating_duration_since(Instant::now()))).await;
+        }
+    }
+
+    /// Lets the load run for a random time, so that the next fault comes at a random moment.
+    pub(crate) async fn run_for_random(&mut self, milliseconds: std::ops::Range<u64>) {
+        let time = Duration::from_millis(self.random.u64(milliseconds));
+        self.run_for(time).await;
+    }
+
+    /// Lets the load run until this many more webhooks are acknowledged.
+    ///
+    /// # Errors
+    /// When they are not, within two minutes.
+    pub(crate) async fn run_until_acknowledged(&mut self, more: usize) -> Result<()> {
+        let (before, begun) = (self.clients.acknowledged(), Instant::now());
+        while self.clients.acknowledged() < before + more {
+            if begun.elapsed() > PATIENCE {
+                bail!("no {more} webhooks were acknowledged within {PATIENCE:?}");
+            }
+            self.run_for(POLL).await;
+        }
+        Ok(())
+    }
+
+    /// Measures how long it takes until a new webhook is acknowledged and settled.
+    ///
+    /// # Errors
+    /// When that does not happen within two minutes.
+    pub(crate) async fn recover(&mut self) -> Result<Duration> {
+        let (begun, client) = (Instant::now(), self.clients.extra());
+        let id = format!("recovery-{}", self.random.u64(..));
+        let mut is_acknowledged = false;
+        while begun.elapsed() < PATIENCE {
+            if !is_acknowledged {
+                is_acknowledged = matches!(client.post(&id, 0).await, Reply::Acknowledged);
+            } else if client.state(&id).await.is_some_and(|state| state.is_settled()) {
+                return Ok(begun.elapsed());
+            }
+            self.run_for(Duration::from_millis(20)).await;
+        }
+        bail!("no new webhook was settled within {PATIENCE:?} after the fault")
+    }
+
+    /// Starts a process that has ended, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub(crate) async fn restart(&mut self, place: usize) -> Result<()> {
+        let member = self.members.get_mut(place).context("a process")?;
+        let from = child::log_size(&self.folder, member.name);
+        member.child =
+            spawn(self.options, &self.folder, member.name, member.subcommand, &member.variables, &self.history)?;
+        let line = member.child.wait_for_line(from, ready_line(member.subcommand)).await?;
+        if place == API {
+            self.clients.redirect(&address(&line)?);
+        }
+        Ok(())
+    }
+
+    /// The process at this place.
+    ///
+    /// # Errors
+    /// None: the places are constants.
+    pub(crate) fn member(&mut self, place: usize) -> Result<&mut Member> {
+        self.members.get_mut(place).context("a process")
+    }
+
+    /// Ends the load, waits until everything is settled, stops all processes, and adds the final state to the history.
+    ///
+    /// # Errors
+    /// When a part of the product does not end, or the state cannot be read.
+    pub(crate) async fn finish(mut self) -> Result<Arc<History>> {
+        self.clients.finish().await;
+        let mut session = self.session().await?;
+        let begun = Instant::now();
+        while store::unsettled(&mut session).await? > 0 {
+            if begun.elapsed() > PATIENCE {
+                for example in store::describe_unsettled(&mut session).await? {
+                    self.note(format!("not settled within {PATIENCE:?}: {example}"));
+                }
+                break;
+            }
+            self.sample();
+            tokio::time::sleep(POLL).await;
+        }
+        self.check_resources(&mut session).await?;
+        for place in 0..self.members.len() {
+            self.stop(place).await?;
+        }
+        for event in store::final_state(&mut session, self.server.is_ours()).await? {
+            self.history.record(event);
+        }
+        self.check_secrets()?;
+        drop(session);
+        self.server.drop_database(&self.database).await?;
+        Ok(self.history.clone())
+    }
+
+    /// Asks a process to stop. It must end in time, with status 0.
+    async fn stop(&mut self, place: usize) -> Result<()> {
+        let history = self.history.clone();
+        let member = self.member(place)?;
+        if !member.child.is_running()? {
+            history.record(Event::Broken { what: format!("{} had ended before it was stopped", member.name) });
+            return Ok(());
+        }
+        member.child.signal(Signal::SIGTERM)?;
+        match member.child.wait(STOP).await {
+            Ok(status) if status.success() => {}
+            Ok(status) => history.record(Event::Broken { what: format!("{} stopped with {status}", member.name) }),
+            Err(error) => history.record(Event::Broken { what: error.to_string() }),
+        }
+        Ok(())
+    }
+
+    /// Remembers the highest use of resources.
+    fn sample(&self) {
+        for (memory, files) in self.members.iter().filter_map(|member| member.child.usage()) {
+            self.most_memory.fetch_max(memory, Ordering::Relaxed);
+            self.most_files.fetch_max(files, Ordering::Relaxed);
+        }
+    }
+
+    async fn check_resources(&self, session: &mut PgConnection) -> Result<()> {
+        let (memory, files) = (self.most_memory.load(Ordering::Relaxed), self.most_files.load(Ordering::Relaxed));
+        if memory > MOST_MEMORY && !self.memory_is_unbounded {
+            self.history.record(Event::Broken { what: format!("a process used {} MiB of memory", memory >> 20) });
+        }
+        if files > MOST_FILES {
+            self.history.record(Event::Broken { what: format!("a process had {files} open files") });
+        }
+        let sessions = store::sessions(session, "%").await?.len();
+        if sessions > MOST_SESSIONS {
+            self.history.record(Event::Broken { what: format!("the processes have {sessions} sessions") });
+        }
+        Ok(())
+    }
+
+    /// No output may contain a secret.
+    fn check_secrets(&self) -> Result<()> {
+        for name in self.members.iter().map(|member| member.name) {
+            let found = child::count_lines_with(&self.folder.join(format!("{name}.log")), &[SECRET.to_owned()])?;
+            if found > 0 {
+                self.history.record(Event::Broken { what: format!("{found} lines of {name}.log contain a secret") });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The scratch database of the fault with this seed.
+pub(crate) fn database_name(seed: u64) -> String {
+    format!("prove_{}_{seed}", std::process::id())
+}
+
+/// The database role of a process, so that the triggers know whose session it is.
+fn role(name: &str) -> String {
+    format!("prove_{name}")
+}
+
+fn base_variables(
+    server: &Server,
+    database: &str,
+    name: &str,
+    proxy: &Proxy,
+    processor: &Processor,
+) -> Result<Vec<(String, String)>> {
+    let url = server.url_through(proxy.address, database, &role(name), &format!("{SECRET}-password"))?;
+    let processor_url = processor.url.replacen("http://", &format!("http://prove:{SECRET}-processor@"), 1);
+    let own = [
+        ("DATABASE_URL", url),
+        ("PROCESSOR_URL", format!("{processor_url}/charge")),
+        (RECORDER, processor.url.clone()),
+    ];
+    let fixed = VARIABLES.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Ok(fixed.chain(own.map(|(name, value)| (name.to_owned(), value))).collect())
+}
+
+fn spawn(
+    options: &Options,
+    folder: &std::path::Path,
+    name: &str,
+    subcommand: &str,
+    variables: &[(String, String)],
+    history: &History,
+) -> Result<Child> {
+    let child = Child::start(&options.program, subcommand, name, folder, variables)?;
+    if subcommand != "api" {
+        history.record(Event::Worker { role: role(name), pid: child.pid() });
+    }
+    Ok(child)
+}
+
+fn ready_line(subcommand: &str) -> &'static str {
+    if subcommand == "api" { r#""event":"listening""# } else { "worker started" }
+}
+
+/// The URL of the API, from its line about the port.
+fn address(line: &str) -> Result<String> {
+    let line: serde_json::Value = serde_json::from_str(line)?;
+    let address = line["address"].as_str().context("the log of the API has no address")?;
+    Ok(format!("http://{address}"))
+}

@@ -1,0 +1,180 @@
+//! The SQL of the proof: triggers that observe the product from outside, and the state at the end.
+
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Row as _, postgres::PgConnectOptions};
+
+use crate::history::{Event, State};
+
+/// Records every settlement, and which session completed which job.
+const OBSERVE: &str = "
+    CREATE SCHEMA prove;
+    CREATE TABLE prove.settlements (transaction_id text NOT NULL);
+    CREATE TABLE prove.completions (job text NOT NULL, role text NOT NULL, claimed_by text);
+    GRANT USAGE ON SCHEMA prove TO PUBLIC;
+    GRANT INSERT, SELECT ON ALL TABLES IN SCHEMA prove TO PUBLIC;
+    CREATE FUNCTION prove.settled() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO prove.settlements VALUES (NEW.transaction_id);
+        RETURN NULL;
+    END $$;
+    CREATE FUNCTION prove.completed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO prove.completions VALUES (OLD.id, session_user, OLD.lock_by);
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER prove_settled AFTER UPDATE ON transactions FOR EACH ROW
+        WHEN (NEW.status <> 'PROCESSING' AND OLD.* IS DISTINCT FROM NEW.*) EXECUTE FUNCTION prove.settled();
+    CREATE TRIGGER prove_completed AFTER UPDATE ON apalis.jobs FOR EACH ROW
+        WHEN (NEW.status = 'Done' AND OLD.status <> 'Done') EXECUTE FUNCTION prove.completed();";
+
+/// A session that belongs to the proof.
+pub(crate) async fn connect(options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
+    options.clone().application_name("prove").disable_statement_logging().connect().await
+}
+
+async fn run(options: &PgConnectOptions, statement: String) -> sqlx::Result<()> {
+    let mut session = connect(options).await?;
+    sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut session).await?;
+    session.close().await
+}
+
+/// Creates an empty database. The names of the proof need no quotes.
+pub(crate) async fn create_database(maintenance: &PgConnectOptions, name: &str) -> sqlx::Result<()> {
+    run(maintenance, format!("CREATE DATABASE {name}")).await
+}
+
+/// Drops a database with all its sessions.
+pub(crate) async fn drop_database(maintenance: &PgConnectOptions, name: &str) -> sqlx::Result<()> {
+    run(maintenance, format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await
+}
+
+/// Installs the triggers in a migrated database.
+pub(crate) async fn observe(session: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::raw_sql(OBSERVE).execute(session).await.map(drop)
+}
+
+/// Creates a role for the sessions of one process, unless it exists. It may do everything.
+pub(crate) async fn create_role(session: &mut PgConnection, role: &str) -> sqlx::Result<()> {
+    let exists = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)";
+    if !sqlx::query_scalar::<_, bool>(exists).bind(role).fetch_one(&mut *session).await? {
+        let create = AssertSqlSafe(format!("CREATE ROLE {role} LOGIN SUPERUSER"));
+        sqlx::raw_sql(create).execute(session).await?;
+    }
+    Ok(())
+}
+
+/// Sets a parameter of the server, or resets it, and reloads the configuration.
+pub(crate) async fn configure(session: &mut PgConnection, name: &str, value: Option<&str>) -> sqlx::Result<()> {
+    let change = match value {
+        Some(value) => format!("ALTER SYSTEM SET {name} = {value}"),
+        None => format!("ALTER SYSTEM RESET {name}"),
+    };
+    sqlx::raw_sql(AssertSqlSafe(change)).execute(&mut *session).await?;
+    sqlx::query("SELECT pg_reload_conf()").execute(session).await.map(drop)
+}
+
+/// The server processes of the product's sessions in this database; only those of this role, such as `listener`.
+pub(crate) async fn sessions(session: &mut PgConnection, role: &str) -> sqlx::Result<Vec<i32>> {
+    let query = "SELECT pid FROM pg_stat_activity
+                 WHERE datname = current_database() AND application_name LIKE 'millrace ' || $1";
+    sqlx::query_scalar(query).bind(role).fetch_all(session).await
+}
+
+/// Terminates sessions.
+pub(crate) async fn terminate(session: &mut PgConnection, pids: &[i32]) -> sqlx::Result<()> {
+    let terminate = "SELECT pg_terminate_backend(pid) FROM unnest($1::integer[]) AS p (pid)";
+    sqlx::query(terminate).bind(pids).execute(session).await.map(drop)
+}
+
+/// Opens a snapshot that stays pinned as long as the session lives.
+pub(crate) async fn pin_snapshot(session: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::raw_sql("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM apalis.workers")
+        .execute(session)
+        .await
+        .map(drop)
+}
+
+/// Pauses a queue, so that its jobs wait.
+pub(crate) async fn pause(session: &mut PgConnection, queue: &str) -> sqlx::Result<()> {
+    let pause = "INSERT INTO queues (name, paused_at, reason) VALUES ($1, now(), 'prove')
+                 ON CONFLICT (name) DO UPDATE SET paused_at = now(), reason = 'prove'";
+    sqlx::query(pause).bind(queue).execute(session).await.map(drop)
+}
+
+/// Adds a job that is due.
+pub(crate) async fn add_job(session: &mut PgConnection, kind: &str, payload: &serde_json::Value) -> sqlx::Result<()> {
+    let insert = "INSERT INTO apalis.jobs (id, job_type, job, run_at)
+                  VALUES ('0' || upper(substr(md5(random()::text), 1, 25)), $1, convert_to($2, 'UTF8'), now())";
+    sqlx::query(insert).bind(kind).bind(payload.to_string()).execute(session).await.map(drop)
+}
+
+/// Adds waiting jobs of a kind, in steps of 50,000.
+pub(crate) async fn add_jobs(session: &mut PgConnection, kind: &str, count: i64) -> sqlx::Result<()> {
+    const STEP: i64 = 50_000;
+    let insert = "INSERT INTO apalis.jobs (id, job_type, job, run_at)
+                  SELECT '0' || upper(substr(md5($1 || n), 1, 25)), $1, '{}', now() FROM generate_series($2::bigint, $3::bigint) AS n";
+    for first in (0..count).step_by(usize::try_from(STEP).unwrap_or(1)) {
+        let last = (first + STEP).min(count) - 1;
+        sqlx::query(insert).bind(kind).bind(first).bind(last).execute(&mut *session).await?;
+    }
+    Ok(())
+}
+
+/// How many transactions are not settled, and how many of their jobs are not done.
+pub(crate) async fn unsettled(session: &mut PgConnection) -> sqlx::Result<i64> {
+    let query = "SELECT (SELECT count(*) FROM transactions WHERE status = 'PROCESSING')
+                      + (SELECT count(*) FROM apalis.jobs
+                         WHERE job_type IN ('process_transaction', 'prove_tick') AND status IN ('Pending', 'Running'))";
+    sqlx::query_scalar(query).fetch_one(session).await
+}
+
+/// How many jobs of a kind wait or run.
+pub(crate) async fn unfinished(session: &mut PgConnection, kind: &str) -> sqlx::Result<i64> {
+    let query = "SELECT count(*) FROM apalis.jobs WHERE job_type = $1 AND status IN ('Pending', 'Running')";
+    sqlx::query_scalar(query).bind(kind).fetch_one(session).await
+}
+
+/// How many jobs of a kind are dead letters.
+pub(crate) async fn dead(session: &mut PgConnection, kind: &str) -> sqlx::Result<i64> {
+    let query = "SELECT count(*) FROM apalis.jobs WHERE job_type = $1 AND status = 'Killed'";
+    sqlx::query_scalar(query).bind(kind).fetch_one(session).await
+}
+
+/// Examples of what is not settled, for an error message.
+pub(crate) async fn describe_unsettled(session: &mut PgConnection) -> sqlx::Result<Vec<String>> {
+    let query = "SELECT concat_ws(' ', t.transaction_id, t.status, 'job', j.status, 'attempts', j.attempts, 'by', j.lock_by,
+                                  'due', j.run_at, j.errors -> -1 ->> 'error')
+                 FROM transactions AS t LEFT JOIN apalis.jobs AS j ON convert_from(j.job, 'UTF8')::jsonb ->> 'id' = t.id::text
+                 WHERE t.status = 'PROCESSING' LIMIT 5";
+    sqlx::query_scalar(query).fetch_all(session).await
+}
+
+/// The state at the end, as events: a row for each transaction, and one for each completed job.
+pub(crate) async fn final_state(session: &mut PgConnection, with_completions: bool) -> sqlx::Result<Vec<Event>> {
+    let rows = sqlx::query(
+        r#"WITH settled AS (SELECT transaction_id, count(*)::integer AS times FROM prove.settlements GROUP BY 1),
+                conflicts AS (SELECT transaction_id, count(*)::integer AS kept FROM webhook_conflicts GROUP BY 1),
+                job AS (SELECT convert_from(job, 'UTF8')::jsonb ->> 'id' AS transaction, count(*)::integer AS jobs
+                        FROM apalis.jobs WHERE job_type = 'process_transaction' GROUP BY 1)
+           SELECT t.transaction_id, status, to_char(processed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+                  coalesce(times, 0), coalesce(jobs, 0), coalesce(kept, 0)
+           FROM transactions AS t LEFT JOIN settled USING (transaction_id) LEFT JOIN conflicts USING (transaction_id)
+           LEFT JOIN job ON job.transaction = t.id::text"#,
+    );
+    let mut events = Vec::new();
+    for row in rows.fetch_all(&mut *session).await? {
+        let count = |column: usize| row.try_get::<i32, _>(column).map(i32::unsigned_abs);
+        events.push(Event::Recorded {
+            id: row.try_get(0)?,
+            state: State { status: row.try_get(1)?, processed_at: row.try_get(2)? },
+            settlements: count(3)?,
+            jobs: count(4)?,
+            conflicts: count(5)?,
+        });
+    }
+    if with_completions {
+        for row in sqlx::query("SELECT job, role, claimed_by FROM prove.completions").fetch_all(session).await? {
+            let claimed_by: Option<String> = row.try_get(2)?;
+            let (job, role) = (row.try_get(0)?, row.try_get(1)?);
+            events.push(Event::Completed { job, role, claimed_by: claimed_by.unwrap_or_default() });
+        }
+    }
+    Ok(events)
+}
