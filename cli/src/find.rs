@@ -18,9 +18,10 @@ Exits with 0 if something was found, else with 1.
 Examples:
   millrace find txn_2026_000123                            a transaction, by the id of its sender
   millrace find 0198b4fa-3a05-7c3e-9f54-9d1f4e0c6a11       a transaction and its job, by the internal id, or a replay
-  millrace find 01KAJ3V1J4SJ9T7YQ0M2C6Z8XB --json          a job")]
+  millrace find 01KAJ3V1J4SJ9T7YQ0M2C6Z8XB --json          a job
+  millrace find 4bf92f3577b34da6a3ce929d0e0e4736           the transactions of a trace, or of a correlation id")]
 pub(crate) struct Arguments {
-    /// The id of a job, transaction, item or replay
+    /// The id of a job, transaction, item or replay; the correlation id or trace id of a transaction
     #[arg(value_name = "ID")]
     text: String,
     /// Print JSON
@@ -37,7 +38,7 @@ pub(crate) async fn program(Arguments { text, json }: Arguments) -> Result<bool>
     if json {
         print_json(&found)?;
     } else if found.is_empty() {
-        print("No job, transaction, item or replay has this id.\n")?;
+        print("No job, transaction, item or replay has this id, and no transaction came with it.\n")?;
     } else {
         const COLUMNS: [Column; 4] =
             [Column::fixed("KIND"), Column::fixed("ID"), Column::text("WHAT"), Column::optional("MORE", 1)];

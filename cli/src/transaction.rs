@@ -55,7 +55,7 @@ fn text(timeline: &Timeline, screen: Screen) -> String {
                 format_time(event.at).into(),
                 after.unwrap_or_default().into(),
                 Cell::new(&event.event.replace('_', " "), style),
-                Cell::new(&event.text, style),
+                Cell::new(&what(event), style),
             ]
         })
         .collect();
@@ -67,6 +67,14 @@ fn text(timeline: &Timeline, screen: Screen) -> String {
     );
     text.push_str(&render(&COLUMNS, &rows, screen));
     text
+}
+
+/// The sentence of an event. The first one has the ids of the request, by which logs and traces are searched.
+fn what(event: &TimelineEvent) -> String {
+    let id = |field: &str, name: &str| event.details[field].as_str().map(|id| format!("; {name} {id}"));
+    let ids = [id("correlation_id", "correlation id"), id("trace_id", "trace")];
+    let shown = ids.into_iter().flatten().filter(|_| event.event == "accepted");
+    event.text.clone() + &shown.collect::<String>()
 }
 
 fn style(event: &TimelineEvent) -> Style {

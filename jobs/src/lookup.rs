@@ -4,7 +4,11 @@ use queue::JobId;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::{app::App, items::ItemId, transactions::timeline::Timeline};
+use crate::{
+    app::App,
+    items::ItemId,
+    transactions::{Transaction, timeline::Timeline},
+};
 use runtime::error::Error;
 
 /// One thing that has the id.
@@ -18,9 +22,16 @@ pub struct Found {
     pub text: String,
 }
 
+impl Found {
+    fn transaction(transaction: Transaction, more: &str) -> Self {
+        let text = format!("transaction {}, {}{more}", transaction.transaction_id, transaction.status.into_str());
+        Self { kind: "transaction", id: transaction.transaction_id, text }
+    }
+}
+
 impl App {
     /// Finds the job, transaction, item or replay with this id, by exact look-ups. The id of a job is a ULID, that of a
-    /// transaction is the sender's or the UUID.
+    /// transaction is the sender's or the UUID, or the correlation id or the trace id of the request that it came with.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the database is not available.
@@ -28,8 +39,7 @@ impl App {
         let text = text.trim();
         let mut found = Vec::new();
         if let Some(transaction) = self.transactions.find(text).await? {
-            let text = format!("transaction {}, {}", transaction.transaction_id, transaction.status.into_str());
-            found.push(Found { kind: "transaction", id: transaction.transaction_id, text });
+            found.push(Found::transaction(transaction, ""));
         }
         let uuid = text.parse::<Uuid>().ok();
         let job = uuid.map_or_else(|| text.to_owned(), |uuid| JobId::from(uuid).to_string());
@@ -39,8 +49,7 @@ impl App {
         }
         if let Some(uuid) = uuid {
             if let Some(transaction) = self.transactions.get(uuid).await? {
-                let text = format!("transaction {}, {}", transaction.transaction_id, transaction.status.into_str());
-                found.push(Found { kind: "transaction", id: transaction.transaction_id, text });
+                found.push(Found::transaction(transaction, ""));
             }
             if let Some(replay) = self.operator.find_replay(uuid).await? {
                 let text = format!("replay of {}, {}", replay.queue, replay.state);
@@ -51,6 +60,12 @@ impl App {
             && let Some(item) = self.items.find(ItemId(id)).await?
         {
             found.push(Found { kind: "item", id: id.to_string(), text: format!("item {:?}", item.title) });
+        }
+        for transaction in self.transactions.find_by_request(text).await? {
+            let is_known = |one: &Found| one.kind == "transaction" && one.id == transaction.transaction_id;
+            if !found.iter().any(is_known) {
+                found.push(Found::transaction(transaction, ", of the request with this id"));
+            }
         }
         Ok(found)
     }

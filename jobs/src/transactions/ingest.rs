@@ -28,7 +28,7 @@ pub(super) async fn ingest_batch(
     delay: Duration,
     webhooks: Vec<Webhook>,
 ) -> Result<Vec<IngestResult>, Error> {
-    let new: Vec<&NewTransaction> = webhooks.iter().map(|webhook| &webhook.new).collect();
+    let new: Vec<(&NewTransaction, &Origin)> = webhooks.iter().map(|webhook| (&webhook.new, &webhook.origin)).collect();
     let mut tx = queue.begin().await?;
     let recorded = store::insert(&mut tx, &new, delay).await?;
     let jobs = recorded.iter().map(|(index, transaction)| {

@@ -158,6 +158,19 @@ impl Transactions {
         store::get(&self.pool, id).await
     }
 
+    /// The transactions that came with this `X-Correlation-Id`, or with this W3C trace (32 hexadecimal digits), at most 20
+    /// of each.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the database is not available.
+    pub async fn find_by_request(&self, id: &str) -> Result<Vec<Transaction>, Error> {
+        let mut found = store::find_by_correlation(&self.pool, id).await?;
+        if let Some(trace_id) = uuid::Uuid::parse_str(id).ok().filter(|_| id.len() == 32) {
+            found.extend(store::find_by_trace(&self.pool, trace_id).await?);
+        }
+        Ok(found)
+    }
+
     /// Waits until the transaction with this id is settled, `wait` is over, or the process stops. Returns its state
     /// then.
     ///

@@ -51,6 +51,10 @@ pub struct Transaction {
     pub processed_at: Option<OffsetDateTime>,
     /// The expected time until the settlement; zero if it is due or settled.
     pub remaining: Duration,
+    /// The `X-Correlation-Id` of the request that it came with; `None` if an earlier release recorded it.
+    pub correlation_id: Option<String>,
+    /// The id of that request's W3C trace, if it had one.
+    pub trace_id: Option<Uuid>,
 }
 
 /// The result of an ingestion, with the recorded transaction in its current state.

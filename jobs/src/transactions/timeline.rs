@@ -81,12 +81,14 @@ impl Transactions {
 }
 
 fn accepted(transaction: &Transaction, job: Option<&JobDetails>) -> TimelineEvent {
-    let correlation_id = job.and_then(|details| details.job.correlation_id.clone());
+    let of_job = || job.and_then(|details| details.job.correlation_id.clone());
+    let correlation_id = transaction.correlation_id.clone().or_else(of_job);
+    let trace_id = transaction.trace_id.map(|id| id.simple().to_string());
     TimelineEvent {
         at: transaction.created_at,
         event: "accepted",
         text: "the webhook was accepted and its job enqueued, in one commit".into(),
-        details: json!({"correlation_id": correlation_id}),
+        details: json!({"correlation_id": correlation_id, "trace_id": trace_id}),
     }
 }
 

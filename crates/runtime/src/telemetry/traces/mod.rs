@@ -8,6 +8,7 @@ mod export_client;
 mod sampler;
 pub mod span;
 pub mod statement;
+pub mod traceparent;
 
 use std::{sync::OnceLock, time::Duration};
 

@@ -6,11 +6,11 @@ use futures_util::future::Either;
 use opentelemetry::{
     Context, KeyValue, Value,
     context::FutureExt,
-    trace::{Link, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer},
+    trace::{Link, SpanContext, SpanKind, Status, TraceContextExt, Tracer},
 };
 use opentelemetry_sdk::trace::SdkTracer;
 
-use super::{TRACER, statement::Summary};
+use super::{TRACER, statement::Summary, traceparent};
 
 /// Longer attributes are truncated: a path may be as long as a request.
 const MAX_ATTRIBUTE_CHARS: usize = 256;
@@ -51,7 +51,7 @@ impl Span {
     pub fn server(method: &'static str, route: &str, path: &str, from: Option<&str>, correlation_id: &str) -> Self {
         let Some(tracer) = TRACER.get() else { return Self::NONE };
         let parent = from
-            .and_then(parse_traceparent)
+            .and_then(traceparent::parse)
             .map(|from| Context::new().with_remote_span_context(from))
             .unwrap_or_default();
         let known = route.starts_with('/');
@@ -124,7 +124,7 @@ impl Span {
     /// Starts the span of enqueuing a job within the trace `from`. The job stores the [`Span::traceparent`] of this span.
     pub fn enqueue(queue: &'static str, id: &str, from: &str, correlation_id: Option<&str>) -> Self {
         let Some(tracer) = TRACER.get() else { return Self::NONE };
-        let Some(from) = parse_traceparent(from).filter(SpanContext::is_sampled) else { return Self::NONE };
+        let Some(from) = traceparent::parse(from).filter(SpanContext::is_sampled) else { return Self::NONE };
         // The span of the batch whose commit includes this job.
         let shared = Context::map_current(|current| current.span().span_context().clone());
         let links = if shared.is_sampled() && shared.trace_id() != from.trace_id() {
@@ -149,7 +149,7 @@ impl Span {
         attributes.push(KeyValue::new("messaging.batch.message_count", enqueued.len() as i64));
         let links = enqueued
             .flatten()
-            .filter_map(parse_traceparent)
+            .filter_map(traceparent::parse)
             .filter(SpanContext::is_sampled)
             .map(Link::with_context)
             .collect();
@@ -166,7 +166,7 @@ impl Span {
     /// that is.
     pub fn run(queue: &'static str, id: &str, enqueued: Option<&str>, correlation_id: Option<&str>, run: i32) -> Self {
         let Some(tracer) = TRACER.get() else { return Self::NONE };
-        let links = enqueued.and_then(parse_traceparent).map(Link::with_context).into_iter().collect();
+        let links = enqueued.and_then(traceparent::parse).map(Link::with_context).into_iter().collect();
         let mut attributes = messaging_attributes(queue, "run", "process", Some(id), correlation_id);
         attributes.push(KeyValue::new("millrace.job.run", i64::from(run)));
         start(tracer, &Context::new(), format!("run {queue}"), SpanKind::Consumer, attributes, links)
@@ -182,7 +182,7 @@ impl Span {
 
     /// The W3C `traceparent` of this span, whether it is sampled or not; `None` if nothing is exported.
     pub fn traceparent(&self) -> Option<String> {
-        self.0.as_ref().and_then(|context| format_traceparent(context.span().span_context()))
+        self.0.as_ref().and_then(|context| traceparent::format(context.span().span_context()))
     }
 
     /// The W3C `traceparent` of this span if it is sampled; otherwise the caller keeps the previous one.
@@ -278,39 +278,9 @@ fn truncate(text: &str) -> String {
     text.chars().take(MAX_ATTRIBUTE_CHARS).collect()
 }
 
-/// Parses a `traceparent`. Of later versions only the fields of version 00 are read.
-fn parse_traceparent(traceparent: &str) -> Option<SpanContext> {
-    let mut parts = traceparent.split('-').skip(1);
-    let trace = TraceId::from_hex(parts.next()?).ok()?;
-    let span = SpanId::from_hex(parts.next()?).ok()?;
-    let flags = u8::from_str_radix(parts.next()?, 16).ok()? & TraceFlags::SAMPLED.to_u8();
-    let context = SpanContext::new(trace, span, TraceFlags::new(flags), true, TraceState::default());
-    context.is_valid().then_some(context)
-}
-
-fn format_traceparent(context: &SpanContext) -> Option<String> {
-    let flags = u8::from(context.is_sampled());
-    context.is_valid().then(|| format!("00-{}-{}-{flags:02x}", context.trace_id(), context.span_id()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_parsed_traceparent_is_formatted_unchanged() {
-        let trace = "0af7651916cd43dd8448eb211c80319c";
-        for flags in ["00", "01"] {
-            let text = format!("00-{trace}-b7ad6b7169203331-{flags}");
-            assert_eq!(parse_traceparent(&text).as_ref().and_then(format_traceparent), Some(text));
-        }
-        let later = parse_traceparent(&format!("01-{trace}-b7ad6b7169203331-03-more"))
-            .expect("a traceparent of a later version");
-        assert!(later.is_sampled() && later.is_remote());
-        for wrong in ["", "00", "00-0-0-01", &format!("00-{}-b7ad6b7169203331-01", "0".repeat(32))] {
-            assert!(parse_traceparent(wrong).is_none(), "{wrong}");
-        }
-    }
 
     #[tokio::test]
     async fn nothing_is_traced_without_an_exporter() {
