@@ -211,6 +211,7 @@ async fn every_page_is_complete_and_escaped() {
         (&replay, "<progress"),
         ("/board/workers", &worker_id),
         (&worker_page, "Drain this worker"),
+        ("/board/schedules", "Skip the next fire"),
         ("/board/audit", "replay"),
         ("/board/find", "Type an id"),
         ("/board/find?q=%3Cscript%3E", "Nothing has the id"),
@@ -354,6 +355,24 @@ async fn a_replay_starts_from_its_preview_and_is_paused_and_stopped() {
     assert_page(&browser.act("/board/dead/replay", &plan).await, 409, "not confirmed");
     let confirmed = browser.act("/board/dead/replay", &[&plan[..], &[("include_replayed", "yes")]].concat()).await;
     assert_eq!(confirmed.status, 303, "{confirmed:?}");
+}
+
+#[tokio::test]
+async fn a_schedule_is_fired_and_its_next_fire_skipped() {
+    let browser = Browser::logged_in().await;
+    for (action, notice) in [("fire", "fired&n=12"), ("skip-next", "skipped")] {
+        let response = browser.act(&format!("/board/schedules/daily_prices/{action}"), &[]).await;
+        let location = format!("/board/schedules?notice={notice}");
+        assert_eq!((response.status, response.header("location")), (303, &*location), "{response:?}");
+    }
+    let page = browser.get("/board/schedules?notice=fired&n=12").await;
+    assert_page(&page, 200, "the schedules");
+    for text in ["The schedule has fired: 12 jobs.", "by hand", "skipped</span> by ada", ">waiting<"] {
+        assert!(page.text.contains(text), "{text}: {}", page.text);
+    }
+    let again = browser.act("/board/schedules/daily_prices/skip-next", &[]).await;
+    assert_page(&again, 409, "skipped already");
+    assert_page(&browser.act("/board/schedules/hourly/fire", &[]).await, 404, "an unknown schedule");
 }
 
 #[tokio::test]

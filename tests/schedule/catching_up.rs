@@ -6,7 +6,7 @@ use queue::schedule::{CatchUp, Timing};
 use sqlx::PgPool;
 use time::OffsetDateTime;
 
-use super::{FireRow, RunningScheduler, SOON, ScheduleHarness, assert_each_second};
+use super::{FireRow, RunningScheduler, SOON, ScheduleHarness, assert_each_second, order};
 use crate::harness::eventually;
 
 /// Every fire counts as late, so that no test has to wait until a fire is late.
@@ -70,7 +70,7 @@ async fn policy_all_makes_up_every_fire() {
 async fn making_up_more_than_one_batch_leaves_no_gap() {
     let harness = ScheduleHarness::new().await;
     let schedules = harness.schedules("0 * * * * *", CatchUp::All);
-    schedules.fire_by_hand(super::NAME).await.unwrap();
+    schedules.fire(super::NAME, &order()).await.unwrap();
     harness.execute("UPDATE schedules SET since = date_trunc('minute', since) - interval '40 hours'").await;
     let schedulers = RunningScheduler::start(schedules, STRICT);
     // 2,400 fires were missed; the last 1,000 are made up.
@@ -87,7 +87,7 @@ async fn making_up_more_than_one_batch_leaves_no_gap() {
 #[tokio::test]
 async fn a_new_schedule_and_a_new_expression_have_missed_nothing() {
     let harness = ScheduleHarness::new().await;
-    harness.schedules("0 0 * * * *", CatchUp::All).fire_by_hand(super::NAME).await.unwrap();
+    harness.schedules("0 0 * * * *", CatchUp::All).fire(super::NAME, &order()).await.unwrap();
     harness.execute("UPDATE schedules SET since = since - interval '3 hours'").await;
     let changed = RunningScheduler::start(harness.schedules("0 0 0 1 1 *", CatchUp::All), STRICT);
     let known = "SELECT cron = '0 0 0 1 1 *' FROM schedules";

@@ -5,7 +5,7 @@ use std::time::Duration;
 use queue::schedule::{CatchUp, Timing};
 use time::OffsetDateTime;
 
-use super::{RunningScheduler, SOON, ScheduleHarness};
+use super::{RunningScheduler, SOON, ScheduleHarness, order};
 use crate::harness::{clock::SteppedServer, eventually};
 
 const OFTEN: Timing =
@@ -73,7 +73,7 @@ async fn the_next_fire_shown_has_not_fired_yet() {
 async fn a_clock_that_was_a_year_ahead_stops_no_schedule() {
     let harness = ScheduleHarness::new().await;
     let schedules = harness.schedules("* * * * * *", CatchUp::Latest);
-    schedules.fire_by_hand(super::NAME).await.unwrap();
+    schedules.fire(super::NAME, &order()).await.unwrap();
     harness.execute("UPDATE schedules SET since = since + interval '1 year'").await;
     harness
         .execute(&format!(

@@ -8,7 +8,7 @@ use queue::{
     schedule::{CatchUp, Cron, Schedule, Schedules, Timing},
 };
 
-use super::{NAME, RunningScheduler, SOON, ScheduleHarness, assert_each_second};
+use super::{NAME, RunningScheduler, SOON, ScheduleHarness, assert_each_second, order};
 use crate::harness::eventually;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -58,9 +58,9 @@ async fn concurrent_workers_fire_once_and_early_workers_do_not_fire() {
 async fn a_manual_fire_does_not_replace_a_scheduled_one() {
     let harness = ScheduleHarness::new().await;
     let schedules = harness.schedules("0 0 0 1 1 *", CatchUp::Latest);
-    assert_eq!(schedules.fire_by_hand("no such schedule").await.unwrap(), None);
-    assert_eq!(schedules.fire_by_hand(NAME).await.unwrap(), Some(1));
-    assert_eq!(schedules.fire_by_hand(NAME).await.unwrap(), Some(1));
+    assert_eq!(schedules.fire("no such schedule", &order()).await.unwrap(), None);
+    assert_eq!(schedules.fire(NAME, &order()).await.unwrap(), Some(1));
+    assert_eq!(schedules.fire(NAME, &order()).await.unwrap(), Some(1));
     harness.execute("UPDATE schedules SET since = since - interval '1 year'").await;
     let scheduler = RunningScheduler::start(schedules.clone(), Timing::default());
     let fires = harness.wait_for_fires(3).await;
@@ -69,7 +69,7 @@ async fn a_manual_fire_does_not_replace_a_scheduled_one() {
     assert_eq!(kinds, ["made_up", "by_hand", "by_hand"]);
     harness.assert_jobs().await;
     let overview = schedules.overview().await.unwrap();
-    assert_eq!((overview[0].name, &*overview[0].cron, overview[0].catch_up), (NAME, "0 0 0 1 1 *", "latest"));
+    assert_eq!((overview[0].name, &*overview[0].cron, &*overview[0].catch_up), (NAME, "0 0 0 1 1 *", "latest"));
     assert_eq!(overview[0].latest.len(), 3);
     assert!(overview[0].next > Some(overview[0].latest[0].fired_at));
 }
@@ -78,7 +78,7 @@ async fn a_manual_fire_does_not_replace_a_scheduled_one() {
 async fn old_fires_are_deleted_except_for_the_latest() {
     let harness = ScheduleHarness::new().await;
     let schedules = harness.schedules("0 0 0 1 1 *", CatchUp::All);
-    schedules.fire_by_hand(NAME).await.unwrap();
+    schedules.fire(NAME, &order()).await.unwrap();
     harness.execute("UPDATE schedules SET since = since - interval '10 years'").await;
     harness.execute("UPDATE schedule_fires SET fired_at = fired_at - interval '91 days'").await;
     let scheduler = RunningScheduler::start(schedules.clone(), Timing::default());

@@ -5,6 +5,7 @@
 //! | each nominal time fires once, with any number of workers | `firing` |
 //! | the same while the database's clock steps | `clocks` |
 //! | missed fires are made up by policy; failed fires are retried | `catching_up` |
+//! | operators fire now and skip the next fire; outcomes of fires | `orders` |
 //! | a day's fetch exists once; it fills gaps, stores revisions and survives outages | `fetching` |
 //! | workers and providers from end to end | `end_to_end` |
 //! | real processes, the admin endpoint and the operator's commands | `processes` |
@@ -15,6 +16,7 @@ mod end_to_end;
 mod fake_kraken;
 mod fetching;
 mod firing;
+mod orders;
 mod processes;
 
 use std::{
@@ -28,6 +30,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use queue::{
     NewJob, Queue, Tx,
+    operator::audit::{Order, Via},
     schedule::{CatchUp, Cron, Schedule, Schedules, Timing, Work},
 };
 use runtime::{db::Database, error::Error, shutdown::CancellationToken};
@@ -43,6 +46,11 @@ use crate::harness::{
 
 const SOON: Duration = Duration::from_secs(30);
 const NAME: &str = "tests";
+
+/// An order of ada.
+fn order() -> Order {
+    Order::new("ada", Via::Cli, "a test").expect("an order")
+}
 
 /// Enqueues one job per fire, or fails while `fails` is set.
 #[derive(Default)]
@@ -117,6 +125,12 @@ impl ScheduleHarness {
             .execute(&self.pool)
             .await
             .unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+
+    /// The recorded actions: actor, action, target, reason and the fire time of the filter.
+    async fn actions(&self) -> Vec<(String, String, String, String, Option<String>)> {
+        let query = "SELECT actor, action, target, reason, filter ->> 'fire_time' FROM operator_actions ORDER BY id";
+        sqlx::query_as(query).fetch_all(&self.pool).await.expect("the recorded actions")
     }
 
     /// Asserts that every fire has one job, and every job has a fire.

@@ -154,6 +154,16 @@ async fn an_operator_lists_schedules_and_fires_one() {
     let (_, listed) = run(&["schedules", "--json"]).await;
     let listed: Value = serde_json::from_str(&listed).unwrap();
     assert!(listed[0]["next"].as_str().is_some_and(|next| next.ends_with("T00:15:00Z")), "{listed}");
+    let skip = ["schedules", "skip-next", "daily_prices"];
+    let (good, refused) = run(&skip).await;
+    assert!(!good && refused.contains("--reason"), "{refused}");
+    let skip = [&skip[..], &["--reason", "the provider is down"]].concat();
+    let (good, skipped) = run(&skip).await;
+    assert!(good && skipped.contains("skipped") && skipped.contains("no jobs"), "{skipped}");
+    let (good, refused) = run(&skip).await;
+    assert!(!good && refused.contains("skips the next fire of \"daily_prices\" at "), "{refused}");
+    let (good, shown) = run(&["schedules"]).await;
+    assert!(good && shown.contains("  skipped by ") && shown.contains("waiting"), "{shown}");
     for command in ["fire", "fires"] {
         let (good, problem) = run(&["schedules", command, "nothing"]).await;
         assert!(!good && problem.contains("there is no schedule \"nothing\"; there is daily_prices"), "{problem}");

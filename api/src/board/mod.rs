@@ -18,6 +18,7 @@ mod part;
 mod queues;
 mod replays;
 mod routing;
+mod schedules;
 mod session;
 mod state;
 mod visit;

@@ -37,12 +37,13 @@ pub(super) struct Chrome {
 
 impl Chrome {
     /// The entries of the navigation: path and name.
-    pub(super) const TABS: [(&'static str, &'static str); 6] = [
+    pub(super) const TABS: [(&'static str, &'static str); 7] = [
         ("/board", "Now"),
         ("/board/jobs", "Jobs"),
         ("/board/dead", "Dead letters"),
         ("/board/replays", "Replays"),
         ("/board/workers", "Workers"),
+        ("/board/schedules", "Schedules"),
         ("/board/audit", "Audit"),
     ];
 
@@ -91,6 +92,8 @@ pub(super) fn notice(name: &str, count: Option<&str>) -> Option<String> {
         "changed" => "The replay is changed.".into(),
         "draining" => "The worker stops claiming with its next heartbeat, and ends when its jobs have ended.".into(),
         "discarded" => format!("{} dead letters are discarded.", count()),
+        "fired" => format!("The schedule has fired: {} jobs.", count()),
+        "skipped" => "The next fire is skipped.".into(),
         _ => return None,
     })
 }

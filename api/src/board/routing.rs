@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use super::{
     assets, audit, dead, find,
     form::Form,
-    format, jobs, login, now, queues, replays,
+    format, jobs, login, now, queues, replays, schedules,
     session::Role,
     state::State,
     visit::{Visit, redirect},
@@ -71,6 +71,7 @@ async fn page(state: &State, visit: &Visit, path: &[&str]) -> Result<Response, P
         ["workers"] => workers::list(state, visit).await,
         ["workers", id] => workers::show(state, visit, id).await,
         ["audit"] => audit::list(state, visit).await,
+        ["schedules"] => schedules::list(state, visit).await,
         ["find"] => find::show(state, visit).await,
         ["t", id] => find::timeline(state, visit, id).await,
         _ => Err(no_page()),
@@ -90,6 +91,8 @@ async fn action(state: &State, visit: &Visit, path: &[&str]) -> Result<Response,
         ["replays", id, change] => replays::change(state, visit, id, change).await,
         ["workers", id, "drain"] => workers::drain(state, visit, id).await,
         _ => Err(no_page()),
+        ["schedules", name, "fire"] => schedules::fire(state, visit, name).await,
+        ["schedules", name, "skip-next"] => schedules::skip_next(state, visit, name).await,
     }
 }
 

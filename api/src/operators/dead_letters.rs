@@ -1,6 +1,5 @@
 //! The endpoints of dead letters: groups by error, replay and discard.
 
-use poem::Request;
 use poem_openapi::{ApiResponse, OpenApi};
 use queue::{
     Operator,
@@ -8,7 +7,9 @@ use queue::{
 };
 
 use super::{
-    Access, conflict, not_found, order,
+    Access,
+    actor::Actor,
+    conflict, not_found,
     wire::{
         input::{Discarding, Replaying, TextParam},
         json,
@@ -87,25 +88,16 @@ impl DeadLettersApi {
     /// Makes the selected dead letters wait again, at a rate. A canary goes first; the replay stops by itself when too
     /// many jobs die again. It is a job of the queue, so it continues after a restart. Jobs that die later are not taken.
     /// 404 if no dead letter is selected; 409 if some were already replayed twice or more and `include_replayed` is not set.
-    #[oai(
-        path = "/admin/queue/dead/replay",
-        method = "post",
-        operation_id = "replay_dead_letters",
-        request_header(
-            name = "X-Actor",
-            ty = "Option<String>",
-            description = "Who acts; recorded. 1 to 100 characters."
-        )
-    )]
+    #[oai(path = "/admin/queue/dead/replay", method = "post", operation_id = "replay_dead_letters")]
     async fn replay(
         &self,
-        request: &Request,
         caller: Admin,
+        #[oai(name = "X-Actor")] actor: Actor,
         body: Body<Replaying>,
     ) -> Result<ReplayResponse, Failure<Starting>> {
         let operator = self.0.act(&caller).await?;
         let Replaying { selection, pace, reason, dry_run } = body.read()?;
-        let order = order(request, &caller, &reason)?;
+        let order = actor.order(&caller, &reason)?;
         let selected = select(operator, &selection).await?;
         if dry_run {
             return Ok(ReplayResponse::Selected(json(&selected)?));
@@ -125,25 +117,16 @@ impl DeadLettersApi {
     ///
     /// Cancels the selected dead letters: no later replay by a filter takes them. 404 if no dead letter is selected. After
     /// a 503, some may be discarded already; each batch is recorded.
-    #[oai(
-        path = "/admin/queue/dead/discard",
-        method = "post",
-        operation_id = "discard_dead_letters",
-        request_header(
-            name = "X-Actor",
-            ty = "Option<String>",
-            description = "Who acts; recorded. 1 to 100 characters."
-        )
-    )]
+    #[oai(path = "/admin/queue/dead/discard", method = "post", operation_id = "discard_dead_letters")]
     async fn discard(
         &self,
-        request: &Request,
         caller: Admin,
+        #[oai(name = "X-Actor")] actor: Actor,
         body: Body<Discarding>,
     ) -> Result<DiscardResponse, Failure<Changing>> {
         let operator = self.0.act(&caller).await?;
         let Discarding { selection, limit, reason, dry_run } = body.read()?;
-        let order = order(request, &caller, &reason)?;
+        let order = actor.order(&caller, &reason)?;
         let mut result = DiscardedView::from(select(operator, &selection).await?);
         if !dry_run {
             let count = operator.discard_dead(&selection, limit, &order).await?;

@@ -86,7 +86,7 @@ impl HistoryApi {
     /// Find by id
     ///
     /// Exact look-ups: the id of a job, the sender's id of a transaction or its UUID, the UUID of a replay, the number of
-    /// an item.
+    /// an item; and at most 20 transactions that came with this correlation id or this trace id (32 hexadecimal digits).
     #[oai(path = "/admin/queue/find", method = "get", operation_id = "find_by_id")]
     async fn find(
         &self,

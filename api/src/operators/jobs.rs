@@ -1,11 +1,12 @@
 //! The endpoints of single jobs: list, show, explain, cancel and replay.
 
-use poem::Request;
 use poem_openapi::{OpenApi, param::Path};
 use queue::status::{Cancelled, Filter, JobPage, Replayed, State};
 
 use super::{
-    Access, check_name, conflict, not_found, order,
+    Access,
+    actor::Actor,
+    check_name, conflict, not_found,
     wire::{
         Acted,
         input::{Reason, TextParam, next_link},
@@ -108,19 +109,9 @@ impl JobsApi {
     ///
     /// With its errors and in one sentence why it is not running. The payload is shown only with `payload=true`, which
     /// is recorded as the action `open` and refused to viewers.
-    #[oai(
-        path = "/admin/queue/jobs/:id",
-        method = "get",
-        operation_id = "get_job",
-        request_header(
-            name = "X-Actor",
-            ty = "Option<String>",
-            description = "Who acts; recorded. 1 to 100 characters."
-        )
-    )]
+    #[oai(path = "/admin/queue/jobs/:id", method = "get", operation_id = "get_job")]
     async fn get(
         &self,
-        request: &Request,
         caller: Viewer,
         /// The id of the job.
         id: Path<String>,
@@ -133,11 +124,12 @@ impl JobsApi {
         let (opens, reason) = (payload.0, reason.0).all_valid()?;
         let id = check_name(&id.0, UNKNOWN)?;
         let job = if opens {
-            let order = order(request, &caller.require_admin()?, reason.as_deref().unwrap_or(OPENED))?;
+            let order = actor.order(&caller.require_admin()?, reason.as_deref().unwrap_or(OPENED))?;
             operator.open(id, &order).await?.map(JobView::opened)
         } else {
             operator.show(id).await?.map(JobView::masked)
         };
+        #[oai(name = "X-Actor")] actor: Actor,
         Ok(JobResponse::Ok(json(&job.ok_or_else(|| not_found(UNKNOWN))?)?))
     }
 
@@ -160,26 +152,16 @@ impl JobsApi {
     ///
     /// A waiting job is cancelled at once: `result` is `cancelled`. A running job is stopped by its worker: `requested`.
     /// What the job would change when it is given up is changed: the transaction is `FAILED`. 409 if it had ended.
-    #[oai(
-        path = "/admin/queue/jobs/:id/cancel",
-        method = "post",
-        operation_id = "cancel_job",
-        request_header(
-            name = "X-Actor",
-            ty = "Option<String>",
-            description = "Who acts; recorded. 1 to 100 characters."
-        )
-    )]
+    #[oai(path = "/admin/queue/jobs/:id/cancel", method = "post", operation_id = "cancel_job")]
     async fn cancel(
         &self,
-        request: &Request,
         caller: Admin,
         /// The id of the job.
         id: Path<String>,
         body: Body<Reason>,
     ) -> Result<ActedResponse, Failure<Changing>> {
         let operator = self.0.act(&caller).await?;
-        let order = order(request, &caller, &body.read()?.reason)?;
+        let order = actor.order(&caller, &body.read()?.reason)?;
         let id = check_name(&id.0, UNKNOWN)?;
         let result = match operator.cancel(id, &order).await? {
             Cancelled::AtOnce => "cancelled",
@@ -190,31 +172,22 @@ impl JobsApi {
         Ok(ActedResponse::Ok(json(&Acted::new(order, "cancel", id, result))?))
     }
 
+        #[oai(name = "X-Actor")] actor: Actor,
     /// Replay a job
     ///
     /// A dead or cancelled job waits again, due now and with all its attempts. What it changed when it was given up is
     /// restored: a `FAILED` transaction is `PROCESSING` again. 409 if it is neither dead nor cancelled, or if another
     /// job with its key waits or runs.
-    #[oai(
-        path = "/admin/queue/jobs/:id/replay",
-        method = "post",
-        operation_id = "replay_job",
-        request_header(
-            name = "X-Actor",
-            ty = "Option<String>",
-            description = "Who acts; recorded. 1 to 100 characters."
-        )
-    )]
+    #[oai(path = "/admin/queue/jobs/:id/replay", method = "post", operation_id = "replay_job")]
     async fn replay(
         &self,
-        request: &Request,
         caller: Admin,
         /// The id of the job.
         id: Path<String>,
         body: Body<Reason>,
     ) -> Result<ActedResponse, Failure<Changing>> {
         let operator = self.0.act(&caller).await?;
-        let order = order(request, &caller, &body.read()?.reason)?;
+        let order = actor.order(&caller, &body.read()?.reason)?;
         let id = check_name(&id.0, UNKNOWN)?;
         match operator.replay(id, &order).await? {
             Replayed::Replayed => Ok(ActedResponse::Ok(json(&Acted::new(order, "replay", id, "replayed"))?)),
@@ -233,3 +206,4 @@ fn next_before(page: &mut JobPage, limit: usize) -> Option<String> {
     // Jobs beyond `searched_to` come from indexes of their states, so others between them were not searched.
     last.max(page.searched_to.as_ref()).cloned()
 }
+        #[oai(name = "X-Actor")] actor: Actor,

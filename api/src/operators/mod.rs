@@ -2,41 +2,32 @@
 //!
 //! `ADMIN_API_KEY` and tokens of admins may do everything here; `VIEWER_API_KEY` only reads.
 
+mod actor;
 mod dead_letters;
 mod history;
 mod jobs;
 mod queues;
 mod replays;
+mod schedules;
 mod wire;
 mod workers;
 
 use std::borrow::Cow;
 
-use poem::{
-    Request,
-    http::{HeaderName, StatusCode},
-};
-use queue::{
-    Operator,
-    operator::audit::{Order, Via},
-};
+use poem::http::StatusCode;
+use queue::Operator;
 
 pub(crate) use self::{
     dead_letters::DeadLettersApi, history::HistoryApi, jobs::JobsApi, queues::QueuesApi, replays::ReplaysApi,
-    workers::WorkersApi,
+    schedules::SchedulesApi, workers::WorkersApi,
 };
 use crate::{
-    auth::{Admin, Caller, Key, Viewer},
+    auth::{Admin, Viewer},
     context::Context,
     problem::Problem,
     rate_limit::Limit,
-    validation::FieldError,
 };
 
-/// The header with the name of the operator.
-const ACTOR: HeaderName = HeaderName::from_static("x-actor");
-/// The most characters of that name.
-const MAX_ACTOR: usize = 100;
 /// No name or id is longer; a longer one in a path is unknown.
 const MAX_NAME: usize = 500;
 
@@ -71,45 +62,6 @@ impl Access {
     }
 }
 
-/// Builds the order of an action: who acts, and why.
-///
-/// # Errors
-/// 422 when `X-Actor` has not 1 to 100 characters, or the reason is blank.
-fn order(request: &Request, Admin(caller): &Admin, reason: &str) -> Result<Order, Problem> {
-    let actor = match given_actor(request)? {
-        Some(actor) => actor,
-        None => default_actor(caller),
-    };
-    Order::new(&actor, Via::Http, reason).map_err(|expected| {
-        FieldError::new("value_error", format!("Value error, {expected}")).at_text("body", "reason", reason).into()
-    })
-}
-
-/// The value of `X-Actor`.
-fn given_actor(request: &Request) -> Result<Option<String>, Problem> {
-    let mut lines = request.headers().get_all(ACTOR).iter();
-    let Some(value) = lines.next() else { return Ok(None) };
-    let refuse = |error: FieldError, text: &str| Problem::from(error.at_text("header", "X-Actor", text));
-    let text = std::str::from_utf8(value.as_bytes()).map_err(|_| refuse(FieldError::not_unicode(), ""))?.trim();
-    if lines.next().is_some() {
-        return Err(refuse(FieldError::value_error("X-Actor must be given once"), text));
-    }
-    match text.chars().count() {
-        0 => Err(refuse(FieldError::too_short(1), text)),
-        1..=MAX_ACTOR => Ok(Some(text.to_owned())),
-        _ => Err(refuse(FieldError::too_long(MAX_ACTOR), text)),
-    }
-}
-
-/// The name of a caller that gives none.
-fn default_actor(caller: &Caller) -> String {
-    match caller {
-        Caller::Key(Key::Admin) => "admin key".into(),
-        // Cut, because another service may issue subjects of any length.
-        other => other.to_string().chars().take(MAX_ACTOR).collect(),
-    }
-}
-
 /// Checks that a name or id in a path can exist: PostgreSQL rejects a text with NUL.
 ///
 /// # Errors
@@ -128,31 +80,7 @@ fn conflict(detail: impl Into<Cow<'static, str>>) -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use ::jobs::users::UserId;
-    use poem::http::HeaderValue;
-
     use super::*;
-
-    #[test]
-    fn the_actor_is_the_header_else_the_caller() {
-        let actor = |given: &[&[u8]], caller: Caller| {
-            let mut request = Request::default();
-            for value in given {
-                request.headers_mut().append(ACTOR, HeaderValue::from_bytes(value).expect("a header"));
-            }
-            order(&request, &Admin(caller), "why").map(|order| order.actor).map_err(|problem| problem.to_string())
-        };
-        let admin = || Caller::Key(Key::Admin);
-        assert_eq!(actor(&[], admin()), Ok("admin key".into()));
-        assert_eq!(actor(&[], Caller::User(UserId(7))), Ok("user 7".into()));
-        assert_eq!(actor(&[], Caller::Subject("s".repeat(600))).map(|name| name.len()), Ok(MAX_ACTOR));
-        assert_eq!(actor(&[b" ada "], Caller::User(UserId(7))), Ok("ada".into()));
-        assert_eq!(actor(&["Zoë".as_bytes()], admin()), Ok("Zoë".into()));
-        let refused: [&[&[u8]]; 5] = [&[b""], &[b"  "], &[&[b'a'; 101]], &[b"\xff"], &[b"ada", b"bob"]];
-        for given in refused {
-            assert_eq!(actor(given, admin()), Err("422 Unprocessable Entity".into()), "{given:?}");
-        }
-    }
 
     #[test]
     fn a_name_that_cannot_exist_is_unknown() {

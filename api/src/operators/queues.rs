@@ -1,11 +1,12 @@
 //! The endpoints of queues: overview, state, history, pause and resume.
 
-use poem::Request;
 use poem_openapi::{OpenApi, param::Path};
 use queue::status;
 
 use super::{
-    Access, check_name, conflict, not_found, order,
+    Access,
+    actor::Actor,
+    check_name, conflict, not_found,
     wire::{
         Acted,
         input::{Pausing, Reason},
@@ -99,27 +100,18 @@ impl QueuesApi {
     ///
     /// No job of the queue is claimed until it resumes; running jobs continue. With `until` it resumes by itself. For a
     /// paused queue only the reason, the actor and the end change.
-    #[oai(
-        path = "/admin/queue/queues/:name/pause",
-        method = "post",
-        operation_id = "pause_queue",
-        request_header(
-            name = "X-Actor",
-            ty = "Option<String>",
-            description = "Who acts; recorded. 1 to 100 characters."
-        )
-    )]
+    #[oai(path = "/admin/queue/queues/:name/pause", method = "post", operation_id = "pause_queue")]
     async fn pause(
         &self,
-        request: &Request,
         caller: Admin,
+        #[oai(name = "X-Actor")] actor: Actor,
         /// The name of the queue.
         name: Path<String>,
         body: Body<Pausing>,
     ) -> Result<ActedResponse, Failure<PausingErrors>> {
         let operator = self.0.act(&caller).await?;
         let Pausing { reason, until } = body.read()?;
-        let order = order(request, &caller, &reason)?;
+        let order = actor.order(&caller, &reason)?;
         let name = check_name(&name.0, UNKNOWN)?;
         if !operator.pause(name, until, &order).await? {
             return Err(not_found(UNKNOWN).into());
@@ -130,26 +122,17 @@ impl QueuesApi {
     /// Resume a queue
     ///
     /// 404 for an unknown queue, 409 if it was not paused.
-    #[oai(
-        path = "/admin/queue/queues/:name/resume",
-        method = "post",
-        operation_id = "resume_queue",
-        request_header(
-            name = "X-Actor",
-            ty = "Option<String>",
-            description = "Who acts; recorded. 1 to 100 characters."
-        )
-    )]
+    #[oai(path = "/admin/queue/queues/:name/resume", method = "post", operation_id = "resume_queue")]
     async fn resume(
         &self,
-        request: &Request,
         caller: Admin,
+        #[oai(name = "X-Actor")] actor: Actor,
         /// The name of the queue.
         name: Path<String>,
         body: Body<Reason>,
     ) -> Result<ActedResponse, Failure<Resuming>> {
         let operator = self.0.act(&caller).await?;
-        let order = order(request, &caller, &body.read()?.reason)?;
+        let order = actor.order(&caller, &body.read()?.reason)?;
         let name = check_name(&name.0, UNKNOWN)?;
         if operator.resume(name, &order).await? {
             return Ok(ActedResponse::Ok(json(&Acted::new(order, "resume", name, "resumed"))?));

@@ -1,12 +1,13 @@
 //! The endpoints of replays: progress, pause, resume and stop.
 
-use poem::Request;
 use poem_openapi::{OpenApi, param::Path};
 use queue::operator::replays::ReplayChange;
 use uuid::Uuid;
 
 use super::{
-    Access, conflict, not_found, order,
+    Access,
+    actor::Actor,
+    conflict, not_found,
     wire::{input::Reason, json, replays::Replay},
 };
 use crate::{
@@ -78,87 +79,60 @@ impl ReplaysApi {
     /// Pause a replay
     ///
     /// No further batch of it waits again until it resumes. 409 if it is not running.
-    #[oai(
-        path = "/admin/queue/replays/:id/pause",
-        method = "post",
-        operation_id = "pause_replay",
-        request_header(
-            name = "X-Actor",
-            ty = "Option<String>",
-            description = "Who acts; recorded. 1 to 100 characters."
-        )
-    )]
+    #[oai(path = "/admin/queue/replays/:id/pause", method = "post", operation_id = "pause_replay")]
     async fn pause(
         &self,
-        request: &Request,
         caller: Admin,
+        #[oai(name = "X-Actor")] actor: Actor,
         /// The id of the replay.
         id: Path<String>,
         body: Body<Reason>,
     ) -> Result<ReplayResponse, Failure<Changing>> {
-        Ok(self.change(request, &caller, &id.0, &body, ReplayChange::Pause).await?)
+        Ok(self.change(&caller, actor, &id.0, &body, ReplayChange::Pause).await?)
     }
 
     /// Resume a replay
     ///
     /// 409 if it is not paused.
-    #[oai(
-        path = "/admin/queue/replays/:id/resume",
-        method = "post",
-        operation_id = "resume_replay",
-        request_header(
-            name = "X-Actor",
-            ty = "Option<String>",
-            description = "Who acts; recorded. 1 to 100 characters."
-        )
-    )]
+    #[oai(path = "/admin/queue/replays/:id/resume", method = "post", operation_id = "resume_replay")]
     async fn resume(
         &self,
-        request: &Request,
         caller: Admin,
+        #[oai(name = "X-Actor")] actor: Actor,
         /// The id of the replay.
         id: Path<String>,
         body: Body<Reason>,
     ) -> Result<ReplayResponse, Failure<Changing>> {
-        Ok(self.change(request, &caller, &id.0, &body, ReplayChange::Resume).await?)
+        Ok(self.change(&caller, actor, &id.0, &body, ReplayChange::Resume).await?)
     }
 
     /// Stop a replay
     ///
     /// For good. Jobs that wait again already still run. 409 if it has ended.
-    #[oai(
-        path = "/admin/queue/replays/:id/stop",
-        method = "post",
-        operation_id = "stop_replay",
-        request_header(
-            name = "X-Actor",
-            ty = "Option<String>",
-            description = "Who acts; recorded. 1 to 100 characters."
-        )
-    )]
+    #[oai(path = "/admin/queue/replays/:id/stop", method = "post", operation_id = "stop_replay")]
     async fn stop(
         &self,
-        request: &Request,
         caller: Admin,
+        #[oai(name = "X-Actor")] actor: Actor,
         /// The id of the replay.
         id: Path<String>,
         body: Body<Reason>,
     ) -> Result<ReplayResponse, Failure<Changing>> {
-        Ok(self.change(request, &caller, &id.0, &body, ReplayChange::Stop).await?)
+        Ok(self.change(&caller, actor, &id.0, &body, ReplayChange::Stop).await?)
     }
 }
 
 impl ReplaysApi {
     async fn change(
         &self,
-        request: &Request,
         caller: &Admin,
+        actor: Actor,
         id: &str,
         body: &Body<Reason>,
         change: ReplayChange,
     ) -> Result<ReplayResponse, Problem> {
         let operator = self.0.act(caller).await?;
-        let order = order(request, caller, &body.read()?.reason)?;
+        let order = actor.order(caller, &body.read()?.reason)?;
         let id = parse_id(id)?;
         let changed = operator.change_replay(id, change, &order).await?;
         let replay = operator.find_replay(id).await?.ok_or_else(|| not_found(UNKNOWN))?;

@@ -1,10 +1,11 @@
 //! The endpoints of workers: list, show what one holds, and drain.
 
-use poem::Request;
 use poem_openapi::{OpenApi, param::Path};
 
 use super::{
-    Access, check_name, not_found, order,
+    Access,
+    actor::Actor,
+    check_name, not_found,
     wire::{
         Acted,
         input::Reason,
@@ -84,26 +85,17 @@ impl WorkersApi {
     /// Drain a worker
     ///
     /// With its next heartbeat the worker stops claiming; it ends when its jobs have ended.
-    #[oai(
-        path = "/admin/queue/workers/:id/drain",
-        method = "post",
-        operation_id = "drain_worker",
-        request_header(
-            name = "X-Actor",
-            ty = "Option<String>",
-            description = "Who acts; recorded. 1 to 100 characters."
-        )
-    )]
+    #[oai(path = "/admin/queue/workers/:id/drain", method = "post", operation_id = "drain_worker")]
     async fn drain(
         &self,
-        request: &Request,
         caller: Admin,
+        #[oai(name = "X-Actor")] actor: Actor,
         /// The id of the worker.
         id: Path<String>,
         body: Body<Reason>,
     ) -> Result<ActedResponse, Failure<Draining>> {
         let operator = self.0.act(&caller).await?;
-        let order = order(request, &caller, &body.read()?.reason)?;
+        let order = actor.order(&caller, &body.read()?.reason)?;
         let id = check_name(&id.0, UNKNOWN)?;
         if !operator.drain_worker(id, &order).await? {
             return Err(not_found(UNKNOWN).into());

@@ -8,7 +8,7 @@ mod value;
 
 pub(crate) use body::{Body, Fields, FromJsonBody, FromJsonObject, List, parse_string};
 pub(crate) use number::{decimal_from_json, integer_schema, number_from_json, whole_from_text};
-pub(crate) use query::{AllValid, Query, QueryValue, Wait};
+pub(crate) use query::{AllValid, NeverDefault, Query, QueryValue, Wait};
 pub(crate) use request::request;
 pub(crate) use request::{Field, object_schema};
 pub(crate) use value::{

@@ -104,27 +104,6 @@ pub(crate) fn print_json(value: &impl Serialize) -> Result<()> {
     print(&to_json(value)?)
 }
 
-/// Prints rows as JSON, or as a table with this head. The last column shrinks to fit the terminal.
-///
-/// # Errors
-/// When a row cannot be serialised, or the output cannot be written.
-pub(crate) fn print_rows<R: Serialize, const N: usize>(
-    json: bool,
-    head: [&'static str; N],
-    rows: &[R],
-    cells: impl Fn(&R) -> [String; N],
-) -> Result<()> {
-    if json {
-        return print_json(&rows);
-    }
-    let mut columns = head.map(table::Column::fixed);
-    if let Some(last) = columns.last_mut() {
-        *last = table::Column::text(last.head);
-    }
-    let rows: Vec<Vec<table::Cell>> = rows.iter().map(|row| cells(row).map(table::Cell::from).into()).collect();
-    print(&table::render(&columns, &rows, Screen::of_stdout()))
-}
-
 /// Makes foreign text safe to print: one line of at most `limit` characters, without characters that control a terminal
 /// or the direction of writing.
 pub(crate) fn one_line(text: &str, limit: usize) -> String {

@@ -86,6 +86,9 @@ async fn every_response_has_exactly_the_documented_fields() {
     system.let_all_die().await;
     let waiting = system.send_transaction("waiting").await;
     let root = "/admin/queue";
+    let fire = system.act("/admin/queue/schedules/daily_prices/fire", json!({"reason": "r"})).await;
+    assert_eq!((fire.status, &fire.json()["result"]), (200, &"12".into()), "{fire:?}");
+    assert_eq!(system.act("/admin/queue/schedules/daily_prices/skip-next", json!({"reason": "r"})).await.status, 200);
     let mut found = Vec::new();
     for (route, path) in [
         ("/overview", "/overview".to_owned()),
@@ -99,6 +102,8 @@ async fn every_response_has_exactly_the_documented_fields() {
         ("/replays/{id}", replay.trim_start_matches(root).to_owned()),
         ("/workers", "/workers".to_owned()),
         ("/workers/{id}", format!("/workers/{worker}")),
+        ("/schedules", "/schedules".to_owned()),
+        ("/schedules/{name}/fires", "/schedules/daily_prices/fires".to_owned()),
         ("/actions", "/actions".to_owned()),
         ("/find", format!("/find?q={job}")),
     ] {

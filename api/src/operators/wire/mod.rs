@@ -8,6 +8,7 @@ pub(super) mod jobs;
 pub(super) mod queues;
 pub(super) mod replays;
 pub(super) mod workers;
+pub(super) mod schedules;
 
 use poem_openapi::{Object, registry::MetaSchema};
 use queue::operator::audit::Order;
@@ -39,7 +40,7 @@ openapi_response_type!(FreeJson, "free_json", MetaSchema::ANY);
 pub(super) struct Acted {
     /// A verb, such as `pause`.
     action: String,
-    /// The queue, job or worker.
+    /// The queue, job, worker or schedule.
     target: String,
     actor: String,
     reason: String,

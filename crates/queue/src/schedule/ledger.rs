@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use metrics::gauge;
-use time::{Duration as Span, OffsetDateTime};
+use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
 
 use super::{
     LAG, Schedule, Schedules,
     catch_up::{Fire, FireKind},
-    store,
+    store::{self, ScheduleState},
 };
-use crate::{Tx, enqueue, operator::audit::Order, store::operator::audit};
-use runtime::{error::Error, executor::repeatable, time_limit::with_time_limit};
+use crate::{JobId, Tx, enqueue};
+use runtime::{error::Error, executor::repeatable};
 
 /// The most fires of one transaction, so that the lock of the schedule is held only briefly.
 const MAX_FIRES: usize = 50;
@@ -34,7 +34,7 @@ impl Schedules {
                 self.register(schedule).await?;
                 continue;
             }
-            if schedule.cron.latest(state.now()).is_none_or(|due| due <= state.decided_until()) {
+            if !is_due(schedule, &state) {
                 return Ok((state.now(), was_due));
             }
             was_due = true;
@@ -49,7 +49,7 @@ impl Schedules {
         fires.truncate(MAX_FIRES);
         let mut fired = Vec::new();
         for fire in fires {
-            if let Some(jobs) = fire_one(&mut tx, schedule, &fire).await? {
+            if let Some(jobs) = fire_one(&mut tx, schedule, &fire, None).await? {
                 fired.push((fire, jobs));
             }
         }
@@ -61,46 +61,6 @@ impl Schedules {
         Ok(())
     }
 
-    /// Fires now, in addition to the fires of the cron expression. Returns the number of jobs; `None` if there is no
-    /// such schedule.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] when the database is unreachable.
-    pub async fn fire_by_hand(&self, name: &str) -> Result<Option<usize>, Error> {
-        self.fire_now(name, None).await
-    }
-
-    /// Fires as [`Schedules::fire_by_hand`] does, and records the order in the same transaction.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] when the database is unreachable.
-    pub async fn fire_by_order(&self, name: &str, order: &Order) -> Result<Option<usize>, Error> {
-        self.fire_now(name, Some(order)).await
-    }
-
-    async fn fire_now(&self, name: &str, order: Option<&Order>) -> Result<Option<usize>, Error> {
-        let Some(schedule) = self.all.iter().find(|schedule| schedule.name == name) else { return Ok(None) };
-        self.register(schedule).await?;
-        with_time_limit(async {
-            let mut tx = self.queue.begin().await?;
-            store::lock(&mut tx, name).await?;
-            let mut time = store::now(&mut tx).await?;
-            if time.nanosecond() == 0 {
-                // Nominal times are whole seconds, and each of them has at most one row.
-                time += Span::MICROSECOND;
-            }
-            let fire = Fire { time, kind: FireKind::ByHand, passed_over: 0 };
-            let jobs = fire_one(&mut tx, schedule, &fire).await?;
-            if let Some(order) = order {
-                audit::record(&mut *tx, order, "fire", name, None, jobs.unwrap_or_default()).await?;
-            }
-            tx.commit().await?;
-            report_fire(schedule, &fire, jobs.unwrap_or_default(), fire.time);
-            Ok(jobs)
-        })
-        .await
-    }
-
     /// Registers a schedule in the ledger with this process's cron expression and policy.
     pub(super) async fn register(&self, schedule: &Schedule) -> Result<(), Error> {
         let Schedule { name, cron, catch_up, .. } = schedule;
@@ -108,22 +68,47 @@ impl Schedules {
     }
 }
 
-/// Fires, unless the ledger has this fire already. Returns the number of enqueued jobs.
-async fn fire_one(tx: &mut Tx, schedule: &Schedule, fire: &Fire) -> Result<Option<usize>, Error> {
-    if !store::insert(tx, schedule.name, fire).await? {
+/// Whether a nominal time has come that is not decided.
+pub(super) fn is_due(schedule: &Schedule, state: &ScheduleState) -> bool {
+    schedule.cron.latest(state.now()).is_some_and(|due| due > state.decided_until())
+}
+
+/// Fires, unless the ledger has this fire already. `by` is the operator who fires it. Returns the number of enqueued jobs.
+pub(super) async fn fire_one(
+    tx: &mut Tx,
+    schedule: &Schedule,
+    fire: &Fire,
+    by: Option<&str>,
+) -> Result<Option<usize>, Error> {
+    if !store::insert(tx, schedule.name, fire, by).await? {
         return Ok(None);
     }
     if fire.kind == FireKind::Skipped {
         return Ok(Some(0));
     }
-    let jobs = schedule.work.jobs(tx, fire.time).await?;
-    let added = enqueue(tx, &jobs).await?.len();
-    store::record_jobs(tx, schedule.name, fire.time, added).await?;
-    Ok(Some(added))
+    let mut jobs = schedule.work.jobs(tx, fire.time).await?;
+    for job in &mut jobs {
+        // Other jobs may have ids between those of this fire.
+        job.origin.correlation_id = Some(correlation_id(schedule.name, fire));
+    }
+    let added = enqueue(tx, &jobs).await?;
+    let ids = added.iter().min().zip(added.iter().max()).map(|(first, last)| [first, last].map(JobId::to_string));
+    store::record_jobs(tx, schedule.name, fire.time, added.len(), ids).await?;
+    Ok(Some(added.len()))
+}
+
+/// The correlation id of the jobs of a fire, such as `daily_prices@2026-11-28T00:15:00Z`. [`store::fires`] repeats it.
+fn correlation_id(schedule: &str, fire: &Fire) -> String {
+    const SECONDS: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
+    const MICROS: &[BorrowedFormatItem<'_>] =
+        format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
+    let format = if fire.kind == FireKind::ByHand { MICROS } else { SECONDS };
+    let time = fire.time.to_offset(time::UtcOffset::UTC);
+    format!("{schedule}@{}", time.format(format).unwrap_or_default())
 }
 
 /// Logs and measures a committed fire.
-fn report_fire(schedule: &Schedule, fire: &Fire, jobs: usize, now: OffsetDateTime) {
+pub(super) fn report_fire(schedule: &Schedule, fire: &Fire, jobs: usize, now: OffsetDateTime) {
     let (name, passed_over) = (schedule.name, fire.passed_over);
     if passed_over > 0 || fire.kind == FireKind::Skipped {
         tracing::warn!(schedule = name, passed_over, policy = schedule.catch_up.as_str(), "SCHEDULE_MISSED");
@@ -136,6 +121,6 @@ fn report_fire(schedule: &Schedule, fire: &Fire, jobs: usize, now: OffsetDateTim
     tracing::info!(schedule = name, fire_time = %fire.time, kind = fire.kind.as_str(), jobs, lag, "SCHEDULE_FIRED");
 }
 
-fn unregistered(name: &str) -> Error {
+pub(super) fn unregistered(name: &str) -> Error {
     Error::Internal(format!("the schedule {name} is not registered"))
 }

@@ -45,8 +45,36 @@ pub(super) struct Recorded {
     pub fire_time: ReadTime,
     pub kind: String,
     pub fired_at: ReadTime,
+    pub fired_by: Option<String>,
     pub passed_over: i32,
     pub jobs: i32,
+    pub first_job: Option<String>,
+    pub last_job: Option<String>,
+    pub waiting: i64,
+    pub retried: i64,
+    pub running: i64,
+    pub done: i64,
+    pub dead: i64,
+    pub cancelled: i64,
+}
+
+/// A schedule as a worker has registered it last; without an expression if none has.
+#[derive(Debug)]
+pub(super) struct Registered {
+    pub name: String,
+    pub cron: Option<String>,
+    pub catch_up: Option<String>,
+    /// The database's clock.
+    pub now: ReadTime,
+}
+
+/// A nominal time after now that will not fire.
+#[derive(Debug)]
+pub(super) struct Ahead {
+    pub schedule: String,
+    pub fire_time: ReadTime,
+    /// The operator who skips it; `None` if it fired before the clock went back.
+    pub fired_by: Option<String>,
 }
 
 /// Registers a schedule with this process's cron expression and policy. With a new cron expression it restarts: nominal
@@ -58,6 +86,19 @@ pub(super) async fn register(pool: &Pool, name: &str, cron: &str, catch_up: &str
          SET cron = EXCLUDED.cron, catch_up = EXCLUDED.catch_up,
              since = CASE WHEN schedules.cron = EXCLUDED.cron THEN least(schedules.since, now()) ELSE now() END
          WHERE (schedules.cron, schedules.catch_up) <> (EXCLUDED.cron, EXCLUDED.catch_up) OR schedules.since > now()",
+        name,
+        cron,
+        catch_up,
+    )
+    .execute(repeatable(pool))
+    .await?;
+    Ok(())
+}
+
+/// Registers a schedule, unless it is registered: then the expression and the policy of the workers stay.
+pub(super) async fn register_new(pool: &Pool, name: &str, cron: &str, catch_up: &str) -> sqlx::Result<()> {
+    sqlx::query!(
+        "INSERT INTO schedules (name, cron, catch_up) VALUES ($1, $2, $3) ON CONFLICT (name) DO NOTHING",
         name,
         cron,
         catch_up,
@@ -91,30 +132,35 @@ pub(super) async fn lock(tx: &mut Transaction, name: &str) -> sqlx::Result<Optio
 }
 
 /// Records a fire. Returns `false` if the ledger has one at this time already.
-pub(super) async fn insert(tx: &mut Transaction, name: &str, fire: &Fire) -> sqlx::Result<bool> {
+pub(super) async fn insert(tx: &mut Transaction, name: &str, fire: &Fire, by: Option<&str>) -> sqlx::Result<bool> {
     let inserted = sqlx::query!(
-        "INSERT INTO schedule_fires (schedule, fire_time, kind, passed_over) VALUES ($1, $2, $3, $4)
+        "INSERT INTO schedule_fires (schedule, fire_time, kind, passed_over, fired_by) VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (schedule, fire_time) DO NOTHING",
         name,
         fire.time,
         fire.kind.as_str(),
         i32::try_from(fire.passed_over).unwrap_or(i32::MAX),
+        by,
     );
     Ok(inserted.execute(&mut *tx).await?.rows_affected() == 1)
 }
 
-/// Records the number of jobs of a fire.
+/// Records the number of jobs of a fire, with the ids of the first and the last.
 pub(super) async fn record_jobs(
     tx: &mut Transaction,
     name: &str,
     fire_time: OffsetDateTime,
     jobs: usize,
+    ids: Option<[String; 2]>,
 ) -> sqlx::Result<()> {
+    let (first, last) = ids.map(|[first, last]| (first, last)).unzip();
     sqlx::query!(
-        "UPDATE schedule_fires SET jobs = $3 WHERE schedule = $1 AND fire_time = $2",
+        "UPDATE schedule_fires SET jobs = $3, first_job = $4, last_job = $5 WHERE schedule = $1 AND fire_time = $2",
         name,
         fire_time,
         i32::try_from(jobs).unwrap_or(i32::MAX),
+        first,
+        last,
     )
     .execute(&mut *tx)
     .await?;
@@ -122,10 +168,10 @@ pub(super) async fn record_jobs(
 }
 
 /// Deletes fires older than 90 days, except the latest one that is not after now: without it, all nominal times since
-/// would count as missed.
+/// would count as missed. A fire that an operator skips is kept until its time, which may be a year away.
 pub(super) async fn delete_old_fires(tx: &mut Transaction, name: &str) -> sqlx::Result<()> {
     sqlx::query!(
-        "DELETE FROM schedule_fires WHERE schedule = $1 AND fired_at < now() - interval '90 days'
+        "DELETE FROM schedule_fires WHERE schedule = $1 AND fired_at < now() - interval '90 days' AND fire_time <= now()
          AND fire_time <> (SELECT max(fire_time) FROM schedule_fires
                            WHERE schedule = $1 AND kind <> 'by_hand' AND fire_time <= now())",
         name
@@ -140,30 +186,74 @@ pub(super) async fn now(tx: &mut Transaction) -> sqlx::Result<OffsetDateTime> {
     sqlx::query_scalar!(r#"SELECT clock_timestamp() AS "now!""#).fetch_one(&mut *tx).await
 }
 
-/// Returns the latest fires of one schedule or of all, newest first.
-pub(super) async fn fires(pool: &Pool, name: Option<&str>, limit: i64) -> sqlx::Result<Vec<Recorded>> {
+/// Returns the names of all schedules that were ever registered.
+pub(super) async fn names(pool: &Pool) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar!("SELECT name FROM schedules ORDER BY name").fetch_all(repeatable(pool)).await
+}
+
+/// Returns these schedules as they are registered, in any order.
+pub(super) async fn registered(pool: &Pool, names: &[String]) -> sqlx::Result<Vec<Registered>> {
+    sqlx::query_as!(
+        Registered,
+        r#"SELECT known.name AS "name!", cron AS "cron?", catch_up AS "catch_up?", clock_timestamp() AS "now!: ReadTime"
+           FROM unnest($1::text[]) AS known (name) LEFT JOIN schedules USING (name)"#,
+        names,
+    )
+    .fetch_all(repeatable(pool))
+    .await
+}
+
+/// Returns the latest fires of these schedules, newest first, at most `limit` of each; with `past` only those that are not
+/// after now. The states of a fire's jobs come from the ids between its first and its last job, at most 1,000. Other jobs
+/// in between have another correlation id.
+pub(super) async fn fires(pool: &Pool, names: &[String], past: bool, limit: i64) -> sqlx::Result<Vec<Recorded>> {
     sqlx::query_as!(
         Recorded,
-        r#"SELECT schedule, fire_time AS "fire_time: ReadTime", kind, fired_at AS "fired_at: ReadTime", passed_over, jobs
-           FROM schedule_fires
-           WHERE $1::text IS NULL OR schedule = $1 ORDER BY fire_time DESC, schedule LIMIT $2"#,
-        name,
+        r#"SELECT fire.schedule AS "schedule!", fire.fire_time AS "fire_time!: ReadTime", fire.kind AS "kind!",
+                  fire.fired_at AS "fired_at!: ReadTime", fire.fired_by, fire.passed_over AS "passed_over!",
+                  fire.jobs AS "jobs!", fire.first_job, fire.last_job, states.waiting AS "waiting!",
+                  states.retried AS "retried!", states.running AS "running!", states.done AS "done!",
+                  states.dead AS "dead!", states.cancelled AS "cancelled!"
+           FROM unnest($1::text[]) AS known (name)
+           CROSS JOIN LATERAL (
+               SELECT *, schedule || '@' || to_char(fire_time AT TIME ZONE 'UTC',
+                          CASE kind WHEN 'by_hand' THEN 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"' ELSE 'YYYY-MM-DD"T"HH24:MI:SS"Z"' END)
+                      AS correlation_id
+               FROM schedule_fires WHERE schedule = known.name AND (NOT $2 OR fire_time <= clock_timestamp())
+               ORDER BY fire_time DESC LIMIT $3
+           ) AS fire
+           CROSS JOIN LATERAL (
+               SELECT count(*) FILTER (WHERE status = 'Pending' AND failures = 0) AS waiting,
+                      count(*) FILTER (WHERE status = 'Pending' AND failures > 0) AS retried,
+                      count(*) FILTER (WHERE status = 'Running') AS running, count(*) FILTER (WHERE status = 'Done') AS done,
+                      count(*) FILTER (WHERE status = 'Killed') AS dead,
+                      count(*) FILTER (WHERE status = 'Cancelled') AS cancelled
+               FROM (SELECT status, failures, metadata FROM apalis.jobs WHERE id BETWEEN fire.first_job AND fire.last_job
+                     ORDER BY id LIMIT 1000) AS job
+               WHERE metadata -> 'correlation_id' = fire.correlation_id
+           ) AS states"#,
+        names,
+        past,
         limit,
     )
     .fetch_all(repeatable(pool))
     .await
 }
 
-/// Returns the database's clock, and the later nominal times that have fired already, because the clock has gone back
-/// since.
-pub(super) async fn fired_ahead(pool: &Pool, name: &str) -> sqlx::Result<(OffsetDateTime, Vec<OffsetDateTime>)> {
-    let row = sqlx::query!(
-        r#"SELECT clock_timestamp() AS "now!: ReadTime",
-                  ARRAY(SELECT fire_time FROM schedule_fires
-                        WHERE schedule = $1 AND kind <> 'by_hand' AND fire_time > clock_timestamp()
-                        ORDER BY fire_time LIMIT 100000) AS "ahead!: Vec<ReadTime>""#,
-        name,
-    );
-    let row = row.fetch_one(repeatable(pool)).await?;
-    Ok((row.now.into(), row.ahead.into_iter().map(OffsetDateTime::from).collect()))
+/// Returns the nominal times of these schedules that are after now and will not fire.
+pub(super) async fn ahead(executor: impl PgExecutor<'_>, names: &[String]) -> sqlx::Result<Vec<Ahead>> {
+    sqlx::query_as!(
+        Ahead,
+        r#"SELECT ahead.schedule AS "schedule!", ahead.fire_time AS "fire_time!: ReadTime", ahead.fired_by
+           FROM unnest($1::text[]) AS known (name)
+           CROSS JOIN LATERAL (
+               SELECT schedule, fire_time, CASE kind WHEN 'skipped' THEN fired_by END AS fired_by
+               FROM schedule_fires
+               WHERE schedule = known.name AND kind <> 'by_hand' AND fire_time > clock_timestamp()
+               ORDER BY fire_time LIMIT 100000
+           ) AS ahead"#,
+        names,
+    )
+    .fetch_all(executor)
+    .await
 }

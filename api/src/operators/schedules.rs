@@ -1,0 +1,147 @@
+//! The endpoints of schedules: next and past fires with their outcomes, fire now, and skip the next fire.
+
+use poem_openapi::{OpenApi, param::Path};
+use queue::schedule::{Schedules, Skip};
+use time::format_description::well_known::Rfc3339;
+
+use super::{
+    Access,
+    actor::Actor,
+    check_name, conflict, not_found,
+    wire::{
+        Acted,
+        input::Reason,
+        json,
+        schedules::{Fire, Schedule},
+    },
+};
+use crate::{
+    auth::{Admin, Viewer},
+    context::Context,
+    page::Limit,
+    problem::{Failure, Problem, errors},
+    tags::Tag,
+    validation::{Body, Query},
+    wire::{Json, responses},
+};
+
+/// The detail of a 404.
+const UNKNOWN: &str = "Unknown schedule";
+
+/// The endpoints of schedules.
+#[derive(Clone)]
+pub(crate) struct SchedulesApi {
+    access: Access,
+    schedules: Schedules,
+}
+
+impl SchedulesApi {
+    /// The endpoints, within the rate limit that all operators' routes share.
+    pub(crate) fn new(context: &Context<'_>) -> Self {
+        Self { access: Access::new(context), schedules: context.app.schedules.clone() }
+    }
+
+    /// Checks that a schedule exists.
+    ///
+    /// # Errors
+    /// 404 if it does not.
+    fn check<'a>(&self, name: &'a str) -> Result<&'a str, Problem> {
+        let name = check_name(name, UNKNOWN)?;
+        if self.schedules.names().contains(&name) { Ok(name) } else { Err(not_found(UNKNOWN)) }
+    }
+}
+
+responses! {
+    /// The schedules.
+    SchedulesResponse = 200 Json<Vec<Schedule>>;
+
+    /// The fires, newest first.
+    FiresResponse = 200 Json<Vec<Fire>>;
+
+    /// It is done and recorded.
+    ActedResponse = 200 Json<Acted>;
+}
+
+errors! {
+    Listing: [401, 403, 429, 503];
+    Finding: [401, 403, 404, 422, 429, 503];
+    Firing: [400, 401, 403, 404, 408, 413, 415, 422, 429, 503];
+    Skipping: [400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503];
+}
+
+#[OpenApi(tag = "Tag::Operators")]
+impl SchedulesApi {
+    /// List schedules
+    ///
+    /// Each with its next five nominal times and its last 20 fires. The outcome of a fire comes from its jobs.
+    #[oai(path = "/admin/queue/schedules", method = "get", operation_id = "list_schedules")]
+    async fn list(&self, caller: Viewer) -> Result<SchedulesResponse, Failure<Listing>> {
+        self.access.read(&caller).await?;
+        let schedules = self.schedules.overview().await?;
+        Ok(SchedulesResponse::Ok(json(&schedules)?))
+    }
+
+    /// List fires
+    ///
+    /// Newest first. A fire that an operator skips is listed before its time.
+    #[oai(path = "/admin/queue/schedules/:name/fires", method = "get", operation_id = "list_fires")]
+    async fn fires(
+        &self,
+        caller: Viewer,
+        /// The name of the schedule.
+        name: Path<String>,
+        /// The largest number of fires.
+        limit: Query<Limit>,
+    ) -> Result<FiresResponse, Failure<Finding>> {
+        self.access.read(&caller).await?;
+        let limit = limit.0?;
+        let fires = self.schedules.fires(Some(self.check(&name.0)?), limit.into()).await?;
+        Ok(FiresResponse::Ok(json(&fires)?))
+    }
+
+    /// Fire a schedule now
+    ///
+    /// In addition to its regular times. `result` is the number of jobs.
+    #[oai(path = "/admin/queue/schedules/:name/fire", method = "post", operation_id = "fire_schedule")]
+    async fn fire(
+        &self,
+        caller: Admin,
+        #[oai(name = "X-Actor")] actor: Actor,
+        /// The name of the schedule.
+        name: Path<String>,
+        body: Body<Reason>,
+    ) -> Result<ActedResponse, Failure<Firing>> {
+        self.access.act(&caller).await?;
+        let order = actor.order(&caller, &body.read()?.reason)?;
+        let name = self.check(&name.0)?;
+        let jobs = self.schedules.fire(name, &order).await?.ok_or_else(|| not_found(UNKNOWN))?;
+        Ok(ActedResponse::Ok(json(&Acted::new(order, "fire", name, &jobs.to_string()))?))
+    }
+
+    /// Skip the next fire of a schedule
+    ///
+    /// The fire after it is as usual. What is due or was missed fires first. `result` is the nominal time that will not
+    /// fire. 409 if an operator skips the next fire already, or if there is no next time.
+    #[oai(path = "/admin/queue/schedules/:name/skip-next", method = "post", operation_id = "skip_next_fire")]
+    async fn skip_next(
+        &self,
+        caller: Admin,
+        #[oai(name = "X-Actor")] actor: Actor,
+        /// The name of the schedule.
+        name: Path<String>,
+        body: Body<Reason>,
+    ) -> Result<ActedResponse, Failure<Skipping>> {
+        self.access.act(&caller).await?;
+        let order = actor.order(&caller, &body.read()?.reason)?;
+        let name = self.check(&name.0)?;
+        match self.schedules.skip_next(name, &order).await? {
+            Skip::Skipped(time) => {
+                let time = time.format(&Rfc3339).unwrap_or_default();
+                Ok(ActedResponse::Ok(json(&Acted::new(order, "skip", name, &time))?))
+            }
+            Skip::AlreadySkipped(_) => Err(conflict("An operator skips the next fire already.").into()),
+            Skip::NoTime => Err(conflict("The schedule has no next time.").into()),
+            Skip::NotFound => Err(not_found(UNKNOWN).into()),
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! `millrace schedules`: shows schedules with their next and past fires, fires one by hand, and skips a fire.
+
+mod text;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::{Args, Subcommand};
+use queue::schedule::{Schedules, Skip};
+
+use crate::{
+    operator::{app, order, parse_reason},
+    output::{Screen, format_time, print, print_json},
+};
+
+#[derive(Args)]
+#[command(after_help = "\
+Times are in UTC. The list has the schedules of this command's configuration: give it the same variables as the workers. The
+cron expressions are those that the workers registered last.
+
+The outcome of a fire is the state of its jobs that needs most attention. Finished jobs are deleted after a day.
+
+Examples:
+  millrace schedules
+  millrace schedules fires daily_prices --limit 100
+  millrace schedules fire daily_prices --reason 'the prices of yesterday are wrong'
+  millrace schedules skip-next daily_prices --reason 'the provider is down for maintenance'")]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// List past fires, newest first
+    Fires {
+        /// List only fires of this schedule
+        name: Option<String>,
+        /// List at most this many fires
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+    },
+    /// Fire a schedule now, in addition to its regular times
+    Fire {
+        name: String,
+        /// The reason, shown to other operators; it is recorded as "not given" without one
+        #[arg(long, value_parser = parse_reason)]
+        reason: Option<String>,
+    },
+    /// Skip the next fire of a schedule; the fire after it is as usual
+    ///
+    /// What is due or was missed fires first.
+    SkipNext {
+        name: String,
+        /// The reason, shown to other operators
+        #[arg(long, value_parser = parse_reason)]
+        reason: String,
+    },
+}
+
+/// Runs `millrace schedules`.
+///
+/// # Errors
+/// When the database cannot be used, or there is no schedule of this name.
+pub(crate) async fn program(Arguments { command, json }: Arguments) -> Result<()> {
+    let schedules = app().await?.schedules;
+    let fires = match command {
+        None => {
+            let all = schedules.overview().await?;
+            return if json { print_json(&all) } else { print(&text::overview(&all, Screen::of_stdout())) };
+        }
+        Some(Command::Fires { name, limit }) => {
+            if let Some(name) = &name {
+                check_name(&schedules, name)?;
+            }
+            schedules.fires(name.as_deref(), limit).await?
+        }
+        Some(Command::Fire { name, reason }) => {
+            check_name(&schedules, &name)?;
+            let fired = schedules.fire(&name, &order(reason.as_deref())?).await?;
+            fired.with_context(|| format!("there is no schedule {name:?}"))?;
+            let mut fires = schedules.fires(Some(&name), 50).await?;
+            // A later fire that is skipped already is listed first.
+            fires.retain(|fire| fire.kind == "by_hand");
+            fires.truncate(1);
+            fires
+        }
+        Some(Command::SkipNext { name, reason }) => {
+            check_name(&schedules, &name)?;
+            let time = skip_next(&schedules, &name, &reason).await?;
+            let mut fires = schedules.fires(Some(&name), 50).await?;
+            fires.retain(|fire| fire.fire_time == time);
+            fires
+        }
+    };
+    if json { print_json(&fires) } else { print(&text::fires(&fires, Screen::of_stdout())) }
+}
+
+async fn skip_next(schedules: &Schedules, name: &str, reason: &str) -> Result<time::OffsetDateTime> {
+    match schedules.skip_next(name, &order(Some(reason))?).await? {
+        Skip::Skipped(time) => Ok(time),
+        Skip::AlreadySkipped(next) => {
+            let by = next.skipped_by.unwrap_or_default();
+            bail!("{by} skips the next fire of {name:?} at {} already", format_time(next.time))
+        }
+        Skip::NoTime => bail!("the schedule {name:?} has no next time"),
+        Skip::NotFound => bail!("there is no schedule {name:?}"),
+    }
+}
+
+fn check_name(schedules: &Schedules, name: &str) -> Result<()> {
+    let names = schedules.names();
+    ensure!(names.contains(&name), "there is no schedule {name:?}; there is {}", names.join(", "));
+    Ok(())
+}
