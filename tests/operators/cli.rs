@@ -353,11 +353,23 @@ async fn jobs_are_listed_in_the_named_columns_and_cancelled_by_a_filter() {
     assert!(wrong.status == Some(2) && wrong.text.contains("failures"), "the columns are named: {}", wrong.text);
     let cancel = ["jobs", "cancel", "--queue", QUEUE];
     let dry_run = succeed(&database, &[&cancel[..], &["--dry-run"]].concat()).await;
-    assert!(dry_run.contains("would be cancelled"), "{dry_run}");
+    assert!(dry_run.contains("Selected: 1 jobs.") && dry_run.contains("1 of them would be cancelled."), "{dry_run}");
+    let counted = json(&database, &[&cancel[..], &["--attempts", "1", "--dry-run"]].concat()).await;
+    assert_eq!((&counted["count"], &counted["samples"]), (&0.into(), &Value::Array(Vec::new())));
+    let none =
+        succeed(&database, &["jobs", "list", "--older-than", "1d", "--key", "k", "--worker", "w", "--group", "g"])
+            .await;
+    assert!(none.starts_with("ID ") && !none.contains(&job), "{none}");
+    let wrong = run(&database, &["jobs", "list", "--older-than", "1w"]).await;
+    assert!(wrong.status == Some(2) && wrong.text.contains("must be a duration such as 30m"), "{}", wrong.text);
+    let wrong = run(&database, &["jobs", "cancel", &job, "--key", "k"]).await;
+    assert!(wrong.status == Some(1) && wrong.text.contains("a condition needs --queue"), "{}", wrong.text);
     assert_eq!(json(&database, &cancel).await[0]["result"], "cancelled");
     assert_eq!(json(&database, &["jobs", "list", "--state", "waiting"]).await, Value::Array(Vec::new()));
 }
 
+    let recorded = json(&database, &["audit", "--target", QUEUE]).await;
+    assert_eq!((&recorded[0]["action"], &recorded[0]["count"]), (&"cancel".into(), &1.into()));
 #[tokio::test]
 async fn wrong_options_are_named_with_what_would_be_right() {
     let database = database::fresh().await;

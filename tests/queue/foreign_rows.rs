@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use queue::{
-    JobKinds, Operator, Policy, Timing,
-    status::{Filter, State},
-};
+use queue::{JobKinds, Operator, Policy, Timing, filter::Filter, status::State};
 
 use crate::harness::{
     eventually,

@@ -13,7 +13,7 @@
 //! | 9 a malformed row affects only itself | `foreign_rows` |
 //! | 10 results are kept until written, independently of each other | `stopping`, `results`, `faults::{restarted_database, lost_commit_response}` |
 //! | 11 shutdown, 12 database errors | `stopping`, `faults::{stopped_worker, lost_sessions, exhausted_sessions}` |
-//! | 13 unique, cancel, pause, priorities | `enqueueing`, `operating`, `claims` |
+//! | 13 unique, cancel, pause, priorities | `enqueueing`, `operating`, `selecting`, `claims` |
 //! | 14 retention | `retention` |
 //! | 15 PgBouncer | `pgbouncer` |
 //! | 16 the `Job` trait | every scripted job of `harness::queue_harness` |
@@ -32,5 +32,6 @@ mod quarantine;
 mod replays;
 mod results;
 mod retention;
+mod selecting;
 mod stopping;
 mod waking;

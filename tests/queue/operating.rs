@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use queue::{
     CANCELLED, JobId, JobKinds, Operator, Policy, Replayable, Timing, Tx,
-    status::{Cancelled, Filter, Replayed, State},
+    filter::Filter,
+    status::{Cancelled, Replayed, State},
 };
 use runtime::error::Error;
 
@@ -189,7 +190,7 @@ async fn jobs_are_listed_by_queue_and_state_page_by_page() {
     harness.run_all(&scripted).await;
     let waiting = enqueue(&harness, "waiting", &[Step::Done], NEVER).await;
     let ids = async |state: Option<State>, queue: &str, before: Option<String>, limit: u32| {
-        let filter = Filter { queue: Some(queue.into()), state, before, error: None };
+        let filter = Filter { queue: Some(queue.into()), state, before, ..Filter::default() };
         let jobs = operator.list(&filter, limit).await.unwrap().jobs;
         jobs.into_iter().map(|job| job.id).collect::<Vec<_>>()
     };

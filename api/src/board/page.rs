@@ -86,14 +86,15 @@ pub(super) fn notice(name: &str, count: Option<&str>) -> Option<String> {
         "paused" => "The queue is paused. Running jobs go on.".into(),
         "resumed" => "The queue is resumed.".into(),
         "cancelled" => "The job is cancelled.".into(),
+        "cancelled-many" => format!("{} jobs are cancelled, or will be by their workers.", count()),
         "cancelling" => "The job is running. Its worker aborts it at its next await.".into(),
         "replayed" => "The job waits again, due now and with all its attempts.".into(),
         "started" => "The replay has started.".into(),
         "changed" => "The replay is changed.".into(),
         "draining" => "The worker stops claiming with its next heartbeat, and ends when its jobs have ended.".into(),
-        "discarded" => format!("{} dead letters are discarded.", count()),
         "fired" => format!("The schedule has fired: {} jobs.", count()),
         "skipped" => "The next fire is skipped.".into(),
+        "discarded" => format!("{} dead letters are discarded.", count()),
         _ => return None,
     })
 }

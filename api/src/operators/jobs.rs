@@ -1,7 +1,10 @@
 //! The endpoints of single jobs: list, show, explain, cancel and replay.
 
 use poem_openapi::{OpenApi, param::Path};
-use queue::status::{Cancelled, Filter, JobPage, Replayed, State};
+use queue::{
+    filter::Filter,
+    status::{Cancelled, Replayed, State},
+};
 
 use super::{
     Access,
@@ -9,15 +12,16 @@ use super::{
     check_name, conflict, not_found,
     wire::{
         Acted,
+        filter::{AgeParam, Cancelling, Runs},
         input::{Reason, TextParam, next_link},
-        jobs::{JobDetails, JobList, JobPageView, JobView, Why},
+        jobs::{CancelledJobs, CancelledView, JobDetails, JobList, JobPageView, JobView, Why},
         json,
     },
 };
 use crate::{
     auth::{Admin, Viewer},
     context::Context,
-    page::{self, Limit},
+    page::Limit,
     problem::{Failure, errors},
     tags::Tag,
     validation::{AllValid, Body, Flag, OneOf, Query},
@@ -54,6 +58,9 @@ responses! {
     /// The checks in the order in which they decide.
     WhyResponse = 200 Json<Why>;
 
+    /// The jobs are cancelled, or with `dry_run` only counted.
+    CancelledResponse = 200 Json<CancelledJobs>;
+
     /// It is done and recorded.
     ActedResponse = 200 Json<Acted>;
 }
@@ -63,15 +70,17 @@ errors! {
     Opening: [401, 403, 404, 422, 429, 503];
     Finding: [401, 403, 404, 429, 503];
     Changing: [400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503];
+    Selecting: [400, 401, 403, 404, 408, 413, 415, 422, 429, 503];
 }
 
 #[OpenApi(tag = "Tag::Operators")]
 impl JobsApi {
     /// List jobs
     ///
-    /// Newest first. Running, dead and cancelled jobs have indexes, so all of them are searched. Finished jobs, and waiting
-    /// jobs beyond the first 10,000 of a queue, are searched down to `searched_to`; `Link` continues there. Jobs before
-    /// that id that a page already has may come again on a later page.
+    /// Newest first; every given condition must hold. Running, dead and cancelled jobs have indexes, so all of them are
+    /// searched. Finished jobs, and waiting jobs beyond the first 10,000 of a queue, are searched among the newest 100,000
+    /// jobs, down to `searched_to`; `Link` continues there. Jobs before that id that a page already has may come again on a
+    /// later page.
     #[oai(path = "/admin/queue/jobs", method = "get", operation_id = "list_jobs")]
     async fn list(
         &self,
@@ -82,24 +91,31 @@ impl JobsApi {
         state: Query<Option<OneOf<State>>>,
         /// List only jobs whose last error contains this text.
         error: Query<Option<TextParam<500>>>,
+        /// List only jobs whose last error is of this group, as `/admin/queue/dead` names it.
+        group: Query<Option<TextParam<500>>>,
+        /// List only jobs that were enqueued longer ago, such as `30m`, `2h` or `1d`.
+        older_than: Query<Option<AgeParam>>,
+        /// List only jobs that this worker runs or ran last.
+        worker: Query<Option<TextParam<500>>>,
+        /// List only jobs with at least so many runs.
+        attempts: Query<Option<Runs>>,
+        /// List only the jobs with this unique key.
+        key: Query<Option<TextParam<1100>>>,
         /// List only jobs before this id.
         before: Query<Option<TextParam<500>>>,
         /// The largest number of jobs on the page.
         limit: Query<Limit>,
     ) -> Result<JobsResponse, Failure<Listing>> {
         let operator = self.0.read(&caller).await?;
-        let (queue, state, error, before, limit) = (queue.0, state.0, error.0, before.0, limit.0).all_valid()?;
-        let mut filter = Filter { queue, state, error, before };
-        let mut found = operator.list(&filter, page::fetch_limit(limit)).await?;
-        filter.before = next_before(&mut found, limit.into());
-        let link = filter.before.as_deref().map(|before| {
-            let parameters = [
-                ("queue", filter.queue.as_deref()),
-                ("state", filter.state.map(State::as_str)),
-                ("error", filter.error.as_deref()),
-                ("limit", Some(&*limit.to_string())),
-                ("before", Some(before)),
-            ];
+        let (queue, state, error, group, older_than, worker, attempts, key, before, limit) =
+            (queue.0, state.0, error.0, group.0, older_than.0, worker.0, attempts.0, key.0, before.0, limit.0)
+                .all_valid()?;
+        let filter = Filter { queue, state, error, group, older_than, worker, attempts, key, before };
+        let found = operator.list(&filter, limit.into()).await?;
+        let link = found.next.as_deref().map(|next| {
+            let (conditions, limit) = (filter.parameters(), limit.to_string());
+            let mut parameters: Vec<_> = conditions.iter().map(|(name, value)| (*name, Some(&**value))).collect();
+            parameters.extend([("limit", Some(&*limit)), ("before", Some(next))]);
             next_link(PATH, &parameters)
         });
         Ok(JobsResponse::Ok(json(&JobPageView::from(found))?, link))
@@ -113,6 +129,7 @@ impl JobsApi {
     async fn get(
         &self,
         caller: Viewer,
+        #[oai(name = "X-Actor")] actor: Actor,
         /// The id of the job.
         id: Path<String>,
         /// Whether to show the payload.
@@ -129,7 +146,6 @@ impl JobsApi {
         } else {
             operator.show(id).await?.map(JobView::masked)
         };
-        #[oai(name = "X-Actor")] actor: Actor,
         Ok(JobResponse::Ok(json(&job.ok_or_else(|| not_found(UNKNOWN))?)?))
     }
 
@@ -156,6 +172,7 @@ impl JobsApi {
     async fn cancel(
         &self,
         caller: Admin,
+        #[oai(name = "X-Actor")] actor: Actor,
         /// The id of the job.
         id: Path<String>,
         body: Body<Reason>,
@@ -172,7 +189,34 @@ impl JobsApi {
         Ok(ActedResponse::Ok(json(&Acted::new(order, "cancel", id, result))?))
     }
 
+    /// Cancel the jobs that a filter selects
+    ///
+    /// The waiting jobs of a queue, or its running ones; every given condition must hold. At most 10,000 are selected, among
+    /// the first 100,000. Call it with `dry_run` first, then with the `before` of that response: jobs that were enqueued
+    /// since are not cancelled. 404 if no job is selected. After a 503, some may be cancelled already; each is recorded.
+    #[oai(path = "/admin/queue/cancel", method = "post", operation_id = "cancel_jobs")]
+    async fn cancel_selected(
+        &self,
+        caller: Admin,
         #[oai(name = "X-Actor")] actor: Actor,
+        body: Body<Cancelling>,
+    ) -> Result<CancelledResponse, Failure<Selecting>> {
+        let operator = self.0.act(&caller).await?;
+        let Cancelling { filter, limit, reason, dry_run } = body.read()?;
+        let order = actor.order(&caller, &reason)?;
+        let selected = operator.select_live(&filter).await?;
+        if selected.count == 0 {
+            return Err(not_found("No waiting or running job is selected.").into());
+        }
+        let mut result = CancelledView::from(selected);
+        if !dry_run {
+            let filter = Filter { before: Some(result.before.clone()), ..filter };
+            let count = operator.cancel_selected(&filter, limit, &order).await?;
+            result = CancelledView { dry_run: false, count, ..result };
+        }
+        Ok(CancelledResponse::Ok(json(&result)?))
+    }
+
     /// Replay a job
     ///
     /// A dead or cancelled job waits again, due now and with all its attempts. What it changed when it was given up is
@@ -182,6 +226,7 @@ impl JobsApi {
     async fn replay(
         &self,
         caller: Admin,
+        #[oai(name = "X-Actor")] actor: Actor,
         /// The id of the job.
         id: Path<String>,
         body: Body<Reason>,
@@ -197,13 +242,3 @@ impl JobsApi {
         }
     }
 }
-
-/// Cuts a page to its size, and returns the id before which the next page begins; `None` if all jobs were searched.
-fn next_before(page: &mut JobPage, limit: usize) -> Option<String> {
-    let is_full = page.jobs.len() > limit;
-    page.jobs.truncate(limit);
-    let last = page.jobs.last().map(|job| &job.id).filter(|_| is_full);
-    // Jobs beyond `searched_to` come from indexes of their states, so others between them were not searched.
-    last.max(page.searched_to.as_ref()).cloned()
-}
-        #[oai(name = "X-Actor")] actor: Actor,

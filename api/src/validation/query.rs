@@ -87,6 +87,7 @@ all_valid!(a: A, b: B);
 all_valid!(a: A, b: B, c: C);
 all_valid!(a: A, b: B, c: C, d: D);
 all_valid!(a: A, b: B, c: C, d: D, e: E);
+all_valid!(a: A, b: B, c: C, d: D, e: E, f: F, g: G, h: H, i: I, j: J);
 
 impl<'a, T: QueryValue> ApiExtractor<'a> for Query<T>
 where

@@ -1,20 +1,20 @@
 //! `millrace jobs cancel`: cancels jobs by their ids, or all that a filter selects.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 use queue::{
     Operator,
-    status::{Cancelled, Filter, State},
+    filter::Filter,
+    operator::{audit::Order, jobs::LiveJobs},
+    status::{Cancelled, State},
 };
 
-use super::parse_state;
+use super::{filter::FilterArguments, parse_state};
 use crate::{
     bulk_results::change_each,
     operator::{order, parse_reason},
+    output::{one_line, print, print_json},
 };
-
-/// The jobs that are read at once.
-const PAGE: u32 = 1000;
 
 /// The options of `millrace jobs cancel`.
 #[derive(Args)]
@@ -27,13 +27,12 @@ pub(super) struct Arguments {
     /// Cancel only jobs in this state: waiting or running
     #[arg(long, requires = "queue", default_value = "waiting", value_parser = parse_live_state)]
     state: State,
-    /// Cancel only jobs whose last error contains this text
-    #[arg(long, requires = "queue")]
-    error: Option<String>,
-    /// With --queue: cancel at most this many jobs
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[command(flatten)]
+    filter: FilterArguments,
+    /// With --queue: cancel at most this many jobs, the oldest first
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     limit: u32,
-    /// Print the selected jobs, and cancel none of them
+    /// Print the number of selected jobs and five of them, and cancel none
     #[arg(long)]
     dry_run: bool,
     /// The reason, shown to other operators
@@ -51,15 +50,27 @@ fn parse_live_state(text: &str) -> Result<State, &'static str> {
 /// # Errors
 /// When the database cannot be used, or some jobs could not be cancelled.
 pub(super) async fn cancel(operator: &Operator, arguments: Arguments, json: bool) -> Result<()> {
-    let Arguments { ids, queue, state, error, limit, dry_run, reason } = arguments;
+    let Arguments { ids, queue, state, filter, limit, dry_run, reason } = arguments;
     let order = order(reason.as_deref())?;
-    let ids = match queue {
-        None => ids,
-        Some(queue) => {
-            select(operator, Filter { queue: Some(queue), state: Some(state), error, before: None }, limit).await?
-        }
-    };
-    change_each(json, &ids, async |id| {
+    let filter = filter.filter(queue, Some(state), None);
+    if filter.queue.is_none() {
+        ensure!(filter.parameters().len() == 1, "a condition needs --queue, and no ids");
+        return cancel_each(operator, &ids, dry_run, &order, json).await;
+    }
+    let selected = operator.select_live(&filter).await?;
+    if dry_run {
+        return if json { print_json(&selected) } else { print(&describe(&selected, limit)) };
+    }
+    let ids: Vec<String> = selected.ids.into_iter().take(limit as usize).collect();
+    let result = cancel_each(operator, &ids, false, &order, json).await;
+    let count = u64::try_from(ids.len()).unwrap_or(u64::MAX);
+    operator.record_cancellation(&Filter { before: Some(selected.before), ..filter }, count, &order).await?;
+    result
+}
+
+/// Cancels these jobs, or prints with `dry_run` which of them it would cancel.
+async fn cancel_each(operator: &Operator, ids: &[String], dry_run: bool, order: &Order, json: bool) -> Result<()> {
+    change_each(json, ids, async |id| {
         if dry_run {
             let state = operator.show(id).await?.map(|details| details.job.state);
             return Ok(match state {
@@ -68,7 +79,7 @@ pub(super) async fn cancel(operator: &Operator, arguments: Arguments, json: bool
                 None => ("not found", false),
             });
         }
-        Ok(match operator.cancel(id, &order).await? {
+        Ok(match operator.cancel(id, order).await? {
             Cancelled::AtOnce => ("cancelled", true),
             Cancelled::Requested => ("running: its worker, or the next worker that claims it, will cancel it", true),
             Cancelled::Ended => ("already ended", false),
@@ -78,15 +89,14 @@ pub(super) async fn cancel(operator: &Operator, arguments: Arguments, json: bool
     .await
 }
 
-/// The ids of the jobs that a filter selects, newest first.
-async fn select(operator: &Operator, mut filter: Filter, limit: u32) -> Result<Vec<String>> {
-    let mut ids = Vec::new();
-    while ids.len() < limit as usize {
-        let left = limit - u32::try_from(ids.len()).unwrap_or(limit);
-        let page = operator.list(&filter, left.min(PAGE)).await?.jobs;
-        let Some(last) = page.last() else { break };
-        filter.before = Some(last.id.clone());
-        ids.extend(page.into_iter().map(|job| job.id));
+/// The number of selected jobs, and five of them.
+fn describe(selected: &LiveJobs, limit: u32) -> String {
+    let at_least = if selected.is_capped { "at least " } else { "" };
+    let takes = selected.count.min(limit as usize);
+    let mut text = format!("Selected: {at_least}{} jobs. The oldest:\n", selected.count);
+    for job in &selected.samples {
+        let error = one_line(job.last_error.as_deref().unwrap_or("no error is recorded"), 200);
+        text.push_str(&format!("  {}  {}  {} runs  {error}\n", one_line(&job.id, 60), job.state.as_str(), job.runs));
     }
-    Ok(ids)
+    text + &format!("{takes} of them would be cancelled.\n")
 }

@@ -4,12 +4,12 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use queue::{
     Operator,
-    status::{Filter, JobPage, JobStatus, State},
+    status::{JobPage, JobStatus, SEARCHED, State},
 };
 
-use super::{format_due, parse_state};
+use super::{filter::FilterArguments, format_due, parse_state};
 use crate::output::{
-    Screen, Style, format_ago, one_line, print,
+    Screen, Style, format_ago, format_time, one_line, print,
     table::{self, Cell, render},
     to_json,
     watch::watch,
@@ -24,9 +24,8 @@ pub(super) struct Arguments {
     /// List only jobs in this state: waiting, running, done, dead or cancelled
     #[arg(long, value_parser = parse_state)]
     state: Option<State>,
-    /// List only jobs whose last error contains this text
-    #[arg(long)]
-    error: Option<String>,
+    #[command(flatten)]
+    filter: FilterArguments,
     /// List only jobs before this id; give the last id of the previous page
     #[arg(long, value_name = "ID")]
     before: Option<String>,
@@ -55,6 +54,8 @@ enum Column {
     Started,
     Ended,
     Worker,
+    Key,
+    Group,
     Correlation,
     Error,
 }
@@ -75,6 +76,8 @@ impl Column {
             Self::Started => "STARTED",
             Self::Ended => "ENDED",
             Self::Worker => "WORKER",
+            Self::Key => "KEY",
+            Self::Group => "GROUP",
             Self::Correlation => "CORRELATION ID",
             Self::Error => "LAST ERROR",
         }
@@ -108,6 +111,8 @@ impl Column {
             Self::Started => ago(job.started_at).into(),
             Self::Ended => ago(job.ended_at).into(),
             Self::Worker => text(&job.worker).into(),
+            Self::Key => text(&job.key).into(),
+            Self::Group => text(&job.error_group).into(),
             Self::Correlation => text(&job.correlation_id).into(),
             Self::Error => text(&job.last_error).into(),
         }
@@ -128,8 +133,8 @@ fn style(state: State) -> Style {
 /// # Errors
 /// When the database cannot be used, or the output cannot be written.
 pub(super) async fn list(operator: &Operator, arguments: Arguments, json: bool) -> Result<()> {
-    let Arguments { queue, state, error, before, limit, columns, watch: watched } = arguments;
-    let filter = Filter { queue, state, error, before };
+    let Arguments { queue, state, filter, before, limit, columns, watch: watched } = arguments;
+    let filter = filter.filter(queue, state, before);
     if watched {
         return watch(async |screen| {
             let page = operator.list(&filter, limit).await?;
@@ -139,12 +144,17 @@ pub(super) async fn list(operator: &Operator, arguments: Arguments, json: bool) 
     }
     let page = operator.list(&filter, limit).await?;
     print(&if json { to_json(&page.jobs)? } else { text(&page, &columns, Screen::of_stdout()) })?;
-    if let Some(end) = &page.searched_to {
-        let end = one_line(end, 60);
-        eprintln!(
-            "note: not all jobs were searched: finished jobs, and waiting jobs beyond the first 10000 of a queue, only down to \
-             {end}; to continue from there, add --before {end}"
-        );
+    let next = page.next.as_deref().map(|next| one_line(next, 60));
+    match (next, &page.searched_to) {
+        (Some(next), Some(_)) => {
+            let back_to = page.searched_back_to.map(|at| format!(", back to {}", format_time(at))).unwrap_or_default();
+            eprintln!(
+                "note: finished jobs, and waiting jobs beyond the first 10000 of a queue, were searched among the newest \
+                 {SEARCHED} jobs{back_to}; to search further, add --before {next}"
+            );
+        }
+        (Some(next), None) => eprintln!("note: for older jobs add --before {next}"),
+        (None, _) => {}
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! `millrace jobs`: lists, shows, cancels and replays jobs.
 
 mod cancel;
+mod filter;
 mod list;
 
 use anyhow::{Context as _, Result};
@@ -22,6 +23,7 @@ use crate::{
 Examples:
   millrace jobs list --queue process_transaction --state dead
   millrace jobs list --state running --columns id,worker,started --watch
+  millrace jobs list --queue process_transaction --state waiting --attempts 3 --older-than 2h
   millrace jobs show 01KAJ3V1J4SJ9T7YQ0M2C6Z8XB
   millrace jobs cancel 01KAJ3V1J4SJ9T7YQ0M2C6Z8XB
   millrace jobs cancel --queue process_transaction --error 'connection refused' --dry-run
@@ -135,6 +137,8 @@ fn details(JobDetails { job, why, errors: _, events, payload }: &JobDetails) -> 
         ("started", job.started_at.map_or_else(|| "-".into(), format_time)),
         ("ended", job.ended_at.map_or_else(|| "-".into(), format_time)),
         ("worker", or_none(&job.worker)),
+        ("key", or_none(&job.key)),
+        ("error group", or_none(&job.error_group)),
         ("correlation id", or_none(&job.correlation_id)),
         ("traceparent", or_none(&job.traceparent)),
         // JSON escapes characters that are not printable.

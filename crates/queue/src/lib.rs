@@ -19,6 +19,7 @@ mod depth;
 mod engine;
 pub mod enqueue;
 pub mod error_group;
+pub mod filter;
 pub mod gauges;
 mod heartbeat;
 mod history;

@@ -7,6 +7,8 @@ use super::store::list as sql;
 
 /// Counts of jobs stop here; this number means "at least".
 pub const COUNTED: i64 = 10_000;
+/// One page of a list searches so many of the newest jobs for those that no index finds.
+pub const SEARCHED: i64 = sql::WINDOW;
 
 /// What the numbers of waiting and due jobs are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -145,6 +147,10 @@ pub struct JobStatus {
     #[serde(with = "time::serde::rfc3339::option")]
     pub ended_at: Option<OffsetDateTime>,
     pub last_error: Option<String>,
+    /// The group of its last error.
+    pub error_group: Option<String>,
+    /// Its [unique](super::NewJob::unique) key.
+    pub key: Option<String>,
     pub correlation_id: Option<String>,
     pub traceparent: Option<String>,
 }
@@ -166,6 +172,8 @@ impl From<sql::JobRow> for JobStatus {
             started_at: row.started_at.map(OffsetDateTime::from),
             ended_at: row.ended_at.map(OffsetDateTime::from),
             last_error: row.last_error,
+            error_group: row.error_group,
+            key: row.key,
             correlation_id: row.correlation_id,
             traceparent: row.traceparent,
         }
@@ -177,9 +185,13 @@ impl From<sql::JobRow> for JobStatus {
 pub struct JobPage {
     /// Newest first.
     pub jobs: Vec<JobStatus>,
-    /// The oldest id that was searched for finished jobs, and for waiting jobs beyond the first 10,000 of a queue.
-    /// `None` if all jobs were searched.
+    /// The oldest of the [`SEARCHED`] ids that were searched for finished jobs, and for waiting jobs beyond the first
+    /// 10,000 of a queue. `None` if all jobs were searched.
     pub searched_to: Option<String>,
+    /// When the job of that id was enqueued; `None` for an id of another program.
+    pub searched_back_to: Option<OffsetDateTime>,
+    /// The id before which the next page begins; `None` on the last page.
+    pub next: Option<String>,
 }
 
 /// One thing that happened to a job.
@@ -210,17 +222,6 @@ pub struct JobDetails {
     pub events: Vec<JobEvent>,
     /// As JSON, or as text if it is no JSON.
     pub payload: serde_json::Value,
-}
-
-/// Which jobs to list.
-#[derive(Debug, Clone, Default)]
-pub struct Filter {
-    pub queue: Option<String>,
-    pub state: Option<State>,
-    /// A text that the last error contains.
-    pub error: Option<String>,
-    /// Only ids before this one, such as the last id of the previous page.
-    pub before: Option<String>,
 }
 
 /// The result of a cancellation.

@@ -1,6 +1,7 @@
 //! The operators' HTTP API: who may do what, its effects, its record, and its document.
 
 mod fields;
+mod lookups;
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::harness::{
     eventually,
     http::{HttpResponse, send},
     process::start_worker,
-    system::{System, webhook},
+    system::System,
 };
 
 const SOON: Duration = Duration::from_secs(30);
@@ -199,7 +200,11 @@ async fn the_link_of_a_list_leads_to_every_job_once() {
         sent.push(system.send_transaction(&format!("t-{number}")).await);
     }
     system.let_all_die().await;
-    for filter in ["limit=2", "limit=2&state=dead&queue=process_transaction&error=refused%3A%207"] {
+    for filter in [
+        "limit=2",
+        "limit=2&state=dead&queue=process_transaction&error=refused%3A%207",
+        "limit=2&group=refused&attempts=0&older_than=0s",
+    ] {
         let (mut path, mut found) = (format!("/admin/queue/jobs?{filter}"), Vec::new());
         loop {
             let page = system.view(&path).await;
@@ -214,7 +219,7 @@ async fn the_link_of_a_list_leads_to_every_job_once() {
         assert_eq!(found, sent, "{filter}");
     }
     let none = system.viewed("/admin/queue/jobs?error=other").await;
-    assert_eq!(none, json!({"jobs": [], "searched_to": null}));
+    assert_eq!(none, json!({"jobs": [], "searched_to": null, "searched_back_to": null}));
 }
 
 #[tokio::test]
@@ -334,55 +339,6 @@ async fn a_drained_worker_shows_its_jobs_and_stops() {
 }
 
 #[tokio::test]
-async fn a_schedule_is_fired_and_its_next_fire_skipped() {
-    let system = system().await;
-    let path = |action: &str| format!("/admin/queue/schedules/daily_prices/{action}");
-    let reason = json!({"reason": "the prices are wrong"});
-    assert_eq!(system.act(&path("fire"), reason.clone()).await.json()["result"], "12");
-    let skipped = system.act(&path("skip-next"), reason.clone()).await.json();
-    assert_eq!((&skipped["actor"], &skipped["action"]), (&"ada".into(), &"skip".into()));
-    let time = &skipped["result"];
-    system.act(&path("skip-next"), reason.clone()).await.assert_problem(409, "skipped already");
-    let schedule = &system.viewed("/admin/queue/schedules").await[0];
-    assert_eq!((&schedule["upcoming"][0]["time"], &schedule["upcoming"][0]["skipped_by"]), (time, &"ada".into()));
-    assert_eq!(schedule["next"], schedule["upcoming"][1]["time"]);
-    let fire = &schedule["latest"][0];
-    assert_eq!(
-        (&fire["kind"], &fire["fired_by"], &fire["outcome"]),
-        (&"by_hand".into(), &"ada".into(), &"waiting".into())
-    );
-    let fires = system.viewed(&path("fires")).await;
-    assert_eq!((&fires[0]["fire_time"], &fires[0]["kind"], &fires[1]), (time, &"skipped".into(), fire));
-    let actions = system.viewed("/admin/queue/actions?target=daily_prices").await;
-    assert_eq!((&actions[0]["action"], &actions[1]["action"]), (&"skip".into(), &"fire".into()), "{actions}");
-    for action in ["fire", "skip-next"] {
-        let unknown = system.act(&format!("/admin/queue/schedules/hourly/{action}"), reason.clone()).await;
-        unknown.assert_problem(404, action);
-    }
-}
-
-#[tokio::test]
-async fn a_transaction_is_found_by_its_correlation_id_and_its_trace() {
-    let system = system().await;
-    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
-    let request = system
-        .post_webhook(webhook("t-1").to_string())
-        .header("x-correlation-id", "order/7")
-        .header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"));
-    assert_eq!(send(request).await.status, 202);
-    let response = send(system.post_webhook(webhook("t-2").to_string())).await;
-    let generated = response.header("x-correlation-id").to_owned();
-    for (id, transaction) in [("order%2F7", "t-1"), (trace, "t-1"), (&*generated, "t-2")] {
-        let found = system.viewed(&format!("/admin/queue/find?q={id}")).await;
-        let ids: Vec<_> = found.as_array().expect("a list").iter().map(|one| (&one["kind"], &one["id"])).collect();
-        assert_eq!(ids, [(&"transaction".into(), &transaction.into())], "{id}: {found}");
-    }
-    let timeline = system.viewed("/v1/transactions/t-1/timeline").await;
-    let details = &timeline["events"][0]["details"];
-    assert_eq!(details, &json!({"correlation_id": "order/7", "trace_id": trace}));
-}
-
-#[tokio::test]
 async fn invalid_input_is_refused_with_every_wrong_field() {
     let system = system().await;
     let pause = format!("/admin/queue/queues/{QUEUE}/pause");
@@ -391,6 +347,11 @@ async fn invalid_input_is_refused_with_every_wrong_field() {
     for (path, body, expected) in [
         (&*pause, json!({"reason": "r", "until": "2020-01-01T00:00:00Z"}), &["until"][..]),
         (&pause, json!({"until": "soon"}), &["reason", "until"]),
+        (
+            "/admin/queue/cancel",
+            json!({"queue": "", "older_than": "soon", "attempts": -1, "reason": "r"}),
+            &["queue", "older_than", "attempts"],
+        ),
         ("/admin/queue/dead/replay", body, &["queue", "rate", "limit", "stop_if_dead", "reason", "dry_run"]),
     ] {
         let response = system.act(path, body).await;
@@ -401,6 +362,6 @@ async fn invalid_input_is_refused_with_every_wrong_field() {
     let long = "a".repeat(101);
     let request = system.as_admin(Method::POST, &pause).header("x-actor", long).json(&json!({"reason": "r"}));
     assert_eq!(send(request).await.validation_errors()[0].1, r#"["header","X-Actor"]"#);
-    let wrong = system.view("/admin/queue/jobs?state=lost&limit=0&queue=").await;
-    assert_eq!((wrong.status, wrong.validation_errors().len()), (422, 3), "{wrong:?}");
+    let wrong = system.view("/admin/queue/jobs?state=lost&limit=0&queue=&older_than=1w&attempts=many").await;
+    assert_eq!((wrong.status, wrong.validation_errors().len()), (422, 5), "{wrong:?}");
 }

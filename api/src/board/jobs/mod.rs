@@ -1,13 +1,17 @@
 //! The list of jobs.
 
+pub(super) mod cancel;
+mod filter;
 pub(super) mod job;
 
 use askama::Template;
 use poem::Response;
-use queue::status::{Filter, JobPage, State as JobState};
+use queue::{
+    filter::Filter,
+    status::{JobPage, SEARCHED, State as JobState},
+};
 
 use super::{
-    form::invalid,
     format,
     page::{self, Chrome},
     part::{Part, load},
@@ -35,7 +39,7 @@ struct JobsPage {
     tabs: Vec<Tab>,
     filter: Filter,
     page: Part<JobPage>,
-    /// The next page.
+    /// The next page, or the next part of the jobs that are searched.
     older: Option<String>,
     /// The first page, if this is a later one.
     newest: Option<String>,
@@ -44,48 +48,38 @@ struct JobsPage {
 /// Shows a page of jobs, newest first.
 ///
 /// # Errors
-/// 422 for an unknown state.
+/// 422 for an unknown state, a wrong age or a wrong number of runs.
 pub(super) async fn list(state: &State, visit: &Visit) -> Result<Response, Problem> {
-    let query = &visit.query;
-    let job_state = query.get("state").map(parse_state).transpose()?;
-    let filter = Filter {
-        queue: query.text("queue"),
-        state: job_state,
-        error: query.text("error"),
-        before: query.text("before"),
-    };
+    let filter = filter::read(&visit.query)?;
     let found = load("jobs", state.operator().list(&filter, PAGE)).await;
-    let link = |state: Option<JobState>, before: Option<&str>| {
-        let state = state.map(JobState::as_str);
-        let (queue, error) = (filter.queue.as_deref(), filter.error.as_deref());
-        format::link(PATH, &[("state", state), ("queue", queue), ("error", error), ("before", before)])
+    let link = |state: Option<JobState>, before: Option<String>| {
+        filter::link(PATH, &Filter { state, before, ..filter.clone() })
     };
-    let states = [None, Some(JobState::Running), Some(JobState::Waiting), Some(JobState::Dead)];
-    let states = states.into_iter().chain([Some(JobState::Cancelled), Some(JobState::Done)]);
-    let tabs = states.map(|state| Tab {
+    // Live jobs first: they are what an operator looks for.
+    let states = [JobState::Running, JobState::Waiting, JobState::Dead, JobState::Cancelled, JobState::Done];
+    let tabs = states.into_iter().map(Some).chain([None]).map(|state| Tab {
         name: state.map_or("all", JobState::as_str),
         link: link(state, None),
-        is_current: state == job_state,
+        is_current: state == filter.state,
     });
-    let options = [
-        ("--state", job_state.map(JobState::as_str)),
-        ("--queue", filter.queue.as_deref()),
-        ("--error", filter.error.as_deref()),
-    ];
-    let jobs = found.as_ref().map(|page| page.jobs.as_slice()).unwrap_or_default();
-    let last = jobs.last().filter(|_| jobs.len() == PAGE as usize);
+    let older = found.as_ref().ok().and_then(|page| page.next.clone());
     let page = JobsPage {
-        chrome: visit.chrome("Jobs", PATH, format::command("jobs list", &options)),
+        chrome: visit.chrome("Jobs", PATH, filter::command("jobs list", &filter, &[])),
         tabs: tabs.collect(),
-        older: last.map(|job| link(job_state, Some(&job.id))),
-        newest: filter.before.as_ref().map(|_| link(job_state, None)),
+        older: older.map(|next| link(filter.state, Some(next))),
+        newest: filter.before.as_ref().map(|_| link(filter.state, None)),
         page: found,
         filter,
     };
     page::render(&page)
 }
 
-fn parse_state(text: &str) -> Result<JobState, Problem> {
-    let state = JobState::ALL.into_iter().find(|state| state.as_str() == text);
-    state.ok_or_else(|| invalid("state", "must be waiting, running, done, dead or cancelled"))
+/// Whether the listed jobs can be cancelled together: the live ones of one queue.
+fn can_cancel(filter: &Filter) -> bool {
+    filter.queue.is_some() && matches!(filter.state, Some(JobState::Waiting | JobState::Running))
+}
+
+/// Whether the list has conditions other than the state.
+fn is_filtered(filter: &Filter) -> bool {
+    filter.parameters().iter().any(|(name, _)| *name != "state")
 }

@@ -30,9 +30,9 @@ const MAX_JOBS: u32 = 100_000;
 const _: () = assert!(MAX_JOBS as i64 == MAX_SELECTED);
 
 /// A reason, for other operators.
-type ReasonText = VisibleText<1, 500>;
+pub(super) type ReasonText = VisibleText<1, 500>;
 /// A name of a queue, a group of errors, or a part of an error.
-type FilterText = Text<1, 500>;
+pub(super) type FilterText = Text<1, 500>;
 type JobCount = Integer<1, { MAX_JOBS as i64 }, u32>;
 
 /// A text in a query, of 1 to `MAX` characters.

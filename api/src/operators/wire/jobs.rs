@@ -1,9 +1,13 @@
 //! The schemas of jobs.
 
 use poem_openapi::{Enum, Object};
-use queue::status::{self, JobDetails as Details, JobPage, JobStatus};
+use queue::{
+    operator::jobs::LiveJobs,
+    status::{self, JobDetails as Details, JobPage, JobStatus},
+};
 use serde::Serialize;
 use serde_json::Value;
+use time::OffsetDateTime;
 
 use super::FreeJson;
 use crate::wire::{Nullable, Timestamp};
@@ -45,6 +49,10 @@ pub(crate) struct Job {
     started_at: Nullable<Timestamp>,
     ended_at: Nullable<Timestamp>,
     last_error: Nullable<String>,
+    /// The group of its last error.
+    error_group: Nullable<String>,
+    /// No other job of its queue with this key waits or runs.
+    key: Nullable<String>,
     correlation_id: Nullable<String>,
     traceparent: Nullable<String>,
 }
@@ -57,6 +65,8 @@ pub(crate) struct JobList {
     /// Finished jobs, and waiting jobs beyond the first 10,000 of a queue, were searched down to this id; null if all
     /// jobs were searched. `Link` continues there.
     searched_to: Nullable<String>,
+    /// When the job of that id was enqueued.
+    searched_back_to: Nullable<Timestamp>,
 }
 
 /// The value of a [`JobList`].
@@ -64,11 +74,46 @@ pub(crate) struct JobList {
 pub(crate) struct JobPageView {
     jobs: Vec<JobStatus>,
     searched_to: Option<String>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    searched_back_to: Option<OffsetDateTime>,
 }
 
 impl From<JobPage> for JobPageView {
     fn from(page: JobPage) -> Self {
-        Self { jobs: page.jobs, searched_to: page.searched_to }
+        let JobPage { jobs, searched_to, searched_back_to, .. } = page;
+        Self { jobs, searched_to, searched_back_to }
+    }
+}
+
+/// The waiting or running jobs that a request cancels.
+#[derive(Object)]
+pub(crate) struct CancelledJobs {
+    /// Whether nothing was changed.
+    dry_run: bool,
+    /// The number of jobs that are cancelled or will be, or with `dry_run` of those that the request selects.
+    count: u64,
+    /// Whether there may be more than the request selects.
+    is_capped: bool,
+    /// The five oldest.
+    samples: Vec<Job>,
+    /// All of them have ids before this one. With it, a request does not select jobs that are enqueued later.
+    before: String,
+}
+
+/// The value of [`CancelledJobs`].
+#[derive(Serialize)]
+pub(crate) struct CancelledView {
+    pub dry_run: bool,
+    pub count: u64,
+    pub is_capped: bool,
+    pub samples: Vec<JobStatus>,
+    pub before: String,
+}
+
+impl From<LiveJobs> for CancelledView {
+    fn from(selected: LiveJobs) -> Self {
+        let LiveJobs { count, is_capped, samples, before, .. } = selected;
+        Self { dry_run: true, count: u64::try_from(count).unwrap_or(u64::MAX), is_capped, samples, before }
     }
 }
 

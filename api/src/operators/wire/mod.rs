@@ -3,12 +3,13 @@
 //! A response is a value of the service, or a view made of such values. The types with [`Object`] describe it in
 //! `openapi.json` and are never built; a test compares them with real responses.
 
+pub(super) mod filter;
 pub(super) mod input;
 pub(super) mod jobs;
 pub(super) mod queues;
 pub(super) mod replays;
-pub(super) mod workers;
 pub(super) mod schedules;
+pub(super) mod workers;
 
 use poem_openapi::{Object, registry::MetaSchema};
 use queue::operator::audit::Order;

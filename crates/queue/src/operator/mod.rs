@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod groups;
+pub mod jobs;
 pub mod overview;
 pub mod pauses;
 mod replay_job;
@@ -22,7 +23,7 @@ use super::{
     enqueue::{Queue, Tx},
     history::history,
     job::{Failure, Job},
-    status::{COUNTED, Cancelled, Filter, JobDetails, JobPage, JobStatus, QueueStatus, Replayed, State},
+    status::{COUNTED, Cancelled, JobDetails, JobStatus, QueueStatus, Replayed, State},
     store::{self, list, operator as sql},
 };
 use runtime::{
@@ -30,9 +31,6 @@ use runtime::{
     error::{Error, causes},
     executor::repeatable,
 };
-
-/// The jobs of one page when all pages are read.
-const PAGE: u32 = 1000;
 
 /// A job kind whose record a replay must restore.
 pub trait Replayable: Job {
@@ -116,52 +114,6 @@ impl Operator {
         Ok((jobs + queue.workers > 0 || queue.paused_at.is_some()).then_some(queue))
     }
 
-    /// Lists a page of jobs, newest first; the next page begins before its last id. Its cost has a bound:
-    /// [`JobPage::searched_to`] shows which jobs were not searched.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] when the database is unreachable.
-    pub async fn list(&self, filter: &Filter, limit: u32) -> Result<JobPage, Error> {
-        let mut page = list::Page {
-            queue: filter.queue.as_deref(),
-            status: filter.state.map(State::status),
-            error: filter.error.as_deref(),
-            before: filter.before.as_deref().unwrap_or(list::END),
-            limit: limit.into(),
-        };
-        let pool = &self.pool;
-        // Each of these states has its own index, so it is searched completely.
-        let exact = match filter.state {
-            Some(State::Running) => Some(list::running(pool, &page).await?),
-            Some(State::Dead) => Some(list::dead(pool, &page).await?),
-            Some(State::Cancelled) => Some(list::cancelled(pool, &page).await?),
-            _ => None,
-        };
-        if let Some(rows) = exact {
-            return Ok(JobPage { jobs: rows.into_iter().map(JobStatus::from).collect(), searched_to: None });
-        }
-        let mut rows = list::newest(pool, &page).await?;
-        let mut searched_to = None;
-        if rows.len() < limit as usize {
-            searched_to = list::window_end(pool, page.before).await?;
-        }
-        if let Some(end) = &searched_to {
-            page.before = end;
-            page.limit -= i64::try_from(rows.len()).unwrap_or(i64::MAX);
-            if matches!(filter.state, None | Some(State::Waiting)) {
-                rows.extend(list::waiting(pool, &page).await?);
-            }
-            if filter.state.is_none() {
-                rows.extend(list::running(pool, &page).await?);
-                rows.extend(list::dead(pool, &page).await?);
-                rows.extend(list::cancelled(pool, &page).await?);
-            }
-            rows.sort_by(|one, other| other.id.cmp(&one.id));
-            rows.truncate(limit as usize);
-        }
-        Ok(JobPage { jobs: rows.into_iter().map(JobStatus::from).collect(), searched_to })
-    }
-
     /// Returns the details of one job; `None` if it does not exist.
     ///
     /// # Errors
@@ -243,27 +195,6 @@ impl Operator {
             tracing::debug!(error = causes(&error), "could not announce a replayed job");
         }
         Ok(Replayed::Replayed)
-    }
-
-    /// Lists the dead letters of a queue whose last error contains this text. A bulk replay replays exactly these.
-    /// Cancelled jobs are not among them.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] when the database is unreachable.
-    pub async fn dead(&self, queue: &str, error: Option<&str>) -> Result<Vec<JobStatus>, Error> {
-        let mut filter = Filter {
-            queue: Some(queue.to_owned()),
-            state: Some(State::Dead),
-            error: error.map(str::to_owned),
-            before: None,
-        };
-        let mut dead = Vec::new();
-        loop {
-            let page = self.list(&filter, PAGE).await?.jobs;
-            let Some(last) = page.last() else { return Ok(dead) };
-            filter.before = Some(last.id.clone());
-            dead.extend(page);
-        }
     }
 }
 

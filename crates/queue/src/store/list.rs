@@ -33,39 +33,59 @@ pub struct JobRow {
     pub started_at: Option<ReadTime>,
     pub ended_at: Option<ReadTime>,
     pub last_error: Option<String>,
+    pub error_group: Option<String>,
+    pub key: Option<String>,
     pub correlation_id: Option<String>,
     pub traceparent: Option<String>,
 }
 
 /// Which jobs to read.
+#[derive(Default)]
 pub(crate) struct Page<'a> {
     pub queue: Option<&'a str>,
     pub status: Option<&'a str>,
     /// A text that the last error contains.
     pub error: Option<&'a str>,
+    /// A group of errors; empty for none.
+    pub group: Option<&'a str>,
+    pub worker: Option<&'a str>,
+    /// The least number of claims.
+    pub attempts: Option<i32>,
+    pub key: Option<&'a str>,
     /// Only ids before this one; [`END`] for all.
     pub before: &'a str,
     pub limit: i64,
 }
 
-/// Selects jobs from a subquery with the parameters of a [`Page`]: `$1` queue, `$2` before, `$3` error, `$4` limit. The
-/// text is made of literals, because the planner uses a partial index only for a literal condition.
+/// Selects jobs by the conditions of a [`Page`], which stand between the two texts: `$1` queue, `$2` before, `$3` error,
+/// `$4` limit, `$5` group, `$6` worker, `$7` attempts, `$8` key. The text is made of literals, because the planner uses a
+/// partial index only for a literal condition.
 macro_rules! page {
-    ([$($from:tt)+], $page:expr, $pool:expr $(, $more:expr)*) => {
+    ([$($from:tt)+], [$($to:tt)+], $page:expr, $pool:expr $(, $more:expr)*) => {
         sqlx::query_as!(
             JobRow,
             r#"SELECT id AS "id!", job_type AS "queue!", status AS "status!", priority AS "priority!",
                       attempts AS "claims!", failures AS "failures!", crashes AS "crashes!", run_at AS "due_at!: ReadTime",
                       clock_timestamp() AS "now!: ReadTime", lock_by AS worker, lock_at AS "started_at: ReadTime",
-                      done_at AS "ended_at: ReadTime", errors -> -1 ->> 'error' AS last_error,
-                      metadata -> 'correlation_id' AS correlation_id, metadata -> 'traceparent' AS traceparent
+                      done_at AS "ended_at: ReadTime", errors -> -1 ->> 'error' AS last_error, error_group,
+                      idempotency_key AS key, metadata -> 'correlation_id' AS correlation_id,
+                      metadata -> 'traceparent' AS traceparent
                FROM "#
                 + $($from)+
+                + " ($1::text IS NULL OR job_type = $1) AND id < $2
+                    AND ($3::text IS NULL OR position($3 IN errors -> -1 ->> 'error') > 0)
+                    AND ($5::text IS NULL OR coalesce(error_group, '') = $5) AND ($6::text IS NULL OR lock_by = $6)
+                    AND ($7::int4 IS NULL OR attempts >= $7) AND ($8::text IS NULL OR idempotency_key = $8) "
+                + $($to)+
                 + " ORDER BY id DESC LIMIT $4",
             $page.queue,
             $page.before,
             $page.error,
-            $page.limit
+            $page.limit,
+            $page.group,
+            $page.worker,
+            $page.attempts,
+            $page.key
             $(, $more)*
         )
         .fetch_all(repeatable($pool))
@@ -76,9 +96,9 @@ macro_rules! page {
 /// Lists jobs among the newest [`WINDOW`] ids before that of the page, newest first. It stops when the page is full.
 pub(crate) async fn newest(pool: &Pool, page: &Page<'_>) -> Result<Vec<JobRow>> {
     page!(
-        ["(SELECT * FROM apalis.jobs WHERE id < $2 ORDER BY id DESC LIMIT $6) AS job
-          WHERE ($1::text IS NULL OR job_type = $1) AND ($5::text IS NULL OR status = $5)
-            AND ($3::text IS NULL OR position($3 IN errors -> -1 ->> 'error') > 0)"],
+        ["(SELECT * FROM apalis.jobs WHERE id < $2 ORDER BY id DESC LIMIT $10) AS job
+          WHERE ($9::text IS NULL OR status = $9) AND"],
+        [""],
         page,
         pool,
         page.status,
@@ -99,9 +119,8 @@ pub(crate) async fn window_end(pool: &Pool, before: &str) -> Result<Option<Strin
 /// Lists running jobs before the id of the page, newest first. There are always few of them.
 pub(crate) async fn running(pool: &Pool, page: &Page<'_>) -> Result<Vec<JobRow>> {
     page!(
-        ["(SELECT * FROM apalis.jobs WHERE status = 'Running' ORDER BY lock_by LIMIT $5) AS job
-          WHERE ($1::text IS NULL OR job_type = $1) AND id < $2
-            AND ($3::text IS NULL OR position($3 IN errors -> -1 ->> 'error') > 0)"],
+        ["(SELECT * FROM apalis.jobs WHERE status = 'Running' ORDER BY lock_by LIMIT $9) AS job WHERE"],
+        [""],
         page,
         pool,
         WINDOW
@@ -110,13 +129,38 @@ pub(crate) async fn running(pool: &Pool, page: &Page<'_>) -> Result<Vec<JobRow>>
 
 /// Lists the running jobs of one worker, oldest run first.
 pub(crate) async fn held_by(pool: &Pool, worker: &str, limit: i64) -> Result<Vec<JobRow>> {
-    let page = Page { queue: None, status: None, error: None, before: END, limit };
+    let page = Page { before: END, limit, ..Page::default() };
     page!(
-        ["(SELECT * FROM apalis.jobs WHERE status = 'Running' AND lock_by = $5 ORDER BY lock_at LIMIT $4) AS job
-          WHERE $1::text IS NULL AND $2 <> '' AND $3::text IS NULL"],
+        [
+            "(SELECT * FROM apalis.jobs WHERE status = 'Running' AND lock_by = $9 ORDER BY lock_at LIMIT $4) AS job WHERE"
+        ],
+        [""],
         page,
         pool,
         worker
+    )
+}
+
+/// Lists the waiting and running jobs with the key of the page: at most one of each queue.
+pub(crate) async fn live_with_key(pool: &Pool, page: &Page<'_>) -> Result<Vec<JobRow>> {
+    page!(
+        ["(WITH RECURSIVE kind AS (
+               (SELECT job_type FROM apalis.jobs WHERE idempotency_key IS NOT NULL AND status IN ('Pending', 'Running')
+                ORDER BY job_type LIMIT 1)
+               UNION ALL
+               SELECT (SELECT job_type FROM apalis.jobs
+                       WHERE idempotency_key IS NOT NULL AND status IN ('Pending', 'Running') AND job_type > kind.job_type
+                       ORDER BY job_type LIMIT 1)
+               FROM kind WHERE kind.job_type IS NOT NULL
+           )
+           SELECT job.* FROM kind CROSS JOIN LATERAL (
+               SELECT * FROM apalis.jobs
+               WHERE job_type = kind.job_type AND idempotency_key = $8 AND idempotency_key IS NOT NULL
+                 AND status IN ('Pending', 'Running')) AS job) AS job
+          WHERE"],
+        [""],
+        page,
+        pool
     )
 }
 
@@ -133,17 +177,19 @@ pub(crate) async fn waiting(pool: &Pool, page: &Page<'_>) -> Result<Vec<JobRow>>
            )
            SELECT soonest.* FROM (SELECT job_type FROM kind UNION ALL SELECT $1) AS kind CROSS JOIN LATERAL (
                SELECT * FROM apalis.jobs WHERE status = 'Pending' AND job_type = kind.job_type
-               ORDER BY priority, run_at LIMIT $5) AS soonest) AS job
-          WHERE id < $2 AND ($3::text IS NULL OR position($3 IN errors -> -1 ->> 'error') > 0)"],
+               ORDER BY priority, run_at LIMIT $9) AS soonest) AS job
+          WHERE"],
+        [""],
         page,
         pool,
         SOONEST
     )
 }
 
-/// Lists jobs of a state that has an index by queue and id, before the id of the page, newest first.
+/// Lists jobs of a state that has an index by queue and id, before the id of the page, newest first. `$also` is a condition
+/// on a further column of the index.
 macro_rules! by_queue {
-    ($status:tt, $page:expr, $pool:expr) => {
+    ($status:tt, $also:tt, $page:expr, $pool:expr) => {
         page!(
             ["(WITH RECURSIVE kind AS (
                    (SELECT job_type FROM apalis.jobs WHERE status = '"
@@ -160,9 +206,9 @@ macro_rules! by_queue {
                SELECT latest.* FROM (SELECT job_type FROM kind UNION ALL SELECT $1) AS kind CROSS JOIN LATERAL (
                    SELECT * FROM apalis.jobs WHERE status = '"
                 + $status
-                + "' AND job_type = kind.job_type AND id < $2
-                     AND ($3::text IS NULL OR position($3 IN errors -> -1 ->> 'error') > 0)
-                   ORDER BY id DESC LIMIT $4) AS latest) AS job"],
+                + "' AND job_type = kind.job_type AND "
+                + $also],
+            ["ORDER BY id DESC LIMIT $4) AS latest) AS job"],
             $page,
             $pool
         )
@@ -171,12 +217,17 @@ macro_rules! by_queue {
 
 /// Lists dead letters.
 pub(crate) async fn dead(pool: &Pool, page: &Page<'_>) -> Result<Vec<JobRow>> {
-    by_queue!("Killed", page, pool)
+    by_queue!("Killed", "", page, pool)
+}
+
+/// Lists the dead letters of the page's group of errors, from the index of the groups.
+pub(crate) async fn dead_of_group(pool: &Pool, page: &Page<'_>) -> Result<Vec<JobRow>> {
+    by_queue!("Killed", "coalesce(error_group, '') = $5 AND ", page, pool)
 }
 
 /// Lists cancelled jobs.
 pub(crate) async fn cancelled(pool: &Pool, page: &Page<'_>) -> Result<Vec<JobRow>> {
-    by_queue!("Cancelled", page, pool)
+    by_queue!("Cancelled", "", page, pool)
 }
 
 /// The details of one job that a list does not show.
@@ -206,7 +257,7 @@ pub(crate) async fn show(pool: &Pool, id: &str) -> Result<Option<(JobRow, Detail
         r#"SELECT id, job_type AS queue, status, priority, attempts AS claims, failures, crashes,
                   run_at AS "due_at: ReadTime", clock_timestamp() AS "now!: ReadTime", lock_by AS worker,
                   lock_at AS "started_at: ReadTime", done_at AS "ended_at: ReadTime",
-                  errors -> -1 ->> 'error' AS last_error,
+                  errors -> -1 ->> 'error' AS last_error, error_group, idempotency_key AS key,
                   metadata -> 'correlation_id' AS correlation_id, metadata -> 'traceparent' AS traceparent
            FROM apalis.jobs WHERE id = $1"#,
         id,

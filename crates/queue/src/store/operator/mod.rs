@@ -4,6 +4,7 @@ pub(crate) mod audit;
 pub(crate) mod groups;
 pub(crate) mod minutes;
 pub(crate) mod replays;
+pub(crate) mod selection;
 pub(crate) mod why;
 pub(crate) mod workers;
 

@@ -1,5 +1,7 @@
 //! The board, as a browser uses it: login, pages, forms and their limits. Cookies are passed by hand.
 
+mod actions;
+
 use reqwest::{Method, redirect::Policy};
 use serde_json::Value;
 
@@ -202,6 +204,9 @@ async fn every_page_is_complete_and_escaped() {
         ("/board/jobs", "01DEAD"),
         ("/board/jobs?state=dead&queue=q&error=alert", "01DEAD"),
         ("/board/jobs?state=running", "No job matches."),
+        ("/board/jobs?group=group&attempts=1&older_than=0s&worker=%3Cb%3E", "No job matches."),
+        ("/board/jobs?state=waiting&queue=q&key=%3Cb%3E", "Preview the cancellation"),
+        ("/board/jobs/cancel?state=waiting&queue=q&error=%3Cb%3E&reason=x", "Cancels 0 of 0 jobs."),
         ("/board/jobs/01DEAD", "millrace jobs replay 01DEAD"),
         ("/board/dead", "100 %"),
         ("/board/dead/selection?queue=q&group=group", "1 dead letters match."),
@@ -261,6 +266,8 @@ async fn an_error_has_a_page() {
         ("/board/replays/x", 404, "There is no replay"),
         ("/board/workers/x", 404, "There is no worker"),
         ("/board/jobs?state=tired", 422, "state: must be waiting, running, done, dead or cancelled"),
+        ("/board/jobs?older_than=1w", 422, "older_than: must be a duration such as 30m, 2h or 1d"),
+        ("/board/jobs/cancel?state=dead&queue=q&reason=x", 422, "state: must be waiting or running"),
         ("/board/dead/preview?action=replay&queue=q&rate=0&reason=x", 422, "rate: must be a number from 0.01 to 10000"),
         ("/board/dead/preview?action=replay&queue=q", 422, "reason: must not be empty"),
         ("/board/audit?before=x", 422, "before: must be a number"),
@@ -278,101 +285,6 @@ async fn an_error_has_a_page() {
     assert!(page.status == 422 && page.text.contains("until: must be a time such as"), "{}", page.text);
     assert_page(&browser.act("/board/queues/unknown/pause", &[]).await, 404, "an unknown queue");
     assert_page(&browser.act("/board/queues/process_transaction/resume", &[]).await, 409, "not paused");
-}
-
-#[tokio::test]
-async fn actions_are_done_and_audited() {
-    let browser = Browser::logged_in().await;
-    let queue = "/board/queues/process_transaction";
-    browser.insert_dead("01DEAD", "connection refused").await;
-    browser.insert_dead("02DEAD", "connection refused").await;
-
-    let response = browser.act(&format!("{queue}/pause"), &[("until", "30m")]).await;
-    assert_eq!((response.status, response.header("location")), (303, &*format!("{queue}?notice=paused")));
-    let page = browser.get(&format!("{queue}?notice=paused")).await;
-    assert!(
-        page.text.contains("by ada: the processor is down.") && page.text.contains("The queue is paused."),
-        "{}",
-        page.text
-    );
-    assert!(page.text.contains("Resume process_transaction"), "{}", page.text);
-    assert!(browser.get("/board").await.text.contains("process_transaction is paused"));
-    assert_eq!(browser.act(&format!("{queue}/resume"), &[]).await.status, 303);
-
-    let page = browser.act("/board/jobs/01DEAD/payload", &[]).await;
-    assert_page(&page, 200, "the payload");
-    assert!(page.text.contains("of the payload"), "{}", page.text);
-    assert_eq!(browser.act("/board/jobs/01DEAD/replay", &[]).await.status, 303);
-    assert_eq!(browser.act("/board/jobs/01DEAD/cancel", &[]).await.status, 303);
-    assert_page(&browser.act("/board/jobs/01DEAD/cancel", &[]).await, 409, "it has ended");
-    let discard = [("action", "discard"), ("queue", "q"), ("limit", "10")];
-    assert_eq!(
-        browser.act("/board/dead/discard", &discard).await.header("location"),
-        "/board/dead?notice=discarded&n=1"
-    );
-
-    let audit = browser.audit().await;
-    let done: Vec<_> = audit.iter().map(|(_, _, action, target, _)| (action.as_str(), target.as_str())).collect();
-    let expected = [
-        ("pause", "process_transaction"),
-        ("resume", "process_transaction"),
-        ("open", "01DEAD"),
-        ("replay", "01DEAD"),
-        ("cancel", "01DEAD"),
-        ("discard", "q"),
-    ];
-    assert_eq!(done, expected);
-    for (actor, via, _, _, reason) in audit {
-        assert_eq!((&*actor, &*via, &*reason), ("ada", "board", "the processor is down"));
-    }
-}
-
-#[tokio::test]
-async fn a_replay_starts_from_its_preview_and_is_paused_and_stopped() {
-    let browser = Browser::logged_in().await;
-    for number in 0..7 {
-        browser.insert_dead(&format!("0{number}DEAD"), "connection refused").await;
-    }
-    let preview =
-        "/board/dead/preview?action=replay&queue=q&group=group&rate=20&limit=5&canary=0&stop_if_dead=20&reason=up";
-    let page = browser.get(preview).await;
-    assert!(page.text.contains("Replays 5 of 7 dead letters.") && page.text.contains("Replay 5 jobs"), "{}", page.text);
-    let plan =
-        [("action", "replay"), ("queue", "q"), ("group", "group"), ("rate", "20"), ("limit", "5"), ("canary", "0")];
-    let response = browser.act("/board/dead/replay", &plan).await;
-    let replay = response.header("location").split('?').next().unwrap().to_owned();
-    assert!(browser.get(&replay).await.text.contains("0 of at most 5"), "no worker has taken it yet");
-    for (change, state) in [("pause", "paused"), ("resume", "running"), ("stop", "stopped")] {
-        assert_eq!(browser.act(&format!("{replay}/{change}"), &[]).await.status, 303, "{change}");
-        assert!(browser.get(&replay).await.text.contains(&format!(">{state}")), "{change}");
-    }
-    assert_page(&browser.act(&format!("{replay}/pause"), &[]).await, 409, "a stopped replay");
-
-    let often = "UPDATE apalis.jobs SET replays = 2 WHERE status = 'Killed'";
-    sqlx::query(often).execute(&browser.system.database.pool().await).await.unwrap();
-    let page = browser.get(preview).await;
-    assert!(page.text.contains("Replay them again: 7 of the selected jobs"), "{}", page.text);
-    assert_page(&browser.act("/board/dead/replay", &plan).await, 409, "not confirmed");
-    let confirmed = browser.act("/board/dead/replay", &[&plan[..], &[("include_replayed", "yes")]].concat()).await;
-    assert_eq!(confirmed.status, 303, "{confirmed:?}");
-}
-
-#[tokio::test]
-async fn a_schedule_is_fired_and_its_next_fire_skipped() {
-    let browser = Browser::logged_in().await;
-    for (action, notice) in [("fire", "fired&n=12"), ("skip-next", "skipped")] {
-        let response = browser.act(&format!("/board/schedules/daily_prices/{action}"), &[]).await;
-        let location = format!("/board/schedules?notice={notice}");
-        assert_eq!((response.status, response.header("location")), (303, &*location), "{response:?}");
-    }
-    let page = browser.get("/board/schedules?notice=fired&n=12").await;
-    assert_page(&page, 200, "the schedules");
-    for text in ["The schedule has fired: 12 jobs.", "by hand", "skipped</span> by ada", ">waiting<"] {
-        assert!(page.text.contains(text), "{text}: {}", page.text);
-    }
-    let again = browser.act("/board/schedules/daily_prices/skip-next", &[]).await;
-    assert_page(&again, 409, "skipped already");
-    assert_page(&browser.act("/board/schedules/hourly/fire", &[]).await, 404, "an unknown schedule");
 }
 
 #[tokio::test]

@@ -1,0 +1,76 @@
+//! Schedules, look-ups by the ids of a request, and the cancellation of the jobs of a filter.
+
+use serde_json::json;
+
+use super::{QUEUE, system};
+use crate::harness::{http::send, system::webhook};
+
+#[tokio::test]
+async fn a_schedule_is_fired_and_its_next_fire_skipped() {
+    let system = system().await;
+    let path = |action: &str| format!("/admin/queue/schedules/daily_prices/{action}");
+    let reason = json!({"reason": "the prices are wrong"});
+    assert_eq!(system.act(&path("fire"), reason.clone()).await.json()["result"], "12");
+    let skipped = system.act(&path("skip-next"), reason.clone()).await.json();
+    assert_eq!((&skipped["actor"], &skipped["action"]), (&"ada".into(), &"skip".into()));
+    let time = &skipped["result"];
+    system.act(&path("skip-next"), reason.clone()).await.assert_problem(409, "skipped already");
+    let schedule = &system.viewed("/admin/queue/schedules").await[0];
+    assert_eq!((&schedule["upcoming"][0]["time"], &schedule["upcoming"][0]["skipped_by"]), (time, &"ada".into()));
+    assert_eq!(schedule["next"], schedule["upcoming"][1]["time"]);
+    let fire = &schedule["latest"][0];
+    assert_eq!(
+        (&fire["kind"], &fire["fired_by"], &fire["outcome"]),
+        (&"by_hand".into(), &"ada".into(), &"waiting".into())
+    );
+    let fires = system.viewed(&path("fires")).await;
+    assert_eq!((&fires[0]["fire_time"], &fires[0]["kind"], &fires[1]), (time, &"skipped".into(), fire));
+    let actions = system.viewed("/admin/queue/actions?target=daily_prices").await;
+    assert_eq!((&actions[0]["action"], &actions[1]["action"]), (&"skip".into(), &"fire".into()), "{actions}");
+    for action in ["fire", "skip-next"] {
+        let unknown = system.act(&format!("/admin/queue/schedules/hourly/{action}"), reason.clone()).await;
+        unknown.assert_problem(404, action);
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_is_found_by_its_correlation_id_and_its_trace() {
+    let system = system().await;
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let request = system
+        .post_webhook(webhook("t-1").to_string())
+        .header("x-correlation-id", "order/7")
+        .header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"));
+    assert_eq!(send(request).await.status, 202);
+    let response = send(system.post_webhook(webhook("t-2").to_string())).await;
+    let generated = response.header("x-correlation-id").to_owned();
+    for (id, transaction) in [("order%2F7", "t-1"), (trace, "t-1"), (&*generated, "t-2")] {
+        let found = system.viewed(&format!("/admin/queue/find?q={id}")).await;
+        let ids: Vec<_> = found.as_array().expect("a list").iter().map(|one| (&one["kind"], &one["id"])).collect();
+        assert_eq!(ids, [(&"transaction".into(), &transaction.into())], "{id}: {found}");
+    }
+    let timeline = system.viewed("/v1/transactions/t-1/timeline").await;
+    let details = &timeline["events"][0]["details"];
+    assert_eq!(details, &json!({"correlation_id": "order/7", "trace_id": trace}));
+}
+
+#[tokio::test]
+async fn waiting_jobs_are_counted_and_cancelled_by_a_filter() {
+    let system = system().await;
+    for number in 0..3 {
+        system.send_webhook(&format!("t-{number}")).await;
+    }
+    let path = "/admin/queue/cancel";
+    let mut body = json!({"queue": QUEUE, "attempts": 0, "reason": "test data", "dry_run": true});
+    let counted = system.act(path, body.clone()).await.json();
+    assert_eq!((&counted["count"], counted["samples"].as_array().map(Vec::len)), (&3.into(), Some(3)), "{counted}");
+    system.send_webhook("later").await;
+    body["dry_run"] = false.into();
+    body["before"] = counted["before"].clone();
+    let cancelled = system.act(path, body.clone()).await.json();
+    assert_eq!((&cancelled["dry_run"], &cancelled["count"]), (&false.into(), &3.into()), "{cancelled}");
+    assert_eq!((system.status("t-2").await, system.status("later").await), ("FAILED".into(), "PROCESSING".into()));
+    system.act(path, body).await.assert_problem(404, "all are cancelled");
+    let actions = system.viewed(&format!("/admin/queue/actions?target={QUEUE}")).await;
+    assert_eq!((&actions[0]["action"], &actions[0]["count"]), (&"cancel".into(), &3.into()), "{actions}");
+}
