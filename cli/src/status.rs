@@ -4,13 +4,13 @@ use anyhow::Result;
 use clap::Args;
 use queue::{
     Operator,
-    operator::overview::{Overview, Problem, QueueOverview},
+    operator::overview::{Overview, QueueOverview},
 };
 
 use crate::{
     operator::connect,
     output::{
-        Screen, Style, format_depth, format_duration, format_time, one_line, print, shell_quote,
+        Screen, Style, format_depth, format_duration, format_time, one_line, print,
         table::{Cell, Column, render},
         to_json,
         watch::watch,
@@ -95,19 +95,9 @@ fn verdict(overview: &Overview, screen: Screen, width: Option<usize>) -> String 
         let longest = width.map_or(500, |width| width.saturating_sub(4));
         let cross = Style::Bad.paint("✘", screen);
         text.push_str(&format!("  {cross} {}\n", one_line(&problem.text, longest)));
-        if let Some(command) = next_command(problem) {
-            text.push_str(&format!("    {}\n", Style::Faint.paint(&command, screen)));
-        }
+        text.push_str(&format!("    {}\n", Style::Faint.paint(&problem.command, screen)));
     }
     text
-}
-
-fn next_command(problem: &Problem) -> Option<String> {
-    match (&problem.worker, &problem.queue) {
-        (Some(worker), _) => Some(format!("millrace workers show {}", shell_quote(worker))),
-        (None, Some(queue)) => Some(format!("millrace queues show {}", shell_quote(queue))),
-        (None, None) => None,
-    }
 }
 
 /// The table of queues with their rates and estimates.

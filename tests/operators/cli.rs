@@ -96,6 +96,8 @@ async fn status_begins_with_the_verdict_and_its_exit_status_is_the_verdict() {
     let overview = json(&database, &["status"]).await;
     let problem = overview["problems"][0]["text"].as_str().unwrap();
     assert!(problem.contains("is paused for") && problem.ends_with("by ada: the processor is down"), "{problem}");
+    let paused = &overview["problems"][0];
+    assert_eq!((&paused["kind"], &paused["link"]), (&"paused".into(), &"/board/queues/process_transaction".into()));
     let queue = overview["queues"].as_array().unwrap().iter().find(|queue| queue["name"] == QUEUE).unwrap();
     assert_eq!((&queue["due"], &queue["paused_by"]), (&1.into(), &"ada".into()));
     let table = run(&database, &["status"]).await.text;
@@ -366,10 +368,10 @@ async fn jobs_are_listed_in_the_named_columns_and_cancelled_by_a_filter() {
     assert!(wrong.status == Some(1) && wrong.text.contains("a condition needs --queue"), "{}", wrong.text);
     assert_eq!(json(&database, &cancel).await[0]["result"], "cancelled");
     assert_eq!(json(&database, &["jobs", "list", "--state", "waiting"]).await, Value::Array(Vec::new()));
-}
-
     let recorded = json(&database, &["audit", "--target", QUEUE]).await;
     assert_eq!((&recorded[0]["action"], &recorded[0]["count"]), (&"cancel".into(), &1.into()));
+}
+
 #[tokio::test]
 async fn wrong_options_are_named_with_what_would_be_right() {
     let database = database::fresh().await;

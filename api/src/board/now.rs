@@ -3,7 +3,7 @@
 use askama::Template;
 use poem::Response;
 use queue::{
-    operator::overview::{Overview, Problem as Fault, QueueOverview},
+    operator::overview::{Overview, QueueOverview},
     status::COUNTED,
 };
 
@@ -35,15 +35,6 @@ pub(super) async fn show(state: &State, visit: &Visit) -> Result<Response, Probl
     let overview = load("overview", state.operator().overview()).await;
     let chrome = visit.chrome("Now", "/board", format::command("status", &[]));
     page::render(&NowPage { chrome, overview })
-}
-
-/// The page that says more about a fault.
-fn fault_link(fault: &Fault) -> String {
-    match (&fault.worker, &fault.queue) {
-        (Some(worker), _) => format!("/board/workers/{}", format::encoded(worker)),
-        (None, Some(queue)) => format!("/board/queues/{}", format::encoded(queue)),
-        (None, None) => "/board/workers".into(),
-    }
 }
 
 /// When no due job is left, in words.

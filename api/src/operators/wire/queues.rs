@@ -63,12 +63,36 @@ pub(crate) struct Overview {
 /// One thing that is wrong.
 #[derive(Object)]
 struct QueueProblem {
+    kind: ProblemKind,
     /// A sentence.
     text: String,
     /// The queue that it concerns.
     queue: Nullable<String>,
     /// The worker that it concerns.
     worker: Nullable<String>,
+    /// The group of errors of the dead letters; empty for those without a group.
+    group: Nullable<String>,
+    /// The path of the board's page that says more.
+    link: String,
+    /// The command that says more.
+    command: String,
+}
+
+/// What is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[oai(rename = "QueueProblemKind", rename_all = "snake_case")]
+enum ProblemKind {
+    /// The claims of a worker fail.
+    CannotClaim,
+    /// A queue has due jobs and no live worker.
+    NoWorker,
+    Paused,
+    /// Jobs have died of the same error in the last 15 minutes.
+    Dying,
+    /// A queue gets more jobs than its workers start.
+    Behind,
+    /// A worker without a valid lease holds jobs.
+    SilentWorker,
 }
 
 /// A queue with its rates and estimates. Rates are jobs per second.

@@ -5,6 +5,7 @@ pub mod groups;
 pub mod jobs;
 pub mod overview;
 pub mod pauses;
+pub mod problem;
 mod replay_job;
 pub mod replays;
 pub mod why;

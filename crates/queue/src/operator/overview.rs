@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use time::OffsetDateTime;
 
+pub use super::problem::{Problem, ProblemKind};
 use super::{Operator, groups::ErrorGroup, workers::WorkerInfo};
 use crate::{
     counts::quantile,
@@ -27,17 +28,6 @@ pub struct Overview {
     /// What is wrong, worst first, at most five; empty while all is well.
     pub problems: Vec<Problem>,
     pub queues: Vec<QueueOverview>,
-}
-
-/// One thing that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Problem {
-    /// A sentence.
-    pub text: String,
-    /// The queue that it concerns.
-    pub queue: Option<String>,
-    /// The worker that it concerns.
-    pub worker: Option<String>,
 }
 
 /// A queue with its rates and estimates. Rates are jobs per second.
@@ -267,31 +257,32 @@ fn problems(
     at: OffsetDateTime,
 ) -> Vec<Problem> {
     let ago = |since: OffsetDateTime| format_duration((at - since).as_seconds_f64());
-    let of_queue =
-        |queue: &QueueOverview, text: String| Problem { text, queue: Some(queue.status.name.clone()), worker: None };
+    let of_queue = |kind, queue: &QueueOverview, text| Problem::of_queue(kind, &queue.status.name, text);
     let mut problems = Vec::new();
     for worker in workers.iter().filter(|worker| worker.live) {
         for (queue, error) in &worker.claim_errors {
             let text =
                 format!("worker {} cannot claim from {queue}: {} ({})", worker.id, error.error, ago(error.since));
-            problems.push(Problem { text, queue: Some(queue.clone()), worker: Some(worker.id.clone()) });
+            problems.push(Problem::of_worker(ProblemKind::CannotClaim, &worker.id, Some(queue), text));
         }
     }
     for queue in queues {
         let status = &queue.status;
         if status.due > 0 && status.workers == 0 && status.paused_at.is_none() {
-            problems.push(of_queue(queue, format!("{} has due jobs and no live worker", status.name)));
+            let text = format!("{} has due jobs and no live worker", status.name);
+            problems.push(of_queue(ProblemKind::NoWorker, queue, text));
         }
         if let (Some(since), Some(reason)) = (status.paused_at, &status.reason) {
             let by = status.paused_by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
-            problems.push(of_queue(queue, format!("{} is paused for {}{by}: {reason}", status.name, ago(since))));
+            let text = format!("{} is paused for {}{by}: {reason}", status.name, ago(since));
+            problems.push(of_queue(ProblemKind::Paused, queue, text));
         }
     }
     for group in groups.iter().filter(|group| group.died_in_15_min > 0) {
         let error = group.sample_error.as_deref().unwrap_or("without an error");
         let at_least = if group.died_in_15_min >= 1000 { "at least " } else { "" };
         let text = format!("{at_least}{} jobs of {} died in 15 min: {error}", group.died_in_15_min, group.queue);
-        problems.push(Problem { text, queue: Some(group.queue.clone()), worker: None });
+        problems.push(Problem::of_group(&group.queue, &group.group, text));
     }
     for queue in queues {
         let status = &queue.status;
@@ -302,13 +293,13 @@ fn problems(
         {
             let sign = status.depth_is.sign(status.due);
             let text = format!("{} falls behind: {sign}{} jobs are due, +{growth:.1}/s", status.name, status.due);
-            problems.push(of_queue(queue, text));
+            problems.push(of_queue(ProblemKind::Behind, queue, text));
         }
     }
     for worker in workers.iter().filter(|worker| !worker.live && worker.running > 0) {
         let silent = format_duration(worker.silent_seconds);
         let text = format!("worker {} is silent for {silent} and holds {} jobs", worker.id, worker.running);
-        problems.push(Problem { text, queue: None, worker: Some(worker.id.clone()) });
+        problems.push(Problem::of_worker(ProblemKind::SilentWorker, &worker.id, None, text));
     }
     problems.truncate(PROBLEMS);
     problems
