@@ -257,6 +257,32 @@ async fn the_reason_for_a_missing_session_is_reported() {
 }
 
 #[tokio::test]
+async fn savepoints_undo_a_part_and_a_drop_undoes_everything() {
+    let database = database::fresh().await;
+    let pool = Database::parse(&database.url).unwrap().pool("savepoints", 1);
+    let insert = |name: &'static str| sqlx::query("INSERT INTO queues (name) VALUES ($1)").bind(name);
+    let mut transaction = begin(&pool).await.unwrap();
+    insert("before").execute(&mut transaction).await.unwrap();
+    transaction.savepoint().await.unwrap();
+    insert("undone").execute(&mut transaction).await.unwrap();
+    sqlx::query("SELECT 1 / 0").execute(&mut transaction).await.expect_err("it fails");
+    transaction.undo().await.unwrap();
+    transaction.savepoint().await.unwrap();
+    insert("released").execute(&mut transaction).await.unwrap();
+    transaction.release().await.unwrap();
+    transaction.commit().await.unwrap();
+
+    let mut dropped = begin(&pool).await.unwrap();
+    insert("dropped").execute(&mut dropped).await.unwrap();
+    dropped.savepoint().await.unwrap();
+    drop(dropped);
+    // The pool has one session. If its transaction were still open, this would be written to it and never committed.
+    insert("later").execute(repeatable(&pool)).await.unwrap();
+    let names = sqlx::query_scalar::<_, String>("SELECT name FROM queues ORDER BY name");
+    assert_eq!(names.fetch_all(&database.pool().await).await.unwrap(), ["before", "later", "released"]);
+}
+
+#[tokio::test]
 async fn a_server_error_is_logged_unchanged_and_with_advice() {
     let database = database::fresh().await;
     let nowhere = database.url.replace(&database.name, "nowhere");
