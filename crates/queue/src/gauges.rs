@@ -13,10 +13,7 @@ use std::{
 
 use tokio::time::timeout;
 
-use super::{
-    depth::estimate_long_queues, metrics::queue_names, operator::overview::workers_needed, status::COUNTED,
-    store::gauges as sql,
-};
+use super::{metrics::queue_names, operator::overview::workers_needed, status::COUNTED, store::gauges as sql};
 use runtime::{db::Pool, error::causes};
 
 /// Readers within this time share one measurement.
@@ -80,8 +77,7 @@ impl Gauges {
         }
         let taken = Instant::now();
         let measured = async {
-            let mut queues = sql::measure(&self.pool, &queue_names(), COUNTED).await?;
-            estimate_long_queues(&self.pool, &mut queues).await?;
+            let queues = sql::measure(&self.pool, &queue_names(), COUNTED).await?;
             let needed = workers_needed(&self.pool, &queues).await?;
             Ok::<_, sqlx::Error>((queues, needed))
         };

@@ -15,7 +15,6 @@ mod cancel;
 mod claim;
 mod cleaner;
 pub mod counts;
-mod depth;
 mod engine;
 pub mod enqueue;
 pub mod error_group;

@@ -34,10 +34,14 @@ impl DepthIs {
     }
 }
 
-impl From<bool> for DepthIs {
-    /// What numbers are that were counted, by whether counting stopped.
-    fn from(has_stopped: bool) -> Self {
-        if has_stopped { Self::AtLeast } else { Self::Exact }
+impl From<Option<bool>> for DepthIs {
+    /// What numbers are, by whether there is an estimate; `None` if counting did not stop.
+    fn from(is_estimated: Option<bool>) -> Self {
+        match is_estimated {
+            None => Self::Exact,
+            Some(true) => Self::Estimated,
+            Some(false) => Self::AtLeast,
+        }
     }
 }
 

@@ -20,7 +20,6 @@ use self::audit::Order;
 use super::{
     cancel::CANCELLED,
     counts::Event,
-    depth::estimate_long_queues,
     enqueue::{Queue, Tx},
     history::history,
     job::{Failure, Job},
@@ -99,9 +98,7 @@ impl Operator {
     /// # Errors
     /// [`Error::Unavailable`] when the database is unreachable.
     pub async fn queues(&self) -> Result<Vec<QueueStatus>, Error> {
-        let mut queues = sql::queues(&self.pool, COUNTED).await?;
-        estimate_long_queues(&self.pool, &mut queues).await?;
-        Ok(queues)
+        Ok(sql::queues(&self.pool, COUNTED).await?)
     }
 
     /// Returns a queue; `None` if it has no jobs, workers or pause.
@@ -109,8 +106,7 @@ impl Operator {
     /// # Errors
     /// [`Error::Unavailable`] when the database is unreachable.
     pub async fn queue(&self, name: &str) -> Result<Option<QueueStatus>, Error> {
-        let mut queue = sql::queue(&self.pool, name, COUNTED).await?;
-        estimate_long_queues(&self.pool, std::slice::from_mut(&mut queue)).await?;
+        let queue = sql::queue(&self.pool, name, COUNTED).await?;
         let jobs = queue.waiting + queue.running + queue.dead + queue.recently_done;
         Ok((jobs + queue.workers > 0 || queue.paused_at.is_some()).then_some(queue))
     }

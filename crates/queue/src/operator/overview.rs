@@ -86,7 +86,7 @@ const BEHIND_SECONDS: f64 = 5.0;
 const PROBLEMS: usize = 5;
 
 impl Operator {
-    /// Reads the state of all queues, in five statements whose cost has a bound, and a sixth while a queue is long.
+    /// Reads the state of all queues, in five statements whose cost has a bound.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the database is unreachable.
@@ -110,7 +110,7 @@ impl Operator {
         Ok(Overview { problems: problems(&queues, &workers, &groups, at), queues, at })
     }
 
-    /// Reads the state of one queue, in four statements, and a fifth while it is long; `None` if it has no jobs, workers or pause.
+    /// Reads the state of one queue, in four statements; `None` if it has no jobs, workers or pause.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the database is unreachable.

@@ -1,4 +1,13 @@
-//! The SQL of `queue_depths`: the last count of each queue's waiting jobs, and what has come and gone since.
+//! The SQL of `queue_depths`: the last count of each queue's waiting jobs.
+//!
+//! Up to 10,000 waiting jobs are counted at each look, which takes 1.5 ms. A longer queue is estimated by the view
+//! `estimated_depths`: its last count, and the events of `queue_minutes` since. An exact number at each look would cost
+//! 0.15 to 0.9 s for 1,000,000 jobs; one that every transaction keeps would be a row that all of them lock.
+//!
+//! The estimate is exact while nothing comes and goes. Events arrive with heartbeats, up to 5 s late. That is so at the
+//! count and now, so the delay cancels itself while the rates are steady. The estimate lacks what no process counts: jobs
+//! that another program inserts, and the last seconds of a process that was killed. The next count includes them. Until
+//! then, jobs that were enqueued for later since the last count are among the due ones.
 
 use sqlx::Result;
 
@@ -52,33 +61,4 @@ pub(crate) async fn count(pool: &Pool, queue: &str) -> Result<()> {
     .execute(repeatable(pool))
     .await?;
     Ok(())
-}
-
-/// The estimated number of waiting jobs of a queue.
-pub(crate) struct Depth {
-    pub queue: String,
-    /// The last count, and what has come and gone since.
-    pub waiting: i64,
-    /// Those that were not due yet when they were counted.
-    pub later: i64,
-}
-
-/// Estimates the waiting jobs of these queues, apart from those that were not counted in the last day.
-///
-/// Counts of events arrive with heartbeats, up to 5 s late. That is so at the count and now, so the delay cancels itself
-/// while the rates are steady.
-pub(crate) async fn estimate(pool: &Pool, queues: &[String]) -> Result<Vec<Depth>> {
-    sqlx::query_as!(
-        Depth,
-        r#"SELECT queue, waiting - before + flow.since AS "waiting!", later
-           FROM queue_depths AS depth
-           CROSS JOIN LATERAL (
-               SELECT coalesce(sum(enqueued + retried + snoozed + rescued - started), 0)::bigint AS since
-               FROM queue_minutes WHERE queue = depth.queue AND minute >= date_trunc('minute', depth.counted_at)
-           ) AS flow
-           WHERE queue = ANY($1) AND counted_at > now() - interval '1 day'"#,
-        queues,
-    )
-    .fetch_all(repeatable(pool))
-    .await
 }

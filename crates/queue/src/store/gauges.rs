@@ -2,16 +2,15 @@
 
 use sqlx::Result;
 
-use crate::status::DepthIs;
 use runtime::{db::Pool, executor::repeatable};
 
-/// The measurement of one queue. Counts stop at the given limit.
+/// The measurement of one queue. Counts stop at the given limit; beyond it, waiting and due jobs are estimates, if there
+/// are any.
 pub(crate) struct Measured {
     pub queue: String,
     pub waiting: i64,
     /// Waiting jobs that are due.
     pub due: i64,
-    pub depth_is: DepthIs,
     pub running: i64,
     pub dead: i64,
     /// Seconds since the first waiting job became due; 0 if none is due.
@@ -41,7 +40,9 @@ pub(crate) async fn measure(pool: &Pool, queues: &[String], limit: i64) -> Resul
                FROM (SELECT job_type FROM apalis.jobs WHERE status = 'Running' ORDER BY lock_by LIMIT $2) AS held
                GROUP BY job_type
            )
-           SELECT known.name AS "queue!", least(ready.waiting, $2) AS "waiting!", least(ready.due, $2) AS "due!", ready.waiting >= $2 AS "depth_is!",
+           SELECT known.name AS "queue!", coalesce(estimate.waiting, least(ready.waiting, $2)) AS "waiting!",
+                  CASE WHEN ready.due < $2 THEN ready.due
+                       ELSE greatest(estimate.waiting - estimate.later, $2) END AS "due!",
                   coalesce(running.jobs, 0) AS "running!", buried.jobs AS "dead!",
                   greatest(coalesce(extract(epoch FROM clock_timestamp() - ready.first), 0), 0)::float8 AS "late!",
                   (SELECT count(*) FROM apalis.workers
@@ -67,7 +68,10 @@ pub(crate) async fn measure(pool: &Pool, queues: &[String], limit: i64) -> Resul
                          WHERE job_type = known.name AND status = 'Pending' AND priority = level.priority
                          ORDER BY run_at LIMIT $2) AS soonest
                ) AS counted
-           ) AS ready"#,
+           ) AS ready
+           LEFT JOIN LATERAL (
+               SELECT queue, waiting, later FROM estimated_depths WHERE queue = known.name AND ready.waiting >= $2
+           ) AS estimate ON estimate.waiting >= $2"#,
         queues,
         limit,
     )

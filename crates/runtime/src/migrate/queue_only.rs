@@ -13,7 +13,7 @@ use crate::db::Pool;
 const LEDGER: &str = "apalis._queue_migrations";
 
 /// The migrations that change only the queue's tables.
-const QUEUE_MIGRATIONS: [&str; 20] = [
+const QUEUE_MIGRATIONS: [&str; 21] = [
     "tune queue tables",
     "pause queues",
     "cancel running jobs",
@@ -34,6 +34,7 @@ const QUEUE_MIGRATIONS: [&str; 20] = [
     "roll up queue minutes",
     "count queue depths",
     "record fire jobs",
+    "estimate queue depths",
 ];
 
 /// The migrations that also change tables of services. Only their statements about the queue's tables are applied.

@@ -43,8 +43,10 @@ macro_rules! queue_status {
            SELECT known.name AS "name!", paused_queues.paused_at AS "paused_at?", paused_queues.paused_by AS "paused_by?",
                   paused_queues.reason AS "reason?", paused_queues.resume_at AS "resume_at?",
                   coalesce(working.workers, 0) AS "workers!", coalesce(working.failing, 0) AS "failing_workers!",
-                  working.claim_error AS "claim_error?", least(ready.waiting, $1) AS "waiting!",
-                  least(ready.due, $1) AS "due!", ready.waiting >= $1 AS "depth_is!",
+                  working.claim_error AS "claim_error?", coalesce(estimate.waiting, least(ready.waiting, $1)) AS "waiting!",
+                  CASE WHEN ready.due < $1 THEN ready.due
+                       ELSE greatest(estimate.waiting - estimate.later, $1) END AS "due!",
+                  CASE WHEN ready.waiting >= $1 THEN estimate.queue IS NOT NULL END AS depth_is,
                   coalesce(running.jobs, 0) AS "running!",
                   (SELECT count(*) FROM (SELECT FROM apalis.jobs WHERE job_type = known.name AND status = 'Killed'
                                          LIMIT $1) AS buried) AS "dead!",
@@ -67,6 +69,9 @@ macro_rules! queue_status {
                          ORDER BY run_at LIMIT $1) AS soonest
                ) AS counted
            ) AS ready
+           LEFT JOIN LATERAL (
+               SELECT queue, waiting, later FROM estimated_depths WHERE queue = known.name AND ready.waiting >= $1
+           ) AS estimate ON estimate.waiting >= $1
            WHERE known.name IS NOT NULL
            ORDER BY known.name"#
             $(, $parameter)*
