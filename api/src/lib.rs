@@ -89,6 +89,7 @@ features! {
     operators::WorkersApi,
     operators::SchedulesApi,
     operators::HistoryApi,
+    operators::DatabaseApi,
     logs::LogsApi,
     health::HealthApi,
 }
@@ -284,6 +285,7 @@ mod tests {
                 "post",
                 vec!["200", "400", "401", "403", "404", "408", "409", "413", "415", "422", "429", "500", "503"],
             ),
+            ("/admin/queue/doctor", "get", vec!["200", "401", "403", "429", "500"]),
             ("/admin/queue/actions", "get", vec!["200", "401", "403", "422", "429", "500", "503"]),
             ("/", "get", vec!["200", "500"]),
             ("/livez", "get", vec!["200", "500"]),

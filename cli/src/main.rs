@@ -8,6 +8,7 @@ mod bulk_results;
 mod contract;
 mod data_dir;
 mod dead;
+mod doctor;
 mod find;
 mod health;
 mod jobs;
@@ -81,6 +82,8 @@ Examples:
     Workers(workers::Arguments),
     /// List what operators did
     Audit(audit::Arguments),
+    /// Examine the database: what is wrong with it, or will be soon
+    Doctor(doctor::Arguments),
     /// Show schedules and their past fires, or fire one now
     Schedules(schedules::Arguments),
     /// Rebuild the search index without downtime
@@ -127,6 +130,7 @@ fn main() -> ExitCode {
         Some(Command::Replays(arguments)) => run_check("millrace replays", replays::program(arguments)),
         Some(Command::Workers(arguments)) => process::run("millrace workers", workers::program(arguments)),
         Some(Command::Audit(arguments)) => process::run("millrace audit", audit::program(arguments)),
+        Some(Command::Doctor(arguments)) => run_examination("millrace doctor", doctor::program(arguments)),
         Some(Command::Jobs(arguments)) => process::run("millrace jobs", jobs::program(arguments)),
         Some(Command::Queues(arguments)) => process::run("millrace queues", queues::program(arguments)),
         Some(Command::Schedules(arguments)) => process::run("millrace schedules", schedules::program(arguments)),
@@ -159,6 +163,16 @@ fn run_check(name: &str, program: impl Future<Output = anyhow::Result<bool>>) ->
         anyhow::Ok(())
     });
     if is_yes { status } else { ExitCode::FAILURE }
+}
+
+/// Runs a command whose result is an exit status. A failure of the command itself is 2, as its worst result.
+fn run_examination(name: &str, program: impl Future<Output = anyhow::Result<u8>>) -> ExitCode {
+    let mut found = 2;
+    let status = process::run(name, async {
+        found = program.await?;
+        anyhow::Ok(())
+    });
+    if found == 0 { status } else { ExitCode::from(found) }
 }
 
 /// Writes raw bytes to standard output.

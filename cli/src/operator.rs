@@ -24,6 +24,18 @@ pub(crate) async fn connect() -> Result<Operator> {
 /// # Errors
 /// When the configuration is wrong, or the database cannot be reached or has another schema.
 pub(crate) async fn app() -> Result<App> {
+    let (config, database) = configuration()?;
+    let app = App::start(&database, &config, "operator", &CancellationToken::new())?;
+    app.check_schema().await.map_err(Error::msg)?;
+    Ok(app)
+}
+
+/// Reads the configuration: the database of `DATABASE_URL`, or the PostgreSQL of an all-in-one process that runs in this
+/// folder.
+///
+/// # Errors
+/// When the configuration is wrong, or there is neither.
+pub(crate) fn configuration() -> Result<(app::Config, Database)> {
     let mut vars = EnvReader::from_env();
     let config = app::Config::read(&mut vars);
     vars.finish(())?;
@@ -39,9 +51,7 @@ pub(crate) async fn app() -> Result<App> {
         })?)
         .map_err(Error::msg)?,
     };
-    let app = App::start(&database, &config, "operator", &CancellationToken::new())?;
-    app.check_schema().await.map_err(Error::msg)?;
-    Ok(app)
+    Ok((config, database))
 }
 
 /// The order of the person who runs this command: the name in `MILLRACE_ACTOR`, else user and host.

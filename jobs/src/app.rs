@@ -29,6 +29,7 @@ use runtime::{
     clients::redis::{Redis, RedisUrl},
     config::{ConfigErrors, EnvReader, Environment},
     db::{Database, Pool},
+    doctor,
     error::{Error, causes},
     executor, listen,
     migrate::SchemaError,
@@ -158,6 +159,8 @@ pub struct App {
     pub operator: Operator,
     /// The gauges of all queues for `/metrics`.
     gauges: Gauges,
+    /// Locked during an examination of the database.
+    examining: Arc<tokio::sync::Mutex<()>>,
     database: Database,
     queue: Queue,
     pool: Pool,
@@ -212,6 +215,7 @@ impl App {
             schedules,
             operator,
             gauges,
+            examining: Arc::default(),
             database: database.clone(),
             queue,
             pool,
@@ -268,6 +272,12 @@ impl App {
     /// Fails if the database has another schema.
     pub async fn await_schema(&self, shutdown: &Shutdown) -> Result<bool, SchemaError> {
         process::await_schema(&self.pool, shutdown).await
+    }
+
+    /// Examines the database. One examination at a time runs in a process, so that few sessions are open for it.
+    pub async fn examine_database(&self) -> doctor::Report {
+        let _one = self.examining.lock().await;
+        doctor::examine(&self.database, &doctor::Limits::default()).await
     }
 
     /// Checks that the database can be reached, and has the schema of this or a later release.

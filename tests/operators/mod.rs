@@ -2,4 +2,5 @@
 
 mod board;
 mod cli;
+mod doctor;
 mod http;

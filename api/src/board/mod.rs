@@ -6,6 +6,7 @@
 mod assets;
 mod audit;
 mod chart;
+mod database;
 mod dead;
 mod find;
 mod form;

@@ -45,6 +45,7 @@ impl Chrome {
         ("/board/workers", "Workers"),
         ("/board/schedules", "Schedules"),
         ("/board/audit", "Audit"),
+        ("/board/database", "Database"),
     ];
 
     /// Whether a path is the current entry.

@@ -8,7 +8,7 @@ use poem::{
 use time::OffsetDateTime;
 
 use super::{
-    assets, audit, dead, find,
+    assets, audit, database, dead, find,
     form::Form,
     format, jobs, login, now, queues, replays, schedules,
     session::Role,
@@ -73,6 +73,7 @@ async fn page(state: &State, visit: &Visit, path: &[&str]) -> Result<Response, P
         ["workers", id] => workers::show(state, visit, id).await,
         ["schedules"] => schedules::list(state, visit).await,
         ["audit"] => audit::list(state, visit).await,
+        ["database"] => database::show(state, visit).await,
         ["find"] => find::show(state, visit).await,
         ["t", id] => find::timeline(state, visit, id).await,
         _ => Err(no_page()),

@@ -3,6 +3,7 @@
 //! `ADMIN_API_KEY` and tokens of admins may do everything here; `VIEWER_API_KEY` only reads.
 
 mod actor;
+mod database;
 mod dead_letters;
 mod history;
 mod jobs;
@@ -18,8 +19,8 @@ use poem::http::StatusCode;
 use queue::Operator;
 
 pub(crate) use self::{
-    dead_letters::DeadLettersApi, history::HistoryApi, jobs::JobsApi, queues::QueuesApi, replays::ReplaysApi,
-    schedules::SchedulesApi, workers::WorkersApi,
+    database::DatabaseApi, dead_letters::DeadLettersApi, history::HistoryApi, jobs::JobsApi, queues::QueuesApi,
+    replays::ReplaysApi, schedules::SchedulesApi, workers::WorkersApi,
 };
 use crate::{
     auth::{Admin, Viewer},

@@ -7,6 +7,7 @@ pub mod config;
 mod database_url;
 pub mod db;
 mod diagnose;
+pub mod doctor;
 pub mod error;
 pub mod executor;
 pub mod listen;

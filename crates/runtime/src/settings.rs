@@ -48,7 +48,7 @@ const SETTINGS: [(&str, &str); 12] = [
 ];
 
 /// A start-up option whose presence shows that no pooler dropped the options.
-const MARKER: (&str, &str) = ("millrace.options", "arrived");
+pub(super) const MARKER: (&str, &str) = ("millrace.options", "arrived");
 
 /// Returns whether a session can only read, because its server is a standby or a replaced primary.
 const PROBE: &str = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::bool";
@@ -58,6 +58,11 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The oldest server version that supports our SQL and all settings, in libpq's numeric form.
 pub(super) const OLDEST_SERVER: u32 = 150_000;
+
+/// The settings that every session has.
+pub(super) fn expected() -> impl Iterator<Item = (&'static str, &'static str)> {
+    SETTINGS.into_iter()
+}
 
 /// The start-up options of a new session.
 pub(super) fn startup_options() -> impl Iterator<Item = (&'static str, &'static str)> {

@@ -218,6 +218,7 @@ async fn every_page_is_complete_and_escaped() {
         (&worker_page, "Drain this worker"),
         ("/board/schedules", "Skip the next fire"),
         ("/board/audit", "replay"),
+        ("/board/database", "autovacuum-off"),
         ("/board/find", "Type an id"),
         ("/board/find?q=%3Cscript%3E", "Nothing has the id"),
         ("/board/t/%3Cb%3Etx%3C%2Fb%3E", "accepted"),

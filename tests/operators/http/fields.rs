@@ -105,6 +105,7 @@ async fn every_response_has_exactly_the_documented_fields() {
         ("/schedules", "/schedules".to_owned()),
         ("/schedules/{name}/fires", "/schedules/daily_prices/fires".to_owned()),
         ("/actions", "/actions".to_owned()),
+        ("/doctor", "/doctor".to_owned()),
         ("/find", format!("/find?q={job}")),
     ] {
         found.extend(system.compare(&document, &format!("{root}{route}"), &format!("{root}{path}")).await);

@@ -160,6 +160,19 @@ pub async fn status(pool: &Pool) -> Result<Status, ApplyError> {
     Ok(status)
 }
 
+/// The versions of the migrations that a database lacks, those of apalis first.
+///
+/// # Errors
+/// When the database has other migrations than this release, or cannot be read.
+pub(super) async fn missing(connection: &mut PgConnection) -> Result<Vec<i64>, SchemaError> {
+    let mut missing = Vec::new();
+    for migrator in [apalis_migrations(), millrace_migrations()] {
+        let ledger = ledger::read_ledger(connection, &migrator).await?.unwrap_or_default();
+        missing.extend(ledger::missing(&ledger, &migrator)?);
+    }
+    Ok(missing)
+}
+
 /// A hash of all migrations, which identifies their result, such as the template database of the tests.
 pub fn fingerprint() -> String {
     use sha2::{Digest, Sha256};
