@@ -62,36 +62,43 @@ const DESCRIPTION: &str = "A durable job queue behind five services.\n\n\
     otherwise. A 2xx is sent only after its write is committed. \
     Bodies are at most 1 MiB and arrive within 30 s.";
 
-/// Lists the endpoints of all features; each is made from the [`Context`].
+/// Lists the endpoints of all features; each is made from the [`Context`]. The framework takes tuples of up to 16.
 macro_rules! features {
-    ($($Api:ty,)+) => {
-        type Apis = ($($Api,)+);
+    ($([$($Api:ty,)+])+) => {
+        type Apis = ($(($($Api,)+),)+);
 
         fn apis(context: &Context<'_>) -> Apis {
-            ($(<$Api>::new(context),)+)
+            ($(($(<$Api>::new(context),)+),)+)
         }
     };
 }
 
 // A new feature adds a line here, a tag below and its module above. The order is that of `openapi.json`.
 features! {
-    transactions::TransactionsApi,
-    users::UsersApi,
-    items::ItemsApi,
-    search::SearchApi,
-    interest_rates::RatesApi,
-    mars_probes::ProbesApi,
-    prices::PricesApi,
-    operators::QueuesApi,
-    operators::JobsApi,
-    operators::DeadLettersApi,
-    operators::ReplaysApi,
-    operators::WorkersApi,
-    operators::SchedulesApi,
-    operators::HistoryApi,
-    operators::DatabaseApi,
-    logs::LogsApi,
-    health::HealthApi,
+    [
+        transactions::TransactionsApi,
+        users::UsersApi,
+        items::ItemsApi,
+        search::SearchApi,
+        interest_rates::RatesApi,
+        mars_probes::ProbesApi,
+        prices::PricesApi,
+    ]
+    [
+        operators::QueuesApi,
+        operators::JobsApi,
+        operators::DeadLettersApi,
+        operators::ReplaysApi,
+        operators::WorkersApi,
+        operators::SchedulesApi,
+        operators::HistoryApi,
+        operators::CapacityApi,
+        operators::DatabaseApi,
+    ]
+    [
+        logs::LogsApi,
+        health::HealthApi,
+    ]
 }
 
 /// The tags of the OpenAPI document: one per feature.
@@ -285,6 +292,8 @@ mod tests {
                 "post",
                 vec!["200", "400", "401", "403", "404", "408", "409", "413", "415", "422", "429", "500", "503"],
             ),
+            ("/admin/queue/scale", "get", vec!["200", "401", "403", "422", "429", "500", "503"]),
+            ("/admin/queue/queues/{name}/trends", "get", vec!["200", "401", "403", "404", "422", "429", "500", "503"]),
             ("/admin/queue/doctor", "get", vec!["200", "401", "403", "429", "500"]),
             ("/admin/queue/actions", "get", vec!["200", "401", "403", "422", "429", "500", "503"]),
             ("/", "get", vec!["200", "500"]),

@@ -19,9 +19,11 @@ mod prove;
 mod queues;
 mod reindex;
 mod replays;
+mod scale;
 mod schedules;
 mod status;
 mod transaction;
+mod trends;
 mod why;
 mod workers;
 
@@ -82,6 +84,10 @@ Examples:
     Workers(workers::Arguments),
     /// List what operators did
     Audit(audit::Arguments),
+    /// Show what happened in a queue over an hour, a day or two weeks
+    Trends(trends::Arguments),
+    /// Compute how many workers are needed
+    Scale(scale::Arguments),
     /// Examine the database: what is wrong with it, or will be soon
     Doctor(doctor::Arguments),
     /// Show schedules and their past fires, or fire one now
@@ -130,6 +136,8 @@ fn main() -> ExitCode {
         Some(Command::Replays(arguments)) => run_check("millrace replays", replays::program(arguments)),
         Some(Command::Workers(arguments)) => process::run("millrace workers", workers::program(arguments)),
         Some(Command::Audit(arguments)) => process::run("millrace audit", audit::program(arguments)),
+        Some(Command::Trends(arguments)) => process::run("millrace trends", trends::program(arguments)),
+        Some(Command::Scale(arguments)) => run_check("millrace scale", scale::program(arguments)),
         Some(Command::Doctor(arguments)) => run_examination("millrace doctor", doctor::program(arguments)),
         Some(Command::Jobs(arguments)) => process::run("millrace jobs", jobs::program(arguments)),
         Some(Command::Queues(arguments)) => process::run("millrace queues", queues::program(arguments)),

@@ -7,7 +7,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use queue::status::QueueStatus;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-/// HTML that is written as it is. Only this module and the chart make it, from numbers and times.
+/// HTML that is written as it is. Only this module and the charts make it, from numbers and times.
 pub(super) struct Html(pub(super) String);
 
 impl fmt::Display for Html {

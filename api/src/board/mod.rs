@@ -20,8 +20,11 @@ mod queues;
 mod replays;
 mod routing;
 mod schedules;
+mod scale;
 mod session;
 mod state;
+mod trend_chart;
+mod trends;
 mod visit;
 mod workers;
 

@@ -37,13 +37,14 @@ pub(super) struct Chrome {
 
 impl Chrome {
     /// The entries of the navigation: path and name.
-    pub(super) const TABS: [(&'static str, &'static str); 7] = [
+    pub(super) const TABS: [(&'static str, &'static str); 8] = [
         ("/board", "Now"),
         ("/board/jobs", "Jobs"),
         ("/board/dead", "Dead letters"),
         ("/board/replays", "Replays"),
         ("/board/workers", "Workers"),
         ("/board/schedules", "Schedules"),
+        ("/board/scale", "Scale"),
         ("/board/audit", "Audit"),
         ("/board/database", "Database"),
     ];

@@ -10,9 +10,10 @@ use time::OffsetDateTime;
 use super::{
     assets, audit, database, dead, find,
     form::Form,
-    format, jobs, login, now, queues, replays, schedules,
+    format, jobs, login, now, queues, replays, scale, schedules,
     session::Role,
     state::State,
+    trends,
     visit::{Visit, redirect},
     workers,
 };
@@ -61,6 +62,7 @@ async fn page(state: &State, visit: &Visit, path: &[&str]) -> Result<Response, P
     match path {
         [] => now::show(state, visit).await,
         ["queues", queue] => queues::show(state, visit, queue).await,
+        ["queues", queue, "trends"] => trends::show(state, visit, queue).await,
         ["jobs"] => jobs::list(state, visit).await,
         ["jobs", "cancel"] => jobs::cancel::preview(state, visit).await,
         ["jobs", id] => jobs::job::show(state, visit, id).await,
@@ -73,6 +75,7 @@ async fn page(state: &State, visit: &Visit, path: &[&str]) -> Result<Response, P
         ["workers", id] => workers::show(state, visit, id).await,
         ["schedules"] => schedules::list(state, visit).await,
         ["audit"] => audit::list(state, visit).await,
+        ["scale"] => scale::show(state, visit).await,
         ["database"] => database::show(state, visit).await,
         ["find"] => find::show(state, visit).await,
         ["t", id] => find::timeline(state, visit, id).await,

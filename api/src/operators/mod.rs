@@ -3,6 +3,7 @@
 //! `ADMIN_API_KEY` and tokens of admins may do everything here; `VIEWER_API_KEY` only reads.
 
 mod actor;
+mod capacity;
 mod database;
 mod dead_letters;
 mod history;
@@ -19,8 +20,8 @@ use poem::http::StatusCode;
 use queue::Operator;
 
 pub(crate) use self::{
-    database::DatabaseApi, dead_letters::DeadLettersApi, history::HistoryApi, jobs::JobsApi, queues::QueuesApi,
-    replays::ReplaysApi, schedules::SchedulesApi, workers::WorkersApi,
+    capacity::CapacityApi, database::DatabaseApi, dead_letters::DeadLettersApi, history::HistoryApi, jobs::JobsApi,
+    queues::QueuesApi, replays::ReplaysApi, schedules::SchedulesApi, workers::WorkersApi,
 };
 use crate::{
     auth::{Admin, Viewer},

@@ -13,7 +13,7 @@ use std::{
 
 use tokio::time::timeout;
 
-use super::{metrics::queue_names, operator::overview::workers_needed, status::COUNTED, store::gauges as sql};
+use super::{metrics::queue_names, operator::scale::workers_needed, status::COUNTED, store::gauges as sql};
 use runtime::{db::Pool, error::causes};
 
 /// Readers within this time share one measurement.
@@ -173,8 +173,8 @@ fn render(text: &mut String, measured: Option<&Measurement>, pool: &Pool) -> std
         }
     }
     let name = "millrace_workers_needed";
-    let help = "Workers that the queue needs for its arrivals and to run all due jobs within ten minutes; 0 while it is \
-                paused. The same from every process.";
+    let help = "Workers that the queue needs so that 99 of 100 jobs start within 30 s, and all due jobs within ten minutes; 0 \
+                while it is paused or idle. The same from every process.";
     write_header(text, name, "gauge", help)?;
     for (queue, needed) in &measured.needed {
         writeln!(text, "{name}{{queue=\"{queue}\"}} {needed}")?;

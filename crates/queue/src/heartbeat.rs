@@ -9,7 +9,10 @@
 //! can renew.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -32,7 +35,7 @@ use super::{
     timing::Timing,
     worker_status::WorkerStatus,
 };
-use runtime::{db::Database, error::causes, executor::on_session, writable};
+use runtime::{db::Database, error::causes, executor::on_session, version::VERSION, writable};
 
 /// How long a stop waits for the database to delete the worker's row.
 const DEREGISTER_LIMIT: Duration = Duration::from_secs(1);
@@ -51,7 +54,8 @@ pub(crate) fn start(
 ) -> std::io::Result<(Arc<Lease>, JoinHandle<()>)> {
     let lease = Arc::new(Lease::new(timing.lease));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let heartbeat = Heartbeat { database, worker, queues, timing, report, lease: lease.clone() };
+    let is_recorded = AtomicBool::new(false);
+    let heartbeat = Heartbeat { database, worker, queues, timing, report, lease: lease.clone(), is_recorded };
     let thread =
         std::thread::Builder::new().name("lease".into()).spawn(move || runtime.block_on(heartbeat.run(stop)))?;
     Ok((lease, thread))
@@ -73,6 +77,8 @@ struct Heartbeat {
     timing: Timing,
     report: Report,
     lease: Arc<Lease>,
+    /// Whether the release of this process is recorded.
+    is_recorded: AtomicBool,
 }
 
 impl Heartbeat {
@@ -140,6 +146,7 @@ impl Heartbeat {
                     self.report.drain.cancel();
                 }
                 self.write_counts(connection).await?;
+                self.record_release(connection).await?;
             }
             match self.check_leases(connection, observer, &mut without_row, is_heartbeat_due).await {
                 Ok(()) => {}
@@ -156,6 +163,21 @@ impl Heartbeat {
             tokio::select! { () = sleep(pause) => {} () = stop.cancelled() => {} }
         }
         Ok(())
+    }
+
+    /// Records the release of this process, once. It is not important enough to be repeated if the database refuses it.
+    async fn record_release(&self, connection: &mut PgConnection) -> sqlx::Result<()> {
+        if self.is_recorded.swap(true, Relaxed) {
+            return Ok(());
+        }
+        let record = sql::record_release(on_session(connection, &self.database), &VERSION);
+        match within(self.write_limit(), record).await {
+            Err(error @ sqlx::Error::Database(_)) => {
+                tracing::debug!(error = causes(&error), "could not record the release");
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     /// Writes what was counted since the last time. It is kept for the next time if the database refuses it.

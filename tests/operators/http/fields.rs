@@ -106,6 +106,8 @@ async fn every_response_has_exactly_the_documented_fields() {
         ("/schedules/{name}/fires", "/schedules/daily_prices/fires".to_owned()),
         ("/actions", "/actions".to_owned()),
         ("/doctor", "/doctor".to_owned()),
+        ("/scale", "/scale?objective=5s&drain_in=1h".to_owned()),
+        ("/queues/{name}/trends", format!("/queues/{QUEUE}/trends?window=24h")),
         ("/find", format!("/find?q={job}")),
     ] {
         found.extend(system.compare(&document, &format!("{root}{route}"), &format!("{root}{path}")).await);

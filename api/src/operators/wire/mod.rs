@@ -4,6 +4,7 @@
 //! `openapi.json` and are never built; a test compares them with real responses.
 
 pub(super) mod filter;
+pub(super) mod capacity;
 pub(super) mod database;
 pub(super) mod input;
 pub(super) mod jobs;

@@ -10,7 +10,7 @@ use crate::wire::{Nullable, Timestamp};
 /// What the numbers of waiting and due jobs are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
 #[oai(rename_all = "snake_case")]
-enum DepthIs {
+pub(super) enum DepthIs {
     /// Counted now.
     Exact,
     /// Numbers from 10,000 on are estimates: the last count, and what has come and gone since.

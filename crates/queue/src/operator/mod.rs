@@ -1,6 +1,8 @@
 //! What operators can do: list, show, cancel and replay jobs, and pause and resume queues.
 
 pub mod audit;
+pub mod demand;
+pub mod duration;
 pub mod groups;
 pub mod jobs;
 pub mod overview;
@@ -8,6 +10,8 @@ pub mod pauses;
 pub mod problem;
 mod replay_job;
 pub mod replays;
+pub mod scale;
+pub mod trends;
 pub mod why;
 pub mod workers;
 

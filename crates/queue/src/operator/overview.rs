@@ -6,19 +6,18 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 pub use super::problem::{Problem, ProblemKind};
-use super::{Operator, groups::ErrorGroup, workers::WorkerInfo};
+use super::{
+    Operator,
+    demand::{Demand, Objective, Window},
+    groups::ErrorGroup,
+    workers::WorkerInfo,
+};
 use crate::{
     counts::quantile,
     status::{QueueStatus, format_duration},
-    store::{
-        gauges::Measured,
-        operator::{
-            minutes::{self as sql, LatencyRow, MinuteRow},
-            workers::workers,
-        },
-    },
+    store::operator::minutes::{self as sql, LatencyRow, MinuteRow},
 };
-use runtime::{db::Pool, error::Error};
+use runtime::error::Error;
 
 /// The state of all queues.
 #[derive(Debug, Clone, Serialize)]
@@ -54,7 +53,8 @@ pub struct QueueOverview {
     pub drained_in_seconds: Option<f64>,
     /// How many jobs a second come in beyond those that start, while a job is due for over 5 s.
     pub growing_by_per_second: Option<f64>,
-    /// The number of workers that the arrivals of the last 15 minutes need; `null` without runs.
+    /// The number of workers that the arrivals of the last 15 minutes need for the default [`Objective`]; `null` without
+    /// runs.
     pub workers_needed: Option<u32>,
     /// The number of workers that also run all due jobs within ten minutes.
     pub workers_to_drain_in_10_min: Option<u32>,
@@ -74,12 +74,6 @@ pub struct Minute {
 
 /// The window of the present rate: long enough to even out single claims, short enough to follow a change.
 const NOW_SECONDS: f64 = 180.0;
-const QUARTER_SECONDS: f64 = 900.0;
-/// Counts arrive with heartbeats, on average so late.
-const LAG_SECONDS: f64 = 2.5;
-/// The share of its slots that a worker should use: at more, jobs wait for each other.
-const UTILISATION: f64 = 0.8;
-const DRAIN_SECONDS: f64 = 600.0;
 /// A queue is behind when its oldest due job has waited for longer.
 const BEHIND_SECONDS: f64 = 5.0;
 /// At most so many problems are named.
@@ -130,86 +124,9 @@ fn with_latency(queue: QueueOverview, latency: Option<LatencyRow>) -> QueueOverv
     QueueOverview { wait_p99_seconds, dead_24h: latency.dead_24h, ..queue }
 }
 
-/// The sums of some minutes, and the length of their time in seconds.
-#[derive(Debug, Default)]
-struct Window {
-    seconds: f64,
-    came: i64,
-    started: i64,
-    ended: i64,
-    run_us: i64,
-}
-
-impl Window {
-    /// Sums the minutes of the last `length`. A queue that had no minute before is measured from its first one.
-    fn of(minutes: &[&MinuteRow], length: f64) -> Self {
-        let mut window = Self::default();
-        for row in minutes.iter().filter(|row| row.age < length) {
-            window.seconds = window.seconds.max(row.age - LAG_SECONDS).max(1.0);
-            window.came += row.enqueued + row.again;
-            window.started += row.started;
-            window.ended += row.ended;
-            window.run_us += row.run_us;
-        }
-        window
-    }
-
-    // Counts of jobs are far below 2^52.
-    #[allow(clippy::cast_precision_loss)]
-    fn rate(&self, count: i64) -> f64 {
-        if self.seconds > 0.0 { count as f64 / self.seconds } else { 0.0 }
-    }
-}
-
-/// What decides how many workers a queue needs.
-struct Demand {
-    quarter: Window,
-    /// Slots of all live workers, and the most of one.
-    slots: u32,
-    per_worker: u32,
-    /// The mean duration of the runs of the last 15 minutes.
-    mean_run: Option<f64>,
-}
-
-impl Demand {
-    // Counts of jobs are far below 2^52.
-    #[allow(clippy::cast_precision_loss)]
-    fn of(queue: &str, minutes: &[&MinuteRow], workers: &[WorkerInfo]) -> Self {
-        let quarter = Window::of(minutes, QUARTER_SECONDS);
-        let reports = workers.iter().filter(|worker| worker.live).filter_map(|worker| worker.report.as_ref());
-        let slots: Vec<u32> = reports.filter_map(|report| Some(report.queues.get(queue)?.slots)).collect();
-        let mean_run = (quarter.ended > 0).then(|| quarter.run_us as f64 / 1e6 / quarter.ended as f64);
-        Self { quarter, slots: slots.iter().sum(), per_worker: slots.iter().max().copied().unwrap_or(0), mean_run }
-    }
-
-    /// The workers that the arrivals of the last 15 minutes need, and `due` jobs within ten minutes; `None` without runs.
-    // The number is positive and capped.
-    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    fn workers(&self, due: i64) -> Option<u32> {
-        let rate = self.quarter.rate(self.quarter.came) + due as f64 / DRAIN_SECONDS;
-        let needed = rate * self.mean_run? / (f64::from(self.per_worker) * UTILISATION);
-        (self.per_worker > 0).then(|| needed.ceil().clamp(1.0, 1e6) as u32)
-    }
-}
-
-/// How many workers these queues need so that nothing waits for longer than ten minutes, by name. A paused queue needs
-/// none, and so does one without jobs. A queue whose runs are not known yet needs one.
-pub(crate) async fn workers_needed(pool: &Pool, measured: &[Measured]) -> sqlx::Result<BTreeMap<String, u32>> {
-    let minutes = sql::last_hour(pool, None).await?;
-    let workers: Vec<WorkerInfo> = workers(pool).await?.into_iter().map(WorkerInfo::from).collect();
-    let needed = measured.iter().map(|queue| {
-        let minutes: Vec<&MinuteRow> = minutes.iter().filter(|row| row.queue == queue.queue).collect();
-        let demand = Demand::of(&queue.queue, &minutes, &workers);
-        let is_idle = queue.due == 0 && queue.running == 0 && demand.quarter.came == 0;
-        let needed = if queue.paused || is_idle { 0 } else { demand.workers(queue.due).unwrap_or(1) };
-        (queue.queue.clone(), needed)
-    });
-    Ok(needed.collect())
-}
-
 // Counts of jobs are far below 2^52.
 #[allow(clippy::cast_precision_loss)]
-fn estimate(status: QueueStatus, minutes: &[&MinuteRow], workers: &[WorkerInfo]) -> QueueOverview {
+pub(super) fn estimate(status: QueueStatus, minutes: &[&MinuteRow], workers: &[WorkerInfo]) -> QueueOverview {
     let demand = Demand::of(&status.name, minutes, workers);
     let now = Window::of(minutes, NOW_SECONDS);
     let (incoming, outgoing) = (now.rate(now.came), now.rate(now.started));
@@ -219,15 +136,15 @@ fn estimate(status: QueueStatus, minutes: &[&MinuteRow], workers: &[WorkerInfo])
     QueueOverview {
         slots: demand.slots,
         in_per_second: incoming,
-        in_per_second_15_min: demand.quarter.rate(demand.quarter.came),
+        in_per_second_15_min: demand.arrivals(),
         out_per_second: outgoing,
         out_per_second_15_min: demand.quarter.rate(demand.quarter.started),
         wait_p99_seconds: None,
         mean_run_seconds: demand.mean_run,
         drained_in_seconds: (is_behind && net > 0.0).then(|| status.due as f64 / net),
         growing_by_per_second: (is_behind && net <= 0.0).then_some(-net),
-        workers_needed: demand.workers(0),
-        workers_to_drain_in_10_min: demand.workers(status.due),
+        workers_needed: demand.workers_for(0, &Objective::default()),
+        workers_to_drain_in_10_min: demand.workers_for(status.due, &Objective::default()),
         dead_24h: 0,
         minutes: last_60(minutes),
         status,

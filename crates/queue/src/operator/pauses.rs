@@ -1,9 +1,9 @@
 //! Pausing and resuming queues.
 
 use serde_json::json;
-use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{Operator, audit::Order};
+use super::{Operator, audit::Order, duration::parse_duration};
 use crate::{
     metrics,
     store::operator::{self as sql, audit},
@@ -49,19 +49,8 @@ impl Operator {
 /// # Errors
 /// When the text is neither, or the time is not after now. The text says what would be right.
 pub fn parse_until(text: &str, now: OffsetDateTime) -> Result<OffsetDateTime, String> {
-    let relative = || {
-        let (number, unit) = text.split_at(text.len().checked_sub(1)?);
-        let seconds = match unit {
-            "s" => 1,
-            "m" => 60,
-            "h" => 3600,
-            "d" => 86_400,
-            _ => return None,
-        };
-        now.checked_add(Duration::seconds(number.parse::<u32>().ok().map(i64::from)?.checked_mul(seconds)?))
-    };
-    let at = if text.is_ascii() { relative() } else { None };
-    let at = at.or_else(|| OffsetDateTime::parse(text, &Rfc3339).ok());
+    let relative = parse_duration(text).ok().and_then(|duration| now.checked_add(duration));
+    let at = relative.or_else(|| OffsetDateTime::parse(text, &Rfc3339).ok());
     match at {
         Some(at) if at > now => Ok(at),
         Some(_) => Err("must be after now".into()),

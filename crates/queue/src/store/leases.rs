@@ -41,6 +41,18 @@ pub(crate) async fn renew(
     .await
 }
 
+/// Records that a worker of this version starts, unless the newest record has the same version.
+pub(crate) async fn record_release(executor: impl PgExecutor<'_>, version: &str) -> Result<()> {
+    sqlx::query!(
+        "INSERT INTO worker_releases (version)
+         SELECT $1 WHERE $1 IS DISTINCT FROM (SELECT version FROM worker_releases ORDER BY at DESC LIMIT 1)",
+        version,
+    )
+    .execute(executor)
+    .await?;
+    Ok(())
+}
+
 /// The lease of another worker.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct WorkerLease {

@@ -13,7 +13,7 @@ use crate::db::Pool;
 const LEDGER: &str = "apalis._queue_migrations";
 
 /// The migrations that change only the queue's tables.
-const QUEUE_MIGRATIONS: [&str; 21] = [
+const QUEUE_MIGRATIONS: [&str; 22] = [
     "tune queue tables",
     "pause queues",
     "cancel running jobs",
@@ -35,6 +35,7 @@ const QUEUE_MIGRATIONS: [&str; 21] = [
     "count queue depths",
     "record fire jobs",
     "estimate queue depths",
+    "record worker releases",
 ];
 
 /// The migrations that also change tables of services. Only their statements about the queue's tables are applied.

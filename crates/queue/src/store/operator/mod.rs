@@ -5,6 +5,7 @@ pub(crate) mod groups;
 pub(crate) mod minutes;
 pub(crate) mod replays;
 pub(crate) mod selection;
+pub(crate) mod trends;
 pub(crate) mod why;
 pub(crate) mod workers;
 

@@ -1,0 +1,37 @@
+//! Durations as operators write them.
+
+use time::Duration;
+
+/// Parses a duration such as `30s`, `10m`, `2h` or `1d`.
+///
+/// # Errors
+/// When the text is something else. The text says what would be right.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let parse = || {
+        let (number, unit) = text.is_ascii().then(|| text.split_at_checked(text.len().checked_sub(1)?))??;
+        let seconds = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3600,
+            "d" => 86_400,
+            _ => return None,
+        };
+        Some(Duration::seconds(number.parse::<u32>().ok().map(i64::from)?.checked_mul(seconds)?))
+    };
+    parse().ok_or_else(|| "must be a duration such as 30s, 10m, 2h or 1d".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_a_number_and_a_unit() {
+        for (text, seconds) in [("30s", 30), ("10m", 600), ("2h", 7200), ("1d", 86_400), ("0s", 0)] {
+            assert_eq!(parse_duration(text), Ok(Duration::seconds(seconds)), "{text}");
+        }
+        for text in ["", "m", "30", "-1s", "1.5h", "1é", "4294967296s"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+}
