@@ -63,15 +63,15 @@ pub(crate) async fn show(state: &State, visit: &Visit, id: &str) -> Result<Respo
 
 async fn load_page(state: &State, visit: &Visit, id: &str) -> Result<JobPage, Problem> {
     let operator = state.operator();
-    let (details, why, actions) = tokio::join!(
-        load("job", operator.show(id)),
-        load("why", operator.why(id)),
-        load("actions", operator.actions(Some(id), None, ACTIONS)),
-    );
-    let details = match details {
+    let (details, actions) =
+        tokio::join!(load("job", operator.show(id)), load("actions", operator.actions(Some(id), None, ACTIONS)));
+    let (details, why) = match details {
         Ok(None) => return Err(not_found("job", id)),
-        Ok(Some(details)) => Ok(details),
-        Err(missing) => Err(missing),
+        Ok(Some(details)) => {
+            let why = load("why", operator.why_of(&details)).await;
+            (Ok(details), why)
+        }
+        Err(missing) => (Err(missing), Err(missing)),
     };
     let errors = details.as_ref().ok().map(|details| &details.errors);
     let errors = errors.and_then(|errors| Vec::<RunError>::deserialize(errors).ok());
