@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use super::{
     assets, audit, dead, find,
     form::Form,
-    format, jobs, login, now, queues, replays,
+    format, jobs, live, login, now, queues, replays,
     session::Role,
     state::State,
     visit::{Visit, redirect},
@@ -34,6 +34,9 @@ pub(super) async fn respond(state: &State, mut request: Request) -> Result<Respo
     let form = if is_post { Form::parse(&body_limit::read(request.take_body()).await?) } else { Form::default() };
     if path == ["login"] {
         return if is_post { login::submit(state, &request, &form).await } else { login::show(state, &request) };
+    }
+    if path == ["events"] {
+        return live::show(state, &request);
     }
     let Some(session) = state.sessions.of(&request, OffsetDateTime::now_utc()) else {
         let here = request.uri().path_and_query().map(ToString::to_string).filter(|_| !is_post);
