@@ -14,16 +14,11 @@ use futures_util::{
     stream::{self, Stream},
 };
 use hyper::body::Bytes;
-use poem::{Body, Request, Response, http::StatusCode};
-use time::OffsetDateTime;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-
-use super::state::State;
-use crate::problem::Problem;
 
 /// Renders one snapshot as HTML.
 pub(super) type Render = Arc<dyn Fn() -> BoxFuture<'static, String> + Send + Sync>;
@@ -106,20 +101,6 @@ impl Snapshots {
 fn event(number: u64, html: &str) -> Bytes {
     let lines: String = html.lines().map(|line| format!("data: {line}\n")).collect();
     Bytes::from(format!("id: {number}\n{lines}\n"))
-}
-
-/// Responds with the stream of snapshots. It ends with the session.
-///
-/// # Errors
-/// 401 without a session. A redirect to the login would be followed, and fail with another error.
-pub(super) fn show(state: &State, request: &Request) -> Result<Response, Problem> {
-    let now = OffsetDateTime::now_utc();
-    let session = state.sessions.of(request, now);
-    let session = session.ok_or_else(|| Problem::new(StatusCode::UNAUTHORIZED, "Log in to watch the board."))?;
-    let events = state.snapshots.watch(Instant::now() + session.remaining(now));
-    // A proxy that collects a response before it passes it on would hold all events back.
-    let response = Response::builder().content_type("text/event-stream").header("x-accel-buffering", "no");
-    Ok(response.body(Body::from_bytes_stream(events)))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod assets;
 mod audit;
 mod chart;
 mod dead;
+mod events;
 mod find;
 mod form;
 mod format;

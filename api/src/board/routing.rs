@@ -8,9 +8,9 @@ use poem::{
 use time::OffsetDateTime;
 
 use super::{
-    assets, audit, dead, find,
+    assets, audit, dead, events, find,
     form::Form,
-    format, jobs, live, login, now, queues, replays,
+    format, jobs, login, now, queues, replays,
     session::Role,
     state::State,
     visit::{Visit, redirect},
@@ -36,7 +36,7 @@ pub(super) async fn respond(state: &State, mut request: Request) -> Result<Respo
         return if is_post { login::submit(state, &request, &form).await } else { login::show(state, &request) };
     }
     if path == ["events"] {
-        return live::show(state, &request);
+        return events::show(state, &request);
     }
     let Some(session) = state.sessions.of(&request, OffsetDateTime::now_utc()) else {
         let here = request.uri().path_and_query().map(ToString::to_string).filter(|_| !is_post);
