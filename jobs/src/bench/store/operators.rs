@@ -149,7 +149,8 @@ async fn add_history(bench: &Bench) -> Result<(), Error> {
     sqlx::query!(
         "INSERT INTO queue_minutes (queue, minute, process, enqueued, started, done, retried, snoozed, dead, cancelled,
                                     rescued, fenced, run_us, waits, runs)
-         SELECT queue, date_trunc('minute', now()) - make_interval(mins => age), 'bench-' || process, 90, 80, 78, 1, 0, 1, 0, 0, 0,
+         SELECT queue, date_trunc('minute', now()) - make_interval(mins => age), 'bench-' || process, 90, 80, 78, 1, 0,
+                CASE WHEN age % 20 = 0 THEN 5 ELSE 0 END, 0, 0, 0,
                 4000000, array_fill(5::bigint, ARRAY[15]), array_fill(5::bigint, ARRAY[15])
          FROM unnest(ARRAY['process_transaction', 'index_item', 'reconcile_rate', 'fetch_prices']) AS queue,
               generate_series(0, 1439) AS age, generate_series(1, $1::bigint) AS process",
