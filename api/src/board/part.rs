@@ -1,14 +1,14 @@
 //! A part of a page, which may be missing: one slow query does not take the whole page down.
 
-use std::{
-    fmt,
-    time::{Duration, Instant},
-};
+use std::{fmt, time::Duration};
 
 use runtime::error::Error;
+use tokio::time::Instant;
 
 /// A part of a page that takes longer is left out.
 const LIMIT: Duration = Duration::from_secs(1);
+/// A failure after this time is one of the limit.
+const ALMOST: Duration = Duration::from_millis(900);
 /// A page should take no longer. A part that does is named in the log of level debug.
 const BUDGET: Duration = Duration::from_millis(50);
 
@@ -43,14 +43,16 @@ pub(super) async fn load<T>(what: &'static str, query: impl Future<Output = Resu
     }
     match result {
         Ok(Ok(data)) => Ok(data),
+        // The server ends a statement after the same time, and may be first.
+        Ok(Err(Error::Unavailable(_))) | Err(_) if elapsed >= ALMOST => {
+            tracing::warn!(part = what, limit_s = LIMIT.as_secs(), "a part of the board was not read in time");
+            Err(NotKnown::TooSlow)
+        }
         Ok(Err(error)) => {
             tracing::warn!(part = what, error = %error, "a part of the board could not be read");
             Err(NotKnown::Failed)
         }
-        Err(_) => {
-            tracing::warn!(part = what, limit_s = LIMIT.as_secs(), "a part of the board was not read in time");
-            Err(NotKnown::TooSlow)
-        }
+        Err(_) => Err(NotKnown::TooSlow),
     }
 }
 
