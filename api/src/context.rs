@@ -12,6 +12,8 @@ use crate::{config::ApiConfig, rate_limit::Limits};
 pub struct Context<'a> {
     /// The features themselves.
     pub app: &'a App,
+    /// The same features for what operators look at, with sessions of their own.
+    pub views: &'a App,
     /// The configuration.
     pub config: &'a ApiConfig,
     /// The rate limits that all processes share.

@@ -143,7 +143,8 @@ pub fn build(app: &App, config: &ApiConfig, metrics: Metrics, draining: Cancella
     let tokens = config.keys.jwt.as_ref().map_or_else(Tokens::random, |key| Tokens::new(key.expose()));
     let limits = Limits::new(app.redis.clone(), config.prices_limit);
     let authenticator = Authenticator::new(tokens.clone(), &config.keys, limits.new_limit(Policy::WRONG_KEYS));
-    let context = Context { app, config, limits, tokens, metrics, draining };
+    let views = &app.for_views();
+    let context = Context { app, views, config, limits, tokens, metrics, draining };
     Routes::new(apis(&context), docs::pages(document()))
         .with_board(config.board.then(|| Board::new(&context, authenticator.clone())))
         .with_authenticator(authenticator)

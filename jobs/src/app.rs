@@ -138,6 +138,11 @@ const READY_TIMEOUT: Duration = Duration::from_secs(2);
 /// The size of the connection pool that the features of one process share.
 const MAX_SESSIONS: u32 = 12;
 
+/// The sessions of views. Few, so that people who look at queues never take sessions from requests and jobs.
+const VIEW_SESSIONS: u32 = 2;
+/// The time limit of a view's statements, and of its wait for a session.
+const VIEW_LIMIT: Duration = Duration::from_secs(1);
+
 /// All features, started.
 #[derive(Clone)]
 pub struct App {
@@ -171,7 +176,12 @@ impl App {
     ///
     /// # Errors
     /// Fails if a feature cannot start, for example because its HTTP client cannot be built.
-    pub fn start(database: &Database, config: &Config, role: &str, stop: &CancellationToken) -> Result<Self, Error> {
+    pub fn start(
+        database: &Database,
+        config: &Config,
+        role: &'static str,
+        stop: &CancellationToken,
+    ) -> Result<Self, Error> {
         metrics::describe();
         metrics::zero(ReindexItems::NAME);
         metrics::zero(ReplayDeadLetters::NAME);
@@ -220,6 +230,14 @@ impl App {
             queue,
             pool,
         })
+    }
+
+    /// The same features for the views of operators: what they read of queues and transactions has its own two sessions,
+    /// and each statement one second. Actions go through [`App::start`]'s own sessions. Call it once in a process.
+    #[must_use]
+    pub fn for_views(&self) -> Self {
+        let pool = self.database.limited_pool("views", VIEW_SESSIONS, VIEW_LIMIT);
+        Self { operator: self.operator.reading(&pool), transactions: self.transactions.reading(&pool), ..self.clone() }
     }
 
     /// Upgrades data of earlier releases to this release's format, once a minute until the stop. It repeats because

@@ -190,7 +190,7 @@ fn manifests_match_each_other_and_the_programs() {
     assert!(of("Deployment").iter().any(|deployment| deployment["metadata"]["name"] == scaled), "{scaled}");
 }
 
-/// An API opens up to 13 connections and a worker up to 20; a rollout adds one of each.
+/// An API opens up to 15 connections and a worker up to 20; a rollout adds one of each.
 #[test]
 fn the_connections_at_maximum_scale_fit_into_max_connections() {
     let Some(tools) = tools() else { return };
@@ -201,7 +201,7 @@ fn the_connections_at_maximum_scale_fit_into_max_connections() {
     };
     let apis = find("Deployment", "millrace-api")["spec"]["replicas"].as_i64().expect("a number") + 1;
     let workers = find("ScaledObject", "millrace-worker")["spec"]["maxReplicaCount"].as_i64().expect("a number") + 1;
-    let needed = apis * 13 + workers * 20;
+    let needed = apis * 15 + workers * 20;
     let (kustomization, scaler) =
         (read(&format!("{FOLDER}/kustomization.yaml")), read(&format!("{FOLDER}/scaledobject.yaml")));
     assert!(needed <= 300 && kustomization.contains("max_connections = 300"), "{needed}");

@@ -1,7 +1,9 @@
 //! What operators see and do, through each interface.
 
 mod board;
+mod browser;
 mod capacity;
 mod cli;
 mod doctor;
 mod http;
+mod views;

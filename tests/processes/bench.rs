@@ -21,7 +21,7 @@ async fn the_benchmark_measures_everything() {
     let (progress, json) = log.split_once("\n{\n").unwrap_or_else(|| panic!("no JSON: {log}"));
     let report: Value = serde_json::from_str(&format!("{{{json}")).unwrap_or_else(|error| panic!("{error}: {json}"));
     let lines = report["lines"].as_array().expect("lines");
-    for measure in ["ingest", "drain", "pickup", "full", "log", "reads", "items", "prices", "idle"] {
+    for measure in ["ingest", "drain", "pickup", "full", "log", "reads", "items", "prices", "idle", "operators"] {
         let mut measured = lines.iter().filter(|line| line["measure"] == measure).peekable();
         assert!(measured.peek().is_some(), "no {measure}: {json}");
         // A difference may be negative; a rate and its baseline may not.
@@ -34,6 +34,25 @@ async fn the_benchmark_measures_everything() {
     }
     assert!(progress.contains("Drain: "), "the progress is printed: {progress}");
     assert!(!folder.join(".millrace/bench").exists(), "the data folder is removed");
+}
+
+/// Full tables of 20,000 finished, 2,000 waiting and 200 dead jobs are enough: counters of PostgreSQL show whether any page
+/// reads the whole table.
+#[tokio::test]
+async fn every_view_takes_five_statements_and_no_scan_of_jobs() {
+    let folder = Scratch::new();
+    let arguments = ["bench", "--only", "operators", "--finished", "20000", "--json"];
+    let mut bench = Process::start_in(&folder, &arguments, &[]);
+    let status = bench.wait_for_exit(LONG).await;
+    let log = bench.log();
+    assert!(status.success(), "{log}");
+    let (_, json) = log.split_once("\n{\n").unwrap_or_else(|| panic!("no JSON: {log}"));
+    let report: Value = serde_json::from_str(&format!("{{{json}")).unwrap_or_else(|error| panic!("{error}: {json}"));
+    let lines = report["lines"].as_array().expect("lines");
+    for promise in ["the most statements", "sequential scans"] {
+        let line = lines.iter().find(|line| line["what"].as_str().is_some_and(|what| what.starts_with(promise)));
+        assert_eq!(line.map(|line| &line["met"]), Some(&Value::Bool(true)), "{json}");
+    }
 }
 
 #[tokio::test]

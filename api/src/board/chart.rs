@@ -19,13 +19,21 @@ pub(super) const SMALL: Size = Size { width: 120, height: 28, class: "spark" };
 /// A chart of a page.
 pub(super) const LARGE: Size = Size { width: 600, height: 140, class: "chart" };
 
+/// The minutes without the last one. That is not over: its low counts would look like a fall.
+fn full(minutes: &[Minute]) -> &[Minute] {
+    minutes.split_last().map_or(minutes, |(_, full)| full)
+}
+
+/// The highest value of a chart.
+pub(super) fn most(minutes: &[Minute]) -> i64 {
+    full(minutes).iter().flat_map(|minute| [minute.came, minute.started, minute.dead]).max().unwrap_or(0)
+}
+
 /// Draws the jobs that came in, the runs that started and the new dead letters of each full minute.
 // Counts of jobs are far below 2^52.
 #[allow(clippy::cast_precision_loss)]
 pub(super) fn draw(minutes: &[Minute], size: Size) -> Html {
-    // The last minute is not over: its low counts would look like a fall.
-    let minutes = minutes.split_last().map_or(minutes, |(_, full)| full);
-    let most = minutes.iter().flat_map(|minute| [minute.came, minute.started, minute.dead]).max().unwrap_or(0);
+    let (minutes, most) = (full(minutes), most(minutes));
     let scale = f64::from(size.height - 4) / most.max(1) as f64;
     let step = f64::from(size.width) / minutes.len().saturating_sub(1).max(1) as f64;
     let y = |count: i64| f64::from(size.height) - 2.0 - count as f64 * scale;

@@ -8,10 +8,12 @@ mod audit;
 mod chart;
 mod database;
 mod dead;
+mod events;
 mod find;
 mod form;
 mod format;
 mod jobs;
+mod live;
 mod login;
 mod now;
 mod page;
@@ -19,8 +21,8 @@ mod part;
 mod queues;
 mod replays;
 mod routing;
-mod schedules;
 mod scale;
+mod schedules;
 mod session;
 mod state;
 mod trend_chart;
@@ -38,7 +40,7 @@ use poem::{
 
 use crate::{auth::Authenticator, context::Context, middleware::RouteService, problem};
 
-use self::{session::Sessions, state::State};
+use self::{live::Snapshots, session::Sessions, state::State};
 
 /// The root of all pages.
 const ROOT: &str = "/board";
@@ -60,7 +62,8 @@ impl Board {
     /// Creates the board, which checks keys with this authenticator.
     pub fn new(context: &Context<'_>, authenticator: Authenticator) -> Self {
         let state = Arc::new(State {
-            app: context.app.clone(),
+            app: context.views.clone(),
+            snapshots: Snapshots::new(now::snapshots(&context.views.operator), context.draining.clone()),
             sessions: Sessions::new(&context.config.keys, context.config.environment),
             authenticator,
             logins: context.limits.new_limit(login::POLICY),

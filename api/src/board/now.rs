@@ -1,14 +1,19 @@
 //! The first page: what is wrong, and all queues.
 
+use std::sync::Arc;
+
 use askama::Template;
 use poem::Response;
 use queue::{
+    Operator,
     operator::overview::{Overview, QueueOverview},
     status::COUNTED,
 };
+use time::OffsetDateTime;
 
 use super::{
     chart, format,
+    live::Render,
     page::{self, Chrome},
     part::{Part, load},
     state::State,
@@ -25,6 +30,28 @@ const CHARTS: usize = 40;
 struct NowPage {
     chrome: Chrome,
     overview: Part<Overview>,
+    at: OffsetDateTime,
+}
+
+/// What changes on the page.
+#[derive(Template)]
+#[template(path = "now_state.html")]
+struct NowState {
+    overview: Part<Overview>,
+    at: OffsetDateTime,
+}
+
+/// The renderer of what changes on the page, for those who watch it.
+pub(super) fn snapshots(operator: &Operator) -> Render {
+    let operator = operator.clone();
+    Arc::new(move || {
+        let operator = operator.clone();
+        Box::pin(async move {
+            let overview = load("overview", operator.overview()).await;
+            // A template fails only because of a fault in it. The page then shows the fault.
+            NowState { overview, at: OffsetDateTime::now_utc() }.render().unwrap_or_default()
+        })
+    })
 }
 
 /// Shows the page.
@@ -34,7 +61,8 @@ struct NowPage {
 pub(super) async fn show(state: &State, visit: &Visit) -> Result<Response, Problem> {
     let overview = load("overview", state.operator().overview()).await;
     let chrome = visit.chrome("Now", "/board", format::command("status", &[]));
-    page::render(&NowPage { chrome, overview })
+    let at = chrome.at;
+    page::render(&NowPage { chrome, overview, at })
 }
 
 /// When no due job is left, in words.

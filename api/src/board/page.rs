@@ -37,7 +37,7 @@ pub(super) struct Chrome {
 
 impl Chrome {
     /// The entries of the navigation: path and name.
-    pub(super) const TABS: [(&'static str, &'static str); 8] = [
+    pub(super) const TABS: [(&'static str, &'static str); 9] = [
         ("/board", "Now"),
         ("/board/jobs", "Jobs"),
         ("/board/dead", "Dead letters"),

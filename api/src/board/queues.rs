@@ -77,12 +77,6 @@ fn is_paused(queue: &Part<Option<QueueOverview>>) -> bool {
     queue.as_ref().ok().and_then(Option::as_ref).is_some_and(|queue| queue.status.paused_at.is_some())
 }
 
-/// The highest value of the chart.
-fn most_a_minute(queue: &QueueOverview) -> String {
-    let values = queue.minutes.iter().flat_map(|minute| [minute.came, minute.started, minute.dead]);
-    format::number(values.max().unwrap_or(0))
-}
-
 fn path(name: &str) -> String {
     format!("/board/queues/{}", format::encoded(name))
 }

@@ -8,7 +8,7 @@ use poem::{
 use time::OffsetDateTime;
 
 use super::{
-    assets, audit, database, dead, find,
+    assets, audit, database, dead, events, find,
     form::Form,
     format, jobs, login, now, queues, replays, scale, schedules,
     session::Role,
@@ -35,6 +35,9 @@ pub(super) async fn respond(state: &State, mut request: Request) -> Result<Respo
     let form = if is_post { Form::parse(&body_limit::read(request.take_body()).await?) } else { Form::default() };
     if path == ["login"] {
         return if is_post { login::submit(state, &request, &form).await } else { login::show(state, &request) };
+    }
+    if path == ["events"] {
+        return events::show(state, &request);
     }
     let Some(session) = state.sessions.of(&request, OffsetDateTime::now_utc()) else {
         let here = request.uri().path_and_query().map(ToString::to_string).filter(|_| !is_post);

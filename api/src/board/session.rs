@@ -38,6 +38,12 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// The time until it ends.
+    pub(super) fn remaining(&self, now: OffsetDateTime) -> std::time::Duration {
+        let seconds = self.expires.saturating_sub(now.unix_timestamp());
+        std::time::Duration::from_secs(seconds.try_into().unwrap_or(0))
+    }
+
     /// Whether a form carries this session's token.
     pub(super) fn has_csrf(&self, token: Option<&str>) -> bool {
         token.is_some_and(|token| token.as_bytes().ct_eq(self.csrf.as_bytes()).into())

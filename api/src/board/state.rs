@@ -3,12 +3,15 @@
 use jobs::app::App;
 use queue::Operator;
 
-use super::session::Sessions;
+use super::{live::Snapshots, session::Sessions};
 use crate::{auth::Authenticator, rate_limit::Limit};
 
 /// What all pages are made from.
 pub(super) struct State {
+    /// The features for views.
     pub app: App,
+    /// The first page, rendered for everyone who watches it.
+    pub snapshots: Snapshots,
     pub sessions: Sessions,
     pub authenticator: Authenticator,
     /// Limits login attempts by address.
@@ -16,7 +19,7 @@ pub(super) struct State {
 }
 
 impl State {
-    /// The service layer.
+    /// The service layer. Its actions use the sessions of all features, and its reads those of the views.
     pub(super) fn operator(&self) -> &Operator {
         &self.app.operator
     }

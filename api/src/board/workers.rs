@@ -66,10 +66,11 @@ pub(super) async fn list(state: &State, visit: &Visit) -> Result<Response, Probl
 /// 404 for an unknown one.
 pub(super) async fn show(state: &State, visit: &Visit, id: &str) -> Result<Response, Problem> {
     let operator = state.operator();
-    let (workers, jobs, actions) = tokio::join!(
+    // The quickest first: there are two sessions.
+    let (actions, workers, jobs) = tokio::join!(
+        load("actions", operator.actions(Some(id), None, ACTIONS)),
         load("workers", operator.workers()),
         load("held jobs", operator.held_by(id, JOBS)),
-        load("actions", operator.actions(Some(id), None, ACTIONS)),
     );
     let worker = match workers.map(|workers| workers.into_iter().find(|worker| worker.id == id)) {
         Ok(None) => return Err(not_found("worker", id)),

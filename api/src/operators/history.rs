@@ -31,7 +31,7 @@ pub(crate) struct HistoryApi {
 impl HistoryApi {
     /// The endpoints, within the rate limit that all operators' routes share.
     pub(crate) fn new(context: &Context<'_>) -> Self {
-        Self { access: Access::new(context), app: context.app.clone() }
+        Self { access: Access::new(context), app: context.views.clone() }
     }
 }
 

@@ -36,13 +36,16 @@ const MAX_NAME: usize = 500;
 /// What the operators' endpoints share: the service, and one rate limit.
 #[derive(Clone)]
 struct Access {
+    /// For actions.
     operator: Operator,
+    /// For reading, with sessions of its own.
+    views: Operator,
     limit: Limit,
 }
 
 impl Access {
-    fn new(Context { app, limits, .. }: &Context<'_>) -> Self {
-        Self { operator: app.operator.clone(), limit: limits.operators.clone() }
+    fn new(Context { app, views, limits, .. }: &Context<'_>) -> Self {
+        Self { operator: app.operator.clone(), views: views.operator.clone(), limit: limits.operators.clone() }
     }
 
     /// Counts a request that reads.
@@ -51,7 +54,7 @@ impl Access {
     /// 429 after too many.
     async fn read(&self, Viewer(caller): &Viewer) -> Result<&Operator, Problem> {
         self.limit.acquire(caller).await?;
-        Ok(&self.operator)
+        Ok(&self.views)
     }
 
     /// Counts a request that acts.

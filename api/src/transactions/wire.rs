@@ -137,6 +137,8 @@ mod tests {
             error: (status == Status::Failed).then(|| "declined".into()),
             created_at: datetime!(2024-01-15 10:30 UTC),
             processed_at: (status != Status::Processing).then_some(datetime!(2024-01-15 10:30:30.5 UTC)),
+            correlation_id: None,
+            trace_id: None,
             remaining,
         }
     }

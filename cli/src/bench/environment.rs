@@ -19,6 +19,8 @@ use crate::{data_dir::data_dir, migrate};
 
 /// The key for the private routes of the API.
 pub(super) const API_KEY: &str = "the key of the benchmark";
+/// The key of the operators' routes and of the board.
+pub(super) const ADMIN_KEY: &str = "the key of an operator in the benchmark";
 const DATABASE: &str = "bench";
 /// Interval between two checks of a condition; cheap compared with the measured work.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -84,6 +86,7 @@ impl Environment {
             ("PORT", "0"),
             ("PROCESSING_DELAY_SECONDS", &delay),
             ("API_KEY", API_KEY),
+            ("ADMIN_API_KEY", ADMIN_KEY),
             // The benchmark measures throughput, not the rate limit of one client.
             ("RATE_LIMIT", "1000000/1s"),
         ];

@@ -3,10 +3,12 @@
 mod child;
 mod drain;
 mod environment;
+mod http;
 mod ingest;
 mod items;
 mod load;
 pub(crate) mod noop;
+mod operators;
 mod pickup;
 mod prices;
 mod report;
@@ -33,6 +35,7 @@ used. A figure counts only if every acknowledged row and job exists and every jo
 Examples:
   cargo run --release -- bench
   millrace bench --only ingest --only drain --seconds 10
+  millrace bench --only operators --finished 10000000
   millrace bench --json > bench.json")]
 pub(crate) struct Arguments {
     /// Run only this measurement; may be repeated
@@ -47,6 +50,10 @@ pub(crate) struct Arguments {
     /// Number of runs; the report shows their median
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=99))]
     runs: u8,
+    /// Finished jobs for the pages of operators, with a tenth of that waiting and a hundredth dead [default: as many as
+    /// jobs of a run]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1000..=100_000_000))]
+    finished: Option<u32>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -73,6 +80,8 @@ enum Benchmark {
     Prices,
     /// CPU time and statements of an idle system
     Idle,
+    /// Pages of the board and endpoints of operators, on full tables
+    Operators,
 }
 
 impl Benchmark {
@@ -87,6 +96,7 @@ impl Benchmark {
             Self::Items => items::measure(context).await,
             Self::Prices => prices::measure(context).await,
             Self::Idle => pickup::measure_idle(context).await,
+            Self::Operators => operators::measure(context).await,
         }
     }
 }
@@ -99,6 +109,8 @@ pub(crate) struct BenchContext<'a> {
     runs: usize,
     connections: usize,
     jobs: i64,
+    /// Finished jobs for the pages of operators.
+    finished: i64,
 }
 
 impl BenchContext<'_> {
@@ -137,20 +149,22 @@ pub(crate) async fn program(arguments: Arguments) -> Result<()> {
 }
 
 async fn measure(environment: &Environment, arguments: &Arguments) -> Result<Report> {
-    let Arguments { only, seconds, clients, runs, .. } = arguments;
+    let Arguments { only, seconds, clients, runs, finished, .. } = arguments;
     let measures = match &only[..] {
         [] => Benchmark::value_variants(),
         only => only,
     };
     let mut lines = Vec::new();
     for measure in measures {
+        let jobs = i64::from(*seconds) * 20_000;
         let context = BenchContext {
             environment,
             measure: *measure,
             time: Duration::from_secs((*seconds).into()),
             runs: (*runs).into(),
             connections: (*clients).into(),
-            jobs: i64::from(*seconds) * 20_000,
+            jobs,
+            finished: finished.map_or(jobs, i64::from),
         };
         lines.extend(measure.run(&context).await.map_err(|error| anyhow!("{measure:?}: {error}"))?);
     }

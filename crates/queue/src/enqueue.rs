@@ -61,6 +61,11 @@ impl Queue {
         &self.counts
     }
 
+    /// The pool of its transactions.
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
     /// Opens a transaction. Never call [`Tx::commit`] after an error in it: PostgreSQL then rolls back without an
     /// error.
     ///

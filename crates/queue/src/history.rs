@@ -149,6 +149,8 @@ mod tests {
             worker: Some("w-1".into()),
             started_at: Some(datetime!(2026-11-28 12:00:01 UTC)),
             ended_at: Some(datetime!(2026-11-28 12:00:03 UTC)),
+            error_group: None,
+            key: None,
             last_error: None,
             correlation_id: None,
             traceparent: None,

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use metrics::{Counter, counter};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use sqlx::{
     ConnectOptions, Connection, PgConnection, PgPool,
@@ -22,12 +23,19 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a stop waits for sessions to close. The end of the process closes sessions that still wait for a response.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The metric of the statements of each pool.
+pub(super) const STATEMENTS: &str = "millrace_db_statements_total";
+
 /// A pool of sessions. A statement reaches them only through an [`executor`](super::executor), so each one has a time
 /// limit and a span, and works through a pooler.
 #[derive(Debug, Clone)]
 pub struct Pool {
     pub(super) sessions: PgPool,
     pub(super) pooler: Pooler,
+    /// The time limit of its statements, if it is not the usual one.
+    pub(super) limit: Option<Duration>,
+    /// Counts its statements.
+    pub(super) statements: Counter,
 }
 
 /// How many sessions a pool has opened.
@@ -54,7 +62,7 @@ impl Pool {
 /// A pool that the caller has opened, without a pooler in front of the database. Its sessions keep their own settings.
 impl From<PgPool> for Pool {
     fn from(sessions: PgPool) -> Self {
-        Self { sessions, pooler: Pooler::None }
+        Self { sessions, pooler: Pooler::None, limit: None, statements: Counter::noop() }
     }
 }
 
@@ -93,10 +101,14 @@ impl Database {
 
     /// The options of a new session. An operator sees `role` in `pg_stat_activity`.
     pub fn session_options(&self, role: &str) -> PgConnectOptions {
+        self.limited_session_options(role, None)
+    }
+
+    fn limited_session_options(&self, role: &str, limit: Option<Duration>) -> PgConnectOptions {
         if self.pooler == Pooler::Transaction {
             return pooler::session_options(self.options.clone(), role);
         }
-        self.options.clone().application_name(&format!("millrace {role}")).options(settings::startup_options())
+        self.options.clone().application_name(&format!("millrace {role}")).options(settings::startup_options(limit))
     }
 
     /// Opens a session that belongs to no pool.
@@ -105,20 +117,29 @@ impl Database {
     /// When the session cannot be opened.
     pub async fn connect(&self, role: &str) -> sqlx::Result<PgConnection> {
         let mut session = PgConnection::connect_with(&self.session_options(role)).await?;
-        settings::apply(&mut session, self.pooler).await?;
+        settings::apply(&mut session, self.pooler, None).await?;
         Ok(session)
     }
 
     /// A pool of at most `connections` sessions. Each is opened when it is first needed.
-    pub fn pool(&self, role: &str, connections: u32) -> Pool {
+    pub fn pool(&self, role: &'static str, connections: u32) -> Pool {
+        self.open_pool(role, connections, None)
+    }
+
+    /// A pool whose callers wait at most `limit` for a session, and whose statements run at most as long.
+    pub fn limited_pool(&self, role: &'static str, connections: u32, limit: Duration) -> Pool {
+        self.open_pool(role, connections, Some(limit))
+    }
+
+    fn open_pool(&self, role: &'static str, connections: u32, limit: Option<Duration>) -> Pool {
         let pooler = self.pooler;
         let sessions = PgPoolOptions::new()
             .max_connections(connections)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .acquire_timeout(limit.unwrap_or(ACQUIRE_TIMEOUT))
             .test_before_acquire(false)
             .after_connect(move |session, _| {
                 Box::pin(async move {
-                    writable::record_probe(settings::apply(session, pooler).await?);
+                    writable::record_probe(settings::apply(session, pooler, limit).await?);
                     Ok(())
                 })
             })
@@ -137,8 +158,8 @@ impl Database {
                     Ok(usable.inspect_err(writable::record_error).unwrap_or(false))
                 })
             })
-            .connect_lazy_with(self.session_options(role));
-        Pool { sessions, pooler }
+            .connect_lazy_with(self.limited_session_options(role, limit));
+        Pool { sessions, pooler, limit, statements: counter!(STATEMENTS, "pool" => role) }
     }
 }
 

@@ -58,7 +58,7 @@ pub(super) async fn connection_failure(pool: &Pool) -> String {
 
 async fn connect(pool: &Pool, options: &PgConnectOptions) -> sqlx::Result<()> {
     let mut session = PgConnection::connect_with(options).await?;
-    settings::apply(&mut session, pool.pooler).await?;
+    settings::apply(&mut session, pool.pooler, pool.limit).await?;
     // The result is known, so an error while closing does not matter.
     let _ = session.close().await;
     Ok(())

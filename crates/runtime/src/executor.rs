@@ -191,6 +191,7 @@ async fn run_on_pool(pool: &Pool, mode: ExecutionMode, query: Query) -> Statemen
 }
 
 async fn try_on_pool(pool: &Pool, mode: ExecutionMode, query: Query) -> StatementResult {
+    pool.statements.increment(1);
     if matches!(mode, ExecutionMode::Transactional) || pool.pooler == Pooler::Transaction {
         let mut transaction = begin(pool).await?;
         let items = with_time_limit(run(transaction.connection(), query)).await.inspect_err(writable::record_error)?;
@@ -202,7 +203,7 @@ async fn try_on_pool(pool: &Pool, mode: ExecutionMode, query: Query) -> Statemen
 
 /// Runs a statement in its own transaction.
 async fn run_and_commit(connection: &mut PgConnection, query: Query) -> StatementResult {
-    let mut transaction = connection.begin_with(settings::begin_statement()).await?;
+    let mut transaction = connection.begin_with(settings::begin_statement(None)).await?;
     let items = run(&mut transaction, query).await?;
     transaction.commit().await?;
     Ok(items)

@@ -140,7 +140,7 @@ async fn connect(pool: &sqlx::PgPool, channel: &str) -> sqlx::Result<PgListener>
     listener.ignore_pool_close_event(true);
     // sqlx's own reconnect would not report missed notifications.
     listener.eager_reconnect(false);
-    refuse_read_only(settings::apply(listener.acquire().await?, Pooler::None).await?)?;
+    refuse_read_only(settings::apply(listener.acquire().await?, Pooler::None, None).await?)?;
     listener.listen(channel).await?;
     Ok(listener)
 }

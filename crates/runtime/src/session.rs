@@ -11,12 +11,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use metrics::{Histogram, Unit, describe_histogram, histogram};
+use metrics::{Histogram, Unit, describe_counter, describe_histogram, histogram};
 use sqlx::{PgConnection, Postgres, pool::PoolConnection};
 use sqlx_core::transaction::TransactionManager;
 use tokio::{runtime::Handle, time::timeout};
 
-use super::{db::Pool, diagnose, pooler::Pooler, settings, time_limit::with_time_limit, writable};
+use super::{
+    db::{Pool, STATEMENTS},
+    diagnose,
+    pooler::Pooler,
+    settings,
+    time_limit::with_time_limit,
+    writable,
+};
 use crate::error::causes;
 
 /// How long a returned session may take to respond to the ping; then it is closed.
@@ -37,6 +44,10 @@ pub fn describe() {
         POOL_WAIT,
         Unit::Seconds,
         "How long statements and transactions waited for a session of their pool."
+    );
+    describe_counter!(
+        STATEMENTS,
+        "Single SQL statements by pool of sessions. Statements inside a larger transaction are not counted."
     );
     POOL_WAIT_HISTOGRAM.get_or_init(|| histogram!(POOL_WAIT));
 }
@@ -137,7 +148,7 @@ pub async fn begin(pool: &Pool) -> sqlx::Result<Transaction> {
 }
 
 async fn begin_once(pool: &Pool) -> sqlx::Result<Transaction> {
-    let statement = (pool.pooler == Pooler::Transaction).then(settings::begin_statement);
+    let statement = (pool.pooler == Pooler::Transaction).then(|| settings::begin_statement(pool.limit));
     let mut session = Session::acquire(pool).await?;
     session.run(|connection| PgTransactionManager::begin(connection, statement)).await?;
     Ok(Transaction { session })

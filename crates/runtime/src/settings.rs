@@ -64,27 +64,36 @@ pub(super) fn expected() -> impl Iterator<Item = (&'static str, &'static str)> {
     SETTINGS.into_iter()
 }
 
-/// The start-up options of a new session.
-pub(super) fn startup_options() -> impl Iterator<Item = (&'static str, &'static str)> {
-    SETTINGS.into_iter().chain([MARKER])
+/// The start-up options of a new session. `limit` replaces the time limit of its statements.
+pub(super) fn startup_options(limit: Option<Duration>) -> impl Iterator<Item = (&'static str, String)> {
+    // The last one of a name counts.
+    let settings = SETTINGS.into_iter().chain([MARKER]).map(|(name, value)| (name, value.to_owned()));
+    settings.chain(limit.map(statement_timeout))
+}
+
+/// The setting of another time limit for statements, in milliseconds.
+fn statement_timeout(limit: Duration) -> (&'static str, String) {
+    ("statement_timeout", limit.as_millis().to_string())
 }
 
 /// All settings as statements of one command, `SET` or `SET LOCAL`.
-fn set_statements(command: &str) -> String {
-    SETTINGS.iter().map(|(name, value)| format!("{command} {name} = '{value}'; ")).collect()
+fn set_statements(command: &str, limit: Option<Duration>) -> String {
+    let settings = SETTINGS.into_iter().map(|(name, value)| (name, value.to_owned()));
+    let settings = settings.chain(limit.map(statement_timeout));
+    settings.map(|(name, value)| format!("{command} {name} = '{value}'; ")).collect()
 }
 
 /// The statement that begins a transaction with our settings. It deallocates prepared statements of other clients.
-pub(super) fn begin_statement() -> SqlStr {
-    AssertSqlSafe(format!("BEGIN ISOLATION LEVEL READ COMMITTED; DEALLOCATE ALL; {}", set_statements("SET LOCAL")))
-        .into_sql_str()
+pub(super) fn begin_statement(limit: Option<Duration>) -> SqlStr {
+    let settings = set_statements("SET LOCAL", limit);
+    AssertSqlSafe(format!("BEGIN ISOLATION LEVEL READ COMMITTED; DEALLOCATE ALL; {settings}")).into_sql_str()
 }
 
 /// Applies our settings to a new session, in one round trip. Returns whether the session can only read.
 ///
 /// # Errors
 /// When the session is dead, or the server refuses a setting.
-pub(super) async fn apply(session: &mut PgConnection, pooler: Pooler) -> sqlx::Result<bool> {
+pub(super) async fn apply(session: &mut PgConnection, pooler: Pooler, limit: Option<Duration>) -> sqlx::Result<bool> {
     // The schema check refuses an old server, with an error that names its version.
     if session.server_version_num().is_some_and(|version| version < OLDEST_SERVER) {
         return Ok(false);
@@ -95,7 +104,7 @@ pub(super) async fn apply(session: &mut PgConnection, pooler: Pooler) -> sqlx::R
     let (name, value) = MARKER;
     let statements = format!(
         "SELECT current_setting('{name}', true) IS NOT DISTINCT FROM '{value}'; {}{PROBE}",
-        set_statements("SET")
+        set_statements("SET", limit)
     );
     let rows = session.fetch_all(raw_sql(AssertSqlSafe(statements))).await?;
     let column = |row: Option<&sqlx::postgres::PgRow>| row.map_or(Err(sqlx::Error::RowNotFound), |row| row.try_get(0));

@@ -102,6 +102,15 @@ impl Transactions {
         })
     }
 
+    /// The same feature, whose look-ups use the sessions of another pool.
+    pub(crate) fn reading(&self, pool: &Pool) -> Self {
+        let finds = Batch::start(READS, {
+            let pool = pool.clone();
+            move |ids| store::find(pool.clone(), ids)
+        });
+        Self { finds, pool: pool.clone(), ..self.clone() }
+    }
+
     /// Listens for settlements until the stop. A process that serves [`Transactions::find_settled`] runs this once.
     pub async fn listen_for_settlements(&self, database: &Database) {
         self.listener.run(database, &self.pool, &self.stop).await;

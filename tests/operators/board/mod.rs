@@ -11,14 +11,14 @@ use crate::harness::{
     system::System,
 };
 
-const KEY: &str = "the-admin-key-of-this-test";
+pub(super) const KEY: &str = "the-admin-key-of-this-test";
 /// An error that a page must not show as HTML.
 const SCRIPT: &str = "<script>alert('x')</script> & \"quotes\"";
 
 /// A system with a board, and a browser that follows no redirects.
-struct Browser {
-    system: System,
-    cookie: Option<String>,
+pub(super) struct Browser {
+    pub(super) system: System,
+    pub(super) cookie: Option<String>,
     csrf: String,
 }
 
@@ -31,7 +31,7 @@ impl Browser {
     }
 
     /// A browser that is logged in as ada.
-    async fn logged_in() -> Self {
+    pub(super) async fn logged_in() -> Self {
         let mut browser = Self::start(&[]).await;
         browser.log_in(KEY).await;
         browser
@@ -46,7 +46,7 @@ impl Browser {
         self.csrf = page.text.split("name=\"csrf\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
     }
 
-    async fn get(&self, path: &str) -> HttpResponse {
+    pub(super) async fn get(&self, path: &str) -> HttpResponse {
         self.send(Method::GET, path, None).await
     }
 
@@ -79,7 +79,7 @@ impl Browser {
     }
 
     /// Inserts a dead letter of the queue `q`, whose only run ended with this error.
-    async fn insert_dead(&self, id: &str, error: &str) {
+    pub(super) async fn insert_dead(&self, id: &str, error: &str) {
         let errors = serde_json::json!([{"at": "2026-11-28T12:00:00Z", "run": 1, "worker": "w", "error": error}]);
         let insert = "INSERT INTO apalis.jobs (id, job_type, job, status, run_at, done_at, attempts, failures, errors, error_group)
                       VALUES ($1, 'q', convert_to('{\"secret\":\"of the payload\"}', 'UTF8'), 'Killed', now(), now(), 1, 1, $2, 'group')";
@@ -203,7 +203,7 @@ async fn every_page_is_complete_and_escaped() {
         ("/board/queues/%3Cb%3E", "This queue has no jobs"),
         ("/board/jobs", "01DEAD"),
         ("/board/jobs?state=dead&queue=q&error=alert", "01DEAD"),
-        ("/board/jobs?state=running", "No job matches."),
+        ("/board/jobs?state=running&queue=unknown", "No job matches."),
         ("/board/jobs?group=group&attempts=1&older_than=0s&worker=%3Cb%3E", "No job matches."),
         ("/board/jobs?state=waiting&queue=q&key=%3Cb%3E", "Preview the cancellation"),
         ("/board/jobs/cancel?state=waiting&queue=q&error=%3Cb%3E&reason=x", "Cancels 0 of 0 jobs."),

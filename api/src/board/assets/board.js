@@ -1,4 +1,5 @@
 // Keyboard, local times and refreshing. Every page works without this file.
+// The first page is updated by server-sent events, the others are loaded again.
 "use strict";
 
 const REFRESH_MS = 5000;
@@ -37,8 +38,17 @@ function mark(scroll) {
   }
 }
 
+// Replaces a part of the page, and keeps the focus on the same link.
+function replace(old, change) {
+  const focused = old.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+  change();
+  showLocalTimes();
+  mark(false);
+  if (focused) document.querySelector(`main a[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+}
+
 async function refresh() {
-  if (document.hidden || !main()?.hasAttribute("data-refresh") || isBusy()) return;
+  if (document.hidden || events || !main()?.hasAttribute("data-refresh") || isBusy()) return;
   try {
     const response = await fetch(location.href, { credentials: "same-origin" });
     if (response.redirected) return location.reload();
@@ -46,14 +56,36 @@ async function refresh() {
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
     const fresh = page.querySelector("main");
     if (!fresh || isBusy()) return;
-    const focused = main().contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
-    main().replaceWith(fresh);
-    showLocalTimes();
-    mark(false);
-    if (focused) document.querySelector(`main a[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+    replace(main(), () => main().replaceWith(fresh));
+    watch();
   } catch (error) {
     main().classList.add("stale");
   }
+}
+
+let events = null;
+
+function watch() {
+  const path = document.querySelector("[data-events]")?.dataset.events;
+  if (!path || document.hidden || events) return;
+  events = new EventSource(path);
+  events.onmessage = (event) => {
+    const live = document.querySelector("[data-events]");
+    main().classList.remove("stale");
+    if (!live || isBusy()) return;
+    const fresh = new DOMParser().parseFromString(event.data, "text/html").body.childNodes;
+    replace(live, () => live.replaceChildren(...fresh));
+  };
+  events.onerror = () => {
+    main().classList.add("stale");
+    // The browser connects again by itself, except after a refusal, as when the session has ended.
+    if (events.readyState === EventSource.CLOSED) unwatch();
+  };
+}
+
+function unwatch() {
+  events?.close();
+  events = null;
 }
 
 document.addEventListener("keydown", (event) => {
@@ -74,4 +106,12 @@ document.addEventListener("keydown", (event) => {
 document.querySelector("[data-help]")?.addEventListener("click", () => document.getElementById("help").showModal());
 showLocalTimes();
 setInterval(refresh, REFRESH_MS);
-document.addEventListener("visibilitychange", refresh);
+watch();
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) return unwatch();
+  refresh();
+  watch();
+});
+// A page that the browser keeps for the back button must not hold a connection.
+addEventListener("pagehide", unwatch);
+addEventListener("pageshow", watch);

@@ -63,15 +63,15 @@ pub(crate) async fn show(state: &State, visit: &Visit, id: &str) -> Result<Respo
 
 async fn load_page(state: &State, visit: &Visit, id: &str) -> Result<JobPage, Problem> {
     let operator = state.operator();
-    let (details, why, actions) = tokio::join!(
-        load("job", operator.show(id)),
-        load("why", operator.why(id)),
-        load("actions", operator.actions(Some(id), None, ACTIONS)),
-    );
-    let details = match details {
+    let (details, actions) =
+        tokio::join!(load("job", operator.show(id)), load("actions", operator.actions(Some(id), None, ACTIONS)));
+    let (details, why) = match details {
         Ok(None) => return Err(not_found("job", id)),
-        Ok(Some(details)) => Ok(details),
-        Err(missing) => Err(missing),
+        Ok(Some(details)) => {
+            let why = load("why", operator.why_of(&details)).await;
+            (Ok(details), why)
+        }
+        Err(missing) => (Err(missing), Err(missing)),
     };
     let errors = details.as_ref().ok().map(|details| &details.errors);
     let errors = errors.and_then(|errors| Vec::<RunError>::deserialize(errors).ok());
@@ -126,9 +126,22 @@ pub(crate) async fn replay(state: &State, visit: &Visit, id: &str) -> Result<Res
     }
 }
 
-/// Whether a check found a reason why the job does not run.
-fn has_failed(why: &Why) -> bool {
-    why.checks.iter().any(|check| !check.ok)
+fn is_running(why: &Why) -> bool {
+    why.job.state == JobState::Running
+}
+
+/// Whether the job will not run, as it should be. The checks would then look like faults.
+fn has_ended_well(why: &Why) -> bool {
+    matches!(why.job.state, JobState::Done | JobState::Cancelled)
+}
+
+/// The style of the verdict: a job that has ended well is neither good nor bad news.
+fn verdict_class(why: &Why) -> &'static str {
+    match why.checks.iter().all(|check| check.ok) {
+        _ if has_ended_well(why) => "",
+        true => "good",
+        false => "bad",
+    }
 }
 
 fn path(id: &str) -> String {

@@ -3,9 +3,9 @@
 //! A response is a value of the service, or a view made of such values. The types with [`Object`] describe it in
 //! `openapi.json` and are never built; a test compares them with real responses.
 
-pub(super) mod filter;
 pub(super) mod capacity;
 pub(super) mod database;
+pub(super) mod filter;
 pub(super) mod input;
 pub(super) mod jobs;
 pub(super) mod queues;

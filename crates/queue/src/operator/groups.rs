@@ -41,7 +41,12 @@ impl Operator {
     /// # Errors
     /// [`Error::Unavailable`] when the database is unreachable.
     pub async fn dead_groups(&self, queue: Option<&str>) -> Result<Vec<ErrorGroup>, Error> {
-        let rows = sql::dead_groups(&self.pool, queue, MAX_COUNTED).await?;
+        self.groups_counted_to(queue, MAX_COUNTED).await
+    }
+
+    /// The same, with another end of counting.
+    pub(super) async fn groups_counted_to(&self, queue: Option<&str>, most: i64) -> Result<Vec<ErrorGroup>, Error> {
+        let rows = sql::dead_groups(&self.pool, queue, most).await?;
         let total = |queue: &str| rows.iter().filter(|row| row.queue == queue).map(|row| row.count).sum::<i64>().max(1);
         let mut groups: Vec<ErrorGroup> = rows
             .iter()
@@ -49,7 +54,7 @@ impl Operator {
                 queue: row.queue.clone(),
                 group: row.group.clone(),
                 count: row.count,
-                is_capped: row.count >= MAX_COUNTED,
+                is_capped: row.count >= most,
                 // Both numbers are far below 2^52.
                 #[allow(clippy::cast_precision_loss)]
                 share: row.count as f64 / total(&row.queue) as f64,

@@ -96,6 +96,12 @@ impl Operator {
         Self { pool: pool.clone(), queue: queue.clone(), kinds: Arc::new(kinds) }
     }
 
+    /// The same interface, which reads through another pool. Actions use the pool of the queue.
+    #[must_use]
+    pub fn reading(&self, pool: &Pool) -> Self {
+        Self { pool: pool.clone(), ..self.clone() }
+    }
+
     /// Lists every queue that has jobs, workers or a pause. Its cost has a bound: it reads a few index ranges of at
     /// most [`COUNTED`] entries per queue, and the newest [`COUNTED`] jobs.
     ///
@@ -192,7 +198,7 @@ impl Operator {
         sql::audit::record(&mut *tx, order, "replay", id, None, 1).await?;
         tx.commit().await?;
         self.queue.counts().of(&job.queue).add(Event::Enqueued, 1);
-        if let Err(error) = store::announce(repeatable(&self.pool), &[job.queue]).await {
+        if let Err(error) = store::announce(repeatable(self.queue.pool()), &[job.queue]).await {
             tracing::debug!(error = causes(&error), "could not announce a replayed job");
         }
         Ok(Replayed::Replayed)

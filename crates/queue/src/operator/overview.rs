@@ -91,7 +91,8 @@ impl Operator {
         let latencies = sql::latencies(&self.pool, &names).await?;
         let mut latencies: BTreeMap<_, _> = latencies.into_iter().map(|row| (row.queue.clone(), row)).collect();
         let workers = self.workers().await?;
-        let groups = self.dead_groups(None).await?;
+        // Problems name the groups that die now; how many there are in all is not needed.
+        let groups = self.groups_counted_to(None, 1).await?;
         let at = OffsetDateTime::now_utc();
         let queues: Vec<QueueOverview> = queues
             .into_iter()
@@ -195,7 +196,9 @@ fn problems(
             problems.push(of_queue(ProblemKind::Paused, queue, text));
         }
     }
-    for group in groups.iter().filter(|group| group.died_in_15_min > 0) {
+    let mut dying: Vec<&ErrorGroup> = groups.iter().filter(|group| group.died_in_15_min > 0).collect();
+    dying.sort_by_key(|group| -group.died_in_15_min);
+    for group in dying {
         let error = group.sample_error.as_deref().unwrap_or("without an error");
         let at_least = if group.died_in_15_min >= 1000 { "at least " } else { "" };
         let text = format!("{at_least}{} jobs of {} died in 15 min: {error}", group.died_in_15_min, group.queue);

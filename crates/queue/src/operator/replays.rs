@@ -13,6 +13,7 @@ pub use crate::replay::{
 use crate::{
     NewJob, enqueue,
     order::Order,
+    status::JobStatus,
     store::operator::{audit, replays as sql},
 };
 use runtime::error::Error;
@@ -28,12 +29,9 @@ impl Operator {
     pub async fn select_dead(&self, selection: &Selection) -> Result<Selected, Error> {
         let count = sql::count(&self.pool, selection, MAX_SELECTED).await?;
         let samples = sql::samples(&self.pool, selection, 5).await?;
-        let mut jobs = Vec::new();
-        for id in samples {
-            jobs.extend(self.show(&id).await?.map(|details| details.job));
-        }
+        let samples = samples.into_iter().map(JobStatus::from).collect();
         let sql::Count { all: count, replayed_before } = count;
-        Ok(Selected { count, is_capped: count >= MAX_SELECTED, replayed_before, samples: jobs })
+        Ok(Selected { count, is_capped: count >= MAX_SELECTED, replayed_before, samples })
     }
 
     /// Starts a replay of the dead letters that are selected now; jobs that die later are not taken. Nothing starts if
@@ -43,7 +41,7 @@ impl Operator {
     /// [`Error::Unavailable`] when the database is unreachable.
     pub async fn start_replay(&self, selection: &Selection, pace: Pace, order: &Order) -> Result<StartedReplay, Error> {
         let id = Uuid::from(Ulid::generate());
-        let count = sql::count(&self.pool, selection, i64::from(pace.limit)).await?;
+        let count = sql::count(self.queue.pool(), selection, i64::from(pace.limit)).await?;
         if count.replayed_before > 0 && !pace.include_replayed {
             return Ok(StartedReplay::ReplayedBefore(count.replayed_before));
         }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{Operator, workers::WorkerInfo};
 use crate::{
-    status::{JobEvent, JobStatus, State},
+    status::{JobDetails, JobEvent, JobStatus, State},
     store::operator::why::{self as sql, Facts},
 };
 use runtime::error::Error;
@@ -48,15 +48,23 @@ impl Operator {
     /// [`Error::Unavailable`] when the database is unreachable.
     pub async fn why(&self, id: &str) -> Result<Option<Why>, Error> {
         let Some(details) = self.show(id).await? else { return Ok(None) };
-        let Some(facts) = sql::facts(&self.pool, id).await? else { return Ok(None) };
+        self.why_of(&details).await
+    }
+
+    /// Explains why the job with these details is not running; `None` if it does not exist any more.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the database is unreachable.
+    pub async fn why_of(&self, details: &JobDetails) -> Result<Option<Why>, Error> {
+        let Some(facts) = sql::facts(&self.pool, &details.job.id).await? else { return Ok(None) };
         let workers = self.workers().await?;
         let checks = checks(&details.job, &facts, &workers);
         let verdict = match checks.iter().find(|check| !check.ok) {
             Some(failed) => failed.text.clone(),
             None if details.job.state == State::Running => "it is running".into(),
-            None => details.why,
+            None => details.why.clone(),
         };
-        Ok(Some(Why { job: details.job, verdict, checks, events: details.events }))
+        Ok(Some(Why { job: details.job.clone(), verdict, checks, events: details.events.clone() }))
     }
 }
 

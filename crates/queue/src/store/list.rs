@@ -252,24 +252,17 @@ pub(crate) struct Details {
 /// Reads all details of one job. A worker is live if its last heartbeat is less than its lease before or after now.
 /// After a step of the database's clock this may be wrong for one heartbeat.
 pub(crate) async fn show(pool: &Pool, id: &str) -> Result<Option<(JobRow, Details)>> {
-    let row = sqlx::query_as!(
-        JobRow,
-        r#"SELECT id, job_type AS queue, status, priority, attempts AS claims, failures, crashes,
-                  run_at AS "due_at: ReadTime", clock_timestamp() AS "now!: ReadTime", lock_by AS worker,
-                  lock_at AS "started_at: ReadTime", done_at AS "ended_at: ReadTime",
-                  errors -> -1 ->> 'error' AS last_error, error_group, idempotency_key AS key,
-                  metadata -> 'correlation_id' AS correlation_id, metadata -> 'traceparent' AS traceparent
-           FROM apalis.jobs WHERE id = $1"#,
-        id,
-    );
-    let Some(row) = row.fetch_optional(repeatable(pool)).await? else { return Ok(None) };
-    let details = sqlx::query_as!(
-        Details,
+    let row = sqlx::query!(
         r#"WITH live AS MATERIALIZED (
                SELECT id, string_to_array(layers, ',') AS queues, claim_errors FROM apalis.workers
                WHERE abs(extract(epoch FROM last_seen) - extract(epoch FROM now())) < extract(epoch FROM lease)
            )
-           SELECT job AS payload, errors, events, last_result,
+           SELECT id, job_type AS queue, status, priority, attempts AS claims, failures, crashes,
+                  run_at AS "due_at: ReadTime", clock_timestamp() AS "now!: ReadTime", lock_by AS worker,
+                  lock_at AS "started_at: ReadTime", done_at AS "ended_at: ReadTime",
+                  errors -> -1 ->> 'error' AS last_error, error_group, idempotency_key AS key,
+                  metadata -> 'correlation_id' AS correlation_id, metadata -> 'traceparent' AS traceparent,
+                  job AS payload, errors, events, last_result,
                   (SELECT reason FROM paused_queues WHERE name = job_type) AS paused_because,
                   (SELECT count(*) FROM live WHERE job_type = ANY(queues)) AS "workers!",
                   (SELECT count(*) FROM live WHERE claim_errors ? job_type AND job_type = ANY(queues)) AS "failing!",
@@ -279,5 +272,37 @@ pub(crate) async fn show(pool: &Pool, id: &str) -> Result<Option<(JobRow, Detail
            FROM apalis.jobs WHERE id = $1"#,
         id,
     );
-    Ok(details.fetch_optional(repeatable(pool)).await?.map(|details| (row, details)))
+    let Some(row) = row.fetch_optional(repeatable(pool)).await? else { return Ok(None) };
+    let job = JobRow {
+        id: row.id,
+        queue: row.queue,
+        status: row.status,
+        priority: row.priority,
+        claims: row.claims,
+        failures: row.failures,
+        crashes: row.crashes,
+        due_at: row.due_at,
+        now: row.now,
+        worker: row.worker,
+        started_at: row.started_at,
+        ended_at: row.ended_at,
+        last_error: row.last_error,
+        error_group: row.error_group,
+        key: row.key,
+        correlation_id: row.correlation_id,
+        traceparent: row.traceparent,
+    };
+    let details = Details {
+        payload: row.payload,
+        errors: row.errors,
+        events: row.events,
+        last_result: row.last_result,
+        paused_because: row.paused_because,
+        workers: row.workers,
+        failing: row.failing,
+        claim_error: row.claim_error,
+        held: row.held,
+        cancelling: row.cancelling,
+    };
+    Ok(Some((job, details)))
 }

@@ -33,7 +33,7 @@ async fn missing_migrations(context: &mut Context) -> Result<Vec<i64>, SchemaErr
     let mut transaction = if context.database.has_sessions() {
         context.session.begin().await?
     } else {
-        context.session.begin_with(settings::begin_statement()).await?
+        context.session.begin_with(settings::begin_statement(None)).await?
     };
     let missing = migrate::missing(&mut transaction).await;
     transaction.rollback().await?;

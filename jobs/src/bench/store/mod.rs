@@ -1,6 +1,7 @@
 //! SQL of the benchmark.
 
 pub mod items;
+pub mod operators;
 pub mod prices;
 
 use sqlx::PgConnection;

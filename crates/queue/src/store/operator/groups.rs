@@ -16,7 +16,7 @@ pub(crate) struct GroupRow {
     pub newest_job: String,
 }
 
-/// Finds the groups of one queue's dead letters, or of all, by a skip scan of `jobs_dead_groups`: one look-up for each
+/// Finds the groups of one queue's dead letters, or of all, by a skip scan of `jobs_dead_by_error`: one look-up for each
 /// group. Counts stop at `limit`, and there are at most 200 groups.
 pub(crate) async fn dead_groups(pool: &Pool, queue: Option<&str>, limit: i64) -> Result<Vec<GroupRow>> {
     sqlx::query_as!(

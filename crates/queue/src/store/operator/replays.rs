@@ -3,15 +3,18 @@
 use sqlx::{Result, types::Json};
 use uuid::Uuid;
 
-use crate::replay::{Pace, REPLAYS_WITHOUT_ASKING, Replay, Selection, Skip};
-use crate::store::results::EVENTS_KEPT;
+use crate::{
+    ReadTime,
+    replay::{Pace, REPLAYS_WITHOUT_ASKING, Replay, Selection, Skip},
+    store::{list::JobRow, results::EVENTS_KEPT},
+};
 use runtime::{
     db::Pool,
     executor::{Transaction, repeatable},
 };
 
 /// Selects ids of dead letters by a [`Selection`] in the order of their ids: `$1` queue, `$2` group, `$3` error. With a
-/// group it is a range of `jobs_dead_groups`, else one of `jobs_dead`.
+/// group it is a range of `jobs_dead_by_error`, else one of `jobs_dead`.
 macro_rules! select_dead {
     ($selection:expr, $columns:tt, $more:tt $(, $parameter:expr)*) => {
         sqlx::query!(
@@ -52,10 +55,27 @@ pub(crate) async fn count(pool: &Pool, selection: &Selection, limit: i64) -> Res
     .await
 }
 
-/// Returns the ids of the oldest selected dead letters.
-pub(crate) async fn samples(pool: &Pool, selection: &Selection, limit: i64) -> Result<Vec<String>> {
-    let rows = select_dead!(selection, "id", "ORDER BY id LIMIT $4", limit).fetch_all(repeatable(pool)).await?;
-    Ok(rows.into_iter().map(|row| row.id).collect())
+/// Lists the oldest selected dead letters.
+pub(crate) async fn samples(pool: &Pool, selection: &Selection, limit: i64) -> Result<Vec<JobRow>> {
+    sqlx::query_as!(
+        JobRow,
+        r#"SELECT id AS "id!", job_type AS "queue!", status AS "status!", priority AS "priority!", attempts AS "claims!",
+                  failures AS "failures!", crashes AS "crashes!", run_at AS "due_at!: ReadTime",
+                  clock_timestamp() AS "now!: ReadTime", lock_by AS worker, lock_at AS "started_at: ReadTime",
+                  done_at AS "ended_at: ReadTime", errors -> -1 ->> 'error' AS last_error, error_group,
+                  idempotency_key AS key,
+                  metadata -> 'correlation_id' AS correlation_id, metadata -> 'traceparent' AS traceparent
+           FROM apalis.jobs
+           WHERE status = 'Killed' AND job_type = $1 AND ($2::text IS NULL OR coalesce(error_group, '') = $2)
+             AND ($3::text IS NULL OR position($3 IN errors -> -1 ->> 'error') > 0)
+           ORDER BY id LIMIT $4"#,
+        selection.queue,
+        selection.group,
+        selection.error,
+        limit,
+    )
+    .fetch_all(repeatable(pool))
+    .await
 }
 
 /// Creates a replay that takes the dead letters which have died until now.

@@ -1,0 +1,1 @@
+DROP INDEX apalis.jobs_dead_by_error;

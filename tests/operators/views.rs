@@ -1,0 +1,117 @@
+//! What views cost: sessions of their own, a time limit for each part of a page, and one poller for all who watch.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use nix::sys::signal::Signal;
+use sqlx::Connection;
+
+use super::board::Browser;
+use crate::harness::http::send;
+
+/// The series that counts the statements of all views.
+const STATEMENTS: &str = "millrace_db_statements_total{pool=\"views\"}";
+/// The statements of one snapshot of the first page.
+const SNAPSHOT: u64 = 5;
+
+/// A tab that watches the first page.
+struct Tab {
+    response: reqwest::Response,
+    text: String,
+}
+
+impl Tab {
+    async fn open(browser: &Browser) -> Self {
+        let cookie = browser.cookie.as_deref().expect("a session");
+        let response = browser.system.get("/board/events").header("cookie", cookie).send().await.expect("a response");
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        assert_eq!(response.headers()["cache-control"], "no-store");
+        Self { response, text: String::new() }
+    }
+
+    /// Reads up to the end of the event with this number, or a later one. Returns its number.
+    async fn read_event(&mut self, number: u64) -> u64 {
+        loop {
+            let complete = self.text.split_inclusive("\n\n").filter(|event| event.ends_with("\n\n"));
+            let ids = complete.filter_map(|event| event.strip_prefix("id: ")?.lines().next()?.parse::<u64>().ok());
+            if let Some(last) = ids.last().filter(|last| *last >= number) {
+                return last;
+            }
+            let chunk = self.response.chunk().await.expect("an open stream").expect("a stream that goes on");
+            self.text += &String::from_utf8_lossy(&chunk);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_locked_table_leaves_parts_out_and_takes_no_other_sessions() {
+    let browser = Browser::logged_in().await;
+    browser.insert_dead("01DEAD", "connection refused").await;
+    let mut other = sqlx::PgConnection::connect(&browser.system.database.url).await.unwrap();
+    let mut lock = other.begin().await.unwrap();
+    sqlx::query("LOCK TABLE apalis.jobs IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
+
+    let pages = [
+        "/board",
+        "/board/queues/q",
+        "/board/jobs",
+        "/board/jobs?state=dead",
+        "/board/jobs/01DEAD",
+        "/board/dead",
+        "/board/dead/selection?queue=q",
+        "/board/dead/preview?action=replay&queue=q&reason=why",
+        "/board/workers",
+        "/board/workers/w",
+        "/board/find?q=01DEAD",
+    ];
+    let begun = Instant::now();
+    let loaded = join_all(pages.map(|path| browser.get(path))).await;
+    // A part waits for a second at most; a page has at most two of them in a row.
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    for (path, page) in pages.iter().zip(&loaded) {
+        assert_eq!(page.status, 200, "{path}: {}", page.text);
+        assert!(page.text.contains("Not known now: the query takes over 1 s."), "{path}: {}", page.text);
+        for empty in
+            ["Healthy", "There are no", "No job matches", "has no jobs", "No worker", "Nothing has", "0 dead letters"]
+        {
+            assert!(!page.text.contains(empty), "{path} says {empty:?}: {}", page.text);
+        }
+    }
+    let request = browser.system.get("/admin/queue/overview").header("x-api-key", super::board::KEY);
+    send(request).await.assert_problem(503, "the overview as JSON");
+    let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'millrace views' AND datname = current_database()";
+    assert!(browser.system.count(sessions).await <= 2);
+    lock.rollback().await.unwrap();
+    assert!(browser.get("/board/jobs").await.text.contains("01DEAD"));
+}
+
+#[tokio::test]
+async fn twenty_tabs_cost_as_many_statements_as_one() {
+    let browser = Browser::logged_in().await;
+    let request = browser.system.get("/board/events");
+    assert_eq!(send(request).await.status, 401, "a redirect would be followed");
+    for tabs in [1, 20] {
+        let mut tabs = join_all((0..tabs).map(|_| Tab::open(&browser))).await;
+        let newest = join_all(tabs.iter_mut().map(|tab| tab.read_event(1))).await.into_iter().max().expect("a tab");
+        let before = browser.system.metric(STATEMENTS).await;
+        join_all(tabs.iter_mut().map(|tab| tab.read_event(newest + 3))).await;
+        let statements = browser.system.metric(STATEMENTS).await - before;
+        // The first of the three snapshots may have begun before, and the next one or two after them.
+        let snapshots = SNAPSHOT * 2..=SNAPSHOT * 5;
+        assert!(snapshots.contains(&statements), "{} tabs: {statements}", tabs.len());
+        assert!(tabs[0].text.contains("data: <p class=\"verdict good\">"), "{}", tabs[0].text);
+    }
+}
+
+#[tokio::test]
+async fn a_stop_ends_the_streams_at_once() {
+    let mut browser = Browser::logged_in().await;
+    let mut tab = Tab::open(&browser).await;
+    tab.read_event(1).await;
+    browser.system.api.process.signal(Signal::SIGTERM);
+    while tab.response.chunk().await.expect("an orderly end").is_some() {}
+    // Open requests would have 25 s.
+    let status = browser.system.api.process.wait_for_exit(Duration::from_secs(10)).await;
+    assert!(status.success());
+}
