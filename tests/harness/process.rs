@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
+    net::IpAddr,
     os::unix::process::CommandExt as _,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
@@ -178,4 +179,10 @@ pub(crate) fn install_tls() {
 pub(crate) fn http_client() -> reqwest::Client {
     install_tls();
     reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(90)).build().expect("a client")
+}
+
+/// A client with its own address: on Linux, all of 127/8 is this machine.
+pub(crate) fn client_at(number: u8) -> reqwest::Client {
+    install_tls();
+    reqwest::Client::builder().no_proxy().local_address(IpAddr::from([127, 0, 1, number])).build().expect("a client")
 }

@@ -87,7 +87,7 @@ const DEFECTS: &[(&str, &[&str], &[&str])] = &[
     ("migration-unknown", &["INSERT INTO _sqlx_migrations VALUES (29990101000000, 'later', now(), true, '\\x00', 1)"], &[]),
     ("migration-changed", &["UPDATE _sqlx_migrations SET checksum = '\\x00' WHERE version = 20261121090000"], &[]),
     ("migration-unfinished", &["UPDATE _sqlx_migrations SET success = false WHERE version = 20261121090000"], &[]),
-    ("index-missing", &["DROP INDEX apalis.jobs_dead_groups"], &[]),
+    ("index-missing", &["DROP INDEX apalis.jobs_dead_by_error"], &[]),
     ("index-changed", &["DROP INDEX apalis.jobs_cancelled", "CREATE INDEX jobs_cancelled ON apalis.jobs (job_type)"], &[]),
     ("index-invalid", &["UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'apalis.jobs_cancelled'::regclass"], &[]),
     ("index-unused", &["CREATE INDEX of_an_operator ON apalis.jobs (attempts)"], &[]),
@@ -194,7 +194,7 @@ async fn the_exit_status_is_the_worst_finding(url: &str) {
     for (defect, status, text) in [
         ("SELECT 1", 0, "Healthy"),
         ("CREATE INDEX of_an_operator ON apalis.jobs (attempts)", 1, "index-unused: the index apalis.of_an_operator"),
-        ("DROP INDEX apalis.jobs_dead_groups", 2, "fix: CREATE INDEX CONCURRENTLY jobs_dead_groups ON apalis.jobs"),
+        ("DROP INDEX apalis.jobs_dead_by_error", 2, "fix: CREATE INDEX CONCURRENTLY jobs_dead_by_error ON apalis.jobs"),
     ] {
         run(&mut session, defect).await;
         let mut doctor = Process::start(&["doctor"], &[("DATABASE_URL", url)]);

@@ -1,4 +1,4 @@
-//! `millrace prove` runs faults, reports them, and removes its data. All faults run with `.ci/prove`, which takes longer.
+//! `millrace prove` runs faults, reports them, and removes its data. All faults take minutes, so they run in `.ci/run`.
 
 use std::time::Duration;
 

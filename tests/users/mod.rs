@@ -6,14 +6,12 @@ mod rate_limits;
 mod registration;
 mod spellings;
 
-use std::net::Ipv4Addr;
-
 use reqwest::Client;
 use serde_json::{Value, json};
 
 use crate::harness::{
     http::{HttpResponse, send},
-    process,
+    process::client_at,
     system::System,
 };
 
@@ -55,12 +53,4 @@ impl System {
 /// The body of a valid registration.
 fn registration(email: &str) -> Value {
     json!({"email": email, "password": PASSWORD, "full_name": "Ada Lovelace"})
-}
-
-/// A client with its own address: on Linux, all of 127/8 is this machine.
-fn client_at(number: u8) -> Client {
-    // Sets TLS up, once for the whole test run.
-    drop(process::http_client());
-    let builder = Client::builder().no_proxy().local_address(std::net::IpAddr::V4(Ipv4Addr::new(127, 0, 1, number)));
-    builder.build().expect("a client")
 }

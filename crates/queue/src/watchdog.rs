@@ -20,11 +20,12 @@ const EVERY: Duration = Duration::from_millis(50);
 /// Starts the watchdog of this runtime. It runs until the returned sender is dropped.
 ///
 /// When all threads have been blocked for `limit()`, longer than any job in flight may run, no deadline can be enforced
-/// any more. The jobs would never end, so the watchdog aborts the process, and they run elsewhere after the lease.
+/// any more. The jobs would never end, so the watchdog aborts the process, and they run elsewhere after the lease. Without a
+/// job in flight there is no limit.
 ///
 /// # Errors
 /// When the thread cannot be started.
-pub(crate) fn start(runtime: Handle, limit: impl Fn() -> Duration + Send + 'static) -> io::Result<Sender<()>> {
+pub(crate) fn start(runtime: Handle, limit: impl Fn() -> Option<Duration> + Send + 'static) -> io::Result<Sender<()>> {
     let (handle, dropped) = channel();
     std::thread::Builder::new().name("watchdog".into()).spawn(move || {
         let mut probe = runtime.spawn(async {});
@@ -37,8 +38,7 @@ pub(crate) fn start(runtime: Handle, limit: impl Fn() -> Duration + Send + 'stat
                 continue;
             }
             blocked += EVERY;
-            let limit = limit();
-            if blocked > limit {
+            if let Some(limit) = limit().filter(|limit| blocked > *limit) {
                 tracing::error!(?limit, "jobs block every thread beyond their deadline; aborting the process");
                 // Another thread writes the log; it gets time for this line.
                 std::thread::sleep(EVERY);

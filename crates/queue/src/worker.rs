@@ -107,7 +107,7 @@ impl Worker {
         let (queues, stop) = (registry.names(), stop_heartbeat.clone());
         let (lease, thread) = heartbeat::start(database.clone(), name.clone(), queues, timing, report.clone(), stop)?;
         let status = report.status.clone();
-        let limit = move || status.longest_deadline_in_flight().saturating_add(timing.lease);
+        let limit = move || Some(status.longest_deadline_in_flight()?.saturating_add(timing.lease));
         let watchdog = watchdog::start(tokio::runtime::Handle::current(), limit)?;
         let run = run(database.clone(), name.clone(), timing, registry, lease.clone(), report, shutdown.clone());
         let running = tokio::spawn(async move {

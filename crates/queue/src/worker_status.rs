@@ -72,11 +72,11 @@ impl WorkerStatus {
         self.lock().insert(queue, QueueState { slots, deadline, in_flight, last_claim: None, error: None });
     }
 
-    /// The longest deadline of the queues that have a run; zero without a run.
-    pub(crate) fn longest_deadline_in_flight(&self) -> Duration {
+    /// The longest deadline of the queues that have a run; `None` without a run.
+    pub(crate) fn longest_deadline_in_flight(&self) -> Option<Duration> {
         let queues = self.lock();
         let running = queues.values().filter(|queue| !queue.in_flight.tokens().is_empty());
-        running.map(|queue| queue.deadline).max().unwrap_or_default()
+        running.map(|queue| queue.deadline).max()
     }
 
     /// Records a claim that the database has completed.

@@ -13,7 +13,7 @@ use crate::db::Pool;
 const LEDGER: &str = "apalis._queue_migrations";
 
 /// The migrations that change only the queue's tables.
-const QUEUE_MIGRATIONS: [&str; 22] = [
+const QUEUE_MIGRATIONS: [&str; 25] = [
     "tune queue tables",
     "pause queues",
     "cancel running jobs",
@@ -36,6 +36,9 @@ const QUEUE_MIGRATIONS: [&str; 22] = [
     "record fire jobs",
     "estimate queue depths",
     "record worker releases",
+    "index dead by error",
+    "drop dead groups",
+    "index deadly minutes",
 ];
 
 /// The migrations that also change tables of services. Only their statements about the queue's tables are applied.
