@@ -41,16 +41,18 @@ pub(super) async fn kill(scene: &mut Scene<'_>, place: usize) -> Result<()> {
     child.wait(STOP).await.map(drop)
 }
 
-/// The frozen worker holds jobs whose calls are under way. Others take over, and its late results must not count.
+/// The frozen worker holds jobs whose calls are under way. The other worker takes them over, and still runs them when the
+/// late results of the frozen one arrive. These must not count.
 pub(super) async fn freeze_worker(scene: &mut Scene<'_>) -> Result<()> {
-    scene.processor.set_delay(LEASE / 2);
+    scene.processor.set_delay(LEASE);
     scene.run_for_random(500..1000).await;
     let place = WORKERS[scene.random.usize(0..WORKERS.len())];
     scene.member(place)?.child.signal(Signal::SIGSTOP)?;
+    scene.processor.set_delay(LEASE * 4);
     scene.run_for(LEASE * 3).await;
     scene.member(place)?.child.signal(Signal::SIGCONT)?;
+    scene.run_for(LEASE * 2).await;
     scene.processor.set_delay(Duration::ZERO);
-    scene.run_for(LEASE).await;
     Ok(())
 }
 
