@@ -2,8 +2,8 @@
 //!
 //! A [`Fault`] gets a fresh database, an API, two workers and clients that keep posting. Each process has its own
 //! connection through a proxy and, on our own server, its own database role. Everything that clients, the processor and
-//! the schedule saw goes to a [`history`] outside the database; triggers add what the product wrote. At the end the
-//! [`checker`] reads that history once.
+//! the schedule saw goes to a `history` outside the database; triggers add what the product wrote. At the end the
+//! `checker` reads that history once.
 //!
 //! All random choices come from one seed. The moments at which the operating system runs the processes do not, so a seed
 //! repeats the choices, not every interleaving.
