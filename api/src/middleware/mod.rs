@@ -230,7 +230,7 @@ mod tests {
         }
         let (response, body) = call(&service(), Method::GET, &[("X-Correlation-Id", "has blanks")]).await;
         let id = response.header("x-correlation-id").unwrap_or_default().to_owned();
-        assert_eq!(uuid::Uuid::parse_str(&id).map(|id| id.get_version_num()), Ok(4));
+        assert_eq!(uuid::Uuid::parse_str(&id).map(|id| id.get_version_num()), Ok(7));
         assert_eq!(body, id, "the handler sees the same id");
     }
 

@@ -111,7 +111,9 @@ impl Shared {
         let mut number = 0_usize;
         while !self.stop.load(Ordering::Relaxed) {
             let id = format!("t{client}-{number}");
-            self.post_until_acknowledged(client, &id, 0).await;
+            if !self.post_until_acknowledged(client, &id, 0).await {
+                return;
+            }
             let earlier = format!("t{client}-{}", random.usize(0..=number));
             if number % REPEATED == 3 {
                 self.post_until_acknowledged(client, &earlier, 0).await;
@@ -130,13 +132,15 @@ impl Shared {
         self.url.read().map(|url| url.clone()).unwrap_or_default()
     }
 
-    async fn post_until_acknowledged(&self, client: usize, id: &str, payload: u32) {
-        while let Reply::Again = self.post(client, id, payload).await {
-            // A client that gives up leaves a webhook that was not acknowledged.
-            if self.stop.load(Ordering::Relaxed) {
-                return;
+    /// Returns whether it was acknowledged. A client that is stopped meanwhile gives up.
+    async fn post_until_acknowledged(&self, client: usize, id: &str, payload: u32) -> bool {
+        loop {
+            match self.post(client, id, payload).await {
+                Reply::Acknowledged => return true,
+                Reply::Refused => return false,
+                Reply::Again if self.stop.load(Ordering::Relaxed) => return false,
+                Reply::Again => tokio::time::sleep(PAUSE).await,
             }
-            tokio::time::sleep(PAUSE).await;
         }
     }
 
