@@ -41,9 +41,11 @@ pub(super) fn draw(lines: &[Line], trends: &Trends, scale: impl Fn(f64) -> Strin
         }
     }
     let names: Vec<&str> = lines.iter().map(|line| line.name).collect();
-    let label = format!("{}: {}", names.join(", "), scale(most));
+    let highest = scale(most);
+    let label = format!("{}: {highest}", names.join(", "));
     Html(format!(
-        "<svg class=\"chart\" viewBox=\"0 0 {WIDTH:.0} {HEIGHT:.0}\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{label}\">\
+        "<p class=\"legend\">{highest}</p>\
+         <svg class=\"chart\" viewBox=\"0 0 {WIDTH:.0} {HEIGHT:.0}\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{label}\">\
          <title>{label}</title>{shapes}</svg>"
     ))
 }

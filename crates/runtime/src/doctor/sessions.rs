@@ -144,9 +144,10 @@ pub(super) async fn locks(context: &mut Context) -> Result<Outcome> {
         longest.blocker_state,
         words::one_line(&longest.blocker_query)
     );
+    let waiting =
+        if waits.len() == 1 { "1 statement waits".into() } else { format!("{} statements wait", waits.len()) };
     let text = format!(
-        "{} statements wait for locks, the longest for {}: {} (pid {}) waits for {blocker}",
-        waits.len(),
+        "{waiting} for locks, the longest for {}: {} (pid {}) waits for {blocker}",
         seconds(longest.seconds),
         longest.waiter,
         longest.pid
