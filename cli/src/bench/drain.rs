@@ -37,13 +37,17 @@ pub(super) async fn drain(
     let (bench, operator) = (context.bench(), &context.environment.app.operator);
     let order = Order::new("bench", Via::Cli, "the benchmark adds jobs").map_err(Error::msg)?;
     operator.pause(queue, None, &order).await?;
+    // Earlier runs have claimed all their jobs by now. A claim that begins just before the resume may see it, so the jobs
+    // of this run are not those that were claimed after the resume.
+    let paused = bench::now(bench).await?;
     add().await?;
     bench::analyze_and_checkpoint(bench).await?;
-    let since = bench::now(bench).await?;
+    let resumed = bench::now(bench).await?;
     operator.resume(queue, &order).await?;
     let is_empty = async || Ok(!bench::has_due(bench, queue).await?);
     context.environment.wait_until("the queue is empty", is_empty).await?;
-    Ok(count as f64 / bench::drain_seconds(bench, queue, since, count).await?)
+    let seconds = bench::drain_seconds(bench, queue, paused, count).await? - (resumed - paused);
+    Ok(count as f64 / seconds)
 }
 
 async fn drain_noops(context: &BenchContext<'_>) -> Result<f64> {
