@@ -38,7 +38,7 @@ async fn a_browser_walks_through_the_board_without_a_serious_fault() {
     std::fs::copy(script, folder.join("browser.mjs")).expect("a copy");
     let mut node = Command::new("node");
     node.arg(folder.join("browser.mjs")).args([&system.api.url, KEY, "txn-1"]).arg(chromium).current_dir(&*folder);
-    // To look at the pages: BOARD_PICTURES=/tmp/pictures cargo test …
+    // To look at the pages: BOARD_PICTURES=FOLDER cargo test …
     node.args(std::env::var_os("BOARD_PICTURES"));
     let mut walk = Process::run("node", node, &[]);
     let status = walk.wait_for_exit(LONG).await;
