@@ -1,6 +1,7 @@
-//! PostgreSQL with a fake clock, by Debian's `faketime`.
+//! PostgreSQL with another clock.
 //!
-//! [`SteppedServer`] belongs to one test, which steps its clock. [`faketime_variables`] is for all tests under `.ci/at`.
+//! [`SteppedServer`] belongs to one test, which steps its clock by Debian's `faketime`. [`moved_clock`] is for all tests
+//! under `.ci/at`.
 
 use std::{
     fs,
@@ -69,15 +70,12 @@ impl SteppedServer {
     }
 }
 
-/// Returns the variables by which `.ci/at` moves the clock of this process to a later time, for a server with the same
-/// clock. Empty in every other run.
-///
-/// A server is not moved to an earlier time. While PostgreSQL waits, its signal handler sees the true clock: all its
-/// time-outs would seem to be over, and it would cancel statements and end sessions.
-pub(super) fn faketime_variables() -> Vec<(String, String)> {
-    if !std::env::var("FAKETIME").is_ok_and(|moved| moved.starts_with('+')) {
+/// Returns the variables by which `.ci/at` moves the clock of this process, for a server with the same clock. Empty in
+/// every other run.
+pub(super) fn moved_clock() -> Vec<(String, String)> {
+    if std::env::var_os("CLOCK_OFFSET_S").is_none() {
         return Vec::new();
     }
-    let names = ["LD_PRELOAD", "FAKETIME", "FAKETIME_DONT_FAKE_MONOTONIC"];
+    let names = ["LD_PRELOAD", "CLOCK_OFFSET_S"];
     names.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect()
 }

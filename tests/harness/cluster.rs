@@ -43,7 +43,7 @@ async fn start() -> RunningServer {
     settings.durable = false;
     settings.max_connections = MAX_CONNECTIONS;
     settings.search = std::env::var("PG_BIN_DIR").map(|value| Search::parse(&value)).unwrap_or_default();
-    settings.environment = clock::faketime_variables();
+    settings.environment = clock::moved_clock();
     settings.progress = std::sync::Arc::new(|line| eprintln!("{line}"));
     let extra = [
         // Databases live for about a second; vacuuming them would only make timings vary.
@@ -98,7 +98,7 @@ fn base() -> &'static Path {
         let mut hash = DefaultHasher::new();
         env!("CARGO_MANIFEST_DIR").hash(&mut hash);
         // A server keeps the clock it was started with, so each clock needs its own server.
-        clock::faketime_variables().hash(&mut hash);
+        clock::moved_clock().hash(&mut hash);
         let name = format!("millrace-tests-{}-{:016x}", geteuid(), hash.finish());
         let memory = Path::new(MEMORY).join(&name);
         let room =

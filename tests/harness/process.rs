@@ -22,9 +22,9 @@ const START: Duration = Duration::from_secs(30);
 /// Reading the rest of a pipe takes far less.
 const READ_REST: Duration = Duration::from_secs(2);
 
-/// The variables that a child process inherits: paths of programs, settings of the test run, the time zone and the fake
+/// The variables that a child process inherits: paths of programs, settings of the test run, the time zone and the moved
 /// clock of `.ci/at`.
-const INHERITED: [&str; 12] = [
+const INHERITED: [&str; 11] = [
     "PATH",
     "HOME",
     "PG_BIN_DIR",
@@ -35,8 +35,7 @@ const INHERITED: [&str; 12] = [
     "LLVM_PROFILE_FILE",
     "TZ",
     "LD_PRELOAD",
-    "FAKETIME",
-    "FAKETIME_DONT_FAKE_MONOTONIC",
+    "CLOCK_OFFSET_S",
 ];
 
 /// A child process; killed when dropped.
