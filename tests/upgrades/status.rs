@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{empty_database, value};
-use crate::harness::{database::TestDatabase, port::Port, process::Process};
+use crate::harness::{database::TestDatabase, eventually, port::Port, process::Process};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -51,6 +51,27 @@ async fn a_status_shows_missing_migrations_and_changes_nothing() {
     assert!(migrate.wait_for_exit(SOON).await.success(), "{}", migrate.log());
     assert!(waiting.wait_for_exit(SOON).await.success(), "{}", waiting.log());
     assert!(waiting.log().contains(" migrations applied, 0 missing"), "{}", waiting.log());
+}
+
+/// Without one snapshot, what another process migrates between two reads looks like the objects of another program.
+#[tokio::test]
+async fn a_status_during_a_migration_is_that_of_one_moment() {
+    let (database, pool) = empty_database().await;
+    const LEDGER: &str = "CREATE TABLE public._sqlx_migrations
+        (version bigint, description text, installed_on timestamptz, success boolean, checksum bytea, execution_time bigint)";
+    sqlx::raw_sql(LEDGER).execute(&pool).await.unwrap();
+    let mut lock = pool.begin().await.unwrap();
+    sqlx::raw_sql("LOCK TABLE public._sqlx_migrations").execute(&mut *lock).await.unwrap();
+    let mut status = start(&database.url, &["--status"]);
+    // It has read that apalis has no ledger, and waits for ours.
+    let is_waiting =
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'public._sqlx_migrations'::regclass AND NOT granted)";
+    eventually("the status waits", SOON, async || sqlx::query_scalar(is_waiting).fetch_one(&pool).await.unwrap()).await;
+    const MIGRATED: &str = "CREATE FUNCTION public.generate_ulid() RETURNS text LANGUAGE sql AS $$SELECT ''$$";
+    sqlx::raw_sql(MIGRATED).execute(&pool).await.unwrap();
+    lock.rollback().await.unwrap();
+    assert_eq!(status.wait_for_exit(SOON).await.code(), Some(1), "{}", status.log());
+    assert!(status.log().contains("0 migrations applied, "), "{}", status.log());
 }
 
 #[tokio::test]

@@ -141,6 +141,9 @@ pub struct Status {
 /// When the database belongs to another program, or cannot be read.
 pub async fn status(pool: &Pool) -> Result<Status, ApplyError> {
     let mut connection = connect(pool).await?;
+    // One snapshot, because another process may be migrating: between two reads, what it commits would look like the
+    // objects of another program.
+    sqlx::raw_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").execute(&mut connection).await?;
     let migrators = [apalis_migrations(), millrace_migrations()];
     let ledgers = ledger::read_ledgers(&mut connection, &migrators[0], &migrators[1]).await?;
     let mut status = Status { applied: 0, missing: Vec::new(), mismatch: None };
