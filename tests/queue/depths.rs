@@ -1,6 +1,6 @@
 //! The number of waiting jobs of a long queue, and of one queue alone.
 
-use queue::{JobKinds, NewJob, Operator, Retention, Timing, enqueue, status::DepthIs};
+use queue::{JobKinds, NewJob, Operator, Retention, Timing, enqueue, operator::pauses::Pausing, status::DepthIs};
 
 use crate::harness::{
     eventually,
@@ -38,7 +38,7 @@ async fn a_long_queue_is_estimated_from_its_last_count_and_what_came_since() {
     let running = harness.start_worker(&scripted, OFTEN);
     let counted = "EXISTS (SELECT FROM queue_depths WHERE queue = 'scripted' AND waiting = 0)";
     harness.wait_until("the empty queue is counted", counted).await;
-    assert!(operator(&harness).pause("scripted", None, &order()).await.unwrap());
+    assert_eq!(operator(&harness).pause("scripted", None, &order()).await.unwrap(), Pausing::Paused);
     harness.wait_for_heartbeats(1).await;
     assert_eq!(depth(&harness).await, (0, 0, DepthIs::Exact));
     enqueue_many(&harness, 12_345).await;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use queue::{
     CANCELLED, JobId, JobKinds, Operator, Policy, Replayable, Timing, Tx,
     filter::Filter,
+    operator::pauses::Pausing,
     status::{Cancelled, Replayed, State},
 };
 use runtime::error::Error;
@@ -159,7 +160,7 @@ async fn no_worker_claims_from_a_paused_queue_until_it_is_resumed() {
     let running = harness.start_worker(&scripted, Timing { poll: NEVER, ..FAST });
     harness.enqueue("first", &[Step::Done]).await;
     eventually("the first has run", SOON, async || scripted.runs_of("first") == 1).await;
-    assert!(operator.pause("scripted", None, &order()).await.unwrap());
+    assert_eq!(operator.pause("scripted", None, &order()).await.unwrap(), Pausing::Paused);
     let id = enqueue(&harness, "second", &[Step::Done], Duration::ZERO).await;
     // After two heartbeats the worker has received every notification.
     harness.wait_until_idle().await;

@@ -4,8 +4,13 @@ use std::time::Duration;
 
 use queue::{
     JobId, JobKinds, Operator, Policy,
-    operator::{overview::ProblemKind, why::Why},
+    operator::{
+        overview::ProblemKind,
+        pauses::{PauseEnd, Pausing},
+        why::Why,
+    },
 };
+use time::OffsetDateTime;
 
 use crate::harness::{
     eventually,
@@ -97,12 +102,18 @@ async fn a_worker_reports_what_it_runs_and_is_drained() {
 async fn a_pause_ends_by_itself_and_an_unknown_queue_is_refused() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
     let operator = operator(&harness);
-    assert!(!operator.pause("unknown", None, &order()).await.unwrap());
+    assert_eq!(operator.pause("unknown", None, &order()).await.unwrap(), Pausing::UnknownQueue);
     let running = harness.start_worker(&scripted, FAST);
     harness.wait_until_idle().await;
     // By the database's clock, which decides when a pause ends.
-    let until = sqlx::query_scalar("SELECT now() + interval '1 hour'").fetch_one(&harness.pool).await.unwrap();
-    assert!(operator.pause("scripted", Some(until), &order()).await.unwrap());
+    let now: OffsetDateTime = sqlx::query_scalar("SELECT now()").fetch_one(&harness.pool).await.unwrap();
+    let pause = async |end: PauseEnd| operator.pause("scripted", Some(end), &order()).await.unwrap();
+    assert_eq!(pause(PauseEnd::At(now)).await, Pausing::EndIsPast);
+    assert!(!operator.resume("scripted", &order()).await.unwrap(), "a refused pause changes nothing");
+    assert_eq!(pause(PauseEnd::At(now + Duration::from_secs(3600))).await, Pausing::Paused);
+    assert_eq!(pause(PauseEnd::After(time::Duration::HOUR)).await, Pausing::Paused);
+    let remaining = "SELECT resume_at - now() BETWEEN interval '59 minutes' AND interval '1 hour' FROM queues";
+    assert!(sqlx::query_scalar::<_, bool>(remaining).fetch_one(&harness.pool).await.unwrap());
     let id = enqueue(&harness, "waits", &[Step::Done], Duration::ZERO).await;
     harness.wait_until_idle().await;
     assert_eq!(why(&operator, &id).await.verdict, "its queue is paused by ada: the processor is down");

@@ -104,36 +104,41 @@ async fn work_goes_on_while_a_table_is_cleaned() {
     assert!(slowest < Duration::from_secs(2), "a job waited {slowest:?}");
 }
 
-/// Two processes in the hour that begins 15 days ago, one in an hour of yesterday, and an hour that is too old.
-const OLD_MINUTES: &str = "
-    WITH base AS (SELECT date_trunc('hour', now() - interval '15 days', 'UTC') AS old, date_trunc('hour', now(), 'UTC') AS young),
+/// Two processes in the hour that begins 15 days ago, one at noon yesterday and in the present minute, and an hour that is
+/// too old.
+const MINUTES: &str = "
+    WITH base AS (SELECT date_trunc('hour', now() - interval '15 days', 'UTC') AS old,
+                         date_trunc('day', now(), 'UTC') - interval '12 hours' AS young),
          minutes AS (
              SELECT old + n * interval '1 minute' AS minute, process FROM base, generate_series(0, 59) AS n,
                     (VALUES ('w1'), ('w2')) AS processes (process)
-             UNION ALL SELECT young, 'w1' FROM base),
+             UNION ALL SELECT young, 'w1' FROM base
+             UNION ALL SELECT date_trunc('minute', now()), 'w1'),
          hours AS (
              INSERT INTO queue_hours (queue, hour, enqueued, started, done, retried, snoozed, dead, cancelled, rescued, fenced,
                                       run_us, waits, runs)
-             SELECT 'q', old - age, 5, 5, 5, 0, 0, 0, 0, 0, 0, 1000, '{5,0}', '{5,0}'
-             FROM base, (VALUES (interval '0'), (interval '401 days')) AS ages (age))
+             SELECT 'q', old - interval '401 days', 5, 5, 5, 0, 0, 0, 0, 0, 0, 1000, '{5,0}', '{5,0}' FROM base)
     INSERT INTO queue_minutes (queue, minute, process, enqueued, started, done, retried, snoozed, dead, cancelled, rescued,
                                fenced, run_us, waits, runs)
     SELECT 'q', minute, process, 3, 2, 1, 0, 0, 1, 0, 0, 0, 500, '{1,2}', '{0,1}' FROM minutes";
 
+/// The hours of the queue with their sums.
+const HOURS: &str =
+    "SELECT string_agg(concat_ws(' ', enqueued, started, dead, run_us, waits, runs), '; ' ORDER BY hour)
+                     FROM queue_hours WHERE queue = 'q'";
+
 #[tokio::test]
-async fn minutes_become_hours_after_two_weeks() {
+async fn minutes_are_summed_by_hour_and_deleted_after_two_weeks() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
-    harness.execute(OLD_MINUTES).await;
+    harness.execute(MINUTES).await;
     let action = "INSERT INTO operator_actions (at, actor, via, action, target, reason, count)
                   VALUES (now() - interval '3 years', 'ada', 'cli', 'pause', 'q', 'for a look', 1)";
     harness.execute(action).await;
     let running = harness.start_worker(&scripted, OFTEN);
-    harness.wait_until("one hour is left", "(SELECT count(*) = 1 FROM queue_hours WHERE queue = 'q')").await;
-    let sums = "(SELECT (enqueued, started, dead, run_us, waits, runs)
-                        = (365::bigint, 245::bigint, 120::bigint, 61000::bigint, '{125,240}'::bigint[], '{5,120}'::bigint[])
-                 FROM queue_hours WHERE queue = 'q')";
-    harness.wait_until("it has the sums of its minutes and of what it had before", sums).await;
-    harness.wait_until("young minutes are left", "(SELECT count(*) = 1 FROM queue_minutes WHERE queue = 'q')").await;
+    harness.wait_until("old minutes are gone", "(SELECT count(*) = 2 FROM queue_minutes WHERE queue = 'q')").await;
+    harness.wait_until("the old hour is gone", "(SELECT count(*) = 2 FROM queue_hours WHERE queue = 'q')").await;
+    let sums: String = sqlx::query_scalar(HOURS).fetch_one(&harness.pool).await.unwrap();
+    assert_eq!(sums, "360 240 120 60000 {120,240} {0,120}; 3 2 1 500 {1,2} {0,1}", "the present hour is not over");
     harness.wait_until("actions are never deleted", "(SELECT count(*) = 1 FROM operator_actions)").await;
     running.stop().await;
 }

@@ -3,10 +3,13 @@
 use askama::Template;
 use poem::Response;
 use queue::{
-    operator::{audit::Action, overview::QueueOverview, pauses::parse_until},
+    operator::{
+        audit::Action,
+        overview::QueueOverview,
+        pauses::{PauseEnd, Pausing},
+    },
     status::COUNTED,
 };
-use time::OffsetDateTime;
 
 use super::{
     chart,
@@ -52,12 +55,13 @@ pub(super) async fn show(state: &State, visit: &Visit, name: &str) -> Result<Res
 /// 422 for a wrong field; 404 for an unknown queue.
 pub(super) async fn pause(state: &State, visit: &Visit, name: &str) -> Result<Response, Problem> {
     let order = visit.order()?;
-    let until = visit.form.get("until").map(|text| parse_until(text, OffsetDateTime::now_utc())).transpose();
-    let until = until.map_err(|must| invalid("until", &must))?;
-    if !state.operator().pause(name, until, &order).await? {
-        return Err(not_found("queue", name));
+    let end = visit.form.get("until").map(str::parse).transpose();
+    let end: Option<PauseEnd> = end.map_err(|must: String| invalid("until", &must))?;
+    match state.operator().pause(name, end, &order).await? {
+        Pausing::Paused => Ok(after_action(&path(name), "paused", None)),
+        Pausing::UnknownQueue => Err(not_found("queue", name)),
+        Pausing::EndIsPast => Err(invalid("until", PauseEnd::MUST_FOLLOW)),
     }
-    Ok(after_action(&path(name), "paused", None))
 }
 
 /// Resumes a queue.

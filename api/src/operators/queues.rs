@@ -1,7 +1,7 @@
 //! The endpoints of queues: overview, state, history, pause and resume.
 
 use poem_openapi::{OpenApi, param::Path};
-use queue::status;
+use queue::{operator::pauses, status};
 
 use super::{
     Access,
@@ -110,13 +110,14 @@ impl QueuesApi {
         body: Body<Pausing>,
     ) -> Result<ActedResponse, Failure<PausingErrors>> {
         let operator = self.0.act(&caller).await?;
-        let Pausing { reason, until } = body.read()?;
-        let order = actor.order(&caller, &reason)?;
+        let pausing = body.read()?;
+        let order = actor.order(&caller, &pausing.reason)?;
         let name = check_name(&name.0, UNKNOWN)?;
-        if !operator.pause(name, until, &order).await? {
-            return Err(not_found(UNKNOWN).into());
+        match operator.pause(name, pausing.until, &order).await? {
+            pauses::Pausing::Paused => Ok(ActedResponse::Ok(json(&Acted::new(order, "pause", name, "paused"))?)),
+            pauses::Pausing::UnknownQueue => Err(not_found(UNKNOWN).into()),
+            pauses::Pausing::EndIsPast => Err(pausing.end_is_past().into()),
         }
-        Ok(ActedResponse::Ok(json(&Acted::new(order, "pause", name, "paused"))?))
     }
 
     /// Resume a queue

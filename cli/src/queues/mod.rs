@@ -2,13 +2,12 @@
 
 mod show;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::{Args, Subcommand};
 use queue::{
-    operator::pauses::parse_until,
+    operator::pauses::{PauseEnd, Pausing},
     status::{COUNTED, QueueStatus},
 };
-use time::OffsetDateTime;
 
 use crate::{
     operator::{connect, order, parse_reason},
@@ -53,8 +52,8 @@ enum Command {
         #[arg(long, value_parser = parse_reason)]
         reason: String,
         /// Resume by itself at this time (2026-12-01T14:00:00Z) or after this time (30m, 2h, 1d)
-        #[arg(long, value_name = "TIME", value_parser = |text: &str| parse_until(text, OffsetDateTime::now_utc()))]
-        until: Option<OffsetDateTime>,
+        #[arg(long, value_name = "TIME")]
+        until: Option<PauseEnd>,
     },
     /// Resume a paused queue
     Resume {
@@ -82,9 +81,11 @@ pub(crate) async fn program(Arguments { command, json }: Arguments) -> Result<()
         Some(Command::Show { queue, limit }) => return show::show(&operator, &queue, limit, json).await,
         Some(Command::Pause { queue, reason, until }) => {
             let order = order(Some(&reason))?;
-            let known = operator.pause(&queue, until, &order).await?;
-            ensure!(known, "there is no queue {queue:?}; `millrace queues` lists the queues");
-            queue
+            match operator.pause(&queue, until, &order).await? {
+                Pausing::Paused => queue,
+                Pausing::UnknownQueue => bail!("there is no queue {queue:?}; `millrace queues` lists the queues"),
+                Pausing::EndIsPast => bail!("--until {}", PauseEnd::MUST_FOLLOW),
+            }
         }
         Some(Command::Resume { queue, reason }) => {
             ensure!(operator.resume(&queue, &order(reason.as_deref())?).await?, "the queue {queue:?} was not paused");

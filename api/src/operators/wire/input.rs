@@ -4,18 +4,18 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use poem_openapi::registry::MetaSchema;
 use queue::{
     operator::{
-        pauses::parse_until,
+        pauses::PauseEnd,
         replays::{MAX_RATE, MAX_SELECTED, Pace, Selection},
     },
     status::State,
 };
-use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::{
     schema::any_of,
     validation::{
-        Choice, FieldError, Flag, Integer, QueryValue, Text, Value, VisibleText, number_from_json, parse_string,
-        request,
+        Choice, FieldError, Flag, Integer, QueryValue, Text, ValidationError, Value, VisibleText, number_from_json,
+        parse_string, request,
     },
 };
 
@@ -77,18 +77,22 @@ pub(crate) fn next_link(path: &str, parameters: &[(&str, Option<&str>)]) -> Stri
 pub(crate) struct Until;
 
 impl Value for Until {
-    type Out = OffsetDateTime;
+    type Out = PauseEnd;
 
     fn schema() -> MetaSchema {
         let duration = MetaSchema { pattern: Some("^[1-9][0-9]{0,5}[smhd]$".into()), ..MetaSchema::new("string") };
         any_of([MetaSchema::new_with_format("string", "date-time"), duration])
     }
 
-    fn read(raw: &str) -> Result<OffsetDateTime, FieldError> {
+    fn read(raw: &str) -> Result<PauseEnd, FieldError> {
         let text = parse_string(raw).ok_or_else(FieldError::not_a_string)??;
-        parse_until(text.trim(), OffsetDateTime::now_utc())
-            .map_err(|expected| FieldError::new("value_error", format!("Value error, until {expected}")))
+        text.trim().parse().map_err(|must: String| wrong_until(&must))
     }
+}
+
+/// An end of a pause that is not what it must be.
+fn wrong_until(must: &str) -> FieldError {
+    FieldError::new("value_error", format!("Value error, until {must}"))
 }
 
 /// The rate of a replay, in jobs per second.
@@ -165,7 +169,18 @@ request! {
 #[derive(Debug)]
 pub(crate) struct Pausing {
     pub reason: String,
-    pub until: Option<OffsetDateTime>,
+    pub until: Option<PauseEnd>,
+}
+
+impl Pausing {
+    /// The error of an end that is not after now.
+    pub(crate) fn end_is_past(&self) -> ValidationError {
+        let given = match self.until {
+            Some(PauseEnd::At(at)) => at.format(&Rfc3339).unwrap_or_default(),
+            _ => String::new(),
+        };
+        wrong_until(PauseEnd::MUST_FOLLOW).at_text("body", "until", &given)
+    }
 }
 
 request! {

@@ -78,10 +78,7 @@ impl Operator {
             if filter.key.is_some() && is_any {
                 rows.extend(list::live_with_key(pool, &page).await?);
             } else if is_any || filter.state == Some(State::Waiting) {
-                rows.extend(list::waiting(pool, &page).await?);
-            }
-            if filter.key.is_none() && is_any {
-                rows.extend(list::running(pool, &page).await?);
+                rows.extend(list::waiting(pool, &page, is_any).await?);
             }
             if is_any {
                 let dead = if filter.group.is_some() {

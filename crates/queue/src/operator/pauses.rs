@@ -1,7 +1,9 @@
 //! Pausing and resuming queues.
 
+use std::str::FromStr;
+
 use serde_json::json;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{Operator, audit::Order, duration::parse_duration};
 use crate::{
@@ -10,23 +12,72 @@ use crate::{
 };
 use runtime::error::Error;
 
+/// The end of a pause, when the queue resumes by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PauseEnd {
+    /// At this time.
+    At(OffsetDateTime),
+    /// So long from now, by the database's clock.
+    After(Duration),
+}
+
+impl PauseEnd {
+    /// What the end of a pause must be.
+    pub const MUST_FOLLOW: &str = "must be after now";
+    /// The longest pause that ends by itself: every time until its end can be stored and displayed.
+    const LONGEST: Duration = Duration::days(999_999);
+}
+
+impl FromStr for PauseEnd {
+    type Err = String;
+
+    /// Parses a time in RFC 3339, or a duration such as `30m`, `2h` or `1d`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(at) = OffsetDateTime::parse(text, &Rfc3339) {
+            return Ok(Self::At(at));
+        }
+        match parse_duration(text) {
+            Ok(after) if after.is_zero() => Err(Self::MUST_FOLLOW.into()),
+            Ok(after) if after <= Self::LONGEST => Ok(Self::After(after)),
+            _ => Err("must be a time such as 2026-12-01T14:00:00Z, or a duration such as 30m, 2h or 1d".into()),
+        }
+    }
+}
+
+/// What came of the request to pause a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pausing {
+    Paused,
+    /// No job kind of this process, no worker and no job has its name.
+    UnknownQueue,
+    /// The end is not after now, by the database's clock.
+    EndIsPast,
+}
+
 impl Operator {
-    /// Stops all claims of a queue at once; running jobs go on. With `until` the queue resumes by itself then. For a
-    /// paused queue only the reason, the actor and the end change. Returns `false` if the queue is unknown: no job kind
-    /// of this process, no worker and no job has its name.
+    /// Stops all claims of a queue at once; running jobs go on. With `end` the queue resumes by itself then. For a
+    /// paused queue only the reason, the actor and the end change.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the database is unreachable.
-    pub async fn pause(&self, queue: &str, until: Option<OffsetDateTime>, order: &Order) -> Result<bool, Error> {
+    pub async fn pause(&self, queue: &str, end: Option<PauseEnd>, order: &Order) -> Result<Pausing, Error> {
         let mut tx = self.queue.begin().await?;
         if !metrics::queue_names().iter().any(|known| known == queue) && !sql::queue_exists(&mut *tx, queue).await? {
-            return Ok(false);
+            return Ok(Pausing::UnknownQueue);
         }
-        sql::pause(&mut *tx, queue, until, order).await?;
-        let filter = until.map(|until| json!({"until": until.format(&Rfc3339).unwrap_or_default()}));
+        let (at, after_s) = match end {
+            Some(PauseEnd::At(at)) => (Some(at), None),
+            Some(PauseEnd::After(after)) => (None, Some(after.as_seconds_f64())),
+            None => (None, None),
+        };
+        let Some(resume_at) = sql::pause(&mut *tx, queue, at, after_s, order).await? else {
+            return Ok(Pausing::EndIsPast);
+        };
+        let filter =
+            resume_at.map(|until| json!({"until": OffsetDateTime::from(until).format(&Rfc3339).unwrap_or_default()}));
         audit::record(&mut *tx, order, "pause", queue, filter, 1).await?;
         tx.commit().await?;
-        Ok(true)
+        Ok(Pausing::Paused)
     }
 
     /// Resumes a queue at once. Returns whether it was paused.
@@ -44,20 +95,6 @@ impl Operator {
     }
 }
 
-/// Parses the end of a pause: a time in RFC 3339, or a duration from now such as `30m`, `2h` or `1d`.
-///
-/// # Errors
-/// When the text is neither, or the time is not after now. The text says what would be right.
-pub fn parse_until(text: &str, now: OffsetDateTime) -> Result<OffsetDateTime, String> {
-    let relative = parse_duration(text).ok().and_then(|duration| now.checked_add(duration));
-    let at = relative.or_else(|| OffsetDateTime::parse(text, &Rfc3339).ok());
-    match at {
-        Some(at) if at > now => Ok(at),
-        Some(_) => Err("must be after now".into()),
-        None => Err("must be a time such as 2026-12-01T14:00:00Z, or a duration such as 30m, 2h or 1d".into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use time::macros::datetime;
@@ -66,17 +103,17 @@ mod tests {
 
     #[test]
     fn the_end_of_a_pause_is_a_time_or_a_duration() {
-        let now = datetime!(2026-11-28 12:00 UTC);
         for (text, end) in [
-            ("30m", datetime!(2026-11-28 12:30 UTC)),
-            ("2h", datetime!(2026-11-28 14:00 UTC)),
-            ("1d", datetime!(2026-11-29 12:00 UTC)),
-            ("2026-11-28T13:00:00+00:30", datetime!(2026-11-28 12:30 UTC)),
+            ("30m", PauseEnd::After(Duration::minutes(30))),
+            ("2h", PauseEnd::After(Duration::hours(2))),
+            ("1d", PauseEnd::After(Duration::days(1))),
+            ("999999d", PauseEnd::After(Duration::days(999_999))),
+            ("2026-11-28T13:00:00+00:30", PauseEnd::At(datetime!(2026-11-28 12:30 UTC))),
         ] {
-            assert_eq!(parse_until(text, now), Ok(end), "{text}");
+            assert_eq!(text.parse(), Ok(end), "{text}");
         }
-        for text in ["", "m", "-1h", "2 h", "4294967296d", "2026-11-28", "2026-11-28T12:00:00Z", "0s", "1é"] {
-            assert!(parse_until(text, now).is_err(), "{text}");
+        for text in ["", "m", "-1h", "2 h", "1000000d", "4294967296d", "2026-11-28", "0s", "1é"] {
+            assert!(text.parse::<PauseEnd>().is_err(), "{text}");
         }
     }
 }

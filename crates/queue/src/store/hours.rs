@@ -1,4 +1,4 @@
-//! The SQL that moves old minutes of `queue_minutes` into `queue_hours`.
+//! The SQL that sums `queue_minutes` by hour in `queue_hours`, and deletes what is old.
 
 use sqlx::{PgExecutor, Result};
 
@@ -23,37 +23,35 @@ pub(crate) async fn queues(executor: impl PgExecutor<'_>) -> Result<Vec<String>>
     .await
 }
 
-/// Moves up to `limit` minutes of a queue that are older than 14 days into its hours. Returns their number. Minutes that
-/// another session moves are skipped.
-pub(crate) async fn roll_up(executor: impl PgExecutor<'_>, queue: &str, limit: i64) -> Result<i64> {
+/// Sums the next finished hours of a queue, of at most `limit` hours from the first one. Returns how many had counts.
+///
+/// An hour is finished ten minutes after its end, because processes add their counts to the present minute. Two sessions
+/// that sum the same hour get the same sums, and one of them writes them.
+pub(crate) async fn sum(executor: impl PgExecutor<'_>, queue: &str, limit: i32) -> Result<i64> {
     sqlx::query_scalar!(
-        r#"WITH old AS (
-               DELETE FROM queue_minutes
-               WHERE ctid = ANY(ARRAY(
-                   SELECT ctid FROM queue_minutes
-                   WHERE queue = $1 AND minute < date_trunc('hour', now() - interval '14 days', 'UTC')
-                   ORDER BY minute LIMIT $2 FOR UPDATE SKIP LOCKED))
-               RETURNING *, date_trunc('hour', minute, 'UTC') AS hour
-           ), moved AS (
-               INSERT INTO queue_hours AS kept
+        r#"WITH next AS (
+               SELECT date_trunc('hour', min(minute), 'UTC') AS hour FROM queue_minutes
+               WHERE queue = $1
+                 AND minute >= coalesce((SELECT max(hour) + interval '1 hour' FROM queue_hours WHERE queue = $1), '-infinity')
+           ), finished AS (
+               SELECT *, date_trunc('hour', minute, 'UTC') AS hour FROM queue_minutes
+               WHERE queue = $1 AND minute >= (SELECT hour FROM next)
+                 AND minute < least((SELECT hour + make_interval(hours => $2) FROM next),
+                                    date_trunc('hour', now() - interval '10 minutes', 'UTC'))
+           ), summed AS (
+               INSERT INTO queue_hours
                    (queue, hour, enqueued, started, done, retried, snoozed, dead, cancelled, rescued, fenced, run_us, waits, runs)
                SELECT $1, hour, sum(enqueued), sum(started), sum(done), sum(retried), sum(snoozed), sum(dead), sum(cancelled),
                       sum(rescued), sum(fenced), sum(run_us),
-                      ARRAY(SELECT sum(counted)::bigint FROM old AS one, unnest(one.waits) WITH ORDINALITY AS bucket (counted, number)
-                            WHERE one.hour = old.hour GROUP BY number ORDER BY number),
-                      ARRAY(SELECT sum(counted)::bigint FROM old AS one, unnest(one.runs) WITH ORDINALITY AS bucket (counted, number)
-                            WHERE one.hour = old.hour GROUP BY number ORDER BY number)
-               FROM old GROUP BY hour
-               ON CONFLICT (queue, hour) DO UPDATE
-               SET enqueued = kept.enqueued + excluded.enqueued, started = kept.started + excluded.started,
-                   done = kept.done + excluded.done, retried = kept.retried + excluded.retried,
-                   snoozed = kept.snoozed + excluded.snoozed, dead = kept.dead + excluded.dead,
-                   cancelled = kept.cancelled + excluded.cancelled, rescued = kept.rescued + excluded.rescued,
-                   fenced = kept.fenced + excluded.fenced, run_us = kept.run_us + excluded.run_us,
-                   waits = ARRAY(SELECT coalesce(one, 0) + coalesce(other, 0) FROM unnest(kept.waits, excluded.waits) AS sums (one, other)),
-                   runs = ARRAY(SELECT coalesce(one, 0) + coalesce(other, 0) FROM unnest(kept.runs, excluded.runs) AS sums (one, other))
+                      ARRAY(SELECT sum(counted)::bigint FROM finished AS one, unnest(one.waits) WITH ORDINALITY AS bucket (counted, number)
+                            WHERE one.hour = finished.hour GROUP BY number ORDER BY number),
+                      ARRAY(SELECT sum(counted)::bigint FROM finished AS one, unnest(one.runs) WITH ORDINALITY AS bucket (counted, number)
+                            WHERE one.hour = finished.hour GROUP BY number ORDER BY number)
+               FROM finished GROUP BY hour
+               ON CONFLICT (queue, hour) DO NOTHING
+               RETURNING hour
            )
-           SELECT count(*) AS "count!" FROM old"#,
+           SELECT count(*) AS "count!" FROM summed"#,
         queue,
         limit,
     )
@@ -61,8 +59,24 @@ pub(crate) async fn roll_up(executor: impl PgExecutor<'_>, queue: &str, limit: i
     .await
 }
 
+/// Deletes up to `limit` minutes of a queue that are older than 14 days. Returns whether there may be more. Minutes that
+/// another session deletes are skipped.
+pub(crate) async fn delete_old_minutes(executor: impl PgExecutor<'_>, queue: &str, limit: i64) -> Result<bool> {
+    let deleted = sqlx::query!(
+        "DELETE FROM queue_minutes
+         WHERE ctid = ANY(ARRAY(SELECT ctid FROM queue_minutes
+                                WHERE queue = $1 AND minute < date_trunc('hour', now() - interval '14 days', 'UTC')
+                                ORDER BY minute LIMIT $2 FOR UPDATE SKIP LOCKED))",
+        queue,
+        limit,
+    )
+    .execute(executor)
+    .await?;
+    Ok(deleted.rows_affected().cast_signed() == limit)
+}
+
 /// Deletes up to `limit` hours of a queue that are older than 400 days.
-pub(crate) async fn delete_old(executor: impl PgExecutor<'_>, queue: &str, limit: i64) -> Result<()> {
+pub(crate) async fn delete_old_hours(executor: impl PgExecutor<'_>, queue: &str, limit: i64) -> Result<()> {
     sqlx::query!(
         "DELETE FROM queue_hours
          WHERE ctid = ANY(ARRAY(SELECT ctid FROM queue_hours WHERE queue = $1 AND hour < now() - interval '400 days'

@@ -164,9 +164,9 @@ pub(crate) async fn live_with_key(pool: &Pool, page: &Page<'_>) -> Result<Vec<Jo
     )
 }
 
-/// Lists waiting jobs before the id of the page, newest first. Of each queue it reads the first [`SOONEST`] by
-/// priority, from the lowest, and then by due time.
-pub(crate) async fn waiting(pool: &Pool, page: &Page<'_>) -> Result<Vec<JobRow>> {
+/// Lists waiting jobs before the id of the page, newest first, and with `running` also running ones. Of each queue it
+/// reads the first [`SOONEST`] waiting jobs by priority, from the lowest, and then by due time.
+pub(crate) async fn waiting(pool: &Pool, page: &Page<'_>, running: bool) -> Result<Vec<JobRow>> {
     page!(
         ["(WITH RECURSIVE kind AS (
                (SELECT job_type FROM apalis.jobs WHERE status = 'Pending' AND $1::text IS NULL ORDER BY job_type LIMIT 1)
@@ -177,12 +177,16 @@ pub(crate) async fn waiting(pool: &Pool, page: &Page<'_>) -> Result<Vec<JobRow>>
            )
            SELECT soonest.* FROM (SELECT job_type FROM kind UNION ALL SELECT $1) AS kind CROSS JOIN LATERAL (
                SELECT * FROM apalis.jobs WHERE status = 'Pending' AND job_type = kind.job_type
-               ORDER BY priority, run_at LIMIT $9) AS soonest) AS job
+               ORDER BY priority, run_at LIMIT $9) AS soonest
+           UNION ALL
+           SELECT * FROM (SELECT * FROM apalis.jobs WHERE status = 'Running' AND $10 ORDER BY lock_by LIMIT $11) AS held) AS job
           WHERE"],
         [""],
         page,
         pool,
-        SOONEST
+        SOONEST,
+        running,
+        WINDOW
     )
 }
 

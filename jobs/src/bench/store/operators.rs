@@ -143,7 +143,7 @@ async fn add_running(bench: &Bench) -> Result<(), Error> {
     Ok(())
 }
 
-/// Adds the counts of a day, 10,000 actions of operators and 200 replays.
+/// Adds the minutes of a day, the hours of two weeks, 10,000 actions of operators and 200 replays.
 async fn add_history(bench: &Bench) -> Result<(), Error> {
     let mut session = bench.unlimited_session().await?;
     sqlx::query!(
@@ -155,6 +155,17 @@ async fn add_history(bench: &Bench) -> Result<(), Error> {
          FROM unnest(ARRAY['process_transaction', 'index_item', 'reconcile_rate', 'fetch_prices']) AS queue,
               generate_series(0, 1439) AS age, generate_series(1, $1::bigint) AS process",
         WORKERS,
+    )
+    .execute(&mut session)
+    .await?;
+    // The two weeks before, as the cleaner sums them.
+    sqlx::query!(
+        "INSERT INTO queue_hours (queue, hour, enqueued, started, done, retried, snoozed, dead, cancelled, rescued, fenced,
+                                  run_us, waits, runs)
+         SELECT queue, date_trunc('hour', now(), 'UTC') - make_interval(hours => age), 90, 80, 78, 1, 0, 5, 0, 0, 0, 4000000,
+                array_fill(5::bigint, ARRAY[15]), array_fill(5::bigint, ARRAY[15])
+         FROM unnest(ARRAY['process_transaction', 'index_item', 'reconcile_rate', 'fetch_prices']) AS queue,
+              generate_series(1, 336) AS age"
     )
     .execute(&mut session)
     .await?;
@@ -172,7 +183,7 @@ async fn add_history(bench: &Bench) -> Result<(), Error> {
     )
     .execute(&mut session)
     .await?;
-    for table in ["queue_minutes", "operator_actions", "replays", "apalis.workers"] {
+    for table in ["queue_minutes", "queue_hours", "operator_actions", "replays", "apalis.workers"] {
         sqlx::query(sqlx::AssertSqlSafe(format!("ANALYZE {table}"))).execute(&mut session).await?;
     }
     Ok(())
@@ -202,7 +213,7 @@ pub async fn samples(bench: &Bench) -> Result<Samples, Error> {
 /// # Errors
 /// When a statement fails in the database.
 pub async fn clear(bench: &Bench) -> Result<(), Error> {
-    sqlx::query!("TRUNCATE queue_minutes, operator_actions, replays, replayed_jobs, apalis.workers")
+    sqlx::query!("TRUNCATE queue_minutes, queue_hours, operator_actions, replays, replayed_jobs, apalis.workers")
         .execute(repeatable(&bench.pool))
         .await?;
     super::clear(bench).await

@@ -11,7 +11,7 @@ pub(crate) mod workers;
 
 use sqlx::{PgExecutor, Result, types::time::OffsetDateTime};
 
-use crate::{CANCELLATIONS, CHANNEL, order::Order, status::QueueStatus};
+use crate::{CANCELLATIONS, CHANNEL, order::Order, status::QueueStatus, storable::ReadTime};
 use runtime::{
     db::Pool,
     executor::{Transaction, repeatable},
@@ -217,26 +217,32 @@ pub(crate) async fn queue_exists(executor: impl PgExecutor<'_>, queue: &str) -> 
     .await
 }
 
-/// Pauses a queue, or changes the reason, the actor and the end of its pause.
+/// Pauses a queue, or changes the reason, the actor and the end of its pause, which is a time or a number of seconds from
+/// now. Returns the end; the outer `None` if it would not be after now, and then nothing changes.
 pub(crate) async fn pause(
     executor: impl PgExecutor<'_>,
     queue: &str,
-    until: Option<OffsetDateTime>,
+    at: Option<OffsetDateTime>,
+    after_s: Option<f64>,
     order: &Order,
-) -> Result<()> {
-    sqlx::query!(
-        "INSERT INTO queues (name, paused_at, paused_by, reason, resume_at) VALUES ($1, now(), $2, $3, $4)
-         ON CONFLICT (name) DO UPDATE
-         SET paused_at = coalesce((SELECT paused_at FROM paused_queues WHERE name = $1), now()), paused_by = $2, reason = $3,
-             resume_at = $4",
+) -> Result<Option<Option<ReadTime>>> {
+    sqlx::query_scalar!(
+        r#"INSERT INTO queues (name, paused_at, paused_by, reason, resume_at)
+           SELECT $1, now(), $2, $3, pause.ends_at
+           FROM (SELECT coalesce($4, now() + make_interval(secs => $5)) AS ends_at) AS pause
+           WHERE pause.ends_at IS NULL OR pause.ends_at > now()
+           ON CONFLICT (name) DO UPDATE
+           SET paused_at = coalesce((SELECT paused_at FROM paused_queues WHERE name = $1), now()), paused_by = $2,
+               reason = $3, resume_at = excluded.resume_at
+           RETURNING resume_at AS "resume_at: ReadTime""#,
         queue,
         order.actor,
         order.reason,
-        until,
+        at,
+        after_s,
     )
-    .execute(executor)
-    .await?;
-    Ok(())
+    .fetch_optional(executor)
+    .await
 }
 
 /// Resumes a queue, and notifies all workers with the commit. Returns whether it was paused.

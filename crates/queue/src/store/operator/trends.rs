@@ -19,21 +19,29 @@ pub(crate) struct PointRow {
     pub waits: Vec<i64>,
 }
 
-/// Reads the last `count` steps of `step` seconds of a queue, oldest first, also those in which nothing happened. It reads
-/// one index range: 14 days of five processes are 100,000 rows.
+/// Reads the last `count` steps of `step` seconds of a queue, oldest first, also those in which nothing happened. Steps of
+/// whole hours are read from `queue_hours` as far as these are summed, because 14 days of five processes are 100,000
+/// minutes: 557 ms instead of 8 ms.
 pub(crate) async fn points(pool: &Pool, queue: &str, step: u32, count: u32) -> Result<Vec<PointRow>> {
     sqlx::query_as!(
         PointRow,
         r#"WITH frame AS (
                SELECT date_bin(make_interval(secs => $2::float8), now(), 'epoch') - make_interval(secs => $2::float8 * ($3::float8 - 1)) AS start
+           ), summed AS (
+               SELECT CASE WHEN $2::float8 >= 3600 THEN (SELECT max(hour) + interval '1 hour' FROM queue_hours WHERE queue = $1) END AS upto
+           ), counts AS (
+               SELECT hour AS minute, enqueued, retried, snoozed, started, done, dead, cancelled, waits
+               FROM frame, summed, queue_hours WHERE queue = $1 AND hour >= frame.start AND hour < summed.upto
+               UNION ALL
+               SELECT minute, enqueued, retried, snoozed, started, done, dead, cancelled, waits
+               FROM frame, summed, queue_minutes WHERE queue = $1 AND minute >= greatest(frame.start, summed.upto)
            ), kept AS (
                SELECT date_bin(make_interval(secs => $2::float8), minute, 'epoch') AS at, sum(enqueued) AS enqueued, sum(retried + snoozed) AS again,
                       sum(started) AS started, sum(dead) AS dead, sum(done + dead + cancelled) AS gone,
                       ARRAY[sum(waits[1]), sum(waits[2]), sum(waits[3]), sum(waits[4]), sum(waits[5]), sum(waits[6]), sum(waits[7]),
                             sum(waits[8]), sum(waits[9]), sum(waits[10]), sum(waits[11]), sum(waits[12]), sum(waits[13]), sum(waits[14]),
                             sum(waits[15])]::bigint[] AS waits
-               FROM frame JOIN queue_minutes ON queue = $1 AND minute >= frame.start
-               GROUP BY 1
+               FROM counts GROUP BY 1
            )
            SELECT step.at AS "at!: ReadTime", coalesce(enqueued, 0)::bigint AS "enqueued!", coalesce(again, 0)::bigint AS "again!",
                   coalesce(started, 0)::bigint AS "started!", coalesce(dead, 0)::bigint AS "dead!", coalesce(gone, 0)::bigint AS "gone!",
