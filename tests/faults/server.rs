@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use embedded_postgres::{Cluster, Search, Settings};
+use embedded_postgres::{Cluster, Settings};
 use runtime::migrate;
 use sqlx::PgPool;
 
 use super::settlements::log_changes;
+use crate::harness::cluster;
 
 const DATABASE: &str = "millrace";
 
@@ -17,12 +18,7 @@ pub(super) async fn start(directory: &Path) -> (Cluster, String) {
 
 /// Starts the server with this limit of sessions.
 pub(super) async fn start_with(directory: &Path, max_connections: u16) -> (Cluster, String) {
-    let settings = Settings {
-        durable: true,
-        max_connections,
-        search: std::env::var("PG_BIN_DIR").map(|value| Search::parse(&value)).unwrap_or_default(),
-        ..Settings::new(directory)
-    };
+    let settings = Settings { durable: true, max_connections, ..cluster::settings(directory) };
     let cluster = Cluster::start(settings).await.expect("a server");
     let url = cluster.url(DATABASE);
     (cluster, url)

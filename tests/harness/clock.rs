@@ -9,11 +9,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use embedded_postgres::{Cluster, Search, Settings};
+use embedded_postgres::{Cluster, Settings};
 use runtime::migrate;
 use sqlx::PgPool;
 
-use super::{needs, scratch::Scratch};
+use super::{cluster::settings, needs, scratch::Scratch};
 
 const DATABASE: &str = "millrace";
 /// Debian's library folders, by architecture.
@@ -45,13 +45,8 @@ impl SteppedServer {
             ("FAKETIME_DONT_FAKE_MONOTONIC", Path::new("1")),
         ];
         let environment = environment.map(|(name, value)| (name.to_owned(), value.to_str().expect("UTF-8").to_owned()));
-        let settings = Settings {
-            durable: false,
-            max_connections: 50,
-            search: std::env::var("PG_BIN_DIR").map(|value| Search::parse(&value)).unwrap_or_default(),
-            environment: environment.to_vec(),
-            ..Settings::new(scratch.join("server"))
-        };
+        let settings =
+            Settings { max_connections: 50, environment: environment.to_vec(), ..settings(&scratch.join("server")) };
         let cluster = Cluster::start(settings).await.expect("a server");
         cluster.ensure_database(DATABASE).await.expect("a database");
         let url = cluster.url(DATABASE);

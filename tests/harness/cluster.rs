@@ -30,6 +30,17 @@ pub(crate) async fn server() -> &'static RunningServer {
     SERVER.get_or_init(start).await
 }
 
+/// The settings of a server of the tests: without fsync, with the programs that `PG_BIN_DIR` names, and with the clock of
+/// this process.
+pub(crate) fn settings(directory: &Path) -> Settings {
+    Settings {
+        durable: false,
+        search: std::env::var("PG_BIN_DIR").map(|value| Search::parse(&value)).unwrap_or_default(),
+        environment: clock::moved_clock(),
+        ..Settings::new(directory)
+    }
+}
+
 async fn start() -> RunningServer {
     let base = register_user();
     let _boot = lock(base, "boot.lock");
@@ -39,11 +50,8 @@ async fn start() -> RunningServer {
     }
     // Never repaired: the server runs without fsync, so its files cannot be trusted after a crash or a reboot.
     watchdog::stop_and_remove(&directory);
-    let mut settings = Settings::new(&directory);
-    settings.durable = false;
+    let mut settings = settings(&directory);
     settings.max_connections = MAX_CONNECTIONS;
-    settings.search = std::env::var("PG_BIN_DIR").map(|value| Search::parse(&value)).unwrap_or_default();
-    settings.environment = clock::moved_clock();
     settings.progress = std::sync::Arc::new(|line| eprintln!("{line}"));
     let extra = [
         // Databases live for about a second; vacuuming them would only make timings vary.

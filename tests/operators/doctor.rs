@@ -1,8 +1,8 @@
 //! The examination of the database: it finds every defect of a table, and nothing in a new database.
 
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
-use embedded_postgres::{Cluster, Search, Settings};
+use embedded_postgres::{Cluster, Settings};
 use runtime::{
     db::Database,
     doctor::{self, Limits, Report, Severity, examine},
@@ -10,7 +10,7 @@ use runtime::{
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 
-use crate::harness::{eventually, process::Process, scratch::Scratch};
+use crate::harness::{cluster, eventually, process::Process, scratch::Scratch};
 
 const SOON: Duration = Duration::from_secs(30);
 const TEMPLATE: &str = "migrated";
@@ -34,9 +34,8 @@ impl Server {
         let settings = Settings {
             durable: true,
             max_connections: 60,
-            search: std::env::var("PG_BIN_DIR").map(|value| Search::parse(&value)).unwrap_or_default(),
             extra: extra.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
-            ..Settings::new(Path::new(&*scratch))
+            ..cluster::settings(&scratch)
         };
         let cluster = Cluster::start(settings).await.expect("a server");
         cluster.ensure_database(TEMPLATE).await.expect("a database");

@@ -44,7 +44,7 @@ use crate::harness::{
     queue_harness::{ScriptedJob, Step},
 };
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 const NAME: &str = "tests";
 
 /// An order of ada.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use embedded_postgres::{Cluster, Search, Settings};
+use embedded_postgres::{Cluster, Settings};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{System, WEBHOOKS, assert_ok, webhook, webhook_with};
 use crate::harness::{
-    eventually,
+    cluster, eventually,
     http::{connect, read_response, send, send_raw},
     process::{Api, Process, http_client},
     scratch::Scratch,
@@ -173,12 +173,7 @@ async fn responses_carry_the_callers_correlation_id_or_a_new_one() {
 
 /// The settings of a PostgreSQL server for one test, which stops or freezes it.
 fn settings(scratch: &Scratch) -> Settings {
-    Settings {
-        durable: false,
-        max_connections: 30,
-        search: std::env::var("PG_BIN_DIR").map(|value| Search::parse(&value)).unwrap_or_default(),
-        ..Settings::new(&**scratch)
-    }
+    Settings { max_connections: 30, ..cluster::settings(scratch) }
 }
 
 async fn start_own_server(scratch: &Scratch) -> (Cluster, Api) {
