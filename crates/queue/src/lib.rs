@@ -82,3 +82,6 @@ pub async fn unfinished_jobs(pool: &Pool, queue: &str, limit: usize) -> Result<V
     let ids = store::lookup::unfinished_jobs(repeatable(pool), queue, limit).await?;
     Ok(ids.iter().map(|id| JobId::parse(id)).collect())
 }
+
+#[cfg(test)]
+mod model;
