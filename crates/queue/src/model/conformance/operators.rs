@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use runtime::executor::once;
+use time::OffsetDateTime;
 
 use super::{
     cases::{Column, STATUSES, jobs, rows},
@@ -199,7 +200,10 @@ pub(super) async fn pause(world: &World) -> Vec<String> {
         world.execute("UPDATE queues SET paused_at = paused_at - interval '1 day'").await;
         let result: sqlx::Result<Vec<String>> = async {
             let mut wrong = Vec::new();
-            sql::pause(once(&world.subject), queue, None, &order).await?;
+            let past = Some(OffsetDateTime::UNIX_EPOCH);
+            let refused = sql::pause(once(&world.subject), queue, past, None, &order).await?;
+            wrong.extend(refused.map(|_| format!("{queue}: paused, although the end of the pause is past")));
+            sql::pause(once(&world.subject), queue, None, None, &order).await?;
             let expected = others.iter().cloned().chain([queue.to_owned()]);
             wrong.extend(differences("paused", paused(world).await?, expected));
             let since = "SELECT paused_at > now() - interval '1 hour' FROM queues WHERE name = $1";
