@@ -2,13 +2,13 @@
 //! The old primary still runs, but is read-only.
 
 use std::{
-    path::PathBuf,
     process::{Command, Stdio},
     str::FromStr,
     time::{Duration, Instant},
 };
 
 use embedded_postgres::Cluster;
+use prove::proxy::{Proxy, Target};
 use sqlx::{PgPool, postgres::PgConnectOptions};
 
 use super::{
@@ -21,7 +21,6 @@ use super::{
 use crate::harness::{
     eventually, needs,
     process::{Api, Process, http_client, start_worker},
-    proxy::Proxy,
     scratch::Scratch,
 };
 
@@ -40,7 +39,7 @@ async fn after_a_failover_every_process_reconnects_and_a_healthy_worker_takes_ov
     let processor = Processor::start(Duration::from_secs(45)).await;
 
     // The API and the first worker use a host name that changes late, the second worker one that changes at once.
-    let (late, prompt) = (Proxy::start(socket(&url)).await, Proxy::start(socket(&url)).await);
+    let (late, prompt) = (start_proxy(&url).await, start_proxy(&url).await);
     let variables =
         [("PROCESSOR_URL", &*processor.url), ("PROCESSOR_TIMEOUT_SECONDS", "120"), ("WORKER_HEALTH_PORT", "0")];
     let through_late = url_through(&late, &url);
@@ -65,7 +64,7 @@ async fn after_a_failover_every_process_reconnects_and_a_healthy_worker_takes_ov
     make_read_only(&old_pool).await;
     let failover = Instant::now();
     assert!(sqlx::query_scalar("SELECT pg_promote()").fetch_one::<_>(&new_pool).await.unwrap_or(false), "promoted");
-    prompt.set_target(socket(&new_url));
+    prompt.connect_to(socket(&new_url));
     prompt.drop_traffic();
 
     for url in &readiness {
@@ -86,7 +85,7 @@ async fn after_a_failover_every_process_reconnects_and_a_healthy_worker_takes_ov
         tokio::time::sleep(left).await;
     }
 
-    late.set_target(socket(&new_url));
+    late.connect_to(socket(&new_url));
     let moved = Instant::now();
     let http = http_client();
     for url in &readiness {
@@ -145,10 +144,15 @@ async fn start_standby(backup: &std::path::Path, url: &str, home: &std::path::Pa
     server::start(home).await
 }
 
-/// The path of a server's Unix socket.
-pub(super) fn socket(url: &str) -> PathBuf {
+/// The Unix socket of a server.
+fn socket(url: &str) -> Target {
     let server = PgConnectOptions::from_str(url).expect("the harness's URL");
-    server.get_socket().expect("a socket").join(format!(".s.PGSQL.{}", server.get_port()))
+    Target::Socket(server.get_socket().expect("a socket").join(format!(".s.PGSQL.{}", server.get_port())))
+}
+
+/// Starts a proxy of a server.
+pub(super) async fn start_proxy(url: &str) -> Proxy {
+    Proxy::start(socket(url)).await.expect("a free port")
 }
 
 /// The database URL with the proxy's address.

@@ -7,12 +7,11 @@ use tokio::task::JoinSet;
 use super::{
     QUICK, SOON,
     clients::{post_webhook, webhook},
-    failover::{socket, url_through},
+    failover::{start_proxy, url_through},
 };
 use crate::harness::{
     database, eventually,
     process::{Api, http_client, start_worker},
-    proxy::Proxy,
 };
 
 const READERS: usize = 60;
@@ -20,7 +19,7 @@ const READERS: usize = 60;
 #[tokio::test]
 async fn sixty_readers_are_served_again_within_thirty_seconds() {
     let database = database::fresh().await;
-    let proxy = Proxy::start(socket(&database.url)).await;
+    let proxy = start_proxy(&database.url).await;
     let api = Api::start(&url_through(&proxy, &database.url), &QUICK).await;
     let http = http_client();
     assert_eq!(post_webhook(&http, &api.url, &webhook("txn_1")).await.expect("a response").status(), 202);
@@ -34,7 +33,7 @@ async fn sixty_readers_are_served_again_within_thirty_seconds() {
         reads.collect::<JoinSet<_>>().join_all()
     };
     assert!(read().await.iter().all(|status| *status == 200), "before the fault");
-    proxy.drop_traffic();
+    proxy.silence_open();
     let (begun, interrupted) = (Instant::now(), tokio::spawn(read()));
     let mut failures = interrupted.await.expect("responses").iter().filter(|status| **status != 200).count();
     loop {
@@ -54,14 +53,14 @@ async fn sixty_readers_are_served_again_within_thirty_seconds() {
 async fn a_listener_over_a_silent_connection_reconnects() {
     let database = database::fresh().await;
     let pool = database.pool().await;
-    let proxy = Proxy::start(socket(&database.url)).await;
+    let proxy = start_proxy(&database.url).await;
     let worker = start_worker(&url_through(&proxy, &database.url), &QUICK).await;
     let listeners = "SELECT count(*), max(pid) FROM pg_stat_activity
                      WHERE application_name = 'millrace listener' AND datname = current_database()";
     let listening =
         async || sqlx::query_as::<_, (i64, Option<i32>)>(listeners).fetch_one(&pool).await.expect("a count");
     eventually("the worker listens", SOON, async || listening().await.0 == 1).await;
-    proxy.drop_traffic();
+    proxy.silence_open();
     let begun = Instant::now();
     // The server keeps the first session, because it did not see the connection end.
     eventually("the worker listens over another connection", Duration::from_secs(15), async || {

@@ -19,7 +19,6 @@ pub(crate) mod needs;
 pub(crate) mod node;
 pub(crate) mod port;
 pub(crate) mod process;
-pub(crate) mod proxy;
 pub(crate) mod python;
 pub(crate) mod queue_harness;
 pub(crate) mod redis;

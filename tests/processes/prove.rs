@@ -63,6 +63,16 @@ async fn it_lists_the_faults_and_refuses_unknown_ones() {
 }
 
 #[tokio::test]
+async fn a_normal_build_has_no_bugs_to_plant() {
+    let folder = Scratch::new();
+    let (status, log) = prove(&folder, &["--sabotage", "fence-dropped"]).await;
+    assert!(status == Some(1) && log.contains("--features sabotage"), "{log}");
+    let (status, log) = prove(&folder, &["--sabotage", "gremlins"]).await;
+    assert!(status == Some(2) && log.contains("rescue-of-live-worker"), "{log}");
+    assert!(!folder.join(".millrace").exists(), "nothing was started");
+}
+
+#[tokio::test]
 async fn an_interrupted_proof_removes_its_data() {
     let folder = Scratch::new();
     let arguments = ["prove", "--only", "snapshot-pinned", "--seconds", "600", "--seed", "7"];

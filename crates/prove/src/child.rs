@@ -1,4 +1,4 @@
-//! The processes under test: Millrace's own programs, with their output in a file.
+//! Child processes, each with its output in a file.
 
 use std::{
     fs::{self, File},
@@ -17,8 +17,6 @@ use nix::{
 /// From the start to the line of the log that reports readiness. It takes 0.1 s on an idle machine.
 const START: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(10);
-/// What a process inherits: paths, and nothing that configures Millrace.
-const INHERITED: [&str; 5] = ["PATH", "HOME", "TMPDIR", "TZ", "RUST_BACKTRACE"];
 
 /// A child process. It is killed when this is dropped.
 pub(crate) struct Child {
@@ -28,27 +26,15 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// Starts a subcommand of `program`. Its output is appended to `NAME.log` in this folder.
+    /// Starts a process. Its output is appended to `NAME.log` in this folder.
     ///
     /// # Errors
     /// When the process cannot be started.
-    pub(crate) fn start(
-        program: &Path,
-        subcommand: &str,
-        name: &str,
-        folder: &Path,
-        variables: &[(String, String)],
-    ) -> Result<Self> {
+    pub(crate) fn start(mut command: Command, name: &str, folder: &Path) -> Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let output = File::options().create(true).append(true).open(&log)?;
-        let mut command = Command::new(program);
-        command.arg(subcommand).current_dir(folder).env_clear();
-        for inherited in INHERITED {
-            command.envs(std::env::var(inherited).map(|value| (inherited, value)));
-        }
-        command.envs(variables.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stderr(output.try_clone()?).stdout(output);
-        let process = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
+        let process = command.spawn().with_context(|| format!("cannot start {}", command.get_program().display()))?;
         Ok(Self { name: name.to_owned(), process, log })
     }
 
@@ -138,16 +124,16 @@ pub(crate) fn log_size(folder: &Path, name: &str) -> u64 {
     fs::metadata(folder.join(format!("{name}.log"))).map_or(0, |file| file.len())
 }
 
-/// Counts the lines of a file that contain one of these texts.
+/// Counts these lines of a file.
 ///
 /// # Errors
 /// When the file cannot be read.
-pub(crate) fn count_lines_with(path: &Path, texts: &[String]) -> Result<usize> {
+pub(crate) fn count_lines_with(path: &Path, counts: impl Fn(&str) -> bool) -> Result<usize> {
     let mut found = 0;
     for line in BufReader::new(File::open(path)?).split(b'\n') {
         let line = line?;
         let line = String::from_utf8_lossy(&line);
-        found += usize::from(texts.iter().any(|text| line.contains(text.as_str())));
+        found += usize::from(counts(&line));
     }
     Ok(found)
 }

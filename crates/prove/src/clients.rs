@@ -53,6 +53,8 @@ struct Shared {
     url: RwLock<String>,
     history: Arc<History>,
     acknowledged: AtomicUsize,
+    /// Clients begin no new webhook.
+    is_paused: AtomicBool,
     stop: AtomicBool,
 }
 
@@ -72,6 +74,7 @@ impl Clients {
             url: RwLock::new(url.to_owned()),
             history,
             acknowledged: AtomicUsize::new(0),
+            is_paused: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         });
         let mut tasks = JoinSet::new();
@@ -93,6 +96,16 @@ impl Clients {
         }
     }
 
+    /// The client and the URL of all requests.
+    pub(crate) fn api(&self) -> (Client, String) {
+        (self.shared.http.clone(), self.shared.url())
+    }
+
+    /// Pauses or resumes the load. Requests that are under way go on.
+    pub(crate) fn pause(&self, is_paused: bool) {
+        self.shared.is_paused.store(is_paused, Ordering::Relaxed);
+    }
+
     /// A client of its own for single requests. Requests that are under way at once need several of them.
     pub(crate) fn extra(&mut self) -> Extra {
         self.number += 1;
@@ -110,6 +123,10 @@ impl Shared {
     async fn run(self: Arc<Self>, client: usize, mut random: Rng) {
         let mut number = 0_usize;
         while !self.stop.load(Ordering::Relaxed) {
+            if self.is_paused.load(Ordering::Relaxed) {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
             let id = format!("t{client}-{number}");
             if !self.post_until_acknowledged(client, &id, 0).await {
                 return;

@@ -33,12 +33,33 @@ pub(crate) enum Event {
     Called { id: String, key: String },
     /// A job of the schedule ran.
     Fired { fire_time: i64, job: String },
+    /// A run of a task began. Tasks are jobs that report their runs; `run` is the number of the claim.
+    Started { job: String, run: i32 },
+    /// A run of a task failed, and asked for a pause before the next one.
+    Failed { job: String, run: i32, pause_ms: u64 },
+    /// A run of a task did its work. `at_us` is this machine's clock, in microseconds of Unix time.
+    Ended { job: String, run: i32, at_us: i64 },
+    /// This task was committed while no worker received notifications. It must start within this time.
+    Expected { job: String, within_ms: u64 },
+    /// A user created an item, with a 201.
+    Created { item: i64 },
+    /// The search engine was given an item.
+    Indexed { item: i64 },
     /// The fault begins, or ends.
     Fault { what: String },
     /// At the end: a row of the database.
     Recorded { id: String, state: State, settlements: u32, jobs: u32, conflicts: u32 },
-    /// At the end: a job was completed by the session of `role`, while the worker `claimed_by` held it.
-    Completed { job: String, role: String, claimed_by: String },
+    /// At the end, in the order of their times: a worker renewed its lease. From here on, `at_us` is the database's clock,
+    /// in microseconds of Unix time.
+    Renewed { worker: String, at_us: i64, lease_us: i64 },
+    /// A worker claimed a job of this kind.
+    Claimed { job: String, kind: String, run: i32, worker: String, at_us: i64 },
+    /// A job was taken from a worker that counted as dead.
+    Rescued { job: String, worker: String, at_us: i64 },
+    /// A failed run was recorded, and its job waits again.
+    Retried { job: String, run: i32, at_us: i64 },
+    /// A job was completed by the session of `role`, while the worker `claimed_by` held it for this run.
+    Completed { job: String, run: i32, role: String, claimed_by: String, at_us: i64 },
     /// At the end: another broken promise, such as a secret in a log.
     Broken { what: String },
 }
@@ -68,12 +89,12 @@ impl State {
 }
 
 /// A line of the file.
-#[derive(Serialize, Deserialize)]
-struct Line {
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Line {
     /// Milliseconds since the history began.
-    at_ms: u64,
+    pub at_ms: u64,
     #[serde(flatten)]
-    event: Event,
+    pub event: Event,
 }
 
 /// An open history. Each event is one write to an append-only file, so that nothing is lost if this process dies.
@@ -111,11 +132,11 @@ impl History {
     ///
     /// # Errors
     /// When the file cannot be read, or an event could not be written.
-    pub(crate) fn read(&self) -> io::Result<impl Iterator<Item = io::Result<Event>> + use<>> {
+    pub(crate) fn read(&self) -> io::Result<impl Iterator<Item = io::Result<Line>> + use<>> {
         if let Some(error) = self.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(error);
         }
         let lines = BufReader::new(File::open(&self.path)?).lines();
-        Ok(lines.map(|line| Ok(serde_json::from_str::<Line>(&line?)?.event)))
+        Ok(lines.map(|line| Ok(serde_json::from_str(&line?)?)))
     }
 }

@@ -11,14 +11,20 @@
 mod checker;
 mod child;
 mod clients;
+mod engine;
 mod faults;
+mod helpers;
 mod history;
+mod members;
 mod processor;
-mod proxy;
+pub mod proxy;
 mod replies;
+pub mod sabotage;
 mod scene;
 mod server;
+mod small_disk;
 mod store;
+mod task;
 mod worker;
 
 use std::{
@@ -27,6 +33,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use runtime::sabotage::Bug;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -54,6 +61,8 @@ pub struct Options {
     pub backlog: u32,
     /// How long faults last that have a length, such as a pinned snapshot.
     pub time: Duration,
+    /// A bug of the processes under test.
+    pub sabotage: Option<Bug>,
 }
 
 /// The result of one fault.
@@ -117,7 +126,11 @@ pub async fn run(
             let _ = server.drop_database(&scene::database_name(seed)).await;
             break;
         };
-        is_bad |= result.is_bad();
+        is_bad |= match result {
+            // A planted bug was found.
+            Finding::Broken { .. } => options.sabotage.is_none(),
+            _ => result.is_bad(),
+        };
         report(Report { fault: fault.name, about: fault.about, result });
     }
     server.stop().await?;
@@ -148,7 +161,12 @@ async fn prove(options: &Options, fault: &Fault, server: &mut Server, seed: u64)
             let _ = std::fs::remove_dir_all(&folder);
             Finding::Kept(measured)
         }
-        Ok(measured) => Finding::Broken { measured, folder },
+        Ok(measured) => {
+            if options.sabotage.is_some() {
+                let _ = std::fs::remove_dir_all(&folder);
+            }
+            Finding::Broken { measured, folder }
+        }
         Err(error) => {
             // The next fault needs a server, and this one's database is of no use to it.
             let cleaned_up = match server.ensure_running().await {

@@ -1,20 +1,24 @@
 //! The outside world: a processor of transactions, and the place where jobs report what they did. It runs in this process.
 
 use std::{
+    collections::BTreeSet,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Result;
 use poem::{
     EndpointExt as _, Request, Route, Server, handler, http::StatusCode, listener::TcpAcceptor, post, web::Data,
 };
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
-use crate::history::{Event, History};
+use crate::{
+    history::{Event, History},
+    task::FAIL,
+};
 
 /// A running processor. It stops when this is dropped.
 pub(crate) struct Processor {
@@ -24,9 +28,24 @@ pub(crate) struct Processor {
     server: JoinHandle<()>,
 }
 
+/// What becomes of a run of a task that has begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// It goes on.
+    GoOn,
+    /// It fails.
+    Fail,
+    /// It waits for another order.
+    Hold,
+}
+
 struct State {
     history: Arc<History>,
     delay_ms: AtomicU64,
+    /// The orders for the runs of tasks: the first run has number 1. Later ones get the last order.
+    orders: watch::Sender<Vec<Order>>,
+    /// The runs of tasks that have begun.
+    started: Mutex<BTreeSet<(String, i32)>>,
 }
 
 impl Processor {
@@ -37,8 +56,15 @@ impl Processor {
     pub(crate) async fn start(history: Arc<History>) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
-        let state = Arc::new(State { history, delay_ms: AtomicU64::new(0) });
-        let routes = Route::new().at("/charge", post(charge)).at("/fired", post(fired)).data(state.clone());
+        let orders = watch::Sender::new(vec![Order::GoOn]);
+        let state = Arc::new(State { history, delay_ms: AtomicU64::new(0), orders, started: Mutex::default() });
+        let routes = Route::new()
+            .at("/charge", post(charge))
+            .at("/fired", post(fired))
+            .at("/started", post(started))
+            .at("/failed", post(failed))
+            .at("/ended", post(ended))
+            .data(state.clone());
         let server = Server::new_with_acceptor(TcpAcceptor::from_tokio(listener)?).run(routes);
         // It ends with the task.
         let server = tokio::spawn(async move { drop(server.await) });
@@ -48,6 +74,17 @@ impl Processor {
     /// Sets how long further calls take.
     pub(crate) fn set_delay(&self, delay: Duration) {
         self.state.delay_ms.store(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Sets what becomes of the runs of tasks: the first order is for the first run, the last one for all later ones.
+    pub(crate) fn order(&self, runs: &[Order]) {
+        self.state.orders.send_replace(runs.to_vec());
+    }
+
+    /// How many of these tasks have begun this run.
+    pub(crate) fn started(&self, tasks: &[String], run: i32) -> usize {
+        let begun = self.state.started.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.iter().filter(|task| begun.contains(&((*task).clone(), run))).count()
     }
 }
 
@@ -77,4 +114,51 @@ fn fired(body: String, Data(state): Data<&Arc<State>>) -> StatusCode {
     };
     state.history.record(Event::Fired { fire_time, job: job.to_owned() });
     StatusCode::OK
+}
+
+/// The report of a run that begins. The response is its order.
+#[handler]
+async fn started(body: String, Data(state): Data<&Arc<State>>) -> Result<&'static str, poem::Error> {
+    let (job, run, _) = report(&body)?;
+    state.history.record(Event::Started { job: job.clone(), run });
+    state.started.lock().unwrap_or_else(PoisonError::into_inner).insert((job, run));
+    let mut orders = state.orders.subscribe();
+    let place = usize::try_from(run).unwrap_or_default().saturating_sub(1);
+    let order = |orders: &Vec<Order>| orders.get(place).or(orders.last()).copied().unwrap_or(Order::GoOn);
+    // The sender lives in the state.
+    let ordered = orders.wait_for(|orders| order(orders) != Order::Hold).await;
+    Ok(match ordered.map(|orders| order(&orders)) {
+        Ok(Order::Fail) => FAIL,
+        _ => "",
+    })
+}
+
+/// The report of a run that fails on purpose, and asks for a pause.
+#[handler]
+fn failed(body: String, Data(state): Data<&Arc<State>>) -> Result<StatusCode, poem::Error> {
+    let (job, run, pause_ms) = report(&body)?;
+    state.history.record(Event::Failed { job, run, pause_ms });
+    Ok(StatusCode::OK)
+}
+
+/// The report of a run that has done its work.
+#[handler]
+fn ended(body: String, Data(state): Data<&Arc<State>>) -> Result<StatusCode, poem::Error> {
+    let (job, run, _) = report(&body)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let at_us = i64::try_from(now.as_micros()).unwrap_or(i64::MAX);
+    state.history.record(Event::Ended { job, run, at_us });
+    Ok(StatusCode::OK)
+}
+
+/// The id of the job, the number of its run, and a number that belongs to the report.
+fn report(body: &str) -> Result<(String, i32, u64), poem::Error> {
+    let mut parts = body.split(' ');
+    let mut next = || parts.next().ok_or(StatusCode::BAD_REQUEST);
+    let job = next()?.to_owned();
+    let (run, more) = (next()?.parse(), next()?.parse());
+    match (run, more) {
+        (Ok(run), Ok(more)) => Ok((job, run, more)),
+        _ => Err(StatusCode::BAD_REQUEST.into()),
+    }
 }

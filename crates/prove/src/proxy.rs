@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
@@ -22,20 +22,20 @@ use crate::replies::Replies;
 
 /// Where the server listens.
 #[derive(Debug, Clone)]
-pub(crate) enum Target {
+pub enum Target {
     Socket(PathBuf),
     Tcp(String),
 }
 
 /// A running proxy. It stops when this is dropped.
-pub(crate) struct Proxy {
+pub struct Proxy {
     pub address: SocketAddr,
     shared: Arc<Shared>,
     server: JoinHandle<()>,
 }
 
 struct Shared {
-    target: Target,
+    target: RwLock<Target>,
     /// Changes when the open connections are cut.
     cut: watch::Sender<u64>,
     /// Connections up to this number lose all further traffic without being closed.
@@ -53,11 +53,11 @@ impl Proxy {
     ///
     /// # Errors
     /// When no port can be bound.
-    pub(crate) async fn start(target: Target) -> io::Result<Self> {
+    pub async fn start(target: Target) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
-            target,
+            target: RwLock::new(target),
             cut: watch::Sender::new(0),
             silenced: AtomicU64::new(0),
             opened: AtomicU64::new(0),
@@ -75,6 +75,11 @@ impl Proxy {
             }
         });
         Ok(Self { address, shared, server })
+    }
+
+    /// Sends new connections to another target.
+    pub fn connect_to(&self, target: Target) {
+        *self.shared.target.write().unwrap_or_else(PoisonError::into_inner) = target;
     }
 
     /// Closes all open connections. New ones are accepted.
@@ -95,8 +100,13 @@ impl Proxy {
 
     /// Ends [`Proxy::silence`] for new connections. The old ones stay silent.
     pub(crate) fn end_silence(&self) {
-        self.shared.silenced.store(self.shared.opened.load(Ordering::SeqCst), Ordering::SeqCst);
+        self.silence_open();
         self.shared.is_silent.store(false, Ordering::SeqCst);
+    }
+
+    /// Loses all further traffic of the open connections. New ones work.
+    pub fn silence_open(&self) {
+        self.shared.silenced.store(self.shared.opened.load(Ordering::SeqCst), Ordering::SeqCst);
     }
 
     /// Loses the replies to the next `count` commits, and closes their connections.
@@ -123,8 +133,9 @@ impl Shared {
             self.silenced.fetch_max(number, Ordering::SeqCst);
         }
         let mut cut = self.cut.subscribe();
+        let target = self.target.read().unwrap_or_else(PoisonError::into_inner).clone();
         let forwarding = async {
-            match &self.target {
+            match target {
                 Target::Socket(path) => self.forward(client, UnixStream::connect(path).await?, number).await,
                 Target::Tcp(address) => self.forward(client, TcpStream::connect(address).await?, number).await,
             }

@@ -12,19 +12,18 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use fastrand::Rng;
 use nix::sys::signal::Signal;
-use runtime::{clients::http, migrate};
+use runtime::{clients::http, migrate, sabotage};
 use sqlx::{PgConnection, postgres::PgPoolOptions};
 
 use crate::{
-    Options,
-    child::{self, Child},
+    Options, child,
     clients::{Clients, Reply},
     history::{Event, History},
+    members::{self, Member, SECRET},
     processor::Processor,
     proxy::Proxy,
     server::Server,
     store,
-    worker::RECORDER,
 };
 
 /// A condition that holds within a second on an idle machine gets this long, so that a busy one is no finding.
@@ -37,38 +36,11 @@ const WARM_UP: usize = 50;
 /// The lease of the workers. All their times are this much shorter than the product's 15 s.
 pub(crate) const LEASE: Duration = Duration::from_secs(1);
 
-/// The variables of every process: short times, and keys that must not appear in any output.
-const VARIABLES: [(&str, &str); 10] = [
-    ("QUEUE_LEASE_SECONDS", "1"),
-    ("QUEUE_HEARTBEAT_SECONDS", "0.2"),
-    ("QUEUE_RESCUE_SECONDS", "0.2"),
-    ("QUEUE_POLL_SECONDS", "0.05"),
-    ("PROCESSING_DELAY_SECONDS", "0.3"),
-    ("PROCESSOR_TIMEOUT_SECONDS", "5"),
-    ("LOG_FORMAT", "json"),
-    ("PORT", "0"),
-    ("API_KEY", "secret-of-prove-api-key"),
-    ("ADMIN_API_KEY", "secret-of-prove-admin-key"),
-];
-/// The part that all secrets have in common.
-const SECRET: &str = "secret-of-prove";
-
 /// Resources of one process that count as bounded.
 const MOST_MEMORY: u64 = 1 << 30;
 const MOST_FILES: usize = 1000;
 /// Sessions of all processes together.
 const MOST_SESSIONS: usize = 100;
-
-/// A process of the product, and its connection to the database.
-pub(crate) struct Member {
-    /// `api`, `worker_1` or `worker_2`: the name of its log, and the end of its database role.
-    pub name: &'static str,
-    subcommand: &'static str,
-    /// More variables of this process alone.
-    pub variables: Vec<(String, String)>,
-    pub child: Child,
-    pub proxy: Proxy,
-}
 
 /// The stage.
 pub(crate) struct Scene<'a> {
@@ -120,19 +92,20 @@ impl<'a> Scene<'a> {
         let mut members = Vec::new();
         for (name, subcommand) in [("api", "api"), ("worker_1", "prove-worker"), ("worker_2", "prove-worker")] {
             if server.is_ours() {
-                store::create_role(&mut session, &role(name)).await?;
+                store::create_role(&mut session, &members::role(name)).await?;
             }
             let proxy = Proxy::start(server.target()?).await?;
-            let variables = base_variables(server, &database, name, &proxy, &processor)?;
-            let child = spawn(options, &folder, name, subcommand, &variables, &history)?;
+            let mut variables = members::variables(server, &database, name, &proxy, &processor)?;
+            variables.extend(options.sabotage.map(|bug| (sabotage::VARIABLE.to_owned(), bug.name().to_owned())));
+            let child = members::spawn(&options.program, &folder, name, subcommand, &variables, &history)?;
             members.push(Member { name, subcommand, variables, child, proxy });
         }
         let http = http::client(|limits| limits.no_proxy().timeout(Duration::from_secs(30)))?;
         for member in &mut members {
-            member.child.wait_for_line(0, ready_line(member.subcommand)).await?;
+            member.child.wait_for_line(0, members::ready_line(member.subcommand)).await?;
         }
         let api = members.first_mut().context("an API")?;
-        let url = address(&api.child.wait_for_line(0, ready_line("api")).await?)?;
+        let url = members::address(&api.child.wait_for_line(0, members::ready_line("api")).await?)?;
         let clients = Clients::start(http, &url, options.clients, history.clone(), &mut random);
         let mut scene = Self {
             options,
@@ -165,6 +138,12 @@ impl<'a> Scene<'a> {
         self.options.time
     }
 
+    /// Creates ids for tasks.
+    pub(crate) fn task_ids(&mut self, count: usize) -> Vec<String> {
+        // The first digit keeps the number within the 128 bits of a ULID; the others are also digits of its alphabet.
+        (0..count).map(|_| format!("0{:025X}", self.random.u128(..) >> 28)).collect()
+    }
+
     /// The number of waiting jobs in a large backlog.
     pub(crate) fn backlog(&self) -> u32 {
         self.options.backlog
@@ -190,19 +169,44 @@ impl<'a> Scene<'a> {
         self.run_for(time).await;
     }
 
+    /// Lets the load run until a condition holds.
+    ///
+    /// # Errors
+    /// When it does not, within two minutes; `what` names it.
+    pub(crate) async fn run_until(&mut self, what: &str, mut holds: impl FnMut(&Self) -> Result<bool>) -> Result<()> {
+        let begun = Instant::now();
+        while !holds(self)? {
+            if begun.elapsed() > PATIENCE {
+                bail!("{what}: not within {PATIENCE:?}");
+            }
+            self.run_for(POLL).await;
+        }
+        Ok(())
+    }
+
+    /// Lets the load run until no job of a kind waits or runs.
+    ///
+    /// # Errors
+    /// When one still does after two minutes.
+    pub(crate) async fn run_until_no_job(&mut self, kind: &str) -> Result<()> {
+        let (begun, mut session) = (Instant::now(), self.session().await?);
+        while store::unfinished(&mut session, kind).await? > 0 {
+            if begun.elapsed() > PATIENCE {
+                bail!("jobs of the kind {kind} are not finished after {PATIENCE:?}");
+            }
+            self.run_for(POLL).await;
+        }
+        Ok(())
+    }
+
     /// Lets the load run until this many more webhooks are acknowledged.
     ///
     /// # Errors
     /// When they are not, within two minutes.
     pub(crate) async fn run_until_acknowledged(&mut self, more: usize) -> Result<()> {
-        let (before, begun) = (self.clients.acknowledged(), Instant::now());
-        while self.clients.acknowledged() < before + more {
-            if begun.elapsed() > PATIENCE {
-                bail!("no {more} webhooks were acknowledged within {PATIENCE:?}");
-            }
-            self.run_for(POLL).await;
-        }
-        Ok(())
+        let before = self.clients.acknowledged();
+        let what = format!("{more} webhooks are acknowledged");
+        self.run_until(&what, |scene| Ok(scene.clients.acknowledged() >= before + more)).await
     }
 
     /// Measures how long it takes until a new webhook is acknowledged and settled.
@@ -231,11 +235,11 @@ impl<'a> Scene<'a> {
     pub(crate) async fn restart(&mut self, place: usize) -> Result<()> {
         let member = self.members.get_mut(place).context("a process")?;
         let from = child::log_size(&self.folder, member.name);
-        member.child =
-            spawn(self.options, &self.folder, member.name, member.subcommand, &member.variables, &self.history)?;
-        let line = member.child.wait_for_line(from, ready_line(member.subcommand)).await?;
+        let Member { name, subcommand, variables, .. } = &*member;
+        member.child = members::spawn(&self.options.program, &self.folder, name, subcommand, variables, &self.history)?;
+        let line = member.child.wait_for_line(from, members::ready_line(member.subcommand)).await?;
         if place == API {
-            self.clients.redirect(&address(&line)?);
+            self.clients.redirect(&members::address(&line)?);
         }
         Ok(())
     }
@@ -322,7 +326,8 @@ impl<'a> Scene<'a> {
     /// No output may contain a secret.
     fn check_secrets(&self) -> Result<()> {
         for name in self.members.iter().map(|member| member.name) {
-            let found = child::count_lines_with(&self.folder.join(format!("{name}.log")), &[SECRET.to_owned()])?;
+            let found =
+                child::count_lines_with(&self.folder.join(format!("{name}.log")), |line| line.contains(SECRET))?;
             if found > 0 {
                 self.history.record(Event::Broken { what: format!("{found} lines of {name}.log contain a secret") });
             }
@@ -334,53 +339,4 @@ impl<'a> Scene<'a> {
 /// The scratch database of the fault with this seed.
 pub(crate) fn database_name(seed: u64) -> String {
     format!("prove_{}_{seed}", std::process::id())
-}
-
-/// The database role of a process, so that the triggers know whose session it is.
-fn role(name: &str) -> String {
-    format!("prove_{name}")
-}
-
-fn base_variables(
-    server: &Server,
-    database: &str,
-    name: &str,
-    proxy: &Proxy,
-    processor: &Processor,
-) -> Result<Vec<(String, String)>> {
-    let url = server.url_through(proxy.address, database, &role(name), &format!("{SECRET}-password"))?;
-    let processor_url = processor.url.replacen("http://", &format!("http://prove:{SECRET}-processor@"), 1);
-    let own = [
-        ("DATABASE_URL", url),
-        ("PROCESSOR_URL", format!("{processor_url}/charge")),
-        (RECORDER, processor.url.clone()),
-    ];
-    let fixed = VARIABLES.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    Ok(fixed.chain(own.map(|(name, value)| (name.to_owned(), value))).collect())
-}
-
-fn spawn(
-    options: &Options,
-    folder: &std::path::Path,
-    name: &str,
-    subcommand: &str,
-    variables: &[(String, String)],
-    history: &History,
-) -> Result<Child> {
-    let child = Child::start(&options.program, subcommand, name, folder, variables)?;
-    if subcommand != "api" {
-        history.record(Event::Worker { role: role(name), pid: child.pid() });
-    }
-    Ok(child)
-}
-
-fn ready_line(subcommand: &str) -> &'static str {
-    if subcommand == "api" { r#""event":"listening""# } else { "worker started" }
-}
-
-/// The URL of the API, from its line about the port.
-fn address(line: &str) -> Result<String> {
-    let line: serde_json::Value = serde_json::from_str(line)?;
-    let address = line["address"].as_str().context("the log of the API has no address")?;
-    Ok(format!("http://{address}"))
 }

@@ -1,28 +1,51 @@
 //! The SQL of the proof: triggers that observe the product from outside, and the state at the end.
 
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Row as _, postgres::PgConnectOptions};
+use std::path::Path;
+
+use sqlx::{
+    AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Row as _,
+    postgres::{PgConnectOptions, PgRow},
+};
 
 use crate::history::{Event, State};
 
-/// Records every settlement, and which session completed which job.
+/// Records every settlement, every renewal of a lease, and every change of a job's state with the session that made it.
+///
+/// A renewal gets the time at which it has locked its row. A change of a job gets the time of its statement; a completed
+/// one, that of the change itself. The rules of the checker depend on these choices.
 const OBSERVE: &str = "
     CREATE SCHEMA prove;
     CREATE TABLE prove.settlements (transaction_id text NOT NULL);
-    CREATE TABLE prove.completions (job text NOT NULL, role text NOT NULL, claimed_by text);
+    CREATE TABLE prove.renewals (worker text NOT NULL, at timestamptz NOT NULL, lease interval NOT NULL);
+    CREATE TABLE prove.changes (change text NOT NULL, job text NOT NULL, kind text NOT NULL, run integer NOT NULL,
+                                role text NOT NULL, worker text, at timestamptz NOT NULL);
     GRANT USAGE ON SCHEMA prove TO PUBLIC;
     GRANT INSERT, SELECT ON ALL TABLES IN SCHEMA prove TO PUBLIC;
     CREATE FUNCTION prove.settled() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         INSERT INTO prove.settlements VALUES (NEW.transaction_id);
         RETURN NULL;
     END $$;
-    CREATE FUNCTION prove.completed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-        INSERT INTO prove.completions VALUES (OLD.id, session_user, OLD.lock_by);
+    CREATE FUNCTION prove.renewed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO prove.renewals VALUES (NEW.id, clock_timestamp(), NEW.lease);
+        RETURN NULL;
+    END $$;
+    CREATE FUNCTION prove.changed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO prove.changes VALUES (
+            CASE WHEN NEW.status = 'Done' THEN 'completed' WHEN NEW.status = 'Running' THEN 'claimed'
+                 WHEN NEW.crashes > OLD.crashes THEN 'rescued' WHEN NEW.failures > OLD.failures THEN 'retried'
+                 ELSE 'other' END,
+            NEW.id, NEW.job_type, NEW.attempts, session_user,
+            CASE WHEN NEW.status = 'Running' THEN NEW.lock_by ELSE OLD.lock_by END,
+            CASE WHEN NEW.status = 'Done' THEN clock_timestamp() ELSE now() END);
         RETURN NULL;
     END $$;
     CREATE TRIGGER prove_settled AFTER UPDATE ON transactions FOR EACH ROW
         WHEN (NEW.status <> 'PROCESSING' AND OLD.* IS DISTINCT FROM NEW.*) EXECUTE FUNCTION prove.settled();
-    CREATE TRIGGER prove_completed AFTER UPDATE ON apalis.jobs FOR EACH ROW
-        WHEN (NEW.status = 'Done' AND OLD.status <> 'Done') EXECUTE FUNCTION prove.completed();";
+    CREATE TRIGGER prove_registered AFTER INSERT ON apalis.workers FOR EACH ROW EXECUTE FUNCTION prove.renewed();
+    CREATE TRIGGER prove_renewed AFTER UPDATE ON apalis.workers FOR EACH ROW
+        WHEN (NEW.last_seen <> OLD.last_seen) EXECUTE FUNCTION prove.renewed();
+    CREATE TRIGGER prove_changed AFTER UPDATE ON apalis.jobs FOR EACH ROW
+        WHEN (NEW.status <> OLD.status) EXECUTE FUNCTION prove.changed();";
 
 /// A session that belongs to the proof.
 pub(crate) async fn connect(options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
@@ -83,6 +106,31 @@ pub(crate) async fn terminate(session: &mut PgConnection, pids: &[i32]) -> sqlx:
     sqlx::query(terminate).bind(pids).execute(session).await.map(drop)
 }
 
+/// The tablespace on a small disk.
+pub(crate) const SMALL_DISK: &str = "prove_small_disk";
+
+/// Creates the tablespace of the small disk in this folder.
+pub(crate) async fn create_tablespace(session: &mut PgConnection, folder: &Path) -> sqlx::Result<()> {
+    let create = format!("CREATE TABLESPACE {SMALL_DISK} LOCATION '{}'", folder.display());
+    sqlx::raw_sql(AssertSqlSafe(create)).execute(session).await.map(drop)
+}
+
+/// Moves tables to a tablespace.
+pub(crate) async fn move_tables(session: &mut PgConnection, tables: &[&str], tablespace: &str) -> sqlx::Result<()> {
+    for table in tables {
+        let alter = AssertSqlSafe(format!("ALTER TABLE {table} SET TABLESPACE {tablespace}"));
+        sqlx::raw_sql(alter).execute(&mut *session).await?;
+    }
+    Ok(())
+}
+
+/// Drops the tablespace of the small disk, which must be empty.
+pub(crate) async fn drop_tablespace(session: &mut PgConnection) -> sqlx::Result<()> {
+    // Files of moved tables are removed by the next checkpoint.
+    sqlx::raw_sql("CHECKPOINT").execute(&mut *session).await?;
+    sqlx::raw_sql(AssertSqlSafe(format!("DROP TABLESPACE {SMALL_DISK}"))).execute(session).await.map(drop)
+}
+
 /// Opens a snapshot that stays pinned as long as the session lives.
 pub(crate) async fn pin_snapshot(session: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::raw_sql("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM apalis.workers")
@@ -105,6 +153,22 @@ pub(crate) async fn add_job(session: &mut PgConnection, kind: &str, payload: &se
     sqlx::query(insert).bind(kind).bind(payload.to_string()).execute(session).await.map(drop)
 }
 
+/// Adds a task that is due, with this id, without a notification. Each pause is of one failure, in milliseconds.
+pub(crate) async fn add_task(session: &mut PgConnection, id: &str, pauses_ms: &[u64]) -> sqlx::Result<()> {
+    let insert = "INSERT INTO apalis.jobs (id, job_type, job, run_at)
+                  VALUES ($1, 'prove_task', convert_to($2, 'UTF8'), now())";
+    let payload = serde_json::json!({ "pauses_ms": pauses_ms }).to_string();
+    sqlx::query(insert).bind(id).bind(payload).execute(session).await.map(drop)
+}
+
+/// Locks the row of the worker with this process id as long as the session lives, so that it cannot renew its lease.
+/// Returns whether it has a row.
+pub(crate) async fn lock_worker(session: &mut PgConnection, pid: u32) -> sqlx::Result<bool> {
+    sqlx::raw_sql("BEGIN").execute(&mut *session).await?;
+    let lock = "SELECT id FROM apalis.workers WHERE id LIKE '%-' || $1 || '-%' FOR UPDATE";
+    Ok(sqlx::query(lock).bind(pid.to_string()).fetch_optional(session).await?.is_some())
+}
+
 /// Adds waiting jobs of a kind, in steps of 50,000.
 pub(crate) async fn add_jobs(session: &mut PgConnection, kind: &str, count: i64) -> sqlx::Result<()> {
     const STEP: i64 = 50_000;
@@ -121,7 +185,7 @@ pub(crate) async fn add_jobs(session: &mut PgConnection, kind: &str, count: i64)
 pub(crate) async fn unsettled(session: &mut PgConnection) -> sqlx::Result<i64> {
     let query = "SELECT (SELECT count(*) FROM transactions WHERE status = 'PROCESSING')
                       + (SELECT count(*) FROM apalis.jobs
-                         WHERE job_type IN ('process_transaction', 'prove_tick') AND status IN ('Pending', 'Running'))";
+                         WHERE job_type IN ('process_transaction', 'prove_tick', 'prove_task') AND status IN ('Pending', 'Running'))";
     sqlx::query_scalar(query).fetch_one(session).await
 }
 
@@ -146,7 +210,7 @@ pub(crate) async fn describe_unsettled(session: &mut PgConnection) -> sqlx::Resu
     sqlx::query_scalar(query).fetch_all(session).await
 }
 
-/// The state at the end, as events: a row for each transaction, and one for each completed job.
+/// The state at the end, as events: a row for each transaction, and what the triggers recorded, each in order.
 pub(crate) async fn final_state(session: &mut PgConnection, with_completions: bool) -> sqlx::Result<Vec<Event>> {
     let rows = sqlx::query(
         r#"WITH settled AS (SELECT transaction_id, count(*)::integer AS times FROM prove.settlements GROUP BY 1),
@@ -169,12 +233,34 @@ pub(crate) async fn final_state(session: &mut PgConnection, with_completions: bo
             conflicts: count(5)?,
         });
     }
-    if with_completions {
-        for row in sqlx::query("SELECT job, role, claimed_by FROM prove.completions").fetch_all(session).await? {
-            let claimed_by: Option<String> = row.try_get(2)?;
-            let (job, role) = (row.try_get(0)?, row.try_get(1)?);
-            events.push(Event::Completed { job, role, claimed_by: claimed_by.unwrap_or_default() });
-        }
+    events.extend(renewals(session).await?);
+    events.extend(changes(session, with_completions).await?);
+    Ok(events)
+}
+
+async fn renewals(session: &mut PgConnection) -> sqlx::Result<Vec<Event>> {
+    let query =
+        "SELECT worker, (extract(epoch FROM at) * 1000000)::bigint, (extract(epoch FROM lease) * 1000000)::bigint
+                 FROM prove.renewals ORDER BY at";
+    let rows = sqlx::query(query).fetch_all(session).await?;
+    let event =
+        |row: PgRow| Ok(Event::Renewed { worker: row.try_get(0)?, at_us: row.try_get(1)?, lease_us: row.try_get(2)? });
+    rows.into_iter().map(event).collect()
+}
+
+async fn changes(session: &mut PgConnection, with_completions: bool) -> sqlx::Result<Vec<Event>> {
+    let query = "SELECT change, job, kind, run, role, coalesce(worker, ''), (extract(epoch FROM at) * 1000000)::bigint
+                 FROM prove.changes WHERE change <> 'other' AND ($1 OR change <> 'completed') ORDER BY at";
+    let mut events = Vec::new();
+    for row in sqlx::query(query).bind(with_completions).fetch_all(session).await? {
+        let change: String = row.try_get(0)?;
+        let (job, run, at_us, worker) = (row.try_get(1)?, row.try_get(3)?, row.try_get(6)?, row.try_get(5)?);
+        events.push(match change.as_str() {
+            "completed" => Event::Completed { job, run, role: row.try_get(4)?, claimed_by: worker, at_us },
+            "claimed" => Event::Claimed { job, kind: row.try_get(2)?, run, worker, at_us },
+            "rescued" => Event::Rescued { job, worker, at_us },
+            _ => Event::Retried { job, run, at_us },
+        });
     }
     Ok(events)
 }

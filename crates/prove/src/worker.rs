@@ -14,8 +14,12 @@ use runtime::{clients::http, error::Error as RuntimeError, shutdown, telemetry::
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use crate::task::{Reports, Task};
+
 /// The variable with the URL of the processor.
 pub(crate) const RECORDER: &str = "PROVE_RECORDER";
+/// If this variable is set, the worker has no schedule, whose jobs would wake it every second.
+pub(crate) const WITHOUT_SCHEDULE: &str = "PROVE_WITHOUT_SCHEDULE";
 /// Every second.
 const EVERY_SECOND: &str = "* * * * * *";
 /// The limits of the additional jobs: short, so that a fault is over soon.
@@ -144,9 +148,14 @@ pub async fn program() -> Result<()> {
         return Ok(());
     }
     let http = http::client(|limits| limits.timeout(DEADLINE))?;
-    let recorder = Recorder { http, url: format!("{}/fired", std::env::var(RECORDER)?) };
+    let url = std::env::var(RECORDER)?;
+    let recorder = Recorder { http, url: format!("{url}/fired") };
     let registry = worker::registry::registry(&app).job::<Tick>(recorder).job::<PoisonJob>(()).job::<Noop>(());
+    let registry = registry.job::<Task>(Reports::to(&url)?);
     let worker = Worker::start(&config.database, config.jobs.timing, registry, &shutdown)?;
+    if std::env::var_os(WITHOUT_SCHEDULE).is_some() {
+        return Ok(worker.stopped().await?);
+    }
     let pool = config.database.pool("worker", 2);
     let cron = Cron::parse(EVERY_SECOND).map_err(Error::msg)?;
     let ticks = Schedule { name: Tick::NAME, cron, catch_up: CatchUp::All, work: Arc::new(Ticks) };

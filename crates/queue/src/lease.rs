@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use runtime::sabotage::{self, Bug};
+
 /// The lease of this worker, as this process knows it.
 pub(crate) struct Lease {
     /// How long a worker may be silent before others take its jobs.
@@ -22,7 +24,8 @@ impl Lease {
     /// the lease for statements under way.
     pub(crate) fn is_valid(&self) -> bool {
         let renewed = *self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
-        renewed.is_some_and(|renewed| renewed.elapsed() < self.length.mul_f64(2.0 / 3.0))
+        let limit = self.length.mul_f64(2.0 / 3.0);
+        renewed.is_some_and(|renewed| renewed.elapsed() < limit || sabotage::planted(Bug::LeaseKeptOverFreeze))
     }
 
     pub(super) fn set_renewed(&self, sent: Instant) {

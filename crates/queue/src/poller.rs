@@ -23,6 +23,7 @@ use runtime::{
     db::{Database, Pool},
     error::causes,
     listen::{ListenEvent, listen},
+    sabotage::{self, Bug},
 };
 
 /// Due times closer together than this share one poll. With 1,000 due times a second, a poll and a claim for each would
@@ -101,7 +102,9 @@ impl Poller {
             }
             ListenEvent::Connected => {
                 is_listening.store(true, SeqCst);
-                self.poll_request.notify_one();
+                if !sabotage::planted(Bug::NoRecheckAfterListen) {
+                    self.poll_request.notify_one();
+                }
                 self.cancellations.signal.notify_one();
             }
             ListenEvent::Disconnected => {

@@ -5,7 +5,7 @@ use std::{
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -27,7 +27,10 @@ use super::{
     storable::StorableText,
     store::Claimed,
 };
-use runtime::telemetry::traces;
+use runtime::{
+    sabotage::{self, Bug},
+    telemetry::traces,
+};
 
 /// A job is quarantined after this many consecutive crashes: it becomes a dead letter with the evidence instead of
 /// running again, because it is likely to kill the next worker and every job in it.
@@ -141,7 +144,10 @@ impl<J: Job> Runner<J> {
 
     /// The disposition after a failure that is retried.
     fn retry(&self, failure: Failure, failures: u32) -> Disposition {
-        let wait = self.policy.backoff.wait(failures).max(failure.not_before);
+        let mut wait = self.policy.backoff.wait(failures).max(failure.not_before);
+        if sabotage::planted(Bug::RetrySkipsBackoff) {
+            wait = Duration::ZERO;
+        }
         Disposition::Retry { error: failure.error.into(), wait }
     }
 

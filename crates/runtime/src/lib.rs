@@ -17,6 +17,7 @@ pub mod pooler;
 pub mod process;
 pub mod readiness;
 mod row_security;
+pub mod sabotage;
 mod session;
 mod settings;
 pub mod shutdown;

@@ -7,7 +7,11 @@ use super::{
     process, store,
 };
 use queue::{Origin, Queue, enqueue};
-use runtime::{db::Pool, error::Error};
+use runtime::{
+    db::Pool,
+    error::Error,
+    sabotage::{self, Bug},
+};
 
 /// A received webhook.
 #[derive(Debug, Clone)]
@@ -35,7 +39,11 @@ pub(super) async fn ingest_batch(
         process::job(transaction.id, delay).map(|job| job.origin(webhooks[*index].origin.clone()))
     });
     enqueue(&mut tx, &jobs.collect::<Result<Vec<_>, Error>>()?).await?;
-    tx.commit().await?;
+    if sabotage::planted(Bug::AcknowledgeBeforeCommit) {
+        tokio::spawn(tx.commit());
+    } else {
+        tx.commit().await?;
+    }
 
     // Repeated ids, also within this batch, are only read, after the commit. If that fails, the new transactions stay
     // recorded.

@@ -1,13 +1,16 @@
 //! The checker: reads a history once, from first to last, and counts the broken promises.
 
+mod runs;
+
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     io,
 };
 
 use serde::Serialize;
 
-use crate::history::{Event, Outcome, State};
+use self::runs::Runs;
+use crate::history::{Event, Line, Outcome, State};
 
 /// How many broken promises of one kind are named; the others are only counted.
 const NAMED: usize = 5;
@@ -78,10 +81,14 @@ struct Known {
 ///
 /// # Errors
 /// When an event cannot be read.
-pub(crate) fn check(history: impl Iterator<Item = io::Result<Event>>) -> io::Result<Verdict> {
+pub(crate) fn check(history: impl Iterator<Item = io::Result<Line>>) -> io::Result<Verdict> {
     let mut checker = Checker::default();
-    for event in history {
-        checker.add(event?);
+    for line in history {
+        let Line { at_ms, event } = line?;
+        if let Some(example) = checker.runs.add(at_ms, &event) {
+            checker.verdict.break_promise(example);
+        }
+        checker.add(event);
     }
     Ok(checker.finish())
 }
@@ -95,6 +102,9 @@ struct Checker {
     /// The jobs of each fire of the schedule.
     fires: HashMap<i64, String>,
     completed: HashSet<String>,
+    /// The items that were created, and whether the search engine has them.
+    items: BTreeMap<i64, bool>,
+    runs: Runs,
 }
 
 impl Checker {
@@ -103,6 +113,11 @@ impl Checker {
         match event {
             Event::Worker { role, pid } => drop(self.workers.entry(role).or_default().insert(pid)),
             Event::Sent { .. } | Event::Fault { .. } => {}
+            Event::Created { item } => drop(self.items.entry(item).or_default()),
+            Event::Indexed { item } => drop(self.items.insert(item, true)),
+            // The rules about runs read these.
+            Event::Started { .. } | Event::Failed { .. } | Event::Ended { .. } | Event::Expected { .. } => {}
+            Event::Renewed { .. } | Event::Claimed { .. } | Event::Rescued { .. } | Event::Retried { .. } => {}
             Event::Unavailable { .. } => verdict.unavailable += 1,
             Event::Unanswered { .. } => verdict.unanswered += 1,
             Event::Refused { id, reason } => verdict.break_promise(format!("{id}: {reason}")),
@@ -115,7 +130,7 @@ impl Checker {
                     self.verdict.double(format!("the schedule fired twice at {fire_time}: jobs {other} and {job}"));
                 }
             }
-            Event::Completed { job, role, claimed_by } => self.complete(job, &role, &claimed_by),
+            Event::Completed { job, role, claimed_by, .. } => self.complete(job, &role, &claimed_by),
             Event::Recorded { id, state, settlements, jobs, conflicts } => {
                 self.record(id, state, settlements, jobs, conflicts);
             }
@@ -197,12 +212,18 @@ impl Checker {
         for id in lost {
             self.verdict.lose(format!("{id} was acknowledged and does not exist"));
         }
+        for (item, _) in self.items.iter().filter(|(_, is_indexed)| !**is_indexed) {
+            self.verdict.lose(format!("the item {item} was created and never given to the search engine"));
+        }
         // The schedule has a fire in every second, and makes up those that it missed.
         let times: BTreeSet<i64> = self.fires.keys().copied().collect();
         if let (Some(first), Some(last)) = (times.first(), times.last()) {
             for missing in (*first..=*last).filter(|second| !times.contains(second)) {
                 self.verdict.break_promise(format!("the schedule did not fire at {missing}"));
             }
+        }
+        for example in self.runs.finish() {
+            self.verdict.break_promise(example);
         }
         self.verdict
     }

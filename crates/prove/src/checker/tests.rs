@@ -28,7 +28,8 @@ fn fired(fire_time: i64, job: &str) -> Event {
 }
 
 fn completed(role: &str) -> Event {
-    Event::Completed { job: "j".into(), role: role.into(), claimed_by: "some-host-7-0ABCDEFG".into() }
+    let claimed_by = "some-host-7-0ABCDEFG".into();
+    Event::Completed { job: "j".into(), run: 1, role: role.into(), claimed_by, at_us: 0 }
 }
 
 fn worker(role: &str, pid: u32) -> Event {
@@ -36,7 +37,7 @@ fn worker(role: &str, pid: u32) -> Event {
 }
 
 fn verdict(events: Vec<Event>) -> Verdict {
-    check(events.into_iter().map(Ok)).expect("events")
+    check((0..).zip(events).map(|(at_ms, event)| Ok(Line { at_ms, event }))).expect("events")
 }
 
 #[test]
@@ -55,6 +56,8 @@ fn a_good_history_keeps_every_promise() {
         called("t"),
         seen("PROCESSED"),
         seen("PROCESSED"),
+        Event::Created { item: 1 },
+        Event::Indexed { item: 1 },
         fired(5, "a"),
         fired(5, "a"),
         fired(6, "b"),
@@ -88,6 +91,8 @@ fn each_broken_promise_is_found() {
         ("a stale worker", vec![worker("one", 7), worker("two", 8), completed("two")], 0, 0, 1),
         ("an unknown worker", vec![completed("one")], 0, 0, 1),
         ("completed twice", vec![worker("one", 7), completed("one"), completed("one")], 0, 1, 0),
+        ("not indexed", vec![Event::Created { item: 1 }, Event::Indexed { item: 2 }], 1, 0, 0),
+        ("not started", vec![Event::Expected { job: "j".into(), within_ms: 1 }], 0, 0, 1),
         ("refused", vec![Event::Refused { id: "t".into(), reason: "500".into() }], 0, 0, 1),
         ("a secret", vec![Event::Broken { what: "a secret in a log".into() }], 0, 0, 1),
     ] {

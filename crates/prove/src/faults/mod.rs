@@ -4,13 +4,16 @@ mod database;
 mod load;
 mod network;
 mod processes;
+mod search;
+mod surroundings;
+mod tasks;
 
 use std::path::Path;
 
 use anyhow::Result;
 use futures_util::future::BoxFuture;
 
-use crate::{scene::Scene, server::Server};
+use crate::{helpers, scene::Scene, server::Server, small_disk};
 
 /// A fault.
 #[derive(Debug)]
@@ -34,6 +37,10 @@ enum Need {
     Linux,
     /// A library that changes the time of a process.
     Faketime,
+    /// To mount a small disk.
+    Mount,
+    PgBouncer,
+    Redis,
 }
 
 /// The places of faketime's library on Debian and its relatives.
@@ -52,6 +59,9 @@ impl Fault {
             Need::OurServer if !server.is_ours() => Some("a server of its own: leave out --database-url"),
             Need::Linux if !cfg!(target_os = "linux") => Some("Linux"),
             Need::Faketime if faketime().is_none() => Some("the package faketime"),
+            Need::Mount if !small_disk::is_possible() => Some("root that may mount a tmpfs"),
+            Need::PgBouncer if helpers::program("pgbouncer").is_none() => Some("pgbouncer"),
+            Need::Redis if helpers::program("redis-server").is_none() => Some("redis-server"),
             _ => None,
         })
     }
@@ -84,6 +94,8 @@ faults! {
     "worker-killed", "kill -9 of a worker, three times", [], processes::kill_workers;
     "api-killed", "kill -9 of the API, three times", [], processes::kill_api;
     "worker-frozen", "SIGSTOP of a worker for three leases, then SIGCONT", [Linux], processes::freeze_worker;
+    "lease-expired", "a worker thaws after its lease and cannot renew it, while another one goes on", [Linux], processes::expire_lease;
+    "late-results", "the results of a frozen worker arrive while later runs of its jobs go on", [Linux], tasks::deliver_late_results;
     "worker-stopped", "SIGTERM of a worker under load, twice", [], processes::stop_worker;
     "api-stopped", "SIGTERM of the API under load, twice", [], processes::stop_api;
     "clock-wrong", "a worker's clock is an hour ahead, then an hour behind", [Faketime], processes::change_clock;
@@ -92,8 +104,14 @@ faults! {
     "postgres-restarted", "ten immediate restarts of PostgreSQL", [OurServer], database::restart_server;
     "sessions-ended", "every session is terminated, twice a second", [], database::terminate_sessions;
     "listener-ended", "the listening sessions are terminated, ten times a second", [], database::terminate_listeners;
+    "listener-missed", "jobs are committed while no worker listens, and polls are a minute apart", [], tasks::miss_notifications;
     "connections-taken", "others take every connection of the server", [OurServer], database::take_connections;
     "read-only", "the server becomes read-only, as after a failover", [OurServer], database::make_read_only;
+    "disk-full", "the disk of the tables is full, for three leases", [OurServer, Mount], surroundings::fill_disk;
+    "logs-full", "the disk of the logs is full, for three leases", [Mount], surroundings::fill_logs;
+    "pgbouncer", "all connections share a few through PgBouncer in transaction mode, which is killed", [OurServer, PgBouncer], surroundings::use_pooler;
+    "redis-gone", "Redis hangs, is killed, and comes back empty", [Redis], surroundings::lose_redis;
+    "search-gone", "the search engine is gone while items are created", [], search::lose_engine;
     "snapshot-pinned", "a forgotten transaction keeps its snapshot", [], database::pin_snapshot;
     "connection-cut", "every connection to the database is cut, five times", [], network::cut;
     "connection-slow", "each packet of the database takes 100 ms", [], network::delay;
@@ -101,6 +119,7 @@ faults! {
     "commit-reply-lost", "replies to commits are lost, in each process", [], network::lose_commits;
     "duplicates", "one id is posted a hundred times at once, and contradicted", [], load::storm;
     "poison", "jobs panic, abort, never end, allocate, or have a result that PostgreSQL refuses", [Linux], load::poison;
+    "retries", "jobs fail on purpose, and ask for a pause", [], tasks::retry;
     "unknown-kinds", "jobs of a kind that no worker knows", [], load::unknown_kinds;
     "backlog", "a backlog of jobs that wait in a paused queue", [], load::backlog;
 }

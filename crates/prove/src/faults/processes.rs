@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
+use sqlx::Connection as _;
 
 use super::faketime;
-use crate::scene::{API, LEASE, Scene, WORKERS};
+use crate::{
+    scene::{API, LEASE, Scene, WORKERS},
+    store,
+};
 
 const TIMES: usize = 3;
 /// From SIGTERM to the end of a process, with its grace period of 25 s.
@@ -53,6 +57,26 @@ pub(super) async fn freeze_worker(scene: &mut Scene<'_>) -> Result<()> {
     scene.member(place)?.child.signal(Signal::SIGCONT)?;
     scene.run_for(LEASE * 2).await;
     scene.processor.set_delay(Duration::ZERO);
+    Ok(())
+}
+
+/// The lock of a row keeps the worker from renewing its lease after it thaws. So it has no lease, for long enough to see
+/// whether it claims nevertheless.
+pub(super) async fn expire_lease(scene: &mut Scene<'_>) -> Result<()> {
+    scene.run_for_random(0..300).await;
+    let place = WORKERS[scene.random.usize(0..WORKERS.len())];
+    let child = &scene.member(place)?.child;
+    let pid = child.pid();
+    child.signal(Signal::SIGSTOP)?;
+    scene.run_for(LEASE * 3 / 2).await;
+    let mut session = scene.session().await?;
+    if !store::lock_worker(&mut session, pid).await? {
+        bail!("the frozen worker has no row");
+    }
+    scene.member(place)?.child.signal(Signal::SIGCONT)?;
+    scene.run_for(LEASE).await;
+    session.close().await?;
+    scene.run_for(LEASE / 2).await;
     Ok(())
 }
 

@@ -11,7 +11,11 @@ use super::{
     store::{self, ScheduleState},
 };
 use crate::{JobId, Tx, enqueue};
-use runtime::{error::Error, executor::repeatable};
+use runtime::{
+    error::Error,
+    executor::repeatable,
+    sabotage::{self, Bug},
+};
 
 /// The most fires of one transaction, so that the lock of the schedule is held only briefly.
 const MAX_FIRES: usize = 50;
@@ -87,6 +91,9 @@ pub(super) async fn fire_one(
         return Ok(Some(0));
     }
     let mut jobs = schedule.work.jobs(tx, fire.time).await?;
+    if sabotage::planted(Bug::ScheduleFiredTwice) {
+        jobs.extend(schedule.work.jobs(tx, fire.time).await?);
+    }
     for job in &mut jobs {
         // Other jobs may have ids between those of this fire.
         job.origin.correlation_id = Some(correlation_id(schedule.name, fire));

@@ -9,6 +9,8 @@ use uuid::Uuid;
 
 use super::model::{NewTransaction, SettleRequest, Settlement, Status, Transaction};
 use queue::Origin;
+#[cfg(feature = "sabotage")]
+use runtime::sabotage::{self, Bug};
 use runtime::{
     db::Pool,
     error::{Error, causes},
@@ -258,6 +260,12 @@ pub(super) async fn settle(pool: Pool, requests: Vec<SettleRequest>) -> Result<V
             Settlement::Failed(error) => (Status::Failed.into_str().into(), Some(error)),
         })
         .unzip();
+    #[cfg(feature = "sabotage")]
+    if sabotage::planted(Bug::SettlementNotConditional) {
+        let reset =
+            "UPDATE transactions SET status = 'PROCESSING', error = NULL, processed_at = NULL WHERE id = ANY($1)";
+        sqlx::query(reset).bind(&ids).execute(repeatable(&pool)).await?;
+    }
     let settled = sqlx::query_scalar!(
         "UPDATE transactions AS transaction
          SET status = settled.status, error = settled.error, processed_at = now()

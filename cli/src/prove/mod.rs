@@ -1,5 +1,7 @@
 //! `millrace prove`: checks every promise on this machine, under real faults and load.
 
+mod sabotage;
+
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -25,7 +27,8 @@ Examples:
   millrace prove
   millrace prove --only worker-killed --only commit-reply-lost
   millrace prove --seed 42 --json
-  millrace prove --database-url postgres://me:password@localhost/postgres")]
+  millrace prove --database-url postgres://me:password@localhost/postgres
+  millrace prove --sabotage all --seeds 20          (in a build with the feature sabotage)")]
 pub(crate) struct Arguments {
     /// Run only this fault; may be repeated
     #[arg(long, value_name = "FAULT", value_parser = PossibleValuesParser::new(FAULTS.iter().map(|fault| fault.name)))]
@@ -48,6 +51,13 @@ pub(crate) struct Arguments {
     /// How long faults last that have a length, such as a pinned snapshot
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,
+    /// Plant a bug, or `all` one after the other, and count the seeds that find it; needs a build with the feature sabotage
+    #[arg(long, value_name = "BUG",
+          value_parser = PossibleValuesParser::new(sabotage::names().iter().copied().chain([sabotage::ALL])))]
+    sabotage: Option<String>,
+    /// How many seeds run for each planted bug
+    #[arg(long, default_value_t = 1, requires = "sabotage", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    seeds: u32,
     /// Print one JSON object for each fault
     #[arg(long)]
     json: bool,
@@ -75,11 +85,15 @@ pub(crate) async fn program(arguments: Arguments) -> Result<bool> {
         clients: arguments.clients.into(),
         backlog: arguments.backlog,
         time: Duration::from_secs(arguments.seconds.into()),
+        sabotage: None,
     };
+    let shutdown = Shutdown::on_signals(GRACE)?;
+    if let Some(bug) = arguments.sabotage {
+        return sabotage::run(&bug, only, arguments.seeds, arguments.json, &options, &shutdown.drain).await;
+    }
     if !arguments.json {
         print(&format!("seed {seed}, {} faults\n{}", faults.len(), heading()))?;
     }
-    let shutdown = Shutdown::on_signals(GRACE)?;
     let (mut is_kept, mut printed) = (true, Ok(()));
     let report = |report: Report| {
         is_kept &= !report.result.is_bad();
