@@ -54,6 +54,19 @@ async fn on_another_server_it_uses_scratch_databases_and_says_what_cannot_run() 
 }
 
 #[tokio::test]
+async fn a_command_of_the_user_is_a_fault() {
+    let folder = Scratch::new();
+    let command = "echo harmed; until [ -e repaired ]; do sleep 0.1; done; exit 3";
+    let mut prove = Process::start_in(&folder, &["prove", "--during", command, "--clients", "2", "--seed", "7"], &[]);
+    let history = folder.join(".millrace/prove/7/external/history.jsonl");
+    let is_harmed = || std::fs::read_to_string(&history).is_ok_and(|text| text.contains("harmed: harmed"));
+    eventually("the command runs", LONG, async || is_harmed()).await;
+    std::fs::write(folder.join("repaired"), "").expect("a file that the command waits for");
+    assert_eq!(prove.wait_for_exit(LONG).await.code(), Some(1), "{}", prove.log());
+    assert!(prove.log().contains("FAILED: the command ended with exit status: 3"), "{}", prove.log());
+}
+
+#[tokio::test]
 async fn it_lists_the_faults_and_refuses_unknown_ones() {
     let folder = Scratch::new();
     let (status, log) = prove(&folder, &["--list"]).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::{Args, builder::PossibleValuesParser};
-use prove::{FAULTS, Fault, Finding, Measured, Options, Report};
+use prove::{EXTERNAL, FAULTS, Fault, Finding, Measured, Options, Report};
 use runtime::shutdown::{GRACE, Shutdown};
 
 use crate::{
@@ -28,7 +28,8 @@ Examples:
   millrace prove --only worker-killed --only commit-reply-lost
   millrace prove --seed 42 --json
   millrace prove --database-url postgres://me:password@localhost/postgres
-  millrace prove --sabotage all --seeds 20          (in a build with the feature sabotage)")]
+  millrace prove --sabotage all --seeds 20          (in a build with the feature sabotage)
+  millrace prove --database-url postgres://… --during 'patronictl switchover --force'")]
 pub(crate) struct Arguments {
     /// Run only this fault; may be repeated
     #[arg(long, value_name = "FAULT", value_parser = PossibleValuesParser::new(FAULTS.iter().map(|fault| fault.name)))]
@@ -58,6 +59,10 @@ pub(crate) struct Arguments {
     /// How many seeds run for each planted bug
     #[arg(long, default_value_t = 1, requires = "sabotage", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     seeds: u32,
+    /// Run this shell command under load instead of the faults. Its first line of output says that the harm is done: the
+    /// recovery is measured from then on, and the command may go on to repair it
+    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["only", "sabotage"])]
+    during: Option<String>,
     /// Print one JSON object for each fault
     #[arg(long)]
     json: bool,
@@ -74,8 +79,10 @@ pub(crate) async fn program(arguments: Arguments) -> Result<bool> {
         return Ok(true);
     }
     let only = &arguments.only;
-    let faults: Vec<&Fault> =
-        FAULTS.iter().filter(|fault| only.is_empty() || only.iter().any(|name| name == fault.name)).collect();
+    let faults: Vec<&Fault> = match arguments.during {
+        Some(_) => vec![&EXTERNAL],
+        None => FAULTS.iter().filter(|fault| only.is_empty() || only.iter().any(|name| name == fault.name)).collect(),
+    };
     let seed = arguments.seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0 >> 32);
     let options = Options {
         program: std::env::current_exe()?,
@@ -86,6 +93,7 @@ pub(crate) async fn program(arguments: Arguments) -> Result<bool> {
         backlog: arguments.backlog,
         time: Duration::from_secs(arguments.seconds.into()),
         sabotage: None,
+        during: arguments.during,
     };
     let shutdown = Shutdown::on_signals(GRACE)?;
     if let Some(bug) = arguments.sabotage {

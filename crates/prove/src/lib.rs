@@ -39,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::{
     checker::Verdict,
-    faults::{FAULTS, Fault},
+    faults::{EXTERNAL, FAULTS, Fault},
     worker::program as worker_program,
 };
 use self::{scene::Scene, server::Server};
@@ -63,6 +63,8 @@ pub struct Options {
     pub time: Duration,
     /// A bug of the processes under test.
     pub sabotage: Option<Bug>,
+    /// The shell command of the fault [`EXTERNAL`].
+    pub during: Option<String>,
 }
 
 /// The result of one fault.
@@ -151,7 +153,11 @@ async fn prove(options: &Options, fault: &Fault, server: &mut Server, seed: u64)
         scene.note(format!("begin: {}", fault.about));
         fault.run(&mut scene).await?;
         scene.note("end");
-        let recovery_s = scene.recover().await?.as_secs_f64();
+        let recovery = match scene.recovery {
+            Some(measured) => measured,
+            None => scene.recover().await?,
+        };
+        let recovery_s = recovery.as_secs_f64();
         let history = scene.finish().await?;
         let verdict = checker::check(history.read()?)?;
         anyhow::Ok(Measured { verdict, recovery_s, time_s: begun.elapsed().as_secs_f64() })

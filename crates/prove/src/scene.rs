@@ -54,6 +54,8 @@ pub(crate) struct Scene<'a> {
     /// The API, and two workers.
     pub members: Vec<Member>,
     pub clients: Clients,
+    /// Set by a fault that measures its recovery itself.
+    pub recovery: Option<Duration>,
     /// The fault may take memory.
     pub memory_is_unbounded: bool,
     most_memory: Arc<AtomicU64>,
@@ -117,6 +119,7 @@ impl<'a> Scene<'a> {
             processor,
             members,
             clients,
+            recovery: None,
             memory_is_unbounded: false,
             most_memory: Arc::default(),
             most_files: Arc::default(),
@@ -147,6 +150,11 @@ impl<'a> Scene<'a> {
     /// The number of waiting jobs in a large backlog.
     pub(crate) fn backlog(&self) -> u32 {
         self.options.backlog
+    }
+
+    /// The user's command.
+    pub(crate) fn command(&self) -> Option<&'a str> {
+        self.options.during.as_deref()
     }
 
     /// Records the begin or the end of a fault.

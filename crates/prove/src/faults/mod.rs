@@ -1,6 +1,7 @@
 //! The faults, in the order in which they run.
 
 mod database;
+mod external;
 mod load;
 mod network;
 mod processes;
@@ -74,6 +75,14 @@ impl Fault {
         (self.run)(scene).await
     }
 }
+
+/// The fault that [`Options::during`](crate::Options::during) describes. It runs instead of all others.
+pub static EXTERNAL: Fault = Fault {
+    name: "external",
+    about: "a command of the user, under load",
+    needs: &[],
+    run: |scene| Box::pin(external::run_command(scene)),
+};
 
 /// Declares the faults: name, description, needs and function.
 macro_rules! faults {
