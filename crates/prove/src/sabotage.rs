@@ -16,7 +16,7 @@ pub fn finders(bug: Bug) -> &'static [&'static str] {
         Bug::NoRecheckAfterListen => &["listener-missed"],
         Bug::LeaseKeptOverFreeze => &["lease-expired"],
         Bug::RetrySkipsBackoff => &["retries"],
-        Bug::SettlementNotConditional => &["commit-reply-lost"],
+        Bug::SettlementNotConditional => &["worker-frozen"],
     }
 }
 
