@@ -106,6 +106,22 @@ async fn jobs_whose_worker_has_no_row_run_elsewhere() {
     assert_eq!(harness.row("of one that is gone").await.crashes, 1);
 }
 
+/// After a failover to an asynchronous standby, or a restore, a worker may hold jobs in the database that it has ended. It
+/// lives, so no other worker rescues them.
+#[tokio::test]
+async fn a_job_whose_result_the_database_has_lost_runs_again() {
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
+    harness.enqueue("job", &[Step::Done]).await;
+    let running = harness.start_worker(&scripted, SHORT_LEASE);
+    harness.wait_until("it is done", "(SELECT status = 'Done' FROM apalis.jobs)").await;
+    let forget = "UPDATE apalis.jobs SET status = 'Running', done_at = NULL WHERE status = 'Done'";
+    assert_eq!(harness.execute(forget).await, 1);
+    harness.wait_until("it is done again", "(SELECT status = 'Done' AND attempts = 2 FROM apalis.jobs)").await;
+    running.stop().await;
+    assert_eq!(scripted.runs_of("job"), 2);
+    assert_eq!(harness.row("job").await.crashes, 0, "it counts as no crash");
+}
+
 #[tokio::test]
 async fn a_live_worker_whose_row_is_deleted_keeps_its_jobs() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
