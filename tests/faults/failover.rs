@@ -65,7 +65,7 @@ async fn after_a_failover_every_process_reconnects_and_a_healthy_worker_takes_ov
     let failover = Instant::now();
     assert!(sqlx::query_scalar("SELECT pg_promote()").fetch_one::<_>(&new_pool).await.unwrap_or(false), "promoted");
     prompt.connect_to(socket(&new_url));
-    prompt.drop_traffic();
+    prompt.silence_open();
 
     for url in &readiness {
         eventually("the process is not ready", Duration::from_secs(6), async || get_status(url).await == 503).await;

@@ -91,8 +91,9 @@ fn the_jobs_of_a_live_worker_are_not_rescued() {
 
 #[test]
 fn a_failed_job_waits_for_its_pause() {
-    let after =
-        |microseconds| broken(vec![renewed(0), failed(1, 300), retried(1, 1000), claimed("q", 2, 1000 + microseconds)]);
+    let after = |microseconds: i64| {
+        broken(vec![renewed(0), failed(1, 300), retried(1, 1000), claimed("q", 2, 1000 + microseconds)])
+    };
     assert!(after(300_000).is_empty());
     assert_eq!(after(299_999).len(), 1, "too early");
     assert!(
