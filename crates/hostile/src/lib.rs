@@ -1,0 +1,133 @@
+//! Property tests with hostile input, for the tests of parsers: a corpus is replayed, then generated and mutated input
+//! follows.
+//!
+//! Each base input comes from the corpus or from a grammar of the format. It is then changed up to four times: parts are
+//! deleted, repeated, swapped, spliced with another input, or replaced by special characters. A quarter of the inputs
+//! stays unchanged, so that valid ones are tested as well.
+//!
+//! `PROPTEST_CASES` sets the number of cases of a round; proptest reads it. With `HOSTILE_SECONDS` each test repeats its
+//! round until this time is over.
+
+mod corpus;
+mod mutation;
+
+use std::{
+    fmt::{self, Debug},
+    time::{Duration, Instant},
+};
+
+use proptest::{
+    prelude::{BoxedStrategy, ProptestConfig, Strategy},
+    sample,
+    test_runner::{TestCaseError, TestCaseResult, TestError, TestRunner},
+};
+
+use mutation::{mutated, special_bytes, special_text};
+
+pub use proptest;
+
+/// What a property of a test returns.
+pub type Property = TestCaseResult;
+
+/// Why a property does not hold: the input, and what was expected.
+pub struct Failure(String);
+
+impl Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Checks a parser of texts. `corpus` is the content of a file of `tests/corpora/`.
+///
+/// # Errors
+/// When the property does not hold. The failure has the smallest input that was found; add it to the corpus.
+pub fn check_text(
+    corpus: &str,
+    grammar: impl Strategy<Value = String> + 'static,
+    property: impl Fn(&str) -> Property,
+) -> Result<(), Failure> {
+    let entries: Vec<String> =
+        corpus::entries(corpus).into_iter().map(|entry| String::from_utf8_lossy(&entry).into_owned()).collect();
+    let chosen = sample::select(entries.clone());
+    let base = proptest::prop_oneof![chosen, grammar].prop_map(|text| text.chars().collect::<Vec<char>>()).boxed();
+    let inputs = mutated(base, special_text()).prop_map(String::from_iter).boxed();
+    run(entries, inputs, |text| format!("{text:?}"), property)
+}
+
+/// Checks a parser of bytes. `corpus` is the content of a file of `tests/corpora/`.
+///
+/// # Errors
+/// As [`check_text`].
+pub fn check_bytes(
+    corpus: &str,
+    grammar: impl Strategy<Value = Vec<u8>> + 'static,
+    property: impl Fn(&[u8]) -> Property,
+) -> Result<(), Failure> {
+    let entries = corpus::entries(corpus);
+    let base = proptest::prop_oneof![sample::select(entries.clone()), grammar].boxed();
+    let inputs = mutated(base, special_bytes()).boxed();
+    run(entries, inputs, |bytes| format!("b\"{}\"", bytes.escape_ascii()), property)
+}
+
+/// Checks a property of structured input, which has no corpus.
+///
+/// # Errors
+/// As [`check_text`].
+pub fn check<T: Debug + Clone + 'static>(
+    inputs: impl Strategy<Value = T> + 'static,
+    property: impl Fn(&T) -> Property,
+) -> Result<(), Failure> {
+    run(Vec::new(), inputs.boxed(), |input| format!("{input:?}"), property)
+}
+
+fn run<T: Debug + Clone, B: ?Sized>(
+    entries: Vec<T>,
+    inputs: BoxedStrategy<T>,
+    describe: impl Fn(&T) -> String,
+    property: impl Fn(&B) -> Property,
+) -> Result<(), Failure>
+where
+    T: std::borrow::Borrow<B>,
+{
+    let begun = Instant::now();
+    let failure = |input: &T, reason: &str| Failure(format!("{}: {reason}", describe(input)));
+    for entry in &entries {
+        property(entry.borrow()).map_err(|error| failure(entry, &reason(error)))?;
+    }
+    // A failing input is added to the corpus by hand, where it stays readable.
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    let (cases, bound) = (u64::from(config.cases), time_bound());
+    let mut runner = TestRunner::new(config);
+    let mut tested = 0;
+    loop {
+        runner.run(&inputs, |input| property(input.borrow())).map_err(|error| match error {
+            TestError::Fail(reason, input) => failure(&input, reason.message()),
+            TestError::Abort(reason) => Failure(reason.message().to_owned()),
+        })?;
+        tested += cases;
+        if begun.elapsed() >= bound {
+            break;
+        }
+    }
+    let rate = tested as f64 / begun.elapsed().as_secs_f64();
+    let test = std::thread::current();
+    println!("{}: {} entries, {tested} cases, {rate:.0} cases/s", test.name().unwrap_or_default(), entries.len());
+    Ok(())
+}
+
+/// How long each test repeats its cases; zero without `HOSTILE_SECONDS`.
+fn time_bound() -> Duration {
+    let variable = std::env::var_os("HOSTILE_SECONDS");
+    let seconds = variable.and_then(|text| text.to_str()?.parse().ok());
+    Duration::from_secs(seconds.unwrap_or_default())
+}
+
+fn reason(error: TestCaseError) -> String {
+    match error {
+        TestCaseError::Fail(reason) | TestCaseError::Reject(reason) => reason.message().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
