@@ -140,6 +140,8 @@ fn decode(text: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use hostile::proptest::prelude::*;
+
     use super::*;
 
     /// Parses a URL into user, host or folder of the socket, port, and database.
@@ -220,5 +222,35 @@ mod tests {
             assert!(problem.contains(reason), "{url}: {problem}");
             assert!(!problem.contains("hunter"), "{url}: {problem}");
         }
+    }
+
+    #[test]
+    fn hostile_urls_are_refused_without_their_password() -> Result<(), hostile::Failure> {
+        let grammar = "postgres(ql)?://[a-z%@:]{0,4}(:hunter2)?@([a-z.]{1,4}|\\[[0-9a-f:]{0,8}\\])(:[0-9]{0,6})?/[a-z]{0,3}(\\?[a-z]{1,8}=[a-z0-9/]{0,5})?";
+        hostile::check_text(include_str!("../../../tests/corpora/database_url.txt"), grammar, |url| {
+            match parse(url) {
+                Ok(options) => {
+                    prop_assert!(url.starts_with("postgres://") || url.starts_with("postgresql://"));
+                    prop_assert!(options.get_port() > 0 && !options.get_host().contains(','), "{}", options.get_host());
+                }
+                Err(problem) => {
+                    prop_assert!(problem.starts_with("must be a PostgreSQL URL"), "{}", problem);
+                    prop_assert!(!problem.contains("hunter2"), "{}", problem);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn hostile_names_survive_their_encoding() -> Result<(), hostile::Failure> {
+        let name = || "[^\u{0}]{1,20}";
+        hostile::check((name(), name(), name(), 1..=u16::MAX), |(user, password, database, port)| {
+            let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+            let (name, secret, base) = (encode(user), encode(password), encode(database));
+            let read = parse_address(&format!("postgres://{name}:{secret}@localhost:{port}/{base}"));
+            prop_assert_eq!(read, (user.clone(), "localhost".to_owned(), *port, database.clone()));
+            Ok(())
+        })
     }
 }

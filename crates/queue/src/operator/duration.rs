@@ -16,6 +16,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
             "d" => 86_400,
             _ => return None,
         };
+        // Rust would parse `+5`.
+        let number = Some(number).filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()))?;
         Some(Duration::seconds(number.parse::<u32>().ok().map(i64::from)?.checked_mul(seconds)?))
     };
     parse().ok_or_else(|| "must be a duration such as 30s, 10m, 2h or 1d".into())
@@ -23,6 +25,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
+    use hostile::proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -30,8 +34,23 @@ mod tests {
         for (text, seconds) in [("30s", 30), ("10m", 600), ("2h", 7200), ("1d", 86_400), ("0s", 0)] {
             assert_eq!(parse_duration(text), Ok(Duration::seconds(seconds)), "{text}");
         }
-        for text in ["", "m", "30", "-1s", "1.5h", "1é", "4294967296s"] {
+        for text in ["", "m", "30", "-1s", "+1s", "1.5h", "1é", "4294967296s"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn hostile_durations_are_digits_and_a_unit() -> Result<(), hostile::Failure> {
+        let corpus = include_str!("../../../../tests/corpora/duration.txt");
+        hostile::check_text(corpus, "[0-9]{1,12}[smhdw]?", |text| {
+            let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+            let unit = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)].into_iter().find(|(name, _)| *name == unit);
+            // More than 4,294,967,295 of a unit is refused.
+            let number = number.parse::<u32>().ok();
+            let expected =
+                number.zip(unit).map(|(number, (_, seconds))| Duration::seconds(i64::from(number) * seconds));
+            prop_assert_eq!(parse_duration(text).ok(), expected);
+            Ok(())
+        })
     }
 }

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use serde_json::json;
-use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
+use time::{Duration, OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 
 use super::{Operator, audit::Order, duration::parse_duration};
 use crate::{
@@ -33,7 +33,9 @@ impl FromStr for PauseEnd {
 
     /// Parses a time in RFC 3339, or a duration such as `30m`, `2h` or `1d`.
     fn from_str(text: &str) -> Result<Self, String> {
-        if let Ok(at) = OffsetDateTime::parse(text, &Rfc3339) {
+        // In UTC, because storing a time whose UTC form is after the year 9999 would panic.
+        let at = OffsetDateTime::parse(text, &Rfc3339).ok().and_then(|at| at.checked_to_offset(UtcOffset::UTC));
+        if let Some(at) = at {
             return Ok(Self::At(at));
         }
         match parse_duration(text) {
@@ -97,6 +99,7 @@ impl Operator {
 
 #[cfg(test)]
 mod tests {
+    use hostile::proptest::prelude::*;
     use time::macros::datetime;
 
     use super::*;
@@ -112,8 +115,28 @@ mod tests {
         ] {
             assert_eq!(text.parse(), Ok(end), "{text}");
         }
-        for text in ["", "m", "-1h", "2 h", "1000000d", "4294967296d", "2026-11-28", "0s", "1é"] {
+        for text in
+            ["", "m", "-1h", "2 h", "1000000d", "4294967296d", "2026-11-28", "0s", "1é", "9999-12-31T23:59:59-01:00"]
+        {
             assert!(text.parse::<PauseEnd>().is_err(), "{text}");
         }
+    }
+    #[test]
+    fn hostile_ends_of_a_pause_can_be_stored_and_shown() -> Result<(), hostile::Failure> {
+        let grammar =
+            "[0-9]{1,10}[smhd]|[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9](Z|[+-][0-2][0-9]:00)";
+        hostile::check_text(include_str!("../../../../tests/corpora/duration.txt"), grammar, |text| {
+            match text.parse() {
+                Ok(PauseEnd::At(at)) => {
+                    prop_assert!(at.offset().is_utc() && at.year() <= 9999, "{}", at);
+                    prop_assert_eq!(at.format(&Rfc3339).map(|shown| shown.parse()).ok(), Some(Ok(PauseEnd::At(at))));
+                }
+                Ok(PauseEnd::After(after)) => {
+                    prop_assert!(after.is_positive() && after <= PauseEnd::LONGEST, "{}", after);
+                }
+                Err(_) => {}
+            }
+            Ok(())
+        })
     }
 }

@@ -3,6 +3,7 @@
 pub mod breaker;
 pub mod bucket;
 pub mod http;
+pub mod object;
 pub mod redis;
 pub mod retry_after;
 pub mod send;

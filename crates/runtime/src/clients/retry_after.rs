@@ -34,6 +34,8 @@ fn read(value: &HeaderValue, now: SystemTime) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use hostile::proptest::prelude::*;
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -108,5 +110,50 @@ mod tests {
             assert_eq!(waits(&[text.as_bytes()]), Some(UNREADABLE), "{text:?}");
         }
         assert_eq!(waits(&[b"4\xff"]), Some(UNREADABLE), "not UTF-8");
+    }
+
+    /// The wait of a value that consists of digits, or of other characters than a date has.
+    fn simple_wait(text: &str) -> Option<Duration> {
+        let number = text
+            .chars()
+            .try_fold(0_u64, |number, c| Some(number.saturating_mul(10).saturating_add(c.to_digit(10)?.into())));
+        match number.filter(|_| !text.is_empty()) {
+            Some(seconds) => Some(SECOND * u32::try_from(seconds.clamp(1, 86_400)).expect("a day")),
+            None => (!text.contains(':')).then_some(UNREADABLE),
+        }
+    }
+
+    #[test]
+    fn hostile_waits_are_bounded() -> Result<(), hostile::Failure> {
+        let now = SystemTime::UNIX_EPOCH + SECOND * 1_795_858_200;
+        let grammar = "[0-9]{1,25}|[-+]?[0-9]{1,3}(\\.[0-9])?|(Sat|Sun), [0-3][0-9] Nov [0-9]{4} [0-2][0-9]:[0-5][0-9]:[0-6][0-9] GMT";
+        hostile::check_bytes(
+            include_str!("../../../../tests/corpora/retry_after.txt"),
+            grammar.prop_map(String::into_bytes),
+            |bytes| {
+                let Ok(value) = HeaderValue::from_bytes(bytes) else { return Ok(()) };
+                let wait = read(&value, now);
+                prop_assert!((SHORTEST..=LONGEST).contains(&wait), "{:?}", wait);
+                let expected = match value.to_str() {
+                    Ok(text) => simple_wait(text.trim()),
+                    Err(_) => Some(UNREADABLE),
+                };
+                prop_assert_eq!(wait, expected.unwrap_or(wait));
+                Ok(())
+            },
+        )
+    }
+
+    #[test]
+    fn hostile_dates_are_the_time_until_then() -> Result<(), hostile::Failure> {
+        // From 1970 to 9999, most of them within some days of now.
+        let dates = prop_oneof![0..253_402_300_800_u64, 1_795_700_000..1_796_000_000_u64];
+        hostile::check((dates, 1_795_700_000..1_796_000_000_u64), |(date, now)| {
+            let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+            let value = HeaderValue::from_str(&httpdate::fmt_http_date(at(*date))).expect("a header value");
+            let expected = Duration::from_secs(date.saturating_sub(*now)).clamp(SHORTEST, LONGEST);
+            prop_assert_eq!(read(&value, at(*now)), expected);
+            Ok(())
+        })
     }
 }

@@ -153,6 +153,8 @@ fn expect_comment_or_end(rest: &str) -> Result<(), &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use hostile::proptest::prelude::*;
+
     use super::*;
 
     fn values(text: &str) -> Vec<(String, String)> {
@@ -227,5 +229,45 @@ mod tests {
         let file = EnvFile::parse(b"A=\xff\nB\nC=\"\n");
         assert_eq!(file.errors.len(), 3, "all errors are reported: {:?}", file.errors);
         assert!(file.errors[0].contains("line 1: must be text in UTF-8"), "{:?}", file.errors);
+    }
+
+    #[test]
+    fn hostile_files_give_plain_names_and_quiet_errors() -> Result<(), hostile::Failure> {
+        let grammar = "((export )?[A-Z_]{1,4} ?= ?([a-z #$]{0,6}|'[a-z #]{0,6}'|\"[a-z #\\\\n]{0,6}\"?)\r?\n){0,6}";
+        let corpus = include_str!("../../../../tests/corpora/env_file.txt");
+        hostile::check_bytes(corpus, grammar.prop_map(String::into_bytes), |bytes| {
+            let file = EnvFile::parse(bytes);
+            let lines = bytes.split(|byte| *byte == b'\n').count();
+            prop_assert!(file.len() + file.errors.len() <= lines, "one result for each line");
+            for (name, (line, value)) in &file.values {
+                prop_assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'), "{}", name);
+                prop_assert!(!name.is_empty() && !name.starts_with(|c: char| c.is_ascii_digit()), "{}", name);
+                prop_assert!((1..=lines).contains(line));
+                prop_assert!(value.len() <= bytes.len());
+            }
+            let line_errors = file.errors.iter().all(|error| error.starts_with(".env line "));
+            prop_assert!(line_errors, "{:?}", file.errors);
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn hostile_values_survive_their_quotes() -> Result<(), hostile::Failure> {
+        hostile::check("[^\n\u{0}]{0,30}|[\\\\\"'$#= a\r\t]{0,12}", |value| {
+            let escaped = value.chars().fold(String::new(), |mut text, c| {
+                match c {
+                    '\\' | '"' | '$' => text.extend(['\\', c]),
+                    '\r' => text.push_str("\\r"),
+                    c => text.push(c),
+                }
+                text
+            });
+            prop_assert_eq!(values(&format!("K=\"{escaped}\" # comment")), [("K".to_owned(), value.clone())]);
+            if !value.contains('\'') {
+                let [_, (_, read)] = &values(&format!("A=1\nK='{value}'\n"))[..] else { panic!("two variables") };
+                prop_assert_eq!(read, value);
+            }
+            Ok(())
+        })
     }
 }

@@ -23,7 +23,11 @@ pub(super) fn parse(text: &str) -> Option<SpanContext> {
         parts.next().filter(|part| part.len() == length).filter(is_hex)
     };
     let (version, trace, parent, flags) = (hex(2)?, hex(32)?, hex(16)?, hex(2)?);
-    if version == "ff" || version == "00" && parts.next().is_some() || text.len() > MAX_LENGTH {
+    if version == "ff"
+        || version == "00" && parts.next().is_some()
+        || text.len() > MAX_LENGTH
+        || !text.bytes().all(|byte| byte.is_ascii_graphic())
+    {
         return None;
     }
     let flags = TraceFlags::new(u8::from_str_radix(flags, 16).ok()? & TraceFlags::SAMPLED.to_u8());
@@ -40,6 +44,8 @@ pub(super) fn format(context: &SpanContext) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use hostile::proptest::prelude::*;
+
     use super::*;
 
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -69,8 +75,34 @@ mod tests {
             format!("00-{TRACE}-b7ad6b7169203331"),
             format!("00-+{}-b7ad6b7169203331-01", &TRACE[1..]),
             format!("01-{TRACE}-b7ad6b7169203331-01-{}", "x".repeat(500)),
+            format!("01-{TRACE}-b7ad6b7169203331-01-é"),
+            format!("01-{TRACE}-b7ad6b7169203331-01-a b"),
         ] {
             assert!(!is_valid(&wrong), "{wrong}");
         }
+    }
+
+    #[test]
+    fn hostile_traceparents_are_refused_or_formatted_unchanged() -> Result<(), hostile::Failure> {
+        let corpus = include_str!("../../../../../tests/corpora/traceparent.txt");
+        hostile::check_text(corpus, "[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[a-z]{0,5})?", |text| {
+            let Some(context) = parse(text) else { return Ok(()) };
+            prop_assert!(
+                text.bytes().all(|byte| byte.is_ascii_graphic())
+                    && (55..=MAX_LENGTH).contains(&text.len())
+                    && !text.starts_with("ff")
+            );
+            prop_assert!(text.starts_with("00-") == (text.len() == 55) || !text.starts_with("00-"));
+            prop_assert!(text.len() == 55 || text.as_bytes()[55] == b'-');
+            // All that is read is in the text, as it stands there.
+            let (version, rest) = text.split_at(2);
+            prop_assert!(version.bytes().all(|byte| b"0123456789abcdef".contains(&byte)));
+            let formatted = format(&context).expect("a valid context");
+            prop_assert_eq!(&formatted[2..53], &rest[..51]);
+            let sampled = u8::from_str_radix(&text[53..55], 16).expect("hex") & 1;
+            prop_assert_eq!(&formatted[53..], format!("0{sampled}"));
+            prop_assert!(text[3..35].bytes().any(|byte| byte != b'0') && text[36..52].bytes().any(|byte| byte != b'0'));
+            Ok(())
+        })
     }
 }
