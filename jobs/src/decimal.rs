@@ -149,6 +149,8 @@ pub struct Fraction;
 
 #[cfg(test)]
 mod tests {
+    use hostile::proptest::prelude::*;
+
     use super::*;
 
     fn read(text: &str) -> Decimal {
@@ -232,5 +234,41 @@ mod tests {
         ] {
             assert_eq!(read(text).whole(), whole, "{text}");
         }
+    }
+
+    /// The value by another parser, for texts whose digits can be written out. It also accepts underscores.
+    fn other_parser(text: &str) -> Option<BigDecimal> {
+        let (_, exponent) = text.split_once(['e', 'E']).unwrap_or(("", "0"));
+        let exponent: i64 = exponent.parse().ok()?;
+        (exponent.abs() < 1000 && !text.contains('_')).then(|| text.parse().ok())?
+    }
+
+    #[test]
+    fn hostile_numbers_are_refused_or_exact() -> Result<(), hostile::Failure> {
+        let corpus = include_str!("../../tests/corpora/number.txt");
+        hostile::check_text(corpus, "[+-]?[0-9]{0,30}(\\.[0-9]{0,30})?([eE][+-]?[0-9]{1,4})?", |text| {
+            let Ok(decimal) = text.parse::<Decimal>() else {
+                prop_assert_eq!(other_parser(text), None, "refused");
+                return Ok(());
+            };
+            prop_assert!(text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte)), "accepted");
+            let Some(value) = other_parser(text) else { return Ok(()) };
+            let parsed = decimal.to_big_decimal();
+            prop_assert_eq!(&parsed, &value);
+            prop_assert_eq!(decimal.is_negative(), value < BigDecimal::from(0));
+            prop_assert_eq!(decimal.is_zero(), value == BigDecimal::from(0));
+            let plain = value.normalized().to_plain_string();
+            let (whole, places) =
+                plain.trim_start_matches('-').split_once('.').unwrap_or((plain.trim_start_matches('-'), ""));
+            let digits = |text: &str| u64::try_from(text.len()).unwrap_or(u64::MAX);
+            prop_assert_eq!(decimal.whole_digits(), digits(whole.trim_start_matches('0')));
+            prop_assert_eq!(decimal.places(), digits(places));
+            let number = plain.parse::<i64>().map(Whole::Number);
+            let beyond = if decimal.is_negative() { Whole::BelowAll } else { Whole::AboveAll };
+            let whole = if places.is_empty() { Ok(number.unwrap_or(beyond)) } else { Err(Fraction) };
+            prop_assert_eq!(decimal.whole(), whole);
+            prop_assert_eq!(plain.parse::<Decimal>().map(|again| again.to_big_decimal()), Ok(value), "printed");
+            Ok(())
+        })
     }
 }

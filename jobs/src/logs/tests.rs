@@ -154,3 +154,37 @@ async fn a_failed_export_does_not_look_complete() {
     let failed: Vec<_> = export(logs(folder.0.join("nowhere"))).expect("a permit").collect().await;
     assert!(matches!(&failed[..], [Err(_)]), "{} chunks", failed.len());
 }
+
+#[test]
+fn hostile_files_give_every_line_once_or_as_broken() -> Result<(), hostile::Failure> {
+    use hostile::proptest::prelude::*;
+    use runtime::telemetry::json::LINE_PREFIX;
+
+    let grammar =
+        "(\\{\"timestamp\":\"[0-9]{4}-[0-9]{2}-[0-9]{2}T12:00:00(\\.[0-9]{0,11})?Z\"\\}\n|[a-z]{0,3}\n?){0,6}";
+    hostile::check_bytes(
+        include_str!("../../../tests/corpora/log.txt"),
+        grammar.prop_map(String::into_bytes),
+        |bytes| {
+            let (mut reader, mut line) = (std::io::BufReader::with_capacity(7, bytes), Vec::new());
+            let mut expected = bytes.split_inclusive(|byte| *byte == b'\n');
+            loop {
+                let entry = lines::read_line(&mut reader, &mut line).expect("memory does not fail");
+                let Some(given) = expected.next() else {
+                    prop_assert_eq!(entry, lines::Entry::End);
+                    return Ok(());
+                };
+                let whole = given.strip_suffix(b"\n");
+                prop_assert_eq!(&*line, whole.unwrap_or(given));
+                let timestamp = lines::timestamp(&line);
+                prop_assert_eq!(entry == lines::Entry::Line, whole.is_some() && timestamp.is_some());
+                if let Some(timestamp) = timestamp {
+                    // In this form the order of bytes is the order of time.
+                    prop_assert!((19..=29).contains(&timestamp.len()), "{:?}", timestamp);
+                    prop_assert!(timestamp.iter().all(|byte| byte.is_ascii_digit() || b"-T:.".contains(byte)));
+                    prop_assert_eq!((line.starts_with(LINE_PREFIX.as_bytes()), timestamp[10]), (true, b'T'));
+                }
+            }
+        },
+    )
+}

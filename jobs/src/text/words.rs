@@ -178,6 +178,8 @@ impl Splitter {
 
 #[cfg(test)]
 mod tests {
+    use hostile::proptest::prelude::*;
+
     use super::*;
 
     fn texts(text: &str) -> Vec<String> {
@@ -240,5 +242,24 @@ mod tests {
             assert_eq!(texts(&decompose(text)), texts(text), "{text}");
             assert_eq!(texts(&nfkc(text)), texts(text), "{text}");
         }
+    }
+
+    #[test]
+    fn hostile_texts_become_bounded_words_that_are_their_own_form() -> Result<(), hostile::Failure> {
+        let corpus = include_str!("../../../tests/corpora/search.txt");
+        hostile::check_text(corpus, "\\PC{0,20}|[a-zÀ-ÿ0-9 '’\\-]{0,300}|[가-힣ぁ-ん一-龥]{0,8}", |text| {
+            let (found, mut end) = (words(text), 0);
+            for word in &found {
+                prop_assert!(!word.text.is_empty() && word.text.chars().all(is_word_character), "{}", word.text);
+                prop_assert!(text.get(word.at.clone()).is_some_and(|part| !part.is_empty()), "{:?}", word.at);
+                // Two words may come from one character, such as `½`.
+                prop_assert!(word.at.end >= end && word.at.start <= word.at.end, "{:?}", word.at);
+                end = word.at.end;
+                prop_assert!(word.is_unspaced() || word.text.chars().count() <= MAX_CHARACTERS);
+                prop_assert!(word.tokens().iter().all(|token| !token.is_empty() && !token.contains(['\'', '\\', ' '])));
+                prop_assert_eq!(texts(&word.text), [word.text.clone()], "the words of a word");
+            }
+            Ok(())
+        })
     }
 }

@@ -65,6 +65,8 @@ impl fmt::Display for Amount {
 
 #[cfg(test)]
 mod tests {
+    use hostile::proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -114,5 +116,23 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Amount>(), Err(error), "{text}");
         }
+    }
+
+    #[test]
+    fn hostile_amounts_are_refused_or_within_their_limits() -> Result<(), hostile::Failure> {
+        let corpus = include_str!("../../../tests/corpora/number.txt");
+        hostile::check_text(corpus, "[0-9]{1,13}(\\.[0-9]{0,8})?(e-?[0-9]{1,2})?", |text| {
+            let Ok(amount) = text.parse::<Amount>() else { return Ok(()) };
+            let printed = amount.to_string();
+            let (whole, places) = printed.split_once('.').unwrap_or((&printed, ""));
+            prop_assert!(printed.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'), "{}", printed);
+            prop_assert!((1..=12).contains(&whole.len()) && places.len() <= 6, "{}", printed);
+            prop_assert!(printed.bytes().any(|byte| (b'1'..=b'9').contains(&byte)), "zero: {}", printed);
+            prop_assert!(whole == "0" || !whole.starts_with('0'), "{}", printed);
+            let again = printed.parse::<Amount>();
+            prop_assert_eq!(again.as_ref().map(ToString::to_string), Ok(printed.clone()));
+            prop_assert_eq!(again, Ok(amount));
+            Ok(())
+        })
     }
 }

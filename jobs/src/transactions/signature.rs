@@ -77,6 +77,8 @@ pub fn verify<'k>(
 
 #[cfg(test)]
 mod tests {
+    use hostile::proptest::{collection::vec, prelude::*, sample::Index};
+
     use super::*;
 
     /// The example of the specification.
@@ -130,5 +132,47 @@ mod tests {
         for malformed in ["", "soon", "+1614265330", "-1", "1614265330.5", " 1614265330", "99999999999999999999"] {
             assert_eq!(check(ID, malformed, SIGNATURE, BODY, AT), Err(SignatureError::Timestamp), "{malformed}");
         }
+    }
+
+    /// Accepts a header by a comparison of texts, without a decoder: one of the first 16 signatures is the right one.
+    fn is_signed(header: &[u8]) -> bool {
+        let right = SIGNATURE.strip_prefix("v1,").unwrap_or_default().as_bytes();
+        let unpadded = right.strip_suffix(b"=").unwrap_or(right);
+        let entries = header.split(|byte| *byte == b' ').filter_map(|entry| entry.strip_prefix(b"v1,"));
+        entries.take(MAX_SIGNATURES).any(|entry| entry == right || entry == unpadded)
+    }
+
+    #[test]
+    fn hostile_signatures_match_only_if_they_are_the_right_one() -> Result<(), hostile::Failure> {
+        let secret = BASE64.decode(SECRET).expect("base64");
+        let (at, now) = (AT.to_string(), OffsetDateTime::from_unix_timestamp(AT).expect("a time"));
+        let corpus = include_str!("../../../tests/corpora/signature.txt");
+        let grammar = "(v1,[A-Za-z0-9+/]{43}=|v1a?,[A-Za-z0-9+/=]{0,8}| ){0,20}".prop_map(String::into_bytes);
+        hostile::check_bytes(corpus, grammar, |signature| {
+            let headers = SignatureHeaders { id: ID.as_bytes(), timestamp: at.as_bytes(), signature };
+            prop_assert_eq!(verify(headers, BODY, [&*secret], now).is_ok(), is_signed(signature));
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn hostile_changes_of_one_byte_break_a_signature() -> Result<(), hostile::Failure> {
+        let bytes = |most| vec(any::<u8>(), 1..most);
+        let parts = (bytes(70), bytes(40), bytes(200), -300..=300_i64, 0..3_usize, any::<Index>(), 1..=255_u8);
+        hostile::check(parts, |(secret, id, body, late, part, at, change)| {
+            let mut signed = [id.clone(), AT.to_string().into_bytes(), body.clone()];
+            let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("a key");
+            mac.update(&signed.join(&b'.'));
+            let signature = format!("v1,{}", BASE64.encode(mac.finalize().into_bytes()));
+            let check = |[id, timestamp, body]: &[Vec<u8>; 3]| {
+                let headers = SignatureHeaders { id, timestamp, signature: signature.as_bytes() };
+                verify(headers, body, [&**secret], OffsetDateTime::from_unix_timestamp(AT + late).expect("a time"))
+            };
+            prop_assert_eq!(check(&signed), Ok(()));
+            let place = at.index(signed[*part].len());
+            signed[*part][place] ^= change;
+            prop_assert!(check(&signed).is_err(), "byte {} of part {}", place, part);
+            Ok(())
+        })
     }
 }

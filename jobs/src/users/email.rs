@@ -111,8 +111,8 @@ fn check_domain(domain: &str) -> Result<String, String> {
     if let Some(more) = excess(domain.chars().count(), MAX_DOMAIN_BYTES, "character") {
         return Err(format!("The email address is too long after the @-sign ({more})."));
     }
-    if let Some(wrong) = unexpected_characters(domain, |c| c.is_alphanumeric() || c == '-' || c == '.' || !c.is_ascii())
-    {
+    let is_allowed = |c: char| c.is_alphanumeric() || c == '-' || c == '.' || !c.is_ascii();
+    if let Some(wrong) = unexpected_characters(domain, is_allowed) {
         return Err(format!("The part after the @-sign contains invalid characters: {wrong}."));
     }
     for (mark, name) in [('.', "period"), ('-', "hyphen")] {
@@ -128,6 +128,12 @@ fn check_domain(domain: &str) -> Result<String, String> {
     let ascii = idna::domain_to_ascii(domain).map_err(|_| idna_error(domain))?;
     let (unicode, result) = idna::domain_to_unicode(&ascii);
     result.map_err(|_| idna_error(domain))?;
+    // IDNA maps some characters to ASCII ones that are not allowed: U+00A0 to a blank, `℀` to `a/c`.
+    if let Some(wrong) = unexpected_characters(&unicode, is_allowed) {
+        return Err(format!(
+            "The part after the @-sign contains invalid characters after Unicode normalization: {wrong}."
+        ));
+    }
     let is_reserved = |label: &str| label.get(2..4) == Some("--") && !label.starts_with("xn");
     if ascii.split('.').any(is_reserved) {
         let place = "immediately after the @-sign or after a period, except Punycode";
@@ -199,6 +205,8 @@ fn excess(length: usize, limit: usize, unit: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use hostile::proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -263,6 +271,14 @@ mod tests {
             ("a b@example.com", "The email address contains invalid characters before the @-sign: SPACE."),
             ("a(b)@example.com", "The email address contains invalid characters before the @-sign: '(', ')'."),
             ("a@b@example.com", "The part after the @-sign contains invalid characters: '@'."),
+            (
+                "a@\u{a0}b.com",
+                "The part after the @-sign contains invalid characters after Unicode normalization: SPACE.",
+            ),
+            (
+                "a@b\u{2100}d.com",
+                "The part after the @-sign contains invalid characters after Unicode normalization: '/'.",
+            ),
             ("a@exam_ple.com", "The part after the @-sign contains invalid characters: '_'."),
             ("a\u{202e}@example.com", "The email address contains unsafe characters: U+202E."),
             ("a\u{200d}b\u{a0}@example.com", "The email address contains unsafe characters: U+00A0, U+200D."),
@@ -292,5 +308,24 @@ mod tests {
             let keys = [one, other].map(|text| Email::parse(text).map(|email| email.key()));
             assert_eq!(keys[0], keys[1]);
         }
+    }
+
+    #[test]
+    fn hostile_addresses_have_one_form_and_one_key() -> Result<(), hostile::Failure> {
+        let corpus = include_str!("../../../tests/corpora/email.txt");
+        let grammar = "[a-zA-ZàÉßıİﬁ.+']{1,8}\\PC?@([a-zäß\\-]{1,6}|xn--[a-z0-9-]{1,6})\\.[a-zA-Zкд]{1,5}";
+        hostile::check_text(corpus, grammar, |text| {
+            let Ok(email) = Email::parse(text) else { return Ok(()) };
+            let address = email.as_str();
+            prop_assert_eq!(Email::parse(address), Ok(email.clone()), "an address is its own form");
+            prop_assert!(address.len() <= MAX_BYTES);
+            let (local, domain) = address.split_once('@').expect("an @-sign");
+            prop_assert!(!local.is_empty() && domain.contains('.') && !domain.contains('@'), "{}", address);
+            prop_assert!(!address.contains(|c: char| c.is_whitespace() || c.is_control()), "{}", address);
+            prop_assert_eq!(domain.to_lowercase(), domain);
+            let key = email.key();
+            prop_assert_eq!(text::account_key(&key), key.clone(), "the key of a key");
+            Ok(())
+        })
     }
 }

@@ -9,6 +9,7 @@ mod config;
 mod contract;
 mod deploy;
 mod error;
+mod hex;
 mod node;
 mod outcome;
 mod published_keys;
@@ -17,7 +18,7 @@ mod scaled;
 mod transaction;
 
 use alloy::{
-    primitives::{Address, Bytes, TxKind, U256, hex},
+    primitives::{Address, TxKind, U256, hex::encode_prefixed},
     signers::local::PrivateKeySigner,
     sol_types::SolCall,
 };
@@ -34,6 +35,7 @@ pub use self::{
 };
 use self::{
     contract::{NO_CONTRACT, currentCall, findCall, not_owner, ownerCall, pageCall, saveCall},
+    hex::Data,
     rpc::{Node, RpcError},
     transaction::UnsignedTransaction,
 };
@@ -203,11 +205,11 @@ impl Chain {
 
     /// Calls a view function of the contract on the latest block.
     async fn call_view<C: SolCall>(&self, call: C) -> Result<C::Return, ChainError> {
-        let call = json!({ "to": self.contract, "data": hex::encode_prefixed(call.abi_encode()) });
-        let returned: Result<Bytes, RpcError> = self.node.call("eth_call", json!([call, "latest"])).await;
+        let call = json!({ "to": self.contract, "data": encode_prefixed(call.abi_encode()) });
+        let returned: Result<Data, RpcError> = self.node.call("eth_call", json!([call, "latest"])).await;
         match returned {
             // An address without code returns no data.
-            Ok(returned) => C::abi_decode_returns(&returned).map_err(|_| no_contract()),
+            Ok(Data(returned)) => C::abi_decode_returns(&returned).map_err(|_| no_contract()),
             // Our view functions never revert, so this is another contract.
             Err(RpcError::Node(refusal)) if refusal.is_revert() => Err(no_contract()),
             Err(fault) => Err(fault.into()),

@@ -1,36 +1,48 @@
 //! Typed JSON-RPC calls of an Ethereum node.
 
-use alloy::primitives::{Address, B256, Bytes, TxKind, U64, U128, U256, hex};
+use alloy::primitives::{Address, B256, TxKind, U256, hex};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
     contract::Record,
     error::ChainError,
+    hex::{Data, Quantity64, Quantity128, Quantity256},
     rpc::{Node, RpcError},
     transaction::{Fees, Hash, Pricing, Receipt},
 };
+use runtime::clients::object::Object;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Block {
-    base_fee_per_gas: Option<U128>,
+    base_fee_per_gas: Option<Quantity128>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct RawReceipt {
-    status: Option<U64>,
-    block_number: Option<U64>,
+    status: Option<Quantity64>,
+    block_number: Option<Quantity64>,
     contract_address: Option<Address>,
     #[serde(default)]
-    logs: Vec<Log>,
+    logs: Vec<Object<Log>>,
+}
+
+impl RawReceipt {
+    /// The receipt; `None` while no block includes the transaction.
+    fn in_block(self, hash: Hash) -> Option<Receipt> {
+        let block = self.block_number?.get();
+        let saved = self.logs.iter().find_map(|Object(log)| Record::of_log(&log.topics, &log.data.0));
+        let succeeded = self.status.is_some_and(|status| status.get() == 1);
+        Some(Receipt { hash, block, succeeded, saved, created: self.contract_address })
+    }
 }
 
 #[derive(Deserialize)]
 struct Log {
     topics: Vec<B256>,
-    data: Bytes,
+    data: Data,
 }
 
 /// The fields that are read of a transaction on the node.
@@ -38,7 +50,7 @@ struct Log {
 pub(super) struct NodeTransaction {
     pub from: Address,
     pub to: Option<Address>,
-    pub input: Bytes,
+    pub input: Data,
 }
 
 impl Node {
@@ -70,15 +82,15 @@ impl Node {
     /// base fee, or if the node suggests no priority fee.
     pub(super) async fn pricing(&self) -> Result<Pricing, ChainError> {
         let (block, priority) = tokio::join!(
-            self.call::<Block>("eth_getBlockByNumber", json!(["latest", false])),
-            self.call::<Option<U128>>("eth_maxPriorityFeePerGas", json!([])),
+            self.call::<Object<Block>>("eth_getBlockByNumber", json!(["latest", false])),
+            self.call::<Option<Quantity128>>("eth_maxPriorityFeePerGas", json!([])),
         );
-        let Some(base) = block?.base_fee_per_gas.map(|base| base.to::<u128>()) else {
+        let Some(base) = block?.0.base_fee_per_gas.map(Quantity128::get) else {
             let price = self.gas_price().await?;
             return Ok(Pricing { fees: Fees { max_fee: price, priority: price }, has_base_fee: false });
         };
         let priority = match priority {
-            Ok(Some(priority)) => priority.to(),
+            Ok(Some(priority)) => priority.get(),
             Err(RpcError::Transport(error @ ChainError::Unreachable(_))) => return Err(error),
             // For an unknown method nodes return different error codes, and some proxies an HTTP status.
             Ok(None) | Err(_) => self.gas_price().await?.saturating_sub(base),
@@ -90,18 +102,19 @@ impl Node {
 
     /// The price of a unit of gas, in wei.
     async fn gas_price(&self) -> Result<u128, ChainError> {
-        let price: U128 = self.call("eth_gasPrice", json!([])).await?;
-        Ok(price.to())
+        let price: Quantity128 = self.call("eth_gasPrice", json!([])).await?;
+        Ok(price.get())
     }
 
     /// The balance of an account, in wei.
     pub(super) async fn balance(&self, account: Address) -> Result<U256, ChainError> {
-        Ok(self.call("eth_getBalance", json!([account, "latest"])).await?)
+        let balance: Quantity256 = self.call("eth_getBalance", json!([account, "latest"])).await?;
+        Ok(balance.0)
     }
 
     /// Whether the address has a contract.
     pub(super) async fn has_code(&self, address: Address) -> Result<bool, ChainError> {
-        let code: Bytes = self.call("eth_getCode", json!([address, "latest"])).await?;
+        let Data(code) = self.call("eth_getCode", json!([address, "latest"])).await?;
         Ok(!code.is_empty())
     }
 
@@ -118,26 +131,22 @@ impl Node {
 
     /// The receipt of a transaction in a block.
     pub(super) async fn receipt(&self, hash: Hash) -> Result<Option<Receipt>, ChainError> {
-        let raw: Option<RawReceipt> = self.call("eth_getTransactionReceipt", json!([hash])).await?;
-        Ok(raw.and_then(|raw| {
-            let block = raw.block_number?.to();
-            let saved = raw.logs.iter().find_map(|log| Record::of_log(&log.topics, &log.data));
-            let succeeded = raw.status.is_some_and(|status| status.to::<u64>() == 1);
-            Some(Receipt { hash, block, succeeded, saved, created: raw.contract_address })
-        }))
+        let raw: Option<Object<RawReceipt>> = self.call("eth_getTransactionReceipt", json!([hash])).await?;
+        Ok(raw.and_then(|Object(raw)| raw.in_block(hash)))
     }
 
     /// A transaction that the node has, pending or in a block.
     pub(super) async fn transaction(&self, hash: Hash) -> Result<Option<NodeTransaction>, ChainError> {
-        Ok(self.call("eth_getTransactionByHash", json!([hash])).await?)
+        let found: Option<Object<NodeTransaction>> = self.call("eth_getTransactionByHash", json!([hash])).await?;
+        Ok(found.map(|Object(transaction)| transaction))
     }
 
     /// Why a transaction in this block was reverted. Repeats the call on the state after that block.
     pub(super) async fn reason(&self, transaction: &NodeTransaction, block: u64) -> Result<ChainError, ChainError> {
-        let input = hex::encode_prefixed(&transaction.input);
+        let input = hex::encode_prefixed(&transaction.input.0);
         let call = json!({ "from": transaction.from, "to": transaction.to, "data": input });
         let block = format!("0x{block:x}");
-        let again: Result<Bytes, RpcError> = self.call("eth_call", json!([without_null(call), block])).await;
+        let again: Result<Data, RpcError> = self.call("eth_call", json!([without_null(call), block])).await;
         match again {
             Err(RpcError::Node(error)) => Ok(error.into()),
             Err(RpcError::Transport(error)) => Err(error),
@@ -148,8 +157,8 @@ impl Node {
     }
 
     async fn number(&self, method: &str, params: Value) -> Result<u64, ChainError> {
-        let number: U64 = self.call(method, params).await?;
-        Ok(number.to())
+        let number: Quantity64 = self.call(method, params).await?;
+        Ok(number.get())
     }
 }
 
@@ -159,4 +168,61 @@ fn without_null(mut call: Value) -> Value {
         fields.retain(|_, value| !value.is_null());
     }
     call
+}
+
+#[cfg(test)]
+mod tests {
+    use hostile::proptest::prelude::*;
+    use reqwest::StatusCode;
+
+    use super::{super::rpc::read_response, *};
+
+    const CORPUS: &str = include_str!("../../../../tests/corpora/rpc.txt");
+
+    /// The result in a response that has no error, by a parser that knows no types.
+    fn result_of(body: &[u8]) -> Option<Value> {
+        // Both readers skip fields that they do not know, also if these are not UTF-8.
+        let response: Value = serde_json::from_str(&String::from_utf8_lossy(body)).ok()?;
+        let fields = response.as_object()?;
+        fields.get("error").is_none_or(Value::is_null).then(|| fields.get("result").cloned())?
+    }
+
+    /// The number that a result writes, as the specification of JSON-RPC wants it.
+    fn quantity(result: &Value) -> Option<u64> {
+        let digits = result.as_str()?.strip_prefix("0x")?;
+        u64::from_str_radix(digits, 16).ok().filter(|_| !digits.starts_with('+'))
+    }
+
+    #[test]
+    fn hostile_responses_are_errors_or_the_number_that_they_write() -> Result<(), hostile::Failure> {
+        let grammar = "\\{\"jsonrpc\":\"2.0\",\"id\":1,\"(result|error)\":(\"(0x)?[0-9a-f_]{0,18}\"|null|[0-9]{1,3}|\\{\"code\":-?3\\})\\}";
+        hostile::check_bytes(CORPUS, grammar.prop_map(String::into_bytes), |body| {
+            if let Ok(number) = read_response::<Quantity64>("eth_chainId", StatusCode::OK, body) {
+                prop_assert_eq!(Some(number.get()), result_of(body).as_ref().and_then(quantity));
+            }
+            Ok(())
+        })?;
+        hostile::check(any::<u64>(), |number| {
+            let body = format!(r#"{{"jsonrpc":"2.0","id":1,"result":"0x{number:x}"}}"#);
+            let read = read_response::<Quantity64>("eth_chainId", StatusCode::OK, body.as_bytes());
+            prop_assert_eq!(read.ok().map(Quantity64::get), Some(*number));
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn hostile_receipts_succeed_only_with_status_1_in_a_block() -> Result<(), hostile::Failure> {
+        let grammar = "\\{\"result\":\\{(\"status\":\"(0x)?[01]{0,2}\",)?(\"blockNumber\":\"(0x)?[0-9a-f]{0,3}\",)?\"logs\":\\[\\]\\}\\}";
+        hostile::check_bytes(CORPUS, grammar.prop_map(String::into_bytes), |body| {
+            let raw = read_response::<Option<Object<RawReceipt>>>("eth_getTransactionReceipt", StatusCode::OK, body);
+            let Some(receipt) = raw.ok().flatten().and_then(|Object(raw)| raw.in_block(Hash::ZERO)) else {
+                return Ok(());
+            };
+            let result = result_of(body).unwrap_or_default();
+            prop_assert!(result.is_object(), "not a receipt");
+            prop_assert_eq!(Some(receipt.block), quantity(&result["blockNumber"]));
+            prop_assert_eq!(receipt.succeeded, quantity(&result["status"]) == Some(1));
+            Ok(())
+        })
+    }
 }

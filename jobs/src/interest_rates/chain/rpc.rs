@@ -13,7 +13,7 @@ use url::Url;
 
 use super::{contract, error::ChainError};
 use runtime::{
-    clients::{http, send::send},
+    clients::{http, object::Object, send::send},
     error::{Error, causes},
 };
 
@@ -55,7 +55,7 @@ struct RpcResponse {
     // If both are missing, it is not a JSON-RPC response.
     #[serde(default, deserialize_with = "present_value")]
     result: Option<Value>,
-    error: Option<NodeError>,
+    error: Option<Object<NodeError>>,
 }
 
 /// Keeps a `null` result apart from a missing one: it stands for an unknown transaction.
@@ -84,17 +84,25 @@ impl Node {
                 )));
             }
         }
-        let response: Option<RpcResponse> = serde_json::from_slice(&body).ok();
-        match (status, response) {
-            (status, _) if is_transient(status) => Err(RpcError::unreachable(format!("it responded with {status}"))),
-            (_, Some(RpcResponse { error: Some(error), .. })) => Err(error.classify()),
-            (StatusCode::OK, Some(RpcResponse { result: Some(result), .. })) => serde_json::from_value(result)
-                .map_err(|_| RpcError::unreachable(format!("its response to {method} has an unexpected form"))),
-            (StatusCode::OK, _) => Err(RpcError::unreachable("its response is not JSON-RPC".into())),
-            (status, _) => Err(RpcError::Transport(ChainError::Misconfigured(format!(
-                "the server at CHAIN_RPC_URL responded with {status}, which is not a node's response"
-            )))),
-        }
+        read_response(method, status, &body)
+    }
+}
+
+/// Reads the result of a call.
+///
+/// # Errors
+/// When the node returned an error, or something else than a JSON-RPC response with a result of this form.
+pub(super) fn read_response<T: DeserializeOwned>(method: &str, status: StatusCode, body: &[u8]) -> Result<T, RpcError> {
+    let response = serde_json::from_slice(body).ok().map(|Object(response): Object<RpcResponse>| response);
+    match (status, response) {
+        (status, _) if is_transient(status) => Err(RpcError::unreachable(format!("it responded with {status}"))),
+        (_, Some(RpcResponse { error: Some(Object(error)), .. })) => Err(error.classify()),
+        (StatusCode::OK, Some(RpcResponse { result: Some(result), .. })) => serde_json::from_value(result)
+            .map_err(|_| RpcError::unreachable(format!("its response to {method} has an unexpected form"))),
+        (StatusCode::OK, _) => Err(RpcError::unreachable("its response is not JSON-RPC".into())),
+        (status, _) => Err(RpcError::Transport(ChainError::Misconfigured(format!(
+            "the server at CHAIN_RPC_URL responded with {status}, which is not a node's response"
+        )))),
     }
 }
 

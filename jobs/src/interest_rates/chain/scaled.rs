@@ -79,6 +79,8 @@ impl fmt::Display for ScaledRate {
 
 #[cfg(test)]
 mod tests {
+    use hostile::proptest::prelude::*;
+
     use super::*;
 
     fn scaled(text: &str) -> Result<u128, ScaledRateError> {
@@ -116,5 +118,31 @@ mod tests {
         assert_eq!(scaled("1e9000000000"), Err(ScaledRateError::TooLarge));
         assert_eq!(scaled("340282366920938463463374607431768211456"), Err(ScaledRateError::TooLarge));
         assert_eq!(ScaledRate::from_units(MAX_UNITS + 1), Err(ScaledRateError::TooLarge));
+    }
+
+    #[test]
+    fn hostile_decimals_scale_exactly_or_are_refused() -> Result<(), hostile::Failure> {
+        let scales = prop_oneof![3 => -25..40_i64, 1 => any::<i64>()];
+        hostile::check((any::<i128>(), 0..100_u32, scales), |(digits, shift, scale)| {
+            let digits = digits >> shift;
+            let scaled = ScaledRate::try_from(&BigDecimal::new(digits.into(), *scale));
+            // The number of units, if the digits can be written out.
+            let exponent = 18 - i128::from(*scale);
+            let ten_to = |power: i128| BigInt::from(10).pow(u32::try_from(power).unwrap_or(0));
+            let exact = match exponent {
+                0..100 => Some(BigInt::from(digits) * ten_to(exponent)),
+                -100..0 if BigInt::from(digits) % ten_to(-exponent) == BigInt::ZERO => {
+                    Some(BigInt::from(digits) / ten_to(-exponent))
+                }
+                -100..0 => None,
+                _ => return Ok(prop_assert!(scaled.is_err() || digits == 0, "{:?}", scaled)),
+            };
+            let expected = exact.filter(|units| *units >= BigInt::ZERO && *units <= BigInt::from(MAX_UNITS));
+            prop_assert_eq!(scaled.ok().map(|rate| BigInt::from(rate.units())), expected);
+            if let Ok(rate) = scaled {
+                prop_assert_eq!(ScaledRate::try_from(&rate.to_decimal()), Ok(rate));
+            }
+            Ok(())
+        })
     }
 }

@@ -86,6 +86,8 @@ impl From<HistoryCursor> for Cursor {
 
 #[cfg(test)]
 mod tests {
+    use hostile::proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -98,5 +100,16 @@ mod tests {
             assert_eq!(HistoryCursor::of(position.into()), position);
         }
         assert_eq!(HistoryCursor::of(Cursor(7)), HistoryCursor { head: u64::MAX, before: 7 });
+    }
+
+    #[test]
+    fn hostile_cursors_are_positions() -> Result<(), hostile::Failure> {
+        hostile::check((any::<u128>(), 0..128_u32), |(number, shift)| {
+            let cursor = Cursor(number >> shift);
+            let position = HistoryCursor::of(cursor);
+            prop_assert_eq!(Cursor::from(position).0, cursor.0);
+            prop_assert_eq!(HistoryCursor::of(position.into()), position);
+            Ok(())
+        })
     }
 }

@@ -107,3 +107,17 @@ proptest! {
         prop_assert!(fraction.len() <= 18 && !shown.contains(['e', 'E']), "{}", shown);
     }
 }
+
+#[test]
+fn hostile_rates_are_refused_or_within_their_limits() -> Result<(), hostile::Failure> {
+    let corpus = include_str!("../../../../tests/corpora/number.txt");
+    hostile::check_text(corpus, texts(), |text| {
+        let Ok(rate) = text.parse::<Rate>() else { return Ok(()) };
+        let shown = rate.to_string();
+        let (whole, places) = shown.split_once('.').expect("a point");
+        prop_assert!((1..=20).contains(&whole.len()) && (1..=100).contains(&places.len()), "{}", shown);
+        prop_assert!(shown.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'), "{}", shown);
+        prop_assert_eq!(shown.parse::<Rate>(), Ok(rate));
+        Ok(())
+    })
+}

@@ -207,6 +207,8 @@ fn max_edits(word: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use hostile::proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -255,5 +257,34 @@ mod tests {
         ] {
             assert_eq!(is_similar(known, word), expected, "{known} {word}");
         }
+    }
+
+    #[test]
+    fn hostile_queries_are_quoted_terms_and_our_own_operators() -> Result<(), hostile::Failure> {
+        let corpus = include_str!("../../../../tests/corpora/search.txt");
+        hostile::check_text(corpus, "\\PC{0,20}|[a-z '|&!():*<>\\\\-]{0,40}", |query| {
+            let terms = Terms::parse(query);
+            let known: std::collections::HashSet<String> = terms.iter().map(|(term, _)| format!("{term:?}")).collect();
+            prop_assert_eq!(known.len(), terms.terms.len(), "each term once");
+            prop_assert!(terms.terms.len() <= query.chars().count() * 18, "a character gives at most 18 letters");
+            for field in [Field::Title, Field::Any] {
+                for how in [Match::Whole, Match::Prefix] {
+                    let text = terms.tsquery(how, field);
+                    prop_assert_eq!(text.is_empty(), terms.is_empty());
+                    // Every second part between quotes is a term; what is outside is ours.
+                    let parts: Vec<&str> = text.split('\'').collect();
+                    prop_assert!(parts.len() % 2 == 1, "{}", text);
+                    for (at, part) in parts.iter().enumerate() {
+                        let inside = at % 2 == 1;
+                        let term = !part.is_empty() && part.chars().all(|c| c.is_alphanumeric() || !c.is_ascii());
+                        let ours = part.chars().all(|c| ":*A()&|<-> ".contains(c));
+                        prop_assert!(if inside { term } else { ours }, "{}", text);
+                    }
+                }
+            }
+            let again = Terms::parse(terms.title_key());
+            prop_assert_eq!(again.title_key(), terms.title_key());
+            Ok(())
+        })
     }
 }

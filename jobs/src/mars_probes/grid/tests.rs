@@ -99,6 +99,23 @@ proptest! {
     }
 }
 
+#[test]
+fn hostile_commands_are_refused_by_their_first_character() -> Result<(), hostile::Failure> {
+    hostile::check_text(include_str!("../../../../tests/corpora/probe_commands.txt"), "[MLRmlr]{0,60}", |text| {
+        let expected = text.trim().to_uppercase().chars().find(|c| !"MLR".contains(*c));
+        let parsed = Commands::parse(text);
+        prop_assert_eq!(parsed.as_ref().err().map(|InvalidCommand(first)| *first), expected);
+        if let Ok(parsed) = parsed {
+            prop_assert_eq!(parsed.len(), text.trim().len());
+            prop_assert_eq!(Commands::parse(&parsed.to_string()), Ok(parsed.clone()));
+            let (grid, from) = (Grid { x: 3, y: 3 }, position(1, 1, Direction::North));
+            let on_grid = |at: Position| (0..=3).contains(&at.x) && (0..=3).contains(&at.y);
+            prop_assert!(apply(grid, from, &parsed).is_ok_and(on_grid) || parsed.to_string().contains('M'));
+        }
+        Ok(())
+    })
+}
+
 /// The largest body, on a stack of 64 KiB. It takes 0.1 s unoptimised; a quadratic algorithm would take hours.
 #[test]
 fn a_mebibyte_of_commands_takes_linear_time_and_little_stack() {

@@ -16,7 +16,7 @@ const MAX_TEXT_BYTES: usize = 64;
 const MAX_WHOLE_DIGITS: u64 = 24;
 /// At most this many digits after the point; the cheapest coins need 15.
 const MAX_DECIMAL_PLACES: u64 = 40;
-/// Unix seconds from 2009 to 2100. A time outside is in another unit.
+/// Unix seconds from 2009 to 2100. A number outside is in another unit; no price has such a time.
 const PLAUSIBLE_SECONDS: std::ops::Range<i64> = 1_230_768_000..4_102_444_800;
 /// How far the clocks of providers may be ahead of ours.
 const CLOCK_SKEW: Duration = Duration::minutes(5);
@@ -263,11 +263,16 @@ pub fn parse_time(text: &str, unit: TimeUnit) -> Result<OffsetDateTime, RejectRe
         TimeUnit::Seconds => (number, 0),
         TimeUnit::Millis => (number / 1000, number % 1000),
     };
-    if !PLAUSIBLE_SECONDS.contains(&seconds) {
-        return Err(RejectReason::Time);
-    }
     let time = OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| RejectReason::Time)?;
-    Ok(time + Duration::milliseconds(millis))
+    Ok(check_plausible(time)? + Duration::milliseconds(millis))
+}
+
+/// Checks that a time is from 2009 to 2100.
+///
+/// # Errors
+/// [`RejectReason::Time`] when it is not.
+pub fn check_plausible(time: OffsetDateTime) -> Result<OffsetDateTime, RejectReason> {
+    if PLAUSIBLE_SECONDS.contains(&time.unix_timestamp()) { Ok(time) } else { Err(RejectReason::Time) }
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use crate::prices::{
     model::{Interval, ProviderId},
     normalise::{CandleSet, RawCandle, TimeUnit, Window, parse_time},
 };
+use runtime::clients::object::Object;
 
 const INVALID_SYMBOL: i64 = -1121;
 const TOO_MANY_REQUESTS: i64 = -1003;
@@ -97,7 +98,7 @@ fn candles_path(pair: &str, page: Window) -> String {
 
 fn parse_pairs(status: StatusCode, body: &str) -> Parsed<Pairs> {
     check(status, body)?;
-    let info: Info<'_> = json::parse(body)?;
+    let info: Info<'_> = json::object(body)?;
     // A pair that is halted or delisted has no present price.
     let traded = json::entries::<Symbol>(info.symbols).filter(|pair| pair.status == "TRADING");
     Ok(traded.map(|pair| (pair.base_asset, pair.quote_asset, pair.symbol)).collect())
@@ -114,8 +115,8 @@ fn parse_candles(status: StatusCode, body: &str, page: Window) -> Parsed<CandleS
 
 fn parse_spot(status: StatusCode, body: &str, pair: &str) -> Parsed<ReportedPrice> {
     check(status, body)?;
-    let tickers: Vec<Ticker<'_>> = json::parse(body)?;
-    let ticker = tickers.into_iter().find(|ticker| ticker.symbol == pair);
+    let tickers: Vec<Object<Ticker<'_>>> = json::parse(body)?;
+    let ticker = tickers.into_iter().map(|Object(ticker)| ticker).find(|ticker| ticker.symbol == pair);
     Ok(match ticker.map(|ticker| (ticker.last_price, ticker.close_time, ticker.count)) {
         // Without trades the price is older than 24 hours.
         None | Some((None, ..) | (_, None, _) | (.., Some(0))) => Ok(None),
@@ -126,9 +127,11 @@ fn parse_spot(status: StatusCode, body: &str, pair: &str) -> Parsed<ReportedPric
 /// Fails for an error: an object with a code, where a result is an array.
 fn check(status: StatusCode, body: &str) -> Parsed<()> {
     match serde_json::from_str(body) {
-        Ok(Refusal { code: INVALID_SYMBOL }) => Err(AttemptError::NotOffered),
-        Ok(Refusal { code: TOO_MANY_REQUESTS }) => Err(AttemptError::RateLimited("too many requests".into())),
-        Ok(Refusal { code }) => Err(AttemptError::Permanent(format!("status {}, code {code}", status.as_u16()))),
+        Ok(Object(Refusal { code: INVALID_SYMBOL })) => Err(AttemptError::NotOffered),
+        Ok(Object(Refusal { code: TOO_MANY_REQUESTS })) => Err(AttemptError::RateLimited("too many requests".into())),
+        Ok(Object(Refusal { code })) => {
+            Err(AttemptError::Permanent(format!("status {}, code {code}", status.as_u16())))
+        }
         Err(_) => check_status(status),
     }
 }

@@ -19,8 +19,9 @@ use super::{
 };
 use crate::prices::{
     model::ProviderId,
-    normalise::{CandleSet, RawCandle, RejectReason, TimeUnit, Window},
+    normalise::{CandleSet, RawCandle, RejectReason, TimeUnit, Window, check_plausible},
 };
+use runtime::clients::object::Object;
 
 pub(super) const COINBASE: ExchangeSpec = ExchangeSpec {
     id: ProviderId::Coinbase,
@@ -95,10 +96,11 @@ fn parse_candles(status: StatusCode, body: &str, page: Window) -> Parsed<CandleS
 
 fn parse_spot(status: StatusCode, body: &str, _: &str) -> Parsed<ReportedPrice> {
     check(status, body)?;
-    let ticker: Ticker<'_> = json::parse(body)?;
+    let ticker: Ticker<'_> = json::object(body)?;
     // A product without a trade has neither price nor time.
     let (Some(price), Some(time)) = (ticker.price, ticker.time) else { return Ok(Ok(None)) };
     let time = OffsetDateTime::parse(json::text(time), &Rfc3339).map_err(|_| RejectReason::Time);
+    let time = time.and_then(check_plausible);
     Ok(reported(json::text(price), time))
 }
 
@@ -107,8 +109,8 @@ fn check(status: StatusCode, body: &str) -> Parsed<()> {
         return Err(AttemptError::NotOffered);
     }
     check_status(status)?;
-    match serde_json::from_str::<Message>(body) {
-        Ok(Message { message }) if message.to_ascii_lowercase().contains("rate limit") => {
+    match serde_json::from_str::<Object<Message>>(body) {
+        Ok(Object(Message { message })) if message.to_ascii_lowercase().contains("rate limit") => {
             Err(AttemptError::RateLimited("rate limit exceeded".into()))
         }
         Ok(_) => Err(AttemptError::Permanent("response is a message instead of prices".into())),

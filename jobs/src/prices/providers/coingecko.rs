@@ -33,7 +33,7 @@ use crate::prices::{
     model::{AssetId, Currency, Interval, ProviderId, Series},
     normalise::{CandleSet, MAX_LATENESS, RejectReason, TimeUnit, Window, parse_time},
 };
-use runtime::{clock::Clock, error::Error};
+use runtime::{clients::object::Object, clock::Clock, error::Error};
 
 /// 30 calls per minute: ten at once, and 20 more.
 const DEMO: RateLimit = RateLimit { every: Duration::from_secs(3), burst: 10 };
@@ -78,14 +78,14 @@ struct Status {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Refusal {
-    Status { status: Status },
-    Nested { error: Nested },
+    Status { status: Object<Status> },
+    Nested { error: Object<Nested> },
     Text { error: String },
 }
 
 #[derive(Deserialize)]
 struct Nested {
-    status: Status,
+    status: Object<Status>,
 }
 
 #[derive(Deserialize)]
@@ -179,7 +179,7 @@ fn parse_currencies(status: StatusCode, body: &str) -> Parsed<HashSet<String>> {
 
 fn parse_coin_ids(status: StatusCode, body: &str) -> Parsed<HashSet<String>> {
     check(status, body)?;
-    Ok(json::parse::<Vec<Coin>>(body)?.into_iter().map(|coin| coin.id).collect())
+    Ok(json::parse::<Vec<Object<Coin>>>(body)?.into_iter().map(|Object(coin)| coin.id).collect())
 }
 
 /// The header of the key, the rate limit, and how many days series go back. Paid plans have their own host.
@@ -195,8 +195,10 @@ fn plan(url: &str) -> (&'static str, RateLimit, i64) {
 /// Fails for an error, under any status.
 fn check(status: StatusCode, body: &str) -> Parsed<()> {
     let code = match serde_json::from_str(body) {
-        Ok(Refusal::Status { status } | Refusal::Nested { error: Nested { status } }) => status.error_code,
-        Ok(Refusal::Text { error }) if matches!(&*error, "coin not found" | "invalid vs_currency") => {
+        Ok(Object(Refusal::Status { status } | Refusal::Nested { error: Object(Nested { status }) })) => {
+            status.0.error_code
+        }
+        Ok(Object(Refusal::Text { error })) if matches!(&*error, "coin not found" | "invalid vs_currency") => {
             return Err(AttemptError::NotOffered);
         }
         Err(_) if status.is_success() => return Ok(()),
@@ -210,9 +212,9 @@ fn check(status: StatusCode, body: &str) -> Parsed<()> {
     })
 }
 
-fn parse_points(status: StatusCode, body: &str, window: Window) -> Parsed<CandleSet> {
+pub(super) fn parse_points(status: StatusCode, body: &str, window: Window) -> Parsed<CandleSet> {
     check(status, body)?;
-    let chart: Chart<'_> = json::parse(body)?;
+    let chart: Chart<'_> = json::object(body)?;
     let mut candle_set = CandleSet::new(window);
     let mut points = Vec::with_capacity(chart.prices.len());
     for row in chart.prices {
@@ -225,7 +227,7 @@ fn parse_points(status: StatusCode, body: &str, window: Window) -> Parsed<Candle
     Ok(candle_set)
 }
 
-fn parse_spots(
+pub(super) fn parse_spots(
     status: StatusCode,
     body: &str,
     assets: &[AssetId],

@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 
 use super::client::{AttemptError, Parsed};
 use crate::prices::normalise::{CandleSet, RawCandle, RejectReason, Window};
+use runtime::clients::object::Object;
 
 /// A value that is parsed later, if at all.
 pub(super) type Field<'a> = &'a RawValue;
@@ -21,6 +22,11 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a str) -> Parsed<T> {
         };
         AttemptError::Transient(format!("response {what} (line {}, column {})", error.line(), error.column()))
     })
+}
+
+/// Parses a response body that is an object. See [`parse`].
+pub(super) fn object<'a, T: Deserialize<'a>>(body: &'a str) -> Parsed<T> {
+    parse(body).map(|Object(object)| object)
 }
 
 /// The text of a number, or of a string that contains one. The text of any other value is not a valid number.
@@ -53,9 +59,9 @@ pub(super) fn candles<const N: usize>(
     candle_set
 }
 
-/// The entries of a list that have this form. The others are ignored.
+/// The entries of a list that are objects of this form. The others are ignored.
 pub(super) fn entries<'a, T: Deserialize<'a>>(list: impl IntoIterator<Item = Field<'a>>) -> impl Iterator<Item = T> {
-    list.into_iter().filter_map(|entry| serde_json::from_str(entry.get()).ok())
+    list.into_iter().filter_map(|entry| serde_json::from_str(entry.get()).ok()).map(|Object(entry)| entry)
 }
 
 #[cfg(test)]

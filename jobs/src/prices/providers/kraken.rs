@@ -72,7 +72,7 @@ fn spots_path(pairs: &[&str], now: OffsetDateTime) -> String {
 /// The result, or the meaning of its errors. Warnings are ignored.
 fn parse_result(status: StatusCode, body: &str) -> Parsed<BTreeMap<String, json::Field<'_>>> {
     check_status(status)?;
-    let envelope: Envelope<'_> = json::parse(body)?;
+    let envelope: Envelope<'_> = json::object(body)?;
     if let Some(error) = envelope.error.iter().find(|error| !error.starts_with('W')) {
         let (class, what) = error.split_once(':').unwrap_or((error, ""));
         let line: String = error.chars().filter(|c| !c.is_control()).take(80).collect();

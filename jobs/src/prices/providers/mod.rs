@@ -127,3 +127,6 @@ impl Providers {
         Ok(Self(config.providers.iter().map(start).collect::<Result<_, _>>()?))
     }
 }
+
+#[cfg(test)]
+mod tests;
