@@ -13,12 +13,23 @@ pub(crate) fn of_version(version: i64) -> String {
 /// The tags in all lines of a header, weak prefix (`W/`) included.
 fn header_tags<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let lines = headers.get_all(name).iter().map(|value| value.to_str().unwrap_or_default());
-    lines.flat_map(|tags| tags.split(',').map(str::trim))
+    lines.flat_map(split_tags)
 }
 
-/// A tag without its weak prefix.
+/// Splits a list at its commas. A tag may contain commas: `"a,*"` is one tag, and not `*`.
+fn split_tags(list: &str) -> impl Iterator<Item = &str> {
+    let mut is_quoted = false;
+    let entries = list.split(move |c| {
+        // A tag has no escapes.
+        is_quoted ^= c == '"';
+        c == ',' && !is_quoted
+    });
+    entries.map(str::trim)
+}
+
+/// A tag without its weak prefix. `W/*` is no tag, and not `*`.
 fn without_weak_prefix(tag: &str) -> &str {
-    tag.strip_prefix("W/").unwrap_or(tag)
+    tag.strip_prefix("W/").filter(|opaque| opaque.starts_with('"')).unwrap_or(tag)
 }
 
 /// Whether the response is 304: `If-None-Match` names the current tag.
@@ -88,6 +99,7 @@ fn parse_versions<'a>(tags: impl Iterator<Item = &'a str>) -> Expected {
 
 #[cfg(test)]
 mod tests {
+    use hostile::proptest::prelude::*;
     use poem::http::HeaderValue;
 
     use super::*;
@@ -140,6 +152,8 @@ mod tests {
             (&["*"], Some(Expected::Any)),
             (&["\"3\", W/\"4\""], Some(Expected::Versions(vec![3, 4]))),
             (&["\"x\""], Some(Expected::Versions(vec![]))),
+            (&["W/*"], Some(Expected::Versions(vec![]))),
+            (&["\"a,*,b\""], Some(Expected::Versions(vec![]))),
         ] {
             assert_eq!(if_none_match_versions(&headers(header::IF_NONE_MATCH, values)), versions, "{values:?}");
         }
@@ -157,5 +171,53 @@ mod tests {
         ] {
             assert_eq!(check_if_match(&headers(header::IF_MATCH, values), "\"3\"").is_ok(), matches, "{values:?}");
         }
+    }
+
+    /// The tags of a list by RFC 9110 §8.8.3. A comma separates them if an even number of quotes is before it.
+    fn tags_of(list: &str) -> Vec<String> {
+        let is_separator = |at: &usize| list[..*at].matches('"').count() % 2 == 0;
+        let commas = list.match_indices(',').map(|(at, _)| at).filter(is_separator);
+        let ends: Vec<usize> = commas.chain([list.len()]).collect();
+        let starts = [0].into_iter().chain(ends.iter().map(|end| end + 1));
+        let entries = starts.zip(&ends).map(|(start, end)| list[start..*end].trim());
+        let is_tag = |entry: &&str| {
+            let opaque = entry.strip_prefix("W/").unwrap_or(entry);
+            *entry == "*"
+                || opaque.len() > 1
+                    && opaque.starts_with('"')
+                    && opaque.find('"') == Some(0)
+                    && opaque[1..].find('"') == Some(opaque.len() - 2)
+        };
+        entries.filter(is_tag).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn hostile_lists_of_tags_name_only_what_they_contain() -> Result<(), hostile::Failure> {
+        let corpus = include_str!("../../tests/corpora/entity_tag.txt");
+        let grammar = "((W/)?\"[0-9a-z,* ]{0,4}\"|\\*|[0-9]{1,2})( ?, ?((W/)?\"[0-9a-z,* ]{0,4}\"|\\*)){0,3}";
+        hostile::check_text(corpus, grammar, |text| {
+            let Ok(value) = HeaderValue::from_str(text) else { return Ok(()) };
+            let strong = tags_of(value.to_str().unwrap_or_default());
+            let version = |tag: &String| {
+                let digits = tag.strip_prefix('"')?.strip_suffix('"')?;
+                digits.parse::<i64>().ok().filter(|version| version.to_string() == digits)
+            };
+            let expected = |tags: &[String]| match tags.iter().any(|tag| tag == "*") {
+                true => Expected::Any,
+                false => Expected::Versions(tags.iter().filter_map(version).collect()),
+            };
+            let weak: Vec<String> = strong.iter().map(|tag| tag.trim_start_matches("W/").to_owned()).collect();
+            let mut headers = HeaderMap::new();
+            headers.append(header::IF_MATCH, value.clone());
+            headers.append(header::IF_NONE_MATCH, value);
+            prop_assert_eq!(if_match_versions(&headers), expected(&strong));
+            prop_assert_eq!(if_none_match_versions(&headers), Some(expected(&weak)));
+            let any_of = |tags: &[String], wanted: &str| tags.iter().any(|tag| tag == "*" || tag == wanted);
+            for wanted in ["\"3\"", "\"a\""] {
+                prop_assert_eq!(check_if_match(&headers, wanted).is_ok(), any_of(&strong, wanted), "{}", wanted);
+                prop_assert_eq!(matches_if_none_match(&headers, wanted), any_of(&weak, wanted), "{}", wanted);
+            }
+            Ok(())
+        })
     }
 }

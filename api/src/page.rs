@@ -108,6 +108,8 @@ pub(crate) fn next_link<T, const BYTES: usize>(
 
 #[cfg(test)]
 mod tests {
+    use hostile::proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -192,5 +194,62 @@ mod tests {
         ] {
             assert_eq!(kind::<Skip>(text), expected, "{text}");
         }
+    }
+
+    /// A cursor has one spelling: what is read is what would be given out.
+    fn check_cursor<const BYTES: usize>(text: &str) -> hostile::Property {
+        if let Ok(bytes) = Cursor::<BYTES>::read(text) {
+            prop_assert_eq!(encode(bytes), text);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn hostile_cursors_are_refused_or_positions() -> Result<(), hostile::Failure> {
+        hostile::check_text(
+            include_str!("../../tests/corpora/cursor.txt"),
+            "[A-Za-z0-9_-]{11}|[A-Za-z0-9_-]{22}",
+            |text| {
+                check_cursor::<16>(text)?;
+                check_cursor::<8>(text)
+            },
+        )?;
+        hostile::check(any::<[u8; 16]>(), |bytes| {
+            prop_assert_eq!(Cursor::read(&encode(*bytes)), Ok(*bytes));
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn hostile_numbers_of_pages_stay_within_their_limits() -> Result<(), hostile::Failure> {
+        hostile::check_text(
+            include_str!("../../tests/corpora/number.txt"),
+            " ?[+-]?[0-9_]{1,20}(\\.0{0,3})? ?",
+            |text| {
+                let plain = text.trim().parse::<i128>();
+                let limit = Limit::read(text);
+                prop_assert!(limit.as_ref().is_ok_and(|limit| (1..=100).contains(limit)) || limit.is_err());
+                let skip = Skip::read(text);
+                prop_assert!(skip.as_ref().is_ok_and(|skip| *skip >= 0) || skip.is_err());
+                if let Ok(number) = plain {
+                    prop_assert_eq!(
+                        limit.ok().map(i128::from),
+                        Some(number).filter(|number| (1..=100).contains(number))
+                    );
+                    let most = i128::from(i64::MAX);
+                    prop_assert_eq!(
+                        skip.ok().map(i128::from),
+                        Some(number).filter(|number| (0..=most).contains(number))
+                    );
+                } else if let Ok(skip) = skip {
+                    // Other spellings: `7.0`, `1_000`.
+                    let (whole, zeros) = text.trim().split_once('.').unwrap_or((text.trim(), "0"));
+                    let digits = whole.replace('_', "");
+                    prop_assert_eq!(digits.parse::<i64>().ok(), Some(skip));
+                    prop_assert!(zeros.bytes().all(|byte| byte == b'0') && !zeros.is_empty());
+                }
+                Ok(())
+            },
+        )
     }
 }

@@ -115,6 +115,8 @@ impl Sessions {
 
 #[cfg(test)]
 mod tests {
+    use hostile::proptest::{prelude::*, sample::Index};
+
     use super::*;
     use crate::auth::Secret;
 
@@ -168,5 +170,21 @@ mod tests {
         let attributes = "; Path=/board; Max-Age=0; HttpOnly; SameSite=Strict";
         assert_eq!(sessions("a", None, Environment::Dev).end(), format!("{COOKIE}={attributes}"));
         assert_eq!(sessions("a", None, Environment::Prod).end(), format!("{COOKIE}={attributes}; Secure"));
+    }
+
+    #[test]
+    fn hostile_changes_of_one_byte_end_a_session() -> Result<(), hostile::Failure> {
+        let (sessions, now) = (sessions("admin", None, Environment::Dev), OffsetDateTime::UNIX_EPOCH);
+        hostile::check((".{0,40}", any::<Index>(), any::<u8>()), |(name, at, byte)| {
+            let cookie = sessions.start(Role::Viewer, name, now);
+            let value = cookie.split(';').next().and_then(|value| value.split_once('=')).expect("a value").1;
+            prop_assert_eq!(sessions.check(value, now).map(|session| session.name), Some(name.clone()));
+            let mut changed = value.as_bytes().to_vec();
+            let place = at.index(changed.len());
+            changed[place] = *byte;
+            let changed = String::from_utf8_lossy(&changed);
+            prop_assert!(changed == value || sessions.check(&changed, now).is_none(), "{}", changed);
+            Ok(())
+        })
     }
 }

@@ -155,12 +155,27 @@ fn unquote(value: &str) -> Option<String> {
 
 /// Parses an address with or without a port. Obfuscated names such as `unknown` and `_proxy7` contain no address.
 fn parse_node(text: &str) -> Option<IpAddr> {
-    let is_port = |text: &str| text.strip_prefix(':').is_some_and(|port| !port.is_empty());
     let address = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((address, port)) => address.parse().ok().filter(|_| port.is_empty() || is_port(port)).map(IpAddr::V6),
-        None => text.parse().ok().or_else(|| text.split_once(':')?.0.parse().ok().map(IpAddr::V4)),
+        Some((address, rest)) => {
+            let has_valid_port = rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port);
+            address.parse().ok().filter(|_| has_valid_port).map(IpAddr::V6)
+        }
+        None => text.parse().ok().or_else(|| {
+            let (address, port) = text.split_once(':')?;
+            address.parse().ok().filter(|_| is_port(port)).map(IpAddr::V4)
+        }),
     };
     address.map(|address| address.to_canonical())
+}
+
+/// `node-port` of RFC 7239: digits, or an obfuscated name, which begins with an underscore.
+fn is_port(port: &str) -> bool {
+    match port.strip_prefix('_') {
+        Some(name) => {
+            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        }
+        None => (1..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit()),
+    }
 }
 
 #[cfg(test)]

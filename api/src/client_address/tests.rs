@@ -1,5 +1,6 @@
 //! Tests: which forwarding headers are trusted, and forged headers.
 
+use hostile::proptest::prelude::*;
 use poem::http::HeaderValue;
 
 use super::*;
@@ -92,4 +93,60 @@ fn reads_networks_and_addresses() {
         let problem = vars.finish(()).expect_err(wrong).to_string();
         assert!(problem.starts_with("TRUSTED_PROXIES: must be networks"), "{wrong}: {problem}");
     }
+}
+
+const CORPUS: &str = include_str!("../../../tests/corpora/forwarded.txt");
+const GRAMMAR: &str = "(for=)?\"?(\\[[0-9a-f:]{0,12}\\]|[0-9]{1,3}(\\.[0-9]{1,3}){3})(:[0-9a-z_]{0,6})?\"?([,;] ?(for|by)=[0-9.\"\\\\]{0,9}){0,2}";
+
+/// A client writes what it likes before the entry that its proxy appends. It cannot choose its address by that.
+#[test]
+fn hostile_headers_do_not_hide_what_the_proxy_appends() -> Result<(), hostile::Failure> {
+    hostile::check_text(CORPUS, GRAMMAR, |forged| {
+        let own = ["203.0.113.7", "10.0.0.1"];
+        for (name, line) in [
+            ("x-forwarded-for", format!("{forged}, 203.0.113.7")),
+            ("forwarded", format!("{forged}, for=203.0.113.7")),
+            ("forwarded", format!("{forged}, for=\"203.0.113.7:4711\";proto=https")),
+        ] {
+            if HeaderValue::from_str(&line).is_err() {
+                continue;
+            }
+            let found = client("10.0.0.1", &[(name, &line)]);
+            prop_assert!(own.contains(&&*found), "{}: {}", line, found);
+            // A line that is not ASCII is not read at all.
+            let must_be_read = name == "x-forwarded-for" && line.is_ascii();
+            prop_assert!(!must_be_read || found == own[0], "{}: {}", line, found);
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn hostile_hops_are_addresses_with_a_port_or_refused() -> Result<(), hostile::Failure> {
+    hostile::check_text(
+        CORPUS,
+        "(\\[[0-9a-f:]{1,12}\\]|[0-9]{1,3}(\\.[0-9]{1,3}){3}|[0-9a-f:]{1,12})(:[0-9a-z_]{0,6})?",
+        |hop| {
+            let Some(address) = parse_node(hop) else { return Ok(()) };
+            // `node-port` of RFC 7239: digits, or a name that begins with an underscore.
+            let is_port = |port: &str| match port.strip_prefix('_') {
+                Some(name) => {
+                    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+                }
+                None => (1..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit()),
+            };
+            let plain: Option<IpAddr> = hop.parse().ok();
+            let with_port = || {
+                let (host, _) = hop.rsplit_once(':').filter(|(_, port)| is_port(port))?;
+                let v6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+                v6.map_or_else(|| host.parse().ok().map(IpAddr::V4), |host| host.parse().ok().map(IpAddr::V6))
+            };
+            let bracketed = || Some(IpAddr::V6(hop.strip_prefix('[')?.strip_suffix(']')?.parse().ok()?));
+            prop_assert_eq!(
+                plain.or_else(bracketed).or_else(with_port).map(|found| found.to_canonical()),
+                Some(address)
+            );
+            Ok(())
+        },
+    )
 }

@@ -64,6 +64,7 @@ pub(super) fn file_name(range: &Range, format: Format) -> String {
 
 #[cfg(test)]
 mod tests {
+    use hostile::proptest::prelude::*;
     use time::macros::datetime;
 
     use super::*;
@@ -97,5 +98,20 @@ mod tests {
         let range = Range::new(datetime!(2024-01-15 10:30 UTC), datetime!(2024-01-16 0:00 UTC)).expect("a range");
         let name = file_name(&range, Format::Gzip);
         assert_eq!(name, "millrace-logs-20240115T103000Z-20240116T000000Z.jsonl.gz");
+    }
+
+    #[test]
+    fn hostile_times_are_refused_or_in_utc() -> Result<(), hostile::Failure> {
+        let grammar = "[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9](\\.[0-9]{1,9})?(Z|[+ -][0-2][0-9]:[0-5][0-9])";
+        hostile::check_text(include_str!("../../../tests/corpora/duration.txt"), grammar, |text| {
+            let Ok(time) = Moment::read(text) else { return Ok(()) };
+            prop_assert!(time.offset().is_utc() && (0..=9999).contains(&time.year()), "{}", time);
+            prop_assert_eq!(Moment::read(&format_time(time)), Ok(time));
+            // The minutes and seconds, as far as the offset has whole hours.
+            if text.ends_with(":00") || text.ends_with('Z') {
+                prop_assert_eq!(text.get(14..16).and_then(|minute| minute.parse().ok()), Some(time.minute()));
+            }
+            Ok(())
+        })
     }
 }

@@ -87,6 +87,8 @@ fn is_valid_id(id: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use hostile::proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -97,5 +99,25 @@ mod tests {
         for id in ["", "a b", "a\nb", "ä", "a\"b", &"x".repeat(129)] {
             assert!(!is_valid_id(id.as_bytes()), "{id}");
         }
+    }
+
+    #[test]
+    fn hostile_ids_are_safe_or_replaced() -> Result<(), hostile::Failure> {
+        let corpus = include_str!("../../../tests/corpora/correlation_id.txt");
+        hostile::check_bytes(corpus, "[A-Za-z0-9._:@/+=-]{0,140}".prop_map(String::into_bytes), |bytes| {
+            let Ok(value) = HeaderValue::from_bytes(bytes) else { return Ok(()) };
+            let mut request = Request::builder().header(HEADER, value).finish();
+            let id = assign_id(&mut request);
+            let text = id.to_str().expect("visible characters");
+            let unsafe_ones = |c: char| !c.is_ascii_alphanumeric() && !"._:@/+=-".contains(c);
+            prop_assert!((1..=128).contains(&text.len()) && !text.contains(unsafe_ones), "{}", text);
+            // A safe id is kept, and any other is replaced by a new one.
+            let given = std::str::from_utf8(bytes).ok();
+            let is_safe = given.is_some_and(|id| (1..=128).contains(&id.len()) && !id.contains(unsafe_ones));
+            prop_assert_eq!(given == Some(text), is_safe, "{}", text);
+            let stored = origin(&request).correlation_id;
+            prop_assert_eq!(stored.as_deref(), Some(text));
+            Ok(())
+        })
     }
 }

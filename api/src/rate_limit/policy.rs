@@ -68,6 +68,8 @@ fn parse(text: &str) -> Option<(u32, Duration)> {
 
 #[cfg(test)]
 mod tests {
+    use hostile::proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -104,5 +106,28 @@ mod tests {
         assert_eq!(Policy::read(&mut vars), Policy::PRICES);
         let problem = vars.finish(()).expect_err("wrong").to_string();
         assert!(problem.starts_with("RATE_LIMIT: must be") && problem.contains("RATE_LIMIT=120/60s"), "{problem}");
+    }
+
+    #[test]
+    fn hostile_limits_are_refused_or_within_bounds() -> Result<(), hostile::Failure> {
+        hostile::check_text(
+            "120/60s\n7200 / 1h\n0/1s\n+1/1s\n1/٣s\n1//1s\n",
+            "[0-9]{1,8} ?/ ?[0-9]{1,8}[smhd]",
+            |text| {
+                let Some((quota, window)) = parse(text) else { return Ok(()) };
+                prop_assert!((1..=MAX_QUOTA).contains(&quota) && window <= MAX_WINDOW && !window.is_zero());
+                let (number, rest) = text.split_once('/').expect("a slash");
+                prop_assert_eq!(number.trim().parse().ok(), Some(quota));
+                let rest = rest.trim();
+                let seconds = match rest.as_bytes()[rest.len() - 1] {
+                    b's' => 1,
+                    b'm' => 60,
+                    _ => 3600,
+                };
+                let count: u64 = rest[..rest.len() - 1].parse().expect("digits");
+                prop_assert_eq!(window, Duration::from_secs(count * seconds));
+                Ok(())
+            },
+        )
     }
 }

@@ -128,6 +128,8 @@ fn is_port(port: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use hostile::proptest::prelude::*;
+
     use super::*;
 
     fn check_request(version: Version, uri: &str, headers: &[(&str, &[u8])]) -> Option<RequestRejection> {
@@ -224,5 +226,27 @@ mod tests {
         for codings in wrong {
             assert!(coded(codings).is_some(), "{codings:?}");
         }
+    }
+
+    #[test]
+    fn hostile_hosts_are_refused_or_read_alike_by_others() -> Result<(), hostile::Failure> {
+        let corpus = include_str!("../../../tests/corpora/host.txt");
+        let grammar = "([a-z0-9._~%-]{1,12}|\\[[0-9a-f:]{2,12}\\])(:[0-9]{0,6})?".prop_map(String::into_bytes);
+        hostile::check_bytes(corpus, grammar, |host| {
+            if !is_host(host) {
+                return Ok(());
+            }
+            let text = std::str::from_utf8(host).expect("ASCII");
+            prop_assert!(text.is_ascii() && !text.contains(|c: char| c.is_whitespace() || c.is_control()), "{}", text);
+            prop_assert!(!text.contains(['/', '@', '?', '#', '\\', '"', '<', '>']), "{}", text);
+            // A URL with this host has no other parts: no user, no path.
+            if let Ok(uri) = format!("http://{text}/").parse::<poem::http::Uri>() {
+                prop_assert_eq!(uri.authority().map(|authority| authority.as_str()), Some(text));
+                prop_assert_eq!(uri.path(), "/");
+            }
+            let name_ends = text.rfind(']').unwrap_or(0);
+            prop_assert!(text[name_ends..].matches(':').count() <= 1 && !text.starts_with(':'), "{}", text);
+            Ok(())
+        })
     }
 }

@@ -100,7 +100,10 @@ impl Value for Currency {
 
 #[cfg(test)]
 mod tests {
+    use hostile::proptest::prelude::*;
+
     use super::*;
+    use crate::validation::FromJsonBody as _;
 
     #[test]
     fn parses_amounts_without_floats() {
@@ -146,5 +149,34 @@ mod tests {
         let pattern = Currency::schema().pattern.unwrap_or_default();
         assert!(pattern.contains("|INR|") && pattern.contains("|VES|") && !pattern.contains("HRK"), "{pattern}");
         assert_eq!(Currency::read("356"), Err(FieldError::not_a_string()));
+    }
+
+    #[test]
+    fn hostile_webhooks_are_refused_or_have_valid_fields() -> Result<(), hostile::Failure> {
+        let field = "\"(transaction_id|source_account|destination_account|amount|currency)\":(\"[A-Za-z0-9]{0,3}\"|[0-9]{1,3}|null|\\{\\})";
+        let grammar =
+            hostile::proptest::string::string_regex(&format!("\\{{{field}(,{field}){{0,5}}\\}}")).expect("a pattern");
+        let corpus = include_str!("../../../tests/corpora/webhook.txt");
+        hostile::check_bytes(corpus, grammar.prop_map(String::into_bytes), |body| {
+            let Ok(webhook) = NewTransaction::parse(body) else { return Ok(()) };
+            let text = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
+            let value: serde_json::Value = serde_json::from_slice(text).expect("JSON");
+            for (name, read) in [
+                ("transaction_id", &webhook.transaction_id),
+                ("source_account", &webhook.source_account),
+                ("destination_account", &webhook.destination_account),
+                ("currency", &webhook.currency),
+            ] {
+                prop_assert_eq!(value[name].as_str(), Some(read.as_str()), "{}", name);
+                prop_assert!((1..=255).contains(&read.chars().count()) && !read.contains('\0'), "{}", name);
+            }
+            prop_assert!(webhook.currency.len() == 3 && webhook.currency.bytes().all(|byte| byte.is_ascii_uppercase()));
+            prop_assert!(webhook.amount.to_string().parse() == Ok(webhook.amount.clone()));
+            // Of two values for one key, it is unknown which one the sender means.
+            let end = body.iter().rposition(|byte| *byte == b'}').expect("an object");
+            let doubled = [&body[..end], br#","currency":"USD"}"#].concat();
+            prop_assert!(NewTransaction::parse(&doubled).is_err(), "a duplicate key");
+            Ok(())
+        })
     }
 }

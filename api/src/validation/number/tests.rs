@@ -1,5 +1,7 @@
 //! Unit tests of the number parsers; the expected results are those of Pydantic 2.13.4.
 
+use hostile::proptest::prelude::*;
+
 use super::*;
 
 const PARSING: &str = "Input should be a valid integer, unable to parse string as an integer";
@@ -163,4 +165,28 @@ fn an_integer_pattern_has_the_bounds_of_its_range() {
     assert_eq!(forms(255), ["0", "[1-9][0-9]{0,1}", "[1-1][0-9]{2}", "2[0-4][0-9]{1}", "25[0-4][0-9]{0}", "255"]);
     assert!(integer_pattern(0, 10).starts_with("^\\s*(\\+?0*(0|"), "{}", integer_pattern(0, 10));
     assert!(integer_pattern(-10, 10).starts_with("^\\s*[+-]?0*(0|"), "{}", integer_pattern(-10, 10));
+}
+
+#[test]
+fn hostile_json_is_no_integer_or_one_within_its_limits() -> Result<(), hostile::Failure> {
+    let corpus = include_str!("../../../../tests/corpora/number.txt");
+    let grammar = "-?(0|[1-9][0-9]{0,20})(\\.[0-9]{1,4})?([eE][+-]?[0-9]{1,3})?|\" ?[+-]?[0-9_]{1,9}(\\.0{0,2})?\"";
+    hostile::check_text(corpus, grammar, |raw| {
+        // Only well-formed JSON without blanks around it comes this far.
+        let is_json = serde_json::from_str::<&serde_json::value::RawValue>(raw).is_ok_and(|value| value.get() == raw);
+        let Some(number) = Some(raw).filter(|_| is_json).and_then(|raw| integer_from_json(raw, -1000, 100_000).ok())
+        else {
+            return Ok(());
+        };
+        prop_assert!((-1000..=100_000).contains(&number), "{}", number);
+        // A float is exact in this range.
+        let text = raw.trim_matches('"').trim().replace('_', "");
+        let expected = match raw {
+            "true" => 1.0,
+            "false" => 0.0,
+            _ => text.parse::<f64>().unwrap_or(f64::NAN),
+        };
+        prop_assert_eq!(number as f64, expected);
+        Ok(())
+    })
 }
