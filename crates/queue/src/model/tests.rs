@@ -47,7 +47,7 @@ fn two_replayed_jobs_keep_every_promise() {
     explore_whole(TWO_REPLAYED);
 }
 
-/// Takes minutes; see `docs/model.md` for its figures.
+/// Takes minutes without optimisation. `docs/model.md` has its figures.
 #[test]
 #[ignore = "1,200,000 states: cargo test --release -p queue -- --ignored --nocapture model"]
 fn two_jobs_with_all_steps_keep_every_promise() {

@@ -4,13 +4,10 @@
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
-use super::{CHECKS, Check, conditions, rewriter::Change, world::World};
+use super::{CHECKS, Check, conditions, rewriter::Change, server::LIMIT, world::World};
 
 /// The document whose tables are the list of guards.
 const DOCUMENT: &str = include_str!("../../../../../docs/model.md");
-
-/// The product's time limit of statements.
-const USUAL_LIMIT: Duration = Duration::from_secs(5);
 
 /// A guard of a statement: a row of a table in the document.
 struct Removal {
@@ -55,7 +52,7 @@ impl Removal {
 
     /// The time limit of the statements. Without the end of its recursion, a statement runs until then.
     fn limit(&self) -> Duration {
-        if self.guard.contains("holder.lock_by") { Duration::from_millis(500) } else { USUAL_LIMIT }
+        if self.guard.contains("holder.lock_by") { Duration::from_millis(500) } else { LIMIT }
     }
 
     /// Where the guard is in a statement, if the statement contains the part once.
@@ -96,7 +93,7 @@ async fn every_condition_is_in_the_list() {
     let mut world = World::create().await;
     let mut statements = BTreeMap::<String, Vec<&str>>::new();
     for (name, check) in CHECKS {
-        world.rewrite(None, USUAL_LIMIT).await;
+        world.rewrite(None, LIMIT).await;
         assert_eq!(check(&world).await, [""; 0], "{name}");
         world.rewriter.statements().into_iter().for_each(|text| statements.entry(text).or_default().push(name));
     }

@@ -6,23 +6,26 @@ use std::{
         Arc, Weak,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use embedded_postgres::{Cluster, Search, Settings};
-use runtime::{
-    db::{Database, Pool},
-    executor::once,
-};
+use runtime::db::{Database, Pool};
 use tokio::sync::Mutex;
 
-const TEMPLATE: &str = "template_model";
+/// PostgreSQL copies this database when it creates another one.
+const TEMPLATE: &str = "template1";
+
+/// The product's limit for a session or a statement, 5 s, is too short on a busy machine.
+pub(super) const LIMIT: Duration = Duration::from_secs(60);
 
 /// A running server. The last test that drops it stops it.
 pub(super) struct Server {
     /// `None` only while it is dropped.
     cluster: Option<Cluster>,
     folder: PathBuf,
-    databases: AtomicUsize,
+    /// The number of databases that were created.
+    databases: Mutex<usize>,
 }
 
 impl Server {
@@ -46,23 +49,19 @@ impl Server {
         settings.durable = false;
         settings.search = std::env::var("PG_BIN_DIR").map(|value| Search::parse(&value)).unwrap_or_default();
         let cluster = Cluster::start(settings).await.expect("a PostgreSQL for the conformance tests");
-        cluster.ensure_database(TEMPLATE).await.expect("a template");
-        let template = pool(&cluster.url(TEMPLATE), 1);
+        let template = pool(&cluster.url(TEMPLATE), LIMIT);
         crate::migrate(&template).await.expect("the queue's tables");
         template.close().await;
-        Self { cluster: Some(cluster), folder, databases: AtomicUsize::new(0) }
+        Self { cluster: Some(cluster), folder, databases: Mutex::new(0) }
     }
 
     /// Creates a database with the queue's tables, and returns its URL.
     pub(super) async fn create_database(&self) -> String {
-        let name = format!("model_{}", self.databases.fetch_add(1, Relaxed));
-        let create = format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE}");
+        let mut databases = self.databases.lock().await;
+        *databases += 1;
+        let name = format!("model_{databases}");
         let cluster = self.cluster.as_ref().expect("a running server");
-        // Sessions belong to the runtime of one test.
-        let administration = pool(&cluster.url("postgres"), 1);
-        let create = sqlx::query(sqlx::AssertSqlSafe(create));
-        create.execute(once(&administration)).await.expect("a database");
-        administration.close().await;
+        cluster.ensure_database(&name).await.expect("a database");
         cluster.url(&name)
     }
 }
@@ -75,6 +74,6 @@ impl Drop for Server {
 }
 
 /// Opens a pool with the product's settings.
-pub(super) fn pool(url: &str, connections: u32) -> Pool {
-    Database::parse(url).expect("the server's URL").pool("model", connections)
+pub(super) fn pool(url: &str, limit: Duration) -> Pool {
+    Database::parse(url).expect("the server's URL").limited_pool("model", 4, limit)
 }

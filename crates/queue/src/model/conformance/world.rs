@@ -10,7 +10,7 @@ use sqlx::Row as _;
 
 use super::{
     rewriter::{Change, Rewriter},
-    server::{Server, pool},
+    server::{LIMIT, Server, pool},
 };
 use crate::model::row::{Due, Ended, Job, Name, Status};
 
@@ -96,15 +96,14 @@ impl World {
         let rewriter = Rewriter::start(Path::new(&host), name);
         let folder = rewriter.folder().display().to_string();
         let proxied = format!("{}&sslmode=disable", shown.replace(&host, &folder));
-        Self { subject: pool(&proxied, 4), direct: pool(&url, 4), rewriter, proxied, _server: server }
+        Self { subject: pool(&proxied, LIMIT), direct: pool(&url, LIMIT), rewriter, proxied, _server: server }
     }
 
     /// Changes the store's statements from now on, and limits their time.
     pub(super) async fn rewrite(&mut self, change: Option<Change>, limit: Duration) {
         self.rewriter.set(change);
         // A session that has prepared a statement would not prepare it again.
-        let database = Database::parse(&self.proxied).expect("the proxy's URL");
-        std::mem::replace(&mut self.subject, database.limited_pool("model", 4, limit)).close().await;
+        std::mem::replace(&mut self.subject, pool(&self.proxied, limit)).close().await;
     }
 
     /// Begins a transaction for a statement of the store.
