@@ -4,6 +4,7 @@
 mod compose;
 mod dockerfile;
 mod health;
+mod high_availability;
 mod kubernetes;
 mod procfile;
 mod smoke;
