@@ -24,6 +24,7 @@ COPY .cargo .cargo
 COPY api/Cargo.toml api/
 COPY cli/Cargo.toml cli/
 COPY crates/embedded-postgres/Cargo.toml crates/embedded-postgres/
+COPY crates/hostile/Cargo.toml crates/hostile/
 COPY crates/prove/Cargo.toml crates/prove/
 COPY crates/queue/Cargo.toml crates/queue/
 COPY crates/runtime/Cargo.toml crates/runtime/
