@@ -39,6 +39,8 @@ pub(super) async fn read_ledgers(
     apalis: &Migrator,
     ours: &Migrator,
 ) -> Result<[Ledger; 2], ApplyError> {
+    // First, because within a transaction nothing can be read after an error.
+    let database: String = sqlx::query_scalar("SELECT current_database()::text").fetch_one(&mut *connection).await?;
     let ledgers = [read_ledger(connection, apalis).await, read_ledger(connection, ours).await];
     let reason = match &ledgers {
         [Err(error), _] | [_, Err(error)] if is_another_table(error) => {
@@ -48,7 +50,6 @@ pub(super) async fn read_ledgers(
         _ => None,
     };
     if let Some(reason) = reason {
-        let database = sqlx::query_scalar("SELECT current_database()::text").fetch_one(connection).await?;
         return Err(ForeignDatabase { database, reason }.into());
     }
     let [theirs, own] = ledgers;
