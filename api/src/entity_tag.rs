@@ -175,7 +175,7 @@ mod tests {
 
     /// The tags of a list by RFC 9110 §8.8.3. A comma separates them if an even number of quotes is before it.
     fn tags_of(list: &str) -> Vec<String> {
-        let is_separator = |at: &usize| list[..*at].matches('"').count() % 2 == 0;
+        let is_separator = |at: &usize| list[..*at].matches('"').count().is_multiple_of(2);
         let commas = list.match_indices(',').map(|(at, _)| at).filter(is_separator);
         let ends: Vec<usize> = commas.chain([list.len()]).collect();
         let starts = [0].into_iter().chain(ends.iter().map(|end| end + 1));

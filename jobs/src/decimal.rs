@@ -255,8 +255,8 @@ mod tests {
             let Some(value) = other_parser(text) else { return Ok(()) };
             let parsed = decimal.to_big_decimal();
             prop_assert_eq!(&parsed, &value);
-            prop_assert_eq!(decimal.is_negative(), value < BigDecimal::from(0));
-            prop_assert_eq!(decimal.is_zero(), value == BigDecimal::from(0));
+            prop_assert_eq!(decimal.is_negative(), value < 0);
+            prop_assert_eq!(decimal.is_zero(), value == 0);
             let plain = value.normalized().to_plain_string();
             let (whole, places) =
                 plain.trim_start_matches('-').split_once('.').unwrap_or((plain.trim_start_matches('-'), ""));

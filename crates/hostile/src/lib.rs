@@ -81,14 +81,14 @@ pub fn check<T: Debug + Clone + 'static>(
     run(Vec::new(), inputs.boxed(), |input| format!("{input:?}"), property)
 }
 
-fn run<T: Debug + Clone, B: ?Sized>(
+fn run<T, B: ?Sized>(
     entries: Vec<T>,
     inputs: BoxedStrategy<T>,
     describe: impl Fn(&T) -> String,
     property: impl Fn(&B) -> Property,
 ) -> Result<(), Failure>
 where
-    T: std::borrow::Borrow<B>,
+    T: Debug + Clone + std::borrow::Borrow<B>,
 {
     let begun = Instant::now();
     let failure = |input: &T, reason: &str| Failure(format!("{}: {reason}", describe(input)));
