@@ -2,7 +2,7 @@
 
 mod sabotage;
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Result, bail};
 use clap::{Args, builder::PossibleValuesParser};
@@ -43,6 +43,9 @@ pub(crate) struct Arguments {
     /// Use this server instead of a separate one; its user must be allowed to create databases
     #[arg(long, value_name = "URL")]
     database_url: Option<String>,
+    /// The millrace program of the release before, for the fault `upgrade`; .ci/previous builds it
+    #[arg(long, value_name = "PATH")]
+    previous: Option<PathBuf>,
     /// The number of clients
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=200))]
     clients: u16,
@@ -86,6 +89,8 @@ pub(crate) async fn program(arguments: Arguments) -> Result<bool> {
     let seed = arguments.seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0 >> 32);
     let options = Options {
         program: std::env::current_exe()?,
+        // Each process runs in a folder of its own.
+        previous: arguments.previous.map(std::path::absolute).transpose()?,
         folder: data_dir().join("prove").join(seed.to_string()),
         database_url: arguments.database_url,
         seed,

@@ -49,6 +49,8 @@ use self::{scene::Scene, server::Server};
 pub struct Options {
     /// The `millrace` program whose subcommands are the processes under test.
     pub program: PathBuf,
+    /// The `millrace` program of the release before, for the fault `upgrade`.
+    pub previous: Option<PathBuf>,
     /// The folder for the server, the logs and the histories. It is removed, unless a fault was bad.
     pub folder: PathBuf,
     /// The user's server; unset: our own is started.
@@ -144,7 +146,7 @@ pub async fn run(
 }
 
 async fn prove(options: &Options, fault: &Fault, server: &mut Server, seed: u64) -> Finding {
-    if let Some(needs) = fault.missing(server) {
+    if let Some(needs) = fault.missing(server, options) {
         return Finding::NotRun { needs };
     }
     let (begun, folder) = (Instant::now(), options.folder.join(fault.name));

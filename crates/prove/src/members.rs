@@ -1,6 +1,9 @@
 //! The members of a scene: the processes of the product, each with its configuration and its connection to the database.
 
-use std::{path::Path, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result};
 
@@ -36,6 +39,8 @@ pub(crate) struct Member {
     /// `api`, `worker_1` or `worker_2`: the name of its log, and the end of its database role.
     pub name: &'static str,
     pub subcommand: &'static str,
+    /// The program that its next start runs.
+    pub program: PathBuf,
     /// More variables of this process alone.
     pub variables: Vec<(String, String)>,
     pub child: Child,
@@ -81,17 +86,22 @@ pub(crate) fn spawn(
     variables: &[(String, String)],
     history: &History,
 ) -> Result<Child> {
+    let child = Child::start(command(program, folder, subcommand, variables), name, folder)?;
+    if subcommand != "api" {
+        history.record(Event::Worker { role: role(name), pid: child.pid() });
+    }
+    Ok(child)
+}
+
+/// A command of the product, with these variables alone.
+pub(crate) fn command(program: &Path, folder: &Path, subcommand: &str, variables: &[(String, String)]) -> Command {
     let mut command = Command::new(program);
     command.arg(subcommand).current_dir(folder).env_clear();
     for inherited in INHERITED {
         command.envs(std::env::var(inherited).map(|value| (inherited, value)));
     }
     command.envs(variables.iter().map(|(name, value)| (name, value)));
-    let child = Child::start(command, name, folder)?;
-    if subcommand != "api" {
-        history.record(Event::Worker { role: role(name), pid: child.pid() });
-    }
-    Ok(child)
+    command
 }
 
 /// The text of the line of the log that reports readiness.

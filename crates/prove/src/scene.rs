@@ -48,7 +48,7 @@ pub(crate) struct Scene<'a> {
     pub server: &'a mut Server,
     pub random: Rng,
     pub folder: PathBuf,
-    database: String,
+    pub database: String,
     pub history: Arc<History>,
     pub processor: Processor,
     /// The API, and two workers.
@@ -99,8 +99,9 @@ impl<'a> Scene<'a> {
             let proxy = Proxy::start(server.target()?).await?;
             let mut variables = members::variables(server, &database, name, &proxy, &processor)?;
             variables.extend(options.sabotage.map(|bug| (sabotage::VARIABLE.to_owned(), bug.name().to_owned())));
-            let child = members::spawn(&options.program, &folder, name, subcommand, &variables, &history)?;
-            members.push(Member { name, subcommand, variables, child, proxy });
+            let program = options.program.clone();
+            let child = members::spawn(&program, &folder, name, subcommand, &variables, &history)?;
+            members.push(Member { name, subcommand, program, variables, child, proxy });
         }
         let http = http::client(|limits| limits.no_proxy().timeout(Duration::from_secs(30)))?;
         for member in &mut members {
@@ -134,6 +135,11 @@ impl<'a> Scene<'a> {
     /// When the database cannot be reached.
     pub(crate) async fn session(&self) -> Result<PgConnection> {
         Ok(store::connect(&self.server.options(&self.database)?).await?)
+    }
+
+    /// How the proof runs.
+    pub(crate) fn options(&self) -> &Options {
+        self.options
     }
 
     /// How long a fault lasts that has a length.
@@ -243,8 +249,8 @@ impl<'a> Scene<'a> {
     pub(crate) async fn restart(&mut self, place: usize) -> Result<()> {
         let member = self.members.get_mut(place).context("a process")?;
         let from = child::log_size(&self.folder, member.name);
-        let Member { name, subcommand, variables, .. } = &*member;
-        member.child = members::spawn(&self.options.program, &self.folder, name, subcommand, variables, &self.history)?;
+        let Member { name, subcommand, program, variables, .. } = &*member;
+        member.child = members::spawn(program, &self.folder, name, subcommand, variables, &self.history)?;
         let line = member.child.wait_for_line(from, members::ready_line(member.subcommand)).await?;
         if place == API {
             self.clients.redirect(&members::address(&line)?);

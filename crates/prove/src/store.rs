@@ -73,6 +73,11 @@ pub(crate) async fn observe(session: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::raw_sql(OBSERVE).execute(session).await.map(drop)
 }
 
+/// The newest migration of ours that a database has.
+pub(crate) async fn last_migration(session: &mut PgConnection) -> sqlx::Result<i64> {
+    sqlx::query_scalar("SELECT max(version) FROM public._sqlx_migrations").fetch_one(session).await
+}
+
 /// Creates a role for the sessions of one process, unless it exists. It may do everything.
 pub(crate) async fn create_role(session: &mut PgConnection, role: &str) -> sqlx::Result<()> {
     let exists = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)";

@@ -8,13 +8,14 @@ mod processes;
 mod search;
 mod surroundings;
 mod tasks;
+mod upgrade;
 
 use std::path::Path;
 
 use anyhow::Result;
 use futures_util::future::BoxFuture;
 
-use crate::{helpers, scene::Scene, server::Server, small_disk};
+use crate::{Options, helpers, scene::Scene, server::Server, small_disk};
 
 /// A fault.
 #[derive(Debug)]
@@ -42,6 +43,8 @@ enum Need {
     Mount,
     PgBouncer,
     Redis,
+    /// The program of the release before.
+    Previous,
 }
 
 /// The places of faketime's library on Debian and its relatives.
@@ -55,7 +58,7 @@ fn faketime() -> Option<&'static str> {
 
 impl Fault {
     /// What the fault needs and does not have here.
-    pub(crate) fn missing(&self, server: &Server) -> Option<&'static str> {
+    pub(crate) fn missing(&self, server: &Server, options: &Options) -> Option<&'static str> {
         self.needs.iter().find_map(|need| match need {
             Need::OurServer if !server.is_ours() => Some("a server of its own: leave out --database-url"),
             Need::Linux if !cfg!(target_os = "linux") => Some("Linux"),
@@ -63,6 +66,7 @@ impl Fault {
             Need::Mount if !small_disk::is_possible() => Some("root that may mount a tmpfs"),
             Need::PgBouncer if helpers::program("pgbouncer").is_none() => Some("pgbouncer"),
             Need::Redis if helpers::program("redis-server").is_none() => Some("redis-server"),
+            Need::Previous if options.previous.is_none() => Some("the release before: --previous PATH"),
             _ => None,
         })
     }
@@ -131,4 +135,5 @@ faults! {
     "retries", "jobs fail on purpose, and ask for a pause", [], tasks::retry;
     "unknown-kinds", "jobs of a kind that no worker knows", [], load::unknown_kinds;
     "backlog", "a backlog of jobs that wait in a paused queue", [], load::backlog;
+    "upgrade", "the release before and this one share a database: forward, back and forward", [Previous], upgrade::roll;
 }
