@@ -13,10 +13,8 @@ use super::{
     source::{crates, names, product_code, read, root, rust_files},
 };
 
-/// Variables of the user's environment, which are not settings of Millrace; cargo sets the first one, and only tests read
-/// `HOSTILE_SECONDS`.
-const ENVIRONMENT: [&str; 7] =
-    ["CARGO_MANIFEST_DIR", "HOME", "HOSTILE_SECONDS", "PATH", "TERM", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR"];
+/// Variables of the user's environment, which are not settings of Millrace; cargo sets the first one.
+const ENVIRONMENT: [&str; 6] = ["CARGO_MANIFEST_DIR", "HOME", "PATH", "TERM", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR"];
 
 /// Endpoints that openapi.json leaves out: those that describe it, and those of Prometheus.
 const OUTSIDE_THE_DOCUMENT: [&str; 4] = ["/metrics", "/docs", "/redoc", "/openapi.json"];

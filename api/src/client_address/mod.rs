@@ -112,12 +112,18 @@ fn parse_forwarded(line: &str) -> Vec<Option<IpAddr>> {
 /// hide what the proxy adds after it.
 fn parse_element(element: &str) -> Option<IpAddr> {
     let pair = |pair: &str| {
-        let (name, value) = pair.trim().split_once('=')?;
+        let (name, value) = pair.trim().split_once('=').filter(|(name, _)| is_token(name))?;
         unquote(value).map(|value| (name.to_ascii_lowercase(), value))
     };
     let pairs = split_unquoted(element, ';').into_iter().filter(|pair| !pair.trim().is_empty());
     let pairs: Vec<_> = pairs.map(pair).collect::<Option<_>>()?;
     pairs.iter().find(|(name, _)| name == "for").and_then(|(_, value)| parse_node(value))
+}
+
+/// Whether a name is a token (RFC 9110 §5.6.2).
+fn is_token(name: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !name.is_empty() && name.bytes().all(is_allowed)
 }
 
 /// Splits at a separator outside quotes.

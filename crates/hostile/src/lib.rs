@@ -5,8 +5,8 @@
 //! deleted, repeated, swapped, spliced with another input, or replaced by special characters. A quarter of the inputs
 //! stays unchanged, so that valid ones are tested as well.
 //!
-//! `PROPTEST_CASES` sets the number of cases of a round; proptest reads it. With `HOSTILE_SECONDS` each test repeats its
-//! round until this time is over.
+//! `PROPTEST_CASES` sets the number of cases of a round; proptest reads it. With `HOSTILE_SECONDS` each test goes on with
+//! further rounds until this time is over. `HOSTILE_SEED`, a number, chooses other inputs.
 
 mod corpus;
 mod mutation;
@@ -19,7 +19,7 @@ use std::{
 use proptest::{
     prelude::{BoxedStrategy, ProptestConfig, Strategy},
     sample,
-    test_runner::{TestCaseError, TestCaseResult, TestError, TestRunner},
+    test_runner::{RngAlgorithm, TestCaseError, TestCaseResult, TestError, TestRng, TestRunner},
 };
 
 use mutation::{mutated, special_bytes, special_text};
@@ -97,10 +97,15 @@ where
     }
     // A failing input is added to the corpus by hand, where it stays readable.
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
-    let (cases, bound) = (u64::from(config.cases), time_bound());
-    let mut runner = TestRunner::new(config);
+    let (cases, bound) = (u64::from(config.cases), Duration::from_secs(number("HOSTILE_SECONDS")));
+    // The same inputs in every run, so that a new failure comes from a change of the code. Another seed explores further.
+    let mut seed = [0; 32];
+    seed[..8].copy_from_slice(&number("HOSTILE_SEED").to_le_bytes());
     let mut tested = 0;
-    loop {
+    for round in 0_u64.. {
+        // A runner does nothing more after its cases, so each round has its own.
+        seed[8..16].copy_from_slice(&round.to_le_bytes());
+        let mut runner = TestRunner::new_with_rng(config.clone(), TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
         runner.run(&inputs, |input| property(input.borrow())).map_err(|error| match error {
             TestError::Fail(reason, input) => failure(&input, reason.message()),
             TestError::Abort(reason) => Failure(reason.message().to_owned()),
@@ -116,11 +121,9 @@ where
     Ok(())
 }
 
-/// How long each test repeats its cases; zero without `HOSTILE_SECONDS`.
-fn time_bound() -> Duration {
-    let variable = std::env::var_os("HOSTILE_SECONDS");
-    let seconds = variable.and_then(|text| text.to_str()?.parse().ok());
-    Duration::from_secs(seconds.unwrap_or_default())
+/// The number in a variable; zero without it.
+fn number(variable: &str) -> u64 {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
 fn reason(error: TestCaseError) -> String {

@@ -115,16 +115,7 @@ fn check_domain(domain: &str) -> Result<String, String> {
     if let Some(wrong) = unexpected_characters(domain, is_allowed) {
         return Err(format!("The part after the @-sign contains invalid characters: {wrong}."));
     }
-    for (mark, name) in [('.', "period"), ('-', "hyphen")] {
-        let start = format!("cannot have a {name} immediately after the @-sign");
-        check_ends(domain, mark, &start, &format!("cannot end with a {name}"))?;
-    }
-    if domain.contains("..") {
-        return Err("An email address cannot have two periods in a row.".into());
-    }
-    if domain.contains(".-") || domain.contains("-.") {
-        return Err("An email address cannot have a period and a hyphen next to each other.".into());
-    }
+    check_separators(domain)?;
     let ascii = idna::domain_to_ascii(domain).map_err(|_| idna_error(domain))?;
     let (unicode, result) = idna::domain_to_unicode(&ascii);
     result.map_err(|_| idna_error(domain))?;
@@ -134,6 +125,8 @@ fn check_domain(domain: &str) -> Result<String, String> {
             "The part after the @-sign contains invalid characters after Unicode normalization: {wrong}."
         ));
     }
+    // IDNA ignores some characters, such as U+FEFF, so others become neighbours.
+    check_separators(&unicode)?;
     let is_reserved = |label: &str| label.get(2..4) == Some("--") && !label.starts_with("xn");
     if ascii.split('.').any(is_reserved) {
         let place = "immediately after the @-sign or after a period, except Punycode";
@@ -154,6 +147,21 @@ fn check_domain(domain: &str) -> Result<String, String> {
         return Err("The part after the @-sign is not valid. It is not within a valid top-level domain.".into());
     }
     Ok(unicode)
+}
+
+/// Checks that no part of a domain between periods is empty, or begins or ends with a hyphen.
+fn check_separators(domain: &str) -> Result<(), String> {
+    for (mark, name) in [('.', "period"), ('-', "hyphen")] {
+        let start = format!("cannot have a {name} immediately after the @-sign");
+        check_ends(domain, mark, &start, &format!("cannot end with a {name}"))?;
+    }
+    if domain.contains("..") {
+        return Err("An email address cannot have two periods in a row.".into());
+    }
+    if domain.contains(".-") || domain.contains("-.") {
+        return Err("An email address cannot have a period and a hyphen next to each other.".into());
+    }
+    Ok(())
 }
 
 /// The error text for a domain that IDNA refuses. The library does not return the reason.
