@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 /// Words after which the conditions of a `WHERE` or an `ON` have ended.
-const ENDS: [&str; 12] =
-    ["WHERE", "RETURNING", "ORDER", "GROUP", "FOR", "LIMIT", "OFFSET", "DO", "UNION", "LEFT", "CROSS", "JOIN"];
+const ENDS: [&str; 13] =
+    ["WHERE", "RETURNING", "ORDER", "GROUP", "FOR", "LIMIT", "OFFSET", "ON", "DO", "UNION", "LEFT", "CROSS", "JOIN"];
 
 /// The ranges of all conditions of a statement in one line: those that `AND` connects after `WHERE` and `ON`, also in
 /// inner statements; and each `FOR UPDATE` and `SKIP LOCKED`.
