@@ -82,6 +82,6 @@ pub async fn count(
         Caught { bug: bug.name(), fault: fault.name, seeds, caught: 0, failed: 0, seconds: 0.0, example: None };
     let (faults, mut seconds) = (vec![fault; usize::try_from(seeds)?], 0.0);
     run(&options, &faults, stop, |report| caught.add(report, &mut seconds)).await?;
-    caught.seconds = seconds / f64::from(seeds - caught.failed.min(seeds - 1));
+    caught.seconds = seconds / f64::from(seeds.saturating_sub(caught.failed).max(1));
     Ok(caught)
 }

@@ -121,6 +121,7 @@ mod tests {
             assert!(text.parse::<PauseEnd>().is_err(), "{text}");
         }
     }
+
     #[test]
     fn hostile_ends_of_a_pause_can_be_stored_and_shown() -> Result<(), hostile::Failure> {
         let grammar =
