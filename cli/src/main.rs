@@ -122,7 +122,11 @@ Example:
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(help_or_error) => return print_help_or_error(&help_or_error),
+    };
+    match cli.command {
         None => process::run("millrace", all_in_one::program()),
         Some(Command::Api) => process::run("api", api::program()),
         Some(Command::Worker) => process::run("worker", worker::program()),
@@ -183,12 +187,26 @@ fn run_examination(name: &str, program: impl Future<Output = anyhow::Result<u8>>
     if found == 0 { status } else { ExitCode::from(found) }
 }
 
-/// Writes raw bytes to standard output.
+/// Prints a generated text.
 fn print_bytes(bytes: &[u8]) -> ExitCode {
-    match std::io::stdout().write_all(bytes) {
+    exit_code_of(output::print_bytes(bytes))
+}
+
+/// Prints what clap returns instead of arguments: help, a version, or an error on standard error.
+fn print_help_or_error(help_or_error: &clap::Error) -> ExitCode {
+    if help_or_error.use_stderr() {
+        // If standard error is full as well, the exit code still reports the error.
+        let _ = help_or_error.print();
+        return ExitCode::from(2);
+    }
+    exit_code_of(output::report(help_or_error.print().and_then(|()| std::io::stdout().flush())))
+}
+
+fn exit_code_of(printed: anyhow::Result<()>) -> ExitCode {
+    match printed {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("millrace: standard output: {error}");
+            eprintln!("millrace: {error}");
             ExitCode::FAILURE
         }
     }

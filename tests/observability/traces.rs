@@ -232,6 +232,8 @@ async fn a_hanging_or_missing_collector_delays_nothing() {
         api.process.wait_for_line("traces are lost").await;
         let warnings = api.process.log().matches("traces are lost").count();
         assert_eq!(warnings, 1, "warnings are rate limited:\n{}", api.process.log());
+        let cause = if endpoint == hanging.url { "no response within the time limit" } else { "Connection refused" };
+        assert!(api.process.log().contains(cause), "{cause}:\n{}", api.process.log());
         let begun = Instant::now();
         api.process.signal(Signal::SIGTERM);
         let status = api.process.wait_for_exit(Duration::from_secs(10)).await;

@@ -135,13 +135,15 @@ async function walk(mode) {
   await context.close();
 }
 
-for (const scripts of [true, false]) {
-  for (const width of [360, 1280]) {
-    for (const scheme of ["light", "dark"]) {
-      const name = `${width}-${scheme}-${scripts ? "scripts" : "plain"}`;
-      await walk({ scripts, width, scheme, name }).catch((error) => report(name, error.stack));
-    }
-  }
+// Every pair of width, colours and scripts. All eight combinations take twice as long.
+for (const [width, scheme, scripts] of [
+  [360, "light", true],
+  [360, "dark", false],
+  [1280, "dark", true],
+  [1280, "light", false],
+]) {
+  const name = `${width}-${scheme}-${scripts ? "scripts" : "plain"}`;
+  await walk({ scripts, width, scheme, name }).catch((error) => report(name, error.stack));
 }
 await browser.close();
 console.log(`${checked} pages checked, ${problems} problems`);

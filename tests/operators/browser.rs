@@ -11,7 +11,7 @@ use crate::harness::{
 
 const PACKAGES: [&str; 2] = ["axe-core@4.11.0", "puppeteer-core@24.8.2"];
 const KEY: &str = "the-admin-key-of-this-test";
-/// The walk takes 60 s alone on two cores.
+/// The walk takes 45 s alone on two cores.
 const LONG: Duration = Duration::from_secs(400);
 
 #[tokio::test]

@@ -13,7 +13,7 @@ const LONG: Duration = Duration::from_secs(600);
 #[tokio::test]
 async fn the_benchmark_measures_everything() {
     let folder = Scratch::new();
-    let arguments = ["bench", "--seconds", "1", "--runs", "1", "--clients", "8", "--json"];
+    let arguments = ["bench", "--seconds", "0.2", "--runs", "1", "--clients", "8", "--json"];
     let mut bench = Process::start_in(&folder, &arguments, &[]);
     let status = bench.wait_for_exit(LONG).await;
     let log = bench.log();

@@ -84,10 +84,16 @@ async fn wrong_keys_are_limited_per_address_and_correct_keys_are_served() {
     let get = async |path: &str, header: &str, key: &str| {
         send(client.get(format!("{}{path}", api.url)).header(header, key)).await
     };
+    // One limit for all routes, also for those that need no key.
+    const ROUTES: [(&str, &str); 4] = [
+        ("/interest_rate", "api_key"),
+        ("/logs/export", "x-api-key"),
+        ("/v1/transactions", "x-api-key"),
+        ("/v1/transactions/txn-1", "x-api-key"),
+    ];
     let mut refused = 0;
     let limited = loop {
-        let (path, header) =
-            if refused % 2 == 0 { ("/interest_rate", "api_key") } else { ("/logs/export", "x-api-key") };
+        let (path, header) = ROUTES[refused % ROUTES.len()];
         let response = get(path, header, &format!("guess {refused}")).await;
         if response.status == 429 {
             break response;
@@ -96,7 +102,10 @@ async fn wrong_keys_are_limited_per_address_and_correct_keys_are_served() {
         refused += 1;
         assert!(refused < 300, "guessing is not limited");
     };
-    assert!(refused >= 30, "limited after only {refused} guesses");
+    assert!((30..60).contains(&refused), "limited after {refused} guesses");
+    for (path, header) in ROUTES {
+        assert_eq!(get(path, header, "another guess").await.status, 429, "{path}");
+    }
     assert!(limited.header("retry-after").parse::<u32>().is_ok(), "{limited:?}");
     for (path, header, key, served) in [
         ("/interest_rate", "api_key", "your-secret-api-key-here", 404),

@@ -4,6 +4,7 @@ mod all_in_one;
 mod bench;
 mod browsers;
 mod configuration;
+mod conventions;
 mod env_file;
 mod health;
 mod keys;

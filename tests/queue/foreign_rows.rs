@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use queue::{JobKinds, Operator, Policy, Timing, filter::Filter, status::State};
+use queue::{
+    JobKinds, Operator, Policy, Timing,
+    filter::Filter,
+    operator::{demand::Objective, trends::TrendWindow},
+    status::State,
+};
 
 use crate::harness::{
     eventually,
@@ -13,8 +18,10 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// Rows with times that the `time` crate cannot represent, counts at their limit, and unexpected texts and JSON.
 const ROWS: &str = r#"
-    INSERT INTO apalis.jobs (id, job_type, job, run_at, status, attempts, failures, crashes, errors, done_at, lock_at, last_result)
-    SELECT 'row ' || row_number() OVER (), 'scripted', '{"name": "foreign", "steps": ["Fail", "Done"]}', odd.*
+    INSERT INTO apalis.jobs (id, job_type, job, run_at, status, attempts, failures, crashes, errors, done_at, lock_at, last_result,
+                             lock_by)
+    SELECT 'row ' || row_number() OVER (), 'scripted', '{"name": "foreign", "steps": ["Fail", "Done"]}', odd.*,
+           CASE WHEN status = 'Running' THEN 'c' END
     FROM (VALUES
         (timestamptz 'infinity', 'Pending', 0, 0, 0, NULL::jsonb, NULL::timestamptz, NULL::timestamptz, NULL::jsonb),
         ('-infinity', 'Pending', 0, 0, 0, NULL, NULL, NULL, NULL),
@@ -79,6 +86,7 @@ async fn query_everything(operator: &Operator) {
                 let details =
                     operator.show(&job.id).await.unwrap_or_else(|error| panic!("{}: {error}", job.id)).unwrap();
                 serde_json::to_string(&details).unwrap_or_else(|error| panic!("{}: {error}", job.id));
+                operator.why(&job.id).await.unwrap_or_else(|error| panic!("{}: {error}", job.id)).unwrap();
                 assert!(job.state != State::Unknown || details.why.contains("does not know"), "{}", details.why);
             }
         }
@@ -86,6 +94,19 @@ async fn query_everything(operator: &Operator) {
     let queues = operator.queues().await.unwrap();
     serde_json::to_string(&queues).unwrap();
     assert!(queues.iter().any(|queue| queue.name == "scripted"), "{queues:?}");
+    serde_json::to_string(&operator.overview().await.unwrap()).unwrap();
+    serde_json::to_string(&operator.queue_overview("scripted").await.unwrap().unwrap()).unwrap();
+    serde_json::to_string(&operator.scale(&Objective::default()).await.unwrap()).unwrap();
+    serde_json::to_string(&operator.dead_groups(None).await.unwrap()).unwrap();
+    for window in TrendWindow::ALL {
+        serde_json::to_string(&operator.trends("scripted", window).await.unwrap()).unwrap();
+    }
+    let workers = operator.workers().await.unwrap();
+    serde_json::to_string(&workers).unwrap();
+    assert!(workers.len() >= 3, "{workers:?}");
+    for worker in workers {
+        operator.held_by(&worker.id, 100).await.unwrap_or_else(|error| panic!("{}: {error}", worker.id));
+    }
     // A malformed row is rejected with the reason when it is cancelled.
     for id in ["row 13", "row 14"] {
         let error = operator.cancel(id, &order()).await.unwrap_err().to_string();

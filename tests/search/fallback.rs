@@ -13,6 +13,7 @@ use super::{
 use crate::harness::{
     database::{self, TestDatabase},
     http::send,
+    port::Port,
     process::{self, Api},
 };
 
@@ -99,6 +100,17 @@ async fn without_a_fallback_searches_are_503_and_leak_no_password() {
     searcher.index(document(1, 1, "kettle", None)).await.expect("accepted with the password");
     let error = harness.searcher.index(document(1, 2, "kettle", None)).await.expect_err("refused without a password");
     assert!(matches!(&error, Error::Unavailable(reason) if reason.contains("401")), "{error}");
+}
+
+#[tokio::test]
+async fn an_unreachable_elasticsearch_is_reported_with_its_cause() {
+    drop(process::http_client());
+    let (database, unused) = (database::fresh().await, Port::free());
+    let server = Server::parse(&format!("http://127.0.0.1:{}", unused.number())).unwrap();
+    let config = Config { elasticsearch: Some(server), fallback: Fallback::None };
+    let searcher = Searcher::start(&database.pool().await.into(), &config).unwrap();
+    let error = searcher.index(document(1, 1, "kettle", None)).await.expect_err("nothing listens there").to_string();
+    assert!(error.contains("Connection refused"), "{error}");
 }
 
 #[tokio::test]

@@ -83,6 +83,7 @@ async fn when_patience_ends_the_error_names_the_cause_and_nothing_is_applied() {
     let mut migrating = Process::start(&["migrate", "--patience", "1"], &url);
     assert_eq!(migrating.wait_for_exit(SOON).await.code(), Some(1));
     let log = migrating.log();
+    assert!(!log.contains("at line"), "no line number of PostgreSQL's source code: {log}");
     for text in ["20261121090230", "in use for", "lock timeout", "a long report, process", "again when that has ended"]
     {
         assert!(log.contains(text), "{text}: {log}");

@@ -143,8 +143,10 @@ impl Credential for MaybePrivate {
     const SCHEMES: &'static [Scheme] = Private::SCHEMES;
 
     async fn authenticate(request: &Request) -> Result<Self, Problem> {
-        let no_credential = !key::has_x_api_key(request) && !request.headers().contains_key(header::AUTHORIZATION);
-        if no_credential { Ok(Self(None)) } else { private(request).map(|Private(caller)| Self(Some(caller))) }
+        if !key::has_x_api_key(request) && !request.headers().contains_key(header::AUTHORIZATION) {
+            return Ok(Self(None));
+        }
+        Private::authenticate(request).await.map(|Private(caller)| Self(Some(caller)))
     }
 }
 

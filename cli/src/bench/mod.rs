@@ -41,9 +41,9 @@ pub(crate) struct Arguments {
     /// Run only this measurement; may be repeated
     #[arg(long, value_enum)]
     only: Vec<Benchmark>,
-    /// Length of each run; sets the number of jobs and rows too (100,000 jobs at 5 s)
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=600))]
-    seconds: u32,
+    /// Length of each run, from 0.1 to 600; sets the number of jobs and rows too (100,000 jobs at 5 s)
+    #[arg(long, default_value_t = 5.0, value_parser = parse_seconds)]
+    seconds: f64,
     /// Number of concurrent HTTP connections
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=150))]
     clients: u16,
@@ -57,6 +57,14 @@ pub(crate) struct Arguments {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// Jobs and rows of a run, for each second of its length.
+const JOBS_PER_SECOND: f64 = 20_000.0;
+
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    let seconds: Option<f64> = text.parse().ok().filter(|seconds| (0.1..=600.0).contains(seconds));
+    seconds.ok_or_else(|| "must be a number from 0.1 to 600".into())
 }
 
 /// What can be measured.
@@ -156,11 +164,11 @@ async fn measure(environment: &Environment, arguments: &Arguments) -> Result<Rep
     };
     let mut lines = Vec::new();
     for measure in measures {
-        let jobs = i64::from(*seconds) * 20_000;
+        let jobs = (seconds * JOBS_PER_SECOND).round() as i64;
         let context = BenchContext {
             environment,
             measure: *measure,
-            time: Duration::from_secs((*seconds).into()),
+            time: Duration::from_secs_f64(*seconds),
             runs: (*runs).into(),
             connections: (*clients).into(),
             jobs,
@@ -174,7 +182,7 @@ async fn measure(environment: &Environment, arguments: &Arguments) -> Result<Rep
         postgresql: bench::version(&environment.bench).await?,
         cores: std::thread::available_parallelism().map_or(1, Into::into),
         optimized: !cfg!(debug_assertions),
-        seconds: (*seconds).into(),
+        seconds: *seconds,
         runs: (*runs).into(),
         connections: (*clients).into(),
         lines,

@@ -77,7 +77,7 @@ pub(super) struct Report {
     pub cores: usize,
     pub postgresql: String,
     pub optimized: bool,
-    pub seconds: u64,
+    pub seconds: f64,
     pub runs: usize,
     pub connections: usize,
     pub lines: Vec<Measurement>,

@@ -77,15 +77,31 @@ impl Style {
 /// # Errors
 /// When the text cannot be written, for example to a full disk.
 pub(crate) fn print(text: &str) -> Result<()> {
-    match write(text) {
+    print_bytes(text.as_bytes())
+}
+
+/// Like [`print`], for a generated text.
+///
+/// # Errors
+/// When the text cannot be written.
+pub(crate) fn print_bytes(bytes: &[u8]) -> Result<()> {
+    report(write(bytes))
+}
+
+fn write(bytes: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout();
+    stdout.write_all(bytes).and_then(|()| stdout.flush())
+}
+
+/// Reports a failed write to standard output, except to a closed pipe.
+///
+/// # Errors
+/// When it failed for another reason.
+pub(crate) fn report(written: io::Result<()>) -> Result<()> {
+    match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(anyhow!("standard output: {error}")),
         _ => Ok(()),
     }
-}
-
-fn write(text: &str) -> io::Result<()> {
-    let mut stdout = io::stdout();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
 }
 
 /// Formats a value as indented JSON with a final newline.

@@ -1,10 +1,10 @@
 //! `--watch`: prints a view again and again.
 
-use std::{fmt::Write as _, io, time::Duration};
+use std::{fmt::Write as _, time::Duration};
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 
-use super::{Screen, one_line, write};
+use super::{Screen, one_line, report, write};
 
 /// The pause between two views.
 const EVERY: Duration = Duration::from_secs(2);
@@ -30,11 +30,11 @@ async fn repeat(view: impl AsyncFn(Screen) -> Result<String>) -> Result<()> {
             Err(error) => format!("not known now: {}\n", one_line(&format!("{error:#}"), 300)),
         };
         let text = screen.size.map_or_else(|| text.clone(), |(_, lines)| in_place(&text, lines));
-        match write(&text) {
-            Ok(()) => tokio::time::sleep(EVERY).await,
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-            Err(error) => return Err(anyhow!("standard output: {error}")),
+        let written = write(text.as_bytes());
+        if written.is_err() {
+            return report(written);
         }
+        tokio::time::sleep(EVERY).await;
     }
 }
 

@@ -88,13 +88,18 @@ pub enum Error {
     #[error("{0}")]
     Environment(String),
     /// The server runs, but a statement failed.
-    #[error("the embedded PostgreSQL failed to {what}: {source}")]
+    #[error("the embedded PostgreSQL failed to {what}: {}", message(source))]
     Database {
         /// The operation, such as "create the database x".
         what: String,
         /// The database's error.
         source: sqlx::Error,
     },
+}
+
+/// The text of a database error. For the server's own errors sqlx adds a line number of the server's source code.
+fn message(error: &sqlx::Error) -> String {
+    error.as_database_error().map_or_else(|| error.to_string(), |error| error.message().to_owned())
 }
 
 impl Error {

@@ -207,14 +207,14 @@ async fn apply(
             Err(failed) => return Err(failed.into_error(Some(migration))),
         };
         let oldest = oldest_transaction(connection).await?;
-        let (waited, error) = (begun.elapsed(), failed.error);
+        let (waited, error) = (begun.elapsed(), causes(&failed.error));
         if waited + pause > patience {
-            return Err(ApplyError::InUse { version, waited, reason: error.to_string(), oldest });
+            return Err(ApplyError::InUse { version, waited, reason: error, oldest });
         }
         tracing::warn!(
             version,
             name,
-            %error,
+            error,
             oldest_transaction = oldest,
             again_in_seconds = pause.as_secs_f64(),
             "a migration found its tables in use; it will be tried again"

@@ -30,7 +30,7 @@ pub(crate) async fn workers(pool: &Pool) -> Result<Vec<WorkerRow>> {
                         extract(epoch FROM lease)::float8 AS lease_seconds
                  FROM apalis.workers ORDER BY last_seen DESC LIMIT 1000) AS worker
            CROSS JOIN LATERAL (
-               SELECT count(*) AS jobs, min(greatest(lock_at, '1970-01-01')) AS oldest
+               SELECT count(*) AS jobs, min(least(greatest(lock_at, '1970-01-01'), now())) AS oldest
                FROM (SELECT lock_at FROM apalis.jobs WHERE status = 'Running' AND lock_by = worker.id LIMIT 10000) AS running
            ) AS held
            ORDER BY 2 DESC, id"#

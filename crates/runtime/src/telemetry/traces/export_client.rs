@@ -13,7 +13,7 @@ use reqwest::Client;
 use tokio::runtime::Handle;
 use url::Url;
 
-use crate::clients::http;
+use crate::{clients::http, error::causes};
 
 /// The time limit for one batch of spans.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -95,7 +95,7 @@ impl HttpClient for ExportClient {
                     return Ok(response);
                 }
                 Ok(Err(error)) if error.is_timeout() => "no response within the time limit".to_owned(),
-                Ok(Err(error)) => error.without_url().to_string(),
+                Ok(Err(error)) => causes(&error.without_url()),
                 Err(stopped) => stopped.to_string(),
             };
             self.warn(&problem);

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::items::search::config::Server;
 use runtime::{
     clients::{http, send::send},
-    error::Error,
+    error::{Error, causes},
 };
 
 /// The limit of one request. A search that takes longer falls back to PostgreSQL.
@@ -67,7 +67,7 @@ impl Transport {
             request = request.header(header::CONTENT_TYPE, content_type).body(body);
         }
         let unreachable = |error: reqwest::Error| {
-            let reason = if error.is_timeout() { "timed out".into() } else { error.without_url().to_string() };
+            let reason = if error.is_timeout() { "timed out".into() } else { causes(&error.without_url()) };
             Error::Unavailable(format!("Elasticsearch: {reason}"))
         };
         let response = send(request, "elasticsearch").await.map_err(unreachable)?;
