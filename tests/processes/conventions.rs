@@ -60,18 +60,23 @@ async fn completions_and_the_manual_page_name_the_commands() {
     }
 }
 
+/// Starts an API process with SIGHUP handled in this way, whatever this test run has inherited, such as from `nohup`.
+async fn start_api(url: &str, signal_handling: &str) -> Process {
+    let mut command = Command::new("env");
+    command.args([signal_handling, env!("CARGO_BIN_EXE_millrace"), "api"]);
+    let mut api = Process::run("api", command, &[("DATABASE_URL", url), ("PORT", "0")]);
+    api.wait_for_line("listening").await;
+    api
+}
+
 #[tokio::test]
 async fn a_closed_terminal_stops_a_process_unless_it_ignores_that() {
     let database = database::fresh().await;
-    let mut api = Api::start(&database.url, &[]).await;
-    api.process.signal(Signal::SIGHUP);
-    assert!(api.process.wait_for_exit(SOON).await.success(), "{}", api.process.log());
+    let mut api = start_api(&database.url, "--default-signal=HUP").await;
+    api.signal(Signal::SIGHUP);
+    assert!(api.wait_for_exit(SOON).await.success(), "{}", api.log());
 
-    let ignoring = "trap \"\" HUP; exec \"$0\" api";
-    let mut command = Command::new("sh");
-    command.args(["-c", ignoring, env!("CARGO_BIN_EXE_millrace")]);
-    let mut api = Process::run("api", command, &[("DATABASE_URL", &database.url), ("PORT", "0")]);
-    api.wait_for_line("listening").await;
+    let mut api = start_api(&database.url, "--ignore-signal=HUP").await;
     let status = std::fs::read_to_string(format!("/proc/{}/status", api.pid())).expect("a status");
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).map(str::trim).expect("ignored signals");
     let ignored = u64::from_str_radix(ignored, 16).expect("a mask");
