@@ -77,6 +77,7 @@ macro_rules! features {
 features! {
     [
         transactions::TransactionsApi,
+        transactions::BatchApi,
         users::UsersApi,
         items::ItemsApi,
         search::SearchApi,
@@ -141,7 +142,7 @@ mod tags {
 /// Builds the whole API as one endpoint, for [`server::serve`]. `draining` is cancelled when this process starts to drain.
 pub fn build(app: &App, config: &ApiConfig, metrics: Metrics, draining: CancellationToken) -> Routes {
     let tokens = config.keys.jwt.as_ref().map_or_else(Tokens::random, |key| Tokens::new(key.expose()));
-    let limits = Limits::new(app.redis.clone(), config.prices_limit);
+    let limits = Limits::new(app.redis.clone(), config.prices_limit, config.webhook.quota);
     let authenticator = Authenticator::new(tokens.clone(), &config.keys, limits.new_limit(Policy::WRONG_KEYS));
     let views = &app.for_views();
     let context = Context { app, views, config, limits, tokens, metrics, draining };

@@ -60,7 +60,7 @@ async fn completions_and_the_manual_page_name_the_commands() {
     }
 }
 
-/// Starts an API process with SIGHUP handled in this way, whatever this test run has inherited, such as from `nohup`.
+/// Starts an API process with SIGHUP handled in this way. Under `nohup`, this test run ignores it.
 async fn start_api(url: &str, signal_handling: &str) -> Process {
     let mut command = Command::new("env");
     command.args([signal_handling, env!("CARGO_BIN_EXE_millrace"), "api"]);

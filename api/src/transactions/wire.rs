@@ -139,6 +139,7 @@ mod tests {
             processed_at: (status != Status::Processing).then_some(datetime!(2024-01-15 10:30:30.5 UTC)),
             correlation_id: None,
             trace_id: None,
+            sender: None,
             remaining,
         }
     }

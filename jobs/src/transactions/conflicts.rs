@@ -10,7 +10,7 @@ use queue::{Retention, batch::Limits, retry::Backoff};
 use runtime::{db::Pool, error::Error};
 
 /// One writer: with two, a commit could wait for a row lock that the other one holds on the same id.
-pub(super) const WRITES: Limits = Limits { writers: 1, size: 500, waiting: 20_000 };
+pub(super) const WRITES: Limits = Limits { writers: 1, size: 500, waiting: 20_000, wait: None };
 /// The average time between two runs of the retention.
 const INTERVAL: Duration = Duration::from_secs(3600);
 

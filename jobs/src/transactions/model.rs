@@ -1,6 +1,6 @@
 //! A transaction and its parts.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use strum::{EnumString, IntoStaticStr, VariantArray};
 use time::OffsetDateTime;
@@ -55,6 +55,8 @@ pub struct Transaction {
     pub correlation_id: Option<String>,
     /// The id of that request's W3C trace, if it had one.
     pub trace_id: Option<Uuid>,
+    /// The name of the secret that signed the request; `None` without a signature or a name.
+    pub sender: Option<Arc<str>>,
 }
 
 /// The result of an ingestion, with the recorded transaction in its current state.

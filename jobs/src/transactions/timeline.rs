@@ -88,7 +88,7 @@ fn accepted(transaction: &Transaction, job: Option<&JobDetails>) -> TimelineEven
         at: transaction.created_at,
         event: "accepted",
         text: "the webhook was accepted and its job enqueued, in one commit".into(),
-        details: json!({"correlation_id": correlation_id, "trace_id": trace_id}),
+        details: json!({"correlation_id": correlation_id, "trace_id": trace_id, "sender": transaction.sender}),
     }
 }
 

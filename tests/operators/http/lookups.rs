@@ -51,7 +51,7 @@ async fn a_transaction_is_found_by_its_correlation_id_and_its_trace() {
     }
     let timeline = system.viewed("/v1/transactions/t-1/timeline").await;
     let details = &timeline["events"][0]["details"];
-    assert_eq!(details, &json!({"correlation_id": "order/7", "trace_id": trace}));
+    assert_eq!(details, &json!({"correlation_id": "order/7", "trace_id": trace, "sender": null}));
 }
 
 #[tokio::test]
