@@ -21,6 +21,9 @@ use super::{
 
 /// Sessions of the batch baseline. On two cores more sessions are not faster.
 const BATCH_SESSIONS: usize = 4;
+/// Webhooks in one request of the batch endpoint: the most that it takes.
+const HTTP_BATCH: u64 = 1000;
+const HTTP_BATCH_CONNECTIONS: usize = 8;
 /// Processing delay in seconds: no job is due before the measurement ends.
 const LATER: u32 = 3600;
 
@@ -97,6 +100,35 @@ pub(super) async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measuremen
         durable().compared_with(format!("{BATCH}-row transactions, {BATCH_SESSIONS} sessions"), batches),
         Measurement::new("ingest", "p99 of 202s at half that rate", half, "ms").target(Target::AtMost(10.0)),
         Measurement::new("ingest", above_commit, vec![single - commit], "ms").target(Target::AtMost(2.0)),
+    ])
+}
+
+/// Measures webhooks in batches over HTTP, next to plain inserts of batches.
+pub(super) async fn measure_batches(context: &BenchContext<'_>) -> Result<Vec<Measurement>> {
+    let bench = context.bench();
+    let (mut http, mut inserts) = (Vec::new(), Vec::new());
+    for number in 1..=context.runs {
+        bench::clear(bench).await?;
+        inserts.push(baseline::run(bench, Step::InsertMany, BATCH_SESSIONS, context.time).await?.rate());
+        bench::clear(bench).await?;
+        let (api, address) = context.environment.api(LATER)?;
+        let load = context.load(address, load::batches(Uuid::now_v7().to_string(), HTTP_BATCH), 200);
+        let load = Load { connections: HTTP_BATCH_CONNECTIONS, ..load };
+        let since = bench::now(bench).await?;
+        let result = load.run().await?;
+        api.stop()?;
+        let (rows, jobs) = bench::count_recorded(bench, ProcessTransaction::NAME, since).await?;
+        let sent = i64::try_from(result.rows * HTTP_BATCH)?;
+        ensure!(rows == sent && jobs == sent, "{sent} webhooks acknowledged, {rows} rows, {jobs} jobs");
+        http.push(result.rate() * HTTP_BATCH as f64);
+        context.print_progress(format_args!("run {number}: {http:.0?} webhooks/s, {inserts:.0?} rows/s without HTTP"));
+    }
+    bench::clear(bench).await?;
+    let what = format!("durable webhooks in batches of {HTTP_BATCH}, {HTTP_BATCH_CONNECTIONS} connections");
+    Ok(vec![
+        Measurement::new("batches", what, http, "/s")
+            .compared_with(format!("{BATCH}-row transactions, {BATCH_SESSIONS} sessions, without HTTP"), inserts)
+            .target(Target::AtLeast(0.43)),
     ])
 }
 

@@ -169,14 +169,30 @@ pub(super) fn get_with_key(path: String, key: &'static str) -> Request {
 /// Webhooks, each with a unique id.
 pub(super) fn webhooks(series: String) -> Request {
     Arc::new(move |number, output| {
-        let body = format!(
-            r#"{{"transaction_id":"{series}-{number:010}","source_account":"acc_user_1","destination_account":"acc_merchant_1","amount":1500,"currency":"INR"}}"#
-        );
-        let head = format!(
-            "POST /v1/webhooks/transactions HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-            body.len()
-        );
-        output.extend_from_slice(head.as_bytes());
-        output.extend_from_slice(body.as_bytes());
+        let body = webhook(&series, number);
+        post("/v1/webhooks/transactions", body.as_bytes(), output);
     })
+}
+
+/// Batches of this number of webhooks, each with a unique id.
+pub(super) fn batches(series: String, rows: u64) -> Request {
+    Arc::new(move |number, output| {
+        let rows: Vec<String> = (number * rows..(number + 1) * rows).map(|row| webhook(&series, row)).collect();
+        post("/v1/webhooks/transactions/batch", format!("[{}]", rows.join(",")).as_bytes(), output);
+    })
+}
+
+fn webhook(series: &str, number: u64) -> String {
+    format!(
+        r#"{{"transaction_id":"{series}-{number:010}","source_account":"acc_user_1","destination_account":"acc_merchant_1","amount":1500,"currency":"INR"}}"#
+    )
+}
+
+fn post(path: &str, body: &[u8], output: &mut Vec<u8>) {
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    output.extend_from_slice(head.as_bytes());
+    output.extend_from_slice(body);
 }

@@ -72,6 +72,8 @@ fn parse_seconds(text: &str) -> Result<f64, String> {
 enum Benchmark {
     /// Durable 202s per second, and their latencies
     Ingest,
+    /// Durable webhooks per second in batches
+    Batches,
     /// Jobs run and transactions settled per second by one worker
     Drain,
     /// Start delay of due jobs, and memory for waiting jobs
@@ -96,6 +98,7 @@ impl Benchmark {
     async fn run(self, context: &BenchContext<'_>) -> Result<Vec<Measurement>> {
         match self {
             Self::Ingest => ingest::measure(context).await,
+            Self::Batches => ingest::measure_batches(context).await,
             Self::Drain => drain::measure(context).await,
             Self::Pickup => pickup::measure(context).await,
             Self::Full => drain::measure_full(context).await,
