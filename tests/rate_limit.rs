@@ -190,5 +190,5 @@ async fn take_with_retry(redis: &Client, key: &str) -> (Taken, usize) {
 const SIZE: Size = Size { quota: 120, window: Duration::from_secs(24 * 3600) };
 
 async fn take_token(redis: &Client, key: &str) -> Result<Taken, Broken> {
-    bucket::take_token(redis, key, SIZE).await
+    bucket::take_tokens(redis, key, SIZE, 1).await
 }

@@ -77,6 +77,7 @@ macro_rules! features {
 features! {
     [
         transactions::TransactionsApi,
+        transactions::BatchApi,
         users::UsersApi,
         items::ItemsApi,
         search::SearchApi,
@@ -91,6 +92,7 @@ features! {
         operators::ReplaysApi,
         operators::WorkersApi,
         operators::SchedulesApi,
+        operators::CallbacksApi,
         operators::HistoryApi,
         operators::CapacityApi,
         operators::DatabaseApi,
@@ -141,7 +143,7 @@ mod tags {
 /// Builds the whole API as one endpoint, for [`server::serve`]. `draining` is cancelled when this process starts to drain.
 pub fn build(app: &App, config: &ApiConfig, metrics: Metrics, draining: CancellationToken) -> Routes {
     let tokens = config.keys.jwt.as_ref().map_or_else(Tokens::random, |key| Tokens::new(key.expose()));
-    let limits = Limits::new(app.redis.clone(), config.prices_limit);
+    let limits = Limits::new(app.redis.clone(), config.prices_limit, config.webhook.quota);
     let authenticator = Authenticator::new(tokens.clone(), &config.keys, limits.new_limit(Policy::WRONG_KEYS));
     let views = &app.for_views();
     let context = Context { app, views, config, limits, tokens, metrics, draining };
@@ -293,6 +295,13 @@ mod tests {
                 "post",
                 vec!["200", "400", "401", "403", "404", "408", "409", "413", "415", "422", "429", "500", "503"],
             ),
+            ("/admin/queue/callbacks", "get", vec!["200", "401", "403", "429", "500", "503"]),
+            (
+                "/admin/queue/callbacks/enable",
+                "post",
+                vec!["200", "400", "401", "403", "404", "408", "409", "413", "415", "422", "429", "500", "503"],
+            ),
+            ("/v1/callbacks/test", "post", vec!["200", "401", "403", "404", "409", "422", "429", "500", "503"]),
             ("/admin/queue/scale", "get", vec!["200", "401", "403", "422", "429", "500", "503"]),
             ("/admin/queue/queues/{name}/trends", "get", vec!["200", "401", "403", "404", "422", "429", "500", "503"]),
             ("/admin/queue/doctor", "get", vec!["200", "401", "403", "429", "500"]),

@@ -1,5 +1,7 @@
 //! Transactions over HTTP with real processes: webhooks, processing, look-ups and the list.
 
+mod batch;
+mod callbacks;
 mod conflicts;
 mod fake_processor;
 mod ids;
@@ -8,6 +10,7 @@ mod limits;
 mod list;
 mod processing;
 mod processor_errors;
+mod quotas;
 mod read_access;
 mod retry_after;
 mod settlement_cost;

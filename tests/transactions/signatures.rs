@@ -11,17 +11,17 @@ use crate::harness::http::send;
 const OLD: &[u8] = b"the secret that is rotated out";
 const NEW: &[u8] = b"the secret that is rotated in";
 
-fn secret(bytes: &[u8]) -> String {
+pub(super) fn secret(bytes: &[u8]) -> String {
     format!("whsec_{}", STANDARD.encode(bytes))
 }
 
-fn sign(secret: &[u8], id: &str, timestamp: &str, body: &str) -> String {
+pub(super) fn sign(secret: &[u8], id: &str, timestamp: &str, body: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).unwrap();
     mac.update(format!("{id}.{timestamp}.{body}").as_bytes());
     format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
 }
 
-fn headers(id: &str, timestamp: &str, signature: &str) -> Vec<(&'static str, String)> {
+pub(super) fn headers(id: &str, timestamp: &str, signature: &str) -> Vec<(&'static str, String)> {
     vec![
         ("webhook-id", id.to_owned()),
         ("webhook-timestamp", timestamp.to_owned()),

@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -35,6 +36,9 @@ const PUBLISHED_SECRETS: [&str; 5] = [
 ];
 /// The length of a secret in bytes, by Standard Webhooks 1.0.
 const WEBHOOK_SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
+
+/// The longest name of a sender.
+const MAX_SENDER_NAME: usize = 64;
 
 /// The only optional key.
 const VIEWER_API_KEY: &str = "VIEWER_API_KEY";
@@ -90,11 +94,22 @@ impl TransactionsRead {
 /// Signatures and conflicts of webhooks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WebhookConfig {
-    /// `WEBHOOK_SECRET`: the decoded secrets, each of which may sign. If empty, signatures are not required; prod then
-    /// requires the explicit value `none`.
-    pub secrets: Vec<Secret>,
+    /// `WEBHOOK_SECRET`: the secrets, each of which may sign. If empty, signatures are not required; prod then requires the
+    /// explicit value `none`.
+    pub secrets: Vec<WebhookSecret>,
     /// `WEBHOOK_CONFLICT`: the response to a known id with a different payload.
     pub conflict: ConflictPolicy,
+    /// `WEBHOOK_QUOTA`: the webhooks of each sender in a window; `None` without a limit.
+    pub quota: Option<Policy>,
+}
+
+/// A secret that signs webhooks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebhookSecret {
+    /// The sender that holds it, as in `acme:whsec_…`. Two secrets of one sender have the same name.
+    pub sender: Option<Arc<str>>,
+    /// The decoded secret.
+    pub secret: Secret,
 }
 
 /// The response to a known transaction id with a different payload.
@@ -168,11 +183,11 @@ impl WebhookConfig {
                     return Ok(Vec::new());
                 }
                 let secrets: Option<Vec<_>> =
-                    text.split(',').map(|secret| parse_webhook_secret(secret.trim())).collect();
+                    text.split(',').map(|secret| WebhookSecret::parse(secret.trim())).collect();
                 secrets.ok_or_else(|| {
                     format!(
-                        "must be whsec_ and 24 to 64 bytes in base64, several separated by commas, such as {example}; \
-                         or none"
+                        "must be whsec_ and 24 to 64 bytes in base64, or several separated by commas, each with the name \
+                         of its sender if you want, as in acme:whsec_…; such as {example}; or none"
                     )
                 })
             }),
@@ -181,6 +196,7 @@ impl WebhookConfig {
                 "reject" => Ok(ConflictPolicy::Reject),
                 _ => Err("must be accept or reject, such as WEBHOOK_CONFLICT=accept".into()),
             }),
+            quota: Policy::read_webhook_quota(vars),
         }
     }
 }
@@ -228,8 +244,10 @@ fn check_prod_secrets(vars: &mut EnvReader) {
             Some(text) => seen.push((name, text)),
         }
     }
-    let secrets = vars.text("WEBHOOK_SECRET").unwrap_or_default();
-    seen.extend(secrets.split(',').map(|secret| ("WEBHOOK_SECRET", secret.trim().to_owned())));
+    for name in ["WEBHOOK_SECRET", "CALLBACK_SECRET"] {
+        let Some(secrets) = vars.text(name) else { continue };
+        seen.extend(secrets.split(',').map(|secret| (name, split_sender(secret.trim()).1.to_owned())));
+    }
     for (index, (name, text)) in seen.iter().enumerate() {
         let duplicate = seen[..index].iter().find(|(other, value)| other != name && value == text);
         if PUBLISHED_SECRETS.contains(&&**text) {
@@ -245,15 +263,28 @@ fn check_prod_secrets(vars: &mut EnvReader) {
 /// A shell example that creates a secret for this variable.
 fn example_of(name: &str) -> String {
     match name {
-        "WEBHOOK_SECRET" => format!("{name}=\"whsec_$(openssl rand -base64 32)\""),
+        "WEBHOOK_SECRET" | "CALLBACK_SECRET" => format!("{name}=\"whsec_$(openssl rand -base64 32)\""),
         _ => format!("{name}=\"$(openssl rand -hex 32)\""),
     }
 }
 
-/// Decodes one `whsec_` secret; `None` if its format or length is wrong.
-fn parse_webhook_secret(text: &str) -> Option<Secret> {
-    let bytes = STANDARD.decode(text.strip_prefix("whsec_")?).ok()?;
-    WEBHOOK_SECRET_BYTES.contains(&bytes.len()).then(|| Secret::new(bytes))
+impl WebhookSecret {
+    /// Reads one secret with or without its sender's name; `None` if a format or a length is wrong.
+    fn parse(text: &str) -> Option<Self> {
+        let (sender, secret) = split_sender(text);
+        let is_name = |name: &str| {
+            (1..=MAX_SENDER_NAME).contains(&name.len())
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        };
+        let bytes = STANDARD.decode(secret.strip_prefix("whsec_")?).ok()?;
+        let is_valid = sender.is_none_or(is_name) && WEBHOOK_SECRET_BYTES.contains(&bytes.len());
+        is_valid.then(|| Self { sender: sender.map(Arc::from), secret: Secret::new(bytes) })
+    }
+}
+
+/// Splits `acme:whsec_…` into the sender's name and the secret.
+fn split_sender(text: &str) -> (Option<&str>, &str) {
+    text.split_once(':').map_or((None, text), |(sender, secret)| (Some(sender), secret))
 }
 
 #[cfg(test)]

@@ -94,6 +94,8 @@ fn prod_requires_its_own_secrets() {
         ),
         (&[("API_KEY", webhook), ("WEBHOOK_SECRET", &two)], &["WEBHOOK_SECRET", "WEBHOOK_SECRET"]),
         (&[("WEBHOOK_SECRET", "")], &["WEBHOOK_SECRET"]),
+        (&[("CALLBACK_SECRET", PUBLISHED_SECRETS[3])], &["CALLBACK_SECRET"]),
+        (&[("WEBHOOK_SECRET", webhook), ("CALLBACK_SECRET", webhook)], &["CALLBACK_SECRET"]),
     ] {
         assert_eq!(refused_variables(&prod(changed)), refused, "{changed:?}");
     }
@@ -131,8 +133,26 @@ fn reading_transactions_requires_a_key_in_prod() {
 fn reads_several_webhook_secrets() {
     let one = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     let config = read(&[("WEBHOOK_SECRET", &format!("{one}, {one}"))]).expect("valid");
-    assert_eq!(config.webhook.secrets.iter().map(|secret| secret.expose().len()).collect::<Vec<_>>(), [24, 24]);
-    for wrong in [&one[6..], "whsec_", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw,", "whsec_%%%"] {
+    let lengths = |config: &ApiConfig| -> Vec<usize> {
+        config.webhook.secrets.iter().map(|secret| secret.secret.expose().len()).collect()
+    };
+    assert_eq!(lengths(&config), [24, 24]);
+    let named = read(&[("WEBHOOK_SECRET", &format!("acme:{one},{one}, b.2_-:{one}"))]).expect("valid");
+    assert_eq!(lengths(&named), [24, 24, 24]);
+    let senders: Vec<_> = named.webhook.secrets.iter().map(|secret| secret.sender.as_deref()).collect();
+    assert_eq!(senders, [Some("acme"), None, Some("b.2_-")]);
+    let (nameless, blank, long) = (format!(":{one}"), format!("a b:{one}"), format!("{}:{one}", "a".repeat(65)));
+    for wrong in [
+        &nameless,
+        &blank,
+        &long,
+        "acme:",
+        "acme:acme:whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        &one[6..],
+        "whsec_",
+        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw,",
+        "whsec_%%%",
+    ] {
         assert_eq!(refused_variables(&[("WEBHOOK_SECRET", wrong)]), ["WEBHOOK_SECRET"], "{wrong}");
     }
 }

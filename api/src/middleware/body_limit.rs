@@ -13,43 +13,60 @@ use poem::{
 
 use crate::problem::Problem;
 
-/// The largest body in bytes: about 1,000 times the size of a webhook.
+/// The largest body of most routes in bytes: about 1,000 times the size of a webhook.
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
+/// The largest body of a [`BATCH_ROUTE`] in bytes.
+pub const MAX_BATCH_BYTES: usize = 4 * MAX_BODY_BYTES;
+/// The route whose body has many rows.
+pub const BATCH_ROUTE: &str = "/v1/webhooks/transactions/batch";
 /// The time limit for a whole body: 1 MiB at 35 KiB/s.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The largest body of a route in bytes.
+pub fn max_bytes(route: &str) -> usize {
+    if route == BATCH_ROUTE { MAX_BATCH_BYTES } else { MAX_BODY_BYTES }
+}
 
 /// Refuses a request whose `Content-Length` is too large.
 ///
 /// # Errors
-/// 413 when `Content-Length` exceeds [`MAX_BODY_BYTES`].
-pub fn check_declared(request: &Request) -> Result<(), Problem> {
+/// 413 when `Content-Length` exceeds `max_bytes`.
+pub fn check_declared(request: &Request, max_bytes: usize) -> Result<(), Problem> {
     let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     // hyper has already refused a value that is not a number.
     match declared.and_then(|value| value.parse::<u64>().ok()) {
-        Some(length) if length > MAX_BODY_BYTES as u64 => Err(too_large()),
+        Some(length) if length > max_bytes as u64 => Err(too_large(max_bytes)),
         _ => Ok(()),
     }
 }
 
-/// Reads a whole body. Every handler reads its body through this function.
+/// Reads a whole body of at most [`MAX_BODY_BYTES`]. Every handler reads its body through this function or [`read_up_to`].
 ///
 /// # Errors
 /// 413 when the body is too large, 408 when it takes too long, 400 when the connection breaks.
 pub async fn read(body: Body) -> Result<Bytes, Problem> {
-    match tokio::time::timeout(BODY_TIMEOUT, collect(body)).await {
+    read_up_to(body, MAX_BODY_BYTES).await
+}
+
+/// Reads a whole body of at most `max_bytes`.
+///
+/// # Errors
+/// As [`read`].
+pub async fn read_up_to(body: Body, max_bytes: usize) -> Result<Bytes, Problem> {
+    match tokio::time::timeout(BODY_TIMEOUT, collect(body, max_bytes)).await {
         Ok(read) => read,
         Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "The body did not arrive within 30 s.")),
     }
 }
 
-async fn collect(body: Body) -> Result<Bytes, Problem> {
+async fn collect(body: Body, max_bytes: usize) -> Result<Bytes, Problem> {
     let mut chunks = body.into_bytes_stream();
     let mut first = Bytes::new();
     let mut rest = Vec::new();
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "The body broke off."))?;
-        if first.len() + rest.len() + chunk.len() > MAX_BODY_BYTES {
-            return Err(too_large());
+        if first.len() + rest.len() + chunk.len() > max_bytes {
+            return Err(too_large(max_bytes));
         }
         // Most bodies are one chunk, which is returned without a copy.
         if first.is_empty() { first = chunk } else { rest.extend_from_slice(&chunk) }
@@ -57,8 +74,9 @@ async fn collect(body: Body) -> Result<Bytes, Problem> {
     if rest.is_empty() { Ok(first) } else { Ok([&first[..], &rest[..]].concat().into()) }
 }
 
-fn too_large() -> Problem {
-    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "The body must not be larger than 1 MiB.")
+fn too_large(max_bytes: usize) -> Problem {
+    let detail = format!("The body must not be larger than {} MiB.", max_bytes >> 20);
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
 }
 
 #[cfg(test)]

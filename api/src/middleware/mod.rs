@@ -93,7 +93,7 @@ impl RouteService {
             return (Err(problem), LimitHeaders::default());
         }
         let Some(operation) = operation else { return (self.without_operation(&request), LimitHeaders::default()) };
-        if let Err(problem) = body_limit::check_declared(&request) {
+        if let Err(problem) = body_limit::check_declared(&request, body_limit::max_bytes(&self.route)) {
             return (Err(problem), LimitHeaders::default());
         }
         match AssertUnwindSafe(rate_limit::with_limit_headers(operation.endpoint.call(request))).catch_unwind().await {

@@ -31,8 +31,8 @@ use crate::{
 
 /// The media type of every error response.
 pub const CONTENT_TYPE: &str = "application/problem+json";
-/// `Retry-After` of a 503, in seconds. By then, during a failover, the next attempt to connect is due.
-const RETRY_AFTER_SECONDS: &str = "1";
+/// `Retry-After` of most 503s. By then, during a failover, the next attempt to connect is due.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The name of the schema in `openapi.json`.
 const SCHEMA: &str = "Problem";
 
@@ -102,8 +102,17 @@ impl Problem {
 
     /// A temporary failure (503) with `Retry-After`. Only the log gets the cause.
     pub fn unavailable(cause: impl Into<String>) -> Self {
+        Self::unavailable_until(RETRY_AFTER, cause)
+    }
+
+    /// A refusal of a process that has too much to do (503): by this time it expects to have room.
+    pub fn overloaded(retry_after: Duration) -> Self {
+        Self::unavailable_until(retry_after, "too many callers wait")
+    }
+
+    fn unavailable_until(retry_after: Duration, cause: impl Into<String>) -> Self {
         let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Not available at the moment, please try again.")
-            .header(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+            .header(header::RETRY_AFTER, HeaderValue::from(whole_seconds(retry_after)));
         problem.0.cause = Some(cause.into());
         problem
     }
@@ -195,6 +204,7 @@ impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         match error {
             Error::Unavailable(cause) => Self::unavailable(cause),
+            Error::Overloaded(retry_after) => Self::overloaded(retry_after),
             Error::Internal(cause) => Self::internal(cause),
         }
     }
@@ -294,7 +304,7 @@ fn document_status(status: u16) -> MetaResponse {
         408 => "The body did not arrive in time.",
         409 => "The request conflicts with the stored state; `detail` explains how.",
         412 => "The resource is not in the state that `If-Match` names.",
-        413 => "The body is larger than 1 MiB.",
+        413 => "The body is too large.",
         415 => "The body is not declared as JSON.",
         422 => "The input is not valid; `detail` lists all failing fields.",
         429 => "Too many requests.",

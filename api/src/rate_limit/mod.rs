@@ -24,6 +24,8 @@ use crate::problem::{Problem, whole_seconds};
 pub struct Limits {
     /// `RATE_LIMIT`: the limit of the price routes, per credential.
     pub prices: Limit,
+    /// `WEBHOOK_QUOTA`: the limit of the webhook routes, per sender; `None` without a limit.
+    pub webhooks: Option<Limit>,
     /// The limit of the admin routes, per credential.
     pub admin: Limit,
     /// The limit of the operators' routes, per credential.
@@ -33,9 +35,15 @@ pub struct Limits {
 
 impl Limits {
     /// Limits that all processes with this Redis share. Without Redis, each process has its own limits.
-    pub fn new(redis: Option<Redis>, prices: Policy) -> Self {
+    pub fn new(redis: Option<Redis>, prices: Policy, webhooks: Option<Policy>) -> Self {
         let limit = |policy| Limit { redis: redis.clone(), ..Limit::new(policy) };
-        Self { prices: limit(prices), admin: limit(Policy::ADMIN), operators: limit(Policy::OPERATORS), redis }
+        Self {
+            prices: limit(prices),
+            webhooks: webhooks.map(limit),
+            admin: limit(Policy::ADMIN),
+            operators: limit(Policy::OPERATORS),
+            redis,
+        }
     }
 
     /// Creates another limit. Its policy needs a unique name.
@@ -61,13 +69,26 @@ impl Limit {
         Self { policy, buckets: TokenBuckets::new(policy.size()), redis: None }
     }
 
+    /// The tokens of a full bucket.
+    pub fn size(&self) -> u32 {
+        self.policy.quota
+    }
+
     /// Takes one token from the bucket of this key. The response reports the remaining tokens, with any status.
     ///
     /// # Errors
     /// 429 when the bucket is empty.
     pub async fn acquire(&self, key: impl LimitKey) -> Result<(), Problem> {
-        let taken = self.acquire_for_digest(limit_key::digest(&key)).await;
-        let seconds = whole_seconds(if taken.left == 0 { taken.next_in } else { taken.full_in });
+        self.acquire_many(key, 1).await
+    }
+
+    /// Takes this number of tokens, or none. There must not be more than [`Self::size`].
+    ///
+    /// # Errors
+    /// 429 when the bucket has fewer.
+    pub async fn acquire_many(&self, key: impl LimitKey, tokens: u32) -> Result<(), Problem> {
+        let taken = self.acquire_for_digest(limit_key::digest(&key), tokens).await;
+        let seconds = whole_seconds(if taken.granted && taken.left > 0 { taken.full_in } else { taken.next_in });
         let Policy { name, quota, window } = self.policy;
         let policy = format!("\"{name}\";q={quota};w={}", window.as_secs());
         let state = format!("\"{name}\";r={};t={seconds}", taken.left);
@@ -90,17 +111,18 @@ impl Limit {
         }
     }
 
-    async fn acquire_for_digest(&self, digest: [u8; 32]) -> Taken {
-        let Some(redis) = &self.redis else { return self.buckets.acquire(digest) };
-        match bucket::take_token(redis, &limit_key::redis_key(self.policy.name, &digest), self.policy.size()).await {
+    async fn acquire_for_digest(&self, digest: [u8; 32], tokens: u32) -> Taken {
+        let Some(redis) = &self.redis else { return self.buckets.acquire(digest, tokens) };
+        let key = limit_key::redis_key(self.policy.name, &digest);
+        match bucket::take_tokens(redis, &key, self.policy.size(), tokens).await {
             Ok(taken) => {
                 if taken.granted {
                     // Counted here too, for the time when Redis is unreachable.
-                    self.buckets.acquire(digest);
+                    self.buckets.acquire(digest, tokens);
                 }
                 taken
             }
-            Err(_unreachable) => self.buckets.acquire(digest),
+            Err(_unreachable) => self.buckets.acquire(digest, tokens),
         }
     }
 }

@@ -32,13 +32,22 @@ impl Policy {
 
     /// Reads `RATE_LIMIT`: the limit of the price routes per credential.
     pub fn read(vars: &mut EnvReader) -> Self {
-        vars.read("RATE_LIMIT", Self::PRICES, |text| {
-            let limit = parse(text).map(|(quota, window)| Self { quota, window, ..Self::PRICES });
-            limit.ok_or_else(|| {
-                let expected =
-                    format!("must be requests, up to {MAX_QUOTA}, in seconds, minutes or hours, up to a day");
-                format!("{expected}, such as RATE_LIMIT=120/60s, 120/1m or 7200/1h")
-            })
+        let read = |text: &str| Self::PRICES.with(text, "requests", "RATE_LIMIT=120/60s, 120/1m or 7200/1h");
+        vars.read("RATE_LIMIT", Self::PRICES, read)
+    }
+
+    /// Reads `WEBHOOK_QUOTA`: the limit of the webhook routes per sender, in webhooks. Unset means no limit.
+    pub fn read_webhook_quota(vars: &mut EnvReader) -> Option<Self> {
+        const WEBHOOKS: Policy = Policy { name: "webhooks", quota: 1, window: MAX_WINDOW };
+        let read = |text: &str| WEBHOOKS.with(text, "webhooks", "WEBHOOK_QUOTA=10000/60s").map(Some);
+        vars.read("WEBHOOK_QUOTA", None, read)
+    }
+
+    /// This policy with another quota and window.
+    fn with(self, text: &str, what: &str, example: &str) -> Result<Self, String> {
+        let limit = parse(text).map(|(quota, window)| Self { quota, window, ..self });
+        limit.ok_or_else(|| {
+            format!("must be {what}, up to {MAX_QUOTA}, in seconds, minutes or hours, up to a day, such as {example}")
         })
     }
 

@@ -36,9 +36,9 @@ impl TokenBuckets {
         Self { size, buckets, hasher: RandomState::new(), start: Instant::now() }
     }
 
-    /// Takes one token from the bucket of this key.
-    pub(super) fn acquire(&self, key: impl Hash) -> Taken {
-        self.acquire_at(key, self.start.elapsed())
+    /// Takes this number of tokens from the bucket of this key, or none.
+    pub(super) fn acquire(&self, key: impl Hash, tokens: u32) -> Taken {
+        self.acquire_at(key, tokens, self.start.elapsed())
     }
 
     /// Returns one token to the bucket of this key.
@@ -56,10 +56,10 @@ impl TokenBuckets {
         (nanos(self.size.window) / u64::from(self.size.quota.max(1))).max(1)
     }
 
-    fn acquire_at(&self, key: impl Hash, now: Duration) -> Taken {
+    fn acquire_at(&self, key: impl Hash, tokens: u32, now: Duration) -> Taken {
         let quota = u64::from(self.size.quota.max(1));
         let (now, token) = (nanos(now), self.nanos_per_token());
-        let window = token.saturating_mul(quota);
+        let (window, cost) = (token.saturating_mul(quota), token.saturating_mul(tokens.into()));
         let outcome = |granted, full_at: u64| {
             let full_in = full_at.saturating_sub(now);
             let left = window.saturating_sub(full_in) / token;
@@ -67,18 +67,18 @@ impl TokenBuckets {
                 granted,
                 left: u32::try_from(left).unwrap_or(u32::MAX),
                 full_in: Duration::from_nanos(full_in),
-                next_in: Duration::from_nanos(full_in.saturating_add(token).saturating_sub(window)),
+                next_in: Duration::from_nanos(full_in.saturating_add(cost).saturating_sub(window)),
             }
         };
         let index = self.hasher.hash_one(key) as usize % BUCKETS;
         // The remainder is always a valid index.
         let Some(bucket) = self.buckets.get(index) else { return outcome(true, now) };
         let updated = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
-            let full_at = full_at.max(now).saturating_add(token);
+            let full_at = full_at.max(now).saturating_add(cost);
             (full_at <= now.saturating_add(window)).then_some(full_at)
         });
         match updated {
-            Ok(before) => outcome(true, before.max(now).saturating_add(token)),
+            Ok(before) => outcome(true, before.max(now).saturating_add(cost)),
             Err(full_at) => outcome(false, full_at),
         }
     }
@@ -102,7 +102,7 @@ mod tests {
     fn a_quota_is_available_at_once_and_then_refills_evenly() {
         let buckets = buckets();
         let acquire = |millis: u64| {
-            let taken = buckets.acquire_at("ada", Duration::from_millis(millis));
+            let taken = buckets.acquire_at("ada", 1, Duration::from_millis(millis));
             (taken.granted, taken.left, taken.next_in.as_millis())
         };
         for (now, left) in [(0, 5), (0, 4), (1, 3), (2, 2), (3, 1)] {
@@ -120,17 +120,30 @@ mod tests {
     fn a_quota_that_does_not_divide_the_window_is_exact() {
         for quota in [7, 999_983] {
             let buckets = TokenBuckets::new(Size { quota, window: Duration::from_secs(1) });
-            let taken = (0..quota + 2).filter(|_| buckets.acquire_at("ada", Duration::ZERO).granted).count();
+            let taken = (0..quota + 2).filter(|_| buckets.acquire_at("ada", 1, Duration::ZERO).granted).count();
             assert_eq!(taken, quota as usize);
         }
+    }
+
+    #[test]
+    fn several_tokens_are_taken_together_or_not_at_all() {
+        let buckets = buckets();
+        let acquire = |tokens, seconds| {
+            let taken = buckets.acquire_at("ada", tokens, Duration::from_secs(seconds));
+            (taken.granted, taken.left, taken.next_in.as_secs())
+        };
+        assert_eq!(acquire(4, 0), (true, 2, 20));
+        assert_eq!(acquire(3, 0), (false, 2, 10), "one is missing, and refills in 10 s");
+        assert_eq!(acquire(2, 0), (true, 0, 20));
+        assert_eq!(acquire(6, 60), (true, 0, 60));
     }
 
     #[test]
     fn keys_have_separate_buckets() {
         let buckets = buckets();
         let now = Duration::from_secs(1);
-        while buckets.acquire_at("ada", now).granted {}
-        let others = (0..100).filter(|other| buckets.acquire_at(other, now).granted).count();
+        while buckets.acquire_at("ada", 1, now).granted {}
+        let others = (0..100).filter(|other| buckets.acquire_at(other, 1, now).granted).count();
         assert!(others >= 98, "{others} of 100");
         let positions: HashSet<_> = (0..10).map(|_| TokenBuckets::new(buckets.size).hasher.hash_one("ada")).collect();
         assert!(positions.len() > 1, "the position of a bucket must be unpredictable");
@@ -140,7 +153,7 @@ mod tests {
     fn concurrent_requests_get_at_most_one_quota() {
         let buckets = buckets();
         let taken: usize = std::thread::scope(|scope| {
-            let acquire = || (0..1000).filter(|_| buckets.acquire_at("ada", Duration::ZERO).granted).count();
+            let acquire = || (0..1000).filter(|_| buckets.acquire_at("ada", 1, Duration::ZERO).granted).count();
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(acquire)).collect();
             threads.into_iter().map(|thread| thread.join().expect("no panic")).sum()
         });

@@ -1,24 +1,26 @@
 //! The transaction endpoints: receive webhooks, look up and list transactions.
 
+mod batch;
 mod request;
+mod sender;
 mod wire;
 
-use jobs::transactions::{
-    self, Ingested, NewTransaction, Status, Transactions,
-    signature::{self, SignatureHeaders},
-};
+use jobs::transactions::{self, Ingested, NewTransaction, Status, Transactions};
 use poem::{
     Request,
     http::{HeaderName, HeaderValue, StatusCode},
 };
 use poem_openapi::{ApiResponse, OpenApi, param::Path};
-use time::OffsetDateTime;
 use uuid::Uuid;
 
-use self::wire::{ID_LENGTH, Transaction};
+pub use self::batch::BatchApi;
+use self::{
+    sender::Senders,
+    wire::{ID_LENGTH, Transaction},
+};
 use crate::{
     auth::MaybePrivate,
-    config::{ConflictPolicy, TransactionsRead, WebhookConfig},
+    config::{ConflictPolicy, TransactionsRead},
     context::Context,
     entity_tag,
     middleware::{caching, correlation},
@@ -37,7 +39,9 @@ const CONFLICT_HEADER: HeaderName = HeaderName::from_static("idempotency-conflic
 #[derive(Clone)]
 pub struct TransactionsApi {
     transactions: Transactions,
-    webhook: WebhookConfig,
+    senders: Senders,
+    /// The response to a known id with another payload.
+    conflict: ConflictPolicy,
     /// Who may read transactions.
     read: TransactionsRead,
 }
@@ -93,7 +97,7 @@ enum GetResponse {
 }
 
 errors! {
-    Receiving: [400, 401, 408, 409, 413, 415, 422, 503];
+    Receiving: [400, 401, 408, 409, 413, 415, 422, 429, 503];
     Finding: [401, 403, 404, 412, 422, 503];
     Listing: [401, 403, 422, 503];
 }
@@ -108,7 +112,8 @@ impl TransactionsApi {
     ///
     /// If the operator has set a webhook secret, requests must be signed according to Standard Webhooks 1.0, with
     /// `webhook-id`, `webhook-timestamp` (within 5 minutes of now) and `webhook-signature`; 401 otherwise. The operator
-    /// also chooses the response to a known id with another payload: 202 with `Idempotency-Conflict`, or 409.
+    /// also chooses the response to a known id with another payload: 202 with `Idempotency-Conflict`, or 409. If the
+    /// operator has set a quota for each sender, a request above it is a 429.
     #[oai(
         path = "/v1/webhooks/transactions",
         method = "post",
@@ -135,14 +140,15 @@ impl TransactionsApi {
         request: &Request,
         body: Body<NewTransaction>,
     ) -> Result<ReceiveResponse, Failure<Receiving>> {
-        check_signature(&self.webhook, request, body.raw())?;
-        let ingested = self.transactions.ingest(body.read()?, correlation::origin(request)).await?;
+        let sender = self.senders.identify(request, body.raw())?;
+        self.senders.check_quota(&sender, 1).await?;
+        let ingested = self.transactions.ingest(body.read()?, correlation::origin(request), sender.name()).await?;
         let (transaction, replayed, conflict) = match ingested {
             Ingested::New(transaction) => (transaction, None, None),
             Ingested::Replayed(transaction) => (transaction, Some("true".into()), None),
             Ingested::Conflict(transaction, fields) => (transaction, None, Some(fields.join(", "))),
         };
-        if let (Some(fields), ConflictPolicy::Reject) = (&conflict, self.webhook.conflict) {
+        if let (Some(fields), ConflictPolicy::Reject) = (&conflict, self.conflict) {
             return Err(conflict_problem(fields).into());
         }
         let location = wire::location(&transaction.transaction_id);
@@ -235,8 +241,13 @@ impl TransactionsApi {
 }
 
 impl TransactionsApi {
-    pub(crate) fn new(Context { app, config, .. }: &Context<'_>) -> Self {
-        Self { transactions: app.transactions.clone(), webhook: config.webhook.clone(), read: config.transactions_read }
+    pub(crate) fn new(context: &Context<'_>) -> Self {
+        Self {
+            transactions: context.app.transactions.clone(),
+            senders: Senders::new(context),
+            conflict: context.config.webhook.conflict,
+            read: context.config.transactions_read,
+        }
     }
 
     /// Checks that the caller may read transactions.
@@ -256,28 +267,6 @@ async fn wait_for_half_close(request: &Request) {
     }
 }
 
-/// Checks the signature over the raw bytes, before they are parsed as JSON.
-fn check_signature(webhook: &WebhookConfig, request: &Request, body: &[u8]) -> Result<(), Problem> {
-    if webhook.secrets.is_empty() {
-        return Ok(());
-    }
-    let unauthorized = |why: String| Problem::new(StatusCode::UNAUTHORIZED, why);
-    let lines = |name: &'static str| {
-        let lines: Vec<_> = request.headers().get_all(name).iter().map(HeaderValue::as_bytes).collect();
-        if lines.is_empty() { Err(unauthorized(format!("{name} is missing"))) } else { Ok(lines) }
-    };
-    // Of two ids or timestamps it is unknown which one is signed. Several signatures are allowed.
-    let only = |name: &'static str| match lines(name)?[..] {
-        [line] => Ok(line),
-        _ => Err(unauthorized(format!("{name} must be given once"))),
-    };
-    let (id, timestamp) = (only("webhook-id")?, only("webhook-timestamp")?);
-    let signatures = lines("webhook-signature")?.join(&b' ');
-    let signed = SignatureHeaders { id, timestamp, signature: &signatures };
-    let secrets = webhook.secrets.iter().map(|secret| secret.expose());
-    signature::verify(signed, body, secrets, OffsetDateTime::now_utc()).map_err(|error| unauthorized(error.to_string()))
-}
-
 fn conflict_problem(fields: &str) -> Problem {
     let detail =
         format!("This transaction_id was recorded before with other values of: {fields}. The first payload stands.");
@@ -293,28 +282,6 @@ mod tests {
     use poem::error::ResponseError;
 
     use super::*;
-    use crate::auth::Secret;
-
-    #[test]
-    fn a_secret_requires_signatures() {
-        let open = WebhookConfig::default();
-        let closed = WebhookConfig { secrets: vec![Secret::new([7; 24])], ..open.clone() };
-        let now = OffsetDateTime::now_utc().unix_timestamp();
-        let signed = |timestamp: i64, signature: &str| {
-            let request =
-                Request::builder().header("webhook-id", "m").header("webhook-timestamp", timestamp.to_string());
-            request.header("webhook-signature", signature).finish()
-        };
-        assert!(check_signature(&open, &Request::default(), b"{}").is_ok());
-        for (request, why) in [
-            (Request::default(), "webhook-id is missing"),
-            (signed(now, "v1,AAAA"), "webhook-signature does not match"),
-            (signed(now - 3600, "v1,AAAA"), "webhook-timestamp is more than 5 minutes from now"),
-        ] {
-            let problem = check_signature(&closed, &request, b"{}").expect_err(why);
-            assert_eq!(problem.to_string(), format!("401 Unauthorized: {why}"));
-        }
-    }
 
     #[test]
     fn a_conflict_names_the_fields() {

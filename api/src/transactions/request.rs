@@ -5,7 +5,7 @@ use poem_openapi::registry::MetaSchema;
 
 use crate::{
     schema::any_of,
-    validation::{FieldError, Text, Value, decimal_from_json, parse_string, request},
+    validation::{FieldError, RowType, Text, Value, decimal_from_json, parse_string, request},
 };
 
 request! {
@@ -27,6 +27,11 @@ request! {
         /// ISO 4217 code.
         currency: Currency,
     }
+}
+
+impl RowType for NewTransaction {
+    const ID: &'static str = "transaction_id";
+    const MAX_ROWS: usize = 1000;
 }
 
 /// The pattern of the texts of [`Amount`]s: up to 12 digits before the point, up to 6 after it, not all of them 0.

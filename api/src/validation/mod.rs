@@ -6,7 +6,7 @@ mod query;
 mod request;
 mod value;
 
-pub(crate) use body::{Body, Fields, FromJsonBody, FromJsonObject, List, parse_string};
+pub(crate) use body::{Body, Fields, FromJsonBody, FromJsonObject, InvalidRow, List, Row, RowType, Rows, parse_string};
 pub(crate) use number::{decimal_from_json, integer_schema, number_from_json, whole_from_text};
 pub(crate) use query::{AllValid, NeverDefault, Query, QueryValue, Wait};
 pub(crate) use request::request;

@@ -120,7 +120,7 @@ impl Environment {
                     amount: "1500".parse().map_err(|_| anyhow!("an amount"))?,
                     currency: "INR".into(),
                 };
-                Ok(self.app.transactions.ingest(new, Origin::default()))
+                Ok(self.app.transactions.ingest(new, Origin::default(), None))
             })
             .map(|ingest: Result<_>| async { anyhow::Ok(ingest?.await?) })
             .buffer_unordered(2000);

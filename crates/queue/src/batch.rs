@@ -2,11 +2,17 @@
 //!
 //! There is no timer. An idle writer writes a call at once, and under load the batches grow by themselves.
 
-use std::{future::Future, panic::AssertUnwindSafe, sync::Arc};
+use std::{
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::FutureExt;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
+use super::load::Load;
 use runtime::{
     error::Error,
     telemetry::traces::span::{Span, TraceContext},
@@ -20,11 +26,14 @@ struct Call<T, R> {
 }
 
 /// A queue of calls that are written together. Clones share it.
-pub struct Batch<T, R>(mpsc::Sender<Call<T, R>>);
+pub struct Batch<T, R> {
+    calls: mpsc::Sender<Call<T, R>>,
+    load: Option<Arc<Load>>,
+}
 
 impl<T, R> Clone for Batch<T, R> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self { calls: self.calls.clone(), load: self.load.clone() }
     }
 }
 
@@ -37,6 +46,8 @@ pub struct Limits {
     pub size: usize,
     /// Calls that may wait. Further ones are refused at once instead of after a long wait and a timeout.
     pub waiting: usize,
+    /// A call that is likely to wait longer is refused at once; `None` without this limit.
+    pub wait: Option<Duration>,
 }
 
 impl<T, R> Batch<T, R>
@@ -52,21 +63,26 @@ where
         F: Future<Output = Result<Vec<R>, Error>> + Send + 'static,
         W: Fn(Vec<T>) -> F + Clone + Send + Sync + 'static,
     {
-        let (sender, receiver) = mpsc::channel(limits.waiting);
+        let (calls, receiver) = mpsc::channel(limits.waiting);
         let receiver = Arc::new(Mutex::new(receiver));
+        let load = limits.wait.map(|wait| Arc::new(Load::new(limits.size * limits.writers, wait)));
         for _ in 0..limits.writers {
-            tokio::spawn(write_batches(receiver.clone(), limits.size, write.clone()));
+            tokio::spawn(write_batches(receiver.clone(), limits.size, load.clone(), write.clone()));
         }
-        Self(sender)
+        Self { calls, load }
     }
 
     /// Writes `item` together with the other waiting items.
     ///
     /// # Errors
-    /// The error of the writer, or [`Error::Unavailable`] when too many items wait already.
+    /// The error of the writer. [`Error::Overloaded`] when the item would wait too long, [`Error::Unavailable`] when too many
+    /// items wait already.
     pub async fn call(&self, item: T) -> Result<R, Error> {
+        if let Some(load) = &self.load {
+            load.admit(self.calls.max_capacity() - self.calls.capacity())?;
+        }
         let (response, receiver) = oneshot::channel();
-        self.0
+        self.calls
             .try_send(Call { item, caller: TraceContext::current(), response })
             .map_err(|_| Error::Unavailable("too many writes are waiting".into()))?;
         receiver.await.map_err(|_| Error::Unavailable("the process is stopping".into()))?
@@ -75,8 +91,12 @@ where
 
 /// Writes until every [`Batch`] is dropped. A writer that collects items holds the lock; the others wait for it or
 /// write.
-async fn write_batches<T, R, F, W>(receiver: Arc<Mutex<mpsc::Receiver<Call<T, R>>>>, size: usize, write: W)
-where
+async fn write_batches<T, R, F, W>(
+    receiver: Arc<Mutex<mpsc::Receiver<Call<T, R>>>>,
+    size: usize,
+    load: Option<Arc<Load>>,
+    write: W,
+) where
     T: Clone,
     F: Future<Output = Result<Vec<R>, Error>>,
     W: Fn(Vec<T>) -> F,
@@ -95,7 +115,11 @@ where
         while let Some(mut part) = parts.pop() {
             let items: Vec<T> = part.iter().map(|call| call.item.clone()).collect();
             let span = Span::batch("batch", part.iter().map(|call| &call.caller));
+            let begun = Instant::now();
             let written = span.attach_to(guarded(write(items))).await;
+            if let Some(load) = &load {
+                load.record(begun.elapsed());
+            }
             if written.is_err() {
                 span.record_error("batch");
             }
@@ -133,7 +157,7 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits = Limits { writers: 1, size: 100, waiting: 1000 };
+    const LIMITS: Limits = Limits { writers: 1, size: 100, waiting: 1000, wait: None };
 
     #[tokio::test]
     async fn calls_during_a_write_share_the_next_one() {
@@ -177,13 +201,14 @@ mod tests {
     async fn a_refused_row_of_a_full_batch_costs_few_writes() {
         let writes = Arc::new(Log::new(Vec::new()));
         let log = writes.clone();
-        let batch = Batch::start(Limits { writers: 1, size: 500, waiting: 1000 }, move |items: Vec<u32>| {
-            let log = log.clone();
-            async move {
-                log.lock().unwrap_or_else(|e| e.into_inner()).push(items.len());
-                if items.contains(&333) { Err(Error::Internal("refused".into())) } else { Ok(items) }
-            }
-        });
+        let batch =
+            Batch::start(Limits { writers: 1, size: 500, waiting: 1000, wait: None }, move |items: Vec<u32>| {
+                let log = log.clone();
+                async move {
+                    log.lock().unwrap_or_else(|e| e.into_inner()).push(items.len());
+                    if items.contains(&333) { Err(Error::Internal("refused".into())) } else { Ok(items) }
+                }
+            });
         let calls = futures_util::future::join_all((0..500).map(|n| batch.call(n))).await;
         for (n, result) in (0..).zip(calls) {
             assert_eq!(result.ok(), (n != 333).then_some(n));
@@ -213,7 +238,7 @@ mod tests {
     #[tokio::test]
     async fn a_call_is_refused_at_once_when_too_many_wait() {
         // The only writer hangs in its first item; the second item waits, and the third one is too many.
-        let limits = Limits { writers: 1, size: 1, waiting: 1 };
+        let limits = Limits { writers: 1, size: 1, waiting: 1, wait: None };
         let (entered, mut writing) = mpsc::unbounded_channel();
         let batch = Batch::start(limits, move |items: Vec<u32>| {
             let _ = entered.send(());
@@ -231,7 +256,7 @@ mod tests {
         let first = call(1);
         assert_eq!(writing.recv().await, Some(()));
         let second = call(2);
-        while batch.0.capacity() > 0 {
+        while batch.calls.capacity() > 0 {
             tokio::task::yield_now().await;
         }
         assert!(matches!(batch.call(3).await, Err(Error::Unavailable(_))));

@@ -25,6 +25,7 @@ mod history;
 mod in_flight;
 pub mod job;
 mod lease;
+mod load;
 pub mod metrics;
 mod new_job;
 pub mod operator;

@@ -1,6 +1,6 @@
 //! Failures that are not the caller's fault: temporary unavailability and internal errors. Also formats error chains.
 
-use std::error::Error as StdError;
+use std::{error::Error as StdError, time::Duration};
 
 use sqlx::postgres::PgDatabaseError;
 
@@ -13,6 +13,9 @@ pub enum Error {
     /// caller may retry.
     #[error("unavailable: {0}")]
     Unavailable(String),
+    /// Too many callers wait. Nothing was recorded, and the caller may retry after this time.
+    #[error("overloaded: too many callers wait")]
+    Overloaded(Duration),
     /// A fault of Millrace. A retry does not help.
     #[error("internal: {0}")]
     Internal(String),

@@ -92,7 +92,8 @@ impl Job for IndexItem {
         match self.index(&items).await {
             Ok(()) => {}
             // An outage of the database or the search uses up no attempt. Otherwise an item could stay unindexed.
-            Err(Error::Unavailable(error)) => {
+            Err(error @ (Error::Unavailable(_) | Error::Overloaded(_))) => {
+                let error = error.to_string();
                 tracing::warn!(error, item = self.id, "could not index an item");
                 return Ok(Outcome::SnoozeBecause(RETRY_DELAY, error));
             }

@@ -3,22 +3,15 @@
 use std::{collections::HashMap, time::Duration};
 
 use super::{
-    model::{Conflict, Ingested, NewTransaction, Transaction},
+    model::{Conflict, Ingested, Transaction, Webhook},
     process, store,
 };
-use queue::{Origin, Queue, enqueue};
+use queue::{Queue, enqueue};
 use runtime::{
     db::Pool,
     error::Error,
     sabotage::{self, Bug},
 };
-
-/// A received webhook.
-#[derive(Debug, Clone)]
-pub(super) struct Webhook {
-    pub new: NewTransaction,
-    pub origin: Origin,
-}
 
 /// The result for one webhook, with its conflict. The caller records the conflict: in this batch all webhooks would
 /// wait for it.
@@ -32,9 +25,8 @@ pub(super) async fn ingest_batch(
     delay: Duration,
     webhooks: Vec<Webhook>,
 ) -> Result<Vec<IngestResult>, Error> {
-    let new: Vec<(&NewTransaction, &Origin)> = webhooks.iter().map(|webhook| (&webhook.new, &webhook.origin)).collect();
     let mut tx = queue.begin().await?;
-    let recorded = store::insert(&mut tx, &new, delay).await?;
+    let recorded = store::insert(&mut tx, &webhooks, delay).await?;
     let jobs = recorded.iter().map(|(index, transaction)| {
         process::job(transaction.id, delay).map(|job| job.origin(webhooks[*index].origin.clone()))
     });

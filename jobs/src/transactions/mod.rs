@@ -1,29 +1,33 @@
 //! Transactions: records each webhook once, processes it effectively once, and lets senders look it up.
 
 pub mod amount;
+pub mod callbacks;
 mod config;
 mod conflicts;
 mod ingest;
+pub mod json;
 mod list;
 pub mod model;
 pub mod process;
 mod processor;
+mod retention;
 mod settlement_listener;
 pub mod signature;
 mod store;
 pub mod timeline;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 pub use amount::{Amount, AmountError};
 pub use config::{Config, ProcessorConfig};
+use futures_util::future::join_all;
 use metrics::{counter, describe_counter};
 pub use model::{Cursor, Ingested, NewTransaction, Status, Transaction};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    ingest::Webhook,
-    model::{Conflict, SettleRequest, Settlement},
+    callbacks::Callbacks,
+    model::{Conflict, SettleRequest, Settlement, Webhook},
     process::ProcessTransaction,
     processor::Processor,
     settlement_listener::SettlementListener,
@@ -45,10 +49,12 @@ const ACCEPTED: &str = "millrace_webhooks_accepted_total";
 
 /// Two writers keep the disk busy: one collects and sends a batch while the other waits for its commit. Measured with
 /// 64 callers: 45,000 rows/s with one writer, 58,000 with two, and the same with three.
-const WRITES: Limits = Limits { writers: 2, size: 500, waiting: 20_000 };
+const WRITES: Limits = Limits { writers: 2, size: 500, waiting: 20_000, wait: None };
+/// Senders time out, and then send again: a webhook that would wait longer is refused at once.
+const INGESTS: Limits = Limits { wait: Some(Duration::from_millis(500)), ..WRITES };
 /// Look-ups by id share statements, which limits the connections that many readers need. One statement runs at a time.
 /// With two, each carried half as many ids: 64 readers got 22,000 look-ups/s instead of 42,000.
-const READS: Limits = Limits { writers: 1, size: 500, waiting: 50_000 };
+const READS: Limits = Limits { writers: 1, size: 500, waiting: 50_000, wait: None };
 
 /// The feature. Clones share everything.
 #[derive(Clone)]
@@ -58,6 +64,7 @@ pub struct Transactions {
     conflicts: Batch<Conflict, ()>,
     finds: Batch<String, Option<Transaction>>,
     settlements: Batch<SettleRequest, bool>,
+    callbacks: Callbacks,
     processor: Arc<Processor>,
     listener: Arc<SettlementListener>,
     stop: CancellationToken,
@@ -67,7 +74,7 @@ impl Transactions {
     /// Starts the feature; `stop` ends every wait.
     ///
     /// # Errors
-    /// When the HTTP client for the processor cannot be built.
+    /// When the HTTP client for the processor or the one for callbacks cannot be built.
     pub fn start(pool: &Pool, queue: &Queue, config: &Config, stop: CancellationToken) -> Result<Self, Error> {
         describe_counter!(CONFLICTS, "Webhooks whose id was known with other content; what came first stands.");
         counter!(CONFLICTS).absolute(0);
@@ -78,9 +85,10 @@ impl Transactions {
         // A process that only enqueues exports the series of the queue as well.
         queue::metrics::zero(ProcessTransaction::NAME);
         let delay = config.due_after();
+        let callbacks = Callbacks::start(pool, queue, &config.callbacks)?;
         let (pool, queue) = (pool.clone(), queue.clone());
         Ok(Self {
-            ingests: Batch::start(WRITES, {
+            ingests: Batch::start(INGESTS, {
                 let pool = pool.clone();
                 move |webhooks| ingest::ingest_batch(pool.clone(), queue.clone(), delay, webhooks)
             }),
@@ -93,9 +101,10 @@ impl Transactions {
                 move |ids| store::find(pool.clone(), ids)
             }),
             settlements: Batch::start(WRITES, {
-                let pool = pool.clone();
-                move |requests| store::settle(pool.clone(), requests)
+                let (pool, callbacks) = (pool.clone(), callbacks.clone());
+                move |requests| settle_batch(pool.clone(), callbacks.clone(), requests)
             }),
+            callbacks,
             processor: Arc::new(Processor::new(config.processor.as_ref())?),
             listener: Arc::new(SettlementListener::default()),
             pool,
@@ -109,7 +118,12 @@ impl Transactions {
             let pool = pool.clone();
             move |ids| store::find(pool.clone(), ids)
         });
-        Self { finds, pool: pool.clone(), ..self.clone() }
+        Self { finds, callbacks: self.callbacks.reading(pool), pool: pool.clone(), ..self.clone() }
+    }
+
+    /// The callbacks of settlements.
+    pub fn callbacks(&self) -> &Callbacks {
+        &self.callbacks
     }
 
     /// Listens for settlements until the stop. A process that serves [`Transactions::find_settled`] runs this once.
@@ -122,14 +136,25 @@ impl Transactions {
         conflicts::run_retention(&self.pool, retention, &self.stop).await;
     }
 
-    /// Records a transaction and its job in one commit, or finds the transaction that was recorded before.
+    /// Deletes old callbacks periodically until the stop. Every worker runs this.
+    pub async fn delete_expired_callbacks(self, retention: Retention) {
+        self.callbacks.run_retention(retention, &self.stop).await;
+    }
+
+    /// Records a transaction and its job in one commit, or finds the transaction that was recorded before. `sender` is the
+    /// name of the secret that signed it.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the database is not available. The same webhook can always be sent again.
-    pub async fn ingest(&self, new: NewTransaction, mut origin: Origin) -> Result<Ingested, Error> {
+    pub async fn ingest(
+        &self,
+        new: NewTransaction,
+        mut origin: Origin,
+        sender: Option<Arc<str>>,
+    ) -> Result<Ingested, Error> {
         let span = Span::internal("ingest");
         origin.traceparent = span.traceparent().or(origin.traceparent);
-        let (ingested, conflict) = span.attach_to(self.ingests.call(Webhook { new, origin })).await??;
+        let (ingested, conflict) = span.attach_to(self.ingests.call(Webhook { new, origin, sender })).await??;
         if let Some(conflict) = conflict.filter(|_| !sabotage::planted(Bug::ConflictSwallowed)) {
             conflict.log();
             span.attach_to(self.conflicts.call(conflict)).await?;
@@ -141,6 +166,31 @@ impl Transactions {
             Ingested::Conflict(..) => counter!(CONFLICTS).increment(1),
         }
         Ok(ingested)
+    }
+
+    /// Records many transactions as [`Self::ingest`] does. Returns one result for each, in their order. Of several with one
+    /// id the first counts; the others are repetitions of it.
+    ///
+    /// # Errors
+    /// As [`Self::ingest`]. Some of them may be recorded then; all can be sent again.
+    pub async fn ingest_all(
+        &self,
+        all: Vec<NewTransaction>,
+        origin: &Origin,
+        sender: Option<Arc<str>>,
+    ) -> Result<Vec<Ingested>, Error> {
+        let mut ids = HashSet::with_capacity(all.len());
+        let (first, repeated): (Vec<usize>, Vec<usize>) =
+            (0..all.len()).partition(|index| ids.insert(&*all[*index].transaction_id));
+        let mut results: Vec<Option<Ingested>> = vec![None; all.len()];
+        // A repetition waits for the first: in one commit with it, or in one beside it, it could come first.
+        for part in [first, repeated] {
+            let calls = part.iter().map(|index| self.ingest(all[*index].clone(), origin.clone(), sender.clone()));
+            for (index, ingested) in part.iter().zip(join_all(calls).await) {
+                results[*index] = Some(ingested?);
+            }
+        }
+        Ok(results.into_iter().flatten().collect())
     }
 
     /// The current state of the transaction with this id.
@@ -224,4 +274,9 @@ impl Transactions {
     async fn settle(&self, id: uuid::Uuid, settlement: Settlement) -> Result<(), Error> {
         self.settlements.call(SettleRequest { id, settlement }).await.map(|_changed| ())
     }
+}
+
+/// Settles those that are still processing. Their callbacks are enqueued in the same transaction, if there is a destination.
+async fn settle_batch(pool: Pool, callbacks: Callbacks, requests: Vec<SettleRequest>) -> Result<Vec<bool>, Error> {
+    if callbacks.is_configured() { callbacks.settle(requests).await } else { store::settle(pool, requests).await }
 }

@@ -1,12 +1,13 @@
 //! A transaction and its parts.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use strum::{EnumString, IntoStaticStr, VariantArray};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::amount::Amount;
+use queue::Origin;
 
 /// A transaction as its sender describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +56,17 @@ pub struct Transaction {
     pub correlation_id: Option<String>,
     /// The id of that request's W3C trace, if it had one.
     pub trace_id: Option<Uuid>,
+    /// The name of the secret that signed the request; `None` without a signature or a name.
+    pub sender: Option<Arc<str>>,
+}
+
+/// A received webhook.
+#[derive(Debug, Clone)]
+pub(super) struct Webhook {
+    pub new: NewTransaction,
+    pub origin: Origin,
+    /// As in [`Transaction::sender`].
+    pub sender: Option<Arc<str>>,
 }
 
 /// The result of an ingestion, with the recorded transaction in its current state.

@@ -63,7 +63,8 @@ impl Job for ProcessTransaction {
             Ok(CallOutcome::Failed { error, not_before }) => Err(Failure::new(error).not_before(not_before)),
             // The database failed, not the processor, so this uses up no attempt. Otherwise a transaction that the
             // processor accepted could end as FAILED.
-            Err(Error::Unavailable(error)) => {
+            Err(error @ (Error::Unavailable(_) | Error::Overloaded(_))) => {
+                let error = error.to_string();
                 tracing::warn!(error, "could not record the settlement of a transaction");
                 Ok(Outcome::SnoozeBecause(DATABASE_RETRY_DELAY, format!("could not record its settlement: {error}")))
             }

@@ -40,7 +40,8 @@ pub enum SignatureError {
     Mismatch,
 }
 
-/// Verifies that one of `secrets` signed `body` within [`TOLERANCE`] of `now`. The comparison takes constant time.
+/// Verifies that one of `secrets` signed `body` within [`TOLERANCE`] of `now`, and returns its index. The comparison takes
+/// constant time.
 ///
 /// # Errors
 /// When the timestamp is malformed or too far from `now`, or when no signature matches. A malformed signature does not
@@ -50,7 +51,7 @@ pub fn verify<'k>(
     body: &[u8],
     secrets: impl IntoIterator<Item = &'k [u8]>,
     now: OffsetDateTime,
-) -> Result<(), SignatureError> {
+) -> Result<usize, SignatureError> {
     // Digits only: `parse` alone would accept `+1`, a second spelling of the same time.
     let digits = std::str::from_utf8(headers.timestamp).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
     let seconds: i64 = digits.and_then(|text| text.parse().ok()).ok_or(SignatureError::Timestamp)?;
@@ -64,7 +65,7 @@ pub fn verify<'k>(
         .take(MAX_SIGNATURES)
         .filter_map(|signature| BASE64.decode(signature).ok())
         .collect();
-    let matches = secrets.into_iter().any(|secret| {
+    let signer = secrets.into_iter().position(|secret| {
         // Never fails: HMAC accepts keys of any length.
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret) else { return false };
         for part in [headers.id, b".", headers.timestamp, b".", body] {
@@ -72,7 +73,17 @@ pub fn verify<'k>(
         }
         given.iter().any(|given| mac.clone().verify_slice(given).is_ok())
     });
-    if matches { Ok(()) } else { Err(SignatureError::Mismatch) }
+    signer.ok_or(SignatureError::Mismatch)
+}
+
+/// Signs a body as [`verify`] expects it: `v1,` and the HMAC-SHA256 of `id.timestamp.body` in Base64.
+pub fn sign(secret: &[u8], id: &str, timestamp: &str, body: &[u8]) -> String {
+    // Never fails: HMAC accepts keys of any length. Without a signature the receiver would refuse the message.
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret) else { return String::new() };
+    for part in [id.as_bytes(), b".", timestamp.as_bytes(), b".", body] {
+        mac.update(part);
+    }
+    format!("v1,{}", BASE64.encode(mac.finalize().into_bytes()))
 }
 
 #[cfg(test)]
@@ -93,7 +104,7 @@ mod tests {
         let headers =
             SignatureHeaders { id: id.as_bytes(), timestamp: timestamp.as_bytes(), signature: signature.as_bytes() };
         let now = OffsetDateTime::from_unix_timestamp(now).expect("a time");
-        verify(headers, body, [&b"another secret"[..], &secret], now)
+        verify(headers, body, [&b"another secret"[..], &secret], now).map(|signer| assert_eq!(signer, 1))
     }
 
     #[test]
@@ -102,6 +113,12 @@ mod tests {
         assert_eq!(check(ID, &at, SIGNATURE, BODY, AT), Ok(()));
         let among = format!("v1a,xyz v1,AAAA {SIGNATURE}");
         assert_eq!(check(ID, &at, &among, BODY, AT), Ok(()));
+    }
+
+    #[test]
+    fn signs_the_example_of_the_specification() {
+        let secret = BASE64.decode(SECRET).expect("base64");
+        assert_eq!(sign(&secret, ID, &AT.to_string(), BODY), SIGNATURE);
     }
 
     #[test]
@@ -167,6 +184,7 @@ mod tests {
             let check = |[id, timestamp, body]: &[Vec<u8>; 3]| {
                 let headers = SignatureHeaders { id, timestamp, signature: signature.as_bytes() };
                 verify(headers, body, [&**secret], OffsetDateTime::from_unix_timestamp(AT + late).expect("a time"))
+                    .map(drop)
             };
             prop_assert_eq!(check(&signed), Ok(()));
             let place = at.index(signed[*part].len());

@@ -85,6 +85,12 @@ impl<'a> Fields<'a> {
         read.map_err(|error| self.errors.push(self.locate(error, name, input))).ok()
     }
 
+    /// The text of a field, if it has one.
+    pub(super) fn text(&self, name: &str) -> Option<String> {
+        let (_, value) = self.fields.iter().find(|(key, _)| key == name)?;
+        Some(parse_string(value.get())?.ok()?.into_owned())
+    }
+
     /// Records an error of the body as a whole, but only if every field is valid, as Pydantic's model validators do.
     pub(crate) fn record_body_error(&mut self, error: FieldError) {
         if self.errors.is_empty() {

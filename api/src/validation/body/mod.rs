@@ -2,6 +2,7 @@
 
 mod fields;
 mod list;
+mod rows;
 
 use std::{fmt::Display, marker::PhantomData};
 
@@ -19,6 +20,7 @@ use serde_json::value::RawValue;
 pub(crate) use self::{
     fields::{Fields, parse_string, parse_text},
     list::List,
+    rows::{InvalidRow, Row, RowType, Rows},
 };
 use super::FieldError;
 use crate::{middleware::body_limit, problem::Problem};
@@ -130,6 +132,11 @@ impl<'a, T: FromJsonBody> ApiExtractor<'a> for Body<T> {
 
 /// Accepts `application/json` and `application/*+json` with any parameters. A missing `Content-Type` counts as JSON.
 fn check_declared_as_json(headers: &HeaderMap) -> Result<(), Problem> {
+    check_declared_as(headers, &[], "Content-Type must be application/json.")
+}
+
+/// Accepts JSON and `others`.
+fn check_declared_as(headers: &HeaderMap, others: &[&str], expected: &'static str) -> Result<(), Problem> {
     for declared in headers.get_all(header::CONTENT_TYPE) {
         let essence = declared.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
         let is_json = essence.eq_ignore_ascii_case("application/json")
@@ -137,8 +144,8 @@ fn check_declared_as_json(headers: &HeaderMap) -> Result<(), Problem> {
                 let suffix = subtype.len().checked_sub("+json".len()).and_then(|at| subtype.get(at..));
                 kind.eq_ignore_ascii_case("application") && suffix.is_some_and(|s| s.eq_ignore_ascii_case("+json"))
             });
-        if !is_json {
-            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json."));
+        if !is_json && !others.iter().any(|other| essence.eq_ignore_ascii_case(other)) {
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, expected));
         }
     }
     // Without this check, a compressed body would be reported as broken JSON.

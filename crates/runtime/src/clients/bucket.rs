@@ -6,26 +6,26 @@ use redis::Cmd;
 
 use super::redis::{Broken, Redis, script};
 
-/// Takes a token. A bucket is stored as one number: when it will be full again, in microseconds of Redis' clock. Redis'
+/// Takes tokens, all or none. A bucket is stored as one number: when it will be full again, in microseconds of Redis' clock. Redis'
 /// clock is used because the clocks of the processes may differ. The key expires when the bucket is full, so an idle
 /// caller costs no memory. A stored time further ahead than an empty bucket allows means that the clock was set back;
-/// the bucket then counts as empty. Returns whether a token was taken, the tokens left, and the microseconds until the
-/// bucket is full and until the next token.
+/// the bucket then counts as empty. Returns whether they were taken, the tokens left, and the microseconds until the
+/// bucket is full and until so many tokens are there.
 const TAKE_SCRIPT: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local quota, token = tonumber(ARGV[1]), tonumber(ARGV[2])
-local window = quota * token
+local window, cost = quota * token, token * tonumber(ARGV[3])
 local full = tonumber(redis.call('GET', KEYS[1]) or now) or now
 full = math.min(math.max(full, now), now + window)
 local taken = 0
-if full + token <= now + window then
+if full + cost <= now + window then
     taken = 1
-    full = full + token
+    full = full + cost
     redis.call('SET', KEYS[1], string.format('%.0f', full), 'PX', math.ceil((full - now) / 1000))
 end
 local left = math.floor((now + window - full) / token)
-return {taken, left, full - now, math.max(0, full + token - now - window)}
+return {taken, left, full - now, math.max(0, full + cost - now - window)}
 ";
 
 /// Returns a token to a bucket. A bucket that becomes full is deleted.
@@ -51,26 +51,27 @@ pub struct Size {
     pub window: Duration,
 }
 
-/// The result of taking a token.
+/// The result of taking tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Taken {
-    /// Whether a token was taken.
+    /// Whether they were taken.
     pub granted: bool,
     /// Tokens left.
     pub left: u32,
     /// The time until the bucket is full.
     pub full_in: Duration,
-    /// The time until the next token; zero while there is one.
+    /// The time until as many tokens are there as were asked for; zero if they are there now.
     pub next_in: Duration,
 }
 
-/// Takes a token from the bucket under `key`, atomically in one script.
+/// Takes tokens from the bucket under `key`, all or none, atomically in one script.
 ///
 /// # Errors
 /// [`Broken`] when Redis does not respond. The caller then limits by its own count.
-pub async fn take_token(redis: &Redis, key: &str, size: Size) -> Result<Taken, Broken> {
-    let (taken, left, full_in, next_in) =
-        redis.execute::<(u8, u32, u64, u64)>(&command(TAKE_SCRIPT, key, size)).await?;
+pub async fn take_tokens(redis: &Redis, key: &str, size: Size, tokens: u32) -> Result<Taken, Broken> {
+    let mut command = command(TAKE_SCRIPT, key, size);
+    command.arg(tokens);
+    let (taken, left, full_in, next_in) = redis.execute::<(u8, u32, u64, u64)>(&command).await?;
     Ok(Taken {
         granted: taken == 1,
         left,
@@ -79,7 +80,7 @@ pub async fn take_token(redis: &Redis, key: &str, size: Size) -> Result<Taken, B
     })
 }
 
-/// Returns a token that [`take_token`] took from the bucket under `key`.
+/// Returns a token that [`take_tokens`] took from the bucket under `key`.
 ///
 /// # Errors
 /// [`Broken`] when Redis does not respond.

@@ -44,8 +44,8 @@ impl Job for ReindexItems {
         match search.reindex_stale(Instant::now() + RUN_LIMIT).await {
             Ok(true) => Ok(Outcome::Done),
             Ok(false) => Ok(Outcome::Snooze(Duration::ZERO)),
-            Err(Error::Unavailable(error)) => {
-                tracing::warn!(error, "could not reindex items");
+            Err(error @ (Error::Unavailable(_) | Error::Overloaded(_))) => {
+                tracing::warn!(%error, "could not reindex items");
                 Ok(Outcome::Snooze(RETRY_DELAY))
             }
             Err(error) => Err(Failure::new(error)),

@@ -2,12 +2,12 @@
 
 pub(super) mod conflicts;
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::model::{NewTransaction, SettleRequest, Settlement, Status, Transaction};
+use super::model::{NewTransaction, SettleRequest, Settlement, Status, Transaction, Webhook};
 use queue::Origin;
 #[cfg(feature = "sabotage")]
 use runtime::sabotage::{self, Bug};
@@ -38,6 +38,7 @@ struct Row {
     due_at: OffsetDateTime,
     correlation_id: Option<String>,
     trace_id: Option<Uuid>,
+    sender: Option<String>,
     now: OffsetDateTime,
 }
 
@@ -65,11 +66,12 @@ impl TryFrom<Row> for Transaction {
             processed_at: row.processed_at,
             correlation_id: row.correlation_id,
             trace_id: row.trace_id,
+            sender: row.sender.map(Arc::from),
         })
     }
 }
 
-/// Inserts the transactions whose ids are new, in one statement. Returns them by their index in `transactions`.
+/// Inserts the transactions whose ids are new, in one statement. Returns them by their index in `webhooks`.
 ///
 /// The rows are inserted in the order of their ids, so that concurrent batches with shared ids cannot deadlock.
 ///
@@ -80,29 +82,32 @@ impl TryFrom<Row> for Transaction {
 /// the number of the row. A random half for each row took 1.7 µs a row more, of 7 µs.
 pub(super) async fn insert(
     tx: &mut executor::Transaction,
-    transactions: &[(&NewTransaction, &Origin)],
+    webhooks: &[Webhook],
     delay: Duration,
 ) -> Result<HashMap<usize, Transaction>, Error> {
-    let mut order: Vec<usize> = (0..transactions.len()).collect();
-    order.sort_by(|a, b| transactions[*a].0.transaction_id.cmp(&transactions[*b].0.transaction_id));
+    let mut order: Vec<usize> = (0..webhooks.len()).collect();
+    order.sort_by(|a, b| webhooks[*a].new.transaction_id.cmp(&webhooks[*b].new.transaction_id));
+    let ordered = || order.iter().map(|index| &webhooks[*index]);
     let column = |value: fn(&NewTransaction) -> String| -> Vec<String> {
-        order.iter().map(|index| value(transactions[*index].0)).collect()
+        ordered().map(|webhook| value(&webhook.new)).collect()
     };
-    let origins = || order.iter().map(|index| transactions[*index].1);
-    let correlation_ids: Vec<Option<String>> = origins().map(|origin| origin.correlation_id.clone()).collect();
-    let trace_ids: Vec<Option<Uuid>> = origins().map(trace_id).collect();
+    let correlation_ids: Vec<Option<String>> = ordered().map(|webhook| webhook.origin.correlation_id.clone()).collect();
+    let trace_ids: Vec<Option<Uuid>> = ordered().map(|webhook| trace_id(&webhook.origin)).collect();
+    let senders: Vec<Option<String>> = ordered().map(|webhook| webhook.sender.as_deref().map(str::to_owned)).collect();
     let rows = sqlx::query!(
         r#"INSERT INTO transactions (id, transaction_id, source_account, destination_account, amount, currency,
-                                     created_at, due_at, correlation_id, trace_id)
+                                     created_at, due_at, correlation_id, trace_id, sender)
            SELECT ((SELECT lpad(to_hex(((us / 1000) << 16) | x'7000'::int8 | (us % 1000 * 4096 / 1000)), 16, '0')
                            || substr(gen_random_uuid()::text, 20, 13)
                     FROM (SELECT (extract(epoch FROM now()) * 1000000)::int8 AS us) AS clock)
                    || to_hex(x'1000'::int8 + n))::uuid,
                   transaction_id, source_account, destination_account, amount, currency,
-                  now(), now() + make_interval(secs => $6), correlation_id, trace_id
-           FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]::numeric[], $5::text[], $7::text[], $8::uuid[])
+                  now(), now() + make_interval(secs => $6), correlation_id, trace_id, sender
+           FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]::numeric[], $5::text[], $7::text[], $8::uuid[],
+                       $9::text[])
                 WITH ORDINALITY
-                AS new (transaction_id, source_account, destination_account, amount, currency, correlation_id, trace_id, n)
+                AS new (transaction_id, source_account, destination_account, amount, currency, correlation_id, trace_id,
+                        sender, n)
            ON CONFLICT (transaction_id) DO NOTHING
            RETURNING id, transaction_id, created_at"#,
         &column(|new| new.transaction_id.clone()),
@@ -113,16 +118,17 @@ pub(super) async fn insert(
         delay.as_secs_f64(),
         &correlation_ids as &[Option<String>],
         &trace_ids as &[Option<Uuid>],
+        &senders as &[Option<String>],
     )
     .fetch_all(&mut *tx)
     .await?;
     // If several of them have one id, the first was inserted, since the sort is stable. In reverse order it is the
     // last one that is collected, and wins.
     let indexes: HashMap<&str, usize> =
-        order.iter().rev().map(|index| (&*transactions[*index].0.transaction_id, *index)).collect();
+        order.iter().rev().map(|index| (&*webhooks[*index].new.transaction_id, *index)).collect();
     let recorded = rows.into_iter().filter_map(|row| {
         let index = *indexes.get(&*row.transaction_id)?;
-        let (new, origin) = (transactions[index].0.clone(), transactions[index].1);
+        let Webhook { new, origin, sender } = webhooks[index].clone();
         let transaction = Transaction {
             id: row.id,
             transaction_id: new.transaction_id,
@@ -135,8 +141,9 @@ pub(super) async fn insert(
             created_at: row.created_at,
             processed_at: None,
             remaining: delay,
-            correlation_id: origin.correlation_id.clone(),
-            trace_id: trace_id(origin),
+            trace_id: trace_id(&origin),
+            correlation_id: origin.correlation_id,
+            sender,
         };
         Some((index, transaction))
     });
@@ -154,7 +161,7 @@ macro_rules! select_where {
             Row,
             r#"SELECT id, transaction_id, source_account, destination_account, amount::text AS "amount!", currency, status,
                   error, created_at, processed_at,
-                  due_at, correlation_id, trace_id, clock_timestamp() AS "now!"
+                  due_at, correlation_id, trace_id, sender, clock_timestamp() AS "now!"
            FROM transactions WHERE "#
                 + $condition,
             $value,
@@ -213,7 +220,7 @@ macro_rules! find_newest {
             Row,
             r#"SELECT id, transaction_id, source_account, destination_account, amount::text AS "amount!", currency,
                       status, error, created_at, processed_at,
-                      due_at, correlation_id, trace_id, clock_timestamp() AS "now!"
+                      due_at, correlation_id, trace_id, sender, clock_timestamp() AS "now!"
                FROM (SELECT * FROM transactions WHERE id < $1 "#
                 + $condition
                 + " ORDER BY id DESC LIMIT 200) AS page ORDER BY id DESC LIMIT $2",
@@ -250,8 +257,8 @@ pub(super) async fn find_processing(pool: &Pool, ids: &[Uuid]) -> Result<Vec<Tra
     rows.into_iter().map(Transaction::try_from).collect()
 }
 
-/// Settles those that are still processing, in one statement, and notifies their waiters. Returns which ones changed.
-pub(super) async fn settle(pool: Pool, requests: Vec<SettleRequest>) -> Result<Vec<bool>, Error> {
+/// The ids, new states and errors of settlements.
+pub(super) fn columns(requests: Vec<SettleRequest>) -> (Vec<Uuid>, Vec<String>, Vec<Option<String>>) {
     let ids: Vec<Uuid> = requests.iter().map(|request| request.id).collect();
     let (statuses, errors): (Vec<String>, Vec<Option<String>>) = requests
         .into_iter()
@@ -260,6 +267,14 @@ pub(super) async fn settle(pool: Pool, requests: Vec<SettleRequest>) -> Result<V
             Settlement::Failed(error) => (Status::Failed.into_str().into(), Some(error)),
         })
         .unzip();
+    (ids, statuses, errors)
+}
+
+/// Settles those that are still processing, in one statement, and notifies their waiters. Returns which ones changed.
+///
+/// With a destination of callbacks, `callbacks::store::settle` does the same and records the callbacks.
+pub(super) async fn settle(pool: Pool, requests: Vec<SettleRequest>) -> Result<Vec<bool>, Error> {
+    let (ids, statuses, errors) = columns(requests);
     #[cfg(feature = "sabotage")]
     if sabotage::planted(Bug::SettlementNotConditional) {
         let reset =
@@ -278,20 +293,23 @@ pub(super) async fn settle(pool: Pool, requests: Vec<SettleRequest>) -> Result<V
     )
     .fetch_all(repeatable(&pool))
     .await?;
-    if !settled.is_empty() {
-        // After the commit, so that a failure cannot undo it: the listeners' polls find what was not announced.
-        let payloads = payloads(&settled);
-        let notification = sqlx::query!(
-            "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload",
-            SETTLED_CHANNEL,
-            &payloads,
-        );
-        if let Err(error) = notification.execute(repeatable(&pool)).await {
-            tracing::debug!(error = causes(&error), "could not notify the waiters of settled transactions");
-        }
-    }
+    notify_settled(&pool, &settled).await;
     let settled: std::collections::HashSet<Uuid> = settled.into_iter().collect();
     Ok(ids.iter().map(|id| settled.contains(id)).collect())
+}
+
+/// Notifies those who wait for these transactions. Called after the commit, so that a failure cannot undo it: the
+/// listeners' polls find what was not announced.
+pub(super) async fn notify_settled(pool: &Pool, settled: &[Uuid]) {
+    if settled.is_empty() {
+        return;
+    }
+    let payloads = payloads(settled);
+    let notification =
+        sqlx::query!("SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload", SETTLED_CHANNEL, &payloads);
+    if let Err(error) = notification.execute(repeatable(pool)).await {
+        tracing::debug!(error = causes(&error), "could not notify the waiters of settled transactions");
+    }
 }
 
 /// Resets a failed transaction to processing, due now. Does nothing in any other state.

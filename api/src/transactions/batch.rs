@@ -1,0 +1,147 @@
+//! The endpoint that receives many webhooks in one request.
+
+use jobs::transactions::{Ingested, NewTransaction, Transactions};
+use poem::Request;
+use poem_openapi::{Enum, Object, OpenApi};
+use serde::Serialize;
+
+use super::sender::Senders;
+use crate::{
+    context::Context,
+    middleware::correlation,
+    problem::{Failure, errors},
+    schema::list_of,
+    tags::Tag,
+    validation::{InvalidRow, Row, Rows, ValidationError},
+    wire::{Json, openapi_response_type, responses},
+};
+
+/// Receives many webhooks in one request.
+#[derive(Clone)]
+pub struct BatchApi {
+    transactions: Transactions,
+    senders: Senders,
+}
+
+/// What became of one row.
+#[derive(Object, Serialize)]
+struct Verdict {
+    /// The sender's id; absent if the row has none.
+    #[oai(skip_serializing_if_is_none)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transaction_id: Option<String>,
+    /// 202: recorded, now or before. 409: another payload is recorded, and stands. 422: not recorded.
+    status: u16,
+    outcome: Outcome,
+    /// The fields that differ from the recorded payload; only of a conflict.
+    #[oai(skip_serializing_if_is_none)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fields: Option<Vec<String>>,
+    /// All invalid fields, as in a 422; only of an invalid row.
+    #[oai(skip_serializing_if_is_none)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors: Option<Errors>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum, Serialize)]
+#[oai(rename = "BatchOutcome", rename_all = "lowercase")]
+#[serde(rename_all = "lowercase")]
+enum Outcome {
+    /// Recorded now, together with its processing job.
+    New,
+    /// Recorded before with the same payload.
+    Replayed,
+    /// Recorded before with another payload.
+    Conflict,
+    /// Not a valid transaction.
+    Invalid,
+}
+
+/// The errors of a row.
+#[derive(Debug, Clone, Serialize)]
+#[serde(transparent)]
+struct Errors(Vec<ValidationError>);
+
+openapi_response_type!(Errors, "row_errors", list_of(ValidationError::schema()));
+
+responses! {
+    /// One verdict for each row, in the order of the rows.
+    BatchResponse = 200 Json<Vec<Verdict>>;
+}
+
+errors! {
+    Receiving: [400, 401, 408, 413, 415, 422, 429, 503];
+}
+
+#[OpenApi(tag = "Tag::Transactions")]
+impl BatchApi {
+    /// Receive many transactions
+    ///
+    /// The body is a JSON array of up to 1,000 transactions, or NDJSON: one transaction a line. It may have 4 MiB, and is
+    /// signed as a whole, in the way of a single webhook. Each row is recorded, or not, by itself, and has a verdict of its
+    /// own. Of several rows with one id the first counts; the others are repetitions of it. A conflict is always a 409
+    /// here. After a 503 send the same body again: what was recorded before is then `replayed`.
+    #[oai(
+        path = "/v1/webhooks/transactions/batch",
+        method = "post",
+        operation_id = "receive_transactions",
+        request_header(
+            name = "webhook-id",
+            ty = "Option<String>",
+            description = "The id of the message; part of the signed content."
+        ),
+        request_header(
+            name = "webhook-timestamp",
+            ty = "Option<String>",
+            description = "The time of the signature, in seconds of Unix time."
+        ),
+        request_header(
+            name = "webhook-signature",
+            ty = "Option<String>",
+            description = "`v1,` and the HMAC-SHA256 in base64. Several signatures, used while a secret is rotated, are \
+                           separated by blanks or sent in one header each."
+        )
+    )]
+    async fn receive(
+        &self,
+        request: &Request,
+        body: Rows<NewTransaction>,
+    ) -> Result<BatchResponse, Failure<Receiving>> {
+        let sender = self.senders.identify(request, body.raw())?;
+        let rows = body.read()?;
+        self.senders.check_quota(&sender, u32::try_from(rows.len()).unwrap_or(u32::MAX)).await?;
+        let valid = rows.iter().filter_map(|row| row.as_ref().ok().cloned()).collect();
+        let ingested = self.transactions.ingest_all(valid, &correlation::origin(request), sender.name()).await?;
+        let mut ingested = ingested.into_iter();
+        let verdict = |row: Row<NewTransaction>| match row {
+            // There is one result for each valid row.
+            Ok(new) => ingested.next().map(|ingested| Verdict::of(new.transaction_id, ingested)),
+            Err(row) => Some(Verdict::invalid(row)),
+        };
+        let verdicts: Vec<Verdict> = rows.into_iter().filter_map(verdict).collect();
+        Ok(BatchResponse::Ok(Json::new(&verdicts)?))
+    }
+}
+
+impl BatchApi {
+    pub(crate) fn new(context: &Context<'_>) -> Self {
+        Self { transactions: context.app.transactions.clone(), senders: Senders::new(context) }
+    }
+}
+
+impl Verdict {
+    fn of(transaction_id: String, ingested: Ingested) -> Self {
+        let (status, outcome, fields) = match ingested {
+            Ingested::New(_) => (202, Outcome::New, None),
+            Ingested::Replayed(_) => (202, Outcome::Replayed, None),
+            Ingested::Conflict(_, fields) => {
+                (409, Outcome::Conflict, Some(fields.into_iter().map(str::to_owned).collect()))
+            }
+        };
+        Self { transaction_id: Some(transaction_id), status, outcome, fields, errors: None }
+    }
+
+    fn invalid(InvalidRow { id, errors }: InvalidRow) -> Self {
+        Self { transaction_id: id, status: 422, outcome: Outcome::Invalid, fields: None, errors: Some(Errors(errors)) }
+    }
+}

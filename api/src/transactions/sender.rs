@@ -1,0 +1,163 @@
+//! The sender of a webhook: who signed it, and how much it may send.
+
+use std::{net::IpAddr, sync::Arc};
+
+use jobs::transactions::signature::{self, SignatureHeaders};
+use poem::{
+    Request,
+    http::{HeaderValue, StatusCode},
+};
+use time::OffsetDateTime;
+
+use crate::{
+    config::WebhookSecret,
+    context::Context,
+    problem::Problem,
+    rate_limit::{Limit, LimitKey, client_network},
+};
+
+/// Identifies senders and counts what they send. Clones share the counts.
+#[derive(Clone)]
+pub(super) struct Senders {
+    secrets: Arc<[WebhookSecret]>,
+    /// `WEBHOOK_QUOTA`
+    quota: Option<Limit>,
+}
+
+/// The sender of a webhook, as its quota counts it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Sender {
+    /// Signed by the secret of this sender.
+    Named(Arc<str>),
+    /// Signed by a secret without a name. All such secrets belong to one sender.
+    Signed,
+    /// Not signed: the network of the client.
+    Unsigned(Option<IpAddr>),
+}
+
+impl Sender {
+    /// The name that is recorded with the transaction.
+    pub(super) fn name(&self) -> Option<Arc<str>> {
+        match self {
+            Self::Named(name) => Some(name.clone()),
+            Self::Signed | Self::Unsigned(_) => None,
+        }
+    }
+}
+
+impl LimitKey for Sender {
+    fn write(&self, to: &mut Vec<u8>) {
+        match self {
+            Self::Named(name) => ("sender ", &**name).write(to),
+            Self::Signed => "signed".write(to),
+            Self::Unsigned(network) => ("network ", *network).write(to),
+        }
+    }
+}
+
+impl Senders {
+    pub(super) fn new(Context { config, limits, .. }: &Context<'_>) -> Self {
+        Self { secrets: config.webhook.secrets.clone().into(), quota: limits.webhooks.clone() }
+    }
+
+    /// Checks the signature of a body, if one is required, and returns who sent it.
+    ///
+    /// # Errors
+    /// 401 if the signature is missing or wrong.
+    pub(super) fn identify(&self, request: &Request, body: &[u8]) -> Result<Sender, Problem> {
+        Ok(match check_signature(&self.secrets, request, body)? {
+            Some(WebhookSecret { sender: Some(name), .. }) => Sender::Named(name.clone()),
+            Some(_) => Sender::Signed,
+            None => Sender::Unsigned(client_network(request)),
+        })
+    }
+
+    /// Counts `webhooks` of a sender, all or none.
+    ///
+    /// # Errors
+    /// 429 if the sender has too little left of its quota, 413 if its whole quota is smaller.
+    pub(super) async fn check_quota(&self, sender: &Sender, webhooks: u32) -> Result<(), Problem> {
+        match &self.quota {
+            Some(quota) if webhooks > quota.size() => {
+                let size = quota.size();
+                let detail = format!("The quota is {size} webhooks: send batches of at most so many.");
+                Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail))
+            }
+            Some(quota) => quota.acquire_many(sender, webhooks).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// Checks the signature over the raw bytes, before they are parsed as JSON. Returns the secret that signed them; `None` if
+/// signatures are not required.
+fn check_signature<'s>(
+    secrets: &'s [WebhookSecret],
+    request: &Request,
+    body: &[u8],
+) -> Result<Option<&'s WebhookSecret>, Problem> {
+    if secrets.is_empty() {
+        return Ok(None);
+    }
+    let unauthorized = |why: String| Problem::new(StatusCode::UNAUTHORIZED, why);
+    let lines = |name: &'static str| {
+        let lines: Vec<_> = request.headers().get_all(name).iter().map(HeaderValue::as_bytes).collect();
+        if lines.is_empty() { Err(unauthorized(format!("{name} is missing"))) } else { Ok(lines) }
+    };
+    // Of two ids or timestamps it is unknown which one is signed. Several signatures are allowed.
+    let only = |name: &'static str| match lines(name)?[..] {
+        [line] => Ok(line),
+        _ => Err(unauthorized(format!("{name} must be given once"))),
+    };
+    let (id, timestamp) = (only("webhook-id")?, only("webhook-timestamp")?);
+    let signatures = lines("webhook-signature")?.join(&b' ');
+    let signed = SignatureHeaders { id, timestamp, signature: &signatures };
+    let keys = secrets.iter().map(|secret| secret.secret.expose());
+    let signer = signature::verify(signed, body, keys, OffsetDateTime::now_utc());
+    Ok(secrets.get(signer.map_err(|error| unauthorized(error.to_string()))?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::Secret;
+
+    #[test]
+    fn a_secret_requires_signatures() {
+        let secrets = [WebhookSecret { sender: None, secret: Secret::new([7; 24]) }];
+        let now = OffsetDateTime::now_utc().unix_timestamp();
+        let signed = |timestamp: i64, signature: &str| {
+            let request =
+                Request::builder().header("webhook-id", "m").header("webhook-timestamp", timestamp.to_string());
+            request.header("webhook-signature", signature).finish()
+        };
+        assert!(matches!(check_signature(&[], &Request::default(), b"{}"), Ok(None)));
+        for (request, why) in [
+            (Request::default(), "webhook-id is missing"),
+            (signed(now, "v1,AAAA"), "webhook-signature does not match"),
+            (signed(now - 3600, "v1,AAAA"), "webhook-timestamp is more than 5 minutes from now"),
+        ] {
+            let problem = check_signature(&secrets, &request, b"{}").expect_err(why);
+            assert_eq!(problem.to_string(), format!("401 Unauthorized: {why}"));
+        }
+    }
+
+    #[test]
+    fn each_kind_of_sender_has_its_own_quota() {
+        let key = |sender: Sender| {
+            let mut bytes = Vec::new();
+            sender.write(&mut bytes);
+            bytes
+        };
+        let address = |text: &str| Sender::Unsigned(text.parse().ok());
+        let senders = [
+            Sender::Named("acme".into()),
+            Sender::Named("signed".into()),
+            Sender::Signed,
+            address("10.0.0.1"),
+            address("10.0.0.2"),
+        ];
+        let keys: std::collections::HashSet<_> = senders.into_iter().map(key).collect();
+        assert_eq!(keys.len(), 5);
+    }
+}

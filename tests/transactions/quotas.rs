@@ -1,0 +1,100 @@
+//! Quotas: what a sender may send in a window.
+
+use serde_json::json;
+use time::OffsetDateTime;
+
+use super::{
+    System,
+    signatures::{headers, secret, sign},
+    webhook,
+};
+use crate::harness::{
+    http::{HttpResponse, send},
+    process::{Api, client_at},
+    redis::Redis,
+    system::WEBHOOKS,
+};
+
+const ACME: &[u8] = b"the secret of acme, for acme only";
+const BETA: &[u8] = b"the secret of beta, for beta only";
+const PLAIN: &[u8] = b"a secret that has no sender's name";
+
+async fn post_signed(system: &System, url: &str, key: &[u8], id: &str) -> HttpResponse {
+    let (body, now) = (webhook(id).to_string(), OffsetDateTime::now_utc().unix_timestamp().to_string());
+    let request = system.client.post(format!("{url}{WEBHOOKS}")).header("content-type", "application/json");
+    let signed = headers(id, &now, &sign(key, id, &now, &body));
+    send(signed.iter().fold(request.body(body), |request, (name, value)| request.header(*name, value))).await
+}
+
+#[tokio::test]
+async fn each_signing_sender_has_its_own_quota() {
+    let secrets = format!("acme:{},beta:{},{}", secret(ACME), secret(BETA), secret(PLAIN));
+    let system = System::start(&[("WEBHOOK_SECRET", &secrets), ("WEBHOOK_QUOTA", "3/1h")]).await;
+    for (sender, key) in [("acme", ACME), ("beta", BETA), ("plain", PLAIN)] {
+        for n in 0..3 {
+            let response = post_signed(&system, &system.api.url, key, &format!("{sender}-{n}")).await;
+            assert_eq!(response.status, 202, "{sender} {n}: {response:?}");
+            assert_eq!(response.header("ratelimit-policy"), "\"webhooks\";q=3;w=3600");
+        }
+        let refused = post_signed(&system, &system.api.url, key, &format!("{sender}-3")).await;
+        refused.assert_problem(429, sender);
+        let seconds: u32 = refused.header("retry-after").parse().expect("seconds");
+        assert!((1..=1200).contains(&seconds), "{sender}: a third of an hour, {seconds}");
+    }
+    let recorded = "SELECT count(*) FROM transactions";
+    assert_eq!(system.count(recorded).await, 9);
+    assert_eq!(system.count("SELECT count(*) FROM transactions WHERE sender = 'beta'").await, 3);
+    assert_eq!(system.count("SELECT count(*) FROM transactions WHERE sender IS NULL").await, 3);
+    // A wrong signature is refused before it counts.
+    assert_eq!(post_signed(&system, &system.api.url, b"another", "x").await.status, 401);
+}
+
+#[tokio::test]
+async fn without_signatures_each_address_has_its_own_quota() {
+    let system = System::start(&[("WEBHOOK_QUOTA", "2/1h")]).await;
+    let post = async |address: u8, id: &str| {
+        let request = client_at(address).post(format!("{}{WEBHOOKS}", system.api.url));
+        send(request.header("content-type", "application/json").body(webhook(id).to_string())).await.status
+    };
+    for address in [1, 2] {
+        for (n, expected) in [(0, 202), (1, 202), (2, 429)] {
+            assert_eq!(post(address, &format!("t-{address}-{n}")).await, expected, "{address} {n}");
+        }
+    }
+    // What needs no quota still works.
+    assert_eq!(send(system.get("/v1/transactions/t-1-0")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_batch_counts_as_its_rows() {
+    let system = System::start(&[("WEBHOOK_QUOTA", "10/1h")]).await;
+    let post = async |from: u32, rows: u32| {
+        let rows: Vec<_> = (from..from + rows).map(|n| webhook(&format!("t-{n}"))).collect();
+        let request = system.request(reqwest::Method::POST, &format!("{WEBHOOKS}/batch"));
+        send(request.header("content-type", "application/json").body(json!(rows).to_string())).await
+    };
+    assert_eq!(post(0, 6).await.status, 200);
+    let refused = post(6, 5).await;
+    refused.assert_problem(429, "four are left");
+    assert!(refused.header("retry-after").parse::<u32>().is_ok_and(|seconds| seconds <= 360), "{refused:?}");
+    assert_eq!(post(6, 4).await.status, 200);
+    assert_eq!(post(10, 1).await.status, 429);
+    post(20, 11).await.assert_problem(413, "more than the whole quota");
+    assert_eq!(system.count("SELECT count(*) FROM transactions").await, 10);
+}
+
+#[tokio::test]
+async fn processes_share_a_quota_through_redis() {
+    let Some(redis) = Redis::start().await else { return };
+    let secrets = format!("acme:{}", secret(ACME));
+    let variables = [("WEBHOOK_SECRET", &*secrets), ("WEBHOOK_QUOTA", "6/1h"), ("REDIS_URL", &*redis.url)];
+    let system = System::start(&variables).await;
+    let other = Api::start(&system.database.url, &variables).await;
+    for n in 0..6 {
+        let url = if n % 2 == 0 { &system.api.url } else { &other.url };
+        assert_eq!(post_signed(&system, url, ACME, &format!("t-{n}")).await.status, 202, "{n}");
+    }
+    for url in [&system.api.url, &other.url] {
+        assert_eq!(post_signed(&system, url, ACME, "more").await.status, 429);
+    }
+}
