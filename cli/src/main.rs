@@ -4,6 +4,7 @@ mod all_in_one;
 mod audit;
 mod bench;
 mod bulk_results;
+mod callbacks;
 #[cfg(feature = "smart-contract")]
 mod contract;
 mod data_dir;
@@ -92,6 +93,8 @@ Examples:
     Doctor(doctor::Arguments),
     /// Show schedules and their past fires, or fire one now
     Schedules(schedules::Arguments),
+    /// Show the destinations of callbacks, enable or test one
+    Callbacks(callbacks::Arguments),
     /// Rebuild the search index without downtime
     Reindex(reindex::Arguments),
     /// Deploy the smart contract that stores interest rates
@@ -146,6 +149,7 @@ fn main() -> ExitCode {
         Some(Command::Jobs(arguments)) => process::run("millrace jobs", jobs::program(arguments)),
         Some(Command::Queues(arguments)) => process::run("millrace queues", queues::program(arguments)),
         Some(Command::Schedules(arguments)) => process::run("millrace schedules", schedules::program(arguments)),
+        Some(Command::Callbacks(arguments)) => run_check("millrace callbacks", callbacks::program(arguments)),
         Some(Command::Reindex(arguments)) => process::run("millrace reindex", reindex::program(arguments)),
         #[cfg(feature = "smart-contract")]
         Some(Command::Contract(arguments)) => process::run("millrace contract", contract::program(arguments)),

@@ -17,7 +17,7 @@ use crate::{
         self, Prices,
         fetch::{self, FetchPrices},
     },
-    transactions::{self, Transactions, process::ProcessTransaction},
+    transactions::{self, Transactions, callbacks::send_callback::SendCallback, process::ProcessTransaction},
     users::Users,
 };
 use queue::{
@@ -208,6 +208,7 @@ impl App {
         // The kinds of job whose record must be ended when the job is discarded.
         let kinds = JobKinds::default()
             .kind::<ProcessTransaction>(transactions.clone())
+            .kind::<SendCallback>(transactions.callbacks().clone())
             .kind::<FetchPrices>(prices.clone())
             .kind::<ReconcileRate>(rates.clone());
         let operator = Operator::new(&pool, &queue, kinds);

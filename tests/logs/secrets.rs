@@ -35,6 +35,8 @@ const PROCESSOR_PASSWORD: &str = "secret-processor-a695";
 const ELASTIC_PASSWORD: &str = "secret-elastic-b5a6";
 const COLLECTOR_PASSWORD: &str = "secret-of-the-collector";
 const COLLECTOR_KEY: &str = "secret-key-of-exports";
+const CALLBACK: &[u8] = b"secret-of-callbacks-9e5d-32-bytes";
+const CALLBACK_TOKEN: &str = "secret-callback-token-8f1a";
 const WRONG_KEY: &str = "secret-wrong-key-c4b7";
 const WRONG_TOKEN: &str = "eyJhbGciOiJIUzI1NiJ9.secret-wrong-token-d3c8.x";
 
@@ -136,6 +138,8 @@ async fn no_secret_is_in_any_log() {
     let collector = format!("http://operator:{COLLECTOR_PASSWORD}@127.0.0.1:1");
     let headers = format!("x-api-key={COLLECTOR_KEY}");
     let elastic = format!("http://elastic:{ELASTIC_PASSWORD}@127.0.0.1:1");
+    let callback_secret = format!("whsec_{}", STANDARD.encode(CALLBACK));
+    let callback_url = format!("http://127.0.0.1:1/{CALLBACK_TOKEN}?key={CALLBACK_TOKEN}");
     let mut variables = vec![
         ("RUST_LOG", "debug,api=trace,jobs=trace,queue=trace,runtime=trace,worker=trace,millrace=trace"),
         ("LOG_DIR", folder.to_str().expect("UTF-8")),
@@ -143,6 +147,9 @@ async fn no_secret_is_in_any_log() {
         ("ADMIN_API_KEY", ADMIN_KEY),
         ("JWT_SECRET", JWT_SECRET),
         ("WEBHOOK_SECRET", &whsec),
+        ("CALLBACK_URL", &callback_url),
+        ("CALLBACK_SECRET", &callback_secret),
+        ("CALLBACK_ALLOW_PRIVATE", "true"),
         ("REDIS_URL", &redis.url),
         ("PROCESSOR_URL", &processor),
         ("PROCESSOR_ATTEMPTS", "2"),
@@ -168,6 +175,8 @@ async fn no_secret_is_in_any_log() {
     }
     let settled = async || session.get("/v1/transactions/t", ("x-nothing", "")).await.json()["status"] == "FAILED";
     eventually("the processor is given up", SOON, settled).await;
+    let tried = async || worker.log().contains("callback receiver cannot be reached");
+    eventually("the callback has failed", SOON, tried).await;
     let killed = redis.url.clone();
     redis.kill().await;
     assert_eq!(session.get("/api/v1/items/1", ("x-nothing", "")).await.status, 200);
@@ -203,6 +212,8 @@ async fn no_secret_is_in_any_log() {
             key,
             CHAIN_PASSWORD,
             PROCESSOR_PASSWORD,
+            CALLBACK_TOKEN,
+            &callback_secret[6..],
             ELASTIC_PASSWORD,
             COLLECTOR_PASSWORD,
             COLLECTOR_KEY,

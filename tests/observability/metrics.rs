@@ -21,7 +21,7 @@ use crate::harness::{
 const SOON: Duration = Duration::from_secs(30);
 
 /// The contract promises these series from the start, in both processes.
-const PROMISED: [&str; 21] = [
+const PROMISED: [&str; 23] = [
     "millrace_jobs_enqueued_total{queue=\"process_transaction\"} 0",
     "millrace_jobs_finished_total{queue=\"process_transaction\",outcome=\"dead\"} 0",
     "millrace_job_wait_seconds_count{queue=\"process_transaction\"} 0",
@@ -42,6 +42,8 @@ const PROMISED: [&str; 21] = [
     "millrace_chain_errors_total{reason=\"unfunded\"} 0",
     "millrace_webhooks_accepted_total{outcome=\"new\"} 0",
     "millrace_webhooks_accepted_total{outcome=\"replayed\"} 0",
+    "millrace_callbacks_total{outcome=\"delivered\"} 0",
+    "millrace_callbacks_total{outcome=\"gave_up\"} 0",
     "probe_created_total 0",
 ];
 

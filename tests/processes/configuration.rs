@@ -16,6 +16,9 @@ const WRONG: &[(&str, &str)] = &[
     ("PROCESSOR_URL", "ftp://me:hunter2@processor"),
     ("PROCESSOR_ATTEMPTS", "0"),
     ("PROCESSOR_TIMEOUT_SECONDS", "soon"),
+    ("CALLBACK_URL", "https://me:hunter2@receiver.example.com/"),
+    ("CALLBACK_SECRET", "hunter2"),
+    ("CALLBACK_ALLOW_PRIVATE", "hunter2"),
 ];
 
 /// Wrong values of variables that only the API reads.

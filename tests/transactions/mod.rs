@@ -1,6 +1,7 @@
 //! Transactions over HTTP with real processes: webhooks, processing, look-ups and the list.
 
 mod batch;
+mod callbacks;
 mod conflicts;
 mod fake_processor;
 mod ids;

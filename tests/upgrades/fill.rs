@@ -99,6 +99,11 @@ async fn fill_rare_states(pool: &PgPool) {
                                   waits, runs)
          VALUES ('q', now(), 1, 1, 1, 0, 0, 0, 0, 0, 0, 1, '{1}', '{1}');
          UPDATE apalis.jobs SET replays = 2, events = '[{\"at\": \"2026-11-28T12:00:00Z\", \"event\": \"given_back\"}]' WHERE id = 'by-hand-1';
+         INSERT INTO callbacks (id, transaction_id, destination, kind, attempts, gave_up_at, last_status, last_error)
+         SELECT uuid_v7(), id, 'acme', 'transaction.failed', 1, now(), 410, 'callback returned 410 Gone' FROM transactions
+         WHERE transaction_id = 'waits-0';
+         INSERT INTO callback_destinations (name, failing_since, disabled_at, disabled_because)
+         VALUES ('acme', now(), now(), '410 Gone');
          INSERT INTO replayed_jobs (replay, number, job) SELECT id, 1, 'by-hand-1' FROM replays;
          INSERT INTO chain_sends (rate_id, number, contract, sender, nonce, hash, raw, max_fee, priority)
          SELECT id, 1, '0x1', '0x2', 7, '\\x01', '\\x02', '3', '4' FROM interest_rates LIMIT 1",

@@ -23,10 +23,12 @@ const STRANGER: &str = "
     INSERT INTO users VALUES (1, 'ada')";
 
 /// The tables that only Millrace's services use. A new table of a service is added here.
-const SERVICE_TABLES: [&str; 14] = [
+const SERVICE_TABLES: [&str; 16] = [
     "transactions",
     "webhook_conflicts",
     "webhook_conflict_totals",
+    "callbacks",
+    "callback_destinations",
     "users",
     "items",
     "item_documents",

@@ -5,7 +5,7 @@ use jobs::{
     interest_rates::reconcile::ReconcileRate,
     items::{index::IndexItem, search::reindex::ReindexItems},
     prices::fetch::FetchPrices,
-    transactions::process::ProcessTransaction,
+    transactions::{callbacks::send_callback::SendCallback, process::ProcessTransaction},
 };
 use queue::{Registry, operator::replays::ReplayDeadLetters};
 
@@ -13,6 +13,7 @@ use queue::{Registry, operator::replays::ReplayDeadLetters};
 pub fn registry(app: &App) -> Registry {
     Registry::default()
         .job::<ProcessTransaction>(app.transactions.clone())
+        .job::<SendCallback>(app.transactions.callbacks().clone())
         .job::<IndexItem>(app.items.clone())
         .job::<ReindexItems>(app.search.clone())
         .job::<ReconcileRate>(app.rates.clone())

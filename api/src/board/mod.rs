@@ -5,6 +5,7 @@
 
 mod assets;
 mod audit;
+mod callbacks;
 mod chart;
 mod database;
 mod dead;

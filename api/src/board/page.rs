@@ -37,13 +37,14 @@ pub(super) struct Chrome {
 
 impl Chrome {
     /// The entries of the navigation: path and name.
-    pub(super) const TABS: [(&'static str, &'static str); 9] = [
+    pub(super) const TABS: [(&'static str, &'static str); 10] = [
         ("/board", "Now"),
         ("/board/jobs", "Jobs"),
         ("/board/dead", "Dead letters"),
         ("/board/replays", "Replays"),
         ("/board/workers", "Workers"),
         ("/board/schedules", "Schedules"),
+        ("/board/callbacks", "Callbacks"),
         ("/board/scale", "Scale"),
         ("/board/audit", "Audit"),
         ("/board/database", "Database"),
@@ -96,6 +97,7 @@ pub(super) fn notice(name: &str, count: Option<&str>) -> Option<String> {
         "draining" => "The worker stops claiming with its next heartbeat, and ends when its jobs have ended.".into(),
         "fired" => format!("The schedule has fired: {} jobs.", count()),
         "skipped" => "The next fire is skipped.".into(),
+        "enabled" => "The destination is enabled. Replay its dead letters to send what it has missed.".into(),
         "discarded" => format!("{} dead letters are discarded.", count()),
         _ => return None,
     })

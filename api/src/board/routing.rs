@@ -8,7 +8,7 @@ use poem::{
 use time::OffsetDateTime;
 
 use super::{
-    assets, audit, database, dead, events, find,
+    assets, audit, callbacks, database, dead, events, find,
     form::Form,
     format, jobs, login, now, queues, replays, scale, schedules,
     session::Role,
@@ -77,6 +77,7 @@ async fn page(state: &State, visit: &Visit, path: &[&str]) -> Result<Response, P
         ["workers"] => workers::list(state, visit).await,
         ["workers", id] => workers::show(state, visit, id).await,
         ["schedules"] => schedules::list(state, visit).await,
+        ["callbacks"] => callbacks::list(state, visit).await,
         ["audit"] => audit::list(state, visit).await,
         ["scale"] => scale::show(state, visit).await,
         ["database"] => database::show(state, visit).await,
@@ -100,6 +101,7 @@ async fn action(state: &State, visit: &Visit, path: &[&str]) -> Result<Response,
         ["replays", id, change] => replays::change(state, visit, id, change).await,
         ["schedules", name, "fire"] => schedules::fire(state, visit, name).await,
         ["schedules", name, "skip-next"] => schedules::skip_next(state, visit, name).await,
+        ["callbacks", "enable"] => callbacks::enable(state, visit).await,
         ["workers", id, "drain"] => workers::drain(state, visit, id).await,
         _ => Err(no_page()),
     }

@@ -244,8 +244,10 @@ fn check_prod_secrets(vars: &mut EnvReader) {
             Some(text) => seen.push((name, text)),
         }
     }
-    let secrets = vars.text("WEBHOOK_SECRET").unwrap_or_default();
-    seen.extend(secrets.split(',').map(|secret| ("WEBHOOK_SECRET", split_sender(secret.trim()).1.to_owned())));
+    for name in ["WEBHOOK_SECRET", "CALLBACK_SECRET"] {
+        let Some(secrets) = vars.text(name) else { continue };
+        seen.extend(secrets.split(',').map(|secret| (name, split_sender(secret.trim()).1.to_owned())));
+    }
     for (index, (name, text)) in seen.iter().enumerate() {
         let duplicate = seen[..index].iter().find(|(other, value)| other != name && value == text);
         if PUBLISHED_SECRETS.contains(&&**text) {
@@ -261,7 +263,7 @@ fn check_prod_secrets(vars: &mut EnvReader) {
 /// A shell example that creates a secret for this variable.
 fn example_of(name: &str) -> String {
     match name {
-        "WEBHOOK_SECRET" => format!("{name}=\"whsec_$(openssl rand -base64 32)\""),
+        "WEBHOOK_SECRET" | "CALLBACK_SECRET" => format!("{name}=\"whsec_$(openssl rand -base64 32)\""),
         _ => format!("{name}=\"$(openssl rand -hex 32)\""),
     }
 }

@@ -94,6 +94,8 @@ fn prod_requires_its_own_secrets() {
         ),
         (&[("API_KEY", webhook), ("WEBHOOK_SECRET", &two)], &["WEBHOOK_SECRET", "WEBHOOK_SECRET"]),
         (&[("WEBHOOK_SECRET", "")], &["WEBHOOK_SECRET"]),
+        (&[("CALLBACK_SECRET", PUBLISHED_SECRETS[3])], &["CALLBACK_SECRET"]),
+        (&[("WEBHOOK_SECRET", webhook), ("CALLBACK_SECRET", webhook)], &["CALLBACK_SECRET"]),
     ] {
         assert_eq!(refused_variables(&prod(changed)), refused, "{changed:?}");
     }

@@ -3,6 +3,7 @@
 //! `ADMIN_API_KEY` and tokens of admins may do everything here; `VIEWER_API_KEY` only reads.
 
 mod actor;
+mod callbacks;
 mod capacity;
 mod database;
 mod dead_letters;
@@ -20,8 +21,9 @@ use poem::http::StatusCode;
 use queue::Operator;
 
 pub(crate) use self::{
-    capacity::CapacityApi, database::DatabaseApi, dead_letters::DeadLettersApi, history::HistoryApi, jobs::JobsApi,
-    queues::QueuesApi, replays::ReplaysApi, schedules::SchedulesApi, workers::WorkersApi,
+    callbacks::CallbacksApi, capacity::CapacityApi, database::DatabaseApi, dead_letters::DeadLettersApi,
+    history::HistoryApi, jobs::JobsApi, queues::QueuesApi, replays::ReplaysApi, schedules::SchedulesApi,
+    workers::WorkersApi,
 };
 use crate::{
     auth::{Admin, Viewer},

@@ -5,7 +5,7 @@ use std::{
     ops::RangeInclusive,
 };
 
-use jobs::transactions::{self, Status};
+use jobs::transactions::{self, Status, json::TransactionJson};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use poem_openapi::{Enum, Object};
 use serde::Serialize;
@@ -14,15 +14,17 @@ use strum::VariantArray;
 use crate::{
     problem::{Problem, whole_seconds},
     validation::Choice,
-    wire::{Decimal, Nullable, Timestamp},
+    wire::{Decimal, Nullable, Timestamp, openapi_response_type},
 };
 
 /// The allowed number of characters in a transaction id.
 pub(super) const ID_LENGTH: RangeInclusive<usize> = 1..=255;
 
 /// A transaction.
-#[derive(Object, Serialize)]
-pub(super) struct Transaction {
+// Only the schema: `jobs::transactions::json` writes the fields, here and in callbacks.
+#[derive(Object)]
+#[oai(rename = "Transaction")]
+struct TransactionSchema {
     /// The sender's id, unique for each transaction.
     transaction_id: String,
     /// The account that the money comes from.
@@ -41,9 +43,15 @@ pub(super) struct Transaction {
     processed_at: Nullable<Timestamp>,
     /// The reason of a failure; only present if `FAILED`.
     #[oai(skip_serializing_if_is_none)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
+
+/// A transaction.
+#[derive(Serialize)]
+#[serde(transparent)]
+pub(super) struct Transaction(TransactionJson);
+
+openapi_response_type!({} Transaction, "Transaction", TransactionSchema::schema_ref(), refers to TransactionSchema);
 
 impl Transaction {
     /// The response for a stored transaction.
@@ -51,17 +59,7 @@ impl Transaction {
     /// # Errors
     /// 500 if the amount is not a number, which the database rules out.
     pub(super) fn new(from: transactions::Transaction) -> Result<Self, Problem> {
-        Ok(Self {
-            transaction_id: from.transaction_id,
-            source_account: from.source_account,
-            destination_account: from.destination_account,
-            amount: Decimal::new(from.amount.to_string())?,
-            currency: from.currency,
-            status: from.status.into(),
-            created_at: Timestamp(from.created_at),
-            processed_at: Nullable(from.processed_at.map(Timestamp)),
-            error: if from.status == Status::Failed { Some(from.error.unwrap_or_default()) } else { None },
-        })
+        Ok(Self(TransactionJson::new(from)?))
     }
 }
 

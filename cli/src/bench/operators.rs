@@ -111,7 +111,7 @@ fn paths(samples: &Samples, transaction: &str) -> Vec<(String, String)> {
         ("/admin/queue/find", format!("/admin/queue/find?q={transaction}")),
         ("/v1/transactions/ID/timeline", format!("/v1/transactions/{transaction}/timeline")),
     ];
-    const FIXED: [&str; 24] = [
+    const FIXED: [&str; 26] = [
         "/board",
         "/board/queues/process_transaction",
         "/board/jobs",
@@ -127,6 +127,7 @@ fn paths(samples: &Samples, transaction: &str) -> Vec<(String, String)> {
         "/board/dead?queue=index_item",
         "/board/replays",
         "/board/workers",
+        "/board/callbacks",
         "/board/audit",
         "/board/audit?target=process_transaction",
         "/admin/queue/overview",
@@ -136,6 +137,7 @@ fn paths(samples: &Samples, transaction: &str) -> Vec<(String, String)> {
         "/admin/queue/dead",
         "/admin/queue/workers",
         "/admin/queue/actions",
+        "/admin/queue/callbacks",
     ];
     let fixed = FIXED.iter().map(|path| ((*path).to_owned(), (*path).to_owned()));
     fixed.chain(named.map(|(name, path)| (name.to_owned(), path))).collect()

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::storable::StorableText;
 
-/// The interface that an operator used.
+/// The interface that an operator used, or the process that acted by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Via {
     /// The web pages under `/board`.
@@ -15,6 +15,8 @@ pub enum Via {
     Http,
     /// The `millrace` command line.
     Cli,
+    /// A worker, without an operator.
+    Worker,
 }
 
 impl Via {
@@ -24,6 +26,7 @@ impl Via {
             Self::Board => "board",
             Self::Http => "http",
             Self::Cli => "cli",
+            Self::Worker => "worker",
         }
     }
 }
@@ -31,7 +34,7 @@ impl Via {
 /// Who acts, and why. Every action of an operator needs one, and is recorded with it.
 #[derive(Debug, Clone)]
 pub struct Order {
-    /// The operator's name.
+    /// The operator's name, or that of the program that acts by itself.
     pub actor: String,
     pub via: Via,
     /// Why, for other operators.
@@ -63,7 +66,7 @@ pub struct Action {
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
     pub actor: String,
-    /// `board`, `http` or `cli`.
+    /// `board`, `http`, `cli` or `worker`.
     pub via: String,
     /// A verb, such as `pause`.
     pub action: String,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::callbacks;
 use runtime::config::{EnvReader, Environment};
 
 /// The value of `PROCESSOR_URL` that selects the simulation instead of a real processor.
@@ -16,6 +17,8 @@ pub struct Config {
     pub delay: Duration,
     /// `PROCESSOR_URL`: the real external call; `None` if it is unset or `simulated`.
     pub processor: Option<ProcessorConfig>,
+    /// Where settlements are sent.
+    pub callbacks: callbacks::config::Config,
 }
 
 /// The external service that processes transactions.
@@ -31,7 +34,7 @@ pub struct ProcessorConfig {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { delay: Duration::from_secs(30), processor: None }
+        Self { delay: Duration::from_secs(30), processor: None, callbacks: callbacks::config::Config::default() }
     }
 }
 
@@ -48,6 +51,7 @@ impl Config {
         Self {
             delay: vars.seconds("PROCESSING_DELAY_SECONDS", 30.0, 0.0..=86_400.0),
             processor: url.map(|url| ProcessorConfig { url, attempts, timeout }),
+            callbacks: callbacks::config::Config::read(vars),
         }
     }
 

@@ -1,13 +1,16 @@
 //! Transactions: records each webhook once, processes it effectively once, and lets senders look it up.
 
 pub mod amount;
+pub mod callbacks;
 mod config;
 mod conflicts;
 mod ingest;
+pub mod json;
 mod list;
 pub mod model;
 pub mod process;
 mod processor;
+mod retention;
 mod settlement_listener;
 pub mod signature;
 mod store;
@@ -24,6 +27,7 @@ pub use model::{Cursor, Ingested, NewTransaction, Status, Transaction};
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    callbacks::Callbacks,
     model::{Conflict, SettleRequest, Settlement},
     process::ProcessTransaction,
     processor::Processor,
@@ -62,6 +66,7 @@ pub struct Transactions {
     conflicts: Batch<Conflict, ()>,
     finds: Batch<String, Option<Transaction>>,
     settlements: Batch<SettleRequest, bool>,
+    callbacks: Callbacks,
     processor: Arc<Processor>,
     listener: Arc<SettlementListener>,
     stop: CancellationToken,
@@ -71,7 +76,7 @@ impl Transactions {
     /// Starts the feature; `stop` ends every wait.
     ///
     /// # Errors
-    /// When the HTTP client for the processor cannot be built.
+    /// When the HTTP client for the processor or the one for callbacks cannot be built.
     pub fn start(pool: &Pool, queue: &Queue, config: &Config, stop: CancellationToken) -> Result<Self, Error> {
         describe_counter!(CONFLICTS, "Webhooks whose id was known with other content; what came first stands.");
         counter!(CONFLICTS).absolute(0);
@@ -82,6 +87,7 @@ impl Transactions {
         // A process that only enqueues exports the series of the queue as well.
         queue::metrics::zero(ProcessTransaction::NAME);
         let delay = config.due_after();
+        let callbacks = Callbacks::start(pool, queue, &config.callbacks)?;
         let (pool, queue) = (pool.clone(), queue.clone());
         Ok(Self {
             ingests: Batch::start(INGESTS, {
@@ -97,9 +103,10 @@ impl Transactions {
                 move |ids| store::find(pool.clone(), ids)
             }),
             settlements: Batch::start(WRITES, {
-                let pool = pool.clone();
-                move |requests| store::settle(pool.clone(), requests)
+                let (pool, callbacks) = (pool.clone(), callbacks.clone());
+                move |requests| settle_batch(pool.clone(), callbacks.clone(), requests)
             }),
+            callbacks,
             processor: Arc::new(Processor::new(config.processor.as_ref())?),
             listener: Arc::new(SettlementListener::default()),
             pool,
@@ -113,7 +120,12 @@ impl Transactions {
             let pool = pool.clone();
             move |ids| store::find(pool.clone(), ids)
         });
-        Self { finds, pool: pool.clone(), ..self.clone() }
+        Self { finds, callbacks: self.callbacks.reading(pool), pool: pool.clone(), ..self.clone() }
+    }
+
+    /// The callbacks of settlements.
+    pub fn callbacks(&self) -> &Callbacks {
+        &self.callbacks
     }
 
     /// Listens for settlements until the stop. A process that serves [`Transactions::find_settled`] runs this once.
@@ -124,6 +136,11 @@ impl Transactions {
     /// Deletes old conflicts periodically until the stop. Every worker runs this.
     pub async fn delete_expired_conflicts(self, retention: Retention) {
         conflicts::run_retention(&self.pool, retention, &self.stop).await;
+    }
+
+    /// Deletes old callbacks periodically until the stop. Every worker runs this.
+    pub async fn delete_expired_callbacks(self, retention: Retention) {
+        self.callbacks.run_retention(retention, &self.stop).await;
     }
 
     /// Records a transaction and its job in one commit, or finds the transaction that was recorded before. `sender` is the
@@ -259,4 +276,9 @@ impl Transactions {
     async fn settle(&self, id: uuid::Uuid, settlement: Settlement) -> Result<(), Error> {
         self.settlements.call(SettleRequest { id, settlement }).await.map(|_changed| ())
     }
+}
+
+/// Settles those that are still processing. Their callbacks are enqueued in the same transaction, if there is a destination.
+async fn settle_batch(pool: Pool, callbacks: Callbacks, requests: Vec<SettleRequest>) -> Result<Vec<bool>, Error> {
+    if callbacks.is_configured() { callbacks.settle(requests).await } else { store::settle(pool, requests).await }
 }

@@ -7,7 +7,14 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Status, Transaction, Transactions, store::conflicts::KeptConflict};
+use super::{
+    Status, Transaction, Transactions,
+    callbacks::{
+        model::label,
+        store::{self as callbacks, CallbackRow},
+    },
+    store::conflicts::KeptConflict,
+};
 use queue::{
     JobId, Operator,
     operator::audit::Action,
@@ -39,7 +46,7 @@ pub struct Timeline {
 pub struct TimelineEvent {
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
-    /// `accepted`, `conflict`, `due`, `processed`, `failed`, `operator`, or the event of a [`JobEvent`].
+    /// `accepted`, `conflict`, `due`, `processed`, `failed`, `callback`, `operator`, or the event of a [`JobEvent`].
     pub event: &'static str,
     /// A sentence.
     pub text: String,
@@ -53,22 +60,20 @@ impl Transactions {
     /// # Errors
     /// [`Error::Unavailable`] when the database is not available.
     pub async fn timeline(&self, operator: &Operator, transaction_id: &str) -> Result<Option<Timeline>, Error> {
-        let Some(transaction) = self.find(transaction_id).await? else { return Ok(None) };
+        // Not `find`: it would also read when the job is due, which `show` does.
+        let Some(transaction) = self.finds.call(transaction_id.to_owned()).await? else { return Ok(None) };
         let job_id = JobId::from(transaction.id).to_string();
         let job = operator.show(&job_id).await?;
         let conflicts = super::store::conflicts::list(&self.pool, transaction_id).await?;
+        let callbacks = callbacks::of_transaction(&self.pool, transaction.id).await?;
         let actions = operator.actions(Some(&job_id), None, ACTIONS).await?;
         let mut events = vec![accepted(&transaction, job.as_ref())];
         events.extend(conflicts.iter().map(conflict));
         events.extend(job.iter().flat_map(runs));
         events.extend(actions.into_iter().map(operator_event));
-        events.sort_by_key(|event| event.at);
-        // A transaction is settled by its last run, just before the result of that run is written.
-        let settled = settled(&transaction);
-        let end = events.partition_point(|event| {
-            settled.as_ref().is_some_and(|settled| event.at <= settled.at + SETTLES_BEFORE_ITS_RUN_ENDS)
-        });
-        events.splice(end..end, settled);
+        events.extend(settled(&transaction));
+        events.extend(callbacks.iter().flat_map(callback));
+        events.sort_by_key(|event| place(event, transaction.processed_at));
         let status = transaction.status.into_str();
         Ok(Some(Timeline {
             transaction_id: transaction.transaction_id,
@@ -77,6 +82,18 @@ impl Transactions {
             status,
             events,
         }))
+    }
+}
+
+/// The time by which an event is placed. A transaction is settled by its last run, just before the result of that run is
+/// written; its callbacks follow.
+fn place(event: &TimelineEvent, settled_at: Option<OffsetDateTime>) -> OffsetDateTime {
+    match (event.event, settled_at) {
+        ("processed" | "failed", Some(_)) => event.at + SETTLES_BEFORE_ITS_RUN_ENDS,
+        ("callback", Some(settled_at)) if event.at >= settled_at => {
+            event.at.max(settled_at + SETTLES_BEFORE_ITS_RUN_ENDS)
+        }
+        _ => event.at,
     }
 }
 
@@ -130,6 +147,24 @@ fn operator_event(action: Action) -> TimelineEvent {
         text: format!("{} by {}: {}", action.action, action.actor, action.reason),
         details: json!({"actor": action.actor, "via": action.via, "action": action.action}),
     }
+}
+
+/// What happened to one callback: it was enqueued, and perhaps delivered or given up.
+fn callback(row: &CallbackRow) -> Vec<TimelineEvent> {
+    let (to, tries) = (label(&row.destination), row.attempts);
+    let details = json!({"callback": row.id, "destination": row.destination, "kind": row.kind, "attempts": tries,
+                         "status": row.last_status, "error": row.last_error});
+    let event = |at, text| TimelineEvent { at, event: "callback", text, details: details.clone() };
+    let mut events = vec![event(row.created_at, format!("its callback to {to} was enqueued with the settlement"))];
+    if let Some(at) = row.delivered_at {
+        let status = row.last_status.unwrap_or_default();
+        events.push(event(at, format!("its callback to {to} was delivered: status {status}, after {tries} tries")));
+    }
+    if let Some(at) = row.gave_up_at {
+        let error = row.last_error.as_deref().unwrap_or_default();
+        events.push(event(at, format!("its callback to {to} was given up after {tries} tries: {error}")));
+    }
+    events
 }
 
 fn settled(transaction: &Transaction) -> Option<TimelineEvent> {

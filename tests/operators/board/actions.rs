@@ -126,3 +126,21 @@ async fn a_schedule_is_fired_and_its_next_fire_skipped() {
     assert_page(&again, 409, "skipped already");
     assert_page(&browser.act("/board/schedules/hourly/fire", &[]).await, 404, "an unknown schedule");
 }
+
+#[tokio::test]
+async fn a_disabled_destination_of_callbacks_is_enabled() {
+    let browser = Browser::logged_in().await;
+    browser.execute("INSERT INTO callback_destinations VALUES ('acme', now(), now(), '<b>410</b>')").await;
+    let page = browser.get("/board/callbacks").await;
+    assert_page(&page, 200, "the destinations");
+    for text in ["acme is disabled", "Enable acme", "&#60;b&#62;410", "error=callbacks%20to%20acme%20are%20disabled"] {
+        assert!(page.text.contains(text), "{text}: {}", page.text);
+    }
+    let response = browser.act("/board/callbacks/enable", &[("destination", "acme")]).await;
+    assert_eq!((response.status, response.header("location")), (303, "/board/callbacks?notice=enabled"));
+    let page = browser.get("/board/callbacks?notice=enabled").await;
+    assert!(page.text.contains("The destination is enabled.") && !page.text.contains("acme"), "{}", page.text);
+    assert_page(&browser.act("/board/callbacks/enable", &[("destination", "acme")]).await, 404, "it is not configured");
+    let [(actor, via, action, target, _)] = &browser.audit().await[..] else { panic!("one action") };
+    assert_eq!([actor, via, action, target], ["ada", "board", "enable_callbacks", "callbacks:acme"]);
+}

@@ -217,6 +217,7 @@ async fn every_page_is_complete_and_escaped() {
         ("/board/workers", &worker_id),
         (&worker_page, "Drain this worker"),
         ("/board/schedules", "Skip the next fire"),
+        ("/board/callbacks", "There are no destinations."),
         ("/board/audit", "replay"),
         ("/board/database", "autovacuum-off"),
         ("/board/scale", "workers needed,"),

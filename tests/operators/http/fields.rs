@@ -89,6 +89,7 @@ async fn every_response_has_exactly_the_documented_fields() {
     let fire = system.act("/admin/queue/schedules/daily_prices/fire", json!({"reason": "r"})).await;
     assert_eq!((fire.status, &fire.json()["result"]), (200, &"12".into()), "{fire:?}");
     assert_eq!(system.act("/admin/queue/schedules/daily_prices/skip-next", json!({"reason": "r"})).await.status, 200);
+    system.execute("INSERT INTO callback_destinations VALUES ('acme', now(), now(), '410 Gone')").await;
     let mut found = Vec::new();
     for (route, path) in [
         ("/overview", "/overview".to_owned()),
@@ -105,6 +106,7 @@ async fn every_response_has_exactly_the_documented_fields() {
         ("/schedules", "/schedules".to_owned()),
         ("/schedules/{name}/fires", "/schedules/daily_prices/fires".to_owned()),
         ("/actions", "/actions".to_owned()),
+        ("/callbacks", "/callbacks".to_owned()),
         ("/doctor", "/doctor".to_owned()),
         ("/scale", "/scale?objective=5s&drain_in=1h".to_owned()),
         ("/queues/{name}/trends", format!("/queues/{QUEUE}/trends?window=24h")),

@@ -3,6 +3,7 @@
 //! A response is a value of the service, or a view made of such values. The types with [`Object`] describe it in
 //! `openapi.json` and are never built; a test compares them with real responses.
 
+pub(super) mod callbacks;
 pub(super) mod capacity;
 pub(super) mod database;
 pub(super) mod filter;
@@ -43,7 +44,7 @@ openapi_response_type!(FreeJson, "free_json", MetaSchema::ANY);
 pub(super) struct Acted {
     /// A verb, such as `pause`.
     action: String,
-    /// The queue, job, worker or schedule.
+    /// The queue, job, worker, schedule or destination of callbacks.
     target: String,
     actor: String,
     reason: String,
@@ -71,11 +72,11 @@ pub(super) struct Action {
     id: i64,
     at: Timestamp,
     actor: String,
-    /// `board`, `http` or `cli`.
+    /// `board`, `http`, `cli` or `worker`.
     via: String,
     /// A verb, such as `pause`.
     action: String,
-    /// The queue, job, worker, replay or schedule.
+    /// The queue, job, worker, replay, schedule or destination of callbacks.
     target: String,
     /// Which jobs of the queue, or details of the action; null for one target.
     filter: Nullable<FreeJson>,
@@ -113,7 +114,7 @@ pub(super) struct Timeline {
 #[derive(Object)]
 struct TimelineEvent {
     at: Timestamp,
-    /// `accepted`, `conflict`, `due`, `processed`, `failed`, `operator`, or an event of its job.
+    /// `accepted`, `conflict`, `due`, `processed`, `failed`, `callback`, `operator`, or an event of its job.
     event: String,
     /// A sentence.
     text: String,

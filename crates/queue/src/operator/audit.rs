@@ -2,8 +2,16 @@
 
 use super::Operator;
 pub use crate::order::{Action, Order, Via};
-use crate::store::operator::audit as sql;
+use crate::{enqueue::Tx, store::operator::audit as sql};
 use runtime::error::Error;
+
+/// Records the action of a feature on one target, in the transaction that does it. `action` is a verb, such as `pause`.
+///
+/// # Errors
+/// An error of the database. The transaction must then be rolled back.
+pub async fn record(tx: &mut Tx, order: &Order, action: &str, target: &str) -> Result<(), Error> {
+    Ok(sql::record(&mut **tx, order, action, target, None, 1).await?)
+}
 
 impl Operator {
     /// Lists recorded actions, newest first: all, or those on one target. The next page begins before the last id.

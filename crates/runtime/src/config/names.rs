@@ -3,12 +3,14 @@
 use std::{collections::BTreeSet, ffi::OsString, sync::LazyLock};
 
 /// The variables that may hold a secret. Each can also be read from a file that `NAME_FILE` names.
-pub const SECRETS: [&str; 13] = [
+pub const SECRETS: [&str; 15] = [
     "DATABASE_URL",
     "REDIS_URL",
     "ELASTICSEARCH_URL",
     "PROCESSOR_URL",
     "WEBHOOK_SECRET",
+    "CALLBACK_URL",
+    "CALLBACK_SECRET",
     "API_KEY",
     "ADMIN_API_KEY",
     "VIEWER_API_KEY",

@@ -13,7 +13,7 @@ use crate::db::Pool;
 const LEDGER: &str = "apalis._queue_migrations";
 
 /// The migrations that change only the queue's tables.
-const QUEUE_MIGRATIONS: [&str; 25] = [
+const QUEUE_MIGRATIONS: [&str; 26] = [
     "tune queue tables",
     "pause queues",
     "cancel running jobs",
@@ -39,6 +39,7 @@ const QUEUE_MIGRATIONS: [&str; 25] = [
     "index dead by error",
     "drop dead groups",
     "index deadly minutes",
+    "record automatic actions",
 ];
 
 /// The migrations that also change tables of services. Only their statements about the queue's tables are applied.

@@ -20,12 +20,12 @@ const MIN_TOKEN: usize = 16;
 
 /// Secrets that must not appear in logs and errors.
 #[derive(Default)]
-pub(super) struct Secrets(Vec<String>);
+pub(in crate::transactions) struct Secrets(Vec<String>);
 
 impl Secrets {
     /// The secrets of a URL: its password, the values of its query, and path segments as long as a token.
     /// The password is included as written, decoded, and encoded as in the header `Authorization`.
-    pub(super) fn of(url: &Url) -> Self {
+    pub(in crate::transactions) fn of(url: &Url) -> Self {
         let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
         let mut secrets = Vec::new();
         if let Some(password) = url.password() {
@@ -50,7 +50,7 @@ impl Secrets {
     }
 
     /// Replaces the secrets in a text with `***`.
-    pub(super) fn redact(&self, text: &str) -> String {
+    pub(in crate::transactions) fn redact(&self, text: &str) -> String {
         self.redact_until(text, text.len())
     }
 
@@ -77,7 +77,7 @@ impl Secrets {
     }
 
     /// The first 500 bytes of a body on one line; empty if the response has no body.
-    pub(super) async fn excerpt(&self, response: Response) -> String {
+    pub(in crate::transactions) async fn excerpt(&self, response: Response) -> String {
         self.format(&read_beginning(response).await)
     }
 

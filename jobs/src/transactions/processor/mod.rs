@@ -1,6 +1,6 @@
 //! Processor client: decides whether a transaction succeeds, by an HTTP call to a service or by a simulation.
 
-mod excerpt;
+pub(super) mod excerpt;
 
 use std::time::Duration;
 

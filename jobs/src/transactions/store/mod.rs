@@ -260,8 +260,8 @@ pub(super) async fn find_processing(pool: &Pool, ids: &[Uuid]) -> Result<Vec<Tra
     rows.into_iter().map(Transaction::try_from).collect()
 }
 
-/// Settles those that are still processing, in one statement, and notifies their waiters. Returns which ones changed.
-pub(super) async fn settle(pool: Pool, requests: Vec<SettleRequest>) -> Result<Vec<bool>, Error> {
+/// The ids, new states and errors of settlements.
+pub(super) fn columns(requests: Vec<SettleRequest>) -> (Vec<Uuid>, Vec<String>, Vec<Option<String>>) {
     let ids: Vec<Uuid> = requests.iter().map(|request| request.id).collect();
     let (statuses, errors): (Vec<String>, Vec<Option<String>>) = requests
         .into_iter()
@@ -270,6 +270,14 @@ pub(super) async fn settle(pool: Pool, requests: Vec<SettleRequest>) -> Result<V
             Settlement::Failed(error) => (Status::Failed.into_str().into(), Some(error)),
         })
         .unzip();
+    (ids, statuses, errors)
+}
+
+/// Settles those that are still processing, in one statement, and notifies their waiters. Returns which ones changed.
+///
+/// With a destination of callbacks, `callbacks::store::settle` does the same and records the callbacks.
+pub(super) async fn settle(pool: Pool, requests: Vec<SettleRequest>) -> Result<Vec<bool>, Error> {
+    let (ids, statuses, errors) = columns(requests);
     #[cfg(feature = "sabotage")]
     if sabotage::planted(Bug::SettlementNotConditional) {
         let reset =
@@ -288,20 +296,23 @@ pub(super) async fn settle(pool: Pool, requests: Vec<SettleRequest>) -> Result<V
     )
     .fetch_all(repeatable(&pool))
     .await?;
-    if !settled.is_empty() {
-        // After the commit, so that a failure cannot undo it: the listeners' polls find what was not announced.
-        let payloads = payloads(&settled);
-        let notification = sqlx::query!(
-            "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload",
-            SETTLED_CHANNEL,
-            &payloads,
-        );
-        if let Err(error) = notification.execute(repeatable(&pool)).await {
-            tracing::debug!(error = causes(&error), "could not notify the waiters of settled transactions");
-        }
-    }
+    notify_settled(&pool, &settled).await;
     let settled: std::collections::HashSet<Uuid> = settled.into_iter().collect();
     Ok(ids.iter().map(|id| settled.contains(id)).collect())
+}
+
+/// Notifies those who wait for these transactions. Called after the commit, so that a failure cannot undo it: the
+/// listeners' polls find what was not announced.
+pub(super) async fn notify_settled(pool: &Pool, settled: &[Uuid]) {
+    if settled.is_empty() {
+        return;
+    }
+    let payloads = payloads(settled);
+    let notification =
+        sqlx::query!("SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload", SETTLED_CHANNEL, &payloads);
+    if let Err(error) = notification.execute(repeatable(pool)).await {
+        tracing::debug!(error = causes(&error), "could not notify the waiters of settled transactions");
+    }
 }
 
 /// Resets a failed transaction to processing, due now. Does nothing in any other state.

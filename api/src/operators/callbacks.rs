@@ -1,0 +1,134 @@
+//! The endpoints of callbacks: the destinations, enabling one again, and a test message.
+
+use jobs::transactions::callbacks::{
+    Callbacks,
+    model::{Enabled, Tested, audit_target},
+};
+use poem_openapi::OpenApi;
+use time::OffsetDateTime;
+
+use super::{
+    Access,
+    actor::Actor,
+    conflict, not_found,
+    wire::{
+        Acted,
+        callbacks::{Destination, Enabling, Test},
+        input::TextParam,
+        json,
+    },
+};
+use crate::{
+    auth::{Admin, Viewer},
+    context::Context,
+    problem::{Failure, errors},
+    tags::Tag,
+    validation::{Body, Query},
+    wire::{Json, responses},
+};
+
+/// The detail of a 404.
+const UNKNOWN: &str = "Unknown destination";
+
+/// The endpoints of callbacks.
+#[derive(Clone)]
+pub(crate) struct CallbacksApi {
+    access: Access,
+    callbacks: Callbacks,
+    /// For reading, with sessions of its own.
+    views: Callbacks,
+}
+
+impl CallbacksApi {
+    /// The endpoints, within the rate limit that all operators' routes share.
+    pub(crate) fn new(context: &Context<'_>) -> Self {
+        let callbacks = context.app.transactions.callbacks().clone();
+        Self { access: Access::new(context), callbacks, views: context.views.transactions.callbacks().clone() }
+    }
+}
+
+responses! {
+    /// The destinations, by name.
+    DestinationsResponse = 200 Json<Vec<Destination>>;
+
+    /// It is done and recorded.
+    ActedResponse = 200 Json<Acted>;
+
+    /// The message was sent; `delivered` says whether the receiver has accepted it.
+    TestResponse = 200 Json<Test>;
+}
+
+errors! {
+    Listing: [401, 403, 429, 503];
+    EnablingErrors: [400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503];
+    Testing: [401, 403, 404, 409, 422, 429, 503];
+}
+
+#[OpenApi]
+impl CallbacksApi {
+    /// List destinations of callbacks
+    ///
+    /// Those of `CALLBACK_URL`, and all others that fail or are disabled.
+    #[oai(
+        path = "/admin/queue/callbacks",
+        method = "get",
+        operation_id = "list_callback_destinations",
+        tag = "Tag::Operators"
+    )]
+    async fn list(&self, caller: Viewer) -> Result<DestinationsResponse, Failure<Listing>> {
+        self.access.read(&caller).await?;
+        let destinations = self.views.list().await?;
+        Ok(DestinationsResponse::Ok(json(&destinations)?))
+    }
+
+    /// Enable a destination of callbacks
+    ///
+    /// A destination is disabled when it responds 410, or has failed for three days. Its callbacks then become dead letters
+    /// of the queue `send_callback`: replay them afterwards. 404 for an unknown destination, 409 if it is not disabled.
+    #[oai(
+        path = "/admin/queue/callbacks/enable",
+        method = "post",
+        operation_id = "enable_callback_destination",
+        tag = "Tag::Operators"
+    )]
+    async fn enable(
+        &self,
+        caller: Admin,
+        #[oai(name = "X-Actor")] actor: Actor,
+        body: Body<Enabling>,
+    ) -> Result<ActedResponse, Failure<EnablingErrors>> {
+        self.access.act(&caller).await?;
+        let Enabling { destination, reason } = body.read()?;
+        let order = actor.order(&caller, &reason)?;
+        match self.callbacks.enable(&destination, &order).await? {
+            Enabled::Enabled => {
+                let target = audit_target(&destination);
+                Ok(ActedResponse::Ok(json(&Acted::new(order, "enable_callbacks", &target, "enabled"))?))
+            }
+            Enabled::NotDisabled => Err(conflict("The destination is not disabled.").into()),
+            Enabled::Unknown => Err(not_found(UNKNOWN).into()),
+        }
+    }
+
+    /// Send a test callback
+    ///
+    /// Sends one message of the type `callback.test`, signed like every callback, and waits for the response, up to 10 s. A
+    /// disabled destination gets it too. 404 for an unknown destination, 409 without `CALLBACK_URL`.
+    #[oai(path = "/v1/callbacks/test", method = "post", operation_id = "test_callback", tag = "Tag::Transactions")]
+    async fn test(
+        &self,
+        caller: Admin,
+        #[oai(name = "X-Actor")] actor: Actor,
+        /// The sender; absent for the destination of all senders without one of their own.
+        destination: Query<Option<TextParam<64>>>,
+    ) -> Result<TestResponse, Failure<Testing>> {
+        self.access.act(&caller).await?;
+        let destination = destination.0?.unwrap_or_default();
+        let order = actor.order(&caller, "a test message")?;
+        match self.callbacks.test(&destination, OffsetDateTime::now_utc(), &order).await? {
+            Tested::Sent(message) => Ok(TestResponse::Ok(json(&message)?)),
+            Tested::Unknown => Err(not_found(UNKNOWN).into()),
+            Tested::NotConfigured => Err(conflict("CALLBACK_URL is not set: there is no destination.").into()),
+        }
+    }
+}

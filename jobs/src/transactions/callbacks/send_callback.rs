@@ -1,0 +1,261 @@
+//! The job that sends one callback: it ends with a 2xx, and is given up three days after the settlement.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use uuid::Uuid;
+
+use super::{
+    Callbacks,
+    client::{Message, TryFailure, TryResult},
+    model::{CallbackKind, label},
+    store::{self, Loaded},
+};
+use crate::transactions::{
+    json::{JsonTime, Progress, TransactionJson},
+    model::{NewTransaction, Status},
+};
+use queue::{Failure, Job, Outcome, Policy, Replayable, Run, Tx, retry::Backoff};
+use runtime::error::Error;
+
+/// The time decides when a callback is given up, not the number of its tries.
+const UNLIMITED_ATTEMPTS: u32 = 1_000_000;
+/// After the settlement. A destination that has failed for as long without a success is disabled.
+pub(super) const GIVE_UP_AFTER: Duration = Duration::from_secs(3 * 24 * 3600);
+/// The pause before another run when the database is not available.
+const DATABASE_RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// Sends the callback of one settlement. Everything that the body contains is here, or in columns that never change: the
+/// transaction may be replayed meanwhile, and every try must have the same bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SendCallback {
+    /// The id of the settlement.
+    pub id: Uuid,
+    /// The internal id of the transaction.
+    pub transaction: Uuid,
+    /// The sender; empty for the common URL.
+    pub destination: String,
+    pub kind: CallbackKind,
+    /// The reason of the failure; only with [`CallbackKind::Failed`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    #[serde(with = "time::serde::rfc3339")]
+    pub settled_at: OffsetDateTime,
+}
+
+impl Job for SendCallback {
+    const NAME: &'static str = "send_callback";
+    type Context = Callbacks;
+
+    fn policy(_: &Callbacks) -> Policy {
+        let backoff = Backoff { base: Duration::from_secs(5), cap: Duration::from_secs(3600) };
+        // A try takes 10 s; the rest is for the database.
+        Policy { attempts: UNLIMITED_ATTEMPTS, backoff, deadline: Duration::from_secs(30), concurrency: 256 }
+    }
+
+    async fn run(self, callbacks: Callbacks, run: Run) -> Result<Outcome, Failure> {
+        match self.deliver(&callbacks, &run).await {
+            Ok(outcome) => Ok(outcome),
+            Err(Unfinished::Failed(failure)) => Err(failure),
+            // The receiver did not fail. If it has the message already, it gets the same one again.
+            Err(Unfinished::Database(error @ (Error::Unavailable(_) | Error::Overloaded(_)))) => {
+                Ok(Outcome::SnoozeBecause(DATABASE_RETRY_DELAY, format!("could not use the database: {error}")))
+            }
+            Err(Unfinished::Database(error)) => Err(error.into()),
+        }
+    }
+
+    async fn on_discard(self, callbacks: Callbacks, reason: String) -> Result<(), Failure> {
+        Ok(callbacks.give_up(self.id, &reason).await?)
+    }
+}
+
+impl Replayable for SendCallback {
+    async fn on_replay(self, _: Callbacks, tx: &mut Tx) -> Result<(), Error> {
+        store::resume(tx, self.id).await
+    }
+}
+
+/// Why a run has no outcome.
+enum Unfinished {
+    Failed(Failure),
+    Database(Error),
+}
+
+impl From<Error> for Unfinished {
+    fn from(error: Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl SendCallback {
+    /// Sends the message once, unless it is delivered, or its destination is disabled or busy.
+    async fn deliver(&self, callbacks: &Callbacks, run: &Run) -> Result<Outcome, Unfinished> {
+        // Deleted with its age.
+        let Some(loaded) = callbacks.load(self.id).await? else { return Ok(Outcome::Done) };
+        if loaded.is_delivered {
+            return Ok(Outcome::Done);
+        }
+        if let Some((since, because)) = &loaded.disabled {
+            return Ok(Outcome::Reject(self.disabled_text(*since, because)));
+        }
+        let now = loaded.now;
+        let Some(destination) = callbacks.destination(&self.destination) else {
+            let error = format!("callback was not sent: CALLBACK_URL of this worker has no URL for {}", self.label());
+            return self.retry(now, error, Duration::ZERO);
+        };
+        let call = match destination.admit() {
+            Ok(call) => call,
+            Err(busy) => {
+                let claims = u32::try_from(run.token).unwrap_or(1);
+                return Ok(Outcome::SnoozeBecause(busy.wait(claims), busy.to_string()));
+            }
+        };
+        let message = Message { id: self.id, at: now, body: self.body(loaded)? };
+        let result = callbacks.send(destination, &message).await;
+        drop(call);
+        match result {
+            TryResult::Delivered { status } => {
+                callbacks.record_delivery(self.id, status).await?;
+                Ok(Outcome::Done)
+            }
+            TryResult::Gone { error } => {
+                callbacks.record_failure(self, Some(410), &error).await?;
+                callbacks.disable(&self.destination, "410 Gone").await?;
+                Ok(Outcome::Reject(self.disabled_text(now, "410 Gone")))
+            }
+            TryResult::Failed(TryFailure { status, error, not_before, .. }) => {
+                if callbacks.record_failure(self, status, &error).await? {
+                    let because = format!("it failed for three days: {error}");
+                    callbacks.disable(&self.destination, &because).await?;
+                    return Ok(Outcome::Reject(self.disabled_text(now, &because)));
+                }
+                self.retry(now, error, not_before)
+            }
+        }
+    }
+
+    /// Another try after a failure, unless it is too late for one.
+    fn retry(&self, now: OffsetDateTime, error: String, not_before: Duration) -> Result<Outcome, Unfinished> {
+        if now - self.settled_at >= GIVE_UP_AFTER {
+            return Ok(Outcome::Reject(format!("{error}; given up three days after the settlement")));
+        }
+        Err(Unfinished::Failed(Failure::new(error).not_before(not_before)))
+    }
+
+    fn label(&self) -> &str {
+        label(&self.destination)
+    }
+
+    fn disabled_text(&self, since: OffsetDateTime, because: &str) -> String {
+        let since = since.replace_nanosecond(0).unwrap_or(since).format(&Rfc3339).unwrap_or_default();
+        format!("callbacks to {} are disabled since {since}: {because}", self.label())
+    }
+
+    /// The body, the same for every try.
+    fn body(&self, Loaded { new, created_at, .. }: Loaded) -> Result<Vec<u8>, Error> {
+        self.body_of(new, created_at).map_err(|error| Error::Internal(format!("body of callback {}: {error}", self.id)))
+    }
+
+    fn body_of(&self, new: NewTransaction, created_at: OffsetDateTime) -> serde_json::Result<Vec<u8>> {
+        #[derive(Serialize)]
+        struct Body {
+            r#type: &'static str,
+            timestamp: JsonTime,
+            data: TransactionJson,
+        }
+        let status = match self.kind {
+            CallbackKind::Processed => Status::Processed,
+            CallbackKind::Failed => Status::Failed,
+        };
+        let (processed_at, error) = (Some(self.settled_at), self.error.clone());
+        let data = TransactionJson::of(new, Progress { status, created_at, processed_at, error })?;
+        serde_json::to_vec(&Body { r#type: self.kind.into_str(), timestamp: JsonTime(self.settled_at), data })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    fn job(kind: CallbackKind, error: Option<&str>) -> SendCallback {
+        SendCallback {
+            id: Uuid::from_u128(7),
+            transaction: Uuid::from_u128(8),
+            destination: "acme".into(),
+            kind,
+            error: error.map(str::to_owned),
+            settled_at: datetime!(2026-11-29 10:30:30.000001 UTC),
+        }
+    }
+
+    fn body(job: &SendCallback) -> String {
+        let new = NewTransaction {
+            transaction_id: "t".into(),
+            source_account: "a".into(),
+            destination_account: "b".into(),
+            amount: "1500.00".parse().expect("an amount"),
+            currency: "INR".into(),
+        };
+        let body = job.body_of(new, datetime!(2026-11-29 10:30 UTC)).expect("a body");
+        String::from_utf8(body).expect("UTF-8")
+    }
+
+    #[test]
+    fn the_body_is_the_settled_transaction_and_the_same_after_the_payload_was_stored() {
+        let at = "2026-11-29T10:30:30.000001Z";
+        let data = r#""data":{"transaction_id":"t","source_account":"a","destination_account":"b","amount":1500.00,"currency":"INR","status":"#;
+        let created = r#""created_at":"2026-11-29T10:30:00.000000Z","processed_at":"#;
+        for (job, expected) in [
+            (
+                job(CallbackKind::Processed, None),
+                format!(r#"{{"type":"transaction.processed","timestamp":"{at}",{data}"PROCESSED",{created}"{at}"}}}}"#),
+            ),
+            (
+                job(CallbackKind::Failed, Some("declined")),
+                format!(
+                    r#"{{"type":"transaction.failed","timestamp":"{at}",{data}"FAILED",{created}"{at}","error":"declined"}}}}"#
+                ),
+            ),
+        ] {
+            assert_eq!(body(&job), expected);
+            let stored: SendCallback =
+                serde_json::from_str(&serde_json::to_string(&job).expect("JSON")).expect("a payload");
+            assert_eq!(stored, job);
+            assert_eq!(body(&stored), expected);
+        }
+    }
+
+    /// Payloads stay readable as long as old jobs wait.
+    #[test]
+    fn a_stored_payload_is_read() {
+        let payload = r#"{"id":"00000000-0000-0000-0000-000000000007","transaction":"00000000-0000-0000-0000-000000000008",
+                          "destination":"acme","kind":"transaction.processed","settled_at":"2026-11-29T10:30:30.000001Z"}"#;
+        assert_eq!(serde_json::from_str::<SendCallback>(payload).ok(), Some(job(CallbackKind::Processed, None)));
+    }
+
+    #[test]
+    fn a_callback_is_retried_for_three_days() {
+        let job = job(CallbackKind::Processed, None);
+        let at = |seconds: i64| {
+            job.retry(job.settled_at + Duration::from_secs(seconds.unsigned_abs()), "x".into(), Duration::from_secs(9))
+        };
+        let Err(Unfinished::Failed(failure)) = at(3 * 24 * 3600 - 1) else { panic!("too early") };
+        assert_eq!(failure, Failure::new("x").not_before(Duration::from_secs(9)));
+        assert!(
+            matches!(at(3 * 24 * 3600), Ok(Outcome::Reject(reason)) if reason == "x; given up three days after the settlement")
+        );
+    }
+
+    #[test]
+    fn a_disabled_destination_is_explained() {
+        let mut job = job(CallbackKind::Processed, None);
+        let text = job.disabled_text(datetime!(2026-11-29 10:30:30.5 UTC), "410 Gone");
+        assert_eq!(text, "callbacks to acme are disabled since 2026-11-29T10:30:30Z: 410 Gone");
+        job.destination = String::new();
+        assert!(job.disabled_text(job.settled_at, "410 Gone").starts_with("callbacks to the common URL are disabled"));
+    }
+}

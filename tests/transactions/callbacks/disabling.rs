@@ -1,0 +1,126 @@
+//! Disabling: a destination that responds 410, or fails for three days, gets nothing until an operator enables it.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::{DELIVERED, FakeReceiver, NEW, Reply, SOON, System, secret, variables};
+use crate::harness::{
+    eventually,
+    http::{HttpResponse, send},
+};
+
+const GIVEN_UP: &str = "SELECT count(*) FROM callbacks WHERE gave_up_at IS NOT NULL";
+const DEAD: &str = "SELECT count(*) FROM apalis.jobs WHERE job_type = 'send_callback' AND status = 'Killed'";
+
+impl System {
+    /// The response to a request with the operator's key.
+    async fn operate(&self, method: Method, path: &str, body: Option<Value>) -> HttpResponse {
+        let request =
+            self.request(method, path).header("x-api-key", "your-admin-api-key-here").header("x-actor", "ada");
+        send(if let Some(body) = body { request.json(&body) } else { request }).await
+    }
+}
+
+#[tokio::test]
+async fn a_destination_that_is_gone_is_disabled_until_it_is_enabled_and_replayed() {
+    let receiver = FakeReceiver::start(&[], Reply::status(410)).await;
+    let secrets = secret(NEW);
+    let variables = variables(&receiver.url, &secrets);
+    let system = System::start(&variables).await;
+    let worker = system.start_worker(&variables).await;
+    system.send_webhook("first").await;
+    system.wait_for_count(DEAD, 1).await;
+    system.send_webhook("second").await;
+    system.wait_for_count(DEAD, 2).await;
+    assert_eq!(receiver.messages().len(), 1, "nothing is sent to a disabled destination");
+    assert_eq!(system.count(GIVEN_UP).await, 2);
+    assert_eq!(system.count("SELECT max(attempts)::int8 FROM callbacks").await, 1);
+    assert!(worker.log().contains("callbacks to a destination are disabled"), "{}", worker.log());
+
+    let listed = system.operate(Method::GET, "/admin/queue/callbacks", None).await.json();
+    let one = &listed[0];
+    assert_eq!((&one["name"], &one["disabled_because"], &one["waiting"]), (&"".into(), &"410 Gone".into(), &0.into()));
+    assert!(one["disabled_at"].is_string() && one["url"] == format!("{}/", receiver.url), "{listed}");
+    let actions = system.operate(Method::GET, "/admin/queue/actions?target=callbacks", None).await.json();
+    let action = &actions[0];
+    let found = ["actor", "via", "action", "reason"].map(|field| action[field].as_str().expect("a text"));
+    assert_eq!(found, ["millrace", "worker", "disable_callbacks", "410 Gone"], "{actions}");
+    let dead = system.operate(Method::GET, "/admin/queue/jobs?queue=send_callback&state=dead", None).await.json();
+    let error = dead["jobs"][0]["last_error"].as_str().expect("an error");
+    assert!(
+        error.starts_with("callbacks to the common URL are disabled since 20") && error.ends_with(": 410 Gone"),
+        "{error}"
+    );
+    let timeline = system.operate(Method::GET, "/v1/transactions/first/timeline", None).await.json();
+    let last = timeline["events"].as_array().and_then(|events| events.last()).expect("an event");
+    assert!(
+        last["text"].as_str().is_some_and(|text| text.contains("was given up after 1 tries: callbacks to")),
+        "{last}"
+    );
+
+    let enable = async |body: Value| system.operate(Method::POST, "/admin/queue/callbacks/enable", Some(body)).await;
+    enable(json!({"destination": "unknown", "reason": "r"})).await.assert_problem(404, "unknown");
+    enable(json!({"reason": " "})).await.assert_problem(422, "no reason");
+    let enabled = enable(json!({"reason": "it is back"})).await;
+    assert_eq!((enabled.status, &enabled.json()["target"]), (200, &"callbacks".into()), "{enabled:?}");
+    enable(json!({"reason": "again"})).await.assert_problem(409, "it is enabled");
+
+    receiver.respond(Reply::OK);
+    let replay = json!({"queue": "send_callback", "error": "callbacks to the common URL are disabled", "rate": 1000, "canary": 0,
+                        "reason": "it is back"});
+    assert_eq!(system.operate(Method::POST, "/admin/queue/dead/replay", Some(replay)).await.status, 202);
+    system.wait_for_count(DELIVERED, 2).await;
+    assert_eq!(system.count(GIVEN_UP).await, 0);
+    let messages = receiver.messages();
+    let first = messages.iter().filter(|one| one.json()["data"]["transaction_id"] == "first");
+    let ids: Vec<_> = first.map(|one| (one.id().to_owned(), one.body.clone())).collect();
+    assert_eq!((ids.len(), &ids[0]), (2, &ids[1]), "the replay sends the same message");
+}
+
+#[tokio::test]
+async fn a_destination_that_fails_for_three_days_is_disabled() {
+    let receiver = FakeReceiver::start(&[], Reply::status(500)).await;
+    let secrets = secret(NEW);
+    let variables = variables(&receiver.url, &secrets);
+    let system = System::start(&variables).await;
+    let _worker = system.start_worker(&variables).await;
+    system.send_webhook("t").await;
+    let failing = "SELECT count(*) FROM callback_destinations WHERE failing_since > now() - interval '1 min'";
+    system.wait_for_count(failing, 1).await;
+    assert_eq!(system.count("SELECT count(*) FROM callback_destinations WHERE disabled_at IS NOT NULL").await, 0);
+    let pool = system.database.pool().await;
+    let age = "UPDATE callback_destinations SET failing_since = now() - interval '3 days 1 s'";
+    sqlx::query(age).execute(&pool).await.unwrap();
+    system.wait_for_count(DEAD, 1).await;
+    let because: String =
+        sqlx::query_scalar("SELECT disabled_because FROM callback_destinations").fetch_one(&pool).await.unwrap();
+    assert_eq!(because, "it failed for three days: callback returned 500 Internal Server Error: the reason");
+    eventually("the failures are counted", SOON, async || {
+        system.count("SELECT attempts::int8 FROM callbacks").await
+            == i64::try_from(receiver.messages().len()).expect("a number")
+    })
+    .await;
+}
+
+/// A worker that has not yet got the new `CALLBACK_URL` retries, and another one sends.
+#[tokio::test]
+async fn a_callback_without_a_url_waits_for_one() {
+    let receiver = FakeReceiver::start(&[], Reply::OK).await;
+    let secrets = secret(NEW);
+    let with_url = variables(&receiver.url, &secrets);
+    let without_url = &with_url[3..];
+    let system = System::start(&with_url).await;
+    let settling = system.start_worker(&with_url).await;
+    receiver.respond(Reply::status(503));
+    system.send_webhook("t").await;
+    receiver.wait_for(1).await;
+    drop(settling);
+    let waiting = system.start_worker(without_url).await;
+    let error = "SELECT count(*) FROM apalis.jobs WHERE job_type = 'send_callback' AND errors::text LIKE '%has no URL for the common URL%'";
+    sqlx::query("UPDATE apalis.jobs SET run_at = now()").execute(&system.database.pool().await).await.unwrap();
+    system.wait_for_count(error, 1).await;
+    drop(waiting);
+    receiver.respond(Reply::OK);
+    let _worker = system.start_worker(&with_url).await;
+    system.wait_for_count(DELIVERED, 1).await;
+}

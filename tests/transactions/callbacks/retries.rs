@@ -1,0 +1,111 @@
+//! Retries: failures, lost workers and slow receivers. A message that was taken is never sent with another id or body.
+
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use nix::sys::signal::Signal;
+
+use super::{super::webhook, ACME, DELIVERED, FakeReceiver, NEW, OLD, Reply, SOON, System, secret, variables};
+use crate::harness::{eventually, http::send};
+
+#[tokio::test]
+async fn failures_are_retried_with_the_same_id_and_body_and_redirects_are_not_followed() {
+    let busy = Reply { header: Some(("Retry-After", "2")), ..Reply::status(500) };
+    let moved = Reply { header: Some(("Location", "/elsewhere")), ..Reply::status(307) };
+    let receiver = FakeReceiver::start(&[busy, moved], Reply::OK).await;
+    let (url, secrets) = (format!("{}/hook", receiver.url), secret(NEW));
+    let variables = variables(&url, &secrets);
+    let system = System::start(&variables).await;
+    let _worker = system.start_worker(&variables).await;
+    system.send_webhook("t").await;
+    let messages = receiver.wait_for(3).await;
+    for message in &messages {
+        assert_eq!(
+            (message.path.as_str(), message.id(), &message.body),
+            ("/hook", messages[0].id(), &messages[0].body)
+        );
+        assert!(message.is_signed_by(NEW), "each try is signed with its own time");
+    }
+    let pause = messages[1].at - messages[0].at;
+    assert!(pause >= Duration::from_secs(2), "Retry-After is the least, {pause:?}");
+    system.wait_for_count(DELIVERED, 1).await;
+    let row: (i32, i32, Option<String>) = sqlx::query_as("SELECT attempts, last_status, last_error FROM callbacks")
+        .fetch_one(&system.database.pool().await)
+        .await
+        .unwrap();
+    assert_eq!(row, (3, 204, None));
+    assert_eq!(receiver.messages().len(), 3);
+    assert_eq!(system.count("SELECT count(*) FROM callback_destinations WHERE failing_since IS NOT NULL").await, 0);
+}
+
+#[tokio::test]
+async fn a_message_whose_worker_is_killed_is_sent_again_with_the_same_id() {
+    let slow = Reply { takes: Duration::from_secs(60), ..Reply::OK };
+    let receiver = FakeReceiver::start(&[slow], Reply::OK).await;
+    let secrets = secret(NEW);
+    let quick = [("QUEUE_LEASE_SECONDS", "1"), ("QUEUE_HEARTBEAT_SECONDS", "0.2"), ("QUEUE_RESCUE_SECONDS", "0.2")];
+    let variables = [&variables(&receiver.url, &secrets)[..], &quick].concat();
+    let system = System::start(&variables).await;
+    let mut worker = system.start_worker(&variables).await;
+    system.send_webhook("t").await;
+    receiver.wait_for(1).await;
+    worker.signal(Signal::SIGKILL);
+    worker.wait_for_exit(SOON).await;
+    assert_eq!(system.count(DELIVERED).await, 0);
+    let _worker = system.start_worker(&variables).await;
+    let messages = receiver.wait_for(2).await;
+    assert_eq!((messages[0].id(), &messages[0].body), (messages[1].id(), &messages[1].body));
+    system.wait_for_count(DELIVERED, 1).await;
+    assert_eq!(receiver.messages().len(), 2);
+}
+
+#[tokio::test]
+async fn a_receiver_that_hangs_has_16_calls_and_delays_no_other() {
+    const HANGING: usize = 40;
+    let hanging = FakeReceiver::start(&[], Reply { takes: Duration::from_secs(60), ..Reply::OK }).await;
+    let healthy = FakeReceiver::start(&[], Reply::OK).await;
+    let url = format!("acme:{},{}", hanging.url, healthy.url);
+    let secrets = secret(NEW);
+    let signers = format!("acme:{},{}", secret(ACME), secret(OLD));
+    let variables = [variables(&url, &secrets), vec![("WEBHOOK_SECRET", &signers)]].concat();
+    let system = System::start(&variables).await;
+    for number in 0..HANGING {
+        system.send_signed(&format!("acme-{number}"), ACME).await;
+    }
+    let _worker = system.start_worker(&variables).await;
+    eventually("the receiver has all its calls", SOON, async || hanging.messages().len() == 16).await;
+    system.send_signed("other", OLD).await;
+    let other = healthy.wait_for(1).await;
+    assert_eq!(other[0].json()["data"]["transaction_id"], "other");
+    // The first call ends after 10 s; none of the others has begun.
+    assert_eq!(hanging.messages().len(), 16);
+    let snoozed =
+        "SELECT count(*) FROM apalis.jobs WHERE job_type = 'send_callback' AND status = 'Pending' AND failures = 0";
+    eventually("the others wait without a slot", SOON, async || {
+        system.count(snoozed).await == i64::try_from(HANGING - 16).expect("a number")
+    })
+    .await;
+}
+
+/// More settlements at once than the receiver has calls: the others wait for a moment, and nothing is sent twice.
+#[tokio::test]
+async fn a_burst_is_delivered_once_each() {
+    const BURST: usize = 600;
+    let receiver = FakeReceiver::start(&[], Reply { takes: Duration::from_millis(10), ..Reply::OK }).await;
+    let secrets = secret(NEW);
+    let variables = variables(&receiver.url, &secrets);
+    let system = System::start(&variables).await;
+    let sent = (0..BURST).map(|number| system.post_webhook(webhook(&format!("t-{number}")).to_string()));
+    let responses = join_all(sent.map(send)).await;
+    assert!(responses.iter().all(|response| response.status == 202), "{responses:?}");
+    let begun = Instant::now();
+    let _worker = system.start_worker(&variables).await;
+    system.wait_for_count(DELIVERED, i64::try_from(BURST).expect("a number")).await;
+    println!("{BURST} callbacks of 10 ms are delivered in {:.1?}", begun.elapsed());
+    let ids: HashSet<String> = receiver.messages().iter().map(|message| message.id().to_owned()).collect();
+    assert_eq!((receiver.messages().len(), ids.len()), (BURST, BURST));
+    assert_eq!(system.count("SELECT max(attempts)::int8 FROM callbacks").await, 1);
+}
