@@ -81,6 +81,14 @@ where
         if let Some(load) = &self.load {
             load.admit(self.calls.max_capacity() - self.calls.capacity())?;
         }
+        self.call_admitted(item).await
+    }
+
+    /// Like [`Self::call`], for an item that waits as long as it must: its caller limits how many there are.
+    ///
+    /// # Errors
+    /// The error of the writer, or [`Error::Unavailable`] when too many items wait already.
+    pub async fn call_admitted(&self, item: T) -> Result<R, Error> {
         let (response, receiver) = oneshot::channel();
         self.calls
             .try_send(Call { item, caller: TraceContext::current(), response })

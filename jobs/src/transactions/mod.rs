@@ -24,6 +24,7 @@ pub use config::{Config, ProcessorConfig};
 use futures_util::future::join_all;
 use metrics::{counter, describe_counter};
 pub use model::{Cursor, Ingested, NewTransaction, Status, Transaction};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -54,6 +55,9 @@ const ACCEPTED: &str = "millrace_webhooks_accepted_total";
 const WRITES: Limits = Limits { writers: 2, size: 500, waiting: 20_000, wait: None };
 /// Senders time out, and then send again: a webhook that would wait longer is refused at once.
 const INGESTS: Limits = Limits { wait: Some(Duration::from_millis(500)), ..WRITES };
+/// Requests with many webhooks that are recorded at the same time: enough for both writers. The others wait, so that a single
+/// webhook never waits behind more than these.
+const BATCHES_AT_ONCE: usize = 2;
 /// Look-ups by id share statements, which limits the connections that many readers need. One statement runs at a time.
 /// With two, each carried half as many ids: 64 readers got 22,000 look-ups/s instead of 42,000.
 const READS: Limits = Limits { writers: 1, size: 500, waiting: 50_000, wait: None };
@@ -63,6 +67,8 @@ const READS: Limits = Limits { writers: 1, size: 500, waiting: 50_000, wait: Non
 pub struct Transactions {
     pool: Pool,
     ingests: Batch<Webhook, ingest::IngestResult>,
+    /// See [`BATCHES_AT_ONCE`].
+    batch_turns: Arc<Semaphore>,
     conflicts: Batch<Conflict, ()>,
     finds: Batch<String, Option<Transaction>>,
     settlements: Batch<SettleRequest, bool>,
@@ -94,6 +100,7 @@ impl Transactions {
                 let pool = pool.clone();
                 move |webhooks| ingest::ingest_batch(pool.clone(), queue.clone(), delay, webhooks)
             }),
+            batch_turns: Arc::new(Semaphore::new(BATCHES_AT_ONCE)),
             conflicts: Batch::start(conflicts::WRITES, {
                 let pool = pool.clone();
                 move |conflicts| store::conflicts::record(pool.clone(), conflicts)
@@ -151,12 +158,21 @@ impl Transactions {
     pub async fn ingest(
         &self,
         new: NewTransaction,
-        mut origin: Origin,
+        origin: Origin,
         sender: Option<Arc<str>>,
     ) -> Result<Ingested, Error> {
+        self.record(Webhook { new, origin, sender }, async |webhook| self.ingests.call(webhook).await).await
+    }
+
+    /// Records a webhook by this call of [`Self::ingests`], then its conflict.
+    async fn record(
+        &self,
+        mut webhook: Webhook,
+        call: impl AsyncFnOnce(Webhook) -> Result<ingest::IngestResult, Error>,
+    ) -> Result<Ingested, Error> {
         let span = Span::internal("ingest");
-        origin.traceparent = span.traceparent().or(origin.traceparent);
-        let (ingested, conflict) = span.attach_to(self.ingests.call(Webhook { new, origin, sender })).await??;
+        webhook.origin.traceparent = span.traceparent().or(webhook.origin.traceparent);
+        let (ingested, conflict) = span.attach_to(call(webhook)).await??;
         if let Some(conflict) = conflict.filter(|_| !sabotage::planted(Bug::ConflictSwallowed)) {
             conflict.log();
             span.attach_to(self.conflicts.call(conflict)).await?;
@@ -171,7 +187,8 @@ impl Transactions {
     }
 
     /// Records many transactions as [`Self::ingest`] does. Returns one result for each, in their order. Of several with one
-    /// id the first counts; the others are repetitions of it.
+    /// id the first counts; the others are repetitions of it. It waits for its turn, so that batches delay single webhooks
+    /// little.
     ///
     /// # Errors
     /// As [`Self::ingest`]. Some of them may be recorded then; all can be sent again.
@@ -181,13 +198,18 @@ impl Transactions {
         origin: &Origin,
         sender: Option<Arc<str>>,
     ) -> Result<Vec<Ingested>, Error> {
+        let turn = self.batch_turns.acquire().await;
+        let _turn = turn.map_err(|error| Error::Internal(error.to_string()))?;
         let mut ids = HashSet::with_capacity(all.len());
         let (first, repeated): (Vec<usize>, Vec<usize>) =
             (0..all.len()).partition(|index| ids.insert(&*all[*index].transaction_id));
         let mut results: Vec<Option<Ingested>> = vec![None; all.len()];
         // A repetition waits for the first: written at the same time, it could come first.
         for part in [first, repeated] {
-            let calls = part.iter().map(|index| self.ingest(all[*index].clone(), origin.clone(), sender.clone()));
+            let calls = part.iter().map(|index| {
+                let webhook = Webhook { new: all[*index].clone(), origin: origin.clone(), sender: sender.clone() };
+                self.record(webhook, async |webhook| self.ingests.call_admitted(webhook).await)
+            });
             for (index, ingested) in part.iter().zip(join_all(calls).await) {
                 results[*index] = Some(ingested?);
             }

@@ -33,7 +33,7 @@ const NDJSON: [&str; 4] =
 /// that any number of senders uses a bounded amount of memory.
 static IN_MEMORY: Semaphore = Semaphore::const_new(16);
 /// How long a request waits for its turn.
-const WAIT: Duration = Duration::from_secs(5);
+const WAIT: Duration = Duration::from_secs(10);
 
 /// An object that comes in many rows.
 pub(crate) trait RowType: FromJsonObject {
