@@ -62,6 +62,8 @@ def filter_body(context, body):
         return not (is_zero(body.get("x")) and is_zero(body.get("y")))
     if path == "/v1/webhooks/transactions" and isinstance(body, dict):
         return places(body.get("amount")) <= 6
+    if path == "/v1/webhooks/transactions/batch" and isinstance(body, list):
+        return all(places(row.get("amount")) <= 6 for row in body if isinstance(row, dict))
     if isinstance(body, dict) and (is_blank(body.get("title")) or is_blank(body.get("full_name"))):
         return False
     if path == "/asset" and isinstance(body, list):
