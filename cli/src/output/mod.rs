@@ -80,7 +80,7 @@ pub(crate) fn print(text: &str) -> Result<()> {
     print_bytes(text.as_bytes())
 }
 
-/// Like [`print`], for a generated text.
+/// Like [`print()`], for a generated text.
 ///
 /// # Errors
 /// When the text cannot be written.
