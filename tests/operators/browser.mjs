@@ -121,6 +121,7 @@ async function walk(mode) {
     ["jobs-empty", "/board/jobs?state=cancelled"],
     ["workers", "/board/workers"],
     ["audit", "/board/audit"],
+    ["callbacks", "/board/callbacks"],
     ["find-empty", "/board/find?q=nothing"],
   ]) {
     await open(path);
