@@ -125,10 +125,10 @@ async fn a_sender_with_its_own_url_has_its_own_secret() {
     let _worker = system.start_worker(&variables).await;
     system.send_signed("of-acme", b"acme signs with this secret").await;
     system.send_signed("of-beta", b"beta signs with this secret").await;
-    system.send_signed("of-nobody", OLD).await;
+    system.send_signed("of-another", OLD).await;
     let messages = receiver.wait_for(3).await;
     for (id, path, key, other) in
-        [("of-acme", "/acme", ACME, NEW), ("of-beta", "/rest", NEW, ACME), ("of-nobody", "/rest", NEW, ACME)]
+        [("of-acme", "/acme", ACME, NEW), ("of-beta", "/rest", NEW, ACME), ("of-another", "/rest", NEW, ACME)]
     {
         let message = messages.iter().find(|one| one.json()["data"]["transaction_id"] == id).expect(id);
         assert_eq!(message.path, path, "{id}");
