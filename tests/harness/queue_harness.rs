@@ -167,6 +167,7 @@ pub(crate) fn quick_policy() -> Policy {
         backoff: Backoff { base: Duration::from_millis(20), cap: Duration::from_millis(100) },
         deadline: Duration::from_secs(30),
         concurrency: 10,
+        ..Policy::default()
     }
 }
 

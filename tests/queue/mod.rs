@@ -4,6 +4,7 @@
 //! |---|---|
 //! | 1 enqueue is part of the caller's transaction | `enqueueing` |
 //! | 2 claims: only as many as can run, in order, reading nothing else | `claims` |
+//! | 2 claims under an old snapshot, fair shares, limits of keys | `old_snapshot`, `fairness` |
 //! | 3 wake-up: notification, due time, poll | `waking` |
 //! | 4 lease | `leases`, `clocks`, `faults::{frozen_worker, killed_worker, long_outage}` |
 //! | 5 fencing | `leases`, `faults::frozen_worker` |
@@ -22,9 +23,11 @@ mod claims;
 mod clocks;
 mod depths;
 mod enqueueing;
+mod fairness;
 mod foreign_rows;
 mod history;
 mod leases;
+mod old_snapshot;
 mod operating;
 mod operators_view;
 mod outcomes;

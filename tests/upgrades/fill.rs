@@ -86,8 +86,8 @@ async fn fill_rare_states(pool: &PgPool) {
          UPDATE apalis.jobs SET status = 'Running', lock_by = (SELECT min(id) FROM apalis.workers), lock_at = now(), attempts = 1
          WHERE id = (SELECT max(id) FROM apalis.jobs WHERE status = 'Pending');
          -- Two jobs with one key, of which one is done by a worker that no longer exists.
-         INSERT INTO apalis.jobs (id, job_type, job, status, priority, idempotency_key, lock_by)
-         VALUES ('by-hand-1', 'q', '', 'Done', 1, 'same', 'deleted'), ('by-hand-2', 'q', '', 'Pending', -1, 'same', NULL);
+         INSERT INTO apalis.jobs (id, job_type, job, status, priority, idempotency_key, lock_by, fair_key)
+         VALUES ('by-hand-1', 'q', '', 'Done', 1, 'same', 'deleted', 7), ('by-hand-2', 'q', '', 'Pending', -1, 'same', NULL, 7);
          INSERT INTO cancellations (job_id) VALUES ('by-hand-2');
          INSERT INTO schedule_fires (schedule, fire_time, kind) SELECT name, now(), 'by_hand' FROM schedules;
          INSERT INTO queues (name, paused_at, paused_by, reason) VALUES ('q', now(), 'ada', 'for a look');

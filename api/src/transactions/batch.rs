@@ -111,7 +111,7 @@ impl BatchApi {
         let rows = body.read()?;
         self.senders.check_quota(&sender, u32::try_from(rows.len()).unwrap_or(u32::MAX)).await?;
         let valid = rows.iter().filter_map(|row| row.as_ref().ok().cloned()).collect();
-        let ingested = self.transactions.ingest_all(valid, &correlation::origin(request), sender.name()).await?;
+        let ingested = self.transactions.ingest_all(valid, &correlation::origin(request), sender).await?;
         let mut ingested = ingested.into_iter();
         let verdict = |row: Row<NewTransaction>| match row {
             // There is one result for each valid row.

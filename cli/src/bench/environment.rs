@@ -8,7 +8,7 @@ use futures_util::{StreamExt, stream};
 use jobs::{
     app::{self, App},
     bench::{self, Bench},
-    transactions::NewTransaction,
+    transactions::{NewTransaction, Sender},
 };
 use queue::Origin;
 use runtime::{config::EnvReader, db::Database};
@@ -120,7 +120,7 @@ impl Environment {
                     amount: "1500".parse().map_err(|_| anyhow!("an amount"))?,
                     currency: "INR".into(),
                 };
-                Ok(self.app.transactions.ingest(new, Origin::default(), None))
+                Ok(self.app.transactions.ingest(new, Origin::default(), Sender::Signed))
             })
             .map(|ingest: Result<_>| async { anyhow::Ok(ingest?.await?) })
             .buffer_unordered(2000);

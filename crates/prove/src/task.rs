@@ -48,7 +48,7 @@ impl Job for Task {
     fn policy(_: &Reports) -> Policy {
         // The failures of a group of tasks are spread, so that each worker gets some of the next runs.
         let backoff = Backoff { base: Duration::from_millis(200), cap: Duration::from_millis(200) };
-        Policy { attempts: 1000, backoff, deadline: DEADLINE, concurrency: 100 }
+        Policy { attempts: 1000, backoff, deadline: DEADLINE, concurrency: 100, ..Policy::default() }
     }
 
     async fn run(self, reports: Reports, run: Run) -> Result<Outcome, Failure> {

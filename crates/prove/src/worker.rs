@@ -43,7 +43,7 @@ impl Job for Tick {
     type Context = Recorder;
 
     fn policy(_: &Recorder) -> Policy {
-        Policy { attempts: 1000, backoff: backoff(), deadline: Duration::from_secs(10), concurrency: 10 }
+        Policy { attempts: 1000, backoff: backoff(), deadline: Duration::from_secs(10), concurrency: 10, ..Policy::default() }
     }
 
     async fn run(self, recorder: Recorder, run: Run) -> Result<Outcome, Failure> {
@@ -96,7 +96,7 @@ impl Job for PoisonJob {
     type Context = ();
 
     fn policy((): &()) -> Policy {
-        Policy { attempts: 3, backoff: backoff(), deadline: DEADLINE, concurrency: 4 }
+        Policy { attempts: 3, backoff: backoff(), deadline: DEADLINE, concurrency: 4, ..Policy::default() }
     }
 
     async fn run(self, (): (), _: Run) -> Result<Outcome, Failure> {

@@ -21,6 +21,7 @@ use super::{
     counts::{Counts, Event},
     in_flight::InFlight,
     metrics::FENCED,
+    poller::WakeSignal,
     result::{Disposition, RunResult},
     retry::Backoff,
     storable::StorableText,
@@ -42,6 +43,8 @@ const REFUSED: &str = "the database refused to store the result of this run; the
 pub(crate) struct Acknowledger {
     pub writer: ResultWriter,
     pub in_flight: HashMap<&'static str, InFlight>,
+    /// The queues that limit each key: a result that is written lets the next job of its key start.
+    pub limited: HashMap<&'static str, Arc<WakeSignal>>,
     /// Cancelled when a stop can no longer wait for unwritten results; their jobs run again after the lease.
     pub abandon: CancellationToken,
     pub deferred: DeferredWrites,
@@ -228,6 +231,9 @@ impl Acknowledger {
 
     /// Releases the jobs of these runs, and counts the runs whose token no longer matched.
     fn release(&self, results: &[RunResult], written: &Written, maybe_written: bool) {
+        for signal in results.iter().filter_map(|result| self.limited.get(result.queue)) {
+            signal.wake.notify_one();
+        }
         for result in results {
             if let Some(in_flight) = self.in_flight.get(result.queue) {
                 in_flight.release(&result.id, result.token);

@@ -10,12 +10,16 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    fair::KeyedClaims,
     in_flight::{ClaimedJob, InFlight},
     lease::Lease,
     metrics::CLAIM_ERRORS,
     poller::WakeSignal,
     retry::Backoff,
-    store,
+    store::{
+        self,
+        claim::{self as sql, Claimed},
+    },
     worker_status::WorkerStatus,
 };
 use runtime::{
@@ -36,6 +40,8 @@ const LOST_CLAIM_CHECK: Duration = Duration::from_secs(1);
 /// have forgotten the results of jobs: they are Running in the name of a worker that has ended them. It renews its lease, so
 /// no other worker rescues them. At rest this costs two statements a minute for each queue.
 const LEASES_PER_CHECK: u32 = 4;
+/// Between two looks for jobs without a key in a queue that claims only by keys. It reads all waiting jobs of the queue.
+const ADD_KEYS_EVERY: Duration = Duration::from_secs(5);
 
 /// Claims the jobs of one queue.
 pub(crate) struct Claimer {
@@ -49,17 +55,20 @@ pub(crate) struct Claimer {
     pub signal: Arc<WakeSignal>,
     /// Requests a poll of the due times.
     pub poll_request: Arc<Notify>,
+    /// Claims by keys, if the queue shares its slots by them.
+    pub keyed: Option<KeyedClaims>,
     pub jobs: mpsc::Sender<ClaimedJob>,
     pub stop: CancellationToken,
 }
 
 impl Claimer {
     /// Claims until `stop`. A claim under way is never abandoned, because its rows would stay Running without a runner.
-    pub(crate) async fn run(self) {
+    pub(crate) async fn run(mut self) {
         let mut failures = 0;
         let mut lost_claims_until: Option<Instant> = None;
         let between_checks = self.lease.length() * LEASES_PER_CHECK;
         let mut next_check = Instant::now() + between_checks;
+        let mut next_keys = Instant::now();
         while let Some(mut slots) = self.free_slots().await {
             if lost_claims_until.is_some() || Instant::now() >= next_check {
                 next_check = Instant::now() + between_checks;
@@ -70,11 +79,15 @@ impl Claimer {
                     }
                 }
             }
+            if self.keyed.as_ref().is_some_and(KeyedClaims::is_limited) && Instant::now() >= next_keys {
+                next_keys = Instant::now() + ADD_KEYS_EVERY;
+                if let Err(error) = self.add_keys().await {
+                    tracing::debug!(queue = self.queue, error = causes(&error), "could not add keys to jobs");
+                }
+            }
             let wanted = slots.num_permits();
-            let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
             let started = span::is_exporting().then(SystemTime::now);
-            let claim = store::claim(&self.pool, &self.worker, self.queue, limit);
-            let jobs = match with_time_limit(claim).await {
+            let jobs = match with_time_limit(self.claim(wanted)).await {
                 Ok(jobs) => jobs,
                 Err(error) => {
                     failures += 1;
@@ -104,7 +117,7 @@ impl Claimer {
                 let _ = self.jobs.send(ClaimedJob { job, slot }).await;
             }
             drop(slots);
-            if found < wanted {
+            if found < wanted && self.keyed.as_ref().is_none_or(KeyedClaims::has_found_all) {
                 let until_check = next_check.saturating_duration_since(Instant::now());
                 let pause = lost_claims_until.map_or(until_check, |_| LOST_CLAIM_CHECK);
                 tokio::select! {
@@ -114,6 +127,37 @@ impl Claimer {
                 }
             }
         }
+    }
+
+    /// Claims up to `wanted` jobs.
+    async fn claim(&mut self, wanted: usize) -> sqlx::Result<Vec<Claimed>> {
+        let mut jobs = match &mut self.keyed {
+            Some(keyed) => keyed.claim(&self.pool, &self.worker, self.queue, wanted).await?,
+            None => Vec::new(),
+        };
+        if jobs.len() < wanted && self.keyed.as_ref().is_none_or(|keyed| !keyed.is_limited()) {
+            let rest = wanted - jobs.len();
+            let marks = self.signal.low_water.get();
+            let limit = i64::try_from(rest).unwrap_or(i64::MAX);
+            match sql::claim(&self.pool, &self.worker, self.queue, marks, limit).await {
+                Ok(found) => {
+                    let due = found.iter().map(|job| (job.priority, job.due));
+                    self.signal.low_water.claimed(marks, due, found.len() == rest);
+                    jobs.extend(found);
+                }
+                Err(error) if jobs.is_empty() => return Err(error),
+                // The jobs that were claimed by their keys can run.
+                Err(error) => tracing::debug!(queue = self.queue, error = causes(&error), "could not claim more jobs"),
+            }
+        }
+        Ok(jobs)
+    }
+
+    /// Adds keys to jobs of a queue that claims only by keys.
+    async fn add_keys(&self) -> sqlx::Result<()> {
+        const BATCH: i64 = 10_000;
+        while sql::add_keys(&self.pool, self.queue, BATCH).await? == BATCH.unsigned_abs() {}
+        Ok(())
     }
 
     /// Waits for a free slot and a valid lease, then takes all free slots; `None` at the stop.

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::store::Claimed;
+use super::store::claim::Claimed;
 
 /// A claimed job with the slot that it occupies.
 pub(crate) struct ClaimedJob {

@@ -81,11 +81,24 @@ pub struct Policy {
     pub deadline: Duration,
     /// Jobs of this kind that run at once in one worker process.
     pub concurrency: usize,
+    /// Shares the slots among the [keys](crate::NewJob::fair_key) of waiting jobs, so that the backlog of one key delays the
+    /// first job of another by at most two claims. Each claim takes one more statement.
+    pub fair: bool,
+    /// Jobs of one [key](crate::NewJob::fair_key) that run at once in all worker processes; `None` for no limit. Jobs
+    /// without a key are not limited. All workers must have the same limit.
+    pub per_key: Option<u32>,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { attempts: 10, backoff: Backoff::default(), deadline: Duration::from_secs(60), concurrency: 100 }
+        Self {
+            attempts: 10,
+            backoff: Backoff::default(),
+            deadline: Duration::from_secs(60),
+            concurrency: 100,
+            fair: false,
+            per_key: None,
+        }
     }
 }
 

@@ -5,7 +5,10 @@ use std::time::Duration;
 use runtime::error::Error;
 use time::OffsetDateTime;
 
-use super::job::{Job, JobId, Origin, Priority};
+use super::{
+    fair_key::FairKey,
+    job::{Job, JobId, Origin, Priority},
+};
 
 /// A job that is about to be enqueued.
 #[derive(Debug, Clone)]
@@ -17,6 +20,7 @@ pub struct NewJob {
     pub(super) priority: Priority,
     pub(super) origin: Origin,
     pub(super) key: Option<String>,
+    pub(super) fair_key: Option<FairKey>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +44,7 @@ impl NewJob {
             priority: Priority::Normal,
             origin: Origin::default(),
             key: None,
+            fair_key: None,
         })
     }
 
@@ -72,6 +77,13 @@ impl NewJob {
     #[must_use]
     pub fn unique(self, key: impl Into<String>) -> Self {
         Self { key: Some(key.into()), ..self }
+    }
+
+    /// Sets what its queue shares its slots by, such as a sender. Only [`Policy::fair`](crate::Policy::fair) and
+    /// [`Policy::per_key`](crate::Policy::per_key) read it.
+    #[must_use]
+    pub fn fair_key(self, key: FairKey) -> Self {
+        Self { fair_key: Some(key), ..self }
     }
 
     /// Sets the request that caused it.

@@ -1,4 +1,6 @@
 //! Polling: wakes claimers on a notification, at the next due time, and at the poll interval.
+//!
+//! Claims and polls begin at the [low-water marks](crate::low_water) of a queue. A sweep looks for jobs below them.
 
 use std::{
     collections::HashMap,
@@ -15,8 +17,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     CANCELLATIONS, CHANNEL,
     cancel::Cancellations,
+    low_water::{LowWater, Marks},
     retry::Backoff,
-    store::{self, DueCheck},
+    store::due::{self, DueCheck},
     worker_status::WorkerStatus,
 };
 use runtime::{
@@ -26,20 +29,25 @@ use runtime::{
     sabotage::{self, Bug},
 };
 
-/// Due times closer together than this share one poll. With 1,000 due times a second, a poll and a claim for each would
-/// cost more than the jobs.
+/// After claimers were woken, due times within this time share the next poll. With 1,000 due times a second, a poll and a
+/// claim for each would cost more than the jobs.
 const MERGE_WINDOW: Duration = Duration::from_millis(5);
 /// After this time without activity, a worker that receives notifications polls less often. It then polls only for jobs
 /// whose sender crashed between its commit and its notification.
 const QUIET_AFTER: Duration = Duration::from_secs(5);
 /// The poll interval of such a worker. An idle worker sends less than two statements a second in total.
 const QUIET_INTERVAL: Duration = Duration::from_secs(2);
+/// A sweep reads every dead entry of the index. While an old snapshot keeps millions of them, sweeps use at most one
+/// twentieth of the time of a session.
+const SWEEP_PAUSE_FACTOR: u32 = 19;
 
 /// Wakes the claimer of one queue.
 #[derive(Default)]
 pub(crate) struct WakeSignal {
     /// Notified when the queue may have due jobs.
     pub wake: Notify,
+    /// Where claims and polls begin.
+    pub low_water: LowWater,
     /// Whether the claimer waits for it. A busy claimer is about to claim and finds due jobs itself, so its queue is
     /// not polled: next to a busy claimer, polls took 14 % of the database's time.
     is_idle: AtomicBool,
@@ -87,7 +95,12 @@ impl Poller {
     /// Polls until `stop`. One statement polls all queues.
     pub(crate) async fn run(self, database: Database) {
         let is_listening = &self.status.is_listening;
-        tokio::join!(self.listen(&database, is_listening), self.poll_due_times(is_listening));
+        let is_quiet = AtomicBool::new(false);
+        tokio::join!(
+            self.listen(&database, is_listening),
+            self.poll_due_times(is_listening, &is_quiet),
+            self.sweep(&is_quiet),
+        );
     }
 
     async fn listen(&self, database: &Database, is_listening: &AtomicBool) {
@@ -115,26 +128,29 @@ impl Poller {
         .await;
     }
 
-    async fn poll_due_times(&self, is_listening: &AtomicBool) {
+    async fn poll_due_times(&self, is_listening: &AtomicBool, is_quiet: &AtomicBool) {
         let (mut failures, mut last_activity) = (0, Instant::now());
         while !self.stop.is_cancelled() {
             let idle = self.signals.iter().filter(|(_, signal)| signal.needs_poll());
-            let queues: Vec<String> = idle.map(|(queue, _)| (*queue).to_owned()).collect();
+            let queues: Vec<(&str, Marks)> = idle.map(|(queue, signal)| (*queue, signal.low_water.get())).collect();
             let checks = async {
                 // While every claimer is busy, no statement is needed.
-                if queues.is_empty() { Ok(Vec::new()) } else { store::check_due(&self.pool, &queues).await }
+                if queues.is_empty() { Ok(Vec::new()) } else { due::check_due(&self.pool, &queues).await }
             };
             let checks = tokio::select! { checks = checks => checks, () = self.stop.cancelled() => return };
-            let wait = match checks {
+            let polled = Instant::now();
+            let (wait, due_times) = match checks {
                 Ok(checks) => {
                     failures = 0;
-                    let next = self.wake_claimers(&checks);
+                    self.wake_claimers(&checks, &queues);
+                    let due_times = due_times(&checks);
+                    let next = due_times.first().map(|(next, _)| *next);
                     if next.is_some_and(|next| next < QUIET_AFTER) || queues.len() < self.signals.len() {
                         last_activity = Instant::now();
                     }
-                    let is_quiet = is_listening.load(SeqCst) && last_activity.elapsed() > QUIET_AFTER;
-                    let interval = if is_quiet { self.interval.max(QUIET_INTERVAL) } else { self.interval };
-                    next.map_or(interval, |next| interval.min(next.max(MERGE_WINDOW)))
+                    is_quiet.store(is_listening.load(SeqCst) && last_activity.elapsed() > QUIET_AFTER, SeqCst);
+                    let interval = self.interval(is_quiet);
+                    (next.map_or(interval, |next| interval.min(next)), due_times)
                 }
                 Err(error) => {
                     failures += 1;
@@ -143,33 +159,86 @@ impl Poller {
                         let error = causes(&error);
                         tracing::warn!(failures, error, "could not poll for due jobs; retrying");
                     }
-                    Backoff::DATABASE.wait(failures).max(self.interval)
+                    (Backoff::DATABASE.wait(failures).max(self.interval), Vec::new())
                 }
             };
             tokio::select! {
-                () = async {
-                    tokio::time::sleep(MERGE_WINDOW.min(wait)).await;
-                    tokio::select! {
-                        () = tokio::time::sleep(wait.saturating_sub(MERGE_WINDOW)) => {}
-                        () = self.poll_request.notified() => last_activity = Instant::now(),
+                () = tokio::time::sleep(wait) => {
+                    // Their claims need no poll. The next poll comes when these claims have ended, so it does not wake
+                    // the claimers again.
+                    for (_, queue) in due_times.into_iter().take_while(|(next, _)| *next <= polled.elapsed()) {
+                        self.wake(&queue);
                     }
-                } => {}
-                () = self.stop.cancelled() => {}
+                }
+                () = self.poll_request.notified() => last_activity = Instant::now(),
+                () = self.stop.cancelled() => return,
+            }
+            tokio::select! { () = tokio::time::sleep(MERGE_WINDOW) => {} () = self.stop.cancelled() => return }
+        }
+    }
+
+    /// Between two polls without a due time or a notification.
+    fn interval(&self, is_quiet: &AtomicBool) -> Duration {
+        if is_quiet.load(SeqCst) { self.interval.max(QUIET_INTERVAL) } else { self.interval }
+    }
+
+    /// Wakes the claimers of queues with due jobs. Raises the marks of the others.
+    fn wake_claimers(&self, checks: &[DueCheck], marks: &[(&str, Marks)]) {
+        for check in checks {
+            if check.is_due {
+                self.wake(&check.queue);
+            } else if let Some(signal) = self.signals.get(check.queue.as_str())
+                && let Some((_, from)) = marks.iter().find(|(queue, _)| *queue == check.queue)
+            {
+                signal.low_water.nothing_due(*from, check.now);
             }
         }
     }
 
-    /// Wakes the claimers of queues with due jobs. Returns the time until the next job is due, if any is known.
-    fn wake_claimers(&self, checks: &[DueCheck]) -> Option<Duration> {
-        for check in checks.iter().filter(|check| check.is_due) {
-            if let Some(signal) = self.signals.get(check.queue.as_str()) {
-                signal.wake.notify_one();
+    fn wake(&self, queue: &str) {
+        if let Some(signal) = self.signals.get(queue) {
+            signal.wake.notify_one();
+        }
+    }
+
+    /// Looks for jobs below the marks until `stop`. It has its own pace, so that it delays no poll.
+    async fn sweep(&self, is_quiet: &AtomicBool) {
+        let mut pause = self.interval;
+        loop {
+            tokio::select! { () = tokio::time::sleep(pause) => {} () = self.stop.cancelled() => return }
+            let queues: Vec<(&str, Marks)> =
+                self.signals.iter().map(|(queue, signal)| (*queue, signal.low_water.get())).collect();
+            let started = Instant::now();
+            let missed = tokio::select! {
+                missed = due::find_missed(&self.pool, &queues) => missed,
+                () = self.stop.cancelled() => return,
+            };
+            pause = self.interval(is_quiet).max(started.elapsed() * SWEEP_PAUSE_FACTOR);
+            match missed {
+                Ok(missed) => {
+                    for job in missed {
+                        if let Some(signal) = self.signals.get(job.queue.as_str()) {
+                            signal.low_water.lower(job.priority, job.due);
+                            signal.wake.notify_one();
+                        }
+                    }
+                }
+                // The polls log the outage.
+                Err(error) => tracing::debug!(error = causes(&error), "could not look for jobs below the marks"),
             }
         }
-        // A negative time means that the job became due during the statement, so it is polled again soon.
-        let next = checks.iter().filter_map(|check| check.next);
-        next.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default()).min()
     }
+}
+
+/// The times from now until the next job of each queue is due, ascending. A negative time means that the job became due
+/// during the statement, so it is zero.
+fn due_times(checks: &[DueCheck]) -> Vec<(Duration, String)> {
+    let next = checks.iter().filter_map(|check| Some((check.next?, check)));
+    let mut times: Vec<_> = next
+        .map(|(seconds, check)| (Duration::try_from_secs_f64(seconds).unwrap_or_default(), check.queue.clone()))
+        .collect();
+    times.sort_unstable();
+    times
 }
 
 #[cfg(test)]

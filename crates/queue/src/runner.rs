@@ -25,7 +25,7 @@ use super::{
     metrics::Runs,
     result::{Disposition, RunResult},
     storable::StorableText,
-    store::Claimed,
+    store::claim::Claimed,
 };
 use runtime::{
     sabotage::{self, Bug},

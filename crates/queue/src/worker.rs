@@ -21,6 +21,7 @@ use super::{
     cleaner::Cleaner,
     counts::Counts,
     engine::{self, Handler},
+    fair::{KeyedClaims, Sharing},
     heartbeat::{self, Report},
     in_flight::InFlight,
     job::{Job, Policy},
@@ -51,6 +52,7 @@ struct Entry {
     name: &'static str,
     concurrency: usize,
     deadline: Duration,
+    sharing: Sharing,
     handler: MakeHandler,
 }
 
@@ -63,6 +65,7 @@ impl Registry {
             name: J::NAME,
             concurrency: policy.concurrency.clamp(1, Semaphore::MAX_PERMITS),
             deadline: policy.deadline,
+            sharing: Sharing { fair: policy.fair, per_key: policy.per_key },
             handler: Box::new(move |parts| runner::handler::<J>(context, policy, parts)),
         });
         self
@@ -167,8 +170,8 @@ async fn run(
     let cancellations = Arc::new(Cancellations::new(pool.clone()));
     let (mut engines, mut background) = (JoinSet::new(), JoinSet::new());
     let poll_request = Arc::new(Notify::new());
-    let (mut signals, mut in_flight) = (HashMap::new(), HashMap::new());
-    for Entry { name: queue, concurrency, deadline, handler } in registry.0 {
+    let (mut signals, mut in_flight, mut limited) = (HashMap::new(), HashMap::new(), HashMap::new());
+    for Entry { name: queue, concurrency, deadline, sharing, handler } in registry.0 {
         metrics::zero(queue);
         let (jobs, jobs_out) = mpsc::channel(concurrency.min(1024));
         let claimer = Claimer {
@@ -181,11 +184,15 @@ async fn run(
             status: report.status.clone(),
             signal: Arc::default(),
             poll_request: poll_request.clone(),
+            keyed: KeyedClaims::new(sharing),
             jobs,
             stop: stop.clone(),
         };
         report.status.add_queue(queue, concurrency, deadline, claimer.in_flight.clone());
         signals.insert(queue, claimer.signal.clone());
+        if sharing.per_key.is_some() {
+            limited.insert(queue, claimer.signal.clone());
+        }
         in_flight.insert(queue, claimer.in_flight.clone());
         let handler = handler(RunnerParts {
             results: results.clone(),
@@ -219,6 +226,7 @@ async fn run(
     let acknowledger = Acknowledger {
         writer: ResultWriter { pool: pool.clone(), worker: name.clone() },
         in_flight,
+        limited,
         abandon: abandon.clone(),
         deferred: DeferredWrites::default(),
         counts: report.counts.clone(),

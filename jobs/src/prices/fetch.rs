@@ -119,7 +119,7 @@ impl Job for FetchPrices {
     fn policy(_: &Prices) -> Policy {
         // Calls inside a run are repeated within seconds. These attempts are for outages of up to ten hours.
         let backoff = Backoff { base: Duration::from_secs(30), cap: Duration::from_secs(3600) };
-        Policy { attempts: 24, backoff, deadline: Duration::from_secs(300), concurrency: 4 }
+        Policy { attempts: 24, backoff, deadline: Duration::from_secs(300), concurrency: 4, ..Policy::default() }
     }
 
     async fn run(self, prices: Prices, _: Run) -> Result<Outcome, Failure> {

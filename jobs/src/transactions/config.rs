@@ -17,6 +17,9 @@ pub struct Config {
     pub delay: Duration,
     /// `PROCESSOR_URL`: the real external call; `None` if it is unset or `simulated`.
     pub processor: Option<ProcessorConfig>,
+    /// `QUEUE_FAIR_BY`: whether senders share the slots of the workers equally. The API gives each job its sender's key, and
+    /// workers claim by these keys.
+    pub fair_by_sender: bool,
     /// Where settlements are sent.
     pub callbacks: callbacks::config::Config,
 }
@@ -34,7 +37,12 @@ pub struct ProcessorConfig {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { delay: Duration::from_secs(30), processor: None, callbacks: callbacks::config::Config::default() }
+        Self {
+            delay: Duration::from_secs(30),
+            processor: None,
+            fair_by_sender: false,
+            callbacks: callbacks::config::Config::default(),
+        }
     }
 }
 
@@ -51,6 +59,10 @@ impl Config {
         Self {
             delay: vars.seconds("PROCESSING_DELAY_SECONDS", 30.0, 0.0..=86_400.0),
             processor: url.map(|url| ProcessorConfig { url, attempts, timeout }),
+            fair_by_sender: vars.read("QUEUE_FAIR_BY", false, |text| match text {
+                "sender" => Ok(true),
+                _ => Err("must be sender, or unset".into()),
+            }),
             callbacks: callbacks::config::Config::read(vars),
         }
     }

@@ -24,12 +24,15 @@ pub(super) async fn ingest_batch(
     pool: Pool,
     queue: Queue,
     delay: Duration,
+    fair_by_sender: bool,
     webhooks: Vec<Webhook>,
 ) -> Result<Vec<IngestResult>, Error> {
     let mut tx = queue.begin().await?;
     let recorded = store::insert(&mut tx, &webhooks, delay).await?;
     let jobs = recorded.iter().map(|(index, transaction)| {
-        process::job(transaction.id, delay).map(|job| job.origin(webhooks[*index].origin.clone()))
+        let Webhook { origin, sender, .. } = &webhooks[*index];
+        let job = process::job(transaction.id, delay)?.origin(origin.clone());
+        Ok(if fair_by_sender { job.fair_key(sender.fair_key()) } else { job })
     });
     enqueue(&mut tx, &jobs.collect::<Result<Vec<_>, Error>>()?).await?;
     if sabotage::planted(Bug::AcknowledgeBeforeCommit) {

@@ -11,6 +11,7 @@ pub mod model;
 pub mod process;
 mod processor;
 mod retention;
+mod sender;
 mod settlement_listener;
 pub mod signature;
 mod store;
@@ -24,6 +25,7 @@ pub use config::{Config, ProcessorConfig};
 use futures_util::future::join_all;
 use metrics::{counter, describe_counter};
 pub use model::{Cursor, Ingested, NewTransaction, Status, Transaction};
+pub use sender::Sender;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -74,6 +76,8 @@ pub struct Transactions {
     settlements: Batch<SettleRequest, bool>,
     callbacks: Callbacks,
     processor: Arc<Processor>,
+    /// `QUEUE_FAIR_BY=sender`
+    fair_by_sender: bool,
     listener: Arc<SettlementListener>,
     stop: CancellationToken,
 }
@@ -92,13 +96,13 @@ impl Transactions {
         }
         // A process that only enqueues exports the series of the queue as well.
         queue::metrics::zero(ProcessTransaction::NAME);
-        let delay = config.due_after();
+        let (delay, fair_by_sender) = (config.due_after(), config.fair_by_sender);
         let callbacks = Callbacks::start(pool, queue, &config.callbacks)?;
         let (pool, queue) = (pool.clone(), queue.clone());
         Ok(Self {
             ingests: Batch::start(INGESTS, {
                 let pool = pool.clone();
-                move |webhooks| ingest::ingest_batch(pool.clone(), queue.clone(), delay, webhooks)
+                move |webhooks| ingest::ingest_batch(pool.clone(), queue.clone(), delay, fair_by_sender, webhooks)
             }),
             batch_turns: Arc::new(Semaphore::new(BATCHES_AT_ONCE)),
             conflicts: Batch::start(conflicts::WRITES, {
@@ -115,6 +119,7 @@ impl Transactions {
             }),
             callbacks,
             processor: Arc::new(Processor::new(config.processor.as_ref())?),
+            fair_by_sender,
             listener: Arc::new(SettlementListener::default()),
             pool,
             stop,
@@ -150,8 +155,7 @@ impl Transactions {
         self.callbacks.run_retention(retention, &self.stop).await;
     }
 
-    /// Records a transaction and its job in one commit, or finds the transaction that was recorded before. `sender` is the
-    /// name of the secret that signed it.
+    /// Records a transaction and its job in one commit, or finds the transaction that was recorded before.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the database is not available. The same webhook can always be sent again.
@@ -159,7 +163,7 @@ impl Transactions {
         &self,
         new: NewTransaction,
         origin: Origin,
-        sender: Option<Arc<str>>,
+        sender: Sender,
     ) -> Result<Ingested, Error> {
         self.record(Webhook { new, origin, sender }, async |webhook| self.ingests.call(webhook).await).await
     }
@@ -196,7 +200,7 @@ impl Transactions {
         &self,
         all: Vec<NewTransaction>,
         origin: &Origin,
-        sender: Option<Arc<str>>,
+        sender: Sender,
     ) -> Result<Vec<Ingested>, Error> {
         let turn = self.batch_turns.acquire().await;
         let _turn = turn.map_err(|error| Error::Internal(error.to_string()))?;

@@ -40,15 +40,16 @@ impl Job for ProcessTransaction {
     fn policy(transactions: &Transactions) -> Policy {
         // Full jitter draws from zero to this: the first retry comes 1 s later on average.
         let backoff = Backoff { base: Duration::from_secs(2), cap: Duration::from_secs(600) };
+        let shared = Policy { backoff, fair: transactions.fair_by_sender, ..Policy::default() };
         match &*transactions.processor {
             // A job is one update in a batch shared with concurrent jobs. Two full claims fit: one runs while the next
             // is claimed.
-            Processor::Simulated => Policy { backoff, concurrency: 2000, ..Policy::default() },
+            Processor::Simulated => Policy { concurrency: 2000, ..shared },
             Processor::Http(client) => Policy {
                 attempts: client.config.attempts,
-                backoff,
                 deadline: client.config.timeout + Duration::from_secs(15),
                 concurrency: 200,
+                ..shared
             },
         }
     }

@@ -1,8 +1,6 @@
 //! A received webhook.
 
-use std::sync::Arc;
-
-use super::model::NewTransaction;
+use super::{model::NewTransaction, sender::Sender};
 use queue::Origin;
 
 /// A received webhook.
@@ -10,6 +8,5 @@ use queue::Origin;
 pub(super) struct Webhook {
     pub new: NewTransaction,
     pub origin: Origin,
-    /// As in [`Transaction::sender`](super::Transaction::sender).
-    pub sender: Option<Arc<str>>,
+    pub sender: Sender,
 }

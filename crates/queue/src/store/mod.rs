@@ -1,6 +1,8 @@
 //! The SQL of the queue's tables: one function for each operation.
 
+pub(crate) mod claim;
 pub(crate) mod depths;
+pub(crate) mod due;
 pub(crate) mod gauges;
 pub(crate) mod hours;
 pub(crate) mod leases;
@@ -17,6 +19,7 @@ use sqlx::{PgExecutor, Result};
 
 use super::{
     CHANNEL,
+    fair_key::FairKey,
     new_job::{Due, NewJob},
     storable::{StorableText, storable_key, storable_time, wait_seconds},
 };
@@ -37,6 +40,7 @@ struct NewRows {
     correlation_ids: Vec<Option<String>>,
     traceparents: Vec<Option<String>>,
     keys: Vec<Option<String>>,
+    fair_keys: Vec<Option<i64>>,
 }
 
 impl NewRows {
@@ -57,6 +61,7 @@ impl NewRows {
             new.correlation_ids.push(job.origin.correlation_id.as_ref().map(text));
             new.traceparents.push(job.origin.traceparent.as_ref().map(text));
             new.keys.push(job.key.as_deref().map(storable_key));
+            new.fair_keys.push(job.fair_key.map(FairKey::number));
         }
         new
     }
@@ -67,15 +72,15 @@ impl NewRows {
 macro_rules! insert {
     ($new:expr, $taken:tt) => {
         sqlx::query!(
-            r#"INSERT INTO apalis.jobs (id, job_type, job, priority, run_at, metadata, idempotency_key)
+            r#"INSERT INTO apalis.jobs (id, job_type, job, priority, run_at, metadata, idempotency_key, fair_key)
            SELECT id, queue, payload, priority, coalesce(at, now() + make_interval(secs => delay)),
                   CASE WHEN correlation_id IS NOT NULL AND traceparent IS NOT NULL
                        THEN hstore(ARRAY['correlation_id', 'traceparent'], ARRAY[correlation_id, traceparent])
                        WHEN correlation_id IS NOT NULL THEN hstore('correlation_id', correlation_id)
-                       WHEN traceparent IS NOT NULL THEN hstore('traceparent', traceparent) END, key
+                       WHEN traceparent IS NOT NULL THEN hstore('traceparent', traceparent) END, key, fair_key
            FROM unnest($1::text[], $2::text[], $3::bytea[], $4::int4[], $5::timestamptz[], $6::float8[], $7::text[],
-                       $8::text[], $9::text[])
-                AS new (id, queue, payload, priority, at, delay, correlation_id, traceparent, key)"#
+                       $8::text[], $9::text[], $10::int8[])
+                AS new (id, queue, payload, priority, at, delay, correlation_id, traceparent, key, fair_key)"#
                 + $taken,
             &$new.ids,
             &$new.queues,
@@ -86,6 +91,7 @@ macro_rules! insert {
             &$new.correlation_ids as &[Option<String>],
             &$new.traceparents as &[Option<String>],
             &$new.keys as &[Option<String>],
+            &$new.fair_keys as &[Option<i64>],
         )
     };
 }
@@ -111,109 +117,17 @@ pub(crate) async fn insert_unique(tx: &mut Transaction, jobs: &[&NewJob]) -> Res
     Ok(inserted.fetch_all(&mut *tx).await?.into_iter().map(|row| row.id).collect())
 }
 
-/// Notifies all listening workers that these queues have new jobs.
+/// Notifies all listening workers that these queues have new jobs. A notification need not survive a crash of the
+/// database. So its transaction does not wait for the disk, during which no other one with a notification could commit.
 pub(crate) async fn announce(executor: impl PgExecutor<'_>, queues: &[String]) -> Result<()> {
-    sqlx::query!("SELECT pg_notify($1, queue) FROM unnest($2::text[]) AS queue", CHANNEL, queues)
-        .execute(executor)
-        .await?;
-    Ok(())
-}
-
-/// A job that this worker has claimed for one run.
-#[derive(Debug, Clone)]
-pub(crate) struct Claimed {
-    pub id: String,
-    pub payload: Vec<u8>,
-    /// The attempt number, part of the fencing token.
-    pub token: i32,
-    pub failures: i32,
-    /// Consecutive crashes before this run.
-    pub crashes: i32,
-    /// Seconds from its due time to its claim, by the database's clock; at most 30 days.
-    pub waited: f64,
-    pub correlation_id: Option<String>,
-    pub traceparent: Option<String>,
-}
-
-/// Claims up to `limit` due jobs of a queue: highest priority first, then by due time. Claims none while the queue is
-/// paused, which is checked once per claim.
-///
-/// The lease is no condition here. The worker checks it by its own monotonic clock before it claims, and `last_seen`
-/// comes from the database's clock, which may step. If a silent worker claims jobs, the next rescue takes them, unless
-/// the worker renews its lease.
-///
-/// An odd row of another program must not fail the claim of all others. So a token that cannot grow restarts at 1, and
-/// a due time is limited before it is subtracted.
-///
-/// The three priorities are read one by one, so that each is a range of `jobs_ready` in index order. One ordered scan
-/// over all priorities would read every job that is not yet due before it finds that none is due.
-///
-/// Rows are updated by their `ctid`. This is safe because the same statement locks them, and it saves 500 look-ups in
-/// the primary key (11.0 → 8.6 us per job). A row that another transaction has just changed is not visible to this
-/// statement and is left to the next claim.
-pub(crate) async fn claim(pool: &Pool, worker: &str, queue: &str, limit: i64) -> Result<Vec<Claimed>> {
-    sqlx::query_as!(
-        Claimed,
-        r#"UPDATE apalis.jobs AS job
-           SET status = 'Running', lock_by = $1, lock_at = now(),
-               attempts = CASE attempts WHEN 2147483647 THEN 1 ELSE attempts + 1 END
-           WHERE ctid = ANY(ARRAY(
-               SELECT ready.ctid
-               FROM (VALUES (1), (0), (-1)) AS level (priority)
-               CROSS JOIN LATERAL (
-                   SELECT ctid FROM apalis.jobs
-                   WHERE job_type = $2 AND status = 'Pending' AND priority = level.priority AND run_at <= now()
-                   ORDER BY run_at LIMIT $3 FOR UPDATE SKIP LOCKED
-               ) AS ready
-               WHERE NOT EXISTS (SELECT FROM paused_queues WHERE name = $2)
-               LIMIT $3))
-           RETURNING job.id, job.job AS payload, job.attempts AS token, job.failures, job.crashes,
-                     extract(epoch FROM clock_timestamp()
-                             - greatest(job.run_at, clock_timestamp() - interval '30 days'))::float8 AS "waited!",
-                     job.metadata -> 'correlation_id' AS correlation_id,
-                     job.metadata -> 'traceparent' AS traceparent"#,
-        worker,
-        queue,
-        limit,
-    )
-    .fetch_all(once(pool))
-    .await
-}
-
-/// The due times of one queue.
-#[derive(Debug)]
-pub(crate) struct DueCheck {
-    pub queue: String,
-    /// Whether it has a job that is due.
-    pub is_due: bool,
-    /// Seconds until the first later job is due.
-    pub next: Option<f64>,
-}
-
-/// Checks these queues: whether a job is due, and when the next one will be, at most a day from now. Both are the ends
-/// of a range in `jobs_ready`.
-pub(crate) async fn check_due(pool: &Pool, queues: &[String]) -> Result<Vec<DueCheck>> {
-    sqlx::query_as!(
-        DueCheck,
-        r#"SELECT queue AS "queue!", bool_or(due.is_due) AS "is_due!",
-                  extract(epoch FROM min(least(later.run_at, now() + interval '1 day')) - now())::float8 AS next
-           FROM unnest($1::text[]) AS queue
-           CROSS JOIN (VALUES (1), (0), (-1)) AS level (priority)
-           CROSS JOIN LATERAL (
-               SELECT EXISTS (SELECT FROM apalis.jobs WHERE job_type = queue AND status = 'Pending'
-                              AND priority = level.priority AND run_at <= now()) AS is_due
-           ) AS due
-           LEFT JOIN LATERAL (
-               SELECT run_at FROM apalis.jobs
-               WHERE job_type = queue AND status = 'Pending' AND priority = level.priority AND run_at > now()
-               ORDER BY run_at LIMIT 1
-           ) AS later ON true
-           WHERE queue NOT IN (SELECT name FROM paused_queues)
-           GROUP BY queue"#,
+    sqlx::query!(
+        "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, queue) FROM unnest($2::text[]) AS queue",
+        CHANNEL,
         queues,
     )
-    .fetch_all(repeatable(pool))
-    .await
+    .execute(executor)
+    .await?;
+    Ok(())
 }
 
 /// Makes running jobs of a worker's queue Pending again if the worker does not know them. Jobs that another session has

@@ -13,7 +13,7 @@ use crate::db::Pool;
 const LEDGER: &str = "apalis._queue_migrations";
 
 /// The migrations that change only the queue's tables.
-const QUEUE_MIGRATIONS: [&str; 26] = [
+const QUEUE_MIGRATIONS: [&str; 29] = [
     "tune queue tables",
     "pause queues",
     "cancel running jobs",
@@ -40,6 +40,9 @@ const QUEUE_MIGRATIONS: [&str; 26] = [
     "drop dead groups",
     "index deadly minutes",
     "record automatic actions",
+    "add fair keys",
+    "index waiting fair keys",
+    "index running fair keys",
 ];
 
 /// The migrations that also change tables of services. Only their statements about the queue's tables are applied.

@@ -51,7 +51,7 @@ impl Job for SendCallback {
     fn policy(_: &Callbacks) -> Policy {
         let backoff = Backoff { base: Duration::from_secs(5), cap: Duration::from_secs(3600) };
         // A try takes 10 s; the rest is for the database.
-        Policy { attempts: UNLIMITED_ATTEMPTS, backoff, deadline: Duration::from_secs(30), concurrency: 256 }
+        Policy { attempts: UNLIMITED_ATTEMPTS, backoff, deadline: Duration::from_secs(30), concurrency: 256, ..Policy::default() }
     }
 
     async fn run(self, callbacks: Callbacks, run: Run) -> Result<Outcome, Failure> {

@@ -96,7 +96,7 @@ pub(super) async fn insert(
     };
     let correlation_ids: Vec<Option<String>> = ordered().map(|webhook| webhook.origin.correlation_id.clone()).collect();
     let trace_ids: Vec<Option<Uuid>> = ordered().map(|webhook| trace_id(&webhook.origin)).collect();
-    let senders: Vec<Option<String>> = ordered().map(|webhook| webhook.sender.as_deref().map(str::to_owned)).collect();
+    let senders: Vec<Option<String>> = ordered().map(|webhook| webhook.sender.name().map(|name| (**name).to_owned())).collect();
     let rows = sqlx::query!(
         r#"INSERT INTO transactions (id, transaction_id, source_account, destination_account, amount, currency,
                                      created_at, due_at, correlation_id, trace_id, sender)
@@ -146,7 +146,7 @@ pub(super) async fn insert(
             remaining: delay,
             trace_id: trace_id(&origin),
             correlation_id: origin.correlation_id,
-            sender,
+            sender: sender.name().cloned(),
         };
         Some((index, transaction))
     });

@@ -11,6 +11,7 @@ use super::{
     world::{Expected, OTHER, QUEUE, RETENTION, Row, World, worker},
 };
 use crate::{
+    low_water::Marks,
     model::{
         guard::Rules,
         row::{Due, Job, Status},
@@ -37,7 +38,7 @@ pub(super) async fn lock(world: &World) -> Vec<String> {
             let expected = Some((QUEUE.to_owned(), format!("{:?}", row.job.status), b"{}".to_vec()));
             wrong.extend((found != expected).then(|| format!("{:?} was read as {found:?}", row.job)));
         }
-        store::claim(&world.subject, worker(0), QUEUE, 1_000_000).await?;
+        store::claim::claim(&world.subject, worker(0), QUEUE, Marks::default(), 1_000_000).await?;
         Ok(wrong)
     };
     let claimed = |row: &Row| row.job.claim(0, false, Rules::ALL).filter(|_| !is_named(row));

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     job::{JobId, Origin, Priority},
+    low_water::Marks,
     model::{
         guard::Rules,
         row::{Due, Job, Outcome, Status, Token},
@@ -35,6 +36,7 @@ fn new_job(due: Due, key: Option<String>) -> NewJob {
         priority: Priority::Normal,
         origin: Origin::default(),
         key,
+        fair_key: None,
     }
 }
 
@@ -97,7 +99,7 @@ pub(super) async fn insert_unique(world: &World) -> Vec<String> {
 }
 
 /// A queue for each state of a pause, and one without a row.
-const QUEUES: [(&str, bool); 5] =
+pub(super) const QUEUES: [(&str, bool); 5] =
     [(QUEUE, false), ("open", false), ("paused", true), ("paused until later", true), ("paused until now", false)];
 
 /// Writes the pauses of [`QUEUES`].
@@ -125,7 +127,7 @@ pub(super) async fn claim(world: &World) -> Vec<String> {
         let claims = async {
             let mut claims = Vec::new();
             for (queue, _) in QUEUES {
-                claims.extend(store::claim(&world.subject, worker(0), queue, ALL).await?);
+                claims.extend(store::claim::claim(&world.subject, worker(0), queue, Marks::default(), ALL).await?);
             }
             Ok(claims)
         };
@@ -158,7 +160,7 @@ pub(super) async fn claim_order(world: &World) -> Vec<String> {
     let first: BTreeSet<&str> = order.iter().take(4).map(|row| &*row.id).collect();
     let expected = |row: &Row| row.job.claim(0, false, Rules::ALL).filter(|_| first.contains(&*row.id)).into();
     let statement = async || {
-        let claimed = store::claim(&world.subject, worker(0), QUEUE, 4).await?;
+        let claimed = store::claim::claim(&world.subject, worker(0), QUEUE, Marks::default(), 4).await?;
         let claimed = claimed.into_iter().map(|job| job.id).collect();
         Ok(differences("claimed", claimed, first.iter().map(|id| (*id).to_owned())))
     };
@@ -221,7 +223,7 @@ pub(super) async fn lock_free(world: &World) -> Vec<String> {
         let locked: Vec<&str> = locked.iter().map(String::as_str).collect();
         let (free, waited) = world.while_locked(&locked, None, results::lock_free(&mut tx, &wanted)).await?;
         // What it has locked, no claim takes.
-        let claimed = store::claim(&world.subject, worker(0), QUEUE, ALL).await?;
+        let claimed = store::claim::claim(&world.subject, worker(0), QUEUE, Marks::default(), ALL).await?;
         let claimed: Vec<String> = claimed.into_iter().map(|job| job.id).filter(|id| free.contains(id)).collect();
         Ok([differences("locked", free, ids(1)), differences("claimed", claimed, []), waited_for_lock(waited)].concat())
     };

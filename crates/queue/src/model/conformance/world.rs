@@ -35,6 +35,7 @@ pub(super) struct Row {
     pub job: Job,
     pub key: Option<String>,
     pub priority: i32,
+    pub fair_key: Option<i64>,
     /// Its place among the rows that are due or not due: seconds before the usual time.
     pub earlier: f64,
     pub error: &'static str,
@@ -46,7 +47,7 @@ impl Row {
     pub(super) fn new(number: usize, job: Job) -> Self {
         let id = format!("job-{number:06}");
         let key = job.has_key.then(|| format!("key of {id}"));
-        Self { number, id, queue: QUEUE, job, key, priority: 0, earlier: 0.0, error: "broken", group: "broken" }
+        Self { number, id, queue: QUEUE, job, key, priority: 0, fair_key: None, earlier: 0.0, error: "broken", group: "broken" }
     }
 }
 
@@ -126,14 +127,15 @@ impl World {
         let ids: Vec<&str> = rows.iter().map(|row| &*row.id).collect();
         sqlx::query(
             "INSERT INTO apalis.jobs (id, job_type, job, status, lock_by, lock_at, attempts, failures, crashes, replays,
-                                      run_at, done_at, idempotency_key, priority, errors, error_group)
+                                      run_at, done_at, idempotency_key, priority, errors, error_group,
+                                      fair_key)
              SELECT id, queue, '{}', status, holder, now(), attempts, failures, crashes, replays,
                     now() + make_interval(secs => due_in), now() - make_interval(secs => ended_ago), key, priority,
-                    jsonb_build_array(jsonb_build_object('error', error)), error_group
+                    jsonb_build_array(jsonb_build_object('error', error)), error_group, fair_key
              FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::int4[], $6::int4[], $7::int4[], $8::int4[],
-                         $9::float8[], $10::float8[], $11::text[], $12::int4[], $13::text[], $14::text[])
+                         $9::float8[], $10::float8[], $11::text[], $12::int4[], $13::text[], $14::text[], $15::int8[])
                   AS new (id, queue, status, holder, attempts, failures, crashes, replays, due_in, ended_ago, key, priority,
-                          error, error_group)",
+                          error, error_group, fair_key)",
         )
         .bind(&ids)
         .bind(rows.iter().map(|row| row.queue).collect::<Vec<_>>())
@@ -149,6 +151,7 @@ impl World {
         .bind(column(|row| row.priority))
         .bind(rows.iter().map(|row| row.error).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.group).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.fair_key).collect::<Vec<_>>())
         .execute(once(&self.direct))
         .await
         .expect("rows of jobs");

@@ -1,0 +1,182 @@
+//! How keys share the slots of a queue: no key waits long behind the backlog of another, and a key may be limited.
+//!
+//! A claim walks over the keys that have waiting jobs and gives each an equal share of the free slots. What is left goes
+//! to the jobs that are due longest. The walk stops after some keys, and the next claim goes on from there. So a key gets
+//! its first job within two claims if no more than [`MAX_KEYS`] have waiting jobs.
+//!
+//! A limit counts the running jobs of a key. It keeps no counter that a crash could leave wrong.
+
+use std::cmp::Reverse;
+
+use super::{
+    fair_key::FairKey,
+    store::claim::{self, Claimed, DueKey, Share},
+};
+use runtime::{
+    db::Pool,
+    executor::{begin, once},
+};
+
+/// The fewest and the most keys of one priority that one claim looks at, if there are so many. Each costs an index look-up.
+const MIN_KEYS: usize = 16;
+const MAX_KEYS: usize = 128;
+/// Before the first key.
+const START: i64 = FairKey::LEAST.number() - 1;
+
+/// How a queue shares its slots.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Sharing {
+    /// See [`Policy::fair`](crate::Policy::fair).
+    pub fair: bool,
+    /// See [`Policy::per_key`](crate::Policy::per_key).
+    pub per_key: Option<u32>,
+}
+
+/// The claims of a queue with keys.
+pub(crate) struct KeyedClaims {
+    sharing: Sharing,
+    /// For each priority, the key after which the next walk begins.
+    after: [i64; 3],
+}
+
+impl KeyedClaims {
+    /// `None` if the queue does not share its slots by keys.
+    pub(crate) fn new(sharing: Sharing) -> Option<Self> {
+        (sharing != Sharing::default()).then_some(Self { sharing, after: [START; 3] })
+    }
+
+    /// Whether each key has a limit. Jobs without a key are then found by [`claim::add_keys`].
+    pub(crate) fn is_limited(&self) -> bool {
+        self.sharing.per_key.is_some()
+    }
+
+    /// Whether a claim that left slots free has found all jobs that can be claimed. If keys are limited, only the end of
+    /// a walk shows it.
+    pub(crate) fn has_found_all(&self) -> bool {
+        !self.is_limited() || self.is_walk_over()
+    }
+
+    /// Whether the last walk has reached the last key, so that the next one begins with the first.
+    fn is_walk_over(&self) -> bool {
+        self.after == [START; 3]
+    }
+
+    /// Claims up to `slots` jobs by keys. Without a limit, it may claim fewer than are due: the caller claims the rest by
+    /// due time.
+    pub(crate) async fn claim(
+        &mut self,
+        pool: &Pool,
+        worker: &str,
+        queue: &str,
+        slots: usize,
+    ) -> sqlx::Result<Vec<Claimed>> {
+        let most = slots.clamp(MIN_KEYS, MAX_KEYS);
+        let mut keys = claim::find_keys(pool, queue, self.after, most as i64, self.is_limited()).await?;
+        keys.sort_unstable_by_key(|key| (Reverse(key.priority), key.key));
+        let walked = |level: usize| keys.iter().filter(move |key| level_of(key.priority) == level);
+        let is_whole: [bool; 3] = std::array::from_fn(|level| walked(level).count() < most);
+        let shares = match self.sharing.per_key {
+            Some(limit) => limited_shares(&keys, limit.into()),
+            None => fair_shares(&keys, slots),
+        };
+        let is_alone = shares.len() < 2 && is_whole == [true; 3] && self.is_walk_over();
+        if shares.is_empty() || (is_alone && !self.is_limited()) {
+            self.after = std::array::from_fn(|level| {
+                if is_whole[level] { START } else { walked(level).map(|key| key.key).max().unwrap_or(START) }
+            });
+            return Ok(Vec::new());
+        }
+        let limit = i64::try_from(slots).unwrap_or(i64::MAX);
+        let jobs = match self.sharing.per_key {
+            Some(per_key) => {
+                let mut tx = begin(pool).await?;
+                claim::lock_claims(&mut tx, queue).await?;
+                let jobs = claim::claim_shares(&mut tx, worker, queue, &shares, Some(per_key.into()), limit).await?;
+                tx.commit().await?;
+                jobs
+            }
+            None => claim::claim_shares(once(pool), worker, queue, &shares, None, limit).await?,
+        };
+        let is_full = jobs.len() >= slots;
+        for level in 0..3 {
+            // Every key of the walk had its turn, unless the slots were used up. Then the next walk begins after the last
+            // key that got one, so that it is the turn of the others.
+            let served = jobs.iter().filter(|job| level_of(job.priority) == level).filter_map(|job| job.fair_key).max();
+            let last = walked(level).map(|key| key.key).max();
+            self.after[level] = match (is_full, served) {
+                (true, Some(served)) if Some(served) == last && is_whole[level] => START,
+                (true, Some(served)) => served,
+                (true, None) => self.after[level],
+                (false, _) if is_whole[level] => START,
+                (false, _) => last.unwrap_or(START),
+            };
+        }
+        Ok(jobs)
+    }
+}
+
+fn level_of(priority: i32) -> usize {
+    match priority {
+        1 => 0,
+        0 => 1,
+        _ => 2,
+    }
+}
+
+/// The keys of each priority with due jobs share all slots equally, and each gets at least one. The claim takes higher
+/// priorities first, until no slot is free.
+fn fair_shares(keys: &[DueKey], slots: usize) -> Vec<Share> {
+    let due = |priority: i32| keys.iter().filter(move |key| key.is_due && key.priority == priority);
+    let shares = [1, 0, -1].into_iter().flat_map(|priority| {
+        let jobs = (slots / due(priority).count().max(1)).max(1);
+        let jobs = i64::try_from(jobs).unwrap_or(i64::MAX);
+        due(priority).take(slots).map(move |key| Share { priority, key: key.key, jobs })
+    });
+    shares.collect()
+}
+
+/// Each key with due jobs may have `limit` running jobs. It gets one share, for its highest priority: two shares would be
+/// counted independently.
+fn limited_shares(keys: &[DueKey], limit: i64) -> Vec<Share> {
+    let mut shares: Vec<Share> = Vec::new();
+    for key in keys.iter().filter(|key| key.is_due && key.running < limit) {
+        let is_new = shares.iter().all(|share| share.key != key.key);
+        if is_new {
+            shares.push(Share { priority: key.priority, key: key.key, jobs: limit - key.running });
+        }
+    }
+    shares
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn due(priority: i32, key: i64, running: i64) -> DueKey {
+        DueKey { priority, key, is_due: true, running }
+    }
+
+    fn share(priority: i32, key: i64, jobs: i64) -> Share {
+        Share { priority, key, jobs }
+    }
+
+    #[test]
+    fn due_keys_share_the_slots_equally() {
+        let later = DueKey { is_due: false, ..due(0, 9, 0) };
+        for (keys, slots, expected) in [
+            (vec![], 10, vec![]),
+            (vec![later], 10, vec![]),
+            (vec![due(0, 1, 0), later, due(0, 2, 0)], 10, vec![share(0, 1, 5), share(0, 2, 5)]),
+            (vec![due(0, 1, 0), due(0, 2, 0), due(0, 3, 0)], 2, vec![share(0, 1, 1), share(0, 2, 1)]),
+            (vec![due(1, 1, 0), due(0, 1, 0), due(0, 2, 0)], 4, vec![share(1, 1, 4), share(0, 1, 2), share(0, 2, 2)]),
+        ] {
+            assert_eq!(fair_shares(&keys, slots), expected, "{keys:?} with {slots} slots");
+        }
+    }
+
+    #[test]
+    fn a_limited_key_gets_what_its_running_jobs_leave() {
+        let keys = [due(1, 1, 1), due(0, 1, 1), due(0, 2, 2), due(0, 3, 3), due(-1, 4, 0)];
+        assert_eq!(limited_shares(&keys, 2), [share(1, 1, 1), share(-1, 4, 2)]);
+    }
+}
