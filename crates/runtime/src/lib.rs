@@ -8,6 +8,7 @@ mod database_url;
 pub mod db;
 mod diagnose;
 pub mod doctor;
+pub mod duration;
 pub mod error;
 pub mod executor;
 pub mod listen;

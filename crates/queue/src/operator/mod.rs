@@ -2,7 +2,6 @@
 
 pub mod audit;
 pub mod demand;
-pub mod duration;
 pub mod groups;
 pub mod jobs;
 pub mod overview;
