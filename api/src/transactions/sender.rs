@@ -2,7 +2,10 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use jobs::transactions::signature::{self, SignatureHeaders};
+use jobs::transactions::{
+    signature::{self, SignatureHeaders},
+    webhook_secret::WebhookSecret,
+};
 use poem::{
     Request,
     http::{HeaderValue, StatusCode},
@@ -10,7 +13,6 @@ use poem::{
 use time::OffsetDateTime;
 
 use crate::{
-    config::WebhookSecret,
     context::Context,
     problem::Problem,
     rate_limit::{Limit, LimitKey, client_network},
@@ -119,8 +121,9 @@ fn check_signature<'s>(
 
 #[cfg(test)]
 mod tests {
+    use runtime::secret::Secret;
+
     use super::*;
-    use crate::auth::Secret;
 
     #[test]
     fn a_secret_requires_signatures() {

@@ -19,6 +19,7 @@ pub mod process;
 pub mod readiness;
 mod row_security;
 pub mod sabotage;
+pub mod secret;
 mod session;
 mod settings;
 pub mod shutdown;
