@@ -61,3 +61,18 @@ pub(super) fn split_sender<'e>(entry: &'e str, starts: &[&str]) -> Option<(Optio
     let is_name = (1..=MAX_SENDER_NAME).contains(&name.len()) && name.bytes().all(is_name_byte);
     is_name.then_some((Some(name), rest))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_not_the_name_of_a_sender() {
+        let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+        let read = |value: &str| WebhookSecret::parse_list("CALLBACK_SECRET", value);
+        assert_eq!(read(&format!("{secret}, acme:{secret}")).map(|secrets| secrets.len()), Ok(2));
+        // A colon instead of a comma. Names are shown, so this one would give the secret away.
+        let error = read(&format!("{secret}:{secret}")).expect_err("not a name");
+        assert!(error.ends_with(&example("CALLBACK_SECRET")) && !error.contains("MfKQ"), "{error}");
+    }
+}
