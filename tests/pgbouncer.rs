@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
-    process::{Child, Command, Stdio},
+    process::Command,
     str::FromStr,
     time::{Duration, Instant},
 };
@@ -29,8 +29,8 @@ const SOON: Duration = Duration::from_secs(30);
 
 /// A private PgBouncer for one test.
 struct Bouncer {
-    child: Child,
     url: String,
+    _process: Process,
     _port: Port,
     _scratch: Scratch,
 }
@@ -70,21 +70,14 @@ impl Bouncer {
             use std::os::unix::{fs::MetadataExt, process::CommandExt};
             command.uid(owner.uid()).gid(owner.gid());
         }
-        command.arg("--quiet").arg(&config).stdin(Stdio::null()).stdout(Stdio::null());
-        let child = command.spawn().expect("pgbouncer starts");
+        command.arg("--quiet").arg(&config);
+        let process = Process::run("pgbouncer", command, &[]);
         let url = format!("postgres://{user}@127.0.0.1:{port}/{name}?sslmode=disable");
         eventually("pgbouncer accepts connections", SOON, async || {
             tokio::net::TcpStream::connect(port.address()).await.is_ok()
         })
         .await;
-        Self { child, url, _port: port, _scratch: scratch }
-    }
-}
-
-impl Drop for Bouncer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        Self { url, _process: process, _port: port, _scratch: scratch }
     }
 }
 

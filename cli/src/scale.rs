@@ -4,9 +4,9 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use queue::operator::{
     demand::Objective,
-    duration::parse_duration,
     scale::{QueueScale, Scale},
 };
+use runtime::duration::parse_duration;
 
 use crate::{
     operator::connect,

@@ -56,20 +56,20 @@ async fn all_processes_recover_from_a_server_without_a_free_session() {
     for other in others {
         other.close().await.expect("a closed connection");
     }
-    let back = Instant::now();
+    let released = Instant::now();
     eventually("webhooks are acknowledged again", SOON, async || clients.acknowledged() > acknowledged).await;
-    let again = back.elapsed();
+    let reacknowledged = released.elapsed();
     let history = clients.finish().await;
     let pool = PgPool::connect(&url).await.expect("a connection");
     wait_until_settled(&pool, SOON).await;
-    let recovery = back.elapsed();
+    let recovery = released.elapsed();
     assert!(recovery < Duration::from_secs(20), "{recovery:?}");
 
     let settled = assert_consistent(&pool, &history).await;
     assert!(api.process.is_running() && workers.iter_mut().all(|worker| worker.is_running()));
     println!(
         "all {SESSIONS} sessions taken, {taken} by others, for {exhausted:.1?}: {} responses 503; \
-         acknowledging again after {again:.2?}, all settled {recovery:.1?} after they left; {settled:?}",
+         acknowledging again after {reacknowledged:.2?}, all settled {recovery:.1?} after they left; {settled:?}",
         history.unavailable,
     );
     drop((api, workers));

@@ -32,7 +32,7 @@ async fn immediate_restarts_of_postgresql_lose_no_acknowledged_webhook() {
     let clients = Clients::start(&[&api.url], 8);
 
     let mut recoveries = Vec::new();
-    let mut back = Instant::now();
+    let mut restarted = Instant::now();
     for _ in 0..RESTARTS {
         let before = clients.acknowledged();
         eventually("webhooks are acknowledged", SOON, async || clients.acknowledged() > before + 50).await;
@@ -43,17 +43,17 @@ async fn immediate_restarts_of_postgresql_lose_no_acknowledged_webhook() {
         eventually("clients get 503", SOON, async || clients.history().unavailable > unavailable_before + 10).await;
         // Reaps the process and releases the folder.
         drop(cluster);
-        let (again, same_url) = server::start(&scratch).await;
+        let (next, same_url) = server::start(&scratch).await;
         assert_eq!(same_url, url);
-        cluster = again;
-        back = Instant::now();
+        cluster = next;
+        restarted = Instant::now();
         let before = clients.acknowledged();
         eventually("webhooks are acknowledged again", SOON, async || clients.acknowledged() > before).await;
-        recoveries.push(back.elapsed());
+        recoveries.push(restarted.elapsed());
     }
     let history = clients.finish().await;
     wait_until_settled(&pool, SOON).await;
-    let recovery = back.elapsed();
+    let recovery = restarted.elapsed();
 
     let settled = assert_consistent(&pool, &history).await;
     assert!(api.process.is_running() && workers.iter_mut().all(|worker| worker.is_running()));

@@ -24,8 +24,8 @@ use crate::harness::{eventually, http::send, redis::Redis};
 const SOON: Duration = Duration::from_secs(20);
 const ID: ItemId = ItemId(7);
 
-fn expect_lease(looked: Lookup) -> u128 {
-    match looked {
+fn expect_lease(lookup: Lookup) -> u128 {
+    match lookup {
         Lookup::Leased(lease) => lease,
         other => panic!("a lease, not {other:?}"),
     }

@@ -16,15 +16,16 @@ fn read_board(name: &str) -> Value {
     serde_json::from_str(&source::read(&format!("deploy/grafana/dashboards/{name}.json"))).expect("JSON")
 }
 
-fn list(value: &Value) -> Vec<Value> {
+/// The elements of an array; none if the value is something else.
+fn elements(value: &Value) -> Vec<Value> {
     value.as_array().cloned().unwrap_or_default()
 }
 
 /// Title and expressions of each panel, without row headers.
 fn panels(board: &Value) -> Vec<(String, Vec<String>)> {
-    let panels = list(&board["panels"]).into_iter().filter(|panel| panel["type"] != "row");
+    let panels = elements(&board["panels"]).into_iter().filter(|panel| panel["type"] != "row");
     let text = |value: &Value| value.as_str().expect("a text").to_owned();
-    let expressions = |panel: &Value| list(&panel["targets"]).iter().map(|target| text(&target["expr"])).collect();
+    let expressions = |panel: &Value| elements(&panel["targets"]).iter().map(|target| text(&target["expr"])).collect();
     panels.map(|panel| (text(&panel["title"]), expressions(&panel))).collect()
 }
 
@@ -61,7 +62,7 @@ async fn no_panel_is_empty() {
                 .await;
             }
         }
-        for variable in list(&board["templating"]["list"]) {
+        for variable in elements(&board["templating"]["list"]) {
             let query = variable["query"].as_str().expect("a query");
             let inner = query.strip_prefix("label_values(").and_then(|query| query.strip_suffix(')'));
             let (metric, label) = inner.and_then(|inner| inner.split_once(", ")).expect("label_values(metric, label)");
@@ -84,12 +85,15 @@ fn everything_that_dashboards_refer_to_is_provisioned() {
         assert!(uids.insert(board["uid"].as_str().expect("a uid").to_owned()), "{name}");
         let mut ids = BTreeSet::new();
         let mut places = Vec::new();
-        for panel in list(&board["panels"]) {
+        for panel in elements(&board["panels"]) {
             assert!(ids.insert(panel["id"].as_u64().expect("an id")), "{name}: {panel}");
             let place = ["x", "y", "w", "h"].map(|side| panel["gridPos"][side].as_u64().expect("a side"));
-            let [x, y, w, h] = place;
-            let apart = |[a, b, c, d]: &[u64; 4]| a + c <= x || x + w <= *a || b + d <= y || y + h <= *b;
-            assert!(x + w <= 24 && places.iter().all(apart), "{name}: {panel} overlaps another panel");
+            let [x, y, width, height] = place;
+            let is_apart = |[other_x, other_y, other_width, other_height]: &[u64; 4]| {
+                let is_next_to = other_x + other_width <= x || x + width <= *other_x;
+                is_next_to || other_y + other_height <= y || y + height <= *other_y
+            };
+            assert!(x + width <= 24 && places.iter().all(is_apart), "{name}: {panel} overlaps another panel");
             places.push(place);
             if panel["type"] != "row" {
                 assert_eq!(panel["datasource"]["uid"], "prometheus", "{name}: {panel}");

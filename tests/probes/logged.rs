@@ -6,14 +6,14 @@ use super::ProbeHarness;
 use crate::harness::eventually;
 
 /// Waits for this many log lines of one request. Returns them in their order, without the general fields.
-async fn log_lines(harness: &ProbeHarness, correlation_id: &str, events: usize) -> Vec<Value> {
+async fn log_lines(harness: &ProbeHarness, correlation_id: &str, count: usize) -> Vec<Value> {
     let found = || -> Vec<Value> {
         let log = harness.apis[0].process.log();
         let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         lines.filter(|line| line["correlation_id"] == correlation_id).collect()
     };
-    let what = format!("{events} log lines of {correlation_id}");
-    eventually(&what, std::time::Duration::from_secs(10), async || found().len() >= events).await;
+    let what = format!("{count} log lines of {correlation_id}");
+    eventually(&what, std::time::Duration::from_secs(10), async || found().len() >= count).await;
     let mut found = found();
     for line in &mut found {
         assert_eq!(line["level"], "info", "{line}");

@@ -34,17 +34,17 @@ impl Replays {
         Self { harness, scripted, operator }
     }
 
-    /// Makes dead letters of jobs that reject in their first run, and end with `then` in the next.
+    /// Adds jobs that become dead letters in their first run. When they are replayed, they end with `then`.
     async fn add_dead(&self, name: &str, count: usize, then: &Step) {
         for n in 0..count {
             let reason = format!("account {n} of {name} is closed");
             self.harness.enqueue(&format!("{name} {n}"), &[Step::RejectWith(reason), then.clone()]).await;
         }
-        self.let_all_end().await;
+        self.run_until_all_end().await;
     }
 
     /// Runs a worker until no scripted job waits or runs.
-    async fn let_all_end(&self) {
+    async fn run_until_all_end(&self) {
         let worker = self.harness.start_worker(&self.scripted, FAST);
         // A replay may wait for its worker meanwhile.
         let live =
@@ -53,8 +53,8 @@ impl Replays {
         worker.stop().await;
     }
 
-    /// A worker that also runs replays.
-    fn worker(&self) -> RunningWorker {
+    /// Starts a worker that also runs replays.
+    fn start_worker(&self) -> RunningWorker {
         let shutdown = Shutdown::default();
         let registry = Registry::default()
             .job::<ScriptedJob>(self.scripted.clone())
@@ -66,7 +66,7 @@ impl Replays {
         Selection { queue: "scripted".into(), ..Selection::default() }
     }
 
-    async fn begin(&self, pace: Pace) -> Replay {
+    async fn start_replay(&self, pace: Pace) -> Replay {
         match self.operator.start_replay(&Self::selection(), pace, &order()).await.unwrap() {
             StartedReplay::Started(replay) => *replay,
             StartedReplay::ReplayedBefore(count) => panic!("{count} were replayed before"),
@@ -106,10 +106,10 @@ async fn errors_are_grouped_without_their_numbers() {
 async fn a_replay_takes_the_dead_letters_of_its_start_and_is_recorded() {
     let replays = Replays::start().await;
     replays.add_dead("a", 30, &Step::Done).await;
-    let replay = replays.begin(ALL_AT_ONCE).await;
+    let replay = replays.start_replay(ALL_AT_ONCE).await;
     // Dead letters that come later are not taken.
     replays.add_dead("later", 3, &Step::Done).await;
-    let worker = replays.worker();
+    let worker = replays.start_worker();
     let done = replays.wait_for_state(&replay, "done").await;
     assert_eq!((done.replayed, done.skipped), (30, 0));
     replays
@@ -133,8 +133,8 @@ async fn a_replay_takes_the_dead_letters_of_its_start_and_is_recorded() {
 async fn a_replay_stops_when_its_canary_dies_again() {
     let replays = Replays::start().await;
     replays.add_dead("a", 50, &Step::Reject).await;
-    let worker = replays.worker();
-    let replay = replays.begin(Pace { canary: 4, stop_if_dead: 0.2, ..ALL_AT_ONCE }).await;
+    let worker = replays.start_worker();
+    let replay = replays.start_replay(Pace { canary: 4, stop_if_dead: 0.2, ..ALL_AT_ONCE }).await;
     let stopped = replays.wait_for_state(&replay, "stopped").await;
     assert_eq!(stopped.replayed, 4);
     assert_eq!(stopped.stopped_because.as_deref(), Some("4 of 4 jobs died again, more than 20 %"));
@@ -150,12 +150,12 @@ async fn a_replay_stops_when_its_canary_dies_again() {
 async fn a_replay_keeps_its_rate_when_its_worker_is_replaced() {
     let replays = Replays::start().await;
     replays.add_dead("a", 120, &Step::Done).await;
-    let first = replays.worker();
+    let first = replays.start_worker();
     let begun = Instant::now();
-    let replay = replays.begin(Pace { rate: 20.0, ..ALL_AT_ONCE }).await;
+    let replay = replays.start_replay(Pace { rate: 20.0, ..ALL_AT_ONCE }).await;
     replays.harness.wait_until("the replay is under way", "(SELECT replayed > 0 FROM replays)").await;
     first.abort().await;
-    let second = replays.worker();
+    let second = replays.start_worker();
     replays.wait_for_state(&replay, "done").await;
     let all = "(SELECT count(*) = 120 FROM apalis.jobs WHERE status = 'Done' AND job_type = 'scripted')";
     replays.harness.wait_until("all are done", all).await;
@@ -176,8 +176,8 @@ async fn a_replay_keeps_its_rate_when_its_worker_is_replaced() {
 async fn an_operator_pauses_resumes_and_stops_a_replay() {
     let replays = Replays::start().await;
     replays.add_dead("a", 40, &Step::Done).await;
-    let worker = replays.worker();
-    let replay = replays.begin(Pace { rate: 1.0, ..ALL_AT_ONCE }).await;
+    let worker = replays.start_worker();
+    let replay = replays.start_replay(Pace { rate: 1.0, ..ALL_AT_ONCE }).await;
     replays.harness.wait_until("the replay is under way", "(SELECT replayed > 0 FROM replays)").await;
     let change = async |change| replays.operator.change_replay(replay.id, change, &order()).await.unwrap();
     assert!(!change(ReplayChange::Resume).await, "it is not paused");
@@ -207,9 +207,9 @@ async fn a_job_that_cannot_be_replayed_is_skipped_with_its_cause() {
     for name in ["before", "refuses", "between", "breaks", "after"] {
         replays.harness.enqueue(name, &[Step::Reject, Step::Done]).await;
     }
-    replays.let_all_end().await;
-    let worker = replays.worker();
-    let replay = replays.begin(ALL_AT_ONCE).await;
+    replays.run_until_all_end().await;
+    let worker = replays.start_worker();
+    let replay = replays.start_replay(ALL_AT_ONCE).await;
     let done = replays.wait_for_state(&replay, "done").await;
     assert_eq!((done.replayed, done.skipped), (3, 2));
     let causes: Vec<&str> = done.skips.iter().map(|skip| &*skip.cause).collect();
@@ -232,8 +232,8 @@ async fn a_replay_watches_its_last_jobs_until_they_have_ended() {
     {
         let replays = Replays::start().await;
         replays.add_dead("a", 3, &Step::WaitThen(Box::new(then))).await;
-        let worker = replays.worker();
-        let replay = replays.begin(Pace { stop_if_dead: 0.5, ..ALL_AT_ONCE }).await;
+        let worker = replays.start_worker();
+        let replay = replays.start_replay(Pace { stop_if_dead: 0.5, ..ALL_AT_ONCE }).await;
         let watching = replays.wait_for_state(&replay, "watching").await;
         assert!(watching.replayed == 3 && watching.is_open() && watching.ended_at.is_none(), "{watching:?}");
         replays.scripted.gate.add_permits(3);
@@ -248,10 +248,10 @@ async fn a_replay_watches_its_last_jobs_until_they_have_ended() {
 async fn the_third_replay_of_a_job_needs_a_confirmation() {
     let replays = Replays::start().await;
     replays.add_dead("a", 3, &Step::Reject).await;
-    let worker = replays.worker();
+    let worker = replays.start_worker();
     for _ in 0..2 {
         assert_eq!(replays.operator.select_dead(&Replays::selection()).await.unwrap().replayed_before, 0);
-        let replay = replays.begin(ALL_AT_ONCE).await;
+        let replay = replays.start_replay(ALL_AT_ONCE).await;
         assert_eq!(replays.wait_for_state(&replay, "done").await.replayed, 3);
     }
     let selected = replays.operator.select_dead(&Replays::selection()).await.unwrap();
@@ -260,7 +260,7 @@ async fn the_third_replay_of_a_job_needs_a_confirmation() {
     let refused = replays.operator.start_replay(&Replays::selection(), one, &order()).await.unwrap();
     assert!(matches!(refused, StartedReplay::ReplayedBefore(1)), "{refused:?}");
     assert_eq!(replays.operator.replays(10).await.unwrap().len(), 2, "it has not started");
-    let third = replays.begin(Pace { include_replayed: true, ..one }).await;
+    let third = replays.start_replay(Pace { include_replayed: true, ..one }).await;
     assert_eq!(replays.wait_for_state(&third, "done").await.replayed, 1);
     let job = replays.operator.show(&selected.samples[0].id).await.unwrap().expect("it exists");
     let replayed: Vec<&str> =

@@ -15,19 +15,19 @@ const SOON: Duration = Duration::from_secs(10);
 #[tokio::test]
 async fn a_notification_starts_a_due_job() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
-    let running = harness.start_worker(&scripted, Timing { poll: NEVER, ..FAST });
+    let worker = harness.start_worker(&scripted, Timing { poll: NEVER, ..FAST });
     harness.enqueue("first", &[Step::Done]).await;
     eventually("the first job has run", SOON, async || scripted.runs_of("first") == 1).await;
     harness.wait_until_idle().await;
     harness.enqueue("second", &[Step::Done]).await;
     eventually("the second job has run", SOON, async || scripted.runs_of("second") == 1).await;
-    running.stop().await;
+    worker.stop().await;
 }
 
 #[tokio::test]
 async fn a_poll_finds_a_job_without_a_notification() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
-    let running = harness.start_worker(&scripted, FAST);
+    let worker = harness.start_worker(&scripted, FAST);
     harness.enqueue("first", &[Step::Done]).await;
     eventually("the first job has run", SOON, async || scripted.runs_of("first") == 1).await;
     harness.wait_until_idle().await;
@@ -35,19 +35,19 @@ async fn a_poll_finds_a_job_without_a_notification() {
         .execute("INSERT INTO apalis.jobs (id, job_type, job) VALUES ('x', 'scripted', '{\"name\": \"silent\", \"steps\": []}')")
         .await;
     eventually("the job without a notification has run", SOON, async || scripted.runs_of("silent") == 1).await;
-    running.stop().await;
+    worker.stop().await;
 }
 
 #[tokio::test]
 async fn a_scheduled_job_starts_at_its_time() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
-    let running = harness.start_worker(&scripted, Timing { poll: NEVER, ..FAST });
+    let worker = harness.start_worker(&scripted, Timing { poll: NEVER, ..FAST });
     harness.enqueue("now", &[Step::Done]).await;
     eventually("the first job has run", SOON, async || scripted.runs_of("now") == 1).await;
     harness.wait_until_idle().await;
     harness.enqueue_as("later", &[Step::Done], |job| job.after(Duration::from_millis(400))).await;
     eventually("the later job has run", SOON, async || scripted.runs_of("later") == 1).await;
-    running.stop().await;
+    worker.stop().await;
     let row = harness.row("later").await;
     assert!(row.due_in <= 0.0, "the job ran before its time: {row:?}");
 }
@@ -56,19 +56,19 @@ async fn a_scheduled_job_starts_at_its_time() {
 #[tokio::test]
 async fn each_job_of_a_series_starts_at_its_time() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
-    let running = harness.start_worker(&scripted, Timing { poll: NEVER, ..FAST });
+    let worker = harness.start_worker(&scripted, Timing { poll: NEVER, ..FAST });
     harness.wait_until_idle().await;
     for n in 1..=20 {
         harness.enqueue_as(&format!("job {n}"), &[Step::Done], |job| job.after(Duration::from_millis(n * 20))).await;
     }
     eventually("all have run", SOON, async || scripted.runs().len() == 20).await;
-    running.stop().await;
+    worker.stop().await;
 }
 
 #[tokio::test]
 async fn a_worker_that_loses_its_listener_reconnects_and_finds_missed_jobs() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));
-    let running = harness.start_worker(&scripted, Timing { poll: NEVER, ..FAST });
+    let worker = harness.start_worker(&scripted, Timing { poll: NEVER, ..FAST });
     harness.enqueue("first", &[Step::Done]).await;
     eventually("the first job has run", SOON, async || scripted.runs_of("first") == 1).await;
     harness.wait_until_idle().await;
@@ -81,5 +81,5 @@ async fn a_worker_that_loses_its_listener_reconnects_and_finds_missed_jobs() {
     eventually("the missed job has run", SOON, async || scripted.runs_of("missed") == 1).await;
     harness.enqueue("announced", &[Step::Done]).await;
     eventually("notifications are received again", SOON, async || scripted.runs_of("announced") == 1).await;
-    running.stop().await;
+    worker.stop().await;
 }

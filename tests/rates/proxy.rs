@@ -18,7 +18,7 @@ pub(super) enum Fault {
     RemoveField { field: &'static str },
 }
 
-/// Methods, with the fault for their next calls and the number of these calls.
+/// The faults to inject: a method, its fault, and how many more of its calls get it.
 type Faults = Arc<Mutex<Vec<(&'static str, Fault, usize)>>>;
 
 /// The proxy. It ends with the test.
@@ -62,7 +62,7 @@ fn build_endpoint(node: String, faults: Faults, calls: Arc<Mutex<Vec<String>>>) 
             let call: Value = serde_json::from_str(&request.take_body().into_string().await.unwrap()).unwrap();
             let method = call["method"].as_str().unwrap().to_owned();
             calls.lock().unwrap().push(method.clone());
-            let fault = faults.lock().unwrap().iter_mut().find(|(of, _, times)| *of == method && *times > 0).map(
+            let fault = faults.lock().unwrap().iter_mut().find(|(name, _, times)| *name == method && *times > 0).map(
                 |(_, fault, times)| {
                     *times -= 1;
                     fault.clone()
@@ -77,14 +77,14 @@ fn build_endpoint(node: String, faults: Faults, calls: Arc<Mutex<Vec<String>>>) 
             let Ok(forwarded) = client.post(&node).json(&call).send().await else {
                 return respond(StatusCode::BAD_GATEWAY, &Value::Null);
             };
-            let mut result: Value = forwarded.json().await.unwrap();
+            let mut response: Value = forwarded.json().await.unwrap();
             match fault {
                 Some(Fault::LoseResponse) => respond(StatusCode::BAD_GATEWAY, &Value::Null),
                 Some(Fault::RemoveField { field }) => {
-                    result["result"].as_object_mut().unwrap().remove(field);
-                    respond(StatusCode::OK, &result)
+                    response["result"].as_object_mut().unwrap().remove(field);
+                    respond(StatusCode::OK, &response)
                 }
-                _ => respond(StatusCode::OK, &result),
+                _ => respond(StatusCode::OK, &response),
             }
         }
     })

@@ -45,7 +45,7 @@ impl DailyFetchHarness {
         let database = database::fresh().await;
         let pool = database.pool().await;
         let (queue, kraken) = (Queue::start(pool.clone().into()), FakeKraken::default());
-        let prices = feature(&pool, &queue, kraken.providers());
+        let prices = start_prices(&pool, &queue, kraken.providers());
         let harness = Self { database, pool, queue, prices, kraken };
         for days in 1..=40 {
             harness.kraken.set_price(harness.days_ago(days), 100);
@@ -58,7 +58,7 @@ impl DailyFetchHarness {
         NOON.replace_time(Time::MIDNIGHT) - Span::days(days)
     }
 
-    fn worker(&self) -> RunningWorker {
+    fn start_worker(&self) -> RunningWorker {
         let shutdown = Shutdown::default();
         let registry = Registry::default().job::<FetchPrices>(self.prices.clone());
         let database = Database::parse(&self.database.url).expect("the harness's URL");
@@ -71,7 +71,7 @@ impl DailyFetchHarness {
         self.prices.fetch_today(Origin::default()).await.expect("an accepted request").enqueued
     }
 
-    async fn row(&self) -> FetchRow {
+    async fn fetch_row(&self) -> FetchRow {
         let query = "SELECT outcome, stored, revised, rejected, error FROM price_fetches";
         let row = sqlx::query(query).fetch_one(&self.pool).await.expect("one fetch");
         FetchRow {
@@ -94,7 +94,7 @@ impl DailyFetchHarness {
 
     async fn wait_for_end(&self) -> FetchRow {
         self.wait_until("the fetch has ended", "outcome IS NOT NULL AND status IN ('Done', 'Killed')").await;
-        self.row().await
+        self.fetch_row().await
     }
 
     async fn execute(&self, sql: &str) {
@@ -115,12 +115,14 @@ impl DailyFetchHarness {
     }
 }
 
-fn feature(pool: &PgPool, queue: &Queue, providers: Providers) -> Prices {
+/// The price feature with these providers, at [`NOON`].
+fn start_prices(pool: &PgPool, queue: &Queue, providers: Providers) -> Prices {
     let mut vars = EnvReader::from_pairs(&[("CRYPTO_ASSETS", "bitcoin"), ("CRYPTO_PROVIDERS", "kraken")]);
     let config = prices::Config::read(&mut vars);
     Prices::with_parts(&pool.clone().into(), queue, &config, None, providers, Ages::DEFAULT, Clock::new(|| NOON))
 }
 
+/// The row of a fetch that stored and revised this many prices.
 fn done(stored: i64, revised: i64) -> FetchRow {
     FetchRow { outcome: Some("done".into()), stored, revised, rejected: 0, error: None }
 }
@@ -128,7 +130,7 @@ fn done(stored: i64, revised: i64) -> FetchRow {
 #[tokio::test]
 async fn a_month_is_filled_then_gaps_and_late_revisions() {
     let harness = DailyFetchHarness::start().await;
-    let worker = harness.worker();
+    let worker = harness.start_worker();
     assert_eq!(harness.request_fetch().await, 1);
     assert_eq!(harness.wait_for_end().await, done(60, 0));
     let month: Vec<_> = (1..=30).rev().map(|days| (harness.days_ago(days), 100)).collect();
@@ -154,12 +156,12 @@ async fn a_month_is_filled_then_gaps_and_late_revisions() {
 #[tokio::test]
 async fn a_provider_that_is_down_is_called_again_until_it_is_back() {
     let harness = DailyFetchHarness::start().await;
-    let worker = harness.worker();
+    let worker = harness.start_worker();
     harness.kraken.set_mode(FakeMode::Down);
     harness.request_fetch().await;
     harness.wait_until("the fetch failed and waits", "status = 'Pending' AND failures = 1 AND outcome IS NULL").await;
     assert_eq!(harness.kraken.take_calls().len(), 2, "each currency is tried, even if another failed");
-    let error = harness.row().await.error.expect("a note");
+    let error = harness.fetch_row().await.error.expect("a note");
     assert!(error.contains("kraken: connection refused"), "{error}");
     harness.kraken.set_mode(FakeMode::RetryAfter(Duration::from_secs(3600)));
     harness.execute("UPDATE apalis.jobs SET run_at = now()").await;
@@ -179,7 +181,7 @@ async fn a_provider_that_is_down_is_called_again_until_it_is_back() {
 #[tokio::test]
 async fn a_missing_currency_ends_a_fetch_and_rejected_rows_are_counted() {
     let harness = DailyFetchHarness::start().await;
-    let worker = harness.worker();
+    let worker = harness.start_worker();
     harness.kraken.set_mode(FakeMode::WithoutCurrency("usd"));
     harness.kraken.add_rejected_row("high below low");
     harness.request_fetch().await;
@@ -188,9 +190,9 @@ async fn a_missing_currency_ends_a_fetch_and_rejected_rows_are_counted() {
     assert_eq!(row.error.as_deref(), Some("usd is not offered"));
     worker.stop().await;
     // The next worker no longer has this provider.
-    let prices = feature(&harness.pool, &harness.queue, Providers([].into()));
+    let prices = start_prices(&harness.pool, &harness.queue, Providers([].into()));
     let harness = DailyFetchHarness { prices, ..harness };
-    let worker = harness.worker();
+    let worker = harness.start_worker();
     let row = harness.fetch_again().await;
     assert_eq!(row.outcome.as_deref(), Some("not_offered"));
     assert_eq!(row.error.as_deref(), Some("kraken is no longer configured"));
@@ -200,7 +202,7 @@ async fn a_missing_currency_ends_a_fetch_and_rejected_rows_are_counted() {
 #[tokio::test]
 async fn a_fetch_that_starts_before_the_day_has_ended_is_repeated() {
     let harness = DailyFetchHarness::start().await;
-    let worker = harness.worker();
+    let worker = harness.start_worker();
     harness.request_fetch().await;
     harness.wait_for_end().await;
     // Tomorrow's fetch needs today's price, but today has not ended.
@@ -217,7 +219,7 @@ async fn a_fetch_that_starts_before_the_day_has_ended_is_repeated() {
             "id = 'early' AND status = 'Pending' AND run_at > now() + interval '5 minutes'",
         )
         .await;
-    let error = harness.row().await.error;
+    let error = harness.fetch_row().await.error;
     assert_eq!(error.as_deref(), Some("yesterday is not available yet"));
     worker.stop().await;
 }
@@ -225,7 +227,7 @@ async fn a_fetch_that_starts_before_the_day_has_ended_is_repeated() {
 #[tokio::test]
 async fn a_dead_fetch_can_be_requested_again() {
     let harness = DailyFetchHarness::start().await;
-    let worker = harness.worker();
+    let worker = harness.start_worker();
     harness.kraken.set_mode(FakeMode::Down);
     harness.request_fetch().await;
     harness.wait_until("the fetch failed and waits", "status = 'Pending' AND failures = 1").await;
@@ -249,10 +251,10 @@ async fn an_operator_cancels_a_fetch_and_replays_it() {
     let operator = Operator::new(&harness.pool.clone().into(), &harness.queue, kinds);
     let id: String = sqlx::query_scalar("SELECT job_id FROM price_fetches").fetch_one(&harness.pool).await.unwrap();
     assert!(matches!(operator.cancel(&id, &order()).await, Ok(Cancelled::AtOnce)));
-    assert_eq!(harness.row().await.outcome.as_deref(), Some("dead"));
+    assert_eq!(harness.fetch_row().await.outcome.as_deref(), Some("dead"));
     operator.replay(&id, &order()).await.expect("a replay");
-    assert_eq!(harness.row().await.outcome, None);
-    let worker = harness.worker();
+    assert_eq!(harness.fetch_row().await.outcome, None);
+    let worker = harness.start_worker();
     assert_eq!(harness.wait_for_end().await, done(60, 0));
     worker.stop().await;
 }
@@ -261,12 +263,12 @@ async fn an_operator_cancels_a_fetch_and_replays_it() {
 async fn a_fetch_of_a_stopped_worker_continues_in_another() {
     let harness = DailyFetchHarness::start().await;
     harness.kraken.set_mode(FakeMode::Hangs);
-    let first = harness.worker();
+    let first = harness.start_worker();
     harness.request_fetch().await;
     harness.wait_until("the fetch runs", "status = 'Running'").await;
     first.abort().await;
     harness.kraken.set_mode(FakeMode::Works);
-    let second = harness.worker();
+    let second = harness.start_worker();
     assert_eq!(harness.wait_for_end().await, done(60, 0));
     second.stop().await;
 }

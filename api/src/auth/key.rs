@@ -151,10 +151,11 @@ mod tests {
     use jobs::users::token::Tokens;
     use poem::{Endpoint, error::ResponseError};
     use poem_openapi::{OpenApi, OpenApiService, payload::PlainText};
+    use runtime::secret::Secret;
 
     use super::*;
     use crate::{
-        auth::{Secret, testing},
+        auth::testing,
         problem::{CONTENT_TYPE, Failure, errors},
         routes::Routes,
     };

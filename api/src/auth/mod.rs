@@ -18,7 +18,7 @@ pub(crate) use self::{
     bearer::Bearer,
     caller::{Admin, Caller, MaybePrivate, Private, Viewer},
     key::{ApiKey, Key},
-    keys_config::{KeysConfig, Secret},
+    keys_config::KeysConfig,
 };
 use crate::{problem::Problem, rate_limit::Limit};
 
@@ -82,6 +82,8 @@ fn forbidden(detail: &'static str) -> Problem {
 
 #[cfg(test)]
 mod testing {
+    use runtime::secret::Secret;
+
     use super::*;
     use crate::rate_limit::Policy;
 

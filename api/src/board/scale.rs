@@ -4,9 +4,9 @@ use askama::Template;
 use poem::Response;
 use queue::operator::{
     demand::Objective,
-    duration::parse_duration,
     scale::{QueueScale, Scale},
 };
+use runtime::duration::parse_duration;
 
 use super::{
     form::invalid,

@@ -118,7 +118,7 @@ mod tests {
     use hostile::proptest::{prelude::*, sample::Index};
 
     use super::*;
-    use crate::auth::Secret;
+    use runtime::secret::Secret;
 
     fn sessions(admin: &str, jwt: Option<&str>, environment: Environment) -> Sessions {
         let keys = KeysConfig {

@@ -2,15 +2,17 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr},
-    sync::Arc,
     time::Duration,
 };
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-use runtime::config::{EnvReader, Environment};
+use jobs::transactions::webhook_secret::{self, WebhookSecret};
+use runtime::{
+    config::{EnvReader, Environment},
+    secret::Secret,
+};
 
 use crate::{
-    auth::{KeysConfig, Secret},
+    auth::KeysConfig,
     client_address::TrustedProxies,
     cors::AllowedOrigins,
     rate_limit::Policy,
@@ -34,12 +36,6 @@ const PUBLISHED_SECRETS: [&str; 5] = [
     "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
     "a-key-for-viewers-of-your-own",
 ];
-/// The length of a secret in bytes, by Standard Webhooks 1.0.
-const WEBHOOK_SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
-
-/// The longest name of a sender.
-const MAX_SENDER_NAME: usize = 64;
-
 /// The only optional key.
 const VIEWER_API_KEY: &str = "VIEWER_API_KEY";
 
@@ -103,15 +99,6 @@ pub struct WebhookConfig {
     pub quota: Option<Policy>,
 }
 
-/// A secret that signs webhooks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WebhookSecret {
-    /// The sender that holds it, as in `acme:whsec_…`. Two secrets of one sender have the same name.
-    pub sender: Option<Arc<str>>,
-    /// The decoded secret.
-    pub secret: Secret,
-}
-
 /// The response to a known transaction id with a different payload.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ConflictPolicy {
@@ -172,8 +159,8 @@ impl ApiConfig {
 
 impl WebhookConfig {
     fn read(vars: &mut EnvReader, environment: Environment) -> Self {
-        let example = example_of("WEBHOOK_SECRET");
         if environment == Environment::Prod && !vars.is_set("WEBHOOK_SECRET") {
+            let example = example_of("WEBHOOK_SECRET");
             let expected = format!("must be set in prod, such as {example}, or to none if webhooks are not signed");
             vars.add_error("WEBHOOK_SECRET", &expected);
         }
@@ -182,14 +169,8 @@ impl WebhookConfig {
                 if text == "none" {
                     return Ok(Vec::new());
                 }
-                let secrets: Option<Vec<_>> =
-                    text.split(',').map(|secret| WebhookSecret::parse(secret.trim())).collect();
-                secrets.ok_or_else(|| {
-                    format!(
-                        "must be whsec_ and 24 to 64 bytes in base64, or several separated by commas, each with the name \
-                         of its sender if you want, as in acme:whsec_…; such as {example}; or none"
-                    )
-                })
+                let secrets = WebhookSecret::parse_list("WEBHOOK_SECRET", text);
+                secrets.map_err(|expected| format!("{expected}; or none"))
             }),
             conflict: vars.read("WEBHOOK_CONFLICT", ConflictPolicy::Accept, |text| match text {
                 "accept" => Ok(ConflictPolicy::Accept),
@@ -246,7 +227,8 @@ fn check_prod_secrets(vars: &mut EnvReader) {
     }
     for name in ["WEBHOOK_SECRET", "CALLBACK_SECRET"] {
         let Some(secrets) = vars.text(name) else { continue };
-        seen.extend(secrets.split(',').map(|secret| (name, split_sender(secret.trim()).1.to_owned())));
+        let without_sender = |entry: &str| entry.split_once(':').map_or(entry, |(_, secret)| secret).to_owned();
+        seen.extend(secrets.split(',').map(|entry| (name, without_sender(entry.trim()))));
     }
     for (index, (name, text)) in seen.iter().enumerate() {
         let duplicate = seen[..index].iter().find(|(other, value)| other != name && value == text);
@@ -263,28 +245,9 @@ fn check_prod_secrets(vars: &mut EnvReader) {
 /// A shell example that creates a secret for this variable.
 fn example_of(name: &str) -> String {
     match name {
-        "WEBHOOK_SECRET" | "CALLBACK_SECRET" => format!("{name}=\"whsec_$(openssl rand -base64 32)\""),
+        "WEBHOOK_SECRET" | "CALLBACK_SECRET" => webhook_secret::example(name),
         _ => format!("{name}=\"$(openssl rand -hex 32)\""),
     }
-}
-
-impl WebhookSecret {
-    /// Reads one secret with or without its sender's name; `None` if a format or a length is wrong.
-    fn parse(text: &str) -> Option<Self> {
-        let (sender, secret) = split_sender(text);
-        let is_name = |name: &str| {
-            (1..=MAX_SENDER_NAME).contains(&name.len())
-                && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-        };
-        let bytes = STANDARD.decode(secret.strip_prefix("whsec_")?).ok()?;
-        let is_valid = sender.is_none_or(is_name) && WEBHOOK_SECRET_BYTES.contains(&bytes.len());
-        is_valid.then(|| Self { sender: sender.map(Arc::from), secret: Secret::new(bytes) })
-    }
-}
-
-/// Splits `acme:whsec_…` into the sender's name and the secret.
-fn split_sender(text: &str) -> (Option<&str>, &str) {
-    text.split_once(':').map_or((None, text), |(sender, secret)| (Some(sender), secret))
 }
 
 #[cfg(test)]

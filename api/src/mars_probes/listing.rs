@@ -55,14 +55,14 @@ async fn next_chunk(listing: Option<listing::Listing>) -> Option<(io::Result<Byt
     }
 }
 
-/// Encodes probes as a chunk of the body; `is_first` adds its opening, `is_last` its end.
+/// Encodes probes as a chunk of the body. The first chunk begins with the opening, and the last one ends with the closing.
 fn encode_chunk(probes: &[ListedProbe], is_first: bool, is_last: bool) -> serde_json::Result<Bytes> {
     let mut text = if is_first { OPENING.to_vec() } else { Vec::new() };
-    for (at, placed) in probes.iter().enumerate() {
+    for (at, probe) in probes.iter().enumerate() {
         if at > 0 || !is_first {
             text.push(b',');
         }
-        serde_json::to_writer(&mut text, &Probe::new(placed.id, placed.position))?;
+        serde_json::to_writer(&mut text, &Probe::new(probe.id, probe.position))?;
     }
     if is_last {
         text.extend_from_slice(CLOSING);

@@ -12,7 +12,7 @@ use super::{
     actor::Actor,
     conflict, not_found,
     wire::{
-        Acted,
+        ActedResponse,
         callbacks::{Destination, Enabling, Test},
         input::TextParam,
         json,
@@ -50,9 +50,6 @@ impl CallbacksApi {
 responses! {
     /// The destinations, by name.
     DestinationsResponse = 200 Json<Vec<Destination>>;
-
-    /// It is done and recorded.
-    ActedResponse = 200 Json<Acted>;
 
     /// The message was sent; `delivered` says whether the receiver has accepted it.
     TestResponse = 200 Json<Test>;
@@ -103,7 +100,7 @@ impl CallbacksApi {
         match self.callbacks.enable(&destination, &order).await? {
             Enabled::Enabled => {
                 let target = audit_target(&destination);
-                Ok(ActedResponse::Ok(json(&Acted::new(order, "enable_callbacks", &target, "enabled"))?))
+                Ok(ActedResponse::new(order, "enable_callbacks", &target, "enabled")?)
             }
             Enabled::NotDisabled => Err(conflict("The destination is not disabled.").into()),
             Enabled::Unknown => Err(not_found(UNKNOWN).into()),

@@ -11,7 +11,7 @@ use super::{
     actor::Actor,
     check_name, conflict, not_found,
     wire::{
-        Acted,
+        ActedResponse,
         filter::{AgeParam, Cancelling, Runs},
         input::{Reason, TextParam, next_link},
         jobs::{CancelledJobs, CancelledView, JobDetails, JobList, JobPageView, JobView, Why},
@@ -60,9 +60,6 @@ responses! {
 
     /// The jobs are cancelled, or with `dry_run` only counted.
     CancelledResponse = 200 Json<CancelledJobs>;
-
-    /// It is done and recorded.
-    ActedResponse = 200 Json<Acted>;
 }
 
 errors! {
@@ -187,7 +184,7 @@ impl JobsApi {
             Cancelled::Ended => return Err(conflict("The job has ended already.").into()),
             Cancelled::NotFound => return Err(not_found(UNKNOWN).into()),
         };
-        Ok(ActedResponse::Ok(json(&Acted::new(order, "cancel", id, result))?))
+        Ok(ActedResponse::new(order, "cancel", id, result)?)
     }
 
     /// Cancel the jobs that a filter selects
@@ -236,7 +233,7 @@ impl JobsApi {
         let order = actor.order(&caller, &body.read()?.reason)?;
         let id = check_name(&id.0, UNKNOWN)?;
         match operator.replay(id, &order).await? {
-            Replayed::Replayed => Ok(ActedResponse::Ok(json(&Acted::new(order, "replay", id, "replayed"))?)),
+            Replayed::Replayed => Ok(ActedResponse::new(order, "replay", id, "replayed")?),
             Replayed::NotDead => Err(conflict("The job is neither dead nor cancelled.").into()),
             Replayed::KeyTaken => Err(conflict("Another job with the same key waits or runs.").into()),
             Replayed::NotFound => Err(not_found(UNKNOWN).into()),

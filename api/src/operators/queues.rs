@@ -8,7 +8,7 @@ use super::{
     actor::Actor,
     check_name, conflict, not_found,
     wire::{
-        Acted,
+        ActedResponse,
         input::{Pausing, Reason},
         json,
         queues::{Overview, QueueDetails, QueueStatus, QueueView},
@@ -48,9 +48,6 @@ responses! {
 
     /// The queue and its history.
     QueueResponse = 200 Json<QueueDetails>;
-
-    /// It is done and recorded.
-    ActedResponse = 200 Json<Acted>;
 }
 
 errors! {
@@ -114,7 +111,7 @@ impl QueuesApi {
         let order = actor.order(&caller, &pausing.reason)?;
         let name = check_name(&name.0, UNKNOWN)?;
         match operator.pause(name, pausing.until, &order).await? {
-            pauses::Pausing::Paused => Ok(ActedResponse::Ok(json(&Acted::new(order, "pause", name, "paused"))?)),
+            pauses::Pausing::Paused => Ok(ActedResponse::new(order, "pause", name, "paused")?),
             pauses::Pausing::UnknownQueue => Err(not_found(UNKNOWN).into()),
             pauses::Pausing::EndIsPast => Err(pausing.end_is_past().into()),
         }
@@ -136,7 +133,7 @@ impl QueuesApi {
         let order = actor.order(&caller, &body.read()?.reason)?;
         let name = check_name(&name.0, UNKNOWN)?;
         if operator.resume(name, &order).await? {
-            return Ok(ActedResponse::Ok(json(&Acted::new(order, "resume", name, "resumed"))?));
+            return Ok(ActedResponse::new(order, "resume", name, "resumed")?);
         }
         let is_known = operator.queues().await?.iter().any(|queue| queue.name == name);
         let refused = if is_known { conflict("The queue is not paused.") } else { not_found(UNKNOWN) };

@@ -9,7 +9,7 @@ use super::{
     actor::Actor,
     check_name, conflict, not_found,
     wire::{
-        Acted,
+        ActedResponse,
         input::Reason,
         json,
         schedules::{Fire, Schedule},
@@ -57,9 +57,6 @@ responses! {
 
     /// The fires, newest first.
     FiresResponse = 200 Json<Vec<Fire>>;
-
-    /// It is done and recorded.
-    ActedResponse = 200 Json<Acted>;
 }
 
 errors! {
@@ -115,7 +112,7 @@ impl SchedulesApi {
         let order = actor.order(&caller, &body.read()?.reason)?;
         let name = self.check(&name.0)?;
         let jobs = self.schedules.fire(name, &order).await?.ok_or_else(|| not_found(UNKNOWN))?;
-        Ok(ActedResponse::Ok(json(&Acted::new(order, "fire", name, &jobs.to_string()))?))
+        Ok(ActedResponse::new(order, "fire", name, &jobs.to_string())?)
     }
 
     /// Skip the next fire of a schedule
@@ -137,7 +134,7 @@ impl SchedulesApi {
         match self.schedules.skip_next(name, &order).await? {
             Skip::Skipped(time) => {
                 let time = time.format(&Rfc3339).unwrap_or_default();
-                Ok(ActedResponse::Ok(json(&Acted::new(order, "skip", name, &time))?))
+                Ok(ActedResponse::new(order, "skip", name, &time)?)
             }
             Skip::AlreadySkipped(_) => Err(conflict("An operator skips the next fire already.").into()),
             Skip::NoTime => Err(conflict("The schedule has no next time.").into()),

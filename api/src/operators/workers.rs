@@ -7,7 +7,7 @@ use super::{
     actor::Actor,
     check_name, not_found,
     wire::{
-        Acted,
+        ActedResponse,
         input::Reason,
         json,
         workers::{Worker, WorkerDetails, WorkerView},
@@ -44,9 +44,6 @@ responses! {
 
     /// The worker and its jobs.
     WorkerResponse = 200 Json<WorkerDetails>;
-
-    /// It is done and recorded.
-    ActedResponse = 200 Json<Acted>;
 }
 
 errors! {
@@ -100,6 +97,6 @@ impl WorkersApi {
         if !operator.drain_worker(id, &order).await? {
             return Err(not_found(UNKNOWN).into());
         }
-        Ok(ActedResponse::Ok(json(&Acted::new(order, "drain", id, "requested"))?))
+        Ok(ActedResponse::new(order, "drain", id, "requested")?)
     }
 }

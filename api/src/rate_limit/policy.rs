@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use runtime::{clients::bucket::Size, config::EnvReader};
+use runtime::{clients::bucket::Size, config::EnvReader, duration::parse_duration};
 
 /// The largest quota; a larger one would not limit anything.
 const MAX_QUOTA: u32 = 1_000_000;
@@ -59,19 +59,11 @@ impl Policy {
 fn parse(text: &str) -> Option<(u32, Duration)> {
     let (quota, window) = text.split_once('/')?;
     let (quota, window) = (quota.trim_end(), window.trim_start());
-    let (number, unit) = window.split_at_checked(window.len().checked_sub(1)?)?;
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => return None,
-    };
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(quota) || !digits(number) {
-        return None;
-    }
-    let quota = quota.parse().ok().filter(|quota| (1..=MAX_QUOTA).contains(quota))?;
-    let window = Duration::from_secs(number.parse::<u64>().ok()?.checked_mul(seconds)?);
+    // Rust would parse `+5`.
+    let is_number = quota.bytes().all(|byte| byte.is_ascii_digit());
+    let quota = quota.parse().ok().filter(|quota| is_number && (1..=MAX_QUOTA).contains(quota))?;
+    // In days there is only one window, which is `24h` as well.
+    let window = parse_duration(window).ok().filter(|_| !window.ends_with('d'))?.unsigned_abs();
     (!window.is_zero() && window <= MAX_WINDOW).then_some((quota, window))
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jobs::transactions::{
     Sender,
     signature::{self, SignatureHeaders},
+    webhook_secret::WebhookSecret,
 };
 use poem::{
     Request,
@@ -13,7 +14,6 @@ use poem::{
 use time::OffsetDateTime;
 
 use crate::{
-    config::WebhookSecret,
     context::Context,
     problem::Problem,
     rate_limit::{Limit, LimitKey, client_network},
@@ -101,8 +101,9 @@ fn check_signature<'s>(
 
 #[cfg(test)]
 mod tests {
+    use runtime::secret::Secret;
+
     use super::*;
-    use crate::auth::Secret;
 
     #[test]
     fn a_secret_requires_signatures() {

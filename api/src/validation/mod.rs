@@ -9,8 +9,7 @@ mod value;
 pub(crate) use body::{Body, Fields, FromJsonBody, FromJsonObject, InvalidRow, List, Row, RowType, Rows, parse_string};
 pub(crate) use number::{decimal_from_json, integer_schema, number_from_json, whole_from_text};
 pub(crate) use query::{AllValid, NeverDefault, Query, QueryValue, Wait};
-pub(crate) use request::request;
-pub(crate) use request::{Field, object_schema};
+pub(crate) use request::{Field, object_schema, request};
 pub(crate) use value::{
     Choice, FirstOr, Flag, Integer, OneOf, StrippedText, Text, VISIBLE_PATTERN, Value, VisibleText, list_names,
 };

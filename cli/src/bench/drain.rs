@@ -70,24 +70,24 @@ pub(super) async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measuremen
         bench::clear(bench).await?;
         baselines.push(drain_baseline(context).await?);
         bench::clear(bench).await?;
-        let worker = context.environment.worker("bench-worker")?;
+        let mut worker = context.environment.worker("bench-worker").await?;
         drained.push(drain_noops(context).await?);
-        worker.stop()?;
+        worker.stop().await?;
         context.print_progress(format_args!("{drained:.0?} jobs/s, baseline {baselines:.0?}/s"));
     }
     let (mut settled, mut accepted) = (Vec::new(), Vec::new());
     for _ in 0..context.runs {
         bench::clear(bench).await?;
-        let (api, address) = context.environment.api(3600)?;
+        let (mut api, address) = context.environment.api(3600).await?;
         accepted.push(ingest::rate(context, address).await?);
-        api.stop()?;
+        api.stop().await?;
         bench::clear(bench).await?;
-        let worker = context.environment.worker("worker")?;
+        let mut worker = context.environment.worker("worker").await?;
         let add = async || context.environment.add_due_transactions(context.jobs).await;
         settled.push(drain(context, ProcessTransaction::NAME, context.jobs, add).await?);
         let processed = bench::lateness(bench, 0.0).await?.settled;
         ensure!(processed == context.jobs, "of {} transactions {processed} are PROCESSED", context.jobs);
-        worker.stop()?;
+        worker.stop().await?;
         context.print_progress(format_args!("{settled:.0?} transactions/s settled, {accepted:.0?}/s accepted"));
     }
     Ok(vec![
@@ -117,15 +117,15 @@ pub(super) async fn measure_full(context: &BenchContext<'_>) -> Result<Vec<Measu
             }
             bench::analyze_and_checkpoint(bench).await?;
         }
-        let (api, address) = context.environment.api(3600)?;
-        let worker = context.environment.worker("bench-worker")?;
+        let (mut api, address) = context.environment.api(3600).await?;
+        let mut worker = context.environment.worker("bench-worker").await?;
         for _ in 0..context.runs {
             ingests.push(ingest::rate(context, address).await?);
             drains.push(drain_noops(context).await?);
             context.print_progress(format_args!("{ingests:.0?} webhooks/s, {drains:.0?} jobs/s"));
         }
-        worker.stop()?;
-        api.stop()?;
+        worker.stop().await?;
+        api.stop().await?;
     }
     let line = |what: &str, [empty, full]: [Vec<f64>; 2]| {
         Measurement::new("full", format!("{what}, with {rows} + {rows} other jobs"), full, "/s")

@@ -1,8 +1,8 @@
 //! The environment of a benchmark: a separate PostgreSQL with durable settings, and the real programs on it.
 
-use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fs, net::SocketAddr, path::PathBuf, process::Command, time::Duration};
 
-use anyhow::{Context as _, Error, Result, anyhow, bail};
+use anyhow::{Error, Result, anyhow, bail};
 use embedded_postgres::{Cluster, Search, Settings};
 use futures_util::{StreamExt, stream};
 use jobs::{
@@ -10,11 +10,11 @@ use jobs::{
     bench::{self, Bench},
     transactions::{NewTransaction, Sender},
 };
+use prove::child::{self, Child};
 use queue::Origin;
 use runtime::{config::EnvReader, db::Database};
 use tokio_util::sync::CancellationToken;
 
-use super::child::Child;
 use crate::{data_dir::data_dir, migrate};
 
 /// The key for the private routes of the API.
@@ -24,6 +24,11 @@ pub(super) const ADMIN_KEY: &str = "the key of an operator in the benchmark";
 const DATABASE: &str = "bench";
 /// Interval between two checks of a condition; cheap compared with the measured work.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// What a child process inherits: paths and the settings of its log, and nothing else that configures Millrace.
+const INHERITED: [&str; 5] = ["PATH", "HOME", "RUST_LOG", "RUST_BACKTRACE", "TMPDIR"];
+/// Lines of a child's log that are kept: enough for the lines of its start, and for the last ones before an error.
+const KEPT_LINES: usize = 200;
 
 /// A database, and handles to measure and fill it.
 pub(super) struct Environment {
@@ -79,7 +84,7 @@ impl Environment {
     ///
     /// # Errors
     /// When the process does not start.
-    pub(super) fn api(&self, delay: u32) -> Result<(Child, SocketAddr)> {
+    pub(super) async fn api(&self, delay: u32) -> Result<(Child, SocketAddr)> {
         let delay = delay.to_string();
         let variables = [
             ("DATABASE_URL", &*self.url),
@@ -90,19 +95,33 @@ impl Environment {
             // The benchmark measures throughput, not the rate limit of one client.
             ("RATE_LIMIT", "1000000/1s"),
         ];
-        let (child, line) = Child::start("api", &self.folder, &variables, r#""event":"listening""#)?;
-        let line: serde_json::Value = serde_json::from_str(&line)?;
-        let address = line["address"].as_str().and_then(|address| address.parse().ok());
-        Ok((child, address.context("the log of the API has no listen address")?))
+        let (child, line) = self.start_program("api", &variables, r#""event":"listening""#).await?;
+        Ok((child, child::listen_address(&line)?))
     }
 
     /// Starts a worker process: `worker`, or `bench-worker`, which runs [`super::noop::Noop`].
     ///
     /// # Errors
     /// When the process does not start.
-    pub(super) fn worker(&self, program: &str) -> Result<Child> {
+    pub(super) async fn worker(&self, program: &str) -> Result<Child> {
         let variables = [("DATABASE_URL", &*self.url)];
-        Ok(Child::start(program, &self.folder, &variables, "worker started")?.0)
+        Ok(self.start_program(program, &variables, "worker started").await?.0)
+    }
+
+    /// Starts this executable with a subcommand, and waits for the line of its log that contains `ready`.
+    async fn start_program(
+        &self,
+        subcommand: &str,
+        variables: &[(&str, &str)],
+        ready: &str,
+    ) -> Result<(Child, String)> {
+        let mut command = Command::new(std::env::current_exe()?);
+        child::inherit_only(&mut command, &INHERITED);
+        command.arg(subcommand).current_dir(&self.folder);
+        command.env("LOG_FORMAT", "json").envs(variables.iter().copied());
+        let mut child = Child::start_piped(command, subcommand, KEPT_LINES)?;
+        let line = child.wait_for_line(ready).await?;
+        Ok((child, line))
     }
 
     /// Records `count` transactions that are due now, through the same call as the API.

@@ -65,9 +65,9 @@ pub(super) async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measuremen
         rows.push(insert(Step::InsertOne, connections).await?);
         batches.push(insert(Step::InsertMany, BATCH_SESSIONS).await?);
         bench::clear(bench).await?;
-        let (api, address) = context.environment.api(LATER)?;
+        let (mut api, address) = context.environment.api(LATER).await?;
         http.push(rate(context, address).await?);
-        api.stop()?;
+        api.stop().await?;
         let last = |figures: &[f64]| figures.last().copied().unwrap_or_default();
         context.print_progress(format_args!(
             "run {number}: {:.0} webhooks/s, {:.0} rows/s one by one, {:.0} rows/s in batches",
@@ -78,7 +78,7 @@ pub(super) async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measuremen
     }
     bench::clear(bench).await?;
     let half_peak = Speed::PerSecond(median(http.clone()) / 2.0);
-    let (api, address) = context.environment.api(LATER)?;
+    let (mut api, address) = context.environment.api(LATER).await?;
     let (mut half, mut single, mut commit) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..context.runs {
         let p99 = |result: Throughput| percentile(&result.latencies, 0.99);
@@ -89,7 +89,7 @@ pub(super) async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measuremen
             "p99: {half:.2?} ms at half the peak, {single:.2?} ms alone, {commit:.2?} ms a commit"
         ));
     }
-    api.stop()?;
+    api.stop().await?;
     let (single, commit) = (median(single), median(commit));
     let durable = || Measurement::new("ingest", "durable 202s", http.clone(), "/s");
     let above_commit = format!("p99 of 202s, one connection: above a commit's {commit:.2} ms");
@@ -111,12 +111,12 @@ pub(super) async fn measure_batches(context: &BenchContext<'_>) -> Result<Vec<Me
         bench::clear(bench).await?;
         inserts.push(baseline::run(bench, Step::InsertMany, BATCH_SESSIONS, context.time).await?.rate());
         bench::clear(bench).await?;
-        let (api, address) = context.environment.api(LATER)?;
+        let (mut api, address) = context.environment.api(LATER).await?;
         let load = context.load(address, load::batches(Uuid::now_v7().to_string(), HTTP_BATCH), 200);
         let load = Load { connections: HTTP_BATCH_CONNECTIONS, ..load };
         let since = bench::now(bench).await?;
         let result = load.run().await?;
-        api.stop()?;
+        api.stop().await?;
         let (rows, jobs) = bench::count_recorded(bench, ProcessTransaction::NAME, since).await?;
         let sent = i64::try_from(result.rows * HTTP_BATCH)?;
         ensure!(rows == sent && jobs == sent, "{sent} webhooks acknowledged, {rows} rows, {jobs} jobs");
@@ -138,8 +138,8 @@ pub(super) async fn measure_log(context: &BenchContext<'_>) -> Result<Vec<Measur
     let (mut bytes, mut images) = (Vec::new(), Vec::new());
     for _ in 0..context.runs {
         bench::clear(bench).await?;
-        let (api, address) = context.environment.api(1)?;
-        let worker = context.environment.worker("worker")?;
+        let (mut api, address) = context.environment.api(1).await?;
+        let mut worker = context.environment.worker("worker").await?;
         let (since, before) = (bench::now(bench).await?, bench::wal(bench).await?);
         let count = context.load(address, load::webhooks(Uuid::now_v7().to_string()), 202).run().await?.rows;
         let sent = i64::try_from(count)?;
@@ -153,8 +153,8 @@ pub(super) async fn measure_log(context: &BenchContext<'_>) -> Result<Vec<Measur
         let after = bench::wal(bench).await?;
         bytes.push((after.bytes - before.bytes) as f64 / count as f64 / 1024.0);
         images.push((after.images - before.images) as f64);
-        worker.stop()?;
-        api.stop()?;
+        worker.stop().await?;
+        api.stop().await?;
         context.print_progress(format_args!("{count} transactions: {bytes:.2?} KiB each, {images:?} page images"));
     }
     let what = format!("log per transaction, 202 to PROCESSED, with {:.0} page images", median(images));
@@ -163,7 +163,7 @@ pub(super) async fn measure_log(context: &BenchContext<'_>) -> Result<Vec<Measur
 
 /// Compares status look-ups with a route that returns a constant.
 pub(super) async fn measure_reads(context: &BenchContext<'_>) -> Result<Vec<Measurement>> {
-    let (api, address) = context.environment.api(LATER)?;
+    let (mut api, address) = context.environment.api(LATER).await?;
     let series = Uuid::now_v7().to_string();
     let webhooks = context.load(address, load::webhooks(series.clone()), 202);
     let count = Load { time: Duration::from_millis(500), ..webhooks }.run().await?.rows;
@@ -177,7 +177,7 @@ pub(super) async fn measure_reads(context: &BenchContext<'_>) -> Result<Vec<Meas
         constant.push(load.of_constant_route().run().await?.rate());
         context.print_progress(format_args!("{found:.0?} status look-ups/s, {constant:.0?} constant responses/s"));
     }
-    api.stop()?;
+    api.stop().await?;
     Ok(vec![
         Measurement::new("reads", "status look-ups", found, "/s")
             .compared_with("a constant JSON route", constant)

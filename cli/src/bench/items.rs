@@ -33,7 +33,7 @@ pub(super) async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measuremen
     let written = context.jobs / 10;
     let mut indexed = Vec::new();
     for _ in 0..context.runs {
-        let worker = context.environment.worker("worker")?;
+        let mut worker = context.environment.worker("worker").await?;
         let add = async || {
             let create = |number: i64| async move {
                 let title = format!("Item number {number}");
@@ -43,7 +43,7 @@ pub(super) async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measuremen
             Ok(stream::iter(0..written).map(create).buffer_unordered(WRITERS).try_collect::<()>().await?)
         };
         indexed.push(drain::drain(context, IndexItem::NAME, written, add).await?);
-        worker.stop()?;
+        worker.stop().await?;
         context.print_progress(format_args!("{indexed:.0?} items indexed/s"));
     }
 
@@ -52,7 +52,7 @@ pub(super) async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measuremen
     context.environment.app.search.reindex(|_| {}).await?;
     bench::analyze_and_checkpoint(bench).await?;
     let words = bench::items::sample_words(bench, WORDS).await?;
-    let (api, address) = context.environment.api(30)?;
+    let (mut api, address) = context.environment.api(30).await?;
     let id = bench::items::newest_item(bench).await?;
     let load = context.load(address, load::get(move |_| format!("/api/v1/items/{id}")), 200);
     let (mut cached, mut constant, mut found) = (Vec::new(), Vec::new(), Vec::new());
@@ -72,7 +72,7 @@ pub(super) async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measuremen
             "{cached:.0?} cached reads/s, {constant:.0?} constant responses/s, searches p99 {found:.1?} ms"
         ));
     }
-    api.stop()?;
+    api.stop().await?;
     Ok(vec![
         Measurement::new("items", "cached reads of an item", cached, "/s")
             .compared_with("a constant JSON route", constant)

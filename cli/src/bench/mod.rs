@@ -1,6 +1,5 @@
 //! `millrace bench`: measures every claim about speed on this machine, next to baselines of the database itself.
 
-mod child;
 mod drain;
 mod environment;
 mod http;

@@ -10,6 +10,7 @@ use jobs::bench::{
     self,
     operators::{self, Samples, Sizes},
 };
+use prove::child::Child;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -18,7 +19,6 @@ use tokio::{
 
 use super::{
     BenchContext,
-    child::Child,
     environment::ADMIN_KEY,
     http::Connection,
     report::{Measurement, Target, percentile},
@@ -51,7 +51,7 @@ pub(super) async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measuremen
     let paths = paths(&operators::samples(bench).await?, &transaction);
 
     let scans = operators::sequential_scans(bench).await?;
-    let (api, address) = context.environment.api(3600)?;
+    let (mut api, address) = context.environment.api(3600).await?;
     let mut views = Views::open(address).await?;
     let (mut lines, mut most, mut missing) = (Vec::new(), 0.0_f64, 0);
     for (name, path) in paths {
@@ -67,7 +67,7 @@ pub(super) async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measuremen
     let watching = watch(context, &api, address, &views.cookie).await?;
     // The sessions report their scans when they end.
     drop(views);
-    api.stop()?;
+    api.stop().await?;
     let scans = (operators::sequential_scans(bench).await? - scans) as f64;
     let jobs = sizes.finished + sizes.waiting + sizes.dead;
     operators::clear(bench).await?;

@@ -43,14 +43,14 @@ pub(super) async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measuremen
     let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     for _ in 0..context.runs {
         bench::clear(bench).await?;
-        let worker = context.environment.worker("worker")?;
+        let mut worker = context.environment.worker("worker").await?;
         tokio::time::sleep(START).await;
         let idle = worker.memory()?;
         bench::add_scheduled(bench, ProcessTransaction::NAME, context.jobs).await?;
         bench::analyze_and_checkpoint(bench).await?;
         tokio::time::sleep(START).await;
         memory.push(mebibytes(worker.memory()?) - mebibytes(idle));
-        let (api, address) = context.environment.api(DELAY)?;
+        let (mut api, address) = context.environment.api(DELAY).await?;
         crowded.push(lateness(context, address).await?.p99 * 1e3);
         bench::clear(bench).await?;
         let late = lateness(context, address).await?;
@@ -60,8 +60,8 @@ pub(super) async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measuremen
             "delay: p50 {p50:.1?} ms, p99 {p99:.1?} ms; with {} waiting jobs p99 {crowded:.1?} ms and {memory:.1?} MiB",
             context.jobs
         ));
-        worker.stop()?;
-        api.stop()?;
+        worker.stop().await?;
+        api.stop().await?;
     }
     let line = |what: String, figures: Vec<f64>, unit, most| {
         Measurement::new("pickup", what, figures, unit).target(Target::AtMost(most))
@@ -78,8 +78,8 @@ pub(super) async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measuremen
 pub(super) async fn measure_idle(context: &BenchContext<'_>) -> Result<Vec<Measurement>> {
     let bench = context.bench();
     bench::clear(bench).await?;
-    let (api, _) = context.environment.api(30)?;
-    let worker = context.environment.worker("worker")?;
+    let (mut api, _) = context.environment.api(30).await?;
+    let mut worker = context.environment.worker("worker").await?;
     // Longer than a worker polls quickly after its last job. Also longer than 10 s: an idle PostgreSQL session reports
     // its statistics after that time, and statements of the start must not count.
     tokio::time::sleep(START * 6).await;
@@ -90,8 +90,8 @@ pub(super) async fn measure_idle(context: &BenchContext<'_>) -> Result<Vec<Measu
     tokio::time::sleep(time).await;
     let cpu = (used()? - cpu).as_secs_f64() / time.as_secs_f64() * 100.0;
     let statements = (bench::transactions(bench).await? - statements) as f64 / time.as_secs_f64();
-    worker.stop()?;
-    api.stop()?;
+    worker.stop().await?;
+    api.stop().await?;
     let line =
         |what: &str, value, unit, most| Measurement::new("idle", what, vec![value], unit).target(Target::AtMost(most));
     Ok(vec![

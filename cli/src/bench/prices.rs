@@ -18,7 +18,7 @@ pub(super) async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measuremen
     bench::clear(bench).await?;
     // More days than the chart shows, so that no provider is called at any time of day.
     bench::prices::add(bench, ASSET, CURRENCY, DAYS + 10).await?;
-    let (api, address) = context.environment.api(30)?;
+    let (mut api, address) = context.environment.api(30).await?;
     let path = format!("/market_chart?asset={ASSET}&currency={CURRENCY}&days={DAYS}");
     let load = context.load(address, load::get_with_key(path, environment::API_KEY), 200);
     let (mut cached, mut constant, mut late, mut constant_late) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -33,7 +33,7 @@ pub(super) async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measuremen
             "{cached:.0?} cached charts/s, p99 {late:.1?} ms; {constant:.0?} constant responses/s"
         ));
     }
-    api.stop()?;
+    api.stop().await?;
     Ok(vec![
         Measurement::new("prices", "cached charts of 30 days", cached, "/s")
             .compared_with("a constant JSON route", constant)

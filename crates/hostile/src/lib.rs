@@ -26,7 +26,7 @@ use mutation::{mutated, special_bytes, special_text};
 
 pub use proptest;
 
-/// What a property of a test returns.
+/// The result of a property for one input.
 pub type Property = TestCaseResult;
 
 /// Why a property does not hold: the input, and what was expected.
@@ -97,13 +97,13 @@ where
     }
     // A failing input is added to the corpus by hand, where it stays readable.
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
-    let (cases, bound) = (u64::from(config.cases), Duration::from_secs(number("HOSTILE_SECONDS")));
+    let (cases, time) = (u64::from(config.cases), Duration::from_secs(read_number("HOSTILE_SECONDS")));
     // The same inputs in every run, so that a new failure comes from a change of the code. Another seed explores further.
     let mut seed = [0; 32];
-    seed[..8].copy_from_slice(&number("HOSTILE_SEED").to_le_bytes());
+    seed[..8].copy_from_slice(&read_number("HOSTILE_SEED").to_le_bytes());
     let mut tested = 0;
     for round in 0_u64.. {
-        // A runner does nothing more after its cases, so each round has its own.
+        // A runner runs its cases once, so each round has its own.
         seed[8..16].copy_from_slice(&round.to_le_bytes());
         let mut runner = TestRunner::new_with_rng(config.clone(), TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
         runner.run(&inputs, |input| property(input.borrow())).map_err(|error| match error {
@@ -111,7 +111,7 @@ where
             TestError::Abort(reason) => Failure(reason.message().to_owned()),
         })?;
         tested += cases;
-        if begun.elapsed() >= bound {
+        if begun.elapsed() >= time {
             break;
         }
     }
@@ -121,8 +121,8 @@ where
     Ok(())
 }
 
-/// The number in a variable; zero without it.
-fn number(variable: &str) -> u64 {
+/// The number in an environment variable; zero without it.
+fn read_number(variable: &str) -> u64 {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 

@@ -9,7 +9,7 @@
 //! repeats the choices, not every interleaving.
 
 mod checker;
-mod child;
+pub mod child;
 mod clients;
 mod engine;
 mod faults;

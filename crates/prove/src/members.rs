@@ -5,10 +5,10 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::{
-    child::Child,
+    child::{self, Child},
     history::{Event, History},
     processor::Processor,
     proxy::Proxy,
@@ -96,11 +96,8 @@ pub(crate) fn spawn(
 /// A command of the product, with these variables alone.
 pub(crate) fn command(program: &Path, folder: &Path, subcommand: &str, variables: &[(String, String)]) -> Command {
     let mut command = Command::new(program);
-    command.arg(subcommand).current_dir(folder).env_clear();
-    for inherited in INHERITED {
-        command.envs(std::env::var(inherited).map(|value| (inherited, value)));
-    }
-    command.envs(variables.iter().map(|(name, value)| (name, value)));
+    child::inherit_only(&mut command, &INHERITED);
+    command.arg(subcommand).current_dir(folder).envs(variables.iter().map(|(name, value)| (name, value)));
     command
 }
 
@@ -109,12 +106,10 @@ pub(crate) fn ready_line(subcommand: &str) -> &'static str {
     if subcommand == "api" { r#""event":"listening""# } else { "worker started" }
 }
 
-/// The URL of the API, from its line about the port.
+/// The URL of the API, from the line of its log that reports readiness.
 ///
 /// # Errors
 /// When the line has no address.
-pub(crate) fn address(line: &str) -> Result<String> {
-    let line: serde_json::Value = serde_json::from_str(line)?;
-    let address = line["address"].as_str().context("the log of the API has no address")?;
-    Ok(format!("http://{address}"))
+pub(crate) fn api_url(line: &str) -> Result<String> {
+    Ok(format!("http://{}", child::listen_address(line)?))
 }

@@ -16,7 +16,8 @@ use runtime::{clients::http, migrate, sabotage};
 use sqlx::{PgConnection, postgres::PgPoolOptions};
 
 use crate::{
-    Options, child,
+    Options,
+    child::{self, STOP_TIMEOUT},
     clients::{Clients, Reply},
     history::{Event, History},
     members::{self, Member, SECRET},
@@ -28,8 +29,6 @@ use crate::{
 
 /// A condition that holds within a second on an idle machine gets this long, so that a busy one is no finding.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
-/// From SIGTERM to the end of a process, with its grace period of 25 s.
-const STOP: Duration = Duration::from_secs(40);
 const POLL: Duration = Duration::from_millis(50);
 /// The number of webhooks before a fault begins.
 const WARM_UP: usize = 50;
@@ -105,10 +104,10 @@ impl<'a> Scene<'a> {
         }
         let http = http::client(|limits| limits.no_proxy().timeout(Duration::from_secs(30)))?;
         for member in &mut members {
-            member.child.wait_for_line(0, members::ready_line(member.subcommand)).await?;
+            member.child.wait_for_line(members::ready_line(member.subcommand)).await?;
         }
         let api = members.first_mut().context("an API")?;
-        let url = members::address(&api.child.wait_for_line(0, members::ready_line("api")).await?)?;
+        let url = members::api_url(&api.child.wait_for_line(members::ready_line("api")).await?)?;
         let clients = Clients::start(http, &url, options.clients, history.clone(), &mut random);
         let mut scene = Self {
             options,
@@ -248,12 +247,11 @@ impl<'a> Scene<'a> {
     /// When it does not start.
     pub(crate) async fn restart(&mut self, place: usize) -> Result<()> {
         let member = self.members.get_mut(place).context("a process")?;
-        let from = child::log_size(&self.folder, member.name);
         let Member { name, subcommand, program, variables, .. } = &*member;
         member.child = members::spawn(program, &self.folder, name, subcommand, variables, &self.history)?;
-        let line = member.child.wait_for_line(from, members::ready_line(member.subcommand)).await?;
+        let line = member.child.wait_for_line(members::ready_line(member.subcommand)).await?;
         if place == API {
-            self.clients.redirect(&members::address(&line)?);
+            self.clients.redirect(&members::api_url(&line)?);
         }
         Ok(())
     }
@@ -306,7 +304,7 @@ impl<'a> Scene<'a> {
             return Ok(());
         }
         member.child.signal(Signal::SIGTERM)?;
-        match member.child.wait(STOP).await {
+        match member.child.wait(STOP_TIMEOUT).await {
             Ok(status) if status.success() => {}
             Ok(status) => history.record(Event::Broken { what: format!("{} stopped with {status}", member.name) }),
             Err(error) => history.record(Event::Broken { what: error.to_string() }),
@@ -316,9 +314,10 @@ impl<'a> Scene<'a> {
 
     /// Remembers the highest use of resources.
     fn sample(&self) {
-        for (memory, files) in self.members.iter().filter_map(|member| member.child.usage()) {
-            self.most_memory.fetch_max(memory, Ordering::Relaxed);
-            self.most_files.fetch_max(files, Ordering::Relaxed);
+        for child in self.members.iter().map(|member| &member.child) {
+            // A process that has ended uses nothing.
+            self.most_memory.fetch_max(child.memory().unwrap_or_default(), Ordering::Relaxed);
+            self.most_files.fetch_max(child.open_files().unwrap_or_default(), Ordering::Relaxed);
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use serde::Serialize;
 use time::OffsetDateTime;
 use ulid::Ulid;
 
@@ -10,6 +9,7 @@ use super::{
     status::State,
     store::list::{END, Page},
 };
+use runtime::duration::{UNITS, parse_duration};
 
 /// Which jobs to list or to cancel. Every condition that is set must hold.
 #[derive(Debug, Clone, Default)]
@@ -75,37 +75,30 @@ impl Filter {
 }
 
 /// A duration such as `30m`, `2h` or `1d`, in whole seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Age(Duration);
 
 impl FromStr for Age {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let parse = || {
-            let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-            let unit = UNITS.into_iter().find(|(name, _)| *name == unit)?.1;
-            let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
-            let seconds = number.parse::<u32>().ok().filter(|_| is_number)?;
-            Some(Self(Duration::from_secs(u64::from(seconds).checked_mul(unit)?.min(MAX_SECONDS))))
-        };
-        parse().ok_or_else(|| "must be a duration such as 30m, 2h or 1d".into())
+        let age = parse_duration(text).map_err(|_| "must be a duration such as 30m, 2h or 1d")?;
+        Ok(Self(age.unsigned_abs().min(MAX_AGE)))
     }
 }
 
 impl fmt::Display for Age {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs();
-        let exact = UNITS.into_iter().rev().find(|(_, unit)| seconds.is_multiple_of(*unit));
-        let (name, unit) = exact.unwrap_or(UNITS[0]);
+        let units = UNITS.map(|(name, unit)| (name, u64::from(unit)));
+        let exact = units.into_iter().rev().find(|(_, unit)| seconds.is_multiple_of(*unit));
+        let (name, unit) = exact.unwrap_or(units[0]);
         write!(f, "{}{name}", seconds / unit)
     }
 }
 
-/// The units of an [`Age`], in seconds.
-const UNITS: [(&str, u64); 4] = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)];
 /// A hundred years: no job is older.
-const MAX_SECONDS: u64 = 36_500 * 86_400;
+const MAX_AGE: Duration = Duration::from_secs(36_500 * 86_400);
 
 #[cfg(test)]
 mod tests {

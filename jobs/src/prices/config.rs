@@ -1,12 +1,10 @@
 //! The configuration of prices.
 
-use std::fmt;
-
 use url::Url;
 
 use super::model::{AssetId, Currency, ProviderId};
 use queue::schedule::{CatchUp, Cron};
-use runtime::config::EnvReader;
+use runtime::{config::EnvReader, secret::Secret};
 
 /// Which prices are fetched, and from which providers.
 #[derive(Debug, Clone)]
@@ -20,7 +18,7 @@ pub struct Config {
     /// `COINGECKO_URL`, `KRAKEN_URL`, `COINBASE_URL`, `BINANCE_URL`, in the order of [`ProviderId`].
     pub urls: [String; 4],
     /// `COINGECKO_API_KEY`.
-    pub coingecko_key: Option<ApiKey>,
+    pub coingecko_key: Option<Secret<String>>,
     /// `CRYPTO_FETCH_CRON`: when the daily fetch runs. `None` only if the variable is invalid, which stops the start.
     pub fetch_cron: Option<Cron>,
     /// `CRYPTO_FETCH_CATCH_UP`: whether a missed daily fetch is made up.
@@ -29,23 +27,6 @@ pub struct Config {
 
 /// Providers have the previous day from 00:10 UTC on.
 const FETCH_CRON: &str = "0 15 0 * * *";
-
-/// A key that is never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ApiKey(String);
-
-impl ApiKey {
-    /// The key as text, for the one header that needs it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for ApiKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ApiKey(…)")
-    }
-}
 
 impl Config {
     /// Reads the variables that are named at the fields.
@@ -102,10 +83,10 @@ fn list<T: PartialEq>(vars: &mut EnvReader, name: &str, default: &str, read: imp
 }
 
 /// Reads a key, which must be sendable in a header.
-fn key(text: &str) -> Result<Option<ApiKey>, String> {
+fn key(text: &str) -> Result<Option<Secret<String>>, String> {
     let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
     visible
-        .then(|| Some(ApiKey(text.to_owned())))
+        .then(|| Some(Secret::new(text)))
         .ok_or_else(|| "must be visible ASCII, such as COINGECKO_API_KEY=CG-your-key".into())
 }
 

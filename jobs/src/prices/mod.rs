@@ -18,7 +18,7 @@ pub mod symbols;
 
 use std::sync::Arc;
 
-pub use config::{ApiKey, Config};
+pub use config::Config;
 use tokio::sync::OnceCell;
 
 use self::{

@@ -17,6 +17,7 @@ pub mod signature;
 mod store;
 pub mod timeline;
 mod webhook;
+pub mod webhook_secret;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 

@@ -10,8 +10,8 @@ use runtime::error::Error;
 /// The average time between two runs.
 const INTERVAL: Duration = Duration::from_secs(3600);
 
-/// Runs `delete_all` until `stop`. It deletes the rows that are older than dead letters may become, and returns their number.
-/// After a failure the next run continues. `what` names the rows in the log.
+/// Calls `delete_all` about once an hour until `stop`. The call deletes the rows that are older than the age at which dead
+/// letters are deleted, and returns their number. After a failure the next call continues. `what` names the rows in the log.
 pub(super) async fn run<F>(
     retention: Retention,
     stop: &CancellationToken,
@@ -20,6 +20,7 @@ pub(super) async fn run<F>(
 ) where
     F: Future<Output = Result<i64, Error>>,
 {
+    // The cleaner runs every five minutes, twelve times as often. In tests it runs more often, and so does this.
     let interval = INTERVAL.min(retention.every * 12);
     loop {
         // Jitter from zero to twice the interval: workers that start together do not run the retention together.

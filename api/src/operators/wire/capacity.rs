@@ -1,7 +1,8 @@
 //! Parameters and schemas of capacity.
 
 use poem_openapi::{Object, registry::MetaSchema};
-use queue::operator::{duration::parse_duration, trends::TrendWindow};
+use queue::operator::trends::TrendWindow;
+use runtime::duration::parse_duration;
 
 use super::queues::DepthIs;
 use crate::{

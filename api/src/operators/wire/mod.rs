@@ -14,7 +14,7 @@ pub(super) mod replays;
 pub(super) mod schedules;
 pub(super) mod workers;
 
-use poem_openapi::{Object, registry::MetaSchema};
+use poem_openapi::{ApiResponse, Object, registry::MetaSchema};
 use queue::operator::audit::Order;
 use serde::Serialize;
 
@@ -38,6 +38,31 @@ pub(super) struct FreeJson(serde_json::Value);
 
 openapi_response_type!(FreeJson, "free_json", MetaSchema::ANY);
 
+/// The response to an action.
+#[derive(ApiResponse)]
+pub(super) enum ActedResponse {
+    /// It is done and recorded.
+    #[oai(status = 200)]
+    Ok(Json<Acted>),
+}
+
+impl ActedResponse {
+    /// The response to an action that this order caused.
+    ///
+    /// # Errors
+    /// 500 if it cannot be serialised as JSON.
+    pub(super) fn new(order: Order, action: &str, target: &str, result: &str) -> Result<Self, Problem> {
+        let acted = Acted {
+            action: action.to_owned(),
+            target: target.to_owned(),
+            actor: order.actor,
+            reason: order.reason,
+            result: result.to_owned(),
+        };
+        Ok(Self::Ok(Json::new(&acted)?))
+    }
+}
+
 /// What an operator did, as it is recorded.
 #[derive(Object, Serialize)]
 #[oai(rename = "OperatorActionResult")]
@@ -50,19 +75,6 @@ pub(super) struct Acted {
     reason: String,
     /// The effect, such as `paused`.
     result: String,
-}
-
-impl Acted {
-    /// An action that this order caused.
-    pub(super) fn new(order: Order, action: &str, target: &str, result: &str) -> Self {
-        Self {
-            action: action.to_owned(),
-            target: target.to_owned(),
-            actor: order.actor,
-            reason: order.reason,
-            result: result.to_owned(),
-        }
-    }
 }
 
 /// One recorded action.

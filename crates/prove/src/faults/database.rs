@@ -49,22 +49,21 @@ async fn crash(scene: &mut Scene<'_>, signal: Signal) -> Result<()> {
 }
 
 pub(super) async fn terminate_sessions(scene: &mut Scene<'_>) -> Result<()> {
-    let mut session = scene.session().await?;
-    for _ in 0..10 {
-        let pids = store::sessions(&mut session, "%").await?;
-        store::terminate(&mut session, &pids).await?;
-        scene.run_for(Duration::from_millis(500)).await;
-    }
-    Ok(())
+    terminate(scene, "%", 10, Duration::from_millis(500)).await
 }
 
 /// Without a listener, jobs are found by polls.
 pub(super) async fn terminate_listeners(scene: &mut Scene<'_>) -> Result<()> {
+    terminate(scene, "listener", 50, Duration::from_millis(100)).await
+}
+
+/// Ends the product's sessions of this role, several times with a pause after each.
+async fn terminate(scene: &mut Scene<'_>, role: &str, times: usize, pause: Duration) -> Result<()> {
     let mut session = scene.session().await?;
-    for _ in 0..50 {
-        let pids = store::sessions(&mut session, "listener").await?;
+    for _ in 0..times {
+        let pids = store::sessions(&mut session, role).await?;
         store::terminate(&mut session, &pids).await?;
-        scene.run_for(Duration::from_millis(100)).await;
+        scene.run_for(pause).await;
     }
     Ok(())
 }

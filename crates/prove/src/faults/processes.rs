@@ -8,13 +8,12 @@ use sqlx::Connection as _;
 
 use super::faketime;
 use crate::{
+    child::STOP_TIMEOUT,
     scene::{API, LEASE, Scene, WORKERS},
     store,
 };
 
 const TIMES: usize = 3;
-/// From SIGTERM to the end of a process, with its grace period of 25 s.
-const STOP: Duration = Duration::from_secs(40);
 
 pub(super) async fn kill_workers(scene: &mut Scene<'_>) -> Result<()> {
     for _ in 0..TIMES {
@@ -42,7 +41,7 @@ pub(super) async fn kill_api(scene: &mut Scene<'_>) -> Result<()> {
 pub(super) async fn kill(scene: &mut Scene<'_>, place: usize) -> Result<()> {
     let child = &mut scene.member(place)?.child;
     child.signal(Signal::SIGKILL)?;
-    child.wait(STOP).await.map(drop)
+    child.wait(STOP_TIMEOUT).await.map(drop)
 }
 
 /// The frozen worker holds jobs whose calls are under way. The other worker takes them over, and still runs them when the
@@ -101,14 +100,7 @@ async fn stop_twice(scene: &mut Scene<'_>, place: usize) -> Result<()> {
     let child = &mut scene.member(place)?.child;
     child.signal(Signal::SIGTERM)?;
     tokio::time::sleep(second).await;
-    if child.is_running()? {
-        child.signal(Signal::SIGTERM)?;
-    }
-    let status = child.wait(STOP).await?;
-    if !status.success() {
-        bail!("SIGTERM ended the process with {status}");
-    }
-    Ok(())
+    child.stop().await
 }
 
 pub(super) async fn change_clock(scene: &mut Scene<'_>) -> Result<()> {

@@ -3,7 +3,6 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
-use nix::sys::signal::Signal;
 use sqlx::{migrate::Migrator, postgres::PgPoolOptions};
 use url::Url;
 
@@ -15,8 +14,6 @@ use crate::{
     store,
 };
 
-/// From SIGTERM to the end of a process, with its grace period of 25 s.
-const STOP: Duration = Duration::from_secs(40);
 /// A migration waits up to a minute for tables that are in use.
 const MIGRATION: Duration = Duration::from_secs(180);
 /// The webhooks that each mix of releases must acknowledge.
@@ -145,13 +142,7 @@ fn program(scene: &Scene<'_>, release: Release) -> Result<PathBuf> {
 }
 
 async fn stop(scene: &mut Scene<'_>, place: usize) -> Result<()> {
-    let child = &mut scene.member(place)?.child;
-    child.signal(Signal::SIGTERM)?;
-    let status = child.wait(STOP).await?;
-    if !status.success() {
-        bail!("SIGTERM ended the process with {status}");
-    }
-    Ok(())
+    scene.member(place)?.child.stop().await
 }
 
 async fn start(scene: &mut Scene<'_>, place: usize, release: Release) -> Result<()> {

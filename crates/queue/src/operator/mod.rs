@@ -2,7 +2,6 @@
 
 pub mod audit;
 pub mod demand;
-pub mod duration;
 pub mod groups;
 pub mod jobs;
 pub mod overview;
@@ -91,12 +90,12 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Creates it with the job kinds that have records.
+    /// Creates the interface. `kinds` are the job kinds that have records.
     pub fn new(pool: &Pool, queue: &Queue, kinds: JobKinds) -> Self {
         Self { pool: pool.clone(), queue: queue.clone(), kinds: Arc::new(kinds) }
     }
 
-    /// The same interface, which reads through another pool. Actions use the pool of the queue.
+    /// The same interface, but it reads through another pool. Actions use the pool of the queue.
     #[must_use]
     pub fn reading(&self, pool: &Pool) -> Self {
         Self { pool: pool.clone(), ..self.clone() }
@@ -132,7 +131,7 @@ impl Operator {
         let payload = serde_json::from_slice(&details.payload)
             .unwrap_or_else(|_| String::from_utf8_lossy(&details.payload).into_owned().into());
         let why = explain(&job, &status, &details);
-        let errors = details.errors.unwrap_or_else(|| Vec::<u8>::new().into());
+        let errors = details.errors.unwrap_or_else(|| serde_json::json!([]));
         let events = history(&job, &errors, &details.events.unwrap_or_default());
         Ok(Some(JobDetails { why, errors, events, payload, job }))
     }
@@ -229,7 +228,7 @@ fn explain(job: &JobStatus, status: &str, details: &list::Details) -> String {
         }
         State::Waiting if let Some(reason) = &details.paused_because => format!("its queue is paused: {reason}"),
         State::Waiting if workers == 0 => "no live worker runs its queue".into(),
-        State::Waiting if job.due_in_seconds > 0.0 => match snooze(details) {
+        State::Waiting if job.due_in_seconds > 0.0 => match snooze_reason(details) {
             Some(Some(reason)) => format!("its last run snoozed it: {reason}"),
             Some(None) => "its last run snoozed it".into(),
             None if job.failures > 0 => format!("it failed {} times and waits for its next attempt", job.failures),
@@ -242,7 +241,7 @@ fn explain(job: &JobStatus, status: &str, details: &list::Details) -> String {
     }
 }
 
-/// The reason of the snooze if the last run snoozed the job; the outer `None` if it did not.
-fn snooze(details: &list::Details) -> Option<Option<&str>> {
+/// The reason of the snooze, which may have none; the outer `None` if the last run did not snooze the job.
+fn snooze_reason(details: &list::Details) -> Option<Option<&str>> {
     details.last_result.as_ref()?.get("Snoozed").map(|reason| reason.as_str())
 }

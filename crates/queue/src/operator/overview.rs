@@ -36,11 +36,11 @@ pub struct QueueOverview {
     pub status: QueueStatus,
     /// Jobs that live workers can run at once.
     pub slots: u32,
-    /// Jobs that became due or will: enqueued, replayed, retried and snoozed, over the last minutes.
+    /// Jobs that came in over the last three minutes: enqueued, replayed, retried or snoozed.
     pub in_per_second: f64,
     /// The same over the last 15 minutes.
     pub in_per_second_15_min: f64,
-    /// Runs that started, over the last minutes.
+    /// Runs that started over the last three minutes.
     pub out_per_second: f64,
     /// The same over the last 15 minutes.
     pub out_per_second_15_min: f64,
@@ -49,9 +49,10 @@ pub struct QueueOverview {
     pub wait_p99_seconds: Option<f64>,
     /// The mean duration of the runs of the last 15 minutes.
     pub mean_run_seconds: Option<f64>,
-    /// When no due job is left, at the present rates; `null` while no job is due for over 5 s, or if that never happens.
+    /// The time until no due job is left, at the rates of the last three minutes; `null` if that never happens, or while no
+    /// job has been due for over 5 s.
     pub drained_in_seconds: Option<f64>,
-    /// How many jobs a second come in beyond those that start, while a job is due for over 5 s.
+    /// How many more jobs come in than start, while a job has been due for over 5 s; `null` otherwise.
     pub growing_by_per_second: Option<f64>,
     /// The number of workers that the arrivals of the last 15 minutes need for the default [`Objective`]; `null` without
     /// runs.
@@ -72,12 +73,12 @@ pub struct Minute {
     pub dead: i64,
 }
 
-/// The window of the present rate: long enough to even out single claims, short enough to follow a change.
+/// The window of the present rates: long enough to even out single claims, short enough to follow a change.
 const NOW_SECONDS: f64 = 180.0;
 /// A queue is behind when its oldest due job has waited for longer.
 const BEHIND_SECONDS: f64 = 5.0;
-/// At most so many problems are named.
-const PROBLEMS: usize = 5;
+/// The largest number of problems that are listed.
+const MAX_PROBLEMS: usize = 5;
 
 impl Operator {
     /// Reads the state of all queues, in five statements whose cost has a bound.
@@ -118,20 +119,21 @@ impl Operator {
     }
 }
 
-/// Adds what the latencies say.
+/// Adds the figures that come from the latencies.
 fn with_latency(queue: QueueOverview, latency: Option<LatencyRow>) -> QueueOverview {
     let Some(latency) = latency else { return queue };
     let wait_p99_seconds = quantile(&latency.waits, 0.99).filter(|wait| wait.is_finite());
     QueueOverview { wait_p99_seconds, dead_24h: latency.dead_24h, ..queue }
 }
 
+/// Computes the rates and estimates of a queue from its minutes.
 // Counts of jobs are far below 2^52.
 #[allow(clippy::cast_precision_loss)]
 pub(super) fn estimate(status: QueueStatus, minutes: &[&MinuteRow], workers: &[WorkerInfo]) -> QueueOverview {
     let demand = Demand::of(&status.name, minutes, workers);
     let now = Window::of(minutes, NOW_SECONDS);
     let (incoming, outgoing) = (now.rate(now.came), now.rate(now.started));
-    let net = outgoing - incoming;
+    let drain_rate = outgoing - incoming;
     // Jobs that are enqueued for later come in before they are due, so a difference counts only while due jobs wait.
     let is_behind = status.due > 0 && status.late.is_some_and(|late| late > BEHIND_SECONDS);
     QueueOverview {
@@ -142,19 +144,20 @@ pub(super) fn estimate(status: QueueStatus, minutes: &[&MinuteRow], workers: &[W
         out_per_second_15_min: demand.quarter.rate(demand.quarter.started),
         wait_p99_seconds: None,
         mean_run_seconds: demand.mean_run,
-        drained_in_seconds: (is_behind && net > 0.0).then(|| status.due as f64 / net),
-        growing_by_per_second: (is_behind && net <= 0.0).then_some(-net),
+        drained_in_seconds: (is_behind && drain_rate > 0.0).then(|| status.due as f64 / drain_rate),
+        growing_by_per_second: (is_behind && drain_rate <= 0.0).then_some(-drain_rate),
         workers_needed: demand.workers_for(0, &Objective::default()),
         workers_to_drain_in_10_min: demand.workers_for(status.due, &Objective::default()),
         dead_24h: 0,
-        minutes: last_60(minutes),
+        minutes: last_60_minutes(minutes),
         status,
     }
 }
 
+/// The last 60 minutes, oldest first; those without a row are zero.
 // An age is positive, and below an hour.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-fn last_60(rows: &[&MinuteRow]) -> Vec<Minute> {
+fn last_60_minutes(rows: &[&MinuteRow]) -> Vec<Minute> {
     let mut minutes = vec![Minute::default(); 60];
     for row in rows {
         let age = (row.age.max(0.0) / 60.0) as usize;
@@ -167,7 +170,7 @@ fn last_60(rows: &[&MinuteRow]) -> Vec<Minute> {
     minutes
 }
 
-/// Names what is wrong, worst first.
+/// Lists what is wrong, worst first.
 fn problems(
     queues: &[QueueOverview],
     workers: &[WorkerInfo],
@@ -221,7 +224,7 @@ fn problems(
         let text = format!("worker {} is silent for {silent} and holds {} jobs", worker.id, worker.running);
         problems.push(Problem::of_worker(ProblemKind::SilentWorker, &worker.id, None, text));
     }
-    problems.truncate(PROBLEMS);
+    problems.truncate(MAX_PROBLEMS);
     problems
 }
 
@@ -295,7 +298,7 @@ mod tests {
     #[test]
     fn minutes_are_placed_by_their_age() {
         let rows = minutes(&[-1.0, 59.0, 61.0, 3599.0, 3600.0]);
-        let placed = last_60(&rows.iter().collect::<Vec<_>>());
+        let placed = last_60_minutes(&rows.iter().collect::<Vec<_>>());
         let started: Vec<usize> = (0..60).filter(|index| placed[*index].started != 0).collect();
         assert_eq!(started, [0, 58, 59]);
     }

@@ -5,12 +5,12 @@ use std::str::FromStr;
 use serde_json::json;
 use time::{Duration, OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 
-use super::{Operator, audit::Order, duration::parse_duration};
+use super::{Operator, audit::Order};
 use crate::{
     metrics,
     store::operator::{self as sql, audit},
 };
-use runtime::error::Error;
+use runtime::{duration::parse_duration, error::Error};
 
 /// The end of a pause, when the queue resumes by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -57,27 +57,43 @@ pub(crate) struct Page<'a> {
     pub limit: i64,
 }
 
-/// Selects jobs by the conditions of a [`Page`], which stand between the two texts: `$1` queue, `$2` before, `$3` error,
-/// `$4` limit, `$5` group, `$6` worker, `$7` attempts, `$8` key. The text is made of literals, because the planner uses a
-/// partial index only for a literal condition.
-macro_rules! page {
-    ([$($from:tt)+], [$($to:tt)+], $page:expr, $pool:expr $(, $more:expr)*) => {
-        sqlx::query_as!(
-            JobRow,
+/// Runs `$query`, a macro of sqlx, with a statement that selects the columns of a [`JobRow`], between two other parts.
+macro_rules! select {
+    ($query:ident!($($row:ident)?), [$($with:tt)?], [$($rest:tt)+], $($argument:expr),+) => {
+        sqlx::$query!(
+            $($row,)?
+            $($with +)?
             r#"SELECT id AS "id!", job_type AS "queue!", status AS "status!", priority AS "priority!",
                       attempts AS "claims!", failures AS "failures!", crashes AS "crashes!", run_at AS "due_at!: ReadTime",
                       clock_timestamp() AS "now!: ReadTime", lock_by AS worker, lock_at AS "started_at: ReadTime",
                       done_at AS "ended_at: ReadTime", errors -> -1 ->> 'error' AS last_error, error_group,
                       idempotency_key AS key, metadata -> 'correlation_id' AS correlation_id,
-                      metadata -> 'traceparent' AS traceparent
-               FROM "#
-                + $($from)+
-                + " ($1::text IS NULL OR job_type = $1) AND id < $2
+                      metadata -> 'traceparent' AS traceparent"#
+                + $($rest)+,
+            $($argument),+
+        )
+    };
+}
+
+/// Selects jobs by the conditions of a [`Page`], which stand between the two texts: `$1` queue, `$2` before, `$3` error,
+/// `$4` limit, `$5` group, `$6` worker, `$7` attempts, `$8` key. The text is made of literals, because the planner uses a
+/// partial index only for a literal condition.
+macro_rules! page {
+    ([$($from:tt)+], [$($to:tt)+], $page:expr, $pool:expr $(, $more:expr)*) => {
+        select!(
+            query_as!(JobRow),
+            [],
+            [
+                "
+               FROM "
+                    + $($from)+
+                    + " ($1::text IS NULL OR job_type = $1) AND id < $2
                     AND ($3::text IS NULL OR position($3 IN errors -> -1 ->> 'error') > 0)
                     AND ($5::text IS NULL OR coalesce(error_group, '') = $5) AND ($6::text IS NULL OR lock_by = $6)
                     AND ($7::int4 IS NULL OR attempts >= $7) AND ($8::text IS NULL OR idempotency_key = $8) "
-                + $($to)+
-                + " ORDER BY id DESC LIMIT $4",
+                    + $($to)+
+                    + " ORDER BY id DESC LIMIT $4"
+            ],
             $page.queue,
             $page.before,
             $page.error,
@@ -256,16 +272,14 @@ pub(crate) struct Details {
 /// Reads all details of one job. A worker is live if its last heartbeat is less than its lease before or after now.
 /// After a step of the database's clock this may be wrong for one heartbeat.
 pub(crate) async fn show(pool: &Pool, id: &str) -> Result<Option<(JobRow, Details)>> {
-    let row = sqlx::query!(
-        r#"WITH live AS MATERIALIZED (
+    let row = select!(
+        query!(),
+        ["WITH live AS MATERIALIZED (
                SELECT id, string_to_array(layers, ',') AS queues, claim_errors FROM apalis.workers
                WHERE abs(extract(epoch FROM last_seen) - extract(epoch FROM now())) < extract(epoch FROM lease)
            )
-           SELECT id, job_type AS queue, status, priority, attempts AS claims, failures, crashes,
-                  run_at AS "due_at: ReadTime", clock_timestamp() AS "now!: ReadTime", lock_by AS worker,
-                  lock_at AS "started_at: ReadTime", done_at AS "ended_at: ReadTime",
-                  errors -> -1 ->> 'error' AS last_error, error_group, idempotency_key AS key,
-                  metadata -> 'correlation_id' AS correlation_id, metadata -> 'traceparent' AS traceparent,
+           "],
+        [r#",
                   job AS payload, errors, events, last_result,
                   (SELECT reason FROM paused_queues WHERE name = job_type) AS paused_because,
                   (SELECT count(*) FROM live WHERE job_type = ANY(queues)) AS "workers!",
@@ -273,8 +287,8 @@ pub(crate) async fn show(pool: &Pool, id: &str) -> Result<Option<(JobRow, Detail
                   (SELECT max(claim_errors -> job_type ->> 'error') FROM live WHERE job_type = ANY(queues)) AS claim_error,
                   EXISTS (SELECT FROM live WHERE live.id = lock_by) AS "held!",
                   EXISTS (SELECT FROM cancellations WHERE job_id = jobs.id) AS "cancelling!"
-           FROM apalis.jobs WHERE id = $1"#,
-        id,
+           FROM apalis.jobs WHERE id = $1"#],
+        id
     );
     let Some(row) = row.fetch_optional(repeatable(pool)).await? else { return Ok(None) };
     let job = JobRow {

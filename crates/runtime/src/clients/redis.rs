@@ -1,6 +1,6 @@
 //! The Redis connection: short time-outs, and a circuit breaker after a failure.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use redis::{Client, Cmd, FromRedisValue, aio::ConnectionManager, aio::ConnectionManagerConfig};
 use url::Url;
@@ -9,6 +9,7 @@ use super::breaker::Breaker;
 use crate::{
     config::EnvReader,
     error::{Error, causes},
+    secret::Secret,
 };
 
 /// The time-out of a command. A healthy Redis responds within 1 ms.
@@ -17,8 +18,8 @@ const TIMEOUT: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The URL of Redis. It may contain a password, so it is never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct RedisUrl(String);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedisUrl(Secret<String>);
 
 impl RedisUrl {
     /// Reads `REDIS_URL`. Unset means that no Redis is used.
@@ -34,15 +35,9 @@ impl RedisUrl {
         };
         // The client checks the rest, such as the number of the database.
         if known && Client::open(text).is_ok() {
-            return Ok(Self(text.to_owned()));
+            return Ok(Self(Secret::new(text)));
         }
         Err("must be a Redis URL, such as redis://:password@localhost:6379/0, or rediss:// for TLS".into())
-    }
-}
-
-impl fmt::Debug for RedisUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("RedisUrl(…)")
     }
 }
 
@@ -80,7 +75,7 @@ impl Redis {
             .set_response_timeout(Some(timeout))
             // The circuit breaker decides when to try again.
             .set_number_of_retries(1);
-        let client = Client::open(url.0.as_str()).map_err(wrong)?;
+        let client = Client::open(url.0.expose()).map_err(wrong)?;
         let connection = ConnectionManager::new_lazy_with_config(client, config).map_err(wrong)?;
         Ok(Self { connection, breaker: Arc::new(Breaker::new(PAUSE)), timeout })
     }

@@ -1,4 +1,4 @@
-//! What a check works with.
+//! What every check gets: a session, and the limits from which on something is a finding.
 
 use sqlx::PgConnection;
 
@@ -8,7 +8,7 @@ use crate::{
     executor::{StatementExecutor, on_session},
 };
 
-/// A session of the examination, and its limits.
+/// A session of the examination, its database, and the limits.
 pub(super) struct Context {
     pub session: PgConnection,
     pub database: Database,

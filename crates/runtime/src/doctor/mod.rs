@@ -32,11 +32,11 @@ pub use self::{
 use crate::{db::Database, diagnose, error::causes};
 use finding::Outcome;
 
-/// A check that takes longer is not known.
+/// The result of a check that takes longer is not known.
 const CHECK_LIMIT: Duration = Duration::from_secs(1);
 /// Opening a session may take longer than a check: through TLS to a distant server it is four round trips.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
-/// No check begins later.
+/// From the start of the examination to the last time at which a check may begin.
 const TOTAL_LIMIT: Duration = Duration::from_secs(5);
 /// Checks that run at the same time, each on a session of its own.
 const LANES: usize = 3;
@@ -90,7 +90,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// The worst that was found: an error, a warning (also for what is not known), or nothing.
+    /// The worst severity, an error or a warning; `None` if nothing is wrong. A check whose result is not known counts as a
+    /// warning.
     pub fn worst(&self) -> Option<Severity> {
         let found = self.checks.iter().flat_map(|check| &check.findings).map(|finding| finding.severity);
         let unknown = self.checks.iter().filter(|check| check.not_known.is_some()).map(|_| Severity::Warning);
@@ -110,10 +111,10 @@ pub async fn examine(database: &Database, limits: &Limits) -> Report {
     let at = OffsetDateTime::now_utc();
     let checks = match connect(database, limits).await {
         Ok(first) => run_all(database, limits, first, begun).await,
-        Err(found) => {
+        Err(outcome) => {
             let not_known =
                 |check: &Check| CheckReport::not_known(check.name, check.about, "there is no session".into());
-            let unreachable = CheckReport::found("connection", "whether the database can be reached", found);
+            let unreachable = CheckReport::found("connection", "whether the database can be reached", outcome);
             std::iter::once(unreachable).chain(CHECKS.iter().map(not_known)).collect()
         }
     };

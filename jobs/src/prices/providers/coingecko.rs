@@ -29,11 +29,10 @@ use super::{
     spots::{ReportedPrice, add_reported, reported},
 };
 use crate::prices::{
-    config::ApiKey,
     model::{AssetId, Currency, Interval, ProviderId, Series},
     normalise::{CandleSet, MAX_LATENESS, RejectReason, TimeUnit, Window, parse_time},
 };
-use runtime::{clients::object::Object, clock::Clock, error::Error};
+use runtime::{clients::object::Object, clock::Clock, error::Error, secret::Secret};
 
 /// 30 calls per minute: ten at once, and 20 more.
 const DEMO: RateLimit = RateLimit { every: Duration::from_secs(3), burst: 10 };
@@ -94,9 +93,9 @@ struct Coin {
 }
 
 impl CoinGecko {
-    pub(super) fn new(http: Client, url: &str, key: Option<&ApiKey>, clock: Clock) -> Result<Self, Error> {
+    pub(super) fn new(http: Client, url: &str, key: Option<&Secret<String>>, clock: Clock) -> Result<Self, Error> {
         let (name, rate_limit, reach) = plan(url);
-        let header = |key: &ApiKey| -> Result<_, Error> {
+        let header = |key: &Secret<String>| -> Result<_, Error> {
             let wrong = |_| Error::Internal("COINGECKO_API_KEY: cannot be sent in a header".into());
             let mut value = HeaderValue::from_str(key.expose()).map_err(wrong)?;
             value.set_sensitive(true);

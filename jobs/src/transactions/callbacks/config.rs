@@ -1,19 +1,14 @@
 //! Configuration of callbacks: the destinations, each with its URL and the secrets that sign for it.
 
-use std::{collections::BTreeSet, fmt, ops::RangeInclusive};
+use std::{collections::BTreeSet, fmt};
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use url::Url;
 
 use super::resolver::check_host;
-use runtime::config::EnvReader;
+use crate::transactions::webhook_secret::{WebhookSecret, example, split_sender};
+use runtime::{config::EnvReader, secret::Secret};
 
 const URL_EXAMPLE: &str = "such as CALLBACK_URL=https://receiver.example.com/hook";
-const SECRET_EXAMPLE: &str = "such as CALLBACK_SECRET=\"whsec_$(openssl rand -base64 32)\"";
-/// The length of a secret in bytes, by Standard Webhooks 1.0.
-const SECRET_BYTES: RangeInclusive<usize> = 24..=64;
-/// The longest name of a sender.
-const MAX_SENDER_NAME: usize = 64;
 
 /// The settings of callbacks.
 #[derive(Debug, Clone, Default)]
@@ -31,7 +26,7 @@ pub struct DestinationConfig {
     pub name: String,
     pub url: CallbackUrl,
     /// Each of them signs every delivery.
-    pub secrets: Vec<SigningSecret>,
+    pub secrets: Vec<Secret<Vec<u8>>>,
 }
 
 /// A URL of a receiver. Its path and query may contain a token, so `Debug` shows only the server.
@@ -51,23 +46,6 @@ impl fmt::Debug for CallbackUrl {
     }
 }
 
-/// A decoded secret that is never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SigningSecret(Vec<u8>);
-
-impl SigningSecret {
-    /// The bytes themselves, for the signature.
-    pub(super) fn expose(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for SigningSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SigningSecret(…)")
-    }
-}
-
 impl Config {
     /// Reads the variables that are named at the fields.
     pub fn read(vars: &mut EnvReader) -> Self {
@@ -77,7 +55,8 @@ impl Config {
             _ => Err("must be true or false, such as CALLBACK_ALLOW_PRIVATE=true".into()),
         });
         let urls = vars.read("CALLBACK_URL", Vec::new(), |text| read_urls(text, allow_private));
-        let secrets = vars.read("CALLBACK_SECRET", Vec::new(), read_secrets);
+        let secrets =
+            vars.read("CALLBACK_SECRET", Vec::new(), |text| WebhookSecret::parse_list("CALLBACK_SECRET", text));
         // A secret that cannot be read has its own error.
         if !secrets.is_empty() || !vars.is_set("CALLBACK_SECRET") {
             for expected in unmatched(&urls, &secrets) {
@@ -92,21 +71,11 @@ impl Config {
     }
 }
 
-/// Splits an entry into the sender's name and the rest. An entry that begins with one of `starts` has no name.
-fn split_name<'e>(entry: &'e str, starts: &[&str]) -> Option<(&'e str, &'e str)> {
-    if starts.iter().any(|start| entry.starts_with(start)) {
-        return Some(("", entry));
-    }
-    let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    let is_name = |name: &str| (1..=MAX_SENDER_NAME).contains(&name.len()) && name.bytes().all(is_name_byte);
-    entry.split_once(':').filter(|(name, _)| is_name(name))
-}
-
 fn read_urls(text: &str, allow_private: bool) -> Result<Vec<(String, Url)>, String> {
     let mut urls: Vec<(String, Url)> = Vec::new();
     for entry in text.split(',').map(str::trim) {
-        let (name, url) = split_name(entry, &["http://", "https://"])
-            .and_then(|(name, url)| Some((name, Url::parse(url).ok()?)))
+        let (name, url) = split_sender(entry, &["http://", "https://"])
+            .and_then(|(name, url)| Some((name.unwrap_or_default(), Url::parse(url).ok()?)))
             .filter(|(_, url)| matches!(url.scheme(), "http" | "https") && url.has_host())
             .ok_or_else(|| {
                 format!(
@@ -130,44 +99,29 @@ fn read_urls(text: &str, allow_private: bool) -> Result<Vec<(String, Url)>, Stri
     Ok(urls)
 }
 
-fn read_secrets(text: &str) -> Result<Vec<(String, SigningSecret)>, String> {
-    let read = |entry: &str| {
-        let (name, secret) = split_name(entry, &["whsec_"])?;
-        let bytes = STANDARD.decode(secret.strip_prefix("whsec_")?).ok()?;
-        SECRET_BYTES.contains(&bytes.len()).then(|| (name.to_owned(), SigningSecret(bytes)))
-    };
-    let secrets: Option<Vec<_>> = text.split(',').map(|entry| read(entry.trim())).collect();
-    secrets.ok_or_else(|| {
-        format!(
-            "must be whsec_ and 24 to 64 bytes in base64, or several separated by commas, each with the name of its sender if \
-             you want, as in acme:whsec_…; {SECRET_EXAMPLE}"
-        )
-    })
-}
-
 /// The secrets of a destination: those of its name, or those without a name if none has it.
-fn secrets_of<'s>(secrets: &'s [(String, SigningSecret)], name: &str) -> impl Iterator<Item = &'s SigningSecret> {
-    let has_own = secrets.iter().any(|(owner, _)| owner == name);
-    let owner = if has_own { name.to_owned() } else { String::new() };
-    secrets.iter().filter(move |(name, _)| *name == owner).map(|(_, secret)| secret)
+fn secrets_of<'s>(secrets: &'s [WebhookSecret], name: &'s str) -> impl Iterator<Item = &'s Secret<Vec<u8>>> {
+    let has_own = secrets.iter().any(|secret| secret.sender.as_deref() == Some(name));
+    let owner = has_own.then_some(name);
+    secrets.iter().filter(move |secret| secret.sender.as_deref() == owner).map(|secret| &secret.secret)
 }
 
 /// What is missing: URLs without a secret, and secrets of senders without a URL.
-fn unmatched(urls: &[(String, Url)], secrets: &[(String, SigningSecret)]) -> Vec<String> {
+fn unmatched(urls: &[(String, Url)], secrets: &[WebhookSecret]) -> Vec<String> {
+    let example = example("CALLBACK_SECRET");
     let mut errors = Vec::new();
     for (name, _) in urls.iter().filter(|(name, _)| secrets_of(secrets, name).next().is_none()) {
         errors.push(match name.as_str() {
-            "" => format!("must be set for CALLBACK_URL, {SECRET_EXAMPLE}"),
-            name => format!("must be set for {name} of CALLBACK_URL, {SECRET_EXAMPLE}"),
+            "" => format!("must be set for CALLBACK_URL, such as {example}"),
+            name => format!("must be set for {name} of CALLBACK_URL, such as {example}"),
         });
     }
-    let owners: BTreeSet<&str> =
-        secrets.iter().map(|(owner, _)| owner.as_str()).filter(|name| !name.is_empty()).collect();
+    let owners: BTreeSet<&str> = secrets.iter().filter_map(|secret| secret.sender.as_deref()).collect();
     // Without any URL nothing is sent, and secrets do no harm.
     for owner in owners.into_iter().filter(|_| !urls.is_empty()) {
         if !urls.iter().any(|(name, _)| name == owner) {
             errors.push(format!(
-                "must be without {owner}, which has no URL of its own in CALLBACK_URL, {SECRET_EXAMPLE}"
+                "must be without {owner}, which has no URL of its own in CALLBACK_URL, such as {example}"
             ));
         }
     }

@@ -21,12 +21,12 @@ use crate::{
     store::{self, operator as sql, operator::replays},
 };
 
-/// Every second job is named in the order.
+/// Whether the order names this job: it names every second one.
 fn is_named(row: &Row) -> bool {
     row.number.is_multiple_of(2)
 }
 
-/// The lock of an operator: no claim takes the job, and the order depends on what was read.
+/// An operator locks the job that its order names, and reads it as it is. No worker claims it meanwhile.
 pub(super) async fn lock(world: &World) -> Vec<String> {
     let all = rows(jobs(&[]));
     world.write(&all).await;
@@ -63,7 +63,7 @@ pub(super) async fn cancel(world: &World) -> Vec<String> {
     world.check(&all, |row| cancelled(row).into(), statement).await
 }
 
-/// A request may be repeated. Whether the job still runs, the operator knows by its lock.
+/// A request may be repeated. The statement does not check that the job still runs, because the operator has locked it.
 pub(super) async fn request_cancellation(world: &World) -> Vec<String> {
     let all = rows(jobs(&[Column::CancelRequested]));
     world.write(&all).await;
@@ -100,7 +100,8 @@ pub(super) async fn cancellations(world: &World) -> Vec<String> {
     world.check(&all, |row| row.job.tidy(Rules::ALL).into(), statement).await
 }
 
-/// Jobs without a key; and dead jobs with the key of another job, in each status, in the same queue or in another one.
+/// Jobs without a key; and pairs of a dead job and another job with its key, which has each status and is in the same queue
+/// or in another one. Returns the rows, and for each whether its key is taken.
 fn replay_rows() -> (Vec<Row>, Vec<bool>) {
     let mut all = rows(jobs(&[Column::Crashes, Column::Failures, Column::Ended, Column::CancelRequested]));
     let mut taken = vec![false; all.len()];
@@ -165,7 +166,7 @@ pub(super) async fn discard(world: &World) -> Vec<String> {
     world.check(&all, |row| discarded(row).into(), statement).await
 }
 
-/// A dead letter that is replayed at the same moment is no longer one.
+/// A dead letter that another session replays meanwhile is not discarded.
 pub(super) async fn discard_during_replay(world: &World) -> Vec<String> {
     let job = Job { status: Status::Killed, ..Job::new(Due::Now, false) };
     let all = rows([job]);
@@ -228,7 +229,7 @@ const BATCH: i64 = 50;
 pub(super) async fn delete_expired(world: &World) -> Vec<String> {
     let all = rows(jobs(&[Column::Ended]).repeat(2));
     world.write(&all).await;
-    // The range ends before the last batch, and next to expired jobs outside of it.
+    // Expired jobs are left out on both sides of the range: next to its begin, and more than a batch after its end.
     let is_expired = |row: &Row| row.job.is_expired(Rules::ALL);
     let first = all.iter().position(is_expired).expect("an expired job");
     let last = all.iter().rev().skip(BATCH as usize + 1).find(|row| is_expired(row)).expect("an expired job").number;

@@ -36,7 +36,7 @@ pub(super) struct Row {
     pub key: Option<String>,
     pub priority: i32,
     pub fair_key: Option<i64>,
-    /// Its place among the rows that are due or not due: seconds before the usual time.
+    /// How many seconds earlier than usual it is due. This orders rows that the model does not distinguish.
     pub earlier: f64,
     pub error: &'static str,
     pub group: &'static str,
@@ -196,8 +196,8 @@ impl World {
         differences
     }
 
-    /// Runs a statement while another session has locked these jobs. Returns its result, and whether it waited for a lock.
-    /// Then the other session has run `change` on the jobs, and committed.
+    /// Runs a statement after another session has locked these jobs and run `change` on them. The other session commits once
+    /// the statement waits for its lock. Returns the result, and whether the statement waited.
     pub(super) async fn while_locked<T>(
         &self,
         ids: &[&str],
@@ -213,7 +213,7 @@ impl World {
         let mut statement = std::pin::pin!(statement);
         tokio::select! {
             result = &mut statement => Ok((result?, false)),
-            () = self.waits_for_lock() => {
+            () = self.wait_for_blocked_session() => {
                 other.commit().await?;
                 Ok((statement.await?, true))
             }
@@ -221,7 +221,7 @@ impl World {
     }
 
     /// Waits until a session of this database waits for a lock.
-    async fn waits_for_lock(&self) {
+    async fn wait_for_blocked_session(&self) {
         let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity
                                     WHERE datname = current_database() AND wait_event_type = 'Lock')";
         while !sqlx::query_scalar(waits).fetch_one(once(&self.direct)).await.unwrap_or(false) {
@@ -273,7 +273,8 @@ fn read_row(row: &sqlx::postgres::PgRow) -> Found {
     Found { job, due_in, text: format!("{requested} {}", row.get::<&str, _>("text")) }
 }
 
-/// Whether the row is this job. A statement that took `seconds` may set a time until its end.
+/// Whether the row is this job. Times count from the start of the statement, which took `seconds`: a due time that it set may
+/// be later by that.
 fn is_job(job: Job, found: &Found, seconds: f64) -> bool {
     let is_due = match job.due {
         Due::Now => found.due_in <= seconds,

@@ -21,11 +21,11 @@ use super::{
 };
 use runtime::error::Error;
 
-/// The index. A new mapping gets a new number here and in the alias. So processes of both releases can run at the same
-/// time. [`super::reindex`] fills the new index.
+/// The index. A new mapping gets a new number here and in the alias, so that processes of two releases can run at the
+/// same time. [`super::reindex`] fills the new index.
 pub const INDEX: &str = "millrace-items-2";
-/// The alias that all requests name. Writes require an alias. Otherwise a write to an index that an operator deleted
-/// would create it again, with a guessed mapping.
+/// The alias that all requests name. Writes require it: after an operator has deleted the index, a write to its name would
+/// create it again, with a guessed mapping.
 pub const ALIAS: &str = "millrace-items-v2";
 
 /// A client of one server. Clones share everything.
