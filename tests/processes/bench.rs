@@ -22,7 +22,7 @@ async fn the_benchmark_measures_everything() {
     let report: Value = serde_json::from_str(&format!("{{{json}")).unwrap_or_else(|error| panic!("{error}: {json}"));
     let lines = report["lines"].as_array().expect("lines");
     for measure in
-        ["ingest", "batches", "drain", "pickup", "full", "log", "reads", "items", "prices", "idle", "operators"]
+        ["ingest", "batches", "drain", "pickup", "pinned", "full", "log", "reads", "items", "prices", "idle", "operators"]
     {
         let mut measured = lines.iter().filter(|line| line["measure"] == measure).peekable();
         assert!(measured.peek().is_some(), "no {measure}: {json}");

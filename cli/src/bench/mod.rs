@@ -9,6 +9,7 @@ mod load;
 pub(crate) mod noop;
 mod operators;
 mod pickup;
+mod pinned;
 mod prices;
 mod report;
 
@@ -77,6 +78,8 @@ enum Benchmark {
     Drain,
     /// Start delay of due jobs, and memory for waiting jobs
     Pickup,
+    /// Start delay while a forgotten transaction holds an old snapshot for five times the length of a run
+    Pinned,
     /// Ingest and drain in full tables
     Full,
     /// Write-ahead log per transaction
@@ -100,6 +103,7 @@ impl Benchmark {
             Self::Batches => ingest::measure_batches(context).await,
             Self::Drain => drain::measure(context).await,
             Self::Pickup => pickup::measure(context).await,
+            Self::Pinned => pinned::measure(context).await,
             Self::Full => drain::measure_full(context).await,
             Self::Log => ingest::measure_log(context).await,
             Self::Reads => ingest::measure_reads(context).await,

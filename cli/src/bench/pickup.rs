@@ -23,14 +23,19 @@ const DELAY: u32 = 2;
 /// A process finishes its start-up work in less than this.
 const START: Duration = Duration::from_secs(2);
 
-/// Sends transactions at [`RATE`] and measures how late they are settled.
-async fn lateness(context: &BenchContext<'_>, address: SocketAddr) -> Result<Lateness> {
+/// Sends transactions at this rate, each due after `delay`, and measures how late they are settled.
+pub(super) async fn lateness(
+    context: &BenchContext<'_>,
+    address: SocketAddr,
+    rate: f64,
+    delay: Duration,
+) -> Result<Lateness> {
     let bench = context.bench();
     let since = bench::now(bench).await?;
     let load = context.load(address, load::webhooks(Uuid::now_v7().to_string()), 202);
-    let load = Load { connections: 8, speed: Speed::PerSecond(RATE), ..load };
+    let load = Load { connections: 8, speed: Speed::PerSecond(rate), ..load };
     let sent = i64::try_from(load.run().await?.rows)?;
-    tokio::time::sleep(Duration::from_secs(DELAY.into())).await;
+    tokio::time::sleep(delay).await;
     let settled = async || Ok(bench::lateness(bench, since).await?.settled == sent);
     context.environment.wait_until("every transaction is settled", settled).await?;
     Ok(bench::lateness(bench, since).await?)
@@ -51,9 +56,9 @@ pub(super) async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measuremen
         tokio::time::sleep(START).await;
         memory.push(mebibytes(worker.memory()?) - mebibytes(idle));
         let (mut api, address) = context.environment.api(DELAY).await?;
-        crowded.push(lateness(context, address).await?.p99 * 1e3);
+        crowded.push(lateness(context, address, RATE, Duration::from_secs(DELAY.into())).await?.p99 * 1e3);
         bench::clear(bench).await?;
-        let late = lateness(context, address).await?;
+        let late = lateness(context, address, RATE, Duration::from_secs(DELAY.into())).await?;
         p50.push(late.p50 * 1e3);
         p99.push(late.p99 * 1e3);
         context.print_progress(format_args!(

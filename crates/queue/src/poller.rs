@@ -37,6 +37,8 @@ const MERGE_WINDOW: Duration = Duration::from_millis(5);
 const QUIET_AFTER: Duration = Duration::from_secs(5);
 /// The poll interval of such a worker. An idle worker sends less than two statements a second in total.
 const QUIET_INTERVAL: Duration = Duration::from_secs(2);
+/// Between two sweeps of such a worker, unless a notification arrives.
+const QUIET_SWEEP_INTERVAL: Duration = Duration::from_secs(4);
 /// A sweep reads every dead entry of the index. While an old snapshot keeps millions of them, sweeps use at most one
 /// twentieth of the time of a session.
 const SWEEP_PAUSE_FACTOR: u32 = 19;
@@ -95,15 +97,15 @@ impl Poller {
     /// Polls until `stop`. One statement polls all queues.
     pub(crate) async fn run(self, database: Database) {
         let is_listening = &self.status.is_listening;
-        let is_quiet = AtomicBool::new(false);
+        let (is_quiet, sweep_request) = (AtomicBool::new(false), Notify::new());
         tokio::join!(
-            self.listen(&database, is_listening),
+            self.listen(&database, is_listening, &sweep_request),
             self.poll_due_times(is_listening, &is_quiet),
-            self.sweep(&is_quiet),
+            self.sweep(&is_quiet, &sweep_request),
         );
     }
 
-    async fn listen(&self, database: &Database, is_listening: &AtomicBool) {
+    async fn listen(&self, database: &Database, is_listening: &AtomicBool, sweep_request: &Notify) {
         listen(database, CHANNEL, &self.stop, |event| match event {
             ListenEvent::Notification(payload) if payload == CANCELLATIONS => self.cancellations.signal.notify_one(),
             ListenEvent::Notification(queue) => {
@@ -112,6 +114,7 @@ impl Poller {
                     signal.wake.notify_one();
                 }
                 self.poll_request.notify_one();
+                sweep_request.notify_one();
             }
             ListenEvent::Connected => {
                 is_listening.store(true, SeqCst);
@@ -149,7 +152,8 @@ impl Poller {
                         last_activity = Instant::now();
                     }
                     is_quiet.store(is_listening.load(SeqCst) && last_activity.elapsed() > QUIET_AFTER, SeqCst);
-                    let interval = self.interval(is_quiet);
+                    let is_quiet = is_quiet.load(SeqCst);
+                    let interval = if is_quiet { self.interval.max(QUIET_INTERVAL) } else { self.interval };
                     (next.map_or(interval, |next| interval.min(next)), due_times)
                 }
                 Err(error) => {
@@ -177,11 +181,6 @@ impl Poller {
         }
     }
 
-    /// Between two polls without a due time or a notification.
-    fn interval(&self, is_quiet: &AtomicBool) -> Duration {
-        if is_quiet.load(SeqCst) { self.interval.max(QUIET_INTERVAL) } else { self.interval }
-    }
-
     /// Wakes the claimers of queues with due jobs. Raises the marks of the others.
     fn wake_claimers(&self, checks: &[DueCheck], marks: &[(&str, Marks)]) {
         for check in checks {
@@ -202,10 +201,16 @@ impl Poller {
     }
 
     /// Looks for jobs below the marks until `stop`. It has its own pace, so that it delays no poll.
-    async fn sweep(&self, is_quiet: &AtomicBool) {
+    async fn sweep(&self, is_quiet: &AtomicBool, request: &Notify) {
         let mut pause = self.interval;
         loop {
             tokio::select! { () = tokio::time::sleep(pause) => {} () = self.stop.cancelled() => return }
+            let rest = if is_quiet.load(SeqCst) { QUIET_SWEEP_INTERVAL.saturating_sub(pause) } else { Duration::ZERO };
+            tokio::select! {
+                () = tokio::time::sleep(rest) => {}
+                () = request.notified() => {}
+                () = self.stop.cancelled() => return,
+            }
             let queues: Vec<(&str, Marks)> =
                 self.signals.iter().map(|(queue, signal)| (*queue, signal.low_water.get())).collect();
             let started = Instant::now();
@@ -213,7 +218,7 @@ impl Poller {
                 missed = due::find_missed(&self.pool, &queues) => missed,
                 () = self.stop.cancelled() => return,
             };
-            pause = self.interval(is_quiet).max(started.elapsed() * SWEEP_PAUSE_FACTOR);
+            pause = self.interval.max(started.elapsed() * SWEEP_PAUSE_FACTOR);
             match missed {
                 Ok(missed) => {
                     for job in missed {

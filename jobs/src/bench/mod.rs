@@ -10,7 +10,7 @@ use sqlx::{ConnectOptions, PgConnection};
 
 pub use self::store::{
     Lateness, Wal, add_due, add_finished, add_scheduled, analyze_and_checkpoint, clear, count_recorded, drain_seconds,
-    has_due, items, lateness, now, operators, prices, today, transactions, version, wal,
+    has_due, hold_snapshot, items, lateness, now, operators, prices, today, transactions, version, wal,
 };
 use runtime::{
     db::{Database, Pool},

@@ -235,6 +235,8 @@ pub async fn count_recorded(bench: &Bench, queue: &str, since: f64) -> Result<(i
 #[derive(Debug, Clone, Copy)]
 pub struct Lateness {
     pub settled: i64,
+    /// Settlements per second, from the first due time to the last settlement.
+    pub rate: f64,
     pub p50: f64,
     pub p99: f64,
     pub most: f64,
@@ -244,14 +246,23 @@ pub struct Lateness {
 pub async fn lateness(bench: &Bench, since: f64) -> Result<Lateness, Error> {
     Ok(sqlx::query_as!(
         Lateness,
-        r#"SELECT count(*) AS "settled!", coalesce(percentile_disc(0.5) WITHIN GROUP (ORDER BY late), 0) AS "p50!",
+        r#"SELECT count(*) AS "settled!", coalesce(count(*) / nullif(extract(epoch FROM max(processed_at) - min(due_at)), 0), 0)::float8 AS "rate!",
+                  coalesce(percentile_disc(0.5) WITHIN GROUP (ORDER BY late), 0) AS "p50!",
                   coalesce(percentile_disc(0.99) WITHIN GROUP (ORDER BY late), 0) AS "p99!", coalesce(max(late), 0) AS "most!"
-           FROM (SELECT extract(epoch FROM processed_at - due_at)::float8 AS late FROM transactions
+           FROM (SELECT due_at, processed_at, extract(epoch FROM processed_at - due_at)::float8 AS late FROM transactions
                  WHERE created_at >= to_timestamp($1) AND status = 'PROCESSED') AS settled"#,
         since,
     )
     .fetch_one(repeatable(&bench.pool))
     .await?)
+}
+
+/// Opens a session with a snapshot that PostgreSQL must keep until the session is dropped.
+pub async fn hold_snapshot(bench: &Bench) -> Result<PgConnection, Error> {
+    let mut session = bench.session().await?;
+    let forget = "SET idle_in_transaction_session_timeout = 0; BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class";
+    sqlx::raw_sql(forget).execute(&mut session).await?;
+    Ok(session)
 }
 
 /// The volume of the write-ahead log.
