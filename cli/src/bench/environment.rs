@@ -101,7 +101,15 @@ impl Environment {
     /// # Errors
     /// When the process does not start.
     pub(super) fn worker(&self, program: &str) -> Result<Child> {
-        let variables = [("DATABASE_URL", &*self.url)];
+        self.worker_with(program, &[])
+    }
+
+    /// Starts a worker process with these variables.
+    ///
+    /// # Errors
+    /// When the process does not start.
+    pub(super) fn worker_with(&self, program: &str, variables: &[(&str, &str)]) -> Result<Child> {
+        let variables = [&[("DATABASE_URL", &*self.url)], variables].concat();
         Ok(Child::start(program, &self.folder, &variables, "worker started")?.0)
     }
 
