@@ -2,13 +2,11 @@
 
 use anyhow::Result;
 use clap::Args;
-use queue::{
-    Operator,
-    operator::overview::{Overview, QueueOverview},
-};
+use jobs::overview::{self, Overview};
+use queue::{Operator, operator::overview::QueueOverview};
 
 use crate::{
-    operator::connect,
+    operator::app,
     output::{
         Screen, Style, format_depth, format_duration, format_time, one_line, print,
         table::{Cell, Column, render},
@@ -43,10 +41,10 @@ pub(crate) struct Arguments {
 /// # Errors
 /// When the database cannot be used, or the output cannot be written.
 pub(crate) async fn program(Arguments { watch: watched, json }: Arguments) -> Result<bool> {
-    let operator = connect().await?;
+    let app = app().await?;
     if watched {
         let view = async |screen| {
-            let overview = operator.overview().await?;
+            let overview = overview::read(&app).await?;
             if json {
                 Ok(serde_json::to_string(&overview)? + "\n")
             } else {
@@ -56,7 +54,7 @@ pub(crate) async fn program(Arguments { watch: watched, json }: Arguments) -> Re
         watch(view).await?;
         return Ok(true);
     }
-    let overview = operator.overview().await?;
+    let overview = overview::read(&app).await?;
     print(&if json { to_json(&overview)? } else { text(&overview, Screen::of_stdout(), None) })?;
     Ok(overview.problems.is_empty())
 }

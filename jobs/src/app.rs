@@ -269,17 +269,19 @@ impl App {
         self.transactions.listen_for_settlements(&self.database).await;
     }
 
-    /// The renderer of `/metrics`: the metrics of this process, and the gauges of all queues, measured for each scrape.
+    /// The renderer of `/metrics`: the metrics of this process, and the gauges of all queues and of callbacks, measured for each
+    /// scrape.
     pub fn metrics<F>(&self, process: F) -> Metrics
     where
         F: Fn() -> String + Send + Sync + 'static,
     {
-        let (gauges, process) = (self.gauges.clone(), Arc::new(process));
+        let (gauges, callbacks) = (self.gauges.clone(), self.transactions.callbacks().clone());
+        let process = Arc::new(process);
         Arc::new(move || {
-            let (gauges, process) = (gauges.clone(), process.clone());
+            let (gauges, callbacks, process) = (gauges.clone(), callbacks.clone(), process.clone());
             Box::pin(async move {
-                let queues = gauges.render().await;
-                process() + &queues
+                let (queues, destinations) = tokio::join!(gauges.render(), callbacks.gauges());
+                process() + &queues + &destinations
             })
         })
     }

@@ -12,6 +12,7 @@ pub mod items;
 pub mod logs;
 pub mod lookup;
 pub mod mars_probes;
+pub mod overview;
 pub mod prices;
 pub mod text;
 pub mod transactions;

@@ -21,7 +21,7 @@ use crate::harness::{
 const SOON: Duration = Duration::from_secs(30);
 
 /// The contract promises these series from the start, in both processes.
-const PROMISED: [&str; 23] = [
+const PROMISED: [&str; 26] = [
     "millrace_jobs_enqueued_total{queue=\"process_transaction\"} 0",
     "millrace_jobs_finished_total{queue=\"process_transaction\",outcome=\"dead\"} 0",
     "millrace_job_wait_seconds_count{queue=\"process_transaction\"} 0",
@@ -44,6 +44,9 @@ const PROMISED: [&str; 23] = [
     "millrace_webhooks_accepted_total{outcome=\"replayed\"} 0",
     "millrace_callbacks_total{outcome=\"delivered\"} 0",
     "millrace_callbacks_total{outcome=\"gave_up\"} 0",
+    "millrace_callback_request_duration_seconds_count 0",
+    "millrace_callback_delivery_seconds_count 0",
+    "millrace_callback_destinations{state=\"disabled\"} 0",
     "probe_created_total 0",
 ];
 
@@ -207,6 +210,7 @@ async fn a_gauge_that_cannot_be_measured_is_absent() {
         "workers_live",
         "workers_needed",
         "queue_measured",
+        "callback_destinations",
     ] {
         assert!(!metrics.contains(&format!("\nmillrace_{gauge}")), "{gauge}: {metrics}");
     }

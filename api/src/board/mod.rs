@@ -64,7 +64,7 @@ impl Board {
     pub fn new(context: &Context<'_>, authenticator: Authenticator) -> Self {
         let state = Arc::new(State {
             app: context.views.clone(),
-            snapshots: Snapshots::new(now::snapshots(&context.views.operator), context.draining.clone()),
+            snapshots: Snapshots::new(now::snapshots(context.views), context.draining.clone()),
             sessions: Sessions::new(&context.config.keys, context.config.environment),
             authenticator,
             logins: context.limits.new_limit(login::POLICY),

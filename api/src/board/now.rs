@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use askama::Template;
-use poem::Response;
-use queue::{
-    Operator,
-    operator::overview::{Overview, QueueOverview},
-    status::COUNTED,
+use jobs::{
+    app::App,
+    overview::{self, Overview},
 };
+use poem::Response;
+use queue::{operator::overview::QueueOverview, status::COUNTED};
 use time::OffsetDateTime;
 
 use super::{
@@ -42,12 +42,12 @@ struct NowState {
 }
 
 /// The renderer of what changes on the page, for those who watch it.
-pub(super) fn snapshots(operator: &Operator) -> Render {
-    let operator = operator.clone();
+pub(super) fn snapshots(app: &App) -> Render {
+    let app = app.clone();
     Arc::new(move || {
-        let operator = operator.clone();
+        let app = app.clone();
         Box::pin(async move {
-            let overview = load("overview", operator.overview()).await;
+            let overview = load("overview", overview::read(&app)).await;
             // A template fails only because of a fault in it. The page then shows the fault.
             NowState { overview, at: OffsetDateTime::now_utc() }.render().unwrap_or_default()
         })
@@ -59,7 +59,7 @@ pub(super) fn snapshots(operator: &Operator) -> Render {
 /// # Errors
 /// [`Problem`] 500 when the template fails.
 pub(super) async fn show(state: &State, visit: &Visit) -> Result<Response, Problem> {
-    let overview = load("overview", state.operator().overview()).await;
+    let overview = load("overview", overview::read(&state.app)).await;
     let chrome = visit.chrome("Now", "/board", format::command("status", &[]));
     let at = chrome.at;
     page::render(&NowPage { chrome, overview, at })

@@ -1,5 +1,6 @@
 //! The endpoints of queues: overview, state, history, pause and resume.
 
+use jobs::{app::App, overview};
 use poem_openapi::{OpenApi, param::Path};
 use queue::{operator::pauses, status};
 
@@ -30,12 +31,16 @@ const HISTORY: u32 = 50;
 
 /// The endpoints of queues.
 #[derive(Clone)]
-pub(crate) struct QueuesApi(Access);
+pub(crate) struct QueuesApi {
+    access: Access,
+    /// For the overview, with sessions of its own.
+    views: App,
+}
 
 impl QueuesApi {
     /// The endpoints, within the rate limit that all operators' routes share.
     pub(crate) fn new(context: &Context<'_>) -> Self {
-        Self(Access::new(context))
+        Self { access: Access::new(context), views: context.views.clone() }
     }
 }
 
@@ -65,14 +70,15 @@ impl QueuesApi {
     /// that it needs. Its cost has a bound, however many jobs there are.
     #[oai(path = "/admin/queue/overview", method = "get", operation_id = "get_queue_overview")]
     async fn overview(&self, caller: Viewer) -> Result<OverviewResponse, Failure<Reading>> {
-        let overview = self.0.read(&caller).await?.overview().await?;
+        self.access.read(&caller).await?;
+        let overview = overview::read(&self.views).await?;
         Ok(OverviewResponse::Ok(json(&overview)?))
     }
 
     /// List queues
     #[oai(path = "/admin/queue/queues", method = "get", operation_id = "list_queues")]
     async fn list(&self, caller: Viewer) -> Result<QueuesResponse, Failure<Reading>> {
-        let queues: Vec<status::QueueStatus> = self.0.read(&caller).await?.queues().await?;
+        let queues: Vec<status::QueueStatus> = self.access.read(&caller).await?.queues().await?;
         Ok(QueuesResponse::Ok(json(&queues)?))
     }
 
@@ -86,7 +92,7 @@ impl QueuesApi {
         /// The name of the queue.
         name: Path<String>,
     ) -> Result<QueueResponse, Failure<Finding>> {
-        let operator = self.0.read(&caller).await?;
+        let operator = self.access.read(&caller).await?;
         let name = check_name(&name.0, UNKNOWN)?;
         let queue = operator.queue_overview(name).await?.ok_or_else(|| not_found(UNKNOWN))?;
         let actions = operator.actions(Some(name), None, HISTORY).await?;
@@ -106,7 +112,7 @@ impl QueuesApi {
         name: Path<String>,
         body: Body<Pausing>,
     ) -> Result<ActedResponse, Failure<PausingErrors>> {
-        let operator = self.0.act(&caller).await?;
+        let operator = self.access.act(&caller).await?;
         let pausing = body.read()?;
         let order = actor.order(&caller, &pausing.reason)?;
         let name = check_name(&name.0, UNKNOWN)?;
@@ -129,7 +135,7 @@ impl QueuesApi {
         name: Path<String>,
         body: Body<Reason>,
     ) -> Result<ActedResponse, Failure<Resuming>> {
-        let operator = self.0.act(&caller).await?;
+        let operator = self.access.act(&caller).await?;
         let order = actor.order(&caller, &body.read()?.reason)?;
         let name = check_name(&name.0, UNKNOWN)?;
         if operator.resume(name, &order).await? {

@@ -104,7 +104,15 @@ impl Environment {
     /// # Errors
     /// When the process does not start.
     pub(super) async fn worker(&self, program: &str) -> Result<Child> {
-        let variables = [("DATABASE_URL", &*self.url)];
+        self.worker_with(program, &[]).await
+    }
+
+    /// Starts a worker process with these variables.
+    ///
+    /// # Errors
+    /// When the process does not start.
+    pub(super) async fn worker_with(&self, program: &str, variables: &[(&str, &str)]) -> Result<Child> {
+        let variables = [&[("DATABASE_URL", &*self.url)], variables].concat();
         Ok(self.start_program(program, &variables, "worker started").await?.0)
     }
 

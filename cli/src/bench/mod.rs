@@ -1,5 +1,6 @@
 //! `millrace bench`: measures every claim about speed on this machine, next to baselines of the database itself.
 
+mod callbacks;
 mod drain;
 mod environment;
 mod http;
@@ -11,6 +12,7 @@ mod operators;
 mod pickup;
 mod pinned;
 mod prices;
+mod receivers;
 mod report;
 
 use std::{fmt, net::SocketAddr, time::Duration};
@@ -36,6 +38,7 @@ Examples:
   cargo run --release -- bench
   millrace bench --only ingest --only drain --seconds 10
   millrace bench --only operators --finished 10000000
+  millrace bench --only callbacks --seconds 30
   millrace bench --json > bench.json")]
 pub(crate) struct Arguments {
     /// Run only this measurement; may be repeated
@@ -80,6 +83,8 @@ enum Benchmark {
     Pickup,
     /// Start delay while a forgotten transaction holds an old snapshot for five times the length of a run
     Pinned,
+    /// Delays of callbacks to 100 receivers, while all respond and while one hangs
+    Callbacks,
     /// Ingest and drain in full tables
     Full,
     /// Write-ahead log per transaction
@@ -104,6 +109,7 @@ impl Benchmark {
             Self::Drain => drain::measure(context).await,
             Self::Pickup => pickup::measure(context).await,
             Self::Pinned => pinned::measure(context).await,
+            Self::Callbacks => callbacks::measure(context).await,
             Self::Full => drain::measure_full(context).await,
             Self::Log => ingest::measure_log(context).await,
             Self::Reads => ingest::measure_reads(context).await,

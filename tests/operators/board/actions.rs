@@ -1,6 +1,11 @@
 //! Actions on the board: each after its form, with its notice and its record.
 
+use std::time::Duration;
+
 use super::{Browser, assert_page};
+use crate::harness::eventually;
+
+const SOON: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn actions_are_done_and_audited() {
@@ -136,6 +141,12 @@ async fn a_disabled_destination_of_callbacks_is_enabled() {
     for text in ["acme is disabled", "Enable acme", "&#60;b&#62;410", "error=callbacks%20to%20acme%20are%20disabled"] {
         assert!(page.text.contains(text), "{text}: {}", page.text);
     }
+    // A page has shown a list without it, which is used for 2 s.
+    eventually("the first page names it", SOON, async || {
+        let page = browser.get("/board").await.text;
+        page.contains("<li><a href=\"/board/callbacks\">callbacks to acme were disabled ")
+    })
+    .await;
     let response = browser.act("/board/callbacks/enable", &[("destination", "acme")]).await;
     assert_eq!((response.status, response.header("location")), (303, "/board/callbacks?notice=enabled"));
     let page = browser.get("/board/callbacks?notice=enabled").await;

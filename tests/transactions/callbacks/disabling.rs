@@ -1,4 +1,5 @@
-//! Disabling: a destination that responds 410, or fails for three days, gets nothing until an operator enables it.
+//! Disabling: a destination that responds 410, or fails for three days, gets nothing until an operator enables it. Until then it is
+//! a problem that every view of the state names.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -7,6 +8,7 @@ use super::{DELIVERED, FakeReceiver, NEW, Reply, SOON, System, secret, variables
 use crate::harness::{
     eventually,
     http::{HttpResponse, send},
+    process::Process,
 };
 
 const GIVEN_UP: &str = "SELECT count(*) FROM callbacks WHERE gave_up_at IS NOT NULL";
@@ -100,6 +102,37 @@ async fn a_destination_that_fails_for_three_days_is_disabled() {
             == i64::try_from(receiver.messages().len()).expect("a number")
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_disabled_destination_is_a_problem_until_it_is_enabled() {
+    let system = System::start(&[]).await;
+    let overview = async || system.operate(Method::GET, "/admin/queue/overview", None).await.json();
+    let gauge = |state: &str| format!("millrace_callback_destinations{{state=\"{state}\"}}");
+    let disable = "INSERT INTO callback_destinations
+                   VALUES ('acme', now(), now(), '410 Gone'), ('beta', now(), NULL, NULL)";
+    sqlx::query(disable).execute(&system.database.pool().await).await.unwrap();
+    let found = overview().await;
+    let problem = &found["problems"][0];
+    let text = problem["text"].as_str().expect("a text");
+    assert!(text.starts_with("callbacks to acme were disabled ") && text.ends_with(" s ago: 410 Gone"), "{text}");
+    assert_eq!(
+        (&problem["kind"], &problem["link"], &problem["command"]),
+        (&"callbacks".into(), &"/board/callbacks".into(), &"millrace callbacks".into())
+    );
+    let mut status = Process::start(&["status"], &[("DATABASE_URL", &system.database.url)]);
+    assert_eq!(status.wait_for_exit(SOON).await.code(), Some(1));
+    let log = status.log();
+    assert!(log.contains("✘ callbacks to acme were disabled "), "{log}");
+    assert!(log.contains("\n    millrace callbacks\n"), "{log}");
+    for (state, count) in [("disabled", 1), ("failing", 1)] {
+        assert_eq!(system.metric(&gauge(state)).await, count, "{state}");
+    }
+
+    let enable = json!({"destination": "acme", "reason": "it is back"});
+    assert_eq!(system.operate(Method::POST, "/admin/queue/callbacks/enable", Some(enable)).await.status, 200);
+    assert_eq!(overview().await["problems"], json!([]), "one that is failing is retried");
+    assert_eq!(system.metric(&gauge("disabled")).await, 0);
 }
 
 /// A worker that has not yet got the new `CALLBACK_URL` retries, and another one sends.

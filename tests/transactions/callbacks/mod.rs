@@ -4,6 +4,7 @@ mod addresses;
 mod disabling;
 mod fake_receiver;
 mod interfaces;
+mod libraries;
 mod retries;
 
 use std::time::Duration;

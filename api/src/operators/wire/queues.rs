@@ -93,6 +93,8 @@ enum ProblemKind {
     Behind,
     /// A worker without a valid lease holds jobs.
     SilentWorker,
+    /// Destinations of callbacks are disabled, or not known now.
+    Callbacks,
 }
 
 /// A queue with its rates and estimates. Rates are jobs per second.

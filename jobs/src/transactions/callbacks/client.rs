@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use super::{
     destinations::Destination,
-    resolver::{PublicResolver, check_host},
+    limits::MOST,
+    resolver::{Resolver, check_host},
 };
 use crate::transactions::signature;
 use runtime::{
@@ -18,8 +19,8 @@ use runtime::{
 
 /// The limit of one try: connection, request, headers and body together.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections that stay open to one receiver: as many as it has calls at once.
-const IDLE_CONNECTIONS: usize = 16;
+/// How long a connection stays open without a call. There are as many for a receiver as it had calls at once.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// A message, as every try of it is sent.
 #[derive(Debug)]
@@ -111,8 +112,8 @@ impl CallbackClient {
     /// [`Error::Internal`] when the HTTP client cannot be built.
     pub(super) fn new(allow_private: bool) -> Result<Self, Error> {
         let http = http::client(|client| {
-            let client = client.timeout(TIMEOUT).no_proxy().pool_max_idle_per_host(IDLE_CONNECTIONS);
-            if allow_private { client } else { client.dns_resolver(PublicResolver) }
+            let client = client.timeout(TIMEOUT).no_proxy().pool_max_idle_per_host(MOST).pool_idle_timeout(IDLE);
+            client.dns_resolver(Resolver::new(allow_private))
         })?;
         Ok(Self { http, allow_private })
     }

@@ -6,7 +6,10 @@
 mod client;
 pub(super) mod config;
 mod destinations;
+mod limits;
+mod metrics;
 pub mod model;
+mod problems;
 mod public_address;
 mod resolver;
 pub mod send_callback;
@@ -14,9 +17,9 @@ pub(super) mod store;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use metrics::{counter, describe_counter};
 use serde::Serialize;
 use time::OffsetDateTime;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -24,7 +27,10 @@ use self::{
     client::{CallbackClient, Message, TryFailure, TryResult},
     config::Config,
     destinations::{Destination, Destinations},
-    model::{CallbackKind, DestinationStatus, Enabled, TestMessage, Tested, audit_target, label},
+    limits::Call,
+    metrics::CallbackMetrics,
+    model::{CallbackKind, DestinationProblem, DestinationStatus, Enabled, TestMessage, Tested, audit_target, label},
+    problems::DestinationProblems,
     send_callback::{GIVE_UP_AFTER, SendCallback},
 };
 use super::{
@@ -41,8 +47,7 @@ use queue::{
 };
 use runtime::{db::Pool, error::Error};
 
-const SENT: &str = "millrace_callbacks_total";
-/// Reads and deliveries of concurrent jobs share statements: 256 jobs run at once in a worker.
+/// Reads and deliveries of concurrent jobs share statements: [`limits::SLOTS`] jobs run at once in a worker.
 const BATCHES: Limits = Limits { writers: 2, size: 500, waiting: 20_000, wait: None };
 /// The most characters of the reason for which a destination is disabled.
 const MAX_REASON: usize = 300;
@@ -54,6 +59,8 @@ pub struct Callbacks {
     queue: Queue,
     destinations: Arc<Destinations>,
     client: Arc<CallbackClient>,
+    metrics: CallbackMetrics,
+    problems: Arc<DestinationProblems>,
     loads: Batch<Uuid, Option<store::Loaded>>,
     deliveries: Batch<store::Delivery, ()>,
 }
@@ -64,14 +71,12 @@ impl Callbacks {
     /// # Errors
     /// When the HTTP client cannot be built.
     pub(super) fn start(pool: &Pool, queue: &Queue, config: &Config) -> Result<Self, Error> {
-        describe_counter!(SENT, "Callbacks: delivered, failed tries, and those that were given up.");
-        for outcome in ["delivered", "failed", "gave_up"] {
-            counter!(SENT, "outcome" => outcome).absolute(0);
-        }
         queue::metrics::zero(SendCallback::NAME);
         Ok(Self {
             destinations: Arc::new(Destinations::new(config)),
             client: Arc::new(CallbackClient::new(config.allow_private)?),
+            metrics: CallbackMetrics::new(),
+            problems: Arc::new(DestinationProblems::new(pool)),
             loads: Batch::start(BATCHES, {
                 let pool = pool.clone();
                 move |ids| store::load(pool.clone(), ids)
@@ -128,27 +133,30 @@ impl Callbacks {
         self.destinations.get(name)
     }
 
-    /// Sends a message, and records for its destination whether the receiver is up.
-    async fn send(&self, destination: &Destination, message: &Message) -> TryResult {
+    /// Sends a message as this call of its destination, and ends the call.
+    async fn send(&self, destination: &Destination, call: Call<'_>, message: &Message) -> TryResult {
+        let begun = Instant::now();
         let result = self.client.send(destination, message).await;
-        destination.record(result.is_up());
+        self.metrics.record_request(begun.elapsed());
+        destination.end_call(call, result.is_up());
         result
     }
 
-    async fn record_delivery(&self, id: Uuid, status: u16) -> Result<(), Error> {
-        counter!(SENT, "outcome" => "delivered").increment(1);
+    /// Records a delivery, so long after the settlement.
+    async fn record_delivery(&self, id: Uuid, status: u16, after: Duration) -> Result<(), Error> {
+        self.metrics.record_delivery(after);
         self.deliveries.call(store::Delivery { id, status }).await
     }
 
     /// Records a failed try. Returns whether the destination has failed for three days without a success.
     async fn record_failure(&self, job: &SendCallback, status: Option<u16>, error: &str) -> Result<bool, Error> {
-        counter!(SENT, "outcome" => "failed").increment(1);
+        self.metrics.count_failure();
         store::record_failure(&self.pool, job.id, &job.destination, status, error, GIVE_UP_AFTER).await
     }
 
     async fn give_up(&self, id: Uuid, reason: &str) -> Result<(), Error> {
         if store::give_up(&self.pool, id, reason).await? {
-            counter!(SENT, "outcome" => "gave_up").increment(1);
+            self.metrics.count_given_up();
         }
         Ok(())
     }
@@ -161,6 +169,7 @@ impl Callbacks {
         if store::disable(&mut tx, destination, &order.reason).await? {
             audit::record(&mut tx, &order, "disable_callbacks", &audit_target(destination)).await?;
             tx.commit().await?;
+            self.problems.forget().await;
             tracing::error!(destination = label(destination), because, "callbacks to a destination are disabled");
         }
         Ok(())
@@ -183,6 +192,20 @@ impl Callbacks {
         Ok(rows.into_iter().map(status).collect())
     }
 
+    /// The destinations that are failing or disabled, by name. All readers of a process share a statement every 2 s, on the
+    /// sessions of the features.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the database has not been available, or not in time, for a minute.
+    pub async fn problems(&self) -> Result<Arc<[DestinationProblem]>, Error> {
+        self.problems.list().await
+    }
+
+    /// The gauge of destinations with a problem, in Prometheus' text format; empty if they are not known.
+    pub(crate) async fn gauges(&self) -> String {
+        self.problems.list().await.map_or_else(|_| String::new(), |problems| metrics::destinations(&problems))
+    }
+
     /// Enables a destination again. The callbacks that were given up meanwhile are dead letters; a replay sends them.
     ///
     /// # Errors
@@ -195,6 +218,7 @@ impl Callbacks {
         }
         audit::record(&mut tx, order, "enable_callbacks", &audit_target(destination)).await?;
         tx.commit().await?;
+        self.problems.forget().await;
         tracing::info!(destination = label(destination), actor = order.actor, "callbacks to a destination are enabled");
         Ok(Enabled::Enabled)
     }

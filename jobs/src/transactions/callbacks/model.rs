@@ -48,6 +48,18 @@ pub struct DestinationStatus {
     pub waiting: i64,
 }
 
+/// What is wrong with a destination.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DestinationProblem {
+    /// As in [`DestinationStatus`].
+    pub name: String,
+    /// The first failure since the last success.
+    pub failing_since: Option<OffsetDateTime>,
+    /// Since then nothing is sent to it.
+    pub disabled_at: Option<OffsetDateTime>,
+    pub disabled_because: Option<String>,
+}
+
 /// The result of the request to enable a destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Enabled {

@@ -1,12 +1,24 @@
 //! Name resolution for callbacks: returns public addresses only, so that the checked address is the one that is connected to.
+//!
+//! A lookup occupies a thread until the system gives it up, also after the call that needed it has timed out. So there is one
+//! lookup of a name at a time, and its result is used for a while.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use tokio::net::lookup_host;
+use tokio::{net::lookup_host, time::Instant};
 use url::{Host, Url};
 
 use super::public_address::{is_local_name, is_public};
+use runtime::clients::single_flight::SingleFlight;
+
+/// How long addresses are used. A receiver that moves is found again within this time.
+const FRESH: Duration = Duration::from_secs(10);
 
 /// Why a host is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -17,6 +29,8 @@ pub(super) enum RefusedHost {
     NotPublic(IpAddr),
     #[error("{0} has no address")]
     NoAddress(String),
+    #[error("{0} cannot be resolved: {1}")]
+    NotResolved(String, String),
 }
 
 /// Checks a host as far as it is known without a lookup. The parser of URLs has already turned every spelling of an IPv4
@@ -47,20 +61,78 @@ fn check_addresses(name: &str, addresses: &[SocketAddr]) -> Result<(), RefusedHo
     addresses.iter().try_for_each(|address| check_address(address.ip()))
 }
 
-/// Resolves names to public addresses.
-pub(super) struct PublicResolver;
+/// The addresses of a name.
+type Addresses = Arc<[SocketAddr]>;
 
-impl Resolve for PublicResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let name = name.as_str().to_owned();
-        Box::pin(async move {
-            if is_local_name(&name) {
-                return Err(RefusedHost::LocalName(name).into());
+/// Resolves the names of receivers. Clones share the results.
+#[derive(Clone)]
+pub(super) struct Resolver(Arc<Shared>);
+
+struct Shared {
+    /// Whether addresses may be those that are not public.
+    allow_private: bool,
+    lookups: SingleFlight<String, Result<Addresses, RefusedHost>>,
+    /// The results, and when they were found. There are as many names as the configuration has.
+    found: Mutex<HashMap<String, (Instant, Addresses)>>,
+}
+
+impl Resolver {
+    /// Creates a resolver without results.
+    pub(super) fn new(allow_private: bool) -> Self {
+        Self(Arc::new(Shared { allow_private, lookups: SingleFlight::default(), found: Mutex::default() }))
+    }
+
+    fn found(&self) -> MutexGuard<'_, HashMap<String, (Instant, Addresses)>> {
+        self.0.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The result of a lookup, while it is fresh.
+    fn known(&self, name: &str) -> Option<Addresses> {
+        self.found().get(name).filter(|(at, _)| at.elapsed() < FRESH).map(|(_, addresses)| addresses.clone())
+    }
+
+    /// The addresses of a name, without a lookup if they are known. Failures are not kept.
+    ///
+    /// # Errors
+    /// When the name has no address, or one that is not allowed.
+    async fn addresses(&self, name: String) -> Result<Addresses, RefusedHost> {
+        if !self.0.allow_private && is_local_name(&name) {
+            return Err(RefusedHost::LocalName(name));
+        }
+        if let Some(known) = self.known(&name) {
+            return Ok(known);
+        }
+        let lookup = {
+            let (resolver, name) = (self.clone(), name.clone());
+            move || async move { resolver.look_up(name).await }
+        };
+        let found = self.0.lookups.join(name.clone(), lookup).await;
+        found.unwrap_or_else(|| Err(RefusedHost::NotResolved(name, "the lookup panicked".into())))
+    }
+
+    async fn look_up(&self, name: String) -> Result<Addresses, RefusedHost> {
+        // The client replaces the port by that of the URL.
+        let found = lookup_host((name.as_str(), 0)).await;
+        let found = found.map_err(|error| RefusedHost::NotResolved(name.clone(), error.to_string()))?;
+        let addresses: Addresses = found.collect();
+        if self.0.allow_private {
+            if addresses.is_empty() {
+                return Err(RefusedHost::NoAddress(name));
             }
-            // The client replaces the port by that of the URL.
-            let addresses: Vec<SocketAddr> = lookup_host((name.as_str(), 0)).await?.collect();
+        } else {
             check_addresses(&name, &addresses)?;
-            Ok(Box::new(addresses.into_iter()) as Addrs)
+        }
+        self.found().insert(name, (Instant::now(), addresses.clone()));
+        Ok(addresses)
+    }
+}
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let (resolver, name) = (self.clone(), name.as_str().to_owned());
+        Box::pin(async move {
+            let addresses = resolver.addresses(name).await?;
+            Ok(Box::new(addresses.to_vec().into_iter()) as Addrs)
         })
     }
 }
@@ -70,7 +142,7 @@ mod tests {
     use super::*;
 
     async fn resolve(name: &str) -> Result<Vec<SocketAddr>, String> {
-        let found = PublicResolver.resolve(name.parse().expect("a name")).await;
+        let found = Resolver::new(false).resolve(name.parse().expect("a name")).await;
         found.map(Iterator::collect).map_err(|error| error.to_string())
     }
 
@@ -90,6 +162,26 @@ mod tests {
             let error = resolve(name).await.expect_err(name);
             assert!(error.starts_with(&format!("{name} is not a public address")), "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn private_addresses_are_found_where_they_are_allowed() {
+        let local = Resolver::new(true).addresses("localhost".into()).await.expect("this machine");
+        assert!(!local.is_empty() && local.iter().all(|address| address.ip().is_loopback()), "{local:?}");
+    }
+
+    #[tokio::test]
+    async fn addresses_are_used_for_a_while_and_failures_are_not() {
+        let (resolver, at) = (Resolver::new(false), |last: u8| SocketAddr::from(([8, 8, 8, last], 0)));
+        assert!(resolver.addresses("10.1.2.3".into()).await.is_err());
+        assert!(resolver.found().is_empty());
+        let name = "8.8.8.8";
+        assert_eq!(resolver.addresses(name.into()).await.as_deref(), Ok(&[at(8)][..]));
+        let set_found = |when: Instant| resolver.found().insert(name.into(), (when, Arc::from([at(9)])));
+        set_found(Instant::now());
+        assert_eq!(resolver.addresses(name.into()).await.as_deref(), Ok(&[at(9)][..]));
+        set_found(Instant::now().checked_sub(FRESH).expect("a machine that runs for longer"));
+        assert_eq!(resolver.addresses(name.into()).await.as_deref(), Ok(&[at(8)][..]), "it is looked up again");
     }
 
     #[test]

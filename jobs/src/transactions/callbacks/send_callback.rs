@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
     Callbacks,
     client::{Message, TryFailure, TryResult},
+    limits::SLOTS,
     model::{CallbackKind, label},
     store::{self, Loaded},
 };
@@ -51,7 +53,13 @@ impl Job for SendCallback {
     fn policy(_: &Callbacks) -> Policy {
         let backoff = Backoff { base: Duration::from_secs(5), cap: Duration::from_secs(3600) };
         // A try takes 10 s; the rest is for the database.
-        Policy { attempts: UNLIMITED_ATTEMPTS, backoff, deadline: Duration::from_secs(30), concurrency: 256, ..Policy::default() }
+        Policy {
+            attempts: UNLIMITED_ATTEMPTS,
+            backoff,
+            deadline: Duration::from_secs(30),
+            concurrency: SLOTS,
+            ..Policy::default()
+        }
     }
 
     async fn run(self, callbacks: Callbacks, run: Run) -> Result<Outcome, Failure> {
@@ -105,19 +113,19 @@ impl SendCallback {
             let error = format!("callback was not sent: CALLBACK_URL of this worker has no URL for {}", self.label());
             return self.retry(now, error, Duration::ZERO);
         };
-        let call = match destination.admit() {
+        let call = match destination.begin_call() {
             Ok(call) => call,
             Err(busy) => {
                 let claims = u32::try_from(run.token).unwrap_or(1);
                 return Ok(Outcome::SnoozeBecause(busy.wait(claims), busy.to_string()));
             }
         };
-        let message = Message { id: self.id, at: now, body: self.body(loaded)? };
-        let result = callbacks.send(destination, &message).await;
-        drop(call);
-        match result {
+        let (message, begun) = (Message { id: self.id, at: now, body: self.body(loaded)? }, Instant::now());
+        match callbacks.send(destination, call, &message).await {
             TryResult::Delivered { status } => {
-                callbacks.record_delivery(self.id, status).await?;
+                // Both times are those of the database's clock.
+                let before = Duration::try_from(now - self.settled_at).unwrap_or_default();
+                callbacks.record_delivery(self.id, status, before + begun.elapsed()).await?;
                 Ok(Outcome::Done)
             }
             TryResult::Gone { error } => {

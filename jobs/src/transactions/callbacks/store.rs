@@ -5,7 +5,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::model::MAX_WAITING;
+use super::model::{DestinationProblem, MAX_WAITING};
 use crate::transactions::model::NewTransaction;
 use runtime::{
     db::Pool,
@@ -15,6 +15,8 @@ use runtime::{
 
 /// The number of rows that one step of the retention reads.
 const STEP_SIZE: i64 = 5000;
+/// The most destinations with a problem that are listed.
+const MAX_PROBLEMS: i64 = 1000;
 /// The most callbacks of one transaction that its timeline shows.
 const MAX_OF_TRANSACTION: i64 = 100;
 
@@ -257,6 +259,17 @@ pub(super) async fn destinations(pool: &Pool, names: &[String]) -> Result<Vec<De
         MAX_WAITING,
     );
     Ok(rows.fetch_all(repeatable(pool)).await?)
+}
+
+/// Lists the destinations with a problem, by name.
+pub(super) async fn problems(pool: &Pool) -> Result<Vec<DestinationProblem>, Error> {
+    let problems = sqlx::query_as!(
+        DestinationProblem,
+        "SELECT name, failing_since, disabled_at, disabled_because FROM callback_destinations
+         WHERE failing_since IS NOT NULL OR disabled_at IS NOT NULL ORDER BY name LIMIT $1",
+        MAX_PROBLEMS,
+    );
+    Ok(problems.fetch_all(repeatable(pool)).await?)
 }
 
 /// A callback of a transaction.
