@@ -118,7 +118,7 @@ Example:
     Man,
     /// Run the worker that `bench` measures
     #[command(hide = true)]
-    BenchWorker,
+    BenchWorker(bench::noop::Arguments),
     /// Run the worker that `prove` damages
     #[command(hide = true)]
     ProveWorker,
@@ -165,7 +165,7 @@ fn main() -> ExitCode {
             let _ = clap_mangen::Man::new(Cli::command()).render(&mut page);
             print_bytes(&page)
         }
-        Some(Command::BenchWorker) => process::run("bench-worker", bench::noop::program()),
+        Some(Command::BenchWorker(arguments)) => process::run("bench-worker", bench::noop::program(arguments)),
         Some(Command::Prove(arguments)) => run_check("millrace prove", prove::program(arguments)),
         Some(Command::ProveWorker) => process::run("prove-worker", ::prove::worker_program()),
     }

@@ -16,6 +16,8 @@ use nix::{
     unistd::Pid,
 };
 
+use super::cpu;
+
 /// Limit from the start to the line of the log that reports readiness.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// Limit from SIGTERM to the exit. No job runs then, so the process does not need its grace period.
@@ -32,15 +34,22 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Starts this executable with the subcommand `name`, and waits for the line of its log that contains `ready`. The
-    /// child gets these variables, and not the configuration of this process.
+    /// Starts this executable with a subcommand and its options, and waits for the line of its log that contains `ready`.
+    /// The child gets these variables, and not the configuration of this process.
     ///
     /// # Errors
     /// When the process does not start or does not get ready in time, with the last lines of its log.
-    pub(super) fn start(name: &str, folder: &Path, variables: &[(&str, &str)], ready: &str) -> Result<(Self, String)> {
+    pub(super) fn start(
+        arguments: &[&str],
+        folder: &Path,
+        variables: &[(&str, &str)],
+        ready: &str,
+    ) -> Result<(Self, String)> {
+        let name = arguments.join(" ");
         let program = std::env::current_exe()?;
         let mut command = Command::new(program);
-        command.arg(name).current_dir(folder).env_clear().env("LOG_FORMAT", "json").envs(variables.iter().copied());
+        command.args(arguments).current_dir(folder).env_clear();
+        command.env("LOG_FORMAT", "json").envs(variables.iter().copied());
         for inherited in ["PATH", "HOME", "RUST_LOG", "RUST_BACKTRACE", "TMPDIR"] {
             command.envs(std::env::var(inherited).map(|value| (inherited, value)));
         }
@@ -65,7 +74,7 @@ impl Child {
                 lines.push_back(line);
             }
         });
-        let child = Self { name: name.to_owned(), process, lines, ready_line };
+        let child = Self { name: name.clone(), process, lines, ready_line };
         match child.ready_line.recv_timeout(START_TIMEOUT) {
             Ok(line) => Ok((child, line)),
             Err(_) => bail!("{name} did not get ready; its last lines:\n{}", child.last_lines()),
@@ -81,15 +90,7 @@ impl Child {
     /// # Errors
     /// When `/proc/PID/stat` cannot be read.
     pub(super) fn cpu(&self) -> Result<Duration> {
-        // Fields 14 and 15 of proc(5), in ticks. The name in field 2 may contain blanks, and ends at the last bracket.
-        let stat = self.read_proc("stat")?;
-        let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace()).into_iter().flatten();
-        let ticks: Vec<u64> = fields.skip(11).take(2).filter_map(|ticks| ticks.parse().ok()).collect();
-        const TICK: Duration = Duration::from_millis(10);
-        match ticks[..] {
-            [user, system] => Ok(TICK * u32::try_from(user + system).unwrap_or(u32::MAX)),
-            _ => bail!("{}: cannot parse its CPU time in /proc", self.name),
-        }
+        cpu::of_process(self.process.id()).with_context(|| self.name.clone())
     }
 
     /// Resident memory in bytes.
@@ -97,15 +98,11 @@ impl Child {
     /// # Errors
     /// When `/proc/PID/status` cannot be read.
     pub(super) fn memory(&self) -> Result<u64> {
-        let status = self.read_proc("status")?;
+        let path = format!("/proc/{}/status", self.process.id());
+        let status = fs::read_to_string(&path).map_err(|error| anyhow!("{}: cannot read {path}: {error}", self.name))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|text| text.parse::<u64>().ok());
         kilobytes.map(|kb| kb * 1024).with_context(|| format!("{}: cannot parse its memory in /proc", self.name))
-    }
-
-    fn read_proc(&self, file: &str) -> Result<String> {
-        let path = format!("/proc/{}/{file}", self.process.id());
-        fs::read_to_string(&path).map_err(|error| anyhow!("{}: cannot read {path}: {error}", self.name))
     }
 
     /// Sends SIGTERM and waits for the exit.

@@ -10,11 +10,11 @@ use jobs::{
     bench::{self, Bench},
     transactions::NewTransaction,
 };
-use queue::Origin;
+use queue::{Origin, Queue};
 use runtime::{config::EnvReader, db::Database};
 use tokio_util::sync::CancellationToken;
 
-use super::child::Child;
+use super::{child::Child, cpu};
 use crate::{data_dir::data_dir, migrate};
 
 /// The key for the private routes of the API.
@@ -90,7 +90,7 @@ impl Environment {
             // The benchmark measures throughput, not the rate limit of one client.
             ("RATE_LIMIT", "1000000/1s"),
         ];
-        let (child, line) = Child::start("api", &self.folder, &variables, r#""event":"listening""#)?;
+        let (child, line) = Child::start(&["api"], &self.folder, &variables, r#""event":"listening""#)?;
         let line: serde_json::Value = serde_json::from_str(&line)?;
         let address = line["address"].as_str().and_then(|address| address.parse().ok());
         Ok((child, address.context("the log of the API has no listen address")?))
@@ -101,8 +101,33 @@ impl Environment {
     /// # Errors
     /// When the process does not start.
     pub(super) fn worker(&self, program: &str) -> Result<Child> {
+        self.worker_with(&[program])
+    }
+
+    /// Starts a worker process with options.
+    ///
+    /// # Errors
+    /// When the process does not start.
+    pub(super) fn worker_with(&self, arguments: &[&str]) -> Result<Child> {
         let variables = [("DATABASE_URL", &*self.url)];
-        Ok(Child::start(program, &self.folder, &variables, "worker started")?.0)
+        Ok(Child::start(arguments, &self.folder, &variables, "worker started")?.0)
+    }
+
+    /// The enqueueing side of the queue, with sessions of its own.
+    ///
+    /// # Errors
+    /// When the URL of the database is wrong.
+    pub(super) fn queue(&self) -> Result<Queue> {
+        let database = Database::parse(&self.url).map_err(Error::msg)?;
+        Ok(Queue::start(database.pool("bench", 2)))
+    }
+
+    /// The CPU time that PostgreSQL has used so far.
+    ///
+    /// # Errors
+    /// When PostgreSQL has ended.
+    pub(super) fn server_cpu(&self) -> Result<Duration> {
+        cpu::of_server(&self.cluster.processes())
     }
 
     /// Records `count` transactions that are due now, through the same call as the API.

@@ -1,6 +1,8 @@
 //! `millrace bench`: measures every claim about speed on this machine, next to baselines of the database itself.
 
 mod child;
+mod counts;
+mod cpu;
 mod drain;
 mod environment;
 mod http;
@@ -12,6 +14,7 @@ mod operators;
 mod pickup;
 mod prices;
 mod report;
+mod watch;
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
@@ -90,7 +93,7 @@ enum Benchmark {
     Prices,
     /// CPU time and statements of an idle system
     Idle,
-    /// Pages of the board and endpoints of operators, on full tables
+    /// Pages of the board and endpoints of operators, on full tables; the cost of tabs that watch, and of counts
     Operators,
 }
 
