@@ -13,6 +13,7 @@ mod child;
 mod clients;
 mod engine;
 mod faults;
+mod file_limit;
 mod helpers;
 mod history;
 mod members;
