@@ -118,7 +118,7 @@ Example:
     Man,
     /// Run the worker that `bench` measures
     #[command(hide = true)]
-    BenchWorker,
+    BenchWorker(bench::noop::Arguments),
     /// Run the worker that `prove` damages
     #[command(hide = true)]
     ProveWorker,
@@ -145,7 +145,7 @@ fn main() -> ExitCode {
         Some(Command::Audit(arguments)) => process::run("millrace audit", audit::program(arguments)),
         Some(Command::Trends(arguments)) => process::run("millrace trends", trends::program(arguments)),
         Some(Command::Scale(arguments)) => run_check("millrace scale", scale::program(arguments)),
-        Some(Command::Doctor(arguments)) => run_examination("millrace doctor", doctor::program(arguments)),
+        Some(Command::Doctor(arguments)) => run_for_status("millrace doctor", 2, doctor::program(arguments)),
         Some(Command::Jobs(arguments)) => process::run("millrace jobs", jobs::program(arguments)),
         Some(Command::Queues(arguments)) => process::run("millrace queues", queues::program(arguments)),
         Some(Command::Schedules(arguments)) => process::run("millrace schedules", schedules::program(arguments)),
@@ -165,8 +165,8 @@ fn main() -> ExitCode {
             let _ = clap_mangen::Man::new(Cli::command()).render(&mut page);
             print_bytes(&page)
         }
-        Some(Command::BenchWorker) => process::run("bench-worker", bench::noop::program()),
-        Some(Command::Prove(arguments)) => run_check("millrace prove", prove::program(arguments)),
+        Some(Command::BenchWorker(arguments)) => process::run("bench-worker", bench::noop::program(arguments)),
+        Some(Command::Prove(arguments)) => run_for_status("millrace prove", 1, prove::program(arguments)),
         Some(Command::ProveWorker) => process::run("prove-worker", ::prove::worker_program()),
     }
 }
@@ -181,9 +181,9 @@ fn run_check(name: &str, program: impl Future<Output = anyhow::Result<bool>>) ->
     if is_yes { status } else { ExitCode::FAILURE }
 }
 
-/// Runs a command whose result is an exit status. A failure of the command itself is 2, as its worst result.
-fn run_examination(name: &str, program: impl Future<Output = anyhow::Result<u8>>) -> ExitCode {
-    let mut found = 2;
+/// Runs a command whose result is an exit status. `failed` is the status when the command itself fails.
+fn run_for_status(name: &str, failed: u8, program: impl Future<Output = anyhow::Result<u8>>) -> ExitCode {
+    let mut found = failed;
     let status = process::run(name, async {
         found = program.await?;
         anyhow::Ok(())

@@ -1,5 +1,9 @@
 //! The justfile, the scripts and the CI workflow: recipes are documented, and referenced recipes exist.
 
+use std::process::Command;
+
+use runtime::sabotage::Bug;
+
 use super::root;
 
 fn read(path: &str) -> String {
@@ -44,11 +48,41 @@ fn documents_and_scripts_name_recipes_that_exist() {
 
 #[test]
 fn scripts_are_executable() {
-    use std::os::unix::fs::PermissionsExt;
     for script in [".ci/run", ".ci/prepare-sqlx", ".githooks/commit-msg", ".githooks/pre-commit", "migrations/new"] {
-        let mode =
-            std::fs::metadata(root().join(script)).unwrap_or_else(|error| panic!("{script}: {error}")).permissions();
-        assert_eq!(mode.mode() & 0o111, 0o111, "{script}: git update-index --chmod=+x {script}");
+        assert_executable(script);
+    }
+}
+
+fn assert_executable(script: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(root().join(script)).unwrap_or_else(|error| panic!("{script}: {error}")).permissions();
+    assert_eq!(mode.mode() & 0o111, 0o111, "{script}: git update-index --chmod=+x {script}");
+}
+
+#[test]
+fn workflows_and_checks_call_scripts_and_options_that_exist() {
+    const CI: &str = ".github/workflows/ci.yml";
+    const NIGHTLY: &str = ".github/workflows/nightly.yml";
+    let help = Command::new(env!("CARGO_BIN_EXE_millrace")).args(["prove", "--help"]).output().expect("its help");
+    let help = String::from_utf8(help.stdout).expect("UTF-8");
+    let mut scripts = 0;
+    for file in [CI, NIGHTLY, ".ci/run", ".ci/upgrade", ".ci/sabotage"] {
+        let text = read(file);
+        for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
+            for script in line.split([' ', '(', ')']).filter(|word| word.starts_with(".ci/")) {
+                assert_executable(script);
+                scripts += 1;
+            }
+            let options = line.split_once(" prove ").map_or("", |(_, options)| options);
+            for option in options.split_whitespace().filter(|word| word.starts_with("--")) {
+                assert!(help.contains(&format!("{option} <")), "{file}: millrace prove has no {option}\n{help}");
+            }
+        }
+    }
+    assert!(scripts > 3, "only {scripts} scripts");
+    let nightly = read(NIGHTLY);
+    for bug in Bug::NAMES {
+        assert!(nightly.contains(&format!("          - {bug}\n")), "the nightly job does not plant {bug}");
     }
 }
 

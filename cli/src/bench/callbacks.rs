@@ -71,7 +71,7 @@ async fn run(context: &BenchContext<'_>, hanging: usize) -> Result<Seen> {
     let urls = receivers.urls.iter().enumerate().map(|(number, url)| format!("{}:{url}", sender(number)));
     let urls = urls.collect::<Vec<_>>().join(",");
     let variables = [("CALLBACK_URL", &*urls), ("CALLBACK_SECRET", SECRET), ("CALLBACK_ALLOW_PRIVATE", "true")];
-    let mut worker = context.environment.worker_with("worker", &variables).await?;
+    let mut worker = context.environment.worker_with(&["worker"], &variables).await?;
     let transactions = &context.environment.app.transactions;
     add(transactions, "warm-up", WARM_UP).await?;
     let series = Uuid::now_v7().to_string();

@@ -12,7 +12,10 @@ use jobs::{
 };
 use queue::{
     Job,
-    operator::audit::{Order, Via},
+    operator::{
+        audit::{Order, Via},
+        pauses::Pausing,
+    },
 };
 
 use super::{
@@ -23,36 +26,101 @@ use super::{
 
 /// Sessions of the baseline, which only claims and finishes jobs.
 const SESSIONS: usize = 2;
+/// The length of a long drain, in those of a short one: about ten seconds, in which workers send two heartbeats.
+const LONG: i64 = 5;
+/// The most jobs of a long drain.
+const MOST_JOBS: i64 = 2_000_000;
 /// Time limit of the baseline. It ends earlier, as soon as no due job is left.
 const BASELINE_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Pauses `queue`, adds `count` jobs with `add`, resumes it, and waits until a running worker has drained it. Returns
-/// jobs per second from the resume to the last result. Fails unless every job is done after exactly one run.
+/// Due jobs in a paused queue, which a running worker can drain.
+pub(super) struct Backlog<'a> {
+    context: &'a BenchContext<'a>,
+    queue: &'a str,
+    count: i64,
+    order: Order,
+    /// When the queue was paused, before the jobs were added.
+    paused: f64,
+}
+
+impl<'a> Backlog<'a> {
+    /// Pauses `queue`, and adds `count` jobs with `add`.
+    ///
+    /// # Errors
+    /// When a job cannot be added.
+    pub(super) async fn add(
+        context: &'a BenchContext<'a>,
+        queue: &'a str,
+        count: i64,
+        add: impl AsyncFnOnce() -> Result<()>,
+    ) -> Result<Self> {
+        let (bench, operator) = (context.bench(), &context.environment.app.operator);
+        let order = Order::new("bench", Via::Cli, "the benchmark adds jobs").map_err(Error::msg)?;
+        // A queue is known from the first heartbeat of its worker on.
+        let pause = async || Ok(operator.pause(queue, None, &order).await? == Pausing::Paused);
+        context.environment.wait_until("the queue is paused", pause).await?;
+        // Earlier runs have claimed all their jobs by now. A claim that begins just before the resume may see it, so the
+        // jobs of this run are not those that were claimed after the resume.
+        let paused = bench::now(bench).await?;
+        add().await?;
+        bench::analyze_and_checkpoint(bench).await?;
+        Ok(Self { context, queue, count, order, paused })
+    }
+
+    /// Adds this many [`Noop`] jobs.
+    ///
+    /// # Errors
+    /// When a job cannot be added.
+    pub(super) async fn of_noops(context: &'a BenchContext<'a>, count: i64) -> Result<Self> {
+        let add = async || Ok(bench::add_due(context.bench(), Noop::NAME, count).await?);
+        Self::add(context, Noop::NAME, count, add).await
+    }
+
+    /// Resumes the queue, and waits until a worker has drained it. Returns the time of the resume.
+    ///
+    /// # Errors
+    /// When the queue is not drained within ten minutes.
+    pub(super) async fn drain(&self) -> Result<f64> {
+        let Self { context, queue, order, .. } = self;
+        let resumed = bench::now(context.bench()).await?;
+        context.environment.app.operator.resume(queue, order).await?;
+        let is_empty = async || Ok(!bench::has_due(context.bench(), queue).await?);
+        context.environment.wait_until("the queue is empty", is_empty).await?;
+        Ok(resumed)
+    }
+
+    /// The jobs per second from the resume to the last result.
+    ///
+    /// # Errors
+    /// Unless every job is done after exactly one run.
+    pub(super) async fn rate(&self, resumed: f64) -> Result<f64> {
+        let Self { context, queue, count, paused, .. } = self;
+        let seconds = bench::drain_seconds(context.bench(), queue, *paused, *count).await? - (resumed - paused);
+        Ok(*count as f64 / seconds)
+    }
+}
+
+/// How many jobs a drain has that is long enough for what happens every few seconds.
+pub(super) fn jobs_of_long_drain(context: &BenchContext<'_>) -> i64 {
+    (context.jobs * LONG).min(MOST_JOBS)
+}
+
+/// Adds `count` jobs to a paused queue with `add`, and lets a running worker drain it. Returns the jobs per second.
 pub(super) async fn drain(
     context: &BenchContext<'_>,
     queue: &str,
     count: i64,
     add: impl AsyncFnOnce() -> Result<()>,
 ) -> Result<f64> {
-    let (bench, operator) = (context.bench(), &context.environment.app.operator);
-    let order = Order::new("bench", Via::Cli, "the benchmark adds jobs").map_err(Error::msg)?;
-    operator.pause(queue, None, &order).await?;
-    // Earlier runs have claimed all their jobs by now. A claim that begins just before the resume may see it, so the jobs
-    // of this run are not those that were claimed after the resume.
-    let paused = bench::now(bench).await?;
-    add().await?;
-    bench::analyze_and_checkpoint(bench).await?;
-    let resumed = bench::now(bench).await?;
-    operator.resume(queue, &order).await?;
-    let is_empty = async || Ok(!bench::has_due(bench, queue).await?);
-    context.environment.wait_until("the queue is empty", is_empty).await?;
-    let seconds = bench::drain_seconds(bench, queue, paused, count).await? - (resumed - paused);
-    Ok(count as f64 / seconds)
+    let backlog = Backlog::add(context, queue, count, add).await?;
+    let resumed = backlog.drain().await?;
+    backlog.rate(resumed).await
 }
 
 async fn drain_noops(context: &BenchContext<'_>) -> Result<f64> {
-    let add = async || Ok(bench::add_due(context.bench(), Noop::NAME, context.jobs).await?);
-    drain(context, Noop::NAME, context.jobs, add).await
+    let backlog = Backlog::of_noops(context, context.jobs).await?;
+    let resumed = backlog.drain().await?;
+    backlog.rate(resumed).await
 }
 
 async fn drain_baseline(context: &BenchContext<'_>) -> Result<f64> {

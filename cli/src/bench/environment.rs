@@ -10,8 +10,11 @@ use jobs::{
     bench::{self, Bench},
     transactions::{NewTransaction, Sender},
 };
-use prove::child::{self, Child};
-use queue::Origin;
+use prove::{
+    child::{self, Child},
+    cpu,
+};
+use queue::{Origin, Queue};
 use runtime::{config::EnvReader, db::Database};
 use tokio_util::sync::CancellationToken;
 
@@ -95,7 +98,7 @@ impl Environment {
             // The benchmark measures throughput, not the rate limit of one client.
             ("RATE_LIMIT", "1000000/1s"),
         ];
-        let (child, line) = self.start_program("api", &variables, r#""event":"listening""#).await?;
+        let (child, line) = self.start_program(&["api"], &variables, r#""event":"listening""#).await?;
         Ok((child, child::listen_address(&line)?))
     }
 
@@ -104,32 +107,49 @@ impl Environment {
     /// # Errors
     /// When the process does not start.
     pub(super) async fn worker(&self, program: &str) -> Result<Child> {
-        self.worker_with(program, &[]).await
+        self.worker_with(&[program], &[]).await
     }
 
-    /// Starts a worker process with these variables.
+    /// Starts a worker process with options and variables.
     ///
     /// # Errors
     /// When the process does not start.
-    pub(super) async fn worker_with(&self, program: &str, variables: &[(&str, &str)]) -> Result<Child> {
+    pub(super) async fn worker_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Result<Child> {
         let variables = [&[("DATABASE_URL", &*self.url)], variables].concat();
-        Ok(self.start_program(program, &variables, "worker started").await?.0)
+        Ok(self.start_program(arguments, &variables, "worker started").await?.0)
     }
 
-    /// Starts this executable with a subcommand, and waits for the line of its log that contains `ready`.
+    /// Starts this executable with a subcommand and its options, and waits for the line of its log that contains `ready`.
     async fn start_program(
         &self,
-        subcommand: &str,
+        arguments: &[&str],
         variables: &[(&str, &str)],
         ready: &str,
     ) -> Result<(Child, String)> {
         let mut command = Command::new(std::env::current_exe()?);
         child::inherit_only(&mut command, &INHERITED);
-        command.arg(subcommand).current_dir(&self.folder);
+        command.args(arguments).current_dir(&self.folder);
         command.env("LOG_FORMAT", "json").envs(variables.iter().copied());
-        let mut child = Child::start_piped(command, subcommand, KEPT_LINES)?;
+        let mut child = Child::start_piped(command, &arguments.join(" "), KEPT_LINES)?;
         let line = child.wait_for_line(ready).await?;
         Ok((child, line))
+    }
+
+    /// The enqueueing side of the queue, with sessions of its own.
+    ///
+    /// # Errors
+    /// When the URL of the database is wrong.
+    pub(super) fn queue(&self) -> Result<Queue> {
+        let database = Database::parse(&self.url).map_err(Error::msg)?;
+        Ok(Queue::start(database.pool("bench", 2)))
+    }
+
+    /// The CPU time that PostgreSQL has used so far.
+    ///
+    /// # Errors
+    /// When PostgreSQL has ended.
+    pub(super) fn server_cpu(&self) -> Result<Duration> {
+        cpu::of_server(&self.cluster.processes())
     }
 
     /// Records `count` transactions that are due now, through the same call as the API.

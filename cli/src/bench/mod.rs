@@ -1,6 +1,7 @@
 //! `millrace bench`: measures every claim about speed on this machine, next to baselines of the database itself.
 
 mod callbacks;
+mod counts;
 mod drain;
 mod environment;
 mod http;
@@ -14,6 +15,7 @@ mod pinned;
 mod prices;
 mod receivers;
 mod report;
+mod watch;
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
@@ -97,7 +99,7 @@ enum Benchmark {
     Prices,
     /// CPU time and statements of an idle system
     Idle,
-    /// Pages of the board and endpoints of operators, on full tables
+    /// Pages of the board and endpoints of operators, on full tables; the cost of tabs that watch, and of counts
     Operators,
 }
 

@@ -1,7 +1,8 @@
-//! A job that does nothing, and the worker process that runs it: they measure the overhead of the queue alone.
+//! Jobs that do nothing, and the worker process that runs them: they measure the overhead of the queue alone.
 
 use anyhow::{Error, Result};
-use jobs::app;
+use clap::Args;
+use jobs::{app, bench};
 use queue::{Failure, Job, Outcome, Policy, Registry, Run, Worker};
 use runtime::{shutdown, telemetry::Telemetry};
 use serde::{Deserialize, Serialize};
@@ -24,15 +25,46 @@ impl Job for Noop {
     }
 }
 
-/// Runs a worker like the one in production, with this job only.
+/// A job without work in a queue of its own: its wait shows how long a claim takes while the worker drains another queue.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Probe {}
+
+impl Job for Probe {
+    const NAME: &'static str = "bench_probe";
+    type Context = ();
+
+    fn policy((): &()) -> Policy {
+        Policy::default()
+    }
+
+    async fn run(self, (): (), _: Run) -> Result<Outcome, Failure> {
+        Ok(Outcome::Done)
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Count nothing for operators
+    #[arg(long)]
+    uncounted: bool,
+    /// Run probes as well
+    #[arg(long)]
+    probed: bool,
+}
+
+/// Runs a worker like the one in production, with [`Noop`] only, or also with [`Probe`].
 ///
 /// # Errors
 /// When the worker does not start, or fails later.
-pub(crate) async fn program() -> Result<()> {
+pub(crate) async fn program(arguments: Arguments) -> Result<()> {
+    if arguments.uncounted {
+        bench::switch_off_counts();
+    }
     let (config, database) = app::read_with_database()?;
     let _telemetry = Telemetry::start(&config.telemetry, "bench-worker").map_err(Error::msg)?;
     let shutdown = shutdown::Shutdown::on_signals(shutdown::GRACE)?;
     let registry = Registry::default().job::<Noop>(());
+    let registry = if arguments.probed { registry.job::<Probe>(()) } else { registry };
     let worker = Worker::start(&database, config.timing, registry, &shutdown)?;
     Ok(worker.stopped().await?)
 }

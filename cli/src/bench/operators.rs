@@ -11,23 +11,17 @@ use jobs::bench::{
     operators::{self, Samples, Sizes},
 };
 use prove::child::Child;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    task::JoinSet,
-};
 
 use super::{
-    BenchContext,
+    BenchContext, counts,
     environment::ADMIN_KEY,
     http::Connection,
     report::{Measurement, Target, percentile},
+    watch,
 };
 
 /// Requests of each page after the first one.
 const TRIES: usize = 20;
-/// Tabs that watch the first page.
-const TABS: usize = 20;
 /// The most statements of a page.
 const STATEMENTS: f64 = 5.0;
 /// The most milliseconds that 19 of 20 requests take.
@@ -35,9 +29,10 @@ const LIMIT_MS: f64 = 200.0;
 /// The series that counts the statements of all views.
 const COUNTER: &str = "millrace_db_statements_total{pool=\"views\"} ";
 
-/// Measures pages and endpoints, and 20 tabs that watch the first page.
+/// Measures pages and endpoints, tabs that watch the first page, and the counts that the pages show.
 pub(super) async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measurement>> {
     let bench = context.bench();
+    let counts = counts::measure(context).await?;
     operators::clear(bench).await?;
     let sizes = Sizes { finished: context.finished, waiting: context.finished / 10, dead: context.finished / 100 };
     context.print_progress(format_args!("adding {sizes:?}"));
@@ -64,11 +59,16 @@ pub(super) async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measuremen
         let what = format!("{name}: p95; p50 {p50:.1} ms, first {first:.1} ms, {statements} statements");
         lines.push(Measurement::new("operators", what, vec![p95], "ms").target(Target::AtMost(LIMIT_MS)));
     }
-    let watching = watch(context, &api, address, &views.cookie).await?;
+    let idle = watch::measure_idle(context, &api, address, &views.cookie).await?;
     // The sessions report their scans when they end.
     drop(views);
     api.stop().await?;
     let scans = (operators::sequential_scans(bench).await? - scans) as f64;
+    let (mut api, address) = context.environment.api(3600).await?;
+    let views = Views::open(address).await?;
+    let drains = watch::measure_drain(context, address, &views.cookie).await?;
+    drop(views);
+    api.stop().await?;
     let jobs = sizes.finished + sizes.waiting + sizes.dead;
     operators::clear(bench).await?;
     let line = |what: String, value, unit| Measurement::new("operators", what, vec![value], unit);
@@ -76,10 +76,9 @@ pub(super) async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measuremen
         line("the most statements of one of these".into(), most, "").target(Target::AtMost(STATEMENTS)),
         line("requests with a part that was not known in time".into(), missing as f64, "").target(Target::AtMost(0.0)),
         line("sequential scans of jobs by all of these".into(), scans, "").target(Target::AtMost(0.0)),
-        line(format!("{TABS} tabs that watch the first page, of a core of the API"), watching, "%")
-            .target(Target::AtMost(2.0)),
         line(format!("adding these {jobs} jobs"), filled, "s"),
     ]);
+    lines.extend([idle, drains, counts].concat());
     Ok(lines)
 }
 
@@ -204,30 +203,4 @@ impl Views {
         let value = metrics.lines().find_map(|line| line.strip_prefix(COUNTER));
         value.and_then(|value| value.parse().ok()).context("no count of statements in /metrics")
     }
-}
-
-/// Watches the first page in many tabs. Returns the additional CPU time of the API, in per cent of a core.
-async fn watch(context: &BenchContext<'_>, api: &Child, address: SocketAddr, cookie: &str) -> Result<f64> {
-    // Ten snapshots at least.
-    let time = context.time.max(Duration::from_secs(10)) * 2;
-    let share = |before: Duration, after: Duration| (after - before).as_secs_f64() / time.as_secs_f64() * 100.0;
-    let before = api.cpu()?;
-    tokio::time::sleep(time).await;
-    let idle = share(before, api.cpu()?);
-    let mut tabs = JoinSet::new();
-    for _ in 0..TABS {
-        let mut stream = TcpStream::connect(address).await?;
-        let request = format!("GET /board/events HTTP/1.1\r\nHost: bench\r\nCookie: {cookie}\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        tabs.spawn(async move {
-            let (mut buffer, mut read) = ([0; 1 << 16], 0);
-            while let Ok(length @ 1..) = stream.read(&mut buffer).await {
-                read += length;
-            }
-            read
-        });
-    }
-    let before = api.cpu()?;
-    tokio::time::sleep(time).await;
-    Ok(share(before, api.cpu()?) - idle)
 }

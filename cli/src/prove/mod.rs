@@ -20,8 +20,9 @@ Each fault gets a fresh database, an API, two workers and clients that keep post
 clients, the processor and the database saw: nothing acknowledged is lost, nothing happens twice, states only move forward.
 Without --database-url it starts a separate PostgreSQL in .millrace/prove; with it, it creates scratch databases there.
 
-Exit status: 0 if every promise was kept, 1 if one was broken or a fault failed. A fault that cannot run here counts as
-not run, never as passed. The history and the logs of a failed fault are kept in .millrace/prove.
+Exit status: 0 if every promise was kept, 1 if one was broken or a fault failed, 3 if a fault named by --only could not
+run here. A fault that could not run never counts as passed. The history and the logs of a failed fault are kept in
+.millrace/prove.
 
 Examples:
   millrace prove
@@ -71,15 +72,43 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-/// Runs the faults, and prints a line for each as soon as it is over.
+/// The exit status if a promise was broken or a fault failed.
+const BAD: u8 = 1;
+/// The exit status if a fault that the user has named could not run. Not 2, which is that of wrong arguments.
+const NOT_RUN: u8 = 3;
+
+/// What the exit status says about all faults.
+#[derive(Default)]
+struct Outcome {
+    is_bad: bool,
+    has_not_run: bool,
+}
+
+impl Outcome {
+    fn add(&mut self, finding: &Finding) {
+        self.is_bad |= finding.is_bad();
+        self.has_not_run |= matches!(finding, Finding::NotRun { .. });
+    }
+
+    /// The exit status. A fault that did not run matters if the user has named it.
+    fn status(&self, are_named: bool) -> u8 {
+        match (self.is_bad, self.has_not_run && are_named) {
+            (true, _) => BAD,
+            (false, true) => NOT_RUN,
+            (false, false) => 0,
+        }
+    }
+}
+
+/// Runs the faults, and prints a line for each as soon as it is over. Returns the exit status.
 ///
 /// # Errors
 /// When the server does not start, or the proof is interrupted.
-pub(crate) async fn program(arguments: Arguments) -> Result<bool> {
+pub(crate) async fn program(arguments: Arguments) -> Result<u8> {
     if arguments.list {
         let lines: Vec<String> = FAULTS.iter().map(|fault| format!("{:<20} {}\n", fault.name, fault.about)).collect();
         print(&lines.concat())?;
-        return Ok(true);
+        return Ok(0);
     }
     let only = &arguments.only;
     let faults: Vec<&Fault> = match arguments.during {
@@ -102,14 +131,16 @@ pub(crate) async fn program(arguments: Arguments) -> Result<bool> {
     };
     let shutdown = Shutdown::on_signals(GRACE)?;
     if let Some(bug) = arguments.sabotage {
-        return sabotage::run(&bug, only, arguments.seeds, arguments.json, &options, &shutdown.drain).await;
+        let seeds = arguments.seeds;
+        let is_enough = sabotage::run(&bug, only, seeds, arguments.json, &options, &shutdown.drain).await?;
+        return Ok(if is_enough { 0 } else { BAD });
     }
     if !arguments.json {
         print(&format!("seed {seed}, {} faults\n{}", faults.len(), heading()))?;
     }
-    let (mut is_kept, mut printed) = (true, Ok(()));
+    let (mut outcome, mut printed) = (Outcome::default(), Ok(()));
     let report = |report: Report| {
-        is_kept &= !report.result.is_bad();
+        outcome.add(&report.result);
         let line = if arguments.json { print_json(&report) } else { print(&line(&report)) };
         printed = std::mem::replace(&mut printed, Ok(())).and(line);
     };
@@ -118,7 +149,7 @@ pub(crate) async fn program(arguments: Arguments) -> Result<bool> {
     if shutdown.drain.is_cancelled() {
         bail!("interrupted");
     }
-    Ok(is_kept)
+    Ok(outcome.status(!only.is_empty()))
 }
 
 fn heading() -> String {
@@ -147,5 +178,27 @@ fn line(report: &Report) -> String {
             format!("{:<54}  FAILED: {error} (see {})\n", report.fault, folder.display())
         }
         Finding::NotRun { needs } => format!("{:<54}  not run: needs {needs}\n", report.fault),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_named_fault_that_did_not_run_is_no_success() {
+        let not_run = || Finding::NotRun { needs: "Redis" };
+        let failed = || Finding::Failed { error: "no disk".into(), folder: PathBuf::new() };
+        for (findings, are_named, status) in [
+            (vec![], true, 0),
+            (vec![not_run()], false, 0),
+            (vec![not_run()], true, 3),
+            (vec![failed()], false, 1),
+            (vec![not_run(), failed()], true, 1),
+        ] {
+            let mut outcome = Outcome::default();
+            findings.iter().for_each(|finding| outcome.add(finding));
+            assert_eq!(outcome.status(are_named), status, "{findings:?}, named: {are_named}");
+        }
     }
 }

@@ -79,6 +79,11 @@ impl Cluster {
         self.server.pid()
     }
 
+    /// The ids of the server's processes; see [`RunningServer::processes`].
+    pub fn processes(&self) -> Vec<u32> {
+        self.server.processes()
+    }
+
     /// Creates a database if it does not exist.
     ///
     /// # Errors

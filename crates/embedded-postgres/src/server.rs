@@ -60,6 +60,17 @@ impl RunningServer {
         self.pid.as_raw().unsigned_abs()
     }
 
+    /// The ids of the server's processes: its own, then on Linux those of the processes that it has started.
+    pub fn processes(&self) -> Vec<u32> {
+        let own = self.pid();
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let all = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let started = all.filter(|pid| {
+            fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| parent_in(&stat) == Some(own))
+        });
+        std::iter::once(own).chain(started).collect()
+    }
+
     /// The connection URL of a database, for sqlx, psql and all other libpq clients.
     pub fn url(&self, database: &str) -> String {
         let name: String = url::form_urlencoded::byte_serialize(database.as_bytes()).collect();
@@ -96,6 +107,11 @@ impl RunningServer {
     }
 }
 
+/// The parent in the text of `/proc/PID/stat`. The name before it may contain blanks, and ends at the last bracket.
+fn parent_in(stat: &str) -> Option<u32> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// Stops a server; after each time limit it sends the next signal. Blocking, since `Drop` calls it too.
 pub(super) fn stop(pid: Pid, has_exited: &mut dyn FnMut() -> bool) -> Result<(), Error> {
     for (signal, limit) in STOP_SIGNALS {
@@ -122,6 +138,22 @@ pub(super) fn remove_stale_files(data: &Path, sockets: &Path) {
     for entry in fs::read_dir(sockets).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(".s.PGSQL.") {
             let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parent_follows_the_name() {
+        for (stat, parent) in [
+            ("12 (postgres) S 11 11 11 0 -1", Some(11)),
+            ("13 (a) S 1 (b c) R 12 12 12 0 -1", Some(12)),
+            ("14 (postgres", None),
+        ] {
+            assert_eq!(parent_in(stat), parent, "{stat}");
         }
     }
 }

@@ -16,6 +16,8 @@ use nix::{
     unistd::Pid,
 };
 
+use crate::cpu;
+
 /// The limit of a wait for a line. From its start to its readiness, a process takes 0.1 s on an idle machine.
 const LINE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The limit from SIGTERM to the end of a process, with its grace period of 25 s.
@@ -207,15 +209,7 @@ impl Child {
     /// # Errors
     /// When the process has ended, or this system has no `/proc`.
     pub fn cpu(&self) -> Result<Duration> {
-        // Fields 14 and 15 of proc(5), in ticks. The name in field 2 may contain blanks, and ends at the last bracket.
-        let stat = self.read_proc("stat")?;
-        let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace()).into_iter().flatten();
-        let ticks: Vec<u64> = fields.skip(11).take(2).filter_map(|ticks| ticks.parse().ok()).collect();
-        const TICK: Duration = Duration::from_millis(10);
-        match ticks[..] {
-            [user, system] => Ok(TICK * u32::try_from(user + system).unwrap_or(u32::MAX)),
-            _ => bail!("{}: cannot parse its CPU time in /proc", self.name),
-        }
+        cpu::of_process(self.pid()).with_context(|| self.name.clone())
     }
 
     /// Resident memory in bytes.

@@ -11,8 +11,10 @@
 mod checker;
 pub mod child;
 mod clients;
+pub mod cpu;
 mod engine;
 mod faults;
+mod file_limit;
 mod helpers;
 mod history;
 mod members;

@@ -17,7 +17,7 @@ use runtime::config::EnvReader;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use url::Url;
 
-use crate::{proxy::Target, store};
+use crate::{file_limit, proxy::Target, store};
 
 /// Until a killed server is gone.
 const GONE: Duration = Duration::from_secs(30);
@@ -130,6 +130,24 @@ impl Server {
         }
         // Reaps the process, and releases the folder.
         drop(cluster.take());
+        Ok(())
+    }
+
+    /// Limits the size of the files that our own server writes, until it is started again. PostgreSQL treats a file that
+    /// cannot grow like a full disk.
+    ///
+    /// # Errors
+    /// When the server is not ours, is down, or cannot be limited.
+    pub(crate) fn limit_files(&self, bytes: u64) -> Result<()> {
+        let Self::Embedded { cluster, .. } = self else { bail!("the server is not ours") };
+        let cluster = cluster.as_ref().context("the server is down")?;
+        if !file_limit::set(cluster.pid(), bytes)? {
+            bail!("{} has not limited the files of PostgreSQL", file_limit::PROGRAM);
+        }
+        // Later ones inherit the limit.
+        for process in cluster.processes() {
+            file_limit::set(process, bytes)?;
+        }
         Ok(())
     }
 

@@ -98,6 +98,11 @@ pub(crate) async fn configure(session: &mut PgConnection, name: &str, value: Opt
     sqlx::query("SELECT pg_reload_conf()").execute(session).await.map(drop)
 }
 
+/// Ends the present file of the write-ahead log, which fills it to its whole size.
+pub(crate) async fn switch_wal(session: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query("SELECT pg_switch_wal()").execute(session).await.map(drop)
+}
+
 /// The server processes of the product's sessions in this database; only those of this role, such as `listener`.
 pub(crate) async fn sessions(session: &mut PgConnection, role: &str) -> sqlx::Result<Vec<i32>> {
     let query = "SELECT pid FROM pg_stat_activity

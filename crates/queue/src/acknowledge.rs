@@ -28,7 +28,11 @@ use super::{
     store,
     write_results::{ResultWriter, Written, is_refusal, is_without_effect},
 };
-use runtime::{error::causes, executor::repeatable, time_limit::with_time_limit};
+use runtime::{
+    error::{causes, is_logged},
+    executor::repeatable,
+    time_limit::with_time_limit,
+};
 
 /// The most results of one write.
 const MAX_RESULTS: usize = 1000;
@@ -140,8 +144,10 @@ impl Acknowledger {
                 Err(error) => {
                     failures += 1;
                     maybe_written |= !is_without_effect(&error);
-                    let error = causes(&error);
-                    tracing::warn!(results = part.len(), failures, error, "could not write results; retrying");
+                    if is_logged(failures) {
+                        let error = causes(&error);
+                        tracing::warn!(results = part.len(), failures, error, "could not write results; retrying");
+                    }
                     parts.push(part);
                     tokio::select! {
                         () = tokio::time::sleep(Backoff::DATABASE.wait(failures)) => {}
@@ -154,11 +160,11 @@ impl Acknowledger {
 
     /// Writes deferred results until the database has them.
     async fn write_deferred(self: Arc<Self>, mut waiting: Vec<RunResult>, mut maybe_written: bool) {
-        let mut failures = 0;
+        let (mut tries, mut failures) = (0, 0);
         while !waiting.is_empty() {
-            failures += 1;
+            tries += 1;
             let attempt = async {
-                tokio::time::sleep(DEFERRED.wait(failures)).await;
+                tokio::time::sleep(DEFERRED.wait(tries)).await;
                 with_time_limit(self.writer.write(&waiting, true)).await
             };
             let written = tokio::select! {
@@ -182,8 +188,11 @@ impl Acknowledger {
                         waiting.iter_mut().for_each(|result| bury(result, &error));
                     }
                     maybe_written |= !is_refusal(&error) && !is_without_effect(&error);
-                    let error = causes(&error);
-                    tracing::warn!(results = waiting.len(), failures, error, "could not write results; retrying");
+                    failures += 1;
+                    if is_logged(failures) {
+                        let error = causes(&error);
+                        tracing::warn!(results = waiting.len(), failures, error, "could not write results; retrying");
+                    }
                 }
             }
         }

@@ -24,7 +24,7 @@ use super::{
 };
 use runtime::{
     db::Pool,
-    error::causes,
+    error::{causes, is_logged},
     telemetry::traces::span::{self, Span},
     time_limit::with_time_limit,
 };
@@ -93,8 +93,10 @@ impl Claimer {
                     failures += 1;
                     counter!(CLAIM_ERRORS, "queue" => self.queue).increment(1);
                     self.status.claim_failed(self.queue, &error);
-                    let error = causes(&error);
-                    tracing::warn!(queue = self.queue, failures, error, "could not claim jobs; retrying");
+                    if is_logged(failures) {
+                        let error = causes(&error);
+                        tracing::warn!(queue = self.queue, failures, error, "could not claim jobs; retrying");
+                    }
                     self.sleep(Backoff::DATABASE.wait(failures)).await;
                     continue;
                 }

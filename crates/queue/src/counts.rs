@@ -34,6 +34,26 @@ pub enum Event {
 
 const EVENTS: usize = 9;
 
+/// Whether this process counts nothing.
+#[cfg(feature = "bench")]
+static IS_OFF: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+/// Switches off all counts of this process, so that `millrace bench` can measure what they cost.
+#[cfg(feature = "bench")]
+pub fn switch_off() {
+    IS_OFF.store(true, Relaxed);
+}
+
+#[cfg(feature = "bench")]
+fn is_off() -> bool {
+    IS_OFF.load(Relaxed)
+}
+
+#[cfg(not(feature = "bench"))]
+const fn is_off() -> bool {
+    false
+}
+
 /// The counts of one queue since they were last taken.
 #[derive(Debug, Default)]
 pub struct QueueCounts {
@@ -47,17 +67,26 @@ pub struct QueueCounts {
 impl QueueCounts {
     /// Adds to the count of an event.
     pub fn add(&self, event: Event, count: u64) {
+        if is_off() {
+            return;
+        }
         self.events[event as usize].fetch_add(count, Relaxed);
     }
 
     /// Counts the start of a run, and how long its job had been due, in seconds.
     pub fn start(&self, waited: f64) {
+        if is_off() {
+            return;
+        }
         self.add(Event::Started, 1);
         self.waits[bucket(waited)].fetch_add(1, Relaxed);
     }
 
     /// Counts the end of a run by its value of the label `outcome`.
     pub fn end(&self, outcome: &str, run: Duration) {
+        if is_off() {
+            return;
+        }
         self.runs[bucket(run.as_secs_f64())].fetch_add(1, Relaxed);
         self.run_us.fetch_add(u64::try_from(run.as_micros()).unwrap_or(u64::MAX), Relaxed);
         let event = match outcome {

@@ -11,7 +11,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -35,7 +35,13 @@ use super::{
     timing::Timing,
     worker_status::WorkerStatus,
 };
-use runtime::{db::Database, error::causes, executor::on_session, version::VERSION, writable};
+use runtime::{
+    db::Database,
+    error::{causes, is_logged},
+    executor::on_session,
+    version::VERSION,
+    writable,
+};
 
 /// How long a stop waits for the database to delete the worker's row.
 const DEREGISTER_LIMIT: Duration = Duration::from_secs(1);
@@ -54,8 +60,16 @@ pub(crate) fn start(
 ) -> std::io::Result<(Arc<Lease>, JoinHandle<()>)> {
     let lease = Arc::new(Lease::new(timing.lease));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let is_recorded = AtomicBool::new(false);
-    let heartbeat = Heartbeat { database, worker, queues, timing, report, lease: lease.clone(), is_recorded };
+    let heartbeat = Heartbeat {
+        database,
+        worker,
+        queues,
+        timing,
+        report,
+        lease: lease.clone(),
+        is_recorded: AtomicBool::new(false),
+        failures: Failures::default(),
+    };
     let thread =
         std::thread::Builder::new().name("lease".into()).spawn(move || runtime.block_on(heartbeat.run(stop)))?;
     Ok((lease, thread))
@@ -79,6 +93,22 @@ struct Heartbeat {
     lease: Arc<Lease>,
     /// Whether the release of this process is recorded.
     is_recorded: AtomicBool,
+    failures: Failures,
+}
+
+/// How often each part has failed since it last succeeded, so that an outage does not fill the log.
+#[derive(Default)]
+struct Failures {
+    heartbeats: AtomicU32,
+    checks: AtomicU32,
+    counts: AtomicU32,
+}
+
+/// Counts one more failure of a part. Returns the number if it is to be logged.
+fn one_more(failures: &AtomicU32) -> Option<u32> {
+    let number = failures.load(Relaxed).saturating_add(1);
+    failures.store(number, Relaxed);
+    Some(number).filter(|number| is_logged(*number))
 }
 
 impl Heartbeat {
@@ -92,7 +122,9 @@ impl Heartbeat {
                     connection = None;
                     // No worker can renew its lease while the database is unreachable.
                     observer.reset();
-                    tracing::warn!(error = causes(&error), "heartbeat failed; retrying");
+                    if let Some(failures) = one_more(&self.failures.heartbeats) {
+                        tracing::warn!(failures, error = causes(&error), "heartbeat failed; retrying");
+                    }
                     // Several attempts fit into the reserved part of the lease.
                     self.timing.heartbeat / 10
                 }
@@ -140,6 +172,7 @@ impl Heartbeat {
                 let renewed = sql::renew(renew, &self.worker, &queues, self.timing.lease, errors, report);
                 let drain = within(limit, renewed).await?;
                 self.lease.set_renewed(now);
+                self.failures.heartbeats.store(0, Relaxed);
                 next_heartbeat = now + self.timing.heartbeat;
                 if drain && !self.report.drain.is_cancelled() {
                     tracing::info!("an operator drains this worker: it stops when its jobs have ended");
@@ -149,10 +182,12 @@ impl Heartbeat {
                 self.record_release(connection).await?;
             }
             match self.check_leases(connection, observer, &mut without_row, is_heartbeat_due).await {
-                Ok(()) => {}
+                Ok(()) => self.failures.checks.store(0, Relaxed),
                 // The session still works, so its heartbeats go on.
                 Err(error @ sqlx::Error::Database(_)) => {
-                    tracing::warn!(error = causes(&error), "could not check for dead workers; retrying");
+                    if let Some(failures) = one_more(&self.failures.checks) {
+                        tracing::warn!(failures, error = causes(&error), "could not check for dead workers; retrying");
+                    }
                 }
                 Err(error) => return Err(error),
             }
@@ -188,11 +223,16 @@ impl Heartbeat {
         }
         let add = minutes::add(on_session(connection, &self.database), &self.worker, &taken);
         match within(self.write_limit(), add).await {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.failures.counts.store(0, Relaxed);
+                Ok(())
+            }
             Err(error) => {
                 self.report.counts.put_back(&taken);
-                let error_text = causes(&error);
-                tracing::warn!(error = error_text, "could not write the counts of the queues; they are kept");
+                if let Some(failures) = one_more(&self.failures.counts) {
+                    let error = causes(&error);
+                    tracing::warn!(failures, error, "could not write the counts of the queues; they are kept");
+                }
                 // The session still works, so its heartbeats go on.
                 if matches!(error, sqlx::Error::Database(_)) { Ok(()) } else { Err(error) }
             }

@@ -24,7 +24,7 @@ use super::{
 };
 use runtime::{
     db::{Database, Pool},
-    error::causes,
+    error::{causes, is_logged},
     listen::{ListenEvent, listen},
     sabotage::{self, Bug},
 };
@@ -158,8 +158,7 @@ impl Poller {
                 }
                 Err(error) => {
                     failures += 1;
-                    // Logged ever more rarely during an outage, instead of every two seconds.
-                    if u32::is_power_of_two(failures) {
+                    if is_logged(failures) {
                         let error = causes(&error);
                         tracing::warn!(failures, error, "could not poll for due jobs; retrying");
                     }

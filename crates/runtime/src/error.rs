@@ -74,6 +74,12 @@ pub fn causes(error: &(dyn StdError + 'static)) -> String {
     all
 }
 
+/// Whether the `failures`-th failure in a row is logged: the first, the second, the fourth, the eighth and so on. So a
+/// loop that retries several times a second does not fill the log during an outage.
+pub fn is_logged(failures: u32) -> bool {
+    failures.is_power_of_two()
+}
+
 /// The PostgreSQL server's error in a chain of errors, if there is one.
 fn database_error<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e PgDatabaseError> {
     let mut next = Some(error);
@@ -96,6 +102,12 @@ mod tests {
     struct Layer {
         text: &'static str,
         source: Option<Box<Self>>,
+    }
+
+    #[test]
+    fn failures_in_a_row_are_logged_ever_more_rarely() {
+        let logged: Vec<u32> = (0..=3600).filter(|failures| is_logged(*failures)).collect();
+        assert_eq!(logged, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048]);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::{
     time_limit::with_time_limit,
     writable::{self, READ_ONLY},
 };
-use crate::error::causes;
+use crate::error::{causes, is_logged};
 
 /// The metric: 1 while all listeners of this process are connected, 0 while at least one is not.
 const LISTENER_UP: &str = "millrace_listener_up";
@@ -85,20 +85,31 @@ pub async fn listen(
         tracing::info!(channel, "LISTEN does not work through the pooler; polling instead");
         return stop.cancelled().await;
     }
+    let mut failures = 0_u32;
     while !stop.is_cancelled() {
         let disconnected = DisconnectedGuard::new();
         // A separate pool: a listener must neither wait for the sessions of other work nor occupy one of them. Each
         // attempt gets a new pool, because a connection that died without a RST keeps its place until TCP gives up.
         let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(CONNECT_TIMEOUT);
         let pool = pool.connect_lazy_with(database.session_options("listener"));
+        let mut on_each = |event: ListenEvent| {
+            if event == ListenEvent::Connected {
+                failures = 0;
+            }
+            on_event(event);
+        };
         let result = tokio::select! {
-            result = listen_once(&pool, channel, &mut on_event, disconnected) => result,
+            result = listen_once(&pool, channel, &mut on_each, disconnected) => result,
             () = stop.cancelled() => return db::close(&pool).await,
         };
         gauge!(LISTENER_UP).set(0.0);
         on_event(ListenEvent::Disconnected);
-        if let Err(error) = result {
-            tracing::warn!(channel, error = causes(&error), "listener disconnected; polling until it reconnects");
+        failures = failures.saturating_add(1);
+        if let Err(error) = result
+            && is_logged(failures)
+        {
+            let error = causes(&error);
+            tracing::warn!(channel, failures, error, "listener disconnected; polling until it reconnects");
         }
         db::close(&pool).await;
         tokio::select! { () = tokio::time::sleep(RETRY) => {} () = stop.cancelled() => {} }

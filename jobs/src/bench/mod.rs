@@ -9,9 +9,10 @@ mod store;
 use sqlx::{ConnectOptions, PgConnection};
 
 pub use self::store::{
-    Lateness, Wal, add_due, add_finished, add_scheduled, analyze_and_checkpoint, clear, count_recorded, drain_seconds,
-    has_due, hold_snapshot, items, lateness, now, operators, prices, today, transactions, version, wal,
+    ClaimLatency, Lateness, Wal, add_due, add_finished, add_scheduled, analyze_and_checkpoint, claim_latency, clear,
+    count_recorded, drain_seconds, has_due, hold_snapshot, items, lateness, now, operators, prices, today, transactions, version, wal,
 };
+pub use queue::counts::switch_off as switch_off_counts;
 use runtime::{
     db::{Database, Pool},
     error::Error,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -14,6 +14,8 @@ use crate::{
 };
 
 const RESTARTS: usize = 10;
+/// Half of a file of the write-ahead log. The tables of a fault are smaller.
+const HALF_A_LOG_FILE: u64 = 8 << 20;
 
 /// After the death of one backend the server ends all sessions and recovers, because shared memory may be damaged.
 pub(super) async fn kill_backend(scene: &mut Scene<'_>) -> Result<()> {
@@ -44,6 +46,26 @@ async fn crash(scene: &mut Scene<'_>, signal: Signal) -> Result<()> {
     scene.run_for_random(0..500).await;
     scene.server.crash(signal).await?;
     scene.run_for_random(0..1000).await;
+    scene.server.start_again().await?;
+    scene.run_until_acknowledged(20).await
+}
+
+/// No file of the write-ahead log can be written to its end. PostgreSQL panics, recovers, and at last stops, as when the disk
+/// of the log is full. It starts again when there is room.
+pub(super) async fn fill_wal(scene: &mut Scene<'_>) -> Result<()> {
+    scene.run_for_random(100..600).await;
+    scene.server.limit_files(HALF_A_LOG_FILE)?;
+    let (begun, mut has_failed) = (Instant::now(), false);
+    while begun.elapsed() < LEASE * 3 {
+        let switched = match scene.session().await {
+            Ok(mut session) => store::switch_wal(&mut session).await.is_ok(),
+            Err(_) => false,
+        };
+        has_failed |= !switched;
+        scene.run_for(Duration::from_millis(100)).await;
+    }
+    ensure!(has_failed, "PostgreSQL has written its log in spite of the limit");
+    scene.server.crash(Signal::SIGQUIT).await?;
     scene.server.start_again().await?;
     scene.run_until_acknowledged(20).await
 }

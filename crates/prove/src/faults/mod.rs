@@ -15,7 +15,7 @@ use std::path::Path;
 use anyhow::Result;
 use futures_util::future::BoxFuture;
 
-use crate::{Options, helpers, scene::Scene, server::Server, small_disk};
+use crate::{Options, file_limit, helpers, scene::Scene, server::Server, small_disk};
 
 /// A fault.
 #[derive(Debug)]
@@ -41,6 +41,8 @@ enum Need {
     Faketime,
     /// To mount a small disk.
     Mount,
+    /// A program that limits the files of another process.
+    FileLimit,
     PgBouncer,
     Redis,
     /// The program of the release before.
@@ -64,6 +66,7 @@ impl Fault {
             Need::Linux if !cfg!(target_os = "linux") => Some("Linux"),
             Need::Faketime if faketime().is_none() => Some("the package faketime"),
             Need::Mount if !small_disk::is_possible() => Some("root that may mount a tmpfs"),
+            Need::FileLimit if helpers::program(file_limit::PROGRAM).is_none() => Some("prlimit of util-linux"),
             Need::PgBouncer if helpers::program("pgbouncer").is_none() => Some("pgbouncer"),
             Need::Redis if helpers::program("redis-server").is_none() => Some("redis-server"),
             Need::Previous if options.previous.is_none() => Some("the release before: --previous PATH"),
@@ -121,6 +124,7 @@ faults! {
     "connections-taken", "others take every connection of the server", [OurServer], database::take_connections;
     "read-only", "the server becomes read-only, as after a failover", [OurServer], database::make_read_only;
     "disk-full", "the disk of the tables is full, for three leases", [OurServer, Mount], surroundings::fill_disk;
+    "wal-full", "the write-ahead log cannot grow, as on a full disk, for three leases", [OurServer, Linux, FileLimit], database::fill_wal;
     "logs-full", "the disk of the logs is full, for three leases", [Mount], surroundings::fill_logs;
     "pgbouncer", "all connections share a few through PgBouncer in transaction mode, which is killed", [OurServer, PgBouncer], surroundings::use_pooler;
     "redis-gone", "Redis hangs, is killed, and comes back empty", [Redis], surroundings::lose_redis;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::future::join;
 use serde::Serialize;
 use time::OffsetDateTime;
 
@@ -81,19 +82,28 @@ const BEHIND_SECONDS: f64 = 5.0;
 const MAX_PROBLEMS: usize = 5;
 
 impl Operator {
-    /// Reads the state of all queues, in five statements whose cost has a bound.
+    /// Reads the state of all queues, in five statements whose cost has a bound, two at a time.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the database is unreachable.
     pub async fn overview(&self) -> Result<Overview, Error> {
-        let queues = self.queues().await?;
-        let names: Vec<String> = queues.iter().map(|queue| queue.name.clone()).collect();
-        let minutes = sql::last_hour(&self.pool, None).await?;
-        let latencies = sql::latencies(&self.pool, &names).await?;
+        let queues = async {
+            let queues = self.queues().await?;
+            let names: Vec<String> = queues.iter().map(|queue| queue.name.clone()).collect();
+            let latencies = sql::latencies(&self.pool, &names).await?;
+            Ok::<_, Error>((queues, latencies))
+        };
+        let others = async {
+            let minutes = sql::last_hour(&self.pool, None).await?;
+            let workers = self.workers().await?;
+            // Problems name the groups that die now; how many there are in all is not needed.
+            let groups = self.groups_counted_to(None, 1).await?;
+            Ok::<_, Error>((minutes, workers, groups))
+        };
+        // Views have two sessions. Both parts run to their end, because a statement that is given up costs its session.
+        let (queues, others) = join(queues, others).await;
+        let ((queues, latencies), (minutes, workers, groups)) = (queues?, others?);
         let mut latencies: BTreeMap<_, _> = latencies.into_iter().map(|row| (row.queue.clone(), row)).collect();
-        let workers = self.workers().await?;
-        // Problems name the groups that die now; how many there are in all is not needed.
-        let groups = self.groups_counted_to(None, 1).await?;
         let at = OffsetDateTime::now_utc();
         let queues: Vec<QueueOverview> = queues
             .into_iter()

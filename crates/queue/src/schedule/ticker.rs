@@ -9,6 +9,7 @@ use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 use tokio_util::sync::CancellationToken;
 
 use super::{LAG, Schedule, Schedules};
+use runtime::error::is_logged;
 
 /// The intervals of the ticker, and the limit for late fires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +59,7 @@ impl Schedules {
 
     /// Checks a schedule at each tick and interval, and fires what is due.
     async fn run_schedule(&self, schedule: &Schedule, timing: Timing, tick: &Notify) {
-        let (mut is_registered, mut was_checked) = (false, false);
+        let (mut is_registered, mut was_checked, mut failures) = (false, false, 0_u32);
         loop {
             let ticked_at = OffsetDateTime::now_utc();
             let check = async {
@@ -69,7 +70,7 @@ impl Schedules {
             };
             let wait = match check.await {
                 Ok((now, was_due)) => {
-                    is_registered = true;
+                    (is_registered, failures) = (true, 0);
                     if !was_checked && !was_due {
                         gauge!(LAG, "schedule" => schedule.name).set(0.0);
                     }
@@ -78,7 +79,11 @@ impl Schedules {
                 }
                 Err(error) => {
                     is_registered = false;
-                    tracing::warn!(%error, schedule = schedule.name, "could not fire a schedule; retrying");
+                    failures = failures.saturating_add(1);
+                    if is_logged(failures) {
+                        let schedule = schedule.name;
+                        tracing::warn!(%error, schedule, failures, "could not fire a schedule; retrying");
+                    }
                     timing.retry
                 }
             };

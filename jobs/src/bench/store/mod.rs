@@ -196,7 +196,8 @@ pub async fn has_due(bench: &Bench, queue: &str) -> Result<bool, Error> {
     Ok(due.fetch_one(repeatable(&bench.pool)).await?)
 }
 
-/// Seconds from `since` to the end of the last job of a queue that was claimed after `since`.
+/// Seconds from `since` to the end of the last job of a queue that was created and claimed after `since`. Ids are ordered
+/// by time, so it does not read the jobs before.
 ///
 /// # Errors
 /// When not exactly `count` jobs are done, or when a job took more than one run.
@@ -204,7 +205,9 @@ pub async fn drain_seconds(bench: &Bench, queue: &str, since: f64, count: i64) -
     let drained = sqlx::query!(
         r#"SELECT count(*) AS "done!", count(*) FILTER (WHERE attempts = 1) AS "once!",
                   coalesce(extract(epoch FROM max(done_at))::float8 - $2, 0) AS "seconds!"
-           FROM apalis.jobs WHERE job_type = $1 AND status = 'Done' AND lock_at >= to_timestamp($2)"#,
+           FROM apalis.jobs
+           WHERE job_type = $1 AND status = 'Done' AND lock_at >= to_timestamp($2)
+             AND id >= upper(lpad(to_hex((($2 - 1) * 1000)::int8), 12, '0'))"#,
         queue,
         since,
     )
@@ -263,6 +266,31 @@ pub async fn hold_snapshot(bench: &Bench) -> Result<PgConnection, Error> {
     let forget = "SET idle_in_transaction_session_timeout = 0; BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class";
     sqlx::raw_sql(forget).execute(&mut session).await?;
     Ok(session)
+}
+
+/// How long after they were enqueued jobs were claimed, in seconds.
+#[derive(Debug, Clone, Copy)]
+pub struct ClaimLatency {
+    pub claimed: i64,
+    pub p50: f64,
+    pub p99: f64,
+}
+
+/// Measures the finished jobs of a queue that were enqueued after `since`, due at once. Both times are those of the
+/// database.
+pub async fn claim_latency(bench: &Bench, queue: &str, since: f64) -> Result<ClaimLatency, Error> {
+    Ok(sqlx::query_as!(
+        ClaimLatency,
+        r#"SELECT count(*) AS "claimed!", coalesce(percentile_disc(0.5) WITHIN GROUP (ORDER BY late), 0) AS "p50!",
+                  coalesce(percentile_disc(0.99) WITHIN GROUP (ORDER BY late), 0) AS "p99!"
+           FROM (SELECT extract(epoch FROM lock_at - run_at)::float8 AS late FROM apalis.jobs
+                 WHERE job_type = $1 AND status = 'Done' AND run_at >= to_timestamp($2)
+                   AND id >= upper(lpad(to_hex((($2 - 1) * 1000)::int8), 12, '0'))) AS claimed"#,
+        queue,
+        since,
+    )
+    .fetch_one(repeatable(&bench.pool))
+    .await?)
 }
 
 /// The volume of the write-ahead log.

@@ -219,6 +219,18 @@ pub async fn clear(bench: &Bench) -> Result<(), Error> {
     super::clear(bench).await
 }
 
+/// The finished jobs of a queue that the workers have counted.
+///
+/// # Errors
+/// When a statement fails in the database.
+pub async fn counted(bench: &Bench, queue: &str) -> Result<i64, Error> {
+    let counted = sqlx::query_scalar!(
+        r#"SELECT coalesce(sum(done), 0)::int8 AS "counted!" FROM queue_minutes WHERE queue = $1"#,
+        queue
+    );
+    Ok(counted.fetch_one(repeatable(&bench.pool)).await?)
+}
+
 /// Sequential scans of the table of jobs, as far as the sessions have reported them. A session reports when it ends.
 ///
 /// # Errors

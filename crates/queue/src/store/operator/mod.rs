@@ -64,7 +64,10 @@ macro_rules! queue_status {
                CROSS JOIN LATERAL (
                    -- The first by due time: when not all of them are counted, those that are due are.
                    SELECT count(*) AS waiting, count(*) FILTER (WHERE run_at <= now()) AS due,
-                          min(greatest(least(run_at, now() + interval '100 years'), now() - interval '100 years')) AS first
+                          (SELECT greatest(least(run_at, now() + interval '100 years'), now() - interval '100 years')
+                           FROM apalis.jobs
+                           WHERE job_type = known.name AND status = 'Pending' AND priority = level.priority
+                           ORDER BY run_at LIMIT 1) AS first
                    FROM (SELECT run_at FROM apalis.jobs
                          WHERE job_type = known.name AND status = 'Pending' AND priority = level.priority
                          ORDER BY run_at LIMIT $1) AS soonest
