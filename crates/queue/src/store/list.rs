@@ -88,7 +88,7 @@ macro_rules! page {
                FROM "
                     + $($from)+
                     + " ($1::text IS NULL OR job_type = $1) AND id < $2
-                    AND ($3::text IS NULL OR position($3 IN errors -> -1 ->> 'error') > 0)
+                    AND ($3::text IS NULL OR position($3 IN errors #>> '{-1,error}') > 0)
                     AND ($5::text IS NULL OR coalesce(error_group, '') = $5) AND ($6::text IS NULL OR lock_by = $6)
                     AND ($7::int4 IS NULL OR attempts >= $7) AND ($8::text IS NULL OR idempotency_key = $8) "
                     + $($to)+
