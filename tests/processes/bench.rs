@@ -28,6 +28,7 @@ async fn the_benchmark_measures_everything() {
         "pickup",
         "pinned",
         "callbacks",
+        "cold",
         "full",
         "log",
         "reads",

@@ -1,6 +1,7 @@
 //! `millrace bench`: measures every claim about speed on this machine, next to baselines of the database itself.
 
 mod callbacks;
+mod cold;
 mod counts;
 mod drain;
 mod environment;
@@ -87,6 +88,8 @@ enum Benchmark {
     Pinned,
     /// Delays of callbacks to 100 receivers, while all respond and while one hangs
     Callbacks,
+    /// Rows that a new database reads by scans in its first minute
+    Cold,
     /// Ingest and drain in full tables
     Full,
     /// Write-ahead log per transaction
@@ -112,6 +115,7 @@ impl Benchmark {
             Self::Pickup => pickup::measure(context).await,
             Self::Pinned => pinned::measure(context).await,
             Self::Callbacks => callbacks::measure(context).await,
+            Self::Cold => cold::measure(context).await,
             Self::Full => drain::measure_full(context).await,
             Self::Log => ingest::measure_log(context).await,
             Self::Reads => ingest::measure_reads(context).await,

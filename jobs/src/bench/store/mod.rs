@@ -260,6 +260,15 @@ pub async fn lateness(bench: &Bench, since: f64) -> Result<Lateness, Error> {
     .await?)
 }
 
+/// Rows of jobs and transactions that sequential scans have read, as far as sessions have reported their statistics.
+pub async fn scanned_rows(bench: &Bench) -> Result<i64, Error> {
+    let count = sqlx::query_scalar!(
+        r#"SELECT coalesce(sum(seq_tup_read), 0)::int8 AS "count!" FROM pg_stat_user_tables
+           WHERE relname IN ('jobs', 'transactions')"#,
+    );
+    Ok(count.fetch_one(repeatable(&bench.pool)).await?)
+}
+
 /// Opens a session with a snapshot that PostgreSQL must keep until the session is dropped.
 pub async fn hold_snapshot(bench: &Bench) -> Result<PgConnection, Error> {
     let mut session = bench.session().await?;
