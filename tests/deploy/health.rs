@@ -32,8 +32,12 @@ async fn it_checks_api_and_worker() {
     assert_eq!(health(&[&format!("{}/readyz", api.url)], &[]).await, (true, String::new()));
     let mut worker = start_worker(&database.url, &[("WORKER_HEALTH_PORT", "0")]).await;
     let line: serde_json::Value = serde_json::from_str(&worker.wait_for_line("health and metrics").await).unwrap();
-    let url = format!("http://{}/livez", line["address"].as_str().unwrap());
-    assert_eq!(health(&[&url], &[]).await, (true, String::new()));
+    let address = line["address"].as_str().unwrap();
+    assert_eq!(health(&[&format!("http://{address}/livez")], &[]).await, (true, String::new()));
+    // As in the container of a worker, where no API listens.
+    let (closed, worker_port) = (Port::free().to_string(), address.rsplit_once(':').unwrap().1);
+    let variables = [("PORT", &*closed), ("WORKER_HEALTH_PORT", worker_port)];
+    assert_eq!(health(&[], &variables).await, (true, String::new()));
     let (healthy, output) = health(&[&format!("{}/nowhere", api.url)], &[]).await;
     assert!(!healthy && output.contains("404"), "{output}");
 }

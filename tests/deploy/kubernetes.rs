@@ -146,6 +146,7 @@ fn manifests_match_each_other_and_the_programs() {
         let template = &deployment["spec"]["template"];
         // The 30 s of a stop and 5 s in reserve; the API also has its drain delay.
         let drain: i32 = environment["DRAIN_DELAY_SECONDS"].as_str().expect("a variable").parse().expect("seconds");
+        assert!(drain >= 5, "until no traffic is routed to an API that stops");
         let is_api = deployment["metadata"]["name"] == "millrace-api";
         let grace = 35 + if is_api { drain } else { 0 };
         assert_eq!(deployment["spec"]["selector"]["matchLabels"], template["metadata"]["labels"]);
@@ -187,6 +188,11 @@ fn manifests_match_each_other_and_the_programs() {
         assert!(labels.contains(&selector.to_string()), "no deployment has these labels: {selector}");
     }
     let scaled = of("ScaledObject")[0]["spec"]["scaleTargetRef"]["name"].clone();
+    for trigger in of("ScaledObject")[0]["spec"]["triggers"].as_array().expect("triggers") {
+        let query = trigger["metadata"]["query"].as_str().expect("a query");
+        let is_aware = query.contains("millrace_queue_paused") || query.contains("millrace_workers_needed");
+        assert!(is_aware, "a queue that is paused on purpose scales nothing up: {query}");
+    }
     assert!(of("Deployment").iter().any(|deployment| deployment["metadata"]["name"] == scaled), "{scaled}");
 }
 
