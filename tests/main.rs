@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test's client has no proxy and other limits than the product's")]
 
 mod architecture;
+mod clients;
 #[cfg(feature = "smart-contract")]
 mod contract;
 mod deploy;
