@@ -3,12 +3,13 @@
 mod cleaner;
 pub mod files;
 pub mod json;
+mod line_queue;
 pub mod traces;
 mod writer;
 
 use std::{
     ffi::OsString,
-    io::{BufWriter, IsTerminal},
+    io::{IsTerminal, Write as _},
     path::PathBuf,
     sync::{
         Arc,
@@ -18,11 +19,11 @@ use std::{
 };
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt, util::SubscriberInitExt};
 
 use self::{
     json::{JsonFields, JsonLine},
+    line_queue::{LineQueue, WriterGuard},
     traces::Traces,
 };
 use super::version;
@@ -102,7 +103,7 @@ pub struct Telemetry {
     /// Declared first, so that it is dropped first: what it logs then is still written.
     _traces: Option<Traces>,
     /// Dropping them writes the last lines.
-    _writers: (WorkerGuard, Option<WorkerGuard>),
+    _writers: (WriterGuard, Option<WriterGuard>),
     metrics: PrometheusHandle,
     /// The metrics `process_*`: processor time, memory, open files.
     process_metrics: metrics_process::Collector,
@@ -112,17 +113,17 @@ pub struct Telemetry {
 /// The counters of lost log lines.
 #[derive(Clone)]
 struct DroppedLines {
-    /// Lines that did not fit into the queue, because the reader of standard output hung.
-    stdout: ErrorCounter,
-    /// Lines that did not fit into the queue, and lines that could not be written to a file.
-    files: Option<(ErrorCounter, Arc<AtomicU64>)>,
+    /// Counts lines that did not fit into it, because the reader of standard output hung.
+    stdout: LineQueue,
+    /// Counts the same, and lines that could not be written to a file.
+    files: Option<(LineQueue, Arc<AtomicU64>)>,
 }
 
 impl DroppedLines {
     fn update_metric(&self) {
-        metrics::counter!(DROPPED_LINES, "output" => "stdout").absolute(self.stdout.dropped_lines() as u64);
+        metrics::counter!(DROPPED_LINES, "output" => "stdout").absolute(self.stdout.dropped_lines());
         let files = self.files.as_ref().map_or(0, |(late, unwritten)| {
-            (late.dropped_lines() as u64).saturating_add(unwritten.load(Ordering::Relaxed))
+            late.dropped_lines().saturating_add(unwritten.load(Ordering::Relaxed))
         });
         metrics::counter!(DROPPED_LINES, "output" => "files").absolute(files);
     }
@@ -137,26 +138,38 @@ impl Telemetry {
         // One filter for both outputs: with two, an event after an `enabled!` of another crate can be lost.
         let colour = has_colour(std::io::stdout().is_terminal(), |name| std::env::var_os(name));
         let filter = EnvFilter::try_new(&config.filter).map_err(|error| format!("RUST_LOG: {error}"))?;
-        let (stdout, stdout_guard) = non_blocking(BufWriter::with_capacity(1 << 16, std::io::stdout()));
-        let stdout_dropped = stdout.error_counter();
+        let no_thread = |error: std::io::Error| format!("cannot start the thread that writes log lines: {error}");
+        let (queue, stdout_guard) = LineQueue::start(|lines| {
+            let mut stdout = std::io::stdout().lock();
+            // An error is ignored: the process works on without a reader of its standard output.
+            let _ = stdout.write_all(lines.text()).and_then(|()| stdout.flush());
+        })
+        .map_err(no_thread)?;
+        let mut dropped = DroppedLines { stdout: queue.clone(), files: None };
         let stdout = if config.json {
-            tracing_subscriber::fmt::layer().event_format(JsonLine).fmt_fields(JsonFields).with_writer(stdout).boxed()
+            tracing_subscriber::fmt::layer().event_format(JsonLine).fmt_fields(JsonFields).with_writer(queue).boxed()
         } else {
-            tracing_subscriber::fmt::layer().with_ansi(colour).with_target(false).with_writer(stdout).boxed()
+            tracing_subscriber::fmt::layer().with_ansi(colour).with_target(false).with_writer(queue).boxed()
         };
-        let mut dropped = DroppedLines { stdout: stdout_dropped, files: None };
         let (files, file_guard) = match &config.directory {
             None => (None, None),
             Some(directory) => {
-                let writer = writer::FileWriter::start(directory, process, config.file_limits).map_err(|error| {
+                let mut writer = writer::FileWriter::start(directory, process, config.file_limits).map_err(|error| {
                     let directory = directory.display();
                     format!("LOG_DIR: cannot write to {directory}: {error}; name a folder that can be written")
                 })?;
                 let unwritten = writer.lost_lines();
-                let (writer, guard) = non_blocking(writer);
-                dropped.files = Some((writer.error_counter(), unwritten));
+                let (queue, guard) = LineQueue::start(move |lines| {
+                    // The writer handles its errors, and counts the lines that it loses.
+                    for line in lines.iter() {
+                        let _ = writer.write_all(line);
+                    }
+                    let _ = writer.flush();
+                })
+                .map_err(no_thread)?;
+                dropped.files = Some((queue.clone(), unwritten));
                 let layer =
-                    tracing_subscriber::fmt::layer().event_format(JsonLine).fmt_fields(JsonFields).with_writer(writer);
+                    tracing_subscriber::fmt::layer().event_format(JsonLine).fmt_fields(JsonFields).with_writer(queue);
                 (Some(layer), Some(guard))
             }
         };
@@ -195,14 +208,6 @@ impl Telemetry {
 fn has_colour(is_terminal: bool, variable: impl Fn(&str) -> Option<OsString>) -> bool {
     let is_refused = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
     is_terminal && !is_refused && variable("TERM").is_none_or(|term| term != "dumb")
-}
-
-/// Starts a thread that writes the lines of all threads: lines that arrive during a write share the next one. A write per
-/// line in the logging thread took 25 % of a busy worker's time. If the reader hangs, lines are lost, but no request waits.
-fn non_blocking(out: impl std::io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
-    /// The capacity of the queue in lines; their slots are allocated at the start.
-    const MAX_QUEUED_LINES: usize = 16_384;
-    NonBlockingBuilder::default().buffered_lines_limit(MAX_QUEUED_LINES).lossy(true).finish(out)
 }
 
 #[cfg(test)]
