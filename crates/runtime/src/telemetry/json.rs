@@ -1,4 +1,4 @@
-//! JSON log lines. Each is one flat object: time, level and event, then the fields of the event and of its spans.
+//! JSON log lines. Each is one flat object: time, level and event, then the fields of the event and of its scope.
 //!
 //! A line is written straight into the buffer of its thread, without an allocation: every request and every job has one.
 
@@ -16,7 +16,10 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-use super::traces::span;
+use super::{
+    scope::{self, Value},
+    traces::span,
+};
 
 /// The beginning of every line. The timestamp follows: RFC 3339 in UTC, without trailing zeros in the fraction.
 pub const LINE_PREFIX: &str = r#"{"timestamp":""#;
@@ -45,8 +48,15 @@ where
         let mut fields = FieldVisitor { writer: &mut writer, result: Ok(()) };
         event.record(&mut fields);
         fields.result?;
-        for scope in ctx.event_scope().into_iter().flatten() {
-            if let Some(fields) = scope.extensions().get::<FormattedFields<N>>() {
+        scope::visit_current(&mut |name, value| {
+            write_field(&mut writer, name, |to| match value {
+                Value::Text(text) => write_text(to, text),
+                Value::Number(number) => write!(to, "{number}"),
+            })
+        })?;
+        // Libraries may have spans.
+        for span in ctx.event_scope().into_iter().flatten() {
+            if let Some(fields) = span.extensions().get::<FormattedFields<N>>() {
                 writer.write_str(&fields.fields)?;
             }
         }
@@ -210,11 +220,22 @@ mod tests {
         sync::{Arc, Mutex},
     };
 
-    use serde_json::Value;
     use time::macros::datetime;
     use tracing_subscriber::layer::SubscriberExt as _;
 
-    use super::*;
+    use super::{
+        super::scope::{Fields, Scope, Visit as VisitScope},
+        *,
+    };
+
+    struct Job;
+
+    impl Fields for Job {
+        fn visit(&self, visit: &mut VisitScope<'_>) -> fmt::Result {
+            visit("job", Value::Text("\"j\""))?;
+            visit("run", Value::Number(3))
+        }
+    }
 
     /// The lines that `work` logs.
     fn logged(work: impl FnOnce()) -> String {
@@ -249,9 +270,9 @@ mod tests {
     }
 
     #[test]
-    fn a_line_has_the_fields_of_its_event_and_of_its_spans() {
-        let line = logged(|| {
-            let _span = tracing::info_span!("job", queue = "q", run = 3).entered();
+    fn a_line_has_the_fields_of_its_event_its_scope_and_its_spans() {
+        let log = || {
+            let _span = tracing::info_span!("of a library", id = 7).entered();
             tracing::warn!(
                 text = "a\tb\u{1}é",
                 int = -7_i64,
@@ -266,11 +287,12 @@ mod tests {
                 "an {} with \"quotes\"",
                 "event",
             );
-        });
+        };
+        let line = logged(|| Scope::new(Arc::new(Job)).run(log));
         let expected = concat!(
             r#":"warn","event":"an event with \"quotes\"","text":"a\tb\u0001é","int":-7,"uint":18446744073709551615,"#,
             r#""whole":2.0,"float":0.1,"infinite":null,"flag":true,"debug":"Some(\"x\\n\")","display":"say \"x\"","#,
-            r#""queue":"q","run":3,"target":"runtime::telemetry::json::tests"}"#,
+            r#""job":"\"j\"","run":3,"id":7,"target":"runtime::telemetry::json::tests"}"#,
             "\n"
         );
         assert_eq!(after_time(&line), expected);
@@ -297,7 +319,7 @@ mod tests {
         for text in ["", "plain", "\"", "a\\", "\u{7f}\u{2028}😀\0", &every, &every.repeat(3)] {
             let mut written = String::new();
             write_text(&mut written, text).expect("a String");
-            assert_eq!(written, Value::from(text).to_string());
+            assert_eq!(written, serde_json::Value::from(text).to_string());
         }
     }
 

@@ -4,6 +4,8 @@ mod cleaner;
 pub mod files;
 pub mod json;
 mod line_queue;
+mod pretty;
+pub mod scope;
 pub mod traces;
 mod writer;
 
@@ -24,6 +26,7 @@ use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt, util::Subs
 use self::{
     json::{JsonFields, JsonLine},
     line_queue::{LineQueue, WriterGuard},
+    pretty::PrettyFields,
     traces::Traces,
 };
 use super::version;
@@ -149,7 +152,8 @@ impl Telemetry {
         let stdout = if config.json {
             tracing_subscriber::fmt::layer().event_format(JsonLine).fmt_fields(JsonFields).with_writer(queue).boxed()
         } else {
-            tracing_subscriber::fmt::layer().with_ansi(colour).with_target(false).with_writer(queue).boxed()
+            let layer = tracing_subscriber::fmt::layer().with_ansi(colour).with_target(false);
+            layer.fmt_fields(PrettyFields).with_writer(queue).boxed()
         };
         let (files, file_guard) = match &config.directory {
             None => (None, None),
