@@ -77,6 +77,7 @@ pub(crate) fn handler<J: Job>(context: J::Context, policy: Policy, parts: Runner
 impl<J: Job> Runner<J> {
     /// Runs jobs until each has handed over its result.
     async fn run_all(self: &Arc<Self>, jobs: Vec<ClaimedJob>) {
+        self.parts.counts.start(jobs.iter().map(|job| job.job.waited));
         let batch = TaskTracker::new();
         let running = jobs.into_iter().map(|job| self.start(job, batch.token())).collect();
         batch.close();
@@ -85,9 +86,7 @@ impl<J: Job> Runner<J> {
 
     /// Starts the task of a job.
     fn start(self: &Arc<Self>, job: ClaimedJob, batch: TaskTrackerToken) -> RunningJob {
-        let waited = job.job.waited;
-        self.runs.wait.record(waited.max(0.0));
-        self.parts.counts.start(waited);
+        self.runs.wait.record(job.job.waited.max(0.0));
         let run = Arc::new(StartedRun::new(J::NAME, job, batch));
         let work = {
             let (runner, run) = (self.clone(), run.clone());
