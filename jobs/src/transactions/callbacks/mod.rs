@@ -43,7 +43,7 @@ use runtime::{db::Pool, error::Error};
 
 const SENT: &str = "millrace_callbacks_total";
 /// Reads and deliveries of concurrent jobs share statements: 256 jobs run at once in a worker.
-const BATCHES: Limits = Limits { writers: 2, size: 500, waiting: 20_000, wait: None };
+const BATCHES: Limits = Limits { writers: 2, further_writers_at: 64, size: 500, waiting: 20_000, wait: None };
 /// The most characters of the reason for which a destination is disabled.
 const MAX_REASON: usize = 300;
 
