@@ -22,7 +22,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 pub use amount::{Amount, AmountError};
 pub use config::{Config, ProcessorConfig};
 use futures_util::future::join_all;
-use metrics::{counter, describe_counter};
+use metrics::{Counter, counter, describe_counter};
 pub use model::{Cursor, Ingested, NewTransaction, Status, Transaction};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -71,7 +71,8 @@ const READS: Limits = Limits { writers: 1, further_writers_at: CROWD, size: 500,
 #[derive(Clone)]
 pub struct Transactions {
     pool: Pool,
-    ingests: Batch<Webhook, ingest::IngestResult>,
+    ingests: Batch<Arc<Webhook>, ingest::IngestResult>,
+    outcomes: Outcomes,
     /// See [`BATCHES_AT_ONCE`].
     batch_turns: Arc<Semaphore>,
     conflicts: Batch<Conflict, ()>,
@@ -83,6 +84,14 @@ pub struct Transactions {
     stop: CancellationToken,
 }
 
+/// The counters of webhooks, looked up once: a look-up costs more than an addition.
+#[derive(Clone)]
+struct Outcomes {
+    new: Counter,
+    replayed: Counter,
+    conflicts: Counter,
+}
+
 impl Transactions {
     /// Starts the feature; `stop` ends every wait.
     ///
@@ -90,11 +99,12 @@ impl Transactions {
     /// When the HTTP client for the processor or the one for callbacks cannot be built.
     pub fn start(pool: &Pool, queue: &Queue, config: &Config, stop: CancellationToken) -> Result<Self, Error> {
         describe_counter!(CONFLICTS, "Webhooks whose id was known with other content; what came first stands.");
-        counter!(CONFLICTS).absolute(0);
         describe_counter!(ACCEPTED, "Webhooks by outcome: new, or replayed, which is known with the same content.");
-        for outcome in ["new", "replayed"] {
-            counter!(ACCEPTED, "outcome" => outcome).absolute(0);
-        }
+        let outcomes = Outcomes {
+            new: counter!(ACCEPTED, "outcome" => "new"),
+            replayed: counter!(ACCEPTED, "outcome" => "replayed"),
+            conflicts: counter!(CONFLICTS),
+        };
         // A process that only enqueues exports the series of the queue as well.
         queue::metrics::zero(ProcessTransaction::NAME);
         let delay = config.due_after();
@@ -105,6 +115,7 @@ impl Transactions {
                 let pool = pool.clone();
                 move |webhooks| ingest::ingest_batch(pool.clone(), queue.clone(), delay, webhooks)
             }),
+            outcomes,
             batch_turns: Arc::new(Semaphore::new(BATCHES_AT_ONCE)),
             conflicts: Batch::start(conflicts::WRITES, {
                 let pool = pool.clone();
@@ -173,20 +184,20 @@ impl Transactions {
     async fn record(
         &self,
         mut webhook: Webhook,
-        call: impl AsyncFnOnce(Webhook) -> Result<ingest::IngestResult, Error>,
+        call: impl AsyncFnOnce(Arc<Webhook>) -> Result<ingest::IngestResult, Error>,
     ) -> Result<Ingested, Error> {
         let span = Span::internal("ingest");
         webhook.origin.traceparent = span.traceparent().or(webhook.origin.traceparent);
-        let (ingested, conflict) = span.attach_to(call(webhook)).await??;
+        let (ingested, conflict) = span.attach_to(call(Arc::new(webhook))).await??;
         if let Some(conflict) = conflict.filter(|_| !sabotage::planted(Bug::ConflictSwallowed)) {
             conflict.log();
             span.attach_to(self.conflicts.call(conflict)).await?;
         }
         drop(span);
         match &ingested {
-            Ingested::New(_) => counter!(ACCEPTED, "outcome" => "new").increment(1),
-            Ingested::Replayed(_) => counter!(ACCEPTED, "outcome" => "replayed").increment(1),
-            Ingested::Conflict(..) => counter!(CONFLICTS).increment(1),
+            Ingested::New(_) => self.outcomes.new.increment(1),
+            Ingested::Replayed(_) => self.outcomes.replayed.increment(1),
+            Ingested::Conflict(..) => self.outcomes.conflicts.increment(1),
         }
         Ok(ingested)
     }
