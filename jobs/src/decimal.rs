@@ -67,6 +67,9 @@ impl FromStr for Decimal {
 
 /// Whether the text is a name for a non-finite number in Python's `Decimal` or Rust's `f64`.
 fn is_not_finite(unsigned: &str) -> bool {
+    if unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+        return false;
+    }
     let name = unsigned.to_ascii_lowercase();
     let name = name.trim_end_matches(|c: char| c.is_ascii_digit());
     matches!(name, "nan" | "snan") || matches!(&*unsigned.to_ascii_lowercase(), "inf" | "infinity")

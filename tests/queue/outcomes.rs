@@ -52,6 +52,27 @@ async fn every_outcome_is_recorded() {
     );
 }
 
+/// What watches the runs is not in their tasks, and serves all jobs of a claim.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_handler_that_blocks_its_thread_misses_its_deadline_alone() {
+    let policy = Policy { deadline: Duration::from_secs(1), ..quick_policy() };
+    let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(policy));
+    harness.enqueue("blocks", &[Step::Block(4000), Step::Done]).await;
+    harness.enqueue("panics", &[Step::Panic, Step::Done]).await;
+    harness.enqueue("done", &[Step::Done]).await;
+    harness.run_all(&scripted).await;
+    let expected = [
+        ("blocks", 2, 1, Some("cancelled after its deadline of 1s")),
+        ("panics", 2, 1, Some("panicked: a panic of the script")),
+        ("done", 1, 0, None),
+    ];
+    for (name, runs, failures, error) in expected {
+        let row = harness.row(name).await;
+        let seen = (row.status.as_str(), row.attempts, row.failures, row.last_error.as_deref());
+        assert_eq!(seen, ("Done", runs, failures, error), "{name}");
+    }
+}
+
 #[tokio::test]
 async fn no_two_runs_share_a_token() {
     let (harness, scripted) = (QueueHarness::start().await, ScriptedJobs::new(quick_policy()));

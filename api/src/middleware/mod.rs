@@ -1,11 +1,12 @@
-//! The middleware around every handler, in this order: correlation id, span, log line and metric, body limit, panic guard.
+//! The middleware around every handler, in this order: correlation id, scope and span, log line and metric, body limit, panic
+//! guard.
 
 pub mod body_limit;
 pub mod caching;
 pub mod correlation;
 pub mod observe;
 
-use std::{any::Any, panic::AssertUnwindSafe};
+use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
 
 use futures_util::FutureExt;
 use http_body_util::combinators::BoxBody;
@@ -15,7 +16,6 @@ use poem::{
     endpoint::BoxEndpoint,
     http::{HeaderValue, Method, StatusCode, header},
 };
-use tracing::Instrument;
 
 use crate::{
     auth,
@@ -61,7 +61,7 @@ impl RouteService {
         allow.push("OPTIONS");
         // Method names are always valid header values.
         let allow = HeaderValue::from_str(&allow.join(", ")).unwrap_or(HeaderValue::from_static("OPTIONS"));
-        Self { route: route.into(), operations, allow }
+        Self { route: Arc::<str>::from(route).into(), operations, allow }
     }
 
     /// Marks the operations of these methods as requiring a credential.
@@ -134,7 +134,7 @@ impl Endpoint for RouteService {
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
         let correlation_id = correlation::assign_id(&mut request);
         let id = correlation_id.to_str().unwrap_or_default();
-        let span = tracing::info_span!("request", correlation_id = id, route = &*self.route,);
+        let scope = observe::scope(correlation_id.clone(), self.route.clone());
         let trace = correlation::start_span(&mut request, &self.route, id);
         let responding = async {
             let operation = self.operation(request.method());
@@ -164,7 +164,7 @@ impl Endpoint for RouteService {
             trace.record_status(response.status().as_u16(), 500);
             response
         };
-        Ok(trace.attach_to(responding.instrument(span)).await)
+        Ok(scope.attach_to(trace.attach_to(responding)).await)
     }
 }
 

@@ -1,12 +1,18 @@
 //! One log line and one duration measurement per request, also when the client disconnects.
 
-use std::{net::IpAddr, sync::OnceLock, time::Instant};
+use std::{
+    fmt,
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use metrics::{Histogram, SharedString};
 use poem::{
     Request,
-    http::{Method, StatusCode, Uri},
+    http::{HeaderValue, Method, StatusCode, Uri},
 };
+use runtime::telemetry::scope::{Fields, Scope, Value, Visit};
 
 use crate::client_address;
 
@@ -24,6 +30,23 @@ const UNREADABLE: &str = "unreadable";
 /// The duration histograms of one operation, one for each of `CACHED_STATUSES`, looked up at first use.
 #[derive(Default)]
 pub struct DurationHistograms([OnceLock<Histogram>; CACHED_STATUSES.len()]);
+
+/// The scope of all log lines of a request.
+pub fn scope(correlation_id: HeaderValue, route: SharedString) -> Scope {
+    Scope::new(Arc::new(RequestFields { correlation_id, route }))
+}
+
+struct RequestFields {
+    correlation_id: HeaderValue,
+    route: SharedString,
+}
+
+impl Fields for RequestFields {
+    fn visit(&self, visit: &mut Visit<'_>) -> fmt::Result {
+        visit("correlation_id", Value::Text(self.correlation_id.to_str().unwrap_or_default()))?;
+        visit("route", Value::Text(&self.route))
+    }
+}
 
 /// Logs and measures one request when it is dropped.
 ///
@@ -75,9 +98,8 @@ impl Drop for RequestLog<'_> {
 }
 
 /// Logs and measures a request whose head could not be parsed: its method and path are unknown.
-pub fn record_unreadable(status: StatusCode, correlation_id: &str, reason: &str) {
-    let span = tracing::info_span!("request", correlation_id, route = UNREADABLE);
-    span.in_scope(|| {
+pub fn record_unreadable(status: StatusCode, correlation_id: HeaderValue, reason: &str) {
+    scope(correlation_id, UNREADABLE.into()).run(|| {
         tracing::info!(status_code = status.as_u16(), duration_ms = 0.0, reason, "COMPLETED_REQUEST");
     });
     let labels = ("other", UNREADABLE, status.as_u16().to_string());

@@ -133,7 +133,7 @@ impl Problem {
         Self(Box::new(ProblemParts { status, kind, detail, headers: Vec::new(), cause: None }))
     }
 
-    /// Logs the internal cause. Call it once, inside the request's span.
+    /// Logs the internal cause. Call it once, in the scope of the request.
     ///
     /// Repeats of a 503's cause within 10 s are counted instead of logged.
     pub fn log(&self) {

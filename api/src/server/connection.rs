@@ -91,10 +91,11 @@ impl<E: Endpoint<Output = Response> + 'static> ConnectionServer<E> {
         let limits = if kind == ConnectionKind::Normal { TimeLimits::NORMAL } else { TimeLimits::HEALTH_ONLY };
         let idle_timeout = Arc::new(IdleTimeout::start(limits));
         let service = service_fn({
-            let (idle_timeout, draining) = (Arc::clone(&idle_timeout), signals.draining.clone());
+            // A clone of the token itself would lock the one that all connections share, for each request.
+            let (idle_timeout, draining) = (Arc::clone(&idle_timeout), Arc::new(signals.draining.clone()));
             move |request: Request<Incoming>| {
                 let handler =
-                    RequestHandler { idle_timeout: Arc::clone(&idle_timeout), draining: draining.clone(), kind };
+                    RequestHandler { idle_timeout: Arc::clone(&idle_timeout), draining: Arc::clone(&draining), kind };
                 handler.handle(Arc::clone(&self.endpoint), request, local.clone(), remote.clone())
             }
         });
@@ -133,7 +134,7 @@ impl<E: Endpoint<Output = Response> + 'static> ConnectionServer<E> {
 /// Handles one request of a connection.
 struct RequestHandler {
     idle_timeout: Arc<IdleTimeout>,
-    draining: CancellationToken,
+    draining: Arc<CancellationToken>,
     kind: ConnectionKind,
 }
 

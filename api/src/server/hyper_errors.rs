@@ -29,10 +29,10 @@ pub(super) fn to_problem_response(written: &[u8]) -> Option<Bytes> {
         return None;
     }
     let status = StatusCode::from_u16(status).ok()?;
-    let id = correlation::new_id();
-    let id = id.to_str().ok()?;
+    let correlation_id = correlation::new_id();
+    let id = correlation_id.to_str().ok()?;
     let detail = detail(status);
-    observe::record_unreadable(status, id, detail);
+    observe::record_unreadable(status, correlation_id.clone(), detail);
     let body = Problem::new(status, detail).to_json(Some(id));
     let added = format!(
         "content-type: {}\r\n{}: {id}\r\ncache-control: no-store\r\ncontent-length: {}\r\n\r\n",

@@ -243,11 +243,14 @@ impl Acknowledger {
         for signal in results.iter().filter_map(|result| self.limited.get(result.queue)) {
             signal.wake.notify_one();
         }
-        for result in results {
-            if let Some(in_flight) = self.in_flight.get(result.queue) {
-                in_flight.release(&result.id, result.token);
+        for of_queue in results.chunk_by(|a, b| a.queue == b.queue) {
+            if let Some(in_flight) = of_queue.first().and_then(|result| self.in_flight.get(result.queue)) {
+                in_flight.release(of_queue.iter().map(|result| (&*result.id, result.token)));
             }
-            if !maybe_written && written.ids.as_ref().is_some_and(|ids| !ids.contains(&result.id)) {
+        }
+        let Some(ids) = written.ids.as_ref().filter(|_| !maybe_written) else { return };
+        for result in results {
+            if !ids.contains(&result.id) {
                 counter!(FENCED, "queue" => result.queue).increment(1);
                 self.counts.of(result.queue).add(Event::Fenced, 1);
                 tracing::warn!(

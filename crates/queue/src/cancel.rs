@@ -1,8 +1,8 @@
 //! Cancellation of running jobs.
 //!
-//! A worker knows all open requests: it reads them on a notification and at each heartbeat. A run whose job is among
-//! them first checks the database, because a replay may have withdrawn the request. Then it is aborted. Requests name
-//! jobs, not runs: if a run ends by itself or crashes, the request applies to the next run.
+//! A worker knows all open requests: it reads them on a notification and at each heartbeat. If the job of a run is among
+//! them, the runner first checks the database, because a replay may have withdrawn the request. Then it aborts the run.
+//! Requests name jobs, not runs: if a run ends by itself or crashes, the request applies to the next run.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -52,7 +52,12 @@ impl Cancellations {
         }
     }
 
-    /// Waits until a job is cancelled. Each run looks into a set that is nearly always empty.
+    /// The requests that this worker knows, and their changes.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<HashSet<String>> {
+        self.requested.subscribe()
+    }
+
+    /// Waits until a job is cancelled. Call it for jobs with a request.
     pub(crate) async fn wait_for_request(&self, job: &str) {
         let mut requested = self.requested.subscribe();
         let mut failures = 0;

@@ -73,13 +73,18 @@ impl QueueCounts {
         self.events[event as usize].fetch_add(count, Relaxed);
     }
 
-    /// Counts the start of a run, and how long its job had been due, in seconds.
-    pub fn start(&self, waited: f64) {
+    /// Counts the starts of runs, and how long their jobs had been due, in seconds. Other threads count ends meanwhile, so
+    /// that each addition moves the counts between processors: a whole claim is added at once.
+    pub fn start(&self, waits: impl Iterator<Item = f64>) {
         if is_off() {
             return;
         }
-        self.add(Event::Started, 1);
-        self.waits[bucket(waited)].fetch_add(1, Relaxed);
+        let mut started = [0; ALL_BUCKETS];
+        waits.for_each(|waited| started[bucket(waited)] += 1);
+        for (count, started) in self.waits.iter().zip(started).filter(|(_, started)| *started > 0) {
+            count.fetch_add(started, Relaxed);
+        }
+        self.add(Event::Started, started.iter().sum());
     }
 
     /// Counts the end of a run by its value of the label `outcome`.
@@ -191,8 +196,7 @@ mod tests {
         let counts = Counts::default();
         let queue = counts.of("q");
         assert_eq!(counts.take(), [], "nothing happened");
-        queue.start(0.004);
-        queue.start(1e9);
+        queue.start([0.004, 1e9].into_iter());
         queue.end("done", Duration::from_millis(20));
         queue.end("given_back", Duration::ZERO);
         queue.add(Event::Enqueued, 5);

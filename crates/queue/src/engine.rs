@@ -1,5 +1,8 @@
 //! The adapter to apalis: claimed jobs reach their runner through an apalis worker with our own backend.
 //!
+//! A task of apalis carries all claimed jobs that wait at this moment. A task for each would cost nine allocations and two
+//! copies of the worker's context, for features that we do not use.
+//!
 //! apalis-core drives the jobs; claims, leases, results and shutdown are ours. The stock PostgreSQL backend also has
 //! these, but it hangs in shutdown above four times its batch size. It loses wake-ups for up to a heartbeat, and slow
 //! handlers starve its heartbeats (measured with apalis-postgres 1.0.0).
@@ -13,7 +16,7 @@ use std::{
 use apalis_core::{
     backend::{Backend, BackendConfig, finalize::Ephemeral},
     error::WorkerError,
-    task::{Task, builder::TaskBuilder, task_id::TaskId},
+    task::{Task, builder::TaskBuilder},
     worker::{builder::WorkerBuilder, context::WorkerContext},
 };
 use futures_util::{FutureExt, future::BoxFuture};
@@ -23,8 +26,11 @@ use ulid::Ulid;
 
 use super::in_flight::ClaimedJob;
 
-/// Runs one claimed job until its result is handed over. It never fails.
-pub(crate) type Handler = Arc<dyn Fn(ClaimedJob) -> BoxFuture<'static, ()> + Send + Sync>;
+/// The most jobs of one task.
+const MAX_BATCH: usize = 256;
+
+/// Runs claimed jobs until their results are handed over. It never fails.
+pub(crate) type Handler = Arc<dyn Fn(Vec<ClaimedJob>) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// Runs the jobs of the channel until the channel closes and all of them have ended.
 ///
@@ -35,7 +41,7 @@ pub(crate) fn run(
     jobs: mpsc::Receiver<ClaimedJob>,
     handler: Handler,
 ) -> BoxFuture<'static, Result<(), WorkerError>> {
-    let service = service_fn(move |task: Task<ClaimedJob>| handler(task.args).map(Ok::<(), Infallible>));
+    let service = service_fn(move |task: Task<Vec<ClaimedJob>>| handler(task.args).map(Ok::<(), Infallible>));
     WorkerBuilder::new(name).backend(ClaimedJobs(jobs)).build(service).run().boxed()
 }
 
@@ -43,7 +49,7 @@ pub(crate) fn run(
 struct ClaimedJobs(mpsc::Receiver<ClaimedJob>);
 
 impl Backend for ClaimedJobs {
-    type Task = Task<ClaimedJob>;
+    type Task = Task<Vec<ClaimedJob>>;
     type Error = Infallible;
 
     fn poll_ready(&mut self, _: &mut Context<'_>, _: &WorkerContext) -> Poll<Result<(), Infallible>> {
@@ -51,12 +57,9 @@ impl Backend for ClaimedJobs {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>, _: &WorkerContext) -> Poll<Option<Result<Self::Task, Infallible>>> {
-        self.0.poll_recv(cx).map(|job| {
-            job.map(|claimed| {
-                let id = TaskId::from_string(claimed.job.id.clone());
-                Ok(TaskBuilder::new(claimed).task_id(id).build())
-            })
-        })
+        let mut jobs = Vec::new();
+        let received = self.0.poll_recv_many(cx, &mut jobs, MAX_BATCH);
+        received.map(|count| (count > 0).then(|| Ok(TaskBuilder::new(jobs).build())))
     }
 
     fn poll_close(&mut self, _: &mut Context<'_>, worker: &WorkerContext) -> Poll<Result<(), Infallible>> {
@@ -67,7 +70,7 @@ impl Backend for ClaimedJobs {
 }
 
 impl BackendConfig for ClaimedJobs {
-    type Args = ClaimedJob;
+    type Args = Vec<ClaimedJob>;
     type Id = Ulid;
     type Kind = Ephemeral;
     type Config = ();

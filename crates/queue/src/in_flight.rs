@@ -24,11 +24,15 @@ impl InFlight {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets a run whose result is written or whose token no longer matches. A later run of the same job stays.
-    pub(crate) fn release(&self, id: &str, token: i32) {
+    /// Forgets runs whose results are written or whose tokens no longer match. A later run of the same job stays.
+    pub(crate) fn release<'r>(&self, runs: impl Iterator<Item = (&'r str, i32)>) {
         let mut tokens = self.tokens();
-        if tokens.get(id) == Some(&token) {
-            tokens.remove(id);
+        for (id, token) in runs {
+            if let Some((id, current)) = tokens.remove_entry(id)
+                && current != token
+            {
+                tokens.insert(id, current);
+            }
         }
     }
 }

@@ -5,7 +5,7 @@
 //! ## Modules
 //!
 //! Start with [`job`], [`enqueue`](mod@enqueue) and [`worker`]. The SQL is in `store`. Below `worker`: `poller` decides
-//! when to poll for due jobs, `claim` claims them, `engine` passes them through apalis, `runner` runs one of them,
+//! when to poll for due jobs, `claim` claims them, `engine` passes them through apalis, `runner` runs them,
 //! `acknowledge` writes results, `heartbeat` renews the lease and rescues the jobs of dead workers, `watchdog` ends a
 //! blocked process.
 
@@ -40,6 +40,7 @@ pub mod retry;
 mod runner;
 pub mod schedule;
 mod silence;
+mod started_run;
 pub mod status;
 mod storable;
 mod store;

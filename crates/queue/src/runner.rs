@@ -1,35 +1,42 @@
-//! One run of a job: decodes the payload, runs it under a deadline, decides the disposition, and hands over the result.
+//! Runs jobs: decodes the payload, runs it under a deadline, decides the disposition, and hands over the result.
+//!
+//! Each job runs in its own task, which also hands over its result. Jobs that were claimed together share what watches
+//! them: one timer, and one registration for each signal that ends a run from outside.
 
 use std::{
     any::Any,
+    collections::HashSet,
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    time::{Duration, Instant},
+    sync::{Arc, Weak},
+    time::Duration,
 };
 
+use futures_util::{FutureExt, future::BoxFuture};
 use tokio::{
-    sync::mpsc,
-    task::{AbortHandle, JoinError},
-    time::timeout,
+    sync::{mpsc, watch},
+    task::{AbortHandle, JoinError, JoinSet},
+    time::{sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, Span, info_span};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 
 use super::{
     cancel::Cancellations,
     counts::QueueCounts,
     engine::Handler,
     in_flight::ClaimedJob,
-    job::{Failure, Job, JobId, Origin, Outcome, Policy, Run},
+    job::{Failure, Job, Outcome, Policy},
     metrics::Runs,
     result::{Disposition, RunResult},
+    started_run::{Ended, Ending, StartedRun},
     storable::StorableText,
-    store::claim::Claimed,
 };
 use runtime::{
     sabotage::{self, Bug},
-    telemetry::traces,
+    telemetry::scope::{self, Scope},
 };
 
 /// A job is quarantined after this many consecutive crashes: it becomes a dead letter with the evidence instead of
@@ -61,85 +68,156 @@ pub(crate) struct RunnerParts {
 /// Creates the handler of one job kind.
 pub(crate) fn handler<J: Job>(context: J::Context, policy: Policy, parts: RunnerParts) -> Handler {
     let runner = Arc::new(Runner::<J> { context, policy, parts, runs: Runs::of(J::NAME) });
-    Arc::new(move |claimed| {
+    Arc::new(move |jobs| {
         let runner = runner.clone();
-        Box::pin(async move { runner.run(claimed).await })
+        Box::pin(async move { runner.run_all(jobs).await })
     })
 }
 
 impl<J: Job> Runner<J> {
-    /// Runs a job from its start to its result, then frees its slot.
-    async fn run(&self, ClaimedJob { job, slot }: ClaimedJob) {
-        self.runs.wait.record(job.waited.max(0.0));
-        self.parts.counts.start(job.waited);
-        let started = Instant::now();
-        let span = info_span!(
-            "job",
-            queue = J::NAME,
-            job = job.id,
-            run = job.token,
-            correlation_id = job.correlation_id,
-            traceparent = job.traceparent,
-        );
-        let trace = {
-            let (enqueued, correlation_id) = (job.traceparent.as_deref(), job.correlation_id.as_deref());
-            traces::span::Span::run(J::NAME, &job.id, enqueued, correlation_id, job.token)
+    /// Runs jobs until each has handed over its result.
+    async fn run_all(self: &Arc<Self>, jobs: Vec<ClaimedJob>) {
+        self.parts.counts.start(jobs.iter().map(|job| job.job.waited));
+        let batch = TaskTracker::new();
+        let running = jobs.into_iter().map(|job| self.start(job, batch.token())).collect();
+        batch.close();
+        self.supervise(running, &batch).await;
+    }
+
+    /// Starts the task of a job.
+    fn start(self: &Arc<Self>, job: ClaimedJob, batch: TaskTrackerToken) -> RunningJob {
+        self.runs.wait.record(job.job.waited.max(0.0));
+        let run = Arc::new(StartedRun::new(J::NAME, job, batch));
+        let work = {
+            let (runner, run) = (self.clone(), run.clone());
+            async move {
+                let ended = runner.execute(&run).await;
+                // Without it, the run was ended from outside at the same moment.
+                if let Some(ending) = run.take_ending() {
+                    runner.conclude(&run, ended, ending).await;
+                }
+            }
         };
-        let disposition = self.execute(&job, &RunSpans { log: &span, trace: &trace }).await;
-        let duration = started.elapsed();
-        self.runs.run.record(duration);
-        self.runs.finished(disposition.outcome());
-        self.parts.counts.end(disposition.outcome(), duration);
-        trace.set_attribute("millrace.job.outcome", disposition.outcome());
-        if matches!(disposition, Disposition::Retry { .. } | Disposition::Dead { .. }) {
-            trace.record_error(disposition.outcome());
+        let task = tokio::spawn(in_run(&run, work));
+        RunningJob { run: Arc::downgrade(&run), task: AbortOnDrop(task.abort_handle()), is_watched: false }
+    }
+
+    /// Waits until all runs have ended. Ends a run from outside when an operator has cancelled its job, when it misses its
+    /// deadline, or when it outlasts the grace period of a stop. This works even while a handler blocks its thread.
+    async fn supervise(self: &Arc<Self>, mut running: Vec<RunningJob>, batch: &TaskTracker) {
+        let (mut watching, mut concluding) = (JoinSet::new(), JoinSet::new());
+        let mut requested = self.parts.cancellations.subscribe();
+        let (all_ended, deadline) = (batch.wait(), sleep(self.policy.deadline));
+        let give_back = self.parts.give_back.cancelled();
+        tokio::pin!(all_ended, deadline, give_back);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut all_ended => return,
+                Some(Ok(cancelled)) = watching.join_next() => {
+                    if let Some(job) = running.get(cancelled) {
+                        self.stop(job, Ended::Cancelled, &mut concluding);
+                    }
+                }
+                () = &mut deadline => {
+                    let error = format!("cancelled after its deadline of {:?}", self.policy.deadline);
+                    let missed = || Ended::Failure(Failure::new(&error));
+                    running.iter().for_each(|job| self.stop(job, missed(), &mut concluding));
+                    break;
+                }
+                () = &mut give_back => {
+                    running.iter().for_each(|job| self.stop(job, Ended::GracePeriodOver, &mut concluding));
+                    break;
+                }
+                () = wait_for_requests(&mut requested, &running) => {
+                    let requested = requested.borrow();
+                    for (at, job) in running.iter_mut().enumerate() {
+                        let Some(run) = job.find_requested(&requested) else { continue };
+                        job.is_watched = true;
+                        let cancellations = self.parts.cancellations.clone();
+                        watching.spawn(async move {
+                            cancellations.wait_for_request(&run.job.id).await;
+                            at
+                        });
+                    }
+                }
+            }
         }
-        trace.attach_to(async { span.in_scope(|| disposition.log()) }).await;
-        drop(trace);
+        // The others have just ended by themselves.
+        all_ended.await;
+    }
+
+    /// Ends a run from outside, unless it has just ended by itself.
+    fn stop(self: &Arc<Self>, job: &RunningJob, ended: Ended, concluding: &mut JoinSet<()>) {
+        let Some(run) = job.run.upgrade() else { return };
+        let Some(ending) = run.take_ending() else { return };
+        job.task.0.abort();
+        let (runner, scope) = (self.clone(), run.clone());
+        concluding.spawn(in_run(&scope, async move { runner.conclude(&run, ended, ending).await }));
+    }
+
+    /// Runs the payload of a job. A panic is a failure, also a panic before the handler's first await.
+    async fn execute(&self, run: &StartedRun) -> Ended {
+        let payload: J = match decode(&run.job.payload) {
+            Ok(payload) => payload,
+            Err(error) => return Ended::Unreadable(error),
+        };
+        if run.job.crashes >= MAX_CRASHES {
+            return Ended::Quarantined;
+        }
+        let (context, details) = (self.context.clone(), run.details());
+        match AssertUnwindSafe(async move { payload.run(context, details).await }).catch_unwind().await {
+            Ok(Ok(outcome)) => Ended::Outcome(outcome),
+            Ok(Err(failure)) => Ended::Failure(failure),
+            Err(panic) => Ended::Failure(Failure::new(panic_text(&*panic))),
+        }
+    }
+
+    /// Decides what becomes of the job, and hands over the result.
+    async fn conclude(&self, run: &StartedRun, ended: Ended, ending: Ending) {
+        let failures = run.failures().saturating_add(1);
+        let disposition = match ended {
+            Ended::Outcome(Outcome::Done) => Disposition::Done,
+            Ended::Outcome(Outcome::Snooze(wait)) => Disposition::Snooze { wait, reason: None },
+            Ended::Outcome(Outcome::SnoozeBecause(wait, reason)) => {
+                Disposition::Snooze { wait, reason: Some(reason.into()) }
+            }
+            Ended::GracePeriodOver => Disposition::GivenBack,
+            Ended::Failure(failure) if failures < self.policy.attempts => self.retry(failure, failures),
+            Ended::Unreadable(error) => Disposition::Dead { error },
+            Ended::Failure(failure) => self.discard(run, dead(failure.error), failures).await,
+            Ended::Outcome(Outcome::Reject(error)) => self.discard(run, dead(error), failures).await,
+            Ended::Cancelled => self.discard(run, Disposition::cancelled(), failures).await,
+            Ended::Quarantined => {
+                let error = format!("quarantined: a worker died during {} of its runs", run.job.crashes);
+                self.discard(run, dead(error), failures).await
+            }
+        };
+        self.hand_over(run, disposition, ending);
+    }
+
+    /// Records the result of a run and hands it over. Then its slot is free.
+    fn hand_over(&self, run: &StartedRun, disposition: Disposition, ending: Ending) {
+        let (duration, outcome) = (run.started.elapsed(), disposition.outcome());
+        self.runs.run.record(duration);
+        self.runs.finished(outcome);
+        self.parts.counts.end(outcome, duration);
+        run.trace.set_attribute("millrace.job.outcome", outcome);
+        if matches!(disposition, Disposition::Retry { .. } | Disposition::Dead { .. }) {
+            run.trace.record_error(outcome);
+        }
+        disposition.log();
+        run.trace.end();
+        let StartedRun { job, .. } = run;
         let attempts = i32::try_from(self.policy.attempts).unwrap_or(i32::MAX);
         // A quarantined job did not run: its crashes are kept, also when its `on_discard` failed.
         let survived =
             job.crashes < MAX_CRASHES && matches!(disposition, Disposition::Retry { .. } | Disposition::Snooze { .. });
         // The receiver outlives every runner; without it, the lease would expire and the job would run again.
-        let result = RunResult { queue: J::NAME, id: job.id, token: job.token, attempts, survived, disposition };
+        let id = job.id.clone();
+        let result = RunResult { queue: J::NAME, id, token: job.token, attempts, survived, disposition };
         let _ = self.parts.results.send(result);
-        drop(slot);
-    }
-
-    /// Runs the job, or quarantines it, and decides what becomes of it.
-    async fn execute(&self, job: &Claimed, spans: &RunSpans<'_>) -> Disposition {
-        let payload: J = match decode(&job.payload) {
-            Ok(payload) => payload,
-            Err(error) => return Disposition::Dead { error },
-        };
-        let failures = u32::try_from(job.failures).unwrap_or(0);
-        let next_failure = failures.saturating_add(1);
-        if job.crashes >= MAX_CRASHES {
-            let error = format!("quarantined: a worker died during {} of its runs", job.crashes);
-            return self.discard(job, Disposition::Dead { error: error.into() }, next_failure, spans).await;
-        }
-        let (context, run) = (self.context.clone(), run_of(job, failures, spans.trace));
-        // The handler is called inside the task, so that even a panic before its first await stays there.
-        let run = self.run_isolated(async move { payload.run(context, run).await }, spans);
-        // A cancellation drops `run`, which aborts the task at its next await.
-        let ended = tokio::select! {
-            biased;
-            () = self.parts.cancellations.wait_for_request(&job.id) => Ended::Cancelled,
-            ended = run => ended,
-        };
-        let discarded = match ended {
-            Ended::Outcome(Outcome::Done) => return Disposition::Done,
-            Ended::Outcome(Outcome::Snooze(wait)) => return Disposition::Snooze { wait, reason: None },
-            Ended::Outcome(Outcome::SnoozeBecause(wait, reason)) => {
-                return Disposition::Snooze { wait, reason: Some(reason.into()) };
-            }
-            Ended::GracePeriodOver => return Disposition::GivenBack,
-            Ended::Failure(failure) if next_failure < self.policy.attempts => return self.retry(failure, next_failure),
-            Ended::Failure(failure) => Disposition::Dead { error: failure.error.into() },
-            Ended::Outcome(Outcome::Reject(error)) => Disposition::Dead { error: error.into() },
-            Ended::Cancelled => Disposition::cancelled(),
-        };
-        self.discard(job, discarded, next_failure, spans).await
+        drop(ending);
     }
 
     /// The disposition after a failure that is retried.
@@ -152,54 +230,70 @@ impl<J: Job> Runner<J> {
     }
 
     /// Runs [`Job::on_discard`]. The job becomes a dead letter, or a cancelled job, only if that succeeds.
-    async fn discard(
-        &self,
-        job: &Claimed,
+    ///
+    /// Boxed, so that the task of a job that is done is small.
+    fn discard<'r>(
+        &'r self,
+        run: &'r StartedRun,
         disposition: Disposition,
         failures: u32,
-        spans: &RunSpans<'_>,
-    ) -> Disposition {
-        let (Disposition::Dead { error } | Disposition::Cancelled { error }) = &disposition else { return disposition };
-        let Ok(payload) = decode::<J>(&job.payload) else { return disposition };
-        let (context, reason) = (self.context.clone(), error.to_string());
-        let on_discard = async move { payload.on_discard(context, reason).await.map(|()| Outcome::Done) };
-        match self.run_isolated(on_discard, spans).await {
-            Ended::Outcome(_) | Ended::Cancelled => disposition,
-            Ended::Failure(failure) => self.retry(failure, failures),
-            Ended::GracePeriodOver => Disposition::GivenBack,
-        }
+    ) -> BoxFuture<'r, Disposition> {
+        Box::pin(async move {
+            let (Disposition::Dead { error } | Disposition::Cancelled { error }) = &disposition else {
+                return disposition;
+            };
+            let Ok(payload) = decode::<J>(&run.job.payload) else { return disposition };
+            let (context, reason) = (self.context.clone(), error.to_string());
+            let on_discard = async move { payload.on_discard(context, reason).await };
+            match self.run_isolated(on_discard, run).await {
+                Isolated::Done => disposition,
+                Isolated::Failed(failure) => self.retry(failure, failures),
+                Isolated::GracePeriodOver => Disposition::GivenBack,
+            }
+        })
     }
 
     /// Runs `work` in its own task, so that a panic stays there and the deadline can abort it.
-    async fn run_isolated<F>(&self, work: F, spans: &RunSpans<'_>) -> Ended
+    async fn run_isolated<F>(&self, work: F, run: &StartedRun) -> Isolated
     where
-        F: Future<Output = Result<Outcome, Failure>> + Send + 'static,
+        F: Future<Output = Result<(), Failure>> + Send + 'static,
     {
-        let mut task = tokio::spawn(spans.trace.attach_to(work.instrument(spans.log.clone())));
+        let mut task = tokio::spawn(run.trace.attach_to(scope::inherit(work)));
         let _end = AbortOnDrop(task.abort_handle());
         let ended = tokio::select! {
             biased;
             ended = timeout(self.policy.deadline, &mut task) => ended,
-            () = self.parts.give_back.cancelled() => return Ended::GracePeriodOver,
+            () = self.parts.give_back.cancelled() => return Isolated::GracePeriodOver,
         };
         match ended {
-            Ok(Ok(Ok(outcome))) => Ended::Outcome(outcome),
-            Ok(Ok(Err(failure))) => Ended::Failure(failure),
-            Ok(Err(panic)) => Ended::Failure(Failure::new(panic_message(panic))),
+            Ok(Ok(Ok(()))) => Isolated::Done,
+            Ok(Ok(Err(failure))) => Isolated::Failed(failure),
+            Ok(Err(panic)) => Isolated::Failed(Failure::new(panic_message(panic))),
             Err(_elapsed) => {
-                Ended::Failure(Failure::new(format!("cancelled after its deadline of {:?}", self.policy.deadline)))
+                Isolated::Failed(Failure::new(format!("cancelled after its deadline of {:?}", self.policy.deadline)))
             }
         }
     }
 }
 
-/// The spans of a run: one for its log lines and one for its trace.
-struct RunSpans<'a> {
-    log: &'a Span,
-    trace: &'a traces::span::Span,
+/// A run with its task.
+struct RunningJob {
+    /// Owned by the task: what has ended is freed, even if other runs of its batch go on for long.
+    run: Weak<StartedRun>,
+    task: AbortOnDrop,
+    /// Whether a request to cancel it is being confirmed.
+    is_watched: bool,
 }
 
-/// Aborts a task when the future that waits for it is dropped. Does nothing if the task has ended.
+impl RunningJob {
+    /// The run, if it goes on and there is a new request to cancel it.
+    fn find_requested(&self, requested: &HashSet<String>) -> Option<Arc<StartedRun>> {
+        let run = self.run.upgrade().filter(|_| !self.is_watched)?;
+        (requested.contains(&run.job.id) && !run.has_ended()).then_some(run)
+    }
+}
+
+/// Aborts a task when it is dropped. Does nothing if the task has ended.
 struct AbortOnDrop(AbortHandle);
 
 impl Drop for AbortOnDrop {
@@ -209,12 +303,28 @@ impl Drop for AbortOnDrop {
 }
 
 /// How isolated work ended.
-enum Ended {
-    Outcome(Outcome),
-    Failure(Failure),
-    /// An operator has cancelled the job.
-    Cancelled,
+enum Isolated {
+    Done,
+    Failed(Failure),
     GracePeriodOver,
+}
+
+/// Attaches the scope and the span of a run to work.
+fn in_run<F: Future>(run: &Arc<StartedRun>, work: F) -> impl Future<Output = F::Output> + use<F> {
+    Scope::new(run.clone()).attach_to(run.trace.attach_to(work))
+}
+
+/// Waits until there is a new request to cancel one of these jobs. The set of requests is nearly always empty.
+async fn wait_for_requests(requested: &mut watch::Receiver<HashSet<String>>, running: &[RunningJob]) {
+    // The channel stays open, because the runner shares its sender.
+    let is_new = |requested: &HashSet<String>| {
+        !requested.is_empty() && running.iter().any(|job| job.find_requested(requested).is_some())
+    };
+    let _ = requested.wait_for(is_new).await;
+}
+
+fn dead(error: String) -> Disposition {
+    Disposition::Dead { error: error.into() }
 }
 
 /// Decodes a payload. The decoder of a feature may panic too, which must not end the worker.
@@ -224,16 +334,6 @@ fn decode<J: Job>(payload: &[u8]) -> Result<J, StorableText> {
         Ok(Ok(payload)) => Ok(payload),
         Ok(Err(error)) => Err(format!("undecodable payload: {error}").into()),
         Err(panic) => Err(format!("undecodable payload: {}", panic_text(&*panic)).into()),
-    }
-}
-
-fn run_of(job: &Claimed, failures: u32, trace: &traces::span::Span) -> Run {
-    let traceparent = trace.sampled_traceparent().or_else(|| job.traceparent.clone());
-    Run {
-        id: JobId::parse(&job.id),
-        token: job.token,
-        failures,
-        origin: Origin { correlation_id: job.correlation_id.clone(), traceparent },
     }
 }
 

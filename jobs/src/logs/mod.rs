@@ -14,10 +14,9 @@ use flate2::{Compression, write::GzEncoder};
 use futures_util::Stream;
 use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 use tokio::{runtime::Handle, sync::Semaphore};
-use tracing::Span;
 
 use self::{merge::Merge, sink::Sink};
-use runtime::telemetry;
+use runtime::telemetry::{self, scope::Scope};
 
 /// Maximum of concurrent exports: each uses one thread and a few MiB for open files.
 const MAX_EXPORTS: usize = 4;
@@ -82,9 +81,8 @@ impl Logs {
         let directory = self.directory.clone().ok_or(ExportError::NoLogDir)?;
         let permit = self.permits.clone().try_acquire_owned().map_err(|_| ExportError::Busy)?;
         let (mut sink, stream) = Sink::new(Handle::current());
-        let span = Span::current();
-        tokio::task::spawn_blocking(move || {
-            let _entered = span.enter();
+        let scope = Scope::current();
+        let export = move || {
             let mut counts = ExportCounts::default();
             let written = match format {
                 Format::Lines => write_lines(&directory, &range, &mut sink, &mut counts),
@@ -104,6 +102,10 @@ impl Logs {
             }
             tracing::info!(who, from, to, lines, bytes, broken, unread, error, "LOGS_EXPORTED");
             drop(permit);
+        };
+        tokio::task::spawn_blocking(move || match scope {
+            Some(scope) => scope.run(export),
+            None => export(),
         });
         Ok(stream)
     }

@@ -2,10 +2,9 @@
 //! two pages, and at most a page is buffered for it.
 
 use tokio::sync::mpsc::{Receiver, Sender, channel};
-use tracing::Instrument;
 
 use super::{ListedProbe, store};
-use runtime::{db::Pool, error::Error};
+use runtime::{db::Pool, error::Error, telemetry::scope};
 
 /// The page size: about 90 KiB of JSON. 100,000 probes take 100 statements.
 pub const PAGE: i64 = 1_000;
@@ -39,7 +38,7 @@ impl Listing {
         let newest = store::newest_number(pool).await?;
         // One page is buffered. The task reads the next one only after the buffered one is received.
         let (sender, rest) = channel(1);
-        tokio::spawn(read_pages(pool.clone(), last, newest, sender).in_current_span());
+        tokio::spawn(scope::inherit(read_pages(pool.clone(), last, newest, sender)));
         Ok(Self { first: Some(Page { probes, is_last: false }), rest: Some(rest) })
     }
 

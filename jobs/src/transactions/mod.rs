@@ -24,7 +24,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 pub use amount::{Amount, AmountError};
 pub use config::{Config, ProcessorConfig};
 use futures_util::future::join_all;
-use metrics::{counter, describe_counter};
+use metrics::{Counter, counter, describe_counter};
 pub use model::{Cursor, Ingested, NewTransaction, Status, Transaction};
 pub use sender::Sender;
 use tokio::sync::Semaphore;
@@ -53,9 +53,14 @@ use runtime::{
 const CONFLICTS: &str = "millrace_webhook_conflicts_total";
 const ACCEPTED: &str = "millrace_webhooks_accepted_total";
 
-/// Two writers keep the disk busy: one collects and sends a batch while the other waits for its commit. Measured with
-/// 64 callers: 45,000 rows/s with one writer, 58,000 with two, and the same with three.
-const WRITES: Limits = Limits { writers: 2, size: 500, waiting: 20_000, wait: None };
+/// Two writers keep the disk busy: one collects and sends a batch while the other waits for its commit. Measured without
+/// HTTP and with 64 callers: 45,000 rows/s with one writer, 58,000 with two, and the same with three.
+///
+/// The second writer helps only while [`CROWD`] calls wait, or when the first one is slow. With two writers, 64 senders over
+/// HTTP had 13 rows in a commit, and a row cost the database 50 to 66 us; in commits of 128 rows it costs 20 to 25 us.
+const WRITES: Limits = Limits { writers: 2, further_writers_at: CROWD, size: 500, waiting: 20_000, wait: None };
+/// About the rows from which a commit hardly gets cheaper for each row.
+const CROWD: usize = 64;
 /// Senders time out, and then send again: a webhook that would wait longer is refused at once.
 const INGESTS: Limits = Limits { wait: Some(Duration::from_millis(500)), ..WRITES };
 /// Requests with many webhooks that are recorded at the same time: enough for both writers. The others wait, so that a single
@@ -63,13 +68,14 @@ const INGESTS: Limits = Limits { wait: Some(Duration::from_millis(500)), ..WRITE
 const BATCHES_AT_ONCE: usize = 2;
 /// Look-ups by id share statements, which limits the connections that many readers need. One statement runs at a time.
 /// With two, each carried half as many ids: 64 readers got 22,000 look-ups/s instead of 42,000.
-const READS: Limits = Limits { writers: 1, size: 500, waiting: 50_000, wait: None };
+const READS: Limits = Limits { writers: 1, further_writers_at: CROWD, size: 500, waiting: 50_000, wait: None };
 
 /// The feature. Clones share everything.
 #[derive(Clone)]
 pub struct Transactions {
     pool: Pool,
-    ingests: Batch<Webhook, ingest::IngestResult>,
+    ingests: Batch<Arc<Webhook>, ingest::IngestResult>,
+    outcomes: Outcomes,
     /// See [`BATCHES_AT_ONCE`].
     batch_turns: Arc<Semaphore>,
     conflicts: Batch<Conflict, ()>,
@@ -83,6 +89,14 @@ pub struct Transactions {
     stop: CancellationToken,
 }
 
+/// The counters of webhooks, looked up once: a look-up costs more than an addition.
+#[derive(Clone)]
+struct Outcomes {
+    new: Counter,
+    replayed: Counter,
+    conflicts: Counter,
+}
+
 impl Transactions {
     /// Starts the feature; `stop` ends every wait.
     ///
@@ -90,11 +104,12 @@ impl Transactions {
     /// When the HTTP client for the processor or the one for callbacks cannot be built.
     pub fn start(pool: &Pool, queue: &Queue, config: &Config, stop: CancellationToken) -> Result<Self, Error> {
         describe_counter!(CONFLICTS, "Webhooks whose id was known with other content; what came first stands.");
-        counter!(CONFLICTS).absolute(0);
         describe_counter!(ACCEPTED, "Webhooks by outcome: new, or replayed, which is known with the same content.");
-        for outcome in ["new", "replayed"] {
-            counter!(ACCEPTED, "outcome" => outcome).absolute(0);
-        }
+        let outcomes = Outcomes {
+            new: counter!(ACCEPTED, "outcome" => "new"),
+            replayed: counter!(ACCEPTED, "outcome" => "replayed"),
+            conflicts: counter!(CONFLICTS),
+        };
         // A process that only enqueues exports the series of the queue as well.
         queue::metrics::zero(ProcessTransaction::NAME);
         let (delay, fair_by_sender) = (config.due_after(), config.fair_by_sender);
@@ -105,6 +120,7 @@ impl Transactions {
                 let pool = pool.clone();
                 move |webhooks| ingest::ingest_batch(pool.clone(), queue.clone(), delay, fair_by_sender, webhooks)
             }),
+            outcomes,
             batch_turns: Arc::new(Semaphore::new(BATCHES_AT_ONCE)),
             conflicts: Batch::start(conflicts::WRITES, {
                 let pool = pool.clone();
@@ -173,20 +189,20 @@ impl Transactions {
     async fn record(
         &self,
         mut webhook: Webhook,
-        call: impl AsyncFnOnce(Webhook) -> Result<ingest::IngestResult, Error>,
+        call: impl AsyncFnOnce(Arc<Webhook>) -> Result<ingest::IngestResult, Error>,
     ) -> Result<Ingested, Error> {
         let span = Span::internal("ingest");
         webhook.origin.traceparent = span.traceparent().or(webhook.origin.traceparent);
-        let (ingested, conflict) = span.attach_to(call(webhook)).await??;
+        let (ingested, conflict) = span.attach_to(call(Arc::new(webhook))).await??;
         if let Some(conflict) = conflict.filter(|_| !sabotage::planted(Bug::ConflictSwallowed)) {
             conflict.log();
             span.attach_to(self.conflicts.call(conflict)).await?;
         }
         drop(span);
         match &ingested {
-            Ingested::New(_) => counter!(ACCEPTED, "outcome" => "new").increment(1),
-            Ingested::Replayed(_) => counter!(ACCEPTED, "outcome" => "replayed").increment(1),
-            Ingested::Conflict(..) => counter!(CONFLICTS).increment(1),
+            Ingested::New(_) => self.outcomes.new.increment(1),
+            Ingested::Replayed(_) => self.outcomes.replayed.increment(1),
+            Ingested::Conflict(..) => self.outcomes.conflicts.increment(1),
         }
         Ok(ingested)
     }

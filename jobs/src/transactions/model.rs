@@ -113,9 +113,10 @@ pub struct Conflict {
 
 impl Conflict {
     /// Compares a webhook with the recorded transaction. Returns `None` if they are equal.
-    pub fn between(recorded: &Transaction, new: NewTransaction, correlation_id: Option<String>) -> Option<Self> {
-        let fields = recorded.differences(&new);
-        (!fields.is_empty()).then_some(Self { new, fields, correlation_id })
+    pub fn between(recorded: &Transaction, new: &NewTransaction, correlation_id: Option<&str>) -> Option<Self> {
+        let fields = recorded.differences(new);
+        let conflict = |fields| Self { new: new.clone(), fields, correlation_id: correlation_id.map(str::to_owned) };
+        (!fields.is_empty()).then(|| conflict(fields))
     }
 
     /// Logs the conflict for the operator.

@@ -118,7 +118,8 @@ pub(crate) fn decimal_from_json<T>(
     let text = number_text(raw)?.ok_or_else(|| {
         FieldError::new("decimal_type", "Decimal input should be an integer, float, string or Decimal object")
     })?;
-    read(&text.trim().replace('_', ""))
+    let text = text.trim();
+    if text.contains('_') { read(&text.replace('_', "")) } else { read(text) }
 }
 
 /// The text of a JSON number or string; `None` if it is neither.

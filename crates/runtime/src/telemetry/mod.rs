@@ -3,26 +3,31 @@
 mod cleaner;
 pub mod files;
 pub mod json;
+mod line_queue;
+mod pretty;
+pub mod scope;
 pub mod traces;
 mod writer;
 
 use std::{
     ffi::OsString,
-    io::{BufWriter, IsTerminal},
+    io::{IsTerminal, Write as _},
     path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
+        mpsc::{self, RecvTimeoutError},
     },
     time::Duration,
 };
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt, util::SubscriberInitExt};
 
 use self::{
     json::{JsonFields, JsonLine},
+    line_queue::{LineQueue, WriterGuard},
+    pretty::PrettyFields,
     traces::Traces,
 };
 use super::version;
@@ -38,6 +43,8 @@ const BUCKETS: &[f64] =
 /// The counter of lost log lines, by output.
 const DROPPED_LINES: &str = "millrace_log_lines_dropped_total";
 const MEBIBYTE: u64 = 1 << 20;
+/// Between two aggregations of the samples of histograms.
+const AGGREGATION_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What is logged and traced, and where to.
 #[derive(Debug, Clone)]
@@ -102,8 +109,10 @@ pub struct Telemetry {
     /// Declared first, so that it is dropped first: what it logs then is still written.
     _traces: Option<Traces>,
     /// Dropping them writes the last lines.
-    _writers: (WorkerGuard, Option<WorkerGuard>),
+    _writers: (WriterGuard, Option<WriterGuard>),
     metrics: PrometheusHandle,
+    /// Ends the thread of [`aggregate`].
+    _aggregation: mpsc::Sender<()>,
     /// The metrics `process_*`: processor time, memory, open files.
     process_metrics: metrics_process::Collector,
     dropped: DroppedLines,
@@ -112,17 +121,17 @@ pub struct Telemetry {
 /// The counters of lost log lines.
 #[derive(Clone)]
 struct DroppedLines {
-    /// Lines that did not fit into the queue, because the reader of standard output hung.
-    stdout: ErrorCounter,
-    /// Lines that did not fit into the queue, and lines that could not be written to a file.
-    files: Option<(ErrorCounter, Arc<AtomicU64>)>,
+    /// Counts lines that did not fit into it, because the reader of standard output hung.
+    stdout: LineQueue,
+    /// Counts the same, and lines that could not be written to a file.
+    files: Option<(LineQueue, Arc<AtomicU64>)>,
 }
 
 impl DroppedLines {
     fn update_metric(&self) {
-        metrics::counter!(DROPPED_LINES, "output" => "stdout").absolute(self.stdout.dropped_lines() as u64);
+        metrics::counter!(DROPPED_LINES, "output" => "stdout").absolute(self.stdout.dropped_lines());
         let files = self.files.as_ref().map_or(0, |(late, unwritten)| {
-            (late.dropped_lines() as u64).saturating_add(unwritten.load(Ordering::Relaxed))
+            late.dropped_lines().saturating_add(unwritten.load(Ordering::Relaxed))
         });
         metrics::counter!(DROPPED_LINES, "output" => "files").absolute(files);
     }
@@ -137,26 +146,39 @@ impl Telemetry {
         // One filter for both outputs: with two, an event after an `enabled!` of another crate can be lost.
         let colour = has_colour(std::io::stdout().is_terminal(), |name| std::env::var_os(name));
         let filter = EnvFilter::try_new(&config.filter).map_err(|error| format!("RUST_LOG: {error}"))?;
-        let (stdout, stdout_guard) = non_blocking(BufWriter::with_capacity(1 << 16, std::io::stdout()));
-        let stdout_dropped = stdout.error_counter();
+        let no_thread = |error: std::io::Error| format!("cannot start the thread that writes log lines: {error}");
+        let (queue, stdout_guard) = LineQueue::start(|lines| {
+            let mut stdout = std::io::stdout().lock();
+            // An error is ignored: the process works on without a reader of its standard output.
+            let _ = stdout.write_all(lines.text()).and_then(|()| stdout.flush());
+        })
+        .map_err(no_thread)?;
+        let mut dropped = DroppedLines { stdout: queue.clone(), files: None };
         let stdout = if config.json {
-            tracing_subscriber::fmt::layer().event_format(JsonLine).fmt_fields(JsonFields).with_writer(stdout).boxed()
+            tracing_subscriber::fmt::layer().event_format(JsonLine).fmt_fields(JsonFields).with_writer(queue).boxed()
         } else {
-            tracing_subscriber::fmt::layer().with_ansi(colour).with_target(false).with_writer(stdout).boxed()
+            let layer = tracing_subscriber::fmt::layer().with_ansi(colour).with_target(false);
+            layer.fmt_fields(PrettyFields).with_writer(queue).boxed()
         };
-        let mut dropped = DroppedLines { stdout: stdout_dropped, files: None };
         let (files, file_guard) = match &config.directory {
             None => (None, None),
             Some(directory) => {
-                let writer = writer::FileWriter::start(directory, process, config.file_limits).map_err(|error| {
+                let mut writer = writer::FileWriter::start(directory, process, config.file_limits).map_err(|error| {
                     let directory = directory.display();
                     format!("LOG_DIR: cannot write to {directory}: {error}; name a folder that can be written")
                 })?;
                 let unwritten = writer.lost_lines();
-                let (writer, guard) = non_blocking(writer);
-                dropped.files = Some((writer.error_counter(), unwritten));
+                let (queue, guard) = LineQueue::start(move |lines| {
+                    // The writer handles its errors, and counts the lines that it loses.
+                    for line in lines.iter() {
+                        let _ = writer.write_all(line);
+                    }
+                    let _ = writer.flush();
+                })
+                .map_err(no_thread)?;
+                dropped.files = Some((queue.clone(), unwritten));
                 let layer =
-                    tracing_subscriber::fmt::layer().event_format(JsonLine).fmt_fields(JsonFields).with_writer(writer);
+                    tracing_subscriber::fmt::layer().event_format(JsonLine).fmt_fields(JsonFields).with_writer(queue);
                 (Some(layer), Some(guard))
             }
         };
@@ -172,10 +194,13 @@ impl Telemetry {
             .map_err(|error| error.to_string())?;
         metrics::describe_counter!(DROPPED_LINES, "Log lines that were lost, by output.");
         version::describe();
+        let aggregation = aggregate(metrics.clone())
+            .map_err(|error| format!("cannot start the thread that aggregates metrics: {error}"))?;
         let process_metrics = metrics_process::Collector::default();
         process_metrics.describe();
         let traces = config.traces.as_ref().map(|traces| Traces::start(traces, process)).transpose()?;
-        Ok(Self { _traces: traces, _writers: (stdout_guard, file_guard), metrics, process_metrics, dropped })
+        let writers = (stdout_guard, file_guard);
+        Ok(Self { _traces: traces, _writers: writers, metrics, _aggregation: aggregation, process_metrics, dropped })
     }
 
     /// Returns a function that renders all metrics in Prometheus' text format.
@@ -191,18 +216,25 @@ impl Telemetry {
     }
 }
 
+/// Starts a thread that aggregates the samples of histograms, until the returned sender is dropped. The recorder keeps each
+/// sample until then, 16 bytes, so that a process whose `/metrics` is not read would grow: by 2.7 GB a day at 1,000 jobs/s.
+///
+/// # Errors
+/// When the system cannot start the thread.
+fn aggregate(metrics: PrometheusHandle) -> std::io::Result<mpsc::Sender<()>> {
+    let (handle, dropped) = mpsc::channel();
+    std::thread::Builder::new().name("metrics".into()).spawn(move || {
+        while dropped.recv_timeout(AGGREGATION_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+            metrics.run_upkeep();
+        }
+    })?;
+    Ok(handle)
+}
+
 /// Whether readable log lines are coloured: on a terminal that supports colour, unless `NO_COLOR` has a value.
 fn has_colour(is_terminal: bool, variable: impl Fn(&str) -> Option<OsString>) -> bool {
     let is_refused = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
     is_terminal && !is_refused && variable("TERM").is_none_or(|term| term != "dumb")
-}
-
-/// Starts a thread that writes the lines of all threads: lines that arrive during a write share the next one. A write per
-/// line in the logging thread took 25 % of a busy worker's time. If the reader hangs, lines are lost, but no request waits.
-fn non_blocking(out: impl std::io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
-    /// The capacity of the queue in lines; their slots are allocated at the start.
-    const MAX_QUEUED_LINES: usize = 16_384;
-    NonBlockingBuilder::default().buffered_lines_limit(MAX_QUEUED_LINES).lossy(true).finish(out)
 }
 
 #[cfg(test)]

@@ -209,6 +209,13 @@ impl Span {
         }
     }
 
+    /// Ends the span before it is dropped. What happens later is not recorded.
+    pub fn end(&self) {
+        if let Some(context) = &self.0 {
+            context.span().end();
+        }
+    }
+
     /// Records an error by its kind, which is one word. A message could contain secrets.
     pub fn record_error(&self, kind: impl Into<String>) {
         if let Some(context) = &self.0 {
@@ -221,9 +228,7 @@ impl Span {
 impl Drop for Span {
     fn drop(&mut self) {
         // Explicit, since the instrumented future may keep the context alive for longer.
-        if let Some(context) = &self.0 {
-            context.span().end();
-        }
+        self.end();
     }
 }
 
