@@ -39,6 +39,8 @@ const QUIET_AFTER: Duration = Duration::from_secs(5);
 const QUIET_INTERVAL: Duration = Duration::from_secs(2);
 /// Between two sweeps of such a worker, unless a notification arrives.
 const QUIET_SWEEP_INTERVAL: Duration = Duration::from_secs(4);
+/// Between two sweeps while the database cannot be reached.
+const SWEEP_RETRY: Duration = Duration::from_secs(1);
 /// A sweep reads every dead entry of the index. While an old snapshot keeps millions of them, sweeps use at most one
 /// twentieth of the time of a session.
 const SWEEP_PAUSE_FACTOR: u32 = 19;
@@ -227,8 +229,13 @@ impl Poller {
                         }
                     }
                 }
-                // The polls log the outage.
-                Err(error) => tracing::debug!(error = causes(&error), "could not look for jobs below the marks"),
+                Err(error) => {
+                    // Only its time limit shows that the sweep is long. The polls log an outage.
+                    if !matches!(error, sqlx::Error::Database(_)) {
+                        pause = self.interval.max(SWEEP_RETRY);
+                    }
+                    tracing::debug!(error = causes(&error), "could not look for jobs below the marks");
+                }
             }
         }
     }

@@ -25,7 +25,7 @@ use super::{
 };
 use runtime::{
     db::Pool,
-    executor::{Transaction, once, repeatable},
+    executor::{Transaction, repeatable},
 };
 
 /// New jobs, column by column.

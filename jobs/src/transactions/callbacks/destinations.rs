@@ -124,6 +124,11 @@ impl Destinations {
     pub(super) fn names(&self) -> Vec<String> {
         self.0.keys().cloned().collect()
     }
+
+    /// Whether there are several, which then share the slots of the queue.
+    pub(super) fn are_several(&self) -> bool {
+        self.0.len() > 1
+    }
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ use super::{
     store::{columns, notify_settled},
 };
 use queue::{
-    Job, JobId, NewJob, Origin, Queue, Retention,
+    FairKey, Job, JobId, NewJob, Origin, Queue, Retention,
     batch::{Batch, Limits},
     enqueue,
     operator::audit::{self, Order, Via},
@@ -115,7 +115,7 @@ impl Callbacks {
         let settled = store::settle(&mut tx, settlements, &named, has_common).await?;
         let mut jobs = Vec::new();
         for one in &settled {
-            jobs.extend(job(one)?);
+            jobs.extend(job(one, self.destinations.are_several())?);
         }
         enqueue(&mut tx, &jobs).await?;
         tx.commit().await?;
@@ -263,8 +263,9 @@ impl Callbacks {
     }
 }
 
-/// The job of a settlement's callback, if it has one. Its id is that of the callback.
-fn job(settled: &store::Settled) -> Result<Option<NewJob>, Error> {
+/// The job of a settlement's callback, if it has one. Its id is that of the callback. With `is_fair`, it shares the slots of
+/// the queue with the jobs of other destinations.
+fn job(settled: &store::Settled, is_fair: bool) -> Result<Option<NewJob>, Error> {
     let (Some(id), Some(destination), Some(kind)) = (settled.callback, &settled.destination, &settled.kind) else {
         return Ok(None);
     };
@@ -279,7 +280,8 @@ fn job(settled: &store::Settled) -> Result<Option<NewJob>, Error> {
         settled_at: settled.settled_at,
     };
     let origin = Origin { correlation_id: settled.correlation_id.clone(), traceparent: None };
-    Ok(Some(NewJob::of(&job)?.id(JobId::from(id)).origin(origin)))
+    let job = NewJob::of(&job)?.id(JobId::from(id)).origin(origin);
+    Ok(Some(if is_fair { job.fair_key(FairKey::of(destination)) } else { job }))
 }
 
 /// The body of a test message.

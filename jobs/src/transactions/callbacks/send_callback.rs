@@ -50,7 +50,7 @@ impl Job for SendCallback {
     const NAME: &'static str = "send_callback";
     type Context = Callbacks;
 
-    fn policy(_: &Callbacks) -> Policy {
+    fn policy(callbacks: &Callbacks) -> Policy {
         let backoff = Backoff { base: Duration::from_secs(5), cap: Duration::from_secs(3600) };
         // A try takes 10 s; the rest is for the database.
         Policy {
@@ -58,6 +58,7 @@ impl Job for SendCallback {
             backoff,
             deadline: Duration::from_secs(30),
             concurrency: SLOTS,
+            fair: callbacks.destinations.are_several(),
             ..Policy::default()
         }
     }
