@@ -4,7 +4,7 @@ use std::{
     io::{BufRead, BufReader},
     net::IpAddr,
     os::unix::process::CommandExt as _,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -60,7 +60,18 @@ impl Process {
     }
 
     /// Starts any program with these variables, and without this process's configuration.
-    pub(crate) fn run(name: &str, mut command: Command, variables: &[(&str, &str)]) -> Self {
+    pub(crate) fn run(name: &str, command: Command, variables: &[(&str, &str)]) -> Self {
+        Self::spawn(name, command, variables, Stdio::null())
+    }
+
+    /// Starts any program, which can see from the end of its input that this process has ended.
+    pub(crate) fn run_with_input(name: &str, command: Command, variables: &[(&str, &str)]) -> (Self, ChildStdin) {
+        let mut process = Self::spawn(name, command, variables, Stdio::piped());
+        let input = process.child.stdin.take().expect("the input of a program");
+        (process, input)
+    }
+
+    fn spawn(name: &str, mut command: Command, variables: &[(&str, &str)], input: Stdio) -> Self {
         command.env_clear();
         for name in INHERITED {
             if let Ok(value) = std::env::var(name) {
@@ -69,7 +80,7 @@ impl Process {
         }
         // A separate process group, so that Ctrl-C stops the test run without a signal to the process under test.
         command.envs(variables.iter().copied()).process_group(0);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{name} does not start: {error}"));
         let lines = Arc::new(Mutex::new(Vec::new()));
         let streams: [Option<Box<dyn std::io::Read + Send>>; 2] =
