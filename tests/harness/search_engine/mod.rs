@@ -175,6 +175,24 @@ impl SearchEngine {
             matches!(health["status"].as_str(), Some("green" | "yellow"))
         })
         .await;
+        self.warm_up().await;
+    }
+
+    /// Makes the engine load its classes. The product waits for 2 s for a response, and the first one may take longer.
+    async fn warm_up(&self) {
+        let mapping = json!({ "mappings": { "properties": { "id": { "type": "long" }, "word": { "type": "text" } } } });
+        self.call(Method::PUT, "millrace-warm-up", Some(mapping)).await;
+        let document = json!({ "id": 1, "word": "warm" });
+        self.call(Method::PUT, "millrace-warm-up/_doc/1?refresh=true", Some(document)).await;
+        let matching = |kind: &str| json!({ "multi_match": { "query": "warn", "type": kind, "fields": ["word"] } });
+        let mut fuzzy = matching("best_fields");
+        fuzzy["multi_match"]["fuzziness"] = "AUTO".into();
+        fuzzy["multi_match"]["fuzzy_rewrite"] = "constant_score".into();
+        let queries = [matching("best_fields"), matching("bool_prefix"), matching("phrase"), fuzzy]
+            .map(|query| json!({ "constant_score": { "filter": query } }));
+        let search = json!({ "query": { "dis_max": { "queries": queries } }, "sort": ["_score", "id"] });
+        self.call(Method::POST, "millrace-warm-up/_search", Some(search)).await;
+        self.call(Method::DELETE, "millrace-warm-up", None).await;
     }
 }
 
