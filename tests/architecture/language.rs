@@ -80,7 +80,7 @@ const CODE: &str = "`";
 fn comment_marker(path: &Path) -> Option<&'static str> {
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("md") => Some(""),
-        Some("rs" | "js" | "sol") => Some("//"),
+        Some("rs" | "java" | "js" | "sol") => Some("//"),
         Some("sql") => Some("--"),
         Some("env" | "example" | "py" | "sh" | "toml" | "yaml" | "yml") | None => Some("#"),
         Some(_) => None,

@@ -48,7 +48,14 @@ fn documents_and_scripts_name_recipes_that_exist() {
 
 #[test]
 fn scripts_are_executable() {
-    for script in [".ci/run", ".ci/prepare-sqlx", ".githooks/commit-msg", ".githooks/pre-commit", "migrations/new"] {
+    for script in [
+        ".ci/run",
+        ".ci/postgres-majors",
+        ".ci/prepare-sqlx",
+        ".githooks/commit-msg",
+        ".githooks/pre-commit",
+        "migrations/new",
+    ] {
         assert_executable(script);
     }
 }

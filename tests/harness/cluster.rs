@@ -107,6 +107,8 @@ fn base() -> &'static Path {
         env!("CARGO_MANIFEST_DIR").hash(&mut hash);
         // A server keeps the clock it was started with, so each clock needs its own server.
         clock::moved_clock().hash(&mut hash);
+        // `.ci/postgres-majors` runs the tests on one version after the other.
+        std::env::var_os("PG_BIN_DIR").hash(&mut hash);
         let name = format!("millrace-tests-{}-{:016x}", geteuid(), hash.finish());
         let memory = Path::new(MEMORY).join(&name);
         let room =

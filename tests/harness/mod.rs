@@ -23,6 +23,7 @@ pub(crate) mod python;
 pub(crate) mod queue_harness;
 pub(crate) mod redis;
 pub(crate) mod scratch;
+pub(crate) mod search_engine;
 pub(crate) mod system;
 mod watchdog;
 

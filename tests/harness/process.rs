@@ -1,6 +1,7 @@
 //! The real binary as a child process: started on a free port, stopped by any signal. A failed test prints its log.
 
 use std::{
+    io::PipeWriter,
     net::IpAddr,
     os::unix::process::CommandExt as _,
     path::Path,
@@ -45,6 +46,18 @@ impl Process {
 
     /// Starts any program with these variables, and without this process's configuration.
     pub(crate) fn run(name: &str, mut command: Command, variables: &[(&str, &str)]) -> Self {
+        command.stdin(Stdio::null());
+        Self::spawn(name, command, variables)
+    }
+
+    /// Starts any program, which can see from the end of its input that this process has ended.
+    pub(crate) fn run_with_input(name: &str, mut command: Command, variables: &[(&str, &str)]) -> (Self, PipeWriter) {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        command.stdin(reader);
+        (Self::spawn(name, command, variables), writer)
+    }
+
+    fn spawn(name: &str, mut command: Command, variables: &[(&str, &str)]) -> Self {
         child::inherit_only(&mut command, &INHERITED);
         // A separate process group, so that Ctrl-C stops the test run without a signal to the process under test.
         command.envs(variables.iter().copied()).process_group(0).stderr(Stdio::piped());

@@ -9,39 +9,58 @@ use crate::harness::eventually;
 
 const SOON: Duration = Duration::from_secs(20);
 
+/// What happens to an item while the run of its first version is blocked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Overtaking {
+    Update,
+    Deletion,
+    /// The search index forgets the removal, as an engine does when it restarts.
+    ForgottenDeletion,
+}
+
 /// Blocks the run of the first version after it has read the row. Meanwhile the item is updated or deleted.
-async fn overtake_indexing_run(delete: bool) {
+async fn overtake_indexing_run(by: Overtaking) {
     let harness = ItemHarness::start().await;
     let items = harness.start_items(None);
     let worker = harness.start_worker(&items);
     harness.index.blocked_versions.lock().unwrap().push(1);
     let id = harness.create(&items, "first").await.id;
     harness.index.blocked.acquire().await.expect("the first run").forget();
-    if delete {
-        items.delete(&harness.change(id), Origin::default()).await.expect("deleted");
-    } else {
+    if by == Overtaking::Update {
         items.update(&harness.change(id), &contents("second"), Origin::default()).await.expect("updated");
+    } else {
+        items.delete(&harness.change(id), Origin::default()).await.expect("deleted");
     }
     eventually("the second job is done while the first still runs", SOON, async || {
         harness.index.newest.lock().unwrap().get(&id.0).is_some_and(|(version, _)| *version == 2)
     })
     .await;
+    if by == Overtaking::ForgottenDeletion {
+        harness.index.newest.lock().unwrap().clear();
+        // No engine restarts in less than a second, so only a later run checks that its item still exists.
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+    }
     harness.index.gate.add_permits(1);
     eventually("both jobs have ended", SOON, async || harness.count_open_jobs().await == 0).await;
     let found = harness.index.items().remove(&id.0).map(|item| item.title);
-    assert_eq!(found.as_deref(), if delete { None } else { Some("second") });
+    assert_eq!(found.as_deref(), if by == Overtaking::Update { Some("second") } else { None }, "{by:?}");
     assert_eq!(harness.count("SELECT count(*) FROM apalis.jobs WHERE status = 'Done'").await, 2);
     worker.stop().await;
 }
 
 #[tokio::test]
 async fn an_older_indexing_run_does_not_overwrite_a_newer_version() {
-    overtake_indexing_run(false).await;
+    overtake_indexing_run(Overtaking::Update).await;
 }
 
 #[tokio::test]
 async fn an_older_indexing_run_does_not_restore_a_deleted_item() {
-    overtake_indexing_run(true).await;
+    overtake_indexing_run(Overtaking::Deletion).await;
+}
+
+#[tokio::test]
+async fn a_late_indexing_run_does_not_restore_an_item_whose_removal_was_forgotten() {
+    overtake_indexing_run(Overtaking::ForgottenDeletion).await;
 }
 
 #[tokio::test]

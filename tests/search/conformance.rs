@@ -1,9 +1,9 @@
-//! Conformance of every search backend: PostgreSQL, the fake Elasticsearch, and a real one where it is configured.
+//! Conformance of every search backend: PostgreSQL, the fake Elasticsearch, OpenSearch, and a server of the developer.
 
 use jobs::items::search::{Document, Elasticsearch, Postgres, Search, Server};
 
 use super::{document, fake::FakeElasticsearch};
-use crate::harness::{database, needs, process};
+use crate::harness::{database, needs, process, search_engine};
 
 /// A search backend under test.
 pub(super) trait SearchBackend: Search {
@@ -35,6 +35,12 @@ async fn fake_elasticsearch_conforms_to_the_search_contract() {
 }
 
 #[tokio::test]
+async fn opensearch_conforms_to_the_search_contract() {
+    let Some(engine) = search_engine::lease().await else { return };
+    assert_conforms(&Elasticsearch::new(&Server::parse(&engine.url()).unwrap()).unwrap(), 1).await;
+}
+
+#[tokio::test]
 async fn real_elasticsearch_conforms_to_the_search_contract() {
     let Some(url) = needs::optional_variable("ELASTICSEARCH_URL") else { return };
     drop(process::http_client());
@@ -47,6 +53,7 @@ async fn real_elasticsearch_conforms_to_the_search_contract() {
 async fn assert_conforms<S: SearchBackend>(backend: &S, first: i64) {
     let run = Run { backend, first };
     run.assert_matching().await;
+    run.assert_long_queries().await;
     run.assert_the_newest_version_wins().await;
     run.clean_up().await;
 }
@@ -143,6 +150,14 @@ impl<S: SearchBackend> Run<'_, S> {
         }
     }
 
+    /// A query of many words, each of which is similar to many others.
+    async fn assert_long_queries(&self) {
+        let words: Vec<String> = (0..128).map(|n| format!("{n:07b}").replace('0', "a").replace('1', "b")).collect();
+        self.put(6, 1, "words", Some(&self.unique(&words.join(" ")))).await;
+        self.backend.refresh().await;
+        assert_eq!(self.search_ids(&self.unique(&words[..25].join(" "))).await, self.ids(&[6]));
+    }
+
     /// An older version never wins, in any order of arrival. Of one version, the removal wins.
     async fn assert_the_newest_version_wins(&self) {
         self.put(4, 3, &self.unique("newer"), None).await;
@@ -172,7 +187,7 @@ impl<S: SearchBackend> Run<'_, S> {
 
     /// Removes all documents of this run.
     async fn clean_up(&self) {
-        for offset in 0..6 {
+        for offset in 0..7 {
             self.backend.remove(self.first + offset, 100).await.expect("a removal");
         }
         self.backend.refresh().await;

@@ -57,7 +57,7 @@ async fn postgres_serves_searches_while_elasticsearch_is_down() {
     // The retry of the indexing job writes the document.
     harness.fake.set_mode(FakeMode::Healthy);
     harness.searcher.index(document(2, 1, "second kettle", None)).await.unwrap();
-    assert_eq!(harness.fake.state().index.as_ref().unwrap().documents.len(), 2);
+    assert_eq!(harness.fake.state().indexes.documents().len(), 2);
 }
 
 #[tokio::test]
@@ -125,7 +125,7 @@ async fn a_bulk_write_retries_only_rejected_items() {
         harness.fake.set_mode(FakeMode::RejectingHalfOfBulk(status));
         elasticsearch.write(writes(version)).await.expect("all writes succeed in the end");
         let state = harness.fake.state();
-        let documents = &state.index.as_ref().unwrap().documents;
+        let documents = state.indexes.documents();
         assert!(documents.len() == 9 && documents.values().all(|(known, _)| *known == version), "{documents:?}");
         let bulks = state.requests.iter().filter(|request| request.contains("/_bulk")).count();
         assert_eq!(i64::try_from(bulks).unwrap(), 2 * version, "{:?}", state.requests);
@@ -136,13 +136,4 @@ async fn a_bulk_write_retries_only_rejected_items() {
     assert!(matches!(&error, Error::Internal(reason) if reason.contains("400")), "{error}");
     // Older versions: the 409 of each write is a success.
     elasticsearch.write(writes(1)).await.expect("older versions are ignored");
-    // A deleted index is created again with our mapping.
-    harness.fake.state().index = None;
-    let error = jobs::items::search::Search::upsert(&elasticsearch, document(1, 9, "kettle", None))
-        .await
-        .expect_err("the index is missing");
-    assert!(matches!(error, Error::Unavailable(_)), "{error}");
-    jobs::items::search::Search::upsert(&elasticsearch, document(1, 9, "kettle", None))
-        .await
-        .expect("the index is created again");
 }

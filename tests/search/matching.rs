@@ -3,7 +3,7 @@
 use jobs::items::search::{Elasticsearch, Postgres, Server};
 
 use super::{conformance::SearchBackend, document, fake::FakeElasticsearch};
-use crate::harness::{database, process};
+use crate::harness::{database, process, search_engine};
 
 /// A title with a description, a search, and the expected highlight. An empty highlight means no hit.
 const FOUND: &[(&str, Option<&str>, &str, &str)] = &[
@@ -157,6 +157,12 @@ async fn words_are_matched_in_fake_elasticsearch() {
 }
 
 #[tokio::test]
+async fn words_are_matched_in_opensearch() {
+    let Some(engine) = search_engine::lease().await else { return };
+    assert_matching(&Elasticsearch::new(&Server::parse(&engine.url()).unwrap()).unwrap()).await;
+}
+
+#[tokio::test]
 async fn titles_rank_first_in_postgres() {
     let database = database::fresh().await;
     assert_ranking(&Postgres::new(database.pool().await.into())).await;
@@ -167,6 +173,12 @@ async fn titles_rank_first_in_fake_elasticsearch() {
     drop(process::http_client());
     let fake = FakeElasticsearch::start().await;
     assert_ranking(&Elasticsearch::new(&Server::parse(&fake.url()).unwrap()).unwrap()).await;
+}
+
+#[tokio::test]
+async fn titles_rank_first_in_opensearch() {
+    let Some(engine) = search_engine::lease().await else { return };
+    assert_ranking(&Elasticsearch::new(&Server::parse(&engine.url()).unwrap()).unwrap()).await;
 }
 
 /// More documents match than the total counts, and the exact title is written last.

@@ -3,11 +3,13 @@
 mod conformance;
 mod elasticsearch_types;
 mod endpoint;
+mod engine;
 mod fake;
-mod fake_validation;
 mod fallback;
+mod lost_index;
 mod matching;
 mod reindex;
+mod responses;
 mod upgrade;
 
 use jobs::items::search::Document;

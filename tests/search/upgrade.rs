@@ -2,24 +2,27 @@
 
 use std::time::Duration;
 
-use jobs::items::search::{Config, Fallback, Searcher, Server};
+use jobs::items::search::{Config, Fallback, Searcher, Server, elasticsearch::INDEX};
+use reqwest::Method;
+use serde_json::json;
 use sqlx::PgPool;
 
 use super::fake::FakeElasticsearch;
 use crate::harness::{
     database, eventually,
     process::{self, start_worker},
+    search_engine,
 };
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
-/// Inserts documents as the previous release did.
-async fn insert_legacy_documents(pool: &PgPool) {
+/// Inserts documents as an earlier release did.
+pub(super) async fn insert_legacy_documents(pool: &PgPool, count: i32) {
     let insert =
         "INSERT INTO item_documents (item_id, version, removed, title, owner_id, created_at, updated_at, words)
                   SELECT n, 3, false, title || n, 7, now(), now(), to_tsvector('simple', title || n)
-                  FROM generate_series(1, 450) AS n, (VALUES ('Adapter USB/HDMI Café no')) AS old (title)";
-    sqlx::query(insert).execute(pool).await.expect("documents");
+                  FROM generate_series(1, $1) AS n, (VALUES ('Adapter USB/HDMI Café no')) AS old (title)";
+    sqlx::query(insert).bind(count).execute(pool).await.expect("documents");
 }
 
 async fn count_hits(searcher: &Searcher, query: &str) -> i64 {
@@ -29,22 +32,43 @@ async fn count_hits(searcher: &Searcher, query: &str) -> i64 {
 #[tokio::test]
 async fn documents_of_an_earlier_release_are_reindexed() {
     drop(process::http_client());
-    let (fake, database) = (FakeElasticsearch::start().await, database::fresh().await);
+    let fake = FakeElasticsearch::start().await;
+    assert_reindexed(&fake.url(), async || fake.count_searches() as u64).await;
+}
+
+#[tokio::test]
+async fn documents_of_an_earlier_release_are_reindexed_in_opensearch() {
+    let Some(engine) = search_engine::lease().await else { return };
+    // The index of the earlier release, which its processes still use.
+    let earlier = json!({
+        "aliases": { "millrace-items": {} },
+        "mappings": { "dynamic": "strict", "properties": { "id": { "type": "long" }, "title": { "type": "text" } } },
+    });
+    engine.call(Method::PUT, "millrace-items-1", Some(earlier)).await;
+    let document = json!({ "id": 1, "title": "Adapter USB/HDMI" });
+    engine.call(Method::PUT, "millrace-items/_doc/1?refresh=true", Some(document)).await;
+    assert_reindexed(&engine.url(), async || engine.count_searches(INDEX).await).await;
+    assert_eq!(engine.call(Method::GET, "millrace-items/_count", None).await["count"], 1);
+}
+
+/// `count_searches` counts the searches of the engine.
+async fn assert_reindexed(url: &str, count_searches: impl AsyncFn() -> u64) {
+    let database = database::fresh().await;
     let pool = database.pool().await;
-    insert_legacy_documents(&pool).await;
-    let config = Config { elasticsearch: Some(Server::parse(&fake.url()).unwrap()), fallback: Fallback::Postgres };
+    insert_legacy_documents(&pool, 450).await;
+    let config = Config { elasticsearch: Some(Server::parse(url).unwrap()), fallback: Fallback::Postgres };
     let searcher = Searcher::start(&pool.clone().into(), &config).unwrap();
     assert_eq!(
         (count_hits(&searcher, "adapter").await, count_hits(&searcher, "hdmi").await),
         (450, 0),
         "matched by the old rules"
     );
-    assert_eq!(fake.count_searches(), 0, "the index of Elasticsearch is empty");
+    assert_eq!(count_searches().await, 0, "the index of Elasticsearch is empty");
 
-    let _worker = start_worker(&database.url, &[("ELASTICSEARCH_URL", &*fake.url())]).await;
+    let _worker = start_worker(&database.url, &[("ELASTICSEARCH_URL", url)]).await;
     eventually("all documents are reindexed", SOON, async || count_hits(&searcher, "hdmi cafe").await == 450).await;
     eventually("Elasticsearch serves the searches", SOON, async || {
-        count_hits(&searcher, "usb").await == 450 && fake.count_searches() > 0
+        count_hits(&searcher, "usb").await == 450 && count_searches().await > 0
     })
     .await;
     let left: i64 = sqlx::query_scalar("SELECT count(*) FROM item_documents WHERE analysed <> version")

@@ -1,6 +1,6 @@
 //! The environment of a benchmark: a separate PostgreSQL with durable settings, and the real programs on it.
 
-use std::{fs, net::SocketAddr, path::PathBuf, process::Command, time::Duration};
+use std::{fs, net::SocketAddr, path::PathBuf, process::{Command, Stdio}, time::Duration};
 
 use anyhow::{Error, Result, anyhow, bail};
 use embedded_postgres::{Cluster, Search, Settings};
@@ -128,7 +128,7 @@ impl Environment {
     ) -> Result<(Child, String)> {
         let mut command = Command::new(std::env::current_exe()?);
         child::inherit_only(&mut command, &INHERITED);
-        command.args(arguments).current_dir(&self.folder);
+        command.args(arguments).current_dir(&self.folder).stdin(Stdio::null());
         command.env("LOG_FORMAT", "json").envs(variables.iter().copied());
         let mut child = Child::start_piped(command, &arguments.join(" "), KEPT_LINES)?;
         let line = child.wait_for_line(ready).await?;

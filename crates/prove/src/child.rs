@@ -50,12 +50,13 @@ impl Child {
         let path = folder.join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&path)?;
         let begin = file.metadata()?.len();
-        command.stderr(file.try_clone()?).stdout(file);
+        command.stdin(Stdio::null()).stderr(file.try_clone()?).stdout(file);
         let process = spawn(&mut command)?;
         Ok(Self { name: name.to_owned(), process, output: Output::File { path, begin } })
     }
 
-    /// Starts a process whose output is kept in memory: standard output, and standard error if the command pipes it. Of
+    /// Starts a process with the input of the command. Its output is kept in memory: standard output, and standard error if
+    /// the command pipes it. Of
     /// more than `kept` lines, those in the middle are dropped.
     ///
     /// # Errors
@@ -278,7 +279,7 @@ pub(crate) fn count_lines_with(path: &Path, counts: impl Fn(&str) -> bool) -> Re
 }
 
 fn spawn(command: &mut Command) -> Result<Process> {
-    let spawned = command.stdin(Stdio::null()).spawn();
+    let spawned = command.spawn();
     spawned.with_context(|| format!("cannot start {}", command.get_program().display()))
 }
 

@@ -1,6 +1,6 @@
 //! The indexing job: updates the search index to the current version of an item, and removes it from a shared cache.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,9 @@ const CACHE_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// After this time every entry from before the write has expired, even if its removal failed. It is twice the TTL, to
 /// allow for clocks that differ.
 const CACHE_EXPIRED_AFTER: Duration = Duration::from_secs(2 * redis::TTL.as_secs());
+
+/// A run that takes longer checks that its item was not deleted meanwhile. In this time no search engine restarts.
+const LATE: Duration = Duration::from_secs(1);
 
 /// A search index of items. An older version never replaces a newer one, however late it arrives.
 #[async_trait]
@@ -111,10 +114,18 @@ impl Job for IndexItem {
 
 impl IndexItem {
     async fn index(&self, items: &Items) -> Result<(), Error> {
-        match store::find(&items.pool, ItemId(self.id)).await? {
-            Some(item) => items.index.upsert(item).await,
-            None => items.index.remove(ItemId(self.id), self.version).await,
+        let (id, begun) = (ItemId(self.id), Instant::now());
+        let Some(item) = store::find(&items.pool, id).await? else {
+            return items.index.remove(id, self.version).await;
+        };
+        let version = item.version;
+        items.index.upsert(item).await?;
+        // A search engine forgets the versions of removed documents when it restarts. So a late run, such as one of a
+        // worker that was frozen, could restore a deleted item.
+        if begun.elapsed() > LATE && store::find(&items.pool, id).await?.is_none() {
+            items.index.remove(id, version + 1).await?;
         }
+        Ok(())
     }
 }
 

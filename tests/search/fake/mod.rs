@@ -1,6 +1,10 @@
 //! A fake Elasticsearch that refuses what a real one refuses, and fails on demand.
+//!
+//! `responses` compares it with a real engine.
 
+mod bulk;
 mod index;
+mod query;
 mod validate;
 
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,10 +17,12 @@ use poem::{
 };
 use serde_json::{Value, json};
 
-pub(super) use index::Index;
+use index::Indexes;
 
 /// Status and body of a response.
-pub(super) type FakeResponse = (u16, Value);
+type FakeResponse = (u16, Value);
+/// An error is a response, too.
+type FakeResult = Result<FakeResponse, FakeResponse>;
 
 /// How the server responds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +39,7 @@ pub(super) enum FakeMode {
 #[derive(Debug)]
 pub(super) struct State {
     pub mode: FakeMode,
-    pub index: Option<Index>,
+    pub indexes: Indexes,
     /// `METHOD path?query` of every request.
     pub requests: Vec<String>,
     /// The requests with a body, and their bodies.
@@ -53,8 +59,13 @@ impl FakeElasticsearch {
     pub(super) async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let state =
-            State { mode: FakeMode::Healthy, index: None, requests: Vec::new(), sent: Vec::new(), authorization: None };
+        let state = State {
+            mode: FakeMode::Healthy,
+            indexes: Indexes::default(),
+            requests: Vec::new(),
+            sent: Vec::new(),
+            authorization: None,
+        };
         let state = Arc::new(Mutex::new(state));
         let endpoint = build_endpoint(state.clone());
         tokio::spawn(Server::new_with_acceptor(TcpAcceptor::from_tokio(listener).unwrap()).run(endpoint));
@@ -106,8 +117,13 @@ fn build_endpoint(state: Arc<Mutex<State>>) -> impl Endpoint + 'static {
 }
 
 /// An error in Elasticsearch's form.
-pub(super) fn error(status: u16, kind: &str, reason: impl Into<String>) -> FakeResponse {
+fn error(status: u16, kind: &str, reason: impl Into<String>) -> FakeResponse {
     (status, json!({ "error": { "type": kind, "reason": reason.into() }, "status": status }))
+}
+
+/// An error that is found before a request reaches its handler: a plain text.
+fn text_error(status: u16, reason: impl Into<String>) -> FakeResponse {
+    (status, json!({ "error": reason.into(), "status": status }))
 }
 
 fn respond(state: &mut State, request: &Request, body: &str) -> FakeResponse {
@@ -120,32 +136,32 @@ fn respond(state: &mut State, request: &Request, body: &str) -> FakeResponse {
         return error(401, "security_exception", "missing authentication credentials");
     }
     let path: Vec<&str> = request.uri().path().trim_matches('/').split('/').collect();
-    if let Err(refused) = validate::content_type(request, &path, body) {
+    if let Err(refused) = validate::content_type(request, body) {
         return refused;
     }
     let parameters: Vec<(&str, &str)> =
         request.uri().query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('=')).collect();
+    let indexes = &mut state.indexes;
     let result = match (request.method().as_str(), &*path) {
         ("GET", ["_cluster", "health"]) => Ok((200, json!({ "cluster_name": "fake", "status": "green" }))),
-        ("HEAD", [name]) => Ok((if Index::find_by_name(state, name).is_ok() { 200 } else { 404 }, Value::Null)),
-        ("PUT", [name]) => Index::create(state, name, body),
-        ("POST", [name, "_refresh"]) => Index::find_by_name(state, name).map(|_| (200, json!({}))),
-        ("POST", [name, "_search"]) => Index::find_by_name(state, name).and_then(|index| index.search(body)),
+        ("HEAD", ["_alias", alias]) => Ok((if indexes.has_alias(alias) { 200 } else { 404 }, Value::Null)),
+        ("HEAD", [name]) => Ok((if indexes.find(name).is_ok() { 200 } else { 404 }, Value::Null)),
+        ("PUT", [name]) => indexes.create(name, body),
+        ("DELETE", [name]) => indexes.delete(name),
+        ("PUT", [name, "_alias", alias]) => indexes.put_alias(name, alias),
+        ("DELETE", [name, "_alias", alias]) => indexes.delete_alias(name, alias),
+        ("POST", [name, "_refresh"]) => indexes.find(name).map(|_| (200, json!({}))),
+        ("POST", [name, "_search"]) => indexes.find(name).and_then(|index| index.search(&parameters, body)),
         ("POST", [name, "_bulk"]) => {
-            let half = match state.mode {
+            let half = match std::mem::replace(&mut state.mode, FakeMode::Healthy) {
                 FakeMode::RejectingHalfOfBulk(status) => Some(status),
                 _ => None,
             };
-            state.mode = FakeMode::Healthy;
-            Index::find_by_name(state, name).and_then(|index| index.bulk(body, &parameters, half))
+            bulk::run(indexes, name, body, &parameters, half)
         }
-        ("PUT", [name, "_doc", id]) => {
-            Index::find_by_name(state, name).and_then(|index| index.put(id, &parameters, body))
-        }
-        ("DELETE", [name, "_doc", id]) => {
-            Index::find_by_name(state, name).and_then(|index| index.delete(id, &parameters))
-        }
-        (method, _) => Err(error(405, "illegal_argument_exception", format!("{method} {path:?}"))),
+        ("PUT", [name, "_doc", id]) => indexes.put(name, id, &parameters, body),
+        ("DELETE", [name, "_doc", id]) => indexes.remove(name, id, &parameters),
+        (method, _) => Err(text_error(400, format!("no handler found for uri {path:?} and method [{method}]"))),
     };
     result.unwrap_or_else(|refused| refused)
 }

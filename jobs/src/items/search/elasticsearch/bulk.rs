@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{ALIAS, Elasticsearch, request};
+use super::{
+    ALIAS, Elasticsearch, MISSING_INDEX, request,
+    transport::{MAX_REASON, is_permanent},
+};
 use crate::items::search::model::Document;
 use runtime::error::Error;
 
@@ -46,22 +49,30 @@ impl Write {
 /// The result of one write.
 enum WriteResult {
     Done,
-    Retry,
+    /// It failed temporarily, for this reason.
+    Retry(String),
+    /// It can never succeed, for this reason.
     Rejected(String),
 }
 
-fn classify(item: &Value) -> WriteResult {
-    let result = item["index"].as_object().or(item["delete"].as_object());
-    let Some(result) = result else { return WriteResult::Retry };
-    match result.get("status").and_then(Value::as_u64) {
+/// The result of a write, which the response has under the name of its action.
+fn result(item: &Value) -> &Value {
+    if item["index"].is_null() { &item["delete"] } else { &item["index"] }
+}
+
+fn status(result: &Value) -> u16 {
+    result["status"].as_u64().and_then(|status| u16::try_from(status).ok()).unwrap_or_default()
+}
+
+fn classify(result: &Value) -> WriteResult {
+    let text = |name: &str| result["error"][name].as_str().unwrap_or_default();
+    match status(result) {
         // 409: a newer document is stored. 404: the document to remove does not exist.
-        Some(200..=299 | 409) => WriteResult::Done,
-        Some(404) if result.get("result").is_some_and(|result| result == "not_found") => WriteResult::Done,
-        Some(429 | 500..=599) | None => WriteResult::Retry,
-        Some(status) => {
-            let error = result.get("error").unwrap_or(&Value::Null);
-            let text = |name: &str| error[name].as_str().unwrap_or_default().chars().take(200).collect::<String>();
-            WriteResult::Rejected(format!("{status} {} {}", text("type"), text("reason")))
+        200..=299 | 409 | 404 => WriteResult::Done,
+        status => {
+            let reason: String = text("reason").chars().take(MAX_REASON).collect();
+            let reason = format!("{status} {} {reason}", text("type"));
+            if is_permanent(status, text("type")) { WriteResult::Rejected(reason) } else { WriteResult::Retry(reason) }
         }
     }
 }
@@ -73,7 +84,6 @@ impl Elasticsearch {
     /// [`Error::Unavailable`] when a write still fails at the last attempt; [`Error::Internal`] when Elasticsearch
     /// rejects a write permanently.
     pub async fn write(&self, writes: Vec<Write>) -> Result<(), Error> {
-        self.prepare().await?;
         let mut pending = writes;
         let mut pause = FIRST_PAUSE;
         let mut last_error = String::new();
@@ -85,37 +95,46 @@ impl Elasticsearch {
                 tokio::time::sleep(pause).await;
                 pause *= 2;
             }
-            let lines = pending.iter().map(Write::lines).collect::<Result<String, Error>>()?;
-            let path = format!("{ALIAS}/_bulk?require_alias=true");
-            let response = match self.transport.send_lines(&path, lines).await {
-                Ok(response) if response.status.is_success() => response,
-                Ok(response) => match response.to_error("write documents") {
-                    Error::Unavailable(reason) => {
-                        last_error = reason;
-                        continue;
-                    }
-                    error => return Err(error),
-                },
-                Err(error) => {
-                    last_error = error.to_string();
-                    continue;
+            match self.send(&pending).await {
+                Ok((failed, reason)) => {
+                    let mut failed = failed.into_iter();
+                    pending.retain(|_| failed.next().unwrap_or(true));
+                    last_error = reason;
                 }
-            };
-            let items = response.body["items"].as_array().map(Vec::as_slice).unwrap_or_default();
-            let mut retries = Vec::new();
-            // A write without a result is sent again, too: its version makes that safe.
-            for (index, write) in pending.into_iter().enumerate() {
-                match items.get(index).map_or(WriteResult::Retry, classify) {
-                    WriteResult::Done => {}
-                    WriteResult::Retry => retries.push(write),
-                    WriteResult::Rejected(reason) => {
-                        return Err(Error::Internal(format!("Elasticsearch: could not write documents: {reason}")));
-                    }
-                }
+                Err(Error::Unavailable(reason)) => last_error = reason,
+                Err(error) => return Err(error),
             }
-            last_error = format!("Elasticsearch: {} writes failed temporarily", retries.len());
-            pending = retries;
         }
         if pending.is_empty() { Ok(()) } else { Err(Error::Unavailable(last_error)) }
+    }
+
+    /// Sends these writes once. Returns which of them must be sent again, and why.
+    async fn send(&self, writes: &[Write]) -> Result<(Vec<bool>, String), Error> {
+        self.prepare().await?;
+        let lines = writes.iter().map(Write::lines).collect::<Result<String, Error>>()?;
+        let response = self.transport.send_lines(&format!("{ALIAS}/_bulk?require_alias=true"), lines).await?;
+        if !response.status.is_success() {
+            return Err(response.to_error("write documents"));
+        }
+        let items = response.body["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let (mut failed, mut reason) = (Vec::with_capacity(writes.len()), String::new());
+        for item in items.iter().map(result) {
+            let is_missing = self.note_missing_index(status(item), item).await;
+            let result = if is_missing { WriteResult::Retry(MISSING_INDEX.into()) } else { classify(item) };
+            match result {
+                WriteResult::Done => failed.push(false),
+                WriteResult::Retry(cause) => {
+                    reason = cause;
+                    failed.push(true);
+                }
+                WriteResult::Rejected(cause) => {
+                    return Err(Error::Internal(format!("Elasticsearch: could not write documents: {cause}")));
+                }
+            }
+        }
+        // A write without a result is sent again, too: its version makes that safe.
+        failed.resize(writes.len(), true);
+        let count = failed.iter().filter(|failed| **failed).count();
+        Ok((failed, format!("Elasticsearch: {count} writes failed temporarily: {reason}")))
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 pub use bulk::Write;
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
+use serde_json::Value;
 use tokio::sync::Mutex;
 
 use self::transport::{Response, Transport};
@@ -27,6 +28,8 @@ pub const INDEX: &str = "millrace-items-2";
 /// The alias that all requests name. Writes require it: after an operator has deleted the index, a write to its name would
 /// create it again, with a guessed mapping.
 pub const ALIAS: &str = "millrace-items-v2";
+/// The reason of an error.
+const MISSING_INDEX: &str = "the index or its alias was deleted; the next write creates it";
 
 /// A client of one server. Clones share everything.
 #[derive(Debug, Clone)]
@@ -66,7 +69,7 @@ impl Elasticsearch {
         if response.status.is_success() { Ok(()) } else { Err(response.to_error("refresh the index")) }
     }
 
-    /// Creates the index unless it exists.
+    /// Creates the index with its alias unless they exist.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when Elasticsearch is not available.
@@ -75,18 +78,52 @@ impl Elasticsearch {
         if *is_prepared {
             return Ok(());
         }
-        let response = self.transport.send_json(Method::HEAD, ALIAS, None).await?;
+        // An index could have the name of the alias, so this must ask for the alias.
+        let response = self.transport.send_json(Method::HEAD, &format!("_alias/{ALIAS}"), None).await?;
         if response.status == StatusCode::NOT_FOUND {
-            let response = self.transport.send_json(Method::PUT, INDEX, Some(&request::index())).await?;
-            // Another process may have created it first.
-            if !response.status.is_success() && response.error_type() != "resource_already_exists_exception" {
-                return Err(response.to_error("create the index"));
-            }
+            self.create_index().await?;
         } else if !response.status.is_success() {
             return Err(response.to_error("find the index"));
         }
         *is_prepared = true;
         Ok(())
+    }
+
+    async fn create_index(&self) -> Result<(), Error> {
+        let mut response = self.put_index_or_alias().await?;
+        if response.error_type() == "invalid_alias_name_exception" {
+            // An index has the name of the alias: see `note_missing_index`. It has no documents, since writes require an
+            // alias. Elasticsearch refuses this request with 400 if the name is an alias, so it never deletes our index.
+            let deleted = self.transport.send_json(Method::DELETE, ALIAS, None).await?;
+            // Another process may have been faster.
+            let is_gone = matches!(deleted.status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST);
+            if !deleted.status.is_success() && !is_gone {
+                return Err(deleted.to_error("delete the index that has the name of the alias"));
+            }
+            response = self.put_index_or_alias().await?;
+        }
+        if response.status.is_success() { Ok(()) } else { Err(response.to_error("create the index")) }
+    }
+
+    async fn put_index_or_alias(&self) -> Result<Response, Error> {
+        let response = self.transport.send_json(Method::PUT, INDEX, Some(&request::index())).await?;
+        if response.error_type() != "resource_already_exists_exception" {
+            return Ok(response);
+        }
+        // Another process created it first, with the alias. Or an operator removed the alias.
+        self.transport.send_json(Method::PUT, &format!("{INDEX}/_alias/{ALIAS}"), None).await
+    }
+
+    /// Whether the result of a write shows that the index or its alias does not exist. Then the next write prepares it.
+    ///
+    /// A write of a document fails. A removal with an external version finds no document, but creates an index with the
+    /// name of the alias and a guessed mapping. No parameter prevents that.
+    async fn note_missing_index(&self, status: u16, result: &Value) -> bool {
+        let is_missing = status == 404 && (result["result"] != "not_found" || result["_index"] == ALIAS);
+        if is_missing {
+            *self.is_prepared.lock().await = false;
+        }
+        is_missing
     }
 
     /// A page of the ids and versions of the documents after `id`, by id.
@@ -102,17 +139,13 @@ impl Elasticsearch {
 
     /// Checks the response to a write of one document.
     async fn check_write(&self, response: Response, operation: &str) -> Result<(), Error> {
+        if self.note_missing_index(response.status.as_u16(), &response.body).await {
+            return Err(Error::Unavailable(format!("Elasticsearch: could not {operation}: {MISSING_INDEX}")));
+        }
         match response.status {
             status if status.is_success() => Ok(()),
-            // A newer document is stored, so there is nothing to write.
-            StatusCode::CONFLICT => Ok(()),
-            StatusCode::NOT_FOUND if response.body["result"] == "not_found" => Ok(()),
-            StatusCode::NOT_FOUND => {
-                *self.is_prepared.lock().await = false;
-                Err(Error::Unavailable(format!(
-                    "Elasticsearch: could not {operation}: the index was deleted; the next write creates it"
-                )))
-            }
+            // A newer document is stored, or the document to remove does not exist: there is nothing to write.
+            StatusCode::CONFLICT | StatusCode::NOT_FOUND => Ok(()),
             _ => Err(response.to_error(operation)),
         }
     }

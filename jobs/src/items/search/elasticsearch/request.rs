@@ -133,6 +133,9 @@ fn one_term(term: &Term, is_prefix: bool, how: Match, field: Field) -> Value {
             }
             let mut fuzzy = query(word, "best_fields");
             fuzzy["multi_match"]["fuzziness"] = json!("AUTO");
+            // By default every similar word of the index becomes a clause of its own, and a query of 20 words exceeds
+            // the limit of 1,024 clauses.
+            fuzzy["multi_match"]["fuzzy_rewrite"] = json!("constant_score");
             json!({ "bool": { "should": [exact, fuzzy], "minimum_should_match": 1 } })
         }
     }

@@ -18,7 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 const BULK_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The server's reason is cut to this number of characters in errors.
-const MAX_REASON: usize = 300;
+pub(super) const MAX_REASON: usize = 300;
 
 /// An HTTP client of one server.
 #[derive(Debug, Clone)]
@@ -93,19 +93,30 @@ impl Response {
         T::deserialize(self.body).map_err(malformed)
     }
 
-    /// The error of an unsuccessful response. 400 and similar statuses are programming errors; all others may be
-    /// temporary.
+    /// The error of an unsuccessful response.
     pub(super) fn to_error(&self, operation: &str) -> Error {
-        let reason: String =
-            self.body["error"]["reason"].as_str().unwrap_or_default().chars().take(MAX_REASON).collect();
-        let text = format!("Elasticsearch: could not {operation}: {} {} {reason}", self.status, self.error_type());
-        match self.status {
-            StatusCode::BAD_REQUEST
-            | StatusCode::METHOD_NOT_ALLOWED
-            | StatusCode::NOT_ACCEPTABLE
-            | StatusCode::UNSUPPORTED_MEDIA_TYPE => Error::Internal(text),
-            // Includes a wrong index or password: an operator can correct these while this process runs.
-            _ => Error::Unavailable(text),
-        }
+        let (kind, reason) = self.cause();
+        let reason: String = reason.chars().take(MAX_REASON).collect();
+        let text = format!("Elasticsearch: could not {operation}: {} {kind} {reason}", self.status);
+        if is_permanent(self.status.as_u16(), kind) { Error::Internal(text) } else { Error::Unavailable(text) }
     }
+
+    /// The type and the reason of the first cause. The error of a search itself says only `all shards failed`.
+    fn cause(&self) -> (&str, &str) {
+        let error = &self.body["error"];
+        // Some errors are a plain text.
+        if let Some(text) = error.as_str() {
+            return ("", text);
+        }
+        let cause = if error["root_cause"][0].is_null() { error } else { &error["root_cause"][0] };
+        (cause["type"].as_str().unwrap_or_default(), cause["reason"].as_str().unwrap_or_default())
+    }
+}
+
+/// Whether a request or a write can never succeed. 400 and similar statuses are programming errors.
+///
+/// All others may be temporary, also a wrong index or password, or an index that is closed or read-only: an operator can
+/// correct these while this process runs.
+pub(super) fn is_permanent(status: u16, kind: &str) -> bool {
+    matches!(status, 400 | 405 | 406 | 415) && kind != "index_closed_exception"
 }
