@@ -6,7 +6,7 @@
 mod jars;
 
 use std::{
-    io::Write,
+    io::{PipeWriter, Write},
     ops::{Deref, DerefMut},
     process::Command,
     time::Duration,
