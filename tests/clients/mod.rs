@@ -141,8 +141,7 @@ impl ClientHarness {
     /// Starts the sender.
     fn start_sender(&self, arguments: &[&str]) -> Process {
         let secret = secret(ACME);
-        let variables =
-            [("MILLRACE_URL", &*self.proxy.url), ("WEBHOOK_SECRET", &*secret), ("MILLRACE_API_KEY", KEY)];
+        let variables = [("MILLRACE_URL", &*self.proxy.url), ("WEBHOOK_SECRET", &*secret), ("MILLRACE_API_KEY", KEY)];
         start(&self.sender, arguments, &variables)
     }
 
@@ -231,7 +230,7 @@ impl ClientHarness {
     }
 }
 
-fn borrowed(variables: &[(&'static str, String)]) -> Vec<(&'static str, &str)> {
+fn borrowed<'a>(variables: &'a [(&'static str, String)]) -> Vec<(&'static str, &'a str)> {
     variables.iter().map(|(name, value)| (*name, &**value)).collect()
 }
 

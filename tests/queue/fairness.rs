@@ -117,10 +117,11 @@ async fn a_limit_for_each_key_is_never_exceeded() {
     let (mut looks, mut most) = (0, 0);
     loop {
         let now: i64 = sqlx::query_scalar(RUNNING_BY_KEY).fetch_one(&harness.pool).await.unwrap();
-        let left: i64 = sqlx::query_scalar("SELECT count(*) FROM apalis.jobs WHERE id NOT LIKE 'held-%' AND status <> 'Done'")
-            .fetch_one(&harness.pool)
-            .await
-            .unwrap();
+        let left: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM apalis.jobs WHERE id NOT LIKE 'held-%' AND status <> 'Done'")
+                .fetch_one(&harness.pool)
+                .await
+                .unwrap();
         (looks, most) = (looks + 1, most.max(now));
         if left == 0 {
             break;

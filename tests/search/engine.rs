@@ -219,10 +219,9 @@ async fn another_mapping_is_reported_with_its_field() {
     let other = json!({ "mappings": { "properties": { "title": { "type": "long" } } }, "aliases": { ALIAS: {} } });
     harness.engine.call(Method::PUT, INDEX, Some(other)).await;
     let writes = vec![Write::Upsert(document(1, 1, "kettle", None))];
-    for result in [
-        harness.elasticsearch.upsert(document(1, 1, "kettle", None)).await,
-        harness.elasticsearch.write(writes).await,
-    ] {
+    for result in
+        [harness.elasticsearch.upsert(document(1, 1, "kettle", None)).await, harness.elasticsearch.write(writes).await]
+    {
         let error = result.expect_err("a text in a field of numbers");
         let is_named = matches!(&error, Error::Internal(reason) if reason.contains("failed to parse field [title]"));
         assert!(is_named, "{error}");

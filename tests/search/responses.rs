@@ -135,7 +135,8 @@ fn documents() -> Vec<Row> {
     let put = |parameters: &str, body: Value, expected| {
         row("PUT", &format!("millrace-test/_doc/2?require_alias=true&{parameters}"), body, expected)
     };
-    let delete = |parameters: &str, expected| row("DELETE", &format!("millrace-test/_doc/2?{parameters}"), "", expected);
+    let delete =
+        |parameters: &str, expected| row("DELETE", &format!("millrace-test/_doc/2?{parameters}"), "", expected);
     let version = "version=1&version_type=external";
     let wrong = |source: Value, expected| put("version=9&version_type=external", source, expected);
     let malformed = "400 mapper_parsing_exception";

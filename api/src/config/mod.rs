@@ -11,12 +11,7 @@ use runtime::{
     secret::Secret,
 };
 
-use crate::{
-    auth::KeysConfig,
-    client_address::TrustedProxies,
-    cors::AllowedOrigins,
-    rate_limit::Policy,
-};
+use crate::{auth::KeysConfig, client_address::TrustedProxies, cors::AllowedOrigins, rate_limit::Policy};
 
 /// The default API key; prod refuses it.
 const DEFAULT_API_KEY: &str = "your-secret-api-key-here";

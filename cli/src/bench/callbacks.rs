@@ -114,7 +114,8 @@ async fn add(transactions: &Transactions, series: &str, time: Duration) -> Resul
             currency: "INR".into(),
         };
         let (transactions, sender) = (transactions.clone(), sender.clone());
-        ingests.spawn(async move { transactions.ingest(new, Origin::default(), Sender::Named(sender)).await.map(drop) });
+        ingests
+            .spawn(async move { transactions.ingest(new, Origin::default(), Sender::Named(sender)).await.map(drop) });
     }
     while let Some(ingested) = ingests.join_next().await {
         ingested??;

@@ -1,6 +1,12 @@
 //! The environment of a benchmark: a separate PostgreSQL with durable settings, and the real programs on it.
 
-use std::{fs, net::SocketAddr, path::PathBuf, process::{Command, Stdio}, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Error, Result, anyhow, bail};
 use embedded_postgres::{Cluster, Search, Settings};

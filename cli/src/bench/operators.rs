@@ -10,7 +10,6 @@ use jobs::bench::{
     self,
     operators::{self, Samples, Sizes},
 };
-use prove::child::Child;
 
 use super::{
     BenchContext, counts,

@@ -48,7 +48,8 @@ pub(super) async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measuremen
         api.stop().await?;
     }
     let held = context.time * u32::try_from(PARTS).unwrap_or(u32::MAX);
-    let line = |what: &str, figures| Measurement::new("pinned", format!("{what}, snapshot held for {held:?}"), figures, "ms");
+    let line =
+        |what: &str, figures| Measurement::new("pinned", format!("{what}, snapshot held for {held:?}"), figures, "ms");
     Ok(vec![
         Measurement::new("pinned", format!("settled at {RATE}/s, last part"), last_rates, "/s")
             .compared_with("first part", first_rates)

@@ -43,7 +43,13 @@ impl Job for Tick {
     type Context = Recorder;
 
     fn policy(_: &Recorder) -> Policy {
-        Policy { attempts: 1000, backoff: backoff(), deadline: Duration::from_secs(10), concurrency: 10, ..Policy::default() }
+        Policy {
+            attempts: 1000,
+            backoff: backoff(),
+            deadline: Duration::from_secs(10),
+            concurrency: 10,
+            ..Policy::default()
+        }
     }
 
     async fn run(self, recorder: Recorder, run: Run) -> Result<Outcome, Failure> {

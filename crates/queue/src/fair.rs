@@ -79,7 +79,8 @@ impl KeyedClaims {
             Some(limit) => limited_shares(&keys, limit.into()),
             None => fair_shares(&keys, slots),
         };
-        let is_alone = shares.len() < 2 && is_whole == [true; 3] && self.is_walk_over();
+        let are_several_due = keys.iter().filter(|key| key.is_due).count() > 1;
+        let is_alone = !are_several_due && is_whole == [true; 3] && self.is_walk_over();
         if shares.is_empty() || (is_alone && !self.is_limited()) {
             self.after = std::array::from_fn(|level| {
                 if is_whole[level] { START } else { walked(level).map(|key| key.key).max().unwrap_or(START) }

@@ -89,11 +89,15 @@ impl<J: Job> Runner<J> {
         self.runs.wait.record(job.job.waited.max(0.0));
         let run = Arc::new(StartedRun::new(J::NAME, job, batch));
         let work = {
-            let (runner, run) = (self.clone(), run.clone());
+            // A handler that blocks its thread keeps this task, and must not keep the runner: the worker stops when no
+            // runner can hand over a result.
+            let (runner, context, run) = (Arc::downgrade(self), self.context.clone(), run.clone());
             async move {
-                let ended = runner.execute(&run).await;
+                let ended = execute::<J>(context, &run).await;
                 // Without it, the run was ended from outside at the same moment.
-                if let Some(ending) = run.take_ending() {
+                if let Some(ending) = run.take_ending()
+                    && let Some(runner) = runner.upgrade()
+                {
                     runner.conclude(&run, ended, ending).await;
                 }
             }
@@ -154,23 +158,6 @@ impl<J: Job> Runner<J> {
         job.task.0.abort();
         let (runner, scope) = (self.clone(), run.clone());
         concluding.spawn(in_run(&scope, async move { runner.conclude(&run, ended, ending).await }));
-    }
-
-    /// Runs the payload of a job. A panic is a failure, also a panic before the handler's first await.
-    async fn execute(&self, run: &StartedRun) -> Ended {
-        let payload: J = match decode(&run.job.payload) {
-            Ok(payload) => payload,
-            Err(error) => return Ended::Unreadable(error),
-        };
-        if run.job.crashes >= MAX_CRASHES {
-            return Ended::Quarantined;
-        }
-        let (context, details) = (self.context.clone(), run.details());
-        match AssertUnwindSafe(async move { payload.run(context, details).await }).catch_unwind().await {
-            Ok(Ok(outcome)) => Ended::Outcome(outcome),
-            Ok(Err(failure)) => Ended::Failure(failure),
-            Err(panic) => Ended::Failure(Failure::new(panic_text(&*panic))),
-        }
     }
 
     /// Decides what becomes of the job, and hands over the result.
@@ -273,6 +260,23 @@ impl<J: Job> Runner<J> {
                 Isolated::Failed(Failure::new(format!("cancelled after its deadline of {:?}", self.policy.deadline)))
             }
         }
+    }
+}
+
+/// Runs the payload of a job. A panic is a failure, also a panic before the handler's first await.
+async fn execute<J: Job>(context: J::Context, run: &StartedRun) -> Ended {
+    let payload: J = match decode(&run.job.payload) {
+        Ok(payload) => payload,
+        Err(error) => return Ended::Unreadable(error),
+    };
+    if run.job.crashes >= MAX_CRASHES {
+        return Ended::Quarantined;
+    }
+    let details = run.details();
+    match AssertUnwindSafe(async move { payload.run(context, details).await }).catch_unwind().await {
+        Ok(Ok(outcome)) => Ended::Outcome(outcome),
+        Ok(Err(failure)) => Ended::Failure(failure),
+        Err(panic) => Ended::Failure(Failure::new(panic_text(&*panic))),
     }
 }
 

@@ -26,7 +26,13 @@ impl Job for ReconcileRate {
     fn policy(_: &Rates) -> Policy {
         let backoff = Backoff { base: Duration::from_secs(5), cap: Duration::from_secs(600) };
         // Transactions of one account are sent one by one: more concurrent runs would only wait for each other.
-        Policy { attempts: UNLIMITED_ATTEMPTS, backoff, deadline: Duration::from_secs(60), concurrency: 8, ..Policy::default() }
+        Policy {
+            attempts: UNLIMITED_ATTEMPTS,
+            backoff,
+            deadline: Duration::from_secs(60),
+            concurrency: 8,
+            ..Policy::default()
+        }
     }
 
     async fn run(self, rates: Rates, _: Run) -> Result<Outcome, Failure> {

@@ -176,12 +176,7 @@ impl Transactions {
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the database is not available. The same webhook can always be sent again.
-    pub async fn ingest(
-        &self,
-        new: NewTransaction,
-        origin: Origin,
-        sender: Sender,
-    ) -> Result<Ingested, Error> {
+    pub async fn ingest(&self, new: NewTransaction, origin: Origin, sender: Sender) -> Result<Ingested, Error> {
         self.record(Webhook { new, origin, sender }, async |webhook| self.ingests.call(webhook).await).await
     }
 

@@ -1,6 +1,6 @@
 //! Bulk requests to the fake Elasticsearch.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     FakeResponse, FakeResult, error,

@@ -62,7 +62,10 @@ async fn assert_verifies(mut receiver: Process) {
         let accepted: Value = serde_json::from_str(&line).expect("JSON");
         assert_eq!(accepted["path"], path);
         let message = &accepted["message"];
-        assert_eq!((&message["type"], &message["data"]["transaction_id"]), (&"transaction.processed".into(), &id.into()));
+        assert_eq!(
+            (&message["type"], &message["data"]["transaction_id"]),
+            (&"transaction.processed".into(), &id.into())
+        );
         let body = accepted["body"].as_str().expect("a body");
         let forged = body.replace("1500", "9500");
         assert_ne!(body, forged);

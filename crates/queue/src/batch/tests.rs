@@ -109,14 +109,13 @@ async fn a_refused_row_fails_its_own_caller_only() {
 async fn a_refused_row_of_a_full_batch_costs_few_writes() {
     let writes = Arc::new(Log::new(Vec::new()));
     let log = writes.clone();
-    let batch =
-        Batch::start(Limits { size: 500, ..LIMITS }, move |items: Vec<u32>| {
-            let log = log.clone();
-            async move {
-                log.lock().unwrap_or_else(|e| e.into_inner()).push(items.len());
-                if items.contains(&333) { Err(Error::Internal("refused".into())) } else { Ok(items) }
-            }
-        });
+    let batch = Batch::start(Limits { size: 500, ..LIMITS }, move |items: Vec<u32>| {
+        let log = log.clone();
+        async move {
+            log.lock().unwrap_or_else(|e| e.into_inner()).push(items.len());
+            if items.contains(&333) { Err(Error::Internal("refused".into())) } else { Ok(items) }
+        }
+    });
     let calls = futures_util::future::join_all((0..500).map(|n| batch.call(n))).await;
     for (n, result) in (0..).zip(calls) {
         assert_eq!(result.ok(), (n != 333).then_some(n));

@@ -2,11 +2,7 @@
 
 use sqlx::{PgExecutor, Result, types::time::OffsetDateTime};
 
-use crate::{
-    fair_key::FairKey,
-    job::Priority,
-    low_water::Marks,
-};
+use crate::{fair_key::FairKey, job::Priority, low_water::Marks};
 use runtime::{
     db::Pool,
     executor::{Transaction, once, repeatable},
@@ -71,13 +67,7 @@ macro_rules! claim {
 ///
 /// The three priorities are read one by one, so that each is a range of `jobs_ready` in index order. One ordered scan
 /// over all priorities would read every job that is not yet due before it finds that none is due.
-pub(crate) async fn claim(
-    pool: &Pool,
-    worker: &str,
-    queue: &str,
-    marks: Marks,
-    limit: i64,
-) -> Result<Vec<Claimed>> {
+pub(crate) async fn claim(pool: &Pool, worker: &str, queue: &str, marks: Marks, limit: i64) -> Result<Vec<Claimed>> {
     claim!(
         "SELECT ready.ctid
          FROM (VALUES (1, $4::timestamptz), (0, $5), (-1, $6)) AS level (priority, mark)

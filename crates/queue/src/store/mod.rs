@@ -121,7 +121,7 @@ pub(crate) async fn insert_unique(tx: &mut Transaction, jobs: &[&NewJob]) -> Res
 /// database. So its transaction does not wait for the disk, during which no other one with a notification could commit.
 pub(crate) async fn announce(executor: impl PgExecutor<'_>, queues: &[String]) -> Result<()> {
     sqlx::query!(
-        "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, queue) FROM unnest($2::text[]) AS queue",
+        "SELECT pg_notify($1, queue) FROM unnest($2::text[]) AS queue, set_config('synchronous_commit', 'off', true)",
         CHANNEL,
         queues,
     )

@@ -308,8 +308,12 @@ mod tests {
         });
         let starts: Vec<&str> =
             lines.lines().map(|line| after_time(line).split_once(",\"target\"").expect("a target").0).collect();
-        let expected =
-            [r#":"error","event":"e""#, r#":"info","event":"i""#, r#":"debug","event":"d""#, r#":"trace","event":"","n":1"#];
+        let expected = [
+            r#":"error","event":"e""#,
+            r#":"info","event":"i""#,
+            r#":"debug","event":"d""#,
+            r#":"trace","event":"","n":1"#,
+        ];
         assert_eq!(starts, expected);
     }
 

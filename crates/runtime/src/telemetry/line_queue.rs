@@ -263,7 +263,10 @@ mod tests {
         permits.send(()).expect("a writer");
         permits.send(()).expect("a writer");
         drop(guard);
-        assert_eq!([written.recv().expect("a write").len(), written.recv().expect("a write").len()], [1, MAX_LINES - 1]);
+        assert_eq!(
+            [written.recv().expect("a write").len(), written.recv().expect("a write").len()],
+            [1, MAX_LINES - 1]
+        );
         assert_eq!(queue.dropped_lines(), 1);
     }
 }

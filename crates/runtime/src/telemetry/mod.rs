@@ -130,9 +130,10 @@ struct DroppedLines {
 impl DroppedLines {
     fn update_metric(&self) {
         metrics::counter!(DROPPED_LINES, "output" => "stdout").absolute(self.stdout.dropped_lines());
-        let files = self.files.as_ref().map_or(0, |(late, unwritten)| {
-            late.dropped_lines().saturating_add(unwritten.load(Ordering::Relaxed))
-        });
+        let files = self
+            .files
+            .as_ref()
+            .map_or(0, |(late, unwritten)| late.dropped_lines().saturating_add(unwritten.load(Ordering::Relaxed)));
         metrics::counter!(DROPPED_LINES, "output" => "files").absolute(files);
     }
 }
@@ -163,10 +164,11 @@ impl Telemetry {
         let (files, file_guard) = match &config.directory {
             None => (None, None),
             Some(directory) => {
-                let mut writer = writer::FileWriter::start(directory, process, config.file_limits).map_err(|error| {
-                    let directory = directory.display();
-                    format!("LOG_DIR: cannot write to {directory}: {error}; name a folder that can be written")
-                })?;
+                let mut writer =
+                    writer::FileWriter::start(directory, process, config.file_limits).map_err(|error| {
+                        let directory = directory.display();
+                        format!("LOG_DIR: cannot write to {directory}: {error}; name a folder that can be written")
+                    })?;
                 let unwritten = writer.lost_lines();
                 let (queue, guard) = LineQueue::start(move |lines| {
                     // The writer handles its errors, and counts the lines that it loses.

@@ -131,8 +131,7 @@ pub(super) async fn insert(
     .await?;
     // Collected in reverse order, so that the first of several with one id wins.
     let indexes = webhooks.iter().enumerate().rev();
-    let indexes: HashMap<&str, usize> =
-        indexes.map(|(index, webhook)| (&*webhook.new.transaction_id, index)).collect();
+    let indexes: HashMap<&str, usize> = indexes.map(|(index, webhook)| (&*webhook.new.transaction_id, index)).collect();
     let mut recorded = vec![None; webhooks.len()];
     for row in rows {
         let Some(index) = indexes.get(&*row.transaction_id) else { continue };

@@ -47,7 +47,18 @@ impl Row {
     pub(super) fn new(number: usize, job: Job) -> Self {
         let id = format!("job-{number:06}");
         let key = job.has_key.then(|| format!("key of {id}"));
-        Self { number, id, queue: QUEUE, job, key, priority: 0, fair_key: None, earlier: 0.0, error: "broken", group: "broken" }
+        Self {
+            number,
+            id,
+            queue: QUEUE,
+            job,
+            key,
+            priority: 0,
+            fair_key: None,
+            earlier: 0.0,
+            error: "broken",
+            group: "broken",
+        }
     }
 }
 
