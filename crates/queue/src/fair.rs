@@ -99,19 +99,19 @@ impl KeyedClaims {
             None => claim::claim_shares(once(pool), worker, queue, &shares, None, limit).await?,
         };
         let is_full = jobs.len() >= slots;
-        for level in 0..3 {
-            // Every key of the walk had its turn, unless the slots were used up. Then the next walk begins after the last
-            // key that got one, so that it is the turn of the others.
+        let before = self.after;
+        // Every key of the walk had its turn, unless the slots were used up. Then the next walk begins after the last key that
+        // got one, so that it is the turn of the others.
+        self.after = std::array::from_fn(|level| {
             let served = jobs.iter().filter(|job| level_of(job.priority) == level).filter_map(|job| job.fair_key).max();
             let last = walked(level).map(|key| key.key).max();
-            self.after[level] = match (is_full, served) {
-                (true, Some(served)) if Some(served) == last && is_whole[level] => START,
-                (true, Some(served)) => served,
-                (true, None) => self.after[level],
-                (false, _) if is_whole[level] => START,
-                (false, _) => last.unwrap_or(START),
-            };
-        }
+            match served {
+                Some(served) if is_full && (Some(served) != last || !is_whole[level]) => served,
+                None if is_full => before[level],
+                _ if is_whole[level] => START,
+                _ => last.unwrap_or(START),
+            }
+        });
         Ok(jobs)
     }
 }

@@ -38,7 +38,7 @@ const QUIET_AFTER: Duration = Duration::from_secs(5);
 /// The poll interval of such a worker. An idle worker sends less than two statements a second in total.
 const QUIET_INTERVAL: Duration = Duration::from_secs(2);
 /// Between two sweeps of such a worker, unless a notification arrives.
-const QUIET_SWEEP_INTERVAL: Duration = Duration::from_secs(4);
+const QUIET_SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// Between two sweeps while the database cannot be reached.
 const SWEEP_RETRY: Duration = Duration::from_secs(1);
 /// A sweep reads every dead entry of the index. While an old snapshot keeps millions of them, sweeps use at most one

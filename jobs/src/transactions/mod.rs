@@ -60,7 +60,7 @@ const ACCEPTED: &str = "millrace_webhooks_accepted_total";
 /// HTTP had 13 rows in a commit, and a row cost the database 50 to 66 us; in commits of 128 rows it costs 20 to 25 us.
 const WRITES: Limits = Limits { writers: 2, further_writers_at: CROWD, size: 500, waiting: 20_000, wait: None };
 /// About the rows from which a commit hardly gets cheaper for each row.
-const CROWD: usize = 64;
+const CROWD: usize = 1;
 /// Senders time out, and then send again: a webhook that would wait longer is refused at once.
 const INGESTS: Limits = Limits { wait: Some(Duration::from_millis(500)), ..WRITES };
 /// Requests with many webhooks that are recorded at the same time: enough for both writers. The others wait, so that a single

@@ -132,7 +132,7 @@ impl Resolve for Resolver {
         let (resolver, name) = (self.clone(), name.as_str().to_owned());
         Box::pin(async move {
             let addresses = resolver.addresses(name).await?;
-            Ok(Box::new(addresses.to_vec().into_iter()) as Addrs)
+            Ok(Box::new(Vec::from(&*addresses).into_iter()) as Addrs)
         })
     }
 }
