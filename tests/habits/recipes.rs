@@ -45,7 +45,17 @@ fn documents_and_scripts_name_recipes_that_exist() {
 #[test]
 fn scripts_are_executable() {
     use std::os::unix::fs::PermissionsExt;
-    for script in [".ci/run", ".ci/prepare-sqlx", ".githooks/commit-msg", ".githooks/pre-commit", "migrations/new"] {
+    for script in [
+        ".ci/run",
+        ".ci/archive",
+        ".ci/containers/run",
+        ".ci/high-availability/run",
+        ".ci/prepare-sqlx",
+        ".ci/release-notes",
+        ".githooks/commit-msg",
+        ".githooks/pre-commit",
+        "migrations/new",
+    ] {
         let mode =
             std::fs::metadata(root().join(script)).unwrap_or_else(|error| panic!("{script}: {error}")).permissions();
         assert_eq!(mode.mode() & 0o111, 0o111, "{script}: git update-index --chmod=+x {script}");
