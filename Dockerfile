@@ -14,8 +14,6 @@ ARG RUNTIME_IMAGE=debian:13.2-slim
 FROM ${RUST_IMAGE} AS build
 # release, or dev, which builds in a third of the time
 ARG PROFILE=release
-# What `--version` and millrace_build_info show: --build-arg COMMIT=$(git rev-parse --short HEAD)
-ARG COMMIT=
 WORKDIR /src
 
 # Builds the dependencies from the manifests alone: this layer is rebuilt only if one of these files changes.
@@ -35,6 +33,9 @@ RUN for program in api cli worker; do mkdir "$program/src" && echo 'fn main() {}
     && touch crates/queue/README.md \
     && cargo build --locked --profile "$PROFILE" --workspace --bins
 
+# What `--version` and millrace_build_info show: --build-arg COMMIT=$(git rev-parse --short HEAD). Not above, where each new commit
+# would build the dependencies again.
+ARG COMMIT=
 # Builds the code. `touch` is needed because cargo compares file times, and copied files may be older than the stub build.
 COPY .env.example ./
 COPY .sqlx .sqlx

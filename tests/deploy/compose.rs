@@ -242,3 +242,22 @@ fn the_program_is_docker_compose() {
     let (succeeded, output) = run(tools.program("docker-compose").arg("version"));
     assert!(succeeded && output.starts_with("Docker Compose version"), "{output}");
 }
+
+/// `.ci/containers/run` starts every service. Two have no stand-in, so they run only where images can be pulled.
+#[test]
+fn the_test_of_the_containers_starts_every_service() {
+    let Some(files) = Files::new() else { return };
+    let script = read(".ci/containers/run");
+    let list = script.lines().find_map(|line| line.strip_prefix("readonly STAND_INS=\"")).expect("a list");
+    let stand_ins: Vec<&str> = list.trim_end_matches('"').split(' ').collect();
+    let mut all = [&stand_ins, &["api", "contract", "migrate", "worker"][..], &["elasticsearch", "grafana"]].concat();
+    all.sort_unstable();
+    assert_eq!(services(&files.config(Some("test"), &["*"], &[]).unwrap()), all);
+    let (targets, cases) = (read(".ci/containers/stand-ins/Dockerfile"), read(".ci/containers/cases"));
+    for name in stand_ins {
+        assert!(targets.contains(&format!("\nFROM packages AS {name}\n")), "{name} has no stand-in");
+    }
+    for (profile, _) in PROFILES {
+        assert!(cases.contains(&format!("\ncase_{profile}() {{\n")), "the profile {profile} has no case");
+    }
+}

@@ -1,7 +1,8 @@
-//! Deployment files: image, Compose, Procfile and Kubernetes manifests. The tests run without a container engine, so they
-//! check only what needs none.
+//! Deployment files: image, Compose, Procfile and Kubernetes manifests. These tests need no container engine;
+//! `.ci/containers/run` starts the image and the compose files on one.
 
 mod compose;
+mod containers;
 mod dockerfile;
 mod health;
 mod high_availability;

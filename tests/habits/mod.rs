@@ -4,6 +4,7 @@ mod commit_message;
 mod migration;
 mod pre_commit;
 mod recipes;
+mod release;
 
 use std::path::{Path, PathBuf};
 

@@ -50,8 +50,12 @@ fn documents_and_scripts_name_recipes_that_exist() {
 fn scripts_are_executable() {
     for script in [
         ".ci/run",
+        ".ci/archive",
+        ".ci/containers/run",
+        ".ci/high-availability/run",
         ".ci/postgres-majors",
         ".ci/prepare-sqlx",
+        ".ci/release-notes",
         ".githooks/commit-msg",
         ".githooks/pre-commit",
         "migrations/new",
