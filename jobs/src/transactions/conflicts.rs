@@ -10,8 +10,7 @@ use queue::{Retention, batch::Limits};
 use runtime::{db::Pool, error::Error};
 
 /// One writer: with two, a commit could wait for a row lock that the other one holds on the same id.
-pub(super) const WRITES: Limits =
-    Limits { writers: 1, further_writers_at: usize::MAX, size: 500, waiting: 20_000, wait: None };
+pub(super) const WRITES: Limits = Limits { writers: 1, size: 500, waiting: 20_000, wait: None };
 
 /// Deletes conflicts at the age at which dead letters are deleted, until `stop`.
 pub(super) async fn run_retention(pool: &Pool, retention: Retention, stop: &CancellationToken) {

@@ -48,7 +48,7 @@ use queue::{
 use runtime::{db::Pool, error::Error};
 
 /// Reads and deliveries of concurrent jobs share statements: [`limits::SLOTS`] jobs run at once in a worker.
-const BATCHES: Limits = Limits { writers: 2, further_writers_at: 64, size: 500, waiting: 20_000, wait: None };
+const BATCHES: Limits = Limits { writers: 2, size: 500, waiting: 20_000, wait: None };
 /// The most characters of the reason for which a destination is disabled.
 const MAX_REASON: usize = 300;
 
