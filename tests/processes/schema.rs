@@ -39,6 +39,29 @@ async fn an_unmigrated_database_is_refused_until_it_is_migrated() {
     drop((Api::start(&database.url, &[]).await, start_worker(&database.url, &[]).await));
 }
 
+/// A first migration that was interrupted, or that another process has just begun: apalis first creates a function in `public`,
+/// and moves it in a later migration.
+#[tokio::test]
+async fn a_database_in_the_middle_of_its_first_migration_is_ours() {
+    let database = database::fresh().await;
+    let pool = database.pool().await;
+    // One session, because of the temporary table.
+    let begun = "CREATE TEMPORARY TABLE first AS SELECT * FROM apalis._sqlx_migrations ORDER BY version LIMIT 5;
+                 DROP SCHEMA apalis CASCADE;
+                 DROP SCHEMA public CASCADE;
+                 CREATE SCHEMA public;
+                 CREATE SCHEMA apalis;
+                 CREATE TABLE apalis._sqlx_migrations AS SELECT * FROM first;
+                 CREATE FUNCTION public.generate_ulid() RETURNS text LANGUAGE sql AS $$ SELECT 'id' $$";
+    sqlx::raw_sql(begun).execute(&pool).await.unwrap();
+    let (_, log) = run(&["migrate", "--status"], &[("DATABASE_URL", &*database.url)]).await;
+    assert!(log.contains("missing") && !log.contains("neither empty"), "{log}");
+    // Without a migration of apalis, the function is another program's.
+    sqlx::raw_sql("DROP SCHEMA apalis CASCADE").execute(&pool).await.unwrap();
+    let (succeeded, log) = run(&["migrate", "--status"], &[("DATABASE_URL", &*database.url)]).await;
+    assert!(!succeeded && log.contains("it has the function public.generate_ulid"), "{log}");
+}
+
 #[tokio::test]
 async fn a_database_of_another_program_version_is_refused() {
     let database = database::fresh().await;

@@ -123,7 +123,8 @@ async fn has_jobs(connection: &mut PgConnection) -> sqlx::Result<bool> {
 }
 
 /// The objects of a database: the tables of every schema first, then the views, sequences, functions and types of `public`
-/// and `apalis`. It leaves out ledgers, objects of extensions or of the system, and the schema `apalis` if $1 is true.
+/// and `apalis`. It leaves out ledgers, objects of extensions or of the system, and, if $1 is true, the schema
+/// `apalis` and the function that apalis creates in `public` before it moves it there.
 const OBJECTS: &str = "
     WITH objects (place, kind, schema, name, class, id) AS (
         SELECT CASE WHEN relkind IN ('r', 'p', 'f') THEN 1 ELSE 2 END,
@@ -140,7 +141,8 @@ const OBJECTS: &str = "
     FROM objects JOIN pg_catalog.pg_namespace AS n ON n.oid = schema
     WHERE nspname <> 'information_schema' AND nspname NOT LIKE 'pg\\_%'
       AND (place = 1 OR nspname IN ('public', 'apalis'))
-      AND NOT (nspname = 'apalis' AND $1) AND NOT (nspname IN ('public', 'apalis') AND name = '_sqlx_migrations')
+      AND NOT ($1 AND (nspname = 'apalis' OR kind = 'function' AND nspname = 'public' AND name = 'generate_ulid'))
+      AND NOT (nspname IN ('public', 'apalis') AND name = '_sqlx_migrations')
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d WHERE d.classid = class AND d.objid = id AND d.deptype = 'e')
     ORDER BY place, nspname, name";
 
