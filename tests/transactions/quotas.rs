@@ -1,5 +1,7 @@
 //! Quotas: what a sender may send in a window.
 
+use std::time::Duration;
+
 use serde_json::json;
 use time::OffsetDateTime;
 
@@ -9,12 +11,14 @@ use super::{
     webhook,
 };
 use crate::harness::{
+    eventually,
     http::{HttpResponse, send},
     process::{Api, client_at},
     redis::Redis,
     system::WEBHOOKS,
 };
 
+const SOON: Duration = Duration::from_secs(20);
 const ACME: &[u8] = b"the secret of acme, for acme only";
 const BETA: &[u8] = b"the secret of beta, for beta only";
 const PLAIN: &[u8] = b"a secret that has no sender's name";
@@ -47,6 +51,29 @@ async fn each_signing_sender_has_its_own_quota() {
     assert_eq!(system.count("SELECT count(*) FROM transactions WHERE sender IS NULL").await, 3);
     // A wrong signature is refused before it counts.
     assert_eq!(post_signed(&system, &system.api.url, b"another", "x").await.status, 401);
+}
+
+/// Within the queue, `queue::fairness` tests what the keys of jobs do.
+#[tokio::test]
+async fn the_jobs_of_each_sender_have_its_own_fair_key() {
+    let secrets = format!("acme:{},beta:{},{}", secret(ACME), secret(BETA), secret(PLAIN));
+    let variables = [("WEBHOOK_SECRET", &*secrets), ("QUEUE_FAIR_BY", "sender"), ("PROCESSING_DELAY_SECONDS", "0")];
+    let system = System::start(&variables).await;
+    for (sender, key) in [("acme", ACME), ("beta", BETA), ("plain", PLAIN)] {
+        for n in 0..3 {
+            assert_eq!(post_signed(&system, &system.api.url, key, &format!("{sender}-{n}")).await.status, 202);
+        }
+    }
+    let keys = "SELECT count(DISTINCT fair_key) FROM apalis.jobs WHERE job_type = 'process_transaction'";
+    assert_eq!(system.count(keys).await, 3);
+    let _worker = system.start_worker(&variables).await;
+    let processed = "SELECT count(*) FROM transactions WHERE status = 'PROCESSED'";
+    eventually("all are processed", SOON, async || system.count(processed).await == 9).await;
+
+    let unshared = System::start(&[]).await;
+    unshared.send_webhook("t").await;
+    let with_key = "SELECT count(*) FROM apalis.jobs WHERE fair_key IS NOT NULL";
+    assert_eq!(unshared.count(with_key).await, 0, "without the variable no job pays for it");
 }
 
 #[tokio::test]
