@@ -41,9 +41,12 @@ const QUIET_INTERVAL: Duration = Duration::from_secs(2);
 const QUIET_SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// Between two sweeps while the database cannot be reached.
 const SWEEP_RETRY: Duration = Duration::from_secs(1);
-/// A sweep reads every dead entry of the index. While an old snapshot keeps millions of them, sweeps use at most one
-/// twentieth of the time of a session.
+/// A sweep reads every dead entry of the index. While an old snapshot keeps many of them, sweeps use one twentieth of
+/// the time of a session.
 const SWEEP_PAUSE_FACTOR: u32 = 19;
+/// The longest of these pauses. A sweep may also be slow because it had to reconnect, as after a failover, and then rescued
+/// jobs wait below the marks.
+const LONGEST_SWEEP_PAUSE: Duration = Duration::from_secs(3);
 
 /// Wakes the claimer of one queue.
 #[derive(Default)]
@@ -219,7 +222,7 @@ impl Poller {
                 missed = due::find_missed(&self.pool, &queues) => missed,
                 () = self.stop.cancelled() => return,
             };
-            pause = self.interval.max(started.elapsed() * SWEEP_PAUSE_FACTOR);
+            pause = self.interval.max((started.elapsed() * SWEEP_PAUSE_FACTOR).min(LONGEST_SWEEP_PAUSE));
             match missed {
                 Ok(missed) => {
                     for job in missed {
