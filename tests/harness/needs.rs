@@ -68,3 +68,28 @@ fn record_missing(name: &str) {
 const REPORT: &str = r#"list=$(cat)
 count=$(printf '%s\n' "$list" | cut -d' ' -f3 | sort -u | wc -l)
 printf '%s\nnot run, wholly or in part: %s tests, which count as passed above\n' "$list" "$count" >&2"#;
+
+/// Runs the ignored test below in a process of its own, and returns whether it passed and what was printed.
+fn run_example(require_servers: &str) -> (bool, String) {
+    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    command.args(["--ignored", "--exact", "harness::needs::an_example_that_needs_a_missing_program"]);
+    let output = command.env("REQUIRE_SERVERS", require_servers).output().expect("a test run");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+}
+
+#[test]
+#[ignore = "its program does not exist; another test runs it"]
+fn an_example_that_needs_a_missing_program() {
+    assert_eq!(program("no-such-server"), None);
+}
+
+#[test]
+fn a_test_without_its_program_is_listed_and_counted_or_fails() {
+    let (passed, printed) = run_example("0");
+    let listed = "not run: harness::needs::an_example_that_needs_a_missing_program (needs no-such-server)";
+    let counted = "not run, wholly or in part: 1 tests, which count as passed above";
+    assert!(passed && printed.contains(listed) && printed.contains(counted), "{printed}");
+    let (passed, printed) = run_example("1");
+    assert!(!passed && printed.contains("needs no-such-server"), "{printed}");
+}

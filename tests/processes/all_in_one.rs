@@ -1,6 +1,6 @@
 //! The all-in-one (`cargo run`): all processes in one, started in an empty folder, with data that survives a restart.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, process::Command, time::Duration};
 
 use embedded_postgres::RunningServer;
 use nix::sys::signal::Signal;
@@ -22,7 +22,11 @@ struct AllInOne {
 
 impl AllInOne {
     async fn start(folder: &Path, delay: &str) -> Self {
-        let mut process = Process::start_in(folder, &[], &[("PORT", "0"), ("PROCESSING_DELAY_SECONDS", delay)]);
+        let mut command = Command::new("env");
+        // Under `nohup`, this test run ignores the signal of a closed terminal.
+        command.args(["--default-signal=HUP", env!("CARGO_BIN_EXE_millrace")]).current_dir(folder);
+        let mut process =
+            Process::run("all-in-one", command, &[("PORT", "0"), ("PROCESSING_DELAY_SECONDS", delay)]);
         let line = process.wait_for_line("API docs").await;
         let url = line.trim().trim_start_matches("API docs").trim().trim_end_matches("/docs").to_owned();
         Self { process, url, client: http_client() }
@@ -41,10 +45,15 @@ impl AllInOne {
         send(self.client.get(format!("{}/v1/transactions/{id}?wait={wait}", self.url))).await.json()
     }
 
-    /// Stops it like Ctrl-C, asserts that its PostgreSQL has ended, and returns the log.
-    async fn stop(mut self, folder: &Path) -> String {
+    /// Stops it like Ctrl-C.
+    async fn stop(self, folder: &Path) -> String {
+        self.stop_by(Signal::SIGINT, folder).await
+    }
+
+    /// Stops it by a signal, asserts that its PostgreSQL has ended, and returns the log.
+    async fn stop_by(mut self, signal: Signal, folder: &Path) -> String {
         let server = RunningServer::find(&folder.join(".millrace/postgres")).expect("its PostgreSQL");
-        self.process.signal(Signal::SIGINT);
+        self.process.signal(signal);
         let status = self.process.wait_for_exit(Duration::from_secs(20)).await;
         assert_eq!(status.code(), Some(0), "{}", self.process.log());
         assert!(!Path::new(&format!("/proc/{}", server.pid())).exists(), "PostgreSQL still runs");
@@ -110,7 +119,8 @@ async fn after_a_kill_it_starts_again_with_its_data() {
     assert!(!second_in_folder.wait_for_exit(Duration::from_secs(20)).await.success());
     assert!(second_in_folder.log().contains(&format!("(pid {})", second.process.pid())), "{}", second_in_folder.log());
     assert_eq!(second.get("t", 0).await, settled);
-    second.stop(&folder).await;
+    // A closed terminal stops it, together with its PostgreSQL.
+    second.stop_by(Signal::SIGHUP, &folder).await;
 }
 
 /// The error names the working folder, and no variable that was not set.

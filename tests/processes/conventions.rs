@@ -24,11 +24,17 @@ fn millrace(arguments: &[&str]) -> Command {
 const PRINTING: [&[&str]; 5] =
     [&["--help"], &["jobs", "list", "--help"], &["--version"], &["completions", "bash"], &["man"]];
 
-#[test]
-fn a_full_device_fails_every_command_that_prints() {
-    for arguments in PRINTING {
+/// Commands that print what they have read from the database.
+const PRINTING_FROM_DATABASE: [&[&str]; 3] = [&["queues"], &["status", "--json"], &["audit"]];
+
+#[tokio::test]
+async fn a_full_device_fails_every_command_that_prints() {
+    let database = database::fresh().await;
+    for arguments in PRINTING.into_iter().chain(PRINTING_FROM_DATABASE) {
         let full = File::options().write(true).open("/dev/full").expect("/dev/full");
-        let Output { status, stderr, .. } = millrace(arguments).stdout(full).output().expect("a process");
+        let mut command = millrace(arguments);
+        command.env("DATABASE_URL", &database.url).stdout(full);
+        let Output { status, stderr, .. } = command.output().expect("a process");
         let errors = String::from_utf8_lossy(&stderr);
         assert_eq!(status.code(), Some(1), "{arguments:?}: {errors}");
         assert!(errors.contains("standard output: No space left on device"), "{arguments:?}: {errors}");

@@ -180,3 +180,16 @@ async fn a_name_unknown_to_every_provider_is_logged_with_a_suggestion() {
     }
     eventually("the day is complete", SOON, async || worker.log().contains("PRICES_DAY_COMPLETE")).await;
 }
+
+/// One provider refuses every call, as from a blocked country. The others still show that a name is misspelt.
+#[tokio::test]
+async fn a_blocked_provider_does_not_hide_an_unknown_name() {
+    let system = FetchSystem::new().await;
+    system.providers.fail(ProviderId::Binance, Fault::Status(451));
+    system.providers.fail_lists(ProviderId::Binance, true);
+    let worker = system.worker_with(&[("CRYPTO_ASSETS", "bitconi"), ("CRYPTO_CURRENCIES", "usd")]).await;
+    let note = "CRYPTO_ASSETS: no provider knows bitconi; did you mean bitcoin? (could not ask binance)";
+    let noted = format!("SELECT count(*) > 0 FROM {FETCHES} WHERE error LIKE '%{note}%'");
+    system.wait_until("the name and the blocked provider are noted", &noted).await;
+    assert!(worker.log().contains("PRICE_NAME_UNKNOWN"), "{}", worker.log());
+}

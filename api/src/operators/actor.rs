@@ -37,7 +37,8 @@ impl<'a> ApiExtractor<'a> for Actor {
     }
 
     fn param_schema_ref() -> Option<MetaSchemaRef> {
-        Some(inline(described("Who acts; recorded. 1 to 100 characters.", MetaSchema::new("string"))))
+        let name = MetaSchema { min_length: Some(1), max_length: Some(MAX_ACTOR), ..MetaSchema::new("string") };
+        Some(inline(described("Who acts; recorded. 1 to 100 characters, without blanks at both ends.", name)))
     }
 
     async fn from_request(

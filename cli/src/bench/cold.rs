@@ -20,8 +20,7 @@ pub(super) async fn measure(context: &BenchContext<'_>) -> Result<Vec<Measuremen
     let bench = context.bench();
     let (mut scanned, mut p99) = (Vec::new(), Vec::new());
     for _ in 0..context.runs {
-        // An emptied table has no statistics, like a new one.
-        bench::clear(bench).await?;
+        bench::empty(bench).await?;
         let before = bench::scanned_rows(bench).await?;
         let mut worker = context.environment.worker("worker").await?;
         let (mut api, address) = context.environment.api(0).await?;

@@ -3,7 +3,10 @@
 pub(crate) mod table;
 pub(crate) mod watch;
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::{
+    ffi::OsString,
+    io::{self, IsTerminal as _, Write as _},
+};
 
 use anyhow::{Result, anyhow};
 use queue::status::QueueStatus;
@@ -32,11 +35,9 @@ impl Screen {
             return Self { size: None, colour: false };
         }
         let size = rustix::termios::tcgetwinsize(&stdout).ok().filter(|size| size.ws_col > 0 && size.ws_row > 0);
-        let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         Self {
             size: size.map(|size| (size.ws_col.into(), size.ws_row.into())),
-            colour: !is_set("NO_COLOR") && !is_dumb,
+            colour: terminal_has_colours(|name| std::env::var_os(name)),
         }
     }
 
@@ -44,6 +45,13 @@ impl Screen {
     pub(crate) fn width(self) -> Option<usize> {
         self.size.map(|(columns, _)| columns)
     }
+}
+
+/// Whether colours may be used on a terminal with these variables: not with `NO_COLOR` (<https://no-color.org>), unless it
+/// is empty, nor with `TERM=dumb`.
+fn terminal_has_colours(variable: impl Fn(&str) -> Option<OsString>) -> bool {
+    let is_set = |name| variable(name).is_some_and(|value| !value.is_empty());
+    !is_set("NO_COLOR") && variable("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// How a text is coloured.
@@ -175,6 +183,15 @@ mod tests {
         assert_eq!(one_line("a\n\u{1b}[31mb", 20), "a  [31mb");
         assert_eq!(one_line("abcdef", 4), "abc…");
         assert_eq!(one_line("a\u{202e}b\u{200b}c", 20), "a b c");
+    }
+
+    #[test]
+    fn a_terminal_has_colours_unless_a_variable_refuses_them() {
+        let cases = [(None, None, true), (Some("xterm"), Some(""), true), (Some("dumb"), None, false)];
+        for (term, no_color, expected) in cases.into_iter().chain([(Some("xterm"), Some("1"), false)]) {
+            let variable = |name: &str| if name == "TERM" { term } else { no_color }.map(OsString::from);
+            assert_eq!(terminal_has_colours(variable), expected, "{term:?} {no_color:?}");
+        }
     }
 
     #[test]

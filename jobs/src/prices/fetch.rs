@@ -186,8 +186,9 @@ impl FetchPrices {
             }
         }
         if unknown {
-            let names = prices.unknown_names().await.iter();
-            names.filter(|unknown| self.concerns(unknown)).for_each(|unknown| tally.add_note(unknown.message()));
+            for unknown in prices.unknown_names().await.iter().filter(|unknown| self.concerns(unknown)) {
+                tally.add_note(unknown.message());
+            }
         }
         let Some(error) = error else {
             if offered && !complete && prices.reader.clock.now() < self.day.midnight().assume_utc() + SETTLING_TIME {

@@ -19,13 +19,12 @@ pub mod symbols;
 use std::sync::Arc;
 
 pub use config::Config;
-use tokio::sync::OnceCell;
 
 use self::{
     ages::Ages,
     cache::Cache,
     model::{AssetId, Currency, Quote, Series},
-    names::UnknownName,
+    names::NameCheck,
     providers::Providers,
     read::{Chart, Days, Read, Reader},
 };
@@ -42,7 +41,7 @@ use runtime::{
 pub struct Prices {
     queue: Queue,
     reader: Arc<Reader>,
-    unknown_names: Arc<OnceCell<Vec<UnknownName>>>,
+    names: NameCheck,
 }
 
 impl Prices {
@@ -68,7 +67,7 @@ impl Prices {
         clock: Clock,
     ) -> Self {
         let reader = Reader::new(pool, providers, config, Cache::start(redis), ages, clock);
-        Self { queue: queue.clone(), reader: Arc::new(reader), unknown_names: Arc::default() }
+        Self { queue: queue.clone(), reader: Arc::new(reader), names: NameCheck::default() }
     }
 
     /// The currencies that may be requested.

@@ -1,12 +1,17 @@
 //! Checks the configured names against what the providers offer. Otherwise a misspelt name would be fetched in vain
 //! every day, without an error.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::OnceCell;
 
 use super::{
     Prices,
-    model::{AssetId, Currency},
-    providers::{Names, ProviderError},
+    model::{AssetId, Currency, ProviderId},
+    providers::Names,
     symbols::{id_of, nearest},
 };
 
@@ -20,38 +25,69 @@ pub(super) struct UnknownName {
     pub(super) name: String,
     /// A similar name that is offered.
     pub(super) suggestion: Option<String>,
+    /// The providers that could not be asked. One of them may offer the name.
+    pub(super) not_asked: Vec<ProviderId>,
+}
+
+/// What the check has found so far. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct NameCheck {
+    /// The result, once every provider has responded.
+    complete: Arc<OnceCell<Vec<UnknownName>>>,
+    logged: Arc<Mutex<HashSet<String>>>,
 }
 
 impl UnknownName {
     /// A sentence for logs and notes.
     pub(super) fn message(&self) -> String {
-        let Self { variable, name, suggestion } = self;
-        match suggestion {
-            Some(suggestion) => format!("{variable}: no provider knows {name}; did you mean {suggestion}?"),
-            None => format!("{variable}: no provider knows {name}"),
+        let Self { variable, name, suggestion, not_asked } = self;
+        let mut message = format!("{variable}: no provider knows {name}");
+        if let Some(suggestion) = suggestion {
+            message += &format!("; did you mean {suggestion}?");
         }
+        if !not_asked.is_empty() {
+            let ids: Vec<_> = not_asked.iter().map(|provider| provider.as_str()).collect();
+            message += &format!(" (could not ask {})", ids.join(", "));
+        }
+        message
     }
 }
 
 impl Prices {
-    /// The configured names that no provider offers. They are looked up and logged once per process, when a provider
-    /// first rejects a name. The list is empty while a provider is unavailable.
-    pub(super) async fn unknown_names(&self) -> &[UnknownName] {
-        match self.unknown_names.get_or_try_init(|| self.find_unknown_names()).await {
-            Ok(unknown) => unknown,
-            Err(error) => {
-                tracing::debug!(%error, "could not check the configured names against the providers");
-                &[]
+    /// The configured names that no provider offers. Each is logged once per process. Providers that cannot be asked now
+    /// are left out, and asked again at the next call. The list is empty while none can be asked.
+    pub(super) async fn unknown_names(&self) -> Vec<UnknownName> {
+        let unknown = match self.names.complete.get_or_try_init(|| self.find_unknown_names()).await {
+            Ok(unknown) => unknown.clone(),
+            Err(preliminary) => preliminary,
+        };
+        let mut logged = self.names.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        for UnknownName { variable, name, suggestion, not_asked } in &unknown {
+            if logged.insert(name.clone()) {
+                tracing::warn!(variable, name, suggestion, ?not_asked, "PRICE_NAME_UNKNOWN");
             }
         }
+        drop(logged);
+        unknown
     }
 
-    async fn find_unknown_names(&self) -> Result<Vec<UnknownName>, ProviderError> {
-        let mut known = Names::default();
+    /// Asks every provider. Returns a preliminary result as an error when one could not be asked.
+    async fn find_unknown_names(&self) -> Result<Vec<UnknownName>, Vec<UnknownName>> {
+        let (mut known, mut not_asked) = (Names::default(), Vec::new());
         for provider in self.reader.providers.0.iter() {
-            let names = provider.names().await?;
-            known.assets.extend(names.assets);
-            known.currencies.extend(names.currencies);
+            match provider.names().await {
+                Ok(names) => {
+                    known.assets.extend(names.assets);
+                    known.currencies.extend(names.currencies);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "could not check the configured names with this provider");
+                    not_asked.push(provider.id());
+                }
+            }
+        }
+        if not_asked.len() == self.reader.providers.0.len() {
+            return Err(Vec::new());
         }
         let assets =
             self.reader.config.assets.iter().map(AssetId::as_str).filter(|asset| !known.assets.contains(*asset));
@@ -62,16 +98,14 @@ impl Prices {
         let mut unknown = Vec::new();
         for name in assets {
             let suggestion = id_of(name).map(str::to_owned).or_else(|| similar(name, &known.assets));
-            unknown.push(UnknownName { variable: ASSETS, name: name.to_owned(), suggestion });
+            let not_asked = not_asked.clone();
+            unknown.push(UnknownName { variable: ASSETS, name: name.to_owned(), suggestion, not_asked });
         }
         for name in currencies {
             let suggestion = similar(name, &known.currencies);
-            unknown.push(UnknownName { variable: CURRENCIES, name: name.to_owned(), suggestion });
+            let not_asked = not_asked.clone();
+            unknown.push(UnknownName { variable: CURRENCIES, name: name.to_owned(), suggestion, not_asked });
         }
-        for name in &unknown {
-            let UnknownName { variable, name, suggestion } = name;
-            tracing::warn!(variable, name, suggestion, "PRICE_NAME_UNKNOWN");
-        }
-        Ok(unknown)
+        if not_asked.is_empty() { Ok(unknown) } else { Err(unknown) }
     }
 }

@@ -66,15 +66,22 @@ pub(super) async fn finish_bare(session: &mut PgConnection, ids: &[String]) -> s
     Ok(())
 }
 
-/// Empties all tables that a benchmark fills and writes all changes to disk, so that every measurement starts from the
-/// same state.
-pub async fn clear(bench: &Bench) -> Result<(), Error> {
+/// Empties all tables that a benchmark fills. Until the next ANALYZE the planner knows no number of rows, as in a new
+/// database.
+pub async fn empty(bench: &Bench) -> Result<(), Error> {
     sqlx::query!(
         "TRUNCATE apalis.jobs, transactions, webhook_conflicts, webhook_conflict_totals, callbacks, callback_destinations,
                   items, users, item_documents, prices"
     )
     .execute(repeatable(&bench.pool))
     .await?;
+    Ok(())
+}
+
+/// Empties the tables, updates statistics and writes all changes to disk, so that every measurement starts from the same
+/// state.
+pub async fn clear(bench: &Bench) -> Result<(), Error> {
+    empty(bench).await?;
     analyze_and_checkpoint(bench).await
 }
 
