@@ -14,7 +14,10 @@ use std::{
 
 use futures_util::{StreamExt, stream};
 use metrics::counter;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -49,6 +52,8 @@ pub(crate) struct Acknowledger {
     pub in_flight: HashMap<&'static str, InFlight>,
     /// The queues that limit each key: a result that is written lets the next job of its key start.
     pub limited: HashMap<&'static str, Arc<WakeSignal>>,
+    /// Requests a poll for the due times of jobs that wait again.
+    pub poll_request: Arc<Notify>,
     /// Cancelled when a stop can no longer wait for unwritten results; their jobs run again after the lease.
     pub abandon: CancellationToken,
     pub deferred: DeferredWrites,
@@ -242,6 +247,10 @@ impl Acknowledger {
     fn release(&self, results: &[RunResult], written: &Written, maybe_written: bool) {
         for signal in results.iter().filter_map(|result| self.limited.get(result.queue)) {
             signal.wake.notify_one();
+        }
+        let waits = |job: &RunResult| matches!(job.disposition, Disposition::Retry { .. } | Disposition::Snooze { .. });
+        if results.iter().any(waits) {
+            self.poll_request.notify_one();
         }
         for of_queue in results.chunk_by(|a, b| a.queue == b.queue) {
             if let Some(in_flight) = of_queue.first().and_then(|result| self.in_flight.get(result.queue)) {

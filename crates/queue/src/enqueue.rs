@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     ops::{Deref, DerefMut},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use metrics::counter;
@@ -12,10 +12,12 @@ use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
 use super::{
+    SOON,
     counts::{Counts, Event},
     job::JobId,
     metrics::ENQUEUED,
     new_job::{Due, NewJob},
+    pace::Pace,
     store, worker,
 };
 use runtime::{
@@ -25,13 +27,16 @@ use runtime::{
     telemetry::traces::span::{self, Span},
 };
 
-/// The shortest time between two announcements. A NOTIFY serialises the commits that carry one, so a busy enqueuer must
-/// not send one per transaction (5,400 → 3,100 transactions/s).
+/// The time between two announcements of a busy enqueuer. A NOTIFY serialises the commits that carry one, so it must not send
+/// one per transaction (5,400 → 3,100 transactions/s).
 const ANNOUNCE_EVERY: Duration = Duration::from_millis(5);
 /// More announcements than transactions can commit within that time.
 const MAX_COLLECTED: usize = 10_000;
 /// Only jobs that are due sooner than this are announced. Even idle workers check the due times more often.
 const ANNOUNCE_WITHIN: Duration = Duration::from_secs(3);
+/// Jobs that are due sooner than this are announced by their queue, so that a worker claims at once. Later ones are announced
+/// as [`SOON`]: a worker only looks for their due times.
+const CLAIM_WITHIN: Duration = Duration::from_millis(50);
 
 /// Between two writes of the counts of enqueued jobs.
 const WRITE_COUNTS_EVERY: Duration = Duration::from_secs(5);
@@ -40,7 +45,7 @@ const WRITE_COUNTS_EVERY: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Queue {
     pool: Pool,
-    /// Sends the names of queues that have new jobs.
+    /// Sends the names of queues that have new jobs, and [`SOON`].
     announcements: mpsc::UnboundedSender<&'static str>,
     /// The jobs that this process has enqueued or replayed.
     counts: Counts,
@@ -86,8 +91,8 @@ impl Queue {
 /// A database transaction that may carry jobs. It is rolled back if it is dropped without [`Tx::commit`].
 pub struct Tx {
     inner: Transaction,
-    /// The queue of each job, and whether it is due soon.
-    enqueued: Vec<(&'static str, bool)>,
+    /// The queue of each job, and its announcement.
+    enqueued: Vec<(&'static str, Option<&'static str>)>,
     /// The jobs of `enqueued` that came before the last savepoint.
     before_savepoint: usize,
     announcements: mpsc::UnboundedSender<&'static str>,
@@ -121,21 +126,19 @@ impl Tx {
         let span = Span::statement(|| "COMMIT".into());
         span.attach_to(self.inner.commit()).await.inspect_err(|_| span.record_error("commit"))?;
         drop(span);
-        let mut soon = BTreeSet::new();
+        let mut announced = BTreeSet::<&'static str>::new();
         let mut counts = BTreeMap::<_, u64>::new();
-        for (queue, is_soon) in self.enqueued {
+        for (queue, announcement) in self.enqueued {
             *counts.entry(queue).or_default() += 1;
-            if is_soon {
-                soon.insert(queue);
-            }
+            announced.extend(announcement);
         }
         for (queue, count) in counts {
             counter!(ENQUEUED, "queue" => queue).increment(count);
             self.counts.of(queue).add(Event::Enqueued, count);
         }
-        for queue in soon {
+        for announcement in announced {
             // The announcing task outlives every sender; without it, workers would find the job by polling.
-            let _ = self.announcements.send(queue);
+            let _ = self.announcements.send(announcement);
         }
         Ok(())
     }
@@ -179,11 +182,13 @@ pub async fn enqueue(tx: &mut Tx, jobs: &[NewJob]) -> Result<Vec<JobId>, Error> 
     }
     let added: Vec<&NewJob> = jobs.iter().filter(|job| !skipped.contains(&job.id)).collect();
     tx.enqueued.extend(added.iter().map(|job| {
-        let soon = match job.due {
-            Due::After(delay) => delay <= ANNOUNCE_WITHIN,
-            Due::At(time) => time <= OffsetDateTime::now_utc() + ANNOUNCE_WITHIN,
+        let delay: Duration = match job.due {
+            Due::After(delay) => delay,
+            // A time in the past is no delay.
+            Due::At(time) => (time - OffsetDateTime::now_utc()).try_into().unwrap_or_default(),
         };
-        (job.queue, soon)
+        let queue = (delay <= CLAIM_WITHIN).then_some(job.queue);
+        (job.queue, queue.or((delay <= ANNOUNCE_WITHIN).then_some(SOON)))
     }));
     Ok(added.into_iter().map(|job| job.id).collect())
 }
@@ -215,17 +220,18 @@ pub async fn lock_waiting_job(tx: &mut Tx, queue: &str, from: &str, to: &str) ->
     Ok(store::lookup::lock_waiting_job(&mut **tx, queue, from, to).await?)
 }
 
-/// Announces queues with new jobs, until the last [`Queue`] and [`Tx`] are dropped.
+/// Announces new jobs, until the last [`Queue`] and [`Tx`] are dropped.
 async fn announce(pool: Pool, mut announcements: mpsc::UnboundedReceiver<&'static str>) {
-    let mut collected = Vec::new();
+    let (mut collected, mut pace) = (Vec::new(), Pace::new(ANNOUNCE_EVERY));
     while announcements.recv_many(&mut collected, MAX_COLLECTED).await > 0 {
-        let queues: BTreeSet<&str> = collected.drain(..).collect();
-        let queues: Vec<String> = queues.into_iter().map(str::to_owned).collect();
-        if let Err(error) = store::announce(repeatable(&pool), &queues).await {
+        pace.count(Instant::now());
+        let announced: BTreeSet<&str> = collected.drain(..).collect();
+        let announced: Vec<String> = announced.into_iter().map(str::to_owned).collect();
+        if let Err(error) = store::announce(repeatable(&pool), &announced).await {
             // No job is lost, because every worker also polls.
             tracing::debug!(error = causes(&error), "could not announce new jobs");
         }
-        tokio::time::sleep(ANNOUNCE_EVERY).await;
+        tokio::time::sleep_until(pace.next(Instant::now()).into()).await;
     }
 }
 

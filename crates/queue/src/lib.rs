@@ -15,6 +15,7 @@ mod cancel;
 mod claim;
 mod cleaner;
 pub mod counts;
+mod due_timer;
 mod engine;
 pub mod enqueue;
 pub mod error_group;
@@ -33,6 +34,7 @@ pub mod metrics;
 mod new_job;
 pub mod operator;
 pub mod order;
+mod pace;
 mod poller;
 pub mod replay;
 mod result;
@@ -69,6 +71,8 @@ use runtime::{db::Pool, error::Error, executor::repeatable};
 const CHANNEL: &str = "millrace_jobs";
 /// The payload that announces cancellation requests instead of new jobs.
 const CANCELLATIONS: &str = "*cancellations";
+/// The payload that announces jobs of any queue that are due soon.
+const SOON: &str = "*soon";
 
 /// Returns the seconds until a waiting job is due, negative if it is overdue; `None` if it is not waiting.
 ///

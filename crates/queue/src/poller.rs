@@ -17,7 +17,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     CANCELLATIONS, CHANNEL,
     cancel::Cancellations,
+    due_timer::sleep_until,
     low_water::{LowWater, Marks},
+    pace::Pace,
     retry::Backoff,
     store::due::{self, DueCheck},
     worker_status::WorkerStatus,
@@ -29,9 +31,11 @@ use runtime::{
     sabotage::{self, Bug},
 };
 
-/// After claimers were woken, due times within this time share the next poll. With 1,000 due times a second, a poll and a
-/// claim for each would cost more than the jobs.
-const MERGE_WINDOW: Duration = Duration::from_millis(5);
+/// While polls are requested frequently, one comes in this time: due times between two polls share one. With 1,000 due times a
+/// second, a poll and a claim for each would cost more than the jobs.
+const POLL_EVERY: Duration = Duration::from_millis(5);
+/// A poll for jobs that are due soon comes within this time after the one before: sooner than any of them is due.
+const SOON_POLL_EVERY: Duration = Duration::from_millis(25);
 /// After this time without activity, a worker that receives notifications polls less often. It then polls only for jobs
 /// whose sender crashed between its commit and its notification.
 const QUIET_AFTER: Duration = Duration::from_secs(5);
@@ -83,6 +87,18 @@ impl WakeSignal {
         }
         is_idle
     }
+
+    /// Wakes the claimer, which counts as busy from now on.
+    fn notify(&self) {
+        self.is_idle.store(false, SeqCst);
+        self.wake.notify_one();
+    }
+
+    /// Wakes the claimer. It requests a poll before it waits again, because the next due time is not known.
+    fn notify_and_poll(&self) {
+        self.poll_skipped.store(true, SeqCst);
+        self.notify();
+    }
 }
 
 /// Wakes the claimers of queues that have due jobs.
@@ -102,23 +118,29 @@ impl Poller {
     /// Polls until `stop`. One statement polls all queues.
     pub(crate) async fn run(self, database: Database) {
         let is_listening = &self.status.is_listening;
-        let (is_quiet, sweep_request) = (AtomicBool::new(false), Notify::new());
+        let (is_quiet, soon_request, sweep_request) = (AtomicBool::new(false), Notify::new(), Notify::new());
         tokio::join!(
-            self.listen(&database, is_listening, &sweep_request),
-            self.poll_due_times(is_listening, &is_quiet),
+            self.listen(&database, is_listening, &soon_request, &sweep_request),
+            self.poll_due_times(is_listening, &is_quiet, &soon_request),
             self.sweep(&is_quiet, &sweep_request),
         );
     }
 
-    async fn listen(&self, database: &Database, is_listening: &AtomicBool, sweep_request: &Notify) {
+    async fn listen(
+        &self,
+        database: &Database,
+        is_listening: &AtomicBool,
+        soon_request: &Notify,
+        sweep_request: &Notify,
+    ) {
         listen(database, CHANNEL, &self.stop, |event| match event {
             ListenEvent::Notification(payload) if payload == CANCELLATIONS => self.cancellations.signal.notify_one(),
             ListenEvent::Notification(queue) => {
-                // The signal is for jobs that are due now, the poll for jobs that are due soon.
-                if let Some(signal) = self.signals.get(queue.as_str()) {
-                    signal.wake.notify_one();
+                match self.signals.get(queue.as_str()) {
+                    Some(signal) => signal.notify_and_poll(),
+                    // Jobs that are due soon, or jobs of another worker.
+                    None => soon_request.notify_one(),
                 }
-                self.poll_request.notify_one();
                 sweep_request.notify_one();
             }
             ListenEvent::Connected => {
@@ -136,9 +158,11 @@ impl Poller {
         .await;
     }
 
-    async fn poll_due_times(&self, is_listening: &AtomicBool, is_quiet: &AtomicBool) {
+    async fn poll_due_times(&self, is_listening: &AtomicBool, is_quiet: &AtomicBool, soon_request: &Notify) {
         let (mut failures, mut last_activity) = (0, Instant::now());
+        let mut pace = Pace::new(POLL_EVERY);
         while !self.stop.is_cancelled() {
+            pace.count(Instant::now());
             let idle = self.signals.iter().filter(|(_, signal)| signal.needs_poll());
             let queues: Vec<(&str, Marks)> = idle.map(|(queue, signal)| (*queue, signal.low_water.get())).collect();
             let checks = async {
@@ -147,19 +171,18 @@ impl Poller {
             };
             let checks = tokio::select! { checks = checks => checks, () = self.stop.cancelled() => return };
             let polled = Instant::now();
-            let (wait, due_times) = match checks {
+            let (wait, mut due_times) = match checks {
                 Ok(checks) => {
                     failures = 0;
                     self.wake_claimers(&checks, &queues);
-                    let due_times = due_times(&checks);
-                    let next = due_times.first().map(|(next, _)| *next);
-                    if next.is_some_and(|next| next < QUIET_AFTER) || queues.len() < self.signals.len() {
+                    let due_times = due_times(&checks, polled);
+                    let is_next_near = due_times.last().is_some_and(|(next, _)| *next < polled + QUIET_AFTER);
+                    if is_next_near || queues.len() < self.signals.len() {
                         last_activity = Instant::now();
                     }
                     is_quiet.store(is_listening.load(SeqCst) && last_activity.elapsed() > QUIET_AFTER, SeqCst);
                     let is_quiet = is_quiet.load(SeqCst);
-                    let interval = if is_quiet { self.interval.max(QUIET_INTERVAL) } else { self.interval };
-                    (next.map_or(interval, |next| interval.min(next)), due_times)
+                    (if is_quiet { self.interval.max(QUIET_INTERVAL) } else { self.interval }, due_times)
                 }
                 Err(error) => {
                     failures += 1;
@@ -170,37 +193,41 @@ impl Poller {
                     (Backoff::DATABASE.wait(failures).max(self.interval), Vec::new())
                 }
             };
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {
-                    // Their claims need no poll. The next poll comes when these claims have ended, so it does not wake
-                    // the claimers again.
-                    for (_, queue) in due_times.into_iter().take_while(|(next, _)| *next <= polled.elapsed()) {
-                        self.wake(&queue);
+            let mut poll_at = polled + wait;
+            while Instant::now() < poll_at {
+                let next = due_times.last().map_or(poll_at, |(due, _)| poll_at.min(*due));
+                let soonest = tokio::select! {
+                    () = sleep_until(next) => None,
+                    () = self.poll_request.notified() => Some(polled),
+                    () = soon_request.notified() => Some(polled + SOON_POLL_EVERY),
+                    () = self.stop.cancelled() => return,
+                };
+                let now = Instant::now();
+                if let Some(soonest) = soonest {
+                    last_activity = now;
+                    poll_at = poll_at.min(soonest.max(pace.next(now)));
+                }
+                // Their claims need no poll. The next poll comes when these claims have ended, so it does not wake the
+                // claimers again.
+                while let Some((_, queue)) = due_times.pop_if(|(due, _)| *due <= now) {
+                    if let Some(signal) = self.signals.get(queue.as_str()) {
+                        signal.notify_and_poll();
                     }
                 }
-                () = self.poll_request.notified() => last_activity = Instant::now(),
-                () = self.stop.cancelled() => return,
             }
-            tokio::select! { () = tokio::time::sleep(MERGE_WINDOW) => {} () = self.stop.cancelled() => return }
         }
     }
 
     /// Wakes the claimers of queues with due jobs. Raises the marks of the others.
     fn wake_claimers(&self, checks: &[DueCheck], marks: &[(&str, Marks)]) {
         for check in checks {
+            let Some(signal) = self.signals.get(check.queue.as_str()) else { continue };
             if check.is_due {
-                self.wake(&check.queue);
-            } else if let Some(signal) = self.signals.get(check.queue.as_str())
-                && let Some((_, from)) = marks.iter().find(|(queue, _)| *queue == check.queue)
-            {
+                // The next due time is known from the same poll.
+                signal.notify();
+            } else if let Some((_, from)) = marks.iter().find(|(queue, _)| *queue == check.queue) {
                 signal.low_water.nothing_due(*from, check.now);
             }
-        }
-    }
-
-    fn wake(&self, queue: &str) {
-        if let Some(signal) = self.signals.get(queue) {
-            signal.wake.notify_one();
         }
     }
 
@@ -228,7 +255,7 @@ impl Poller {
                     for job in missed {
                         if let Some(signal) = self.signals.get(job.queue.as_str()) {
                             signal.low_water.lower(job.priority, job.due);
-                            signal.wake.notify_one();
+                            signal.notify();
                         }
                     }
                 }
@@ -244,14 +271,15 @@ impl Poller {
     }
 }
 
-/// The times from now until the next job of each queue is due, ascending. A negative time means that the job became due
-/// during the statement, so it is zero.
-fn due_times(checks: &[DueCheck]) -> Vec<(Duration, String)> {
+/// When the next job of each queue is due, the earliest last. A negative time means that the job became due during the
+/// statement, so it is due now.
+fn due_times(checks: &[DueCheck], now: Instant) -> Vec<(Instant, String)> {
     let next = checks.iter().filter_map(|check| Some((check.next?, check)));
     let mut times: Vec<_> = next
-        .map(|(seconds, check)| (Duration::try_from_secs_f64(seconds).unwrap_or_default(), check.queue.clone()))
+        .map(|(seconds, check)| (now + Duration::try_from_secs_f64(seconds).unwrap_or_default(), check.queue.clone()))
         .collect();
     times.sort_unstable();
+    times.reverse();
     times
 }
 

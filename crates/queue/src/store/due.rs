@@ -33,7 +33,7 @@ pub(crate) struct DueCheck {
     pub queue: String,
     /// Whether it has a job that is due.
     pub is_due: bool,
-    /// Seconds until the first later job is due.
+    /// Seconds until the first later job is due, from the end of the statement; negative if that took longer.
     pub next: Option<f64>,
     /// The time of the check, by the database's clock.
     pub now: OffsetDateTime,
@@ -46,7 +46,7 @@ pub(crate) async fn check_due(pool: &Pool, queues: &[(&str, Marks)]) -> Result<V
     sqlx::query_as!(
         DueCheck,
         r#"SELECT queue AS "queue!", bool_or(due.is_due) AS "is_due!",
-                  extract(epoch FROM min(least(later.run_at, now() + interval '1 day')) - now())::float8 AS next,
+                  extract(epoch FROM min(least(later.run_at, now() + interval '1 day')) - clock_timestamp())::float8 AS next,
                   now() AS "now!"
            FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::timestamptz[])
                 AS checked (queue, high, normal, low)

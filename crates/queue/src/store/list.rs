@@ -255,7 +255,7 @@ pub(crate) struct Details {
     pub payload: Vec<u8>,
     pub errors: Option<JsonValue>,
     pub events: Option<JsonValue>,
-    /// The result of its last run; `{"Snoozed": reason}` after a snooze.
+    /// The result of its last run if that is not done; `{"Snoozed": reason}` after a snooze.
     pub last_result: Option<JsonValue>,
     pub paused_because: Option<String>,
     /// Live workers that run its queue.
