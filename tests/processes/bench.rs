@@ -24,6 +24,7 @@ async fn the_benchmark_measures_everything() {
     for measure in [
         "ingest",
         "batches",
+        "overload",
         "drain",
         "pickup",
         "pinned",

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::harness::{cluster, eventually, process::Process, scratch::Scratch};
 
-/// Two faults take 15 s on an idle machine.
+/// Three faults take 25 s on an idle machine.
 const LONG: Duration = Duration::from_secs(240);
 
 async fn prove(folder: &Scratch, arguments: &[&str]) -> (Option<i32>, String) {
@@ -26,12 +26,12 @@ fn reports(log: &str) -> Vec<Value> {
 #[tokio::test]
 async fn it_reports_the_figures_of_each_fault() {
     let folder = Scratch::new();
-    let faults = ["--only", "worker-killed", "--only", "duplicates"];
+    let faults = ["--only", "worker-killed", "--only", "duplicates", "--only", "limit-kills", "--kills", "3"];
     let (status, log) = prove(&folder, &[&faults[..], &["--clients", "4", "--seed", "7", "--json"]].concat()).await;
     assert_eq!(status, Some(0), "{log}");
     let reports = reports(&log);
     let names: Vec<&str> = reports.iter().filter_map(|report| report["fault"].as_str()).collect();
-    assert_eq!(names, ["worker-killed", "duplicates"]);
+    assert_eq!(names, ["worker-killed", "duplicates", "limit-kills"]);
     for report in &reports {
         assert_eq!((&report["verdict"], &report["lost"], &report["doubled"]), (&"kept".into(), &0.into(), &0.into()));
         let is_positive = |name: &str| report[name].as_f64().is_some_and(|value| value > 0.0);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use queue::{
-    JobId, JobKinds, Operator, Policy,
+    FairKey, JobId, JobKinds, Operator, Policy,
     operator::{
         overview::ProblemKind,
         pauses::{PauseEnd, Pausing},
@@ -217,5 +217,58 @@ async fn why_names_the_error_of_failing_claims() {
     assert!(problems[0].text.contains("cannot claim from scripted") && problems[0].worker.is_some(), "{problems:?}");
     harness.execute("DROP TRIGGER refuse ON apalis.jobs").await;
     eventually("it runs", SOON, async || scripted.runs_of("due") == 1).await;
+    worker.stop().await;
+}
+
+/// Enqueues a job of this key that waits for the gate, and returns its id.
+async fn enqueue_for(harness: &QueueHarness, key: &str, name: &str) -> String {
+    let id = JobId::generate();
+    harness.enqueue_as(name, &[Step::Wait], |job| job.id(id).fair_key(FairKey::of(key))).await;
+    id.to_string()
+}
+
+#[tokio::test]
+async fn why_names_the_limit_of_a_key() {
+    let harness = QueueHarness::start().await;
+    let scripted = ScriptedJobs::new(Policy { per_key: Some(1), ..quick_policy() });
+    let operator = operator(&harness);
+    let worker = harness.start_worker(&scripted, FAST);
+    enqueue_for(&harness, "acme", "first").await;
+    eventually("the first job of the key runs", SOON, async || scripted.runs_of("first") == 1).await;
+    let second = enqueue_for(&harness, "acme", "second").await;
+    let third = enqueue_for(&harness, "acme", "third").await;
+    let verdict = async |id: &str| why(&operator, id).await.verdict;
+    let full = "its key is at its limit: 1 jobs of scripted run for it, of at most 1;";
+    for (id, ahead) in [(&second, 0), (&third, 1)] {
+        let expected = format!("{full} {ahead} jobs of its key are ahead of it");
+        eventually(&expected, SOON, async || verdict(id).await == expected).await;
+    }
+    let other = enqueue_for(&harness, "beta", "other").await;
+    eventually("a job of another key runs", SOON, async || verdict(&other).await == "it is running").await;
+    let report = operator.workers().await.unwrap().remove(0).report.expect("a report");
+    assert_eq!((report.queues["scripted"].per_key, report.queues["scripted"].fair), (Some(1), false));
+    scripted.gate.add_permits(4);
+    eventually("the limit lets it run", SOON, async || verdict(&third).await == "it is done").await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn why_names_the_turns_of_keys() {
+    let harness = QueueHarness::start().await;
+    let scripted = ScriptedJobs::new(Policy { concurrency: 1, fair: true, ..quick_policy() });
+    let operator = operator(&harness);
+    let worker = harness.start_worker(&scripted, FAST);
+    enqueue_for(&harness, "acme", "running").await;
+    eventually("the only slot is in use", SOON, async || scripted.runs_of("running") == 1).await;
+    let first = enqueue_for(&harness, "acme", "first").await;
+    let second = enqueue_for(&harness, "acme", "second").await;
+    let other = enqueue_for(&harness, "beta", "other").await;
+    for (id, ahead) in [(&first, 0), (&second, 1), (&other, 0)] {
+        let turns = "all 1 slots are in use; keys with due jobs get them in turn: 2;";
+        let expected = format!("{turns} {ahead} jobs of its key are ahead of it");
+        eventually(&expected, SOON, async || why(&operator, id).await.verdict == expected).await;
+    }
+    scripted.gate.add_permits(4);
+    eventually("every job is done", SOON, async || why(&operator, &second).await.verdict == "it is done").await;
     worker.stop().await;
 }

@@ -1,6 +1,6 @@
 //! The endpoint that receives many webhooks in one request.
 
-use jobs::transactions::{Ingested, NewTransaction, Transactions};
+use jobs::transactions::{IngestedRow, NewTransaction, Transactions};
 use poem::Request;
 use poem_openapi::{Enum, Object, OpenApi};
 use serde::Serialize;
@@ -110,12 +110,19 @@ impl BatchApi {
         let sender = self.senders.identify(request, body.raw())?;
         let rows = body.read()?;
         self.senders.check_quota(&sender, u32::try_from(rows.len()).unwrap_or(u32::MAX)).await?;
-        let valid = rows.iter().filter_map(|row| row.as_ref().ok().cloned()).collect();
-        let ingested = self.transactions.ingest_all(valid, &correlation::origin(request), sender).await?;
+        let mut valid = Vec::with_capacity(rows.len());
+        let mut take = |new: NewTransaction| {
+            let id = new.transaction_id.clone();
+            valid.push(new);
+            id
+        };
+        // The rows themselves are handed over, and their ids stay here.
+        let rows: Vec<Row<String>> = rows.into_iter().map(|row| row.map(&mut take)).collect();
+        let ingested = self.transactions.ingest_all(valid, correlation::origin(request), sender).await?;
         let mut ingested = ingested.into_iter();
-        let verdict = |row: Row<NewTransaction>| match row {
+        let verdict = |row: Row<String>| match row {
             // There is one result for each valid row.
-            Ok(new) => ingested.next().map(|ingested| Verdict::of(new.transaction_id, ingested)),
+            Ok(id) => ingested.next().map(|ingested| Verdict::of(id, ingested)),
             Err(row) => Some(Verdict::invalid(row)),
         };
         let verdicts: Vec<Verdict> = rows.into_iter().filter_map(verdict).collect();
@@ -130,11 +137,11 @@ impl BatchApi {
 }
 
 impl Verdict {
-    fn of(transaction_id: String, ingested: Ingested) -> Self {
+    fn of(transaction_id: String, ingested: IngestedRow) -> Self {
         let (status, outcome, fields) = match ingested {
-            Ingested::New(_) => (202, RowOutcome::New, None),
-            Ingested::Replayed(_) => (202, RowOutcome::Replayed, None),
-            Ingested::Conflict(_, fields) => {
+            IngestedRow::New => (202, RowOutcome::New, None),
+            IngestedRow::Replayed => (202, RowOutcome::Replayed, None),
+            IngestedRow::Conflict(fields) => {
                 (409, RowOutcome::Conflict, Some(fields.into_iter().map(str::to_owned).collect()))
             }
         };

@@ -182,7 +182,8 @@ pub(super) fn batches(series: String, rows: u64) -> Request {
     })
 }
 
-fn webhook(series: &str, number: u64) -> String {
+/// The body of a webhook.
+pub(super) fn webhook(series: &str, number: u64) -> String {
     format!(
         r#"{{"transaction_id":"{series}-{number:010}","source_account":"acc_user_1","destination_account":"acc_merchant_1","amount":1500,"currency":"INR"}}"#
     )

@@ -11,6 +11,7 @@ mod items;
 mod load;
 pub(crate) mod noop;
 mod operators;
+mod overload;
 mod pickup;
 mod pinned;
 mod prices;
@@ -80,6 +81,8 @@ enum Benchmark {
     Ingest,
     /// Durable webhooks per second in batches
     Batches,
+    /// Twice the webhooks that the database takes: the slowest 202, and what becomes of refused ones that come back
+    Overload,
     /// Jobs run and transactions settled per second by one worker
     Drain,
     /// Start delay of due jobs, and memory for waiting jobs
@@ -111,6 +114,7 @@ impl Benchmark {
         match self {
             Self::Ingest => ingest::measure(context).await,
             Self::Batches => ingest::measure_batches(context).await,
+            Self::Overload => overload::measure(context).await,
             Self::Drain => drain::measure(context).await,
             Self::Pickup => pickup::measure(context).await,
             Self::Pinned => pinned::measure(context).await,

@@ -27,6 +27,7 @@ run here. A fault that could not run never counts as passed. The history and the
 Examples:
   millrace prove
   millrace prove --only worker-killed --only commit-reply-lost
+  millrace prove --only limit-kills --kills 1000
   millrace prove --seed 42 --json
   millrace prove --database-url postgres://me:password@localhost/postgres
   millrace prove --sabotage all --seeds 20          (in a build with the feature sabotage)
@@ -53,6 +54,9 @@ pub(crate) struct Arguments {
     /// The number of waiting jobs in the fault `backlog`
     #[arg(long, default_value_t = 1_000_000)]
     backlog: u32,
+    /// The number of kills in the fault `limit-kills`, about one a second
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    kills: u32,
     /// How long faults last that have a length, such as a pinned snapshot
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,
@@ -125,6 +129,7 @@ pub(crate) async fn program(arguments: Arguments) -> Result<u8> {
         seed,
         clients: arguments.clients.into(),
         backlog: arguments.backlog,
+        kills: arguments.kills,
         time: Duration::from_secs(arguments.seconds.into()),
         sabotage: None,
         during: arguments.during,

@@ -39,6 +39,12 @@ pub(crate) enum Event {
     Failed { job: String, run: i32, pause_ms: u64 },
     /// A run of a task did its work. `at_us` is this machine's clock, in microseconds of Unix time.
     Ended { job: String, run: i32, at_us: i64 },
+    /// The work of a run began. At most one run of its key may be at work; `pid` is the process that runs it.
+    Entered { key: String, job: String, run: i32, pid: u32 },
+    /// That work has ended.
+    Left { key: String, job: String, run: i32 },
+    /// A process was killed, and has ended: so has the work of its runs.
+    Killed { pid: u32 },
     /// This task was committed while no worker received notifications. It must start within this time.
     Expected { job: String, within_ms: u64 },
     /// A user created an item, with a 201.

@@ -63,6 +63,8 @@ pub struct Options {
     pub clients: usize,
     /// The number of waiting jobs in the fault `backlog`.
     pub backlog: u32,
+    /// The number of kills in the fault `limit-kills`.
+    pub kills: u32,
     /// How long faults last that have a length, such as a pinned snapshot.
     pub time: Duration,
     /// A bug of the processes under test.

@@ -46,6 +46,8 @@ struct State {
     orders: watch::Sender<Vec<Order>>,
     /// The runs of tasks that have begun.
     started: Mutex<BTreeSet<(String, i32)>>,
+    /// The runs of limited jobs that are at work, by process.
+    at_work: Mutex<BTreeSet<(u32, String, i32)>>,
 }
 
 impl Processor {
@@ -57,13 +59,21 @@ impl Processor {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
         let orders = watch::Sender::new(vec![Order::GoOn]);
-        let state = Arc::new(State { history, delay_ms: AtomicU64::new(0), orders, started: Mutex::default() });
+        let state = Arc::new(State {
+            history,
+            delay_ms: AtomicU64::new(0),
+            orders,
+            started: Mutex::default(),
+            at_work: Mutex::default(),
+        });
         let routes = Route::new()
             .at("/charge", post(charge))
             .at("/fired", post(fired))
             .at("/started", post(started))
             .at("/failed", post(failed))
             .at("/ended", post(ended))
+            .at("/entered", post(entered))
+            .at("/left", post(left))
             .data(state.clone());
         let server = Server::new_with_acceptor(TcpAcceptor::from_tokio(listener)?).run(routes);
         // It ends with the task.
@@ -85,6 +95,17 @@ impl Processor {
     pub(crate) fn started(&self, tasks: &[String], run: i32) -> usize {
         let begun = self.state.started.lock().unwrap_or_else(PoisonError::into_inner);
         tasks.iter().filter(|task| begun.contains(&((*task).clone(), run))).count()
+    }
+
+    /// Whether a limited job is at work in this process.
+    pub(crate) fn is_at_work(&self, pid: u32) -> bool {
+        let at_work = self.state.at_work.lock().unwrap_or_else(PoisonError::into_inner);
+        at_work.iter().any(|(worker, ..)| *worker == pid)
+    }
+
+    /// Forgets the work of a process that has ended.
+    pub(crate) fn forget(&self, pid: u32) {
+        self.state.at_work.lock().unwrap_or_else(PoisonError::into_inner).retain(|(worker, ..)| *worker != pid);
     }
 }
 
@@ -149,6 +170,31 @@ fn ended(body: String, Data(state): Data<&Arc<State>>) -> Result<StatusCode, poe
     let at_us = i64::try_from(now.as_micros()).unwrap_or(i64::MAX);
     state.history.record(Event::Ended { job, run, at_us });
     Ok(StatusCode::OK)
+}
+
+/// The report of a limited job whose work begins.
+#[handler]
+fn entered(body: String, Data(state): Data<&Arc<State>>) -> Result<StatusCode, poem::Error> {
+    let (job, run, pid, key) = work(&body)?;
+    state.history.record(Event::Entered { key, job: job.clone(), run, pid });
+    state.at_work.lock().unwrap_or_else(PoisonError::into_inner).insert((pid, job, run));
+    Ok(StatusCode::OK)
+}
+
+/// The report of a limited job whose work has ended.
+#[handler]
+fn left(body: String, Data(state): Data<&Arc<State>>) -> Result<StatusCode, poem::Error> {
+    let (job, run, pid, key) = work(&body)?;
+    state.at_work.lock().unwrap_or_else(PoisonError::into_inner).remove(&(pid, job.clone(), run));
+    state.history.record(Event::Left { key, job, run });
+    Ok(StatusCode::OK)
+}
+
+/// The id of a limited job, the number of its run, the process that runs it, and its key.
+fn work(body: &str) -> Result<(String, i32, u32, String), poem::Error> {
+    let (job, run, pid) = report(body)?;
+    let key = body.split(' ').nth(3).ok_or(StatusCode::BAD_REQUEST)?;
+    Ok((job, run, u32::try_from(pid).map_err(|_| StatusCode::BAD_REQUEST)?, key.to_owned()))
 }
 
 /// The id of the job, the number of its run, and a number that belongs to the report.

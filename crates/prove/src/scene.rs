@@ -157,6 +157,11 @@ impl<'a> Scene<'a> {
         self.options.backlog
     }
 
+    /// The number of kills in a fault that counts them.
+    pub(crate) fn kills(&self) -> u32 {
+        self.options.kills
+    }
+
     /// The user's command.
     pub(crate) fn command(&self) -> Option<&'a str> {
         self.options.during.as_deref()

@@ -171,6 +171,24 @@ pub(crate) async fn add_task(session: &mut PgConnection, id: &str, pauses_ms: &[
     sqlx::query(insert).bind(id).bind(payload).execute(session).await.map(drop)
 }
 
+/// Adds limited jobs that are due: an id, the name of its key, and the number of that key for each.
+pub(crate) async fn add_limited(session: &mut PgConnection, jobs: &[(String, String, i64)]) -> sqlx::Result<()> {
+    let insert = "INSERT INTO apalis.jobs (id, job_type, job, fair_key, run_at)
+                  SELECT id, 'prove_limited', convert_to(json_build_object('key', key)::text, 'UTF8'), fair_key, now()
+                  FROM unnest($1::text[], $2::text[], $3::bigint[]) AS new (id, key, fair_key)";
+    let ids: Vec<&str> = jobs.iter().map(|(id, ..)| &**id).collect();
+    let keys: Vec<&str> = jobs.iter().map(|(_, key, _)| &**key).collect();
+    let fair_keys: Vec<i64> = jobs.iter().map(|(.., fair_key)| *fair_key).collect();
+    sqlx::query(insert).bind(ids).bind(keys).bind(fair_keys).execute(session).await.map(drop)
+}
+
+/// Whether a job of this kind has seen two crashes and is not finished. A third one would make it a dead letter.
+pub(crate) async fn has_two_crashes(session: &mut PgConnection, kind: &str) -> sqlx::Result<bool> {
+    let query = "SELECT EXISTS (SELECT FROM apalis.jobs
+                                WHERE job_type = $1 AND crashes >= 2 AND status IN ('Pending', 'Running'))";
+    sqlx::query_scalar(query).bind(kind).fetch_one(session).await
+}
+
 /// Locks the row of the worker with this process id as long as the session lives, so that it cannot renew its lease.
 /// Returns whether it has a row.
 pub(crate) async fn lock_worker(session: &mut PgConnection, pid: u32) -> sqlx::Result<bool> {

@@ -1,6 +1,7 @@
-//! Tasks: jobs that report each of their runs to the recorder, which decides when a run goes on and how it ends.
+//! Tasks: jobs that report each of their runs to the recorder, which decides when a run goes on and how it ends. Limited jobs
+//! report when their work begins and ends.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 use anyhow::Result;
 use queue::{Failure, Job, Outcome, Policy, Run, retry::Backoff};
@@ -28,7 +29,7 @@ impl Reports {
         Ok(Self { http: http::client(|limits| limits.no_proxy().timeout(DEADLINE))?, url: url.to_owned() })
     }
 
-    async fn send(&self, what: &str, run: &Run, more: u64) -> Result<String, Failure> {
+    async fn send(&self, what: &str, run: &Run, more: impl Display) -> Result<String, Failure> {
         let report = self.http.post(format!("{}/{what}", self.url)).body(format!("{} {} {more}", run.id, run.token));
         let response = report.send().await.and_then(reqwest::Response::error_for_status).map_err(Failure::new)?;
         response.text().await.map_err(Failure::new)
@@ -60,6 +61,33 @@ impl Job for Task {
             return Err(Failure::new("on purpose").not_before(Duration::from_millis(pause_ms)));
         }
         reports.send("ended", &run, 0).await?;
+        Ok(Outcome::Done)
+    }
+}
+
+/// How long a limited job works: long enough that a kill hits it.
+const WORK: Duration = Duration::from_millis(50);
+
+/// A job of a key of which one may run at once.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Limited {
+    pub(crate) key: String,
+}
+
+impl Job for Limited {
+    const NAME: &'static str = "prove_limited";
+    type Context = Reports;
+
+    fn policy(_: &Reports) -> Policy {
+        let backoff = Backoff { base: Duration::from_millis(50), cap: Duration::from_millis(500) };
+        Policy { attempts: 1000, backoff, deadline: DEADLINE, concurrency: 32, per_key: Some(1), ..Policy::default() }
+    }
+
+    async fn run(self, reports: Reports, run: Run) -> Result<Outcome, Failure> {
+        let work = format!("{} {}", std::process::id(), self.key);
+        reports.send("entered", &run, &work).await?;
+        tokio::time::sleep(WORK).await;
+        reports.send("left", &run, &work).await?;
         Ok(Outcome::Done)
     }
 }

@@ -14,7 +14,7 @@ use runtime::{clients::http, error::Error as RuntimeError, shutdown, telemetry::
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::task::{Reports, Task};
+use crate::task::{Limited, Reports, Task};
 
 /// The variable with the URL of the processor.
 pub(crate) const RECORDER: &str = "PROVE_RECORDER";
@@ -157,7 +157,8 @@ pub async fn program() -> Result<()> {
     let url = std::env::var(RECORDER)?;
     let recorder = Recorder { http, url: format!("{url}/fired") };
     let registry = worker::registry::registry(&app).job::<Tick>(recorder).job::<PoisonJob>(()).job::<Noop>(());
-    let registry = registry.job::<Task>(Reports::to(&url)?);
+    let reports = Reports::to(&url)?;
+    let registry = registry.job::<Task>(reports.clone()).job::<Limited>(reports);
     let worker = Worker::start(&config.database, config.jobs.timing, registry, &shutdown)?;
     if std::env::var_os(WITHOUT_SCHEDULE).is_some() {
         return Ok(worker.stopped().await?);

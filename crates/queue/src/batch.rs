@@ -46,7 +46,7 @@ pub struct Limits {
     pub size: usize,
     /// Calls that may wait. Further ones are refused at once instead of after a long wait and a timeout.
     pub waiting: usize,
-    /// A call that is likely to wait longer is refused at once; `None` without this limit.
+    /// A call by [`Batch::call_or_refuse`] that is likely to wait longer is refused at once; `None` without this limit.
     pub wait: Option<Duration>,
 }
 
@@ -72,23 +72,24 @@ where
         Self { calls, load }
     }
 
-    /// Writes `item` together with the other waiting items.
+    /// Like [`Self::call`], unless the item would wait longer than [`Limits::wait`]. `key` recognises a refused item that comes
+    /// back when its time has come: it is then preferred.
     ///
     /// # Errors
     /// The error of the writer. [`Error::Overloaded`] when the item would wait too long, [`Error::Unavailable`] when too many
     /// items wait already.
-    pub async fn call(&self, item: T) -> Result<R, Error> {
+    pub async fn call_or_refuse(&self, key: &str, item: T) -> Result<R, Error> {
         if let Some(load) = &self.load {
-            load.admit(self.calls.max_capacity() - self.calls.capacity())?;
+            load.admit(key, self.calls.max_capacity() - self.calls.capacity())?;
         }
-        self.call_admitted(item).await
+        self.call(item).await
     }
 
-    /// Like [`Self::call`], for an item that waits as long as it must: its caller limits how many there are.
+    /// Writes `item` together with the other waiting items. It waits as long as it must.
     ///
     /// # Errors
     /// The error of the writer, or [`Error::Unavailable`] when too many items wait already.
-    pub async fn call_admitted(&self, item: T) -> Result<R, Error> {
+    pub async fn call(&self, item: T) -> Result<R, Error> {
         let (response, receiver) = oneshot::channel();
         self.calls
             .try_send(Call { item, caller: TraceContext::current(), response })

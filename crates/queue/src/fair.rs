@@ -6,7 +6,7 @@
 //!
 //! A limit counts the running jobs of a key. It keeps no counter that a crash could leave wrong.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::BTreeSet};
 
 use super::{
     fair_key::FairKey,
@@ -114,6 +114,13 @@ impl KeyedClaims {
         });
         Ok(jobs)
     }
+}
+
+/// The number of keys of a queue that have due jobs. Looks at [`MAX_KEYS`] of each priority at most.
+pub(crate) async fn count_due_keys(pool: &Pool, queue: &str) -> sqlx::Result<usize> {
+    let keys = claim::find_keys(pool, queue, [START; 3], MAX_KEYS as i64, false).await?;
+    let due: BTreeSet<i64> = keys.iter().filter(|key| key.is_due).map(|key| key.key).collect();
+    Ok(due.len())
 }
 
 fn level_of(priority: i32) -> usize {

@@ -190,7 +190,7 @@ async fn run(
             jobs,
             stop: stop.clone(),
         };
-        report.status.add_queue(queue, concurrency, deadline, claimer.in_flight.clone());
+        report.status.add_queue(queue, concurrency, deadline, sharing, claimer.in_flight.clone());
         signals.insert(queue, claimer.signal.clone());
         if sharing.per_key.is_some() {
             limited.insert(queue, claimer.signal.clone());

@@ -14,7 +14,7 @@ use sqlx::types::JsonValue;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
-use super::{in_flight::InFlight, storable::StorableText};
+use super::{fair::Sharing, in_flight::InFlight, storable::StorableText};
 use runtime::{error::causes, version::VERSION};
 
 /// The state of a running worker. Its parts record here what they do; each heartbeat writes it into the worker's row.
@@ -30,6 +30,7 @@ struct QueueState {
     slots: usize,
     /// The deadline of a run.
     deadline: Duration,
+    sharing: Sharing,
     in_flight: InFlight,
     last_claim: Option<OffsetDateTime>,
     error: Option<ClaimError>,
@@ -59,6 +60,8 @@ struct QueueReport {
     running: usize,
     #[serde(with = "time::serde::rfc3339::option")]
     last_claim: Option<OffsetDateTime>,
+    fair: bool,
+    per_key: Option<u32>,
 }
 
 impl WorkerStatus {
@@ -68,8 +71,16 @@ impl WorkerStatus {
     }
 
     /// Adds a queue with this number of slots, whose runs have this deadline.
-    pub(crate) fn add_queue(&self, queue: &'static str, slots: usize, deadline: Duration, in_flight: InFlight) {
-        self.lock().insert(queue, QueueState { slots, deadline, in_flight, last_claim: None, error: None });
+    pub(crate) fn add_queue(
+        &self,
+        queue: &'static str,
+        slots: usize,
+        deadline: Duration,
+        sharing: Sharing,
+        in_flight: InFlight,
+    ) {
+        let state = QueueState { slots, deadline, sharing, in_flight, last_claim: None, error: None };
+        self.lock().insert(queue, state);
     }
 
     /// The longest deadline of the queues that have a run; `None` without a run.
@@ -110,7 +121,8 @@ impl WorkerStatus {
         let queues = self.lock();
         let queues = queues.iter().map(|(queue, state)| {
             let running = state.in_flight.tokens().len();
-            (*queue, QueueReport { slots: state.slots, running, last_claim: state.last_claim })
+            let (slots, last_claim, Sharing { fair, per_key }) = (state.slots, state.last_claim, state.sharing);
+            (*queue, QueueReport { slots, running, last_claim, fair, per_key })
         });
         serde_json::to_value(Report {
             host: &StorableText::from(host).to_string(),

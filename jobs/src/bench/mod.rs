@@ -10,8 +10,8 @@ use sqlx::{ConnectOptions, PgConnection};
 
 pub use self::store::{
     ClaimLatency, Lateness, Wal, add_due, add_finished, add_scheduled, analyze_and_checkpoint, claim_latency, clear,
-    count_recorded, drain_seconds, empty, has_due, hold_snapshot, items, lateness, now, operators, prices, scanned_rows,
-    today, transactions, version, wal,
+    count_recorded, drain_seconds, empty, has_due, hold_snapshot, items, lateness, lift_limit, limit_inserts, now,
+    operators, prices, scanned_rows, today, transactions, version, wal,
 };
 pub use queue::counts::switch_off as switch_off_counts;
 use runtime::{

@@ -1,10 +1,11 @@
-//! Webhook ingestion: concurrent webhooks share one commit of all their rows and jobs.
+//! Webhook ingestion: concurrent webhooks share one commit of all their rows and jobs, and so do the rows of a batch.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{
-    model::{Conflict, Ingested, Transaction},
-    process, store,
+    model::{Conflict, Ingested, IngestedRow, Transaction},
+    process,
+    store::{self, Inserted},
     webhook::Webhook,
 };
 use queue::{Queue, enqueue};
@@ -18,57 +19,113 @@ use runtime::{
 /// wait for it.
 pub(super) type IngestResult = Result<(Ingested, Option<Conflict>), Error>;
 
-/// Records new transactions with their jobs, and compares repeated ones with the recorded row. Returns one result per
-/// webhook, in order.
-pub(super) async fn ingest_batch(
-    pool: Pool,
-    queue: Queue,
-    delay: Duration,
-    fair_by_sender: bool,
-    webhooks: Vec<Arc<Webhook>>,
-) -> Result<Vec<IngestResult>, Error> {
-    let mut tx = queue.begin().await?;
-    let recorded = store::insert(&mut tx, &webhooks, delay).await?;
-    let new = webhooks.iter().zip(&recorded).filter_map(|(webhook, new)| Some((webhook, new.as_ref()?)));
-    let jobs = new.map(|(webhook, new)| {
-        let job = process::job(new.id, delay)?.origin(webhook.origin.clone());
-        Ok(if fair_by_sender { job.fair_key(webhook.sender.fair_key()) } else { job })
-    });
-    enqueue(&mut tx, &jobs.collect::<Result<Vec<_>, Error>>()?).await?;
-    if sabotage::planted(Bug::AcknowledgeBeforeCommit) {
-        tokio::spawn(tx.commit());
-    } else {
-        tx.commit().await?;
-    }
+/// The result for one row of a batch, with its conflict.
+pub(super) type RowResult = (IngestedRow, Option<Conflict>);
 
-    // Repeated ids, also within this batch, are only read, after the commit. If that fails, the new transactions stay
-    // recorded.
-    let repeated = webhooks.iter().zip(&recorded).filter(|(_, new)| new.is_none());
-    let repeated: Vec<String> = repeated.map(|(webhook, _)| webhook.new.transaction_id.clone()).collect();
-    let known = if repeated.is_empty() { Ok(Vec::new()) } else { store::find(pool, repeated).await };
-    let (known, read_error) = match known {
-        Ok(found) => (found, None),
-        Err(error) => (Vec::new(), Some(error.to_string())),
-    };
-    let known: HashMap<String, Transaction> =
-        known.into_iter().flatten().map(|transaction| (transaction.transaction_id.clone(), transaction)).collect();
-
-    let result = |(webhook, new): (Arc<Webhook>, Option<Transaction>)| match new {
-        Some(transaction) => Ok((Ingested::New(transaction), None)),
-        None => match known.get(&webhook.new.transaction_id) {
-            Some(transaction) => Ok(compare(transaction.clone(), &webhook)),
-            None => Err(Error::Unavailable(
-                read_error.clone().unwrap_or_else(|| "the transaction was recorded, but cannot be read yet".into()),
-            )),
-        },
-    };
-    Ok(webhooks.into_iter().zip(recorded).map(result).collect())
+/// Where and how webhooks are recorded.
+#[derive(Clone)]
+pub(super) struct Recorder {
+    pub pool: Pool,
+    pub queue: Queue,
+    /// The time until a job is due.
+    pub delay: Duration,
+    pub fair_by_sender: bool,
 }
 
-/// Classifies a repeated webhook as a replay or a conflict.
-fn compare(recorded: Transaction, webhook: &Webhook) -> (Ingested, Option<Conflict>) {
-    match Conflict::between(&recorded, &webhook.new, webhook.origin.correlation_id.as_deref()) {
-        Some(conflict) => (Ingested::Conflict(recorded, conflict.fields.clone()), Some(conflict)),
-        None => (Ingested::Replayed(recorded), None),
+/// What the database has for a webhook.
+enum Recorded {
+    /// The row that was inserted for it.
+    New(Inserted),
+    /// The transaction that was recorded before under its id.
+    Known(Transaction),
+}
+
+impl Recorder {
+    /// Records webhooks of different requests. Returns one result per webhook, in order.
+    ///
+    /// # Errors
+    /// When none of them is known to be recorded.
+    pub(super) async fn ingest(self, webhooks: Vec<Arc<Webhook>>) -> Result<Vec<IngestResult>, Error> {
+        let webhooks: Vec<&Webhook> = webhooks.iter().map(Arc::as_ref).collect();
+        let recorded = self.record(&webhooks).await?;
+        let result = |(webhook, recorded): (&Webhook, Result<Recorded, Error>)| -> IngestResult {
+            Ok(match recorded? {
+                Recorded::New(inserted) => (Ingested::New(inserted.transaction(webhook, self.delay)), None),
+                Recorded::Known(transaction) => match conflict(&transaction, webhook) {
+                    Some(conflict) => (Ingested::Conflict(transaction, conflict.fields.clone()), Some(conflict)),
+                    None => (Ingested::Replayed(transaction), None),
+                },
+            })
+        };
+        Ok(webhooks.into_iter().zip(recorded).map(result).collect())
     }
+
+    /// Records batches, each in a commit of its own. Returns the results of each batch, one per row, in order.
+    ///
+    /// # Errors
+    /// When a batch is not known to be recorded as a whole.
+    pub(super) async fn ingest_batches(self, batches: Vec<Arc<Vec<Webhook>>>) -> Result<Vec<Vec<RowResult>>, Error> {
+        let mut results = Vec::with_capacity(batches.len());
+        for rows in batches {
+            let rows: Vec<&Webhook> = rows.iter().collect();
+            let recorded = self.record(&rows).await?;
+            let result = |(webhook, recorded): (&Webhook, Result<Recorded, Error>)| -> Result<RowResult, Error> {
+                Ok(match recorded? {
+                    Recorded::New(_) => (IngestedRow::New, None),
+                    Recorded::Known(transaction) => match conflict(&transaction, webhook) {
+                        Some(conflict) => (IngestedRow::Conflict(conflict.fields.clone()), Some(conflict)),
+                        None => (IngestedRow::Replayed, None),
+                    },
+                })
+            };
+            results.push(rows.into_iter().zip(recorded).map(result).collect::<Result<Vec<RowResult>, Error>>()?);
+        }
+        Ok(results)
+    }
+
+    /// Records new transactions with their jobs, and reads the recorded rows of repeated ones. Returns one result per
+    /// webhook, in order.
+    async fn record(&self, webhooks: &[&Webhook]) -> Result<Vec<Result<Recorded, Error>>, Error> {
+        let mut tx = self.queue.begin().await?;
+        let inserted = store::insert(&mut tx, webhooks, self.delay).await?;
+        let new = webhooks.iter().zip(&inserted).filter_map(|(webhook, new)| Some((webhook, new.as_ref()?)));
+        let jobs = new.map(|(webhook, new)| {
+            let job = process::job(new.id, self.delay)?.origin((*webhook.origin).clone());
+            Ok(if self.fair_by_sender { job.fair_key(webhook.sender.fair_key()) } else { job })
+        });
+        enqueue(&mut tx, &jobs.collect::<Result<Vec<_>, Error>>()?).await?;
+        if sabotage::planted(Bug::AcknowledgeBeforeCommit) {
+            tokio::spawn(tx.commit());
+        } else {
+            tx.commit().await?;
+        }
+
+        // Repeated ids, also among these webhooks, are only read, after the commit. If that fails, the new transactions stay
+        // recorded.
+        let repeated = webhooks.iter().zip(&inserted).filter(|(_, new)| new.is_none());
+        let repeated: Vec<String> = repeated.map(|(webhook, _)| webhook.new.transaction_id.clone()).collect();
+        let known = if repeated.is_empty() { Ok(Vec::new()) } else { store::find(self.pool.clone(), repeated).await };
+        let (known, read_error) = match known {
+            Ok(found) => (found, None),
+            Err(error) => (Vec::new(), Some(error.to_string())),
+        };
+        let known: HashMap<String, Transaction> =
+            known.into_iter().flatten().map(|transaction| (transaction.transaction_id.clone(), transaction)).collect();
+
+        let result = |(webhook, new): (&&Webhook, Option<Inserted>)| match new {
+            Some(inserted) => Ok(Recorded::New(inserted)),
+            None => match known.get(&webhook.new.transaction_id) {
+                Some(transaction) => Ok(Recorded::Known(transaction.clone())),
+                None => Err(Error::Unavailable(
+                    read_error.clone().unwrap_or_else(|| "the transaction was recorded, but cannot be read yet".into()),
+                )),
+            },
+        };
+        Ok(webhooks.iter().zip(inserted).map(result).collect())
+    }
+}
+
+/// The conflict of a repeated webhook; `None` for a replay.
+fn conflict(recorded: &Transaction, webhook: &Webhook) -> Option<Conflict> {
+    Conflict::between(recorded, &webhook.new, webhook.origin.correlation_id.as_deref())
 }

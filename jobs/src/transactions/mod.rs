@@ -19,19 +19,19 @@ pub mod timeline;
 mod webhook;
 pub mod webhook_secret;
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 pub use amount::{Amount, AmountError};
 pub use config::{Config, ProcessorConfig};
 use futures_util::future::join_all;
 use metrics::{Counter, counter, describe_counter};
-pub use model::{Cursor, Ingested, NewTransaction, Status, Transaction};
+pub use model::{Cursor, Ingested, IngestedRow, NewTransaction, Status, Transaction};
 pub use sender::Sender;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::{
     callbacks::Callbacks,
+    ingest::Recorder,
     model::{Conflict, SettleRequest, Settlement},
     process::ProcessTransaction,
     processor::Processor,
@@ -58,11 +58,12 @@ const ACCEPTED: &str = "millrace_webhooks_accepted_total";
 /// writer only while 64 calls wait, 202s were 1.94 of one-row transactions instead of 2.07, and their p99 at half that rate
 /// 11.4 ms instead of 7.5.
 const WRITES: Limits = Limits { writers: 2, size: 500, waiting: 20_000, wait: None };
-/// Senders time out, and then send again: a webhook that would wait longer is refused at once.
+/// Senders time out, and then send again: a webhook that would wait longer is refused at once, and has room when it comes
+/// back at the time of its `Retry-After`.
 const INGESTS: Limits = Limits { wait: Some(Duration::from_millis(500)), ..WRITES };
-/// Requests with many webhooks that are recorded at the same time: enough for both writers. The others wait, so that a single
-/// webhook never waits behind more than these.
-const BATCHES_AT_ONCE: usize = 2;
+/// Requests with many webhooks. Each is a commit of its own, without a call for each row. Two are recorded at the same time, for
+/// the same reason as above; the others wait, so that single webhooks share the database with these two only.
+const BATCHES: Limits = Limits { size: 1, ..WRITES };
 /// Look-ups by id share statements, which limits the connections that many readers need. One statement runs at a time.
 /// With two, each carried half as many ids: 64 readers got 22,000 look-ups/s instead of 42,000.
 const READS: Limits = Limits { writers: 1, size: 500, waiting: 50_000, wait: None };
@@ -72,9 +73,9 @@ const READS: Limits = Limits { writers: 1, size: 500, waiting: 50_000, wait: Non
 pub struct Transactions {
     pool: Pool,
     ingests: Batch<Arc<Webhook>, ingest::IngestResult>,
+    /// Requests with many webhooks.
+    batches: Batch<Arc<Vec<Webhook>>, Vec<ingest::RowResult>>,
     outcomes: Outcomes,
-    /// See [`BATCHES_AT_ONCE`].
-    batch_turns: Arc<Semaphore>,
     conflicts: Batch<Conflict, ()>,
     finds: Batch<String, Option<Transaction>>,
     settlements: Batch<SettleRequest, bool>,
@@ -111,14 +112,15 @@ impl Transactions {
         queue::metrics::zero(ProcessTransaction::NAME);
         let (delay, fair_by_sender) = (config.due_after(), config.fair_by_sender);
         let callbacks = Callbacks::start(pool, queue, &config.callbacks)?;
-        let (pool, queue) = (pool.clone(), queue.clone());
+        let recorder = Recorder { pool: pool.clone(), queue: queue.clone(), delay, fair_by_sender };
+        let pool = pool.clone();
         Ok(Self {
             ingests: Batch::start(INGESTS, {
-                let pool = pool.clone();
-                move |webhooks| ingest::ingest_batch(pool.clone(), queue.clone(), delay, fair_by_sender, webhooks)
+                let recorder = recorder.clone();
+                move |webhooks| recorder.clone().ingest(webhooks)
             }),
+            batches: Batch::start(BATCHES, move |batches| recorder.clone().ingest_batches(batches)),
             outcomes,
-            batch_turns: Arc::new(Semaphore::new(BATCHES_AT_ONCE)),
             conflicts: Batch::start(conflicts::WRITES, {
                 let pool = pool.clone();
                 move |conflicts| store::conflicts::record(pool.clone(), conflicts)
@@ -172,23 +174,16 @@ impl Transactions {
     /// Records a transaction and its job in one commit, or finds the transaction that was recorded before.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when the database is not available. The same webhook can always be sent again.
-    pub async fn ingest(&self, new: NewTransaction, origin: Origin, sender: Sender) -> Result<Ingested, Error> {
-        self.record(Webhook { new, origin, sender }, async |webhook| self.ingests.call(webhook).await).await
-    }
-
-    /// Records a webhook by this call of [`Self::ingests`], then its conflict.
-    async fn record(
-        &self,
-        mut webhook: Webhook,
-        call: impl AsyncFnOnce(Arc<Webhook>) -> Result<ingest::IngestResult, Error>,
-    ) -> Result<Ingested, Error> {
+    /// [`Error::Unavailable`] when the database is not available, [`Error::Overloaded`] when the webhook would wait too long.
+    /// The same webhook can always be sent again.
+    pub async fn ingest(&self, new: NewTransaction, mut origin: Origin, sender: Sender) -> Result<Ingested, Error> {
         let span = Span::internal("ingest");
-        webhook.origin.traceparent = span.traceparent().or(webhook.origin.traceparent);
-        let (ingested, conflict) = span.attach_to(call(Arc::new(webhook))).await??;
-        if let Some(conflict) = conflict.filter(|_| !sabotage::planted(Bug::ConflictSwallowed)) {
-            conflict.log();
-            span.attach_to(self.conflicts.call(conflict)).await?;
+        origin.traceparent = span.traceparent().or(origin.traceparent);
+        let webhook = Arc::new(Webhook { new, origin: Arc::new(origin), sender });
+        let call = self.ingests.call_or_refuse(&webhook.new.transaction_id, webhook.clone());
+        let (ingested, conflict) = span.attach_to(call).await??;
+        if let Some(conflict) = conflict {
+            span.attach_to(self.record_conflict(conflict)).await?;
         }
         drop(span);
         match &ingested {
@@ -199,35 +194,46 @@ impl Transactions {
         Ok(ingested)
     }
 
-    /// Records many transactions as [`Self::ingest`] does. Returns one result for each, in their order. Of several with one
-    /// id the first counts; the others are repetitions of it. It waits for its turn, so that batches delay single webhooks
-    /// little.
+    /// Records many transactions as [`Self::ingest`] does, in one commit. Returns one result for each, in their order. Of
+    /// several with one id the first counts; the others are repetitions of it. It waits for its turn, so that batches delay
+    /// single webhooks little.
     ///
     /// # Errors
-    /// As [`Self::ingest`]. Some of them may be recorded then; all can be sent again.
+    /// [`Error::Unavailable`] when the database is not available. Then all can be sent again, also if they are recorded.
     pub async fn ingest_all(
         &self,
         all: Vec<NewTransaction>,
-        origin: &Origin,
+        mut origin: Origin,
         sender: Sender,
-    ) -> Result<Vec<Ingested>, Error> {
-        let turn = self.batch_turns.acquire().await;
-        let _turn = turn.map_err(|error| Error::Internal(error.to_string()))?;
-        let mut ids = HashSet::with_capacity(all.len());
-        let (first, repeated): (Vec<usize>, Vec<usize>) =
-            (0..all.len()).partition(|index| ids.insert(&*all[*index].transaction_id));
-        let mut results: Vec<Option<Ingested>> = vec![None; all.len()];
-        // A repetition waits for the first: written at the same time, it could come first.
-        for part in [first, repeated] {
-            let calls = part.iter().map(|index| {
-                let webhook = Webhook { new: all[*index].clone(), origin: origin.clone(), sender: sender.clone() };
-                self.record(webhook, async |webhook| self.ingests.call_admitted(webhook).await)
-            });
-            for (index, ingested) in part.iter().zip(join_all(calls).await) {
-                results[*index] = Some(ingested?);
-            }
+    ) -> Result<Vec<IngestedRow>, Error> {
+        if all.is_empty() {
+            return Ok(Vec::new());
         }
-        Ok(results.into_iter().flatten().collect())
+        let span = Span::internal("ingest");
+        origin.traceparent = span.traceparent().or(origin.traceparent);
+        let origin = Arc::new(origin);
+        let webhook = |new| Webhook { new, origin: origin.clone(), sender: sender.clone() };
+        let webhooks: Vec<Webhook> = all.into_iter().map(webhook).collect();
+        let results = span.attach_to(self.batches.call(Arc::new(webhooks))).await?;
+        let (rows, conflicts): (Vec<IngestedRow>, Vec<Option<Conflict>>) = results.into_iter().unzip();
+        let conflicts = conflicts.into_iter().flatten().map(|conflict| self.record_conflict(conflict));
+        for recorded in span.attach_to(join_all(conflicts)).await {
+            recorded?;
+        }
+        drop(span);
+        let count = |is_counted: fn(&IngestedRow) -> bool| rows.iter().filter(|row| is_counted(row)).count() as u64;
+        self.outcomes.new.increment(count(|row| matches!(row, IngestedRow::New)));
+        self.outcomes.replayed.increment(count(|row| matches!(row, IngestedRow::Replayed)));
+        self.outcomes.conflicts.increment(count(|row| matches!(row, IngestedRow::Conflict(_))));
+        Ok(rows)
+    }
+
+    async fn record_conflict(&self, conflict: Conflict) -> Result<(), Error> {
+        if sabotage::planted(Bug::ConflictSwallowed) {
+            return Ok(());
+        }
+        conflict.log();
+        self.conflicts.call(conflict).await
     }
 
     /// The current state of the transaction with this id.

@@ -70,6 +70,17 @@ pub enum Ingested {
     Conflict(Transaction, Vec<&'static str>),
 }
 
+/// The result of the ingestion of one row of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IngestedRow {
+    /// The transaction is new, and committed with its job.
+    New,
+    /// The id was recorded before with the same payload.
+    Replayed,
+    /// The id was recorded before with other values in these fields; the first payload stands.
+    Conflict(Vec<&'static str>),
+}
+
 impl Transaction {
     /// The names of the fields in which a webhook differs from this transaction. Amounts compare by value.
     pub fn differences(&self, new: &NewTransaction) -> Vec<&'static str> {

@@ -1,5 +1,7 @@
 //! A received webhook.
 
+use std::sync::Arc;
+
 use super::{model::NewTransaction, sender::Sender};
 use queue::Origin;
 
@@ -7,6 +9,7 @@ use queue::Origin;
 #[derive(Debug, Clone)]
 pub(super) struct Webhook {
     pub new: NewTransaction,
-    pub origin: Origin,
+    /// The request that it came with. The rows of a batch share it.
+    pub origin: Arc<Origin>,
     pub sender: Sender,
 }

@@ -54,6 +54,10 @@ struct WorkerQueue {
     running: u32,
     /// Its last successful claim, also one that found no job.
     last_claim: Nullable<Timestamp>,
+    /// Whether the keys of waiting jobs share the slots.
+    fair: bool,
+    /// How many jobs of one key may run at once in all workers; null without a limit.
+    per_key: Nullable<u32>,
 }
 
 /// Why claims fail, and since when.

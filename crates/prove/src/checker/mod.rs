@@ -1,5 +1,6 @@
 //! The checker: reads a history once, from first to last, and counts the broken promises.
 
+mod limits;
 mod runs;
 
 use std::{
@@ -9,7 +10,7 @@ use std::{
 
 use serde::Serialize;
 
-use self::runs::Runs;
+use self::{limits::Limits, runs::Runs};
 use crate::history::{Event, Line, Outcome, State};
 
 /// How many broken promises of one kind are named; the others are only counted.
@@ -85,7 +86,7 @@ pub(crate) fn check(history: impl Iterator<Item = io::Result<Line>>) -> io::Resu
     let mut checker = Checker::default();
     for line in history {
         let Line { at_ms, event } = line?;
-        if let Some(example) = checker.runs.add(at_ms, &event) {
+        for example in [checker.runs.add(at_ms, &event), checker.limits.add(&event)].into_iter().flatten() {
             checker.verdict.break_promise(example);
         }
         checker.add(event);
@@ -105,6 +106,7 @@ struct Checker {
     /// The items that were created, and whether the search engine has them.
     items: BTreeMap<i64, bool>,
     runs: Runs,
+    limits: Limits,
 }
 
 impl Checker {
@@ -117,6 +119,8 @@ impl Checker {
             Event::Indexed { item } => drop(self.items.insert(item, true)),
             // The rules about runs read these.
             Event::Started { .. } | Event::Failed { .. } | Event::Ended { .. } | Event::Expected { .. } => {}
+            // The rule about limits reads these.
+            Event::Entered { .. } | Event::Left { .. } | Event::Killed { .. } => {}
             Event::Renewed { .. } | Event::Claimed { .. } | Event::Rescued { .. } | Event::Retried { .. } => {}
             Event::Unavailable { .. } => verdict.unavailable += 1,
             Event::Unanswered { .. } => verdict.unanswered += 1,

@@ -2,6 +2,7 @@
 
 mod database;
 mod external;
+mod limits;
 mod load;
 mod network;
 mod processes;
@@ -137,6 +138,7 @@ faults! {
     "duplicates", "one id is posted a hundred times at once, and contradicted", [], load::storm;
     "poison", "jobs panic, abort, never end, allocate, or have a result that PostgreSQL refuses", [Linux], load::poison;
     "retries", "jobs fail on purpose, and ask for a pause", [], tasks::retry;
+    "limit-kills", "kill -9 of workers that run jobs of limited keys", [], limits::kill_workers;
     "unknown-kinds", "jobs of a kind that no worker knows", [], load::unknown_kinds;
     "backlog", "a backlog of jobs that wait in a paused queue", [], load::backlog;
     "upgrade", "the release before and this one share a database: forward, back and forward", [Previous], upgrade::roll;

@@ -2,8 +2,12 @@
 
 use serde::Serialize;
 
-use super::{Operator, workers::WorkerInfo};
+use super::{
+    Operator,
+    workers::{QueueReport, WorkerInfo},
+};
 use crate::{
+    fair,
     status::{JobDetails, JobEvent, JobStatus, State},
     store::operator::why::{self as sql, Facts},
 };
@@ -58,7 +62,9 @@ impl Operator {
     pub async fn why_of(&self, details: &JobDetails) -> Result<Option<Why>, Error> {
         let Some(facts) = sql::facts(&self.pool, &details.job.id).await? else { return Ok(None) };
         let workers = self.workers().await?;
-        let checks = checks(&details.job, &facts, &workers);
+        let has_turns = details.job.state == State::Waiting && is_shared_by_keys(&details.job, &facts, &workers);
+        let due_keys = if has_turns { fair::count_due_keys(&self.pool, &details.job.queue).await? } else { 0 };
+        let checks = checks(&details.job, &facts, &workers, due_keys);
         let verdict = match checks.iter().find(|check| !check.ok) {
             Some(failed) => failed.text.clone(),
             None if details.job.state == State::Running => "it is running".into(),
@@ -68,7 +74,25 @@ impl Operator {
     }
 }
 
-fn checks(job: &JobStatus, facts: &Facts, workers: &[WorkerInfo]) -> Vec<Check> {
+/// The live workers with a row that run the job's queue.
+fn live_workers<'w>(facts: &Facts, workers: &'w [WorkerInfo]) -> Vec<&'w WorkerInfo> {
+    workers.iter().filter(|worker| worker.live && facts.workers.contains(&worker.id)).collect()
+}
+
+/// What workers report about the job's queue.
+fn queue_reports<'w>(job: &JobStatus, workers: &[&'w WorkerInfo]) -> Vec<&'w QueueReport> {
+    let reports = workers.iter().filter_map(|worker| worker.report.as_ref());
+    reports.filter_map(|report| report.queues.get(&job.queue)).collect()
+}
+
+/// Whether the job has a key, and a live worker claims jobs of its queue by keys.
+fn is_shared_by_keys(job: &JobStatus, facts: &Facts, workers: &[WorkerInfo]) -> bool {
+    let queues = queue_reports(job, &live_workers(facts, workers));
+    facts.fair_key.is_some() && queues.iter().any(|queue| queue.fair || queue.per_key.is_some())
+}
+
+/// `due_keys` is the number of keys that share the slots of the queue; 0 if it has no such key.
+fn checks(job: &JobStatus, facts: &Facts, workers: &[WorkerInfo], due_keys: usize) -> Vec<Check> {
     let mut checks = vec![Check::ok(format!("the job exists in the queue {}", job.queue))];
     let by_id = |command: &str| Some(format!("millrace jobs {command} {}", job.id));
     match job.state {
@@ -108,7 +132,7 @@ fn checks(job: &JobStatus, facts: &Facts, workers: &[WorkerInfo]) -> Vec<Check> 
         }
         None => Check::ok("its queue is not paused"),
     });
-    checks.extend(claims(job, facts, workers));
+    checks.extend(claims(job, facts, workers, due_keys));
     checks
 }
 
@@ -142,10 +166,9 @@ fn running(job: &JobStatus, workers: &[WorkerInfo]) -> Check {
 }
 
 /// The checks of the workers that could claim the job.
-fn claims(job: &JobStatus, facts: &Facts, workers: &[WorkerInfo]) -> Vec<Check> {
+fn claims(job: &JobStatus, facts: &Facts, workers: &[WorkerInfo], due_keys: usize) -> Vec<Check> {
     let mut checks = Vec::new();
-    let live: Vec<&WorkerInfo> =
-        workers.iter().filter(|worker| worker.live && facts.workers.contains(&worker.id)).collect();
+    let live = live_workers(facts, workers);
     if live.is_empty() {
         let others = workers.iter().filter(|worker| worker.live).count();
         let text = match others {
@@ -176,16 +199,43 @@ fn claims(job: &JobStatus, facts: &Facts, workers: &[WorkerInfo]) -> Vec<Check> 
     if !reports.is_empty() && reports.iter().all(|report| !report.listening) {
         checks.push(Check::ok("none of them receives notifications; they poll instead"));
     }
-    let queues: Vec<_> = reports.iter().filter_map(|report| report.queues.get(&job.queue)).collect();
+    let queues = queue_reports(job, &live);
+    // All workers have the same limit, except during an upgrade. Then the greatest one lets the job run.
+    let limit = queues.iter().filter_map(|queue| queue.per_key).max().filter(|_| facts.fair_key.is_some());
+    if let Some(limit) = limit {
+        checks.push(check_limit(job, facts, limit));
+    }
     let (slots, running): (u32, u32) = (queues.iter().map(|q| q.slots).sum(), queues.iter().map(|q| q.running).sum());
     if !queues.is_empty() && job.due_in_seconds <= 0.0 {
         if running >= slots {
-            let ahead = if facts.ahead >= sql::MAX_AHEAD { "at least " } else { "" };
-            let text = format!("all {slots} slots are in use, and {ahead}{} jobs are ahead of it", facts.ahead);
+            let text = match due_keys {
+                0 => format!("all {slots} slots are in use, and {} jobs are ahead of it", counted(facts.ahead)),
+                keys => format!(
+                    "all {slots} slots are in use; keys with due jobs get them in turn: {keys}; {} jobs of its key are \
+                     ahead of it",
+                    counted(facts.ahead_of_key)
+                ),
+            };
             checks.push(Check::failed(text, Some("start another worker: millrace worker".into())));
         } else {
             checks.push(Check::ok(format!("{} of {slots} slots are free", slots - running)));
         }
     }
     checks
+}
+
+/// The check of a queue in which a key may have `limit` running jobs.
+fn check_limit(job: &JobStatus, facts: &Facts, limit: u32) -> Check {
+    let running = facts.running_of_key;
+    if running < i64::from(limit) {
+        return Check::ok(format!("{running} jobs of {} run for its key, of at most {limit}", job.queue));
+    }
+    let ahead = counted(facts.ahead_of_key);
+    let full = format!("its key is at its limit: {running} jobs of {} run for it, of at most {limit}", job.queue);
+    Check::failed(format!("{full}; {ahead} jobs of its key are ahead of it"), None)
+}
+
+/// A number of jobs that is counted up to [`sql::MAX_AHEAD`].
+fn counted(jobs: i64) -> String {
+    if jobs >= sql::MAX_AHEAD { format!("at least {jobs}") } else { jobs.to_string() }
 }

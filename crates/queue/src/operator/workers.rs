@@ -62,6 +62,12 @@ pub struct QueueReport {
     /// Its last successful claim, also one that found no job.
     #[serde(with = "time::serde::rfc3339::option")]
     pub last_claim: Option<OffsetDateTime>,
+    /// See [`Policy::fair`](crate::Policy::fair); `false` for a worker of an earlier release.
+    #[serde(default)]
+    pub fair: bool,
+    /// See [`Policy::per_key`](crate::Policy::per_key); `None` also for a worker of an earlier release.
+    #[serde(default)]
+    pub per_key: Option<u32>,
 }
 
 /// Why claims fail, and since when.

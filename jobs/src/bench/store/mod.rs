@@ -284,6 +284,26 @@ pub async fn hold_snapshot(bench: &Bench) -> Result<PgConnection, Error> {
     Ok(session)
 }
 
+/// Makes each inserted transaction take half a millisecond, as on a slow disk, until [`lift_limit`].
+pub async fn limit_inserts(bench: &Bench) -> Result<(), Error> {
+    const LIMIT: &str = "
+        CREATE FUNCTION bench_limit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            PERFORM pg_sleep((SELECT count(*) FROM added)::float8 * 0.0005);
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER bench_limit AFTER INSERT ON transactions REFERENCING NEW TABLE AS added
+            FOR EACH STATEMENT EXECUTE FUNCTION bench_limit()";
+    sqlx::raw_sql(LIMIT).execute(&mut bench.session().await?).await?;
+    Ok(())
+}
+
+/// Ends [`limit_inserts`].
+pub async fn lift_limit(bench: &Bench) -> Result<(), Error> {
+    const LIFT: &str = "DROP TRIGGER bench_limit ON transactions; DROP FUNCTION bench_limit()";
+    sqlx::raw_sql(LIFT).execute(&mut bench.session().await?).await?;
+    Ok(())
+}
+
 /// How long after they were enqueued jobs were claimed, in seconds.
 #[derive(Debug, Clone, Copy)]
 pub struct ClaimLatency {

@@ -19,6 +19,12 @@ pub(crate) struct Facts {
     pub workers: Vec<String>,
     /// Due jobs of its queue that are claimed before it, up to [`MAX_AHEAD`].
     pub ahead: i64,
+    /// The number of its [`FairKey`](crate::FairKey).
+    pub fair_key: Option<i64>,
+    /// Running jobs of its queue and key.
+    pub running_of_key: i64,
+    /// Due jobs of its queue and key that are claimed before it, up to [`MAX_AHEAD`].
+    pub ahead_of_key: i64,
 }
 
 /// Reads what decides when a job runs.
@@ -35,7 +41,19 @@ pub(crate) async fn facts(pool: &Pool, id: &str) -> Result<Option<Facts>> {
                        UNION ALL
                        (SELECT FROM apalis.jobs WHERE status = 'Pending' AND job_type = job.job_type
                             AND priority > job.priority AND run_at <= now() LIMIT $2)
-                       LIMIT $2) AS earlier) AS "ahead!"
+                       LIMIT $2) AS earlier) AS "ahead!",
+                  fair_key,
+                  (SELECT count(*) FROM apalis.jobs
+                   WHERE status = 'Running' AND job_type = job.job_type AND fair_key = job.fair_key)
+                      AS "running_of_key!",
+                  (SELECT count(*) FROM (
+                       (SELECT FROM apalis.jobs WHERE status = 'Pending' AND job_type = job.job_type
+                            AND priority = job.priority AND fair_key = job.fair_key
+                            AND run_at < least(job.run_at, now()) LIMIT $2)
+                       UNION ALL
+                       (SELECT FROM apalis.jobs WHERE status = 'Pending' AND job_type = job.job_type
+                            AND priority > job.priority AND fair_key = job.fair_key AND run_at <= now() LIMIT $2)
+                       LIMIT $2) AS earlier) AS "ahead_of_key!"
            FROM apalis.jobs AS job LEFT JOIN paused_queues AS pause ON pause.name = job.job_type
            WHERE job.id = $1"#,
         id,
