@@ -1,4 +1,4 @@
-//! `.ci/containers/run` says what it does and what it misses. The containers themselves take minutes, so no step of `.ci/run` runs them.
+//! `.ci/containers/run` says what it does and what it misses. The containers themselves take minutes, so a step of `.ci/run` runs them.
 
 use std::{fs, os::unix::fs::symlink, process::Command};
 
