@@ -4,7 +4,7 @@ use std::fmt;
 
 use askama::{FastWritable, filters::HtmlSafe};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use queue::status::QueueStatus;
+use queue::status::{QueueStatus, format_duration};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// HTML that is written as it is. Only this module and the charts make it, from numbers and times.
@@ -96,10 +96,7 @@ pub(super) fn seconds(seconds: impl Value<f64>) -> String {
     match seconds.get() {
         seconds if seconds.abs() < 0.1 => format!("{:.0} ms", seconds * 1000.0),
         seconds if seconds.abs() < 10.0 => format!("{seconds:.1} s"),
-        seconds if seconds.abs() < 120.0 => format!("{seconds:.0} s"),
-        seconds if seconds.abs() < 7200.0 => format!("{:.0} min", seconds / 60.0),
-        seconds if seconds.abs() < 172_800.0 => format!("{:.0} h", seconds / 3600.0),
-        seconds => format!("{:.0} d", seconds / 86_400.0),
+        seconds => format_duration(seconds),
     }
 }
 

@@ -35,6 +35,7 @@ use super::{
     storable::StorableText,
 };
 use runtime::{
+    error::panic_message,
     sabotage::{self, Bug},
     telemetry::scope::{self, Scope},
 };
@@ -255,7 +256,7 @@ impl<J: Job> Runner<J> {
         match ended {
             Ok(Ok(Ok(()))) => Isolated::Done,
             Ok(Ok(Err(failure))) => Isolated::Failed(failure),
-            Ok(Err(panic)) => Isolated::Failed(Failure::new(panic_message(panic))),
+            Ok(Err(panic)) => Isolated::Failed(Failure::new(join_error_text(panic))),
             Err(_elapsed) => {
                 Isolated::Failed(Failure::new(format!("cancelled after its deadline of {:?}", self.policy.deadline)))
             }
@@ -341,11 +342,10 @@ fn decode<J: Job>(payload: &[u8]) -> Result<J, StorableText> {
     }
 }
 
-fn panic_message(error: JoinError) -> String {
+fn join_error_text(error: JoinError) -> String {
     error.try_into_panic().map_or_else(|_| "cancelled".into(), |panic| panic_text(&*panic))
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("panicked: {}", text.unwrap_or("no message"))
+    format!("panicked: {}", panic_message(panic))
 }
