@@ -7,7 +7,10 @@ use std::{
 
 use moka::{ops::compute::Op, policy::EvictionPolicy, sync};
 
-use super::{super::item::ItemId, Entry, LEASE_TTL, Lease, Lookup};
+use super::{
+    super::item::ItemId,
+    entry::{Entry, LEASE_TTL, Lease, Lookup},
+};
 
 /// The largest age of an item, counted from before it was read: another process cannot remove entries from this cache.
 const TTL: Duration = Duration::from_secs(3);
