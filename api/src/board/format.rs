@@ -24,7 +24,7 @@ impl FastWritable for Html {
 
 impl HtmlSafe for Html {}
 
-/// A number or a time, by value or behind references: templates borrow what loops and matches give.
+/// A number or a time, by value or behind any number of references, because loops and matches of templates borrow.
 pub(super) trait Value<T> {
     fn get(&self) -> T;
 }
@@ -128,7 +128,7 @@ pub(super) fn rfc3339(at: impl Value<OffsetDateTime>) -> String {
 /// Characters that need no encoding in a path or a query.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// One segment of a path, or one value of a query.
+/// Percent-encodes one segment of a path, or one value of a query.
 pub(super) fn encoded(text: &str) -> String {
     utf8_percent_encode(text, UNRESERVED).to_string()
 }

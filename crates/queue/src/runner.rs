@@ -95,7 +95,7 @@ impl<J: Job> Runner<J> {
             let (runner, context, run) = (Arc::downgrade(self), self.context.clone(), run.clone());
             async move {
                 let ended = execute::<J>(context, &run).await;
-                // Without it, the run was ended from outside at the same moment.
+                // The ending is gone if the run was ended from outside at the same moment.
                 if let Some(ending) = run.take_ending()
                     && let Some(runner) = runner.upgrade()
                 {
@@ -148,7 +148,7 @@ impl<J: Job> Runner<J> {
                 }
             }
         }
-        // The others have just ended by themselves.
+        // The runs that were not ended from outside have just ended by themselves.
         all_ended.await;
     }
 
@@ -283,7 +283,7 @@ async fn execute<J: Job>(context: J::Context, run: &StartedRun) -> Ended {
 
 /// A run with its task.
 struct RunningJob {
-    /// Owned by the task: what has ended is freed, even if other runs of its batch go on for long.
+    /// Weak, so that a run is freed when its task ends, even if other runs of its batch go on for long.
     run: Weak<StartedRun>,
     task: AbortOnDrop,
     /// Whether a request to cancel it is being confirmed.
