@@ -1,4 +1,4 @@
-//! What the endpoints of a feature are made from.
+//! The context from which each feature builds its endpoints.
 
 use jobs::{
     app::{App, Metrics},
@@ -8,11 +8,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{config::ApiConfig, rate_limit::Limits};
 
-/// What the endpoints of all features are made from.
+/// Everything that the endpoints of a feature may need. They clone what they use.
 pub struct Context<'a> {
     /// The features themselves.
     pub app: &'a App,
-    /// The same features for what operators look at, with sessions of their own.
+    /// The same features on database sessions of their own, for the views of operators.
     pub views: &'a App,
     /// The configuration.
     pub config: &'a ApiConfig,

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
-pub use jobs::app::Metrics;
+use jobs::app::Metrics;
 use poem_openapi::{Object, OpenApi, payload::Payload, registry::MetaSchema};
 use serde::Serialize;
 use time::OffsetDateTime;

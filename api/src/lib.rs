@@ -33,7 +33,10 @@ pub mod validation;
 mod validation_error;
 pub mod wire;
 
-use jobs::{app::App, users::token::Tokens};
+use jobs::{
+    app::{App, Metrics},
+    users::token::Tokens,
+};
 use poem_openapi::{ExtraHeader, OpenApiService};
 pub use program::program;
 use tokio_util::sync::CancellationToken;
@@ -43,7 +46,6 @@ use self::{
     board::Board,
     config::ApiConfig,
     context::Context,
-    health::Metrics,
     rate_limit::{Limits, Policy},
     routes::Routes,
 };

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use jobs::app::{self, App};
+use jobs::app::{self, App, Metrics};
 use runtime::{
     config::EnvReader,
     open_files, process,
@@ -14,7 +14,6 @@ use tokio::net::TcpListener;
 use crate::{
     build,
     config::ApiConfig,
-    health::Metrics,
     server::{self, ServerConfig},
 };
 

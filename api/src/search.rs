@@ -106,7 +106,7 @@ impl QueryValue for QueryText {
 }
 
 responses! {
-    /// The matching items; none is a 200 as well.
+    /// The matching items; an empty list if no item matches.
     SearchResponse = 200 Json<Results>;
 }
 

@@ -173,12 +173,7 @@ fn main() -> ExitCode {
 
 /// Runs a command whose result is yes or no: the exit status is 0 or 1.
 fn run_check(name: &str, program: impl Future<Output = anyhow::Result<bool>>) -> ExitCode {
-    let mut is_yes = true;
-    let status = process::run(name, async {
-        is_yes = program.await?;
-        anyhow::Ok(())
-    });
-    if is_yes { status } else { ExitCode::FAILURE }
+    run_for_status(name, 1, async { anyhow::Ok(u8::from(!program.await?)) })
 }
 
 /// Runs a command whose result is an exit status. `failed` is the status when the command itself fails.

@@ -93,18 +93,18 @@ fn apalis_stays_behind_the_queue() {
     );
 }
 
-/// A statement reaches the database through `runtime::executor`, which gives it a time limit and a span. The types see to
-/// that: `Pool` and `Transaction` hide what sqlx would execute on. This finds code that goes around them.
+/// Every statement goes through `runtime::executor`, which gives it a time limit and a span. The types ensure that: `Pool`
+/// and `Transaction` hide the types on which sqlx executes. This test finds code that bypasses them.
 #[test]
 fn statements_run_on_the_runtimes_executors() {
     const SQLX: [&str; 4] = ["PgPool", "PgConnection", "PoolConnection", "sqlx::Transaction"];
     /// The heartbeat has a session outside any pool, which it wraps in an executor.
     const HEARTBEAT: &str = "crates/queue/src/heartbeat.rs";
     let allowed = ["crates/runtime/", "crates/embedded-postgres/", "crates/prove/", "jobs/src/bench/", HEARTBEAT];
-    let around = product_code().into_iter().filter(|file| {
+    let bypasses = product_code().into_iter().filter(|file| {
         SQLX.iter().any(|name| file.text.contains(name)) && !allowed.iter().any(|path| file.path.starts_with(path))
     });
-    assert_none("use runtime::db::Pool and runtime::executor", around.map(|file| file.path).collect());
+    assert_none("use runtime::db::Pool and runtime::executor", bypasses.map(|file| file.path).collect());
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn every_job_is_registered() {
     let registry =
         read("worker/src/registry.rs") + &read("cli/src/bench/noop.rs") + &read("crates/prove/src/worker.rs");
     let app = read("jobs/src/app.rs");
-    let (mut broken, mut burying) = (Vec::new(), Vec::new());
+    let (mut broken, mut unrestored) = (Vec::new(), Vec::new());
     let mut jobs = 0;
     for file in product_code() {
         for (_, rest) in file.text.match_indices(" Job for ").map(|(at, found)| file.text.split_at(at + found.len())) {
@@ -213,7 +213,7 @@ fn every_job_is_registered() {
                 broken.push(format!("{}: {job}", file.path));
             }
             if names(rest, "fn on_discard") && !names(&app, &format!("kind::<{job}>")) {
-                burying.push(format!("{}: {job}", file.path));
+                unrestored.push(format!("{}: {job}", file.path));
             }
         }
     }
@@ -222,7 +222,7 @@ fn every_job_is_registered() {
     assert_none(
         "this job gives up a record, and an operator's cancellation and replay must too: implement Replayable and add a line \
          `.kind::<…>(…)` to jobs/src/app.rs",
-        burying,
+        unrestored,
     );
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use askama::{FastWritable, filters::HtmlSafe};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use queue::status::QueueStatus;
+use queue::status::{QueueStatus, format_duration};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// HTML that is written as it is. Only this module and the charts make it, from numbers and times.
@@ -24,7 +24,7 @@ impl FastWritable for Html {
 
 impl HtmlSafe for Html {}
 
-/// A number or a time, by value or behind references: templates borrow what loops and matches give.
+/// A number or a time, by value or behind any number of references, because loops and matches of templates borrow.
 pub(super) trait Value<T> {
     fn get(&self) -> T;
 }
@@ -96,10 +96,7 @@ pub(super) fn seconds(seconds: impl Value<f64>) -> String {
     match seconds.get() {
         seconds if seconds.abs() < 0.1 => format!("{:.0} ms", seconds * 1000.0),
         seconds if seconds.abs() < 10.0 => format!("{seconds:.1} s"),
-        seconds if seconds.abs() < 120.0 => format!("{seconds:.0} s"),
-        seconds if seconds.abs() < 7200.0 => format!("{:.0} min", seconds / 60.0),
-        seconds if seconds.abs() < 172_800.0 => format!("{:.0} h", seconds / 3600.0),
-        seconds => format!("{:.0} d", seconds / 86_400.0),
+        seconds => format_duration(seconds),
     }
 }
 
@@ -131,7 +128,7 @@ pub(super) fn rfc3339(at: impl Value<OffsetDateTime>) -> String {
 /// Characters that need no encoding in a path or a query.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// One segment of a path, or one value of a query.
+/// Percent-encodes one segment of a path, or one value of a query.
 pub(super) fn encoded(text: &str) -> String {
     utf8_percent_encode(text, UNRESERVED).to_string()
 }

@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 /// A part of a page that takes longer is left out.
 const LIMIT: Duration = Duration::from_secs(1);
-/// A failure after this time is one of the limit.
+/// A failure after this time counts as a time-out, because the server may enforce the same limit slightly earlier.
 const ALMOST: Duration = Duration::from_millis(900);
-/// A page should take no longer. A part that does is named in the log of level debug.
+/// The time in which a page should load. A part that takes longer is logged at level debug.
 const BUDGET: Duration = Duration::from_millis(50);
 
 /// A part of a page: its data, or why it is not known now.
@@ -43,7 +43,6 @@ pub(super) async fn load<T>(what: &'static str, query: impl Future<Output = Resu
     }
     match result {
         Ok(Ok(data)) => Ok(data),
-        // The server ends a statement after the same time, and may be first.
         Ok(Err(Error::Unavailable(_))) | Err(_) if elapsed >= ALMOST => {
             tracing::warn!(part = what, limit_s = LIMIT.as_secs(), "a part of the board was not read in time");
             Err(NotKnown::TooSlow)

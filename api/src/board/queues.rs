@@ -22,7 +22,7 @@ use super::{
 };
 use crate::problem::Problem;
 
-/// The newest actions that a page shows.
+/// The number of actions that the page shows, the newest ones.
 const ACTIONS: u32 = 20;
 
 /// The page.
@@ -76,7 +76,7 @@ pub(super) async fn resume(state: &State, visit: &Visit, name: &str) -> Result<R
     Ok(after_action(&path(name), "resumed", None))
 }
 
-/// Whether the queue is paused; a form for each case is shown.
+/// Whether the queue is paused. The page then has the form that resumes it, and otherwise the form that pauses it.
 fn is_paused(queue: &Part<Option<QueueOverview>>) -> bool {
     queue.as_ref().ok().and_then(Option::as_ref).is_some_and(|queue| queue.status.paused_at.is_some())
 }

@@ -61,8 +61,8 @@ pub fn text<A: OpenApi>(document: &Document<A>) -> String {
     document::finish(&document.spec())
 }
 
-/// `/docs`, `/redoc` and `/openapi.json`. Each page, up to some megabytes, is built at its first request. Its `ETag` lets
-/// clients revalidate it.
+/// The pages `/docs`, `/redoc` and `/openapi.json`. A page may have some megabytes, so it is built at its first request, and
+/// clients can revalidate it by its `ETag`.
 pub fn pages<A: OpenApi + 'static>(document: Document<A>) -> Vec<(&'static str, BoxEndpoint<'static>)> {
     let swagger = Arc::new(document);
     let (redoc, spec) = (Arc::clone(&swagger), Arc::clone(&swagger));

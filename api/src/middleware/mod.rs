@@ -6,7 +6,7 @@ pub mod caching;
 pub mod correlation;
 pub mod observe;
 
-use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use futures_util::FutureExt;
 use http_body_util::combinators::BoxBody;
@@ -16,6 +16,7 @@ use poem::{
     endpoint::BoxEndpoint,
     http::{HeaderValue, Method, StatusCode, header},
 };
+use runtime::error::panic_message;
 
 use crate::{
     auth,
@@ -185,11 +186,6 @@ fn without_body(mut response: Response) -> Response {
         response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
     response
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&'static str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
 #[cfg(test)]

@@ -1,14 +1,11 @@
 //! The endpoints of callbacks: the destinations, enabling one again, and a test message.
 
-use jobs::transactions::callbacks::{
-    Callbacks,
-    model::{Enabled, Tested, audit_target},
-};
+use jobs::transactions::callbacks::model::{Enabled, Tested, audit_target};
 use poem_openapi::OpenApi;
 use time::OffsetDateTime;
 
 use super::{
-    Access,
+    CallbacksApi,
     actor::Actor,
     conflict, not_found,
     wire::{
@@ -20,7 +17,6 @@ use super::{
 };
 use crate::{
     auth::{Admin, Viewer},
-    context::Context,
     problem::{Failure, errors},
     tags::Tag,
     validation::{Body, Query},
@@ -29,23 +25,6 @@ use crate::{
 
 /// The detail of a 404.
 const UNKNOWN: &str = "Unknown destination";
-
-/// The endpoints of callbacks.
-#[derive(Clone)]
-pub(crate) struct CallbacksApi {
-    access: Access,
-    callbacks: Callbacks,
-    /// For reading, with sessions of its own.
-    views: Callbacks,
-}
-
-impl CallbacksApi {
-    /// The endpoints, within the rate limit that all operators' routes share.
-    pub(crate) fn new(context: &Context<'_>) -> Self {
-        let callbacks = context.app.transactions.callbacks().clone();
-        Self { access: Access::new(context), callbacks, views: context.views.transactions.callbacks().clone() }
-    }
-}
 
 responses! {
     /// The destinations, by name.
@@ -73,8 +52,8 @@ impl CallbacksApi {
         tag = "Tag::Operators"
     )]
     async fn list(&self, caller: Viewer) -> Result<DestinationsResponse, Failure<Listing>> {
-        self.access.read(&caller).await?;
-        let destinations = self.views.list().await?;
+        self.0.read(&caller).await?;
+        let destinations = self.0.views.transactions.callbacks().list().await?;
         Ok(DestinationsResponse::Ok(json(&destinations)?))
     }
 
@@ -94,10 +73,10 @@ impl CallbacksApi {
         #[oai(name = "X-Actor")] actor: Actor,
         body: Body<Enabling>,
     ) -> Result<ActedResponse, Failure<EnablingErrors>> {
-        self.access.act(&caller).await?;
+        self.0.act(&caller).await?;
         let Enabling { destination, reason } = body.read()?;
         let order = actor.order(&caller, &reason)?;
-        match self.callbacks.enable(&destination, &order).await? {
+        match self.0.app.transactions.callbacks().enable(&destination, &order).await? {
             Enabled::Enabled => {
                 let target = audit_target(&destination);
                 Ok(ActedResponse::new(order, "enable_callbacks", &target, "enabled")?)
@@ -119,10 +98,10 @@ impl CallbacksApi {
         /// The sender; absent for the destination of all senders without one of their own.
         destination: Query<Option<TextParam<64>>>,
     ) -> Result<TestResponse, Failure<Testing>> {
-        self.access.act(&caller).await?;
+        self.0.act(&caller).await?;
         let destination = destination.0?.unwrap_or_default();
         let order = actor.order(&caller, "a test message")?;
-        match self.callbacks.test(&destination, OffsetDateTime::now_utc(), &order).await? {
+        match self.0.app.transactions.callbacks().test(&destination, OffsetDateTime::now_utc(), &order).await? {
             Tested::Sent(message) => Ok(TestResponse::Ok(json(&message)?)),
             Tested::Unknown => Err(not_found(UNKNOWN).into()),
             Tested::NotConfigured => Err(conflict("CALLBACK_URL is not set: there is no destination.").into()),

@@ -4,7 +4,7 @@ use poem_openapi::{OpenApi, param::Path};
 use queue::operator::{demand::Objective, trends::TrendWindow};
 
 use super::{
-    Access, check_name, not_found,
+    CapacityApi, check_name, not_found,
     wire::{
         capacity::{DurationParam, Scale, Trends},
         json,
@@ -12,7 +12,6 @@ use super::{
 };
 use crate::{
     auth::Viewer,
-    context::Context,
     problem::{Failure, errors},
     tags::Tag,
     validation::{AllValid, FirstOr, Query},
@@ -21,17 +20,6 @@ use crate::{
 
 /// The detail of a 404.
 const UNKNOWN: &str = "Unknown queue";
-
-/// The endpoints of capacity.
-#[derive(Clone)]
-pub(crate) struct CapacityApi(Access);
-
-impl CapacityApi {
-    /// The endpoints, within the rate limit that all operators' routes share.
-    pub(crate) fn new(context: &Context<'_>) -> Self {
-        Self(Access::new(context))
-    }
-}
 
 responses! {
     /// The workers that each queue needs, and the figures that say so.

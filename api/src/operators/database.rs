@@ -1,33 +1,17 @@
 //! The endpoint of the database: its examination.
 
-use jobs::app::App;
 use poem_openapi::OpenApi;
 
 use super::{
-    Access,
+    DatabaseApi,
     wire::{database::DatabaseReport, json},
 };
 use crate::{
     auth::Viewer,
-    context::Context,
     problem::{Failure, errors},
     tags::Tag,
     wire::{Json, responses},
 };
-
-/// The endpoint of the database.
-#[derive(Clone)]
-pub(crate) struct DatabaseApi {
-    access: Access,
-    app: App,
-}
-
-impl DatabaseApi {
-    /// The endpoint, within the rate limit that all operators' routes share.
-    pub(crate) fn new(context: &Context<'_>) -> Self {
-        Self { access: Access::new(context), app: context.app.clone() }
-    }
-}
 
 responses! {
     /// All checks with their findings, also if the database cannot be reached.
@@ -48,7 +32,7 @@ impl DatabaseApi {
     /// result; the others go on. One examination at a time runs in a process.
     #[oai(path = "/admin/queue/doctor", method = "get", operation_id = "examine_database")]
     async fn examine(&self, caller: Viewer) -> Result<DatabaseResponse, Failure<Examining>> {
-        self.access.read(&caller).await?;
-        Ok(DatabaseResponse::Ok(json(&self.app.examine_database().await)?))
+        self.0.read(&caller).await?;
+        Ok(DatabaseResponse::Ok(json(&self.0.app.examine_database().await)?))
     }
 }

@@ -7,7 +7,7 @@ use queue::{
 };
 
 use super::{
-    Access,
+    DeadLettersApi,
     actor::Actor,
     conflict, not_found,
     wire::{
@@ -18,23 +18,11 @@ use super::{
 };
 use crate::{
     auth::{Admin, Viewer},
-    context::Context,
     problem::{Failure, Problem, errors},
     tags::Tag,
     validation::{Body, Query},
     wire::{Json, responses},
 };
-
-/// The endpoints of dead letters.
-#[derive(Clone)]
-pub(crate) struct DeadLettersApi(Access);
-
-impl DeadLettersApi {
-    /// The endpoints, within the rate limit that all operators' routes share.
-    pub(crate) fn new(context: &Context<'_>) -> Self {
-        Self(Access::new(context))
-    }
-}
 
 responses! {
     /// The groups, largest first, at most 200.

@@ -1,10 +1,9 @@
 //! The endpoints that find things and tell their history: actions of operators, look-ups by any id, and timelines.
 
-use jobs::app::App;
 use poem_openapi::{OpenApi, param::Path};
 
 use super::{
-    Access, check_name, not_found,
+    HistoryApi, check_name, not_found,
     wire::{
         Action, Found, Timeline,
         input::{TextParam, next_link},
@@ -13,27 +12,12 @@ use super::{
 };
 use crate::{
     auth::Viewer,
-    context::Context,
     page::{self, Limit},
     problem::{Failure, errors},
     tags::Tag,
     validation::{AllValid, Integer, Query},
     wire::{Json, responses},
 };
-
-/// The endpoints of histories.
-#[derive(Clone)]
-pub(crate) struct HistoryApi {
-    access: Access,
-    app: App,
-}
-
-impl HistoryApi {
-    /// The endpoints, within the rate limit that all operators' routes share.
-    pub(crate) fn new(context: &Context<'_>) -> Self {
-        Self { access: Access::new(context), app: context.views.clone() }
-    }
-}
 
 responses! {
     /// One page, newest first.
@@ -70,7 +54,7 @@ impl HistoryApi {
         /// The largest number of actions on the page.
         limit: Query<Limit>,
     ) -> Result<ActionsResponse, Failure<Listing>> {
-        let operator = self.access.read(&caller).await?;
+        let operator = self.0.read(&caller).await?;
         let (target, before, limit) = (target.0, before.0, limit.0).all_valid()?;
         let mut actions = operator.actions(target.as_deref(), before, page::fetch_limit(limit)).await?;
         let is_full = actions.len() > usize::from(limit);
@@ -94,8 +78,8 @@ impl HistoryApi {
         /// The id.
         q: Query<TextParam<500>>,
     ) -> Result<FoundResponse, Failure<Listing>> {
-        self.access.read(&caller).await?;
-        let found = self.app.find(&q.0?).await?;
+        self.0.read(&caller).await?;
+        let found = self.0.views.find(&q.0?).await?;
         Ok(FoundResponse::Ok(json(&found)?))
     }
 
@@ -114,10 +98,10 @@ impl HistoryApi {
         /// The sender's id, percent-encoded.
         transaction_id: Path<String>,
     ) -> Result<TimelineResponse, Failure<Finding>> {
-        self.access.read(&caller).await?;
+        self.0.read(&caller).await?;
         const UNKNOWN: &str = "Transaction not found";
         let id = check_name(&transaction_id.0, UNKNOWN)?;
-        let timeline = self.app.timeline(id).await?.ok_or_else(|| not_found(UNKNOWN))?;
+        let timeline = self.0.views.timeline(id).await?.ok_or_else(|| not_found(UNKNOWN))?;
         Ok(TimelineResponse::Ok(json(&timeline)?))
     }
 }

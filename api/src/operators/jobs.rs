@@ -7,7 +7,7 @@ use queue::{
 };
 
 use super::{
-    Access,
+    JobsApi,
     actor::Actor,
     check_name, conflict, not_found,
     wire::{
@@ -20,7 +20,6 @@ use super::{
 };
 use crate::{
     auth::{Admin, Viewer},
-    context::Context,
     page::Limit,
     problem::{Failure, errors},
     tags::Tag,
@@ -33,17 +32,6 @@ const PATH: &str = "/admin/queue/jobs";
 const UNKNOWN: &str = "Unknown job";
 /// The recorded reason of opening a payload without one.
 const OPENED: &str = "the payload was opened";
-
-/// The endpoints of jobs.
-#[derive(Clone)]
-pub(crate) struct JobsApi(Access);
-
-impl JobsApi {
-    /// The endpoints, within the rate limit that all operators' routes share.
-    pub(crate) fn new(context: &Context<'_>) -> Self {
-        Self(Access::new(context))
-    }
-}
 
 responses! {
     /// One page, newest first.

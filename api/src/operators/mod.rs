@@ -17,14 +17,10 @@ mod workers;
 
 use std::borrow::Cow;
 
+use ::jobs::app::App;
 use poem::http::StatusCode;
 use queue::Operator;
 
-pub(crate) use self::{
-    callbacks::CallbacksApi, capacity::CapacityApi, database::DatabaseApi, dead_letters::DeadLettersApi,
-    history::HistoryApi, jobs::JobsApi, queues::QueuesApi, replays::ReplaysApi, schedules::SchedulesApi,
-    workers::WorkersApi,
-};
 use crate::{
     auth::{Admin, Viewer},
     context::Context,
@@ -35,19 +31,47 @@ use crate::{
 /// No name or id is longer; a longer one in a path is unknown.
 const MAX_NAME: usize = 500;
 
-/// What the operators' endpoints share: the service, and one rate limit.
+/// Declares the endpoints of each topic, which its own file implements.
+macro_rules! endpoints {
+    ($($Api:ident),+) => {$(
+        #[derive(Clone)]
+        pub(crate) struct $Api(Access);
+
+        impl $Api {
+            /// The endpoints, within the rate limit that all operators' routes share.
+            pub(crate) fn new(context: &Context<'_>) -> Self {
+                Self(Access::new(context))
+            }
+        }
+    )+};
+}
+
+endpoints!(
+    QueuesApi,
+    JobsApi,
+    DeadLettersApi,
+    ReplaysApi,
+    WorkersApi,
+    SchedulesApi,
+    CallbacksApi,
+    HistoryApi,
+    CapacityApi,
+    DatabaseApi
+);
+
+/// What the operators' endpoints share: the features, and one rate limit.
 #[derive(Clone)]
 struct Access {
     /// For actions.
-    operator: Operator,
+    app: App,
     /// For reading, with sessions of its own.
-    views: Operator,
+    views: App,
     limit: Limit,
 }
 
 impl Access {
     fn new(Context { app, views, limits, .. }: &Context<'_>) -> Self {
-        Self { operator: app.operator.clone(), views: views.operator.clone(), limit: limits.operators.clone() }
+        Self { app: (*app).clone(), views: (*views).clone(), limit: limits.operators.clone() }
     }
 
     /// Counts a request that reads.
@@ -56,7 +80,7 @@ impl Access {
     /// 429 after too many.
     async fn read(&self, Viewer(caller): &Viewer) -> Result<&Operator, Problem> {
         self.limit.acquire(caller).await?;
-        Ok(&self.views)
+        Ok(&self.views.operator)
     }
 
     /// Counts a request that acts.
@@ -65,7 +89,7 @@ impl Access {
     /// 429 after too many.
     async fn act(&self, Admin(caller): &Admin) -> Result<&Operator, Problem> {
         self.limit.acquire(caller).await?;
-        Ok(&self.operator)
+        Ok(&self.app.operator)
     }
 }
 

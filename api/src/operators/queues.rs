@@ -1,11 +1,11 @@
 //! The endpoints of queues: overview, state, history, pause and resume.
 
-use jobs::{app::App, overview};
+use jobs::overview;
 use poem_openapi::{OpenApi, param::Path};
 use queue::{operator::pauses, status};
 
 use super::{
-    Access,
+    QueuesApi,
     actor::Actor,
     check_name, conflict, not_found,
     wire::{
@@ -17,7 +17,6 @@ use super::{
 };
 use crate::{
     auth::{Admin, Viewer},
-    context::Context,
     problem::{Failure, errors},
     tags::Tag,
     validation::Body,
@@ -28,21 +27,6 @@ use crate::{
 const UNKNOWN: &str = "Unknown queue";
 /// The largest number of actions in the history of a queue.
 const HISTORY: u32 = 50;
-
-/// The endpoints of queues.
-#[derive(Clone)]
-pub(crate) struct QueuesApi {
-    access: Access,
-    /// For the overview, with sessions of its own.
-    views: App,
-}
-
-impl QueuesApi {
-    /// The endpoints, within the rate limit that all operators' routes share.
-    pub(crate) fn new(context: &Context<'_>) -> Self {
-        Self { access: Access::new(context), views: context.views.clone() }
-    }
-}
 
 responses! {
     /// The state of all queues.
@@ -70,15 +54,15 @@ impl QueuesApi {
     /// that it needs. Its cost has a bound, however many jobs there are.
     #[oai(path = "/admin/queue/overview", method = "get", operation_id = "get_queue_overview")]
     async fn overview(&self, caller: Viewer) -> Result<OverviewResponse, Failure<Reading>> {
-        self.access.read(&caller).await?;
-        let overview = overview::read(&self.views).await?;
+        self.0.read(&caller).await?;
+        let overview = overview::read(&self.0.views).await?;
         Ok(OverviewResponse::Ok(json(&overview)?))
     }
 
     /// List queues
     #[oai(path = "/admin/queue/queues", method = "get", operation_id = "list_queues")]
     async fn list(&self, caller: Viewer) -> Result<QueuesResponse, Failure<Reading>> {
-        let queues: Vec<status::QueueStatus> = self.access.read(&caller).await?.queues().await?;
+        let queues: Vec<status::QueueStatus> = self.0.read(&caller).await?.queues().await?;
         Ok(QueuesResponse::Ok(json(&queues)?))
     }
 
@@ -92,7 +76,7 @@ impl QueuesApi {
         /// The name of the queue.
         name: Path<String>,
     ) -> Result<QueueResponse, Failure<Finding>> {
-        let operator = self.access.read(&caller).await?;
+        let operator = self.0.read(&caller).await?;
         let name = check_name(&name.0, UNKNOWN)?;
         let queue = operator.queue_overview(name).await?.ok_or_else(|| not_found(UNKNOWN))?;
         let actions = operator.actions(Some(name), None, HISTORY).await?;
@@ -112,7 +96,7 @@ impl QueuesApi {
         name: Path<String>,
         body: Body<Pausing>,
     ) -> Result<ActedResponse, Failure<PausingErrors>> {
-        let operator = self.access.act(&caller).await?;
+        let operator = self.0.act(&caller).await?;
         let pausing = body.read()?;
         let order = actor.order(&caller, &pausing.reason)?;
         let name = check_name(&name.0, UNKNOWN)?;
@@ -135,7 +119,7 @@ impl QueuesApi {
         name: Path<String>,
         body: Body<Reason>,
     ) -> Result<ActedResponse, Failure<Resuming>> {
-        let operator = self.access.act(&caller).await?;
+        let operator = self.0.act(&caller).await?;
         let order = actor.order(&caller, &body.read()?.reason)?;
         let name = check_name(&name.0, UNKNOWN)?;
         if operator.resume(name, &order).await? {

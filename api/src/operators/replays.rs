@@ -5,14 +5,13 @@ use queue::operator::replays::ReplayChange;
 use uuid::Uuid;
 
 use super::{
-    Access,
+    ReplaysApi,
     actor::Actor,
     conflict, not_found,
     wire::{input::Reason, json, replays::Replay},
 };
 use crate::{
     auth::{Admin, Viewer},
-    context::Context,
     page::Limit,
     problem::{Failure, Problem, errors},
     tags::Tag,
@@ -22,17 +21,6 @@ use crate::{
 
 /// The detail of a 404.
 const UNKNOWN: &str = "Unknown replay";
-
-/// The endpoints of replays.
-#[derive(Clone)]
-pub(crate) struct ReplaysApi(Access);
-
-impl ReplaysApi {
-    /// The endpoints, within the rate limit that all operators' routes share.
-    pub(crate) fn new(context: &Context<'_>) -> Self {
-        Self(Access::new(context))
-    }
-}
 
 responses! {
     /// The replays, newest first.

@@ -1,11 +1,11 @@
 //! The endpoints of schedules: next and past fires with their outcomes, fire now, and skip the next fire.
 
 use poem_openapi::{OpenApi, param::Path};
-use queue::schedule::{Schedules, Skip};
+use queue::schedule::Skip;
 use time::format_description::well_known::Rfc3339;
 
 use super::{
-    Access,
+    SchedulesApi,
     actor::Actor,
     check_name, conflict, not_found,
     wire::{
@@ -17,7 +17,6 @@ use super::{
 };
 use crate::{
     auth::{Admin, Viewer},
-    context::Context,
     page::Limit,
     problem::{Failure, Problem, errors},
     tags::Tag,
@@ -28,26 +27,14 @@ use crate::{
 /// The detail of a 404.
 const UNKNOWN: &str = "Unknown schedule";
 
-/// The endpoints of schedules.
-#[derive(Clone)]
-pub(crate) struct SchedulesApi {
-    access: Access,
-    schedules: Schedules,
-}
-
 impl SchedulesApi {
-    /// The endpoints, within the rate limit that all operators' routes share.
-    pub(crate) fn new(context: &Context<'_>) -> Self {
-        Self { access: Access::new(context), schedules: context.app.schedules.clone() }
-    }
-
     /// Checks that a schedule exists.
     ///
     /// # Errors
     /// 404 if it does not.
     fn check<'a>(&self, name: &'a str) -> Result<&'a str, Problem> {
         let name = check_name(name, UNKNOWN)?;
-        if self.schedules.names().contains(&name) { Ok(name) } else { Err(not_found(UNKNOWN)) }
+        if self.0.app.schedules.names().contains(&name) { Ok(name) } else { Err(not_found(UNKNOWN)) }
     }
 }
 
@@ -73,8 +60,8 @@ impl SchedulesApi {
     /// Each with its next five nominal times and its last 20 fires. The outcome of a fire comes from its jobs.
     #[oai(path = "/admin/queue/schedules", method = "get", operation_id = "list_schedules")]
     async fn list(&self, caller: Viewer) -> Result<SchedulesResponse, Failure<Listing>> {
-        self.access.read(&caller).await?;
-        let schedules = self.schedules.overview().await?;
+        self.0.read(&caller).await?;
+        let schedules = self.0.app.schedules.overview().await?;
         Ok(SchedulesResponse::Ok(json(&schedules)?))
     }
 
@@ -90,9 +77,9 @@ impl SchedulesApi {
         /// The largest number of fires.
         limit: Query<Limit>,
     ) -> Result<FiresResponse, Failure<Finding>> {
-        self.access.read(&caller).await?;
+        self.0.read(&caller).await?;
         let limit = limit.0?;
-        let fires = self.schedules.fires(Some(self.check(&name.0)?), limit.into()).await?;
+        let fires = self.0.app.schedules.fires(Some(self.check(&name.0)?), limit.into()).await?;
         Ok(FiresResponse::Ok(json(&fires)?))
     }
 
@@ -108,10 +95,10 @@ impl SchedulesApi {
         name: Path<String>,
         body: Body<Reason>,
     ) -> Result<ActedResponse, Failure<Firing>> {
-        self.access.act(&caller).await?;
+        self.0.act(&caller).await?;
         let order = actor.order(&caller, &body.read()?.reason)?;
         let name = self.check(&name.0)?;
-        let jobs = self.schedules.fire(name, &order).await?.ok_or_else(|| not_found(UNKNOWN))?;
+        let jobs = self.0.app.schedules.fire(name, &order).await?.ok_or_else(|| not_found(UNKNOWN))?;
         Ok(ActedResponse::new(order, "fire", name, &jobs.to_string())?)
     }
 
@@ -128,10 +115,10 @@ impl SchedulesApi {
         name: Path<String>,
         body: Body<Reason>,
     ) -> Result<ActedResponse, Failure<Skipping>> {
-        self.access.act(&caller).await?;
+        self.0.act(&caller).await?;
         let order = actor.order(&caller, &body.read()?.reason)?;
         let name = self.check(&name.0)?;
-        match self.schedules.skip_next(name, &order).await? {
+        match self.0.app.schedules.skip_next(name, &order).await? {
             Skip::Skipped(time) => {
                 let time = time.format(&Rfc3339).unwrap_or_default();
                 Ok(ActedResponse::new(order, "skip", name, &time)?)

@@ -3,7 +3,7 @@
 use poem_openapi::{OpenApi, param::Path};
 
 use super::{
-    Access,
+    WorkersApi,
     actor::Actor,
     check_name, not_found,
     wire::{
@@ -15,7 +15,6 @@ use super::{
 };
 use crate::{
     auth::{Admin, Viewer},
-    context::Context,
     problem::{Failure, errors},
     tags::Tag,
     validation::Body,
@@ -26,17 +25,6 @@ use crate::{
 const UNKNOWN: &str = "Unknown worker";
 /// The largest number of jobs of one worker.
 const MAX_HELD: u32 = 100;
-
-/// The endpoints of workers.
-#[derive(Clone)]
-pub(crate) struct WorkersApi(Access);
-
-impl WorkersApi {
-    /// The endpoints, within the rate limit that all operators' routes share.
-    pub(crate) fn new(context: &Context<'_>) -> Self {
-        Self(Access::new(context))
-    }
-}
 
 responses! {
     /// The workers, live ones first, at most 1,000.

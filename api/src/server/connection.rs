@@ -24,7 +24,6 @@ use tokio::{net::TcpStream, pin, select, time::sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    HalfClosed, ShutdownSignals,
     bodies::{self, ResponseBody},
     head::{self, RequestRejection},
     idle_timeout::{IdleTimeout, TimeLimits},
@@ -41,6 +40,22 @@ const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time in which an HTTP/2 client can receive the GOAWAY of its idle connection.
 const GOAWAY_TIME: Duration = Duration::from_secs(1);
+
+/// Cancelled when the client has shut down its side of the connection. Every request carries it.
+///
+/// Such a client sends nothing more, but may still read the response. It may also be gone, which only writing the response
+/// can show. So a handler that waits for an event must end its wait.
+#[derive(Debug, Clone)]
+pub struct HalfClosed(pub CancellationToken);
+
+/// The two steps of a shutdown for connections.
+#[derive(Clone)]
+pub(super) struct ShutdownSignals {
+    /// Each response closes its connection.
+    pub draining: CancellationToken,
+    /// Idle connections close at once.
+    pub close_idle: CancellationToken,
+}
 
 /// Serves connections: hyper's settings and the endpoint.
 pub(super) struct ConnectionServer<E> {

@@ -19,7 +19,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::connection::ConnectionKind;
+pub use self::connection::HalfClosed;
+use self::connection::{ConnectionKind, ShutdownSignals};
 pub(crate) use self::head::RequestRejection;
 
 /// The largest number of open connections. It is enough for thousands of long-pollers, which need some 30 KiB each.
@@ -51,22 +52,6 @@ impl ServerConfig {
         let available = open_files.saturating_sub(RESERVED_CONNECTIONS + OTHER_FILES);
         Self { max_connections: available.max(open_files / 4).clamp(1, MAX_CONNECTIONS), drain_delay }
     }
-}
-
-/// Cancelled when the client has shut down its side of the connection. Every request carries it.
-///
-/// Such a client sends nothing more, but may still read the response. It may also be gone, which only writing the response
-/// can show. So a handler that waits for an event must end its wait.
-#[derive(Debug, Clone)]
-pub struct HalfClosed(pub CancellationToken);
-
-/// The two steps of a shutdown for connections.
-#[derive(Clone)]
-struct ShutdownSignals {
-    /// Each response closes its connection.
-    draining: CancellationToken,
-    /// Idle connections close at once.
-    close_idle: CancellationToken,
 }
 
 /// Serves `endpoint` on `listener` until `shutdown` is cancelled and the drain delay is over.

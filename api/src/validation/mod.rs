@@ -4,12 +4,14 @@ mod body;
 mod number;
 mod query;
 mod request;
+mod text;
 mod value;
 
-pub(crate) use body::{Body, Fields, FromJsonBody, FromJsonObject, InvalidRow, List, Row, RowType, Rows, parse_string};
+pub(crate) use body::{Body, Fields, FromJsonBody, FromJsonObject, InvalidRow, List, Row, RowType, Rows};
 pub(crate) use number::{decimal_from_json, integer_schema, number_from_json, whole_from_text};
 pub(crate) use query::{AllValid, NeverDefault, Query, QueryValue, Wait};
 pub(crate) use request::{Field, object_schema, request};
+pub(crate) use text::parse_string;
 pub(crate) use value::{
     Choice, FirstOr, Flag, Integer, OneOf, StrippedText, Text, VISIBLE_PATTERN, Value, VisibleText, list_names,
 };

@@ -7,9 +7,8 @@ use poem_openapi::registry::MetaSchema;
 use uuid::Uuid;
 
 use super::{
-    FieldError, QueryValue,
-    body::{self, parse_string},
-    number,
+    FieldError, QueryValue, number,
+    text::{parse_string, parse_text},
 };
 use crate::schema::any_of;
 
@@ -68,7 +67,7 @@ impl<const MIN: usize, const MAX: usize> Value for Text<MIN, MAX> {
     }
 
     fn read(raw: &str) -> Result<String, FieldError> {
-        body::parse_text(raw, MIN..=MAX)
+        parse_text(raw, MIN..=MAX)
     }
 }
 
@@ -83,7 +82,7 @@ impl<const MIN: usize, const MAX: usize> Value for VisibleText<MIN, MAX> {
     }
 
     fn read(raw: &str) -> Result<String, FieldError> {
-        let text = body::parse_text(raw, MIN..=MAX)?;
+        let text = parse_text(raw, MIN..=MAX)?;
         if is_blank(&text) { Err(FieldError::too_short(1)) } else { Ok(text) }
     }
 }

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use jobs::bench::baseline::Throughput;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -129,25 +129,29 @@ impl Client {
         }
     }
 
-    /// Reads one response to the end given by `Content-Length`, and returns its status. Millrace sends this header on
-    /// every response to these requests.
+    /// Reads one response and returns its status.
     async fn read_response(&mut self) -> Result<u16> {
-        self.input.clear();
-        loop {
-            if self.stream.read_buf(&mut self.input).await? == 0 {
-                bail!("the server closed a connection");
-            }
-            let Some(head) = self.input.windows(4).position(|end| end == b"\r\n\r\n") else { continue };
-            let text = std::str::from_utf8(&self.input[..head])?;
-            let status =
-                text.get(9..12).and_then(|status| status.parse().ok()).context("a response without a status")?;
-            let length = text.lines().find_map(|line| {
-                let (name, value) = line.split_once(':')?;
-                name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
-            });
-            if self.input.len() >= head + 4 + length.context("a response without Content-Length")? {
-                return Ok(status);
-            }
+        let head = read_message(&mut self.stream, &mut self.input).await?.context("the server closed a connection")?;
+        let text = std::str::from_utf8(&self.input[..head])?;
+        text.get(9..12).and_then(|status| status.parse().ok()).context("a response without a status")
+    }
+}
+
+/// Reads a request or a response to the end given by `Content-Length`, which Millrace sends with all that the benchmark
+/// reads. Returns the length of the head, or `None` if the connection has ended.
+pub(super) async fn read_message(stream: &mut TcpStream, input: &mut Vec<u8>) -> Result<Option<usize>> {
+    input.clear();
+    loop {
+        if stream.read_buf(input).await? == 0 {
+            return Ok(None);
+        }
+        let Some(head) = input.windows(4).position(|end| end == b"\r\n\r\n") else { continue };
+        let length = std::str::from_utf8(&input[..head])?.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+        });
+        if input.len() >= head + 4 + length.context("a message without Content-Length")? {
+            return Ok(Some(head + 4));
         }
     }
 }

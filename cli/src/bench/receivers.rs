@@ -6,14 +6,16 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use serde::Deserialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
 };
 use tokio_util::sync::CancellationToken;
+
+use super::load::read_message;
 
 /// How long a receiver that hangs waits before its response.
 pub(super) const HANGS: Duration = Duration::from_secs(30);
@@ -96,10 +98,10 @@ async fn accept(listener: TcpListener, received: Option<Received>) {
 async fn serve(mut stream: TcpStream, received: Option<Received>) -> Result<()> {
     stream.set_nodelay(true)?;
     let mut input = Vec::new();
-    while read_request(&mut stream, &mut input).await? {
+    while let Some(head) = read_message(&mut stream, &mut input).await? {
         match &received {
             Some(received) => {
-                let (id, delay) = read_message(&input)?;
+                let (id, delay) = read_callback(&input[head..])?;
                 received.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_insert(delay);
             }
             None => tokio::time::sleep(HANGS).await,
@@ -109,29 +111,8 @@ async fn serve(mut stream: TcpStream, received: Option<Received>) -> Result<()> 
     Ok(())
 }
 
-/// Reads one request, so that `input` is its body. Returns `false` at the end of the connection.
-async fn read_request(stream: &mut TcpStream, input: &mut Vec<u8>) -> Result<bool> {
-    input.clear();
-    loop {
-        if stream.read_buf(input).await? == 0 {
-            return Ok(false);
-        }
-        let Some(head) = input.windows(4).position(|end| end == b"\r\n\r\n") else { continue };
-        let text = std::str::from_utf8(&input[..head])?;
-        let length = text.lines().find_map(|line| {
-            let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
-        });
-        let length = length.ok_or_else(|| anyhow!("a callback without Content-Length"))?;
-        if input.len() >= head + 4 + length {
-            input.drain(..head + 4);
-            return Ok(true);
-        }
-    }
-}
-
 /// The transaction of a callback, and how long ago it was settled. PostgreSQL runs on this machine, so both have one clock.
-fn read_message(body: &[u8]) -> Result<(String, Duration)> {
+fn read_callback(body: &[u8]) -> Result<(String, Duration)> {
     #[derive(Deserialize)]
     struct Message {
         timestamp: String,
@@ -153,10 +134,10 @@ mod tests {
     #[test]
     fn a_message_is_read() {
         let body = r#"{"type":"transaction.processed","timestamp":"2026-11-29T10:30:30.000001Z","data":{"transaction_id":"t","amount":1}}"#;
-        let (id, delay) = read_message(body.as_bytes()).expect("a message");
+        let (id, delay) = read_callback(body.as_bytes()).expect("a message");
         let age = OffsetDateTime::now_utc().unix_timestamp() - 1_795_948_230;
         assert_eq!(id, "t");
         assert!(delay.as_secs().abs_diff(age.max(0).unsigned_abs()) <= 2, "{delay:?}, {age} s");
-        assert!(read_message(b"{}").is_err());
+        assert!(read_callback(b"{}").is_err());
     }
 }

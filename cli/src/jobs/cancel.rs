@@ -9,7 +9,7 @@ use queue::{
     status::{Cancelled, State},
 };
 
-use super::{filter::FilterArguments, parse_state};
+use super::filter::FilterArguments;
 use crate::{
     bulk_results::change_each,
     operator::{order, parse_reason},
@@ -41,7 +41,7 @@ pub(super) struct Arguments {
 }
 
 fn parse_live_state(text: &str) -> Result<State, &'static str> {
-    let state = parse_state(text).ok().filter(|state| matches!(state, State::Waiting | State::Running));
+    let state = State::parse(text).ok().filter(|state| matches!(state, State::Waiting | State::Running));
     state.ok_or("must be waiting or running")
 }
 

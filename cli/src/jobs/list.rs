@@ -7,7 +7,7 @@ use queue::{
     status::{JobPage, JobStatus, SEARCHED, State},
 };
 
-use super::{filter::FilterArguments, format_due, parse_state};
+use super::{filter::FilterArguments, format_due};
 use crate::output::{
     Screen, Style, format_ago, format_time, one_line, print,
     table::{self, Cell, render},
@@ -22,7 +22,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     queue: Option<String>,
     /// List only jobs in this state: waiting, running, done, dead or cancelled
-    #[arg(long, value_parser = parse_state)]
+    #[arg(long, value_parser = State::parse)]
     state: Option<State>,
     #[command(flatten)]
     filter: FilterArguments,

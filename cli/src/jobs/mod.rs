@@ -69,11 +69,6 @@ enum Command {
     },
 }
 
-fn parse_state(text: &str) -> Result<State, &'static str> {
-    let found = State::ALL.into_iter().find(|state| state.as_str() == text);
-    found.ok_or("must be waiting, running, done, dead or cancelled")
-}
-
 /// Runs `millrace jobs`.
 ///
 /// # Errors

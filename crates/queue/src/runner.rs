@@ -35,6 +35,7 @@ use super::{
     storable::StorableText,
 };
 use runtime::{
+    error::panic_message,
     sabotage::{self, Bug},
     telemetry::scope::{self, Scope},
 };
@@ -94,7 +95,7 @@ impl<J: Job> Runner<J> {
             let (runner, context, run) = (Arc::downgrade(self), self.context.clone(), run.clone());
             async move {
                 let ended = execute::<J>(context, &run).await;
-                // Without it, the run was ended from outside at the same moment.
+                // The ending is gone if the run was ended from outside at the same moment.
                 if let Some(ending) = run.take_ending()
                     && let Some(runner) = runner.upgrade()
                 {
@@ -147,7 +148,7 @@ impl<J: Job> Runner<J> {
                 }
             }
         }
-        // The others have just ended by themselves.
+        // The runs that were not ended from outside have just ended by themselves.
         all_ended.await;
     }
 
@@ -255,7 +256,7 @@ impl<J: Job> Runner<J> {
         match ended {
             Ok(Ok(Ok(()))) => Isolated::Done,
             Ok(Ok(Err(failure))) => Isolated::Failed(failure),
-            Ok(Err(panic)) => Isolated::Failed(Failure::new(panic_message(panic))),
+            Ok(Err(panic)) => Isolated::Failed(Failure::new(join_error_text(panic))),
             Err(_elapsed) => {
                 Isolated::Failed(Failure::new(format!("cancelled after its deadline of {:?}", self.policy.deadline)))
             }
@@ -282,7 +283,7 @@ async fn execute<J: Job>(context: J::Context, run: &StartedRun) -> Ended {
 
 /// A run with its task.
 struct RunningJob {
-    /// Owned by the task: what has ended is freed, even if other runs of its batch go on for long.
+    /// Weak, so that a run is freed when its task ends, even if other runs of its batch go on for long.
     run: Weak<StartedRun>,
     task: AbortOnDrop,
     /// Whether a request to cancel it is being confirmed.
@@ -341,11 +342,10 @@ fn decode<J: Job>(payload: &[u8]) -> Result<J, StorableText> {
     }
 }
 
-fn panic_message(error: JoinError) -> String {
+fn join_error_text(error: JoinError) -> String {
     error.try_into_panic().map_or_else(|_| "cancelled".into(), |panic| panic_text(&*panic))
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("panicked: {}", text.unwrap_or("no message"))
+    format!("panicked: {}", panic_message(panic))
 }

@@ -1,5 +1,6 @@
 //! The data that operators see: jobs, queues, and the results of their commands.
 
+pub use runtime::duration::format_duration;
 use serde::Serialize;
 use time::OffsetDateTime;
 
@@ -86,6 +87,15 @@ impl State {
             Self::Cancelled => "Cancelled",
             Self::Unknown => "",
         }
+    }
+
+    /// Finds the state with this name.
+    ///
+    /// # Errors
+    /// When no state has this name. The text lists the names.
+    pub fn parse(name: &str) -> Result<Self, &'static str> {
+        let found = Self::ALL.into_iter().find(|state| state.as_str() == name);
+        found.ok_or("must be waiting, running, done, dead or cancelled")
     }
 
     pub(super) fn of(status: &str) -> Self {
@@ -252,14 +262,4 @@ pub enum Replayed {
     /// Another job with its [unique](super::NewJob::unique) key waits or runs.
     KeyTaken,
     NotFound,
-}
-
-/// Formats a duration in its largest suitable unit.
-pub fn format_duration(seconds: f64) -> String {
-    match seconds.abs() {
-        seconds if seconds < 120.0 => format!("{seconds:.0} s"),
-        seconds if seconds < 7200.0 => format!("{:.0} min", seconds / 60.0),
-        seconds if seconds < 172_800.0 => format!("{:.0} h", seconds / 3600.0),
-        seconds => format!("{:.0} d", seconds / 86_400.0),
-    }
 }

@@ -14,8 +14,9 @@ use std::{
 
 use tokio::runtime::Handle;
 
-/// The longest time that timers and sockets stall behind a blocked thread. It costs 20 tasks a second.
-const EVERY: Duration = Duration::from_millis(50);
+/// The time between two probes. Timers and sockets stall behind a blocked thread for at most this long. It costs 20 tasks a
+/// second.
+const PROBE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Starts the watchdog of this runtime. It runs until the returned sender is dropped.
 ///
@@ -31,17 +32,17 @@ pub(crate) fn start(runtime: Handle, limit: impl Fn() -> Option<Duration> + Send
         let mut probe = runtime.spawn(async {});
         // Counts our own wake-ups, because a suspended process suspends this thread too.
         let mut blocked = Duration::ZERO;
-        while dropped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
+        while dropped.recv_timeout(PROBE_INTERVAL) == Err(RecvTimeoutError::Timeout) {
             if probe.is_finished() {
                 probe = runtime.spawn(async {});
                 blocked = Duration::ZERO;
                 continue;
             }
-            blocked += EVERY;
+            blocked += PROBE_INTERVAL;
             if let Some(limit) = limit().filter(|limit| blocked > *limit) {
                 tracing::error!(?limit, "jobs block every thread beyond their deadline; aborting the process");
                 // Another thread writes the log; it gets time for this line.
-                std::thread::sleep(EVERY);
+                std::thread::sleep(PROBE_INTERVAL);
                 std::process::abort();
             }
         }

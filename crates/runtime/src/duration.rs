@@ -1,4 +1,4 @@
-//! Durations as operators write them: in filters, limits and options.
+//! Durations as operators write them in filters, limits and options, and as they read them.
 
 use time::Duration;
 
@@ -19,6 +19,16 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         Some(Duration::seconds(i64::from(number) * i64::from(seconds)))
     };
     parse().ok_or_else(|| "must be a duration such as 30s, 10m, 2h or 1d".into())
+}
+
+/// Formats a duration in its largest suitable unit, without its sign.
+pub fn format_duration(seconds: f64) -> String {
+    match seconds.abs() {
+        seconds if seconds < 120.0 => format!("{seconds:.0} s"),
+        seconds if seconds < 7200.0 => format!("{:.0} min", seconds / 60.0),
+        seconds if seconds < 172_800.0 => format!("{:.0} h", seconds / 3600.0),
+        seconds => format!("{:.0} d", seconds / 86_400.0),
+    }
 }
 
 #[cfg(test)]

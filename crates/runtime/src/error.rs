@@ -1,6 +1,6 @@
 //! Failures that are not the caller's fault: temporary unavailability and internal errors. Also formats error chains.
 
-use std::{error::Error as StdError, time::Duration};
+use std::{any::Any, error::Error as StdError, time::Duration};
 
 use sqlx::postgres::PgDatabaseError;
 
@@ -78,6 +78,12 @@ pub fn causes(error: &(dyn StdError + 'static)) -> String {
 /// loop that retries several times a second does not fill the log during an outage.
 pub fn is_logged(failures: u32) -> bool {
     failures.is_power_of_two()
+}
+
+/// The message of a panic.
+pub fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&'static str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
 /// The PostgreSQL server's error in a chain of errors, if there is one.

@@ -16,15 +16,15 @@ use crate::{
 /// The pause between two attempts to reach the database at start.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How long tasks and blocking threads may still run after the program has ended. Those that can end need less.
+/// How long tasks and blocking threads may still run after the program has ended. After that they are abandoned.
 const RUNTIME_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Runs a program to its end. If it fails, prints the problems to standard error, one per line.
 pub fn run(name: &str, program: impl Future<Output = Result<(), impl Display>>) -> ExitCode {
     // ring is the only TLS library in the build. A provider that is already installed stays.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(error_text);
-    let result = runtime().and_then(|runtime| {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(error_text);
+    let result = runtime.and_then(|runtime| {
         let result = runtime.block_on(program).map_err(error_text);
         // A plain drop would wait without limit for threads that a job blocks.
         runtime.shutdown_timeout(RUNTIME_SHUTDOWN_TIMEOUT);

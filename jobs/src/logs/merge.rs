@@ -13,8 +13,8 @@ use flate2::read::MultiGzDecoder;
 use time::OffsetDateTime;
 
 use super::{
-    Range, format_time,
     lines::{self, Entry},
+    range::{Range, format_time},
 };
 use runtime::telemetry::files::{self, FileState, LogFile};
 

@@ -2,6 +2,7 @@
 
 mod lines;
 mod merge;
+mod range;
 mod sink;
 
 use std::{
@@ -12,10 +13,10 @@ use std::{
 
 use flate2::{Compression, write::GzEncoder};
 use futures_util::Stream;
-use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 use tokio::{runtime::Handle, sync::Semaphore};
 
-use self::{merge::Merge, sink::Sink};
+pub use self::range::Range;
+use self::{merge::Merge, range::format_time, sink::Sink};
 use runtime::telemetry::{self, scope::Scope};
 
 /// Maximum of concurrent exports: each uses one thread and a few MiB for open files.
@@ -26,13 +27,6 @@ const MAX_EXPORTS: usize = 4;
 pub struct Logs {
     directory: Option<Arc<Path>>,
     permits: Arc<Semaphore>,
-}
-
-/// A half-open time range: `from` is included, `to` is not.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Range {
-    from: OffsetDateTime,
-    to: OffsetDateTime,
 }
 
 /// The format of an export.
@@ -131,27 +125,6 @@ fn write_lines(directory: &Path, range: &Range, output: &mut impl Write, counts:
     });
     (counts.broken, counts.unread) = (merge.broken, merge.unread);
     written
-}
-
-impl Range {
-    /// Creates a range; `None` if `to` is before `from`.
-    pub fn new(from: OffsetDateTime, to: OffsetDateTime) -> Option<Self> {
-        (from <= to).then_some(Self { from, to })
-    }
-
-    /// The first instant of the range.
-    pub fn from(&self) -> OffsetDateTime {
-        self.from
-    }
-
-    /// The first instant after the range.
-    pub fn to(&self) -> OffsetDateTime {
-        self.to
-    }
-}
-
-fn format_time(time: OffsetDateTime) -> String {
-    time.to_offset(UtcOffset::UTC).format(&Rfc3339).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::{fs, io::Write, path::PathBuf};
 
 use flate2::{Compression, write::GzEncoder};
-use time::macros::datetime;
+use time::{OffsetDateTime, macros::datetime};
 
 use super::*;
 

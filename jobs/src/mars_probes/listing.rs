@@ -3,7 +3,7 @@
 
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-use super::{ListedProbe, store};
+use super::{grid::ListedProbe, store};
 use runtime::{db::Pool, error::Error, telemetry::scope};
 
 /// The page size: about 90 KiB of JSON. 100,000 probes take 100 statements.

@@ -10,6 +10,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+pub use self::grid::ListedProbe;
 use self::{
     events::{FINISHED, STARTED},
     grid::{Commands, Direction, Grid, InvalidCommand, OutOfGrid, Position, Probe},
@@ -22,15 +23,6 @@ use runtime::{db::Pool, error::Error, executor, task::run_to_completion};
 const MAX_CONCURRENT_MOVES: usize = 4;
 /// How long a move waits for its turn: the same as the wait for a pooled connection.
 const MOVE_QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A probe in a listing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ListedProbe {
-    /// Its serial number, the cursor of the next page.
-    pub number: i64,
-    pub id: Uuid,
-    pub position: Position,
-}
 
 /// The outcome of a move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

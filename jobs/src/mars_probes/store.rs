@@ -2,10 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{
-    ListedProbe,
-    grid::{Grid, Position, Probe},
-};
+use super::grid::{Grid, ListedProbe, Position, Probe};
 use runtime::{
     db::Pool,
     error::Error,

@@ -1,5 +1,5 @@
-//! Addresses: without `CALLBACK_ALLOW_PRIVATE` no host leads to this machine or its network. The unit tests of the client have
-//! more hosts.
+//! Without `CALLBACK_ALLOW_PRIVATE`, callbacks reach no address of this machine or its network. The unit tests of the client
+//! have more forms of hosts.
 
 use std::net::ToSocketAddrs;
 
@@ -9,7 +9,7 @@ use super::{NEW, SOON, System, secret};
 use crate::harness::process::Process;
 
 #[tokio::test]
-async fn hosts_that_are_not_public_stop_the_start() {
+async fn a_url_with_a_private_host_is_refused_at_start() {
     let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let secrets = secret(NEW);
@@ -35,9 +35,9 @@ async fn hosts_that_are_not_public_stop_the_start() {
     assert_no_connection(&listener).await;
 }
 
-/// The name of this machine, which its file of hosts or its name server resolves to a private address.
+/// Uses the name of this machine, which mostly resolves to a private address.
 #[tokio::test]
-async fn a_name_with_a_private_address_is_not_connected_to() {
+async fn no_connection_is_made_to_a_name_with_a_private_address() {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
     let is_private = |address: std::net::SocketAddr| match address.ip() {
         std::net::IpAddr::V4(address) => address.is_private() || address.is_loopback(),
@@ -59,7 +59,7 @@ async fn a_name_with_a_private_address_is_not_connected_to() {
     assert_no_connection(&listener).await;
 }
 
-/// A connection would be in the queue of the listener by now.
+/// A connection, if one was made, would be in the queue of the listener by now.
 async fn assert_no_connection(listener: &TcpListener) {
     let accepted = tokio::time::timeout(std::time::Duration::from_millis(100), listener.accept()).await;
     assert!(accepted.is_err(), "a connection was made");

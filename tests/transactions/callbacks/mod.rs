@@ -184,16 +184,16 @@ async fn an_operators_cancellation_is_a_settlement_and_a_replay_another_one() {
         callbacks[0].contains("was enqueued") && callbacks[1].contains("was delivered: status 204, after 1 tries"),
         "{callbacks:?}"
     );
-    let place = |event: &str| events.iter().rposition(|one| one["event"] == event).expect("an event");
-    assert!(place("processed") < place("callback"), "{timeline:#}");
-    assert_eq!(events[place("callback")]["details"]["callback"], processed.id());
+    let last = |event: &str| events.iter().rposition(|one| one["event"] == event).expect("an event");
+    assert!(last("processed") < last("callback"), "{timeline:#}");
+    assert_eq!(events[last("callback")]["details"]["callback"], processed.id());
 }
 
 #[tokio::test]
 async fn callbacks_are_deleted_after_their_retention() {
     let system = System::start(&[]).await;
     let pool = system.database.pool().await;
-    // Ids begin with the time. One is old and waits; it is kept.
+    // An id begins with its time, as UUIDv7 do. The callback that still waits is kept, although it is the oldest.
     let insert = "INSERT INTO callbacks (id, transaction_id, destination, kind, created_at, delivered_at)
                   SELECT (lpad(to_hex((extract(epoch FROM at) * 1000)::int8), 12, '0') || '7000800000000000' || lpad(n::text, 4, '0'))::uuid,
                          gen_random_uuid(), name, 'transaction.processed', at, CASE WHEN name <> 'waiting' THEN at END

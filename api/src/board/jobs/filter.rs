@@ -1,6 +1,6 @@
 //! The filter of the list of jobs, in the URL and as options of a command.
 
-use queue::{filter::Filter, status::State as JobState};
+use queue::{filter::Filter, status::State};
 
 use crate::{
     board::{
@@ -19,7 +19,7 @@ pub(super) fn read(form: &Form) -> Result<Filter, Problem> {
     let older_than = form.get("older_than").map(str::parse).transpose();
     Ok(Filter {
         queue: form.text("queue"),
-        state: form.get("state").map(parse_state).transpose()?,
+        state: form.get("state").map(State::parse).transpose().map_err(|must| invalid("state", must))?,
         error: form.text("error"),
         group: form.text("group"),
         older_than: older_than.map_err(|must: String| invalid("older_than", &must))?,
@@ -28,11 +28,6 @@ pub(super) fn read(form: &Form) -> Result<Filter, Problem> {
         key: form.text("key"),
         before: form.text("before"),
     })
-}
-
-fn parse_state(text: &str) -> Result<JobState, Problem> {
-    let state = JobState::ALL.into_iter().find(|state| state.as_str() == text);
-    state.ok_or_else(|| invalid("state", "must be waiting, running, done, dead or cancelled"))
 }
 
 /// The link to a page with these jobs.

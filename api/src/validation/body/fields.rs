@@ -1,6 +1,6 @@
 //! The fields of a JSON object: found in one pass, then read one by one with every error recorded.
 
-use std::{borrow::Cow, collections::HashSet, fmt, ops::RangeInclusive};
+use std::{borrow::Cow, collections::HashSet, fmt};
 
 use serde::{
     Deserialize, Deserializer,
@@ -11,7 +11,10 @@ use serde_json::value::RawValue;
 use super::{MAX_ERRORS, json_text, not_json};
 use crate::{
     problem::Problem,
-    validation::{FieldError, ValidationError, Value},
+    validation::{
+        FieldError, ValidationError, Value,
+        text::{Text, parse_string},
+    },
 };
 
 /// Up to this number of fields, duplicate keys are found by comparison with all earlier keys, which is faster than a
@@ -117,36 +120,6 @@ impl<'a> Fields<'a> {
 pub(super) fn not_an_object() -> FieldError {
     FieldError::new("model_attributes_type", "Input should be a valid dictionary or object to extract fields from")
 }
-
-/// Parses a JSON string; `None` if the raw JSON is not a string.
-pub(crate) fn parse_string(raw: &str) -> Option<Result<Cow<'_, str>, FieldError>> {
-    if !raw.starts_with('"') {
-        return None;
-    }
-    Some(serde_json::from_str::<Text<'_>>(raw).map(|Text(text)| text).map_err(|_| {
-        // The raw text is well-formed JSON, so the only possible error is half of a surrogate pair.
-        FieldError::not_unicode()
-    }))
-}
-
-/// Parses a JSON string whose number of characters must be within `length`.
-pub(crate) fn parse_text(raw: &str, length: RangeInclusive<usize>) -> Result<String, FieldError> {
-    let text = parse_string(raw).ok_or_else(FieldError::not_a_string)??;
-    let (min, max) = length.into_inner();
-    // The number of bytes is an upper bound of the number of characters, so most texts need no counting.
-    let count = if text.len() < min || text.len() > max || min > 1 { text.chars().count() } else { min.max(1) };
-    if text.is_empty() && min > 0 || count < min {
-        return Err(FieldError::too_short(min));
-    }
-    if count > max {
-        return Err(FieldError::too_long(max));
-    }
-    if text.contains('\0') { Err(FieldError::nul()) } else { Ok(text.into_owned()) }
-}
-
-/// A string that borrows from its JSON unless it has escapes.
-#[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// An object's entries in their order. Unlike serde's map types, it keeps duplicate keys.
 struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);

@@ -18,7 +18,7 @@ use poem_openapi::{
 use serde_json::value::RawValue;
 
 pub(crate) use self::{
-    fields::{Fields, parse_string, parse_text},
+    fields::Fields,
     list::List,
     rows::{InvalidRow, Row, RowType, Rows},
 };

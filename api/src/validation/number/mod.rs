@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use jobs::decimal::{Decimal, Whole};
 use poem_openapi::registry::MetaSchema;
 
-use super::{FieldError, body::parse_string};
+use super::{FieldError, text::parse_string};
 use crate::schema::any_of;
 
 /// The largest number of digits that Pydantic accepts in an integer, which is Python's limit.

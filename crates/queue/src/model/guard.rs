@@ -17,19 +17,19 @@ pub(super) enum Guard {
     /// A result counts only for the worker that holds the job.
     ResultHolder,
     ResultRunning,
-    /// There is a rescue at all.
+    /// The jobs of an expired lease are rescued.
     Rescue,
     RescueRunning,
-    /// Only jobs of this worker.
+    /// A rescue takes only jobs of the worker whose lease expired.
     RescueHolder,
     /// A worker that has renewed its lease since the check keeps its jobs.
     RescueVersion,
     /// A rescue counts a crash.
     RescueCounts,
-    /// A worker looks for lost claims at all.
+    /// A worker gives back claims whose response it has lost.
     GiveBack,
     GiveBackRunning,
-    /// Only jobs of this worker.
+    /// A worker gives back only jobs that it holds.
     GiveBackHolder,
     /// Only jobs that the worker does not know.
     GiveBackUnknown,

@@ -6,11 +6,11 @@ use redis::Cmd;
 
 use super::redis::{Broken, Redis, script};
 
-/// Takes tokens, all or none. A bucket is stored as one number: when it will be full again, in microseconds of Redis' clock. Redis'
-/// clock is used because the clocks of the processes may differ. The key expires when the bucket is full, so an idle
-/// caller costs no memory. A stored time further ahead than an empty bucket allows means that the clock was set back;
-/// the bucket then counts as empty. Returns whether they were taken, the tokens left, and the microseconds until the
-/// bucket is full and until so many tokens are there.
+/// Takes tokens, all or none. A bucket is stored as one number: when it will be full again, in microseconds of Redis' clock,
+/// because the clocks of the processes may differ. The key expires when the bucket is full, so an idle caller costs no
+/// memory. A stored time further ahead than an empty bucket allows means that the clock was set back; the bucket then
+/// counts as empty. Returns whether the tokens were taken, how many are left, the microseconds until the bucket is full,
+/// and those until it has as many tokens as were requested.
 const TAKE_SCRIPT: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -60,7 +60,7 @@ pub struct Taken {
     pub left: u32,
     /// The time until the bucket is full.
     pub full_in: Duration,
-    /// The time until as many tokens are there as were asked for; zero if they are there now.
+    /// The time until the bucket has as many tokens as were requested; zero if it has them now.
     pub next_in: Duration,
 }
 

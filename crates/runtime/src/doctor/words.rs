@@ -1,5 +1,7 @@
 //! Figures in words, and names in SQL.
 
+use crate::duration::format_duration;
+
 /// A number of bytes in its largest suitable unit.
 pub(super) fn bytes(bytes: f64) -> String {
     const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
@@ -15,13 +17,7 @@ pub(super) fn bytes(bytes: f64) -> String {
 
 /// A duration in its largest suitable unit.
 pub(super) fn seconds(seconds: f64) -> String {
-    match seconds {
-        seconds if seconds < 1.0 => format!("{:.0} ms", seconds * 1000.0),
-        seconds if seconds < 120.0 => format!("{seconds:.0} s"),
-        seconds if seconds < 7200.0 => format!("{:.0} min", seconds / 60.0),
-        seconds if seconds < 172_800.0 => format!("{:.0} h", seconds / 3600.0),
-        seconds => format!("{:.0} days", seconds / 86_400.0),
-    }
+    if seconds < 1.0 { format!("{:.0} ms", seconds * 1000.0) } else { format_duration(seconds) }
 }
 
 /// A large number, rounded: `1.2 million`.
@@ -67,7 +63,7 @@ mod tests {
     #[test]
     fn figures_have_units() {
         assert_eq!([bytes(8192.0), bytes(5e9)], ["8 kB", "5 GB"]);
-        assert_eq!([seconds(0.25), seconds(300.0), seconds(1e6)], ["250 ms", "5 min", "12 days"]);
+        assert_eq!([seconds(0.25), seconds(300.0), seconds(1e6)], ["250 ms", "5 min", "12 d"]);
         assert_eq!(
             [about(17.0), about(25_000.0), about(1.25e6), about(1.6e9)],
             ["17", "25,000", "1.2 million", "1.6 billion"]

@@ -10,11 +10,11 @@ use sqlx::{
 };
 
 use super::{
-    SchemaError,
-    ledger::{self, ForeignDatabase, Ledger},
+    error::ApplyError,
+    ledger::{self, Ledger},
     statements,
 };
-use crate::error::{causes, is_temporary};
+use crate::error::causes;
 
 /// How long a migration is retried by default while other transactions hold its locks.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -34,54 +34,6 @@ const MIGRATION_LOCK_PAUSE: Duration = Duration::from_millis(200);
 
 /// `lock_not_available` and `deadlock_detected`: another transaction holds the lock, and a retry may succeed.
 const LOCK_CONFLICTS: [&str; 2] = ["55P03", "40P01"];
-
-/// The reason why the migrations could not be applied. Earlier migrations stay applied.
-#[derive(Debug, thiserror::Error)]
-pub enum ApplyError {
-    /// The database cannot be reached, or its session ended.
-    #[error("{}", causes(.0))]
-    Database(#[from] sqlx::Error),
-    /// The server is older than the migrations require.
-    #[error(transparent)]
-    ServerTooOld(#[from] super::ServerTooOld),
-    /// The database belongs to another program.
-    #[error(transparent)]
-    Foreign(#[from] ForeignDatabase),
-    /// The applied migrations are not those of this release.
-    #[error(transparent)]
-    Mismatch(SchemaError),
-    /// The database has refused a statement.
-    #[error("{}: the database refused the statement `{statement}`: {reason}", migration_name(*.version))]
-    Refused { version: Option<i64>, statement: String, reason: String },
-    /// Other transactions held a lock until `patience` ended.
-    #[error(
-        "migration {version} found its tables in use for {waited:.0?}: {reason}{}; earlier migrations stay applied, so \
-         run `millrace migrate` again when that has ended, or with more --patience",
-        oldest.as_ref().map(|one| format!("; the oldest transaction: {one}")).unwrap_or_default()
-    )]
-    InUse { version: i64, waited: Duration, reason: String, oldest: Option<String> },
-}
-
-impl ApplyError {
-    /// Whether a retry may succeed, because the database cannot be reached or has no free session.
-    pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::Database(error) if is_temporary(error))
-    }
-}
-
-impl From<SchemaError> for ApplyError {
-    fn from(error: SchemaError) -> Self {
-        match error {
-            SchemaError::Unreadable(error) => Self::Database(error),
-            mismatch => Self::Mismatch(mismatch),
-        }
-    }
-}
-
-/// The name of a migration in an error message; without a version, of the ledger.
-fn migration_name(version: Option<i64>) -> String {
-    version.map_or_else(|| "the table of migrations".to_owned(), |version| format!("migration {version}"))
-}
 
 /// A failed statement of a migration.
 struct FailedStatement {

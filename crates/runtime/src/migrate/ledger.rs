@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use sqlx::{AssertSqlSafe, PgConnection, migrate::Migrator};
 
-use super::{ApplyError, SchemaError};
+use super::error::{ApplyError, ForeignDatabase, SchemaError};
 
 /// A row of a ledger: a migration that was applied, or started.
 #[derive(Debug, Clone, sqlx::FromRow)]
@@ -18,17 +18,6 @@ pub(super) struct AppliedMigration {
 
 /// The rows of a table of migrations; `None` if the table does not exist.
 pub(super) type Ledger = Option<Vec<AppliedMigration>>;
-
-/// The database belongs to another program. Nothing was changed in it.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the database {database} is neither empty nor Millrace's: {reason}; nothing was changed. Give Millrace its \
-     own database (CREATE DATABASE millrace) and name it in DATABASE_URL"
-)]
-pub struct ForeignDatabase {
-    database: String,
-    reason: String,
-}
 
 /// Reads both ledgers, in the order of the migrators, and checks that the database is empty or ours.
 ///

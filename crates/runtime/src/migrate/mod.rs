@@ -1,6 +1,7 @@
 //! Database migrations: those of apalis first, then ours. Also the check that a database has the schema of this release.
 
 mod apply;
+mod error;
 mod ledger;
 mod queue_only;
 mod statements;
@@ -11,8 +12,8 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, SqlSafeStr, 
 use tracing::log::LevelFilter;
 
 pub use self::{
-    apply::{ApplyError, PATIENCE},
-    ledger::ForeignDatabase,
+    apply::PATIENCE,
+    error::{ApplyError, ForeignDatabase, SchemaError, ServerTooOld},
     queue_only::run_queue_only,
 };
 use super::{executor, row_security, settings::OLDEST_SERVER, time_limit::with_time_limit};
@@ -40,43 +41,6 @@ fn apalis_migrations() -> Migrator {
         }
     }
     migrator
-}
-
-/// The reason why a process must not use a database.
-#[derive(Debug, thiserror::Error)]
-pub enum SchemaError {
-    #[error(transparent)]
-    ServerTooOld(#[from] ServerTooOld),
-    #[error("the database is not migrated ({missing} migrations missing): run `millrace migrate`")]
-    Behind { missing: usize },
-    #[error("the database is newer than this program ({unknown} unknown migrations): run a newer millrace")]
-    Ahead { unknown: usize, missing: usize },
-    #[error(
-        "the database is another program's: all {unknown} migrations in its table _sqlx_migrations are unknown; \
-             name Millrace's own database in DATABASE_URL"
-    )]
-    Foreign { unknown: usize },
-    #[error("migration {version} has changed since it was applied to this database")]
-    Changed { version: i64 },
-    #[error("migration {version} was started but not finished: see migrations/README.md")]
-    Unfinished { version: i64 },
-    #[error(
-        "row-level security hides rows of {tables} from this user: give it BYPASSRLS, or ALTER TABLE ... DISABLE ROW \
-         LEVEL SECURITY"
-    )]
-    HiddenRows { tables: String },
-    #[error("cannot read the schema's version: {0}")]
-    Unreadable(#[from] sqlx::Error),
-}
-
-/// The server is older than our statements require.
-#[derive(Debug, thiserror::Error)]
-#[error("the database server is PostgreSQL {}, and Millrace needs 15 or newer: DATABASE_URL must name such a server", major(*.0))]
-pub struct ServerTooOld(u32);
-
-/// The major version, such as 15, of libpq's numeric form.
-fn major(version: u32) -> u32 {
-    version / 10_000
 }
 
 /// Checks the version that the server reported when the session began, without a query. A server that reports no version

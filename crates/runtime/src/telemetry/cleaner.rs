@@ -12,15 +12,36 @@ use std::{
 
 use flate2::{Compression, write::GzEncoder};
 
-use super::{
-    FileLimits,
-    files::{self, FileState, LogFile},
-};
+use super::files::{self, FileState, LogFile};
+use crate::config::EnvReader;
 
 /// The time between two checks without a wake-up: other processes that write to the folder may have died.
 const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// A compression that was not finished for this long was interrupted.
 const STALE_AFTER: Duration = Duration::from_secs(24 * 3600);
+const MEBIBYTE: u64 = 1 << 20;
+
+/// The limits of the files in `LOG_DIR`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileLimits {
+    /// `LOG_FILE_MB`: the maximal size of a file in bytes.
+    pub file_size: u64,
+    /// `LOG_KEEP_MB`: the maximal size of all files together in bytes. Beyond it the oldest files are removed.
+    pub total_size: u64,
+    /// A file is removed this long after its last line.
+    pub max_age: Duration,
+}
+
+impl FileLimits {
+    pub(super) fn read(vars: &mut EnvReader) -> Self {
+        let file = vars.number("LOG_FILE_MB", 64, 1..=4096);
+        let total = vars.number("LOG_KEEP_MB", 1024, 4..=1 << 20);
+        if total < 4 * file {
+            vars.add_error("LOG_KEEP_MB", "must be at least four times LOG_FILE_MB, such as LOG_KEEP_MB=1024");
+        }
+        Self { file_size: file * MEBIBYTE, total_size: total * MEBIBYTE, max_age: Duration::from_secs(14 * 24 * 3600) }
+    }
+}
 
 /// The handle of the cleaner thread. The thread ends when this is dropped.
 pub(super) struct Cleaner(SyncSender<()>);

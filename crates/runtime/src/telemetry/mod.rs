@@ -24,6 +24,7 @@ use std::{
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt, util::SubscriberInitExt};
 
+pub use self::cleaner::FileLimits;
 use self::{
     json::{JsonFields, JsonLine},
     line_queue::{LineQueue, WriterGuard},
@@ -42,7 +43,6 @@ const BUCKETS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
 /// The counter of lost log lines, by output.
 const DROPPED_LINES: &str = "millrace_log_lines_dropped_total";
-const MEBIBYTE: u64 = 1 << 20;
 /// Between two aggregations of the samples of histograms.
 const AGGREGATION_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -59,28 +59,6 @@ pub struct Config {
     pub filter: String,
     /// `OTEL_EXPORTER_OTLP_ENDPOINT` and related variables: where traces are exported to. `None` exports none.
     pub traces: Option<traces::Config>,
-}
-
-/// The limits of the files in `LOG_DIR`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FileLimits {
-    /// `LOG_FILE_MB`: the maximal size of a file in bytes.
-    pub file_size: u64,
-    /// `LOG_KEEP_MB`: the maximal size of all files together in bytes. Beyond it the oldest files are removed.
-    pub total_size: u64,
-    /// A file is removed this long after its last line.
-    pub max_age: Duration,
-}
-
-impl FileLimits {
-    fn read(vars: &mut EnvReader) -> Self {
-        let file = vars.number("LOG_FILE_MB", 64, 1..=4096);
-        let total = vars.number("LOG_KEEP_MB", 1024, 4..=1 << 20);
-        if total < 4 * file {
-            vars.add_error("LOG_KEEP_MB", "must be at least four times LOG_FILE_MB, such as LOG_KEEP_MB=1024");
-        }
-        Self { file_size: file * MEBIBYTE, total_size: total * MEBIBYTE, max_age: Duration::from_secs(14 * 24 * 3600) }
-    }
 }
 
 impl Config {

@@ -166,7 +166,7 @@ impl Chain {
             // An address without code accepts every call, but stores nothing.
             self.require_code(),
         )?;
-        let pricing = earlier.map_or(pricing, |earlier| pricing.above(earlier));
+        let pricing = earlier.map_or(pricing, |earlier| pricing.raise_above(earlier));
         // The node would refuse it too, but only after it is signed and recorded.
         self.require_funds(gas, pricing.fees, balance)?;
         UnsignedTransaction { chain_id, nonce, gas, pricing, to, input: input.into() }.sign(&self.signer)

@@ -24,8 +24,8 @@ pub struct Fees {
 }
 
 impl Fees {
-    /// These fees, each raised to at least an eighth above `earlier`: nodes accept a replacement from 10 % on.
-    pub fn above(self, earlier: Self) -> Self {
+    /// Raises each of these fees to at least 12.5 % above `earlier`. Nodes accept a replacement that pays 10 % more.
+    pub fn raise_above(self, earlier: Self) -> Self {
         let raised = |fee: u128| fee.saturating_add(fee.div_ceil(8)).saturating_add(1);
         Self {
             max_fee: self.max_fee.max(raised(earlier.max_fee)),
@@ -44,9 +44,9 @@ pub(super) struct Pricing {
 }
 
 impl Pricing {
-    /// These fees, each raised to at least an eighth above `earlier`.
-    pub(super) fn above(self, earlier: Fees) -> Self {
-        Self { fees: self.fees.above(earlier), ..self }
+    /// Raises the fees as [`Fees::raise_above`] does.
+    pub(super) fn raise_above(self, earlier: Fees) -> Self {
+        Self { fees: self.fees.raise_above(earlier), ..self }
     }
 }
 
@@ -154,12 +154,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn replacements_pay_at_least_an_eighth_more() {
+    fn replacements_pay_at_least_12_5_percent_more() {
         let fees = |max_fee, priority| Fees { max_fee, priority };
-        assert_eq!(fees(10, 1).above(fees(1000, 100)), fees(1126, 114));
-        assert_eq!(fees(5000, 1).above(fees(1000, 100)), fees(5000, 114));
-        assert_eq!(fees(0, 0).above(fees(0, 0)), fees(1, 1));
-        assert_eq!(fees(0, 0).above(fees(u128::MAX, 9)), fees(u128::MAX, 12));
+        assert_eq!(fees(10, 1).raise_above(fees(1000, 100)), fees(1126, 114));
+        assert_eq!(fees(5000, 1).raise_above(fees(1000, 100)), fees(5000, 114));
+        assert_eq!(fees(0, 0).raise_above(fees(0, 0)), fees(1, 1));
+        assert_eq!(fees(0, 0).raise_above(fees(u128::MAX, 9)), fees(u128::MAX, 12));
     }
 
     #[test]

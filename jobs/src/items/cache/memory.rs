@@ -7,11 +7,15 @@ use std::{
 
 use moka::{ops::compute::Op, policy::EvictionPolicy, sync};
 
-use super::{super::item::ItemId, Entry, LEASE_TTL, Lease, Lookup};
+use super::{
+    super::item::ItemId,
+    entry::{Entry, LEASE_TTL, Lease, Lookup},
+};
 
-/// The largest age of an item, counted from before it was read: another process cannot remove entries from this cache.
+/// How long an item is served, counted from before its row was read. Other processes cannot remove entries from this cache,
+/// so this is also how long their changes stay unseen.
 const TTL: Duration = Duration::from_secs(3);
-/// The same for ids that do not exist: another process may create an item with that id next.
+/// The same for an id without an item, which another process may create at any time.
 const ABSENT_TTL: Duration = Duration::from_secs(1);
 /// The limit of all entries together.
 const MAX_BYTES: u64 = 64 << 20;

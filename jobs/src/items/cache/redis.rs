@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use ::redis::{Cmd, FromRedisValue};
 use uuid::Uuid;
 
-use super::{super::item::ItemId, CacheError, Entry, LEASE_TTL, Lease, Lookup};
+use super::{
+    super::item::ItemId,
+    entry::{CacheError, Entry, LEASE_TTL, Lease, Lookup},
+};
 use runtime::clients::redis::{self, millis};
 
 /// The TTL of entries. It limits how long an item may be outdated if both the write's own removal and its indexing

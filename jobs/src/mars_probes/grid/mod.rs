@@ -58,6 +58,15 @@ pub struct Probe {
     pub position: Position,
 }
 
+/// A probe in a listing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListedProbe {
+    /// Its serial number, the cursor of the next page.
+    pub number: i64,
+    pub id: Uuid,
+    pub position: Position,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Command {
     Move,

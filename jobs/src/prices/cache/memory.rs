@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use moka::{policy::EvictionPolicy, sync};
 
-use super::{Entry, RETENTION, Value};
+use super::entry::{Entry, RETENTION, Value};
 
 /// The limit of all entries. A chart of 30 days takes about 1 KiB, one of all hours of ten years 3 MiB.
 const MAX_BYTES: u64 = 64 << 20;

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use ::redis::Cmd;
 
-use super::{Entry, RETENTION};
+use super::entry::{Entry, RETENTION};
 use runtime::{
     clients::redis::{self, Broken, millis, script},
     error::causes,

@@ -6,9 +6,9 @@ use reqwest::{Client, Response, StatusCode, header};
 use tokio::time::Instant;
 
 use super::{
-    ProviderError,
     metrics::ProviderMetrics,
     pause::Pause,
+    provider::ProviderError,
     rate_limiter::{RateLimit, RateLimiter},
 };
 use crate::prices::model::ProviderId;

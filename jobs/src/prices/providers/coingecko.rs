@@ -20,11 +20,11 @@ use time::OffsetDateTime;
 use url::Url;
 
 use super::{
-    Names, Pages, Provider, ProviderError, Spots,
     client::{AttemptError, Parsed, ProviderClient, ProviderLimits},
     json,
     listing::Listing,
     pages::{ONE_PAGE, fetch_pages, request_window, split_pages},
+    provider::{Names, Pages, Provider, ProviderError, Spots},
     rate_limiter::RateLimit,
     spots::{ReportedPrice, add_reported, reported},
 };

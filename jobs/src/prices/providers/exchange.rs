@@ -7,10 +7,10 @@ use reqwest::{Client, StatusCode};
 use time::OffsetDateTime;
 
 use super::{
-    Names, Pages, Provider, ProviderError, Spots,
     client::{Parsed, ProviderClient, ProviderLimits},
     listing::{Convention, Listing, Pairs, name_pairs},
     pages::{fetch_pages, request_window, split_pages},
+    provider::{Names, Pages, Provider, ProviderError, Spots},
     rate_limiter::RateLimit,
     spots::{ReportedPrice, add_reported},
 };

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{sync::Mutex, time::Instant};
 
-use super::{Names, ProviderError};
+use super::provider::{Names, ProviderError};
 use crate::prices::{
     model::{AssetId, Currency},
     symbols::{code, ids},

@@ -3,7 +3,10 @@
 use futures_util::{StreamExt, future::BoxFuture, stream};
 use time::{OffsetDateTime, macros::datetime};
 
-use super::{CandlePage, Pages, ProviderError, client::ProviderClient};
+use super::{
+    client::ProviderClient,
+    provider::{CandlePage, Pages, ProviderError},
+};
 use crate::prices::{
     model::Series,
     normalise::{CandleSet, Window},

@@ -3,7 +3,10 @@
 use bigdecimal::BigDecimal;
 use time::OffsetDateTime;
 
-use super::{ProviderError, Spots, client::ProviderClient};
+use super::{
+    client::ProviderClient,
+    provider::{ProviderError, Spots},
+};
 use crate::prices::{
     model::{AssetId, Spot},
     normalise::{RejectReason, check_spot_time, parse_price},

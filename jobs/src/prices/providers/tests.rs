@@ -7,7 +7,7 @@ use time::macros::datetime;
 
 use super::{exchange::ExchangeSpec, spots::ReportedPrice, *};
 use crate::prices::{
-    model::Interval,
+    model::{AssetId, Currency, Interval},
     normalise::{CandleSet, Window},
 };
 

@@ -13,7 +13,10 @@ use std::{
 
 use time::OffsetDateTime;
 
-use super::{FileLimits, cleaner::Cleaner, files};
+use super::{
+    cleaner::{Cleaner, FileLimits},
+    files,
+};
 
 /// The buffer is written when it has reached this size or no more lines wait, in bytes.
 const BUFFER_SIZE: usize = 1 << 16;

@@ -7,6 +7,7 @@ mod transport;
 use std::sync::Arc;
 
 pub use bulk::Write;
+pub use request::ALIAS;
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
@@ -25,9 +26,6 @@ use runtime::error::Error;
 /// The index. A new mapping gets a new number here and in the alias, so that processes of two releases can run at the
 /// same time. [`super::reindex`] fills the new index.
 pub const INDEX: &str = "millrace-items-2";
-/// The alias that all requests name. Writes require it: after an operator has deleted the index, a write to its name would
-/// create it again, with a guessed mapping.
-pub const ALIAS: &str = "millrace-items-v2";
 /// The reason of an error.
 const MISSING_INDEX: &str = "the index or its alias was deleted; the next write creates it";
 

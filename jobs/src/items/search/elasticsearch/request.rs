@@ -6,13 +6,16 @@ use serde_json::{Value, json};
 use crate::{
     items::search::{
         analysis::{Analysis, is_correctable},
-        elasticsearch::ALIAS,
         model::{Document, MAX_COUNTED},
         words::{Field, Term, Terms},
     },
     text::pairs,
 };
 use runtime::error::Error;
+
+/// The alias that all requests name. Writes require it: after an operator has deleted the index, a write to its name would
+/// create it again, with a guessed mapping.
+pub const ALIAS: &str = "millrace-items-v2";
 
 /// A document as the index stores it. Its words are the same as in PostgreSQL, since both must find the same documents.
 #[derive(Serialize)]
