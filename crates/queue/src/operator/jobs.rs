@@ -68,17 +68,15 @@ impl Operator {
             return Ok(job_page(rows, limit, None));
         }
         let mut rows = list::newest(pool, &page).await?;
-        let mut searched_to = None;
-        if rows.len() <= limit as usize {
-            searched_to = list::window_end(pool, page.before).await?;
-        }
-        if let Some(end) = &searched_to {
-            page.before = end;
+        let is_full = rows.len() > limit as usize;
+        let end = if is_full { None } else { list::window_end(pool, &page).await? };
+        if let Some(end) = &end {
+            page.before = &end.id;
             page.limit -= i64::try_from(rows.len()).unwrap_or(i64::MAX);
             rows.extend(older(pool, filter, &page).await?);
             rows.sort_by(|one, other| other.id.cmp(&one.id));
         }
-        Ok(job_page(rows, limit, searched_to))
+        Ok(job_page(rows, limit, end))
     }
 
     /// Lists the dead letters of a queue whose last error contains this text. A bulk replay replays exactly these.
@@ -188,8 +186,10 @@ async fn older(pool: &Pool, filter: &Filter, page: &list::Page<'_>) -> Result<Ve
     Ok(older)
 }
 
-/// A page of at most `limit` of these rows.
-fn job_page(mut rows: Vec<list::JobRow>, limit: u32, searched_to: Option<String>) -> JobPage {
+/// A page of at most `limit` of these rows. `end` is the end of the search for what no index finds.
+fn job_page(mut rows: Vec<list::JobRow>, limit: u32, end: Option<list::WindowEnd>) -> JobPage {
+    let searched = end.as_ref().map_or(0, |end| end.searched);
+    let searched_to = end.map(|end| end.id);
     let limit = limit as usize;
     let is_full = rows.len() > limit;
     rows.truncate(limit);
@@ -204,6 +204,7 @@ fn job_page(mut rows: Vec<list::JobRow>, limit: u32, searched_to: Option<String>
             .and_then(|nanoseconds| OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).ok()),
         jobs: rows.into_iter().map(JobStatus::from).collect(),
         searched_to,
+        searched,
         next,
     }
 }
