@@ -36,7 +36,7 @@ pub struct LiveJobs {
     pub is_capped: bool,
     /// The five oldest.
     pub samples: Vec<JobStatus>,
-    /// All of them have ids before this one. With it, a filter does not select jobs that are enqueued later.
+    /// All of them have ids before this one. With it, a filter does not select jobs whose ids are newer.
     pub before: String,
 }
 
@@ -102,39 +102,40 @@ impl Operator {
         }
     }
 
-    /// Selects the waiting jobs of a queue that a filter means, or with [`State::Running`] the running ones.
+    /// Selects the waiting jobs of a queue that a filter means, or with [`State::Running`] the running ones, in two
+    /// statements. With `shown` it selects only those of these ids, which a selection with the same filter has shown before:
+    /// a job that was committed since, and now has an older id than some of them, is not among them.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the database is unreachable.
-    pub async fn select_live(&self, filter: &Filter) -> Result<LiveJobs, Error> {
+    pub async fn select_live(&self, filter: &Filter, shown: Option<&[String]>) -> Result<LiveJobs, Error> {
         let before = filter.before(OffsetDateTime::now_utc());
         let page = filter.page(&before, MAX_CANCELLED + 1);
-        let mut ids = match filter.state {
-            Some(State::Running) => selection::running(&self.pool, &page).await?,
-            _ => selection::waiting(&self.pool, &page).await?,
+        let mut ids = match (shown, filter.state) {
+            (Some(shown), Some(State::Running)) => selection::shown_running(&self.pool, &page, shown).await?,
+            (Some(shown), _) => selection::shown_waiting(&self.pool, &page, shown).await?,
+            (None, Some(State::Running)) => selection::running(&self.pool, &page).await?,
+            (None, _) => selection::waiting(&self.pool, &page).await?,
         };
         let max = usize::try_from(MAX_CANCELLED).unwrap_or(usize::MAX);
         let is_capped = ids.len() > max;
         ids.sort_unstable();
         ids.truncate(max);
-        let mut samples = Vec::new();
-        for id in ids.iter().take(SAMPLES) {
-            samples.extend(self.show(id).await?.map(|details| details.job));
-        }
+        let samples = list::by_ids(&self.pool, ids.get(..SAMPLES).unwrap_or(&ids)).await?;
+        let samples = samples.into_iter().map(JobStatus::from).collect();
         // No id is between the last one and this text.
         let before = ids.last().map_or(before, |last| format!("{last}!"));
         Ok(LiveJobs { count: ids.len(), is_capped, samples, before, ids })
     }
 
-    /// Cancels the jobs that [`Operator::select_live`] selects, oldest first, at most `limit`. Returns the number of those
-    /// that are cancelled or will be; the others had ended. Each is recorded in its own transaction.
+    /// Cancels the jobs with these ids, which [`Operator::select_live`] has selected with this filter. Returns the number of
+    /// those that are cancelled or will be; the others had ended. Each is recorded in its own transaction.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the database is unreachable. Jobs before the error are cancelled and recorded.
-    pub async fn cancel_selected(&self, filter: &Filter, limit: u32, order: &Order) -> Result<u64, Error> {
-        let selected = self.select_live(filter).await?;
+    pub async fn cancel_selected(&self, filter: &Filter, ids: &[String], order: &Order) -> Result<u64, Error> {
         let mut cancelled = 0;
-        for id in selected.ids.iter().take(limit as usize) {
+        for id in ids {
             cancelled += u64::from(matches!(self.cancel(id, order).await?, Cancelled::AtOnce | Cancelled::Requested));
         }
         self.record_cancellation(filter, cancelled, order).await?;

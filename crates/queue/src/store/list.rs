@@ -173,6 +173,13 @@ pub(crate) async fn window_end(pool: &Pool, page: &Page<'_>) -> Result<Option<Wi
     with_divisor!(read).fetch_optional(repeatable(pool)).await
 }
 
+/// Lists these jobs, oldest first.
+pub(crate) async fn by_ids(pool: &Pool, ids: &[String]) -> Result<Vec<JobRow>> {
+    select!(query_as!(JobRow), [], [" FROM apalis.jobs WHERE id = ANY($1) ORDER BY id"], ids)
+        .fetch_all(repeatable(pool))
+        .await
+}
+
 /// Lists running jobs before the id of the page, newest first. There are always few of them.
 pub(crate) async fn running(pool: &Pool, page: &Page<'_>) -> Result<Vec<JobRow>> {
     page!(
