@@ -2,8 +2,11 @@
 
 use anyhow::Result;
 use clap::Args;
-use jobs::overview::{self, Overview};
-use queue::{Operator, operator::overview::QueueOverview};
+use jobs::overview;
+use queue::{
+    Operator,
+    operator::overview::{Overview, QueueOverview},
+};
 
 use crate::{
     operator::app,

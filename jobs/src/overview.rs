@@ -1,8 +1,7 @@
-//! What operators see first: what is wrong, in queues and in features, and the state of all queues.
+//! What operators see first: the state of all queues, and what is wrong in queues and in features.
 
 use std::sync::Arc;
 
-use serde::Serialize;
 use time::OffsetDateTime;
 
 use crate::{
@@ -10,79 +9,36 @@ use crate::{
     transactions::callbacks::model::{DestinationProblem, label},
 };
 use queue::{
-    operator::overview::{self as queues, ProblemKind, QueueOverview},
+    operator::overview::{Overview, OverviewCache, Problem, ProblemKind},
     status::format_duration,
 };
 use runtime::error::Error;
 
-/// At most so many problems are named, as the queue does.
-const PROBLEMS: usize = 5;
-
-/// The state of the system.
-#[derive(Debug, Clone, Serialize)]
-pub struct Overview {
-    #[serde(with = "time::serde::rfc3339")]
-    pub at: OffsetDateTime,
-    /// What is wrong, worst first, at most five; empty while all is well.
-    pub problems: Vec<Problem>,
-    pub queues: Vec<QueueOverview>,
-}
-
-/// One thing that is wrong, with the page and the command that say more.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Problem {
-    pub kind: Kind,
-    /// A sentence.
-    pub text: String,
-    /// The queue that it concerns.
-    pub queue: Option<String>,
-    /// The worker that it concerns.
-    pub worker: Option<String>,
-    /// The group of errors of the dead letters; empty for those without a group.
-    pub group: Option<String>,
-    /// The path of the page that says more.
-    pub link: String,
-    /// The command that says more.
-    pub command: String,
-}
-
-/// What is wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub enum Kind {
-    Queue(ProblemKind),
-    Feature(FeatureProblem),
-}
-
-/// What is wrong in a feature.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FeatureProblem {
-    /// Destinations of callbacks are disabled, or not known now.
-    Callbacks,
-}
-
-impl From<queues::Problem> for Problem {
-    fn from(problem: queues::Problem) -> Self {
-        let queues::Problem { kind, text, queue, worker, group, link, command } = problem;
-        Self { kind: Kind::Queue(kind), text, queue, worker, group, link, command }
-    }
-}
+/// Destinations of callbacks are disabled, or not known now.
+const CALLBACKS: ProblemKind = ProblemKind::new("callbacks");
 
 /// Reads the state of all queues, and what is wrong. The cost has a bound: see [`Operator::overview`](queue::Operator::overview).
 ///
 /// # Errors
 /// [`Error::Unavailable`] when the database is unreachable.
 pub async fn read(app: &App) -> Result<Overview, Error> {
-    let (overview, destinations) = tokio::join!(app.operator.overview(), app.transactions.callbacks().problems());
-    let queues::Overview { at, problems, queues } = overview?;
-    let mut problems: Vec<Problem> = problems.into_iter().map(Problem::from).collect();
-    if let Some(problem) = of_callbacks(destinations, at) {
-        // Worse ones do not hide it: no other problem says that settlements are not sent.
-        problems.truncate(PROBLEMS - 1);
-        problems.push(problem);
+    watch(app, &mut OverviewCache::default()).await
+}
+
+/// The same for a view that looks every few seconds: see
+/// [`Operator::watch_overview`](queue::Operator::watch_overview).
+///
+/// # Errors
+/// [`Error::Unavailable`] when the database is unreachable.
+pub async fn watch(app: &App, cache: &mut OverviewCache) -> Result<Overview, Error> {
+    let (overview, destinations) =
+        tokio::join!(app.operator.watch_overview(cache), app.transactions.callbacks().problems());
+    let mut overview = overview?;
+    if let Some(problem) = of_callbacks(destinations, overview.at) {
+        // No other problem says that settlements are not sent.
+        overview.add_problem(problem);
     }
-    Ok(Overview { at, problems, queues })
+    Ok(overview)
 }
 
 /// The problem of all disabled destinations together.
@@ -103,15 +59,7 @@ fn of_callbacks(destinations: Result<Arc<[DestinationProblem]>, Error>, at: Offs
             }
         }
     };
-    Some(Problem {
-        kind: Kind::Feature(FeatureProblem::Callbacks),
-        text,
-        queue: None,
-        worker: None,
-        group: None,
-        link: "/board/callbacks".into(),
-        command: "millrace callbacks".into(),
-    })
+    Some(Problem::of_feature(CALLBACKS, text, "/board/callbacks", "millrace callbacks"))
 }
 
 #[cfg(test)]
@@ -143,12 +91,16 @@ mod tests {
     }
 
     #[test]
-    fn both_kinds_of_problems_have_the_same_fields() {
-        let problem = of_callbacks(Err(Error::Unavailable("x".into())), OffsetDateTime::UNIX_EPOCH).expect("a problem");
-        let of_queue = Problem { kind: Kind::Queue(ProblemKind::NoWorker), ..problem.clone() };
-        let json = |problem: &Problem| serde_json::to_value(problem).expect("JSON");
-        assert_eq!(json(&problem)["kind"], "callbacks");
-        assert_eq!(json(&of_queue)["kind"], "no_worker");
-        assert_eq!(json(&problem)["link"], "/board/callbacks");
+    fn it_is_listed_after_four_problems_of_queues() {
+        let at = OffsetDateTime::UNIX_EPOCH;
+        let problem = of_callbacks(Err(Error::Unavailable("x".into())), at).expect("a problem");
+        let of_queue = Problem { kind: ProblemKind::NO_WORKER, ..problem.clone() };
+        let mut overview = Overview { at, rates_at: at, problems: vec![of_queue; 5], queues: Vec::new() };
+        overview.add_problem(problem);
+        let json = serde_json::to_value(&overview).expect("JSON");
+        let kinds: Vec<_> = (0..6).map(|index| json["problems"][index]["kind"].as_str()).collect();
+        let four = [Some("no_worker"); 4];
+        assert_eq!(kinds, [&four[..], &[Some("callbacks"), None]].concat());
+        assert_eq!(json["problems"][4]["link"], "/board/callbacks");
     }
 }

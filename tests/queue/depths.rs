@@ -1,6 +1,13 @@
 //! The number of waiting jobs of a long queue, and of one queue alone.
 
-use queue::{JobKinds, NewJob, Operator, Retention, Timing, enqueue, operator::pauses::Pausing, status::DepthIs};
+use queue::{
+    JobKinds, NewJob, Operator, Retention, Timing, enqueue,
+    operator::{
+        overview::{OverviewCache, QueueOverview},
+        pauses::Pausing,
+    },
+    status::DepthIs,
+};
 
 use crate::harness::{
     eventually,
@@ -99,11 +106,64 @@ async fn one_queue_is_shown_as_in_the_overview() {
     let all = operator.overview().await.unwrap().queues;
     let one = operator.queue_overview("scripted").await.unwrap().expect("it exists");
     let listed = all.iter().find(|queue| queue.status.name == "scripted").expect("it is listed");
-    let facts = |queue: &queue::operator::overview::QueueOverview| {
+    let facts = |queue: &QueueOverview| {
         (queue.status.waiting, queue.status.due, queue.status.workers, queue.slots, queue.minutes.len())
     };
     assert_eq!(facts(&one), facts(listed));
     assert_eq!(facts(&one), (3, 0, 1, 10, 60));
     assert!(operator.queue_overview("unknown").await.unwrap().is_none());
     running.stop().await;
+}
+
+/// Depths of all priorities, also beyond the limit: due jobs are counted first.
+#[tokio::test]
+async fn due_jobs_are_counted_before_those_of_later() {
+    let harness = QueueHarness::start().await;
+    let add = async |count: i64, priority: i32, due: &str| {
+        let rows = format!(
+            "INSERT INTO apalis.jobs (id, job_type, job, status, run_at, priority)
+             SELECT '{priority} {due} ' || n, 'scripted', '', 'Pending', now() + interval '{due}', {priority}
+             FROM generate_series(1, {count}) AS n"
+        );
+        harness.execute(&rows).await;
+    };
+    add(4000, 1, "-1 hour").await;
+    add(3000, 0, "1 hour").await;
+    add(2000, -1, "-2 hours").await;
+    assert_eq!(depth(&harness).await, (9000, 6000, DepthIs::Exact));
+    add(5000, 1, "1 hour").await;
+    assert_eq!(depth(&harness).await, (10_000, 6000, DepthIs::AtLeast));
+    add(4000, 0, "-3 hours").await;
+    assert_eq!(depth(&harness).await, (10_000, 10_000, DepthIs::AtLeast));
+    let queue = operator(&harness).queue("scripted").await.unwrap().expect("the queue");
+    assert!(queue.late.is_some_and(|late| (10_799.0..10_900.0).contains(&late)), "{:?}", queue.late);
+}
+
+#[tokio::test]
+async fn a_watching_view_sees_depths_at_once_and_dead_jobs_as_of_a_stated_time() {
+    let harness = QueueHarness::start().await;
+    let operator = operator(&harness);
+    let rows = |id: &str, queue: &str, status: &str| {
+        format!("INSERT INTO apalis.jobs (id, job_type, job, status) VALUES ('{id}', '{queue}', '', '{status}')")
+    };
+    for (id, queue, status) in [("01", "scripted", "Killed"), ("02", "scripted", "Pending"), ("03", "done", "Done")] {
+        harness.execute(&rows(id, queue, status)).await;
+    }
+    let mut cache = OverviewCache::default();
+    let first = operator.watch_overview(&mut cache).await.unwrap();
+    for (id, status) in [("04", "Killed"), ("05", "Pending"), ("06", "Done")] {
+        harness.execute(&rows(id, "scripted", status)).await;
+    }
+    harness.execute(&rows("07", "new", "Pending")).await;
+    let second = operator.watch_overview(&mut cache).await.unwrap();
+    let facts = |queues: &[QueueOverview]| {
+        let status = queues.iter().map(|queue| &queue.status);
+        status.map(|one| (one.name.clone(), one.waiting, one.dead, one.recently_done)).collect::<Vec<_>>()
+    };
+    let queue = |name: &str, waiting, dead, done| (name.to_owned(), waiting, dead, done);
+    assert_eq!(facts(&first.queues), [queue("done", 0, 0, 1), queue("scripted", 1, 1, 0)]);
+    assert_eq!(facts(&second.queues), [queue("done", 0, 0, 1), queue("new", 1, 0, 0), queue("scripted", 2, 1, 0)]);
+    assert!(second.rates_at == first.rates_at && second.at > first.at, "{:?} {:?}", second.rates_at, second.at);
+    let all = operator.overview().await.unwrap();
+    assert_eq!(facts(&all.queues), [queue("done", 0, 0, 1), queue("new", 1, 0, 0), queue("scripted", 2, 2, 1)]);
 }

@@ -54,7 +54,7 @@ async fn runs_are_counted_by_minute_with_the_heartbeat() {
     assert!(queue.out_per_second > 0.0 && queue.in_per_second > 0.0, "{queue:?}");
     assert_eq!((queue.dead_24h, queue.minutes.iter().map(|minute| minute.started).sum::<i64>()), (1, 10));
     assert!(queue.wait_p99_seconds.is_some() && queue.mean_run_seconds.is_some(), "{queue:?}");
-    let dying = overview.problems.iter().find(|problem| problem.kind == ProblemKind::Dying).expect("a problem");
+    let dying = overview.problems.iter().find(|problem| problem.kind == ProblemKind::DYING).expect("a problem");
     assert_eq!(dying.text, "1 jobs of scripted died in 15 min: rejected");
     let group = dying.group.as_deref().expect("a group");
     assert_eq!(dying.link, format!("/board/dead/selection?queue=scripted&group={group}"));

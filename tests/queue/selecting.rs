@@ -1,12 +1,12 @@
 //! Filters of lists, and the cancellation of all jobs that a filter selects.
 
 use queue::{
-    JobId, JobKinds, Operator,
+    JobId, JobKinds, NewJob, Operator, enqueue,
     filter::Filter,
     status::{SEARCHED, State},
 };
 
-use crate::harness::queue_harness::{NEVER, QueueHarness, Step, order};
+use crate::harness::queue_harness::{NEVER, QueueHarness, ScriptedJob, Step, order};
 
 fn operator(harness: &QueueHarness) -> Operator {
     Operator::new(&harness.pool.clone().into(), &harness.queue, JobKinds::default())
@@ -101,14 +101,15 @@ async fn a_filter_cancels_exactly_the_jobs_that_it_has_counted() {
     execute(&harness, &runs).await;
     let filter =
         Filter { queue: Some("scripted".into()), state: Some(State::Waiting), attempts: Some(2), ..Filter::default() };
-    let counted = operator.select_live(&filter).await.unwrap();
+    let counted = operator.select_live(&filter, None).await.unwrap();
     let samples: Vec<&str> = counted.samples.iter().map(|job| &*job.id).collect();
     assert_eq!((counted.count, counted.is_capped, samples), (7, false, selected[..5].iter().map(|id| &**id).collect()));
 
     let later = enqueue("later").await;
     execute(&harness, &runs).await;
-    let filter = Filter { before: Some(counted.before), ..filter };
-    assert_eq!(operator.cancel_selected(&filter, 100, &order()).await.unwrap(), 7);
+    let shown = Some(&counted.ids[..]);
+    let still = operator.select_live(&filter, shown).await.unwrap();
+    assert_eq!((still.count, operator.cancel_selected(&filter, &still.ids, &order()).await.unwrap()), (7, 7));
     let waiting = Filter { state: Some(State::Waiting), ..Filter::default() };
     let left: Vec<String> = operator.list(&waiting, 10).await.unwrap().jobs.into_iter().map(|job| job.id).collect();
     assert_eq!(left, [later, other]);
@@ -117,5 +118,54 @@ async fn a_filter_cancels_exactly_the_jobs_that_it_has_counted() {
     assert_eq!((&*sum.action, &*sum.target, sum.count, single.len()), ("cancel", "scripted", 7, 7));
     assert_eq!(sum.filter.as_ref().map(|filter| &filter["attempts"]), Some(&"2".into()));
     assert!(single.iter().all(|action| action.action == "cancel" && selected.contains(&action.target)), "{single:?}");
-    assert_eq!(operator.cancel_selected(&filter, 100, &order()).await.unwrap(), 0);
+    assert_eq!(operator.select_live(&filter, shown).await.unwrap().count, 0, "all are cancelled");
+}
+
+/// The transaction of the late job is open while the others are counted.
+#[tokio::test]
+async fn a_job_that_is_committed_after_the_count_is_not_cancelled_although_its_id_is_older() {
+    let harness = QueueHarness::start().await;
+    let operator = operator(&harness);
+    let [late, waits, runs] = std::array::from_fn(|_| JobId::generate());
+    let mut tx = harness.queue.begin().await.unwrap();
+    let job = ScriptedJob { name: "late".into(), steps: vec![Step::Done] };
+    enqueue(&mut tx, &[NewJob::of(&job).unwrap().id(late).after(NEVER)]).await.unwrap();
+    for (name, id) in [("waits", waits), ("runs", runs)] {
+        harness.enqueue_as(name, &[Step::Done], |job| job.id(id).after(NEVER)).await;
+    }
+    let filter = Filter { queue: Some("scripted".into()), state: Some(State::Waiting), ..Filter::default() };
+    let counted = operator.select_live(&filter, None).await.unwrap();
+    assert_eq!((counted.count, &counted.ids), (2, &vec![waits.to_string(), runs.to_string()]));
+    tx.commit().await.unwrap();
+    let older = Filter { before: Some(counted.before.clone()), ..filter.clone() };
+    assert_eq!(operator.select_live(&older, None).await.unwrap().count, 3, "its id is before those of the count");
+
+    execute(&harness, &format!("UPDATE apalis.jobs SET status = 'Running' WHERE id = '{runs}'")).await;
+    let still = operator.select_live(&filter, Some(&counted.ids)).await.unwrap();
+    assert_eq!(still.ids, [waits.to_string()], "the other one no longer waits");
+    let running = Filter { state: Some(State::Running), ..filter.clone() };
+    assert_eq!(operator.select_live(&running, Some(&counted.ids)).await.unwrap().ids, [runs.to_string()]);
+    assert_eq!(operator.cancel_selected(&filter, &still.ids, &order()).await.unwrap(), 1);
+    let left = operator.list(&Filter { state: Some(State::Waiting), ..Filter::default() }, 10).await.unwrap().jobs;
+    assert_eq!(left.iter().map(|job| &*job.id).collect::<Vec<_>>(), [late.to_string()]);
+}
+
+#[tokio::test]
+async fn a_queue_of_which_nothing_is_known_is_searched_in_a_tenth_of_the_window() {
+    let harness = QueueHarness::start().await;
+    let rows = format!(
+        "INSERT INTO apalis.jobs (id, job_type, job, status)
+         SELECT '01B' || lpad(n::text, 23, '0'), CASE n WHEN {SEARCHED} THEN 'few' WHEN 1 THEN 'counted' ELSE 'many' END, '',
+                'Done'
+         FROM generate_series(1, {SEARCHED}) AS n"
+    );
+    execute(&harness, &rows).await;
+    execute(&harness, "INSERT INTO queue_hours VALUES ('counted', now(), 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, '{}', '{}')").await;
+    let operator = operator(&harness);
+    for (queue, found, searched) in [("unknown", 0, SEARCHED / 10), ("few", 1, SEARCHED / 10), ("counted", 1, SEARCHED)] {
+        let filter = Filter { queue: Some(queue.into()), ..Filter::default() };
+        let page = operator.list(&filter, 20).await.unwrap();
+        let oldest = format!("01B{:023}", SEARCHED - searched + 1);
+        assert_eq!((page.jobs.len(), page.searched, page.searched_to), (found, searched, Some(oldest)), "{queue}");
+    }
 }

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use askama::Template;
-use jobs::{
-    app::App,
-    overview::{self, Overview},
-};
+use jobs::{app::App, overview};
 use poem::Response;
-use queue::{operator::overview::QueueOverview, status::COUNTED};
+use queue::{
+    operator::overview::{Overview, OverviewCache, QueueOverview},
+    status::COUNTED,
+};
 use time::OffsetDateTime;
+use tokio::sync::Mutex;
 
 use super::{
     chart, format,
@@ -41,13 +42,13 @@ struct NowState {
     at: OffsetDateTime,
 }
 
-/// The renderer of what changes on the page, for those who watch it.
+/// The renderer of what changes on the page, for those who watch it. It keeps what changes slowly.
 pub(super) fn snapshots(app: &App) -> Render {
-    let app = app.clone();
+    let (app, cache) = (app.clone(), Arc::new(Mutex::new(OverviewCache::default())));
     Arc::new(move || {
-        let app = app.clone();
+        let (app, cache) = (app.clone(), Arc::clone(&cache));
         Box::pin(async move {
-            let overview = load("overview", overview::read(&app)).await;
+            let overview = load("overview", overview::watch(&app, &mut *cache.lock().await)).await;
             // A template fails only because of a fault in it. The page then shows the fault.
             NowState { overview, at: OffsetDateTime::now_utc() }.render().unwrap_or_default()
         })

@@ -178,8 +178,9 @@ impl JobsApi {
     /// Cancel the jobs that a filter selects
     ///
     /// The waiting jobs of a queue, or its running ones; every given condition must hold. At most 10,000 are selected, among
-    /// the first 100,000. Call it with `dry_run` first, then with the `before` of that response: jobs that were enqueued
-    /// since are not cancelled. 404 if no job is selected. After a 503, some may be cancelled already; each is recorded.
+    /// the first 100,000. Call it with `dry_run` first, then with the `ids` of that response: it cancels exactly these jobs,
+    /// apart from those that have ended since. 404 if no job is selected. After a 503, some may be cancelled already; each is
+    /// recorded.
     #[oai(path = "/admin/queue/cancel", method = "post", operation_id = "cancel_jobs")]
     async fn cancel_selected(
         &self,
@@ -188,16 +189,15 @@ impl JobsApi {
         body: Body<Cancelling>,
     ) -> Result<CancelledResponse, Failure<Selecting>> {
         let operator = self.0.act(&caller).await?;
-        let Cancelling { filter, limit, reason, dry_run } = body.read()?;
+        let Cancelling { filter, ids, limit, reason, dry_run } = body.read()?;
         let order = actor.order(&caller, &reason)?;
-        let selected = operator.select_live(&filter).await?;
+        let selected = operator.select_live(&filter, ids.as_deref()).await?;
         if selected.count == 0 {
             return Err(not_found("No waiting or running job is selected.").into());
         }
-        let mut result = CancelledView::from(selected);
+        let mut result = CancelledView::dry_run(selected, limit);
         if !dry_run {
-            let filter = Filter { before: Some(result.before.clone()), ..filter };
-            let count = operator.cancel_selected(&filter, limit, &order).await?;
+            let count = operator.cancel_selected(&filter, &result.ids, &order).await?;
             result = CancelledView { dry_run: false, count, ..result };
         }
         Ok(CancelledResponse::Ok(json(&result)?))

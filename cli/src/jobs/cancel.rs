@@ -57,7 +57,7 @@ pub(super) async fn cancel(operator: &Operator, arguments: Arguments, json: bool
         ensure!(filter.parameters().len() == 1, "a condition needs --queue, and no ids");
         return cancel_each(operator, &ids, dry_run, &order, json).await;
     }
-    let selected = operator.select_live(&filter).await?;
+    let selected = operator.select_live(&filter, None).await?;
     if dry_run {
         return if json { print_json(&selected) } else { print(&describe(&selected, limit)) };
     }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use queue::{
     Operator,
-    status::{JobPage, JobStatus, SEARCHED, State},
+    status::{JobPage, JobStatus, State},
 };
 
 use super::{filter::FilterArguments, format_due};
@@ -150,7 +150,8 @@ pub(super) async fn list(operator: &Operator, arguments: Arguments, json: bool) 
             let back_to = page.searched_back_to.map(|at| format!(", back to {}", format_time(at))).unwrap_or_default();
             eprintln!(
                 "note: finished jobs, and waiting jobs beyond the first 10000 of a queue, were searched among the newest \
-                 {SEARCHED} jobs{back_to}; to search further, add --before {next}"
+                 {} jobs{back_to}; to search further, add --before {next}",
+                page.searched
             );
         }
         (Some(next), None) => eprintln!("note: for older jobs add --before {next}"),

@@ -8,7 +8,7 @@ use super::store::list as sql;
 
 /// Counts of jobs stop here; this number means "at least".
 pub const COUNTED: i64 = 10_000;
-/// One page of a list searches so many of the newest jobs for those that no index finds.
+/// One page of a list searches at most so many of the newest jobs for those that no index finds.
 pub const SEARCHED: i64 = sql::WINDOW;
 
 /// What the numbers of waiting and due jobs are.
@@ -199,9 +199,12 @@ impl From<sql::JobRow> for JobStatus {
 pub struct JobPage {
     /// Newest first.
     pub jobs: Vec<JobStatus>,
-    /// The oldest of the [`SEARCHED`] ids that were searched for finished jobs, and for waiting jobs beyond the first
-    /// 10,000 of a queue. `None` if all jobs were searched.
+    /// The oldest of the ids that were searched for finished jobs, and for waiting jobs beyond the first 10,000 of a queue.
+    /// `None` if all jobs were searched.
     pub searched_to: Option<String>,
+    /// The number of these ids: [`SEARCHED`], or a tenth of them for a queue of which nothing is known; 0 if all jobs were
+    /// searched.
+    pub searched: i64,
     /// When the job of that id was enqueued; `None` for an id of another program.
     pub searched_back_to: Option<OffsetDateTime>,
     /// The id before which the next page begins; `None` on the last page.

@@ -102,10 +102,12 @@ async fn the_jobs_of_a_filter_are_cancelled_after_a_preview() {
         assert!(page.text.contains(text), "{text}: {}", page.text);
     }
     assert_eq!(page.text.matches("<tr data-row>").count(), 5, "five samples");
-    let before = page.text.split("name=\"before\" value=\"").nth(1).unwrap().split('"').next().unwrap();
+    let ids = page.text.split("name=\"ids\" value=\"").nth(1).unwrap().split('"').next().unwrap();
+    let ids = ids.replace("&#34;", "\"");
     browser.system.send_webhook("later").await;
-    let fields =
-        [("queue", "process_transaction"), ("state", "waiting"), ("attempts", "0"), ("before", before), ("limit", "6")];
+    let fields = [("queue", "process_transaction"), ("state", "waiting"), ("attempts", "0"), ("ids", &*ids)];
+    let without = browser.act("/board/jobs/cancel", &fields[..3]).await;
+    assert_page(&without, 422, "a form without the ids of a preview");
     let response = browser.act("/board/jobs/cancel", &fields).await;
     let location = "/board/jobs?queue=process_transaction&state=waiting&attempts=0&notice=cancelled-many&n=6";
     assert_eq!((response.status, response.header("location")), (303, location));

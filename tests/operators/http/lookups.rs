@@ -63,10 +63,11 @@ async fn waiting_jobs_are_counted_and_cancelled_by_a_filter() {
     let path = "/admin/queue/cancel";
     let mut body = json!({"queue": QUEUE, "attempts": 0, "reason": "test data", "dry_run": true});
     let counted = system.act(path, body.clone()).await.json();
+    assert_eq!(counted["ids"].as_array().map(Vec::len), Some(3), "{counted}");
     assert_eq!((&counted["count"], counted["samples"].as_array().map(Vec::len)), (&3.into(), Some(3)), "{counted}");
     system.send_webhook("later").await;
     body["dry_run"] = false.into();
-    body["before"] = counted["before"].clone();
+    body["ids"] = counted["ids"].clone();
     let cancelled = system.act(path, body.clone()).await.json();
     assert_eq!((&cancelled["dry_run"], &cancelled["count"]), (&false.into(), &3.into()), "{cancelled}");
     assert_eq!((system.status("t-2").await, system.status("later").await), ("FAILED".into(), "PROCESSING".into()));

@@ -27,8 +27,10 @@ struct CancelPage {
     chrome: Chrome,
     filter: Filter,
     selected: Part<LiveJobs>,
-    /// The jobs that the button cancels.
+    /// The number of jobs that the button cancels.
     takes: i64,
+    /// Their ids as JSON.
+    ids: String,
     reason: String,
     back: String,
 }
@@ -38,29 +40,33 @@ struct CancelPage {
 /// # Errors
 /// 422 for a wrong field, without a queue or without a reason.
 pub(in crate::board) async fn preview(state: &State, visit: &Visit) -> Result<Response, Problem> {
-    let mut filter = read(&visit.query)?;
+    let filter = read(&visit.query)?;
     let reason = visit.query.text("reason").ok_or_else(|| invalid("reason", "must not be empty"))?;
-    let selected = load("selection", state.operator().select_live(&filter)).await;
+    let selected = load("selection", state.operator().select_live(&filter, None)).await;
     let back = filter::link(super::PATH, &filter);
-    let takes = selected.as_ref().map_or(0, |selected| selected.count.min(LIMIT as usize));
+    let takes = selected.as_ref().map_or(&[][..], |selected| selected.ids.get(..LIMIT as usize).unwrap_or(&selected.ids));
+    let (ids, takes) = (serde_json::to_string(takes)?, takes.len());
     let limit = takes.to_string();
     let more = [("--limit", Some(&*limit)), ("--reason", Some(&*reason))];
     let command = filter::command("jobs cancel", &filter, &more) + " --dry-run";
-    filter.before = selected.as_ref().ok().map(|selected| selected.before.clone());
     let chrome = visit.chrome("Preview", super::PATH, command).without_refresh();
     let takes = i64::try_from(takes).unwrap_or(i64::MAX);
-    page::render(&CancelPage { chrome, filter, selected, takes, reason, back })
+    page::render(&CancelPage { chrome, filter, selected, takes, ids, reason, back })
 }
 
-/// Cancels the selected jobs.
+/// Cancels the jobs of the preview, as far as the filter still selects them.
 ///
 /// # Errors
 /// 422 for a wrong field.
 pub(in crate::board) async fn cancel(state: &State, visit: &Visit) -> Result<Response, Problem> {
     let order = visit.order()?;
     let filter = read(&visit.form)?;
-    let limit = visit.form.number("limit", LIMIT, 1, LIMIT)?;
-    let cancelled = state.operator().cancel_selected(&filter, limit, &order).await?;
+    let ids: Option<Vec<String>> = visit.form.get("ids").and_then(|ids| serde_json::from_str(ids).ok());
+    // PostgreSQL stores no NUL.
+    let ids = ids.filter(|ids| ids.len() <= LIMIT as usize && ids.iter().all(|id| !id.contains('\0')));
+    let ids = ids.ok_or_else(|| invalid("ids", "must be those of the preview"))?;
+    let selected = state.operator().select_live(&filter, Some(&ids)).await?;
+    let cancelled = state.operator().cancel_selected(&filter, &selected.ids, &order).await?;
     let back = filter::link(super::PATH, &Filter { before: None, ..filter });
     Ok(after_action(&back, "cancelled-many", Some(cancelled)))
 }

@@ -8,7 +8,7 @@ use askama::Template;
 use poem::Response;
 use queue::{
     filter::Filter,
-    status::{JobPage, SEARCHED, State as JobState},
+    status::{JobPage, State as JobState},
 };
 
 use super::{

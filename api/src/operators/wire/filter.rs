@@ -6,9 +6,13 @@ use queue::{
     operator::jobs::MAX_CANCELLED,
     status::State,
 };
+use serde_json::value::RawValue;
 
 use super::input::{FilterText, ReasonText};
-use crate::validation::{FieldError, Flag, Integer, QueryValue, Text, Value, parse_string, request};
+use crate::{
+    schema::list_of,
+    validation::{FieldError, Flag, Integer, QueryValue, Text, Value, parse_string, request},
+};
 
 /// A duration such as `30m`, `2h` or `1d`.
 pub(crate) struct AgeParam;
@@ -43,6 +47,32 @@ impl Value for AgeParam {
     }
 }
 
+/// Ids of jobs, at most as many as a request cancels.
+pub(crate) struct Ids;
+
+impl Ids {
+    fn max() -> usize {
+        usize::try_from(MAX_CANCELLED).unwrap_or(usize::MAX)
+    }
+}
+
+impl Value for Ids {
+    type Out = Vec<String>;
+
+    fn schema() -> MetaSchema {
+        MetaSchema { max_items: Some(Self::max()), ..list_of(<FilterText as Value>::schema()) }
+    }
+
+    fn read(raw: &str) -> Result<Vec<String>, FieldError> {
+        let not_a_list = |_| FieldError::new("list_type", "Input should be a valid list");
+        let ids: Vec<&RawValue> = serde_json::from_str(raw).map_err(not_a_list)?;
+        if ids.len() > Self::max() {
+            return Err(FieldError::new("too_long", format!("List should have at most {} items", Self::max())));
+        }
+        ids.into_iter().map(|id| <FilterText as Value>::read(id.get())).collect()
+    }
+}
+
 /// The least number of runs of a job.
 pub(crate) type Runs = Integer<0, { i32::MAX as i64 }, i32>;
 
@@ -68,6 +98,8 @@ request! {
         key: Option<Text<1, 1100>>,
         /// Only those with ids before this one, such as the `before` of a dry run.
         before: Option<FilterText>,
+        /// Only these, such as the `ids` of a dry run: exactly what it has counted, as far as it still waits or runs.
+        ids: Option<Ids>,
         /// At most this many jobs, oldest first; 1,000 by default, up to 10,000.
         limit: Option<Integer<1, { MAX_CANCELLED }, u32>>,
         /// It is recorded and shown to other operators.
@@ -86,6 +118,7 @@ request! {
             key,
             before,
         },
+        ids,
         limit: limit.unwrap_or(1000),
         reason,
         dry_run: dry_run.unwrap_or(false),
@@ -96,7 +129,29 @@ request! {
 #[derive(Debug)]
 pub(crate) struct Cancelling {
     pub filter: Filter,
+    pub ids: Option<Vec<String>>,
     pub limit: u32,
     pub reason: String,
     pub dry_run: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_a_list_of_texts() {
+        assert_eq!(Ids::read(r#"["a", "b\u0063"]"#).ok(), Some(vec!["a".into(), "bc".into()]));
+        assert_eq!(Ids::read("[]").ok(), Some(Vec::new()));
+        let many = format!("[{}\"x\"]", "\"x\",".repeat(Ids::max()));
+        for (raw, kind) in [
+            ("\"a\"", "list_type"),
+            ("[1]", "string_type"),
+            ("[null]", "string_type"),
+            ("[\"\"]", "string_too_short"),
+            (&*many, "too_long"),
+        ] {
+            assert_eq!(Ids::read(raw).err().map(|error| error.kind), Some(kind), "{raw:.40}");
+        }
+    }
 }

@@ -96,8 +96,11 @@ pub(crate) struct CancelledJobs {
     is_capped: bool,
     /// The five oldest.
     samples: Vec<Job>,
-    /// All of them have ids before this one. With it, a request does not select jobs that are enqueued later.
+    /// All of them have ids before this one. With it, a request does not select jobs whose ids are newer.
     before: String,
+    /// The jobs that a request with this `limit` cancels, oldest first. A request with these `ids` cancels no others, such
+    /// as jobs that were committed since and have older ids.
+    ids: Vec<String>,
 }
 
 /// The value of [`CancelledJobs`].
@@ -108,12 +111,15 @@ pub(crate) struct CancelledView {
     pub is_capped: bool,
     pub samples: Vec<JobStatus>,
     pub before: String,
+    pub ids: Vec<String>,
 }
 
-impl From<LiveJobs> for CancelledView {
-    fn from(selected: LiveJobs) -> Self {
-        let LiveJobs { count, is_capped, samples, before, .. } = selected;
-        Self { dry_run: true, count: u64::try_from(count).unwrap_or(u64::MAX), is_capped, samples, before }
+impl CancelledView {
+    /// What a request would cancel of these jobs: at most `limit`.
+    pub(crate) fn dry_run(selected: LiveJobs, limit: u32) -> Self {
+        let LiveJobs { mut ids, count, is_capped, samples, before } = selected;
+        ids.truncate(limit as usize);
+        Self { dry_run: true, count: u64::try_from(count).unwrap_or(u64::MAX), is_capped, samples, before, ids }
     }
 }
 

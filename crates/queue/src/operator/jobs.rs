@@ -36,7 +36,7 @@ pub struct LiveJobs {
     pub is_capped: bool,
     /// The five oldest.
     pub samples: Vec<JobStatus>,
-    /// All of them have ids before this one. With it, a filter does not select jobs that are enqueued later.
+    /// All of them have ids before this one. With it, a filter does not select jobs whose ids are newer.
     pub before: String,
 }
 
@@ -68,17 +68,15 @@ impl Operator {
             return Ok(job_page(rows, limit, None));
         }
         let mut rows = list::newest(pool, &page).await?;
-        let mut searched_to = None;
-        if rows.len() <= limit as usize {
-            searched_to = list::window_end(pool, page.before).await?;
-        }
-        if let Some(end) = &searched_to {
-            page.before = end;
+        let is_full = rows.len() > limit as usize;
+        let end = if is_full { None } else { list::window_end(pool, &page).await? };
+        if let Some(end) = &end {
+            page.before = &end.id;
             page.limit -= i64::try_from(rows.len()).unwrap_or(i64::MAX);
             rows.extend(older(pool, filter, &page).await?);
             rows.sort_by(|one, other| other.id.cmp(&one.id));
         }
-        Ok(job_page(rows, limit, searched_to))
+        Ok(job_page(rows, limit, end))
     }
 
     /// Lists the dead letters of a queue whose last error contains this text. A bulk replay replays exactly these.
@@ -104,39 +102,40 @@ impl Operator {
         }
     }
 
-    /// Selects the waiting jobs of a queue that a filter means, or with [`State::Running`] the running ones.
+    /// Selects the waiting jobs of a queue that a filter means, or with [`State::Running`] the running ones, in two
+    /// statements. With `shown` it selects only those of these ids, which a selection with the same filter has shown before:
+    /// a job that was committed since, and now has an older id than some of them, is not among them.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the database is unreachable.
-    pub async fn select_live(&self, filter: &Filter) -> Result<LiveJobs, Error> {
+    pub async fn select_live(&self, filter: &Filter, shown: Option<&[String]>) -> Result<LiveJobs, Error> {
         let before = filter.before(OffsetDateTime::now_utc());
         let page = filter.page(&before, MAX_CANCELLED + 1);
-        let mut ids = match filter.state {
-            Some(State::Running) => selection::running(&self.pool, &page).await?,
-            _ => selection::waiting(&self.pool, &page).await?,
+        let mut ids = match (shown, filter.state) {
+            (Some(shown), Some(State::Running)) => selection::shown_running(&self.pool, &page, shown).await?,
+            (Some(shown), _) => selection::shown_waiting(&self.pool, &page, shown).await?,
+            (None, Some(State::Running)) => selection::running(&self.pool, &page).await?,
+            (None, _) => selection::waiting(&self.pool, &page).await?,
         };
         let max = usize::try_from(MAX_CANCELLED).unwrap_or(usize::MAX);
         let is_capped = ids.len() > max;
         ids.sort_unstable();
         ids.truncate(max);
-        let mut samples = Vec::new();
-        for id in ids.iter().take(SAMPLES) {
-            samples.extend(self.show(id).await?.map(|details| details.job));
-        }
+        let samples = list::by_ids(&self.pool, ids.get(..SAMPLES).unwrap_or(&ids)).await?;
+        let samples = samples.into_iter().map(JobStatus::from).collect();
         // No id is between the last one and this text.
         let before = ids.last().map_or(before, |last| format!("{last}!"));
         Ok(LiveJobs { count: ids.len(), is_capped, samples, before, ids })
     }
 
-    /// Cancels the jobs that [`Operator::select_live`] selects, oldest first, at most `limit`. Returns the number of those
-    /// that are cancelled or will be; the others had ended. Each is recorded in its own transaction.
+    /// Cancels the jobs with these ids, which [`Operator::select_live`] has selected with this filter. Returns the number of
+    /// those that are cancelled or will be; the others had ended. Each is recorded in its own transaction.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the database is unreachable. Jobs before the error are cancelled and recorded.
-    pub async fn cancel_selected(&self, filter: &Filter, limit: u32, order: &Order) -> Result<u64, Error> {
-        let selected = self.select_live(filter).await?;
+    pub async fn cancel_selected(&self, filter: &Filter, ids: &[String], order: &Order) -> Result<u64, Error> {
         let mut cancelled = 0;
-        for id in selected.ids.iter().take(limit as usize) {
+        for id in ids {
             cancelled += u64::from(matches!(self.cancel(id, order).await?, Cancelled::AtOnce | Cancelled::Requested));
         }
         self.record_cancellation(filter, cancelled, order).await?;
@@ -188,8 +187,10 @@ async fn older(pool: &Pool, filter: &Filter, page: &list::Page<'_>) -> Result<Ve
     Ok(older)
 }
 
-/// A page of at most `limit` of these rows.
-fn job_page(mut rows: Vec<list::JobRow>, limit: u32, searched_to: Option<String>) -> JobPage {
+/// A page of at most `limit` of these rows. `end` is the end of the search for what no index finds.
+fn job_page(mut rows: Vec<list::JobRow>, limit: u32, end: Option<list::WindowEnd>) -> JobPage {
+    let searched = end.as_ref().map_or(0, |end| end.searched);
+    let searched_to = end.map(|end| end.id);
     let limit = limit as usize;
     let is_full = rows.len() > limit;
     rows.truncate(limit);
@@ -204,6 +205,7 @@ fn job_page(mut rows: Vec<list::JobRow>, limit: u32, searched_to: Option<String>
             .and_then(|nanoseconds| OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).ok()),
         jobs: rows.into_iter().map(JobStatus::from).collect(),
         searched_to,
+        searched,
         next,
     }
 }

@@ -107,7 +107,7 @@ impl Operator {
     /// # Errors
     /// [`Error::Unavailable`] when the database is unreachable.
     pub async fn queues(&self) -> Result<Vec<QueueStatus>, Error> {
-        Ok(sql::queues(&self.pool, COUNTED).await?)
+        Ok(sql::queues(&self.pool, COUNTED, COUNTED, &[]).await?)
     }
 
     /// Returns a queue; `None` if it has no jobs, workers or pause.

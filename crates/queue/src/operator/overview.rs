@@ -1,6 +1,6 @@
 //! The state of all queues at one time: what is wrong, rates, estimates.
 
-use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join;
 use serde::Serialize;
@@ -15,8 +15,11 @@ use super::{
 };
 use crate::{
     counts::quantile,
-    status::{QueueStatus, format_duration},
-    store::operator::minutes::{self as sql, LatencyRow, MinuteRow},
+    status::{COUNTED, QueueStatus, format_duration},
+    store::operator::{
+        self as sql,
+        minutes::{LatencyRow, MinuteRow, last_hour, latencies},
+    },
 };
 use runtime::error::Error;
 
@@ -25,9 +28,21 @@ use runtime::error::Error;
 pub struct Overview {
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
+    /// When rates, latencies, dead letters and finished jobs were read: up to ten seconds before `at` for a view that
+    /// [watches](Operator::watch_overview), else at that time.
+    #[serde(skip)]
+    pub rates_at: OffsetDateTime,
     /// What is wrong, worst first, at most five; empty while all is well.
     pub problems: Vec<Problem>,
     pub queues: Vec<QueueOverview>,
+}
+
+impl Overview {
+    /// Adds the problem of a feature. It is always listed: the fifth problem of the queues makes room for it.
+    pub fn add_problem(&mut self, problem: Problem) {
+        self.problems.truncate(MAX_PROBLEMS - 1);
+        self.problems.push(problem);
+    }
 }
 
 /// A queue with its rates and estimates. Rates are jobs per second.
@@ -81,20 +96,59 @@ const BEHIND_SECONDS: f64 = 5.0;
 /// The largest number of problems that are listed.
 const MAX_PROBLEMS: usize = 5;
 
+/// A cached snapshot is used for so much time. Rates, latencies, dead and finished jobs are most of the cost of an overview,
+/// and change slowly: counts arrive with heartbeats, every five seconds.
+const MAX_AGE: Duration = Duration::from_secs(10);
+
+/// What a view that watches the queues keeps for ten seconds. It begins empty.
+#[derive(Default)]
+pub struct OverviewCache(Option<Snapshot>);
+
+/// All that was read at one time, apart from the workers.
+struct Snapshot {
+    read: Instant,
+    at: OffsetDateTime,
+    queues: Vec<QueueStatus>,
+    minutes: Vec<MinuteRow>,
+    latencies: Vec<LatencyRow>,
+    groups: Vec<ErrorGroup>,
+}
+
 impl Operator {
     /// Reads the state of all queues, in five statements whose cost has a bound, two at a time.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the database is unreachable.
     pub async fn overview(&self) -> Result<Overview, Error> {
+        self.watch_overview(&mut OverviewCache::default()).await
+    }
+
+    /// The same for a view that looks every few seconds. Depths, pauses and workers are those of now, in two statements.
+    /// The rest is read once in ten seconds, and [`Overview::rates_at`] says when.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the database is unreachable.
+    pub async fn watch_overview(&self, cache: &mut OverviewCache) -> Result<Overview, Error> {
+        if let Some(snapshot) = cache.0.as_ref().filter(|snapshot| snapshot.read.elapsed() < MAX_AGE) {
+            let (queues, workers) = self.read_depths(snapshot).await?;
+            return Ok(snapshot.overview(queues, &workers));
+        }
+        let (snapshot, workers) = self.read_snapshot().await?;
+        let overview = snapshot.overview(snapshot.queues.clone(), &workers);
+        cache.0 = Some(snapshot);
+        Ok(overview)
+    }
+
+    async fn read_snapshot(&self) -> Result<(Snapshot, Vec<WorkerInfo>), Error> {
+        let read = Instant::now();
         let queues = async {
             let queues = self.queues().await?;
             let names: Vec<String> = queues.iter().map(|queue| queue.name.clone()).collect();
-            let latencies = sql::latencies(&self.pool, &names).await?;
+            let latencies = latencies(&self.pool, &names).await?;
             Ok::<_, Error>((queues, latencies))
         };
         let others = async {
-            let minutes = sql::last_hour(&self.pool, None).await?;
+            let minutes = last_hour(&self.pool, None).await?;
             let workers = self.workers().await?;
             // Problems name the groups that die now; how many there are in all is not needed.
             let groups = self.groups_counted_to(None, 1).await?;
@@ -103,17 +157,22 @@ impl Operator {
         // Views have two sessions. Both parts run to their end, because a statement that is given up costs its session.
         let (queues, others) = join(queues, others).await;
         let ((queues, latencies), (minutes, workers, groups)) = (queues?, others?);
-        let mut latencies: BTreeMap<_, _> = latencies.into_iter().map(|row| (row.queue.clone(), row)).collect();
         let at = OffsetDateTime::now_utc();
-        let queues: Vec<QueueOverview> = queues
-            .into_iter()
-            .map(|status| {
-                let minutes: Vec<&MinuteRow> = minutes.iter().filter(|row| row.queue == status.name).collect();
-                let latency = latencies.remove(&status.name);
-                with_latency(estimate(status, &minutes, &workers), latency)
-            })
-            .collect();
-        Ok(Overview { problems: problems(&queues, &workers, &groups, at), queues, at })
+        Ok((Snapshot { read, at, queues, minutes, latencies, groups }, workers))
+    }
+
+    /// Reads the queues again, without dead and finished jobs, and the workers.
+    async fn read_depths(&self, last: &Snapshot) -> Result<(Vec<QueueStatus>, Vec<WorkerInfo>), Error> {
+        let names: Vec<String> = last.queues.iter().map(|queue| queue.name.clone()).collect();
+        let (queues, workers) = join(sql::queues(&self.pool, COUNTED, 0, &names), self.workers()).await;
+        let (mut queues, workers) = (queues?, workers?);
+        for queue in &mut queues {
+            if let Some(known) = last.queues.iter().find(|known| known.name == queue.name) {
+                queue.dead = known.dead;
+                queue.recently_done = known.recently_done;
+            }
+        }
+        Ok((queues, workers))
     }
 
     /// Reads the state of one queue, in four statements; `None` if it has no jobs, workers or pause.
@@ -122,15 +181,32 @@ impl Operator {
     /// [`Error::Unavailable`] when the database is unreachable.
     pub async fn queue_overview(&self, name: &str) -> Result<Option<QueueOverview>, Error> {
         let Some(status) = self.queue(name).await? else { return Ok(None) };
-        let minutes = sql::last_hour(&self.pool, Some(name)).await?;
-        let latency = sql::latencies(&self.pool, &[name.to_owned()]).await?.pop();
+        let minutes = last_hour(&self.pool, Some(name)).await?;
+        let latency = latencies(&self.pool, &[name.to_owned()]).await?.pop();
         let workers = self.workers().await?;
-        Ok(Some(with_latency(estimate(status, &minutes.iter().collect::<Vec<_>>(), &workers), latency)))
+        let estimated = estimate(status, &minutes.iter().collect::<Vec<_>>(), &workers);
+        Ok(Some(with_latency(estimated, latency.as_ref())))
+    }
+}
+
+impl Snapshot {
+    /// The overview of these queues and workers, which were read now, with the rest of the snapshot.
+    fn overview(&self, queues: Vec<QueueStatus>, workers: &[WorkerInfo]) -> Overview {
+        let at = OffsetDateTime::now_utc();
+        let queues: Vec<QueueOverview> = queues
+            .into_iter()
+            .map(|status| {
+                let minutes: Vec<&MinuteRow> = self.minutes.iter().filter(|row| row.queue == status.name).collect();
+                let latency = self.latencies.iter().find(|row| row.queue == status.name);
+                with_latency(estimate(status, &minutes, workers), latency)
+            })
+            .collect();
+        Overview { problems: problems(&queues, workers, &self.groups, at), queues, at, rates_at: self.at }
     }
 }
 
 /// Adds the figures that come from the latencies.
-fn with_latency(queue: QueueOverview, latency: Option<LatencyRow>) -> QueueOverview {
+fn with_latency(queue: QueueOverview, latency: Option<&LatencyRow>) -> QueueOverview {
     let Some(latency) = latency else { return queue };
     let wait_p99_seconds = quantile(&latency.waits, 0.99).filter(|wait| wait.is_finite());
     QueueOverview { wait_p99_seconds, dead_24h: latency.dead_24h, ..queue }
@@ -194,19 +270,19 @@ fn problems(
         for (queue, error) in &worker.claim_errors {
             let text =
                 format!("worker {} cannot claim from {queue}: {} ({})", worker.id, error.error, ago(error.since));
-            problems.push(Problem::of_worker(ProblemKind::CannotClaim, &worker.id, Some(queue), text));
+            problems.push(Problem::of_worker(ProblemKind::CANNOT_CLAIM, &worker.id, Some(queue), text));
         }
     }
     for queue in queues {
         let status = &queue.status;
         if status.due > 0 && status.workers == 0 && status.paused_at.is_none() {
             let text = format!("{} has due jobs and no live worker", status.name);
-            problems.push(of_queue(ProblemKind::NoWorker, queue, text));
+            problems.push(of_queue(ProblemKind::NO_WORKER, queue, text));
         }
         if let (Some(since), Some(reason)) = (status.paused_at, &status.reason) {
             let by = status.paused_by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
             let text = format!("{} is paused for {}{by}: {reason}", status.name, ago(since));
-            problems.push(of_queue(ProblemKind::Paused, queue, text));
+            problems.push(of_queue(ProblemKind::PAUSED, queue, text));
         }
     }
     let mut dying: Vec<&ErrorGroup> = groups.iter().filter(|group| group.died_in_15_min > 0).collect();
@@ -226,13 +302,13 @@ fn problems(
         {
             let sign = status.depth_is.sign(status.due);
             let text = format!("{} falls behind: {sign}{} jobs are due, +{growth:.1}/s", status.name, status.due);
-            problems.push(of_queue(ProblemKind::Behind, queue, text));
+            problems.push(of_queue(ProblemKind::BEHIND, queue, text));
         }
     }
     for worker in workers.iter().filter(|worker| !worker.live && worker.running > 0) {
         let silent = format_duration(worker.silent_seconds);
         let text = format!("worker {} is silent for {silent} and holds {} jobs", worker.id, worker.running);
-        problems.push(Problem::of_worker(ProblemKind::SilentWorker, &worker.id, None, text));
+        problems.push(Problem::of_worker(ProblemKind::SILENT_WORKER, &worker.id, None, text));
     }
     problems.truncate(MAX_PROBLEMS);
     problems

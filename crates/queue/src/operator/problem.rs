@@ -21,25 +21,38 @@ pub struct Problem {
     pub command: String,
 }
 
-/// What is wrong.
+/// What is wrong, by name. Features add kinds of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ProblemKind {
+pub struct ProblemKind(&'static str);
+
+impl ProblemKind {
     /// The claims of a worker fail.
-    CannotClaim,
+    pub const CANNOT_CLAIM: Self = Self::new("cannot_claim");
     /// A queue has due jobs and no live worker.
-    NoWorker,
+    pub const NO_WORKER: Self = Self::new("no_worker");
     /// A queue is paused.
-    Paused,
+    pub const PAUSED: Self = Self::new("paused");
     /// Jobs of a queue have died of the same error in the last 15 minutes.
-    Dying,
+    pub const DYING: Self = Self::new("dying");
     /// A queue gets more jobs than its workers start.
-    Behind,
+    pub const BEHIND: Self = Self::new("behind");
     /// A worker without a valid lease holds jobs.
-    SilentWorker,
+    pub const SILENT_WORKER: Self = Self::new("silent_worker");
+
+    /// A kind with this name, in snake case.
+    pub const fn new(name: &'static str) -> Self {
+        Self(name)
+    }
 }
 
 impl Problem {
+    /// A problem of a feature, which concerns no queue or worker alone. `link` is the path of the page that says more, and
+    /// `command` the command.
+    pub fn of_feature(kind: ProblemKind, text: String, link: &str, command: &str) -> Self {
+        let (link, command) = (link.to_owned(), command.to_owned());
+        Self { kind, text, queue: None, worker: None, group: None, link, command }
+    }
+
     /// A problem of a queue.
     pub(super) fn of_queue(kind: ProblemKind, queue: &str, text: String) -> Self {
         Self {
@@ -69,7 +82,7 @@ impl Problem {
     /// Dead letters of a queue with the same error.
     pub(super) fn of_group(queue: &str, group: &str, text: String) -> Self {
         Self {
-            kind: ProblemKind::Dying,
+            kind: ProblemKind::DYING,
             text,
             queue: Some(queue.to_owned()),
             worker: None,
@@ -106,7 +119,7 @@ mod tests {
         let problem = Problem::of_group("it's a/b", "", String::new());
         assert_eq!(problem.link, "/board/dead/selection?queue=it%27s%20a%2Fb&group=");
         assert_eq!(problem.command, r"millrace dead replay --queue 'it'\''s a/b' --group '' --dry-run");
-        let problem = Problem::of_worker(ProblemKind::SilentWorker, "w-1\u{1b}", None, String::new());
+        let problem = Problem::of_worker(ProblemKind::SILENT_WORKER, "w-1\u{1b}", None, String::new());
         assert_eq!((&*problem.link, &*problem.command), ("/board/workers/w-1%1B", "millrace workers show 'w-1 '"));
     }
 }

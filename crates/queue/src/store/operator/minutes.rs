@@ -49,16 +49,18 @@ pub(crate) struct LatencyRow {
     pub dead_24h: i64,
 }
 
-/// Reads the latencies of these queues. Each is in the result. Only minutes in which a job died are read for a day: all
-/// of them took 85 of 97 ms for four queues and eight workers.
+/// Reads the latencies of these queues. Each is in the result, with zeros if nothing ran. Only minutes in which a job died
+/// are read for a day: all of them took 85 of 97 ms for four queues and eight workers.
 pub(crate) async fn latencies(pool: &Pool, queues: &[String]) -> Result<Vec<LatencyRow>> {
     sqlx::query_as!(
         LatencyRow,
         r#"SELECT known.name AS "queue!",
-                  ARRAY(SELECT sum(bucket.counted)::bigint
-                        FROM queue_minutes, unnest(waits) WITH ORDINALITY AS bucket (counted, number)
-                        WHERE queue = known.name AND minute > now() - interval '15 minutes'
-                        GROUP BY number ORDER BY number) AS "waits!",
+                  (SELECT array_replace(
+                              ARRAY[sum(waits[1]), sum(waits[2]), sum(waits[3]), sum(waits[4]), sum(waits[5]), sum(waits[6]),
+                                    sum(waits[7]), sum(waits[8]), sum(waits[9]), sum(waits[10]), sum(waits[11]),
+                                    sum(waits[12]), sum(waits[13]), sum(waits[14]), sum(waits[15])]::bigint[], NULL, 0)
+                   FROM queue_minutes
+                   WHERE queue = known.name AND minute > now() - interval '15 minutes') AS "waits!",
                   coalesce((SELECT sum(dead)::bigint FROM queue_minutes
                             WHERE queue = known.name AND minute > now() - interval '24 hours' AND dead > 0), 0)
                       AS "dead_24h!"

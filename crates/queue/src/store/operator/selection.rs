@@ -10,7 +10,7 @@ const SEARCHED: i64 = 100_000;
 
 /// Selects ids of a queue's jobs from a range of an index with the conditions of a [`Page`].
 macro_rules! select_live {
-    ($range:tt, $pool:expr, $page:expr) => {
+    ($range:tt, $pool:expr, $page:expr $(, $shown:expr)?) => {
         sqlx::query_scalar!(
             "SELECT id FROM (SELECT id, lock_by, attempts, idempotency_key, error_group, errors FROM apalis.jobs
                              WHERE job_type = $1 AND "
@@ -28,7 +28,8 @@ macro_rules! select_live {
             $page.worker,
             $page.attempts,
             $page.key,
-            SEARCHED,
+            SEARCHED
+            $(, $shown)?
         )
         .fetch_all(repeatable($pool))
         .await
@@ -43,4 +44,15 @@ pub(crate) async fn waiting(pool: &Pool, page: &Page<'_>) -> Result<Vec<String>>
 /// Selects running jobs.
 pub(crate) async fn running(pool: &Pool, page: &Page<'_>) -> Result<Vec<String>> {
     select_live!("status = 'Running' ORDER BY lock_by", pool, page)
+}
+
+/// Selects those of these jobs that wait. As an expression the status fits no partial index, so the primary key is used,
+/// also by a plan that was made while the tables were small.
+pub(crate) async fn shown_waiting(pool: &Pool, page: &Page<'_>, shown: &[String]) -> Result<Vec<String>> {
+    select_live!("status || '' = 'Pending' AND id = ANY($10)", pool, page, shown)
+}
+
+/// Selects those of these jobs that run, also by the primary key.
+pub(crate) async fn shown_running(pool: &Pool, page: &Page<'_>, shown: &[String]) -> Result<Vec<String>> {
+    select_live!("status || '' = 'Running' AND id = ANY($10)", pool, page, shown)
 }
