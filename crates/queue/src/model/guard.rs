@@ -31,8 +31,10 @@ pub(super) enum Guard {
     GiveBackRunning,
     /// Only jobs of this worker.
     GiveBackHolder,
-    /// Only jobs that the worker does not know.
+    /// Only runs that the worker does not know.
     GiveBackUnknown,
+    /// A run that was found lost, and no later one.
+    GiveBackAttempt,
     /// The third crash ends a job without a further run.
     Quarantine,
     /// The effect of a job depends on the state of its record.

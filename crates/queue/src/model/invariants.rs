@@ -34,6 +34,9 @@ fn check_job(state: &State, action: Action, number: usize, rules: Rules, after: 
     if accepts_stale_token(after, rules) {
         return Some("the result of a stale run would change its job");
     }
+    if gives_back_later_run(after, rules) {
+        return Some("a lost claim that is given back late would take the job from a later run");
+    }
     let before = state.work[number].job?;
     if after.attempts < before.attempts {
         return Some("the attempts of a job fell");
@@ -57,6 +60,12 @@ fn accepts_stale_token(job: Job, rules: Rules) -> bool {
     let earlier = (1..job.attempts).flat_map(|attempt| WORKERS.map(|worker| Token { worker, attempt }));
     let last = job.holder.map(|worker| Token { worker, attempt: job.attempts });
     earlier.chain(last).any(|token| job.accepts(token, rules) && !job.is_held_by(token))
+}
+
+/// Whether a worker that has found an earlier run lost, and gives it back only now, would change the job.
+fn gives_back_later_run(job: Job, rules: Rules) -> bool {
+    let mut earlier = (1..job.attempts).flat_map(|attempt| WORKERS.map(|worker| Token { worker, attempt }));
+    earlier.any(|lost| job.give_back(lost, rules).is_some())
 }
 
 fn check_claim(state: &State, before: Job, after: Job) -> Option<&'static str> {

@@ -11,6 +11,7 @@
 //! - A result of a stale run, whose job was taken away or whose result is already written.
 //!   [`invariants`](super::invariants) checks in each state that the job accepts no token but that of its current run. So
 //!   a state only has to know that a worker still runs it, because the run may have effects.
+//! - A lost claim that was found, and is given back late. The same checks show that it changes no later run.
 
 use super::row::{Job, Name, Outcome};
 

@@ -50,7 +50,11 @@ impl State {
             Action::GiveBackLostClaims { worker } => {
                 self.is_alive(worker)
                     && rules.has(Guard::GiveBack)
-                    && next.change_all(|work, job| job.give_back(worker, work.is_known_to(worker), rules))
+                    && next.change_all(|work, job| {
+                        let lost = Token { worker, attempt: job.attempts };
+                        let is_lost = job.is_lost(worker, work.is_known_to(worker), rules);
+                        is_lost.then(|| job.give_back(lost, rules)).flatten()
+                    })
             }
             Action::Rescue { worker, is_renewed } => {
                 rules.has(Guard::Rescue)
@@ -131,10 +135,9 @@ impl Work {
         may
     }
 
-    /// Whether the worker runs it, so that it is no lost claim.
+    /// Whether the worker knows the current run, so that it is no lost claim.
     fn is_known_to(&self, worker: Name) -> bool {
-        let holds = self.is_run && self.job.is_some_and(|job| job.holder == Some(worker));
-        holds || self.stale[usize::from(worker)]
+        self.is_run && self.job.is_some_and(|job| job.holder == Some(worker))
     }
 
     /// Whether the current run may have effects. A job with three crashes is not run.
