@@ -29,7 +29,7 @@ Examples:
   millrace prove --only worker-killed --only commit-reply-lost
   millrace prove --seed 42 --json
   millrace prove --database-url postgres://me:password@localhost/postgres
-  millrace prove --sabotage all --seeds 20          (in a build with the feature sabotage)
+  millrace prove --sabotage all --seeds 20 --jobs 4   (in a build with the feature sabotage)
   millrace prove --database-url postgres://… --during 'patronictl switchover --force'")]
 pub(crate) struct Arguments {
     /// Run only this fault; may be repeated
@@ -56,18 +56,21 @@ pub(crate) struct Arguments {
     /// How long faults last that have a length, such as a pinned snapshot
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,
-    /// Plant a bug, or `all` one after the other, and count the seeds that find it; needs a build with the feature sabotage
+    /// Plant a bug, or `all`, and count the seeds that find it; needs a build with the feature sabotage
     #[arg(long, value_name = "BUG",
           value_parser = PossibleValuesParser::new(sabotage::names().iter().copied().chain([sabotage::ALL])))]
     sabotage: Option<String>,
     /// How many seeds run for each planted bug
     #[arg(long, default_value_t = 1, requires = "sabotage", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     seeds: u32,
+    /// How many seeds of planted bugs run at once
+    #[arg(long, default_value_t = 1, requires = "sabotage", value_parser = clap::value_parser!(u8).range(1..=64))]
+    jobs: u8,
     /// Run this shell command under load instead of the faults. Its first line of output says that the harm is done: the
     /// recovery is measured from then on, and the command may go on to repair it
     #[arg(long, value_name = "COMMAND", conflicts_with_all = ["only", "sabotage"])]
     during: Option<String>,
-    /// Print one JSON object for each fault
+    /// Print one JSON object for each fault, or for each planted bug
     #[arg(long)]
     json: bool,
 }
@@ -131,7 +134,7 @@ pub(crate) async fn program(arguments: Arguments) -> Result<u8> {
     };
     let shutdown = Shutdown::on_signals(GRACE)?;
     if let Some(bug) = arguments.sabotage {
-        let seeds = arguments.seeds;
+        let seeds = sabotage::Seeds { count: arguments.seeds, jobs: arguments.jobs.into() };
         let is_enough = sabotage::run(&bug, only, seeds, arguments.json, &options, &shutdown.drain).await?;
         return Ok(if is_enough { 0 } else { BAD });
     }

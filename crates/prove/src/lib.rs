@@ -12,6 +12,7 @@ mod checker;
 pub mod child;
 mod clients;
 pub mod cpu;
+mod early;
 mod engine;
 mod faults;
 mod file_limit;
@@ -44,7 +45,10 @@ pub use self::{
     faults::{EXTERNAL, FAULTS, Fault},
     worker::program as worker_program,
 };
-use self::{scene::Scene, server::Server};
+use self::{
+    scene::{Place, Scene},
+    server::Server,
+};
 
 /// How the proof runs.
 #[derive(Debug, Clone)]
@@ -127,16 +131,16 @@ pub async fn run(
     let mut server = Server::start(&options.folder.join("postgres"), options.database_url.as_deref()).await?;
     let mut is_bad = false;
     for (fault, seed) in faults.iter().zip(options.seed..) {
-        let run = stop.run_until_cancelled(prove(options, fault, &mut server, seed)).await;
+        let place = Place {
+            folder: options.folder.join(fault.name),
+            database: format!("prove_{}_{seed}", std::process::id()),
+        };
+        let run = stop.run_until_cancelled(prove(options, fault, &mut server, &place, seed)).await;
         let Some(result) = run else {
-            let _ = server.drop_database(&scene::database_name(seed)).await;
+            let _ = server.drop_database(&place.database).await;
             break;
         };
-        is_bad |= match result {
-            // A planted bug was found.
-            Finding::Broken { .. } => options.sabotage.is_none(),
-            _ => result.is_bad(),
-        };
+        is_bad |= result.is_bad();
         report(Report { fault: fault.name, about: fault.about, result });
     }
     server.stop().await?;
@@ -147,24 +151,27 @@ pub async fn run(
     Ok(())
 }
 
-async fn prove(options: &Options, fault: &Fault, server: &mut Server, seed: u64) -> Finding {
+async fn prove(options: &Options, fault: &Fault, server: &mut Server, place: &Place, seed: u64) -> Finding {
     if let Some(needs) = fault.missing(server, options) {
         return Finding::NotRun { needs };
     }
-    let (begun, folder) = (Instant::now(), options.folder.join(fault.name));
+    let (begun, folder) = (Instant::now(), place.folder.clone());
     let measured = async {
-        let mut scene = Scene::start(options, server, folder.clone(), seed).await?;
+        let scene = Scene::start(options, server, place.clone(), seed).await?;
         scene.note(format!("begin: {}", fault.about));
-        fault.run(&mut scene).await?;
-        scene.note("end");
-        let recovery = match scene.recovery {
-            Some(measured) => measured,
-            None => scene.recover().await?,
+        let is_cut_short = options.sabotage.is_some() && !fault.changes_server();
+        let early = if is_cut_short { Some(scene.early_check()?) } else { None };
+        let whole = carry_out(options, fault, scene);
+        let (verdict, recovery) = match early {
+            None => whole.await?,
+            Some(early) => tokio::select! {
+                finished = whole => finished?,
+                verdict = early.until_broken() => (verdict?, Duration::ZERO),
+            },
         };
-        let recovery_s = recovery.as_secs_f64();
-        let history = scene.finish().await?;
-        let verdict = checker::check(history.read()?)?;
-        anyhow::Ok(Measured { verdict, recovery_s, time_s: begun.elapsed().as_secs_f64() })
+        server.drop_database(&place.database).await?;
+        let (recovery_s, time_s) = (recovery.as_secs_f64(), begun.elapsed().as_secs_f64());
+        anyhow::Ok(Measured { verdict, recovery_s, time_s })
     };
     match measured.await {
         Ok(measured) if measured.verdict.is_kept() => {
@@ -180,7 +187,7 @@ async fn prove(options: &Options, fault: &Fault, server: &mut Server, seed: u64)
         Err(error) => {
             // The next fault needs a server, and this one's database is of no use to it.
             let cleaned_up = match server.ensure_running().await {
-                Ok(()) => server.drop_database(&scene::database_name(seed)).await,
+                Ok(()) => server.drop_database(&place.database).await,
                 down => down,
             };
             let error = match cleaned_up {
@@ -190,4 +197,18 @@ async fn prove(options: &Options, fault: &Fault, server: &mut Server, seed: u64)
             Finding::Failed { error, folder }
         }
     }
+}
+
+/// Carries out a fault to its end, and checks the whole history.
+async fn carry_out(options: &Options, fault: &Fault, mut scene: Scene<'_>) -> Result<(Verdict, Duration)> {
+    fault.run(&mut scene).await?;
+    scene.note("end");
+    let recovery = match scene.recovery {
+        Some(measured) => measured,
+        // It says nothing about a planted bug.
+        None if options.sabotage.is_some() => Duration::ZERO,
+        None => scene.recover().await?,
+    };
+    let history = scene.finish().await?;
+    Ok((checker::check(history.read()?)?, recovery))
 }
