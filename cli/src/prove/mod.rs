@@ -6,7 +6,7 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Result, bail};
 use clap::{Args, builder::PossibleValuesParser};
-use prove::{EXTERNAL, FAULTS, Fault, Finding, Measured, Options, Report};
+use prove::{EXTERNAL, FAULTS, Fault, Finding, Measured, Options, RateReport, Report};
 use runtime::shutdown::{GRACE, Shutdown};
 
 use crate::{
@@ -47,9 +47,12 @@ pub(crate) struct Arguments {
     /// The millrace program of the release before, for the fault `upgrade`; .ci/previous builds it
     #[arg(long, value_name = "PATH")]
     previous: Option<PathBuf>,
-    /// The number of clients
+    /// The number of clients, each of which waits for its response
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=200))]
     clients: u16,
+    /// Also post this many new webhooks a second, however slow the responses are
+    #[arg(long, value_name = "WEBHOOKS", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rate: Option<u32>,
     /// The number of waiting jobs in the fault `backlog`
     #[arg(long, default_value_t = 1_000_000)]
     backlog: u32,
@@ -127,6 +130,7 @@ pub(crate) async fn program(arguments: Arguments) -> Result<u8> {
         database_url: arguments.database_url,
         seed,
         clients: arguments.clients.into(),
+        rate: arguments.rate,
         backlog: arguments.backlog,
         time: Duration::from_secs(arguments.seconds.into()),
         sabotage: None,
@@ -162,12 +166,19 @@ fn heading() -> String {
 /// The line of a fault, and the broken promises below it.
 fn line(report: &Report) -> String {
     let figures = |measured: &Measured, verdict: &str| {
-        let Measured { verdict: found, recovery_s, .. } = measured;
+        let Measured { verdict: found, recovery_s, rate, .. } = measured;
         let recovery = format!("{recovery_s:.2} s");
         let mut text = format!(
             "{:<20} {:>8} {recovery:>9} {:>6} {:>8}  {verdict}\n",
             report.fault, found.acknowledged, found.lost, found.doubled
         );
+        if let Some(rate) = rate {
+            let RateReport { offered_per_s, acknowledged_per_s, longest_wait_s, left_out } = rate;
+            text += &format!(
+                "    offered {offered_per_s}/s, acknowledged {acknowledged_per_s:.0}/s over the whole load, longest wait \
+                 {longest_wait_s:.1} s, left out {left_out}\n"
+            );
+        }
         found.examples.iter().for_each(|example| text += &format!("    {example}\n"));
         text
     };

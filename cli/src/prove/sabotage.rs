@@ -116,8 +116,8 @@ mod tests {
 
     #[test]
     fn every_bug_has_a_fault_that_must_find_it() {
-        let cases = cases(&bugs(), &[]).expect("known faults");
-        assert_eq!(cases.len(), Bug::NAMES.len());
+        let found = cases(&bugs(), &[]).expect("known faults");
+        assert_eq!(found.len(), Bug::NAMES.len());
     }
 
     #[test]
@@ -132,8 +132,8 @@ mod tests {
             seconds: 2.04,
             example: None,
         };
-        let table = table(&[caught]);
-        let line = table.lines().nth(1).expect("a line");
+        let text = table(&[caught]);
+        let line = text.lines().nth(1).expect("a line");
         assert_eq!(line, "fence-dropped               late-results          3       1     2.0  7 9 (1 failed)");
     }
 }

@@ -42,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::{
     checker::Verdict,
+    clients::RateReport,
     faults::{EXTERNAL, FAULTS, Fault},
     worker::program as worker_program,
 };
@@ -63,8 +64,10 @@ pub struct Options {
     pub database_url: Option<String>,
     /// The source of all random choices.
     pub seed: u64,
-    /// The number of clients.
+    /// The number of clients, each of which waits for its response.
     pub clients: usize,
+    /// More webhooks a second, however slow the responses are.
+    pub rate: Option<u32>,
     /// The number of waiting jobs in the fault `backlog`.
     pub backlog: u32,
     /// How long faults last that have a length, such as a pinned snapshot.
@@ -108,6 +111,9 @@ pub struct Measured {
     pub recovery_s: f64,
     /// The whole time, in seconds.
     pub time_s: f64,
+    /// Of [`Options::rate`], unless the fault was cut short.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<RateReport>,
 }
 
 impl Finding {
@@ -162,16 +168,16 @@ async fn prove(options: &Options, fault: &Fault, server: &mut Server, place: &Pl
         let is_cut_short = options.sabotage.is_some() && !fault.changes_server();
         let early = if is_cut_short { Some(scene.early_check()?) } else { None };
         let whole = carry_out(options, fault, scene);
-        let (verdict, recovery) = match early {
+        let (verdict, recovery, rate) = match early {
             None => whole.await?,
             Some(early) => tokio::select! {
                 finished = whole => finished?,
-                verdict = early.until_broken() => (verdict?, Duration::ZERO),
+                verdict = early.until_broken() => (verdict?, Duration::ZERO, None),
             },
         };
         server.drop_database(&place.database).await?;
         let (recovery_s, time_s) = (recovery.as_secs_f64(), begun.elapsed().as_secs_f64());
-        anyhow::Ok(Measured { verdict, recovery_s, time_s })
+        anyhow::Ok(Measured { verdict, recovery_s, time_s, rate })
     };
     match measured.await {
         Ok(measured) if measured.verdict.is_kept() => {
@@ -199,8 +205,12 @@ async fn prove(options: &Options, fault: &Fault, server: &mut Server, place: &Pl
     }
 }
 
-/// Carries out a fault to its end, and checks the whole history.
-async fn carry_out(options: &Options, fault: &Fault, mut scene: Scene<'_>) -> Result<(Verdict, Duration)> {
+/// Carries out a fault to its end, and checks the whole history. Also returns the recovery time.
+async fn carry_out(
+    options: &Options,
+    fault: &Fault,
+    mut scene: Scene<'_>,
+) -> Result<(Verdict, Duration, Option<RateReport>)> {
     fault.run(&mut scene).await?;
     scene.note("end");
     let recovery = match scene.recovery {
@@ -209,6 +219,6 @@ async fn carry_out(options: &Options, fault: &Fault, mut scene: Scene<'_>) -> Re
         None if options.sabotage.is_some() => Duration::ZERO,
         None => scene.recover().await?,
     };
-    let history = scene.finish().await?;
-    Ok((checker::check(history.read()?)?, recovery))
+    let (history, rate) = scene.finish().await?;
+    Ok((checker::check(history.read()?)?, recovery, rate))
 }

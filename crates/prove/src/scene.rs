@@ -18,7 +18,7 @@ use sqlx::{Connection as _, PgConnection, postgres::PgPoolOptions};
 use crate::{
     Options,
     child::{self, STOP_TIMEOUT},
-    clients::{Clients, Reply},
+    clients::{Clients, RateReport, Reply},
     early::EarlyCheck,
     history::{Event, History},
     members::{self, Member, SECRET},
@@ -135,7 +135,10 @@ impl<'a> Scene<'a> {
         }
         let api = members.first_mut().context("an API")?;
         let url = members::api_url(&api.child.wait_for_line(members::ready_line("api")).await?)?;
-        let clients = Clients::start(http, &url, options.clients, history.clone(), &mut random);
+        let mut clients = Clients::start(http, &url, options.clients, history.clone(), &mut random);
+        if let Some(rate) = options.rate {
+            clients.add_rate(rate);
+        }
         let mut scene = Self {
             options,
             server,
@@ -308,8 +311,8 @@ impl<'a> Scene<'a> {
     ///
     /// # Errors
     /// When a part of the product does not end, or the state cannot be read.
-    pub(crate) async fn finish(mut self) -> Result<Arc<History>> {
-        self.clients.finish().await;
+    pub(crate) async fn finish(mut self) -> Result<(Arc<History>, Option<RateReport>)> {
+        let rate = self.clients.finish().await;
         let mut session = self.session().await?;
         let begun = Instant::now();
         while store::unsettled(&mut session).await? > 0 {
@@ -330,7 +333,7 @@ impl<'a> Scene<'a> {
             self.history.record(event);
         }
         self.check_secrets()?;
-        Ok(self.history.clone())
+        Ok((self.history.clone(), rate))
     }
 
     /// Asks a process to stop. It must end in time, with status 0.
