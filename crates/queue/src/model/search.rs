@@ -105,8 +105,8 @@ impl Search {
     }
 }
 
-/// Whether every job ends if nothing fails any more, workers are restarted, and no operator acts. `known`
-/// has the states of which this is known.
+/// Whether every job ends if nothing fails any more, workers are restarted, and no operator acts. `known` has the
+/// states of which this is known.
 fn completes(state: State, rules: Rules, known: &mut HashSet<u64, BuildHasherDefault<KeyHasher>>) -> bool {
     // The longest way of two jobs takes fewer steps.
     const MOST_STEPS: usize = 60;

@@ -142,7 +142,8 @@ pub(crate) async fn find_lost_claims(
     let lost = sqlx::query!(
         "SELECT id, attempts FROM apalis.jobs
          WHERE lock_by = $1 AND status = 'Running' AND job_type = $2
-           AND (id, attempts) NOT IN (SELECT known.id, known.token FROM unnest($3::text[], $4::int4[]) AS known (id, token))",
+           AND (id, attempts) NOT IN (SELECT known.id, known.token
+                                      FROM unnest($3::text[], $4::int4[]) AS known (id, token))",
         worker,
         queue,
         known,
