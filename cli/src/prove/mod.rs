@@ -6,7 +6,7 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Result, bail};
 use clap::{Args, builder::PossibleValuesParser};
-use prove::{EXTERNAL, FAULTS, Fault, Finding, Measured, Options, Report};
+use prove::{EXTERNAL, FAULTS, Fault, Finding, Measured, Options, RateReport, Report};
 use runtime::shutdown::{GRACE, Shutdown};
 
 use crate::{
@@ -30,7 +30,7 @@ Examples:
   millrace prove --only limit-kills --kills 1000
   millrace prove --seed 42 --json
   millrace prove --database-url postgres://me:password@localhost/postgres
-  millrace prove --sabotage all --seeds 20          (in a build with the feature sabotage)
+  millrace prove --sabotage all --seeds 20 --jobs 4   (in a build with the feature sabotage)
   millrace prove --database-url postgres://… --during 'patronictl switchover --force'")]
 pub(crate) struct Arguments {
     /// Run only this fault; may be repeated
@@ -48,9 +48,12 @@ pub(crate) struct Arguments {
     /// The millrace program of the release before, for the fault `upgrade`; .ci/previous builds it
     #[arg(long, value_name = "PATH")]
     previous: Option<PathBuf>,
-    /// The number of clients
+    /// The number of clients, each of which waits for its response
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=200))]
     clients: u16,
+    /// Also post this many new webhooks a second, however slow the responses are
+    #[arg(long, value_name = "WEBHOOKS", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rate: Option<u32>,
     /// The number of waiting jobs in the fault `backlog`
     #[arg(long, default_value_t = 1_000_000)]
     backlog: u32,
@@ -60,18 +63,21 @@ pub(crate) struct Arguments {
     /// How long faults last that have a length, such as a pinned snapshot
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,
-    /// Plant a bug, or `all` one after the other, and count the seeds that find it; needs a build with the feature sabotage
+    /// Plant a bug, or `all`, and count the seeds that find it; needs a build with the feature sabotage
     #[arg(long, value_name = "BUG",
           value_parser = PossibleValuesParser::new(sabotage::names().iter().copied().chain([sabotage::ALL])))]
     sabotage: Option<String>,
     /// How many seeds run for each planted bug
     #[arg(long, default_value_t = 1, requires = "sabotage", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     seeds: u32,
+    /// How many seeds of planted bugs run at once
+    #[arg(long, default_value_t = 1, requires = "sabotage", value_parser = clap::value_parser!(u8).range(1..=64))]
+    jobs: u8,
     /// Run this shell command under load instead of the faults. Its first line of output says that the harm is done: the
     /// recovery is measured from then on, and the command may go on to repair it
     #[arg(long, value_name = "COMMAND", conflicts_with_all = ["only", "sabotage"])]
     during: Option<String>,
-    /// Print one JSON object for each fault
+    /// Print one JSON object for each fault, or for each planted bug
     #[arg(long)]
     json: bool,
 }
@@ -128,6 +134,7 @@ pub(crate) async fn program(arguments: Arguments) -> Result<u8> {
         database_url: arguments.database_url,
         seed,
         clients: arguments.clients.into(),
+        rate: arguments.rate,
         backlog: arguments.backlog,
         kills: arguments.kills,
         time: Duration::from_secs(arguments.seconds.into()),
@@ -136,7 +143,7 @@ pub(crate) async fn program(arguments: Arguments) -> Result<u8> {
     };
     let shutdown = Shutdown::on_signals(GRACE)?;
     if let Some(bug) = arguments.sabotage {
-        let seeds = arguments.seeds;
+        let seeds = sabotage::Seeds { count: arguments.seeds, jobs: arguments.jobs.into() };
         let is_enough = sabotage::run(&bug, only, seeds, arguments.json, &options, &shutdown.drain).await?;
         return Ok(if is_enough { 0 } else { BAD });
     }
@@ -164,12 +171,19 @@ fn heading() -> String {
 /// The line of a fault, and the broken promises below it.
 fn line(report: &Report) -> String {
     let figures = |measured: &Measured, verdict: &str| {
-        let Measured { verdict: found, recovery_s, .. } = measured;
+        let Measured { verdict: found, recovery_s, rate, .. } = measured;
         let recovery = format!("{recovery_s:.2} s");
         let mut text = format!(
             "{:<20} {:>8} {recovery:>9} {:>6} {:>8}  {verdict}\n",
             report.fault, found.acknowledged, found.lost, found.doubled
         );
+        if let Some(rate) = rate {
+            let RateReport { offered_per_s, acknowledged_per_s, longest_wait_s, left_out } = rate;
+            text += &format!(
+                "    offered {offered_per_s}/s, acknowledged {acknowledged_per_s:.0}/s over the whole load, longest wait \
+                 {longest_wait_s:.1} s, left out {left_out}\n"
+            );
+        }
         found.examples.iter().for_each(|example| text += &format!("    {example}\n"));
         text
     };

@@ -4,7 +4,10 @@ use std::{
     fs::File,
     io::{self, BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Instant,
 };
 
@@ -108,6 +111,8 @@ pub(crate) struct History {
     path: PathBuf,
     begun: Instant,
     file: Mutex<File>,
+    /// The number of lines.
+    lines: AtomicUsize,
     /// The first error of a write. It fails the fault at its end.
     failed: Mutex<Option<io::Error>>,
 }
@@ -119,15 +124,29 @@ impl History {
     /// When it cannot be created.
     pub(crate) fn create(path: &Path) -> io::Result<Self> {
         let file = File::options().create_new(true).append(true).open(path)?;
-        Ok(Self { path: path.to_owned(), begun: Instant::now(), file: Mutex::new(file), failed: Mutex::default() })
+        let (path, begun) = (path.to_owned(), Instant::now());
+        Ok(Self { path, begun, file: Mutex::new(file), lines: AtomicUsize::new(0), failed: Mutex::default() })
+    }
+
+    /// Milliseconds since the history began.
+    pub(crate) fn now_ms(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The number of events so far.
+    pub(crate) fn count(&self) -> usize {
+        self.lines.load(Ordering::SeqCst)
     }
 
     /// Appends an event.
     pub(crate) fn record(&self, event: Event) {
-        let at_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let at_ms = self.now_ms();
         let written = serde_json::to_vec(&Line { at_ms, event }).map_err(io::Error::from).and_then(|mut line| {
             line.push(b'\n');
-            self.file.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line)
+            let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+            file.write_all(&line)?;
+            self.lines.fetch_add(1, Ordering::SeqCst);
+            Ok(())
         });
         if let Err(error) = written {
             self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);

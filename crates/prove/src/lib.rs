@@ -12,6 +12,7 @@ mod checker;
 pub mod child;
 mod clients;
 pub mod cpu;
+mod early;
 mod engine;
 mod faults;
 mod file_limit;
@@ -41,10 +42,14 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::{
     checker::Verdict,
+    clients::RateReport,
     faults::{EXTERNAL, FAULTS, Fault},
     worker::program as worker_program,
 };
-use self::{scene::Scene, server::Server};
+use self::{
+    scene::{Place, Scene},
+    server::Server,
+};
 
 /// How the proof runs.
 #[derive(Debug, Clone)]
@@ -59,8 +64,10 @@ pub struct Options {
     pub database_url: Option<String>,
     /// The source of all random choices.
     pub seed: u64,
-    /// The number of clients.
+    /// The number of clients, each of which waits for its response.
     pub clients: usize,
+    /// More webhooks a second, however slow the responses are.
+    pub rate: Option<u32>,
     /// The number of waiting jobs in the fault `backlog`.
     pub backlog: u32,
     /// The number of kills in the fault `limit-kills`.
@@ -106,6 +113,9 @@ pub struct Measured {
     pub recovery_s: f64,
     /// The whole time, in seconds.
     pub time_s: f64,
+    /// Of [`Options::rate`], unless the fault was cut short.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<RateReport>,
 }
 
 impl Finding {
@@ -129,16 +139,16 @@ pub async fn run(
     let mut server = Server::start(&options.folder.join("postgres"), options.database_url.as_deref()).await?;
     let mut is_bad = false;
     for (fault, seed) in faults.iter().zip(options.seed..) {
-        let run = stop.run_until_cancelled(prove(options, fault, &mut server, seed)).await;
+        let place = Place {
+            folder: options.folder.join(fault.name),
+            database: format!("prove_{}_{seed}", std::process::id()),
+        };
+        let run = stop.run_until_cancelled(prove(options, fault, &mut server, &place, seed)).await;
         let Some(result) = run else {
-            let _ = server.drop_database(&scene::database_name(seed)).await;
+            let _ = server.drop_database(&place.database).await;
             break;
         };
-        is_bad |= match result {
-            // A planted bug was found.
-            Finding::Broken { .. } => options.sabotage.is_none(),
-            _ => result.is_bad(),
-        };
+        is_bad |= result.is_bad();
         report(Report { fault: fault.name, about: fault.about, result });
     }
     server.stop().await?;
@@ -149,24 +159,27 @@ pub async fn run(
     Ok(())
 }
 
-async fn prove(options: &Options, fault: &Fault, server: &mut Server, seed: u64) -> Finding {
+async fn prove(options: &Options, fault: &Fault, server: &mut Server, place: &Place, seed: u64) -> Finding {
     if let Some(needs) = fault.missing(server, options) {
         return Finding::NotRun { needs };
     }
-    let (begun, folder) = (Instant::now(), options.folder.join(fault.name));
+    let (begun, folder) = (Instant::now(), place.folder.clone());
     let measured = async {
-        let mut scene = Scene::start(options, server, folder.clone(), seed).await?;
+        let scene = Scene::start(options, server, place.clone(), seed).await?;
         scene.note(format!("begin: {}", fault.about));
-        fault.run(&mut scene).await?;
-        scene.note("end");
-        let recovery = match scene.recovery {
-            Some(measured) => measured,
-            None => scene.recover().await?,
+        let is_cut_short = options.sabotage.is_some() && !fault.changes_server();
+        let early = if is_cut_short { Some(scene.early_check()?) } else { None };
+        let whole = carry_out(options, fault, scene);
+        let (verdict, recovery, rate) = match early {
+            None => whole.await?,
+            Some(early) => tokio::select! {
+                finished = whole => finished?,
+                verdict = early.until_broken() => (verdict?, Duration::ZERO, None),
+            },
         };
-        let recovery_s = recovery.as_secs_f64();
-        let history = scene.finish().await?;
-        let verdict = checker::check(history.read()?)?;
-        anyhow::Ok(Measured { verdict, recovery_s, time_s: begun.elapsed().as_secs_f64() })
+        server.drop_database(&place.database).await?;
+        let (recovery_s, time_s) = (recovery.as_secs_f64(), begun.elapsed().as_secs_f64());
+        anyhow::Ok(Measured { verdict, recovery_s, time_s, rate })
     };
     match measured.await {
         Ok(measured) if measured.verdict.is_kept() => {
@@ -182,7 +195,7 @@ async fn prove(options: &Options, fault: &Fault, server: &mut Server, seed: u64)
         Err(error) => {
             // The next fault needs a server, and this one's database is of no use to it.
             let cleaned_up = match server.ensure_running().await {
-                Ok(()) => server.drop_database(&scene::database_name(seed)).await,
+                Ok(()) => server.drop_database(&place.database).await,
                 down => down,
             };
             let error = match cleaned_up {
@@ -192,4 +205,22 @@ async fn prove(options: &Options, fault: &Fault, server: &mut Server, seed: u64)
             Finding::Failed { error, folder }
         }
     }
+}
+
+/// Carries out a fault to its end, and checks the whole history. Also returns the recovery time.
+async fn carry_out(
+    options: &Options,
+    fault: &Fault,
+    mut scene: Scene<'_>,
+) -> Result<(Verdict, Duration, Option<RateReport>)> {
+    fault.run(&mut scene).await?;
+    scene.note("end");
+    let recovery = match scene.recovery {
+        Some(measured) => measured,
+        // It says nothing about a planted bug.
+        None if options.sabotage.is_some() => Duration::ZERO,
+        None => scene.recover().await?,
+    };
+    let (history, rate) = scene.finish().await?;
+    Ok((checker::check(history.read()?)?, recovery, rate))
 }

@@ -20,7 +20,7 @@ use crate::{
 const VARIABLES: [(&str, &str); 10] = [
     ("QUEUE_LEASE_SECONDS", "1"),
     ("QUEUE_HEARTBEAT_SECONDS", "0.2"),
-    ("QUEUE_RESCUE_SECONDS", "0.2"),
+    ("QUEUE_RESCUE_SECONDS", "0.05"),
     ("QUEUE_POLL_SECONDS", "0.05"),
     ("PROCESSING_DELAY_SECONDS", "0.3"),
     ("PROCESSOR_TIMEOUT_SECONDS", "5"),

@@ -13,12 +13,13 @@ use anyhow::{Context as _, Result, bail};
 use fastrand::Rng;
 use nix::sys::signal::Signal;
 use runtime::{clients::http, migrate, sabotage};
-use sqlx::{PgConnection, postgres::PgPoolOptions};
+use sqlx::{Connection as _, PgConnection, postgres::PgPoolOptions};
 
 use crate::{
     Options,
     child::{self, STOP_TIMEOUT},
-    clients::{Clients, Reply},
+    clients::{Clients, RateReport, Reply},
+    early::EarlyCheck,
     history::{Event, History},
     members::{self, Member, SECRET},
     processor::Processor,
@@ -30,8 +31,9 @@ use crate::{
 /// A condition that holds within a second on an idle machine gets this long, so that a busy one is no finding.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(50);
-/// The number of webhooks before a fault begins.
+/// The number of webhooks before a fault begins, and before one that must find a planted bug.
 const WARM_UP: usize = 50;
+const SHORT_WARM_UP: usize = 10;
 /// The lease of the workers. All their times are this much shorter than the product's 15 s.
 pub(crate) const LEASE: Duration = Duration::from_secs(1);
 
@@ -61,9 +63,40 @@ pub(crate) struct Scene<'a> {
     most_files: Arc<AtomicUsize>,
 }
 
+/// The name and the subcommand of each process.
+const PROCESSES: [(&str, &str); 3] = [("api", "api"), ("worker_1", "prove-worker"), ("worker_2", "prove-worker")];
+
 /// The place of each process in [`Scene::members`].
 pub(crate) const API: usize = 0;
 pub(crate) const WORKERS: [usize; 2] = [1, 2];
+
+/// Where a fault runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// For the history and the logs.
+    pub folder: PathBuf,
+    /// The name of its scratch database.
+    pub database: String,
+}
+
+/// Migrates an empty database, and adds the triggers and the roles of the proof.
+///
+/// # Errors
+/// When the server refuses it.
+pub(crate) async fn prepare(server: &Server, database: &str) -> Result<()> {
+    let pool = PgPoolOptions::new().max_connections(1).connect_with(server.options(database)?).await?;
+    migrate::run(&pool.clone().into()).await?;
+    pool.close().await;
+    let mut session = store::connect(&server.options(database)?).await?;
+    store::observe(&mut session).await?;
+    if server.has_roles() {
+        for (name, _) in PROCESSES {
+            store::create_role(&mut session, &members::role(name)).await?;
+        }
+    }
+    // A template must have no session.
+    Ok(session.close().await?)
+}
 
 impl<'a> Scene<'a> {
     /// Starts everything, and waits until webhooks are acknowledged.
@@ -73,28 +106,22 @@ impl<'a> Scene<'a> {
     pub(crate) async fn start(
         options: &'a Options,
         server: &'a mut Server,
-        folder: PathBuf,
+        Place { folder, database }: Place,
         seed: u64,
     ) -> Result<Self> {
         // A run with the same seed may have left its own.
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder)?;
-        let database = database_name(seed);
-        server.create_database(&database).await?;
-        let pool = PgPoolOptions::new().max_connections(1).connect_with(server.options(&database)?).await?;
-        migrate::run(&pool.clone().into()).await?;
-        pool.close().await;
-        let mut session = store::connect(&server.options(&database)?).await?;
-        store::observe(&mut session).await?;
+        if !server.copy_template(&database).await? {
+            server.create_database(&database).await?;
+            prepare(server, &database).await?;
+        }
 
         let history = Arc::new(History::create(&folder.join("history.jsonl"))?);
         let processor = Processor::start(history.clone()).await?;
         let mut random = Rng::with_seed(seed);
         let mut members = Vec::new();
-        for (name, subcommand) in [("api", "api"), ("worker_1", "prove-worker"), ("worker_2", "prove-worker")] {
-            if server.is_ours() {
-                store::create_role(&mut session, &members::role(name)).await?;
-            }
+        for (name, subcommand) in PROCESSES {
             let proxy = Proxy::start(server.target()?).await?;
             let mut variables = members::variables(server, &database, name, &proxy, &processor)?;
             variables.extend(options.sabotage.map(|bug| (sabotage::VARIABLE.to_owned(), bug.name().to_owned())));
@@ -108,7 +135,10 @@ impl<'a> Scene<'a> {
         }
         let api = members.first_mut().context("an API")?;
         let url = members::api_url(&api.child.wait_for_line(members::ready_line("api")).await?)?;
-        let clients = Clients::start(http, &url, options.clients, history.clone(), &mut random);
+        let mut clients = Clients::start(http, &url, options.clients, history.clone(), &mut random);
+        if let Some(rate) = options.rate {
+            clients.add_rate(rate);
+        }
         let mut scene = Self {
             options,
             server,
@@ -124,8 +154,21 @@ impl<'a> Scene<'a> {
             most_memory: Arc::default(),
             most_files: Arc::default(),
         };
-        scene.run_until_acknowledged(WARM_UP).await?;
+        let warm_up = if options.sabotage.is_some() { SHORT_WARM_UP } else { WARM_UP };
+        scene.run_until_acknowledged(warm_up).await?;
         Ok(scene)
+    }
+
+    /// The check that ends a fault as soon as it has found a broken promise.
+    ///
+    /// # Errors
+    /// When the server is down.
+    pub(crate) fn early_check(&self) -> Result<EarlyCheck> {
+        Ok(EarlyCheck {
+            history: self.history.clone(),
+            database: self.server.options(&self.database)?,
+            with_completions: self.server.has_roles(),
+        })
     }
 
     /// A session of the proof in this fault's database, without a proxy.
@@ -273,8 +316,8 @@ impl<'a> Scene<'a> {
     ///
     /// # Errors
     /// When a part of the product does not end, or the state cannot be read.
-    pub(crate) async fn finish(mut self) -> Result<Arc<History>> {
-        self.clients.finish().await;
+    pub(crate) async fn finish(mut self) -> Result<(Arc<History>, Option<RateReport>)> {
+        let rate = self.clients.finish().await;
         let mut session = self.session().await?;
         let begun = Instant::now();
         while store::unsettled(&mut session).await? > 0 {
@@ -291,13 +334,11 @@ impl<'a> Scene<'a> {
         for place in 0..self.members.len() {
             self.stop(place).await?;
         }
-        for event in store::final_state(&mut session, self.server.is_ours()).await? {
+        for event in store::final_state(&mut session, self.server.has_roles()).await? {
             self.history.record(event);
         }
         self.check_secrets()?;
-        drop(session);
-        self.server.drop_database(&self.database).await?;
-        Ok(self.history.clone())
+        Ok((self.history.clone(), rate))
     }
 
     /// Asks a process to stop. It must end in time, with status 0.
@@ -352,9 +393,4 @@ impl<'a> Scene<'a> {
         }
         Ok(())
     }
-}
-
-/// The scratch database of the fault with this seed.
-pub(crate) fn database_name(seed: u64) -> String {
-    format!("prove_{}_{seed}", std::process::id())
 }

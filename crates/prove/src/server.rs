@@ -22,10 +22,15 @@ use crate::{file_limit, proxy::Target, store};
 /// Until a killed server is gone.
 const GONE: Duration = Duration::from_secs(30);
 
+/// The most sessions of one scene.
+const SESSIONS: usize = 100;
+
 /// A server.
 pub(crate) enum Server {
     /// Our own. `None` while it is down.
     Embedded { settings: Settings, cluster: Option<Cluster> },
+    /// Our own, as one of several scenes sees it that use it at once. `template` is a database that is ready for a scene.
+    Shared { options: Box<PgConnectOptions>, template: String },
     /// The user's: its URL, and the same as options.
     External { url: Url, options: Box<PgConnectOptions> },
 }
@@ -36,6 +41,28 @@ impl Server {
     /// # Errors
     /// When the server does not start, or the URL is wrong.
     pub(crate) async fn start(folder: &Path, database_url: Option<&str>) -> Result<Self> {
+        Self::start_with(folder, database_url, |_| ()).await
+    }
+
+    /// Like [`Server::start`], for this many scenes at once. No fault crashes our own server then, so it does not wait for
+    /// the disk.
+    ///
+    /// # Errors
+    /// When our own server does not start, or the URL is wrong.
+    pub(crate) async fn start_for(scenes: usize, folder: &Path, database_url: Option<&str>) -> Result<Self> {
+        let sessions = u16::try_from(scenes.saturating_mul(SESSIONS)).unwrap_or(u16::MAX);
+        Self::start_with(folder, database_url, |settings| {
+            settings.durable = false;
+            settings.max_connections = settings.max_connections.max(sessions);
+        })
+        .await
+    }
+
+    async fn start_with(
+        folder: &Path,
+        database_url: Option<&str>,
+        change: impl FnOnce(&mut Settings),
+    ) -> Result<Self> {
         if let Some(url) = database_url {
             let options = Box::new(PgConnectOptions::from_str(url).context("--database-url")?);
             return Ok(Self::External { url: Url::parse(url).context("--database-url")?, options });
@@ -45,6 +72,7 @@ impl Server {
             settings.search = Search::parse(&pg_bin_dir);
         }
         settings.progress = std::sync::Arc::new(|progress| eprintln!("{progress}"));
+        change(&mut settings);
         let cluster = Cluster::start(settings.clone()).await?;
         Ok(Self::Embedded { settings, cluster: Some(cluster) })
     }
@@ -54,13 +82,31 @@ impl Server {
         matches!(self, Self::Embedded { .. })
     }
 
+    /// Whether each process has a database role of its own.
+    pub(crate) fn has_roles(&self) -> bool {
+        !matches!(self, Self::External { .. })
+    }
+
+    /// The same server for one of several scenes, whose faults may not kill or configure it.
+    ///
+    /// # Errors
+    /// When our own server is down.
+    pub(crate) fn share(&self, template: &str) -> Result<Self> {
+        Ok(match self {
+            Self::External { url, options } => Self::External { url: url.clone(), options: options.clone() },
+            _ => Self::Shared { options: Box::new(self.maintenance()?), template: template.to_owned() },
+        })
+    }
+
     /// The options of a session in this database.
     ///
     /// # Errors
     /// When our own server is down.
     pub(crate) fn options(&self, database: &str) -> Result<PgConnectOptions> {
         match self {
-            Self::External { options, .. } => Ok(options.as_ref().clone().database(database)),
+            Self::External { options, .. } | Self::Shared { options, .. } => {
+                Ok(options.as_ref().clone().database(database))
+            }
             Self::Embedded { cluster, .. } => {
                 let cluster = cluster.as_ref().context("the server is down")?;
                 Ok(PgConnectOptions::from_str(&cluster.url(database))?)
@@ -74,7 +120,7 @@ impl Server {
     /// When our own server is down.
     pub(crate) fn maintenance(&self) -> Result<PgConnectOptions> {
         match self {
-            Self::External { options, .. } => Ok(options.as_ref().clone()),
+            Self::External { options, .. } | Self::Shared { options, .. } => Ok(options.as_ref().clone()),
             Self::Embedded { .. } => self.options("postgres"),
         }
     }
@@ -87,7 +133,7 @@ impl Server {
     pub(crate) fn url_through(&self, proxy: SocketAddr, database: &str, role: &str, password: &str) -> Result<String> {
         let mut through = Url::parse(&format!("postgres://{proxy}/{database}?sslmode=disable"))?;
         let (user, password) = match self {
-            Self::Embedded { .. } => (role, Some(password.to_owned())),
+            Self::Embedded { .. } | Self::Shared { .. } => (role, Some(password.to_owned())),
             Self::External { url, options } => {
                 let in_query =
                     || url.query_pairs().find(|(name, _)| name == "password").map(|(_, value)| value.into_owned());
@@ -191,6 +237,16 @@ impl Server {
     /// When the server refuses it.
     pub(crate) async fn create_database(&self, name: &str) -> Result<()> {
         Ok(store::create_database(&self.maintenance()?, name).await?)
+    }
+
+    /// Creates a database as a copy of the template, if there is one. Returns whether there is.
+    ///
+    /// # Errors
+    /// When the server refuses it.
+    pub(crate) async fn copy_template(&self, name: &str) -> Result<bool> {
+        let Self::Shared { options, template } = self else { return Ok(false) };
+        store::copy_database(options, template, name).await?;
+        Ok(true)
     }
 
     /// Drops a database with all its sessions.

@@ -63,6 +63,11 @@ pub(crate) async fn create_database(maintenance: &PgConnectOptions, name: &str) 
     run(maintenance, format!("CREATE DATABASE {name}")).await
 }
 
+/// Creates a database as a copy of another one, which must have no sessions.
+pub(crate) async fn copy_database(maintenance: &PgConnectOptions, template: &str, name: &str) -> sqlx::Result<()> {
+    run(maintenance, format!("CREATE DATABASE {name} TEMPLATE {template}")).await
+}
+
 /// Drops a database with all its sessions.
 pub(crate) async fn drop_database(maintenance: &PgConnectOptions, name: &str) -> sqlx::Result<()> {
     run(maintenance, format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await
@@ -236,6 +241,14 @@ pub(crate) async fn describe_unsettled(session: &mut PgConnection) -> sqlx::Resu
                  FROM transactions AS t LEFT JOIN apalis.jobs AS j ON convert_from(j.job, 'UTF8')::jsonb ->> 'id' = t.id::text
                  WHERE t.status = 'PROCESSING' LIMIT 5";
     sqlx::query_scalar(query).fetch_all(session).await
+}
+
+/// The state of the database at this moment, as [`final_state`] returns it. Ends the session.
+pub(crate) async fn present_state(mut session: PgConnection, with_completions: bool) -> sqlx::Result<Vec<Event>> {
+    sqlx::raw_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").execute(&mut session).await?;
+    let events = final_state(&mut session, with_completions).await?;
+    session.close().await?;
+    Ok(events)
 }
 
 /// The state at the end, as events: a row for each transaction, and what the triggers recorded, each in order.

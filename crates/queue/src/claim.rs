@@ -192,11 +192,15 @@ impl Claimer {
     /// Gives back jobs that this worker holds in the database but does not know: the response of their claim was lost, or
     /// the database has lost their result. No other worker takes them while this worker's lease is valid.
     async fn give_back_lost_claims(&self) -> sqlx::Result<()> {
-        let known: Vec<String> = self.in_flight.tokens().keys().cloned().collect();
-        let lost = store::give_back_lost_claims(&self.pool, &self.worker, self.queue, &known).await?;
-        if lost > 0 {
-            tracing::info!(queue = self.queue, jobs = lost, "gave back jobs whose claim or result was lost");
+        // No claim is under way here, so a run that is found and not known will never be known.
+        let (known, tokens): (Vec<String>, Vec<i32>) =
+            self.in_flight.tokens().iter().map(|(id, token)| (id.clone(), *token)).unzip();
+        let (lost, tokens) = store::find_lost_claims(&self.pool, &self.worker, self.queue, &known, &tokens).await?;
+        if lost.is_empty() {
+            return Ok(());
         }
+        let jobs = store::give_back_lost_claims(&self.pool, &self.worker, &lost, &tokens).await?;
+        tracing::info!(queue = self.queue, jobs, "gave back jobs whose claim or result was lost");
         Ok(())
     }
 }

@@ -86,16 +86,41 @@ pub(crate) fn check(history: impl Iterator<Item = io::Result<Line>>) -> io::Resu
     let mut checker = Checker::default();
     for line in history {
         let Line { at_ms, event } = line?;
-        for example in [checker.runs.add(at_ms, &event), checker.limits.add(&event)].into_iter().flatten() {
-            checker.verdict.break_promise(example);
+        checker.read(at_ms, event);
+    }
+    Ok(checker.finish())
+}
+
+/// Checks a history that goes on, and the state of the database at one moment of it. The first `before` events were
+/// recorded before that moment. Later ones of clients are left out, because the state does not have what they saw. What may
+/// still come until `now_ms` is over counts as no broken promise.
+///
+/// # Errors
+/// When an event cannot be read.
+pub(crate) fn check_so_far(
+    history: impl Iterator<Item = io::Result<Line>>,
+    before: usize,
+    now_ms: u64,
+    state: Vec<Event>,
+) -> io::Result<Verdict> {
+    let mut checker = Checker { goes_on_at_ms: Some(now_ms), ..Checker::default() };
+    for (number, line) in history.enumerate() {
+        let Line { at_ms, event } = line?;
+        let is_later = number >= before && matches!(event, Event::Acknowledged { .. } | Event::Seen { .. });
+        if !is_later {
+            checker.read(at_ms, event);
         }
-        checker.add(event);
+    }
+    for event in state {
+        checker.read(now_ms, event);
     }
     Ok(checker.finish())
 }
 
 #[derive(Default)]
 struct Checker {
+    /// Set while the history goes on: the milliseconds since it began.
+    goes_on_at_ms: Option<u64>,
     verdict: Verdict,
     transactions: HashMap<String, Known>,
     /// The process ids of each role's workers.
@@ -110,6 +135,13 @@ struct Checker {
 }
 
 impl Checker {
+    fn read(&mut self, at_ms: u64, event: Event) {
+        for example in [self.runs.add(at_ms, &event), self.limits.add(&event)].into_iter().flatten() {
+            self.verdict.break_promise(example);
+        }
+        self.add(event);
+    }
+
     fn add(&mut self, event: Event) {
         let verdict = &mut self.verdict;
         match event {
@@ -188,6 +220,7 @@ impl Checker {
         }
         known.recorded = true;
         match state.is_settled() {
+            false if self.goes_on_at_ms.is_some() => {}
             false if known.acknowledged => self.verdict.lose(format!("{id} was acknowledged and is not settled")),
             false => self.verdict.break_promise(format!("{id} is not settled")),
             true if known.key.is_none() => self.verdict.break_promise(format!("{id} was settled without a call")),
@@ -216,6 +249,12 @@ impl Checker {
         for id in lost {
             self.verdict.lose(format!("{id} was acknowledged and does not exist"));
         }
+        for example in self.runs.finish(self.goes_on_at_ms) {
+            self.verdict.break_promise(example);
+        }
+        if self.goes_on_at_ms.is_some() {
+            return self.verdict;
+        }
         for (item, _) in self.items.iter().filter(|(_, is_indexed)| !**is_indexed) {
             self.verdict.lose(format!("the item {item} was created and never given to the search engine"));
         }
@@ -225,9 +264,6 @@ impl Checker {
             for missing in (*first..=*last).filter(|second| !times.contains(second)) {
                 self.verdict.break_promise(format!("the schedule did not fire at {missing}"));
             }
-        }
-        for example in self.runs.finish() {
-            self.verdict.break_promise(example);
         }
         self.verdict
     }

@@ -109,3 +109,29 @@ fn only_the_first_examples_of_a_kind_are_named() {
     let found = verdict(lost.collect());
     assert_eq!((found.lost, found.examples.len()), (100, NAMED));
 }
+
+/// Only what is broken whatever still happens counts while the history goes on.
+#[test]
+fn what_may_still_come_is_not_broken_while_a_history_goes_on() {
+    let new = || acknowledged(0, Outcome::New);
+    let expected = || Event::Expected { job: "j".into(), within_ms: 50 };
+    let settled = || recorded("COMPLETED", 1, 1, 0);
+    for (case, events, before, state, is_kept) in [
+        ("not settled yet", vec![new()], 1, vec![recorded("PROCESSING", 0, 1, 0)], true),
+        ("acknowledged before, without a row", vec![new()], 1, vec![], false),
+        ("acknowledged since", vec![new()], 0, vec![], true),
+        ("seen since", vec![seen("COMPLETED")], 0, vec![recorded("PROCESSING", 0, 1, 0)], true),
+        ("called since", vec![new(), called("key")], 1, vec![settled()], true),
+        ("settled without a call", vec![new()], 1, vec![settled()], false),
+        ("settled twice", vec![called("key")], 1, vec![recorded("COMPLETED", 2, 1, 0)], false),
+        ("a conflict that is not recorded", vec![acknowledged(1, Outcome::Conflict)], 1, vec![recorded("PROCESSING", 0, 1, 0)], false),
+        ("not indexed yet", vec![Event::Created { item: 1 }], 1, vec![], true),
+        ("a second without a fire yet", vec![fired(1, "a"), fired(3, "b")], 2, vec![], true),
+        ("started in time", vec![expected(), Event::Started { job: "j".into(), run: 1 }], 2, vec![], true),
+        ("started too late", vec![expected()], 1, vec![], false),
+    ] {
+        let lines = (0..).zip(events).map(|(at_ms, event)| Ok(Line { at_ms, event }));
+        let found = check_so_far(lines, before, 100, state).expect("events");
+        assert_eq!(found.is_kept(), is_kept, "{case}: {found:?}");
+    }
+}

@@ -75,6 +75,11 @@ impl Fault {
         })
     }
 
+    /// Whether it changes the server itself, so that it must come to its end.
+    pub(crate) fn changes_server(&self) -> bool {
+        self.needs.contains(&Need::OurServer)
+    }
+
     /// Carries out the fault, and takes it back.
     ///
     /// # Errors

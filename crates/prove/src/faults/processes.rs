@@ -1,6 +1,6 @@
 //! Faults of the product's processes.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
@@ -9,11 +9,13 @@ use sqlx::Connection as _;
 use super::faketime;
 use crate::{
     child::STOP_TIMEOUT,
-    scene::{API, LEASE, Scene, WORKERS},
+    scene::{API, LEASE, PATIENCE, Scene, WORKERS},
     store,
 };
 
 const TIMES: usize = 3;
+/// How long a packet to the database takes when the API dies after a response.
+const ON_THE_WAY: Duration = Duration::from_millis(100);
 
 pub(super) async fn kill_workers(scene: &mut Scene<'_>) -> Result<()> {
     for _ in 0..TIMES {
@@ -27,13 +29,35 @@ pub(super) async fn kill_workers(scene: &mut Scene<'_>) -> Result<()> {
     Ok(())
 }
 
+/// The first and the last time, the API dies right after a response, while what it has sent to the database is on its way.
+/// None of that arrives. So a response that did not wait for its commit is a lost webhook.
 pub(super) async fn kill_api(scene: &mut Scene<'_>) -> Result<()> {
-    for _ in 0..TIMES {
+    for time in 0..TIMES {
         scene.run_for_random(0..500).await;
-        kill(scene, API).await?;
+        if time % 2 == 0 {
+            kill_after_response(scene).await?;
+        } else {
+            kill(scene, API).await?;
+        }
         scene.restart(API).await?;
         scene.run_until_acknowledged(20).await?;
     }
+    Ok(())
+}
+
+async fn kill_after_response(scene: &mut Scene<'_>) -> Result<()> {
+    scene.member(API)?.proxy.set_delay(ON_THE_WAY);
+    // The requests of before have got their responses.
+    scene.run_for(ON_THE_WAY * 4).await;
+    let (begun, acknowledged) = (Instant::now(), scene.clients.acknowledged());
+    while scene.clients.acknowledged() == acknowledged && begun.elapsed() < PATIENCE {
+        tokio::time::sleep(ON_THE_WAY / 20).await;
+    }
+    let member = scene.member(API)?;
+    member.child.signal(Signal::SIGKILL)?;
+    member.proxy.cut();
+    member.child.wait(STOP_TIMEOUT).await?;
+    member.proxy.set_delay(Duration::ZERO);
     Ok(())
 }
 

@@ -31,8 +31,10 @@ pub(super) enum Guard {
     GiveBackRunning,
     /// A worker gives back only jobs that it holds.
     GiveBackHolder,
-    /// Only jobs that the worker does not know.
+    /// Only runs that the worker does not know.
     GiveBackUnknown,
+    /// A run that was found lost, and no later one.
+    GiveBackAttempt,
     /// The third crash ends a job without a further run.
     Quarantine,
     /// The effect of a job depends on the state of its record.
@@ -54,23 +56,26 @@ pub(super) enum Guard {
 
 /// The rules of a model: all guards, or all but one.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rules(Option<Guard>);
+pub(super) struct Rules {
+    missing: Option<Guard>,
+    /// Whether a search counts states as the same one if no guarded statement can tell them apart.
+    pub merges: bool,
+}
 
 impl Rules {
     /// All guards.
-    pub(super) const ALL: Self = Self(None);
+    pub(super) const ALL: Self = Self { missing: None, merges: true };
+    /// All guards, in a search that merges no states.
+    pub(super) const UNMERGED: Self = Self { missing: None, merges: false };
 
+    /// All guards but one. It may be what makes two states the same, so none are merged.
     pub(super) fn without(guard: Guard) -> Self {
-        Self(Some(guard))
-    }
-
-    pub(super) fn are_all(self) -> bool {
-        self.0.is_none()
+        Self { missing: Some(guard), merges: false }
     }
 
     /// Whether the guard is switched on.
     pub(super) fn has(self, guard: Guard) -> bool {
-        self.0 != Some(guard)
+        self.missing != Some(guard)
     }
 
     /// Whether the condition of a guard holds; always, if the guard is switched off.

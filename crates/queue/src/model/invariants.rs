@@ -2,8 +2,8 @@
 
 use super::{
     guard::Rules,
-    row::{Due, Ended, Job, Outcome, Status, Token},
-    state::{Action, MAX_CRASHES, State, WORKERS, Work},
+    row::{Job, Outcome, Status, Token},
+    state::{Action, MAX_CRASHES, Moment, State, WORKERS, Work},
 };
 
 /// Returns what a step has broken.
@@ -14,17 +14,19 @@ pub(super) fn check(before: &State, action: Action, after: &State, rules: Rules)
     let mut numbers = 0..before.work.len();
     numbers.find_map(|number| {
         let (old, new) = (&before.work[number], &after.work[number]);
-        check_work(old, new).or_else(|| check_job(before, action, number, rules, new.job?))
+        check_work(action, old, new).or_else(|| check_job(before, action, number, rules, new.job?))
     })
 }
 
-fn check_work(old: &Work, new: &Work) -> Option<&'static str> {
+fn check_work(action: Action, old: &Work, new: &Work) -> Option<&'static str> {
     if new.effects > 1 {
         return Some("the effect of a job was recorded twice");
     }
     match (old.job, new.job) {
         (Some(deleted), None) if deleted.is_live() => Some("a job that waits or runs was deleted"),
-        (Some(deleted), None) if deleted.ended != Ended::LongAgo => Some("a job was deleted before its retention"),
+        (Some(_), None) if !matches!(action, Action::DeleteExpired { is_old: true, .. }) => {
+            Some("a job was deleted before its retention")
+        }
         (_, Some(job)) if job.status == Status::Done && new.effects == 0 => Some("a job is done without its effect"),
         _ => None,
     }
@@ -34,12 +36,15 @@ fn check_job(state: &State, action: Action, number: usize, rules: Rules, after: 
     if accepts_stale_token(after, rules) {
         return Some("the result of a stale run would change its job");
     }
+    if gives_back_later_run(after, rules) {
+        return Some("a lost claim that is given back late would take the job from a later run");
+    }
     let before = state.work[number].job?;
     if after.attempts < before.attempts {
         return Some("the attempts of a job fell");
     }
     match action {
-        Action::Claim { job, .. } if job == number => check_claim(state, before, after),
+        Action::Claim { job, moment, .. } if job == number => check_claim(moment, before, after),
         Action::RecordEffect { job } | Action::WriteResult { job, outcome: Outcome::Done | Outcome::Snooze }
             if job == number && before.crashes >= MAX_CRASHES =>
         {
@@ -59,10 +64,16 @@ fn accepts_stale_token(job: Job, rules: Rules) -> bool {
     earlier.chain(last).any(|token| job.accepts(token, rules) && !job.is_held_by(token))
 }
 
-fn check_claim(state: &State, before: Job, after: Job) -> Option<&'static str> {
+/// Whether a worker that has found an earlier run lost, and gives it back only now, would change the job.
+fn gives_back_later_run(job: Job, rules: Rules) -> bool {
+    let mut earlier = (1..job.attempts).flat_map(|attempt| WORKERS.map(|worker| Token { worker, attempt }));
+    earlier.any(|lost| job.give_back(lost, rules).is_some())
+}
+
+fn check_claim(moment: Moment, before: Job, after: Job) -> Option<&'static str> {
     match before.status {
-        Status::Pending if state.is_paused => Some("a paused queue was claimed from"),
-        Status::Pending if before.due != Due::Now => Some("a job was claimed before it is due"),
+        Status::Pending if moment == Moment::Paused => Some("a paused queue was claimed from"),
+        Status::Pending if moment == Moment::NotDue => Some("a job was claimed before it is due"),
         Status::Pending if after.attempts == before.attempts => Some("two runs have the same token"),
         Status::Pending => None,
         Status::Running => Some("a running job was claimed"),

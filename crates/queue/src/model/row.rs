@@ -150,11 +150,18 @@ impl Job {
         may.then_some(Self { status: Status::Pending, crashes, due, ..self })
     }
 
-    /// `give_back_lost_claims`.
-    pub(super) fn give_back(self, worker: Name, is_known: bool, rules: Rules) -> Option<Self> {
-        let may = rules.allow(Guard::GiveBackRunning, self.status == Status::Running)
+    /// Whether `find_lost_claims` returns it. `is_known` says that the worker knows its current run.
+    pub(super) fn is_lost(&self, worker: Name, is_known: bool, rules: Rules) -> bool {
+        rules.allow(Guard::GiveBackRunning, self.status == Status::Running)
             && rules.allow(Guard::GiveBackHolder, self.holder == Some(worker))
-            && rules.allow(Guard::GiveBackUnknown, !is_known);
+            && rules.allow(Guard::GiveBackUnknown, !is_known)
+    }
+
+    /// `give_back_lost_claims` for a run that `find_lost_claims` has returned.
+    pub(super) fn give_back(self, lost: Token, rules: Rules) -> Option<Self> {
+        let may = rules.allow(Guard::GiveBackRunning, self.status == Status::Running)
+            && rules.allow(Guard::GiveBackHolder, self.holder == Some(lost.worker))
+            && rules.allow(Guard::GiveBackAttempt, self.attempts == lost.attempt);
         may.then_some(Self { status: Status::Pending, due: Due::Now, ..self })
     }
 

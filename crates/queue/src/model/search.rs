@@ -1,7 +1,7 @@
 //! The search: visits every state within the limits, breadth first, so that a counterexample is as short as possible.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     fmt,
     hash::BuildHasherDefault,
 };
@@ -10,7 +10,6 @@ use super::{
     guard::Rules,
     invariants,
     key::KeyHasher,
-    row::Job,
     state::{Action, Limits, State},
     step::next_fair_step,
 };
@@ -18,11 +17,10 @@ use super::{
 /// What a search visited.
 #[derive(Debug)]
 pub(super) struct Explored {
-    pub states: usize,
+    /// One of each that count as the same.
+    pub states: Vec<State>,
     /// Steps from one state to another one, or to itself.
     pub transitions: usize,
-    /// Every row of a job in any of these states.
-    pub jobs: BTreeSet<Job>,
 }
 
 /// The shortest way to something that must not happen.
@@ -46,35 +44,29 @@ impl fmt::Display for Counterexample {
 pub(super) fn explore(limits: Limits, rules: Rules) -> Result<Explored, Counterexample> {
     let mut search = Search { limits, rules, actions: State::actions(limits), before: HashMap::default() };
     let mut known = HashSet::default();
-    let mut explored = Explored { states: 1, transitions: 0, jobs: BTreeSet::new() };
-    let mut level = vec![State::new()];
-    search.before.extend(level.iter().map(|start| (start.key(rules), start.key(rules))));
-    while !level.is_empty() {
-        let mut next_level = Vec::new();
-        for state in &level {
-            let from = state.key(rules);
-            for action in &search.actions {
-                let Some(next) = state.apply(*action, limits, rules) else { continue };
-                explored.transitions += 1;
-                // The rows of a second job are no others, and collecting them takes as long as the search.
-                explored.jobs.extend(next.work[0].job);
-                if let Some(broken) = invariants::check(state, *action, &next, rules) {
-                    return Err(search.counterexample(broken, state, *action));
-                }
-                let key = next.key(rules);
-                if search.before.contains_key(&key) {
-                    continue;
-                }
-                if !completes(next, rules, &mut known) {
-                    let broken = "a job cannot end although nothing fails any more";
-                    return Err(search.counterexample(broken, state, *action));
-                }
-                search.before.insert(key, from);
-                next_level.push(next);
+    let mut explored = Explored { states: vec![State::new()], transitions: 0 };
+    search.before.extend(explored.states.iter().map(|start| (start.key(rules), start.key(rules))));
+    let mut at = 0;
+    while let Some(state) = explored.states.get(at).copied() {
+        let from = state.key(rules);
+        for action in &search.actions {
+            let Some(next) = state.apply(*action, limits, rules) else { continue };
+            explored.transitions += 1;
+            if let Some(broken) = invariants::check(&state, *action, &next, rules) {
+                return Err(search.counterexample(broken, &state, *action));
             }
+            let key = next.key(rules);
+            if search.before.contains_key(&key) {
+                continue;
+            }
+            if !completes(next, rules, &mut known) {
+                let broken = "a job cannot end although nothing fails any more";
+                return Err(search.counterexample(broken, &state, *action));
+            }
+            search.before.insert(key, from);
+            explored.states.push(next);
         }
-        explored.states += next_level.len();
-        level = next_level;
+        at += 1;
     }
     Ok(explored)
 }
@@ -113,8 +105,8 @@ impl Search {
     }
 }
 
-/// Whether every job ends if nothing fails any more, workers are restarted, and operators only resume the queue. `known`
-/// has the states of which this is known.
+/// Whether every job ends if nothing fails any more, workers are restarted, and no operator acts. `known` has the
+/// states of which this is known.
 fn completes(state: State, rules: Rules, known: &mut HashSet<u64, BuildHasherDefault<KeyHasher>>) -> bool {
     // The longest way of two jobs takes fewer steps.
     const MOST_STEPS: usize = 60;

@@ -5,12 +5,16 @@
 //!
 //! For the same reason some things are no state but part of a step:
 //!
+//! - Due times and pauses. A waiting job may become due at any time, and operators may pause and resume its queue.
+//!   [`Moment`] says what was the case when a claim was executed.
+//! - The age of an ended job. [`Action::DeleteExpired`] says whether its retention is over.
 //! - A lease. Another process may find any worker silent at any time; [`Action::Rescue`] says whether that worker has
 //!   renewed its lease since.
 //! - A result that is not yet written. The run goes on until then.
 //! - A result of a stale run, whose job was taken away or whose result is already written.
 //!   [`invariants`](super::invariants) checks in each state that the job accepts no token but that of its current run. So
 //!   a state only has to know that a worker still runs it, because the run may have effects.
+//! - A lost claim that was found, and is given back late. The same checks show that it changes no later run.
 
 use super::row::{Job, Name, Outcome};
 
@@ -20,7 +24,7 @@ pub(super) const JOBS: usize = 2;
 pub(super) const MAX_CRASHES: u8 = 3;
 
 /// A job, its record, and the runs of it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Work {
     /// `None` before it is enqueued, and after it is deleted.
     pub job: Option<Job>,
@@ -33,12 +37,25 @@ pub(super) struct Work {
     pub stale: [bool; WORKERS.len()],
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct State {
     pub work: [Work; JOBS],
     /// Which workers are alive.
     pub workers: [bool; WORKERS.len()],
-    pub is_paused: bool,
+}
+
+/// When a claim is executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Moment {
+    /// The job is due, and its queue is not paused.
+    Due,
+    NotDue,
+    /// The job is due, and its queue is paused.
+    Paused,
+}
+
+impl Moment {
+    const ALL: [Self; 3] = [Self::Due, Self::NotDue, Self::Paused];
 }
 
 /// What can happen.
@@ -48,13 +65,11 @@ pub(super) enum Action {
         job: usize,
         unique: bool,
     },
-    BecomeDue {
-        job: usize,
-    },
     /// If the response is lost, the job is claimed and its worker does not know.
     Claim {
         worker: Name,
         job: usize,
+        moment: Moment,
         response_lost: bool,
     },
     /// The current run records its effect, such as the settlement of a transaction.
@@ -97,14 +112,11 @@ pub(super) enum Action {
     Discard {
         job: usize,
     },
-    Pause,
-    Resume,
     DeleteOldRequests,
-    GrowOld {
-        job: usize,
-    },
+    /// By the cleaner. `is_old` says that the retention of the job is over.
     DeleteExpired {
         job: usize,
+        is_old: bool,
     },
 }
 
@@ -116,42 +128,40 @@ pub(super) struct Limits {
     pub claims: u8,
     /// Replays of one job.
     pub replays: u8,
-    /// Whether operators pause the queue.
-    pub pauses: bool,
-    /// Whether ended jobs grow old and are deleted.
+    /// Whether ended jobs are deleted.
     pub deletes: bool,
 }
 
 impl Limits {
     /// More than a system needs in which nothing fails any more.
-    pub(super) const NONE: Self = Self { jobs: JOBS, claims: 7, replays: 1, pauses: true, deletes: true };
+    pub(super) const NONE: Self = Self { jobs: JOBS, claims: 7, replays: 1, deletes: true };
 }
 
 impl State {
     pub(super) fn new() -> Self {
         let work = Work { job: None, was_enqueued: false, effects: 0, is_run: false, stale: [false; WORKERS.len()] };
-        Self { work: [work; JOBS], workers: [true; WORKERS.len()], is_paused: false }
+        Self { work: [work; JOBS], workers: [true; WORKERS.len()] }
     }
 
     /// Everything that may be possible within these limits; [`State::apply`] says what is.
     pub(super) fn actions(limits: Limits) -> Vec<Action> {
         let mut actions = vec![Action::DeleteOldRequests];
-        if limits.pauses {
-            actions.extend([Action::Pause, Action::Resume]);
-        }
         for job in 0..limits.jobs {
             actions.push(Action::Enqueue { job, unique: false });
             if limits.jobs > 1 {
                 actions.push(Action::Enqueue { job, unique: true });
             }
-            actions.extend([Action::BecomeDue { job }, Action::RecordEffect { job }]);
+            actions.push(Action::RecordEffect { job });
             actions.extend([Action::Cancel { job }, Action::Replay { job }, Action::Discard { job }]);
             actions.extend(Outcome::ALL.map(|outcome| Action::WriteResult { job, outcome }));
             if limits.deletes {
-                actions.extend([Action::GrowOld { job }, Action::DeleteExpired { job }]);
+                actions.extend([false, true].map(|is_old| Action::DeleteExpired { job, is_old }));
             }
             for worker in WORKERS {
-                actions.extend([false, true].map(|response_lost| Action::Claim { worker, job, response_lost }));
+                for moment in Moment::ALL {
+                    let claim = |response_lost| Action::Claim { worker, job, moment, response_lost };
+                    actions.extend([false, true].map(claim));
+                }
                 actions.extend([Action::RecordStaleEffect { worker, job }, Action::EndStaleRun { worker, job }]);
             }
         }

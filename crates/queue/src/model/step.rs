@@ -3,7 +3,7 @@
 use super::{
     guard::{Guard, Rules},
     row::{Due, Ended, Job, Name, Outcome, Status, Token},
-    state::{Action, Limits, MAX_CRASHES, State, WORKERS, Work},
+    state::{Action, Limits, MAX_CRASHES, Moment, State, WORKERS, Work},
 };
 
 /// Failures that a job may have; the last one makes it a dead letter.
@@ -20,13 +20,11 @@ impl State {
                 next.work[job] = Work { was_enqueued: true, job: Some(Job::new(Due::Later, unique)), ..self.work[job] };
                 may
             }
-            Action::BecomeDue { job } => next.change(job, |_, job| {
-                (job.status == Status::Pending && job.due != Due::Now).then_some(Job { due: Due::Now, ..job })
-            }),
-            Action::Claim { worker, job, response_lost } => {
+            Action::Claim { worker, job, moment, response_lost } => {
+                let due = if moment == Moment::NotDue { Due::Later } else { Due::Now };
                 // A claim that a worker sent before its end may be executed after it.
                 (response_lost || self.is_alive(worker))
-                    && next.change(job, |_, job| job.claim(worker, self.is_paused, rules))
+                    && next.change(job, |_, job| Job { due, ..job }.claim(worker, moment == Moment::Paused, rules))
                     && {
                         next.work[job].is_run = !response_lost;
                         next.work[job].job.is_some_and(|claimed| claimed.attempts <= limits.claims)
@@ -50,7 +48,11 @@ impl State {
             Action::GiveBackLostClaims { worker } => {
                 self.is_alive(worker)
                     && rules.has(Guard::GiveBack)
-                    && next.change_all(|work, job| job.give_back(worker, work.is_known_to(worker), rules))
+                    && next.change_all(|work, job| {
+                        let lost = Token { worker, attempt: job.attempts };
+                        let is_lost = job.is_lost(worker, work.is_known_to(worker), rules);
+                        is_lost.then(|| job.give_back(lost, rules)).flatten()
+                    })
             }
             Action::Rescue { worker, is_renewed } => {
                 rules.has(Guard::Rescue)
@@ -79,12 +81,14 @@ impl State {
                 })
             }
             Action::Discard { job } => next.change(job, |_, job| job.discard(rules)),
-            Action::Pause => !std::mem::replace(&mut next.is_paused, true),
-            Action::Resume => std::mem::replace(&mut next.is_paused, false),
             Action::DeleteOldRequests => next.change_all(|_, job| job.tidy(rules)),
-            Action::GrowOld { job } => next
-                .change(job, |_, job| (job.ended == Ended::Recently).then_some(Job { ended: Ended::LongAgo, ..job })),
-            Action::DeleteExpired { job } => next.work[job].job.take_if(|job| job.is_expired(rules)).is_some(),
+            Action::DeleteExpired { job, is_old } => {
+                let aged = |job: Job| match job.ended {
+                    Ended::Recently if is_old => Job { ended: Ended::LongAgo, ..job },
+                    _ => job,
+                };
+                next.work[job].job.take_if(|job| aged(*job).is_expired(rules)).is_some()
+            }
         };
         is_possible.then_some(next)
     }
@@ -131,10 +135,9 @@ impl Work {
         may
     }
 
-    /// Whether the worker runs it, so that it is no lost claim.
+    /// Whether the worker knows the current run, so that it is no lost claim.
     fn is_known_to(&self, worker: Name) -> bool {
-        let holds = self.is_run && self.job.is_some_and(|job| job.holder == Some(worker));
-        holds || self.stale[usize::from(worker)]
+        self.is_run && self.job.is_some_and(|job| job.holder == Some(worker))
     }
 
     /// Whether the current run may have effects. A job with three crashes is not run.
@@ -166,7 +169,7 @@ impl Job {
 
 /// The next step of a system in which nothing fails any more; `None` if there is no step.
 pub(super) fn next_fair_step(state: &State, rules: Rules) -> Option<State> {
-    let mut steps = vec![Action::Resume];
+    let mut steps = Vec::new();
     for worker in WORKERS {
         steps.push(Action::Restart { worker });
         if !state.is_alive(worker) {
@@ -181,8 +184,8 @@ pub(super) fn next_fair_step(state: &State, rules: Rules) -> Option<State> {
         steps.extend(WORKERS.map(|worker| Action::EndStaleRun { worker, job }));
     }
     for job in 0..state.work.len() {
-        steps.push(Action::BecomeDue { job });
-        steps.extend(WORKERS.map(|worker| Action::Claim { worker, job, response_lost: false }));
+        let claim = |worker| Action::Claim { worker, job, moment: Moment::Due, response_lost: false };
+        steps.extend(WORKERS.map(claim));
     }
     steps.extend(WORKERS.map(|worker| Action::GiveBackLostClaims { worker }));
     steps.into_iter().find_map(|action| state.apply(action, Limits::NONE, rules))

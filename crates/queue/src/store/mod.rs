@@ -130,18 +130,47 @@ pub(crate) async fn announce(executor: impl PgExecutor<'_>, queues: &[String]) -
     Ok(())
 }
 
-/// Makes running jobs of a worker's queue Pending again if the worker does not know them. Jobs that another session has
-/// locked are skipped. Returns the number of jobs. They are due at once, even if the database's clock has gone back.
-pub(crate) async fn give_back_lost_claims(pool: &Pool, worker: &str, queue: &str, known: &[String]) -> Result<u64> {
-    let done = sqlx::query!(
-        "UPDATE apalis.jobs SET status = 'Pending', run_at = least(run_at, now())
-         WHERE id = ANY(ARRAY(
-             SELECT id FROM apalis.jobs
-             WHERE lock_by = $1 AND status = 'Running' AND job_type = $2 AND id <> ALL($3)
-             FOR UPDATE SKIP LOCKED))",
+/// Returns the runs of a queue that the database has in a worker's name, except those that the worker knows: the ids of
+/// their jobs, and their tokens.
+pub(crate) async fn find_lost_claims(
+    pool: &Pool,
+    worker: &str,
+    queue: &str,
+    known: &[String],
+    tokens: &[i32],
+) -> Result<(Vec<String>, Vec<i32>)> {
+    let lost = sqlx::query!(
+        "SELECT id, attempts FROM apalis.jobs
+         WHERE lock_by = $1 AND status = 'Running' AND job_type = $2
+           AND (id, attempts) NOT IN (SELECT known.id, known.token
+                                      FROM unnest($3::text[], $4::int4[]) AS known (id, token))",
         worker,
         queue,
         known,
+        tokens,
+    )
+    .fetch_all(repeatable(pool))
+    .await?;
+    Ok(lost.into_iter().map(|run| (run.id, run.attempts)).unzip())
+}
+
+/// Makes the jobs of lost claims Pending again, each under the token of its run. Jobs that another session has locked are
+/// skipped. Returns the number of jobs. They are due at once, even if the database's clock has gone back.
+///
+/// The server may execute this statement late, after its session has died for the worker. By then the same worker may run
+/// one of these jobs again. The token protects that run.
+pub(crate) async fn give_back_lost_claims(pool: &Pool, worker: &str, ids: &[String], tokens: &[i32]) -> Result<u64> {
+    let done = sqlx::query!(
+        "UPDATE apalis.jobs SET status = 'Pending', run_at = least(run_at, now())
+         WHERE id = ANY(ARRAY(
+             SELECT held.id
+             FROM unnest($2::text[], $3::int4[]) AS lost (id, token)
+             JOIN apalis.jobs AS held ON held.id = lost.id AND held.attempts = lost.token
+             WHERE held.lock_by = $1 AND held.status = 'Running'
+             FOR UPDATE OF held SKIP LOCKED))",
+        worker,
+        ids,
+        tokens,
     )
     .execute(repeatable(pool))
     .await?;

@@ -131,10 +131,11 @@ impl Runs {
         is_early.then(|| format!("the job {job} was completed before its run {run} had ended"))
     }
 
-    /// The promises that are broken by what did not happen.
-    pub(super) fn finish(self) -> Vec<String> {
-        let late = self.expected.into_keys();
-        late.map(|job| format!("the job {job} was committed while no worker listened, and did not start in time"))
+    /// The promises that are broken by what did not happen: until this moment, in milliseconds of a history that goes on, or
+    /// until the end.
+    pub(super) fn finish(self, goes_on_at_ms: Option<u64>) -> Vec<String> {
+        let late = self.expected.into_iter().filter(|(_, latest)| goes_on_at_ms.is_none_or(|now| *latest < now));
+        late.map(|(job, _)| format!("the job {job} was committed while no worker listened, and did not start in time"))
             .collect()
     }
 }

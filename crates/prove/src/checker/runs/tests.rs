@@ -46,7 +46,7 @@ fn broken(events: Vec<Event>) -> Vec<String> {
     let mut runs = Runs::default();
     let mut found: Vec<String> =
         (0..).step_by(1000).zip(&events).filter_map(|(at_ms, event)| runs.add(at_ms, event)).collect();
-    found.extend(runs.finish());
+    found.extend(runs.finish(None));
     found
 }
 

@@ -6,8 +6,8 @@ use runtime::executor::once;
 
 use super::{
     cases::{Column, jobs, rows},
-    runs::{differences, waited_for_lock},
-    world::{Expected, NAMES, OTHER, Row, World, worker},
+    runs::{differences, done_runs, ids_and_tokens, waited_for_lock},
+    world::{Expected, NAMES, OTHER, QUEUE, Row, World, worker},
 };
 use crate::{
     model::{
@@ -62,22 +62,43 @@ async fn rescue_of(world: &World, check: impl AsyncFnOnce() -> sqlx::Result<Vec<
     world.check(&all, |row| rescued(row).into(), statement).await
 }
 
-pub(super) async fn give_back_lost_claims(world: &World) -> Vec<String> {
-    let all: Vec<Row> = rows(jobs(&[Column::Due, Column::Crashes, Column::Failures]))
+/// Worker a knows a third of the runs, and of another third an earlier run.
+pub(super) async fn find_lost_claims(world: &World) -> Vec<String> {
+    let all: Vec<Row> = rows(jobs(&[Column::Due]))
         .into_iter()
         .map(|row| if row.number.is_multiple_of(7) { Row { queue: OTHER, ..row } } else { row })
         .collect();
     world.write(&all).await;
-    let is_locked = |row: &Row| row.number.is_multiple_of(5);
-    let is_known = |row: &Row| row.number.is_multiple_of(3);
-    let given_back = |row: &Row| {
-        let is_skipped = row.queue == OTHER || is_locked(row);
-        row.job.give_back(0, is_known(row), Rules::ALL).filter(|_| !is_skipped)
+    let token = |row: &Row| i32::from(row.job.attempts);
+    let known = |row: &Row| match row.number % 3 {
+        0 => Some(token(row)),
+        1 => Some(token(row) - 1),
+        _ => None,
     };
     let statement = async || {
+        let (ids, tokens): (Vec<String>, Vec<i32>) =
+            all.iter().filter_map(|row| Some((row.id.clone(), known(row)?))).unzip();
+        let (found, tokens) = store::find_lost_claims(&world.subject, worker(0), QUEUE, &ids, &tokens).await?;
+        let run = |id: &str, token: i32| format!("{id} {token}");
+        let found = found.iter().zip(tokens).map(|(id, token)| run(id, token)).collect();
+        let is_lost = |row: &&Row| {
+            row.queue == QUEUE && row.job.is_lost(0, known(row) == Some(token(row)), Rules::ALL)
+        };
+        Ok(differences("found lost", found, all.iter().filter(is_lost).map(|row| run(&row.id, token(row)))))
+    };
+    world.check(&all, |_| Expected::Unchanged, statement).await
+}
+
+/// Worker a gives back each job with tokens that are too old, right, or never given.
+pub(super) async fn give_back_lost_claims(world: &World) -> Vec<String> {
+    let (all, tokens) = done_runs();
+    world.write(&all).await;
+    let is_locked = |row: &Row| row.number.is_multiple_of(5);
+    let given_back = |row: &Row| row.job.give_back(tokens[row.number], Rules::ALL).filter(|_| !is_locked(row));
+    let statement = async || {
         let locked: Vec<&str> = all.iter().filter(|row| is_locked(row)).map(|row| &*row.id).collect();
-        let known: Vec<String> = all.iter().filter(|row| is_known(row)).map(|row| row.id.clone()).collect();
-        let give_back = store::give_back_lost_claims(&world.subject, worker(0), super::world::QUEUE, &known);
+        let (ids, tokens) = ids_and_tokens(&all, &tokens);
+        let give_back = store::give_back_lost_claims(&world.subject, worker(0), &ids, &tokens);
         let (count, waited) = world.while_locked(&locked, None, give_back).await?;
         let expected = all.iter().filter_map(given_back).count() as u64;
         let count = (count != expected).then(|| format!("{count} given back, not {expected}"));

@@ -167,8 +167,8 @@ pub(super) async fn claim_order(world: &World) -> Vec<String> {
     world.check(&all, expected, statement).await
 }
 
-/// Runs that worker a reports as done: each row with tokens that are too old, right, or never given.
-fn done_runs() -> (Vec<Row>, Vec<Token>) {
+/// Runs of worker a: each row with tokens that are too old, right, or never given.
+pub(super) fn done_runs() -> (Vec<Row>, Vec<Token>) {
     let cases: Vec<(Job, Token)> = jobs(&[Column::Due, Column::Ended])
         .into_iter()
         .flat_map(|job| (0..=3).map(move |attempt| (job, Token { worker: 0, attempt })))
@@ -176,7 +176,7 @@ fn done_runs() -> (Vec<Row>, Vec<Token>) {
     (rows(cases.iter().map(|(job, _)| *job)), cases.into_iter().map(|(_, token)| token).collect())
 }
 
-fn ids_and_tokens(rows: &[Row], tokens: &[Token]) -> (Vec<String>, Vec<i32>) {
+pub(super) fn ids_and_tokens(rows: &[Row], tokens: &[Token]) -> (Vec<String>, Vec<i32>) {
     rows.iter().map(|row| (row.id.clone(), i32::from(tokens[row.number].attempt))).unzip()
 }
 

@@ -1,5 +1,7 @@
 //! The load: clients that post webhooks, repeat and contradict some, and read states. Each records what it saw.
 
+mod open_loop;
+
 use std::{
     sync::{
         Arc, RwLock,
@@ -13,6 +15,8 @@ use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
+pub use self::open_loop::RateReport;
+use self::open_loop::OpenLoop;
 use crate::history::{Event, History, Outcome, State};
 
 /// The pause between two requests of one client.
@@ -28,6 +32,8 @@ pub(crate) struct Clients {
     tasks: JoinSet<()>,
     /// The highest number of a client.
     number: usize,
+    /// More webhooks, at a fixed rate.
+    open_loop: Option<OpenLoop>,
 }
 
 /// A client that sends single requests.
@@ -81,7 +87,14 @@ impl Clients {
         for client in 0..number {
             tasks.spawn(shared.clone().run(client, random.fork()));
         }
-        Self { shared, tasks, number }
+        Self { shared, tasks, number, open_loop: None }
+    }
+
+    /// Adds new webhooks at this rate, in webhooks a second.
+    pub(crate) fn add_rate(&mut self, rate: u32) {
+        let open_loop = OpenLoop::new(rate);
+        self.tasks.spawn(open_loop.clone().run(self.shared.clone()));
+        self.open_loop = Some(open_loop);
     }
 
     /// The number of 202s so far.
@@ -112,10 +125,12 @@ impl Clients {
         Extra { shared: self.shared.clone(), client: self.number }
     }
 
-    /// Waits until each client has finished its present webhook.
-    pub(crate) async fn finish(&mut self) {
+    /// Waits until each client has finished its present webhook. Returns what became of those of a fixed rate.
+    pub(crate) async fn finish(&mut self) -> Option<RateReport> {
+        let time = self.open_loop.as_ref().map(OpenLoop::elapsed);
         self.shared.stop.store(true, Ordering::Relaxed);
         while self.tasks.join_next().await.is_some() {}
+        Some(self.open_loop.as_ref()?.report(time?))
     }
 }
 
