@@ -106,7 +106,7 @@ async fn fires_missed_by_a_killed_worker_are_made_up_and_a_stop_is_quick() {
     eventually("the missed fire is made up", SOON, async || count(&pool, fired).await == 1).await;
     let fetches = format!("price_fetches WHERE day = (SELECT (fire_time AT TIME ZONE 'UTC')::date FROM {fired})");
     assert_eq!(count(&pool, &fetches).await, FETCHES as i64);
-    worker.wait_for_line("SCHEDULE_MISSED").await;
+    worker.wait_for_line("a schedule missed fires").await;
 
     let line: Value = serde_json::from_str(&worker.wait_for_line("health and metrics").await).unwrap();
     let url = format!("http://{}/metrics", line["address"].as_str().unwrap());
