@@ -161,12 +161,13 @@ async fn an_operator_lists_schedules_and_fires_one() {
     let (good, skipped) = run(&skip).await;
     assert!(good && skipped.contains("skipped") && skipped.contains("no jobs"), "{skipped}");
     let (good, refused) = run(&skip).await;
-    assert!(!good && refused.contains("skips the next fire of \"daily_prices\" at "), "{refused}");
+    assert!(!good && refused.contains("the next fire of \"daily_prices\", at "), "{refused}");
     let (good, shown) = run(&["schedules"]).await;
     assert!(good && shown.contains("  skipped by ") && shown.contains("waiting"), "{shown}");
     for command in ["fire", "fires"] {
         let (good, problem) = run(&["schedules", command, "nothing"]).await;
-        assert!(!good && problem.contains("there is no schedule \"nothing\"; there is daily_prices"), "{problem}");
+        let expected = "there is no schedule \"nothing\"; the schedules are: daily_prices";
+        assert!(!good && problem.contains(expected), "{problem}");
     }
 }
 
