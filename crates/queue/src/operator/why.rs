@@ -147,8 +147,8 @@ fn running(job: &JobStatus, workers: &[WorkerInfo]) -> Check {
     match workers.iter().find(|worker| Some(&worker.id) == job.worker.as_ref()) {
         Some(worker) if worker.live && worker.silent_seconds > worker.lease_seconds / 2.0 => Check::failed(
             format!(
-                "worker {name} holds it, but has been silent for {:.0} s: if it is frozen, another worker takes the job over \
-                 {:.0} s after its last heartbeat",
+                "worker {name} holds it, but has been silent for {:.0} s: if it is frozen, another worker takes the job \
+                 over {:.0} s after its last heartbeat",
                 worker.silent_seconds, worker.lease_seconds
             ),
             None,
